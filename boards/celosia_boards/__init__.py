@@ -1,0 +1,1 @@
+"""Boards and bare devices: the table of targets, clocks, builds, and loading of bitstreams."""

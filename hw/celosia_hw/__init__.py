@@ -1,0 +1,1 @@
+"""Celosia's gateware (Amaranth). Import the modules; this package is empty on purpose."""

@@ -1,0 +1,57 @@
+"""The largest magnitude of a map, as an exponent."""
+
+from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from celosia_hw import timing
+from celosia_hw.isa import ArrayConfig
+
+
+class BlockExponent(wiring.Component):
+    """``top = max(floor(log2 abs a) + sw)`` over all elements seen since ``clear``.
+
+    Members
+    -------
+    clear : In.    valid : In, whether the beat counts.    a : In(beat x signed(acc_bits)).
+    sw : In(signed(6)), the row's weight exponent, with ``a``.
+    top : Out(signed(8)); ``NOTHING`` while every element was zero.
+
+    Timing
+    ------
+    ``top`` covers an element ``LATENCY`` cycles after it was presented.
+    """
+
+    LATENCY = timing.BLOCK_EXPONENT
+    NOTHING = -128
+
+    def __init__(self, array: ArrayConfig) -> None:
+        self.array = array
+        super().__init__({
+            "clear": In(1), "valid": In(1),
+            "a": In(data.ArrayLayout(signed(array.acc_bits), array.beat)),
+            "sw": In(signed(6)), "top": Out(signed(8), init=self.NOTHING),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        bits = self.array.acc_bits
+        # The leading one of a union of magnitudes is that of the largest. -a is ~(a - 1).
+        union = 0
+        for e in range(self.array.beat):
+            less, sign = Signal(bits, name=f"less{e}"), self.a[e][-1].replicate(bits)
+            m.d.comb += less.eq(self.a[e] + sign.as_signed())
+            union = union | (less ^ sign)
+        held, sw = Signal(bits, reset_less=True), Signal(signed(6), reset_less=True)
+        m.d.sync += [held.eq(Mux(self.valid, union, 0)), sw.eq(self.sw)]
+        log = Signal(range(bits))
+        for i in range(bits):
+            with m.If(held[i]):
+                m.d.comb += log.eq(i)
+        candidate = Signal(signed(8), init=self.NOTHING)
+        m.d.sync += candidate.eq(Mux(held == 0, self.NOTHING, log + sw))
+        with m.If(self.clear):
+            m.d.sync += [self.top.eq(self.NOTHING), candidate.eq(self.NOTHING), held.eq(0)]
+        with m.Elif(candidate > self.top):
+            m.d.sync += self.top.eq(candidate)
+        return m

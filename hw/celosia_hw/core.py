@@ -1,0 +1,174 @@
+"""The core: one array and its output stage behind a memory-mapped host bus."""
+
+from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from celosia_hw.bank_writer import BankWriter
+from celosia_hw.banks import Banks
+from celosia_hw.isa import EXPONENT_SLOTS, ArrayConfig, Flag, Space, Word
+from celosia_hw.mac_array import MacArray
+from celosia_hw.memory import WeightMemory
+from celosia_hw.output_stage import OutputStage
+from celosia_hw.row_stream import RowStream
+from celosia_hw.sequencer import Sequencer
+from celosia_hw.tile_walk import TileWalk
+
+
+class Core(wiring.Component):
+    """Run compiled layers out of on-chip memories.
+
+    Parameters
+    ----------
+    array : ArrayConfig
+        Sizes and widths; its hash is readable as ``Register.ARRAY_HASH``.
+    mac : str
+        Multipliers: "generic", "mac16" (SB_MAC16) or "mult18" (MULT18X18D).
+    weight_memory : str
+        "bram" or "spram" (SB_SPRAM256KA).
+    Members
+    -------
+    mem_space, mem_address, mem_write, mem_wdata, mem_read, mem_rdata, mem_rvalid
+        Host bus, see :class:`celosia_hw.isa.Space`. Writes take effect in a few cycles, in order.
+        One read may be outstanding; ``mem_rvalid`` is a strobe ``read_latency`` cycles after
+        ``mem_read``. Readable: REGISTERS (always), PROGRAM, BANKS, STORE, EXPONENTS, RESIDUAL
+        (while not busy). Writes while busy are ignored.
+    start, start_first, start_last, busy, done, error, error_descriptor, saturated, layer, abort
+        See :class:`Sequencer`.
+    """
+
+    def __init__(self, array: ArrayConfig, *, mac: str = "generic", weight_memory: str = "bram") -> None:
+        self.array, self.mac, self.weight_memory = array, mac, weight_memory
+        self.stream, self.banks, self.output = RowStream(array), Banks(array), OutputStage(array)
+        self.read_latency = 2 + self.banks.latency + 2
+        super().__init__({
+            "mem_space": In(4), "mem_address": In(20), "mem_write": In(1), "mem_wdata": In(32),
+            "mem_read": In(1), "mem_rdata": Out(32), "mem_rvalid": Out(1),
+            "start": In(1), "start_first": In(8), "start_last": In(8), "abort": In(1),
+            "busy": Out(1), "done": Out(1), "error": Out(8), "error_descriptor": Out(8),
+            "saturated": Out(1), "layer": Out(8),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        array = self.array
+        stream, banks = self.stream, self.banks
+        m.submodules.sequencer = sequencer = ResetInserter(self.abort)(
+            Sequencer(array))
+        m.submodules.weights = weights = WeightMemory(
+            array.weight_rows, array.groups_max, array.weight_word_bits, self.weight_memory)
+        m.submodules.stream, m.submodules.banks = stream, banks
+        m.submodules.tiles = tiles = TileWalk(array)
+        m.submodules.lanes = lanes = MacArray(array, self.mac)
+        m.submodules.output = ResetInserter(self.abort)(self.output)
+        output = self.output
+        m.submodules.writer = writer = BankWriter(array)
+        words = sequencer.descriptor
+        flags = words[Word.FLAGS]
+
+        def flag(which):
+            return flags[int(which).bit_length() - 1]
+
+        # The array: weights -> decoder -> banks -> lanes -> output stage -> banks.
+        groups = Signal(3)
+        m.d.comb += [
+            groups.eq(Mux(self.busy, words[Word.GROUPS][:3], 0)),
+            weights.read_row.eq(sequencer.weight_row),
+            stream.step.eq(sequencer.step), stream.slot.eq(sequencer.slot),
+            stream.words.eq(weights.read_data),
+            stream.tap_base.eq(words[Word.TAP_BASE]), stream.tap_step.eq(words[Word.TAP_STEP]),
+            tiles.load.eq(sequencer.load), tiles.last_tile.eq(words[Word.LAST_TILE]),
+            tiles.line.eq(words[Word.LINE]), tiles.base.eq(words[Word.IN_BASE]),
+            tiles.channels.eq(words[Word.IN_CHANNELS]), tiles.jump.eq(flag(Flag.JUMP)),
+            tiles.advance.eq(stream.flags_early.valid & stream.flags_early.tile_first),
+            banks.operand.eq(stream.operand), banks.flags.eq(stream.flags),
+            banks.tile.eq(Mux(self.busy, tiles.tile.as_value(), 0)),
+            lanes.x.eq(banks.x), lanes.weights.eq(banks.weights), lanes.flags.eq(banks.flags_out),
+            output.sums.eq(lanes.sums), lanes.shift.eq(output.shift),
+            output.drain.eq(banks.flags_ahead.valid & banks.flags_ahead.last),
+            *(block.log2_groups.eq(groups) for block in (stream, tiles, banks, output)),
+        ]
+        # The output stage and the way back.
+        m.d.comb += [
+            output.load.eq(sequencer.load), output.normalise.eq(sequencer.normalise),
+            output.last_batch.eq(words[Word.LAST_BATCH]),
+            output.last_tile.eq(words[Word.LAST_TILE]),
+            output.last_phase.eq(words[Word.LAST_PHASE]), output.positions.eq(words[Word.POSITIONS]),
+            output.row_base.eq(words[Word.ROW_BASE]),
+            output.write_base.eq(words[Word.WRITE_BASE]),
+            output.write_step.eq(words[Word.WRITE_STEP]),
+            output.residual_from.eq(words[Word.RESIDUAL_READ]),
+            output.residual_to.eq(words[Word.RESIDUAL_WRITE]),
+            output.relu.eq(flag(Flag.RELU)), output.direct.eq(flag(Flag.DIRECT)),
+            output.wide.eq(flag(Flag.WIDE)), output.residual_read.eq(flag(Flag.RESIDUAL_READ)),
+            output.residual_write.eq(flag(Flag.RESIDUAL_WRITE)),
+            output.input_lsb.eq(sequencer.input_lsb),
+            output.residual_lsb.eq(sequencer.residual_lsb),
+            output.shift_base.eq(sequencer.shift_base),
+            sequencer.walk_done.eq(output.done), sequencer.top.eq(output.top),
+            sequencer.clipped.eq(output.clipped),
+            writer.valid.eq(output.out_valid), writer.place.eq(output.out_place),
+            writer.element.eq(output.out_element), writer.plane.eq(words[Word.PLANE_ROWS]),
+            writer.m.eq(output.out), writer.real.eq(output.out_real), writer.log2_groups.eq(words[Word.GROUPS][4:7]),
+            writer.carry.eq(words[Word.WRITE_CARRY]),
+            writer.deinterleave.eq(flag(Flag.DEINTERLEAVE)),
+            writer.clear_valid.eq(sequencer.clear_valid), writer.clear_row.eq(sequencer.clear_row),
+            banks.write_enable.eq(writer.enable), banks.write_row.eq(writer.row),
+            banks.write_data.eq(writer.data),
+        ]
+        for name in ("start", "start_first", "start_last"):
+            m.d.comb += getattr(sequencer, name).eq(getattr(self, name))
+        for name in ("busy", "done", "error", "error_descriptor", "saturated", "layer"):
+            m.d.comb += getattr(self, name).eq(getattr(sequencer, name))
+        self._host(m, sequencer, weights, stream, banks, output, writer)
+        return m
+
+    def _host(self, m, sequencer, weights, stream, banks, output, writer):
+        """Registers on the way in; a read's answer is picked after the longest path."""
+        array = self.array
+        space, address, wdata = Signal(4), Signal(20), Signal(32)
+        write, waiting = Signal(), Signal(self.read_latency - 1)
+        with m.If(self.mem_write | self.mem_read):
+            m.d.sync += [space.eq(self.mem_space), address.eq(self.mem_address),
+                         wdata.eq(self.mem_wdata)]
+        m.d.sync += [write.eq(self.mem_write & ~self.busy),
+                     waiting.eq(Cat(self.mem_read, waiting)),
+                     self.mem_rvalid.eq(waiting[-1])]
+        slot_bits, beat_bits = array.groups_max.bit_length() - 1, array.beat_bits
+        exponents = array.program_words - EXPONENT_SLOTS
+        m.d.comb += [
+            sequencer.program_write.eq(write & ((space == Space.PROGRAM)
+                                                | (space == Space.EXPONENTS))),
+            sequencer.program_address.eq(Mux(space == Space.EXPONENTS, exponents + address[:5],
+                                             address)),
+            sequencer.program_data.eq(wdata), sequencer.register.eq(address),
+            sequencer.event_write.eq(write & (space == Space.REGISTERS)),
+            sequencer.event_select.eq(wdata),
+            weights.write_enable.eq(write & (space == Space.WEIGHTS)),
+            weights.write_row.eq(address[slot_bits:]), weights.write_slot.eq(address[:slot_bits]),
+            weights.write_data.eq(wdata),
+            output.row_write.eq(write & (space == Space.ROWS)), output.row_address.eq(address),
+            output.row_data.eq(wdata),
+            stream.write_enable.eq(write & (space == Space.TAPS)),
+            stream.write_address.eq(address), stream.write_data.eq(wdata),
+            output.place_write.eq(write & (space == Space.WRITES)),
+            output.place_address.eq(address), output.place_data.eq(wdata),
+            writer.host_valid.eq(write & (space == Space.BANKS)),
+            writer.host_address.eq(address), writer.host_data.eq(wdata),
+            stream.host_valid.eq(~self.busy), stream.host_row.eq(address[array.lane_bits:]),
+            stream.host_rotation.eq(address[:array.lane_bits]),
+            output.store_address.eq(address[beat_bits:]),
+            output.residual_host.eq(address[beat_bits:]),
+        ]
+        element = address[:beat_bits]
+        with m.Switch(space):
+            with m.Case(Space.REGISTERS):
+                m.d.sync += self.mem_rdata.eq(sequencer.register_data)
+            with m.Case(Space.BANKS):
+                m.d.sync += self.mem_rdata.eq(banks.x[0])
+            with m.Case(Space.STORE):
+                m.d.sync += self.mem_rdata.eq(output.store_data[element])
+            with m.Case(Space.RESIDUAL):
+                m.d.sync += self.mem_rdata.eq(output.residual_data[element])
+            with m.Default():
+                m.d.sync += self.mem_rdata.eq(sequencer.program_read.as_signed())

@@ -1,0 +1,75 @@
+"""The lanes: multiply, accumulate, and hand a pass's sums over in parallel."""
+
+from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from celosia_hw.isa import ArrayConfig
+from celosia_hw.layouts import step_layout
+from celosia_hw.multiplier import Multipliers
+from celosia_hw.timing import ACCUMULATE, MULTIPLY
+
+
+class MacArray(wiring.Component):
+    """``lanes`` exact dot products side by side.
+
+    A pass's last sum goes to the shadow registers of all lanes at once, while the accumulators
+    return to zero in the same edge: passes follow each other without a bubble, and no multiplexer
+    stands in the accumulation loop. The shadow registers shift towards lane 0, a beat at a time.
+
+    Members
+    -------
+    x : In(lanes mantissas), weights : In(groups_max mantissas), flags : In(step_layout)
+        Operands. The lanes of quad ``q`` multiply ``weights[q]``.
+    shift : In
+        Strobe: ``sums`` becomes the next beat in the following cycle.
+    sums : Out(beat x signed(acc_bits))
+        A beat of the last pass's sums; the first beat until ``shift``. The compiler proves that no
+        sum overflows. A new pass's sums replace whatever is left.
+
+    Timing
+    ------
+    Operands every cycle. ``sums`` shows a pass ``LATENCY`` cycles after its operands with
+    ``flags.last``. Bubbles (``flags.valid`` = 0) change nothing.
+    """
+
+    LATENCY = ACCUMULATE
+
+    def __init__(self, array: ArrayConfig, mac: str = "generic") -> None:
+        self.array, self.mac = array, mac
+        super().__init__({
+            "x": In(data.ArrayLayout(signed(array.activation_bits), array.lanes)),
+            "weights": In(data.ArrayLayout(signed(array.weight_bits), array.groups_max)),
+            "flags": In(step_layout), "shift": In(1),
+            "sums": Out(data.ArrayLayout(signed(array.acc_bits), array.beat)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        array = self.array
+        m.submodules.multipliers = multipliers = Multipliers(
+            array.lanes, array.weight_bits, array.activation_bits, self.mac)
+        flags = self.flags
+        for k in range(MULTIPLY):
+            after = Signal(step_layout, name=f"flags{k}")
+            m.d.sync += after.eq(flags)
+            flags = after
+        shadow = [Signal(signed(array.acc_bits), name=f"shadow{p}", reset_less=True)
+                  for p in range(array.lanes)]
+        capture = Signal()
+        m.d.comb += capture.eq(flags.valid & flags.last)
+        for p in range(array.lanes):
+            total = Signal(signed(array.acc_bits), name=f"total{p}")
+            after = Signal(signed(array.acc_bits), name=f"after{p}")
+            m.d.comb += [
+                multipliers.w[p].eq(self.weights[p // array.quad]),
+                multipliers.x[p].eq(self.x[p]),
+                after.eq(total + multipliers.p[p]),
+            ]
+            with m.If(flags.valid):
+                m.d.sync += total.eq(Mux(flags.last, 0, after))
+            beyond = shadow[p + array.beat] if p + array.beat < array.lanes else shadow[p]
+            with m.If(capture | self.shift):
+                m.d.sync += shadow[p].eq(Mux(capture, after, beyond))
+        m.d.comb += [self.sums[e].eq(shadow[e]) for e in range(array.beat)]
+        return m

@@ -1,0 +1,145 @@
+"""The CSR row stream decoder: weight words into mantissas and bank offsets."""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from celosia_hw.isa import BLOCK_BITS, ArrayConfig
+from celosia_hw.layouts import operand_layout, step_layout
+from celosia_hw.timing import Timing
+
+
+class RowStream(wiring.Component):
+    """Decode one weight word a cycle for every row group.
+
+    A column index is the sum of the steps since the pass began. Its low ``BLOCK_BITS`` bits are a
+    channel inside a block, the bits above, plus the phase's base, an entry of the tap table, which
+    holds the block's bank-row offset and rotation.
+
+    Parameters
+    ----------
+    array : ArrayConfig
+
+    Members
+    -------
+    step : In(step_layout)
+        Flags of the word whose address the weight memory samples in this cycle.
+    slot : In
+        First slot of the port row that belongs to the step (a multiple of the group count).
+    words : In(groups_max weight words)
+        Read data of the weight memory: the port row of the step one cycle before.
+    log2_groups, tap_base, tap_step : In
+        Of the layer; stable while steps are in flight.
+    flags : Out(step_layout), operand : Out(groups_max x operand_layout)
+        Decoded step; ``flags_early`` is ``flags`` one cycle ahead.
+    host_valid, host_row, host_rotation : In
+        While ``host_valid``: operands read this bank row and rotation (for the host's reads).
+    write_enable, write_address, write_data : In
+        Write port of the tap table; every quad holds the same contents.
+
+    Timing
+    ------
+    ``operand`` is valid ``latency`` cycles after ``step``; a deep array has one more register
+    behind the weight memory and one behind the tap table.
+    """
+
+    def __init__(self, array: ArrayConfig) -> None:
+        self.array, self.deep = array, array.deep
+        self.latency = Timing.of(array).stream
+        quads = array.groups_max
+        super().__init__({
+            "step": In(step_layout),
+            "slot": In(max(1, quads.bit_length() - 1)),
+            "words": In(data.ArrayLayout(array.weight_word_bits, quads)),
+            "log2_groups": In(3),
+            "tap_base": In(16), "tap_step": In(16),
+            "flags": Out(step_layout), "flags_early": Out(step_layout),
+            "operand": Out(data.ArrayLayout(operand_layout(array), quads)),
+            "host_valid": In(1), "host_row": In(array.bank_row_bits),
+            "host_rotation": In(array.lane_bits),
+            "write_enable": In(1), "write_address": In(range(array.taps)),
+            "write_data": In(array.tap_word_bits),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        array = self.array
+        quads, slot_bits = array.groups_max, array.groups_max.bit_length() - 1
+        flags = [self.step]                         # flags[k]: k cycles after the step
+        for k in range(1, self.latency + 1):
+            after = Signal(step_layout, name=f"flags{k}")
+            m.d.sync += after.eq(flags[-1])
+            flags.append(after)
+        m.d.comb += [self.flags.eq(flags[-1]), self.flags_early.eq(flags[-2])]
+
+        slot = Signal.like(self.slot, name="slot1")
+        m.d.sync += slot.eq(self.slot)
+        words, at = [self.words[q] for q in range(quads)], 1
+        if self.deep:
+            held = [Signal(array.weight_word_bits, name=f"held{q}") for q in range(quads)]
+            slot2 = Signal.like(slot)
+            m.d.sync += [h.eq(w) for h, w in zip(held, words)]
+            m.d.sync += slot2.eq(slot)
+            words, slot, at = held, slot2, 2
+
+        # Tap base of the phase; used two cycles after the word is selected.
+        tap_base = Signal(range(array.taps))
+        step = flags[at + 1]
+        with m.If(step.valid & step.first):
+            m.d.sync += tap_base.eq(Mux(step.tile_first, self.tap_base, tap_base + self.tap_step))
+
+        for q in range(quads):
+            word = Signal(array.weight_word_bits, name=f"word{q}")
+            chosen = Signal(array.weight_word_bits, name=f"chosen{q}")
+            with m.Switch(self.log2_groups):
+                for groups in range(slot_bits + 1):
+                    with m.Case(groups):
+                        offset = q >> (slot_bits - groups)
+                        if groups == slot_bits:
+                            m.d.comb += chosen.eq(words[q])
+                        else:
+                            index = Cat(Const(offset, groups), slot[groups:]) if groups else slot
+                            m.d.comb += chosen.eq(data.View(
+                                data.ArrayLayout(array.weight_word_bits, quads),
+                                Cat(words))[index])
+            m.d.sync += word.eq(chosen)
+            self._decode(m, q, word, step, tap_base)
+        return m
+
+    def _decode(self, m, q, word, step, tap_base):
+        """Index, tap table and operand of one quad; ``word`` belongs to ``step``."""
+        array = self.array
+        index = Signal(array.index_bits, name=f"index{q}")
+        with m.If(step.valid):
+            m.d.sync += index.eq(Mux(step.first, 0, index) + word[array.weight_bits:])
+        m.submodules[f"taps{q}"] = taps = Memory(
+            shape=array.tap_word_bits, depth=array.taps, init=[],
+            attrs={"ram_style": "block"})
+        write, read = taps.write_port(), taps.read_port()
+        m.d.comb += [
+            write.en.eq(self.write_enable), write.addr.eq(self.write_address),
+            write.data.eq(self.write_data),
+            read.addr.eq(tap_base + index[BLOCK_BITS:]),
+        ]
+        channel = Signal(BLOCK_BITS, name=f"channel{q}")
+        m.d.sync += channel.eq(index[:BLOCK_BITS])
+        entry = read.data
+        if self.deep:
+            entry = Signal.like(read.data, name=f"entry{q}")
+            channel_held = Signal(BLOCK_BITS, name=f"channel_held{q}")
+            m.d.sync += [entry.eq(read.data), channel_held.eq(channel)]
+            channel = channel_held
+        mantissa = word[:array.weight_bits].as_signed()
+        for k in range(3 + self.deep):
+            held = Signal(signed(array.weight_bits), name=f"mantissa{q}_{k}")
+            m.d.sync += held.eq(mantissa)
+            mantissa = held
+        operand = self.operand[q]
+        row, rotation = Signal.like(operand.row, name=f"row{q}"), Signal.like(operand.rotation)
+        m.d.sync += [
+            row.eq(Mux(self.host_valid, self.host_row, entry[array.lane_bits:] + channel)),
+            rotation.eq(Mux(self.host_valid, self.host_rotation, entry[:array.lane_bits])),
+        ]
+        m.d.comb += [operand.row.eq(row), operand.rotation.eq(rotation),
+                     operand.mantissa.eq(mantissa)]

@@ -1,0 +1,333 @@
+"""The sequencer: reads descriptors, checks them, issues steps and walks, keeps the counters."""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from celosia_hw import timing
+from celosia_hw.block_exponent import BlockExponent
+from celosia_hw.compare import at_least
+from celosia_hw.isa import (
+    DESCRIPTOR_WORDS,
+    EXPONENT_MAX,
+    EXPONENT_SLOTS,
+    ArrayConfig,
+    Error,
+    Event,
+    Flag,
+    Opcode,
+    Register,
+    Word,
+)
+from celosia_hw.layouts import descriptor_layout, step_layout
+from celosia_hw.timing import Timing
+
+
+class Sequencer(wiring.Component):
+    """Run descriptors ``start_first`` ... ``start_last``, one after another.
+
+    States: LOAD, CHECK, CLEAR, LENGTH, ISSUE, DRAIN, FLUSH, EXPONENT, NORMALISE; SETTLE behind the
+    last one. Everything in a descriptor's run is timed when compiling: no block can stall another, so the
+    number of cycles is a sum that :mod:`celosia_sim.cycles` predicts exactly.
+
+    Members
+    -------
+    start, start_first, start_last : In
+        ``start`` is taken while not busy. Aborting is a reset of this block and its pipeline.
+    busy, done, error, error_descriptor, saturated, layer : Out
+        ``done`` is a strobe in the first cycle that is not busy any more, if no error occurred.
+    descriptor : Out(descriptor_layout)
+        Words of the descriptor that runs; stable from ``load`` on.
+    load : Out, strobe before a layer's first step.
+    step, slot, weight_row : Out
+        One step a cycle, for :class:`RowStream` and the weight memory.
+    clear_valid, clear_row : Out, for :class:`BankWriter`.
+    normalise : Out; walk_done, top, clipped : In, of :class:`OutputStage`.
+    input_lsb, residual_lsb, shift_base : Out, for :class:`OutputStage`.
+    program_write, program_address, program_data, program_read : host access to program memory.
+    register, register_data : host access to the registers, combinational.
+    event_write, event_select : In, what ``Register.EVENTS`` counts from the next start on.
+
+    Timing
+    ------
+    See :mod:`celosia_hw.timing` for the cycles of the states.
+    """
+
+    def __init__(self, array: ArrayConfig) -> None:
+        self.array = array
+        self.flush, self.tail = Timing.of(array).flush, Timing.of(array).settle
+        rows = (array.weight_rows - 1).bit_length()
+        super().__init__({
+            "start": In(1), "start_first": In(8), "start_last": In(8),
+            "busy": Out(1), "done": Out(1), "error": Out(8), "error_descriptor": Out(8),
+            "saturated": Out(1), "layer": Out(8),
+            "descriptor": Out(descriptor_layout), "load": Out(1),
+            "step": Out(step_layout), "slot": Out(max(1, array.groups_max.bit_length() - 1)),
+            "weight_row": Out(rows),
+            "clear_valid": Out(1), "clear_row": Out(array.bank_row_bits),
+            "normalise": Out(1), "walk_done": In(1), "top": In(signed(8)), "clipped": In(1),
+            "input_lsb": Out(signed(8)), "residual_lsb": Out(signed(8)),
+            "shift_base": Out(signed(9)),
+            "program_write": In(1), "program_address": In(range(array.program_words)),
+            "program_data": In(16), "program_read": Out(16),
+            "register": In(2), "register_data": Out(32),
+            "event_write": In(1), "event_select": In(range(len(Event))),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        array = self.array
+        m.submodules.program = program = Memory(shape=16, depth=array.program_words, init=[],
+                                                attrs={"ram_style": "block"})
+        self._write, self._read = program.write_port(), program.read_port()
+        words = Signal(descriptor_layout)
+        m.d.comb += [self.descriptor.eq(words), self.program_read.eq(self._read.data),
+                     self._read.addr.eq(self.program_address),
+                     self._write.en.eq(self.program_write), self._write.data.eq(self.program_data),
+                     self._write.addr.eq(self.program_address)]
+        count = Signal(range(max(DESCRIPTOR_WORDS + 4, self.tail + 1)))
+        self._length = {n: Signal(array.count_bits, name=n) for n in (
+            "last_step", "next_step")}
+        self._length |= {n: Signal(8, name=n) for n in ("pass_wait", "next_wait", "wait")}
+        self._length["length_address"] = Signal(range(array.program_words), name="length_address")
+        self._exponents = {n: Signal(signed(8), name=n) for n in ("input_e", "residual_e",
+                                                                  "output_e")}
+        self._last = Signal(8)
+        with m.FSM(name="state") as fsm:
+            with m.State("IDLE"):
+                with m.If(self.start):
+                    m.d.sync += [self.layer.eq(self.start_first), self._last.eq(self.start_last),
+                                 self.error.eq(Error.NONE), self.saturated.eq(0), count.eq(0)]
+                    m.next = "LOAD"
+            self._load_states(m, words, count)
+            self._issue_state(m, words)
+            self._finish_states(m, words, count)
+        with m.If(self.load):
+            m.d.sync += self._issue_reset
+        with m.If(self.clipped):
+            m.d.sync += self.saturated.eq(1)
+        m.d.comb += self.busy.eq(~fsm.ongoing("IDLE"))
+        self._counters(m, fsm)
+        return m
+
+    def _fail(self, m, code):
+        m.d.sync += [self.error.eq(code), self.error_descriptor.eq(self.layer)]
+        m.next = "IDLE"
+
+    def _load_states(self, m, words, count):
+        """LOAD, CHECK, CLEAR, LENGTH: from the program memory to the first step."""
+        array = self.array
+        exponent_base = array.program_words - EXPONENT_SLOTS
+        mantissa_shift = array.activation_bits - 2
+        e = self._exponents
+        with m.State("LOAD"):
+            address = Signal(range(array.program_words))
+            m.d.comb += [address.eq(self.layer * DESCRIPTOR_WORDS + count),
+                         self._read.addr.eq(address)]
+            with m.If(count == DESCRIPTOR_WORDS):
+                m.d.comb += self._read.addr.eq(exponent_base + words[Word.INPUT_SLOT][:5])
+            with m.If(count == DESCRIPTOR_WORDS + 1):
+                m.d.comb += self._read.addr.eq(exponent_base + words[Word.RESIDUAL_SLOT][:5])
+            for k in range(DESCRIPTOR_WORDS):
+                with m.If(count == k + 1):
+                    m.d.sync += words[k].eq(self._read.data)
+            with m.If(count == DESCRIPTOR_WORDS + 1):
+                m.d.sync += e["input_e"].eq(self._read.data)
+            with m.If(count == DESCRIPTOR_WORDS + 2):
+                m.d.sync += e["residual_e"].eq(self._read.data)
+                m.next = "CHECK"
+                m.d.sync += count.eq(0)
+            with m.Else():
+                m.d.sync += count.eq(count + 1)
+            with m.If((self._last < self.layer)
+                      | (self._last >= (array.program_words - EXPONENT_SLOTS) // DESCRIPTOR_WORDS)):
+                self._fail(m, Error.RANGE)
+        cleared = Signal(array.bank_row_bits + 1)
+        self._length_count = Signal(2)
+        with m.State("CHECK"):
+            slot_bits = array.groups_max.bit_length() - 1
+            groups = words[Word.GROUPS]
+            counts = (Word.POSITIONS, Word.LINE)
+            m.d.comb += self.load.eq(1)
+            m.d.sync += [
+                self.input_lsb.eq(e["input_e"] - mantissa_shift),
+                self.residual_lsb.eq(e["residual_e"] - mantissa_shift),
+                self._length["length_address"].eq(words[Word.LENGTH_BASE]),
+                cleared.eq(0), self.clear_row.eq(words[Word.CLEAR_BASE]),
+                e["output_e"].eq(Mux(self._flag(words, Flag.KEEP), e["input_e"],
+                                     words[Word.EXPONENT][:8].as_signed())),
+            ]
+            m.next = "CLEAR"
+            with m.If(words[Word.FLAGS][:4] != Opcode.LINEAR):
+                self._fail(m, Error.OPCODE)
+            with m.Elif((groups[:4] > slot_bits) | (groups[4:8] > slot_bits)):
+                self._fail(m, Error.GROUPS)
+            with m.Elif(Cat(words[k][:array.count_bits] == 0 for k in counts).any()):
+                self._fail(m, Error.COUNT)
+            with m.Elif(~at_least(words[Word.PASS_CYCLES][:array.count_bits],
+                                 max(timing.MIN_PASS, array.pass_beats))):
+                self._fail(m, Error.PASS)
+        with m.State("CLEAR"):
+            m.d.comb += self.clear_valid.eq(cleared != words[Word.CLEAR_ROWS][:len(cleared)])
+            with m.If(self.clear_valid):
+                m.d.sync += [cleared.eq(cleared + 1), self.clear_row.eq(self.clear_row + 1)]
+            with m.Else():
+                m.d.sync += self._length_count.eq(0)
+                m.next = "LENGTH"
+        with m.State("LENGTH"):
+            m.d.sync += self._length_count.eq(self._length_count + 1)
+            self._prefetch(m, words)
+            m.d.sync += self.shift_base.eq(e["output_e"] - self.input_lsb)
+            with m.If(self._length_count == timing.LENGTH - 1):
+                self._next_length(m)
+                m.next = "ISSUE"
+
+    def _flag(self, words, flag):
+        return words[Word.FLAGS][int(flag).bit_length() - 1]
+
+    def _prefetch(self, m, words):
+        """Keep the length of the batch after this one ready, two cycles after its address."""
+        n = self._length
+        length = self._read.data[:self.array.count_bits]
+        lacking = Signal(signed(self.array.count_bits + 1))
+        m.d.comb += [self._read.addr.eq(n["length_address"]),
+                     lacking.eq(words[Word.PASS_CYCLES][:8] - length)]
+        m.d.sync += [n["next_step"].eq(length - 1),
+                     n["next_wait"].eq(Mux(lacking < 0, 0, lacking))]
+
+    def _next_length(self, m):
+        n = self._length
+        m.d.sync += [n["last_step"].eq(n["next_step"]), n["pass_wait"].eq(n["next_wait"]),
+                     n["wait"].eq(n["next_wait"]), n["length_address"].eq(n["length_address"] + 1)]
+
+    def _issue_state(self, m, words):
+        """ISSUE: batches of tiles of phases of steps, without a bubble between passes; a pass that
+        is too short waits before its first step, so that sums are never ready too early."""
+        array = self.array
+        slot_bits = array.groups_max.bit_length() - 1
+        word = Signal(len(self.weight_row) + slot_bits)
+        word_next, batch_word = Signal.like(word), Signal.like(word)
+        index, tile, batch = (Signal(array.count_bits, name=n) for n in ("index", "tile", "batch"))
+        phase = Signal(8)
+        n = self._length
+        m.d.comb += [self.weight_row.eq(word[slot_bits:]), self.slot.eq(word[:slot_bits])]
+        self._issue_reset = [index.eq(0), phase.eq(0), tile.eq(0), batch.eq(0)]
+        self._issue_reset += [w.eq(words[Word.WEIGHT_BASE] << slot_bits)
+                              for w in (word, batch_word)]
+        with m.State("ISSUE"):
+            self._prefetch(m, words)
+            valid, end = Signal(), Signal()
+            m.d.comb += [
+                valid.eq(n["wait"] == 0), end.eq(valid & (index == n["last_step"])),
+                self.step.valid.eq(valid), self.step.first.eq(index == 0), self.step.last.eq(end),
+                self.step.tile_first.eq((index == 0) & (phase == 0)),
+                word_next.eq(word + (1 << words[Word.GROUPS][:3])),
+            ]
+            with m.If(valid):
+                m.d.sync += [index.eq(index + 1), word.eq(word_next)]
+            with m.Else():
+                m.d.sync += n["wait"].eq(n["wait"] - 1)
+            with m.If(end):
+                m.d.sync += [index.eq(0), word.eq(batch_word), n["wait"].eq(n["pass_wait"])]
+                with m.If(phase != words[Word.LAST_PHASE][:8]):
+                    m.d.sync += phase.eq(phase + 1)
+                with m.Else():
+                    m.d.sync += phase.eq(0)
+                    with m.If(tile != words[Word.LAST_TILE][:len(tile)]):
+                        m.d.sync += tile.eq(tile + 1)
+                    with m.Else():
+                        m.d.sync += [tile.eq(0), batch.eq(batch + 1),
+                                     word.eq(word_next), batch_word.eq(word_next)]
+                        self._next_length(m)
+                        with m.If(batch == words[Word.LAST_BATCH][:len(batch)]):
+                            m.next = "DRAIN"
+            with m.If(n["last_step"].all()):
+                self._fail(m, Error.LENGTH)
+
+    def _finish_states(self, m, words, count):
+        """DRAIN, FLUSH, EXPONENT, NORMALISE, SETTLE: from the last step to the next descriptor."""
+        array, e = self.array, self._exponents
+        smallest = words[Word.EXPONENT][8:].as_signed()
+        candidate = Signal(signed(10))
+        fixed = self._flag(words, Flag.STATIC) | self._flag(words, Flag.KEEP)
+        with m.State("DRAIN"):
+            with m.If(self.walk_done):
+                m.next = "FLUSH"
+                m.d.sync += count.eq(0)
+        with m.State("FLUSH"):
+            m.d.sync += count.eq(count + 1)
+            with m.If(count == self.flush - 1):
+                m.d.sync += count.eq(0)
+                m.next = "EXPONENT"
+        with m.State("EXPONENT"):
+            m.d.sync += count.eq(count + 1)
+            with m.If(count == 0):
+                m.d.sync += candidate.eq(Mux(self.top == BlockExponent.NOTHING, smallest,
+                                             self.top + self.input_lsb))
+            with m.If((count == 1) & ~fixed):
+                m.d.sync += e["output_e"].eq(Mux(
+                    candidate < smallest, smallest,
+                    Mux(candidate > EXPONENT_MAX, EXPONENT_MAX, candidate)))
+                with m.If(candidate > EXPONENT_MAX):
+                    m.d.sync += self.saturated.eq(1)
+            with m.If(count == 2):
+                m.d.sync += [self.shift_base.eq(e["output_e"] - self.input_lsb), count.eq(0)]
+                m.d.comb += [
+                    self._write.en.eq(1), self._write.data.eq(e["output_e"]),
+                    self._write.addr.eq(array.program_words - EXPONENT_SLOTS
+                                        + words[Word.INPUT_SLOT][8:13]),
+                ]
+                with m.If(self._flag(words, Flag.DIRECT)):
+                    self._next_descriptor(m)
+                with m.Else():
+                    m.d.comb += self.normalise.eq(1)
+                    m.next = "NORMALISE"
+        with m.State("NORMALISE"):
+            with m.If(self.walk_done):
+                self._next_descriptor(m)
+        with m.State("SETTLE"):
+            m.d.sync += count.eq(count + 1)
+            with m.If(count == self.tail - 1):
+                m.d.sync += self.done.eq(1)
+                m.next = "IDLE"
+
+    def _next_descriptor(self, m):
+        """Load the next one while the present one's last beats still travel, or settle."""
+        with m.If(self.layer == self._last):
+            m.next = "SETTLE"
+        with m.Else():
+            m.d.sync += self.layer.eq(self.layer + 1)
+            m.next = "LOAD"
+
+    def _counters(self, m, fsm):
+        """Registers that the host reads."""
+        event = Signal(range(len(Event)))
+        with m.If(self.event_write):
+            m.d.sync += event.eq(self.event_select)
+        happens = Signal(len(Event))
+        m.d.comb += [
+            happens[Event.STEP].eq(self.step.valid),
+            happens[Event.BUBBLE].eq(fsm.ongoing("ISSUE") & ~self.step.valid),
+            happens[Event.NORMALISE].eq(fsm.ongoing("NORMALISE")),
+            happens[Event.DRAIN].eq(fsm.ongoing("DRAIN") | fsm.ongoing("FLUSH")
+                                    | fsm.ongoing("EXPONENT") | fsm.ongoing("SETTLE")),
+        ]
+        cycles, events = Signal(24), Signal(24)
+        with m.If(self.done):
+            m.d.sync += self.done.eq(0)
+        with m.If(self.start & ~self.busy):
+            m.d.sync += [cycles.eq(0), events.eq(0)]
+        with m.Else():
+            m.d.sync += [cycles.eq(cycles + self.busy), events.eq(events + happens.bit_select(
+                event, 1))]
+        with m.Switch(self.register):
+            with m.Case(Register.ARRAY_HASH):
+                m.d.comb += self.register_data.eq(self.array.hash)
+            with m.Case(Register.STATUS):
+                m.d.comb += self.register_data.eq(Cat(
+                    self.busy, self.saturated, Const(0, 6), self.error, self.error_descriptor))
+            with m.Case(Register.CYCLES):
+                m.d.comb += self.register_data.eq(cycles)
+            with m.Default():
+                m.d.comb += self.register_data.eq(events)

@@ -1,0 +1,70 @@
+"""Latencies and fixed costs of the machine, in cycles. Plain Python: the gateware builds what
+stands here, the cycle model adds it up."""
+
+from dataclasses import dataclass
+
+from celosia_hw.isa import DESCRIPTOR_WORDS, ArrayConfig
+
+MIN_PASS = 4
+"""A pass takes at least so many cycles: the next tile and batch length are fetched meanwhile."""
+
+LOAD, CHECK, LENGTH, EXPONENT = DESCRIPTOR_WORDS + 3, 1, 3, 3
+"""Cycles of the sequencer's states before and behind the steps of a layer. Clearing takes one
+cycle more than it clears rows."""
+
+MULTIPLY = 2
+"""Operands to product."""
+
+ACCUMULATE = MULTIPLY + 1
+"""Operands with the last flag to the pass's sums in the shadow registers."""
+
+BLOCK_EXPONENT = 3
+"""An element to its effect on the block exponent."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Latencies of one array.
+
+    stream    : weight address to decoded operand.   banks : decoded operand to lane operands.
+    align     : bias mantissa to aligned bias.       requantise : accumulator to mantissa.
+    sum_stage, round_stage, end_stage : stages of the output pipeline, counted from the walker's:
+                sums enter, accumulators leave for rounding, mantissas leave.
+    """
+
+    stream: int
+    banks: int
+    align: int
+    requantise: int
+    sum_stage: int
+    round_stage: int
+    end_stage: int
+
+    @classmethod
+    def of(cls, array: ArrayConfig) -> "Timing":
+        deep = int(array.deep)
+        align, requantise = 2 + deep, 2 + deep
+        sum_stage = 1 + deep + align
+        return cls(stream=5 + 2 * deep, banks=1 + 4 * deep, align=align, requantise=requantise,
+                   sum_stage=sum_stage, round_stage=sum_stage + 2,
+                   end_stage=sum_stage + 2 + requantise)
+
+    @property
+    def drain_lead(self) -> int:
+        """Cycles from the drain strobe to the first beat of sums."""
+        return self.sum_stage + 1
+
+    @property
+    def drain(self) -> int:
+        """Cycles from the step with the last flag to its drain strobe."""
+        return self.stream + self.banks + ACCUMULATE - self.drain_lead
+
+    @property
+    def flush(self) -> int:
+        """Cycles from a walk's end until the block exponent is complete."""
+        return self.round_stage + BLOCK_EXPONENT
+
+    @property
+    def settle(self) -> int:
+        """Cycles from a walk's end until its last effect."""
+        return self.end_stage + 3

@@ -1,0 +1,148 @@
+"""The walk over output beats: which row, which positions, which place in the output map."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import data, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from celosia_hw.isa import ArrayConfig
+from celosia_hw.layouts import write_layout
+
+
+class Walker(wiring.Component):
+    """Walk over the beats of a layer's output: once while it drains, once to normalise it.
+
+    A beat is ``beat`` neighbouring output positions of one row. Order: batch, tile, phase (only
+    while draining), beat of the tile. A tile has ``pass_beats`` beats whatever the group count;
+    normalising passes over beats of a group that hold no output position, behind its first.
+    While ``placing``, a beat takes one cycle for each of its write-table entries, otherwise one.
+
+    Members
+    -------
+    load : In
+        Strobe: begin at the first beat, take over the layer's parameters.
+    drain : In
+        Strobe: a pass ends; its beats are walked from the next cycle on.
+    normalise : In
+        Strobe: walk over the whole layer from the next cycle on, without phases.
+    direct, wide : In
+        Of the layer: a draining final phase, or not even the normalising walk, places its beats.
+    log2_groups, last_batch ... write_step : In
+        Of the layer, see :class:`celosia_hw.isa.Word`.
+    draining, normalising, final, first_phase, placing : Out
+        Which walk is active; the beat belongs to the last phase; to the first one; it is placed.
+    row, store, place, element : Out
+        Row-table address; store address; where the entry goes (its row includes the batch's
+        offset); first element of the beat that the entry takes.
+    valid : Out(beat)
+        Which elements are real output positions.
+    beat_done, done : Out
+        Strobes: this is the beat's last cycle; the walk's last cycle.
+    table_enable, table_address, table_data : In
+        Write port of the write table.
+
+    Timing
+    ------
+    All outputs belong to the same cycle.
+    """
+
+    def __init__(self, array: ArrayConfig) -> None:
+        self.array = array
+        counts = array.count_bits
+        super().__init__({
+            **{name: In(1) for name in ("load", "drain", "normalise", "direct", "wide")},
+            **{name: In(counts) for name in ("last_batch", "last_tile", "positions")},
+            **{name: Out(1) for name in ("draining", "normalising", "final", "first_phase",
+                                         "placing", "beat_done", "done")},
+            "log2_groups": In(3), "last_phase": In(8), "row_base": In(range(array.table_rows)),
+            "write_base": In(range(array.writes)), "write_step": In(array.bank_row_bits),
+            "row": Out(range(array.table_rows)), "store": Out(range(array.store_beats)),
+            "place": Out(write_layout(array)), "element": Out(array.beat_bits),
+            "valid": Out(array.beat),
+            "table_enable": In(1), "table_address": In(range(array.writes)),
+            "table_data": In(array.write_word_bits),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        array = self.array
+        slot_bits = array.pass_beats.bit_length() - 1
+        m.submodules.table = table = Memory(shape=write_layout(array).size, depth=array.writes,
+                                            init=[], attrs={"ram_style": "block"})
+        write, read = table.write_port(), table.read_port()
+        entry = data.View(write_layout(array), read.data)
+        draining, normalising = Signal(), Signal()
+        beat, phase = Signal(max(1, slot_bits)), Signal(8)
+        tile, batch, left = (Signal(array.count_bits, name=n) for n in ("tile", "batch", "left"))
+        row, offset = Signal.like(self.row), Signal(array.bank_row_bits)
+        tiles_done = Signal(max(1, len(self.store) - slot_bits))
+        element, index = Signal(array.beat_bits), Signal(range(array.writes))
+        index_next = Signal.like(index)
+        tile_done, last_tile = Signal(), Signal()
+        group, skip = self._beat_of_group(m, beat, left)
+        beat_last = Signal.like(beat)
+        m.d.comb += beat_last.eq(beat | Mux(normalising, skip, 0))
+        m.d.comb += [
+            write.en.eq(self.table_enable), write.addr.eq(self.table_address),
+            write.data.eq(self.table_data),
+            read.addr.eq(index_next), index_next.eq(index),
+            self.draining.eq(draining), self.normalising.eq(normalising),
+            self.final.eq(normalising | (phase == self.last_phase)),
+            self.first_phase.eq(phase == 0),
+            self.placing.eq(Mux(normalising, ~self.wide, draining & self.direct & self.final)),
+            self.row.eq(row + group),
+            self.store.eq(Cat(beat[:slot_bits], tiles_done)),
+            self.place.eq(entry), self.place.row.eq(entry.row + offset), self.element.eq(element),
+            self.beat_done.eq((draining | normalising) & (~self.placing | entry.last)),
+            tile_done.eq(self.beat_done & beat_last.all()),
+            last_tile.eq(tile == self.last_tile),
+            self.done.eq(tile_done & self.final & last_tile & (batch == self.last_batch)),
+        ]
+        with m.If(self.placing):
+            m.d.comb += index_next.eq(index + 1)
+            m.d.sync += element.eq(Mux(entry.last, 0, element + entry.count + 1))
+        with m.If(self.beat_done):
+            m.d.sync += beat.eq(beat_last + 1)
+        with m.If(tile_done):
+            m.d.sync += [draining.eq(0), phase.eq(Mux(self.final, 0, phase + 1))]
+        with m.If(tile_done & self.final):
+            m.d.sync += [tile.eq(Mux(last_tile, 0, tile + 1)), tiles_done.eq(tiles_done + 1),
+                         left.eq(left - (array.lanes >> self.log2_groups))]
+            with m.If(last_tile):
+                m.d.comb += index_next.eq(self.write_base)
+                m.d.sync += [batch.eq(batch + 1), left.eq(self.positions),
+                             row.eq(row + (1 << self.log2_groups)),
+                             offset.eq(offset + self.write_step)]
+        with m.If(self.drain):
+            m.d.sync += draining.eq(1)
+        with m.If(self.load | self.done):
+            m.d.comb += index_next.eq(self.write_base)
+            m.d.sync += [tile.eq(0), batch.eq(0), tiles_done.eq(0), left.eq(self.positions),
+                         row.eq(self.row_base), offset.eq(0), normalising.eq(0)]
+        with m.If(self.load):
+            m.d.sync += [beat.eq(0), phase.eq(0), element.eq(0), draining.eq(0)]
+        with m.If(self.normalise):
+            m.d.sync += normalising.eq(1)
+        m.d.sync += index.eq(index_next)
+        return m
+
+    def _beat_of_group(self, m, beat, left):
+        """Drive ``valid`` from the positions left in the row; return the group of the beat, and
+        the bits to set in the beat number so that the group's last real beat becomes its last."""
+        array = self.array
+        slot_bits = array.pass_beats.bit_length() - 1
+        group, inside, within = (Signal(max(1, slot_bits), name=n)
+                                 for n in ("group", "inside", "within"))
+        for groups in range(array.groups_max.bit_length()):
+            with m.If(self.log2_groups == groups):
+                low = slot_bits - groups
+                m.d.comb += [group.eq(beat[:slot_bits] >> low), inside.eq(beat[:low]),
+                             within.eq((1 << low) - 1)]
+        rest = Signal(array.count_bits + 1)
+        m.d.comb += rest.eq(left - (inside << array.beat_bits))
+        for e in range(array.beat):
+            m.d.comb += self.valid[e].eq(
+                ~rest[-1] & (rest[array.beat_bits:].any() | (rest[:array.beat_bits] > e)))
+        ends = ~rest[array.beat_bits + 1:].any() & ~(
+            rest[array.beat_bits] & rest[:array.beat_bits].any())
+        return group, Mux(ends, within, 0)

@@ -1,0 +1,79 @@
+"""Run a program on the simulated machine."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from celosia.program import Program
+from celosia_hw.isa import Error
+from celosia_sim import cosim, rtl, verilated
+from celosia_sim.errors import SimulationError
+from celosia_sim.job import Failure, Job, Record, Stopped
+from celosia_sim.plan import Plan, SimResult
+
+__all__ = ["SIMULATORS", "SimResult", "SimulationError", "simulate"]
+
+Progress = Callable[[int, int], None]
+
+
+def _verilator(design: rtl.Design, job: Job, progress: Progress | None) -> Record:
+    with verilated.Machine(verilated.library(design)) as machine:
+        return verilated.execute(machine, job, progress)
+
+
+def _icarus(design: rtl.Design, job: Job, progress: Progress | None) -> Record:
+    return cosim.execute(design, job, "icarus", progress)
+
+
+def _cocotb_verilator(design: rtl.Design, job: Job, progress: Progress | None) -> Record:
+    return cosim.execute(design, job, "verilator", progress)
+
+
+SIMULATORS = {"verilator": _verilator, "icarus": _icarus, "cocotb-verilator": _cocotb_verilator}
+"""Compiled loop around Verilator's model; cocotb and Icarus; cocotb and Verilator."""
+
+
+def _error_name(code: int) -> str:
+    return Error(code).name if code in set(Error) else f"code {code}"
+
+
+def _explain(stopped: Stopped, program: Program, job: Job) -> str:
+    first, last, _ = job.runs[stopped.run].tolist()
+    at = stopped.descriptor if stopped.code else first
+    layer = program.layers[at].name if at < len(program.layers) else f"descriptor {at}"
+    where = f"image {stopped.image}, "
+    where += f"layer {layer}" if stopped.code or first == last else "whole network"
+    if stopped.failure is Failure.ERROR:
+        return (f"the machine stopped with error {_error_name(stopped.code)} ({where}); "
+                f"compile the program again for this array")
+    if stopped.failure is Failure.TIMEOUT:
+        code = f", error {_error_name(stopped.code)}" if stopped.code else ""
+        return (f"no end after {int(job.max_cycles)} cycles where {program.predicted_cycles} were "
+                f"predicted ({where}{code}); compile the program again for this array")
+    return f"the machine gave no answer to a bus read ({where}); it may still be busy after done"
+
+
+def simulate(program: Program, mantissa: np.ndarray, exponent: np.ndarray, *,
+             simulator: str = "verilator", tensors: bool = False,
+             progress: Progress | None = None, design: rtl.Design | None = None) -> SimResult:
+    """Run ``program`` on N images, on the machine's Verilog.
+
+    mantissa  : int (N, C, H, W), input mantissas.   exponent : int (N,), -16 ... 15.
+    simulator : one of `SIMULATORS`. All give the same bits and cycles.
+    tensors   : also run every image layer by layer and read every stored tensor, all copies.
+    progress  : called with (finished images, N), from the calling thread.
+    design    : the machine's Verilog; by default ``core_design(program.array)``.
+
+    ValueError for an input of the wrong shape or range. SimulationError where a tool is missing,
+    the machine reports an error or finds no end, or copies of a tensor differ.
+    """
+    if simulator not in SIMULATORS:
+        raise ValueError(f"simulator must be one of {', '.join(SIMULATORS)}, not {simulator!r}")
+    plan = Plan(program, mantissa, exponent, tensors=tensors)
+    if design is None:
+        design = rtl.core_design(program.array)
+    try:
+        record = SIMULATORS[simulator](design, plan.job, progress)
+    except Stopped as stopped:
+        raise SimulationError(_explain(stopped, program, plan.job)) from stopped
+    return plan.decode(record)

@@ -1,0 +1,1 @@
+"""cocotb benches. They are imported by the simulator's process."""

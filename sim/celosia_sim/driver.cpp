@@ -1,0 +1,127 @@
+// The compiled loop around the verilated core: bus writes, bus reads and runs, a call each.
+// Compiled once for each core and called through ctypes (verilated.py).
+//
+// One cycle is one rising edge of clk. Inputs are set before the edge that samples them; outputs
+// are looked at after it.
+
+#include <cstdint>
+#include <memory>
+
+#include "Vcore.h"
+#include "verilated.h"
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+namespace {
+
+struct Machine {
+    std::unique_ptr<VerilatedContext> context{new VerilatedContext};
+    std::unique_ptr<Vcore> core{new Vcore{context.get()}};
+    int64_t edges = 0;
+
+    void edge() {
+        core->clk = 1;
+        core->eval();
+        core->clk = 0;
+        core->eval();
+        ++edges;
+    }
+};
+
+struct Outcome {
+    int64_t cycles;
+    int32_t finished, saturated, error, descriptor;
+};
+
+}  // namespace
+
+// Return a machine that was held in reset for `reset_cycles`.
+EXPORT void* celosia_open(int64_t reset_cycles) {
+    auto* machine = new Machine;
+    auto& core = *machine->core;
+    core.clk = 0;
+    core.rst = 1;
+    core.mem_write = core.mem_read = core.start = 0;
+    core.__SYM__abort = 0;  // Verilator's name for the port `abort`, a word of C
+    core.eval();
+    for (int64_t i = 0; i < reset_cycles; ++i) machine->edge();
+    core.rst = 0;
+    core.eval();
+    return machine;
+}
+
+EXPORT void celosia_close(void* handle) {
+    auto* machine = static_cast<Machine*>(handle);
+    machine->core->final();
+    delete machine;
+}
+
+// Return the number of clock edges since celosia_open.
+EXPORT int64_t celosia_edges(void* handle) { return static_cast<Machine*>(handle)->edges; }
+
+// Write values[i] to address at[2 * i + 1] of space at[2 * i], one a cycle, then wait until the
+// last one has taken effect: `settle` cycles.
+EXPORT void celosia_write(void* handle, int64_t count, const uint32_t* at, const uint32_t* values,
+                          int64_t settle) {
+    auto* machine = static_cast<Machine*>(handle);
+    auto& core = *machine->core;
+    core.mem_write = 1;
+    for (int64_t i = 0; i < count; ++i) {
+        core.mem_space = at[2 * i];
+        core.mem_address = at[2 * i + 1];
+        core.mem_wdata = values[i];
+        machine->edge();
+    }
+    core.mem_write = 0;
+    core.eval();
+    for (int64_t i = 0; i < settle; ++i) machine->edge();
+}
+
+// Read likewise. Return how many reads were answered within `latency` cycles: fewer than `count`
+// if one was not.
+EXPORT int64_t celosia_read(void* handle, int64_t count, const uint32_t* at, uint32_t* values,
+                            int64_t latency) {
+    auto* machine = static_cast<Machine*>(handle);
+    auto& core = *machine->core;
+    for (int64_t i = 0; i < count; ++i) {
+        core.mem_space = at[2 * i];
+        core.mem_address = at[2 * i + 1];
+        core.mem_read = 1;
+        machine->edge();
+        core.mem_read = 0;
+        core.eval();
+        for (int64_t waited = 0; !core.mem_rvalid; ++waited) {
+            if (waited == latency) return i;
+            machine->edge();
+        }
+        values[i] = core.mem_rdata;
+    }
+    return count;
+}
+
+// Start descriptors first ... last and wait for the end: done, or an error code while not busy.
+// layer_cycles has 256 entries, which are added to: cycles in which `layer` held the index.
+EXPORT void celosia_run(void* handle, int32_t first, int32_t last, int64_t max_cycles,
+                        int64_t* layer_cycles, Outcome* outcome) {
+    auto* machine = static_cast<Machine*>(handle);
+    auto& core = *machine->core;
+    core.start_first = first;
+    core.start_last = last;
+    core.start = 1;
+    machine->edge();
+    core.start = 0;
+    core.eval();
+    const auto ended = [&core] { return core.done || (core.error && !core.busy); };
+    int64_t cycles = 0;
+    while (!ended() && cycles < max_cycles) {
+        ++layer_cycles[core.layer];
+        machine->edge();
+        ++cycles;
+    }
+    outcome->cycles = cycles;
+    outcome->finished = ended();
+    outcome->saturated = core.saturated;
+    outcome->error = core.error;
+    outcome->descriptor = core.error_descriptor;
+    machine->edge();
+}

@@ -1,0 +1,73 @@
+"""Exact sums of a linear node (numerics, section 3)."""
+
+import math
+from typing import TypeAlias
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from scipy.sparse import csr_array
+
+from celosia.qgraph import Geometry, Pool, QNode
+from celosia_sim.golden.block import limit
+
+Weights: TypeAlias = np.ndarray | csr_array
+
+DENSE = 0.05
+"""Density from which a dense product is faster than a sparse one."""
+
+
+def weight_operand(node: QNode, activation_bits: int) -> Weights:
+    """Return the weight matrix in the float type and form that sums exactly and fastest.
+
+    Every partial sum is at most limit * sum abs(m_w): float32 is exact below 2^24, float64 below
+    2^53, which the accumulator proof of the compiler guarantees.
+    """
+    matrix = node.matrix
+    rows = abs(matrix.astype(np.int64)).sum(axis=1)
+    bound = int(rows.max(initial=0)) * limit(activation_bits)
+    assert bound < 1 << 53, f"{node.name}: sums of up to {bound} are not exact"
+    kind = np.float32 if bound < 1 << 24 else np.float64
+    weights: csr_array = matrix.astype(kind)
+    return weights.toarray() if matrix.nnz >= DENSE * math.prod(matrix.shape) else weights
+
+
+def columns(x: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, tuple[int, int]]:
+    """Return the inputs of every output position, (C * kh * kw, N * H * W), and (H, W).
+
+    x : (N, C, height, width).   Rows in the order of ``QNode.matrix``'s columns.
+    """
+    top, left, bottom, right = geometry.padding
+    if any(geometry.padding):
+        x = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
+    (kh, kw), (dy, dx) = geometry.kernel, geometry.dilation
+    window = ((kh - 1) * dy + 1, (kw - 1) * dx + 1)
+    view = sliding_window_view(x, window, axis=(2, 3))
+    view = view[:, :, ::geometry.stride[0], ::geometry.stride[1], ::dy, ::dx]
+    n, c, height, width = view.shape[:4]
+    return (view.transpose(1, 4, 5, 0, 2, 3).reshape(c * kh * kw, n * height * width),
+            (height, width))
+
+
+def exact_sums(x: np.ndarray, weights: Weights, geometry: Geometry) -> np.ndarray:
+    """Return A = sum m_w * m_x, int64 (N, rows, H, W).
+
+    x : integers (N, C, height, width).   weights : from :func:`weight_operand`.
+    """
+    operand, (height, width) = columns(x.astype(weights.dtype), geometry)
+    sums = (weights @ operand).reshape(weights.shape[0], len(x), height, width)
+    exact: np.ndarray = sums.transpose(1, 0, 2, 3).astype(np.int64)
+    return exact
+
+
+def max_pool(x: np.ndarray, pool: Pool | None) -> np.ndarray:
+    """Return the maximum over windows of (N, C, H, W); partial windows are dropped."""
+    if pool is None:
+        return x
+    (kh, kw), (sy, sx) = pool.window, pool.stride
+    height, width = (x.shape[2] - kh) // sy + 1, (x.shape[3] - kw) // sx + 1
+    result = x[:, :, :(height - 1) * sy + 1:sy, :(width - 1) * sx + 1:sx]
+    for y in range(kh):
+        for z in range(kw):
+            part = x[:, :, y:y + (height - 1) * sy + 1:sy, z:z + (width - 1) * sx + 1:sx]
+            result = np.maximum(result, part)
+    return result

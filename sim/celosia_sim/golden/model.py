@@ -1,0 +1,153 @@
+"""Run a quantised graph, bit for bit as ``docs/numerics.md`` defines it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from celosia.qgraph import QGraph, QNode
+from celosia_hw.isa import EXPONENT_MAX, OUTPUT_BITS
+from celosia_sim.golden.block import block_exponents, floor_log2, limit, lsb, mantissas
+from celosia_sim.golden.linear import Weights, exact_sums, max_pool, weight_operand
+from celosia_sim.golden.requantise import clip, scale_rne
+
+CHUNK = 1 << 23
+"""Elements of the largest operand that one batch may need."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class GoldenResult:
+    """What the golden model computed for N images.
+
+    mantissas : of every stored tensor by name, int32 (N, C, H, W); of the output alone where the
+                tensors were not kept.
+    exponents : block exponent of every stored tensor by name, int32 (N,).
+    saturated : bool (N,): clipping changed a value in some node, or of the input where its
+                exponent is static.
+    """
+
+    mantissas: dict[str, np.ndarray]
+    exponents: dict[str, np.ndarray]
+    saturated: np.ndarray
+
+
+def quantise_input(graph: QGraph, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the input's mantissas, int32 (N, C, H, W), and exponents, int32 (N,).
+
+    x : (N, *user_shape); taken as float32. ValueError where the shape is wrong, a value is not
+    finite, or (dynamic exponents) a value is 2^16 or more.
+    """
+    m, exponents, _ = _input_blocks(graph, x)
+    return m, exponents
+
+
+def input_saturated(graph: QGraph, x: np.ndarray) -> np.ndarray:
+    """Say for each image whether the input's static exponent clips a value; bool (N,)."""
+    return _input_blocks(graph, x)[2]
+
+
+def _input_blocks(graph: QGraph, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    tensor = graph.tensors[graph.input]
+    with np.errstate(over="ignore"):
+        x = np.asarray(x).astype(np.float32)
+    if x.shape[1:] != tensor.user_shape or x.ndim == 0:
+        wanted = ", ".join(["N", *map(str, tensor.user_shape)])
+        raise ValueError(f"{tensor.name}: the input must have the shape ({wanted}), not {x.shape}")
+    x = x.reshape(len(x), *tensor.shape).astype(np.float64)
+    bad = ~np.isfinite(x).all(axis=(1, 2, 3))
+    if bad.any():
+        raise ValueError(f"{tensor.name}: image {int(bad.argmax())} of the input holds values "
+                         "that are not finite in float32")
+    if tensor.static_exponent is not None:
+        exponents = np.full(len(x), tensor.static_exponent, dtype=np.int64)
+        m, clipped = mantissas(x, exponents, tensor.bits)
+        return m, exponents.astype(np.int32), clipped
+    exponents = block_exponents(x, tensor.exponent_min)
+    if exponents.max(initial=0) > EXPONENT_MAX:
+        image = int(exponents.argmax())
+        raise ValueError(f"{tensor.name}: image {image} of the input needs the block exponent "
+                         f"{exponents[image]}, above {EXPONENT_MAX}; scale the input down")
+    m, _ = mantissas(x, exponents, tensor.bits)
+    return m, exponents.astype(np.int32), np.zeros(len(x), dtype=bool)
+
+
+def run(graph: QGraph, x: np.ndarray, *, keep_tensors: bool = True) -> GoldenResult:
+    """Return every stored tensor of the network for inputs ``x`` (N, *user_shape).
+
+    keep_tensors : False keeps the output's mantissas only; exponents of all tensors are kept.
+    Errors: those of :func:`quantise_input`.
+    """
+    m, exponents, saturated = _input_blocks(graph, x)
+    weights = [weight_operand(node, graph.activation_bits) for node in graph.nodes]
+    step = max(1, CHUNK // max(_operand_elements(graph)))
+    chunks = [_run_chunk(graph, weights, m[at:at + step], exponents[at:at + step], keep_tensors)
+              for at in range(0, len(m), step)]
+    chunks = chunks or [_run_chunk(graph, weights, m, exponents, keep_tensors)]
+    return GoldenResult(
+        mantissas={k: np.concatenate([c.mantissas[k] for c in chunks])
+                   for k in chunks[0].mantissas},
+        exponents={k: np.concatenate([c.exponents[k] for c in chunks])
+                   for k in chunks[0].exponents},
+        saturated=saturated | np.concatenate([c.saturated for c in chunks]))
+
+
+def _operand_elements(graph: QGraph) -> list[int]:
+    """Return, by node, elements of the operand of its product for one image."""
+    counts = [1]
+    for node in graph.nodes:
+        _, height, width = graph.tensors[node.input].shape
+        stride = node.geometry.stride
+        counts.append(max(node.matrix.shape) * -(-height // stride[0]) * -(-width // stride[1])
+                      if node.geometry.kernel != (height, width) else max(node.matrix.shape))
+    return counts
+
+
+def _run_chunk(graph: QGraph, weights: list[Weights], m: np.ndarray, exponents: np.ndarray,
+               keep_tensors: bool) -> GoldenResult:
+    stored, blocks = {graph.input: m}, {graph.input: exponents}
+    saturated = np.zeros(len(m), dtype=bool)
+    last = {name: at for at, node in enumerate(graph.nodes)
+            for name in (node.input, node.residual) if name is not None}
+    for at, (node, operand) in enumerate(zip(graph.nodes, weights, strict=True)):
+        stored[node.output], blocks[node.output], clipped = _node(graph, node, operand, stored,
+                                                                  blocks)
+        saturated |= clipped
+        if not keep_tensors:
+            stored = {k: v for k, v in stored.items() if last.get(k, 0) > at or k == node.output}
+    if not keep_tensors:
+        stored = {graph.output: stored[graph.output]}
+    return GoldenResult(mantissas=stored, exponents=blocks, saturated=saturated)
+
+
+def _node(graph: QGraph, node: QNode, weights: Weights, stored: dict[str, np.ndarray],
+          blocks: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return mantissas int32 (N, C, H, W) and exponents int32 (N,) of a node, and who clipped."""
+    source, target = graph.tensors[node.input], graph.tensors[node.output]
+    width = graph.acc_bits
+    s_x = lsb(blocks[node.input], source.bits)
+    scale = (node.sw[None, :] + s_x[:, None])[:, :, None, None]            # S_k: (N, rows, 1, 1)
+    sums = exact_sums(stored[node.input], weights, node.geometry)
+    sums += scale_rne(node.bias[:, None, None], node.sb[:, None, None] - scale, OUTPUT_BITS)
+    if node.residual is not None:
+        operand = graph.tensors[node.residual]
+        s_r = lsb(blocks[node.residual], operand.bits)[:, None, None, None]
+        shifted = scale_rne(stored[node.residual], s_r - scale, operand.bits)
+        sums += clip(shifted, (1 << width - 3) - 1)[0]
+    if node.relu:
+        sums = np.maximum(sums, 0)
+    sums = max_pool(sums, node.pool)
+    if node.keep:
+        exponents = blocks[node.input].astype(np.int64)
+    elif target.static_exponent is not None:
+        exponents = np.full(len(sums), target.static_exponent, dtype=np.int64)
+    else:
+        exponents = _dynamic_exponents(sums, scale[:, :, 0, 0], target.exponent_min)
+    s_o = lsb(exponents, target.bits)[:, None, None, None]
+    m, clipped = clip(scale_rne(sums, scale - s_o, width), limit(target.bits))
+    return m.astype(np.int32), exponents.astype(np.int32), clipped
+
+
+def _dynamic_exponents(sums: np.ndarray, scale: np.ndarray, exponent_min: int) -> np.ndarray:
+    """Return the block exponent of each image: the largest floor(log2 abs A') + S_k, clamped."""
+    largest = np.abs(sums).max(axis=(2, 3))
+    found: np.ndarray = (floor_log2(largest) + scale).max(axis=1)
+    return found.clip(exponent_min, EXPONENT_MAX)

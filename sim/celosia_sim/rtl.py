@@ -1,0 +1,63 @@
+"""Verilog of the machine, as the simulators read it."""
+
+import functools
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import celosia_hw
+from celosia_hw.isa import ArrayConfig
+from celosia_sim.cache import cached, digest
+
+__all__ = ["Design", "core_design"]
+
+TOP = "core"
+"""Name of the top module."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Design:
+    """Verilog of one machine with the ports of ``celosia_hw.core.Core``.
+
+    text      : Verilog; the top module is called ``core``.
+    libraries : further Verilog files it needs (cell models).
+    defines   : macros for all of them.
+    """
+
+    text: str
+    libraries: tuple[Path, ...] = ()
+    defines: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def key(self) -> str:
+        """Hash over everything above, contents of the libraries included."""
+        return digest(self.text, *(path.read_text() for path in self.libraries),
+                      *(f"{name}={value}" for name, value in self.defines))
+
+
+def _sources_key() -> str:
+    """Hash over the gateware's source text and the version of what turns it into Verilog."""
+    root = Path(celosia_hw.__path__[0])
+    files = sorted(root.rglob("*.py"))
+    return digest(version("amaranth"), *(f"{path.relative_to(root)}\n{path.read_text()}"
+                                         for path in files))
+
+
+@functools.cache
+def core_design(array: ArrayConfig, *, mac: str = "generic", weight_memory: str = "bram",
+                deep: bool = False) -> Design:
+    """Return the core's Verilog, from the cache where the gateware's sources have not changed.
+
+    array : parameters of the array.   mac, weight_memory, deep : see ``celosia_hw.core.Core``.
+    """
+    def build(folder: Path) -> None:
+        from amaranth.back import verilog
+
+        from celosia_hw.core import Core
+        core = Core(array, mac=mac, weight_memory=weight_memory)
+        text = verilog.convert(core, name=TOP, emit_src=False, strip_internal_attrs=True)
+        (folder / "core.v").write_text(text)
+
+    name = digest(_sources_key(), repr(sorted(asdict(array).items())),
+                  repr((mac, weight_memory, deep)))
+    return Design(text=(cached(f"verilog-{name}", build) / "core.v").read_text())

@@ -1,0 +1,213 @@
+"""What users call. Torch, SciPy, the simulators and the FPGA tools are imported when needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from celosia.errors import CelosiaError
+
+if TYPE_CHECKING:
+    from celosia.program import Program
+    from celosia_boards.build import BuildReport
+    from celosia_sim.backends import SimResult
+
+GOLDEN, SIMULATORS = "golden", ("verilator", "icarus")
+CHUNK = 250
+"""Inputs that the golden model computes between two reports of progress."""
+
+Progress = Callable[[int, int], None]
+"""Called with the number of inputs done and the number of all."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class RunResult:
+    """Outputs of N inputs. The output's value is ``mantissa * 2 ** (exponent - (bits - 2))``.
+
+    mantissa : int32 (N, ...), the network's own output shape.   exponent : int32 (N,).
+    values   : float64 (N, ...), exact.
+    saturated: bool (N,), True where a rounding or the input was clipped.
+    cycles   : int64 (N,), from start to done; None from the golden model.
+    layer_cycles : int64 (N, layers), or None likewise.
+    """
+
+    mantissa: np.ndarray
+    exponent: np.ndarray
+    values: np.ndarray
+    saturated: np.ndarray
+    cycles: np.ndarray | None
+    layer_cycles: np.ndarray | None
+
+
+def compile(model: Any, example_input: Any, *, target: str = "icebreaker", calibration: Any = None,
+            exponents: str = "dynamic", weight_bits: int = 8, activation_bits: int = 8,
+            lanes: int | None = None, sparse: bool = True,
+            dump_after: str | None = None) -> Program:
+    """Compile a trained network into a program for one target's array.
+
+    model         : torch.nn.Module, torch.export.ExportedProgram, or path of a ``.pt2`` file.
+    example_input : float32 (1, C, H, W) or (1, F); tells the shapes.
+    target        : a board or a device; ``celosia targets`` lists them.
+    calibration   : float32 (N, C, H, W) or (N, F), or None; "static" exponents need it.
+    exponents     : "dynamic" (found for each image) or "static" (fixed by calibration).
+    weight_bits, activation_bits : mantissa widths, 4 to 9.
+    lanes         : None lets the target's default stand.
+    sparse        : False keeps zero weights as work to be done, the dense baseline.
+    dump_after    : name of a graph pass whose result is printed on stderr.
+
+    CompileError names the layer, the operator, the reason and the way out.
+    """
+    from celosia.frontend import import_model
+    from celosia.lower import lower
+    from celosia.passes import optimise
+    from celosia.quantise import quantise
+    from celosia_boards.targets import array_for
+
+    graph = optimise(import_model(model, example_input), dump_after=dump_after)
+    samples = None if calibration is None else as_array(calibration, "calibration")
+    qgraph = quantise(graph, calibration=samples, exponents=exponents, weight_bits=weight_bits,
+                      activation_bits=activation_bits, sparse=sparse)
+    with refusals():
+        array = replace(array_for(target, lanes=lanes, acc_bits=qgraph.acc_bits),
+                        weight_bits=weight_bits, activation_bits=activation_bits)
+    return lower(qgraph, array, target=target, exponents=exponents)
+
+
+def load(path: str | Path) -> Program:
+    """Return the program that ``Program.save`` wrote; CelosiaError where the file is not sound."""
+    from celosia.serialise import load as load_program
+
+    return load_program(path)
+
+
+def run(program: Program, x: Any, backend: str = GOLDEN, *,
+        progress: Progress | None = None) -> RunResult:
+    """Run N inputs on a backend.
+
+    x       : float32 (N, ...), shaped as the network's input.
+    backend : "golden" (NumPy), "verilator" or "icarus" (the simulated gateware).
+
+    CelosiaError where the shape is wrong, a value is not finite, or the backend is not there.
+    """
+    images = as_images(program, x)
+    check_backend(backend)
+    if backend == GOLDEN:
+        return _run_golden(program, images, progress)
+    simulation = simulate(program, images, backend, progress=progress)
+    return _result(program, simulation.output, simulation.exponent, simulation.saturated,
+                   simulation.cycles, simulation.layer_cycles)
+
+
+def build(program: Program, board: str | None = None, *, seed: int = 0,
+          directory: str | Path | None = None,
+          progress: Callable[[str], None] | None = None) -> BuildReport:
+    """Synthesise, place and route the program's array, and pack the bitstream.
+
+    board     : a target's name; None takes the program's own.
+    seed      : of nextpnr's placement.
+    directory : where the results go; None is ``build/<board>``.
+    progress  : called with the name of each stage as it starts.
+
+    CelosiaError where the tools are missing, the board is unknown, or the design does not fit.
+    """
+    from celosia_boards.board_top import top_for
+    from celosia_boards.build import BuildError
+    from celosia_boards.build import build as build_design
+    from celosia_boards.targets import target as find_target
+
+    with refusals(BuildError):
+        place = find_target(board or program.target)
+        return build_design(top_for(place, program.array), place,
+                            directory or Path("build") / place.name, seed=seed, progress=progress)
+
+
+@contextmanager
+def refusals(*errors: type[Exception]) -> Iterator[None]:
+    """Turn ``errors``, and ValueErrors of packages below, into one-line refusals."""
+    refused: tuple[type[Exception], ...] = (ValueError, *errors)
+    try:
+        yield
+    except refused as problem:
+        raise CelosiaError("; ".join(str(problem).splitlines())) from None
+
+
+def as_array(x: Any, name: str = "input") -> np.ndarray:
+    """Return a tensor or array as float32 (N, ...), every value finite."""
+    if hasattr(x, "detach"):
+        x = x.detach().cpu().numpy()
+    array = np.asarray(x)
+    if array.dtype.kind not in "fiub":
+        raise CelosiaError(f"{name}: type {array.dtype}; give numbers, float32 (N, ...)")
+    array = array.astype(np.float32, copy=False)
+    bad = np.argwhere(~np.isfinite(array))
+    if bad.size:
+        at = tuple(bad[0].tolist())
+        raise CelosiaError(f"{name}: element {at} is {array[at]}; remove NaN and infinity first")
+    return array
+
+
+def as_images(program: Program, x: Any) -> np.ndarray:
+    """Return the inputs as float32 (N, ...), checked against the network's input shape."""
+    tensor = program.graph.tensors[program.graph.input]
+    array = as_array(x)
+    wanted = "(N, " + ", ".join(str(size) for size in tensor.user_shape) + ")"
+    if array.shape[1:] != tuple(tensor.user_shape) or array.ndim == 0:
+        raise CelosiaError(f"input: shape {array.shape}, the network takes {wanted}; "
+                           f"reshape it, one input is N = 1")
+    if len(array) == 0:
+        raise CelosiaError(f"input: no inputs in it, the network takes {wanted} with N > 0")
+    return array
+
+
+def check_backend(backend: str) -> None:
+    """CelosiaError unless ``backend`` is one that this release runs."""
+    if backend.startswith("board:"):
+        raise CelosiaError(f"backend {backend!r}: the host driver for a serial port is not part of "
+                           f"this release; use {GOLDEN}, {' or '.join(SIMULATORS)}")
+    if backend not in (GOLDEN, *SIMULATORS):
+        raise CelosiaError(f"unknown backend {backend!r}; use {GOLDEN}, {' or '.join(SIMULATORS)}")
+
+
+def simulate(program: Program, images: np.ndarray, simulator: str, *, tensors: bool = False,
+             progress: Progress | None = None) -> SimResult:
+    """Return the ``SimResult`` of images (N, ...), quantised as the host does.
+
+    ``saturated`` then also tells of the input, which the machine does not see.
+    """
+    from celosia_sim.backends import simulate as run_simulator
+    from celosia_sim.golden import input_saturated, quantise_input
+
+    with refusals():
+        mantissa, exponent = quantise_input(program.graph, images)
+    result = run_simulator(program, mantissa, exponent, simulator=simulator, tensors=tensors,
+                           progress=progress)
+    return replace(result, saturated=result.saturated | input_saturated(program.graph, images))
+
+
+def _run_golden(program: Program, images: np.ndarray, progress: Progress | None) -> RunResult:
+    from celosia_sim.golden import run as run_golden
+
+    output, parts = program.graph.output, []
+    for start in range(0, len(images), CHUNK):
+        with refusals():
+            golden = run_golden(program.graph, images[start:start + CHUNK], keep_tensors=False)
+        parts.append((golden.mantissas[output], golden.exponents[output], golden.saturated))
+        if progress:
+            progress(min(start + CHUNK, len(images)), len(images))
+    mantissa, exponent, saturated = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return _result(program, mantissa, exponent, saturated, None, None)
+
+
+def _result(program: Program, mantissa: np.ndarray, exponent: np.ndarray, saturated: np.ndarray,
+            cycles: np.ndarray | None, layer_cycles: np.ndarray | None) -> RunResult:
+    tensor = program.graph.tensors[program.graph.output]
+    mantissa = mantissa.reshape(len(mantissa), *tensor.user_shape).astype(np.int32)
+    lsb = (exponent.astype(np.int32) - (tensor.bits - 2)).reshape(-1, *[1] * (mantissa.ndim - 1))
+    return RunResult(mantissa=mantissa, exponent=exponent.astype(np.int32),
+                     values=np.ldexp(mantissa.astype(np.float64), lsb), saturated=saturated,
+                     cycles=cycles, layer_cycles=layer_cycles)

@@ -1,0 +1,122 @@
+"""What the commands share: output, progress, reading arrays, and finding a model by its name."""
+
+import importlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from celosia.errors import CelosiaError
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
+ProgramPath = Annotated[Path, typer.Argument(metavar="PROGRAM.celo", help="A compiled program.")]
+ModelName = Annotated[str, typer.Argument(
+    metavar="MODEL", help="A .pt2 file, lenet5, lenet5-pruned, or package.module:function where "
+                          "the function returns a torch.nn.Module.")]
+
+
+def emit(result: dict[str, Any]) -> None:
+    """Print one JSON object on stdout."""
+    print(json.dumps(result, allow_nan=False))
+
+
+def refuse(message: str) -> NoReturn:
+    """Say why on stderr and end with exit status 1."""
+    print(f"celosia: {message}", file=sys.stderr)
+    raise typer.Exit(1)
+
+
+def show(table: Table) -> None:
+    """Print a table on stdout; off a terminal as wide as it needs."""
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def table(title: str, *columns: str, words: int = 1) -> Table:
+    """Return an empty table whose first ``words`` columns hold words and the others figures."""
+    result = Table(title=title, title_justify="left")
+    for index, column in enumerate(columns):
+        result.add_column(column, justify="left" if index < words else "right")
+    return result
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
+    """Yield a function of (done, total) that moves a bar on stderr, or None off a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str], None] | None]:
+    """Yield a function that shows the stage at work on stderr, or None off a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    with Console(stderr=True).status("starting") as status:
+        yield status.update
+
+
+def read_array(path: Path) -> np.ndarray:
+    """Return the array of a ``.npy`` file; CelosiaError where it holds none."""
+    try:
+        with path.open("rb") as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
+    except ValueError as problem:
+        raise CelosiaError(f"{path}: not a .npy file of numbers ({problem}); write it with "
+                           f"numpy.save") from None
+
+
+def find_model(name: str) -> tuple[Any, np.ndarray | None]:
+    """Return the model that ``name`` stands for, and an example input where it brings one.
+
+    CelosiaError where the file, the module or the function is not there.
+    """
+    if name in ("lenet5", "lenet5-pruned"):
+        from celosia.models import load_lenet5
+        return load_lenet5(pruned=name.endswith("pruned")), np.zeros((1, 1, 28, 28), np.float32)
+    if name.endswith(".pt2"):
+        return _exported(name)
+    module_name, colon, function_name = name.partition(":")
+    if not colon:
+        raise CelosiaError(f"model {name!r}: give a .pt2 file, lenet5, lenet5-pruned or "
+                           f"package.module:function")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        return getattr(importlib.import_module(module_name), function_name)(), None
+    except (ImportError, AttributeError) as problem:
+        raise CelosiaError(f"model {name!r}: {problem}; run where {module_name} can be imported, "
+                           f"and name one of its functions") from None
+    finally:
+        sys.path.pop(0)
+
+
+def _exported(path: str) -> tuple[Any, np.ndarray | None]:
+    from celosia.frontend.export import load_exported
+
+    exported = load_exported(path)
+    arguments = exported.example_inputs[0] if exported.example_inputs else ()
+    return exported, arguments[0].detach().numpy() if arguments else None
+
+
+def example_input(name: str, example: np.ndarray | None,
+                  samples: np.ndarray | None) -> np.ndarray:
+    """Return one float32 input (1, ...) that tells the network's shapes."""
+    if samples is not None and samples.ndim > 1 and len(samples):
+        return samples[:1].astype(np.float32)
+    if example is None:
+        raise CelosiaError(f"model {name!r} does not tell its input shape; give --calibration "
+                           f"inputs.npy, an array (N, C, H, W) or (N, F)")
+    return example

@@ -1,0 +1,94 @@
+"""``celosia compile``."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from celosia import api, memory
+from celosia.cli import common
+from celosia.program import Program
+
+
+def compile(
+    model: common.ModelName,
+    calibration: Annotated[Path | None, typer.Option(
+        help="Inputs, float32 (N, ...) in a .npy file; static exponents need them.")] = None,
+    target: Annotated[str, typer.Option(help="Board or device; see `celosia targets`.")]
+    = "icebreaker",
+    output: Annotated[Path | None, typer.Option(
+        "--output", "-o", help="Program file to write; without it only the report.")] = None,
+    exponents: Annotated[str, typer.Option(help="dynamic or static.")] = "dynamic",
+    weight_bits: Annotated[int, typer.Option(min=4, max=9)] = 8,
+    activation_bits: Annotated[int, typer.Option(min=4, max=9)] = 8,
+    lanes: Annotated[int | None, typer.Option(help="Instead of the target's default.")] = None,
+    dense: Annotated[bool, typer.Option(help="Keep the zeros: the dense baseline.")] = False,
+    dump_after: Annotated[str | None, typer.Option(
+        metavar="PASS", help="Print the graph after this pass on stderr.")] = None,
+    json: common.Json = False,
+) -> None:
+    """Compile a model for a target, check that it fits, and show the cycles of each layer."""
+    samples = None if calibration is None else common.read_array(calibration)
+    module, example = common.find_model(model)
+    program = api.compile(
+        module, common.example_input(model, example, samples), target=target, calibration=samples,
+        exponents=exponents, weight_bits=weight_bits, activation_bits=activation_bits, lanes=lanes,
+        sparse=not dense, dump_after=dump_after)
+    if output is not None:
+        program.save(output)
+    result = summary(program) | {"output": None if output is None else str(output)}
+    if json:
+        common.emit(result)
+    else:
+        _print(program, result)
+
+
+def summary(program: Program) -> dict[str, Any]:
+    """Return the report of a program, ready for JSON."""
+    layers = program.layers
+    weight_bytes = sum(layer.weight_bytes for layer in layers)
+    return {
+        "target": program.target, "lanes": program.lanes, "exponents": program.exponents,
+        "accumulator_bits": program.accumulator_bits,
+        "layers": [asdict(layer) for layer in layers],
+        "predicted_cycles": program.predicted_cycles,
+        "nonzeros": sum(layer.nonzeros for layer in layers),
+        "dense_macs": sum(layer.dense_macs for layer in layers),
+        "sparse_macs": sum(layer.macs for layer in layers),
+        "weight_bytes": weight_bytes,
+        "compression": 4 * sum(layer.weights for layer in layers) / weight_bytes,
+        "fits": memory.fits(program), "memory": memory.report(program),
+        "tensors": program.tensors,
+    }
+
+
+def _print(program: Program, result: dict[str, Any]) -> None:
+    table = common.table(
+        f"{program.target}, {program.lanes} lanes, {program.exponents} exponents, "
+        f"{program.accumulator_bits}-bit accumulators, weights {result['compression']:.1f} times "
+        f"smaller than dense float32",
+        "layer", "kind", "rows", "columns", "density", "useful MACs", "cycles", "utilisation",
+        "bytes", words=2)
+    for layer in program.layers:
+        table.add_row(
+            layer.name, layer.kind, str(layer.rows), str(layer.columns),
+            f"{layer.nonzeros / layer.weights:.1%}", f"{layer.macs:,}",
+            f"{layer.predicted_cycles:,}",
+            f"{layer.macs / (program.lanes * layer.predicted_cycles):.1%}",
+            f"{layer.weight_bytes:,}")
+    table.add_section()
+    weights = sum(layer.weights for layer in program.layers)
+    table.add_row(
+        "total", "", "", "", f"{result['nonzeros'] / weights:.1%}", f"{result['sparse_macs']:,}",
+        f"{program.predicted_cycles:,}",
+        f"{result['sparse_macs'] / (program.lanes * program.predicted_cycles):.1%}",
+        f"{result['weight_bytes']:,}")
+    common.show(table)
+    memories = common.table("memories", "memory", "used", "available", "share")
+    for name, entry in result["memory"].items():
+        memories.add_row(name, f"{entry['used']:,}", f"{entry['available']:,}",
+                         f"{entry['used'] / entry['available']:.0%}" if entry["available"] else "")
+    common.show(memories)
+    if result["output"]:
+        print(f"wrote {result['output']}")

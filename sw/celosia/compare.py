@@ -1,0 +1,63 @@
+"""A program beside its dense baseline and beside the bound, layer by layer."""
+
+from dataclasses import dataclass, replace
+
+from celosia.densify import densify
+from celosia.program import Program
+
+_WEIGHT_ROWS_MAX = 65_536
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerComparison:
+    """Cycles of one layer on the same lanes.
+
+    density       : stored weights / all weights.
+    cycles_sparse : of the program; predicted, which is exact.
+    cycles_dense  : of the same layer with its zeros kept.
+    cycles_bound  : max(useful multiply-accumulates / lanes, weight words / port words).
+    utilisation   : useful multiply-accumulates / (lanes * cycles_sparse).
+    """
+
+    name: str
+    density: float
+    cycles_sparse: int
+    cycles_dense: int
+    cycles_bound: int
+    utilisation: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """All layers, and the same figures of the whole network."""
+
+    layers: tuple[LayerComparison, ...]
+    total: LayerComparison
+
+
+def compare(program: Program) -> Comparison:
+    """Compile the program's graph with its zeros kept for the same lanes, and set it beside.
+
+    The dense weights may not fit the array's weight memory; the baseline gets a deeper one, which
+    changes no cycle.
+    """
+    from celosia.lower import lower
+
+    roomy = replace(program.array, weight_rows=_WEIGHT_ROWS_MAX)
+    dense = lower(densify(program.graph), roomy, target=program.target,
+                  exponents=program.exponents)
+    lanes = program.array.lanes
+    layers = tuple(
+        LayerComparison(name=sparse.name, density=sparse.nonzeros / sparse.weights,
+                        cycles_sparse=sparse.predicted_cycles, cycles_dense=full.predicted_cycles,
+                        cycles_bound=sparse.bound_cycles,
+                        utilisation=sparse.macs / (lanes * sparse.predicted_cycles))
+        for sparse, full in zip(program.layers, dense.layers, strict=True))
+    return Comparison(layers=layers, total=LayerComparison(
+        name="total",
+        density=sum(layer.nonzeros for layer in program.layers)
+        / sum(layer.weights for layer in program.layers),
+        cycles_sparse=program.predicted_cycles, cycles_dense=dense.predicted_cycles,
+        cycles_bound=sum(layer.bound_cycles for layer in program.layers),
+        utilisation=sum(layer.macs for layer in program.layers)
+        / (lanes * program.predicted_cycles)))

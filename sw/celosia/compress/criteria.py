@@ -1,0 +1,118 @@
+"""How important is each weight? One function a method, found by its name.
+
+A criterion is ``function(model, layers, inputs, **options) -> {layer name: scores}``. It gets the
+model, the layers to score by name, and calibration inputs or None; it changes none of them and
+returns for each layer a float64 array of the weight's shape. A larger score means a more
+important weight. It joins with the decorator `criterion`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from celosia.compress.masks import prunable_layers
+from celosia.errors import ArgumentError
+
+__all__ = ["criterion", "methods", "scores"]
+
+Layers = Mapping[str, nn.Conv2d | nn.Linear]
+Scores = dict[str, np.ndarray]
+Criterion = Callable[..., Scores]
+
+_CRITERIA: dict[str, Criterion] = {}
+
+
+def criterion(name: str) -> Callable[[Criterion], Criterion]:
+    """Return a decorator that makes a function known under a method name.
+
+    Raises ArgumentError if the name is taken.
+    """
+
+    def register(function: Criterion) -> Criterion:
+        if name in _CRITERIA:
+            raise ArgumentError(f"the method name {name!r} is taken by {_CRITERIA[name].__name__}")
+        _CRITERIA[name] = function
+        return function
+
+    return register
+
+
+def methods() -> tuple[str, ...]:
+    """Return the names of the known methods, sorted."""
+    return tuple(sorted(_CRITERIA))
+
+
+def scores(
+    model: nn.Module, method: str, inputs: Any | None = None, **options: Any
+) -> dict[str, np.ndarray]:
+    """Score every prunable weight of a model.
+
+    Parameters
+    ----------
+    model
+        Any module; its `Conv2d` and `Linear` layers are scored. It is not changed.
+    method
+        Name of a criterion; `methods` lists them.
+    inputs
+        Calibration inputs (N, ...), tensor or array, for the methods that need some.
+    options
+        What the method understands besides.
+
+    Returns
+    -------
+    {layer name: float64 array of the weight's shape}; larger is more important.
+
+    Raises
+    ------
+    ArgumentError
+        Unknown method; no layer to prune; a score that is not finite.
+    TypeError
+        An option that the method does not have; the message lists those that it has.
+    """
+    function = _lookup(method)
+    _check_options(method, function, options)
+    layers = prunable_layers(model)
+    if not layers:
+        raise ArgumentError("the model has no Conv2d or Linear layer, so nothing can be pruned")
+    data = None if inputs is None else torch.as_tensor(inputs)
+    result = function(model, layers, data, **options)
+    for name, values in result.items():
+        if not np.isfinite(values).all():
+            raise ArgumentError(
+                f"method {method!r} gives layer {name!r} a score that is not finite; "
+                "check its weights and the inputs for NaN and infinity"
+            )
+    return result
+
+
+@criterion("magnitude")
+def magnitude(model: nn.Module, layers: Layers, inputs: torch.Tensor | None) -> Scores:
+    """Score a weight by its absolute value (Han et al., arXiv 1506.02626). Needs no inputs."""
+    return {
+        name: np.abs(layer.weight.detach().cpu().numpy().astype(np.float64))
+        for name, layer in layers.items()
+    }
+
+
+def _lookup(method: str) -> Criterion:
+    """Return a criterion by name, or raise ArgumentError listing the known ones."""
+    if method not in _CRITERIA:
+        raise ArgumentError(f"unknown method {method!r}; known methods: {', '.join(methods())}")
+    return _CRITERIA[method]
+
+
+def _check_options(method: str, function: Criterion, options: Mapping[str, Any]) -> None:
+    """Raise TypeError for an option that is not a parameter of the criterion."""
+    known = list(inspect.signature(function).parameters)[3:]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise TypeError(
+            f"method {method!r} has no option {', '.join(unknown)}; "
+            f"its options: {', '.join(known) or 'none'}"
+        )

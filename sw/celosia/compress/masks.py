@@ -1,0 +1,106 @@
+"""Masks: zeros that stay zeros, whatever the optimiser does.
+
+Masking the gradient is not enough (momentum and weight decay still move a weight), so the mask is
+a parametrisation of the layer's weight: every read of ``layer.weight`` has the zeros in it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from celosia.errors import ArgumentError
+
+__all__ = ["Mask", "apply_mask", "current_mask", "make_permanent", "prunable_layers"]
+
+
+class Mask(nn.Module):  # type: ignore[misc]
+    """Parametrisation that replaces removed weights by +0.0.
+
+    Constructed from a bool tensor of the weight's shape, True where the weight is kept.
+    """
+
+    kept: torch.Tensor
+
+    def __init__(self, kept: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("kept", kept.clone())
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        """Return the masked weight; removed weights get no gradient."""
+        return torch.where(self.kept, weight, torch.zeros_like(weight))
+
+
+def prunable_layers(model: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
+    """Return the layers whose weights can be pruned, by name, in the model's order.
+
+    These are all `Conv2d` and `Linear` layers; biases and normalisation layers are left alone.
+    """
+    kinds = (nn.Conv2d, nn.Linear)
+    return {name: layer for name, layer in model.named_modules() if isinstance(layer, kinds)}
+
+
+def current_mask(layer: nn.Module) -> torch.Tensor:
+    """Return a copy of a layer's mask, bool of the weight's shape; all True if it has none."""
+    mask = _find(layer)
+    if mask is None:
+        return torch.ones_like(layer.weight, dtype=torch.bool)
+    return mask.kept.clone()
+
+
+def apply_mask(layer: nn.Module, kept: torch.Tensor) -> None:
+    """Mask a layer's weight, or replace the mask that it has.
+
+    Parameters
+    ----------
+    layer
+        A layer with a parameter ``weight``.
+    kept
+        bool, the weight's shape, True where the weight is kept.
+
+    Raises
+    ------
+    ArgumentError
+        `kept` is not bool or has another shape than the weight.
+    """
+    if kept.dtype != torch.bool or kept.shape != layer.weight.shape:
+        raise ArgumentError(
+            f"a mask for a weight of shape {tuple(layer.weight.shape)} must be bool of that "
+            f"shape, not {kept.dtype} {tuple(kept.shape)}"
+        )
+    mask = _find(layer)
+    if mask is None:
+        parametrize.register_parametrization(layer, "weight", Mask(kept))
+    else:
+        mask.kept.copy_(kept)
+
+
+def make_permanent(model: nn.Module) -> None:
+    """Turn every mask of a model into zeros in plain weights, and remove the masks.
+
+    Afterwards the model has the parameters that it had before pruning, under the same names, and
+    exports and saves as such. Training it further would bring the zeros back to life.
+    Parametrisations other than masks must be removed by their owner first.
+
+    Raises
+    ------
+    ArgumentError
+        A masked weight has another parametrisation too; the message names the layer.
+    """
+    for name, layer in model.named_modules():
+        if _find(layer) is None:
+            continue
+        if len(layer.parametrizations.weight) > 1:
+            raise ArgumentError(
+                f"layer {name!r} has another parametrisation beside its mask; remove that first "
+                "with torch.nn.utils.parametrize.remove_parametrizations"
+            )
+        parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+
+
+def _find(layer: nn.Module) -> Mask | None:
+    """Return the mask of a layer's weight, or None."""
+    if not parametrize.is_parametrized(layer, "weight"):
+        return None
+    return next((part for part in layer.parametrizations.weight if isinstance(part, Mask)), None)

@@ -1,0 +1,81 @@
+"""One operator call of the exported program, with its operands resolved."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from celosia.errors import CompileError
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor that depends on the input. shape : as PyTorch sees it, batch axis first."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Constant:
+    """A parameter or buffer, or what was computed from such. origin : its first parameter."""
+
+    tensor: torch.Tensor
+    origin: str
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """name : the layer's.   operator : in the words of PyTorch.   args : by schema name.
+
+    shape : of the result, batch axis first.
+    """
+
+    name: str
+    operator: str
+    args: dict[str, Any]
+    shape: tuple[int, ...]
+
+    def refuse(self, problem: str, remedy: str) -> CompileError:
+        return CompileError(self.name, self.operator, problem, remedy)
+
+    def value(self, argument: str) -> Value:
+        """Return an operand that must depend on the input."""
+        value = self.args[argument]
+        if not isinstance(value, Value):
+            raise self.refuse("an operand is a constant, not a tensor of the network",
+                              "fold the constant into the layer before or after")
+        return value
+
+    def optional(self, argument: str, what: str) -> np.ndarray | None:
+        """Return a constant operand as float64, or None where it is left out."""
+        return None if self.args[argument] is None else self.constant(argument, what)
+
+    def constant(self, argument: str, what: str) -> np.ndarray:
+        """Return an operand that must be constant, as float64."""
+        value = self.args[argument]
+        if not isinstance(value, Constant):
+            raise self.refuse(f"its {what} is computed from the input",
+                              f"keep the {what} a parameter of the layer")
+        array: np.ndarray = value.tensor.detach().cpu().to(torch.float64).numpy().copy()
+        bad = int(np.count_nonzero(~np.isfinite(array)))
+        if bad:
+            raise self.refuse(f"its {what} holds {bad} of {array.size} values that are not finite",
+                              "train the model again or repair the checkpoint")
+        return array
+
+    def pair(self, argument: str, default: tuple[int, int] | None = None) -> tuple[int, int]:
+        """Return a (y, x) argument; PyTorch gives one number for both, or none for ``default``."""
+        value = self.args[argument]
+        numbers = [int(v) for v in (value if isinstance(value, (list, tuple)) else [value])]
+        if not numbers and default is not None:
+            return default
+        return (numbers[0], numbers[-1])
+
+    def flat_result(self) -> tuple[int, int, int]:
+        """Return the result's shape as a map (C, H, W)."""
+        if len(self.shape) == 4:
+            return self.shape[1], self.shape[2], self.shape[3]
+        return math.prod(self.shape), 1, 1

@@ -1,0 +1,228 @@
+"""Core ATen operators to nodes of the float graph, one function an operator.
+
+Each takes a :class:`Call` and returns a node, or the name of the tensor that its result is the
+same as.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from celosia.errors import CompileError
+from celosia.frontend.call import Call, Constant, Value
+from celosia.graph import Add, AvgPool, BatchNorm, Conv, MaxPool, Node, Pad, Relu, Reshape
+from celosia.qgraph import Pool
+
+Handler = Callable[[Call], Node] | Callable[[Call], str]
+
+
+def conv2d(call: Call) -> Node:
+    if call.args["transposed"]:
+        raise call.refuse("transposed convolutions are not supported",
+                          "use a convolution on an enlarged map")
+    source, weight = call.value("input"), call.constant("weight", "weight")
+    if weight.ndim != 4:
+        raise call.refuse(f"the convolution has {weight.ndim - 2} spatial dimensions, not 2",
+                          "use Conv2d")
+    top, left = call.pair("padding")
+    return Conv(name=call.name, input=source.name, weight=weight,
+                bias=call.optional("bias", "bias"), groups=int(call.args["groups"]),
+                stride=call.pair("stride"), padding=(top, left, top, left),
+                dilation=call.pair("dilation"))
+
+
+def _linear(call: Call, source: Value, weight: np.ndarray, bias: np.ndarray | None) -> Node:
+    return Conv(name=call.name, input=source.name, weight=weight.T[:, :, None, None].copy(),
+                bias=bias, kind="linear")
+
+
+def addmm(call: Call) -> Node:
+    if call.args["beta"] != 1 or call.args["alpha"] != 1:
+        raise call.refuse(f"scaled by beta {call.args['beta']} and alpha {call.args['alpha']}",
+                          "fold the factors into the weight and the bias")
+    bias, weight = call.constant("self", "bias"), call.constant("mat2", "weight")
+    return _linear(call, call.value("mat1"), weight, np.broadcast_to(bias, weight.shape[1:]).copy())
+
+
+def mm(call: Call) -> Node:
+    return _linear(call, call.value("self"), call.constant("mat2", "weight"), None)
+
+
+def batch_norm(call: Call) -> Node:
+    mean = call.constant("running_mean", "running mean")
+    variance = call.constant("running_var", "running variance")
+    weight, bias = call.optional("weight", "weight"), call.optional("bias", "bias")
+    scale = (1.0 if weight is None else weight) / np.sqrt(variance + float(call.args["eps"]))
+    if not np.all(np.isfinite(scale)):
+        raise call.refuse("a channel's variance is zero or negative", "train the layer again")
+    shift = (0.0 if bias is None else bias) - mean * scale
+    return BatchNorm(name=call.name, input=call.value("input").name, scale=scale, shift=shift)
+
+
+def batch_norm_training(call: Call) -> Node:
+    raise call.refuse("it takes its statistics from the batch",
+                      "export the model after model.eval(), with track_running_stats=True")
+
+
+def dropout_training(call: Call) -> Node:
+    raise call.refuse("the model was exported in training mode",
+                      "call model.eval() before torch.export.export")
+
+
+def relu(call: Call) -> Node:
+    return Relu(name=call.name, input=call.value("self").name)
+
+
+def clamp(call: Call) -> Node:
+    low, high = call.args["min"], call.args.get("max")
+    if low != 0 or high is not None:
+        raise call.refuse(f"clamps to {low} ... {high}, and the machine clamps at zero only",
+                          "replace it with ReLU")
+    return relu(call)
+
+
+def hardtanh(call: Call) -> Node:
+    raise call.refuse(
+        f"clamps to {call.args['min_val']:g} ... {call.args['max_val']:g}, and the machine has no "
+        "upper clamp", "replace it with ReLU and fine-tune the model")
+
+
+def max_pool2d(call: Call) -> Node:
+    window = call.pair("kernel_size")
+    if call.pair("padding") != (0, 0):
+        raise call.refuse(f"padding {call.pair('padding')} is not supported",
+                          "use padding=0, or a convolution of stride 2")
+    if call.pair("dilation") != (1, 1):
+        raise call.refuse(f"dilation {call.pair('dilation')} is not supported", "use dilation=1")
+    if call.args["ceil_mode"]:
+        raise call.refuse("ceil_mode=True is not supported", "use ceil_mode=False")
+    return MaxPool(name=call.name, input=call.value("self").name,
+                   pool=Pool(window=window, stride=call.pair("stride", window)))
+
+
+def avg_pool2d(call: Call) -> Node:
+    window, (top, left) = call.pair("kernel_size"), call.pair("padding")
+    if call.args["ceil_mode"]:
+        raise call.refuse("ceil_mode=True is not supported", "use ceil_mode=False")
+    if (top, left) != (0, 0) and not call.args["count_include_pad"]:
+        raise call.refuse("padding with count_include_pad=False is not supported",
+                          "use padding=0 or count_include_pad=True")
+    divisor = call.args["divisor_override"] or window[0] * window[1]
+    return AvgPool(name=call.name, input=call.value("self").name, window=window,
+                   stride=call.pair("stride", window), padding=(top, left, top, left),
+                   divisor=int(divisor))
+
+
+def adaptive_avg_pool2d(call: Call) -> Node:
+    source, (high, wide) = call.value("self"), call.pair("output_size")
+    _, _, height, width = source.shape
+    if height % high or width % wide:
+        raise call.refuse(f"a map of {height} x {width} does not divide into {high} x {wide}",
+                          "choose an output size that divides the map")
+    window = (height // high, width // wide)
+    return AvgPool(name=call.name, input=source.name, window=window, stride=window,
+                   divisor=window[0] * window[1])
+
+
+def mean(call: Call) -> Node:
+    source = call.value("self")
+    axes = sorted(axis % len(source.shape) for axis in call.args["dim"] or ())
+    if len(source.shape) != 4 or axes != [2, 3]:
+        raise call.refuse(f"the mean over axes {axes} of shape {source.shape} is not supported",
+                          "take the mean over the axes (2, 3) of a map")
+    window = source.shape[2], source.shape[3]
+    return AvgPool(name=call.name, input=source.name, window=window, stride=window,
+                   divisor=window[0] * window[1])
+
+
+def add(call: Call) -> Node:
+    left, right = call.args["self"], call.args["other"]
+    if isinstance(left, Constant) or not isinstance(right, Value):
+        raise call.refuse("a constant is added",
+                          "fold it into the bias of the layer before")
+    if call.args["alpha"] != 1:
+        raise call.refuse(f"alpha={call.args['alpha']} is not supported",
+                          "fold the factor into the layer before")
+    if left.shape != right.shape:
+        raise call.refuse(f"shapes {left.shape} and {right.shape} differ",
+                          "add tensors of equal shape")
+    return Add(name=call.name, left=left.name, right=right.name)
+
+
+def pad(call: Call) -> Node:
+    amounts = [int(v) for v in call.args["pad"]] + [0] * 8
+    if call.args["value"] != 0 or min(amounts) < 0 or any(amounts[4:]):
+        raise call.refuse(f"pads {call.args['pad']} with {call.args['value']:g}",
+                          "pad height and width with zeros only")
+    left, right, top, bottom = amounts[:4]
+    return Pad(name=call.name, input=call.value("self").name, padding=(top, left, bottom, right))
+
+
+def reshape(call: Call) -> Node:
+    return Reshape(name=call.name, input=call.value("self").name, shape=call.flat_result())
+
+
+def same(call: Call) -> str:
+    return call.value("self").name
+
+
+def copy(call: Call) -> str:
+    if call.args.get("dtype") is not None:
+        raise call.refuse(f"converts to {call.args['dtype']}", "keep the network in float32")
+    return same(call)
+
+
+def first(call: Call) -> str:
+    source = call.value("input")
+    if call.args["index"] != 0:
+        raise CompileError(source.name, call.operator, "its second result (the indices) is used",
+                           "use the pooled values only")
+    return source.name
+
+
+HANDLERS: dict[str, tuple[str, Handler]] = {
+    "convolution": ("conv2d", conv2d),
+    "addmm": ("linear", addmm),
+    "mm": ("linear", mm),
+    "_native_batch_norm_legit_no_training": ("batch_norm", batch_norm),
+    "_native_batch_norm_legit": ("batch_norm", batch_norm_training),
+    "_native_batch_norm_legit_functional": ("batch_norm", batch_norm_training),
+    "native_dropout": ("dropout", dropout_training),
+    "relu": ("relu", relu),
+    "clamp": ("clamp", clamp),
+    "clamp_min": ("clamp", clamp),
+    "hardtanh": ("hardtanh", hardtanh),
+    "max_pool2d_with_indices": ("max_pool2d", max_pool2d),
+    "avg_pool2d": ("avg_pool2d", avg_pool2d),
+    "_adaptive_avg_pool2d": ("adaptive_avg_pool2d", adaptive_avg_pool2d),
+    "mean": ("mean", mean),
+    "add": ("add", add),
+    "constant_pad_nd": ("pad", pad),
+    "view": ("reshape", reshape),
+    "_unsafe_view": ("reshape", reshape),
+    "squeeze": ("squeeze", reshape),
+    "unsqueeze": ("unsqueeze", reshape),
+    "clone": ("clone", same),
+    "alias": ("alias", same),
+    "detach": ("detach", same),
+    "_to_copy": ("to", copy),
+    "getitem": ("max_pool2d", first),
+}
+"""ATen operator to its name in PyTorch's own words and its handler."""
+
+REMEDIES = {
+    "_softmax": "remove it: the arg-max of the layer before is the same",
+    "_log_softmax": "remove it: the arg-max of the layer before is the same",
+    "cat": "add the tensors instead of joining them",
+    "mul": "fold the factor into a convolution or a linear layer",
+    "sub": "change the signs of the weights of one layer before, and add",
+    "leaky_relu": "replace it with ReLU",
+    "gelu": "replace it with ReLU",
+    "sigmoid": "remove it from the end of the network, or replace it with ReLU",
+    "tanh": "replace it with ReLU",
+    "slice": "use a 1 x 1 convolution of stride 2",
+    "permute": "keep the axes in the order (1, C, H, W)",
+    "bmm": "use linear layers with constant weights",
+}
+REMEDY = ("use the supported operators: conv2d, linear, batch_norm, relu, max_pool2d, avg_pool2d, "
+          "add and flatten")

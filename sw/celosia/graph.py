@@ -1,0 +1,305 @@
+"""The float graph: what the frontend makes and the passes rewrite.
+
+Weights are float64, nothing here knows PyTorch. Every node makes one tensor, which carries the
+node's name. A tensor of one image has the shape (C, H, W); a vector of F features is (F, 1, 1).
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from celosia.qgraph import Pool
+
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Conv:
+    """A linear node: ``weight * x + bias [+ residual] [ReLU] [max-pool]``.
+
+    A fully connected layer is a 1 x 1 convolution of a vector, or a kernel of the whole map.
+
+    weight   : float64 (rows, C / groups, kh, kw).   bias : float64 (rows,), or None.
+    stride, dilation : (y, x).   padding : (top, left, bottom, right), zeros.
+    kind     : "conv", "linear", "average" or "select"; for reports only.
+    residual : name of a tensor added before the ReLU, or None.
+    relu, pool : applied after the sum, in this order.
+    keep     : the output keeps the input's block exponent (select nodes).
+    """
+
+    name: str
+    input: str
+    weight: np.ndarray
+    bias: np.ndarray | None
+    groups: int = 1
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    kind: str = "conv"
+    residual: str | None = None
+    relu: bool = False
+    pool: Pool | None = None
+    keep: bool = False
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.input,) if self.residual is None else (self.input, self.residual)
+
+    @property
+    def kernel(self) -> tuple[int, int]:
+        return self.weight.shape[2], self.weight.shape[3]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class BatchNorm:
+    """``y[c] = x[c] * scale[c] + shift[c]``; float64 (C,) each."""
+
+    name: str
+    input: str
+    scale: np.ndarray
+    shift: np.ndarray
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.input,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Relu:
+    """``max(x, 0)``."""
+
+    name: str
+    input: str
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.input,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaxPool:
+    """Maximum over windows, without padding; partial windows are dropped."""
+
+    name: str
+    input: str
+    pool: Pool
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.input,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AvgPool:
+    """Sum over windows divided by ``divisor``.
+
+    window, stride : (y, x).   padding : (top, left, bottom, right), zeros that count.
+    """
+
+    name: str
+    input: str
+    window: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    divisor: int
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.input,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Add:
+    """Sum of two tensors of equal shape."""
+
+    name: str
+    left: str
+    right: str
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return self.left, self.right
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pad:
+    """Zero padding: (top, left, bottom, right)."""
+
+    name: str
+    input: str
+    padding: tuple[int, int, int, int]
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.input,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reshape:
+    """The same elements, in the order c, y, x, as a map of another shape (C, H, W)."""
+
+    name: str
+    input: str
+    shape: Shape
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.input,)
+
+
+Node = Conv | BatchNorm | Relu | MaxPool | AvgPool | Add | Pad | Reshape
+
+OPERATORS = {BatchNorm: "batch_norm", Relu: "relu", MaxPool: "max_pool2d", AvgPool: "avg_pool2d",
+             Add: "add", Pad: "pad", Reshape: "reshape"}
+
+
+def operator(node: Node) -> str:
+    """Return the node's operator, as messages name it."""
+    return node.kind if isinstance(node, Conv) else OPERATORS[type(node)]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Graph:
+    """Nodes in execution order.
+
+    input, output : names of the network's input and output tensors.
+    input_map     : (C, H, W) of the input.
+    input_shape, output_shape : as the user sees them, without the batch axis.
+    """
+
+    nodes: tuple[Node, ...]
+    input: str
+    input_map: Shape
+    input_shape: tuple[int, ...]
+    output: str
+    output_shape: tuple[int, ...]
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        """(C, H, W) of every tensor."""
+        shapes = {self.input: self.input_map}
+        for node in self.nodes:
+            shapes[node.name] = node_shape(node, shapes)
+        return shapes
+
+    @property
+    def uses(self) -> dict[str, int]:
+        """How often each tensor is read; leaving the network counts as one."""
+        counts = {self.input: 0} | {node.name: 0 for node in self.nodes}
+        for name in (name for node in self.nodes for name in node.inputs):
+            counts[name] += 1
+        counts[self.output] += 1
+        return counts
+
+    def dump(self) -> str:
+        """Return the graph as text, one node a line."""
+        shapes = self.shapes
+        lines = [f"{self.input}: {_shape(shapes[self.input])} = input"]
+        lines += [f"{node.name}: {_shape(shapes[node.name])} = {_describe(node)}"
+                  for node in self.nodes]
+        return "\n".join([*lines, f"return {self.output}"]) + "\n"
+
+
+def _windows(size: int, window: int, stride: int, dilation: int = 1) -> int:
+    return (size - (window - 1) * dilation - 1) // stride + 1
+
+
+def pool_shape(shape: Shape, pool: Pool | None) -> Shape:
+    """Return a map's shape after max-pooling."""
+    if pool is None:
+        return shape
+    return (shape[0], _windows(shape[1], pool.window[0], pool.stride[0]),
+            _windows(shape[2], pool.window[1], pool.stride[1]))
+
+
+def node_shape(node: Node, shapes: dict[str, Shape]) -> Shape:
+    """Return the (C, H, W) of the node's output, from its operands' shapes."""
+    channels, height, width = shapes[node.inputs[0]]
+    match node:
+        case Reshape():
+            return node.shape
+        case MaxPool():
+            return pool_shape((channels, height, width), node.pool)
+        case Pad():
+            top, left, bottom, right = node.padding
+            return channels, height + top + bottom, width + left + right
+        case Conv():
+            rows, window, dilation = node.weight.shape[0], node.kernel, node.dilation
+        case AvgPool():
+            rows, window, dilation = channels, node.window, (1, 1)
+        case _:
+            return channels, height, width
+    top, left, bottom, right = node.padding
+    shape = (rows, _windows(height + top + bottom, window[0], node.stride[0], dilation[0]),
+             _windows(width + left + right, window[1], node.stride[1], dilation[1]))
+    return pool_shape(shape, node.pool if isinstance(node, Conv) else None)
+
+
+def verify(graph: Graph) -> Graph:
+    """Return the graph; AssertionError where a pass broke its rules."""
+    known = {graph.input: graph.input_map}
+    for node in graph.nodes:
+        assert node.name not in known, f"{node.name} is defined twice"
+        for name in node.inputs:
+            assert name in known, f"{node.name} reads {name} before it is made"
+        if isinstance(node, Conv):
+            rows, own, _, _ = node.weight.shape
+            assert node.weight.dtype == np.float64 and rows % node.groups == 0, node.name
+            assert own * node.groups == known[node.input][0], node.name
+        if isinstance(node, Add):
+            assert known[node.left] == known[node.right], node.name
+        known[node.name] = node_shape(node, known)
+        assert min(known[node.name]) > 0, f"{node.name} is empty"
+        if isinstance(node, Conv) and node.residual is not None:
+            unpooled = node_shape(replace(node, pool=None), known)
+            assert known[node.residual] == unpooled, node.name
+    assert graph.output in known, graph.output
+    return graph
+
+
+def rename(node: Node, names: dict[str, str]) -> Node:
+    """Return the node with its operands replaced as ``names`` says."""
+    if isinstance(node, Add):
+        return replace(node, left=names.get(node.left, node.left),
+                       right=names.get(node.right, node.right))
+    node = replace(node, input=names.get(node.input, node.input))
+    if isinstance(node, Conv) and node.residual is not None:
+        node = replace(node, residual=names.get(node.residual, node.residual))
+    return node
+
+
+def identity(name: str, source: str, channels: int, *, kind: str = "conv", keep: bool = False,
+             residual: str | None = None) -> Conv:
+    """Return a linear node that copies its input: a depthwise 1 x 1 convolution with weights 1."""
+    return Conv(name=name, input=source, weight=np.ones((channels, 1, 1, 1)), bias=None,
+                groups=channels, kind=kind, keep=keep, residual=residual)
+
+
+def _shape(shape: Shape) -> str:
+    return "x".join(map(str, shape))
+
+
+def _describe(node: Node) -> str:
+    text = f"{operator(node)}({', '.join(node.inputs)})"
+    match node:
+        case Conv():
+            text += f" weight {'x'.join(map(str, node.weight.shape))}"
+            text += f" nonzeros {np.count_nonzero(node.weight)}"
+            for field, default in (("groups", 1), ("stride", (1, 1)), ("padding", (0, 0, 0, 0)),
+                                   ("dilation", (1, 1))):
+                if getattr(node, field) != default:
+                    text += f" {field} {getattr(node, field)}"
+            for field, value in (("bias", node.bias is not None), ("relu", node.relu),
+                                 ("keep", node.keep)):
+                text += f" {field}" if value else ""
+            if node.pool is not None:
+                text += f" pool {node.pool.window} stride {node.pool.stride}"
+        case MaxPool():
+            text += f" window {node.pool.window} stride {node.pool.stride}"
+        case AvgPool():
+            text += f" window {node.window} stride {node.stride} divisor {node.divisor}"
+        case Pad():
+            text += f" padding {node.padding}"
+        case _:
+            pass
+    return text

@@ -1,0 +1,85 @@
+"""Flatten disappears: a linear layer after it becomes a kernel of the whole input map."""
+
+from dataclasses import dataclass, field, replace
+
+from celosia.errors import CompileError
+from celosia.graph import Add, Conv, Graph, Node, Relu, Reshape, Shape, node_shape, operator
+
+
+def fold_flatten(graph: Graph) -> Graph:
+    """Remove every Reshape.
+
+    After: no Reshape is left. A linear layer's columns stay in PyTorch's flatten order
+    (c * H + y) * W + x. ReLU and add work on the map before it was flattened. A vector given as
+    the network's input may be reshaped into a map.
+    """
+    state = _State({graph.input: graph.input_map})
+    input_map = graph.input_map
+    for node in graph.nodes:
+        if isinstance(node, Reshape) and _unflattens_input(graph, node):
+            input_map = state.shapes[graph.input] = node.shape
+            state.names[node.name] = graph.input
+        elif isinstance(node, Reshape):
+            state.reshape(node)
+        else:
+            state.add(node)
+    return replace(graph, nodes=tuple(state.nodes), input_map=input_map,
+                   output=state.names.get(graph.output, graph.output))
+
+
+def _unflattens_input(graph: Graph, node: Reshape) -> bool:
+    return (node.input == graph.input and len(graph.input_shape) == 1
+            and graph.uses[graph.input] == 1)
+
+
+@dataclass
+class _State:
+    """shapes : of the maps kept.   names : of removed tensors, to the map that holds the elements.
+
+    flat : tensors that readers take for vectors although a map of more than one position is kept.
+    """
+
+    shapes: dict[str, Shape]
+    nodes: list[Node] = field(default_factory=list)
+    names: dict[str, str] = field(default_factory=dict)
+    flat: set[str] = field(default_factory=set)
+
+    def reshape(self, node: Reshape) -> None:
+        source = self.names.get(node.input, node.input)
+        shape = self.shapes[source]
+        vector = node.shape[1:] == (1, 1)
+        if node.shape != shape and not vector:
+            raise CompileError(node.name, "reshape", f"reshapes {shape} to {node.shape}",
+                               "flatten maps into vectors only")
+        self.names[node.name] = source
+        if node.shape != shape:
+            self.flat.add(node.name)
+
+    def add(self, node: Node) -> None:
+        flat = [name in self.flat for name in node.inputs]
+        sources = tuple(self.names.get(name, name) for name in node.inputs)
+        if isinstance(node, Add):
+            node = replace(node, left=sources[0], right=sources[1])
+            if self.shapes[sources[0]] != self.shapes[sources[1]]:
+                raise CompileError(node.name, "add", "one operand is a flattened map of shape "
+                                   f"{self.shapes[sources[flat.index(True)]]}, the other is not",
+                                   "add the maps before flattening them")
+        else:
+            node = replace(node, input=sources[0])
+        if any(flat) and isinstance(node, Conv):
+            node = _whole_map(node, self.shapes[sources[0]])
+        elif any(flat) and isinstance(node, (Relu, Add)):
+            self.flat.add(node.name)
+        elif any(flat):
+            raise CompileError(node.name, operator(node), "works on a flattened map of shape "
+                               f"{self.shapes[sources[0]]}", "move it before the flattening, or "
+                               "behind a linear layer")
+        self.shapes[node.name] = node_shape(node, self.shapes)
+        self.nodes.append(node)
+
+
+def _whole_map(node: Conv, shape: Shape) -> Conv:
+    if node.groups != 1 or node.kernel != (1, 1) or any(node.padding):
+        raise CompileError(node.name, "conv2d", f"convolves a flattened map of shape {shape}",
+                           "use a linear layer behind the flattening")
+    return replace(node, weight=node.weight.reshape(node.weight.shape[0], *shape))

@@ -1,0 +1,43 @@
+"""ReLU and max-pooling that stand alone become select nodes."""
+
+from dataclasses import replace
+
+from celosia.graph import Conv, Graph, MaxPool, Relu, identity, rename
+from celosia.passes.fuse_maxpool import can_fuse
+
+
+def select_nodes(graph: Graph) -> Graph:
+    """Turn what is left of ReLU and max-pooling into linear nodes with identity weights.
+
+    After: every node is a Conv. A select node keeps the block exponent of its input and rounds
+    nothing. A network that computes nothing gets one, so that its output is a stored tensor.
+    """
+    uses, shapes = graph.uses, graph.shapes
+    names: dict[str, str] = {}
+    made: dict[str, Conv] = {}
+    for node in graph.nodes:
+        node = rename(node, names)
+        if isinstance(node, (Relu, MaxPool)):
+            before = made.get(node.input)
+            if before is not None and _extends(before, node, uses):
+                names[node.name] = before.name
+                uses[before.name] = uses[node.name]
+            else:
+                before = identity(node.name, node.input, shapes[node.input][0], kind="select",
+                                  keep=True)
+            node = (replace(before, relu=True) if isinstance(node, Relu)
+                    else replace(before, pool=node.pool))
+        assert isinstance(node, Conv), f"{node.name} was left by the passes before"
+        made[node.name] = node
+    output = names.get(graph.output, graph.output)
+    if output == graph.input:
+        output = f"{graph.input}.copy"
+        made[output] = identity(output, graph.input, graph.input_map[0], kind="select", keep=True)
+    return replace(graph, nodes=tuple(made.values()), output=output)
+
+
+def _extends(before: Conv, node: Relu | MaxPool, uses: dict[str, int]) -> bool:
+    """Say whether a select node of this pass can do another step; others are fused by now."""
+    if isinstance(node, Relu):
+        return uses[before.name] == 1
+    return can_fuse(before, node, uses)

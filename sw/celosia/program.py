@@ -1,0 +1,107 @@
+"""A compiled program: memory images for one array, and where every tensor lies."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from celosia.qgraph import QGraph
+from celosia_hw.isa import ArrayConfig, Space
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Place:
+    """Where a stored tensor lies.
+
+    space     : Space.BANKS (mantissas), or Space.STORE for the network's output.
+    addresses : int64 (copies, C, H, W), host-bus address of every element in every copy.
+    written   : index of the descriptor that writes it; -1 for the network's input.
+    """
+
+    space: Space
+    addresses: np.ndarray
+    written: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One node's share of the work. Cycles are predicted and exact.
+
+    rows, columns      : of the weight matrix.   positions : output positions, before pooling.
+    weights, nonzeros  : all weights of the layer, and those that are stored.
+    dense_macs, macs   : multiply-accumulates of the dense layer, and useful ones (weight not zero).
+    predicted_cycles   : from the layer's first cycle to the next layer's.
+    bound_cycles       : max(macs / lanes, weight words / port words), rounded up.
+    groups             : row groups the array is split into.
+    weight_words       : words of the weight stream, padding included.   padding : padding words.
+    weight_bytes       : weight words, row table and batch lengths, bytes.
+    lane_cycles        : where lanes x predicted_cycles went: useful, padding, idle, bubble, drain,
+                         normalise, load. Sums to lanes * predicted_cycles.
+    """
+
+    name: str
+    kind: str
+    rows: int
+    columns: int
+    positions: int
+    weights: int
+    nonzeros: int
+    dense_macs: int
+    macs: int
+    predicted_cycles: int
+    bound_cycles: int
+    groups: int
+    weight_words: int
+    padding: int
+    weight_bytes: int
+    lane_cycles: dict[str, int]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Program:
+    """What one array needs to run one network.
+
+    target      : name of the target it was compiled for.   array : the array's parameters.
+    exponents   : "dynamic" or "static".
+    graph       : the quantised graph (for the golden model).
+    images      : memory contents by space, uint32, from address 0: PROGRAM, WEIGHTS, ROWS, TAPS,
+                  WRITES.
+    descriptors : number of descriptors; ``descriptor_nodes[i]`` is the node that descriptor i runs.
+    slots       : exponent slot of each tensor.   places : where each stored tensor lies.
+    layers      : one entry a descriptor.
+    """
+
+    target: str
+    array: ArrayConfig
+    exponents: str
+    graph: QGraph
+    images: dict[Space, np.ndarray]
+    descriptors: int
+    slots: dict[str, int]
+    places: dict[str, Place]
+    layers: tuple[Layer, ...]
+
+    @property
+    def predicted_cycles(self) -> int:
+        """Cycles of one inference, from the edge that accepts start to the one that raises done."""
+        return sum(layer.predicted_cycles for layer in self.layers)
+
+    def save(self, path: str | Path) -> None:
+        """Write the program file; it appears whole or not at all. OSError where it cannot."""
+        from celosia.serialise import save
+
+        save(self, path)
+
+    @property
+    def lanes(self) -> int:
+        return self.array.lanes
+
+    @property
+    def accumulator_bits(self) -> int:
+        return self.graph.acc_bits
+
+    @property
+    def tensors(self) -> list[dict]:
+        """Name, shape, smallest exponent and static exponent of every stored tensor."""
+        return [{"name": t.name, "shape": t.user_shape, "exponent_min": t.exponent_min,
+                 "exponent": t.static_exponent} for t in self.graph.tensors.values()]

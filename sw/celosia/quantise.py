@@ -1,0 +1,175 @@
+"""Float graph to quantised graph: block exponents, mantissas and the accumulator proof."""
+
+from dataclasses import replace
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from celosia.compress import bfp
+from celosia.errors import ArgumentError, CompileError
+from celosia.graph import Conv, Graph, operator
+from celosia.qgraph import Geometry, QGraph, QNode, QTensor
+from celosia_hw.isa import EXPONENT_MAX, EXPONENT_MIN, OUTPUT_BITS
+from celosia_sim import golden
+
+ACCUMULATORS = (24, 32)
+"""Accumulator widths W, narrowest first."""
+
+
+def quantise(graph: Graph, *, calibration: np.ndarray | None = None, exponents: str = "dynamic",
+             weight_bits: int = 8, activation_bits: int = 8, acc_bits: int | None = None,
+             sparse: bool = True) -> QGraph:
+    """Return the quantised graph of an optimised float graph (``celosia.passes.optimise``).
+
+    calibration : (N, *input_shape), taken as float32; needed by static exponents only.
+    exponents   : "dynamic" (found for each image) or "static" (fixed by calibration).
+    weight_bits, activation_bits : mantissa widths L, 4 to 9.
+    acc_bits    : accumulator width W; None takes the narrowest that is proved sufficient.
+    sparse      : False stores the zeros of the weights too (the dense baseline).
+
+    CompileError names the layer (and row) whose weights, bias or sums do not fit.
+    """
+    _check(exponents, weight_bits, activation_bits, acc_bits)
+    layers = _layers(graph)
+    nodes = tuple(_node(layer, weight_bits, sparse) for layer in layers)
+    width, minima = _accumulator(graph, nodes, acc_bits, activation_bits)
+    quantised = QGraph(tensors=_tensors(graph, activation_bits, minima), nodes=nodes,
+                       input=graph.input, output=graph.output, weight_bits=weight_bits,
+                       activation_bits=activation_bits, acc_bits=width)
+    if exponents == "dynamic":
+        return quantised
+    if calibration is None:
+        raise ArgumentError("static exponents need calibration inputs: give calibration an array "
+                            "(N, C, H, W) or (N, F), or use exponents='dynamic'")
+    return _calibrate(quantised, calibration)
+
+
+def _check(exponents: str, weight_bits: int, activation_bits: int, acc_bits: int | None) -> None:
+    if exponents not in ("dynamic", "static"):
+        raise ArgumentError(f"exponents must be 'dynamic' or 'static', not {exponents!r}")
+    for name, bits in (("weight_bits", weight_bits), ("activation_bits", activation_bits)):
+        if not 4 <= bits <= 9:
+            raise ArgumentError(f"{name} must be 4 to 9, not {bits!r}")
+    if acc_bits is not None and acc_bits not in ACCUMULATORS:
+        raise ArgumentError(f"acc_bits must be None, 24 or 32, not {acc_bits!r}")
+
+
+def _layers(graph: Graph) -> list[Conv]:
+    layers = []
+    for node in graph.nodes:
+        if not isinstance(node, Conv):
+            raise CompileError(node.name, operator(node), "is not a linear node",
+                               "run celosia.passes.optimise on the graph first")
+        layers.append(node)
+    return layers
+
+
+def _node(node: Conv, weight_bits: int, sparse: bool) -> QNode:
+    rows = node.weight.shape[0]
+    weight, exponents = _blocks(node, "weight", node.weight.reshape(rows, -1), weight_bits)
+    # A row without weights takes the layer's largest exponent: its bias then asks least.
+    exponents = np.where(np.any(weight != 0, axis=1), exponents, exponents.max())
+    sw = exponents - (weight_bits - 2)
+    bias = np.zeros((rows, 1)) if node.bias is None else node.bias.reshape(rows, 1)
+    bias, exponents = _blocks(node, "bias", bias, OUTPUT_BITS)
+    bias = bias[:, 0].astype(np.int64)
+    return QNode(name=node.name, kind=node.kind, input=node.input, output=node.name,
+                 residual=node.residual, matrix=_matrix(node, weight, sparse),
+                 weights=node.weight.size, sw=sw, bias=bias,
+                 sb=np.where(bias == 0, sw, exponents - (OUTPUT_BITS - 2)),
+                 geometry=Geometry(kernel=node.kernel, stride=node.stride, padding=node.padding,
+                                   dilation=node.dilation),
+                 relu=node.relu, pool=node.pool, keep=node.keep)
+
+
+def _blocks(node: Conv, what: str, array: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return mantissas and exponents, one block a row; CompileError where a row is too large."""
+    largest = np.abs(array).max(axis=1, initial=0.0)
+    row = int(largest.argmax())
+    if not largest[row] < 2.0 ** (EXPONENT_MAX + 1):
+        raise CompileError(node.name, node.kind, f"the {what} of row {row} reaches "
+                           f"{largest[row]:g}, beyond {2.0 ** (EXPONENT_MAX + 1):g}",
+                           "rescale the layer")
+    return bfp(array, bits, axis=0)
+
+
+def _matrix(node: Conv, mantissas: np.ndarray, sparse: bool) -> csr_array:
+    """Return the weight matrix over all input channels; a group's rows hold their own only."""
+    rows, own = mantissas.shape
+    group = np.arange(rows) // (rows // node.groups)
+    column = (group * own)[:, None] + np.arange(own)
+    stored = mantissas != 0 if sparse else np.ones_like(mantissas, dtype=bool)
+    starts = np.concatenate([[0], stored.sum(axis=1).cumsum()])
+    return csr_array((mantissas[stored].astype(np.int16), column[stored].astype(np.int32),
+                      starts.astype(np.int32)), shape=(rows, own * node.groups))
+
+
+def _accumulator(graph: Graph, nodes: tuple[QNode, ...], acc_bits: int | None,
+                 activation_bits: int) -> tuple[int, dict[str, int]]:
+    """Return W and the smallest exponent of every tensor; CompileError where no W is enough."""
+    widths = ACCUMULATORS if acc_bits is None else (acc_bits,)
+    for width in widths[:-1]:
+        try:
+            return width, _prove(graph, nodes, width, activation_bits)
+        except CompileError:
+            continue
+    return widths[-1], _prove(graph, nodes, widths[-1], activation_bits)
+
+
+def _prove(graph: Graph, nodes: tuple[QNode, ...], width: int,
+           activation_bits: int) -> dict[str, int]:
+    """Prove that no sum overflows a ``width``-bit accumulator; return every smallest exponent."""
+    wider = "use acc_bits=32" if width < ACCUMULATORS[-1] else "use fewer weight_bits"
+    largest = (1 << activation_bits - 1) - 1
+    for node in nodes:
+        totals = abs(node.matrix.astype(np.int64)).sum(axis=1) * largest
+        row = int(totals.argmax())
+        if totals[row] > (1 << width - 2) - 1:
+            raise CompileError(node.name, node.kind, f"the sums of row {row} may reach "
+                               f"{totals[row]}, above {(1 << width - 2) - 1}, the limit of a "
+                               f"{width}-bit accumulator", f"{wider}, or prune the row")
+    minima = {graph.input: EXPONENT_MIN} | {node.output: EXPONENT_MIN for node in nodes}
+    for node in reversed(nodes):
+        needed = [minima[node.input], *_bias_minima(node, width, activation_bits)]
+        if node.keep:
+            needed.append(minima[node.output])
+        minima[node.input] = max(needed)
+        if minima[node.input] > EXPONENT_MAX:
+            raise CompileError(node.name, node.kind, f"the bias is too large for the weights: "
+                               f"{node.input} would need exponents of {minima[node.input]} and "
+                               f"more, above {EXPONENT_MAX}", f"{wider}, or rescale the layer")
+    return minima
+
+
+def _bias_minima(node: QNode, width: int, activation_bits: int) -> list[int]:
+    """Return, for rows with a bias, the input exponent from which the bias cannot overflow."""
+    rows = np.flatnonzero(node.bias)
+    magnitude = [abs(int(b)).bit_length() - 1 for b in node.bias[rows]]
+    needed = magnitude + node.sb[rows] + 4 - width - node.sw[rows] + (activation_bits - 2)
+    return [int(n) for n in needed]
+
+
+def _tensors(graph: Graph, activation_bits: int, minima: dict[str, int]) -> dict[str, QTensor]:
+    kinds = {node.name: operator(node) for node in graph.nodes}
+    tensors = {}
+    for name, shape in graph.shapes.items():
+        vector = kinds.get(name) == "linear" and shape[1:] == (1, 1)
+        user: tuple[int, ...] = shape[:1] if vector else shape
+        user = graph.input_shape if name == graph.input else user
+        user = graph.output_shape if name == graph.output else user
+        tensors[name] = QTensor(
+            name=name, shape=shape, user_shape=tuple(user), exponent_min=minima[name],
+            bits=OUTPUT_BITS if name == graph.output else activation_bits, static_exponent=None)
+    return tensors
+
+
+def _calibrate(graph: QGraph, calibration: np.ndarray) -> QGraph:
+    """Return the graph with every exponent fixed to the largest that calibration finds."""
+    if hasattr(calibration, "detach"):
+        calibration = calibration.detach().cpu().numpy()
+    if len(calibration) == 0:
+        raise ArgumentError("calibration holds no inputs; give it at least one")
+    found = golden.run(graph, calibration, keep_tensors=False).exponents
+    tensors = {name: replace(tensor, static_exponent=int(found[name].max()))
+               for name, tensor in graph.tensors.items()}
+    return replace(graph, tensors=tensors)

@@ -1,0 +1,116 @@
+"""Bit for bit: a simulated backend against the golden model."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from celosia.api import SIMULATORS, Progress, as_images, check_backend, refusals, simulate
+from celosia.errors import CelosiaError
+from celosia.program import Program
+
+CHUNK = 100
+"""Images whose stored tensors are held at once; bounds memory, not results."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mismatch:
+    """The first difference: mantissa ``element`` (its index in the tensor), or "exponent" or
+    "saturated", of one image's tensor."""
+
+    tensor: str
+    image: int
+    element: tuple[int, ...] | str
+    expected: int
+    got: int
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Verification:
+    """Outcome over N images.
+
+    values     : mantissas, exponents and flags that were compared.   mismatches : of these.
+    tensors    : names of the stored tensors that were compared.
+    cycles     : int64 (N,), as simulated.   predicted_cycles : of one inference.
+    """
+
+    images: int
+    values: int
+    mismatches: int
+    first_mismatch: Mismatch | None
+    tensors: tuple[str, ...]
+    cycles: np.ndarray
+    predicted_cycles: int
+
+    @property
+    def passed(self) -> bool:
+        """Every value equal, and every image took the predicted cycles."""
+        return not self.mismatches and bool(np.all(self.cycles == self.predicted_cycles))
+
+
+class _Tally:
+    """Counts of values compared and unequal, and the first of these."""
+
+    def __init__(self) -> None:
+        self.values = self.mismatches = 0
+        self.first: Mismatch | None = None
+
+    def add(self, tensor: str, expected: np.ndarray, got: np.ndarray, start: int,
+            what: str | None = None) -> None:
+        """Compare (N, ...) values of images ``start`` and up; ``what`` stands for the element."""
+        expected, got = np.asarray(expected, np.int64), np.asarray(got, np.int64)
+        if expected.shape != got.shape:
+            raise CelosiaError(f"tensor {tensor!r}: the backend gives shape {got.shape}, the "
+                               f"golden model {expected.shape}; compile the model again")
+        wrong = np.argwhere(expected != got)
+        self.values += expected.size
+        self.mismatches += len(wrong)
+        if len(wrong) and self.first is None:
+            at = tuple(wrong[0].tolist())
+            self.first = Mismatch(tensor=tensor, image=start + at[0], element=what or at[1:],
+                                  expected=int(expected[at]), got=int(got[at]))
+
+
+def verify(program: Program, x: Any, backend: str = "verilator", *,
+           progress: Progress | None = None) -> Verification:
+    """Run N inputs on the golden model and on ``backend`` and compare all that the backend shows:
+    every stored tensor, the outputs, their exponents and the saturation flags.
+
+    CelosiaError where the input does not fit or the backend is not a simulator that is there.
+    """
+    check_backend(backend)
+    if backend not in SIMULATORS:
+        raise CelosiaError(f"backend {backend!r} is the reference itself; verify "
+                           f"{' or '.join(SIMULATORS)} against it")
+    images, tally = as_images(program, x), _Tally()
+    cycles, names = [], set()
+    for start in range(0, len(images), CHUNK):
+        simulation = _compare_chunk(program, images, start, backend, tally, progress)
+        cycles.append(simulation.cycles)
+        names |= set(simulation.tensors)
+    return Verification(
+        images=len(images), values=tally.values, mismatches=tally.mismatches,
+        first_mismatch=tally.first, tensors=tuple(sorted(names | {program.graph.output})),
+        cycles=np.concatenate(cycles), predicted_cycles=program.predicted_cycles)
+
+
+def _compare_chunk(program: Program, images: np.ndarray, start: int, backend: str, tally: _Tally,
+                   progress: Progress | None) -> Any:
+    """Return the ``SimResult`` of ``CHUNK`` images from ``start``, compared into ``tally``."""
+    from celosia_sim.golden import run as run_golden
+
+    chunk = images[start:start + CHUNK]
+    report = progress and (lambda done, _: progress(start + done, len(images)))
+    with refusals():
+        golden = run_golden(program.graph, chunk, keep_tensors=True)
+    simulation = simulate(program, chunk, backend, tensors=True, progress=report)
+    output = program.graph.output
+    for name in (program.graph.input, *(node.output for node in program.graph.nodes)):
+        if name in simulation.tensors and name != output:
+            mantissa, exponent = simulation.tensors[name]
+            tally.add(name, golden.mantissas[name], mantissa, start)
+            tally.add(name, golden.exponents[name], exponent, start, "exponent")
+    tally.add(output, golden.mantissas[output], simulation.output, start)
+    tally.add(output, golden.exponents[output], simulation.exponent, start, "exponent")
+    tally.add(output, golden.saturated, simulation.saturated, start, "saturated")
+    return simulation

@@ -1,0 +1,246 @@
+# amaranth: UnusedElaboratable=no
+"""Builds: reports are read right, failures are clean, and small designs really build."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from amaranth.hdl import Cat, Module, Signal
+from amaranth.lib import memory, wiring
+from amaranth.lib.wiring import In, Out
+
+from celosia_boards.board_top import BoardTop
+from celosia_boards.build import BuildError, build, sweep_seeds
+from celosia_boards.clocks import PllClock
+from celosia_boards.report import (
+    Timing,
+    check_synthesis_log,
+    overfull,
+    parse_resources,
+    parse_timing,
+    read_report,
+)
+from celosia_boards.targets import Resources, target
+from celosia_boards.toolchain import find_tool
+from celosia_hw.memory import TableMemory, WeightMemory
+from celosia_hw.multiplier import Multipliers
+
+DATA = Path(__file__).parent / "data"
+
+
+class Chain(wiring.Component):
+    """A shift register from rx feeds multipliers and memories; their parity leaves at tx."""
+
+    def __init__(self, mac, weight_memory):
+        self.mac, self.weight_memory = mac, weight_memory
+        super().__init__({"rx": In(1, init=1), "tx": Out(1), "busy": Out(1), "error": Out(1),
+                          "saturated": Out(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        bits, out = Signal(160), Signal(64)
+        m.submodules.mult = mult = Multipliers(4, 8, 8, self.mac)
+        m.submodules.weights = weights = WeightMemory(256, 2, 16, self.weight_memory)
+        m.submodules.table = table = TableMemory(256, 16, output_register=True)
+        m.d.comb += [
+            mult.w.as_value().eq(bits), mult.x.as_value().eq(weights.read_data.as_value()),
+            Cat(weights.read_row, weights.write_row, weights.write_data, weights.write_slot,
+                weights.write_enable).eq(bits[32:]),
+            Cat(table.read_address, table.write_address, table.write_enable,
+                table.write_data).eq(bits[100:]),
+        ]
+        m.d.sync += [bits.eq(Cat(self.rx, bits)), out.eq(mult.p.as_value() ^ table.read_data),
+                     self.tx.eq(out.xor()), self.busy.eq(out[0]), self.error.eq(out[1])]
+        return m
+
+
+class Tables(wiring.Component):
+    """A ROM, a table, and a memory that promises the new data: one address for all."""
+
+    def __init__(self):
+        super().__init__({"read": In(8), "write": In(8), "enable": In(1), "data": In(16),
+                          "out": Out(48)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.rom = rom = memory.Memory(shape=16, depth=256, init=range(7, 263))
+        m.submodules.new = new = memory.Memory(shape=16, depth=256, init=[])
+        m.submodules.table = table = TableMemory(256, 16)
+        rom_read, new_write = rom.read_port(), new.write_port()
+        new_read = new.read_port(transparent_for=(new_write,))
+        m.d.comb += [
+            rom_read.addr.eq(self.read), new_read.addr.eq(self.read),
+            table.read_address.eq(self.read), new_write.addr.eq(self.write),
+            new_write.data.eq(self.data), new_write.en.eq(self.enable),
+            table.write_address.eq(self.write), table.write_data.eq(self.data),
+            table.write_enable.eq(self.enable),
+            self.out.eq(Cat(rom_read.data, new_read.data, table.read_data)),
+        ]
+        return m
+
+
+def _top(entry):
+    core = Chain(entry.mac, entry.weight_memory)
+    if entry.board is None:
+        return core
+    return BoardTop(core, entry, PllClock(entry.family, entry.crystal_mhz, entry.clock_mhz))
+
+
+def _captured(name):
+    return json.loads((DATA / f"{name}.nextpnr.json").read_text())
+
+
+def test_ice40_resources():
+    log = (DATA / "icebreaker.nextpnr.log").read_text()
+    assert parse_resources(_captured("icebreaker"), log, "ice40") == Resources(
+        luts=272, ffs=230, brams=1, dsps=2, sprams=2)
+
+
+def test_ice40_log_without_counts():
+    with pytest.raises(BuildError, match=r"^nextpnr's log holds no 'LCs used as' lines"):
+        parse_resources(_captured("icebreaker"), "Info: nothing\n", "ice40")
+
+
+def test_ecp5_resources():
+    assert parse_resources(_captured("ulx3s-85f"), "", "ecp5") == Resources(
+        luts=65, ffs=232, brams=3, dsps=4)
+
+
+def test_timing():
+    assert parse_timing(_captured("icebreaker"), 30.0) == Timing(fmax_mhz=72.4, met=True)
+    two = {"fmax": {"a": {"achieved": 61.0, "constraint": 60.0},
+                    "b": {"achieved": 9.0, "constraint": 12.0}}}
+    assert parse_timing(two, 60.0) == Timing(fmax_mhz=61.0, met=False)
+    assert parse_timing(two, 30.0) == Timing(fmax_mhz=9.0, met=False)
+    assert parse_timing({}, 30.0) == Timing(fmax_mhz=None, met=True)
+
+
+def _read(clock_mhz, tmp_path):
+    for suffix in ("json", "log"):
+        source = DATA / f"icebreaker.nextpnr.{suffix}"
+        (tmp_path / f"celosia.nextpnr.{suffix}").write_text(source.read_text())
+    return read_report(tmp_path, "celosia", target("icebreaker"), seed=3, clock_mhz=clock_mhz,
+                       bitstream=None, log=tmp_path / "celosia.nextpnr.log")
+
+
+def test_hard_blocks_cap_the_clock(tmp_path):
+    """nextpnr prints 72 MHz for a design with SB_MAC16, which stands 50."""
+    report = _read(48.0, tmp_path)
+    assert (report.fmax_mhz, report.routed_mhz, report.timing_met) == (50.0, 72.4, True)
+    assert not _read(55.0, tmp_path).timing_met
+
+
+def test_report_as_json(tmp_path):
+    values = json.loads(json.dumps(_read(30.0, tmp_path).to_json()))
+    assert {"bitstream", "luts", "ffs", "brams", "dsps", "sprams", "fmax_mhz", "clock_mhz",
+            "timing_met", "available"} <= set(values)
+    assert values["available"] == {"luts": 5280, "ffs": 5280, "brams": 30, "dsps": 8, "sprams": 4}
+
+
+def test_driver_conflict_is_refused():
+    """The log is Yosys's own, of ``synth_ice40 -dsp`` miscompiling two product registers."""
+    with pytest.raises(BuildError, match=r"^yosys resolved conflicting drivers.*\n.*\\q \[0\]"):
+        check_synthesis_log((DATA / "conflict.yosys.log").read_text())
+    check_synthesis_log("Warning: Wire top.x is used but has no driver.\n")
+
+
+def test_too_large_a_design_is_named(monkeypatch, tmp_path):
+    """nextpnr's own words say which cell found no place; ours say how many are too many."""
+    log = ("Info: \t         ICESTORM_LC:    8973/   5280   169%\n"
+           "Info: \t        ICESTORM_RAM:      30/     30   100%\n")
+    assert overfull(log) == ["8973 of 5280 ICESTORM_LC"]
+    (tmp_path / "log").write_text(log)
+    for name, words in (("YOSYS", "touch celosia.yosys.log"),
+                        ("NEXTPNR_ICE40", f"cat {tmp_path}/log > celosia.nextpnr.log; exit 125")):
+        tool = tmp_path / name
+        tool.write_text(f"#!/bin/sh\n{words}\n")
+        tool.chmod(0o755)
+        monkeypatch.setenv(name, str(tool))
+    entry = target("icebreaker")
+    with pytest.raises(BuildError, match=r"^the design needs 8973 of 5280 ICESTORM_LC of the up5k; "
+                                         r"choose fewer lanes or a larger target\nlog: "):
+        build(_top(entry), entry, tmp_path / "out")
+
+
+def test_core_must_have_the_board_s_members():
+    entry = replace(target("icebreaker"), leds=(("warm", 0),))
+    with pytest.raises(ValueError, match=r"^the core for 'icebreaker' lacks warm$"):
+        _top(entry)
+    with pytest.raises(ValueError, match=r"^target 'hx8k' is a bare device and has no pins$"):
+        BoardTop(Chain("generic", "bram"), target("hx8k"), PllClock("ice40", 12, 30))
+
+
+def test_tool_named_wrongly(monkeypatch):
+    monkeypatch.setenv("NEXTPNR_ICE40", "no-such-nextpnr")
+    with pytest.raises(BuildError, match=r"^environment variable NEXTPNR_ICE40 names "
+                                         "'no-such-nextpnr', which is no command"):
+        find_tool("nextpnr-ice40")
+
+
+def test_tool_missing(monkeypatch, tmp_path):
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("ICEPACK", raising=False)
+    with pytest.raises(BuildError, match=r"^icepack is not installed; run: pip install"):
+        find_tool("icepack")
+
+
+def test_failed_build_leaves_logs_and_no_report(monkeypatch, tmp_path):
+    """A tool that dies after some output: the message quotes it, the old report is gone."""
+    tool = tmp_path / "broken-yosys"
+    tool.write_text("#!/bin/sh\necho 'ERROR: out of patience'\nexit 3\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("YOSYS", str(tool))
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "celosia.report.json").write_text("{}")
+    entry = target("hx8k")
+    with pytest.raises(BuildError) as caught:
+        build(_top(entry), entry, out)
+    assert str(caught.value) == ("yosys failed with status 3:\n  ERROR: out of patience\n"
+                                 f"log: {out / 'celosia.yosys.log'}")
+    assert [path.name for path in out.iterdir()] == ["celosia.yosys.log"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "brams", "dsps", "sprams", "suffix"), [
+    ("icebreaker", 1, 2, 2, "bin"),
+    ("ecp5-25f", 3, 4, 0, None),
+    ("ulx3s-85f", 3, 4, 0, "bit"),
+])
+def test_small_build(tmp_path, name, brams, dsps, sprams, suffix):
+    entry = target(name)
+    stages = []
+    report = build(_top(entry), entry, tmp_path, progress=stages.append)
+    assert (report.brams, report.dsps, report.sprams) == (brams, dsps, sprams)
+    assert report.timing_met
+    assert report.fmax_mhz > entry.clock_mhz
+    assert stages[:3] == ["elaboration", "synthesis", "placement and routing"]
+    assert json.loads((tmp_path / "celosia.report.json").read_text()) == report.to_json()
+    assert not list(tmp_path.glob(".*"))
+    assert report.log.is_file()
+    assert "Derived frequency constraint" in report.log.read_text() or entry.board is None
+    if suffix is None:
+        assert report.bitstream is None
+    else:
+        assert report.bitstream == tmp_path / f"celosia.{suffix}"
+        assert report.bitstream.stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_sweep_places_once_a_seed(tmp_path):
+    entry = target("hx8k")
+    stages = []
+    reports = sweep_seeds(_top(entry), entry, tmp_path, [1, 2, 1], progress=stages.append)
+    assert stages.count("synthesis") == 1
+    assert [report.seed for report in reports] == [1, 2, 1]
+    assert reports[0].fmax_mhz == reports[2].fmax_mhz != reports[1].fmax_mhz
+    assert len(json.loads((tmp_path / "celosia.sweep.json").read_text())) == 3
+
+
+@pytest.mark.slow
+def test_memories_carry_no_collision_logic(tmp_path):
+    """Only the memory that promises new data has a bypass: its 16 bits and one select."""
+    report = build(Tables(), target("hx8k"), tmp_path)
+    assert (report.brams, report.ffs) == (3, 17)

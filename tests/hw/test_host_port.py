@@ -1,0 +1,336 @@
+# amaranth: UnusedElaboratable=no
+"""The host port against a stand-in machine: good, damaged and cut requests, gaps everywhere."""
+
+import random
+
+import pytest
+from amaranth.back import verilog
+from amaranth.sim import Simulator
+from cocotb_tools.runner import get_runner
+
+from celosia_hw import host_protocol as protocol
+from celosia_hw.host_port import HostPort
+from celosia_hw.host_protocol import Decoder, Kind, Reason, Reply
+from celosia_hw.isa import Space
+from celosia_hw.serial_host import SerialHost
+from celosia_sim.host_machine import BUS_INPUTS, BUS_OUTPUTS, HostMachine
+
+TIMEOUT = 150
+
+
+class Line:
+    """The host's end of the two streams, with random gaps on both."""
+
+    def __init__(self, ctx, dut, rng, replies):
+        self.ctx, self.dut, self.rng, self.replies = ctx, dut, rng, replies
+
+    async def send(self, data, *, gap=0.2):
+        """Send bytes; before each, another idle cycle with probability ``gap``."""
+        for byte in data:
+            while self.rng.random() < gap:
+                await self.ctx.tick()
+            self.ctx.set(self.dut.i.payload, byte)
+            self.ctx.set(self.dut.i.valid, 1)
+            ready = 0
+            while not ready:
+                *_, ready = await self.ctx.tick().sample(self.dut.i.ready)
+            self.ctx.set(self.dut.i.valid, 0)
+            self.ctx.set(self.dut.i.payload, self.rng.randrange(256))
+
+    async def idle(self, cycles):
+        for _ in range(cycles):
+            await self.ctx.tick()
+
+    async def ask(self, request):
+        """Send a request and return the next reply; fail when there is none."""
+        self.replies.clear()
+        await self.send(request)
+        for _ in range(3000):
+            if self.replies:
+                return self.replies.pop(0)
+            await self.ctx.tick()
+        raise AssertionError("no reply")
+
+
+def run(script, machine, *, seed=1, ready=0.6, max_cycles=60_000):
+    """Run ``script(line)`` against a host port with ``machine`` behind it.
+
+    ready : probability that the host takes a reply byte in a cycle.
+    """
+    dut, decoder, replies = HostPort(timeout_cycles=TIMEOUT), Decoder(), []
+    rng = random.Random(seed)
+
+    async def bench(ctx):
+        await script(Line(ctx, dut, rng, replies))
+
+    async def collect(ctx):
+        gaps = random.Random(seed + 1)
+        while True:
+            take = gaps.random() < ready
+            ctx.set(dut.o.ready, take)
+            *_, valid, payload = await ctx.tick().sample(dut.o.valid, dut.o.payload)
+            if valid and take:
+                replies.extend(decoder.feed([payload]))
+
+    async def behind(ctx):
+        while True:
+            _, _, *inputs = await ctx.tick().sample(*(getattr(dut, name) for name in BUS_INPUTS))
+            outputs = machine.step(tuple(inputs))
+            for name in BUS_OUTPUTS:
+                ctx.set(getattr(dut, name), outputs[name])
+
+    async def watchdog(ctx):
+        for _ in range(max_cycles):
+            await ctx.tick()
+        raise TimeoutError(f"no end after {max_cycles} cycles")
+
+    sim = Simulator(dut)
+    sim.add_clock(1e-6)
+    sim.add_testbench(bench)
+    sim.add_testbench(collect, background=True)
+    sim.add_process(behind)
+    sim.add_process(watchdog)
+    sim.run()
+    assert decoder.skipped == 0
+
+
+@pytest.mark.parametrize("ready", [0.1, 1.0])
+@pytest.mark.parametrize("element_bytes", [1, 2, 4, 8])
+def test_write_and_read_back(element_bytes, ready):
+    machine = HostMachine(latency=element_bytes, word_bits=min(8 * element_bytes, 32))
+    count, bits = 8 // element_bytes, machine.word_bits
+
+    async def script(line):
+        model, places = {}, []
+        for number in range(12):
+            space = line.rng.choice(list(Space))
+            address = line.rng.randrange(1 << 20) // count * count
+            words = [line.rng.randrange(1 << bits) for _ in range(count)]
+            request = protocol.encode_write(space, address, words, element_bytes=element_bytes,
+                                            tag=number)
+            assert await line.ask(request) == Reply(tag=number, kind=Kind.IDLE)
+            model |= {(space, address + k): word for k, word in enumerate(words)}
+            places.append((space, address))
+        assert machine.memory == model
+        assert len(machine.effects) == 12 * count
+        for number, (space, address) in enumerate(places):
+            request = protocol.encode_read(space, address, element_bytes=element_bytes, tag=number)
+            reply = await line.ask(request)
+            assert (reply.tag, reply.kind) == (number, Kind.DATA)
+            assert reply.elements(element_bytes) == [model[space, address + k]
+                                                     for k in range(count)]
+
+    run(script, machine, seed=element_bytes, ready=ready)
+
+
+def test_start_status_abort():
+    machine = HostMachine(run_cycles=700)
+
+    async def script(line):
+        assert await line.ask(protocol.encode_status(tag=3)) == Reply(tag=3, kind=Kind.IDLE)
+        reply = await line.ask(protocol.encode_start(2, 200, tag=4))
+        assert reply == Reply(tag=4, kind=Kind.RUNNING)
+        refused = Reply(tag=5, kind=Kind.REJECTED, reason=Reason.BUSY)
+        for request in (protocol.encode_start(1, 1, tag=5),
+                        protocol.encode_read(Space.BANKS, 0, element_bytes=4, tag=5),
+                        protocol.encode_write(Space.BANKS, 0, [0, 1], element_bytes=4, tag=5)):
+            assert await line.ask(request) == refused
+        assert (await line.ask(protocol.encode_status())).kind is Kind.RUNNING
+        machine.error, machine.saturated = 5, 1
+        await line.idle(700)
+        assert await line.ask(protocol.encode_status(tag=6)) == Reply(
+            tag=6, kind=Kind.IDLE, saturated=True, failed=True)
+        machine.error = 0
+        await line.ask(protocol.encode_start(0, 0))
+        assert await line.ask(protocol.encode_abort(tag=7)) == Reply(
+            tag=7, kind=Kind.IDLE, saturated=True)
+        assert machine.effects == [("start", 2, 200), ("start", 0, 0), ("abort",)]
+
+    run(script, machine)
+
+
+def test_unknown_commands_are_rejected():
+    machine = HostMachine()
+
+    async def script(line):
+        for code in range(protocol.Command.ABORT + 1, 16):
+            body = bytes([0x30 | code, 0, 0, 0])
+            frame = bytes([protocol.SYNC]) + body + protocol.crc16(body).to_bytes(2, "little")
+            reply = await line.ask(frame)
+            assert reply == Reply(tag=3, kind=Kind.REJECTED, reason=Reason.UNKNOWN)
+        assert machine.effects == []
+
+    run(script, machine)
+
+
+REQUESTS = {
+    "write": protocol.encode_write(Space.WEIGHTS, 0x4C5C4, [0xC5C5, 2, 3, 0xFFFF],
+                                   element_bytes=2, tag=12),
+    "read": protocol.encode_read(Space.STORE, 0xC5C4, element_bytes=4, tag=5),
+    "start": protocol.encode_start(0xC5, 0xC6, tag=1),
+    "abort": protocol.encode_abort(tag=2),
+}
+
+
+async def recover(line, *, wait):
+    """Bring the port back to the start of a frame: by its timeout, or by RESYNC at once."""
+    if wait:
+        await line.idle(TIMEOUT + 200)
+    else:
+        await line.send(protocol.RESYNC)
+        await line.idle(150)
+
+
+async def still_answers(line, tag):
+    machine_state = await line.ask(protocol.encode_status(tag=tag))
+    assert machine_state == Reply(tag=tag, kind=Kind.IDLE)
+
+
+@pytest.mark.parametrize("wait", [True, False], ids=["timeout", "resync"])
+@pytest.mark.parametrize("name", REQUESTS)
+def test_every_damaged_byte(name, wait):
+    """No damaged request has an effect, and the next good one is answered."""
+    machine, request = HostMachine(), REQUESTS[name]
+
+    async def script(line):
+        for at in range(len(request)):
+            for flip in (1 << line.rng.randrange(8), line.rng.randrange(1, 256)):
+                bad = bytearray(request)
+                bad[at] ^= flip
+                line.replies.clear()
+                await line.send(bad)
+                await recover(line, wait=wait)
+                assert all(reply.reason is Reason.DAMAGED for reply in line.replies)
+                await still_answers(line, at)
+        assert machine.effects == []
+
+    run(script, machine)
+
+
+def test_a_damaged_payload_is_reported_and_costs_nothing_else():
+    """A good request may follow the reply to a damaged one at once."""
+    machine, request = HostMachine(), REQUESTS["write"]
+
+    async def script(line):
+        for at in range(2, len(request)):
+            bad = bytearray(request)
+            bad[at] ^= 1 << line.rng.randrange(8)
+            reply = await line.ask(bad)
+            assert reply == Reply(tag=12, kind=Kind.REJECTED, reason=Reason.DAMAGED)
+            await still_answers(line, at)
+        assert machine.effects == []
+
+    run(script, machine)
+
+
+@pytest.mark.parametrize("wait", [True, False], ids=["timeout", "resync"])
+@pytest.mark.parametrize("name", REQUESTS)
+def test_every_cut(name, wait):
+    machine, request = HostMachine(), REQUESTS[name]
+
+    async def script(line):
+        for length in range(len(request)):
+            await line.send(request[:length])
+            await recover(line, wait=wait)
+            await still_answers(line, length)
+        assert machine.effects == []
+
+    run(script, machine)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_garbage_then_a_good_request(seed):
+    machine = HostMachine()
+
+    async def script(line):
+        for number in range(16):
+            garbage = bytes(line.rng.choice([protocol.SYNC, line.rng.randrange(256)])
+                            for _ in range(line.rng.randrange(1, 60)))
+            await line.send(garbage)
+            await recover(line, wait=number % 2)
+            assert all(reply.reason is Reason.DAMAGED for reply in line.replies)
+            await still_answers(line, number)
+        assert machine.effects == []
+
+    run(script, machine, seed=seed)
+
+
+def test_a_frame_lives_exactly_as_long_as_the_timeout():
+    """A byte accepted TIMEOUT cycles after SYNC still counts; one cycle later it does not."""
+    machine, request = HostMachine(), protocol.encode_start(1, 2)
+
+    async def script(line):
+        for late in (0, 1):
+            await line.send(request[:1], gap=0)
+            await line.idle(TIMEOUT - len(request) + 1 + late)
+            await line.send(request[1:], gap=0)
+            await line.idle(200)
+            assert machine.effects == [("start", 1, 2)]
+        await still_answers(line, 9)
+
+    run(script, machine)
+
+
+def test_a_read_that_is_never_answered():
+    machine = HostMachine(latency=0)
+
+    async def script(line):
+        await line.send(protocol.encode_read(Space.BANKS, 0, element_bytes=1))
+        await line.idle(TIMEOUT + 5)
+        assert line.replies == []
+        await still_answers(line, 1)
+
+    run(script, machine)
+
+
+def test_a_slow_host_gets_its_reply():
+    """A reply may take far longer than the timeout."""
+    machine = HostMachine()
+
+    async def script(line):
+        request = protocol.encode_read(Space.BANKS, 0x10, element_bytes=4, tag=1)
+        reply = await line.ask(request)
+        assert reply.elements(4) == [0xA5000010, 0xA5000011]
+
+    run(script, machine, ready=0.01)
+
+
+@pytest.mark.parametrize("request_bytes, cycles", [
+    (protocol.encode_status(), 2),
+    (protocol.encode_start(0, 0), 2),
+    (protocol.encode_write(Space.BANKS, 0, [0] * 8, element_bytes=1), 10),
+    (protocol.encode_read(Space.BANKS, 0, element_bytes=1), 10 + 8 * (1 + 3)),
+    (protocol.encode_read(Space.BANKS, 0, element_bytes=8), 10 + 1 * (1 + 3)),
+])
+def test_cycles_from_request_to_reply(request_bytes, cycles):
+    machine = HostMachine(latency=3)
+
+    async def script(line):
+        await line.send(request_bytes, gap=0)
+        waited, valid = 0, 0
+        while not valid:
+            *_, valid = await line.ctx.tick().sample(line.dut.o.valid)
+            waited += 1
+        assert waited == cycles
+
+    run(script, machine)
+
+
+@pytest.mark.parametrize("timeout", [31, (1 << 30) + 1])
+def test_timeout_is_checked(timeout):
+    message = rf"^timeout_cycles must be 32 to 1073741824, not {timeout}$"
+    with pytest.raises(ValueError, match=message):
+        HostPort(timeout_cycles=timeout)
+
+
+def test_serial_host_in_icarus(tmp_path):
+    """Generated Verilog of port and UART, host clocks 2 % off, requests without waiting."""
+    source = tmp_path / "serial_host.v"
+    source.write_text(verilog.convert(SerialHost(clock_hz=1e6, baud=1e5), name="serial_host",
+                                      emit_src=False, strip_internal_attrs=True))
+    runner = get_runner("icarus")
+    # Under the runner's -g2012 declared initial values do not trigger "always @*", and the port's
+    # idle state would never be evaluated.
+    runner.build(sources=[source], hdl_toplevel="serial_host", build_dir=tmp_path / "build",
+                 timescale=("1ns", "1ps"), always=True, build_args=["-g2005"])
+    runner.test(hdl_toplevel="serial_host", test_module="celosia_sim.benches.host_port", seed=1)

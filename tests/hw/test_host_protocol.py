@@ -1,0 +1,133 @@
+"""Frames of the host port: encoding, decoding, and what is refused."""
+
+import random
+
+import pytest
+
+from celosia_hw import host_protocol as protocol
+from celosia_hw.host_protocol import Decoder, Kind, Reason, Reply
+from celosia_hw.isa import ArrayConfig, Space
+
+
+def test_crc_is_the_catalogued_one():
+    assert protocol.crc16(b"123456789") == 0x6F91
+    data = bytes(range(40))
+    assert protocol.crc16(data + protocol.crc16(data).to_bytes(2, "little")) == 0
+
+
+def test_frames_byte_by_byte():
+    """Layout of a write and of a start, written out by hand."""
+    write = protocol.encode_write(Space.WEIGHTS, 0x12344, [0x1122, -2, 3, 4], element_bytes=2,
+                                  tag=9)
+    assert write[:13] == bytes.fromhex("c5 95 2211 feff 0300 0400 442321")
+    start = protocol.encode_start(3, 250, tag=1)
+    assert start[:5] == bytes([0xC5, 0x19, 3, 250, 0])
+    assert len(write) == protocol.LONG_REQUEST_BYTES == 15
+    assert len(start) == 7
+
+
+@pytest.mark.parametrize("element_bytes", [1, 2, 4])
+@pytest.mark.parametrize("address, count", [(0, 16), (3, 21), (5, 2), (8, 8), (7, 0), (1, 1)])
+def test_a_run_is_covered_once_and_in_order(element_bytes, address, count):
+    places = []
+    for at, elements, size in protocol.split_run(address, count, element_bytes):
+        assert elements * size == protocol.DATA_BYTES
+        assert at % elements == 0
+        places += range(at, at + elements)
+    assert places == list(range(address, address + count))
+
+
+def test_a_run_of_writes_has_few_frames():
+    frames = protocol.encode_write_run(Space.BANKS, 6, list(range(20)), element_bytes=1, tag=14)
+    assert len(frames) == 2 + 2 + 2
+    assert [frame[1] >> 4 for frame in frames] == [14, 15, 0, 1, 2, 3]
+
+
+def test_eight_bytes_take_eighteen_byte_times():
+    """The rate that docs/host-port.md gives."""
+    assert len(protocol.paced(protocol.encode_write(Space.BANKS, 0, [0], element_bytes=8))) == 18
+    assert len(protocol.paced(protocol.encode_read(Space.BANKS, 0, element_bytes=8))) == 18
+
+
+def test_element_bytes_of_the_spaces():
+    array = ArrayConfig(lanes=16)
+    assert protocol.memory_element_bytes(Space.BANKS, array) == 1
+    assert protocol.memory_element_bytes(Space.WEIGHTS, array) == 2
+    assert protocol.memory_element_bytes(Space.ROWS, array) == 4
+    wide = ArrayConfig(lanes=16, weight_bits=9, activation_bits=9)
+    assert protocol.memory_element_bytes(Space.BANKS, wide) == 2
+    assert protocol.memory_element_bytes(Space.WEIGHTS, wide) == 4
+    assert all(protocol.memory_element_bytes(space, array) in (1, 2, 4) for space in Space)
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda: protocol.encode_write(Space.BANKS, 8, [0] * 7, element_bytes=1),
+     r"^elements must be 8 of 1 bytes, not 7$"),
+    (lambda: protocol.encode_write(Space.BANKS, 4, [0] * 8, element_bytes=1),
+     r"^address must be a multiple of 8 for elements of 1 bytes, not 4; move single elements "
+     r"with element_bytes=8$"),
+    (lambda: protocol.encode_write(Space.BANKS, 0, [256] + [0] * 7, element_bytes=1),
+     r"^element must be -128 to 255, not 256$"),
+    (lambda: protocol.encode_read(Space.BANKS, 1 << 20, element_bytes=8),
+     r"^address must be 0 to 1048575, not 1048576$"),
+    (lambda: protocol.encode_read(Space.BANKS, 0, element_bytes=3),
+     r"^element_bytes must be 1, 2, 4 or 8, not 3$"),
+    (lambda: protocol.encode_start(0, 256), r"^last must be 0 to 255, not 256$"),
+    (lambda: protocol.encode_status(tag=16), r"^tag must be 0 to 15, not 16$"),
+    (lambda: Reply(tag=0, kind=Kind.IDLE).elements(4),
+     r"^a reply of kind IDLE has no elements; check kind first$"),
+])
+def test_refusals(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def random_reply(rng):
+    kind = rng.choice(list(Kind))
+    if kind is Kind.REJECTED:
+        return Reply(tag=rng.randrange(16), kind=kind, reason=rng.choice(list(Reason)))
+    return Reply(tag=rng.randrange(16), kind=kind, saturated=rng.random() < 0.5,
+                 failed=rng.random() < 0.5, data=rng.randbytes(8) if kind is Kind.DATA else b"")
+
+
+def test_decoder_takes_any_cut():
+    rng = random.Random(1)
+    replies = [random_reply(rng) for _ in range(200)]
+    line, got, decoder = b"".join(reply.encode() for reply in replies), [], Decoder()
+    while line:
+        size = rng.randrange(1, 20)
+        got += decoder.feed(line[:size])
+        line = line[size:]
+    assert got == replies
+    assert decoder.skipped == 0
+
+
+def test_decoder_rejects_every_damaged_byte_and_finds_the_next_reply():
+    rng = random.Random(2)
+    good = [Reply(tag=number, kind=Kind.IDLE) for number in range(5)]
+    tail = b"".join(reply.encode() for reply in good)
+    for kind, data in ((Kind.DATA, rng.randbytes(8)), (Kind.RUNNING, b"")):
+        frame = Reply(tag=7, kind=kind, data=data).encode()
+        for at in range(len(frame)):
+            for flip in (1, 0x80, rng.randrange(1, 256)):
+                bad = bytearray(frame)
+                bad[at] ^= flip
+                decoder = Decoder()
+                assert decoder.feed(bytes(bad) + tail) == good
+                assert decoder.skipped == len(frame)
+
+
+def test_decoder_forgets_a_cut_reply():
+    decoder = Decoder()
+    assert decoder.feed(Reply(tag=1, kind=Kind.DATA, data=bytes(8)).encode()[:6]) == []
+    decoder.clear()
+    assert decoder.feed(Reply(tag=2, kind=Kind.IDLE).encode()) == [Reply(tag=2, kind=Kind.IDLE)]
+    assert decoder.skipped == 6
+
+
+def test_elements_of_a_reply():
+    reply = Reply(tag=0, kind=Kind.DATA, data=bytes([0xFF, 1, 2, 3, 4, 5, 6, 0x80]))
+    assert reply.elements(1, signed=True) == [-1, 1, 2, 3, 4, 5, 6, -128]
+    assert reply.elements(2) == [0x01FF, 0x0302, 0x0504, 0x8006]
+    assert reply.elements(4) == [0x030201FF, 0x80060504]
+    assert reply.elements(8) == [0x030201FF]

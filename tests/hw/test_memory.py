@@ -1,0 +1,109 @@
+# amaranth: UnusedElaboratable=no
+"""Memories: latency, slots, zeros at start; SPRAM blocks behave as inferred memory does."""
+
+import random
+
+import pytest
+from amaranth.back import rtlil, verilog
+from cocotb_tools.runner import get_runner
+
+from celosia_hw.memory import TableMemory, WeightMemory
+from celosia_sim import cells
+from celosia_sim.pysim import run
+
+
+@pytest.mark.parametrize("output_register", [False, True])
+def test_weight_memory(output_register):
+    rng = random.Random(5)
+    dut = WeightMemory(37, 3, 12, output_register=output_register)
+    assert dut.latency == 1 + output_register
+    model = {(row, slot): 0 for row in range(37) for slot in range(3)}
+
+    async def bench(ctx):
+        for _ in range(200):
+            at = rng.randrange(37), rng.randrange(3)
+            model[at] = rng.getrandbits(12)
+            ctx.set(dut.write_enable, 1)
+            ctx.set(dut.write_row, at[0])
+            ctx.set(dut.write_slot, at[1])
+            ctx.set(dut.write_data, model[at])
+            await ctx.tick()
+        ctx.set(dut.write_enable, 0)
+        rows = [rng.randrange(37) for _ in range(100)]
+        for step in range(len(rows) + dut.latency):
+            if step >= dut.latency:
+                row = rows[step - dut.latency]
+                assert list(ctx.get(dut.read_data)) == [model[row, slot] for slot in range(3)]
+            ctx.set(dut.read_row, rows[min(step, len(rows) - 1)])
+            await ctx.tick()
+
+    run(dut, bench)
+
+
+@pytest.mark.parametrize("output_register", [False, True])
+def test_table_memory(output_register):
+    """Zeros at start; a word may be read one edge after its write, while others are written."""
+    rng = random.Random(6)
+    dut = TableMemory(50, 20, output_register=output_register)
+    assert dut.latency == 1 + output_register
+    model = [0] * 50
+
+    async def bench(ctx):
+        expected = []
+        last_written = 0
+        for step in range(400):
+            if step >= dut.latency:
+                assert ctx.get(dut.read_data) == expected[step - dut.latency], step
+            read = rng.choice([last_written, rng.randrange(50)])
+            write = rng.choice([address for address in range(50) if address != read])
+            enable, word = rng.randrange(2), rng.getrandbits(20)
+            expected.append(model[read])
+            ctx.set(dut.read_address, read)
+            ctx.set(dut.write_address, write)
+            ctx.set(dut.write_enable, enable)
+            ctx.set(dut.write_data, word)
+            await ctx.tick()
+            if enable:
+                model[write], last_written = word, write
+
+    run(dut, bench)
+
+
+@pytest.mark.parametrize("kind", ["bram", "spram"])
+@pytest.mark.parametrize("output_register", [False, True])
+@pytest.mark.parametrize(("rows", "words"), [(16384, 4), (300, 2), (64, 1)])
+def test_weight_memory_verilog(tmp_path, kind, output_register, rows, words):
+    dut = WeightMemory(rows, words, 16, kind, output_register=output_register)
+    source = tmp_path / "weights.v"
+    source.write_text(verilog.convert(dut, name="weights", emit_src=False,
+                                      strip_internal_attrs=True))
+    assert source.read_text().count("  SB_SPRAM256KA ") == (words if kind == "spram" else 0)
+    runner = get_runner("icarus")
+    runner.build(sources=[cells.ice40(), source], hdl_toplevel="weights",
+                 build_dir=tmp_path / "build", build_args=list(cells.ICARUS_ARGS),
+                 timescale=("1ns", "1ps"), always=True)
+    runner.test(hdl_toplevel="weights", test_module="celosia_sim.benches.weight_memory",
+                build_dir=tmp_path / "build", seed=2,
+                extra_env={"ROWS": str(rows), "WORDS": str(words), "WORD_BITS": "16",
+                           "LATENCY": str(dut.latency)})
+
+
+@pytest.mark.parametrize(("depth", "width", "forced"), [(64, 16, True), (63, 16, False)])
+def test_block_memory_is_forced_from_1024_bits(depth, width, forced):
+    assert ('ram_style "block"' in rtlil.convert(TableMemory(depth, width))) == forced
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda: WeightMemory(64, 4, 16, "flash"), "kind must be one of bram, spram, not 'flash'"),
+    (lambda: WeightMemory(1, 4, 16), "rows must be at least 2, not 1"),
+    (lambda: WeightMemory(64, 0, 16), "words must be at least 1, not 0"),
+    (lambda: WeightMemory(20000, 4, 16, "spram"),
+     "rows must be at most 16384 for kind 'spram', not 20000"),
+    (lambda: WeightMemory(64, 4, 12, "spram"), "word_bits must be 16 for kind 'spram', not 12"),
+    (lambda: TableMemory(1, 8), "depth must be at least 2, not 1"),
+    (lambda: TableMemory(8, 0), "width must be at least 1, not 0"),
+])
+def test_rejects(make, message):
+    with pytest.raises(ValueError) as caught:
+        make()
+    assert str(caught.value) == message

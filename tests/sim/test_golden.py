@@ -1,0 +1,318 @@
+"""The golden model against a slow reference in Python integers and fractions."""
+
+from dataclasses import replace
+from fractions import Fraction
+from itertools import product
+
+import numpy as np
+import pytest
+
+from celosia.graph import Add, AvgPool, Conv, Graph, MaxPool, Relu, Reshape
+from celosia.passes import optimise
+from celosia.qgraph import Pool, QGraph, QNode, QTensor
+from celosia.quantise import quantise
+from celosia_sim import golden
+from celosia_sim.golden import model
+from celosia_sim.golden.linear import exact_sums, weight_operand
+
+RNG = np.random.default_rng
+
+
+def exponent_of(values: list[Fraction], smallest: int) -> int:
+    """Return the largest floor(log2 abs v), at least ``smallest``."""
+    result = smallest
+    for value in values:
+        while abs(value) >= Fraction(2) ** (result + 1):
+            result += 1
+    return result
+
+
+def units(mantissas: dict, exponent: int, bits: int) -> dict:
+    return {at: m * Fraction(2) ** (exponent - bits + 2) for at, m in mantissas.items()}
+
+
+def reference_input(tensor: QTensor, image: np.ndarray) -> tuple[dict, int, bool]:
+    values = {at: Fraction(float(np.float32(v)))
+              for at, v in np.ndenumerate(image.reshape(tensor.shape))}
+    static = tensor.static_exponent is not None
+    exponent = tensor.static_exponent if static else exponent_of(list(values.values()),
+                                                                 tensor.exponent_min)
+    limit = 2 ** (tensor.bits - 1) - 1
+    rounded = {at: round(v / Fraction(2) ** (exponent - tensor.bits + 2))
+               for at, v in values.items()}
+    clipped = {at: max(-limit, min(limit, m)) for at, m in rounded.items()}
+    return clipped, exponent, static and clipped != rounded
+
+
+def reference_sums(graph: QGraph, node: QNode, stored: dict) -> tuple[dict, list[int]]:
+    """Return A + B + R by (row, y, x), and the exponents S_k of their units."""
+    x, e_x = stored[node.input]
+    source, geometry = graph.tensors[node.input], node.geometry
+    (kh, kw), (sy, sx), (dy, dx) = geometry.kernel, geometry.stride, geometry.dilation
+    top, left, bottom, right = geometry.padding
+    height = (source.shape[1] + top + bottom - (kh - 1) * dy - 1) // sy + 1
+    width = (source.shape[2] + left + right - (kw - 1) * dx - 1) // sx + 1
+    matrix = node.matrix.toarray()
+    scales = [int(sw) + e_x - source.bits + 2 for sw in node.sw]
+    sums = {}
+    for k, py, px in product(range(len(matrix)), range(height), range(width)):
+        total = 0
+        for column in np.flatnonzero(matrix[k]):
+            c, ky, kx = column // (kh * kw), column // kw % kh, column % kw
+            at = (int(c), py * sy + int(ky) * dy - top, px * sx + int(kx) * dx - left)
+            total += int(matrix[k, column]) * x.get(at, 0)
+        assert abs(total) <= 2 ** (graph.acc_bits - 2) - 1
+        total += round(int(node.bias[k]) * Fraction(2) ** (int(node.sb[k]) - scales[k]))
+        if node.residual is not None:
+            m_r, e_r = stored[node.residual]
+            s_r = e_r - graph.tensors[node.residual].bits + 2
+            limit = 2 ** (graph.acc_bits - 3) - 1
+            r = round(m_r[k, py, px] * Fraction(2) ** (s_r - scales[k]))
+            total += max(-limit, min(limit, r))
+        assert abs(total) < 2 ** (graph.acc_bits - 1)
+        sums[k, py, px] = total
+    return sums, scales
+
+
+def reference_pool(sums: dict, pool: Pool | None) -> dict:
+    if pool is None:
+        return sums
+    (kh, kw), (sy, sx) = pool.window, pool.stride
+    pooled = {}
+    for k, y, x in sums:
+        window = [(k, y * sy + i, x * sx + j) for i in range(kh) for j in range(kw)]
+        if all(at in sums for at in window):
+            pooled[k, y, x] = max(sums[at] for at in window)
+    return pooled
+
+
+def reference(graph: QGraph, image: np.ndarray) -> tuple[dict, bool]:
+    """Return (mantissas by index, exponent) of every stored tensor, and the saturated flag."""
+    m, exponent, saturated = reference_input(graph.tensors[graph.input], image)
+    stored = {graph.input: (m, exponent)}
+    for node in graph.nodes:
+        sums, scales = reference_sums(graph, node, stored)
+        if node.relu:
+            sums = {at: max(v, 0) for at, v in sums.items()}
+        values = {at: v * Fraction(2) ** scales[at[0]]
+                  for at, v in reference_pool(sums, node.pool).items()}
+        target = graph.tensors[node.output]
+        if node.keep:
+            exponent = stored[node.input][1]
+        elif target.static_exponent is not None:
+            exponent = target.static_exponent
+        else:
+            exponent = min(exponent_of(list(values.values()), target.exponent_min), 15)
+        limit = 2 ** (target.bits - 1) - 1
+        rounded = {at: round(v / Fraction(2) ** (exponent - target.bits + 2))
+                   for at, v in values.items()}
+        m = {at: max(-limit, min(limit, v)) for at, v in rounded.items()}
+        saturated |= m != rounded
+        stored[node.output] = (m, exponent)
+    return stored, saturated
+
+
+def compare(graph: QGraph, x: np.ndarray) -> golden.GoldenResult:
+    """Assert that golden model and reference agree on every bit; return the golden result."""
+    got = golden.run(graph, x)
+    for i, image in enumerate(x):
+        stored, saturated = reference(graph, image)
+        assert set(got.mantissas) == set(got.exponents) == set(stored) == set(graph.tensors)
+        for name, (m, exponent) in stored.items():
+            assert got.exponents[name][i] == exponent, name
+            assert got.mantissas[name].shape[1:] == graph.tensors[name].shape
+            assert dict(np.ndenumerate(got.mantissas[name][i])) == m, name
+        assert got.saturated[i] == saturated
+    return got
+
+
+def conv(name: str, source: str, seed: int, rows: int, own: int, kernel: tuple[int, int],
+         scale: float = 1.0, bias: bool = True, density: float = 0.6, **fields) -> Conv:
+    """Return a random sparse convolution; row 1 (if any) has no weight and no bias."""
+    rng = RNG(seed)
+    weight = rng.normal(size=(rows, own, *kernel)) * scale
+    weight *= rng.random(weight.shape) < density
+    offset = rng.normal(size=rows) * scale * 0.3
+    if rows > 1:
+        weight[1] = offset[1] = 0
+    return Conv(name=name, input=source, weight=weight, bias=offset if bias else None, **fields)
+
+
+def network(nodes: list, shape: tuple[int, int, int] = (5, 7, 9), **options) -> QGraph:
+    draft = Graph(nodes=tuple(nodes), input="x", input_map=shape, input_shape=shape,
+                  output=nodes[-1].name, output_shape=())
+    graph = optimise(replace(draft, output_shape=draft.shapes[draft.output]))
+    return quantise(graph, **options)
+
+
+def images(count: int, shape: tuple[int, int, int] = (5, 7, 9), scale: float = 1.0,
+           seed: int = 9) -> np.ndarray:
+    return (RNG(seed).normal(size=(count, *shape)) * scale).astype(np.float32)
+
+
+def odd_nodes() -> list:
+    return [conv("a", "x", 1, 6, 5, (3, 2), stride=(2, 1), padding=(1, 0, 2, 1), bias=False),
+            Relu(name="r", input="a"),
+            conv("depthwise", "r", 2, 6, 1, (3, 3), groups=6, dilation=(1, 2),
+                 padding=(1, 2, 1, 2)),
+            conv("grouped", "depthwise", 3, 9, 2, (1, 1), groups=3),
+            MaxPool(name="p", input="grouped", pool=Pool(window=(2, 3), stride=(2, 3))),
+            Relu(name="r2", input="p"),
+            Reshape(name="f", input="r2", shape=(54, 1, 1)),
+            conv("fc", "f", 4, 4, 54, (1, 1), kind="linear")]
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"weight_bits": 4, "activation_bits": 9}, {"weight_bits": 9, "activation_bits": 4},
+    {"acc_bits": 32}, {"sparse": False},
+    {"exponents": "static", "calibration": images(3, scale=0.5, seed=3)}],
+    ids=["default", "w4 a9", "w9 a4", "acc 32", "dense", "static"])
+def test_odd_network(options: dict) -> None:
+    graph = network(odd_nodes(), **options)
+    assert [node.name for node in graph.nodes] == ["a", "depthwise", "grouped", "fc"]
+    compare(graph, images(3))
+
+
+def residual_nodes(scale: float) -> list:
+    return [conv("a", "x", 1, 5, 5, (3, 3), padding=(1, 1, 1, 1), scale=scale),
+            conv("b", "a", 2, 5, 5, (1, 1), scale=1 / scale),
+            Add(name="sum", left="x", right="b"),
+            Relu(name="relu", input="sum"),
+            Add(name="again", left="relu", right="relu"),
+            Add(name="wide", left="again", right="a")]
+
+
+@pytest.mark.parametrize("scale", [2.0**-9, 0.1, 1.0, 30.0, 2.0**10])
+def test_residuals_of_very_different_exponents(scale: float) -> None:
+    graph = network(residual_nodes(scale))
+    assert [(n.name, n.residual) for n in graph.nodes] == [
+        ("a", None), ("b", "x"), ("again", "b"), ("wide", "a")]
+    compare(graph, images(2))
+
+
+def test_a_residual_operand_saturates_alone() -> None:
+    """R far above what the accumulator holds is cut at 2^(W-3) - 1; the mantissa is not clipped."""
+    nodes = [conv("a", "x", 1, 5, 5, (1, 1), scale=2.0**9, bias=False),
+             conv("b", "x", 2, 5, 5, (1, 1), scale=2.0**-12, bias=False),
+             Add(name="s", left="a", right="b")]
+    graph = network(nodes)
+    result = compare(graph, images(2))
+    s_r = result.exponents["a"] - 6
+    scale = graph.nodes[1].sw.max() + result.exponents["x"] - 6
+    assert (s_r - scale > graph.acc_bits - 3).all()
+
+
+def test_zero_largest_and_tiny_inputs() -> None:
+    graph = network(odd_nodes())
+    x = images(6)
+    x[0] = 0
+    x[1], x[2] = 65535.996, -65535.996
+    x[3] *= 1e-9
+    x[4] = np.float32(2.0**-149)
+    x[5, 0, 0, 0] = 65504
+    result = compare(graph, x)
+    assert result.exponents["x"][[0, 4]].tolist() == [graph.tensors["x"].exponent_min] * 2
+    assert not result.mantissas["x"][0].any()
+    assert result.exponents["x"][1] == 15
+
+
+@pytest.mark.parametrize(("scale", "clamp"), [(2.0**9, 15), (2.0**-9, -16)])
+def test_a_chain_reaches_the_clamps(scale: float, clamp: int) -> None:
+    nodes = [conv(f"c{i}", f"c{i - 1}" if i else "x", i, 5, 5, (1, 1), scale=scale, bias=False)
+             for i in range(4)]
+    result = compare(network(nodes), images(2))
+    assert (result.exponents["c3"] == clamp).all()
+    assert result.saturated.all() == (clamp == 15)
+    assert result.mantissas["c3"].any() == (clamp == 15)
+
+
+def test_average_and_select_nodes() -> None:
+    nodes = [conv("a", "x", 1, 5, 5, (1, 1)),
+             MaxPool(name="overlapping", input="a", pool=Pool(window=(3, 3), stride=(2, 1))),
+             Relu(name="relu", input="overlapping"),
+             AvgPool(name="mean", input="relu", window=(2, 3), stride=(1, 2), divisor=6,
+                     padding=(1, 0, 0, 1)),
+             MaxPool(name="cut", input="a", pool=Pool(window=(4, 5), stride=(4, 5))),
+             conv("b", "cut", 5, 5, 5, (1, 1)),
+             conv("c", "mean", 6, 5, 5, (3, 3)),
+             Add(name="sum", left="c", right="b")]
+    graph = network(nodes)
+    assert [(n.name, n.kind, n.keep) for n in graph.nodes] == [
+        ("a", "conv", False), ("overlapping", "select", True), ("mean", "average", False),
+        ("cut", "select", True), ("b", "conv", False), ("c", "conv", False)]
+    result = compare(graph, images(2))
+    assert (result.exponents["cut"] == result.exponents["a"]).all()
+    pooled = result.mantissas["a"][:, :, :4, :5].max(axis=(2, 3))
+    assert (result.mantissas["cut"][..., 0, 0] == pooled).all()
+
+
+@pytest.mark.parametrize("bits", [4, 8, 9])
+def test_a_network_that_only_selects_loses_nothing(bits: int) -> None:
+    graph = network([Relu(name="r", input="x")], weight_bits=bits, activation_bits=bits)
+    result = compare(graph, images(2))
+    assert (result.mantissas["r"] == np.maximum(result.mantissas["x"], 0) << 16 - bits).all()
+    assert (result.exponents["r"] == result.exponents["x"]).all()
+
+
+def test_static_exponents_clip_and_say_so() -> None:
+    graph = network(odd_nodes(), exponents="static", calibration=images(4, scale=0.25))
+    x = np.concatenate([images(1, scale=0.02), images(1, scale=8.0)])
+    result = compare(graph, x)
+    assert result.saturated.tolist() == [False, True]
+    assert golden.input_saturated(graph, x).tolist() == [False, True]
+    assert {t.name: t.static_exponent for t in graph.tensors.values()} == {
+        name: e[1] for name, e in result.exponents.items()}
+
+
+def test_quantise_input_is_what_run_stores() -> None:
+    graph = network(odd_nodes())
+    m, exponents = golden.quantise_input(graph, images(3))
+    result = golden.run(graph, images(3))
+    assert (m == result.mantissas["x"]).all()
+    assert (exponents == result.exponents["x"]).all()
+    assert m.dtype == exponents.dtype == np.int32
+
+
+def test_chunks_and_dropped_tensors_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = network(residual_nodes(1.0))
+    whole = golden.run(graph, images(7))
+    monkeypatch.setattr(model, "CHUNK", 2 * max(model._operand_elements(graph)))
+    parts = golden.run(graph, images(7), keep_tensors=False)
+    assert list(parts.mantissas) == [graph.output]
+    assert (parts.mantissas[graph.output] == whole.mantissas[graph.output]).all()
+    assert (parts.saturated == whole.saturated).all()
+    for name, exponents in whole.exponents.items():
+        assert (parts.exponents[name] == exponents).all()
+
+
+def test_no_images_give_an_empty_result() -> None:
+    graph = network(odd_nodes())
+    assert golden.run(graph, images(0)).mantissas["fc"].shape == (0, 4, 1, 1)
+
+
+@pytest.mark.parametrize("density", [0.02, 0.9])
+@pytest.mark.parametrize("rows", [40, 6000])
+def test_sums_are_exact_in_every_form_of_the_weights(rows: int, density: float) -> None:
+    """Below and above 2^24, where single precision stops; dense and sparse."""
+    weight = RNG(1).integers(64, 128, (3, rows, 1, 1)) * (RNG(2).random((3, rows, 1, 1)) < density)
+    layer = Conv(name="a", input="x", weight=weight.astype(np.float64), bias=None)
+    node = network([layer], (rows, 1, 1)).nodes[0]
+    m = RNG(3).integers(100, 128, (4, rows, 1, 1))
+    sums = exact_sums(m, weight_operand(node, 8), node.geometry)
+    wanted = m[:, :, 0, 0] @ node.matrix.toarray().astype(np.int64).T
+    assert (sums[:, :, 0, 0] == wanted).all()
+    assert (wanted.max() > 1 << 24) == (rows == 6000 and density == 0.9)
+
+
+@pytest.mark.parametrize(("x", "message"), [
+    (np.zeros((2, 5, 7, 8)), r"^x: the input must have the shape \(N, 5, 7, 9\), not "
+                             r"\(2, 5, 7, 8\)$"),
+    (np.float32(1), r"^x: the input must have the shape \(N, 5, 7, 9\), not \(\)$"),
+    (np.where(np.arange(630).reshape(2, 5, 7, 9) == 400, np.nan, 0),
+     "^x: image 1 of the input holds values that are not finite in float32$"),
+    (np.full((1, 5, 7, 9), 1e39), "^x: image 0 of the input holds values that are not finite"),
+    (np.full((1, 5, 7, 9), -65536.0), "^x: image 0 of the input needs the block exponent 16, "
+                                      "above 15; scale the input down$")])
+def test_inputs_that_are_refused(x: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        golden.run(network(odd_nodes()), x)

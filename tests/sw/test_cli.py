@@ -1,0 +1,250 @@
+"""The command line on small networks: what it prints, what it refuses, and its exit status."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import celosia
+from celosia.cli import app
+from celosia.compare import compare
+
+SHAPE = (1, 7, 9)
+
+
+class Small(torch.nn.Module):
+    """Two layers on a 7 x 9 map, most weights zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.conv = torch.nn.Conv2d(1, 5, 3, padding=1)
+        self.fc = torch.nn.Linear(5 * 7 * 9, 4)
+        with torch.no_grad():
+            self.fc.weight[torch.rand(self.fc.weight.shape) < 0.8] = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(torch.relu(self.conv(x)).flatten(1))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with model.pt2, x.npy (6 inputs) and net.celo."""
+    path = tmp_path_factory.mktemp("cli")
+    x = np.random.default_rng(3).normal(size=(6, *SHAPE)).astype(np.float32)
+    np.save(path / "x.npy", x)
+    model = Small().eval()
+    torch.export.save(torch.export.export(model, (torch.from_numpy(x[:1]),)), path / "model.pt2")
+    celosia.compile(model, x[:1]).save(path / "net.celo")
+    return path
+
+
+def invoke(*arguments: object, status: int = 0):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == status, result.output
+    return result
+
+
+def answer(*arguments: object) -> dict:
+    """Return the one JSON object that a command prints, and prove that it is alone."""
+    result = invoke(*arguments, "--json")
+    assert result.stderr == ""
+    return json.loads(result.stdout)
+
+
+def refusal(*arguments: object) -> str:
+    """Return the one line on stderr of a command that ends with status 1, stdout empty."""
+    result = invoke(*arguments, status=1)
+    assert result.stdout == ""
+    assert result.stderr.startswith("celosia: ")
+    assert result.stderr.count("\n") == 1
+    return result.stderr
+
+
+COMMANDS = ("targets", "compile", "run", "verify", "compare", "build", "flash", "prune")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help(command: str) -> None:
+    assert "--json" in invoke(command, "--help").stdout
+
+
+def test_every_command_is_listed() -> None:
+    assert {command.name or command.callback.__name__
+            for command in app.registered_commands} == set(COMMANDS)
+
+
+def test_targets() -> None:
+    targets = {entry["name"]: entry for entry in answer("targets")["targets"]}
+    assert {"icebreaker", "ulx3s-85f", "hx8k", "ecp5-25f", "ecp5-85f"} <= set(targets)
+    assert targets["icebreaker"]["lanes"] == 16
+    assert targets["hx8k"]["board"] is None
+    assert "icebreaker" in invoke("targets").stdout
+
+
+def test_compile_reports_and_writes(folder: Path) -> None:
+    result = answer("compile", folder / "model.pt2", "--target", "icebreaker", "-o",
+                    folder / "again.celo")
+    program = celosia.load(folder / "again.celo")
+    assert [layer["name"] for layer in result["layers"]] == [x.name for x in program.layers]
+    assert result["predicted_cycles"] == program.predicted_cycles
+    assert result["nonzeros"] < sum(layer.weights for layer in program.layers) / 2
+    assert 0 < result["sparse_macs"] < result["dense_macs"]
+    assert result["weight_bytes"] > 2 * result["nonzeros"]
+    assert result["compression"] == 4 * (5 * 9 + 4 * 315) / result["weight_bytes"]
+    assert result["fits"] is True
+    assert all(entry["used"] <= entry["available"] for entry in result["memory"].values())
+    assert (folder / "again.celo").read_bytes() == (folder / "net.celo").read_bytes()
+
+
+def test_compile_dense_keeps_the_zeros(folder: Path) -> None:
+    result = answer("compile", folder / "model.pt2", "--dense")
+    assert result["nonzeros"] == 5 * 9 + 4 * 5 * 7 * 9
+    assert result["output"] is None
+
+
+def test_compile_static_and_lanes(folder: Path) -> None:
+    result = answer("compile", folder / "model.pt2", "--calibration", folder / "x.npy",
+                    "--exponents", "static", "--lanes", "8")
+    assert result["lanes"] == 8
+    assert all(tensor["exponent"] is not None for tensor in result["tensors"])
+
+
+def test_compile_table(folder: Path) -> None:
+    text = invoke("compile", folder / "model.pt2").stdout
+    for word in ("density", "cycles", "utilisation", "conv", "fc", "total", "weights"):
+        assert word in text
+
+
+def test_dump_after_goes_to_stderr(folder: Path) -> None:
+    result = invoke("compile", folder / "model.pt2", "--json", "--dump-after", "fuse_relu")
+    assert "# after fuse_relu" in result.stderr
+    json.loads(result.stdout)
+    assert "fuse_relu" in refusal("compile", folder / "model.pt2", "--dump-after", "nonsense")
+
+
+def test_run_golden(folder: Path) -> None:
+    result = answer("run", folder / "net.celo", "--input", folder / "x.npy", "-o",
+                    folder / "y.npz")
+    assert result["cycles"] is None
+    assert result["images"] == 6
+    assert result["seconds"] > 0
+    expected = celosia.run(celosia.load(folder / "net.celo"), np.load(folder / "x.npy"))
+    with np.load(folder / "y.npz") as archive:
+        assert set(archive) == {"mantissa", "exponent", "values", "saturated"}
+        assert np.array_equal(archive["mantissa"], expected.mantissa)
+        assert archive["values"].shape == (6, 4)
+        assert np.array_equal(archive["values"], archive["mantissa"] * 2.0 ** (
+            archive["exponent"][:, None] - 14))
+
+
+def test_run_agrees_with_float(folder: Path) -> None:
+    x = np.load(folder / "x.npy")
+    values = celosia.run(celosia.load(folder / "net.celo"), torch.from_numpy(x)).values
+    wanted = Small().eval()(torch.from_numpy(x)).detach().numpy()
+    assert np.abs(values - wanted).max() < 0.05 * np.abs(wanted).max()
+
+
+def test_compare(folder: Path) -> None:
+    result = answer("compare", folder / "net.celo")
+    program = celosia.load(folder / "net.celo")
+    dense = celosia.compile(Small().eval(), np.zeros((1, *SHAPE), np.float32), sparse=False)
+    assert [layer["cycles_dense"] for layer in result["layers"]] == [
+        layer.predicted_cycles for layer in dense.layers]
+    assert result["cycles_sparse"] == program.predicted_cycles < result["cycles_dense"]
+    assert result["cycles_bound"] <= result["cycles_sparse"]
+    macs = sum(layer.macs for layer in program.layers)
+    assert result["utilisation"] == macs / (program.lanes * program.predicted_cycles)
+    assert "speed-up" in invoke("compare", folder / "net.celo").stdout
+
+
+def test_compare_where_the_dense_network_does_not_fit() -> None:
+    """The baseline gets a deeper weight memory; its cycles are those of an array that has one."""
+    model = torch.nn.Linear(200, 20)
+    with torch.no_grad():
+        model.weight[torch.rand(20, 200) < 0.95] = 0
+    program = celosia.compile(model, np.zeros((1, 200), np.float32), target="hx8k")
+    assert compare(program).total.cycles_dense > 2 * program.predicted_cycles
+
+
+def test_flash_dry_run(folder: Path) -> None:
+    result = answer("flash", folder / "celosia.bin", "--board", "icebreaker", "--dry-run")
+    assert str(folder / "celosia.bin") in result["command"]
+    assert "no bitstream" in refusal("flash", folder / "celosia.bin")
+    assert "bare device" in refusal("flash", folder / "celosia.bin", "--board", "hx8k")
+
+
+def test_prune_a_function_of_a_module(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "small_net.py").write_text(
+        "import torch\n\ndef make():\n    torch.manual_seed(1)\n"
+        "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(63, 10))\n")
+    monkeypatch.chdir(folder)
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(40, *SHAPE)).astype(np.float32)
+    labels = rng.integers(0, 10, 40)
+    np.savez(folder / "data.npz", train_images=images, train_labels=labels, test_images=images,
+             test_labels=labels)
+    result = answer("prune", "small_net:make", "--rate", "0.75", "--data", folder / "data.npz",
+                    "--rounds", "2", "-o", folder / "pruned.pt2")
+    assert result["density"] == pytest.approx(0.25, abs=0.001)
+    assert 150 <= result["parameters"] <= 630 * 0.25 + 10
+    assert result["rounds"] == 2
+    assert 0 <= result["accuracy"] <= 1
+    again = answer("compile", folder / "pruned.pt2")
+    assert again["predicted_cycles"] == result["predicted_cycles"]
+    assert again["sparse_macs"] == result["macs"]
+    sys.modules.pop("small_net")
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (("compile", "missing.pt2"), "missing.pt2: no such file"),
+    (("compile", "net.celo"), "give a .pt2 file, lenet5"),
+    (("compile", "no_such_module:make"), "No module named 'no_such_module'"),
+    (("compile", "model.pt2", "--target", "virtex"), "unknown target 'virtex'"),
+    (("compile", "model.pt2", "--lanes", "5"), "lanes must be a power of two"),
+    (("compile", "model.pt2", "--exponents", "static"), "calibration"),
+    (("compile", "model.pt2", "--calibration", "model.pt2"), "model.pt2: "),
+    (("compile", "bad.pt2"), "bad.pt2: not a readable .pt2 file"),
+    (("run", "net.celo", "--input", "wrong.npy"), "takes (N, 1, 7, 9)"),
+    (("run", "net.celo", "--input", "nan.npy"), "element (2, 0, 0, 0) is nan"),
+    (("run", "net.celo", "--input", "none.npy"), "no inputs"),
+    (("run", "net.celo", "--input", "huge.npy"), "scale the input down"),
+    (("run", "net.celo", "--input", "object.npy"), "object.npy: not a .npy file of numbers"),
+    (("run", "net.celo", "--input", "x.npy", "--backend", "abacus"), "unknown backend 'abacus'"),
+    (("run", "net.celo", "--input", "x.npy", "--backend", "board:/dev/ttyUSB1"),
+     "not part of this release"),
+    (("run", "gone.celo", "--input", "x.npy"), "gone.celo"),
+    (("run", "x.npy", "--input", "x.npy"), "x.npy: not a Celosia program file"),
+    (("verify", "net.celo", "--input", "x.npy", "--backend", "golden"), "reference itself"),
+    (("run", "net.celo", "--input", "x.npy", "-o", "no/such/folder.npz"), "no/such"),
+    (("prune", "model.pt2", "-o", "p.pt2"), "no layers left to prune"),
+    (("prune", "lenet5", "-o", "p.pt2", "--method", "guess"), "unknown method 'guess'"),
+    (("prune", "lenet5", "-o", "p.pt2", "--data", "x.npy"), "train_images"),
+])
+def test_refusals(folder: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple,
+                  message: str) -> None:
+    monkeypatch.chdir(folder)
+    (folder / "bad.pt2").write_bytes(b"not a model")
+    bad = np.zeros((3, *SHAPE), np.float32)
+    bad[2, 0, 0, 0] = np.nan
+    arrays = {"wrong": np.zeros((2, 1, 9, 7), np.float32), "nan": bad,
+              "none": np.zeros((0, *SHAPE), np.float32),
+              "huge": np.full((1, *SHAPE), 1e6, np.float32),
+              "object": np.array([{}])}
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array, allow_pickle=True)
+    before = set(folder.iterdir())
+    assert message in refusal(*arguments)
+    assert set(folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("arguments", [
+    ("compile",), ("run", "net.celo"), ("frobnicate",), ("compile", "m.pt2", "--weight-bits", "3"),
+    ("targets", "--unknown"),
+])
+def test_wrong_usage_is_status_2(arguments: tuple) -> None:
+    assert invoke(*arguments, status=2).stdout == ""

@@ -1,0 +1,363 @@
+"""PyTorch models to float graphs: each operator against PyTorch, each refusal with its message."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from celosia.errors import ArgumentError, CelosiaError, CompileError
+from celosia.graph import Conv, Graph, Relu
+from celosia.passes import optimise
+from celosia.quantise import quantise
+from celosia_sim import golden
+
+torch = pytest.importorskip("torch")
+from torch import nn  # noqa: E402
+from torch.nn import functional as F  # noqa: E402
+from torch.nn.utils import parametrize, prune  # noqa: E402
+
+from celosia.frontend import import_model  # noqa: E402
+
+SHAPE = (1, 4, 8, 8)
+
+
+class Function(nn.Module):
+    """A module whose forward pass is a plain function."""
+
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+def quiet(function, *args, **kwargs):
+    """Call into torch.export with the warnings of its own code left out."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return function(*args, **kwargs)
+
+
+def example(shape: tuple[int, ...] = SHAPE) -> np.ndarray:
+    return np.zeros(shape, dtype=np.float32)
+
+
+def snr(model: nn.Module, graph: Graph, shape: tuple[int, ...], count: int = 4) -> float:
+    """Return the signal-to-noise ratio of the golden model against PyTorch, dB; 9-bit mantissas."""
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(count, *shape[1:])).astype(np.float32)
+    training = model.training
+    with torch.no_grad():
+        wanted = np.concatenate([model.eval()(torch.tensor(image[None])).numpy() for image in x])
+    model.train(training)
+    quantised = quantise(optimise(graph), weight_bits=9, activation_bits=9)
+    assert quantised.tensors[quantised.output].user_shape == wanted.shape[1:]
+    result = golden.run(quantised, x)
+    exponents = result.exponents[quantised.output].reshape(-1, *[1] * (wanted.ndim - 1))
+    got = np.ldexp(result.mantissas[quantised.output].reshape(wanted.shape).astype(float),
+                   exponents - 14)
+    noise = np.sum((got - wanted) ** 2)
+    return np.inf if noise == 0 else 10 * np.log10(np.sum(wanted.astype(float) ** 2) / noise)
+
+
+def randomise(model: nn.Module) -> nn.Module:
+    """Give BatchNorm layers statistics that are not the initial ones."""
+    for module in model.modules():
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            nn.init.uniform_(module.running_mean, -0.5, 0.5)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            if module.affine:
+                nn.init.uniform_(module.weight, 0.5, 2)
+                nn.init.uniform_(module.bias, -0.5, 0.5)
+    return model
+
+
+MODELS = {
+    "conv": lambda: nn.Conv2d(4, 6, (3, 2), stride=(2, 1), padding=(1, 0), dilation=(1, 2)),
+    "conv without bias": lambda: nn.Conv2d(4, 6, 1, bias=False),
+    "grouped": lambda: nn.Conv2d(4, 6, 3, groups=2),
+    "depthwise": lambda: nn.Conv2d(4, 8, 3, groups=4, padding="same"),
+    "even kernel": lambda: nn.Conv2d(4, 2, 4, padding="same"),
+    "zero padding": lambda: nn.Sequential(nn.ZeroPad2d((1, 0, 2, 1)), nn.Conv2d(4, 2, 3)),
+    "batch norm": lambda: nn.Sequential(nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6), nn.ReLU()),
+    "batch norm, not affine": lambda: nn.Sequential(
+        nn.Conv2d(4, 6, 3, bias=False), nn.BatchNorm2d(6, affine=False)),
+    "batch norm first": lambda: nn.Sequential(nn.BatchNorm2d(4), nn.Conv2d(4, 6, 3)),
+    "relu": lambda: nn.ReLU(),
+    "functional relu": lambda: Function(lambda x: F.relu_(x.clone())),
+    "clamp": lambda: Function(lambda x: torch.clamp(x, min=0)),
+    "max pool": lambda: nn.MaxPool2d((2, 3), stride=(3, 1)),
+    "average pool": lambda: nn.AvgPool2d(3, stride=2),
+    "average pool, padded": lambda: nn.AvgPool2d((2, 3), padding=(1, 1)),
+    "average pool, divisor": lambda: nn.AvgPool2d(2, divisor_override=3),
+    "adaptive": lambda: nn.AdaptiveAvgPool2d((2, 4)),
+    "adaptive to one": lambda: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                                             nn.Linear(4, 3)),
+    "mean": lambda: Function(lambda x: x.mean((-1, 2))),
+    "mean, kept": lambda: Function(lambda x: x.mean((2, 3), keepdim=True).squeeze(-1).squeeze(-1)),
+    "linear": lambda: nn.Sequential(nn.Flatten(), nn.Linear(256, 7), nn.BatchNorm1d(7), nn.ReLU(),
+                                    nn.Linear(7, 3, bias=False)),
+    "view": lambda: Function(lambda x: x.view(1, -1)),
+    "reshape": lambda: Function(lambda x: F.relu(x.reshape(x.size(0), 16, 16).reshape(1, 256))),
+    "add": lambda: Function(lambda x: F.relu(x) + F.max_pool2d(x, 1)),
+    "dropout": lambda: nn.Sequential(nn.Dropout(), nn.Identity(), nn.Conv2d(4, 3, 1),
+                                     nn.Dropout2d()),
+    "contiguous": lambda: Function(lambda x: x.contiguous().clone() + x.detach()),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_operators_compute_what_pytorch_computes(name: str) -> None:
+    torch.manual_seed(3)
+    model = randomise(MODELS[name]())
+    ratio = snr(model, import_model(model, example()), SHAPE)
+    assert ratio > 38, f"{ratio:.1f} dB"
+
+
+def test_weights_are_taken_as_they_are() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
+    graph = import_model(model, example((1, 3, 2, 2)))
+    weight = model[1].weight.detach().numpy().astype(np.float64)
+    assert (graph.nodes[1].weight[:, :, 0, 0] == weight).all()
+    assert graph.nodes[1].weight.dtype == graph.nodes[1].bias.dtype == np.float64
+    assert (optimise(graph).nodes[0].weight == weight.reshape(5, 3, 2, 2)).all()
+
+
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(4, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4)
+        self.conv2, self.bn2 = nn.Conv2d(4, 4, 3, padding=1, groups=4), nn.BatchNorm2d(4)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        y += x
+        return F.relu(y)
+
+
+class Network(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.block1, self.block2 = Residual(), Residual()
+        self.features = nn.Sequential(nn.Conv2d(4, 5, 3), nn.ReLU(), nn.MaxPool2d(2))
+        self.fc1 = nn.Linear(45, 10)
+
+    def forward(self, x):
+        x = self.features(self.block2(self.block1(x)))
+        return self.fc1(torch.flatten(x, 1))
+
+
+def network() -> Network:
+    torch.manual_seed(5)
+    return randomise(Network())
+
+
+NAMES = ["block1.conv1", "block1.conv2", "block2.conv1", "block2.conv2", "features.0", "fc1"]
+
+
+def test_a_network_keeps_the_names_the_user_knows() -> None:
+    model = network()
+    graph = import_model(model, example())
+    assert [n.name for n in graph.nodes if isinstance(n, Conv)] == NAMES
+    assert [n.name for n in graph.nodes if isinstance(n, Relu)] == [
+        "block1.relu", "block1.relu_2", "block2.relu", "block2.relu_2", "features.1"]
+    assert [n.name for n in optimise(graph).nodes] == NAMES
+    assert snr(model, graph, SHAPE) > 38
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    model = network()
+    model.block2.eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    modes = [module.training for module in model.modules()]
+    import_model(model, example())
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_every_form_of_a_model_gives_the_same_graph(tmp_path: Path) -> None:
+    model = network().eval()
+    program = quiet(torch.export.export, model, (torch.zeros(SHAPE),))
+    quiet(torch.export.save, program, tmp_path / "network.pt2")
+    batch = torch.export.Dim("batch")
+    dynamic = quiet(torch.export.export, model, (torch.zeros(2, *SHAPE[1:]),),
+                    dynamic_shapes=({0: batch},))
+    text = import_model(model, torch.zeros(SHAPE)).dump()
+    for form in (program, tmp_path / "network.pt2", str(tmp_path / "network.pt2"), dynamic):
+        assert import_model(form, example()).dump() == text
+
+
+class Mask(nn.Module):
+    def __init__(self, mask) -> None:
+        super().__init__()
+        self.register_buffer("mask", mask)
+
+    def forward(self, weight):
+        return weight * self.mask
+
+
+def test_pruned_weights_are_computed_once() -> None:
+    for parametrised in (False, True):
+        model = nn.Sequential(nn.Conv2d(4, 3, 3), nn.Flatten(), nn.Linear(108, 5))
+        for index in (0, 2):
+            if parametrised:
+                mask = (model[index].weight.detach().abs() > 0.05).float()
+                parametrize.register_parametrization(model[index], "weight", Mask(mask))
+            else:
+                prune.l1_unstructured(model[index], "weight", 0.5)
+        model(torch.zeros(SHAPE))
+        graph = import_model(model, example())
+        assert [n.name for n in graph.nodes] == ["0", "1", "2"]
+        for node, layer in ((graph.nodes[0], model[0]), (graph.nodes[2], model[2])):
+            wanted = layer.weight.detach().numpy().reshape(node.weight.shape)
+            assert (node.weight == wanted).all()
+            assert 0 < np.count_nonzero(node.weight) < node.weight.size
+        model(torch.ones(SHAPE))
+
+
+REFUSED = {
+    "relu6": (lambda: nn.Sequential(nn.ReLU6()), "0 (hardtanh): clamps to 0 ... 6, and the machine "
+              "has no upper clamp; replace it with ReLU and fine-tune the model"),
+    "clamp": (lambda: Function(lambda x: x.clamp(-1, 1)), "clamp (clamp): clamps to -1 ... "
+              "1, and the machine clamps at zero only; replace it with ReLU"),
+    "max pool padding": (lambda: nn.Sequential(nn.MaxPool2d(3, 2, 1)), "0 (max_pool2d): padding "
+                         "(1, 1) is not supported; use padding=0, or a convolution of stride 2"),
+    "max pool dilation": (lambda: nn.Sequential(nn.MaxPool2d(2, dilation=2)), "0 (max_pool2d): "
+                          "dilation (2, 2) is not supported; use dilation=1"),
+    "max pool ceil": (lambda: nn.Sequential(nn.MaxPool2d(3, 2, ceil_mode=True)), "0 (max_pool2d): "
+                      "ceil_mode=True is not supported; use ceil_mode=False"),
+    "max pool indices": (lambda: Function(lambda x: F.max_pool2d(x, 2, return_indices=True)[1]),
+                         "max_pool2d (max_pool2d): its second result (the indices) is used; use "
+                         "the pooled values only"),
+    "average pool ceil": (lambda: nn.Sequential(nn.AvgPool2d(3, 2, ceil_mode=True)), "0 "
+                          "(avg_pool2d): ceil_mode=True is not supported; use ceil_mode=False"),
+    "average pool count": (lambda: nn.Sequential(nn.AvgPool2d(3, 2, 1, count_include_pad=False)),
+                           "0 (avg_pool2d): padding with count_include_pad=False is not supported; "
+                           "use padding=0 or count_include_pad=True"),
+    "adaptive": (lambda: nn.Sequential(nn.AdaptiveAvgPool2d(3)), "0 (adaptive_avg_pool2d): a map "
+                 "of 8 x 8 does not divide into 3 x 3; choose an output size that divides the map"),
+    "mean": (lambda: Function(lambda x: x.mean(2, keepdim=True)), "mean (mean): the mean over axes "
+             "[2] of shape (1, 4, 8, 8) is not supported; take the mean over the axes (2, 3) of a "
+             "map"),
+    "transposed": (lambda: nn.Sequential(nn.ConvTranspose2d(4, 3, 2)), "0 (conv2d): transposed "
+                   "convolutions are not supported; use a convolution on an enlarged map"),
+    "softmax": (lambda: nn.Sequential(nn.Softmax(1)), "0 (softmax): this operator is not "
+                "supported; remove it: the arg-max of the layer before is the same"),
+    "gelu": (lambda: nn.Sequential(nn.Conv2d(4, 4, 1), nn.GELU()), "1 (gelu): this operator is not "
+             "supported; replace it with ReLU"),
+    "cumsum": (lambda: Function(lambda x: x.cumsum(1)), "cumsum (cumsum): this operator is not "
+             "supported; use the supported operators: conv2d, linear, batch_norm, relu, "
+             "max_pool2d, avg_pool2d, add and flatten"),
+    "cat": (lambda: Function(lambda x: torch.cat([x, x], 1)), "cat (cat): this operator is not "
+            "supported; add the tensors instead of joining them"),
+    "constant": (lambda: Function(lambda x: x + 1), "add (add): a constant is added; fold it into "
+                 "the bias of the layer before"),
+    "alpha": (lambda: Function(lambda x: torch.add(x, F.relu(x), alpha=2)), "add (add): alpha=2 is "
+              "not supported; fold the factor into the layer before"),
+    "broadcast": (lambda: Function(lambda x: x + x.mean((2, 3), keepdim=True)), "add (add): shapes "
+                  "(1, 4, 8, 8) and (1, 4, 1, 1) differ; add tensors of equal shape"),
+    "pad": (lambda: Function(lambda x: F.pad(x, (1, 1), value=2.0)), "pad (pad): pads [1, 1] with "
+            "2; pad height and width with zeros only"),
+    "batch": (lambda: nn.Linear(8, 3), "reshape (reshape): its result has the shape (32, 8); keep "
+              "every tensor as (1, C, H, W) or (1, F)"),
+    "three axes": (lambda: Function(lambda x: F.relu(x.reshape(1, 16, 16))), "relu (relu): its "
+                   "result has the shape (1, 16, 16); keep every tensor as (1, C, H, W) or (1, F)"),
+    "no statistics": (lambda: nn.Sequential(nn.BatchNorm2d(4, track_running_stats=False)), "0 "
+                      "(batch_norm): it takes its statistics from the batch; export the model "
+                      "after model.eval(), with track_running_stats=True"),
+    "double": (lambda: Function(lambda x: x.double()), "to (to): converts to torch.float64; keep "
+               "the network in float32"),
+    "outputs": (lambda: Function(lambda x: (x, F.relu(x))), "output (output): the model returns 2 "
+                "values; return exactly one tensor"),
+    "constant output": (lambda: Function(lambda x: torch.ones(1, 3)), "output (output): it does "
+                        "not depend on the input; return a tensor that the network computes from "
+                        "its input"),
+    "computed weight": (lambda: Function(lambda x: F.conv2d(x, x[:, :, :2, :2])), "slice (slice): "
+                        "this operator is not supported; use a 1 x 1 convolution of stride 2"),
+    "dynamic weight": (lambda: Function(lambda x: F.conv2d(x, x)), "conv2d (conv2d): its weight is "
+                       "computed from the input; keep the weight a parameter of the layer"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_compiled_is_named(name: str) -> None:
+    model, message = REFUSED[name]
+    with pytest.raises(CompileError) as caught:
+        import_model(model(), example())
+    assert str(caught.value) == message
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_are_not_finite_are_refused() -> None:
+    model = network()
+    with torch.no_grad():
+        model.block2.conv2.weight[1, 0, 2, 2] = float("nan")
+        model.block2.conv2.weight[0, 0, 0, 0] = float("inf")
+    with pytest.raises(CompileError, match=r"^block2\.conv2 \(conv2d\): its weight holds 2 of 36 "
+                                           "values that are not finite; train the model again"):
+        import_model(model, example())
+
+
+def test_a_program_exported_in_training_mode_is_refused() -> None:
+    for model, message in ((nn.Sequential(nn.BatchNorm2d(4)), r"^0 \(batch_norm\): it takes its "
+                            r"statistics from the batch; export the model after model\.eval\(\)"),
+                           (nn.Sequential(nn.Dropout()), r"^0 \(dropout\): the model was "
+                            r"exported in training mode; call model\.eval\(\) before ")):
+        program = quiet(torch.export.export, model.train(), (torch.zeros(SHAPE),))
+        with pytest.raises(CompileError, match=message):
+            import_model(program, example())
+
+
+class TwoInputs(nn.Module):
+    def forward(self, x, y):
+        return x + y
+
+
+def test_programs_with_other_inputs_are_refused() -> None:
+    x = torch.zeros(SHAPE)
+    program = quiet(torch.export.export, TwoInputs(), (x, x))
+    with pytest.raises(CompileError, match=r"^input \(input\): the model has 2 inputs; give it"):
+        import_model(program, example())
+    program = quiet(torch.export.export, nn.ReLU(), (x,))
+    with pytest.raises(CompileError, match=r"^input \(input\): the program takes \(1, 4, 8, 8\), "
+                                           r"example_input has \(1, 4, 9, 8\); give an example"):
+        import_model(program, example((1, 4, 9, 8)))
+
+
+def test_a_model_that_cannot_be_traced_is_refused() -> None:
+    with pytest.raises(CompileError, match=r"^model \(torch\.export\): the model cannot be "
+                                           r"exported \(.+\); make its forward pass accept"):
+        import_model(Function(lambda x: x if x.sum() > 0 else -x), example())
+    with pytest.raises(CompileError, match=r"^model \(torch\.export\): the model cannot be"):
+        import_model(nn.Conv2d(3, 4, 3), example())
+
+
+def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CelosiaError, match=r"none\.pt2: no such file; save a model with "):
+        import_model(tmp_path / "none.pt2", example())
+    (tmp_path / "bad.pt2").write_bytes(b"not a program")
+    with pytest.raises(CelosiaError, match=r"bad\.pt2: not a readable \.pt2 file \(.*\); save"):
+        import_model(tmp_path / "bad.pt2", example())
+
+
+@pytest.mark.parametrize(("example_input", "message"), [
+    ([[0.0]], "^example_input must be a numpy array or a torch tensor, not list$"),
+    (np.zeros((1, 4)), r"^example_input must be float32, not torch\.float64$"),
+    (np.zeros((2, 4), np.float32), r"^example_input must have the shape \(1, C, H, W\) or "
+                                   r"\(1, F\), not \(2, 4\)$"),
+    (np.zeros((1, 4, 8), np.float32), r"^example_input must have the shape .*, not \(1, 4, 8\)$"),
+])
+def test_examples_that_are_refused(example_input: object, message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        import_model(nn.ReLU(), example_input)
+
+
+def test_models_of_another_kind_are_refused() -> None:
+    with pytest.raises(ArgumentError, match=r"^model must be a torch\.nn\.Module, a torch\.export"
+                                            r"\.ExportedProgram or the path of a \.pt2 file, not "
+                                            "dict$"):
+        import_model({}, example())

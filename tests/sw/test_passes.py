@@ -1,0 +1,378 @@
+"""Each pass, against a float interpreter of the graph that knows no fusion."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from celosia.errors import ArgumentError, CompileError
+from celosia.graph import (
+    Add,
+    AvgPool,
+    BatchNorm,
+    Conv,
+    Graph,
+    MaxPool,
+    Pad,
+    Relu,
+    Reshape,
+    node_shape,
+    verify,
+)
+from celosia.passes import PASSES, optimise
+from celosia.passes.average_to_linear import average_to_linear
+from celosia.passes.fold_batchnorm import fold_batchnorm
+from celosia.passes.fold_flatten import fold_flatten
+from celosia.passes.fold_padding import fold_padding
+from celosia.passes.fuse_maxpool import fuse_maxpool
+from celosia.passes.fuse_relu import fuse_relu
+from celosia.passes.fuse_residual import fuse_residual
+from celosia.passes.select_nodes import select_nodes
+from celosia.qgraph import Pool
+
+RNG = np.random.default_rng
+POOL = Pool(window=(2, 2), stride=(2, 2))
+
+
+def conv(name: str, source: str, rows: int, own: int, kernel: tuple[int, int] = (1, 1),
+         **fields) -> Conv:
+    rng = RNG(sum(map(ord, name)))
+    return Conv(name=name, input=source, weight=rng.normal(size=(rows, own, *kernel)),
+                bias=rng.normal(size=rows), **fields)
+
+
+def graph_of(*nodes, shape: tuple[int, int, int] = (4, 6, 6), output: str | None = None) -> Graph:
+    draft = Graph(nodes=nodes, input="x", input_map=shape, input_shape=shape,
+                  output=output or nodes[-1].name, output_shape=())
+    return verify(replace(draft, output_shape=draft.shapes[draft.output]))
+
+
+def windows(x: np.ndarray, node, shape: tuple[int, int, int]):
+    """Yield (row position, column position, window of the padded map) of a sliding node."""
+    kernel, stride = (node.kernel, node.stride) if isinstance(node, Conv) else (
+        node.window, node.stride)
+    dilation = getattr(node, "dilation", (1, 1))
+    top, left, bottom, right = getattr(node, "padding", (0, 0, 0, 0))
+    x = np.pad(x, ((0, 0), (top, bottom), (left, right)))
+    for y in range(shape[1]):
+        for z in range(shape[2]):
+            rows = y * stride[0] + np.arange(kernel[0]) * dilation[0]
+            cols = z * stride[1] + np.arange(kernel[1]) * dilation[1]
+            yield y, z, x[:, rows[:, None], cols]
+
+
+def max_pool(x: np.ndarray, node, pool: Pool | None) -> np.ndarray:
+    if pool is None:
+        return x
+    shape = node_shape(MaxPool(name="p", input="x", pool=pool), {"x": x.shape})
+    result = np.empty(shape)
+    for y, z, window in windows(x, pool, shape):
+        result[:, y, z] = window.max(axis=(1, 2))
+    return result
+
+
+def interpret(graph: Graph, x: np.ndarray) -> np.ndarray:
+    """Return the graph's output for one image, in float64, flattened."""
+    values = {graph.input: x.reshape(graph.input_map)}
+    for node in graph.nodes:
+        first = values[node.inputs[0]]
+        shape = node_shape(replace(node, pool=None) if isinstance(node, Conv) else node,
+                           {name: v.shape for name, v in values.items()})
+        result = np.zeros(shape)
+        match node:
+            case Conv():
+                own, rows = node.weight.shape[1], node.weight.shape[0] // node.groups
+                for y, z, window in windows(first, node, shape):
+                    for g in range(node.groups):
+                        part = node.weight[g * rows:(g + 1) * rows]
+                        result[g * rows:(g + 1) * rows, y, z] = np.tensordot(
+                            part, window[g * own:(g + 1) * own], 3)
+                if node.bias is not None:
+                    result += node.bias[:, None, None]
+                if node.residual is not None:
+                    result = result + values[node.residual]
+                result = np.maximum(result, 0) if node.relu else result
+                result = max_pool(result, node, node.pool)
+            case AvgPool():
+                for y, z, window in windows(first, node, shape):
+                    result[:, y, z] = window.sum(axis=(1, 2)) / node.divisor
+            case BatchNorm():
+                result = first * node.scale[:, None, None] + node.shift[:, None, None]
+            case Relu():
+                result = np.maximum(first, 0)
+            case MaxPool():
+                result = max_pool(first, node, node.pool)
+            case Add():
+                result = first + values[node.right]
+            case Pad():
+                top, left, bottom, right = node.padding
+                result = np.pad(first, ((0, 0), (top, bottom), (left, right)))
+            case Reshape():
+                result = first.reshape(node.shape)
+        values[node.name] = result
+    return values[graph.output].ravel()
+
+
+def same(before: Graph, after: Graph) -> Graph:
+    """Assert that both graphs compute the same; return the second."""
+    verify(after)
+    assert (after.input_shape, after.output_shape) == (before.input_shape, before.output_shape)
+    for seed in range(3):
+        x = RNG(seed).normal(size=before.input_map)
+        np.testing.assert_allclose(interpret(after, x), interpret(before, x), rtol=1e-9,
+                                   atol=1e-12)
+    return after
+
+
+def names(graph: Graph) -> list[str]:
+    return [node.name for node in graph.nodes]
+
+
+def norm(name: str, source: str, channels: int = 4) -> BatchNorm:
+    rng = RNG(7)
+    return BatchNorm(name=name, input=source, scale=rng.normal(size=channels),
+                     shift=rng.normal(size=channels))
+
+
+def test_batchnorm_folds_into_the_layer_before() -> None:
+    before = graph_of(replace(conv("a", "x", 4, 2, (3, 3), groups=2), bias=None), norm("n", "a"),
+                      conv("b", "n", 3, 4), norm("m", "b", 3), norm("l", "m", 3))
+    after = same(before, fold_batchnorm(before))
+    assert names(after) == ["a", "b"]
+    assert after.output == "b"
+    assert (after.nodes[0].weight == before.nodes[0].weight
+            * before.nodes[1].scale[:, None, None, None]).all()
+
+
+def test_batchnorm_alone_is_a_depthwise_layer() -> None:
+    before = graph_of(norm("first", "x"), conv("a", "first", 4, 4), norm("shared", "a"),
+                      Add(name="s", left="shared", right="a"))
+    after = same(before, fold_batchnorm(before))
+    assert names(after) == ["first", "a", "shared", "s"]
+    assert [getattr(node, "groups", None) for node in after.nodes] == [4, 1, 4, None]
+
+
+def test_flatten_becomes_a_kernel_of_the_whole_map() -> None:
+    before = graph_of(conv("a", "x", 3, 4, (3, 2)), Reshape(name="f", input="a", shape=(60, 1, 1)),
+                      Relu(name="r", input="f"), Add(name="s", left="r", right="f"),
+                      conv("fc", "s", 5, 60, kind="linear"),
+                      Reshape(name="again", input="fc", shape=(5, 1, 1)))
+    after = same(before, fold_flatten(before))
+    assert names(after) == ["a", "r", "s", "fc"]
+    assert after.nodes[-1].weight.shape == (5, 3, 4, 5)
+    assert after.output == "fc"
+
+
+def test_a_flattened_output_stays_a_map_inside() -> None:
+    before = graph_of(conv("a", "x", 3, 4), Reshape(name="f", input="a", shape=(108, 1, 1)))
+    after = same(before, fold_flatten(before))
+    assert after.output == "a"
+    assert after.output_shape == (108, 1, 1)
+
+
+def test_a_vector_input_may_become_a_map() -> None:
+    before = replace(graph_of(Reshape(name="map", input="x", shape=(4, 6, 6)),
+                              conv("a", "map", 2, 4, (3, 3)), shape=(144, 1, 1)),
+                     input_shape=(144,))
+    after = same(before, fold_flatten(before))
+    assert after.input_map == (4, 6, 6)
+    assert names(after) == ["a"]
+
+
+def test_a_vector_input_that_is_read_as_such_stays_one() -> None:
+    graph = replace(graph_of(Reshape(name="map", input="x", shape=(4, 6, 6)),
+                             conv("a", "map", 2, 4, (6, 6)), conv("fc", "x", 2, 144),
+                             Add(name="s", left="a", right="fc"), shape=(144, 1, 1)),
+                    input_shape=(144,))
+    with pytest.raises(CompileError, match=r"^map \(reshape\): reshapes \(144, 1, 1\) to \(4, 6, "):
+        fold_flatten(graph)
+
+
+@pytest.mark.parametrize(("nodes", "message"), [
+    ([conv("a", "x", 3, 4), Reshape(name="f", input="a", shape=(12, 3, 3))],
+     r"^f \(reshape\): reshapes \(3, 6, 6\) to \(12, 3, 3\); flatten maps into vectors only$"),
+    ([Reshape(name="f", input="x", shape=(144, 1, 1)), norm("n", "f", 144)],
+     r"^n \(batch_norm\): works on a flattened map of shape \(4, 6, 6\); move it before"),
+    ([Reshape(name="f", input="x", shape=(144, 1, 1)), conv("fc", "f", 144, 144),
+      Add(name="s", left="fc", right="f")],
+     r"^s \(add\): one operand is a flattened map of shape \(4, 6, 6\), the other is not; add"),
+    ([Reshape(name="f", input="x", shape=(144, 1, 1)), conv("a", "f", 144, 1, groups=144)],
+     r"^a \(conv2d\): convolves a flattened map of shape \(4, 6, 6\); use a linear layer"),
+])
+def test_flattening_that_cannot_be_folded(nodes: list, message: str) -> None:
+    with pytest.raises(CompileError, match=message):
+        fold_flatten(graph_of(*nodes))
+
+
+def test_padding_moves_into_its_readers() -> None:
+    before = graph_of(Pad(name="p", input="x", padding=(1, 0, 2, 1)),
+                      Pad(name="q", input="p", padding=(0, 1, 0, 0)),
+                      conv("a", "q", 2, 4, (3, 3), padding=(1, 1, 1, 1)),
+                      AvgPool(name="m", input="p", window=(3, 1), stride=(1, 1), divisor=3),
+                      conv("b", "m", 2, 4, (1, 1), padding=(1, 0, 1, 1)),
+                      Add(name="s", left="a", right="b"))
+    after = same(before, fold_padding(before))
+    assert names(after) == ["a", "m", "b", "s"]
+    assert after.nodes[0].padding == (2, 2, 3, 2)
+
+
+@pytest.mark.parametrize(("last", "message"), [
+    (Relu(name="r", input="p"), r"^p \(pad\): r \(relu\) reads the padded map; pad in front of"),
+    (None, r"^p \(pad\): the padded map leaves the network; pad in front of convolutions only$"),
+])
+def test_padding_before_anything_else_is_refused(last: Relu | None, message: str) -> None:
+    pad = Pad(name="p", input="x", padding=(1, 1, 1, 1))
+    with pytest.raises(CompileError, match=message):
+        fold_padding(graph_of(*[node for node in (pad, last) if node]))
+
+
+def test_average_pooling_is_a_depthwise_constant() -> None:
+    before = graph_of(AvgPool(name="m", input="x", window=(3, 2), stride=(1, 2), divisor=5,
+                              padding=(1, 1, 0, 1)))
+    after = same(before, average_to_linear(before))
+    assert (after.nodes[0].kind, after.nodes[0].groups) == ("average", 4)
+    assert np.unique(after.nodes[0].weight).tolist() == [0.2]
+
+
+def test_an_addition_goes_to_the_last_linear_node() -> None:
+    before = graph_of(conv("a", "x", 4, 4), conv("b", "x", 4, 4),
+                      Add(name="s", left="b", right="a"))
+    after = same(before, fuse_residual(before))
+    assert [(n.name, n.residual) for n in after.nodes] == [("a", None), ("b", "a")]
+
+
+def test_an_addition_waits_for_its_other_operand() -> None:
+    before = graph_of(conv("a", "x", 4, 4), conv("b", "x", 4, 4), Relu(name="r", input="b"),
+                      Add(name="s", left="a", right="r"), Relu(name="end", input="s"))
+    after = same(before, fuse_residual(before))
+    assert [(n.name, getattr(n, "residual", None)) for n in after.nodes] == [
+        ("b", None), ("r", None), ("a", "r"), ("end", None)]
+    after = same(before, fuse_relu(after))
+    assert [(n.name, n.relu) for n in after.nodes] == [("b", True), ("a", True)]
+
+
+def test_additions_without_a_free_linear_node_get_one() -> None:
+    before = graph_of(conv("a", "x", 4, 4), Add(name="twice", left="a", right="a"),
+                      Add(name="s", left="x", right="twice"), Add(name="t", left="a", right="s"))
+    after = same(before, fuse_residual(before))
+    assert [(n.name, n.input, n.residual) for n in after.nodes] == [
+        ("a", "x", None), ("twice", "a", "a"), ("s", "twice", "x"), ("t", "s", "a")]
+    assert not any(node.keep for node in after.nodes)
+    clamped = graph_of(conv("a", "x", 4, 4, relu=True), Add(name="s", left="x", right="a"))
+    assert names(same(clamped, fuse_residual(clamped))) == ["a", "s"]
+
+
+def test_relu_is_fused_before_and_behind_a_max_pool() -> None:
+    for order in ([Relu(name="r", input="a"), MaxPool(name="p", input="r", pool=POOL)],
+                  [MaxPool(name="p", input="a", pool=POOL), Relu(name="r", input="p")]):
+        before = graph_of(conv("a", "x", 3, 4), *order, conv("b", order[-1].name, 2, 3))
+        after = same(before, fuse_maxpool(fuse_relu(before)))
+        assert names(after) == ["a", "b"]
+        assert (after.nodes[0].relu, after.nodes[0].pool) == (True, POOL)
+
+
+def test_shared_sums_are_not_clamped() -> None:
+    before = graph_of(conv("a", "x", 4, 4), Relu(name="r", input="a"),
+                      Add(name="s", left="a", right="r"))
+    assert names(same(before, fuse_relu(before))) == ["a", "r", "s"]
+    ends = graph_of(conv("a", "x", 4, 4), Relu(name="r", input="a"), output="a")
+    assert names(fuse_relu(ends)) == ["a", "r"]
+
+
+@pytest.mark.parametrize("pool", [Pool(window=(3, 3), stride=(2, 3)),
+                                  Pool(window=(2, 3), stride=(2, 2))])
+def test_overlapping_pools_stand_alone(pool: Pool) -> None:
+    before = graph_of(conv("a", "x", 3, 4), MaxPool(name="p", input="a", pool=pool))
+    assert names(same(before, fuse_maxpool(before))) == ["a", "p"]
+
+
+def test_pools_behind_a_residual_or_a_pool_stand_alone() -> None:
+    before = graph_of(conv("a", "x", 4, 4, residual="x"), MaxPool(name="p", input="a", pool=POOL),
+                      conv("b", "p", 4, 4), MaxPool(name="q", input="b", pool=Pool(
+                          window=(1, 3), stride=(1, 3))),
+                      MaxPool(name="r", input="q", pool=Pool(window=(3, 1), stride=(3, 1))))
+    assert names(same(before, fuse_maxpool(before))) == ["a", "p", "b", "r"]
+
+
+def test_what_stands_alone_is_selected() -> None:
+    before = graph_of(Relu(name="r", input="x"), MaxPool(name="p", input="r", pool=POOL),
+                      MaxPool(name="q", input="x", pool=POOL), Relu(name="s", input="q"),
+                      Add(name="t", left="p", right="s"))
+    before = fuse_residual(before)
+    after = same(before, select_nodes(fuse_maxpool(fuse_relu(before))))
+    assert [(n.name, n.relu, n.pool, n.keep) for n in after.nodes] == [
+        ("r", True, POOL, True), ("q", True, POOL, True), ("t", False, None, False)]
+
+
+def test_a_select_node_with_two_readers_is_not_changed() -> None:
+    before = graph_of(MaxPool(name="p", input="x", pool=POOL), Relu(name="r", input="p"),
+                      conv("a", "p", 4, 4, residual="r"))
+    after = same(before, optimise(before))
+    assert [(n.name, n.relu, n.pool) for n in after.nodes] == [
+        ("p", False, POOL), ("r", True, None), ("a", False, None)]
+
+
+def test_a_network_of_nothing_copies_its_input() -> None:
+    before = graph_of(Reshape(name="f", input="x", shape=(144, 1, 1)))
+    after = same(before, optimise(before))
+    assert [(n.name, n.kind, n.keep) for n in after.nodes] == [("x.copy", "select", True)]
+
+
+def everything() -> Graph:
+    return graph_of(
+        Pad(name="pad", input="x", padding=(0, 1, 1, 0)), conv("a", "pad", 4, 4, (2, 2)),
+        norm("an", "a"), Relu(name="ar", input="an"), conv("b", "ar", 4, 2, (3, 3), groups=2,
+                                                           padding=(1, 1, 1, 1)),
+        norm("bn", "b"), Add(name="s", left="ar", right="bn"), Relu(name="sr", input="s"),
+        MaxPool(name="p", input="sr", pool=POOL), norm("pn", "p"),
+        AvgPool(name="m", input="pn", window=(2, 2), stride=(1, 1), divisor=4),
+        Reshape(name="f", input="m", shape=(16, 1, 1)), Relu(name="fr", input="f"),
+        conv("fc", "fr", 3, 16, kind="linear"))
+
+
+def test_the_passes_together() -> None:
+    before = everything()
+    after = same(before, optimise(before))
+    assert all(isinstance(node, Conv) for node in after.nodes)
+    assert [(n.name, n.kind) for n in after.nodes] == [
+        ("a", "conv"), ("b", "conv"), ("p", "select"), ("pn", "conv"), ("m", "average"),
+        ("fc", "linear")]
+    again = optimise(after)
+    assert again.dump() == after.dump()
+
+
+def test_passes_leave_their_input_alone() -> None:
+    before = everything()
+    text = before.dump()
+    optimise(before)
+    assert before.dump() == text
+
+
+def test_the_dump_shows_every_node(capsys: pytest.CaptureFixture[str]) -> None:
+    optimise(everything(), dump_after="fuse_relu")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == """# after fuse_relu
+x: 4x6x6 = input
+a: 4x6x6 = conv(x) weight 4x4x2x2 nonzeros 64 padding (0, 1, 1, 0) bias relu
+b: 4x6x6 = conv(a, a) weight 4x2x3x3 nonzeros 72 groups 2 padding (1, 1, 1, 1) bias relu
+p: 4x3x3 = max_pool2d(b) window (2, 2) stride (2, 2)
+pn: 4x3x3 = conv(p) weight 4x1x1x1 nonzeros 4 groups 4 bias
+m: 4x2x2 = average(pn) weight 4x1x2x2 nonzeros 16 groups 4 relu
+fc: 3x1x1 = linear(m) weight 3x4x2x2 nonzeros 48 bias
+return fc
+"""
+    optimise(everything(), dump_after="all")
+    assert capsys.readouterr().err.count("# after ") == len(PASSES)
+    optimise(everything())
+    assert capsys.readouterr() == ("", "")
+    for node in ("pad: 4x7x7 = pad(x) padding (0, 1, 1, 0)", "an: 4x6x6 = batch_norm(a)",
+                 "s: 4x6x6 = add(ar, bn)", "f: 16x1x1 = reshape(m)",
+                 "m: 4x2x2 = avg_pool2d(pn) window (2, 2) stride (1, 1) divisor 4"):
+        assert node in everything().dump().splitlines()
+
+
+def test_an_unknown_pass_is_named() -> None:
+    with pytest.raises(ArgumentError, match=r"^dump_after must be 'all' or one of fold_flatten, "
+                                            r".*, not 'fuse_all'$"):
+        optimise(everything(), dump_after="fuse_all")
