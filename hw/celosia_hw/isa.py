@@ -94,36 +94,42 @@ class Flag(enum.IntFlag):
 
 
 class Word(enum.IntEnum):
-    """Descriptor layout: index of each 16-bit word. Unsigned unless said otherwise."""
+    """Descriptor layout: index of each 16-bit word. Unsigned unless said otherwise.
 
-    FLAGS = 0
-    GROUPS = 1           # bits 0..3 log2 row groups; 4..7 log2 of the consumer's row groups
-    INPUT_SLOT = 2       # exponent slots: bits 0..7 input, 8..15 output
-    RESIDUAL_SLOT = 3
-    LAST_BATCH = 4       # row batches - 1; a batch is one row a group
-    LAST_TILE = 5        # tiles - 1; a tile is lanes / groups output positions
-    LAST_PHASE = 6       # max-pool window positions - 1; 0 without pooling
-    POSITIONS = 7        # output positions of one row
-    LINE = 8             # output line width, positions
-    TAP_BASE = 9         # first tap-table entry of phase 0
-    TAP_STEP = 10        # entries from one phase to the next
-    WEIGHT_BASE = 11     # first port row of the layer's weight words
-    LENGTH_BASE = 12     # first batch length in program memory
-    ROW_BASE = 13        # first row-table word
-    IN_BASE = 14         # first bank row of the input map
-    IN_CHANNELS = 15     # bank rows from one position group to the next
-    PASS_CYCLES = 16     # a pass takes max(batch length, this); at most 255
-    WRITE_BASE = 17      # first write-table entry
-    WRITE_STEP = 18      # bank rows added to every write from one batch to the next
-    WRITE_CARRY = 19     # bank rows from one position group to the next in the output map
-    EXPONENT = 20        # bits 0..7 signed: static exponent; 8..15 signed: smallest exponent
-    CLEAR_BASE = 21      # first bank row to clear before the layer starts
-    CLEAR_ROWS = 22      # rows to clear
-    PLANE_ROWS = 23      # bank rows from the even to the odd plane of a deinterleaved map
-    RESIDUAL_READ = 24   # first beat in the residual store
+    The order matters: the first ``PREFETCH_WORDS`` are not used any more while a layer is being
+    normalised, so the next layer's replace them meanwhile; from ``FLAGS`` on they are used until a
+    walk's last result is written, while the words before them are being loaded.
+    """
+
+    INPUT_SLOT = 0       # exponent slots: bits 0..7 input, 8..15 output
+    RESIDUAL_SLOT = 1
+    LAST_PHASE = 2       # max-pool window positions - 1; 0 without pooling
+    LINE = 3             # output line width, positions
+    TAP_BASE = 4         # first tap-table entry of phase 0
+    TAP_STEP = 5         # entries from one phase to the next
+    WEIGHT_BASE = 6      # first port row of the layer's weight words
+    LENGTH_BASE = 7      # first batch length in program memory
+    IN_BASE = 8          # first bank row of the input map
+    IN_CHANNELS = 9      # bank rows from one position group to the next
+    PASS_CYCLES = 10     # a pass takes max(batch length, this); at most 255
+    EXPONENT = 11        # bits 0..7 signed: static exponent; 8..15 signed: smallest exponent
+    CLEAR_BASE = 12      # first bank row to clear before the layer starts
+    CLEAR_ROWS = 13      # rows to clear
+    RESIDUAL_READ = 14   # first beat in the residual store
+    LAST_BATCH = 15      # row batches - 1; a batch is one row a group
+    LAST_TILE = 16       # tiles - 1; a tile is lanes / groups output positions
+    POSITIONS = 17       # output positions of one row
+    ROW_BASE = 18        # first row-table word
+    WRITE_BASE = 19      # first write-table entry
+    WRITE_STEP = 20      # bank rows added to every write from one batch to the next
+    FLAGS = 21           # opcode and Flag bits
+    GROUPS = 22          # bits 0..3 log2 row groups; 4..7 log2 of the consumer's row groups
+    WRITE_CARRY = 23     # bank rows from one position group to the next in the output map
+    PLANE_ROWS = 24      # bank rows from the even to the odd plane of a deinterleaved map
     RESIDUAL_WRITE = 25
 
 
+PREFETCH_WORDS = Word.LAST_BATCH
 DESCRIPTOR_WORDS = len(Word)
 
 # Row-table word (32 bits): bias mantissa, weight exponent s_w, bias exponent s_b - s_w.

@@ -12,6 +12,7 @@ from celosia_hw.isa import (
     DESCRIPTOR_WORDS,
     EXPONENT_MAX,
     EXPONENT_SLOTS,
+    PREFETCH_WORDS,
     ArrayConfig,
     Error,
     Event,
@@ -94,10 +95,12 @@ class Sequencer(wiring.Component):
         self._exponents = {n: Signal(signed(8), name=n) for n in ("input_e", "residual_e",
                                                                   "output_e")}
         self._last = Signal(8)
+        self._base = Signal(range(array.program_words))      # of the descriptor being loaded
         with m.FSM(name="state") as fsm:
             with m.State("IDLE"):
                 with m.If(self.start):
                     m.d.sync += [self.layer.eq(self.start_first), self._last.eq(self.start_last),
+                                 self._base.eq(self.start_first * DESCRIPTOR_WORDS),
                                  self.error.eq(Error.NONE), self.saturated.eq(0), count.eq(0)]
                     m.next = "LOAD"
             self._load_states(m, words, count)
@@ -122,43 +125,39 @@ class Sequencer(wiring.Component):
         mantissa_shift = array.activation_bits - 2
         e = self._exponents
         with m.State("LOAD"):
-            address = Signal(range(array.program_words))
-            m.d.comb += [address.eq(self.layer * DESCRIPTOR_WORDS + count),
-                         self._read.addr.eq(address)]
-            with m.If(count == DESCRIPTOR_WORDS):
-                m.d.comb += self._read.addr.eq(exponent_base + words[Word.INPUT_SLOT][:5])
-            with m.If(count == DESCRIPTOR_WORDS + 1):
-                m.d.comb += self._read.addr.eq(exponent_base + words[Word.RESIDUAL_SLOT][:5])
-            for k in range(DESCRIPTOR_WORDS):
-                with m.If(count == k + 1):
-                    m.d.sync += words[k].eq(self._read.data)
+            self._load_word(m, words, count)
+            for k, slot in enumerate((words[Word.INPUT_SLOT], words[Word.RESIDUAL_SLOT])):
+                with m.If(count == DESCRIPTOR_WORDS + k):
+                    m.d.comb += self._read.addr.eq(exponent_base + slot[:5])
             with m.If(count == DESCRIPTOR_WORDS + 1):
                 m.d.sync += e["input_e"].eq(self._read.data)
             with m.If(count == DESCRIPTOR_WORDS + 2):
+                m.d.comb += self._read.addr.eq(self._length["length_address"])
                 m.d.sync += e["residual_e"].eq(self._read.data)
                 m.next = "CHECK"
                 m.d.sync += count.eq(0)
             with m.Else():
                 m.d.sync += count.eq(count + 1)
-            with m.If((self._last < self.layer)
-                      | (self._last >= (array.program_words - EXPONENT_SLOTS) // DESCRIPTOR_WORDS)):
+            most = (array.program_words - EXPONENT_SLOTS) // DESCRIPTOR_WORDS
+            with m.If((self._last < self.layer) | at_least(self._last, most)):
                 self._fail(m, Error.RANGE)
         cleared = Signal(array.bank_row_bits + 1)
-        self._length_count = Signal(2)
         with m.State("CHECK"):
             slot_bits = array.groups_max.bit_length() - 1
             groups = words[Word.GROUPS]
             counts = (Word.POSITIONS, Word.LINE)
             m.d.comb += self.load.eq(1)
+            self._prefetch(m, words)
             m.d.sync += [
                 self.input_lsb.eq(e["input_e"] - mantissa_shift),
                 self.residual_lsb.eq(e["residual_e"] - mantissa_shift),
-                self._length["length_address"].eq(words[Word.LENGTH_BASE]),
                 cleared.eq(0), self.clear_row.eq(words[Word.CLEAR_BASE]),
                 e["output_e"].eq(Mux(self._flag(words, Flag.KEEP), e["input_e"],
                                      words[Word.EXPONENT][:8].as_signed())),
             ]
-            m.next = "CLEAR"
+            m.next = "LENGTH"
+            with m.If(words[Word.CLEAR_ROWS] != 0):
+                m.next = "CLEAR"
             with m.If(words[Word.FLAGS][:4] != Opcode.LINEAR):
                 self._fail(m, Error.OPCODE)
             with m.Elif((groups[:4] > slot_bits) | (groups[4:8] > slot_bits)):
@@ -169,19 +168,25 @@ class Sequencer(wiring.Component):
                                  max(timing.MIN_PASS, array.pass_beats))):
                 self._fail(m, Error.PASS)
         with m.State("CLEAR"):
-            m.d.comb += self.clear_valid.eq(cleared != words[Word.CLEAR_ROWS][:len(cleared)])
-            with m.If(self.clear_valid):
-                m.d.sync += [cleared.eq(cleared + 1), self.clear_row.eq(self.clear_row + 1)]
-            with m.Else():
-                m.d.sync += self._length_count.eq(0)
+            self._prefetch(m, words)
+            m.d.comb += self.clear_valid.eq(1)
+            m.d.sync += [cleared.eq(cleared + 1), self.clear_row.eq(self.clear_row + 1)]
+            with m.If(cleared == (words[Word.CLEAR_ROWS] - 1)[:len(cleared)]):
                 m.next = "LENGTH"
         with m.State("LENGTH"):
-            m.d.sync += self._length_count.eq(self._length_count + 1)
             self._prefetch(m, words)
+            self._next_length(m)
             m.d.sync += self.shift_base.eq(e["output_e"] - self.input_lsb)
-            with m.If(self._length_count == timing.LENGTH - 1):
-                self._next_length(m)
-                m.next = "ISSUE"
+            m.next = "ISSUE"
+
+    def _load_word(self, m, words, count):
+        """Ask for descriptor word ``count``, store the one before it."""
+        m.d.comb += self._read.addr.eq(self._base + count)
+        for k in range(DESCRIPTOR_WORDS):
+            with m.If(count == k + 1):
+                m.d.sync += words[k].eq(self._read.data)
+        with m.If(count == Word.LENGTH_BASE + 1):
+            m.d.sync += self._length["length_address"].eq(self._read.data)
 
     def _flag(self, words, flag):
         return words[Word.FLAGS][int(flag).bit_length() - 1]
@@ -255,13 +260,19 @@ class Sequencer(wiring.Component):
             with m.If(self.walk_done):
                 m.next = "FLUSH"
                 m.d.sync += count.eq(0)
+        walked = Signal()
         with m.State("FLUSH"):
-            m.d.sync += count.eq(count + 1)
+            m.d.sync += [count.eq(count + 1), walked.eq(0)]
+            ahead = self.flush + timing.EXPONENT - timing.WALK_AHEAD
+            with m.If((count == ahead - 1) & ~self._flag(words, Flag.DIRECT)):
+                m.d.comb += self.normalise.eq(1)
             with m.If(count == self.flush - 1):
                 m.d.sync += count.eq(0)
                 m.next = "EXPONENT"
         with m.State("EXPONENT"):
             m.d.sync += count.eq(count + 1)
+            with m.If(self.walk_done):
+                m.d.sync += walked.eq(1)
             with m.If(count == 0):
                 m.d.sync += candidate.eq(Mux(self.top == BlockExponent.NOTHING, smallest,
                                              self.top + self.input_lsb))
@@ -278,13 +289,20 @@ class Sequencer(wiring.Component):
                     self._write.addr.eq(array.program_words - EXPONENT_SLOTS
                                         + words[Word.INPUT_SLOT][8:13]),
                 ]
+                m.d.sync += self._base.eq(self._base + DESCRIPTOR_WORDS)
                 with m.If(self._flag(words, Flag.DIRECT)):
                     self._next_descriptor(m)
                 with m.Else():
-                    m.d.comb += self.normalise.eq(1)
                     m.next = "NORMALISE"
         with m.State("NORMALISE"):
-            with m.If(self.walk_done):
+            # Meanwhile, load what this layer needs no more.
+            with m.If(self.layer != self._last):
+                self._load_word(m, words, count)
+                with m.If(count == PREFETCH_WORDS):
+                    m.d.comb += self._read.addr.eq(self._base + (PREFETCH_WORDS - 1))
+                with m.Else():
+                    m.d.sync += count.eq(count + 1)
+            with m.If(self.walk_done | walked):
                 self._next_descriptor(m)
         with m.State("SETTLE"):
             m.d.sync += count.eq(count + 1)

@@ -8,9 +8,9 @@ from celosia_hw.isa import DESCRIPTOR_WORDS, ArrayConfig
 MIN_PASS = 4
 """A pass takes at least so many cycles: the next tile and batch length are fetched meanwhile."""
 
-LOAD, CHECK, LENGTH, EXPONENT = DESCRIPTOR_WORDS + 3, 1, 3, 3
-"""Cycles of the sequencer's states before and behind the steps of a layer. Clearing takes one
-cycle more than it clears rows."""
+LOAD, CHECK, LENGTH, EXPONENT = DESCRIPTOR_WORDS + 3, 1, 1, 3
+"""Cycles of the sequencer's states before and behind the steps of a layer. During a normalising
+walk of n cycles, ``min(n, PREFETCH_WORDS)`` cycles of the next layer's LOAD are done already."""
 
 MULTIPLY = 2
 """Operands to product."""
@@ -20,6 +20,10 @@ ACCUMULATE = MULTIPLY + 1
 
 BLOCK_EXPONENT = 3
 """An element to its effect on the block exponent."""
+
+WALK_AHEAD = 5
+"""Cycles of the normalising walk that pass before the block exponent is ready: its first beat
+reaches the rounding just then."""
 
 
 @dataclass(frozen=True)

@@ -46,8 +46,8 @@ class Top(wiring.Component):
     saturated: Signal
 
     def __init__(self, array: ArrayConfig, *, mac: str = "generic", weight_memory: str = "bram",
-                 deep: bool = False, clock_hz: float, baud: float) -> None:
-        self.core = Core(array, mac=mac, weight_memory=weight_memory, deep=deep)
+                 clock_hz: float, baud: float) -> None:
+        self.core = Core(array, mac=mac, weight_memory=weight_memory)
         self.host = SerialHost(clock_hz=clock_hz, baud=baud)
         super().__init__({"rx": In(1, init=1), "tx": Out(1, init=1),
                           "busy": Out(1), "error": Out(1), "saturated": Out(1)})

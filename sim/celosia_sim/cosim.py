@@ -3,6 +3,7 @@
 import contextlib
 import os
 import platform
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -75,13 +76,17 @@ def _call(simulator: str, log: Path, method: Callable[..., Any], **arguments: An
                               f"{_last_words(log)}") from error
 
 
+_TRIGGER = re.compile(r"^( *reg )(\\\$auto\$verilog_backend\S+) += 0;$", re.M)
+"""Yosys' signal that is meant to start every ``always @*`` block."""
+
+
 def _icarus_text(text: str) -> str:
     """Let Icarus evaluate every combinational block at time 0.
 
-    ``always @*`` waits for a change of its inputs: where they hold their initial values, its
-    outputs stay X. ``always_comb`` does not wait.
+    ``always @*`` waits for a change, and an initial value is none for Icarus: where the inputs of
+    a block keep their initial values, its outputs would stay X. A change at time 0 starts it.
     """
-    return text.replace("always @*", "always_comb")
+    return _TRIGGER.sub(r"\1\2 ; initial \2 <= 0;", text)
 
 
 def _build(design: Design, simulator: str) -> Path:

@@ -23,6 +23,7 @@ class Work:
     drain_cycles  : cycles in which the last pass's beats are walked.
     walk_cycles   : cycles of the normalising walk, 0 where results are placed directly.
     clear_rows    : bank rows cleared first.
+    prefetched    : descriptor words that were loaded during the walk of the layer before.
     useful_macs   : products of a non-zero weight and a real output position.
     padding_macs  : products of padding words at real output positions.
     """
@@ -34,8 +35,14 @@ class Work:
     drain_cycles: int
     walk_cycles: int
     clear_rows: int
+    prefetched: int
     useful_macs: int
     padding_macs: int
+
+
+def walk_wait(walk_cycles: int) -> int:
+    """Return the cycles in which the machine only normalises, of a walk of so many."""
+    return max(walk_cycles - timing.WALK_AHEAD, 1) if walk_cycles else 0
 
 
 def layer_cycles(work: Work, array: ArrayConfig, *, last: bool) -> int:
@@ -72,6 +79,6 @@ def _parts(work: Work, array: ArrayConfig, last: bool) -> dict[str, int]:
         "steps": steps,
         "bubble": int(waits.sum()) * passes,
         "drain": drain + (of.settle if last else 0),
-        "normalise": work.walk_cycles,
-        "load": timing.LOAD + timing.CHECK + work.clear_rows + 1 + timing.LENGTH,
+        "normalise": walk_wait(work.walk_cycles),
+        "load": timing.LOAD - work.prefetched + timing.CHECK + work.clear_rows + timing.LENGTH,
     }

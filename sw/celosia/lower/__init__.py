@@ -14,6 +14,7 @@ from celosia.qgraph import QGraph, QNode
 from celosia_hw.isa import (
     DESCRIPTOR_WORDS,
     EXPONENT_SLOTS,
+    PREFETCH_WORDS,
     ArrayConfig,
     Flag,
     Opcode,
@@ -22,7 +23,7 @@ from celosia_hw.isa import (
     pack_row,
 )
 from celosia_hw.timing import MIN_PASS
-from celosia_sim.cycles import Work, lane_cycles, layer_cycles
+from celosia_sim.cycles import Work, lane_cycles, layer_cycles, walk_wait
 
 __all__ = ["lower"]
 
@@ -134,7 +135,8 @@ def _emit(graph: QGraph, expanded: QGraph, fills: dict[str, Fill],
         reader = readers.get(node.output)
         stored = fills[reader.name].source if reader else None
         words, work = _descriptor(expanded, node, fills[node.name], stored, banks, residuals,
-                                  ends, slots, images, array)
+                                  ends, slots, images, array,
+                                  works[-1].walk_cycles if works else 0)
         descriptors.append(words)
         works.append(work)
     at = len(descriptors) * DESCRIPTOR_WORDS
@@ -168,7 +170,7 @@ def _made(graph: QGraph, tensor: str) -> int:
 
 def _descriptor(graph: QGraph, node: QNode, found: Fill, reader, banks: Layout, residuals: Layout,
                 ends: dict[str, int], slots: dict[str, int], images: _Images, array: ArrayConfig,
-                ) -> tuple[list[int], Work]:
+                walk_before: int) -> tuple[list[int], Work]:
     """Fill the tables with one node's share; return its descriptor and its work."""
     result = graph.tensors[node.output]
     static = result.static_exponent is not None
@@ -198,7 +200,8 @@ def _descriptor(graph: QGraph, node: QNode, found: Fill, reader, banks: Layout, 
              and reader.has_zeros(result))
     work = work_of(found, pass_cycles=shortest, walk_cycles=0 if direct else walk,
                    drain_cycles=drain if direct else array.pass_beats,
-                   clear_rows=reader.rows_needed if clear else 0)
+                   clear_rows=reader.rows_needed if clear else 0,
+                   prefetched=min(walk_wait(walk_before), PREFETCH_WORDS))
     flags = Opcode.LINEAR
     for condition, flag in (
             (node.relu, Flag.RELU), (static, Flag.STATIC), (node.keep, Flag.KEEP),

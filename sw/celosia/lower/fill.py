@@ -207,13 +207,13 @@ def placed(found: Fill, reader: StoredMap | None, base: int, array: ArrayConfig,
 
 
 def work_of(found: Fill, *, pass_cycles: int, drain_cycles: int, walk_cycles: int,
-            clear_rows: int) -> Work:
+            clear_rows: int, prefetched: int) -> Work:
     """Return the cycle model's view of a node."""
     positions = found.window.positions * found.window.phases
     weights = int(np.count_nonzero(found.node.matrix.data))
     words = int(found.stream.lengths.sum()) * found.groups
     return Work(lengths=found.stream.lengths, tiles=found.source.tiles,
                 phases=found.window.phases, pass_cycles=pass_cycles, drain_cycles=drain_cycles,
-                walk_cycles=walk_cycles, clear_rows=clear_rows,
+                walk_cycles=walk_cycles, clear_rows=clear_rows, prefetched=prefetched,
                 useful_macs=weights * positions,
                 padding_macs=(words - weights) * positions)
