@@ -79,5 +79,5 @@ def top_for(target: Target, array: ArrayConfig | None = None, *,
              else PllClock(target.family, target.crystal_mhz, target.clock_mhz))
     mhz = target.clock_mhz if clock is None else clock.mhz
     core = Top(array or target.array, mac=target.mac, weight_memory=target.weight_memory,
-               deep=target.deep, clock_hz=mhz * 1e6, baud=baud)
+               clock_hz=mhz * 1e6, baud=baud)
     return core if clock is None else BoardTop(core, target, clock)

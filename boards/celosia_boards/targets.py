@@ -53,7 +53,6 @@ class Target:
     array         : parameters of the array.
     mac           : kind of `celosia_hw.multiplier.Multipliers`.
     weight_memory : kind of `celosia_hw.memory.WeightMemory`.
-    deep          : extra pipeline registers (after block memories, before the rotator).
     resources     : what the device has.
     leds          : (indicator, number of the ``led`` resource) pairs; indicators that share a LED
                     are ORed. Indicators: "busy", "error", "saturated".
@@ -70,7 +69,6 @@ class Target:
     clock_mhz: float
     mac: str
     weight_memory: str = "bram"
-    deep: bool = False
     speed: int = 0
     ceiling_mhz: float | None = None
     board: str | None = None
@@ -85,13 +83,14 @@ _25F = Resources(luts=24288, ffs=24288, brams=56, dsps=28)
 _85F = Resources(luts=83640, ffs=83640, brams=208, dsps=156)
 
 _ARRAY_85F = ArrayConfig(
-    lanes=32, beat=4, weight_rows=4096, bank_rows=4096, table_rows=1024, taps=1024, writes=2048,
-    program_words=1024, store_beats=4096, residual_beats=4096)
+    lanes=32, quad=4, beat=4, weight_rows=4096, bank_rows=4096, table_rows=1024, taps=1024,
+    writes=2048, program_words=1024, store_beats=4096, residual_beats=4096, wide_elements=4,
+    deep=True)
 
 _ECP5_85F = Target(
     name="ecp5-85f", title="Lattice ECP5 LFE5U-85F, no board", family="ecp5", device="lfe5u-85f",
-    package="CABGA381", speed=6, array=_ARRAY_85F, resources=_85F, clock_mhz=80.0, mac="mult18",
-    deep=True)
+    package="CABGA381", speed=6, array=_ARRAY_85F, resources=_85F, clock_mhz=80.0,
+    mac="mult18")
 
 _TABLE = (
     Target(
@@ -101,21 +100,22 @@ _TABLE = (
         crystal_mhz=12.0, leds=(("error", 0), ("saturated", 0), ("busy", 1)),
         loader="ice40_generic",
         array=ArrayConfig(
-            lanes=16, beat=4, weight_rows=16384, bank_rows=512, table_rows=256, taps=256,
-            writes=256, program_words=256, store_beats=256)),
+            lanes=16, quad=4, beat=4, weight_rows=16384, bank_rows=512, table_rows=256, taps=256,
+            writes=256, program_words=256, store_beats=256, index_bits=12, count_bits=12)),
     Target(
         name="hx8k", title="Lattice iCE40HX8K, no board", family="ice40", device="hx8k",
         package="ct256", resources=_HX8K, clock_mhz=40.0, mac="generic",
         array=ArrayConfig(
-            lanes=8, beat=2, weight_rows=512, bank_rows=512, table_rows=256, taps=256, writes=256,
-            program_words=256, store_beats=256)),
+            lanes=8, quad=2, beat=2, weight_rows=512, bank_rows=512, table_rows=256, taps=256,
+            writes=256, program_words=256, store_beats=512, index_bits=12, count_bits=12)),
     Target(
         name="ecp5-25f", title="Lattice ECP5 LFE5U-25F, no board", family="ecp5",
         device="lfe5u-25f", package="CABGA381", speed=6, resources=_25F, clock_mhz=80.0,
-        mac="mult18", deep=True,
+        mac="mult18",
         array=ArrayConfig(
-            lanes=16, beat=4, weight_rows=4096, bank_rows=2048, table_rows=512, taps=512,
-            writes=1024, program_words=512, store_beats=1024, residual_beats=1024)),
+            lanes=16, quad=4, beat=4, weight_rows=4096, bank_rows=2048, table_rows=512, taps=512,
+            writes=1024, program_words=512, store_beats=1024, residual_beats=1024,
+            wide_elements=4, deep=True)),
     _ECP5_85F,
     replace(
         _ECP5_85F, name="ulx3s-85f", title="Radiona ULX3S 85F (ECP5 LFE5U-85F)",
@@ -146,14 +146,12 @@ def array_for(of: Target | str, lanes: int | None = None,
               acc_bits: int | None = None) -> ArrayConfig:
     """Return the array of a target, with ``lanes`` or ``acc_bits`` in place of its own.
 
-    ``lanes`` keeps the beat, and so changes the words of a weight row; the memories keep their
+    ``lanes`` keeps the quad, and so changes the words of a weight row; the memories keep their
     depths. ValueError where the array or the target's hard blocks do not allow the number.
     """
     of = target(of) if isinstance(of, str) else of
     changes = {name: value for name, value in (("lanes", lanes), ("acc_bits", acc_bits))
                if value is not None}
-    if lanes is not None and lanes < of.array.beat:
-        changes["beat"] = lanes
     array = replace(of.array, **changes)
     blocks = {"mac16": -(-array.lanes // 2), "mult18": array.lanes}.get(of.mac, 0)
     if blocks > of.resources.dsps:
@@ -161,7 +159,7 @@ def array_for(of: Target | str, lanes: int | None = None,
         raise ValueError(f"{of.name}: lanes must be at most {1 << most.bit_length() - 1} "
                          f"({of.resources.dsps} multiplier blocks), not {lanes}")
     if of.weight_memory == "spram" and array.groups_max > of.resources.sprams:
-        raise ValueError(f"{of.name}: lanes must be at most {array.beat * of.resources.sprams} "
-                         f"({of.resources.sprams} SPRAM blocks, {array.beat} lanes each), "
+        raise ValueError(f"{of.name}: lanes must be at most {array.quad * of.resources.sprams} "
+                         f"({of.resources.sprams} SPRAM blocks, {array.quad} lanes each), "
                          f"not {lanes}")
     return array

@@ -59,16 +59,17 @@ class BankWriter(wiring.Component):
         slot_bits = slots.bit_length() - 1
         place, low = self.place, self.place.bank[:array.beat_bits]
         # Results, or with a priority of their own the host's and the clearing writes.
-        other = Signal()
+        other, clear = Signal(), Signal()
         rows = [Signal(array.bank_row_bits, name=f"row{k}") for k in range(4)]
         m.d.comb += [
-            other.eq(self.host_valid | self.clear_valid),
+            clear.eq(self.clear_valid if array.clearing else 0),
+            other.eq(self.host_valid | clear),
             rows[0].eq(place.row), rows[1].eq(place.row + self.carry),
             rows[2].eq(rows[0] + self.plane), rows[3].eq(rows[1] + self.plane),
         ]
-        other_row = Mux(self.clear_valid, self.clear_row, self.host_address[array.lane_bits:])
-        other_data = Mux(self.clear_valid, 0, self.host_data)
-        other_banks = Mux(self.clear_valid, (1 << array.lanes) - 1,
+        other_row = Mux(clear, self.clear_row, self.host_address[array.lane_bits:])
+        other_data = Mux(clear, 0, self.host_data)
+        other_banks = Mux(clear, (1 << array.lanes) - 1,
                           (1 << self.host_address[:array.lane_bits])[:array.lanes])
         group_slots, mask = Signal(slot_bits + 1), Signal(max(1, slot_bits))
         m.d.comb += [group_slots.eq(slots >> self.log2_groups), mask.eq(group_slots - 1)]

@@ -29,9 +29,9 @@ class Core(wiring.Component):
     Members
     -------
     mem_space, mem_address, mem_write, mem_wdata, mem_read, mem_rdata, mem_rvalid
-        Host bus, see :class:`celosia_hw.isa.Space`. Writes take effect in a few cycles, in order.
-        One read may be outstanding; ``mem_rvalid`` is a strobe ``read_latency`` cycles after
-        ``mem_read``. Readable: REGISTERS (always), PROGRAM, BANKS, STORE, EXPONENTS, RESIDUAL
+        Host bus, see :class:`celosia_hw.isa.Space`. A write is a strobe with space, address and
+        data, any cycle. Space and address of a read must hold from the strobe ``mem_read`` until
+        ``mem_rvalid``, a strobe ``read_latency`` cycles later, that comes with the data. Readable: REGISTERS (always), PROGRAM, BANKS, STORE, EXPONENTS, RESIDUAL
         (while not busy). Writes while busy are ignored.
     start, start_first, start_last, busy, done, error, error_descriptor, saturated, layer, abort
         See :class:`Sequencer`.
@@ -40,7 +40,7 @@ class Core(wiring.Component):
     def __init__(self, array: ArrayConfig, *, mac: str = "generic", weight_memory: str = "bram") -> None:
         self.array, self.mac, self.weight_memory = array, mac, weight_memory
         self.stream, self.banks, self.output = RowStream(array), Banks(array), OutputStage(array)
-        self.read_latency = 2 + self.banks.latency + 2
+        self.read_latency = self.banks.latency + 4
         super().__init__({
             "mem_space": In(4), "mem_address": In(20), "mem_write": In(1), "mem_wdata": In(32),
             "mem_read": In(1), "mem_rdata": Out(32), "mem_rvalid": Out(1),
@@ -77,12 +77,13 @@ class Core(wiring.Component):
             stream.step.eq(sequencer.step), stream.slot.eq(sequencer.slot),
             stream.words.eq(weights.read_data),
             stream.tap_base.eq(words[Word.TAP_BASE]), stream.tap_step.eq(words[Word.TAP_STEP]),
-            tiles.load.eq(sequencer.load), tiles.last_tile.eq(words[Word.LAST_TILE]),
+            tiles.load.eq(sequencer.load), tiles.last.eq(stream.flags_early.tile_last),
             tiles.line.eq(words[Word.LINE]), tiles.base.eq(words[Word.IN_BASE]),
             tiles.channels.eq(words[Word.IN_CHANNELS]), tiles.jump.eq(flag(Flag.JUMP)),
             tiles.advance.eq(stream.flags_early.valid & stream.flags_early.tile_first),
             banks.operand.eq(stream.operand), banks.flags.eq(stream.flags),
-            banks.tile.eq(Mux(self.busy, tiles.tile.as_value(), 0)),
+            banks.tile.eq(tiles.tile), tiles.host_valid.eq(~self.busy),
+            tiles.host_row.eq(self.mem_address[array.lane_bits:]),
             lanes.x.eq(banks.x), lanes.weights.eq(banks.weights), lanes.flags.eq(banks.flags_out),
             output.sums.eq(lanes.sums), lanes.shift.eq(output.shift),
             output.drain.eq(banks.flags_ahead.valid & banks.flags_ahead.last),
@@ -105,7 +106,7 @@ class Core(wiring.Component):
             output.input_lsb.eq(sequencer.input_lsb),
             output.residual_lsb.eq(sequencer.residual_lsb),
             output.shift_base.eq(sequencer.shift_base),
-            sequencer.walk_done.eq(output.done), sequencer.top.eq(output.top),
+            sequencer.walk_done.eq(output.done), sequencer.overrun.eq(output.overrun), sequencer.top.eq(output.top),
             sequencer.clipped.eq(output.clipped),
             writer.valid.eq(output.out_valid), writer.place.eq(output.out_place),
             writer.element.eq(output.out_element), writer.plane.eq(words[Word.PLANE_ROWS]),
@@ -124,15 +125,12 @@ class Core(wiring.Component):
         return m
 
     def _host(self, m, sequencer, weights, stream, banks, output, writer):
-        """Registers on the way in; a read's answer is picked after the longest path."""
+        """The host's side of every memory. A read's answer is picked after the longest path."""
         array = self.array
-        space, address, wdata = Signal(4), Signal(20), Signal(32)
+        space, address, wdata = self.mem_space, self.mem_address, self.mem_wdata
         write, waiting = Signal(), Signal(self.read_latency - 1)
-        with m.If(self.mem_write | self.mem_read):
-            m.d.sync += [space.eq(self.mem_space), address.eq(self.mem_address),
-                         wdata.eq(self.mem_wdata)]
-        m.d.sync += [write.eq(self.mem_write & ~self.busy),
-                     waiting.eq(Cat(self.mem_read, waiting)),
+        m.d.comb += write.eq(self.mem_write & ~self.busy)
+        m.d.sync += [waiting.eq(Cat(self.mem_read, waiting)),
                      self.mem_rvalid.eq(waiting[-1])]
         slot_bits, beat_bits = array.groups_max.bit_length() - 1, array.beat_bits
         exponents = array.program_words - EXPONENT_SLOTS
@@ -155,7 +153,7 @@ class Core(wiring.Component):
             output.place_address.eq(address), output.place_data.eq(wdata),
             writer.host_valid.eq(write & (space == Space.BANKS)),
             writer.host_address.eq(address), writer.host_data.eq(wdata),
-            stream.host_valid.eq(~self.busy), stream.host_row.eq(address[array.lane_bits:]),
+            stream.host_valid.eq(~self.busy),
             stream.host_rotation.eq(address[:array.lane_bits]),
             output.store_address.eq(address[beat_bits:]),
             output.residual_host.eq(address[beat_bits:]),

@@ -49,17 +49,16 @@ class Register(enum.IntEnum):
 
     ARRAY_HASH = 0     # low 32 bits of ArrayConfig.hash
     STATUS = 1         # bit 0 busy, bit 1 saturated; bits 8..15 error; bits 16..23 its descriptor
-    CYCLES = 2         # from the edge that accepts start to the one that raises done
-    EVENTS = 3         # cycles since start with the event that the host selected (Event)
+    EVENTS = 2         # cycles since start with the event that the host selected (Event)
 
 
 class Event(enum.IntEnum):
     """What ``Register.EVENTS`` counts: written to ``Space.REGISTERS``, whatever the address."""
 
-    STEP = 0           # a weight word was issued
-    BUBBLE = 1         # a pass waited for the drain of the one before
-    NORMALISE = 2      # normalising passes
-    DRAIN = 3          # only the pipeline emptied
+    CYCLE = 0          # every cycle from the edge that accepts start to the one that raises done
+    STEP = 1           # a weight word was issued
+    BUBBLE = 2         # a pass waited for the drain of the one before
+    NORMALISE = 3      # normalising passes
 
 
 class Error(enum.IntEnum):
@@ -69,9 +68,8 @@ class Error(enum.IntEnum):
     OPCODE = 1      # unknown opcode
     GROUPS = 2      # more row groups than the array has, or output groups likewise
     COUNT = 3       # no output position, or an empty line
-    LENGTH = 4      # a batch of length zero
-    PASS = 5        # pass_cycles shorter than the drain
-    RANGE = 6       # first descriptor after last, or a table address past its end
+    PASS = 4        # a pass ended before the sums of the one before had drained
+    RANGE = 5       # first descriptor after last, or a table address past its end
 
 
 class Opcode(enum.IntEnum):
@@ -84,8 +82,8 @@ class Flag(enum.IntFlag):
     RELU = 1 << 4
     STATIC = 1 << 5           # the output exponent is the descriptor's, not the tensor's maximum
     KEEP = 1 << 6             # the output exponent is the input's (select nodes)
-    RESIDUAL_READ = 24 << 7
-    RESIDUAL_WRITE = 25 << 8
+    RESIDUAL_READ = 1 << 7
+    RESIDUAL_WRITE = 1 << 8
     WIDE = 1 << 9             # 16-bit results into the store; no bank is written
     DEINTERLEAVE = 1 << 10    # a beat's elements are written in the order 0, 2, 1, 3; those of
                               # its second half go PLANE_ROWS further
@@ -108,25 +106,24 @@ class Word(enum.IntEnum):
     TAP_BASE = 4         # first tap-table entry of phase 0
     TAP_STEP = 5         # entries from one phase to the next
     WEIGHT_BASE = 6      # first port row of the layer's weight words
-    LENGTH_BASE = 7      # first batch length in program memory
+    LENGTH_BASE = 7      # first batch word in program memory
     IN_BASE = 8          # first bank row of the input map
     IN_CHANNELS = 9      # bank rows from one position group to the next
-    PASS_CYCLES = 10     # a pass takes max(batch length, this); at most 255
-    EXPONENT = 11        # bits 0..7 signed: static exponent; 8..15 signed: smallest exponent
-    CLEAR_BASE = 12      # first bank row to clear before the layer starts
-    CLEAR_ROWS = 13      # rows to clear
-    RESIDUAL_READ = 14   # first beat in the residual store
-    LAST_BATCH = 15      # row batches - 1; a batch is one row a group
-    LAST_TILE = 16       # tiles - 1; a tile is lanes / groups output positions
-    POSITIONS = 17       # output positions of one row
-    ROW_BASE = 18        # first row-table word
-    WRITE_BASE = 19      # first write-table entry
-    WRITE_STEP = 20      # bank rows added to every write from one batch to the next
-    FLAGS = 21           # opcode and Flag bits
-    GROUPS = 22          # bits 0..3 log2 row groups; 4..7 log2 of the consumer's row groups
-    WRITE_CARRY = 23     # bank rows from one position group to the next in the output map
-    PLANE_ROWS = 24      # bank rows from the even to the odd plane of a deinterleaved map
-    RESIDUAL_WRITE = 25
+    EXPONENT = 10        # bits 0..7 signed: static exponent; 8..15 signed: smallest exponent
+    CLEAR_BASE = 11      # first bank row to clear before the layer starts
+    CLEAR_ROWS = 12      # rows to clear
+    RESIDUAL_READ = 13   # first beat in the residual store
+    LAST_BATCH = 14      # row batches - 1; a batch is one row a group
+    LAST_TILE = 15       # tiles - 1; a tile is lanes / groups output positions
+    POSITIONS = 16       # output positions of one row
+    ROW_BASE = 17        # first row-table word
+    WRITE_BASE = 18      # first write-table entry
+    WRITE_STEP = 19      # bank rows added to every write from one batch to the next
+    FLAGS = 20           # opcode and Flag bits
+    GROUPS = 21          # bits 0..3 log2 row groups; 4..7 log2 of the consumer's row groups
+    WRITE_CARRY = 22     # bank rows from one position group to the next in the output map
+    PLANE_ROWS = 23      # bank rows from the even to the odd plane of a deinterleaved map
+    RESIDUAL_WRITE = 24
 
 
 PREFETCH_WORDS = Word.LAST_BATCH
@@ -136,6 +133,19 @@ DESCRIPTOR_WORDS = len(Word)
 ROW_BIAS = (0, 16)        # signed 16-bit bias mantissa: (lowest bit, width)
 ROW_SW = (16, 6)          # signed exponent of the weight mantissas' least significant bit
 ROW_SB = (22, 8)          # signed: s_b - s_w
+
+
+BATCH_WAIT_BITS = 4
+"""Batch word (16 bits): steps of a pass minus one, and above them the cycles that a pass waits
+before its first step."""
+BATCH_STEP_BITS = 16 - BATCH_WAIT_BITS
+BATCH_STEPS_MAX, BATCH_WAIT_MAX = 1 << BATCH_STEP_BITS, (1 << BATCH_WAIT_BITS) - 1
+
+
+def pack_batch(steps: int, wait: int) -> int:
+    """Return the batch word; 1 <= steps <= BATCH_STEPS_MAX, 0 <= wait <= BATCH_WAIT_MAX."""
+    assert 1 <= steps <= BATCH_STEPS_MAX and 0 <= wait <= BATCH_WAIT_MAX
+    return steps - 1 | wait << BATCH_STEP_BITS
 
 
 def pack_row(bias: int, sw: int, sb_minus_sw: int) -> int:
@@ -172,6 +182,10 @@ class ArrayConfig:
                      batch lengths stay below ``2**count_bits``.
     wide_elements  : elements of a beat that can be rounded to 16 bits, 1 or ``beat``; with 1 the
                      network's output must be a vector.
+    replicate      : a weight word for several quads stands in the slots of all of them: more
+                     weight memory, no multiplexers behind it.
+    clearing       : the machine can clear bank rows between layers; without it, maps with zero
+                     padding cannot share their place with others.
     deep           : pipeline registers for devices with slow memories and fast logic.
     """
 
@@ -192,6 +206,8 @@ class ArrayConfig:
     index_bits: int = 13
     count_bits: int = 16
     wide_elements: int = 1
+    replicate: bool = False
+    clearing: bool = True
     deep: bool = False
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ step_layout = data.StructLayout({
     "first": 1,        # of its pass: the product loads the accumulators, the taps change phase
     "last": 1,         # of its pass: the sums are complete
     "tile_first": 1,   # a new tile begins: the bank addresses move on
+    "tile_last": 1,    # the tile is the last of its batch
 })
 """Flags that travel down the pipeline beside a weight word. All zero in a bubble."""
 

@@ -13,9 +13,9 @@ from celosia_hw.timing import ACCUMULATE, MULTIPLY
 class MacArray(wiring.Component):
     """``lanes`` exact dot products side by side.
 
-    A pass's last sum goes to the shadow registers of all lanes at once, while the accumulators
-    return to zero in the same edge: passes follow each other without a bubble, and no multiplexer
-    stands in the accumulation loop. The shadow registers shift towards lane 0, a beat at a time.
+    The first product of a pass loads the accumulators, while the finished sums move into the
+    shadow registers of all lanes: passes follow each other without a bubble. The shadow registers
+    shift towards lane 0, a beat at a time.
 
     Members
     -------
@@ -57,19 +57,20 @@ class MacArray(wiring.Component):
         shadow = [Signal(signed(array.acc_bits), name=f"shadow{p}", reset_less=True)
                   for p in range(array.lanes)]
         capture = Signal()
-        m.d.comb += capture.eq(flags.valid & flags.last)
+        m.d.sync += capture.eq(flags.valid & flags.last)
         for p in range(array.lanes):
-            total = Signal(signed(array.acc_bits), name=f"total{p}")
+            total = Signal(signed(array.acc_bits), name=f"total{p}", reset_less=True)
             after = Signal(signed(array.acc_bits), name=f"after{p}")
             m.d.comb += [
                 multipliers.w[p].eq(self.weights[p // array.quad]),
                 multipliers.x[p].eq(self.x[p]),
                 after.eq(total + multipliers.p[p]),
             ]
+            # Written so that loading costs nothing: it goes into the adder's own look-up table.
             with m.If(flags.valid):
-                m.d.sync += total.eq(Mux(flags.last, 0, after))
+                m.d.sync += total.eq(Mux(flags.first, multipliers.p[p], after))
             beyond = shadow[p + array.beat] if p + array.beat < array.lanes else shadow[p]
             with m.If(capture | self.shift):
-                m.d.sync += shadow[p].eq(Mux(capture, after, beyond))
+                m.d.sync += shadow[p].eq(Mux(capture, total, beyond))
         m.d.comb += [self.sums[e].eq(shadow[e]) for e in range(array.beat)]
         return m

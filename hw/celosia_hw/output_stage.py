@@ -37,6 +37,7 @@ class OutputStage(wiring.Component):
         ``drain``; ``shift`` asks for the next one.
     out_valid, out_place, out_element, out, out_real : Out
         Placed mantissas for :class:`BankWriter`.
+    overrun : Out, strobe: see :class:`Walker`.
     done : Out, strobe: the last beat of a walk has entered. ``top`` is complete ``Timing.flush``
         cycles later, everything else ``Timing.settle`` cycles later.
     top : Out, see :class:`BlockExponent`.    clipped : Out, strobe: clipping changed a value.
@@ -68,7 +69,7 @@ class OutputStage(wiring.Component):
             "out_valid": Out(1), "out_place": Out(write_layout(array)),
             "out_element": Out(array.beat_bits), "out_real": Out(array.beat),
             "out": Out(data.ArrayLayout(array.activation_bits, array.beat)),
-            "done": Out(1), "top": Out(signed(8)), "clipped": Out(1),
+            "done": Out(1), "overrun": Out(1), "top": Out(signed(8)), "clipped": Out(1),
             "row_write": In(1), "row_address": In(range(array.table_rows)), "row_data": In(32),
             "place_write": In(1), "place_address": In(range(array.writes)),
             "place_data": In(array.write_word_bits),
@@ -130,7 +131,7 @@ class OutputStage(wiring.Component):
             m.d.comb += getattr(walker, name).eq(getattr(self, name))
         m.d.comb += [walker.table_enable.eq(self.place_write),
                      walker.table_address.eq(self.place_address),
-                     walker.table_data.eq(self.place_data), self.done.eq(walker.done)]
+                     walker.table_data.eq(self.place_data), self.done.eq(walker.done), self.overrun.eq(walker.overrun)]
         return walker
 
     def _rows(self, m, walker):
@@ -154,7 +155,7 @@ class OutputStage(wiring.Component):
         residual = self._residual(m, row, at) if array.residual_beats else [0] * array.beat
         totals = []
         for e in range(array.beat):
-            total, after = (Signal(signed(array.acc_bits), name=f"{n}{e}")
+            total, after = (Signal(signed(array.acc_bits), name=f"{n}{e}", reset_less=True)
                             for n in ("total", "after"))
             m.d.comb += after.eq(self.sums[e] + self.bias.aligned + residual[e])
             m.d.sync += total.eq(Mux((self.relu & after[-1]) | ~at("valid", self._sum_stage)[e],
@@ -200,7 +201,8 @@ class OutputStage(wiring.Component):
                                       at("store", stage), self.store_address)),
                      self.store_data.eq(read.data)]
         stored = data.View(data.ArrayLayout(signed(array.acc_bits), array.beat), read.data)
-        rounding = [Signal(signed(array.acc_bits), name=f"rounding{e}") for e in range(array.beat)]
+        rounding = [Signal(signed(array.acc_bits), name=f"rounding{e}", reset_less=True)
+                    for e in range(array.beat)]
         for e, total in enumerate(totals):
             keep = Signal(name=f"keep{e}")
             m.d.comb += keep.eq(at("normalising", stage + 1)

@@ -75,19 +75,16 @@ class Requantise(wiring.Component):
                           | right[amount_bits:-1].any().replicate(amount_bits))),
         ]
         shift = RoundingShift(m, Cat(Const(0, bits - 2), a).as_signed(), amount, bits + 1, f"e{e}")
-        shift.shift(3)
-        shift.register()
-        state = Cat(overflow, a[-1], *([] if wide is None else [wide]))
-        held = Signal(len(state), name=f"state{e}_0")
-        m.d.sync += held.eq(state)
-        shift.shift()
-        if self.deep:
+        held = Cat(overflow, a[-1], *([] if wide is None else [wide]))
+        for k in range(2 * self.deep):
+            shift.shift(3)
             shift.register()
-            after = Signal(len(state), name=f"state{e}_1")
+            after = Signal(len(held), name=f"state{e}_{k}")
             m.d.sync += after.eq(held)
             held = after
+        shift.shift()
         rounded = Signal(signed(bits + 1), name=f"rounded{e}", reset_less=True)
-        after = Signal(len(state), name=f"state{e}_2")
+        after = Signal(len(held), name=f"state{e}")
         m.d.sync += [rounded.eq(shift.rounded()), after.eq(held)]
         self._clip(m, e, rounded, after[0], after[1], None if wide is None else after[2])
 

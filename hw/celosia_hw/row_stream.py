@@ -26,15 +26,16 @@ class RowStream(wiring.Component):
     step : In(step_layout)
         Flags of the word whose address the weight memory samples in this cycle.
     slot : In
-        First slot of the port row that belongs to the step (a multiple of the group count).
+        First slot of the port row that belongs to the step (a multiple of the group count); not
+        used by arrays that replicate.
     words : In(groups_max weight words)
         Read data of the weight memory: the port row of the step one cycle before.
     log2_groups, tap_base, tap_step : In
         Of the layer; stable while steps are in flight.
     flags : Out(step_layout), operand : Out(groups_max x operand_layout)
         Decoded step; ``flags_early`` is ``flags`` one cycle ahead.
-    host_valid, host_row, host_rotation : In
-        While ``host_valid``: operands read this bank row and rotation (for the host's reads).
+    host_valid, host_rotation : In
+        While ``host_valid``: operands have bank row 0 and this rotation (for the host's reads).
     write_enable, write_address, write_data : In
         Write port of the tap table; every quad holds the same contents.
 
@@ -56,8 +57,7 @@ class RowStream(wiring.Component):
             "tap_base": In(16), "tap_step": In(16),
             "flags": Out(step_layout), "flags_early": Out(step_layout),
             "operand": Out(data.ArrayLayout(operand_layout(array), quads)),
-            "host_valid": In(1), "host_row": In(array.bank_row_bits),
-            "host_rotation": In(array.lane_bits),
+            "host_valid": In(1), "host_rotation": In(array.lane_bits),
             "write_enable": In(1), "write_address": In(range(array.taps)),
             "write_data": In(array.tap_word_bits),
         })
@@ -65,7 +65,7 @@ class RowStream(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         array = self.array
-        quads, slot_bits = array.groups_max, array.groups_max.bit_length() - 1
+        quads = array.groups_max
         flags = [self.step]                         # flags[k]: k cycles after the step
         for k in range(1, self.latency + 1):
             after = Signal(step_layout, name=f"flags{k}")
@@ -85,34 +85,44 @@ class RowStream(wiring.Component):
 
         # Tap base of the phase; used two cycles after the word is selected.
         tap_base = Signal(range(array.taps))
-        step = flags[at + 1]
+        selected = at + (self.deep or not array.replicate)
+        step = flags[selected]
         with m.If(step.valid & step.first):
             m.d.sync += tap_base.eq(Mux(step.tile_first, self.tap_base, tap_base + self.tap_step))
 
         for q in range(quads):
             word = Signal(array.weight_word_bits, name=f"word{q}")
             chosen = Signal(array.weight_word_bits, name=f"chosen{q}")
-            with m.Switch(self.log2_groups):
-                for groups in range(slot_bits + 1):
-                    with m.Case(groups):
-                        offset = q >> (slot_bits - groups)
-                        if groups == slot_bits:
-                            m.d.comb += chosen.eq(words[q])
-                        else:
-                            index = Cat(Const(offset, groups), slot[groups:]) if groups else slot
-                            m.d.comb += chosen.eq(data.View(
-                                data.ArrayLayout(array.weight_word_bits, quads),
-                                Cat(words))[index])
-            m.d.sync += word.eq(chosen)
+            if array.replicate:
+                m.d.comb += chosen.eq(words[q])
+            else:
+                self._choose(m, q, chosen, words, slot)
+            if selected > at:
+                m.d.sync += word.eq(chosen)
+            else:
+                m.d.comb += word.eq(chosen)
             self._decode(m, q, word, step, tap_base)
         return m
+
+    def _choose(self, m, q, chosen, words, slot):
+        """The word of a quad: the slot of its group."""
+        quads, slot_bits = self.array.groups_max, self.array.groups_max.bit_length() - 1
+        word_layout = data.ArrayLayout(self.array.weight_word_bits, quads)
+        with m.Switch(self.log2_groups):
+            for groups in range(slot_bits + 1):
+                with m.Case(groups):
+                    offset = Const(q >> (slot_bits - groups), max(1, groups))
+                    index = Cat(offset[:groups], slot[groups:slot_bits])
+                    m.d.comb += chosen.eq(data.View(word_layout, Cat(words))[index]
+                                          if slot_bits else words[0])
 
     def _decode(self, m, q, word, step, tap_base):
         """Index, tap table and operand of one quad; ``word`` belongs to ``step``."""
         array = self.array
         index = Signal(array.index_bits, name=f"index{q}")
         with m.If(step.valid):
-            m.d.sync += index.eq(Mux(step.first, 0, index) + word[array.weight_bits:])
+            delta = word[array.weight_bits:]
+            m.d.sync += index.eq(Mux(step.first, delta, index + delta))
         m.submodules[f"taps{q}"] = taps = Memory(
             shape=array.tap_word_bits, depth=array.taps, init=[],
             attrs={"ram_style": "block"})
@@ -136,9 +146,10 @@ class RowStream(wiring.Component):
             m.d.sync += held.eq(mantissa)
             mantissa = held
         operand = self.operand[q]
-        row, rotation = Signal.like(operand.row, name=f"row{q}"), Signal.like(operand.rotation)
+        row = Signal.like(operand.row, name=f"row{q}", reset_less=True)
+        rotation = Signal.like(operand.rotation, name=f"rotation{q}", reset_less=True)
         m.d.sync += [
-            row.eq(Mux(self.host_valid, self.host_row, entry[array.lane_bits:] + channel)),
+            row.eq(Mux(self.host_valid, 0, entry[array.lane_bits:] + channel)),
             rotation.eq(Mux(self.host_valid, self.host_rotation, entry[:array.lane_bits])),
         ]
         m.d.comb += [operand.row.eq(row), operand.rotation.eq(rotation),

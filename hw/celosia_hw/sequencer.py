@@ -9,6 +9,8 @@ from celosia_hw import timing
 from celosia_hw.block_exponent import BlockExponent
 from celosia_hw.compare import at_least
 from celosia_hw.isa import (
+    BATCH_STEP_BITS,
+    BATCH_WAIT_BITS,
     DESCRIPTOR_WORDS,
     EXPONENT_MAX,
     EXPONENT_SLOTS,
@@ -44,7 +46,7 @@ class Sequencer(wiring.Component):
     step, slot, weight_row : Out
         One step a cycle, for :class:`RowStream` and the weight memory.
     clear_valid, clear_row : Out, for :class:`BankWriter`.
-    normalise : Out; walk_done, top, clipped : In, of :class:`OutputStage`.
+    normalise : Out; overrun, walk_done, top, clipped : In, of :class:`OutputStage`.
     input_lsb, residual_lsb, shift_base : Out, for :class:`OutputStage`.
     program_write, program_address, program_data, program_read : host access to program memory.
     register, register_data : host access to the registers, combinational.
@@ -67,7 +69,7 @@ class Sequencer(wiring.Component):
             "step": Out(step_layout), "slot": Out(max(1, array.groups_max.bit_length() - 1)),
             "weight_row": Out(rows),
             "clear_valid": Out(1), "clear_row": Out(array.bank_row_bits),
-            "normalise": Out(1), "walk_done": In(1), "top": In(signed(8)), "clipped": In(1),
+            "overrun": In(1), "normalise": Out(1), "walk_done": In(1), "top": In(signed(8)), "clipped": In(1),
             "input_lsb": Out(signed(8)), "residual_lsb": Out(signed(8)),
             "shift_base": Out(signed(9)),
             "program_write": In(1), "program_address": In(range(array.program_words)),
@@ -88,95 +90,93 @@ class Sequencer(wiring.Component):
                      self._write.en.eq(self.program_write), self._write.data.eq(self.program_data),
                      self._write.addr.eq(self.program_address)]
         count = Signal(range(max(DESCRIPTOR_WORDS + 4, self.tail + 1)))
-        self._length = {n: Signal(array.count_bits, name=n) for n in (
-            "last_step", "next_step")}
-        self._length |= {n: Signal(8, name=n) for n in ("pass_wait", "next_wait", "wait")}
-        self._length["length_address"] = Signal(range(array.program_words), name="length_address")
-        self._exponents = {n: Signal(signed(8), name=n) for n in ("input_e", "residual_e",
-                                                                  "output_e")}
-        self._last = Signal(8)
+        self._last_step, self._pass_wait = Signal(BATCH_STEP_BITS), Signal(BATCH_WAIT_BITS)
+        self._wait = Signal(BATCH_WAIT_BITS)
+        self._batch_address = Signal(range(array.program_words))
+        self._output = Signal(signed(8))        # block exponent of the output, once it is known
+        most = (array.program_words - EXPONENT_SLOTS) // DESCRIPTOR_WORDS
+        self._layer, self._last = (Signal(range(most), name=n) for n in ("layer", "last"))
+        in_range = Signal()
         self._base = Signal(range(array.program_words))      # of the descriptor being loaded
         with m.FSM(name="state") as fsm:
             with m.State("IDLE"):
                 with m.If(self.start):
-                    m.d.sync += [self.layer.eq(self.start_first), self._last.eq(self.start_last),
+                    m.d.sync += [self._layer.eq(self.start_first), self._last.eq(self.start_last),
+                                 in_range.eq(~at_least(self.start_last, most)),
                                  self._base.eq(self.start_first * DESCRIPTOR_WORDS),
                                  self.error.eq(Error.NONE), self.saturated.eq(0), count.eq(0)]
                     m.next = "LOAD"
-            self._load_states(m, words, count)
+            self._load_states(m, words, count, in_range)
             self._issue_state(m, words)
             self._finish_states(m, words, count)
         with m.If(self.load):
             m.d.sync += self._issue_reset
         with m.If(self.clipped):
             m.d.sync += self.saturated.eq(1)
-        m.d.comb += self.busy.eq(~fsm.ongoing("IDLE"))
+        m.d.comb += [self.busy.eq(~fsm.ongoing("IDLE")), self.layer.eq(self._layer),
+                     self.error_descriptor.eq(self._layer)]
         self._counters(m, fsm)
         return m
 
     def _fail(self, m, code):
-        m.d.sync += [self.error.eq(code), self.error_descriptor.eq(self.layer)]
+        m.d.sync += self.error.eq(code)
         m.next = "IDLE"
 
-    def _load_states(self, m, words, count):
+    def _load_states(self, m, words, count, in_range):
         """LOAD, CHECK, CLEAR, LENGTH: from the program memory to the first step."""
         array = self.array
         exponent_base = array.program_words - EXPONENT_SLOTS
         mantissa_shift = array.activation_bits - 2
-        e = self._exponents
         with m.State("LOAD"):
             self._load_word(m, words, count)
             for k, slot in enumerate((words[Word.INPUT_SLOT], words[Word.RESIDUAL_SLOT])):
                 with m.If(count == DESCRIPTOR_WORDS + k):
                     m.d.comb += self._read.addr.eq(exponent_base + slot[:5])
             with m.If(count == DESCRIPTOR_WORDS + 1):
-                m.d.sync += e["input_e"].eq(self._read.data)
+                m.d.sync += self.input_lsb.eq(self._read.data - mantissa_shift)
             with m.If(count == DESCRIPTOR_WORDS + 2):
-                m.d.comb += self._read.addr.eq(self._length["length_address"])
-                m.d.sync += e["residual_e"].eq(self._read.data)
+                m.d.comb += self._read.addr.eq(self._batch_address)
+                m.d.sync += self.residual_lsb.eq(self._read.data - mantissa_shift)
                 m.next = "CHECK"
                 m.d.sync += count.eq(0)
             with m.Else():
                 m.d.sync += count.eq(count + 1)
-            most = (array.program_words - EXPONENT_SLOTS) // DESCRIPTOR_WORDS
-            with m.If((self._last < self.layer) | at_least(self._last, most)):
+            with m.If((self._last < self._layer) | ~in_range):
                 self._fail(m, Error.RANGE)
-        cleared = Signal(array.bank_row_bits + 1)
+        cleared = Signal(array.bank_row_bits + 1)          # rows still to clear
         with m.State("CHECK"):
             slot_bits = array.groups_max.bit_length() - 1
             groups = words[Word.GROUPS]
             counts = (Word.POSITIONS, Word.LINE)
             m.d.comb += self.load.eq(1)
-            self._prefetch(m, words)
+            m.d.comb += self._read.addr.eq(self._batch_address)
             m.d.sync += [
-                self.input_lsb.eq(e["input_e"] - mantissa_shift),
-                self.residual_lsb.eq(e["residual_e"] - mantissa_shift),
-                cleared.eq(0), self.clear_row.eq(words[Word.CLEAR_BASE]),
-                e["output_e"].eq(Mux(self._flag(words, Flag.KEEP), e["input_e"],
-                                     words[Word.EXPONENT][:8].as_signed())),
+                self._output.eq(Mux(self._flag(words, Flag.KEEP),
+                                    self.input_lsb + mantissa_shift,
+                                    words[Word.EXPONENT][:8].as_signed())),
             ]
             m.next = "LENGTH"
-            with m.If(words[Word.CLEAR_ROWS] != 0):
-                m.next = "CLEAR"
+            if array.clearing:
+                with m.If(words[Word.CLEAR_ROWS][:array.bank_row_bits + 1] != 0):
+                    m.next = "CLEAR"
+                m.d.sync += [cleared.eq(words[Word.CLEAR_ROWS]),
+                             self.clear_row.eq(words[Word.CLEAR_BASE])]
             with m.If(words[Word.FLAGS][:4] != Opcode.LINEAR):
                 self._fail(m, Error.OPCODE)
             with m.Elif((groups[:4] > slot_bits) | (groups[4:8] > slot_bits)):
                 self._fail(m, Error.GROUPS)
             with m.Elif(Cat(words[k][:array.count_bits] == 0 for k in counts).any()):
                 self._fail(m, Error.COUNT)
-            with m.Elif(~at_least(words[Word.PASS_CYCLES][:array.count_bits],
-                                 max(timing.MIN_PASS, array.pass_beats))):
-                self._fail(m, Error.PASS)
-        with m.State("CLEAR"):
-            self._prefetch(m, words)
-            m.d.comb += self.clear_valid.eq(1)
-            m.d.sync += [cleared.eq(cleared + 1), self.clear_row.eq(self.clear_row + 1)]
-            with m.If(cleared == (words[Word.CLEAR_ROWS] - 1)[:len(cleared)]):
-                m.next = "LENGTH"
+        if array.clearing:
+            with m.State("CLEAR"):
+                m.d.comb += [self.clear_valid.eq(1), self._read.addr.eq(self._batch_address)]
+                m.d.sync += [cleared.eq(cleared - 1), self.clear_row.eq(self.clear_row + 1)]
+                with m.If(cleared == 1):
+                    m.next = "LENGTH"
         with m.State("LENGTH"):
-            self._prefetch(m, words)
-            self._next_length(m)
-            m.d.sync += self.shift_base.eq(e["output_e"] - self.input_lsb)
+            m.d.comb += self._read.addr.eq(self._batch_address)
+            self._next_batch(m)
+            m.d.sync += self.shift_base.eq(self._output - self.input_lsb)
             m.next = "ISSUE"
 
     def _load_word(self, m, words, count):
@@ -186,83 +186,77 @@ class Sequencer(wiring.Component):
             with m.If(count == k + 1):
                 m.d.sync += words[k].eq(self._read.data)
         with m.If(count == Word.LENGTH_BASE + 1):
-            m.d.sync += self._length["length_address"].eq(self._read.data)
+            m.d.sync += self._batch_address.eq(self._read.data)
 
     def _flag(self, words, flag):
         return words[Word.FLAGS][int(flag).bit_length() - 1]
 
-    def _prefetch(self, m, words):
-        """Keep the length of the batch after this one ready, two cycles after its address."""
-        n = self._length
-        length = self._read.data[:self.array.count_bits]
-        lacking = Signal(signed(self.array.count_bits + 1))
-        m.d.comb += [self._read.addr.eq(n["length_address"]),
-                     lacking.eq(words[Word.PASS_CYCLES][:8] - length)]
-        m.d.sync += [n["next_step"].eq(length - 1),
-                     n["next_wait"].eq(Mux(lacking < 0, 0, lacking))]
-
-    def _next_length(self, m):
-        n = self._length
-        m.d.sync += [n["last_step"].eq(n["next_step"]), n["pass_wait"].eq(n["next_wait"]),
-                     n["wait"].eq(n["next_wait"]), n["length_address"].eq(n["length_address"] + 1)]
+    def _next_batch(self, m):
+        """Take over the batch word that program memory has ready, ask for the one after it."""
+        steps, wait = self._read.data[:BATCH_STEP_BITS], self._read.data[BATCH_STEP_BITS:]
+        m.d.sync += [self._last_step.eq(steps), self._pass_wait.eq(wait), self._wait.eq(wait),
+                     self._batch_address.eq(self._batch_address + 1)]
 
     def _issue_state(self, m, words):
         """ISSUE: batches of tiles of phases of steps, without a bubble between passes; a pass that
         is too short waits before its first step, so that sums are never ready too early."""
         array = self.array
-        slot_bits = array.groups_max.bit_length() - 1
+        slot_bits = 0 if array.replicate else array.groups_max.bit_length() - 1
         word = Signal(len(self.weight_row) + slot_bits)
-        word_next, batch_word = Signal.like(word), Signal.like(word)
-        index, tile, batch = (Signal(array.count_bits, name=n) for n in ("index", "tile", "batch"))
+        batch_word = Signal.like(word)
+        index = Signal(BATCH_STEP_BITS)
+        tile, batch = (Signal(array.count_bits, name=n) for n in ("tile", "batch"))
         phase = Signal(8)
-        n = self._length
         m.d.comb += [self.weight_row.eq(word[slot_bits:]), self.slot.eq(word[:slot_bits])]
-        self._issue_reset = [index.eq(0), phase.eq(0), tile.eq(0), batch.eq(0)]
-        self._issue_reset += [w.eq(words[Word.WEIGHT_BASE] << slot_bits)
-                              for w in (word, batch_word)]
+        self._issue_reset = [index.eq(0), phase.eq(0), tile.eq(0), batch.eq(0),
+                             word.eq(words[Word.WEIGHT_BASE] << slot_bits)]
         with m.State("ISSUE"):
-            self._prefetch(m, words)
-            valid, end = Signal(), Signal()
+            valid, end, batch_end, last_tile = Signal(), Signal(), Signal(), Signal()
+            first = (index == 0) & (phase == 0)
             m.d.comb += [
-                valid.eq(n["wait"] == 0), end.eq(valid & (index == n["last_step"])),
+                self._read.addr.eq(self._batch_address),
+                valid.eq(self._wait == 0), end.eq(valid & (index == self._last_step)),
+                last_tile.eq(tile == words[Word.LAST_TILE][:len(tile)]),
+                batch_end.eq((phase == words[Word.LAST_PHASE][:8]) & last_tile),
                 self.step.valid.eq(valid), self.step.first.eq(index == 0), self.step.last.eq(end),
-                self.step.tile_first.eq((index == 0) & (phase == 0)),
-                word_next.eq(word + (1 << words[Word.GROUPS][:3])),
+                self.step.tile_first.eq(first), self.step.tile_last.eq(last_tile),
             ]
+            stride = 1 if array.replicate else 1 << words[Word.GROUPS][:3]
             with m.If(valid):
-                m.d.sync += [index.eq(index + 1), word.eq(word_next)]
+                m.d.sync += [index.eq(index + 1), word.eq(word + stride)]
             with m.Else():
-                m.d.sync += n["wait"].eq(n["wait"] - 1)
+                m.d.sync += self._wait.eq(self._wait - 1)
+            with m.If(first & (tile == 0)):
+                m.d.sync += batch_word.eq(word)
             with m.If(end):
-                m.d.sync += [index.eq(0), word.eq(batch_word), n["wait"].eq(n["pass_wait"])]
-                with m.If(phase != words[Word.LAST_PHASE][:8]):
-                    m.d.sync += phase.eq(phase + 1)
-                with m.Else():
-                    m.d.sync += phase.eq(0)
-                    with m.If(tile != words[Word.LAST_TILE][:len(tile)]):
-                        m.d.sync += tile.eq(tile + 1)
-                    with m.Else():
-                        m.d.sync += [tile.eq(0), batch.eq(batch + 1),
-                                     word.eq(word_next), batch_word.eq(word_next)]
-                        self._next_length(m)
-                        with m.If(batch == words[Word.LAST_BATCH][:len(batch)]):
-                            m.next = "DRAIN"
-            with m.If(n["last_step"].all()):
-                self._fail(m, Error.LENGTH)
+                m.d.sync += [index.eq(0), self._wait.eq(self._pass_wait), phase.eq(phase + 1)]
+                with m.If(~batch_end):
+                    m.d.sync += word.eq(Mux(first & (tile == 0), word, batch_word))
+                with m.If(phase == words[Word.LAST_PHASE][:8]):
+                    m.d.sync += [phase.eq(0), tile.eq(tile + 1)]
+                with m.If(batch_end):
+                    m.d.sync += [tile.eq(0), batch.eq(batch + 1)]
+                    self._next_batch(m)
+                    with m.If(batch == words[Word.LAST_BATCH][:len(batch)]):
+                        m.next = "DRAIN"
+            with m.If(self.overrun):
+                self._fail(m, Error.PASS)
 
     def _finish_states(self, m, words, count):
         """DRAIN, FLUSH, EXPONENT, NORMALISE, SETTLE: from the last step to the next descriptor."""
-        array, e = self.array, self._exponents
+        array = self.array
         smallest = words[Word.EXPONENT][8:].as_signed()
         candidate = Signal(signed(10))
         fixed = self._flag(words, Flag.STATIC) | self._flag(words, Flag.KEEP)
+        walked = Signal()
         with m.State("DRAIN"):
             with m.If(self.walk_done):
                 m.next = "FLUSH"
-                m.d.sync += count.eq(0)
-        walked = Signal()
+                m.d.sync += [count.eq(0), walked.eq(0)]
         with m.State("FLUSH"):
-            m.d.sync += [count.eq(count + 1), walked.eq(0)]
+            m.d.sync += count.eq(count + 1)
+            with m.If(self.walk_done):                      # a walk of one or two beats
+                m.d.sync += walked.eq(1)
             ahead = self.flush + timing.EXPONENT - timing.WALK_AHEAD
             with m.If((count == ahead - 1) & ~self._flag(words, Flag.DIRECT)):
                 m.d.comb += self.normalise.eq(1)
@@ -277,15 +271,15 @@ class Sequencer(wiring.Component):
                 m.d.sync += candidate.eq(Mux(self.top == BlockExponent.NOTHING, smallest,
                                              self.top + self.input_lsb))
             with m.If((count == 1) & ~fixed):
-                m.d.sync += e["output_e"].eq(Mux(
+                m.d.sync += self._output.eq(Mux(
                     candidate < smallest, smallest,
                     Mux(candidate > EXPONENT_MAX, EXPONENT_MAX, candidate)))
                 with m.If(candidate > EXPONENT_MAX):
                     m.d.sync += self.saturated.eq(1)
             with m.If(count == 2):
-                m.d.sync += [self.shift_base.eq(e["output_e"] - self.input_lsb), count.eq(0)]
+                m.d.sync += [self.shift_base.eq(self._output - self.input_lsb), count.eq(0)]
                 m.d.comb += [
-                    self._write.en.eq(1), self._write.data.eq(e["output_e"]),
+                    self._write.en.eq(1), self._write.data.eq(self._output),
                     self._write.addr.eq(array.program_words - EXPONENT_SLOTS
                                         + words[Word.INPUT_SLOT][8:13]),
                 ]
@@ -296,7 +290,7 @@ class Sequencer(wiring.Component):
                     m.next = "NORMALISE"
         with m.State("NORMALISE"):
             # Meanwhile, load what this layer needs no more.
-            with m.If(self.layer != self._last):
+            with m.If(self._layer != self._last):
                 self._load_word(m, words, count)
                 with m.If(count == PREFETCH_WORDS):
                     m.d.comb += self._read.addr.eq(self._base + (PREFETCH_WORDS - 1))
@@ -312,10 +306,10 @@ class Sequencer(wiring.Component):
 
     def _next_descriptor(self, m):
         """Load the next one while the present one's last beats still travel, or settle."""
-        with m.If(self.layer == self._last):
+        with m.If(self._layer == self._last):
             m.next = "SETTLE"
         with m.Else():
-            m.d.sync += self.layer.eq(self.layer + 1)
+            m.d.sync += self._layer.eq(self._layer + 1)
             m.next = "LOAD"
 
     def _counters(self, m, fsm):
@@ -325,27 +319,23 @@ class Sequencer(wiring.Component):
             m.d.sync += event.eq(self.event_select)
         happens = Signal(len(Event))
         m.d.comb += [
+            happens[Event.CYCLE].eq(self.busy),
             happens[Event.STEP].eq(self.step.valid),
             happens[Event.BUBBLE].eq(fsm.ongoing("ISSUE") & ~self.step.valid),
             happens[Event.NORMALISE].eq(fsm.ongoing("NORMALISE")),
-            happens[Event.DRAIN].eq(fsm.ongoing("DRAIN") | fsm.ongoing("FLUSH")
-                                    | fsm.ongoing("EXPONENT") | fsm.ongoing("SETTLE")),
         ]
-        cycles, events = Signal(24), Signal(24)
+        events = Signal(24)
         with m.If(self.done):
             m.d.sync += self.done.eq(0)
         with m.If(self.start & ~self.busy):
-            m.d.sync += [cycles.eq(0), events.eq(0)]
+            m.d.sync += events.eq(0)
         with m.Else():
-            m.d.sync += [cycles.eq(cycles + self.busy), events.eq(events + happens.bit_select(
-                event, 1))]
+            m.d.sync += events.eq(events + happens.bit_select(event, 1))
         with m.Switch(self.register):
             with m.Case(Register.ARRAY_HASH):
                 m.d.comb += self.register_data.eq(self.array.hash)
             with m.Case(Register.STATUS):
                 m.d.comb += self.register_data.eq(Cat(
                     self.busy, self.saturated, Const(0, 6), self.error, self.error_descriptor))
-            with m.Case(Register.CYCLES):
-                m.d.comb += self.register_data.eq(cycles)
             with m.Default():
                 m.d.comb += self.register_data.eq(events)

@@ -1,6 +1,6 @@
 """Tiles: where the lanes of one tile read, and where a line ends among them."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -23,8 +23,12 @@ class TileWalk(wiring.Component):
     advance : In
         Strobe: ``tile`` becomes the next one in the following cycle. Strobes inside a batch are
         at least ``timing.MIN_PASS`` cycles apart.
-    log2_groups, last_tile, line, base, channels, jump : In
+    last : In
+        With ``advance``: the tile is the last of its batch, the next one is the first again.
+    log2_groups, line, base, channels, jump : In
         Of the layer (see :class:`celosia_hw.isa.Word`).
+    host_valid, host_row : In
+        While ``host_valid``, every lane reads this bank row (for the host's reads).
     tile : Out(tile_layout)
 
     Timing
@@ -36,35 +40,35 @@ class TileWalk(wiring.Component):
     def __init__(self, array: ArrayConfig) -> None:
         self.array = array
         super().__init__({
-            "load": In(1), "advance": In(1), "log2_groups": In(3),
-            "last_tile": In(array.count_bits),
+            "load": In(1), "advance": In(1), "last": In(1), "log2_groups": In(3),
             "line": In(array.count_bits), "base": In(array.bank_row_bits), "channels": In(array.bank_row_bits),
-            "jump": In(1), "tile": Out(tile_layout(array)),
+            "jump": In(1),
+            "host_valid": In(1), "host_row": In(array.bank_row_bits), "tile": Out(tile_layout(array)),
         })
 
     def elaborate(self, platform):
         m = Module()
         array = self.array
         tile = Signal(tile_layout(array))
-        row = Signal(array.bank_row_bits)           # base of the tile that comes next
-        x = Signal(array.count_bits + 1)                              # its first position within the line
-        left = Signal(array.count_bits)                           # tiles of the batch that come after it
+        row = Signal(array.bank_row_bits)                   # base of the tile that comes next
+        rest = Signal(signed(array.count_bits + 1))         # positions from its first to the line's end
         size = Signal(array.lane_bits + 1)
         m.d.comb += [self.tile.eq(tile), size.eq(array.lanes >> self.log2_groups)]
-        line_end = Signal(array.count_bits + 1)
-        m.d.comb += line_end.eq(self.line - x)
         with m.If(self.advance):
             m.d.sync += [
                 tile.row.eq(row),
                 tile.next.eq(row + self.channels),
                 tile.after.eq(row + self.channels + self.channels),
-                tile.split.eq(line_end),
-                tile.broken.eq(self.jump & (line_end < size)),
+                tile.split.eq(rest),
+                tile.broken.eq(self.jump & (rest < size)),
             ]
-        with m.If(self.load | (self.advance & (left == 0))):
-            m.d.sync += [row.eq(self.base), x.eq(0), left.eq(self.last_tile)]
+        with m.If(self.host_valid):
+            m.d.sync += [tile.broken.eq(0), *(tile[name].eq(self.host_row)
+                                              for name in ("row", "next", "after"))]
+        with m.If(self.load | (self.advance & self.last)):
+            m.d.sync += [row.eq(self.base), rest.eq(self.line)]
         with m.Elif(self.advance):
-            m.d.sync += [row.eq(row + self.channels), x.eq(x + size), left.eq(left - 1)]
-        with m.Elif(x >= self.line):
-            m.d.sync += [row.eq(row + Mux(self.jump, self.channels, 0)), x.eq(x - self.line)]
+            m.d.sync += [row.eq(row + self.channels), rest.eq(rest - size)]
+        with m.Elif(rest <= 0):
+            m.d.sync += [row.eq(row + Mux(self.jump, self.channels, 0)), rest.eq(rest + self.line)]
         return m

@@ -15,7 +15,7 @@ walk of n cycles, ``min(n, PREFETCH_WORDS)`` cycles of the next layer's LOAD are
 MULTIPLY = 2
 """Operands to product."""
 
-ACCUMULATE = MULTIPLY + 1
+ACCUMULATE = MULTIPLY + 2
 """Operands with the last flag to the pass's sums in the shadow registers."""
 
 BLOCK_EXPONENT = 3
@@ -47,9 +47,10 @@ class Timing:
     @classmethod
     def of(cls, array: ArrayConfig) -> "Timing":
         deep = int(array.deep)
-        align, requantise = 2 + deep, 2 + deep
+        align, requantise = 2 + deep, 1 + 2 * deep
         sum_stage = 1 + deep + align
-        return cls(stream=5 + 2 * deep, banks=1 + 4 * deep, align=align, requantise=requantise,
+        # An array that replicates has no multiplexer behind the weight memory.
+        return cls(stream=5 + 2 * deep - (array.replicate and not deep), banks=1 + 4 * deep, align=align, requantise=requantise,
                    sum_stage=sum_stage, round_stage=sum_stage + 2,
                    end_stage=sum_stage + 2 + requantise)
 

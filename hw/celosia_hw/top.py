@@ -18,7 +18,7 @@ class Top(wiring.Component):
     Parameters
     ----------
     array : ArrayConfig
-    mac, weight_memory, deep
+    mac, weight_memory
         See ``Core``.
     clock_hz, baud
         See ``SerialHost``.

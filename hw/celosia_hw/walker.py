@@ -36,8 +36,9 @@ class Walker(wiring.Component):
         offset); first element of the beat that the entry takes.
     valid : Out(beat)
         Which elements are real output positions.
-    beat_done, done : Out
-        Strobes: this is the beat's last cycle; the walk's last cycle.
+    beat_done, done, overrun : Out
+        Strobes: this is the beat's last cycle; the walk's last cycle; a pass ended before the
+        beats of the one before were walked.
     table_enable, table_address, table_data : In
         Write port of the write table.
 
@@ -53,7 +54,7 @@ class Walker(wiring.Component):
             **{name: In(1) for name in ("load", "drain", "normalise", "direct", "wide")},
             **{name: In(counts) for name in ("last_batch", "last_tile", "positions")},
             **{name: Out(1) for name in ("draining", "normalising", "final", "first_phase",
-                                         "placing", "beat_done", "done")},
+                                         "placing", "beat_done", "done", "overrun")},
             "log2_groups": In(3), "last_phase": In(8), "row_base": In(range(array.table_rows)),
             "write_base": In(range(array.writes)), "write_step": In(array.bank_row_bits),
             "row": Out(range(array.table_rows)), "store": Out(range(array.store_beats)),
@@ -94,10 +95,11 @@ class Walker(wiring.Component):
             self.store.eq(Cat(beat[:slot_bits], tiles_done)),
             self.place.eq(entry), self.place.row.eq(entry.row + offset), self.element.eq(element),
             self.beat_done.eq((draining | normalising) & (~self.placing | entry.last)),
-            tile_done.eq(self.beat_done & beat_last.all()),
+            tile_done.eq(self.beat_done & (beat_last.all() if slot_bits else 1)),
             last_tile.eq(tile == self.last_tile),
             self.done.eq(tile_done & self.final & last_tile & (batch == self.last_batch)),
         ]
+        m.d.comb += self.overrun.eq(self.drain & draining & ~tile_done)
         with m.If(self.placing):
             m.d.comb += index_next.eq(index + 1)
             m.d.sync += element.eq(Mux(entry.last, 0, element + entry.count + 1))

@@ -23,7 +23,7 @@ from celosia_sim.tools import (
     verilator_version,
 )
 
-__all__ = ["execute"]
+__all__ = ["execute", "icarus_text"]
 
 _BENCH = "celosia_sim.benches.program"
 _POLL_SECONDS = 0.5
@@ -80,7 +80,7 @@ _TRIGGER = re.compile(r"^( *reg )(\\\$auto\$verilog_backend\S+) += 0;$", re.M)
 """Yosys' signal that is meant to start every ``always @*`` block."""
 
 
-def _icarus_text(text: str) -> str:
+def icarus_text(text: str) -> str:
     """Let Icarus evaluate every combinational block at time 0.
 
     ``always @*`` waits for a change, and an initial value is none for Icarus: where the inputs of
@@ -93,7 +93,7 @@ def _build(design: Design, simulator: str) -> Path:
     """Return the folder of the compiled simulation of ``design``."""
     from cocotb_tools.runner import get_runner
 
-    text = _icarus_text(design.text) if simulator == "icarus" else design.text
+    text = icarus_text(design.text) if simulator == "icarus" else design.text
 
     def build(folder: Path) -> None:
         source = folder / "core.v"

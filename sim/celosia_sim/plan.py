@@ -70,7 +70,7 @@ class Plan:
         self._length = 0
         last = program.descriptors - 1
         runs, ends = [(0, last, 1)], []
-        self._counter = self._read(Space.REGISTERS, np.array([Register.CYCLES]))
+        self._counter = self._read(Space.REGISTERS, np.array([Register.EVENTS]))
         self._output = self._read_tensor(program.graph.output)
         ends.append(self._length)
         self._tensors: dict[str, tuple[slice, slice]] = {}

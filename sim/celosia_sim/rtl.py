@@ -44,11 +44,11 @@ def _sources_key() -> str:
 
 
 @functools.cache
-def core_design(array: ArrayConfig, *, mac: str = "generic", weight_memory: str = "bram",
-                deep: bool = False) -> Design:
+def core_design(array: ArrayConfig, *, mac: str = "generic",
+                weight_memory: str = "bram") -> Design:
     """Return the core's Verilog, from the cache where the gateware's sources have not changed.
 
-    array : parameters of the array.   mac, weight_memory, deep : see ``celosia_hw.core.Core``.
+    array : parameters of the array.   mac, weight_memory : see ``celosia_hw.core.Core``.
     """
     def build(folder: Path) -> None:
         from amaranth.back import verilog
@@ -59,5 +59,5 @@ def core_design(array: ArrayConfig, *, mac: str = "generic", weight_memory: str 
         (folder / "core.v").write_text(text)
 
     name = digest(_sources_key(), repr(sorted(asdict(array).items())),
-                  repr((mac, weight_memory, deep)))
+                  repr((mac, weight_memory)))
     return Design(text=(cached(f"verilog-{name}", build) / "core.v").read_text())

@@ -92,7 +92,7 @@ class SmallMachine(wiring.Component):
             with m.Case(Space.EXPONENTS):
                 m.d.sync += self.mem_rdata.eq(self._exponents[held[:2]])
             with m.Case(Space.REGISTERS):
-                m.d.sync += self.mem_rdata.eq(Mux(held == Register.CYCLES, self._cycles, 0))
+                m.d.sync += self.mem_rdata.eq(Mux(held == Register.EVENTS, self._cycles, 0))
 
     def _machine(self, m):
         _, bank_read, _, _ = self._ports

@@ -7,6 +7,9 @@ from scipy.sparse import csr_array
 
 from celosia.qgraph import Geometry, QGraph, QNode, QTensor
 
+COPY = "copy"
+"""Kind of the nodes that this pass adds. They all read a tensor in the same layout."""
+
 
 def identity(name: str, source: QTensor, result: str, weight_bits: int) -> QNode:
     """Return a node that copies ``source`` mantissa by mantissa, exponent kept."""
@@ -15,7 +18,7 @@ def identity(name: str, source: QTensor, result: str, weight_bits: int) -> QNode
                         (np.arange(channels), np.arange(channels))), (channels, channels))
     zeros = np.zeros(channels, np.int64)
     sw = zeros - (weight_bits - 2)
-    return QNode(name=name, kind="copy", input=source.name, output=result, matrix=matrix,
+    return QNode(name=name, kind=COPY, input=source.name, output=result, matrix=matrix,
                  weights=channels, geometry=Geometry(kernel=(1, 1)), sw=sw, bias=zeros, sb=sw,
                  keep=True)
 
@@ -29,16 +32,17 @@ def expand_copies(graph: QGraph) -> QGraph:
     """
     readers: dict[str, list[str]] = {}
     for node in graph.nodes:
-        readers.setdefault(node.input, []).append(node.name)
+        if node.kind != COPY:
+            readers.setdefault(node.input, []).append(node.name)
     added = {node.residual for node in graph.nodes if node.residual}
     tensors, nodes = dict(graph.tensors), []
     renamed: dict[tuple[str, str], str] = {}
     made: set[str] = set()
 
     def copy(source: str, purpose: str) -> None:
-        result = f"{source}.{purpose}"
+        result = f"{source} for {purpose}"
         tensors[result] = replace(tensors[source], name=result)
-        nodes.append(identity(f"copy of {source} for {purpose}", tensors[source], result,
+        nodes.append(identity(f"copy of {result}", tensors[source], result,
                               graph.weight_bits))
 
     def copies_of(source: str) -> None:
@@ -51,10 +55,10 @@ def expand_copies(graph: QGraph) -> QGraph:
         if len(names) > 1 or (outer and names):
             for name in names:
                 copy(source, name)
-                renamed[name, source] = f"{source}.{name}"
+                renamed[name, source] = f"{source} for {name}"
         if outer:
             copy(source, "residual")
-            renamed["", source] = f"{source}.residual"
+            renamed["", source] = f"{source} for residual"
 
     copies_of(graph.input)
     for node in graph.nodes:

@@ -1,8 +1,61 @@
 """The write table: where each beat of a node's output goes in its consumer's map."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
+from celosia.lower.fill import Fill
+from celosia.lower.stored_map import StoredMap
 from celosia_hw.isa import ArrayConfig
+
+
+@dataclass(frozen=True)
+class Placing:
+    """How a node's output is written.
+
+    words         : write-table words of one batch.
+    longest, last : cycles in which the beats of the longest and of the last tile are placed.
+    walk          : cycles of a normalising walk.   step : bank rows from one batch to the next.
+    """
+
+    words: list[int]
+    longest: int
+    last: int
+    walk: int
+    step: int
+
+
+def placed(found: Fill, reader: StoredMap | None, base: int | None, array: ArrayConfig) -> Placing:
+    """Return how a node's output is written.
+
+    reader : the output in the banks; None where no node reads it from there.
+    base   : its first bank row, or the row where mantissas fall that only a residual addition
+             reads; None for the network's output, which stays in the store.
+    """
+    tiles, groups, size = found.source.tiles, found.groups, found.source.size
+    at = np.full(tiles * size, -1)
+    if reader is None:
+        at[:found.window.positions] = np.arange(found.window.positions) % array.beat
+    else:
+        at[:found.window.positions] = reader.element_positions(found.window.output).ravel()
+    every = np.broadcast_to(at.reshape(tiles, 1, -1, array.beat),
+                            (tiles, groups, size // array.beat, array.beat)).copy()
+    group = np.broadcast_to(np.arange(groups)[None, :, None], every.shape[:3])
+    vector = reader is not None and found.window.positions == 1
+    bases, step = np.full(group.shape, base or 0), 0
+    if vector:
+        every += np.where(every >= 0, group[..., None], 0)
+        step = 1
+    elif reader is not None:
+        bases, step = bases + group, groups
+    words, counts = write_table(
+        array, every.reshape(-1, array.beat), size=reader.size if reader else array.lanes,
+        channels=reader.order.channels if reader else 0, base=bases.reshape(-1),
+        plane=reader.plane_distance if reader else 0, every_beat=found.direct)
+    if base is None:
+        words = []
+    tile = counts.reshape(tiles, -1).sum(axis=1)
+    return Placing(words, int(tile.max()), int(tile[-1]), int(tile.sum()) * found.batches, step)
 
 
 def beat_order(array: ArrayConfig, deinterleave: bool) -> np.ndarray:

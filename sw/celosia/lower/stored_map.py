@@ -1,80 +1,12 @@
 """How a tensor is stored in the activation banks for the node that reads it."""
 
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from celosia.qgraph import QNode, QTensor
+from celosia.lower.window import Order, Window
+from celosia.qgraph import QTensor
 from celosia_hw.isa import BLOCK, ArrayConfig
-
-
-@dataclass(frozen=True)
-class Window:
-    """Where a node's output positions look, in padded input coordinates.
-
-    Output position (Y, X) of the stored tensor, pool-window position w and tap t read padded input
-    row ``Y * step[0] + rows[w, t]`` and column ``X * step[1] + columns[w, t]``.
-
-    size    : padded input height and width.   origin : of the unpadded input inside it (top, left).
-    shape   : stored output positions (H, W).   step : input rows and columns per output position.
-    rows, columns : int64 (window positions, taps), taps in kernel order.
-    """
-
-    size: tuple[int, int]
-    origin: tuple[int, int]
-    shape: tuple[int, int]
-    step: tuple[int, int]
-    rows: np.ndarray
-    columns: np.ndarray
-
-    @classmethod
-    def of(cls, node: QNode, source: QTensor, result: QTensor) -> "Window":
-        geometry, pool = node.geometry, node.pool
-        _, height, width = source.shape
-        top, left, bottom, right = geometry.padding
-        window = pool.window if pool else (1, 1)
-        stride = pool.stride if pool else (1, 1)
-        (ky, kx), (sy, sx), (dy, dx) = geometry.kernel, geometry.stride, geometry.dilation
-        rows = (np.arange(window[0])[:, None] * sy + np.arange(ky) * dy)
-        columns = (np.arange(window[1])[:, None] * sx + np.arange(kx) * dx)
-        every = (window[0], window[1], ky, kx)
-        rows = np.broadcast_to(rows[:, None, :, None], every).reshape(window[0] * window[1], -1)
-        columns = np.broadcast_to(columns[None, :, None, :], every).reshape(rows.shape)
-        return cls(size=(height + top + bottom, width + left + right), origin=(top, left),
-                   shape=(result.shape[1], result.shape[2]),
-                   step=(sy * stride[0], sx * stride[1]), rows=rows, columns=columns)
-
-    @property
-    def positions(self) -> int:
-        return self.shape[0] * self.shape[1]
-
-    @property
-    def phases(self) -> int:
-        return len(self.rows)
-
-
-@dataclass(frozen=True, eq=False)
-class Order:
-    """Which stored channel and position a tensor's channels take.
-
-    channel, shift : int64 (C,): stored channel, and positions to add.   channels : stored ones.
-    A map keeps one position per pixel; a vector spreads over ``spread`` neighbouring positions.
-    """
-
-    channel: np.ndarray
-    shift: np.ndarray
-    channels: int
-    spread: int = 1
-
-    @classmethod
-    def plain(cls, tensor: QTensor, spread: int) -> "Order":
-        """Channels in their own order; a vector spreads over ``spread`` positions."""
-        count, height, width = tensor.shape
-        at = np.arange(count)
-        if height == width == 1:
-            return cls(at // spread, at % spread, -(-count // spread), spread)
-        return cls(at, np.zeros_like(at), count)
 
 
 class StoredMap:
@@ -124,8 +56,9 @@ class StoredMap:
             return True
         if self.jump and self.reach > self.pitch:
             return False
-        starts = np.arange(0, self.window.positions, self.size) % width
-        return not self.jump or bool((starts + self.size <= 2 * width).all())
+        starts = np.arange(0, self.window.positions, self.size)
+        lanes = np.minimum(self.window.positions - starts, self.size)
+        return not self.jump or bool((starts % width + lanes <= 2 * width).all())
 
     @cached_property
     def rows_needed(self) -> int:
@@ -144,22 +77,27 @@ class StoredMap:
     def position(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Positions of padded input coordinates."""
         step_y, step_x = self.window.step
-        return ((rows % step_y) * self._row_planes + (columns % step_x) * self.plane_step
-                + (rows // step_y) * self.pitch + columns // step_x)
+        at: np.ndarray = ((rows % step_y) * self._row_planes + (columns % step_x) * self.plane_step
+                          + (rows // step_y) * self.pitch + columns // step_x)
+        return at
 
-    def element_positions(self, shape: tuple[int, int, int]) -> np.ndarray:
-        """Positions of a (C, H, W) tensor's elements, int64 (H, W), without the order's shift."""
-        _, height, width = shape
-        rows = np.arange(height)[:, None] + self.window.origin[0]
-        columns = np.arange(width)[None, :] + self.window.origin[1]
-        return self.position(rows, columns)
+    def element_positions(self, shape: tuple[int, int]) -> np.ndarray:
+        """Positions of a map's elements, int64 (H, W), without the order's shift.
+
+        shape : (H, W) of the tensor, not turned.
+        """
+        turned = self.window.turned
+        top, left = self.window.origin[::-1] if turned else self.window.origin
+        rows, columns = np.arange(shape[0])[:, None] + top, np.arange(shape[1])[None, :] + left
+        return self.position(columns, rows) if turned else self.position(rows, columns)
 
     def addresses(self, tensor: QTensor, base: int) -> np.ndarray:
         """Host-bus addresses of every element in every copy, int64 (groups, C, H, W)."""
-        at = self.element_positions(tensor.shape)[None] + self.order.shift[:, None, None]
+        at = self.element_positions(tensor.shape[1:])[None] + self.order.shift[:, None, None]
         row = base + at // self.size * self.order.channels + self.order.channel[:, None, None]
         copies = np.arange(self.groups)[:, None, None, None] * self.size
-        return row * self.array.lanes + at % self.size + copies
+        addresses: np.ndarray = row * self.array.lanes + at % self.size + copies
+        return addresses
 
     @property
     def plane_distance(self) -> int:
@@ -169,7 +107,8 @@ class StoredMap:
 
     def has_zeros(self, tensor: QTensor) -> bool:
         """Whether reads of real output positions meet cells that no element fills."""
-        return self.window.size != tensor.shape[1:]
+        _, height, width = tensor.shape
+        return self.window.size != ((width, height) if self.window.turned else (height, width))
 
     def taps(self) -> np.ndarray:
         """Tap-table words, int64 (window positions, taps * spread * blocks)."""
@@ -179,18 +118,13 @@ class StoredMap:
         row = (at // self.size * self.order.channels)[..., None] + block
         rotation = np.broadcast_to((at % self.size)[..., None], row.shape)
         pack = np.vectorize(self.array.pack_tap, otypes=[np.int64])
-        return pack(row, rotation).reshape(len(row), -1)
+        words: np.ndarray = pack(row, rotation).reshape(len(row), -1)
+        return words
 
     def column_index(self, columns: np.ndarray, taps: int) -> np.ndarray:
         """Stream index of weight-matrix columns ``channel * taps + tap``."""
         channel, tap = columns // taps, columns % taps
         stored, shift = self.order.channel[channel], self.order.shift[channel]
         tap = tap * self.order.spread + shift
-        return (tap * self.blocks + stored // BLOCK) * BLOCK + stored % BLOCK
-
-    def key(self) -> tuple:
-        """Equal keys: the same layout."""
-        window = self.window
-        return (self.groups, window.size, window.origin, window.step, self.pitch, self.lines,
-                self.plane_step, self._row_planes, self.order.spread, self.order.channels,
-                self.order.channel.tobytes(), self.order.shift.tobytes())
+        index: np.ndarray = (tap * self.blocks + stored // BLOCK) * BLOCK + stored % BLOCK
+        return index

@@ -25,6 +25,26 @@ class Stream:
     padding: int
 
 
+def stretched(stream: Stream, groups: int, least: int) -> Stream:
+    """Return the stream with every batch at least ``least`` steps long."""
+    lengths = np.maximum(stream.lengths, least)
+    if (lengths == stream.lengths).all():
+        return stream
+    starts = [np.concatenate([[0], np.cumsum(n)[:-1]]) * groups for n in (stream.lengths, lengths)]
+    batch = np.repeat(np.arange(len(lengths)), stream.lengths * groups)
+    words = np.zeros(int(lengths.sum()) * groups, np.int64)
+    words[np.arange(len(stream.words)) - starts[0][batch] + starts[1][batch]] = stream.words
+    return Stream(words, lengths, stream.padding + len(words) - len(stream.words))
+
+
+def port_rows(stream: Stream, groups: int, array: ArrayConfig) -> np.ndarray:
+    """Return the words as they stand in the weight memory, int64 (port rows * groups_max,)."""
+    ports = array.groups_max
+    if array.replicate:
+        return np.repeat(stream.words.reshape(-1, groups), ports // groups, axis=1).ravel()
+    return np.concatenate([stream.words, np.zeros(-len(stream.words) % ports, np.int64)])
+
+
 def row_order(matrix: csr_array, groups: int, *, keep: bool) -> np.ndarray:
     """Return the rows in batch order; -1 stands for no row.
 

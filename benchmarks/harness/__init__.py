@@ -1,0 +1,1 @@
+"""What the benchmarks share: results that hold their figures, and the command line around them."""

@@ -1,0 +1,108 @@
+"""The command line that every benchmark has: ``--help``, ``--json`` and the file for the report."""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from celosia.cli import common as terminal
+from celosia.errors import CelosiaError
+from celosia_boards.build import BuildError
+from celosia_sim.errors import SimulationError
+from harness.result import Result
+
+__all__ = ["FOLDER", "main"]
+
+FOLDER = Path("build") / "bench"
+"""Where results lie that the page of the documentation is made from."""
+
+Measure = Callable[[argparse.Namespace], Result]
+
+
+def main(measure: Measure, document: str, *options: tuple[str, dict[str, Any]]) -> None:
+    """Run a benchmark as a program.
+
+    measure  : gets the parsed arguments, returns the result; progress goes to stderr.
+    document : the script's docstring, shown by ``--help``.
+    options  : name and ``add_argument`` keywords of the benchmark's own options.
+
+    Exit status 0 if every check is met, 1 if one is missed or something is refused, 2 for wrong
+    usage. The result's file is written in all but the last two cases.
+    """
+    name = Path(sys.argv[0]).stem
+    parser = argparse.ArgumentParser(
+        description=document, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for option, keywords in options:
+        parser.add_argument(option, **keywords)
+    parser.add_argument("--json", action="store_true",
+                        help="one JSON object on stdout, nothing else")
+    parser.add_argument("--output", type=Path, default=FOLDER / f"{name}.json",
+                        help="file of the result (%(default)s)")
+    arguments = parser.parse_args()
+    started = time.monotonic()
+    try:
+        result = measure(arguments)
+    except (BuildError, CelosiaError, SimulationError) as problem:
+        sys.exit(f"{name}: {problem}")
+    values = _circumstances(name, time.monotonic() - started) | result.to_json()
+    _write(arguments.output, values)
+    if arguments.json:
+        print(json.dumps(values, allow_nan=False))
+    else:
+        _show(result)
+    sys.exit(0 if result.met else 1)
+
+
+def _circumstances(name: str, seconds: float) -> dict[str, Any]:
+    """When, where and how a result came about."""
+    options = [word for word in sys.argv[1:] if word != "--json"]
+    command = (f"make bench-{name}" if not options
+               else " ".join(["python", f"benchmarks/{name}.py", *options]))
+    return {"benchmark": name, "command": command, "seconds": round(seconds, 1),
+            "date": datetime.now().astimezone().date().isoformat(), "machine": _machine()}
+
+
+def _machine() -> str:
+    cpus = len(os.sched_getaffinity(0))
+    return (f"{_processor()}, {cpus} core{'s' * (cpus > 1)}, {platform.system()}, "
+            f"Python {platform.python_version()}")
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.write_text(json.dumps(values, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    scratch.replace(path)
+
+
+def _show(result: Result) -> None:
+    for entry in result.tables:
+        words = max(sum(column.form == "" for column in entry.columns), 1)
+        table = terminal.table(entry.title, *(column.title for column in entry.columns),
+                               words=words)
+        for row in entry.rows:
+            table.add_row(*(c.show(cell) for c, cell in zip(entry.columns, row, strict=True)))
+        terminal.show(table)
+    for note in result.notes:
+        print(note)
+    if result.checks:
+        table = terminal.table("requirements", "what", "", "figure", "wanted", words=2)
+        for check in result.checks:
+            table.add_row(check.what, "met" if check.met else "MISSED", check.figure,
+                          check.wanted)
+        terminal.show(table)

@@ -1,0 +1,191 @@
+"""How many row groups each node gets: the fastest that the memories hold."""
+
+from dataclasses import dataclass
+
+from celosia.errors import CompileError
+from celosia.lower.fill import Fill, Unfit, estimate, fill, group_choices
+from celosia.lower.places import Layouts, arrange, bank_spans, residual_spans
+from celosia.lower.window import Order
+from celosia.qgraph import QGraph, QNode
+from celosia_hw.isa import ArrayConfig
+
+
+@dataclass(frozen=True)
+class Option:
+    """A number of row groups for a family of nodes; cost in cycles, and its inputs' bank rows."""
+
+    groups: int
+    cost: int
+    rows: dict[str, int]
+
+
+@dataclass
+class Family:
+    """Nodes that must use the same groups, their options from the cheapest up, and the pick."""
+
+    members: list[str]
+    options: list[Option]
+    pick: int = 0
+
+    @property
+    def groups(self) -> int:
+        return self.options[self.pick].groups
+
+
+def choose(graph: QGraph, array: ArrayConfig) -> tuple[dict[str, Fill], Layouts]:
+    """Return how every node fills the array, and where its tensors lie.
+
+    Every family of nodes begins with its fastest option. While the banks do not hold the maps, the
+    family that saves bank rows for the least cycles takes another. CompileError where nothing is
+    left to take.
+    """
+    kept = _kept(graph)
+    families = [_family(graph, members, array, kept) for members in _families(graph)]
+    while True:
+        fills = _assign(graph, array, {name: family.groups for family in families
+                                       for name in family.members}, kept)
+        if isinstance(fills, dict):
+            layouts = arrange(graph, fills, array)
+            if layouts is not None:
+                return fills, layouts
+            _check_residuals(graph, fills, array)
+            tight = _peak(graph, fills, array)
+        else:
+            tight = {fills.node.name}
+        if not _retreat(families, tight):
+            raise _too_large(graph, fills, array)
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """A node that cannot be run after the picks before it."""
+
+    node: QNode
+    unfit: Unfit
+
+
+def _assign(graph: QGraph, array: ArrayConfig, groups: dict[str, int], kept: set[str],
+            ) -> dict[str, Fill] | _Failure:
+    """Fill node after node, each input in the order its producer leaves it."""
+    orders: dict[str, Order] = {}
+    fills: dict[str, Fill] = {}
+    for node in graph.nodes:
+        order = orders.get(node.input) or Order.plain(
+            graph.tensors[node.input], array.lanes // groups[node.name])
+        try:
+            found = fill(graph, node, groups[node.name], order, array,
+                         keep_rows=node.name in kept)
+        except Unfit as unfit:
+            return _Failure(node, unfit)
+        fills[node.name], orders[node.output] = found, found.result
+    return fills
+
+
+def _family(graph: QGraph, members: list[str], array: ArrayConfig, kept: set[str]) -> Family:
+    """The group counts that every member allows, cheapest first."""
+    nodes = [node for node in graph.nodes if node.name in members]
+    options = []
+    refusals: list[tuple[QNode, Unfit]] = []
+    for groups in group_choices(array):
+        cost, rows = 0, {}
+        for node in nodes:
+            try:
+                found = fill(graph, node, groups, Order.plain(graph.tensors[node.input], 1), array,
+                             keep_rows=node.name in kept)
+            except Unfit as unfit:
+                refusals.append((node, unfit))
+                break
+            cost += estimate(found, array)
+            rows[node.name] = found.source.rows_needed
+        else:
+            options.append(Option(groups, cost, rows))
+    if not options:
+        node, refusal = refusals[-1]
+        raise CompileError(node.name, node.kind, refusal.problem, refusal.remedy)
+    return Family(members, sorted(options, key=lambda option: (option.cost, option.groups)))
+
+
+def _retreat(families: list[Family], tight: set[str]) -> bool:
+    """Let one family take an option with fewer bank rows for the ``tight`` nodes' inputs, the one
+    that costs the fewest cycles a row; False where there is none."""
+    best: tuple[float, Family, int] | None = None
+    for family in families:
+        now = family.options[family.pick]
+        for at in range(family.pick + 1, len(family.options)):
+            option = family.options[at]
+            saved = sum(now.rows[name] - option.rows[name] for name in family.members
+                        if name in tight)
+            if saved > 0:
+                price = (option.cost - now.cost) / saved
+                if best is None or price < best[0]:
+                    best = price, family, at
+    if best is None:
+        return False
+    best[1].pick = best[2]
+    return True
+
+
+def _peak(graph: QGraph, fills: dict[str, Fill], array: ArrayConfig) -> set[str]:
+    """Names of the nodes whose inputs lie in the banks when these hold the most rows."""
+    spans = bank_spans(graph, fills, array)
+    alive = [[span for span in spans if span.first <= k <= span.last]
+             for k in range(len(graph.nodes))]
+    fullest = max(alive, key=lambda live: sum(span.size for span in live))
+    names = {span.name for span in fullest}
+    return {node.name for node in graph.nodes if node.input in names}
+
+
+def _kept(graph: QGraph) -> set[str]:
+    """Nodes whose rows keep their order: those that add a residual operand, and its makers."""
+    operands = {node.residual for node in graph.nodes if node.residual}
+    return {node.name for node in graph.nodes if node.residual or node.output in operands}
+
+
+def _families(graph: QGraph) -> list[list[str]]:
+    """Group the nodes that must use the same row groups: those that a residual operand links walk
+    over their outputs alike; those that read one tensor find it stored for all of them."""
+    number = {node.name: k for k, node in enumerate(graph.nodes)}
+    maker = {node.output: node.name for node in graph.nodes}
+    reader: dict[str, str] = {}
+    for node in graph.nodes:
+        partners = [reader.setdefault(node.input, node.name)]
+        if node.residual:
+            partners.append(maker[node.residual])
+        for partner in partners:
+            old, new = number[node.name], number[partner]
+            number = {name: new if k == old else k for name, k in number.items()}
+    families: dict[int, list[str]] = {}
+    for name, k in number.items():
+        families.setdefault(k, []).append(name)
+    return list(families.values())
+
+
+def _check_residuals(graph: QGraph, fills: dict[str, Fill], array: ArrayConfig) -> None:
+    """CompileError where residual operands do not fit; no choice of groups helps them."""
+    node = next((node for node in graph.nodes if node.residual), None)
+    if node is None:
+        return
+    if not array.residual_beats:
+        raise CompileError(node.name, "add", "this array has no residual store",
+                           "choose an ECP5 target")
+    spans = residual_spans(graph, fills)
+    most = max(sum(span.size for span in spans if span.first <= k <= span.last)
+               for k in range(len(graph.nodes)))
+    if most > array.residual_beats:
+        raise CompileError(node.name, "add", f"the residual operands alive at once need {most} "
+                           f"beats, the array has {array.residual_beats}",
+                           "choose a target with a larger residual store")
+
+
+def _too_large(graph: QGraph, fills: dict[str, Fill] | _Failure, array: ArrayConfig,
+               ) -> CompileError:
+    if isinstance(fills, _Failure):
+        return CompileError(fills.node.name, fills.node.kind, fills.unfit.problem,
+                            fills.unfit.remedy)
+    worst = max(graph.nodes, key=lambda node: fills[node.name].source.rows_needed)
+    shape = "x".join(map(str, graph.tensors[worst.input].shape))
+    return CompileError(
+        worst.name, worst.kind, f"its input of {shape} takes "
+        f"{fills[worst.name].source.rows_needed} rows and, with the maps beside it, does not fit "
+        f"{array.lanes} banks of {array.bank_rows} mantissas",
+        "choose a target with larger banks, or shrink the maps")

@@ -1,0 +1,131 @@
+"""One node's descriptor, and its words in the tables."""
+
+from dataclasses import replace
+
+from celosia.errors import CompileError
+from celosia.lower.fill import Fill
+from celosia.lower.images import Images
+from celosia.lower.places import Layouts
+from celosia.lower.placing import placed
+from celosia.lower.report import work_of
+from celosia.lower.stored_map import StoredMap
+from celosia.lower.stream import port_rows, stretched
+from celosia.qgraph import QGraph, QNode, QTensor
+from celosia_hw.isa import (
+    BATCH_STEPS_MAX,
+    BATCH_WAIT_MAX,
+    PREFETCH_WORDS,
+    ArrayConfig,
+    Flag,
+    Opcode,
+    Word,
+    pack_batch,
+    pack_row,
+)
+from celosia_hw.timing import MIN_PASS
+from celosia_sim.cycles import Work, walk_wait
+
+
+def describe(graph: QGraph, node: QNode, found: Fill, reader: StoredMap | None, *,
+             layouts: Layouts, slots: dict[str, int], images: Images, array: ArrayConfig,
+             walk_before: int) -> tuple[list[int], Work, Fill]:
+    """Fill the tables with one node's share; return its descriptor, its work and its fill as
+    it stands in memory.
+
+    reader      : how the banks hold the node's output, None where no node reads it from there.
+    walk_before : cycles of the normalising walk of the layer before.
+    """
+    result, banks = graph.tensors[node.output], layouts.banks
+    placing = placed(found, reader, banks.base.get(node.output), array)
+    shortest = max(MIN_PASS, array.pass_beats, placing.longest if found.direct else 0)
+    # A pass can wait so long for the drain of the one before; what is missing becomes steps.
+    stream = stretched(found.stream, found.groups, shortest - BATCH_WAIT_MAX)
+    found = replace(found, stream=stream)
+    longest = int(stream.lengths.max())
+    if longest > BATCH_STEPS_MAX:
+        raise CompileError(node.name, node.kind, f"a row of {longest} words, the machine takes "
+                           f"{BATCH_STEPS_MAX}", "prune the row, or split the layer")
+    clear = reader is not None and node.output in banks.shared and reader.has_zeros(result)
+    work = work_of(found, pass_cycles=shortest,
+                   walk_cycles=0 if found.direct else placing.walk,
+                   drain_cycles=placing.last if found.direct else array.pass_beats,
+                   clear_rows=reader.rows_needed if clear and reader else 0,
+                   prefetched=min(walk_wait(walk_before), PREFETCH_WORDS))
+    tables = found.source.taps()
+    words = dict.fromkeys(Word, 0)
+    words |= {
+        Word.FLAGS: _flags(graph, node, found, reader, layouts),
+        Word.INPUT_SLOT: slots[node.input] | slots[node.output] << 8,
+        Word.LAST_BATCH: found.batches - 1, Word.LAST_TILE: found.source.tiles - 1,
+        Word.LAST_PHASE: found.window.phases - 1, Word.POSITIONS: found.window.positions,
+        Word.LINE: found.window.shape[1] if found.source.jump else found.window.positions,
+        Word.TAP_BASE: images.taps.place(tables.ravel()), Word.TAP_STEP: tables.shape[1],
+        Word.WEIGHT_BASE: images.add_weights(port_rows(stream, found.groups, array),
+                                             array.groups_max),
+        Word.LENGTH_BASE: len(images.lengths), Word.ROW_BASE: len(images.rows),
+        Word.IN_BASE: banks.base[node.input], Word.IN_CHANNELS: found.source.order.channels,
+        Word.WRITE_BASE: images.writes.place(placing.words), Word.WRITE_STEP: placing.step,
+        Word.EXPONENT: _exponents(result),
+        Word.CLEAR_BASE: banks.base[node.output] if clear else 0, Word.CLEAR_ROWS: work.clear_rows,
+        **_residual_words(node, layouts, slots), **_reader_words(found, reader),
+    }
+    images.lengths += [pack_batch(steps, max(0, shortest - steps))
+                       for steps in stream.lengths.tolist()]
+    images.rows += row_words(node, found)
+    return [int(words[word]) for word in Word], work, found
+
+
+def _flags(graph: QGraph, node: QNode, found: Fill, reader: StoredMap | None,
+           layouts: Layouts) -> int:
+    flags = int(Opcode.LINEAR)
+    for condition, flag in (
+            (node.relu, Flag.RELU),
+            (graph.tensors[node.output].static_exponent is not None, Flag.STATIC),
+            (node.keep, Flag.KEEP), (node.residual is not None, Flag.RESIDUAL_READ),
+            (node.output in layouts.residuals.base, Flag.RESIDUAL_WRITE),
+            (node.output == graph.output, Flag.WIDE), (found.direct, Flag.DIRECT),
+            (found.source.jump, Flag.JUMP),
+            (reader is not None and reader.plane_distance > 0, Flag.DEINTERLEAVE)):
+        if condition:
+            flags |= int(flag)
+    return flags
+
+
+def _exponents(result: QTensor) -> int:
+    return ((result.static_exponent or 0) & 0xFF) | (result.exponent_min & 0xFF) << 8
+
+
+def _residual_words(node: QNode, layouts: Layouts, slots: dict[str, int]) -> dict[Word, int]:
+    base = layouts.residuals.base
+    words = {Word.RESIDUAL_WRITE: base.get(node.output, 0)}
+    if node.residual is not None:
+        words |= {Word.RESIDUAL_SLOT: slots[node.residual],
+                  Word.RESIDUAL_READ: base[node.residual]}
+    return words
+
+
+def _reader_words(found: Fill, reader: StoredMap | None) -> dict[Word, int]:
+    """What the machine must know of the output's map."""
+    groups = found.groups.bit_length() - 1
+    if reader is None:
+        return {Word.GROUPS: groups}
+    return {Word.GROUPS: groups | reader.groups.bit_length() - 1 << 4,
+            Word.WRITE_CARRY: reader.order.channels,
+            Word.PLANE_ROWS: reader.plane_distance // reader.size * reader.order.channels}
+
+
+def row_words(node: QNode, found: Fill) -> list[int]:
+    """Row-table words in batch order. Bias mantissas are brought to full width: same value."""
+    words = []
+    for row in found.order:
+        if row < 0:
+            words.append(pack_row(0, 0, 0))
+            continue
+        bias, sb, sw = int(node.bias[row]), int(node.sb[row]), int(node.sw[row])
+        if bias:
+            shift = 15 - abs(bias).bit_length()
+            bias, sb = bias << shift, sb - shift
+        else:
+            sb = sw
+        words.append(pack_row(bias, sw, sb - sw))
+    return words

@@ -1,0 +1,121 @@
+"""From a quantised graph to a program."""
+
+import numpy as np
+
+from celosia.errors import CelosiaError, CompileError
+from celosia.lower.choose import choose
+from celosia.lower.descriptor import describe
+from celosia.lower.expand import expand_copies
+from celosia.lower.fill import Fill
+from celosia.lower.images import Images
+from celosia.lower.places import Layouts, readers, tensor_places
+from celosia.lower.report import layer_of
+from celosia.program import Program
+from celosia.qgraph import QGraph
+from celosia_hw.isa import DESCRIPTOR_WORDS, EXPONENT_SLOTS, ArrayConfig, Space, Word
+from celosia_sim.cycles import Work
+
+DESCRIPTORS_MAX = 256
+"""Descriptors that a start command can name."""
+
+
+def lower(graph: QGraph, array: ArrayConfig, *, target: str, exponents: str) -> Program:
+    """Lower ``graph`` for ``array``; CompileError names the layer that does not fit.
+
+    Every layer is filled into the array the fastest way; where the banks cannot hold the copies of
+    its input that this needs, the way that gives the least time away. ``Program.graph`` is the
+    graph with the copies that the array needs (:func:`expand_copies`), one descriptor a node.
+    """
+    _check_graph(graph, array)
+    expanded = expand_copies(graph)
+    if len(expanded.tensors) > EXPONENT_SLOTS:
+        raise CompileError(
+            "network", "tensors", f"{len(expanded.tensors)} stored tensors, copies included, the "
+            f"machine holds {EXPONENT_SLOTS} exponents", "compile the network in parts")
+    fills, layouts = choose(expanded, array)
+    return _emit(expanded, fills, layouts, array, target, exponents)
+
+
+def _check_graph(graph: QGraph, array: ArrayConfig) -> None:
+    """CompileError where the arithmetic of the graph is not the array's."""
+    residual = next((node for node in graph.nodes if node.residual), None)
+    if graph.acc_bits > array.acc_bits:
+        raise CompileError("network", "accumulator",
+                           f"needs {graph.acc_bits}-bit accumulators, the array has "
+                           f"{array.acc_bits}", "choose a target with wider accumulators")
+    if residual and graph.acc_bits < array.acc_bits:
+        raise CompileError(residual.name, "add", "its residual operand saturates with the "
+                           f"accumulator, quantised for {graph.acc_bits} bits, the array has "
+                           f"{array.acc_bits}", f"quantise with acc_bits={array.acc_bits}")
+    if graph.weight_bits > array.weight_bits:
+        raise CompileError("network", "weights", f"{graph.weight_bits}-bit mantissas, the array "
+                           f"multiplies {array.weight_bits} bits",
+                           f"compile with weight_bits={array.weight_bits} or less")
+    if graph.activation_bits != array.activation_bits:
+        raise CompileError("network", "activations", f"{graph.activation_bits}-bit mantissas, the "
+                           f"array rounds to {array.activation_bits} bits",
+                           f"compile with activation_bits={array.activation_bits}, or give the "
+                           f"array activation_bits={graph.activation_bits}")
+    for node in graph.nodes:
+        if graph.output in (node.input, node.residual):
+            raise CompileError(node.name, node.kind, "it reads the network's output, which leaves "
+                               "with 16-bit mantissas", "end the network behind its last layer")
+
+
+def _emit(graph: QGraph, fills: dict[str, Fill], layouts: Layouts, array: ArrayConfig, target: str,
+          exponents: str) -> Program:
+    images = Images()
+    slots = {name: k for k, name in enumerate(graph.tensors)}
+    works: list[Work] = []
+    descriptors: list[list[int]] = []
+    by_input = readers(graph)
+    for node in graph.nodes:
+        reader = by_input.get(node.output)
+        words, work, fills[node.name] = describe(
+            graph, node, fills[node.name], fills[reader.name].source if reader else None,
+            layouts=layouts, slots=slots, images=images, array=array,
+            walk_before=works[-1].walk_cycles if works else 0)
+        descriptors.append(words)
+        works.append(work)
+    if len(works) > DESCRIPTORS_MAX:
+        raise CompileError("network", "layers", f"{len(works)} of them, the machine starts "
+                           f"{DESCRIPTORS_MAX} descriptors", "compile the network in parts")
+    images.program = _program_words(descriptors, images.lengths)
+    layers = tuple(layer_of(node, fills[node.name], work, array, last=k == len(works) - 1)
+                   for k, (node, work) in enumerate(zip(graph.nodes, works, strict=True)))
+    program = Program(
+        target=target, array=array, exponents=exponents, graph=graph, images=images.arrays(),
+        descriptors=len(works), slots=slots, places=tensor_places(graph, fills, layouts, array),
+        layers=layers)
+    _check_depths(program)
+    return program
+
+
+def _program_words(descriptors: list[list[int]], lengths: list[int]) -> list[int]:
+    """Descriptors, then the batch lengths, whose addresses become absolute."""
+    start = len(descriptors) * DESCRIPTOR_WORDS
+    words: list[int] = []
+    for descriptor in descriptors:
+        descriptor[Word.LENGTH_BASE] += start
+        words += descriptor
+    return words + lengths
+
+
+def _check_depths(program: Program) -> None:
+    array = program.array
+    depths = {Space.PROGRAM: array.program_words - EXPONENT_SLOTS,
+              Space.WEIGHTS: array.weight_rows * array.groups_max, Space.ROWS: array.table_rows,
+              Space.TAPS: array.taps, Space.WRITES: array.writes}
+    for space, depth in depths.items():
+        used = int(np.size(program.images[space]))
+        if used > depth:
+            raise CelosiaError(
+                f"{program.target}: the program needs {used} words of {space.name.lower()} memory, "
+                f"the array has {depth}; {_WAY_OUT[space]}, or choose a larger target")
+
+
+_WAY_OUT = {
+    Space.PROGRAM: "use fewer or narrower layers", Space.WEIGHTS: "prune further",
+    Space.ROWS: "use fewer output channels", Space.TAPS: "use smaller kernels or fewer channels",
+    Space.WRITES: "use smaller maps",
+}

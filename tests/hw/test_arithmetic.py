@@ -1,0 +1,163 @@
+# amaranth: UnusedElaboratable=no
+"""Rounding, alignment and the block exponent against exact fractions."""
+
+import itertools
+import random
+
+import numpy as np
+import pytest
+
+from celosia_hw.align import AlignBias, AlignResidual
+from celosia_hw.block_exponent import BlockExponent
+from celosia_hw.isa import OUTPUT_BITS, ArrayConfig
+from celosia_hw.requantise import Requantise
+from celosia_sim.golden.requantise import clip, scale_rne
+from celosia_sim.models import arithmetic
+from celosia_sim.vectors import Vectors, pack, play, play_icarus
+
+ARRAYS = [ArrayConfig(lanes=8, acc_bits=acc_bits, deep=deep, beat=4, wide_elements=wide)
+          for acc_bits, deep, wide in ((24, False, 1), (32, True, 4), (32, False, 4),
+                                       (24, True, 1))]
+ARRAYS.append(ArrayConfig(lanes=8, beat=2, wide_elements=2, activation_bits=5))
+IDS = [f"acc{a.acc_bits}-{'deep' if a.deep else 'shallow'}-{a.activation_bits}bits" for a in ARRAYS]
+FAR = (-512, -100, -11, 71, 100, 300, 511)
+
+
+def _corners(bits):
+    """Powers of two and their neighbours, of both signs, and ties."""
+    values = {0, -(1 << bits - 1), (1 << bits - 1) - 1}
+    for k in range(bits - 1):
+        values |= {1 << k, (1 << k) - 1, (1 << k) + 1, 3 << k, (3 << k) + 1}
+    both = values | {-value for value in values}
+    return sorted(value for value in both if -(1 << bits - 1) <= value < 1 << bits - 1)
+
+
+def _beats(values, beat, rng):
+    """Cut ``values`` into beats of the right length, in random order."""
+    values = list(values)
+    rng.shuffle(values)
+    values += rng.sample(values, -len(values) % beat)
+    return [values[at:at + beat] for at in range(0, len(values), beat)]
+
+
+def _requantise(array, shifts, randoms):
+    """Vectors of all corners at all ``shifts``, narrow and wide, and random accumulators."""
+    rng = random.Random(array.acc_bits + array.deep)
+    latency, vectors, cycle = Requantise(array).latency, Vectors(), 0
+    corners = _corners(array.acc_bits)
+    half = 1 << array.acc_bits - 1
+    for shift, wide in itertools.product(shifts, (0, 1)):
+        values = corners if randoms else rng.sample(corners, 12)
+        values = values + [rng.randrange(-half, half) >> rng.randrange(array.acc_bits)
+                           for _ in range(randoms)]
+        for a in _beats(values, array.beat, rng):
+            vectors.pulse(cycle, a=pack(a, array.acc_bits), shift=shift, wide=wide)
+            results = [arithmetic.requantise(
+                a[e], shift,
+                OUTPUT_BITS if wide and e < array.wide_elements else array.activation_bits)
+                for e in range(array.beat)]
+            vectors.expect(cycle + latency, m=pack([m for m, _ in results], OUTPUT_BITS),
+                           clipped=pack([clipped for _, clipped in results], 1))
+            cycle += 1
+    return vectors
+
+
+@pytest.mark.parametrize("array", ARRAYS, ids=IDS)
+def test_requantise(array):
+    shifts = [*range(-10, 71), *FAR] if array is ARRAYS[0] else [*range(-10, 71, 3), *FAR]
+    play(Requantise(array), _requantise(array, shifts, 8))
+
+
+@pytest.mark.parametrize("array", ARRAYS[:2], ids=IDS[:2])
+def test_requantise_icarus(tmp_path, array):
+    play_icarus(Requantise(array), _requantise(array, range(-10, 71), 0), tmp_path)
+
+
+def test_golden_rounding():
+    """The golden model's integer rounding is the exact one, for every corner and shift."""
+    corners = np.array(_corners(32))
+    for shift, bits in itertools.product(range(-10, 71), (8, 16)):
+        exact = [arithmetic.requantise(int(a), shift, bits) for a in corners]
+        got, _ = clip(scale_rne(corners, bits - 2 - shift, 32), (1 << bits - 1) - 1)
+        assert got.tolist() == [m for m, _ in exact]
+        assert [bool(clip(scale_rne(corners[i:i + 1], bits - 2 - shift, 32),
+                          (1 << bits - 1) - 1)[1][0]) for i in range(0, len(corners), 9)] \
+            == [clipped for _, clipped in exact[::9]]
+
+
+def _align_bias(array, step):
+    rng = random.Random(3)
+    latency, vectors = AlignBias(array).latency, Vectors()
+    shifts = [*range(-60, array.acc_bits - 16), -512, -256, -129, -64]
+    for cycle, (shift, bias) in enumerate(itertools.islice(
+            itertools.product(shifts, _corners(16) + [rng.randrange(-32768, 32768)]), 0, None,
+            step)):
+        vectors.pulse(cycle, bias=bias, shift=shift)
+        vectors.expect(cycle + latency, aligned=arithmetic.scaled(bias, shift))
+    return vectors
+
+
+@pytest.mark.parametrize("array", ARRAYS[:2], ids=IDS[:2])
+def test_align_bias(array):
+    play(AlignBias(array), _align_bias(array, 1))
+
+
+def test_align_bias_icarus(tmp_path):
+    play_icarus(AlignBias(ARRAYS[1]), _align_bias(ARRAYS[1], 11), tmp_path)
+
+
+def _align_residual(array, shifts):
+    rng = random.Random(4)
+    latency, vectors, cycle = AlignResidual(array).latency, Vectors(), 0
+    half = 1 << array.activation_bits - 1
+    corners = [value for value in _corners(array.activation_bits) if value >= -half]
+    for shift in shifts:
+        for r in _beats(corners, array.beat, rng):
+            vectors.pulse(cycle, r=pack(r, array.activation_bits), shift=shift)
+            vectors.expect(cycle + latency, aligned=pack(
+                [arithmetic.align_residual(value, shift, array.acc_bits) for value in r],
+                array.acc_bits))
+            cycle += 1
+    return vectors
+
+
+@pytest.mark.parametrize("array", ARRAYS, ids=IDS)
+def test_align_residual(array):
+    play(AlignResidual(array), _align_residual(array, [*range(-70, 50), *FAR]))
+
+
+def test_align_residual_icarus(tmp_path):
+    play_icarus(AlignResidual(ARRAYS[1]), _align_residual(ARRAYS[1], range(-20, 40)), tmp_path)
+
+
+def _block_exponent(array, cycles):
+    """Random elements of random size with gaps and clears; the result in every cycle."""
+    rng = random.Random(5)
+    latency, vectors = BlockExponent.LATENCY, Vectors()
+    bits, since, seen, scale = array.acc_bits, -1, [], 0
+    for cycle in range(cycles):
+        clear, valid = rng.random() < 0.04, rng.random() < 0.6
+        if clear:
+            scale = rng.randrange(bits)
+        size = max(0, scale - rng.randrange(6)) if rng.random() < 0.8 else 0
+        a = [rng.choice([0, 0, -(1 << size), rng.randint(-(1 << size), (1 << size) - 1),
+                         -(1 << size) + (size > 0)])
+             for _ in range(array.beat)]
+        sw = rng.randrange(-32, 32)
+        vectors.pulse(cycle, clear=clear, valid=valid, a=pack(a, bits), sw=sw)
+        seen.append([(value, sw) for value in a] if valid else [])
+        vectors.expect(cycle, top=arithmetic.block_exponent(
+            element for elements in seen[since + 1:max(cycle - latency + 1, 0)]
+            for element in elements))
+        if clear:
+            since = cycle
+    return vectors
+
+
+@pytest.mark.parametrize("array", ARRAYS[:2], ids=IDS[:2])
+def test_block_exponent(array):
+    play(BlockExponent(array), _block_exponent(array, 2500))
+
+
+def test_block_exponent_icarus(tmp_path):
+    play_icarus(BlockExponent(ARRAYS[0]), _block_exponent(ARRAYS[0], 400), tmp_path)

@@ -1,0 +1,179 @@
+# amaranth: UnusedElaboratable=no
+"""Bank writes and the walks over output beats against naive models."""
+
+import random
+
+import pytest
+
+from celosia_hw.bank_writer import BankWriter
+from celosia_hw.isa import ArrayConfig
+from celosia_hw.layouts import write_layout
+from celosia_hw.walker import Walker
+from celosia_sim.models.writing import Entry, Layer, bank_writes, draining, normalising
+from celosia_sim.vectors import Vectors, pack, play, play_icarus
+
+SIZES = {"bank_rows": 64, "table_rows": 64, "writes": 128, "store_beats": 64, "count_bits": 9}
+ARRAYS = {
+    "4-one-group": ArrayConfig(lanes=4, quad=4, beat=4, **SIZES),
+    "8": ArrayConfig(lanes=8, quad=4, beat=4, **SIZES),
+    "16-beat2": ArrayConfig(lanes=16, quad=2, beat=2, activation_bits=6, **SIZES),
+    "16-deep": ArrayConfig(lanes=16, quad=8, beat=4, deep=True, **SIZES),
+}
+arrays = pytest.mark.parametrize("array", ARRAYS.values(), ids=ARRAYS)
+
+
+@pytest.fixture(params=["pysim", "icarus"])
+def player(request, tmp_path):
+    return play if request.param == "pysim" else (lambda *args: play_icarus(*args, tmp_path))
+
+
+def _entry(array, entry, last=False):
+    return write_layout(array).const({"last": last, "count": entry.count - 1, "bank": entry.bank,
+                                      "row": entry.row}).as_bits()
+
+
+def _expect_writes(array, vectors, cycle, writes):
+    """Expect {bank: (row, mantissa)} a cycle later, and no other write."""
+    beat = array.beat
+    vectors.expect(cycle + 1, enable=sum(1 << bank for bank in writes))
+    used = {bank % beat: value for bank, value in writes.items()}
+    for name, part, bits in (("row", 0, array.bank_row_bits), ("data", 1, array.activation_bits)):
+        vectors.expect(cycle + 1, mask=pack([-(j in used) for j in range(beat)], bits),
+                       **{name: pack([used.get(j, (0, 0))[part] for j in range(beat)], bits)})
+
+
+@arrays
+def test_bank_writer(player, array):
+    """Random entries into every number of groups; the host's writes and clearing in between."""
+    rng, vectors = random.Random(21), Vectors()
+    rows, lanes, bits = array.bank_rows, array.lanes, array.activation_bits
+    for cycle in range(600):
+        log2_groups = rng.randrange(array.groups_max.bit_length())
+        carry, plane, deinterleave = rng.randrange(rows), rng.randrange(rows), rng.randrange(2)
+        element = rng.choice([0, 0, rng.randrange(array.beat)])
+        entry = Entry(count=rng.randrange(1, array.beat - element + 1),
+                      bank=rng.randrange(lanes >> log2_groups), row=rng.randrange(rows))
+        m = [rng.randrange(1 << bits) for _ in range(array.beat)]
+        real = [rng.random() < 0.8 for _ in range(array.beat)]
+        vectors.pulse(cycle, log2_groups=log2_groups, carry=carry, plane=plane,
+                      deinterleave=deinterleave, element=element, place=_entry(array, entry),
+                      m=pack(m, bits), real=pack(real, 1))
+        source = rng.choice(["result"] * 5 + ["host", "clear", "none"])
+        if source == "result":
+            vectors.pulse(cycle, valid=1)
+            writes = bank_writes(array, entry, element, m, real, groups=1 << log2_groups,
+                                 carry=carry, plane=plane, deinterleave=bool(deinterleave))
+        elif source == "host":
+            row, bank, value = rng.randrange(rows), rng.randrange(lanes), rng.randrange(1 << bits)
+            vectors.pulse(cycle, host_valid=1, host_address=row * lanes + bank, host_data=value)
+            writes = {bank: (row, value)}
+        elif source == "clear":
+            row = rng.randrange(rows)
+            vectors.pulse(cycle, clear_valid=1, clear_row=row)
+            writes = dict.fromkeys(range(lanes), (row, 0))
+        else:
+            writes = {}
+        _expect_writes(array, vectors, cycle, writes)
+    player(BankWriter(array), vectors)
+
+
+def _layer(array, rng):
+    """Return a random layer that fits the tables."""
+    log2_groups = rng.randrange(array.groups_max.bit_length())
+    size, groups = array.lanes >> log2_groups, 1 << log2_groups
+    batches = rng.randrange(1, 4)
+    tiles = rng.randrange(1, min(4, array.store_beats // (array.pass_beats * batches)) + 1)
+    direct = rng.random() < 0.4
+    layer = Layer(
+        array=array, log2_groups=log2_groups, batches=batches, tiles=tiles,
+        phases=rng.choice([1, 1, 2, 4]), positions=(tiles - 1) * size + rng.randrange(1, size + 1),
+        row_base=rng.randrange(array.table_rows - batches * groups + 1),
+        write_base=rng.randrange(16), write_step=rng.randrange(array.bank_rows), direct=direct,
+        wide=not direct and rng.random() < 0.3)
+    entries = []
+    for _ in range(layer.placed_beats):
+        left, beat = array.beat, []
+        while left and (not beat or rng.random() < 0.5):
+            count = rng.randrange(1, left + 1)
+            left -= count
+            beat.append(Entry(count=count, bank=rng.randrange(array.lanes),
+                              row=rng.randrange(array.bank_rows)))
+        entries.append(beat)
+    return Layer(**{**vars(layer), "entries": entries})
+
+
+def _load(vectors, cycle, layer, prefix):
+    """Write the table and the layer's parameters, then load; return the cycle behind it."""
+    address = layer.write_base
+    for beat in layer.entries:
+        for number, entry in enumerate(beat):
+            word = layer.array.pack_write(last=number == len(beat) - 1, count=entry.count,
+                                          bank=entry.bank, row=entry.row)
+            vectors.pulse(cycle, **{f"{prefix}_address": address, f"{prefix}_data": word,
+                                    "table_enable" if prefix == "table" else "place_write": 1})
+            address, cycle = address + 1, cycle + 1
+    assert address <= layer.array.writes
+    vectors.hold(cycle, log2_groups=layer.log2_groups, last_batch=layer.batches - 1,
+                 last_tile=layer.tiles - 1, last_phase=layer.phases - 1,
+                 positions=layer.positions, row_base=layer.row_base, write_base=layer.write_base,
+                 write_step=layer.write_step, direct=layer.direct, wide=layer.wide)
+    vectors.pulse(cycle, load=1)
+    return cycle + 1
+
+
+def _expect_cycle(vectors, at, cycle, drains):
+    vectors.expect(at, draining=drains, normalising=not drains, placing=cycle.place is not None,
+                   beat_done=cycle.beat_done, done=cycle.done, overrun=0, final=cycle.final,
+                   row=cycle.row, store=cycle.store, valid=pack(cycle.valid, 1))
+    if drains:
+        vectors.expect(at, first_phase=cycle.first_phase)
+
+
+def _expect_walk(array, vectors, at, cycles, drains):
+    for cycle in cycles:
+        _expect_cycle(vectors, at, cycle, drains)
+        if cycle.place is not None:
+            vectors.expect(at, element=cycle.element,
+                           place=_entry(array, cycle.place, cycle.place_last))
+        at += 1
+    return at
+
+
+def _expect_rest(vectors, cycle):
+    vectors.expect(cycle, draining=0, normalising=0, placing=0, beat_done=0, done=0)
+
+
+@arrays
+def test_walker(player, array):
+    """Random layers, drained with random gaps between the passes, then normalised."""
+    rng, vectors, cycle = random.Random(22), Vectors(), 0
+    for _ in range(30):
+        layer = _layer(array, rng)
+        cycle = _load(vectors, cycle, layer, "table")
+        for number, cycles in enumerate(draining(layer)):
+            # The strobe comes in the last cycle of the pass before, or in a later one.
+            cycle += rng.choice([0, 0, 1, 5]) + (number == 0)
+            vectors.pulse(cycle - 1, drain=1)
+            cycle = _expect_walk(array, vectors, cycle, cycles, True)
+        _expect_rest(vectors, cycle)
+        if not layer.direct:
+            cycle += rng.randrange(3)
+            vectors.pulse(cycle, normalise=1)
+            cycle = _expect_walk(array, vectors, cycle + 1, normalising(layer), False)
+            _expect_rest(vectors, cycle)
+        cycle += rng.randrange(3)
+    player(Walker(array), vectors)
+
+
+def test_overrun(player):
+    """A pass that ends while the beats of the one before are walked, but for the last one."""
+    array, vectors = ARRAYS["16-beat2"], Vectors()
+    vectors.hold(0, last_tile=20, positions=300)
+    vectors.pulse(1, load=1)
+    for length in range(1, array.pass_beats + 2):
+        start = 10 * length * array.pass_beats
+        vectors.pulse(start, drain=1)
+        vectors.expect(start, overrun=0)
+        vectors.pulse(start + length, drain=1)
+        vectors.expect(start + length, overrun=length < array.pass_beats)
+    player(Walker(array), vectors)
