@@ -100,8 +100,9 @@ _TABLE = (
         crystal_mhz=12.0, leds=(("error", 0), ("saturated", 0), ("busy", 1)),
         loader="ice40_generic",
         array=ArrayConfig(
-            lanes=16, quad=4, beat=4, weight_rows=16384, bank_rows=512, table_rows=256, taps=256,
-            writes=256, program_words=256, store_beats=256, index_bits=12, count_bits=12)),
+            lanes=16, quad=4, beat=2, weight_rows=16384, bank_rows=512, table_rows=256, taps=256,
+            writes=256, program_words=256, store_beats=512, index_bits=12, count_bits=11,
+            replicate=True, clearing=False)),
     Target(
         name="hx8k", title="Lattice iCE40HX8K, no board", family="ice40", device="hx8k",
         package="ct256", resources=_HX8K, clock_mhz=40.0, mac="generic",

@@ -70,9 +70,8 @@ class Core(wiring.Component):
             return flags[int(which).bit_length() - 1]
 
         # The array: weights -> decoder -> banks -> lanes -> output stage -> banks.
-        groups = Signal(3)
+        groups = words[Word.GROUPS][:3]
         m.d.comb += [
-            groups.eq(Mux(self.busy, words[Word.GROUPS][:3], 0)),
             weights.read_row.eq(sequencer.weight_row),
             stream.step.eq(sequencer.step), stream.slot.eq(sequencer.slot),
             stream.words.eq(weights.read_data),
@@ -87,7 +86,9 @@ class Core(wiring.Component):
             lanes.x.eq(banks.x), lanes.weights.eq(banks.weights), lanes.flags.eq(banks.flags_out),
             output.sums.eq(lanes.sums), lanes.shift.eq(output.shift),
             output.drain.eq(banks.flags_ahead.valid & banks.flags_ahead.last),
-            *(block.log2_groups.eq(groups) for block in (stream, tiles, banks, output)),
+            *(block.log2_groups.eq(groups) for block in (stream, tiles, output)),
+            # The host reads any bank through lane 0: one group.
+            banks.log2_groups.eq(Mux(self.busy, groups, 0)),
         ]
         # The output stage and the way back.
         m.d.comb += [

@@ -29,6 +29,10 @@ EXPONENT_SLOTS = 32
 """Block exponents that the machine holds, one for each tensor of a program."""
 
 
+PHASE_BITS = 5
+"""Width of the pool-window counter: at most 32 window positions."""
+
+
 class Space(enum.IntEnum):
     """Memory spaces of the host bus (``mem_space``). Unit of ``mem_address`` in the comment."""
 

@@ -38,8 +38,8 @@ class OutputStage(wiring.Component):
     out_valid, out_place, out_element, out, out_real : Out
         Placed mantissas for :class:`BankWriter`.
     overrun : Out, strobe: see :class:`Walker`.
-    done : Out, strobe: the last beat of a walk has entered. ``top`` is complete ``Timing.flush``
-        cycles later, everything else ``Timing.settle`` cycles later.
+    done : Out, strobe: the last beat of a walk entered in the cycle before. ``top`` is complete
+        ``Timing.flush`` cycles later, everything else ``Timing.settle`` cycles later.
     top : Out, see :class:`BlockExponent`.    clipped : Out, strobe: clipping changed a value.
     row_*, place_*, store_*, residual_host, residual_data
         The host's access, addresses in rows, entries and beats, while no walk is active.
@@ -131,7 +131,8 @@ class OutputStage(wiring.Component):
             m.d.comb += getattr(walker, name).eq(getattr(self, name))
         m.d.comb += [walker.table_enable.eq(self.place_write),
                      walker.table_address.eq(self.place_address),
-                     walker.table_data.eq(self.place_data), self.done.eq(walker.done), self.overrun.eq(walker.overrun)]
+                     walker.table_data.eq(self.place_data), self.overrun.eq(walker.overrun)]
+        m.d.sync += self.done.eq(walker.done)
         return walker
 
     def _rows(self, m, walker):

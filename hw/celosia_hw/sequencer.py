@@ -14,6 +14,7 @@ from celosia_hw.isa import (
     DESCRIPTOR_WORDS,
     EXPONENT_MAX,
     EXPONENT_SLOTS,
+    PHASE_BITS,
     PREFETCH_WORDS,
     ArrayConfig,
     Error,
@@ -206,7 +207,7 @@ class Sequencer(wiring.Component):
         batch_word = Signal.like(word)
         index = Signal(BATCH_STEP_BITS)
         tile, batch = (Signal(array.count_bits, name=n) for n in ("tile", "batch"))
-        phase = Signal(8)
+        phase = Signal(PHASE_BITS)
         m.d.comb += [self.weight_row.eq(word[slot_bits:]), self.slot.eq(word[:slot_bits])]
         self._issue_reset = [index.eq(0), phase.eq(0), tile.eq(0), batch.eq(0),
                              word.eq(words[Word.WEIGHT_BASE] << slot_bits)]
@@ -217,7 +218,7 @@ class Sequencer(wiring.Component):
                 self._read.addr.eq(self._batch_address),
                 valid.eq(self._wait == 0), end.eq(valid & (index == self._last_step)),
                 last_tile.eq(tile == words[Word.LAST_TILE][:len(tile)]),
-                batch_end.eq((phase == words[Word.LAST_PHASE][:8]) & last_tile),
+                batch_end.eq((phase == words[Word.LAST_PHASE][:PHASE_BITS]) & last_tile),
                 self.step.valid.eq(valid), self.step.first.eq(index == 0), self.step.last.eq(end),
                 self.step.tile_first.eq(first), self.step.tile_last.eq(last_tile),
             ]
@@ -232,7 +233,7 @@ class Sequencer(wiring.Component):
                 m.d.sync += [index.eq(0), self._wait.eq(self._pass_wait), phase.eq(phase + 1)]
                 with m.If(~batch_end):
                     m.d.sync += word.eq(Mux(first & (tile == 0), word, batch_word))
-                with m.If(phase == words[Word.LAST_PHASE][:8]):
+                with m.If(phase == words[Word.LAST_PHASE][:PHASE_BITS]):
                     m.d.sync += [phase.eq(0), tile.eq(tile + 1)]
                 with m.If(batch_end):
                     m.d.sync += [tile.eq(0), batch.eq(batch + 1)]

@@ -21,6 +21,9 @@ ACCUMULATE = MULTIPLY + 2
 BLOCK_EXPONENT = 3
 """An element to its effect on the block exponent."""
 
+REPORT = 1
+"""The last beat of a walk to the output stage's report of it."""
+
 WALK_AHEAD = 5
 """Cycles of the normalising walk that pass before the block exponent is ready: its first beat
 reaches the rounding just then."""
@@ -66,10 +69,10 @@ class Timing:
 
     @property
     def flush(self) -> int:
-        """Cycles from a walk's end until the block exponent is complete."""
-        return self.round_stage + BLOCK_EXPONENT
+        """Cycles from the report of a walk's end until the block exponent is complete."""
+        return self.round_stage + BLOCK_EXPONENT - REPORT
 
     @property
     def settle(self) -> int:
-        """Cycles from a walk's end until its last effect."""
-        return self.end_stage + 3
+        """Cycles from the report of a walk's end until its last effect."""
+        return self.end_stage + 3 - REPORT

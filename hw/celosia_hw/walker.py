@@ -5,7 +5,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from celosia_hw.isa import ArrayConfig
+from celosia_hw.isa import PHASE_BITS, ArrayConfig
 from celosia_hw.layouts import write_layout
 
 
@@ -55,7 +55,7 @@ class Walker(wiring.Component):
             **{name: In(counts) for name in ("last_batch", "last_tile", "positions")},
             **{name: Out(1) for name in ("draining", "normalising", "final", "first_phase",
                                          "placing", "beat_done", "done", "overrun")},
-            "log2_groups": In(3), "last_phase": In(8), "row_base": In(range(array.table_rows)),
+            "log2_groups": In(3), "last_phase": In(PHASE_BITS), "row_base": In(range(array.table_rows)),
             "write_base": In(range(array.writes)), "write_step": In(array.bank_row_bits),
             "row": Out(range(array.table_rows)), "store": Out(range(array.store_beats)),
             "place": Out(write_layout(array)), "element": Out(array.beat_bits),
@@ -73,7 +73,7 @@ class Walker(wiring.Component):
         write, read = table.write_port(), table.read_port()
         entry = data.View(write_layout(array), read.data)
         draining, normalising = Signal(), Signal()
-        beat, phase = Signal(max(1, slot_bits)), Signal(8)
+        beat, phase = Signal(max(1, slot_bits)), Signal(PHASE_BITS)
         tile, batch, left = (Signal(array.count_bits, name=n) for n in ("tile", "batch", "left"))
         row, offset = Signal.like(self.row), Signal(array.bank_row_bits)
         tiles_done = Signal(max(1, len(self.store) - slot_bits))

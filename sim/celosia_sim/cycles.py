@@ -42,7 +42,7 @@ class Work:
 
 def walk_wait(walk_cycles: int) -> int:
     """Return the cycles in which the machine only normalises, of a walk of so many."""
-    return max(walk_cycles - timing.WALK_AHEAD, 1) if walk_cycles else 0
+    return max(walk_cycles - timing.WALK_AHEAD + timing.REPORT, 1) if walk_cycles else 0
 
 
 def layer_cycles(work: Work, array: ArrayConfig, *, last: bool) -> int:
@@ -74,7 +74,7 @@ def _parts(work: Work, array: ArrayConfig, last: bool) -> dict[str, int]:
     passes = work.tiles * work.phases
     steps = int(work.lengths.sum()) * passes
     waits = np.maximum(work.pass_cycles - work.lengths, 0)
-    drain = of.drain + work.drain_cycles + of.flush + timing.EXPONENT
+    drain = of.drain + work.drain_cycles + timing.REPORT + of.flush + timing.EXPONENT
     return {
         "steps": steps,
         "bubble": int(waits.sum()) * passes,

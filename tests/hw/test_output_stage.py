@@ -2,7 +2,7 @@
 """The output stage, layer after layer, against exact arithmetic on the same sums."""
 
 import random
-from dataclasses import replace
+from collections import defaultdict
 
 import pytest
 
@@ -12,19 +12,19 @@ from celosia_hw.layouts import write_layout
 from celosia_hw.output_stage import OutputStage
 from celosia_hw.timing import Timing
 from celosia_sim.models import arithmetic
-from celosia_sim.models.writing import Entry, Layer, draining, normalising
+from celosia_sim.models.layers import random_layer, table_words
+from celosia_sim.models.writing import draining, normalising
 from celosia_sim.vectors import Vectors, pack, play, play_icarus
 
 SIZES = {"bank_rows": 64, "table_rows": 32, "writes": 128, "store_beats": 64,
-         "residual_beats": 64, "count_bits": 9}
+         "residual_beats": 128, "count_bits": 9}
 ARRAYS = {
     "4-one-group": ArrayConfig(lanes=4, quad=4, beat=4, **SIZES),
-    "8": ArrayConfig(lanes=8, quad=4, beat=4, wide_elements=4, acc_bits=32, **SIZES),
+    "8-acc32": ArrayConfig(lanes=8, quad=4, beat=4, wide_elements=4, acc_bits=32, **SIZES),
     "16-beat2": ArrayConfig(lanes=16, quad=2, beat=2, activation_bits=6, **SIZES),
     "16-deep": ArrayConfig(lanes=16, quad=8, beat=4, deep=True, **SIZES),
+    "8-no-residual": ArrayConfig(lanes=8, quad=4, beat=4, **SIZES | {"residual_beats": 0}),
 }
-EXTRA = {"relu": 0.5, "residual_read": 0.4, "residual_write": 0.4}
-STROBES = ("shift", "out_valid", "clipped", "done")
 
 
 @pytest.fixture(params=["pysim", "icarus"])
@@ -38,52 +38,58 @@ class Bench:
     def __init__(self, array, seed):
         self.array, self.rng, self.vectors = array, random.Random(seed), Vectors()
         self.timing, self.cycle = Timing.of(array), 0
-        self.strobes = {name: set() for name in STROBES}
-        self.residual = {beat: [0] * array.beat for beat in range(array.residual_beats)}
+        self.strobes = {name: set() for name in ("shift", "out_valid", "clipped", "done")}
+        self.residual = defaultdict(lambda: [0] * array.beat)
+        self.vectors.hold(0, sums=self.rng.getrandbits(array.beat * array.acc_bits))
 
     def finish(self):
-        """Expect every strobe in its cycles and in no other."""
+        """Expect every strobe in its cycles and in no other; return the vectors."""
         for name, cycles in self.strobes.items():
             for cycle in range(self.cycle):
                 self.vectors.expect(cycle, **{name: cycle in cycles})
         return self.vectors
 
-    def layer(self, layer, flags):
+    def layer(self, layer):
         """Load, drain and normalise ``layer``."""
-        self.flags, self.shape = flags, layer
-        self._tables()
-        self.pooled, self.exponents = {}, []
-        end = self._drain()
-        top = arithmetic.block_exponent(self.exponents)
+        self.shape, self.pooled, exponents = layer, {}, []
+        self.flags = {"relu": self.rng.randrange(2), "residual_read": 0, "residual_write": 0}
+        if self.array.residual_beats:
+            self.flags |= {"residual_read": layer.phases == 1 and self.rng.randrange(2),
+                           "residual_write": self.rng.randrange(2)}
+        self._load()
+        end = self._drain(exponents)
+        top = arithmetic.block_exponent(exponents)
         self.vectors.expect(end + self.timing.flush, top=top)
         if not layer.direct:
-            self._check_store(end + self.timing.settle)
-            end = self._normalise(self.cycle, top)
+            start = end + self.timing.flush + timing.EXPONENT - timing.WALK_AHEAD
+            if self.rng.random() < 0.6:
+                start = self._check_store(max(start, end + self.timing.settle), {
+                    beat: (values, self.array.beat) for beat, values in self.pooled.items()})
+            end = self._normalise(start, top)
         self.cycle = end + self.timing.settle + 1
-        self._check_residual()
+        if self.array.residual_beats:
+            self._check_residual()
 
-    def _tables(self):
-        layer, rng, vectors, acc = self.shape, self.rng, self.vectors, self.array.acc_bits
-        address = layer.write_base
-        for beat in layer.entries:
-            for number, entry in enumerate(beat):
-                vectors.pulse(self.cycle, place_write=1, place_address=address,
-                              place_data=self.array.pack_write(
-                                  last=number == len(beat) - 1, count=entry.count,
-                                  bank=entry.bank, row=entry.row))
-                address, self.cycle = address + 1, self.cycle + 1
+    def _load(self):
+        """Write both tables and the layer's parameters, strobe ``load``."""
+        layer, rng, vectors = self.shape, self.rng, self.vectors
+        for address, word in table_words(layer):
+            vectors.pulse(self.cycle, place_write=1, place_address=address, place_data=word)
+            self.cycle += 1
         self.input_lsb, self.residual_lsb = rng.randrange(-22, 10), rng.randrange(-22, 10)
         self.rows = {}
         for row in range(layer.row_base, layer.row_base + layer.batches * layer.groups):
-            sb = rng.randrange(-25, acc - 16) + self.input_lsb
+            sb = rng.randrange(-25, self.array.acc_bits - 16) + self.input_lsb
             bias = rng.choice([0, 1, -1, rng.randrange(-16384, 16385)])
             self.rows[row] = bias, rng.randrange(-20, 8), sb
-            vectors.pulse(self.cycle, row_write=1, row_address=row, row_data=pack_row(
-                *self.rows[row]))
+            vectors.pulse(self.cycle, row_write=1, row_address=row,
+                          row_data=pack_row(*self.rows[row]))
             self.cycle += 1
-        self.reads = rng.randrange(self.array.residual_beats - self._beats())
-        self.writes = rng.randrange(self.array.residual_beats - self._beats())
-        self.shift_base = rng.randrange(-5, 40)
+        beats = layer.batches * layer.tiles * self.array.pass_beats
+        half = rng.randrange(2) * 64
+        self.reads = half + rng.randrange(65 - beats)
+        self.writes = 64 - half + rng.randrange(65 - beats)
+        self.shift_base = rng.randrange(-5, 40)         # right where the layer is direct
         vectors.hold(
             self.cycle, log2_groups=layer.log2_groups, last_batch=layer.batches - 1,
             last_tile=layer.tiles - 1, last_phase=layer.phases - 1, positions=layer.positions,
@@ -94,35 +100,124 @@ class Bench:
         vectors.pulse(self.cycle, load=1)
         self.cycle += 1 + rng.randrange(3)
 
-    def _beats(self):
-        return self.shape.batches * self.shape.tiles * self.array.pass_beats
-
-    def _drain(self):
-        """Drain every pass; return the cycle of ``done``."""
-        at = self.cycle                                  # of the pass's first beat
+    def _drain(self, exponents):
+        """Drain every pass; return the cycle of ``done``, fill ``exponents`` with (a, sw)."""
+        scale = self.rng.randrange(self.array.acc_bits - 6)
         for cycles in draining(self.shape):
-            self.vectors.pulse(at - 1 + 1, drain=1)
-            walk, sums = at + 1, None
-            for cycle in cycles:
-                sums = sums or self._sums()
-                self.vectors.pulse(walk + self.timing.sum_stage,
+            self.vectors.pulse(self.cycle, drain=1)
+            sums = None
+            for at, cycle in enumerate(cycles, self.cycle + 1):
+                if sums is None:
+                    sums = self._sums(scale)
+                    values = self._total(cycle, sums)
+                    if cycle.final:
+                        exponents += [(a, self.rows[cycle.row][1]) for a in values]
+                self.vectors.pulse(at + self.timing.sum_stage,
                                    sums=pack(sums, self.array.acc_bits))
                 if cycle.beat_done:
-                    self.strobes["shift"].add(walk + self.timing.sum_stage)
-                    self._total(cycle, sums)
+                    self.strobes["shift"].add(at + self.timing.sum_stage)
                     sums = None
                 if cycle.place is not None:
-                    self._later.append((walk, cycle))
+                    self._place(at, cycle, self._rounded(cycle, self.array.activation_bits))
                 if cycle.done:
-                    self.strobes["done"].add(walk)
-                walk += 1
-            for walk_cycle, cycle in self._taken():
-                self._place(walk_cycle, cycle)
-            at += max(len(cycles), timing.MIN_PASS) + self.rng.choice([0, 0, 0, 3])
-        return walk - 1
+                    self.strobes["done"].add(at)
+            self.cycle += max(len(cycles), timing.MIN_PASS) + self.rng.choice([0, 0, 0, 3])
+        return at
 
-    _later: list
+    def _sums(self, scale):
+        """Sums of random size, within the bound that the compiler proves."""
+        limit = (1 << self.array.acc_bits - 2) - 1
+        return [self.rng.choice([1, 1, 1, 0]) * self.rng.randint(-limit, limit)
+                >> scale + self.rng.randrange(5) for _ in range(self.array.beat)]
 
-    def _taken(self):
-        taken, self._later = self._later, []
-        return taken
+    def _total(self, cycle, sums):
+        """Return the beat's pooled totals so far (numerics, section 3)."""
+        bias, sw, sb = self.rows[cycle.row]
+        residual = self.residual[self.reads + cycle.store]
+        values = []
+        for e, a in enumerate(sums):
+            a += arithmetic.scaled(bias, sb - self.input_lsb)
+            if self.flags["residual_read"]:
+                a += arithmetic.align_residual(
+                    residual[e], self.residual_lsb - self.input_lsb - sw, self.array.acc_bits)
+            a = max(a, 0) if self.flags["relu"] else a
+            values.append(a if cycle.valid[e] else 0)
+        if cycle.phase:
+            values = [max(pair) for pair in zip(values, self.pooled[cycle.store], strict=True)]
+        self.pooled[cycle.store] = values
+        return values
+
+    def _rounded(self, cycle, bits):
+        """Return mantissa and clipping of each element."""
+        return [arithmetic.requantise(a, self.shift_base - self.rows[cycle.row][1], bits)
+                for a in self.pooled[cycle.store]]
+
+    def _place(self, at, cycle, rounded):
+        """Expect one entry at the end of the pipeline."""
+        at += self.timing.end_stage
+        mantissas = [m for m, _ in rounded]
+        self.strobes["out_valid"].add(at)
+        if any(clipped and real for (_, clipped), real in zip(rounded, cycle.valid, strict=True)):
+            self.strobes["clipped"].add(at)
+        place = cycle.place
+        self.vectors.expect(
+            at, out=pack(mantissas, self.array.activation_bits), out_element=cycle.element,
+            out_real=pack(cycle.valid, 1), out_place=write_layout(self.array).const({
+                "last": cycle.place_last, "count": place.count - 1, "bank": place.bank,
+                "row": place.row}).as_bits())
+        if self.flags["residual_write"]:
+            self.residual[self.writes + cycle.store] = mantissas
+
+    def _normalise(self, start, top):
+        """Walk from ``start`` + 1 on; the block exponent comes at the last moment."""
+        vectors, array = self.vectors, self.array
+        self.shift_base = (top if top != arithmetic.NOTHING else 0) + self.rng.randrange(-2, 4)
+        vectors.pulse(start, normalise=1)
+        vectors.hold(start + 1 + timing.WALK_AHEAD, shift_base=self.shift_base)
+        wide = {}
+        for at, cycle in enumerate(normalising(self.shape), start + 1):
+            if self.shape.wide:
+                bits = [OUTPUT_BITS if e < array.wide_elements else array.activation_bits
+                        for e in range(array.beat)]
+                rounded = [self._rounded(cycle, b)[e] for e, b in enumerate(bits)]
+                wide[len(wide)] = [m for m, _ in rounded], array.wide_elements
+                if any(clipped and cycle.valid[e] for e, (_, clipped) in enumerate(rounded)):
+                    self.strobes["clipped"].add(at + self.timing.end_stage)
+            else:
+                self._place(at, cycle, self._rounded(cycle, array.activation_bits))
+        self.strobes["done"].add(at)
+        return self._check_store(at + self.timing.settle, wide)
+
+    def _check_store(self, cycle, beats):
+        """Read {beat: (values, how many of them)} as the host does; return the cycle behind."""
+        bits = self.array.acc_bits
+        for beat, (values, count) in beats.items():
+            self.vectors.pulse(cycle, store_address=beat)
+            cycle += 1
+            self.vectors.expect(cycle, mask=(1 << count * bits) - 1, store_data=pack(values, bits))
+        return cycle + 1
+
+    def _check_residual(self):
+        bits = self.array.activation_bits
+        for beat in range(self.writes, self.writes + 6):
+            self.vectors.pulse(self.cycle, residual_host=beat)
+            self.cycle += 1
+            self.vectors.expect(self.cycle, residual_data=pack(self.residual[beat], bits))
+        self.cycle += 1
+
+
+@pytest.mark.parametrize("array", ARRAYS.values(), ids=ARRAYS)
+def test_layers(player, array):
+    bench = Bench(array, 31)
+    for _ in range(16):
+        bench.layer(random_layer(array, bench.rng))
+    player(OutputStage(array), bench.finish())
+
+
+@pytest.mark.parametrize("seed", [41, 42])
+def test_more_layers(tmp_path, seed):
+    array = ARRAYS["16-deep" if seed % 2 else "8-acc32"]
+    bench = Bench(array, seed)
+    for _ in range(60):
+        bench.layer(random_layer(array, bench.rng))
+    play_icarus(OutputStage(array), bench.finish(), tmp_path)

@@ -9,7 +9,8 @@ from celosia_hw.bank_writer import BankWriter
 from celosia_hw.isa import ArrayConfig
 from celosia_hw.layouts import write_layout
 from celosia_hw.walker import Walker
-from celosia_sim.models.writing import Entry, Layer, bank_writes, draining, normalising
+from celosia_sim.models.layers import random_layer, table_words
+from celosia_sim.models.writing import Entry, bank_writes, draining, normalising
 from celosia_sim.vectors import Vectors, pack, play, play_icarus
 
 SIZES = {"bank_rows": 64, "table_rows": 64, "writes": 128, "store_beats": 64, "count_bits": 9}
@@ -77,42 +78,11 @@ def test_bank_writer(player, array):
     player(BankWriter(array), vectors)
 
 
-def _layer(array, rng):
-    """Return a random layer that fits the tables."""
-    log2_groups = rng.randrange(array.groups_max.bit_length())
-    size, groups = array.lanes >> log2_groups, 1 << log2_groups
-    batches = rng.randrange(1, 4)
-    tiles = rng.randrange(1, min(4, array.store_beats // (array.pass_beats * batches)) + 1)
-    direct = rng.random() < 0.4
-    layer = Layer(
-        array=array, log2_groups=log2_groups, batches=batches, tiles=tiles,
-        phases=rng.choice([1, 1, 2, 4]), positions=(tiles - 1) * size + rng.randrange(1, size + 1),
-        row_base=rng.randrange(array.table_rows - batches * groups + 1),
-        write_base=rng.randrange(16), write_step=rng.randrange(array.bank_rows), direct=direct,
-        wide=not direct and rng.random() < 0.3)
-    entries = []
-    for _ in range(layer.placed_beats):
-        left, beat = array.beat, []
-        while left and (not beat or rng.random() < 0.5):
-            count = rng.randrange(1, left + 1)
-            left -= count
-            beat.append(Entry(count=count, bank=rng.randrange(array.lanes),
-                              row=rng.randrange(array.bank_rows)))
-        entries.append(beat)
-    return Layer(**{**vars(layer), "entries": entries})
-
-
-def _load(vectors, cycle, layer, prefix):
+def _load(vectors, cycle, layer):
     """Write the table and the layer's parameters, then load; return the cycle behind it."""
-    address = layer.write_base
-    for beat in layer.entries:
-        for number, entry in enumerate(beat):
-            word = layer.array.pack_write(last=number == len(beat) - 1, count=entry.count,
-                                          bank=entry.bank, row=entry.row)
-            vectors.pulse(cycle, **{f"{prefix}_address": address, f"{prefix}_data": word,
-                                    "table_enable" if prefix == "table" else "place_write": 1})
-            address, cycle = address + 1, cycle + 1
-    assert address <= layer.array.writes
+    for address, word in table_words(layer):
+        vectors.pulse(cycle, table_enable=1, table_address=address, table_data=word)
+        cycle += 1
     vectors.hold(cycle, log2_groups=layer.log2_groups, last_batch=layer.batches - 1,
                  last_tile=layer.tiles - 1, last_phase=layer.phases - 1,
                  positions=layer.positions, row_base=layer.row_base, write_base=layer.write_base,
@@ -148,8 +118,8 @@ def test_walker(player, array):
     """Random layers, drained with random gaps between the passes, then normalised."""
     rng, vectors, cycle = random.Random(22), Vectors(), 0
     for _ in range(30):
-        layer = _layer(array, rng)
-        cycle = _load(vectors, cycle, layer, "table")
+        layer = random_layer(array, rng)
+        cycle = _load(vectors, cycle, layer)
         for number, cycles in enumerate(draining(layer)):
             # The strobe comes in the last cycle of the pass before, or in a later one.
             cycle += rng.choice([0, 0, 1, 5]) + (number == 0)

@@ -8,7 +8,7 @@ from celosia.lower.stored_map import StoredMap
 from celosia.lower.stream import Stream, encode, row_order
 from celosia.lower.window import Order, Window
 from celosia.qgraph import QGraph, QNode
-from celosia_hw.isa import ArrayConfig
+from celosia_hw.isa import PHASE_BITS, ArrayConfig
 from celosia_hw.timing import MIN_PASS
 
 
@@ -93,9 +93,9 @@ def _check(found: Fill, array: ArrayConfig, *, final: bool, linked: bool) -> Non
                         ("output positions", found.window.positions)):
         if value > limit:
             raise Unfit(f"{value} {what}, the array counts to {limit}", "choose a larger target")
-    if found.window.phases > 256:
-        raise Unfit(f"a pooling window of {found.window.phases} positions, the machine takes 256",
-                    "pool in two steps")
+    if found.window.phases > 1 << PHASE_BITS:
+        raise Unfit(f"a pooling window of {found.window.phases} positions, the machine takes "
+                    f"{1 << PHASE_BITS}", "pool in two steps")
     if found.beats > array.store_beats and (linked or not found.direct):
         raise Unfit(f"its output needs {found.beats} beats of the accumulator store, the array "
                     f"has {array.store_beats}", "choose a target with a larger store"

@@ -1,0 +1,282 @@
+"""Whole programs on the verilated machine: small odd networks, every stored bit and every cycle."""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from celosia.lower import lower
+from celosia.passes import optimise
+from celosia.program import Program
+from celosia.quantise import quantise
+from celosia_hw.isa import ArrayConfig
+from celosia_sim import golden
+from celosia_sim.backends import simulate
+
+torch = pytest.importorskip("torch")
+from torch import nn  # noqa: E402
+from torch.nn import functional as F  # noqa: E402
+
+from celosia.frontend import import_model  # noqa: E402
+
+SIZES = {"weight_rows": 4096, "table_rows": 1024, "taps": 1024, "writes": 2048,
+         "program_words": 1024, "store_beats": 1024}
+ARRAYS = {
+    "8 lanes": ArrayConfig(lanes=8, quad=2, beat=2, bank_rows=1024, residual_beats=512,
+                           wide_elements=2, **SIZES),
+    "16 lanes": ArrayConfig(lanes=16, quad=4, beat=4, bank_rows=1024, replicate=True,
+                            clearing=False, index_bits=12, count_bits=12, **SIZES),
+    "narrow": ArrayConfig(lanes=16, quad=4, beat=2, bank_rows=256, residual_beats=512,
+                          wide_elements=2, weight_bits=6, activation_bits=6, **SIZES),
+    "deep": ArrayConfig(lanes=16, quad=4, beat=4, bank_rows=1024, residual_beats=512,
+                        wide_elements=4, acc_bits=32, deep=True, **SIZES),
+}
+"""Each costs a run of Verilator. "narrow" has small banks too, so that maps share their rows."""
+
+
+class Function(nn.Module):
+    """A module whose forward pass is a plain function of the input and the given layers."""
+
+    def __init__(self, function, **layers) -> None:
+        super().__init__()
+        self.function = function
+        for name, layer in layers.items():
+            setattr(self, name, layer)
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+def program_of(model, shape, array: ArrayConfig, *, exponents="dynamic", sparse=True,
+               calibration=None, weight_bits=None) -> Program:
+    """Compile ``model`` for inputs of ``shape`` (without the batch axis)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")     # of torch.export's own code
+        graph = import_model(model.eval(), np.zeros((1, *shape), np.float32))
+    quantised = quantise(optimise(graph), exponents=exponents, calibration=calibration,
+                         sparse=sparse, weight_bits=weight_bits or array.weight_bits,
+                         activation_bits=array.activation_bits, acc_bits=array.acc_bits)
+    return lower(quantised, array, target="test", exponents=exponents)
+
+
+def check(program: Program, x: np.ndarray, simulator="verilator") -> None:
+    """Assert that the machine gives the golden model's every bit in the predicted cycles."""
+    wanted = golden.run(program.graph, x)
+    mantissa, exponent = golden.quantise_input(program.graph, x)
+    result = simulate(program, mantissa, exponent, simulator=simulator, tensors=True)
+    output = program.graph.output
+    np.testing.assert_array_equal(result.output, wanted.mantissas[output])
+    np.testing.assert_array_equal(result.exponent, wanted.exponents[output])
+    assert set(result.tensors) == {node.output for node in program.graph.nodes}
+    for name, (found, block) in result.tensors.items():
+        np.testing.assert_array_equal(found, wanted.mantissas[name], err_msg=name)
+        np.testing.assert_array_equal(block, wanted.exponents[name], err_msg=name)
+    saturated = result.saturated | golden.input_saturated(program.graph, x)
+    assert saturated.tolist() == wanted.saturated.tolist()
+    assert result.layer_cycles.tolist() == [
+        [layer.predicted_cycles for layer in program.layers]] * len(x)
+    assert set(result.cycles.tolist()) == set(result.counter_cycles.tolist()) == {
+        program.predicted_cycles}
+    for layer in program.layers:
+        assert sum(layer.lane_cycles.values()) == program.lanes * layer.predicted_cycles
+        assert min(layer.lane_cycles.values()) >= 0
+        assert layer.lane_cycles["useful"] == layer.macs
+        assert layer.bound_cycles <= layer.predicted_cycles
+
+
+def images(shape, count=3, seed=5) -> np.ndarray:
+    """Inputs of different magnitudes, so that exponents differ from image to image."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(count, *shape)) * 4.0 ** rng.integers(-2, 3, (count, *[1] * len(shape)))
+    return x.astype(np.float32)
+
+
+def thin(model: nn.Module, density: float, seed=3) -> nn.Module:
+    """Set all but about ``density`` of the weights to zero."""
+    rng = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() > 1:
+                weight *= torch.rand(weight.shape, generator=rng) < density
+    return model
+
+
+@dataclass(frozen=True)
+class Net:
+    """A network, the shape of its input, and what an array must have for it."""
+
+    make: object
+    shape: tuple[int, ...]
+    density: float = 1.0
+    map_output: bool = False
+    residual: bool = False
+
+    def suits(self, array: ArrayConfig) -> bool:
+        return ((not self.map_output or array.wide_elements > 1)
+                and (not self.residual or array.residual_beats > 0))
+
+    def model(self) -> nn.Module:
+        torch.manual_seed(1)
+        return thin(self.make(), self.density)
+
+
+def head(*layers, features: int, classes: int = 7) -> nn.Sequential:
+    """Layers with a vector behind them, so that arrays that round only vectors run them too."""
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(features, classes))
+
+
+def without_weights() -> nn.Module:
+    model = head(nn.Conv2d(3, 5, 3), nn.ReLU(), features=5 * 4 * 4)
+    with torch.no_grad():
+        model[0].weight[1::2] = 0
+        model[2].weight[:3] = 0
+    return model
+
+
+def one_weight() -> nn.Module:
+    model = head(nn.Conv2d(3, 5, 3, bias=False), features=5 * 4 * 4)
+    with torch.no_grad():
+        model[0].weight[:] = 0
+        model[0].weight[2, 1, 1, 2] = 0.75
+    return model
+
+
+def exponent_chain() -> nn.Module:
+    """Exponents climb into the upper clamp, and fall into the lower one."""
+    model = nn.Sequential(nn.Conv2d(2, 4, 1), nn.Conv2d(4, 4, 1, bias=False),
+                          nn.Conv2d(4, 4, 1, bias=False), nn.Conv2d(4, 4, 1, bias=False),
+                          nn.Conv2d(4, 4, 1, bias=False), nn.Conv2d(4, 4, 1, bias=False),
+                          nn.Flatten(), nn.Linear(4 * 9, 3, bias=False))
+    with torch.no_grad():
+        for layer, scale in ((1, 2.0 ** 13), (2, 2.0 ** 6), (3, 2.0 ** -13), (4, 2.0 ** -13),
+                             (5, 2.0 ** -10)):
+            model[layer].weight *= scale
+    return model
+
+
+def residual_chain() -> nn.Module:
+    """Residual operands much larger and much smaller than the sums that they join, one of them
+    read by nothing else."""
+    def forward(self, x):
+        a = F.relu(self.first(x))
+        b = F.relu(self.second(a) * 2.0 ** 0 + a)
+        c = self.third(b) + b
+        return self.last(torch.flatten(c + self.fourth(c), 1))
+
+    model = Function(forward, first=nn.Conv2d(3, 5, 3, padding=1),
+                     second=nn.Conv2d(5, 5, 3, padding=1), third=nn.Conv2d(5, 5, 1),
+                     fourth=nn.Conv2d(5, 5, 3, padding=1), last=nn.Linear(5 * 5 * 6, 4))
+    with torch.no_grad():
+        model.second.weight *= 2.0 ** 9
+        model.third.weight *= 2.0 ** -11
+    return model
+
+
+def shortcut() -> nn.Module:
+    """A projection that nothing but the addition reads."""
+    def forward(self, x):
+        a = F.relu(self.first(x))
+        return self.last(torch.flatten(F.relu(self.second(a) + self.project(x)), 1))
+
+    return Function(forward, first=nn.Conv2d(3, 6, 3, stride=2, padding=1),
+                    second=nn.Conv2d(6, 6, 3, padding=1), project=nn.Conv2d(3, 6, 1, stride=2),
+                    last=nn.Linear(6 * 4 * 5, 4))
+
+
+def from_input() -> nn.Module:
+    return Function(lambda self, x: self.last(torch.flatten(F.relu(self.first(x) + x), 1)),
+                    first=nn.Conv2d(4, 4, 3, padding=1), last=nn.Linear(4 * 5 * 6, 4))
+
+
+def added_vectors() -> nn.Module:
+    return Function(lambda self, x: self.third(F.relu(self.second(F.relu(self.first(x)))
+                                                      + self.first(x))),
+                    first=nn.Linear(21, 13), second=nn.Linear(13, 13), third=nn.Linear(13, 5))
+
+
+def two_readers() -> nn.Module:
+    """A map that two different layers read, besides an addition."""
+    def forward(self, x):
+        a = F.relu(self.first(x))
+        return self.last(torch.flatten(self.left(a) + F.relu(self.right(a)), 1))
+
+    return Function(forward, first=nn.Conv2d(2, 5, 3), left=nn.Conv2d(5, 3, 3, padding=1),
+                    right=nn.Conv2d(5, 3, 1), last=nn.Linear(3 * 5 * 7, 4))
+
+
+NETS = {
+    "five channels": Net(lambda: head(nn.Conv2d(5, 5, 3), nn.ReLU(), features=5 * 5 * 7),
+                         (5, 7, 9), 0.5),
+    "map output": Net(lambda: nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.ReLU(),
+                                            nn.Conv2d(5, 4, 3)), (3, 7, 9), 0.6, map_output=True),
+    "1x1 outputs": Net(lambda: nn.Sequential(nn.Conv2d(5, 9, (7, 9)), nn.ReLU(),
+                                             nn.Conv2d(9, 6, 1), nn.ReLU(), nn.Conv2d(6, 3, 1)),
+                       (5, 7, 9), 0.3),
+    "one column": Net(lambda: head(nn.Conv2d(3, 5, (3, 4)), nn.ReLU(), nn.Conv2d(5, 6, (2, 1)),
+                                   features=6 * 8), (3, 11, 4)),
+    "one row": Net(lambda: head(nn.Conv2d(3, 5, (4, 3)), nn.ReLU(), nn.Conv2d(5, 6, (1, 2)),
+                                features=6 * 8), (3, 4, 11)),
+    "stride 2, even": Net(lambda: head(nn.Conv2d(2, 5, 3, stride=2, padding=1), nn.ReLU(),
+                                       nn.Conv2d(5, 6, 3, stride=2), features=6 * 2 * 3),
+                          (2, 10, 14), 0.7),
+    "stride 2, odd": Net(lambda: head(nn.Conv2d(2, 5, 3, padding=1), nn.ReLU(),
+                                      nn.Conv2d(5, 6, 3, stride=2, padding=1), features=6 * 4 * 5),
+                         (2, 7, 9), 0.7),
+    "stride 3": Net(lambda: head(nn.Conv2d(2, 5, 3, padding=1), nn.ReLU(),
+                                 nn.Conv2d(5, 6, 3, stride=3, padding=1), features=6 * 3 * 4),
+                    (2, 7, 11)),
+    "asymmetric": Net(lambda: head(nn.ZeroPad2d((0, 1, 2, 0)),
+                                   nn.Conv2d(3, 5, (3, 2), stride=(1, 2), padding=(0, 1)),
+                                   nn.ReLU(), nn.ZeroPad2d((1, 2, 0, 1)), nn.Conv2d(5, 4, 3),
+                                   features=4 * 6 * 7), (3, 7, 9)),
+    "dilation": Net(lambda: head(nn.Conv2d(3, 5, 3, dilation=2, padding=2), nn.ReLU(),
+                                 nn.Conv2d(5, 4, (2, 3), dilation=(3, 1)), features=4 * 4 * 7),
+                    (3, 7, 9), 0.6),
+    "groups": Net(lambda: head(nn.Conv2d(6, 8, 3, groups=2), nn.ReLU(),
+                               nn.Conv2d(8, 4, 1, groups=4), features=4 * 5 * 7), (6, 7, 9)),
+    "depthwise": Net(lambda: head(nn.Conv2d(3, 18, 1), nn.ReLU(),
+                                  nn.Conv2d(18, 18, 3, groups=18, padding=1), nn.ReLU(),
+                                  nn.Conv2d(18, 6, 1), features=6 * 7 * 9), (3, 7, 9), 0.7),
+    "no bias": Net(lambda: nn.Sequential(nn.Conv2d(3, 5, 3, bias=False), nn.ReLU(),
+                                         nn.Flatten(), nn.Linear(5 * 5 * 7, 6, bias=False)),
+                   (3, 7, 9)),
+    "rows of zeros": Net(without_weights, (3, 6, 6)),
+    "one weight": Net(one_weight, (3, 6, 6)),
+    "exponent chain": Net(exponent_chain, (2, 3, 3)),
+    "average pool": Net(lambda: head(nn.Conv2d(3, 5, 3, padding=1), nn.ReLU(), nn.AvgPool2d(2),
+                                     nn.AdaptiveAvgPool2d(1), features=5), (3, 7, 9)),
+    "relu first": Net(lambda: head(nn.ReLU(), nn.Conv2d(3, 5, 3), features=5 * 5 * 7), (3, 7, 9)),
+    "pool first": Net(lambda: head(nn.MaxPool2d(2), nn.Conv2d(3, 5, 2), nn.ReLU(),
+                                   nn.MaxPool2d(3, stride=2), features=5), (3, 8, 9)),
+    "overlapping pool": Net(lambda: head(nn.Conv2d(3, 5, 3, padding=1), nn.ReLU(),
+                                         nn.MaxPool2d(3, stride=2), nn.Conv2d(5, 4, 2),
+                                         features=4 * 2 * 3), (3, 7, 9)),
+    "pool 2x2": Net(lambda: head(nn.Conv2d(3, 5, 3), nn.ReLU(), nn.MaxPool2d(2),
+                                 nn.Conv2d(5, 4, 2), features=4 * 3), (3, 7, 11)),
+    "pool 3x3": Net(lambda: head(nn.Conv2d(3, 5, 3, padding=1), nn.MaxPool2d(3), nn.ReLU(),
+                                 nn.Conv2d(5, 4, 2), features=4 * 2), (3, 8, 11)),
+    "pool 2x1": Net(lambda: head(nn.Conv2d(3, 5, 3), nn.MaxPool2d((2, 1)), nn.ReLU(),
+                                 features=5 * 2 * 9), (3, 7, 11)),
+    "residual": Net(residual_chain, (3, 5, 6), 0.8, residual=True),
+    "shortcut": Net(shortcut, (3, 7, 9), 0.8, residual=True),
+    "residual input": Net(from_input, (4, 5, 6), residual=True),
+    "residual vectors": Net(added_vectors, (21,), residual=True),
+    "two readers": Net(two_readers, (2, 7, 9), residual=True),
+    "fully connected": Net(lambda: nn.Sequential(nn.Linear(37, 19), nn.ReLU(), nn.Linear(19, 11),
+                                                 nn.ReLU(), nn.Linear(11, 1)), (37,), 0.5),
+    "long rows": Net(lambda: nn.Sequential(nn.Linear(997, 5), nn.ReLU(), nn.Linear(5, 3)),
+                     (997,), 0.01),
+    "many columns": Net(lambda: head(nn.Conv2d(1, 17, 2), nn.ReLU(), nn.Conv2d(17, 3, 1),
+                                     features=3 * 4 * 33), (1, 5, 34), 0.6),
+}
+
+
+@pytest.mark.parametrize("array", ARRAYS)
+@pytest.mark.parametrize("name", NETS)
+def test_network(name, array):
+    """Dynamic exponents, every tensor."""
+    net, array = NETS[name], ARRAYS[array]
+    if not net.suits(array):
+        pytest.skip("needs a residual store, or 16-bit rounding of whole beats")
+    check(program_of(net.model(), net.shape, array), images(net.shape))
