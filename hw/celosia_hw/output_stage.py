@@ -31,7 +31,7 @@ class OutputStage(wiring.Component):
     input_lsb, residual_lsb : In(signed(8))
         Exponents s_x and s_r of the least significant bits of input and residual mantissas.
     shift_base : In(signed(9))
-        Output block exponent minus s_x. Known before the first rounding.
+        Output block exponent minus s_x. Known one cycle before the first rounding.
     sums : In(beat x signed(acc_bits)), shift : Out
         Of :class:`MacArray`. The first beat of a pass is read ``Timing.drain_lead`` cycles after
         ``drain``; ``shift`` asks for the next one.
@@ -103,13 +103,13 @@ class OutputStage(wiring.Component):
         for k in range(2, self._round_stage + 1):
             held = Signal(signed(6), name=f"sw_{k}", reset_less=True)
             m.d.sync += held.eq(sw)
-            sw = held
+            before, sw = sw, held
         m.submodules.exponent = exponent = BlockExponent(self.array)
         m.submodules.requantise = requantise = self.requantise
         m.d.comb += [
             exponent.clear.eq(self.load), exponent.sw.eq(sw), self.top.eq(exponent.top),
             exponent.valid.eq(at("draining", self._round_stage) & at("final", self._round_stage)),
-            requantise.shift.eq(self.shift_base - sw), requantise.wide.eq(self.wide),
+            requantise.shift.eq(self.shift_base - before), requantise.wide.eq(self.wide),
             self.shift.eq(at("draining", self._sum_stage) & at("beat_done", self._sum_stage)),
         ]
         for e in range(self.array.beat):

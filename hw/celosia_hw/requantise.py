@@ -19,7 +19,9 @@ class Requantise(wiring.Component):
 
     Members
     -------
-    a : In(beat x signed(acc_bits)).    shift : In(signed(10)).    wide : In(1).
+    a : In(beat x signed(acc_bits)).    wide : In(1), stable.
+    shift : In(signed(10))
+        One cycle ahead of ``a``.
     m : Out(beat x signed(OUTPUT_BITS))
         Mantissas, at most ``2**(L-1) - 1`` in magnitude.
     clipped : Out(beat)
@@ -44,9 +46,9 @@ class Requantise(wiring.Component):
         m = Module()
         acc_bits = self.array.acc_bits
         # Bit i is set where an accumulator bit i that differs from the sign means overflow.
-        over = Signal(acc_bits)
+        over = Signal(acc_bits, reset_less=True)
         negative, large = self.shift[-1], self.shift[5:-1].any()
-        m.d.comb += over.eq(Cat(negative | (~large & ~at_least(self.shift[:5], i))
+        m.d.sync += over.eq(Cat(negative | (~large & ~at_least(self.shift[:5], i))
                                 for i in range(acc_bits)))
         for e in range(self.array.beat):
             wide = self.wide if e < self.array.wide_elements else None
@@ -68,12 +70,10 @@ class Requantise(wiring.Component):
         # shift of acc_bits + bits - 1 on, everything rounds to zero.
         amount_bits = (len(a) + bits - 1).bit_length()
         right = Signal(signed(11), name=f"right{e}")
-        amount = Signal(amount_bits, name=f"amount{e}")
-        m.d.comb += [
-            right.eq(self.shift + extra),
-            amount.eq(Mux(right[-1], 0, right[:amount_bits]
-                          | right[amount_bits:-1].any().replicate(amount_bits))),
-        ]
+        amount = Signal(amount_bits, name=f"amount{e}", reset_less=True)
+        m.d.comb += right.eq(self.shift + extra)
+        m.d.sync += amount.eq(Mux(right[-1], 0, right[:amount_bits]
+                                  | right[amount_bits:-1].any().replicate(amount_bits)))
         shift = RoundingShift(m, Cat(Const(0, bits - 2), a).as_signed(), amount, bits + 1, f"e{e}")
         held = Cat(overflow, a[-1], *([] if wide is None else [wide]))
         for k in range(2 * self.deep):

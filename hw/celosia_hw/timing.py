@@ -24,7 +24,7 @@ BLOCK_EXPONENT = 3
 REPORT = 1
 """The last beat of a walk to the output stage's report of it."""
 
-WALK_AHEAD = 5
+WALK_AHEAD = 4
 """Cycles of the normalising walk that pass before the block exponent is ready: its first beat
 reaches the rounding just then."""
 

@@ -21,13 +21,13 @@ from torch.nn import functional as F  # noqa: E402
 from celosia.frontend import import_model  # noqa: E402
 
 SIZES = {"weight_rows": 4096, "table_rows": 1024, "taps": 1024, "writes": 2048,
-         "program_words": 1024, "store_beats": 1024}
+         "program_words": 1024, "store_beats": 2048}
 ARRAYS = {
     "8 lanes": ArrayConfig(lanes=8, quad=2, beat=2, bank_rows=1024, residual_beats=512,
                            wide_elements=2, **SIZES),
     "16 lanes": ArrayConfig(lanes=16, quad=4, beat=4, bank_rows=1024, replicate=True,
                             clearing=False, index_bits=12, count_bits=12, **SIZES),
-    "narrow": ArrayConfig(lanes=16, quad=4, beat=2, bank_rows=256, residual_beats=512,
+    "narrow": ArrayConfig(lanes=16, quad=4, beat=2, bank_rows=400, residual_beats=512,
                           wide_elements=2, weight_bits=6, activation_bits=6, **SIZES),
     "deep": ArrayConfig(lanes=16, quad=4, beat=4, bank_rows=1024, residual_beats=512,
                         wide_elements=4, acc_bits=32, deep=True, **SIZES),
@@ -130,7 +130,7 @@ def without_weights() -> nn.Module:
     model = head(nn.Conv2d(3, 5, 3), nn.ReLU(), features=5 * 4 * 4)
     with torch.no_grad():
         model[0].weight[1::2] = 0
-        model[2].weight[:3] = 0
+        model[3].weight[:3] = 0
     return model
 
 
@@ -160,7 +160,7 @@ def residual_chain() -> nn.Module:
     read by nothing else."""
     def forward(self, x):
         a = F.relu(self.first(x))
-        b = F.relu(self.second(a) * 2.0 ** 0 + a)
+        b = F.relu(self.second(a) + a)
         c = self.third(b) + b
         return self.last(torch.flatten(c + self.fourth(c), 1))
 
