@@ -1,6 +1,6 @@
 """The largest magnitude of a map, as an exponent."""
 
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -44,10 +44,7 @@ class BlockExponent(wiring.Component):
             union = union | (less ^ sign)
         held, sw = Signal(bits, reset_less=True), Signal(signed(6), reset_less=True)
         m.d.sync += [held.eq(Mux(self.valid, union, 0)), sw.eq(self.sw)]
-        log = Signal(range(bits))
-        for i in range(bits):
-            with m.If(held[i]):
-                m.d.comb += log.eq(i)
+        log = self._leading_one(m, held)
         candidate = Signal(signed(8), init=self.NOTHING)
         m.d.sync += candidate.eq(Mux(held == 0, self.NOTHING, log + sw))
         with m.If(self.clear):
@@ -55,3 +52,21 @@ class BlockExponent(wiring.Component):
         with m.Elif(candidate > self.top):
             m.d.sync += self.top.eq(candidate)
         return m
+
+    def _leading_one(self, m, value):
+        """Return the position of the highest one bit: the nibble by halving, then the bit in it."""
+        nibbles = [value[4 * k:4 * k + 4] for k in range(len(value) // 4)]
+        nibbles += [Const(0, 4)] * (8 - len(nibbles))
+        filled = [Signal(name=f"filled{k}") for k in range(8)]
+        m.d.comb += [f.eq(n.any()) for f, n in zip(filled, nibbles)]
+        position = []
+        while len(nibbles) > 1:
+            half = len(nibbles) // 2
+            upper = Signal(name=f"upper{half}")
+            m.d.comb += upper.eq(Cat(filled[half:]).any())
+            nibbles = [Mux(upper, nibbles[k + half], nibbles[k]) for k in range(half)]
+            filled = [Mux(upper, filled[k + half], filled[k]) for k in range(half)]
+            position.insert(0, upper)
+        n = Signal(4)
+        m.d.comb += n.eq(nibbles[0])
+        return Cat(n[3] | (n[1] & ~n[2]), n[3] | n[2], *position)

@@ -15,7 +15,6 @@ from celosia_hw.isa import (
     EXPONENT_MAX,
     EXPONENT_SLOTS,
     PHASE_BITS,
-    PREFETCH_WORDS,
     ArrayConfig,
     Error,
     Event,
@@ -61,6 +60,7 @@ class Sequencer(wiring.Component):
     def __init__(self, array: ArrayConfig) -> None:
         self.array = array
         self.flush, self.tail = Timing.of(array).flush, Timing.of(array).settle
+        self.prefetch = Timing.of(array).prefetch
         rows = (array.weight_rows - 1).bit_length()
         super().__init__({
             "start": In(1), "start_first": In(8), "start_last": In(8),
@@ -103,7 +103,8 @@ class Sequencer(wiring.Component):
             with m.State("IDLE"):
                 with m.If(self.start):
                     m.d.sync += [self._layer.eq(self.start_first), self._last.eq(self.start_last),
-                                 in_range.eq(~at_least(self.start_last, most)),
+                                 in_range.eq((self.start_first <= self.start_last)
+                                             & ~at_least(self.start_last, most)),
                                  self._base.eq(self.start_first * DESCRIPTOR_WORDS),
                                  self.error.eq(Error.NONE), self.saturated.eq(0), count.eq(0)]
                     m.next = "LOAD"
@@ -142,7 +143,7 @@ class Sequencer(wiring.Component):
                 m.d.sync += count.eq(0)
             with m.Else():
                 m.d.sync += count.eq(count + 1)
-            with m.If((self._last < self._layer) | ~in_range):
+            with m.If(~in_range):
                 self._fail(m, Error.RANGE)
         cleared = Signal(array.bank_row_bits + 1)          # rows still to clear
         with m.State("CHECK"):
@@ -254,6 +255,8 @@ class Sequencer(wiring.Component):
             with m.If(self.walk_done):
                 m.next = "FLUSH"
                 m.d.sync += [count.eq(0), walked.eq(0)]
+            with m.If(self.overrun):
+                self._fail(m, Error.PASS)
         with m.State("FLUSH"):
             m.d.sync += count.eq(count + 1)
             with m.If(self.walk_done):                      # a walk of one or two beats
@@ -293,8 +296,8 @@ class Sequencer(wiring.Component):
             # Meanwhile, load what this layer needs no more.
             with m.If(self._layer != self._last):
                 self._load_word(m, words, count)
-                with m.If(count == PREFETCH_WORDS):
-                    m.d.comb += self._read.addr.eq(self._base + (PREFETCH_WORDS - 1))
+                with m.If(count == self.prefetch):
+                    m.d.comb += self._read.addr.eq(self._base + (self.prefetch - 1))
                 with m.Else():
                     m.d.sync += count.eq(count + 1)
             with m.If(self.walk_done | walked):

@@ -3,14 +3,14 @@ stands here, the cycle model adds it up."""
 
 from dataclasses import dataclass
 
-from celosia_hw.isa import DESCRIPTOR_WORDS, ArrayConfig
+from celosia_hw.isa import DESCRIPTOR_WORDS, PREFETCH_WORDS, ArrayConfig
 
 MIN_PASS = 4
 """A pass takes at least so many cycles: the next tile and batch length are fetched meanwhile."""
 
 LOAD, CHECK, LENGTH, EXPONENT = DESCRIPTOR_WORDS + 3, 1, 1, 3
 """Cycles of the sequencer's states before and behind the steps of a layer. During a normalising
-walk of n cycles, ``min(n, PREFETCH_WORDS)`` cycles of the next layer's LOAD are done already."""
+walk of n cycles, ``min(n, Timing.prefetch)`` cycles of the next layer's LOAD are done already."""
 
 MULTIPLY = 2
 """Operands to product."""
@@ -46,6 +46,7 @@ class Timing:
     sum_stage: int
     round_stage: int
     end_stage: int
+    prefetch: int
 
     @classmethod
     def of(cls, array: ArrayConfig) -> "Timing":
@@ -55,7 +56,8 @@ class Timing:
         # An array that replicates has no multiplexer behind the weight memory.
         return cls(stream=5 + 2 * deep - (array.replicate and not deep), banks=1 + 4 * deep, align=align, requantise=requantise,
                    sum_stage=sum_stage, round_stage=sum_stage + 2,
-                   end_stage=sum_stage + 2 + requantise)
+                   end_stage=sum_stage + 2 + requantise,
+                   prefetch=PREFETCH_WORDS - 3 * deep)
 
     @property
     def drain_lead(self) -> int:

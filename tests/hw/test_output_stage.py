@@ -120,9 +120,9 @@ class Bench:
                 if cycle.place is not None:
                     self._place(at, cycle, self._rounded(cycle, self.array.activation_bits))
                 if cycle.done:
-                    self.strobes["done"].add(at)
+                    self.strobes["done"].add(at + timing.REPORT)
             self.cycle += max(len(cycles), timing.MIN_PASS) + self.rng.choice([0, 0, 0, 3])
-        return at
+        return at + timing.REPORT
 
     def _sums(self, scale):
         """Sums of random size, within the bound that the compiler proves."""
@@ -185,8 +185,8 @@ class Bench:
                     self.strobes["clipped"].add(at + self.timing.end_stage)
             else:
                 self._place(at, cycle, self._rounded(cycle, array.activation_bits))
-        self.strobes["done"].add(at)
-        return self._check_store(at + self.timing.settle, wide)
+        self.strobes["done"].add(at + timing.REPORT)
+        return self._check_store(at + timing.REPORT + self.timing.settle, wide)
 
     def _check_store(self, cycle, beats):
         """Read {beat: (values, how many of them)} as the host does; return the cycle behind."""

@@ -36,9 +36,8 @@ def player(request, tmp_path):
     return play if request.param == "pysim" else (lambda *args: play_icarus(*args, tmp_path))
 
 
-def step(valid=1, first=0, last=0, tile_first=0):
-    return step_layout.const({"valid": valid, "first": first, "last": last,
-                              "tile_first": tile_first}).as_bits()
+def step(**flags):
+    return step_layout.const({"valid": 1, **flags}).as_bits()
 
 
 def _slots(array):
@@ -90,12 +89,12 @@ def test_tile_walk(player, array):
     layout = tile_layout(array)
     rows = 1 << array.bank_row_bits
     for log2_groups, shape, tiles in _maps(array, rng, 40):
-        vectors.hold(cycle, log2_groups=log2_groups, last_tile=tiles - 1, line=shape.line,
+        vectors.hold(cycle, log2_groups=log2_groups, line=shape.line,
                      base=shape.base, channels=shape.channels, jump=shape.jump)
         vectors.pulse(cycle, load=1)
         cycle += rng.randrange(1, 4)
         for tile in [*range(tiles)] * rng.randrange(1, 4):
-            vectors.pulse(cycle, advance=1)
+            vectors.pulse(cycle, advance=1, last=tile == tiles - 1)
             gap = rng.choice([timing.MIN_PASS] * 3 + [timing.MIN_PASS + rng.randrange(6)])
             breaks = shape.breaks(tile) if shape.jump else []
             first = [shape.row(tile, 0, False) + k * shape.channels for k in range(3)]
@@ -173,7 +172,8 @@ def test_row_stream(player, array):
                                          [row[k] for row in rows],
                                          [operands[k] for operands in decoded],
                                          step(first=k == 0, last=k == len(rows[0]) - 1,
-                                              tile_first=k == 0 and phase == 0))
+                                              tile_first=k == 0 and phase == 0,
+                                              tile_last=rng.randrange(2)))
             cycle += dut.latency + 1
     for _ in range(20):
         rotation = rng.randrange(array.lanes)

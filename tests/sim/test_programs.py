@@ -1,16 +1,19 @@
 """Whole programs on the verilated machine: small odd networks, every stored bit and every cycle."""
 
+import functools
 import warnings
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
+from celosia.errors import CompileError
+from celosia.graph import Graph
 from celosia.lower import lower
 from celosia.passes import optimise
 from celosia.program import Program
 from celosia.quantise import quantise
-from celosia_hw.isa import ArrayConfig
+from celosia_hw.isa import DESCRIPTOR_WORDS, ArrayConfig, Space, Word
 from celosia_sim import golden
 from celosia_sim.backends import simulate
 
@@ -27,7 +30,7 @@ ARRAYS = {
                            wide_elements=2, **SIZES),
     "16 lanes": ArrayConfig(lanes=16, quad=4, beat=4, bank_rows=1024, replicate=True,
                             clearing=False, index_bits=12, count_bits=12, **SIZES),
-    "narrow": ArrayConfig(lanes=16, quad=4, beat=2, bank_rows=400, residual_beats=512,
+    "narrow": ArrayConfig(lanes=16, quad=4, beat=2, bank_rows=448, residual_beats=512,
                           wide_elements=2, weight_bits=6, activation_bits=6, **SIZES),
     "deep": ArrayConfig(lanes=16, quad=4, beat=4, bank_rows=1024, residual_beats=512,
                         wide_elements=4, acc_bits=32, deep=True, **SIZES),
@@ -48,14 +51,19 @@ class Function(nn.Module):
         return self.function(self, x)
 
 
-def program_of(model, shape, array: ArrayConfig, *, exponents="dynamic", sparse=True,
-               calibration=None, weight_bits=None) -> Program:
-    """Compile ``model`` for inputs of ``shape`` (without the batch axis)."""
+def imported(model: nn.Module, shape: tuple[int, ...]) -> Graph:
+    """Return the optimised graph of a model for inputs of ``shape`` (without the batch axis)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")     # of torch.export's own code
-        graph = import_model(model.eval(), np.zeros((1, *shape), np.float32))
-    quantised = quantise(optimise(graph), exponents=exponents, calibration=calibration,
-                         sparse=sparse, weight_bits=weight_bits or array.weight_bits,
+        return optimise(import_model(model.eval(), np.zeros((1, *shape), np.float32)))
+
+
+def program_of(graph: Graph, array: ArrayConfig, *, calibration=None, sparse=True,
+               weight_bits=None) -> Program:
+    """Compile a graph; with ``calibration``, for static exponents."""
+    exponents = "dynamic" if calibration is None else "static"
+    quantised = quantise(graph, exponents=exponents, calibration=calibration, sparse=sparse,
+                         weight_bits=weight_bits or array.weight_bits,
                          activation_bits=array.activation_bits, acc_bits=array.acc_bits)
     return lower(quantised, array, target="test", exponents=exponents)
 
@@ -115,10 +123,6 @@ class Net:
     def suits(self, array: ArrayConfig) -> bool:
         return ((not self.map_output or array.wide_elements > 1)
                 and (not self.residual or array.residual_beats > 0))
-
-    def model(self) -> nn.Module:
-        torch.manual_seed(1)
-        return thin(self.make(), self.density)
 
 
 def head(*layers, features: int, classes: int = 7) -> nn.Sequential:
@@ -272,11 +276,131 @@ NETS = {
 }
 
 
+
+@functools.cache
+def graph_of(name: str) -> Graph:
+    net = NETS[name]
+    torch.manual_seed(1)
+    return imported(thin(net.make(), net.density), net.shape)
+
+
 @pytest.mark.parametrize("array", ARRAYS)
 @pytest.mark.parametrize("name", NETS)
 def test_network(name, array):
-    """Dynamic exponents, every tensor."""
+    """Every network on every array, both exponent modes; static ones clip some inputs."""
     net, array = NETS[name], ARRAYS[array]
     if not net.suits(array):
         pytest.skip("needs a residual store, or 16-bit rounding of whole beats")
-    check(program_of(net.model(), net.shape, array), images(net.shape))
+    x = images(net.shape)
+    check(program_of(graph_of(name), array), x)
+    check(program_of(graph_of(name), array, calibration=x[:2]), x)
+
+
+@pytest.mark.parametrize("array", ["8 lanes", "deep"])
+@pytest.mark.parametrize("name", ["five channels", "groups", "depthwise", "fully connected"])
+def test_dense(name, array):
+    """The dense baseline executes its zeros: the same bits in more cycles."""
+    graph, array = graph_of(name), ARRAYS[array]
+    x = images(NETS[name].shape, count=2)
+    dense, sparse = program_of(graph, array, sparse=False), program_of(graph, array)
+    check(dense, x)
+    assert all(layer.nonzeros == layer.weights for layer in dense.layers)
+    assert dense.predicted_cycles >= sparse.predicted_cycles
+    assert [layer.macs for layer in dense.layers] == [layer.macs for layer in sparse.layers]
+
+
+@pytest.mark.parametrize("name", ["five channels", "pool 2x2", "residual", "long rows"])
+def test_narrow_weights(name):
+    """An array for wider weights multiplies narrow ones."""
+    check(program_of(graph_of(name), ARRAYS["deep"], weight_bits=4), images(NETS[name].shape))
+
+
+@pytest.mark.parametrize("array", ARRAYS)
+def test_extreme_inputs(array):
+    """All zero; one value other than zero; the largest magnitude that an exponent covers; the
+    smallest that float32 holds."""
+    x = np.zeros((5, 5, 7, 9), np.float32)
+    x[1, 2, 3, 4] = 0.3
+    x[2] = 65535.0
+    x[3, :, ::2] = -65535.0
+    x[4] = 2.0 ** -149
+    program = program_of(graph_of("five channels"), ARRAYS[array])
+    check(program, x)
+    assert golden.run(program.graph, x).exponents[program.graph.input].tolist() == [
+        -16, -2, 15, 15, -16]
+
+
+def test_both_clamps():
+    """The chain of exponents does reach both ends, and saturates on the way."""
+    program = program_of(graph_of("exponent chain"), ARRAYS["8 lanes"])
+    found = golden.run(program.graph, images(NETS["exponent chain"].shape))
+    seen = {int(e) for blocks in found.exponents.values() for e in blocks}
+    assert {-16, 15} <= seen and found.saturated.any()
+
+
+def test_shared_rows():
+    """Maps that lie where others lay before are cleared: their borders read as zero."""
+    layers = [layer for _ in range(4) for layer in (nn.Conv2d(5, 5, 3, padding=1), nn.ReLU())]
+    torch.manual_seed(2)
+    graph = imported(head(*layers, features=5 * 8 * 9), (5, 8, 9))
+    program = program_of(graph, ARRAYS["narrow"])
+    words = program.images[Space.PROGRAM][:program.descriptors * DESCRIPTOR_WORDS]
+    assert words.reshape(-1, DESCRIPTOR_WORDS)[:, Word.CLEAR_ROWS].any()
+    check(program, images((5, 8, 9)))
+
+
+def random_net(seed: int, residual: bool) -> tuple[nn.Module, tuple[int, ...]]:
+    """Return a random network and the shape of its input."""
+    rng = np.random.default_rng(seed)
+    torch.manual_seed(seed)
+    shape = channels, height, width = tuple(int(n) for n in rng.integers((1, 4, 4), (7, 13, 13)))
+    layers: list[nn.Module] = []
+    for _ in range(rng.integers(1, 5)):
+        kind = rng.choice(["conv", "conv", "relu", "max", "average"] + ["add"] * residual)
+        if kind == "relu":
+            layers.append(nn.ReLU())
+        elif kind == "add":
+            layers.append(Function(lambda self, x: self.conv(x) + x, conv=nn.Conv2d(
+                channels, channels, 3, padding=1, bias=bool(rng.integers(2)))))
+        else:
+            layer, channels = random_layer(rng, kind, channels, (height, width))
+            layers.append(layer)
+        height, width = nn.Sequential(*layers)(torch.zeros(1, *shape)).shape[2:]
+    features = int(rng.integers(1, 12))
+    layers += [nn.Flatten(), nn.Linear(channels * height * width, features), nn.ReLU(),
+               nn.Linear(features, int(rng.integers(1, 12)))]
+    return thin(nn.Sequential(*layers), float(rng.choice([0.1, 0.5, 1])), seed), shape
+
+
+def random_layer(rng: np.random.Generator, kind: str, channels: int,
+                 size: tuple[int, int]) -> tuple[nn.Module, int]:
+    """Return a layer that fits a map of ``size``, and its output channels."""
+    kernel = [int(rng.integers(1, min(n, 4) + 1)) for n in size]
+    stride = [int(n) for n in rng.integers(1, 4, 2)]
+    if kind == "max":
+        return nn.MaxPool2d(kernel, stride=stride), channels
+    if kind == "average":
+        return nn.AvgPool2d(kernel, stride=stride), channels
+    groups = int(rng.choice([g for g in range(1, channels + 1) if channels % g == 0]))
+    rows = groups * int(rng.integers(1, 5))
+    padding = [int(rng.integers(0, k)) for k in kernel]
+    return nn.Conv2d(channels, rows, kernel, stride=stride, padding=padding, groups=groups,
+                     bias=bool(rng.integers(2))), rows
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_random_network(seed):
+    """Random networks, arrays and exponent modes in turn."""
+    array = list(ARRAYS.values())[seed % len(ARRAYS)]
+    model, shape = random_net(seed, residual=array.residual_beats > 0)
+    x = images(shape, count=2, seed=seed)
+    check(program_of(imported(model, shape), array, calibration=x if seed // 4 % 2 else None), x)
+
+
+def test_activation_bits():
+    """Mantissas of another width than the array's are refused."""
+    graph = quantise(graph_of("five channels"), activation_bits=7)
+    with pytest.raises(CompileError, match=(
+            r"^network \(activations\): 7-bit mantissas, the array rounds to 8 bits; compile with "
+            "activation_bits=8, or give the array activation_bits=7$")):
+        lower(graph, ARRAYS["8 lanes"], target="test", exponents="dynamic")

@@ -14,7 +14,6 @@ from celosia.qgraph import QGraph, QNode, QTensor
 from celosia_hw.isa import (
     BATCH_STEPS_MAX,
     BATCH_WAIT_MAX,
-    PREFETCH_WORDS,
     ArrayConfig,
     Flag,
     Opcode,
@@ -22,7 +21,7 @@ from celosia_hw.isa import (
     pack_batch,
     pack_row,
 )
-from celosia_hw.timing import MIN_PASS
+from celosia_hw.timing import MIN_PASS, Timing
 from celosia_sim.cycles import Work, walk_wait
 
 
@@ -50,7 +49,7 @@ def describe(graph: QGraph, node: QNode, found: Fill, reader: StoredMap | None, 
                    walk_cycles=0 if found.direct else placing.walk,
                    drain_cycles=placing.last if found.direct else array.pass_beats,
                    clear_rows=reader.rows_needed if clear and reader else 0,
-                   prefetched=min(walk_wait(walk_before), PREFETCH_WORDS))
+                   prefetched=min(walk_wait(walk_before), Timing.of(array).prefetch))
     tables = found.source.taps()
     words = dict.fromkeys(Word, 0)
     words |= {
