@@ -95,7 +95,7 @@ class Core(wiring.Component):
             output.load.eq(sequencer.load), output.normalise.eq(sequencer.normalise),
             output.last_batch.eq(words[Word.LAST_BATCH]),
             output.last_tile.eq(words[Word.LAST_TILE]),
-            output.last_phase.eq(words[Word.LAST_PHASE]), output.positions.eq(words[Word.POSITIONS]),
+            output.last_phase.eq(words[Word.LAST_PHASE]), output.last_position.eq(words[Word.LAST_POSITION]),
             output.row_base.eq(words[Word.ROW_BASE]),
             output.write_base.eq(words[Word.WRITE_BASE]),
             output.write_step.eq(words[Word.WRITE_STEP]),

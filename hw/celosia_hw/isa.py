@@ -71,7 +71,7 @@ class Error(enum.IntEnum):
     NONE = 0
     OPCODE = 1      # unknown opcode
     GROUPS = 2      # more row groups than the array has, or output groups likewise
-    COUNT = 3       # no output position, or an empty line
+    COUNT = 3       # a line of no positions
     PASS = 4        # a pass ended before the sums of the one before had drained
     RANGE = 5       # first descriptor after last, or a table address past its end
 
@@ -119,7 +119,7 @@ class Word(enum.IntEnum):
     RESIDUAL_READ = 13   # first beat in the residual store
     LAST_BATCH = 14      # row batches - 1; a batch is one row a group
     LAST_TILE = 15       # tiles - 1; a tile is lanes / groups output positions
-    POSITIONS = 16       # output positions of one row
+    LAST_POSITION = 16   # output positions of one row - 1
     ROW_BASE = 17        # first row-table word
     WRITE_BASE = 18      # first write-table entry
     WRITE_STEP = 19      # bank rows added to every write from one batch to the next

@@ -149,7 +149,6 @@ class Sequencer(wiring.Component):
         with m.State("CHECK"):
             slot_bits = array.groups_max.bit_length() - 1
             groups = words[Word.GROUPS]
-            counts = (Word.POSITIONS, Word.LINE)
             m.d.comb += self.load.eq(1)
             m.d.comb += self._read.addr.eq(self._batch_address)
             m.d.sync += [
@@ -167,7 +166,7 @@ class Sequencer(wiring.Component):
                 self._fail(m, Error.OPCODE)
             with m.Elif((groups[:4] > slot_bits) | (groups[4:8] > slot_bits)):
                 self._fail(m, Error.GROUPS)
-            with m.Elif(Cat(words[k][:array.count_bits] == 0 for k in counts).any()):
+            with m.Elif(words[Word.LINE][:array.count_bits] == 0):
                 self._fail(m, Error.COUNT)
         if array.clearing:
             with m.State("CLEAR"):

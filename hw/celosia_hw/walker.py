@@ -5,6 +5,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from celosia_hw.compare import at_least
 from celosia_hw.isa import PHASE_BITS, ArrayConfig
 from celosia_hw.layouts import write_layout
 
@@ -52,7 +53,7 @@ class Walker(wiring.Component):
         counts = array.count_bits
         super().__init__({
             **{name: In(1) for name in ("load", "drain", "normalise", "direct", "wide")},
-            **{name: In(counts) for name in ("last_batch", "last_tile", "positions")},
+            **{name: In(counts) for name in ("last_batch", "last_tile", "last_position")},
             **{name: Out(1) for name in ("draining", "normalising", "final", "first_phase",
                                          "placing", "beat_done", "done", "overrun")},
             "log2_groups": In(3), "last_phase": In(PHASE_BITS), "row_base": In(range(array.table_rows)),
@@ -112,14 +113,14 @@ class Walker(wiring.Component):
                          left.eq(left - (array.lanes >> self.log2_groups))]
             with m.If(last_tile):
                 m.d.comb += index_next.eq(self.write_base)
-                m.d.sync += [batch.eq(batch + 1), left.eq(self.positions),
+                m.d.sync += [batch.eq(batch + 1), left.eq(self.last_position),
                              row.eq(row + (1 << self.log2_groups)),
                              offset.eq(offset + self.write_step)]
         with m.If(self.drain):
             m.d.sync += draining.eq(1)
         with m.If(self.load | self.done):
             m.d.comb += index_next.eq(self.write_base)
-            m.d.sync += [tile.eq(0), batch.eq(0), tiles_done.eq(0), left.eq(self.positions),
+            m.d.sync += [tile.eq(0), batch.eq(0), tiles_done.eq(0), left.eq(self.last_position),
                          row.eq(self.row_base), offset.eq(0), normalising.eq(0)]
         with m.If(self.load):
             m.d.sync += [beat.eq(0), phase.eq(0), element.eq(0), draining.eq(0)]
@@ -132,7 +133,7 @@ class Walker(wiring.Component):
         """Drive ``valid`` from the positions left in the row; return the group of the beat, and
         the bits to set in the beat number so that the group's last real beat becomes its last."""
         array = self.array
-        slot_bits = array.pass_beats.bit_length() - 1
+        slot_bits, beat_bits = array.pass_beats.bit_length() - 1, array.beat_bits
         group, inside, within = (Signal(max(1, slot_bits), name=n)
                                  for n in ("group", "inside", "within"))
         for groups in range(array.groups_max.bit_length()):
@@ -140,11 +141,14 @@ class Walker(wiring.Component):
                 low = slot_bits - groups
                 m.d.comb += [group.eq(beat[:slot_bits] >> low), inside.eq(beat[:low]),
                              within.eq((1 << low) - 1)]
-        rest = Signal(array.count_bits + 1)
-        m.d.comb += rest.eq(left - (inside << array.beat_bits))
-        for e in range(array.beat):
-            m.d.comb += self.valid[e].eq(
-                ~rest[-1] & (rest[array.beat_bits:].any() | (rest[:array.beat_bits] > e)))
-        ends = ~rest[array.beat_bits + 1:].any() & ~(
-            rest[array.beat_bits] & rest[:array.beat_bits].any())
-        return group, Mux(ends, within, 0)
+        # ``left`` is one less than the positions left: its upper bits number the last real beat.
+        last = Signal(max(1, slot_bits))
+        beyond, before, at = Signal(), Signal(), Signal()
+        m.d.comb += [
+            last.eq(left[beat_bits:beat_bits + slot_bits]),
+            beyond.eq(left[beat_bits + slot_bits:].any()),
+            before.eq(beyond | (inside < last)), at.eq(~beyond & (inside == last)),
+            *(self.valid[e].eq(before | (at & at_least(left[:beat_bits], e)))
+              for e in range(array.beat)),
+        ]
+        return group, Mux(at, within, 0)

@@ -66,14 +66,15 @@ def _requantise(array, shifts, randoms):
     return vectors
 
 
-@pytest.mark.parametrize("array", ARRAYS, ids=IDS)
+@pytest.mark.parametrize("array", ARRAYS[:2], ids=IDS[:2])
 def test_requantise(array):
-    play(Requantise(array), _requantise(array, [*range(-10, 71, 7), *FAR], 8))
+    play(Requantise(array), _requantise(array, [*range(-10, 71, 9), *FAR], 8))
 
 
 @pytest.mark.parametrize("array", ARRAYS, ids=IDS)
 def test_requantise_icarus(tmp_path, array):
-    play_icarus(Requantise(array), _requantise(array, range(-10, 71), 8), tmp_path)
+    step = 1 if array in ARRAYS[:2] else 5
+    play_icarus(Requantise(array), _requantise(array, range(-10, 71, step), 8), tmp_path)
 
 
 def test_golden_rounding():
@@ -102,7 +103,7 @@ def _align_bias(array, step):
 
 @pytest.mark.parametrize("array", ARRAYS[:2], ids=IDS[:2])
 def test_align_bias(array):
-    play(AlignBias(array), _align_bias(array, 3))
+    play(AlignBias(array), _align_bias(array, 5))
 
 
 def test_align_bias_icarus(tmp_path):
@@ -126,11 +127,11 @@ def _align_residual(array, shifts):
 
 @pytest.mark.parametrize("array", ARRAYS, ids=IDS)
 def test_align_residual(array):
-    play(AlignResidual(array), _align_residual(array, [*range(-70, 50), *FAR]))
+    play(AlignResidual(array), _align_residual(array, [*range(-70, 50, 3), *FAR]))
 
 
 def test_align_residual_icarus(tmp_path):
-    play_icarus(AlignResidual(ARRAYS[1]), _align_residual(ARRAYS[1], range(-20, 40)), tmp_path)
+    play_icarus(AlignResidual(ARRAYS[1]), _align_residual(ARRAYS[1], range(-40, 40)), tmp_path)
 
 
 def _block_exponent(array, cycles):
@@ -159,8 +160,8 @@ def _block_exponent(array, cycles):
 
 @pytest.mark.parametrize("array", ARRAYS[:2], ids=IDS[:2])
 def test_block_exponent(array):
-    play(BlockExponent(array), _block_exponent(array, 2500))
+    play(BlockExponent(array), _block_exponent(array, 1000))
 
 
 def test_block_exponent_icarus(tmp_path):
-    play_icarus(BlockExponent(ARRAYS[0]), _block_exponent(ARRAYS[0], 400), tmp_path)
+    play_icarus(BlockExponent(ARRAYS[0]), _block_exponent(ARRAYS[0], 2500), tmp_path)

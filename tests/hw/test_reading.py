@@ -28,12 +28,22 @@ ARRAYS = {
                             activation_bits=9, **SIZES),
     "16-replicate": ArrayConfig(lanes=16, quad=4, beat=4, replicate=True, **SIZES),
 }
-arrays = pytest.mark.parametrize("array", ARRAYS.values(), ids=ARRAYS)
+IN_ICARUS = ("16-deep",)
+"""Arrays that are also played in Icarus."""
+
+arrays = pytest.mark.parametrize(
+    ("player", "array"), [*(("pysim", name) for name in ARRAYS),
+                          *(("icarus", name) for name in IN_ICARUS)], indirect=True)
 
 
-@pytest.fixture(params=["pysim", "icarus"])
+@pytest.fixture
 def player(request, tmp_path):
     return play if request.param == "pysim" else (lambda *args: play_icarus(*args, tmp_path))
+
+
+@pytest.fixture
+def array(request):
+    return ARRAYS[request.param]
 
 
 def step(**flags):
@@ -44,8 +54,9 @@ def _slots(array):
     return array.groups_max.bit_length() - 1
 
 
-@pytest.mark.parametrize(("lanes", "quads", "registered"), [
-    (4, 1, False), (8, 2, True), (16, 8, False), (16, 4, True), (32, 2, False)])
+@pytest.mark.parametrize(("player", "lanes", "quads", "registered"), [
+    ("pysim", 4, 1, False), ("pysim", 8, 2, True), ("pysim", 16, 8, False),
+    ("icarus", 16, 4, True), ("icarus", 32, 2, False)], indirect=["player"])
 def test_rotator(player, lanes, quads, registered):
     """Every rotation of every group size; the groups' rotations differ."""
     rng = random.Random(lanes + quads)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from celosia.errors import CompileError
-from celosia.lower.fill import Fill, Unfit, estimate, fill, group_choices
+from celosia.lower.fill import Fill, Unfit, estimate, fill, group_choices, spreads
 from celosia.lower.places import Layouts, arrange, bank_spans, residual_spans
 from celosia.lower.window import Order
 from celosia.qgraph import QGraph, QNode
@@ -70,8 +70,8 @@ def _assign(graph: QGraph, array: ArrayConfig, groups: dict[str, int], kept: set
     orders: dict[str, Order] = {}
     fills: dict[str, Fill] = {}
     for node in graph.nodes:
-        order = orders.get(node.input) or Order.plain(
-            graph.tensors[node.input], array.lanes // groups[node.name])
+        spread = array.lanes // groups[node.name] if spreads(graph, node.input) else 1
+        order = orders.get(node.input) or Order.plain(graph.tensors[node.input], spread)
         try:
             found = fill(graph, node, groups[node.name], order, array,
                          keep_rows=node.name in kept)

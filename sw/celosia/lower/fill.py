@@ -75,7 +75,8 @@ def fill(graph: QGraph, node: QNode, groups: int, order: Order, array: ArrayConf
                     f"for them", "split the layer, or choose a larger target")
     stream = encode(node.matrix, index, rows, groups, array)
     final = node.output == graph.output
-    found = Fill(node, window, stored, rows, _result_order(rows, groups, result.shape), stream,
+    found = Fill(node, window, stored, rows,
+                 _result_order(rows, groups, spread=spreads(graph, node.output)), stream,
                  direct=not final and (result.static_exponent is not None or node.keep),
                  beats=len(rows) // groups * stored.tiles * array.pass_beats)
     _check(found, array, final=final, linked=node.residual is not None or keep_rows)
@@ -102,11 +103,18 @@ def _check(found: Fill, array: ArrayConfig, *, final: bool, linked: bool) -> Non
                     + ("" if linked or final else ", or use static exponents"))
 
 
-def _result_order(rows: np.ndarray, groups: int, shape: tuple[int, int, int]) -> Order:
-    """Stored channels of a node's output: rows in batch order; a vector spreads over groups."""
-    place = np.empty(shape[0], np.int64)
+def spreads(graph: QGraph, name: str) -> bool:
+    """Whether a tensor's channels spread over neighbouring positions: a vector, unless a layer
+    puts zeros around it."""
+    return graph.tensors[name].shape[1:] == (1, 1) and not any(
+        any(node.geometry.padding) for node in graph.nodes if node.input == name)
+
+
+def _result_order(rows: np.ndarray, groups: int, *, spread: bool) -> Order:
+    """Stored channels of a node's output: rows in batch order."""
+    place = np.empty(int((rows >= 0).sum()), np.int64)
     place[rows[rows >= 0]] = np.flatnonzero(rows >= 0)
-    if shape[1] == shape[2] == 1:
+    if spread:
         return Order(place // groups, place % groups, len(rows) // groups, groups)
     return Order(place, np.zeros_like(place), len(rows))
 

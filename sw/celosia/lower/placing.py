@@ -41,7 +41,7 @@ def placed(found: Fill, reader: StoredMap | None, base: int | None, array: Array
     every = np.broadcast_to(at.reshape(tiles, 1, -1, array.beat),
                             (tiles, groups, size // array.beat, array.beat)).copy()
     group = np.broadcast_to(np.arange(groups)[None, :, None], every.shape[:3])
-    vector = reader is not None and found.window.positions == 1
+    vector = reader is not None and found.result.spread > 1
     bases, step = np.full(group.shape, base or 0), 0
     if vector:
         every += np.where(every >= 0, group[..., None], 0)

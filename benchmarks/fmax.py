@@ -1,0 +1,62 @@
+"""Clock and utilisation of the arrays after placement and routing, over several nextpnr seeds.
+
+The median counts. Fmax is the router's, but at most what the device's multiplier blocks stand (50
+MHz on the UP5K, whose blocks nextpnr does not model). Each design is synthesised once.
+"""
+
+import argparse
+from statistics import median
+
+from celosia.cli import common as terminal
+from celosia_boards.board_top import top_for
+from celosia_boards.build import BuildReport, sweep_seeds
+from celosia_boards.targets import Target, target, targets
+from harness.command import FOLDER, main
+from harness.result import Check, Result, Table
+
+DEFAULT = ("icebreaker", "hx8k", "ecp5-25f")
+SEEDS = (1, 2, 3, 4, 5)
+COLUMNS = {"target": "", "lanes": "d", "LUTs": ",d", "of them": ".0%", "flip-flops": ",d",
+           "block RAMs": "d", "of": "d", "multipliers": "d", "of ": "d", "SPRAMs": "d", "of  ": "d",
+           "clock, MHz": "g", "Fmax, median": ".1f", "least": ".1f", "most": ".1f"}
+
+
+def measure(arguments: argparse.Namespace) -> Result:
+    """Build every chosen target and collect what the tools report."""
+    names = arguments.targets or [*DEFAULT, *(["ecp5-85f"] if arguments.all else [])]
+    rows, checks = [], []
+    for name in names:
+        entry = target(name)
+        with terminal.stages() as say:
+            reports = sweep_seeds(top_for(entry), entry, FOLDER / "fmax" / name, SEEDS,
+                                  progress=say)
+        rows.append(_row(entry, reports))
+        checks.append(Check.at_least(f"median Fmax, MHz, {name}", _fmax(reports)[0],
+                                     entry.clock_mhz, ".1f"))
+    table = Table.of(f"Arrays after placement and routing, {len(SEEDS)} seeds", COLUMNS, rows)
+    notes = ("Cells are the largest count over the seeds; a LUT is a logic cell on iCE40. Lanes, "
+             "memories and clock are the target's defaults (`celosia targets`); serial port and, "
+             "on a board, its PLL are in.",)
+    return Result(title="Clock and cells", tables=(table,), checks=tuple(checks), notes=notes)
+
+
+def _fmax(reports: list[BuildReport]) -> tuple[float, float, float]:
+    """Return median, least and largest Fmax in MHz."""
+    found = [report.fmax_mhz for report in reports if report.fmax_mhz is not None]
+    return median(found), min(found), max(found)
+
+
+def _row(entry: Target, reports: list[BuildReport]) -> list:
+    has = entry.resources
+    most = {name: max(getattr(report, name) for report in reports)
+            for name in ("luts", "ffs", "brams", "dsps", "sprams")}
+    return [entry.name, entry.array.lanes, most["luts"], most["luts"] / has.luts, most["ffs"],
+            most["brams"], has.brams, most["dsps"], has.dsps, most["sprams"], has.sprams,
+            reports[0].clock_mhz, *_fmax(reports)]
+
+
+if __name__ == "__main__":
+    main(measure, __doc__,
+         ("--targets", {"nargs": "+", "choices": list(targets()), "help": "instead of the usual "
+                        f"ones: {', '.join(DEFAULT)}"}),
+         ("--all", {"action": "store_true", "help": "ecp5-85f too (minutes a seed)"}))

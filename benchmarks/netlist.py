@@ -1,0 +1,85 @@
+"""The synthesised netlist against the golden model: what yosys made of a small array, simulated.
+
+The array (4 lanes, SB_MAC16 multipliers, block-RAM weights) is synthesised for iCE40; Icarus runs
+the netlist with yosys' own cell models. The network has seeded random weights and uses stride,
+padding, pooling, ReLU and a linear layer. Outputs, exponents and saturation flags of each image,
+every stored tensor, and the cycles are compared with the golden model and the prediction.
+"""
+
+import argparse
+
+import numpy as np
+import torch
+
+import celosia
+from celosia.cli import common as terminal
+from celosia.frontend import import_model
+from celosia.lower import lower
+from celosia.passes import optimise
+from celosia.quantise import quantise
+from celosia_hw.isa import ArrayConfig
+from celosia_sim.backends import SimResult, simulate
+from celosia_sim.golden import GoldenResult, quantise_input
+from celosia_sim.golden import run as run_golden
+from celosia_sim.netlist import ice40_design
+from harness.command import main
+from harness.networks import MODES
+from harness.result import Check, Result, Table
+
+ARRAY = ArrayConfig(lanes=4, quad=2, beat=2, weight_rows=256, bank_rows=256, table_rows=64,
+                    taps=64, writes=64, store_beats=128, index_bits=12, count_bits=11)
+SEED = 7
+
+
+def network() -> torch.nn.Module:
+    """Return the seeded random network; input (1, 12, 12)."""
+    torch.manual_seed(SEED)
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.MaxPool2d(2),
+        torch.nn.Conv2d(4, 6, 3, stride=2, padding=1), torch.nn.ReLU(),
+        torch.nn.Flatten(), torch.nn.Linear(54, 5))
+    with torch.no_grad():
+        for weight in (parameter for parameter in model.parameters() if parameter.ndim > 1):
+            weight *= torch.rand_like(weight) < 0.5
+    return model.eval()
+
+
+def measure(arguments: argparse.Namespace) -> Result:
+    """Simulate the netlist in both modes."""
+    x = np.random.default_rng(SEED).random((32, 1, 12, 12), np.float32)
+    graph = optimise(import_model(network(), x[:1]))
+    x, rows, checks = x[:arguments.images], [], []
+    for mode in MODES:
+        quantised = quantise(graph, calibration=x if mode == "static" else None, exponents=mode)
+        program = lower(quantised, ARRAY, target="netlist", exponents=mode)
+        with terminal.progress(f"netlist, {mode}") as report:
+            found = simulate(program, *quantise_input(quantised, x), simulator="icarus",
+                             tensors=True, progress=report, design=ice40_design(ARRAY))
+        values, mismatches = _compare(program, found, run_golden(quantised, x))
+        wrong = int((found.cycles != program.predicted_cycles).sum())
+        rows.append([mode, len(x), len(found.tensors), values, mismatches,
+                     program.predicted_cycles, int(found.cycles.min()), int(found.cycles.max())])
+        checks += [Check.equal(f"mismatches, {mode}", mismatches, 0),
+                   Check.equal(f"images with other cycles than predicted, {mode}", wrong, 0)]
+    table = Table.of(
+        f"iCE40 netlist, {ARRAY.lanes} lanes, on Icarus",
+        {"exponents": "", "images": "d", "stored tensors": "d", "values compared": ",d",
+         "mismatches": ",d", "cycles predicted": ",d", "cycles simulated, least": ",d",
+         "most": ",d"}, rows)
+    return Result(title="Synthesised netlist", tables=(table,), checks=tuple(checks))
+
+
+def _compare(program: celosia.Program, found: SimResult, golden: GoldenResult) -> tuple[int, int]:
+    """Return how many values were compared, and how many differ."""
+    output = program.graph.output
+    pairs = [(found.output, golden.mantissas[output]), (found.exponent, golden.exponents[output]),
+             (found.saturated, golden.saturated)]
+    for name, (mantissa, exponent) in found.tensors.items():
+        pairs += [(mantissa, golden.mantissas[name]), (exponent, golden.exponents[name])]
+    return (sum(np.size(got) for got, _ in pairs),
+            sum(int(np.sum(np.asarray(got) != np.asarray(expected))) for got, expected in pairs))
+
+
+if __name__ == "__main__":
+    main(measure, __doc__,
+         ("--images", {"type": int, "default": 3, "help": "simulated (%(default)s)"}))

@@ -1,0 +1,84 @@
+"""Write docs/results.md from the results that the benchmarks left in build/bench.
+
+Every figure on the page comes from there, and each section names the command that made it. Run the
+benchmarks first: make bench-exactness, and so on. A benchmark without a result is left out, and
+named on stderr.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from harness.command import FOLDER
+from harness.result import Check, Result, Table
+
+ORDER = ("exactness", "netlist", "accuracy", "cycles", "lane_cycles", "fmax", "speed")
+PAGE = Path("docs") / "results.md"
+
+_HEAD = """# Results
+
+Written by `make bench-report` from what the benchmarks measured. Do not edit: run them again.
+What the words mean is in [numerics](numerics.md); a requirement that is missed says so.
+"""
+
+
+def section(values: dict[str, Any]) -> str:
+    """Return one benchmark's part of the page."""
+    result = Result.from_json(values)
+    parts = [f"## {result.title}",
+             f"`{values['command']}`, {values['date']}, {values['seconds']:,.0f} s on "
+             f"{values['machine']}."]
+    parts += [f"**{entry.title}**\n\n{_table(entry)}" for entry in result.tables]
+    parts += result.notes
+    if result.checks:
+        parts.append(_checks(result.checks))
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(entry: Table) -> str:
+    rows = [[column.show(cell) for column, cell in zip(entry.columns, row, strict=True)]
+            for row in entry.rows]
+    ruler = ["---" if column.form == "" else "---:" for column in entry.columns]
+    return _rows([[column.title for column in entry.columns], ruler, *rows])
+
+
+def _checks(checks: tuple[Check, ...]) -> str:
+    return _rows([["requirement", "figure", "wanted", ""], ["---", "---:", "---:", "---"],
+                  *([check.what, check.figure, check.wanted, "met" if check.met else "**missed**"]
+                    for check in checks)])
+
+
+def _rows(rows: list[list[str]]) -> str:
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def main() -> None:
+    """Write the page; exit status 1 where no result is there at all."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=FOLDER, help="folder (%(default)s)")
+    parser.add_argument("--output", type=Path, default=PAGE, help="page (%(default)s)")
+    parser.add_argument("--json", action="store_true",
+                        help="one JSON object on stdout: all results; the page is written too")
+    arguments = parser.parse_args()
+    found = {}
+    for name in ORDER:
+        path = arguments.results / f"{name}.json"
+        if path.is_file():
+            found[name] = json.loads(path.read_text(encoding="utf-8"))
+        else:
+            print(f"report: no {path}; run make bench-{name}", file=sys.stderr)
+    if not found:
+        sys.exit(1)
+    page = "\n".join([_HEAD, *(section(values) for values in found.values())])
+    arguments.output.write_text(page, encoding="utf-8")
+    if arguments.json:
+        print(json.dumps(found, allow_nan=False))
+    else:
+        print(f"wrote {arguments.output} from {len(found)} of {len(ORDER)} results")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""How fast the tools are: compiling LeNet-5, the golden model, the simulated machine.
+
+Compiling is timed in a fresh process, so that the first torch.export and all imports are in it, and
+again without them; the simulators' compilation is told apart from simulating.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+import celosia
+from celosia_sim import rtl, verilated
+from celosia_sim.golden import quantise_input
+from celosia_sim.plan import Plan
+from harness.command import main
+from harness.networks import inputs, lenet5
+from harness.result import Check, Result, Table
+
+TARGET = "icebreaker"
+COMPILE_SECONDS, GOLDEN_IMAGES, SIMULATED_CYCLES = 5.0, 200.0, 1e6
+"""Most seconds that compiling takes, imports not counted; least images and cycles a second."""
+
+_FRESH = """
+import json, time
+start = time.perf_counter()
+import numpy as np, torch, celosia
+from celosia.models import load_lenet5
+model = load_lenet5(pruned=True)
+seconds = {"imports": time.perf_counter() - start}
+for name in ("first", "second"):
+    start = time.perf_counter()
+    celosia.compile(model, np.zeros((1, 1, 28, 28), np.float32), target=TARGET)
+    seconds[name] = time.perf_counter() - start
+print(json.dumps(seconds))
+"""
+
+
+def measure(arguments: argparse.Namespace) -> Result:
+    """Time compiling, the golden model and the compiled loop."""
+    compiling = _compiling()
+    x, _ = inputs(arguments.images)
+    program = lenet5(TARGET)
+    golden = len(x) / _seconds(lambda: celosia.run(program, x))
+    simulated = _simulation(program, x)
+    table = Table.of(f"LeNet-5, {TARGET}, {program.lanes} lanes", {
+        "what": "", "figure": ",.2f", "unit": ""}, [
+        ["imports (torch is most of it), fresh process", compiling["imports"], "s"],
+        ["first compile in a process, torch.export's warm-up included", compiling["first"], "s"],
+        ["every further compile", compiling["second"], "s"],
+        ["of that, lowering alone", _lowering(program), "s"],
+        [f"golden model, {len(x):,} images", golden, "images/s"],
+        ["simulator ready (Verilog, Verilator, C++; nearly 0 from the cache)",
+         simulated["ready"], "s"],
+        [f"simulated cycles, {len(x):,} images, loading and reading included",
+         simulated["cycles"], "cycles/s"],
+        ["simulated images", simulated["images"], "images/s"]])
+    return Result(title="Speed of the tools", tables=(table,), checks=(
+        Check.at_most("seconds of the first compile", compiling["first"], COMPILE_SECONDS, ".2f"),
+        Check.at_least("golden images a second", golden, GOLDEN_IMAGES, ",.0f"),
+        Check.at_least("simulated cycles a second", simulated["cycles"], SIMULATED_CYCLES, ",.0f"),
+    ))
+
+
+def _seconds(work) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _compiling() -> dict[str, float]:
+    """Return seconds of "imports", "first" and "second" compile of a fresh process."""
+    with tempfile.TemporaryDirectory() as folder:
+        script = Path(folder) / "fresh.py"
+        script.write_text(f"TARGET = {TARGET!r}\n{_FRESH}", encoding="utf-8")
+        done = subprocess.run([sys.executable, str(script)], check=True, capture_output=True,
+                              text=True)
+    return json.loads(done.stdout)
+
+
+def _lowering(program: celosia.Program) -> float:
+    from celosia.lower import lower
+
+    return _seconds(lambda: lower(program.graph, program.array, target=TARGET,
+                                  exponents=program.exponents))
+
+
+def _simulation(program: celosia.Program, x: np.ndarray) -> dict[str, float]:
+    """Return seconds until the simulator is ready, cycles and images a second of the loop."""
+    plan = Plan(program, *quantise_input(program.graph, x), tensors=False)
+    start = time.perf_counter()
+    library = verilated.library(rtl.core_design(program.array))
+    ready = time.perf_counter() - start
+    with verilated.Machine(library) as machine:
+        seconds = _seconds(lambda: verilated.execute(machine, plan.job, None))
+        return {"ready": ready, "cycles": machine.edges / seconds, "images": len(x) / seconds}
+
+
+if __name__ == "__main__":
+    main(measure, __doc__,
+         ("--images", {"type": int, "default": 1000, "help": "inputs of the two models "
+                                                             "(%(default)s)"}))
