@@ -41,7 +41,9 @@ def measure(arguments: argparse.Namespace) -> Result:
     table = Table.of(f"LeNet-5 on {len(x):,} test images",
                      {"network": "", "images that saturate": ",d", "accuracy": ".2%"}, rows)
     notes = (f"Static exponents are calibrated on {CALIBRATION} training images where the full "
-             f"data set is installed, else on the last {CALIBRATION} test images.",)
+             f"data set is installed, else on the last {CALIBRATION} test images. "
+             "The brightest grey, 255/256, lies half a step above the largest mantissa: a static "
+             "input exponent counts that as saturation.",)
     return Result(title="Accuracy", tables=(table,), checks=tuple(checks), notes=notes)
 
 

@@ -6,12 +6,16 @@ the compiler's prediction. For dynamic and for static exponents, iCEBreaker conf
 """
 
 import argparse
+from collections.abc import Callable
 
+import numpy as np
+
+import celosia
 from celosia.cli import common as terminal
-from celosia.verify import Verification, verify
+from celosia.verify import verify
 from harness.command import main
 from harness.networks import MODES, inputs, lenet5
-from harness.result import Check, Result, Table
+from harness.result import Cell, Check, Result, Table
 
 TARGET = "icebreaker"
 COLUMNS = {"exponents": "", "simulator": "", "images": ",d", "stored tensors": "d",
@@ -25,27 +29,43 @@ def measure(arguments: argparse.Namespace) -> Result:
     rows, checks = [], []
     for mode in MODES:
         program = lenet5(TARGET, mode)
-        for simulator, images in (("verilator", len(x)), ("icarus", arguments.icarus_images)):
+        for simulator, images, compare in (("verilator", len(x), _every_tensor),
+                                           ("icarus", arguments.icarus_images, _outputs)):
             if not images:
                 continue
             with terminal.progress(f"{mode}, {simulator}") as report:
-                found = verify(program, x[:images], simulator, progress=report)
-            rows.append(_row(mode, simulator, found))
-            checks += _checks(f"{mode}, {simulator}", found)
+                tensors, values, mismatches, cycles = compare(program, x[:images], simulator,
+                                                              report)
+            rows.append([mode, simulator, images, tensors, values, mismatches,
+                         program.predicted_cycles, int(cycles.min()), int(cycles.max())])
+            wrong = int((cycles != program.predicted_cycles).sum())
+            checks += [Check.equal(f"mismatches, {mode}, {simulator}", mismatches, 0),
+                       Check.equal(f"images with other cycles than predicted, {mode}, {simulator}",
+                                   wrong, 0)]
     table = Table.of(f"LeNet-5, {TARGET}, {program.lanes} lanes: simulated gateware and golden "
                      "model", COLUMNS, rows)
     return Result(title="Exactness", tables=(table,), checks=tuple(checks))
 
 
-def _row(mode: str, simulator: str, found: Verification) -> list:
-    return [mode, simulator, found.images, len(found.tensors), found.values, found.mismatches,
-            found.predicted_cycles, int(found.cycles.min()), int(found.cycles.max())]
+Compared = tuple[Cell, int, int, np.ndarray]
+"""Stored tensors, values compared, mismatches, and the cycles of each image."""
+
+Report = Callable[[int, int], None] | None
 
 
-def _checks(where: str, found: Verification) -> list[Check]:
-    wrong = int((found.cycles != found.predicted_cycles).sum())
-    return [Check.equal(f"mismatches, {where}", found.mismatches, 0),
-            Check.equal(f"images with other cycles than predicted, {where}", wrong, 0)]
+def _every_tensor(program: celosia.Program, x: np.ndarray, simulator: str,
+                  report: Report) -> Compared:
+    found = verify(program, x, simulator, progress=report)
+    return len(found.tensors), found.values, found.mismatches, found.cycles
+
+
+def _outputs(program: celosia.Program, x: np.ndarray, simulator: str, report: Report) -> Compared:
+    found = celosia.run(program, x, simulator, progress=report)
+    golden = celosia.run(program, x)
+    pairs = [(getattr(found, name), getattr(golden, name))
+             for name in ("mantissa", "exponent", "saturated")]
+    return (1, sum(got.size for got, _ in pairs),
+            sum(int((got != expected).sum()) for got, expected in pairs), found.cycles)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from harness.command import FOLDER, main
 from harness.result import Check, Result, Table
 
 DEFAULT = ("icebreaker", "hx8k", "ecp5-25f")
-SEEDS = (1, 2, 3, 4, 5)
 COLUMNS = {"target": "", "lanes": "d", "LUTs": ",d", "of them": ".0%", "flip-flops": ",d",
            "block RAMs": "d", "of": "d", "multipliers": "d", "of ": "d", "SPRAMs": "d", "of  ": "d",
            "clock, MHz": "g", "Fmax, median": ".1f", "least": ".1f", "most": ".1f"}
@@ -24,16 +23,16 @@ COLUMNS = {"target": "", "lanes": "d", "LUTs": ",d", "of them": ".0%", "flip-flo
 def measure(arguments: argparse.Namespace) -> Result:
     """Build every chosen target and collect what the tools report."""
     names = arguments.targets or [*DEFAULT, *(["ecp5-85f"] if arguments.all else [])]
-    rows, checks = [], []
+    seeds, rows, checks = range(1, arguments.seeds + 1), [], []
     for name in names:
         entry = target(name)
         with terminal.stages() as say:
-            reports = sweep_seeds(top_for(entry), entry, FOLDER / "fmax" / name, SEEDS,
+            reports = sweep_seeds(top_for(entry), entry, FOLDER / "fmax" / name, seeds,
                                   progress=say)
         rows.append(_row(entry, reports))
         checks.append(Check.at_least(f"median Fmax, MHz, {name}", _fmax(reports)[0],
                                      entry.clock_mhz, ".1f"))
-    table = Table.of(f"Arrays after placement and routing, {len(SEEDS)} seeds", COLUMNS, rows)
+    table = Table.of(f"Arrays after placement and routing, {len(seeds)} seeds", COLUMNS, rows)
     notes = ("Cells are the largest count over the seeds; a LUT is a logic cell on iCE40. Lanes, "
              "memories and clock are the target's defaults (`celosia targets`); serial port and, "
              "on a board, its PLL are in.",)
@@ -59,4 +58,5 @@ if __name__ == "__main__":
     main(measure, __doc__,
          ("--targets", {"nargs": "+", "choices": list(targets()), "help": "instead of the usual "
                         f"ones: {', '.join(DEFAULT)}"}),
+         ("--seeds", {"type": int, "default": 5, "help": "how many (%(default)s)"}),
          ("--all", {"action": "store_true", "help": "ecp5-85f too (minutes a seed)"}))

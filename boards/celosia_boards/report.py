@@ -70,6 +70,14 @@ class BuildReport:
         values["log"] = str(self.log)
         return values
 
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> tuple["BuildReport", str]:
+        """Return the report that a build has written, and the digest of its inputs."""
+        fields = {key: value for key, value in values.items() if key != "inputs"}
+        fields |= {"available": Resources(**values["available"]), "log": Path(values["log"]),
+                   "bitstream": values["bitstream"] and Path(values["bitstream"])}
+        return cls(**fields), values.get("inputs", "")
+
 
 def check_synthesis_log(text: str) -> None:
     """Refuse a netlist that Yosys has silently mended; BuildError with the offending lines.

@@ -44,11 +44,13 @@ class BlockExponent(wiring.Component):
             union = union | (less ^ sign)
         held, sw = Signal(bits, reset_less=True), Signal(signed(6), reset_less=True)
         m.d.sync += [held.eq(Mux(self.valid, union, 0)), sw.eq(self.sw)]
-        log = self._leading_one(m, held)
+        log, empty, sw_held = Signal(5), Signal(init=1), Signal(signed(6), reset_less=True)
+        m.d.sync += [log.eq(self._leading_one(m, held)), empty.eq(held == 0), sw_held.eq(sw)]
         candidate = Signal(signed(8), init=self.NOTHING)
-        m.d.sync += candidate.eq(Mux(held == 0, self.NOTHING, log + sw))
+        m.d.sync += candidate.eq(Mux(empty, self.NOTHING, log + sw_held))
         with m.If(self.clear):
-            m.d.sync += [self.top.eq(self.NOTHING), candidate.eq(self.NOTHING), held.eq(0)]
+            m.d.sync += [self.top.eq(self.NOTHING), candidate.eq(self.NOTHING), empty.eq(1),
+                         held.eq(0)]
         with m.Elif(candidate > self.top):
             m.d.sync += self.top.eq(candidate)
         return m

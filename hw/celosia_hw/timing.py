@@ -18,7 +18,7 @@ MULTIPLY = 2
 ACCUMULATE = MULTIPLY + 2
 """Operands with the last flag to the pass's sums in the shadow registers."""
 
-BLOCK_EXPONENT = 3
+BLOCK_EXPONENT = 4
 """An element to its effect on the block exponent."""
 
 REPORT = 1

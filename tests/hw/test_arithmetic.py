@@ -74,7 +74,7 @@ def test_requantise(array):
 @pytest.mark.parametrize("array", ARRAYS, ids=IDS)
 def test_requantise_icarus(tmp_path, array):
     step = 1 if array in ARRAYS[:2] else 5
-    play_icarus(Requantise(array), _requantise(array, range(-10, 71, step), 8), tmp_path)
+    play_icarus(Requantise(array), _requantise(array, range(-10, 71, step), 4), tmp_path)
 
 
 def test_golden_rounding():

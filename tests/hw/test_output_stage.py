@@ -87,11 +87,11 @@ class Bench:
         self.shift_base = rng.randrange(-5, 40)         # right where the layer is direct
         vectors.hold(
             self.cycle, log2_groups=layer.log2_groups, last_batch=layer.batches - 1,
-            last_tile=layer.tiles - 1, last_phase=layer.phases - 1, last_position=layer.positions - 1,
-            row_base=layer.row_base, write_base=layer.write_base, write_step=layer.write_step,
-            direct=layer.direct, wide=layer.wide, residual_from=self.reads,
-            residual_to=self.writes, input_lsb=self.input_lsb, residual_lsb=self.residual_lsb,
-            shift_base=self.shift_base, **self.flags)
+            last_tile=layer.tiles - 1, last_phase=layer.phases - 1,
+            last_position=layer.positions - 1, row_base=layer.row_base, write_base=layer.write_base,
+            write_step=layer.write_step, direct=layer.direct, wide=layer.wide,
+            residual_from=self.reads, residual_to=self.writes, input_lsb=self.input_lsb,
+            residual_lsb=self.residual_lsb, shift_base=self.shift_base, **self.flags)
         vectors.pulse(self.cycle, load=1)
         self.cycle += 1 + rng.randrange(3)
 
@@ -213,6 +213,6 @@ def test_layers(array):
 def test_layers_icarus(tmp_path, seed):
     array = ARRAYS["16-deep" if seed % 2 else "8-acc32"]
     bench = Bench(array, seed)
-    for _ in range(40):
+    for _ in range(30):
         bench.layer(random_layer(array, bench.rng))
     play_icarus(OutputStage(array), bench.finish(), tmp_path)

@@ -96,7 +96,8 @@ def _load(vectors, cycle, layer):
     vectors.hold(cycle, log2_groups=layer.log2_groups, last_batch=layer.batches - 1,
                  last_tile=layer.tiles - 1, last_phase=layer.phases - 1,
                  last_position=layer.positions - 1, row_base=layer.row_base,
-                 write_base=layer.write_base, write_step=layer.write_step, direct=layer.direct, wide=layer.wide)
+                 write_base=layer.write_base, write_step=layer.write_step,
+                 direct=layer.direct, wide=layer.wide)
     vectors.pulse(cycle, load=1)
     return cycle + 1
 

@@ -18,7 +18,7 @@ PERIOD = 10
 
 
 def difference(handle: Any, value: int, mask: int) -> str | None:
-    """Return the port's bits if they differ from ``value`` where ``mask`` is set, or are unknown."""
+    """Return the port's bits if, where ``mask`` is set, they differ from ``value`` or are X."""
     text = str(handle.value)
     known = int("".join("1" if bit in "01" else "0" for bit in text), 2)
     bits = int("".join("1" if bit == "1" else "0" for bit in text), 2)

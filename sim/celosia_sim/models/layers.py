@@ -30,7 +30,8 @@ def random_layer(array: ArrayConfig, rng: random.Random) -> Layer:
 
 def _entries(array: ArrayConfig, rng: random.Random) -> list[Entry]:
     """Return the entries of one beat: up to ``beat`` elements in one or more pieces."""
-    left, entries = array.beat, []
+    left = array.beat
+    entries: list[Entry] = []
     while left and (not entries or rng.random() < 0.5):
         count = rng.randrange(1, left + 1)
         left -= count

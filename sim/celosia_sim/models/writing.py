@@ -8,7 +8,7 @@ from celosia_hw.isa import ArrayConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A write-table entry: ``count`` elements go to ``bank`` and the banks behind it, in ``row``."""
+    """Write-table entry: ``count`` elements go to ``bank`` and the banks behind it, in ``row``."""
 
     count: int
     bank: int
