@@ -153,9 +153,12 @@ def _known(directory: Path, name: str, inputs: str) -> BuildReport | None:
     path = directory / f"{name}.report.json"
     if not path.exists():
         return None
-    report, made_of = BuildReport.from_json(json.loads(path.read_text(encoding="utf-8")))
+    values = json.loads(path.read_text(encoding="utf-8"))
+    if values.pop("inputs", None) != inputs:
+        return None
+    report = BuildReport.from_json(values)
     here = report.log.exists() and (report.bitstream is None or report.bitstream.exists())
-    return report if made_of == inputs and here else None
+    return report if here else None
 
 
 def _forget(directory: Path, name: str) -> None:

@@ -71,12 +71,12 @@ class BuildReport:
         return values
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> tuple["BuildReport", str]:
-        """Return the report that a build has written, and the digest of its inputs."""
-        fields = {key: value for key, value in values.items() if key != "inputs"}
-        fields |= {"available": Resources(**values["available"]), "log": Path(values["log"]),
-                   "bitstream": values["bitstream"] and Path(values["bitstream"])}
-        return cls(**fields), values.get("inputs", "")
+    def from_json(cls, values: Mapping[str, Any]) -> "BuildReport":
+        """Return the report of which ``values`` is :meth:`to_json`."""
+        bitstream = values["bitstream"]
+        return cls(**{**values, "available": Resources(**values["available"]),
+                      "log": Path(values["log"]),
+                      "bitstream": None if bitstream is None else Path(bitstream)})
 
 
 def check_synthesis_log(text: str) -> None:

@@ -95,7 +95,7 @@ _ECP5_85F = Target(
 _TABLE = (
     Target(
         name="icebreaker", title="iCEBreaker (iCE40UP5K)", family="ice40", device="up5k",
-        package="sg48", resources=_UP5K, clock_mhz=30.0, ceiling_mhz=50.0, mac="mac16",
+        package="sg48", resources=_UP5K, clock_mhz=24.0, ceiling_mhz=50.0, mac="mac16",
         weight_memory="spram", board="amaranth_boards.icebreaker:ICEBreakerPlatform",
         crystal_mhz=12.0, leds=(("error", 0), ("saturated", 0), ("busy", 1)),
         loader="ice40_generic",

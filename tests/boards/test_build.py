@@ -14,6 +14,7 @@ from celosia_boards.board_top import BoardTop
 from celosia_boards.build import BuildError, build, sweep_seeds
 from celosia_boards.clocks import PllClock
 from celosia_boards.report import (
+    BuildReport,
     Timing,
     check_synthesis_log,
     overfull,
@@ -244,3 +245,11 @@ def test_memories_carry_no_collision_logic(tmp_path):
     """Only the memory that promises new data has a bypass: its 16 bits and one select."""
     report = build(Tables(), target("hx8k"), tmp_path)
     assert (report.brams, report.ffs) == (3, 17)
+
+
+def test_report_survives_json() -> None:
+    report = BuildReport(target="icebreaker", seed=3, luts=1, ffs=2, brams=3, dsps=4, sprams=0,
+                         available=target("icebreaker").resources, clock_mhz=24.0, fmax_mhz=31.5,
+                         routed_mhz=31.5, timing_met=True, bitstream=Path("a.bin"),
+                         log=Path("a.log"))
+    assert BuildReport.from_json(json.loads(json.dumps(report.to_json()))) == report
