@@ -8,14 +8,14 @@ import argparse
 
 import numpy as np
 import torch
+from harness.command import main
+from harness.networks import CALIBRATION, MODES, inputs, lenet5
+from harness.result import Check, Result, Table
 
 import celosia
 from celosia.cli import common as terminal
 from celosia.evaluate import accuracy
 from celosia.models import load_lenet5
-from harness.command import main
-from harness.networks import CALIBRATION, MODES, inputs, lenet5
-from harness.result import Check, Result, Table
 
 TARGET = "icebreaker"
 LOSS_TO_PRUNED, LOSS_TO_DENSE = 0.12, 1.0

@@ -7,10 +7,11 @@ the weight port gives a cycle).
 
 import argparse
 
-from celosia.compare import LayerComparison, compare
 from harness.command import main
 from harness.networks import MODES, inputs, lenet5, simulated_cycles
 from harness.result import Check, Result, Table
+
+from celosia.compare import LayerComparison, compare
 
 TARGETS = ("icebreaker", "ecp5-85f")
 NETWORK_UTILISATION = 0.90

@@ -9,13 +9,13 @@ import argparse
 from collections.abc import Callable
 
 import numpy as np
+from harness.command import main
+from harness.networks import MODES, inputs, lenet5
+from harness.result import Cell, Check, Result, Table
 
 import celosia
 from celosia.cli import common as terminal
 from celosia.verify import verify
-from harness.command import main
-from harness.networks import MODES, inputs, lenet5
-from harness.result import Cell, Check, Result, Table
 
 TARGET = "icebreaker"
 COLUMNS = {"exponents": "", "simulator": "", "images": ",d", "stored tensors": "d",

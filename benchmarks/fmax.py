@@ -7,12 +7,13 @@ MHz on the UP5K, whose blocks nextpnr does not model). Each design is synthesise
 import argparse
 from statistics import median
 
+from harness.command import FOLDER, main
+from harness.result import Check, Result, Table
+
 from celosia.cli import common as terminal
 from celosia_boards.board_top import top_for
 from celosia_boards.build import BuildReport, sweep_seeds
 from celosia_boards.targets import Target, target, targets
-from harness.command import FOLDER, main
-from harness.result import Check, Result, Table
 
 DEFAULT = ("icebreaker", "hx8k", "ecp5-25f")
 COLUMNS = {"target": "", "lanes": "d", "LUTs": ",d", "of them": ".0%", "flip-flops": ",d",

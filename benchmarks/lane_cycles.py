@@ -10,11 +10,11 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-
-from celosia.program import Layer, Program
 from harness.command import main
 from harness.networks import MODES, inputs, layer_program, lenet5, simulated_cycles
 from harness.result import Check, Result, Table
+
+from celosia.program import Layer, Program
 
 CLASSES = ("useful", "padding", "idle", "bubble", "drain", "normalise", "load")
 COLUMNS = {"network": "", "layer": "", "cycles": ",d", "groups": "d",
@@ -26,9 +26,9 @@ share of its bound of a linear layer with at least 4 rows a lane."""
 NOTES = (
     "useful: a non-zero weight times a real output position (this column is the utilisation). "
     "padding: words that only carry an index on. idle: lanes without an output position while a "
-    "weight was issued. bubble: a pass waited for the drain of the one before. drain: the pipeline "
-    "emptied and the block exponent was found. normalise: the pass that rounds a map whose exponent "
-    "is dynamic. load: descriptor, clearing, first batch length.",)
+    "weight was issued. bubble: a pass waited for the drain of the one before. drain: the "
+    "pipeline emptied and the block exponent was found. normalise: the pass that rounds a map "
+    "whose exponent is dynamic. load: descriptor, clearing, first batch length.",)
 
 
 def single_layers() -> Iterator[tuple[str, torch.nn.Module, tuple[int, ...], float, bool]]:

@@ -10,6 +10,9 @@ import argparse
 
 import numpy as np
 import torch
+from harness.command import main
+from harness.networks import MODES
+from harness.result import Check, Result, Table
 
 import celosia
 from celosia.cli import common as terminal
@@ -22,9 +25,6 @@ from celosia_sim.backends import SimResult, simulate
 from celosia_sim.golden import GoldenResult, input_saturated, quantise_input
 from celosia_sim.golden import run as run_golden
 from celosia_sim.netlist import ice40_design
-from harness.command import main
-from harness.networks import MODES
-from harness.result import Check, Result, Table
 
 ARRAY = ArrayConfig(lanes=4, quad=2, beat=2, weight_rows=256, bank_rows=256, table_rows=64,
                     taps=64, writes=64, store_beats=128, index_bits=12, count_bits=11)

@@ -13,14 +13,14 @@ import time
 from pathlib import Path
 
 import numpy as np
+from harness.command import main
+from harness.networks import inputs, lenet5
+from harness.result import Check, Result, Table
 
 import celosia
 from celosia_sim import rtl, verilated
 from celosia_sim.golden import quantise_input
 from celosia_sim.plan import Plan
-from harness.command import main
-from harness.networks import inputs, lenet5
-from harness.result import Check, Result, Table
 
 TARGET = "icebreaker"
 COMPILE_SECONDS, GOLDEN_IMAGES, SIMULATED_CYCLES = 5.0, 200.0, 1e6

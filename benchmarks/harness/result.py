@@ -91,7 +91,7 @@ class Result:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
-        """Return the result that `to_json` gave; KeyError or TypeError where it is another thing."""
+        """Return the result that `to_json` gave; KeyError or TypeError for another thing."""
         tables = tuple(
             Table(title=table["title"], columns=tuple(Column(**c) for c in table["columns"]),
                   rows=tuple(tuple(row) for row in table["rows"]))

@@ -87,9 +87,9 @@ class Core(wiring.Component):
             output.sums.eq(lanes.sums), lanes.shift.eq(output.shift),
             output.drain.eq(banks.flags_ahead.valid & banks.flags_ahead.last),
             *(block.log2_groups.eq(groups) for block in (stream, tiles, output)),
-            # The host reads any bank through lane 0: one group.
-            banks.log2_groups.eq(Mux(self.busy, groups, 0)),
         ]
+        # The host reads any bank through lane 0: one group.
+        m.d.sync += banks.log2_groups.eq(Mux(self.busy, groups, 0))
         # The output stage and the way back.
         m.d.comb += [
             output.load.eq(sequencer.load), output.normalise.eq(sequencer.normalise),
