@@ -1,6 +1,7 @@
 """Whole programs on the verilated machine: small odd networks, every stored bit and every cycle."""
 
 import functools
+import shutil
 import warnings
 from dataclasses import dataclass
 
@@ -244,6 +245,8 @@ NETS = {
     "depthwise": Net(lambda: head(nn.Conv2d(3, 18, 1), nn.ReLU(),
                                   nn.Conv2d(18, 18, 3, groups=18, padding=1), nn.ReLU(),
                                   nn.Conv2d(18, 6, 1), features=6 * 7 * 9), (3, 7, 9), 0.7),
+    "padded vector": Net(lambda: head(nn.Conv2d(3, 7, (3, 4)), nn.ReLU(),
+                                      nn.Conv2d(7, 5, 2, padding=1), features=20), (3, 3, 4)),
     "no bias": Net(lambda: nn.Sequential(nn.Conv2d(3, 5, 3, bias=False), nn.ReLU(),
                                          nn.Flatten(), nn.Linear(5 * 5 * 7, 6, bias=False)),
                    (3, 7, 9)),
@@ -398,6 +401,13 @@ def test_random_network(seed):
     model, shape = random_net(seed, residual=True)
     x = images(shape, count=2, seed=seed)
     check(program_of(imported(model, shape), array, calibration=x if seed // 2 % 2 else None), x)
+
+
+@pytest.mark.skipif(shutil.which("iverilog") is None, reason="iverilog is not installed")
+def test_icarus():
+    """Another simulator, driven through cocotb: the same bits and cycles."""
+    check(program_of(graph_of("padded vector"), ARRAYS["8 lanes"]),
+          images(NETS["padded vector"].shape, count=1), simulator="icarus")
 
 
 def test_activation_bits():

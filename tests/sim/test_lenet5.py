@@ -1,0 +1,85 @@
+"""Whole LeNet-5, as shipped and pruned, on the machine of the iCEBreaker."""
+
+import functools
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from celosia.densify import densify
+from celosia.lower import lower
+from celosia.program import Program
+from celosia.verify import verify
+
+pytest.importorskip("torch")
+
+import celosia
+from celosia.datasets import load_fashion_mnist, preprocess
+from celosia.models.lenet5 import load_lenet5
+
+IMAGES = 20
+
+
+@functools.cache
+def inputs() -> np.ndarray:
+    return preprocess(load_fashion_mnist("test")[0][:100])
+
+
+@functools.cache
+def program(exponents: str) -> Program:
+    return celosia.compile(load_lenet5(pruned=True), inputs()[:1], target="icebreaker",
+                           exponents=exponents, calibration=inputs())
+
+
+def check(found: Program, images: int, backend: str = "verilator") -> None:
+    """Assert that every tensor, output and flag is the golden model's, and cycles as predicted."""
+    result = verify(found, inputs()[:images], backend)
+    assert result.first_mismatch is None and result.mismatches == 0
+    assert set(result.tensors) == set(found.graph.tensors) - {found.graph.input}
+    assert result.cycles.tolist() == [found.predicted_cycles] * images
+
+
+@pytest.mark.parametrize("exponents", ["dynamic", "static"])
+def test_verilator(exponents):
+    check(program(exponents), IMAGES)
+
+
+def test_dense():
+    """The dense network gives the same bits; it takes at least 2.5 times as long."""
+    sparse = program("dynamic")
+    dense = lower(densify(sparse.graph), sparse.array, target=sparse.target,
+                  exponents=sparse.exponents)
+    check(dense, 2)
+    assert dense.predicted_cycles > 2.5 * sparse.predicted_cycles
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("iverilog") is None, reason="iverilog is not installed")
+def test_icarus():
+    """Icarus, driven through cocotb, gives the bits and cycles of Verilator's compiled loop."""
+    found = program("dynamic")
+    icarus, verilator = (celosia.run(found, inputs()[:2], backend)
+                         for backend in ("icarus", "verilator"))
+    np.testing.assert_array_equal(icarus.mantissa, verilator.mantissa)
+    np.testing.assert_array_equal(icarus.exponent, verilator.exponent)
+    np.testing.assert_array_equal(icarus.layer_cycles, verilator.layer_cycles)
+    assert icarus.cycles.tolist() == [found.predicted_cycles] * 2
+
+
+def test_cycles():
+    """Static exponents need at most 1.10 times the bound's cycles; dynamic ones besides only the
+    normalising passes."""
+    for exponents in ("dynamic", "static"):
+        found = program(exponents)
+        normalise = sum(layer.lane_cycles["normalise"] for layer in found.layers) // found.lanes
+        bound = sum(layer.bound_cycles for layer in found.layers)
+        assert found.predicted_cycles - normalise <= 1.10 * bound
+        assert exponents == "dynamic" or found.predicted_cycles <= 1.10 * bound
+
+
+def test_saved(tmp_path):
+    """A program file holds all that the machine needs."""
+    path = tmp_path / "lenet5.celo"
+    program("dynamic").save(path)
+    check(replace(celosia.load(path), target="saved"), 1)
