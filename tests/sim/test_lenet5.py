@@ -59,12 +59,12 @@ def test_dense():
 def test_icarus():
     """Icarus, driven through cocotb, gives the bits and cycles of Verilator's compiled loop."""
     found = program("dynamic")
-    icarus, verilator = (celosia.run(found, inputs()[:2], backend)
+    icarus, verilator = (celosia.run(found, inputs()[:1], backend)
                          for backend in ("icarus", "verilator"))
     np.testing.assert_array_equal(icarus.mantissa, verilator.mantissa)
     np.testing.assert_array_equal(icarus.exponent, verilator.exponent)
     np.testing.assert_array_equal(icarus.layer_cycles, verilator.layer_cycles)
-    assert icarus.cycles.tolist() == [found.predicted_cycles] * 2
+    assert icarus.cycles.tolist() == [found.predicted_cycles]
 
 
 def test_cycles():

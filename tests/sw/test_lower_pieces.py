@@ -1,0 +1,175 @@
+"""The pieces of lowering: streams, stored maps, allocation, shared tables."""
+
+from dataclasses import replace
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.sparse import csr_array, random_array
+
+from celosia.lower.allocate import Span, allocate
+from celosia.lower.images import Table
+from celosia.lower.stored_map import StoredMap
+from celosia.lower.stream import encode, port_rows, row_order, stretched
+from celosia.lower.window import Order, Window
+from celosia.qgraph import Geometry, QNode, QTensor
+from celosia_hw.isa import BLOCK, ArrayConfig
+
+SMALL = ArrayConfig(lanes=8, quad=2, beat=2, bank_rows=4096)
+MIDDLE = ArrayConfig(lanes=16, quad=4, beat=4, bank_rows=4096)
+LARGE = ArrayConfig(lanes=32, quad=8, beat=8, bank_rows=4096)
+
+
+def tensor(name: str, shape: tuple[int, int, int]) -> QTensor:
+    return QTensor(name=name, shape=shape, user_shape=shape, bits=8, exponent_min=-16,
+                   static_exponent=None)
+
+
+def matrix(rng, rows: int, columns: int, density: float) -> csr_array:
+    found = random_array((rows, columns), density=density, rng=rng, format="csr")
+    found.data = rng.integers(-127, 128, found.nnz).astype(np.int16)
+    found.sort_indices()
+    return found
+
+
+def signed(value: int, bits: int) -> int:
+    value &= (1 << bits) - 1
+    return value - (value >> bits - 1 << bits)
+
+
+def decoded(words: np.ndarray, lengths: np.ndarray, groups: int, bits: int) -> list[list]:
+    """Return, by place in batch order, the (index, mantissa) of every word with a mantissa."""
+    rows, at = [], 0
+    for length in lengths:
+        for group in range(groups):
+            index, row = 0, []
+            for word in words[at + group:at + length * groups:groups]:
+                index += int(word) >> bits
+                if signed(int(word), bits):
+                    row.append((index, signed(int(word), bits)))
+            rows.append(row)
+        at += length * groups
+    assert at == len(words)
+    return rows
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 1 << 32), rows=st.integers(1, 13), columns=st.integers(1, 2000),
+       density=st.sampled_from([0.0, 0.002, 0.05, 1.0]), groups=st.sampled_from([1, 2, 4]),
+       keep=st.booleans(), least=st.integers(1, 40), replicate=st.booleans())
+def test_stream(seed, rows, columns, density, groups, keep, least, replicate):
+    """Streams decode to the matrix: empty rows, long steps, rows that fill no batch, longer
+    batches, replicated words."""
+    rng = np.random.default_rng(seed)
+    array = replace(MIDDLE, replicate=replicate)
+    weights = matrix(rng, rows, columns, density)
+    index = rng.permutation(columns)[weights.indices]
+    order = row_order(weights, groups, keep=keep)
+    assert sorted(order[order >= 0]) == list(range(rows)) and len(order) % groups == 0
+    assert not keep or list(order[:rows]) == list(range(rows))
+    stream = encode(weights, index, order, groups, array)
+    longer = stretched(stream, groups, least)
+    assert (longer.lengths == np.maximum(stream.lengths, least)).all()
+    for found in (stream, longer):
+        assert found.padding == len(found.words) - weights.nnz
+        assert found.lengths.min() >= 1
+        for row, place in zip(order, decoded(found.words, found.lengths, groups, 8), strict=True):
+            span = slice(weights.indptr[row], weights.indptr[row + 1]) if row >= 0 else slice(0)
+            wanted = sorted(zip(index[span].tolist(), weights.data[span].tolist(), strict=True))
+            assert place == [pair for pair in wanted if pair[1]]
+        ports = port_rows(found, groups, array)
+        assert len(ports) % array.groups_max == 0
+        if replicate:
+            assert (ports.reshape(-1, groups, array.groups_max // groups)
+                    == found.words.reshape(-1, groups, 1)).all()
+        else:
+            assert (ports[:len(found.words)] == found.words).all()
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data(), array=st.sampled_from([SMALL, MIDDLE, LARGE]))
+def test_stored_map(data, array):
+    """Every element has cells of its own, inside the map, where the lanes look for it; what lies
+    in the padding is no element's cell."""
+    draw = data.draw
+    shape = draw(st.tuples(st.integers(1, 20), st.integers(1, 9), st.integers(1, 14)))
+    kernel = [draw(st.integers(1, min(n, 4))) for n in shape[1:]]
+    pad = tuple(draw(st.integers(0, 2)) for _ in range(4))
+    stride = tuple(draw(st.integers(1, 3)) for _ in range(2))
+    size = [(n + before + after - k) // s + 1 for n, before, after, k, s in zip(
+        shape[1:], pad[:2], pad[2:], kernel, stride, strict=True)]
+    result = tensor("n", (3, *size))
+    made = QNode(name="n", kind="conv", input="x", output="n", weights=0, sw=np.zeros(3, int),
+                 matrix=csr_array((3, shape[0] * kernel[0] * kernel[1]), dtype=np.int16),
+                 bias=np.zeros(3, int), sb=np.zeros(3, int),
+                 geometry=Geometry(kernel=tuple(kernel), stride=stride, padding=pad))
+    groups = draw(st.sampled_from([1 << k for k in range(array.groups_max.bit_length())]))
+    source = tensor("x", shape)
+    order = Order.plain(source, 1 if any(pad) else draw(st.sampled_from([1, 2, 4])))
+    stored = StoredMap(array, Window.of(made, source, result), order, groups)
+    if not stored.valid:
+        return
+    base = 7
+    addresses = stored.addresses(source, base)
+    assert len(np.unique(addresses)) == addresses.size
+    rows = addresses // array.lanes
+    assert rows.min() >= base and rows.max() < base + stored.rows_needed
+    taps = stored.taps()[0]
+    channels = np.arange(shape[0])
+    owner = {int(a): k for k, a in enumerate(addresses[-1].ravel())}
+    assert stored.has_zeros(source) == any(pad)
+    for n in range(0, stored.window.positions, max(1, stored.window.positions // 7)):
+        tile, lane = divmod(n, stored.size)
+        line = stored.window.shape[1]
+        ends = n // line if stored.jump else 0
+        row0 = base + order.channels * (tile + ends)
+        y, x = divmod(n, size[1])
+        for tap in range(kernel[0] * kernel[1]):
+            index = stored.column_index(channels * kernel[0] * kernel[1] + tap,
+                                        kernel[0] * kernel[1])
+            word = taps[index // BLOCK]
+            offset, rotation = word >> array.lane_bits, word % array.lanes
+            row = row0 + offset + index % BLOCK + order.channels * (
+                lane + rotation >= stored.size)
+            bank = (groups - 1) * stored.size + (lane + rotation) % stored.size
+            wanted = (y * stride[0] + tap // kernel[1] - pad[0],
+                      x * stride[1] + tap % kernel[1] - pad[1])
+            real = 0 <= wanted[0] < shape[1] and 0 <= wanted[1] < shape[2]
+            for c in channels:
+                found = owner.get(int(row[c] * array.lanes + bank[c]))
+                assert found == (np.ravel_multi_index((c, *wanted), shape) if real else None)
+
+
+@settings(max_examples=200, deadline=None)
+@given(spans=st.lists(st.tuples(st.integers(1, 30), st.integers(-1, 8), st.integers(0, 4)),
+                      min_size=1, max_size=12), depth=st.integers(1, 150))
+def test_allocate(spans, depth):
+    """Spans that live at once never meet; those that share with another at any time are named."""
+    spans = [Span(str(k), size, first, first + length)
+             for k, (size, first, length) in enumerate(spans)]
+    layout = allocate(spans, depth)
+    if layout is None:
+        assert sum(span.size for span in spans) > depth
+        return
+    assert set(layout.base) == {span.name for span in spans}
+    for a in spans:
+        at = range(layout.base[a.name], layout.base[a.name] + a.size)
+        assert at.start >= 0 and at.stop <= depth
+        meets = [b for b in spans if b is not a and layout.base[b.name] < at.stop
+                 and at.start < layout.base[b.name] + b.size]
+        assert all(b.last < a.first or a.last < b.first for b in meets)
+        assert (a.name in layout.shared) == bool(meets)
+
+
+def test_allocate_reuses():
+    """A chain of maps needs no more than its two largest neighbours."""
+    spans = [Span(str(k), 10, k, k + 1) for k in range(6)]
+    assert allocate(spans, 20) is not None and allocate(spans, 19) is None
+
+
+def test_table_sharing():
+    """Words that stand in a table already are found, but not across word borders."""
+    table = Table()
+    assert [table.place(words) for words in ([1, 2, 3, 4], [2, 3], [4, 9], [], [1 << 8])] == [
+        0, 1, 4, 0, 6]
+    assert table.words.tolist() == [1, 2, 3, 4, 4, 9, 256]
