@@ -89,7 +89,7 @@ _ARRAY_85F = ArrayConfig(
 
 _ECP5_85F = Target(
     name="ecp5-85f", title="Lattice ECP5 LFE5U-85F, no board", family="ecp5", device="lfe5u-85f",
-    package="CABGA381", speed=6, array=_ARRAY_85F, resources=_85F, clock_mhz=80.0,
+    package="CABGA381", speed=6, array=_ARRAY_85F, resources=_85F, clock_mhz=60.0,
     mac="mult18")
 
 _TABLE = (
@@ -111,7 +111,7 @@ _TABLE = (
             writes=256, program_words=256, store_beats=512, index_bits=12, count_bits=12)),
     Target(
         name="ecp5-25f", title="Lattice ECP5 LFE5U-25F, no board", family="ecp5",
-        device="lfe5u-25f", package="CABGA381", speed=6, resources=_25F, clock_mhz=80.0,
+        device="lfe5u-25f", package="CABGA381", speed=6, resources=_25F, clock_mhz=60.0,
         mac="mult18",
         array=ArrayConfig(
             lanes=16, quad=4, beat=4, weight_rows=4096, bank_rows=2048, table_rows=512, taps=512,

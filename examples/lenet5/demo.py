@@ -27,6 +27,9 @@ from celosia_boards.report import BuildReport
 BOARD = "icebreaker"
 IMAGES = 100
 """Images whose every stored tensor is compared on the simulated gateware."""
+CALIBRATION = 500
+"""Images that fix the block exponents: training images where the full data set is installed, else
+the last of the shipped test images."""
 FOLDER = Path("build") / "demo"
 
 
@@ -64,8 +67,16 @@ def _compile(model: torch.nn.Module, x) -> celosia.Program:
     """Return the program, after it has been through its file."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     path = FOLDER / "lenet5.celo"
-    celosia.compile(model, x[:1], target=BOARD).save(path)
+    celosia.compile(model, x[:1], target=BOARD, exponents="static",
+                    calibration=_calibration(x)).save(path)
     return celosia.load(path)
+
+
+def _calibration(x):
+    try:
+        return preprocess(load_fashion_mnist("train")[0][:CALIBRATION])
+    except FileNotFoundError:
+        return x[-CALIBRATION:]
 
 
 def _simulated(found: Verification) -> dict[str, str]:

@@ -8,6 +8,7 @@ from celosia_hw.isa import ArrayConfig
 from celosia_hw.shift import RoundingShift
 from celosia_hw.timing import Timing
 
+
 class AlignBias(wiring.Component):
     """``aligned = RNE(bias * 2**shift)``, 16-bit mantissa to accumulator width.
 

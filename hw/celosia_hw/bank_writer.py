@@ -74,8 +74,8 @@ class BankWriter(wiring.Component):
         group_slots, mask = Signal(slot_bits + 1), Signal(max(1, slot_bits))
         m.d.comb += [group_slots.eq(slots >> self.log2_groups), mask.eq(group_slots - 1)]
         for j in range(beat):
-            offset, order = Signal(beat_bits, name=f"offset{j}"), Signal(beat_bits, name=f"order{j}")
-            source = Signal(beat_bits, name=f"source{j}")
+            offset, order, source = (Signal(beat_bits, name=f"{n}{j}")
+                                     for n in ("offset", "order", "source"))
             slot, wrapped = Signal(slot_bits + 1, name=f"slot{j}"), Signal(name=f"wrapped{j}")
             taken, far = Signal(name=f"taken{j}"), Signal(name=f"far{j}")
             m.d.comb += [

@@ -76,7 +76,8 @@ class Banks(wiring.Component):
             after = Signal(step_layout, name=f"flags{k}")
             m.d.sync += after.eq(flags[-1])
             flags.append(after)
-        m.d.comb += [self.flags_out.eq(flags[-1]), self.flags_ahead.eq(flags[self.latency - self.lead])]
+        m.d.comb += [self.flags_out.eq(flags[-1]),
+                     self.flags_ahead.eq(flags[self.latency - self.lead])]
 
         for q in range(quads):
             operand = self.operand[q]
@@ -102,7 +103,8 @@ class Banks(wiring.Component):
                 value = delayed(read.data, int(self.deep), f"value{b}")
                 m.d.comb += [
                     read.addr.eq(address),
-                    write.en.eq(self.write_enable[b]), write.addr.eq(self.write_row[b % array.beat]),
+                    write.en.eq(self.write_enable[b]),
+                    write.addr.eq(self.write_row[b % array.beat]),
                     write.data.eq(self.write_data[b % array.beat]),
                     rotator.i[b].eq(value),
                     self.x[b].eq(rotator.o[b]),

@@ -60,7 +60,7 @@ class BlockExponent(wiring.Component):
         nibbles = [value[4 * k:4 * k + 4] for k in range(len(value) // 4)]
         nibbles += [Const(0, 4)] * (8 - len(nibbles))
         filled = [Signal(name=f"filled{k}") for k in range(8)]
-        m.d.comb += [f.eq(n.any()) for f, n in zip(filled, nibbles)]
+        m.d.comb += [f.eq(n.any()) for f, n in zip(filled, nibbles, strict=True)]
         position = []
         while len(nibbles) > 1:
             half = len(nibbles) // 2

@@ -1,4 +1,4 @@
-"""Comparisons with constants, written so that they become one small table each, not a carry chain."""
+"""Comparisons with constants, written so that each becomes a small table, not a carry chain."""
 
 from amaranth.hdl import Const, Value
 

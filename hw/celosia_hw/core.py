@@ -26,18 +26,21 @@ class Core(wiring.Component):
         Multipliers: "generic", "mac16" (SB_MAC16) or "mult18" (MULT18X18D).
     weight_memory : str
         "bram" or "spram" (SB_SPRAM256KA).
+
     Members
     -------
     mem_space, mem_address, mem_write, mem_wdata, mem_read, mem_rdata, mem_rvalid
         Host bus, see :class:`celosia_hw.isa.Space`. A write is a strobe with space, address and
         data, any cycle. Space and address of a read must hold from the strobe ``mem_read`` until
-        ``mem_rvalid``, a strobe ``read_latency`` cycles later, that comes with the data. Readable: REGISTERS (always), PROGRAM, BANKS, STORE, EXPONENTS, RESIDUAL
-        (while not busy). Writes while busy are ignored.
+        ``mem_rvalid``, a strobe ``read_latency`` cycles later, that comes with the data. Readable:
+        REGISTERS (always), PROGRAM, BANKS, STORE, EXPONENTS, RESIDUAL (while not busy). Writes
+        while busy are ignored.
     start, start_first, start_last, busy, done, error, error_descriptor, saturated, layer, abort
         See :class:`Sequencer`.
     """
 
-    def __init__(self, array: ArrayConfig, *, mac: str = "generic", weight_memory: str = "bram") -> None:
+    def __init__(self, array: ArrayConfig, *, mac: str = "generic",
+                 weight_memory: str = "bram") -> None:
         self.array, self.mac, self.weight_memory = array, mac, weight_memory
         self.stream, self.banks, self.output = RowStream(array), Banks(array), OutputStage(array)
         self.read_latency = self.banks.latency + 4
@@ -95,7 +98,8 @@ class Core(wiring.Component):
             output.load.eq(sequencer.load), output.normalise.eq(sequencer.normalise),
             output.last_batch.eq(words[Word.LAST_BATCH]),
             output.last_tile.eq(words[Word.LAST_TILE]),
-            output.last_phase.eq(words[Word.LAST_PHASE]), output.last_position.eq(words[Word.LAST_POSITION]),
+            output.last_phase.eq(words[Word.LAST_PHASE]),
+            output.last_position.eq(words[Word.LAST_POSITION]),
             output.row_base.eq(words[Word.ROW_BASE]),
             output.write_base.eq(words[Word.WRITE_BASE]),
             output.write_step.eq(words[Word.WRITE_STEP]),
@@ -107,11 +111,13 @@ class Core(wiring.Component):
             output.input_lsb.eq(sequencer.input_lsb),
             output.residual_lsb.eq(sequencer.residual_lsb),
             output.shift_base.eq(sequencer.shift_base),
-            sequencer.walk_done.eq(output.done), sequencer.overrun.eq(output.overrun), sequencer.top.eq(output.top),
+            sequencer.walk_done.eq(output.done), sequencer.overrun.eq(output.overrun),
+            sequencer.top.eq(output.top),
             sequencer.clipped.eq(output.clipped),
             writer.valid.eq(output.out_valid), writer.place.eq(output.out_place),
             writer.element.eq(output.out_element), writer.plane.eq(words[Word.PLANE_ROWS]),
-            writer.m.eq(output.out), writer.real.eq(output.out_real), writer.log2_groups.eq(words[Word.GROUPS][4:7]),
+            writer.m.eq(output.out), writer.real.eq(output.out_real),
+            writer.log2_groups.eq(words[Word.GROUPS][4:7]),
             writer.carry.eq(words[Word.WRITE_CARRY]),
             writer.deinterleave.eq(flag(Flag.DEINTERLEAVE)),
             writer.clear_valid.eq(sequencer.clear_valid), writer.clear_row.eq(sequencer.clear_row),

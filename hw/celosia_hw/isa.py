@@ -43,7 +43,7 @@ class Space(enum.IntEnum):
     TAPS = 4       # tap-table words (written to every group's copy)
     WRITES = 5     # write-table words
     BANKS = 6      # activation mantissas; address = bank row * lanes + bank
-    STORE = 7      # accumulators, sign-extended to 32 bits; address = beat * beat_elements + element
+    STORE = 7      # accumulators, sign-extended to 32 bits; address = beat number * beat + element
     EXPONENTS = 8  # 8-bit signed block exponents; address = tensor slot
     RESIDUAL = 9   # residual mantissas; address = beat * beat_elements + element
 
@@ -52,7 +52,8 @@ class Register(enum.IntEnum):
     """Registers of ``Space.REGISTERS``; counters have 24 bits. Reading changes nothing."""
 
     ARRAY_HASH = 0     # low 32 bits of ArrayConfig.hash
-    STATUS = 1         # bit 0 busy, bit 1 saturated; bits 8..15 error; bits 16..23 its descriptor
+    STATUS = 1         # bit 0 busy, bit 1 saturated; bits 8..15 error; bits 16..23 the descriptor
+                       # that runs, ran last, or raised the error
     EVENTS = 2         # cycles since start with the event that the host selected (Event)
 
 
@@ -274,7 +275,7 @@ class ArrayConfig:
         return self.lane_bits + self.bank_row_bits
 
     def pack_tap(self, row: int, rotation: int) -> int:
-        """Return the tap-table word: ``row`` bank rows (taken modulo bank_rows), ``rotation`` banks."""
+        """Return the tap-table word: ``row`` bank rows (modulo bank_rows), ``rotation`` banks."""
         assert 0 <= rotation < self.lanes
         return rotation | (row % (1 << self.bank_row_bits)) << self.lane_bits
 

@@ -21,7 +21,7 @@ def tile_layout(array: ArrayConfig) -> data.StructLayout:
                        one after it.
     split     : first lane of the group that lies on the next line.   broken : there is one.
     """
-    rows = {name: array.bank_row_bits for name in ("row", "next", "after")}
+    rows = dict.fromkeys(("row", "next", "after"), array.bank_row_bits)
     return data.StructLayout({**rows, "split": array.lane_bits, "broken": 1})
 
 

@@ -46,8 +46,8 @@ class OutputStage(wiring.Component):
 
     Timing
     ------
-    A pass may end every ``groups_max`` cycles, or every so many as a tile has write-table entries
-    where ``direct`` places the beats.
+    A pass may end every ``max(MIN_PASS, pass_beats)`` cycles, or every so many as a tile has
+    write-table entries where ``direct`` places the beats.
     """
 
     def __init__(self, array: ArrayConfig) -> None:
@@ -61,7 +61,8 @@ class OutputStage(wiring.Component):
         super().__init__({
             **{name: self.walker.signature.members[name] for name in (
                 "load", "drain", "normalise", "direct", "wide", "log2_groups", "last_batch",
-                "last_tile", "last_phase", "last_position", "row_base", "write_base", "write_step")},
+                "last_tile", "last_phase", "last_position", "row_base", "write_base",
+                "write_step")},
             **{name: In(1) for name in ("relu", "residual_read", "residual_write")},
             "residual_from": In(16), "residual_to": In(16),
             "input_lsb": In(signed(8)), "residual_lsb": In(signed(8)),
@@ -127,7 +128,8 @@ class OutputStage(wiring.Component):
     def _walker(self, m):
         m.submodules.walker = walker = self.walker
         for name in ("load", "drain", "normalise", "direct", "wide", "log2_groups", "last_batch",
-                     "last_tile", "last_phase", "last_position", "row_base", "write_base", "write_step"):
+                     "last_tile", "last_phase", "last_position", "row_base", "write_base",
+                     "write_step"):
             m.d.comb += getattr(walker, name).eq(getattr(self, name))
         m.d.comb += [walker.table_enable.eq(self.place_write),
                      walker.table_address.eq(self.place_address),

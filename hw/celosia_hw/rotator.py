@@ -80,7 +80,7 @@ class Rotator(wiring.Component):
         held = [Signal(self.width, name=f"mid_{p}", reset_less=True) for p in range(self.lanes)]
         turns = [Signal.like(r, name=f"mid_rotation_{q}", reset_less=True)
                  for q, r in enumerate(rotation)]
-        m.d.sync += [h.eq(v) for h, v in zip(held, values)]
-        m.d.sync += [t.eq(r) for t, r in zip(turns, rotation)]
+        m.d.sync += [h.eq(v) for h, v in zip(held, values, strict=True)]
+        m.d.sync += [t.eq(r) for t, r in zip(turns, rotation, strict=True)]
         return held, turns
 

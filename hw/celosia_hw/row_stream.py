@@ -79,7 +79,7 @@ class RowStream(wiring.Component):
         if self.deep:
             held = [Signal(array.weight_word_bits, name=f"held{q}") for q in range(quads)]
             slot2 = Signal.like(slot)
-            m.d.sync += [h.eq(w) for h, w in zip(held, words)]
+            m.d.sync += [h.eq(w) for h, w in zip(held, words, strict=True)]
             m.d.sync += slot2.eq(slot)
             words, slot, at = held, slot2, 2
 

@@ -31,8 +31,8 @@ class Sequencer(wiring.Component):
     """Run descriptors ``start_first`` ... ``start_last``, one after another.
 
     States: LOAD, CHECK, CLEAR, LENGTH, ISSUE, DRAIN, FLUSH, EXPONENT, NORMALISE; SETTLE behind the
-    last one. Everything in a descriptor's run is timed when compiling: no block can stall another, so the
-    number of cycles is a sum that :mod:`celosia_sim.cycles` predicts exactly.
+    last one. Everything in a descriptor's run is timed when compiling: no block can stall another,
+    so the number of cycles is a sum that :mod:`celosia_sim.cycles` predicts exactly.
 
     Members
     -------
@@ -70,7 +70,8 @@ class Sequencer(wiring.Component):
             "step": Out(step_layout), "slot": Out(max(1, array.groups_max.bit_length() - 1)),
             "weight_row": Out(rows),
             "clear_valid": Out(1), "clear_row": Out(array.bank_row_bits),
-            "overrun": In(1), "normalise": Out(1), "walk_done": In(1), "top": In(signed(8)), "clipped": In(1),
+            "overrun": In(1), "normalise": Out(1), "walk_done": In(1), "top": In(signed(8)),
+            "clipped": In(1),
             "input_lsb": Out(signed(8)), "residual_lsb": Out(signed(8)),
             "shift_base": Out(signed(9)),
             "program_write": In(1), "program_address": In(range(array.program_words)),

@@ -41,17 +41,19 @@ class TileWalk(wiring.Component):
         self.array = array
         super().__init__({
             "load": In(1), "advance": In(1), "last": In(1), "log2_groups": In(3),
-            "line": In(array.count_bits), "base": In(array.bank_row_bits), "channels": In(array.bank_row_bits),
+            "line": In(array.count_bits), "base": In(array.bank_row_bits),
+            "channels": In(array.bank_row_bits),
             "jump": In(1),
-            "host_valid": In(1), "host_row": In(array.bank_row_bits), "tile": Out(tile_layout(array)),
+            "host_valid": In(1), "host_row": In(array.bank_row_bits),
+            "tile": Out(tile_layout(array)),
         })
 
     def elaborate(self, platform):
         m = Module()
         array = self.array
         tile = Signal(tile_layout(array))
-        row = Signal(array.bank_row_bits)                   # base of the tile that comes next
-        rest = Signal(signed(array.count_bits + 1))         # positions from its first to the line's end
+        # Of the tile that comes next: its base, and positions from its first to the line's end.
+        row, rest = Signal(array.bank_row_bits), Signal(signed(array.count_bits + 1))
         size = Signal(array.lane_bits + 1)
         m.d.comb += [self.tile.eq(tile), size.eq(array.lanes >> self.log2_groups)]
         with m.If(self.advance):

@@ -54,8 +54,9 @@ class Timing:
         align, requantise = 2 + deep, 1 + 2 * deep
         sum_stage = 1 + deep + align
         # An array that replicates has no multiplexer behind the weight memory.
-        return cls(stream=5 + 2 * deep - (array.replicate and not deep), banks=1 + 4 * deep, align=align, requantise=requantise,
-                   sum_stage=sum_stage, round_stage=sum_stage + 2,
+        return cls(stream=5 + 2 * deep - (array.replicate and not deep), banks=1 + 4 * deep,
+                   align=align, requantise=requantise, sum_stage=sum_stage,
+                   round_stage=sum_stage + 2,
                    end_stage=sum_stage + 2 + requantise,
                    prefetch=PREFETCH_WORDS - 3 * deep)
 
