@@ -28,7 +28,10 @@ _SYNTHESIS = {
     "lfe5u-25f": "synth_ecp5 -nowidelut",
     "lfe5u-85f": "synth_ecp5 -nowidelut",
 }
-_PLACEMENT = {"up5k": "--up5k", "hx8k": "--hx8k", "lfe5u-25f": "--25k", "lfe5u-85f": "--85k"}
+# nextpnr's first router hangs on some seeds of the HX8K; its second does not finish on a UP5K that
+# is nearly full.
+_PLACEMENT = {"up5k": ["--up5k"], "hx8k": ["--hx8k", "--router", "router2"],
+              "lfe5u-25f": ["--25k"], "lfe5u-85f": ["--85k"]}
 _CONSTRAINTS = {"ice40": "pcf", "ecp5": "lpf"}
 _PLACED = {"ice40": ("--asc", "asc"), "ecp5": ("--textcfg", "config")}
 _BITSTREAM = {"ice40": "bin", "ecp5": "bit"}
@@ -179,7 +182,7 @@ def _place(target: Target, work: Path, name: str, seed: int, clock_mhz: float) -
     """Leave the placed design, nextpnr's report and its log in ``work``."""
     option, suffix = _PLACED[target.family]
     constraints = _CONSTRAINTS[target.family]
-    arguments = [_PLACEMENT[target.device], "--package", target.package, "--json", f"{name}.json",
+    arguments = [*_PLACEMENT[target.device], "--package", target.package, "--json", f"{name}.json",
                  option, f"{name}.{suffix}", "--report", f"{name}.nextpnr.json", "--seed",
                  str(seed), "--freq", str(clock_mhz), "--timing-allow-fail", "--quiet",
                  "--log", f"{name}.nextpnr.log"]
