@@ -16,7 +16,7 @@ from celosia_hw.row_stream import RowStream
 from celosia_hw.tile_walk import TileWalk
 from celosia_hw.timing import Timing
 from celosia_sim.models.reading import Map, decode_pass, lane_banks, rotate
-from celosia_sim.vectors import Vectors, pack, play, play_icarus
+from celosia_sim.vectors import Vectors, pack
 
 SIZES = {"bank_rows": 32, "taps": 64, "table_rows": 16, "writes": 32, "store_beats": 32,
          "weight_rows": 64, "index_bits": 9, "count_bits": 8}
@@ -34,16 +34,6 @@ IN_ICARUS = ("16-deep",)
 arrays = pytest.mark.parametrize(
     ("player", "array"), [*(("pysim", name) for name in ARRAYS),
                           *(("icarus", name) for name in IN_ICARUS)], indirect=True)
-
-
-@pytest.fixture
-def player(request, tmp_path):
-    return play if request.param == "pysim" else (lambda *args: play_icarus(*args, tmp_path))
-
-
-@pytest.fixture
-def array(request):
-    return ARRAYS[request.param]
 
 
 def step(**flags):

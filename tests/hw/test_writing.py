@@ -11,7 +11,7 @@ from celosia_hw.layouts import write_layout
 from celosia_hw.walker import Walker
 from celosia_sim.models.layers import random_layer, table_words
 from celosia_sim.models.writing import Entry, bank_writes, draining, normalising
-from celosia_sim.vectors import Vectors, pack, play, play_icarus
+from celosia_sim.vectors import Vectors, pack, play
 
 SIZES = {"bank_rows": 64, "table_rows": 64, "writes": 128, "store_beats": 64, "count_bits": 9}
 ARRAYS = {
@@ -26,16 +26,6 @@ IN_ICARUS = ("16-beat2",)
 arrays = pytest.mark.parametrize(
     ("player", "array"), [*(("pysim", name) for name in ARRAYS),
                           *(("icarus", name) for name in IN_ICARUS)], indirect=True)
-
-
-@pytest.fixture
-def player(request, tmp_path):
-    return play if request.param == "pysim" else (lambda *args: play_icarus(*args, tmp_path))
-
-
-@pytest.fixture
-def array(request):
-    return ARRAYS[request.param]
 
 
 def _entry(array, entry, last=False):
