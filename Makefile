@@ -17,6 +17,7 @@ help:
 	@echo "make test   the tests"
 	@echo "make lint | type | check (lint, type, test) | docs | setup | clean"
 	@echo "make bench-NAME   one of: $(patsubst benchmarks/%.py,bench-%,$(wildcard benchmarks/*.py))"
+	@echo "  $(patsubst benchmarks/compression/%.py,bench-compression-%,$(wildcard benchmarks/compression/[a-z]*.py))"
 
 setup: $(STAMP)
 
@@ -26,7 +27,7 @@ $(STAMP): pyproject.toml
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || \
 	    { rm -rf $(VENV); echo "no venv module; install it: apt-get install python3-venv" >&2; exit 1; }
 	$(PY) -m pip install --quiet '$(TORCH)'
-	$(PY) -m pip install --quiet --editable '.[torch,sim,fpga,test,docs]'
+	$(PY) -m pip install --quiet --editable '.[torch,compress,sim,fpga,test,bench,docs]'
 	@touch $@
 
 demo: $(STAMP)
@@ -45,6 +46,9 @@ check: lint type test
 
 docs: $(STAMP)
 	$(PY) -m mkdocs build --strict
+
+bench-compression-%: benchmarks/compression/%.py $(STAMP)
+	$(PY) $<
 
 bench-%: benchmarks/%.py $(STAMP)
 	$(PY) $<

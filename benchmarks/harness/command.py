@@ -35,7 +35,7 @@ def main(measure: Measure, document: str, *options: tuple[str, dict[str, Any]]) 
     Exit status 0 if every check is met, 1 if one is missed or something is refused, 2 for wrong
     usage. The result's file is written in all but the last two cases.
     """
-    name = Path(sys.argv[0]).stem
+    name = _name(Path(sys.argv[0]).resolve())
     parser = argparse.ArgumentParser(
         description=document, formatter_class=argparse.RawDescriptionHelpFormatter)
     for option, keywords in options:
@@ -59,11 +59,17 @@ def main(measure: Measure, document: str, *options: tuple[str, dict[str, Any]]) 
     sys.exit(0 if result.met else 1)
 
 
+def _name(script: Path) -> str:
+    """Return "cycles" for benchmarks/cycles.py, "compression-bfp" for one in the folder below."""
+    folder = script.parent.name
+    return script.stem if folder == "benchmarks" else f"{folder}-{script.stem}"
+
+
 def _circumstances(name: str, seconds: float) -> dict[str, Any]:
     """When, where and how a result came about."""
     options = [word for word in sys.argv[1:] if word != "--json"]
     command = (f"make bench-{name}" if not options
-               else " ".join(["python", f"benchmarks/{name}.py", *options]))
+               else " ".join(["python", f"benchmarks/{name.replace('-', '/', 1)}.py", *options]))
     return {"benchmark": name, "command": command, "seconds": round(seconds, 1),
             "date": datetime.now().astimezone().date().isoformat(), "machine": _machine()}
 

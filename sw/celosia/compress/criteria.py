@@ -9,7 +9,7 @@ important weight. It joins with the decorator `criterion`.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -49,7 +49,12 @@ def methods() -> tuple[str, ...]:
 
 
 def scores(
-    model: nn.Module, method: str, inputs: Any | None = None, **options: Any
+    model: nn.Module,
+    method: str,
+    inputs: Any | None = None,
+    *,
+    layers: Collection[str] | None = None,
+    **options: Any,
 ) -> dict[str, np.ndarray]:
     """Score every prunable weight of a model.
 
@@ -61,6 +66,8 @@ def scores(
         Name of a criterion; `methods` lists them.
     inputs
         Calibration inputs (N, ...), tensor or array, for the methods that need some.
+    layers
+        Names of the layers to score; None is all of them.
     options
         What the method understands besides.
 
@@ -71,17 +78,24 @@ def scores(
     Raises
     ------
     ArgumentError
-        Unknown method; no layer to prune; a score that is not finite.
+        Unknown method or layer; no layer to prune; a score that is not finite.
     TypeError
         An option that the method does not have; the message lists those that it has.
     """
     function = _lookup(method)
     _check_options(method, function, options)
-    layers = prunable_layers(model)
-    if not layers:
+    every = prunable_layers(model)
+    if not every:
         raise ArgumentError("the model has no Conv2d or Linear layer, so nothing can be pruned")
+    unknown = [name for name in layers or () if name not in every]
+    if unknown:
+        raise ArgumentError(
+            f"no layer is called {', '.join(map(repr, unknown))}; "
+            f"layers: {', '.join(map(repr, every))}"
+        )
+    chosen = {name: layer for name, layer in every.items() if layers is None or name in layers}
     data = None if inputs is None else torch.as_tensor(inputs)
-    result = function(model, layers, data, **options)
+    result = function(model, chosen, data, **options)
     for name, values in result.items():
         if not np.isfinite(values).all():
             raise ArgumentError(

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -22,20 +22,26 @@ OPTIMIZERS = ("adamw", "sgd")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FineTune:
-    """Train a classifier on labelled inputs; ``FineTune(...)(model, round)`` does one round.
+    """Train a network on inputs and targets; ``FineTune(...)(model, round)`` does one round.
 
     The learning rate rises over the first tenth of a round's steps and falls to zero along a
     half cosine. All parameters are trained; a masked weight stays zero because the mask is part
     of the layer (`celosia.compress.masks`). The model is left in the mode, train or eval, that it
-    was in. Order of inputs and augmentation depend on `seed` and the round only.
+    was in. Order of inputs and augmentation depend on `seed` and the round only. Batches go to
+    the device of the model's first parameter.
 
-    inputs, labels   : float32 (N, ...) and int64 (N,).
+    inputs, labels   : float32 (N, ...), and int64 (N,) classes or whatever targets `loss` takes.
     epochs           : passes over the inputs, one number or one for each round (the last one
                        then also stands for further rounds).
     learning_rate    : the peak.   batch_size : inputs a step; the last, smaller batch counts too.
     weight_decay     : as torch's optimiser applies it.
     optimizer        : "adamw", or "sgd" with Nesterov momentum `momentum`.
     label_smoothing  : of the cross entropy, 0 to 1.
+    loss             : callable(outputs, targets) -> scalar; None is the cross entropy.
+    penalty          : callable(model) -> scalar that is added to the loss, or None.
+    rate_factors     : {start of a parameter's name: factor on its learning rate}; 1 for the rest.
+    after_step       : callable(model, learning rate), called after each step of the optimiser (for
+                       a proximal step), or None.
     teacher          : a network to distil from, or None. The loss is then ``(1 - teacher_weight)``
                        times the cross entropy plus ``teacher_weight * temperature**2`` times the
                        Kullback-Leibler divergence at that temperature (Hinton, Vinyals, Dean,
@@ -53,6 +59,10 @@ class FineTune:
     optimizer: str = "adamw"
     momentum: float = 0.9
     label_smoothing: float = 0.0
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+    penalty: Callable[[nn.Module], torch.Tensor] | None = None
+    rate_factors: Mapping[str, float] = field(default_factory=dict)
+    after_step: Callable[[nn.Module, float], None] | None = None
     teacher: nn.Module | None = None
     teacher_weight: float = 0.7
     temperature: float = 3.0
@@ -88,6 +98,8 @@ class FineTune:
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
+                if self.after_step is not None:
+                    self.after_step(model, schedule.get_last_lr()[-1])
                 schedule.step()
                 total += float(loss.detach()) * len(chosen)
             if self.on_epoch is not None:
@@ -101,30 +113,42 @@ class FineTune:
 
     def _make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         rate, decay = self.learning_rate, self.weight_decay
+        groups: dict[float, list[nn.Parameter]] = {}
+        for name, parameter in model.named_parameters():
+            factor = next((factor for start, factor in self.rate_factors.items()
+                           if name.startswith(start)), 1.0)
+            groups.setdefault(factor, []).append(parameter)
+        # The plain rate comes last: `after_step` is told that one.
+        parts = [{"params": groups[factor], "lr": rate * factor}
+                 for factor in sorted(groups, key=lambda factor: factor == 1.0)]
         if self.optimizer == "adamw":
-            return torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay)
+            return torch.optim.AdamW(parts, lr=rate, weight_decay=decay, fused=True)
         return torch.optim.SGD(
-            model.parameters(), lr=rate, weight_decay=decay, momentum=self.momentum, nesterov=True
+            parts, lr=rate, weight_decay=decay, momentum=self.momentum, nesterov=True, fused=True
         )
 
     def _loss(
         self, model: nn.Module, chosen: torch.Tensor, generator: torch.Generator
     ) -> torch.Tensor:
         """Return the loss of the inputs with indices `chosen`, a scalar."""
-        batch = self.inputs[chosen]
+        device = next(model.parameters()).device
+        batch, targets = self.inputs[chosen].to(device), self.labels[chosen].to(device)
         if self.augment is not None:
             batch = self.augment(batch, generator)
-        logits = model(batch)
-        loss = functional.cross_entropy(
-            logits, self.labels[chosen], label_smoothing=self.label_smoothing
-        )
+        outputs = model(batch)
+        if self.loss is not None:
+            loss = self.loss(outputs, targets)
+        else:
+            loss = functional.cross_entropy(outputs, targets, label_smoothing=self.label_smoothing)
+        if self.penalty is not None:
+            loss = loss + self.penalty(model)
         if self.teacher is None:
             return loss
         with torch.no_grad():
             wanted = self.teacher(batch)
         heat = self.temperature
         distance = functional.kl_div(
-            functional.log_softmax(logits / heat, dim=1),
+            functional.log_softmax(outputs / heat, dim=1),
             functional.log_softmax(wanted / heat, dim=1),
             reduction="batchmean",
             log_target=True,
@@ -150,12 +174,12 @@ def flip_and_shift(batch: torch.Tensor, generator: torch.Generator, reach: int =
     """
     count, _, height, width = batch.shape
     padded = functional.pad(batch, (reach, reach, reach, reach))
-    top, left = torch.randint(0, 2 * reach + 1, (2, count, 1), generator=generator)
-    mirrored = torch.rand(count, 1, generator=generator) < 0.5
-    columns = torch.arange(width)
+    top, left = torch.randint(0, 2 * reach + 1, (2, count, 1), generator=generator).to(batch.device)
+    mirrored = (torch.rand(count, 1, generator=generator) < 0.5).to(batch.device)
+    columns = torch.arange(width, device=batch.device)
     columns = left + torch.where(mirrored, width - 1 - columns, columns)
-    rows = top + torch.arange(height)
-    image = torch.arange(count)[:, None, None]
+    rows = top + torch.arange(height, device=batch.device)
+    image = torch.arange(count, device=batch.device)[:, None, None]
     return padded.movedim(1, -1)[image, rows[:, :, None], columns[:, None, :]].movedim(-1, 1)
 
 

@@ -1,0 +1,245 @@
+"""What a network costs: parameters, multiply-accumulates, and bytes in the machine's weight format.
+
+The format's widths come from `celosia_hw.isa` and `celosia.lower.stream`, where the compiler takes
+them; nothing is lowered, so a network that fits no board has a cost too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array
+from torch import nn
+
+from celosia.compress.masks import prunable_layers
+from celosia.errors import ArgumentError
+from celosia.lower.stream import index_steps
+from celosia_hw.isa import (
+    BATCH_STEP_BITS,
+    BATCH_WAIT_BITS,
+    BLOCK,
+    DELTA_BITS,
+    ROW_BIAS,
+    ROW_SB,
+    ROW_SW,
+)
+
+__all__ = ["Cost", "LayerCost", "measure"]
+
+FLOAT_BYTES = 4
+_TABLES_BYTES = -(-sum(width for _, width in (ROW_BIAS, ROW_SW, ROW_SB)) // 8) + (
+    BATCH_STEP_BITS + BATCH_WAIT_BITS
+) // 8
+"""Row-table word (bias mantissa and two exponents) and batch word (length) of one row."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerCost:
+    """The cost of one convolution or linear layer, for one input.
+
+    weights      : of the layer, biases not counted.   nonzeros : those that are not 0.
+    positions    : outputs that each weight contributes to (H x W of the output map; 1 for a
+                   vector), summed over the calls where a layer is called more than once.
+    macs         : weights x positions.   useful_macs : nonzeros x positions.
+    weight_bytes : in the machine's format, see `measure`.
+    dense_bytes  : of all weights and biases as float32.
+    """
+
+    weights: int
+    nonzeros: int
+    positions: int
+    weight_bytes: int
+    dense_bytes: int
+
+    @property
+    def macs(self) -> int:
+        return self.weights * self.positions
+
+    @property
+    def useful_macs(self) -> int:
+        return self.nonzeros * self.positions
+
+    @property
+    def density(self) -> float:
+        """Non-zeros / weights."""
+        return self.nonzeros / self.weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """The cost of a network for one input.
+
+    parameters : trained numbers of all modules, each counted once, zeros too.
+    layers     : {name: cost} of the convolutions and linear layers, in the model's order.
+
+    The other figures are sums over `layers`, under the names that `LayerCost` explains.
+    """
+
+    parameters: int
+    layers: Mapping[str, LayerCost]
+
+    @property
+    def weights(self) -> int:
+        return sum(layer.weights for layer in self.layers.values())
+
+    @property
+    def nonzeros(self) -> int:
+        return sum(layer.nonzeros for layer in self.layers.values())
+
+    @property
+    def nonzero_parameters(self) -> int:
+        """Parameters without the weights that are 0."""
+        return self.parameters - self.weights + self.nonzeros
+
+    @property
+    def macs(self) -> int:
+        return sum(layer.macs for layer in self.layers.values())
+
+    @property
+    def useful_macs(self) -> int:
+        return sum(layer.useful_macs for layer in self.layers.values())
+
+    @property
+    def weight_bytes(self) -> int:
+        return sum(layer.weight_bytes for layer in self.layers.values())
+
+    @property
+    def dense_bytes(self) -> int:
+        return sum(layer.dense_bytes for layer in self.layers.values())
+
+    @property
+    def density(self) -> float:
+        """Non-zeros / weights of all layers together."""
+        return self.nonzeros / self.weights
+
+    @property
+    def compression(self) -> float:
+        """`dense_bytes` / `weight_bytes`. For a network with fewer channels or factorised layers,
+        divide the original's `dense_bytes` by this one's `weight_bytes` instead."""
+        return self.dense_bytes / self.weight_bytes
+
+
+def measure(model: nn.Module, example_input: Any, *, weight_bits: int = 8) -> Cost:
+    """Count what a network costs.
+
+    Parameters
+    ----------
+    model
+        Any module; its `Conv2d` and `Linear` layers are counted. Masks count as zeros. It runs
+        once, in eval mode and without gradients, and is left in the mode that it was in.
+    example_input
+        One input (1, ...), tensor or array; tells the output positions.
+    weight_bits
+        Mantissa width of a weight, sign included.
+
+    Returns
+    -------
+    Cost
+
+    Notes
+    -----
+    ``weight_bytes`` is the compressed sparse row form that the machine reads, with one row group,
+    which needs no padding of rows:
+
+    - for each non-zero a word of `weight_bits` + 8 bits, mantissa and step of the column index;
+      a step above 255 takes further words; a layer's words are rounded up to whole bytes;
+    - for each row a table word of 4 bytes (16-bit bias, exponents of weights and bias) and a row
+      length of 2 bytes.
+
+    A weight that is not zero but rounds to a zero mantissa is counted; the compiler drops it. A
+    compiled program's ``layers[].weight_bytes`` has the padding of its row groups in it besides.
+
+    Raises
+    ------
+    ArgumentError
+        No layer to count, or a convolution that is not two-dimensional, whose cost is not known.
+    """
+    layers = prunable_layers(model)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.conv._ConvNd) and name not in layers:
+            raise ArgumentError(
+                f"layer {name!r} is a {type(module).__name__}; only Conv2d and Linear layers are "
+                "counted, so replace it by one of these"
+            )
+    if not layers:
+        raise ArgumentError("the model has no Conv2d or Linear layer, so there is nothing to count")
+    positions = output_positions(model, example_input)
+    rows = {
+        name: _layer_cost(layer, positions[name], weight_bits) for name, layer in layers.items()
+    }
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return Cost(parameters=parameters, layers=rows)
+
+
+def output_positions(model: nn.Module, example_input: Any) -> dict[str, int]:
+    """Return how many outputs of one input each weight of a layer contributes to, by layer name.
+
+    model, example_input as in `measure`. A layer that is not called has 0.
+    """
+    layers = prunable_layers(model)
+    counts = dict.fromkeys(layers, 0)
+
+    def counter(name: str) -> Any:
+        def count(module: nn.Module, _: Any, output: torch.Tensor) -> None:
+            channels = output.shape[1 if isinstance(module, nn.Conv2d) else -1]
+            counts[name] += output.numel() // (channels * output.shape[0])
+
+        return count
+
+    parameter = next(model.parameters())
+    x = torch.as_tensor(example_input).to(parameter.device)
+    handles = [layer.register_forward_hook(counter(name)) for name, layer in layers.items()]
+    try:
+        with evaluating(model), torch.no_grad():
+            model(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return counts
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into eval mode for a while; afterwards each module is in its own mode again."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _layer_cost(layer: nn.Conv2d | nn.Linear, positions: int, weight_bits: int) -> LayerCost:
+    weight = layer.weight.detach().cpu().numpy()
+    rows = weight.shape[0]
+    biases = 0 if layer.bias is None else rows
+    bits = _words(weight, getattr(layer, "groups", 1)) * (weight_bits + DELTA_BITS)
+    return LayerCost(
+        weights=weight.size,
+        nonzeros=int(np.count_nonzero(weight)),
+        positions=positions,
+        weight_bytes=-(-bits // 8) + rows * _TABLES_BYTES,
+        dense_bytes=FLOAT_BYTES * (weight.size + biases),
+    )
+
+
+def _words(weight: np.ndarray, groups: int) -> int:
+    """Return the words of a layer's weight stream: one for each non-zero, more for long steps.
+
+    weight : (rows, channels of a group, ...). Stream index of a weight: tap first, then input
+    channel, each tap beginning with a whole block of channels.
+    """
+    rows, own = weight.shape[:2]
+    taps = weight[0, 0].size
+    row, channel, tap = np.nonzero(weight.reshape(rows, own, taps))
+    channel = channel + row // (rows // groups) * own
+    block = -(-own * groups // BLOCK) * BLOCK
+    starts = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=rows))])
+    matrix = csr_array((np.ones(len(row), np.int16), channel, starts), (rows, own * groups))
+    return len(index_steps(matrix, tap * block + channel)[0])
