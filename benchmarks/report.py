@@ -14,13 +14,17 @@ from typing import Any
 from harness.command import FOLDER
 from harness.result import Check, Result, Table
 
-ORDER = ("exactness", "netlist", "accuracy", "cycles", "lane_cycles", "fmax", "speed")
+ORDER = ("exactness", "netlist", "accuracy", "cycles", "lane_cycles", "fmax", "speed",
+         "compression-train", "compression-lenet5", "compression-cycle_aware", "compression-p1",
+         "compression-combined", "compression-filters", "compression-fusion", "compression-bfp",
+         "compression-restoration")
 PAGE = Path("docs") / "results.md"
 
 _HEAD = """# Results
 
 Written by `make bench-report` from what the benchmarks measured. Do not edit: run them again.
-What the words mean is in [numerics](numerics.md); a requirement that is missed says so.
+What the words mean is in [numerics](numerics.md); a requirement that is missed says so. How the
+methods of compression work is told [method by method](methods/index.md).
 """
 
 

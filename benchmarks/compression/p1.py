@@ -45,7 +45,8 @@ def measure(arguments: argparse.Namespace) -> Result:
         f"{CIFAR10}; networks of `make bench-compression-train`. {arguments.rounds} rounds a "
         f"layer, each followed by {arguments.epochs} epoch of {arguments.pictures or 50_000:,} "
         f"pictures at P1's learning rate of {RATE:g} (AdamW), one seed; scores from "
-        f"{SAMPLES:,} training pictures. P1's networks are wider and were trained for longer, and its numbers are of "
+        f"{SAMPLES:,} training pictures. P1's networks are wider and were trained for longer, "
+        "and its numbers are of "
         "the original pictures; compare differences, not levels.",
         "![Second hidden layer pruned alone](plots/p1-alone-alexnet.svg) "
         "![The same for VGG-16](plots/p1-alone-vgg16.svg)")

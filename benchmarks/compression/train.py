@@ -22,7 +22,7 @@ from celosia.compress import FineTune, flip_and_shift
 RECIPES = {
     "alexnet": {"epochs": 20, "optimizer": "adamw", "learning_rate": 5e-4},
     "vgg16": {"epochs": 18, "optimizer": "sgd", "learning_rate": 0.05},
-    "resnet8": {"epochs": 12, "optimizer": "sgd", "learning_rate": 0.1},
+    "resnet8": {"epochs": 8, "optimizer": "sgd", "learning_rate": 0.1},
 }
 WEIGHT_DECAY, BATCH, SEED, REACH = 5e-4, 128, 0, 4
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from itertools import pairwise
 
 import numpy as np
@@ -340,6 +341,122 @@ def test_default_rounds_depend_on_finetuning():
     assert len(compress.prune(small_net(), "magnitude", rates=0.5).rounds) == 1
     tuned = compress.prune(small_net(), "magnitude", rates=0.5, finetune=lambda *_: None)
     assert len(tuned.rounds) == 5
+
+
+# Orders, layers, selections
+
+
+def deep_net() -> nn.Sequential:
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Flatten(), nn.Linear(36, 20), nn.ReLU(), nn.Linear(20, 10), nn.ReLU(),
+                         nn.Linear(10, 5))
+
+
+@pytest.mark.parametrize(("order", "first"), [("forward", "1"), ("backward", "5")])
+def test_layers_in_turn_get_all_their_rounds(order, first):
+    kept = []
+
+    def finetune(model: nn.Module, round: int) -> None:
+        kept.append({name: int(current_mask(model.get_submodule(name)).sum())
+                     for name in ("1", "3", "5")})
+
+    report = compress.prune(deep_net(), "magnitude", rates={"5": 0.4, "1": 0.5}, order=order,
+                            finetune=finetune, rounds=3)
+    left = {"1": [600, 480, 360], "5": [43, 37, 30]}
+    last = {"1": "5", "5": "1"}[first]
+    whole = {"1": 720, "3": 200, "5": 50}
+    assert kept == [{**whole, first: n} for n in left[first]] + [
+        {**whole, first: left[first][-1], last: n} for n in left[last]]
+    assert [record.rounds for record in report.rounds] == [6] * 6
+    assert (report.choices["order"], report.choices["schedule"]) == (order, "linear")
+    assert report.choices["rounds"] == 3
+
+
+def test_layer_by_layer_scores_the_model_as_retrained():
+    """The second layer's scores must come from the network after the first layer's rounds."""
+    model = deep_net()
+
+    def finetune(model: nn.Module, round: int) -> None:
+        if round == 0:
+            with torch.no_grad():
+                model[5].weight[:, :5] = 9
+
+    compress.prune(model, "magnitude", rates={"1": 0.5, "5": 0.5}, order="forward", rounds=1,
+                   finetune=finetune)
+    assert current_mask(model[5])[:, :5].all()
+    assert not current_mask(model[5])[:, 5:].any()
+
+
+def test_order_and_scope_that_mean_nothing_are_refused():
+    for changes, message in [
+        ({"order": "sideways"}, "unknown order 'sideways'; known: together, forward, backward"),
+        ({"scope": "global", "order": "forward"}, "goes with order='together'"),
+        ({"rates": 0.0, "order": "forward"}, "no layer has a rate above 0"),
+        ({"rates": {"1": 0.5}, "layers": ["1"]}, "rates name the layers already"),
+        ({"layers": ["7"]}, "no layer is called '7'"),
+        ({"select": "best"}, "select must be one of"),
+        ({"select": "sun2016"}, "goes with method 'correlation' only, not with 'magnitude'"),
+        ({"evaluate": lambda model: 1.0}, "go with rates='search'"),
+        ({"rates": "search"}, "needs evaluate=.*and accuracy_budget="),
+        ({"rounds": 0}, "rounds must be at least 1"),
+        ({"schedule": "steps"}, "unknown schedule 'steps'"),
+    ]:
+        model = deep_net()
+        with pytest.raises(ValueError, match=message):
+            compress.prune(model, "magnitude", **({"rates": 0.5} | changes))
+        assert all(current_mask(model[at]).all() for at in (1, 3, 5))
+
+
+def test_one_number_for_some_layers():
+    report = compress.prune(deep_net(), "magnitude", rates=0.5, layers=["3", "5"])
+    assert {name: layer.density for name, layer in report.layers.items()} == {
+        "1": 1, "3": 0.5, "5": 0.5}
+    whole = compress.prune(deep_net(), "magnitude", rates=0.5, layers=["3", "5"], scope="global")
+    assert whole.layers["1"].kept == 720
+    assert whole.layers["3"].kept + whole.layers["5"].kept == 125
+
+
+def test_a_method_may_score_some_layers_only(monkeypatch):
+    from celosia.compress import criteria
+
+    monkeypatch.setattr(criteria, "_CRITERIA", dict(criteria._CRITERIA))
+
+    @compress.criterion("linear-only")
+    def linear_only(model, layers, inputs, power=2):
+        return {name: np.abs(layer.weight.detach().numpy().astype(float)) ** power
+                for name, layer in layers.items() if isinstance(layer, nn.Linear)}
+
+    report = compress.prune(small_net(), "linear-only", rates={"3": 0.5})
+    assert report.layers["3"].kept == 160
+    assert report.choices["options"] == {"power": 2}, "defaults are recorded too"
+    with pytest.raises(ValueError, match=r"'linear-only' does not score layer '0'; name the lay"):
+        compress.prune(small_net(), "linear-only", rates=0.5)
+
+
+def test_sampled_selection_needs_signs_and_a_seed():
+    inputs, _ = small_task()
+    settings = {"inputs": inputs.reshape(40, 36), "rates": {"3": 0.5, "5": 0.5}, "rounds": 2,
+                "select": "sun2016"}
+    masks = []
+    for seed, strong in ((0, 0.75), (0, 0.75), (1, 0.75), (0, 1.0)):
+        model = deep_net()
+        report = compress.prune(model, "correlation", seed=seed, strong=strong, **settings)
+        assert report.layers["3"].kept == 100
+        assert report.choices["strong"] == strong
+        assert report.choices["options"]["signed"] is True
+        masks.append(current_mask(model[3]))
+    assert torch.equal(masks[0], masks[1])
+    assert not torch.equal(masks[0], masks[2])
+    assert not torch.equal(masks[0], masks[3])
+
+
+def test_choices_can_be_written_as_json():
+    inputs, labels = small_task()
+    tune = compress.FineTune(inputs=inputs, labels=labels, teacher=small_net())
+    report = compress.prune(small_net(), "magnitude", inputs=inputs, rates=np.float64(0.5),
+                            finetune=tune, rounds=1)
+    assert json.loads(json.dumps(report.choices, allow_nan=False)) == report.choices
+    assert report.choices["finetune"]["epochs"] == 1
 
 
 # Fine-tuning

@@ -5,7 +5,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from celosia.cli import build, common, compare, compile, prune, run, targets
+from celosia.cli import build, common, compare, compile, factorise, prune, run, targets
 from celosia.errors import CelosiaError
 
 
@@ -25,7 +25,7 @@ app = typer.Typer(
     help="Compile trained networks for small FPGAs, bit for bit. Exit status: 0 done, 1 refused "
          "with a message, 2 wrong usage.")
 for command in (targets.targets, compile.compile, run.run, run.verify, compare.compare,
-                build.build, build.flash, prune.prune):
+                build.build, build.flash, prune.prune, factorise.factorise):
     app.command()(command)
 
 

@@ -19,7 +19,7 @@ from torch import nn
 from celosia.compress.masks import prunable_layers
 from celosia.errors import ArgumentError
 
-__all__ = ["criterion", "methods", "scores"]
+__all__ = ["check_options", "criterion", "lookup", "methods", "scores"]
 
 Layers = Mapping[str, nn.Conv2d | nn.Linear]
 Scores = dict[str, np.ndarray]
@@ -82,8 +82,8 @@ def scores(
     TypeError
         An option that the method does not have; the message lists those that it has.
     """
-    function = _lookup(method)
-    _check_options(method, function, options)
+    function = lookup(method)
+    check_options(method, function, options)
     every = prunable_layers(model)
     if not every:
         raise ArgumentError("the model has no Conv2d or Linear layer, so nothing can be pruned")
@@ -114,14 +114,14 @@ def magnitude(model: nn.Module, layers: Layers, inputs: torch.Tensor | None) -> 
     }
 
 
-def _lookup(method: str) -> Criterion:
+def lookup(method: str) -> Criterion:
     """Return a criterion by name, or raise ArgumentError listing the known ones."""
     if method not in _CRITERIA:
         raise ArgumentError(f"unknown method {method!r}; known methods: {', '.join(methods())}")
     return _CRITERIA[method]
 
 
-def _check_options(method: str, function: Criterion, options: Mapping[str, Any]) -> None:
+def check_options(method: str, function: Criterion, options: Mapping[str, Any]) -> None:
     """Raise TypeError for an option that is not a parameter of the criterion."""
     known = list(inspect.signature(function).parameters)[3:]
     unknown = sorted(set(options) - set(known))

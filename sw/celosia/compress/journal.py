@@ -169,7 +169,8 @@ def describe(value: Any) -> Any:
     """Return what a setting is, as JSON has it, such that another setting reads differently.
 
     Numbers, strings, lists and mappings stay; arrays, tensors and models become their SHA-256,
-    dataclasses (`FineTune` among them) a mapping of their fields, functions their names.
+    dataclasses (`FineTune` among them) a mapping of their fields, functions their names. Fields
+    called ``on_...`` are left out: they watch a run and decide nothing.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -188,7 +189,7 @@ def describe(value: Any) -> Any:
         return [describe(part) for part in parts]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: describe(getattr(value, field.name))
-                  for field in dataclasses.fields(value)}
+                  for field in dataclasses.fields(value) if not field.name.startswith("on_")}
         return {"kind": type(value).__qualname__} | fields
     return getattr(value, "__qualname__", type(value).__qualname__)
 
@@ -200,7 +201,7 @@ def _update(digest: Any, value: Any) -> None:
         return
     tensor = torch.as_tensor(value).detach().cpu().contiguous()
     digest.update(f"{tensor.dtype} {tuple(tensor.shape)}\0".encode())
-    digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -2,23 +2,28 @@
 
 Three separate things meet here: what makes a weight important (`criteria`), how much goes in each
 round (`schedule`) and how the network recovers in between (any callable, such as
-`finetune.FineTune`).
+`finetune.FineTune`). The rounds themselves are `rounds.run_rounds`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
-from celosia.compress.criteria import scores
-from celosia.compress.masks import apply_mask, current_mask, prunable_layers
-from celosia.compress.schedule import count_removed, plan, resolve_rates
-from celosia.compress.selection import keep_global, keep_largest
+from celosia.compress.criteria import check_options, lookup, scores
+from celosia.compress.journal import Journal, describe, fingerprint
+from celosia.compress.masks import current_mask, prunable_layers
+from celosia.compress.rounds import LayerDensity, Measure, RoundRecord, run_rounds
+from celosia.compress.schedule import ORDERS, count_kept, plan_rounds, resolve_rates
+from celosia.compress.search import GRID, RateSearch, search_rates
+from celosia.compress.selection import Select, find_selection, keep_global
 from celosia.errors import ArgumentError
 
 __all__ = ["LayerDensity", "PruneReport", "RoundRecord", "prune"]
@@ -31,42 +36,15 @@ DEFAULT_ROUNDS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerDensity:
-    """A layer's weights, biases not counted, and how many of them are kept."""
-
-    weights: int
-    kept: int
-
-    @property
-    def density(self) -> float:
-        """Kept weights / all weights."""
-        return self.kept / self.weights
-
-
-@dataclass(frozen=True, kw_only=True)
-class RoundRecord:
-    """What one round did: its index from 0, of how many, and the layers after it."""
-
-    round: int
-    rounds: int
-    layers: Mapping[str, LayerDensity]
-
-    @property
-    def density(self) -> float:
-        """Kept weights / all weights of the pruned layers together, after this round."""
-        return sum(layer.kept for layer in self.layers.values()) / sum(
-            layer.weights for layer in self.layers.values()
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
 class PruneReport:
     """The outcome of `prune`.
 
     layers  : each prunable layer's weights and kept weights, in the model's order.
-    rounds  : one record a round.
-    choices : every setting that decided the outcome, as it was resolved: method and its options,
-              rates, scope, schedule, rounds, seed, and the rule for equal scores.
+    rounds  : one record a round, those of a run that was resumed included.
+    choices : every setting that decided the outcome, as it was resolved and as JSON has it:
+              method and its options, rates and how they were found, layers, scope, schedule,
+              order, selection, rounds, seed, fine-tuning, the rule for equal scores, and the
+              SHA-256 of the starting weights and calibration inputs.
     """
 
     layers: Mapping[str, LayerDensity]
@@ -84,12 +62,21 @@ def prune(
     method: str,
     *,
     inputs: Any | None = None,
-    rates: float | Mapping[str, float],
+    rates: float | Mapping[str, float] | str,
     finetune: Callable[[nn.Module, int], None] | None = None,
     rounds: int | None = None,
-    schedule: str = "cubic",
+    schedule: str | None = None,
     seed: int = 0,
     scope: str = "layer",
+    order: str = "together",
+    select: str = "topk_abs",
+    strong: float = 0.75,
+    layers: Collection[str] | None = None,
+    evaluate: Callable[[nn.Module], float] | None = None,
+    accuracy_budget: float | None = None,
+    grid: Collection[float] = GRID,
+    checkpoint: str | Path | None = None,
+    measure: Measure | None = None,
     progress: Callable[[RoundRecord], None] | None = None,
     **options: Any,
 ) -> PruneReport:
@@ -111,20 +98,38 @@ def prune(
     rates
         The fraction of weights to remove, at least 0 and below 1: one number for all layers, or
         {layer name: number}; layers not named are left alone. Of n weights, round(rate * n) go.
+        "search": see `celosia.compress.search_rates`; needs `evaluate` and `accuracy_budget`.
     finetune
         Called as ``finetune(model, round)`` after each round, round = 0, 1, ...; or None.
     rounds
-        Number of rounds; None is 5 with `finetune` and 1 without.
+        Number of rounds, for the orders "forward" and "backward" of each layer; None is 5 with
+        `finetune` and 1 without.
     schedule
-        How the removed share grows over the rounds: "cubic" or "linear".
+        How the removed share grows over the rounds: "cubic" or "linear". None is "cubic" for the
+        order "together" and else "linear".
     seed
         In round r torch's global generator is set to ``seed + r`` for the criterion and
         `finetune`, and put back afterwards.
     scope
         "layer": each layer reaches its own rate. "global": one rate; weights of all layers
         compete with their plain scores.
-    progress
-        Called with a `RoundRecord` after each round, or None.
+    order
+        "together": all layers lose weights in each round. "forward": layer by layer from the
+        first to the last, all rounds of one before the next (P1). "backward": from the last
+        layer to the first (Sun et al., arXiv 1512.01891).
+    select, strong
+        How a layer's weights are picked by their scores: "topk_abs", or "sun2016" with its
+        lambda, for method "correlation" (`celosia.compress.selection.find_selection`).
+    layers
+        Names of the layers that one number or the search concerns; None is all prunable ones.
+    evaluate, accuracy_budget, grid
+        Of the search only: ``evaluate(model)`` -> accuracy, the fall allowed in each layer's
+        curve in the same unit, and the rates to try.
+    checkpoint
+        A folder that keeps the finished rounds. If it holds rounds of this very run, the run goes
+        on after them and ends with the same bits as if it had never stopped.
+    measure, progress
+        As in `celosia.compress.rounds.run_rounds`.
     options
         Passed to the criterion.
 
@@ -135,85 +140,152 @@ def prune(
     Raises
     ------
     ArgumentError
-        Unknown method, schedule, scope or layer; rates that are not as above; a layer that would
-        be left without a weight. The model is unchanged if it is raised before the first round.
+        Unknown method, schedule, order, selection, scope or layer; rates that are not as above; a
+        layer that would be left without a weight or that the method does not score; a checkpoint
+        of another run. The model is unchanged if it is raised before the first round.
     TypeError
         An option that the method does not have.
     """
-    layers = prunable_layers(model)
-    sizes = {name: layer.weight.numel() for name, layer in layers.items()}
+    if rounds is None:
+        rounds = DEFAULT_ROUNDS if finetune is not None else 1
+    schedule = ORDERS.get(order, "cubic") if schedule is None else schedule
+    _check(scope, rates, order, select, layers)
+    pick = find_selection(select, method, strong)
+    options = options | ({"signed": True} if select == "sun2016" else {})
+    plan_rounds({}, rounds, schedule, order)
+    choices = {
+        "method": method, "options": _resolve_options(method, options),
+        "rates": "search" if rates == "search" else _resolve(model, rates, layers),
+        "layers": describe(layers), "scope": scope, "schedule": schedule, "order": order,
+        "select": select, "strong": strong if select == "sun2016" else None,
+        "rounds": rounds, "seed": seed, "ties": "lower index stays",
+        "finetuned": finetune is not None, "finetune": describe(finetune),
+        "search": _check_search(rates, evaluate, accuracy_budget, grid),
+        "start": fingerprint(model, inputs),
+    }  # fmt: skip
+    journal = Journal(checkpoint, choices)
+    if rates == "search":
+        found = _found(journal, partial(
+            search_rates, model, method, inputs=inputs, evaluate=evaluate, budget=accuracy_budget,
+            grid=grid, layers=layers, select=select, strong=strong, seed=seed, **options))
+        choices |= {"rates": _resolve(model, found["rates"], None),
+                    "search": choices["search"] | found}  # fmt: skip
+    steps = plan_rounds(choices["rates"], rounds, schedule, order)
+    if not any(choices["rates"].values()) and (not steps or rates == "search"):
+        raise ArgumentError("no layer has a rate above 0, so there is nothing to prune; give "
+                            "higher rates, or the search a larger budget or lower rates to try")
+    chooser = _Chooser(method=method, inputs=inputs, options=options, steps=steps, scope=scope,
+                       pick=pick, seed=seed)
+    records = run_rounds(model, len(steps), chooser, finetune=finetune, seed=seed,
+                         journal=journal, measure=measure, progress=progress)
+    return PruneReport(layers=records[-1].layers, rounds=records, choices=choices)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Chooser:
+    """Gives the masks of a round: `steps` has the densities to reach, for each round."""
+
+    method: str
+    inputs: Any | None
+    options: Mapping[str, Any]
+    steps: list[dict[str, float]]
+    scope: str
+    pick: Select
+    seed: int
+
+    def __call__(self, model: nn.Module, index: int) -> Masks:
+        """Return {layer name: mask} of round `index`, without changing the model."""
+        wanted = self.steps[index]
+        ranking = scores(model, self.method, self.inputs, layers=wanted, **self.options)
+        missing = [name for name in wanted if name not in ranking]
+        if missing:
+            raise ArgumentError(
+                f"method {self.method!r} does not score layer {', '.join(map(repr, missing))}; "
+                "name the layers to prune, with rates={layer: rate} or layers="
+            )
+        layers = prunable_layers(model)
+        alive = {name: current_mask(layers[name]).cpu().numpy() for name in wanted}
+        if self.scope == "global":
+            return self._choose_global(ranking, alive, min(wanted.values(), default=1.0))
+        return {
+            name: self.pick(
+                ranking[name], mask, count_kept(wanted[name], mask.size),
+                np.random.default_rng((self.seed, index, position)),
+            )
+            for position, (name, mask) in enumerate(alive.items())
+        }  # fmt: skip
+
+    @staticmethod
+    def _choose_global(ranking: Masks, alive: Masks, density: float) -> Masks:
+        if not alive:
+            return {}
+        chosen = keep_global(
+            ranking, alive, count_kept(density, sum(mask.size for mask in alive.values()))
+        )
+        for name, mask in chosen.items():
+            if not mask.any():
+                raise ArgumentError(
+                    f"this rate with scope='global' leaves layer {name!r} without a weight; give "
+                    "a lower rate, or scope='layer'"
+                )
+        return chosen
+
+
+def _resolve(model: nn.Module, rates: Any, layers: Collection[str] | None) -> dict[str, float]:
+    """Return a rate for each prunable layer."""
+    sizes = {name: layer.weight.numel() for name, layer in prunable_layers(model).items()}
+    if layers is not None and not isinstance(rates, Mapping):
+        rates = dict.fromkeys(layers, rates)
+    return resolve_rates(rates, sizes)
+
+
+def _resolve_options(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of all options of a method, given or not, as JSON has them."""
+    function = lookup(method)
+    check_options(method, function, options)
+    defaults = {name: parameter.default
+                for name, parameter in list(inspect.signature(function).parameters.items())[3:]}
+    return describe(defaults | dict(options))
+
+
+def _found(journal: Journal, search: Callable[[], RateSearch]) -> Mapping[str, Any]:
+    """Return the search's outcome, from the journal if it has been done before."""
+    if "search" not in journal.notes:
+        journal.note("search", search().as_json())
+    return journal.notes["search"]
+
+
+def _check(
+    scope: str, rates: object, order: str, select: str, layers: Collection[str] | None
+) -> None:
+    """Raise ArgumentError for a combination that means nothing."""
     if scope not in SCOPES:
         raise ArgumentError(f"scope must be one of {SCOPES}, not {scope!r}")
-    if scope == "global" and isinstance(rates, Mapping):
+    if scope == "global" and (isinstance(rates, Mapping) or rates == "search"):
         raise ArgumentError(
             "scope='global' ranks all layers together and takes one rate; give one number, or "
             "scope='layer' for a rate each"
         )
-    final = resolve_rates(rates, sizes)
-    if rounds is None:
-        rounds = DEFAULT_ROUNDS if finetune is not None else 1
-    records = []
-    for index, densities in enumerate(plan(final, rounds, schedule)):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed + index)
-            ranking = scores(model, method, inputs, **options)
-            _mask(layers, _select(layers, ranking, densities, scope))
-            if finetune is not None:
-                finetune(model, index)
-        records.append(RoundRecord(round=index, rounds=rounds, layers=_densities(layers)))
-        if progress is not None:
-            progress(records[-1])
-    choices = {
-        "method": method,
-        "options": dict(options),
-        "rates": final,
-        "scope": scope,
-        "schedule": schedule,
-        "rounds": rounds,
-        "seed": seed,
-        "ties": "lower index stays",
-        "finetuned": finetune is not None,
-    }
-    return PruneReport(layers=records[-1].layers, rounds=tuple(records), choices=choices)
+    if scope == "global" and (order != "together" or select != "topk_abs"):
+        raise ArgumentError(
+            "scope='global' ranks all layers together, which goes with order='together' and "
+            "select='topk_abs' only; give scope='layer'"
+        )
+    if layers is not None and isinstance(rates, Mapping):
+        raise ArgumentError("rates name the layers already; give layers= with one number only")
 
 
-def _select(
-    layers: Mapping[str, nn.Module],
-    ranking: Mapping[str, np.ndarray],
-    densities: Mapping[str, float],
-    scope: str,
-) -> Masks:
-    """Return the masks that reach the densities, without changing the model."""
-    alive = {name: current_mask(layer).cpu().numpy() for name, layer in layers.items()}
-    if scope == "layer":
-        return {
-            name: keep_largest(ranking[name], mask, _count_kept(densities[name], mask.size))
-            for name, mask in alive.items()
-        }
-    total = sum(mask.size for mask in alive.values())
-    chosen = keep_global(ranking, alive, _count_kept(min(densities.values()), total))
-    for name, mask in chosen.items():
-        if not mask.any():
-            raise ArgumentError(
-                f"this rate with scope='global' leaves layer {name!r} without a weight; give a "
-                "lower rate, or scope='layer'"
-            )
-    return chosen
-
-
-def _count_kept(density: float, weights: int) -> int:
-    return weights - count_removed(1 - density, weights)
-
-
-def _mask(layers: Mapping[str, nn.Module], masks: Masks) -> None:
-    """Mask the layers that lose weights; a layer that keeps all of them stays plain."""
-    for name, layer in layers.items():
-        if not masks[name].all():
-            apply_mask(layer, torch.from_numpy(masks[name]).to(layer.weight.device))
-
-
-def _densities(layers: Mapping[str, nn.Module]) -> dict[str, LayerDensity]:
-    return {
-        name: LayerDensity(weights=layer.weight.numel(), kept=int(current_mask(layer).sum()))
-        for name, layer in layers.items()
-    }
+def _check_search(
+    rates: object, evaluate: object, budget: float | None, grid: Collection[float]
+) -> dict[str, Any] | None:
+    """Return the search's settings as JSON has them, None without a search."""
+    if rates == "search":
+        if evaluate is None or budget is None:
+            raise ArgumentError("rates='search' needs evaluate=, a callable(model) -> accuracy, "
+                                "and accuracy_budget=, the fall allowed in each layer's curve")
+        return {"budget": float(budget), "grid": sorted(map(float, grid)),
+                "evaluate": describe(evaluate)}
+    if budget is not None or evaluate is not None:
+        raise ArgumentError("evaluate and accuracy_budget go with rates='search'; with given "
+                            "rates, measure= is called after each round")
+    return None

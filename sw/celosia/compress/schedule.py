@@ -12,7 +12,15 @@ from numbers import Real
 
 from celosia.errors import ArgumentError
 
-__all__ = ["SCHEDULES", "plan", "resolve_rates"]
+__all__ = [
+    "ORDERS",
+    "SCHEDULES",
+    "count_kept",
+    "count_removed",
+    "plan",
+    "plan_rounds",
+    "resolve_rates",
+]
 
 
 def _cubic(elapsed: float) -> float:
@@ -27,6 +35,9 @@ def _linear(elapsed: float) -> float:
 
 SCHEDULES: dict[str, Callable[[float], float]] = {"cubic": _cubic, "linear": _linear}
 """The named schedules."""
+
+ORDERS = {"together": "cubic", "forward": "linear", "backward": "linear"}
+"""The orders in which layers are pruned, and the schedule that each has by default."""
 
 _ACCEPTED = (
     "rates must be one number for all layers or {layer name: number}, each the fraction of "
@@ -106,6 +117,43 @@ def plan(
     return [{name: 1 - rate * share for name, rate in rates.items()} for share in shares]
 
 
+def plan_rounds(
+    rates: Mapping[str, float], rounds: int, schedule: str, order: str
+) -> list[dict[str, float]]:
+    """Return which layers are pruned in each round, and the densities to reach.
+
+    Parameters
+    ----------
+    rates
+        {layer name: final fraction removed}, in the model's order. Layers with rate 0 take no
+        part.
+    rounds
+        Number of rounds, at least 1; for the orders "forward" and "backward", of each layer.
+    schedule
+        A name of `SCHEDULES`.
+    order
+        "together": all layers in every round. "forward": the first layer gets all its rounds,
+        then the second (AE-LIP, P1). "backward": from the last layer to the first (Sun et al.,
+        arXiv 1512.01891).
+
+    Returns
+    -------
+    {layer name: density} for each round, only of the layers that are pruned in it.
+
+    Raises
+    ------
+    ArgumentError
+        Unknown order or schedule, or less than one round.
+    """
+    if order not in ORDERS:
+        raise ArgumentError(f"unknown order {order!r}; known: {', '.join(ORDERS)}")
+    active = {name: rate for name, rate in rates.items() if rate > 0}
+    if order == "together":
+        return plan(active, rounds, schedule)
+    names = list(active) if order == "forward" else list(active)[::-1]
+    return [step for name in names for step in plan({name: active[name]}, rounds, schedule)]
+
+
 def count_removed(rate: float, weights: int) -> int:
     """Return how many of a layer's weights a rate removes: the nearest integer, halves up.
 
@@ -113,3 +161,8 @@ def count_removed(rate: float, weights: int) -> int:
     the 14.499... that the nearest float gives.
     """
     return int(Fraction(rate).limit_denominator(10**9) * weights + Fraction(1, 2))
+
+
+def count_kept(density: float, weights: int) -> int:
+    """Return how many of a layer's weights stay at a density."""
+    return weights - count_removed(1 - density, weights)

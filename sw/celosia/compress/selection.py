@@ -2,11 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
-__all__ = ["keep_global", "keep_largest"]
+from celosia.errors import ArgumentError
+
+__all__ = ["SELECTIONS", "find_selection", "keep_global", "keep_largest"]
+
+Select = Callable[[np.ndarray, np.ndarray, int, np.random.Generator], np.ndarray]
+
+SELECTIONS = ("topk_abs", "sun2016")
+"""How the weights of a layer that stay are picked from their scores."""
+
+
+def find_selection(select: str, method: str, strong: float) -> Select:
+    """Return ``function(scores, alive, count, generator) -> mask`` that picks a layer's weights.
+
+    Parameters
+    ----------
+    select
+        "topk_abs": the highest scores, see `keep_largest`. "sun2016": sampled from the strong and
+        the weak half of the positive and of the negative correlations of each neuron (Sun, Wang,
+        Tang, arXiv 1512.01891), see `celosia.compress.sun2016`; it wants signed scores.
+    method
+        The criterion that gives the scores; "sun2016" goes with "correlation" only.
+    strong
+        Share of the kept weights that "sun2016" takes from the strong half, 0 to 1; their lambda.
+
+    Raises
+    ------
+    ArgumentError
+        Unknown selection, or one that does not go with the method.
+    """
+    if select not in SELECTIONS:
+        raise ArgumentError(f"select must be one of {SELECTIONS}, not {select!r}")
+    if select == "topk_abs":
+        return lambda scores, alive, count, generator: keep_largest(scores, alive, count)
+    if method != "correlation":
+        raise ArgumentError(
+            f"select='sun2016' splits signed correlations and goes with method 'correlation' "
+            f"only, not with {method!r}; take select='topk_abs'"
+        )
+    from celosia.compress.sun2016 import keep_sun2016
+
+    return lambda scores, alive, count, generator: keep_sun2016(
+        scores, alive, count, strong, generator
+    )
 
 
 def keep_largest(scores: np.ndarray, alive: np.ndarray, count: int) -> np.ndarray:

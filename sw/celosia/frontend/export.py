@@ -1,5 +1,6 @@
 """Any form of a PyTorch model to an exported program in core ATen operators."""
 
+import copy
 import logging
 import os
 import warnings
@@ -42,6 +43,8 @@ def export(model: Model, example: torch.Tensor) -> ExportedProgram:
         if isinstance(model, (str, os.PathLike)):
             model = load_exported(model)
         if isinstance(model, torch.nn.Module):
+            if any(part.device.type != "cpu" for part in model.parameters()):
+                model = copy.deepcopy(model).cpu()
             with _evaluation(model):
                 program = _export(model, example)
         elif isinstance(model, ExportedProgram):

@@ -1,5 +1,5 @@
 """Lowering: a quantised graph into the memory images of one array."""
 
-from celosia.lower.lowering import lower
+from celosia.lower.lowering import Lowered, check_depths, lower, plan
 
-__all__ = ["lower"]
+__all__ = ["Lowered", "check_depths", "lower", "plan"]

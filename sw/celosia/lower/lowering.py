@@ -1,5 +1,7 @@
 """From a quantised graph to a program."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from celosia.errors import CelosiaError, CompileError
@@ -19,13 +21,30 @@ DESCRIPTORS_MAX = 256
 """Descriptors that a start command can name."""
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Lowered:
+    """A program, and by node name how it runs: the fill as it stands in memory, and the work."""
+
+    program: Program
+    fills: dict[str, Fill]
+    works: dict[str, Work]
+
+
 def lower(graph: QGraph, array: ArrayConfig, *, target: str, exponents: str) -> Program:
     """Lower ``graph`` for ``array``; CompileError names the layer that does not fit.
 
     Every layer is filled into the array the fastest way; where the banks cannot hold the copies of
     its input that this needs, the way that gives the least time away. ``Program.graph`` is the
     graph with the copies that the array needs (:func:`expand_copies`), one descriptor a node.
+    CelosiaError where weights or tables need more memory than the array has.
     """
+    program = plan(graph, array, target=target, exponents=exponents).program
+    check_depths(program)
+    return program
+
+
+def plan(graph: QGraph, array: ArrayConfig, *, target: str, exponents: str) -> Lowered:
+    """Lower as :func:`lower`, as if the memories of weights and tables had no end."""
     _check_graph(graph, array)
     expanded = expand_copies(graph)
     if len(expanded.tensors) > EXPONENT_SLOTS:
@@ -63,7 +82,7 @@ def _check_graph(graph: QGraph, array: ArrayConfig) -> None:
 
 
 def _emit(graph: QGraph, fills: dict[str, Fill], layouts: Layouts, array: ArrayConfig, target: str,
-          exponents: str) -> Program:
+          exponents: str) -> Lowered:
     images = Images()
     slots = {name: k for k, name in enumerate(graph.tensors)}
     works: list[Work] = []
@@ -87,8 +106,8 @@ def _emit(graph: QGraph, fills: dict[str, Fill], layouts: Layouts, array: ArrayC
         target=target, array=array, exponents=exponents, graph=graph, images=images.arrays(),
         descriptors=len(works), slots=slots, places=tensor_places(graph, fills, layouts, array),
         layers=layers)
-    _check_depths(program)
-    return program
+    names = [node.name for node in graph.nodes]
+    return Lowered(program=program, fills=fills, works=dict(zip(names, works, strict=True)))
 
 
 def _program_words(descriptors: list[list[int]], lengths: list[int]) -> list[int]:
@@ -101,7 +120,8 @@ def _program_words(descriptors: list[list[int]], lengths: list[int]) -> list[int
     return words + lengths
 
 
-def _check_depths(program: Program) -> None:
+def check_depths(program: Program) -> None:
+    """CelosiaError where weights or tables need more memory than the array has."""
     array = program.array
     depths = {Space.PROGRAM: array.program_words - EXPONENT_SLOTS,
               Space.WEIGHTS: array.weight_rows * array.groups_max, Space.ROWS: array.table_rows,

@@ -14,11 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from celosia.errors import ArgumentError, CelosiaError
+from celosia.datasets.dataset import Dataset, DatasetError
+from celosia.datasets.loading import loader
+from celosia.errors import ArgumentError
 
 __all__ = [
     "CLASSES",
-    "DatasetError",
+    "FashionMnist",
     "load_fashion_mnist",
     "preprocess",
     "read_idx",
@@ -45,8 +47,9 @@ ENVIRONMENT = "CELOSIA_FASHION_MNIST"
 SYSTEM_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist puts the IDX files."""
 
-_SHIPPED = Path(__file__).resolve().parent / "data" / "fashion_mnist_test1000.npz"
+_SHIPPED = Path(__file__).resolve().parents[1] / "data" / "fashion_mnist_test1000.npz"
 _STEMS = {"train": "train", "test": "t10k"}
+_KINDS = ("images-idx3-ubyte", "labels-idx1-ubyte")
 _UNSIGNED_BYTE = 0x08
 _WAY_OUT = (
     "install Debian's package dataset-fashion-mnist, or fetch the four files of "
@@ -55,8 +58,25 @@ _WAY_OUT = (
 )
 
 
-class DatasetError(CelosiaError, ValueError):
-    """A data file is damaged or is not what its name says."""
+@loader
+class FashionMnist:
+    """The four IDX files of Fashion-MNIST, or of MNIST, which has the same names and shapes."""
+
+    files = "a folder with Fashion-MNIST's IDX files, train-images-idx3-ubyte.gz and so on"
+
+    @staticmethod
+    def recognises(path: Path) -> bool:
+        """Return whether there is one of the four files in a folder."""
+        return path.is_dir() and any(
+            (path / f"{stem}-{kind}{end}").is_file()
+            for stem in _STEMS.values() for kind in _KINDS for end in ("", ".gz")
+        )
+
+    @staticmethod
+    def load(path: Path) -> Dataset:
+        """Return both splits; raise FileNotFoundError or DatasetError."""
+        train, test = (load_fashion_mnist(split, root=path) for split in _STEMS)
+        return Dataset(path.name, *train, *test)
 
 
 def preprocess(images: np.ndarray) -> np.ndarray:
@@ -189,7 +209,7 @@ def shipped_test_images() -> tuple[np.ndarray, np.ndarray]:
 def _find(folder: Path, split: str) -> tuple[Path, Path] | None:
     """Return the image and label files of a split, or None if either is not there."""
     found = []
-    for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"):
+    for kind in _KINDS:
         plain = folder / f"{_STEMS[split]}-{kind}"
         candidates = [
             path for path in (plain.with_name(plain.name + ".gz"), plain) if path.is_file()

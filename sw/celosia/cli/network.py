@@ -1,0 +1,228 @@
+"""What the commands that change a network share: its data, its weights, measuring, and results."""
+
+import copy
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from celosia import api
+from celosia.cli import common
+from celosia.errors import CelosiaError
+from celosia.files import replacing
+
+CALIBRATION = 1000
+"""Training inputs that a method may look at to score weights."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Data:
+    """Network inputs float32 (N, ...) and labels int64 (N,), as tensors; training and test.
+
+    choices : name of the set and how its images became inputs, for the record of a run.
+    """
+
+    train_inputs: Any
+    train_labels: Any
+    test_inputs: Any
+    test_labels: Any
+    choices: dict[str, Any]
+
+    @property
+    def example(self) -> np.ndarray:
+        """One input, float32 (1, ...)."""
+        return np.asarray(self.test_inputs[:1].numpy())
+
+
+def load_data(source: str | None, mean: str | None, deviation: str | None) -> Data | None:
+    """Return a data set (`celosia.datasets.load_dataset`) as network inputs; None without one."""
+    import torch
+
+    from celosia import datasets
+
+    if source is None:
+        if mean is not None or deviation is not None:
+            raise CelosiaError("--mean and --deviation say how --data becomes inputs; give that "
+                               "too, or leave them out")
+        return None
+    with api.refusals(TypeError):
+        loaded = datasets.load_dataset(source)
+        rule = numbers("--mean", mean), numbers("--deviation", deviation)
+        inputs = [torch.from_numpy(datasets.as_inputs(images, *rule))
+                  for images in (loaded.train_images, loaded.test_images)]
+        choices = {"data": loaded.name, **datasets.input_rule(loaded.train_images, *rule),
+                   "train_images": len(inputs[0]), "test_images": len(inputs[1])}
+    return Data(train_inputs=inputs[0], train_labels=torch.from_numpy(loaded.train_labels),
+                test_inputs=inputs[1], test_labels=torch.from_numpy(loaded.test_labels),
+                choices=choices)
+
+
+def numbers(option: str, text: str | None) -> list[float] | None:
+    """Return the numbers of a list such as "0.5,0.25", or None for None."""
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise CelosiaError(f"{option} {text!r}: give numbers with commas between, such as "
+                           "0.485,0.456,0.406") from None
+
+
+def find_module(name: str, weights: Path | None) -> tuple[Any, np.ndarray | None]:
+    """Return a module that can be changed, with the weights of a file, and an example input."""
+    import torch
+
+    module, example = common.find_model(name)
+    if not isinstance(module, torch.nn.Module):
+        raise CelosiaError(f"{name}: an exported program has no layers left to prune; name the "
+                           f"function that makes the module, package.module:function")
+    if weights is not None:
+        load_weights(module, weights)
+    return module, example
+
+
+def example_for(name: str, example: np.ndarray | None, data: Data | None) -> np.ndarray:
+    """Return one float32 input (1, ...) that tells the network's shapes."""
+    if data is None and example is None:
+        raise CelosiaError(f"model {name!r} does not tell its input shape; give --data")
+    return common.example_input(name, example, None if data is None else data.example)
+
+
+def load_weights(module: Any, path: Path) -> None:
+    """Give a module the parameters and buffers of a .safetensors file, all of them."""
+    import safetensors
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(path)
+    except safetensors.SafetensorError as problem:
+        raise CelosiaError(f"{path}: not a readable .safetensors file ({problem})") from None
+    own = module.state_dict()
+    wrong = [name for name in sorted(own.keys() | tensors.keys())
+             if name not in own or name not in tensors or own[name].shape != tensors[name].shape]
+    if wrong:
+        raise CelosiaError(f"{path}: does not fit the model: {', '.join(wrong[:5])} missing, not "
+                           f"in the model, or of another shape; give the weights of this network")
+    module.load_state_dict(tensors)
+
+
+def accuracy(module: Any, inputs: Any, labels: Any) -> float:
+    """Return the share of inputs whose largest output is that of the label, in eval mode."""
+    import torch
+
+    from celosia.evaluate import accuracy as share
+
+    modes = {part: part.training for part in module.modules()}
+    device = next(module.parameters()).device
+    try:
+        module.eval()
+        with torch.no_grad():
+            outputs = [module(part.to(device)).cpu() for part in inputs.split(api.CHUNK)]
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+    with api.refusals():
+        return float(share(torch.cat(outputs), labels))
+
+
+def measurer(data: Data | None, example: np.ndarray, target: str) -> Callable[[Any], dict]:
+    """Return a function that measures a module: accuracy on the test images, predicted cycles.
+
+    Cycles are those of the compiler, also where the weights need more memory than the target has;
+    None where the compiler refuses the network.
+    """
+    from celosia.compress.prediction import Predictor
+
+    predict = Predictor(example, target=target)
+
+    def measure(module: Any) -> dict[str, float | int | None]:
+        try:
+            cycles = predict(copy.deepcopy(module).cpu()).cycles
+        except CelosiaError:
+            cycles = None
+        return {"predicted_cycles": cycles, "accuracy": None if data is None else
+                accuracy(module, data.test_inputs, data.test_labels)}
+
+    return measure
+
+
+def cost(module: Any, example: np.ndarray, target: str) -> dict[str, Any]:
+    """Return useful multiply-accumulates and predicted cycles, or why there is no program."""
+    try:
+        program = api.compile(module, example, target=target)
+    except CelosiaError as problem:
+        return {"macs": None, "predicted_cycles": None, "target": target, "refused": str(problem)}
+    return {"macs": sum(layer.macs for layer in program.layers), "target": target,
+            "predicted_cycles": program.predicted_cycles, "refused": None}
+
+
+def parameters(module: Any) -> int:
+    """Return the number of parameters that are not zero."""
+    return int(sum(np.count_nonzero(part.detach().cpu().numpy()) for part in module.parameters()))
+
+
+def save(module: Any, example: np.ndarray, output: Path) -> None:
+    """Write a module as a .pt2 file, whole or not at all."""
+    import torch
+
+    exported = torch.export.export(module.eval(), (torch.from_numpy(example),))
+    with replacing(output) as file:
+        torch.export.save(exported, file)
+
+
+def write_report(result: dict[str, Any], path: Path) -> None:
+    """Write a result as a JSON file, whole or not at all."""
+    with replacing(path) as file:
+        file.write(json.dumps(result, indent=1, allow_nan=False).encode() + b"\n")
+
+
+@contextmanager
+def rounds_shown(what: str) -> Iterator[Callable[[Any], None] | None]:
+    """Yield a function of a `RoundRecord` that shows it in a bar; None off a terminal.
+
+    That a run goes on after rounds that it found is said on stderr in any case.
+    """
+    with _messages():
+        if not sys.stderr.isatty():
+            yield None
+            return
+        columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(),
+                   TextColumn("{task.fields[state]}"), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(what, total=None, state="")
+            yield lambda record: bar.update(task, completed=record.round + 1, total=record.rounds,
+                                            state=describe_round(record))
+
+
+def describe_round(record: Any) -> str:
+    """Return density, accuracy and predicted cycles after a round, as far as they are known."""
+    parts = [f"density {record.density:.1%}"]
+    if record.accuracy is not None:
+        parts.append(f"accuracy {record.accuracy:.2%}")
+    if record.predicted_cycles is not None:
+        parts.append(f"{record.predicted_cycles:,} cycles")
+    return ", ".join(parts)
+
+
+@contextmanager
+def _messages() -> Iterator[None]:
+    """Print what the library logs about a run on stderr."""
+    logger = logging.getLogger("celosia.compress")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("celosia: %(message)s"))
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)

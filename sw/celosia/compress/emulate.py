@@ -1,0 +1,239 @@
+"""A network with the operands of its layers in block floating point, for experiments in PyTorch.
+
+This is the experiment of P3 (section 6.3) and of Song, Liu, Wang (AAAI 2018, arXiv 1709.07776):
+weights and inputs of every convolution and linear layer are block-formatted, products and sums are
+exact, everything between layers (bias, shortcut, pooling) stays float. It tells what a width or a
+partition costs, fast, and for formats that the accelerator does not have. What the accelerator
+computes, with its rounding of biases and shortcuts too, is `celosia.run`.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Collection
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from celosia.compress.bfp import bfp
+from celosia.compress.fold import fold_batchnorm
+from celosia.compress.masks import prunable_layers
+from celosia.compress.partition import Partition, partition_of
+from celosia.errors import ArgumentError
+from celosia_hw.isa import EXPONENT_MAX, EXPONENT_MIN
+from celosia_sim.golden.block import ROUNDINGS, limit, lsb
+
+__all__ = ["BlockLayer", "block_format", "block_steps", "emulate"]
+
+_ROUND = {"nearest-even": torch.round, "zero": torch.trunc, "up": torch.ceil, "down": torch.floor}
+_REACH = 64
+_POWERS = torch.tensor([2.0**power for power in range(-_REACH, _REACH + 1)])
+_EXACT = 1 << 24
+"""Integers up to this one are exact in float32."""
+
+_PATCHES = 1 << 19
+"""Elements of patches that are made at a time."""
+
+
+def emulate(
+    model: nn.Module,
+    *,
+    weight_bits: int,
+    activation_bits: int,
+    partition: str = "rows",
+    rounding: str = "nearest-even",
+    layers: Collection[str] | None = None,
+) -> nn.Module:
+    """Return a copy of a network that computes with block-formatted weights and inputs.
+
+    Batch normalisation is folded first. Each image is by itself, as on the accelerator: a block of
+    inputs never spans two. Sums are exact: they run in float32 where the layer's weights prove that
+    no sum can need more than its 24 bits, else in float64. The copy is for inference, in eval mode.
+
+    Parameters
+    ----------
+    model
+        The trained network; not changed. Its `Conv2d` and `Linear` layers are emulated.
+    weight_bits, activation_bits
+        Width of the mantissas, sign included, 2 to 24.
+    partition
+        "whole" (P3 eq. 6-9: one block for W, one for an image's inputs), "rows-columns" (6-10: one
+        for each row of W, one for each output position's inputs), "rows" (6-11: one for each row of
+        W, one for an image's inputs; the accelerator's) or "columns" (6-12: one for W, one for each
+        output position's inputs).
+    rounding
+        "nearest-even", "zero", "up" or "down", of weights and inputs.
+    layers
+        Names of the layers to emulate; None is all. The others stay float.
+
+    Raises
+    ------
+    ArgumentError
+        Width, partition, rounding or a layer's name is not as above; the model has batch
+        normalisation and cannot be traced; a convolution does not pad with zeros; a block needs
+        an exponent above 15 (of weights at once, of inputs when they come).
+    """
+    blocks = partition_of(partition)
+    for name, bits in (("weight_bits", weight_bits), ("activation_bits", activation_bits)):
+        if not 2 <= bits <= 24:
+            raise ArgumentError(f"{name} must be 2 to 24, not {bits!r}")
+    if rounding not in ROUNDINGS:
+        raise ArgumentError(f"rounding must be one of {', '.join(ROUNDINGS)}, not {rounding!r}")
+    result = copy.deepcopy(model)
+    fold_batchnorm(result)
+    every = prunable_layers(result)
+    unknown = [name for name in layers or () if name not in every]
+    if unknown:
+        raise ArgumentError(f"no layer is called {', '.join(map(repr, unknown))}; layers: "
+                            f"{', '.join(map(repr, every))}")
+    for name, layer in every.items():
+        if layers is None or name in layers:
+            made = BlockLayer(name, layer, blocks, weight_bits, activation_bits, rounding)
+            result.set_submodule(name, made)
+    return result.eval()
+
+
+class BlockLayer(nn.Module):  # type: ignore[misc]
+    """A `Conv2d` or `Linear` layer whose weight and inputs are block-formatted.
+
+    Attributes: `weight`, the formatted values, and `bias` or None, in the layer's type; `wide`,
+    whether sums need float64.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+
+    def __init__(self, name: str, layer: nn.Conv2d | nn.Linear, blocks: Partition,
+                 weight_bits: int, activation_bits: int, rounding: str) -> None:
+        super().__init__()
+        self.name, self.blocks = name, blocks
+        self.bits, self.rounding = activation_bits, rounding
+        self.padding = [0, 0, 0, 0]     # left, right, top, bottom
+        if isinstance(layer, nn.Conv2d):
+            self._take_geometry(layer)
+        weight = layer.weight.detach()
+        try:
+            m, exponents = bfp(weight, weight_bits, 0 if blocks.weight_rows else None, rounding)
+        except ArgumentError as problem:
+            raise ArgumentError(f"layer {name!r}, weight: {problem}") from None
+        mantissas = torch.from_numpy(m).double()
+        step = torch.as_tensor(np.ldexp(1.0, lsb(exponents, weight_bits)))
+        values = mantissas * step.reshape(-1, *[1] * (weight.ndim - 1))
+        self.wide = float(mantissas.abs().flatten(1).sum(1).max()) * limit(self.bits) > _EXACT
+        layout = (torch.channels_last if weight.ndim == 4
+                  and weight.is_contiguous(memory_format=torch.channels_last)
+                  else torch.contiguous_format)
+        self.register_buffer("weight", values.to(weight.device, weight.dtype, memory_format=layout))
+        self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().clone())
+
+    def _take_geometry(self, conv: nn.Conv2d) -> None:
+        if conv.padding_mode != "zeros":
+            raise ArgumentError(f"layer {self.name!r} pads with {conv.padding_mode!r}; only zeros "
+                                "can be emulated: name the other layers in layers")
+        self.stride, self.dilation, self.groups = conv.stride, conv.dilation, conv.groups
+        self.kernel = conv.kernel_size
+        if conv.padding == "same":      # the odd one goes right and below, as torch has it
+            totals = [d * (k - 1) for d, k in zip(conv.dilation, conv.kernel_size, strict=True)]
+            self.padding = [side for total in reversed(totals)
+                            for side in (total // 2, total - total // 2)]
+        elif conv.padding != "valid":
+            rows, columns = conv.padding
+            self.padding = [columns, columns, rows, rows]
+
+    def operand(self, x: torch.Tensor) -> tuple[torch.Tensor, tuple[int, ...]]:
+        """Return the inputs as the product reads them, not formatted yet, and the block's axes.
+
+        That is x itself; or, for a convolution with a block for each column, the patches
+        (N, groups, K, positions).
+        """
+        if not self.blocks.input_columns:
+            return x, tuple(range(1, x.ndim))
+        if self.weight.ndim == 2:
+            return x, (x.ndim - 1,)
+        patches = functional.unfold(functional.pad(x, self.padding), self.kernel, self.dilation,
+                                    stride=self.stride)
+        return patches.unflatten(1, (self.groups, -1)), (2,)
+
+    def format(self, operand: torch.Tensor, axes: tuple[int, ...]) -> torch.Tensor:
+        """Return the formatted values of what `operand` gave."""
+        try:
+            return block_format(operand, self.bits, axes, self.rounding)
+        except ArgumentError as problem:
+            raise ArgumentError(f"layer {self.name!r}, inputs: {problem}") from None
+
+    @torch.no_grad()
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the layer's outputs in the type of x: exact sums, rounded once, plus bias."""
+        if self.weight.ndim == 2:
+            y = self._linear(x)
+            return y if self.bias is None else y + self.bias
+        if self.blocks.input_columns:       # few images at a time: their patches stay in the cache
+            patches = self.weight[0].numel() * self.groups * math.prod(self._positions(x))
+            y = torch.cat([self._columns(part) for part in x.split(max(1, _PATCHES // patches))])
+        else:
+            y = self._conv(x)
+        return y if self.bias is None else y + self.bias[:, None, None]
+
+    def _linear(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.linear(*self._operands(x)).to(x.dtype)
+
+    def _conv(self, x: torch.Tensor) -> torch.Tensor:
+        operand, weight = self._operands(x)
+        padding: int | tuple[int, int] = 0
+        if self.padding[::2] == self.padding[1::2]:
+            padding = tuple(self.padding[::-2])
+        else:
+            operand = functional.pad(operand, self.padding)
+        return functional.conv2d(operand, weight, None, self.stride, padding, self.dilation,
+                                 self.groups).to(x.dtype)
+
+    def _columns(self, x: torch.Tensor) -> torch.Tensor:
+        columns, weight = self._operands(x)
+        rows = weight.reshape(self.groups, -1, columns.shape[2])
+        return (rows @ columns).to(x.dtype).flatten(1, 2).unflatten(2, self._positions(x))
+
+    def _operands(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return formatted inputs and the weight, in a type in which sums are exact."""
+        operand, weight = self.format(*self.operand(x)), self.weight
+        return (operand.double(), weight.double()) if self.wide else (operand, weight)
+
+    def _positions(self, x: torch.Tensor) -> tuple[int, int]:
+        """Return the rows and columns of the output map."""
+        left, right, top, bottom = self.padding
+        sizes = (x.shape[-2] + top + bottom, x.shape[-1] + left + right)
+        rows, columns = ((size - d * (k - 1) - 1) // s + 1 for size, d, k, s in zip(
+            sizes, self.dilation, self.kernel, self.stride, strict=True))
+        return rows, columns
+
+
+def block_steps(x: torch.Tensor, bits: int, axes: tuple[int, ...]) -> torch.Tensor:
+    """Return each block's s = exponent - (bits - 2), int64, of x's shape with 1 along `axes`.
+
+    Exponents are those of `compress.bfp`. ArgumentError if a block needs one above 15 or is not
+    finite.
+    """
+    largest = x.abs().amax(axes, keepdim=True)
+    if not bool((largest < 2.0 ** (EXPONENT_MAX + 1)).all()):
+        raise ArgumentError(f"a block holds {float(largest.max()):g}, and the largest exponent is "
+                            f"{EXPONENT_MAX}; scale the network's tensors down")
+    exponents = (torch.frexp(largest)[1] - 1).clamp_(min=EXPONENT_MIN)
+    return exponents.where(largest > 0, EXPONENT_MIN).long() - (bits - 2)
+
+
+def block_format(x: torch.Tensor, bits: int, axes: tuple[int, ...],
+                 rounding: str = "nearest-even") -> torch.Tensor:
+    """Return the values m 2^s of a block-formatted tensor, in its own type.
+
+    x    : float32 or float64, finite.   bits : width of a mantissa, sign included, 2 to 24.
+    axes : the axes over which a block spans; one block for each index of the others.
+
+    The values are those of `compress.bfp`, bit for bit. ArgumentError as `block_steps`.
+    """
+    steps = block_steps(x, bits, axes)
+    powers = _POWERS.to(x.device, x.dtype)
+    mantissas = x * powers[_REACH - steps]
+    _ROUND[rounding](mantissas, out=mantissas)
+    return mantissas.clamp_(-limit(bits), limit(bits)).mul_(powers[_REACH + steps])

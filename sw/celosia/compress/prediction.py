@@ -1,0 +1,192 @@
+"""Predicted cycles of a network on a target, and what a weight contributes to them.
+
+The prediction is the compiler's own and exact: the network is imported, quantised and lowered as
+`celosia.compile` does it. The arithmetic behind the price of a weight, layer by layer:
+
+A layer's rows (output channels) run in batches of G, one row for each of the array's row groups,
+in lockstep: in step k every group multiplies the k-th non-zero of its row. A batch of rows with at
+most n non-zeros takes max(n, p) cycles a pass and T passes: output tiles times positions of the
+pooling window; p is the time that the sums of the pass before need to drain. So
+
+    cycles = fixed + sum over layers of T * sum over batches of max(n, p).
+
+A step beyond the p-th costs T cycles and holds a weight of each of the G rows; those up to the
+p-th are free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from celosia.compress.masks import prunable_layers
+from celosia.errors import ArgumentError, CelosiaError
+from celosia.graph import Graph
+
+__all__ = ["LayerPlan", "Prediction", "Predictor", "cycle_costs"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LayerPlan:
+    """How one layer runs.
+
+    batches : int64 (batches, G), numbers of the rows of each batch; -1 for none.
+    lengths : int64 (batches,), steps of a batch, its longest row's words.
+    passes  : times that each batch runs, T.
+    least   : cycles of the shortest pass, p.
+    """
+
+    batches: np.ndarray
+    lengths: np.ndarray
+    passes: int
+    least: int
+
+    @property
+    def cycles(self) -> int:
+        """Cycles in which the layer's weights are multiplied or a pass waits."""
+        return self.passes * int(np.maximum(self.lengths, self.least).sum())
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Prediction:
+    """Cycles of one inference, the plan of each prunable layer, and the cycles beside them.
+
+    problem : what does not fit the target's memories, or None.
+    """
+
+    cycles: int
+    layers: Mapping[str, LayerPlan]
+    problem: str | None
+
+    @property
+    def fixed(self) -> int:
+        """Cycles that do not depend on the weights."""
+        return self.cycles - sum(plan.cycles for plan in self.layers.values())
+
+
+class Predictor:
+    """Predicts a model's cycles: ``Predictor(x, target=..., exponents=...)(model)``.
+
+    Parameters
+    ----------
+    example_input
+        float32 (1, C, H, W) or (1, F).
+    target
+        A board or a device (`celosia targets`).
+    exponents
+        "dynamic" or "static". Static ones need no calibration here: cycles do not depend on their
+        values.
+
+    A call takes any model, leaves it as it is and returns a `Prediction`. It raises ArgumentError
+    for a layer that does not become a layer of the program, and CompileError where the compiler
+    refuses the network. Weights and tables that need more memory than the target has are no error
+    but ``problem``: the network may yet be pruned.
+    """
+
+    def __init__(self, example_input: Any, *, target: str = "icebreaker",
+                 exponents: str = "dynamic") -> None:
+        if exponents not in ("dynamic", "static"):
+            raise ArgumentError(f"exponents must be 'dynamic' or 'static', not {exponents!r}")
+        self.example_input, self.target, self.exponents = example_input, target, exponents
+
+    def __call__(self, model: nn.Module) -> Prediction:
+        return self.imported(model)({})
+
+    def imported(self, model: nn.Module) -> Callable[[Mapping[str, np.ndarray]], Prediction]:
+        """Return a function of masks, {layer name: bool of the weight's shape}: the prediction of
+        the model as it is now with these masks put on besides. Layers not named stay as they are.
+        """
+        # The compiler imports this package for its quantiser.
+        from celosia.frontend import import_model
+        from celosia.passes import optimise
+
+        names = list(prunable_layers(model))
+        graph = optimise(import_model(model, self.example_input))
+        return lambda masks: self._predict(_masked(graph, masks), names)
+
+    def _predict(self, graph: Graph, names: list[str]) -> Prediction:
+        from celosia.api import refusals
+        from celosia.lower import check_depths, plan
+        from celosia.quantise import quantise
+        from celosia_boards.targets import array_for
+
+        quantised = quantise(graph)
+        if self.exponents == "static":
+            tensors = {name: replace(tensor, static_exponent=tensor.exponent_min)
+                       for name, tensor in quantised.tensors.items()}
+            quantised = replace(quantised, tensors=tensors)
+        with refusals():
+            array = array_for(self.target, acc_bits=quantised.acc_bits)
+        lowered = plan(quantised, array, target=self.target, exponents=self.exponents)
+        problem = None
+        try:
+            check_depths(lowered.program)
+        except CelosiaError as refusal:
+            problem = str(refusal)
+        return Prediction(cycles=lowered.program.predicted_cycles, problem=problem,
+                          layers={name: _layer_plan(lowered, name) for name in names})
+
+
+def cycle_costs(model: nn.Module, example_input: Any, *, target: str = "icebreaker",
+                exponents: str = "dynamic") -> dict[str, np.ndarray]:
+    """Return what a weight costs: predicted cycles that one weight less in its row saves.
+
+    The rows of a batch run in lockstep, so the saving comes when each of them has a weight less;
+    it is shared among them. A row of a batch that is no longer than the shortest pass costs 0.
+
+    Parameters
+    ----------
+    model
+        The network as it is, masks included. It is not changed.
+    example_input, target, exponents
+        As `Predictor` has them.
+
+    Returns
+    -------
+    {layer name: float64 array (rows, 1, ...)}, which broadcasts to the weight's shape: cycles of
+    one inference for each weight of a row.
+
+    Raises
+    ------
+    ArgumentError, CompileError
+        As `Predictor` does.
+    """
+    plans = Predictor(example_input, target=target, exponents=exponents)(model).layers
+    return {
+        name: row_costs(plans[name]).reshape(-1, *[1] * (layer.weight.dim() - 1))
+        for name, layer in prunable_layers(model).items()
+    }
+
+
+def row_costs(plan: LayerPlan) -> np.ndarray:
+    """Return cycles for each weight of a row, float64 (rows,); see `cycle_costs`."""
+    real = plan.batches >= 0
+    cost = np.where(plan.lengths > plan.least, plan.passes / real.sum(axis=1), 0.0)
+    costs = np.empty(int(real.sum()))
+    costs[plan.batches[real]] = np.broadcast_to(cost[:, None], real.shape)[real]
+    return costs
+
+
+def _masked(graph: Graph, masks: Mapping[str, np.ndarray]) -> Graph:
+    """Return the graph with zeros where masks are False; folding scales rows and keeps zeros."""
+    nodes = [
+        replace(node, weight=np.where(masks[node.name].reshape(node.weight.shape), node.weight, 0))
+        if node.name in masks else node
+        for node in graph.nodes
+    ]
+    return replace(graph, nodes=tuple(nodes))
+
+
+def _layer_plan(lowered: Any, name: str) -> LayerPlan:
+    if name not in lowered.works:
+        raise ArgumentError(
+            f"layer {name!r} is not one of the program's ({', '.join(map(repr, lowered.works))}); "
+            "its cycles are not known, so remove it from the model or call it in the forward pass"
+        )
+    fill, work = lowered.fills[name], lowered.works[name]
+    return LayerPlan(batches=fill.order.reshape(-1, fill.groups), lengths=work.lengths,
+                     passes=work.tiles * work.phases, least=work.pass_cycles)

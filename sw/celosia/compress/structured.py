@@ -1,0 +1,271 @@
+"""Structured pruning: removing whole filters, so that a smaller dense network is left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from celosia.compress.filter_mask import filter_masks, fold_in
+from celosia.compress.filter_selection import SCOPES, Target, choose
+from celosia.compress.filters import FILTER_METHODS, filter_scores
+from celosia.compress.journal import Journal, describe, fingerprint
+from celosia.compress.masks import prunable_layers
+from celosia.compress.structure import FilterCost, Kept, Structure, remove, trace
+from celosia.errors import ArgumentError
+
+__all__ = ["FilterReport", "FilterRound", "LayerFilters", "prune_filters", "trace_for"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerFilters:
+    """A convolution's filters: how many there were, and the indices of those that are kept."""
+
+    filters: int
+    kept: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilterRound:
+    """What one round did: its index from 0, of how many, and the network after it."""
+
+    round: int
+    rounds: int
+    macs: int
+    parameters: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilterReport:
+    """The outcome of `prune_filters`.
+
+    layers  : the convolutions that can lose filters, in the model's order.
+    skipped : {convolution that cannot: why}.
+    before  : MACs for one input, those of the convolutions alone, and parameters, at first.
+    after   : the same at the end.
+    rounds  : one record a round.
+    choices : every setting that decided the outcome, as it was resolved.
+    """
+
+    layers: Mapping[str, LayerFilters]
+    skipped: Mapping[str, str]
+    before: FilterCost
+    after: FilterCost
+    rounds: tuple[FilterRound, ...]
+    choices: Mapping[str, Any]
+
+    @property
+    def macs_removed(self) -> float:
+        """Fraction of the MACs that is gone."""
+        return 1 - self.after.macs / self.before.macs
+
+    @property
+    def parameters_removed(self) -> float:
+        """Fraction of the parameters that is gone."""
+        return 1 - self.after.parameters / self.before.parameters
+
+    def with_choices(self, more: Mapping[str, Any]) -> FilterReport:
+        """Return the report with further choices recorded."""
+        return replace(self, choices={**self.choices, **more})
+
+
+def prune_filters(
+    model: nn.Module,
+    example_input: Any,
+    method: str,
+    *,
+    rate: float | Mapping[str, float] | None = None,
+    macs: float | None = None,
+    parameters: float | None = None,
+    conv_macs: float | None = None,
+    threshold: float | Mapping[str, float] | None = None,
+    finetune: Callable[[nn.Module, int], None] | None = None,
+    rounds: int = 1,
+    scope: str = "layer",
+    coupled: str = "keep",
+    ignore: Collection[str] = (),
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+    progress: Callable[[FilterRound], None] | None = None,
+) -> FilterReport:
+    """Remove filters of a model's convolutions, in place.
+
+    With a filter go its bias, its channel of the batch normalisation behind, and its slice of
+    every layer that reads it; what is left is a plain, smaller network that exports, saves and
+    trains as any other. Parameters are replaced, so make optimisers afterwards.
+
+    Each round removes the lowest-scoring filters of the current model, the same share of the
+    target in each round, and calls `finetune`.
+
+    Parameters
+    ----------
+    model
+        The trained network.
+    example_input
+        One input (1, ...), tensor or array.
+    method
+        "std", "l1" or "mask" (`celosia.compress.filter_scores`). "mask" folds the masks into the
+        weights first, and takes one round.
+    rate
+        Fraction of filters to remove, at least 0 and below 1: one number for all layers, or
+        {layer: number}, layers not named being left alone. int(C * (1 - rate)) of C filters stay
+        (Li et al., arXiv 1608.08710). With scope "global", the fraction of all filters.
+    macs, parameters, conv_macs
+        Fraction to remove of all multiply-accumulates, all parameters, or the multiply-accumulates
+        of the convolutions alone. The smallest rate that meets it is taken, the same for all
+        layers; with scope "global" the smallest number of filters.
+    threshold
+        All filters with a lower score go, but a layer's best; one number or {layer: number}.
+        Exactly one of these five is given.
+    finetune
+        Called as ``finetune(model, round)`` after each round, round = 0, 1, ...; or None.
+    rounds
+        Number of rounds, at least 1.
+    scope
+        "layer": filters are ranked within their layer. "global": the filters of all layers
+        compete with their plain scores.
+    coupled
+        "keep": convolutions whose outputs are added, as those that write a residual stream, are
+        left alone. "prune": they lose the same filters, ranked by the sum of their scores; not
+        possible where a shortcut pads channels with zeros.
+    ignore
+        Names of convolutions to leave alone.
+    seed
+        In round r torch's global generator is set to ``seed + r`` for `finetune`, and put back.
+    checkpoint
+        Folder that keeps the finished rounds, or None. Called again on the unpruned model with
+        the same settings, a run that was stopped goes on after its last finished round.
+    progress
+        Called with a `FilterRound` after each round, or None.
+
+    Returns
+    -------
+    FilterReport
+
+    Raises
+    ------
+    ArgumentError
+        Settings that are not as above; a target that cannot be met; a layer that would be left
+        without a filter; masked weights; a network that does not run without the filters. The
+        model is unchanged if it is raised before the first round's `finetune`.
+    """
+    target = Target.of(rate=rate, macs=macs, parameters=parameters, conv_macs=conv_macs,
+                       threshold=threshold)
+    _check(model, method, target, rounds, scope)
+    start = trace_for(model, example_input, method, coupled, ignore)
+    choices = {"method": method, target.kind: target.value, "scope": scope, "coupled": coupled,
+               "ignore": sorted(ignore), "rounds": rounds, "schedule": "linear", "seed": seed,
+               "ties": "lower index stays", "finetuned": finetune is not None,
+               "finetune": describe(finetune), "start": fingerprint(model)}
+    journal = Journal(checkpoint, choices)
+    run = _Run(model, example_input, start, method)
+    if journal.records:
+        run.rebuild(journal.records[-1]["kept"], journal.restore())
+    for index in range(len(journal.records), rounds):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed + index)
+            run.remove(target, scope, Fraction(index + 1, rounds))
+            if finetune is not None:
+                finetune(model, index)
+        journal.finish(run.record(), model.state_dict())
+        if progress is not None:
+            progress(_round(index, rounds, journal.records[-1]))
+    return FilterReport(
+        layers=run.layers(), skipped=start.skipped, before=start.cost(), after=start.count(model),
+        rounds=tuple(_round(index, rounds, record)
+                     for index, record in enumerate(journal.records)),
+        choices=choices)
+
+
+class _Run:
+    """A network that is losing filters, and which of its first filters it still has."""
+
+    def __init__(
+        self, model: nn.Module, example_input: Any, start: Structure, method: str
+    ) -> None:
+        self.model, self.example_input = model, example_input
+        self.start, self.method = start, method
+        self.kept = start.everything()
+
+    def remove(self, target: Target, scope: str, share: Fraction) -> None:
+        """Remove filters until this share of the target is met."""
+        by_layer = filter_scores(self.model, self.method)
+        scores = {name: sum(by_layer[member] for member in unit.members)
+                  for name, unit in self.start.units.items()}
+        self._remove(choose(self.start, self.kept, scores, target, scope, share))
+
+    def rebuild(
+        self, kept: Mapping[str, list[int]], tensors: Mapping[str, torch.Tensor] | None
+    ) -> None:
+        """Give the untouched model the structure and the tensors of a finished round."""
+        self._remove({name: np.array(indices) for name, indices in kept.items()})
+        self.model.load_state_dict(dict(tensors or {}))
+
+    def record(self) -> dict[str, Any]:
+        """Return what a finished round is rebuilt from, as JSON has it."""
+        cost = self.start.count(self.model)
+        return {"kept": {name: indices.tolist() for name, indices in self.kept.items()},
+                "macs": cost.macs, "parameters": cost.parameters}
+
+    def layers(self) -> dict[str, LayerFilters]:
+        """Return all convolutions that can lose filters with what they have left."""
+        found = {member: LayerFilters(filters=unit.channels,
+                                      kept=tuple(self.kept[unit.name].tolist()))
+                 for unit in self.start.units.values() for member in unit.members}
+        return {name: found[name] for name in prunable_layers(self.model) if name in found}
+
+    def _remove(self, kept: Kept) -> None:
+        if self.method == "mask":
+            fold_in(self.model)
+        remove(self.model, self.start, self.kept, kept, self.example_input)
+        self.kept = dict(kept)
+
+
+def trace_for(
+    model: nn.Module,
+    example_input: Any,
+    method: str,
+    coupled: str = "keep",
+    ignore: Collection[str] = (),
+) -> Structure:
+    """Trace the model; with method "mask", layers without a mask are left alone."""
+    if method != "mask":
+        return trace(model, example_input, coupled=coupled, ignore=ignore)
+    masked = filter_masks(model)
+    bare = {name for name, layer in prunable_layers(model).items()
+            if isinstance(layer, nn.Conv2d) and name not in masked}
+    found = trace(model, example_input, coupled=coupled, ignore={*ignore, *bare})
+    reasons = dict.fromkeys(bare - set(ignore), "has no filter mask")
+    return replace(found, skipped=dict(found.skipped) | reasons)
+
+
+def _check(model: nn.Module, method: str, target: Target, rounds: int, scope: str) -> None:
+    """Raise ArgumentError for settings that cannot be meant."""
+    if method not in FILTER_METHODS:
+        raise ArgumentError(
+            f"unknown method {method!r}; filters are scored by {', '.join(FILTER_METHODS)}")
+    if scope not in SCOPES:
+        raise ArgumentError(f"scope must be one of {SCOPES}, not {scope!r}")
+    if rounds < 1:
+        raise ArgumentError(f"rounds must be at least 1, not {rounds}")
+    if rounds > 1 and (method == "mask" or target.kind == "threshold"):
+        raise ArgumentError("masks, which are folded away, and a threshold take one round; "
+                            "leave `rounds` at 1")
+    masks = filter_masks(model)
+    if masks and method != "mask":
+        raise ArgumentError(f"the model has filter masks, which method {method!r} does not look "
+                            "at; call celosia.compress.fold_masks first, or use 'mask'")
+    if method == "mask" and not masks:
+        raise ArgumentError("the model has no filter masks; add and train them first "
+                            "(celosia.compress.add_masks)")
+
+
+def _round(index: int, rounds: int, record: Mapping[str, Any]) -> FilterRound:
+    return FilterRound(round=index, rounds=rounds, macs=record["macs"],
+                       parameters=record["parameters"])

@@ -1,0 +1,69 @@
+"""A data set as four arrays in one .npz file."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from celosia.datasets.dataset import Dataset, DatasetError
+from celosia.datasets.loading import loader
+
+__all__ = ["Archive"]
+
+_ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
+
+
+@loader
+class Archive:
+    """A file that `numpy.savez` wrote, with the four arrays of a `Dataset` by their names.
+
+    Images uint8 stay; of any other number type they become float32. Labels become int64.
+    """
+
+    files = f"a .npz file with {', '.join(_ARRAYS[:-1])} and {_ARRAYS[-1]}"
+
+    @staticmethod
+    def recognises(path: Path) -> bool:
+        """Return whether the file is a zip archive, as .npz files are."""
+        return path.is_file() and zipfile.is_zipfile(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Dataset:
+        """Return the data set; nothing is unpickled."""
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                missing = [name for name in _ARRAYS if name not in archive]
+                if missing:
+                    raise DatasetError(f"{path}: has no array {', '.join(missing)}; give "
+                                       f"{cls.files}")
+                arrays = [archive[name] for name in _ARRAYS]
+        except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as problem:
+            if isinstance(problem, DatasetError):
+                raise
+            raise DatasetError(f"{path}: {problem}; give {cls.files}") from problem
+        return Dataset(path.stem, *(
+            (_images if name.endswith("images") else _labels)(f"{path}: {name}", array)
+            for name, array in zip(_ARRAYS, arrays, strict=True)))
+
+
+def _images(where: str, array: np.ndarray) -> np.ndarray:
+    """Return images as uint8 or float32."""
+    if array.dtype.kind not in "fiub":
+        raise DatasetError(f"{where} must be numbers, not {array.dtype}")
+    if array.dtype != np.uint8:
+        return array.astype(np.float32)
+    if array.ndim == 4 and array.shape[-1] in (1, 3) and array.shape[1] not in (1, 3):
+        raise DatasetError(f"{where} has shape {array.shape}, channels last; store it as "
+                           "(N, C, H, W), with numpy.moveaxis(images, -1, 1)")
+    return array
+
+
+def _labels(where: str, array: np.ndarray) -> np.ndarray:
+    """Return labels as int64, if they are whole numbers."""
+    if array.dtype.kind not in "fiub" or not np.array_equal(array, np.floor(array)):
+        raise DatasetError(f"{where} must be whole numbers, the classes 0, 1, ..., not "
+                           f"{array.dtype}")
+    return array.astype(np.int64)

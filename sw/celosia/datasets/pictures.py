@@ -1,0 +1,113 @@
+"""A data set as a folder of pictures, one folder a class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from celosia.datasets.dataset import Dataset, DatasetError
+from celosia.datasets.loading import loader
+
+__all__ = ["Pictures"]
+
+_SPLITS = ("train", "test")
+_SUFFIXES = (".png", ".jpg", ".jpeg")
+_MODES = ("1", "L", "P", "RGB")
+
+
+@loader
+class Pictures:
+    """``train/<class>/<picture>`` and ``test/<class>/<picture>``, .png or .jpg.
+
+    Classes are numbered from 0 in the alphabetical order of train's folders. All pictures must
+    have the same size. If all are grey the images are (N, H, W), else all become (N, 3, H, W)
+    in red, green, blue. Files whose names start with a dot are ignored.
+    """
+
+    files = "a folder with pictures train/<class>/*.png and test/<class>/*.png (or .jpg)"
+
+    @staticmethod
+    def recognises(path: Path) -> bool:
+        """Return whether there is a folder of one of the splits."""
+        return any((path / split).is_dir() for split in _SPLITS)
+
+    @staticmethod
+    def load(path: Path) -> Dataset:
+        """Return the data set, or raise DatasetError, also without Pillow."""
+        opener = _pillow()
+        classes = _folders(path / "train")
+        parts = []
+        for split in _SPLITS:
+            unknown = sorted(set(_folders(path / split)) - set(classes))
+            if unknown:
+                raise DatasetError(f"{path / split}: class {unknown[0]!r} has no folder in "
+                                   f"{path / 'train'}")
+            files = [(file, number) for number, name in enumerate(classes)
+                     for file in _files(path / split / name)]
+            if not files:
+                raise DatasetError(f"{path / split}: no pictures in it; give {Pictures.files}")
+            parts.append(([_open(opener, file) for file, _ in files],
+                          np.array([number for _, number in files], np.int64)))
+        colour = any(picture.mode != "L" for pictures, _ in parts for picture in pictures)
+        size = parts[0][0][0].size
+        stacks = [(_stack(pictures, colour, size), labels) for pictures, labels in parts]
+        return Dataset(path.name, *stacks[0], *stacks[1])
+
+
+def _pillow() -> ModuleType:
+    try:
+        from PIL import Image
+    except ImportError:
+        raise DatasetError("a folder of pictures needs Pillow to read them; install celosia's "
+                           "extra 'compress', or pillow") from None
+    return Image
+
+
+def _folders(path: Path) -> list[str]:
+    """Return the names of the class folders of a split, sorted."""
+    if not path.is_dir():
+        raise DatasetError(f"{path}: no such folder; give {Pictures.files}")
+    return sorted(entry.name for entry in path.iterdir()
+                  if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _files(path: Path) -> list[Path]:
+    """Return the pictures of a class, sorted by name."""
+    if not path.is_dir():
+        return []
+    files = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+    for file in files:
+        if file.suffix.lower() not in _SUFFIXES:
+            raise DatasetError(f"{file}: not a picture; keep only {', '.join(_SUFFIXES)} there")
+    return files
+
+
+def _open(opener: ModuleType, file: Path):
+    """Return a picture, decoded, in mode L or RGB."""
+    try:
+        with opener.open(file) as picture:
+            if picture.mode not in _MODES:
+                raise DatasetError(f"{file}: colour mode {picture.mode}; convert it to 8-bit grey "
+                                   "or RGB")
+            picture.load()
+            result = picture.convert("L" if picture.mode in ("1", "L") else "RGB")
+    except (OSError, SyntaxError, opener.DecompressionBombError) as problem:
+        raise DatasetError(f"{file}: not a readable picture ({problem})") from problem
+    result.info["file"] = file
+    return result
+
+
+def _stack(pictures: list, colour: bool, size: tuple[int, int]) -> np.ndarray:
+    """Return pictures of one size (width, height) as uint8 (N, H, W) or (N, 3, H, W)."""
+    for picture in pictures:
+        if picture.size != size:
+            raise DatasetError(
+                f"{picture.info['file']}: {picture.size[0]} x {picture.size[1]} pixels, the first "
+                f"picture has {size[0]} x {size[1]}; scale all to one size"
+            )
+    if not colour:
+        return np.stack([np.asarray(picture) for picture in pictures])
+    stack = np.stack([np.asarray(picture.convert("RGB")) for picture in pictures])
+    return np.ascontiguousarray(np.moveaxis(stack, -1, 1))

@@ -1,0 +1,225 @@
+"""``celosia prune``: amounts, orders, data sets, weights, reports, and going on after a stop."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from typer.testing import CliRunner
+
+import celosia
+from celosia.cli import app
+from celosia.compress import journal
+
+MODEL = """
+import torch
+
+def make():
+    torch.manual_seed(1)
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU(), torch.nn.Flatten(),
+        torch.nn.Linear(4 * 36, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
+"""
+SIZES = {"0": 36, "4": 2304, "6": 64}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with cli_prune_net.py and data.npz; the bright quarter is the class."""
+    (tmp_path / "cli_prune_net.py").write_text(MODEL)
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split, count in (("train", 120), ("test", 40)):
+        labels = rng.integers(0, 4, count)
+        images = rng.integers(0, 100, (count, 8, 8), np.uint8)
+        for image, label in zip(images, labels, strict=True):
+            image[label // 2 * 4:, label % 2 * 4:][:4, :4] += 100
+        arrays |= {f"{split}_images": images, f"{split}_labels": labels}
+    np.savez(tmp_path / "data.npz", **arrays)
+    yield tmp_path
+    sys.modules.pop("cli_prune_net", None)
+
+
+def invoke(*arguments: object, status: int = 0):
+    result = CliRunner().invoke(app, [
+        "prune", "cli_prune_net:make", "-o", "pruned.pt2", *map(str, arguments)])
+    assert result.exit_code == status, result.output
+    return result
+
+
+def answer(*arguments: object) -> dict:
+    result = invoke(*arguments, "--json")
+    assert result.stderr == ""
+    return json.loads(result.stdout)
+
+
+def kept(result: dict) -> dict[str, int]:
+    return {name: layer["kept"] for name, layer in result["layers"].items()}
+
+
+def test_a_rate_for_each_layer_layer_by_layer(folder):
+    result = answer("--rates", "6=0.25,4=0.75", "--order", "backward", "--rounds", 2,
+                    "--data", "data.npz", "--epochs", 1)
+    assert kept(result) == {"0": 36, "4": 576, "6": 48}
+    assert [{name: layer["kept"] for name, layer in record["layers"].items()}
+            for record in result["records"]] == [
+        {"0": 36, "4": 2304, "6": 56}, {"0": 36, "4": 2304, "6": 48},
+        {"0": 36, "4": 1440, "6": 48}, {"0": 36, "4": 576, "6": 48}]
+    assert result["rounds"] == 4
+    assert result["rate"] is None
+    assert result["density"] == (36 + 576 + 48) / sum(SIZES.values())
+    choices = result["choices"]
+    assert (choices["order"], choices["schedule"]) == ("backward", "linear")
+    assert choices["rates"] == {"0": 0.0, "4": 0.75, "6": 0.25}
+    assert choices["inputs"] == "pixel / 256"
+    assert choices["data"] == "data"
+    assert choices["finetune"]["epochs"] == 1
+
+
+def test_the_search_finds_rates_and_records_its_curves(folder):
+    result = answer("--rates", "search", "--accuracy-budget", 0.1, "--data", "data.npz")
+    search = result["choices"]["search"]
+    assert search["budget"] == 0.1
+    assert result["choices"]["search_images"] == 12
+    for name, curve in search["curves"].items():
+        within = [rate for rate, accuracy in curve if accuracy >= search["baseline"] - 0.1]
+        assert search["rates"][name] == max(within, default=0)
+        assert kept(result)[name] == SIZES[name] - round(SIZES[name] * search["rates"][name])
+
+
+def test_a_budget_of_cycles_is_met(folder):
+    dense = answer("--rate", 0.0, "--data", "data.npz", "--rounds", 1)["predicted_cycles"]
+    budget = int(0.6 * dense)
+    result = answer("--budget-cycles", budget, "--data", "data.npz", "--rounds", 2)
+    assert 0.9 * budget < result["predicted_cycles"] <= budget
+    program = celosia.compile("pruned.pt2", np.zeros((1, 1, 8, 8), np.float32))
+    assert program.predicted_cycles == result["predicted_cycles"]
+    assert result["choices"]["budget"] == budget
+    assert [record["measured"]["predicted_cycles"] for record in result["records"]][-1] <= budget
+
+
+def test_rounds_are_measured_and_the_last_is_the_result(folder):
+    result = answer("--rate", 0.5, "--data", "data.npz", "--rounds", 3, "--epochs", 2,
+                    "--learning-rate", 0.01)
+    measured = [record["measured"] for record in result["records"]]
+    assert result["accuracy"] == measured[-1]["accuracy"]
+    assert result["predicted_cycles"] == measured[-1]["predicted_cycles"]
+    cycles = [entry["predicted_cycles"] for entry in measured]
+    assert cycles == sorted(cycles, reverse=True)
+    assert cycles[-1] < cycles[0]
+    with np.load("data.npz") as data:
+        model = torch.export.load("pruned.pt2").module()
+        found = np.concatenate([
+            model(torch.from_numpy(image[None, None] / np.float32(256))).detach().numpy().argmax(1)
+            for image in data["test_images"]])
+        assert result["accuracy"] == (found == data["test_labels"]).mean()
+
+
+def test_mean_and_deviation_make_the_inputs(folder):
+    result = answer("--rate", 0.5, "--data", "data.npz", "--rounds", 1, "--mean", "0.4",
+                    "--deviation", "0.25")
+    assert result["choices"]["inputs"] == "(pixel / 255 - mean) / deviation"
+    assert (result["choices"]["mean"], result["choices"]["deviation"]) == ([0.4], [0.25])
+    plain = answer("--rate", 0.5, "--data", "data.npz", "--rounds", 1)
+    assert plain["choices"]["start"] != result["choices"]["start"]
+
+
+def test_weights_of_a_file_are_pruned(folder):
+    import importlib
+
+    sys.path.insert(0, str(folder))
+    model = importlib.import_module("cli_prune_net").make()
+    sys.path.pop(0)
+    with torch.no_grad():
+        model[4].weight.zero_()
+        model[4].weight[:, 0] = torch.arange(1.0, 17.0)
+    safetensors.torch.save_file(model.state_dict(), "trained.safetensors")
+    result = answer("--rates", "4=0.995", "--weights", "trained.safetensors",
+                    "--data", "data.npz", "--rounds", 1, "--learning-rate", 0)
+    weight = torch.export.load("pruned.pt2").state_dict["4.weight"]
+    assert kept(result)["4"] == 12
+    torch.testing.assert_close(weight[4:, 0], torch.arange(5.0, 17.0))
+    assert int(weight.count_nonzero()) == 12
+    assert result["choices"]["weights"] == "trained.safetensors"
+    del (state := model.state_dict())["6.bias"]
+    safetensors.torch.save_file(state, "other.safetensors")
+    assert "does not fit the model: 6.bias missing" in invoke(
+        "--weights", "other.safetensors", status=1).stderr
+    Path("other.safetensors").write_bytes(b"nothing of the kind")
+    assert "not a readable .safetensors file" in invoke(
+        "--weights", "other.safetensors", status=1).stderr
+
+
+def test_the_report_is_the_result(folder):
+    result = answer("--rate", 0.5, "--data", "data.npz", "--report", "result.json")
+    assert json.loads(Path("result.json").read_text()) == result
+    assert result["rate"] == 0.5
+    assert len(result["records"]) == result["rounds"] == 5
+
+
+RUN = ("--rate", 0.6, "--data", "data.npz", "--rounds", 3, "--checkpoint", "rounds")
+
+
+def test_the_same_command_goes_on_after_a_stop(folder, monkeypatch):
+    answer(*RUN[:-2])
+    unbroken = torch.export.load("pruned.pt2").state_dict
+    finish = journal.Journal.finish
+
+    def stop(self, record, tensors):
+        finish(self, record, tensors)
+        if record["round"] == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(journal.Journal, "finish", stop)
+    Path("pruned.pt2").unlink()
+    assert CliRunner().invoke(app, ["prune", "cli_prune_net:make", "-o", "pruned.pt2",
+                                    *map(str, RUN)]).exit_code != 0
+    assert not Path("pruned.pt2").exists()
+    monkeypatch.setattr(journal.Journal, "finish", finish)
+    resumed = invoke(*RUN, "--json")
+    assert resumed.stderr == "celosia: rounds: 2 of 3 rounds found, going on after them\n"
+    assert json.loads(resumed.stdout)["rounds"] == 3
+    again = torch.export.load("pruned.pt2").state_dict
+    assert again.keys() == unbroken.keys()
+    assert all(torch.equal(again[name], unbroken[name]) for name in unbroken)
+    changed = invoke(*RUN, "--seed", 1, status=1)
+    assert "rounds: holds a run with other choices: finetune.seed was 0, is 1" in changed.stderr
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (("--rate", 0.5, "--rates", "4=0.5"), "--rate and --rates contradict each other"),
+    (("--rate", 0.5, "--budget-cycles", 9), "--rate and --budget-cycles contradict each other"),
+    (("--budget-cycles", 9, "--order", "forward", "--data", "data.npz"), "leave out --order"),
+    (("--budget-cycles", 9, "--data", "data.npz"), "cycles cannot be met"),
+    (("--rates", "4:0.5", "--data", "data.npz"), "--rates '4:0.5': give LAYER=RATE with commas"),
+    (("--rates", "fc=0.5", "--data", "data.npz"), "no layer is called 'fc'; layers: '0', '4', '6'"),
+    (("--rates", "search", "--data", "data.npz"), "--rates search needs --data"),
+    (("--accuracy-budget", 0.1, "--data", "data.npz"), "goes with --rates search"),
+    (("--mean", "0.5", "--data", "data.npz"), "give both mean and deviation"),
+    (("--mean", "a", "--deviation", "1", "--data", "data.npz"), "--mean 'a': give numbers"),
+    (("--mean", "0.5"), "say how --data becomes inputs"),
+    ((), "does not tell its input shape; give --data"),
+    (("--data", "gone"), "gone: no such file or folder; a data set is"),
+    (("--data", "data.npz", "--select", "sun2016"), "goes with method 'correlation' only"),
+    (("--data", "data.npz", "--order", "sideways"), "unknown order 'sideways'"),
+    (("--data", "data.npz", "--weights", "gone.safetensors"), "gone.safetensors"),
+])  # fmt: skip
+def test_refusals(folder, arguments, message):
+    result = invoke(*arguments, status=1)
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not Path("pruned.pt2").exists()

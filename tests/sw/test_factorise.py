@@ -1,0 +1,499 @@
+"""Choosing ranks for whole networks, replacing layers, fine-tuning and resuming."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import celosia
+from celosia.compress import FineTune, prune
+from celosia.compress.cost import measure
+from celosia.compress.factorise import FactoriseRound, factorise
+from celosia.compress.svd import rank_for_energy, rank_for_speedup, svd_parameters
+from celosia.compress.tucker import tucker_parameters, tucker_ranks
+from celosia.models import VDSR, DnCNN, LeNet5, load_lenet5
+
+EXAMPLE = torch.zeros(1, 3, 8, 8)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Tiny networks: a second thread would only wait for the first."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Net(nn.Module):
+    """Two convolutions around a residual, of which one is called twice, and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Conv2d(3, 16, 3, padding=1)
+        self.body = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16))
+        self.alias = self.body[0]
+        self.last = nn.Linear(16 * 64, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.first(x))
+        x = torch.relu(x + self.body(x) + self.alias(x))
+        return self.last(x.flatten(1))
+
+
+def task(count: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    inputs = torch.randn(count, 3, 8, 8, generator=generator)
+    return inputs, torch.randint(0, 5, (count,), generator=generator)
+
+
+def state(model: nn.Module) -> dict[str, np.ndarray]:
+    return {name: value.numpy().copy() for name, value in model.state_dict().items()}
+
+
+def equal(first: dict, second: dict) -> bool:
+    return first.keys() == second.keys() and all(
+        np.array_equal(first[name], second[name]) for name in first)
+
+
+# Replacing
+
+
+@pytest.mark.parametrize("scheme", ["channel", "spatial"])
+def test_full_ranks_change_nothing_and_names_stay(scheme):
+    model = Net().double().eval()
+    x = task()[0].double()
+    wanted = model(x)
+    # A rank that loses nothing saves nothing: make the layers low-rank first.
+    factorise(model, EXAMPLE.double(), "svd", ranks={"first": 3, "body.0": 4}, scheme=scheme)
+    assert isinstance(model.first, nn.Sequential)
+    assert model.alias is model.body[0]
+    between = model(x)
+    assert not torch.allclose(between, wanted)
+    for name in ("first", "body.0"):
+        for part in model.get_submodule(name):
+            assert isinstance(part, nn.Conv2d)
+            assert not part.training
+
+
+def test_replaced_layers_are_the_best_of_their_rank():
+    model = Net().double().eval()
+    factor = torch.randn(16, 4).double() @ torch.randn(4, 16 * 9).double()
+    with torch.no_grad():
+        model.body[0].weight.copy_(factor.reshape(16, 16, 3, 3))
+    x = task()[0].double()
+    wanted = model(x)
+    report = factorise(model, EXAMPLE.double(), "svd", ranks={"body.0": 4})
+    torch.testing.assert_close(model(x), wanted, rtol=1e-9, atol=1e-9)
+    assert report.layers["body.0"].kept == 4 * (16 * 9 + 16)
+
+
+def test_counts_are_those_of_the_network_before_and_after():
+    model = Net()
+    before = measure(model, EXAMPLE)
+    report = factorise(model, EXAMPLE, "svd", ranks={"first": 2, "body.0": 3, "last": 1})
+    after = measure(model, EXAMPLE)
+    assert (report.parameters_before, report.macs_before) == (before.parameters, before.macs)
+    assert (report.parameters, report.macs) == (after.parameters, after.macs)
+    saved = sum(row.weights - row.kept for row in report.layers.values())
+    assert before.parameters - after.parameters == saved
+    conv = 64 * (27 * 16 - 2 * (27 + 16)) + 2 * 64 * (16 * 16 * 9 - 3 * (144 + 16))
+    assert before.macs - after.macs == conv + 5 * 1024 - (5 + 1024)
+
+
+def test_layers_that_get_no_smaller_are_left_alone_and_reported():
+    model = Net()
+    layer = model.first
+    report = factorise(model, EXAMPLE, "svd", ranks={"first": 11, "body.0": 3})
+    assert model.first is layer
+    assert report.layers["first"].ranks is None
+    assert report.layers["first"].kept == report.layers["first"].weights == 432
+    assert report.layers["first"].reason == "ranks (11,) would save no weights"
+    assert report.layers["body.0"].reason == ""
+    assert "last" not in report.layers
+    with pytest.raises(ValueError, match=r"no layer gets smaller \(first: ranks \(11,\)"):
+        factorise(Net(), EXAMPLE, "svd", ranks={"first": 11})
+
+
+def test_masked_layers_become_plain_products_of_what_they_computed():
+    model = Net().double().eval()
+    prune(model, "magnitude", rates={"body.0": 0.5})
+    twin = copy.deepcopy(model)
+    factorise(model, EXAMPLE.double(), "svd", ranks={"body.0": 14})
+    assert "alias.0.weight" in model.state_dict()
+    assert not [name for name in model.state_dict() if "parametrizations" in name]
+    matrix = twin.body[0].weight.detach().reshape(16, -1)
+    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    first, second = (part.weight.detach() for part in model.body[0])
+    wanted = (left[:, :14] * values[:14]) @ right[:14]
+    torch.testing.assert_close(second[:, :, 0, 0] @ first.reshape(14, -1), wanted)
+
+
+# Rules
+
+
+def test_rules_for_single_layers():
+    for rule, value, find in (("energy", 0.6, rank_for_energy), ("speedup", 3, rank_for_speedup)):
+        model = Net()
+        wanted = {name: (max(find(layer, value), 2 if layer.weight.ndim == 4 else 1),)
+                  for name, layer in model.named_modules() if hasattr(layer, "out_channels")
+                  or name == "last"}
+        report = factorise(model, EXAMPLE, "svd", rule=rule, value=value)
+        assert {name: row.ranks for name, row in report.layers.items()
+                if row.ranks is not None} == {
+            name: ranks for name, ranks in wanted.items()
+            if svd_parameters(Net().get_submodule(name), *ranks)
+            < Net().get_submodule(name).weight.numel()}
+        assert report.choices["rule"] == rule
+        assert report.choices["value"] == value
+
+
+def test_evbmf_with_tucker_and_its_knobs():
+    model = DnCNN(layers=4, channels=24)
+    random = np.random.default_rng(0)
+    kernel = np.einsum("op,pqyx,iq->oiyx", random.normal(size=(24, 5)),
+                       random.normal(size=(5, 4, 3, 3)), random.normal(size=(24, 4)))
+    with torch.no_grad():
+        for name in ("2", "5"):
+            model.dncnn.get_submodule(name).weight.copy_(torch.from_numpy(
+                kernel + 0.05 * random.normal(size=kernel.shape)))
+    example = torch.zeros(1, 1, 8, 8)
+    found = {}
+    for minimum, weakening in ((1, 1.0), (None, 1.0), (1, 0.9)):
+        twin = copy.deepcopy(model)
+        skip = ("dncnn.0", "dncnn.8")
+        report = factorise(twin, example, "tucker", rule="evbmf", minimum=minimum,
+                           weakening=weakening, skip=skip)
+        assert list(report.layers) == ["dncnn.2", "dncnn.5"]
+        found[minimum, weakening] = report.layers["dncnn.2"].ranks
+        for name, row in report.layers.items():
+            layer = model.get_submodule(name)
+            assert row.ranks == tucker_ranks(layer, weakening, 8 if minimum is None else minimum)
+            assert row.kept == tucker_parameters(layer, row.ranks)
+            assert len(twin.get_submodule(name)) == 3
+    assert found == {(1, 1.0): (5, 4), (None, 1.0): (8, 8), (1, 0.9): (6, 6)}
+
+
+def test_evbmf_with_svd():
+    model = Net()
+    random = np.random.default_rng(0)
+    matrix = random.normal(size=(16, 3)) @ random.normal(size=(3, 144))
+    with torch.no_grad():
+        model.body[0].weight.copy_(torch.from_numpy(
+            matrix + 0.1 * random.normal(size=(16, 144))).reshape(16, 16, 3, 3))
+    report = factorise(model, EXAMPLE, "svd", rule="evbmf", layers=["body.0"])
+    assert report.layers["body.0"].ranks == (3,)
+
+
+@pytest.mark.parametrize("method", ["svd", "tucker"])
+@pytest.mark.parametrize("count", ["parameters", "macs"])
+@pytest.mark.parametrize("share", [0.3, 0.5])
+def test_budgets_are_met_and_hardly_overshot(method, count, share):
+    model = VDSR(layers=6, channels=32)
+    example = torch.zeros(1, 1, 12, 12)
+    budget = {f"{count}_removed": share}
+    skip = ("input", "output")
+    report = factorise(model, example, method, **budget, skip=skip, minimum=1)
+    cost = measure(model, example)
+    removed = 1 - getattr(cost, count) / getattr(report, f"{count}_before")
+    assert share <= removed < share + 0.06      # one rank of a layer of 32 is 4 %
+    larger = {name: tuple(rank + 1 for rank in row.ranks) for name, row in report.layers.items()}
+    less = factorise(VDSR(layers=6, channels=32), example, method, ranks=larger)
+    assert 1 - getattr(less, count) / getattr(less, f"{count}_before") < share
+    assert len({row.ranks for row in report.layers.values()}) == 1
+
+
+def test_budget_scales_the_ranks_of_a_rule():
+    plain = factorise(Net(), EXAMPLE, "svd", rule="energy", value=0.4)
+    scaled = factorise(Net(), EXAMPLE, "svd", rule="energy", value=0.4, parameters_removed=0.3)
+    assert 1 - scaled.parameters / scaled.parameters_before >= 0.3
+    ratios = [row.ranks[0] / plain.layers[name].ranks[0] for name, row in scaled.layers.items()
+              if row.ranks and plain.layers[name].ranks]
+    assert ratios
+    with pytest.raises(ValueError, match=r"at their least ranks remove \d+\.\d% of the macs"):
+        factorise(Net(), EXAMPLE, "svd", macs_removed=0.999)
+
+
+def rank_of(module: nn.Module) -> float:
+    return module[0].weight.shape[0] if isinstance(module, nn.Sequential) else 99
+
+
+def test_curves_hold_the_other_layers_and_choose_within_the_budget():
+    seen = []
+
+    def evaluate(model: nn.Module) -> float:
+        ranks = rank_of(model.first), rank_of(model.alias), rank_of(model.last)
+        seen.append(ranks)
+        assert not model.training
+        # The first convolution is worth a tenth a rank below 8, the other a hundredth below 10.
+        return 1 - 0.1 * max(0, 8 - ranks[0]) - 0.01 * max(0, 10 - ranks[1])
+
+    model = Net()
+    report = factorise(model, EXAMPLE, "svd", rule="curve", evaluate=evaluate,
+                       accuracy_budget=0.055)
+    assert model.training
+    assert all(sum(rank != 99 for rank in ranks) <= 1 for ranks in seen)
+    curves = report.choices["curves"]
+    assert report.choices["baseline"] == 1.0
+    assert list(curves) == ["first", "body.0", "last"]
+    assert [ranks for ranks, _ in curves["body.0"]] == [[2], [4], [5], [7], [9], [11], [12], [14]]
+    assert curves["body.0"][3][1] == pytest.approx(0.97)
+    assert {name: row.ranks for name, row in report.layers.items()} == {
+        "first": (8,), "body.0": (5,), "last": (1,)}
+    json.dumps(report.choices, allow_nan=False)
+
+
+def test_a_curve_may_leave_layers_alone_or_meet_a_parameter_budget():
+    def evaluate(model: nn.Module) -> float:
+        costs = ((model.first, 0.5), (model.alias, 0.02), (model.last, 0.01))
+        return 1 - sum(cost for layer, cost in costs if isinstance(layer, nn.Sequential))
+
+    report = factorise(Net(), EXAMPLE, "svd", rule="curve", evaluate=evaluate,
+                       accuracy_budget=0.03)
+    assert report.layers["first"].ranks is None
+    assert report.layers["first"].reason.startswith("every rank that was tried costs more")
+    # Only the linear layer, the cheapest, is needed for 40 %; the convolution too for 65 %.
+    for share, names in ((0.4, {"last"}), (0.65, {"last", "body.0"})):
+        report = factorise(Net(), EXAMPLE, "svd", rule="curve", evaluate=evaluate,
+                           parameters_removed=share)
+        assert {name for name, row in report.layers.items() if row.ranks} == names
+        assert report.parameters <= (1 - share) * report.parameters_before
+    with pytest.raises(ValueError, match="at their least ranks remove"):
+        factorise(Net(), EXAMPLE, "svd", rule="curve", evaluate=evaluate, parameters_removed=0.99)
+
+
+# Published counts
+
+
+@pytest.mark.parametrize("make", [DnCNN, VDSR])
+@pytest.mark.parametrize(("rank", "removed"), [(16, 88.0), (18, 85.7), (20, 83.1)])
+def test_the_ranks_behind_the_published_ratios(make, rank, removed):
+    model = make(layers=17) if make is DnCNN else make(layers=20)
+    # The decomposition's values do not matter here: a sparse kernel makes it quick.
+    convs = [name for name, layer in model.named_modules()
+             if isinstance(layer, nn.Conv2d) and layer.weight.shape[:2] == (64, 64)]
+    before = sum(p.numel() for p in model.parameters() if p.ndim == 4)
+    with torch.no_grad():
+        for name in convs:
+            model.get_submodule(name).weight.zero_()
+    factorise(model, torch.zeros(1, 1, 4, 4), "tucker", ranks=dict.fromkeys(convs, rank))
+    after = sum(p.numel() for p in model.parameters() if p.ndim == 4)
+    assert len(convs) == (15 if make is DnCNN else 18)
+    assert 100 * (1 - after / before) == pytest.approx(removed, abs=0.06)
+
+
+# Rounds, seeds, resuming
+
+
+def tuner(epochs: int = 2) -> FineTune:
+    inputs, labels = task()
+    return FineTune(inputs=inputs, labels=labels, epochs=epochs, batch_size=8, seed=5)
+
+
+@pytest.mark.parametrize("method", ["svd", "tucker"])
+def test_finetuning_keeps_the_structure_and_learns(method):
+    inputs, labels = task()
+    model = Net().eval()
+    settings = {"ranks": {"body.0": 3}} | ({} if method == "svd" else {"ranks": {"body.0": (3, 4)}})
+    alone = copy.deepcopy(model)
+    factorise(alone, EXAMPLE, method, **settings)
+    factorise(model, EXAMPLE, method, **settings, finetune=tuner(40))
+    with torch.no_grad():
+        loss = [float(nn.functional.cross_entropy(net(inputs), labels)) for net in (alone, model)]
+    assert loss[1] < 0.5 * loss[0]
+    assert not model.training
+    assert [part.weight.shape for part in model.body[0]] == [
+        part.weight.shape for part in alone.body[0]]
+    kernel = model.body[0][-1].weight[:, :, 0, 0].detach()
+    assert torch.linalg.matrix_rank(kernel) == 3
+    assert not torch.equal(kernel, alone.body[0][-1].weight[:, :, 0, 0])
+
+
+def test_ranks_fall_over_the_rounds_and_start_from_the_product():
+    seen = []
+    model = Net().double().eval()
+    x = task()[0].double()
+    report = factorise(model, EXAMPLE.double(), "svd", ranks={"body.0": 5, "last": 1}, rounds=3,
+                       progress=seen.append, measure=lambda net: {"accuracy": 0.5})
+    assert tuple(seen) == report.rounds
+    # The largest ranks that save weights are 14 of body.0 and 4 of last.
+    assert [record.ranks["body.0"] for record in seen] == [(11,), (8,), (5,)]
+    assert [record.ranks["last"] for record in seen] == [(3,), (2,), (1,)]
+    assert [record.accuracy for record in seen] == [0.5] * 3
+    assert sorted((record.macs for record in seen), reverse=True) == [r.macs for r in seen]
+    # Without training between, falling ranks end where one step does.
+    once = Net().double().eval()
+    factorise(once, EXAMPLE.double(), "svd", ranks={"body.0": 5, "last": 1})
+    torch.testing.assert_close(model(x), once(x), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("method", "scheme"), [("svd", "spatial"), ("tucker", "channel")])
+def test_products_of_other_structures_are_rebuilt(method, scheme):
+    x = task()[0].double()
+    kernel = torch.einsum("op,pqyx,iq->oiyx", torch.randn(16, 3), torch.randn(3, 3, 3, 3),
+                          torch.randn(16, 3)).double()
+    models = []
+    for rounds in (1, 3):
+        model = Net().double().eval()
+        with torch.no_grad():
+            model.body[0].weight.copy_(kernel)
+        factorise(model, EXAMPLE.double(), method, ranks={"body.0": 9 if method == "svd" else 3},
+                  scheme=scheme, rounds=rounds, minimum=1)
+        models.append(model(x))
+    torch.testing.assert_close(*models, rtol=1e-9, atol=1e-9)
+
+
+class StopError(Exception):
+    pass
+
+
+def run(folder, stop=None, seed=0):
+    """Factorise with noisy fine-tuning; stop before or after the training of a round."""
+    model, tune = Net().eval(), tuner()
+
+    def finetune(net: nn.Module, index: int) -> None:
+        if stop == (index, "before"):
+            raise StopError
+        tune(net, index)
+        with torch.no_grad():
+            net.first.bias.add_(torch.randn(16))
+        if stop == (index, "after"):
+            raise StopError
+
+    def measured(net: nn.Module) -> dict[str, float]:
+        return {"accuracy": float(net(task()[0]).detach().mean())}
+
+    report = factorise(model, EXAMPLE, "svd", rule="energy", value=0.5, layers=["body.0", "last"],
+                       rounds=3, finetune=finetune, checkpoint=folder, seed=seed, measure=measured)
+    return model, report
+
+
+@pytest.mark.parametrize("stop", [(index, when) for index in range(3)
+                                  for when in ("before", "after")])
+def test_a_stopped_run_ends_with_the_same_bits(tmp_path, stop):
+    whole, wanted = run(None)
+    with pytest.raises(StopError):
+        run(tmp_path, stop)
+    resumed, report = run(tmp_path)
+    assert equal(state(whole), state(resumed))
+    assert report.rounds == wanted.rounds
+    assert report.layers == wanted.layers
+    assert report.choices == wanted.choices
+    again, _ = run(tmp_path)
+    assert equal(state(whole), state(again))
+
+
+def test_a_resumed_run_does_not_measure_its_curves_again(tmp_path):
+    calls = []
+
+    def evaluate(model: nn.Module) -> float:
+        calls.append(model)
+        return 1.0
+
+    def run_once(fail: bool) -> dict:
+        model = Net()
+
+        def finetune(net: nn.Module, index: int) -> None:
+            if fail:
+                raise StopError
+
+        report = factorise(model, EXAMPLE, "svd", rule="curve", evaluate=evaluate,
+                           accuracy_budget=0.1, finetune=finetune, checkpoint=tmp_path)
+        return report.choices["curves"]
+
+    with pytest.raises(StopError):
+        run_once(True)
+    count = len(calls)
+    assert count > 8
+    assert len(run_once(False)) == 3
+    assert len(calls) == count
+
+
+def test_seed_decides_and_the_generator_is_put_back(tmp_path):
+    torch.manual_seed(9)
+    before = torch.get_rng_state()
+    first, _ = run(None)
+    other, _ = run(None, seed=1)
+    torch.manual_seed(9)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not equal(state(first), state(other))
+    run(tmp_path)
+    with pytest.raises(ValueError, match="seed was 0, is 1"):
+        run(tmp_path, seed=1)
+
+
+def test_records_survive_json():
+    record = factorise(Net(), EXAMPLE, "tucker", ranks={"body.0": (3, 4)}).rounds[0]
+    assert FactoriseRound.from_json(json.loads(json.dumps(record.as_json()))) == record
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "message"),
+    [
+        ("cp", {"rule": "evbmf"}, r"method must be one of \('svd', 'tucker'\), not 'cp'"),
+        ("svd", {"rule": "evbmf", "scheme": "rows"}, "scheme must be one of"),
+        ("svd", {}, "give ranks, or else a rule, a budget"),
+        ("svd", {"ranks": {"first": 1}, "rule": "evbmf"}, "give ranks, or else a rule"),
+        ("svd", {"ranks": {}}, "no layer is left that method 'svd' can decompose"),
+        ("svd", {"ranks": {"second": 1}}, "no layer is called 'second'; layers: 'first', "),
+        ("svd", {"ranks": {"first": 17}}, "layer 'first': .*from 1 to 16, not 17"),
+        ("svd", {"ranks": {"first": (2, 2)}}, r"SVD takes one rank, not \(2, 2\)"),
+        ("tucker", {"ranks": {"first": (2, 4)}}, r"layer 'first': .*not \(2, 4\)"),
+        ("tucker", {"ranks": {"last": 2}}, "no decomposition for layer 'last', Linear"),
+        ("svd", {"rule": "guess"}, "rule must be one of"),
+        ("svd", {"rule": "energy"}, "rule 'energy' wants a value, the share of energy"),
+        ("svd", {"rule": "speedup"}, "rule 'speedup' wants a value, the speed-up"),
+        ("svd", {"rule": "energy", "value": 2}, "share of energy must be above 0"),
+        ("tucker", {"rule": "speedup", "value": 0}, "speed-up must be above 0"),
+        ("svd", {"rule": "evbmf", "weakening": 2}, "weakening must be from 0"),
+        ("svd", {"rule": "evbmf", "minimum": 0}, "minimum rank must be at least 1"),
+        ("svd", {"rule": "evbmf", "rounds": 0}, "rounds must be at least 1, not 0"),
+        ("svd", {"rule": "curve", "accuracy_budget": 0.1}, "rule 'curve' needs evaluate="),
+        ("svd", {"rule": "curve", "evaluate": len}, "rule 'curve' needs evaluate="),
+        ("svd", {"rule": "evbmf", "evaluate": len}, "evaluate and accuracy_budget go with"),
+        ("svd", {"macs_removed": 0.5, "parameters_removed": 0.5}, "not both"),
+        ("svd", {"macs_removed": 1.0}, "share of macs to remove must be above 0 and below 1"),
+    ],
+)
+def test_refusals_leave_the_model_alone(method, settings, message):
+    model = Net()
+    before = state(model)
+    with pytest.raises(ValueError, match=message):
+        factorise(model, EXAMPLE, method, **settings)
+    assert equal(before, state(model))
+
+
+def test_a_single_layer_is_refused():
+    with pytest.raises(ValueError, match="give that layer to svd or tucker2"):
+        factorise(nn.Conv2d(3, 4, 3), EXAMPLE, "svd", rule="evbmf")
+
+
+# Compiling
+
+
+@pytest.mark.parametrize(("method", "scheme"),
+                         [("svd", "channel"), ("svd", "spatial"), ("tucker", "channel")])
+def test_a_factorised_lenet5_compiles_and_runs(method, scheme):
+    model = load_lenet5(pruned=True)
+    example = np.zeros((1, 1, 28, 28), np.float32)
+    ranks = {"conv2": (10, 5)} if method == "tucker" else {"conv2": 10, "fc1": 40, "fc2": 30}
+    report = factorise(model, example, method, ranks=ranks, scheme=scheme)
+    assert all(row.kept < row.weights for row in report.layers.values())
+    program = celosia.compile(model, example, target="ulx3s-85f")
+    assert len(program.layers) == len(list(LeNet5().children())) + (
+        2 if method == "tucker" else len(ranks))
+    assert sum(layer.macs for layer in program.layers) <= report.macs
+    x = np.random.default_rng(0).random((3, 1, 28, 28), np.float32)
+    found = celosia.run(program, x)
+    with torch.no_grad():
+        wanted = model(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(found.values, wanted, rtol=0, atol=0.05 * np.abs(wanted).max())
