@@ -43,7 +43,7 @@ def measure(arguments: argparse.Namespace) -> Result:
         checks += found[1]
     notes = (
         f"{CIFAR10}; networks of `make bench-compression-train`. {arguments.rounds} rounds a "
-        f"layer, each followed by {arguments.epochs} epoch of {arguments.pictures or 50_000:,} "
+        f"layer, each followed by {arguments.epochs} epoch of {arguments.pictures:,} "
         f"pictures at P1's learning rate of {RATE:g} (AdamW), one seed; scores from "
         f"{SAMPLES:,} training pictures. P1's networks are wider and were trained for longer, "
         "and its numbers are of "
@@ -134,5 +134,5 @@ if __name__ == "__main__":
          ("--networks", {"nargs": "+", "choices": list(NETWORKS), "default": list(NETWORKS)}),
          ("--rounds", {"type": int, "default": 2, "help": "a layer (%(default)s)"}),
          ("--epochs", {"type": int, "default": 1, "help": "after each round (%(default)s)"}),
-         ("--pictures", {"type": int, "help": "for training; all if not given"}),
+         ("--pictures", {"type": int, "default": 25_000, "help": "for training (%(default)s)"}),
          ("--test", {"type": int, "help": "test pictures; all if not given"}))

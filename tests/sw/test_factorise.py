@@ -13,7 +13,9 @@ from torch import nn
 import celosia
 from celosia.compress import FineTune, prune
 from celosia.compress.cost import measure
+from celosia.compress.decomposition import Decomposition, find_sites
 from celosia.compress.factorise import FactoriseRound, factorise
+from celosia.compress.rank_search import Budget
 from celosia.compress.svd import rank_for_energy, rank_for_speedup, svd_parameters
 from celosia.compress.tucker import tucker_parameters, tucker_ranks
 from celosia.models import VDSR, DnCNN, LeNet5, load_lenet5
@@ -218,6 +220,41 @@ def test_budget_scales_the_ranks_of_a_rule():
     assert ratios
     with pytest.raises(ValueError, match=r"at their least ranks remove \d+\.\d% of the macs"):
         factorise(Net(), EXAMPLE, "svd", macs_removed=0.999)
+
+
+class Mixed(nn.Module):
+    """Strides, a dilation, a layer called twice, and a linear layer on each column of a map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a = nn.Conv2d(3, 16, (3, 5), stride=(1, 2), padding=(1, 2))
+        self.b = nn.Conv2d(16, 16, 3, padding=2, dilation=2)
+        self.c = nn.Conv2d(16, 20, 3, stride=2)
+        self.d = nn.Linear(20, 24)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.d(self.c(self.b(self.b(self.a(x)))).flatten(2).transpose(1, 2))
+
+
+@pytest.mark.parametrize(("method", "scheme"),
+                         [("svd", "channel"), ("svd", "spatial"), ("tucker", "channel")])
+@pytest.mark.parametrize("count", ["parameters", "macs"])
+def test_what_a_budget_counts_is_what_is_measured(method, scheme, count):
+    example = torch.zeros(1, 3, 13, 18)
+    model = Mixed()
+    before = measure(model, example)
+    way = Decomposition(method=method, scheme=scheme, minimum=1)
+    sites = {name: site for name, site in find_sites(model, example).items()
+             if way.takes(site.layer)}
+    ranks = {name: way.scaled(site.layer, way.full(site.layer), 0.3)
+             for name, site in sites.items()}
+    assert sum(site.macs for site in sites.values()) == before.macs - (
+        before.layers["d"].macs if method == "tucker" else 0)
+    total = getattr(before, count)
+    share = Budget(count=count, removed=0.5, total=total).share(way, sites, ranks)
+    factorise(model, example, method, ranks=ranks, scheme=scheme)
+    assert share * total == pytest.approx(total - getattr(measure(model, example), count))
 
 
 def rank_of(module: nn.Module) -> float:

@@ -13,7 +13,6 @@ from typing import Any
 
 from torch import nn
 
-import celosia.compress.correlation  # noqa: F401  (makes the default method known)
 from celosia.compress.mask_layer import Trainer, prune_with_masks
 from celosia.compress.masks import prunable_layers
 from celosia.compress.prune import PruneReport, prune

@@ -67,7 +67,8 @@ Layer = nn.Conv2d | nn.Linear
 class Site:
     """A layer that may be decomposed, and the inputs that it sees for one input of the network.
 
-    sizes : height and width of its input at each call; for a Linear the rows and 1.
+    sizes : height and width of its input at each call; of a Linear the number of
+            vectors, and 1.
     """
 
     layer: Layer
@@ -135,8 +136,7 @@ class Decomposition:
         """Return their multiply-accumulates for one input of the network."""
         if self.method == "tucker":
             return sum(tucker_macs(site.layer, ranks, size) for size in site.sizes)
-        calls = (svd_macs(site.layer, *ranks, self.scheme, size) for size in site.sizes)
-        return sum(calls)
+        return sum(svd_macs(site.layer, *ranks, self.scheme, size) for size in site.sizes)
 
     def saves(self, layer: Layer, ranks: Ranks) -> bool:
         """Say whether the decomposed layer has fewer weights than the layer."""

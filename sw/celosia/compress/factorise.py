@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -38,6 +39,8 @@ from celosia.errors import ArgumentError
 __all__ = ["FactoriseReport", "FactoriseRound", "LayerRanks", "factorise"]
 
 Layer = nn.Conv2d | nn.Linear
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +205,8 @@ def factorise(
         In round r torch's global generators are set to ``seed + r``, and put back afterwards.
     checkpoint
         A folder that keeps the finished rounds. If it holds rounds of this very run, the run goes
-        on after them and ends with the same bits as if it had never stopped.
+        on after them and ends with the same bits as if it had never stopped; the logger
+        ``celosia.compress.factorise`` says so.
     measure
         ``measure(model)`` -> {name: number or None} after each round, kept in its record; or None.
     progress
@@ -275,6 +279,8 @@ class _Run:
         records = [FactoriseRound.from_json(record) for record in journal.records]
         kept = journal.restore()
         if kept is not None:
+            _LOGGER.info("%s: %d of %d rounds found, going on after them", journal.folder,
+                         len(records), self.rounds)
             self.install(records[-1].ranks)
             self.model.load_state_dict(kept)
         for index in range(len(records), self.rounds):
@@ -289,7 +295,8 @@ class _Run:
             cost = measure_cost(self.model, self.example)
             records.append(FactoriseRound(
                 round=index, rounds=self.rounds, ranks=ranks, parameters=cost.parameters,
-                macs=cost.macs, density=cost.nonzeros / self.weights, measured=measured, seconds=time.perf_counter() - start))
+                macs=cost.macs, density=cost.nonzeros / self.weights, measured=measured,
+                seconds=time.perf_counter() - start))
             journal.finish(records[-1].as_json(), self.model.state_dict())
             if progress is not None:
                 progress(records[-1])

@@ -94,11 +94,12 @@ def svd_macs(
 ) -> int:
     """Return the multiply-accumulates of the two layers for one input.
 
-    size : height and width of a convolution's input (not padded); a Linear uses neither.
+    size : height and width of a convolution's input (not padded); of a Linear, the number of
+           vectors that it is applied to, and 1.
     """
     rows, columns = _shape(layer, scheme)
     if isinstance(layer, nn.Linear):
-        return rank * (rows + columns)
+        return rank * (rows + columns) * math.prod(size)
     height, width = output_size(layer, size)
     first = columns * height * (width if scheme == "channel" else size[1])
     return rank * (first + rows * height * width)
