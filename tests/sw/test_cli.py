@@ -65,7 +65,7 @@ def refusal(*arguments: object) -> str:
     return result.stderr
 
 
-COMMANDS = ("targets", "compile", "run", "verify", "compare", "build", "flash", "prune")
+COMMANDS = ("targets", "compile", "run", "verify", "compare", "build", "flash", "prune", "factorise")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -15,7 +15,7 @@ from celosia.compress.criteria import criterion, methods, scores
 from celosia.compress.cycles import CycleReport, prune_to_cycles
 from celosia.compress.emulate import emulate
 from celosia.compress.evbmf import evbmf
-from celosia.compress.factorise import FactoriseReport, factorise
+from celosia.compress.factorise import FactoriseReport, FactoriseRound, LayerRanks, factorise
 from celosia.compress.filters import filter_scores
 from celosia.compress.finetune import FineTune, flip_and_shift
 from celosia.compress.fold import fold_average_pool, fold_batchnorm
@@ -37,8 +37,8 @@ from celosia.compress.prune import PruneReport, prune
 from celosia.compress.rounds import LayerDensity, RoundRecord, run_rounds
 from celosia.compress.search import RateSearch, search_rates
 from celosia.compress.structured import FilterReport, prune_filters
-from celosia.compress.svd import svd
-from celosia.compress.tucker import tucker2
+from celosia.compress.svd import rank_for_energy, rank_for_speedup, svd
+from celosia.compress.tucker import tucker2, tucker_ranks
 
 del _ae_lip, _correlation      # importing them made their methods known
 
@@ -47,11 +47,13 @@ __all__ = [
     "Cost",
     "CycleReport",
     "FactoriseReport",
+    "FactoriseRound",
     "FilterReport",
     "FineTune",
     "FusionReport",
     "Journal",
     "LayerDensity",
+    "LayerRanks",
     "NsrReport",
     "PruneReport",
     "RateSearch",
@@ -81,10 +83,13 @@ __all__ = [
     "prune_filters",
     "prune_to_cycles",
     "prune_with_masks",
+    "rank_for_energy",
+    "rank_for_speedup",
     "run_rounds",
     "scores",
     "search_rates",
     "svd",
     "threshold_for",
     "tucker2",
+    "tucker_ranks",
 ]

@@ -7,7 +7,7 @@ arithmetic of what a weight costs.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +131,10 @@ def prune_to_cycles(
         raise ArgumentError(f"schedule must be one of {tuple(SCHEDULES)}, not {schedule!r}")
     predict = Predictor(example_input, target=target, exponents=exponents)
     start = predict(model).cycles
+    run = _Run(score=lambda pruned: scores(pruned, method, inputs, **options), predict=predict,
+               start=start, budget=budget, rounds=rounds, share=SCHEDULES[schedule],
+               lockstep=lockstep, finetune=finetune, measure=measure)
+    run.check(model)
     choices = {
         "method": method, "options": describe(options), "budget": budget, "target": target,
         "exponents": exponents, "rounds": rounds, "schedule": schedule,
@@ -138,35 +142,60 @@ def prune_to_cycles(
         "seed": seed, "finetune": describe(finetune),
         "start": fingerprint(model, inputs, example_input),
     }
-    journal = Journal(checkpoint, choices)
-    found: dict[str, int] = {}
-
-    def choose(pruned: nn.Module, index: int) -> Masks:
-        share = SCHEDULES[schedule]((index + 1) / rounds) if index + 1 < rounds else 1.0
-        goal = budget if share == 1.0 else round(start + (budget - start) * share)
-        values = _values(pruned, scores(pruned, method, inputs, **options))
-        return masks_for(pruned, values, predict, goal, lockstep=lockstep)
-
-    def tune(pruned: nn.Module, index: int) -> None:
-        if finetune is not None:
-            finetune(pruned, index)
-        prediction, before = predict(pruned), _kept(pruned)
-        if index == rounds - 1 and not _within(prediction, budget):
-            for name, mask in choose(pruned, index).items():
-                layer = pruned.get_submodule(name)
-                apply_mask(layer, torch.from_numpy(mask).to(layer.weight.device))
-            prediction = predict(pruned)
-        found.update(predicted_cycles=prediction.cycles, trimmed=before - _kept(pruned))
-
-    def observe(pruned: nn.Module) -> dict[str, float | int | None]:
-        return ({} if measure is None else dict(measure(pruned))) | found
-
-    records = run_rounds(model, rounds, choose, finetune=tune, seed=seed, journal=journal,
-                         measure=observe, progress=progress)
-    last = records[-1].measured
+    records = run_rounds(model, rounds, run.choose, finetune=run.tune, seed=seed,
+                         journal=Journal(checkpoint, choices), measure=run.observe,
+                         progress=progress)
+    last: Mapping[str, Any] = records[-1].measured
     return CycleReport(cycles=last["predicted_cycles"], dense_cycles=start,
                        trimmed=last["trimmed"], layers=densities(model), rounds=records,
                        choices=choices)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Run:
+    """What the rounds of one call share; its methods are what `run_rounds` calls.
+
+    found : predicted cycles and trimmed weights of the round that was last fine-tuned.
+    """
+
+    score: Callable[[nn.Module], Masks]
+    predict: Predictor
+    start: int
+    budget: int
+    rounds: int
+    share: Callable[[float], float]
+    lockstep: bool
+    finetune: Callable[[nn.Module, int], None] | None
+    measure: Callable[[nn.Module], Mapping[str, float | int | None]] | None
+    found: dict[str, int] = field(default_factory=dict)
+
+    def check(self, model: nn.Module) -> None:
+        """Raise ArgumentError where the budget is out of reach, whatever the scores."""
+        ones = {name: np.ones(layer.weight.shape)
+                for name, layer in prunable_layers(model).items()}
+        masks_for(model, ones, self.predict, self.budget, lockstep=self.lockstep)
+
+    def choose(self, model: nn.Module, index: int) -> Masks:
+        goal = self.budget
+        if index + 1 < self.rounds:
+            share = self.share((index + 1) / self.rounds)
+            goal = round(self.start + (self.budget - self.start) * share)
+        values = _values(model, self.score(model))
+        return masks_for(model, values, self.predict, goal, lockstep=self.lockstep)
+
+    def tune(self, model: nn.Module, index: int) -> None:
+        if self.finetune is not None:
+            self.finetune(model, index)
+        prediction, before = self.predict(model), _kept(model)
+        if index + 1 == self.rounds and not _within(prediction, self.budget):
+            for name, mask in self.choose(model, index).items():
+                layer = model.get_submodule(name)
+                apply_mask(layer, torch.from_numpy(mask).to(layer.weight.device))
+            prediction = self.predict(model)
+        self.found.update(predicted_cycles=prediction.cycles, trimmed=before - _kept(model))
+
+    def observe(self, model: nn.Module) -> dict[str, float | int | None]:
+        return ({} if self.measure is None else dict(self.measure(model))) | self.found
 
 
 def masks_for(
@@ -346,7 +375,9 @@ class _Steps:
         steps = np.zeros(self.paid.shape, bool)
         steps[self.paid] = taken
         lengths = steps.sum(axis=1) + self.least
-        return (self.rank < lengths[self.batch][:, None]).reshape(self.alive.shape) & self.alive
+        first = (self.rank < lengths[self.batch][:, None]).reshape(self.alive.shape)
+        kept: np.ndarray = first & self.alive
+        return kept
 
 
 def _values(model: nn.Module, ranking: Mapping[str, np.ndarray]) -> Masks:

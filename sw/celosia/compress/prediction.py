@@ -25,7 +25,7 @@ from torch import nn
 
 from celosia.compress.masks import prunable_layers
 from celosia.errors import ArgumentError, CelosiaError
-from celosia.graph import Graph
+from celosia.graph import Conv, Graph
 
 __all__ = ["LayerPlan", "Prediction", "Predictor", "cycle_costs"]
 
@@ -175,7 +175,7 @@ def _masked(graph: Graph, masks: Mapping[str, np.ndarray]) -> Graph:
     """Return the graph with zeros where masks are False; folding scales rows and keeps zeros."""
     nodes = [
         replace(node, weight=np.where(masks[node.name].reshape(node.weight.shape), node.weight, 0))
-        if node.name in masks else node
+        if isinstance(node, Conv) and node.name in masks else node
         for node in graph.nodes
     ]
     return replace(graph, nodes=tuple(nodes))
