@@ -7,8 +7,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -19,8 +20,13 @@ from celosia.cli import common
 from celosia.errors import CelosiaError
 from celosia.files import replacing
 
+if TYPE_CHECKING:
+    from celosia.compress import FineTune
+
 CALIBRATION = 1000
 """Training inputs that a method may look at to score weights."""
+SEARCH_IMAGES = 5000
+"""Most training images that a search for rates looks at; a tenth of them if that is less."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -74,6 +80,53 @@ def numbers(option: str, text: str | None) -> list[float] | None:
     except ValueError:
         raise CelosiaError(f"{option} {text!r}: give numbers with commas between, such as "
                            "0.485,0.456,0.406") from None
+
+
+def trainer(
+    data: Data | None, epochs: int | None, learning_rate: float | None, optimizer: str | None,
+    seed: int,
+) -> "partial[FineTune] | None":
+    """Return what makes a `FineTune` on the training images; None without data.
+
+    Settings that are None are those of `FineTune`.
+    """
+    from celosia.compress import FineTune
+
+    if data is None:
+        return None
+    settings: dict[str, Any] = {"epochs": epochs, "learning_rate": learning_rate,
+                                "optimizer": optimizer}
+    train = partial(FineTune, inputs=data.train_inputs, labels=data.train_labels, seed=seed,
+                    **{name: value for name, value in settings.items() if value is not None})
+    train()         # refuses now what it would refuse later
+    return train
+
+
+def search_measure(data: Data) -> Callable[[Any], float]:
+    """Return the accuracy that the curves of the layers are measured by: on training images."""
+    count = min(SEARCH_IMAGES, -(-len(data.train_inputs) // 10))
+    data.choices["search_images"] = count
+    inputs, labels = data.train_inputs[-count:], data.train_labels[-count:]
+
+    def evaluate(module: Any) -> float:
+        return accuracy(module, inputs, labels)
+
+    return evaluate
+
+
+def to_fastest(module: Any) -> None:
+    """Move a module to a GPU where torch finds one."""
+    import torch
+
+    module.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def origin(model: str, weights: Path | None, target: str, data: Data | None) -> dict[str, Any]:
+    """Return where a run's network and data came from, for its choices."""
+    import torch
+
+    return {"model": model, "weights": None if weights is None else str(weights),
+            "torch": torch.__version__, "target": target, **({} if data is None else data.choices)}
 
 
 def find_module(name: str, weights: Path | None) -> tuple[Any, np.ndarray | None]:
