@@ -85,7 +85,7 @@ def _fused(model: nn.Module, epochs: tuple[int, ...], train: Pictures, seed: int
     """Return the fused network; a run that was stopped goes on after its last finished round."""
     name = f"{'-'.join(map(str, epochs))}-{len(train[1])}-{seed}"
     report = fuse(model, train[0][:1], finetune=_tune(train, epochs, seed), seed=seed,
-                  folder=KEPT / name)
+                  checkpoint=KEPT / name)
     print(f"fused, epochs {epochs}, seed {seed}", file=sys.stderr, flush=True)
     return report.model.eval()
 

@@ -333,15 +333,15 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_bits(tmp_path, stop):
 
     breaks = Breaks(inputs=tune.inputs, labels=tune.labels, batch_size=16)
     with pytest.raises(KeyboardInterrupt):
-        fuse(model, tune.inputs[:1], finetune=breaks, folder=tmp_path)
-    found = fuse(model, tune.inputs[:1], finetune=breaks, folder=tmp_path).model.state_dict()
+        fuse(model, tune.inputs[:1], finetune=breaks, checkpoint=tmp_path)
+    found = fuse(model, tune.inputs[:1], finetune=breaks, checkpoint=tmp_path).model.state_dict()
     assert calls == [*range(stop + 1), *range(stop, 3)]
-    again = fuse(model, tune.inputs[:1], finetune=breaks, folder=tmp_path).model.state_dict()
+    again = fuse(model, tune.inputs[:1], finetune=breaks, checkpoint=tmp_path).model.state_dict()
     assert len(calls) == 4      # nothing was left to do
     for name, value in whole.items():
         assert torch.equal(value, found[name]) and torch.equal(value, again[name])
     with pytest.raises(ArgumentError, match="rate_factor was 10.0, is 5.0"):
-        fuse(model, tune.inputs[:1], finetune=breaks, folder=tmp_path, rate_factor=5.0)
+        fuse(model, tune.inputs[:1], finetune=breaks, checkpoint=tmp_path, rate_factor=5.0)
 
 
 def test_refusals(tmp_path):
@@ -353,7 +353,7 @@ def test_refusals(tmp_path):
     with pytest.raises(ArgumentError, match="give finetune too"):
         fuse(model, x, layers=["features.0"])
     with pytest.raises(ArgumentError, match="give finetune too"):
-        fuse(model, x, folder=tmp_path)
+        fuse(model, x, checkpoint=tmp_path)
     with pytest.raises(ArgumentError, match="any convolution alone.*none, so leave finetune out"):
         fuse(ResNet(8), np.zeros((1, 3, 32, 32), np.float32), finetune=tune)
     odd = nn.Sequential(nn.Conv2d(1, 1, 3), nn.ReLU(), nn.MaxPool2d(3, 2))

@@ -159,7 +159,7 @@ def fuse(
     arguments: dict[str, Any] = {}
     if retrained is not None and train is not None:
         arguments = {"layers": options.read_layers(retrained), "finetune": train(), "seed": seed,
-                     "folder": None if checkpoint is None else checkpoint / "fusion"}
+                     "checkpoint": None if checkpoint is None else checkpoint / "fusion"}
     found = compress.fuse(module, example, **arguments)
     return found.model, {"batch_norms": list(found.batch_norms),
                          "average_pools": list(found.average_pools),

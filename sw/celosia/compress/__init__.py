@@ -30,7 +30,7 @@ from celosia.compress.mask_layer import (
     threshold_for,
 )
 from celosia.compress.masks import make_permanent
-from celosia.compress.nsr import NsrReport, nsr
+from celosia.compress.nsr import NsrReport, array_nsr, nsr
 from celosia.compress.partition import mean_bits
 from celosia.compress.prediction import cycle_costs
 from celosia.compress.prune import PruneReport, prune
@@ -59,6 +59,7 @@ __all__ = [
     "RateSearch",
     "RoundRecord",
     "add_masks",
+    "array_nsr",
     "bfp",
     "criterion",
     "cycle_costs",

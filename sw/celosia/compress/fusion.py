@@ -98,7 +98,7 @@ def fuse(
     finetune: Callable[[nn.Module, int], None] | None = None,
     rate_factor: float = 10.0,
     seed: int = 0,
-    folder: str | Path | None = None,
+    checkpoint: str | Path | None = None,
 ) -> FusionReport:
     """Fuse normalisation and pooling into convolutions. The given model is not changed.
 
@@ -128,7 +128,7 @@ def fuse(
     seed
         Of the new layers. In round r torch's global generator is set to ``seed + r`` for
         `finetune`, and put back afterwards.
-    folder
+    checkpoint
         Where finished rounds are kept, so that a run that was stopped goes on; None keeps none.
 
     Returns
@@ -139,11 +139,11 @@ def fuse(
     ------
     ArgumentError
         The model cannot be traced; a named layer is no convolution with a pool or normalisation
-        to take over; nothing to retrain, or no `finetune` for `layers` or `folder`; no padding
+        to take over; nothing to retrain, or no `finetune` for `layers` or `checkpoint`; no padding
         gives the map's size.
     """
-    if finetune is None and (layers is not None or folder is not None):
-        raise ArgumentError("layers and folder are for retrained fusion; give finetune too")
+    if finetune is None and (layers is not None or checkpoint is not None):
+        raise ArgumentError("layers and checkpoint are for retrained fusion; give finetune too")
     fused = copy.deepcopy(model)
     norms = fold_batchnorm(fused)
     traced = trace(fused)
@@ -152,7 +152,7 @@ def fuse(
     choices = {"layers": layers if layers is None else list(layers), "rate_factor": rate_factor,
                "seed": seed, "finetune": describe(finetune)}
     if finetune is not None:
-        journal = Journal(folder, choices | {"model": fingerprint(model)})
+        journal = Journal(checkpoint, choices | {"model": fingerprint(model)})
         _note_shapes(traced, example_input)
         groups = _choose(traced, layers)
         merged = _retrain(traced, groups, finetune, rate_factor, seed, journal)
