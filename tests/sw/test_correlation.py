@@ -374,3 +374,18 @@ def test_sampled_selection_follows_its_generator():
     assert (masks[0] != masks[2]).any()
     with pytest.raises(ValueError, match="strong must be 0 to 1, not 1.5"):
         keep_sun2016(signed, alive, 60, 1.5, np.random.default_rng(1))
+
+
+def test_sampled_selection_through_prune():
+    masks = []
+    for seed in (3, 3, 4):
+        model, x = built(linear_net), samples(200, 7)
+        report = compress.prune(model, "correlation", inputs=x, rates={"0": 0.5}, seed=seed,
+                                select="sun2016", strong=0.6)  # fmt: skip
+        assert report.layers["0"].kept == 21
+        assert report.choices["select"] == "sun2016" and report.choices["strong"] == 0.6
+        masks.append(model[0].weight.detach().numpy() != 0)
+    np.testing.assert_array_equal(masks[0], masks[1])
+    assert (masks[0] != masks[2]).any()
+    best = np.abs(numpy_linear(built(linear_net), x)[0])
+    assert best[~masks[0]].max() > best[masks[0]].min(), "some weak ones stay"

@@ -88,6 +88,18 @@ def test_make_permanent_leaves_a_plain_model_with_the_same_output():
     assert torch.equal(model(inputs), masked)
 
 
+def test_make_permanent_of_a_copy_leaves_the_original_whole():
+    model = small_net()
+    inputs, _ = small_task()
+    compress.prune(model, "magnitude", rates=0.5)
+    before = model(inputs)
+    twin = copy.deepcopy(model)
+    compress.make_permanent(twin)
+    assert torch.equal(model(inputs), before)
+    assert torch.equal(twin(inputs), before)
+    assert isinstance(model[0].parametrizations.weight[0], Mask)
+
+
 def test_make_permanent_refuses_a_second_parametrisation():
     class Twice(nn.Module):
         def forward(self, weight):

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from celosia.compress.masks import own_class
 from celosia.errors import ArgumentError
 
 __all__ = ["attach", "attach_gamma", "filter_masks", "fold_in"]
@@ -89,23 +90,11 @@ def fold_in(model: nn.Module) -> None:
                 raise ArgumentError(
                     f"layer {name!r} has another parametrisation beside its filter mask; fold the "
                     "filter masks first, and mask single weights afterwards")
-            _own_class(module)
+            own_class(module)
             for parameter in list(module.parametrizations):
                 parametrize.remove_parametrizations(module, parameter, leave_parametrized=True)
         elif hasattr(module, _GAMMA_OF):
             delattr(module, _GAMMA_OF)
-
-
-def _own_class(module: nn.Module) -> None:
-    """Give a parametrised module a class of its own.
-
-    Its parameters are properties of the class, which a deep copy shares with the original, and
-    removing a parametrisation removes the property: from both (torch 2.13).
-    """
-    shared = type(module)
-    content = {name: value for name, value in vars(shared).items()
-               if name not in ("__dict__", "__weakref__")}
-    module.__class__ = type(shared.__name__, shared.__bases__, content)
 
 
 def _find(module: nn.Module) -> FilterMask | None:

@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 
 from celosia.errors import ArgumentError
 
-__all__ = ["Mask", "apply_mask", "current_mask", "make_permanent", "prunable_layers"]
+__all__ = ["Mask", "apply_mask", "current_mask", "make_permanent", "own_class", "prunable_layers"]
 
 
 class Mask(nn.Module):  # type: ignore[misc]
@@ -96,7 +96,20 @@ def make_permanent(model: nn.Module) -> None:
                 f"layer {name!r} has another parametrisation beside its mask; remove that first "
                 "with torch.nn.utils.parametrize.remove_parametrizations"
             )
+        own_class(layer)
         parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+
+
+def own_class(module: nn.Module) -> None:
+    """Give a parametrised module a class of its own.
+
+    Its parameters are properties of the class, which a deep copy shares with the original, and
+    removing a parametrisation removes the property: from both (torch 2.13).
+    """
+    shared = type(module)
+    content = {name: value for name, value in vars(shared).items()
+               if name not in ("__dict__", "__weakref__")}
+    module.__class__ = type(shared.__name__, shared.__bases__, content)
 
 
 def _find(layer: nn.Module) -> Mask | None:
