@@ -65,7 +65,8 @@ def refusal(*arguments: object) -> str:
     return result.stderr
 
 
-COMMANDS = ("targets", "compile", "run", "verify", "compare", "build", "flash", "prune", "factorise")
+COMMANDS = ("targets", "compile", "run", "verify", "compare", "build", "flash", "prune",
+            "factorise")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

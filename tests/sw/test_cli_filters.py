@@ -170,7 +170,8 @@ def test_masks_are_trained_folded_and_removed(folder):
 
 
 def test_combined_prunes_both_halves(folder):
-    result = answer(*BOTH, "--rates", "7=0.75", "--rounds", 2, "--option", "activation=pre")
+    result = answer(*BOTH, "--rates", "7=0.75", "--rounds", 2, "--scope", "layer",
+                    "--option", "activation=pre")
     filters = kept_filters(result)
     rest = filters["3"] * 4 * 16
     kept = {"0": filters["0"] * 9, "3": filters["0"] * filters["3"] * 9,
@@ -185,6 +186,7 @@ def test_combined_prunes_both_halves(folder):
     assert result["choices"]["linear"]["options"]["activation"] == "pre"
     assert result["choices"]["linear"]["method"] == "correlation"
     assert result["choices"]["convolutions"]["strength"] == 0.01
+    assert result["choices"]["convolutions"]["scope"] == "layer"
     assert result["accuracy"] == measured_accuracy()
 
 

@@ -1,6 +1,5 @@
 """``celosia factorise``."""
 
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +8,6 @@ import typer
 
 from celosia import api
 from celosia.cli import common, network
-from celosia.cli.prune import SEARCH_IMAGES
 from celosia.errors import CelosiaError
 
 
@@ -58,10 +56,7 @@ def factorise(
     json: common.Json = False,
 ) -> None:
     """Replace a model's layers by products of thinner ones, and retrain those."""
-    import torch
-
-    from celosia import compress
-    from celosia.compress.factorise import factorise as run
+    from celosia.compress import factorise as run
 
     module, example = network.find_module(model, weights)
     loaded = network.load_data(data, mean, deviation)
@@ -76,21 +71,20 @@ def factorise(
     amounts = (ranks, rule, parameters_removed, macs_removed)
     settings["rule"] = "evbmf" if all(amount is None for amount in amounts) else rule
     if rule == "curve":
-        settings["evaluate"] = _evaluator(loaded)
-    if loaded is not None and epochs:
-        settings["finetune"] = compress.FineTune(
-            inputs=loaded.train_inputs, labels=loaded.train_labels, epochs=epochs,
-            learning_rate=learning_rate, seed=seed)
-    module.to("cuda" if torch.cuda.is_available() else "cpu")
+        if loaded is None:
+            raise CelosiaError("--rule curve needs --data to measure accuracy on")
+        settings["evaluate"] = network.search_measure(loaded)
+    train = network.trainer(loaded, epochs, learning_rate, None, seed)
+    if train is not None and epochs:
+        settings["finetune"] = train()
+    network.to_fastest(module)
     with api.refusals(), network.rounds_shown("factorising") as progress:
         found = run(module, example, method, **settings, progress=progress,
                     measure=network.measurer(loaded, example, target))
     network.save(module.cpu(), example, output)
     result = _result(found) | {"output": str(output), "target": target,
                                "refused": network.cost(module, example, target)["refused"]}
-    result["choices"] |= {"model": model, "weights": None if weights is None else str(weights),
-                          "torch": torch.__version__, "target": target,
-                          **({} if loaded is None else loaded.choices)}
+    result["choices"] |= network.origin(model, weights, target, loaded)
     if report is not None:
         network.write_report(result, report)
     if json:
@@ -113,20 +107,6 @@ def _by_layer(text: str | None) -> dict[str, Any] | None:
     except ValueError:
         raise CelosiaError(f"--ranks {text!r}: give LAYER=RANK with commas between, such as "
                            "conv1=3,fc1=20, or for tucker conv2=10x5") from None
-
-
-def _evaluator(loaded: network.Data | None) -> Callable[[Any], float]:
-    """Return the accuracy that the curves of the layers are measured by: on training images."""
-    if loaded is None:
-        raise CelosiaError("--rule curve needs --data to measure accuracy on")
-    count = min(SEARCH_IMAGES, -(-len(loaded.train_inputs) // 10))
-    loaded.choices["search_images"] = count
-    inputs, labels = loaded.train_inputs[-count:], loaded.train_labels[-count:]
-
-    def evaluate(module: Any) -> float:
-        return network.accuracy(module, inputs, labels)
-
-    return evaluate
 
 
 def _result(found: Any) -> dict[str, Any]:

@@ -242,11 +242,12 @@ def _prune_combined(run: Run) -> Outcome:
     rates: Any = _given_rates(run) if "--rates" in run.given else _rates(run)
     settings = dict(run.settings)
     filters = {name: settings.pop(name) for name in _known_masks() if name in settings}
+    filters |= run.taken(scope="--scope") | {"progress": _filters_shown(run, before)}
     show = run.progress
     found = compress.prune_combined(
         run.module, run.example, inputs=run.inputs, rates=rates, train=run.train,
         finetune=run.finetune, recover=run.finetune, seed=run.seed, checkpoint=run.checkpoint,
-        filter_options=filters | {"progress": _filters_shown(run, before)}, measure=run.measure,
+        filter_options=filters, measure=run.measure,
         progress=None if show is None else lambda record: show(_against(before, record)),
         **run.taken(conv_macs="--macs-removed", strength="--strength", rounds="--rounds"),
         **settings)
@@ -349,6 +350,7 @@ MASKS = Family(
     needs=("--data", "--strength"), amounts=_FILTER_AMOUNTS, must=True,
     known=lambda method: _known_masks())
 COMBINED = Family(
-    run=_prune_combined, takes=("--rate", "--rates", "--macs-removed", "--strength", "--rounds"),
+    run=_prune_combined,
+    takes=("--rate", "--rates", "--macs-removed", "--strength", "--scope", "--rounds"),
     needs=("--data", "--strength", "--macs-removed"), amounts=("--rate", "--rates"),
     known=lambda method: _known_criterion("correlation") | _known_masks())

@@ -36,7 +36,7 @@ Strength = Annotated[float | None, typer.Option(
 Order = Annotated[str | None, typer.Option(
     help="Of weights: together, or layer by layer: forward, backward.")]
 Scope = Annotated[str | None, typer.Option(
-    help="Where weights or filters compete: layer or global. layer, for mask global.")]
+    help="Where weights or filters compete: layer or global. layer; of masks global.")]
 Select = Annotated[str | None, typer.Option(help="Of weights: topk_abs or sun2016.")]
 Setting = Annotated[list[str] | None, typer.Option(
     "--option", metavar="NAME=VALUE",

@@ -4,9 +4,6 @@ from typing import Any
 
 from celosia import api
 from celosia.cli import common, network, options
-from celosia.cli.network import SEARCH_IMAGES
-
-__all__ = ["SEARCH_IMAGES", "prune"]
 
 
 def prune(
