@@ -30,13 +30,13 @@ from torch import nn
 
 from celosia import compress
 from celosia.compress.cost import measure as cost_of
-from celosia.compress.cycles import prune_to_cycles
 from celosia.compress.journal import Journal, fingerprint
-from celosia.compress.masks import apply_mask, current_mask, prunable_layers
-from celosia.compress.prediction import Predictor
-from celosia.compress.rounds import run_rounds
-from celosia.compress.schedule import SCHEDULES
-from celosia.compress.selection import keep_global, keep_largest
+from celosia.compress.pruning.cycles import prune_to_cycles
+from celosia.compress.pruning.masks import apply_mask, current_mask, prunable_layers
+from celosia.compress.pruning.prediction import Predictor
+from celosia.compress.pruning.rounds import run_rounds
+from celosia.compress.pruning.schedule import SCHEDULES
+from celosia.compress.pruning.selection import keep_global, keep_largest
 from celosia.models import load_lenet5
 
 OURS, SINGLE = "score / cost, lockstep", "score / cost"

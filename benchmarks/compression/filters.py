@@ -22,7 +22,7 @@ from torch import nn
 
 from celosia.compress.cost import Cost
 from celosia.compress.cost import measure as cost_of
-from celosia.compress.structured import FilterRound, prune_filters
+from celosia.compress.filters.prune import FilterRound, prune_filters
 from celosia.models import VGG16, VGG16_PRUNED_A, ResNet
 
 METHODS = ("std", "l1")

@@ -22,7 +22,7 @@ from torch import fx, nn
 import celosia
 from celosia.compress import FineTune, flip_and_shift, make_permanent, prune
 from celosia.compress.cost import measure as cost_of
-from celosia.compress.fusion import fuse
+from celosia.compress.fusion.fuse import fuse
 from celosia.models import load_lenet5
 
 KEPT = Path("build") / "compression" / "fusion"

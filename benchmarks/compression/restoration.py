@@ -23,8 +23,8 @@ from mending import Denoiser, blurred_patches, blurred_set5, noisy_pictures, pat
 from torch import nn
 
 from celosia.compress.cost import measure
-from celosia.compress.factorise import factorise
 from celosia.compress.finetune import FineTune
+from celosia.compress.lowrank.factorise import factorise
 
 KEPT = Path("build") / "compression" / "restoration"
 SCALES = (2, 3, 4)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from celosia import compress
-from celosia.compress import ae_lip as ae_lip_module
+from celosia.compress.criteria import ae_lip as ae_lip_module
 
 
 @pytest.fixture(autouse=True)

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from celosia.compress.combined import prune_combined
 from celosia.compress.cost import measure
+from celosia.compress.filters.combined import prune_combined
 from celosia.compress.finetune import FineTune
-from celosia.compress.masks import current_mask, make_permanent
+from celosia.compress.pruning.masks import current_mask, make_permanent
 from celosia.errors import ArgumentError
 from celosia.models import LeNet5, ResNet
 

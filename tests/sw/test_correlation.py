@@ -9,9 +9,9 @@ from torch import nn
 from torch.nn import functional
 
 from celosia import compress
-from celosia.compress import correlation as correlation_module
-from celosia.compress.statistics import CrossMoments, observe
-from celosia.compress.sun2016 import keep_sun2016
+from celosia.compress.criteria import correlation as correlation_module
+from celosia.compress.criteria.statistics import CrossMoments, observe
+from celosia.compress.pruning.sun2016 import keep_sun2016
 
 
 @pytest.fixture(autouse=True)

@@ -13,10 +13,16 @@ from torch import nn
 
 import celosia
 from celosia import compress
-from celosia.compress import cycles
-from celosia.compress.cycles import _rank_steps, _search, masks_for, prune_to_cycles
-from celosia.compress.masks import apply_mask, current_mask, prunable_layers
-from celosia.compress.prediction import LayerPlan, Prediction, Predictor, cycle_costs, row_costs
+from celosia.compress.pruning import cycles
+from celosia.compress.pruning.cycles import _rank_steps, _search, masks_for, prune_to_cycles
+from celosia.compress.pruning.masks import apply_mask, current_mask, prunable_layers
+from celosia.compress.pruning.prediction import (
+    LayerPlan,
+    Prediction,
+    Predictor,
+    cycle_costs,
+    row_costs,
+)
 from celosia.errors import ArgumentError
 from celosia_hw.isa import Space
 

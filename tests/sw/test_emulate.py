@@ -16,10 +16,10 @@ from torch import nn
 from torch.nn import functional
 
 import celosia
-from celosia.compress.bfp import bfp
-from celosia.compress.emulate import BlockLayer, block_format, emulate
-from celosia.compress.masks import apply_mask, current_mask, make_permanent
-from celosia.compress.partition import PARTITIONS, mean_bits
+from celosia.compress.formats.bfp import bfp
+from celosia.compress.formats.emulate import BlockLayer, block_format, emulate
+from celosia.compress.formats.partition import PARTITIONS, mean_bits
+from celosia.compress.pruning.masks import apply_mask, current_mask, make_permanent
 from celosia.errors import ArgumentError
 from celosia.models import ResNet
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.optimize import brentq
 
-from celosia.compress.evbmf import evbmf
+from celosia.compress.lowrank.evbmf import evbmf
 
 
 def planted(shape, rank, signal, noise, seed=0):

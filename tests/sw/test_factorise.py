@@ -13,11 +13,11 @@ from torch import nn
 import celosia
 from celosia.compress import FineTune, prune
 from celosia.compress.cost import measure
-from celosia.compress.decomposition import Decomposition, find_sites
-from celosia.compress.factorise import FactoriseRound, factorise
-from celosia.compress.rank_search import Budget
-from celosia.compress.svd import rank_for_energy, rank_for_speedup, svd_parameters
-from celosia.compress.tucker import tucker_parameters, tucker_ranks
+from celosia.compress.lowrank.decomposition import Decomposition, find_sites
+from celosia.compress.lowrank.factorise import FactoriseRound, factorise
+from celosia.compress.lowrank.rank_search import Budget
+from celosia.compress.lowrank.svd import rank_for_energy, rank_for_speedup, svd_parameters
+from celosia.compress.lowrank.tucker import tucker_parameters, tucker_ranks
 from celosia.models import VDSR, DnCNN, LeNet5, load_lenet5
 
 EXAMPLE = torch.zeros(1, 3, 8, 8)

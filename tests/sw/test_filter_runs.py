@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 import celosia
-from celosia.compress.filters import filter_scores
+from celosia.compress.criteria.filters import filter_scores
+from celosia.compress.filters.prune import prune_filters
 from celosia.compress.finetune import FineTune
-from celosia.compress.structured import prune_filters
 from celosia.errors import ArgumentError
 from celosia.models import VGG16, VGG16_PRUNED_A, LeNet5, ResNet
 

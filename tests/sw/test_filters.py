@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from celosia.compress.cost import measure
-from celosia.compress.filters import filter_scores
-from celosia.compress.prune import prune
-from celosia.compress.structure import trace
-from celosia.compress.structured import prune_filters
+from celosia.compress.criteria.filters import filter_scores
+from celosia.compress.filters.prune import prune_filters
+from celosia.compress.filters.structure import trace
+from celosia.compress.pruning.prune import prune
 from celosia.errors import ArgumentError
 from celosia.models import VDSR, VGG16, AlexNet, DnCNN, LeNet5, ResNet
 

@@ -11,9 +11,9 @@ from torch import nn
 from torch.nn import functional
 
 from celosia.compress import FineTune, prune
-from celosia.compress.fold import fold_average_pool, fold_batchnorm
-from celosia.compress.fusion import fuse
-from celosia.compress.masks import apply_mask, current_mask
+from celosia.compress.fusion.fold import fold_average_pool, fold_batchnorm
+from celosia.compress.fusion.fuse import fuse
+from celosia.compress.pruning.masks import apply_mask, current_mask
 from celosia.errors import ArgumentError
 from celosia.models import VGG16, DnCNN, LeNet5, ResNet
 

@@ -19,8 +19,8 @@ from torch import nn
 from celosia import compress
 from celosia.compress import journal as journal_file
 from celosia.compress.journal import INDEX, Journal, describe, fingerprint
-from celosia.compress.masks import current_mask
-from celosia.compress.rounds import run_rounds
+from celosia.compress.pruning.masks import current_mask
+from celosia.compress.pruning.rounds import run_rounds
 from celosia.errors import ArgumentError
 
 ROUNDS = 3
@@ -76,7 +76,7 @@ def end_hard(wanted: str, wanted_round: int):
         if (point, round) == (wanted, wanted_round):
             os._exit(STATUS)
 
-    rounds_module = sys.modules["celosia.compress.prune"]
+    rounds_module = sys.modules["celosia.compress.pruning.prune"]
     choose, write, clean = rounds_module._Chooser.__call__, journal_file._write, Journal._clean
 
     def choosing(self, model, index):

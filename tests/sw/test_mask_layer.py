@@ -11,10 +11,9 @@ import torch
 from torch import nn
 
 from celosia.compress.cost import measure
-from celosia.compress.filter_mask import filter_masks
-from celosia.compress.filters import filter_scores
-from celosia.compress.finetune import FineTune
-from celosia.compress.mask_layer import (
+from celosia.compress.criteria.filters import filter_scores
+from celosia.compress.filters.mask import filter_masks
+from celosia.compress.filters.mask_layer import (
     add_masks,
     fold_masks,
     mask_penalty,
@@ -22,8 +21,9 @@ from celosia.compress.mask_layer import (
     prune_with_masks,
     threshold_for,
 )
-from celosia.compress.prune import prune
-from celosia.compress.structured import prune_filters
+from celosia.compress.filters.prune import prune_filters
+from celosia.compress.finetune import FineTune
+from celosia.compress.pruning.prune import prune
 from celosia.errors import ArgumentError
 from celosia.models import VGG16, AlexNet, DnCNN, LeNet5, ResNet
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import nn
 
-from celosia.compress.bfp import bfp
-from celosia.compress.emulate import emulate
-from celosia.compress.nsr import array_nsr, combine, nsr
-from celosia.compress.partition import PARTITIONS
+from celosia.compress.formats.bfp import bfp
+from celosia.compress.formats.emulate import emulate
+from celosia.compress.formats.nsr import array_nsr, combine, nsr
+from celosia.compress.formats.partition import PARTITIONS
 from celosia.errors import ArgumentError
 from celosia.models import ResNet
 

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from celosia import compress
-from celosia.compress.masks import Mask, apply_mask, current_mask
-from celosia.compress.schedule import plan, resolve_rates
-from celosia.compress.selection import keep_global, keep_largest
+from celosia.compress.pruning.masks import Mask, apply_mask, current_mask
+from celosia.compress.pruning.schedule import plan, resolve_rates
+from celosia.compress.pruning.selection import keep_global, keep_largest
 from celosia.models import LeNet5
 
 
@@ -173,9 +173,9 @@ def test_scores_that_are_not_finite_are_refused():
 
 
 def test_another_criterion_can_join_and_gets_its_options(monkeypatch):
-    from celosia.compress import criteria
+    from celosia.compress.criteria import registry
 
-    monkeypatch.setattr(criteria, "_CRITERIA", dict(criteria._CRITERIA))
+    monkeypatch.setattr(registry, "_CRITERIA", dict(registry._CRITERIA))
 
     @compress.criterion("by-position")
     def by_position(model, layers, inputs, sign=1):
@@ -429,9 +429,9 @@ def test_one_number_for_some_layers():
 
 
 def test_a_method_may_score_some_layers_only(monkeypatch):
-    from celosia.compress import criteria
+    from celosia.compress.criteria import registry
 
-    monkeypatch.setattr(criteria, "_CRITERIA", dict(criteria._CRITERIA))
+    monkeypatch.setattr(registry, "_CRITERIA", dict(registry._CRITERIA))
 
     @compress.criterion("linear-only")
     def linear_only(model, layers, inputs, power=2):

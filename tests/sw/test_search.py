@@ -12,8 +12,8 @@ from torch import nn
 from celosia import compress
 from celosia.compress import FineTune
 from celosia.compress.journal import fingerprint
-from celosia.compress.masks import current_mask
-from celosia.compress.search import GRID, search_rates
+from celosia.compress.pruning.masks import current_mask
+from celosia.compress.pruning.search import GRID, search_rates
 
 SAMPLES = 200
 

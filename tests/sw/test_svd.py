@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from celosia.compress.svd import (
+from celosia.compress.lowrank.svd import (
     rank_for_energy,
     rank_for_speedup,
     svd,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from celosia.compress.tucker import (
+from celosia.compress.lowrank.tucker import (
     tucker2,
     tucker_full_ranks,
     tucker_macs,

@@ -13,8 +13,8 @@ import numpy as np
 
 from celosia import compress
 from celosia.cli import network, options
-from celosia.compress.criteria import lookup
-from celosia.compress.masks import prunable_layers
+from celosia.compress.criteria.registry import lookup
+from celosia.compress.pruning.masks import prunable_layers
 from celosia.errors import CelosiaError
 
 DEFAULT_RATE = 0.8

@@ -6,22 +6,10 @@ A method is made of parts that combine freely: a criterion (`scores`, `filter_sc
 
 from __future__ import annotations
 
-from celosia.compress.ae_lip import ae_lip as _ae_lip
-from celosia.compress.bfp import bfp
-from celosia.compress.combined import CombinedReport, prune_combined
-from celosia.compress.correlation import correlation as _correlation
 from celosia.compress.cost import Cost, measure
-from celosia.compress.criteria import criterion, methods, scores
-from celosia.compress.cycles import CycleReport, prune_to_cycles
-from celosia.compress.emulate import emulate
-from celosia.compress.evbmf import evbmf
-from celosia.compress.factorise import FactoriseReport, FactoriseRound, LayerRanks, factorise
-from celosia.compress.filters import filter_scores
-from celosia.compress.finetune import FineTune, flip_and_shift
-from celosia.compress.fold import fold_average_pool, fold_batchnorm
-from celosia.compress.fusion import FusionReport, fuse
-from celosia.compress.journal import Journal
-from celosia.compress.mask_layer import (
+from celosia.compress.criteria import criterion, filter_scores, methods, scores
+from celosia.compress.filters.combined import CombinedReport, prune_combined
+from celosia.compress.filters.mask_layer import (
     add_masks,
     fold_masks,
     mask_penalty,
@@ -29,18 +17,30 @@ from celosia.compress.mask_layer import (
     prune_with_masks,
     threshold_for,
 )
-from celosia.compress.masks import make_permanent
-from celosia.compress.nsr import NsrReport, array_nsr, nsr
-from celosia.compress.partition import mean_bits
-from celosia.compress.prediction import cycle_costs
-from celosia.compress.prune import PruneReport, prune
-from celosia.compress.rounds import LayerDensity, RoundRecord, run_rounds
-from celosia.compress.search import RateSearch, search_rates
-from celosia.compress.structured import FilterReport, prune_filters
-from celosia.compress.svd import rank_for_energy, rank_for_speedup, svd
-from celosia.compress.tucker import tucker2, tucker_ranks
-
-del _ae_lip, _correlation      # importing them made their methods known
+from celosia.compress.filters.prune import FilterReport, prune_filters
+from celosia.compress.finetune import FineTune, flip_and_shift
+from celosia.compress.formats.bfp import bfp
+from celosia.compress.formats.emulate import emulate
+from celosia.compress.formats.nsr import NsrReport, array_nsr, nsr
+from celosia.compress.formats.partition import mean_bits
+from celosia.compress.fusion.fold import fold_average_pool, fold_batchnorm
+from celosia.compress.fusion.fuse import FusionReport, fuse
+from celosia.compress.journal import Journal
+from celosia.compress.lowrank.evbmf import evbmf
+from celosia.compress.lowrank.factorise import (
+    FactoriseReport,
+    FactoriseRound,
+    LayerRanks,
+    factorise,
+)
+from celosia.compress.lowrank.svd import rank_for_energy, rank_for_speedup, svd
+from celosia.compress.lowrank.tucker import tucker2, tucker_ranks
+from celosia.compress.pruning.cycles import CycleReport, prune_to_cycles
+from celosia.compress.pruning.masks import make_permanent
+from celosia.compress.pruning.prediction import cycle_costs
+from celosia.compress.pruning.prune import PruneReport, prune
+from celosia.compress.pruning.rounds import LayerDensity, RoundRecord, run_rounds
+from celosia.compress.pruning.search import RateSearch, search_rates
 
 __all__ = [
     "CombinedReport",

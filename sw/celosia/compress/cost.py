@@ -16,7 +16,7 @@ import torch
 from scipy.sparse import csr_array
 from torch import nn
 
-from celosia.compress.masks import prunable_layers
+from celosia.compress.pruning.masks import prunable_layers
 from celosia.errors import ArgumentError
 from celosia.lower.stream import index_steps
 from celosia_hw.isa import (

@@ -26,9 +26,9 @@ class FineTune:
 
     The learning rate rises over the first tenth of a round's steps and falls to zero along a
     half cosine. All parameters are trained; a masked weight stays zero because the mask is part
-    of the layer (`celosia.compress.masks`). The model is left in the mode, train or eval, that it
-    was in. Order of inputs and augmentation depend on `seed` and the round only. Batches go to
-    the device of the model's first parameter.
+    of the layer (`celosia.compress.pruning.masks`). The model is left in the mode, train or eval,
+    that it was in. Order of inputs and augmentation depend on `seed` and the round only. Batches
+    go to the device of the model's first parameter.
 
     inputs, labels   : float32 (N, ...), and int64 (N,) classes or whatever targets `loss` takes.
     epochs           : passes over the inputs, one number or one for each round (the last one

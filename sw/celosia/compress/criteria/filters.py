@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from celosia.compress.filter_mask import filter_masks
+from celosia.compress.filters.mask import filter_masks
 from celosia.errors import ArgumentError
 
 __all__ = ["FILTER_METHODS", "filter_scores"]

@@ -15,7 +15,8 @@ from torch import nn
 
 from celosia.compress.cost import Cost
 from celosia.compress.cost import measure as measure_cost
-from celosia.compress.decomposition import (
+from celosia.compress.journal import Journal, describe, fingerprint
+from celosia.compress.lowrank.decomposition import (
     Decomposition,
     Ranks,
     Site,
@@ -23,8 +24,7 @@ from celosia.compress.decomposition import (
     product,
     put,
 )
-from celosia.compress.journal import Journal, describe, fingerprint
-from celosia.compress.rank_search import (
+from celosia.compress.lowrank.rank_search import (
     RULES,
     Budget,
     as_lists,
@@ -33,7 +33,7 @@ from celosia.compress.rank_search import (
     choose_sites,
     given_ranks,
 )
-from celosia.compress.rounds import Measure, reproducible
+from celosia.compress.pruning.rounds import Measure, reproducible
 from celosia.errors import ArgumentError
 
 __all__ = ["FactoriseReport", "FactoriseRound", "LayerRanks", "factorise"]

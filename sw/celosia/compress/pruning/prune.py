@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from celosia.compress.criteria import check_options, lookup, scores
+from celosia.compress.criteria.registry import check_options, lookup, scores
 from celosia.compress.journal import Journal, describe, fingerprint
-from celosia.compress.masks import current_mask, prunable_layers
-from celosia.compress.rounds import LayerDensity, Measure, RoundRecord, run_rounds
-from celosia.compress.schedule import ORDERS, count_kept, plan_rounds, resolve_rates
-from celosia.compress.search import GRID, RateSearch, search_rates
-from celosia.compress.selection import Select, find_selection, keep_global
+from celosia.compress.pruning.masks import current_mask, prunable_layers
+from celosia.compress.pruning.rounds import LayerDensity, Measure, RoundRecord, run_rounds
+from celosia.compress.pruning.schedule import ORDERS, count_kept, plan_rounds, resolve_rates
+from celosia.compress.pruning.search import GRID, RateSearch, search_rates
+from celosia.compress.pruning.selection import Select, find_selection, keep_global
 from celosia.errors import ArgumentError
 
 __all__ = ["LayerDensity", "PruneReport", "RoundRecord", "prune"]
@@ -119,7 +119,7 @@ def prune(
         layer to the first (Sun et al., arXiv 1512.01891).
     select, strong
         How a layer's weights are picked by their scores: "topk_abs", or "sun2016" with its
-        lambda, for method "correlation" (`celosia.compress.selection.find_selection`).
+        lambda, for method "correlation" (`celosia.compress.pruning.selection.find_selection`).
     layers
         Names of the layers that one number or the search concerns; None is all prunable ones.
     evaluate, accuracy_budget, grid
@@ -129,7 +129,7 @@ def prune(
         A folder that keeps the finished rounds. If it holds rounds of this very run, the run goes
         on after them and ends with the same bits as if it had never stopped.
     measure, progress
-        As in `celosia.compress.rounds.run_rounds`.
+        As in `celosia.compress.pruning.rounds.run_rounds`.
     options
         Passed to the criterion.
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from celosia.compress.masks import prunable_layers
+from celosia.compress.pruning.masks import prunable_layers
 from celosia.errors import ArgumentError
 
 __all__ = ["check_options", "criterion", "lookup", "methods", "scores"]
@@ -103,15 +103,6 @@ def scores(
                 "check its weights and the inputs for NaN and infinity"
             )
     return result
-
-
-@criterion("magnitude")
-def magnitude(model: nn.Module, layers: Layers, inputs: torch.Tensor | None) -> Scores:
-    """Score a weight by its absolute value (Han et al., arXiv 1506.02626). Needs no inputs."""
-    return {
-        name: np.abs(layer.weight.detach().cpu().numpy().astype(np.float64))
-        for name, layer in layers.items()
-    }
 
 
 def lookup(method: str) -> Criterion:

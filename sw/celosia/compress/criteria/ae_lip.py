@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from celosia.compress.criteria import Layers, Scores, criterion
-from celosia.compress.statistics import calibration_inputs, observe, patches
+from celosia.compress.criteria.registry import Layers, Scores, criterion
+from celosia.compress.criteria.statistics import calibration_inputs, observe, patches
 from celosia.errors import ArgumentError
 
 __all__ = ["FORMS", "SPANS", "ae_lip"]
@@ -51,7 +51,7 @@ def ae_lip(
     Parameters
     ----------
     model, layers
-        As a criterion gets them (`celosia.compress.criteria`).
+        As a criterion gets them (`celosia.compress.criteria.registry`).
     inputs
         (N, ...), at least 1; all are used if there are not more than `samples`.
     score

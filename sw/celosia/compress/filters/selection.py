@@ -9,8 +9,8 @@ from numbers import Real
 
 import numpy as np
 
-from celosia.compress.selection import keep_largest
-from celosia.compress.structure import Kept, Structure
+from celosia.compress.filters.structure import Kept, Structure
+from celosia.compress.pruning.selection import keep_largest
 from celosia.errors import ArgumentError
 
 __all__ = ["SCOPES", "Target", "choose"]

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from celosia.compress.filter_mask import attach, attach_gamma, filter_masks, fold_in
-from celosia.compress.filter_selection import SCOPES, Target, choose
-from celosia.compress.filters import filter_scores
+from celosia.compress.criteria.filters import filter_scores
+from celosia.compress.filters.mask import attach, attach_gamma, filter_masks, fold_in
+from celosia.compress.filters.prune import FilterReport, FilterRound, prune_filters, trace_for
+from celosia.compress.filters.selection import SCOPES, Target, choose
+from celosia.compress.filters.structure import trace
 from celosia.compress.journal import Journal, describe, fingerprint
-from celosia.compress.structure import trace
-from celosia.compress.structured import FilterReport, FilterRound, prune_filters, trace_for
 from celosia.errors import ArgumentError
 
 __all__ = [

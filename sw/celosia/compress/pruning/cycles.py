@@ -1,7 +1,7 @@
 """Cycle-aware pruning: weights go by their score over what they cost in predicted cycles.
 
-Ours. The budget is in cycles of one inference on a target; `celosia.compress.prediction` has the
-arithmetic of what a weight costs.
+Ours. The budget is in cycles of one inference on a target; `celosia.compress.pruning.prediction`
+has the arithmetic of what a weight costs.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from celosia.compress.criteria import scores
+from celosia.compress.criteria.registry import scores
 from celosia.compress.journal import Journal, describe, fingerprint
-from celosia.compress.masks import apply_mask, current_mask, prunable_layers
-from celosia.compress.prediction import LayerPlan, Prediction, Predictor, row_costs
-from celosia.compress.prune import DEFAULT_ROUNDS
-from celosia.compress.rounds import LayerDensity, RoundRecord, densities, run_rounds
-from celosia.compress.schedule import SCHEDULES
+from celosia.compress.pruning.masks import apply_mask, current_mask, prunable_layers
+from celosia.compress.pruning.prediction import LayerPlan, Prediction, Predictor, row_costs
+from celosia.compress.pruning.prune import DEFAULT_ROUNDS
+from celosia.compress.pruning.rounds import LayerDensity, RoundRecord, densities, run_rounds
+from celosia.compress.pruning.schedule import SCHEDULES
 from celosia.errors import ArgumentError
 
 __all__ = ["CycleReport", "prune_to_cycles"]

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from celosia.compress.filter_mask import filter_masks, fold_in
-from celosia.compress.filter_selection import SCOPES, Target, choose
-from celosia.compress.filters import FILTER_METHODS, filter_scores
+from celosia.compress.criteria.filters import FILTER_METHODS, filter_scores
+from celosia.compress.filters.mask import filter_masks, fold_in
+from celosia.compress.filters.selection import SCOPES, Target, choose
+from celosia.compress.filters.structure import FilterCost, Kept, Structure, remove, trace
 from celosia.compress.journal import Journal, describe, fingerprint
-from celosia.compress.masks import prunable_layers
-from celosia.compress.structure import FilterCost, Kept, Structure, remove, trace
+from celosia.compress.pruning.masks import prunable_layers
 from celosia.errors import ArgumentError
 
 __all__ = ["FilterReport", "FilterRound", "LayerFilters", "prune_filters", "trace_for"]

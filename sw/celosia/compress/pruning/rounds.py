@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from celosia.compress.journal import Journal
-from celosia.compress.masks import apply_mask, current_mask, prunable_layers
+from celosia.compress.pruning.masks import apply_mask, current_mask, prunable_layers
 from celosia.errors import ArgumentError
 
 __all__ = ["LayerDensity", "RoundRecord", "densities", "reproducible", "run_rounds"]
@@ -114,7 +114,7 @@ def run_rounds(
     holds finished rounds, the model gets the masks, parameters and buffers that it had after the
     last of them, and the rest is done; the result has the same bits as if the run had never
     stopped, provided that `choose` and `finetune` depend on nothing but the model, the round and
-    torch's generators. The logger ``celosia.compress.rounds`` says that rounds were found.
+    torch's generators. The logger ``celosia.compress.pruning.rounds`` says that rounds were found.
 
     Parameters
     ----------

@@ -3,7 +3,7 @@
 Removing output channel *c* of a convolution takes with it entry *c* of the batch normalisation
 behind it and slice *c* of every layer that reads it. Which layers these are is found by the
 dependency graph of the package torch-pruning (Fang et al., "DepGraph", arXiv 2301.12900); how many
-filters go, and which, is decided elsewhere (`celosia.compress.filter_selection`).
+filters go, and which, is decided elsewhere (`celosia.compress.filters.selection`).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from torch_pruning import DependencyGraph
 from torch_pruning.pruner.function import DepthwiseConvPruner, prune_conv_out_channels
 
 from celosia.compress.cost import evaluating, output_positions
-from celosia.compress.filter_mask import fold_in
-from celosia.compress.masks import prunable_layers
+from celosia.compress.filters.mask import fold_in
+from celosia.compress.pruning.masks import prunable_layers
 from celosia.errors import ArgumentError, CelosiaError
 
 __all__ = ["COUPLED", "FilterCost", "Kept", "Structure", "Unit", "remove", "trace"]

@@ -29,9 +29,9 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from celosia.compress.bfp import bfp
-from celosia.compress.emulate import BlockLayer, block_steps, emulate
-from celosia.compress.fold import fold_batchnorm, trace, used_once
+from celosia.compress.formats.bfp import bfp
+from celosia.compress.formats.emulate import BlockLayer, block_steps, emulate
+from celosia.compress.fusion.fold import fold_batchnorm, trace, used_once
 from celosia.errors import ArgumentError
 
 __all__ = ["LayerNsr", "Nsr", "NsrReport", "array_nsr", "combine", "nsr"]

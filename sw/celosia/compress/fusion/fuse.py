@@ -21,7 +21,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional
 
 from celosia.compress.finetune import FineTune
-from celosia.compress.fold import (
+from celosia.compress.fusion.fold import (
     Pair,
     Pool,
     fold_batchnorm,

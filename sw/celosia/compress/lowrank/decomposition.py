@@ -14,9 +14,8 @@ import torch
 from torch import nn
 
 from celosia.compress.cost import evaluating
-from celosia.compress.evbmf import evbmf
-from celosia.compress.masks import prunable_layers
-from celosia.compress.svd import (
+from celosia.compress.lowrank.evbmf import evbmf
+from celosia.compress.lowrank.svd import (
     SCHEMES,
     as_matrix,
     check_rank,
@@ -28,7 +27,7 @@ from celosia.compress.svd import (
     svd_macs,
     svd_parameters,
 )
-from celosia.compress.tucker import (
+from celosia.compress.lowrank.tucker import (
     MINIMUM,
     check_ranks,
     check_weakening,
@@ -41,6 +40,7 @@ from celosia.compress.tucker import (
     tucker_ranks_for_energy,
     weakened,
 )
+from celosia.compress.pruning.masks import prunable_layers
 from celosia.errors import ArgumentError
 
 __all__ = [

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from celosia.compress.decomposition import (
+from celosia.compress.lowrank.decomposition import (
     Decomposition,
     Ranks,
     Site,
@@ -17,7 +17,7 @@ from celosia.compress.decomposition import (
     largest_factor,
     put,
 )
-from celosia.compress.rounds import reproducible
+from celosia.compress.pruning.rounds import reproducible
 from celosia.errors import ArgumentError
 
 __all__ = [

@@ -20,7 +20,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from celosia.compress.cost import evaluating
-from celosia.compress.masks import Mask
+from celosia.compress.pruning.masks import Mask
 from celosia.errors import ArgumentError
 
 __all__ = ["Pool", "fold_average_pool", "fold_batchnorm", "fold_pools", "pool_of", "remove",

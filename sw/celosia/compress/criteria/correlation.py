@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from celosia.compress.criteria import Layers, Scores, criterion
-from celosia.compress.statistics import CrossMoments, calibration_inputs, observe, patches
+from celosia.compress.criteria.registry import Layers, Scores, criterion
+from celosia.compress.criteria.statistics import CrossMoments, calibration_inputs, observe, patches
 from celosia.errors import ArgumentError
 
 __all__ = ["ACCUMULATOR_BYTES", "correlation"]
@@ -49,12 +49,12 @@ def correlation(
     Parameters
     ----------
     model, layers
-        As a criterion gets them (`celosia.compress.criteria`).
+        As a criterion gets them (`celosia.compress.criteria.registry`).
     inputs
         (N, ...), at least 2 samples; some hundred are needed for figures that mean something.
     activation
         The neuron's activation: "post" the activation function, or "pre"; see
-        `celosia.compress.statistics.observe`.
+        `celosia.compress.criteria.statistics.observe`.
     signed
         True keeps the sign of r in Linear layers, as `select="sun2016"` wants it. A
         convolution's score is a mean of absolute values in any case.

@@ -13,10 +13,10 @@ from typing import Any
 
 from torch import nn
 
-from celosia.compress.mask_layer import Trainer, prune_with_masks
-from celosia.compress.masks import prunable_layers
-from celosia.compress.prune import PruneReport, prune
-from celosia.compress.structured import FilterReport
+from celosia.compress.filters.mask_layer import Trainer, prune_with_masks
+from celosia.compress.filters.prune import FilterReport
+from celosia.compress.pruning.masks import prunable_layers
+from celosia.compress.pruning.prune import PruneReport, prune
 from celosia.errors import ArgumentError
 
 __all__ = ["CombinedReport", "prune_combined"]

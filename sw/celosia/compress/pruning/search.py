@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from celosia.compress.criteria import scores
-from celosia.compress.masks import apply_mask, current_mask, prunable_layers
-from celosia.compress.rounds import reproducible
-from celosia.compress.schedule import count_kept, resolve_rates
-from celosia.compress.selection import Select, find_selection
+from celosia.compress.criteria.registry import scores
+from celosia.compress.pruning.masks import apply_mask, current_mask, prunable_layers
+from celosia.compress.pruning.rounds import reproducible
+from celosia.compress.pruning.schedule import count_kept, resolve_rates
+from celosia.compress.pruning.selection import Select, find_selection
 from celosia.errors import ArgumentError
 
 __all__ = ["GRID", "RateSearch", "search_rates"]

@@ -14,8 +14,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from celosia.compress.evbmf import evbmf
-from celosia.compress.svd import check_layer, convolution, energy_rank, output_size, pointwise
+from celosia.compress.lowrank.evbmf import evbmf
+from celosia.compress.lowrank.svd import (
+    check_layer,
+    convolution,
+    energy_rank,
+    output_size,
+    pointwise,
+)
 from celosia.errors import ArgumentError
 
 __all__ = [

@@ -1,0 +1,1 @@
+"""Fusing layers: exact folds, and merged layers that are trained anew."""

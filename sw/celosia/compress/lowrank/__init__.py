@@ -1,0 +1,1 @@
+"""Factorising layers: SVD, Tucker-2, and how to choose ranks."""

@@ -1,0 +1,1 @@
+"""Removing single weights: masks, rounds, rates, and budgets of predicted cycles."""
