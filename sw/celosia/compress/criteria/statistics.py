@@ -5,8 +5,7 @@ The memory that the sums take does not depend on the number of samples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from torch import nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from celosia.compress.cost import evaluating
 from celosia.errors import ArgumentError
 
 __all__ = ["ACTIVATIONS", "CrossMoments", "calibration_inputs", "observe", "patches"]
@@ -138,7 +138,7 @@ def observe(
         for name, layer in layers.items()
     ]
     try:
-        with _evaluation(model), torch.no_grad():
+        with evaluating(model), torch.no_grad():
             for batch in inputs.split(batch_size):
                 kind = parameter.dtype if batch.is_floating_point() else batch.dtype
                 with follow:
@@ -250,15 +250,3 @@ class _Follow(TorchFunctionMode):  # type: ignore[misc]
             else:
                 self.use(*shown[:3], result)
         return result
-
-
-@contextmanager
-def _evaluation(model: nn.Module) -> Iterator[None]:
-    """Put a model into evaluation mode, and each of its modules back into its own."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
