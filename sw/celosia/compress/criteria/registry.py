@@ -19,7 +19,7 @@ from torch import nn
 from celosia.compress.pruning.masks import prunable_layers
 from celosia.errors import ArgumentError
 
-__all__ = ["check_options", "criterion", "lookup", "methods", "scores"]
+__all__ = ["check_options", "criterion", "lookup", "methods", "resolve_options", "scores"]
 
 Layers = Mapping[str, nn.Conv2d | nn.Linear]
 Scores = dict[str, np.ndarray]
@@ -110,6 +110,15 @@ def lookup(method: str) -> Criterion:
     if method not in _CRITERIA:
         raise ArgumentError(f"unknown method {method!r}; known methods: {', '.join(methods())}")
     return _CRITERIA[method]
+
+
+def resolve_options(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of all options of a method, given or not; errors as `scores`."""
+    function = lookup(method)
+    check_options(method, function, options)
+    defaults = {name: parameter.default
+                for name, parameter in list(inspect.signature(function).parameters.items())[3:]}
+    return defaults | dict(options)
 
 
 def check_options(method: str, function: Criterion, options: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from celosia.compress.criteria.registry import scores
+from celosia.compress.criteria.registry import resolve_options, scores
 from celosia.compress.journal import Journal, describe, fingerprint
 from celosia.compress.pruning.masks import apply_mask, current_mask, prunable_layers
 from celosia.compress.pruning.prediction import LayerPlan, Prediction, Predictor, row_costs
@@ -136,8 +136,8 @@ def prune_to_cycles(
                lockstep=lockstep, finetune=finetune, measure=measure)
     run.check(model)
     choices = {
-        "method": method, "options": describe(options), "budget": budget, "target": target,
-        "exponents": exponents, "rounds": rounds, "schedule": schedule,
+        "method": method, "options": describe(resolve_options(method, options)),
+        "budget": budget, "target": target, "exponents": exponents, "rounds": rounds, "schedule": schedule,
         "values": "squared score / sum of squares of the layer", "lockstep": lockstep,
         "seed": seed, "finetune": describe(finetune),
         "start": fingerprint(model, inputs, example_input),

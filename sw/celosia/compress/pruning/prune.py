@@ -7,7 +7,6 @@ round (`schedule`) and how the network recovers in between (any callable, such a
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from celosia.compress.criteria.registry import check_options, lookup, scores
+from celosia.compress.criteria.registry import resolve_options, scores
 from celosia.compress.journal import Journal, describe, fingerprint
 from celosia.compress.pruning.masks import current_mask, prunable_layers
 from celosia.compress.pruning.rounds import LayerDensity, Measure, RoundRecord, run_rounds
@@ -154,7 +153,7 @@ def prune(
     options = options | ({"signed": True} if select == "sun2016" else {})
     plan_rounds({}, rounds, schedule, order)
     choices = {
-        "method": method, "options": _resolve_options(method, options),
+        "method": method, "options": describe(resolve_options(method, options)),
         "rates": "search" if rates == "search" else _resolve(model, rates, layers),
         "layers": describe(layers), "scope": scope, "schedule": schedule, "order": order,
         "select": select, "strong": strong if select == "sun2016" else None,
@@ -237,15 +236,6 @@ def _resolve(model: nn.Module, rates: Any, layers: Collection[str] | None) -> di
     if layers is not None and not isinstance(rates, Mapping):
         rates = dict.fromkeys(layers, rates)
     return resolve_rates(rates, sizes)
-
-
-def _resolve_options(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of all options of a method, given or not, as JSON has them."""
-    function = lookup(method)
-    check_options(method, function, options)
-    defaults = {name: parameter.default
-                for name, parameter in list(inspect.signature(function).parameters.items())[3:]}
-    return describe(defaults | dict(options))
 
 
 def _found(journal: Journal, search: Callable[[], RateSearch]) -> Mapping[str, Any]:
