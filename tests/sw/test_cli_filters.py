@@ -125,8 +125,11 @@ def test_filters_with_the_lowest_scores_go(folder, method, score):
     assert result["after"]["macs"] == 54 * 36 + 6 * 6 * 9 * 16 + 6 * 4 * 16 + 64
     assert result["before"]["macs"] == sum(MACS.values())
     assert (result["method"], result["rate"], result["rounds"]) == (method, 0.25, 1)
-    assert result["records"] == [{"round": 0, "rounds": 1, "macs": result["after"]["macs"],
-                                  "parameters": result["after"]["parameters"]}]
+    assert result["records"] == [{
+        "round": 0, "rounds": 1, "macs": result["after"]["macs"],
+        "parameters": result["after"]["parameters"],
+        "measured": {"accuracy": result["accuracy"],
+                     "predicted_cycles": result["predicted_cycles"]}}]
     assert result["accuracy"] == measured_accuracy()
     assert result["choices"]["model"] == "cli_filters_net:make"
     assert result["choices"]["fusion"] is None

@@ -222,7 +222,8 @@ def _prune_filters(run: Run) -> Outcome:
         arguments["rate"] = _given_rates(run)
     found = compress.prune_filters(
         run.module, run.example, run.method, **arguments, **run.settings, finetune=run.finetune,
-        seed=run.seed, checkpoint=run.checkpoint, progress=_filters_shown(run, before))
+        seed=run.seed, checkpoint=run.checkpoint, measure=run.measure,
+        progress=_filters_shown(run, before))
     return _filters_outcome(run, found, before)
 
 
@@ -232,7 +233,7 @@ def _prune_with_masks(run: Run) -> Outcome:
                           scope="--scope", strength="--strength")
     found = compress.prune_with_masks(
         run.module, run.example, **arguments, **run.settings, train=run.train,
-        finetune=run.finetune, seed=run.seed, checkpoint=run.checkpoint,
+        finetune=run.finetune, seed=run.seed, checkpoint=run.checkpoint, measure=run.measure,
         progress=_filters_shown(run, before))
     return _filters_outcome(run, found, before)
 
@@ -242,7 +243,8 @@ def _prune_combined(run: Run) -> Outcome:
     rates: Any = _given_rates(run) if "--rates" in run.given else _rates(run)
     settings = dict(run.settings)
     filters = {name: settings.pop(name) for name in _known_masks() if name in settings}
-    filters |= run.taken(scope="--scope") | {"progress": _filters_shown(run, before)}
+    filters |= run.taken(scope="--scope") | {"measure": run.measure,
+                                             "progress": _filters_shown(run, before)}
     show = run.progress
     found = compress.prune_combined(
         run.module, run.example, inputs=run.inputs, rates=rates, train=run.train,
@@ -271,11 +273,10 @@ def _given_rates(run: Run) -> dict[str, float]:
 
 
 def _filters_outcome(run: Run, found: Any, before: Mapping[str, int]) -> Outcome:
-    accuracy = None if run.data is None else network.accuracy(
-        run.module, run.data.test_inputs, run.data.test_labels)
     kept = _sizes(run.module)
     return Outcome(
-        accuracy=accuracy, choices=found.choices, rate=run.given.get("--rate"),
+        accuracy=found.rounds[-1].measured["accuracy"], choices=found.choices,
+        rate=run.given.get("--rate"),
         layers={name: {"weights": count, "kept": kept[name]} for name, count in before.items()},
         records=[asdict(record) for record in found.rounds], more=_filters_json(found))
 
@@ -297,7 +298,7 @@ def _filters_shown(run: Run, before: Mapping[str, int]) -> Callable[[Any], None]
         now = {name: compress.LayerDensity(weights=before[name], kept=count)
                for name, count in _sizes(run.module).items()}
         show(compress.RoundRecord(round=record.round, rounds=record.rounds, layers=now,
-                                  measured=run.measure(run.module)))
+                                  measured=record.measured))
 
     return shown
 

@@ -23,6 +23,7 @@ from celosia.compress.filters.prune import FilterReport, FilterRound, prune_filt
 from celosia.compress.filters.selection import SCOPES, Target, choose
 from celosia.compress.filters.structure import trace
 from celosia.compress.journal import Journal, describe, fingerprint
+from celosia.compress.pruning.rounds import Measure
 from celosia.errors import ArgumentError
 
 __all__ = [
@@ -207,6 +208,7 @@ def prune_with_masks(
     scope: str = "global",
     seed: int = 0,
     checkpoint: str | Path | None = None,
+    measure: Measure | None = None,
     progress: Callable[[FilterRound], None] | None = None,
 ) -> FilterReport:
     """Add masks, train them, fold them, remove filters and fine-tune, in place.
@@ -233,6 +235,8 @@ def prune_with_masks(
     checkpoint
         Folder that keeps the trained masks and the result, or None; a run that was stopped goes
         on from there when called again on the original model with the same settings.
+    measure
+        ``measure(model)`` -> {name: number or None} at the end, kept in the record; or None.
     progress
         Called with a `FilterRound` at the end, or None.
 
@@ -273,5 +277,6 @@ def prune_with_masks(
         journal.finish({"stage": "masks"}, model.state_dict())
     report = prune_filters(
         model, example_input, "mask", **goal, finetune=finetune, scope=scope, seed=seed,
-        checkpoint=None if folder is None else folder / "filters", progress=progress)
+        checkpoint=None if folder is None else folder / "filters", measure=measure,
+        progress=progress)
     return report.with_choices(choices)

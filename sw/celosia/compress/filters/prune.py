@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from celosia.compress.filters.selection import SCOPES, Target, choose
 from celosia.compress.filters.structure import FilterCost, Kept, Structure, remove, trace
 from celosia.compress.journal import Journal, describe, fingerprint
 from celosia.compress.pruning.masks import prunable_layers
+from celosia.compress.pruning.rounds import Measure
 from celosia.errors import ArgumentError
 
 __all__ = ["FilterReport", "FilterRound", "LayerFilters", "prune_filters", "trace_for"]
@@ -33,12 +34,16 @@ class LayerFilters:
 
 @dataclass(frozen=True, kw_only=True)
 class FilterRound:
-    """What one round did: its index from 0, of how many, and the network after it."""
+    """What one round did: its index from 0, of how many, and the network after it.
+
+    measured : what the caller's `measure` returned; empty without one.
+    """
 
     round: int
     rounds: int
     macs: int
     parameters: int
+    measured: Mapping[str, float | int | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +97,7 @@ def prune_filters(
     ignore: Collection[str] = (),
     seed: int = 0,
     checkpoint: str | Path | None = None,
+    measure: Measure | None = None,
     progress: Callable[[FilterRound], None] | None = None,
 ) -> FilterReport:
     """Remove filters of a model's convolutions, in place.
@@ -141,6 +147,8 @@ def prune_filters(
     checkpoint
         Folder that keeps the finished rounds, or None. Called again on the unpruned model with
         the same settings, a run that was stopped goes on after its last finished round.
+    measure
+        ``measure(model)`` -> {name: number or None} after each round, kept in its record; or None.
     progress
         Called with a `FilterRound` after each round, or None.
 
@@ -173,7 +181,8 @@ def prune_filters(
             run.remove(target, scope, Fraction(index + 1, rounds))
             if finetune is not None:
                 finetune(model, index)
-        journal.finish(run.record(), model.state_dict())
+        measured = {} if measure is None else dict(measure(model))
+        journal.finish(run.record() | {"measured": measured}, model.state_dict())
         if progress is not None:
             progress(_round(index, rounds, journal.records[-1]))
     return FilterReport(
@@ -268,4 +277,4 @@ def _check(model: nn.Module, method: str, target: Target, rounds: int, scope: st
 
 def _round(index: int, rounds: int, record: Mapping[str, Any]) -> FilterRound:
     return FilterRound(round=index, rounds=rounds, macs=record["macs"],
-                       parameters=record["parameters"])
+                       parameters=record["parameters"], measured=record["measured"])

@@ -137,7 +137,8 @@ def prune_to_cycles(
     run.check(model)
     choices = {
         "method": method, "options": describe(resolve_options(method, options)),
-        "budget": budget, "target": target, "exponents": exponents, "rounds": rounds, "schedule": schedule,
+        "budget": budget, "target": target, "exponents": exponents,
+        "rounds": rounds, "schedule": schedule,
         "values": "squared score / sum of squares of the layer", "lockstep": lockstep,
         "seed": seed, "finetune": describe(finetune),
         "start": fingerprint(model, inputs, example_input),
