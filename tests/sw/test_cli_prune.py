@@ -28,30 +28,9 @@ def make():
 SIZES = {"0": 36, "4": 2304, "6": 64}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with cli_prune_net.py and data.npz; the bright quarter is the class."""
-    (tmp_path / "cli_prune_net.py").write_text(MODEL)
-    monkeypatch.chdir(tmp_path)
-    rng = np.random.default_rng(0)
-    arrays = {}
-    for split, count in (("train", 120), ("test", 40)):
-        labels = rng.integers(0, 4, count)
-        images = rng.integers(0, 100, (count, 8, 8), np.uint8)
-        for image, label in zip(images, labels, strict=True):
-            image[label // 2 * 4:, label % 2 * 4:][:4, :4] += 100
-        arrays |= {f"{split}_images": images, f"{split}_labels": labels}
-    np.savez(tmp_path / "data.npz", **arrays)
-    yield tmp_path
-    sys.modules.pop("cli_prune_net", None)
+def folder(network_folder) -> Path:
+    return network_folder("cli_prune_net", MODEL)
 
 
 def invoke(*arguments: object, status: int = 0):

@@ -16,15 +16,6 @@ from celosia.errors import ArgumentError
 from celosia.models import LeNet5, ResNet
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tiny networks: a second thread would only wait for the first."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def small_task() -> tuple[torch.Tensor, torch.Tensor]:
     """Return pictures whose class is where the bright half lies, and their classes."""
     generator = torch.Generator().manual_seed(3)

@@ -29,15 +29,6 @@ from celosia_hw.isa import Space
 X = torch.zeros(1, 2, 10, 10)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tiny networks: a second thread would only wait for the first."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def net(seed: int = 0) -> nn.Sequential:
     """On the icebreaker the convolutions run in one row group, the linear layers in four."""
     torch.manual_seed(seed)

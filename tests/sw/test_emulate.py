@@ -27,15 +27,6 @@ ROUNDINGS = ("nearest-even", "zero", "up", "down")
 WHOLE_ROUNDINGS = {"nearest-even": round, "zero": math.trunc, "up": math.ceil, "down": math.floor}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tiny networks: a second thread would only wait for the first."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 class Net(nn.Module):
     """Two convolutions (the second grouped and strided), then a linear layer."""
 

@@ -23,15 +23,6 @@ from celosia.models import VDSR, DnCNN, LeNet5, load_lenet5
 EXAMPLE = torch.zeros(1, 3, 8, 8)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tiny networks: a second thread would only wait for the first."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 class Net(nn.Module):
     """Two convolutions around a residual, of which one is called twice, and a linear layer."""
 

@@ -16,16 +16,6 @@ from celosia.compress.finetune import FineTune
 from celosia.errors import ArgumentError
 from celosia.models import VGG16, VGG16_PRUNED_A, LeNet5, ResNet
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tiny networks: a second thread would only wait for the first."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 # Published networks
 
 

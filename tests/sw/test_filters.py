@@ -19,15 +19,6 @@ from celosia.errors import ArgumentError
 from celosia.models import VDSR, VGG16, AlexNet, DnCNN, LeNet5, ResNet
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tiny networks: a second thread would only wait for the first."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 class Separable(nn.Module):
     """A convolution, a depthwise one and a pointwise one, as in MobileNet."""
 

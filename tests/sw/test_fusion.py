@@ -18,15 +18,6 @@ from celosia.errors import ArgumentError
 from celosia.models import VGG16, DnCNN, LeNet5, ResNet
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tiny networks: a second thread would only wait for the first."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def with_statistics(model: nn.Module) -> nn.Module:
     """Give every normalisation statistics and factors as training might."""
     generator = torch.Generator().manual_seed(0)

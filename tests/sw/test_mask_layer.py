@@ -27,16 +27,6 @@ from celosia.compress.pruning.prune import prune
 from celosia.errors import ArgumentError
 from celosia.models import VGG16, AlexNet, DnCNN, LeNet5, ResNet
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tiny networks: a second thread would only wait for the first."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 NETWORKS = {
     "lenet5": (LeNet5, (1, 1, 28, 28), 2),
     "alexnet": (lambda: AlexNet(0.125, 32), (1, 3, 32, 32), 5),

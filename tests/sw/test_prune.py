@@ -18,15 +18,6 @@ from celosia.compress.pruning.selection import keep_global, keep_largest
 from celosia.models import LeNet5
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tiny networks: a second thread would only wait for the first."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def small_net(seed: int = 0) -> nn.Sequential:
     torch.manual_seed(seed)
     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 16, 5))
