@@ -11,7 +11,7 @@ import pytest
 import torch
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
     """Tiny networks: a second thread would only wait for the first."""
     before = torch.get_num_threads()
