@@ -15,7 +15,8 @@ from harness.command import FOLDER
 from harness.result import Check, Result, Table
 
 ORDER = ("exactness", "netlist", "accuracy", "cycles", "lane_cycles", "fmax", "speed",
-         "compression-train", "compression-lenet5", "compression-cycle_aware", "compression-p1",
+         "compression-train", "compression-lenet5", "compression-ae_lip", "compression-p1",
+         "compression-cycle_aware",
          "compression-combined", "compression-filters", "compression-fusion", "compression-bfp",
          "compression-restoration")
 PAGE = Path("docs") / "results.md"

@@ -41,6 +41,7 @@ from celosia.compress.pruning.prediction import cycle_costs
 from celosia.compress.pruning.prune import PruneReport, prune
 from celosia.compress.pruning.rounds import LayerDensity, RoundRecord, run_rounds
 from celosia.compress.pruning.search import RateSearch, search_rates
+from celosia.compress.pruning.unread import drop_unread
 
 __all__ = [
     "CombinedReport",
@@ -63,6 +64,7 @@ __all__ = [
     "bfp",
     "criterion",
     "cycle_costs",
+    "drop_unread",
     "emulate",
     "evbmf",
     "factorise",
