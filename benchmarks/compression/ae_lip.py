@@ -20,8 +20,8 @@ from celosia.compress.cost import measure as cost_of
 from celosia.models import load_lenet5
 
 WANTED, MOST_LOST = 0.125, 1.0
-RATES = {"fc1": 0.925, "fc2": 0.87, "fc3": 0.60}
-"""Fractions removed by AE-LIP before the unread weights go; P1 prunes linear layers only."""
+RATES = {"conv1": 0.30, "conv2": 0.55, "fc1": 0.855, "fc2": 0.82, "fc3": 0.50}
+"""Fractions removed by AE-LIP before the unread weights go."""
 
 HARDER = ("fc1", "fc2")
 """Layers that lose a fiftieth of what they have left, again and again, until the density is met."""
