@@ -66,3 +66,28 @@ def test_a_layer_that_no_output_depends_on_is_named():
     apply_mask(model[9], torch.zeros(3, 5, dtype=torch.bool))
     with pytest.raises(ValueError, match="no output depends on layer '0'"):
         compress.drop_unread(model, torch.zeros(1, 1, 6, 6))
+
+
+def padded(*end: nn.Module) -> nn.Sequential:
+    """Padded convolutions on maps of 4 x 4 and 2 x 2, the last pooled to one position."""
+    torch.manual_seed(4)
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3, padding=1),
+        nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 4),
+        *end).eval()
+
+
+@pytest.mark.parametrize("end", [(), (nn.Softmax(1),), (nn.LogSoftmax(1),)])
+@pytest.mark.parametrize("seed", range(4))
+def test_single_taps_under_padding_and_a_softmax_hide_no_path(end, seed):
+    model, generator = padded(*end), torch.Generator().manual_seed(seed)
+    for index in (3, 7):
+        apply_mask(model[index], torch.rand(model[index].weight.shape, generator=generator) < 0.1)
+    x = torch.randn(50, 1, 4, 4, generator=generator)
+    before = model(x)
+    mask = current_mask(model[9])
+    lost = compress.drop_unread(model, x[:1])
+    torch.testing.assert_close(model(x), before, rtol=0, atol=1e-6)
+    read = [bool(current_mask(model[3])[:, channel].any()) for channel in range(8)]
+    assert [bool(current_mask(model[0])[channel].any()) for channel in range(8)] == read
+    assert torch.equal(current_mask(model[9]), mask) and lost["9"] == 0

@@ -171,17 +171,12 @@ def accuracy(module: Any, inputs: Any, labels: Any) -> float:
     """Return the share of inputs whose largest output is that of the label, in eval mode."""
     import torch
 
+    from celosia.compress.cost import evaluating
     from celosia.evaluate import accuracy as share
 
-    modes = {part: part.training for part in module.modules()}
     device = next(module.parameters()).device
-    try:
-        module.eval()
-        with torch.no_grad():
-            outputs = [module(part.to(device)).cpu() for part in inputs.split(api.CHUNK)]
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
+    with evaluating(module), torch.no_grad():
+        outputs = [module(part.to(device)).cpu() for part in inputs.split(api.CHUNK)]
     with api.refusals():
         return float(share(torch.cat(outputs), labels))
 

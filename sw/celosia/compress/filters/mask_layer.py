@@ -23,7 +23,7 @@ from celosia.compress.filters.prune import FilterReport, FilterRound, prune_filt
 from celosia.compress.filters.selection import SCOPES, Target, choose
 from celosia.compress.filters.structure import trace
 from celosia.compress.journal import Journal, describe, fingerprint
-from celosia.compress.pruning.rounds import Measure
+from celosia.compress.pruning.rounds import Measure, reproducible
 from celosia.errors import ArgumentError
 
 __all__ = [
@@ -271,8 +271,7 @@ def prune_with_masks(
     if journal.records:
         model.load_state_dict(journal.restore() or {})
     else:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with reproducible(model, seed):
             trainer(model, 0)
         journal.finish({"stage": "masks"}, model.state_dict())
     report = prune_filters(

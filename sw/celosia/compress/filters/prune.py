@@ -18,7 +18,7 @@ from celosia.compress.filters.selection import SCOPES, Target, choose
 from celosia.compress.filters.structure import FilterCost, Kept, Structure, remove, trace
 from celosia.compress.journal import Journal, describe, fingerprint
 from celosia.compress.pruning.masks import prunable_layers
-from celosia.compress.pruning.rounds import Measure
+from celosia.compress.pruning.rounds import Measure, reproducible
 from celosia.errors import ArgumentError
 
 __all__ = ["FilterReport", "FilterRound", "LayerFilters", "prune_filters", "trace_for"]
@@ -143,7 +143,7 @@ def prune_filters(
     ignore
         Names of convolutions to leave alone.
     seed
-        In round r torch's global generator is set to ``seed + r`` for `finetune`, and put back.
+        In round r torch's global generators are set to ``seed + r``, and put back afterwards.
     checkpoint
         Folder that keeps the finished rounds, or None. Called again on the unpruned model with
         the same settings, a run that was stopped goes on after its last finished round.
@@ -176,12 +176,12 @@ def prune_filters(
     if journal.records:
         run.rebuild(journal.records[-1]["kept"], journal.restore())
     for index in range(len(journal.records), rounds):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed + index)
+        with reproducible(model, seed + index):
             run.remove(target, scope, Fraction(index + 1, rounds))
             if finetune is not None:
                 finetune(model, index)
-        measured = {} if measure is None else dict(measure(model))
+        with reproducible(model, seed + index):
+            measured = {} if measure is None else dict(measure(model))
         journal.finish(run.record() | {"measured": measured}, model.state_dict())
         if progress is not None:
             progress(_round(index, rounds, journal.records[-1]))

@@ -34,6 +34,7 @@ from celosia.compress.fusion.fold import (
     used_once,
 )
 from celosia.compress.journal import Journal, describe, fingerprint
+from celosia.compress.pruning.rounds import reproducible
 from celosia.errors import ArgumentError
 
 __all__ = ["FusionReport", "MergedLayer", "fuse"]
@@ -245,8 +246,7 @@ def _retrain(
         if group is not None and isinstance(finetune, FineTune):
             factors = {**finetune.rate_factors, f"{group.conv.target}.": rate_factor}
             train = replace(finetune, rate_factors=factors)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed + index)
+        with reproducible(traced, seed + index):
             train(traced, index)
         journal.finish({"layer": None if group is None else group.conv.target},
                        traced.state_dict())
@@ -263,8 +263,7 @@ def _merge(traced: fx.GraphModule, group: _Group, seed: int) -> MergedLayer:
     spans = [d * (k - 1) + 1 for d, k in zip(old.dilation, old.kernel_size, strict=True)]
     padding = tuple(_padding(name, *numbers) for numbers in
                     zip(group.size, group.wanted, spans, stride, wished, strict=True))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with reproducible(traced, seed):
         new = nn.Conv2d(old.in_channels, old.out_channels, old.kernel_size, stride=stride,
                         padding=padding, dilation=old.dilation, groups=old.groups,
                         bias=old.bias is not None, padding_mode=old.padding_mode)
