@@ -31,8 +31,9 @@ from torch import nn
 from celosia import compress
 from celosia.compress.cost import measure as cost_of
 from celosia.compress.journal import Journal, fingerprint
+from celosia.compress.layers import prunable_layers
 from celosia.compress.pruning.cycles import prune_to_cycles
-from celosia.compress.pruning.masks import apply_mask, current_mask, prunable_layers
+from celosia.compress.pruning.masks import apply_mask, current_mask
 from celosia.compress.pruning.prediction import Predictor
 from celosia.compress.pruning.rounds import run_rounds
 from celosia.compress.pruning.schedule import SCHEDULES

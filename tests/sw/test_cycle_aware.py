@@ -13,9 +13,10 @@ from torch import nn
 
 import celosia
 from celosia import compress
+from celosia.compress.layers import prunable_layers
 from celosia.compress.pruning import cycles
 from celosia.compress.pruning.cycles import _rank_steps, _search, masks_for, prune_to_cycles
-from celosia.compress.pruning.masks import apply_mask, current_mask, prunable_layers
+from celosia.compress.pruning.masks import apply_mask, current_mask
 from celosia.compress.pruning.prediction import (
     LayerPlan,
     Prediction,

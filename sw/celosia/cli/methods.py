@@ -14,7 +14,7 @@ import numpy as np
 from celosia import compress
 from celosia.cli import network, options
 from celosia.compress.criteria.registry import lookup
-from celosia.compress.pruning.masks import prunable_layers
+from celosia.compress.layers import prunable_layers
 from celosia.errors import CelosiaError
 
 DEFAULT_RATE = 0.8

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from celosia import api
 from celosia.cli import common
+from celosia.compress.layers import evaluating
 from celosia.errors import CelosiaError
 from celosia.files import replacing
 
@@ -171,7 +172,6 @@ def accuracy(module: Any, inputs: Any, labels: Any) -> float:
     """Return the share of inputs whose largest output is that of the label, in eval mode."""
     import torch
 
-    from celosia.compress.cost import evaluating
     from celosia.evaluate import accuracy as share
 
     device = next(module.parameters()).device

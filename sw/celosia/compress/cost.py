@@ -6,8 +6,7 @@ them; nothing is lowered, so a network that fits no board has a cost too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,7 @@ import torch
 from scipy.sparse import csr_array
 from torch import nn
 
-from celosia.compress.pruning.masks import prunable_layers
+from celosia.compress.layers import evaluating, prunable_layers
 from celosia.errors import ArgumentError
 from celosia.lower.stream import index_steps
 from celosia_hw.isa import (
@@ -201,18 +200,6 @@ def output_positions(model: nn.Module, example_input: Any) -> dict[str, int]:
         for handle in handles:
             handle.remove()
     return counts
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model into eval mode for a while; afterwards each module is in its own mode again."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def _layer_cost(layer: nn.Conv2d | nn.Linear, positions: int, weight_bits: int) -> LayerCost:

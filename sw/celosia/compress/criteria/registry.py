@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from celosia.compress.pruning.masks import prunable_layers
+from celosia.compress.layers import prunable_layers
 from celosia.errors import ArgumentError
 
 __all__ = ["check_options", "criterion", "lookup", "methods", "resolve_options", "scores"]

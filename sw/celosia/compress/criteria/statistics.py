@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from celosia.compress.cost import evaluating
+from celosia.compress.layers import evaluating
 from celosia.errors import ArgumentError
 
 __all__ = ["ACTIVATIONS", "CrossMoments", "calibration_inputs", "observe", "patches"]

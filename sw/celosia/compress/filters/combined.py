@@ -15,7 +15,7 @@ from torch import nn
 
 from celosia.compress.filters.mask_layer import Trainer, prune_with_masks
 from celosia.compress.filters.prune import FilterReport
-from celosia.compress.pruning.masks import prunable_layers
+from celosia.compress.layers import prunable_layers
 from celosia.compress.pruning.prune import PruneReport, prune
 from celosia.errors import ArgumentError
 

@@ -17,7 +17,7 @@ from celosia.compress.filters.mask import filter_masks, fold_in
 from celosia.compress.filters.selection import SCOPES, Target, choose
 from celosia.compress.filters.structure import FilterCost, Kept, Structure, remove, trace
 from celosia.compress.journal import Journal, describe, fingerprint
-from celosia.compress.pruning.masks import prunable_layers
+from celosia.compress.layers import prunable_layers
 from celosia.compress.pruning.rounds import Measure, reproducible
 from celosia.errors import ArgumentError
 

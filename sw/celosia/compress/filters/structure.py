@@ -20,9 +20,9 @@ from torch.nn.utils import parametrize
 from torch_pruning import DependencyGraph
 from torch_pruning.pruner.function import DepthwiseConvPruner, prune_conv_out_channels
 
-from celosia.compress.cost import evaluating, output_positions
+from celosia.compress.cost import output_positions
 from celosia.compress.filters.mask import fold_in
-from celosia.compress.pruning.masks import prunable_layers
+from celosia.compress.layers import evaluating, prunable_layers
 from celosia.errors import ArgumentError, CelosiaError
 
 __all__ = ["COUPLED", "FilterCost", "Kept", "Structure", "Unit", "remove", "trace"]

@@ -21,7 +21,7 @@ from torch.nn import functional
 from celosia.compress.formats.bfp import bfp
 from celosia.compress.formats.partition import Partition, partition_of
 from celosia.compress.fusion.fold import fold_batchnorm
-from celosia.compress.pruning.masks import prunable_layers
+from celosia.compress.layers import prunable_layers
 from celosia.errors import ArgumentError
 from celosia_hw.isa import EXPONENT_MAX, EXPONENT_MIN
 from celosia_sim.golden.block import ROUNDINGS, limit, lsb

@@ -19,7 +19,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrize
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from celosia.compress.cost import evaluating
+from celosia.compress.layers import evaluating
 from celosia.compress.pruning.masks import Mask
 from celosia.errors import ArgumentError
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from celosia.compress.cost import evaluating
+from celosia.compress.layers import evaluating, prunable_layers
 from celosia.compress.lowrank.evbmf import evbmf
 from celosia.compress.lowrank.svd import (
     SCHEMES,
@@ -40,7 +40,6 @@ from celosia.compress.lowrank.tucker import (
     tucker_ranks_for_energy,
     weakened,
 )
-from celosia.compress.pruning.masks import prunable_layers
 from celosia.errors import ArgumentError
 
 __all__ = [
@@ -52,7 +51,6 @@ __all__ = [
     "largest_factor",
     "plain_copy",
     "product",
-    "put",
 ]
 
 METHODS = ("svd", "tucker")
@@ -259,14 +257,6 @@ def find_sites(model: nn.Module, example_input: Any) -> dict[str, Site]:
         for handle in handles:
             handle.remove()
     return {name: Site(layer=layer, sizes=tuple(sizes[name])) for name, layer in layers.items()}
-
-
-def put(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    """Replace a module by another wherever the model holds it."""
-    for parent in list(model.modules()):
-        for name, child in list(parent._modules.items()):
-            if child is old:
-                setattr(parent, name, new)
 
 
 def product(parts: nn.Sequential) -> torch.Tensor:

@@ -16,14 +16,8 @@ from torch import nn
 from celosia.compress.cost import Cost
 from celosia.compress.cost import measure as measure_cost
 from celosia.compress.journal import Journal, describe, fingerprint
-from celosia.compress.lowrank.decomposition import (
-    Decomposition,
-    Ranks,
-    Site,
-    plain_copy,
-    product,
-    put,
-)
+from celosia.compress.layers import put
+from celosia.compress.lowrank.decomposition import Decomposition, Ranks, Site, plain_copy, product
 from celosia.compress.lowrank.rank_search import (
     RULES,
     Budget,

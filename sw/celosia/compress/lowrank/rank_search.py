@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from celosia.compress.layers import put
 from celosia.compress.lowrank.decomposition import (
     Decomposition,
     Ranks,
     Site,
     find_sites,
     largest_factor,
-    put,
 )
 from celosia.compress.pruning.rounds import reproducible
 from celosia.errors import ArgumentError

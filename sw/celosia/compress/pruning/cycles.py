@@ -17,7 +17,8 @@ from torch import nn
 
 from celosia.compress.criteria.registry import resolve_options, scores
 from celosia.compress.journal import Journal, describe, fingerprint
-from celosia.compress.pruning.masks import apply_mask, current_mask, prunable_layers
+from celosia.compress.layers import prunable_layers
+from celosia.compress.pruning.masks import apply_mask, current_mask
 from celosia.compress.pruning.prediction import LayerPlan, Prediction, Predictor, row_costs
 from celosia.compress.pruning.prune import DEFAULT_ROUNDS
 from celosia.compress.pruning.rounds import LayerDensity, RoundRecord, densities, run_rounds

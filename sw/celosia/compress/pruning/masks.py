@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 
 from celosia.errors import ArgumentError
 
-__all__ = ["Mask", "apply_mask", "current_mask", "make_permanent", "own_class", "prunable_layers"]
+__all__ = ["Mask", "apply_mask", "current_mask", "make_permanent", "own_class"]
 
 
 class Mask(nn.Module):  # type: ignore[misc]
@@ -30,15 +30,6 @@ class Mask(nn.Module):  # type: ignore[misc]
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         """Return the masked weight; removed weights get no gradient."""
         return torch.where(self.kept, weight, torch.zeros_like(weight))
-
-
-def prunable_layers(model: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
-    """Return the layers whose weights can be pruned, by name, in the model's order.
-
-    These are all `Conv2d` and `Linear` layers; biases and normalisation layers are left alone.
-    """
-    kinds = (nn.Conv2d, nn.Linear)
-    return {name: layer for name, layer in model.named_modules() if isinstance(layer, kinds)}
 
 
 def current_mask(layer: nn.Module) -> torch.Tensor:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from celosia.compress.pruning.masks import prunable_layers
+from celosia.compress.layers import prunable_layers
 from celosia.errors import ArgumentError, CelosiaError
 from celosia.graph import Conv, Graph
 

@@ -18,7 +18,8 @@ from torch import nn
 
 from celosia.compress.criteria.registry import resolve_options, scores
 from celosia.compress.journal import Journal, describe, fingerprint
-from celosia.compress.pruning.masks import current_mask, prunable_layers
+from celosia.compress.layers import prunable_layers
+from celosia.compress.pruning.masks import current_mask
 from celosia.compress.pruning.rounds import LayerDensity, Measure, RoundRecord, run_rounds
 from celosia.compress.pruning.schedule import ORDERS, count_kept, plan_rounds, resolve_rates
 from celosia.compress.pruning.search import GRID, RateSearch, search_rates

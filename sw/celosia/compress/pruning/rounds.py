@@ -19,7 +19,8 @@ import torch
 from torch import nn
 
 from celosia.compress.journal import Journal
-from celosia.compress.pruning.masks import apply_mask, current_mask, prunable_layers
+from celosia.compress.layers import prunable_layers
+from celosia.compress.pruning.masks import apply_mask, current_mask
 from celosia.errors import ArgumentError
 
 __all__ = ["LayerDensity", "RoundRecord", "densities", "reproducible", "run_rounds"]

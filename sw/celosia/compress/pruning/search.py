@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from celosia.compress.criteria.registry import scores
-from celosia.compress.pruning.masks import apply_mask, current_mask, prunable_layers
+from celosia.compress.layers import prunable_layers
+from celosia.compress.pruning.masks import apply_mask, current_mask
 from celosia.compress.pruning.rounds import reproducible
 from celosia.compress.pruning.schedule import count_kept, resolve_rates
 from celosia.compress.pruning.selection import Select, find_selection

@@ -12,12 +12,8 @@ from torch.nn import functional
 from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 
-from celosia.compress.pruning.masks import (
-    apply_mask,
-    current_mask,
-    make_permanent,
-    prunable_layers,
-)
+from celosia.compress.layers import prunable_layers
+from celosia.compress.pruning.masks import apply_mask, current_mask, make_permanent
 from celosia.errors import ArgumentError
 
 __all__ = ["drop_unread"]

@@ -1,0 +1,129 @@
+"""The layers of a network: found by identity, whatever their names, and told what they really do.
+
+A layer may stand under several names, a weight in several layers, and a layer's class need not do
+what its base class does. Whoever changes a layer asks here first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from torch import nn
+from torch.nn.utils import parametrize, prune
+
+from celosia.errors import ArgumentError
+
+__all__ = ["evaluating", "names_of", "obstacle", "parameter_count", "prunable_layers", "put",
+           "refuse_obstacle", "weight_sharers"]
+
+_PURE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d,
+         nn.BatchNorm3d)  # fmt: skip
+"""Classes whose own forward is what their name says."""
+
+_METHODS = ("forward", "_conv_forward", "_check_input_dim", "__call__")
+
+
+def prunable_layers(model: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
+    """Return the layers whose weights can be pruned, in the model's order.
+
+    These are all `Conv2d` and `Linear` layers; biases and normalisation layers are left alone. A
+    layer that stands under several names is given once, under the first.
+    """
+    kinds = (nn.Conv2d, nn.Linear)
+    return {name: layer for name, layer in model.named_modules() if isinstance(layer, kinds)}
+
+
+def names_of(model: nn.Module, module: nn.Module) -> tuple[str, ...]:
+    """Return every name under which the model holds a module, in the model's order."""
+    return tuple(name for name, found in model.named_modules(remove_duplicate=False)
+                 if found is module)
+
+
+def put(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Replace a module by another wherever the model holds it."""
+    for parent in list(model.modules()):
+        for name, child in list(parent._modules.items()):
+            if child is old:
+                setattr(parent, name, new)
+
+
+def weight_sharers(model: nn.Module, layer: nn.Module) -> tuple[str, ...]:
+    """Return the names of the other modules that hold one of a layer's parameters."""
+    own = {id(parameter) for parameter in layer.parameters()}
+    mine = set(layer.modules())
+    return tuple(
+        name for name, module in model.named_modules()
+        if module not in mine
+        and any(id(parameter) in own for parameter in module.parameters(recurse=False)))
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Return the number of distinct trained numbers: a shared tensor counts once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def obstacle(layer: nn.Module, allowed: Iterable[type] = ()) -> str | None:
+    """Return why a layer's output is not what its class, weight and bias say, or None.
+
+    layer   : a convolution, linear layer or batch normalisation.
+    allowed : parametrisations (`torch.nn.utils.parametrize`) that the caller deals with.
+
+    The words follow the layer's name: "has a forward of its own (class Scaled); ...".
+    """
+    kind = type(layer)
+    base = next((part for part in kind.__mro__ if part in _PURE), None)
+    if base is None:
+        return f"is a {kind.__name__}, not one of torch's own layers; replace it by one"
+    changed = [name for name in _METHODS if name in vars(layer)
+               or getattr(kind, name, None) is not getattr(base, name, None)]
+    if changed:
+        return (f"has a {changed[0].strip('_')} of its own (class {kind.__name__}); use torch's "
+                f"{base.__name__}, or leave the layer out")
+    return _parametrised(layer, tuple(allowed)) or _hooked(layer)
+
+
+def refuse_obstacle(model: nn.Module, layer: nn.Module, allowed: Iterable[type] = ()) -> None:
+    """Raise ArgumentError, which names the layer, if it has an `obstacle`."""
+    problem = obstacle(layer, allowed)
+    if problem is not None:
+        raise ArgumentError(f"layer {names_of(model, layer)[0]!r} {problem}")
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into eval mode for a while; afterwards each module is in its own mode again."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _parametrised(layer: nn.Module, allowed: tuple[type, ...]) -> str | None:
+    if parametrize.is_parametrized(layer):
+        for name, parts in layer.parametrizations.items():
+            strange = [part for part in parts if not isinstance(part, allowed)]
+            if strange:
+                kind = type(strange[0]).__name__.lstrip("_")
+                return (f"computes its {name} by a parametrisation ({kind}); fix it with "
+                        f"torch.nn.utils.parametrize.remove_parametrizations(layer, {name!r})")
+    for hook in layer._forward_pre_hooks.values():
+        if isinstance(hook, prune.BasePruningMethod):
+            name = hook._tensor_name
+            return (f"carries a mask of torch.nn.utils.prune; fix it with "
+                    f"torch.nn.utils.prune.remove(layer, {name!r})")
+        kind, name = type(hook).__name__, getattr(hook, "name", None)
+        if kind in ("WeightNorm", "SpectralNorm") and isinstance(name, str):
+            remover = "remove_weight_norm" if kind == "WeightNorm" else "remove_spectral_norm"
+            return (f"computes its {name} by {kind}; fix it with torch.nn.utils.{remover}(layer, "
+                    f"{name!r})")
+    return None
+
+
+def _hooked(layer: nn.Module) -> str | None:
+    if layer._forward_hooks or layer._forward_pre_hooks:
+        return "has a forward hook, which may change what it computes; remove the hook first"
+    return None
