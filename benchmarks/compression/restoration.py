@@ -25,6 +25,7 @@ from torch import nn
 from celosia.compress.cost import measure
 from celosia.compress.finetune import FineTune
 from celosia.compress.lowrank.factorise import factorise
+from celosia.files import replacing
 
 KEPT = Path("build") / "compression" / "restoration"
 SCALES = (2, 3, 4)
@@ -145,9 +146,8 @@ def once(name: str, find: Callable[[], Row]) -> Row:
     if not path.exists():
         found = find()
         KEPT.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_suffix(".part")
-        scratch.write_text(json.dumps(found, indent=1))
-        scratch.replace(path)
+        with replacing(path) as file:
+            file.write(json.dumps(found, indent=1).encode())
         tell(f"{name}: {found}")
     return json.loads(path.read_text())
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from celosia.cli import common as terminal
 from celosia.errors import CelosiaError
+from celosia.files import replacing
 from celosia_boards.build import BuildError
 from celosia_sim.errors import SimulationError
 from harness.result import Result
@@ -91,9 +92,8 @@ def _processor() -> str:
 
 def _write(path: Path, values: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(json.dumps(values, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    scratch.replace(path)
+    with replacing(path) as file:
+        file.write(json.dumps(values, indent=1, allow_nan=False).encode() + b"\n")
 
 
 def _show(result: Result) -> None:

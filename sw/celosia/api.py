@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from celosia.errors import CelosiaError
+from celosia.files import check_folder
 
 if TYPE_CHECKING:
     from celosia.program import Program
@@ -113,7 +114,8 @@ def build(program: Program, board: str | None = None, *, seed: int = 0,
     directory : where the results go; None is ``build/<board>``.
     progress  : called with the name of each stage as it starts.
 
-    CelosiaError where the tools are missing, the board is unknown, or the design does not fit.
+    CelosiaError where the tools are missing, the board is unknown, the design does not fit, or the
+    results cannot be written.
     """
     from celosia_boards.board_top import top_for
     from celosia_boards.build import BuildError
@@ -122,8 +124,9 @@ def build(program: Program, board: str | None = None, *, seed: int = 0,
 
     with refusals(BuildError):
         place = find_target(board or program.target)
-        return build_design(top_for(place, program.array), place,
-                            directory or Path("build") / place.name, seed=seed, progress=progress)
+        folder = check_folder(directory or Path("build") / place.name, "celosia.*")
+        return build_design(top_for(place, program.array), place, folder, seed=seed,
+                            progress=progress)
 
 
 @contextmanager

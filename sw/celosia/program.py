@@ -87,7 +87,7 @@ class Program:
         return sum(layer.predicted_cycles for layer in self.layers)
 
     def save(self, path: str | Path) -> None:
-        """Write the program file; it appears whole or not at all. OSError where it cannot."""
+        """Write the program file; it appears whole or not at all. CelosiaError where it cannot."""
         from celosia.serialise import save
 
         save(self, path)

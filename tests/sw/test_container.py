@@ -240,7 +240,7 @@ def test_nothing_is_left_of_a_failed_write(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="must be 1 to 40 bytes"):
         container.write(tmp_path / "net.celo", {}, {"n" * 41: np.zeros(1)})
     (tmp_path / "taken.celo").mkdir()
-    with pytest.raises(OSError, match="taken.celo"):
+    with pytest.raises(CelosiaError, match="taken.celo: is a folder and stays as it is"):
         make_program().save(tmp_path / "taken.celo")
     assert [entry.name for entry in tmp_path.iterdir()] == ["taken.celo"]
 

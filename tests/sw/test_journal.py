@@ -22,6 +22,7 @@ from celosia.compress.journal import INDEX, Journal, describe, fingerprint
 from celosia.compress.pruning.masks import current_mask
 from celosia.compress.pruning.rounds import run_rounds
 from celosia.errors import ArgumentError
+from celosia.files import replacing
 
 ROUNDS = 3
 STATUS = 77
@@ -87,13 +88,12 @@ def end_hard(wanted: str, wanted_round: int):
         is_index = path.name == INDEX
         round = len(json.loads(content)["rounds"]) - 1 if is_index else int(path.stem[6:]) - 1
         what = "index" if is_index else "tensor file"
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        if (wanted, wanted_round) == (f"half {'an' if is_index else 'a'} {what}", round):
-            temporary.write_bytes(content[:len(content) // 2])
-            os._exit(STATUS)
-        if (wanted, wanted_round) == (f"{what} unnamed", round):
-            temporary.write_bytes(content)
-            os._exit(STATUS)
+        half = (wanted, wanted_round) == (f"half {'an' if is_index else 'a'} {what}", round)
+        if half or (wanted, wanted_round) == (f"{what} unnamed", round):
+            with replacing(path) as file:
+                file.write(content[:len(content) // 2] if half else content)
+                file.flush()
+                os._exit(STATUS)
         write(path, content)
         end(f"{what} written", round)
 

@@ -8,6 +8,7 @@ import typer
 
 from celosia import api, memory
 from celosia.cli import common
+from celosia.files import check_output
 from celosia.program import Program
 
 
@@ -29,6 +30,8 @@ def compile(
     json: common.Json = False,
 ) -> None:
     """Compile a model for a target, check that it fits, and show the cycles of each layer."""
+    if output is not None:
+        check_output(output, model, calibration)
     samples = None if calibration is None else common.read_array(calibration)
     module, example = common.find_model(model)
     program = api.compile(

@@ -58,6 +58,7 @@ def factorise(
     """Replace a model's layers by products of thinner ones, and retrain those."""
     from celosia.compress import factorise as run
 
+    network.check_outputs(output, report, checkpoint, model, weights, data)
     module, example = network.find_module(model, weights)
     loaded = network.load_data(data, mean, deviation)
     example = network.example_for(model, example, loaded)

@@ -19,7 +19,7 @@ from celosia import api
 from celosia.cli import common
 from celosia.compress.layers import evaluating
 from celosia.errors import CelosiaError
-from celosia.files import replacing
+from celosia.files import check_folder, check_output, replacing
 
 if TYPE_CHECKING:
     from celosia.compress import FineTune
@@ -215,6 +215,17 @@ def cost(module: Any, example: np.ndarray, target: str) -> dict[str, Any]:
 def parameters(module: Any) -> int:
     """Return the number of parameters that are not zero."""
     return int(sum(np.count_nonzero(part.detach().cpu().numpy()) for part in module.parameters()))
+
+
+def check_outputs(output: Path, report: Path | None, checkpoint: Path | None,
+                  *others: str | Path | None) -> None:
+    """CelosiaError where a result cannot be written at the end, or would replace one of ``others``.
+    """
+    check_output(output, report, *others)
+    if report is not None:
+        check_output(report, *others)
+    if checkpoint is not None:
+        check_folder(checkpoint)
 
 
 def save(module: Any, example: np.ndarray, output: Path) -> None:

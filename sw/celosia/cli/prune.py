@@ -49,6 +49,7 @@ def prune(
         "--fuse-retrained": fuse_retrained}
     given = {name: value for name, value in every.items() if value is not None}
     family, settings = methods.check(method, given, option or [])
+    network.check_outputs(output, report, checkpoint, model, weights, data)
     module, example = network.find_module(model, weights)
     loaded = network.load_data(data, mean, deviation)
     example = network.example_for(model, example, loaded)

@@ -11,7 +11,7 @@ import typer
 from celosia import api
 from celosia import verify as verification
 from celosia.cli import common
-from celosia.files import replacing
+from celosia.files import check_output, replacing
 
 Input = Annotated[Path, typer.Option("--input", help="Inputs, float32 (N, ...) in a .npy file.")]
 Backend = Annotated[str, typer.Option(help="golden, verilator or icarus.")]
@@ -29,6 +29,8 @@ def run(
     json: common.Json = False,
 ) -> None:
     """Run inputs on the golden model or on the simulated gateware."""
+    if output is not None:
+        check_output(output, program, input)
     loaded, x = api.load(program), common.read_array(input)[:limit]
     started = time.perf_counter()
     with common.progress(f"running on {backend}") as report:

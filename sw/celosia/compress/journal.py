@@ -138,12 +138,11 @@ class Journal:
         _write(self.folder / INDEX, json.dumps(content, indent=1, allow_nan=False).encode())
 
     def _clean(self) -> None:
-        """Remove tensor files that no record names, and half-written files."""
+        """Remove tensor files that no record names."""
         current = None if self._tensors is None else self._tensors["file"]
-        for pattern in (f"{_STEM}*.safetensors", f".{_STEM}*.safetensors.*", f".{INDEX}.*"):
-            for path in self.folder.glob(pattern):
-                if path.name != current:
-                    path.unlink()
+        for path in self.folder.glob(f"{_STEM}*.safetensors"):
+            if path.name != current:
+                path.unlink()
 
 
 def fingerprint(model: nn.Module, *arrays: Any) -> str:
