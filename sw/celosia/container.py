@@ -13,29 +13,32 @@ from pathlib import Path
 import numpy as np
 
 from celosia.errors import CelosiaError
-from celosia.files import replacing
+from celosia.files import read_file, replacing
 
 MAGIC = b"\x89CELO\r\n\x1a"
-VERSION = 1
+VERSION = 2
 MANIFEST = "manifest"
 """Name of the one JSON section; it is the first."""
 
 _HEADER = struct.Struct("<8sIIQ")           # magic, version, sections, bytes of the whole file
-_ENTRY = struct.Struct("<40sBB2xI4IQQ")     # name, type, axes, CRC-32, shape, offset, bytes
+_ENTRY = struct.Struct("<40sBBHI4IQQ")  # name, type, axes, 0, CRC-32, shape, offset, bytes
 _CRC = struct.Struct("<I")                  # of header and table, right after the table
 _JSON = 0
 _TYPES = {1: "<u1", 2: "<i2", 3: "<i4", 4: "<i8", 5: "<u4", 6: "<f8"}
 _CODES = {np.dtype(name): code for code, name in _TYPES.items()}
+_NAME_BYTES = 40
 _SECTIONS_MAX = 65_536
+_SIZE_MAX = 256 << 20
+"""Largest file that is read, bytes; the largest target's program takes a tenth."""
 
 
 def write(path: str | Path, manifest: dict, arrays: dict[str, np.ndarray]) -> None:
     """Write ``manifest`` (JSON) and ``arrays`` to ``path``; the file appears whole or not at all.
 
     Array types: uint8, int16, int32, int64, uint32, float64; at most four axes. Names: at most 40
-    bytes of UTF-8. ValueError otherwise. OSError where the folder cannot be written.
+    bytes of UTF-8. ValueError otherwise. CelosiaError where the file cannot be written.
     """
-    text = json.dumps(manifest, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    text = to_json(manifest)
     sections = [(MANIFEST, _JSON, (len(text),), text)]
     for name, array in arrays.items():
         code = _CODES.get(array.dtype.newbyteorder("<"))
@@ -47,10 +50,10 @@ def write(path: str | Path, manifest: dict, arrays: dict[str, np.ndarray]) -> No
     offset = _HEADER.size + len(sections) * _ENTRY.size + _CRC.size
     table = b""
     for name, code, shape, data in sections:
-        if not 0 < len(name.encode()) <= 40:
-            raise ValueError(f"section name {name!r} must be 1 to 40 bytes")
+        if not 0 < len(name.encode()) <= _NAME_BYTES:
+            raise ValueError(f"section name {name!r} must be 1 to {_NAME_BYTES} bytes")
         axes = tuple(shape) + (0,) * (4 - len(shape))
-        table += _ENTRY.pack(name.encode(), code, len(shape), zlib.crc32(data), *axes, offset,
+        table += _ENTRY.pack(name.encode(), code, len(shape), 0, zlib.crc32(data), *axes, offset,
                              len(data))
         offset += len(data)
     head = _HEADER.pack(MAGIC, VERSION, len(sections), offset) + table
@@ -63,13 +66,14 @@ def read(path: str | Path) -> tuple[dict, dict[str, np.ndarray]]:
     """Return the manifest and the arrays of the file that :func:`write` made.
 
     CelosiaError names the file, the section and the way out where the file is foreign, of another
-    version, cut, longer than it says, or damaged anywhere; OSError where it cannot be read.
+    version, cut, longer than it says, damaged anywhere, or not written as :func:`write` does;
+    OSError where it cannot be read.
     """
     path = Path(path)
-    data = path.read_bytes()
+    data = read_file(path, _SIZE_MAX)
     manifest, arrays = None, {}
     for index, entry in enumerate(_entries(path, data)):
-        name, code, axes, crc, *shape, offset, length = entry
+        name, code, axes, _, crc, *shape, offset, length = entry
         body = data[offset:offset + length]
         if zlib.crc32(body) != crc:
             raise _damaged(path, f"section {name!r} does not match its CRC-32")
@@ -117,11 +121,15 @@ def _entries(path: Path, data: bytes) -> list[tuple]:
 
 def _check_entry(path: Path, raw: tuple, offset: int) -> tuple:
     """Return the table entry with its name decoded; every field of it may then be used."""
-    name_bytes, code, axes, _, *shape, start, length = raw
+    name_bytes, code, axes, reserved, _, *shape, start, length = raw
     try:
         name = name_bytes.rstrip(b"\0").decode()
     except UnicodeDecodeError:
         raise _damaged(path, f"section name {name_bytes!r} is not text") from None
+    if not name or not name.isprintable():
+        raise _damaged(path, f"section name {name!r} is empty or not printable")
+    if reserved:
+        raise _damaged(path, f"section {name!r} has {reserved} in its reserved bytes instead of 0")
     if code != _JSON and code not in _TYPES:
         raise _damaged(path, f"section {name!r} has the unknown type {code}")
     itemsize = 1 if code == _JSON else np.dtype(_TYPES[code]).itemsize
@@ -135,11 +143,19 @@ def _check_entry(path: Path, raw: tuple, offset: int) -> tuple:
 def _parse(path: Path, body: bytes) -> dict:
     try:
         manifest = json.loads(body)
-    except ValueError as problem:
+        same = to_json(manifest) == body
+    except (ValueError, RecursionError) as problem:
         raise _damaged(path, f"section {MANIFEST!r} is not JSON ({problem})") from None
     if not isinstance(manifest, dict):
         raise _damaged(path, f"section {MANIFEST!r} is not a JSON object")
+    if not same:        # an entry twice, a number in another form
+        raise _damaged(path, f"section {MANIFEST!r} is not written as Celosia writes it")
     return manifest
+
+
+def to_json(value: object) -> bytes:
+    """Return JSON in its one form here: keys sorted, no spaces, ASCII."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
 def _damaged(path: Path, problem: str) -> CelosiaError:

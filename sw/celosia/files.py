@@ -40,8 +40,7 @@ def check_output(path: str | Path, *others: str | Path | None) -> Path:
     if not stat.S_ISREG(status.st_mode):
         raise CelosiaError(f"{path}: is {_kind(status.st_mode)} and stays as it is; name a file")
     if not os.access(target, os.W_OK):
-        raise CelosiaError(f"{path}: may not be written; name another file, or run: "
-                           f"chmod u+w {target}")
+        raise CelosiaError(f"{path}: may not be written; name another file")
     _check_writable(path, target.parent)
     return target
 

@@ -9,7 +9,7 @@ from celosia_hw.isa import EXPONENT_SLOTS, ArrayConfig, Space
 def capacity(array: ArrayConfig) -> dict[Space, int]:
     """Return the size of every memory that a program fills, in the units of ``Space``."""
     return {
-        Space.PROGRAM: array.program_words,
+        Space.PROGRAM: array.program_words - EXPONENT_SLOTS,    # which lie at its end
         Space.WEIGHTS: array.weight_rows * array.groups_max,
         Space.ROWS: array.table_rows,
         Space.TAPS: array.taps,
@@ -17,13 +17,14 @@ def capacity(array: ArrayConfig) -> dict[Space, int]:
         Space.BANKS: array.bank_rows * array.lanes,
         Space.STORE: array.store_beats * array.beat,
         Space.EXPONENTS: EXPONENT_SLOTS,
+        Space.RESIDUAL: array.residual_beats * array.beat,
     }
 
 
 def usage(program: Program) -> dict[Space, int]:
     """Return what of each of these the program needs: highest address used, plus one."""
     used = {space: image.size for space, image in program.images.items()}
-    for space in (Space.BANKS, Space.STORE):
+    for space in (Space.BANKS, Space.STORE, Space.RESIDUAL):
         ends = [int(np.max(place.addresses)) + 1 for place in program.places.values()
                 if place.space == space and place.addresses.size]
         used[space] = max(ends, default=0)

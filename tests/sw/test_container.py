@@ -1,6 +1,8 @@
 """Program files: round trips, and every way of being damaged."""
 
+import itertools
 import json
+import os
 import struct
 import zlib
 from dataclasses import asdict, fields, replace
@@ -12,43 +14,40 @@ from scipy.sparse import csr_array
 
 from celosia import container, load
 from celosia.errors import CelosiaError
-from celosia.program import Layer, Place, Program
+from celosia.lower import lower
+from celosia.program import Place, Program
 from celosia.qgraph import Geometry, Pool, QGraph, QNode, QTensor
-from celosia_hw.isa import DESCRIPTOR_WORDS, ArrayConfig, Space
+from celosia_boards.targets import array_for
+from celosia_hw.isa import Space
 
 HEADER, ENTRY = 24, 80
-ARRAY = ArrayConfig(lanes=8, weight_rows=64, bank_rows=32)
+ARRAY = array_for("icebreaker", lanes=8)
 
 
-def make_program() -> Program:
-    """Return a small program: one convolution, pooled, of a 1x4x4 map; figures made up."""
-    tensors = {
-        "x": QTensor(name="x", shape=(1, 4, 4), user_shape=(1, 4, 4), bits=8, exponent_min=-16,
-                     static_exponent=-1),
-        "y": QTensor(name="y", shape=(2, 1, 1), user_shape=(2,), bits=16, exponent_min=-9,
-                     static_exponent=None)}
-    matrix = csr_array((np.array([5, -7, 127], np.int16), np.array([0, 3, 1]),
-                        np.array([0, 2, 3])), shape=(2, 4))
-    node = QNode(name="conv1", kind="conv", input="x", output="y", matrix=matrix, weights=8,
-                 geometry=Geometry(kernel=(2, 2), padding=(0, 1, 0, 0)),
-                 sw=np.array([-7, -6]), bias=np.array([100, 0]), sb=np.array([-14, 0]),
-                 relu=True, pool=Pool(window=(2, 2), stride=(2, 2)))
-    graph = QGraph(tensors=tensors, nodes=(node,), input="x", output="y", weight_bits=8,
-                   activation_bits=8, acc_bits=24)
-    layer = Layer(name="conv1", kind="conv", rows=2, columns=4, positions=9, weights=8, nonzeros=3,
-                  dense_macs=72, macs=27, predicted_cycles=20, bound_cycles=4, groups=2,
-                  weight_words=3, padding=0, weight_bytes=20,
-                  lane_cycles={"useful": 27, "idle": 133})
-    images = {Space.PROGRAM: np.arange(DESCRIPTOR_WORDS + 1), Space.WEIGHTS: np.array([1, 2, 3]),
-              Space.ROWS: np.array([2**32 - 1, 4]), Space.TAPS: np.array([5]),
-              Space.WRITES: np.array([], int)}
-    places = {"x": Place(space=Space.BANKS, addresses=np.arange(32).reshape(2, 1, 4, 4),
-                         written=-1),
-              "y": Place(space=Space.STORE, addresses=np.arange(2).reshape(1, 2, 1, 1),
-                         written=0)}
-    return Program(target="icebreaker", array=ARRAY, exponents="dynamic", graph=graph,
-                   images={space: image.astype(np.uint32) for space, image in images.items()},
-                   descriptors=1, slots={"x": 0, "y": 1}, places=places, layers=(layer,))
+def make_program(exponents: str = "dynamic") -> Program:
+    """Return a small program: a pooled convolution with padding, and a linear layer."""
+    static = None if exponents == "dynamic" else 3
+    tensors = [
+        QTensor(name="x", shape=(1, 4, 4), user_shape=(1, 4, 4), bits=8, exponent_min=-9,
+                static_exponent=static),
+        QTensor(name="conv1", shape=(2, 1, 2), user_shape=(2, 1, 2), bits=8, exponent_min=-16,
+                static_exponent=static),
+        QTensor(name="y", shape=(3, 1, 1), user_shape=(3,), bits=16, exponent_min=-16,
+                static_exponent=static)]
+    first = csr_array((np.array([5, -7, 127], np.int16), np.array([0, 3, 1]),
+                       np.array([0, 2, 3])), shape=(2, 4))
+    second = csr_array(np.array([[1, 0, 0, -2], [0, 0, 0, 0], [9, 8, 7, 6]], np.int16))
+    zeros = np.zeros(3, np.int64)
+    nodes = (
+        QNode(name="conv1", kind="conv", input="x", output="conv1", matrix=first, weights=8,
+              geometry=Geometry(kernel=(2, 2), padding=(0, 1, 0, 0)), sw=np.array([-7, -6]),
+              bias=np.array([100, 0]), sb=np.array([-14, -6]), relu=True,
+              pool=Pool(window=(2, 2), stride=(2, 2))),
+        QNode(name="fc1", kind="linear", input="conv1", output="y", matrix=second, weights=12,
+              geometry=Geometry(kernel=(1, 2)), sw=zeros - 6, bias=zeros, sb=zeros - 6))
+    graph = QGraph(tensors={tensor.name: tensor for tensor in tensors}, nodes=nodes, input="x",
+                   output="y", weight_bits=8, activation_bits=8, acc_bits=24)
+    return lower(graph, ARRAY, target="icebreaker", exponents=exponents)
 
 
 @pytest.fixture
@@ -95,7 +94,8 @@ def test_same_sees_a_difference() -> None:
 def test_every_byte_of_header_and_table_counts(path: Path) -> None:
     data = path.read_bytes()
     count = struct.unpack_from("<I", data, 12)[0]
-    for at in range(HEADER + count * ENTRY + 4):
+    end = HEADER + count * ENTRY
+    for at in {*range(HEADER + 2 * ENTRY), *range(HEADER, end, 7), *range(end - 8, end + 4)}:
         path.write_bytes(data[:at] + bytes([data[at] ^ 0x01]) + data[at + 1:])
         with pytest.raises(CelosiaError, match="net.celo"):
             load(path)
@@ -106,7 +106,7 @@ def test_every_section_counts(path: Path) -> None:
     count = struct.unpack_from("<I", data, 12)[0]
     damaged = 0
     for index in range(count):
-        entry = struct.unpack_from("<40sBB2xI4IQQ", data, HEADER + index * ENTRY)
+        entry = struct.unpack_from("<40sBBHI4IQQ", data, HEADER + index * ENTRY)
         name, (offset, length) = entry[0].rstrip(b"\0").decode(), entry[-2:]
         for at in {offset, offset + length // 2, offset + length - 1} if length else ():
             path.write_bytes(data[:at] + bytes([data[at] ^ 0x80]) + data[at + 1:])
@@ -114,7 +114,7 @@ def test_every_section_counts(path: Path) -> None:
                                                    f"copy it again"):
                 load(path)
         damaged += bool(length)
-    assert damaged == count - 1     # all but the empty image
+    assert damaged == count
 
 
 def test_truncated_anywhere(path: Path) -> None:
@@ -144,15 +144,15 @@ def test_future_version(path: Path) -> None:
     data = bytearray(path.read_bytes())
     struct.pack_into("<I", data, 8, container.VERSION + 1)
     path.write_bytes(data)
-    with pytest.raises(CelosiaError, match="version 2, this release reads 1; compile"):
+    with pytest.raises(CelosiaError, match="version 3, this release reads 2; compile"):
         load(path)
 
 
 def forge(path: Path, **changes: object) -> None:
     """Rewrite the table's first array section with ``changes`` and a CRC that matches them."""
     data = bytearray(path.read_bytes())
-    names = ("name", "code", "axes", "crc", "s0", "s1", "s2", "s3", "offset", "length")
-    layout, at = struct.Struct("<40sBB2xI4IQQ"), HEADER + ENTRY
+    names = ("name", "code", "axes", "reserved", "crc", "s0", "s1", "s2", "s3", "offset", "length")
+    layout, at = struct.Struct("<40sBBHI4IQQ"), HEADER + ENTRY
     entry = dict(zip(names, layout.unpack_from(data, at), strict=True)) | changes
     layout.pack_into(data, at, *entry.values())
     end = HEADER + struct.unpack_from("<I", data, 12)[0] * ENTRY
@@ -165,7 +165,10 @@ def forge(path: Path, **changes: object) -> None:
     ({"s0": 2**31}, "bytes for shape"), ({"s3": 1}, "bytes for shape"),
     ({"offset": 2**60}, "starts at byte"), ({"length": 2**60}, "bytes for shape"),
     ({"name": b"\xff" * 40}, "is not text"), ({"name": b"manifest"}, "stands twice"),
-    ({"name": b"image/other"}, "'image/program' is missing"),
+    ({"name": b"image/other"}, "its sections are not those of its network"),
+    ({"name": b""}, "is empty or not printable"), ({"name": b"a\0b"}, "is empty or not printable"),
+    ({"reserved": 1}, "has 1 in its reserved bytes instead of 0"),
+    ({"reserved": 256}, "has 256 in its reserved bytes instead of 0"),
 ])
 def test_forged_table(path: Path, changes: dict, problem: str) -> None:
     forge(path, **changes)
@@ -196,36 +199,192 @@ def array(name: str, value: np.ndarray | None):
     return change
 
 
-@pytest.mark.parametrize(("change", "problem"), [
-    (entry("array_hash", value=1), "program for another array, its hash is 00000001"),
-    (entry("array", "lanes", value=16), "program for another array"),
+HUGE = 10 ** 400
+GRAPH_CHANGES = [
+    # The array is one that the target carries.
+    (entry("array_hash", value=1), "it is for another array: its hash is not"),
+    (entry("array", "lanes", value=16), "it is for another array"),
     (entry("array", "lanes", value=5), "lanes must be a power of two"),
     (entry("array", "lanes", value="8"), "manifest entry array.lanes"),
-    (entry("descriptors", value="one"), "manifest entry descriptors"),
-    (entry("layers", 0, "kind", value=None), "manifest entry layers.0.kind"),
-    (entry("descriptors", value=2), "2 descriptors do not fit their image"),
-    (entry("layers", value=[]), "0 layers for 1 descriptors"),
-    (entry("slots", value={"x": 0, "y": 32}), "exponent slots must be 0 to 31"),
-    (entry("slots", value={"z": 0}), "slots name the unknown tensor 'z'"),
-    (entry("places", 1, "tensor", value="z"), "places name the unknown tensor 'z'"),
-    (entry("places", value=[]), "the input or the output has no place"),
-    (entry("nodes", 0, "input", value="z"), "nodes name the unknown tensor 'z'"),
+    (entry("array", "lanes", value=True), "manifest entry array.lanes"),
+    (entry("array", "index_bits", value=HUGE), "it is for another array"),
+    (entry("target", value="none"), "unknown target 'none'"),
+    (entry("target", value="ecp5-85f"), "its array's beat is 2, that of ecp5-85f 4"),
+    (entry("exponents", value="both"), "exponents must be dynamic or static"),
+    (entry("exponents", value="static"), "none where all are static"),
+    (entry("weight_bits", value=9), "weight_bits must be 4 to 8"),
+    (entry("weight_bits", value=-HUGE), "weight_bits must be 4 to 8"),
+    (entry("activation_bits", value=7), "'x': mantissas of 8 bits"),
+    (entry("acc_bits", value=25), "acc_bits must be 24 or 32"),
+    # Tensors.
+    (entry("tensors", 0, "name", value="conv1"), "tensor 'conv1' stands twice"),
+    (entry("tensors", 0, "name", value="a\nb"), "must have 1 to 1000 printable characters"),
+    (entry("tensors", 0, "name", value="\ud800"), "Invalid JSON: unexpected end of hex"),
+    (entry("tensors", 0, "name", value="n" * 1001), "must have 1 to 1000 printable characters"),
+    (entry("tensors", 0, "shape", value=[1, 4]), "manifest entry tensors.0.shape"),
+    (entry("tensors", 0, "shape", value=[1, 0, 4]), "shape must be 1 to 65536, not 0"),
+    (entry("tensors", 0, "shape", value=[HUGE, 1, 1]), "not a very large number"),
+    (entry("tensors", 0, "shape", value=[1, 64, 65]), "shape must be 1 to 4096, not 4160"),
+    (entry("tensors", 0, "shape", value=[1, 2, 8]), "does not lead from"),
+    (entry("tensors", 0, "user_shape", value=[17]), "is not a shape of"),
+    (entry("tensors", 0, "user_shape", value=[-4, -4]), "user_shape must be 1 to"),
+    (entry("tensors", 0, "user_shape", value=[1] * 70 + [16]), "is not a shape of"),
+    (entry("tensors", 0, "bits", value=16), "mantissas of 16 bits"),
+    (entry("tensors", 2, "bits", value=8), "mantissas of 8 bits"),
+    (entry("tensors", 0, "exponent_min", value=-17), "exponent_min must be -16 to 15, not -17"),
+    (entry("tensors", 0, "exponent_min", value=-16), "the bias of row 0 may leave the accum"),
+    (entry("tensors", 0, "static_exponent", value=1), "a static exponent where all are dynamic"),
+    (entry("tensors", value=[]), "the input 'x' is no tensor"),
+    # Nodes: references, order, shapes.
+    (entry("nodes", value=[]), "no node makes 'conv1'"),
+    (entry("nodes", 0, "input", value="z"), "reads 'z', which no node before it makes"),
+    (entry("nodes", 0, "input", value="y"), "reads 'y', which no node before it makes"),
+    (entry("nodes", 0, "output", value="x"), "makes 'x', which is no tensor or made already"),
+    (entry("nodes", 0, "output", value="z"), "makes 'z', which is no tensor or made already"),
+    (entry("nodes", 0, "name", value="fc1"), "node 'fc1' stands twice"),
+    (entry("nodes", 0, "name", value=""), "node '' must have 1 to 1000"),
+    (entry("nodes", 0, "kind", value="\x1b[31m"), "must have 1 to 1000 printable"),
+    (entry("nodes", 0, "kind", value="copy"), "is called a copy and changes what it copies"),
+    (entry("nodes", 1, "residual", value="z"), "reads 'z', which no node before it makes"),
+    (entry("nodes", 1, "residual", value="x"), "residual operand 'x' has not the shape"),
+    (entry("nodes", 0, "geometry", "kernel", value=[2, 6]), "does not lead from"),
+    (entry("nodes", 0, "geometry", "kernel", value=[0, 2]), "dilation must be 1 to 65536, not 0"),
+    (entry("nodes", 0, "geometry", "stride", value=[1, 0]), "dilation must be 1 to 65536, not 0"),
+    (entry("nodes", 0, "geometry", "dilation", value=[HUGE, 1]), "not a very large number"),
+    (entry("nodes", 0, "geometry", "padding", value=[0, -1, 0, 0]), "padding must be 0 to 65536"),
+    (entry("nodes", 0, "geometry", "padding", value=[0, 2000, 0, 0]), "padded input must be 1 to"),
+    (entry("nodes", 0, "pool", "window", value=[0, 1]), "pool must be 1 to 65536, not 0"),
+    (entry("nodes", 0, "pool", "stride", value=[2, 3]), "does not lead from"),
+    (entry("nodes", 0, "pool", value=None), "does not lead from"),
+    (entry("nodes", 1, "keep", value=True), "a row of it is not one element"),
+    (entry("nodes", 0, "weights", value=2), "number of weights must be 3 to 8, not 2"),
+    (entry("output", value="conv1"), "mantissas of 8 bits"),
+    (entry("input", value="conv1"), "reads 'x', which no node before it makes"),
+    # Weights and rows.
     (array("node/0/sw", None), "'node/0/sw' is missing"),
-    (array("node/0/sb", np.zeros(3, np.int64)), "sw, bias and sb must have one entry a row"),
+    (array("node/0/sw", np.array([-7, 32])), "sw must be -32 to 31, not 32"),
+    (array("node/0/sw", np.array([-2 ** 63, -6])), "sw must be -32 to 31, not -9223"),
+    (array("node/0/sb", np.zeros(3, np.int64)), "sb must have one entry for each of 2 rows"),
+    (array("node/0/sb", np.array([2 ** 63 - 1, 0])), "sb must be -128 to 127, not 9223"),
+    (array("node/0/sb", np.array([14, 0])), "the bias of row 0 may leave the accumulator"),
+    (array("node/0/bias", np.array([0, -2 ** 15])), "bias must be -32767 to 32767, not -32768"),
+    (array("node/0/bias", np.array([0.5, 0])), "must be a vector of int64"),
+    (array("node/0/data", np.array([5, -7, -128], np.int16)), "weights must be -127 to 127"),
+    (array("node/0/data", np.array([5, -7], np.int16)), "are not those of 2 rows"),
     (array("node/0/indices", np.array([0, 3, 4], np.int32)), "indices"),
     (array("node/0/indices", np.array([3, 0, 1], np.int32)), "must rise in every row"),
-    (array("node/0/indptr", np.array([0, 4, 3], np.int64)), "not a valid program"),
-    (array("image/taps", np.zeros(257, np.uint32)), "taps needs 257 of 256 words"),
-    (array("image/taps", np.zeros(2, np.int64)), "memory images must be vectors of uint32"),
-    (array("place/0", np.full((1, 1, 4, 4), 8 * 32)), "banks needs 257 of 256 words"),
-    (array("place/0", np.full((1, 1, 4, 4), -1)), "address below zero"),
-    (array("place/0", np.zeros((1, 4, 4), np.int64)), "an address for each element"),
-])
+    (array("node/0/indices", np.array([3, 3, 1], np.int32)), "must rise in every row"),
+    (array("node/0/indptr", np.array([0, 4, 3], np.int64)), "are not those of 2 rows"),
+    (array("node/0/indptr", np.array([0, -1, 3], np.int64)), "are not those of 2 rows"),
+    (array("node/0/indptr", np.array([0, 2, 2 ** 62], np.int64)), "are not those of 2 rows"),
+    # What follows from the graph.
+    (entry("descriptors", value="two"), "manifest entry 'descriptors' is not what this release"),
+    (entry("descriptors", value=256), "manifest entry 'descriptors' is not what"),
+    (entry("layers", 0, "kind", value=None), "manifest entry 'layers' is not what"),
+    (entry("layers", 0, "predicted_cycles", value=HUGE), "manifest entry 'layers' is not what"),
+    (entry("layers", 0, "predicted_cycles", value=1), "manifest entry 'layers' is not what"),
+    (entry("layers", value=[]), "manifest entry 'layers' is not what"),
+    (entry("slots", value={"x": 0, "y": 32}), "manifest entry 'slots' is not what"),
+    (entry("places", 1, "tensor", value="z"), "manifest entry 'places' is not what"),
+    (entry("places", 1, "space", value=0), "manifest entry 'places' is not what"),
+    (entry("more", value=1), "manifest entry 'more' is not what"),
+    (array("image/taps", np.zeros(257, np.uint32)), "section 'image/taps' is not what"),
+    (array("image/taps", np.zeros(2, np.int64)), "section 'image/taps' is not what"),
+    (array("place/0", np.full((1, 1, 4, 4), 8 * 512)), "section 'place/0' is not what"),
+    (array("place/0", np.full((1, 1, 4, 4), -1)), "section 'place/0' is not what"),
+    (array("place/0", np.zeros((1, 4, 4), np.int64)), "section 'place/0' is not what"),
+    (array("image/weights", None), "its sections are not those of its network"),
+    (array("extra", np.zeros(1)), "its sections are not those of its network"),
+]
+
+
+@pytest.mark.parametrize(("change", "problem"), GRAPH_CHANGES)
 def test_well_formed_but_wrong(path: Path, change, problem: str) -> None:
     rewrite(path, change)
     with pytest.raises(CelosiaError, match=problem) as caught:
         load(path)
-    assert str(caught.value).startswith(str(path))
+    assert str(caught.value).startswith(f"{path}: not a valid program, ")
+    assert str(caught.value).endswith("; compile the model again")
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400 + len(str(path))
+
+
+def test_sections_in_each_others_place(path: Path) -> None:
+    manifest, arrays = container.read(path)
+    for first, second in itertools.combinations(arrays, 2):
+        if (same(arrays[first], arrays[second])
+                or arrays[first].dtype != arrays[second].dtype):
+            continue
+        other = arrays | {first: arrays[second], second: arrays[first]}
+        container.write(path, manifest, other)
+        with pytest.raises(CelosiaError, match="not a valid program"):
+            load(path)
+
+
+def test_sections_in_another_order(path: Path) -> None:
+    manifest, arrays = container.read(path)
+    container.write(path, manifest, dict(reversed(arrays.items())))
+    with pytest.raises(CelosiaError, match="its sections are not those of its network"):
+        load(path)
+
+
+def with_manifest(path: Path, text: bytes) -> None:
+    """Put ``text`` in the manifest's place, everything else mended."""
+    before = container.to_json
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(container, "to_json", lambda _: text)
+        container.write(path, {}, {})
+    assert container.to_json is before
+
+
+@pytest.mark.parametrize(("text", "problem"), [
+    (b"[" * 100_000, "is not JSON"), (b'{"a":' * 5_000 + b"1" + b"}" * 5_000, "is not JSON"),
+    (b'{"a":1,"a":2}', "is not written as Celosia"), (b'{"a": 1}', "is not written as Celosia"),
+    (b'{"a":NaN}', "is not JSON"), (b'{"a":-Infinity}', "is not JSON"),
+    (b'{"a":1e999}', "is not JSON"),
+    (b'{"a":' + b"9" * 5_000 + b"}", "is not JSON"), (b"{", "is not JSON"), (b"", "is not JSON"),
+    (b"\xff", "is not JSON"), (b"\xef\xbb\xbf{}", "is not written as Celosia"),
+    (b"3", "is not a JSON object"),
+    (b"{}", "'target' is missing")])
+def test_odd_manifests(path: Path, text: bytes, problem: str) -> None:
+    with_manifest(path, text)
+    with pytest.raises(CelosiaError, match=problem) as caught:
+        load(path)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400 + len(str(path))
+
+
+@pytest.mark.parametrize("change", [
+    entry("tensors", 0, "static_exponent", value=-17),
+    entry("tensors", 0, "static_exponent", value=16),
+    entry("tensors", 0, "static_exponent", value=-10),      # below exponent_min
+    entry("tensors", 0, "static_exponent", value=None)])
+def test_static_exponents(path: Path, change) -> None:
+    make_program("static").save(path)
+    assert same(make_program("static"), load(path))
+    rewrite(path, change)
+    with pytest.raises(CelosiaError, match="static"):
+        load(path)
+
+
+def test_a_change_that_means_the_same(path: Path) -> None:
+    """The user's shape of a map may be any of as many elements."""
+    rewrite(path, entry("tensors", 0, "user_shape", value=[2, 8]))
+    assert load(path).graph.tensors["x"].user_shape == (2, 8)
+
+
+def test_names_that_could_not_be_read_back(path: Path) -> None:
+    before, program = path.read_bytes(), make_program()
+    node = replace(program.graph.nodes[0], name="conv\n1")
+    bad = replace(program, graph=replace(program.graph, nodes=(node, program.graph.nodes[1])))
+    with pytest.raises(CelosiaError, match=r"layer or tensor 'conv\\n1' must have .*; rename the"):
+        bad.save(path)
+    assert path.read_bytes() == before
+
+
+def test_what_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path, kind in ((tmp_path / "pipe", "a pipe"), (tmp_path, "a folder")):
+        with pytest.raises(CelosiaError, match=f"is {kind}; name a file"):
+            load(path)
 
 
 def test_manifest_must_be_an_object(path: Path) -> None:

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
+from celosia import memory
 from celosia.errors import CelosiaError, CompileError
 from celosia.lower.choose import choose
 from celosia.lower.descriptor import describe
@@ -122,16 +121,13 @@ def _program_words(descriptors: list[list[int]], lengths: list[int]) -> list[int
 
 def check_depths(program: Program) -> None:
     """CelosiaError where weights or tables need more memory than the array has."""
-    array = program.array
-    depths = {Space.PROGRAM: array.program_words - EXPONENT_SLOTS,
-              Space.WEIGHTS: array.weight_rows * array.groups_max, Space.ROWS: array.table_rows,
-              Space.TAPS: array.taps, Space.WRITES: array.writes}
-    for space, depth in depths.items():
-        used = int(np.size(program.images[space]))
-        if used > depth:
+    depths = memory.capacity(program.array)
+    for space, image in program.images.items():
+        if image.size > depths[space]:
             raise CelosiaError(
-                f"{program.target}: the program needs {used} words of {space.name.lower()} memory, "
-                f"the array has {depth}; {_WAY_OUT[space]}, or choose a larger target")
+                f"{program.target}: the program needs {image.size} words of {space.name.lower()} "
+                f"memory, the array has {depths[space]}; {_WAY_OUT[space]}, or choose a larger "
+                f"target")
 
 
 _WAY_OUT = {
