@@ -1,13 +1,14 @@
 """cocotb around the core, in Icarus or Verilator: the bench ``celosia_sim.benches.program``."""
 
 import contextlib
+import json
 import os
 import platform
 import re
+import subprocess
+import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as NotYet
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from celosia_sim.cache import cached, digest
 from celosia_sim.errors import SimulationError
 from celosia_sim.job import Job, Record, Stopped
+from celosia_sim.processes import started
 from celosia_sim.rtl import TOP, Design
 from celosia_sim.tools import (
     compiler_version,
@@ -44,20 +46,12 @@ def _cocotb_key(simulator: str) -> str:
     return f"{key} {verilator_version()} {compiler_version()}"
 
 
-@contextlib.contextmanager
-def _environment(simulator: str) -> Iterator[None]:
-    """Let cocotb's runner, which takes its environment from this process, find the simulator."""
-    before = dict(os.environ)
-    wanted = verilator_environment() if simulator == "verilator" else before
-    os.environ.clear()
-    os.environ.update(wanted)
-    for name in ("WAVES", "GUI"):
-        os.environ.pop(name, None)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+def _environment(simulator: str) -> dict[str, str]:
+    """Return the environment in which cocotb's runner finds the simulator, and the bench us."""
+    env = verilator_environment() if simulator == "verilator" else dict(os.environ)
+    for name in ("WAVES", "GUI", "PYTEST_CURRENT_TEST"):
+        env.pop(name, None)
+    return env | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 def _last_words(log: Path) -> str:
@@ -68,12 +62,26 @@ def _last_words(log: Path) -> str:
                 lines[-1] if lines else "it printed nothing")
 
 
-def _call(simulator: str, log: Path, method: Callable[..., Any], **arguments: Any) -> None:
-    try:
-        method(log_file=log, **arguments)
-    except (RuntimeError, SystemExit) as error:
-        raise SimulationError(f"{simulator} under cocotb failed ({error}): "
-                              f"{_last_words(log)}") from error
+def _call(simulator: str, method: str, folder: Path, log: Path,
+          watch: Callable[[], None] | None = None, **arguments: Any) -> None:
+    """Let cocotb's runner do ``method`` in a process of its own; call ``watch`` meanwhile."""
+    call = folder / "call.json"
+    call.write_text(json.dumps({"simulator": simulator, "method": method, "arguments": {
+        **arguments, "log_file": str(log)}}))
+    with started([sys.executable, "-m", "celosia_sim.cocotb_call", str(call)], text=True,
+                 env=_environment(simulator), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                 stderr=subprocess.DEVNULL) as process:
+        done = False
+        while not done:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                output, _ = process.communicate(timeout=_POLL_SECONDS)
+                done = True
+            if watch is not None:
+                watch()
+    call.unlink()
+    if process.returncode:
+        raise SimulationError(f"{simulator} under cocotb failed ({output.strip()}): "
+                              f"{_last_words(log)}")
 
 
 _TRIGGER = re.compile(r"^( *reg )(\\\$auto\$verilog_backend\S+) += 0;$", re.M)
@@ -91,48 +99,34 @@ def icarus_text(text: str) -> str:
 
 def _build(design: Design, simulator: str) -> Path:
     """Return the folder of the compiled simulation of ``design``."""
-    from cocotb_tools.runner import get_runner
-
     text = icarus_text(design.text) if simulator == "icarus" else design.text
 
     def build(folder: Path) -> None:
         source = folder / "core.v"
         source.write_text(text)
-        _call(simulator, folder / "build.log", get_runner(simulator).build,
-              sources=[*design.libraries, source], hdl_toplevel=TOP, build_dir=folder,
-              defines=dict(design.defines), build_args=list(_BUILD_ARGS[simulator]),
-              timescale=("1ns", "1ps"), always=True)
+        _call(simulator, "build", folder, folder / "build.log",
+              sources=[*map(str, design.libraries), str(source)], hdl_toplevel=TOP,
+              build_dir=str(folder), defines=dict(design.defines),
+              build_args=_BUILD_ARGS[simulator], timescale=("1ns", "1ps"), always=True)
 
     key = digest(design.key, text, _cocotb_key(simulator), platform.machine(),
                  " ".join(_BUILD_ARGS[simulator]))
     return cached(f"{simulator}-{key}", build)
 
 
-def _bench(simulator: str, build: Path, folder: Path) -> None:
-    from cocotb_tools.runner import get_runner
-    _call(simulator, folder / "run.log", get_runner(simulator).test, test_module=_BENCH,
-          hdl_toplevel=TOP, hdl_toplevel_lang="verilog", build_dir=build, test_dir=folder,
-          results_xml=str(folder / "results.xml"),
-          extra_env={"CELOSIA_JOB": str(folder / "job.npz")})
-
-
-def _watched(work: Callable[[], None], images: int, counter: Path,
-             progress: Callable[[int, int], None] | None) -> None:
-    """Do ``work`` in a thread and report what ``counter`` says meanwhile."""
+def _counted(counter: Path, images: int,
+             progress: Callable[[int, int], None] | None) -> Callable[[], None]:
+    """Return a function that reports what ``counter`` says where it has grown."""
     reported = 0
-    with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(work)
-        while True:
-            try:
-                finished = future.result(timeout=_POLL_SECONDS) or True
-            except NotYet:
-                finished = False
-            text = counter.read_text() if counter.is_file() else ""
-            if progress is not None and text.isdigit() and int(text) > reported:
-                reported = int(text)
-                progress(reported, images)
-            if finished:
-                return
+
+    def watch() -> None:
+        nonlocal reported
+        text = counter.read_text() if counter.is_file() else ""
+        if progress is not None and text.isdigit() and int(text) > reported:
+            reported = int(text)
+            progress(reported, images)
+
+    return watch
 
 
 def execute(design: Design, job: Job, simulator: str,
@@ -143,15 +137,17 @@ def execute(design: Design, job: Job, simulator: str,
     Stopped where the machine does not finish, SimulationError where the simulator fails.
     """
     _cocotb_key(simulator)
-    with tempfile.TemporaryDirectory(prefix="celosia-") as name, _environment(simulator):
+    with tempfile.TemporaryDirectory(prefix="celosia-") as name:
         folder = Path(name)
         job.save(folder / "job.npz")
-        build = _build(design, simulator)
-        _watched(lambda: _bench(simulator, build, folder), job.images, folder / "progress",
-                 progress)
+        build, log = _build(design, simulator), folder / "run.log"
+        _call(simulator, "test", folder, log, _counted(folder / "progress", job.images, progress),
+              test_module=_BENCH, hdl_toplevel=TOP, hdl_toplevel_lang="verilog",
+              build_dir=str(build), test_dir=str(folder), results_xml=str(folder / "results.xml"),
+              extra_env={"CELOSIA_JOB": str(folder / "job.npz")})
         if (folder / "stopped.npy").is_file():
             raise Stopped.load(folder / "stopped.npy")
         if not (folder / "record.npz").is_file():
             raise SimulationError(f"the bench under {simulator} left no record: "
-                                  f"{_last_words(folder / 'run.log')}")
+                                  f"{_last_words(log)}")
         return Record.load(folder / "record.npz")

@@ -99,10 +99,8 @@ EXPORT int64_t celosia_read(void* handle, int64_t count, const uint32_t* at, uin
     return count;
 }
 
-// Start descriptors first ... last and wait for the end: done, or an error code while not busy.
-// layer_cycles has 256 entries, which are added to: cycles in which `layer` held the index.
-EXPORT void celosia_run(void* handle, int32_t first, int32_t last, int64_t max_cycles,
-                        int64_t* layer_cycles, Outcome* outcome) {
+// Start descriptors first ... last.
+EXPORT void celosia_start(void* handle, int32_t first, int32_t last) {
     auto* machine = static_cast<Machine*>(handle);
     auto& core = *machine->core;
     core.start_first = first;
@@ -111,17 +109,23 @@ EXPORT void celosia_run(void* handle, int32_t first, int32_t last, int64_t max_c
     machine->edge();
     core.start = 0;
     core.eval();
+}
+
+// Let at most `cycles` cycles pass, until the end: done, or an error code while not busy.
+// Cycles are added to the outcome's, and to the 256 entries of layer_cycles: those in which `layer`
+// held the index.
+EXPORT void celosia_run(void* handle, int64_t cycles, int64_t* layer_cycles, Outcome* outcome) {
+    auto* machine = static_cast<Machine*>(handle);
+    auto& core = *machine->core;
     const auto ended = [&core] { return core.done || (core.error && !core.busy); };
-    int64_t cycles = 0;
-    while (!ended() && cycles < max_cycles) {
+    for (; !ended() && cycles > 0; --cycles) {
         ++layer_cycles[core.layer];
         machine->edge();
-        ++cycles;
+        ++outcome->cycles;
     }
-    outcome->cycles = cycles;
     outcome->finished = ended();
     outcome->saturated = core.saturated;
     outcome->error = core.error;
     outcome->descriptor = core.error_descriptor;
-    machine->edge();
+    if (outcome->finished) machine->edge();
 }

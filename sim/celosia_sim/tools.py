@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from celosia_sim.errors import SimulationError
+from celosia_sim.processes import started
 
 __all__ = ["compiler_version", "icarus_version", "jobs", "run_tool", "verilator_environment",
            "verilator_version"]
@@ -37,13 +38,14 @@ def jobs() -> int:
 def run_tool(name: str, command: Sequence[str], *, cwd: Path | None = None,
              env: dict[str, str] | None = None) -> str:
     """Run ``command`` and return what it printed; SimulationError with its words if it fails."""
-    done = subprocess.run(command, cwd=cwd, env=env, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True, errors="replace", check=False)
-    if done.returncode:
-        lines = [line for line in done.stdout.splitlines() if re.search("error", line, re.I)]
-        words = (lines or done.stdout.splitlines() or ["it printed nothing"])[0].strip()
-        raise SimulationError(f"{name} failed with status {done.returncode}: {words}")
-    return done.stdout
+    with started(command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                 stderr=subprocess.STDOUT, text=True, errors="replace") as process:
+        output: str = process.communicate()[0]
+    if process.returncode:
+        lines = [line for line in output.splitlines() if re.search("error", line, re.I)]
+        words = (lines or output.splitlines() or ["it printed nothing"])[0].strip()
+        raise SimulationError(f"{name} failed with status {process.returncode}: {words}")
+    return output
 
 
 def _require(program: str, remedy: str) -> str:

@@ -30,6 +30,9 @@ from celosia_sim.tools import (
 
 __all__ = ["Machine", "execute", "library"]
 
+SLICE = 50_000
+"""Cycles between two chances for Python to see Ctrl-C: less than a second."""
+
 _DRIVER = Path(__file__).parent / "driver.cpp"
 
 _VERILATOR_FLAGS = (
@@ -109,8 +112,11 @@ class Machine:
     def run(self, first: int, last: int, max_cycles: int) -> tuple[_Outcome, np.ndarray]:
         """Run descriptors ``first`` to ``last``; return the outcome and int64 cycles (256,)."""
         outcome, layers = _Outcome(), np.zeros(256, np.int64)
-        self._calls.celosia_run(self._handle, first, last, ctypes.c_int64(max_cycles),
-                                _pointer(layers), ctypes.byref(outcome))
+        self._calls.celosia_start(self._handle, first, last)
+        while not outcome.finished and outcome.cycles < max_cycles:
+            cycles = min(max_cycles - outcome.cycles, SLICE)
+            self._calls.celosia_run(self._handle, ctypes.c_int64(cycles), _pointer(layers),
+                                    ctypes.byref(outcome))
         return outcome, layers
 
 

@@ -2,6 +2,9 @@
 and every way it can fail."""
 
 import shutil
+import signal
+import subprocess
+import time
 
 import numpy as np
 import pytest
@@ -13,7 +16,7 @@ from amaranth.lib.wiring import In, Out
 from celosia.program import Layer, Place, Program
 from celosia.qgraph import QGraph
 from celosia_hw.isa import ArrayConfig, Error, Register, Space
-from celosia_sim import cosim, tools, verilated
+from celosia_sim import cosim, plan, tools, verilated
 from celosia_sim.backends import SimulationError, simulate
 from celosia_sim.netlist import ice40_netlist
 from celosia_sim.plan import Plan
@@ -245,6 +248,47 @@ def test_no_answer(design, simulator):
     """A bus read without an answer does not hang the simulator."""
     with pytest.raises(SimulationError, match=r"^the machine gave no answer to a bus read"):
         simulate(program(first=DEAF), *images(1), simulator=simulator, design=design)
+
+
+@pytest.mark.parametrize("simulator", EVERY_SIMULATOR)
+def test_ctrl_c(design, simulator, monkeypatch):
+    """A machine that runs for hours stops at Ctrl-C, which this process alone gets, and nothing of
+    the simulator runs on."""
+    simulate(program(), *images(1), simulator=simulator, design=design)
+    monkeypatch.setattr(plan, "TIMEOUT_CYCLES", 1 << 40)
+    before = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.setitimer(signal.ITIMER_REAL, 5 if simulator != "verilator" else 0.5)
+    begun = time.monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            simulate(program(second=HANG), *images(1), simulator=simulator, design=design)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert time.monotonic() - begun < 15
+    done = subprocess.run(["ps", "-eo", "ppid,stat,args"], capture_output=True, text=True,
+                          check=True)
+    assert not [line for line in done.stdout.splitlines()
+                if "cocotb_call" in line and " Z" not in line]
+
+
+def test_a_damaged_library_is_compiled_again(design, cache, monkeypatch):
+    """A shared object that is cut would end the process when it is used: it never is."""
+    def tool(*_, **__):
+        raise SimulationError("a tool was started")
+
+    simulate(program(), *images(1), design=design)
+    [path] = cache.glob("verilated-*/core.so")
+    whole, half = path.with_name("whole"), path.with_name("half")
+    half.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+    path.rename(whole)
+    half.rename(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(verilated, "run_tool", tool)
+        with pytest.raises(SimulationError, match="^a tool was started$"):
+            simulate(program(), *images(1), design=design)
+    whole.replace(path)
+    assert verilated.library(design) == path
 
 
 @needs_icarus

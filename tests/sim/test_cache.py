@@ -1,12 +1,19 @@
-"""The build cache: whole or absent, built once whoever asks."""
+"""The build cache: whole or built again, once whoever asks, and nobody else's."""
 
 import os
+import shutil
+import signal
+import stat
 import subprocess
 import sys
+import time
 
 import pytest
 
 from celosia_sim.cache import cache_directory, cached, digest
+from celosia_sim.errors import SimulationError
+from celosia_sim.processes import started
+from celosia_sim.tools import run_tool
 
 
 @pytest.fixture(autouse=True)
@@ -62,3 +69,164 @@ def test_two_processes_build_once(tmp_path):
                  for _ in range(2)]
     assert [process.wait(30) for process in processes] == [0, 0]
     assert log.read_text() == "built\n"
+
+
+def build_two(path):
+    (path / "inner").mkdir()
+    (path / "inner" / "library").write_bytes(b"library" * 1000)
+    (path / "text").write_text("text")
+
+
+def unbuildable(path):
+    pytest.fail("built again")
+
+
+def truncate(entry):
+    os.truncate(entry / "inner" / "library", 4096)
+
+
+def flip(entry):
+    data = bytearray((entry / "inner" / "library").read_bytes())
+    data[100] ^= 1
+    (entry / "inner" / "library").write_bytes(data)
+
+
+DAMAGES = {
+    "truncated": truncate, "bit flipped": flip,
+    "file missing": lambda entry: (entry / "text").unlink(),
+    "no sums": lambda entry: (entry / "sums.json").unlink(),
+    "sums cut": lambda entry: os.truncate(entry / "sums.json", 9),
+    "sums of another kind": lambda entry: (entry / "sums.json").write_text("[3]"),
+    "empty folder": lambda entry: (shutil.rmtree(entry), entry.mkdir()),
+    "a file": lambda entry: (shutil.rmtree(entry), entry.write_text("")),
+    "a link to nothing": lambda entry: (shutil.rmtree(entry), entry.symlink_to("nothing")),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_entries_are_built_again(folder, damage):
+    entry = cached("thing", build_two)
+    assert cached("thing", unbuildable) == entry
+    DAMAGES[damage](entry)
+    assert cached("thing", build_two) == entry
+    assert (entry / "inner" / "library").read_bytes() == b"library" * 1000
+    assert cached("thing", unbuildable) == entry
+    assert sorted(path.name for path in folder.iterdir()) == ["thing", "thing.lock"]
+
+
+def test_damaged_and_not_mended(folder):
+    """A rebuild that fails leaves the damaged entry, which is never used."""
+    def build(path):
+        raise RuntimeError("no compiler")
+
+    truncate(cached("thing", build_two))
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="no compiler"):
+            cached("thing", build)
+
+
+KILLED_BUILD = """
+import sys, time
+from celosia_sim.cache import cached
+
+def build(path):
+    (path / "half").write_text("half")
+    print("building", flush=True)
+    time.sleep(60)
+
+cached("killed", build)
+"""
+
+
+def test_scratch_of_killed_builds_is_cleared(folder):
+    """The next build, of whatever entry, removes it; that of a build at work stays."""
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen([sys.executable, "-c", KILLED_BUILD], env=env,
+                          stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"building\n"
+        cached("first", build_two)
+        assert len(list(folder.glob("killed.*/half"))) == 1
+        process.kill()
+    assert len(list(folder.glob("killed.*/half"))) == 1
+    cached("second", build_two)
+    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == ["first", "second"]
+
+
+def test_the_folder_is_the_users_alone(folder):
+    assert stat.S_IMODE(cache_directory().stat().st_mode) == 0o700
+    folder.chmod(0o755)
+    assert cache_directory() == folder
+    for mode in (0o775, 0o757, 0o777):
+        folder.chmod(mode)
+        with pytest.raises(SimulationError, match=f"others may write .*run: chmod go-w {folder}$"):
+            cached("thing", build_two)
+    folder.chmod(0o755)     # as that command does
+    cached("thing", build_two)
+
+
+def test_somebody_elses_folder(folder, monkeypatch):
+    cache_directory()
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(SimulationError, match="belongs to another user.*; name a folder of your "
+                                              "own in CELOSIA_CACHE$"):
+        cached("thing", build_two)
+
+
+@pytest.mark.parametrize("place", ["file", "file/inner", "/dev/null", "/proc/none/cache"])
+def test_no_folder_to_be_had(monkeypatch, tmp_path, place):
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CELOSIA_CACHE", place)
+    with pytest.raises(SimulationError, match="^no cache folder: .*; name a folder of your own in "
+                                              "CELOSIA_CACHE$"):
+        cached("thing", build_two)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere; run as another user")
+def test_a_cache_that_may_only_be_read(folder):
+    entry = cached("thing", build_two)
+    folder.chmod(0o500)
+    assert cached("thing", unbuildable) == entry
+    with pytest.raises(SimulationError, match=r"cannot be written \(Permission denied\); name a"):
+        cached("other", build_two)
+    folder.chmod(0o700)
+
+
+def alive(mark):
+    """Whether a process of this mark still runs (zombies do not)."""
+    done = subprocess.run(["ps", "-eo", "stat,args"], capture_output=True, text=True, check=True)
+    return any(mark in line and not line.startswith("Z") for line in done.stdout.splitlines())
+
+
+def interrupted(work, after):
+    """Do ``work`` and press Ctrl-C ``after`` seconds later, in this process alone."""
+    before = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.setitimer(signal.ITIMER_REAL, after)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            work()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_ctrl_c_ends_what_a_tool_has_started(folder):
+    """Grandchildren too: the compilers that make has started. Nothing stays in the cache."""
+    mark = "61.2357"        # seconds to sleep, as nothing else does
+
+    def build(path):
+        run_tool("make", ["sh", "-c", f"sleep {mark} & sleep {mark}; touch late"], cwd=path)
+
+    begun = time.monotonic()
+    interrupted(lambda: cached("thing", build), 0.5)
+    assert time.monotonic() - begun < 10
+    assert not alive(f"sleep {mark}")
+    assert [path.name for path in folder.iterdir()] == ["thing.lock"]
+
+
+def test_a_finished_tool_is_left_alone():
+    with started(["true"]) as process:
+        assert process.wait() == 0
+    assert run_tool("echo", ["echo", "words"]) == "words\n"
+    with pytest.raises(SimulationError, match="^sh failed with status 3: error: no"):
+        run_tool("sh", ["sh", "-c", "echo fine; echo error: no >&2; exit 3"])
