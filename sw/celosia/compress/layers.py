@@ -9,16 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 from torch.nn.utils import parametrize, prune
 
 from celosia.errors import ArgumentError
 
-__all__ = ["evaluating", "names_of", "obstacle", "parameter_count", "prunable_layers", "put",
+__all__ = ["computed_weight", "distinct_weights", "evaluating", "holders", "hooked", "names_of",
+           "obstacle", "parameter_count", "prunable_layers", "put", "refuse_computed_weight",
            "refuse_obstacle", "weight_sharers"]
 
 _PURE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d,
-         nn.BatchNorm3d)  # fmt: skip
+         nn.BatchNorm3d, nn.MaxPool2d, nn.AvgPool2d, nn.LocalResponseNorm)  # fmt: skip
 """Classes whose own forward is what their name says."""
 
 _METHODS = ("forward", "_conv_forward", "_check_input_dim", "__call__")
@@ -58,6 +60,24 @@ def weight_sharers(model: nn.Module, layer: nn.Module) -> tuple[str, ...]:
         and any(id(parameter) in own for parameter in module.parameters(recurse=False)))
 
 
+def distinct_weights(model: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
+    """Return the prunable layers without those whose weight an earlier one holds."""
+    seen: set[int] = set()
+    found = {}
+    for name, layer in prunable_layers(model).items():
+        if id(_parameter(layer)) not in seen:
+            found[name] = layer
+        seen.add(id(_parameter(layer)))
+    return found
+
+
+def holders(model: nn.Module, layer: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
+    """Return the prunable layers that hold a prunable layer's weight, itself among them."""
+    weight = _parameter(layer)
+    return {name: other for name, other in prunable_layers(model).items()
+            if _parameter(other) is weight}
+
+
 def parameter_count(model: nn.Module) -> int:
     """Return the number of distinct trained numbers: a shared tensor counts once."""
     return sum(parameter.numel() for parameter in model.parameters())
@@ -80,35 +100,22 @@ def obstacle(layer: nn.Module, allowed: Iterable[type] = ()) -> str | None:
     if changed:
         return (f"has a {changed[0].strip('_')} of its own (class {kind.__name__}); use torch's "
                 f"{base.__name__}, or leave the layer out")
-    return _parametrised(layer, tuple(allowed)) or _hooked(layer)
+    return computed_weight(layer, allowed) or hooked(layer)
 
 
-def refuse_obstacle(model: nn.Module, layer: nn.Module, allowed: Iterable[type] = ()) -> None:
-    """Raise ArgumentError, which names the layer, if it has an `obstacle`."""
-    problem = obstacle(layer, allowed)
-    if problem is not None:
-        raise ArgumentError(f"layer {names_of(model, layer)[0]!r} {problem}")
+def computed_weight(layer: nn.Module, allowed: Iterable[type] = ()) -> str | None:
+    """Return why a layer's weight or bias is not a parameter of its own, or None; see `obstacle`.
 
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model into eval mode for a while; afterwards each module is in its own mode again."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-
-
-def _parametrised(layer: nn.Module, allowed: tuple[type, ...]) -> str | None:
+    allowed : parametrisations that the caller deals with.
+    """
+    kinds = tuple(allowed)
     if parametrize.is_parametrized(layer):
         for name, parts in layer.parametrizations.items():
-            strange = [part for part in parts if not isinstance(part, allowed)]
+            strange = [part for part in parts if not isinstance(part, kinds)]
             if strange:
                 kind = type(strange[0]).__name__.lstrip("_")
-                return (f"computes its {name} by a parametrisation ({kind}); fix it with "
+                return (f"has a parametrisation{' other than a mask' if kinds else ''} of its "
+                        f"{name} ({kind}); fix it with "
                         f"torch.nn.utils.parametrize.remove_parametrizations(layer, {name!r})")
     for hook in layer._forward_pre_hooks.values():
         if isinstance(hook, prune.BasePruningMethod):
@@ -123,7 +130,44 @@ def _parametrised(layer: nn.Module, allowed: tuple[type, ...]) -> str | None:
     return None
 
 
-def _hooked(layer: nn.Module) -> str | None:
+def hooked(layer: nn.Module) -> str | None:
+    """Return why a hook may change what a module computes, or None; see `obstacle`."""
     if layer._forward_hooks or layer._forward_pre_hooks:
         return "has a forward hook, which may change what it computes; remove the hook first"
     return None
+
+
+def refuse_obstacle(model: nn.Module, layer: nn.Module, allowed: Iterable[type] = ()) -> None:
+    """Raise ArgumentError, which names the layer, if it has an `obstacle`."""
+    problem = obstacle(layer, allowed)
+    if problem is not None:
+        raise ArgumentError(f"layer {names_of(model, layer)[0]!r} {problem}")
+
+
+def refuse_computed_weight(model: nn.Module, layers: Iterable[nn.Module],
+                           allowed: Iterable[type] = ()) -> None:
+    """Raise ArgumentError, which names the layer, if one of them has a `computed_weight`."""
+    for layer in layers:
+        problem = computed_weight(layer, allowed)
+        if problem is not None:
+            raise ArgumentError(f"layer {names_of(model, layer)[0]!r} {problem}")
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into eval mode for a while; afterwards each module is in its own mode again."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _parameter(layer: nn.Module) -> torch.Tensor:
+    """Return the tensor that a layer's weight is kept in, under its parametrisations."""
+    if parametrize.is_parametrized(layer, "weight"):
+        held = layer.parametrizations.weight
+        return held.original if held.is_tensor else held.original0
+    return layer.weight

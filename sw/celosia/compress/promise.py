@@ -13,7 +13,7 @@ from torch.utils import _pytree
 from celosia.compress.layers import evaluating
 from celosia.errors import ArgumentError, CelosiaError
 
-__all__ = ["Promise", "restoring", "run_once"]
+__all__ = ["Promise", "example_for", "restoring", "run_once"]
 
 _TRIALS = 4
 """Runs with rounded weights that tell how far rounding alone moves the outputs."""
@@ -213,12 +213,18 @@ def _tensors(attributes: Mapping[str, Any]) -> Iterator[torch.Tensor]:
         yield from (part for part in parts if isinstance(part, torch.Tensor))
 
 
-def _inputs(model: nn.Module, example_input: Any) -> list[torch.Tensor]:
-    """Return what to run: the example, and random numbers of its shape where it is floating."""
+def example_for(model: nn.Module, example_input: Any) -> torch.Tensor:
+    """Return an example as a tensor on the model's device, and of its type where floating."""
     x = torch.as_tensor(example_input)
     first = next((p for p in model.parameters() if p.is_floating_point()), None)
-    if first is not None:
-        x = x.to(first.device, first.dtype if x.is_floating_point() else x.dtype)
+    if first is None:
+        return x
+    return x.to(first.device, first.dtype if x.is_floating_point() else x.dtype)
+
+
+def _inputs(model: nn.Module, example_input: Any) -> list[torch.Tensor]:
+    """Return what to run: the example, and random numbers of its shape where it is floating."""
+    x = example_for(model, example_input)
     if not x.is_floating_point():
         return [x]
     generator = torch.Generator().manual_seed(0)

@@ -31,7 +31,8 @@ from torch import fx, nn
 
 from celosia.compress.formats.bfp import bfp
 from celosia.compress.formats.emulate import BlockLayer, block_steps, emulate
-from celosia.compress.fusion.fold import fold_batchnorm, trace, used_once
+from celosia.compress.fusion.fold import fold_batchnorm
+from celosia.compress.fusion.graph import trace, used_once
 from celosia.errors import ArgumentError
 
 __all__ = ["LayerNsr", "Nsr", "NsrReport", "array_nsr", "combine", "nsr"]
@@ -132,12 +133,12 @@ def nsr(
         As `emulate`; no inputs; the model cannot be traced, or a layer runs twice.
     """
     weight_bits, activation_bits = (bits, bits) if isinstance(bits, int) else bits
-    float_model = copy.deepcopy(model).eval()
-    fold_batchnorm(float_model)
-    emulated = emulate(float_model, weight_bits=weight_bits, activation_bits=activation_bits,
-                       partition=partition, rounding=rounding)
     if len(inputs) == 0:
         raise ArgumentError("no inputs; a few dozen images will do")
+    float_model = copy.deepcopy(model).eval()
+    fold_batchnorm(float_model, inputs[:1])
+    emulated = emulate(float_model, weight_bits=weight_bits, activation_bits=activation_bits,
+                       partition=partition, rounding=rounding)
     layers = {name: layer for name, layer in emulated.named_modules()
               if isinstance(layer, BlockLayer)}
     reference = _Reference(trace(float_model), layers, rounding)

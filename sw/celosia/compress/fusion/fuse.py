@@ -21,19 +21,13 @@ from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional
 
 from celosia.compress.finetune import FineTune
-from celosia.compress.fusion.fold import (
-    Pair,
-    Pool,
-    fold_batchnorm,
-    fold_pools,
-    pool_of,
-    remove,
-    sole_reader,
-    symmetric_padding,
-    trace,
-    used_once,
-)
+from celosia.compress.fusion.fold import fold_batchnorm, folded_copy
+from celosia.compress.fusion.graph import module_of, remove, sole_reader, used_once
+from celosia.compress.fusion.pools import Pair, Pool, pool_of, symmetric_padding
 from celosia.compress.journal import Journal, describe, fingerprint
+from celosia.compress.layers import obstacle, weight_sharers
+from celosia.compress.promise import Promise, example_for
+from celosia.compress.pruning.masks import Mask
 from celosia.compress.pruning.rounds import reproducible
 from celosia.errors import ArgumentError
 
@@ -65,6 +59,7 @@ class FusionReport:
     model         : the fused network, a `torch.fx.GraphModule`; layers keep their names.
     batch_norms   : names of the batch normalisations that were folded, exactly.
     average_pools : names of the average pools that were folded, exactly.
+    left          : {batch normalisation: why it was not folded}.
     merged        : the convolutions made anew, in the order in which they were; () without
                     retraining.
     choices       : every setting that decided the outcome.
@@ -73,6 +68,7 @@ class FusionReport:
     model: fx.GraphModule
     batch_norms: tuple[str, ...]
     average_pools: tuple[str, ...]
+    left: Mapping[str, str]
     merged: tuple[MergedLayer, ...]
     choices: Mapping[str, Any]
 
@@ -104,17 +100,18 @@ def fuse(
     """Fuse normalisation and pooling into convolutions. The given model is not changed.
 
     Without `finetune` only the exact folds are done (`fold_batchnorm`, `fold_average_pool`): the
-    outputs stay, up to rounding. With it, the pools and local response normalisations that are
-    left behind a convolution (also behind its ReLU) go as well. Layer by layer: the convolution
-    becomes a new one, of the same kernel, with the pools' strides on top of its own; its padding
-    is the nearest that gives the map that the pool gave. It starts from torch's standard
-    initialisation, all other layers keep their weights, and `finetune` trains the network. After
-    the last layer `finetune` runs once more.
+    outputs stay, up to rounding; they are compared on the example and on random inputs. With it,
+    the pools and local response normalisations that are left behind a convolution (also behind its
+    ReLU) go as well, unless one has a hook or takes its size from the map. Layer by layer: the
+    convolution becomes a new one, of the same kernel, with the pools' strides on top of its own;
+    its padding is the nearest that gives the map that the pool gave. It starts from torch's
+    standard initialisation, all other layers keep their weights, and `finetune` trains the
+    network. After the last layer `finetune` runs once more.
 
     Parameters
     ----------
     model
-        The trained network; traceable by `torch.fx`.
+        The trained network; traceable by `torch.fx`. Its functional dropout becomes layers.
     example_input
         One input (1, ...), tensor or array; tells the sizes of the maps.
     layers
@@ -139,16 +136,19 @@ def fuse(
     Raises
     ------
     ArgumentError
-        The model cannot be traced; a named layer is no convolution with a pool or normalisation
+        The model cannot be traced, or does something else in train mode that is not the work of a
+        layer (`trace_both_modes`); a named layer is no convolution with a pool or normalisation
         to take over; nothing to retrain, or no `finetune` for `layers` or `checkpoint`; no padding
         gives the map's size.
+    CelosiaError
+        After the exact folds the network computes something else; the message names the layer.
     """
     if finetune is None and (layers is not None or checkpoint is not None):
         raise ArgumentError("layers and checkpoint are for retrained fusion; give finetune too")
+    promise = Promise(model, example_input)
     fused = copy.deepcopy(model)
-    norms = fold_batchnorm(fused)
-    traced = trace(fused)
-    pools = fold_pools(traced)
+    norms = fold_batchnorm(fused, example_input)
+    traced, pools = folded_copy(fused, promise)
     merged: tuple[MergedLayer, ...] = ()
     choices = {"layers": layers if layers is None else list(layers), "rate_factor": rate_factor,
                "seed": seed, "finetune": describe(finetune)}
@@ -158,8 +158,8 @@ def fuse(
         groups = _choose(traced, layers)
         merged = _retrain(traced, groups, finetune, rate_factor, seed, journal)
     traced.train(model.training)
-    return FusionReport(model=traced, batch_norms=norms, average_pools=pools, merged=merged,
-                        choices=choices)
+    return FusionReport(model=traced, batch_norms=tuple(norms), average_pools=pools,
+                        left=norms.left, merged=merged, choices=choices)
 
 
 def _choose(traced: fx.GraphModule, layers: Sequence[str] | None) -> list[_Group]:
@@ -180,7 +180,9 @@ def _groups(traced: fx.GraphModule) -> list[_Group]:
     for conv in traced.graph.nodes:
         if conv.op != "call_module" or not used_once(traced, conv):
             continue
-        if not isinstance(traced.get_submodule(conv.target), nn.Conv2d):
+        layer = module_of(traced, conv)
+        if not isinstance(layer, nn.Conv2d) or obstacle(layer, allowed=[Mask]) is not None or (
+                weight_sharers(traced, layer)):
             continue
         gone, pools = [], []
         node = sole_reader(conv)
@@ -200,8 +202,9 @@ def _groups(traced: fx.GraphModule) -> list[_Group]:
 
 
 def _is_norm(traced: fx.GraphModule, node: fx.Node) -> bool:
-    if node.op == "call_module":
-        return isinstance(traced.get_submodule(node.target), nn.LocalResponseNorm)
+    module = module_of(traced, node)
+    if module is not None:
+        return isinstance(module, nn.LocalResponseNorm) and obstacle(module) is None
     return node.op == "call_function" and node.target is functional.local_response_norm
 
 
@@ -216,11 +219,9 @@ def _is_pointwise(traced: fx.GraphModule, node: fx.Node) -> bool:
 
 def _note_shapes(traced: fx.GraphModule, example_input: Any) -> None:
     """Note the shape of every node's result in the graph."""
-    parameter = next(traced.parameters())
-    x = torch.as_tensor(example_input).to(parameter.device, parameter.dtype)
     traced.eval()
     with torch.no_grad():
-        ShapeProp(traced).propagate(x)
+        ShapeProp(traced).propagate(example_for(traced, example_input))
 
 
 def _retrain(
