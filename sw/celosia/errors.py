@@ -1,5 +1,11 @@
 """What Celosia raises when it refuses something, in words meant for the user."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+NAME_LENGTH = 100
+"""Longest name or line of source that a message quotes whole."""
+
 
 class CelosiaError(Exception):
     """A refusal that the user can act on. The command line prints it and exits with status 1."""
@@ -16,14 +22,54 @@ class CompileError(CelosiaError):
     operator : the operator, in the words of PyTorch.
     problem  : what is wrong, with numbers.
     remedy   : what the user can do.
+    source   : the user's line that calls the layer, "net.py:12: x = self.act(x)"; None where it
+               is not known.
     """
 
-    def __init__(self, node: str, operator: str, problem: str, remedy: str) -> None:
-        super().__init__(f"{node} ({operator}): {problem}; {remedy}")
+    def __init__(self, node: str, operator: str, problem: str, remedy: str,
+                 source: str | None = None) -> None:
+        where = "" if source is None else f" [{quoted(source)}]"
+        super().__init__(f"{quoted(node)} ({quoted(operator)}): {problem}; {remedy}{where}")
         self.node = node
         self.operator = operator
         self.problem = problem
         self.remedy = remedy
+        self.source = source
 
     def __reduce__(self) -> tuple:
-        return type(self), (self.node, self.operator, self.problem, self.remedy)
+        return type(self), (self.node, self.operator, self.problem, self.remedy, self.source)
+
+
+    def at(self, source: str | None) -> "CompileError":
+        """Return the same refusal with the user's source line."""
+        return type(self)(self.node, self.operator, self.problem, self.remedy, source)
+
+
+class FitError(CompileError):
+    """A network that is sound does not fit the array that it is compiled for; another may take it.
+
+    ``remedy`` says what would have to shrink; `celosia.compile` puts in its place what it tried.
+    """
+
+
+def quoted(text: str) -> str:
+    """Return a name or line as messages show it: on one line, nothing that a terminal obeys.
+
+    What is not printable is written as Python writes it; beyond `NAME_LENGTH` the middle is left
+    out.
+    """
+    plain = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    if len(plain) <= NAME_LENGTH:
+        return plain
+    return f"{plain[:NAME_LENGTH // 2]}…{plain[1 - NAME_LENGTH // 2:]}"
+
+
+@contextmanager
+def located(sources: Mapping[str, str]) -> Iterator[None]:
+    """Add the user's source line to a CompileError from within; sources: by the node's name."""
+    try:
+        yield
+    except CompileError as refusal:
+        if refusal.source is not None or refusal.node not in sources:
+            raise
+        raise refusal.at(sources[refusal.node]) from refusal.__cause__

@@ -4,7 +4,8 @@ Weights are float64, nothing here knows PyTorch. Every node makes one tensor, wh
 node's name. A tensor of one image has the shape (C, H, W); a vector of F features is (F, 1, 1).
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -165,6 +166,7 @@ class Graph:
     input, output : names of the network's input and output tensors.
     input_map     : (C, H, W) of the input.
     input_shape, output_shape : as the user sees them, without the batch axis.
+    sources       : the user's source line of a node, by its name, where it is known.
     """
 
     nodes: tuple[Node, ...]
@@ -173,6 +175,7 @@ class Graph:
     input_shape: tuple[int, ...]
     output: str
     output_shape: tuple[int, ...]
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def shapes(self) -> dict[str, Shape]:

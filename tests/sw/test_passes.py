@@ -189,10 +189,11 @@ def test_a_vector_input_that_is_read_as_such_stays_one() -> None:
 
 
 @pytest.mark.parametrize(("nodes", "message"), [
-    ([conv("a", "x", 3, 4), Reshape(name="f", input="a", shape=(12, 3, 3))],
+    ([conv("a", "x", 3, 4), Reshape(name="f", input="a", shape=(12, 3, 3)), conv("b", "f", 2, 12)],
      r"^f \(reshape\): reshapes \(3, 6, 6\) to \(12, 3, 3\); flatten maps into vectors only$"),
     ([Reshape(name="f", input="x", shape=(144, 1, 1)), norm("n", "f", 144)],
-     r"^n \(batch_norm\): works on a flattened map of shape \(4, 6, 6\); move it before"),
+     r"^n \(batch_norm\): works on a flattened map of shape \(4, 6, 6\), otherwise from place to "
+     r"place; put it before the flattening, or let one linear layer alone read it$"),
     ([Reshape(name="f", input="x", shape=(144, 1, 1)), conv("fc", "f", 144, 144),
       Add(name="s", left="fc", right="f")],
      r"^s \(add\): one operand is a flattened map of shape \(4, 6, 6\), the other is not; add"),
@@ -373,6 +374,6 @@ return fc
 
 
 def test_an_unknown_pass_is_named() -> None:
-    with pytest.raises(ArgumentError, match=r"^dump_after must be 'all' or one of fold_flatten, "
+    with pytest.raises(ArgumentError, match=r"^dump_after must be 'all' or one of fold_forward, "
                                             r".*, not 'fuse_all'$"):
         optimise(everything(), dump_after="fuse_all")

@@ -20,33 +20,43 @@ class Value:
 
 @dataclass(frozen=True, eq=False)
 class Constant:
-    """A parameter or buffer, or what was computed from such. origin : its first parameter."""
+    """A parameter or buffer, or what was computed from such.
 
-    tensor: torch.Tensor
+    value  : a tensor, or a tuple of results of an operator that has several.
+    origin : its first parameter.
+    """
+
+    value: Any
     origin: str
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Call:
-    """name : the layer's.   operator : in the words of PyTorch.   args : by schema name.
+    """name : of the result.   operator : in the words of PyTorch.   args : by schema name.
 
-    shape : of the result, batch axis first.
+    layer  : what the user calls it, for messages.
+    shape  : of the result, batch axis first.
+    aside  : a free name for a node made in front of the layer's own.
+    source : the user's line, or None.
     """
 
     name: str
+    layer: str
     operator: str
     args: dict[str, Any]
     shape: tuple[int, ...]
+    aside: str
+    source: str | None
 
     def refuse(self, problem: str, remedy: str) -> CompileError:
-        return CompileError(self.name, self.operator, problem, remedy)
+        return CompileError(self.layer, self.operator, problem, remedy, self.source)
 
     def value(self, argument: str) -> Value:
         """Return an operand that must depend on the input."""
         value = self.args[argument]
         if not isinstance(value, Value):
             raise self.refuse("an operand is a constant, not a tensor of the network",
-                              "fold the constant into the layer before or after")
+                              "give it a tensor that the network computes from its input")
         return value
 
     def optional(self, argument: str, what: str) -> np.ndarray | None:
@@ -54,12 +64,18 @@ class Call:
         return None if self.args[argument] is None else self.constant(argument, what)
 
     def constant(self, argument: str, what: str) -> np.ndarray:
-        """Return an operand that must be constant, as float64."""
+        """Return an operand that must be constant, a tensor or a number, as float64."""
         value = self.args[argument]
-        if not isinstance(value, Constant):
+        if isinstance(value, (bool, int, float)):
+            tensor = torch.tensor(value, dtype=torch.float64)
+        elif isinstance(value, Constant) and isinstance(value.value, torch.Tensor):
+            tensor = value.value.detach().cpu()
+        else:
             raise self.refuse(f"its {what} is computed from the input",
                               f"keep the {what} a parameter of the layer")
-        array: np.ndarray = value.tensor.detach().cpu().to(torch.float64).numpy().copy()
+        if tensor.is_complex():
+            raise self.refuse(f"its {what} is complex", "keep the network in float32")
+        array: np.ndarray = tensor.to(torch.float64).numpy().copy()
         bad = int(np.count_nonzero(~np.isfinite(array)))
         if bad:
             raise self.refuse(f"its {what} holds {bad} of {array.size} values that are not finite",

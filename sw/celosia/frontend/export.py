@@ -3,56 +3,95 @@
 import copy
 import logging
 import os
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
 from torch.export import ExportedProgram
 
-from celosia.errors import ArgumentError, CelosiaError, CompileError
+from celosia.errors import ArgumentError, CelosiaError, CompileError, quoted
+from celosia.frontend.origin import source_of
+from celosia.frontend.tracing import decomposed, tracing, with_plain_names
 
 Model: TypeAlias = torch.nn.Module | ExportedProgram | str | os.PathLike
+T = TypeVar("T")
 
 
 def example_tensor(example_input: np.ndarray | torch.Tensor) -> torch.Tensor:
-    """Return the example as a float32 tensor (1, C, H, W) or (1, F); ArgumentError otherwise."""
+    """Return a tensor of the example's shape and type; ArgumentError where it is no array."""
     if not isinstance(example_input, (np.ndarray, torch.Tensor)):
-        raise ArgumentError("example_input must be a numpy array or a torch tensor, not "
-                            f"{type(example_input).__name__}")
-    tensor = torch.as_tensor(example_input).detach().cpu()
-    if tensor.dtype != torch.float32:
-        raise ArgumentError(f"example_input must be float32, not {tensor.dtype}")
-    if tensor.ndim not in (2, 4) or tensor.shape[0] != 1 or tensor.numel() == 0:
-        raise ArgumentError("example_input must have the shape (1, C, H, W) or (1, F), not "
-                            f"{tuple(tensor.shape)}")
-    return tensor
+        sizes = isinstance(example_input, (tuple, torch.Size)) and all(
+            isinstance(size, int) for size in example_input)
+        hint = f"; give torch.zeros({tuple(example_input)})" if sizes else ""
+        raise ArgumentError("example_input must be one numpy array or torch tensor, not "
+                            f"{type(example_input).__name__}{hint}")
+    try:
+        kind = (torch.from_numpy(np.empty(0, example_input.dtype)).dtype
+                if isinstance(example_input, np.ndarray) else example_input.dtype)
+        return torch.zeros(tuple(example_input.shape), dtype=kind)
+    except (TypeError, RuntimeError):
+        raise ArgumentError(f"example_input must be float32, not {example_input.dtype} of the "
+                            f"shape {tuple(example_input.shape)}") from None
+
+
+def check_example(example: torch.Tensor) -> ArgumentError | None:
+    """Return what is wrong with an example that is not float32 (1, C, H, W) or (1, F), or None."""
+    shape = tuple(example.shape)
+    if example.dtype != torch.float32:
+        hint = ("; give example.float(), and model.float() if the model is of that type"
+                if example.is_floating_point() else "")
+        return ArgumentError(f"example_input must be float32, not {example.dtype}{hint}")
+    if len(shape) not in (2, 4) or shape[0] != 1 or example.numel() == 0:
+        hint = ""
+        if len(shape) == 3:
+            hint = "; a map without the batch axis gets it from example_input[None]"
+        elif len(shape) in (2, 4) and shape[0] > 1:
+            hint = "; give one input of the batch, example_input[:1]"
+        return ArgumentError("example_input must have the shape (1, C, H, W) or (1, F), not "
+                             f"{shape}{hint}")
+    return None
 
 
 def export(model: Model, example: torch.Tensor) -> ExportedProgram:
     """Return the model's inference as an exported program in core ATen operators.
 
     A module is exported in evaluation mode and left as it was. Shapes that a program leaves open
-    are fixed to the example's.
+    are fixed to the example's. CompileError where torch.export does not take the model.
     """
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        if isinstance(model, (str, os.PathLike)):
-            model = load_exported(model)
-        if isinstance(model, torch.nn.Module):
-            if any(part.device.type != "cpu" for part in model.parameters()):
-                model = copy.deepcopy(model).cpu()
-            with _evaluation(model):
-                program = _export(model, example)
-        elif isinstance(model, ExportedProgram):
-            program = _export(model.module(), example) if model.range_constraints else model
-        else:
+    if isinstance(model, (str, os.PathLike)):
+        model = load_exported(model)
+    with tracing():
+        if isinstance(model, ExportedProgram):
+            if not model.range_constraints:
+                return _refusing(decomposed, model)
+            module = _refusing(lambda: with_plain_names(model).module())
+            return _refusing(lambda: decomposed(torch.export.export(module, (example,))))
+        if not isinstance(model, torch.nn.Module):
             raise ArgumentError("model must be a torch.nn.Module, a torch.export.ExportedProgram "
                                 f"or the path of a .pt2 file, not {type(model).__name__}")
-        return program.run_decompositions()
+        _check_values(model)
+        if any(part.device.type != "cpu" for part in _tensors(model).values()):
+            model = copy.deepcopy(model).cpu()
+        with _evaluation(model):
+            return _refusing(lambda: decomposed(torch.export.export(model, (example,))))
+
+
+def _tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return dict(model.named_parameters()) | dict(model.named_buffers())
+
+
+def _check_values(model: torch.nn.Module) -> None:
+    """CompileError where a parameter has no values yet; tracing would invent some."""
+    for name, tensor in _tensors(model).items():
+        if torch.nn.parameter.is_lazy(tensor):
+            raise CompileError(name, "parameter", "it has no shape and no values yet",
+                               "call the model once, and load the trained weights")
+        if tensor.is_meta:
+            raise CompileError(name, "parameter", "it has no values, only a shape (device meta)",
+                               "load the trained weights into it")
 
 
 def load_exported(path: str | os.PathLike) -> ExportedProgram:
@@ -80,7 +119,8 @@ def _evaluation(model: torch.nn.Module) -> Iterator[None]:
     plain = [(module, {name: value for name, value in vars(module).items()
                        if isinstance(value, torch.Tensor)}) for module in model.modules()]
     try:
-        model.eval()
+        if any(training for _, training in modes):
+            model.eval()
         yield
     finally:
         for module, training in modes:
@@ -89,14 +129,22 @@ def _evaluation(model: torch.nn.Module) -> Iterator[None]:
             vars(module).update(tensors)
 
 
-def _export(model: torch.nn.Module, example: torch.Tensor) -> ExportedProgram:
+def _refusing(work: Callable[..., T], *arguments: Any) -> T:
+    """Return what ``work`` returns; CompileError where torch cannot trace the model.
+
+    Whatever the model's own code raises ends here too.
+    """
     try:
-        return torch.export.export(model, (example,))
+        return work(*arguments)
     except Exception as error:
-        raise CompileError(
-            "model", "torch.export", f"the model cannot be exported ({_first_line(error)})",
-            "make its forward pass accept one float32 tensor of example_input's shape, without "
-            "branches that depend on data") from error
+        line = _first_line(error)
+        problem = f"the model cannot be exported ({quoted(line)})"
+        remedy = "make its forward pass accept one float32 tensor of example_input's shape"
+        if "data-dependent" in line:
+            problem = "the model cannot be exported, a branch depends on the values of a tensor"
+            remedy = "compute the same for every input"
+        raise CompileError("model", "torch.export", problem, remedy,
+                           source_of(error)) from error
 
 
 def _first_line(error: Exception) -> str:

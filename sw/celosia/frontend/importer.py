@@ -1,7 +1,7 @@
 """Walk an exported program and build the float graph."""
 
 import math
-import operator
+import operator as operators
 from typing import Any
 
 import numpy as np
@@ -9,10 +9,13 @@ import torch
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Node as FxNode
 
-from celosia.errors import CompileError
+from celosia.errors import ArgumentError, CompileError
+from celosia.frontend import origin
 from celosia.frontend.call import Call, Constant, Value
-from celosia.frontend.export import Model, example_tensor, export
-from celosia.frontend.operators import HANDLERS, REMEDIES, REMEDY, reshape
+from celosia.frontend.constants import fold
+from celosia.frontend.export import Model, check_example, example_tensor, export
+from celosia.frontend.operators import HANDLERS, reshape
+from celosia.frontend.refusals import Refusals
 from celosia.graph import Graph, Node, node_shape, verify
 
 
@@ -22,35 +25,55 @@ def import_model(model: Model, example_input: np.ndarray | torch.Tensor) -> Grap
     model         : torch.nn.Module (left as it was), ExportedProgram, or the path of a .pt2 file.
     example_input : float32 (1, C, H, W) or (1, F); only its shape counts.
 
-    Raises CompileError naming the layer and the operator that cannot be compiled, ArgumentError
-    for a wrong argument, CelosiaError for a file that cannot be read.
+    Raises CompileError naming the layer, the operator that cannot be compiled and the line of the
+    user's source, ArgumentError for a wrong argument, CelosiaError for a file that cannot be read.
+    May be called from several threads at once.
     """
     example = example_tensor(example_input)
-    return _Importer(export(model, example), example).graph()
+    refusal = check_example(example)
+    if refusal is None:
+        return _Importer(export(model, example), example).graph()
+    if isinstance(model, torch.nn.Module) and example.ndim and len(example) == 1:
+        # Layers that take such an example, an LSTM or an embedding, are what does not compile.
+        try:
+            program = export(model, example)
+        except CompileError:
+            raise refusal from None
+        _Importer(program, example, refusal).graph()
+    raise refusal
 
 
 class _Importer:
-    def __init__(self, program: torch.export.ExportedProgram, example: torch.Tensor) -> None:
-        self.program = program
+    """example : what ``program`` was exported with.   wrong : what is wrong with its shape."""
+
+    def __init__(self, program: torch.export.ExportedProgram, example: torch.Tensor,
+                 wrong: ArgumentError | None = None) -> None:
+        self.program, self.wrong = program, wrong
         self.operands: dict[FxNode, Value | Constant] = {}
         self.nodes: list[Node] = []
         self.shapes: dict[str, tuple[int, int, int]] = {}
+        self.sources: dict[str, str] = {}
         self.input = self._placeholders(tuple(example.shape))
 
     def graph(self) -> Graph:
         output = self._output()
         needed = _ancestors(output)
+        self.refusals = Refusals(needed, self.operands, self.input)
         for node in self.program.graph.nodes:
             if node in needed and node not in self.operands:
                 self.operands[node] = self._call(node)
+        self._check_state(needed)
         result = self.operands[output]
         if isinstance(result, Constant):
             raise CompileError("output", "output", "it does not depend on the input",
                                "return a tensor that the network computes from its input")
+        if self.wrong is not None:
+            raise self.wrong
         source = self.input
         return verify(Graph(nodes=tuple(self.nodes), input=source.name,
                             input_map=self.shapes[source.name], input_shape=source.shape[1:],
-                            output=result.name, output_shape=result.shape[1:]))
+                            output=result.name, output_shape=result.shape[1:],
+                            sources=self.sources))
 
     def _placeholders(self, shape: tuple[int, ...]) -> Value:
         placeholders = {n.name: n for n in self.program.graph.nodes if n.op == "placeholder"}
@@ -63,7 +86,8 @@ class _Importer:
                 if stored is None:
                     stored = self.program.constants[spec.target]
                 self.operands[placeholders[spec.arg.name]] = Constant(stored, spec.target)
-        if len(inputs) != 1 or inputs[0] is None:
+        if len(inputs) != 1 or not isinstance(getattr(inputs[0], "meta", {}).get("val"),
+                                              torch.Tensor):
             raise CompileError("input", "input", f"the model has {len(inputs)} inputs",
                                "give it exactly one input, a tensor")
         declared = tuple(inputs[0].meta["val"].shape)
@@ -73,7 +97,7 @@ class _Importer:
                                "give an example_input of the shape the model was exported with")
         value = Value(inputs[0].name, shape)
         self.operands[inputs[0]] = value
-        self.shapes[value.name] = shape[1:] if len(shape) == 4 else (shape[1], 1, 1)
+        self.shapes[value.name] = (shape[1:] if len(shape) == 4 else (math.prod(shape), 1, 1))
         return value
 
     def _output(self) -> FxNode:
@@ -86,36 +110,48 @@ class _Importer:
                                "return exactly one tensor")
         return users[0]
 
+    def _check_state(self, needed: set[FxNode]) -> None:
+        """CompileError where an output depends on a buffer that the forward pass changes."""
+        signature = self.program.graph_signature
+        changed = set(signature.buffers_to_mutate.values())
+        names = {spec.arg.name: spec.target for spec in signature.input_specs}
+        for node in needed:
+            if node.op == "placeholder" and names.get(node.name) in changed:
+                raise CompileError(names[node.name], "buffer", "the forward pass changes it, and "
+                                   "the next output depends on it",
+                                   "give the state to the network as an input, or leave it out")
+
     def _call(self, node: FxNode) -> Value | Constant:
         """Return what a node computes; add it to the graph unless it is constant or the same."""
-        if len(self._constants(node)) == len(node.all_input_nodes):
-            return self._fold(node)
-        kind = _operator(node)
+        kind = origin.operator(node)
         word, handler = HANDLERS.get(kind, (kind.lstrip("_"), None))
+        called = self.refusals.called(node, word)
+        name, layer = self._unique(self._layer(node, word)), self._layer(node, called)
+        source = origin.source(node)
+        known = self._constants(node)
+        if len(known) == len(node.all_input_nodes):
+            return fold(node, known, self.program.graph_module, layer, source)
         shape = _shape(node)
-        name = self._name(node, word)
-        call = Call(name, word, self._bind(node), shape)
+        call = Call(name=name, layer=layer, operator=called, args=self._bind(node),
+                    shape=shape, aside=self._unique(f"{name}.factor"), source=source)
         if handler is None:
-            raise call.refuse("this operator is not supported", REMEDIES.get(kind, REMEDY))
+            raise self.refusals.unsupported(node, call)
         ranks = range(1, 9) if handler is reshape else (2, 4)   # squeezed one axis at a time
         if len(shape) not in ranks or shape[0] != 1:
-            raise call.refuse(f"its result has the shape {shape}",
-                              "keep every tensor as (1, C, H, W) or (1, F)")
-        made = handler(call)
+            raise self.refusals.wrong_shape(node, call, self.wrong)
+        try:
+            made = handler(call)
+        except CompileError as refusal:
+            raise self.refusals.explained(node, call, word, refusal) from None
         if isinstance(made, str):
             return Value(made, shape)
-        self.shapes[name] = node_shape(made, self.shapes)
+        for part in made if isinstance(made, list) else [made]:
+            self.shapes[part.name] = node_shape(part, self.shapes)
+            self.nodes.append(part)
+            if source is not None:
+                self.sources[part.name] = source
         assert math.prod(self.shapes[name]) == math.prod(shape), (name, self.shapes[name], shape)
-        self.nodes.append(made)
         return Value(name, shape)
-
-    def _fold(self, node: FxNode) -> Constant:
-        """Compute a node whose operands are all constant, such as weight times mask."""
-        constants = self._constants(node)
-        origin = next((c.origin for c in constants.values()), node.name)
-        args, kwargs = torch.fx.map_arg((node.args, node.kwargs),
-                                        lambda n: constants[n].tensor.detach())
-        return Constant(node.target(*args, **kwargs), origin)
 
     def _constants(self, node: FxNode) -> dict[FxNode, Constant]:
         operands = {n: self.operands[n] for n in node.all_input_nodes}
@@ -124,25 +160,28 @@ class _Importer:
     def _bind(self, node: FxNode) -> dict[str, Any]:
         """Return the arguments by schema name, nodes replaced by what they stand for."""
         args, kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda n: self.operands[n])
-        if node.target is operator.getitem:
+        if node.target is operators.getitem:
             return {"input": args[0], "index": args[1]}
+        if not isinstance(node.target, torch._ops.OpOverload):
+            return {}
         arguments = node.target._schema.arguments
         bound = {a.name: a.default_value if a.has_default_value() else None for a in arguments}
         return bound | dict(zip((a.name for a in arguments), args, strict=False)) | dict(kwargs)
 
-    def _name(self, node: FxNode, word: str) -> str:
-        """Return a name not yet taken: the module's path where the node is a module's own work."""
-        path, kind = _module(node)
-        own = kind.startswith("torch.nn.") and "container" not in kind
-        origins = [_owner(constant.origin) for constant in self._constants(node).values()]
-        if own and path:
-            name = path
-        elif origins and origins[0]:
-            name = origins[0]
-        else:
-            name = f"{path}.{word}" if path else word
-        taken, number, unique = set(self.shapes), 1, name
-        while unique in taken:
+    def _layer(self, node: FxNode, word: str) -> str:
+        """Return the module's path where a node is a module's own work, else one with ``word``."""
+        path, _ = origin.module(node)
+        origins = [origin.owner(constant.origin) for constant in self._constants(node).values()]
+        if origin.torch_module(node) and path:
+            return path
+        if origins and origins[0]:
+            return origins[0]
+        return f"{path}.{word}" if path else word
+
+    def _unique(self, name: str) -> str:
+        """Return a name that no tensor has yet."""
+        number, unique = 1, name
+        while unique in self.shapes:
             number += 1
             unique = f"{name}_{number}"
         return unique
@@ -158,27 +197,8 @@ def _ancestors(node: FxNode) -> set[FxNode]:
     return found
 
 
-def _operator(node: FxNode) -> str:
-    if isinstance(node.target, torch._ops.OpOverload):
-        return str(node.target._schema.name).split("::")[-1]
-    return getattr(node.target, "__name__", str(node.target))
-
-
 def _shape(node: FxNode) -> tuple[int, ...]:
-    value = node.meta["val"]
-    return tuple((value[0] if isinstance(value, (tuple, list)) else value).shape)
-
-
-def _module(node: FxNode) -> tuple[str, str]:
-    """Return path and class of the innermost module that a node was traced in."""
-    stack = node.meta.get("nn_module_stack")
-    if not stack:
-        return "", ""
-    path, kind = list(stack.values())[-1]
-    return path, kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _owner(parameter: str) -> str:
-    """Return the path of the module that a parameter belongs to."""
-    module, parametrised, _ = parameter.partition(".parametrizations.")
-    return module if parametrised else parameter.rpartition(".")[0]
+    """Return the shape of a node's (first) result; () where that is no tensor."""
+    value = node.meta.get("val")
+    first = value[0] if isinstance(value, (tuple, list)) and value else value
+    return tuple(getattr(first, "shape", ()))

@@ -1,7 +1,7 @@
 """Core ATen operators to nodes of the float graph, one function an operator.
 
-Each takes a :class:`Call` and returns a node, or the name of the tensor that its result is the
-same as.
+Each takes a :class:`Call` and returns its node, nodes of which the last is its own, or the name
+of the tensor that its result is the same as.
 """
 
 from collections.abc import Callable
@@ -9,17 +9,18 @@ from collections.abc import Callable
 import numpy as np
 
 from celosia.errors import CompileError
-from celosia.frontend.call import Call, Constant, Value
-from celosia.graph import Add, AvgPool, BatchNorm, Conv, MaxPool, Node, Pad, Relu, Reshape
+from celosia.frontend import arithmetic
+from celosia.frontend.call import Call, Value
+from celosia.frontend.refusals import REMEDIES
+from celosia.graph import AvgPool, BatchNorm, Conv, MaxPool, Node, Pad, Relu, Reshape
 from celosia.qgraph import Pool
 
-Handler = Callable[[Call], Node] | Callable[[Call], str]
+Handler = Callable[[Call], Node | list[Node] | str]
 
 
 def conv2d(call: Call) -> Node:
     if call.args["transposed"]:
-        raise call.refuse("transposed convolutions are not supported",
-                          "use a convolution on an enlarged map")
+        raise call.refuse("not supported by this machine", REMEDIES["conv_transpose2d"])
     source, weight = call.value("input"), call.constant("weight", "weight")
     if weight.ndim != 4:
         raise call.refuse(f"the convolution has {weight.ndim - 2} spatial dimensions, not 2",
@@ -37,10 +38,8 @@ def _linear(call: Call, source: Value, weight: np.ndarray, bias: np.ndarray | No
 
 
 def addmm(call: Call) -> Node:
-    if call.args["beta"] != 1 or call.args["alpha"] != 1:
-        raise call.refuse(f"scaled by beta {call.args['beta']} and alpha {call.args['alpha']}",
-                          "fold the factors into the weight and the bias")
-    bias, weight = call.constant("self", "bias"), call.constant("mat2", "weight")
+    bias = call.constant("self", "bias") * float(call.args["beta"])
+    weight = call.constant("mat2", "weight") * float(call.args["alpha"])
     return _linear(call, call.value("mat1"), weight, np.broadcast_to(bias, weight.shape[1:]).copy())
 
 
@@ -52,9 +51,10 @@ def batch_norm(call: Call) -> Node:
     mean = call.constant("running_mean", "running mean")
     variance = call.constant("running_var", "running variance")
     weight, bias = call.optional("weight", "weight"), call.optional("bias", "bias")
-    scale = (1.0 if weight is None else weight) / np.sqrt(variance + float(call.args["eps"]))
-    if not np.all(np.isfinite(scale)):
+    variance = variance + float(call.args["eps"])
+    if not np.all(variance > 0):
         raise call.refuse("a channel's variance is zero or negative", "train the layer again")
+    scale = (1.0 if weight is None else weight) / np.sqrt(variance)
     shift = (0.0 if bias is None else bias) - mean * scale
     return BatchNorm(name=call.name, input=call.value("input").name, scale=scale, shift=shift)
 
@@ -76,15 +76,16 @@ def relu(call: Call) -> Node:
 def clamp(call: Call) -> Node:
     low, high = call.args["min"], call.args.get("max")
     if low != 0 or high is not None:
-        raise call.refuse(f"clamps to {low} ... {high}, and the machine clamps at zero only",
-                          "replace it with ReLU")
+        ends = " ... ".join("" if end is None else f"{end}" for end in (low, high)).strip()
+        raise call.refuse(f"clamps to {ends}, and the machine clamps at zero only",
+                          REMEDIES["clip"])
     return relu(call)
 
 
 def hardtanh(call: Call) -> Node:
     raise call.refuse(
         f"clamps to {call.args['min_val']:g} ... {call.args['max_val']:g}, and the machine has no "
-        "upper clamp", "replace it with ReLU and fine-tune the model")
+        "upper clamp", REMEDIES["clip"])
 
 
 def max_pool2d(call: Call) -> Node:
@@ -135,20 +136,6 @@ def mean(call: Call) -> Node:
                    divisor=window[0] * window[1])
 
 
-def add(call: Call) -> Node:
-    left, right = call.args["self"], call.args["other"]
-    if isinstance(left, Constant) or not isinstance(right, Value):
-        raise call.refuse("a constant is added",
-                          "fold it into the bias of the layer before")
-    if call.args["alpha"] != 1:
-        raise call.refuse(f"alpha={call.args['alpha']} is not supported",
-                          "fold the factor into the layer before")
-    if left.shape != right.shape:
-        raise call.refuse(f"shapes {left.shape} and {right.shape} differ",
-                          "add tensors of equal shape")
-    return Add(name=call.name, left=left.name, right=right.name)
-
-
 def pad(call: Call) -> Node:
     amounts = [int(v) for v in call.args["pad"]] + [0] * 8
     if call.args["value"] != 0 or min(amounts) < 0 or any(amounts[4:]):
@@ -176,7 +163,7 @@ def first(call: Call) -> str:
     source = call.value("input")
     if call.args["index"] != 0:
         raise CompileError(source.name, call.operator, "its second result (the indices) is used",
-                           "use the pooled values only")
+                           "use the pooled values only", call.source)
     return source.name
 
 
@@ -196,7 +183,12 @@ HANDLERS: dict[str, tuple[str, Handler]] = {
     "avg_pool2d": ("avg_pool2d", avg_pool2d),
     "_adaptive_avg_pool2d": ("adaptive_avg_pool2d", adaptive_avg_pool2d),
     "mean": ("mean", mean),
-    "add": ("add", add),
+    "add": ("add", arithmetic.add),
+    "sub": ("sub", arithmetic.sub),
+    "rsub": ("rsub", arithmetic.rsub),
+    "neg": ("neg", arithmetic.neg),
+    "mul": ("mul", arithmetic.mul),
+    "div": ("div", arithmetic.div),
     "constant_pad_nd": ("pad", pad),
     "view": ("reshape", reshape),
     "_unsafe_view": ("reshape", reshape),
@@ -209,20 +201,3 @@ HANDLERS: dict[str, tuple[str, Handler]] = {
     "getitem": ("max_pool2d", first),
 }
 """ATen operator to its name in PyTorch's own words and its handler."""
-
-REMEDIES = {
-    "_softmax": "remove it: the arg-max of the layer before is the same",
-    "_log_softmax": "remove it: the arg-max of the layer before is the same",
-    "cat": "add the tensors instead of joining them",
-    "mul": "fold the factor into a convolution or a linear layer",
-    "sub": "change the signs of the weights of one layer before, and add",
-    "leaky_relu": "replace it with ReLU",
-    "gelu": "replace it with ReLU",
-    "sigmoid": "remove it from the end of the network, or replace it with ReLU",
-    "tanh": "replace it with ReLU",
-    "slice": "use a 1 x 1 convolution of stride 2",
-    "permute": "keep the axes in the order (1, C, H, W)",
-    "bmm": "use linear layers with constant weights",
-}
-REMEDY = ("use the supported operators: conv2d, linear, batch_norm, relu, max_pool2d, avg_pool2d, "
-          "add and flatten")

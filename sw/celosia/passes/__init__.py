@@ -6,11 +6,12 @@ Every pass is a pure function in a file of its own; PASSES is the order they run
 import sys
 from collections.abc import Callable
 
-from celosia.errors import ArgumentError
+from celosia.errors import ArgumentError, located
 from celosia.graph import Graph, verify
 from celosia.passes.average_to_linear import average_to_linear
 from celosia.passes.fold_batchnorm import fold_batchnorm
 from celosia.passes.fold_flatten import fold_flatten
+from celosia.passes.fold_forward import fold_forward
 from celosia.passes.fold_padding import fold_padding
 from celosia.passes.fuse_maxpool import fuse_maxpool
 from celosia.passes.fuse_relu import fuse_relu
@@ -18,25 +19,33 @@ from celosia.passes.fuse_residual import fuse_residual
 from celosia.passes.select_nodes import select_nodes
 
 PASSES: tuple[Callable[[Graph], Graph], ...] = (
-    fold_flatten, fold_padding, fold_batchnorm, average_to_linear, fuse_residual, fuse_relu,
-    fuse_maxpool, select_nodes)
+    fold_forward, fold_flatten, fold_padding, fold_batchnorm, average_to_linear, fuse_residual,
+    fuse_relu, fuse_maxpool, select_nodes)
+
+
+def check_pass(dump_after: str | None) -> None:
+    """ArgumentError unless there is such a pass."""
+    names = [step.__name__ for step in PASSES]
+    if dump_after not in (None, "all", *names):
+        raise ArgumentError(f"dump_after must be 'all' or one of {', '.join(names)}, "
+                            f"not {dump_after!r}")
 
 
 def optimise(graph: Graph, dump_after: str | None = None) -> Graph:
     """Return the graph with every pass applied; afterwards all its nodes are Conv.
 
     dump_after : name of a pass, or "all": print the graph to stderr after it.
+
+    CompileError where a pass cannot do its work, with the user's source line where it is known.
     """
-    names = [step.__name__ for step in PASSES]
-    if dump_after not in (None, "all", *names):
-        raise ArgumentError(f"dump_after must be 'all' or one of {', '.join(names)}, "
-                            f"not {dump_after!r}")
+    check_pass(dump_after)
     verify(graph)
     for step in PASSES:
-        graph = verify(step(graph))
+        with located(graph.sources):
+            graph = verify(step(graph))
         if dump_after in ("all", step.__name__):
             print(f"# after {step.__name__}\n{graph.dump()}", end="", file=sys.stderr)
     return graph
 
 
-__all__ = ["PASSES", "optimise"]
+__all__ = ["PASSES", "check_pass", "optimise"]

@@ -2,16 +2,30 @@
 
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from celosia.errors import CompileError
-from celosia.graph import Add, Conv, Graph, Node, Relu, Reshape, Shape, node_shape, operator
+from celosia.graph import (
+    Add,
+    BatchNorm,
+    Conv,
+    Graph,
+    Node,
+    Relu,
+    Reshape,
+    Shape,
+    node_shape,
+    operator,
+)
 
 
 def fold_flatten(graph: Graph) -> Graph:
     """Remove every Reshape.
 
     After: no Reshape is left. A linear layer's columns stay in PyTorch's flatten order
-    (c * H + y) * W + x. ReLU and add work on the map before it was flattened. A vector given as
-    the network's input may be reshaped into a map.
+    (c * H + y) * W + x. ReLU, add and one factor for each channel work on the map before it was
+    flattened. A vector given as the network's input may be reshaped into a map, and the output
+    into anything.
     """
     state = _State({graph.input: graph.input_map})
     input_map = graph.input_map
@@ -19,6 +33,9 @@ def fold_flatten(graph: Graph) -> Graph:
         if isinstance(node, Reshape) and _unflattens_input(graph, node):
             input_map = state.shapes[graph.input] = node.shape
             state.names[node.name] = graph.input
+        elif (isinstance(node, Reshape) and node.name == graph.output
+              and graph.uses[node.name] == 1):
+            state.names[node.name] = state.names.get(node.input, node.input)
         elif isinstance(node, Reshape):
             state.reshape(node)
         else:
@@ -68,7 +85,9 @@ class _State:
             node = replace(node, input=sources[0])
         if any(flat) and isinstance(node, Conv):
             node = _whole_map(node, self.shapes[sources[0]])
-        elif any(flat) and isinstance(node, (Relu, Add)):
+        elif any(flat) and isinstance(node, (Relu, Add, BatchNorm)):
+            if isinstance(node, BatchNorm):
+                node = _by_channel(node, self.shapes[sources[0]])
             self.flat.add(node.name)
         elif any(flat):
             raise CompileError(node.name, operator(node), "works on a flattened map of shape "
@@ -76,6 +95,16 @@ class _State:
                                "behind a linear layer")
         self.shapes[node.name] = node_shape(node, self.shapes)
         self.nodes.append(node)
+
+
+def _by_channel(node: BatchNorm, shape: Shape) -> BatchNorm:
+    """Return the node for the map before it was flattened."""
+    scale, shift = node.scale.reshape(shape), node.shift.reshape(shape)
+    if not all(np.all(array == array[:, :1, :1]) for array in (scale, shift)):
+        raise CompileError(node.name, "batch_norm", f"works on a flattened map of shape {shape}, "
+                           "otherwise from place to place", "put it before the flattening, or "
+                           "let one linear layer alone read it")
+    return replace(node, scale=scale[:, 0, 0].copy(), shift=shift[:, 0, 0].copy())
 
 
 def _whole_map(node: Conv, shape: Shape) -> Conv:

@@ -1,0 +1,89 @@
+"""Sums, differences, products and quotients: of two tensors of the network, or with a constant.
+
+With a constant for each channel they are a BatchNorm of constants, ``y = x * scale + shift``.
+"""
+
+import numpy as np
+
+from celosia.frontend.call import Call, Value
+from celosia.graph import Add, BatchNorm, Node
+
+
+def add(call: Call) -> Node | list[Node]:
+    return _sum(call, 1.0, float(call.args["alpha"]))
+
+
+def sub(call: Call) -> Node | list[Node]:
+    return _sum(call, 1.0, -float(call.args["alpha"]))
+
+
+def rsub(call: Call) -> Node | list[Node]:
+    return _sum(call, -float(call.args["alpha"]), 1.0)
+
+
+def neg(call: Call) -> Node:
+    return _scaled(call, call.value("self"), -1.0)
+
+
+def mul(call: Call) -> Node:
+    for source, factor in (("self", "other"), ("other", "self")):
+        value = call.args[source]
+        if isinstance(value, Value) and not isinstance(call.args[factor], Value):
+            return _scaled(call, value, call.constant(factor, "factor"))
+    raise call.refuse("two tensors of the network are multiplied",
+                      "multiply by constants only, such as a gate's usual value")
+
+
+def div(call: Call) -> Node:
+    if call.args.get("rounding_mode") is not None:
+        raise call.refuse(f"it rounds ({call.args['rounding_mode']})", "divide without rounding")
+    if isinstance(call.args["other"], Value):
+        raise call.refuse("it divides by a tensor of the network",
+                          "divide by constants only")
+    divisor = call.constant("other", "divisor")
+    if not np.all(divisor):
+        raise call.refuse(f"{int(np.sum(divisor == 0))} of its {divisor.size} divisors are 0",
+                          "repair the constants")
+    return _scaled(call, call.value("self"), 1 / divisor)
+
+
+def _sum(call: Call, left_factor: float, right_factor: float) -> Node | list[Node]:
+    """Return ``self * left_factor + other * right_factor``."""
+    left, right = call.args["self"], call.args["other"]
+    if not isinstance(right, Value):
+        return _scaled(call, call.value("self"), left_factor,
+                       right_factor * call.constant("other", "summand"))
+    if not isinstance(left, Value):
+        return _scaled(call, right, right_factor,
+                       left_factor * call.constant("self", "summand"))
+    if left.shape != right.shape:
+        raise call.refuse(f"shapes {left.shape} and {right.shape} differ",
+                          "add tensors of equal shape")
+    operands, nodes = [left.name, right.name], []
+    for at, (operand, factor) in enumerate(((left, left_factor), (right, right_factor))):
+        if factor != 1:
+            nodes.append(BatchNorm(name=call.aside, input=operand.name,
+                                   scale=_channels(call, operand, factor),
+                                   shift=_channels(call, operand, 0.0)))
+            operands[at] = call.aside
+    return [*nodes, Add(name=call.name, left=operands[0], right=operands[1])]
+
+
+def _scaled(call: Call, source: Value, scale: np.ndarray | float,
+            shift: np.ndarray | float = 0.0) -> BatchNorm:
+    if call.shape != source.shape:
+        raise call.refuse(f"a constant widens the shape {source.shape} to {call.shape}",
+                          "give it one value for each channel that there is")
+    return BatchNorm(name=call.name, input=source.name, scale=_channels(call, source, scale),
+                     shift=_channels(call, source, shift))
+
+
+def _channels(call: Call, source: Value, constant: np.ndarray | float) -> np.ndarray:
+    """Return a constant as float64 (C,); refused where it differs from place to place."""
+    channels = source.shape[1]
+    full = np.broadcast_to(np.float64(constant), source.shape).reshape(channels, -1)
+    if not np.all(full == full[:, :1]):
+        raise call.refuse(f"its constant of shape {np.shape(constant)} differs from place to place "
+                          f"of the map {source.shape[1:]}", "use one value for each channel, or "
+                          "apply it to the inputs on the host")
+    return full[:, 0].copy()

@@ -1,0 +1,61 @@
+"""What an exported program computes from its parameters alone, such as weight times mask."""
+
+import operator as operators
+from collections.abc import Mapping
+
+import torch
+from torch.fx import GraphModule
+from torch.fx import Node as FxNode
+
+from celosia.errors import CompileError
+from celosia.frontend.call import Constant
+from celosia.frontend.origin import operator
+
+_REMEDY = "compute it before and register the result as a buffer"
+
+
+def fold(node: FxNode, operands: Mapping[FxNode, Constant], owner: GraphModule, name: str,
+         source: str | None) -> Constant:
+    """Return the constant that a node computes from constants.
+
+    owner        : the module that the node's graph belongs to.
+    name, source : of the node, for messages.
+
+    CompileError where it is not the same each time (random numbers), is no arithmetic on tensors,
+    or fails.
+    """
+    origin = next((operand.origin for operand in operands.values()), node.name)
+    if node.op == "get_attr":
+        return Constant(getattr(owner, str(node.target), None), origin)
+    problem = _obstacle(node)
+    if problem:
+        raise CompileError(name, operator(node), problem, _REMEDY, source)
+    args, kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda n: operands[n].value)
+    try:
+        with torch.no_grad():
+            return Constant(node.target(*args, **kwargs), origin)
+    except (RuntimeError, ValueError, TypeError, IndexError, MemoryError) as error:
+        words = str(error).strip().splitlines() or [type(error).__name__]
+        raise CompileError(name, operator(node), f"a constant cannot be computed ({words[0]})",
+                           "repair the model's parameters", source) from None
+
+
+def _obstacle(node: FxNode) -> str | None:
+    """Return why a node is not computed while compiling, or None.
+
+    Only arithmetic of ATen on tensors is: an operator that takes words but no tensor may read
+    files.
+    """
+    if node.target is operators.getitem:
+        return None
+    if not isinstance(node.target, torch._ops.OpOverload) or node.target.namespace != "aten":
+        return "a constant is made by an operator that is not one of ATen"
+    schema = node.target._schema
+    words = any(isinstance(argument.type, torch.StringType) for argument in schema.arguments)
+    if schema.is_mutable or (words and not node.all_input_nodes):
+        return "a constant is made by an operator that is no arithmetic"
+    if torch.Tag.nondeterministic_seeded in node.target.tags:
+        return "it draws random numbers, others each time"
+    if "empty" in operator(node):
+        return "it takes memory as it is, without values"
+    return None

@@ -1,0 +1,154 @@
+"""What to say of an operator that the machine does not have: its name, the problem, a way out."""
+
+from collections.abc import Mapping
+
+from torch.fx import Node as FxNode
+
+from celosia.errors import ArgumentError, CelosiaError, CompileError
+from celosia.frontend.call import Call, Constant, Value
+from celosia.frontend.origin import PASSIVE, call_of, function, operator, torch_module
+
+LAYERS = frozenset({
+    "Conv2d", "Linear", "BatchNorm1d", "BatchNorm2d", "ReLU", "MaxPool2d", "AvgPool2d",
+    "AdaptiveAvgPool2d", "Flatten", "Unflatten", "Dropout", "Dropout1d", "Dropout2d", "Identity",
+    "ZeroPad2d"})
+"""Classes of torch that compile, at least with some of their settings."""
+
+REMEDY = ("use the supported operators: conv2d, linear, batch_norm, relu, max_pool2d, avg_pool2d, "
+          "add, flatten and a constant for each channel")
+
+_AT_END = "leave it out of the network and apply it to the outputs on the host"
+_AT_START = "leave it out of the network and apply it to the inputs on the host"
+_RELU = "replace it with ReLU and train the model again"
+_NORM = "replace it with BatchNorm and train the model again"
+_WINDOW = "use linear layers or convolutions over the whole window"
+_LINEAR = "use linear layers with constant weights"
+_SIZE = "keep the size of the maps, nothing on this machine enlarges one"
+_ORDER = "keep the axes in the order (1, C, H, W)"
+_SPLIT = "use a layer for each part instead of splitting the result of one"
+_JOIN = "give each tensor a layer of its own and add their results"
+_ONE_LINE = "use the two-dimensional layers on maps (1, C, 1, L)"
+_GATE = "leave the gate out, this machine multiplies by constants only"
+
+_REMEDIES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    (_RELU, ("leaky_relu", "prelu", "rrelu", "elu", "celu", "selu", "gelu", "silu", "mish",
+             "sigmoid", "hardsigmoid", "logsigmoid", "tanh", "tanhshrink", "hardswish", "softplus",
+             "softsign", "hardshrink", "softshrink", "threshold", "clip", "softmax", "softmin",
+             "log_softmax")),
+    (_NORM, ("layer_norm", "group_norm", "instance_norm", "local_response_norm", "rms_norm")),
+    (_WINDOW, ("lstm", "gru", "rnn_tanh", "rnn_relu")),
+    (_LINEAR, ("multiheadattention", "multi_head_attention_forward",
+               "scaled_dot_product_attention", "bmm", "matmul", "einsum", "bilinear")),
+    (_SIZE, ("interpolate", "conv_transpose2d", "pixel_shuffle", "upsample_nearest2d",
+             "upsample_bilinear2d")),
+    (_ORDER, ("permute", "transpose", "movedim", "channel_shuffle")),
+    (_SPLIT, ("split", "split_with_sizes", "chunk", "unbind", "tensor_split")),
+    (_JOIN, ("cat", "concat", "stack")),
+    (_ONE_LINE, ("conv1d", "max_pool1d", "avg_pool1d", "adaptive_avg_pool1d")),
+    ("use Conv2d, with the third axis among the channels", ("conv3d",)),
+    ("use a 1 x 1 convolution, of stride 2 where every second element is taken", ("slice",)),
+    ("pad height and width with zeros", ("pad",)),
+    ("look the rows up on the host and give the network those", ("embedding",)),
+)
+REMEDIES = {name: remedy for remedy, names in _REMEDIES for name in names}
+"""A way out by the layer (in lower case) or function of torch that the user called, or by the
+operator of ATen."""
+
+_MOVES = frozenset({"permute", "transpose", "movedim", "slice", "interpolate", "pad", "flip",
+                    "roll", "upsample_nearest2d", "upsample_bilinear2d"})
+"""What may as well be done to the inputs on the host."""
+
+
+class Refusals:
+    """Refusals of the nodes of one program.
+
+    needed   : the nodes that its output depends on.
+    operands : what the nodes walked so far stand for.
+    source   : the program's input.
+    """
+
+    def __init__(self, needed: set[FxNode], operands: Mapping[FxNode, Value | Constant],
+                 source: Value) -> None:
+        self.needed, self.operands, self.input = needed, operands, source
+
+    def called(self, node: FxNode, word: str) -> str:
+        """Return what the user called: torch's layer where that is one that does not compile,
+        else torch's function, else ``word``."""
+        return _layer(node) or function(node) or word
+
+    def unsupported(self, node: FxNode, call: Call) -> CompileError:
+        """Return the refusal of what the node is a part of."""
+        names = (_layer(node).lower(), function(node), operator(node).lstrip("_"))
+        remedy = next((REMEDIES[name] for name in names if name in REMEDIES), REMEDY)
+        if remedy == _RELU and self._gates(node):
+            remedy = _GATE
+        elif remedy not in (_WINDOW, _LINEAR, _ONE_LINE) and self._alone(node):
+            first = self._taken(self._parts(node)) == {self.input.name}
+            if not self._readers(node) and not first:
+                remedy = _AT_END
+            elif _MOVES.intersection(names) and first:
+                remedy = _AT_START
+        return call.refuse("not supported by this machine", remedy)
+
+    def wrong_shape(self, node: FxNode, call: Call, wrong: ArgumentError | None) -> CelosiaError:
+        """Return the refusal of a result that is neither a map nor a vector.
+
+        wrong : what is wrong with the example input, if it does not have such a shape itself.
+        """
+        if _layer(node) or function(node) in REMEDIES:
+            return self.unsupported(node, call)
+        return wrong or call.refuse(f"its result has the shape {call.shape}",
+                                    "keep every tensor as (1, C, H, W) or (1, F)")
+
+    def explained(self, node: FxNode, call: Call, word: str, refusal: CompileError) -> CompileError:
+        """Return the refusal of an operator, or of the function that it is a step of: PReLU is a
+        comparison, a product and a choice, none of which the user wrote.
+
+        word : PyTorch's for the operator.
+        """
+        steps = [other for other in self._parts(node) if operator(other) not in PASSIVE]
+        own = word == function(node) or (len(steps) <= 1 and function(node) not in REMEDIES)
+        return refusal if own else self.unsupported(node, call)
+
+    def _alone(self, node: FxNode) -> bool:
+        """Whether the node's call takes one tensor of the network only."""
+        return len(self._taken(self._parts(node))) == 1
+
+    def _taken(self, parts: set[FxNode]) -> set[str]:
+        """Return the names of the network's tensors that some nodes take from others."""
+        return {value.name for part in parts for n in part.all_input_nodes
+                if n not in parts and isinstance(value := self.operands.get(n), Value)}
+
+    def _gates(self, node: FxNode) -> bool:
+        """Whether another tensor of the network is multiplied by the call's result."""
+        return any(operator(user) == "mul" and len(user.all_input_nodes) == 2
+                   and not any(isinstance(self.operands.get(n), Constant)
+                               for n in user.all_input_nodes) for user in self._readers(node))
+
+    def _readers(self, node: FxNode) -> set[FxNode]:
+        """Return the nodes outside the call that compute something from its result."""
+        parts, todo = self._parts(node), [node]
+        seen: set[FxNode] = set()
+        found: set[FxNode] = set()
+        while todo:
+            for user in todo.pop().users:
+                if user.op == "output" or user in seen or user not in self.needed:
+                    continue
+                seen.add(user)
+                if user in parts or operator(user) in PASSIVE:
+                    todo.append(user)
+                else:
+                    found.add(user)
+        return found
+
+    def _parts(self, node: FxNode) -> set[FxNode]:
+        """Return the nodes of the user's call that ``node`` is a part of."""
+        if not call_of(node):
+            return {node}
+        return {other for other in self.needed if call_of(other) == call_of(node)}
+
+
+def _layer(node: FxNode) -> str:
+    """Return the class of the torch layer that a node is a part of if it does not compile."""
+    layer = torch_module(node)
+    return "" if layer in LAYERS else layer

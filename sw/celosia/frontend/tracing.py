@@ -1,0 +1,117 @@
+"""torch.export as if it were a function: from any thread, without a word, with any names.
+
+torch.export keeps what it works on in module variables, logs and prints what it does not like, and
+writes the names of parameters into Python source that it then runs.
+"""
+
+import io
+import keyword
+import logging
+import re
+import sys
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import replace
+from typing import Any, TextIO
+
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import ExportGraphSignature
+
+_ONE_AT_A_TIME = threading.RLock()
+_PART = re.compile(r"[A-Za-z0-9_]+", re.ASCII)
+
+
+@contextmanager
+def tracing() -> Iterator[None]:
+    """Let one thread at a time trace models; its warnings, logs and prints on stderr are dropped.
+
+    Those of other threads are not.
+    """
+    with _ONE_AT_A_TIME, warnings.catch_warnings(), torch.no_grad(), _unheard():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Drop what this thread logs by torch's loggers or prints on stderr."""
+    thread = threading.get_ident()
+    handlers = {handler for name in list(logging.root.manager.loggerDict)
+                if name.split(".")[0] == "torch" for handler in logging.getLogger(name).handlers}
+
+    def others(record: logging.LogRecord) -> bool:
+        return record.thread != thread
+
+    stderr = _Others(sys.stderr, thread)
+    for handler in handlers:
+        handler.addFilter(others)
+    try:
+        with redirect_stderr(stderr):
+            yield
+    finally:
+        stderr.thread = None        # a logger made meanwhile may keep it
+        for handler in handlers:
+            handler.removeFilter(others)
+
+
+class _Others(io.TextIOBase):
+    """A stream that takes what threads other than one write to it."""
+
+    def __init__(self, stream: TextIO, thread: int | None) -> None:
+        self.stream, self.thread = stream, thread
+
+    def write(self, text: str) -> int:
+        return len(text) if threading.get_ident() == self.thread else self.stream.write(text)
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+    def isatty(self) -> bool:
+        return self.stream.isatty()
+
+
+def decomposed(program: ExportedProgram) -> ExportedProgram:
+    """Return the program in core ATen operators, its parameters called as before.
+
+    Meanwhile those have plain names: torch writes them into source code, where a keyword is a
+    syntax error and a quote ends a string.
+    """
+    names = {name: f"celosia_{k}" for k, name in enumerate(_targets(program)) if not _plain(name)}
+    if not names:
+        return program.run_decompositions()
+    back = {plain: name for name, plain in names.items()}
+    return _renamed(_renamed(program, names).run_decompositions(), back)
+
+
+def with_plain_names(program: ExportedProgram) -> ExportedProgram:
+    """Return the program with such names as `ExportedProgram.module` can write into source."""
+    return _renamed(program, {name: f"celosia_{k}" for k, name in enumerate(_targets(program))
+                              if not _plain(name)})
+
+
+def _targets(program: ExportedProgram) -> list[str]:
+    specs = [*program.graph_signature.input_specs, *program.graph_signature.output_specs]
+    return list(dict.fromkeys(spec.target for spec in specs if isinstance(spec.target, str)))
+
+
+def _plain(name: str) -> bool:
+    return all(_PART.fullmatch(part) and not keyword.iskeyword(part) for part in name.split("."))
+
+
+def _renamed(program: ExportedProgram, names: Mapping[str, str]) -> ExportedProgram:
+    """Return the program with other names for its parameters, buffers and constants."""
+    def keys(tensors: Mapping[str, Any]) -> dict[str, Any]:
+        return {names.get(name, name): tensor for name, tensor in tensors.items()}
+
+    signature = program.graph_signature
+    inputs, outputs = ([replace(spec, target=names.get(spec.target, spec.target)) for spec in specs]
+                       for specs in (signature.input_specs, signature.output_specs))
+    return ExportedProgram(
+        root=program.graph_module, graph=program.graph,
+        graph_signature=ExportGraphSignature(input_specs=inputs, output_specs=outputs),
+        state_dict=keys(program.state_dict), range_constraints=program.range_constraints,
+        module_call_graph=program.module_call_graph, example_inputs=program.example_inputs,
+        constants=keys(program.constants), verifiers=program.verifiers)

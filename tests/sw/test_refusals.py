@@ -1,0 +1,254 @@
+"""What the machine does not have: named as the user named it, with a way out that was taken."""
+
+import re
+import warnings
+
+import numpy as np
+import pytest
+
+from celosia.errors import CelosiaError, CompileError
+from celosia.passes import optimise
+
+torch = pytest.importorskip("torch")
+from torch import nn  # noqa: E402
+from torch.nn import functional as F  # noqa: E402
+
+from celosia.frontend import import_model  # noqa: E402
+from celosia.frontend.refusals import REMEDIES, REMEDY  # noqa: E402
+
+SHAPE = (1, 4, 8, 8)
+
+
+class Function(nn.Module):
+    """A forward pass given as a function of x, or of the layers and x."""
+
+    def __init__(self, function, *layers: nn.Module) -> None:
+        super().__init__()
+        self.function, self.layers = function, nn.ModuleList(layers)
+
+    def forward(self, x):
+        return self.function(*self.layers, x)
+
+
+def conv(channels: int = 4) -> nn.Module:
+    return nn.Conv2d(channels, channels, 3, padding=1)
+
+
+def between(layer: nn.Module) -> nn.Module:
+    """A network with the layer in the middle."""
+    return nn.Sequential(conv(), layer, conv())
+
+
+def head(*layers: nn.Module) -> nn.Module:
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(256, 5))
+
+
+def compile_graph(model: nn.Module, shape: tuple[int, ...] = SHAPE):
+    return optimise(import_model(model, np.zeros(shape, np.float32)))
+
+
+RELU = "replace it with ReLU and train the model again"
+SAID = "not supported by this machine"
+OUTPUTS = "leave it out of the network and apply it to the outputs on the host"
+INPUTS = "leave it out of the network and apply it to the inputs on the host"
+A_RELU, ALONE = (lambda: between(nn.ReLU())), conv
+
+REFUSED = {     # what a user brings; the message; the same with the advice taken
+    **{f"{layer.__name__} inside": (
+        lambda layer=layer: between(layer()), f"1 ({layer.__name__}): {SAID}; {RELU}", A_RELU)
+       for layer in (nn.LeakyReLU, nn.PReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid,
+                     nn.Tanh, nn.Hardswish, nn.Hardsigmoid, nn.Softplus, nn.Softsign)},
+    "functional": (lambda: Function(lambda a, b, x: b(F.hardswish(a(x))), conv(), conv()),
+                   f"hardswish (hardswish): {SAID}; {RELU}", A_RELU),
+    "relu6": (lambda: between(nn.ReLU6()), "1 (ReLU6): clamps to 0 ... 6, and the machine has no "
+              f"upper clamp; {RELU}", A_RELU),
+    "clamp": (lambda: Function(lambda a, x: a(x).clamp(-1, 1), conv()), "clamp (clamp): clamps to "
+              f"-1 ... 1, and the machine clamps at zero only; {RELU}",
+              lambda: Function(lambda a, x: a(x).clamp(min=0), conv())),
+    "sigmoid at the end": (lambda: nn.Sequential(conv(), nn.Sigmoid()),
+                           f"1 (Sigmoid): {SAID}; {OUTPUTS}", ALONE),
+    "softmax at the end": (lambda: nn.Sequential(head(), nn.Softmax(1)),
+                           f"1 (Softmax): {SAID}; {OUTPUTS}", head),
+    "argmax at the end": (lambda: Function(lambda a, x: a(x).argmax(1), head()),
+                          f"argmax (argmax): {SAID}; {OUTPUTS}", head),
+    "pixel shuffle at the end": (lambda: nn.Sequential(conv(), nn.PixelShuffle(2)),
+                                 f"1 (PixelShuffle): {SAID}; {OUTPUTS}", ALONE),
+    "axes at the start": (lambda: Function(lambda a, x: a(x.permute(0, 3, 1, 2)), conv(8)),
+                          f"permute (permute): {SAID}; {INPUTS}", lambda: conv(4)),
+    "axes in the middle": (lambda: Function(lambda a, b, x: b(a(x).transpose(2, 3)), conv(),
+                                            conv()),
+                           f"transpose (transpose): {SAID}; {REMEDIES['permute']}",
+                           lambda: nn.Sequential(conv(), conv())),
+    "every second": (lambda: Function(lambda a, b, x: b(a(x)[:, :, ::2, ::2]), conv(), conv()),
+                     f"slice (slice): {SAID}; {REMEDIES['slice']}",
+                     lambda: between(nn.Conv2d(4, 4, 1, stride=2, groups=4, bias=False))),
+    "gate": (lambda: Function(lambda a, x: a(x) * torch.sigmoid(x.mean((2, 3), keepdim=True)),
+                              conv()), f"sigmoid (sigmoid): {SAID}; leave the gate out, this "
+             "machine multiplies by constants only", ALONE),
+    "product": (lambda: Function(lambda a, x: a(x) * a(x), conv()), "mul (mul): two tensors of the "
+                "network are multiplied; multiply by constants only, such as a gate's usual value",
+                lambda: Function(lambda a, x: a(x) * 0.5, conv())),
+    **{f"{layer.__class__.__name__} inside": (
+        lambda layer=layer: between(layer),
+        f"1 ({layer.__class__.__name__}): {SAID}; {REMEDIES['group_norm']}",
+        lambda: between(nn.BatchNorm2d(4)))
+       for layer in (nn.GroupNorm(2, 4), nn.InstanceNorm2d(4), nn.LocalResponseNorm(2),
+                     nn.LayerNorm((4, 8, 8)))},
+    "upsampled": (lambda: between(nn.Upsample(scale_factor=2)),
+                  f"1 (Upsample): {SAID}; {REMEDIES['interpolate']}", ALONE),
+    "transposed": (lambda: between(nn.ConvTranspose2d(4, 4, 2, 2)),
+                   f"1 (ConvTranspose2d): {SAID}; {REMEDIES['conv_transpose2d']}", A_RELU),
+    "joined": (lambda: Function(lambda a, b, c, x: c(torch.cat([a(x), b(x)], 1)), conv(), conv(),
+                                nn.Conv2d(8, 4, 1)),
+               f"cat (cat): {SAID}; {REMEDIES['cat']}",
+               lambda: Function(lambda a, b, x: a(x) + b(x), conv(), conv())),
+    "split": (lambda: Function(lambda a, x: sum(a(x).chunk(2, 1)), conv()),
+              f"chunk (chunk): {SAID}; {REMEDIES['chunk']}",
+              lambda: Function(lambda a, b, x: a(x) + b(x), nn.Conv2d(4, 2, 1),
+                               nn.Conv2d(4, 2, 1))),
+    "reflected": (lambda: nn.Sequential(conv(), nn.Conv2d(4, 4, 3, padding=1,
+                                                          padding_mode="reflect")),
+                  f"1 (pad): {SAID}; {REMEDIES['pad']}", lambda: nn.Sequential(conv(), conv())),
+    "padded with two": (lambda: Function(lambda a, x: a(F.pad(x, (1, 1), value=2.0)), conv()),
+                        "pad (pad): pads [1, 1] with 2; pad height and width with zeros only",
+                        lambda: Function(lambda a, x: a(F.pad(x, (1, 1))), conv())),
+    "shuffled": (lambda: between(nn.ChannelShuffle(2)),
+                 f"1 (ChannelShuffle): {SAID}; {REMEDIES['permute']}",
+                 lambda: nn.Sequential(conv(), conv())),
+    "cumsum": (lambda: Function(lambda a, b, x: b(a(x).cumsum(1)), conv(), conv()),
+               f"cumsum (cumsum): {SAID}; {REMEDY}", ALONE),
+    "max pool padding": (lambda: nn.Sequential(nn.MaxPool2d(3, 2, 1)), "0 (max_pool2d): padding "
+                         "(1, 1) is not supported; use padding=0, or a convolution of stride 2",
+                         lambda: nn.Sequential(nn.MaxPool2d(3, 2))),
+    "max pool dilation": (lambda: nn.Sequential(nn.MaxPool2d(2, dilation=2)), "0 (max_pool2d): "
+                          "dilation (2, 2) is not supported; use dilation=1",
+                          lambda: nn.Sequential(nn.MaxPool2d(2))),
+    "max pool ceil": (lambda: nn.Sequential(nn.MaxPool2d(3, 2, ceil_mode=True)), "0 (max_pool2d): "
+                      "ceil_mode=True is not supported; use ceil_mode=False",
+                      lambda: nn.Sequential(nn.MaxPool2d(3, 2))),
+    "max pool indices": (lambda: Function(lambda x: F.max_pool2d(x, 2, return_indices=True)[1]),
+                         "max_pool2d (max_pool2d_with_indices): its second result (the indices) is "
+                         "used; use the pooled values only",
+                         lambda: Function(lambda x: F.max_pool2d(x, 2, return_indices=True)[0])),
+    "average pool ceil": (lambda: nn.Sequential(nn.AvgPool2d(3, 2, ceil_mode=True)), "0 "
+                          "(avg_pool2d): ceil_mode=True is not supported; use ceil_mode=False",
+                          lambda: nn.Sequential(nn.AvgPool2d(3, 2))),
+    "average pool count": (
+        lambda: nn.Sequential(nn.AvgPool2d(3, 2, 1, count_include_pad=False)), "0 (avg_pool2d): "
+        "padding with count_include_pad=False is not supported; use padding=0 or "
+        "count_include_pad=True", lambda: nn.Sequential(nn.AvgPool2d(3, 2, 1))),
+    "adaptive": (lambda: nn.Sequential(nn.AdaptiveAvgPool2d(3)), "0 (adaptive_avg_pool2d): a map "
+                 "of 8 x 8 does not divide into 3 x 3; choose an output size that divides the map",
+                 lambda: nn.Sequential(nn.AdaptiveAvgPool2d(4))),
+    "mean": (lambda: Function(lambda x: x.mean(2, keepdim=True)), "mean (mean): the mean over axes "
+             "[2] of shape (1, 4, 8, 8) is not supported; take the mean over the axes (2, 3) of a "
+             "map", lambda: Function(lambda x: x.mean((2, 3), keepdim=True))),
+    "broadcast": (lambda: Function(lambda x: x + x.mean((2, 3), keepdim=True)), "add (add): shapes "
+                  "(1, 4, 8, 8) and (1, 4, 1, 1) differ; add tensors of equal shape",
+                  lambda: Function(lambda x: x + F.relu(x))),
+    "batch": (lambda: nn.Sequential(nn.Linear(8, 3)), "0 (linear): its result has the shape (32, "
+              "8); keep every tensor as (1, C, H, W) or (1, F)",
+              lambda: nn.Sequential(nn.Flatten(), nn.Linear(256, 3))),
+    "three axes": (lambda: Function(lambda x: F.relu(x.reshape(1, 16, 16))), "relu (relu): its "
+                   "result has the shape (1, 16, 16); keep every tensor as (1, C, H, W) or (1, F)",
+                   lambda: Function(lambda x: F.relu(x.reshape(1, 256)))),
+    "no statistics": (lambda: nn.Sequential(nn.BatchNorm2d(4, track_running_stats=False)), "0 "
+                      "(batch_norm): it takes its statistics from the batch; export the model "
+                      "after model.eval(), with track_running_stats=True",
+                      lambda: nn.Sequential(nn.BatchNorm2d(4))),
+    "double": (lambda: Function(lambda x: x.double()), "double (double): converts to "
+               "torch.float64; keep the network in float32", ALONE),
+    "outputs": (lambda: Function(lambda x: (x, F.relu(x))), "output (output): the model returns 2 "
+                "values; return exactly one tensor", lambda: Function(F.relu)),
+    "constant output": (lambda: Function(lambda x: torch.ones(1, 3)), "output (output): it does "
+                        "not depend on the input; return a tensor that the network computes from "
+                        "its input", lambda: Function(F.relu)),
+    "dynamic weight": (lambda: Function(lambda x: F.conv2d(x, x)), "conv2d (conv2d): its weight is "
+                       "computed from the input; keep the weight a parameter of the layer", ALONE),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_does_not_compile_is_named_and_the_advice_leads_out(name: str) -> None:
+    model, message, mended = REFUSED[name]
+    with pytest.raises(CompileError) as caught:
+        compile_graph(model())
+    text, source = str(caught.value), caught.value.source
+    assert text == message + ("" if source is None else f" [{source}]")
+    if isinstance(model(), Function) and caught.value.node != "output":
+        assert re.match(r"test_refusals\.py:\d+: return self\.function\(", source)
+    compile_graph(mended())
+
+
+OTHERS = {      # networks whose inputs have other shapes; the layer is named, not the shape
+    "LSTM": (lambda: Function(lambda r, x: r(x)[0][:, -1], nn.LSTM(8, 16, batch_first=True)),
+             torch.zeros(1, 10, 8), f"layers.0 (LSTM): {SAID}; {REMEDIES['lstm']}",
+             lambda: nn.Linear(80, 16), (1, 80)),
+    "attention": (lambda: Function(lambda a, x: a(x, x, x)[0],
+                                   nn.MultiheadAttention(16, 2, batch_first=True)),
+                  torch.zeros(1, 10, 16), f"layers.0 (MultiheadAttention): {SAID}; "
+                  f"{REMEDIES['multiheadattention']}", lambda: nn.Linear(160, 160), (1, 160)),
+    "encoder": (lambda: nn.Sequential(nn.TransformerEncoderLayer(16, 2, 16, batch_first=True)),
+                torch.zeros(1, 10, 16), f"0.self_attn (MultiheadAttention): {SAID}; "
+                f"{REMEDIES['multiheadattention']}", lambda: nn.Linear(160, 160), (1, 160)),
+    "Conv1d": (lambda: nn.Sequential(nn.Conv1d(3, 4, 5)), torch.zeros(1, 3, 64),
+               f"0 (Conv1d): {SAID}; {REMEDIES['conv1d']}",
+               lambda: nn.Sequential(nn.Conv2d(3, 4, (1, 5))), (1, 3, 1, 64)),
+    "Conv3d": (lambda: nn.Sequential(nn.Conv3d(3, 4, 3)), torch.zeros(1, 3, 4, 4, 4),
+               f"0 (Conv3d): {SAID}; {REMEDIES['conv3d']}",
+               lambda: nn.Sequential(nn.Conv2d(12, 4, 3)), (1, 12, 4, 4)),
+    "Embedding": (lambda: nn.Sequential(nn.Embedding(50, 8), nn.Flatten(), nn.Linear(80, 4)),
+                  torch.zeros(1, 10, dtype=torch.int64),
+                  f"0 (Embedding): {SAID}; {REMEDIES['embedding']}",
+                  lambda: nn.Sequential(nn.Linear(80, 4)), (1, 80)),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_layers_for_other_inputs_are_named(name: str) -> None:
+    model, example, message, mended, shape = OTHERS[name]
+    with pytest.raises(CompileError) as caught:
+        import_model(model(), example)
+    assert str(caught.value).split(" [")[0] == message
+    compile_graph(mended(), shape)
+
+
+def test_the_shape_is_what_is_wrong_where_every_layer_would_compile() -> None:
+    for model, example in ((nn.ReLU(), torch.zeros(1, 4, 8)), (conv(), torch.zeros(4, 8, 8))):
+        with pytest.raises(CelosiaError, match=r"^example_input must have the shape"):
+            import_model(model, example)
+
+
+def test_the_line_of_a_program_of_another_machine_is_shown_harmlessly(tmp_path) -> None:
+    """Names and lines come from the file: they may hold what a terminal obeys."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.export.export(REFUSED["cumsum"][0](), (torch.zeros(SHAPE),))
+    for node in program.graph.nodes:
+        if "cumsum" in str(node.target):
+            node.meta["stack_trace"] = 'File "C:\\nets\\\x1b[2Jnet.py", line 7, in forward\n    y'
+    with pytest.raises(CompileError) as caught:
+        compile_graph(program)
+    assert str(caught.value).endswith(r"[\x1b[2Jnet.py:7: y]")
+
+
+def test_a_branch_on_data_is_said_in_words(capfd: pytest.CaptureFixture) -> None:
+    with pytest.raises(CompileError, match="a branch depends on the values of a tensor; "):
+        compile_graph(Function(lambda x: x if x.sum() > 0 else -x))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_error_of_the_models_own_code_names_its_line() -> None:
+    with pytest.raises(CompileError, match="to broadcast a dimension of length 7 at") as caught:
+        compile_graph(Function(lambda x: x + torch.ones(7)))
+    assert caught.value.source.startswith("test_refusals.py:")
+
+
+def test_parameters_without_values_are_refused() -> None:
+    with pytest.raises(CompileError, match=r"^0\.weight \(parameter\): it has no values, only a"):
+        compile_graph(nn.Sequential(nn.Linear(4, 2, device="meta")))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        lazy = nn.Sequential(nn.LazyLinear(4))
+    with pytest.raises(CompileError, match=r"^0\.weight \(parameter\): it has no shape and no "):
+        compile_graph(lazy)

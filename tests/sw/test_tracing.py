@@ -1,0 +1,172 @@
+"""torch.export from several threads, with any names, and without a word."""
+
+import logging
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+import celosia
+from celosia.errors import CompileError
+
+torch = pytest.importorskip("torch")
+from torch import nn  # noqa: E402
+
+from celosia.frontend import import_model  # noqa: E402
+from celosia.frontend.tracing import tracing  # noqa: E402
+
+X = np.random.default_rng(0).normal(size=(1, 6)).astype(np.float32)
+
+
+def in_threads(count: int, work: Callable[[int], object]) -> list[object]:
+    """Run ``work`` in threads that start together; return what each returned or raised."""
+    results: list[object] = [None] * count
+    start = threading.Barrier(count)
+
+    def run(k: int) -> None:
+        start.wait()
+        try:
+            results[k] = work(k)
+        except Exception as error:
+            results[k] = error
+
+    threads = [threading.Thread(target=run, args=(k,)) for k in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+class Dropped(nn.Module):
+    """In training mode its result would differ."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.a, self.drop, self.b = nn.Linear(6, 5), nn.Dropout(), nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.b(self.drop(torch.relu(self.a(x))))
+
+
+def test_four_threads_compile_at_once() -> None:
+    """Two of them the same model, which is in training mode and stays so."""
+    shared = Dropped().train()
+    models = [shared, shared, Dropped(), Dropped().eval()]
+    wanted = celosia.run(celosia.compile(Dropped(), X), X).mantissa
+
+    def work(k: int) -> list:
+        return [celosia.run(celosia.compile(models[k], X), X).mantissa for _ in range(3)]
+
+    filters = list(warnings.filters)
+    for result in in_threads(4, work):
+        assert not isinstance(result, Exception), result
+        assert all(np.array_equal(got, wanted) for got in result)
+    assert all(module.training for module in shared.modules())
+    assert warnings.filters == filters
+
+
+def test_a_refusal_in_one_thread_is_its_own() -> None:
+    models = [nn.Sequential(nn.Linear(6, 3), nn.GELU(), nn.Linear(3, 3)), Dropped()] * 2
+    results = in_threads(4, lambda k: import_model(models[k], X))
+    assert [isinstance(result, CompileError) for result in results] == [True, False] * 2
+
+
+def test_only_the_tracing_thread_is_silent(capsys: pytest.CaptureFixture) -> None:
+    heard: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = heard.append
+    logger = logging.getLogger("torch.celosia_test")
+    logger.addHandler(handler)
+    started, done = threading.Event(), threading.Event()
+
+    def other() -> None:
+        started.wait()
+        print("other", file=sys.stderr)
+        logger.warning("other")
+        done.set()
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    with tracing():
+        print("own", file=sys.stderr)
+        logger.warning("own")
+        started.set()
+        assert done.wait(10)
+        kept = sys.stderr
+    thread.join()
+    print("after", file=kept)       # a logger made meanwhile would keep it
+    logger.warning("after")
+    logger.removeHandler(handler)
+    assert capsys.readouterr().err == "other\nafter\n"
+    assert [record.getMessage() for record in heard] == ["other", "after"]
+
+
+NAMES = ["class", "None", 'a"b', "a'b", "a\nb", "a\rb", "a\tb", "[/b]x", "[red]", "é", "日本", "ﬁ",
+         "a b", "a,b", "a;b", "\\", "a\\", '"""', "x" * 300, "\x1b[31m", "a\u202eb", "a\0b", "self",
+         "0", "*", "%s", "{x}", '"); raise SystemExit(7) #']
+
+
+class Named(nn.Module):
+    """Layers, a parameter and a buffer with the names given."""
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.names = names
+        for name in names:
+            self._modules[name] = nn.Linear(6, 6)
+        self.register_parameter(f"{names[0]}!", nn.Parameter(torch.rand(6)))
+        self.register_buffer(f"{names[0]}?", torch.rand(6))
+
+    def forward(self, x):
+        for name in self.names:
+            x = torch.relu(self._modules[name](x))
+        return x * getattr(self, f"{self.names[0]}!") + getattr(self, f"{self.names[0]}?")
+
+
+def test_layers_may_have_any_names() -> None:
+    graph = import_model(Named(NAMES), X)
+    layers = [node for node in graph.nodes if hasattr(node, "weight")]
+    assert [node.name for node in layers] == NAMES
+    for node, wanted in zip(layers, Named(NAMES)._modules.values(), strict=True):
+        assert np.array_equal(node.weight[:, :, 0, 0], wanted.weight.detach().numpy())
+
+
+@pytest.mark.parametrize("name", ["class", 'a"b\n[/b]'])
+def test_a_program_with_such_names_runs_and_is_saved(name: str, tmp_path) -> None:
+    model = Named([name]).eval()
+    celosia.compile(model, X).save(tmp_path / "net.celo")
+    program = celosia.load(tmp_path / "net.celo")
+    assert program.layers[0].name == name
+    wanted = model(torch.tensor(X)).detach().numpy()
+    assert np.abs(celosia.run(program, X).values - wanted).max() < 0.05 * np.abs(wanted).max()
+
+
+def test_exported_programs_may_have_any_names() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        batch = torch.export.Dim("batch")
+        fixed = torch.export.export(Named(NAMES).eval(), (torch.zeros(1, 6),))
+        free = torch.export.export(Named(NAMES).eval(), (torch.zeros(2, 6),),
+                                   dynamic_shapes=({0: batch},))
+    before = list(fixed.state_dict)
+    text = import_model(Named(NAMES), X).dump()
+    assert import_model(fixed, X).dump() == text
+    assert list(fixed.state_dict) == before
+    assert len(import_model(free, X).nodes) == len(import_model(fixed, X).nodes)
+
+
+def test_a_refusal_of_an_odd_name_is_one_line_that_a_terminal_does_not_obey() -> None:
+    model = nn.Sequential()
+    model.add_module("\x1b[2J\n" + "x" * 300, nn.GELU())
+    model.add_module("fc", nn.Linear(6, 3))
+    with pytest.raises(CompileError) as caught:
+        import_model(model, X)
+    text = str(caught.value)
+    assert text.isprintable() and len(text) < 300
+    assert text.startswith(r"\x1b[2J\nxxx") and "(GELU): not supported" in text
