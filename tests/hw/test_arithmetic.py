@@ -13,7 +13,8 @@ from celosia_hw.isa import OUTPUT_BITS, ArrayConfig
 from celosia_hw.requantise import Requantise
 from celosia_sim.golden.requantise import clip, scale_rne
 from celosia_sim.models import arithmetic
-from celosia_sim.vectors import Vectors, pack, play, play_icarus
+from celosia_sim.players import play_pysim
+from celosia_sim.vectors import Vectors, pack
 
 ARRAYS = [ArrayConfig(lanes=8, acc_bits=acc_bits, deep=deep, beat=4, wide_elements=wide)
           for acc_bits, deep, wide in ((24, False, 1), (32, True, 4), (32, False, 4),
@@ -68,13 +69,13 @@ def _requantise(array, shifts, randoms):
 
 @pytest.mark.parametrize("array", ARRAYS[:2], ids=IDS[:2])
 def test_requantise(array):
-    play(Requantise(array), _requantise(array, [*range(-10, 71, 9), *FAR], 8))
+    play_pysim(Requantise(array), _requantise(array, [*range(-10, 71, 9), *FAR], 8))
 
 
 @pytest.mark.parametrize("array", ARRAYS, ids=IDS)
-def test_requantise_icarus(tmp_path, array):
+def test_requantise_verilog(verilog_player, array):
     step = 1 if array in ARRAYS[:2] else 5
-    play_icarus(Requantise(array), _requantise(array, range(-10, 71, step), 4), tmp_path)
+    verilog_player(Requantise(array), _requantise(array, range(-10, 71, step), 4))
 
 
 def test_golden_rounding():
@@ -103,11 +104,11 @@ def _align_bias(array, step):
 
 @pytest.mark.parametrize("array", ARRAYS[:2], ids=IDS[:2])
 def test_align_bias(array):
-    play(AlignBias(array), _align_bias(array, 5))
+    play_pysim(AlignBias(array), _align_bias(array, 5))
 
 
-def test_align_bias_icarus(tmp_path):
-    play_icarus(AlignBias(ARRAYS[1]), _align_bias(ARRAYS[1], 1), tmp_path)
+def test_align_bias_verilog(verilog_player):
+    verilog_player(AlignBias(ARRAYS[1]), _align_bias(ARRAYS[1], 1))
 
 
 def _align_residual(array, shifts):
@@ -127,11 +128,11 @@ def _align_residual(array, shifts):
 
 @pytest.mark.parametrize("array", ARRAYS, ids=IDS)
 def test_align_residual(array):
-    play(AlignResidual(array), _align_residual(array, [*range(-70, 50, 3), *FAR]))
+    play_pysim(AlignResidual(array), _align_residual(array, [*range(-70, 50, 3), *FAR]))
 
 
-def test_align_residual_icarus(tmp_path):
-    play_icarus(AlignResidual(ARRAYS[1]), _align_residual(ARRAYS[1], range(-40, 40)), tmp_path)
+def test_align_residual_verilog(verilog_player):
+    verilog_player(AlignResidual(ARRAYS[1]), _align_residual(ARRAYS[1], range(-40, 40)))
 
 
 def _block_exponent(array, cycles):
@@ -160,8 +161,8 @@ def _block_exponent(array, cycles):
 
 @pytest.mark.parametrize("array", ARRAYS[:2], ids=IDS[:2])
 def test_block_exponent(array):
-    play(BlockExponent(array), _block_exponent(array, 1000))
+    play_pysim(BlockExponent(array), _block_exponent(array, 1000))
 
 
-def test_block_exponent_icarus(tmp_path):
-    play_icarus(BlockExponent(ARRAYS[0]), _block_exponent(ARRAYS[0], 2500), tmp_path)
+def test_block_exponent_verilog(verilog_player):
+    verilog_player(BlockExponent(ARRAYS[0]), _block_exponent(ARRAYS[0], 2500))

@@ -27,7 +27,8 @@ from celosia_hw.isa import (
 )
 from celosia_sim.cycles import Work, layer_cycles, walk_wait
 from celosia_sim.models import arithmetic
-from celosia_sim.vectors import Vectors, play, play_icarus
+from celosia_sim.players import play_pysim
+from celosia_sim.vectors import Vectors
 
 ARRAY = ArrayConfig(lanes=8, quad=4, beat=4, weight_rows=32, bank_rows=32, table_rows=16, taps=16,
                     writes=16, program_words=128, store_beats=16, residual_beats=16,
@@ -201,16 +202,12 @@ def _loaded(array, **options):
     return core, layers, host
 
 
-@pytest.fixture
-def player(request, tmp_path):
-    return play if request.param == "pysim" else (lambda *args: play_icarus(*args, tmp_path))
+played = pytest.mark.parametrize(
+    ("player", "array"), [("pysim", ARRAY), ("verilator", DEEP), ("icarus", DEEP)],
+    indirect=["player"], ids=["pysim-shallow", "verilator-deep", "icarus-deep"])
 
 
-both = pytest.mark.parametrize(("player", "array"), [("pysim", ARRAY), ("icarus", DEEP)],
-                               indirect=["player"], ids=["pysim-shallow", "icarus-deep"])
-
-
-@both
+@played
 def test_run_and_read_back(player, array):
     """Results, exponents, cleared rows, the store and the residual operand; programs stay."""
     core, layers, host = _loaded(array)
@@ -242,7 +239,7 @@ def test_saturation():
     host.read_outputs(layers)
     host.run(layers, 0, 0)
     host.read(Space.REGISTERS, Register.STATUS, 0, 0xFFFF)
-    play(core, host.vectors)
+    play_pysim(core, host.vectors)
 
 
 def test_registers():
@@ -264,7 +261,7 @@ def test_registers():
     host.read(Space.REGISTERS, Register.STATUS, 1, 0xFFFF)
     host.cycle = started + layers.cycles(0, 1) + 10
     host.read(Space.REGISTERS, Register.STATUS, 0, 0xFFFF)
-    play(core, host.vectors)
+    play_pysim(core, host.vectors)
 
 
 def test_busy():
@@ -283,7 +280,7 @@ def test_busy():
     host.read_outputs(layers)
     host.run(layers)
     host.read_outputs(layers)
-    play(core, host.vectors)
+    play_pysim(core, host.vectors)
 
 
 MOST = (ARRAY.program_words - EXPONENT_SLOTS) // DESCRIPTOR_WORDS
@@ -295,7 +292,7 @@ BAD_WORDS = [
 ]
 
 
-@both
+@played
 def test_errors(player, array):
     """Every error code stops at its descriptor; afterwards a good start works."""
     core, layers, host = _loaded(array)
@@ -345,11 +342,11 @@ def test_passes_too_close(array, number, rows):
     host.write(layers.inputs())
     host.run(layers)
     host.read_outputs(layers)
-    play(core, host.vectors)
+    play_pysim(core, host.vectors)
 
 
 @pytest.mark.parametrize(("array", "stride"), [(ARRAY, 1), (DEEP, 7)], ids=["shallow", "deep"])
-def test_abort(tmp_path, array, stride):
+def test_abort(verilog_player, array, stride):
     """An abort in every ``stride``-th cycle of each layer, and now and then of both in one run. A
     run begun right after it gives the right results from the same input, in the right number of
     cycles."""
@@ -370,4 +367,4 @@ def test_abort(tmp_path, array, stride):
     for address in range(CHANNELS[0] * POSITIONS):
         row, p = divmod(address, POSITIONS)
         host.read(Space.BANKS, address, layers.x[row][p], 0xFF)
-    play_icarus(core, host.vectors, tmp_path)
+    verilog_player(core, host.vectors)

@@ -1,12 +1,15 @@
 # amaranth: UnusedElaboratable=no
 """Multipliers: all kinds give the exact products, two edges later."""
 
+import itertools
+import random
+
 import pytest
-from amaranth.back import verilog
-from cocotb_tools.runner import get_runner
 
 from celosia_hw.multiplier import KINDS, Multipliers
 from celosia_sim import cells
+from celosia_sim.players import verilog_of
+from celosia_sim.vectors import Vectors, pack
 
 
 def _sources(kind):
@@ -16,27 +19,39 @@ def _sources(kind):
 SHAPES = [(4, 8, 8), (3, 6, 5), (1, 4, 8), (2, 9, 9)]
 
 
+def _corners(bits):
+    """Smallest, largest and the values around zero of a signed number."""
+    return [-(1 << bits - 1), 1 - (1 << bits - 1), -1, 0, 1, (1 << bits - 1) - 1]
+
+
+def _products(lanes, weight_bits, activation_bits):
+    """Every pair of corner values in every lane, then random operands: a new set each cycle, whose
+    products appear LATENCY edges later, not one sooner."""
+    rng, vectors = random.Random(1), Vectors()
+    pairs = list(itertools.product(_corners(weight_bits), _corners(activation_bits)))
+    sets = [[pairs[(step + lane) % len(pairs)] for lane in range(lanes)]
+            for step in range(len(pairs))]
+    half_w, half_x = 1 << weight_bits - 1, 1 << activation_bits - 1
+    sets += [[(rng.randrange(-half_w, half_w), rng.randrange(-half_x, half_x))
+              for _ in range(lanes)] for _ in range(1000)]
+    for cycle, operands in enumerate(sets):
+        vectors.pulse(cycle, w=pack((w for w, _ in operands), weight_bits),
+                      x=pack((x for _, x in operands), activation_bits))
+        vectors.expect(cycle + Multipliers.LATENCY, p=pack(
+            (w * x for w, x in operands), weight_bits + activation_bits))
+    return vectors
+
+
 @pytest.mark.parametrize(("kind", "lanes", "weight_bits", "activation_bits"),
                          [(kind, *shape) for kind in KINDS for shape in SHAPES
                           if kind != "mac16" or shape[1] <= 8])
-def test_products(tmp_path, kind, lanes, weight_bits, activation_bits):
-    source = tmp_path / "multipliers.v"
-    source.write_text(verilog.convert(Multipliers(lanes, weight_bits, activation_bits, kind),
-                                      name="multipliers", emit_src=False,
-                                      strip_internal_attrs=True))
+def test_products(verilog_player, kind, lanes, weight_bits, activation_bits):
+    dut = Multipliers(lanes, weight_bits, activation_bits, kind)
+    text = verilog_of(dut)
     block = {"mac16": "SB_MAC16", "mult18": "MULT18X18D", "generic": None}[kind]
     if block is not None:
-        used = source.read_text().count(f"  {block} ")
-        assert used == (-(-lanes // 2) if kind == "mac16" else lanes)
-    runner = get_runner("icarus")
-    runner.build(sources=[*_sources(kind), source], hdl_toplevel="multipliers",
-                 build_dir=tmp_path / "build", build_args=list(cells.ICARUS_ARGS),
-                 timescale=("1ns", "1ps"), always=True)
-    runner.test(hdl_toplevel="multipliers", test_module="celosia_sim.benches.multiplier",
-                build_dir=tmp_path / "build", seed=1,
-                extra_env={"LANES": str(lanes), "WEIGHT_BITS": str(weight_bits),
-                           "ACTIVATION_BITS": str(activation_bits),
-                           "LATENCY": str(Multipliers.LATENCY)})
+        assert text.count(f"  {block} ") == (-(-lanes // 2) if kind == "mac16" else lanes)
+    verilog_player(dut, _products(lanes, weight_bits, activation_bits), _sources(kind))
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

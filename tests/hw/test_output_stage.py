@@ -14,7 +14,8 @@ from celosia_hw.timing import Timing
 from celosia_sim.models import arithmetic
 from celosia_sim.models.layers import random_layer, table_words
 from celosia_sim.models.writing import draining, normalising
-from celosia_sim.vectors import Vectors, pack, play, play_icarus
+from celosia_sim.players import play_pysim
+from celosia_sim.vectors import Vectors, pack
 
 SIZES = {"bank_rows": 64, "table_rows": 32, "writes": 128, "store_beats": 64,
          "residual_beats": 128, "count_bits": 9}
@@ -206,13 +207,13 @@ def test_layers(array):
     bench = Bench(array, 31)
     for _ in range(14):
         bench.layer(random_layer(array, bench.rng))
-    play(OutputStage(array), bench.finish())
+    play_pysim(OutputStage(array), bench.finish())
 
 
 @pytest.mark.parametrize("seed", [41, 42])
-def test_layers_icarus(tmp_path, seed):
+def test_layers_verilog(verilog_player, seed):
     array = ARRAYS["16-deep" if seed % 2 else "8-acc32"]
     bench = Bench(array, seed)
     for _ in range(30):
         bench.layer(random_layer(array, bench.rng))
-    play_icarus(OutputStage(array), bench.finish(), tmp_path)
+    verilog_player(OutputStage(array), bench.finish())

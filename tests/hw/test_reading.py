@@ -1,6 +1,7 @@
 # amaranth: UnusedElaboratable=no
 """From weight words and tiles to exact sums: every block against a naive model."""
 
+import itertools
 import random
 from collections import defaultdict
 
@@ -28,12 +29,12 @@ ARRAYS = {
                             activation_bits=9, **SIZES),
     "16-replicate": ArrayConfig(lanes=16, quad=4, beat=4, replicate=True, **SIZES),
 }
-IN_ICARUS = ("16-deep",)
-"""Arrays that are also played in Icarus."""
+IN_VERILOG = ("16-deep",)
+"""Arrays whose generated Verilog is played too."""
 
 arrays = pytest.mark.parametrize(
     ("player", "array"), [*(("pysim", name) for name in ARRAYS),
-                          *(("icarus", name) for name in IN_ICARUS)], indirect=True)
+                          *itertools.product(("verilator", "icarus"), IN_VERILOG)], indirect=True)
 
 
 def step(**flags):
@@ -46,7 +47,8 @@ def _slots(array):
 
 @pytest.mark.parametrize(("player", "lanes", "quads", "registered"), [
     ("pysim", 4, 1, False), ("pysim", 8, 2, True), ("pysim", 16, 8, False),
-    ("icarus", 16, 4, True), ("icarus", 32, 2, False)], indirect=["player"])
+    ("verilator", 16, 4, True), ("icarus", 16, 4, True),
+    ("verilator", 32, 2, False), ("icarus", 32, 2, False)], indirect=["player"])
 def test_rotator(player, lanes, quads, registered):
     """Every rotation of every group size; the groups' rotations differ."""
     rng = random.Random(lanes + quads)

@@ -1,6 +1,7 @@
 # amaranth: UnusedElaboratable=no
 """Bank writes and the walks over output beats against naive models."""
 
+import itertools
 import random
 
 import pytest
@@ -11,7 +12,8 @@ from celosia_hw.layouts import write_layout
 from celosia_hw.walker import Walker
 from celosia_sim.models.layers import random_layer, table_words
 from celosia_sim.models.writing import Entry, bank_writes, draining, normalising
-from celosia_sim.vectors import Vectors, pack, play
+from celosia_sim.players import play_pysim
+from celosia_sim.vectors import Vectors, pack
 
 SIZES = {"bank_rows": 64, "table_rows": 64, "writes": 128, "store_beats": 64, "count_bits": 9}
 ARRAYS = {
@@ -20,12 +22,12 @@ ARRAYS = {
     "16-beat2": ArrayConfig(lanes=16, quad=2, beat=2, activation_bits=6, **SIZES),
     "16-deep": ArrayConfig(lanes=16, quad=8, beat=4, deep=True, **SIZES),
 }
-IN_ICARUS = ("16-beat2",)
-"""Arrays that are also played in Icarus."""
+IN_VERILOG = ("16-beat2",)
+"""Arrays whose generated Verilog is played too."""
 
 arrays = pytest.mark.parametrize(
     ("player", "array"), [*(("pysim", name) for name in ARRAYS),
-                          *(("icarus", name) for name in IN_ICARUS)], indirect=True)
+                          *itertools.product(("verilator", "icarus"), IN_VERILOG)], indirect=True)
 
 
 def _entry(array, entry, last=False):
@@ -147,4 +149,4 @@ def test_overrun():
         vectors.expect(start, overrun=0)
         vectors.pulse(start + length, drain=1)
         vectors.expect(start + length, overrun=length < array.pass_beats)
-    play(Walker(array), vectors)
+    play_pysim(Walker(array), vectors)

@@ -192,12 +192,6 @@ def test_a_cache_that_may_only_be_read(folder):
     folder.chmod(0o700)
 
 
-def alive(mark):
-    """Whether a process of this mark still runs (zombies do not)."""
-    done = subprocess.run(["ps", "-eo", "stat,args"], capture_output=True, text=True, check=True)
-    return any(mark in line and not line.startswith("Z") for line in done.stdout.splitlines())
-
-
 def interrupted(work, after):
     """Do ``work`` and press Ctrl-C ``after`` seconds later, in this process alone."""
     before = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
@@ -210,17 +204,15 @@ def interrupted(work, after):
         signal.signal(signal.SIGALRM, before)
 
 
-def test_ctrl_c_ends_what_a_tool_has_started(folder):
+def test_ctrl_c_ends_what_a_tool_has_started(folder, still_running):
     """Grandchildren too: the compilers that make has started. Nothing stays in the cache."""
-    mark = "61.2357"        # seconds to sleep, as nothing else does
-
     def build(path):
-        run_tool("make", ["sh", "-c", f"sleep {mark} & sleep {mark}; touch late"], cwd=path)
+        run_tool("make", ["sh", "-c", "sleep 61 & sleep 61; touch late"], cwd=path)
 
     begun = time.monotonic()
     interrupted(lambda: cached("thing", build), 0.5)
     assert time.monotonic() - begun < 10
-    assert not alive(f"sleep {mark}")
+    assert still_running() == []
     assert [path.name for path in folder.iterdir()] == ["thing.lock"]
 
 

@@ -1,7 +1,6 @@
 """Whole LeNet-5, as shipped and pruned, on the machine of the iCEBreaker."""
 
 import functools
-import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -55,7 +54,7 @@ def test_dense():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("iverilog") is None, reason="iverilog is not installed")
+@pytest.mark.icarus
 def test_icarus():
     """Icarus, driven through cocotb, gives the bits and cycles of Verilator's compiled loop."""
     found = program("dynamic")

@@ -1,7 +1,6 @@
 """Whole programs on the verilated machine: small odd networks, every stored bit and every cycle."""
 
 import functools
-import shutil
 import warnings
 from dataclasses import dataclass
 
@@ -393,7 +392,7 @@ def test_random_network(seed):
     check(program_of(imported(model, shape), array, calibration=x if seed // 2 % 2 else None), x)
 
 
-@pytest.mark.skipif(shutil.which("iverilog") is None, reason="iverilog is not installed")
+@pytest.mark.icarus
 def test_icarus():
     """Another simulator, driven through cocotb: the same bits and cycles."""
     check(program_of(graph_of("padded vector"), ARRAYS["8 lanes"]),

@@ -1,12 +1,12 @@
 # amaranth: UnusedElaboratable=no
-"""The players of recorded vectors: right vectors pass, a single wrong bit fails in both."""
+"""The players of recorded vectors: right vectors pass, a single wrong bit fails in each."""
 
 import pytest
 from amaranth.hdl import Module, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from celosia_sim.vectors import Vectors, pack, play, play_icarus
+from celosia_sim.vectors import Vectors, pack
 
 
 class Delay(wiring.Component):
@@ -36,11 +36,6 @@ def _vectors():
     vectors.expect(22, late=-3)
     vectors.expect(31, late=0)
     return vectors
-
-
-@pytest.fixture(params=["pysim", "icarus"])
-def player(request, tmp_path):
-    return play if request.param == "pysim" else (lambda *args: play_icarus(*args, tmp_path))
 
 
 def test_right(player):

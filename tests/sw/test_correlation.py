@@ -12,15 +12,23 @@ from celosia import compress
 from celosia.compress.criteria import correlation as correlation_module
 from celosia.compress.criteria.statistics import CrossMoments, observe
 from celosia.compress.pruning.sun2016 import keep_sun2016
+from tolerance import rounding
 
 
 def samples(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).double()
 
 
 def built(make, seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
-    return make().eval()
+    return make().eval().double()
+
+
+def most_apart(x: torch.Tensor, *layers: nn.Module) -> float:
+    """How far two correlations over samples ``x``, behind ``layers``, may lie apart: errors count
+    against the spread that is left when the mean is taken away."""
+    terms = len(x) + sum(layer.weight[0].numel() + 1 for layer in layers)
+    return rounding(terms) * float(1 + x.abs().max() / x.std())
 
 
 # The sums
@@ -34,11 +42,14 @@ def test_sums_match_numpy_and_keep_digits_beside_a_large_mean():
     for part in np.array_split(np.arange(500), 7):
         moments.update(torch.from_numpy(a[part]), torch.from_numpy(b[part]))
     assert moments.count == 500
+    # The mean of a part, of 72 samples at most, is off by so much, which counts squared.
+    most = rounding(500) + (rounding(72) * 3e8) ** 2
     for group in range(2):
         expected = np.corrcoef(a[:, group].T - 1e7, b[:, group].T + 3e8)[:3, 3:]
-        np.testing.assert_allclose(moments.correlation()[group].numpy(), expected, atol=1e-7)
+        np.testing.assert_allclose(moments.correlation()[group].numpy(), expected, rtol=0,
+                                   atol=most)
     covariance = np.cov((a[:, 0, 1] - 1e7), (b[:, 0, 2] + 3e8), ddof=0)[0, 1]
-    np.testing.assert_allclose(moments.products[0, 1, 2] / 500, covariance, rtol=1e-6)
+    np.testing.assert_allclose(moments.products[0, 1, 2] / 500, covariance, rtol=0, atol=most)
 
 
 def test_a_variable_that_never_changes_correlates_with_nothing():
@@ -160,7 +171,7 @@ def test_linear_scores_are_numpys_correlation():
     assert np.all(expected[0][2] == 0), "a dead neuron"
     for name, signed in zip(("0", "2"), expected, strict=True):
         found = compress.scores(model, "correlation", x, signed=True)[name]
-        np.testing.assert_allclose(found, signed, atol=1e-6)
+        np.testing.assert_allclose(found, signed, rtol=0, atol=most_apart(x, model[0], model[2]))
         assert found.dtype == np.float64
         assert (found < -0.05).any()
         plain = compress.scores(model, "correlation", x)[name]
@@ -174,7 +185,7 @@ def test_pre_activation_is_another_score():
     y = (x @ model[0].weight.T + model[0].bias).detach().double().numpy()
     expected = np.abs(np.corrcoef(y.T, x.double().numpy().T)[:6, 6:])
     found = compress.scores(model, "correlation", x, activation="pre")["0"]
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=most_apart(x, model[0]))
     assert np.abs(found - compress.scores(model, "correlation", x)["0"]).max() > 0.01
 
 
@@ -186,8 +197,9 @@ def test_the_batch_size_does_not_matter(size):
     whole = compress.scores(model, "correlation", x, batch_size=60)
     parts = compress.scores(model, "correlation", x, batch_size=size)
     for name in whole:
-        # The convolution of another batch size rounds its float32 results otherwise.
-        np.testing.assert_allclose(parts[name], whole[name], atol=2e-6)
+        # The convolution of another batch size rounds its results otherwise.
+        np.testing.assert_allclose(parts[name], whole[name], rtol=0,
+                                   atol=most_apart(x, model[0], model[3]))
 
 
 # Convolutions
@@ -237,7 +249,8 @@ def test_convolution_scores_are_those_of_a_double_loop(name):
     x = samples(25, model[0].in_channels, 5, 6)
     found = compress.scores(model, "correlation", x, batch_size=8)["0"]
     assert found.shape == tuple(model[0].weight.shape)
-    np.testing.assert_allclose(found, brute_force(model[0], x), atol=1e-6)
+    np.testing.assert_allclose(found, brute_force(model[0], x), rtol=0,
+                               atol=most_apart(x, model[0]))
     assert found.max() > 0.1
 
 
@@ -255,7 +268,8 @@ def test_several_passes_give_the_same_as_one(monkeypatch):
     # 36 positions of 54 weights, 16 of 108 and one of 320, in blocks of at most 540 numbers.
     assert len(passes) == 1 + 8
     for name in once:
-        np.testing.assert_allclose(often[name], once[name], atol=1e-12)
+        np.testing.assert_allclose(often[name], once[name], rtol=0,
+                                   atol=most_apart(x, model[0], model[2], model[5]))
 
 
 def test_a_choice_of_positions_is_seeded_and_unbiased():
@@ -263,7 +277,8 @@ def test_a_choice_of_positions_is_seeded_and_unbiased():
     x = samples(30, 2, 6, 6)
     drawn = np.sort(np.random.default_rng(4).choice(36, 5, replace=False)).tolist()
     first = compress.scores(model, "correlation", x, positions=5, seed=4)["0"]
-    np.testing.assert_allclose(first, brute_force(model[0], x, drawn), atol=1e-6)
+    np.testing.assert_allclose(first, brute_force(model[0], x, drawn), rtol=0,
+                               atol=most_apart(x, model[0]))
     again = compress.scores(model, "correlation", x, positions=5, seed=4)["0"]
     np.testing.assert_array_equal(first, again)
     every = compress.scores(model, "correlation", x, positions=100)["0"]

@@ -1,0 +1,64 @@
+"""What all tests share: who plays the vectors of a block, what a test needs that README's set-up
+does not bring, and which processes a test has left behind."""
+
+import contextlib
+import uuid
+from pathlib import Path
+
+import pytest
+
+from celosia_sim.errors import SimulationError
+from celosia_sim.players import PLAYERS
+from celosia_sim.tools import icarus_version
+
+VERILOG = [name for name in PLAYERS if name != "pysim"]
+
+
+@pytest.fixture(params=PLAYERS)
+def player(request):
+    """Return ``play(dut, vectors)`` of the simulator called ``request.param``: each in turn."""
+    return PLAYERS[request.param]
+
+
+@pytest.fixture(params=VERILOG)
+def verilog_player(request):
+    """Return the same of the simulators that read generated Verilog; cell models may follow."""
+    return PLAYERS[request.param]
+
+
+@pytest.fixture
+def still_running(monkeypatch):
+    """Return a function that lists the commands which this test started and which still run.
+
+    A mark in their environment tells them, as /proc shows it; a zombie has none.
+    """
+    mark = f"CELOSIA_TEST_{uuid.uuid4().hex}"
+    monkeypatch.setenv(mark, "1")
+
+    def commands():
+        found = []
+        for environ in Path("/proc").glob("[0-9]*/environ"):
+            with contextlib.suppress(OSError):      # another user's, or gone meanwhile
+                if mark.encode() in environ.read_bytes():
+                    found.append((environ.parent / "cmdline").read_bytes().replace(b"\0", b" "))
+        return found
+
+    return commands
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark what is played in Icarus, so that ``-m icarus`` finds it."""
+    for item in items:
+        params = item.callspec.params if hasattr(item, "callspec") else {}
+        if "icarus" in (params.get("player"), params.get("verilog_player")):
+            item.add_marker("icarus")
+
+
+def pytest_runtest_setup(item):
+    """Skip a test that needs Icarus where it is missing; the reason says how to get it."""
+    if item.get_closest_marker("icarus"):
+        try:
+            icarus_version()
+        except SimulationError as missing:
+            pytest.skip(str(missing))

@@ -1,0 +1,118 @@
+# amaranth: UnusedElaboratable=no
+"""Host port and UART together, as generated Verilog; the host's bit time is up to 2 % off."""
+
+import random
+
+import pytest
+
+from celosia_hw import host_protocol as protocol
+from celosia_hw.host_protocol import Decoder, Kind, Reason
+from celosia_hw.isa import Space
+from celosia_hw.serial_host import SerialHost
+from celosia_sim.host_machine import BUS_INPUTS, BUS_OUTPUTS, HostMachine
+from celosia_sim.players import play_icarus, verilog_of
+from celosia_sim.vectors import Vectors
+from celosia_sim.verilated_block import Block
+
+
+class SerialLine:
+    """The host's end of the serial line, and the machine behind it, around the generated Verilog of
+    the port. One bit of the host lasts ``bit`` cycles; the design takes 10. Everything that passes
+    is kept in ``vectors``."""
+
+    def __init__(self, block, machine, bit):
+        self.block, self.machine, self.bit = block, machine, bit
+        self.vectors, self.now, self.replies = Vectors(), 0, []
+        self._decoder, self._samples, self._byte, self._line = Decoder(), [], [], 1
+        self._drive(dict.fromkeys(BUS_OUTPUTS, 0) | {"rx": 1})
+
+    def _drive(self, values):
+        for name, value in values.items():
+            self.block.set(name, value)
+        self.vectors.hold(self.now, **values)
+
+    def cycles(self, count, rx=1):
+        """Let cycles pass, the line at ``rx``."""
+        self._drive({"rx": rx})
+        for _ in range(count):
+            self.block.settle()
+            bus = {name: self.block.get(name) for name in BUS_INPUTS}
+            tx = self.block.get("tx")
+            self.vectors.expect(self.now, tx=tx, **bus)
+            self._listen(tx)
+            self.block.tick()
+            self.now += 1
+            self._drive(self.machine.step(tuple(bus.values())))
+
+    def _listen(self, tx):
+        """Take ``tx`` in the middle of each of the host's bits that follow a falling edge."""
+        if not self._samples and self._line and not tx:
+            self._samples = [self.now + int(self.bit * (k + 0.5)) for k in range(10)]
+        self._line = tx
+        if self._samples and self.now == self._samples[0]:
+            self._samples.pop(0)
+            self._byte.append(tx)
+        if len(self._byte) == 10:
+            start, *bits, stop = self._byte
+            assert (start, stop) == (0, 1)
+            self.replies += self._decoder.feed([sum(b << k for k, b in enumerate(bits))])
+            assert self._decoder.skipped == 0
+            self._byte = []
+
+    def send(self, data):
+        """Send bytes back to back, 8N1."""
+        levels = [level for byte in data
+                  for level in (0, *(byte >> index & 1 for index in range(8)), 1)]
+        begin = self.now
+        for number, level in enumerate(levels, 1):
+            self.cycles(begin + int(number * self.bit) - self.now, level)
+
+
+@pytest.fixture
+def serial_block():
+    with Block(verilog_of(SerialHost(clock_hz=1e6, baud=1e5))) as block:
+        yield block
+
+
+def _paced_requests(line, seed):
+    """Writes and reads sent in one go are all executed, in order, and all answered."""
+    rng, machine = random.Random(seed), line.machine
+    words = [rng.randrange(1 << 16) for _ in range(22)]
+    frames = protocol.encode_write_run(Space.WEIGHTS, 3, words, element_bytes=2)
+    frames += [protocol.encode_read(Space.WEIGHTS, 4 * number, element_bytes=2, tag=number)
+               for number in range(1, 6)]
+    line.send(b"".join(protocol.paced(frame) for frame in frames))
+    line.cycles(200)
+    writes, reads = line.replies[:-5], line.replies[-5:]
+    assert [reply.tag for reply in writes] == list(range(len(frames) - 5))
+    assert all(reply.kind is Kind.IDLE for reply in writes)
+    assert machine.memory == {(Space.WEIGHTS, 3 + k): word for k, word in enumerate(words)}
+    assert [word for reply in reads for word in reply.elements(2)] == words[1:21]
+
+
+@pytest.mark.parametrize("percent", [-2, 0, 2])
+def test_paced_requests_need_no_waiting(serial_block, percent):
+    line = SerialLine(serial_block, HostMachine(latency=4, word_bits=16), 10 + percent / 10)
+    _paced_requests(line, 10 + percent)
+
+
+def test_a_cut_serial_request_is_flushed(serial_block):
+    """RESYNC brings the next request through; the cut one has no effect."""
+    line = SerialLine(serial_block, HostMachine(), 10)
+    request = protocol.encode_write(Space.BANKS, 0, list(range(8)), element_bytes=1)
+    for length in (1, 2, 9, 14):
+        line.replies.clear()
+        line.send(request[:length] + protocol.RESYNC)
+        line.send(protocol.encode_status(tag=length))
+        line.cycles(500)
+        assert line.replies[-1].tag == length and line.replies[-1].kind is Kind.IDLE
+        assert all(reply.reason is Reason.DAMAGED for reply in line.replies[:-1])
+    assert line.machine.effects == []
+
+
+@pytest.mark.icarus
+def test_serial_host_in_icarus(serial_block):
+    """What passed on the line and the bus in Verilator passes in Icarus, cycle by cycle."""
+    line = SerialLine(serial_block, HostMachine(latency=4, word_bits=16), 10)
+    _paced_requests(line, 10)
+    play_icarus(SerialHost(clock_hz=1e6, baud=1e5), line.vectors)
