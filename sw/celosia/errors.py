@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-NAME_LENGTH = 100
+QUOTED = 100
 """Longest name or line of source that a message quotes whole."""
 
 
@@ -52,16 +52,13 @@ class FitError(CompileError):
     """
 
 
-def quoted(text: str) -> str:
-    """Return a name or line as messages show it: on one line, nothing that a terminal obeys.
+def quoted(text: str, length: int = QUOTED) -> str:
+    """Return a name or a line on one line, with nothing in it that a terminal obeys.
 
-    What is not printable is written as Python writes it; beyond `NAME_LENGTH` the middle is left
-    out.
+    What is not printable is written as Python writes it; beyond ``length`` the middle is left out.
     """
     plain = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-    if len(plain) <= NAME_LENGTH:
-        return plain
-    return f"{plain[:NAME_LENGTH // 2]}…{plain[1 - NAME_LENGTH // 2:]}"
+    return plain if len(plain) <= length else f"{plain[:length // 2]}…{plain[1 - length // 2:]}"
 
 
 @contextmanager

@@ -132,17 +132,18 @@ class Named(nn.Module):
 def test_layers_may_have_any_names() -> None:
     graph = import_model(Named(NAMES), X)
     layers = [node for node in graph.nodes if hasattr(node, "weight")]
-    assert [node.name for node in layers] == NAMES
+    assert [node.name for node in layers] == [
+        name if name.isprintable() else ascii(name)[1:-1] for name in NAMES]
     for node, wanted in zip(layers, Named(NAMES)._modules.values(), strict=True):
         assert np.array_equal(node.weight[:, :, 0, 0], wanted.weight.detach().numpy())
 
 
-@pytest.mark.parametrize("name", ["class", 'a"b\n[/b]'])
+@pytest.mark.parametrize("name", ["class", 'a"b\n[/b]', "x" * 5000])
 def test_a_program_with_such_names_runs_and_is_saved(name: str, tmp_path) -> None:
     model = Named([name]).eval()
     celosia.compile(model, X).save(tmp_path / "net.celo")
     program = celosia.load(tmp_path / "net.celo")
-    assert program.layers[0].name == name
+    assert program.layers[0].name.startswith(name[:3]) and program.layers[0].name.isprintable()
     wanted = model(torch.tensor(X)).detach().numpy()
     assert np.abs(celosia.run(program, X).values - wanted).max() < 0.05 * np.abs(wanted).max()
 

@@ -9,7 +9,7 @@ import torch
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Node as FxNode
 
-from celosia.errors import ArgumentError, CompileError
+from celosia.errors import ArgumentError, CompileError, quoted
 from celosia.frontend import origin
 from celosia.frontend.call import Call, Constant, Value
 from celosia.frontend.constants import fold
@@ -17,6 +17,9 @@ from celosia.frontend.export import Model, check_example, example_tensor, export
 from celosia.frontend.operators import HANDLERS, reshape
 from celosia.frontend.refusals import Refusals
 from celosia.graph import Graph, Node, node_shape, verify
+
+NAME_LENGTH = 900
+"""Longest name of a layer; the passes may add a word to it, a program file takes 1,000."""
 
 
 def import_model(model: Model, example_input: np.ndarray | torch.Tensor) -> Graph:
@@ -179,7 +182,8 @@ class _Importer:
         return f"{path}.{word}" if path else word
 
     def _unique(self, name: str) -> str:
-        """Return a name that no tensor has yet."""
+        """Return a name that no tensor has yet, printable and of a length that files take."""
+        name = quoted(name, NAME_LENGTH)
         number, unique = 1, name
         while unique in self.shapes:
             number += 1
