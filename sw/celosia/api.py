@@ -12,6 +12,7 @@ import numpy as np
 
 from celosia.errors import CelosiaError
 from celosia.files import check_folder
+from celosia.inputs import as_array
 
 if TYPE_CHECKING:
     from celosia.program import Program
@@ -137,21 +138,6 @@ def refusals(*errors: type[Exception]) -> Iterator[None]:
         yield
     except refused as problem:
         raise CelosiaError("; ".join(str(problem).splitlines())) from None
-
-
-def as_array(x: Any, name: str = "input") -> np.ndarray:
-    """Return a tensor or array as float32 (N, ...), every value finite."""
-    if hasattr(x, "detach"):
-        x = x.detach().cpu().numpy()
-    array = np.asarray(x)
-    if array.dtype.kind not in "fiub":
-        raise CelosiaError(f"{name}: type {array.dtype}; give numbers, float32 (N, ...)")
-    array = array.astype(np.float32, copy=False)
-    bad = np.argwhere(~np.isfinite(array))
-    if bad.size:
-        at = tuple(bad[0].tolist())
-        raise CelosiaError(f"{name}: element {at} is {array[at]}; remove NaN and infinity first")
-    return array
 
 
 def as_images(program: Program, x: Any) -> np.ndarray:

@@ -90,19 +90,32 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
         part.unlink(missing_ok=True)
 
 
-def read_file(path: str | Path, limit: int) -> bytes:
-    """Return what a regular file holds.
+def open_file(path: str | Path, limit: int) -> BinaryIO:
+    """Open a regular file for reading.
 
     CelosiaError where ``path`` is a folder, a device, a pipe or a socket (which may never end), or
     holds more than ``limit`` bytes; OSError where it cannot be read.
     """
     path = Path(path)
-    mode = path.stat().st_mode
+    try:
+        mode = path.stat().st_mode
+    except ValueError as problem:       # a zero byte in the name
+        raise CelosiaError(f"{str(path)!r}: {problem}; name another file") from None
     if not stat.S_ISREG(mode):
         raise CelosiaError(f"{path}: is {_kind(mode)}; name a file")
-    with path.open("rb") as file:
+    file = path.open("rb")
+    if os.fstat(file.fileno()).st_size > limit:
+        file.close()
+        raise CelosiaError(f"{path}: larger than {limit >> 20} MiB, too large for such a file; "
+                           f"name another file")
+    return file
+
+
+def read_file(path: str | Path, limit: int) -> bytes:
+    """Return what a regular file of at most ``limit`` bytes holds; errors as `open_file`."""
+    with open_file(path, limit) as file:
         content = file.read(limit + 1)
-    if len(content) > limit:
+    if len(content) > limit:        # it grew
         raise CelosiaError(f"{path}: larger than {limit >> 20} MiB, too large for such a file; "
                            f"name another file")
     return content

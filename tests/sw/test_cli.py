@@ -203,7 +203,8 @@ def test_prune_a_function_of_a_module(folder: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (("compile", "missing.pt2"), "missing.pt2: no such file"),
-    (("compile", "net.celo"), "give a .pt2 file, lenet5"),
+    (("compile", "net.celo"), "compiled already); run it with celosia run"),
+    (("compile", "no_such_name"), "give a .pt2 file, lenet5"),
     (("compile", "no_such_module:make"), "No module named 'no_such_module'"),
     (("compile", "model.pt2", "--target", "virtex"), "unknown target 'virtex'"),
     (("compile", "model.pt2", "--lanes", "5"), "lanes must be a power of two"),

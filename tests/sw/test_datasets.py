@@ -291,7 +291,7 @@ def test_pickles_are_refused_unread(tmp_path, inner):
         load_dataset(tmp_path)
     np.savez(tmp_path / "trap.npz", train_images=np.array([Trap()]), train_labels=np.zeros(1),
              test_images=np.zeros((1, 2, 2)), test_labels=np.zeros(1))
-    with pytest.raises(DatasetError, match="allow_pickle=False"):
+    with pytest.raises(DatasetError, match="train_images.npy: .*its elements are a pickle"):
         load_dataset(tmp_path / "trap.npz")
     assert not (tmp_path / "sprung").exists()
 
@@ -321,7 +321,7 @@ def test_reads_archives_of_pixels_and_of_numbers(tmp_path):
     ({"train_images": np.zeros((12, 8, 8, 3), np.uint8)}, "channels last; store it as"),
     ({"train_images": np.zeros((12, 8), np.uint8)}, r"must be \(N, H, W\) or \(N, C, H, W\)"),
     ({"train_images": np.zeros(12)}, "must be uint8 pictures or float32"),
-    ({"train_images": np.array(["a"] * 12)}, "must be numbers, not <U1"),
+    ({"train_images": np.array(["a"] * 12)}, "its elements are <U1.; store them"),
     ({"train_images": np.zeros((0, 3, 8, 8), np.uint8)}, "is empty"),
 ])  # fmt: skip
 def test_archives_that_do_not_fit_are_refused(tmp_path, changes, message):
@@ -339,7 +339,7 @@ def test_damaged_archives_are_refused(tmp_path):
     raw = bytearray(path.read_bytes())
     raw[400] ^= 0xFF
     path.write_bytes(raw)
-    with pytest.raises(DatasetError, match="x.npz: .*give a .npz file with train_images"):
+    with pytest.raises(DatasetError, match="x.npz: damaged zip archive .Bad CRC-32"):
         load_dataset(path)
     path.write_bytes(raw[:600])
     with pytest.raises(DatasetError, match="not a known data set"):

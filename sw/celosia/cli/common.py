@@ -15,6 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from celosia.errors import CelosiaError
+from celosia.modelfile import refuse_other_model
+from celosia.reading import load_npy
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
 ProgramPath = Annotated[Path, typer.Argument(metavar="PROGRAM.celo", help="A compiled program.")]
@@ -29,8 +31,9 @@ def emit(result: dict[str, Any]) -> None:
 
 
 def refuse(message: str) -> NoReturn:
-    """Say why on stderr and end with exit status 1."""
-    print(f"celosia: {message}", file=sys.stderr)
+    """Say why on stderr and end with exit status 1; what a terminal would act on shows as ``?``."""
+    shown = "".join(c if c.isprintable() or c == "\n" else "?" for c in message)
+    print(f"celosia: {shown}", file=sys.stderr)
     raise typer.Exit(1)
 
 
@@ -71,28 +74,24 @@ def stages() -> Iterator[Callable[[str], None] | None]:
 
 def read_array(path: Path) -> np.ndarray:
     """Return the array of a ``.npy`` file; CelosiaError where it holds none."""
-    try:
-        with path.open("rb") as file:
-            return np.lib.format.read_array(file, allow_pickle=False)
-    except ValueError as problem:
-        raise CelosiaError(f"{path}: not a .npy file of numbers ({problem}); write it with "
-                           f"numpy.save") from None
+    return load_npy(path)
 
 
 def find_model(name: str) -> tuple[Any, np.ndarray | None]:
     """Return the model that ``name`` stands for, and an example input where it brings one.
 
-    CelosiaError where the file, the module or the function is not there.
+    A file is what its content says, whatever it is called. CelosiaError where the file, the
+    module or the function is not there, or the file is no model.
     """
     if name in ("lenet5", "lenet5-pruned"):
         from celosia.models import load_lenet5
         return load_lenet5(pruned=name.endswith("pruned")), np.zeros((1, 1, 28, 28), np.float32)
-    if name.endswith(".pt2"):
+    if name.endswith(".pt2") or Path(name).exists():
         return _exported(name)
     module_name, colon, function_name = name.partition(":")
     if not colon:
-        raise CelosiaError(f"model {name!r}: give a .pt2 file, lenet5, lenet5-pruned or "
-                           f"package.module:function")
+        raise CelosiaError(f"model {name!r}: there is no such file; give a .pt2 file, lenet5, "
+                           "lenet5-pruned or package.module:function")
     sys.path.insert(0, str(Path.cwd()))
     try:
         return getattr(importlib.import_module(module_name), function_name)(), None
@@ -104,6 +103,7 @@ def find_model(name: str) -> tuple[Any, np.ndarray | None]:
 
 
 def _exported(path: str) -> tuple[Any, np.ndarray | None]:
+    refuse_other_model(path)    # before torch is imported, which takes seconds
     from celosia.frontend.export import load_exported
 
     exported = load_exported(path)

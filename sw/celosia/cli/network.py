@@ -20,6 +20,7 @@ from celosia.cli import common
 from celosia.compress.layers import evaluating
 from celosia.errors import CelosiaError
 from celosia.files import check_folder, check_output, replacing
+from celosia.reading import load_safetensors
 
 if TYPE_CHECKING:
     from celosia.compress import FineTune
@@ -152,19 +153,18 @@ def example_for(name: str, example: np.ndarray | None, data: Data | None) -> np.
 
 def load_weights(module: Any, path: Path) -> None:
     """Give a module the parameters and buffers of a .safetensors file, all of them."""
-    import safetensors
-    from safetensors.torch import load_file
+    tensors, own = load_safetensors(path), module.state_dict()
 
-    try:
-        tensors = load_file(path)
-    except safetensors.SafetensorError as problem:
-        raise CelosiaError(f"{path}: not a readable .safetensors file ({problem})") from None
-    own = module.state_dict()
-    wrong = [name for name in sorted(own.keys() | tensors.keys())
-             if name not in own or name not in tensors or own[name].shape != tensors[name].shape]
+    def fits(name: str) -> bool:
+        given, wanted = tensors.get(name), own.get(name)
+        return (given is not None and wanted is not None and given.shape == wanted.shape
+                and given.is_floating_point() == wanted.is_floating_point())
+
+    wrong = [name for name in sorted(own.keys() | tensors.keys()) if not fits(name)]
     if wrong:
         raise CelosiaError(f"{path}: does not fit the model: {', '.join(wrong[:5])} missing, not "
-                           f"in the model, or of another shape; give the weights of this network")
+                           f"in the model, or of another shape or type; give the weights of this "
+                           f"network")
     module.load_state_dict(tensors)
 
 

@@ -1,10 +1,10 @@
 """The finished rounds of a run on disk, so that a run that was stopped can go on.
 
 A folder holds ``run.json`` (the choices of the run, a record of each finished round, the name and
-SHA-256 of the tensor file) and one safetensors file with the tensors after the last finished
-round. The tensor file of a round has a name of its own and is whole before ``run.json`` is
-replaced, in one step, by one that names it. So at every instant ``run.json`` describes a finished
-round whose tensors are there, whenever the process ends.
+SHA-256 of the tensor file, and the SHA-256 of all this) and one safetensors file with the tensors
+after the last finished round. The tensor file of a round has a name of its own and is whole before
+``run.json`` is replaced, in one step, by one that names it. So at every instant ``run.json``
+describes a finished round whose tensors are there, whenever the process ends.
 """
 
 from __future__ import annotations
@@ -13,24 +13,26 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import nn
 
-from celosia.errors import ArgumentError
-from celosia.files import replacing
+from celosia.errors import ArgumentError, CelosiaError
+from celosia.files import read_file, replacing
+from celosia.reading import MAX_BYTES, load_json, load_safetensors
 
 __all__ = ["Journal", "describe", "fingerprint"]
 
 INDEX = "run.json"
-FORMAT = "celosia-run-1"
+FORMAT = "celosia-run-2"
 _STEM = "round-"
+_TENSOR_FILE = re.compile(rf"{_STEM}[0-9]{{4,9}}\.safetensors")
 
 
 class Journal:
@@ -79,11 +81,11 @@ class Journal:
             return None
         path = self.folder / self._tensors["file"]
         try:
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            digest = hashlib.sha256(read_file(path, MAX_BYTES)).hexdigest()
             if digest == self._tensors["sha256"]:
-                return load_file(path)
-        except (OSError, safetensors.SafetensorError) as problem:
-            raise ArgumentError(f"{path}: {problem}; {_way_out(self.folder)}") from None
+                return load_safetensors(path)
+        except (OSError, CelosiaError) as problem:
+            raise ArgumentError(f"{problem}; {_way_out(self.folder)}") from None
         raise ArgumentError(f"{path}: changed since it was written; {_way_out(self.folder)}")
 
     def finish(self, record: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
@@ -113,13 +115,7 @@ class Journal:
         folder.mkdir(parents=True, exist_ok=True)
         index = folder / INDEX
         if index.exists():
-            try:
-                content = json.loads(index.read_text(encoding="utf-8"))
-                found = content["format"]
-            except (ValueError, TypeError, KeyError):
-                found = None
-            if found != FORMAT:
-                raise ArgumentError(f"{index}: not written by this version; {_way_out(folder)}")
+            content = _read_index(index, _way_out(folder))
             self._refuse_others(content["choices"])
             self.records, self.notes = content["rounds"], content["notes"]
             self._tensors = content["tensors"]
@@ -134,7 +130,7 @@ class Journal:
     def _write_index(self) -> None:
         content = {"format": FORMAT, "choices": self._choices, "notes": self.notes,
                    "rounds": self.records, "tensors": self._tensors}
-        _as_json(content, "a record")
+        content["sha256"] = _digest(_as_json(content, "a record"))
         _write(self.folder / INDEX, json.dumps(content, indent=1, allow_nan=False).encode())
 
     def _clean(self) -> None:
@@ -143,6 +139,33 @@ class Journal:
         for path in self.folder.glob(f"{_STEM}*.safetensors"):
             if path.name != current:
                 path.unlink()
+
+
+def _read_index(path: Path, way_out: str) -> dict[str, Any]:
+    """Return what `Journal` wrote, whole and unchanged; ArgumentError otherwise."""
+    try:
+        content = load_json(path)
+    except CelosiaError:
+        content = None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ArgumentError(f"{path}: not written by this version; {way_out}")
+    if content.pop("sha256", None) != _digest(content):
+        raise ArgumentError(f"{path}: changed since it was written; {way_out}")
+    tensors = content.get("tensors")
+    if (content.keys() != {"format", "choices", "notes", "rounds", "tensors"}
+            or not isinstance(content["notes"], dict) or not isinstance(content["rounds"], list)
+            or not all(isinstance(record, dict) for record in content["rounds"])
+            or not (tensors is None or (isinstance(tensors, dict)
+                                        and tensors.keys() == {"file", "sha256"}
+                                        and _TENSOR_FILE.fullmatch(str(tensors["file"]))))):
+        raise ArgumentError(f"{path}: not written by this version; {way_out}")
+    return content
+
+
+def _digest(content: Any) -> str:
+    """Return the SHA-256 of a value as JSON has it, however it is laid out."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def fingerprint(model: nn.Module, *arrays: Any) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from celosia.datasets.archive import Archive
 from celosia.datasets.cifar10 import Cifar10
-from celosia.datasets.dataset import Dataset, DatasetError, as_inputs, input_rule
+from celosia.datasets.dataset import MAX_CLASSES, Dataset, DatasetError, as_inputs, input_rule
 from celosia.datasets.fashion_mnist import (
     CLASSES,
     SYSTEM_FOLDER,
@@ -23,6 +23,7 @@ from celosia.datasets.pictures import Pictures
 
 __all__ = [
     "CLASSES",
+    "MAX_CLASSES",
     "SYSTEM_FOLDER",
     "Archive",
     "Cifar10",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
-from celosia.datasets.dataset import Dataset, DatasetError
+from celosia.datasets.dataset import MAX_CLASSES, Dataset, DatasetError, damage
 from celosia.datasets.loading import loader
+from celosia.files import open_file
+from celosia.reading import MAX_BYTES, ZipReader
 
 __all__ = ["Archive"]
 
@@ -33,17 +34,13 @@ class Archive:
     @classmethod
     def load(cls, path: Path) -> Dataset:
         """Return the data set; nothing is unpickled."""
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                missing = [name for name in _ARRAYS if name not in archive]
-                if missing:
-                    raise DatasetError(f"{path}: has no array {', '.join(missing)}; give "
-                                       f"{cls.files}")
-                arrays = [archive[name] for name in _ARRAYS]
-        except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as problem:
-            if isinstance(problem, DatasetError):
-                raise
-            raise DatasetError(f"{path}: {problem}; give {cls.files}") from problem
+        with damage(), open_file(path, MAX_BYTES) as stream:
+            archive = ZipReader(stream, path, packed=True)
+            missing = [name for name in _ARRAYS if f"{name}.npy" not in archive.names]
+            if missing:
+                raise DatasetError(f"{path}: has no array {', '.join(missing)}; give "
+                                   f"{cls.files}")
+            arrays = [archive.array(f"{name}.npy") for name in _ARRAYS]
         return Dataset(path.stem, *(
             (_images if name.endswith("images") else _labels)(f"{path}: {name}", array)
             for name, array in zip(_ARRAYS, arrays, strict=True)))
@@ -51,10 +48,9 @@ class Archive:
 
 def _images(where: str, array: np.ndarray) -> np.ndarray:
     """Return images as uint8 or float32."""
-    if array.dtype.kind not in "fiub":
-        raise DatasetError(f"{where} must be numbers, not {array.dtype}")
     if array.dtype != np.uint8:
-        return array.astype(np.float32)
+        with np.errstate(over="ignore"):        # what it makes infinite, Dataset refuses
+            return array.astype(np.float32)
     if array.ndim == 4 and array.shape[-1] in (1, 3) and array.shape[1] not in (1, 3):
         raise DatasetError(f"{where} has shape {array.shape}, channels last; store it as "
                            "(N, C, H, W), with numpy.moveaxis(images, -1, 1)")
@@ -63,7 +59,7 @@ def _images(where: str, array: np.ndarray) -> np.ndarray:
 
 def _labels(where: str, array: np.ndarray) -> np.ndarray:
     """Return labels as int64, if they are whole numbers."""
-    if array.dtype.kind not in "fiub" or not np.array_equal(array, np.floor(array)):
-        raise DatasetError(f"{where} must be whole numbers, the classes 0, 1, ..., not "
-                           f"{array.dtype}")
+    if not np.array_equal(array, np.floor(array)) or not (array < MAX_CLASSES).all():
+        raise DatasetError(f"{where} must be whole numbers, the classes 0, 1, ..., below "
+                           f"{MAX_CLASSES}")
     return array.astype(np.int64)

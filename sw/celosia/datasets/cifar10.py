@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from celosia.datasets.dataset import Dataset, DatasetError
+from celosia.datasets.dataset import Dataset, DatasetError, damage
 from celosia.datasets.loading import loader
+from celosia.files import read_file
+from celosia.reading import MAX_BYTES
 
 __all__ = ["Cifar10"]
 
@@ -60,7 +62,8 @@ def _read(file: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return a batch's images and labels; a record is a label byte and 3,072 pixels."""
     if not file.is_file():
         raise FileNotFoundError(f"{file}: this batch of CIFAR-10 is missing; {_WAY_OUT}")
-    raw = np.fromfile(file, np.uint8)
+    with damage():
+        raw = np.frombuffer(read_file(file, MAX_BYTES), np.uint8)
     if raw.size == 0 or raw.size % (1 + _PIXELS):
         raise DatasetError(f"{file}: {raw.size} bytes are not a whole number of records of "
                            f"{1 + _PIXELS} bytes; {_WAY_OUT}")

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
 from celosia.errors import ArgumentError, CelosiaError
 
-__all__ = ["Dataset", "DatasetError", "as_inputs", "input_rule"]
+__all__ = ["MAX_CLASSES", "Dataset", "DatasetError", "as_inputs", "damage", "input_rule"]
+
+MAX_CLASSES = 1 << 20
+"""Labels are below this."""
 
 
 class DatasetError(CelosiaError, ValueError):
     """A data file is damaged or is not what its name says."""
+
+
+@contextmanager
+def damage() -> Iterator[None]:
+    """Turn what `celosia.reading` and `celosia.files` refuse into DatasetError."""
+    try:
+        yield
+    except DatasetError:
+        raise
+    except CelosiaError as problem:
+        raise DatasetError(str(problem)) from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +38,7 @@ class Dataset:
     name                      : what the set is called in results.
     train_images, test_images : uint8 (N, H, W) or (N, C, H, W); or float32 (N, ...), every value
                                 finite, which are inputs already.
-    train_labels, test_labels : int64 (N,), at least 0.
+    train_labels, test_labels : int64 (N,), 0 to `MAX_CLASSES` - 1.
 
     Raises DatasetError if the parts are not that or do not belong together.
     """
@@ -142,5 +157,7 @@ def _check_split(where: str, images: np.ndarray, labels_name: str, labels: np.nd
     if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
         raise DatasetError(f"{where} has {len(images)} images, so {labels_name} must be int64 of "
                            f"shape ({len(images)},), not {labels.dtype} {labels.shape}")
-    if labels.min() < 0:
-        raise DatasetError(f"{where}: {labels_name} has label {labels.min()}, which is below 0")
+    for label in (labels.min(), labels.max()):
+        if not 0 <= label < MAX_CLASSES:
+            raise DatasetError(f"{where}: {labels_name} has label {label}, which is "
+                               f"{'below 0' if label < 0 else f'above {MAX_CLASSES - 1}'}")

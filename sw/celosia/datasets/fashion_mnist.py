@@ -7,16 +7,17 @@ ten classes. Debian's package ``dataset-fashion-mnist`` installs the files.
 
 from __future__ import annotations
 
-import gzip
+import math
 import os
-import zlib
 from pathlib import Path
 
 import numpy as np
 
-from celosia.datasets.dataset import Dataset, DatasetError
+from celosia.datasets.dataset import Dataset, DatasetError, damage
 from celosia.datasets.loading import loader
 from celosia.errors import ArgumentError
+from celosia.files import read_file
+from celosia.reading import MAX_BYTES, MAX_DIMENSIONS, gunzip
 
 __all__ = [
     "CLASSES",
@@ -123,26 +124,26 @@ def read_idx(path: str | Path) -> np.ndarray:
     FileNotFoundError
         No such file.
     DatasetError
-        Wrong magic number, another element type, too few or too many bytes, or a damaged gzip
-        stream. The message names the file and what was found.
+        Wrong magic number, another element type, too few or too many bytes, a damaged gzip
+        stream, more than `celosia.reading.MAX_BYTES` packed or unpacked, or not a regular file.
+        The message names the file and what was found.
     """
     path = Path(path)
-    raw = path.read_bytes()
-    if raw[:2] == b"\x1f\x8b":
-        try:
-            raw = gzip.decompress(raw)
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise DatasetError(f"{path}: damaged gzip stream ({error}); fetch it again") from error
+    with damage():
+        raw = read_file(path, MAX_BYTES)
+        if raw[:2] == b"\x1f\x8b":
+            raw = gunzip(raw, path)
     if len(raw) < 4 or raw[:2] != b"\0\0":
         raise DatasetError(f"{path}: not an IDX file, it starts with {raw[:4].hex(' ')!r}")
     if raw[2] != _UNSIGNED_BYTE:
         raise DatasetError(f"{path}: IDX element type {raw[2]:#04x} instead of 0x08, unsigned byte")
     dimensions = raw[3]
     start = 4 + 4 * dimensions
-    if dimensions == 0 or len(raw) < start:
-        raise DatasetError(f"{path}: IDX header of {dimensions} dimensions is incomplete")
+    if not 1 <= dimensions <= MAX_DIMENSIONS or len(raw) < start:
+        raise DatasetError(f"{path}: IDX header of {dimensions} dimensions is incomplete, or not "
+                           f"of 1 to {MAX_DIMENSIONS}")
     shape = tuple(int.from_bytes(raw[at : at + 4], "big") for at in range(4, start, 4))
-    expected = int(np.prod(shape, dtype=object))
+    expected = math.prod(shape)
     if len(raw) - start != expected:
         raise DatasetError(
             f"{path}: shape {shape} needs {expected} bytes of data, the file has "

@@ -27,6 +27,7 @@ class Loader(Protocol):
 
 
 _LOADERS: list[Loader] = []
+_PACKED = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
 
 _Kind = TypeVar("_Kind", bound=Loader)
 
@@ -64,6 +65,8 @@ def load_dataset(source: str | Path) -> Dataset:
     for kind in _LOADERS:
         if kind.recognises(path):
             return kind.load(path)
+    if path.name.lower().endswith(_PACKED):
+        raise DatasetError(f"{path}: a packed archive; unpack it and give the folder")
     raise DatasetError(f"{path}: not a known data set; it must be {_known()}")
 
 

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import re
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
-from celosia.datasets.dataset import Dataset, DatasetError
+from celosia.datasets.dataset import Dataset, DatasetError, damage
 from celosia.datasets.loading import loader
+from celosia.files import open_file
+from celosia.reading import MAX_BYTES
 
 __all__ = ["Pictures"]
 
 _SPLITS = ("train", "test")
 _SUFFIXES = (".png", ".jpg", ".jpeg")
+MAX_PIXELS = 1 << 26
+"""Most pixels of one picture, 8,192 x 8,192."""
 _MODES = ("1", "L", "P", "RGB")
 
 
@@ -48,7 +56,7 @@ class Pictures:
                      for file in _files(path / split / name)]
             if not files:
                 raise DatasetError(f"{path / split}: no pictures in it; give {Pictures.files}")
-            parts.append(([_open(opener, file) for file, _ in files],
+            parts.append((list(_decoded(opener, [file for file, _ in files])),
                           np.array([number for _, number in files], np.int64)))
         colour = any(picture.mode != "L" for pictures, _ in parts for picture in pictures)
         size = parts[0][0][0].size
@@ -61,7 +69,7 @@ def _pillow() -> ModuleType:
         from PIL import Image
     except ImportError:
         raise DatasetError("a folder of pictures needs Pillow to read them; install celosia's "
-                           "extra 'compress', or pillow") from None
+                           "extra 'torch', or pillow") from None
     return Image
 
 
@@ -84,19 +92,46 @@ def _files(path: Path) -> list[Path]:
     return files
 
 
-def _open(opener: ModuleType, file: Path):
+def _decoded(opener: ModuleType, files: list[Path]) -> Iterator[Any]:
+    """Yield the pictures of a split, as many as `MAX_BYTES` hold."""
+    total = 0
+    for file in files:
+        picture = _open(opener, file)
+        total += picture.width * picture.height * len(picture.getbands())
+        if total > MAX_BYTES:
+            raise DatasetError(f"{file.parents[1]}: pictures of more than {MAX_BYTES} bytes; use "
+                               "fewer or smaller ones")
+        yield picture
+
+
+def _open(opener: ModuleType, file: Path) -> Any:
     """Return a picture, decoded, in mode L or RGB."""
-    try:
-        with opener.open(file) as picture:
-            if picture.mode not in _MODES:
-                raise DatasetError(f"{file}: colour mode {picture.mode}; convert it to 8-bit grey "
-                                   "or RGB")
-            picture.load()
-            result = picture.convert("L" if picture.mode in ("1", "L") else "RGB")
-    except (OSError, SyntaxError, opener.DecompressionBombError) as problem:
-        raise DatasetError(f"{file}: not a readable picture ({problem})") from problem
+    with damage(), open_file(file, MAX_BYTES) as stream, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # Other formats than these two would start other programs (EPS) and have weaker readers.
+        try:
+            with opener.open(stream, formats=("PNG", "JPEG")) as picture:
+                width, height = picture.size
+                if width * height > MAX_PIXELS:
+                    raise DatasetError(f"{file}: {width} x {height} pixels; at most {MAX_PIXELS} "
+                                       "are read, scale it down")
+                if picture.mode not in _MODES:
+                    raise DatasetError(f"{file}: colour mode {picture.mode}; convert it to 8-bit "
+                                       "grey or RGB")
+                picture.load()
+                result = picture.convert("L" if picture.mode in ("1", "L") else "RGB")
+        except DatasetError:
+            raise
+        except Exception as problem:    # Pillow raises whatever its parsers do
+            raise DatasetError(f"{file}: not a readable picture ({_line(problem)}); save it again "
+                               "as PNG or JPEG") from problem
     result.info["file"] = file
     return result
+
+
+def _line(problem: Exception) -> str:
+    text = re.sub(r" <_io\..*>", "", str(problem))     # the open file, as Python shows it
+    return next(iter(text.splitlines()), type(problem).__name__)
 
 
 def _stack(pictures: list, colour: bool, size: tuple[int, int]) -> np.ndarray:

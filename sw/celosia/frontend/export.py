@@ -13,8 +13,12 @@ import torch
 from torch.export import ExportedProgram
 
 from celosia.errors import ArgumentError, CelosiaError, CompileError, quoted
+from celosia.frontend import pt2
 from celosia.frontend.origin import source_of
 from celosia.frontend.tracing import decomposed, tracing, with_plain_names
+
+MAX_ELEMENTS = 1 << 28
+"""Most elements of a tensor of a network; constants among them are computed for real."""
 
 Model: TypeAlias = torch.nn.Module | ExportedProgram | str | os.PathLike
 T = TypeVar("T")
@@ -66,9 +70,10 @@ def export(model: Model, example: torch.Tensor) -> ExportedProgram:
     with tracing():
         if isinstance(model, ExportedProgram):
             if not model.range_constraints:
-                return _refusing(decomposed, model)
+                return _bounded(_refusing(decomposed, model))
             module = _refusing(lambda: with_plain_names(model).module())
-            return _refusing(lambda: decomposed(torch.export.export(module, (example,))))
+            return _bounded(
+                _refusing(lambda: decomposed(torch.export.export(module, (example,)))))
         if not isinstance(model, torch.nn.Module):
             raise ArgumentError("model must be a torch.nn.Module, a torch.export.ExportedProgram "
                                 f"or the path of a .pt2 file, not {type(model).__name__}")
@@ -76,7 +81,20 @@ def export(model: Model, example: torch.Tensor) -> ExportedProgram:
         if any(part.device.type != "cpu" for part in _tensors(model).values()):
             model = copy.deepcopy(model).cpu()
         with _evaluation(model):
-            return _refusing(lambda: decomposed(torch.export.export(model, (example,))))
+            return _bounded(
+                _refusing(lambda: decomposed(torch.export.export(model, (example,)))))
+
+
+def _bounded(program: ExportedProgram) -> ExportedProgram:
+    """Return a program none of whose tensors is beyond all bounds; CompileError otherwise."""
+    for node in program.graph.nodes:
+        values = node.meta.get("val")
+        for value in values if isinstance(values, (tuple, list)) else [values]:
+            if isinstance(value, torch.Tensor) and value.numel() > MAX_ELEMENTS:
+                raise CompileError(node.name, str(node.target), f"a tensor of {value.numel()} "
+                                   f"elements, more than {MAX_ELEMENTS}",
+                                   "use a smaller input or smaller layers")
+    return program
 
 
 def _tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -95,20 +113,44 @@ def _check_values(model: torch.nn.Module) -> None:
 
 
 def load_exported(path: str | os.PathLike) -> ExportedProgram:
-    """Return the exported program in a .pt2 file; CelosiaError where it holds none."""
-    path = Path(path)
-    if not path.is_file():
-        raise CelosiaError(f"{path}: no such file; save a model with torch.export.save")
-    logger = logging.getLogger("torch.export")
-    disabled, logger.disabled = logger.disabled, True    # it logs a stack of its own
+    """Return the exported program in a .pt2 file; nothing in the file is run (`frontend.pt2`).
+
+    Its ``example_inputs`` are zeros of the input's shape, 1 where the number of inputs is open.
+    CelosiaError where the file is no such file, or not sound.
+    """
+    source = pt2.read(Path(path))
     try:
-        with path.open("rb") as file:
-            return torch.export.load(file)
+        with tracing(), _hidden_reason():
+            program = torch.export.load(source.archive)
+            if source.example is not None and len(program.graph_signature.user_inputs) == 1:
+                program.example_inputs = ((torch.zeros(source.example),), {})
+            return program
+    except Exception as error:      # torch raises whatever its parts do
+        raise CelosiaError(f"{path}: torch cannot build its program "
+                           f"({quoted(_first_line(error))}); save the model again with "
+                           "torch.export.save") from error
+
+
+@contextmanager
+def _hidden_reason() -> Iterator[None]:
+    """Raise the error that torch.export logs, instead of the one that it raises for it."""
+    reasons: list[BaseException] = []
+
+    def keep(record: logging.LogRecord) -> bool:
+        if record.exc_info and record.exc_info[1] is not None:
+            reasons.append(record.exc_info[1])
+        return True
+
+    logger = logging.getLogger("torch.export")
+    logger.addFilter(keep)
+    try:
+        yield
     except Exception as error:
-        raise CelosiaError(f"{path}: not a readable .pt2 file ({_first_line(error)}); save the "
-                           "model again with torch.export.save") from error
+        if not reasons:
+            raise
+        raise (reasons[0].__cause__ or reasons[0]) from error
     finally:
-        logger.disabled = disabled
+        logger.removeFilter(keep)
 
 
 @contextmanager
@@ -147,6 +189,6 @@ def _refusing(work: Callable[..., T], *arguments: Any) -> T:
                            source_of(error)) from error
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     text = str(error).strip()
     return text.splitlines()[0].rstrip(".") if text else type(error).__name__

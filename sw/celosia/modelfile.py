@@ -1,0 +1,138 @@
+"""What a file given as a model is, and how a ``.pt2`` file is made of it."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from celosia.errors import CelosiaError
+from celosia.files import open_file
+from celosia.reading import MAX_BYTES, FileError, ZipReader
+
+__all__ = ["OLD_PT2", "refuse_other_model"]
+
+OLD_PT2 = ("load it with the torch that wrote it, in a place where it may run code, and save it "
+           "with torch.export.save of torch 2.9 or later")
+_HEAD = 64
+_EXPORT = 'torch.export.save(torch.export.export(model.eval(), (example,)), {output!r})'
+
+
+class _Kind(NamedTuple):
+    """what : the file is, in words.   load : the line of Python that makes ``model`` of it."""
+
+    what: str
+    load: str
+
+
+_WRITE = "model = Net()  # the same network as a torch.nn.Module, with this file's weights"
+_PICKLED = _Kind("weights or a model as torch.save writes them, which can run code when opened",
+                 'model.load_state_dict(torch.load({name!r}, weights_only=True))  # model = Net()')
+_SCRIPT = _Kind("TorchScript, which runs code when opened",
+                'model.load_state_dict(torch.jit.load({name!r}).state_dict())  # model = Net()')
+_SAFETENSORS = _Kind("safetensors weights, without the network that they belong to",
+                     'model.load_state_dict(safetensors.torch.load_file({name!r}))  '
+                     '# model = Net()')
+_ONNX = _Kind("an ONNX model, which Celosia does not read", _WRITE)
+_KERAS = _Kind("a Keras model, which Celosia does not read", _WRITE)
+_LITE = _Kind("a TensorFlow Lite model, which Celosia does not read", _WRITE)
+_TENSORFLOW = _Kind("a TensorFlow model, which Celosia does not read", _WRITE)
+_GGUF = _Kind("a GGUF model, which Celosia does not read", _WRITE)
+_SUFFIXES = {
+    ".pt": _PICKLED, ".pth": _PICKLED, ".ckpt": _PICKLED, ".pkl": _PICKLED, ".pickle": _PICKLED,
+    ".bin": _PICKLED, ".jit": _SCRIPT, ".torchscript": _SCRIPT, ".ptl": _SCRIPT,
+    ".onnx": _ONNX, ".h5": _KERAS, ".hdf5": _KERAS, ".keras": _KERAS, ".tflite": _LITE,
+    ".pb": _TENSORFLOW, ".safetensors": _SAFETENSORS, ".gguf": _GGUF,
+}
+_SAVE = "save a model with torch.export.save"
+_OTHER = {      # first bytes: what it is, and the way out
+    b"\x93NUMPY": ("a NumPy array", _SAVE), b"\x1f\x8b": ("a gzip file", _SAVE),
+    b"\x89PNG": ("a picture", _SAVE), b"\xff\xd8\xff": ("a picture", _SAVE),
+    b"\x89CELO": ("a program that is compiled already", "run it with celosia run"),
+}
+
+
+def refuse_other_model(path: str | os.PathLike[str]) -> None:
+    """Raise CelosiaError unless a path is a file that is an archive of torch.export.
+
+    What a file is, its content tells before its name does. The message says what it is, and how
+    a ``.pt2`` file is made of it.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise CelosiaError(_of_folder(path))
+    if not path.exists():
+        raise CelosiaError(f"{path}: no such file; {_SAVE}")
+    with open_file(path, MAX_BYTES) as stream:
+        refusal = _of_file(path, stream)
+    if refusal:
+        raise CelosiaError(refusal)
+
+
+def _of_file(path: Path, stream: BinaryIO) -> str | None:
+    """Return what a file is and the way out, or None where it is what it should be."""
+    head = stream.read(_HEAD)
+    if head.startswith(b"PK\3\4"):
+        return _of_zip(path, stream)
+    kind = _of_head(head)
+    if kind is None and path.suffix.lower() != ".pt2":
+        kind = _SUFFIXES.get(path.suffix.lower())
+    if kind is not None:
+        return _message(path, kind)
+    what, remedy = next((found for magic, found in _OTHER.items() if head.startswith(magic)),
+                        ("not a zip archive", _SAVE))
+    return f"{path}: not a readable .pt2 file ({what}); {remedy}"
+
+
+def _of_folder(path: Path) -> str:
+    if (path / "saved_model.pb").exists():
+        return _message(path, _TENSORFLOW)
+    inside = sorted(entry.name for entry in path.glob("*.pt2"))[:1]
+    return (f"{path}: a folder, not a .pt2 file; "
+            + (f"give {path / inside[0]}" if inside else "give the file that torch.export.save "
+               "wrote"))
+
+
+def _of_zip(path: Path, stream: BinaryIO) -> str | None:
+    try:
+        names = ZipReader(stream, path, packed=True).names
+    except FileError:
+        names = []          # the archive's own reader says what is wrong with it
+    files = {name.partition("/")[2] for name in names}
+    if not names or "archive_format" in files or "models/model.json" in files:
+        return None
+    if "serialized_exported_program.json" in names:
+        return f"{path}: a .pt2 file of an older torch, with pickled weights; {OLD_PT2}"
+    if "data.pkl" in files:
+        script = any(file.startswith("code/") for file in files)
+        return _message(path, _SCRIPT if script else _PICKLED)
+    if "model.weights.h5" in names:
+        return _message(path, _KERAS)
+    if all(name.endswith(".npy") for name in names):
+        return f"{path}: not a readable .pt2 file (NumPy arrays, as in a .npz file); {_SAVE}"
+    return f"{path}: not a readable .pt2 file (a zip archive of something else); {_SAVE}"
+
+
+def _of_head(head: bytes) -> _Kind | None:
+    if head[:8] == b"\x89HDF\r\n\x1a\n":
+        return _KERAS
+    if head[4:8] == b"TFL3":
+        return _LITE
+    if head[:4] == b"GGUF":
+        return _GGUF
+    if re.match(rb"\x80[\x02-\x05]", head):
+        return _PICKLED
+    if re.match(rb"\x08[\x03-\x1e]\x12", head):
+        return _ONNX        # its version, then the name of what wrote it
+    if head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= 100 << 20:
+        return _SAFETENSORS
+    return None
+
+
+def _message(path: Path, kind: _Kind) -> str:
+    names = {"name": str(path), "output": f"{path.stem}.pt2"}
+    return "\n".join([f"{path}: {kind.what}; make a .pt2 file of it "
+                      "(example: one input, float32 (1, ...)):",
+                      f"    {kind.load.format(**names)}", f"    {_EXPORT.format(**names)}"])
+

@@ -1,0 +1,114 @@
+"""Numbers as users give them: the right conversion, or one line that says what to give instead."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import celosia
+from celosia.errors import ArgumentError, CelosiaError
+from celosia.inputs import as_array, as_tensor, real_array
+
+VALUES = torch.tensor([[0.5, -2.0, 0.0], [1.25, 3.0, -0.75]])
+
+
+def quantised() -> torch.Tensor:
+    return torch.quantize_per_tensor(VALUES, 0.25, 0, torch.qint8)
+
+
+KINDS = {
+    "float32": lambda: VALUES, "float64": VALUES.double, "float16": VALUES.half,
+    "bfloat16": VALUES.bfloat16, "float8": lambda: VALUES.to(torch.float8_e4m3fn),
+    "gradient": lambda: VALUES.clone().requires_grad_() * 1,
+    "parameter": lambda: nn.Parameter(VALUES),
+    "sparse": VALUES.to_sparse, "csr": VALUES.to_sparse_csr, "quantised": quantised,
+    "negative view": lambda: torch.complex(torch.zeros(2, 3), -VALUES).conj().imag,
+    "strides": lambda: VALUES.t().contiguous().t(), "numpy": VALUES.numpy,
+    "big-endian": lambda: VALUES.numpy().astype(">f4"),
+    "reversed": lambda: VALUES.numpy()[::-1][::-1],
+    "read-only": lambda: np.broadcast_to(VALUES.numpy(), (2, 3)), "list": VALUES.tolist,
+    "list of rows": lambda: [VALUES[0].numpy(), VALUES[1].numpy()],
+    "unmasked": lambda: np.ma.array(VALUES.numpy(), mask=False),
+}
+
+
+@pytest.mark.filterwarnings("ignore")      # torch's own, of types that it will drop
+@pytest.mark.parametrize("kind", KINDS)
+def test_numbers_of_every_kind_are_taken_as_they_are(kind: str) -> None:
+    given = KINDS[kind]()
+    found = as_array(given)
+    assert found.dtype == np.float32 and found.dtype.isnative
+    np.testing.assert_array_equal(found, VALUES.numpy())
+    tensor = as_tensor(given, "inputs")
+    assert tensor.layout == torch.strided and not tensor.requires_grad
+    torch.testing.assert_close(tensor.float(), VALUES, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("x", [
+    np.array([[1, 2]], np.uint8), np.array([[True, False]]), [[1, 2]], torch.tensor([[1, 2]]),
+    np.array([[1, 2]], np.longdouble), ((1, 2),),
+])
+def test_whole_numbers_become_float32(x: object) -> None:
+    assert as_array(x).tolist() == [[float(value) for value in np.asarray(x)[0]]]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda: [[1.0], [1.0, 2.0]], "not an array"),
+    (lambda: [["a"]], "elements of type <U1"),
+    (lambda: {}, "elements of type object"),
+    (lambda: None, "elements of type object"),
+    (lambda: [[10**400]], "elements of type object"),
+    (lambda: np.zeros((1, 2), [("a", "f4")]), "elements of type"),
+    (lambda: np.zeros((1, 2), "M8[s]"), "elements of type datetime64"),
+    (lambda: np.zeros((1, 2), complex), "elements of type complex128"),
+    (lambda: torch.zeros(1, 2, dtype=torch.complex64), "elements of type torch.complex64"),
+    (lambda: torch.zeros(1, 2, device="meta"), "on the device 'meta', which has no values"),
+    (lambda: torch.nested.nested_tensor([torch.zeros(1), torch.zeros(2)]), "different lengths"),
+    (lambda: torch._subclasses.FakeTensorMode().from_tensor(torch.zeros(1, 2)), "cannot be read"),
+    (lambda: np.ma.array([[1.0, 2.0]], mask=[[True, False]]), r"masked; fill them"),
+    (lambda: 3.5, "a single number; give real numbers"),
+    (lambda: torch.tensor(3.5), "a single number"),
+    (lambda: [[1.0, float("nan")]], r"element \(0, 1\) is nan; remove NaN and infinity"),
+    (lambda: torch.tensor([[-torch.inf]]), r"element \(0, 0\) is -inf"),
+    (lambda: np.array([[1e300]]), r"element \(0, 0\) is 1e\+300, beyond float32; scale"),
+    (lambda: torch.sparse_coo_tensor(torch.zeros(2, 0, dtype=torch.long), torch.zeros(0),
+                                     (1 << 40, 1 << 20)), "cannot be read"),
+])
+def test_what_is_no_array_of_numbers_is_refused(make, message: str) -> None:
+    with pytest.raises(ArgumentError, match=f"^calibration: .*{message}") as caught:
+        as_array(make(), "calibration")
+    assert "\n" not in str(caught.value)
+
+
+def test_types_that_are_kept() -> None:
+    assert real_array(VALUES.double(), "x").dtype == np.float64
+    assert as_tensor(VALUES.double(), "x").dtype == torch.float64
+    assert as_tensor(VALUES.bfloat16(), "x").dtype == torch.bfloat16
+    assert as_tensor(np.zeros(2, ">i4"), "x").dtype == torch.int32
+
+
+def test_run_and_compile_take_them(tmp_path) -> None:
+    net = nn.Linear(3, 2).eval()
+    program = celosia.compile(net, VALUES[:1].to_sparse(), target="ecp5-85f",
+                              calibration=VALUES.to_sparse(), exponents="static")
+    right = celosia.run(program, VALUES.numpy())
+    for kind in ("bfloat16", "sparse", "quantised", "list", "negative view"):
+        np.testing.assert_array_equal(celosia.run(program, KINDS[kind]()).mantissa, right.mantissa)
+    for wrong in (torch.zeros(1, 3, device="meta"), [[1.0, 2.0, 3.0], [1.0]], 3, None):
+        with pytest.raises(CelosiaError, match="^input: "):
+            celosia.run(program, wrong)
+    with pytest.raises(CelosiaError, match="^calibration: "):
+        celosia.compile(net, VALUES[:1], calibration=[[1.0], []], exponents="static")
+
+
+def test_arrays_need_no_torch() -> None:
+    code = ("import sys; from celosia.inputs import as_array; as_array([[1.0]]); "
+            "print('torch' in sys.modules)")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
