@@ -258,11 +258,12 @@ def test_options_of_a_criterion(folder):
 
 
 def test_values_of_options():
-    known = {"word": "a", "flag": False, "count": 1, "share": 0.5, "any": None}
+    known = {"word": "a", "flag": False, "count": 1, "share": 0.5, "any": None, "names": ()}
     read = lambda *texts: options.read_settings("m", texts, known)
     assert read("word=3", "flag=true", "count=4", "share=1", "any=x=y") == {
         "word": "3", "flag": True, "count": 4, "share": 1.0, "any": "x=y"}
     assert type(read("share=1")["share"]) is float
+    assert read("names=conv1, conv2") == {"names": ("conv1", "conv2")}
     assert [type(read(f"any={text}")["any"]) for text in ("1", "0.5", "nan")] == [int, float, str]
     for text in ("flag=1", "count=0.5", "share=inf", "share=", "word", "other=1"):
         with pytest.raises(celosia.CelosiaError, match="option"):
@@ -291,7 +292,7 @@ def test_what_is_shown(folder):
     (("--method", "std", "--rates", "search"), "--rates search goes with ae-lip, correlation"),
     (("--method", "std", "--rate", 1.5), "rate must be at least 0 and below 1, not 1.5"),
     (("--method", "std", "--rate", 0.5, "--option", "on=gamma"),
-     "method 'std' has no option 'on'; its options: coupled"),
+     "method 'std' has no option 'on'; its options: coupled, ignore"),
     (("--method", "mask", "--rate", 0.5), "--method mask needs --strength, the factor"),
     ((*MASKS, "--rounds", 2, "--rate", 0.5), "--rounds does not go with --method mask"),
     ((*MASKS[:4], "--strength", -1, "--rate", 0.5), "strength must be above 0"),

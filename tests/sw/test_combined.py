@@ -84,3 +84,27 @@ def test_combined_pruning_refuses_the_layer_of_the_classes():
     with pytest.raises(ArgumentError, match="no hidden linear layer"):
         prune_combined(ResNet(8), torch.zeros(1, 3, 32, 32), inputs=x, rates=0.5, train=FineTune,
                        strength=0.1, conv_macs=0.5)
+
+
+def test_the_layer_of_the_classes_is_told_by_the_run_and_not_by_its_place():
+    class Turned(nn.Module):
+        """The layer of the classes stands first; there are two of them."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.classes, self.more = nn.Linear(6, 4), nn.Linear(6, 2)
+            self.hidden, self.conv = nn.Linear(8, 6), nn.Conv2d(1, 8, 3)
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            x = torch.relu(self.hidden(torch.relu(self.conv(x)).mean((2, 3))))
+            return self.classes(x).log_softmax(1), self.more(x)
+
+    inputs = torch.randn(8, 1, 8, 8)
+    report = prune_combined(Turned(), inputs[:1], inputs=inputs, rates=0.5, method="magnitude",
+                            train=lambda **hooks: lambda model, round: None, strength=0.1,
+                            conv_macs=0.3)
+    rates = report.choices["weights"]["rates"]
+    assert {name: rate for name, rate in rates.items() if rate} == {"hidden": 0.5}
+    with pytest.raises(ArgumentError, match="'more' gives the classes"):
+        prune_combined(Turned(), inputs[:1], inputs=inputs, rates={"more": 0.5}, strength=0.1,
+                       method="magnitude", train=FineTune, conv_macs=0.3)

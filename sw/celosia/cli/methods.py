@@ -326,7 +326,7 @@ def _known_criterion(method: str) -> dict[str, Any]:
 
 
 def _known_masks() -> dict[str, Any]:
-    return _defaults(compress.prune_with_masks, "on", "step")
+    return _defaults(compress.prune_with_masks, "on", "step") | {"layers": ()}
 
 
 def _defaults(function: Callable[..., Any], *names: str) -> dict[str, Any]:
@@ -345,7 +345,7 @@ WEIGHTS = Family(
 FILTERS = Family(
     run=_prune_filters, takes=(*_FILTER_AMOUNTS, "--rates", "--scope", "--rounds"),
     amounts=(*_FILTER_AMOUNTS, "--rates"), must=True,
-    known=lambda method: _defaults(compress.prune_filters, "coupled"))
+    known=lambda method: _defaults(compress.prune_filters, "coupled", "ignore"))
 MASKS = Family(
     run=_prune_with_masks, takes=(*_FILTER_AMOUNTS, "--strength", "--scope"),
     needs=("--data", "--strength"), amounts=_FILTER_AMOUNTS, must=True,

@@ -85,7 +85,8 @@ def read_layers(text: str) -> list[str] | None:
 def read_settings(method: str, texts: Sequence[str], known: Mapping[str, Any]) -> dict[str, Any]:
     """Return {name: value} of ``--option NAME=VALUE``, given {name: default} of those there are.
 
-    A value is of the type of the default; a number or a word where that is None.
+    A value is of the type of the default; a number or a word where that is None, and names with
+    commas between where it is a tuple.
     """
     found: dict[str, Any] = {}
     for text in texts:
@@ -105,6 +106,8 @@ def _read_value(text: str, value: str, default: Any) -> Any:
     """Return a value as the type of `default` has it."""
     if isinstance(default, str):
         return value
+    if isinstance(default, tuple):
+        return tuple(name.strip() for name in value.split(",") if name.strip())
     if isinstance(default, bool):
         if value not in ("true", "false"):
             raise CelosiaError(f"--option {text}: give true or false")

@@ -82,4 +82,4 @@ def filter_scores(
 
 
 def _array(parameter: Any) -> np.ndarray:
-    return parameter.detach().cpu().numpy().astype(np.float64)
+    return parameter.detach().cpu().double().numpy()

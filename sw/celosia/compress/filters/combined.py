@@ -6,7 +6,7 @@ layers, and the network is fine-tuned as a whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,11 @@ from typing import Any
 from torch import nn
 
 from celosia.compress.filters.mask_layer import Trainer, prune_with_masks
+from celosia.compress.filters.owners import Owners
 from celosia.compress.filters.prune import FilterReport
+from celosia.compress.filters.record import record
 from celosia.compress.layers import prunable_layers
+from celosia.compress.promise import example_for
 from celosia.compress.pruning.prune import PruneReport, prune
 from celosia.errors import ArgumentError
 
@@ -65,7 +68,7 @@ def prune_combined(
         Calibration inputs (N, ...) of the linear layers' method.
     rates
         Fraction of weights to remove from the hidden linear layers: one number, or {layer:
-        number}. The last linear layer gives the classes and is never pruned.
+        number}. A layer that gives the classes, with no other layer behind it, is never pruned.
     method, options
         The linear layers' criterion (`celosia.compress.methods`) and its options.
     train, strength, conv_macs
@@ -92,12 +95,13 @@ def prune_combined(
     Raises
     ------
     ArgumentError
-        A rate for the last linear layer or for one that is not linear; no hidden linear layer;
-        and as the two methods do.
+        A rate for a layer that gives the classes or for one that is not linear; no hidden linear
+        layer; and as the two methods do.
     """
     linear = [name for name, layer in prunable_layers(model).items()
               if isinstance(layer, nn.Linear)]
-    chosen = _hidden_rates(linear, rates)
+    last = Owners(model, record(model, example_for(model, example_input))).last()
+    chosen = _hidden_rates(linear, last, rates)
     folder = None if checkpoint is None else Path(checkpoint)
     filters = prune_with_masks(
         model, example_input, train=train, strength=strength, conv_macs=conv_macs,
@@ -109,16 +113,18 @@ def prune_combined(
     return CombinedReport(filters=filters, weights=weights)
 
 
-def _hidden_rates(linear: list[str], rates: float | Mapping[str, float]) -> dict[str, float]:
-    """Return {hidden linear layer: rate}."""
-    hidden = linear[:-1]
+def _hidden_rates(
+    linear: list[str], last: Collection[str], rates: float | Mapping[str, float]
+) -> dict[str, float]:
+    """Return {hidden linear layer: rate}.   last : names of layers that give the classes."""
+    hidden = [name for name in linear if name not in last]
     if not hidden:
         raise ArgumentError("the model has no hidden linear layer; use prune_with_masks for its "
                             "convolutions alone")
     if not isinstance(rates, Mapping):
         return dict.fromkeys(hidden, rates)
     for name in rates:
-        if name == linear[-1]:
+        if name in last and name in linear:
             raise ArgumentError(f"layer {name!r} gives the classes and is not pruned; leave it "
                                 "out of `rates`")
         if name not in hidden:

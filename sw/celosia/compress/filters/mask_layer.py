@@ -23,6 +23,7 @@ from celosia.compress.filters.prune import FilterReport, FilterRound, prune_filt
 from celosia.compress.filters.selection import SCOPES, Target, choose
 from celosia.compress.filters.structure import trace
 from celosia.compress.journal import Journal, describe, fingerprint
+from celosia.compress.promise import Promise, restoring
 from celosia.compress.pruning.rounds import Measure, reproducible
 from celosia.errors import ArgumentError
 
@@ -49,8 +50,9 @@ def add_masks(
 ) -> tuple[str, ...]:
     """Give the filters of a model trainable masks, in place.
 
-    The network computes what it did. A mask acts behind the convolution's batch normalisation
-    where it has one: in front of it, the normalisation would undo it.
+    The network computes what it did, which is checked on the example. A mask acts behind the
+    convolution's batch normalisation where it has one: in front of it, the normalisation would
+    undo it.
 
     Parameters
     ----------
@@ -73,7 +75,7 @@ def add_masks(
     ------
     ArgumentError
         The model has masks; an unknown layer or one whose filters cannot be removed; no gamma
-        where one is needed.
+        where one is needed; a layer whose weight is computed each time. The model is unchanged.
     """
     if on not in ("mask", "gamma"):
         raise ArgumentError(f"on must be 'mask' or 'gamma', not {on!r}")
@@ -85,9 +87,12 @@ def add_masks(
             reason = structure.skipped.get(name, "no convolution has this name")
             raise ArgumentError(f"layer {name!r} cannot have a mask: {reason}")
     chosen = [name for name in structure.units if layers is None or name in layers]
-    for name in chosen:
-        put = attach if on == "mask" else attach_gamma
-        put(model, name, structure.units[name].norm)
+    put = attach if on == "mask" else attach_gamma
+    with restoring(model):
+        promise = Promise(model, example_input)
+        for name in chosen:
+            put(model, name, structure.units[name].norm)
+        promise.check(model, "giving filters masks of ones")
     return tuple(chosen)
 
 
@@ -180,7 +185,8 @@ def fold_masks(
     """Multiply the masks into the weights and remove the filters with the smallest, in place.
 
     The network then computes what the masked one computes with the masks of the removed filters
-    set to 0; with masks on gamma, with their gamma and beta set to 0.
+    set to 0; with masks on gamma, with their gamma and beta set to 0. The two are compared on the
+    example, and the model is as it was where they differ.
 
     Exactly one of the five says how much goes; all are as in `celosia.compress.prune_filters`,
     which this calls with method "mask". A layer always keeps its largest mask.

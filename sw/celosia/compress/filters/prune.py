@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import torch
 from torch import nn
 
 from celosia.compress.criteria.filters import FILTER_METHODS, filter_scores
-from celosia.compress.filters.mask import filter_masks, fold_in
+from celosia.compress.filters.mask import filter_masks
+from celosia.compress.filters.removal import remove
 from celosia.compress.filters.selection import SCOPES, Target, choose
-from celosia.compress.filters.structure import FilterCost, Kept, Structure, remove, trace
+from celosia.compress.filters.structure import FilterCost, Kept, Structure, trace
 from celosia.compress.journal import Journal, describe, fingerprint
 from celosia.compress.layers import prunable_layers
 from celosia.compress.pruning.rounds import Measure, reproducible
@@ -166,13 +168,14 @@ def prune_filters(
     target = Target.of(rate=rate, macs=macs, parameters=parameters, conv_macs=conv_macs,
                        threshold=threshold)
     _check(model, method, target, rounds, scope)
-    start = trace_for(model, example_input, method, coupled, ignore)
+    look = partial(trace_for, model, example_input, method, coupled, ignore)
+    start = look()
     choices = {"method": method, target.kind: target.value, "scope": scope, "coupled": coupled,
                "ignore": sorted(ignore), "rounds": rounds, "schedule": "linear", "seed": seed,
                "ties": "lower index stays", "finetuned": finetune is not None,
                "finetune": describe(finetune), "start": fingerprint(model)}
     journal = Journal(checkpoint, choices)
-    run = _Run(model, example_input, start, method)
+    run = _Run(model, example_input, look, start, method)
     if journal.records:
         run.rebuild(journal.records[-1]["kept"], journal.restore())
     for index in range(len(journal.records), rounds):
@@ -196,11 +199,13 @@ class _Run:
     """A network that is losing filters, and which of its first filters it still has."""
 
     def __init__(
-        self, model: nn.Module, example_input: Any, start: Structure, method: str
+        self, model: nn.Module, example_input: Any, look: Callable[[], Structure],
+        start: Structure, method: str,
     ) -> None:
         self.model, self.example_input = model, example_input
-        self.start, self.method = start, method
+        self.look, self.start, self.method = look, start, method
         self.kept = start.everything()
+        self._now: Structure | None = start
 
     def remove(self, target: Target, scope: str, share: Fraction) -> None:
         """Remove filters until this share of the target is met."""
@@ -230,10 +235,10 @@ class _Run:
         return {name: found[name] for name in prunable_layers(self.model) if name in found}
 
     def _remove(self, kept: Kept) -> None:
-        if self.method == "mask":
-            fold_in(self.model)
-        remove(self.model, self.start, self.kept, kept, self.example_input)
-        self.kept = dict(kept)
+        now = self._now or self.look()      # training has changed what constants there are
+        left = {name: np.searchsorted(self.kept[name], indices) for name, indices in kept.items()}
+        remove(self.model, now, left, self.example_input)
+        self.kept, self._now = dict(kept), None
 
 
 def trace_for(
