@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from celosia_sim.cosim import versions
 from celosia_sim.errors import SimulationError
 from celosia_sim.players import PLAYERS
-from celosia_sim.tools import icarus_version
 
 VERILOG = [name for name in PLAYERS if name != "pysim"]
 
@@ -56,9 +56,11 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_runtest_setup(item):
-    """Skip a test that needs Icarus where it is missing; the reason says how to get it."""
-    if item.get_closest_marker("icarus"):
-        try:
-            icarus_version()
-        except SimulationError as missing:
-            pytest.skip(str(missing))
+    """Skip a test that needs a simulator under cocotb, which README's set-up does not bring; the
+    reason says what is missing and how to get it."""
+    for mark, simulator in (("icarus", "icarus"), ("cocotb", "verilator")):
+        if item.get_closest_marker(mark):
+            try:
+                versions(simulator)
+            except SimulationError as missing:
+                pytest.skip(str(missing))

@@ -25,7 +25,7 @@ from celosia_sim.tools import (
     verilator_version,
 )
 
-__all__ = ["execute", "icarus_text"]
+__all__ = ["execute", "icarus_text", "versions"]
 
 _BENCH = "celosia_sim.benches.program"
 _POLL_SECONDS = 0.5
@@ -33,17 +33,26 @@ _BUILD_ARGS = {"icarus": (), "verilator": ("-Wno-fatal", "-Wno-lint", "-Wno-styl
                                            "--x-assign", "fast", "--x-initial", "fast")}
 
 
-def _cocotb_key(simulator: str) -> str:
+def versions(simulator: str) -> str:
+    """Return what runs a simulation in ``simulator``: cocotb, and the simulator with its compiler.
+
+    SimulationError where something is missing; it says how to get it.
+    """
     try:
         key = f"cocotb {version('cocotb')}"
     except PackageNotFoundError:
         raise SimulationError(
             "cocotb is not installed; install it with: pip install cocotb") from None
     import cocotb_tools.config  # the verilated program holds the path of cocotb's libraries
-    key += f" {cocotb_tools.config.libs_dir}"
-    if simulator == "icarus":
-        return f"{key} {icarus_version()}"
-    return f"{key} {verilator_version()} {compiler_version()}"
+    from find_libpython import find_libpython
+
+    key += f" {cocotb_tools.config.libs_dir} "
+    key += (icarus_version() if simulator == "icarus"
+            else f"{verilator_version()} {compiler_version()}")
+    if not os.environ.get("LIBPYTHON_LOC") and find_libpython() is None:
+        raise SimulationError("cocotb needs Python as a shared library, and this one has none; "
+                              "install it with: apt install python3-dev")
+    return key
 
 
 def _environment(simulator: str) -> dict[str, str]:
@@ -109,7 +118,7 @@ def _build(design: Design, simulator: str) -> Path:
               build_dir=str(folder), defines=dict(design.defines),
               build_args=_BUILD_ARGS[simulator], timescale=("1ns", "1ps"), always=True)
 
-    key = digest(design.key, text, _cocotb_key(simulator), platform.machine(),
+    key = digest(design.key, text, versions(simulator), platform.machine(),
                  " ".join(_BUILD_ARGS[simulator]))
     return cached(f"{simulator}-{key}", build)
 
@@ -136,7 +145,7 @@ def execute(design: Design, job: Job, simulator: str,
     simulator : "icarus" or "verilator".
     Stopped where the machine does not finish, SimulationError where the simulator fails.
     """
-    _cocotb_key(simulator)
+    versions(simulator)
     with tempfile.TemporaryDirectory(prefix="celosia-") as name:
         folder = Path(name)
         job.save(folder / "job.npz")

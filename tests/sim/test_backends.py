@@ -31,7 +31,7 @@ NORMAL, HANG, REFUSE, BAD_COPY, DEAF = range(5)
 """What a descriptor of the small machine does (program word i)."""
 
 EVERY_SIMULATOR = ["verilator", pytest.param("icarus", marks=pytest.mark.icarus),
-                   "cocotb-verilator"]
+                   pytest.param("cocotb-verilator", marks=pytest.mark.cocotb)]
 
 
 class SmallMachine(wiring.Component):
@@ -385,6 +385,15 @@ def test_old_verilator(nothing_installed, design, tmp_path):
         (tmp_path / name).chmod(0o755)
     with pytest.raises(SimulationError, match=r"^verilator must be 5\.036 or newer, not 'Veri"):
         simulate(program(), *images(1), design=design)
+
+
+def test_python_without_a_shared_library(monkeypatch):
+    """Debian's python3 has it in a package of its own."""
+    monkeypatch.delenv("LIBPYTHON_LOC", raising=False)
+    monkeypatch.setattr("find_libpython.find_libpython", lambda: None)
+    with pytest.raises(SimulationError, match=r"^cocotb needs Python as a shared library, and this "
+                                              r"one has none; install it with: apt install pyth"):
+        cosim.versions("verilator")
 
 
 def test_missing_cocotb(design, monkeypatch):
