@@ -292,7 +292,7 @@ def test_what_is_shown(folder):
     (("--method", "std", "--rates", "search"), "--rates search goes with ae-lip, correlation"),
     (("--method", "std", "--rate", 1.5), "rate must be at least 0 and below 1, not 1.5"),
     (("--method", "std", "--rate", 0.5, "--option", "on=gamma"),
-     "method 'std' has no option 'on'; its options: coupled, ignore"),
+     "method 'std' has no option 'on'; its options: coupled, ignore, constants"),
     (("--method", "mask", "--rate", 0.5), "--method mask needs --strength, the factor"),
     ((*MASKS, "--rounds", 2, "--rate", 0.5), "--rounds does not go with --method mask"),
     ((*MASKS[:4], "--strength", -1, "--rate", 0.5), "strength must be above 0"),

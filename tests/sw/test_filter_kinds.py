@@ -490,6 +490,80 @@ def test_constants_are_those_of_the_network_as_it_is_in_each_round():
         torch.testing.assert_close(left, whole, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("example", [
+    torch.zeros(1, 3, 10, 9), np.ones((1, 3, 10, 9)), torch.full((2, 3, 10, 9), torch.nan),
+    torch.zeros(1, 3, 10, 9, dtype=torch.uint8)])
+def test_examples_of_other_types(example):
+    model = lively(Net(lambda net, x: net.b(net.a(x.double())), a=Conv(3, 8, 3), b=Conv(8, 4, 3)))
+    assert prune_filters(model, example, "std", rate=0.5).after.macs == 4 * 27 * 56 + 4 * 36 * 30
+
+
+def test_examples_that_the_network_does_not_take_are_refused():
+    model = sequence(Conv(3, 8, 3), Conv(8, 4, 3))
+    for example, words in (((torch.zeros(1), torch.zeros(2)), "one tensor or array"),
+                           (torch.zeros(1, 4, 8, 8), "does not run on the example"),
+                           ("picture", "one tensor or array")):
+        with pytest.raises(ArgumentError, match=words):
+            prune_filters(model, example, "std", rate=0.5)
+
+
+def test_networks_that_are_not_the_same_each_time_are_refused():
+    calls = []
+
+    def counted(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        return net.b(net.a(x)) * len(calls)
+
+    for run, words in ((counted, "other outputs each time"),
+                       (lambda net, x: net.b(F.dropout(net.a(x), 0.5, True)), "`ignore`")):
+        model = Net(run, a=Conv(3, 8, 3), b=Conv(8, 4, 3))
+        with pytest.raises(ArgumentError, match=words):
+            prune_filters(model, torch.ones(1, 3, 10, 9), "std", rate=0.5)
+        assert model.a.out_channels == 8
+
+
+# Numbers that no reader can hold
+
+
+@pytest.mark.parametrize("layers, readers", [
+    ([Conv(3, 8, 3), nn.Sigmoid(), Conv(8, 4, 3, padding=1)], {2: 1}),
+    ([Conv(3, 8, 3), nn.ReLU(), nn.BatchNorm2d(8), Conv(8, 4, 3, padding=1)], {3: 1}),
+    ([Conv(3, 8, 3), Depthwise(8), nn.Hardshrink(), Depthwise(8, padding=1), nn.BatchNorm2d(8),
+      nn.Threshold(0.1, 0.1), Conv(8, 4, 1, bias=False)], {6: 1}),
+    ([Conv(3, 8, 3), nn.Sigmoid(), nn.AvgPool2d(2, padding=1), nn.ConvTranspose2d(8, 4, 3)],
+     {3: 0}),
+    ([Conv(3, 8, 3), nn.Sigmoid(), nn.ZeroPad2d(1), nn.PReLU(8), Conv(8, 4, 1)], {4: 1}),
+])
+def test_numbers_that_no_reader_can_hold_are_dropped_where_that_is_asked_for(layers, readers):
+    model = lively(sequence(*copy.deepcopy(layers)))
+    x = torch.randn(2, 3, 10, 9, dtype=torch.float64)
+    with pytest.raises(ArgumentError, match="constants='drop'"):
+        prune_filters(model, x[:1], "std", rate=0.5)
+    whole, names = copy.deepcopy(model), list(model.state_dict())
+    report = prune_filters(model, x[:1], "std", rate=0.5, constants="drop")
+    gone = np.setdiff1d(np.arange(8), report.layers["0"].kept)
+    assert len(gone) == 4 and report.choices["constants"] == "drop"
+    whole = zeroed(whole, {"0": gone}, {})
+    for index, axis in readers.items():
+        whole[index].weight.data.index_fill_(axis, torch.from_numpy(gone), 0)
+    torch.testing.assert_close(model(x), whole(x), rtol=0, atol=1e-10)
+    assert list(model.state_dict()) == names, "and no layer gets a bias"
+    assert report.after.parameters == sum(p.numel() for p in model.parameters())
+
+
+def test_masks_are_folded_exactly_or_not_at_all():
+    model = sequence(Conv(3, 8, 3), nn.Sigmoid(), Conv(8, 4, 3, padding=1))
+    x = torch.randn(1, 3, 10, 9)
+    with pytest.raises(ArgumentError, match="border of zeros"):
+        add_masks(model, x)
+    masked = sequence(Conv(3, 8, 3), Conv(8, 4, 3))
+    add_masks(masked, x)
+    with pytest.raises(ArgumentError, match="must be 'fold'"):
+        prune_filters(masked, x, "mask", rate=0.5, constants="drop")
+    with pytest.raises(ArgumentError, match="constants must be one of"):
+        prune_filters(sequence(Conv(3, 8, 3), Conv(8, 4, 3)), x, "std", rate=0.5, constants="all")
+
+
 # Masks
 
 

@@ -345,7 +345,7 @@ WEIGHTS = Family(
 FILTERS = Family(
     run=_prune_filters, takes=(*_FILTER_AMOUNTS, "--rates", "--scope", "--rounds"),
     amounts=(*_FILTER_AMOUNTS, "--rates"), must=True,
-    known=lambda method: _defaults(compress.prune_filters, "coupled", "ignore"))
+    known=lambda method: _defaults(compress.prune_filters, "coupled", "ignore", "constants"))
 MASKS = Family(
     run=_prune_with_masks, takes=(*_FILTER_AMOUNTS, "--strength", "--scope"),
     needs=("--data", "--strength"), amounts=_FILTER_AMOUNTS, must=True,

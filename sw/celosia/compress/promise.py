@@ -214,8 +214,15 @@ def _tensors(attributes: Mapping[str, Any]) -> Iterator[torch.Tensor]:
 
 
 def example_for(model: nn.Module, example_input: Any) -> torch.Tensor:
-    """Return an example as a tensor on the model's device, and of its type where floating."""
-    x = torch.as_tensor(example_input)
+    """Return an example as a tensor on the model's device, and of its type where floating.
+
+    ArgumentError for what is no tensor or array of numbers.
+    """
+    try:
+        x = torch.as_tensor(example_input)
+    except (TypeError, ValueError, RuntimeError) as problem:
+        raise ArgumentError("the example input must be one tensor or array of numbers, not "
+                            f"{type(example_input).__name__} ({problem})") from problem
     first = next((p for p in model.parameters() if p.is_floating_point()), None)
     if first is None:
         return x

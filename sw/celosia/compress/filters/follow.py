@@ -48,12 +48,15 @@ class Flow:
     norms: Mapping[str, str | None]
 
 
-def follow(model: nn.Module, record: Record, left_alone: Collection[str]) -> Flow:
+def follow(
+    model: nn.Module, record: Record, left_alone: Collection[str], *, drop: bool = False
+) -> Flow:
     """Follow every filter through a recorded run.
 
     left_alone : names of convolutions that keep their filters.
+    drop       : let filters go whose map, zeroed, is no number that a reader can hold.
     """
-    tracks = Tracks(model, record)
+    tracks = Tracks(model, record, drop=drop)
     for name, labels in tracks.couples.labels.items():
         reason = "named in `ignore`" if name in left_alone else tracks.owners.stays(name)
         if reason is not None:

@@ -54,10 +54,8 @@ def elementwise(tracks: Tracks, step: Step) -> Found:
     zero = _zero_factor(tracks, step, n)
     values[torch.from_numpy(zero)] = 0
     result = Map(axis=axis, labels=labels, values=values, known=(known & (not varies)) | zero)
-    if varies:
-        tracks.block(labels * ~zero, f"zeroed, its map is no single number behind "
-                                     f"{tracks.words(step)}")
-    return [result]
+    lost = np.logical_or.reduce([given.lost for given in maps]) | varies    # a comparison hides NaN
+    return [tracks.spoil(result, lost & ~zero, f"no single number behind {tracks.words(step)}")]
 
 
 def _zero_factor(tracks: Tracks, step: Step, n: int) -> np.ndarray:
@@ -132,7 +130,8 @@ def spatial(tracks: Tracks, step: Step) -> Found:
         border = np.any(step.argument(3, "padding", 0)) and step.argument(
             5, "count_include_pad", True)
         if border or step.argument(6, "divisor_override") is not None:
-            tracks.keep_constants(given, f"in front of {tracks.words(step)}, which changes it")
+            given = tracks.spoil(given, ~given.zero, f"a number but 0 in front of "
+                                                     f"{tracks.words(step)}, which changes it")
     return [given]
 
 
@@ -151,7 +150,7 @@ def pad(tracks: Tracks, step: Step) -> Found:
     elif step.argument(2, "mode", "constant") == "constant":
         border = step.argument(3, "value", 0.0) or 0.0
         same = given.known & (given.values == border).numpy()
-        tracks.block(given.labels * ~same, "zeroed, its map is another number than the border that "
+        given = tracks.spoil(given, ~same, "another number than the border that "
                                            f"{tracks.words(step)} gives it")
     return [Map(axis=given.axis, labels=np.pad(given.labels, wide),
                 values=torch.from_numpy(np.pad(given.values.numpy(), wide)),
@@ -195,7 +194,6 @@ def _beside(
     known = np.ones(len(labels), bool)
     for given in whole:
         known &= given.known & (given.values == first.values).numpy()
-    tracks.block(labels * ~known, f"zeroed, its map is no single number behind "
-                                  f"{tracks.words(step)}")
-    return [Map(axis=first.axis + (new and axis <= first.axis), labels=labels,
-                values=first.values, known=known)]
+    result = Map(axis=first.axis + (new and axis <= first.axis), labels=labels,
+                 values=first.values, known=known)
+    return [tracks.spoil(result, ~known, f"no single number behind {tracks.words(step)}")]

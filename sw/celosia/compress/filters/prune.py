@@ -97,6 +97,7 @@ def prune_filters(
     scope: str = "layer",
     coupled: str = "keep",
     ignore: Collection[str] = (),
+    constants: str = "fold",
     seed: int = 0,
     checkpoint: str | Path | None = None,
     measure: Measure | None = None,
@@ -107,6 +108,11 @@ def prune_filters(
     With a filter go its bias, its channel of the batch normalisation behind, and its slice of
     every layer that reads it; what is left is a plain, smaller network that exports, saves and
     trains as any other. Parameters are replaced, so make optimisers afterwards.
+
+    What is left computes what the network did with these filters zeroed: weights and bias of the
+    filter, gamma and beta of a batch normalisation that alone reads it. Where such a map is still
+    a number further on, its reader's bias holds that; a reader that has none gets one. The two
+    networks are compared on the example, and the model is as it was where they differ.
 
     Each round removes the lowest-scoring filters of the current model, the same share of the
     target in each round, and calls `finetune`.
@@ -144,6 +150,9 @@ def prune_filters(
         possible where a shortcut pads channels with zeros.
     ignore
         Names of convolutions to leave alone.
+    constants
+        "fold": a filter stays if its map, zeroed, is a number at a reader that cannot hold it: in
+        front of a border of zeros. "drop": it goes, and the reader does without that number.
     seed
         In round r torch's global generators are set to ``seed + r``, and put back afterwards.
     checkpoint
@@ -162,18 +171,19 @@ def prune_filters(
     ------
     ArgumentError
         Settings that are not as above; a target that cannot be met; a layer that would be left
-        without a filter; masked weights; a network that does not run without the filters. The
-        model is unchanged if it is raised before the first round's `finetune`.
+        without a filter; masked or computed weights; a network that without the filters does not
+        run or computes something else. The model is as it was before the round.
     """
     target = Target.of(rate=rate, macs=macs, parameters=parameters, conv_macs=conv_macs,
                        threshold=threshold)
     _check(model, method, target, rounds, scope)
-    look = partial(trace_for, model, example_input, method, coupled, ignore)
+    look = partial(trace_for, model, example_input, method, coupled, ignore, constants)
     start = look()
     choices = {"method": method, target.kind: target.value, "scope": scope, "coupled": coupled,
-               "ignore": sorted(ignore), "rounds": rounds, "schedule": "linear", "seed": seed,
-               "ties": "lower index stays", "finetuned": finetune is not None,
-               "finetune": describe(finetune), "start": fingerprint(model)}
+               "ignore": sorted(ignore), "constants": constants, "rounds": rounds,
+               "schedule": "linear", "seed": seed, "ties": "lower index stays",
+               "finetuned": finetune is not None, "finetune": describe(finetune),
+               "start": fingerprint(model)}
     journal = Journal(checkpoint, choices)
     run = _Run(model, example_input, look, start, method)
     if journal.records:
@@ -247,10 +257,13 @@ def trace_for(
     method: str,
     coupled: str = "keep",
     ignore: Collection[str] = (),
+    constants: str = "fold",
 ) -> Structure:
     """Trace the model; with method "mask", layers without a mask are left alone."""
     if method != "mask":
-        return trace(model, example_input, coupled=coupled, ignore=ignore)
+        return trace(model, example_input, coupled=coupled, ignore=ignore, constants=constants)
+    if constants != "fold":
+        raise ArgumentError("masks are folded exactly, so constants must be 'fold' with them")
     masked = filter_masks(model)
     bare = {name for name, layer in prunable_layers(model).items()
             if isinstance(layer, nn.Conv2d) and name not in masked}

@@ -13,7 +13,7 @@ from celosia.compress.filters.tracks import Found, Map, Tracks, numbers
 __all__ = ["batch_norm", "prelu", "reader"]
 
 _Conv = nn.modules.conv._ConvNd
-_BORDER = "where {!r} reads it, and a border of zeros shows that"
+_BORDER = "a number but 0 where {!r} reads it, and a border of zeros shows that"
 
 
 def reader(tracks: Tracks, step: Step) -> Map | None:
@@ -49,19 +49,19 @@ def reader(tracks: Tracks, step: Step) -> Map | None:
 def _inputs(tracks: Tracks, step: Step, name: str, given: Map) -> None:
     layer = tracks.owners.modules[name]
     if _pads(step, layer):
-        tracks.keep_constants(given, _BORDER.format(name))
+        given = tracks.spoil(given, ~given.zero, _BORDER.format(name))
     elif layer.bias is None and tracks.norms[name] is None:
         problem = tracks.owners.obstacle(name)
         if problem is not None:
-            tracks.keep_constants(given, f"where {name!r} reads it, which would get a bias and "
-                                         f"{problem}")
+            given = tracks.spoil(given, ~given.zero, f"a number but 0 where {name!r} reads it, "
+                                                     f"which would get a bias and {problem}")
     tracks.cut(name, "transposed inputs" if _transposed(step) else "inputs", given)
 
 
 def _depthwise(tracks: Tracks, step: Step, name: str, given: Map) -> Map:
     layer = tracks.owners.modules[name]
     if _pads(step, layer):
-        tracks.keep_constants(given, _BORDER.format(name))
+        given = tracks.spoil(given, ~given.zero, _BORDER.format(name))
     tracks.cut(name, "depthwise", given)
     values = given.values * numbers(layer.weight).flatten(1).sum(1)
     if layer.bias is not None:

@@ -31,7 +31,8 @@ def remove(model: nn.Module, structure: Structure, kept: Kept, example_input: An
     and gamma and beta of the batch normalisation that alone reads them, are 0; of a masked filter
     its mask is. Where such a map is still a number, as behind a depthwise convolution with a bias,
     the layer that reads it gets it into its bias, or the mean of the normalisation behind; one
-    without either gets a bias. Both networks are compared on the example before this returns.
+    without either gets a bias. With ``constants="drop"``, a reader that could not hold the number
+    has zeros in the weights for it. Both networks are compared on the example before this returns.
 
     Parameters
     ----------
@@ -102,7 +103,7 @@ def _remove(model: nn.Module, structure: Structure, gone: Gone, example_input: A
 
 
 def _zero(model: nn.Module, structure: Structure, gone: Gone) -> None:
-    """Make the maps of filters zero, where their mask or their own layers do that."""
+    """Make filters zero, by their masks if they have some, and what readers do without."""
     masks = filter_masks(model)
     for name, indices in gone.items():
         for member, norm in structure.units[name].norms.items():
@@ -114,13 +115,19 @@ def _zero(model: nn.Module, structure: Structure, gone: Gone) -> None:
             for tensor in tensors:
                 if tensor is not None:
                     tensor.data[indices] = 0
+        for effect in structure.units[name].effects:
+            dropped = effect.indices[np.isin(effect.filters, indices) & np.isnan(effect.values)]
+            if "inputs" in effect.kind and len(dropped):
+                weight = model.get_submodule(effect.layer).weight.data
+                weight.index_fill_(CUTS[effect.kind][0]["weight"],
+                                   torch.from_numpy(dropped).to(weight.device), 0)
 
 
 def _fold_constants(
     model: nn.Module, structure: Structure, effect: Effect, lost: np.ndarray
 ) -> None:
     """Put what a layer's inputs are, once zeroed, into its bias or the normalisation behind it."""
-    lost = lost & ~effect.zero
+    lost = lost & effect.folded
     if effect.kind != "inputs" or not lost.any():
         return
     layer = model.get_submodule(effect.layer)

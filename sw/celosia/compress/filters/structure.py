@@ -26,9 +26,11 @@ from celosia.compress.promise import example_for
 from celosia.compress.pruning.masks import Mask
 from celosia.errors import ArgumentError
 
-__all__ = ["COUPLED", "CUTS", "Effect", "FilterCost", "Kept", "Structure", "Unit", "trace"]
+__all__ = ["CONSTANTS", "COUPLED", "CUTS", "Effect", "FilterCost", "Kept", "Structure", "Unit",
+           "trace"]
 
 COUPLED = ("keep", "prune")
+CONSTANTS = ("fold", "drop")
 Kept = Mapping[str, np.ndarray]
 """{unit name: indices of the filters that stay, ascending}."""
 
@@ -50,7 +52,8 @@ class Effect:
 
     layer, kind : which, and what it loses (`CUTS`).
     indices     : (n,), index in the layer.   filters : (n,), filter of the unit that it goes with.
-    values      : (n,), of "inputs": what the input is everywhere once that filter is zero.
+    values      : (n,), of "inputs": what the input is everywhere once that filter is zero; NaN
+                  where it is dropped instead.
     zero        : (n,), True where that is 0 whatever the parameters are.
     """
 
@@ -60,6 +63,11 @@ class Effect:
     filters: np.ndarray
     values: np.ndarray
     zero: np.ndarray
+
+    @property
+    def folded(self) -> np.ndarray:
+        """(n,), True where the layer has to hold what its input is."""
+        return ~self.zero & ~np.isnan(self.values)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +132,7 @@ class Structure:
                 for tensor, axis in CUTS[effect.kind][0].items():
                     if (effect.layer, tensor) in shapes:
                         shapes[effect.layer, tensor][axis] -= int(gone.sum())
-                if (~effect.zero[gone]).any() and self.gets_bias(effect):
+                if effect.folded[gone].any() and self.gets_bias(effect):
                     biases.add(effect.layer)
         sizes = {key: math.prod(shape) for key, shape in shapes.items()}
         macs = {name: sizes[name, "weight"] * count for name, count in self._positions.items()}
@@ -157,6 +165,7 @@ def trace(
     *,
     coupled: str = "keep",
     ignore: Collection[str] = (),
+    constants: str = "fold",
 ) -> Structure:
     """Find the filters that can be removed.
 
@@ -174,6 +183,9 @@ def trace(
         one unit. A stream that a shortcut pads with zeros is never pruned.
     ignore
         Names of convolutions to leave alone.
+    constants
+        "fold": a filter stays where its map, zeroed, is a number that no reader can hold. "drop":
+        it goes, and the reader does without that number.
 
     Raises
     ------
@@ -184,6 +196,8 @@ def trace(
     """
     if coupled not in COUPLED:
         raise ArgumentError(f"coupled must be one of {COUPLED}, not {coupled!r}")
+    if constants not in CONSTANTS:
+        raise ArgumentError(f"constants must be one of {CONSTANTS}, not {constants!r}")
     _refuse_computed(model)
     if filter_masks(model):
         model = copy.deepcopy(model)
@@ -194,17 +208,20 @@ def trace(
     if unknown:
         raise ArgumentError(f"no convolution is called {', '.join(map(repr, unknown))}; "
                             f"convolutions: {', '.join(map(repr, convolutions))}")
-    flow = follow(model, record(model, example_for(model, example_input)), ignore)
+    x = example_for(model, example_input)
+    flow = follow(model, record(model, x), ignore, drop=constants == "drop")
     units, skipped = _units(flow, convolutions, coupled)
     if not units:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
-        raise ArgumentError(f"no filter can be removed ({reasons or 'no convolution'})")
+        reasons = [f"{name}: {reason}" for name, reason in skipped.items()][:3]
+        more = f"; and {len(skipped) - 3} more" if len(skipped) > 3 else ""
+        raise ArgumentError("no filter can be removed "
+                            f"({'; '.join(reasons) + more or 'no convolution'})")
     seen: set[int] = set()
     shapes = {(name, key): tuple(tensor.shape) for name, module in model.named_modules()
               for key, tensor in module.named_parameters(recurse=False)
               if id(tensor) not in seen and not seen.add(id(tensor))}
     return Structure(units=units, skipped=skipped, norms=flow.norms, _shapes=shapes,
-                     _positions=output_positions(model, example_input),
+                     _positions=output_positions(model, x),
                      _convolutions=frozenset(convolutions))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -23,7 +23,8 @@ class Map:
     """A tensor whose channels are told apart.
 
     axis   : of the channels.   labels : (n,), 0 where a channel is of no filter that can go.
-    values : (n,), the number that a channel is everywhere once its filter is zero.
+    values : (n,), the number that a channel is everywhere once its filter is zero; NaN where it is
+             no single number.
     known  : (n,), True where that number depends on no parameter.
     """
 
@@ -43,6 +44,11 @@ class Map:
         """(n,), True where a zeroed filter's channel is 0 whatever the parameters are."""
         return self.known & (self.values == 0).numpy()
 
+    @property
+    def lost(self) -> np.ndarray:
+        """(n,), True where a zeroed filter's channel is no single number."""
+        return self.values.double().isnan().numpy()
+
     def at(self, axis: int, places: np.ndarray) -> Map:
         """Return the map with the channels at these places, along another axis."""
         return Map(axis=axis, labels=self.labels[places], values=self.values[places],
@@ -59,7 +65,8 @@ class Cut:
     """What a layer loses with filters: index i goes with the filter of ``labels[i]``, 0 for none.
 
     layer, kind : its name, and what it loses (`celosia.compress.filters.structure.CUTS`).
-    values      : (n,), the number that channel i is everywhere once its filter is zero.
+    values      : (n,), the number that channel i is everywhere once its filter is zero; NaN where
+                  that is no single number, or none that a reader can hold.
     zero        : (n,), True where that is 0 whatever the parameters are.
     """
 
@@ -77,13 +84,15 @@ class Unfollowed(Exception):
 class Tracks:
     """All that is known, on the way through a recorded run.
 
+    drop    : let filters go whose map, zeroed, is no number that a reader can hold.
     maps    : {number of a tensor: its map} of those that have channels to remove.
     norms   : {convolution or linear layer: the batch normalisation that alone reads it, or
               None}.
     couples : all filters under their labels.
     """
 
-    def __init__(self, model: nn.Module, record: Record) -> None:
+    def __init__(self, model: nn.Module, record: Record, *, drop: bool) -> None:
+        self.drop = drop
         self.record = record
         self.owners = Owners(model, record)
         self.couples = Couples(self.owners.outputs())
@@ -114,9 +123,20 @@ class Tracks:
         if labels.any():
             self.couples.block(labels, reason)
 
-    def keep_constants(self, given: Map, why: str) -> None:
-        """Keep the filters whose map is not 0 once they are; `why` follows "a number but 0"."""
-        self.block(given.labels * ~given.zero, f"zeroed, its map is a number but 0 {why}")
+    def spoil(self, given: Map, where: np.ndarray, why: str) -> Map:
+        """Keep the filters whose map, zeroed, cannot be told any more, or drop what it would be.
+
+        where : (n,), True for those.   why : words that follow "zeroed, its map is".
+        """
+        if not (given.labels * where).any():
+            return given
+        if not self.drop:
+            self.block(given.labels * where, f"zeroed, its map is {why}; "
+                                             "prune_filters(constants='drop') lets it go")
+            return given
+        values = given.values.double().clone()
+        values[torch.from_numpy(where)] = torch.nan
+        return replace(given, values=values, known=given.known & ~where)
 
     def join(self, maps: list[Map], how: str) -> np.ndarray:
         """Couple the channels of maps that meet; return the labels of what they make."""
@@ -131,11 +151,10 @@ class Tracks:
 
     def cut(self, layer: str, kind: str, given: Map) -> None:
         """Note that a layer loses channels with those of a map."""
-        values = given.values.double().numpy()
-        self.block(given.labels * ~np.isfinite(values),
-                   f"zeroed, its map is infinite or NaN in {layer!r}")
-        self.cuts.append(Cut(layer=layer, kind=kind, labels=given.labels, values=values,
-                             zero=given.zero))
+        infinite = ~given.values.double().isfinite().numpy()
+        given = self.spoil(given, infinite, f"infinite or NaN in {layer!r}")
+        self.cuts.append(Cut(layer=layer, kind=kind, labels=given.labels, zero=given.zero,
+                             values=given.values.double().numpy()))
 
 
 def apply(step: Step, fill: Callable[[Ref], torch.Tensor]) -> Any:
