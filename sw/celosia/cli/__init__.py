@@ -1,34 +1,79 @@
 """The command line: one module a group of commands, none of which computes anything itself."""
 
+import importlib
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
 
-from celosia.cli import build, common, compare, compile, factorise, prune, run, targets
+from celosia.cli import common
 from celosia.errors import CelosiaError
+from celosia.extras import missing
+
+COMMANDS = {
+    "targets": ("targets", "List boards and bare devices with their lanes, memories and clocks."),
+    "compile": ("compile", "Compile a model for a target, check that it fits, and show the cycles "
+                           "of each layer."),
+    "run": ("run", "Run inputs on the golden model or on the simulated gateware."),
+    "verify": ("run", "Compare a backend with the golden model: every stored tensor, every "
+                      "output, every cycle."),
+    "compare": ("compare", "Set sparse, dense and the bound side by side, layer by layer, on the "
+                           "same lanes."),
+    "build": ("build", "Synthesise, place and route the program's array, and pack the bitstream."),
+    "flash": ("build", "Load a bitstream onto a board with openFPGALoader or iceprog."),
+    "prune": ("prune", "Remove a model's least important weights or filters, retraining between "
+                       "the rounds."),
+    "factorise": ("factorise", "Replace a model's layers by products of thinner ones, and retrain "
+                               "those."),
+}
+"""Command to its module here, and to the first line of its help: a command is imported when it is
+run, so that the others need not wait for torch."""
 
 
 class _Group(TyperGroup):
-    """Turns what the library refuses into one line on stderr and exit status 1."""
+    """Loads a command when it is run; what the library refuses is one line and exit status 1."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        for name, (_, about) in COMMANDS.items():
+            self.add_command(TyperCommand(name, help=about), name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, load(name) if name in COMMANDS else command, rest
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:
+            raise
         except (CelosiaError, OSError) as problem:
             common.refuse(str(problem))
+        except ImportError as problem:
+            refusal = missing(problem)
+            if refusal is None:
+                raise
+            common.refuse(str(refusal))
+        except KeyboardInterrupt:
+            raise SystemExit(130) from None
+
+
+def load(name: str) -> Any:
+    """Return a command, imported."""
+    module = importlib.import_module(f"celosia.cli.{COMMANDS[name][0]}")
+    alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    alone.command(name)(getattr(module, name))
+    return get_command(alone)
 
 
 app = typer.Typer(
     name="celosia", cls=_Group, no_args_is_help=True, add_completion=False,
     pretty_exceptions_enable=False,
     help="Compile trained networks for small FPGAs, bit for bit. Exit status: 0 done, 1 refused "
-         "with a message, 2 wrong usage.")
-for command in (targets.targets, compile.compile, run.run, run.verify, compare.compare,
-                build.build, build.flash, prune.prune, factorise.factorise):
-    app.command()(command)
+         "with a message, 2 wrong usage, 70 a fault of Celosia's own, 130 interrupted.")
 
 
-def main() -> None:
-    """Entry point of the ``celosia`` script."""
-    app()
+@app.callback()
+def _root() -> None:
+    pass

@@ -6,23 +6,23 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-import numpy as np
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-from celosia.errors import CelosiaError
+from celosia.errors import CelosiaError, quoted
 from celosia.modelfile import refuse_other_model
-from celosia.reading import load_npy
+
+if TYPE_CHECKING:
+    import numpy as np
+    from rich.table import Table
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
 ProgramPath = Annotated[Path, typer.Argument(metavar="PROGRAM.celo", help="A compiled program.")]
 ModelName = Annotated[str, typer.Argument(
     metavar="MODEL", help="A .pt2 file, lenet5, lenet5-pruned, or package.module:function where "
                           "the function returns a torch.nn.Module.")]
+_LONGEST = 2000
 
 
 def emit(result: dict[str, Any]) -> None:
@@ -31,19 +31,26 @@ def emit(result: dict[str, Any]) -> None:
 
 
 def refuse(message: str) -> NoReturn:
-    """Say why on stderr and end with exit status 1; what a terminal would act on shows as ``?``."""
-    shown = "".join(c if c.isprintable() or c == "\n" else "?" for c in message)
-    print(f"celosia: {shown}", file=sys.stderr)
+    """Say why on stderr, on one line, and end with exit status 1."""
+    print(f"celosia: {quoted(message, _LONGEST)}", file=sys.stderr)
     raise typer.Exit(1)
 
 
-def show(table: Table) -> None:
-    """Print a table on stdout; off a terminal as wide as it needs."""
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+def show(table: "Table") -> None:
+    """Print a table on stdout; off a terminal as wide as it needs.
+
+    What stands in it is printed as it is: a layer may be called ``[/b]`` or ``:key:``.
+    """
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False,
+            highlight=False).print(table)
 
 
-def table(title: str, *columns: str, words: int = 1) -> Table:
+def table(title: str, *columns: str, words: int = 1) -> "Table":
     """Return an empty table whose first ``words`` columns hold words and the others figures."""
+    from rich.table import Table
+
     result = Table(title=title, title_justify="left")
     for index, column in enumerate(columns):
         result.add_column(column, justify="left" if index < words else "right")
@@ -56,7 +63,17 @@ def progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
     if not sys.stderr.isatty():
         yield None
         return
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
+               TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
@@ -68,22 +85,28 @@ def stages() -> Iterator[Callable[[str], None] | None]:
     if not sys.stderr.isatty():
         yield None
         return
-    with Console(stderr=True).status("starting") as status:
+    from rich.console import Console
+
+    with Console(stderr=True, markup=False, emoji=False).status("starting") as status:
         yield status.update
 
 
-def read_array(path: Path) -> np.ndarray:
+def read_array(path: Path) -> "np.ndarray":
     """Return the array of a ``.npy`` file; CelosiaError where it holds none."""
+    from celosia.reading import load_npy
+
     return load_npy(path)
 
 
-def find_model(name: str) -> tuple[Any, np.ndarray | None]:
+def find_model(name: str) -> "tuple[Any, np.ndarray | None]":
     """Return the model that ``name`` stands for, and an example input where it brings one.
 
     A file is what its content says, whatever it is called. CelosiaError where the file, the
     module or the function is not there, or the file is no model.
     """
     if name in ("lenet5", "lenet5-pruned"):
+        import numpy as np
+
         from celosia.models import load_lenet5
         return load_lenet5(pruned=name.endswith("pruned")), np.zeros((1, 1, 28, 28), np.float32)
     if name.endswith(".pt2") or Path(name).exists():
@@ -102,7 +125,7 @@ def find_model(name: str) -> tuple[Any, np.ndarray | None]:
         sys.path.pop(0)
 
 
-def _exported(path: str) -> tuple[Any, np.ndarray | None]:
+def _exported(path: str) -> "tuple[Any, np.ndarray | None]":
     refuse_other_model(path)    # before torch is imported, which takes seconds
     from celosia.frontend.export import load_exported
 
@@ -111,9 +134,11 @@ def _exported(path: str) -> tuple[Any, np.ndarray | None]:
     return exported, arguments[0].detach().numpy() if arguments else None
 
 
-def example_input(name: str, example: np.ndarray | None,
-                  samples: np.ndarray | None) -> np.ndarray:
+def example_input(name: str, example: "np.ndarray | None",
+                  samples: "np.ndarray | None") -> "np.ndarray":
     """Return one float32 input (1, ...) that tells the network's shapes."""
+    import numpy as np
+
     if samples is not None and samples.ndim > 1 and len(samples):
         return samples[:1].astype(np.float32)
     if example is None:

@@ -1,0 +1,5 @@
+"""``python -m celosia``."""
+
+from celosia.entry import main
+
+main()
