@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from celosia.errors import CelosiaError
+from celosia.extras import names_extra
 from celosia.files import check_folder
 from celosia.inputs import as_array
 
@@ -46,6 +47,7 @@ class RunResult:
     layer_cycles: np.ndarray | None
 
 
+@names_extra
 def compile(model: Any, example_input: Any, *, target: str = "icebreaker", calibration: Any = None,
             exponents: str = "dynamic", weight_bits: int = 8, activation_bits: int = 8,
             lanes: int | None = None, sparse: bool = True,
@@ -87,6 +89,7 @@ def load(path: str | Path) -> Program:
     return load_program(path)
 
 
+@names_extra
 def run(program: Program, x: Any, backend: str = GOLDEN, *,
         progress: Progress | None = None) -> RunResult:
     """Run N inputs on a backend.
@@ -105,6 +108,7 @@ def run(program: Program, x: Any, backend: str = GOLDEN, *,
                    simulation.cycles, simulation.layer_cycles)
 
 
+@names_extra
 def build(program: Program, board: str | None = None, *, seed: int = 0,
           directory: str | Path | None = None,
           progress: Callable[[str], None] | None = None) -> BuildReport:

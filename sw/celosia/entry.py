@@ -9,31 +9,34 @@ import sys
 
 REFUSED, FAULT, INTERRUPTED, UNREAD = 1, 70, 130, 141
 
+interrupts: list[int] = []
+"""Grows with every Ctrl-C: code that is interrupted may raise something else on its way out."""
+
 
 def main() -> None:
     """Run the command line and end the process with its status."""
-    interrupted: list[int] = []
     try:
-        _note_interrupts(interrupted)
+        _note_interrupts()
         status = _run()
     except KeyboardInterrupt:
         status = INTERRUPTED
+    except BrokenPipeError:
+        status = unread()
     except BaseException as error:
-        # Code that was interrupted may raise something else on its way out.
-        status = INTERRUPTED if interrupted else _ended_by(error)
-    if status == INTERRUPTED or (interrupted and status):
+        status = INTERRUPTED if interrupts else _ended_by(error)
+    if status == INTERRUPTED or (interrupts and status):
         status = INTERRUPTED
         _say("interrupted")
         exec("")    # Python kills itself by the signal if this was the last code in text
     sys.exit(status)
 
 
-def _note_interrupts(signals: list[int]) -> None:
-    """Add every Ctrl-C to a list; unless the caller has them ignored."""
+def _note_interrupts() -> None:
+    """Note every Ctrl-C, unless the caller has them ignored."""
     import signal
 
     def note(number: int, frame: object) -> None:
-        signals.append(number)
+        interrupts.append(number)
         raise KeyboardInterrupt
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -59,9 +62,6 @@ def _run() -> int:
 
 def _ended_by(error: BaseException) -> int:
     """Say on one line what ended the command, and return the exit status."""
-    if isinstance(error, BrokenPipeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)    # Python flushes once more at its end
-        return UNREAD
     from celosia.errors import quoted
     from celosia.extras import missing
 
@@ -81,18 +81,25 @@ def _ended_by(error: BaseException) -> int:
     return REFUSED
 
 
+def unread() -> int:
+    """Let nothing more be written to stdout, which nobody reads; return the exit status."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)        # Python flushes once more at its end
+    return UNREAD
+
+
 def _place(error: BaseException) -> str:
     import traceback
+    from pathlib import Path
 
     frames = traceback.extract_tb(error.__traceback__)
-    return f"in {os.path.basename(frames[-1].filename)}:{frames[-1].lineno} " if frames else ""
+    return f"in {Path(frames[-1].filename).name}:{frames[-1].lineno} " if frames else ""
 
 
 def _say(words: str) -> None:
-    try:
+    from contextlib import suppress
+
+    with suppress(OSError):     # nobody listens
         print(f"celosia: {words}", file=sys.stderr, flush=True)
-    except OSError:
-        pass        # nobody listens
 
 
 if __name__ == "__main__":

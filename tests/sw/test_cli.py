@@ -10,6 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 import celosia
+from celosia.cli import COMMANDS as KNOWN
 from celosia.cli import app
 from celosia.compare import compare
 
@@ -75,8 +76,9 @@ def test_help(command: str) -> None:
 
 
 def test_every_command_is_listed() -> None:
-    assert {command.name or command.callback.__name__
-            for command in app.registered_commands} == set(COMMANDS)
+    listing = invoke("--help").stdout
+    assert all(f" {command} " in listing for command in COMMANDS)
+    assert set(COMMANDS) == set(KNOWN)
 
 
 def test_targets() -> None:
@@ -119,6 +121,75 @@ def test_compile_table(folder: Path) -> None:
     text = invoke("compile", folder / "model.pt2").stdout
     for word in ("density", "cycles", "utilisation", "conv", "fc", "total", "weights"):
         assert word in text
+
+
+ODD = """
+import torch
+
+print("imported")
+
+class Odd(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        for name in ("[/b]x", "[red]y", ":key:", "{z}"):
+            self.add_module(name, torch.nn.Linear(6, 6))
+
+    def forward(self, x):
+        print("traced")
+        for layer in self.children():
+            x = torch.relu(layer(x))
+        return x
+
+def make():
+    print("made")
+    return Odd()
+
+def fail():
+    return 1 / 0
+
+def other():
+    return {}
+"""
+
+
+@pytest.fixture
+def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The current folder holds odd_net.py and x6.npy."""
+    (tmp_path / "odd_net.py").write_text(ODD)
+    np.save(tmp_path / "x6.npy", np.ones((2, 6), np.float32))
+    monkeypatch.chdir(tmp_path)
+    yield
+    sys.modules.pop("odd_net", None)
+
+
+def test_odd_names_stand_in_tables_as_they_are(odd: None) -> None:
+    result = invoke("compile", "odd_net:make", "--calibration", "x6.npy", "-o", "odd.celo")
+    for name in ("[/b]x", "[red]y", ":key:", "{z}"):
+        assert f" {name} " in result.stdout
+    assert "[/b]x" in invoke("compare", "odd.celo").stdout
+
+
+def test_what_the_users_code_prints_is_no_part_of_the_json(odd: None) -> None:
+    result = invoke("compile", "odd_net:make", "--calibration", "x6.npy", "--json")
+    assert json.loads(result.stdout)["layers"][0]["name"] == "[/b]x"
+    assert result.stderr.startswith("imported\nmade\n")
+
+
+@pytest.mark.parametrize(("model", "message"), [
+    ("odd_net:fail", "ZeroDivisionError: division by zero [odd_net.py:23]; run where odd_net can"),
+    ("odd_net:other", "the function returns dict; let it return a torch.nn.Module"),
+    ("odd_net:none", "module 'odd_net' has no attribute 'none'; run where"),
+    ("odd_net:", "has no attribute ''"), (":make", "run where its module can be imported"),
+    (".net:make", "run where .net can be imported"), ("broken:make", "SyntaxError"),
+    ("ends:make", "SystemExit: 3 [ends.py:1]"),
+])
+def test_faults_of_the_users_code_are_the_users(odd: None, model: str, message: str) -> None:
+    Path("broken.py").write_text("def make(:\n")
+    Path("ends.py").write_text("raise SystemExit(3)\n")
+    result = invoke("compile", model, status=1)
+    assert message in result.stderr
+    assert [line for line in result.stderr.splitlines() if line.startswith("celosia: ")] == [
+        result.stderr.splitlines()[-1]]
 
 
 def test_dump_after_goes_to_stderr(folder: Path) -> None:

@@ -7,6 +7,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
+from celosia import entry
 from celosia.cli import common
 from celosia.errors import CelosiaError
 from celosia.extras import missing
@@ -47,16 +48,15 @@ class _Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            raise
+            raise SystemExit(entry.unread()) from None
         except (CelosiaError, OSError) as problem:
             common.refuse(str(problem))
         except ImportError as problem:
-            refusal = missing(problem)
-            if refusal is None:
-                raise
-            common.refuse(str(refusal))
+            if refusal := missing(problem):
+                common.refuse(str(refusal))
+            raise
         except KeyboardInterrupt:
-            raise SystemExit(130) from None
+            raise SystemExit(entry.INTERRUPTED) from None
 
 
 def load(name: str) -> Any:

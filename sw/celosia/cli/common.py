@@ -3,15 +3,17 @@
 import importlib
 import json
 import sys
+import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from celosia import entry
 from celosia.errors import CelosiaError, quoted
-from celosia.modelfile import refuse_other_model
+from celosia.extras import missing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,9 +33,14 @@ def emit(result: dict[str, Any]) -> None:
 
 
 def refuse(message: str) -> NoReturn:
-    """Say why on stderr, on one line, and end with exit status 1."""
+    """Say why on stderr, on one line, and end with exit status 1.
+
+    Not where the user has interrupted the command: then that is why.
+    """
+    if entry.interrupts:
+        raise typer.Exit(entry.INTERRUPTED)
     print(f"celosia: {quoted(message, _LONGEST)}", file=sys.stderr)
-    raise typer.Exit(1)
+    raise typer.Exit(entry.REFUSED)
 
 
 def show(table: "Table") -> None:
@@ -43,8 +50,11 @@ def show(table: "Table") -> None:
     """
     from rich.console import Console
 
-    Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False,
-            highlight=False).print(table)
+    console = Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False,
+                      highlight=False)
+    with console.capture() as printed:
+        console.print(table)
+    print(printed.get(), end="")        # a Console would end the process at a closed pipe
 
 
 def table(title: str, *columns: str, words: int = 1) -> "Table":
@@ -115,17 +125,54 @@ def find_model(name: str) -> "tuple[Any, np.ndarray | None]":
     if not colon:
         raise CelosiaError(f"model {name!r}: there is no such file; give a .pt2 file, lenet5, "
                            "lenet5-pruned or package.module:function")
-    sys.path.insert(0, str(Path.cwd()))
+    return _made(name, module_name, function_name), None
+
+
+def _made(name: str, module_name: str, function_name: str) -> Any:
+    """Return the torch.nn.Module that a user's function makes.
+
+    CelosiaError for whatever the user's own code raises, with the line that it came from.
+    """
+    folder = str(Path.cwd())
+    sys.path.insert(0, folder)
     try:
-        return getattr(importlib.import_module(module_name), function_name)(), None
-    except (ImportError, AttributeError) as problem:
-        raise CelosiaError(f"model {name!r}: {problem}; run where {module_name} can be imported, "
-                           f"and name one of its functions") from None
+        with users_prints():
+            made = getattr(importlib.import_module(module_name), function_name)()
+    except (Exception, SystemExit) as problem:
+        if isinstance(problem, ImportError) and (refusal := missing(problem)):
+            raise refusal from None
+        words = str(problem) if isinstance(problem, (ImportError, AttributeError)) else (
+            f"{type(problem).__name__}: {problem}")
+        raise CelosiaError(f"model {name!r}: {quoted(words)}{_line_of(problem)}; run where "
+                           f"{module_name or 'its module'} can be imported, and name one of its "
+                           "functions, which takes no arguments") from None
     finally:
-        sys.path.pop(0)
+        sys.path.remove(folder)
+    import torch
+
+    if not isinstance(made, torch.nn.Module):
+        raise CelosiaError(f"model {name!r}: the function returns {type(made).__name__}; let it "
+                           "return a torch.nn.Module")
+    return made
+
+
+def _line_of(problem: BaseException) -> str:
+    """Return where the user's code raised an error, " [net.py:3]"; "" where it did not."""
+    frames = [frame for frame in traceback.extract_tb(problem.__traceback__)[1:]
+              if not frame.filename.startswith("<")]
+    return f" [{Path(frames[-1].filename).name}:{frames[-1].lineno}]" if frames else ""
+
+
+@contextmanager
+def users_prints() -> Iterator[None]:
+    """Send what the user's own code prints to stderr: stdout is for the command's result."""
+    with redirect_stdout(sys.stderr):
+        yield
 
 
 def _exported(path: str) -> "tuple[Any, np.ndarray | None]":
+    from celosia.modelfile import refuse_other_model
+
     refuse_other_model(path)    # before torch is imported, which takes seconds
     from celosia.frontend.export import load_exported
 

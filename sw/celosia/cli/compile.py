@@ -34,10 +34,11 @@ def compile(
         check_output(output, model, calibration)
     samples = None if calibration is None else common.read_array(calibration)
     module, example = common.find_model(model)
-    program = api.compile(
-        module, common.example_input(model, example, samples), target=target, calibration=samples,
-        exponents=exponents, weight_bits=weight_bits, activation_bits=activation_bits, lanes=lanes,
-        sparse=not dense, dump_after=dump_after)
+    with common.users_prints():
+        program = api.compile(
+            module, common.example_input(model, example, samples), target=target,
+            calibration=samples, exponents=exponents, weight_bits=weight_bits,
+            activation_bits=activation_bits, lanes=lanes, sparse=not dense, dump_after=dump_after)
     if output is not None:
         program.save(output)
     result = summary(program) | {"output": None if output is None else str(output)}

@@ -249,7 +249,7 @@ def rounds_shown(what: str) -> Iterator[Callable[[Any], None] | None]:
 
     That a run goes on after rounds that it found is said on stderr in any case.
     """
-    with _messages():
+    with _messages(), common.users_prints():
         if not sys.stderr.isatty():
             yield None
             return
