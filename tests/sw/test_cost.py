@@ -125,3 +125,22 @@ def test_refusals():
         measure(nn.ReLU(), torch.zeros(1, 2))
     with pytest.raises(ArgumentError, match="'1' is a ConvTranspose2d"):
         measure(nn.Sequential(nn.Conv2d(1, 1, 1), nn.ConvTranspose2d(1, 1, 2)), torch.zeros(1, 2))
+
+
+def test_a_weight_that_layers_share_counts_once_among_the_parameters():
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(16, 16, bias=False), nn.Linear(16, 16, bias=False)
+            self.b.weight = self.a.weight
+            self.again = self.a
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.b(torch.relu(self.a(x)))
+
+    net = Net()
+    with torch.no_grad():
+        net.a.weight[:12] = 0
+    cost = measure(net, torch.randn(1, 16))
+    assert (cost.parameters, cost.nonzero_parameters) == (256, 64)
+    assert (cost.macs, cost.useful_macs) == (512, 128)      # each layer multiplies its own

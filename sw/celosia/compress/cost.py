@@ -15,7 +15,7 @@ import torch
 from scipy.sparse import csr_array
 from torch import nn
 
-from celosia.compress.layers import evaluating, prunable_layers
+from celosia.compress.layers import evaluating, parameter_count, prunable_layers
 from celosia.errors import ArgumentError
 from celosia.lower.stream import index_steps
 from celosia_hw.isa import (
@@ -73,13 +73,17 @@ class LayerCost:
 class Cost:
     """The cost of a network for one input.
 
-    parameters : trained numbers of all modules, each counted once, zeros too.
-    layers     : {name: cost} of the convolutions and linear layers, in the model's order.
+    parameters         : trained numbers of all modules, each counted once, zeros too.
+    nonzero_parameters : of these, without the weights that are 0; a weight that several layers
+                         share counts once.
+    layers             : {name: cost} of the convolutions and linear layers, in the model's order.
 
-    The other figures are sums over `layers`, under the names that `LayerCost` explains.
+    The other figures are sums over `layers`, under the names that `LayerCost` explains: a shared
+    weight counts in each of its layers, as the machine stores and multiplies it for each.
     """
 
     parameters: int
+    nonzero_parameters: int
     layers: Mapping[str, LayerCost]
 
     @property
@@ -89,11 +93,6 @@ class Cost:
     @property
     def nonzeros(self) -> int:
         return sum(layer.nonzeros for layer in self.layers.values())
-
-    @property
-    def nonzero_parameters(self) -> int:
-        """Parameters without the weights that are 0."""
-        return self.parameters - self.weights + self.nonzeros
 
     @property
     def macs(self) -> int:
@@ -171,8 +170,9 @@ def measure(model: nn.Module, example_input: Any, *, weight_bits: int = 8) -> Co
     rows = {
         name: _layer_cost(layer, positions[name], weight_bits) for name, layer in layers.items()
     }
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Cost(parameters=parameters, layers=rows)
+    parameters = parameter_count(model)
+    return Cost(parameters=parameters, nonzero_parameters=parameters - _zeros(layers),
+                layers=rows)
 
 
 def output_positions(model: nn.Module, example_input: Any) -> dict[str, int]:
@@ -200,6 +200,18 @@ def output_positions(model: nn.Module, example_input: Any) -> dict[str, int]:
         for handle in handles:
             handle.remove()
     return counts
+
+
+def _zeros(layers: Mapping[str, nn.Conv2d | nn.Linear]) -> int:
+    """Return how many weights are 0, a tensor that several layers share counted once."""
+    zero: dict[int, torch.Tensor] = {}
+    for layer in layers.values():
+        stored = next((parameter for name, parameter in layer.named_parameters()
+                       if name in ("weight", "weight_orig", "parametrizations.weight.original")),
+                      layer.weight)
+        now = layer.weight == 0
+        zero[id(stored)] = zero.get(id(stored), now) & now
+    return sum(int(part.sum()) for part in zero.values())
 
 
 def _layer_cost(layer: nn.Conv2d | nn.Linear, positions: int, weight_bits: int) -> LayerCost:

@@ -6,14 +6,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from celosia.errors import ArgumentError
+from celosia.compress.promise import restoring
+from celosia.errors import ArgumentError, CelosiaError
 
 __all__ = ["FineTune", "flip_and_shift"]
 
@@ -25,15 +27,20 @@ class FineTune:
     """Train a network on inputs and targets; ``FineTune(...)(model, round)`` does one round.
 
     The learning rate rises over the first tenth of a round's steps and falls to zero along a
-    half cosine. All parameters are trained; a masked weight stays zero because the mask is part
-    of the layer (`celosia.compress.pruning.masks`). The model is left in the mode, train or eval,
-    that it was in. Order of inputs and augmentation depend on `seed` and the round only. Batches
-    go to the device of the model's first parameter.
+    half cosine. All parameters that are not frozen (`requires_grad`) are trained; a masked weight
+    stays zero because the mask is part of the layer (`celosia.compress.pruning.masks`). A model in
+    eval mode trains as a whole; in one that is in train mode, parts in eval mode stay so, such as
+    normalisations with frozen statistics. Every part is left in the mode that it was in. Order of
+    inputs and augmentation depend on `seed` and the round only. Batches go to the device and the
+    floating type of the model's first parameter.
 
-    inputs, labels   : float32 (N, ...), and int64 (N,) classes or whatever targets `loss` takes.
+    inputs, labels   : (N, ...) tensor or array, and (N,) classes, whole numbers of any type, or
+                       float (N, classes) probabilities, or whatever targets `loss` takes.
     epochs           : passes over the inputs, one number or one for each round (the last one
                        then also stands for further rounds).
-    learning_rate    : the peak.   batch_size : inputs a step; the last, smaller batch counts too.
+    learning_rate    : the peak.
+    batch_size       : inputs a step. The last, smaller batch counts too; a single input that is
+                       left over joins the batch before, for a batch normalisation needs two.
     weight_decay     : as torch's optimiser applies it.
     optimizer        : "adamw", or "sgd" with Nesterov momentum `momentum`.
     label_smoothing  : of the cross entropy, 0 to 1.
@@ -72,39 +79,83 @@ class FineTune:
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot be meant."""
-        if len(self.inputs) != len(self.labels) or len(self.inputs) == 0:
+        object.__setattr__(self, "inputs", torch.as_tensor(self.inputs))
+        labels = torch.as_tensor(self.labels)
+        if labels.ndim == 0 or len(self.inputs) != len(labels) or len(self.inputs) == 0:
             raise ArgumentError(
-                f"{len(self.inputs)} inputs and {len(self.labels)} labels; give one label for "
-                "each input, and at least one"
+                f"{len(self.inputs)} inputs and {labels.shape[0] if labels.ndim else 1} labels; "
+                "give one label for each input, and at least one"
             )
+        object.__setattr__(self, "labels", labels if self.loss else _classes(labels))
         if self.optimizer not in OPTIMIZERS:
             raise ArgumentError(f"optimizer must be one of {OPTIMIZERS}, not {self.optimizer!r}")
         if not isinstance(self.epochs, int) and len(self.epochs) == 0:
             raise ArgumentError("epochs is an empty sequence; give one number for each round")
+        if self.batch_size < 1:
+            raise ArgumentError(f"batch_size must be at least 1, not {self.batch_size!r}")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise ArgumentError(f"learning_rate must be above 0, not {self.learning_rate!r}")
 
     def __call__(self, model: nn.Module, round: int) -> None:
-        """Train `model` in place for the epochs of round `round` (0, 1, ...)."""
+        """Train `model` in place for the epochs of round `round` (0, 1, ...).
+
+        ArgumentError, before anything is trained, where nothing in the model trains, a batch
+        normalisation would get a single value, or labels and outputs do not go together;
+        CelosiaError where the loss is no number any more.
+        """
         epochs = self._epochs_of(round)
-        was_training = model.training
-        model.train()
         order = torch.Generator().manual_seed(self.seed * 1_000_003 + round)
         optimizer = self._make_optimizer(model)
-        steps = epochs * math.ceil(len(self.inputs) / self.batch_size)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
-        for epoch in range(epochs):
-            total = 0.0
-            for chosen in torch.randperm(len(self.inputs), generator=order).split(self.batch_size):
-                loss = self._loss(model, chosen, order)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                if self.after_step is not None:
-                    self.after_step(model, schedule.get_last_lr()[-1])
-                schedule.step()
-                total += float(loss.detach()) * len(chosen)
-            if self.on_epoch is not None:
-                self.on_epoch(round, epoch, total / len(self.inputs))
-        model.train(was_training)
+        batches = len(self._split(torch.arange(len(self.inputs))))
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: _rate(step, epochs * batches))
+        with _training(model):
+            self._try(model)
+            for epoch in range(epochs):
+                total = 0.0
+                for chosen in self._split(torch.randperm(len(self.inputs), generator=order)):
+                    loss = self._loss(model, chosen, order)
+                    optimizer.zero_grad()
+                    loss.backward()
+                    optimizer.step()
+                    if self.after_step is not None:
+                        self.after_step(model, schedule.get_last_lr()[-1])
+                    schedule.step()
+                    total += float(loss.detach()) * len(chosen)
+                if not math.isfinite(total):
+                    raise CelosiaError(
+                        f"the loss of round {round}, epoch {epoch} is {total}; lower the learning "
+                        f"rate from {self.learning_rate:g}, or look for bad inputs")
+                if self.on_epoch is not None:
+                    self.on_epoch(round, epoch, total / len(self.inputs))
+
+    def _split(self, order: torch.Tensor) -> list[torch.Tensor]:
+        """Return the batches of an epoch: indices of their inputs."""
+        batches = list(order.split(self.batch_size))
+        if len(batches) > 1 and len(batches[-1]) == 1 and self.batch_size > 1:
+            batches[-2:] = [torch.cat(batches[-2:])]
+        return batches
+
+    def _try(self, model: nn.Module) -> None:
+        """Run the smallest batch once and leave no trace; ArgumentError where it does not run."""
+        chosen = min(self._split(torch.arange(len(self.inputs))), key=len)
+        try:
+            with restoring(model, always=True), torch.random.fork_rng(), torch.no_grad():
+                outputs = model(self._batch(model, chosen))
+                if self.loss is None:
+                    _check_outputs(outputs, self.labels)
+        except (RuntimeError, ValueError, IndexError) as problem:
+            if isinstance(problem, ArgumentError):
+                raise
+            words = str(problem).strip().splitlines()[0] if str(problem).strip() else "no reason"
+            raise ArgumentError(
+                f"the network does not train on a batch of {len(chosen)} ({words}); "
+                "give other inputs, or a larger batch_size") from problem
+
+    def _batch(self, model: nn.Module, chosen: torch.Tensor) -> torch.Tensor:
+        first = next(model.parameters())
+        batch = self.inputs[chosen]
+        return batch.to(first.device, first.dtype if batch.is_floating_point() else batch.dtype)
 
     def _epochs_of(self, round: int) -> int:
         if isinstance(self.epochs, int):
@@ -115,9 +166,14 @@ class FineTune:
         rate, decay = self.learning_rate, self.weight_decay
         groups: dict[float, list[nn.Parameter]] = {}
         for name, parameter in model.named_parameters():
+            if not parameter.requires_grad:
+                continue
             factor = next((factor for start, factor in self.rate_factors.items()
                            if name.startswith(start)), 1.0)
             groups.setdefault(factor, []).append(parameter)
+        if not groups:
+            raise ArgumentError("every parameter of the model is frozen, so nothing trains; set "
+                                "requires_grad_() on the layers that should")
         # The plain rate comes last: `after_step` is told that one.
         parts = [{"params": groups[factor], "lr": rate * factor}
                  for factor in sorted(groups, key=lambda factor: factor == 1.0)]
@@ -131,8 +187,8 @@ class FineTune:
         self, model: nn.Module, chosen: torch.Tensor, generator: torch.Generator
     ) -> torch.Tensor:
         """Return the loss of the inputs with indices `chosen`, a scalar."""
-        device = next(model.parameters()).device
-        batch, targets = self.inputs[chosen].to(device), self.labels[chosen].to(device)
+        batch = self._batch(model, chosen)
+        targets = self.labels[chosen].to(batch.device)
         if self.augment is not None:
             batch = self.augment(batch, generator)
         outputs = model(batch)
@@ -154,6 +210,46 @@ class FineTune:
             log_target=True,
         )
         return (1 - self.teacher_weight) * loss + self.teacher_weight * heat**2 * distance
+
+
+@contextmanager
+def _training(model: nn.Module) -> Iterator[None]:
+    """Put a model that is in eval mode into train mode; put every part back afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    if not model.training:
+        model.train()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _classes(labels: torch.Tensor) -> torch.Tensor:
+    """Return targets as the cross entropy takes them; ArgumentError where it cannot."""
+    if labels.is_floating_point() and labels.ndim == 2:
+        return labels
+    if labels.is_floating_point() or labels.is_complex() or labels.ndim != 1:
+        raise ArgumentError(
+            f"labels are {str(labels.dtype).removeprefix('torch.')} of shape "
+            f"{tuple(labels.shape)}; give the classes as whole numbers (N,), or probabilities "
+            "(N, classes), or a loss= that takes other targets")
+    return labels.to(torch.int64)
+
+
+def _check_outputs(outputs: torch.Tensor, labels: torch.Tensor) -> None:
+    """Refuse labels that are no class of the outputs (N, classes, ...)."""
+    if not isinstance(outputs, torch.Tensor) or outputs.ndim < 2:
+        raise ArgumentError("the network does not return one tensor (N, classes); give a loss= "
+                            "that takes what it returns")
+    classes = outputs.shape[1]
+    if labels.ndim == 2 and labels.shape[1] != classes:
+        raise ArgumentError(f"probabilities of {labels.shape[1]} classes, and the network gives "
+                            f"{classes}; make them equal")
+    wrong = labels[((labels < 0) | (labels >= classes)) & (labels != -100)]
+    if labels.ndim == 1 and len(wrong):
+        raise ArgumentError(f"label {int(wrong[0])} is not one of the network's {classes} classes, "
+                            f"0 to {classes - 1}; number them so")
 
 
 def flip_and_shift(batch: torch.Tensor, generator: torch.Generator, reach: int = 1) -> torch.Tensor:

@@ -22,10 +22,26 @@ ACTIVATIONS = ("post", "pre")
 """What a layer's answer is: after the activation function that follows the layer, or before."""
 
 _FUNCTIONS = frozenset({
-    "relu", "relu_", "relu6", "hardtanh", "hardtanh_", "leaky_relu", "leaky_relu_", "elu", "elu_",
-    "selu", "gelu", "silu", "hardswish", "sigmoid", "sigmoid_", "tanh", "tanh_",
+    "relu", "relu_", "relu6", "rrelu", "rrelu_", "hardtanh", "hardtanh_", "leaky_relu",
+    "leaky_relu_", "prelu", "elu", "elu_", "selu", "selu_", "celu", "celu_", "gelu", "silu",
+    "mish", "hardswish", "hardsigmoid", "sigmoid", "sigmoid_", "log_sigmoid", "tanh", "tanh_",
+    "tanhshrink", "softplus", "softsign", "softshrink", "hardshrink", "threshold", "_threshold",
+    "threshold_", "clamp", "clamp_", "clamp_min", "clamp_min_", "clip", "clip_",
 })  # fmt: skip
 """Functions of torch that are activation functions, by their name in Python."""
+
+_HARMLESS = frozenset({
+    "clone", "contiguous", "detach", "to", "float", "double", "half", "bfloat16", "type", "cpu",
+    "view", "reshape", "flatten", "squeeze", "unsqueeze", "permute", "transpose", "t", "flip",
+    "roll", "__get__", "dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout",
+    "feature_dropout", "feature_alpha_dropout", "softmax", "log_softmax", "layer_norm",
+    "instance_norm", "group_norm", "normalize", "local_response_norm", "pad", "max_pool2d",
+    "avg_pool2d", "max_pool1d", "avg_pool1d", "cumsum", "requires_grad_", "expand", "expand_as",
+    "add", "add_", "sub", "mul", "mul_", "div", "div_", "neg", "__add__", "__radd__", "__iadd__",
+    "__sub__", "__rsub__", "__mul__", "__rmul__", "__imul__", "__truediv__", "__getitem__",
+    "rsub", "true_divide", "subtract", "multiply", "divide",
+})  # fmt: skip
+"""Functions of one tensor that may keep its shape and are no activation function."""
 
 Use = Callable[[str, nn.Module, torch.Tensor, torch.Tensor], None]
 
@@ -120,14 +136,15 @@ def observe(
         function that takes this output, directly or through a batch normalisation (seen while
         the model runs, so it may be a module or a function). Where none does, as after the last
         layer or before the sum of a residual block, the neuron has the identity for activation
-        function and the answer is the layer's output.
+        function and the answer is the layer's output. A function of that output alone that is not
+        known, such as the square, is refused: it may be one.
     batch_size
         Samples that the model gets at once.
 
     Raises
     ------
     ArgumentError
-        Unknown `activation`, or a layer that never runs.
+        Unknown `activation`, a layer that never runs, or one followed by an unknown function.
     """
     if activation not in ACTIVATIONS:
         raise ArgumentError(f"activation must be one of {ACTIVATIONS}, not {activation!r}")
@@ -210,6 +227,8 @@ class _Follow(TorchFunctionMode):  # type: ignore[misc]
         # its identity is not used again), its version (an operation in place makes another thing
         # of it), and the arguments of `use` if no activation function takes it.
         self._waiting: dict[int, tuple[torch.Tensor, int, list[Any]]] = {}
+        # By identity of what an activation function gave: that tensor, what it took, the layer.
+        self._answered: dict[int, tuple[torch.Tensor, torch.Tensor, str]] = {}
 
     def hook(self, name: str) -> Callable[..., None]:
         """Return the forward hook of a layer."""
@@ -230,6 +249,7 @@ class _Follow(TorchFunctionMode):  # type: ignore[misc]
         for *_, shown in self._waiting.values():
             self.use(*shown)
         self._waiting.clear()
+        self._answered.clear()
 
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
@@ -237,16 +257,38 @@ class _Follow(TorchFunctionMode):  # type: ignore[misc]
         """Run a function of torch; see whether it follows a layer."""
         source = args[0] if args else (kwargs or {}).get("input")
         name = getattr(function, "__name__", "")
-        follows = (
-            (name in _FUNCTIONS or name == "batch_norm")
-            and id(source) in self._waiting
-            and self._waiting[id(source)][1] == source._version
+        self._refuse_gate(name, args)
+        waiting = (
+            id(source) in self._waiting and self._waiting[id(source)][1] == source._version
         )
+        follows = waiting and (name in _FUNCTIONS or name == "batch_norm")
         result = function(*args, **(kwargs or {}))
+        others = (*args[1:], *(kwargs or {}).values())
+        alone = (isinstance(result, torch.Tensor) and result.is_floating_point()
+                 and isinstance(source, torch.Tensor) and result.shape == source.shape
+                 and not any(isinstance(other, torch.Tensor) for other in others))
+        if alone and id(source) in self._answered:
+            self._answered[id(result)] = result, *self._answered[id(source)][1:]
+        if alone and waiting and not follows and name not in _HARMLESS:
+            raise ArgumentError(
+                f"layer {self._waiting[id(source)][2][0]!r} is followed by {name.strip('_')}, "
+                "which is not known as an activation function; take activation='pre', the score "
+                "before it")
         if follows:
             *_, shown = self._waiting.pop(id(source))
             if name == "batch_norm":
                 self._waiting[id(result)] = result, result._version, shown
             else:
+                self._answered[id(result)] = result, source, shown[0]
                 self.use(*shown[:3], result)
         return result
+
+    def _refuse_gate(self, name: str, args: Any) -> None:
+        """Raise ArgumentError where an answer meets what it was made from: x * sigmoid(x)."""
+        for one, other in (args, args[::-1]) if len(args) == 2 else ():
+            _, source, layer = self._answered.get(id(one), (None, None, ""))
+            if source is not None and source is other:
+                raise ArgumentError(
+                    f"layer {layer!r} is followed by an activation function written out with "
+                    f"{name.strip('_')}; use torch's own (nn.SiLU for x * sigmoid(x)), or take "
+                    "activation='pre', the score before it")
