@@ -257,6 +257,13 @@ def test_options_of_a_criterion(folder):
     assert plain["choices"]["schedule"] == "cubic"
 
 
+def test_layers_that_are_left_alone_by_an_option(folder):
+    result = answer("--method", "std", "--rate", 0.5, "--data", "data.npz",
+                    "--option", "ignore=0", "--option", "constants=drop", "--learning-rate", 0)
+    assert result["skipped"]["0"] == "named in `ignore`" and "0" not in result["filters"]
+    assert result["choices"]["constants"] == "drop"
+
+
 def test_values_of_options():
     known = {"word": "a", "flag": False, "count": 1, "share": 0.5, "any": None, "names": ()}
     read = lambda *texts: options.read_settings("m", texts, known)

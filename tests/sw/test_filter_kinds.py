@@ -136,6 +136,9 @@ EXACT: dict[str, tuple[Callable[[], nn.Module], dict[str, str]]] = {
     "stacked and reduced": (lambda: Net(
         lambda net, x: net.b(torch.stack([y := net.a(x), 2 * y], 2).sum(2).flip(3)[:, :, 1:]),
         a=Conv(3, 8, 3), b=Conv(8, 4, 3)), {}),
+    "largest of each row": (lambda: Net(
+        lambda net, x: net.b(net.a(x).sigmoid().max(3)[0].min(dim=2, keepdim=True).values[..., 0]),
+        a=Conv(3, 8, 3), b=nn.Linear(8, 4)), {}),
     "joined side by side": (lambda: Net(
         lambda net, x: net.b(torch.cat([y := net.a(x), y.neg()], 3)),
         a=Conv(3, 8, 3), b=Conv(8, 4, 3)), {}),
@@ -352,6 +355,8 @@ WHOLE: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "two numbers side by side": (lambda: Net(
         lambda net, x: net.b(torch.cat([y := net.a(x).sigmoid(), 2 * y], 3)),
         a=Conv(3, 8, 3), b=Conv(8, 4, 3)), "no single number"),
+    "sum of a sigmoid": (lambda: Net(lambda net, x: net.b(net.a(x).sigmoid().sum((2, 3))),
+                                     a=Conv(3, 8, 3), b=nn.Linear(8, 4)), "in front of sum"),
     "infinite": (function(lambda x: 1 / x), "infinite"),
     # Layers that are no plain ones
     "output": (lambda: Conv(3, 8, 3), "gives the network's output"),

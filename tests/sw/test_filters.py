@@ -289,6 +289,23 @@ def test_the_filters_with_the_lowest_scores_go_and_ties_keep_the_lower_index():
     assert model[2].weight.shape == (1, 4, 1, 1)
 
 
+def test_filters_that_all_score_the_same_do_not_go_by_their_index():
+    x = torch.zeros(1, 1, 6, 6)
+    make = lambda: nn.Sequential(nn.Conv2d(1, 8, 1), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.ReLU(),
+                                 nn.Conv2d(4, 2, 1))
+    for scope in ("layer", "global"):
+        with pytest.raises(ArgumentError, match="filters of layer '0' the same score.*'l1'"):
+            prune_filters(make(), x, "std", rate=0.5, scope=scope)
+    assert len(prune_filters(make(), x, "l1", rate=0.5).layers["0"].kept) == 4
+    report = prune_filters(make(), x, "std", rate=0.5, ignore=["0"])
+    assert list(report.layers) == ["2"]
+    model = make()
+    model[0].weight.data.fill_(-1)
+    with pytest.raises(ArgumentError, match="same score"):
+        prune_filters(model, x, "l1", rate=0.5)
+    assert model[0].out_channels == 8
+
+
 def test_a_rate_is_read_as_the_decimal_that_was_meant():
     model = nn.Sequential(nn.Conv2d(1, 10, 3), nn.Conv2d(10, 1, 1))
     prune_filters(model, torch.zeros(1, 1, 6, 6), "l1", rate=0.9)     # 10 * (1 - 0.9) < 1 in float

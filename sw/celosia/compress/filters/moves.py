@@ -111,12 +111,11 @@ def reduction(tracks: Tracks, step: Step) -> Found:
     lost = {axis % len(shape) for axis in ([axes] if isinstance(axes, int) else axes)}
     if given.axis in lost:
         return f"meets {tracks.words(step)}, which mixes channels"
-    values = given.values
-    if step.name == "sum":
-        values = values * math.prod(shape[axis] for axis in lost)
+    if step.name == "sum":      # of a number but 0: another one for each size of the input
+        given = tracks.spoil(given, ~given.zero, f"a number but 0 in front of {tracks.words(step)}")
     kept = len(tracks.shape(step.gives[0])) == len(shape)
     axis = given.axis if kept else given.axis - sum(one < given.axis for one in lost)
-    return [Map(axis=axis, labels=given.labels, values=values, known=given.known)]
+    return [Map(axis=axis, labels=given.labels, values=given.values, known=given.known)]
 
 
 def spatial(tracks: Tracks, step: Step) -> Found:

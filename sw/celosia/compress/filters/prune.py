@@ -171,7 +171,8 @@ def prune_filters(
     ------
     ArgumentError
         Settings that are not as above; a target that cannot be met; a layer that would be left
-        without a filter; masked or computed weights; a network that without the filters does not
+        without a filter, or that has filters with one score, of which some would have to go;
+        masked or computed weights; a network that without the filters does not
         run or computes something else. The model is as it was before the round.
     """
     target = Target.of(rate=rate, macs=macs, parameters=parameters, conv_macs=conv_macs,
@@ -222,7 +223,19 @@ class _Run:
         by_layer = filter_scores(self.model, self.method)
         scores = {name: sum(by_layer[member] for member in unit.members)
                   for name, unit in self.start.units.items()}
-        self._remove(choose(self.start, self.kept, scores, target, scope, share))
+        kept = choose(self.start, self.kept, scores, target, scope, share)
+        if target.kind != "threshold" and self.method != "mask":
+            self._refuse_unranked(scores, kept)
+        self._remove(kept)
+
+    def _refuse_unranked(self, scores: Mapping[str, np.ndarray], kept: Kept) -> None:
+        """Raise ArgumentError for a layer that would lose filters by their index alone."""
+        for name, values in scores.items():
+            if len(kept[name]) < len(values) and np.ptp(values) == 0:
+                other = "take 'l1', or name it" if self.method == "std" else "name it"
+                raise ArgumentError(
+                    f"method {self.method!r} gives all filters of layer {name!r} the same score, "
+                    f"so it cannot say which are to go; {other} in `ignore`")
 
     def rebuild(
         self, kept: Mapping[str, list[int]], tensors: Mapping[str, torch.Tensor] | None

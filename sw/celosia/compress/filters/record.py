@@ -95,7 +95,7 @@ def record(model: nn.Module, x: torch.Tensor) -> Record:
     watched = _Watched(model, recorder)
     with _places(model, recorder.places):
         run_once(watched, x)
-    last = tuple(recorder.number(tensor) for tensor in _tensors(watched.outputs))
+    last = tuple(recorder.number(tensor) for tensor in _tensors(watched.returned))
     uses = Counter(last)
     for step in recorder.steps:
         uses.update(step.reads)
@@ -109,13 +109,13 @@ class _Watched(nn.Module):  # type: ignore[misc]
     def __init__(self, model: nn.Module, recorder: _Recorder) -> None:
         super().__init__()
         self.model, self.recorder = model, recorder
-        self.outputs: Any = None
+        self.returned: list[Any] = []
 
     def forward(self, x: torch.Tensor) -> Any:
         """Run the network; keep what it returns."""
         with self.recorder:
-            self.outputs = self.model(x)
-        return self.outputs
+            self.returned.append(self.model(x))
+        return self.returned[-1]
 
 
 class _Recorder(TorchFunctionMode):  # type: ignore[misc]

@@ -8,7 +8,6 @@ filters go, and which, is decided elsewhere (`celosia.compress.filters.selection
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from celosia.compress.filters.follow import Flow, follow
 from celosia.compress.filters.mask import FilterMask, filter_masks, fold_in
 from celosia.compress.filters.record import record
 from celosia.compress.layers import computed_weight, names_of, parameter_count, prunable_layers
-from celosia.compress.promise import example_for
+from celosia.compress.promise import example_for, restoring
 from celosia.compress.pruning.masks import Mask
 from celosia.errors import ArgumentError
 
@@ -200,8 +199,9 @@ def trace(
         raise ArgumentError(f"constants must be one of {CONSTANTS}, not {constants!r}")
     _refuse_computed(model)
     if filter_masks(model):
-        model = copy.deepcopy(model)
-        fold_in(model)
+        with restoring(model, always=True):
+            fold_in(model)
+            return trace(model, example_input, coupled=coupled, ignore=ignore, constants=constants)
     layers = prunable_layers(model)
     convolutions = [name for name, layer in layers.items() if isinstance(layer, nn.Conv2d)]
     unknown = [name for name in ignore if name not in convolutions]
