@@ -83,7 +83,7 @@ class AlignResidual(wiring.Component):
             m.d.sync += held.eq(r)
             shift = RoundingShift(m, Cat(Const(0, limit_bits), r).as_signed(), amount,
                                   limit_bits + self.array.activation_bits, f"e{e}")
-            shift.shift(3)
+            shift.shift(5 if self.deep else 3)      # a deep array has the amount in a register
             shift.register()
             shift.shift()
             value = shift.rounded()

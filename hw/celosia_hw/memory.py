@@ -11,13 +11,12 @@ from amaranth.hdl import ClockSignal, Const, Instance, Module, Mux, Signal
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["SPRAM_BITS", "SPRAM_ROWS", "WEIGHT_KINDS", "TableMemory", "WeightMemory"]
+from celosia_hw.blocks import SPRAM_BITS, SPRAM_ROWS
+
+__all__ = ["WEIGHT_KINDS", "TableMemory", "WeightMemory"]
 
 WEIGHT_KINDS = ("bram", "spram")
 """``bram``: inferred block memory; ``spram``: SB_SPRAM256KA of iCE40 UltraPlus."""
-
-SPRAM_ROWS, SPRAM_BITS = 16384, 16
-"""Words of one SB_SPRAM256KA and their width, bits."""
 
 _BLOCK_BITS = 1024
 """Memories of this many bits or more are put into block memory, not into logic."""
@@ -37,7 +36,7 @@ class WeightMemory(wiring.Component):
     words : int
         Words (slots) a row holds, at least 1.
     word_bits : int
-        Width of one word, bits; 16 for ``spram``.
+        Width of one word, bits; at most 16 for ``spram``.
     kind : str
         One of `WEIGHT_KINDS`. Both have the same timing. ``bram`` holds zeros at start, ``spram``
         holds nothing defined. Amaranth's own simulator ignores device blocks: simulate ``bram``.
@@ -81,8 +80,9 @@ class WeightMemory(wiring.Component):
                 raise ValueError(f"{name} must be at least {low}, not {value!r}")
         if kind == "spram" and rows > SPRAM_ROWS:
             raise ValueError(f"rows must be at most {SPRAM_ROWS} for kind 'spram', not {rows}")
-        if kind == "spram" and word_bits != SPRAM_BITS:
-            raise ValueError(f"word_bits must be {SPRAM_BITS} for kind 'spram', not {word_bits}")
+        if kind == "spram" and word_bits > SPRAM_BITS:
+            raise ValueError(f"word_bits must be at most {SPRAM_BITS} for kind 'spram', "
+                             f"not {word_bits}")
         self.rows, self.words, self.word_bits, self.kind = rows, words, word_bits, kind
         self.output_register = output_register
         super().__init__({
@@ -126,14 +126,17 @@ class WeightMemory(wiring.Component):
         ]
 
     def _spram(self, m: Module, slot: int, write: Signal, word: Signal) -> None:
-        address = Signal(14, name=f"address_{slot}")
+        address = Signal(range(SPRAM_ROWS), name=f"address_{slot}")
+        written, stored = (Signal(SPRAM_BITS, name=f"{name}_{slot}")
+                           for name in ("written", "stored"))
+        m.d.comb += [written.eq(self.write_data), word.eq(stored)]
         m.d.comb += address.eq(Mux(self.write_enable, self.write_row, self.read_row))
         m.submodules[f"slot_{slot}"] = Instance(
             "SB_SPRAM256KA",
-            i_CLOCK=ClockSignal(), i_ADDRESS=address, i_DATAIN=self.write_data,
+            i_CLOCK=ClockSignal(), i_ADDRESS=address, i_DATAIN=written,
             i_MASKWREN=Const(15, 4), i_WREN=write, i_CHIPSELECT=Const(1),
             i_STANDBY=Const(0), i_SLEEP=Const(0), i_POWEROFF=Const(1),  # 1 keeps the power on
-            o_DATAOUT=word)
+            o_DATAOUT=stored)
 
 
 class TableMemory(wiring.Component):

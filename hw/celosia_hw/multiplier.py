@@ -6,13 +6,13 @@ from amaranth.hdl import ClockSignal, Const, Instance, Module, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from celosia_hw.blocks import MULTIPLIER_BITS
+
 __all__ = ["KINDS", "Multipliers"]
 
-KINDS = ("generic", "mac16", "mult18")
+KINDS = tuple(MULTIPLIER_BITS)
 """``generic``: an inferred ``*``; ``mac16``: SB_MAC16 of iCE40 UltraPlus, two lanes a block;
 ``mult18``: MULT18X18D of ECP5, one lane a block."""
-
-_WIDEST = {"generic": 18, "mac16": 8, "mult18": 18}
 
 
 class Multipliers(wiring.Component):
@@ -54,9 +54,9 @@ class Multipliers(wiring.Component):
         if lanes < 1:
             raise ValueError(f"lanes must be at least 1, not {lanes!r}")
         for name, bits in (("weight_bits", weight_bits), ("activation_bits", activation_bits)):
-            if not 2 <= bits <= _WIDEST[kind]:
+            if not 2 <= bits <= MULTIPLIER_BITS[kind]:
                 raise ValueError(
-                    f"{name} must be 2 to {_WIDEST[kind]} for kind {kind!r}, not {bits!r}")
+                    f"{name} must be 2 to {MULTIPLIER_BITS[kind]} for kind {kind!r}, not {bits!r}")
         self.lanes, self.kind = lanes, kind
         self.weight_bits, self.activation_bits = weight_bits, activation_bits
         super().__init__({

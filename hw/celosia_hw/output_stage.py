@@ -56,7 +56,7 @@ class OutputStage(wiring.Component):
         self.walker = Walker(array)
         self.bias, self.requantise = AlignBias(array), Requantise(array)
         self._sum_stage, self._round_stage = timing.sum_stage, timing.round_stage
-        self._end_stage = timing.end_stage
+        self._end_stage, self._store_latency = timing.end_stage, timing.store
         beats = data.ArrayLayout(signed(array.acc_bits), array.beat)
         super().__init__({
             **{name: self.walker.signature.members[name] for name in (
@@ -200,10 +200,16 @@ class OutputStage(wiring.Component):
                                             attrs={"ram_style": "block"})
         write, read = store.write_port(), store.read_port()
         stage = self._sum_stage
-        m.d.comb += [read.addr.eq(Mux(at("draining", stage) | at("normalising", stage),
-                                      at("store", stage), self.store_address)),
-                     self.store_data.eq(read.data)]
-        stored = data.View(data.ArrayLayout(signed(array.acc_bits), array.beat), read.data)
+        # A deep array reads a cycle earlier, for a register behind the memory.
+        early = stage + 1 - self._store_latency
+        contents = read.data
+        if self._store_latency > 1:
+            contents = Signal.like(read.data, name="store_held", reset_less=True)
+            m.d.sync += contents.eq(read.data)
+        m.d.comb += [read.addr.eq(Mux(at("draining", early) | at("normalising", early),
+                                      at("store", early), self.store_address)),
+                     self.store_data.eq(contents)]
+        stored = data.View(data.ArrayLayout(signed(array.acc_bits), array.beat), contents)
         rounding = [Signal(signed(array.acc_bits), name=f"rounding{e}", reset_less=True)
                     for e in range(array.beat)]
         for e, total in enumerate(totals):

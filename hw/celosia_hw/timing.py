@@ -35,6 +35,7 @@ class Timing:
 
     stream    : weight address to decoded operand.   banks : decoded operand to lane operands.
     align     : bias mantissa to aligned bias.       requantise : accumulator to mantissa.
+    store     : address of the accumulator store to its data.
     sum_stage, round_stage, end_stage : stages of the output pipeline, counted from the walker's:
                 sums enter, accumulators leave for rounding, mantissas leave.
     """
@@ -43,6 +44,7 @@ class Timing:
     banks: int
     align: int
     requantise: int
+    store: int
     sum_stage: int
     round_stage: int
     end_stage: int
@@ -55,7 +57,7 @@ class Timing:
         sum_stage = 1 + deep + align
         # An array that replicates has no multiplexer behind the weight memory.
         return cls(stream=5 + 2 * deep - (array.replicate and not deep), banks=1 + 4 * deep,
-                   align=align, requantise=requantise, sum_stage=sum_stage,
+                   align=align, requantise=requantise, store=1 + deep, sum_stage=sum_stage,
                    round_stage=sum_stage + 2,
                    end_stage=sum_stage + 2 + requantise,
                    prefetch=PREFETCH_WORDS - 3 * deep)

@@ -21,7 +21,8 @@ class Walker(wiring.Component):
     Members
     -------
     load : In
-        Strobe: begin at the first beat, take over the layer's parameters.
+        Strobe: begin at the first beat, take over the layer's parameters. The first ``drain``
+        comes at least ``AHEAD`` cycles later.
     drain : In
         Strobe: a pass ends; its beats are walked from the next cycle on.
     normalise : In
@@ -48,6 +49,8 @@ class Walker(wiring.Component):
     All outputs belong to the same cycle.
     """
 
+    AHEAD = 2
+
     def __init__(self, array: ArrayConfig) -> None:
         self.array = array
         counts = array.count_bits
@@ -73,22 +76,20 @@ class Walker(wiring.Component):
         m.submodules.table = table = Memory(shape=write_layout(array).size, depth=array.writes,
                                             init=[], attrs={"ram_style": "block"})
         write, read = table.write_port(), table.read_port()
-        entry = data.View(write_layout(array), read.data)
         draining, normalising = Signal(), Signal()
         beat, phase = Signal(max(1, slot_bits)), Signal(PHASE_BITS)
         tile, batch, left = (Signal(array.count_bits, name=n) for n in ("tile", "batch", "left"))
         row, offset = Signal.like(self.row), Signal(array.bank_row_bits)
         tiles_done = Signal(max(1, len(self.store) - slot_bits))
-        element, index = Signal(array.beat_bits), Signal(range(array.writes))
-        index_next = Signal.like(index)
-        tile_done, last_tile = Signal(), Signal()
+        element = Signal(array.beat_bits)
+        tile_done, last_tile, batch_done = Signal(), Signal(), Signal()
+        entry = (self._entry_ahead if array.deep else self._entry)(m, read, batch_done)
         group, skip = self._beat_of_group(m, beat, left)
         beat_last = Signal.like(beat)
         m.d.comb += beat_last.eq(beat | Mux(normalising, skip, 0))
         m.d.comb += [
             write.en.eq(self.table_enable), write.addr.eq(self.table_address),
             write.data.eq(self.table_data),
-            read.addr.eq(index_next), index_next.eq(index),
             self.draining.eq(draining), self.normalising.eq(normalising),
             self.final.eq(normalising | (phase == self.last_phase)),
             self.first_phase.eq(phase == 0),
@@ -99,11 +100,11 @@ class Walker(wiring.Component):
             self.beat_done.eq((draining | normalising) & (~self.placing | entry.last)),
             tile_done.eq(self.beat_done & (beat_last.all() if slot_bits else 1)),
             last_tile.eq(tile == self.last_tile),
-            self.done.eq(tile_done & self.final & last_tile & (batch == self.last_batch)),
+            batch_done.eq(tile_done & self.final & last_tile),
+            self.done.eq(batch_done & (batch == self.last_batch)),
         ]
         m.d.comb += self.overrun.eq(self.drain & draining & ~tile_done)
         with m.If(self.placing):
-            m.d.comb += index_next.eq(index + 1)
             m.d.sync += element.eq(Mux(entry.last, 0, element + entry.count + 1))
         with m.If(self.beat_done):
             m.d.sync += beat.eq(beat_last + 1)
@@ -113,22 +114,59 @@ class Walker(wiring.Component):
             m.d.sync += [tile.eq(Mux(last_tile, 0, tile + 1)), tiles_done.eq(tiles_done + 1),
                          left.eq(left - (array.lanes >> self.log2_groups))]
             with m.If(last_tile):
-                m.d.comb += index_next.eq(self.write_base)
                 m.d.sync += [batch.eq(batch + 1), left.eq(self.last_position),
                              row.eq(row + (1 << self.log2_groups)),
                              offset.eq(offset + self.write_step)]
         with m.If(self.drain):
             m.d.sync += draining.eq(1)
         with m.If(self.load | self.done):
-            m.d.comb += index_next.eq(self.write_base)
             m.d.sync += [tile.eq(0), batch.eq(0), tiles_done.eq(0), left.eq(self.last_position),
                          row.eq(self.row_base), offset.eq(0), normalising.eq(0)]
         with m.If(self.load):
             m.d.sync += [beat.eq(0), phase.eq(0), element.eq(0), draining.eq(0)]
         with m.If(self.normalise):
             m.d.sync += normalising.eq(1)
-        m.d.sync += index.eq(index_next)
         return m
+
+    def _entry(self, m, read, again):
+        """Return the present write-table entry; the walk goes back to the layer's first one
+        ``again`` and again, at the end of every batch."""
+        index = Signal(range(self.array.writes))
+        following = Signal.like(index)
+        with m.If(self.load | again):
+            m.d.comb += following.eq(self.write_base)
+        with m.Else():
+            m.d.comb += following.eq(index + self.placing)
+        m.d.comb += read.addr.eq(following)
+        m.d.sync += index.eq(following)
+        return data.View(write_layout(self.array), read.data)
+
+    def _entry_ahead(self, m, read, again):
+        """As `_entry`, for a deep array: the memory's address comes out of a register, and so does
+        the entry, so that no decision of the walk begins or ends at a block memory.
+
+        The memory reads one entry ahead of the present one, the address is two ahead. The first
+        two entries are kept from the layer's load on, for the way back.
+        """
+        layout = write_layout(self.array)
+        entry, first, second = (Signal(layout.size, name=name, reset_less=True)
+                                for name in ("entry", "first", "second"))
+        index = Signal(range(self.array.writes))
+        loading, at_first = Signal(3), Signal()     # cycles since the load; the entry is the first
+        m.d.comb += [read.addr.eq(index), read.en.eq(self.placing | loading[:2].any())]
+        m.d.sync += loading.eq(Cat(self.load, loading))
+        with m.If(self.load):
+            m.d.sync += index.eq(self.write_base)
+        with m.Elif(again):
+            m.d.sync += [index.eq(self.write_base + 2), entry.eq(first), at_first.eq(1)]
+        with m.Elif(read.en):
+            m.d.sync += [index.eq(index + 1), entry.eq(Mux(at_first, second, read.data)),
+                         at_first.eq(0)]
+        with m.If(loading[1]):
+            m.d.sync += [entry.eq(read.data), first.eq(read.data), at_first.eq(0)]
+        with m.If(loading[2]):
+            m.d.sync += second.eq(read.data)
+        return data.View(layout, entry)
 
     def _beat_of_group(self, m, beat, left):
         """Drive ``valid`` from the positions left in the row; return the group of the beat, and

@@ -70,7 +70,7 @@ def test_table_memory(output_register):
     run(dut, bench)
 
 
-def _writes_and_reads(rows, words, latency):
+def _writes_and_reads(rows, words, bits, latency):
     """Each row read gives the words last written to it; a write touches its own slot only."""
     rng, vectors, cycle = random.Random(2), Vectors(), 1
     used = sorted({0, rows - 1, *rng.sample(range(rows), min(rows, 40))})
@@ -78,28 +78,29 @@ def _writes_and_reads(rows, words, latency):
     model = {}
     for burst in range(21):
         for row, slot in rng.choices(places, k=rng.randrange(4)) if burst else places:
-            model[row, slot] = rng.getrandbits(16)
+            model[row, slot] = rng.getrandbits(bits)
             vectors.pulse(cycle, write_enable=1, write_row=row, write_slot=slot,
                           write_data=model[row, slot])
             cycle += 1
         for row in rng.choices(used, k=rng.randrange(1, 12)):
             vectors.pulse(cycle, read_row=row)
             vectors.expect(cycle + latency, read_data=pack(
-                (model[row, slot] for slot in range(words)), 16))
+                (model[row, slot] for slot in range(words)), bits))
             cycle += 1
         cycle += latency
     return vectors
 
 
 @pytest.mark.parametrize("output_register", [False, True])
-@pytest.mark.parametrize(("kind", "rows", "words"), [
-    ("bram", 1000, 4), ("bram", 300, 2), ("bram", 64, 1),
-    ("spram", 16384, 4), ("spram", 300, 2), ("spram", 64, 1)])
-def test_weight_memory_verilog(verilog_player, kind, output_register, rows, words):
-    dut = WeightMemory(rows, words, 16, kind, output_register=output_register)
+@pytest.mark.parametrize(("kind", "rows", "words", "bits"), [
+    ("bram", 1000, 4, 16), ("bram", 300, 2, 16), ("bram", 64, 1, 16),
+    ("spram", 16384, 4, 16), ("spram", 300, 2, 13), ("spram", 64, 1, 16)])
+def test_weight_memory_verilog(verilog_player, kind, output_register, rows, words, bits):
+    dut = WeightMemory(rows, words, bits, kind, output_register=output_register)
     used = words if kind == "spram" else 0
     assert verilog_of(dut).count("  SB_SPRAM256KA ") == used
-    verilog_player(dut, _writes_and_reads(rows, words, dut.latency), [cells.ice40()] * bool(used))
+    verilog_player(dut, _writes_and_reads(rows, words, bits, dut.latency),
+                   [cells.ice40()] * bool(used))
 
 
 @pytest.mark.parametrize(("depth", "width", "forced"), [(64, 16, True), (63, 16, False)])
@@ -113,7 +114,8 @@ def test_block_memory_is_forced_from_1024_bits(depth, width, forced):
     (lambda: WeightMemory(64, 0, 16), "words must be at least 1, not 0"),
     (lambda: WeightMemory(20000, 4, 16, "spram"),
      "rows must be at most 16384 for kind 'spram', not 20000"),
-    (lambda: WeightMemory(64, 4, 12, "spram"), "word_bits must be 16 for kind 'spram', not 12"),
+    (lambda: WeightMemory(64, 4, 17, "spram"),
+     "word_bits must be at most 16 for kind 'spram', not 17"),
     (lambda: TableMemory(1, 8), "depth must be at least 2, not 1"),
     (lambda: TableMemory(8, 0), "width must be at least 1, not 0"),
 ])

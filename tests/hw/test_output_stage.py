@@ -11,6 +11,7 @@ from celosia_hw.isa import OUTPUT_BITS, ArrayConfig, pack_row
 from celosia_hw.layouts import write_layout
 from celosia_hw.output_stage import OutputStage
 from celosia_hw.timing import Timing
+from celosia_hw.walker import Walker
 from celosia_sim.models import arithmetic
 from celosia_sim.models.layers import random_layer, table_words
 from celosia_sim.models.writing import draining, normalising
@@ -94,7 +95,7 @@ class Bench:
             residual_from=self.reads, residual_to=self.writes, input_lsb=self.input_lsb,
             residual_lsb=self.residual_lsb, shift_base=self.shift_base, **self.flags)
         vectors.pulse(self.cycle, load=1)
-        self.cycle += 1 + rng.randrange(3)
+        self.cycle += Walker.AHEAD + rng.randrange(3)
 
     def _drain(self, exponents):
         """Drain every pass; return the cycle of ``done``, fill ``exponents`` with (a, sw)."""
@@ -189,7 +190,7 @@ class Bench:
         bits = self.array.acc_bits
         for beat, (values, count) in beats.items():
             self.vectors.pulse(cycle, store_address=beat)
-            cycle += 1
+            cycle += self.timing.store
             self.vectors.expect(cycle, mask=(1 << count * bits) - 1, store_data=pack(values, bits))
         return cycle + 1
 
