@@ -1,21 +1,25 @@
 """Clock and utilisation of the arrays after placement and routing, over several nextpnr seeds.
 
-The median counts. Fmax is the router's, but at most what the device's multiplier blocks stand (50
-MHz on the UP5K, whose blocks nextpnr does not model). Each design is synthesised once.
+The median counts: a target's clock must be the highest standard one that it meets with 5 % to spare
+(docs/decisions/0006). Fmax is the router's, but at most what the device's multiplier blocks stand
+(50 MHz on the UP5K, whose blocks nextpnr does not model). Each design is synthesised once.
 """
 
 import argparse
+from functools import partial
 from statistics import median
 
+from amaranth.hdl import Elaboratable
 from harness.command import FOLDER, main
 from harness.result import Check, Result, Table
 
 from celosia.cli import common as terminal
 from celosia_boards.board_top import top_for
 from celosia_boards.build import BuildReport, sweep_seeds
+from celosia_boards.clocks import highest_clock
 from celosia_boards.targets import Target, target, targets
 
-DEFAULT = ("icebreaker", "hx8k", "ecp5-25f")
+DEFAULT, LARGE = ("icebreaker", "hx8k", "ecp5-25f"), ("ecp5-85f", "ulx3s-85f")
 REQUIRED = {"icebreaker": 30.0, "ecp5-25f": 80.0, "ecp5-85f": 80.0, "ulx3s-85f": 80.0}
 """Least median Fmax in MHz that the design is held to, whatever clock a target runs at."""
 COLUMNS = {"target": "", "lanes": "d", "LUTs": ",d", "of them": ".0%", "flip-flops": ",d",
@@ -25,17 +29,17 @@ COLUMNS = {"target": "", "lanes": "d", "LUTs": ",d", "of them": ".0%", "flip-flo
 
 def measure(arguments: argparse.Namespace) -> Result:
     """Build every chosen target and collect what the tools report."""
-    names = arguments.targets or [*DEFAULT, *(["ecp5-85f"] if arguments.all else [])]
+    names = arguments.targets or [*DEFAULT, *(LARGE if arguments.all else ())]
     seeds, rows, checks = range(1, arguments.seeds + 1), [], []
     for name in names:
         entry = target(name)
         with terminal.stages() as say:
-            reports = sweep_seeds(top_for(entry), entry, FOLDER / "fmax" / name, seeds,
+            reports = sweep_seeds(partial(_design, entry), entry, FOLDER / "fmax" / name, seeds,
                                   progress=say)
         rows.append(_row(entry, reports))
         found = _fmax(reports)[0]
-        checks.append(Check.at_least(f"median Fmax covers the clock of {name}, MHz", found,
-                                     entry.clock_mhz, ".1f"))
+        checks.append(Check.at_least(f"standard clock that {name} meets with 5 % to spare, MHz",
+                                     highest_clock(entry, found) or 0.0, entry.clock_mhz, "g"))
         if name in REQUIRED:
             checks.append(Check.at_least(f"median Fmax required of {name}, MHz", found,
                                          REQUIRED[name], ".1f"))
@@ -44,6 +48,10 @@ def measure(arguments: argparse.Namespace) -> Result:
              "memories and clock are the target's defaults (`celosia targets`); serial port and, "
              "on a board, its PLL are in.",)
     return Result(title="Clock and cells", tables=(table,), checks=tuple(checks), notes=notes)
+
+
+def _design(entry: Target, clock_mhz: float) -> Elaboratable:
+    return top_for(entry, clock_mhz=clock_mhz)
 
 
 def _fmax(reports: list[BuildReport]) -> tuple[float, float, float]:
@@ -66,4 +74,5 @@ if __name__ == "__main__":
          ("--targets", {"nargs": "+", "choices": list(targets()), "help": "instead of the usual "
                         f"ones: {', '.join(DEFAULT)}"}),
          ("--seeds", {"type": int, "default": 5, "help": "how many (%(default)s)"}),
-         ("--all", {"action": "store_true", "help": "ecp5-85f too (minutes a seed)"}))
+         ("--all", {"action": "store_true", "help": f"{' and '.join(LARGE)} too (minutes a "
+                     f"seed)"}))

@@ -8,6 +8,7 @@ from amaranth.hdl import ClockDomain, Elaboratable, Module
 from amaranth.lib import io, wiring
 from amaranth.lib.cdc import FFSynchronizer
 
+from celosia_boards.arrays import require
 from celosia_boards.clocks import PllClock
 from celosia_boards.targets import Target
 from celosia_hw.isa import ArrayConfig
@@ -65,19 +66,23 @@ class BoardTop(Elaboratable):
         return m
 
 
-def top_for(target: Target, array: ArrayConfig | None = None, *,
+def top_for(target: Target, array: ArrayConfig | None = None, *, clock_mhz: float | None = None,
             baud: int = BAUD) -> wiring.Component | BoardTop:
-    """Return what `celosia_boards.build.build` wants for ``target``.
+    """Return the machine of a target, as `celosia_boards.build.build` wants it for a clock.
 
-    array : parameters of the array; the target's unless given.
+    array     : parameters of the array; the target's unless given.
+    clock_mhz : clock of the array; the target's unless given.
 
-    A board gets its machine wrapped in `BoardTop`, a bare device the machine itself.
+    A board gets its machine wrapped in `BoardTop`, a bare device the machine itself. ArrayRefused
+    where the target cannot hold the array.
     """
     from celosia_hw.top import Top
 
+    array = require(target, array or target.array)
+    mhz = target.clock_mhz if clock_mhz is None else clock_mhz
     clock = (None if target.crystal_mhz is None
-             else PllClock(target.family, target.crystal_mhz, target.clock_mhz))
-    mhz = target.clock_mhz if clock is None else clock.mhz
-    core = Top(array or target.array, mac=target.mac, weight_memory=target.weight_memory,
+             else PllClock(target.family, target.crystal_mhz, mhz))
+    mhz = mhz if clock is None else clock.mhz
+    core = Top(array, mac=target.mac, weight_memory=target.weight_memory,
                clock_hz=mhz * 1e6, baud=baud)
     return core if clock is None else BoardTop(core, target, clock)

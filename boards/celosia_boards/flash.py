@@ -1,9 +1,11 @@
 """Loading a bitstream into a board."""
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
 
+from celosia_boards.report import BuildReport, sha256_of
 from celosia_boards.targets import Target
 
 __all__ = ["FlashError", "flash"]
@@ -24,18 +26,28 @@ def _commands(bitstream: Path, target: Target, persistent: bool) -> list[list[st
 
 
 def flash(bitstream: str | Path, target: Target, dry_run: bool = False, *,
-          persistent: bool = False) -> list[str]:
+          persistent: bool = False, allow_timing_failure: bool = False) -> list[str]:
     """Load ``bitstream`` into the board and return the command that did it.
 
     dry_run    : only return the command, of the first tool that is installed or, where none is,
                  of the preferred one.
     persistent : ECP5 boards: write the flash, so that the design stays after power-off. iCE40
                  boards always write it.
+    allow_timing_failure : load a design that missed its clock.
 
-    FlashError where the file, the board's pins or the tool is missing, or the tool fails.
+    FlashError where the file, the board's pins or the tool is missing, the tool fails, or the
+    build's report beside the bitstream says that it is another board's, or that it missed its
+    clock. A bitstream without such a report is loaded as it is.
     """
     bitstream = Path(bitstream)
     commands = _commands(bitstream, target, persistent)
+    report = _report_of(bitstream)
+    if report is not None and report.target != target.name:
+        raise FlashError(f"{bitstream} was built for {report.target}; name that board, or build it "
+                         f"for {target.name}")
+    if report is not None and not (report.timing_met or allow_timing_failure):
+        raise FlashError(f"{bitstream} missed its clock of {report.clock_mhz:g} MHz; build it for "
+                         f"a clock that it meets, or load it with --allow-timing-failure")
     installed = [command for command in commands if shutil.which(command[0])]
     if dry_run:
         return (installed or commands)[0]
@@ -53,3 +65,14 @@ def flash(bitstream: str | Path, target: Target, dry_run: bool = False, *,
         raise FlashError(f"{' '.join(installed[0])}: failed with status {done.returncode}; "
                          f"is the board connected, and may you open its USB device?")
     return installed[0]
+
+
+def _report_of(bitstream: Path) -> BuildReport | None:
+    """Return the build's report if one lies beside the bitstream and is of these very bytes."""
+    try:
+        values = json.loads(bitstream.with_suffix(".report.json").read_text(encoding="utf-8"))
+        report = BuildReport.from_json({name: value for name, value in values.items()
+                                        if name != "inputs"})
+        return report if sha256_of(bitstream) == report.bitstream_sha256 else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None

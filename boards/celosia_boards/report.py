@@ -1,5 +1,6 @@
 """What a build came to: resources and timing, read from the tools' own reports."""
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -10,8 +11,8 @@ from typing import Any
 from celosia_boards.targets import Resources, Target
 from celosia_boards.toolchain import BuildError
 
-__all__ = ["BuildReport", "Timing", "check_synthesis_log", "overfull", "parse_resources",
-           "parse_timing", "read_report"]
+__all__ = ["BuildReport", "Placement", "Timing", "check_synthesis_log", "overfull",
+           "parse_resources", "parse_timing", "read_report", "sha256_of"]
 
 _CELLS = {
     "ice40": {"luts": "ICESTORM_LC", "brams": "ICESTORM_RAM", "dsps": "ICESTORM_DSP",
@@ -34,17 +35,29 @@ class Timing:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Placement:
+    """What one seed came to; ``fmax_mhz`` and ``timing_met`` as `BuildReport` has them."""
+
+    seed: int
+    clock_mhz: float
+    fmax_mhz: float | None
+    timing_met: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class BuildReport:
     """Result of one build.
 
     target, seed : what was built, and nextpnr's seed.
     luts ... sprams : used blocks, as `Resources` counts them; ``available``: what the device has.
-    clock_mhz  : clock asked for, MHz.
+    clock_mhz  : the array's clock, MHz: the one that the design is built for and runs at.
     fmax_mhz   : fastest clock, MHz: the router's figure, but at most what the hard blocks stand
                  (`Target.ceiling_mhz`). None for a design without a register-to-register path.
     routed_mhz : the router's figure alone.
     timing_met : every clock meets its constraint, and clock_mhz is within the ceiling.
+    placements : every seed that was placed, in order.
     bitstream  : the file to load; None for a bare device.
+    bitstream_sha256 : its digest, in hexadecimal.
     log        : nextpnr's log.
     """
 
@@ -60,13 +73,22 @@ class BuildReport:
     fmax_mhz: float | None
     routed_mhz: float | None
     timing_met: bool
-    bitstream: Path | None
+    placements: tuple[Placement, ...] = ()
+    bitstream: Path | None = None
+    bitstream_sha256: str | None = None
     log: Path
+
+    @property
+    def placement(self) -> Placement:
+        """This build's own line among ``placements``."""
+        return Placement(seed=self.seed, clock_mhz=self.clock_mhz, fmax_mhz=self.fmax_mhz,
+                         timing_met=self.timing_met)
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain JSON values."""
         values = asdict(self)
         values["bitstream"] = None if self.bitstream is None else str(self.bitstream)
+        values["placements"] = list(values["placements"])
         values["log"] = str(self.log)
         return values
 
@@ -75,8 +97,15 @@ class BuildReport:
         """Return the report of which ``values`` is :meth:`to_json`."""
         bitstream = values["bitstream"]
         return cls(**{**values, "available": Resources(**values["available"]),
+                      "placements": tuple(Placement(**one) for one in values["placements"]),
                       "log": Path(values["log"]),
                       "bitstream": None if bitstream is None else Path(bitstream)})
+
+
+def sha256_of(path: Path) -> str:
+    """Return the digest of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_synthesis_log(text: str) -> None:
@@ -121,16 +150,17 @@ def parse_timing(report: Mapping[str, Any], clock_mhz: float) -> Timing:
                   met=all(clock["achieved"] >= clock["constraint"] for clock in clocks))
 
 
-def read_report(directory: Path, name: str, target: Target, *, seed: int, clock_mhz: float,
-                bitstream: Path | None, log: Path) -> BuildReport:
-    """Return the report of the build whose nextpnr files lie in ``directory``."""
+def read_report(directory: Path, name: str, target: Target, *, seed: int,
+                clock_mhz: float) -> BuildReport:
+    """Return the report of the placement whose nextpnr files lie in ``directory``."""
+    log = directory / f"{name}.nextpnr.log"
     placed = json.loads((directory / f"{name}.nextpnr.json").read_text(encoding="utf-8"))
-    text = (directory / f"{name}.nextpnr.log").read_text(encoding="utf-8", errors="replace")
     timing = parse_timing(placed, clock_mhz)
     ceiling, routed = target.ceiling_mhz, timing.fmax_mhz
     fmax = routed if routed is None or ceiling is None else min(routed, ceiling)
     return BuildReport(
-        target=target.name, seed=seed, **asdict(parse_resources(placed, text, target.family)),
+        target=target.name, seed=seed,
+        **asdict(parse_resources(placed, log.read_text(encoding="utf-8", errors="replace"),
+                                 target.family)),
         available=target.resources, clock_mhz=clock_mhz, fmax_mhz=fmax, routed_mhz=routed,
-        timing_met=timing.met and (ceiling is None or clock_mhz <= ceiling),
-        bitstream=bitstream, log=log)
+        timing_met=timing.met and (ceiling is None or clock_mhz <= ceiling), log=log)

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from celosia_hw.isa import ArrayConfig
 
-__all__ = ["Resources", "Target", "UnknownTarget", "array_for", "target", "targets"]
+__all__ = ["Resources", "Target", "UnknownTarget", "target", "targets"]
 
 
 class UnknownTarget(ValueError):
@@ -47,7 +47,10 @@ class Target:
     board         : "module:class" of the amaranth_boards platform; None for a bare device, which
                     has no pins and so no bitstream.
     crystal_mhz   : the board's clock; None for a bare device.
-    clock_mhz     : clock of the array. Timing must close at it.
+    clock_mhz     : clock of the array, which timing must close at: the highest standard one that
+                    the median of five seeds meets with `celosia_boards.clocks.MARGIN`.
+    clock_step_mhz: standard clocks are its multiples: the PLL makes them exactly, and a bit on the
+                    serial line is a whole number of their cycles.
     ceiling_mhz   : what the device's hard blocks stand, whatever nextpnr prints (it has only
                     placeholders for SB_MAC16 and SPRAM); None where it models them.
     array         : parameters of the array.
@@ -69,6 +72,7 @@ class Target:
     clock_mhz: float
     mac: str
     weight_memory: str = "bram"
+    clock_step_mhz: float = 5.0
     speed: int = 0
     ceiling_mhz: float | None = None
     board: str | None = None
@@ -97,7 +101,7 @@ _TABLE = (
         name="icebreaker", title="iCEBreaker (iCE40UP5K)", family="ice40", device="up5k",
         package="sg48", resources=_UP5K, clock_mhz=24.0, ceiling_mhz=50.0, mac="mac16",
         weight_memory="spram", board="amaranth_boards.icebreaker:ICEBreakerPlatform",
-        crystal_mhz=12.0, leds=(("error", 0), ("saturated", 0), ("busy", 1)),
+        crystal_mhz=12.0, clock_step_mhz=3.0, leds=(("error", 0), ("saturated", 0), ("busy", 1)),
         loader="ice40_generic",
         array=ArrayConfig(
             lanes=16, quad=4, beat=2, weight_rows=16384, bank_rows=512, table_rows=256, taps=256,
@@ -141,26 +145,3 @@ def target(name: str) -> Target:
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise UnknownTarget(f"unknown target {name!r}; {hint}targets are "
                             f"{', '.join(_BY_NAME)}") from None
-
-
-def array_for(of: Target | str, lanes: int | None = None,
-              acc_bits: int | None = None) -> ArrayConfig:
-    """Return the array of a target, with ``lanes`` or ``acc_bits`` in place of its own.
-
-    ``lanes`` keeps the quad, and so changes the words of a weight row; the memories keep their
-    depths. ValueError where the array or the target's hard blocks do not allow the number.
-    """
-    of = target(of) if isinstance(of, str) else of
-    changes = {name: value for name, value in (("lanes", lanes), ("acc_bits", acc_bits))
-               if value is not None}
-    array = replace(of.array, **changes)
-    blocks = {"mac16": -(-array.lanes // 2), "mult18": array.lanes}.get(of.mac, 0)
-    if blocks > of.resources.dsps:
-        most = of.resources.dsps * (2 if of.mac == "mac16" else 1)
-        raise ValueError(f"{of.name}: lanes must be at most {1 << most.bit_length() - 1} "
-                         f"({of.resources.dsps} multiplier blocks), not {lanes}")
-    if of.weight_memory == "spram" and array.groups_max > of.resources.sprams:
-        raise ValueError(f"{of.name}: lanes must be at most {array.quad * of.resources.sprams} "
-                         f"({of.resources.sprams} SPRAM blocks, {array.quad} lanes each), "
-                         f"not {lanes}")
-    return array

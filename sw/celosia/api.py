@@ -18,6 +18,7 @@ from celosia.inputs import as_array
 if TYPE_CHECKING:
     from celosia.program import Program
     from celosia_boards.build import BuildReport
+    from celosia_boards.targets import Target
     from celosia_sim.backends import SimResult
 
 GOLDEN, SIMULATORS = "golden", ("verilator", "icarus")
@@ -64,21 +65,26 @@ def compile(model: Any, example_input: Any, *, target: str = "icebreaker", calib
     sparse        : False keeps zero weights as work to be done, the dense baseline.
     dump_after    : name of a graph pass whose result is printed on stderr.
 
-    CompileError names the layer, the operator, the reason and the way out.
+    CompileError names the layer, the operator, the reason and the way out. What the target cannot
+    hold at all is refused before the model is looked at.
     """
+    from celosia_boards.arrays import array_for
+
+    asked = {"lanes": lanes, "weight_bits": weight_bits, "activation_bits": activation_bits}
+    with refusals():
+        array_for(target, **asked)
+
     from celosia.frontend import import_model
     from celosia.lower import lower
     from celosia.passes import optimise
     from celosia.quantise import quantise
-    from celosia_boards.targets import array_for
 
     graph = optimise(import_model(model, example_input), dump_after=dump_after)
     samples = None if calibration is None else as_array(calibration, "calibration")
     qgraph = quantise(graph, calibration=samples, exponents=exponents, weight_bits=weight_bits,
                       activation_bits=activation_bits, sparse=sparse)
     with refusals():
-        array = replace(array_for(target, lanes=lanes, acc_bits=qgraph.acc_bits),
-                        weight_bits=weight_bits, activation_bits=activation_bits)
+        array = array_for(target, acc_bits=qgraph.acc_bits, **asked)
     return lower(qgraph, array, target=target, exponents=exponents)
 
 
@@ -109,29 +115,51 @@ def run(program: Program, x: Any, backend: str = GOLDEN, *,
 
 
 @names_extra
-def build(program: Program, board: str | None = None, *, seed: int = 0,
+def build(program: Program, board: str | None = None, *, seeds: int = 1, seed: int = 0,
+          clock_mhz: float | None = None, allow_timing_failure: bool = False,
           directory: str | Path | None = None,
           progress: Callable[[str], None] | None = None) -> BuildReport:
     """Synthesise, place and route the program's array, and pack the bitstream.
 
     board     : a target's name; None takes the program's own.
-    seed      : of nextpnr's placement.
+    seeds     : placements to try; the fastest is kept, and a board then gets the highest standard
+                clock that it meets. One is placed for the target's clock, and no more than that.
+    seed      : nextpnr's first seed.
+    clock_mhz : clock of the array; None is the target's.
+    allow_timing_failure : keep a design that misses its clock.
     directory : where the results go; None is ``build/<board>``.
-    progress  : called with the name of each stage as it starts.
+    progress  : called with the name of each stage as it starts, and what each seed came to.
 
-    CelosiaError where the tools are missing, the board is unknown, the design does not fit, or the
-    results cannot be written.
+    CelosiaError where the tools are missing, the board is unknown or cannot hold the array, the
+    design does not fit or misses its clock, or the results cannot be written.
     """
+    from celosia_boards.targets import target as find_target
+
+    with refusals():
+        place = find_target(board or program.target)
+        check_buildable(program, place)
+        folder = check_folder(directory or Path("build") / place.name, "celosia.*")
+
     from celosia_boards.board_top import top_for
     from celosia_boards.build import BuildError
     from celosia_boards.build import build as build_design
-    from celosia_boards.targets import target as find_target
 
     with refusals(BuildError):
-        place = find_target(board or program.target)
-        folder = check_folder(directory or Path("build") / place.name, "celosia.*")
-        return build_design(top_for(place, program.array), place, folder, seed=seed,
-                            progress=progress)
+        return build_design(
+            lambda mhz: top_for(place, program.array, clock_mhz=mhz), place, folder, seed=seed,
+            seeds=seeds, clock_mhz=clock_mhz, allow_timing_failure=allow_timing_failure,
+            progress=progress)
+
+
+def check_buildable(program: Program, place: Target) -> None:
+    """CelosiaError unless ``place`` can hold the program's array."""
+    from celosia_boards.arrays import check_array, require
+
+    if place.name == program.target:
+        require(place, program.array)
+    elif reasons := check_array(place, program.array):
+        raise CelosiaError(f"{place.name}: {reasons[0]}, which the program for {program.target} "
+                           f"asks for; compile it for {place.name} (--target {place.name})")
 
 
 @contextmanager

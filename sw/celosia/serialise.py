@@ -7,7 +7,7 @@ is, section for section, what :func:`save` writes for the program that it stands
 """
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -154,14 +154,14 @@ def _program(manifest: dict[str, Any], arrays: dict[str, np.ndarray]) -> Program
 
 def _check_array(network: _Network) -> None:
     """ValueError unless the target carries the array, with these lanes and widths."""
-    from celosia_boards.targets import array_for
+    from celosia_boards.arrays import array_for
 
     array = network.array
     if array.hash != network.array_hash:
         raise ValueError(f"it is for another array: its hash is not {array.hash:08x}, that of this "
                          f"release's array of the same parameters")
-    known = replace(array_for(network.target, lanes=array.lanes, acc_bits=array.acc_bits),
-                    weight_bits=array.weight_bits, activation_bits=array.activation_bits)
+    known = array_for(network.target, lanes=array.lanes, acc_bits=array.acc_bits,
+                      weight_bits=array.weight_bits, activation_bits=array.activation_bits)
     for field in fields(array):
         found, wanted = getattr(array, field.name), getattr(known, field.name)
         if found != wanted:

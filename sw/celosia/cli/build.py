@@ -15,13 +15,25 @@ def build(
         help="Board or device; None is the one the program was compiled for.")] = None,
     output: Annotated[Path | None, typer.Option(
         "--output", "-o", help="Folder of the results; build/BOARD without it.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the placement.")] = 0,
+    seeds: Annotated[int, typer.Option(
+        min=1, help="Placements to try. The fastest is kept; a board with more than one gets the "
+                    "highest standard clock that it meets.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="nextpnr's first seed.")] = 0,
+    clock: Annotated[float | None, typer.Option(
+        metavar="MHZ", help="Clock of the array; the target's without it.")] = None,
+    allow_timing_failure: Annotated[bool, typer.Option(
+        "--allow-timing-failure", help="Keep a design that misses its clock.")] = False,
     json: common.Json = False,
 ) -> None:
-    """Synthesise, place and route the program's array, and pack the bitstream."""
+    """Synthesise, place and route the program's array, and pack the bitstream.
+
+    A design that misses its clock is refused, and leaves no bitstream.
+    """
     loaded = api.load(program)
     with common.stages() as say:
-        result = api.build(loaded, board, seed=seed, directory=output, progress=say).to_json()
+        result = api.build(
+            loaded, board, seeds=seeds, seed=seed, clock_mhz=clock, directory=output,
+            allow_timing_failure=allow_timing_failure, progress=say).to_json()
     if json:
         common.emit(result)
         return
@@ -34,6 +46,8 @@ def flash(
     bitstream: Annotated[Path, typer.Argument(help="What `celosia build` wrote.")],
     board: Annotated[str, typer.Option(help="Board; see `celosia targets`.")] = "icebreaker",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the command.")] = False,
+    allow_timing_failure: Annotated[bool, typer.Option(
+        "--allow-timing-failure", help="Load a design that missed its clock.")] = False,
     json: common.Json = False,
 ) -> None:
     """Load a bitstream onto a board with openFPGALoader or iceprog."""
@@ -42,7 +56,8 @@ def flash(
     from celosia_boards.targets import target
 
     with api.refusals(FlashError):
-        command = flash_board(bitstream, target(board), dry_run)
+        command = flash_board(bitstream, target(board), dry_run,
+                              allow_timing_failure=allow_timing_failure)
     if json:
         common.emit({"board": board, "bitstream": str(bitstream), "command": command,
                      "dry_run": dry_run})
@@ -57,7 +72,9 @@ def build_table(title: str, result: dict[str, Any]) -> Any:
         table.add_row(name.upper().replace("S", "s"), f"{result[name]:,}",
                       f"{result['available'][name]:,}")
     table.add_section()
-    met = "met" if result["timing_met"] else "missed"
-    table.add_row(f"Fmax, MHz (clock {result['clock_mhz']:g}, {met})",
-                  "none" if result["fmax_mhz"] is None else f"{result['fmax_mhz']:.1f}", "")
+    table.add_row("clock, MHz", f"{result['clock_mhz']:g}", "")
+    for placement in result["placements"]:
+        fmax, met = placement["fmax_mhz"], "met" if placement["timing_met"] else "missed"
+        table.add_row(f"Fmax, MHz (seed {placement['seed']}, {placement['clock_mhz']:g} {met})",
+                      "none" if fmax is None else f"{fmax:.1f}", "")
     return table

@@ -26,6 +26,8 @@ from torch import nn
 from celosia.compress.layers import prunable_layers
 from celosia.errors import ArgumentError, CelosiaError
 from celosia.graph import Conv, Graph
+from celosia_boards.arrays import ArrayRefused, require
+from celosia_boards.targets import target as find_target
 
 __all__ = ["LayerPlan", "Prediction", "Predictor", "cycle_costs"]
 
@@ -83,14 +85,19 @@ class Predictor:
 
     A call takes any model, leaves it as it is and returns a `Prediction`. It raises ArgumentError
     for a layer that does not become a layer of the program, and CompileError where the compiler
-    refuses the network. Weights and tables that need more memory than the target has are no error
-    but ``problem``: the network may yet be pruned.
+    refuses the network. Weights and tables that need more memory than the target has, and sums
+    that need wider accumulators than it can hold, are no error but ``problem``: the network may
+    yet be pruned.
     """
 
     def __init__(self, example_input: Any, *, target: str = "icebreaker",
                  exponents: str = "dynamic") -> None:
         if exponents not in ("dynamic", "static"):
             raise ArgumentError(f"exponents must be 'dynamic' or 'static', not {exponents!r}")
+        from celosia.api import refusals
+
+        with refusals():
+            self._place = find_target(target)
         self.example_input, self.target, self.exponents = example_input, target, exponents
 
     def __call__(self, model: nn.Module) -> Prediction:
@@ -109,23 +116,21 @@ class Predictor:
         return lambda masks: self._predict(_masked(graph, masks), names)
 
     def _predict(self, graph: Graph, names: list[str]) -> Prediction:
-        from celosia.api import refusals
         from celosia.lower import check_depths, plan
         from celosia.quantise import quantise
-        from celosia_boards.targets import array_for
 
         quantised = quantise(graph)
         if self.exponents == "static":
             tensors = {name: replace(tensor, static_exponent=tensor.exponent_min)
                        for name, tensor in quantised.tensors.items()}
             quantised = replace(quantised, tensors=tensors)
-        with refusals():
-            array = array_for(self.target, acc_bits=quantised.acc_bits)
+        array = replace(self._place.array, acc_bits=quantised.acc_bits)
         lowered = plan(quantised, array, target=self.target, exponents=self.exponents)
         problem = None
         try:
+            require(self._place, array)
             check_depths(lowered.program)
-        except CelosiaError as refusal:
+        except (ArrayRefused, CelosiaError) as refusal:
             problem = str(refusal)
         return Prediction(cycles=lowered.program.predicted_cycles, problem=problem,
                           layers={name: _layer_plan(lowered, name) for name in names})

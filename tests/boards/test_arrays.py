@@ -1,0 +1,170 @@
+# amaranth: UnusedElaboratable=no
+"""Legality of an array on a target: what is allowed elaborates and fits, what is not says why."""
+
+import functools
+import itertools
+import re
+from dataclasses import replace
+
+import pytest
+from amaranth.back import rtlil
+
+from celosia_boards.arrays import ArrayRefused, array_for, check_array, memories, require
+from celosia_boards.board_top import top_for
+from celosia_boards.targets import target, targets
+from celosia_hw.blocks import memory_blocks
+from celosia_hw.core import Core
+from celosia_hw.isa import ArrayConfig
+from celosia_hw.memory import WeightMemory
+from celosia_hw.multiplier import Multipliers
+
+NAMES = list(targets())
+BITS = range(4, 10)
+BLOCKS = {"icebreaker": 30, "hx8k": 30, "ecp5-25f": 47, "ecp5-85f": 140, "ulx3s-85f": 140}
+"""Block memories that nextpnr counts in each target's own array (docs/results.md)."""
+
+
+def _grid():
+    for name, weight_bits, activation_bits, lanes, acc_bits in itertools.product(
+            NAMES, BITS, BITS, (1, 2, 4, 8, 16, 32, 64, 128), (24, 32)):
+        yield name, {"weight_bits": weight_bits, "activation_bits": activation_bits,
+                     "lanes": lanes, "acc_bits": acc_bits}
+
+
+def _elaborates(entry, array):
+    """Whether the blocks that have limits of their own can be made; both check on creation."""
+    return (_made(Multipliers, array.lanes, array.weight_bits, array.activation_bits, entry.mac)
+            and _made(WeightMemory, array.weight_rows, array.groups_max, array.weight_word_bits,
+                      entry.weight_memory))
+
+
+@functools.cache
+def _made(block, *parameters):
+    try:
+        block(*parameters)
+    except ValueError:
+        return False
+    return True
+
+
+def test_whatever_is_allowed_elaborates():
+    """All of 2,880 combinations: the verdict is that of the gateware and of the device's blocks."""
+    allowed = 0
+    for name, changes in _grid():
+        entry = target(name)
+        try:
+            array = replace(entry.array, **changes)
+        except ValueError:
+            with pytest.raises(ValueError, match=r"^(lanes|beat)"):
+                array_for(name, **changes)
+            continue
+        blocks = sum(use.count * memory_blocks(entry.family, use.depth, use.width)
+                     for use in memories(entry, array))
+        dsps = {"mac16": -(-array.lanes // 2), "mult18": array.lanes}.get(entry.mac, 0)
+        sprams = array.groups_max if entry.weight_memory == "spram" else 0
+        has = entry.resources
+        fits = blocks <= has.brams and dsps <= has.dsps and sprams <= has.sprams
+        assert (not check_array(entry, array)) == (_elaborates(entry, array) and fits), (
+            name, changes)
+        allowed += fits and _elaborates(entry, array)
+    assert allowed > 500
+
+
+@pytest.mark.parametrize(("name", "changes"), [
+    ("icebreaker", {"weight_bits": 6, "activation_bits": 5}),
+    ("hx8k", {"weight_bits": 4, "activation_bits": 8, "lanes": 4, "acc_bits": 32}),
+    ("ecp5-25f", {"weight_bits": 9, "activation_bits": 9, "lanes": 8}),
+])
+def test_whole_machines_elaborate(name, changes):
+    """Odd widths and sizes, the whole machine with its serial port: no block refuses them."""
+    entry = target(name)
+    bare = replace(entry, board=None, crystal_mhz=None, leds=())
+    text = rtlil.convert(top_for(bare, array_for(name, **changes)), name="celosia")
+    assert text.count("cell \\SB_SPRAM256KA") == (4 if name == "icebreaker" else 0)
+
+
+@pytest.mark.parametrize("name", ["icebreaker", "hx8k", "ecp5-85f"])
+def test_memories_are_those_of_the_gateware(name):
+    """Every block memory of the elaborated core is counted, with its depth and width."""
+    entry = target(name)
+    array = replace(entry.array, lanes=8, weight_bits=7, activation_bits=5)
+    text = rtlil.convert(Core(array, mac=entry.mac, weight_memory=entry.weight_memory),
+                         name="core")
+    made = sorted((int(size), int(width))
+                  for width, size in re.findall(r"memory width (\d+) size (\d+)", text))
+    assert made == sorted((use.depth, use.width) for use in memories(entry, array)
+                          for _ in range(use.count))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_blocks_are_those_that_placement_counts(name):
+    entry = target(name)
+    assert check_array(entry, entry.array) == []
+    assert sum(use.count * memory_blocks(entry.family, use.depth, use.width)
+               for use in memories(entry, entry.array)) == BLOCKS[name]
+
+
+def test_array_for():
+    assert array_for("icebreaker") == target("icebreaker").array
+    eight = array_for(target("icebreaker"), lanes=8, acc_bits=32, weight_bits=6)
+    assert eight == replace(target("icebreaker").array, lanes=8, acc_bits=32, weight_bits=6)
+    assert array_for("ecp5-85f", lanes=64, activation_bits=4).groups_max == 16
+
+
+@pytest.mark.parametrize(("name", "changes", "message"), [
+    ("icebreaker", {"weight_bits": 9, "activation_bits": 9},
+     "icebreaker: weight_bits can be at most 8 in its multipliers, not 9; use weight_bits=8 and "
+     "activation_bits=8 or target=ecp5-25f"),
+    ("icebreaker", {"activation_bits": 9},
+     "icebreaker: activation_bits can be at most 8 in its multipliers, not 9; use "
+     "activation_bits=8 or target=ecp5-25f"),
+    ("icebreaker", {"acc_bits": 32},
+     "icebreaker: 16 lanes with 8-bit weights, 8-bit activations and 32-bit accumulators need 32 "
+     "of its 30 block RAMs; use lanes=8 or target=ecp5-25f"),
+    ("icebreaker", {"lanes": 32},
+     "icebreaker: 32 lanes need 16 of its 8 multiplier blocks; use lanes=16 or target=ecp5-85f"),
+    ("hx8k", {"weight_bits": 9},
+     "hx8k: 8 lanes with 9-bit weights, 8-bit activations and 24-bit accumulators need 34 of its "
+     "32 block RAMs; use weight_bits=8 or lanes=4 or target=ecp5-25f"),
+    ("ecp5-25f", {"lanes": 32},
+     "ecp5-25f: 32 lanes need 32 of its 28 multiplier blocks; use lanes=16 or target=ecp5-85f"),
+    ("ecp5-85f", {"lanes": 64},
+     "ecp5-85f: 64 lanes with 8-bit weights, 8-bit activations and 24-bit accumulators need 244 "
+     "of its 208 block RAMs; use activation_bits=4 or lanes=32"),
+    ("ecp5-85f", {"lanes": 24}, "lanes must be a power of two, 4 to 64, not 24"),
+    ("hx8k", {"lanes": 2}, "lanes must be a power of two, 4 to 64, not 2"),
+    ("hx8k", {"lanes": 8.0}, "lanes must be a whole number, not 8.0"),
+    ("hx8k", {"weight_bits": 10}, "weight_bits must be 4 to 9, not 10"),
+])
+def test_refusals_lead_out(name, changes, message):
+    with pytest.raises(ValueError) as caught:
+        array_for(name, **changes)
+    assert str(caught.value) == message
+
+
+def test_every_way_out_works():
+    """Whatever a refusal of the grid advises is allowed."""
+    tried = 0
+    for name, changes in _grid():
+        try:
+            array = replace(target(name).array, **changes)
+        except ValueError:
+            continue
+        try:
+            require(target(name), array)
+        except ArrayRefused as refusal:
+            for way in str(refusal).partition("; use ")[2].split(" or "):
+                advised = dict(part.split("=") for part in way.split(" and "))
+                to = advised.pop("target", name)
+                lanes = {} if to == name else {"lanes": max(changes["lanes"],
+                                                            target(to).array.lanes)}
+                array_for(to, **changes | lanes | {k: int(v) for k, v in advised.items()})
+                tried += 1
+    assert tried > 500
+
+
+def test_depths_are_checked_too():
+    entry = target("icebreaker")
+    deep = replace(entry.array, weight_rows=32768)
+    assert check_array(entry, deep) == ["its SPRAM has 16384 rows of weights, not 32768"]
+    assert check_array(target("hx8k"), ArrayConfig(lanes=8, bank_rows=65536))

@@ -1,0 +1,81 @@
+"""``celosia build``: exit status, what is refused before work begins, and what the table says."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import celosia
+from celosia.api import check_buildable
+from celosia.cli import app
+from celosia_boards.clocks import highest_clock
+from celosia_boards.targets import target
+
+CLOCK = target("icebreaker").clock_mhz
+X = np.zeros((1, 16), np.float32)
+
+
+def small(**options):
+    torch.manual_seed(4)
+    return celosia.compile(torch.nn.Linear(16, 3).eval(), X, **options)
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    path = tmp_path_factory.mktemp("build") / "small.celo"
+    small(weight_bits=6, activation_bits=5).save(path)
+    return path
+
+
+def invoke(*arguments, status=0):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == status, result.output
+    return result
+
+
+def test_missed_clock(placer, program, tmp_path):
+    """Status 1, one line, no bitstream; at a clock that it meets, status 0."""
+    slow = CLOCK - 3.0
+    lower = highest_clock(target("icebreaker"), slow)
+    placer({(0, CLOCK): slow, (0, lower): slow})
+    out = tmp_path / "out"
+    refused = invoke("build", program, "-o", out, status=1)
+    assert refused.stdout == ""
+    assert refused.stderr.startswith(f"celosia: icebreaker: seed 0 reaches {slow:.1f} MHz and "
+                                     f"misses the clock of {CLOCK:g} MHz; ")
+    assert f"--clock {lower:g}" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    assert not (out / "celosia.bin").exists()
+    done = json.loads(invoke("build", program, "-o", out, "--clock", lower, "--json").stdout)
+    assert (done["clock_mhz"], done["fmax_mhz"], done["timing_met"]) == (lower, slow, True)
+    assert (out / "celosia.bin").exists()
+
+
+def test_table_names_every_seed(placer, program, tmp_path):
+    placer({(2, CLOCK): CLOCK - 3, (3, CLOCK): CLOCK - 2})
+    shown = invoke("build", program, "-o", tmp_path, "--seed", 2, "--seeds", 2,
+                   "--allow-timing-failure").stdout
+    assert f"seed 2, {CLOCK:g} missed" in shown
+    assert f"seed 3, {CLOCK:g} missed" in shown
+
+
+def test_array_is_checked_before_the_model_is_read():
+    """The model is nonsense, but the target cannot hold nine bits anyway."""
+    with pytest.raises(celosia.CelosiaError, match=r"^icebreaker: weight_bits can be at most 8 "):
+        celosia.compile("no model", X, weight_bits=9)
+    with pytest.raises(celosia.CelosiaError, match=r"^unknown target 'icebraker'; did you mean"):
+        celosia.compile("no model", X, target="icebraker")
+
+
+def test_program_for_another_target():
+    """Allowed where the board can hold the array; else the way out is to compile it anew."""
+    for_85f = small(target="ecp5-85f")
+    check_buildable(for_85f, target("ulx3s-85f"))
+    with pytest.raises(celosia.CelosiaError) as caught:
+        celosia.build(for_85f, "ecp5-25f")
+    assert str(caught.value) == (
+        "ecp5-25f: 32 lanes need 32 of its 28 multiplier blocks, which the program for ecp5-85f "
+        "asks for; compile it for ecp5-25f (--target ecp5-25f)")
+    check_buildable(small(target="ecp5-25f"), target("ecp5-25f"))
