@@ -16,7 +16,7 @@ help:
 	@echo "make demo   LeNet-5 from checkpoint to bitstream, compared bit for bit"
 	@echo "make test   the tests"
 	@echo "make lint | type | check (lint, type, test) | docs | setup | clean"
-	@echo "make bench-NAME   one of: $(patsubst benchmarks/%.py,bench-%,$(wildcard benchmarks/*.py))"
+	@echo "make bench-NAME   one of: $(patsubst benchmarks/%.py,bench-%,$(filter-out benchmarks/bad_inputs_%,$(wildcard benchmarks/*.py)))"
 	@echo "  $(patsubst benchmarks/compression/%.py,bench-compression-%,$(wildcard benchmarks/compression/[a-z]*.py))"
 
 setup: $(STAMP)

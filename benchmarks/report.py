@@ -14,7 +14,7 @@ from typing import Any
 from harness.command import FOLDER
 from harness.result import Check, Result, Table
 
-ORDER = ("exactness", "netlist", "accuracy", "cycles", "lane_cycles", "fmax", "speed",
+ORDER = ("exactness", "netlist", "accuracy", "cycles", "lane_cycles", "fmax", "speed", "bad_inputs",
          "compression-train", "compression-lenet5", "compression-ae_lip", "compression-p1",
          "compression-cycle_aware",
          "compression-combined", "compression-filters", "compression-fusion", "compression-bfp",

@@ -142,7 +142,7 @@ def _check_entry(path: Path, raw: tuple, offset: int) -> tuple:
 
 def _parse(path: Path, body: bytes) -> dict:
     try:
-        manifest = json.loads(body)
+        manifest = json.loads(body, parse_int=_integer)
         same = to_json(manifest) == body
     except (ValueError, RecursionError) as problem:
         raise _damaged(path, f"section {MANIFEST!r} is not JSON ({problem})") from None
@@ -151,6 +151,13 @@ def _parse(path: Path, body: bytes) -> dict:
     if not same:        # an entry twice, a number in another form
         raise _damaged(path, f"section {MANIFEST!r} is not written as Celosia writes it")
     return manifest
+
+
+def _integer(text: str) -> int:
+    """Return a whole number of JSON; ValueError where it does not fit 64 bits."""
+    if len(text) > 20 or not -1 << 63 <= int(text) < 1 << 63:
+        raise ValueError("a number of more than 64 bits")
+    return int(text)
 
 
 def to_json(value: object) -> bytes:

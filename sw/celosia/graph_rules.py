@@ -215,5 +215,4 @@ def _within(name: str, what: str, values: Iterable[int], low: int, high: int) ->
             else (min(values, default=low), max(values, default=low)))
     if not (low <= ends[0] and ends[1] <= high):
         worst = ends[0] if ends[0] < low else ends[1]
-        text = str(worst) if abs(worst) < 1 << 64 else "a very large number"
-        raise ValueError(f"{name!r}: {what} must be {low} to {high}, not {text}")
+        raise ValueError(f"{name!r}: {what} must be {low} to {high}, not {worst}")

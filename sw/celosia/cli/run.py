@@ -31,7 +31,8 @@ def run(
     """Run inputs on the golden model or on the simulated gateware."""
     if output is not None:
         check_output(output, program, input)
-    loaded, x = api.load(program), common.read_array(input)[:limit]
+    loaded = api.load(program)
+    x = api.as_images(loaded, common.read_array(input))[:limit]
     started = time.perf_counter()
     with common.progress(f"running on {backend}") as report:
         result = api.run(loaded, x, backend, progress=report)
@@ -61,7 +62,8 @@ def verify(
     json: common.Json = False,
 ) -> None:
     """Compare a backend with the golden model: every stored tensor, every output, every cycle."""
-    loaded, x = api.load(program), common.read_array(input)[:limit]
+    loaded = api.load(program)
+    x = api.as_images(loaded, common.read_array(input))[:limit]
     with common.progress(f"verifying {backend}") as report:
         found = verification.verify(loaded, x, backend, progress=report)
     first = None if found.first_mismatch is None else asdict(found.first_mismatch)

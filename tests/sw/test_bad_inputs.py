@@ -1,0 +1,62 @@
+"""A few hundred program files, damaged or hostile: refused in words, or harmless.
+
+`make bench-bad_inputs` tries thousands, on the simulated gateware too, and archives, data sets and
+command lines.
+"""
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+COUNT = {"bytes changed": 60, "header and section table, mended": 40, "manifest, mended": 60,
+         "other sections, mended": 60, "another network, lowered and mended": 30}
+
+
+@pytest.fixture(scope="module")
+def programs():
+    """The benchmark's module that changes and judges program files, and the programs."""
+    folder = str(Path(__file__).parents[2] / "benchmarks")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [folder, *sys.path])
+        import bad_inputs_networks
+        import bad_inputs_programs
+        yield bad_inputs_programs, bad_inputs_networks.bases(1)
+
+
+@pytest.mark.parametrize("kind", COUNT)
+def test_refused_or_harmless(programs, tmp_path: Path, kind: str) -> None:
+    module, bases = programs
+    found: Counter = Counter()
+    for index in range(COUNT[kind]):
+        base = bases[index % len(bases)]
+        module.mutant(tmp_path / "net.celo", kind, base, np.random.default_rng(index))
+        found[module.judge(tmp_path / "net.celo", base, verilator=False)] += 1
+    assert found.keys() <= {module.REFUSED, module.EQUAL, module.CONSISTENT}, found
+    assert found[module.REFUSED] > COUNT[kind] // 2
+
+
+def test_the_judge_sees_what_is_wrong(programs, tmp_path: Path, monkeypatch) -> None:
+    """A file that was taken without a look at its meaning would be found out."""
+    from celosia import serialise
+
+    module, bases = programs
+    path, base = tmp_path / "net.celo", bases[0]
+    assert module.KINDS.keys() == COUNT.keys()
+    node = base.program.graph.nodes[0]
+    node.matrix.data[0] += 1
+    base.program.save(path)
+    node.matrix.data[0] -= 1
+    assert module.judge(path, base, verilator=False) == module.REFUSED
+    monkeypatch.setattr(serialise, "_compare", lambda *_: None)
+    load = serialise._program
+
+    def keeps_images(manifest: dict, arrays: dict):
+        program = load(manifest, arrays)
+        program.images.update(base.program.images)
+        return program
+
+    monkeypatch.setattr(serialise, "_program", keeps_images)
+    assert "differs from the golden model's" in module.judge(path, base, verilator=False)
