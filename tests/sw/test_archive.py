@@ -94,6 +94,16 @@ def test_ordinary_files_load_to_the_bit(tmp_path: Path, dynamic: bool) -> None:
     assert first.data_ptr() == second.data_ptr()
 
 
+def test_open_shapes_are_fixed_behind_constants(tmp_path: Path) -> None:
+    class Shifted(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x + torch.tensor([1.0, 2.0, 3.0, 4.0]))
+
+    content = entries(model=Shifted(4, 3), shape=(2, 4), dynamic=True)
+    graph = import_model(write(tmp_path / "net.pt2", content), np.zeros((1, 4), np.float32))
+    assert [node.name for node in graph.nodes]
+
+
 @pytest.mark.parametrize("name", ["class", "a-b", "[/b]x", 'q"q', "n\nl", "a;b", "1", "\x1b[31m"])
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_layers_of_any_name_load(tmp_path: Path, name: str, dynamic: bool) -> None:

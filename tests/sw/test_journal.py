@@ -187,7 +187,8 @@ def test_a_folder_of_another_run_is_refused_and_stays(tmp_path, changes, message
     assert prune_into(tmp_path).density == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("damage", ["index", "foreign index", "tensors", "no tensors"])
+@pytest.mark.parametrize("damage", ["index", "foreign index", "changed index", "tensors",
+                                    "no tensors"])
 def test_a_damaged_folder_is_refused(tmp_path, damage):
     prune_into(tmp_path)
     tensors = tmp_path / "round-0002.safetensors"
@@ -195,12 +196,30 @@ def test_a_damaged_folder_is_refused(tmp_path, damage):
         (tmp_path / INDEX).write_text((tmp_path / INDEX).read_text()[:-10])
     elif damage == "foreign index":
         (tmp_path / INDEX).write_text('{"rounds": 3}')
+    elif damage == "changed index":
+        text = (tmp_path / INDEX).read_text()
+        assert '"seconds": ' in text
+        (tmp_path / INDEX).write_text(text.replace('"seconds": ', '"seconds": 1'))
     elif damage == "tensors":
         tensors.write_bytes(tensors.read_bytes()[:-1] + b"\x7f")
     else:
         tensors.unlink()
     with pytest.raises(ArgumentError, match=r"give another folder, or delete .* to start anew"):
         prune_into(tmp_path)
+
+
+@pytest.mark.parametrize("change", [
+    {"rounds": [1]}, {"rounds": {}}, {"notes": []}, {"tensors": {"file": "/etc/passwd"}},
+    {"tensors": {"file": "../round-0001.safetensors", "sha256": ""}}, {"more": 1},
+])
+def test_an_index_that_no_journal_wrote_is_refused(tmp_path, change):
+    Journal(tmp_path, {}).finish({"round": 0}, {"w": torch.ones(2)})
+    content = json.loads((tmp_path / INDEX).read_text()) | change
+    content.pop("sha256")
+    content["sha256"] = journal_file._digest(content)
+    (tmp_path / INDEX).write_text(json.dumps(content))
+    with pytest.raises(ArgumentError, match=r"run\.json: not written by this version; give"):
+        Journal(tmp_path, {})
 
 
 # The journal by itself

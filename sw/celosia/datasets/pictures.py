@@ -22,6 +22,7 @@ _SPLITS = ("train", "test")
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 MAX_PIXELS = 1 << 26
 """Most pixels of one picture, 8,192 x 8,192."""
+_FORMATS = ("PNG", "JPEG")      # others start other programs (EPS) or have weaker readers
 _MODES = ("1", "L", "P", "RGB")
 
 
@@ -108,9 +109,8 @@ def _open(opener: ModuleType, file: Path) -> Any:
     """Return a picture, decoded, in mode L or RGB."""
     with damage(), open_file(file, MAX_BYTES) as stream, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        # Other formats than these two would start other programs (EPS) and have weaker readers.
         try:
-            with opener.open(stream, formats=("PNG", "JPEG")) as picture:
+            with opener.open(stream, formats=_FORMATS) as picture:
                 width, height = picture.size
                 if width * height > MAX_PIXELS:
                     raise DatasetError(f"{file}: {width} x {height} pixels; at most {MAX_PIXELS} "
@@ -118,6 +118,9 @@ def _open(opener: ModuleType, file: Path) -> Any:
                 if picture.mode not in _MODES:
                     raise DatasetError(f"{file}: colour mode {picture.mode}; convert it to 8-bit "
                                        "grey or RGB")
+                picture.verify()    # checksums of PNG, which loading passes over
+            stream.seek(0)
+            with opener.open(stream, formats=_FORMATS) as picture:
                 picture.load()
                 result = picture.convert("L" if picture.mode in ("1", "L") else "RGB")
         except DatasetError:

@@ -129,6 +129,8 @@ class _Scope:
                        ("is_hop_single_tensor_return", "name"))
         metadata = _metadata(found["metadata"])
         target = found["target"]
+        if target == operators.DETACH_IN_PLACE:
+            target = operators.DETACH
         inputs = [fields(part, "an argument", ("name", "arg"), ("kind",))
                   for part in sequence(found["inputs"], "its arguments")]
         nested = target == operators.NO_GRADIENT

@@ -12,6 +12,9 @@ import torch
 NO_GRADIENT = "torch.ops.higher_order.wrap_with_set_grad_enabled"
 """What ``with torch.no_grad():`` becomes; it has a graph of its own."""
 
+DETACH_IN_PLACE, DETACH = "torch.ops.aten.detach_.default", "torch.ops.aten.detach.default"
+"""The first stands behind each ``torch.tensor(...)``, and torch cannot trace it a second time."""
+
 _ATEN = re.compile(r"torch\.ops\.aten\.([a-z_][a-z0-9_]*)\.([A-Za-z][A-Za-z0-9_]*)")
 _SHAPE = {"sym_size", "sym_stride", "sym_numel", "sym_storage_offset"}
 _CHECKS = {"_assert_tensor_metadata"}
