@@ -16,6 +16,7 @@ from celosia.reading import MAX_BYTES, FileError, ZipReader, parse_json
 
 _MODEL = "models/model.json"
 _WEIGHTS, _CONSTANTS = "data/weights/", "data/constants/"
+_TENSORS = (f"{_WEIGHTS}weight_", f"{_CONSTANTS}tensor_")
 _WEIGHTS_TABLE = f"{_WEIGHTS}model_weights_config.json"
 _CONSTANTS_TABLE = f"{_CONSTANTS}model_constants_config.json"
 _PLAIN = {"archive_format": b"pt2", "archive_version": b"0", "byteorder": b"little"}
@@ -69,6 +70,10 @@ class _Reader:
             tensors.stored(self._json(table), kind, folder, self.sizes)
             for table, kind, folder in ((_WEIGHTS_TABLE, "weight", _WEIGHTS),
                                         (_CONSTANTS_TABLE, "constant", _CONSTANTS)))
+        used = {tensor.entry for tensor in (*weights.values(), *constants.values())}
+        for name in self.sizes:
+            if name.startswith(_TENSORS) and name not in used:
+                raise Unsound(f"it holds {shown(name)}, which no table names")
         names = tensors.PathNames()
         cleaned = clean(self._json(_MODEL), weights, constants, names)
         target = io.BytesIO()
@@ -105,7 +110,9 @@ class _Reader:
                 raise Unsound(f"it holds a pickled object, {shown(name)}, which can run code when "
                               "it is opened", "keep to tensors in the model, and export it again")
             known = (name in (_MODEL, _WEIGHTS_TABLE, _CONSTANTS_TABLE) or name in _PLAIN
-                     or name.startswith((f"{_WEIGHTS}weight_", f"{_CONSTANTS}tensor_", *_UNREAD)))
+                     or name.startswith((*_TENSORS, *_UNREAD)))
+            if name.startswith(_UNREAD):
+                self._entry(name)       # for its checksum
             if not known or "\\" in name or ".." in name.split("/"):
                 raise Unsound(f"it holds {shown(name)}, which is not known")
         for name, right in _PLAIN.items():
