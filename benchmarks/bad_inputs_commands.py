@@ -294,7 +294,7 @@ def _state(folder: Path) -> dict[str, str]:
 
 def _run(arguments: Sequence[str], folder: Path) -> tuple[int, str, str]:
     """Return exit status, stdout and stderr of ``celosia`` with these arguments."""
-    from celosia.cli import main
+    from celosia.entry import main
 
     streams = [(folder / name).open("w+b") for name in ("out", "err")]
     null = os.open(os.devnull, os.O_RDONLY)

@@ -98,18 +98,22 @@ class _Good:
         self.x = rng.normal(size=(3, 1, 8, 8)).astype(np.float32)
         self.images = rng.integers(0, 256, (24, 8, 8), np.uint8)
         self.labels = np.arange(24) % 4
+        self.data = folder / "bad_files.npz"
+        np.savez(self.data, **self.arrays())
         self.grey = rng.integers(0, 256, (12, 28, 28), np.uint8)
         self.weights = {"1.weight": rng.normal(size=(4, 64)).astype(np.float32),
                         "1.bias": np.zeros(4, np.float32)}
 
-    @staticmethod
-    def prune(network: str, place: Path, *more: str) -> list[str]:
-        return ["prune", f"{_MODULE}:{network}", "-o", f"{place.name}/new.pt2", "--rate", "0.5",
-                "--rounds", "1", *more]
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return a data set."""
+        return {"train_images": self.images, "train_labels": self.labels,
+                "test_images": self.images[:8], "test_labels": self.labels[:8]}
 
-    def train(self, network: str, place: Path, data: Path) -> list[str]:
-        return self.prune(network, place, "--epochs", "1", "--data",
-                          str(data.relative_to(self.folder)))
+    def train(self, network: str, place: Path, data: Path, *more: str) -> list[str]:
+        """Return the command that prunes a network with a data set."""
+        return ["prune", f"{_MODULE}:{network}", "-o", f"{place.name}/new.pt2", "--rate", "0.5",
+                "--rounds", "1", "--epochs", "1", "--data", str(data.relative_to(self.folder)),
+                *more]
 
 
 def _model(good: _Good, place: Path, rng: Rng) -> tuple[list[str], bool | None]:
@@ -168,9 +172,7 @@ def _sound_array(raw: bytes, shape: tuple[int, ...]) -> bool | None:
 
 
 def _archive(good: _Good, place: Path, rng: Rng) -> tuple[list[str], bool | None]:
-    arrays = {"train_images": good.images, "train_labels": good.labels,
-              "test_images": good.images[:8], "test_labels": good.labels[:8]}
-    files = {f"{name}.npy": _npy(array) for name, array in arrays.items()}
+    files = {f"{name}.npy": _npy(array) for name, array in good.arrays().items()}
     method = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)[rng.integers(2)]
     whole, accept = zipped(files, method), False
     match rng.integers(6):
@@ -323,4 +325,4 @@ def _weights(good: _Good, place: Path, rng: Rng) -> tuple[list[str], bool | None
             content = (pickled(), whole)[rng.integers(2)]
             accept = content is whole
     (place / "w.safetensors").write_bytes(content)
-    return good.prune("small", place, "--weights", f"{place.name}/w.safetensors"), accept
+    return good.train("small", place, good.data, "--weights", f"{place.name}/w.safetensors"), accept

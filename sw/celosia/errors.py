@@ -8,7 +8,12 @@ QUOTED = 100
 
 
 class CelosiaError(Exception):
-    """A refusal that the user can act on. The command line prints it and exits with status 1."""
+    """A refusal that the user can act on. The command line prints it and exits with status 1.
+
+    code : lines of Python that are the way out, where it takes some; they are in the message too.
+    """
+
+    code: tuple[str, ...] = ()
 
 
 class ArgumentError(CelosiaError, ValueError):

@@ -61,16 +61,16 @@ def refuse_other_model(path: str | os.PathLike[str]) -> None:
     """
     path = Path(path)
     if path.is_dir():
-        raise CelosiaError(_of_folder(path))
+        raise _of_folder(path)
     if not path.exists():
         raise CelosiaError(f"{path}: no such file; {_SAVE}")
     with open_file(path, MAX_BYTES) as stream:
         refusal = _of_file(path, stream)
     if refusal:
-        raise CelosiaError(refusal)
+        raise refusal
 
 
-def _of_file(path: Path, stream: BinaryIO) -> str | None:
+def _of_file(path: Path, stream: BinaryIO) -> CelosiaError | None:
     """Return what a file is and the way out, or None where it is what it should be."""
     head = stream.read(_HEAD)
     if head.startswith(b"PK\3\4"):
@@ -82,19 +82,19 @@ def _of_file(path: Path, stream: BinaryIO) -> str | None:
         return _message(path, kind)
     what, remedy = next((found for magic, found in _OTHER.items() if head.startswith(magic)),
                         ("not a zip archive", _SAVE))
-    return f"{path}: not a readable .pt2 file ({what}); {remedy}"
+    return CelosiaError(f"{path}: not a readable .pt2 file ({what}); {remedy}")
 
 
-def _of_folder(path: Path) -> str:
+def _of_folder(path: Path) -> CelosiaError:
     if (path / "saved_model.pb").exists():
         return _message(path, _TENSORFLOW)
     inside = sorted(entry.name for entry in path.glob("*.pt2"))[:1]
-    return (f"{path}: a folder, not a .pt2 file; "
-            + (f"give {path / inside[0]}" if inside else "give the file that torch.export.save "
-               "wrote"))
+    way_out = (f"give {path / inside[0]}" if inside else
+               "give the file that torch.export.save wrote")
+    return CelosiaError(f"{path}: a folder, not a .pt2 file; {way_out}")
 
 
-def _of_zip(path: Path, stream: BinaryIO) -> str | None:
+def _of_zip(path: Path, stream: BinaryIO) -> CelosiaError | None:
     try:
         names = ZipReader(stream, path, packed=True).names
     except FileError:
@@ -103,15 +103,16 @@ def _of_zip(path: Path, stream: BinaryIO) -> str | None:
     if not names or "archive_format" in files or "models/model.json" in files:
         return None
     if "serialized_exported_program.json" in names:
-        return f"{path}: a .pt2 file of an older torch, with pickled weights; {OLD_PT2}"
+        return CelosiaError(f"{path}: a .pt2 file of an older torch, with pickled weights; "
+                            f"{OLD_PT2}")
     if "data.pkl" in files:
         script = any(file.startswith("code/") for file in files)
         return _message(path, _SCRIPT if script else _PICKLED)
     if "model.weights.h5" in names:
         return _message(path, _KERAS)
-    if all(name.endswith(".npy") for name in names):
-        return f"{path}: not a readable .pt2 file (NumPy arrays, as in a .npz file); {_SAVE}"
-    return f"{path}: not a readable .pt2 file (a zip archive of something else); {_SAVE}"
+    what = ("NumPy arrays, as in a .npz file" if all(name.endswith(".npy") for name in names)
+            else "a zip archive of something else")
+    return CelosiaError(f"{path}: not a readable .pt2 file ({what}); {_SAVE}")
 
 
 def _of_head(head: bytes) -> _Kind | None:
@@ -130,9 +131,10 @@ def _of_head(head: bytes) -> _Kind | None:
     return None
 
 
-def _message(path: Path, kind: _Kind) -> str:
+def _message(path: Path, kind: _Kind) -> CelosiaError:
     names = {"name": str(path), "output": f"{path.stem}.pt2"}
-    return "\n".join([f"{path}: {kind.what}; make a .pt2 file of it "
-                      "(example: one input, float32 (1, ...)):",
-                      f"    {kind.load.format(**names)}", f"    {_EXPORT.format(**names)}"])
-
+    code = kind.load.format(**names), _EXPORT.format(**names)
+    what = f"{path}: {kind.what}; make a .pt2 file of it (example: one input, float32 (1, ...)):"
+    refusal = CelosiaError("\n    ".join((what, *code)))
+    refusal.code = code
+    return refusal

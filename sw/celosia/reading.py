@@ -255,7 +255,8 @@ class ZipReader:
                  and entry.compress_size != entry.file_size for entry in entries):
             problem = "an entry has two sizes"
         if problem:
-            raise FileError(f"{self.where}: a zip archive that is not read: {problem}")
+            raise FileError(f"{self.where}: a zip archive that is not read: {problem}; write it "
+                            "again with the library that it is for")
 
     def _check_places(self, stream: BinaryIO) -> None:
         """Refuse entries that share bytes: many small ones can then unpack to very much."""

@@ -35,6 +35,7 @@ def refusal(path: Path) -> str:
     with pytest.raises(CelosiaError) as again:
         find_model(str(path))
     assert str(caught.value) == str(again.value)
+    assert str(caught.value).splitlines()[1:] == [f"    {line}" for line in caught.value.code]
     return str(caught.value)
 
 
@@ -121,6 +122,16 @@ def test_other_files_are_refused_by_what_they_are(tmp_path: Path, name: str, con
     path = tmp_path / name
     path.write_bytes(content)
     assert message in refusal(path)
+
+
+def test_the_command_line_shows_the_lines_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "a\nb.onnx").write_bytes(b"\x08\x08\x12")
+    done = subprocess.run([sys.executable, "-m", "celosia", "compile", "a\nb.onnx"],
+                          capture_output=True, text=True, cwd=tmp_path)
+    first, *code = done.stderr.splitlines()
+    assert done.returncode == 1 and done.stdout == "" and len(code) == 2
+    assert first.startswith("celosia: a") and code[1] == (
+        "    torch.export.save(torch.export.export(model.eval(), (example,)), 'a\\nb.pt2')")
 
 
 def test_folders_are_refused(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ class _Group(TyperGroup):
         except BrokenPipeError:
             raise SystemExit(entry.unread()) from None
         except (CelosiaError, OSError) as problem:
-            common.refuse(str(problem))
+            common.refuse(str(problem), getattr(problem, "code", ()))
         except ImportError as problem:
             if refusal := missing(problem):
                 common.refuse(str(refusal))

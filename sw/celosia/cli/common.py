@@ -4,7 +4,7 @@ import importlib
 import json
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -32,14 +32,17 @@ def emit(result: dict[str, Any]) -> None:
     print(json.dumps(result, allow_nan=False))
 
 
-def refuse(message: str) -> NoReturn:
+def refuse(message: str, code: Sequence[str] = ()) -> NoReturn:
     """Say why on stderr, on one line, and end with exit status 1.
+
+    code : lines of Python that the message ends in; they follow on lines of their own.
 
     Not where the user has interrupted the command: then that is why.
     """
     if entry.interrupts:
         raise typer.Exit(entry.INTERRUPTED)
-    print(f"celosia: {quoted(message, _LONGEST)}", file=sys.stderr)
+    lines = [message.split("\n")[0] if code else message, *(f"    {line}" for line in code)]
+    print("celosia:", "\n".join(quoted(line, _LONGEST) for line in lines), file=sys.stderr)
     raise typer.Exit(entry.REFUSED)
 
 
