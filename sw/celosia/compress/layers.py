@@ -15,9 +15,9 @@ from torch.nn.utils import parametrize, prune
 
 from celosia.errors import ArgumentError
 
-__all__ = ["computed_weight", "distinct_weights", "evaluating", "holders", "hooked", "names_of",
-           "obstacle", "parameter_count", "prunable_layers", "put", "refuse_computed_weight",
-           "refuse_obstacle", "weight_sharers"]
+__all__ = ["computed_weight", "distinct_weights", "evaluating", "first_names", "holders", "hooked",
+           "names_of", "obstacle", "parameter_count", "prunable_layers", "put",
+           "refuse_computed_weight", "refuse_obstacle", "weight_sharers"]
 
 _PURE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d,
          nn.BatchNorm3d, nn.MaxPool2d, nn.AvgPool2d, nn.LocalResponseNorm)  # fmt: skip
@@ -68,6 +68,21 @@ def distinct_weights(model: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
         if id(_parameter(layer)) not in seen:
             found[name] = layer
         seen.add(id(_parameter(layer)))
+    return found
+
+
+def first_names(model: nn.Module, names: Iterable[str]) -> dict[str, str]:
+    """Return {name: the name that `distinct_weights` gives the weight of the layer of that name}.
+
+    A name of no prunable layer stays what it is.
+    """
+    firsts = {id(_parameter(layer)): name for name, layer in distinct_weights(model).items()}
+    every = dict(model.named_modules(remove_duplicate=False))
+    found = {}
+    for name in names:
+        layer = every.get(name)
+        prunable = isinstance(layer, nn.Conv2d | nn.Linear)
+        found[name] = firsts[id(_parameter(layer))] if prunable else name
     return found
 
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from celosia.compress.criteria.registry import resolve_options, scores
 from celosia.compress.journal import Journal, describe, fingerprint
-from celosia.compress.layers import prunable_layers
+from celosia.compress.layers import holders, prunable_layers, refuse_computed_weight
 from celosia.compress.pruning.masks import apply_mask, current_mask
 from celosia.compress.pruning.prediction import LayerPlan, Prediction, Predictor, row_costs
 from celosia.compress.pruning.prune import DEFAULT_ROUNDS
@@ -121,8 +121,8 @@ def prune_to_cycles(
     Raises
     ------
     ArgumentError
-        A setting that is not as above, or a budget below what can be reached; the message names
-        the fewest cycles.
+        A setting that is not as above; a weight that a hook computes, or that two layers hold; a
+        budget below what can be reached: the message names the fewest cycles.
     CompileError
         The network cannot be compiled for the target.
     """
@@ -130,6 +130,13 @@ def prune_to_cycles(
         rounds = DEFAULT_ROUNDS if finetune is not None else 1
     if schedule not in SCHEDULES:
         raise ArgumentError(f"schedule must be one of {tuple(SCHEDULES)}, not {schedule!r}")
+    layers = prunable_layers(model)
+    refuse_computed_weight(model, layers.values(), [nn.Module])
+    for name, layer in layers.items():
+        others = [other for other in holders(model, layer) if other != name]
+        if others:
+            raise ArgumentError(f"layers {name!r} and {others[0]!r} hold one weight, which costs "
+                                "cycles in both; give each a copy of it, or use prune")
     predict = Predictor(example_input, target=target, exponents=exponents)
     start = predict(model).cycles
     run = _Run(score=lambda pruned: scores(pruned, method, inputs, **options), predict=predict,

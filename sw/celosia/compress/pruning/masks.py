@@ -10,9 +10,10 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from celosia.compress.layers import computed_weight, holders
 from celosia.errors import ArgumentError
 
-__all__ = ["Mask", "apply_mask", "current_mask", "make_permanent", "own_class"]
+__all__ = ["Mask", "apply_mask", "current_mask", "make_permanent", "mask_weight", "own_class"]
 
 
 class Mask(nn.Module):  # type: ignore[misc]
@@ -43,6 +44,8 @@ def current_mask(layer: nn.Module) -> torch.Tensor:
 def apply_mask(layer: nn.Module, kept: torch.Tensor) -> None:
     """Mask a layer's weight, or replace the mask that it has.
 
+    The mask comes after parametrisations that the weight has besides.
+
     Parameters
     ----------
     layer
@@ -53,8 +56,12 @@ def apply_mask(layer: nn.Module, kept: torch.Tensor) -> None:
     Raises
     ------
     ArgumentError
-        `kept` is not bool or has another shape than the weight.
+        `kept` is not bool or has another shape than the weight; a hook computes the
+        weight, as those of `torch.nn.utils.prune` and of the old `weight_norm` do.
     """
+    problem = computed_weight(layer, allowed=[nn.Module])
+    if problem is not None:
+        raise ArgumentError(f"a layer that is to be masked {problem}")
     if kept.dtype != torch.bool or kept.shape != layer.weight.shape:
         raise ArgumentError(
             f"a mask for a weight of shape {tuple(layer.weight.shape)} must be bool of that "
@@ -67,6 +74,15 @@ def apply_mask(layer: nn.Module, kept: torch.Tensor) -> None:
         mask.kept.copy_(kept)
 
 
+def mask_weight(model: nn.Module, layer: nn.Module, kept: torch.Tensor) -> None:
+    """Mask a layer's weight as `apply_mask` does, in every layer that holds it.
+
+    The mask lies in memory as the weight does.
+    """
+    for holder in holders(model, layer).values():
+        apply_mask(holder, torch.empty_like(holder.weight, dtype=torch.bool).copy_(kept))
+
+
 def make_permanent(model: nn.Module) -> None:
     """Turn every mask of a model into zeros in plain weights, and remove the masks.
 
@@ -77,16 +93,22 @@ def make_permanent(model: nn.Module) -> None:
     Raises
     ------
     ArgumentError
-        A masked weight has another parametrisation too; the message names the layer.
+        A masked weight has another parametrisation too, or is held by two layers of which each
+        masks it in another way; the message names the layer, and no mask has been removed.
     """
-    for name, layer in model.named_modules():
-        if _find(layer) is None:
-            continue
+    masked = {name: layer for name, layer in model.named_modules() if _find(layer) is not None}
+    for name, layer in masked.items():
         if len(layer.parametrizations.weight) > 1:
             raise ArgumentError(
-                f"layer {name!r} has another parametrisation beside its mask; remove that first "
-                "with torch.nn.utils.parametrize.remove_parametrizations"
+                f"layer {name!r} has another parametrisation beside its mask; make it plain first "
+                "with torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight')"
             )
+        for other, holder in holders(model, layer).items():
+            if not torch.equal(current_mask(holder), current_mask(layer)):
+                raise ArgumentError(
+                    f"layers {name!r} and {other!r} hold one weight, and their masks differ, so it "
+                    "cannot have the zeros of both; give each a copy of the weight")
+    for layer in masked.values():
         own_class(layer)
         parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from celosia.compress.layers import prunable_layers
+from celosia.compress.layers import names_of, prunable_layers
 from celosia.errors import ArgumentError, CelosiaError
 from celosia.graph import Conv, Graph
 from celosia_boards.arrays import ArrayRefused, require
@@ -111,11 +111,17 @@ class Predictor:
         from celosia.frontend import import_model
         from celosia.passes import optimise
 
-        names = list(prunable_layers(model))
+        layers = prunable_layers(model)
         graph = optimise(import_model(model, self.example_input))
-        return lambda masks: self._predict(_masked(graph, masks), names)
+        called = {node.name for node in graph.nodes}
+        # The program has a layer under the name that forward calls it by.
+        names = {name: next((other for other in names_of(model, layer) if other in called), name)
+                 for name, layer in layers.items()}
+        return lambda masks: self._predict(
+            _masked(graph, {names[name]: mask for name, mask in masks.items()}), names)
 
-    def _predict(self, graph: Graph, names: list[str]) -> Prediction:
+    def _predict(self, graph: Graph, names: Mapping[str, str]) -> Prediction:
+        """names : {layer: its name in the graph}."""
         from celosia.lower import check_depths, plan
         from celosia.quantise import quantise
 
@@ -133,7 +139,8 @@ class Predictor:
         except (ArrayRefused, CelosiaError) as refusal:
             problem = str(refusal)
         return Prediction(cycles=lowered.program.predicted_cycles, problem=problem,
-                          layers={name: _layer_plan(lowered, name) for name in names})
+                          layers={name: _layer_plan(lowered, called)
+                                  for name, called in names.items()})
 
 
 def cycle_costs(model: nn.Module, example_input: Any, *, target: str = "icebreaker",

@@ -8,7 +8,7 @@ round (`schedule`) and how the network recovers in between (any callable, such a
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,17 @@ from torch import nn
 
 from celosia.compress.criteria.registry import resolve_options, scores
 from celosia.compress.journal import Journal, describe, fingerprint
-from celosia.compress.layers import prunable_layers
+from celosia.compress.layers import (
+    distinct_weights,
+    first_names,
+    prunable_layers,
+    refuse_computed_weight,
+)
 from celosia.compress.pruning.masks import current_mask
 from celosia.compress.pruning.rounds import LayerDensity, Measure, RoundRecord, run_rounds
 from celosia.compress.pruning.schedule import ORDERS, count_kept, plan_rounds, resolve_rates
 from celosia.compress.pruning.search import GRID, RateSearch, search_rates
-from celosia.compress.pruning.selection import Select, find_selection, keep_global
+from celosia.compress.pruning.selection import Select, find_selection, keep_global, ties
 from celosia.errors import ArgumentError
 
 __all__ = ["LayerDensity", "PruneReport", "RoundRecord", "prune"]
@@ -83,7 +88,13 @@ def prune(
     """Remove weights of a model's `Conv2d` and `Linear` layers, in place.
 
     Each round scores the current model, keeps the best weights, masks the rest and calls
-    `finetune`. A weight once removed stays removed, also by an earlier call on the same model.
+    `finetune`. A weight once removed stays removed, also by an earlier call on the same model. A
+    weight that several layers hold is one: it is scored in the first of them, masked in all, and
+    counted once.
+
+    Of weights with equal scores those with the lower index stay; how often that decided is in the
+    rounds' ``ties``.
+
     The masks stay on the model and hold through further training; `celosia.compress.
     make_permanent` turns them into plain zeros, which exporting and saving want.
 
@@ -97,7 +108,8 @@ def prune(
         Calibration inputs (N, ...) for the methods that need some, else None.
     rates
         The fraction of weights to remove, at least 0 and below 1: one number for all layers, or
-        {layer name: number}; layers not named are left alone. Of n weights, round(rate * n) go.
+        {layer name: number}; layers not named are left alone. Of n weights, round(rate * n) go. A
+        layer may be named by any of its names.
         "search": see `celosia.compress.search_rates`; needs `evaluate` and `accuracy_budget`.
     finetune
         Called as ``finetune(model, round)`` after each round, round = 0, 1, ...; or None.
@@ -141,8 +153,9 @@ def prune(
     ------
     ArgumentError
         Unknown method, schedule, order, selection, scope or layer; rates that are not as above; a
-        layer that would be left without a weight or that the method does not score; a checkpoint
-        of another run. The model is unchanged if it is raised before the first round.
+        layer that would be left without a weight or that the method does not score; one whose
+        weight a hook computes (`torch.nn.utils.prune`, the old `weight_norm`); a checkpoint of
+        another run. The model is unchanged if it is raised before the first round.
     TypeError
         An option that the method does not have.
     """
@@ -151,6 +164,13 @@ def prune(
     schedule = ORDERS.get(order, "cubic") if schedule is None else schedule
     _check(scope, rates, order, select, layers)
     pick = find_selection(select, method, strong)
+    if layers is not None:
+        layers = list(dict.fromkeys(first_names(model, layers).values()))
+    if isinstance(rates, Mapping):
+        rates = _by_first_names(model, rates)
+    concerned = rates if isinstance(rates, Mapping) else layers
+    refuse_computed_weight(model, [layer for name, layer in distinct_weights(model).items()
+                                   if concerned is None or name in concerned], [nn.Module])
     options = options | ({"signed": True} if select == "sun2016" else {})
     plan_rounds({}, rounds, schedule, order)
     choices = {
@@ -177,13 +197,17 @@ def prune(
     chooser = _Chooser(method=method, inputs=inputs, options=options, steps=steps, scope=scope,
                        pick=pick, seed=seed)
     records = run_rounds(model, len(steps), chooser, finetune=finetune, seed=seed,
-                         journal=journal, measure=measure, progress=progress)
+                         journal=journal, measure=measure, progress=progress,
+                         ties=None if select == "sun2016" else lambda: chooser.ties)
     return PruneReport(layers=records[-1].layers, rounds=records, choices=choices)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Chooser:
-    """Gives the masks of a round: `steps` has the densities to reach, for each round."""
+    """Gives the masks of a round.
+
+    steps : the densities to reach, for each round.   ties : of the round that was last chosen.
+    """
 
     method: str
     inputs: Any | None
@@ -192,6 +216,7 @@ class _Chooser:
     scope: str
     pick: Select
     seed: int
+    ties: dict[str, int] = field(default_factory=dict)
 
     def __call__(self, model: nn.Module, index: int) -> Masks:
         """Return {layer name: mask} of round `index`, without changing the model."""
@@ -205,15 +230,18 @@ class _Chooser:
             )
         layers = prunable_layers(model)
         alive = {name: current_mask(layers[name]).cpu().numpy() for name in wanted}
+        self.ties.clear()
         if self.scope == "global":
-            return self._choose_global(ranking, alive, min(wanted.values(), default=1.0))
-        return {
-            name: self.pick(
-                ranking[name], mask, count_kept(wanted[name], mask.size),
-                np.random.default_rng((self.seed, index, position)),
-            )
-            for position, (name, mask) in enumerate(alive.items())
-        }  # fmt: skip
+            chosen = self._choose_global(ranking, alive, min(wanted.values(), default=1.0))
+            self.ties.update(ties(ranking, alive, chosen))
+            return chosen
+        chosen = {}
+        for position, (name, mask) in enumerate(alive.items()):
+            generator = np.random.default_rng((self.seed, index, position))
+            chosen[name] = self.pick(ranking[name], mask, count_kept(wanted[name], mask.size),
+                                     generator)
+            self.ties.update(ties(ranking, alive, {name: chosen[name]}))
+        return chosen
 
     @staticmethod
     def _choose_global(ranking: Masks, alive: Masks, density: float) -> Masks:
@@ -231,9 +259,21 @@ class _Chooser:
         return chosen
 
 
+def _by_first_names(model: nn.Module, rates: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the rates under the names that `distinct_weights` has."""
+    names = first_names(model, rates)
+    found: dict[str, Any] = {}
+    for name, rate in rates.items():
+        if names[name] in found:
+            other = next(given for given, first in names.items() if first == names[name])
+            raise ArgumentError(f"{other!r} and {name!r} name one weight; give it one rate")
+        found[names[name]] = rate
+    return found
+
+
 def _resolve(model: nn.Module, rates: Any, layers: Collection[str] | None) -> dict[str, float]:
-    """Return a rate for each prunable layer."""
-    sizes = {name: layer.weight.numel() for name, layer in prunable_layers(model).items()}
+    """Return a rate for each prunable layer; of those that hold one weight, for the first."""
+    sizes = {name: layer.weight.numel() for name, layer in distinct_weights(model).items()}
     if layers is not None and not isinstance(rates, Mapping):
         rates = dict.fromkeys(layers, rates)
     return resolve_rates(rates, sizes)

@@ -19,8 +19,13 @@ import torch
 from torch import nn
 
 from celosia.compress.journal import Journal
-from celosia.compress.layers import prunable_layers
-from celosia.compress.pruning.masks import apply_mask, current_mask
+from celosia.compress.layers import (
+    distinct_weights,
+    holders,
+    prunable_layers,
+    refuse_computed_weight,
+)
+from celosia.compress.pruning.masks import current_mask, mask_weight
 from celosia.errors import ArgumentError
 
 __all__ = ["LayerDensity", "RoundRecord", "densities", "reproducible", "run_rounds"]
@@ -50,7 +55,10 @@ class LayerDensity:
 class RoundRecord:
     """What one round did: its index from 0, of how many, and the network after it.
 
-    layers   : each prunable layer's weights and kept weights, in the model's order.
+    layers   : each prunable layer's weights and kept weights, in the model's order; of layers that
+               hold one weight, the first.
+    ties     : {layer: how many weights went in this round while others with the same score stayed,
+               for their higher index alone}, of the layers where any did.
     measured : what the caller's `measure` returned; empty without one.
     seconds  : how long the round took, fine-tuning and measuring included.
     """
@@ -58,6 +66,7 @@ class RoundRecord:
     round: int
     rounds: int
     layers: Mapping[str, LayerDensity]
+    ties: Mapping[str, int] = field(default_factory=dict)
     measured: Mapping[str, float | int | None] = field(default_factory=dict)
     seconds: float = field(default=0.0, compare=False)
 
@@ -85,6 +94,7 @@ class RoundRecord:
             "rounds": self.rounds,
             "layers": {name: {"weights": layer.weights, "kept": layer.kept}
                        for name, layer in self.layers.items()},
+            "ties": dict(self.ties),
             "measured": dict(self.measured),
             "seconds": self.seconds,
         }
@@ -106,6 +116,7 @@ def run_rounds(
     journal: Journal | None = None,
     measure: Measure | None = None,
     progress: Callable[[RoundRecord], None] | None = None,
+    ties: Callable[[], Mapping[str, int]] | None = None,
 ) -> tuple[RoundRecord, ...]:
     """Do `count` rounds of masking and fine-tuning on a model, in place.
 
@@ -126,7 +137,8 @@ def run_rounds(
     choose
         ``choose(model, round)`` -> {layer name: bool array of the weight's shape, True where the
         weight is kept}. Layers not named stay as they are. A weight that is masked stays masked,
-        whatever `choose` says, and a layer that loses nothing gets no mask.
+        whatever `choose` says, and a layer that loses nothing gets no mask. Layers that hold one
+        weight get the mask of any of them.
     finetune
         ``finetune(model, round)`` after the masks, or None.
     seed
@@ -138,6 +150,8 @@ def run_rounds(
         names "accuracy" (0 to 1) and "predicted_cycles" are shown. Or None.
     progress
         Called with the `RoundRecord` of each round done now, not of those found, or None.
+    ties
+        Called after `choose` for the record's `ties`, or None.
 
     Returns
     -------
@@ -147,7 +161,8 @@ def run_rounds(
     ------
     ArgumentError
         Less than one round, a mask of an unknown layer, a mask that is not bool or not of the
-        weight's shape, or one that leaves a layer without a weight.
+        weight's shape, or one that leaves a layer without a weight; a weight that a hook
+        computes (`computed_weight`).
     """
     if count < 1:
         raise ArgumentError(f"rounds must be at least 1, not {count}")
@@ -162,13 +177,14 @@ def run_rounds(
         start = time.perf_counter()
         with reproducible(model, seed + index):
             _mask(model, choose(model, index))
+            equal = {} if ties is None else dict(ties())
             if finetune is not None:
                 finetune(model, index)
         layers = densities(model)
         with reproducible(model, seed + index):
             measured = {} if measure is None else dict(measure(model))
-        records.append(RoundRecord(round=index, rounds=count, layers=layers, measured=measured,
-                                   seconds=time.perf_counter() - start))
+        records.append(RoundRecord(round=index, rounds=count, layers=layers, ties=equal,
+                                   measured=measured, seconds=time.perf_counter() - start))
         journal.finish(records[-1].as_json(), model.state_dict())
         if progress is not None:
             progress(records[-1])
@@ -191,22 +207,27 @@ def reproducible(model: nn.Module, seed: int) -> Iterator[None]:
 
 
 def densities(model: nn.Module) -> dict[str, LayerDensity]:
-    """Return each prunable layer's weights and kept weights, in the model's order."""
+    """Return the weights and kept weights of each prunable layer, in the model's order.
+
+    A weight that several layers hold is counted once, under the first.
+    """
     return {
         name: LayerDensity(weights=layer.weight.numel(), kept=int(current_mask(layer).sum()))
-        for name, layer in prunable_layers(model).items()
+        for name, layer in distinct_weights(model).items()
     }
 
 
 def _mask(model: nn.Module, masks: Masks) -> None:
     """Put masks on layers, on top of those that they have; check all before changing any."""
     layers = prunable_layers(model)
-    wanted = {}
+    refuse_computed_weight(model, [layers[name] for name in masks if name in layers], [nn.Module])
+    wanted: dict[str, torch.Tensor] = {}
     for name, mask in masks.items():
         if name not in layers:
             raise ArgumentError(f"a mask for layer {name!r}, which is not among the prunable "
                                 f"layers {', '.join(map(repr, layers))}")
-        alive = current_mask(layers[name])
+        first = next(iter(holders(model, layers[name])))
+        alive = wanted.get(first, current_mask(layers[name]))
         given = np.asarray(mask)
         if given.dtype != bool or given.shape != tuple(alive.shape):
             raise ArgumentError(f"the mask of layer {name!r} must be bool of shape "
@@ -216,14 +237,9 @@ def _mask(model: nn.Module, masks: Masks) -> None:
             raise ArgumentError(f"a round would leave layer {name!r} without a weight; give it a "
                                 "lower rate")
         if not torch.equal(kept, alive):
-            wanted[name] = kept
+            wanted[first] = kept
     for name, kept in wanted.items():
-        _set(layers[name], kept)
-
-
-def _set(layer: nn.Module, kept: torch.Tensor) -> None:
-    """Mask a layer; the mask lies in memory as the weight does, whether new or put back."""
-    apply_mask(layer, torch.empty_like(layer.weight, dtype=torch.bool).copy_(kept))
+        mask_weight(model, layers[name], kept)
 
 
 def _put_back(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -231,5 +247,5 @@ def _put_back(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
     for name, tensor in tensors.items():
         found = _MASK.match(name)
         if found is not None:
-            _set(model.get_submodule(found.group(1) or ""), tensor)
+            mask_weight(model, model.get_submodule(found.group(1) or ""), tensor)
     model.load_state_dict(tensors)

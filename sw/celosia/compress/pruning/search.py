@@ -16,8 +16,13 @@ import torch
 from torch import nn
 
 from celosia.compress.criteria.registry import scores
-from celosia.compress.layers import prunable_layers
-from celosia.compress.pruning.masks import apply_mask, current_mask
+from celosia.compress.layers import (
+    distinct_weights,
+    first_names,
+    prunable_layers,
+    refuse_computed_weight,
+)
+from celosia.compress.pruning.masks import current_mask, mask_weight
 from celosia.compress.pruning.rounds import reproducible
 from celosia.compress.pruning.schedule import count_kept, resolve_rates
 from celosia.compress.pruning.selection import Select, find_selection
@@ -91,7 +96,8 @@ def search_rates(
     grid
         Rates to try, each above 0 and below 1.
     layers
-        Names of the layers to search; None is all that the method scores.
+        Names of the layers to search; None is all that the method scores. Of layers that hold one
+        weight, the first stands for all.
     select, strong
         How the weights that stay are picked, as in `celosia.compress.prune`.
     seed
@@ -102,19 +108,26 @@ def search_rates(
     Raises
     ------
     ArgumentError
-        A budget below 0, an empty grid or a rate outside (0, 1), an unknown layer or method, an
-        accuracy that is not finite.
+        A budget below 0, an empty grid or a rate outside (0, 1), an unknown layer or method, a
+        weight that a hook computes, an accuracy that is not finite.
     """
     if not budget >= 0:
         raise ArgumentError(f"the accuracy budget must be at least 0, not {budget!r}")
     rates = _check_grid(grid)
     pick = find_selection(select, method, strong)
+    if layers is not None:
+        layers = list(dict.fromkeys(first_names(model, layers).values()))
+    every = distinct_weights(model)
+    refuse_computed_weight(model, [layer for name, layer in every.items()
+                                   if layers is None or name in layers], [nn.Module])
     with reproducible(model, seed):
         ranking = scores(model, method, inputs, layers=layers, **options)
     trial = copy.deepcopy(model).eval()
     baseline = _measure(trial, evaluate, seed)
     curves = {}
     for name, values in ranking.items():
+        if name not in every:
+            continue
         curve = []
         for rate in rates:
             accuracy = _try(trial, name, values, rate, pick, evaluate, seed)
@@ -152,11 +165,11 @@ def _try(
     alive = before.cpu().numpy()
     resolve_rates({name: rate}, {name: alive.size})
     kept = pick(values, alive, count_kept(1 - rate, alive.size), np.random.default_rng(seed))
-    apply_mask(layer, torch.tensor(kept, device=before.device))
+    mask_weight(trial, layer, torch.tensor(kept, device=before.device))
     try:
         return _measure(trial, evaluate, seed)
     finally:
-        apply_mask(layer, before)
+        mask_weight(trial, layer, before)
 
 
 def _measure(trial: nn.Module, evaluate: Callable[[nn.Module], float], seed: int) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 
 from celosia.errors import ArgumentError
 
-__all__ = ["SELECTIONS", "find_selection", "keep_global", "keep_largest"]
+__all__ = ["SELECTIONS", "find_selection", "keep_global", "keep_largest", "ties"]
 
 Select = Callable[[np.ndarray, np.ndarray, int, np.random.Generator], np.ndarray]
 
@@ -96,3 +96,17 @@ def keep_global(
         name: part.reshape(mask.shape)
         for (name, mask), part in zip(alive.items(), parts, strict=True)
     }
+
+
+def ties(scores: Mapping[str, np.ndarray], alive: Mapping[str, np.ndarray],
+         kept: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """Return how many weights of each layer go while one with the same score stays.
+
+    Masks as `keep_largest` has them; those of `keep_global` must be given together, those of
+    layers that were ranked apart one by one. Layers without such a weight are left out.
+    """
+    staying = [float(scores[name][mask].min()) for name, mask in kept.items() if mask.any()]
+    least = min(staying, default=np.nan)
+    counts = {name: int((scores[name][alive[name] & ~mask] == least).sum())
+              for name, mask in kept.items()}
+    return {name: count for name, count in counts.items() if count}
