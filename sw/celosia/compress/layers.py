@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-import torch
 from torch import nn
 from torch.nn.utils import parametrize, prune
 
 from celosia.errors import ArgumentError
 
-__all__ = ["computed_weight", "distinct_weights", "evaluating", "first_names", "holders", "hooked",
-           "names_of", "obstacle", "parameter_count", "prunable_layers", "put",
+__all__ = ["computed_weight", "distinct_weights", "evaluating", "first_names", "held_weight",
+           "holders", "hooked", "names_of", "obstacle", "parameter_count", "prunable_layers", "put",
            "refuse_computed_weight", "refuse_obstacle", "weight_sharers"]
 
 _PURE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d,
@@ -65,9 +64,9 @@ def distinct_weights(model: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
     seen: set[int] = set()
     found = {}
     for name, layer in prunable_layers(model).items():
-        if id(_parameter(layer)) not in seen:
+        if id(held_weight(layer)) not in seen:
             found[name] = layer
-        seen.add(id(_parameter(layer)))
+        seen.add(id(held_weight(layer)))
     return found
 
 
@@ -76,21 +75,32 @@ def first_names(model: nn.Module, names: Iterable[str]) -> dict[str, str]:
 
     A name of no prunable layer stays what it is.
     """
-    firsts = {id(_parameter(layer)): name for name, layer in distinct_weights(model).items()}
+    firsts = {id(held_weight(layer)): name for name, layer in distinct_weights(model).items()}
     every = dict(model.named_modules(remove_duplicate=False))
     found = {}
     for name in names:
         layer = every.get(name)
         prunable = isinstance(layer, nn.Conv2d | nn.Linear)
-        found[name] = firsts[id(_parameter(layer))] if prunable else name
+        found[name] = firsts[id(held_weight(layer))] if prunable else name
     return found
+
+
+def held_weight(layer: nn.Module) -> nn.Parameter:
+    """Return the parameter that a layer's weight is kept in, under its mask.
+
+    Of a weight that is computed from several, the first.
+    """
+    if parametrize.is_parametrized(layer, "weight"):
+        held = layer.parametrizations.weight
+        return held.original if held.is_tensor else held.original0
+    return layer.weight
 
 
 def holders(model: nn.Module, layer: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
     """Return the prunable layers that hold a prunable layer's weight, itself among them."""
-    weight = _parameter(layer)
+    weight = held_weight(layer)
     return {name: other for name, other in prunable_layers(model).items()
-            if _parameter(other) is weight}
+            if held_weight(other) is weight}
 
 
 def parameter_count(model: nn.Module) -> int:
@@ -178,11 +188,3 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
-
-
-def _parameter(layer: nn.Module) -> torch.Tensor:
-    """Return the tensor that a layer's weight is kept in, under its parametrisations."""
-    if parametrize.is_parametrized(layer, "weight"):
-        held = layer.parametrizations.weight
-        return held.original if held.is_tensor else held.original0
-    return layer.weight

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.nn.utils import parametrize
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from celosia.compress.fusion.graph import module_of, reads_besides, sole_reader, trace, used_once
 from celosia.compress.fusion.ranks import graph_ranks, seen_ranks
 from celosia.compress.layers import (
     computed_weight,
+    held_weight,
     names_of,
     obstacle,
     put,
@@ -198,7 +198,7 @@ def _fold(model: nn.Module, layer: nn.Module, norm: nn.Module) -> None:
 
 def _folded(layer: nn.Module, norm: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
     """Return weight and bias of a layer with its normalisation in it, in the layer's type."""
-    numbers = (_weight(layer), layer.bias, norm.running_mean, norm.running_var)
+    numbers = (held_weight(layer), layer.bias, norm.running_mean, norm.running_var)
     w, b, mean, var = (None if n is None else n.detach().double() for n in numbers)
     gamma, beta = (None if n is None else n.detach().double() for n in (norm.weight, norm.bias))
     w, b = fuse_conv_bn_weights(w, b, mean, var, norm.eps, gamma, beta)
@@ -206,15 +206,9 @@ def _folded(layer: nn.Module, norm: nn.Module) -> tuple[torch.Tensor, torch.Tens
     return w.detach().to(kind), b.detach().to(kind)
 
 
-def _weight(layer: nn.Module) -> nn.Parameter:
-    """Return the parameter that a weight is kept in, under its mask."""
-    masked = parametrize.is_parametrized(layer, "weight")
-    return layer.parametrizations.weight.original if masked else layer.weight
-
-
 def _set(layer: nn.Module, weight: torch.Tensor, bias: torch.Tensor) -> None:
     """Give a layer's parameters these numbers; a bias that it had not is frozen as its weight."""
-    own = _weight(layer)
+    own = held_weight(layer)
     own.data = torch.empty_like(own.data).copy_(weight)     # memory that nothing else looks into
     if layer.bias is None:
         layer.bias = nn.Parameter(bias.to(own.device), own.requires_grad)
