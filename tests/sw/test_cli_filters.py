@@ -91,7 +91,7 @@ def kept_filters(result: dict) -> dict[str, int]:
 ])  # fmt: skip
 def test_filters_with_the_lowest_scores_go(folder, method, score):
     result = answer("--method", method, "--rate", 0.25, "--data", "data.npz",
-                    "--learning-rate", 0)
+                    "--learning-rate", 1e-30)
     for name, layer in result["filters"].items():
         weight = original().get_submodule(name).weight.detach().double().numpy()
         assert layer == {"filters": 8, "kept": sorted(np.argsort(score(weight))[2:].tolist())}
@@ -214,7 +214,7 @@ def test_fusing_is_exact(folder):
     """With nothing removed the outputs stay."""
     x = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     for model, norms, pools in (("make", ["1"], []), ("still", [], ["1"])):
-        result = answer("--fuse", "--rate", 0, "--data", "data.npz", "--learning-rate", 0,
+        result = answer("--fuse", "--rate", 0, "--data", "data.npz", "--learning-rate", 1e-30,
                         "--rounds", 1, model=model)
         fused = torch.export.load("pruned.pt2").module()
         assert result["choices"]["fusion"] == {"batch_norms": norms, "average_pools": pools,
@@ -244,7 +244,7 @@ def test_retrained_fusion_moves_the_stride(folder):
 
 
 def test_options_of_a_criterion(folder):
-    run = ("--method", "ae-lip", "--rates", "7=0.5", "--data", "data.npz", "--learning-rate", 0)
+    run = ("--method", "ae-lip", "--rates", "7=0.5", "--data", "data.npz", "--learning-rate", 1e-30)
     result = answer(*run, "--option", "score=normalised_sum", "--option", "intervals=32",
                     "--option", "schedule=linear")
     assert result["choices"]["options"]["score"] == "normalised_sum"
@@ -259,7 +259,7 @@ def test_options_of_a_criterion(folder):
 
 def test_layers_that_are_left_alone_by_an_option(folder):
     result = answer("--method", "std", "--rate", 0.5, "--data", "data.npz",
-                    "--option", "ignore=0", "--option", "constants=drop", "--learning-rate", 0)
+                    "--option", "ignore=0", "--option", "constants=drop", "--learning-rate", 1e-30)
     assert result["skipped"]["0"] == "named in `ignore`" and "0" not in result["filters"]
     assert result["choices"]["constants"] == "drop"
 
