@@ -27,6 +27,7 @@ from harness.result import Check, Result, Table
 
 import celosia.compress
 import celosia.datasets  # noqa: F401 - imported once, not in the process of every command
+from celosia import cli
 from celosia.cli import common as terminal
 from celosia_sim.rtl import core_design
 from celosia_sim.verilated import library
@@ -44,6 +45,8 @@ QUICK = 20
 
 def measure(arguments: argparse.Namespace) -> Result:
     """Try every kind and count."""
+    for command in cli.COMMANDS:
+        cli.load(command)
     shrink = QUICK if arguments.quick else 1
     with tempfile.TemporaryDirectory(prefix="celosia-bad-") as name:
         made = bases(arguments.seed)

@@ -18,6 +18,8 @@ import torch
 from bad_inputs_archives import RAN
 from bad_inputs_networks import Base
 
+from celosia.entry import FAULT
+
 __all__ = ["ACCEPTED", "REFUSED", "SOUND", "Command", "commands", "fill", "outcome"]
 
 REFUSED, ACCEPTED, SOUND = "refused", "accepted", "sound"
@@ -243,7 +245,7 @@ def outcome(command: Command, files: Path) -> str:
         os.chdir("/")
     if (files / RAN).exists():
         return "code in a file has run"
-    if "Traceback (most recent call last)" in errors:
+    if "Traceback (most recent call last)" in errors or status == FAULT:
         return f"traceback: {errors.strip().splitlines()[-1]}"
     if status == 0:
         if command.valid is False:
@@ -294,7 +296,7 @@ def _state(folder: Path) -> dict[str, str]:
 
 def _run(arguments: Sequence[str], folder: Path) -> tuple[int, str, str]:
     """Return exit status, stdout and stderr of ``celosia`` with these arguments."""
-    from celosia.entry import main
+    from celosia import entry
 
     streams = [(folder / name).open("w+b") for name in ("out", "err")]
     null = os.open(os.devnull, os.O_RDONLY)
@@ -303,16 +305,15 @@ def _run(arguments: Sequence[str], folder: Path) -> tuple[int, str, str]:
         os.dup2(stream.fileno(), number)
     sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w")
     sys.argv = ["celosia", *arguments]
+    os.environ["CELOSIA_DEBUG"] = "1"
     try:
-        main()
+        entry.main()
         status = 0
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
-        if isinstance(end.code, str):
-            print(end.code, file=sys.stderr)
     except BaseException:
         traceback.print_exc()
-        status = 1
+        status = entry.FAULT
     sys.stdout.flush()
     sys.stderr.flush()
     texts = []

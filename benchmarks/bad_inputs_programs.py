@@ -17,6 +17,7 @@ import celosia
 from celosia import container
 from celosia.errors import CelosiaError
 from celosia.lower import lower
+from celosia.lower.expand import identity
 from celosia.qgraph import QGraph
 from celosia_sim import golden
 from celosia_sim.backends import simulate
@@ -164,23 +165,23 @@ def _sections(path: Path, base: Base, rng: np.random.Generator) -> None:
 
 
 def _lowered(path: Path, base: Base, rng: np.random.Generator) -> None:
-    """A network that no compiler made, lowered: everything else in the file follows from it."""
-    for _ in range(30):
-        program = base.program
-        graph = program.graph
-        for _ in range(rng.integers(1, 4)):
-            graph = _other_graph(graph, rng)
-        try:
-            changed = lower(graph, program.array, target=program.target,
-                            exponents=program.exponents)
-            changed.save(path)
-        except Exception:       # the compiler was not made for these; no file comes of them
-            continue
-        return
+    """A network that no compiler made, lowered, so that everything else in the file follows from
+    it; where lowering fails, in whatever way, with what followed from the network before."""
+    program, graph = base.program, base.program.graph
+    for _ in range(rng.integers(1, 4)):
+        graph = _other_graph(graph, rng)
+    try:
+        changed = lower(graph, program.array, target=program.target, exponents=program.exponents)
+    except Exception:       # the compiler is not made for these
+        changed = replace(program, graph=graph)
+    with contextlib.suppress(ValueError, OverflowError):    # a number that has no place in a file
+        changed.save(path)
 
 
 def _other_graph(graph: QGraph, rng: np.random.Generator) -> QGraph:
     """Return the graph with one thing changed that a compiler would not."""
+    if rng.integers(6) == 0:
+        return _one_more(graph, rng)
     index = int(rng.integers(len(graph.nodes)))
     node, names = graph.nodes[index], list(graph.tensors)
     changes: list[Callable[[], dict[str, Any]]] = [
@@ -211,6 +212,21 @@ def _other_graph(graph: QGraph, rng: np.random.Generator) -> QGraph:
               replace(tensor, shape=shape), replace(tensor, user_shape=(int(np.prod(shape)),))][
                   choice - len(changes)]
     return replace(graph, tensors=graph.tensors | {name: tensor})
+
+
+def _one_more(graph: QGraph, rng: np.random.Generator) -> QGraph:
+    """Return the graph with one more node, which a node behind it reads or adds."""
+    at = int(rng.integers(len(graph.nodes)))
+    reader = graph.nodes[at]
+    source = graph.tensors[[reader.input, reader.residual or graph.input][rng.integers(2)]]
+    name = f"{source.name} {'again' * int(rng.integers(1, 3))}"
+    made = identity(f"copy of {name}", source, name, graph.weight_bits)
+    made = replace(made, kind=["copy", "select", "conv"][rng.integers(3)],
+                   keep=bool(rng.integers(4)), relu=not rng.integers(4))
+    field = ["input", "residual"][rng.integers(2)]
+    nodes = [*graph.nodes[:at], made, replace(reader, **{field: name}), *graph.nodes[at + 1:]]
+    return replace(graph, nodes=tuple(nodes),
+                   tensors=graph.tensors | {name: replace(source, name=name)})
 
 
 def _pair(rng: np.random.Generator, low: int, high: int) -> tuple[int, int]:

@@ -28,7 +28,7 @@ _TYPES = {1: "<u1", 2: "<i2", 3: "<i4", 4: "<i8", 5: "<u4", 6: "<f8"}
 _CODES = {np.dtype(name): code for code, name in _TYPES.items()}
 _NAME_BYTES = 40
 _SECTIONS_MAX = 65_536
-_SIZE_MAX = 256 << 20
+SIZE_MAX = 256 << 20
 """Largest file that is read, bytes; the largest target's program takes a tenth."""
 
 
@@ -70,7 +70,7 @@ def read(path: str | Path) -> tuple[dict, dict[str, np.ndarray]]:
     OSError where it cannot be read.
     """
     path = Path(path)
-    data = read_file(path, _SIZE_MAX)
+    data = read_file(path, SIZE_MAX)
     manifest, arrays = None, {}
     for index, entry in enumerate(_entries(path, data)):
         name, code, axes, _, crc, *shape, offset, length = entry
