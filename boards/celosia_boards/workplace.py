@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from celosia_boards.toolchain import BuildError, stoppable
+from celosia_boards.processes import stoppable
+from celosia_boards.toolchain import BuildError
 
 __all__ = ["forget", "publish", "workplace"]
 

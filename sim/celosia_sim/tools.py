@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from celosia_boards.processes import started
 from celosia_sim.errors import SimulationError
-from celosia_sim.processes import started
 
 __all__ = ["compiler_version", "icarus_version", "jobs", "run_tool", "verilator_environment",
            "verilator_version"]

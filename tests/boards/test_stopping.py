@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from celosia_boards.toolchain import run_tool, stoppable
+from celosia_boards.processes import stoppable
+from celosia_boards.toolchain import run_tool
 from celosia_boards.workplace import workplace
 
 BUILD = """

@@ -400,5 +400,5 @@ def test_missing_cocotb(design, monkeypatch):
     def version(name):
         raise cosim.PackageNotFoundError(name)
     monkeypatch.setattr(cosim, "version", version)
-    with pytest.raises(SimulationError, match=r"^cocotb is not installed; install it with: pip"):
+    with pytest.raises(SimulationError, match=r'^cocotb is not installed; run: pip install "'):
         simulate(program(), *images(1), simulator="icarus", design=design)

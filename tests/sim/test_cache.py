@@ -10,9 +10,9 @@ import time
 
 import pytest
 
+from celosia_boards.processes import started
 from celosia_sim.cache import cache_directory, cached, digest
 from celosia_sim.errors import SimulationError
-from celosia_sim.processes import started
 from celosia_sim.tools import run_tool
 
 
@@ -214,6 +214,32 @@ def test_ctrl_c_ends_what_a_tool_has_started(folder, still_running):
     assert time.monotonic() - begun < 10
     assert still_running() == []
     assert [path.name for path in folder.iterdir()] == ["thing.lock"]
+
+
+STOPPED_BUILD = """
+from celosia_sim.cache import cached
+from celosia_sim.tools import run_tool
+
+def build(path):
+    (path / "half").write_text("half")
+    run_tool("sh", ["sh", "-c", "touch started; sleep 61 & sleep 61"], cwd=path)
+
+cached("stopped", build)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_stopped_build_leaves_nothing(folder, still_running, number):
+    """Whoever ends the process: `kill`, a closed terminal, Ctrl-C."""
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen([sys.executable, "-c", STOPPED_BUILD], env=env,
+                          stderr=subprocess.DEVNULL) as process:
+        while not list(folder.glob("stopped.*/started")):
+            time.sleep(0.02)
+        process.send_signal(number)
+    assert process.returncode != 0
+    assert still_running() == []
+    assert [path.name for path in folder.iterdir()] == ["stopped.lock"]
 
 
 def test_a_finished_tool_is_left_alone():
