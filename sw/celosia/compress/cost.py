@@ -215,7 +215,7 @@ def _zeros(layers: Mapping[str, nn.Conv2d | nn.Linear]) -> int:
 
 
 def _layer_cost(layer: nn.Conv2d | nn.Linear, positions: int, weight_bits: int) -> LayerCost:
-    weight = layer.weight.detach().cpu().numpy()
+    weight = layer.weight.detach().cpu().double().numpy()
     rows = weight.shape[0]
     biases = 0 if layer.bias is None else rows
     bits = _words(weight, getattr(layer, "groups", 1)) * (weight_bits + DELTA_BITS)

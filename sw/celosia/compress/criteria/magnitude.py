@@ -15,6 +15,6 @@ __all__ = ["magnitude"]
 def magnitude(model: nn.Module, layers: Layers, inputs: torch.Tensor | None) -> Scores:
     """Score a weight by its absolute value (Han et al., arXiv 1506.02626). Needs no inputs."""
     return {
-        name: np.abs(layer.weight.detach().cpu().numpy().astype(np.float64))
+        name: np.abs(layer.weight.detach().cpu().double().numpy())
         for name, layer in layers.items()
     }

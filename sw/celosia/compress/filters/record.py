@@ -20,19 +20,12 @@ from torch.utils import _pytree
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from celosia.compress.promise import run_once
+from celosia.compress.readings import ASKING, function_name
 
 __all__ = ["ALIASED", "Record", "Ref", "Step", "record"]
 
 ALIASED = "a change in place through another view"
 """Name of the step that stands for what a tensor's memory became without its being named."""
-
-_ASKING = frozenset({
-    "dim", "size", "numel", "nelement", "ndimension", "stride", "is_floating_point", "is_complex",
-    "is_contiguous", "get_device", "element_size", "requires_grad_", "__len__", "__hash__",
-    "shape", "ndim", "dtype", "device", "layout", "is_cuda", "is_cpu", "is_meta", "is_mps",
-    "is_nested", "is_quantized", "is_sparse", "is_leaf", "requires_grad", "names", "itemsize",
-    "_version"})  # fmt: skip
-"""What tells something of a tensor but its numbers."""
 
 
 class Ref:
@@ -136,8 +129,8 @@ class _Recorder(TorchFunctionMode):  # type: ignore[misc]
     ) -> Any:
         """Call a function of torch, and note it."""
         kwargs = kwargs or {}
-        name = _name(function)
-        if name in _ASKING:
+        name = function_name(function)
+        if name in ASKING:
             return function(*args, **kwargs)
         tensors = _tensors((args, kwargs))
         reads = tuple(self.number(tensor) for tensor in tensors)
@@ -198,13 +191,6 @@ def _places(model: nn.Module, stack: list[str]) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _name(function: Callable[..., Any]) -> str:
-    name = getattr(function, "__name__", type(function).__name__)
-    if name == "__get__":       # an attribute of tensors, such as x.shape
-        return str(getattr(getattr(function, "__self__", None), "__name__", name))
-    return name.partition(".")[0]       # of torch.ops: "relu.default"
 
 
 def _tensors(tree: Any) -> list[torch.Tensor]:

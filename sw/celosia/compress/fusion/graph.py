@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from celosia.compress.layers import hooked
 from celosia.compress.promise import restoring
+from celosia.compress.readings import ASKING, function_name
 from celosia.errors import ArgumentError
 
 __all__ = ["fixed", "module_of", "reads_besides", "remove", "sole_reader", "source", "tensor_of",
@@ -31,10 +32,6 @@ _LAYERS = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._NormBase, n
 
 _RANDOM = frozenset({"bernoulli", "multinomial", "normal", "poisson", "rand", "randint", "randn",
                      "randperm", "rand_like", "randn_like", "randint_like"})
-_FORM = frozenset({"shape", "size", "dim", "ndim", "numel", "dtype", "device", "layout", "is_cuda",
-                   "requires_grad", "is_floating_point", "get_device", "__len__"})
-"""What tells a tensor's form and not its numbers."""
-
 _FRAME = re.compile(r'File "([^"\n]*)", line (\d+), in [^\n]*\n +([^\n]*)')
 
 
@@ -106,8 +103,8 @@ def reads_besides(traced: fx.GraphModule, layer: nn.Module) -> str | None:
 def _asks_form(node: fx.Node) -> bool:
     """Tell whether a node asks for a tensor's form only, such as its shape."""
     if node.op == "call_method":
-        return node.target in _FORM
-    return node.op == "call_function" and node.target is getattr and node.args[1] in _FORM
+        return node.target in ASKING
+    return node.op == "call_function" and node.target is getattr and node.args[1] in ASKING
 
 
 def fixed(traced: fx.GraphModule, model: nn.Module) -> str | None:
@@ -160,10 +157,8 @@ class _Reads(TorchFunctionMode):  # type: ignore[misc]
     ) -> Any:
         """Run a function of torch as it is."""
         given = [*args, *(kwargs or {}).values()]
-        name = getattr(function, "__name__", "")
-        if name == "__get__":           # of a property
-            name = getattr(function.__self__, "__name__", "")
-        if name not in _FORM:
+        name = function_name(function)
+        if name not in ASKING:
             self.tensors |= {id(value) for value in given if isinstance(value, torch.Tensor)}
         if name in _RANDOM:
             self.drawn |= not any(isinstance(value, fx.Proxy) for value in given)

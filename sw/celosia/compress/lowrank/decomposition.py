@@ -5,6 +5,7 @@ Ranks are tuples here, of one number for SVD and of two, (rank_out, rank_in), fo
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from celosia.compress.layers import evaluating, prunable_layers
+from celosia.compress.layers import held_weight, obstacle, prunable_layers, weight_sharers
 from celosia.compress.lowrank.evbmf import evbmf
 from celosia.compress.lowrank.svd import (
     SCHEMES,
@@ -40,11 +41,16 @@ from celosia.compress.lowrank.tucker import (
     tucker_ranks_for_energy,
     weakened,
 )
-from celosia.errors import ArgumentError
+from celosia.compress.promise import example_for, run_once
+from celosia.compress.pruning.masks import Mask
+from celosia.compress.readings import Readings
+from celosia.compress.trial import random_input, same_up_to_rounding
+from celosia.errors import ArgumentError, CelosiaError
 
 __all__ = [
     "METHODS",
     "Decomposition",
+    "Layer",
     "Ranks",
     "Site",
     "find_sites",
@@ -65,12 +71,14 @@ Layer = nn.Conv2d | nn.Linear
 class Site:
     """A layer that may be decomposed, and the inputs that it sees for one input of the network.
 
-    sizes : height and width of its input at each call; of a Linear the number of
-            vectors, and 1.
+    sizes  : height and width of its input at each call; of a Linear the number of
+             vectors, and 1.
+    reason : why no other layers can take its place, in words that follow its name, or "".
     """
 
     layer: Layer
     sizes: tuple[tuple[int, int], ...]
+    reason: str = ""
 
     @property
     def parameters(self) -> int:
@@ -113,10 +121,27 @@ class Decomposition:
         return isinstance(layer, nn.Conv2d) and layer.groups == 1
 
     def split(self, layer: Layer, ranks: Ranks) -> nn.Sequential:
-        """Return the layers that take a layer's place."""
-        if self.method == "svd":
-            return svd(layer, *ranks, self.scheme)
-        return tucker2(layer, ranks)
+        """Return the layers that take a layer's place; they are tried on random inputs.
+
+        Raises CelosiaError if they compute something else than the product of their weights says.
+        """
+        parts = svd(layer, *ranks, self.scheme) if self.method == "svd" else tucker2(layer, ranks)
+        whole, x = plain_copy(layer).double(), random_input(layer)
+        row, sums = copy.deepcopy(parts).double(), copy.deepcopy(parts).double()
+        with torch.no_grad():
+            whole.weight.copy_(product(parts).reshape(whole.weight.shape))
+            for part in sums.parameters():
+                part.abs_()
+            if not same_up_to_rounding(whole(x), row(x), sums(x.abs()), torch.float64):
+                raise CelosiaError(f"the layers that take the place of {layer} compute something "
+                                   "else; leave it out, and please report this layer")
+        return parts
+
+    def lost(self, layer: Layer, parts: nn.Sequential) -> float:
+        """Return the Frobenius norm of what the parts of a layer lose, over that of its weight."""
+        weight = layer.weight.detach().double()
+        difference = product(parts).reshape(weight.shape) - weight
+        return float(difference.norm() / weight.norm()) if weight.any() else 0.0
 
     def full(self, layer: Layer) -> Ranks:
         """Return the ranks at which nothing is lost."""
@@ -239,24 +264,27 @@ def find_sites(model: nn.Module, example_input: Any) -> dict[str, Site]:
     if not layers:
         raise ArgumentError("the model has no Conv2d or Linear layer, so nothing can be decomposed")
     sizes: dict[str, list[tuple[int, int]]] = {name: [] for name in layers}
+    readings = Readings(layers)
 
-    def recorder(name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
-        def record(layer: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
-            shape = given[0].shape
-            conv = isinstance(layer, nn.Conv2d)
-            sizes[name].append(tuple(shape[-2:]) if conv else (math.prod(shape[1:-1]), 1))
+    def record(name: str, layer: nn.Module, shape: torch.Size) -> None:
+        conv = isinstance(layer, nn.Conv2d)
+        sizes[name].append(tuple(shape[-2:]) if conv else (math.prod(shape[1:-1]), 1))
 
-        return record
-
-    device = next(model.parameters()).device
-    handles = [layer.register_forward_pre_hook(recorder(name)) for name, layer in layers.items()]
-    try:
-        with evaluating(model), torch.no_grad():
-            model(torch.as_tensor(example_input).to(device))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return {name: Site(layer=layer, sizes=tuple(sizes[name])) for name, layer in layers.items()}
+    x = example_for(model, example_input)
+    with readings.watched(record):
+        run_once(model, x)
+    found = {}
+    for name, layer in layers.items():
+        sharers = weight_sharers(model, layer)
+        reason = obstacle(layer, allowed=[Mask]) or ""
+        if not reason and sharers:
+            reason = f"holds a tensor that {sharers[0]!r} holds too; give it a copy of its own"
+        elif not reason and name in readings.strangers:
+            reason = "has a weight that is read without calling it; leave it out"
+        elif not reason and not sizes[name]:
+            reason = "is not called; leave it out"
+        found[name] = Site(layer=layer, sizes=tuple(sizes[name]), reason=reason)
+    return found
 
 
 def product(parts: nn.Sequential) -> torch.Tensor:
@@ -290,4 +318,6 @@ def plain_copy(layer: Layer) -> Layer:
         made.weight.copy_(layer.weight)
         if bias:
             made.bias.copy_(layer.bias)
+            made.bias.requires_grad_(layer.bias.requires_grad)
+    made.weight.requires_grad_(held_weight(layer).requires_grad)
     return made

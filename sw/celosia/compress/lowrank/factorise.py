@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from celosia.compress.cost import Cost
 from celosia.compress.cost import measure as measure_cost
 from celosia.compress.journal import Journal, describe, fingerprint
-from celosia.compress.layers import put
-from celosia.compress.lowrank.decomposition import Decomposition, Ranks, Site, plain_copy, product
+from celosia.compress.layers import names_of, prunable_layers
+from celosia.compress.lowrank.decomposition import Decomposition, Ranks, Site, plain_copy
 from celosia.compress.lowrank.rank_search import (
     RULES,
     Budget,
@@ -27,14 +24,12 @@ from celosia.compress.lowrank.rank_search import (
     choose_sites,
     given_ranks,
 )
-from celosia.compress.pruning.rounds import Measure, reproducible
+from celosia.compress.lowrank.rounds import FactoriseRound, Run
+from celosia.compress.promise import example_for, run_once
+from celosia.compress.pruning.rounds import Measure
 from celosia.errors import ArgumentError
 
 __all__ = ["FactoriseReport", "FactoriseRound", "LayerRanks", "factorise"]
-
-Layer = nn.Conv2d | nn.Linear
-
-_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,50 +45,6 @@ class LayerRanks:
     weights: int
     kept: int
     reason: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FactoriseRound:
-    """What one round did: its index from 0, of how many, and the network after it.
-
-    ranks      : {layer name: ranks} of the layers that are decomposed.
-    parameters : trained numbers of the whole network.
-    macs       : of the whole network for one input.
-    density    : weights of convolutions and linear layers now that are not zero / all that the
-                 network had before the run.
-    measured   : what the caller's `measure` returned; empty without one.
-    seconds    : how long the round took, fine-tuning and measuring included.
-    """
-
-    round: int
-    rounds: int
-    ranks: Mapping[str, Ranks]
-    parameters: int
-    macs: int
-    density: float
-    measured: Mapping[str, float | int | None] = field(default_factory=dict)
-    seconds: float = field(default=0.0, compare=False)
-
-    @property
-    def accuracy(self) -> float | None:
-        """What was measured under this name, or None."""
-        return self.measured.get("accuracy")
-
-    @property
-    def predicted_cycles(self) -> int | None:
-        """What was measured under this name, or None."""
-        return self.measured.get("predicted_cycles")
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the record as JSON has it."""
-        return {"round": self.round, "rounds": self.rounds, "ranks": as_lists(self.ranks),
-                "parameters": self.parameters, "macs": self.macs, "density": self.density,
-                "measured": dict(self.measured), "seconds": self.seconds}
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> FactoriseRound:
-        """Return the record that `as_json` wrote."""
-        return cls(**{**content, "ranks": as_tuples(content["ranks"])})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,9 +106,15 @@ def factorise(
 ) -> FactoriseReport:
     """Replace layers of a model by products of thinner ones, in place, and fine-tune those.
 
-    A replaced layer's name stays and stands for an `nn.Sequential`. Fine-tuning works on the
+    A replaced layer's names stay and stand for an `nn.Sequential`. Fine-tuning works on the
     decomposed layers: in the original ones the directions that were cut would grow back (P3, Fig.
-    6-19). A layer that would get no smaller is left alone, and the report says so.
+    6-19). A layer that would get no smaller is left alone, and the report says so; likewise one
+    that no other layers can stand for: with a hook or a forward of its own, with a tensor that
+    another holds too, with a weight that is read without calling it (as attention does with its
+    output projection). Parts of a frozen layer are frozen.
+
+    What takes a layer's place is tried on random inputs first. The network must run afterwards,
+    and where the ranks lose nothing, its outputs must be those before.
 
     Parameters
     ----------
@@ -182,7 +139,8 @@ def factorise(
     scheme
         Of SVD in convolutions, "channel" or "spatial".
     layers, skip
-        Names of layers to decompose (None: all that the method takes), and to leave alone.
+        Names of layers to decompose (None: all that the method takes), and to leave alone. A layer
+        may be named by any of its names, here and in `ranks`.
     minimum
         Least rank that a rule or a budget gives; None is 8 for Tucker-2, and for SVD 2 in a
         convolution and 1 in a Linear.
@@ -200,7 +158,7 @@ def factorise(
     checkpoint
         A folder that keeps the finished rounds. If it holds rounds of this very run, the run goes
         on after them and ends with the same bits as if it had never stopped; the logger
-        ``celosia.compress.factorise`` says so.
+        ``celosia.compress.lowrank.rounds`` says so.
     measure
         ``measure(model)`` -> {name: number or None} after each round, kept in its record; or None.
     progress
@@ -213,14 +171,20 @@ def factorise(
     Raises
     ------
     ArgumentError
-        Unknown names; ranks out of range; settings that contradict each other; a budget that
-        cannot be met; no layer that gets smaller; a checkpoint of another run. The model is
+        Unknown names; a named layer that cannot be decomposed; ranks out of range; settings that
+        contradict each other; a budget that cannot be met; no layer that gets smaller; a
+        checkpoint of another run; a network that does not run on the example. The model is
         unchanged if it is raised before the first round.
+    CelosiaError
+        With a layer replaced the network does not run any more, or computes something else though
+        nothing is lost. The round's layers are as before it then.
     """
     way = Decomposition(method=method, scheme=scheme, minimum=minimum)
     _check(ranks, rule, parameters_removed, macs_removed, evaluate, accuracy_budget, rounds)
-    before = measure_cost(model, example_input)
-    sites = choose_sites(model, example_input, way, layers if ranks is None else ranks, skip)
+    ranks, layers, skip = _named(model, ranks, layers, skip)
+    run_once(model, example_for(model, example_input))
+    before = measure_cost(model, example_for(model, example_input))
+    sites, left = choose_sites(model, example_input, way, layers if ranks is None else ranks, skip)
     choices = {
         "method": method, "scheme": scheme if method == "svd" else None, "rule": rule,
         "value": value, "given": describe(ranks), "parameters_removed": parameters_removed,
@@ -236,8 +200,9 @@ def factorise(
         journal.note("plan", {"ranks": as_lists(given_ranks(way, sites, ranks))} if ranks else
                      choose_ranks(model, way, sites, rule, value, budget, weakening=weakening,
                                   evaluate=evaluate, allowed=accuracy_budget, seed=seed))
-    rows = _rows(way, sites, journal.notes["plan"])
-    run = _Run(model=model, example=example_input, way=way, rounds=rounds, weights=before.weights,
+    rows = _rows(way, sites, left, journal.notes["plan"])
+    run = Run(model=model, example=example_for(model, example_input), way=way, rounds=rounds,
+               weights=before.weights,
                final={name: row.ranks for name, row in rows.items() if row.ranks is not None},
                originals={name: plain_copy(site.layer) for name, site in sites.items()})
     records = run(journal, finetune, seed, measure, progress)
@@ -245,81 +210,18 @@ def factorise(
                            macs_before=before.macs, choices=choices | journal.notes["plan"])
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Run:
-    """The rounds.
-
-    originals : a copy of each layer as it was given, without masks.
-    weights   : of the whole network as it was given, biases not counted.
-    """
-
-    model: nn.Module
-    example: Any
-    way: Decomposition
-    final: Mapping[str, Ranks]
-    rounds: int
-    originals: Mapping[str, Layer]
-    weights: int
-
-    def __call__(
-        self,
-        journal: Journal,
-        finetune: Callable[[nn.Module, int], None] | None,
-        seed: int,
-        measure: Measure | None,
-        progress: Callable[[FactoriseRound], None] | None,
-    ) -> tuple[FactoriseRound, ...]:
-        """Do the rounds that the journal does not have yet; return the records of all."""
-        records = [FactoriseRound.from_json(record) for record in journal.records]
-        kept = journal.restore()
-        if kept is not None:
-            _LOGGER.info("%s: %d of %d rounds found, going on after them", journal.folder,
-                         len(records), self.rounds)
-            self.install(records[-1].ranks)
-            self.model.load_state_dict(kept)
-        for index in range(len(records), self.rounds):
-            start = time.perf_counter()
-            ranks = self.ranks(index)
-            self.install(ranks)
-            with reproducible(self.model, seed + index):
-                if finetune is not None:
-                    finetune(self.model, index)
-            with reproducible(self.model, seed + index):
-                measured = {} if measure is None else dict(measure(self.model))
-            cost = measure_cost(self.model, self.example)
-            records.append(FactoriseRound(
-                round=index, rounds=self.rounds, ranks=ranks, parameters=cost.parameters,
-                macs=cost.macs, density=cost.nonzeros / self.weights, measured=measured,
-                seconds=time.perf_counter() - start))
-            journal.finish(records[-1].as_json(), self.model.state_dict())
-            if progress is not None:
-                progress(records[-1])
-        return tuple(records)
-
-    def ranks(self, index: int) -> dict[str, Ranks]:
-        """Return the ranks of a round, falling to the final ones in equal steps."""
-        share = (self.rounds - 1 - index) / self.rounds
-        found = {}
-        for name, last in self.final.items():
-            layer = self.originals[name]
-            top = self.way.largest_saving(layer) or last
-            between = tuple(round(low + max(high - low, 0) * share)
-                            for low, high in zip(last, top, strict=True))
-            between = self.way.consistent(layer, between)
-            found[name] = between if self.way.saves(layer, between) else last
-        return found
-
-    def install(self, ranks: Mapping[str, Ranks]) -> None:
-        """Decompose layers to these ranks, from their product where they are decomposed."""
-        for name, wanted in ranks.items():
-            current = self.model.get_submodule(name)
-            dense = self.originals[name].train(current.training)
-            if isinstance(current, nn.Sequential):
-                with torch.no_grad():
-                    dense.weight.copy_(product(current).reshape(dense.weight.shape))
-                    if dense.bias is not None:
-                        dense.bias.copy_(current[-1].bias)
-            put(self.model, current, self.way.split(dense, wanted))
+def _named(
+    model: nn.Module, ranks: Mapping[str, Any] | None, layers: Collection[str] | None,
+    skip: Collection[str],
+) -> tuple[dict[str, Any] | None, list[str] | None, list[str]]:
+    """Return the arguments with each layer under its first name."""
+    first = {other: name for name, layer in prunable_layers(model).items()
+             for other in names_of(model, layer)}
+    found = None if ranks is None else {first.get(name, name): rank for name, rank in ranks.items()}
+    if found is not None and len(found) < len(ranks or ()):
+        raise ArgumentError("ranks name a layer twice, by two of its names; leave one out")
+    return (found, None if layers is None else [first.get(name, name) for name in layers],
+            [first.get(name, name) for name in skip])
 
 
 def _check(
@@ -355,10 +257,13 @@ def _budget(parameters: float | None, macs: float | None, before: Cost) -> Budge
 
 
 def _rows(
-    way: Decomposition, sites: Mapping[str, Site], plan: Mapping[str, Any]
+    way: Decomposition, sites: Mapping[str, Site], left: Mapping[str, Site],
+    plan: Mapping[str, Any]
 ) -> dict[str, LayerRanks]:
     """Return what becomes of each layer; refuse a plan by which none gets smaller."""
-    planned, rows = as_tuples(plan["ranks"]), {}
+    planned = as_tuples(plan["ranks"])
+    rows = {name: LayerRanks(ranks=None, weights=site.parameters, kept=site.parameters,
+                             reason=site.reason) for name, site in left.items()}
     for name, site in sites.items():
         weights, ranks = site.parameters, planned.get(name)
         if ranks is not None and way.saves(site.layer, ranks):

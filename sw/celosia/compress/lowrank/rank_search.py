@@ -193,8 +193,10 @@ def curve_ranks_for(
 def choose_sites(
     model: nn.Module, example: Any, way: Decomposition, named: Collection[str] | None,
     skip: Collection[str],
-) -> dict[str, Site]:  # fmt: skip
-    """Return the layers to decompose, in the model's order, or refuse names that mean nothing.
+) -> tuple[dict[str, Site], dict[str, Site]]:
+    """Return the layers to decompose and those that cannot be, in the model's order.
+
+    Refuses names that mean nothing, and named layers that cannot be decomposed.
 
     named : their names, or None for all that the method takes.   skip : names to leave out.
     """
@@ -207,14 +209,20 @@ def choose_sites(
         raise ArgumentError(f"no layer is called {', '.join(map(repr, unknown))}; "
                             f"layers: {', '.join(map(repr, every))}")
     for name in named or ():
+        if every[name].reason:
+            raise ArgumentError(f"layer {name!r} {every[name].reason}")
         if not way.takes(every[name].layer):
             raise ArgumentError(f"method {way.method!r} has no decomposition for layer {name!r}, "
                                 f"{every[name].layer}; leave it out")
-    chosen = {name: site for name, site in every.items()
-              if way.takes(site.layer) and name not in skip and (named is None or name in named)}
+    wanted = {name: site for name, site in every.items() if way.takes(site.layer)
+              and name not in skip and (named is None or name in named)}
+    left = {name: site for name, site in wanted.items() if site.reason}
+    chosen = {name: site for name, site in wanted.items() if not site.reason}
     if not chosen:
-        raise ArgumentError(f"no layer is left that method {way.method!r} can decompose")
-    return chosen
+        reasons = "; ".join(f"{name!r} {site.reason}" for name, site in left.items())
+        raise ArgumentError(f"no layer is left that method {way.method!r} can decompose"
+                            f"{f' ({reasons})' if reasons else ''}")
+    return chosen, left
 
 
 def given_ranks(

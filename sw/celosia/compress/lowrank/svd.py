@@ -8,12 +8,15 @@ P3, section 6.5. Scheme "channel" is `r` basis kernels followed by a 1 x 1 recom
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
 import torch
 from torch import nn
 
+from celosia.compress.layers import held_weight, obstacle
+from celosia.compress.pruning.masks import Mask
 from celosia.errors import ArgumentError
 
 __all__ = [
@@ -40,7 +43,7 @@ def svd(layer: Layer, rank: int, scheme: str = "channel") -> nn.Sequential:
     ``sqrt(S_r) V_r^T`` and no bias, the second ``U_r sqrt(S_r)`` and the layer's bias. The
     Frobenius norm of what is lost is the root of the sum of the squared singular values that are
     cut (Eckart and Young, 1936). Computed in float64; the result has the layer's type, device and
-    mode.
+    mode, and is frozen where the layer is.
 
     Parameters
     ----------
@@ -57,7 +60,8 @@ def svd(layer: Layer, rank: int, scheme: str = "channel") -> nn.Sequential:
     Raises
     ------
     ArgumentError
-        Another kind of layer, groups other than 1, or a rank or scheme out of range.
+        Another kind of layer, groups other than 1, or a rank or scheme out of range; a layer that
+        computes something else than its class, weight and bias say (hooks, a forward of its own).
     """
     check_rank(layer, rank, scheme)
     left, values, right = np.linalg.svd(as_matrix(layer, scheme), full_matrices=False)
@@ -69,10 +73,7 @@ def svd(layer: Layer, rank: int, scheme: str = "channel") -> nn.Sequential:
         parts = _channel(layer, first, second)
     else:
         parts = _spatial(layer, first, second)
-    if layer.bias is not None:
-        with torch.no_grad():
-            parts[1].bias.copy_(layer.bias)
-    return nn.Sequential(*parts).train(layer.training)
+    return in_place_of(layer, parts)
 
 
 def svd_full_rank(layer: Layer, scheme: str = "channel") -> int:
@@ -144,7 +145,7 @@ def as_matrix(layer: Layer, scheme: str = "channel") -> np.ndarray:
 
     "channel": (O, I kh kw). "spatial": (O kw, I kh). Linear: (out, in).
     """
-    weight = layer.weight.detach().cpu().numpy().astype(np.float64)
+    weight = layer.weight.detach().cpu().double().numpy()
     if weight.ndim == 4 and scheme == "spatial":
         weight = weight.transpose(0, 3, 1, 2)
     return weight.reshape(_shape(layer, scheme))
@@ -161,7 +162,7 @@ def output_size(conv: nn.Conv2d, size: tuple[int, int]) -> tuple[int, int]:
 
 
 def check_layer(layer: nn.Module) -> None:
-    """Refuse what is not a Linear or a Conv2d with groups = 1."""
+    """Refuse what is not a Linear or a Conv2d with groups = 1, or has an `obstacle`."""
     if not isinstance(layer, nn.Conv2d | nn.Linear):
         raise ArgumentError(
             f"only Conv2d and Linear layers can be decomposed, not {type(layer).__name__}"
@@ -170,6 +171,20 @@ def check_layer(layer: nn.Module) -> None:
         raise ArgumentError(
             f"a convolution with groups = {layer.groups} cannot be decomposed; leave it out"
         )
+    problem = obstacle(layer, allowed=[Mask])
+    if problem is not None:
+        raise ArgumentError(f"a layer that is to be decomposed {problem}")
+
+
+def in_place_of(layer: Layer, parts: Sequence[nn.Module]) -> nn.Sequential:
+    """Return the parts in a row, the last with the layer's bias, frozen where the layer is."""
+    for part in parts:
+        part.weight.requires_grad_(held_weight(layer).requires_grad)
+    if layer.bias is not None:
+        with torch.no_grad():
+            parts[-1].bias.copy_(layer.bias)
+        parts[-1].bias.requires_grad_(layer.bias.requires_grad)
+    return nn.Sequential(*parts).train(layer.training)
 
 
 def convolution(

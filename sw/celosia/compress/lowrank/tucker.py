@@ -11,7 +11,6 @@ import math
 from fractions import Fraction
 
 import numpy as np
-import torch
 from torch import nn
 
 from celosia.compress.lowrank.evbmf import evbmf
@@ -19,6 +18,7 @@ from celosia.compress.lowrank.svd import (
     check_layer,
     convolution,
     energy_rank,
+    in_place_of,
     output_size,
     pointwise,
 )
@@ -50,7 +50,7 @@ def tucker2(conv: nn.Conv2d, ranks: Ranks) -> nn.Sequential:
     weights G^T, then rank_in -> rank_out with the core C and the layer's kernel, stride, padding
     and dilation, then 1 x 1 rank_out -> O with F and the layer's bias. Decomposed in float64 by
     higher-order orthogonal iteration (tensorly's `partial_tucker`); the result has the layer's
-    type, device and mode.
+    type, device and mode, and is frozen where the layer is.
 
     Parameters
     ----------
@@ -63,20 +63,18 @@ def tucker2(conv: nn.Conv2d, ranks: Ranks) -> nn.Sequential:
     Raises
     ------
     ArgumentError
-        Another kind of layer, groups other than 1, or ranks out of range.
+        Another kind of layer, groups other than 1, or ranks out of range; hooks, or a forward of
+        its own.
     """
     outputs, inputs = check_ranks(conv, ranks)
-    kernel = conv.weight.detach().cpu().numpy().astype(np.float64)
+    kernel = conv.weight.detach().cpu().double().numpy()
     core, left, right = _decompose(kernel, outputs, inputs)
     parts = [
         pointwise(conv, right.T),
         convolution(conv, core, conv.stride, conv.padding, conv.dilation),
         pointwise(conv, left, conv.bias is not None),
     ]
-    if conv.bias is not None:
-        with torch.no_grad():
-            parts[2].bias.copy_(conv.bias)
-    return nn.Sequential(*parts).train(conv.training)
+    return in_place_of(conv, parts)
 
 
 def tucker_full_ranks(conv: nn.Conv2d) -> Ranks:
@@ -174,7 +172,7 @@ def _decompose(kernel: np.ndarray, outputs: int, inputs: int) -> tuple[np.ndarra
 def _unfold(conv: nn.Conv2d, mode: int) -> np.ndarray:
     """Return the kernel as a float64 matrix with one row for each output (0) or input (1) channel.
     """
-    kernel = conv.weight.detach().cpu().numpy().astype(np.float64)
+    kernel = conv.weight.detach().cpu().double().numpy()
     return np.moveaxis(kernel, mode, 0).reshape(kernel.shape[mode], -1)
 
 
