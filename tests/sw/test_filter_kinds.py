@@ -589,3 +589,17 @@ def test_folding_masks_computes_what_the_masked_network_does_with_masks_at_zero(
     assert set(report.layers) == set(names) and not filter_masks(model)
     for found, want in zip(leaves(model(x)), wanted, strict=True):
         torch.testing.assert_close(found, want, rtol=0, atol=1e-10)
+
+
+def test_a_number_of_channels_in_the_forward_is_refused_with_what_mends_it():
+    def make(flat: Callable[[torch.Tensor], torch.Tensor]) -> nn.Module:
+        return Net(lambda net, x: net.c(flat(net.b(net.a(x)))), a=Conv(3, 8, 3), b=Conv(8, 8, 3),
+                   c=nn.Linear(8 * 30, 4))
+
+    x = torch.randn(1, 3, 10, 9)
+    with pytest.raises(ArgumentError, match=r"filters of 'b' .*does not run.*flatten.*`ignore`"):
+        prune_filters(make(lambda x: x.view(-1, 240)), x, "std", rate=0.5)
+    ways = [({}, lambda x: x.flatten(1)), ({}, lambda x: x.view(-1, x.shape[1] * 30)),
+            ({"ignore": ["b"]}, lambda x: x.view(-1, 240))]
+    for more, flat in ways:
+        assert "a" in prune_filters(make(flat), x, "std", rate=0.5, **more).layers

@@ -61,8 +61,8 @@ def remove(model: nn.Module, structure: Structure, kept: Kept, example_input: An
         listed = ", ".join(map(repr, names[:4])) + (" ..." if len(names) > 4 else "")
         way_out = ("give these layers no mask" if filter_masks(model)
                    else "name these layers in `ignore`")
-        raise ArgumentError(f"without filters of {listed} {words}; the network is as it was; "
-                            f"{way_out}") from problem
+        raise ArgumentError(f"without filters of {listed} {words}, or {way_out}; the network is "
+                            "as it was") from problem
 
 
 def _problem(
@@ -93,13 +93,14 @@ def _remove(model: nn.Module, structure: Structure, gone: Gone, example_input: A
         except ArgumentError as problem:
             cause = problem.__cause__
             words = next(iter(str(cause).strip().splitlines()), type(cause).__name__)
-            raise _Refused(f"the network does not run ({words}), since its forward counts on their "
-                           "number") from problem
+            raise _Refused(f"the network does not run ({words}), since its forward has their "
+                           "number in it; take it from x.shape, or write x.flatten(1)"
+                           ) from problem
         difference = promise.broken_by(model)
         if difference is not None:
             how = (f"the outputs differ by {difference:.3g} from those with the filters zeroed"
                    if difference < np.inf else "the outputs have another form")
-            raise _Refused(how)
+            raise _Refused(f"{how}; find what counts channels in the forward")
 
 
 def _zero(model: nn.Module, structure: Structure, gone: Gone) -> None:
