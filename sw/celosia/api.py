@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from celosia.errors import CelosiaError
+from celosia.errors import CelosiaError, located
 from celosia.extras import names_extra
 from celosia.files import check_folder
 from celosia.inputs import as_array
@@ -65,27 +65,26 @@ def compile(model: Any, example_input: Any, *, target: str = "icebreaker", calib
     sparse        : False keeps zero weights as work to be done, the dense baseline.
     dump_after    : name of a graph pass whose result is printed on stderr.
 
-    CompileError names the layer, the operator, the reason and the way out. What the target cannot
-    hold at all is refused before the model is looked at.
+    ArgumentError where one of these settings cannot be, CelosiaError where there is no such target
+    or it cannot hold the array at all, both before the model is read. CompileError names the
+    layer, the operator, the reason, the line of the model's source and the way out. FitError, which
+    is one: another target or other settings may take the network; its way out has been tried.
     """
-    from celosia_boards.arrays import array_for
+    from celosia.compiler import Settings
+    from celosia.passes import check_pass, optimise
 
-    asked = {"lanes": lanes, "weight_bits": weight_bits, "activation_bits": activation_bits}
-    with refusals():
-        array_for(target, **asked)
+    settings = Settings(target=target, exponents=exponents, weight_bits=weight_bits,
+                        activation_bits=activation_bits, lanes=lanes, sparse=sparse)
+    settings.check(calibrated=calibration is not None)
+    check_pass(dump_after)
+    samples = None if calibration is None else as_array(calibration, "calibration")
 
     from celosia.frontend import import_model
-    from celosia.lower import lower
-    from celosia.passes import optimise
-    from celosia.quantise import quantise
+    from celosia.ways_out import compile_or_advise
 
     graph = optimise(import_model(model, example_input), dump_after=dump_after)
-    samples = None if calibration is None else as_array(calibration, "calibration")
-    qgraph = quantise(graph, calibration=samples, exponents=exponents, weight_bits=weight_bits,
-                      activation_bits=activation_bits, sparse=sparse)
-    with refusals():
-        array = array_for(target, acc_bits=qgraph.acc_bits, **asked)
-    return lower(qgraph, array, target=target, exponents=exponents)
+    with located(graph.sources):
+        return compile_or_advise(graph, settings, samples)
 
 
 def load(path: str | Path) -> Program:

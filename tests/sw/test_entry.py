@@ -204,6 +204,17 @@ def test_a_missing_package_names_its_extra(
                            f'pip install "celosia[{extra}]"\n')
 
 
+@pytest.mark.parametrize("arguments", [
+    ("compile", "missing.pt2", "--target", "virtex"),
+    ("prune", "missing:make", "-o", "p.pt2", "--target", "virtex"),
+    ("factorise", "missing:make", "-o", "p.pt2", "--target", "virtex"),
+])
+def test_a_target_is_looked_up_before_torch_and_the_model(arguments: Sequence[str]) -> None:
+    done = celosia_process(*arguments, code="import sys\nsys.modules['torch'] = None")
+    assert done.returncode == 1
+    assert done.stderr.startswith("celosia: unknown target 'virtex'; targets are icebreaker, ")
+
+
 def test_the_library_names_the_extra_too() -> None:
     done = subprocess.run(
         [sys.executable, "-c", "import sys, celosia\nsys.modules['torch'] = None\n"

@@ -182,7 +182,7 @@ def refusal(graph: QGraph, array: ArrayConfig = MIDDLE) -> str:
 def test_arithmetic_refusals():
     plain = GRAPHS["plain"]
     assert refusal(plain(32)) == ("network (accumulator): needs 32-bit accumulators, the array has "
-                                  "24; choose a target with wider accumulators")
+                                  "24; give the array acc_bits=32")
     assert refusal(replace(plain(24), weight_bits=9)) == (
         "network (weights): 9-bit mantissas, the array multiplies 8 bits; compile with "
         "weight_bits=8 or less")
@@ -200,36 +200,34 @@ def test_arithmetic_refusals():
 
 @pytest.mark.parametrize(("changes", "message"), [
     ({"wide_elements": 1}, "two (conv): its output is the network's and a map of 24 positions; "
-     "this array rounds only vectors to 16 bits; choose an ECP5 target, or end the network in a "
-     "vector"),
+     "this array rounds only vectors to 16 bits; end the network in a vector"),
     ({"index_bits": 7}, "one (conv): column indices reach 132, the array has 7 bits for them; "
-     "split the layer, or choose a larger target"),
+     "give the layer fewer inputs"),
     ({"bank_rows": 40}, "one (conv): its input of 5x7x12 takes 80 rows and, with the maps beside "
-     "it, does not fit 16 banks of 40 mantissas; choose a target with larger banks, or shrink the "
-     "maps"),
+     "it, does not fit 16 banks of 40 mantissas; use fewer channels or smaller maps there"),
     ({"store_beats": 16}, "one (conv): its output needs 104 beats of the accumulator store, the "
-     "array has 16; choose a target with a larger store, or use static exponents"),
-    ({"writes": 4}, "test: the program needs 30 words of writes memory, the array has 4; use "
-     "smaller maps, or choose a larger target"),
-    ({"taps": 4}, "test: the program needs 18 words of taps memory, the array has 4; use smaller "
-     "kernels or fewer channels, or choose a larger target"),
-    ({"weight_rows": 4}, "test: the program needs 436 words of weights memory, the array has 16; "
-     "prune further, or choose a larger target"),
-    ({"table_rows": 4}, "test: the program needs 10 words of rows memory, the array has 4; use "
-     "fewer output channels, or choose a larger target"),
-    ({"program_words": 64}, "test: the program needs 55 words of program memory, the array has "
-     "32; use fewer or narrower layers, or choose a larger target")])
+     "array has 16; use fewer channels or a smaller map there"),
+    ({"writes": 4}, "test (memory): the program needs 30 words of writes memory, the array has 4; "
+     "use smaller maps"),
+    ({"taps": 4}, "test (memory): the program needs 18 words of taps memory, the array has 4; use "
+     "smaller kernels or fewer channels"),
+    ({"weight_rows": 4}, "test (memory): the program needs 436 words of weights memory, the array "
+     "has 16; prune it further"),
+    ({"table_rows": 4}, "test (memory): the program needs 10 words of rows memory, the array has "
+     "4; use fewer output channels"),
+    ({"program_words": 64}, "test (memory): the program needs 55 words of program memory, the "
+     "array has 32; use fewer or narrower layers")])
 def test_size_refusals(changes, message):
     assert refusal(GRAPHS["plain"](24), replace(MIDDLE, **changes)) == message
 
 
 def test_residual_refusals():
     message = refusal(residual_graph(24), replace(MIDDLE, residual_beats=0))
-    assert message == ("first (add): this array has no residual store; choose an ECP5 target")
+    assert message == ("first (add): this array has no residual store; leave the addition out")
     message = refusal(residual_graph(24), replace(MIDDLE, residual_beats=20))
     assert message.startswith("first (add): the residual operands alive at once need ")
     assert message.endswith(
-        " beats, the array has 20; choose a target with a larger residual store")
+        " beats, the array has 20; use fewer channels or smaller maps there")
 
 
 def test_unwalkable_lines():
@@ -238,7 +236,7 @@ def test_unwalkable_lines():
                        {"rows": 2, "kernel": (3, 3)})
     assert refusal(graph) == (
         "one (conv): output lines of 3 positions that read 13 columns cannot be walked by groups "
-        "of 4 lanes; choose a target with another number of lanes, or a smaller kernel or dilation")
+        "of 4 lanes; use a smaller kernel or dilation there")
 
 
 def test_retreat():

@@ -104,6 +104,13 @@ def stages() -> Iterator[Callable[[str], None] | None]:
         yield status.update
 
 
+def check_target(name: str) -> None:
+    """CelosiaError unless there is a target of this name; before torch, which takes seconds."""
+    from celosia.compiler import Settings
+
+    Settings(target=name).check(calibrated=False)
+
+
 def read_array(path: Path) -> "np.ndarray":
     """Return the array of a ``.npy`` file; CelosiaError where it holds none."""
     from celosia.reading import load_npy

@@ -8,7 +8,9 @@ import typer
 
 from celosia import api, memory
 from celosia.cli import common
+from celosia.compiler import Settings
 from celosia.files import check_output
+from celosia.passes import check_pass
 from celosia.program import Program
 
 
@@ -30,15 +32,17 @@ def compile(
     json: common.Json = False,
 ) -> None:
     """Compile a model for a target, check that it fits, and show the cycles of each layer."""
+    settings = Settings(target=target, exponents=exponents, weight_bits=weight_bits,
+                        activation_bits=activation_bits, lanes=lanes, sparse=not dense)
+    settings.check(calibrated=calibration is not None)
+    check_pass(dump_after)
     if output is not None:
         check_output(output, model, calibration)
     samples = None if calibration is None else common.read_array(calibration)
     module, example = common.find_model(model)
     with common.users_prints():
-        program = api.compile(
-            module, common.example_input(model, example, samples), target=target,
-            calibration=samples, exponents=exponents, weight_bits=weight_bits,
-            activation_bits=activation_bits, lanes=lanes, sparse=not dense, dump_after=dump_after)
+        program = api.compile(module, common.example_input(model, example, samples),
+                              calibration=samples, dump_after=dump_after, **asdict(settings))
     if output is not None:
         program.save(output)
     result = summary(program) | {"output": None if output is None else str(output)}

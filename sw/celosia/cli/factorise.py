@@ -56,6 +56,7 @@ def factorise(
     json: common.Json = False,
 ) -> None:
     """Replace a model's layers by products of thinner ones, and retrain those."""
+    common.check_target(target)
     from celosia.compress import factorise as run
 
     network.check_outputs(output, report, checkpoint, model, weights, data)

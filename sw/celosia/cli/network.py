@@ -17,7 +17,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from celosia import api
 from celosia.cli import common
-from celosia.compress.layers import evaluating
 from celosia.errors import CelosiaError
 from celosia.files import check_folder, check_output, replacing
 from celosia.reading import load_safetensors
@@ -172,6 +171,7 @@ def accuracy(module: Any, inputs: Any, labels: Any) -> float:
     """Return the share of inputs whose largest output is that of the label, in eval mode."""
     import torch
 
+    from celosia.compress.layers import evaluating
     from celosia.evaluate import accuracy as share
 
     device = next(module.parameters()).device

@@ -38,6 +38,7 @@ def prune(
     json: common.Json = False,
 ) -> None:
     """Remove a model's least important weights or filters, retraining between the rounds."""
+    common.check_target(target)
     from celosia.cli import methods
 
     every = {

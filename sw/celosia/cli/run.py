@@ -29,6 +29,7 @@ def run(
     json: common.Json = False,
 ) -> None:
     """Run inputs on the golden model or on the simulated gateware."""
+    api.check_backend(backend)
     if output is not None:
         check_output(output, program, input)
     loaded = api.load(program)

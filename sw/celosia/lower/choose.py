@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from celosia.errors import CompileError
+from celosia.errors import FitError
 from celosia.lower.fill import Fill, Unfit, estimate, fill, group_choices, spreads
 from celosia.lower.places import Layouts, arrange, bank_spans, residual_spans
 from celosia.lower.window import Order
@@ -36,7 +36,7 @@ def choose(graph: QGraph, array: ArrayConfig) -> tuple[dict[str, Fill], Layouts]
     """Return how every node fills the array, and where its tensors lie.
 
     Every family of nodes begins with its fastest option. While the banks do not hold the maps, the
-    family that saves bank rows for the least cycles takes another. CompileError where nothing is
+    family that saves bank rows for the least cycles takes another. FitError where nothing is
     left to take.
     """
     kept = _kept(graph)
@@ -101,7 +101,7 @@ def _family(graph: QGraph, members: list[str], array: ArrayConfig, kept: set[str
             options.append(Option(groups, cost, rows))
     if not options:
         node, refusal = refusals[-1]
-        raise CompileError(node.name, node.kind, refusal.problem, refusal.remedy)
+        raise FitError(node.name, node.kind, refusal.problem, refusal.remedy)
     return Family(members, sorted(options, key=lambda option: (option.cost, option.groups)))
 
 
@@ -161,31 +161,31 @@ def _families(graph: QGraph) -> list[list[str]]:
 
 
 def _check_residuals(graph: QGraph, fills: dict[str, Fill], array: ArrayConfig) -> None:
-    """CompileError where residual operands do not fit; no choice of groups helps them."""
+    """FitError where residual operands do not fit; no choice of groups helps them."""
     node = next((node for node in graph.nodes if node.residual), None)
     if node is None:
         return
     if not array.residual_beats:
-        raise CompileError(node.name, "add", "this array has no residual store",
-                           "choose an ECP5 target")
+        raise FitError(node.name, "add", "this array has no residual store",
+                       "leave the addition out")
     spans = residual_spans(graph, fills)
     most = max(sum(span.size for span in spans if span.first <= k <= span.last)
                for k in range(len(graph.nodes)))
     if most > array.residual_beats:
-        raise CompileError(node.name, "add", f"the residual operands alive at once need {most} "
-                           f"beats, the array has {array.residual_beats}",
-                           "choose a target with a larger residual store")
+        raise FitError(node.name, "add", f"the residual operands alive at once need {most} "
+                       f"beats, the array has {array.residual_beats}",
+                       "use fewer channels or smaller maps there")
 
 
 def _too_large(graph: QGraph, fills: dict[str, Fill] | _Failure, array: ArrayConfig,
-               ) -> CompileError:
+               ) -> FitError:
     if isinstance(fills, _Failure):
-        return CompileError(fills.node.name, fills.node.kind, fills.unfit.problem,
+        return FitError(fills.node.name, fills.node.kind, fills.unfit.problem,
                             fills.unfit.remedy)
     worst = max(graph.nodes, key=lambda node: fills[node.name].source.rows_needed)
     shape = "x".join(map(str, graph.tensors[worst.input].shape))
-    return CompileError(
+    return FitError(
         worst.name, worst.kind, f"its input of {shape} takes "
         f"{fills[worst.name].source.rows_needed} rows and, with the maps beside it, does not fit "
         f"{array.lanes} banks of {array.bank_rows} mantissas",
-        "choose a target with larger banks, or shrink the maps")
+        "use fewer channels or smaller maps there")

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from celosia.errors import CompileError
+from celosia.errors import FitError
 from celosia.lower.fill import Fill
 from celosia.lower.images import Images
 from celosia.lower.places import Layouts
@@ -42,8 +42,8 @@ def describe(graph: QGraph, node: QNode, found: Fill, reader: StoredMap | None, 
     found = replace(found, stream=stream)
     longest = int(stream.lengths.max())
     if longest > BATCH_STEPS_MAX:
-        raise CompileError(node.name, node.kind, f"a row of {longest} words, the machine takes "
-                           f"{BATCH_STEPS_MAX}", "prune the row, or split the layer")
+        raise FitError(node.name, node.kind, f"a row of {longest} words, the machine takes "
+                       f"{BATCH_STEPS_MAX}", "give the layer fewer inputs, or prune it")
     clear = reader is not None and node.output in banks.shared and reader.has_zeros(result)
     work = work_of(found, pass_cycles=shortest,
                    walk_cycles=0 if found.direct else placing.walk,

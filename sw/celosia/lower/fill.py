@@ -66,13 +66,14 @@ def fill(graph: QGraph, node: QNode, groups: int, order: Order, array: ArrayConf
     if not stored.valid:
         raise Unfit(f"output lines of {window.shape[1]} positions that read {stored.reach} "
                     f"columns cannot be walked by groups of {stored.size} lanes",
-                    "choose a target with another number of lanes, or a smaller kernel or dilation")
+                    "use a smaller kernel or dilation there")
     rows = row_order(node.matrix, groups, keep=keep_rows)
     index = stored.column_index(node.matrix.indices.astype(np.int64), window.rows.shape[1])
     largest = int(index.max(initial=0))
     if largest >= 1 << array.index_bits:
         raise Unfit(f"column indices reach {largest}, the array has {array.index_bits} bits "
-                    f"for them", "split the layer, or choose a larger target")
+                    f"for them", "pool in two steps" if node.kind == "average"
+                    else "give the layer fewer inputs")
     stream = encode(node.matrix, index, rows, groups, array)
     final = node.output == graph.output
     found = Fill(node, window, stored, rows,
@@ -88,19 +89,19 @@ def _check(found: Fill, array: ArrayConfig, *, final: bool, linked: bool) -> Non
     if final and found.window.positions > 1 and array.wide_elements < array.beat:
         raise Unfit(f"its output is the network's and a map of {found.window.positions} "
                     "positions; this array rounds only vectors to 16 bits",
-                    "choose an ECP5 target, or end the network in a vector")
+                    "end the network in a vector")
     limit = (1 << array.count_bits) - 2
     for what, value in (("row batches", found.batches), ("tiles", found.source.tiles),
                         ("output positions", found.window.positions)):
         if value > limit:
-            raise Unfit(f"{value} {what}, the array counts to {limit}", "choose a larger target")
+            raise Unfit(f"{value} {what}, the array counts to {limit}",
+                        "use fewer channels or smaller maps there")
     if found.window.phases > 1 << PHASE_BITS:
         raise Unfit(f"a pooling window of {found.window.phases} positions, the machine takes "
                     f"{1 << PHASE_BITS}", "pool in two steps")
     if found.beats > array.store_beats and (linked or not found.direct):
         raise Unfit(f"its output needs {found.beats} beats of the accumulator store, the array "
-                    f"has {array.store_beats}", "choose a target with a larger store"
-                    + ("" if linked or final else ", or use static exponents"))
+                    f"has {array.store_beats}", "use fewer channels or a smaller map there")
 
 
 def spreads(graph: QGraph, name: str) -> bool:

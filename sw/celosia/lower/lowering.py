@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from celosia import memory
-from celosia.errors import CelosiaError, CompileError
+from celosia.errors import CompileError, FitError
 from celosia.lower.choose import choose
 from celosia.lower.descriptor import describe
 from celosia.lower.expand import expand_copies
@@ -30,12 +30,11 @@ class Lowered:
 
 
 def lower(graph: QGraph, array: ArrayConfig, *, target: str, exponents: str) -> Program:
-    """Lower ``graph`` for ``array``; CompileError names the layer that does not fit.
+    """Lower ``graph`` for ``array``; FitError names the layer that does not fit, or the memory.
 
     Every layer is filled into the array the fastest way; where the banks cannot hold the copies of
     its input that this needs, the way that gives the least time away. ``Program.graph`` is the
     graph with the copies that the array needs (:func:`expand_copies`), one descriptor a node.
-    CelosiaError where weights or tables need more memory than the array has.
     """
     program = plan(graph, array, target=target, exponents=exponents).program
     check_depths(program)
@@ -47,9 +46,9 @@ def plan(graph: QGraph, array: ArrayConfig, *, target: str, exponents: str) -> L
     _check_graph(graph, array)
     expanded = expand_copies(graph)
     if len(expanded.tensors) > EXPONENT_SLOTS:
-        raise CompileError(
+        raise FitError(
             "network", "tensors", f"{len(expanded.tensors)} stored tensors, copies included, the "
-            f"machine holds {EXPONENT_SLOTS} exponents", "compile the network in parts")
+            f"machine holds {EXPONENT_SLOTS} exponents", "use fewer layers")
     fills, layouts = choose(expanded, array)
     return _emit(expanded, fills, layouts, array, target, exponents)
 
@@ -60,7 +59,7 @@ def _check_graph(graph: QGraph, array: ArrayConfig) -> None:
     if graph.acc_bits > array.acc_bits:
         raise CompileError("network", "accumulator",
                            f"needs {graph.acc_bits}-bit accumulators, the array has "
-                           f"{array.acc_bits}", "choose a target with wider accumulators")
+                           f"{array.acc_bits}", f"give the array acc_bits={graph.acc_bits}")
     if residual and graph.acc_bits < array.acc_bits:
         raise CompileError(residual.name, "add", "its residual operand saturates with the "
                            f"accumulator, quantised for {graph.acc_bits} bits, the array has "
@@ -96,8 +95,8 @@ def _emit(graph: QGraph, fills: dict[str, Fill], layouts: Layouts, array: ArrayC
         descriptors.append(words)
         works.append(work)
     if len(works) > DESCRIPTORS_MAX:
-        raise CompileError("network", "layers", f"{len(works)} of them, the machine starts "
-                           f"{DESCRIPTORS_MAX} descriptors", "compile the network in parts")
+        raise FitError("network", "layers", f"{len(works)} of them, the machine starts "
+                       f"{DESCRIPTORS_MAX} descriptors", "use fewer layers")
     images.program = _program_words(descriptors, images.lengths)
     layers = tuple(layer_of(node, fills[node.name], work, array, last=k == len(works) - 1)
                    for k, (node, work) in enumerate(zip(graph.nodes, works, strict=True)))
@@ -120,18 +119,17 @@ def _program_words(descriptors: list[list[int]], lengths: list[int]) -> list[int
 
 
 def check_depths(program: Program) -> None:
-    """CelosiaError where weights or tables need more memory than the array has."""
+    """FitError where weights or tables need more memory than the array has."""
     depths = memory.capacity(program.array)
     for space, image in program.images.items():
         if image.size > depths[space]:
-            raise CelosiaError(
-                f"{program.target}: the program needs {image.size} words of {space.name.lower()} "
-                f"memory, the array has {depths[space]}; {_WAY_OUT[space]}, or choose a larger "
-                f"target")
+            raise FitError(
+                program.target, "memory", f"the program needs {image.size} words of "
+                f"{space.name.lower()} memory, the array has {depths[space]}", _WAY_OUT[space])
 
 
 _WAY_OUT = {
-    Space.PROGRAM: "use fewer or narrower layers", Space.WEIGHTS: "prune further",
+    Space.PROGRAM: "use fewer or narrower layers", Space.WEIGHTS: "prune it further",
     Space.ROWS: "use fewer output channels", Space.TAPS: "use smaller kernels or fewer channels",
     Space.WRITES: "use smaller maps",
 }

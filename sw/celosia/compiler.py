@@ -1,0 +1,77 @@
+"""From a float graph to a program for one target, as one set of settings says."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from celosia.errors import ArgumentError, CelosiaError, FitError
+from celosia.graph import Graph
+from celosia.program import Program
+from celosia.qgraph import QGraph
+from celosia_boards.arrays import array_for, check_array
+from celosia_boards.targets import target as find_target
+from celosia_hw.isa import ArrayConfig
+
+EXPONENTS = ("dynamic", "static")
+ACCUMULATORS = "accumulators"
+"""What a FitError has for an operator where the sums are too wide for the target."""
+BITS = (4, 9)
+"""Smallest and largest width of a mantissa."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How to compile; every field as `celosia.compile` has it."""
+
+    target: str = "icebreaker"
+    exponents: str = "dynamic"
+    weight_bits: int = 8
+    activation_bits: int = 8
+    lanes: int | None = None
+    sparse: bool = True
+
+    def check(self, *, calibrated: bool) -> None:
+        """Refuse what no network could be compiled with, before any work.
+
+        calibrated : whether there are calibration inputs.
+
+        ArgumentError for a value out of its range, CelosiaError where there is no such target or
+        its array cannot be as asked.
+        """
+        if self.exponents not in EXPONENTS:
+            raise ArgumentError(f"exponents must be 'dynamic' or 'static', not {self.exponents!r}")
+        for name in ("weight_bits", "activation_bits"):
+            bits = getattr(self, name)
+            if not isinstance(bits, int) or not BITS[0] <= bits <= BITS[1]:
+                raise ArgumentError(f"{name} must be {BITS[0]} to {BITS[1]}, not {bits!r}")
+        self.array()
+        if self.exponents == "static" and not calibrated:
+            raise ArgumentError("static exponents need calibration inputs: give calibration an "
+                                "array (N, C, H, W) or (N, F), or use exponents='dynamic'")
+
+    def array(self) -> ArrayConfig:
+        """Return the array before its accumulators are known; CelosiaError where the target cannot
+        hold it."""
+        try:
+            return array_for(self.target, lanes=self.lanes, weight_bits=self.weight_bits,
+                             activation_bits=self.activation_bits)
+        except ValueError as problem:
+            raise CelosiaError(str(problem)) from None
+
+    def quantised(self, graph: Graph, samples: np.ndarray | None) -> QGraph:
+        """Return an optimised graph with its mantissas; samples : calibration inputs."""
+        from celosia.quantise import quantise
+
+        return quantise(graph, calibration=samples, exponents=self.exponents,
+                        weight_bits=self.weight_bits, activation_bits=self.activation_bits,
+                        sparse=self.sparse)
+
+    def lowered(self, graph: QGraph) -> Program:
+        """Return the program; FitError where the array does not take the graph."""
+        from celosia.lower import lower
+
+        array = replace(self.array(), acc_bits=graph.acc_bits)
+        if reasons := check_array(find_target(self.target), array):
+            raise FitError("network", ACCUMULATORS, f"its sums need {graph.acc_bits} bits, and on "
+                           f"{self.target} {reasons[0]}", "use narrower or fewer weights")
+        return lower(graph, array, target=self.target, exponents=self.exponents)
