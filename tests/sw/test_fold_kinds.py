@@ -480,3 +480,27 @@ def test_fuse_says_what_it_left():
     net = trained(pair(lambda s, x: s.n(s.c(x).relu())))
     report = compress.fuse(net, randn(*MAP))
     assert report.batch_norms == () and "follows no layer" in report.left["n"]
+
+
+# Emulation folds first
+
+
+def test_emulation_finds_layers_by_identity_and_refuses_what_it_would_not_compute():
+    settings = {"weight_bits": 4, "activation_bits": 4}
+    net, x = trained(named_twice()), randn(*MAP)
+    plain = trained(pair(lambda s, x: s.n(s.c(x)).relu()))
+    plain.load_state_dict({name: value for name, value in net.state_dict().items()
+                           if not name.startswith("all.")})
+    coarse = compress.emulate(net, **settings)(x)
+    assert torch.equal(coarse, compress.emulate(plain, **settings)(x))
+    assert not torch.allclose(coarse, net(x), rtol=0, atol=1e-3)
+    for layer in (hooked(nn.Conv2d(3, 6, 3)), Scaled(3, 6, 3)):
+        with pytest.raises(ArgumentError, match="layer 'c' has a forward"):
+            compress.emulate(pair(c=layer), **settings)
+
+
+def test_emulation_folds_behind_a_linear_layer_with_an_example():
+    net, x = trained(pair(c=nn.Linear(5, 6), n=nn.BatchNorm1d(6))), randn(*VECTOR)
+    kinds = [type(compress.emulate(net, weight_bits=8, activation_bits=8, example_input=example).n)
+             for example in (None, x)]
+    assert kinds == [nn.BatchNorm1d, nn.Identity]

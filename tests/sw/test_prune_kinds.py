@@ -254,3 +254,20 @@ def test_equal_scores_over_all_layers_are_told_by_layer():
     report = compress.prune(net, "magnitude", rates=0.25, scope="global")
     assert report.rounds[0].ties == {"2": 16}
     assert current_mask(net[0]).all() and int((~current_mask(net[2])).sum()) == 24 == 16 + 8
+
+
+@pytest.mark.parametrize("method, inputs", [("magnitude", None), ("ae-lip", X[:1])])
+def test_scores_that_are_all_equal_are_refused_by_name(method, inputs):
+    """One sample has no entropy, so AE-LIP scores all weights 0."""
+    net = chain()
+    with torch.no_grad():
+        net[0].weight.copy_(torch.randn(8, 8).sign())
+    before, words = state(net), f"method '{method}' gives all weights of layer '0' the same score"
+    with pytest.raises(ArgumentError, match=words):
+        compress.prune(net, method, inputs=inputs, rates={"0": 0.5})
+    with pytest.raises(ArgumentError, match=words):
+        compress.search_rates(net, method, inputs=inputs, evaluate=lambda net: 1.0, budget=0.1)
+    assert equal(before, state(net))
+    if method == "magnitude":       # the ways out: other inputs have nothing to do with it
+        compress.prune(net, method, rates={"2": 0.5})
+        compress.prune(net, "ae-lip", inputs=X, rates={"0": 0.5})

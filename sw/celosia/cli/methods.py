@@ -162,7 +162,7 @@ def fuse(
                      "checkpoint": None if checkpoint is None else checkpoint / "fusion"}
     found = compress.fuse(module, example, **arguments)
     return found.model, {"batch_norms": list(found.batch_norms),
-                         "average_pools": list(found.average_pools),
+                         "average_pools": list(found.average_pools), "left": dict(found.left),
                          "merged": [asdict(layer) for layer in found.merged],
                          **(found.choices if arguments else {})}
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from torch import nn
+from torch.nn.modules import module as _of_all
 from torch.nn.utils import parametrize, prune
 
 from celosia.errors import ArgumentError
@@ -159,6 +160,9 @@ def hooked(layer: nn.Module) -> str | None:
     """Return why a hook may change what a module computes, or None; see `obstacle`."""
     if layer._forward_hooks or layer._forward_pre_hooks:
         return "has a forward hook, which may change what it computes; remove the hook first"
+    if _of_all._global_forward_hooks or _of_all._global_forward_pre_hooks:
+        return ("has a forward hook of all modules (register_module_forward_hook), which may "
+                "change what it computes; remove the hook first")
     return None
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from torch.nn import functional
 from celosia.compress.formats.bfp import bfp
 from celosia.compress.formats.partition import Partition, partition_of
 from celosia.compress.fusion.fold import fold_batchnorm
-from celosia.compress.layers import prunable_layers
+from celosia.compress.layers import prunable_layers, put, refuse_obstacle
 from celosia.errors import ArgumentError
 from celosia_hw.isa import EXPONENT_MAX, EXPONENT_MIN
 from celosia_sim.golden.block import ROUNDINGS, limit, lsb
@@ -46,12 +47,14 @@ def emulate(
     partition: str = "rows",
     rounding: str = "nearest-even",
     layers: Collection[str] | None = None,
+    example_input: Any | None = None,
 ) -> nn.Module:
     """Return a copy of a network that computes with block-formatted weights and inputs.
 
-    Batch normalisation is folded first. Each image is by itself, as on the accelerator: a block of
-    inputs never spans two. Sums are exact: they run in float32 where the layer's weights prove that
-    no sum can need more than its 24 bits, else in float64. The copy is for inference, in eval mode.
+    Batch normalisation is folded first, where `celosia.compress.fold_batchnorm` can. Each image is
+    by itself, as on the accelerator: a block of inputs never spans two. Sums are exact: they run
+    in float32 where the layer's weights prove that no sum can need more than its 24 bits, else in
+    float64. The copy is for inference, in eval mode.
 
     Parameters
     ----------
@@ -68,13 +71,16 @@ def emulate(
         "nearest-even", "zero", "up" or "down", of weights and inputs.
     layers
         Names of the layers to emulate; None is all. The others stay float.
+    example_input
+        Inputs (N, ...), or None; tells which normalisations fold behind linear layers.
 
     Raises
     ------
     ArgumentError
         Width, partition, rounding or a layer's name is not as above; the model has batch
-        normalisation and cannot be traced; a convolution does not pad with zeros; a block needs
-        an exponent above 15 (of weights at once, of inputs when they come).
+        normalisation and cannot be traced; a layer to emulate has a hook, a forward of its own or
+        a weight that a hook computes; a convolution does not pad with zeros; a block needs an
+        exponent above 15 (of weights at once, of inputs when they come).
     """
     blocks = partition_of(partition)
     for name, bits in (("weight_bits", weight_bits), ("activation_bits", activation_bits)):
@@ -83,7 +89,7 @@ def emulate(
     if rounding not in ROUNDINGS:
         raise ArgumentError(f"rounding must be one of {', '.join(ROUNDINGS)}, not {rounding!r}")
     result = copy.deepcopy(model)
-    fold_batchnorm(result)
+    fold_batchnorm(result, example_input)
     every = prunable_layers(result)
     unknown = [name for name in layers or () if name not in every]
     if unknown:
@@ -91,8 +97,9 @@ def emulate(
                             f"{', '.join(map(repr, every))}")
     for name, layer in every.items():
         if layers is None or name in layers:
+            refuse_obstacle(result, layer, allowed=[nn.Module])
             made = BlockLayer(name, layer, blocks, weight_bits, activation_bits, rounding)
-            result.set_submodule(name, made)
+            put(result, layer, made)
     return result.eval()
 
 

@@ -100,7 +100,8 @@ def fold_batchnorm(model: nn.Module, example_input: Any | None = None, *,
     traced = trace(model)
     ranks = (graph_ranks(traced) if example_input is None
              else seen_ranks(model, tuple(norms), example_input))
-    left = dict.fromkeys(norms.values(), "is not called in eval mode")
+    left = dict.fromkeys(norms.values(),
+                         "is not called in eval mode, or inside a layer with its own forward")
     pairs: dict[str, tuple[nn.Module, nn.Module]] = {}
     for node in traced.graph.nodes:
         norm = module_of(traced, node)

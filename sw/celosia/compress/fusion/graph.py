@@ -32,7 +32,6 @@ _LAYERS = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._NormBase, n
 
 _RANDOM = frozenset({"bernoulli", "multinomial", "normal", "poisson", "rand", "randint", "randn",
                      "randperm", "rand_like", "randn_like", "randint_like"})
-_FRAME = re.compile(r'File "([^"\n]*)", line (\d+), in [^\n]*\n +([^\n]*)')
 
 
 def trace(model: nn.Module, training: bool = False) -> fx.GraphModule:
@@ -121,11 +120,9 @@ def fixed(traced: fx.GraphModule, model: nn.Module) -> str | None:
 def source(node: fx.Node) -> str:
     """Return the user's line that a node comes from, "net.py:12: y = self.act(x)", or "forward".
     """
-    for path, line, code in reversed(_FRAME.findall(node.stack_trace or "")):
-        parts = path.replace("\\", "/").split("/")
-        if "torch" not in parts and path != __file__:
-            return f"{parts[-1]}:{line}: {code.strip()}"
-    return "forward"
+    from celosia.frontend import origin  # which imports this package for its quantiser
+
+    return origin.source(node) or "forward"
 
 
 def remove(node: fx.Node) -> None:

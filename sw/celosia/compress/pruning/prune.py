@@ -28,7 +28,13 @@ from celosia.compress.pruning.masks import current_mask
 from celosia.compress.pruning.rounds import LayerDensity, Measure, RoundRecord, run_rounds
 from celosia.compress.pruning.schedule import ORDERS, count_kept, plan_rounds, resolve_rates
 from celosia.compress.pruning.search import GRID, RateSearch, search_rates
-from celosia.compress.pruning.selection import Select, find_selection, keep_global, ties
+from celosia.compress.pruning.selection import (
+    Select,
+    find_selection,
+    keep_global,
+    refuse_equal,
+    ties,
+)
 from celosia.errors import ArgumentError
 
 __all__ = ["LayerDensity", "PruneReport", "RoundRecord", "prune"]
@@ -153,9 +159,10 @@ def prune(
     ------
     ArgumentError
         Unknown method, schedule, order, selection, scope or layer; rates that are not as above; a
-        layer that would be left without a weight or that the method does not score; one whose
-        weight a hook computes (`torch.nn.utils.prune`, the old `weight_norm`); a checkpoint of
-        another run. The model is unchanged if it is raised before the first round.
+        layer that would be left without a weight or that the method does not score, or whose
+        weights it scores all alike in the layer's first round; one whose weight a hook computes
+        (`torch.nn.utils.prune`, the old `weight_norm`); a checkpoint of another run. The model is
+        unchanged if it is raised before the first round.
     TypeError
         An option that the method does not have.
     """
@@ -237,9 +244,11 @@ class _Chooser:
             return chosen
         chosen = {}
         for position, (name, mask) in enumerate(alive.items()):
+            count = count_kept(wanted[name], mask.size)
+            if not any(name in step for step in self.steps[:index]):
+                refuse_equal(self.method, name, ranking[name], mask, count)
             generator = np.random.default_rng((self.seed, index, position))
-            chosen[name] = self.pick(ranking[name], mask, count_kept(wanted[name], mask.size),
-                                     generator)
+            chosen[name] = self.pick(ranking[name], mask, count, generator)
             self.ties.update(ties(ranking, alive, {name: chosen[name]}))
         return chosen
 

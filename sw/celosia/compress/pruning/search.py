@@ -25,7 +25,7 @@ from celosia.compress.layers import (
 from celosia.compress.pruning.masks import current_mask, mask_weight
 from celosia.compress.pruning.rounds import reproducible
 from celosia.compress.pruning.schedule import count_kept, resolve_rates
-from celosia.compress.pruning.selection import Select, find_selection
+from celosia.compress.pruning.selection import Select, find_selection, refuse_equal
 from celosia.errors import ArgumentError
 
 __all__ = ["GRID", "RateSearch", "search_rates"]
@@ -109,7 +109,8 @@ def search_rates(
     ------
     ArgumentError
         A budget below 0, an empty grid or a rate outside (0, 1), an unknown layer or method, a
-        weight that a hook computes, an accuracy that is not finite.
+        weight that a hook computes, a layer whose weights all have the same score, an accuracy
+        that is not finite.
     """
     if not budget >= 0:
         raise ArgumentError(f"the accuracy budget must be at least 0, not {budget!r}")
@@ -128,6 +129,7 @@ def search_rates(
     for name, values in ranking.items():
         if name not in every:
             continue
+        refuse_equal(method, name, values, current_mask(every[name]).cpu().numpy(), 0)
         curve = []
         for rate in rates:
             accuracy = _try(trial, name, values, rate, pick, evaluate, seed)

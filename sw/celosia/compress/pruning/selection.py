@@ -8,7 +8,8 @@ import numpy as np
 
 from celosia.errors import ArgumentError
 
-__all__ = ["SELECTIONS", "find_selection", "keep_global", "keep_largest", "ties"]
+__all__ = ["SELECTIONS", "find_selection", "keep_global", "keep_largest",
+           "refuse_equal", "ties"]
 
 Select = Callable[[np.ndarray, np.ndarray, int, np.random.Generator], np.ndarray]
 
@@ -110,3 +111,15 @@ def ties(scores: Mapping[str, np.ndarray], alive: Mapping[str, np.ndarray],
     counts = {name: int((scores[name][alive[name] & ~mask] == least).sum())
               for name, mask in kept.items()}
     return {name: count for name, count in counts.items() if count}
+
+
+def refuse_equal(method: str, name: str, scores: np.ndarray, alive: np.ndarray, count: int) -> None:
+    """Raise ArgumentError where the scores do not tell which weights of a layer should stay.
+
+    That is where all alive ones have the same score, and `count` of them, but not all, stay.
+    """
+    values = scores[alive]
+    if count < len(values) and len(values) > 1 and (values == values[0]).all():
+        raise ArgumentError(
+            f"method {method!r} gives all weights of layer {name!r} the same score, which does not "
+            "tell which to remove; leave the layer out, or use other inputs or another method")
