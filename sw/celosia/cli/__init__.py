@@ -31,6 +31,9 @@ COMMANDS = {
 """Command to its module here, and to the first line of its help: a command is imported when it is
 run, so that the others need not wait for torch."""
 
+main = entry.main
+"""Where scripts of earlier installations look for it."""
+
 
 class _Group(TyperGroup):
     """Loads a command when it is run; what the library refuses is one line and exit status 1."""
