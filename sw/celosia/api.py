@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from celosia.errors import CelosiaError, located
+from celosia.errors import ArgumentError, CelosiaError, located
 from celosia.extras import names_extra
 from celosia.files import check_folder
 from celosia.inputs import as_array
@@ -78,6 +78,8 @@ def compile(model: Any, example_input: Any, *, target: str = "icebreaker", calib
     settings.check(calibrated=calibration is not None)
     check_pass(dump_after)
     samples = None if calibration is None else as_array(calibration, "calibration")
+    if samples is not None and not samples.size:
+        raise ArgumentError("calibration holds no inputs; give it at least one, or leave it out")
 
     from celosia.frontend import import_model
     from celosia.ways_out import compile_or_advise

@@ -321,3 +321,10 @@ def test_refusals(folder: Path, monkeypatch: pytest.MonkeyPatch, arguments: tupl
 ])
 def test_wrong_usage_is_status_2(arguments: tuple) -> None:
     assert invoke(*arguments, status=2).stdout == ""
+
+
+def test_calibration_without_inputs(folder: Path, tmp_path: Path) -> None:
+    """Refused with dynamic exponents too, which would not look at it."""
+    np.save(tmp_path / "none.npy", np.zeros((0, *SHAPE), np.float32))
+    assert "calibration holds no inputs; give it at least one, or leave it out" in refusal(
+        "compile", folder / "model.pt2", "--calibration", tmp_path / "none.npy")
