@@ -197,6 +197,65 @@ def test_cycles_know_layers_by_any_name_and_refuse_shared_weights():
     assert attempt({"conv": mask}).cycles < dense.cycles
 
 
+class Tied(nn.Module):
+    """An embedding whose weight is that of the last layer, or a weight that the network keeps."""
+
+    def __init__(self, embedding: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last = nn.Linear(8, 8), nn.Linear(8, 4)
+        if embedding:
+            self.words = nn.Embedding(4, 8)
+            self.words.weight = self.last.weight
+        else:
+            self.kept = self.last.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weight = self.words.weight if hasattr(self, "words") else self.kept
+        return self.last(self.first(x)) + x @ weight.T
+
+
+@pytest.mark.parametrize("embedding, words", [(True, "'words'"), (False, "'the network itself'")])
+def test_a_weight_that_no_mask_would_reach_everywhere_is_refused(embedding, words):
+    net = Tied(embedding)
+    before = state(net)
+    masks = {"last": np.arange(32).reshape(4, 8) % 2 == 0}
+    for step in (lambda: compress.prune(net, "magnitude", rates=0.5),
+                 lambda: compress.search_rates(net, "magnitude", evaluate=lambda net: 1.0,
+                                               budget=0.1, layers=["last"]),
+                 lambda: run_rounds(net, 1, lambda net, index: masks),
+                 lambda: compress.prune_to_cycles(net, example_input=X[:1].numpy(), budget=1000)):
+        with pytest.raises(ArgumentError, match=f"layer 'last' holds a weight that {words} holds"):
+            step()
+    assert equal(before, state(net))
+    compress.prune(net, "magnitude", rates={"first": 0.5})
+    apply_mask(net.last, torch.from_numpy(masks["last"]))
+    outputs = net(X)
+    with pytest.raises(ArgumentError, match="layer 'last' holds a weight that"):
+        compress.make_permanent(net)
+    assert torch.equal(net(X), outputs)
+    free = Tied(embedding)
+    free.last.weight = nn.Parameter(free.last.weight.detach().clone())
+    compress.prune(free, "magnitude", rates=0.5)
+
+
+class Remembers(nn.Linear):
+    def get_extra_state(self):
+        return {"calls": 3}
+
+    def set_extra_state(self, state) -> None:
+        pass
+
+
+def test_state_that_is_no_tensor_is_refused_with_a_checkpoint_only(tmp_path):
+    net = chain(Remembers(8, 8))
+    before = net(X)
+    with pytest.raises(ArgumentError, match="'0._extra_state' is state of a module that is no ten"):
+        compress.prune(net, "magnitude", rates=0.5, checkpoint=tmp_path)
+    assert torch.equal(net(X), before)
+    assert compress.prune(net, "magnitude", rates=0.5).density == 0.5
+
+
 # Layers that compute something else
 
 

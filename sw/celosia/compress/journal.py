@@ -88,6 +88,13 @@ class Journal:
             raise ArgumentError(f"{problem}; {_way_out(self.folder)}") from None
         raise ArgumentError(f"{path}: changed since it was written; {_way_out(self.folder)}")
 
+    def check(self, state: Mapping[str, Any]) -> None:
+        """Raise ArgumentError where a model's state has what a kept round could not hold."""
+        other = [name for name, value in state.items() if not isinstance(value, torch.Tensor)]
+        if other and self.folder is not None:
+            raise ArgumentError(f"{other[0]!r} is state of a module that is no tensor, and rounds "
+                                "keep tensors only; do without a checkpoint")
+
     def finish(self, record: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
         """Keep a finished round: its record (as JSON has it) and the tensors after it.
 
@@ -96,6 +103,7 @@ class Journal:
         self.records.append(dict(record))
         if self.folder is None:
             return
+        self.check(tensors)
         content = save({name: tensor.detach().cpu().contiguous().clone()
                         for name, tensor in tensors.items()})
         file = f"{_STEM}{len(self.records):04d}.safetensors"
@@ -174,14 +182,15 @@ def fingerprint(model: nn.Module, *arrays: Any) -> str:
     Parameters
     ----------
     model
-        Names, types, shapes and values of its state count; its code does not.
+        Names, types, shapes and values of the tensors in its state count; its code does not.
     arrays
         Tensors, numpy arrays or None, each by type, shape and values.
     """
     digest = hashlib.sha256()
     for name, value in model.state_dict().items():
         digest.update(f"{name}\0".encode())
-        _update(digest, value)
+        if isinstance(value, torch.Tensor):     # and not the extra state of a module
+            _update(digest, value)
     for array in arrays:
         _update(digest, array)
     return digest.hexdigest()

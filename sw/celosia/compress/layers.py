@@ -17,7 +17,8 @@ from celosia.errors import ArgumentError
 
 __all__ = ["computed_weight", "distinct_weights", "evaluating", "first_names", "held_weight",
            "holders", "hooked", "names_of", "obstacle", "parameter_count", "prunable_layers", "put",
-           "refuse_computed_weight", "refuse_obstacle", "weight_sharers"]
+           "refuse_computed_weight", "refuse_obstacle", "refuse_strangers", "strangers",
+           "weight_sharers"]
 
 _PURE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d,
          nn.BatchNorm3d, nn.MaxPool2d, nn.AvgPool2d, nn.LocalResponseNorm)  # fmt: skip
@@ -55,7 +56,7 @@ def weight_sharers(model: nn.Module, layer: nn.Module) -> tuple[str, ...]:
     own = {id(parameter) for parameter in layer.parameters()}
     mine = set(layer.modules())
     return tuple(
-        name for name, module in model.named_modules()
+        name or "the network itself" for name, module in model.named_modules()
         if module not in mine
         and any(id(parameter) in own for parameter in module.parameters(recurse=False)))
 
@@ -102,6 +103,28 @@ def holders(model: nn.Module, layer: nn.Module) -> dict[str, nn.Conv2d | nn.Line
     weight = held_weight(layer)
     return {name: other for name, other in prunable_layers(model).items()
             if held_weight(other) is weight}
+
+
+def strangers(model: nn.Module, layer: nn.Module) -> tuple[str, ...]:
+    """Return who else holds a prunable layer's weight besides prunable layers, by name.
+
+    That is a module of another kind, such as an embedding, or the parent of a layer.
+    """
+    weight = held_weight(layer)
+    own = {part for holder in holders(model, layer).values() for part in holder.modules()}
+    return tuple(name or "the network itself" for name, module in model.named_modules()
+                 if module not in own and any(
+                     parameter is weight for parameter in module._parameters.values()))
+
+
+def refuse_strangers(model: nn.Module, layers: Iterable[nn.Module]) -> None:
+    """Raise ArgumentError where a mask on a layer would not mask all that its weight does."""
+    for layer in layers:
+        others = strangers(model, layer)
+        if others:
+            raise ArgumentError(
+                f"layer {names_of(model, layer)[0]!r} holds a weight that {others[0]!r} holds too, "
+                "where no mask acts; give the layer a copy of it")
 
 
 def parameter_count(model: nn.Module) -> int:

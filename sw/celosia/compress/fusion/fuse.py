@@ -154,6 +154,7 @@ def fuse(
                "seed": seed, "finetune": describe(finetune)}
     if finetune is not None:
         journal = Journal(checkpoint, choices | {"model": fingerprint(model)})
+        journal.check(traced.state_dict())
         _note_shapes(traced, example_input)
         groups = _choose(traced, layers)
         merged = _retrain(traced, groups, finetune, rate_factor, seed, journal)

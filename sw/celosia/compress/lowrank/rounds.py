@@ -98,6 +98,7 @@ class Run:
         progress: Callable[[FactoriseRound], None] | None,
     ) -> tuple[FactoriseRound, ...]:
         """Do the rounds that the journal does not have yet; return the records of all."""
+        journal.check(self.model.state_dict())
         records = [FactoriseRound.from_json(record) for record in journal.records]
         kept = journal.restore()
         if kept is not None:

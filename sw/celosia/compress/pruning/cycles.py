@@ -17,7 +17,12 @@ from torch import nn
 
 from celosia.compress.criteria.registry import resolve_options, scores
 from celosia.compress.journal import Journal, describe, fingerprint
-from celosia.compress.layers import holders, prunable_layers, refuse_computed_weight
+from celosia.compress.layers import (
+    holders,
+    prunable_layers,
+    refuse_computed_weight,
+    refuse_strangers,
+)
 from celosia.compress.pruning.masks import apply_mask, current_mask
 from celosia.compress.pruning.prediction import LayerPlan, Prediction, Predictor, row_costs
 from celosia.compress.pruning.prune import DEFAULT_ROUNDS
@@ -132,6 +137,7 @@ def prune_to_cycles(
         raise ArgumentError(f"schedule must be one of {tuple(SCHEDULES)}, not {schedule!r}")
     layers = prunable_layers(model)
     refuse_computed_weight(model, layers.values(), [nn.Module])
+    refuse_strangers(model, layers.values())
     for name, layer in layers.items():
         others = [other for other in holders(model, layer) if other != name]
         if others:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from celosia.compress.layers import computed_weight, holders
+from celosia.compress.layers import computed_weight, holders, refuse_strangers
 from celosia.errors import ArgumentError
 
 __all__ = ["Mask", "apply_mask", "current_mask", "make_permanent", "mask_weight", "own_class"]
@@ -93,8 +93,8 @@ def make_permanent(model: nn.Module) -> None:
     Raises
     ------
     ArgumentError
-        A masked weight has another parametrisation too, or is held by two layers of which each
-        masks it in another way; the message names the layer, and no mask has been removed.
+        A masked weight has another parametrisation too, or is held by another module that masks it
+        in another way or not at all; the message names the layer, and no mask has been removed.
     """
     masked = {name: layer for name, layer in model.named_modules() if _find(layer) is not None}
     for name, layer in masked.items():
@@ -103,6 +103,7 @@ def make_permanent(model: nn.Module) -> None:
                 f"layer {name!r} has another parametrisation beside its mask; make it plain first "
                 "with torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight')"
             )
+        refuse_strangers(model, [layer])
         for other, holder in holders(model, layer).items():
             if not torch.equal(current_mask(holder), current_mask(layer)):
                 raise ArgumentError(

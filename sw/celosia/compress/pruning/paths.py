@@ -113,10 +113,11 @@ def paths_to_outputs(program: ExportedProgram,
                     leaf = leaves[index]
                 else:               # a part of it, or it in another form
                     read[index][:] = True
+        changes = spec.kind in (InputKind.PARAMETER, InputKind.USER_INPUT) or (
+            spec.target in program.graph_signature.buffers_to_mutate.values())
         if leaf is not None:
             arguments.append(Path(leaf))
-        elif spec.kind in (InputKind.PARAMETER, InputKind.USER_INPUT) and isinstance(
-                given, torch.Tensor):
+        elif changes and isinstance(given, torch.Tensor):
             arguments.append(Path(torch.ones(given.shape)))
         else:
             arguments.append(given)
@@ -155,6 +156,8 @@ class _Walk(fx.Interpreter):  # type: ignore[misc]
             return super().run_node(n)
         from celosia.frontend.origin import operator
 
+        if torch.Tag.nondeterministic_seeded in getattr(n.target, "tags", ()):
+            raise unknown(n)            # random numbers: none of them is what it is now for good
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         if not any(isinstance(part, Path) for part in _pytree.tree_leaves((args, kwargs))):
             return n.target(*args, **kwargs)

@@ -23,6 +23,7 @@ from celosia.compress.layers import (
     first_names,
     prunable_layers,
     refuse_computed_weight,
+    refuse_strangers,
 )
 from celosia.compress.pruning.masks import current_mask
 from celosia.compress.pruning.rounds import LayerDensity, Measure, RoundRecord, run_rounds
@@ -176,8 +177,10 @@ def prune(
     if isinstance(rates, Mapping):
         rates = _by_first_names(model, rates)
     concerned = rates if isinstance(rates, Mapping) else layers
-    refuse_computed_weight(model, [layer for name, layer in distinct_weights(model).items()
-                                   if concerned is None or name in concerned], [nn.Module])
+    wanted = [layer for name, layer in distinct_weights(model).items()
+              if concerned is None or name in concerned]
+    refuse_computed_weight(model, wanted, [nn.Module])
+    refuse_strangers(model, wanted)
     options = options | ({"signed": True} if select == "sun2016" else {})
     plan_rounds({}, rounds, schedule, order)
     choices = {

@@ -24,6 +24,7 @@ from celosia.compress.layers import (
     holders,
     prunable_layers,
     refuse_computed_weight,
+    refuse_strangers,
 )
 from celosia.compress.pruning.masks import current_mask, mask_weight
 from celosia.errors import ArgumentError
@@ -162,11 +163,12 @@ def run_rounds(
     ArgumentError
         Less than one round, a mask of an unknown layer, a mask that is not bool or not of the
         weight's shape, or one that leaves a layer without a weight; a weight that a hook
-        computes (`computed_weight`).
+        computes, or that another kind of module holds too.
     """
     if count < 1:
         raise ArgumentError(f"rounds must be at least 1, not {count}")
     journal = Journal(None, {}) if journal is None else journal
+    journal.check(model.state_dict())
     kept = journal.restore()
     if kept is not None:
         _put_back(model, kept)
@@ -220,7 +222,9 @@ def densities(model: nn.Module) -> dict[str, LayerDensity]:
 def _mask(model: nn.Module, masks: Masks) -> None:
     """Put masks on layers, on top of those that they have; check all before changing any."""
     layers = prunable_layers(model)
-    refuse_computed_weight(model, [layers[name] for name in masks if name in layers], [nn.Module])
+    concerned = [layers[name] for name in masks if name in layers]
+    refuse_computed_weight(model, concerned, [nn.Module])
+    refuse_strangers(model, concerned)
     wanted: dict[str, torch.Tensor] = {}
     for name, mask in masks.items():
         if name not in layers:

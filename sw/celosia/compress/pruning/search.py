@@ -21,6 +21,7 @@ from celosia.compress.layers import (
     first_names,
     prunable_layers,
     refuse_computed_weight,
+    refuse_strangers,
 )
 from celosia.compress.pruning.masks import current_mask, mask_weight
 from celosia.compress.pruning.rounds import reproducible
@@ -119,8 +120,9 @@ def search_rates(
     if layers is not None:
         layers = list(dict.fromkeys(first_names(model, layers).values()))
     every = distinct_weights(model)
-    refuse_computed_weight(model, [layer for name, layer in every.items()
-                                   if layers is None or name in layers], [nn.Module])
+    wanted = [layer for name, layer in every.items() if layers is None or name in layers]
+    refuse_computed_weight(model, wanted, [nn.Module])
+    refuse_strangers(model, wanted)
     with reproducible(model, seed):
         ranking = scores(model, method, inputs, layers=layers, **options)
     trial = copy.deepcopy(model).eval()
