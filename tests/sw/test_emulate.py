@@ -168,7 +168,7 @@ def test_by_rows_it_is_the_accelerator_but_for_biases(bits):
                           nn.Conv2d(8, 6, 3, bias=False), nn.ReLU(), nn.Flatten(),
                           nn.Linear(54, 7, bias=False)).eval()
     x = torch.randn(6, 2, 10, 10)
-    program = celosia.compile(model, x[:1], target="icebreaker", weight_bits=bits[0],
+    program = celosia.compile(model, x[:1], target="ecp5-25f", weight_bits=bits[0],
                               activation_bits=bits[1])
     golden = celosia.run(program, x)
     found = emulate(model, weight_bits=bits[0], activation_bits=bits[1])(x).double().numpy()
@@ -308,3 +308,25 @@ def test_mean_bits_of_the_first_vgg_layer():
     assert mean_bits("columns", shape, 8, 8, 8) == (8 + 8 / (64 * 27), 8 + 8 / 27)
     with pytest.raises(ArgumentError, match="at least 1"):
         mean_bits("rows", (0, 1, 1), 8, 8)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("partition", ["whole", "rows-columns", "rows", "columns"])
+def test_narrow_types_compute_what_float32_does(kind, partition):
+    """Inputs near 1e-4 have block exponents at which float16 has no numbers of the step's size."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(4, 5, 3), nn.Flatten(), nn.Linear(180, 3)).to(kind).eval()
+    x = (1e-4 * torch.randn(2, 4, 8, 8)).to(kind)
+    y = emulate(net, weight_bits=8, activation_bits=8, partition=partition)(x)
+    assert y.dtype == kind
+    wide = net.to(torch.float64)
+    # The narrow network rounds the map between its layers to its type, and the outputs.
+    wanted = emulate(wide, weight_bits=8, activation_bits=8, partition=partition)(x.double())
+    reach = 16 * torch.finfo(kind).eps + (0 if kind == torch.float64 else 2.0 ** -6)
+    assert float((y.double() - wanted).abs().max() / wanted.abs().max()) <= reach
+
+
+def test_bfloat16_arrays_are_formatted():
+    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)).bfloat16()
+    for found, wanted in zip(bfp(x, 8, 0), bfp(x.double().numpy(), 8, 0), strict=True):
+        np.testing.assert_array_equal(found, wanted)

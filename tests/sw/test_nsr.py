@@ -225,3 +225,11 @@ def test_refusals():
         nsr(product(gaussian(2, 2)), torch.zeros(0, 2, 1, 1))
     with pytest.raises(ArgumentError, match="activation_bits must be 2 to 24"):
         nsr(product(gaussian(2, 2)), gaussian(1, 2, 1, 1), bits=(8, 40))
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_narrow_types_are_refused_and_the_way_out_works(kind):
+    net, x = nn.Sequential(nn.Conv2d(1, 3, 3)).to(kind), torch.randn(2, 1, 6, 6)
+    with pytest.raises(ArgumentError, match=r"computes in .*16, .*copy.deepcopy\(model\).float"):
+        nsr(net, x)
+    assert nsr(copy.deepcopy(net).float(), x).layers["0"].output.measured > 0

@@ -26,7 +26,7 @@ def bfp(array: np.ndarray, bits: int, axis: int | None = None, rounding: str = "
     if rounding not in ROUNDINGS:
         raise ArgumentError(f"rounding must be one of {', '.join(ROUNDINGS)}, not {rounding!r}")
     if hasattr(array, "detach"):
-        array = array.detach().cpu().numpy()
+        array = array.detach().cpu().double().numpy()     # bfloat16 has no type in NumPy
     x = np.asarray(array, dtype=np.float64)
     if axis is not None and not -x.ndim <= axis < x.ndim:
         raise ArgumentError(f"axis must be None or an axis of the shape {x.shape}, not {axis!r}")

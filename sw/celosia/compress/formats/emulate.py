@@ -106,7 +106,8 @@ def emulate(
 class BlockLayer(nn.Module):  # type: ignore[misc]
     """A `Conv2d` or `Linear` layer whose weight and inputs are block-formatted.
 
-    Attributes: `weight`, the formatted values, and `bias` or None, in the layer's type; `wide`,
+    Attributes: `weight`, the formatted values, and `bias` or None, in the layer's type, but at
+    least float32: float16 and bfloat16 do not hold every mantissa at every exponent; `wide`,
     whether sums need float64.
     """
 
@@ -133,8 +134,10 @@ class BlockLayer(nn.Module):  # type: ignore[misc]
         layout = (torch.channels_last if weight.ndim == 4
                   and weight.is_contiguous(memory_format=torch.channels_last)
                   else torch.contiguous_format)
-        self.register_buffer("weight", values.to(weight.device, weight.dtype, memory_format=layout))
-        self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().clone())
+        kind = _at_least_float32(weight.dtype)
+        self.register_buffer("weight", values.to(weight.device, kind, memory_format=layout))
+        self.register_buffer("bias", None if layer.bias is None
+                             else layer.bias.detach().to(kind, copy=True))
 
     def _take_geometry(self, conv: nn.Conv2d) -> None:
         if conv.padding_mode != "zeros":
@@ -153,9 +156,10 @@ class BlockLayer(nn.Module):  # type: ignore[misc]
     def operand(self, x: torch.Tensor) -> tuple[torch.Tensor, tuple[int, ...]]:
         """Return the inputs as the product reads them, not formatted yet, and the block's axes.
 
-        That is x itself; or, for a convolution with a block for each column, the patches
-        (N, groups, K, positions).
+        That is x itself, at least in float32; or, for a convolution with a block for each column,
+        the patches (N, groups, K, positions).
         """
+        x = x.to(_at_least_float32(x.dtype))
         if not self.blocks.input_columns:
             return x, tuple(range(1, x.ndim))
         if self.weight.ndim == 2:
@@ -173,7 +177,13 @@ class BlockLayer(nn.Module):  # type: ignore[misc]
 
     @torch.no_grad()
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the layer's outputs in the type of x: exact sums, rounded once, plus bias."""
+        """Return the layer's outputs in the type of x: exact sums, rounded once, plus bias.
+
+        x in float16 or bfloat16 is taken into float32 first, and the outputs back at the end.
+        """
+        return self._outputs(x.to(_at_least_float32(x.dtype))).to(x.dtype)
+
+    def _outputs(self, x: torch.Tensor) -> torch.Tensor:
         if self.weight.ndim == 2:
             y = self._linear(x)
             return y if self.bias is None else y + self.bias
@@ -214,6 +224,10 @@ class BlockLayer(nn.Module):  # type: ignore[misc]
         rows, columns = ((size - d * (k - 1) - 1) // s + 1 for size, d, k, s in zip(
             sizes, self.dilation, self.kernel, self.stride, strict=True))
         return rows, columns
+
+
+def _at_least_float32(kind: torch.dtype) -> torch.dtype:
+    return torch.promote_types(kind, torch.float32)
 
 
 def block_steps(x: torch.Tensor, bits: int, axes: tuple[int, ...]) -> torch.Tensor:

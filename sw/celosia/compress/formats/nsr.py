@@ -130,11 +130,17 @@ def nsr(
     Raises
     ------
     ArgumentError
-        As `emulate`; no inputs; the model cannot be traced, or a layer runs twice.
+        As `emulate`; no inputs; the model cannot be traced, or a layer runs twice; a model in
+        float16 or bfloat16, whose own rounding is larger than the noise.
     """
     weight_bits, activation_bits = (bits, bits) if isinstance(bits, int) else bits
     if len(inputs) == 0:
         raise ArgumentError("no inputs; a few dozen images will do")
+    kind = next(model.parameters()).dtype
+    if kind not in (torch.float32, torch.float64):
+        raise ArgumentError(f"the model computes in {str(kind).removeprefix('torch.')}, whose own "
+                            "rounding would be counted as noise; give a copy: "
+                            "copy.deepcopy(model).float()")
     float_model = copy.deepcopy(model).eval()
     fold_batchnorm(float_model, inputs[:1])
     emulated = emulate(float_model, weight_bits=weight_bits, activation_bits=activation_bits,
