@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import celosia
+from celosia import compress
 from celosia.errors import ArgumentError, CelosiaError
 from celosia.inputs import as_array, as_tensor, real_array
 
@@ -105,6 +106,39 @@ def test_run_and_compile_take_them(tmp_path) -> None:
             celosia.run(program, wrong)
     with pytest.raises(CelosiaError, match="^calibration: "):
         celosia.compile(net, VALUES[:1], calibration=[[1.0], []], exponents="static")
+
+
+def compressed(given: object) -> list[np.ndarray]:
+    """Return what the functions of `compress` make of two inputs (2, 3)."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
+    scores = compress.scores(net, "correlation", given)
+    cost = compress.measure(net, given)
+    report = compress.nsr(net, given)
+    mantissas, exponents = compress.bfp(given, 8, axis=0)
+    compress.svd(net[0], 2)
+    return [*scores.values(), np.array([layer.positions for layer in cost.layers.values()]),
+            np.array([layer.output.measured for layer in report.layers.values()]), mantissas,
+            exponents]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "float8"])
+def test_compress_takes_them(kind: str) -> None:
+    for found, right in zip(compressed(KINDS[kind]()), compressed(VALUES), strict=True):
+        np.testing.assert_array_equal(found, right)
+
+
+@pytest.mark.parametrize("function", [
+    lambda net, x: compress.scores(net, "correlation", x), compress.measure, compress.nsr,
+    lambda net, x: compress.bfp(x, 8), lambda net, x: compress.drop_unread(net, x),
+    lambda net, x: compress.fuse(net, x), lambda net, x: compress.factorise(net, x, "svd"),
+])
+def test_compress_refuses_what_is_no_array(function) -> None:
+    for wrong in ([[1.0], [1.0, 2.0]], {}, None, torch.zeros(1, 3, device="meta"),
+                  torch.zeros(1, 3, dtype=torch.complex64)):
+        with pytest.raises(CelosiaError, match=r"^[^\n]+$"):
+            function(nn.Sequential(nn.Linear(3, 2)), wrong)
 
 
 def test_arrays_need_no_torch() -> None:

@@ -16,6 +16,7 @@ from scipy.sparse import csr_array
 from torch import nn
 
 from celosia.compress.layers import evaluating, parameter_count, prunable_layers
+from celosia.compress.promise import example_for
 from celosia.errors import ArgumentError
 from celosia.lower.stream import index_steps
 from celosia_hw.isa import (
@@ -190,8 +191,7 @@ def output_positions(model: nn.Module, example_input: Any) -> dict[str, int]:
 
         return count
 
-    parameter = next(model.parameters())
-    x = torch.as_tensor(example_input).to(parameter.device)
+    x = example_for(model, example_input)
     handles = [layer.register_forward_hook(counter(name)) for name, layer in layers.items()]
     try:
         with evaluating(model), torch.no_grad():

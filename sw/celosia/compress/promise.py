@@ -12,6 +12,7 @@ from torch.utils import _pytree
 
 from celosia.compress.layers import evaluating
 from celosia.errors import ArgumentError, CelosiaError
+from celosia.inputs import as_tensor
 
 __all__ = ["Promise", "example_for", "restoring", "run_once"]
 
@@ -216,13 +217,9 @@ def _tensors(attributes: Mapping[str, Any]) -> Iterator[torch.Tensor]:
 def example_for(model: nn.Module, example_input: Any) -> torch.Tensor:
     """Return an example as a tensor on the model's device, and of its type where floating.
 
-    ArgumentError for what is no tensor or array of numbers.
+    ArgumentError for what is no tensor or array of numbers (`celosia.inputs`).
     """
-    try:
-        x = torch.as_tensor(example_input)
-    except (TypeError, ValueError, RuntimeError) as problem:
-        raise ArgumentError("the example input must be one tensor or array of numbers, not "
-                            f"{type(example_input).__name__} ({problem})") from problem
+    x = as_tensor(example_input, "example_input")
     first = next((p for p in model.parameters() if p.is_floating_point()), None)
     if first is None:
         return x

@@ -13,11 +13,11 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from celosia.compress.layers import prunable_layers
 from celosia.errors import ArgumentError
+from celosia.inputs import as_tensor
 
 __all__ = ["check_options", "criterion", "lookup", "methods", "resolve_options", "scores"]
 
@@ -94,7 +94,7 @@ def scores(
             f"layers: {', '.join(map(repr, every))}"
         )
     chosen = {name: layer for name, layer in every.items() if layers is None or name in layers}
-    data = None if inputs is None else torch.as_tensor(inputs)
+    data = None if inputs is None else as_tensor(inputs, "inputs")
     result = function(model, chosen, data, **options)
     for name, values in result.items():
         if not np.isfinite(values).all():

@@ -3,6 +3,7 @@
 import numpy as np
 
 from celosia.errors import ArgumentError
+from celosia.inputs import real_array
 from celosia_hw.isa import EXPONENT_MAX, EXPONENT_MIN
 from celosia_sim.golden.block import ROUNDINGS, block_exponents, mantissas
 
@@ -25,9 +26,7 @@ def bfp(array: np.ndarray, bits: int, axis: int | None = None, rounding: str = "
         raise ArgumentError(f"bits must be 2 to 24, not {bits!r}")
     if rounding not in ROUNDINGS:
         raise ArgumentError(f"rounding must be one of {', '.join(ROUNDINGS)}, not {rounding!r}")
-    if hasattr(array, "detach"):
-        array = array.detach().cpu().double().numpy()     # bfloat16 has no type in NumPy
-    x = np.asarray(array, dtype=np.float64)
+    x = real_array(array, "array").astype(np.float64)
     if axis is not None and not -x.ndim <= axis < x.ndim:
         raise ArgumentError(f"axis must be None or an axis of the shape {x.shape}, not {axis!r}")
     if not np.all(np.isfinite(x)):

@@ -34,6 +34,7 @@ from celosia.compress.formats.emulate import BlockLayer, block_steps, emulate
 from celosia.compress.fusion.fold import fold_batchnorm
 from celosia.compress.fusion.graph import trace, used_once
 from celosia.errors import ArgumentError
+from celosia.inputs import as_tensor, real_array
 
 __all__ = ["LayerNsr", "Nsr", "NsrReport", "array_nsr", "combine", "nsr"]
 
@@ -92,7 +93,7 @@ def array_nsr(array: Any, bits: int, axis: int | None = None,
               rounding: str = "nearest-even") -> Nsr:
     """Return what formatting an array costs; arguments as of `compress.bfp`."""
     m, exponents = bfp(array, bits, axis, rounding)
-    x = np.asarray(array.detach().cpu() if hasattr(array, "detach") else array, dtype=np.float64)
+    x = real_array(array, "array").astype(np.float64)
     shape = [1] * x.ndim
     if axis is not None:
         shape[axis] = -1
@@ -134,7 +135,8 @@ def nsr(
         float16 or bfloat16, whose own rounding is larger than the noise.
     """
     weight_bits, activation_bits = (bits, bits) if isinstance(bits, int) else bits
-    if len(inputs) == 0:
+    data = as_tensor(inputs, "inputs")
+    if data.ndim == 0 or len(data) == 0:
         raise ArgumentError("no inputs; a few dozen images will do")
     kind = next(model.parameters()).dtype
     if kind not in (torch.float32, torch.float64):
@@ -142,7 +144,7 @@ def nsr(
                             "rounding would be counted as noise; give a copy: "
                             "copy.deepcopy(model).float()")
     float_model = copy.deepcopy(model).eval()
-    fold_batchnorm(float_model, inputs[:1])
+    fold_batchnorm(float_model, data[:1])
     emulated = emulate(float_model, weight_bits=weight_bits, activation_bits=activation_bits,
                        partition=partition, rounding=rounding)
     layers = {name: layer for name, layer in emulated.named_modules()
@@ -150,7 +152,7 @@ def nsr(
     reference = _Reference(trace(float_model), layers, rounding)
     parameter = next(float_model.parameters())
     with torch.no_grad():
-        for part in torch.as_tensor(inputs).split(batch_size):
+        for part in data.split(batch_size):
             batch = part.to(parameter.device, parameter.dtype)
             reference.run(batch)
             _compare(emulated, layers, batch, reference)
@@ -158,7 +160,7 @@ def nsr(
     weights = {name: _weight_nsr(float_model, name, layers[name], weight_bits, rounding)
                for name in reference.order}
     choices = {"weight_bits": weight_bits, "activation_bits": activation_bits,
-               "partition": partition, "rounding": rounding, "inputs": len(inputs)}
+               "partition": partition, "rounding": rounding, "inputs": len(data)}
     return NsrReport(layers=_report(reference, shapes, weights), choices=choices)
 
 
