@@ -94,6 +94,36 @@ def test_ordinary_files_load_to_the_bit(tmp_path: Path, dynamic: bool) -> None:
     assert first.data_ptr() == second.data_ptr()
 
 
+class Function(nn.Module):
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.function(x)
+
+
+def without_autocast(x: torch.Tensor) -> torch.Tensor:
+    with torch.autocast("cpu", enabled=False):
+        return x * 2
+
+
+@pytest.mark.parametrize("make", [
+    lambda: nn.Conv2d(4, 2, 3, padding="same", padding_mode="reflect"), lambda: nn.GELU("tanh"),
+    lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(4, 2)), lambda: nn.PReLU(),
+    lambda: nn.utils.parametrizations.orthogonal(nn.Linear(4, 2)), lambda: nn.GroupNorm(2, 4),
+    lambda: Function(without_autocast), lambda: Function(lambda x: x.clone().add_(1)[:, :2]),
+    lambda: Function(lambda x: torch.einsum("bchw,bdhw->bcd", x, x)),
+    lambda: Function(lambda x: {"first": x, "rest": [x + 1, (x + 2,)]}),
+    lambda: Function(lambda x: torch.div(x, 3, rounding_mode="floor") + torch.arange(4)),
+])
+def test_many_operators_load_to_the_bit(tmp_path: Path, make: Callable[[], nn.Module]) -> None:
+    model, x = make().eval(), torch.randn(1, 4, 4, 4)
+    path = write(tmp_path / "net.pt2", entries(model=model, shape=x.shape))
+    with torch.no_grad():
+        torch.testing.assert_close(load_exported(path).module()(x), model(x), rtol=0, atol=0)
+
+
 def test_open_shapes_are_fixed_behind_constants(tmp_path: Path) -> None:
     class Shifted(nn.Linear):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -133,7 +133,7 @@ class _Scope:
             target = operators.DETACH
         inputs = [fields(part, "an argument", ("name", "arg"), ("kind",))
                   for part in sequence(found["inputs"], "its arguments")]
-        nested = target == operators.NO_GRADIENT
+        nested = isinstance(target, str) and target in operators.REGIONS
         if nested:
             arguments = [self._plain_argument(part, nested=True) for part in inputs]
         else:

@@ -9,13 +9,15 @@ import re
 
 import torch
 
-NO_GRADIENT = "torch.ops.higher_order.wrap_with_set_grad_enabled"
-"""What ``with torch.no_grad():`` becomes; it has a graph of its own."""
+REGIONS = {"torch.ops.higher_order.wrap_with_set_grad_enabled",
+           "torch.ops.higher_order.wrap_with_autocast"}
+"""What ``with torch.no_grad():`` and ``with torch.autocast(...):`` become; each has a graph of its
+own."""
 
 DETACH_IN_PLACE, DETACH = "torch.ops.aten.detach_.default", "torch.ops.aten.detach.default"
 """The first stands behind each ``torch.tensor(...)``, and torch cannot trace it a second time."""
 
-_ATEN = re.compile(r"torch\.ops\.aten\.([a-z_][a-z0-9_]*)\.([A-Za-z][A-Za-z0-9_]*)")
+_ATEN = re.compile(r"torch\.ops\.aten\.([a-z_][A-Za-z0-9_]*)\.([A-Za-z][A-Za-z0-9_]*)")
 _SHAPE = {"sym_size", "sym_stride", "sym_numel", "sym_storage_offset"}
 _CHECKS = {"_assert_tensor_metadata"}
 _NAMES = """
@@ -28,35 +30,37 @@ adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d add addcdiv addcmul 
 all alpha_dropout amax amin aminmax any arange argmax argmin argsort as_strided asin asinh atan
 atan2 atanh avg_pool1d avg_pool2d avg_pool3d baddbmm batch_norm bilinear bitwise_and bitwise_not
 bitwise_or bitwise_xor bmm broadcast_tensors broadcast_to cat ceil celu channel_shuffle chunk clamp
-clamp_max clamp_min clip clone concat concatenate constant_pad_nd contiguous conv1d conv2d conv3d
-conv_transpose1d conv_transpose2d conv_transpose3d convolution copy cos cosh cosine_similarity
-cross cudnn_batch_norm cumprod cumsum detach diag diagonal diff dist div divide dot dropout einsum
-elu embedding eq erf erfc exp exp2 expand expand_as expm1 eye feature_alpha_dropout feature_dropout
-fill flatten flip floor floor_divide fmod frac full full_like gather ge gelu glu grid_sampler
-grid_sampler_2d group_norm gru gru_cell gt hardshrink hardsigmoid hardswish hardtanh hstack index
-index_select instance_norm isfinite isinf isnan kron layer_norm le leaky_relu lerp lift_fresh
-lift_fresh_copy linalg_norm linalg_vector_norm linear linspace log log10 log1p log2 log_sigmoid
-log_sigmoid_forward log_softmax logical_and logical_not logical_or logical_xor logit logsumexp lstm
-lstm_cell lt masked_fill matmul max max_pool1d max_pool1d_with_indices max_pool2d
-max_pool2d_with_indices max_pool3d max_pool3d_with_indices maximum mean median meshgrid min minimum
-mish mm moveaxis movedim mul multiply mv narrow native_batch_norm native_channel_shuffle
+clamp_max clamp_min clip clone col2im concat concatenate constant_pad_nd contiguous conv1d conv2d
+conv3d conv_transpose1d conv_transpose2d conv_transpose3d convolution copy cos cosh
+cosine_similarity cross cudnn_batch_norm cumprod cumsum detach diag diagonal diff dist div divide
+dot dropout einsum elu embedding eq erf erfc exp exp2 expand expand_as expm1 eye
+feature_alpha_dropout feature_dropout fill flatten flip floor floor_divide fmod frac full full_like
+gather ge gelu glu grid_sampler grid_sampler_2d group_norm gru gru_cell gt hardshrink hardsigmoid
+hardswish hardtanh hstack im2col index index_fill index_select instance_norm isfinite isinf isnan
+kron layer_norm le leaky_relu lerp lift_fresh lift_fresh_copy linalg_householder_product
+linalg_norm linalg_vector_norm linear linspace log log10 log1p log2 log_sigmoid log_sigmoid_forward
+log_softmax logical_and logical_not logical_or logical_xor logit logsumexp lstm lstm_cell lt
+masked_fill matmul max max_pool1d max_pool1d_with_indices max_pool2d max_pool2d_with_indices
+max_pool3d max_pool3d_with_indices maximum mean median meshgrid mH min minimum mish mm moveaxis
+movedim mT mul multiply mv nan_to_num narrow native_batch_norm native_channel_shuffle
 native_dropout native_group_norm native_layer_norm ne neg negative new_full new_ones new_zeros norm
-norm_except_dim ones ones_like outer pad permute pixel_shuffle pixel_unshuffle positive pow prelu
-prod reciprocal reflection_pad1d reflection_pad2d reflection_pad3d relu relu6 remainder repeat
-repeat_interleave replication_pad1d replication_pad2d replication_pad3d reshape reshape_as rms_norm
-rnn_relu rnn_tanh roll rot90 round rrelu rsqrt rsub scalar_tensor scaled_dot_product_attention
-select select_scatter selu sigmoid sign silu sin sinh slice slice_scatter softmax softplus
-softshrink sort special_expit special_log_softmax special_softmax split split_with_sizes
-sqrt square squeeze stack std std_mean sub subtract sum swapaxes swapdims t take_along_dim tan tanh
-tensor_split tensordot threshold tile to topk transpose tril triu true_divide trunc type_as unbind
-unflatten unfold unsafe_chunk unsafe_split unsqueeze upsample_bicubic2d upsample_bilinear2d
-upsample_linear1d upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_trilinear3d var
-var_mean view view_as vstack where zeros zeros_like
+norm_except_dim one_hot ones ones_like outer pad permute pixel_shuffle pixel_unshuffle positive pow
+prelu prod reciprocal reflection_pad1d reflection_pad2d reflection_pad3d relu relu6 remainder
+repeat repeat_interleave replication_pad1d replication_pad2d replication_pad3d reshape reshape_as
+rms_norm rnn_relu rnn_tanh roll rot90 round rrelu rsqrt rsub scalar_tensor
+scaled_dot_product_attention scatter select select_scatter selu sigmoid sign silu sin sinh slice
+slice_scatter softmax softplus softshrink sort special_expit special_log_softmax special_softmax
+split split_with_sizes sqrt square squeeze stack std std_mean sub subtract sum swapaxes swapdims t
+take_along_dim tan tanh tensor_split tensordot threshold tile to topk transpose tril triu
+true_divide trunc type_as unbind unflatten unfold unsafe_chunk unsafe_split unsqueeze
+upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d upsample_nearest2d
+upsample_nearest3d upsample_trilinear3d var var_mean vdot view view_as vstack where zeros
+zeros_like
 """
 _TENSOR = frozenset(_NAMES.split())
 
 WORDS = {"none", "tanh", "same", "valid", "trunc", "floor", "constant", "reflect", "replicate",
-         "circular", "ij", "xy"}
+         "circular", "ij", "xy", "cpu", "cuda"}
 """The words that operators take as arguments; no operator above takes the name of a file."""
 EQUATION = re.compile(r"[A-Za-z., >\-]{1,200}")
 """Of einsum."""
