@@ -57,9 +57,9 @@ class Layer:
     lane_cycles: dict[str, int]
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Program:
-    """What one array needs to run one network.
+    """What one array needs to run one network. Printed, it is three lines; in a notebook, tables.
 
     target      : name of the target it was compiled for.   array : the array's parameters.
     exponents   : "dynamic" or "static".
@@ -80,6 +80,16 @@ class Program:
     slots: dict[str, int]
     places: dict[str, Place]
     layers: tuple[Layer, ...]
+
+    def __repr__(self) -> str:
+        from celosia.show import text
+
+        return text(self)
+
+    def _repr_html_(self) -> str:
+        from celosia.show import html
+
+        return html(self)
 
     @property
     def predicted_cycles(self) -> int:

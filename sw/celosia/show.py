@@ -1,0 +1,85 @@
+"""A program in three lines, and as a notebook shows it."""
+
+from html import escape
+from typing import NamedTuple
+
+from celosia import memory
+from celosia.program import Program
+
+_BAR = ("background:#eee;width:16em;display:inline-block",
+        "background:#3f5fa8;height:0.9em;display:block;width:{share:.0%}")
+
+
+class Rate(NamedTuple):
+    """What a number of cycles is at a clock.
+
+    milliseconds : of one inference, the loading of its input not counted.
+    per_second   : inferences a second, likewise.
+    """
+
+    milliseconds: float
+    per_second: float
+
+
+def rate(cycles: int, clock_mhz: float) -> Rate:
+    """Return milliseconds and inferences a second of ``cycles`` (at least 1) at a clock in MHz."""
+    return Rate(cycles / (clock_mhz * 1e3), clock_mhz * 1e6 / cycles)
+
+
+def clock_of(program: Program) -> float:
+    """Return the clock of the program's target, MHz."""
+    from celosia_boards.targets import target
+
+    return target(program.target).clock_mhz
+
+
+def text(program: Program) -> str:
+    """Return what it is, how fast it is and what it fills, a line each."""
+    return "\n".join((_what(program), _speed(program), _space(program)))
+
+
+def html(program: Program) -> str:
+    """Return the three lines, the layers' table and a bar for each memory, as HTML."""
+    lines = "<br>".join(escape(line) for line in text(program).splitlines())
+    head = "".join(f"<th>{name}</th>" for name in
+                   ("layer", "kind", "weights", "density", "cycles", "utilisation"))
+    rows = "".join(
+        f"<tr><td>{escape(layer.name)}</td><td>{escape(layer.kind)}</td>"
+        f"<td>{layer.nonzeros:,}</td><td>{layer.nonzeros / layer.weights:.1%}</td>"
+        f"<td>{layer.predicted_cycles:,}</td>"
+        f"<td>{layer.macs / (program.lanes * layer.predicted_cycles):.1%}</td></tr>"
+        for layer in program.layers)
+    bars = "".join(
+        f"<tr><td>{name}</td><td><span style='{_BAR[0]}'>"
+        f"<span style='{_BAR[1].format(share=entry['used'] / entry['available'])}'></span></span>"
+        f"</td><td>{entry['used']:,} of {entry['available']:,}</td></tr>"
+        for name, entry in memory.report(program).items() if entry["available"])
+    return (f"<p>{lines}</p><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+            f"<table><tbody>{bars}</tbody></table>")
+
+
+def _what(program: Program) -> str:
+    stored = sum(layer.nonzeros for layer in program.layers)
+    weights = sum(layer.weights for layer in program.layers)
+    count = len(program.layers)
+    return (f"{count} layer{'s' * (count != 1)} for {program.target}, {program.lanes} lanes, "
+            f"{program.exponents} exponents; {stored:,} of {weights:,} weights "
+            f"({stored / weights:.1%})")
+
+
+def _speed(program: Program) -> str:
+    cycles, clock = program.predicted_cycles, clock_of(program)
+    found = rate(cycles, clock)
+    bound = sum(layer.bound_cycles for layer in program.layers)
+    return (f"{cycles:,} cycles ({cycles / bound:.2f} times the bound): "
+            f"{found.milliseconds:.3g} ms, {found.per_second:,.0f} inferences a second at "
+            f"{clock:g} MHz")
+
+
+def _space(program: Program) -> str:
+    entries = {name: entry for name, entry in memory.report(program).items() if entry["available"]}
+    fullest = max(entries, key=lambda name: entries[name]["used"] / entries[name]["available"])
+    entry = entries[fullest]
+    held = sum(layer.weight_bytes for layer in program.layers)
+    return (f"weights {held / 1024:.1f} KiB; fullest memory: {fullest}, {entry['used']:,} of "
+            f"{entry['available']:,}")
