@@ -124,6 +124,21 @@ def test_many_operators_load_to_the_bit(tmp_path: Path, make: Callable[[], nn.Mo
         torch.testing.assert_close(load_exported(path).module()(x), model(x), rtol=0, atol=0)
 
 
+def test_an_example_comes_with_one_plain_input_only(tmp_path: Path) -> None:
+    path = tmp_path / "net.pt2"
+    for given in (([torch.zeros(1, 4)],), (torch.zeros(1, 4), None), (torch.zeros(1, 4, 2, 2, 2),)):
+        class First(nn.Module):
+            def forward(self, x: object, more: object = None) -> torch.Tensor:
+                return torch.relu(x[0] if isinstance(x, list) else x)
+
+        torch.export.save(torch.export.export(First(), given), path)
+        program = load_exported(path)
+        plain = len(given) == 1 and isinstance(given[0], torch.Tensor)
+        assert (program.example_inputs is not None) == plain
+        torch.testing.assert_close(program.module()(*given), torch.relu(torch.zeros(
+            given[0].shape if plain else (1, 4))))
+
+
 def test_open_shapes_are_fixed_behind_constants(tmp_path: Path) -> None:
     class Shifted(nn.Linear):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

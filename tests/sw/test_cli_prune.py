@@ -185,6 +185,8 @@ def test_the_same_command_goes_on_after_a_stop(folder, monkeypatch):
     (("--budget-cycles", 9, "--order", "forward", "--data", "data.npz"), "leave out --order"),
     (("--budget-cycles", 9, "--data", "data.npz"), "cycles cannot be met"),
     (("--rates", "4:0.5", "--data", "data.npz"), "--rates '4:0.5': give LAYER=RATE with commas"),
+    (("--rates", "4=0.5,6=0.1,4=0.9", "--data", "data.npz"), "a layer stands there twice"),
+    (("--rates", "4=nan", "--data", "data.npz"), "nan"),
     (("--rates", "fc=0.5", "--data", "data.npz"), "no layer is called 'fc'; layers: '0', '4', '6'"),
     (("--rates", "search", "--data", "data.npz"), "--rates search needs --data"),
     (("--accuracy-budget", 0.1, "--data", "data.npz"), "goes with --rates search"),

@@ -71,10 +71,13 @@ def read_rates(text: str) -> dict[str, float]:
     """Return the rates of "conv1=0.4,fc1=0.9"."""
     try:
         pairs = [part.split("=") for part in text.split(",")]
-        return {name.strip(): float(value) for name, value in pairs}
+        found = {name.strip(): float(value) for name, value in pairs}
     except ValueError:
         raise CelosiaError(f"--rates {text!r}: give LAYER=RATE with commas between, such as "
                            "conv1=0.4,fc1=0.9; or search") from None
+    if len(found) != len(pairs):
+        raise CelosiaError(f"--rates {text!r}: a layer stands there twice; give each once")
+    return found
 
 
 def read_layers(text: str) -> list[str] | None:

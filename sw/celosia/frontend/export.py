@@ -11,12 +11,14 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 import torch
 from torch.export import ExportedProgram
+from torch.utils._pytree import tree_structure
 
 from celosia.errors import ArgumentError, CelosiaError, CompileError, quoted
 from celosia.frontend import pt2
 from celosia.frontend.origin import source_of
 from celosia.frontend.tracing import decomposed, tracing, with_plain_names
 
+_ONE_INPUT = tree_structure(((0,), {}))
 MAX_ELEMENTS = 1 << 28
 """Most elements of a tensor of a network; constants among them are computed for real."""
 
@@ -122,7 +124,7 @@ def load_exported(path: str | os.PathLike) -> ExportedProgram:
     try:
         with tracing(), _hidden_reason():
             program = torch.export.load(source.archive)
-            if source.example is not None and len(program.graph_signature.user_inputs) == 1:
+            if source.example is not None and program.call_spec.in_spec == _ONE_INPUT:
                 program.example_inputs = ((torch.zeros(source.example),), {})
             return program
     except Exception as error:      # torch raises whatever its parts do

@@ -59,7 +59,7 @@ def clean(value: Any, weights: dict[str, Stored], constants: dict[str, Stored],
     graph = reader.read(module["graph"])
     signature = _Signature(graph, reader.values, weights, constants, names)
     verifiers = sequence(found.get("verifiers", []), "its list of verifiers")
-    if not verifiers or not _VERIFIERS.issuperset(map(str, verifiers)):
+    if not 1 <= len(verifiers) <= len(_VERIFIERS) or not _VERIFIERS.issuperset(map(str, verifiers)):
         raise Unsound(f"its dialect is {shown(verifiers[0] if verifiers else None)}; known are "
                       f"{' and '.join(sorted(_VERIFIERS))}")
     document = {
