@@ -66,7 +66,8 @@ def measure(arguments: argparse.Namespace) -> Result:
                        FILES // shrink, ",d"),
         Check.at_least("command lines", sum(map(Counter.total, lines.values())), 200 // shrink,
                        ",d"),
-        *(Check.equal(what, total[what], 0) for what in ("wrong", "traceback", "hang"))]
+        *(Check.equal(what, total[kind], 0) for what, kind in (
+            ("wrong in silence", "wrong"), ("tracebacks", "traceback"), ("hangs", "hang")))]
     return Result(title="Bad inputs", tables=(table,), checks=tuple(checks))
 
 
