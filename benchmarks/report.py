@@ -7,12 +7,13 @@ named on stderr.
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 from harness.command import FOLDER
-from harness.result import Check, Result, Table
+from harness.result import Cell, Check, Result, Table
 
 ORDER = ("exactness", "netlist", "accuracy", "cycles", "lane_cycles", "fmax", "speed", "bad_inputs",
          "compression-train", "compression-lenet5", "compression-ae_lip", "compression-p1",
@@ -20,13 +21,71 @@ ORDER = ("exactness", "netlist", "accuracy", "cycles", "lane_cycles", "fmax", "s
          "compression-combined", "compression-filters", "compression-fusion", "compression-bfp",
          "compression-restoration")
 PAGE = Path("docs") / "results.md"
+BOARD, PICTURE = "icebreaker", "plots/cycle-aware-lenet5.svg"
+"""What the page opens with; the picture is drawn by the benchmark compression-cycle_aware."""
 
 _HEAD = """# Results
 
 Written by `make bench-report` from what the benchmarks measured. Do not edit: run them again.
 What the words mean is in [numerics](numerics.md); a requirement that is missed says so. How the
-methods of compression work is told [method by method](methods/index.md).
+methods of compression work is told [method by method](methods/index.md). No board was attached
+for any figure: clocks are nextpnr's, cycles those of the simulated gateware, and images a second
+follow from the two, loading not counted.
 """
+
+
+def opening(found: dict[str, dict[str, Any]]) -> str:
+    """Return the picture, the table of LeNet-5 on the board, and the requirements that are missed.
+
+    found : results by benchmark. What needs one that is not there is left out.
+    """
+    results = {name: Result.from_json(values) for name, values in found.items()}
+    parts = [_board(results)] if {"accuracy", "cycles", "fmax"} <= results.keys() else []
+    if "compression-cycle_aware" in results:
+        parts.append(f"![Accuracy against cycles an image, LeNet-5]({PICTURE})")
+    checks = [(result.title, check) for result in results.values() for check in result.checks]
+    missed = [(title, check) for title, check in checks if not check.met]
+    parts.append(f"**Requirements: {len(checks) - len(missed)} of {len(checks)} met**"
+                 + ("; missed are" if missed else ""))
+    if missed:
+        parts.append(_rows([["requirement", "figure", "wanted", "where"],
+                            ["---", "---:", "---:", "---"],
+                            *([check.what, check.figure, check.wanted, _link(title)]
+                              for title, check in missed)]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _board(results: dict[str, Result]) -> str:
+    accuracies = _cells(results["accuracy"].tables[0])
+    placed = _cells(results["fmax"].tables[0])[BOARD]
+    clock = placed["clock, MHz"]
+    rows: list[list[Cell]] = []
+    title = ""
+    for mode in ("dynamic", "static"):
+        table = next(table for table in results["cycles"].tables
+                     if f", {BOARD}, " in table.title and f" {mode} exponents" in table.title)
+        title = table.title.split(f", {mode}")[0]
+        cycles = _cells(table)["total"]
+        rows.append([
+            mode, accuracies["float32, dense"]["accuracy"],
+            accuracies[f"8-bit mantissas, pruned, {mode} exponents"]["accuracy"],
+            cycles["dense"], cycles["sparse"], clock * 1e6 / cycles["sparse"],
+            placed["Fmax, median"]])
+    return f"**{title}**\n\n" + _table(Table.of(title, {
+        "exponents": "", "accuracy, float, dense": ".2%", "accelerator, pruned": ".2%",
+        "cycles an image, dense": ",d", "pruned": ",d",
+        f"images a second at {clock:g} MHz": ",.0f", "Fmax, MHz": ".1f"}, rows))
+
+
+def _cells(table: Table) -> dict[str, dict[str, Any]]:
+    """Return a table's cells by the first of their row and the title of their column."""
+    titles = [column.title for column in table.columns]
+    return {str(row[0]): dict(zip(titles, row, strict=True)) for row in table.rows}
+
+
+def _link(title: str) -> str:
+    """Return a link to the section called ``title``."""
+    return f"[{title}](#{re.sub(r'[^a-z0-9 -]', '', title.lower()).replace(' ', '-')})"
 
 
 def section(values: dict[str, Any]) -> str:
@@ -77,7 +136,7 @@ def main() -> None:
             print(f"report: no {path}; run make bench-{name}", file=sys.stderr)
     if not found:
         sys.exit(1)
-    page = "\n".join([_HEAD, *(section(values) for values in found.values())])
+    page = "\n".join([_HEAD, opening(found), *(section(values) for values in found.values())])
     arguments.output.write_text(page, encoding="utf-8")
     if arguments.json:
         print(json.dumps(found, allow_nan=False))

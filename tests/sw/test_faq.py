@@ -1,0 +1,131 @@
+"""What docs/faq.md quotes is what the compiler says, and its ways out compile."""
+
+import itertools
+import re
+from pathlib import Path
+
+import pytest
+
+from celosia.compiler import Settings
+from celosia.errors import CelosiaError, CompileError
+from celosia.passes import optimise
+from celosia.program import Program
+
+torch = pytest.importorskip("torch")
+from torch import nn  # noqa: E402
+
+from celosia.frontend import import_model  # noqa: E402
+
+PAGE = (Path(__file__).parents[2] / "docs" / "faq.md").read_text(encoding="utf-8")
+
+
+def without_numbers(text: str) -> str:
+    """Return the text on one line; numbers of a network differ with its random weights."""
+    return re.sub(r"[0-9,]+", "#", re.sub(r"\s+", " ", text))
+
+
+QUOTED = without_numbers(PAGE)
+
+
+class Joined(nn.Module):
+    """Two layers that read one input, their results joined by a function."""
+
+    def __init__(self, join) -> None:
+        super().__init__()
+        self.join, self.one, self.other = join, nn.Linear(16, 4), nn.Linear(16, 4)
+
+    def forward(self, x):
+        return self.join(self.one(x), self.other(x))
+
+
+class Branch(nn.Module):
+    def forward(self, x):
+        return x if x.sum() > 0 else -x
+
+
+def between(layer: nn.Module) -> nn.Module:
+    return nn.Sequential(nn.Linear(16, 16), layer, nn.Linear(16, 4))
+
+
+def normalised(**options: bool) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, **options), nn.Flatten(),
+                         nn.Linear(144, 4))
+
+
+def picture(channels: int, *tail: nn.Module) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(1, channels, 3, padding=1), nn.ReLU(), *tail)
+
+
+def pooled(channels: int) -> nn.Module:
+    return picture(channels, nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                   nn.Linear(channels, 10))
+
+
+def wide() -> nn.Module:
+    """Rows whose sums may leave 24 bits."""
+    layer = nn.Linear(1500, 16)
+    nn.init.constant_(layer.weight, 0.9)
+    return layer
+
+
+def compiled(model: nn.Module, shape: tuple[int, ...], target: str = "icebreaker") -> Program:
+    """Compile without trying ways out."""
+    settings = Settings(target=target)
+    graph = optimise(import_model(model.eval(), torch.zeros(shape)))
+    return settings.lowered(settings.quantised(graph, None))
+
+
+def dense(*sizes: int) -> nn.Module:
+    layers = [nn.Linear(*pair) for pair in itertools.pairwise(sizes)]
+    return nn.Sequential(*layers)
+
+
+def halved(model: nn.Module) -> nn.Module:
+    for layer in model:
+        layer.weight.data[:, ::2] = 0
+    return model
+
+
+PICTURE, VECTOR = (1, 1, 28, 28), (1, 16)
+REFUSED = {     # the network, its input's shape, a target; the same with the way out taken
+    "store": (lambda: pooled(8), PICTURE, "icebreaker", lambda: pooled(8), PICTURE, "ulx3s-85f"),
+    "columns": (lambda: nn.Sequential(nn.Flatten(), dense(784, 64)), PICTURE, "icebreaker",
+                lambda: dense(784, 64), (1, 784), "icebreaker"),
+    "weights": (lambda: dense(784, 128, 10), (1, 784), "icebreaker",
+                lambda: halved(dense(784, 128, 10)), (1, 784), "icebreaker"),
+    "sums": (wide, (1, 1500), "icebreaker", wide, (1, 1500), "ecp5-85f"),
+    "residual": (lambda: Joined(torch.add), VECTOR, "icebreaker",
+                 lambda: Joined(torch.add), VECTOR, "ecp5-25f"),
+    "GELU": (lambda: between(nn.GELU()), VECTOR, "icebreaker",
+             lambda: between(nn.ReLU()), VECTOR, "icebreaker"),
+    "LayerNorm": (lambda: between(nn.LayerNorm(16)), VECTOR, "icebreaker",
+                  lambda: between(nn.BatchNorm1d(16)), VECTOR, "icebreaker"),
+    "batch statistics": (
+        lambda: normalised(track_running_stats=False), (1, 1, 8, 8), "icebreaker",
+        normalised, (1, 1, 8, 8), "icebreaker"),
+    "padded pool": (lambda: nn.Sequential(nn.Conv2d(1, 4, 3), nn.MaxPool2d(3, 2, 1)),
+                    (1, 1, 16, 16), "ulx3s-85f",
+                    lambda: nn.Sequential(nn.Conv2d(1, 4, 3), nn.MaxPool2d(2)),
+                    (1, 1, 16, 16), "ulx3s-85f"),
+    "Conv1d": (lambda: nn.Conv1d(3, 16, 5), (1, 3, 32), "ulx3s-85f",
+               lambda: nn.Conv2d(3, 16, (1, 5)), (1, 3, 1, 32), "ulx3s-85f"),
+    "cat": (lambda: Joined(lambda a, b: torch.cat([a, b], 1)), VECTOR, "ulx3s-85f",
+            lambda: Joined(torch.add), VECTOR, "ulx3s-85f"),
+    "two outputs": (lambda: Joined(lambda a, b: (a, b)), VECTOR, "icebreaker",
+                    lambda: Joined(lambda a, b: a), VECTOR, "icebreaker"),
+    "branch": (Branch, VECTOR, "icebreaker", lambda: nn.Linear(16, 4), VECTOR, "icebreaker"),
+    "batch": (lambda: nn.Linear(16, 4), (4, 16), "icebreaker",
+              lambda: nn.Linear(16, 4), VECTOR, "icebreaker"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refusals_are_quoted_and_their_ways_out_work(name: str) -> None:
+    model, shape, target, other_model, other_shape, other_target = REFUSED[name]
+    with pytest.raises(CelosiaError) as caught:
+        compiled(model(), shape, target)
+    refusal = caught.value
+    words = (refusal.problem if isinstance(refusal, CompileError)
+             else str(refusal).split(";", maxsplit=1)[0])
+    assert without_numbers(words) in QUOTED
+    assert compiled(other_model(), other_shape, other_target).predicted_cycles > 0
