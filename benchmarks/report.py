@@ -24,7 +24,11 @@ PAGE = Path("docs") / "results.md"
 BOARD, PICTURE = "icebreaker", "plots/cycle-aware-lenet5.svg"
 """What the page opens with; the picture is drawn by the benchmark compression-cycle_aware."""
 
-_HEAD = """# Results
+_HEAD = """---
+hide: [navigation]
+---
+
+# Results
 
 Written by `make bench-report` from what the benchmarks measured. Do not edit: run them again.
 What the words mean is in [numerics](numerics.md); a requirement that is missed says so. How the
@@ -48,9 +52,8 @@ def opening(found: dict[str, dict[str, Any]]) -> str:
     parts.append(f"**Requirements: {len(checks) - len(missed)} of {len(checks)} met**"
                  + ("; missed are" if missed else ""))
     if missed:
-        parts.append(_rows([["requirement", "figure", "wanted", "where"],
-                            ["---", "---:", "---:", "---"],
-                            *([check.what, check.figure, check.wanted, _link(title)]
+        parts.append(_rows([["requirement", "figure", "wanted"], ["---", "---:", "---:"],
+                            *([f"[{check.what}](#{_anchor(title)})", check.figure, check.wanted]
                               for title, check in missed)]))
     return "\n\n".join(parts) + "\n"
 
@@ -83,9 +86,9 @@ def _cells(table: Table) -> dict[str, dict[str, Any]]:
     return {str(row[0]): dict(zip(titles, row, strict=True)) for row in table.rows}
 
 
-def _link(title: str) -> str:
-    """Return a link to the section called ``title``."""
-    return f"[{title}](#{re.sub(r'[^a-z0-9 -]', '', title.lower()).replace(' ', '-')})"
+def _anchor(title: str) -> str:
+    """Return the anchor of the section called ``title``, as MkDocs and GitHub make it."""
+    return re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-")
 
 
 def section(values: dict[str, Any]) -> str:
