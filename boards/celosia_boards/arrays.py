@@ -16,9 +16,10 @@ from celosia_hw.blocks import (
     SPRAM_ROWS,
     memory_blocks,
 )
-from celosia_hw.isa import DELTA_BITS, ArrayConfig
+from celosia_hw.isa import ACCUMULATORS, DELTA_BITS, ArrayConfig
 
-__all__ = ["ArrayRefused", "MemoryUse", "array_for", "check_array", "memories", "require"]
+__all__ = ["ArrayRefused", "MemoryUse", "array_for", "check_array", "memories", "require",
+           "widest_accumulators"]
 
 
 class ArrayRefused(ValueError):
@@ -117,6 +118,12 @@ def array_for(of: Target | str, lanes: int | None = None, acc_bits: int | None =
             except TypeError:
                 raise ValueError(f"{name} must be a whole number, not {value!r}") from None
     return require(of, replace(of.array, **changes))
+
+
+def widest_accumulators(of: Target, array: ArrayConfig) -> int:
+    """Return the widest accumulators with which a target can hold an array like this one."""
+    held = [bits for bits in ACCUMULATORS if not check_array(of, replace(array, acc_bits=bits))]
+    return max(held, default=ACCUMULATORS[0])
 
 
 def _smaller(of: Target, array: ArrayConfig) -> Iterator[str]:

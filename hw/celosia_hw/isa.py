@@ -22,6 +22,9 @@ DELTA_BITS = 8
 OUTPUT_BITS = 16
 """Mantissa width of tensors that leave the network, and of bias mantissas."""
 
+ACCUMULATORS = (24, 32)
+"""Accumulator widths W that an array can have, narrowest first."""
+
 EXPONENT_MIN, EXPONENT_MAX = -16, 15
 """Range of a block exponent."""
 
@@ -223,7 +226,7 @@ class ArrayConfig:
         if not self.beat <= self.quad <= self.lanes:
             raise ValueError(f"beat ({self.beat}) must be at most quad ({self.quad}), and quad at "
                              f"most lanes ({self.lanes})")
-        if self.acc_bits not in (24, 32):
+        if self.acc_bits not in ACCUMULATORS:
             raise ValueError(f"acc_bits must be 24 or 32, not {self.acc_bits!r}")
         for name in ("weight_bits", "activation_bits"):
             value = getattr(self, name)

@@ -8,7 +8,7 @@ from celosia.errors import ArgumentError, CelosiaError, FitError
 from celosia.graph import Graph
 from celosia.program import Program
 from celosia.qgraph import QGraph
-from celosia_boards.arrays import array_for, check_array
+from celosia_boards.arrays import array_for, check_array, widest_accumulators
 from celosia_boards.targets import target as find_target
 from celosia_hw.isa import ArrayConfig
 
@@ -64,6 +64,7 @@ class Settings:
 
         return quantise(graph, calibration=samples, exponents=self.exponents,
                         weight_bits=self.weight_bits, activation_bits=self.activation_bits,
+                        widest=widest_accumulators(find_target(self.target), self.array()),
                         sparse=self.sparse)
 
     def lowered(self, graph: QGraph) -> Program:

@@ -6,7 +6,7 @@ the work of checking and of lowering is bounded by the array's memories.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from celosia_hw.isa import (
 NAME_LENGTH = 1000
 """Most characters of a layer's or a tensor's name."""
 
+_REMARKS_MAX, _REMARK_LENGTH = 4, 4 * NAME_LENGTH
 _AXES_MAX = 8
 _SIZE_MAX = 1 << 16
 """Above every size, stride and dilation that an array can walk."""
@@ -154,6 +155,16 @@ def _steps(size: tuple[int, ...], window: tuple[int, int], stride: tuple[int, in
                  zip(size, window, stride, dilation, strict=True))
 
 
+def check_remarks(remarks: Sequence[str]) -> None:
+    """ValueError unless the remarks can stand in a report."""
+    if len(remarks) > _REMARKS_MAX:
+        raise ValueError(f"{len(remarks)} remarks, at most {_REMARKS_MAX} are made")
+    for remark in remarks:
+        if not 0 < len(remark) <= _REMARK_LENGTH or not remark.isprintable():
+            raise ValueError(f"remark {remark[:40]!a} must have 1 to {_REMARK_LENGTH} printable "
+                             f"characters")
+
+
 def check_weights(graph: QGraph, array: ArrayConfig) -> None:
     """ValueError unless all weights and biases fit their words, and no sum can overflow.
 
@@ -174,6 +185,7 @@ def check_weights(graph: QGraph, array: ArrayConfig) -> None:
         _within_field(node.name, "bias", node.bias, ROW_BIAS, symmetric=True)
         _within_field(node.name, "sb", node.sb, ROW_SB)
         _check_sums(graph, node)
+        _check_raised(node)
         if node.keep:
             _check_chosen(node)
 
@@ -192,6 +204,16 @@ def _check_sums(graph: QGraph, node: QNode) -> None:
         raise ValueError(f"{node.name!r}: the bias of row {int(rows[needed.argmax()])} may leave "
                          f"the accumulator, {node.input!r} may have exponents of "
                          f"{source.exponent_min}")
+
+
+def _check_raised(node: QNode) -> None:
+    """ValueError unless the rows told to be raised are rows, in order, and may have been."""
+    rows = [row for row, _ in node.raised]
+    if rows != sorted(set(rows)):
+        raise ValueError(f"{node.name!r}: raised rows must rise")
+    _within(node.name, "raised rows", rows, 0, node.matrix.shape[0] - 1)
+    _within(node.name, "bits of raised rows", [bits for _, bits in node.raised], 1,
+            EXPONENT_MAX - EXPONENT_MIN)
 
 
 def _check_chosen(node: QNode) -> None:

@@ -34,6 +34,8 @@ class Layer:
     bound_cycles       : max(macs / lanes, weight words / port words), rounded up.
     groups             : row groups the array is split into.
     weight_words       : words of the weight stream, padding included.   padding : padding words.
+    raised_rows        : (row, bits) of the rows whose weights were made coarser by so much, so that
+                         their bias fits (numerics, section 5).
     weight_bytes       : weight words, row table and batch lengths, bytes.
     lane_cycles        : where lanes x predicted_cycles went: useful, padding, idle, bubble, drain,
                          normalise, load. Sums to lanes * predicted_cycles.
@@ -55,6 +57,7 @@ class Layer:
     padding: int
     weight_bytes: int
     lane_cycles: dict[str, int]
+    raised_rows: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -109,6 +112,11 @@ class Program:
     @property
     def accumulator_bits(self) -> int:
         return self.graph.acc_bits
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What narrow accumulators cost the network, or why they are wide; mostly none."""
+        return self.graph.remarks
 
     @property
     def tensors(self) -> list[dict]:

@@ -63,6 +63,8 @@ class QNode:
                be executed (that is how the dense baseline keeps its zeros).
     weights  : number of weights of the layer before any was removed (density's denominator).
     sw       : int64 (rows,), exponent of a weight mantissa's least significant bit.
+    raised   : (row, bits) of the faint rows whose sw was raised so far (numerics, section 5);
+               for reports only.
     bias     : int64 (rows,), 16-bit bias mantissas.   sb : int64 (rows,), their exponents s_b.
     relu     : clamp at zero before pooling.   pool : max-pooling fused into the node, or None.
     keep     : the output keeps the input's exponent (select nodes).
@@ -82,6 +84,7 @@ class QNode:
     relu: bool = False
     pool: Pool | None = None
     keep: bool = False
+    raised: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -91,6 +94,8 @@ class QGraph:
     input, output : names of the network's input and output tensors.
     weight_bits, activation_bits : mantissa widths L.
     acc_bits      : accumulator width W, proved sufficient for every row.
+    remarks       : what 24-bit accumulators cost this network, or why it takes 32 bits; for
+                    reports only, one line each.
     """
 
     tensors: dict[str, QTensor]
@@ -100,3 +105,4 @@ class QGraph:
     weight_bits: int
     activation_bits: int
     acc_bits: int
+    remarks: tuple[str, ...] = ()

@@ -1,47 +1,55 @@
 """Float graph to quantised graph: block exponents, mantissas and the accumulator proof."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 from scipy.sparse import csr_array
 
 from celosia.compress import bfp
-from celosia.errors import ArgumentError, CompileError
+from celosia.errors import ArgumentError, CompileError, FitError
+from celosia.expected import USUAL_DEVIATION, expected_exponents
+from celosia.faint_rows import exponent_minima, input_minima, raised_lsbs
 from celosia.graph import Conv, Graph, operator
 from celosia.qgraph import Geometry, QGraph, QNode, QTensor
-from celosia_hw.isa import EXPONENT_MAX, EXPONENT_MIN, OUTPUT_BITS
+from celosia.shortfalls import shortfalls
+from celosia_hw.isa import ACCUMULATORS, EXPONENT_MAX, EXPONENT_MIN, OUTPUT_BITS
 from celosia_sim import golden
-
-ACCUMULATORS = (24, 32)
-"""Accumulator widths W, narrowest first."""
+from celosia_sim.golden.block import mantissas
 
 
 def quantise(graph: Graph, *, calibration: np.ndarray | None = None, exponents: str = "dynamic",
              weight_bits: int = 8, activation_bits: int = 8, acc_bits: int | None = None,
-             sparse: bool = True) -> QGraph:
+             widest: int = ACCUMULATORS[-1], sparse: bool = True) -> QGraph:
     """Return the quantised graph of an optimised float graph (``celosia.passes.optimise``).
 
     calibration : (N, *input_shape), taken as float32; needed by static exponents only.
     exponents   : "dynamic" (found for each image) or "static" (fixed by calibration).
     weight_bits, activation_bits : mantissa widths L, 4 to 9.
-    acc_bits    : accumulator width W; None takes the narrowest that is proved sufficient.
+    acc_bits    : accumulator width W; None takes the narrowest that is proved sufficient and in
+                  which no tensor is expected to lose anything (numerics, section 5).
+    widest      : the widest W that None may take for the second of these reasons.
     sparse      : False stores the zeros of the weights too (the dense baseline).
 
-    CompileError names the layer (and row) whose weights, bias or sums do not fit.
+    CompileError names the layer (and row) whose weights, bias or sums do not fit; it is a FitError
+    where fewer bits may.
     """
     _check(exponents, weight_bits, activation_bits, acc_bits)
-    layers = _layers(graph)
-    nodes = tuple(_node(layer, weight_bits, sparse) for layer in layers)
-    width, minima = _accumulator(graph, nodes, acc_bits, activation_bits)
-    quantised = QGraph(tensors=_tensors(graph, activation_bits, minima), nodes=nodes,
-                       input=graph.input, output=graph.output, weight_bits=weight_bits,
-                       activation_bits=activation_bits, acc_bits=width)
-    if exponents == "dynamic":
-        return quantised
-    if calibration is None:
+    if exponents == "static" and calibration is None:
         raise ArgumentError("static exponents need calibration inputs: give calibration an array "
                             "(N, C, H, W) or (N, F), or use exponents='dynamic'")
-    return _calibrate(quantised, calibration)
+    layers = _layers(graph)
+    nodes = [_node(layer, weight_bits, sparse) for layer in layers]
+
+    expected = expected_exponents(graph)
+    usual = expected_exponents(graph, USUAL_DEVIATION) if exponents == "dynamic" else None
+
+    def at(width: int) -> QGraph:
+        found = _at_width(graph, layers, nodes, expected, width, weight_bits, activation_bits,
+                          sparse)
+        return found if exponents == "dynamic" else _calibrate(found, calibration)
+
+    return _narrowest(at, (acc_bits,) if acc_bits else ACCUMULATORS, acc_bits or widest, usual)
 
 
 def _check(exponents: str, weight_bits: int, activation_bits: int, acc_bits: int | None) -> None:
@@ -67,8 +75,10 @@ def _layers(graph: Graph) -> list[Conv]:
 def _node(node: Conv, weight_bits: int, sparse: bool) -> QNode:
     rows = node.weight.shape[0]
     weight, exponents = _blocks(node, "weight", node.weight.reshape(rows, -1), weight_bits)
-    # A row without weights takes the layer's largest exponent: its bias then asks least.
-    exponents = np.where(np.any(weight != 0, axis=1), exponents, exponents.max())
+    # A row without weights takes the layer's largest exponent, or 0 where no row has any.
+    live = np.any(weight != 0, axis=1)
+    exponents = np.where(live, exponents, exponents[live].max(initial=EXPONENT_MIN)
+                         if live.any() else 0)
     sw = exponents - (weight_bits - 2)
     bias = np.zeros((rows, 1)) if node.bias is None else node.bias.reshape(rows, 1)
     bias, exponents = _blocks(node, "bias", bias, OUTPUT_BITS)
@@ -104,49 +114,73 @@ def _matrix(node: Conv, mantissas: np.ndarray, sparse: bool) -> csr_array:
                       starts.astype(np.int32)), shape=(rows, own * node.groups))
 
 
-def _accumulator(graph: Graph, nodes: tuple[QNode, ...], acc_bits: int | None,
-                 activation_bits: int) -> tuple[int, dict[str, int]]:
-    """Return W and the smallest exponent of every tensor; CompileError where no W is enough."""
-    widths = ACCUMULATORS if acc_bits is None else (acc_bits,)
-    for width in widths[:-1]:
+def _narrowest(at: Callable[[int], QGraph], widths: tuple[int, ...], widest: int,
+               expected: dict[str, int] | None) -> QGraph:
+    """Return the graph at the first of the widths that is enough.
+
+    at : the graph at a width, or FitError where it is not proved.
+    """
+    narrower: tuple[str, ...] = ()
+    for width in widths:
         try:
-            return width, _prove(graph, nodes, width, activation_bits)
-        except CompileError:
+            graph = at(width)
+        except FitError:
+            if width == widths[-1]:
+                raise
             continue
-    return widths[-1], _prove(graph, nodes, widths[-1], activation_bits)
+        lost = shortfalls(graph, expected)
+        if not lost or width >= widest:
+            return replace(graph, remarks=narrower + lost)
+        narrower = tuple(f"{widths[-1]}-bit accumulators, because {reason}" for reason in lost)
+    raise AssertionError("the last width returns or raises")
 
 
-def _prove(graph: Graph, nodes: tuple[QNode, ...], width: int,
-           activation_bits: int) -> dict[str, int]:
-    """Prove that no sum overflows a ``width``-bit accumulator; return every smallest exponent."""
-    wider = "use acc_bits=32" if width < ACCUMULATORS[-1] else "use fewer weight_bits"
+def _at_width(graph: Graph, layers: list[Conv], nodes: list[QNode], expected: dict[str, int],
+              width: int, weight_bits: int, activation_bits: int, sparse: bool) -> QGraph:
+    """Return the graph with its faint rows raised for ``width``-bit accumulators, and proved."""
+    lsbs = raised_lsbs(nodes, expected, width, activation_bits)
+    nodes = [_raised(layer, node, lsbs[node.name], weight_bits, sparse)
+             for layer, node in zip(layers, nodes, strict=True)]
+    _prove_sums(nodes, width, activation_bits)
+    needed = {node.name: int(input_minima(node, node.sw, width, activation_bits).max())
+              for node in nodes}
+    minima = exponent_minima(list(expected), nodes, needed)
+    for node in reversed(nodes):
+        if minima[node.input] > EXPONENT_MAX:
+            raise FitError(node.name, node.kind, f"the bias is too large for the weights: "
+                           f"{node.input} would need exponents of {minima[node.input]} and more, "
+                           f"above {EXPONENT_MAX}", f"{_wider(width)}, or rescale the layer")
+    return QGraph(tensors=_tensors(graph, activation_bits, minima), nodes=tuple(nodes),
+                  input=graph.input, output=graph.output, weight_bits=weight_bits,
+                  activation_bits=activation_bits, acc_bits=width)
+
+
+def _raised(layer: Conv, node: QNode, sw: np.ndarray, weight_bits: int, sparse: bool) -> QNode:
+    """Return the node with weights of the exponents ``sw``, none below its own."""
+    rows = np.flatnonzero(sw > node.sw)
+    if not rows.size:
+        return node
+    weight = layer.weight.reshape(len(sw), -1)
+    found, _ = mantissas(weight, sw + (weight_bits - 2), weight_bits)
+    return replace(node, matrix=_matrix(layer, found, sparse), sw=sw,
+                   sb=np.where(node.bias == 0, sw, node.sb),
+                   raised=tuple((int(row), int(sw[row] - node.sw[row])) for row in rows))
+
+
+def _prove_sums(nodes: list[QNode], width: int, activation_bits: int) -> None:
+    """FitError unless no sum of products can overflow a ``width``-bit accumulator."""
     largest = (1 << activation_bits - 1) - 1
     for node in nodes:
         totals = abs(node.matrix.astype(np.int64)).sum(axis=1) * largest
         row = int(totals.argmax())
         if totals[row] > (1 << width - 2) - 1:
-            raise CompileError(node.name, node.kind, f"the sums of row {row} may reach "
-                               f"{totals[row]}, above {(1 << width - 2) - 1}, the limit of a "
-                               f"{width}-bit accumulator", f"{wider}, or prune the row")
-    minima = {graph.input: EXPONENT_MIN} | {node.output: EXPONENT_MIN for node in nodes}
-    for node in reversed(nodes):
-        needed = [minima[node.input], *_bias_minima(node, width, activation_bits)]
-        if node.keep:
-            needed.append(minima[node.output])
-        minima[node.input] = max(needed)
-        if minima[node.input] > EXPONENT_MAX:
-            raise CompileError(node.name, node.kind, f"the bias is too large for the weights: "
-                               f"{node.input} would need exponents of {minima[node.input]} and "
-                               f"more, above {EXPONENT_MAX}", f"{wider}, or rescale the layer")
-    return minima
+            raise FitError(node.name, node.kind, f"the sums of row {row} may reach {totals[row]}, "
+                           f"above {(1 << width - 2) - 1}, the limit of a {width}-bit accumulator",
+                           f"{_wider(width)}, or prune the row")
 
 
-def _bias_minima(node: QNode, width: int, activation_bits: int) -> list[int]:
-    """Return, for rows with a bias, the input exponent from which the bias cannot overflow."""
-    rows = np.flatnonzero(node.bias)
-    magnitude = [abs(int(b)).bit_length() - 1 for b in node.bias[rows]]
-    needed = magnitude + node.sb[rows] + 4 - width - node.sw[rows] + (activation_bits - 2)
-    return [int(n) for n in needed]
+def _wider(width: int) -> str:
+    return "use acc_bits=32" if width < ACCUMULATORS[-1] else "use fewer weight_bits"
 
 
 def _tensors(graph: Graph, activation_bits: int, minima: dict[str, int]) -> dict[str, QTensor]:

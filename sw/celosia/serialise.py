@@ -17,7 +17,13 @@ from scipy.sparse import csr_array
 
 from celosia import container
 from celosia.errors import CelosiaError
-from celosia.graph_rules import check_name, check_nodes, check_tensors, check_weights
+from celosia.graph_rules import (
+    check_name,
+    check_nodes,
+    check_remarks,
+    check_tensors,
+    check_weights,
+)
 from celosia.program import Program
 from celosia.qgraph import Geometry, Pool, QGraph, QNode, QTensor
 from celosia_hw.isa import ArrayConfig, Space
@@ -40,6 +46,7 @@ class _Node:
     relu: bool
     pool: Pool | None
     keep: bool
+    raised: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +64,7 @@ class _Network:
     weight_bits: int
     activation_bits: int
     acc_bits: int
+    remarks: tuple[str, ...]
 
 
 _SCALARS = [field.name for field in fields(_Node)]
@@ -86,7 +94,8 @@ def _sections(program: Program) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         exponents=program.exponents, tensors=list(graph.tensors.values()),
         nodes=[_Node(**{name: getattr(node, name) for name in _SCALARS}) for node in graph.nodes],
         input=graph.input, output=graph.output, weight_bits=graph.weight_bits,
-        activation_bits=graph.activation_bits, acc_bits=graph.acc_bits)
+        activation_bits=graph.activation_bits, acc_bits=graph.acc_bits,
+        remarks=graph.remarks)
     places = [{"tensor": name, "space": int(place.space), "written": place.written}
               for name, place in program.places.items()]
     manifest = _NETWORK.dump_python(network, mode="json") | _ANY.dump_python(
@@ -142,12 +151,13 @@ def _program(manifest: dict[str, Any], arrays: dict[str, np.ndarray]) -> Program
     tensors = check_tensors(network.tensors, network.array, output=network.output,
                             bits=network.activation_bits, static=static)
     check_nodes(tensors, network.nodes, network.array, input=network.input, output=network.output)
+    check_remarks(network.remarks)
     graph = QGraph(
         tensors=tensors, input=network.input, output=network.output,
         nodes=tuple(_node(arrays, f"node/{index}/", tensors, record)
                     for index, record in enumerate(network.nodes)),
         weight_bits=network.weight_bits, activation_bits=network.activation_bits,
-        acc_bits=network.acc_bits)
+        acc_bits=network.acc_bits, remarks=network.remarks)
     check_weights(graph, network.array)
     return lower(graph, network.array, target=network.target, exponents=network.exponents)
 

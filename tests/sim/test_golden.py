@@ -195,7 +195,7 @@ def test_a_residual_operand_saturates_alone() -> None:
     nodes = [conv("a", "x", 1, 5, 5, (1, 1), scale=2.0**9, bias=False),
              conv("b", "x", 2, 5, 5, (1, 1), scale=2.0**-12, bias=False),
              Add(name="s", left="a", right="b")]
-    graph = network(nodes)
+    graph = network(nodes, acc_bits=24)
     result = compare(graph, images(2))
     s_r = result.exponents["a"] - 6
     scale = graph.nodes[1].sw.max() + result.exponents["x"] - 6

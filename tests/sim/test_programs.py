@@ -157,6 +157,31 @@ def exponent_chain() -> nn.Module:
     return model
 
 
+def faint_rows() -> nn.Module:
+    """Rows of small weights and large biases, beside ordinary ones."""
+    model = head(nn.Conv2d(3, 9, 3), nn.ReLU(), nn.Conv2d(9, 8, 3, padding=1), nn.ReLU(),
+                 features=8 * 4 * 5)
+    with torch.no_grad():
+        for layer, row, scale, bias in ((0, 2, -9, 1.5), (0, 7, -14, -3.0), (2, 1, -8, 4.0),
+                                        (2, 5, -12, 0.7)):
+            model[layer].weight[row] *= 2.0 ** scale
+            model[layer].bias[row] = bias
+    return model
+
+
+def faint_branch() -> nn.Module:
+    """Faint rows that add a residual operand."""
+    def forward(self, x):
+        a = F.relu(self.first(x))
+        return self.last(torch.flatten(F.relu(self.second(a) + a), 1))
+
+    model = Function(forward, first=nn.Conv2d(3, 6, 3), second=nn.Conv2d(6, 6, 3, padding=1),
+                     last=nn.Linear(6 * 4 * 5, 4))
+    with torch.no_grad():
+        model.second.weight[::2] *= 2.0 ** -13
+    return model
+
+
 def residual_chain() -> nn.Module:
     """Residual operands much larger and much smaller than the sums that they join, one of them
     read by nothing else."""
@@ -243,6 +268,8 @@ NETS = {
                                       nn.Conv2d(7, 5, 2, padding=1), features=20), (3, 3, 4)),
     "rows of zeros": Net(without_weights, (3, 6, 6)),
     "one weight, no bias": Net(one_weight, (3, 6, 6)),
+    "faint rows": Net(faint_rows, (3, 6, 7), 0.8),
+    "faint branch": Net(faint_branch, (3, 6, 7), residual=True),
     "exponent chain": Net(exponent_chain, (2, 3, 3)),
     "average pool": Net(lambda: head(nn.Conv2d(3, 5, 3, padding=1), nn.ReLU(), nn.AvgPool2d(2),
                                      nn.AdaptiveAvgPool2d(1), features=5), (3, 7, 9)),

@@ -104,6 +104,32 @@ def test_compile_reports_and_writes(folder: Path) -> None:
     assert (folder / "again.celo").read_bytes() == (folder / "net.celo").read_bytes()
 
 
+def test_compile_tells_what_large_biases_cost(tmp_path: Path,
+                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that were raised; and why accumulators are wide, or what narrow ones lose."""
+    model = Small().eval()
+    with torch.no_grad():
+        model.conv.weight[3] *= 1e-5
+        model.conv.bias[3] = 2.0
+    x = torch.zeros(1, *SHAPE)
+    torch.export.save(torch.export.export(model, (x,)), tmp_path / "faint.pt2")
+    with torch.no_grad():
+        model.fc.bias[2] = 3e4
+    torch.export.save(torch.export.export(model, (x,)), tmp_path / "large.pt2")
+    found = answer("compile", tmp_path / "faint.pt2")
+    assert [layer["raised_rows"][0][0] for layer in found["layers"] if layer["raised_rows"]] == [3]
+    assert found["accumulator_bits"] == 24 and found["remarks"] == []
+    shown = invoke("compile", tmp_path / "faint.pt2").stdout
+    assert "weights made coarser, so that the bias fits, in rows: conv 3\n" in shown
+    wide = answer("compile", tmp_path / "large.pt2", "--target", "ecp5-25f")
+    assert wide["accumulator_bits"] == 32
+    reason = "the bias of row 2 of fc holds conv at exponents of"
+    assert wide["remarks"][0].startswith(f"32-bit accumulators, because {reason}")
+    narrow = answer("compile", tmp_path / "large.pt2")     # whose block RAMs hold no wider ones
+    assert narrow["accumulator_bits"] == 24 and narrow["remarks"][0].startswith(reason)
+    assert narrow["remarks"][0] in invoke("compile", tmp_path / "large.pt2").stdout
+
+
 def test_compile_dense_keeps_the_zeros(folder: Path) -> None:
     result = answer("compile", folder / "model.pt2", "--dense")
     assert result["nonzeros"] == 5 * 9 + 4 * 5 * 7 * 9

@@ -42,11 +42,12 @@ def make_program(exponents: str = "dynamic") -> Program:
         QNode(name="conv1", kind="conv", input="x", output="conv1", matrix=first, weights=8,
               geometry=Geometry(kernel=(2, 2), padding=(0, 1, 0, 0)), sw=np.array([-7, -6]),
               bias=np.array([100, 0]), sb=np.array([-14, -6]), relu=True,
-              pool=Pool(window=(2, 2), stride=(2, 2))),
+              pool=Pool(window=(2, 2), stride=(2, 2)), raised=((1, 3),)),
         QNode(name="fc1", kind="linear", input="conv1", output="y", matrix=second, weights=12,
               geometry=Geometry(kernel=(1, 2)), sw=zeros - 6, bias=zeros, sb=zeros - 6))
     graph = QGraph(tensors={tensor.name: tensor for tensor in tensors}, nodes=nodes, input="x",
-                   output="y", weight_bits=8, activation_bits=8, acc_bits=24)
+                   output="y", weight_bits=8, activation_bits=8, acc_bits=24,
+                   remarks=("the bias of row 0 of conv1 holds x",))
     return lower(graph, ARRAY, target="icebreaker", exponents=exponents)
 
 
@@ -258,6 +259,17 @@ GRAPH_CHANGES = [
     (entry("nodes", 0, "pool", value=None), "does not lead from"),
     (entry("nodes", 1, "keep", value=True), "a row of it is not one element"),
     (entry("nodes", 0, "weights", value=2), "number of weights must be 3 to 8, not 2"),
+    (entry("nodes", 0, "raised", value=[[2, 1]]), "raised rows must be 0 to 1, not 2"),
+    (entry("nodes", 0, "raised", value=[[0, 0]]), "bits of raised rows must be 1 to 31, not 0"),
+    (entry("nodes", 0, "raised", value=[[0, HUGE]]), f"must be 1 to 31, not {HUGE}"),
+    (entry("nodes", 0, "raised", value=[[1, 1], [0, 1]]), "raised rows must rise"),
+    (entry("nodes", 0, "raised", value=[[1, 1], [1, 1]]), "raised rows must rise"),
+    (entry("nodes", 0, "raised", value=[[1]]), "manifest entry nodes.0.raised"),
+    (entry("nodes", 0, "raised", value=[[1, 2]]), "manifest entry 'layers' is not what"),
+    (entry("remarks", value=["a\x1b[2J"]), "must have 1 to 4000 printable characters"),
+    (entry("remarks", value=["r" * 4001]), "must have 1 to 4000 printable characters"),
+    (entry("remarks", value=["r"] * 5), "5 remarks, at most 4 are made"),
+    (entry("remarks", value="none"), "manifest entry remarks"),
     (entry("output", value="conv1"), "mantissas of 8 bits"),
     (entry("input", value="conv1"), "reads 'x', which no node before it makes"),
     # Weights and rows.

@@ -1,5 +1,6 @@
 """``celosia compile``."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -67,7 +68,7 @@ def summary(program: Program) -> dict[str, Any]:
         "weight_bytes": weight_bytes,
         "compression": 4 * sum(layer.weights for layer in layers) / weight_bytes,
         "fits": memory.fits(program), "memory": memory.report(program),
-        "tensors": program.tensors,
+        "tensors": program.tensors, "remarks": list(program.remarks),
     }
 
 
@@ -98,5 +99,17 @@ def _print(program: Program, result: dict[str, Any]) -> None:
         memories.add_row(name, f"{entry['used']:,}", f"{entry['available']:,}",
                          f"{entry['used'] / entry['available']:.0%}" if entry["available"] else "")
     common.show(memories)
+    raised = [f"{layer.name} {_few([row for row, _ in layer.raised_rows])}"
+              for layer in program.layers if layer.raised_rows]
+    if raised:
+        print(f"weights made coarser, so that the bias fits, in rows: {_few(raised, '; ')}")
+    for remark in program.remarks:
+        print(remark)
     if result["output"]:
         print(f"wrote {result['output']}")
+
+
+def _few(items: Sequence[object], comma: str = ", ", most: int = 8) -> str:
+    """Return the first of many things, and how many more there are."""
+    shown = comma.join(str(item) for item in items[:most])
+    return shown if len(items) <= most else f"{shown}{comma}and {len(items) - most} more"

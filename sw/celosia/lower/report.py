@@ -38,4 +38,4 @@ def layer_of(node: QNode, found: Fill, work: Work, array: ArrayConfig, *, last: 
         groups=found.groups, weight_words=words, padding=found.stream.padding,
         weight_bytes=-(-stored * array.weight_word_bits // 8) + 4 * len(found.order)
         + 2 * len(work.lengths),
-        lane_cycles=lane_cycles(work, array, last=last))
+        lane_cycles=lane_cycles(work, array, last=last), raised_rows=node.raised)

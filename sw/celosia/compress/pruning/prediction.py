@@ -26,7 +26,7 @@ from torch import nn
 from celosia.compress.layers import names_of, prunable_layers
 from celosia.errors import ArgumentError, CelosiaError
 from celosia.graph import Conv, Graph
-from celosia_boards.arrays import ArrayRefused, require
+from celosia_boards.arrays import ArrayRefused, require, widest_accumulators
 from celosia_boards.targets import target as find_target
 
 __all__ = ["LayerPlan", "Prediction", "Predictor", "cycle_costs"]
@@ -125,7 +125,7 @@ class Predictor:
         from celosia.lower import check_depths, plan
         from celosia.quantise import quantise
 
-        quantised = quantise(graph)
+        quantised = quantise(graph, widest=widest_accumulators(self._place, self._place.array))
         if self.exponents == "static":
             tensors = {name: replace(tensor, static_exponent=tensor.exponent_min)
                        for name, tensor in quantised.tensors.items()}

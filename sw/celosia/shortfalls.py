@@ -1,0 +1,68 @@
+"""What a width of accumulators costs a quantised network, in words (numerics, section 5)."""
+
+from collections.abc import Mapping
+
+from celosia.faint_rows import input_minima
+from celosia.qgraph import QGraph
+from celosia_hw.isa import EXPONENT_MIN
+
+SPARE_BITS = 1
+"""Bits that must be left between what is expected and what would be lost."""
+
+_Loss = tuple[int, str]
+"""Bits that are lost, and where."""
+
+
+def shortfalls(graph: QGraph, expected: Mapping[str, int] | None) -> tuple[str, ...]:
+    """Return what the accumulators of a graph cost: two lines at most, mostly none.
+
+    expected : the exponents that tensors are likely to have, by name; None where the graph's
+               exponents are static, which are known.
+
+    A tensor loses bits where its smallest exponent lies above those that occur, and a residual
+    operand is cut where the unit of a row's sums is too small for it.
+    """
+    spare, source = (0, "calibrated") if expected is None else (SPARE_BITS, "expected")
+    likely = dict(expected) if expected is not None else {
+        name: tensor.static_exponent or 0 for name, tensor in graph.tensors.items()}
+    losses = (_held(graph, likely, spare, source), _cut(graph, likely, spare, source))
+    return tuple(_worst(found) for found in losses if found)
+
+
+def _held(graph: QGraph, likely: Mapping[str, int], spare: int, source: str) -> list[_Loss]:
+    """Return the tensors that a bias keeps at exponents above the likely ones."""
+    found = {}
+    for node in graph.nodes:
+        tensor = graph.tensors[node.input]
+        needed = input_minima(node, node.sw, graph.acc_bits, tensor.bits)
+        row, least = int(needed.argmax()), int(needed.max())
+        # A calibrated exponent cannot be below the smallest: on it, it may have been held.
+        likely_here = likely[node.input] - (tensor.static_exponent is not None)
+        lost = least - likely_here + spare
+        if least > EXPONENT_MIN and lost > found.get(node.input, (0, ""))[0]:
+            found[node.input] = (lost, f"the bias of row {row} of {node.name} holds {node.input} "
+                                       f"at exponents of {least} and more, where about "
+                                       f"{likely[node.input]} is {source}")
+    return list(found.values())
+
+
+def _cut(graph: QGraph, likely: Mapping[str, int], spare: int, source: str) -> list[_Loss]:
+    """Return the residual operands that a row's accumulator cannot hold."""
+    found = []
+    for node in graph.nodes:
+        if node.residual is None:
+            continue
+        row = int(node.sw.argmin())
+        s_x = likely[node.input] - (graph.tensors[node.input].bits - 2)
+        largest = graph.acc_bits - 3 + int(node.sw[row]) + s_x
+        lost = likely[node.residual] + 1 + spare - largest
+        if lost > 0:
+            found.append((lost, f"row {row} of {node.name} cuts {node.residual}, which is added "
+                                f"to it, at 2^{largest}, where numbers up to about "
+                                f"2^{likely[node.residual] + 1} are {source}"))
+    return found
+
+
+def _worst(found: list[_Loss]) -> str:
+    words = max(found)[1]
+    return words if len(found) == 1 else f"{words}; {len(found) - 1} more tensors likewise"
