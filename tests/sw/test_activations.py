@@ -18,8 +18,10 @@ MODULES = (
     nn.LogSigmoid(), nn.Tanh(), nn.Tanhshrink(), nn.Softplus(), nn.Softsign(), nn.Softshrink(),
     nn.Hardshrink(), nn.Threshold(0.1, 0.0), nn.RReLU(), nn.ReLU(inplace=True),
     nn.CELU(inplace=True), nn.SELU(inplace=True), nn.Threshold(0.1, 0.0, inplace=True))
-FUNCTIONS = (torch.relu, functional.mish, functional.softplus, functional.celu, torch.tanh,
-             lambda y: y.clamp(min=0), lambda y: torch.clamp(y, 0, 1), lambda y: y.clamp_min(0))
+FUNCTIONS = {
+    "torch.relu": torch.relu, "F.mish": functional.mish, "F.softplus": functional.softplus,
+    "F.celu": functional.celu, "torch.tanh": torch.tanh, "clamp": lambda y: y.clamp(min=0),
+    "torch.clamp": lambda y: torch.clamp(y, 0, 1), "clamp_min": lambda y: y.clamp_min(0)}
 
 
 class Net(nn.Module):
@@ -37,7 +39,8 @@ def _correlation(answer: torch.Tensor) -> torch.Tensor:
     return torch.corrcoef(both)[:answer.shape[1], answer.shape[1]:].abs()
 
 
-@pytest.mark.parametrize("follow", [*MODULES, *FUNCTIONS], ids=repr)
+@pytest.mark.parametrize("follow", [*MODULES, *FUNCTIONS.values()],
+                         ids=[*map(repr, MODULES), *FUNCTIONS])
 def test_the_answer_comes_after_the_activation_function(follow):
     net = Net(follow).eval()
     found = torch.from_numpy(compress.scores(net, "correlation", X)["layer"])
