@@ -80,9 +80,9 @@ def damaged(content: bytes, rng: Rng) -> bytes:
 
 def zipped(entries: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", method) as archive:
+    with zipfile.ZipFile(buffer, "w") as archive:
         for name, content in entries.items():
-            archive.writestr(name, content)
+            archive.writestr(zipfile.ZipInfo(name), content, method)       # of no time of day
     return buffer.getvalue()
 
 

@@ -262,9 +262,11 @@ class ZipReader:
         """Refuse entries that share bytes: many small ones can then unpack to very much."""
         end = 0
         for entry in sorted(self._entries.values(), key=lambda entry: entry.header_offset):
-            stream.seek(entry.header_offset)
-            local = stream.read(30)
-            if len(local) < 30 or local[:4] != b"PK\3\4" or entry.header_offset < end:
+            local = b""
+            if entry.header_offset >= end:
+                stream.seek(entry.header_offset)
+                local = stream.read(30)
+            if len(local) < 30 or local[:4] != b"PK\3\4":
                 raise FileError(f"{self.where}: damaged zip archive (entry {entry.filename!r} "
                                 "does not lie where its directory says); write it again")
             name, extra = struct.unpack_from("<HH", local, 26)

@@ -164,6 +164,8 @@ def test_zip_archives(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("change", "message"), [
     (lambda raw: raw[:-5], "damaged zip archive"),
+    (lambda raw: raw[:40] + raw[45:], "damaged zip archive"),
+    (lambda raw: raw[:40] + bytes(5) + raw[40:], "damaged zip archive"),
     (lambda raw: b"", "damaged zip archive"),
     (lambda raw: raw.replace(b"PK\1\2", b"PK\1\3"), "damaged zip archive"),
     (lambda raw: raw.replace(b"PK\3\4", b"PK\3\5"), "does not lie where"),
