@@ -204,3 +204,32 @@ def test_refusals(folder, arguments, message):
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
     assert not Path("pruned.pt2").exists()
+
+
+BRANCHES = """
+import torch
+
+class Branches(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = torch.nn.Linear(64, 4)
+
+    def forward(self, x):
+        y = self.fc(x.flatten(1))
+        return y if y.sum() > 0 else -y
+
+make = Branches
+"""
+
+
+def test_a_network_that_could_not_be_saved_is_refused_before_it_is_trained(
+    network_folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = network_folder("cli_prune_net", BRANCHES)
+    monkeypatch.setattr("celosia.cli.network.trainer", lambda *_: pytest.fail("trained"))
+    result = invoke("--rate", 0.5, "--data", "data.npz", status=1)
+    assert result.stderr == (
+        "celosia: model (torch.export): the model cannot be exported, a branch depends on the "
+        "values of a tensor; compute the same for every input [cli_prune_net.py:11: return y if "
+        "y.sum() > 0 else -y]\n")
+    assert not (folder / "pruned.pt2").exists()

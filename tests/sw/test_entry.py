@@ -173,6 +173,24 @@ def test_endings(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture,
     assert said.startswith(words) and (words or not said)
 
 
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a network as net_of.py, m.pt2 and net.celo."""
+    torch = pytest.importorskip("torch")
+    import warnings
+
+    import numpy as np
+
+    folder = tmp_path_factory.mktemp("network")
+    (folder / "net_of.py").write_text("import torch\n\ndef make():\n    return torch.nn.ReLU()\n")
+    model = torch.nn.Linear(4, 2).eval()
+    celosia.compile(model, np.zeros((1, 4), np.float32)).save(folder / "net.celo")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.export.save(torch.export.export(model, (torch.zeros(1, 4),)), folder / "m.pt2")
+    return folder
+
+
 @pytest.mark.parametrize(("arguments", "lacking", "extra"), [
     (("compile", "m.pt2"), "torch", "torch"),
     (("compile", "lenet5"), "torch", "torch"),
@@ -182,23 +200,10 @@ def test_endings(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture,
     (("build", "net.celo", "-o", "b"), "amaranth_boards", "fpga"),
 ])
 def test_a_missing_package_names_its_extra(
-    tmp_path: Path, arguments: Sequence[str], lacking: str, extra: str
+    network: Path, arguments: Sequence[str], lacking: str, extra: str
 ) -> None:
-    pytest.importorskip("torch")
-    import numpy as np
-    import torch
-
-    (tmp_path / "net_of.py").write_text("import torch\n\ndef make():\n    return torch.nn.ReLU()\n")
-    model = torch.nn.Linear(4, 2).eval()
-    celosia.compile(model, np.zeros((1, 4), np.float32)).save(tmp_path / "net.celo")
-    if "m.pt2" in arguments:
-        import warnings
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.export.save(torch.export.export(model, (torch.zeros(1, 4),)),
-                              tmp_path / "m.pt2")
     done = celosia_process(*arguments, code=f"import sys\nsys.modules[{lacking!r}] = None",
-                           folder=tmp_path)
+                           folder=network)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (f"celosia: this needs {lacking}, which is not installed; run: "
                            f'pip install "celosia[{extra}]"\n')

@@ -23,6 +23,7 @@ from celosia.passes import PASSES, optimise
 from celosia.passes.average_to_linear import average_to_linear
 from celosia.passes.fold_batchnorm import fold_batchnorm
 from celosia.passes.fold_flatten import fold_flatten
+from celosia.passes.fold_forward import fold_forward
 from celosia.passes.fold_padding import fold_padding
 from celosia.passes.fuse_maxpool import fuse_maxpool
 from celosia.passes.fuse_relu import fuse_relu
@@ -144,6 +145,79 @@ def test_batchnorm_folds_into_the_layer_before() -> None:
             * before.nodes[1].scale[:, None, None, None]).all()
 
 
+def near(name: str, source: str, channels: int = 4, shift: bool = True) -> BatchNorm:
+    """A BatchNorm whose scales differ by less than 2."""
+    rng = RNG(8)
+    return BatchNorm(name=name, input=source, scale=rng.uniform(1, 1.9, channels),
+                     shift=rng.normal(size=channels) * shift)
+
+
+FORWARD = {     # nodes; the names that are left
+    "alone": ([near("n", "x"), conv("a", "n", 3, 4, (3, 3))], ["a"]),
+    "two": ([near("m", "x"), near("n", "m"), conv("a", "n", 3, 4)], ["a"]),
+    "grouped": ([near("n", "x"), conv("a", "n", 6, 2, (3, 2), groups=2, stride=(2, 1))], ["a"]),
+    "without bias": ([near("n", "x"), replace(conv("a", "n", 3, 4), bias=None)], ["a"]),
+    "behind ReLU": ([Relu(name="r", input="x"), near("n", "r"), conv("a", "n", 3, 4)], ["r", "a"]),
+    "scale in front of zeros": ([near("n", "x", shift=False), Pad(name="p", input="n", padding=(
+        1, 0, 2, 1)), conv("a", "p", 3, 4, (3, 3), padding=(1, 1, 1, 1))], ["p", "a"]),
+    "flattened behind": ([near("n", "x"), Reshape(name="f", input="n", shape=(144, 1, 1)),
+                          conv("fc", "f", 5, 144, kind="linear")], ["f", "fc"]),
+    "by place, flattened": ([Relu(name="r", input="x"), Reshape(name="f", input="r",
+                                                                shape=(144, 1, 1)),
+                             norm("n", "f", 144), conv("fc", "n", 5, 144, kind="linear")],
+                            ["r", "f", "fc"]),
+    "zero scales": ([BatchNorm(name="n", input="x", scale=np.zeros(4), shift=np.ones(4)),
+                     conv("a", "n", 3, 4)], ["a"]),
+}
+
+
+@pytest.mark.parametrize("name", FORWARD)
+def test_batchnorm_in_front_folds_into_the_layer_behind(name: str) -> None:
+    nodes, left = FORWARD[name]
+    before = graph_of(*nodes)
+    assert names(same(before, fold_forward(before))) == left
+    if name != "by place, flattened":
+        same(before, optimise(before))
+
+
+STAYS = {
+    "shift in front of zeros": [near("n", "x"), conv("a", "n", 3, 4, (3, 3),
+                                                     padding=(1, 1, 1, 1))],
+    "shift in front of a pad": [near("n", "x"), Pad(name="p", input="n", padding=(1, 0, 0, 0)),
+                                conv("a", "p", 3, 4, (3, 3))],
+    "scales far apart": [BatchNorm(name="n", input="x", scale=np.array([1.0, 2.1, 1.0, 1.0]),
+                                   shift=np.zeros(4)), conv("a", "n", 3, 4)],
+    "behind a layer": [conv("a", "x", 4, 4), near("n", "a"), conv("b", "n", 3, 4)],
+    "read twice": [near("n", "x"), conv("a", "n", 4, 4), Add(name="s", left="a", right="n")],
+    "the output": [near("n", "x")],
+    "in front of ReLU": [near("n", "x"), Relu(name="r", input="n"), conv("a", "r", 3, 4)],
+}
+
+
+@pytest.mark.parametrize("name", STAYS)
+def test_batchnorm_that_stays_where_it_is(name: str) -> None:
+    before = graph_of(*STAYS[name])
+    assert names(fold_forward(before)) == names(before)
+    same(before, optimise(before))
+
+
+def test_batchnorm_on_a_flattened_map_works_by_channel() -> None:
+    flat = np.repeat(RNG(3).normal(size=4), 36)
+    before = graph_of(Relu(name="r", input="x"), Reshape(name="f", input="r", shape=(144, 1, 1)),
+                      BatchNorm(name="n", input="f", scale=flat, shift=flat + 1),
+                      Relu(name="s", input="n"), conv("fc", "s", 5, 144, kind="linear"))
+    assert names(same(before, optimise(before))) == ["r", "n", "fc"]
+
+
+def test_the_output_may_be_reshaped_unless_it_is_read() -> None:
+    reshape = Reshape(name="f", input="a", shape=(12, 3, 3))
+    before = graph_of(conv("a", "x", 3, 4), reshape)
+    assert names(same(before, fold_flatten(before))) == ["a"]
+    with pytest.raises(CompileError, match=r"reshapes \(3, 6, 6\) to \(12, 3, 3\)"):
+        fold_flatten(graph_of(conv("a", "x", 3, 4), reshape, Relu(name="r", input="f"),
+                              output="f"))
+
+
 def test_batchnorm_alone_is_a_depthwise_layer() -> None:
     before = graph_of(norm("first", "x"), conv("a", "first", 4, 4), norm("shared", "a"),
                       Add(name="s", left="shared", right="a"))
@@ -196,7 +270,7 @@ def test_a_vector_input_that_is_read_as_such_stays_one() -> None:
      r"place; put it before the flattening, or let one linear layer alone read it$"),
     ([Reshape(name="f", input="x", shape=(144, 1, 1)), conv("fc", "f", 144, 144),
       Add(name="s", left="fc", right="f")],
-     r"^s \(add\): one operand is a flattened map of shape \(4, 6, 6\), the other is not; add"),
+     r"^s \(add\): adds flattened tensors of the shapes \(144, 1, 1\) and \(4, 6, 6\); let a "),
     ([Reshape(name="f", input="x", shape=(144, 1, 1)), conv("a", "f", 144, 1, groups=144)],
      r"^a \(conv2d\): convolves a flattened map of shape \(4, 6, 6\); use a linear layer"),
 ])

@@ -60,7 +60,7 @@ def test_four_threads_compile_at_once() -> None:
     wanted = celosia.run(celosia.compile(Dropped(), X), X).mantissa
 
     def work(k: int) -> list:
-        return [celosia.run(celosia.compile(models[k], X), X).mantissa for _ in range(3)]
+        return [celosia.run(celosia.compile(models[k], X), X).mantissa for _ in range(2)]
 
     filters = list(warnings.filters)
     for result in in_threads(4, work):
@@ -106,9 +106,8 @@ def test_only_the_tracing_thread_is_silent(capsys: pytest.CaptureFixture) -> Non
     assert [record.getMessage() for record in heard] == ["other", "after"]
 
 
-NAMES = ["class", "None", 'a"b', "a'b", "a\nb", "a\rb", "a\tb", "[/b]x", "[red]", "é", "日本", "ﬁ",
-         "a b", "a,b", "a;b", "\\", "a\\", '"""', "x" * 300, "\x1b[31m", "a\u202eb", "a\0b", "self",
-         "0", "*", "%s", "{x}", '"); raise SystemExit(7) #']
+NAMES = ["class", 'a"b', "a'b", "a\nb", "[/b]x", "ﬁ", "a,b;c", "a\\", '"""', "x" * 300, "\x1b[31m",
+         "a\u202e\0b", "self", "{x} %s *", '"); raise SystemExit(7) #']
 
 
 class Named(nn.Module):
@@ -138,7 +137,7 @@ def test_layers_may_have_any_names() -> None:
         assert np.array_equal(node.weight[:, :, 0, 0], wanted.weight.detach().numpy())
 
 
-@pytest.mark.parametrize("name", ["class", 'a"b\n[/b]', "x" * 5000])
+@pytest.mark.parametrize("name", ['a"b\n[/b]', "x" * 5000])
 def test_a_program_with_such_names_runs_and_is_saved(name: str, tmp_path) -> None:
     model = Named([name]).eval()
     celosia.compile(model, X).save(tmp_path / "net.celo")

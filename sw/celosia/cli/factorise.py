@@ -63,6 +63,7 @@ def factorise(
     module, example = network.find_module(model, weights)
     loaded = network.load_data(data, mean, deviation)
     example = network.example_for(model, example, loaded)
+    network.check_saves(module, example)
     settings: dict[str, Any] = {
         "ranks": _by_layer(ranks), "value": value, "scheme": scheme, "minimum": minimum,
         "parameters_removed": parameters_removed, "macs_removed": macs_removed,

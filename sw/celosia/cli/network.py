@@ -232,9 +232,19 @@ def save(module: Any, example: np.ndarray, output: Path) -> None:
     """Write a module as a .pt2 file, whole or not at all."""
     import torch
 
-    exported = torch.export.export(module.eval(), (torch.from_numpy(example),))
+    exported = check_saves(module, example)
     with replacing(output) as file:
         torch.export.save(exported, file)
+
+
+def check_saves(module: Any, example: np.ndarray) -> Any:
+    """Return what `save` writes; CompileError where it could not, before hours of training."""
+    import torch
+
+    from celosia.frontend.export import as_program
+
+    with common.users_prints():
+        return as_program(module, torch.from_numpy(example))
 
 
 def write_report(result: dict[str, Any], path: Path) -> None:

@@ -54,6 +54,7 @@ def prune(
     module, example = network.find_module(model, weights)
     loaded = network.load_data(data, mean, deviation)
     example = network.example_for(model, example, loaded)
+    network.check_saves(module, example)
     fusion = None
     with api.refusals(TypeError), network.rounds_shown("pruning") as progress:
         train = network.trainer(loaded, epochs, learning_rate, optimizer, seed)

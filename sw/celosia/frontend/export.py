@@ -61,6 +61,24 @@ def check_example(example: torch.Tensor) -> ArgumentError | None:
     return None
 
 
+def as_program(model: torch.nn.Module, example: torch.Tensor) -> ExportedProgram:
+    """Return a module's inference as torch.export gives it, on the CPU; the module stays as it was.
+
+    CompileError where torch.export does not take the module.
+    """
+    _check_values(model)
+    devices = {str(tensor.device) for tensor in _tensors(model).values()} - {"cpu"}
+    if devices:
+        try:
+            model = copy.deepcopy(model).cpu()
+        except RuntimeError as error:
+            raise CompileError("model", "device", f"it is on {', '.join(sorted(devices))} and "
+                               f"cannot be copied ({quoted(_first_line(error))})",
+                               "give model.cpu()") from error
+    with tracing(), _evaluation(model):
+        return _refusing(lambda: torch.export.export(model, (example,)))
+
+
 def export(model: Model, example: torch.Tensor) -> ExportedProgram:
     """Return the model's inference as an exported program in core ATen operators.
 
@@ -79,12 +97,7 @@ def export(model: Model, example: torch.Tensor) -> ExportedProgram:
         if not isinstance(model, torch.nn.Module):
             raise ArgumentError("model must be a torch.nn.Module, a torch.export.ExportedProgram "
                                 f"or the path of a .pt2 file, not {type(model).__name__}")
-        _check_values(model)
-        if any(part.device.type != "cpu" for part in _tensors(model).values()):
-            model = copy.deepcopy(model).cpu()
-        with _evaluation(model):
-            return _bounded(
-                _refusing(lambda: decomposed(torch.export.export(model, (example,)))))
+        return _bounded(_refusing(decomposed, as_program(model, example)))
 
 
 def _bounded(program: ExportedProgram) -> ExportedProgram:

@@ -78,9 +78,10 @@ class _State:
         if isinstance(node, Add):
             node = replace(node, left=sources[0], right=sources[1])
             if self.shapes[sources[0]] != self.shapes[sources[1]]:
-                raise CompileError(node.name, "add", "one operand is a flattened map of shape "
-                                   f"{self.shapes[sources[flat.index(True)]]}, the other is not",
-                                   "add the maps before flattening them")
+                first, second = (self.shapes[name] for name in sources)
+                raise CompileError(node.name, "add", f"adds flattened tensors of the shapes "
+                                   f"{first} and {second}",
+                                   "let a linear layer of its own read the flattened map")
         else:
             node = replace(node, input=sources[0])
         if any(flat) and isinstance(node, Conv):
