@@ -10,6 +10,7 @@ from celosia.program import Program
 from celosia.qgraph import QGraph
 from celosia_boards.arrays import array_for, check_array, widest_accumulators
 from celosia_boards.targets import target as find_target
+from celosia_hw.isa import ACCUMULATORS as WIDTHS
 from celosia_hw.isa import ArrayConfig
 
 EXPONENTS = ("dynamic", "static")
@@ -58,14 +59,22 @@ class Settings:
         except ValueError as problem:
             raise CelosiaError(str(problem)) from None
 
-    def quantised(self, graph: Graph, samples: np.ndarray | None) -> QGraph:
-        """Return an optimised graph with its mantissas; samples : calibration inputs."""
+    def accumulators(self) -> tuple[int, ...]:
+        """Return the widths that accumulators may get on the target, narrowest first."""
+        widest = widest_accumulators(find_target(self.target), self.array())
+        return tuple(width for width in WIDTHS if width <= widest) or WIDTHS[:1]
+
+    def quantised(self, graph: Graph, samples: np.ndarray | None, *,
+                  acc_bits: int | None = None) -> QGraph:
+        """Return an optimised graph with its mantissas.
+
+        samples  : calibration inputs.   acc_bits : None takes the narrowest that loses nothing.
+        """
         from celosia.quantise import quantise
 
-        return quantise(graph, calibration=samples, exponents=self.exponents,
+        return quantise(graph, calibration=samples, exponents=self.exponents, acc_bits=acc_bits,
                         weight_bits=self.weight_bits, activation_bits=self.activation_bits,
-                        widest=widest_accumulators(find_target(self.target), self.array()),
-                        sparse=self.sparse)
+                        widest=self.accumulators()[-1], sparse=self.sparse)
 
     def lowered(self, graph: QGraph) -> Program:
         """Return the program; FitError where the array does not take the graph."""

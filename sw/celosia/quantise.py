@@ -49,7 +49,14 @@ def quantise(graph: Graph, *, calibration: np.ndarray | None = None, exponents: 
                           sparse)
         return found if exponents == "dynamic" else _calibrate(found, calibration)
 
-    return _narrowest(at, (acc_bits,) if acc_bits else ACCUMULATORS, acc_bits or widest, usual)
+    try:
+        return _narrowest(at, (acc_bits,) if acc_bits else ACCUMULATORS, acc_bits or widest, usual)
+    except FitError as refusal:
+        if acc_bits not in ACCUMULATORS[:-1]:
+            raise
+        at(ACCUMULATORS[-1])        # raises what is wrong at any width
+        raise FitError(refusal.node, refusal.operator, refusal.problem,
+                       f"use acc_bits={ACCUMULATORS[-1]}") from None
 
 
 def _check(exponents: str, weight_bits: int, activation_bits: int, acc_bits: int | None) -> None:
@@ -149,7 +156,7 @@ def _at_width(graph: Graph, layers: list[Conv], nodes: list[QNode], expected: di
         if minima[node.input] > EXPONENT_MAX:
             raise FitError(node.name, node.kind, f"the bias is too large for the weights: "
                            f"{node.input} would need exponents of {minima[node.input]} and more, "
-                           f"above {EXPONENT_MAX}", f"{_wider(width)}, or rescale the layer")
+                           f"above {EXPONENT_MAX}", "rescale the layer")
     return QGraph(tensors=_tensors(graph, activation_bits, minima), nodes=tuple(nodes),
                   input=graph.input, output=graph.output, weight_bits=weight_bits,
                   activation_bits=activation_bits, acc_bits=width)
@@ -176,11 +183,7 @@ def _prove_sums(nodes: list[QNode], width: int, activation_bits: int) -> None:
         if totals[row] > (1 << width - 2) - 1:
             raise FitError(node.name, node.kind, f"the sums of row {row} may reach {totals[row]}, "
                            f"above {(1 << width - 2) - 1}, the limit of a {width}-bit accumulator",
-                           f"{_wider(width)}, or prune the row")
-
-
-def _wider(width: int) -> str:
-    return "use acc_bits=32" if width < ACCUMULATORS[-1] else "use fewer weight_bits"
+                           "prune the row")
 
 
 def _tensors(graph: Graph, activation_bits: int, minima: dict[str, int]) -> dict[str, QTensor]:

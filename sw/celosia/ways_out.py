@@ -1,20 +1,17 @@
 """What to do where a network does not fit: other settings, each tried before it is named."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import chain
-from typing import Any
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from celosia.compiler import ACCUMULATORS, BITS, Settings
 from celosia.errors import CelosiaError, FitError
-from celosia.graph import Graph
+from celosia.graph import Conv, Graph
 from celosia.program import Program
-from celosia.qgraph import QGraph, QNode
+from celosia.qgraph import QGraph
 from celosia_boards.targets import targets
 
 SECONDS = 10.0
@@ -31,49 +28,47 @@ def compile_or_advise(graph: Graph, settings: Settings, samples: np.ndarray | No
     exponents, another number of lanes or both, narrower weights, another target, a pruned network.
     Where none of them fits, the remedy says what was tried in vain.
     """
+    quantised = None
     try:
         quantised = settings.quantised(graph, samples)
-    except FitError as refusal:
-        trials = _Trials(settings)
-        raise trials.advice(refusal, trials.narrower(graph, samples)) from None
-    try:
         return settings.lowered(quantised)
     except FitError as refusal:
-        trials = _Trials(settings)
-        narrower = trials.narrower(graph, samples) if refusal.operator == ACCUMULATORS else iter(())
-        raise trials.advice(refusal, chain(narrower, trials.here(quantised)),
-                            trials.elsewhere(quantised), last=trials.pruned(quantised)) from None
+        trials = _Trials(graph, settings, samples)
+        wide = quantised is None or refusal.operator == ACCUMULATORS
+        raise trials.advice(refusal, chain(trials.narrower() if wide else (), trials.here()),
+                            trials.elsewhere(), last=trials.pruned()) from None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trial:
     """remedy : in words.   kind, value : what is tried, for the list of what was in vain.
 
-    attempt : compiles; CelosiaError where that fails.
+    settings : to compile with.   share : of each layer's weights that is kept.
     """
 
     remedy: str
     kind: str
     value: str
-    attempt: Callable[[], object]
+    settings: Settings
+    share: float = 1.0
 
 
 class _Trials:
     """failed : by kind, what was tried in vain."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self, graph: Graph, settings: Settings, samples: np.ndarray | None) -> None:
+        self.graph, self.settings, self.samples = graph, settings, samples
         self.failed: dict[str, list[str]] = {}
         self.end = time.thread_time() + SECONDS
 
     def advice(self, refusal: FitError, *groups: Iterator[Trial],
-               last: Iterator[Trial] | None = None) -> FitError:
+               last: Iterator[Trial]) -> FitError:
         """Return the refusal with the first trial of each group that compiles as its remedy.
 
         last : tried only where nothing else helps.
         """
         ways = [way for group in groups if (way := self._first(group))]
-        if not ways and last is not None and (way := self._first(last)):
+        if not ways and (way := self._first(last)):
             ways = [way]
         in_vain = f"; tried in vain: {self._in_vain()}" if self.failed else ""
         remedy = " or ".join(ways) or f"{refusal.remedy}{in_vain}"
@@ -85,13 +80,32 @@ class _Trials:
             if time.thread_time() > self.end:
                 return None
             try:
-                trial.attempt()
+                self._compile(trial)
                 return trial.remedy
             except CelosiaError:
                 values = self.failed.setdefault(trial.kind, [])
                 if trial.value not in values:
                     values.append(trial.value)
         return None
+
+    def _compile(self, trial: Trial) -> None:
+        """Compile with the trial's settings; CelosiaError where that fails."""
+        settings, graph = trial.settings, self.graph
+        if trial.share < 1:
+            graph = replace(graph, nodes=tuple(
+                _pruned(node, trial.share) if isinstance(node, Conv) else node
+                for node in graph.nodes))
+        if settings.exponents == "dynamic" or self.samples is not None:
+            settings.lowered(settings.quantised(graph, self.samples))
+            return
+        # No calibration inputs: no place and no cycle depends on the exponents' values, but the
+        # width of the accumulators may. It is that of dynamic exponents or wider.
+        dynamic = replace(settings, exponents="dynamic")
+        least = dynamic.quantised(graph, None)
+        settings.lowered(_static(least))
+        for width in dynamic.accumulators():
+            if width > least.acc_bits:
+                settings.lowered(_static(dynamic.quantised(graph, None, acc_bits=width)))
 
     def _in_vain(self) -> str:
         """Return what was tried in vain, in words."""
@@ -108,50 +122,46 @@ class _Trials:
                           for value in values]
         return ", ".join(words)
 
-    def narrower(self, graph: Graph, samples: np.ndarray | None) -> Iterator[Trial]:
-        """Narrower mantissas, for sums that no accumulator is wide enough for."""
+    def narrower(self) -> Iterator[Trial]:
+        """Narrower weights, for sums that the accumulators are not wide enough for."""
         for bits in range(self.settings.weight_bits - 1, BITS[0] - 1, -1):
-            settings = replace(self.settings, weight_bits=bits)
             yield Trial(f"use weight_bits={bits}", "weight bits", str(bits),
-                        partial(_compiled, settings, graph, samples))
+                        replace(self.settings, weight_bits=bits))
 
-    def here(self, graph: QGraph) -> Iterator[Trial]:
+    def here(self) -> Iterator[Trial]:
         """Other settings for the same target."""
-        calibrate = "use static exponents (give calibration inputs)"
-        dynamic = self.settings.exponents == "dynamic"
-        if not self.settings.sparse:
+        calibrate, now = "use static exponents (give calibration inputs)", self.settings
+        dynamic = now.exponents == "dynamic"
+        if not now.sparse:
             yield Trial("leave the zeros out (sparse)", "sparse weights", "",
-                        self._attempt(_sparse(graph), sparse=True))
+                        replace(now, sparse=True))
         if dynamic:
-            yield Trial(calibrate, "static exponents", "",
-                        self._attempt(graph, exponents="static"))
+            yield Trial(calibrate, "static exponents", "", replace(now, exponents="static"))
         lanes = list(self._lanes())
         for count in lanes:
-            yield Trial(f"use {count} lanes", "lanes", str(count),
-                        self._attempt(graph, lanes=count))
+            yield Trial(f"use {count} lanes", "lanes", str(count), replace(now, lanes=count))
         for count in lanes if dynamic else ():
             yield Trial(f"{calibrate} and {count} lanes", "lanes", str(count),
-                        self._attempt(graph, lanes=count, exponents="static"))
+                        replace(now, lanes=count, exponents="static"))
 
-    def elsewhere(self, graph: QGraph) -> Iterator[Trial]:
+    def elsewhere(self) -> Iterator[Trial]:
         """Other targets with their own lanes."""
         kinds = {self.settings.exponents: "", "static": " with static exponents"}
         for exponents, words in kinds.items():
             for name in self._others():
-                yield Trial(f"compile it for {name}{words}", "target", name, self._attempt(
-                    graph, target=name, lanes=None, exponents=exponents))
+                yield Trial(f"compile it for {name}{words}", "target", name, replace(
+                    self.settings, target=name, lanes=None, exponents=exponents))
 
-    def pruned(self, graph: QGraph) -> Iterator[Trial]:
+    def pruned(self) -> Iterator[Trial]:
         """The smallest weights of each layer removed, for this target and for others."""
-        smaller = [(f"{share:.0%}", _pruned(graph, share)) for share in DENSITIES]
         for name in (self.settings.target, *self._others()):
             own = name == self.settings.target
-            for share, fewer in smaller:
+            for share in DENSITIES:
                 yield Trial(
                     f"prune it{'' if own else f' and compile it for {name}'}: with the largest "
-                    f"{share} of each layer's weights it fits", "pruning", share,
-                    self._attempt(fewer, sparse=True, target=name,
-                                  lanes=self.settings.lanes if own else None))
+                    f"{share:.0%} of each layer's weights it fits", "pruning", f"{share:.0%}",
+                    replace(self.settings, sparse=True, target=name,
+                            lanes=self.settings.lanes if own else None), share)
 
     def _others(self) -> list[str]:
         """The other targets, boards before bare devices."""
@@ -168,53 +178,20 @@ class _Trials:
                 continue
             yield lanes
 
-    def _attempt(self, graph: QGraph, **changes: Any) -> Callable[[], object]:
-        settings = replace(self.settings, **changes)
-        return lambda: settings.lowered(_with_exponents(graph, settings.exponents))
+
+def _static(graph: QGraph) -> QGraph:
+    """Return the graph with static exponents, as if calibrated."""
+    return replace(graph, tensors={name: replace(tensor, static_exponent=tensor.exponent_min)
+                                   for name, tensor in graph.tensors.items()})
 
 
-def _compiled(settings: Settings, graph: Graph, samples: np.ndarray | None) -> Program:
-    return settings.lowered(settings.quantised(graph, samples))
+def _pruned(node: Conv, share: float) -> Conv:
+    """Return a layer with a share of its weights, the largest, and of equal ones the first.
 
-
-def _with_exponents(graph: QGraph, exponents: str) -> QGraph:
-    """Return the graph with exponents of this kind; no place and no cycle depends on their values.
+    Averages, selections and factors for each channel stay as they are.
     """
-    tensors = {name: replace(tensor, static_exponent=None if exponents == "dynamic" else
-                             tensor.exponent_min if tensor.static_exponent is None
-                             else tensor.static_exponent)
-               for name, tensor in graph.tensors.items()}
-    return replace(graph, tensors=tensors)
-
-
-def _sparse(graph: QGraph) -> QGraph:
-    return _kept(graph, lambda node: node.matrix.data != 0)
-
-
-def _pruned(graph: QGraph, share: float) -> QGraph:
-    """Return the graph with the largest mantissas of each layer, and of equal ones the first."""
-    def keep(node: QNode) -> np.ndarray:
-        size = np.abs(node.matrix.data.astype(np.int64))
-        order = np.argsort(-size, kind="stable")[:max(1, round(share * node.weights))]
-        kept = np.zeros(len(size), bool)
-        kept[order] = True
-        kept &= size > 0
-        return kept
-
-    return _kept(graph, keep)
-
-
-def _kept(graph: QGraph, keep: Callable[[QNode], np.ndarray]) -> QGraph:
-    """Return the graph with some weights only; averages, selections and factors for each channel
-    stay as they are."""
-    nodes = []
-    for node in graph.nodes:
-        if node.kind in ("conv", "linear") and node.weights > node.matrix.shape[0]:
-            kept, matrix = keep(node), node.matrix
-            row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-            counts = np.bincount(row[kept], minlength=matrix.shape[0])
-            starts = np.concatenate([[0], np.cumsum(counts)]).astype(matrix.indptr.dtype)
-            node = replace(node, matrix=csr_array(
-                (matrix.data[kept], matrix.indices[kept], starts), shape=matrix.shape))
-        nodes.append(node)
-    return replace(graph, nodes=tuple(nodes))
+    if node.kind not in ("conv", "linear") or node.weight[0].size == 1:
+        return node
+    weight = node.weight.ravel().copy()
+    weight[np.argsort(-np.abs(weight), kind="stable")[max(1, round(share * weight.size)):]] = 0
+    return replace(node, weight=weight.reshape(node.weight.shape))

@@ -109,7 +109,7 @@ def test_the_accumulator_is_the_narrowest_that_is_proved() -> None:
     assert quantised(np.array([[*row, 1.0]]), activation_bits=7).acc_bits == 24
     with pytest.raises(CompileError, match=(
             r"^fc \(conv\): the sums of row 1 may reach 4194429, above 4194303, the limit of a "
-            "24-bit accumulator; use acc_bits=32, or prune the row$")):
+            "24-bit accumulator; use acc_bits=32$")):
         quantised(np.array([[0.0, *row], [1.0, *row]]), acc_bits=24)
 
 
@@ -186,7 +186,7 @@ def test_layers_that_do_not_fit(weight: list, bias: list | None, message: str) -
 def test_a_bias_far_above_its_weights_takes_the_wider_accumulator() -> None:
     with pytest.raises(CompileError, match=(
             r"^fc \(conv\): the bias is too large for the weights: x would need exponents of 17 "
-            "and more, above 15; use acc_bits=32, or rescale the layer$")):
+            "and more, above 15; use acc_bits=32$")):
         quantised([[1e-6]], [1000.0], acc_bits=24)
     graph = quantised([[1e-6]], [1000.0])
     assert graph.acc_bits == 32
