@@ -129,7 +129,20 @@ def test_compress_takes_them(kind: str) -> None:
         np.testing.assert_array_equal(found, right)
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["sparse", "quantised", "bfloat16", "list", "gradient"])
+def test_training_takes_them(kind: str) -> None:
+    trained = []
+    for given in (KINDS[kind](), VALUES):
+        torch.manual_seed(0)
+        net = nn.Linear(3, 2)
+        compress.FineTune(inputs=given, labels=[0, 1], batch_size=2)(net, 0)
+        trained.append(net.weight)
+    assert torch.equal(*trained)
+
+
 @pytest.mark.parametrize("function", [
+    lambda net, x: compress.FineTune(inputs=x, labels=[0]),
     lambda net, x: compress.scores(net, "correlation", x), compress.measure, compress.nsr,
     lambda net, x: compress.bfp(x, 8), lambda net, x: compress.drop_unread(net, x),
     lambda net, x: compress.fuse(net, x), lambda net, x: compress.factorise(net, x, "svd"),

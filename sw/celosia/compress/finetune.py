@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from celosia.compress.promise import restoring
 from celosia.errors import ArgumentError, CelosiaError
+from celosia.inputs import as_tensor
 
 __all__ = ["FineTune", "flip_and_shift"]
 
@@ -79,13 +80,12 @@ class FineTune:
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot be meant."""
-        object.__setattr__(self, "inputs", torch.as_tensor(self.inputs))
-        labels = torch.as_tensor(self.labels)
-        if labels.ndim == 0 or len(self.inputs) != len(labels) or len(self.inputs) == 0:
-            raise ArgumentError(
-                f"{len(self.inputs)} inputs and {labels.shape[0] if labels.ndim else 1} labels; "
-                "give one label for each input, and at least one"
-            )
+        inputs, labels = as_tensor(self.inputs, "inputs"), as_tensor(self.labels, "labels")
+        counts = [part.shape[0] if part.ndim else 1 for part in (inputs, labels)]
+        if 0 in (inputs.ndim, labels.ndim) or counts[0] != counts[1] or counts[0] == 0:
+            raise ArgumentError(f"{counts[0]} inputs and {counts[1]} labels; give one label for "
+                                "each input, and at least one")
+        object.__setattr__(self, "inputs", inputs)
         object.__setattr__(self, "labels", labels if self.loss else _classes(labels))
         if self.optimizer not in OPTIMIZERS:
             raise ArgumentError(f"optimizer must be one of {OPTIMIZERS}, not {self.optimizer!r}")
