@@ -283,6 +283,20 @@ def test_the_way_out_leads_out(remedy):
         pytest.fail("no network took this way out")
 
 
+class Many(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.c, self.n = nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6)
+
+    def forward(self, *x):
+        return self.n(self.c(*x))
+
+
+def test_a_forward_of_any_number_of_arguments_is_refused_with_another_way_out():
+    with pytest.raises(ArgumentError, match=r"cannot be traced .* without \* in its arguments$"):
+        compress.fold_batchnorm(Many())
+
+
 def test_layers_kept_in_a_list_of_their_own_are_put_back():
     net, x = trained(in_a_list()), randn(*MAP)
     before, norm = net(x), net.n

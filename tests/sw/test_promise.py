@@ -10,8 +10,20 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune, weight_norm
 
-from celosia.compress.layers import names_of, obstacle, parameter_count, put, weight_sharers
+from celosia.compress.layers import (
+    distinct_weights,
+    first_names,
+    held_weight,
+    holders,
+    names_of,
+    obstacle,
+    parameter_count,
+    put,
+    strangers,
+    weight_sharers,
+)
 from celosia.compress.promise import Promise, restoring, run_once
+from celosia.compress.pruning.masks import apply_mask
 from celosia.errors import ArgumentError, CelosiaError
 
 
@@ -35,6 +47,32 @@ def test_names_and_sharers_are_found_by_identity():
     assert parameter_count(net) == 36 + 6 + 6
     put(net, net.a, nn.Identity())
     assert isinstance(net.a, nn.Identity) and net.all[0] is net.a
+
+
+def test_weights_are_found_by_identity_under_masks_too():
+    net = Twice()
+    for masked in (False, True):
+        if masked:
+            for layer in (net.a, net.b):
+                apply_mask(layer, torch.ones(6, 6, dtype=torch.bool))
+        assert list(distinct_weights(net)) == ["a"]
+        assert list(holders(net, net.b)) == ["a", "b"]
+        assert held_weight(net.a) is held_weight(net.b)
+        assert first_names(net, ["b", "all.2", "all.1", "x"]) == {
+            "b": "a", "all.2": "a", "all.1": "all.1", "x": "x"}
+        assert strangers(net, net.a) == ()
+    net.extra = nn.Embedding(6, 6)
+    net.extra.weight = held_weight(net.a)
+    assert strangers(net, net.b) == ("extra",)
+
+
+def test_a_hook_of_all_modules_is_seen():
+    handle = nn.modules.module.register_module_forward_hook(lambda module, given, output: output)
+    try:
+        assert "hook of all modules" in (obstacle(nn.Linear(3, 3)) or "")
+    finally:
+        handle.remove()
+    assert obstacle(nn.Linear(3, 3)) is None
 
 
 class Scaled(nn.Linear):

@@ -7,6 +7,7 @@ constant of the graph. `trace` notes such readings.
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -53,10 +54,12 @@ def trace(model: nn.Module, training: bool = False) -> fx.GraphModule:
             traced = fx.GraphModule(model, graph, type(model).__name__)
     except Exception as problem:    # whatever the user's forward raises on a symbolic tensor
         words = re.split(r"\n|\. ", str(problem).strip())[0] or type(problem).__name__
+        kinds = {argument.kind for argument in inspect.signature(model.forward).parameters.values()}
+        many = kinds & {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
         raise ArgumentError(
             f"{type(model).__name__}.forward cannot be traced by torch.fx: {words}; layers that "
-            "follow one another are found that way, so write forward without branches on values"
-        ) from problem
+            "follow one another are found that way, so write forward without "
+            f"{'* in its arguments' if many else 'branches on values'}") from problem
     traced.training = model.training
     traced.meta |= {_READ: frozenset(reads.tensors), _DRAWN: reads.drawn}
     for node in list(graph.nodes):
