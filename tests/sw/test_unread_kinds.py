@@ -273,6 +273,9 @@ WHOLE = {
     "read by a function": (
         lambda: Net(lambda s, x: s.b(s.a(x).tanh()) + functional.linear(x, s.a.weight)[:, :3]),
         {}),
+    "a row as the factor of a normalisation": (
+        lambda: Net(lambda s, x: s.b(s.a(functional.layer_norm(x, (4,), s.a.weight[1])).tanh())),
+        {"a": {0, 2}}),
     "read turned": (
         lambda: Net(lambda s, x: functional.linear(s.b(s.a(x).tanh()), s.b.weight.T)[:, 3:]),
         {"a": FIRST}),

@@ -39,13 +39,13 @@ def _nothing(node: fx.Node, *args: Any, **kwargs: Any) -> None:
       "nan_to_num", "neg", "positive", "relu", "round", "sgn", "sign", "silu", "sin", "sinh",
       "sqrt", "tan", "tanh", "to", "_to_copy", "trunc")  # fmt: skip
 def _zero_at_zero(node: fx.Node, x: Path, *args: Any, **kwargs: Any) -> Path:
-    return Path(x.value)
+    return Path(x.value + _others(args, kwargs))
 
 
 @rule("acos", "acosh", "bitwise_not", "cos", "cosh", "erfc", "exp", "exp2", "isinf", "isnan", "log",
       "log10", "log2", "logical_not", "reciprocal", "rsqrt", "sigmoid")
 def _of_one(node: fx.Node, x: Path, *args: Any, **kwargs: Any) -> Path:
-    return Path(x.value + 1)
+    return Path(x.value + 1 + _others(args, kwargs))
 
 
 @rule("clamp", "hardtanh")
@@ -94,6 +94,12 @@ def _where(node: fx.Node, condition: Any, a: Any, b: Any) -> Path:
     if isinstance(condition, torch.Tensor):
         return Path(torch.where(condition, pattern(a), pattern(b)))
     return Path((pattern(a) + pattern(b)) * (condition.value + 1))
+
+
+def _others(*trees: Any) -> Numbers:
+    """Return one number that stands for all Paths in some arguments, each of which may matter."""
+    parts = [part.value.sum() for part in _pytree.tree_leaves(trees) if isinstance(part, Path)]
+    return sum(parts, torch.zeros(()))
 
 
 def _total(operands: Sequence[Any]) -> Numbers:
@@ -190,19 +196,20 @@ def _mixed_along(node: fx.Node, *args: Any, **kwargs: Any) -> Any:
 @rule("native_layer_norm")
 def _layer_norm(node: fx.Node, x: Path, shape: Sequence[int], *args: Any) -> Any:
     axes = list(range(-len(shape), 0))
-    return _results(node, Path(x.value.sum(axes, keepdim=True).expand(x.shape) + 1))
+    mixed = x.value.sum(axes, keepdim=True).expand(x.shape)
+    return _results(node, Path(mixed + 1 + _others(args)))
 
 
 @rule("native_group_norm")
 def _group_norm(node: fx.Node, x: Path, *args: Any) -> Any:
     groups = x.value.reshape(x.shape[0], args[-2], -1)
     mixed = groups.sum(-1, keepdim=True).expand(groups.shape)
-    return _results(node, Path(mixed.reshape(x.shape) + 1))
+    return _results(node, Path(mixed.reshape(x.shape) + 1 + _others(args)))
 
 
 @rule("_native_batch_norm_legit_no_training")
-def _batch_norm(node: fx.Node, x: Path, *args: Any) -> Any:
-    return _results(node, Path(x.value + 1))
+def _batch_norm(node: fx.Node, x: Any, *args: Any) -> Any:
+    return _results(node, Path(pattern(x) + 1 + _others(args)))
 
 
 @rule("_native_batch_norm_legit")
@@ -210,7 +217,8 @@ def _batch_norm_of_batch(node: fx.Node, x: Path, *args: Any) -> Any:
     if len(_named(node, (x, *args), {})) != 6:
         raise unknown(node)     # with running statistics, in train mode
     axes = [axis for axis in range(x.value.ndim) if axis != 1]
-    return _results(node, Path(x.value.sum(axes, keepdim=True).expand(x.shape) + 1))
+    mixed = x.value.sum(axes, keepdim=True).expand(x.shape)
+    return _results(node, Path(mixed + 1 + _others(args)))
 
 
 @rule("avg_pool1d", "avg_pool2d", "avg_pool3d", "max_pool2d_with_indices",

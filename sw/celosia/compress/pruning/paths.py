@@ -164,9 +164,12 @@ class _Walk(fx.Interpreter):  # type: ignore[misc]
         found = RULES.get(operator(n))
         if found is None:
             raise unknown(n)
-        result = found(n, *args, **kwargs)
+        try:
+            result = found(n, *args, **kwargs)
+        except (TypeError, RuntimeError, IndexError, KeyError, AttributeError) as problem:
+            raise unknown(n) from problem       # a form of it that its rule was not made for
         for part, value in zip(_pytree.tree_leaves(result), _pytree.tree_leaves(n.meta.get("val")),
                                strict=False):
             if isinstance(part, Path) and part.shape != value.shape:
-                raise unknown(n)        # a form of the operator that its rule was not made for
+                raise unknown(n)
         return result
