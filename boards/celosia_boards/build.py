@@ -24,7 +24,8 @@ Progress = Callable[[str], None]
 
 def build(design: Design, target: Target, directory: str | Path, *, seed: int = 0, seeds: int = 1,
           name: str = "celosia", clock_mhz: float | None = None,
-          allow_timing_failure: bool = False, progress: Progress | None = None) -> BuildReport:
+          allow_timing_failure: bool = False, placement: Sequence[str] = (),
+          progress: Progress | None = None) -> BuildReport:
     """Build a design for ``target`` and leave the results in ``directory``.
 
     design    : makes, for a board, a design that requests its pins from the platform; for a bare
@@ -36,6 +37,7 @@ def build(design: Design, target: Target, directory: str | Path, *, seed: int = 
                 stays at the lower clock where that does not close.
     clock_mhz : clock that timing must close at, and that the board runs at; None is the target's.
     allow_timing_failure : keep a design that misses its clock.
+    placement : further options of nextpnr, as its command line takes them.
     progress  : called with the name of each stage as it starts, and what each seed came to.
 
     Files: ``<name>.bin`` or ``.bit`` (boards only), ``<name>.report.json`` (the returned report),
@@ -51,7 +53,7 @@ def build(design: Design, target: Target, directory: str | Path, *, seed: int = 
         raise ValueError(f"seeds must be at least 1, not {seeds!r}")
     clock = possible_clock(target, target.clock_mhz if clock_mhz is None else clock_mhz)
     with workplace(directory, name) as work:
-        job = Job(target, work, name)
+        job = Job(target, work, name, tuple(placement))
         say("elaboration")
         job.tools()
         job.elaborate(design(clock))
@@ -155,7 +157,7 @@ def _at_higher_clock(job: Job, design: Design, report: BuildReport,
     if target.board is None or clock is None or clock <= report.clock_mhz:
         return job, report
     say(f"elaboration, {clock:g} MHz")
-    higher = Job(target, job.work / "higher", job.name)
+    higher = replace(job, work=job.work / "higher")
     higher.work.mkdir()
     higher.elaborate(design(clock))
     try:

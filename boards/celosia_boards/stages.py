@@ -58,11 +58,15 @@ def platform_of(target: Target) -> Any:
 
 @dataclass(frozen=True)
 class Job:
-    """One design for one target, called ``name``, in folder ``work``."""
+    """One design for one target, called ``name``, in folder ``work``.
+
+    placement : further options of nextpnr.
+    """
 
     target: Target
     work: Path
     name: str
+    placement: tuple[str, ...] = ()
 
     def tools(self) -> list[str]:
         """Return the commands that the stages run; BuildError where one is missing."""
@@ -88,7 +92,7 @@ class Job:
 
     def digest(self, options: str) -> str:
         """Return a digest of all that a build depends on: the elaborated design, options, tools."""
-        digest = hashlib.sha256(f"{options} {self.tools()}".encode())
+        digest = hashlib.sha256(f"{options} {self.tools()} {self._placement()}".encode())
         for suffix in ("il", "ys", _CONSTRAINTS[self.target.family]):
             if self._file(suffix).exists():
                 digest.update(self._file(suffix).read_bytes())
@@ -98,6 +102,10 @@ class Job:
             except PackageNotFoundError:
                 digest.update(f"{package} is not installed".encode())
         return digest.hexdigest()
+
+    def _placement(self) -> list[str]:
+        """Return nextpnr's options for the device, and those of this job."""
+        return [*_PLACEMENT[self.target.device], *self.placement]
 
     def synthesise(self) -> None:
         """Leave the netlist, ``<name>.json``."""
@@ -111,7 +119,7 @@ class Job:
         option, suffix = _PLACED[target.family]
         constraints = _CONSTRAINTS[target.family]
         log = f"{name}.nextpnr.log"
-        arguments = [*_PLACEMENT[target.device], "--package", target.package,
+        arguments = [*self._placement(), "--package", target.package,
                      "--json", f"{name}.json", option, f"{name}.{suffix}",
                      "--report", f"{name}.nextpnr.json", "--seed", str(seed),
                      "--freq", str(clock_mhz), "--timing-allow-fail", "--quiet", "--log", log]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -118,7 +118,7 @@ def run(program: Program, x: Any, backend: str = GOLDEN, *,
 @names_extra
 def build(program: Program, board: str | None = None, *, seeds: int = 1, seed: int = 0,
           clock_mhz: float | None = None, allow_timing_failure: bool = False,
-          directory: str | Path | None = None,
+          placement: Sequence[str] = (), directory: str | Path | None = None,
           progress: Callable[[str], None] | None = None) -> BuildReport:
     """Synthesise, place and route the program's array, and pack the bitstream.
 
@@ -128,6 +128,7 @@ def build(program: Program, board: str | None = None, *, seeds: int = 1, seed: i
     seed      : nextpnr's first seed.
     clock_mhz : clock of the array; None is the target's.
     allow_timing_failure : keep a design that misses its clock.
+    placement : further options of nextpnr, as its command line takes them.
     directory : where the results go; None is ``build/<board>``.
     progress  : called with the name of each stage as it starts, and what each seed came to.
 
@@ -149,7 +150,7 @@ def build(program: Program, board: str | None = None, *, seeds: int = 1, seed: i
         return build_design(
             lambda mhz: top_for(place, program.array, clock_mhz=mhz), place, folder, seed=seed,
             seeds=seeds, clock_mhz=clock_mhz, allow_timing_failure=allow_timing_failure,
-            progress=progress)
+            placement=placement, progress=progress)
 
 
 def check_buildable(program: Program, place: Target) -> None:

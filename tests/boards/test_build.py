@@ -184,6 +184,21 @@ def test_too_large_a_design_is_named(monkeypatch, tmp_path):
         build(_design(entry), entry, tmp_path / "out")
 
 
+def test_options_of_placement_reach_nextpnr(monkeypatch, tmp_path):
+    for name, words in (("YOSYS", "touch celosia.yosys.log"),
+                        ("NEXTPNR_ICE40", 'echo "ERROR: given $*" > celosia.nextpnr.log; exit 1')):
+        tool = tmp_path / name
+        tool.write_text(f"#!/bin/sh\n{words}\n")
+        tool.chmod(0o755)
+        monkeypatch.setenv(name, str(tool))
+    entry = target("icebreaker")
+    with pytest.raises(BuildError, match="given --up5k --placer-heap-timingweight 1 --package "):
+        build(_design(entry), entry, tmp_path / "out",
+              placement=("--placer-heap-timingweight", "1"))
+    jobs = [Job(entry, tmp_path, "celosia", options) for options in ((), ("--opt-timing",))]
+    assert len({job.digest("") for job in jobs}) == 2, "such a build is another one"
+
+
 def test_core_must_have_the_board_s_members():
     entry = replace(target("icebreaker"), leds=(("warm", 0),))
     with pytest.raises(ValueError, match=r"^the core for 'icebreaker' lacks warm$"):
