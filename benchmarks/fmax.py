@@ -1,8 +1,9 @@
 """Clock and utilisation of the arrays after placement and routing, over several nextpnr seeds.
 
-The median counts: a target's clock must be the highest standard one that it meets with 5 % to spare
-(docs/decisions/0006). Fmax is the router's, but at most what the device's multiplier blocks stand
-(50 MHz on the UP5K, whose blocks nextpnr does not model). Each design is synthesised once.
+The median counts: the highest standard clock that it meets with 5 % to spare must be no less than
+the target's (docs/decisions/0006). Fmax is the router's, but at most what the device's multiplier
+blocks stand (50 MHz on the UP5K, whose blocks nextpnr does not model). Each design is synthesised
+once.
 """
 
 import argparse

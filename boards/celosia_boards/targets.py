@@ -47,8 +47,8 @@ class Target:
     board         : "module:class" of the amaranth_boards platform; None for a bare device, which
                     has no pins and so no bitstream.
     crystal_mhz   : the board's clock; None for a bare device.
-    clock_mhz     : clock of the array, which timing must close at: the highest standard one that
-                    the median of five seeds meets with `celosia_boards.clocks.MARGIN`.
+    clock_mhz     : clock of the array, which timing must close at: a standard one that the median
+                    of five seeds meets with `celosia_boards.clocks.MARGIN`.
     clock_step_mhz: standard clocks are its multiples: the PLL makes them exactly, and a bit on the
                     serial line is a whole number of their cycles.
     ceiling_mhz   : what the device's hard blocks stand, whatever nextpnr prints (it has only
