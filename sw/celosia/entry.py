@@ -65,7 +65,7 @@ def _ended_by(error: BaseException) -> int:
     from celosia.errors import quoted
     from celosia.extras import missing
 
-    words = quoted(" ".join(str(error).split()) or type(error).__name__, 300)
+    words = quoted(" ".join(words_of(error).split()) or type(error).__name__, 300)
     if isinstance(error, ImportError) and (refusal := missing(error)):
         words = str(refusal)
     elif isinstance(error, MemoryError):
@@ -79,6 +79,14 @@ def _ended_by(error: BaseException) -> int:
         return FAULT
     _say(words)
     return REFUSED
+
+
+def words_of(error: BaseException) -> str:
+    """Return what an error says, of the system's without their numbers: "x.npy: no such file"."""
+    if isinstance(error, OSError) and error.strerror:
+        reason = error.strerror[:1].lower() + error.strerror[1:]
+        return reason if error.filename is None else f"{error.filename}: {reason}"
+    return str(error)
 
 
 def unread() -> int:

@@ -110,7 +110,7 @@ def test_a_full_disk_is_said() -> None:
         done = subprocess.run([sys.executable, "-m", "celosia", "targets"], stdout=full,
                               stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr == f"celosia: [Errno {errno.ENOSPC}] No space left on device\n"
+    assert done.stderr == f"celosia: {os.strerror(errno.ENOSPC).lower()}\n"
 
 
 def test_closed_outputs_are_no_error() -> None:
@@ -157,7 +157,9 @@ def test_faults_have_a_status_and_a_line_of_their_own(
 
 @pytest.mark.parametrize(("error", "status", "words"), [
     (MemoryError(), 1, "celosia: not enough memory for this; "),
-    (OSError(5, "Input/output error"), 1, "celosia: [Errno 5] Input/output error\n"),
+    (OSError(5, "Input/output error"), 1, "celosia: input/output error\n"),
+    (FileNotFoundError(2, "No such file", "x.npy"), 1, "celosia: x.npy: no such file\n"),
+    (OSError("words"), 1, "celosia: words\n"),
     (ModuleNotFoundError("no", name="tensorly"), 1, "celosia: this needs tensorly, which is not "),
     (ModuleNotFoundError("no", name="elsewhere"), 70, "celosia: internal error, please report it"),
     (KeyboardInterrupt(), 130, "celosia: interrupted\n"),

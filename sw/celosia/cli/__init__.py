@@ -52,8 +52,10 @@ class _Group(TyperGroup):
             return super().invoke(ctx)
         except BrokenPipeError:
             raise SystemExit(entry.unread()) from None
-        except (CelosiaError, OSError) as problem:
+        except CelosiaError as problem:
             common.refuse(str(problem), getattr(problem, "code", ()))
+        except OSError as problem:
+            common.refuse(entry.words_of(problem))
         except ImportError as problem:
             if refusal := missing(problem):
                 common.refuse(str(refusal))
