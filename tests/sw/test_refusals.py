@@ -2,12 +2,13 @@
 
 import functools
 import re
+import sys
 import warnings
 
 import numpy as np
 import pytest
 
-from celosia.errors import CelosiaError, CompileError
+from celosia.errors import ArgumentError, CelosiaError, CompileError, quoted
 from celosia.passes import optimise
 
 torch = pytest.importorskip("torch")
@@ -172,6 +173,14 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
                "torch.float64; keep the network in float32", ALONE),
     "outputs": (lambda: Function(lambda x: (x, F.relu(x))), "output (output): the model returns 2 "
                 "values; return exactly one tensor", lambda: Function(F.relu)),
+    "no output": (lambda: Function(lambda x: 3), "output (output): the model returns no tensor; "
+                  "return exactly one tensor", lambda: Function(F.relu)),
+    "empty": (lambda: Function(lambda x: F.linear(x.flatten(1), torch.zeros(0, 256))),
+              "linear (linear): its result has the shape (1, 0); keep every tensor as (1, C, H, W) "
+              "or (1, F)", head),
+    "ends the process": (lambda: Function(lambda x: sys.exit(3)), "model (torch.export): the model "
+                         "cannot be exported (3); make its forward pass accept one float32 tensor "
+                         "of example_input's shape", lambda: Function(F.relu)),
     "constant output": (lambda: Function(lambda x: torch.ones(1, 3)), "output (output): it does "
                         "not depend on the input; return a tensor that the network computes from "
                         "its input", lambda: Function(F.relu)),
@@ -186,8 +195,8 @@ def test_what_does_not_compile_is_named_and_the_advice_leads_out(name: str) -> N
     with pytest.raises(CompileError) as caught:
         compile_graph(model())
     text, source = str(caught.value), caught.value.source
-    assert text == message + ("" if source is None else f" [{source}]")
-    if isinstance(model(), Function) and caught.value.node != "output":
+    assert text == message + ("" if source is None else f" [{quoted(source)}]")
+    if isinstance(model(), Function) and caught.value.node not in ("output", "model"):
         assert re.match(r"test_refusals\.py:\d+: return self\.function\(", source)
     compiles(mended)
 
@@ -257,6 +266,14 @@ def test_an_error_of_the_models_own_code_names_its_line() -> None:
     with pytest.raises(CompileError, match="to broadcast a dimension of length 7 at") as caught:
         compile_graph(Function(lambda x: x + torch.ones(7)))
     assert caught.value.source.startswith("test_refusals.py:")
+
+
+def test_torchscript_is_refused() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(conv(), torch.zeros(SHAPE))
+    with pytest.raises(ArgumentError, match="^model is a TorchScript module, .*; give the torch"):
+        compile_graph(traced)
 
 
 def test_parameters_without_values_are_refused() -> None:

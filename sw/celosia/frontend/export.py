@@ -66,6 +66,9 @@ def as_program(model: torch.nn.Module, example: torch.Tensor) -> ExportedProgram
 
     CompileError where torch.export does not take the module.
     """
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ArgumentError("model is a TorchScript module, which torch.export does not take; give "
+                            "the torch.nn.Module that it was made of")
     _check_values(model)
     devices = {str(tensor.device) for tensor in _tensors(model).values()} - {"cpu"}
     if devices:
@@ -193,7 +196,7 @@ def _refusing(work: Callable[..., T], *arguments: Any) -> T:
     """
     try:
         return work(*arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         line = _first_line(error)
         problem = f"the model cannot be exported ({quoted(line)})"
         remedy = "make its forward pass accept one float32 tensor of example_input's shape"

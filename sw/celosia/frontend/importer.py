@@ -109,7 +109,8 @@ class _Importer:
         users = [result for result, spec in zip(results, specs, strict=True)
                  if spec.kind == OutputKind.USER_OUTPUT]
         if len(users) != 1 or not isinstance(users[0], FxNode):
-            raise CompileError("output", "output", f"the model returns {len(users)} values",
+            what = "no tensor" if len(users) == 1 else f"{len(users)} values"
+            raise CompileError("output", "output", f"the model returns {what}",
                                "return exactly one tensor")
         return users[0]
 
@@ -140,7 +141,7 @@ class _Importer:
         if handler is None:
             raise self.refusals.unsupported(node, call)
         ranks = range(1, 9) if handler is reshape else (2, 4)   # squeezed one axis at a time
-        if len(shape) not in ranks or shape[0] != 1:
+        if len(shape) not in ranks or shape[0] != 1 or 0 in shape:
             raise self.refusals.wrong_shape(node, call, self.wrong)
         try:
             made = handler(call)
