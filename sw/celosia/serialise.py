@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from scipy.sparse import csr_array
 
 from celosia import container
-from celosia.errors import CelosiaError
+from celosia.errors import CelosiaError, quoted
 from celosia.graph_rules import (
     check_name,
     check_nodes,
@@ -30,6 +30,8 @@ from celosia_hw.isa import ArrayConfig, Space
 
 _IMAGES = (Space.PROGRAM, Space.WEIGHTS, Space.ROWS, Space.TAPS, Space.WRITES)
 _ROW_FIELDS = ("sw", "bias", "sb")
+_WORDS = 300
+"""Longest reason in a refusal: a file may hold names of any length."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,4 +235,5 @@ def _differs(path: str | Path, what: str) -> CelosiaError:
 
 
 def _refused(path: str | Path, problem: str) -> CelosiaError:
-    return CelosiaError(f"{path}: not a valid program, {problem}; compile the model again")
+    return CelosiaError(f"{path}: not a valid program, {quoted(problem, _WORDS)}; compile the "
+                        f"model again")
