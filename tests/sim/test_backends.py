@@ -175,7 +175,7 @@ def design(cache):
 def layer(name):
     return Layer(name=name, kind="linear", rows=1, columns=1, positions=1, weights=1, nonzeros=1,
                  dense_macs=1, macs=1, predicted_cycles=CYCLES, bound_cycles=1, groups=1,
-                 weight_words=1, padding=0, weight_bytes=2, lane_cycles={})
+                 weight_words=1, padding=0, weight_bytes=2, lane_cycles={}, raised_rows=())
 
 
 def program(first=NORMAL, second=NORMAL):

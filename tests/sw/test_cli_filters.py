@@ -218,7 +218,7 @@ def test_fusing_is_exact(folder):
                         "--rounds", 1, model=model)
         fused = torch.export.load("pruned.pt2").module()
         assert result["choices"]["fusion"] == {"batch_norms": norms, "average_pools": pools,
-                                               "merged": []}
+                                               "left": {}, "merged": []}
         expected = original(model)(x)
         for index in range(len(x)):
             torch.testing.assert_close(fused(x[index:index + 1]), expected[index:index + 1])

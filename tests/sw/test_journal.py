@@ -268,8 +268,8 @@ def test_fingerprints_tell_apart():
 
 
 def test_settings_are_described():
-    tune = compress.FineTune(inputs=torch.zeros(2, 3), labels=torch.zeros(2), epochs=(1, 2),
-                             teacher=make_net(), on_epoch=print)
+    tune = compress.FineTune(inputs=torch.zeros(2, 3), labels=torch.zeros(2).long(),
+                             epochs=(1, 2), teacher=make_net(), on_epoch=print)
     told = describe(tune)
     assert told["epochs"] == [1, 2]
     assert told["inputs"].startswith("array [2, 3] sha256:")
