@@ -125,7 +125,7 @@ def test_walker(player, array):
         cycle = _load(vectors, cycle, layer)
         for number, cycles in enumerate(draining(layer)):
             # The strobe comes in the last cycle of the pass before, or in a later one.
-            cycle += rng.choice([0, 0, 1, 5]) + (number == 0)
+            cycle += rng.choice([0, 0, 1, 5]) + Walker.AHEAD * (number == 0)
             vectors.pulse(cycle - 1, drain=1)
             cycle = _expect_walk(array, vectors, cycle, cycles, True)
         _expect_rest(vectors, cycle)
