@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from celosia.faint_rows import input_minima
 from celosia.lower.expand import COPY
 from celosia.qgraph import Geometry, QGraph, QNode, QTensor
 from celosia_hw.isa import (
@@ -197,12 +198,10 @@ def _check_sums(graph: QGraph, node: QNode) -> None:
     if totals.max(initial=0) > (1 << width - 2) - 1:
         raise ValueError(f"{node.name!r}: the sums of row {int(totals.argmax())} may leave a "
                          f"{width}-bit accumulator")
-    rows = np.flatnonzero(node.bias)
-    magnitude = np.frexp(np.abs(node.bias[rows]).astype(np.float64))[1] - 1
-    needed = magnitude + node.sb[rows] + 4 - width - node.sw[rows] + source.bits - 2
-    if needed.max(initial=EXPONENT_MIN) > source.exponent_min:
-        raise ValueError(f"{node.name!r}: the bias of row {int(rows[needed.argmax()])} may leave "
-                         f"the accumulator, {node.input!r} may have exponents of "
+    needed = input_minima(node, node.sw, width, source.bits)
+    if needed.max() > source.exponent_min:
+        raise ValueError(f"{node.name!r}: the bias of row {int(needed.argmax())} may leave the "
+                         f"accumulator, {node.input!r} may have exponents of "
                          f"{source.exponent_min}")
 
 
