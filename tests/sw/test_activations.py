@@ -49,18 +49,30 @@ def test_the_answer_comes_after_the_activation_function(follow):
 
 @pytest.mark.parametrize("follow, word", [
     (lambda y: y.square(), "square"), (lambda y: y.abs(), "abs"), (lambda y: y ** 2, "pow"),
-    (lambda y: torch.sin(y), "sin"), (lambda y: y.exp(), "exp")], ids=["square", "abs", "pow",
-                                                                       "sin", "exp"])
+    (lambda y: torch.sin(y), "sin"), (lambda y: y.exp(), "exp"),
+    (lambda y: torch.maximum(y, torch.zeros_like(y)), "maximum"),
+    (lambda y: torch.maximum(y, torch.zeros(5)), "maximum"),
+    (lambda y: torch.fmax(torch.zeros(()), y), "fmax"),
+    (lambda y: torch.where(y > 0, y, 0.1 * y), "where"),
+    (lambda y: torch.where(y > 0, y, torch.zeros(5)), "where"),
+    (lambda y: torch.heaviside(y, torch.zeros(())), "heaviside"),
+    (lambda y: functional.glu(y[:, :4]), "glu"),
+    (lambda y: torch.relu(-y), "relu behind neg"), (lambda y: torch.relu(2 * y + 1), "relu behind"),
+    (lambda y: functional.relu6(y + 3) / 6, "relu6 behind add"),
+    (lambda y: torch.relu(torch.softmax(y, 1) - 0.1), "relu behind")],
+    ids=["square", "abs", "pow", "sin", "exp", "zeros_like", "zeros", "fmax", "where", "where data",
+         "heaviside", "glu", "neg", "scaled", "hardsigmoid", "softmax"])
 def test_an_unknown_function_is_refused_by_name(follow, word):
-    with pytest.raises(ArgumentError, match=f"layer 'layer' is followed by {word}, .*'pre'"):
+    with pytest.raises(ArgumentError, match=f"layer 'layer' is followed by {word}.*'pre'"):
         compress.scores(Net(follow), "correlation", X)
     compress.scores(Net(follow), "correlation", X, activation="pre")
 
 
 @pytest.mark.parametrize("follow", [lambda y: y * torch.sigmoid(y),
                                     lambda y: torch.tanh(functional.softplus(y)) * y,
-                                    lambda y: torch.mul(torch.sigmoid(y), y)],
-                         ids=["silu", "mish", "mul"])
+                                    lambda y: torch.mul(torch.sigmoid(y), y),
+                                    lambda y: y * (y > 0)],
+                         ids=["silu", "mish", "mul", "mask"])
 def test_an_activation_function_written_out_is_not_taken_for_its_part(follow):
     with pytest.raises(ArgumentError, match="layer 'layer' is followed by an .* written out"):
         compress.scores(Net(follow), "correlation", X)
@@ -87,5 +99,65 @@ def test_a_residual_sum_is_no_activation_function():
             return self.second(torch.relu(y)) + y
 
     net = Block()
+    found = torch.from_numpy(compress.scores(net, "correlation", X)["layer"])
+    torch.testing.assert_close(found, _correlation(net.layer(X).relu()), atol=1e-5, rtol=0)
+
+
+class Maps(nn.Module):
+    """A convolution with something between it and its activation function."""
+
+    def __init__(self, between, act) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.between, self.act = nn.Conv2d(2, 4, 3, bias=False), between, act
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.act(self.between(self.layer(x)))
+
+
+@pytest.mark.parametrize("act", [torch.relu, nn.ELU(), lambda y: y.clamp(min=-0.2, max=0.5)],
+                         ids=["relu", "elu", "clamp"])
+@pytest.mark.parametrize("between", [
+    nn.Flatten(), nn.MaxPool2d(2), nn.Dropout(0.5), nn.Identity(), lambda y: y.view(len(y), 4, -1),
+    lambda y: y.permute(0, 2, 3, 1), lambda y: y.transpose(1, 2).contiguous(),
+    lambda y: functional.pad(y, (1, 1)), lambda y: functional.max_pool2d(y, 3).flatten(1)],
+    ids=range(9))
+def test_new_shapes_and_max_pools_hide_no_activation_function(between, act):
+    """The answer is that of each number of the map, as if the function came first."""
+    x = torch.randn(40, 2, 6, 6, generator=torch.Generator().manual_seed(1))
+    found = compress.scores(Maps(between, act).eval(), "correlation", x)["layer"]
+    wanted = compress.scores(Maps(nn.Identity(), act).eval(), "correlation", x)["layer"]
+    assert abs(found - wanted).max() < 1e-12
+
+
+@pytest.mark.parametrize("norm", [nn.GroupNorm(2, 4), nn.InstanceNorm2d(4), nn.GroupNorm(1, 4),
+                                  nn.LayerNorm([4, 4]), nn.BatchNorm2d(4)], ids=repr)
+def test_a_normalisation_hides_no_activation_function(norm):
+    """The answer is behind both."""
+    x = torch.randn(40, 2, 6, 6, generator=torch.Generator().manual_seed(1))
+    net = Maps(norm, torch.relu).eval()
+    found = compress.scores(net, "correlation", x)["layer"]
+    seen = functional.unfold(x, 3).unflatten(1, (18,)).double()
+    answer = net(x).flatten(2).detach().double()
+    a, b = answer - answer.mean(0), seen - seen.mean(0)
+    wanted = torch.einsum("nop,nkp->okp", a, b) / torch.einsum(
+        "op,kp->okp", a.square().sum(0).sqrt(), b.square().sum(0).sqrt())
+    wanted = wanted.nan_to_num(0).abs().mean(2).reshape(4, 2, 3, 3)
+    assert abs(found - wanted.numpy()).max() < 1e-6
+
+
+def test_parameters_of_an_activation_function_in_another_shape_are_refused():
+    x = torch.randn(8, 2, 6, 6)
+    with pytest.raises(ArgumentError, match="layer 'layer' is followed by prelu, with parameters"):
+        compress.scores(Maps(nn.Flatten(), nn.PReLU()), "correlation", x)
+
+
+def test_an_answer_may_meet_what_was_made_of_it():
+    """Attention over channels and the like: the activation function came before."""
+    def follow(y: torch.Tensor) -> torch.Tensor:
+        y = torch.relu(y)
+        return y * torch.sigmoid(y - y.mean(1, keepdim=True))
+
+    net = Net(follow).eval()
     found = torch.from_numpy(compress.scores(net, "correlation", X)["layer"])
     torch.testing.assert_close(found, _correlation(net.layer(X).relu()), atol=1e-5, rtol=0)

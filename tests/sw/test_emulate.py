@@ -330,3 +330,55 @@ def test_bfloat16_arrays_are_formatted():
     x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)).bfloat16()
     for found, wanted in zip(bfp(x, 8, 0), bfp(x.double().numpy(), 8, 0), strict=True):
         np.testing.assert_array_equal(found, wanted)
+
+
+def test_a_model_that_is_one_layer_is_emulated():
+    torch.manual_seed(0)
+    layer, x = nn.Linear(6, 4).eval(), torch.randn(3, 6)
+    found = emulate(layer, weight_bits=5, activation_bits=5)
+    wanted = emulate(nn.Sequential(layer), weight_bits=5, activation_bits=5)
+    assert torch.equal(found(x), wanted(x))
+    assert not torch.equal(found(x), layer(x))
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int32, torch.int64])
+@pytest.mark.parametrize("partition", ["rows", "columns"])
+def test_whole_numbers_give_outputs_that_are_not_cut_to_whole_numbers(kind, partition):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 3)).eval()
+    x = torch.randint(0, 100, (2, 2, 6, 6)).to(kind)
+    net = emulate(net, weight_bits=8, activation_bits=8, partition=partition)
+    assert net(x).dtype == torch.float32
+    assert torch.equal(net(x), net(x.float()))
+
+
+@pytest.mark.parametrize("kinds", [(torch.float32, torch.float64), (torch.float64, torch.float32),
+                                   (torch.float32, torch.float16), (torch.bfloat16, torch.float32)])
+@pytest.mark.parametrize("partition", ["rows", "columns"])
+def test_inputs_of_another_type_than_the_layers(kinds, partition):
+    """Each layer computes in the wider of the two, and gives outputs of the inputs' type."""
+    torch.manual_seed(0)
+    layer = nn.Conv2d(2, 3, 3).to(kinds[0])
+    x = torch.randn(2, 2, 6, 6).to(kinds[1])
+    y = emulate(layer, weight_bits=8, activation_bits=8, partition=partition)(x)
+    wanted = emulate(layer.double(), weight_bits=8, activation_bits=8, partition=partition)(
+        x.double())
+    assert y.dtype == kinds[1]
+    reach = torch.finfo(kinds[1]).eps + 2 * torch.finfo(torch.float32).eps
+    assert float((y.double() - wanted).abs().max() / wanted.abs().max()) <= reach
+
+
+def test_sums_beyond_float64_are_refused():
+    layer = nn.Linear(600, 2, bias=False)
+    nn.init.constant_(layer.weight, 1.9999)
+    with pytest.raises(ArgumentError, match=r"^layer '': sums of 24-bit weights and 24-bit inputs "
+                                            r"may reach .*, beyond 2\^53, .*; use fewer bits$"):
+        emulate(layer, weight_bits=24, activation_bits=24)
+    emulate(layer, weight_bits=22, activation_bits=22)
+
+
+def test_widths_that_are_no_whole_numbers():
+    with pytest.raises(ArgumentError, match=r"^weight_bits must be a whole number, not 8\.0$"):
+        emulate(nn.Linear(2, 2), weight_bits=8.0, activation_bits=8)
+    with pytest.raises(ArgumentError, match="^bits must be a whole number, not '8'$"):
+        bfp([1.0], "8")

@@ -233,3 +233,16 @@ def test_narrow_types_are_refused_and_the_way_out_works(kind):
     with pytest.raises(ArgumentError, match=r"computes in .*16, .*copy.deepcopy\(model\).float"):
         nsr(net, x)
     assert nsr(copy.deepcopy(net).float(), x).layers["0"].output.measured > 0
+
+
+@pytest.mark.parametrize(("model", "inputs", "options", "message"), [
+    (nn.ReLU(), torch.randn(2, 3), {}, "^the model has no Conv2d and no Linear layer"),
+    (nn.Sequential(nn.Conv2d(4, 2, 3)), torch.randn(2, 3, 8, 8), {},
+     "^the network does not run on the example input of shape \\(1, 3, 8, 8\\)"),
+    (nn.Sequential(nn.Linear(3, 2)), torch.randn(2, 3), {"bits": (8, 8, 8)},
+     "^bits must be one number or those of weights and of inputs, not"),
+    (nn.Sequential(nn.Linear(3, 2)), torch.randn(2, 3), {"bits": 8.5},
+     "^weight_bits must be a whole number, not 8.5$")])
+def test_what_cannot_be_measured(model, inputs, options, message):
+    with pytest.raises(ArgumentError, match=message):
+        nsr(model, inputs, **options)

@@ -5,14 +5,13 @@ The memory that the sums take does not depend on the number of samples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
+from celosia.compress.criteria.follow import Follow, Use
 from celosia.compress.layers import evaluating
 from celosia.errors import ArgumentError
 
@@ -20,31 +19,6 @@ __all__ = ["ACTIVATIONS", "CrossMoments", "calibration_inputs", "observe", "patc
 
 ACTIVATIONS = ("post", "pre")
 """What a layer's answer is: after the activation function that follows the layer, or before."""
-
-_FUNCTIONS = frozenset({
-    "relu", "relu_", "relu6", "rrelu", "rrelu_", "hardtanh", "hardtanh_", "leaky_relu",
-    "leaky_relu_", "prelu", "elu", "elu_", "selu", "selu_", "celu", "celu_", "gelu", "silu",
-    "mish", "hardswish", "hardsigmoid", "sigmoid", "sigmoid_", "log_sigmoid", "tanh", "tanh_",
-    "tanhshrink", "softplus", "softsign", "softshrink", "hardshrink", "threshold", "_threshold",
-    "threshold_", "clamp", "clamp_", "clamp_min", "clamp_min_", "clip", "clip_",
-})  # fmt: skip
-"""Functions of torch that are activation functions, by their name in Python."""
-
-_HARMLESS = frozenset({
-    "clone", "contiguous", "detach", "to", "float", "double", "half", "bfloat16", "type", "cpu",
-    "view", "reshape", "flatten", "squeeze", "unsqueeze", "permute", "transpose", "t", "flip",
-    "roll", "__get__", "dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout",
-    "feature_dropout", "feature_alpha_dropout", "softmax", "log_softmax", "layer_norm",
-    "instance_norm", "group_norm", "normalize", "local_response_norm", "pad", "max_pool2d",
-    "avg_pool2d", "max_pool1d", "avg_pool1d", "cumsum", "requires_grad_", "expand", "expand_as",
-    "add", "add_", "sub", "mul", "mul_", "div", "div_", "neg", "__add__", "__radd__", "__iadd__",
-    "__sub__", "__rsub__", "__mul__", "__rmul__", "__imul__", "__truediv__", "__getitem__",
-    "rsub", "true_divide", "subtract", "multiply", "divide",
-})  # fmt: skip
-"""Functions of one tensor that may keep its shape and are no activation function."""
-
-Use = Callable[[str, nn.Module, torch.Tensor, torch.Tensor], None]
-
 
 class CrossMoments:
     """Means, variances and covariances of B groups of variables a (O) and b (K), streamed.
@@ -133,11 +107,12 @@ def observe(
         keep the tensors: later operations in place may change them.
     activation
         What the answer is. "pre": the layer's output. "post": the result of the activation
-        function that takes this output, directly or through a batch normalisation (seen while
-        the model runs, so it may be a module or a function). Where none does, as after the last
-        layer or before the sum of a residual block, the neuron has the identity for activation
-        function and the answer is the layer's output. A function of that output alone that is not
-        known, such as the square, is refused: it may be one.
+        function that takes this output, directly or through a normalisation, a new shape or a
+        max-pool (seen while the model runs, so it may be a module or a function). Where none does,
+        as after the last layer or before the sum of a residual block, the neuron has the identity
+        for activation function and the answer is the layer's output. A function of that output
+        alone that is not known, such as the square, is refused: it may be one. So is an activation
+        function that takes the output times two.
     batch_size
         Samples that the model gets at once.
 
@@ -149,7 +124,7 @@ def observe(
     if activation not in ACTIVATIONS:
         raise ArgumentError(f"activation must be one of {ACTIVATIONS}, not {activation!r}")
     parameter = next(model.parameters())
-    follow = _Follow(use, wait=activation == "post")
+    follow = Follow(use, wait=activation == "post")
     handles = [
         layer.register_forward_hook(follow.hook(name), with_kwargs=True)
         for name, layer in layers.items()
@@ -211,84 +186,3 @@ def _margins(layer: nn.Conv2d) -> list[int]:
         return [part for total in reversed(totals) for part in (total // 2, total - total // 2)]
     top, left = layer.padding
     return [left, left, top, top]
-
-
-class _Follow(TorchFunctionMode):  # type: ignore[misc]
-    """While active, finds the activation function that takes a layer's output.
-
-    wait : False shows a layer's output at once.   seen : names of the layers that ran.
-    """
-
-    def __init__(self, use: Use, *, wait: bool) -> None:
-        super().__init__()
-        self.use, self.wait = use, wait
-        self.seen: set[str] = set()
-        # By identity of the tensor that the activation function would take: that tensor (so that
-        # its identity is not used again), its version (an operation in place makes another thing
-        # of it), and the arguments of `use` if no activation function takes it.
-        self._waiting: dict[int, tuple[torch.Tensor, int, list[Any]]] = {}
-        # By identity of what an activation function gave: that tensor, what it took, the layer.
-        self._answered: dict[int, tuple[torch.Tensor, torch.Tensor, str]] = {}
-
-    def hook(self, name: str) -> Callable[..., None]:
-        """Return the forward hook of a layer."""
-
-        def take(layer: nn.Module, args: Any, kwargs: Any, output: torch.Tensor) -> None:
-            self.seen.add(name)
-            x = args[0] if args else kwargs["input"]
-            if self.wait:
-                shown = [name, layer, x.clone(), output.clone()]
-                self._waiting[id(output)] = output, output._version, shown
-            else:
-                self.use(name, layer, x, output)
-
-        return take
-
-    def finish(self) -> None:
-        """Show the outputs that no activation function took; call after each run of the model."""
-        for *_, shown in self._waiting.values():
-            self.use(*shown)
-        self._waiting.clear()
-        self._answered.clear()
-
-    def __torch_function__(
-        self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        """Run a function of torch; see whether it follows a layer."""
-        source = args[0] if args else (kwargs or {}).get("input")
-        name = getattr(function, "__name__", "")
-        self._refuse_gate(name, args)
-        waiting = (
-            id(source) in self._waiting and self._waiting[id(source)][1] == source._version
-        )
-        follows = waiting and (name in _FUNCTIONS or name == "batch_norm")
-        result = function(*args, **(kwargs or {}))
-        others = (*args[1:], *(kwargs or {}).values())
-        alone = (isinstance(result, torch.Tensor) and result.is_floating_point()
-                 and isinstance(source, torch.Tensor) and result.shape == source.shape
-                 and not any(isinstance(other, torch.Tensor) for other in others))
-        if alone and id(source) in self._answered:
-            self._answered[id(result)] = result, *self._answered[id(source)][1:]
-        if alone and waiting and not follows and name not in _HARMLESS:
-            raise ArgumentError(
-                f"layer {self._waiting[id(source)][2][0]!r} is followed by {name.strip('_')}, "
-                "which is not known as an activation function; take activation='pre', the score "
-                "before it")
-        if follows:
-            *_, shown = self._waiting.pop(id(source))
-            if name == "batch_norm":
-                self._waiting[id(result)] = result, result._version, shown
-            else:
-                self._answered[id(result)] = result, source, shown[0]
-                self.use(*shown[:3], result)
-        return result
-
-    def _refuse_gate(self, name: str, args: Any) -> None:
-        """Raise ArgumentError where an answer meets what it was made from: x * sigmoid(x)."""
-        for one, other in (args, args[::-1]) if len(args) == 2 else ():
-            _, source, layer = self._answered.get(id(one), (None, None, ""))
-            if source is not None and source is other:
-                raise ArgumentError(
-                    f"layer {layer!r} is followed by an activation function written out with "
-                    f"{name.strip('_')}; use torch's own (nn.SiLU for x * sigmoid(x)), or take "
-                    "activation='pre', the score before it")

@@ -22,8 +22,7 @@ def bfp(array: np.ndarray, bits: int, axis: int | None = None, rounding: str = "
     () or (blocks,). ArgumentError where an argument or a value is out of range, or a block needs
     an exponent above 15.
     """
-    if not 2 <= bits <= 24:
-        raise ArgumentError(f"bits must be 2 to 24, not {bits!r}")
+    check_bits("bits", bits)
     if rounding not in ROUNDINGS:
         raise ArgumentError(f"rounding must be one of {', '.join(ROUNDINGS)}, not {rounding!r}")
     x = real_array(array, "array").astype(np.float64)
@@ -40,3 +39,11 @@ def bfp(array: np.ndarray, bits: int, axis: int | None = None, rounding: str = "
     if axis is None:
         return m[0], exponents[0]
     return np.moveaxis(m, 0, axis), exponents
+
+
+def check_bits(name: str, bits: object) -> None:
+    """ArgumentError unless ``bits`` is a mantissa width, sign included, 2 to 24."""
+    if not isinstance(bits, int | np.integer):
+        raise ArgumentError(f"{name} must be a whole number, not {bits!r}")
+    if not 2 <= bits <= 24:
+        raise ArgumentError(f"{name} must be 2 to 24, not {bits!r}")

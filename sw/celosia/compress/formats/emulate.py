@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from celosia.compress.formats.bfp import bfp
+from celosia.compress.formats.bfp import bfp, check_bits
 from celosia.compress.formats.partition import Partition, partition_of
 from celosia.compress.fusion.fold import fold_batchnorm
 from celosia.compress.layers import prunable_layers, put, refuse_obstacle
@@ -32,8 +32,8 @@ __all__ = ["BlockLayer", "block_format", "block_steps", "emulate"]
 _ROUND = {"nearest-even": torch.round, "zero": torch.trunc, "up": torch.ceil, "down": torch.floor}
 _REACH = 64
 _POWERS = torch.tensor([2.0**power for power in range(-_REACH, _REACH + 1)])
-_EXACT = 1 << 24
-"""Integers up to this one are exact in float32."""
+_EXACT, _EXACT_DOUBLE = 1 << 24, 1 << 53
+"""Integers up to these are exact in float32 and in float64."""
 
 _PATCHES = 1 << 19
 """Elements of patches that are made at a time."""
@@ -54,7 +54,8 @@ def emulate(
     Batch normalisation is folded first, where `celosia.compress.fold_batchnorm` can. Each image is
     by itself, as on the accelerator: a block of inputs never spans two. Sums are exact: they run
     in float32 where the layer's weights prove that no sum can need more than its 24 bits, else in
-    float64. The copy is for inference, in eval mode.
+    float64. Layers take inputs of any real type; outputs have it where it is floating, else the
+    layer's own. The copy is for inference, in eval mode.
 
     Parameters
     ----------
@@ -79,13 +80,13 @@ def emulate(
     ArgumentError
         Width, partition, rounding or a layer's name is not as above; the model has batch
         normalisation and cannot be traced; a layer to emulate has a hook, a forward of its own or
-        a weight that a hook computes; a convolution does not pad with zeros; a block needs an
-        exponent above 15 (of weights at once, of inputs when they come).
+        a weight that a hook computes; a convolution does not pad with zeros; sums may need more
+        than float64's 53 bits; a block needs an exponent above 15 (of weights at once, of inputs
+        when they come).
     """
     blocks = partition_of(partition)
-    for name, bits in (("weight_bits", weight_bits), ("activation_bits", activation_bits)):
-        if not 2 <= bits <= 24:
-            raise ArgumentError(f"{name} must be 2 to 24, not {bits!r}")
+    check_bits("weight_bits", weight_bits)
+    check_bits("activation_bits", activation_bits)
     if rounding not in ROUNDINGS:
         raise ArgumentError(f"rounding must be one of {', '.join(ROUNDINGS)}, not {rounding!r}")
     result = copy.deepcopy(model)
@@ -99,6 +100,8 @@ def emulate(
         if layers is None or name in layers:
             refuse_obstacle(result, layer, allowed=[nn.Module])
             made = BlockLayer(name, layer, blocks, weight_bits, activation_bits, rounding)
+            if layer is result:
+                return made.eval()
             put(result, layer, made)
     return result.eval()
 
@@ -130,7 +133,12 @@ class BlockLayer(nn.Module):  # type: ignore[misc]
         mantissas = torch.from_numpy(m).double()
         step = torch.as_tensor(np.ldexp(1.0, lsb(exponents, weight_bits)))
         values = mantissas * step.reshape(-1, *[1] * (weight.ndim - 1))
-        self.wide = float(mantissas.abs().flatten(1).sum(1).max()) * limit(self.bits) > _EXACT
+        largest = float(mantissas.abs().flatten(1).sum(1).max()) * limit(self.bits)
+        if largest > _EXACT_DOUBLE:
+            raise ArgumentError(f"layer {name!r}: sums of {weight_bits}-bit weights and "
+                                f"{activation_bits}-bit inputs may reach {largest:.3g}, beyond "
+                                "2^53, where float64 is not exact; use fewer bits")
+        self.wide = largest > _EXACT
         layout = (torch.channels_last if weight.ndim == 4
                   and weight.is_contiguous(memory_format=torch.channels_last)
                   else torch.contiguous_format)
@@ -179,9 +187,11 @@ class BlockLayer(nn.Module):  # type: ignore[misc]
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the layer's outputs in the type of x: exact sums, rounded once, plus bias.
 
-        x in float16 or bfloat16 is taken into float32 first, and the outputs back at the end.
+        It computes in the wider of the types of x and of the layer; outputs for whole numbers stay
+        in the layer's.
         """
-        return self._outputs(x.to(_at_least_float32(x.dtype))).to(x.dtype)
+        y = self._outputs(x.to(torch.promote_types(x.dtype, self.weight.dtype)))
+        return y.to(x.dtype if x.is_floating_point() else self.weight.dtype)
 
     def _outputs(self, x: torch.Tensor) -> torch.Tensor:
         if self.weight.ndim == 2:
@@ -214,8 +224,9 @@ class BlockLayer(nn.Module):  # type: ignore[misc]
 
     def _operands(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return formatted inputs and the weight, in a type in which sums are exact."""
-        operand, weight = self.format(*self.operand(x)), self.weight
-        return (operand.double(), weight.double()) if self.wide else (operand, weight)
+        operand = self.format(*self.operand(x))
+        kind = torch.float64 if self.wide else operand.dtype
+        return operand.to(kind), self.weight.to(kind)
 
     def _positions(self, x: torch.Tensor) -> tuple[int, int]:
         """Return the rows and columns of the output map."""

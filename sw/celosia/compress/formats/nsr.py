@@ -33,6 +33,8 @@ from celosia.compress.formats.bfp import bfp
 from celosia.compress.formats.emulate import BlockLayer, block_steps, emulate
 from celosia.compress.fusion.fold import fold_batchnorm
 from celosia.compress.fusion.graph import trace, used_once
+from celosia.compress.layers import prunable_layers
+from celosia.compress.promise import example_for, run_once
 from celosia.errors import ArgumentError
 from celosia.inputs import as_tensor, real_array
 
@@ -134,15 +136,18 @@ def nsr(
         As `emulate`; no inputs; the model cannot be traced, or a layer runs twice; a model in
         float16 or bfloat16, whose own rounding is larger than the noise.
     """
-    weight_bits, activation_bits = (bits, bits) if isinstance(bits, int) else bits
+    weight_bits, activation_bits = _widths(bits)
     data = as_tensor(inputs, "inputs")
     if data.ndim == 0 or len(data) == 0:
         raise ArgumentError("no inputs; a few dozen images will do")
+    if not prunable_layers(model):
+        raise ArgumentError("the model has no Conv2d and no Linear layer, so nothing is formatted")
     kind = next(model.parameters()).dtype
     if kind not in (torch.float32, torch.float64):
         raise ArgumentError(f"the model computes in {str(kind).removeprefix('torch.')}, whose own "
                             "rounding would be counted as noise; give a copy: "
                             "copy.deepcopy(model).float()")
+    run_once(model, example_for(model, data[:1]))
     float_model = copy.deepcopy(model).eval()
     fold_batchnorm(float_model, data[:1])
     emulated = emulate(float_model, weight_bits=weight_bits, activation_bits=activation_bits,
@@ -162,6 +167,15 @@ def nsr(
     choices = {"weight_bits": weight_bits, "activation_bits": activation_bits,
                "partition": partition, "rounding": rounding, "inputs": len(data)}
     return NsrReport(layers=_report(reference, shapes, weights), choices=choices)
+
+
+def _widths(bits: int | tuple[int, int]) -> tuple[int, int]:
+    """Return the widths of weights and of inputs."""
+    both = bits if isinstance(bits, tuple) else (bits, bits)
+    if len(both) != 2:
+        raise ArgumentError(f"bits must be one number or those of weights and of inputs, "
+                            f"not {bits!r}")
+    return both
 
 
 class _Reference(fx.Interpreter):  # type: ignore[misc]
