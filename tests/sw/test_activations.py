@@ -161,3 +161,9 @@ def test_an_answer_may_meet_what_was_made_of_it():
     net = Net(follow).eval()
     found = torch.from_numpy(compress.scores(net, "correlation", X)["layer"])
     torch.testing.assert_close(found, _correlation(net.layer(X).relu()), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("method", ["correlation", "ae-lip"])
+def test_inputs_that_the_network_does_not_take_are_refused_in_words(method):
+    with pytest.raises(ArgumentError, match=r"does not run on the example input of shape \(.*7\)"):
+        compress.scores(Net(torch.relu), method, torch.zeros(20, 7))

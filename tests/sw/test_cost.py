@@ -114,7 +114,7 @@ def test_leaves_modes_and_hooks_alone():
     assert model[0].training
     assert not model[1].training
     assert torch.equal(model[1].running_mean, statistics)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ArgumentError, match="does not run"):
         measure(model, torch.zeros(1, 4, 11, 15))
     assert model.training
     assert not any(module._forward_hooks for module in model.modules())
@@ -144,3 +144,10 @@ def test_a_weight_that_layers_share_counts_once_among_the_parameters():
     cost = measure(net, torch.randn(1, 16))
     assert (cost.parameters, cost.nonzero_parameters) == (256, 64)
     assert (cost.macs, cost.useful_macs) == (512, 128)      # each layer multiplies its own
+
+
+@pytest.mark.parametrize("x", [torch.zeros(1, 3), torch.zeros(1, 4, dtype=torch.int32)],
+                         ids=["shape", "type"])
+def test_an_example_that_the_network_does_not_take_is_refused_in_words(x):
+    with pytest.raises(ArgumentError, match="^the network does not run on the example input of"):
+        measure(nn.Sequential(nn.Linear(4, 2)), x)

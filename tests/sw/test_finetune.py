@@ -140,14 +140,69 @@ def test_labels_that_do_not_go_with_the_network_are_refused_before_training(labe
 
 def test_a_loss_that_is_no_number_is_told():
     with pytest.raises(CelosiaError, match="the loss of round 2, epoch 0 is nan; lower the"):
-        compress.FineTune(inputs=torch.full((8, 8), torch.inf), labels=CLASSES[:8])(
+        compress.FineTune(inputs=X, labels=CLASSES, batch_size=8, learning_rate=1e38)(
             nn.Sequential(nn.Linear(8, 3)), 2)
 
 
 @pytest.mark.parametrize("settings, words", [
     ({"batch_size": 0}, "batch_size must be at least 1"),
     ({"learning_rate": float("nan")}, "learning_rate must be above 0"),
-    ({"learning_rate": -1.0}, "learning_rate must be above 0")])
+    ({"learning_rate": -1.0}, "learning_rate must be above 0"),
+    ({"learning_rate": "0.1"}, "learning_rate must be above 0, not '0.1'"),
+    ({"batch_size": 2.5}, "batch_size must be at least 1, a whole number, not 2.5"),
+    ({"epochs": -1}, "epochs must be at least 0"), ({"epochs": 1.5}, "epochs must be at least 0"),
+    ({"epochs": [1, -2]}, "epochs must be at least 0, a whole number, not -2"),
+    ({"epochs": []}, "epochs is an empty sequence"),
+    ({"weight_decay": -0.1}, "weight_decay must be 0 or above"),
+    ({"label_smoothing": 2}, "label_smoothing must be 0 to 1, not 2"),
+    ({"optimizer": "sgd", "momentum": 0.0}, "momentum must be above 0"),
+    ({"temperature": 0}, "temperature must be above 0"),
+    ({"inputs": X * torch.nan}, "inputs hold NaN or infinity"),
+    ({"labels": torch.full((64, 3), -0.5)}, "labels of two axes are probabilities")])
 def test_settings_are_checked(settings, words):
     with pytest.raises(ArgumentError, match=words):
-        compress.FineTune(inputs=X, labels=CLASSES, **settings)
+        compress.FineTune(**{"inputs": X, "labels": CLASSES} | settings)
+
+
+class Detached(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x).detach()
+
+
+@pytest.mark.parametrize("settings, words", [
+    ({"loss": lambda y, t: (y - t).square(), "labels": torch.zeros(64, 3)},
+     "loss does not return one number; take its mean"),
+    ({"loss": lambda y, t: 3.0}, "loss does not return one number"),
+    ({"loss": lambda y: y}, "does not train on a batch of 64 .*positional argument"),
+    ({"teacher": nn.Linear(8, 4)}, "does not train on a batch of 64 .*must match"),
+    ({"augment": lambda batch, generator: batch[:3]}, "does not train on a batch of 64 .*batch"),
+    ({"penalty": lambda model: model.none}, "does not train on a batch of 64 .*none")])
+def test_what_the_loss_is_made_of_is_tried_before_training(settings, words):
+    net = _network()
+    before = _state(net)
+    with pytest.raises(ArgumentError, match=words):
+        compress.FineTune(**{"inputs": X, "labels": CLASSES} | settings)(net, 0)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_outputs_without_gradients_are_refused_before_training():
+    with pytest.raises(ArgumentError, match="no parameter of the model has a share in the loss"):
+        compress.FineTune(inputs=X, labels=CLASSES)(Detached(), 0)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_a_teacher_in_train_mode_teaches_in_eval_mode_and_stays_as_it_is(kind):
+    teacher = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 3))
+    teacher = teacher.to(kind).train()
+    before, nets = _state(teacher), []
+    for mode in (True, False):
+        torch.manual_seed(0)
+        nets.append(nn.Linear(8, 3))
+        compress.FineTune(inputs=X, labels=CLASSES, teacher=teacher.train(mode))(nets[-1], 0)
+        assert teacher.training is mode
+    assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
+    assert torch.equal(nets[0].weight, nets[1].weight)

@@ -15,8 +15,8 @@ import torch
 from scipy.sparse import csr_array
 from torch import nn
 
-from celosia.compress.layers import evaluating, parameter_count, prunable_layers
-from celosia.compress.promise import example_for
+from celosia.compress.layers import parameter_count, prunable_layers
+from celosia.compress.promise import example_for, run_once
 from celosia.errors import ArgumentError
 from celosia.lower.stream import index_steps
 from celosia_hw.isa import (
@@ -156,7 +156,8 @@ def measure(model: nn.Module, example_input: Any, *, weight_bits: int = 8) -> Co
     Raises
     ------
     ArgumentError
-        No layer to count, or a convolution that is not two-dimensional, whose cost is not known.
+        No layer to count, a convolution that is not two-dimensional, whose cost is not known, or a
+        model that does not run on the example.
     """
     layers = prunable_layers(model)
     for name, module in model.named_modules():
@@ -179,7 +180,8 @@ def measure(model: nn.Module, example_input: Any, *, weight_bits: int = 8) -> Co
 def output_positions(model: nn.Module, example_input: Any) -> dict[str, int]:
     """Return how many outputs of one input each weight of a layer contributes to, by layer name.
 
-    model, example_input as in `measure`. A layer that is not called has 0.
+    model, example_input as in `measure`. A layer that is not called has 0, such as the output
+    projection of torch's attention, which reads its weight without calling it.
     """
     layers = prunable_layers(model)
     counts = dict.fromkeys(layers, 0)
@@ -194,8 +196,7 @@ def output_positions(model: nn.Module, example_input: Any) -> dict[str, int]:
     x = example_for(model, example_input)
     handles = [layer.register_forward_hook(counter(name)) for name, layer in layers.items()]
     try:
-        with evaluating(model), torch.no_grad():
-            model(x)
+        run_once(model, x)
     finally:
         for handle in handles:
             handle.remove()

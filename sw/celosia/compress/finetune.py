@@ -9,18 +9,23 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from celosia.compress.promise import restoring
+from celosia.compress.layers import evaluating
+from celosia.compress.promise import example_for, restoring
 from celosia.errors import ArgumentError, CelosiaError
 from celosia.inputs import as_tensor
 
 __all__ = ["FineTune", "flip_and_shift"]
 
 OPTIMIZERS = ("adamw", "sgd")
+
+_CHECKED = 4096
+"""Inputs that are looked at together."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,10 +55,10 @@ class FineTune:
     rate_factors     : {start of a parameter's name: factor on its learning rate}; 1 for the rest.
     after_step       : callable(model, learning rate), called after each step of the optimiser (for
                        a proximal step), or None.
-    teacher          : a network to distil from, or None. The loss is then ``(1 - teacher_weight)``
-                       times the cross entropy plus ``teacher_weight * temperature**2`` times the
-                       Kullback-Leibler divergence at that temperature (Hinton, Vinyals, Dean,
-                       arXiv 1503.02531).
+    teacher          : a network to distil from, or None; it runs in eval mode. The loss is then
+                       ``(1 - teacher_weight)`` times the cross entropy plus ``teacher_weight *
+                       temperature**2`` times the Kullback-Leibler divergence at that temperature
+                       (Hinton, Vinyals, Dean, arXiv 1503.02531).
     augment          : callable(batch, torch.Generator) -> batch of the same shape, or None.
     on_epoch         : callable(round, epoch, mean loss), called after each epoch, or None.
     """
@@ -87,21 +92,40 @@ class FineTune:
                                 "each input, and at least one")
         object.__setattr__(self, "inputs", inputs)
         object.__setattr__(self, "labels", labels if self.loss else _classes(labels))
+        if not all(bool(part.isfinite().all()) for part in inputs.split(_CHECKED)):
+            raise ArgumentError("inputs hold NaN or infinity; remove them first")
         if self.optimizer not in OPTIMIZERS:
             raise ArgumentError(f"optimizer must be one of {OPTIMIZERS}, not {self.optimizer!r}")
-        if not isinstance(self.epochs, int) and len(self.epochs) == 0:
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
+        """Refuse numbers out of their ranges."""
+        epochs = [self.epochs] if isinstance(self.epochs, int | float | str) else list(self.epochs)
+        if not epochs:
             raise ArgumentError("epochs is an empty sequence; give one number for each round")
-        if self.batch_size < 1:
-            raise ArgumentError(f"batch_size must be at least 1, not {self.batch_size!r}")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise ArgumentError(f"learning_rate must be above 0, not {self.learning_rate!r}")
+        for name, value, least in (*(("epochs", value, 0) for value in epochs),
+                                   ("batch_size", self.batch_size, 1)):
+            if not isinstance(value, Integral) or value < least:
+                raise ArgumentError(f"{name} must be at least {least}, a whole number, "
+                                    f"not {value!r}")
+        momentum = self.momentum if self.optimizer == "sgd" else 0.5
+        for name, value, allowed in (
+                ("learning_rate", self.learning_rate, "above 0"),
+                ("weight_decay", self.weight_decay, "0 or above"),
+                ("temperature", self.temperature, "above 0"), ("momentum", momentum, "above 0"),
+                ("label_smoothing", self.label_smoothing, "0 to 1"),
+                ("teacher_weight", self.teacher_weight, "0 to 1")):
+            if (not isinstance(value, Real) or not 0 <= value < math.inf
+                    or (allowed == "above 0" and value == 0)
+                    or (allowed == "0 to 1" and value > 1)):
+                raise ArgumentError(f"{name} must be {allowed}, not {value!r}")
 
     def __call__(self, model: nn.Module, round: int) -> None:
         """Train `model` in place for the epochs of round `round` (0, 1, ...).
 
         ArgumentError, before anything is trained, where nothing in the model trains, a batch
-        normalisation would get a single value, or labels and outputs do not go together;
-        CelosiaError where the loss is no number any more.
+        normalisation would get a single value, labels and outputs do not go together, or the loss
+        is no number that can be trained on; CelosiaError where it is none any more.
         """
         epochs = self._epochs_of(round)
         order = torch.Generator().manual_seed(self.seed * 1_000_003 + round)
@@ -137,20 +161,24 @@ class FineTune:
         return batches
 
     def _try(self, model: nn.Module) -> None:
-        """Run the smallest batch once and leave no trace; ArgumentError where it does not run."""
+        """Find the loss of the smallest batch, and leave no trace; ArgumentError where it fails."""
         chosen = min(self._split(torch.arange(len(self.inputs))), key=len)
         try:
-            with restoring(model, always=True), torch.random.fork_rng(), torch.no_grad():
-                outputs = model(self._batch(model, chosen))
-                if self.loss is None:
-                    _check_outputs(outputs, self.labels)
-        except (RuntimeError, ValueError, IndexError) as problem:
-            if isinstance(problem, ArgumentError):
-                raise
-            words = str(problem).strip().splitlines()[0] if str(problem).strip() else "no reason"
+            with restoring(model, always=True), torch.random.fork_rng():
+                loss = self._loss(model, chosen, torch.Generator().manual_seed(self.seed),
+                                  trial=True)
+        except CelosiaError:
+            raise
+        except Exception as problem:    # whatever the user's modules and functions raise
+            words = next(iter(str(problem).strip().splitlines()), type(problem).__name__)
             raise ArgumentError(
                 f"the network does not train on a batch of {len(chosen)} ({words}); "
                 "give other inputs, or a larger batch_size") from problem
+        if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
+            raise ArgumentError("loss does not return one number; take its mean")
+        if not loss.requires_grad:
+            raise ArgumentError("no parameter of the model has a share in the loss, so nothing "
+                                "trains; look for detach() and no_grad() in its forward")
 
     def _batch(self, model: nn.Module, chosen: torch.Tensor) -> torch.Tensor:
         first = next(model.parameters())
@@ -184,14 +212,20 @@ class FineTune:
         )
 
     def _loss(
-        self, model: nn.Module, chosen: torch.Tensor, generator: torch.Generator
+        self, model: nn.Module, chosen: torch.Tensor, generator: torch.Generator, *,
+        trial: bool = False,
     ) -> torch.Tensor:
-        """Return the loss of the inputs with indices `chosen`, a scalar."""
+        """Return the loss of the inputs with indices `chosen`, a scalar.
+
+        trial : check first that the outputs go with all labels.
+        """
         batch = self._batch(model, chosen)
         targets = self.labels[chosen].to(batch.device)
         if self.augment is not None:
             batch = self.augment(batch, generator)
         outputs = model(batch)
+        if trial and self.loss is None:
+            _check_outputs(outputs, self.labels)
         if self.loss is not None:
             loss = self.loss(outputs, targets)
         else:
@@ -200,8 +234,8 @@ class FineTune:
             loss = loss + self.penalty(model)
         if self.teacher is None:
             return loss
-        with torch.no_grad():
-            wanted = self.teacher(batch)
+        with evaluating(self.teacher), torch.no_grad():
+            wanted = self.teacher(example_for(self.teacher, batch)).to(outputs)
         heat = self.temperature
         distance = functional.kl_div(
             functional.log_softmax(outputs / heat, dim=1),
@@ -228,6 +262,9 @@ def _training(model: nn.Module) -> Iterator[None]:
 def _classes(labels: torch.Tensor) -> torch.Tensor:
     """Return targets as the cross entropy takes them; ArgumentError where it cannot."""
     if labels.is_floating_point() and labels.ndim == 2:
+        if not bool((labels >= 0).all()) or not bool(labels.isfinite().all()):
+            raise ArgumentError("labels of two axes are probabilities, and some of them are below "
+                                "0 or no numbers; give softmax(logits, 1), or the classes (N,)")
         return labels
     if labels.is_floating_point() or labels.is_complex() or labels.ndim != 1:
         raise ArgumentError(

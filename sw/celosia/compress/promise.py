@@ -14,7 +14,7 @@ from celosia.compress.layers import evaluating
 from celosia.errors import ArgumentError, CelosiaError
 from celosia.inputs import as_tensor
 
-__all__ = ["Promise", "example_for", "restoring", "run_once"]
+__all__ = ["Promise", "example_for", "restoring", "run_once", "running"]
 
 _TRIALS = 4
 """Runs with rounded weights that tell how far rounding alone moves the outputs."""
@@ -142,13 +142,9 @@ def run_once(model: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
     """
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     try:
-        with torch.random.fork_rng(), evaluating(model), torch.no_grad():
+        with torch.random.fork_rng(), evaluating(model), torch.no_grad(), running(x):
             torch.manual_seed(0)
             outputs = model(x)
-    except Exception as problem:    # whatever the user's forward raises
-        words = next(iter(str(problem).strip().splitlines()), type(problem).__name__)
-        raise ArgumentError(f"the network does not run on the example input of shape "
-                            f"{tuple(x.shape)} ({words}); give one that it takes") from problem
     finally:
         with torch.no_grad():
             for buffer, value in buffers:
@@ -157,6 +153,19 @@ def run_once(model: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
     leaves = _pytree.tree_leaves(outputs)
     return [leaf.detach().cpu().to(torch.float64) for leaf in leaves
             if isinstance(leaf, torch.Tensor)]
+
+
+@contextmanager
+def running(x: torch.Tensor) -> Iterator[None]:
+    """Turn whatever a network's forward raises on an input into a refusal in words."""
+    try:
+        yield
+    except ArgumentError:
+        raise
+    except Exception as problem:
+        words = next(iter(str(problem).strip().splitlines()), type(problem).__name__)
+        raise ArgumentError(f"the network does not run on the example input of shape "
+                            f"{tuple(x.shape)} ({words}); give one that it takes") from problem
 
 
 @contextmanager

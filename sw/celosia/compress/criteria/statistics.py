@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from celosia.compress.criteria.follow import Follow, Use
 from celosia.compress.layers import evaluating
+from celosia.compress.promise import running
 from celosia.errors import ArgumentError
 
 __all__ = ["ACTIVATIONS", "CrossMoments", "calibration_inputs", "observe", "patches"]
@@ -119,7 +120,8 @@ def observe(
     Raises
     ------
     ArgumentError
-        Unknown `activation`, a layer that never runs, or one followed by an unknown function.
+        Unknown `activation`, a model that does not run on the inputs, a layer that never runs, or
+        one followed by an unknown function.
     """
     if activation not in ACTIVATIONS:
         raise ArgumentError(f"activation must be one of {ACTIVATIONS}, not {activation!r}")
@@ -133,7 +135,7 @@ def observe(
         with evaluating(model), torch.no_grad():
             for batch in inputs.split(batch_size):
                 kind = parameter.dtype if batch.is_floating_point() else batch.dtype
-                with follow:
+                with follow, running(batch):
                     model(batch.to(parameter.device, kind))
                 follow.finish()
     finally:
