@@ -15,7 +15,8 @@ import celosia
 from celosia import compress
 from celosia.compress.layers import prunable_layers
 from celosia.compress.pruning import cycles
-from celosia.compress.pruning.cycles import _rank_steps, _search, masks_for, prune_to_cycles
+from celosia.compress.pruning.cycle_masks import _rank_steps, _search, masks_for
+from celosia.compress.pruning.cycles import prune_to_cycles
 from celosia.compress.pruning.masks import apply_mask, current_mask
 from celosia.compress.pruning.prediction import (
     LayerPlan,
@@ -278,7 +279,8 @@ def test_a_factor_on_a_layers_weights_changes_nothing():
 def test_weights_that_the_machine_skipped_and_training_moved(monkeypatch):
     """They cost nothing while they round to zero; what they cost later is taken back."""
     monkeypatch.setattr(cycles, "scores", lambda model, method, inputs: {
-        name: np.ones(layer.weight.shape) for name, layer in prunable_layers(model).items()})
+        name: np.linspace(1, 1.001, layer.weight.numel()).reshape(layer.weight.shape)
+        for name, layer in prunable_layers(model).items()})
     model = net()
     with torch.no_grad():
         model[3].weight.flatten(1)[:, 1::2] *= 1e-5
@@ -362,3 +364,14 @@ def test_refuses_a_layer_that_the_program_does_not_have():
     model.forward = lambda x: model[:9](x)
     with pytest.raises(ArgumentError, match="layer 'spare' is not one of the program's"):
         Predictor(X)(model)
+
+
+def test_scores_that_are_all_equal_are_refused_before_anything_is_removed():
+    model = net()
+    with torch.no_grad():
+        for layer in prunable_layers(model).values():
+            layer.weight.fill_(0.5)
+    dense = compiled(model)
+    with pytest.raises(ArgumentError, match="'magnitude' gives all weights of layer '.' the same"):
+        prune_to_cycles(model, "magnitude", example_input=X, budget=dense * 3 // 4)
+    assert all(mask.all() for mask in kept(model).values())

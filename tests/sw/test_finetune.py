@@ -206,3 +206,10 @@ def test_a_teacher_in_train_mode_teaches_in_eval_mode_and_stays_as_it_is(kind):
         assert teacher.training is mode
     assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
     assert torch.equal(nets[0].weight, nets[1].weight)
+
+
+def test_a_rate_factor_that_names_nothing_is_refused():
+    net = _network()
+    with pytest.raises(ArgumentError, match="no parameter's name begins with 'conv1.'; names are"):
+        compress.FineTune(inputs=X, labels=CLASSES, rate_factors={"conv1.": 10.0})(net, 0)
+    compress.FineTune(inputs=X, labels=CLASSES, rate_factors={"0.": 10.0})(net, 0)

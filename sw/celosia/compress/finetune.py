@@ -193,6 +193,12 @@ class FineTune:
     def _make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         rate, decay = self.learning_rate, self.weight_decay
         groups: dict[float, list[nn.Parameter]] = {}
+        names = [name for name, _ in model.named_parameters()]
+        for start in self.rate_factors:
+            if not any(name.startswith(start) for name in names):
+                raise ArgumentError(f"rate_factors: no parameter's name begins with {start!r}; "
+                                    f"names are {', '.join(names[:6])}"
+                                    f"{', ...' if len(names) > 6 else ''}")
         for name, parameter in model.named_parameters():
             if not parameter.requires_grad:
                 continue
