@@ -72,7 +72,14 @@ COMMANDS = ("targets", "compile", "run", "verify", "compare", "build", "flash", 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help(command: str) -> None:
-    assert "--json" in invoke(command, "--help").stdout
+    shown = invoke(command, "--help").stdout
+    assert "--json" in shown
+    assert invoke(command, "-h").stdout == shown
+
+
+def test_version() -> None:
+    assert invoke("--version").stdout == f"celosia {celosia.__version__}\n"
+    assert invoke("-h").stdout == invoke("--help").stdout
 
 
 def test_every_command_is_listed() -> None:

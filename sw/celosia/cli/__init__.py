@@ -1,13 +1,13 @@
 """The command line: one module a group of commands, none of which computes anything itself."""
 
 import importlib
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from celosia import entry
+from celosia import __version__, entry
 from celosia.cli import common
 from celosia.errors import CelosiaError
 from celosia.extras import missing
@@ -74,11 +74,19 @@ def load(name: str) -> Any:
 
 app = typer.Typer(
     name="celosia", cls=_Group, no_args_is_help=True, add_completion=False,
-    pretty_exceptions_enable=False,
+    pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
     help="Compile trained networks for small FPGAs, bit for bit. Exit status: 0 done, 1 refused "
          "with a message, 2 wrong usage, 70 a fault of Celosia's own, 130 interrupted.")
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"celosia {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _root() -> None:
+def _root(version: Annotated[bool, typer.Option(
+        "--version", is_eager=True, callback=_show_version,
+        help="Show Celosia's version and exit.")] = False) -> None:
     pass
