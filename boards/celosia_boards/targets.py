@@ -80,6 +80,21 @@ class Target:
     leds: tuple[tuple[str, int], ...] = field(default=())
     loader: str | None = None
 
+    @property
+    def weight_kib(self) -> float:
+        """KiB that the weight memory holds of weights of 8 bits, zeros left out."""
+        return self.array.weight_rows * self.array.groups_max / 1024
+
+    @property
+    def map_kib(self) -> float:
+        """KiB that the banks hold of mantissas of 8 bits: the maps between layers."""
+        return self.array.bank_rows * self.array.lanes / 1024
+
+    @property
+    def sums(self) -> int:
+        """Sums that the accumulator store holds: a layer's outputs until they are rounded."""
+        return self.array.store_beats * self.array.beat
+
 
 _UP5K = Resources(luts=5280, ffs=5280, brams=30, dsps=8, sprams=4)
 _HX8K = Resources(luts=7680, ffs=7680, brams=32)

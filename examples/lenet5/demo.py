@@ -21,6 +21,7 @@ from celosia.compare import compare
 from celosia.datasets import load_fashion_mnist, preprocess
 from celosia.evaluate import accuracy
 from celosia.models import load_lenet5
+from celosia.show import clock_of
 from celosia.verify import Verification, verify
 from celosia_boards.report import BuildReport
 
@@ -52,7 +53,7 @@ def main() -> int:
         built = celosia.build(program, BOARD, placement=PLACEMENT, directory=FOLDER, progress=say)
     inputs, truth = torch.from_numpy(x), torch.from_numpy(labels)
     title = f"LeNet-5 on {BOARD}, {program.lanes} lanes"
-    terminal.show(comparison_table(title, compare(program)))
+    terminal.show(comparison_table(title, compare(program), clock_of(program)))
     figures = {
         "accuracy measured on": f"{len(x):,} test images",
         "accuracy, float, dense": f"{measure(load_lenet5(), inputs, truth):.2%}",

@@ -1,5 +1,6 @@
 """A program in three lines, and as a notebook shows it."""
 
+import math
 from html import escape
 from typing import NamedTuple
 
@@ -24,6 +25,19 @@ class Rate(NamedTuple):
 def rate(cycles: int, clock_mhz: float) -> Rate:
     """Return milliseconds and inferences a second of ``cycles`` (at least 1) at a clock in MHz."""
     return Rate(cycles / (clock_mhz * 1e3), clock_mhz * 1e6 / cycles)
+
+
+def figure(number: float) -> str:
+    """Return a positive number with three significant digits, or all before the point."""
+    digits = 2 - math.floor(math.log10(number))
+    return f"{number:,.{max(digits, 0)}f}"
+
+
+def speed(cycles: int, clock_mhz: float) -> str:
+    """Return what a number of cycles is at a clock in MHz, in words."""
+    found = rate(cycles, clock_mhz)
+    return (f"{figure(found.milliseconds)} ms, {figure(found.per_second)} inferences a second at "
+            f"{clock_mhz:g} MHz")
 
 
 def clock_of(program: Program) -> float:
@@ -68,12 +82,10 @@ def _what(program: Program) -> str:
 
 
 def _speed(program: Program) -> str:
-    cycles, clock = program.predicted_cycles, clock_of(program)
-    found = rate(cycles, clock)
+    cycles = program.predicted_cycles
     bound = sum(layer.bound_cycles for layer in program.layers)
     return (f"{cycles:,} cycles ({cycles / bound:.2f} times the bound): "
-            f"{found.milliseconds:.3g} ms, {found.per_second:,.0f} inferences a second at "
-            f"{clock:g} MHz")
+            f"{speed(cycles, clock_of(program))}")
 
 
 def _space(program: Program) -> str:

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from celosia import entry
+from celosia.cli.tables import show as show
+from celosia.cli.tables import table as table
+from celosia.cli.tables import wrapped as wrapped
 from celosia.errors import CelosiaError, quoted
 from celosia.extras import missing
 
 if TYPE_CHECKING:
     import numpy as np
-    from rich.table import Table
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
 ProgramPath = Annotated[Path, typer.Argument(metavar="PROGRAM.celo", help="A compiled program.")]
@@ -44,30 +46,6 @@ def refuse(message: str, code: Sequence[str] = ()) -> NoReturn:
     lines = [message.split("\n")[0] if code else message, *(f"    {line}" for line in code)]
     print("celosia:", "\n".join(quoted(line, _LONGEST) for line in lines), file=sys.stderr)
     raise typer.Exit(entry.REFUSED)
-
-
-def show(table: "Table") -> None:
-    """Print a table on stdout; off a terminal as wide as it needs.
-
-    What stands in it is printed as it is: a layer may be called ``[/b]`` or ``:key:``.
-    """
-    from rich.console import Console
-
-    console = Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False,
-                      highlight=False)
-    with console.capture() as printed:
-        console.print(table)
-    print(printed.get(), end="")        # a Console would end the process at a closed pipe
-
-
-def table(title: str, *columns: str, words: int = 1) -> "Table":
-    """Return an empty table whose first ``words`` columns hold words and the others figures."""
-    from rich.table import Table
-
-    result = Table(title=title, title_justify="left")
-    for index, column in enumerate(columns):
-        result.add_column(column, justify="left" if index < words else "right")
-    return result
 
 
 @contextmanager

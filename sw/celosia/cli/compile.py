@@ -13,6 +13,7 @@ from celosia.compiler import Settings
 from celosia.files import check_output
 from celosia.passes import check_pass
 from celosia.program import Program
+from celosia.show import clock_of, rate, speed
 
 
 def compile(
@@ -61,7 +62,8 @@ def summary(program: Program) -> dict[str, Any]:
         "target": program.target, "lanes": program.lanes, "exponents": program.exponents,
         "accumulator_bits": program.accumulator_bits,
         "layers": [asdict(layer) for layer in layers],
-        "predicted_cycles": program.predicted_cycles,
+        "predicted_cycles": program.predicted_cycles, "clock_mhz": clock_of(program),
+        **rate(program.predicted_cycles, clock_of(program))._asdict(),
         "nonzeros": sum(layer.nonzeros for layer in layers),
         "dense_macs": sum(layer.dense_macs for layer in layers),
         "sparse_macs": sum(layer.macs for layer in layers),
@@ -73,17 +75,20 @@ def summary(program: Program) -> dict[str, Any]:
 
 
 def _print(program: Program, result: dict[str, Any]) -> None:
+    clock = clock_of(program)
     table = common.table(
         f"{program.target}, {program.lanes} lanes, {program.exponents} exponents, "
         f"{program.accumulator_bits}-bit accumulators, weights {result['compression']:.1f} times "
         f"smaller than dense float32",
-        "layer", "kind", "rows", "columns", "density", "useful MACs", "cycles", "utilisation",
-        "bytes", words=2)
+        "layer", "kind", "rows", "columns", "density", "useful MACs", "cycles", "ms",
+        "utilisation", "bytes", words=2,
+        optional=("columns", "rows", "useful MACs", "bytes", "utilisation", "kind"))
     for layer in program.layers:
         table.add_row(
             layer.name, layer.kind, str(layer.rows), str(layer.columns),
             f"{layer.nonzeros / layer.weights:.1%}", f"{layer.macs:,}",
             f"{layer.predicted_cycles:,}",
+            f"{rate(layer.predicted_cycles, clock).milliseconds:,.3f}",
             f"{layer.macs / (program.lanes * layer.predicted_cycles):.1%}",
             f"{layer.weight_bytes:,}")
     table.add_section()
@@ -91,6 +96,7 @@ def _print(program: Program, result: dict[str, Any]) -> None:
     table.add_row(
         "total", "", "", "", f"{result['nonzeros'] / weights:.1%}", f"{result['sparse_macs']:,}",
         f"{program.predicted_cycles:,}",
+        f"{rate(program.predicted_cycles, clock).milliseconds:,.3f}",
         f"{result['sparse_macs'] / (program.lanes * program.predicted_cycles):.1%}",
         f"{result['weight_bytes']:,}")
     common.show(table)
@@ -99,6 +105,7 @@ def _print(program: Program, result: dict[str, Any]) -> None:
         memories.add_row(name, f"{entry['used']:,}", f"{entry['available']:,}",
                          f"{entry['used'] / entry['available']:.0%}" if entry["available"] else "")
     common.show(memories)
+    print(f"{program.predicted_cycles:,} cycles: {speed(program.predicted_cycles, clock)}")
     raised = [f"{layer.name} {_few([row for row, _ in layer.raised_rows])}"
               for layer in program.layers if layer.raised_rows]
     if raised:

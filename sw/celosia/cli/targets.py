@@ -11,16 +11,20 @@ def targets(json: common.Json = False) -> None:
 
     entries = all_targets().values()
     if json:
-        common.emit({"targets": [asdict(entry) | {"lanes": entry.array.lanes}
-                                 for entry in entries]})
+        common.emit({"targets": [
+            asdict(entry) | {"lanes": entry.array.lanes, "weight_kib": entry.weight_kib,
+                             "map_kib": entry.map_kib, "sums": entry.sums}
+            for entry in entries]})
         return
-    table = common.table("targets", "name", "what", "lanes", "clock, MHz", "weight words",
-                         "mantissas a bank", "LUTs", "block RAMs", "SPRAMs", "multipliers",
-                         "bitstream", words=2)
+    table = common.table("targets", "name", "board, chip", "bit stream", "lanes", "MHz",
+                         "KiB of weights", "KiB of maps", "sums", "multipliers", "LUTs", words=3,
+                         optional=("LUTs", "multipliers"))
     for entry in entries:
-        array, has = entry.array, entry.resources
-        table.add_row(entry.name, entry.title, str(array.lanes), f"{entry.clock_mhz:g}",
-                      f"{array.weight_rows * array.groups_max:,}", f"{array.bank_rows:,}",
-                      f"{has.luts:,}", str(has.brams), str(has.sprams), str(has.dsps),
-                      "yes" if entry.board else "no pins")
+        has = entry.resources
+        table.add_row(entry.name, entry.title, "yes" if entry.board else "no pins",
+                      str(entry.array.lanes), f"{entry.clock_mhz:g}", f"{entry.weight_kib:g}",
+                      f"{entry.map_kib:g}", f"{entry.sums:,}", str(has.dsps), f"{has.luts:,}")
     common.show(table)
+    print(common.wrapped(
+        "weights: of 8 bits, those that are not zero; maps: mantissas of 8 bits, copies for the "
+        "lanes included; sums: outputs of one layer that wait to be rounded"))
