@@ -7,6 +7,7 @@ import itertools
 import operator
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from celosia_boards.targets import Target, target, targets
 from celosia_hw.blocks import (
@@ -110,7 +111,7 @@ def array_for(of: Target | str, lanes: int | None = None, acc_bits: int | None =
     of = target(of) if isinstance(of, str) else of
     asked = {"lanes": lanes, "acc_bits": acc_bits, "weight_bits": weight_bits,
              "activation_bits": activation_bits}
-    changes = {}
+    changes: dict[str, Any] = {}
     for name, value in asked.items():
         if value is not None:
             try:
@@ -142,7 +143,8 @@ def _first(of: Target, array: ArrayConfig,
            choices: Iterable[tuple[int, tuple[int, int]]]) -> Iterator[str]:
     """The first choice of lanes and widths that the target holds, in words."""
     for lanes, (weight_bits, activation_bits) in choices:
-        changes = {"lanes": lanes, "weight_bits": weight_bits, "activation_bits": activation_bits}
+        changes: dict[str, Any] = {"lanes": lanes, "weight_bits": weight_bits,
+                                   "activation_bits": activation_bits}
         if not check_array(of, replace(array, **changes)):
             yield " and ".join(f"{name}={value}" for name, value in changes.items()
                                if value != getattr(array, name))
@@ -152,8 +154,9 @@ def _first(of: Target, array: ArrayConfig,
 def _elsewhere(of: Target, array: ArrayConfig) -> Iterator[str]:
     """The first other target whose own array holds what was asked."""
     for other in targets().values():
-        changes = {"lanes": max(array.lanes, other.array.lanes), "acc_bits": array.acc_bits,
-                   "weight_bits": array.weight_bits, "activation_bits": array.activation_bits}
+        changes: dict[str, Any] = {
+            "lanes": max(array.lanes, other.array.lanes), "acc_bits": array.acc_bits,
+            "weight_bits": array.weight_bits, "activation_bits": array.activation_bits}
         if other != of and not check_array(other, replace(other.array, **changes)):
             yield f"target={other.name}"
             return

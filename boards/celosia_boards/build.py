@@ -195,9 +195,10 @@ def _known(directory: Path, name: str, inputs: str) -> BuildReport | None:
         report = BuildReport.from_json(values)
         report = replace(report, log=directory / report.log.name)
         if report.bitstream is not None:
-            report = replace(report, bitstream=directory / report.bitstream.name)
-            if sha256_of(report.bitstream) != report.bitstream_sha256:
+            made = directory / report.bitstream.name
+            if sha256_of(made) != report.bitstream_sha256:
                 return None
+            report = replace(report, bitstream=made)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None         # none there, damaged, or another version's: it is made anew
     return report if report.log.exists() else None

@@ -1,5 +1,7 @@
 """Bring a bias or a residual operand to the unit of an accumulator."""
 
+from typing import Any
+
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
@@ -25,7 +27,7 @@ class AlignBias(wiring.Component):
         super().__init__({"bias": In(signed(16)), "shift": In(signed(10)),
                           "aligned": Out(signed(array.acc_bits))})
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: Any) -> Module:
         m = Module()
         left = self.array.acc_bits - 17
         # From a right shift of left + 16 on, everything rounds to zero.
@@ -62,7 +64,7 @@ class AlignResidual(wiring.Component):
             "aligned": Out(data.ArrayLayout(signed(array.acc_bits), array.beat)),
         })
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: Any) -> Module:
         m = Module()
         limit_bits = self.array.acc_bits - 3
         limit = (1 << limit_bits) - 1

@@ -1,5 +1,7 @@
 """Writes into the activation banks: results, the host's mantissas, and clearing."""
 
+from typing import Any
+
 from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
@@ -52,7 +54,7 @@ class BankWriter(wiring.Component):
             "data": Out(data.ArrayLayout(bits, array.beat)),
         })
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: Any) -> Module:
         m = Module()
         array = self.array
         slots, beat, beat_bits = array.pass_beats, array.beat, array.beat_bits

@@ -1,6 +1,8 @@
 """The banked activation memory: P neighbouring mantissas a cycle, aligned to the lanes."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from typing import Any
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -57,14 +59,14 @@ class Banks(wiring.Component):
             "write_data": In(data.ArrayLayout(array.activation_bits, array.beat)),
         })
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: Any) -> Module:
         m = Module()
         array = self.array
         quads, lanes = array.groups_max, array.lanes
         m.submodules.rotator = rotator = Rotator(lanes, array.activation_bits, quads, self.deep)
         m.d.comb += rotator.log2_groups.eq(self.log2_groups)
 
-        def delayed(value, cycles, name):
+        def delayed(value: Value, cycles: int, name: str) -> Value:
             for k in range(cycles):
                 after = Signal.like(value, name=f"{name}_{k}", reset_less=True)
                 m.d.sync += after.eq(value)
@@ -111,7 +113,7 @@ class Banks(wiring.Component):
                 ]
         return m
 
-    def _selects(self, m, q, step):
+    def _selects(self, m: Module, q: int, step: Any) -> tuple[Any, Any]:
         """Return, for each bank of quad ``q``, whether it wrapped and whether its lane lies behind
         the line break."""
         array = self.array

@@ -1,6 +1,8 @@
 """The largest magnitude of a map, as an exponent."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from typing import Any
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -33,7 +35,7 @@ class BlockExponent(wiring.Component):
             "sw": In(signed(6)), "top": Out(signed(8), init=self.NOTHING),
         })
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: Any) -> Module:
         m = Module()
         bits = self.array.acc_bits
         # The leading one of a union of magnitudes is that of the largest. -a is ~(a - 1).
@@ -55,13 +57,13 @@ class BlockExponent(wiring.Component):
             m.d.sync += self.top.eq(candidate)
         return m
 
-    def _leading_one(self, m, value):
+    def _leading_one(self, m: Module, value: Value) -> Value:
         """Return the position of the highest one bit: the nibble by halving, then the bit in it."""
         nibbles = [value[4 * k:4 * k + 4] for k in range(len(value) // 4)]
         nibbles += [Const(0, 4)] * (8 - len(nibbles))
         filled = [Signal(name=f"filled{k}") for k in range(8)]
         m.d.comb += [f.eq(n.any()) for f, n in zip(filled, nibbles, strict=True)]
-        position = []
+        position: list[Value] = []
         while len(nibbles) > 1:
             half = len(nibbles) // 2
             upper = Signal(name=f"upper{half}")

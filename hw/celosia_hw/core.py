@@ -1,6 +1,8 @@
 """The core: one array and its output stage behind a memory-mapped host bus."""
 
-from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal
+from typing import Any
+
+from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -52,7 +54,7 @@ class Core(wiring.Component):
             "saturated": Out(1), "layer": Out(8),
         })
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: Any) -> Module:
         m = Module()
         array = self.array
         stream, banks = self.stream, self.banks
@@ -69,7 +71,7 @@ class Core(wiring.Component):
         words = sequencer.descriptor
         flags = words[Word.FLAGS]
 
-        def flag(which):
+        def flag(which: Flag) -> Value:
             return flags[int(which).bit_length() - 1]
 
         # The array: weights -> decoder -> banks -> lanes -> output stage -> banks.
@@ -131,7 +133,8 @@ class Core(wiring.Component):
         self._host(m, sequencer, weights, stream, banks, output, writer)
         return m
 
-    def _host(self, m, sequencer, weights, stream, banks, output, writer):
+    def _host(self, m: Module, sequencer: Sequencer, weights: WeightMemory, stream: RowStream,
+              banks: Banks, output: OutputStage, writer: BankWriter) -> None:
         """The host's side of every memory. A read's answer is picked after the longest path."""
         array = self.array
         space, address, wdata = self.mem_space, self.mem_address, self.mem_wdata

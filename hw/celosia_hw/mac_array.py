@@ -1,5 +1,7 @@
 """The lanes: multiply, accumulate, and hand a pass's sums over in parallel."""
 
+from typing import Any
+
 from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
@@ -44,7 +46,7 @@ class MacArray(wiring.Component):
             "sums": Out(data.ArrayLayout(signed(array.acc_bits), array.beat)),
         })
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: Any) -> Module:
         m = Module()
         array = self.array
         m.submodules.multipliers = multipliers = Multipliers(

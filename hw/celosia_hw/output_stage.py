@@ -1,5 +1,8 @@
 """The output stage: sums into the next layer's mantissas."""
 
+from collections.abc import Callable
+from typing import Any
+
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
@@ -12,6 +15,9 @@ from celosia_hw.layouts import row_layout, write_layout
 from celosia_hw.requantise import Requantise
 from celosia_hw.timing import Timing
 from celosia_hw.walker import Walker
+
+_At = Callable[[str, int], Signal]
+"""The walker's signal of a name, a number of cycles later."""
 
 
 class OutputStage(wiring.Component):
@@ -79,7 +85,7 @@ class OutputStage(wiring.Component):
             "residual_data": Out(data.ArrayLayout(signed(array.activation_bits), array.beat)),
         })
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: Any) -> Module:
         m = Module()
         walker = self._walker(m)
         delayed = {name: [Signal.cast(getattr(walker, name))] for name in (
@@ -87,7 +93,7 @@ class OutputStage(wiring.Component):
             "store", "place", "element")}
         flags = {"draining", "normalising", "placing"}
 
-        def at(name, stage):
+        def at(name: str, stage: int) -> Signal:
             """The walker's ``name``, ``stage`` cycles later."""
             chain = delayed[name]
             while len(chain) <= stage:
@@ -125,7 +131,7 @@ class OutputStage(wiring.Component):
         ]
         return m
 
-    def _walker(self, m):
+    def _walker(self, m: Module) -> Walker:
         m.submodules.walker = walker = self.walker
         for name in ("load", "drain", "normalise", "direct", "wide", "log2_groups", "last_batch",
                      "last_tile", "last_phase", "last_position", "row_base", "write_base",
@@ -137,7 +143,7 @@ class OutputStage(wiring.Component):
         m.d.sync += self.done.eq(walker.done)
         return walker
 
-    def _rows(self, m, walker):
+    def _rows(self, m: Module, walker: Walker) -> data.View:
         """Row table; the row is there at stage 1."""
         m.submodules.rows = rows = Memory(shape=32, depth=self.array.table_rows, init=[],
                                           attrs={"ram_style": "block"})
@@ -146,7 +152,7 @@ class OutputStage(wiring.Component):
                      write.data.eq(self.row_data), read.addr.eq(walker.row)]
         return data.View(row_layout(), read.data)
 
-    def _totals(self, m, row, at):
+    def _totals(self, m: Module, row: data.View, at: _At) -> list[Signal]:
         """Sums with bias and residual, after ReLU, one stage behind the sum stage. Elements that
         are no output position become zero."""
         array = self.array
@@ -166,7 +172,7 @@ class OutputStage(wiring.Component):
             totals.append(total)
         return totals
 
-    def _residual(self, m, row, at):
+    def _residual(self, m: Module, row: data.View, at: _At) -> data.View:
         """Aligned residual operand at the sum stage; results go back at the end."""
         array, end = self.array, self._end_stage
         m.submodules.residual = memory = Memory(
@@ -191,7 +197,7 @@ class OutputStage(wiring.Component):
         ]
         return align.aligned
 
-    def _store(self, m, at, totals):
+    def _store(self, m: Module, at: _At, totals: list[Signal]) -> list[Signal]:
         """Accumulator store and pooling; returns what is to be rounded, two stages behind the sum
         stage: the pooled beat that drains, or the stored one of the normalising walk."""
         array = self.array

@@ -1,6 +1,8 @@
 """The one rounding: exact accumulators into mantissas of a block."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from typing import Any
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -42,7 +44,7 @@ class Requantise(wiring.Component):
             "clipped": Out(array.beat),
         })
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: Any) -> Module:
         m = Module()
         acc_bits = self.array.acc_bits
         # Bit i is set where an accumulator bit i that differs from the sign means overflow.
@@ -61,7 +63,8 @@ class Requantise(wiring.Component):
             self._element(m, e, a, overflow, wide)
         return m
 
-    def _element(self, m, e, a, overflow, wide):
+    def _element(self, m: Module, e: int, a: Value, overflow: Value,
+                 wide: Value | None) -> None:
         """Shift, round and clip one element; ``wide`` is None where it is never wide."""
         narrow = self.array.activation_bits
         bits = narrow if wide is None else OUTPUT_BITS
@@ -88,12 +91,13 @@ class Requantise(wiring.Component):
         m.d.sync += [rounded.eq(shift.rounded()), after.eq(held)]
         self._clip(m, e, rounded, after[0], after[1], None if wide is None else after[2])
 
-    def _clip(self, m, e, rounded, overflow, sign, wide):
+    def _clip(self, m: Module, e: int, rounded: Value, overflow: Value, sign: Value,
+              wide: Value | None) -> None:
         """Clip to the symmetric range. Without overflow, ``abs(rounded) <= 2**(L-1)``: only that
         value and its negative clip."""
         narrow = self.array.activation_bits
 
-        def edge(bits):
+        def edge(bits: int) -> Value:
             return (rounded[bits - 1:bits + 1] != rounded[bits].replicate(2)) | (
                 rounded[:bits + 1] == (1 << bits - 1 | 1 << bits))
 

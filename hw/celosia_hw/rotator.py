@@ -1,6 +1,8 @@
 """Rotation of lanes inside groups of any power-of-two size, as a butterfly network."""
 
-from amaranth.hdl import Module, Mux, Signal
+from typing import Any
+
+from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -47,7 +49,7 @@ class Rotator(wiring.Component):
             "log2_groups": In(3),
         })
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: Any) -> Module:
         m = Module()
         bits = self.lanes.bit_length() - 1
         quad_lanes = self.lanes // self.quads
@@ -76,7 +78,8 @@ class Rotator(wiring.Component):
         m.d.comb += [self.o[p].eq(values[p]) for p in range(self.lanes)]
         return m
 
-    def _register(self, m, values, rotation):
+    def _register(self, m: Module, values: list[Value],
+                  rotation: Value) -> tuple[list[Value], Value]:
         held = [Signal(self.width, name=f"mid_{p}", reset_less=True) for p in range(self.lanes)]
         turns = [Signal.like(r, name=f"mid_rotation_{q}", reset_less=True)
                  for q, r in enumerate(rotation)]

@@ -1,6 +1,8 @@
 """The CSR row stream decoder: weight words into mantissas and bank offsets."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from typing import Any
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -62,7 +64,7 @@ class RowStream(wiring.Component):
             "write_data": In(array.tap_word_bits),
         })
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: Any) -> Module:
         m = Module()
         array = self.array
         quads = array.groups_max
@@ -104,7 +106,7 @@ class RowStream(wiring.Component):
             self._decode(m, q, word, step, tap_base)
         return m
 
-    def _choose(self, m, q, chosen, words, slot):
+    def _choose(self, m: Module, q: int, chosen: Value, words: list[Value], slot: Value) -> None:
         """The word of a quad: the slot of its group."""
         quads, slot_bits = self.array.groups_max, self.array.groups_max.bit_length() - 1
         word_layout = data.ArrayLayout(self.array.weight_word_bits, quads)
@@ -116,7 +118,8 @@ class RowStream(wiring.Component):
                     m.d.comb += chosen.eq(data.View(word_layout, Cat(words))[index]
                                           if slot_bits else words[0])
 
-    def _decode(self, m, q, word, step, tap_base):
+    def _decode(self, m: Module, q: int, word: data.View, step: data.View,
+                tap_base: Value) -> None:
         """Index, tap table and operand of one quad; ``word`` belongs to ``step``."""
         array = self.array
         index = Signal(array.index_bits, name=f"index{q}")

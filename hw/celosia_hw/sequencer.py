@@ -1,7 +1,9 @@
 """The sequencer: reads descriptors, checks them, issues steps and walks, keeps the counters."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
-from amaranth.lib import wiring
+from typing import Any
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
@@ -80,7 +82,7 @@ class Sequencer(wiring.Component):
             "event_write": In(1), "event_select": In(range(len(Event))),
         })
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: Any) -> Module:
         m = Module()
         array = self.array
         m.submodules.program = program = Memory(shape=16, depth=array.program_words, init=[],
@@ -121,11 +123,11 @@ class Sequencer(wiring.Component):
         self._counters(m, fsm)
         return m
 
-    def _fail(self, m, code):
+    def _fail(self, m: Module, code: Error) -> None:
         m.d.sync += self.error.eq(code)
         m.next = "IDLE"
 
-    def _load_states(self, m, words, count, in_range):
+    def _load_states(self, m: Module, words: data.View, count: Signal, in_range: Signal) -> None:
         """LOAD, CHECK, CLEAR, LENGTH: from the program memory to the first step."""
         array = self.array
         exponent_base = array.program_words - EXPONENT_SLOTS
@@ -181,7 +183,7 @@ class Sequencer(wiring.Component):
             m.d.sync += self.shift_base.eq(self._output - self.input_lsb)
             m.next = "ISSUE"
 
-    def _load_word(self, m, words, count):
+    def _load_word(self, m: Module, words: data.View, count: Signal) -> None:
         """Ask for descriptor word ``count``, store the one before it."""
         m.d.comb += self._read.addr.eq(self._base + count)
         for k in range(DESCRIPTOR_WORDS):
@@ -190,16 +192,16 @@ class Sequencer(wiring.Component):
         with m.If(count == Word.LENGTH_BASE + 1):
             m.d.sync += self._batch_address.eq(self._read.data)
 
-    def _flag(self, words, flag):
+    def _flag(self, words: data.View, flag: Flag) -> Value:
         return words[Word.FLAGS][int(flag).bit_length() - 1]
 
-    def _next_batch(self, m):
+    def _next_batch(self, m: Module) -> None:
         """Take over the batch word that program memory has ready, ask for the one after it."""
         steps, wait = self._read.data[:BATCH_STEP_BITS], self._read.data[BATCH_STEP_BITS:]
         m.d.sync += [self._last_step.eq(steps), self._pass_wait.eq(wait), self._wait.eq(wait),
                      self._batch_address.eq(self._batch_address + 1)]
 
-    def _issue_state(self, m, words):
+    def _issue_state(self, m: Module, words: data.View) -> None:
         """ISSUE: batches of tiles of phases of steps, without a bubble between passes; a pass that
         is too short waits before its first step, so that sums are never ready too early."""
         array = self.array
@@ -244,7 +246,7 @@ class Sequencer(wiring.Component):
             with m.If(self.overrun):
                 self._fail(m, Error.PASS)
 
-    def _finish_states(self, m, words, count):
+    def _finish_states(self, m: Module, words: data.View, count: Signal) -> None:
         """DRAIN, FLUSH, EXPONENT, NORMALISE, SETTLE: from the last step to the next descriptor."""
         array = self.array
         smallest = words[Word.EXPONENT][8:].as_signed()
@@ -308,7 +310,7 @@ class Sequencer(wiring.Component):
                 m.d.sync += self.done.eq(1)
                 m.next = "IDLE"
 
-    def _next_descriptor(self, m):
+    def _next_descriptor(self, m: Module) -> None:
         """Load the next one while the present one's last beats still travel, or settle."""
         with m.If(self._layer == self._last):
             m.next = "SETTLE"
@@ -316,7 +318,7 @@ class Sequencer(wiring.Component):
             m.d.sync += self._layer.eq(self._layer + 1)
             m.next = "LOAD"
 
-    def _counters(self, m, fsm):
+    def _counters(self, m: Module, fsm: Any) -> None:
         """Registers that the host reads."""
         event = Signal(range(len(Event)))
         with m.If(self.event_write):

@@ -1,6 +1,6 @@
 """Right shifts that round once, to nearest, ties to even."""
 
-from amaranth.hdl import Cat, Const, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 
 
 class RoundingShift:
@@ -20,7 +20,7 @@ class RoundingShift:
         overflow by itself: the bits above are dropped.
     """
 
-    def __init__(self, m, value: Value, amount: Value, bits: int, name: str) -> None:
+    def __init__(self, m: Module, value: Value, amount: Value, bits: int, name: str) -> None:
         self.m, self.bits, self.name = m, bits, name
         self.amount, self.left = amount, len(amount)
         self.value = Signal(signed(len(value) + 1), name=f"{name}_in")
@@ -42,7 +42,7 @@ class RoundingShift:
             ]
             self.value, self.sticky = shifted, sticky
 
-    def register(self, domain="sync") -> None:
+    def register(self, domain: str = "sync") -> None:
         """Put a register behind the steps so far; the caller delays all else by one cycle."""
         value = Signal.like(self.value, name=f"{self.name}_reg{self.left}", reset_less=True)
         sticky = Signal(name=f"{self.name}_sticky_reg{self.left}", reset_less=True)

@@ -1,5 +1,7 @@
 """Tiles: where the lanes of one tile read, and where a line ends among them."""
 
+from typing import Any
+
 from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
@@ -48,7 +50,7 @@ class TileWalk(wiring.Component):
             "tile": Out(tile_layout(array)),
         })
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: Any) -> Module:
         m = Module()
         array = self.array
         tile = Signal(tile_layout(array))

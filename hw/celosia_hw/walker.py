@@ -1,6 +1,8 @@
 """The walk over output beats: which row, which positions, which place in the output map."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from typing import Any
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -69,7 +71,7 @@ class Walker(wiring.Component):
             "table_data": In(array.write_word_bits),
         })
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: Any) -> Module:
         m = Module()
         array = self.array
         slot_bits = array.pass_beats.bit_length() - 1
@@ -128,7 +130,7 @@ class Walker(wiring.Component):
             m.d.sync += normalising.eq(1)
         return m
 
-    def _entry(self, m, read, again):
+    def _entry(self, m: Module, read: Any, again: Value) -> data.View:
         """Return the present write-table entry; the walk goes back to the layer's first one
         ``again`` and again, at the end of every batch."""
         index = Signal(range(self.array.writes))
@@ -141,7 +143,7 @@ class Walker(wiring.Component):
         m.d.sync += index.eq(following)
         return data.View(write_layout(self.array), read.data)
 
-    def _entry_ahead(self, m, read, again):
+    def _entry_ahead(self, m: Module, read: Any, again: Value) -> data.View:
         """As `_entry`, for a deep array: the memory's address comes out of a register, and so does
         the entry, so that no decision of the walk begins or ends at a block memory.
 
@@ -168,7 +170,7 @@ class Walker(wiring.Component):
             m.d.sync += second.eq(read.data)
         return data.View(layout, entry)
 
-    def _beat_of_group(self, m, beat, left):
+    def _beat_of_group(self, m: Module, beat: Signal, left: Signal) -> tuple[Value, Value]:
         """Drive ``valid`` from the positions left in the row; return the group of the beat, and
         the bits to set in the beat number so that the group's last real beat becomes its last."""
         array = self.array

@@ -43,11 +43,12 @@ def quantise(graph: Graph, *, calibration: np.ndarray | None = None, exponents: 
 
     expected = expected_exponents(graph)
     usual = expected_exponents(graph, USUAL_DEVIATION) if exponents == "dynamic" else None
+    fixed = calibration if exponents == "static" else None
 
     def at(width: int) -> QGraph:
         found = _at_width(graph, layers, nodes, expected, width, weight_bits, activation_bits,
                           sparse)
-        return found if exponents == "dynamic" else _calibrate(found, calibration)
+        return found if fixed is None else _calibrate(found, fixed)
 
     try:
         return _narrowest(at, (acc_bits,) if acc_bits else ACCUMULATORS, acc_bits or widest, usual)

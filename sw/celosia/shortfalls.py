@@ -31,7 +31,7 @@ def shortfalls(graph: QGraph, expected: Mapping[str, int] | None) -> tuple[str, 
 
 def _held(graph: QGraph, likely: Mapping[str, int], spare: int, source: str) -> list[_Loss]:
     """Return the tensors that a bias keeps at exponents above the likely ones."""
-    found = {}
+    found: dict[str, _Loss] = {}
     for node in graph.nodes:
         tensor = graph.tensors[node.input]
         needed = input_minima(node, node.sw, graph.acc_bits, tensor.bits)

@@ -97,9 +97,9 @@ def end_hard(wanted: str, wanted_round: int):
         write(path, content)
         end(f"{what} written", round)
 
-    def cleaning(self) -> None:
+    def cleaning(self, folder) -> None:
         end("old tensor file still there", len(self.records) - 1)
-        clean(self)
+        clean(self, folder)
 
     rounds_module._Chooser.__call__ = choosing
     journal_file._write = writing

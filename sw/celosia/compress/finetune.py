@@ -103,11 +103,11 @@ class FineTune:
         epochs = [self.epochs] if isinstance(self.epochs, int | float | str) else list(self.epochs)
         if not epochs:
             raise ArgumentError("epochs is an empty sequence; give one number for each round")
-        for name, value, least in (*(("epochs", value, 0) for value in epochs),
+        for name, count, least in (*(("epochs", count, 0) for count in epochs),
                                    ("batch_size", self.batch_size, 1)):
-            if not isinstance(value, Integral) or value < least:
+            if not isinstance(count, Integral) or count < least:
                 raise ArgumentError(f"{name} must be at least {least}, a whole number, "
-                                    f"not {value!r}")
+                                    f"not {count!r}")
         momentum = self.momentum if self.optimizer == "sgd" else 0.5
         for name, value, allowed in (
                 ("learning_rate", self.learning_rate, "above 0"),

@@ -109,14 +109,14 @@ class Journal:
         file = f"{_STEM}{len(self.records):04d}.safetensors"
         _write(self.folder / file, content)
         self._tensors = {"file": file, "sha256": hashlib.sha256(content).hexdigest()}
-        self._write_index()
-        self._clean()
+        self._write_index(self.folder)
+        self._clean(self.folder)
 
     def note(self, name: str, value: Any) -> None:
         """Keep a result, as JSON has it, that later rounds need and that is costly to find."""
         self.notes[name] = value
         if self.folder is not None:
-            self._write_index()
+            self._write_index(self.folder)
 
     def _open(self, folder: Path) -> None:
         """Read what the folder holds, or leave the journal empty if it holds no run."""
@@ -127,7 +127,7 @@ class Journal:
             self._refuse_others(content["choices"])
             self.records, self.notes = content["rounds"], content["notes"]
             self._tensors = content["tensors"]
-        self._clean()
+        self._clean(folder)
 
     def _refuse_others(self, stored: Any) -> None:
         different = _differences(stored, self._choices)
@@ -135,16 +135,16 @@ class Journal:
             raise ArgumentError(f"{self.folder}: holds a run with other choices: "
                                 f"{'; '.join(different)}; {_way_out(self.folder)}")
 
-    def _write_index(self) -> None:
+    def _write_index(self, folder: Path) -> None:
         content = {"format": FORMAT, "choices": self._choices, "notes": self.notes,
                    "rounds": self.records, "tensors": self._tensors}
         content["sha256"] = _digest(_as_json(content, "a record"))
-        _write(self.folder / INDEX, json.dumps(content, indent=1, allow_nan=False).encode())
+        _write(folder / INDEX, json.dumps(content, indent=1, allow_nan=False).encode())
 
-    def _clean(self) -> None:
+    def _clean(self, folder: Path) -> None:
         """Remove tensor files that no record names."""
         current = None if self._tensors is None else self._tensors["file"]
-        for path in self.folder.glob(f"{_STEM}*.safetensors"):
+        for path in folder.glob(f"{_STEM}*.safetensors"):
             if path.name != current:
                 path.unlink()
 

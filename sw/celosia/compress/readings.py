@@ -71,5 +71,5 @@ class Readings(TorchFunctionMode):  # type: ignore[misc]
         """Run a function of torch as it is."""
         if function_name(function) not in ASKING:
             read = {self.owners.get(id(part)) for part in _pytree.tree_leaves((args, kwargs))}
-            self.strangers |= read - {None, *self.active}
+            self.strangers |= {name for name in read if name is not None} - set(self.active)
         return function(*args, **(kwargs or {}))

@@ -89,17 +89,17 @@ class _Importer:
                 if stored is None:
                     stored = self.program.constants[spec.target]
                 self.operands[placeholders[spec.arg.name]] = Constant(stored, spec.target)
-        if len(inputs) != 1 or not isinstance(getattr(inputs[0], "meta", {}).get("val"),
-                                              torch.Tensor):
+        first = inputs[0] if len(inputs) == 1 else None
+        if first is None or not isinstance(first.meta.get("val"), torch.Tensor):
             raise CompileError("input", "input", f"the model has {len(inputs)} inputs",
                                "give it exactly one input, a tensor")
-        declared = tuple(inputs[0].meta["val"].shape)
+        declared = tuple(first.meta["val"].shape)
         if declared != shape:
-            raise CompileError(inputs[0].name, "input",
+            raise CompileError(first.name, "input",
                                f"the program takes {declared}, example_input has {shape}",
                                "give an example_input of the shape the model was exported with")
-        value = Value(inputs[0].name, shape)
-        self.operands[inputs[0]] = value
+        value = Value(first.name, shape)
+        self.operands[first] = value
         self.shapes[value.name] = (shape[1:] if len(shape) == 4 else (math.prod(shape), 1, 1))
         return value
 

@@ -259,7 +259,8 @@ def prune_with_masks(
         raise ArgumentError(f"strength must be above 0, not {strength!r}")
     if step not in STEPS:
         raise ArgumentError(f"step must be one of {STEPS}, not {step!r}")
-    goal = {"macs": macs, "parameters": parameters, "conv_macs": conv_macs, "rate": rate}
+    goal: dict[str, Any] = {"macs": macs, "parameters": parameters, "conv_macs": conv_macs,
+                            "rate": rate}
     hook = ({"penalty": mask_penalty(strength)} if step == "subgradient"
             else {"after_step": proximal_step(strength)})
     trainer = train(**hook)

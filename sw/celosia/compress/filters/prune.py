@@ -221,7 +221,7 @@ class _Run:
     def remove(self, target: Target, scope: str, share: Fraction) -> None:
         """Remove filters until this share of the target is met."""
         by_layer = filter_scores(self.model, self.method)
-        scores = {name: sum(by_layer[member] for member in unit.members)
+        scores = {name: np.sum([by_layer[member] for member in unit.members], axis=0)
                   for name, unit in self.start.units.items()}
         kept = choose(self.start, self.kept, scores, target, scope, share)
         if target.kind != "threshold" and self.method != "mask":

@@ -36,7 +36,8 @@ def reader(tracks: Tracks, step: Step) -> Map | None:
     if given is not None and given.axis != axis:
         tracks.block(given.labels, f"its map is read by {name!r} across its channels")
     elif given is not None and groups > 1:
-        if groups == len(given.labels) == layer.weight.shape[0] and not _transposed(step):
+        outputs = len(tracks.owners.modules[name].weight)
+        if groups == len(given.labels) == outputs and not _transposed(step):
             return _depthwise(tracks, step, name, given)
         tracks.block(given.labels, f"its map is read by the grouped convolution {name!r}")
     elif given is not None:

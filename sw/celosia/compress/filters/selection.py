@@ -34,6 +34,12 @@ class Target:
     kind: str
     value: float | Mapping[str, float]
 
+    @property
+    def number(self) -> float:
+        """The value of a target that is one number."""
+        assert not isinstance(self.value, Mapping)
+        return self.value
+
     @classmethod
     def of(cls, **given: float | Mapping[str, float] | None) -> Target:
         """Return the one target that is not None, by its kind; ArgumentError for none or two."""
@@ -100,7 +106,7 @@ def choose(
     elif target.kind != "rate":
         chosen = _by_cost(structure, kept, scores, target, scope, share)
     elif scope == "global":
-        chosen = _by_common_rate(structure, scores, target.value, share)
+        chosen = _by_common_rate(structure, scores, target.number, share)
     else:
         chosen = _by_rate(structure, scores, target.value, share)
     return {name: kept[name][indices] for name, indices in chosen.items()}
@@ -138,7 +144,7 @@ def _by_threshold(
         least = value.get(name, -np.inf) if isinstance(value, Mapping) else value
         chosen[name] = np.flatnonzero(values >= least)
         if len(chosen[name]) == 0:
-            chosen[name] = values.argmax(keepdims=True)
+            chosen[name] = np.array([values.argmax()])
     return chosen
 
 
@@ -162,7 +168,7 @@ def _by_cost(
         return getattr(structure.cost(left), target.kind)
 
     dense = getattr(structure.cost(), target.kind)
-    most = dense * (1 - _exact(target.value) * share)
+    most = dense * (1 - _exact(target.number) * share)
     found = _first(levels, lambda level: cost(level) <= most)
     if found is None:
         raise ArgumentError(

@@ -123,9 +123,10 @@ class Structure:
         """Return the exact cost with these filters left; None is all of them."""
         shapes = {key: list(shape) for key, shape in self._shapes.items()}
         biases = set()
-        for unit in self.units.values() if kept is not None else ():
+        left = self.everything() if kept is None else kept
+        for unit in self.units.values():
             lost = np.ones(unit.channels, bool)
-            lost[kept[unit.name]] = False
+            lost[left[unit.name]] = False
             for effect in unit.effects:
                 gone = lost[effect.filters]
                 for tensor, axis in CUTS[effect.kind][0].items():
@@ -217,9 +218,12 @@ def trace(
         raise ArgumentError("no filter can be removed "
                             f"({'; '.join(reasons) + more or 'no convolution'})")
     seen: set[int] = set()
-    shapes = {(name, key): tuple(tensor.shape) for name, module in model.named_modules()
-              for key, tensor in module.named_parameters(recurse=False)
-              if id(tensor) not in seen and not seen.add(id(tensor))}
+    shapes = {}
+    for name, module in model.named_modules():
+        for key, tensor in module.named_parameters(recurse=False):
+            if id(tensor) not in seen:
+                seen.add(id(tensor))
+                shapes[name, key] = tuple(tensor.shape)
     return Structure(units=units, skipped=skipped, norms=flow.norms, _shapes=shapes,
                      _positions=output_positions(model, x),
                      _convolutions=frozenset(convolutions))

@@ -209,7 +209,7 @@ class BlockLayer(nn.Module):  # type: ignore[misc]
 
     def _conv(self, x: torch.Tensor) -> torch.Tensor:
         operand, weight = self._operands(x)
-        padding: int | tuple[int, int] = 0
+        padding: int | tuple[int, ...] = 0
         if self.padding[::2] == self.padding[1::2]:
             padding = tuple(self.padding[::-2])
         else:

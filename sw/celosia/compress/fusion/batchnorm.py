@@ -11,7 +11,7 @@ import torch
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from celosia.compress.fusion.graph import module_of, reads_besides, sole_reader, trace, used_once
+from celosia.compress.fusion.graph import module_of, reads_besides, trace, used_once
 from celosia.compress.fusion.ranks import graph_ranks, seen_ranks
 from celosia.compress.layers import (
     computed_weight,
@@ -126,10 +126,10 @@ def fold_batchnorm(model: nn.Module, example_input: Any | None = None, *,
 def _reason(model: nn.Module, traced: fx.GraphModule, node: fx.Node,
             rank: int | None) -> str | None:
     """Return why a normalisation stays, or None."""
-    norm, before = module_of(traced, node), node.all_input_nodes[0]
+    norm, before = traced.get_submodule(node.target), node.all_input_nodes[0]
     layer = module_of(traced, before)
     partners = next((kinds for kind, kinds in _PARTNERS.items() if isinstance(norm, kind)), ())
-    if not isinstance(layer, partners):
+    if layer is None or not any(isinstance(layer, kind) for kind in partners):
         follows = "no layer" if layer is None else f"a {type(layer).__name__}"
         return f"follows {follows}, and goes into convolutions and linear layers only"
     name = names_of(model, layer)[0]
@@ -137,7 +137,7 @@ def _reason(model: nn.Module, traced: fx.GraphModule, node: fx.Node,
         return "has no running statistics"
     if len(layer.weight) != norm.num_features:
         return f"has another number of features than layer {name!r}"
-    if sole_reader(before) is not node:
+    if list(before.users) != [node]:
         return f"the output of layer {name!r} is read elsewhere too"
     if not used_once(traced, before, node):
         return f"it or layer {name!r} runs more than once"

@@ -13,7 +13,7 @@ from typing import Any
 from torch import fx, nn
 
 from celosia.compress.fusion.batchnorm import fold_batchnorm
-from celosia.compress.fusion.graph import module_of, reads_besides, remove, sole_reader, used_once
+from celosia.compress.fusion.graph import module_of, reads_besides, remove, used_once
 from celosia.compress.fusion.modes import trace_both_modes
 from celosia.compress.fusion.pools import pool_of, symmetric_padding, with_pool
 from celosia.compress.layers import obstacle, weight_sharers
@@ -67,7 +67,7 @@ def _fold_pools(traced: fx.GraphModule) -> tuple[str, ...]:
             continue
         before = node.all_input_nodes[0]
         conv = module_of(traced, before)
-        if (isinstance(conv, nn.Conv2d) and sole_reader(before) is node
+        if (isinstance(conv, nn.Conv2d) and list(before.users) == [node]
                 and used_once(traced, before) and symmetric_padding(conv) is not None
                 and obstacle(conv, allowed=[Mask]) is None and not weight_sharers(traced, conv)
                 and reads_besides(traced, conv) is None):

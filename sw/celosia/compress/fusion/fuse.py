@@ -263,8 +263,9 @@ def _merge(traced: fx.GraphModule, group: _Group, seed: int) -> MergedLayer:
                     old.stride)
     wished = symmetric_padding(old) or (0, 0)
     spans = [d * (k - 1) + 1 for d, k in zip(old.dilation, old.kernel_size, strict=True)]
-    padding = tuple(_padding(name, *numbers) for numbers in
-                    zip(group.size, group.wanted, spans, stride, wished, strict=True))
+    rows, columns = (_padding(name, *numbers) for numbers in
+                     zip(group.size, group.wanted, spans, stride, wished, strict=True))
+    padding = (rows, columns)
     with reproducible(traced, seed):
         new = nn.Conv2d(old.in_channels, old.out_channels, old.kernel_size, stride=stride,
                         padding=padding, dilation=old.dilation, groups=old.groups,

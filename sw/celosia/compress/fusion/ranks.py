@@ -214,7 +214,7 @@ def _flatten(node: fx.Node, x: _Form) -> _Form:
 
 
 def _view(node: fx.Node, x: _Form) -> _Form:
-    sizes = node.args[1:] or (node.kwargs.get("shape", node.kwargs.get("size")),)
+    sizes: tuple[Any, ...] = node.args[1:] or (node.kwargs.get("shape", node.kwargs.get("size")),)
     if len(sizes) == 1:
         if not isinstance(sizes[0], tuple | list):
             return _Form(1) if isinstance(sizes[0], int) else _UNKNOWN

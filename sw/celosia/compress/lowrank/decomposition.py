@@ -9,7 +9,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -64,7 +64,7 @@ METHODS = ("svd", "tucker")
 _BISECTIONS = 40
 
 Ranks = tuple[int, ...]
-Layer = nn.Conv2d | nn.Linear
+Layer: TypeAlias = nn.Conv2d | nn.Linear
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -125,7 +125,7 @@ class Decomposition:
 
         Raises CelosiaError if they compute something else than the product of their weights says.
         """
-        parts = svd(layer, *ranks, self.scheme) if self.method == "svd" else tucker2(layer, ranks)
+        parts = svd(layer, ranks[0], self.scheme) if self.method == "svd" else tucker2(layer, ranks)
         whole, x = plain_copy(layer).double(), random_input(layer)
         row, sums = copy.deepcopy(parts).double(), copy.deepcopy(parts).double()
         with torch.no_grad():
@@ -152,14 +152,14 @@ class Decomposition:
     def parameters(self, layer: Layer, ranks: Ranks) -> int:
         """Return the weights of the layers that `split` gives, biases not counted."""
         if self.method == "svd":
-            return svd_parameters(layer, *ranks, self.scheme)
+            return svd_parameters(layer, ranks[0], self.scheme)
         return tucker_parameters(layer, ranks)
 
     def macs(self, site: Site, ranks: Ranks) -> int:
         """Return their multiply-accumulates for one input of the network."""
         if self.method == "tucker":
             return sum(tucker_macs(site.layer, ranks, size) for size in site.sizes)
-        return sum(svd_macs(site.layer, *ranks, self.scheme, size) for size in site.sizes)
+        return sum(svd_macs(site.layer, ranks[0], self.scheme, size) for size in site.sizes)
 
     def saves(self, layer: Layer, ranks: Ranks) -> bool:
         """Say whether the decomposed layer has fewer weights than the layer."""
@@ -207,7 +207,7 @@ class Decomposition:
     def for_energy(self, layer: Layer, share: float) -> Ranks:
         """Return the smallest ranks that keep a share of the energy."""
         if self.method == "svd":
-            found = (rank_for_energy(layer, share, self.scheme),)
+            found: Ranks = (rank_for_energy(layer, share, self.scheme),)
         else:
             found = tucker_ranks_for_energy(layer, share)
         return self.scaled(layer, found, 1)

@@ -265,9 +265,13 @@ def choose_ranks(
     also "baseline" and "curves", {layer name: [[ranks, accuracy], ...]}.
     """
     if rule == "curve":
+        assert evaluate is not None     # factorise has refused that
         baseline, curves = rank_curves(model, way, sites, evaluate, seed)
-        found = (curve_ranks(curves, baseline, allowed) if budget is None
-                 else curve_ranks_for(budget, way, sites, curves, baseline))
+        if budget is not None:
+            found = curve_ranks_for(budget, way, sites, curves, baseline)
+        else:
+            assert allowed is not None  # likewise
+            found = curve_ranks(curves, baseline, allowed)
         listed = {name: [[list(ranks), accuracy] for ranks, accuracy in curve]
                   for name, curve in curves.items()}
         return {"ranks": as_lists(found), "baseline": baseline, "curves": listed}

@@ -57,7 +57,7 @@ class FactoriseRound:
         return self.measured.get("accuracy")
 
     @property
-    def predicted_cycles(self) -> int | None:
+    def predicted_cycles(self) -> float | None:
         """What was measured under this name, or None."""
         return self.measured.get("predicted_cycles")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ __all__ = [
 
 SCHEMES = ("channel", "spatial")
 
-Layer = nn.Conv2d | nn.Linear
+Layer: TypeAlias = nn.Conv2d | nn.Linear
 
 
 def svd(layer: Layer, rank: int, scheme: str = "channel") -> nn.Sequential:

@@ -8,6 +8,7 @@ channels, with ranks from the variational Bayes of `celosia.compress.evbmf`.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -43,7 +44,7 @@ _ITERATIONS, _TOLERANCE = 100, 1e-7
 which it stops."""
 
 
-def tucker2(conv: nn.Conv2d, ranks: Ranks) -> nn.Sequential:
+def tucker2(conv: nn.Conv2d, ranks: Sequence[int]) -> nn.Sequential:
     """Return three convolutions that together approximate one.
 
     With ``W[o, i, y, x] ~ sum C[p, q, y, x] F[o, p] G[i, q]`` they are 1 x 1 I -> rank_in with the
@@ -83,7 +84,7 @@ def tucker_full_ranks(conv: nn.Conv2d) -> Ranks:
     return consistent(conv, conv.out_channels, conv.in_channels)
 
 
-def tucker_parameters(conv: nn.Conv2d, ranks: Ranks) -> int:
+def tucker_parameters(conv: nn.Conv2d, ranks: Sequence[int]) -> int:
     """Return the weights of the three layers, biases not counted.
 
     ``I rank_in + kh kw rank_in rank_out + rank_out O``; the layer's own weights divided by it are
@@ -95,7 +96,7 @@ def tucker_parameters(conv: nn.Conv2d, ranks: Ranks) -> int:
     return conv.in_channels * inputs + area * inputs * outputs + outputs * conv.out_channels
 
 
-def tucker_macs(conv: nn.Conv2d, ranks: Ranks, size: tuple[int, int]) -> int:
+def tucker_macs(conv: nn.Conv2d, ranks: Sequence[int], size: tuple[int, int]) -> int:
     """Return the multiply-accumulates of the three layers for one input.
 
     ``I rank_in H W + (kh kw rank_in rank_out + rank_out O) H' W'``; the layer's own divided by it
@@ -190,7 +191,7 @@ def _check_conv(conv: nn.Module) -> None:
     check_layer(conv)
 
 
-def check_ranks(conv: nn.Conv2d, ranks: Ranks) -> Ranks:
+def check_ranks(conv: nn.Conv2d, ranks: Sequence[int]) -> Ranks:
     """Return the ranks, or refuse what `tucker2` cannot give a layer."""
     _check_conv(conv)
     most = conv.out_channels, conv.in_channels

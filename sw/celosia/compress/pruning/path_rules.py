@@ -7,7 +7,7 @@ whose gradient is 1 wherever the result depends on an argument.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import fx
@@ -18,7 +18,7 @@ from celosia.compress.pruning.paths import Path, pattern, rule, unknown
 
 __all__: list[str] = []
 
-Numbers = torch.Tensor
+Numbers: TypeAlias = torch.Tensor
 
 
 @rule("getitem")

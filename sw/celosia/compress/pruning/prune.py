@@ -195,6 +195,7 @@ def prune(
     }  # fmt: skip
     journal = Journal(checkpoint, choices)
     if rates == "search":
+        assert evaluate is not None and accuracy_budget is not None     # by _check_search
         found = _found(journal, partial(
             search_rates, model, method, inputs=inputs, evaluate=evaluate, budget=accuracy_budget,
             grid=grid, layers=layers, select=select, strong=strong, seed=seed, **options))

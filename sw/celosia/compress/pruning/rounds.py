@@ -84,7 +84,7 @@ class RoundRecord:
         return self.measured.get("accuracy")
 
     @property
-    def predicted_cycles(self) -> int | None:
+    def predicted_cycles(self) -> float | None:
         """What was measured under this name, or None."""
         return self.measured.get("predicted_cycles")
 

@@ -7,7 +7,7 @@ the others stay whole, nothing is fine-tuned. Here a budget of accuracy reads th
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,7 +68,7 @@ def search_rates(
     inputs: Any | None = None,
     evaluate: Callable[[nn.Module], float],
     budget: float,
-    grid: Sequence[float] = GRID,
+    grid: Collection[float] = GRID,
     layers: Collection[str] | None = None,
     select: str = "topk_abs",
     strong: float = 0.75,
@@ -146,7 +146,7 @@ def search_rates(
     return RateSearch(rates=affordable, curves=curves, baseline=baseline, budget=float(budget))
 
 
-def _check_grid(grid: Sequence[float]) -> list[float]:
+def _check_grid(grid: Collection[float]) -> list[float]:
     """Return the rates to try, rising and without repetition."""
     rates = sorted({float(rate) for rate in grid})
     if not rates or not all(0 < rate < 1 for rate in rates):

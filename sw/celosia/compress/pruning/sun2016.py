@@ -60,7 +60,7 @@ def keep_sun2016(
     r = np.where(alive, signed, 0.0).reshape(len(signed), -1)
     mask = np.zeros(r.size, bool)
     related = np.count_nonzero(r)
-    drawn = min(kept, related)
+    drawn = min(kept, int(related))
     idle = np.flatnonzero(alive.ravel() & (r.ravel() == 0))
     mask[idle[: kept - drawn]] = True
     cells = _halves(r)
@@ -72,7 +72,7 @@ def keep_sun2016(
 
 def _halves(r: np.ndarray) -> list[np.ndarray]:
     """Return flat indices: of each row and sign the strong half, then the weak half."""
-    cells = []
+    cells: list[np.ndarray] = []
     for index, row in enumerate(r):
         order = np.argsort(-np.abs(row), kind="stable")
         for sign in (1, -1):
