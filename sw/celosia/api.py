@@ -13,6 +13,7 @@ import numpy as np
 from celosia.errors import ArgumentError, CelosiaError, located
 from celosia.extras import names_extra
 from celosia.files import check_folder
+from celosia.host import compute
 from celosia.inputs import as_array
 
 if TYPE_CHECKING:
@@ -33,8 +34,10 @@ Progress = Callable[[int, int], None]
 class RunResult:
     """Outputs of N inputs. The output's value is ``mantissa * 2 ** (exponent - (bits - 2))``.
 
-    mantissa : int32 (N, ...), the network's own output shape.   exponent : int32 (N,).
+    mantissa : int32 (N, ...), as the array computes it.   exponent : int32 (N,).
     values   : float64 (N, ...), exact.
+    answer   : what the network returns: the values, or what the host's layers (`Program.host`)
+               make of them, float64, behind an argmax int64.
     saturated: bool (N,), True where a rounding or the input was clipped.
     cycles   : int64 (N,), from start to done; None from the golden model.
     layer_cycles : int64 (N, layers), or None likewise.
@@ -43,6 +46,7 @@ class RunResult:
     mantissa: np.ndarray
     exponent: np.ndarray
     values: np.ndarray
+    answer: np.ndarray
     saturated: np.ndarray
     cycles: np.ndarray | None
     layer_cycles: np.ndarray | None
@@ -86,7 +90,7 @@ def compile(model: Any, example_input: Any, *, target: str = "icebreaker", calib
 
     graph = optimise(import_model(model, example_input), dump_after=dump_after)
     with located(graph.sources):
-        return compile_or_advise(graph, settings, samples)
+        return replace(compile_or_advise(graph, settings, samples), host=graph.host)
 
 
 def load(path: str | Path) -> Program:
@@ -231,6 +235,7 @@ def _result(program: Program, mantissa: np.ndarray, exponent: np.ndarray, satura
     tensor = program.graph.tensors[program.graph.output]
     mantissa = mantissa.reshape(len(mantissa), *tensor.user_shape).astype(np.int32)
     lsb = (exponent.astype(np.int32) - (tensor.bits - 2)).reshape(-1, *[1] * (mantissa.ndim - 1))
-    return RunResult(mantissa=mantissa, exponent=exponent.astype(np.int32),
-                     values=np.ldexp(mantissa.astype(np.float64), lsb), saturated=saturated,
+    values = np.ldexp(mantissa.astype(np.float64), lsb)
+    return RunResult(mantissa=mantissa, exponent=exponent.astype(np.int32), values=values,
+                     answer=compute(program.host, values), saturated=saturated,
                      cycles=cycles, layer_cycles=layer_cycles)

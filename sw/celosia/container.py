@@ -16,7 +16,7 @@ from celosia.errors import CelosiaError
 from celosia.files import read_file, replacing
 
 MAGIC = b"\x89CELO\r\n\x1a"
-VERSION = 2
+VERSION = 3
 MANIFEST = "manifest"
 """Name of the one JSON section; it is the first."""
 

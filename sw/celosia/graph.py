@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from celosia.host import HostLayer
 from celosia.qgraph import Pool
 
 Shape = tuple[int, int, int]
@@ -167,6 +168,7 @@ class Graph:
     input_map     : (C, H, W) of the input.
     input_shape, output_shape : as the user sees them, without the batch axis.
     sources       : the user's source line of a node, by its name, where it is known.
+    host          : what the host computes from the output.
     """
 
     nodes: tuple[Node, ...]
@@ -176,6 +178,7 @@ class Graph:
     output: str
     output_shape: tuple[int, ...]
     sources: Mapping[str, str] = field(default_factory=dict)
+    host: tuple[HostLayer, ...] = ()
 
     @property
     def shapes(self) -> dict[str, Shape]:
@@ -200,7 +203,9 @@ class Graph:
         lines = [f"{self.input}: {_shape(shapes[self.input])} = input"]
         lines += [f"{node.name}: {_shape(shapes[node.name])} = {_describe(node)}"
                   for node in self.nodes]
-        return "\n".join([*lines, f"return {self.output}"]) + "\n"
+        lines += [f"return {self.output}"]
+        lines += [f"the host: {layer}" for layer in self.host]
+        return "\n".join(lines) + "\n"
 
 
 def _windows(size: int, window: int, stride: int, dilation: int = 1) -> int:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from celosia.host import HostLayer, host_remark
 from celosia.qgraph import QGraph
 from celosia_hw.isa import ArrayConfig, Space
 
@@ -72,6 +73,7 @@ class Program:
     descriptors : number of descriptors; ``descriptor_nodes[i]`` is the node that descriptor i runs.
     slots       : exponent slot of each tensor.   places : where each stored tensor lies.
     layers      : one entry a descriptor.
+    host        : what the host computes from the array's output; mostly nothing.
     """
 
     target: str
@@ -83,6 +85,7 @@ class Program:
     slots: dict[str, int]
     places: dict[str, Place]
     layers: tuple[Layer, ...]
+    host: tuple[HostLayer, ...] = ()
 
     def __repr__(self) -> str:
         from celosia.show import text
@@ -115,8 +118,9 @@ class Program:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What narrow accumulators cost the network, or why they are wide; mostly none."""
-        return self.graph.remarks
+        """What narrow accumulators cost the network, or why they are wide, and what the host
+        computes; mostly none."""
+        return self.graph.remarks + ((host_remark(self.host),) if self.host else ())
 
     @property
     def tensors(self) -> list[dict]:

@@ -7,7 +7,7 @@ is, section for section, what :func:`save` writes for the program that it stands
 """
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from celosia.graph_rules import (
     check_tensors,
     check_weights,
 )
+from celosia.host import HostLayer, check_host
 from celosia.program import Program
 from celosia.qgraph import Geometry, Pool, QGraph, QNode, QTensor
 from celosia_hw.isa import ArrayConfig, Space
@@ -67,6 +68,7 @@ class _Network:
     activation_bits: int
     acc_bits: int
     remarks: tuple[str, ...]
+    host: tuple[HostLayer, ...]
 
 
 _SCALARS = [field.name for field in fields(_Node)]
@@ -81,7 +83,8 @@ def save(program: Program, path: str | Path) -> None:
     CelosiaError where the file cannot be written, or a name in the program could not be read back.
     """
     try:
-        for name in (*program.graph.tensors, *(node.name for node in program.graph.nodes)):
+        for name in (*program.graph.tensors, *(node.name for node in program.graph.nodes),
+                     *(layer.name for layer in program.host)):
             check_name("layer or tensor", name)
     except ValueError as problem:
         raise CelosiaError(f"{path}: {problem}; rename the layer in the model") from None
@@ -97,7 +100,7 @@ def _sections(program: Program) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         nodes=[_Node(**{name: getattr(node, name) for name in _SCALARS}) for node in graph.nodes],
         input=graph.input, output=graph.output, weight_bits=graph.weight_bits,
         activation_bits=graph.activation_bits, acc_bits=graph.acc_bits,
-        remarks=graph.remarks)
+        remarks=graph.remarks, host=program.host)
     places = [{"tensor": name, "space": int(place.space), "written": place.written}
               for name, place in program.places.items()]
     manifest = _NETWORK.dump_python(network, mode="json") | _ANY.dump_python(
@@ -154,6 +157,9 @@ def _program(manifest: dict[str, Any], arrays: dict[str, np.ndarray]) -> Program
                             bits=network.activation_bits, static=static)
     check_nodes(tensors, network.nodes, network.array, input=network.input, output=network.output)
     check_remarks(network.remarks)
+    for layer in network.host:
+        check_name("layer", layer.name)
+    check_host(network.host, tensors[network.output].user_shape)
     graph = QGraph(
         tensors=tensors, input=network.input, output=network.output,
         nodes=tuple(_node(arrays, f"node/{index}/", tensors, record)
@@ -161,7 +167,8 @@ def _program(manifest: dict[str, Any], arrays: dict[str, np.ndarray]) -> Program
         weight_bits=network.weight_bits, activation_bits=network.activation_bits,
         acc_bits=network.acc_bits, remarks=network.remarks)
     check_weights(graph, network.array)
-    return lower(graph, network.array, target=network.target, exponents=network.exponents)
+    program = lower(graph, network.array, target=network.target, exponents=network.exponents)
+    return replace(program, host=network.host)
 
 
 def _check_array(network: _Network) -> None:

@@ -5,6 +5,7 @@ from html import escape
 from typing import NamedTuple
 
 from celosia import memory
+from celosia.host import host_remark
 from celosia.program import Program
 
 _BAR = ("background:#eee;width:16em;display:inline-block",
@@ -93,5 +94,6 @@ def _space(program: Program) -> str:
     fullest = max(entries, key=lambda name: entries[name]["used"] / entries[name]["available"])
     entry = entries[fullest]
     held = sum(layer.weight_bytes for layer in program.layers)
+    host = f"; {host_remark(program.host)}" if program.host else ""
     return (f"weights {held / 1024:.1f} KiB; fullest memory: {fullest}, {entry['used']:,} of "
-            f"{entry['available']:,}")
+            f"{entry['available']:,}{host}")

@@ -240,7 +240,7 @@ def test_run_golden(folder: Path) -> None:
     assert result["seconds"] > 0
     expected = celosia.run(celosia.load(folder / "net.celo"), np.load(folder / "x.npy"))
     with np.load(folder / "y.npz") as archive:
-        assert set(archive) == {"mantissa", "exponent", "values", "saturated"}
+        assert set(archive) == {"mantissa", "exponent", "values", "answer", "saturated"}
         assert np.array_equal(archive["mantissa"], expected.mantissa)
         assert archive["values"].shape == (6, 4)
         assert np.array_equal(archive["values"], archive["mantissa"] * 2.0 ** (

@@ -145,7 +145,7 @@ def test_future_version(path: Path) -> None:
     data = bytearray(path.read_bytes())
     struct.pack_into("<I", data, 8, container.VERSION + 1)
     path.write_bytes(data)
-    with pytest.raises(CelosiaError, match="version 3, this release reads 2; compile"):
+    with pytest.raises(CelosiaError, match="version 4, this release reads 3; compile"):
         load(path)
 
 
@@ -272,6 +272,15 @@ GRAPH_CHANGES = [
     (entry("remarks", value=["r" * 4001]), "must have 1 to 4000 printable characters"),
     (entry("remarks", value=["r"] * 5), "5 remarks, at most 4 are made"),
     (entry("remarks", value="none"), "manifest entry remarks"),
+    (entry("host", value=None), "manifest entry host"),
+    (entry("host", value=[{"name": "s", "operator": "softmax", "axis": 0}]),
+     "manifest entry host.0.shape"),
+    (entry("host", value=[{"name": "s", "operator": "softmax", "axis": HUGE, "shape": [3]}]),
+     f"softmax over axis {HUGE} of the shape"),
+    (entry("host", value=[{"name": "\n", "operator": "sigmoid", "axis": None, "shape": [3]}]),
+     "must have 1 to 1000 printable characters"),
+    (entry("host", value=[{"name": "s", "operator": "os.system", "axis": None, "shape": [3]}]),
+     "the host has no operator"),
     (entry("output", value="conv1"), "mantissas of 8 bits"),
     (entry("input", value="conv1"), "reads 'x', which no node before it makes"),
     # Weights and rows.

@@ -68,10 +68,15 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
     "clamp": (lambda: Function(lambda a, x: a(x).clamp(-1, 1), conv()), "clamp (clamp): clamps to "
               f"-1 ... 1, and the machine clamps at zero only; {RELU}",
               lambda: Function(lambda a, x: a(x).clamp(min=0), conv())),
-    "sigmoid at the end": (lambda: nn.Sequential(conv(), nn.Sigmoid()),
-                           f"1 (Sigmoid): {SAID}; {OUTPUTS}", ALONE),
-    "argmax at the end": (lambda: Function(lambda a, x: a(x).argmax(1), head()),
-                          f"argmax (argmax): {SAID}; {OUTPUTS}", head),
+    "softplus at the end": (lambda: nn.Sequential(conv(), nn.Softplus()),
+                            f"1 (Softplus): {SAID}; {OUTPUTS}", ALONE),
+    "topk at the end": (lambda: Function(lambda a, x: a(x).topk(2)[1], head()),
+                        f"topk (topk): {SAID}; {OUTPUTS}", head),
+    "softmax over the batch": (lambda: Function(lambda a, x: a(x).softmax(0), head()), "softmax "
+                               "(softmax): it works over axis 0, the batch, and so mixes the "
+                               "inputs; use dim=1, on outputs (1, F) or (1, C, H, W)",
+                               lambda: Function(lambda a, x: a(x).softmax(1), head())),
+    "softmax inside": (lambda: between(nn.Softmax(1)), f"1 (Softmax): {SAID}; {RELU}", A_RELU),
     "axes at the start": (lambda: Function(lambda a, x: a(x.permute(0, 3, 1, 2)), conv(8)),
                           f"permute (permute): {SAID}; {INPUTS}", lambda: conv(4)),
     "axes in the middle": (lambda: Function(lambda a, b, x: b(a(x).transpose(2, 3)), conv(),

@@ -16,6 +16,7 @@ from celosia.frontend.constants import fold
 from celosia.frontend.export import Model, check_example, example_tensor, export
 from celosia.frontend.operators import HANDLERS, reshape
 from celosia.frontend.refusals import Refusals
+from celosia.frontend.tail import split
 from celosia.graph import Graph, Node, node_shape, verify
 
 NAME_LENGTH = 900
@@ -59,7 +60,8 @@ class _Importer:
         self.input = self._placeholders(tuple(example.shape))
 
     def graph(self) -> Graph:
-        output = self._output()
+        tail = split(self._output())
+        output = tail.output
         needed = _ancestors(output)
         self.refusals = Refusals(needed, self.operands, self.input)
         for node in self.program.graph.nodes:
@@ -76,7 +78,7 @@ class _Importer:
         return verify(Graph(nodes=tuple(self.nodes), input=source.name,
                             input_map=self.shapes[source.name], input_shape=source.shape[1:],
                             output=result.name, output_shape=result.shape[1:],
-                            sources=self.sources))
+                            sources=self.sources, host=tail.layers))
 
     def _placeholders(self, shape: tuple[int, ...]) -> Value:
         placeholders = {n.name: n for n in self.program.graph.nodes if n.op == "placeholder"}
@@ -173,14 +175,14 @@ class _Importer:
         return bound | dict(zip((a.name for a in arguments), args, strict=False)) | dict(kwargs)
 
     def _layer(self, node: FxNode, word: str) -> str:
-        """Return the module's path where a node is a module's own work, else one with ``word``."""
+        """Return what the user calls a node: a module's own work, a parameter's owner, or a path
+        with ``word``."""
         path, _ = origin.module(node)
-        origins = [origin.owner(constant.origin) for constant in self._constants(node).values()]
-        if origin.torch_module(node) and path:
-            return path
-        if origins and origins[0]:
-            return origins[0]
-        return f"{path}.{word}" if path else word
+        if not (origin.torch_module(node) and path):
+            owners = [origin.owner(constant.origin) for constant in self._constants(node).values()]
+            if owners and owners[0]:
+                return owners[0]
+        return origin.layer(node, word)
 
     def _unique(self, name: str) -> str:
         """Return a name that no tensor has yet, printable and of a length that files take."""

@@ -40,6 +40,14 @@ def torch_module(node: FxNode) -> str:
     return kind.rpartition(".")[2].removeprefix("Parametrized")
 
 
+def layer(node: FxNode, word: str) -> str:
+    """Return the module's path where a node is a module's own work, else one with ``word``."""
+    path, _ = module(node)
+    if not path:
+        return word
+    return path if torch_module(node) else f"{path}.{word}"
+
+
 def call_of(node: FxNode) -> str:
     """Return what tells the user's calls of torch's functions apart: "silu_2"; "" if unknown."""
     return str((node.meta.get("torch_fn") or ("",))[0])

@@ -32,9 +32,9 @@ _GATE = "leave the gate out, this machine multiplies by constants only"
 
 _REMEDIES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (_RELU, ("leaky_relu", "prelu", "rrelu", "elu", "celu", "selu", "gelu", "silu", "mish",
-             "sigmoid", "hardsigmoid", "logsigmoid", "tanh", "tanhshrink", "hardswish", "softplus",
-             "softsign", "hardshrink", "softshrink", "threshold", "clip", "softmax", "softmin",
-             "log_softmax")),
+             "sigmoid", "hardsigmoid", "logsigmoid", "log_sigmoid", "tanh", "tanhshrink",
+             "hardswish", "softplus", "softsign", "hardshrink", "softshrink", "threshold",
+             "clip", "softmax", "softmin", "log_softmax")),
     (_NORM, ("layer_norm", "group_norm", "instance_norm", "local_response_norm", "rms_norm")),
     (_WINDOW, ("lstm", "gru", "rnn_tanh", "rnn_relu")),
     (_LINEAR, ("multiheadattention", "multi_head_attention_forward",

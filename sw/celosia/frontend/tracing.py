@@ -73,6 +73,10 @@ class _Others(io.TextIOBase):
         return self.stream.isatty()
 
 
+_WHOLE = (torch.ops.aten.hardsigmoid.default, torch.ops.aten.log_sigmoid.default)
+"""Operators that stay in one piece: at a network's end the host computes them."""
+
+
 def decomposed(program: ExportedProgram) -> ExportedProgram:
     """Return the program in core ATen operators, its parameters called as before.
 
@@ -80,10 +84,13 @@ def decomposed(program: ExportedProgram) -> ExportedProgram:
     syntax error and a quote ends a string.
     """
     names = {name: f"celosia_{k}" for k, name in enumerate(_targets(program)) if not _plain(name)}
+    table = torch.export.default_decompositions()
+    for whole in _WHOLE:
+        table.pop(whole)
     if not names:
-        return program.run_decompositions()
+        return program.run_decompositions(table)
     back = {plain: name for name, plain in names.items()}
-    return _renamed(_renamed(program, names).run_decompositions(), back)
+    return _renamed(_renamed(program, names).run_decompositions(table), back)
 
 
 def with_plain_names(program: ExportedProgram) -> ExportedProgram:

@@ -42,8 +42,9 @@ def _zero_at_zero(node: fx.Node, x: Path, *args: Any, **kwargs: Any) -> Path:
     return Path(x.value + _others(args, kwargs))
 
 
-@rule("acos", "acosh", "bitwise_not", "cos", "cosh", "erfc", "exp", "exp2", "isinf", "isnan", "log",
-      "log10", "log2", "logical_not", "reciprocal", "rsqrt", "sigmoid")
+@rule("acos", "acosh", "bitwise_not", "cos", "cosh", "erfc", "exp", "exp2", "hardsigmoid", "isinf",
+      "isnan", "log", "log10", "log2", "log_sigmoid", "logical_not", "reciprocal",
+      "rsqrt", "sigmoid")
 def _of_one(node: fx.Node, x: Path, *args: Any, **kwargs: Any) -> Path:
     return Path(x.value + 1 + _others(args, kwargs))
 

@@ -1,0 +1,116 @@
+"""The end of a network that the host computes: softmax, sigmoid, arg-max and such.
+
+The array computes up to the last layer that it has; the host takes that output's values, float64,
+and computes the rest, image by image.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["ALONG", "OPERATORS", "HostLayer", "check_host", "compute", "host_remark"]
+
+OPERATORS = ("argmax", "hardsigmoid", "log_sigmoid", "log_softmax", "reshape", "sigmoid",
+             "softmax", "tanh")
+"""What a :class:`HostLayer` may be, in the words of PyTorch."""
+
+ALONG = ("argmax", "log_softmax", "softmax")
+"""Those of them that work over an axis."""
+
+_MOST = 16
+"""Most layers that a program leaves to the host."""
+_AXES = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostLayer:
+    """One layer that the host computes from the one before it, for each image alone.
+
+    name     : as the user's model has it.   operator : one of `OPERATORS`.
+    axis     : of softmax, log_softmax and argmax, without the batch axis; None elsewhere, and for
+               an argmax over all elements.
+    shape    : of its result, without the batch axis; () is one number an image.
+    """
+
+    name: str
+    operator: str
+    axis: int | None
+    shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return self.name if self.name == self.operator else f"{self.name} ({self.operator})"
+
+
+def compute(layers: Sequence[HostLayer], values: np.ndarray) -> np.ndarray:
+    """Return what a network returns.
+
+    values : float64 (N, ...), the array's output.
+
+    Returns float64 (N, *shape of the last layer), int64 behind an argmax, whose ties go to the
+    lowest index. Formulas and names are PyTorch's; hardsigmoid is clip(x / 6 + 1 / 2, 0, 1).
+    """
+    from scipy import special
+
+    for layer in layers:
+        axis = None if layer.axis is None else layer.axis + 1
+        match layer.operator:
+            case "softmax":
+                values = special.softmax(values, axis=axis)
+            case "log_softmax":
+                values = special.log_softmax(values, axis=axis)
+            case "sigmoid":
+                values = special.expit(values)
+            case "log_sigmoid":
+                values = special.log_expit(values)
+            case "hardsigmoid":
+                values = np.clip(values / 6 + 0.5, 0, 1)
+            case "tanh":
+                values = np.tanh(values)
+            case "argmax" if axis is None:
+                values = np.asarray(values.reshape(len(values), -1).argmax(axis=1))
+            case "argmax":
+                values = np.asarray(values.argmax(axis=axis))
+            case _:
+                assert layer.operator == "reshape", layer
+        values = values.reshape(len(values), *layer.shape)
+    return values
+
+
+def host_remark(layers: Sequence[HostLayer]) -> str:
+    """Return what the host computes, for reports: "the host computes 3 (softmax)"."""
+    return f"the host computes {', '.join(map(str, layers))}"
+
+
+def check_host(layers: Sequence[HostLayer], shape: tuple[int, ...]) -> None:
+    """ValueError unless `compute` can compute the layers from images of a shape.
+
+    shape : of the array's output, without the batch axis. Names are checked by who reads them.
+    """
+    if len(layers) > _MOST:
+        raise ValueError(f"{len(layers)} layers of the host, at most {_MOST} are made")
+    for layer in layers:
+        problem = _problem(layer, shape)
+        if problem:
+            raise ValueError(f"{layer.name[:40]!r}: {problem}")
+        shape = layer.shape
+
+
+def _problem(layer: HostLayer, shape: tuple[int, ...]) -> str | None:
+    """Return what is wrong with a layer that reads images of a shape."""
+    word, axis = layer.operator, layer.axis
+    if word not in OPERATORS:
+        return f"the host has no operator {word[:40]!r}"
+    if axis is None and word in ("softmax", "log_softmax"):
+        return f"{word} without an axis"
+    if axis is not None and not (word in ALONG and 0 <= axis < len(shape)):
+        return f"{word} over axis {axis} of the shape {shape}"
+    elements = math.prod(shape)
+    if word == "argmax":
+        elements = 1 if axis is None else elements // shape[axis]
+    same = word in ("argmax", "reshape") or layer.shape == shape
+    if (not same or len(layer.shape) > _AXES or min(layer.shape, default=1) < 1
+            or math.prod(layer.shape) != elements):
+        return f"{word} makes no {str(layer.shape)[:60]} of {shape}"
+    return None
