@@ -13,7 +13,7 @@ from harness.networks import CALIBRATION, MODES, inputs, lenet5
 from harness.result import Check, Result, Table
 
 import celosia
-from celosia.cli import common as terminal
+from celosia.cli.progress import progress
 from celosia.evaluate import accuracy
 from celosia.models import load_lenet5
 
@@ -30,7 +30,7 @@ def measure(arguments: argparse.Namespace) -> Result:
     rows = [[f"float32, {name}", None, value] for name, value in floats.items()]
     checks = []
     for mode in MODES:
-        with terminal.progress(f"golden model, {mode}") as report:
+        with progress(f"golden model, {mode}") as report:
             found = celosia.run(lenet5(TARGET, mode), x, progress=report)
         value = accuracy(found.mantissa, labels)
         rows.append([f"8-bit mantissas, pruned, {mode} exponents", int(found.saturated.sum()),

@@ -28,7 +28,7 @@ from harness.result import Check, Result, Table
 import celosia.compress
 import celosia.datasets  # noqa: F401 - imported once, not in the process of every command
 from celosia import cli
-from celosia.cli import common as terminal
+from celosia.cli.progress import progress
 from celosia_sim.rtl import core_design
 from celosia_sim.verilated import library
 
@@ -99,7 +99,7 @@ def _tried(work: Callable[[Any], str], cases: Sequence[Any], what: str,
            kind_of: Callable[[Any], str], **how: Any) -> dict[str, Counter]:
     """Return the outcomes by kind, kinds in the order of the cases."""
     found = {kind_of(case): Counter() for case in cases}
-    with terminal.progress(what) as report:
+    with progress(what) as report:
         for done, (case, outcome) in enumerate(each(work, cases, **how), 1):
             _count(found[kind_of(case)], outcome, case)
             if report:

@@ -14,7 +14,7 @@ from harness.networks import MODES, inputs, lenet5
 from harness.result import Cell, Check, Result, Table
 
 import celosia
-from celosia.cli import common as terminal
+from celosia.cli.progress import progress
 from celosia.verify import verify
 
 TARGET = "icebreaker"
@@ -33,7 +33,7 @@ def measure(arguments: argparse.Namespace) -> Result:
                                            ("icarus", arguments.icarus_images, _outputs)):
             if not images:
                 continue
-            with terminal.progress(f"{mode}, {simulator}") as report:
+            with progress(f"{mode}, {simulator}") as report:
                 tensors, values, mismatches, cycles = compare(program, x[:images], simulator,
                                                               report)
             rows.append([mode, simulator, images, tensors, values, mismatches,

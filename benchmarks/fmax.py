@@ -14,7 +14,7 @@ from amaranth.hdl import Elaboratable
 from harness.command import FOLDER, main
 from harness.result import Check, Result, Table
 
-from celosia.cli import common as terminal
+from celosia.cli.progress import stages
 from celosia_boards.board_top import top_for
 from celosia_boards.build import BuildReport, sweep_seeds
 from celosia_boards.clocks import highest_clock
@@ -34,7 +34,7 @@ def measure(arguments: argparse.Namespace) -> Result:
     seeds, rows, checks = range(1, arguments.seeds + 1), [], []
     for name in names:
         entry = target(name)
-        with terminal.stages() as say:
+        with stages() as say:
             reports = sweep_seeds(partial(_design, entry), entry, FOLDER / "fmax" / name, seeds,
                                   progress=say)
         rows.append(_row(entry, reports))

@@ -15,7 +15,7 @@ from harness.networks import MODES
 from harness.result import Check, Result, Table
 
 import celosia
-from celosia.cli import common as terminal
+from celosia.cli.progress import progress
 from celosia.frontend import import_model
 from celosia.lower import lower
 from celosia.passes import optimise
@@ -52,7 +52,7 @@ def measure(arguments: argparse.Namespace) -> Result:
     for mode in MODES:
         quantised = quantise(graph, calibration=x if mode == "static" else None, exponents=mode)
         program = lower(quantised, ARRAY, target="netlist", exponents=mode)
-        with terminal.progress(f"netlist, {mode}") as report:
+        with progress(f"netlist, {mode}") as report:
             found = simulate(program, *quantise_input(quantised, x), simulator="icarus",
                              tensors=True, progress=report, design=ice40_design(ARRAY))
         values, mismatches = _compare(program, found, run_golden(quantised, x),

@@ -54,8 +54,8 @@ def build(design: Design, target: Target, directory: str | Path, *, seed: int = 
     clock = possible_clock(target, target.clock_mhz if clock_mhz is None else clock_mhz)
     with workplace(directory, name) as work:
         job = Job(target, work, name, tuple(placement))
+        job.require()
         say("elaboration")
-        job.tools()
         job.elaborate(design(clock))
         inputs = job.digest(f"{target} {seed} {seeds} {clock_mhz} {clock}")
         known = _known(directory, name, inputs)
@@ -84,8 +84,8 @@ def sweep_seeds(design: Design, target: Target, directory: str | Path, seeds: Se
     clock = possible_clock(target, target.clock_mhz if clock_mhz is None else clock_mhz)
     with workplace(directory, name) as work:
         job = Job(target, work, name)
+        job.require()
         say("elaboration")
-        job.tools()
         job.elaborate(design(clock))
         forget(directory, _stale(name))
         say("synthesis")

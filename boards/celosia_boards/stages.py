@@ -75,6 +75,12 @@ class Job:
             names.append(_PACKERS[self.target.family])
         return [find_tool(name) for name in names]
 
+    def require(self) -> None:
+        """BuildError where a tool is missing, ImportError where the description of the board is."""
+        self.tools()
+        if self.target.board is not None:
+            platform_of(self.target)
+
     def elaborate(self, top: Elaboratable) -> None:
         """Leave the design, Yosys's script and, for a board, the constraints."""
         if self.target.board is None:

@@ -17,6 +17,7 @@ from rich.table import Table
 import celosia
 from celosia.cli import common as terminal
 from celosia.cli.compare import comparison_table
+from celosia.cli.progress import progress, stages
 from celosia.compare import compare
 from celosia.datasets import load_fashion_mnist, preprocess
 from celosia.evaluate import accuracy
@@ -45,11 +46,11 @@ def main() -> int:
     x = preprocess(images)
     pruned = load_lenet5(pruned=True)
     program = _compile(pruned, x)
-    with terminal.progress("simulating") as report:
+    with progress("simulating") as report:
         found = verify(program, x[:IMAGES], "verilator", progress=report)
-    with terminal.progress("golden model") as report:
+    with progress("golden model") as report:
         golden = celosia.run(program, x, progress=report)
-    with terminal.stages() as say:
+    with stages() as say:
         built = celosia.build(program, BOARD, placement=PLACEMENT, directory=FOLDER, progress=say)
     inputs, truth = torch.from_numpy(x), torch.from_numpy(labels)
     title = f"LeNet-5 on {BOARD}, {program.lanes} lanes"

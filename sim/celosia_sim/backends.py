@@ -7,6 +7,7 @@ import numpy as np
 from celosia.program import Program
 from celosia_hw.isa import Error
 from celosia_sim import cosim, rtl, verilated
+from celosia_sim.cache import Stages, unseen
 from celosia_sim.errors import SimulationError
 from celosia_sim.job import Failure, Job, Record, Stopped
 from celosia_sim.plan import Plan, SimResult
@@ -16,17 +17,18 @@ __all__ = ["SIMULATORS", "SimResult", "SimulationError", "simulate"]
 Progress = Callable[[int, int], None]
 
 
-def _verilator(design: rtl.Design, job: Job, progress: Progress | None) -> Record:
-    with verilated.Machine(verilated.library(design)) as machine:
+def _verilator(design: rtl.Design, job: Job, progress: Progress | None, stages: Stages) -> Record:
+    with verilated.Machine(verilated.library(design, stages)) as machine:
         return verilated.execute(machine, job, progress)
 
 
-def _icarus(design: rtl.Design, job: Job, progress: Progress | None) -> Record:
-    return cosim.execute(design, job, "icarus", progress)
+def _icarus(design: rtl.Design, job: Job, progress: Progress | None, stages: Stages) -> Record:
+    return cosim.execute(design, job, "icarus", progress, stages)
 
 
-def _cocotb_verilator(design: rtl.Design, job: Job, progress: Progress | None) -> Record:
-    return cosim.execute(design, job, "verilator", progress)
+def _cocotb_verilator(design: rtl.Design, job: Job, progress: Progress | None,
+                      stages: Stages) -> Record:
+    return cosim.execute(design, job, "verilator", progress, stages)
 
 
 SIMULATORS = {"verilator": _verilator, "icarus": _icarus, "cocotb-verilator": _cocotb_verilator}
@@ -55,13 +57,15 @@ def _explain(stopped: Stopped, program: Program, job: Job) -> str:
 
 def simulate(program: Program, mantissa: np.ndarray, exponent: np.ndarray, *,
              simulator: str = "verilator", tensors: bool = False,
-             progress: Progress | None = None, design: rtl.Design | None = None) -> SimResult:
+             progress: Progress | None = None, stages: Stages = unseen,
+             design: rtl.Design | None = None) -> SimResult:
     """Run ``program`` on N images, on the machine's Verilog.
 
     mantissa  : int (N, C, H, W), input mantissas.   exponent : int (N,), -16 ... 15.
     simulator : one of `SIMULATORS`. All give the same bits and cycles.
     tensors   : also run every image layer by layer and read every stored tensor, all copies.
     progress  : called with (finished images, N), from the calling thread.
+    stages    : called as the simulator is built, the first time for an array.
     design    : the machine's Verilog; by default ``core_design(program.array)``.
 
     ValueError for an input of the wrong shape or range. SimulationError where a tool is missing,
@@ -71,9 +75,9 @@ def simulate(program: Program, mantissa: np.ndarray, exponent: np.ndarray, *,
         raise ValueError(f"simulator must be one of {', '.join(SIMULATORS)}, not {simulator!r}")
     plan = Plan(program, mantissa, exponent, tensors=tensors)
     if design is None:
-        design = rtl.core_design(program.array)
+        design = rtl.core_design(program.array, stages=stages)
     try:
-        record = SIMULATORS[simulator](design, plan.job, progress)
+        record = SIMULATORS[simulator](design, plan.job, progress, stages)
     except Stopped as stopped:
         raise SimulationError(_explain(stopped, program, plan.job)) from stopped
     return plan.decode(record)

@@ -18,7 +18,11 @@ from pathlib import Path
 
 from celosia_sim.errors import SimulationError
 
-__all__ = ["cache_directory", "cached", "digest"]
+__all__ = ["Stages", "cache_directory", "cached", "digest", "unseen"]
+
+Stages = Callable[[str, int, int], None]
+"""Called as something is built: the stage, how many of its steps are begun, and how many it has;
+0 of 0 where they are not known."""
 
 _SUMS = "sums.json"
 """In every entry: {file: [bytes, SHA-256]} of all others."""
@@ -56,20 +60,24 @@ def digest(*parts: str) -> str:
     return total.hexdigest()[:24]
 
 
-def cached(name: str, build: Callable[[Path], None]) -> Path:
+def unseen(stage: str, begun: int, of: int) -> None:
+    """Stages that nobody asked for."""
+
+
+def cached(name: str, build: Callable[[Path], None], stages: Stages = unseen) -> Path:
     """Return the folder ``name`` of the cache, filled by ``build(folder)`` where it is missing or
     is not as it was built.
 
     name : letters, digits and dashes.
     ``build`` works in a folder of its own that is renamed when it returns. Of two processes that
-    want the same one, the second waits. If ``build`` raises, nothing stays. SimulationError where
-    the cache cannot be written.
+    want the same one, the second waits, which ``stages`` hears of. If ``build`` raises, nothing
+    stays. SimulationError where the cache cannot be written.
     """
     root = cache_directory()
     final = root / name
     if _whole(final):
         return final
-    with _locked(root, name):
+    with _locked(root, name, stages):
         if _whole(final):
             return final
         _clear(root)
@@ -110,15 +118,19 @@ def _sum(path: Path) -> list[int | str]:
 
 
 @contextlib.contextmanager
-def _locked(root: Path, name: str) -> Iterator[None]:
+def _locked(root: Path, name: str, stages: Stages) -> Iterator[None]:
     """Hold the lock of entry ``name``; wait for it."""
     try:
         file = (root / f"{name}.lock").open("w")
     except OSError as problem:
         raise SimulationError(f"the cache folder {root} cannot be written ({problem.strerror}); "
                               f"{_WAY_OUT}") from None
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed
+    with file:      # the lock is released when it is closed
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stages("waiting for another process that builds the same", 0, 0)
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from celosia_boards.processes import started
-from celosia_sim.cache import cached, digest
+from celosia_sim.cache import Stages, cached, digest, unseen
 from celosia_sim.errors import SimulationError
 from celosia_sim.job import Job, Record, Stopped
 from celosia_sim.rtl import TOP, Design
@@ -106,13 +106,14 @@ def icarus_text(text: str) -> str:
     return _TRIGGER.sub(r"\1\2 ; initial \2 <= 0;", text)
 
 
-def _build(design: Design, simulator: str) -> Path:
+def _build(design: Design, simulator: str, stages: Stages) -> Path:
     """Return the folder of the compiled simulation of ``design``."""
     text = icarus_text(design.text) if simulator == "icarus" else design.text
 
     def build(folder: Path) -> None:
         source = folder / "core.v"
         source.write_text(text)
+        stages(f"compiling for {simulator}", 0, 0)
         _call(simulator, "build", folder, folder / "build.log",
               sources=[*map(str, design.libraries), str(source)], hdl_toplevel=TOP,
               build_dir=str(folder), defines=dict(design.defines),
@@ -120,7 +121,7 @@ def _build(design: Design, simulator: str) -> Path:
 
     key = digest(design.key, text, versions(simulator), platform.machine(),
                  " ".join(_BUILD_ARGS[simulator]))
-    return cached(f"{simulator}-{key}", build)
+    return cached(f"{simulator}-{key}", build, stages)
 
 
 def _counted(counter: Path, images: int,
@@ -139,7 +140,7 @@ def _counted(counter: Path, images: int,
 
 
 def execute(design: Design, job: Job, simulator: str,
-            progress: Callable[[int, int], None] | None) -> Record:
+            progress: Callable[[int, int], None] | None, stages: Stages = unseen) -> Record:
     """Carry out ``job`` on ``design`` under cocotb.
 
     simulator : "icarus" or "verilator".
@@ -149,7 +150,7 @@ def execute(design: Design, job: Job, simulator: str,
     with tempfile.TemporaryDirectory(prefix="celosia-") as name:
         folder = Path(name)
         job.save(folder / "job.npz")
-        build, log = _build(design, simulator), folder / "run.log"
+        build, log = _build(design, simulator, stages), folder / "run.log"
         _call(simulator, "test", folder, log, _counted(folder / "progress", job.images, progress),
               test_module=_BENCH, hdl_toplevel=TOP, hdl_toplevel_lang="verilog",
               build_dir=str(build), test_dir=str(folder), results_xml=str(folder / "results.xml"),

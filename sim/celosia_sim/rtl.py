@@ -7,7 +7,7 @@ from pathlib import Path
 
 import celosia_hw
 from celosia_hw.isa import ArrayConfig
-from celosia_sim.cache import cached, digest
+from celosia_sim.cache import Stages, cached, digest, unseen
 
 __all__ = ["Design", "core_design"]
 
@@ -35,6 +35,7 @@ class Design:
                       *(f"{name}={value}" for name, value in self.defines))
 
 
+@functools.cache
 def _sources_key() -> str:
     """Hash over the gateware's source text and the version of what turns it into Verilog."""
     root = Path(celosia_hw.__path__[0])
@@ -43,14 +44,15 @@ def _sources_key() -> str:
                                          for path in files))
 
 
-@functools.cache
-def core_design(array: ArrayConfig, *, mac: str = "generic",
-                weight_memory: str = "bram") -> Design:
+def core_design(array: ArrayConfig, *, mac: str = "generic", weight_memory: str = "bram",
+                stages: Stages = unseen) -> Design:
     """Return the core's Verilog, from the cache where the gateware's sources have not changed.
 
     array : parameters of the array.   mac, weight_memory : see ``celosia_hw.core.Core``.
+    stages : called as it is made.
     """
     def build(folder: Path) -> None:
+        stages("elaborating the gateware", 0, 0)
         from amaranth.back import verilog
 
         from celosia_hw.core import Core
@@ -60,4 +62,4 @@ def core_design(array: ArrayConfig, *, mac: str = "generic",
 
     name = digest(_sources_key(), repr(sorted(asdict(array).items())),
                   repr((mac, weight_memory)))
-    return Design(text=(cached(f"verilog-{name}", build) / "core.v").read_text())
+    return Design(text=(cached(f"verilog-{name}", build, stages) / "core.v").read_text())

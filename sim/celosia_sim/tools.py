@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -37,16 +37,25 @@ def jobs() -> int:
 
 
 def run_tool(name: str, command: Sequence[str], *, cwd: Path | None = None,
-             env: dict[str, str] | None = None) -> str:
-    """Run ``command`` and return what it printed; SimulationError with its words if it fails."""
+             env: dict[str, str] | None = None,
+             line: Callable[[str], None] | None = None) -> str:
+    """Run ``command`` and return what it printed; SimulationError with its words if it fails.
+
+    line : called with every line, as it is printed.
+    """
+    lines = []
     with started(command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                  stderr=subprocess.STDOUT, text=True, errors="replace") as process:
-        output: str = process.communicate()[0]
+        assert process.stdout is not None
+        for printed in process.stdout:
+            lines.append(printed)
+            if line is not None:
+                line(printed)
     if process.returncode:
-        lines = [line for line in output.splitlines() if re.search("error", line, re.I)]
-        words = (lines or output.splitlines() or ["it printed nothing"])[0].strip()
+        errors = [printed for printed in lines if re.search("error", printed, re.I)]
+        words = (errors or lines or ["it printed nothing"])[0].strip()
         raise SimulationError(f"{name} failed with status {process.returncode}: {words}")
-    return output
+    return "".join(lines)
 
 
 def _require(program: str, remedy: str) -> str:

@@ -2,6 +2,7 @@
 
 import ctypes
 import platform
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Self
 
 import numpy as np
 
-from celosia_sim.cache import cached, digest
+from celosia_sim.cache import Stages, cached, digest, unseen
 from celosia_sim.job import (
     READ_LATENCY_MAX,
     RESET_CYCLES,
@@ -42,9 +43,14 @@ _VERILATOR_FLAGS = (
     "-fPIC -fvisibility=hidden -fno-gnu-unique")
 
 
-def library(design: Design) -> Path:
+_COMPILES = re.compile(r"^g\+\+ .* (-c|-x c\+\+-header) ")
+"""A line of make that compiles a file."""
+
+
+def library(design: Design, stages: Stages = unseen) -> Path:
     """Return the shared library of ``design``, compiled unless the cache holds it.
 
+    stages : called as it is compiled, which may take minutes.
     SimulationError where Verilator or the compiler is missing or fails.
     """
     def build(folder: Path) -> None:
@@ -52,16 +58,32 @@ def library(design: Design) -> Path:
         shutil.copy(_DRIVER, folder / "driver.cpp")
         env = verilator_environment()
         macros = [f"-D{name}={value}" for name, value in design.defines]
+        stages("translating to C++ (Verilator)", 0, 0)
         run_tool("verilator", ["verilator", *_VERILATOR_FLAGS, *macros, "core.v",
                                *map(str, design.libraries), "driver.cpp"], cwd=folder, env=env)
-        run_tool("g++", ["make", "-j", str(jobs()), "-C", "obj", "-f", "Vcore.mk", "core.so"],
-                 cwd=folder, env=env)
+        _compile(folder, env, stages)
         (folder / "obj" / "core.so").rename(folder / "core.so")
         shutil.rmtree(folder / "obj")
 
     key = digest(design.key, _DRIVER.read_text(), verilator_version(), compiler_version(),
                  platform.machine(), " ".join(_VERILATOR_FLAGS))
-    return cached(f"verilated-{key}", build) / "core.so"
+    return cached(f"verilated-{key}", build, stages) / "core.so"
+
+
+def _compile(folder: Path, env: dict[str, str], stages: Stages) -> None:
+    """Make ``obj/core.so`` of what Verilator wrote; every file that is begun is told."""
+    make = ["make", "-C", "obj", "-f", "Vcore.mk", "core.so"]
+    files = sum(map(bool, map(_COMPILES.match, run_tool("make", [*make, "-n"], cwd=folder,
+                                                        env=env).splitlines())))
+    begun = 0
+
+    def line(printed: str) -> None:
+        nonlocal begun
+        if _COMPILES.match(printed):
+            begun += 1
+            stages("compiling the simulator", begun, files)
+
+    run_tool("g++", [*make, "-j", str(jobs())], cwd=folder, env=env, line=line)
 
 
 class _Outcome(ctypes.Structure):

@@ -29,6 +29,10 @@ CHUNK = 250
 Progress = Callable[[int, int], None]
 """Called with the number of inputs done and the number of all."""
 
+Stages = Callable[[str, int, int], None]
+"""Called as a simulator is built for an array, which the first time takes minutes: the stage, how
+many of its steps are begun, and how many it has (0 of 0 where they are not known)."""
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class RunResult:
@@ -102,11 +106,12 @@ def load(path: str | Path) -> Program:
 
 @names_extra
 def run(program: Program, x: Any, backend: str = GOLDEN, *,
-        progress: Progress | None = None) -> RunResult:
+        progress: Progress | None = None, stages: Stages | None = None) -> RunResult:
     """Run N inputs on a backend.
 
     x       : float32 (N, ...), shaped as the network's input.
     backend : "golden" (NumPy), "verilator" or "icarus" (the simulated gateware).
+    progress, stages : what to call meanwhile: as inputs are done, and as a simulator is built.
 
     CelosiaError where the shape is wrong, a value is not finite, or the backend is not there.
     """
@@ -114,7 +119,7 @@ def run(program: Program, x: Any, backend: str = GOLDEN, *,
     check_backend(backend)
     if backend == GOLDEN:
         return _run_golden(program, images, progress)
-    simulation = simulate(program, images, backend, progress=progress)
+    simulation = simulate(program, images, backend, progress=progress, stages=stages)
     return _result(program, simulation.output, simulation.exponent, simulation.saturated,
                    simulation.cycles, simulation.layer_cycles)
 
@@ -201,18 +206,19 @@ def check_backend(backend: str) -> None:
 
 
 def simulate(program: Program, images: np.ndarray, simulator: str, *, tensors: bool = False,
-             progress: Progress | None = None) -> SimResult:
+             progress: Progress | None = None, stages: Stages | None = None) -> SimResult:
     """Return the ``SimResult`` of images (N, ...), quantised as the host does.
 
     ``saturated`` then also tells of the input, which the machine does not see.
     """
     from celosia_sim.backends import simulate as run_simulator
+    from celosia_sim.cache import unseen
     from celosia_sim.golden import input_saturated, quantise_input
 
     with refusals():
         mantissa, exponent = quantise_input(program.graph, images)
     result = run_simulator(program, mantissa, exponent, simulator=simulator, tensors=tensors,
-                           progress=progress)
+                           progress=progress, stages=stages or unseen)
     return replace(result, saturated=result.saturated | input_saturated(program.graph, images))
 
 

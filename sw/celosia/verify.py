@@ -5,7 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from celosia.api import SIMULATORS, Progress, as_images, check_backend, refusals, simulate
+from celosia.api import (
+    SIMULATORS,
+    Progress,
+    Stages,
+    as_images,
+    check_backend,
+    refusals,
+    simulate,
+)
 from celosia.errors import CelosiaError
 from celosia.program import Program
 
@@ -72,10 +80,11 @@ class _Tally:
 
 
 def verify(program: Program, x: Any, backend: str = "verilator", *,
-           progress: Progress | None = None) -> Verification:
+           progress: Progress | None = None, stages: Stages | None = None) -> Verification:
     """Run N inputs on the golden model and on ``backend`` and compare all that the backend shows:
     every stored tensor, the outputs, their exponents and the saturation flags.
 
+    progress, stages : what to call meanwhile, as `celosia.run` does.
     CelosiaError where the input does not fit or the backend is not a simulator that is there.
     """
     check_backend(backend)
@@ -85,7 +94,7 @@ def verify(program: Program, x: Any, backend: str = "verilator", *,
     images, tally = as_images(program, x), _Tally()
     cycles, names = [], set()
     for start in range(0, len(images), CHUNK):
-        simulation = _compare_chunk(program, images, start, backend, tally, progress)
+        simulation = _compare_chunk(program, images, start, backend, tally, progress, stages)
         cycles.append(simulation.cycles)
         names |= set(simulation.tensors)
     return Verification(
@@ -95,7 +104,7 @@ def verify(program: Program, x: Any, backend: str = "verilator", *,
 
 
 def _compare_chunk(program: Program, images: np.ndarray, start: int, backend: str, tally: _Tally,
-                   progress: Progress | None) -> Any:
+                   progress: Progress | None, stages: Stages | None) -> Any:
     """Return the ``SimResult`` of ``CHUNK`` images from ``start``, compared into ``tally``."""
     from celosia_sim.golden import run as run_golden
 
@@ -103,7 +112,7 @@ def _compare_chunk(program: Program, images: np.ndarray, start: int, backend: st
     report = progress and (lambda done, _: progress(start + done, len(images)))
     with refusals():
         golden = run_golden(program.graph, chunk, keep_tensors=True)
-    simulation = simulate(program, chunk, backend, tensors=True, progress=report)
+    simulation = simulate(program, chunk, backend, tensors=True, progress=report, stages=stages)
     output = program.graph.output
     for name in (program.graph.input, *(node.output for node in program.graph.nodes)):
         if name in simulation.tensors and name != output:

@@ -1,6 +1,7 @@
 """Simulation backends on a small machine that speaks the core's protocol: same bits, same cycles,
 and every way it can fail."""
 
+import shutil
 import signal
 import time
 
@@ -311,11 +312,20 @@ def test_copies_that_differ(design):
 
 
 def test_nothing_is_rebuilt(design, cache, monkeypatch):
-    """A second program of the same array starts no compiler."""
-    simulate(program(), *images(1), design=design)
+    """A second program of the same array starts no compiler. The first tells of its stages."""
+    for entry in cache.glob("verilated-*/"):
+        shutil.rmtree(entry)
+    stages = []
+    simulate(program(), *images(1), design=design, stages=lambda *stage: stages.append(stage))
+    first, *compiled = stages
+    assert first == ("translating to C++ (Verilator)", 0, 0)
+    count = len(compiled)
+    assert count > 3
+    assert compiled == [("compiling the simulator", k + 1, count) for k in range(count)]
     before = sorted(path.name for path in cache.iterdir())
     monkeypatch.setattr(verilated, "run_tool", lambda *_, **__: pytest.fail("a tool was started"))
-    simulate(program(first=BAD_COPY), *images(2), design=design)
+    simulate(program(first=BAD_COPY), *images(2), design=design,
+             stages=lambda *_: pytest.fail("something was built"))
     assert sorted(path.name for path in cache.iterdir()) == before
 
 

@@ -7,6 +7,7 @@ import typer
 
 from celosia import api
 from celosia.cli import common
+from celosia.cli.progress import stages
 
 
 def build(
@@ -30,7 +31,7 @@ def build(
     A design that misses its clock is refused, and leaves no bitstream.
     """
     loaded = api.load(program)
-    with common.stages() as say:
+    with stages() as say:
         result = api.build(
             loaded, board, seeds=seeds, seed=seed, clock_mhz=clock, directory=output,
             allow_timing_failure=allow_timing_failure, progress=say).to_json()

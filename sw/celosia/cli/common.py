@@ -4,7 +4,7 @@ import importlib
 import json
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -46,40 +46,6 @@ def refuse(message: str, code: Sequence[str] = ()) -> NoReturn:
     lines = [message.split("\n")[0] if code else message, *(f"    {line}" for line in code)]
     print("celosia:", "\n".join(quoted(line, _LONGEST) for line in lines), file=sys.stderr)
     raise typer.Exit(entry.REFUSED)
-
-
-@contextmanager
-def progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
-    """Yield a function of (done, total) that moves a bar on stderr, or None off a terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
-               TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-@contextmanager
-def stages() -> Iterator[Callable[[str], None] | None]:
-    """Yield a function that shows the stage at work on stderr, or None off a terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-
-    with Console(stderr=True, markup=False, emoji=False).status("starting") as status:
-        yield status.update
 
 
 def check_target(name: str) -> None:

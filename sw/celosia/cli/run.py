@@ -11,6 +11,7 @@ import typer
 from celosia import api
 from celosia import verify as verification
 from celosia.cli import common
+from celosia.cli.progress import work
 from celosia.files import check_output, replacing
 
 Input = Annotated[Path, typer.Option("--input", help="Inputs, float32 (N, ...) in a .npy file.")]
@@ -35,8 +36,8 @@ def run(
     loaded = api.load(program)
     x = api.as_images(loaded, common.read_array(input))[:limit]
     started = time.perf_counter()
-    with common.progress(f"running on {backend}") as report:
-        result = api.run(loaded, x, backend, progress=report)
+    with work(f"running on {backend}") as shown:
+        result = api.run(loaded, x, backend, progress=shown.count, stages=shown.stage)
     seconds = time.perf_counter() - started
     if output is not None:
         arrays = {name: value for name, value in vars(result).items() if value is not None}
@@ -65,8 +66,8 @@ def verify(
     """Compare a backend with the golden model: every stored tensor, every output, every cycle."""
     loaded = api.load(program)
     x = api.as_images(loaded, common.read_array(input))[:limit]
-    with common.progress(f"verifying {backend}") as report:
-        found = verification.verify(loaded, x, backend, progress=report)
+    with work(f"verifying {backend}") as shown:
+        found = verification.verify(loaded, x, backend, progress=shown.count, stages=shown.stage)
     first = None if found.first_mismatch is None else asdict(found.first_mismatch)
     if json:
         common.emit({
