@@ -13,10 +13,11 @@ import numpy as np
 from celosia.errors import ArgumentError, CelosiaError, located
 from celosia.extras import names_extra
 from celosia.files import check_folder
-from celosia.host import compute
+from celosia.host import compute, scoring
 from celosia.inputs import as_array
 
 if TYPE_CHECKING:
+    from celosia.preprocessing import Preprocessing
     from celosia.program import Program
     from celosia_boards.build import BuildReport
     from celosia_boards.targets import Target
@@ -60,6 +61,7 @@ class RunResult:
 def compile(model: Any, example_input: Any, *, target: str = "icebreaker", calibration: Any = None,
             exponents: str = "dynamic", weight_bits: int = 8, activation_bits: int = 8,
             lanes: int | None = None, sparse: bool = True,
+            preprocessing: Preprocessing | None = None,
             dump_after: str | None = None) -> Program:
     """Compile a trained network into a program for one target's array.
 
@@ -71,6 +73,8 @@ def compile(model: Any, example_input: Any, *, target: str = "icebreaker", calib
     weight_bits, activation_bits : mantissa widths, 4 to 9.
     lanes         : None lets the target's default stand.
     sparse        : False keeps zero weights as work to be done, the dense baseline.
+    preprocessing : how pixels become inputs and what outputs are called, to be stored with the
+                    program; it changes nothing of what is computed.
     dump_after    : name of a graph pass whose result is printed on stderr.
 
     ArgumentError where one of these settings cannot be, CelosiaError where there is no such target
@@ -93,8 +97,11 @@ def compile(model: Any, example_input: Any, *, target: str = "icebreaker", calib
     from celosia.ways_out import compile_or_advise
 
     graph = optimise(import_model(model, example_input), dump_after=dump_after)
+    if preprocessing is not None:
+        preprocessing.check(graph.input_shape[0], scoring(graph.host, graph.output_shape).classes)
     with located(graph.sources):
-        return replace(compile_or_advise(graph, settings, samples), host=graph.host)
+        return replace(compile_or_advise(graph, settings, samples), host=graph.host,
+                       preprocessing=preprocessing)
 
 
 def load(path: str | Path) -> Program:

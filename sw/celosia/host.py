@@ -7,10 +7,12 @@ and computes the rest, image by image.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["ALONG", "OPERATORS", "HostLayer", "check_host", "compute", "host_remark"]
+__all__ = ["ALONG", "OPERATORS", "HostLayer", "Scoring", "check_host", "compute", "host_remark",
+           "scoring"]
 
 OPERATORS = ("argmax", "hardsigmoid", "log_sigmoid", "log_softmax", "reshape", "sigmoid",
              "softmax", "tanh")
@@ -76,6 +78,46 @@ def compute(layers: Sequence[HostLayer], values: np.ndarray) -> np.ndarray:
                 assert layer.operator == "reshape", layer
         values = values.reshape(len(values), *layer.shape)
     return values
+
+
+class Scoring(NamedTuple):
+    """Where the classes of a network's answer are told apart.
+
+    layers  : of the host, up to the scores.   shape : of the scores, without the batch axis.
+    axis    : of it, along which classes lie; None for one score, which is above a threshold or not.
+    classes : how many there are.
+    threshold : the score above which the second of two classes is meant, or None.
+    """
+
+    layers: tuple[HostLayer, ...]
+    shape: tuple[int, ...]
+    axis: int | None
+    classes: int
+    threshold: float | None
+
+
+def scoring(layers: Sequence[HostLayer], shape: tuple[int, ...]) -> Scoring:
+    """Return how a network tells classes apart; shape : of the array's output.
+
+    They lie along the axis of an argmax or a softmax, else along the first: features of a vector,
+    channels of a map. One number tells two classes apart if a sigmoid ends the network.
+    """
+    kept: list[HostLayer] = []
+    axis, threshold = 0, None
+    for layer in layers:
+        if layer.axis is not None:
+            axis = layer.axis
+        if layer.operator == "argmax":
+            break
+        kept.append(layer)
+        shape = layer.shape
+        if layer.operator != "reshape":
+            threshold = 0.5 if layer.operator in ("sigmoid", "hardsigmoid") else None
+    axis = min(axis, len(shape) - 1)
+    count = shape[axis] if shape else 1
+    if math.prod(shape) == 1:
+        return Scoring(tuple(kept), shape, None, 1 if threshold is None else 2, threshold)
+    return Scoring(tuple(kept), shape, axis, count, None)
 
 
 def host_remark(layers: Sequence[HostLayer]) -> str:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from celosia.host import HostLayer, host_remark
+from celosia.host import HostLayer, Scoring, host_remark, scoring
+from celosia.preprocessing import Preprocessing
 from celosia.qgraph import QGraph
 from celosia_hw.isa import ArrayConfig, Space
 
@@ -74,6 +75,7 @@ class Program:
     slots       : exponent slot of each tensor.   places : where each stored tensor lies.
     layers      : one entry a descriptor.
     host        : what the host computes from the array's output; mostly nothing.
+    preprocessing : how pixels become inputs and what outputs are called, or None.
     """
 
     target: str
@@ -86,6 +88,7 @@ class Program:
     places: dict[str, Place]
     layers: tuple[Layer, ...]
     host: tuple[HostLayer, ...] = ()
+    preprocessing: Preprocessing | None = None
 
     def __repr__(self) -> str:
         from celosia.show import text
@@ -121,6 +124,11 @@ class Program:
         """What narrow accumulators cost the network, or why they are wide, and what the host
         computes; mostly none."""
         return self.graph.remarks + ((host_remark(self.host),) if self.host else ())
+
+    @property
+    def scoring(self) -> Scoring:
+        """How the network's answer tells classes apart."""
+        return scoring(self.host, self.graph.tensors[self.graph.output].user_shape)
 
     @property
     def tensors(self) -> list[dict]:

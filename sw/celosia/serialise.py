@@ -24,7 +24,8 @@ from celosia.graph_rules import (
     check_tensors,
     check_weights,
 )
-from celosia.host import HostLayer, check_host
+from celosia.host import HostLayer, check_host, scoring
+from celosia.preprocessing import Preprocessing
 from celosia.program import Program
 from celosia.qgraph import Geometry, Pool, QGraph, QNode, QTensor
 from celosia_hw.isa import ArrayConfig, Space
@@ -69,6 +70,7 @@ class _Network:
     acc_bits: int
     remarks: tuple[str, ...]
     host: tuple[HostLayer, ...]
+    preprocessing: Preprocessing | None
 
 
 _SCALARS = [field.name for field in fields(_Node)]
@@ -100,7 +102,7 @@ def _sections(program: Program) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         nodes=[_Node(**{name: getattr(node, name) for name in _SCALARS}) for node in graph.nodes],
         input=graph.input, output=graph.output, weight_bits=graph.weight_bits,
         activation_bits=graph.activation_bits, acc_bits=graph.acc_bits,
-        remarks=graph.remarks, host=program.host)
+        remarks=graph.remarks, host=program.host, preprocessing=program.preprocessing)
     places = [{"tensor": name, "space": int(place.space), "written": place.written}
               for name, place in program.places.items()]
     manifest = _NETWORK.dump_python(network, mode="json") | _ANY.dump_python(
@@ -159,7 +161,11 @@ def _program(manifest: dict[str, Any], arrays: dict[str, np.ndarray]) -> Program
     check_remarks(network.remarks)
     for layer in network.host:
         check_name("layer", layer.name)
-    check_host(network.host, tensors[network.output].user_shape)
+    shape = tensors[network.output].user_shape
+    check_host(network.host, shape)
+    if network.preprocessing is not None:
+        network.preprocessing.check(tensors[network.input].user_shape[0],
+                                    scoring(network.host, shape).classes)
     graph = QGraph(
         tensors=tensors, input=network.input, output=network.output,
         nodes=tuple(_node(arrays, f"node/{index}/", tensors, record)
@@ -168,7 +174,7 @@ def _program(manifest: dict[str, Any], arrays: dict[str, np.ndarray]) -> Program
         acc_bits=network.acc_bits, remarks=network.remarks)
     check_weights(graph, network.array)
     program = lower(graph, network.array, target=network.target, exponents=network.exponents)
-    return replace(program, host=network.host)
+    return replace(program, host=network.host, preprocessing=network.preprocessing)
 
 
 def _check_array(network: _Network) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from celosia import api, memory
-from celosia.cli import common
+from celosia.cli import common, preprocessing
 from celosia.compiler import Settings
 from celosia.files import check_output
 from celosia.passes import check_pass
@@ -29,6 +29,10 @@ def compile(
     activation_bits: Annotated[int, typer.Option(min=4, max=9)] = 8,
     lanes: Annotated[int | None, typer.Option(help="Instead of the target's default.")] = None,
     dense: Annotated[bool, typer.Option(help="Keep the zeros: the dense baseline.")] = False,
+    labels: preprocessing.Labels = None,
+    scale: preprocessing.Scale = None,
+    mean: preprocessing.Mean = None,
+    deviation: preprocessing.Deviation = None,
     dump_after: Annotated[str | None, typer.Option(
         metavar="PASS", help="Print the graph after this pass on stderr.")] = None,
     json: common.Json = False,
@@ -39,12 +43,14 @@ def compile(
     settings.check(calibrated=calibration is not None)
     check_pass(dump_after)
     if output is not None:
-        check_output(output, model, calibration)
+        check_output(output, model, calibration, labels)
+    told = preprocessing.told(model, labels, scale, mean, deviation)
     samples = None if calibration is None else common.read_array(calibration)
     module, example = common.find_model(model)
     with common.users_prints():
         program = api.compile(module, common.example_input(model, example, samples),
-                              calibration=samples, dump_after=dump_after, **asdict(settings))
+                              calibration=samples, preprocessing=told, dump_after=dump_after,
+                              **asdict(settings))
     if output is not None:
         program.save(output)
     result = summary(program) | {"output": None if output is None else str(output)}
@@ -71,6 +77,8 @@ def summary(program: Program) -> dict[str, Any]:
         "compression": 4 * sum(layer.weights for layer in layers) / weight_bytes,
         "fits": memory.fits(program), "memory": memory.report(program),
         "tensors": program.tensors, "remarks": list(program.remarks),
+        "host": [asdict(layer) for layer in program.host],
+        "preprocessing": program.preprocessing and asdict(program.preprocessing),
     }
 
 
@@ -112,6 +120,9 @@ def _print(program: Program, result: dict[str, Any]) -> None:
         print(f"weights made coarser, so that the bias fits, in rows: {_few(raised, '; ')}")
     for remark in program.remarks:
         print(remark)
+    if program.preprocessing:
+        names = len(program.preprocessing.labels)
+        print(f"pictures: {program.preprocessing}; {names or 'no'} class names")
     if result["output"]:
         print(f"wrote {result['output']}")
 

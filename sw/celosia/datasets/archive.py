@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from celosia.datasets.dataset import MAX_CLASSES, Dataset, DatasetError, damage
+from celosia.datasets.dataset import Dataset, DatasetError, as_labels, damage
 from celosia.datasets.loading import loader
 from celosia.files import open_file
 from celosia.reading import MAX_BYTES, ZipReader
@@ -42,7 +42,7 @@ class Archive:
                                    f"{cls.files}")
             arrays = [archive.array(f"{name}.npy") for name in _ARRAYS]
         return Dataset(path.stem, *(
-            (_images if name.endswith("images") else _labels)(f"{path}: {name}", array)
+            (_images if name.endswith("images") else as_labels)(f"{path}: {name}", array)
             for name, array in zip(_ARRAYS, arrays, strict=True)))
 
 
@@ -55,11 +55,3 @@ def _images(where: str, array: np.ndarray) -> np.ndarray:
         raise DatasetError(f"{where} has shape {array.shape}, channels last; store it as "
                            "(N, C, H, W), with numpy.moveaxis(images, -1, 1)")
     return array
-
-
-def _labels(where: str, array: np.ndarray) -> np.ndarray:
-    """Return labels as int64, if they are whole numbers."""
-    if not np.array_equal(array, np.floor(array)) or not (array < MAX_CLASSES).all():
-        raise DatasetError(f"{where} must be whole numbers, the classes 0, 1, ..., below "
-                           f"{MAX_CLASSES}")
-    return array.astype(np.int64)

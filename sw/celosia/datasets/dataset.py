@@ -114,6 +114,16 @@ def as_inputs(
     return values
 
 
+def as_labels(where: object, array: np.ndarray) -> np.ndarray:
+    """Return classes of inputs as int64 (N,); DatasetError unless they are whole and in range."""
+    if not np.array_equal(array, np.floor(array)) or not (array < MAX_CLASSES).all():
+        raise DatasetError(f"{where} must be whole numbers, the classes 0, 1, ..., below "
+                           f"{MAX_CLASSES}")
+    labels = array.astype(np.int64)
+    _check_labels(where, labels)
+    return labels
+
+
 def input_rule(
     images: np.ndarray,
     mean: Sequence[float] | None = None,
@@ -157,7 +167,12 @@ def _check_split(where: str, images: np.ndarray, labels_name: str, labels: np.nd
     if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
         raise DatasetError(f"{where} has {len(images)} images, so {labels_name} must be int64 of "
                            f"shape ({len(images)},), not {labels.dtype} {labels.shape}")
-    for label in (labels.min(), labels.max()):
+    _check_labels(f"{where}: {labels_name}", labels)
+
+
+def _check_labels(where: object, labels: np.ndarray) -> None:
+    """Raise DatasetError unless labels are in range."""
+    for label in (labels.min(initial=0), labels.max(initial=0)):
         if not 0 <= label < MAX_CLASSES:
-            raise DatasetError(f"{where}: {labels_name} has label {label}, which is "
+            raise DatasetError(f"{where} has label {label}, which is "
                                f"{'below 0' if label < 0 else f'above {MAX_CLASSES - 1}'}")

@@ -15,7 +15,13 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
-__all__ = ["LeNet5", "lenet5_metadata", "load_lenet5"]
+from celosia.datasets.fashion_mnist import CLASSES
+from celosia.preprocessing import Preprocessing
+
+__all__ = ["LENET5_PREPROCESSING", "LeNet5", "lenet5_metadata", "load_lenet5"]
+
+LENET5_PREPROCESSING = Preprocessing(scale=1 / 256, labels=CLASSES)
+"""What the shipped weights were trained with, and their classes; see `datasets.preprocess`."""
 
 _DATA = Path(__file__).resolve().parent.parent / "data"
 

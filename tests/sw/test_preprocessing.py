@@ -1,0 +1,201 @@
+"""How pixels become inputs, and class names: checked, stored with a program, read from files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import celosia
+from celosia import Preprocessing
+from celosia.cli import app
+from celosia.datasets import CLASSES, DatasetError, as_inputs, preprocess
+from celosia.errors import ArgumentError, CelosiaError
+from celosia.labels import read_labels, read_truth
+
+torch = pytest.importorskip("torch")
+from torch import nn  # noqa: E402
+
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+PIXELS = np.random.default_rng(0).integers(0, 256, (5, 3, 6, 7), np.uint8)
+
+
+def net(classes: int = 4, channels: int = 3) -> nn.Module:
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Conv2d(channels, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                         nn.Linear(4, classes))
+
+
+def compiled(preprocessing: Preprocessing | None, classes: int = 4):
+    return celosia.compile(net(classes), np.zeros((1, 3, 6, 7), np.float32),
+                           preprocessing=preprocessing)
+
+
+def test_inputs_follow_the_formula() -> None:
+    found = Preprocessing(scale=1 / 255, mean=MEAN, deviation=DEVIATION).inputs(PIXELS)
+    wanted = np.empty(PIXELS.shape)
+    for channel in range(3):
+        wanted[:, channel] = (PIXELS[:, channel] * (1 / 255) - MEAN[channel]) / DEVIATION[channel]
+    assert found.dtype == np.float32 and np.array_equal(found, wanted.astype(np.float32))
+    assert np.allclose(found, as_inputs(PIXELS, MEAN, DEVIATION), atol=1e-6)
+
+
+def test_inputs_of_grey_levels_are_those_that_the_package_trains_with() -> None:
+    grey = PIXELS[:, 0]
+    found = Preprocessing(scale=1 / 256).inputs(grey)
+    assert np.array_equal(found, as_inputs(grey)) and found.shape == (5, 1, 6, 7)
+    shoes = np.tile(grey, (1, 5, 4))[:, :28]
+    assert np.array_equal(Preprocessing(scale=1 / 256).inputs(shoes), preprocess(shoes))
+
+
+def test_numbers_may_be_given_plain_or_as_any_sequence() -> None:
+    assert Preprocessing(scale=1, mean=2, deviation=[3.0], labels=["a", "b"]) == Preprocessing(
+        scale=1.0, mean=(2.0,), deviation=np.array([3.0]), labels=("a", "b"))
+    assert str(Preprocessing(scale=0.25, mean=(1, 2, 3))) == "x = (pixel * 0.25 - 1/2/3) / 1"
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    ({"scale": 0}, "scale must be one number above 0, such as 1/255, not 0"),
+    ({"scale": -1.0}, "scale must be one number above 0"),
+    ({"scale": (1, 2)}, "scale must be one number above 0"),
+    ({"scale": float("nan")}, "scale must be one finite number"),
+    ({"scale": True}, "scale must be one finite number"),
+    ({"scale": "1/255"}, "scale must be one finite number"),
+    ({"scale": 1, "mean": ()}, "mean must be one finite number"),
+    ({"scale": 1, "mean": (1.0, float("inf"))}, "mean must be one finite number"),
+    ({"scale": 1, "mean": [[1.0]]}, "mean must be one finite number"),
+    ({"scale": 1, "deviation": 0.0}, "deviation must be above 0, not 0"),
+    ({"scale": 1, "mean": (1, 2), "deviation": (1, 2, 3)}, "mean has 2 numbers and deviation 3"),
+    ({"mean": 0.5}, "mean and deviation without a scale; give scale=1/255"),
+    ({"scale": 1e300}, "lead to inputs beyond float32"),
+    ({"scale": 1, "deviation": 1e-300}, "lead to inputs beyond float32"),
+    ({"labels": "abc"}, "labels must be a sequence of names, not one string"),
+    ({"labels": ["a", ""]}, "label '' must be 1 to 200 printable"),
+    ({"labels": ["a\x1b[2J"]}, "must be 1 to 200 printable"),
+    ({"labels": [" a"]}, "without spaces around them"),
+    ({"labels": ["a" * 201]}, "must be 1 to 200 printable"),
+    ({"labels": [3]}, "label '3' must be"),
+    ({"labels": ["a"] * 10_001}, "10001 labels, at most 10000 are stored")])
+def test_what_cannot_be_is_refused(arguments: dict, words: str) -> None:
+    with pytest.raises(ArgumentError) as caught:
+        Preprocessing(**arguments)
+    assert words in str(caught.value)
+
+
+def test_pixels_of_another_type_shape_or_number_of_channels_are_refused() -> None:
+    known = Preprocessing(scale=1, mean=(1, 2, 3))
+    for pixels, words in ((PIXELS.astype(np.float32), "must be uint8"),
+                          (PIXELS[0, 0], "must be uint8"), (PIXELS[:, :2], "of 3 channels, and "
+                                                            "there are 2")):
+        with pytest.raises(ArgumentError, match=words):
+            known.inputs(pixels)
+    with pytest.raises(ArgumentError, match="nothing says how pixels become inputs"):
+        Preprocessing(labels=("a",)).inputs(PIXELS)
+
+
+@pytest.mark.parametrize("preprocessing", [
+    None, Preprocessing(labels=("T-shirt/top", "Größe", "靴", "d")),
+    Preprocessing(scale=1 / 255, mean=MEAN, deviation=DEVIATION),
+    Preprocessing(scale=2, deviation=0.1, labels=("a", "a", "b", "c"))])
+def test_it_travels_in_the_program_file_and_changes_no_bit(preprocessing, tmp_path: Path) -> None:
+    program = compiled(preprocessing)
+    program.save(tmp_path / "p.celo")
+    loaded = celosia.load(tmp_path / "p.celo")
+    assert loaded.preprocessing == program.preprocessing == preprocessing
+    for space, image in compiled(None).images.items():
+        assert np.array_equal(program.images[space], image)
+
+
+def test_it_must_suit_the_network() -> None:
+    with pytest.raises(ArgumentError, match="3 labels, and the network tells 4 classes apart"):
+        compiled(Preprocessing(labels=("a", "b", "c")))
+    with pytest.raises(ArgumentError, match="of 2 channels, and there are 3"):
+        compiled(Preprocessing(scale=1, mean=(1, 2)))
+
+
+def test_labels_of_a_network_that_ends_otherwise() -> None:
+    """Those of an arg-max over the scores, and two of one sigmoid."""
+    x = np.zeros((1, 3, 6, 7), np.float32)
+    named = Preprocessing(labels=("no", "yes"))
+    for model in (nn.Sequential(net(2), nn.Softmax(1)), nn.Sequential(net(1), nn.Sigmoid())):
+        assert celosia.compile(model, x, preprocessing=named).scoring.classes == 2
+    with pytest.raises(ArgumentError, match="2 labels, and the network tells 1 classes apart"):
+        celosia.compile(net(1), x, preprocessing=named)
+
+
+def report(*arguments: object, status: int = 0):
+    result = CliRunner().invoke(app, [str(argument) for argument in ("compile", *arguments)])
+    assert result.exit_code == status, result.output
+    return json.loads(result.stdout) if not status else result.stderr
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "m.pt2"
+    torch.export.save(torch.export.export(net().eval(), (torch.zeros(1, 3, 6, 7),)), path)
+    (tmp_path / "names.txt").write_text("cat\ndog\nhot air balloon\nÄpfel\n", encoding="utf-8")
+    return path
+
+
+def test_compile_stores_what_its_options_say(model: Path, tmp_path: Path) -> None:
+    found = report(model, "--labels", tmp_path / "names.txt", "--mean", "0.485,0.456,0.406",
+                   "--deviation", "1/4", "-o", tmp_path / "p.celo", "--json")
+    wanted = Preprocessing(scale=1 / 255, mean=MEAN, deviation=0.25,
+                           labels=("cat", "dog", "hot air balloon", "Äpfel"))
+    assert celosia.load(tmp_path / "p.celo").preprocessing == wanted
+    assert found["preprocessing"]["labels"] == list(wanted.labels)
+    assert report(model, "--json")["preprocessing"] is None
+    only = report(model, "--labels", tmp_path / "names.txt", "--json")["preprocessing"]
+    assert only["scale"] is None
+    assert report(model, "--scale", "1/256", "--json")["preprocessing"]["scale"] == 1 / 256
+    text = CliRunner().invoke(app, ["compile", str(model), "--scale", "0.5"]).stdout
+    assert "pictures: x = (pixel * 0.5 - 0) / 1; no class names" in text
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    (("--scale", "a"), "--scale 'a': give a number such as 0.25 or 1/255"),
+    (("--scale", "1/0"), "--scale '1/0'"), (("--scale", "1e999999999"), "must be one finite"),
+    (("--scale", "0"), "scale must be one number above 0"),
+    (("--mean", "1,b,2"), "--mean '1,b,2': give a number such as 0.25 or 1/255, or one for each"),
+    (("--mean", "1,2"), "of 2 channels, and there are 3"),
+    (("--deviation", "0"), "deviation must be above 0"),
+    (("--labels", "none.txt"), "none.txt"), (("--labels", "empty.txt"), "no class names in it"),
+    (("--labels", "gap.txt"), "line 2 is empty"), (("--labels", "bytes.txt"), "not a text in UTF"),
+    (("--labels", "two.txt"), "2 labels, and the network tells 4 classes apart")])
+def test_compile_refuses_in_one_line(model: Path, tmp_path: Path, monkeypatch, options,
+                                     words: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty.txt").write_text("\n\n")
+    Path("gap.txt").write_text("a\n\nb\n")
+    Path("two.txt").write_text("a\r\nb\r\n")
+    Path("bytes.txt").write_bytes(b"\xff\xfe\x00")
+    refusal = report(model, *options, status=1)
+    assert words in refusal and refusal.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["lenet5", "lenet5-pruned"])
+def test_the_packages_networks_bring_their_classes_and_their_pixels(name: str) -> None:
+    found = report(name, "--json")["preprocessing"]
+    assert found == {"scale": 1 / 256, "mean": [0.0], "deviation": [1.0], "labels": list(CLASSES)}
+
+
+def test_class_files(tmp_path: Path) -> None:
+    names, truth = tmp_path / "names.txt", tmp_path / "truth.txt"
+    names.write_bytes("\ufeffcat\r\n  dog \r\n7\r\n".encode())
+    assert read_labels(names) == ("cat", "dog", "7")
+    truth.write_text("dog\n0\n7\n1\n")
+    assert read_truth(truth, read_labels(names)).tolist() == [1, 0, 2, 1]
+    np.save(tmp_path / "truth.npy", np.array([1.0, 3.0]))
+    assert read_truth(tmp_path / "truth.npy", ()).tolist() == [1, 3]
+    for text, words in (("cow\n", "line 1, 'cow', is no class number nor one of the 3 class names"),
+                        ("-1\n", "line 1, '-1', is no class number"), ("٣\n", "is no class number"),
+                        ("99999999\n", "is no class number")):
+        truth.write_text(text, encoding="utf-8")
+        with pytest.raises(CelosiaError, match=words):
+            read_truth(truth, read_labels(names))
+    truth.write_text("2000000\n")
+    with pytest.raises(DatasetError, match="must be whole numbers"):
+        read_truth(truth, ())
