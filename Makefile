@@ -31,7 +31,7 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 demo: $(STAMP)
-	$(PY) examples/lenet5/demo.py
+	$(PY) -m celosia demo
 
 test: $(STAMP)
 	$(PY) -m pytest $(PYTEST_ARGS)

@@ -27,6 +27,8 @@ COMMANDS = {
                        "the rounds."),
     "factorise": ("factorise", "Replace a model's layers by products of thinner ones, and retrain "
                                "those."),
+    "demo": ("demo", "Take LeNet-5 from its checkpoint to an iCEBreaker bitstream, compared bit "
+                     "for bit."),
 }
 """Command to its module here, and to the first line of its help: a command is imported when it is
 run, so that the others need not wait for torch."""
