@@ -131,7 +131,7 @@ def _valid() -> Iterator[Command]:
     for line in ("targets", "compile model.pt2 -o new.celo", "compile model.pt2 --json",
                  "compile lenet5-pruned", "run net.celo --input x.npy -o new.npz",
                  "run net.celo --input x.npy --limit 1 --json", "compare net.celo",
-                 "run net.celo --input x.npy -o other_link", "flash text --dry-run",
+                 "run net.celo --input x.npy -o other_link", "--version",
                  "prune networks:net -o new.pt2 --data data.npz --rate 0.5 --rounds 1 --epochs 1",
                  "factorise networks:net -o new.pt2 --data data.npz --epochs 0"):
         yield Command("right ones", tuple(line.split()), valid=True)

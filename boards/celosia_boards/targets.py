@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from celosia_hw.isa import ArrayConfig
 
-__all__ = ["Resources", "Target", "UnknownTarget", "target", "targets"]
+__all__ = ["Resources", "Target", "UnknownTarget", "Usb", "target", "targets"]
 
 
 class UnknownTarget(ValueError):
@@ -33,6 +33,19 @@ class Resources:
     brams: int
     dsps: int = 0
     sprams: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usb:
+    """How a board shows itself on USB.
+
+    vendor, product : its id, which belongs to the bridge chip and is on many other devices.
+    name            : regular expression of what is in its product string.
+    """
+
+    vendor: int
+    product: int
+    name: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +73,7 @@ class Target:
     leds          : (indicator, number of the ``led`` resource) pairs; indicators that share a LED
                     are ORed. Indicators: "busy", "error", "saturated".
     loader        : board name for openFPGALoader; None for a bare device.
+    usb           : how it shows itself on USB; None for a bare device.
     """
 
     name: str
@@ -79,6 +93,7 @@ class Target:
     crystal_mhz: float | None = None
     leds: tuple[tuple[str, int], ...] = field(default=())
     loader: str | None = None
+    usb: Usb | None = None
 
     @property
     def weight_kib(self) -> float:
@@ -117,7 +132,7 @@ _TABLE = (
         package="sg48", resources=_UP5K, clock_mhz=24.0, ceiling_mhz=50.0, mac="mac16",
         weight_memory="spram", board="amaranth_boards.icebreaker:ICEBreakerPlatform",
         crystal_mhz=12.0, clock_step_mhz=3.0, leds=(("error", 0), ("saturated", 0), ("busy", 1)),
-        loader="ice40_generic",
+        loader="ice40_generic", usb=Usb(vendor=0x0403, product=0x6010, name="iCEBreaker"),
         array=ArrayConfig(
             lanes=16, quad=4, beat=2, weight_rows=16384, bank_rows=512, table_rows=256, taps=256,
             writes=256, program_words=256, store_beats=512, index_bits=12, count_bits=11,
@@ -140,7 +155,8 @@ _TABLE = (
     replace(
         _ECP5_85F, name="ulx3s-85f", title="Radiona ULX3S 85F (ECP5 LFE5U-85F)",
         board="amaranth_boards.ulx3s:ULX3S_85F_Platform", crystal_mhz=25.0,
-        leds=(("busy", 0), ("error", 1), ("saturated", 2)), loader="ulx3s"),
+        leds=(("busy", 0), ("error", 1), ("saturated", 2)), loader="ulx3s",
+        usb=Usb(vendor=0x0403, product=0x6015, name="ULX3S.*85")),
 )
 
 _BY_NAME = MappingProxyType({entry.name: entry for entry in _TABLE})

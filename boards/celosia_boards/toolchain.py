@@ -14,7 +14,7 @@ from pathlib import Path
 
 from celosia_boards.processes import started
 
-__all__ = ["BuildError", "find_tool", "run_tool"]
+__all__ = ["BuildError", "find_tool", "package_of", "run_tool"]
 
 _LAST_LINES = 12
 
@@ -40,6 +40,12 @@ def find_tool(name: str) -> str:
     if found is None:
         raise BuildError(f'{name} is not installed; run: pip install "celosia[fpga]"')
     return found
+
+
+def package_of(name: str) -> str:
+    """Return the package of PyPI that brings a tool."""
+    packers = {"icepack": "nextpnr-ice40", "ecppack": "nextpnr-ecp5"}
+    return f"yowasp-{packers.get(name, name)}"
 
 
 def run_tool(name: str, arguments: Sequence[str], directory: Path, log: str) -> None:

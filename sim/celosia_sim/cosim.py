@@ -21,6 +21,7 @@ from celosia_sim.rtl import TOP, Design
 from celosia_sim.tools import (
     compiler_version,
     icarus_version,
+    shared_python,
     verilator_environment,
     verilator_version,
 )
@@ -44,14 +45,11 @@ def versions(simulator: str) -> str:
         raise SimulationError(
             'cocotb is not installed; run: pip install "celosia[sim]"') from None
     import cocotb_tools.config  # the verilated program holds the path of cocotb's libraries
-    from find_libpython import find_libpython
 
     key += f" {cocotb_tools.config.libs_dir} "
     key += (icarus_version() if simulator == "icarus"
             else f"{verilator_version()} {compiler_version()}")
-    if not os.environ.get("LIBPYTHON_LOC") and find_libpython() is None:
-        raise SimulationError("cocotb needs Python as a shared library, and this one has none; "
-                              "install it with: apt install python3-dev")
+    shared_python()
     return key
 
 

@@ -13,8 +13,11 @@ from pathlib import Path
 from celosia_boards.processes import started
 from celosia_sim.errors import SimulationError
 
-__all__ = ["compiler_version", "icarus_version", "jobs", "run_tool", "verilator_environment",
-           "verilator_version"]
+__all__ = ["PROGRAMS", "compiler_version", "icarus_version", "jobs", "program", "run_tool",
+           "shared_python", "verilator_environment", "verilator_version"]
+
+PROGRAMS = ("perl", "make", "g++")
+"""What a compiled simulator takes from the system."""
 
 VERILATOR_OLDEST = (5, 36)
 """The oldest Verilator that cocotb 2 works with."""
@@ -58,10 +61,10 @@ def run_tool(name: str, command: Sequence[str], *, cwd: Path | None = None,
     return "".join(lines)
 
 
-def _require(program: str, remedy: str) -> str:
-    path = shutil.which(program)
+def _require(name: str, remedy: str) -> str:
+    path = shutil.which(name)
     if path is None:
-        raise SimulationError(f"{program} is not installed; {remedy}")
+        raise SimulationError(f"{name} is not installed; {remedy}")
     return path
 
 
@@ -89,13 +92,20 @@ def verilator_environment() -> dict[str, str]:
         env["MAKEFLAGS"] = " ".join(f"{name}={value}" for name, value in _MAKE_VARIABLES.items())
     else:
         _require("verilator", _VERILATOR_REMEDY)
-    for program in ("perl", "make", "g++"):
-        _require(program, f"{_APT} {program}")
-    if subprocess.run(["perl", "-MPod::Usage", "-e1"], capture_output=True).returncode:
+    for name in PROGRAMS:
+        program(name)
+    return env
+
+
+def program(name: str) -> str:
+    """Return the path of one of PROGRAMS; SimulationError where it is missing or not whole."""
+    path = _require(name, f"{_APT} {name}")
+    if name == "perl" and subprocess.run([path, "-MPod::Usage", "-e1"],
+                                         capture_output=True).returncode:
         # Debian's base system has perl without the modules that Verilator's start script takes.
         raise SimulationError("perl lacks its standard modules; install them with: apt install "
                               "perl")
-    return env
+    return path
 
 
 @functools.cache
@@ -122,6 +132,20 @@ def compiler_version() -> str:
 @functools.cache
 def icarus_version() -> str:
     """Return Icarus Verilog's version line; SimulationError where it is missing."""
-    for program in ("iverilog", "vvp"):
-        _require(program, "install it with: apt install iverilog")
+    for name in ("iverilog", "vvp"):
+        _require(name, "install it with: apt install iverilog")
     return run_tool("iverilog", ["iverilog", "-V"]).splitlines()[0]
+
+
+def shared_python() -> str:
+    """Return the library in which cocotb runs Python; SimulationError where this Python has none.
+
+    ImportError where cocotb is not installed.
+    """
+    from find_libpython import find_libpython
+
+    found = os.environ.get("LIBPYTHON_LOC") or find_libpython()
+    if not found:
+        raise SimulationError("cocotb needs Python as a shared library, and this one has none; "
+                              "install it with: apt install python3-dev")
+    return str(found)

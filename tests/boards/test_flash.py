@@ -2,6 +2,7 @@
 
 import json
 import lzma
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -259,6 +260,17 @@ def test_folders_that_hold_no_one_build(tools, built, tmp_path):
 def test_bare_device_has_nothing_to_load(tools, built):
     folder = built("hx8k", "hx8k.bin", bitstream=None, bitstream_sha256=None)
     assert "was built for hx8k, a bare device without a bitstream" in refused(folder)
+
+
+def test_what_is_no_file_is_not_read(tools, tmp_path):
+    """Devices and pipes may never end."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in ("/dev/zero", tmp_path / "pipe", tmp_path / "none", "", "\0"):
+        assert refused(path, "icebreaker").startswith(("no bitstream ", ". holds no build's"))
+    folder = tmp_path / "build"
+    folder.mkdir()
+    os.mkfifo(folder / "celosia.report.json")
+    assert "is no sound report of a build" in refused(folder)
 
 
 def test_command_line(tools, built, tmp_path):

