@@ -400,7 +400,7 @@ def test_damaged_folders_of_pictures_are_refused(tmp_path, damage, message):
 def test_pictures_without_pillow_say_what_to_install(tmp_path, monkeypatch):
     write_pictures(tmp_path, random_set((8, 6)))
     monkeypatch.setitem(sys.modules, "PIL", None)
-    with pytest.raises(DatasetError, match="needs Pillow to read them; install"):
+    with pytest.raises(DatasetError, match="pictures need Pillow; install"):
         load_dataset(tmp_path)
 
 

@@ -59,7 +59,7 @@ def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="not a known data set"):
         load_dataset("/dev/zero")
     with pytest.raises(DatasetError, match="is a pipe"):
-        picture_folder._open(picture_folder._pillow(), pipe)
+        picture_folder.open_picture(pipe)
     with pytest.raises(FileNotFoundError, match="is missing"):
         cifar10._read(pipe)
     assert not fashion_mnist.FashionMnist.recognises(pipe)

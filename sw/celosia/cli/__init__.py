@@ -16,7 +16,8 @@ COMMANDS = {
     "targets": ("targets", "List boards and bare devices with their lanes, memories and clocks."),
     "compile": ("compile", "Compile a model for a target, check that it fits, and show the cycles "
                            "of each layer."),
-    "run": ("run", "Run inputs on the golden model or on the simulated gateware."),
+    "run": ("run", "Run inputs on the golden model or on the simulated gateware, and show the "
+                   "answers."),
     "verify": ("run", "Compare a backend with the golden model: every stored tensor, every "
                       "output, every cycle."),
     "compare": ("compare", "Set sparse, dense and the bound side by side, layer by layer, on the "

@@ -1,7 +1,7 @@
 """``celosia run`` and ``celosia verify``."""
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,11 +10,21 @@ import typer
 
 from celosia import api
 from celosia import verify as verification
+from celosia.answer_picture import check_picture, shown_range, write_picture
+from celosia.answers import check_truth
 from celosia.cli import common
 from celosia.cli.progress import work
 from celosia.files import check_output, replacing
+from celosia.labels import read_labels, read_truth
+from celosia.preprocessing import Preprocessing
+from celosia.program import Program
+from celosia.samples import Samples, read_samples
+from celosia.show import clock_of, rate, speed
 
-Input = Annotated[Path, typer.Option("--input", help="Inputs, float32 (N, ...) in a .npy file.")]
+Input = Annotated[list[Path], typer.Option(
+    "--input", metavar="FILE", help="A picture, PNG or JPEG (--input may be given again); a folder "
+    "of pictures; inputs (N, ...) in a .npy file; a .npz file with images and labels; a data set, "
+    "such as fashion-mnist, whose test images are taken.")]
 Backend = Annotated[str, typer.Option(help="golden, verilator or icarus.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the first so many inputs.")]
 
@@ -24,36 +34,95 @@ def run(
     input: Input,
     backend: Backend = api.GOLDEN,
     output: Annotated[Path | None, typer.Option(
-        "--output", "-o", help="Results: mantissa, exponent, values, saturated, and of a "
-                               "simulation cycles and layer_cycles, in a .npz file.")] = None,
+        "--output", "-o", help="Results: mantissa, exponent, values, answer, saturated, and of a "
+                               "simulation cycles and layer_cycles, in a .npz file; or a map as a "
+                               "picture, in a .png file.")] = None,
+    truth: Annotated[Path | None, typer.Option(
+        metavar="FILE", help="The true class of each input: a number or a class name a line, or "
+                             "whole numbers in a .npy file. Then accuracy and confusions are "
+                             "shown.")] = None,
+    labels: Annotated[Path | None, typer.Option(
+        metavar="FILE", help="Names of the classes, one on each line, instead of those that are "
+                             "stored with the program.")] = None,
     limit: Limit = None,
     json: common.Json = False,
 ) -> None:
-    """Run inputs on the golden model or on the simulated gateware."""
+    """Run inputs on the golden model or on the simulated gateware, and show the answers."""
+    from celosia.cli import answers
+
     api.check_backend(backend)
     if output is not None:
-        check_output(output, program, input)
+        check_output(output, program, truth, labels, *input)
     loaded = api.load(program)
-    x = api.as_images(loaded, common.read_array(input))[:limit]
+    names = _class_names(loaded, labels)
+    drawn = output is not None and output.suffix.lower() == ".png"
+    if output is not None and drawn:
+        check_picture(output, loaded)
+    samples = _samples(loaded, input, limit, truth, names)
     started = time.perf_counter()
     with work(f"running on {backend}") as shown:
-        result = api.run(loaded, x, backend, progress=shown.count, stages=shown.stage)
+        result = api.run(loaded, samples.inputs, backend, progress=shown.count,
+                         stages=shown.stage)
     seconds = time.perf_counter() - started
-    if output is not None:
+    range_drawn = None
+    if output is not None and drawn:
+        range_drawn = shown_range(loaded, result.answer)
+        write_picture(output, result.answer, *range_drawn)
+    elif output is not None:
         arrays = {name: value for name, value in vars(result).items() if value is not None}
         with replacing(output) as file:
             np.savez(file, **arrays)
     if json:
         common.emit({
-            "images": len(x), "cycles": None if result.cycles is None else result.cycles.tolist(),
-            "predicted_cycles": loaded.predicted_cycles, "saturated": int(result.saturated.sum()),
-            "seconds": seconds, "output": None if output is None else str(output)})
+            "images": len(samples.inputs),
+            "cycles": None if result.cycles is None else result.cycles.tolist(),
+            **_predicted(loaded), "saturated": int(result.saturated.sum()), "seconds": seconds,
+            **answers.as_json(loaded, samples, result, names), "drawn": range_drawn,
+            "output": None if output is None else str(output)})
         return
-    print(f"{len(x)} inputs on {backend} in {seconds:.2f} s, "
-          f"{int(result.saturated.sum())} saturated; predicted {loaded.predicted_cycles:,} cycles"
-          + ("" if result.cycles is None else f", took {_span(result.cycles)}"))
+    count = len(samples.inputs)
+    print(common.wrapped(
+        f"{count:,} input{'s' * (count != 1)} on {backend} in {seconds:.2f} s, "
+        f"{int(result.saturated.sum())} saturated"
+        + ("" if result.cycles is None else f", {_span(result.cycles)} cycles each")))
+    print(_speed(loaded))
+    answers.show_answers(loaded, samples, result, names)
     if output is not None:
-        print(f"wrote {output}")
+        print(f"wrote {output}" + (f", black {range_drawn[0]:.4g}, white {range_drawn[1]:.4g}"
+                                   if range_drawn else ""))
+
+
+def _class_names(program: Program, labels: Path | None) -> tuple[str, ...]:
+    """Return the class names that are given, else those that the program brings."""
+    known = program.preprocessing or Preprocessing()
+    if labels is not None:
+        known = replace(known, labels=read_labels(labels))
+        known.check(program.graph.tensors[program.graph.input].user_shape[0],
+                    program.scoring.classes)
+    return known.labels
+
+
+def _samples(program: Program, sources: list[Path], limit: int | None, truth: Path | None,
+             names: tuple[str, ...]) -> Samples:
+    """Return the inputs with their true classes, checked before any long work."""
+    samples = read_samples(sources, program, limit)
+    if truth is not None:
+        samples = replace(samples, truth=read_truth(truth, names)[:limit])
+    if samples.truth is not None:
+        check_truth(program, samples.truth, len(samples.inputs))
+    return samples
+
+
+def _predicted(program: Program) -> dict[str, float]:
+    """Return the predicted cycles and what they are at the target's clock, for JSON."""
+    clock = clock_of(program)
+    return {"predicted_cycles": program.predicted_cycles, "clock_mhz": clock,
+            **rate(program.predicted_cycles, clock)._asdict()}
+
+
+def _speed(program: Program) -> str:
+    return (f"predicted {program.predicted_cycles:,} cycles: "
+            f"{speed(program.predicted_cycles, clock_of(program))}")
 
 
 def verify(
@@ -65,7 +134,7 @@ def verify(
 ) -> None:
     """Compare a backend with the golden model: every stored tensor, every output, every cycle."""
     loaded = api.load(program)
-    x = api.as_images(loaded, common.read_array(input))[:limit]
+    x = read_samples(input, loaded, limit).inputs
     with work(f"verifying {backend}") as shown:
         found = verification.verify(loaded, x, backend, progress=shown.count, stages=shown.stage)
     first = None if found.first_mismatch is None else asdict(found.first_mismatch)
@@ -73,11 +142,12 @@ def verify(
         common.emit({
             "images": found.images, "values": found.values, "tensors": list(found.tensors),
             "mismatches": found.mismatches, "first_mismatch": first,
-            "cycles": found.cycles.tolist(), "predicted_cycles": found.predicted_cycles})
+            "cycles": found.cycles.tolist(), **_predicted(loaded)})
     else:
-        print(f"{found.images} inputs, {len(found.tensors)} tensors, {found.values:,} values: "
-              f"{found.mismatches} mismatches; predicted {found.predicted_cycles:,} cycles, took "
-              f"{_span(found.cycles)}")
+        print(common.wrapped(
+            f"{found.images} inputs, {len(found.tensors)} tensors, {found.values:,} values: "
+            f"{found.mismatches} mismatches; took {_span(found.cycles)} cycles"))
+        print(_speed(loaded))
     if first is not None:
         common.refuse(f"tensor {first['tensor']!r}, image {first['image']}, element "
                       f"{first['element']}: expected {first['expected']}, got {first['got']}; "

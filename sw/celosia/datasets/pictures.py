@@ -16,10 +16,11 @@ from celosia.datasets.loading import loader
 from celosia.files import open_file
 from celosia.reading import MAX_BYTES
 
-__all__ = ["Pictures"]
+__all__ = ["MAX_PIXELS", "SUFFIXES", "Pictures", "open_picture", "pictures_in", "pillow"]
 
 _SPLITS = ("train", "test")
-_SUFFIXES = (".png", ".jpg", ".jpeg")
+SUFFIXES = (".png", ".jpg", ".jpeg")
+"""Of the names of pictures in a folder."""
 MAX_PIXELS = 1 << 26
 """Most pixels of one picture, 8,192 x 8,192."""
 _FORMATS = ("PNG", "JPEG")      # others start other programs (EPS) or have weaker readers
@@ -45,7 +46,7 @@ class Pictures:
     @staticmethod
     def load(path: Path) -> Dataset:
         """Return the data set, or raise DatasetError, also without Pillow."""
-        opener = _pillow()
+        pillow()           # before the folders are searched
         classes = _folders(path / "train")
         parts = []
         for split in _SPLITS:
@@ -54,10 +55,10 @@ class Pictures:
                 raise DatasetError(f"{path / split}: class {unknown[0]!r} has no folder in "
                                    f"{path / 'train'}")
             files = [(file, number) for number, name in enumerate(classes)
-                     for file in _files(path / split / name)]
+                     for file in pictures_in(path / split / name)]
             if not files:
                 raise DatasetError(f"{path / split}: no pictures in it; give {Pictures.files}")
-            parts.append((list(_decoded(opener, [file for file, _ in files])),
+            parts.append((list(_decoded([file for file, _ in files])),
                           np.array([number for _, number in files], np.int64)))
         colour = any(picture.mode != "L" for pictures, _ in parts for picture in pictures)
         size = parts[0][0][0].size
@@ -65,12 +66,13 @@ class Pictures:
         return Dataset(path.name, *stacks[0], *stacks[1])
 
 
-def _pillow() -> ModuleType:
+def pillow() -> ModuleType:
+    """Return Pillow's module Image; DatasetError where it is not installed."""
     try:
         from PIL import Image
     except ImportError:
-        raise DatasetError("a folder of pictures needs Pillow to read them; install celosia's "
-                           "extra 'torch', or pillow") from None
+        raise DatasetError("pictures need Pillow; install celosia's extra 'torch', or "
+                           "pillow") from None
     return Image
 
 
@@ -82,22 +84,22 @@ def _folders(path: Path) -> list[str]:
                   if entry.is_dir() and not entry.name.startswith("."))
 
 
-def _files(path: Path) -> list[Path]:
-    """Return the pictures of a class, sorted by name."""
+def pictures_in(path: Path) -> list[Path]:
+    """Return the pictures of a folder, sorted by name; DatasetError where it holds others."""
     if not path.is_dir():
         return []
     files = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
     for file in files:
-        if file.suffix.lower() not in _SUFFIXES:
-            raise DatasetError(f"{file}: not a picture; keep only {', '.join(_SUFFIXES)} there")
+        if file.suffix.lower() not in SUFFIXES:
+            raise DatasetError(f"{file}: not a picture; keep only {', '.join(SUFFIXES)} there")
     return files
 
 
-def _decoded(opener: ModuleType, files: list[Path]) -> Iterator[Any]:
+def _decoded(files: list[Path]) -> Iterator[Any]:
     """Yield the pictures of a split, as many as `MAX_BYTES` hold."""
     total = 0
     for file in files:
-        picture = _open(opener, file)
+        picture = open_picture(file)
         total += picture.width * picture.height * len(picture.getbands())
         if total > MAX_BYTES:
             raise DatasetError(f"{file.parents[1]}: pictures of more than {MAX_BYTES} bytes; use "
@@ -105,8 +107,9 @@ def _decoded(opener: ModuleType, files: list[Path]) -> Iterator[Any]:
         yield picture
 
 
-def _open(opener: ModuleType, file: Path) -> Any:
-    """Return a picture, decoded, in mode L or RGB."""
+def open_picture(file: Path) -> Any:
+    """Return a picture of Pillow's, decoded, in mode L or RGB; DatasetError if it is not sound."""
+    opener = pillow()
     with damage(), open_file(file, MAX_BYTES) as stream, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
