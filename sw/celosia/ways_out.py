@@ -20,6 +20,8 @@ SECONDS = 10.0
 DENSITIES = (0.5, 0.3, 0.2, 0.1, 0.05)
 """Shares of the weights that may be left, tried from the largest down."""
 
+_CALIBRATE = "use static exponents (give calibration inputs)"
+
 
 def compile_or_advise(graph: Graph, settings: Settings, samples: np.ndarray | None) -> Program:
     """Return the program of an optimised graph; samples : calibration inputs.
@@ -76,17 +78,20 @@ class _Trials:
 
     def _first(self, trials: Iterator[Trial]) -> str | None:
         """Return the remedy of the first trial that compiles; None if there is none in time."""
-        for trial in trials:
-            if time.thread_time() > self.end:
-                return None
-            try:
-                self._compile(trial)
-                return trial.remedy
-            except CelosiaError:
-                values = self.failed.setdefault(trial.kind, [])
-                if trial.value not in values:
-                    values.append(trial.value)
-        return None
+        return next((trial.remedy for trial in trials if self._fits(trial)), None)
+
+    def _fits(self, trial: Trial) -> bool:
+        """Whether a trial compiles, in time; what does not is remembered."""
+        if time.thread_time() > self.end:
+            return False
+        try:
+            self._compile(trial)
+            return True
+        except CelosiaError:
+            values = self.failed.setdefault(trial.kind, [])
+            if trial.value not in values:
+                values.append(trial.value)
+            return False
 
     def _compile(self, trial: Trial) -> None:
         """Compile with the trial's settings; CelosiaError where that fails."""
@@ -130,18 +135,18 @@ class _Trials:
 
     def here(self) -> Iterator[Trial]:
         """Other settings for the same target."""
-        calibrate, now = "use static exponents (give calibration inputs)", self.settings
+        now = self.settings
         dynamic = now.exponents == "dynamic"
         if not now.sparse:
             yield Trial("leave the zeros out (sparse)", "sparse weights", "",
                         replace(now, sparse=True))
         if dynamic:
-            yield Trial(calibrate, "static exponents", "", replace(now, exponents="static"))
+            yield Trial(_CALIBRATE, "static exponents", "", replace(now, exponents="static"))
         lanes = list(self._lanes())
         for count in lanes:
             yield Trial(f"use {count} lanes", "lanes", str(count), replace(now, lanes=count))
         for count in lanes if dynamic else ():
-            yield Trial(f"{calibrate} and {count} lanes", "lanes", str(count),
+            yield Trial(f"{_CALIBRATE} and {count} lanes", "lanes", str(count),
                         replace(now, lanes=count, exponents="static"))
 
     def elsewhere(self) -> Iterator[Trial]:
@@ -153,15 +158,22 @@ class _Trials:
                     self.settings, target=name, lanes=None, exponents=exponents))
 
     def pruned(self) -> Iterator[Trial]:
-        """The smallest weights of each layer removed, for this target and for others."""
+        """The smallest weights of each layer removed, for this target and for others; also with
+        static exponents. Nowhere where not even the smallest share fits."""
         for name in (self.settings.target, *self._others()):
-            own = name == self.settings.target
-            for share in DENSITIES:
-                yield Trial(
-                    f"prune it{'' if own else f' and compile it for {name}'}: with the largest "
-                    f"{share:.0%} of each layer's weights it fits", "pruning", f"{share:.0%}",
-                    replace(self.settings, sparse=True, target=name,
-                            lanes=self.settings.lanes if own else None), share)
+            for exponents in dict.fromkeys((self.settings.exponents, "static")):
+                trials = [self._pruned_to(share, name, exponents) for share in DENSITIES]
+                if self._fits(trials[-1]):
+                    yield from trials
+
+    def _pruned_to(self, share: float, name: str, exponents: str) -> Trial:
+        now, own = self.settings, name == self.settings.target
+        words = "" if exponents == now.exponents else f", {_CALIBRATE}"
+        return Trial(
+            f"prune it{'' if own else f' and compile it for {name}'}{words}: with the largest "
+            f"{share:.0%} of each layer's weights it fits", "pruning", f"{share:.0%}",
+            replace(now, sparse=True, target=name, lanes=now.lanes if own else None,
+                    exponents=exponents), share)
 
     def _others(self) -> list[str]:
         """The other targets, boards before bare devices."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from celosia.graph import Graph
-from celosia.lower import lower
+from celosia.lower import lower, plan
 from celosia.passes import optimise
 from celosia.program import Program
 from celosia.quantise import quantise
@@ -292,6 +292,18 @@ NETS = {
                                                  nn.ReLU(), nn.Linear(11, 1)), (37,), 0.5),
     "long rows": Net(lambda: nn.Sequential(nn.Linear(997, 5), nn.ReLU(), nn.Linear(5, 3)),
                      (997,), 0.01),
+    "flattened picture": Net(lambda: nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 11), nn.ReLU(),
+                                                   nn.Linear(11, 10)), (1, 28, 28)),
+    "padded, flattened": Net(lambda: nn.Sequential(nn.ZeroPad2d((1, 2, 0, 3)), nn.Flatten(),
+                                                   nn.Linear(3 * 16 * 17, 10)), (3, 13, 14), 0.4),
+    "shared taps": Net(lambda: head(nn.ReLU(), features=2 * 18 * 18), (2, 18, 18), 0.5),
+    "shared taps, large": Net(lambda: head(nn.ReLU(), features=3 * 25 * 24), (3, 25, 24), 0.5,
+                              large=True),
+    "shared taps, lines": Net(lambda: head(nn.Conv2d(1, 3, (103, 5), padding=(0, 1)), nn.ReLU(),
+                                           features=3 * 4 * 4), (1, 106, 6)),
+    "shared taps, stride": Net(lambda: head(nn.Conv2d(1, 3, (74, 7), stride=(1, 2)), nn.ReLU(),
+                                            features=3 * 3 * 4), (1, 76, 13), 0.3),
+    "few groups": Net(lambda: nn.Linear(2100, 5), (2100,), large=True),
     "many columns": Net(lambda: head(nn.Conv2d(1, 17, 2), nn.ReLU(), nn.Conv2d(17, 3, 1),
                                      features=3 * 4 * 33), (1, 5, 34), 0.6, large=True),
 }
@@ -315,6 +327,18 @@ def test_network(name, array):
     x = images(net.shape)
     check(program_of(graph_of(name), array), x)
     check(program_of(graph_of(name), array, calibration=x[:2]), x)
+
+
+@pytest.mark.parametrize("array", ARRAYS)
+@pytest.mark.parametrize("name", [name for name in NETS if name.startswith("shared taps")])
+def test_shared_taps(name, array):
+    """These networks do have a layer whose taps share entries."""
+    net, array = NETS[name], ARRAYS[array]
+    if net.suits(array) and (name != "shared taps" or array.index_bits == 12):
+        graph = quantise(graph_of(name), weight_bits=array.weight_bits,
+                         activation_bits=array.activation_bits, acc_bits=array.acc_bits)
+        lowered = plan(graph, array, target="test", exponents="dynamic")
+        assert any(found.source.packed for found in lowered.fills.values())
 
 
 @pytest.mark.parametrize("array", ["8 lanes", "deep"])

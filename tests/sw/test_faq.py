@@ -86,11 +86,15 @@ def halved(model: nn.Module) -> nn.Module:
     return model
 
 
-PICTURE, VECTOR = (1, 1, 28, 28), (1, 16)
+PICTURE, LARGE, VECTOR = (1, 1, 28, 28), (1, 1, 100, 100), (1, 16)
 REFUSED = {     # the network, its input's shape, a target; the same with the way out taken
     "store": (lambda: pooled(8), PICTURE, "icebreaker", lambda: pooled(8), PICTURE, "ulx3s-85f"),
-    "columns": (lambda: nn.Sequential(nn.Flatten(), dense(784, 64)), PICTURE, "icebreaker",
-                lambda: dense(784, 64), (1, 784), "icebreaker"),
+    "columns": (lambda: nn.Sequential(nn.Flatten(), dense(10000, 4)), LARGE, "ulx3s-85f",
+                lambda: nn.Sequential(nn.AvgPool2d(2), nn.Flatten(), dense(2500, 4)), LARGE,
+                "ulx3s-85f"),
+    "row": (lambda: nn.Sequential(nn.Flatten(), dense(6400, 4)), (1, 1, 80, 80), "ulx3s-85f",
+            lambda: nn.Sequential(nn.Flatten(), halved(dense(6400, 4))), (1, 1, 80, 80),
+            "ulx3s-85f"),
     "weights": (lambda: dense(784, 128, 10), (1, 784), "icebreaker",
                 lambda: halved(dense(784, 128, 10)), (1, 784), "icebreaker"),
     "sums": (wide, (1, 1500), "icebreaker", wide, (1, 1500), "ecp5-85f"),

@@ -9,6 +9,7 @@ from scipy.sparse import csr_array, random_array
 from celosia.errors import CelosiaError, CompileError
 from celosia.lower import lower
 from celosia.lower.expand import expand_copies
+from celosia.program import Program
 from celosia.qgraph import Geometry, Pool, QGraph, QNode, QTensor
 from celosia_hw.isa import (
     ArrayConfig,
@@ -114,9 +115,13 @@ def test_images(name, array, exponents):
     if exponents == "static":
         graph = replace(graph, tensors={k: replace(t, static_exponent=2)
                                         for k, t in graph.tensors.items()})
-    program = lower(graph, array, target="test", exponents=exponents)
+    check_program(lower(graph, array, target="test", exponents=exponents))
+
+
+def check_program(program: Program) -> None:
+    """Assert that the images give the golden model's bits, for two inputs."""
     rng = np.random.default_rng(3)
-    x = rng.normal(size=(2, *graph.tensors["x"].shape)).astype(np.float32)
+    x = rng.normal(size=(2, *program.graph.tensors["x"].shape)).astype(np.float32)
     wanted = golden.run(program.graph, x)
     mantissa, exponent = golden.quantise_input(program.graph, x)
     machine = Machine(program)
@@ -201,7 +206,7 @@ def test_arithmetic_refusals():
 @pytest.mark.parametrize(("changes", "message"), [
     ({"wide_elements": 1}, "two (conv): its output is the network's and a map of 24 positions; "
      "this array rounds only vectors to 16 bits; end the network in a vector"),
-    ({"index_bits": 7}, "one (conv): column indices reach 132, the array has 7 bits for them; "
+    ({"index_bits": 5}, "one (conv): column indices reach 132, the array has 5 bits for them; "
      "give the layer fewer inputs"),
     ({"bank_rows": 40}, "one (conv): its input of 5x7x12 takes 80 rows and, with the maps beside "
      "it, does not fit 16 banks of 40 mantissas; use fewer channels or smaller maps there"),
@@ -249,6 +254,28 @@ def test_retreat():
                   exponents="dynamic")
     assert tight.layers[0].groups < roomy.layers[0].groups
     assert tight.predicted_cycles >= roomy.predicted_cycles
+
+
+def test_retreat_for_words():
+    """Where the weights do not fit the fastest way, in whole port rows of many groups, fewer groups
+    are taken; likewise for the write table. The golden model's bits stay."""
+    graph = two_layers(7, (60, 1, 1), {"rows": 9, "density": 1.0}, {"rows": 5, "density": 1.0})
+    array = replace(SMALL, weight_rows=300)
+    roomy = lower(graph, array, target="test", exponents="dynamic")
+    words = roomy.images[Space.WEIGHTS].size
+    assert [layer.groups for layer in roomy.layers] == [4, 4]
+    tight = lower(graph, replace(array, weight_rows=words // 4 - 30), target="test",
+                  exponents="dynamic")
+    assert min(layer.groups for layer in tight.layers) < 4
+    assert tight.images[Space.WEIGHTS].size < words
+    assert tight.predicted_cycles > roomy.predicted_cycles
+    check_program(tight)
+
+    graph = two_layers(7, (3, 9, 9), {"rows": 4}, {"rows": 3, "kernel": (9, 9)})
+    words = lower(graph, SMALL, target="test", exponents="dynamic").images[Space.WRITES].size
+    tight = lower(graph, replace(SMALL, writes=words - 1), target="test", exponents="dynamic")
+    assert tight.images[Space.WRITES].size < words
+    check_program(tight)
 
 
 def test_compile_error_names_the_layer():

@@ -87,10 +87,12 @@ def test_stream(seed, rows, columns, density, groups, keep, least, replicate):
 
 
 @settings(max_examples=150, deadline=None)
-@given(data=st.data(), array=st.sampled_from([SMALL, MIDDLE, LARGE]))
-def test_stored_map(data, array):
+@given(data=st.data(), array=st.sampled_from([SMALL, MIDDLE, LARGE]),
+       index_bits=st.sampled_from([4, 6, 8, 13]))
+def test_stored_map(data, array, index_bits):
     """Every element has cells of its own, inside the map, where the lanes look for it; what lies
-    in the padding is no element's cell."""
+    in the padding is no element's cell. Whether taps share entries, the width of indices says."""
+    array = replace(array, index_bits=index_bits)
     draw = data.draw
     shape = draw(st.tuples(st.integers(1, 20), st.integers(1, 9), st.integers(1, 14)))
     kernel = [draw(st.integers(1, min(n, 4))) for n in shape[1:]]
@@ -115,6 +117,8 @@ def test_stored_map(data, array):
     rows = addresses // array.lanes
     assert rows.min() >= base and rows.max() < base + stored.rows_needed
     taps = stored.taps()[0]
+    plain = kernel[0] * kernel[1] * order.spread * stored.blocks
+    assert len(taps) == plain or (len(taps) < plain and plain * BLOCK > 1 << index_bits)
     channels = np.arange(shape[0])
     owner = {int(a): k for k, a in enumerate(addresses[-1].ravel())}
     assert stored.has_zeros(source) == any(pad)

@@ -13,6 +13,7 @@ from celosia.graph import (
     Conv,
     Graph,
     MaxPool,
+    Node,
     Pad,
     Relu,
     Reshape,
@@ -29,6 +30,7 @@ from celosia.passes.fuse_maxpool import fuse_maxpool
 from celosia.passes.fuse_relu import fuse_relu
 from celosia.passes.fuse_residual import fuse_residual
 from celosia.passes.select_nodes import select_nodes
+from celosia.passes.vector_input import vector_input
 from celosia.qgraph import Pool
 
 RNG = np.random.default_rng
@@ -235,6 +237,52 @@ def test_flatten_becomes_a_kernel_of_the_whole_map() -> None:
     assert names(after) == ["a", "r", "s", "fc"]
     assert after.nodes[-1].weight.shape == (5, 3, 4, 5)
     assert after.output == "fc"
+
+
+def test_a_layer_that_reads_the_whole_input_reads_a_vector() -> None:
+    before = graph_of(conv("a", "x", 3, 4, (6, 6), stride=(2, 3)), Relu(name="r", input="a"))
+    after = same(before, vector_input(before))
+    assert after.input_map == after.nodes[0].weight.shape[1:] == (144, 1, 1)
+    assert names(after) == ["a", "r"]
+
+
+@pytest.mark.parametrize("nodes", [
+    [conv("a", "x", 3, 4, (6, 5))],
+    [conv("a", "x", 4, 1, (6, 6), groups=4)],
+    [conv("a", "x", 3, 4, (6, 6), padding=(1, 1, 0, 0))],
+    [conv("a", "x", 3, 4, (7, 6), padding=(1, 0, 0, 0))],
+    [Relu(name="r", input="x"), conv("a", "r", 3, 4, (6, 6))],
+    [conv("a", "x", 3, 4, (6, 6)), conv("b", "x", 3, 4, (6, 6)),
+     Add(name="s", left="a", right="b")],
+    [conv("a", "x", 4, 4), conv("b", "a", 4, 4, residual="x")],
+])
+def test_an_input_that_is_read_otherwise_stays_a_map(nodes: list[Node]) -> None:
+    graph = graph_of(*nodes)
+    assert vector_input(graph) is graph
+
+
+def test_a_picture_that_is_flattened_first_becomes_a_vector() -> None:
+    """Whatever constants of a channel stand before the flattening."""
+    before = graph_of(norm("n", "x"), Reshape(name="f", input="n", shape=(144, 1, 1)),
+                      conv("fc", "f", 5, 144, kind="linear"), Relu(name="r", input="fc"))
+    before = replace(before, nodes=(
+        replace(before.nodes[0], scale=np.array([1.0, -1.5, 0.8, 1.2])), *before.nodes[1:]))
+    after = same(before, optimise(before))
+    assert names(after) == ["fc"]
+    assert after.input_map == (144, 1, 1)
+    assert after.input_shape == (4, 6, 6)
+
+
+def test_a_normalised_picture_may_be_padded_and_flattened() -> None:
+    for shift in (0.0, 1.0):
+        before = graph_of(norm("n", "x"), Pad(name="p", input="n", padding=(0, 1, 1, 0)),
+                          Reshape(name="f", input="p", shape=(196, 1, 1)),
+                          conv("fc", "f", 5, 196, kind="linear"))
+        before = replace(before, nodes=(
+            replace(before.nodes[0], scale=np.array([1.0, -1.5, 0.8, 1.2]),
+                    shift=shift * RNG(1).normal(size=4)), *before.nodes[1:]))
+        after = same(before, optimise(before))
+        assert names(after) == (["n", "fc"] if shift else ["fc"])
 
 
 def test_a_flattened_output_stays_a_map_inside() -> None:

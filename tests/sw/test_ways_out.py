@@ -98,11 +98,29 @@ def test_the_way_out_leads_out(name: str) -> None:
 
 
 def test_where_nothing_helps_it_says_what_was_tried() -> None:
-    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 8))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(10000, 2))
     with pytest.raises(FitError, match=(
             r"^1 \(linear\): column indices reach \d+, .*; give the layer fewer inputs; tried in "
-            r"vain: static exponents, 4, 8 lanes, every other target, pruning to 5%$")):
-        celosia.compile(model, np.zeros((1, 1, 28, 28), np.float32))
+            r"vain: static exponents, 4, 8, 16 lanes, every other target, pruning to 5%$")):
+        celosia.compile(model, np.zeros((1, 1, 100, 100), np.float32), target="ulx3s-85f")
+
+
+def test_pruning_and_static_exponents_are_tried_together() -> None:
+    """Neither alone is enough: the sums take too large a store, the weights too large a memory."""
+    model = nn.Sequential(nn.Conv2d(1, 10, 3), nn.ReLU(), nn.Flatten(), nn.Linear(1000, 100))
+    torch.manual_seed(0)
+    nn.init.normal_(model[3].weight, std=0.015)
+    x = np.random.default_rng(0).normal(size=(4, 1, 12, 12)).astype(np.float32)
+    with pytest.raises(FitError) as caught:
+        celosia.compile(model, x[:1])
+    assert caught.value.remedy == (
+        "prune it, use static exponents (give calibration inputs): with the largest 50% of each "
+        "layer's weights it fits")
+    for layer in (model[0], model[3]):
+        prune.l1_unstructured(layer, "weight", 0.5)
+    with pytest.raises(FitError):
+        celosia.compile(model, x[:1])
+    assert celosia.compile(model, x[:1], calibration=x, exponents="static").exponents == "static"
 
 
 def test_trials_end_in_time(monkeypatch: pytest.MonkeyPatch) -> None:

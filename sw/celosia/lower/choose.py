@@ -1,22 +1,31 @@
 """How many row groups each node gets: the fastest that the memories hold."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
+from celosia import memory
 from celosia.errors import FitError
 from celosia.lower.fill import Fill, Unfit, estimate, fill, group_choices, spreads
 from celosia.lower.places import Layouts, arrange, bank_spans, residual_spans
+from celosia.lower.stream import port_rows
 from celosia.lower.window import Order
 from celosia.qgraph import QGraph, QNode
-from celosia_hw.isa import ArrayConfig
+from celosia_hw.isa import ArrayConfig, Space
 
 
 @dataclass(frozen=True)
 class Option:
-    """A number of row groups for a family of nodes; cost in cycles, and its inputs' bank rows."""
+    """A number of row groups for a family of nodes; cost in cycles.
+
+    rows  : bank rows of each node's input.
+    words : of the weight memory, and about how many of the write table.
+    """
 
     groups: int
     cost: int
     rows: dict[str, int]
+    words: dict[Space, int]
 
 
 @dataclass
@@ -32,15 +41,19 @@ class Family:
         return self.options[self.pick].groups
 
 
-def choose(graph: QGraph, array: ArrayConfig) -> tuple[dict[str, Fill], Layouts]:
+def choose(graph: QGraph, array: ArrayConfig, *, compact: bool = False,
+           ) -> tuple[dict[str, Fill], Layouts]:
     """Return how every node fills the array, and where its tensors lie.
 
     Every family of nodes begins with its fastest option. While the banks do not hold the maps, the
     family that saves bank rows for the least cycles takes another. FitError where nothing is
-    left to take.
+    left to take. Likewise, where ``compact``, while the weights exceed their memory; and the write
+    table, as far as can be told from here.
     """
     kept = _kept(graph)
     families = [_family(graph, members, array, kept) for members in _families(graph)]
+    if compact:
+        _compact(families, array)
     while True:
         fills = _assign(graph, array, {name: family.groups for family in families
                                        for name in family.members}, kept)
@@ -52,7 +65,7 @@ def choose(graph: QGraph, array: ArrayConfig) -> tuple[dict[str, Fill], Layouts]
             tight = _peak(graph, fills, array)
         else:
             tight = {fills.node.name}
-        if not _retreat(families, tight):
+        if not _retreat(families, partial(_rows_saved, tight)):
             raise _too_large(graph, fills, array)
 
 
@@ -70,8 +83,7 @@ def _assign(graph: QGraph, array: ArrayConfig, groups: dict[str, int], kept: set
     orders: dict[str, Order] = {}
     fills: dict[str, Fill] = {}
     for node in graph.nodes:
-        spread = array.lanes // groups[node.name] if spreads(graph, node.input) else 1
-        order = orders.get(node.input) or Order.plain(graph.tensors[node.input], spread)
+        order = orders.get(node.input) or _given(graph, node.input, groups[node.name], array)
         try:
             found = fill(graph, node, groups[node.name], order, array,
                          keep_rows=node.name in kept)
@@ -81,40 +93,76 @@ def _assign(graph: QGraph, array: ArrayConfig, groups: dict[str, int], kept: set
     return fills
 
 
+def _given(graph: QGraph, name: str, groups: int, array: ArrayConfig) -> Order:
+    """Channels of the network's input as the host writes them for ``groups`` row groups; of another
+    tensor in their own order, since its producer decides."""
+    spread = name == graph.input and spreads(graph, name)
+    return Order.plain(graph.tensors[name], array.lanes // groups if spread else 1)
+
+
 def _family(graph: QGraph, members: list[str], array: ArrayConfig, kept: set[str]) -> Family:
     """The group counts that every member allows, cheapest first."""
     nodes = [node for node in graph.nodes if node.name in members]
     options = []
     refusals: list[tuple[QNode, Unfit]] = []
     for groups in group_choices(array):
-        cost, rows = 0, {}
+        cost, rows, words = 0, {}, {Space.WEIGHTS: 0, Space.WRITES: 0}
         for node in nodes:
             try:
-                found = fill(graph, node, groups, Order.plain(graph.tensors[node.input], 1), array,
+                found = fill(graph, node, groups, _given(graph, node.input, groups, array), array,
                              keep_rows=node.name in kept)
             except Unfit as unfit:
                 refusals.append((node, unfit))
                 break
             cost += estimate(found, array)
             rows[node.name] = found.source.rows_needed
+            words[Space.WEIGHTS] += len(port_rows(found.stream, groups, array))
+            if node.output != graph.output:
+                words[Space.WRITES] += groups * -(-found.window.positions // array.beat)
         else:
-            options.append(Option(groups, cost, rows))
+            options.append(Option(groups, cost, rows, words))
     if not options:
         node, refusal = refusals[-1]
         raise FitError(node.name, node.kind, refusal.problem, refusal.remedy)
     return Family(members, sorted(options, key=lambda option: (option.cost, option.groups)))
 
 
-def _retreat(families: list[Family], tight: set[str]) -> bool:
-    """Let one family take an option with fewer bank rows for the ``tight`` nodes' inputs, the one
-    that costs the fewest cycles a row; False where there is none."""
+def _compact(families: list[Family], array: ArrayConfig) -> None:
+    """Let families take options with fewer words until the memories hold them.
+
+    FitError where they cannot hold the weights. Layers may share words of the write table.
+    """
+    depths = memory.capacity(array)
+    for space in (Space.WRITES, Space.WEIGHTS):
+        while (sum(family.options[family.pick].words[space] for family in families)
+               > depths[space]):
+            if not _retreat(families, partial(_words_saved, space)):
+                if space == Space.WEIGHTS:
+                    raise FitError("network", "memory", "its weights fit in no way", "prune it")
+                break
+
+
+def _words_saved(space: Space, now: Option, other: Option) -> int:
+    return now.words[space] - other.words[space]
+
+
+def _rows_saved(tight: set[str], now: Option, other: Option) -> int:
+    """Bank rows saved for the inputs of the nodes ``tight``."""
+    return sum(now.rows[name] - other.rows[name] for name in now.rows if name in tight)
+
+
+def _retreat(families: list[Family], saving: Callable[[Option, Option], int]) -> bool:
+    """Let one family take an option that saves something, the one that costs the fewest cycles
+    for each unit; False where there is none.
+
+    saving : what the second option saves against the first.
+    """
     best: tuple[float, Family, int] | None = None
     for family in families:
         now = family.options[family.pick]
         for at in range(family.pick + 1, len(family.options)):
             option = family.options[at]
-            saved = sum(now.rows[name] - option.rows[name] for name in family.members
-                        if name in tight)
+            saved = saving(now, option)
             if saved > 0:
                 price = (option.cost - now.cost) / saved
                 if best is None or price < best[0]:

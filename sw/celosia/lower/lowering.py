@@ -33,8 +33,9 @@ def lower(graph: QGraph, array: ArrayConfig, *, target: str, exponents: str) -> 
     """Lower ``graph`` for ``array``; FitError names the layer that does not fit, or the memory.
 
     Every layer is filled into the array the fastest way; where the banks cannot hold the copies of
-    its input that this needs, the way that gives the least time away. ``Program.graph`` is the
-    graph with the copies that the array needs (:func:`expand_copies`), one descriptor a node.
+    its input that this needs, or the memories the weights and tables, the way that gives the least
+    time away. ``Program.graph`` is the graph with the copies that the array needs
+    (:func:`expand_copies`), one descriptor a node.
     """
     program = plan(graph, array, target=target, exponents=exponents).program
     check_depths(program)
@@ -42,15 +43,22 @@ def lower(graph: QGraph, array: ArrayConfig, *, target: str, exponents: str) -> 
 
 
 def plan(graph: QGraph, array: ArrayConfig, *, target: str, exponents: str) -> Lowered:
-    """Lower as :func:`lower`, as if the memories of weights and tables had no end."""
+    """Lower as :func:`lower`; where weights or tables fit in no way, as if their memories had no
+    end."""
     _check_graph(graph, array)
     expanded = expand_copies(graph)
     if len(expanded.tensors) > EXPONENT_SLOTS:
         raise FitError(
             "network", "tensors", f"{len(expanded.tensors)} stored tensors, copies included, the "
             f"machine holds {EXPONENT_SLOTS} exponents", "use fewer layers")
-    fills, layouts = choose(expanded, array)
-    return _emit(expanded, fills, layouts, array, target, exponents)
+    fastest = _emit(expanded, *choose(expanded, array), array, target, exponents)
+    if _too_deep(fastest.program) is None:
+        return fastest
+    try:
+        compact = _emit(expanded, *choose(expanded, array, compact=True), array, target, exponents)
+    except FitError:
+        return fastest
+    return fastest if _too_deep(compact.program) else compact
 
 
 def _check_graph(graph: QGraph, array: ArrayConfig) -> None:
@@ -120,12 +128,19 @@ def _program_words(descriptors: list[list[int]], lengths: list[int]) -> list[int
 
 def check_depths(program: Program) -> None:
     """FitError where weights or tables need more memory than the array has."""
+    space = _too_deep(program)
+    if space is not None:
+        raise FitError(
+            program.target, "memory", f"the program needs {program.images[space].size} words of "
+            f"{space.name.lower()} memory, the array has {memory.capacity(program.array)[space]}",
+            _WAY_OUT[space])
+
+
+def _too_deep(program: Program) -> Space | None:
+    """Return the first memory that does not hold its image."""
     depths = memory.capacity(program.array)
-    for space, image in program.images.items():
-        if image.size > depths[space]:
-            raise FitError(
-                program.target, "memory", f"the program needs {image.size} words of "
-                f"{space.name.lower()} memory, the array has {depths[space]}", _WAY_OUT[space])
+    return next((space for space, image in program.images.items() if image.size > depths[space]),
+                None)
 
 
 _WAY_OUT = {

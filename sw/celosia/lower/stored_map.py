@@ -8,6 +8,9 @@ from celosia.lower.window import Order, Window
 from celosia.qgraph import QTensor
 from celosia_hw.isa import BLOCK, ArrayConfig
 
+_ROW_BITS = 32
+_ROW_MASK = (1 << _ROW_BITS) - 1
+
 
 class StoredMap:
     """A tensor in the banks of one group of ``size`` lanes, as its consumer wants it.
@@ -17,6 +20,10 @@ class StoredMap:
     positions long: the output's line width, plus ``size`` if the input's lines are longer
     (``jump``). Channels are innermost: bank = position % size,
     row = position // size * channels + channel.
+
+    A tap-table entry covers BLOCK bank rows. Every tap has entries of its own where the array's
+    column indices reach so far; else taps share entries (``packed``): positions ``size`` apart
+    lie in one bank, and ``channels`` rows apart.
     """
 
     def __init__(self, array: ArrayConfig, window: Window, order: Order, groups: int) -> None:
@@ -32,6 +39,8 @@ class StoredMap:
         self._row_planes = -(-(plane + (window.step[1] - 1) * self.plane_step)
                              // self.size) * self.size
         self.reach = reach
+        entries = window.rows.shape[1] * order.spread * self.blocks
+        self.packed = window.phases == 1 and entries * BLOCK > 1 << array.index_bits
 
     def _reach(self, offsets: np.ndarray, axis: int) -> int:
         """Plane lines (columns) that reads reach, and that hold data."""
@@ -111,12 +120,15 @@ class StoredMap:
         return self.window.size != ((width, height) if self.window.turned else (height, width))
 
     def taps(self) -> np.ndarray:
-        """Tap-table words, int64 (window positions, taps * spread * blocks)."""
-        shift = np.arange(self.order.spread)
-        at = self.position(self.window.rows, self.window.columns)[:, :, None] + shift
-        block = np.arange(self.blocks) * BLOCK
-        row = (at // self.size * self.order.channels)[..., None] + block
-        rotation = np.broadcast_to((at % self.size)[..., None], row.shape)
+        """Tap-table words, int64 (window positions, entries)."""
+        if self.packed:
+            row, rotation = self._starts[None] & _ROW_MASK, self._starts[None] >> _ROW_BITS
+        else:
+            shift = np.arange(self.order.spread)
+            at = self.position(self.window.rows, self.window.columns)[:, :, None] + shift
+            row = ((at // self.size * self.order.channels)[..., None]
+                   + np.arange(self.blocks) * BLOCK)
+            rotation = np.broadcast_to((at % self.size)[..., None], row.shape)
         pack = np.vectorize(self.array.pack_tap, otypes=[np.int64])
         words: np.ndarray = pack(row, rotation).reshape(len(row), -1)
         return words
@@ -125,6 +137,29 @@ class StoredMap:
         """Stream index of weight-matrix columns ``channel * taps + tap``."""
         channel, tap = columns // taps, columns % taps
         stored, shift = self.order.channel[channel], self.order.shift[channel]
+        if self.packed:
+            at = self.position(self.window.rows[0, tap], self.window.columns[0, tap]) + shift
+            cell = self._cell(at, stored)
+            entry = np.searchsorted(self._starts, cell, side="right") - 1
+            return entry * BLOCK + cell - self._starts[entry]
         tap = tap * self.order.spread + shift
         index: np.ndarray = (tap * self.blocks + stored // BLOCK) * BLOCK + stored % BLOCK
         return index
+
+    def _cell(self, at: np.ndarray, channel: np.ndarray) -> np.ndarray:
+        """One number for a position's bank and a channel's row there: the bank above the row."""
+        row = at // self.size * self.order.channels + channel
+        cell: np.ndarray = at % self.size << _ROW_BITS | row
+        return cell
+
+    @cached_property
+    def _starts(self) -> np.ndarray:
+        """Cells where the entries of packed taps begin: as few as cover every cell that is read."""
+        at = (self.position(self.window.rows[0], self.window.columns[0])[:, None]
+              + np.arange(self.order.spread))
+        cells = np.unique(self._cell(at[..., None], np.arange(self.order.channels)))
+        starts, next_cell = [], 0
+        while next_cell < len(cells):
+            starts.append(cells[next_cell])
+            next_cell = int(np.searchsorted(cells, starts[-1] + BLOCK))
+        return np.array(starts)

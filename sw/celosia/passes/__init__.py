@@ -17,10 +17,11 @@ from celosia.passes.fuse_maxpool import fuse_maxpool
 from celosia.passes.fuse_relu import fuse_relu
 from celosia.passes.fuse_residual import fuse_residual
 from celosia.passes.select_nodes import select_nodes
+from celosia.passes.vector_input import vector_input
 
 PASSES: tuple[Callable[[Graph], Graph], ...] = (
-    fold_forward, fold_flatten, fold_padding, fold_batchnorm, average_to_linear, fuse_residual,
-    fuse_relu, fuse_maxpool, select_nodes)
+    fold_forward, fold_flatten, fold_padding, fold_batchnorm, average_to_linear, vector_input,
+    fuse_residual, fuse_relu, fuse_maxpool, select_nodes)
 
 
 def check_pass(dump_after: str | None) -> None:

@@ -64,6 +64,10 @@ def _folded(graph: Graph, norm: BatchNorm, path: list[Reshape | Pad | Conv]) -> 
     reader = path[-1]
     assert isinstance(reader, Conv)
     for node in path[:-1]:
+        if isinstance(node, Pad):
+            top, left, bottom, right = node.padding
+            scale, shift = (np.pad(array, ((0, 0), (top, bottom), (left, right)), mode="edge")
+                            for array in (scale, shift))
         if isinstance(node, Reshape):
             scale, shift = scale.reshape(node.shape), shift.reshape(node.shape)
     padded = any(isinstance(node, Pad) for node in path) or any(reader.padding)
