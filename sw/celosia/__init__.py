@@ -9,17 +9,18 @@ if TYPE_CHECKING:
     from celosia import compress
     from celosia.api import RunResult, build, compile, load, run
     from celosia.errors import CelosiaError, CompileError
+    from celosia.fit import check
     from celosia.preprocessing import Preprocessing
     from celosia.program import Program
 
 __all__ = ["CelosiaError", "CompileError", "Preprocessing", "Program", "RunResult", "build",
-           "compile", "compress", "load", "run"]
+           "check", "compile", "compress", "load", "run"]
 __version__ = "0.1.0"
 
 _HOMES = {"CelosiaError": "celosia.errors", "CompileError": "celosia.errors",
           "Preprocessing": "celosia.preprocessing", "Program": "celosia.program",
-          "RunResult": "celosia.api", "build": "celosia.api", "compile": "celosia.api",
-          "load": "celosia.api", "run": "celosia.api"}
+          "RunResult": "celosia.api", "build": "celosia.api", "check": "celosia.fit",
+          "compile": "celosia.api", "load": "celosia.api", "run": "celosia.api"}
 
 if not TYPE_CHECKING:
     def __getattr__(name):

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from celosia.errors import ArgumentError, CelosiaError, located
+from celosia.errors import CelosiaError, located
 from celosia.extras import names_extra
 from celosia.files import check_folder
 from celosia.host import compute, scoring
-from celosia.inputs import as_array
+from celosia.inputs import as_array, calibration_array
 
 if TYPE_CHECKING:
     from celosia.preprocessing import Preprocessing
@@ -89,9 +89,7 @@ def compile(model: Any, example_input: Any, *, target: str = "icebreaker", calib
                         activation_bits=activation_bits, lanes=lanes, sparse=sparse)
     settings.check(calibrated=calibration is not None)
     check_pass(dump_after)
-    samples = None if calibration is None else as_array(calibration, "calibration")
-    if samples is not None and not samples.size:
-        raise ArgumentError("calibration holds no inputs; give it at least one, or leave it out")
+    samples = calibration_array(calibration)
 
     from celosia.frontend import import_model
     from celosia.ways_out import compile_or_advise

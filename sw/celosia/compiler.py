@@ -1,10 +1,11 @@
 """From a float graph to a program for one target, as one set of settings says."""
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from celosia.errors import ArgumentError, CelosiaError, FitError
+from celosia.errors import ArgumentError, CelosiaError, FitError, Need
 from celosia.graph import Graph
 from celosia.program import Program
 from celosia.qgraph import QGraph
@@ -12,6 +13,9 @@ from celosia_boards.arrays import array_for, check_array, widest_accumulators
 from celosia_boards.targets import target as find_target
 from celosia_hw.isa import ACCUMULATORS as WIDTHS
 from celosia_hw.isa import ArrayConfig
+
+if TYPE_CHECKING:
+    from celosia.lower import Outcome
 
 EXPONENTS = ("dynamic", "static")
 ACCUMULATORS = "accumulators"
@@ -81,7 +85,24 @@ class Settings:
         from celosia.lower import lower
 
         array = replace(self.array(), acc_bits=graph.acc_bits)
-        if reasons := check_array(find_target(self.target), array):
-            raise FitError("network", ACCUMULATORS, f"its sums need {graph.acc_bits} bits, and on "
-                           f"{self.target} {reasons[0]}", "use narrower or fewer weights")
+        if refusal := self._too_wide(array):
+            raise refusal
         return lower(graph, array, target=self.target, exponents=self.exponents)
+
+    def attempt(self, graph: QGraph) -> "Outcome":
+        """Return the program, or everything that is in the way."""
+        from celosia.lower import attempt
+
+        array = replace(self.array(), acc_bits=graph.acc_bits)
+        outcome = attempt(graph, array, target=self.target, exponents=self.exponents)
+        if refusal := self._too_wide(array):
+            return replace(outcome, program=None, refusals=(refusal, *outcome.refusals))
+        return outcome
+
+    def _too_wide(self, array: ArrayConfig) -> FitError | None:
+        """Return the refusal of an array whose accumulators are too wide for the target."""
+        reasons = check_array(find_target(self.target), array)
+        return FitError("network", ACCUMULATORS, f"its sums need {array.acc_bits} bits, and on "
+                        f"{self.target} {reasons[0]}", "use narrower or fewer weights",
+                        need=Need("bits of a sum", array.acc_bits, self.accumulators()[-1], "bits"),
+                        ) if reasons else None

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 QUOTED = 100
 """Longest name or line of source that a message quotes whole."""
@@ -44,17 +45,45 @@ class CompileError(CelosiaError):
     def __reduce__(self) -> tuple:
         return type(self), (self.node, self.operator, self.problem, self.remedy, self.source)
 
-
     def at(self, source: str | None) -> "CompileError":
         """Return the same refusal with the user's source line."""
         return type(self)(self.node, self.operator, self.problem, self.remedy, source)
+
+
+@dataclass(frozen=True)
+class Need:
+    """How much a network needs of something, and how much there is.
+
+    what  : "weights", "maps", "sums" ...   unit : of both numbers, "KiB", "sums", "layers" ...
+    least : whether it may need still more.
+    """
+
+    what: str
+    needed: float
+    available: float
+    unit: str
+    least: bool = False
 
 
 class FitError(CompileError):
     """A network that is sound does not fit the array that it is compiled for; another may take it.
 
     ``remedy`` says what would have to shrink; `celosia.compile` puts in its place what it tried.
+    need : the numbers of ``problem`` in units of the user's network; None where it has none.
     """
+
+    def __init__(self, node: str, operator: str, problem: str, remedy: str,
+                 source: str | None = None, need: Need | None = None) -> None:
+        super().__init__(node, operator, problem, remedy, source)
+        self.need = need
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.node, self.operator, self.problem, self.remedy, self.source,
+                            self.need)
+
+    def at(self, source: str | None) -> "FitError":
+        """Return the same refusal with the user's source line."""
+        return type(self)(self.node, self.operator, self.problem, self.remedy, source, self.need)
 
 
 def quoted(text: str, length: int = QUOTED) -> str:

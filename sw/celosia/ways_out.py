@@ -35,7 +35,7 @@ def compile_or_advise(graph: Graph, settings: Settings, samples: np.ndarray | No
         quantised = settings.quantised(graph, samples)
         return settings.lowered(quantised)
     except FitError as refusal:
-        trials = _Trials(graph, settings, samples)
+        trials = Trials(graph, settings, samples)
         wide = quantised is None or refusal.operator == ACCUMULATORS
         raise trials.advice(refusal, chain(trials.narrower() if wide else (), trials.here()),
                             trials.elsewhere(), last=trials.pruned()) from None
@@ -55,8 +55,11 @@ class Trial:
     share: float = 1.0
 
 
-class _Trials:
-    """failed : by kind, what was tried in vain."""
+class Trials:
+    """Other settings for one network.
+
+    failed : by kind, what was tried in vain.
+    """
 
     def __init__(self, graph: Graph, settings: Settings, samples: np.ndarray | None) -> None:
         self.graph, self.settings, self.samples = graph, settings, samples
@@ -95,22 +98,27 @@ class _Trials:
 
     def _compile(self, trial: Trial) -> None:
         """Compile with the trial's settings; CelosiaError where that fails."""
+        for quantised in self.quantised(trial):
+            trial.settings.lowered(quantised)
+
+    def quantised(self, trial: Trial) -> Iterator[QGraph]:
+        """The trial's graph with its mantissas, in each way that has to fit."""
         settings, graph = trial.settings, self.graph
         if trial.share < 1:
             graph = replace(graph, nodes=tuple(
                 _pruned(node, trial.share) if isinstance(node, Conv) else node
                 for node in graph.nodes))
         if settings.exponents == "dynamic" or self.samples is not None:
-            settings.lowered(settings.quantised(graph, self.samples))
+            yield settings.quantised(graph, self.samples)
             return
         # No calibration inputs: no place and no cycle depends on the exponents' values, but the
         # width of the accumulators may. It is that of dynamic exponents or wider.
         dynamic = replace(settings, exponents="dynamic")
         least = dynamic.quantised(graph, None)
-        settings.lowered(_static(least))
+        yield _static(least)
         for width in dynamic.accumulators():
             if width > least.acc_bits:
-                settings.lowered(_static(dynamic.quantised(graph, None, acc_bits=width)))
+                yield _static(dynamic.quantised(graph, None, acc_bits=width))
 
     def _in_vain(self) -> str:
         """Return what was tried in vain, in words."""
@@ -162,11 +170,12 @@ class _Trials:
         static exponents. Nowhere where not even the smallest share fits."""
         for name in (self.settings.target, *self._others()):
             for exponents in dict.fromkeys((self.settings.exponents, "static")):
-                trials = [self._pruned_to(share, name, exponents) for share in DENSITIES]
+                trials = [self.pruned_to(share, name, exponents) for share in DENSITIES]
                 if self._fits(trials[-1]):
                     yield from trials
 
-    def _pruned_to(self, share: float, name: str, exponents: str) -> Trial:
+    def pruned_to(self, share: float, name: str, exponents: str) -> Trial:
+        """The largest of each layer's weights kept, for one target and one kind of exponents."""
         now, own = self.settings, name == self.settings.target
         words = "" if exponents == now.exponents else f", {_CALIBRATE}"
         return Trial(

@@ -66,7 +66,7 @@ def refusal(*arguments: object) -> str:
     return result.stderr
 
 
-COMMANDS = ("targets", "compile", "run", "verify", "compare", "build", "flash", "prune",
+COMMANDS = ("targets", "check", "compile", "run", "verify", "compare", "build", "flash", "prune",
             "factorise", "doctor", "demo")
 
 

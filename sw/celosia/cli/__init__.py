@@ -14,6 +14,8 @@ from celosia.extras import missing
 
 COMMANDS = {
     "targets": ("targets", "List boards and bare devices with their lanes, memories and clocks."),
+    "check": ("check", "Tell which targets a model fits and how fast, or all that is in the way "
+                       "and what helps."),
     "compile": ("compile", "Compile a model for a target, check that it fits, and show the cycles "
                            "of each layer."),
     "run": ("run", "Run inputs on the golden model or on the simulated gateware, and show the "

@@ -2,7 +2,8 @@
 
 import math
 import operator as operators
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +24,9 @@ NAME_LENGTH = 900
 """Longest name of a layer; the passes may add a word to it, a program file takes 1,000."""
 
 
+W = TypeVar("W", bound="Importer")
+
+
 def import_model(model: Model, example_input: np.ndarray | torch.Tensor) -> Graph:
     """Return a PyTorch model as a float graph.
 
@@ -33,22 +37,29 @@ def import_model(model: Model, example_input: np.ndarray | torch.Tensor) -> Grap
     user's source, ArgumentError for a wrong argument, CelosiaError for a file that cannot be read.
     May be called from several threads at once.
     """
+    return walker(Importer, model, example_input).graph()
+
+
+def walker(kind: type[W], model: Model, example_input: np.ndarray | torch.Tensor) -> W:
+    """Return what walks the model's program, which it was exported to."""
     example = example_tensor(example_input)
     refusal = check_example(example)
     if refusal is None:
-        return _Importer(export(model, example), example).graph()
+        return kind(export(model, example), example)
     if isinstance(model, torch.nn.Module) and example.ndim and len(example) == 1:
         # Layers that take such an example, an LSTM or an embedding, are what does not compile.
         try:
-            program = export(model, example)
+            return kind(export(model, example), example, refusal)
         except CompileError:
-            raise refusal from None
-        _Importer(program, example, refusal).graph()
+            pass
     raise refusal
 
 
-class _Importer:
-    """example : what ``program`` was exported with.   wrong : what is wrong with its shape."""
+class Importer:
+    """Walks one program.
+
+    example : what ``program`` was exported with.   wrong : what is wrong with its shape.
+    """
 
     def __init__(self, program: torch.export.ExportedProgram, example: torch.Tensor,
                  wrong: ArgumentError | None = None) -> None:
@@ -60,8 +71,14 @@ class _Importer:
         self.input = self._placeholders(tuple(example.shape))
 
     def graph(self) -> Graph:
-        tail = split(self._output())
-        output = tail.output
+        """Return the program as a float graph; CompileError for the first node that is none."""
+        result = self.walk()
+        return self.made(self.nodes, result)
+
+    def walk(self) -> Value:
+        """Turn every node that the output depends on into nodes of the graph; return the output."""
+        self.tail = split(self._output())
+        output = self.tail.output
         needed = _ancestors(output)
         self.refusals = Refusals(needed, self.operands, self.input)
         for node in self.program.graph.nodes:
@@ -74,11 +91,15 @@ class _Importer:
                                "return a tensor that the network computes from its input")
         if self.wrong is not None:
             raise self.wrong
+        return result
+
+    def made(self, nodes: Sequence[Node], result: Value) -> Graph:
+        """Return the graph of some of the nodes."""
         source = self.input
-        return verify(Graph(nodes=tuple(self.nodes), input=source.name,
+        return verify(Graph(nodes=tuple(nodes), input=source.name,
                             input_map=self.shapes[source.name], input_shape=source.shape[1:],
                             output=result.name, output_shape=result.shape[1:],
-                            sources=self.sources, host=tail.layers))
+                            sources=self.sources, host=self.tail.layers))
 
     def _placeholders(self, shape: tuple[int, ...]) -> Value:
         placeholders = {n.name: n for n in self.program.graph.nodes if n.op == "placeholder"}
@@ -137,7 +158,7 @@ class _Importer:
         known = self._constants(node)
         if len(known) == len(node.all_input_nodes):
             return fold(node, known, self.program.graph_module, layer, source)
-        shape = _shape(node)
+        shape = result_shape(node)
         call = Call(name=name, layer=layer, operator=called, args=self._bind(node),
                     shape=shape, aside=self._unique(f"{name}.factor"), source=source)
         if handler is None:
@@ -204,7 +225,7 @@ def _ancestors(node: FxNode) -> set[FxNode]:
     return found
 
 
-def _shape(node: FxNode) -> tuple[int, ...]:
+def result_shape(node: FxNode) -> tuple[int, ...]:
     """Return the shape of a node's (first) result; () where that is no tensor."""
     value = node.meta.get("val")
     first = value[0] if isinstance(value, (tuple, list)) and value else value

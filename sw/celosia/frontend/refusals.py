@@ -110,6 +110,13 @@ class Refusals:
         own = word == function(node) or (len(steps) <= 1 and function(node) not in REMEDIES)
         return refusal if own else self.unsupported(node, call)
 
+    def passed(self, node: FxNode) -> Value | None:
+        """Return the one tensor of the network that the node's call takes; None of several."""
+        parts = self._parts(node)
+        found = {value.name: value for part in parts for n in part.all_input_nodes
+                 if n not in parts and isinstance(value := self.operands.get(n), Value)}
+        return next(iter(found.values())) if len(found) == 1 else None
+
     def _alone(self, node: FxNode) -> bool:
         """Whether the node's call takes one tensor of the network only."""
         return len(self._taken(self._parts(node))) == 1
@@ -122,8 +129,19 @@ class Refusals:
     def _gates(self, node: FxNode) -> bool:
         """Whether another tensor of the network is multiplied by the call's result."""
         return any(operator(user) == "mul" and len(user.all_input_nodes) == 2
-                   and not any(isinstance(self.operands.get(n), Constant)
-                               for n in user.all_input_nodes) for user in self._readers(node))
+                   and not any(self._constant(n) for n in user.all_input_nodes)
+                   for user in self._readers(node))
+
+    def _constant(self, node: FxNode) -> bool:
+        """Whether a node, walked or not, depends on parameters only."""
+        todo = [node]
+        while todo:
+            current = todo.pop()
+            if isinstance(self.operands.get(current), Value):
+                return False
+            if current not in self.operands:
+                todo.extend(current.all_input_nodes)
+        return True
 
     def _readers(self, node: FxNode) -> set[FxNode]:
         """Return the nodes outside the call that compute something from its result."""

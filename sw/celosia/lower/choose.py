@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from celosia import memory
-from celosia.errors import FitError
+from celosia.errors import FitError, Need
 from celosia.lower.fill import Fill, Unfit, estimate, fill, group_choices, spreads
 from celosia.lower.places import Layouts, arrange, bank_spans, residual_spans
 from celosia.lower.stream import port_rows
@@ -50,7 +50,7 @@ def choose(graph: QGraph, array: ArrayConfig, *, compact: bool = False,
     left to take. Likewise, where ``compact``, while the weights exceed their memory; and the write
     table, as far as can be told from here.
     """
-    kept = _kept(graph)
+    kept = kept_rows(graph)
     families = [_family(graph, members, array, kept) for members in _families(graph)]
     if compact:
         _compact(families, array)
@@ -83,7 +83,7 @@ def _assign(graph: QGraph, array: ArrayConfig, groups: dict[str, int], kept: set
     orders: dict[str, Order] = {}
     fills: dict[str, Fill] = {}
     for node in graph.nodes:
-        order = orders.get(node.input) or _given(graph, node.input, groups[node.name], array)
+        order = orders.get(node.input) or given(graph, node.input, groups[node.name], array)
         try:
             found = fill(graph, node, groups[node.name], order, array,
                          keep_rows=node.name in kept)
@@ -93,7 +93,7 @@ def _assign(graph: QGraph, array: ArrayConfig, groups: dict[str, int], kept: set
     return fills
 
 
-def _given(graph: QGraph, name: str, groups: int, array: ArrayConfig) -> Order:
+def given(graph: QGraph, name: str, groups: int, array: ArrayConfig) -> Order:
     """Channels of the network's input as the host writes them for ``groups`` row groups; of another
     tensor in their own order, since its producer decides."""
     spread = name == graph.input and spreads(graph, name)
@@ -109,7 +109,7 @@ def _family(graph: QGraph, members: list[str], array: ArrayConfig, kept: set[str
         cost, rows, words = 0, {}, {Space.WEIGHTS: 0, Space.WRITES: 0}
         for node in nodes:
             try:
-                found = fill(graph, node, groups, _given(graph, node.input, groups, array), array,
+                found = fill(graph, node, groups, given(graph, node.input, groups, array), array,
                              keep_rows=node.name in kept)
             except Unfit as unfit:
                 refusals.append((node, unfit))
@@ -123,7 +123,8 @@ def _family(graph: QGraph, members: list[str], array: ArrayConfig, kept: set[str
             options.append(Option(groups, cost, rows, words))
     if not options:
         node, refusal = refusals[-1]
-        raise FitError(node.name, node.kind, refusal.problem, refusal.remedy)
+        raise FitError(node.name, node.kind, refusal.problem, refusal.remedy,
+                       need=refusal.need)
     return Family(members, sorted(options, key=lambda option: (option.cost, option.groups)))
 
 
@@ -183,7 +184,7 @@ def _peak(graph: QGraph, fills: dict[str, Fill], array: ArrayConfig) -> set[str]
     return {node.name for node in graph.nodes if node.input in names}
 
 
-def _kept(graph: QGraph) -> set[str]:
+def kept_rows(graph: QGraph) -> set[str]:
     """Nodes whose rows keep their order: those that add a residual operand, and its makers."""
     operands = {node.residual for node in graph.nodes if node.residual}
     return {node.name for node in graph.nodes if node.residual or node.output in operands}
@@ -208,32 +209,51 @@ def _families(graph: QGraph) -> list[list[str]]:
     return list(families.values())
 
 
+def no_residual_store(graph: QGraph, array: ArrayConfig) -> FitError | None:
+    """Return the refusal of an addition of two tensors where the array has no room for any."""
+    node = next((node for node in graph.nodes if node.residual), None)
+    if node is None or array.residual_beats:
+        return None
+    return FitError(node.name, "add", "this array has no residual store", "leave the addition out")
+
+
 def _check_residuals(graph: QGraph, fills: dict[str, Fill], array: ArrayConfig) -> None:
     """FitError where residual operands do not fit; no choice of groups helps them."""
+    if refusal := no_residual_store(graph, array):
+        raise refusal
     node = next((node for node in graph.nodes if node.residual), None)
     if node is None:
         return
-    if not array.residual_beats:
-        raise FitError(node.name, "add", "this array has no residual store",
-                       "leave the addition out")
     spans = residual_spans(graph, fills)
     most = max(sum(span.size for span in spans if span.first <= k <= span.last)
                for k in range(len(graph.nodes)))
     if most > array.residual_beats:
         raise FitError(node.name, "add", f"the residual operands alive at once need {most} "
                        f"beats, the array has {array.residual_beats}",
-                       "use fewer channels or smaller maps there")
+                       "use fewer channels or smaller maps there",
+                       need=Need("tensors to be added", most * array.beat,
+                                 array.residual_beats * array.beat, "values"))
 
 
 def _too_large(graph: QGraph, fills: dict[str, Fill] | _Failure, array: ArrayConfig,
                ) -> FitError:
     if isinstance(fills, _Failure):
         return FitError(fills.node.name, fills.node.kind, fills.unfit.problem,
-                            fills.unfit.remedy)
+                        fills.unfit.remedy, need=fills.unfit.need)
     worst = max(graph.nodes, key=lambda node: fills[node.name].source.rows_needed)
     shape = "x".join(map(str, graph.tensors[worst.input].shape))
     return FitError(
         worst.name, worst.kind, f"its input of {shape} takes "
         f"{fills[worst.name].source.rows_needed} rows and, with the maps beside it, does not fit "
         f"{array.lanes} banks of {array.bank_rows} mantissas",
-        "use fewer channels or smaller maps there")
+        "use fewer channels or smaller maps there", need=_maps(graph, fills, array))
+
+
+def _maps(graph: QGraph, fills: dict[str, Fill], array: ArrayConfig) -> Need | None:
+    """What the maps take that lie in the banks at once; None where only gaps are in the way."""
+    spans = bank_spans(graph, fills, array)
+    most = max(sum(span.size for span in spans if span.first <= k <= span.last)
+               for k in range(len(graph.nodes)))
+    kib = array.lanes * array.activation_bits / (8 * 1024)
+    return None if most <= array.bank_rows else Need(
+        "maps", most * kib, array.bank_rows * kib, "KiB")

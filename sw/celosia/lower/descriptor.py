@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-from celosia.errors import FitError
 from celosia.lower.fill import Fill
 from celosia.lower.images import Images
 from celosia.lower.places import Layouts
@@ -12,7 +11,6 @@ from celosia.lower.stored_map import StoredMap
 from celosia.lower.stream import port_rows, stretched
 from celosia.qgraph import QGraph, QNode, QTensor
 from celosia_hw.isa import (
-    BATCH_STEPS_MAX,
     BATCH_WAIT_MAX,
     ArrayConfig,
     Flag,
@@ -40,10 +38,6 @@ def describe(graph: QGraph, node: QNode, found: Fill, reader: StoredMap | None, 
     # A pass can wait so long for the drain of the one before; what is missing becomes steps.
     stream = stretched(found.stream, found.groups, shortest - BATCH_WAIT_MAX)
     found = replace(found, stream=stream)
-    longest = int(stream.lengths.max())
-    if longest > BATCH_STEPS_MAX:
-        raise FitError(node.name, node.kind, f"a row of {longest} words, the machine takes "
-                       f"{BATCH_STEPS_MAX}", "give the layer fewer inputs, or prune it")
     clear = reader is not None and node.output in banks.shared and reader.has_zeros(result)
     work = work_of(found, pass_cycles=shortest,
                    walk_cycles=0 if found.direct else placing.walk,

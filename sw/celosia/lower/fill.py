@@ -1,23 +1,25 @@
 """One way to run a node: row groups, the stored input, the weight stream."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from celosia.errors import Need
 from celosia.lower.stored_map import StoredMap
 from celosia.lower.stream import Stream, encode, row_order
 from celosia.lower.window import Order, Window
 from celosia.qgraph import QGraph, QNode
-from celosia_hw.isa import PHASE_BITS, ArrayConfig
+from celosia_hw.isa import BATCH_STEPS_MAX, PHASE_BITS, ArrayConfig
 from celosia_hw.timing import MIN_PASS
 
 
 class Unfit(Exception):
-    """The array cannot run a node in this way: what is too large, and the way out."""
+    """The array cannot run a node in this way: what is too large, the way out, the numbers."""
 
-    def __init__(self, problem: str, remedy: str) -> None:
+    def __init__(self, problem: str, remedy: str, need: Need | None = None) -> None:
         super().__init__(problem)
-        self.problem, self.remedy = problem, remedy
+        self.problem, self.remedy, self.need = problem, remedy, need
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +30,7 @@ class Fill:
     -1 for none.   result : order of the output's channels.   stream : its weight words.
     direct : results go to the banks while sums drain; no normalising walk follows.
     beats  : of the accumulator store that its output takes (of the residual store too).
+    reach  : largest column index of the weight words.
     """
 
     node: QNode
@@ -38,6 +41,7 @@ class Fill:
     stream: Stream
     direct: bool
     beats: int
+    reach: int
 
     @property
     def groups(self) -> int:
@@ -60,48 +64,72 @@ def fill(graph: QGraph, node: QNode, groups: int, order: Order, array: ArrayConf
     order     : the input's channels as its producer leaves them.
     keep_rows : leave the rows in their own order.
     """
-    source, result = graph.tensors[node.input], graph.tensors[node.output]
-    window = Window.of(node, source, result)
-    stored = StoredMap(array, window, order, groups)
-    if not stored.valid:
-        raise Unfit(f"output lines of {window.shape[1]} positions that read {stored.reach} "
-                    f"columns cannot be walked by groups of {stored.size} lanes",
-                    "use a smaller kernel or dilation there")
-    rows = row_order(node.matrix, groups, keep=keep_rows)
-    index = stored.column_index(node.matrix.indices.astype(np.int64), window.rows.shape[1])
-    largest = int(index.max(initial=0))
-    if largest >= 1 << array.index_bits:
-        raise Unfit(f"column indices reach {largest}, the array has {array.index_bits} bits "
-                    f"for them", "pool in two steps" if node.kind == "average"
-                    else "give the layer fewer inputs")
-    stream = encode(node.matrix, index, rows, groups, array)
-    final = node.output == graph.output
-    found = Fill(node, window, stored, rows,
-                 _result_order(rows, groups, spread=spreads(graph, node.output)), stream,
-                 direct=not final and (result.static_exponent is not None or node.keep),
-                 beats=len(rows) // groups * stored.tiles * array.pass_beats)
-    _check(found, array, final=final, linked=node.residual is not None or keep_rows)
+    found = filled(graph, node, groups, order, array, keep_rows=keep_rows)
+    for refusal in unfits(graph, found, array, keep_rows=keep_rows):
+        raise refusal
     return found
 
 
-def _check(found: Fill, array: ArrayConfig, *, final: bool, linked: bool) -> None:
-    """Unfit where a counter or a memory of the output stage is too small."""
+def unfits(graph: QGraph, found: Fill, array: ArrayConfig, *, keep_rows: bool) -> Iterator[Unfit]:
+    """Every reason why the array cannot run a node as ``found`` says."""
+    node = found.node
+    if not found.source.valid:
+        yield Unfit(f"output lines of {found.window.shape[1]} positions that read "
+                    f"{found.source.reach} columns cannot be walked by groups of "
+                    f"{found.source.size} lanes", "use a smaller kernel or dilation there")
+    if found.reach >= 1 << array.index_bits:
+        yield Unfit(f"column indices reach {found.reach}, the array has {array.index_bits} bits "
+                    f"for them", "pool in two steps" if node.kind == "average"
+                    else "give the layer fewer inputs",
+                    Need("inputs of a row", found.reach + 1, 1 << array.index_bits,
+                         "column indices"))
+    if (longest := int(found.stream.lengths.max())) > BATCH_STEPS_MAX:
+        yield Unfit(f"a row of {longest} words, the machine takes {BATCH_STEPS_MAX}",
+                    "give the layer fewer inputs, or prune it",
+                    Need("weights of a row", longest, BATCH_STEPS_MAX, "words"))
+    yield from _too_many(found, array, final=node.output == graph.output,
+                         linked=node.residual is not None or keep_rows)
+
+
+def filled(graph: QGraph, node: QNode, groups: int, order: Order, array: ArrayConfig, *,
+            keep_rows: bool) -> Fill:
+    """Return the node's fill, whether the array can run it or not."""
+    source, result = graph.tensors[node.input], graph.tensors[node.output]
+    window = Window.of(node, source, result)
+    stored = StoredMap(array, window, order, groups)
+    rows = row_order(node.matrix, groups, keep=keep_rows)
+    index = stored.column_index(node.matrix.indices.astype(np.int64), window.rows.shape[1])
+    stream = encode(node.matrix, index, rows, groups, array)
+    final = node.output == graph.output
+    return Fill(node, window, stored, rows,
+                _result_order(rows, groups, spread=spreads(graph, node.output)), stream,
+                direct=not final and (result.static_exponent is not None or node.keep),
+                beats=len(rows) // groups * stored.tiles * array.pass_beats,
+                reach=int(index.max(initial=0)))
+
+
+def _too_many(found: Fill, array: ArrayConfig, *, final: bool, linked: bool) -> Iterator[Unfit]:
+    """Counters and memories of the output stage that are too small."""
     if final and found.window.positions > 1 and array.wide_elements < array.beat:
-        raise Unfit(f"its output is the network's and a map of {found.window.positions} "
+        yield Unfit(f"its output is the network's and a map of {found.window.positions} "
                     "positions; this array rounds only vectors to 16 bits",
                     "end the network in a vector")
     limit = (1 << array.count_bits) - 2
     for what, value in (("row batches", found.batches), ("tiles", found.source.tiles),
                         ("output positions", found.window.positions)):
         if value > limit:
-            raise Unfit(f"{value} {what}, the array counts to {limit}",
-                        "use fewer channels or smaller maps there")
+            yield Unfit(f"{value} {what}, the array counts to {limit}",
+                        "use fewer channels or smaller maps there",
+                        Need(what, value, limit, what))
     if found.window.phases > 1 << PHASE_BITS:
-        raise Unfit(f"a pooling window of {found.window.phases} positions, the machine takes "
-                    f"{1 << PHASE_BITS}", "pool in two steps")
+        yield Unfit(f"a pooling window of {found.window.phases} positions, the machine takes "
+                    f"{1 << PHASE_BITS}", "pool in two steps",
+                    Need("pooling window", found.window.phases, 1 << PHASE_BITS, "positions"))
     if found.beats > array.store_beats and (linked or not found.direct):
-        raise Unfit(f"its output needs {found.beats} beats of the accumulator store, the array "
-                    f"has {array.store_beats}", "use fewer channels or a smaller map there")
+        yield Unfit(f"its output needs {found.beats} beats of the accumulator store, the array "
+                    f"has {array.store_beats}", "use fewer channels or a smaller map there",
+                    Need("sums that wait to be rounded", found.beats * array.beat,
+                         array.store_beats * array.beat, "sums"))
 
 
 def spreads(graph: QGraph, name: str) -> bool:

@@ -1,9 +1,10 @@
 """From a quantised graph to a program."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from celosia import memory
-from celosia.errors import CompileError, FitError
+from celosia.errors import CompileError, FitError, Need
 from celosia.lower.choose import choose
 from celosia.lower.descriptor import describe
 from celosia.lower.expand import expand_copies
@@ -50,15 +51,16 @@ def plan(graph: QGraph, array: ArrayConfig, *, target: str, exponents: str) -> L
     if len(expanded.tensors) > EXPONENT_SLOTS:
         raise FitError(
             "network", "tensors", f"{len(expanded.tensors)} stored tensors, copies included, the "
-            f"machine holds {EXPONENT_SLOTS} exponents", "use fewer layers")
+            f"machine holds {EXPONENT_SLOTS} exponents", "use fewer layers",
+            need=Need("tensors", len(expanded.tensors), EXPONENT_SLOTS, "tensors"))
     fastest = _emit(expanded, *choose(expanded, array), array, target, exponents)
-    if _too_deep(fastest.program) is None:
+    if _holds(fastest.program):
         return fastest
     try:
         compact = _emit(expanded, *choose(expanded, array, compact=True), array, target, exponents)
     except FitError:
         return fastest
-    return fastest if _too_deep(compact.program) else compact
+    return compact if _holds(compact.program) else fastest
 
 
 def _check_graph(graph: QGraph, array: ArrayConfig) -> None:
@@ -104,7 +106,8 @@ def _emit(graph: QGraph, fills: dict[str, Fill], layouts: Layouts, array: ArrayC
         works.append(work)
     if len(works) > DESCRIPTORS_MAX:
         raise FitError("network", "layers", f"{len(works)} of them, the machine starts "
-                       f"{DESCRIPTORS_MAX} descriptors", "use fewer layers")
+                       f"{DESCRIPTORS_MAX} descriptors", "use fewer layers",
+                       need=Need("layers", len(works), DESCRIPTORS_MAX, "layers"))
     images.program = _program_words(descriptors, images.lengths)
     layers = tuple(layer_of(node, fills[node.name], work, array, last=k == len(works) - 1)
                    for k, (node, work) in enumerate(zip(graph.nodes, works, strict=True)))
@@ -128,22 +131,42 @@ def _program_words(descriptors: list[list[int]], lengths: list[int]) -> list[int
 
 def check_depths(program: Program) -> None:
     """FitError where weights or tables need more memory than the array has."""
-    space = _too_deep(program)
-    if space is not None:
-        raise FitError(
-            program.target, "memory", f"the program needs {program.images[space].size} words of "
-            f"{space.name.lower()} memory, the array has {memory.capacity(program.array)[space]}",
-            _WAY_OUT[space])
+    for refusal in exceeded(program):
+        raise refusal
 
 
-def _too_deep(program: Program) -> Space | None:
-    """Return the first memory that does not hold its image."""
-    depths = memory.capacity(program.array)
-    return next((space for space, image in program.images.items() if image.size > depths[space]),
-                None)
+def exceeded(program: Program) -> Iterator[FitError]:
+    """A refusal for each memory of weights or tables that the program overfills."""
+    array = program.array
+    depths = memory.capacity(array)
+    for space, image in program.images.items():
+        if image.size > depths[space]:
+            yield FitError(
+                program.target, "memory", f"the program needs {image.size} words of "
+                f"{space.name.lower()} memory, the array has {depths[space]}", WAY_OUT[space],
+                need=memory_need(space, image.size, array))
 
 
-_WAY_OUT = {
+def _holds(program: Program) -> bool:
+    """Whether weights and tables fit their memories."""
+    return next(exceeded(program), None) is None
+
+
+def memory_need(space: Space, words: int, array: ArrayConfig) -> Need:
+    """Return what so many words of a memory are, as users know them."""
+    what, unit = _UNITS[space]
+    one = array.weight_bits / (8 * 1024) if space == Space.WEIGHTS else 1
+    return Need(what, words * one, memory.capacity(array)[space] * one, unit)
+
+
+_UNITS = {
+    Space.PROGRAM: ("layers and their row batches", "words"), Space.WEIGHTS: ("weights", "KiB"),
+    Space.ROWS: ("rows of all layers", "rows"), Space.TAPS: ("kernel positions", "table entries"),
+    Space.WRITES: ("positions of maps", "table entries"),
+}
+
+
+WAY_OUT = {
     Space.PROGRAM: "use fewer or narrower layers", Space.WEIGHTS: "prune it further",
     Space.ROWS: "use fewer output channels", Space.TAPS: "use smaller kernels or fewer channels",
     Space.WRITES: "use smaller maps",

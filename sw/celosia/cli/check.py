@@ -1,0 +1,71 @@
+"""``celosia check``."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from celosia.cli import common
+from celosia.compiler import Settings
+from celosia.fit import Report, TargetCheck, refused_arrays
+from celosia.fit import check as check_model
+from celosia.show import figure, rate
+
+
+def check(
+    model: common.ModelName,
+    target: Annotated[list[str] | None, typer.Option(
+        help="Board or device, may be given again; all of them without it.")] = None,
+    calibration: Annotated[Path | None, typer.Option(
+        help="Inputs, float32 (N, ...) in a .npy file; static exponents need them.")] = None,
+    exponents: Annotated[str, typer.Option(help="dynamic or static.")] = "dynamic",
+    weight_bits: Annotated[int, typer.Option(min=4, max=9)] = 8,
+    activation_bits: Annotated[int, typer.Option(min=4, max=9)] = 8,
+    lanes: Annotated[int | None, typer.Option(help="Instead of each target's default.")] = None,
+    dense: Annotated[bool, typer.Option(help="Keep the zeros: the dense baseline.")] = False,
+    json: common.Json = False,
+) -> None:
+    """Tell which targets a model fits and how fast, or all that is in the way and what helps."""
+    names = target or []
+    settings = Settings(exponents=exponents, weight_bits=weight_bits, lanes=lanes,
+                        activation_bits=activation_bits, sparse=not dense)
+    refused_arrays(names, settings, calibrated=calibration is not None)
+    samples = None if calibration is None else common.read_array(calibration)
+    module, example = common.find_model(model)
+    with common.users_prints():
+        report = check_model(
+            module, common.example_input(model, example, samples), names or None,
+            calibration=samples, exponents=exponents, weight_bits=weight_bits,
+            activation_bits=activation_bits, lanes=lanes, sparse=not dense)
+    if json:
+        common.emit({"model": model, "exponents": exponents, "fits": report.fits,
+                     **asdict(report)})
+    else:
+        _print(f"{model}, {exponents} exponents", report)
+    if not report.fits:
+        count = len(report.targets)
+        where = report.targets[0].target if count == 1 else f"any of {count} targets"
+        common.refuse(f"{model} does not fit {where}; what is in the way and what helps is told "
+                      f"{'in the JSON' if json else 'above'}")
+
+
+def _print(title: str, report: Report) -> None:
+    table = common.table(title, "target", "fits", "in the way", "lanes", "cycles", "ms",
+                         "inferences a second", words=3, optional=("lanes",))
+    for entry in report.targets:
+        speed = ("", "", "")
+        if entry.cycles is not None:
+            found = rate(entry.cycles, entry.clock_mhz)
+            speed = f"{entry.cycles:,}", figure(found.milliseconds), figure(found.per_second)
+        table.add_row(entry.target, "yes" if entry.fits else "no", _obstacles(entry),
+                      "" if entry.lanes is None else str(entry.lanes), *speed)
+    common.show(table)
+    for line in report.details():
+        indent = " " * (len(line) - len(line.lstrip()) + 2)
+        print(common.wrapped(line, indent))
+
+
+def _obstacles(entry: TargetCheck) -> str:
+    """Return what is in the way in a few words, each once."""
+    return ", ".join(dict.fromkeys(problem.what or problem.operator for problem in entry.problems))

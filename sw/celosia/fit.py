@@ -1,0 +1,255 @@
+"""Whether a network fits, on every target at once, and all that is in the way where it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from celosia.compiler import Settings
+from celosia.errors import CompileError, FitError
+from celosia.extras import names_extra
+from celosia.fit_search import Key, Machine, Search, gone, key
+from celosia.graph import Graph
+from celosia.inputs import calibration_array
+from celosia.show import figure, rate, speed
+from celosia_boards.arrays import ArrayRefused, array_for
+from celosia_boards.targets import target as find_target
+from celosia_boards.targets import targets as all_targets
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One thing that is in a network's way on a target.
+
+    layer, operator : as `celosia.CompileError` names them; the layer is "network" where it is all.
+    problem   : what is wrong.   source : the user's line, or None.
+    what, unit, needed, available : numbers, where it is a matter of size; else None.
+    at_least  : whether more may be needed than ``needed``.
+    remedy    : the smallest change that makes it go away, or None where no trial did.
+    tried     : whether the remedy has been tried on this network.
+    """
+
+    layer: str
+    operator: str
+    problem: str
+    source: str | None = None
+    what: str | None = None
+    needed: float | None = None
+    available: float | None = None
+    unit: str | None = None
+    at_least: bool = False
+    remedy: str | None = None
+    tried: bool = False
+
+    def __str__(self) -> str:
+        where = "" if self.layer == "network" else f"{self.layer} ({self.operator}): "
+        text = self.problem
+        if self.needed is not None and self.available is not None:
+            unit = "" if self.unit in (self.what or "").split() else f" {self.unit}"
+            text = (f"{self.what}: {'at least ' * self.at_least}{_number(self.needed)}{unit}, "
+                    f"room for {_number(self.available)}")
+        return f"{where}{text}" + (f" [{self.source}]" if self.source else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetCheck:
+    """What becomes of a network on one target.
+
+    lanes     : of its array, None where it cannot have those asked for.
+    cycles, milliseconds, per_second : of one inference at ``clock_mhz``, its loading not counted;
+                None where it does not fit.
+    problems  : everything in the way.
+    remedies  : changes with each of which it has been compiled, this target's own first. Where
+                operators are in the way, of the network without them.
+    rest_fits : whether only operators are in the way.
+    """
+
+    target: str
+    lanes: int | None
+    clock_mhz: float
+    fits: bool
+    cycles: int | None = None
+    milliseconds: float | None = None
+    per_second: float | None = None
+    problems: tuple[Problem, ...] = ()
+    remedies: tuple[str, ...] = ()
+    rest_fits: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """One `TargetCheck` a target.   sized : whether sizes behind refused operators are known."""
+
+    targets: tuple[TargetCheck, ...]
+    sized: bool = True
+
+    @property
+    def fits(self) -> bool:
+        """Whether the network fits one of the targets."""
+        return any(entry.fits for entry in self.targets)
+
+    def __str__(self) -> str:
+        """A line a target, and below it what is in the way."""
+        lines = [f"{entry.target}: " + (speed(entry.cycles, entry.clock_mhz) if entry.cycles
+                                        else "does not fit") for entry in self.targets]
+        return "\n".join([*lines, *self.details()])
+
+    def details(self) -> Iterator[str]:
+        """Say what is in the way and what helps; what several targets share is said once."""
+        shared = [problem for problem in self.targets[0].problems
+                  if len(self.targets) > 1
+                  and all(problem in entry.problems for entry in self.targets)]
+        if shared:
+            yield "on every target"
+            yield from _told(shared, ())
+        alike: dict[tuple[str, ...], list[str]] = {}
+        for entry in self.targets:
+            own = tuple(problem for problem in entry.problems if problem not in shared)
+            lines = (*_told(own, entry.remedies), *_ways(entry))
+            alike.setdefault(lines, []).append(entry.target)
+        for lines, names in alike.items():
+            if lines:
+                yield ", ".join(names)
+                yield from lines
+        if not self.sized:
+            yield "what lies behind these operators is not measured"
+
+
+def _told(problems: Sequence[Problem], whole: Sequence[str]) -> Iterator[str]:
+    """Problems, each with what helps unless that is among the changes that solve all of them."""
+    for problem in problems:
+        yield f"  {problem}"
+        if problem.remedy and problem.remedy not in whole:
+            yield f"    {'helps' if problem.tried else 'way out'}: {problem.remedy}"
+
+
+def _ways(entry: TargetCheck) -> Iterator[str]:
+    if entry.remedies:
+        operators = any(problem.remedy and not problem.tried for problem in entry.problems)
+        yield (f"  {'without these operators ' * operators}it fits if you "
+               f"{' or '.join(entry.remedies)}")
+    if entry.rest_fits:
+        yield "  it fits without these operators"
+
+
+def _number(number: float) -> str:
+    return f"{number:,.0f}" if number == int(number) else figure(number)
+
+
+@names_extra
+def check(model: Any, example_input: Any, targets: Sequence[str] | str | None = None, *,
+          calibration: Any = None, exponents: str = "dynamic", weight_bits: int = 8,
+          activation_bits: int = 8, lanes: int | None = None, sparse: bool = True) -> Report:
+    """Tell for each target whether a network fits, and everything in the way where it does not.
+
+    targets : names, or None for all of them.   The rest is as `celosia.compile` has it.
+
+    The network is imported once, and compiled for each target and with each change that is named.
+
+    Sizes that are too large, and operators that do not compile, are no errors here but what is
+    reported. CelosiaError for unknown targets, for settings that cannot be, and for what is no
+    network at all.
+    """
+    names = [targets] if isinstance(targets, str) else list(targets or all_targets())
+    settings = Settings(exponents=exponents, weight_bits=weight_bits, sparse=sparse,
+                        activation_bits=activation_bits, lanes=lanes)
+    refused = refused_arrays(names, settings, calibrated=calibration is not None)
+    samples = calibration_array(calibration)
+
+    from celosia.frontend.survey import survey
+    from celosia.passes import optimise
+
+    found = survey(model, example_input)
+    refusals, graph = list(found.refusals), None
+    if found.graph is not None:
+        try:
+            graph = optimise(found.graph)
+        except CompileError as refusal:     # of a pass, which stops at the first
+            refusals.append(refusal)
+    search = Search(graph, samples, found.layers)
+    machines = {name: search.machine(replace(settings, target=name))
+                for name, reason in refused.items() if reason is None}
+    search.find_changes()
+    other = None
+    if not any(machine.outcome.program for machine in machines.values()) and machines:
+        other = search.elsewhere(next(iter(machines.values())).settings, names)
+    operators = tuple(_problem(refusal, refusal.remedy, tried=False) for refusal in refusals)
+    return Report(sized=graph is not None, targets=tuple(
+        _impossible(name, reason) if reason is not None
+        else _checked(name, machines, operators, graph, other) for name, reason in refused.items()))
+
+
+def refused_arrays(names: Sequence[str], settings: Settings, *,
+                   calibrated: bool) -> dict[str, str | None]:
+    """Return for each target why it cannot have the array asked for, None where it can.
+
+    CelosiaError for an unknown target, and for settings that no array can have.
+    """
+    found: dict[str, str | None] = {}
+    for name in names or all_targets():
+        own = replace(settings, target=name)
+        try:
+            array_for(name, settings.lanes, weight_bits=settings.weight_bits,
+                      activation_bits=settings.activation_bits)
+        except ArrayRefused as reason:
+            replace(own, lanes=None, weight_bits=4, activation_bits=4).check(calibrated=calibrated)
+            found[name] = str(reason)
+        except ValueError:
+            own.check(calibrated=calibrated)        # says what is wrong
+            raise
+        else:
+            own.check(calibrated=calibrated)
+            found[name] = None
+    return found
+
+
+def _impossible(name: str, reason: str) -> TargetCheck:
+    """Return the result for a target that cannot have the array asked for."""
+    problem, _, remedy = reason.partition("; ")
+    return TargetCheck(target=name, lanes=None, clock_mhz=find_target(name).clock_mhz, fits=False,
+                       problems=(Problem(layer="network", operator="array",
+                                         problem=problem, remedy=remedy),))
+
+
+def _checked(name: str, machines: dict[str, Machine], operators: tuple[Problem, ...],
+             graph: Graph | None, other: str | None) -> TargetCheck:
+    """Return what became of the network on a target; other : a way out on one not asked for."""
+    machine, clock = machines[name], find_target(name).clock_mhz
+    program = machine.outcome.program
+    lanes = machine.settings.array().lanes
+    if program is not None and not operators:
+        found = rate(program.predicted_cycles, clock)
+        return TargetCheck(target=name, lanes=lanes, clock_mhz=clock, fits=True,
+                           cycles=program.predicted_cycles, **found._asdict())
+    sources = {} if graph is None else graph.sources
+    problems = tuple(_problem(
+        refusal if refusal.source else refusal.at(sources.get(refusal.node)),
+        machine.single.get(key(refusal)) or _elsewhere(key(refusal), machines), tried=True)
+        for refusal in machine.outcome.refusals)
+    fitting = [other for other, found in machines.items() if found.outcome.program is not None]
+    ways = (machine.whole, f"compile it for {_board(fitting)}" if fitting else other)
+    return TargetCheck(
+        target=name, lanes=lanes, clock_mhz=clock, fits=False, problems=operators + problems,
+        rest_fits=program is not None, remedies=tuple(way for way in ways if way and problems))
+
+
+def _board(names: Sequence[str]) -> str:
+    """Return the first name of a board, or of a device where none of them is a board."""
+    return min(names, key=lambda name: find_target(name).board is None)
+
+
+def _elsewhere(one: Key, machines: dict[str, Machine]) -> str | None:
+    """Return the target on which this is not in the way, in words; None where it is on all."""
+    names = [name for name, machine in machines.items() if gone(one, machine.outcome)]
+    return f"compile it for {_board(names)}" if names else None
+
+
+def _problem(refusal: CompileError, remedy: str | None, *, tried: bool) -> Problem:
+    found = Problem(layer="network" if refusal.operator == "memory" else refusal.node,
+                    operator=refusal.operator, problem=refusal.problem, source=refusal.source,
+                    remedy=remedy, tried=tried and remedy is not None)
+    need = refusal.need if isinstance(refusal, FitError) else None
+    return found if need is None else replace(
+        found, what=need.what, unit=need.unit, needed=need.needed, available=need.available,
+        at_least=need.least)

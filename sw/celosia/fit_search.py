@@ -1,0 +1,177 @@
+"""What is in a network's way on each target, and the smallest changes that were seen to help."""
+
+import math
+import re
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from celosia.compiler import ACCUMULATORS, Settings
+from celosia.errors import CelosiaError, CompileError, FitError
+from celosia.graph import Conv, Graph
+from celosia.lower import Outcome, attempt_weights
+from celosia.qgraph import QGraph
+from celosia.ways_out import DENSITIES, SECONDS, Trial, Trials
+from celosia_boards.targets import target as find_target
+
+_STEPS = 6
+"""Shares of the weights that are tried from the largest that may fit downwards."""
+
+_LEAST = 0.03
+"""The smallest share of its weights that a network can be thought to work with."""
+
+Key = tuple[str, ...]
+"""What is in the way, whatever its size: it is gone where no refusal has its key."""
+
+
+@dataclass(eq=False)
+class Machine:
+    """A network on one target.
+
+    outcome : with the settings asked for.
+    single  : by key, the first change that makes it go away.   whole : the first that makes the
+    network fit, or None.
+    """
+
+    settings: Settings
+    outcome: Outcome
+    single: dict[Key, str] = field(default_factory=dict)
+    whole: str | None = None
+
+
+class Search:
+    """A network, and what became of it with all settings tried so far.
+
+    graph   : optimised, or None where it is not known as a whole.
+    samples : calibration inputs, or None.   layers : linear layers that are known in any case.
+    """
+
+    def __init__(self, graph: Graph | None, samples: np.ndarray | None,
+                 layers: Sequence[Conv]) -> None:
+        self.graph, self.samples, self.layers = graph, samples, layers
+        self._graphs: dict[object, list[QGraph]] = {}
+        self._machines: dict[object, Machine] = {}
+
+    def machine(self, settings: Settings) -> Machine:
+        """Return the network with these settings; targets that are alike share one."""
+        entry = find_target(settings.target)
+        alike = (settings.array(), entry.resources, entry.family, entry.mac, entry.weight_memory)
+        if alike not in self._machines:
+            self._machines[alike] = Machine(settings, self._outcome(settings))
+        return self._machines[alike]
+
+    def find_changes(self) -> None:
+        """Look for changes for every machine that the network does not fit."""
+        open_ = [machine for machine in self._machines.values() if machine.outcome.program is None]
+        for machine in open_:
+            if self.graph is not None and all(isinstance(refusal, FitError)
+                                              for refusal in machine.outcome.refusals):
+                self._find(self.graph, machine, SECONDS / len(open_))
+
+    def elsewhere(self, settings: Settings, asked: Sequence[str]) -> str | None:
+        """Return the first change to a target not asked for that compiles, with static exponents
+        or without."""
+        if self.graph is None:
+            return None
+        end = time.thread_time() + SECONDS
+        trials = Trials(self.graph, settings, self.samples)
+        for trial in trials.elsewhere():
+            if trial.settings.target in asked:
+                continue
+            if time.thread_time() > end:
+                break
+            if all(outcome.program for outcome in self._outcomes(trials, trial)):
+                return trial.remedy
+        return None
+
+    def _outcome(self, settings: Settings) -> Outcome:
+        if self.graph is None:
+            return attempt_weights(self.layers, settings.array(), settings.target)
+        trials = Trials(self.graph, settings, self.samples)
+        return next(iter(self._outcomes(trials, Trial("", "", "", settings))))
+
+    def _outcomes(self, trials: Trials, trial: Trial) -> list[Outcome]:
+        """Return what becomes of a trial, in each way that has to fit."""
+        settings = trial.settings
+        key = (replace(settings, target=Settings.target, lanes=None), settings.accumulators(),
+               trial.share)
+        try:
+            if key not in self._graphs:
+                self._graphs[key] = list(trials.quantised(trial))
+            return [settings.attempt(graph) for graph in self._graphs[key]]
+        except CompileError as refusal:
+            return [Outcome(None, (refusal,))]
+
+    def _find(self, graph: Graph, machine: Machine, seconds: float) -> None:
+        end = time.thread_time() + seconds
+        trials = Trials(graph, machine.settings, self.samples)
+        keys = [key(refusal) for refusal in machine.outcome.refusals]
+        for trial in self._trials(trials, machine):
+            if time.thread_time() > end or (machine.whole and len(machine.single) == len(keys)):
+                return
+            try:
+                outcomes = self._outcomes(trials, trial)
+            except CelosiaError:        # the target cannot have such an array
+                continue
+            for one in keys:
+                if one not in machine.single and all(gone(one, outcome) for outcome in outcomes):
+                    machine.single[one] = _words(trial, machine.settings)
+            if machine.whole is None and all(outcome.program for outcome in outcomes):
+                machine.whole = _words(trial, machine.settings)
+
+    def _trials(self, trials: Trials, machine: Machine) -> Iterator[Trial]:
+        """Changes for one target, the small ones first."""
+        if any(refusal.operator == ACCUMULATORS for refusal in machine.outcome.refusals):
+            yield from trials.narrower()
+        here = list(trials.here())
+        shares = self._shares(trials.graph, machine.outcome)
+        yield from (trial for trial in here if trial.settings.lanes == machine.settings.lanes)
+        target = machine.settings.target
+        yield from (trials.pruned_to(share, target, machine.settings.exponents)
+                    for share in shares)
+        yield from (trial for trial in here if trial.settings.lanes != machine.settings.lanes)
+        if machine.settings.exponents == "dynamic":
+            yield from (trials.pruned_to(share, target, "static") for share in shares)
+
+    def _shares(self, graph: Graph, outcome: Outcome) -> list[float]:
+        """Return shares of the weights that may be left, where fewer weights can help at all."""
+        needs = {refusal.need.what: refusal.need for refusal in outcome.refusals
+                 if isinstance(refusal, FitError) and refusal.need}
+        if "weights" not in needs:
+            few = {"weights of a row", "bits of a sum"} & needs.keys()
+            return list(DENSITIES) if few else []
+        need = needs["weights"]
+        sizes = [node.weight.size for node in graph.nodes if isinstance(node, Conv)]
+        stored = sum(np.count_nonzero(node.weight) for node in graph.nodes
+                     if isinstance(node, Conv))
+        most = need.available / need.needed * stored / sum(sizes)
+        step = 0.05 if most > 0.2 else 0.01
+        top = math.ceil(most / step)
+        shares = [round(k * step, 2) for k in range(top, top - _STEPS, -1)]
+        shares = [share for share in shares if _LEAST <= share < 1]
+        return shares + [share for share in DENSITIES if share < min(shares, default=_LEAST)]
+
+
+def key(refusal: CompileError) -> Key:
+    """Return what is in the way, whatever its size."""
+    what = refusal.need.what if isinstance(refusal, FitError) and refusal.need else None
+    if refusal.operator == "memory" or what == "maps":
+        return (what or refusal.problem,)
+    return refusal.node, what or re.sub(r"\d+", "#", refusal.problem)
+
+
+def gone(one: Key, outcome: Outcome) -> bool:
+    """Whether something is no longer in the way, as far as it was measured."""
+    return (one not in {key(refusal) for refusal in outcome.refusals}
+            and all(isinstance(refusal, FitError) for refusal in outcome.refusals)
+            and (outcome.measured or len(one) > 1 or one == ("maps",)))
+
+
+def _words(trial: Trial, settings: Settings) -> str:
+    if trial.share == 1:
+        return trial.remedy
+    static = trial.settings.exponents != settings.exponents
+    return (f"prune it to the largest {trial.share:.0%} of each layer's weights"
+            + (" and use static exponents (give calibration inputs)" if static else ""))

@@ -1,0 +1,381 @@
+"""All targets at once: what fits, everything in the way of what does not, and what helps."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import prune
+from typer.testing import CliRunner
+
+import celosia
+from celosia.cli import app
+from celosia.compiler import Settings
+from celosia.errors import CelosiaError, CompileError, FitError
+from celosia.fit import Problem, Report, TargetCheck, check
+from celosia.frontend import export, import_model
+from celosia.frontend.survey import survey
+from celosia.lower import attempt, lower
+from celosia.models import load_lenet5
+from celosia.passes import optimise
+from celosia_boards.targets import target, targets
+
+PICTURE, SMALL, VECTOR = (1, 1, 28, 28), (1, 1, 24, 24), (1, 16)
+
+
+def zeros(shape: tuple[int, ...]) -> np.ndarray:
+    return np.zeros(shape, np.float32)
+
+
+def crowded() -> nn.Module:
+    """Too many weights, maps and waiting sums for the smallest device."""
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1),
+                         nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8 * 144, 4)).eval()
+
+
+class Odd(nn.Module):
+    """The same, with operators that the machine does not have, one of which makes maps smaller."""
+
+    def __init__(self, *inside: nn.Module) -> None:
+        super().__init__()
+        self.net, self.act, self.inside = crowded(), nn.GELU(), nn.Sequential(*inside)
+
+    def forward(self, x):
+        x = self.act(self.net[0](x))
+        x = self.inside(x)
+        return nn.functional.softplus(self.net[2:](x))
+
+
+def add(width: int) -> nn.Module:
+    class Add(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = (nn.Linear(width, width) for _ in range(3))
+
+        def forward(self, x):
+            return self.c(torch.relu(self.b(torch.relu(self.a(x))) + x))
+
+    return Add()
+
+
+def by_name(report: Report) -> dict[str, TargetCheck]:
+    return {entry.target: entry for entry in report.targets}
+
+
+def test_what_fits_is_what_compile_makes_of_it() -> None:
+    model = load_lenet5(pruned=True)
+    report = check(model, zeros(PICTURE))
+    assert [entry.target for entry in report.targets] == list(targets())
+    assert report.fits and report.sized
+    for entry in report.targets:
+        if entry.fits:
+            cycles = celosia.compile(model, zeros(PICTURE), target=entry.target).predicted_cycles
+            assert (entry.cycles, entry.problems) == (cycles, ())
+            assert entry.milliseconds == pytest.approx(
+                cycles / target(entry.target).clock_mhz / 1000)
+            assert entry.per_second == pytest.approx(1000 / entry.milliseconds)
+        else:
+            with pytest.raises(FitError):
+                celosia.compile(model, zeros(PICTURE), target=entry.target)
+    assert {entry.target for entry in report.targets if not entry.fits} == {"hx8k"}
+
+
+def test_everything_in_the_way_is_told_at_once() -> None:
+    found = by_name(check(crowded(), zeros(SMALL)))["hx8k"]
+    assert not found.fits and found.cycles is None
+    problems = {(problem.layer, problem.what): problem for problem in found.problems}
+    waiting = "sums that wait to be rounded"
+    assert problems["0", waiting].needed == 8 * 576
+    assert problems["0", waiting].available == 1024
+    assert {("2", waiting), ("2", "maps"), ("network", "weights")} <= problems.keys()
+    weights = problems["network", "weights"]
+    assert 8 * 144 * 4 / 1024 < weights.needed < 6 and weights.available == 2
+    assert all(problem.needed > problem.available for problem in problems.values()
+               if problem.needed is not None)
+
+
+def test_each_change_removes_what_it_stands_beside() -> None:
+    """Looked at once more with the change taken, that problem is not among the others."""
+    x = np.random.default_rng(1).normal(size=(2, *SMALL[1:])).astype(np.float32)
+    tried = 0
+    for entry in check(crowded(), x[:1], ["icebreaker", "hx8k"]).targets:
+        for problem in entry.problems:
+            if problem.remedy is None:
+                continue
+            model, settings = taken(problem.remedy, crowded(), entry.target)
+            again = check(model, x[:1], settings.pop("target"), calibration=x, **settings)
+            assert (problem.layer, problem.what) not in {
+                (other.layer, other.what) for other in again.targets[0].problems}
+            tried += problem.tried
+    assert tried >= 5
+
+
+def taken(remedy: str, model: nn.Module, name: str) -> tuple[nn.Module, dict]:
+    """Return the model and the settings with a change made, as a reader would."""
+    settings: dict = {"target": name}
+    if found := re.search(r"compile it for ([\w-]+)", remedy):
+        settings["target"] = found[1]
+    if found := re.search(r"use (\d+) lanes|and (\d+) lanes", remedy):
+        settings["lanes"] = int(found[1] or found[2])
+    if "static exponents" in remedy:
+        settings["exponents"] = "static"
+    if found := re.search(r"weight_bits=(\d)", remedy):
+        settings["weight_bits"] = int(found[1])
+    if found := re.search(r"the largest (\d+)% of each layer's weights", remedy):
+        for layer in model.modules():
+            if isinstance(layer, nn.Linear | nn.Conv2d):
+                prune.l1_unstructured(layer, "weight", 1 - int(found[1]) / 100)
+                prune.remove(layer, "weight")
+    return model, settings
+
+
+NETWORKS = {        # a network, its input's shape; a target that it does not fit
+    "static": (lambda: nn.Sequential(nn.Conv2d(1, 8, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+                                     nn.Flatten(), nn.Linear(8, 4)), PICTURE, "icebreaker"),
+    "weights": (lambda: nn.Linear(784, 60), (1, 784), "hx8k"),
+    "add": (lambda: add(16), VECTOR, "icebreaker"),
+    "wide sums": (lambda: filled(nn.Linear(400, 4), 1.98), (1, 400), "icebreaker"),
+    "rows": (lambda: nn.Sequential(nn.Linear(16, 256), nn.ReLU(), nn.Linear(256, 4)), VECTOR,
+             "icebreaker"),
+    "long row": (lambda: nn.Linear(5000, 4), (1, 5000), "ecp5-85f"),
+}
+
+
+def filled(layer: nn.Linear, value: float) -> nn.Linear:
+    nn.init.constant_(layer.weight, value)
+    return layer
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_what_makes_it_fit_compiles(name: str) -> None:
+    make, shape, where = NETWORKS[name]
+    torch.manual_seed(1)
+    x = np.random.default_rng(2).normal(size=(4, *shape[1:])).astype(np.float32)
+    found = by_name(check(make().eval(), x[:1]))[where]
+    assert not found.fits and found.problems and found.remedies
+    for remedy in found.remedies:
+        torch.manual_seed(1)
+        model, settings = taken(remedy, make().eval(), where)
+        assert celosia.compile(model, x[:1], calibration=x, **settings).predicted_cycles > 0
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("where", ["icebreaker", "hx8k", "ecp5-25f", "ecp5-85f"])
+def test_lowering_and_the_list_of_what_is_in_the_way_agree(name: str, where: str) -> None:
+    make, shape, _ = NETWORKS[name]
+    torch.manual_seed(1)
+    settings = Settings(target=where)
+    graph = settings.quantised(optimise(import_model(make().eval(), torch.zeros(shape))), None)
+    found = settings.attempt(graph)
+    if found.program is not None:
+        assert found.program.predicted_cycles == settings.lowered(graph).predicted_cycles
+        assert not found.refusals
+        return
+    with pytest.raises(FitError) as first:
+        settings.lowered(graph)
+    assert str(first.value) in [str(refusal) for refusal in found.refusals]
+
+
+def test_every_overfull_memory_is_named() -> None:
+    array = Settings(target="ecp5-25f").array()
+    small = replace(array, weight_rows=4, table_rows=4, writes=4, taps=4, program_words=64)
+    graph = Settings(target="ecp5-25f").quantised(
+        optimise(import_model(load_lenet5(pruned=True), torch.zeros(PICTURE))), None)
+    found = attempt(graph, small, target="ecp5-25f", exponents="dynamic")
+    assert [refusal.need.what for refusal in found.refusals] == [
+        "layers and their row batches", "weights", "rows of all layers", "kernel positions",
+        "positions of maps"]
+    with pytest.raises(FitError, match="program memory"):
+        lower(graph, small, target="ecp5-25f", exponents="dynamic")
+
+
+def test_all_operators_and_the_sizes_of_the_rest() -> None:
+    report = check(Odd().eval(), zeros(SMALL), ["hx8k", "icebreaker"])
+    assert not report.fits and report.sized
+    for entry in report.targets:
+        act, last, *sizes = entry.problems
+        assert (act.layer, act.operator) == ("act", "GELU")
+        assert act.source.endswith("x = self.act(self.net[0](x))") and act.tried is False
+        assert last.operator == "softplus" and "on the host" in last.remedy
+        assert "sums that wait to be rounded" in {problem.what for problem in sizes}
+    text = str(report)
+    assert text.count("GELU") == 1 and "on every target\n  act (GELU): not supported" in text
+
+
+def test_where_shapes_are_lost_weights_are_still_counted() -> None:
+    report = check(Odd(nn.MaxPool2d(3, 1, 1), nn.Upsample(scale_factor=2), nn.ReLU6(),
+                       nn.MaxPool2d(2)).eval(), zeros(SMALL))
+    assert not report.sized and "is not measured" in str(report)
+    found = by_name(report)["hx8k"]
+    assert [problem.operator for problem in found.problems[:-1]] == [
+        "GELU", "max_pool2d", "Upsample", "ReLU6", "softplus"]
+    weights = found.problems[-1]
+    assert weights.what == "weights" and weights.at_least and weights.available == 2
+    assert 8 * 144 * 4 / 1024 < weights.needed < 8 * (9 + 72 + 144 * 4) / 1024
+
+
+def test_only_an_operator_in_the_way() -> None:
+    found = check(nn.Sequential(nn.Linear(16, 16), nn.GELU(), nn.Linear(16, 4)), zeros(VECTOR))
+    assert all(entry.rest_fits and not entry.fits and entry.cycles is None
+               for entry in found.targets)
+    assert "it fits without these operators" in str(found)
+
+
+class Sequence(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(8, 16, batch_first=True)
+        self.mix = nn.MultiheadAttention(16, 2, batch_first=True)
+        self.act, self.fc = nn.GELU(), nn.Linear(16, 4)
+
+    def forward(self, x):
+        y, _ = self.rnn(x)
+        y, _ = self.mix(y, y, y)
+        return self.fc(self.act(y)[:, -1])
+
+
+class Split(nn.Module):
+    def forward(self, x):
+        a, b = torch.chunk(x, 2, 1)
+        return torch.cat([torch.sigmoid(a), b], 1)
+
+
+SURVEYED = {        # a network, its input; the operators that are refused
+    "none": (lambda: nn.Sequential(nn.Linear(16, 4), nn.ReLU()), VECTOR, []),
+    "activations": (lambda: nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.GELU(), nn.Conv2d(4, 4, 3), nn.SiLU(), nn.PReLU(), nn.Flatten(),
+        nn.Linear(4 * 24 * 24, 10), nn.LayerNorm(10), nn.Softplus()), PICTURE,
+        ["GELU", "SiLU", "PReLU", "LayerNorm", "Softplus"]),
+    "sequence": (Sequence, (1, 5, 8), ["LSTM", "MultiheadAttention", "GELU", "select"]),
+    "split": (Split, (1, 16), ["chunk", "sigmoid", "cat"]),
+}
+
+
+@pytest.mark.parametrize("name", SURVEYED)
+def test_operators_that_do_not_compile_are_collected(name: str) -> None:
+    make, shape, operators = SURVEYED[name]
+    model = make().eval()
+    found = survey(model, torch.zeros(shape))
+    assert [refusal.operator for refusal in found.refusals] == operators
+    if operators:
+        with pytest.raises(CompileError) as first:
+            import_model(model, torch.zeros(shape))
+        assert str(first.value) == str(found.refusals[0])
+    else:
+        assert [node.name for node in found.graph.nodes] == [
+            node.name for node in import_model(model, torch.zeros(shape)).nodes]
+
+
+def test_a_gate_is_told_from_an_activation_before_another() -> None:
+    first, _ = survey(nn.Sequential(nn.Linear(4, 4), nn.SiLU(), nn.PReLU(), nn.Linear(4, 4)),
+                      torch.zeros(1, 4)).refusals
+    assert first.remedy == "replace it with ReLU and train the model again"
+
+
+def test_what_is_no_network_is_refused_whole() -> None:
+    class Two(nn.Module):
+        def forward(self, x):
+            return x, x
+
+    with pytest.raises(CompileError, match="the model returns 2 values"):
+        check(Two(), zeros(VECTOR))
+    with pytest.raises(CelosiaError, match="example_input must have the shape"):
+        check(nn.Linear(16, 4), zeros((4, 16)))
+
+
+def test_it_is_exported_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    real = export.as_program
+    monkeypatch.setattr(export, "as_program", lambda *args: calls.append(1) or real(*args))
+    assert len(check(nn.Linear(300, 10), zeros((1, 300))).targets) == 5
+    assert len(calls) == 1
+
+
+def test_a_target_that_was_not_asked_for_may_help() -> None:
+    report = check(add(16), zeros(VECTOR), "icebreaker")
+    assert report.targets[0].remedies == ("compile it for ulx3s-85f",)
+    assert report.targets[0].problems[0].problem == "this array has no residual store"
+
+
+def test_lanes_that_one_target_cannot_have_are_its_problem_alone() -> None:
+    found = by_name(check(nn.Linear(16, 4), zeros(VECTOR), lanes=32))
+    assert found["ulx3s-85f"].fits and found["ulx3s-85f"].lanes == 32
+    assert found["icebreaker"].problems[0].operator == "array"
+    assert "lanes=16" in found["icebreaker"].problems[0].remedy
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"targets": "virtex"}, "unknown target 'virtex'"),
+    ({"targets": ["icebreaker", "icebraker"]}, "did you mean 'icebreaker'?"),
+    ({"exponents": "both"}, "exponents must be"), ({"exponents": "static"}, "need calibration"),
+    ({"lanes": 5}, "lanes must be a power of two"), ({"weight_bits": 3}, "weight_bits must be"),
+    ({"activation_bits": 8.5}, "activation_bits must be"),
+    ({"calibration": [[float("nan")]]}, "calibration: element"),
+    ({"calibration": np.zeros((0, 16))}, "calibration holds no inputs"),
+])
+def test_settings_are_checked_before_the_model_is_read(settings: dict, message: str) -> None:
+    with pytest.raises(CelosiaError, match=re.escape(message)):
+        check("missing.pt2", None, **settings)
+
+
+def test_numbers_read_as_users_know_them() -> None:
+    problem = Problem(layer="conv1", operator="conv", problem="", what="maps", needed=29.25,
+                      available=8.0, unit="KiB", source="net.py:3: x = conv1(x)")
+    assert str(problem) == "conv1 (conv): maps: 29.2 KiB, room for 8 [net.py:3: x = conv1(x)]"
+
+
+NET = """
+import torch
+from torch import nn
+
+def small():
+    return nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4))
+
+def odd():
+    return nn.Sequential(nn.Linear(16, 16), nn.GELU(), nn.Linear(16, 4))
+"""
+
+
+@pytest.fixture
+def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "check_nets.py").write_text(NET)
+    np.save(tmp_path / "x.npy", np.ones((2, 16), np.float32))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(__import__("sys").modules, "check_nets", raising=False)
+
+
+def invoke(*arguments: str):
+    return CliRunner().invoke(app, ["check", *arguments, "--calibration", "x.npy"])
+
+
+def test_command(nets: None) -> None:
+    done = invoke("check_nets:small")
+    assert done.exit_code == 0, done.output
+    assert all(name in done.stdout for name in targets()) and "inferences" in done.stdout
+    done = invoke("check_nets:small", "--target", "hx8k", "--target", "icebreaker", "--json",
+                  "--exponents", "static", "--weight-bits", "6")
+    result = json.loads(done.stdout)
+    assert done.exit_code == 0 and result["fits"] and result["exponents"] == "static"
+    assert [entry["target"] for entry in result["targets"]] == ["hx8k", "icebreaker"]
+    assert result["targets"][0]["milliseconds"] > 0
+
+
+def test_command_where_nothing_fits(nets: None) -> None:
+    done = invoke("check_nets:odd")
+    assert done.exit_code == 1 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("celosia: check_nets:odd does not fit any of 5 targets; ")
+    assert "1 (GELU): not supported by this machine" in done.stdout
+    assert "way out: replace it with ReLU" in done.stdout
+    done = invoke("check_nets:odd", "--target", "icebreaker", "--json")
+    assert done.exit_code == 1
+    entry = json.loads(done.stdout)["targets"][0]
+    assert entry["problems"][0]["operator"] == "GELU" and entry["rest_fits"]
+    done = invoke("check_nets:gone", "--target", "icebraker")
+    assert done.exit_code == 1 and "did you mean 'icebreaker'?" in done.stderr
