@@ -59,8 +59,23 @@ MEAN, DEVIATION = [[[0.5]], [[0.4]], [[0.3]]], [[[0.2]], [[0.25]], [[0.3]]]
 CONV, PADDED = (lambda: nn.Conv2d(3, 4, 3)), (lambda: nn.Conv2d(3, 4, 3, padding=1))
 MAP, VECTOR = (1, 3, 6, 6), (1, 8)
 
+
+
+def normalize(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """torchvision.transforms.Normalize: lists made tensors, a check of them, work in place."""
+    mean = torch.as_tensor([0.5, 0.4, 0.3], dtype=x.dtype, device=x.device)
+    deviation = torch.as_tensor([0.2, 0.25, 0.3], dtype=x.dtype, device=x.device)
+    x = x.clone()
+    if (deviation == 0).any():
+        raise ValueError("division by zero")
+    return m.conv(x.sub_(mean.view(-1, 1, 1)).div_(deviation.view(-1, 1, 1)))
+
+
 FOLDED = {      # the layers that are left: none for the constants
     "normalised": (lambda m, x: m.conv((x - m.mean) / m.deviation), MAP, ["conv conv"]),
+    "as torchvision's Normalize": (normalize, MAP, ["conv conv"]),
+    "pixels, then normalised": (lambda m, x: m.conv((x / 255 - m.mean) / m.deviation), MAP,
+                                ["conv conv"]),
     "from the right": (lambda m, x: m.conv(1 - x), MAP, ["conv conv"]),
     "scaled, then padded": (lambda m, x: m.conv(F.pad(x * 2, (1, 0, 1, 1))), MAP, ["conv conv"]),
     "flattened": (lambda m, x: m.fc(((x - m.mean) / m.deviation).flatten(1)), MAP, ["fc linear"]),

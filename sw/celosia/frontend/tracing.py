@@ -17,10 +17,13 @@ from dataclasses import replace
 from typing import Any, TextIO
 
 import torch
+from torch._subclasses import fake_tensor
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ExportGraphSignature
 
 _ONE_AT_A_TIME = threading.RLock()
+_CONSTANT = 4096
+"""Most elements of a constant whose values are known while a model is traced."""
 _PART = re.compile(r"[A-Za-z0-9_]+", re.ASCII)
 
 
@@ -30,9 +33,21 @@ def tracing() -> Iterator[None]:
 
     Those of other threads are not.
     """
-    with _ONE_AT_A_TIME, warnings.catch_warnings(), torch.no_grad(), _unheard():
+    with _ONE_AT_A_TIME, warnings.catch_warnings(), torch.no_grad(), _unheard(), _known_constants():
         warnings.simplefilter("ignore")
         yield
+
+
+@contextmanager
+def _known_constants() -> Iterator[None]:
+    """Let a model look at constants while it is traced, as torchvision's Normalize checks that no
+    deviation is 0; torch itself knows the values of single numbers only."""
+    before = fake_tensor.CONSTANT_NUMEL_LIMIT
+    fake_tensor.CONSTANT_NUMEL_LIMIT = _CONSTANT
+    try:
+        yield
+    finally:
+        fake_tensor.CONSTANT_NUMEL_LIMIT = before
 
 
 @contextmanager
