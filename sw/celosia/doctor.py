@@ -16,9 +16,12 @@ from pathlib import Path
 
 from celosia import __version__
 
-__all__ = ["OK", "Check", "examine", "ready"]
+__all__ = ["OK", "PLACE", "Check", "examine", "ready"]
 
 OK, MISSING, WRONG = "ok", "missing", "wrong"
+
+PLACE = Path(__file__).parent
+"""Where this Celosia is installed."""
 
 OLDEST_PYTHON = (3, 11)
 SPACE = 1 << 30
@@ -74,7 +77,7 @@ def examine() -> list[Check]:
     """Return what was found, in the order in which a user needs it. Never raises an Exception:
     where looking itself fails, the check says so."""
     checks = [_python(), Check(name="celosia", state=OK, needed_for=_ALWAYS,
-                               found=f"{__version__} in {Path(__file__).parent}")]
+                               found=__version__)]
     for name, (extra, purpose) in PACKAGES.items():
         checks.append(_look(name, purpose, partial(_package, name, extra)))
     for name, purpose, look in _tools():
@@ -165,16 +168,19 @@ def _of_builds(name: str) -> str:
 
 
 def _loader(family: str) -> str:
-    from celosia_boards.loaders import LoaderError, check_starts, find_loader, hint
+    from celosia_boards.loaders import PACKAGE, LoaderError, check_starts, find_loader, hint
 
     loader = find_loader(family)
     if loader is None:
         raise _Lacking(MISSING, "", hint(family))
+    found = shutil.which(loader.path) or loader.path
+    if Path(loader.path).is_absolute():
+        found = f"{loader.name} of the package {PACKAGE}"
     try:
         check_starts(loader)
     except LoaderError as problem:
-        raise _Lacking(WRONG, loader.path, str(problem)) from None
-    return shutil.which(loader.path) or loader.path
+        raise _Lacking(WRONG, found, str(problem)) from None
+    return found
 
 
 def _cache() -> str:

@@ -50,13 +50,14 @@ def test_every_package_that_users_get_is_looked_for():
 
 def test_here():
     found = checks()
-    assert found["celosia"].found.startswith(f"{celosia.__version__} in ")
+    assert found["celosia"].found == celosia.__version__
     assert all(found[name].state == doctor.OK for name in ("python", "numpy", "torch", "g++"))
     assert all(bool(check.way_out) == (check.state != doctor.OK) for check in found.values())
     shown = run().stdout
     assert shown.endswith("ready: networks can be compiled here and run on the golden model\n")
     assert all(len(line) <= 80 for line in shown.splitlines() if line[:1] in "│┃┏┡└")
     answer = json.loads(run("--json").stdout)
+    assert answer["place"] == str(Path(celosia.__file__).parent)
     assert answer["ready"] is True and answer["version"] == celosia.__version__
     assert {check["name"] for check in answer["checks"]} >= {"torch", "yosys", "cache folder"}
 

@@ -44,7 +44,7 @@ def perfect(program: celosia.Program, x: np.ndarray) -> SimResult:
 
 def check(monkeypatch, program, x, fault=lambda result: result):
     """Verify against a machine whose result ``fault`` changes."""
-    def machine(program, x, backend, *, tensors, progress):
+    def machine(program, x, backend, *, tensors, progress, stages):
         assert tensors
         return fault(perfect(program, x))
     monkeypatch.setattr(verification, "simulate", machine)

@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 from celosia import __version__
 from celosia.cli import common
-from celosia.doctor import OK, examine, ready
+from celosia.doctor import OK, PLACE, examine, ready
 from celosia.errors import quoted
 
 
@@ -16,12 +16,12 @@ def doctor(json: common.Json = False) -> None:
     """
     checks = examine()
     if json:
-        common.emit({"ready": ready(checks), "version": __version__,
+        common.emit({"ready": ready(checks), "version": __version__, "place": str(PLACE),
                      "checks": [asdict(check) | {"required": check.required}
                                 for check in checks]})
     else:
-        table = common.table(f"celosia {__version__}", "part", "state", "needed for", "found",
-                             words=4)
+        table = common.table(f"celosia {__version__} in {PLACE}", "part", "state", "needed for",
+                             "found", words=4)
         for check in checks:
             table.add_row(check.name, check.state if check.state == OK else check.state.upper(),
                           check.needed_for, quoted(check.found))
