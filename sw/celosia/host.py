@@ -108,6 +108,8 @@ def scoring(layers: Sequence[HostLayer], shape: tuple[int, ...]) -> Scoring:
         if layer.axis is not None:
             axis = layer.axis
         if layer.operator == "argmax":
+            if layer.axis is None:      # over all elements, which are the classes then
+                axis, shape = 0, (math.prod(shape),)
             break
         kept.append(layer)
         shape = layer.shape

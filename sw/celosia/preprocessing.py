@@ -90,8 +90,10 @@ class Preprocessing:
     def __str__(self) -> str:
         if self.scale is None:
             return "nothing is known of pixels"
-        mean, deviation = ("/".join(f"{number:.4g}" for number in numbers)
-                           for numbers in (self.mean, self.deviation))
+        mean, deviation = (
+            f"{numbers[0]:.4g}" if len(numbers) == 1
+            else "[" + " ".join(f"{number:.4g}" for number in numbers[:4])
+            + (" ..." if len(numbers) > 4 else "") + "]" for numbers in (self.mean, self.deviation))
         return f"x = (pixel * {self.scale:.6g} - {mean}) / {deviation}"
 
     def _check_channels(self, channels: int) -> None:

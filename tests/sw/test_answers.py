@@ -191,6 +191,24 @@ def test_more_than_ten_classes_show_the_pairs(folder: Path, tmp_path: Path) -> N
     assert len(found["confusions"]) >= 1 and "most often taken for another class" in shown
 
 
+def test_names_of_files_are_not_obeyed_by_the_terminal(folder: Path, tmp_path: Path) -> None:
+    odd = tmp_path / "a\x1b[2Jb.png"
+    shutil.copy(folder / "rgb.png", odd)
+    shown = invoke(folder / "colour.celo", "--input", odd).stdout
+    assert "\x1b" not in shown and "a\\x1b[2Jb.png" in shown
+
+
+def test_an_arg_max_over_all_of_a_map_tells_its_elements_apart(tmp_path: Path) -> None:
+    program = celosia.compile(Segments(lambda y: y.argmax()), np.zeros(MAP, np.float32),
+                              target="ecp5-85f")
+    program.save(tmp_path / "p.celo")
+    x = np.random.default_rng(7).normal(size=(2, *MAP[1:])).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    found = answer(tmp_path / "p.celo", "--input", tmp_path / "x.npy")["answers"]
+    assert [entry["class"] for entry in found] == celosia.run(program, x).answer.tolist()
+    assert program.scoring.classes == 3 * 6 * 8
+
+
 def test_one_number_and_one_sigmoid(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "truth.txt").write_text("dog\n")
     found = answer(folder / "yes.celo", "--input", folder / "rgb.png", "--truth",

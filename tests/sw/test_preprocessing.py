@@ -54,7 +54,7 @@ def test_inputs_of_grey_levels_are_those_that_the_package_trains_with() -> None:
 def test_numbers_may_be_given_plain_or_as_any_sequence() -> None:
     assert Preprocessing(scale=1, mean=2, deviation=[3.0], labels=["a", "b"]) == Preprocessing(
         scale=1.0, mean=(2.0,), deviation=np.array([3.0]), labels=("a", "b"))
-    assert str(Preprocessing(scale=0.25, mean=(1, 2, 3))) == "x = (pixel * 0.25 - 1/2/3) / 1"
+    assert str(Preprocessing(scale=0.25, mean=(1, 2, 3))) == "x = (pixel * 0.25 - [1 2 3]) / 1"
 
 
 @pytest.mark.parametrize(("arguments", "words"), [

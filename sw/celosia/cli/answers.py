@@ -6,11 +6,13 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from rich.cells import cell_len
 
 from celosia import answers
 from celosia.api import RunResult
 from celosia.cli.common import show, table, wrapped
 from celosia.cli.tables import width
+from celosia.errors import quoted
 from celosia.program import Program
 from celosia.samples import Samples
 
@@ -79,7 +81,7 @@ def _answers(program: Program, result: RunResult, labels: Sequence[str]) -> list
 def _show_classes(samples: Samples, found: list[dict[str, Any]], labels: Sequence[str]) -> None:
     shown = len(found) if len(found) <= _LINES else _LINES if samples.truth is None else _WHOLE
     for at, answer in enumerate(found[:shown]):
-        title = samples.names[at] if samples.names else f"input {at}"
+        title = quoted(samples.names[at]) if samples.names else f"input {at}"
         if samples.truth is not None:
             title += f", truly {_name(int(samples.truth[at]), labels)}"
         if "value" in answer:
@@ -114,7 +116,7 @@ def _map(program: Program, result: RunResult, labels: Sequence[str]) -> dict[str
              "share": int(count) / answer.size} for number, count in enumerate(counts.tolist())]
     elif answer.ndim == 4:
         found["channels"] = [
-            {"name": labels[channel] if labels else None,
+            {"name": labels[channel] if labels and program.scoring.axis == 0 else None,
              **asdict(answers.statistics(answer[:, channel]))}
             for channel in range(answer.shape[1])]
     return found
@@ -147,7 +149,7 @@ def _show_evaluation(found: answers.Evaluation, classes: int, labels: Sequence[s
     if not found.confusions:
         return
     lines = _matrix(found, classes, labels) if classes <= _MATRIX else []
-    if lines and max(map(len, lines)) <= width():
+    if lines and max(map(cell_len, lines)) <= width():
         print("true class by row, answer by column:")
         print("\n".join(lines))
         return
@@ -166,8 +168,8 @@ def _matrix(found: answers.Evaluation, classes: int, labels: Sequence[str]) -> l
              for true in range(classes)]
     wide = max(len(cell) for row in cells for cell in row) + 1
     heads = [f"{true} {labels[true]}" if labels else str(true) for true in range(classes)]
-    long = max(map(len, heads))
+    long = max(map(cell_len, heads))
     numbers = "".join(f"{answer:>{wide}}" for answer in range(classes))
     return [" " * long + numbers] + [
-        f"{head:<{long}}" + "".join(f"{cell:>{wide}}" for cell in row)
+        head + " " * (long - cell_len(head)) + "".join(f"{cell:>{wide}}" for cell in row)
         for head, row in zip(heads, cells, strict=True)]

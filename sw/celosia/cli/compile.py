@@ -122,7 +122,7 @@ def _print(program: Program, result: dict[str, Any]) -> None:
         print(remark)
     if program.preprocessing:
         names = len(program.preprocessing.labels)
-        print(f"pictures: {program.preprocessing}; {names or 'no'} class names")
+        print(common.wrapped(f"pictures: {program.preprocessing}; {names or 'no'} class names"))
     if result["output"]:
         print(f"wrote {result['output']}")
 
