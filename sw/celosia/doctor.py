@@ -215,7 +215,8 @@ def _boards() -> list[Check]:
         return [Check(name="USB boards", state=MISSING, found="none seen", needed_for=_FLASH,
                       way_out=way_out)]
     return [Check(
-        name=" or ".join(one.boards) or "USB device", needed_for=_FLASH,
+        name=" or ".join(one.boards) or "USB device",
+        needed_for=_FLASH if one.boards else f"{_FLASH}, if it is a board",
         state=OK if one.openable else WRONG,
         found=f"{one.name or 'no name'} ({one.vendor:04x}:{one.product:04x})",
         way_out="" if one.openable else f"you may not open {one.node}; add the udev rule of "

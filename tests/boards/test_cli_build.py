@@ -8,8 +8,10 @@ import torch
 from typer.testing import CliRunner
 
 import celosia
+from celosia import demo
 from celosia.api import check_buildable
 from celosia.cli import app
+from celosia.datasets import shipped_test_images
 from celosia_boards.clocks import highest_clock
 from celosia_boards.targets import target
 
@@ -53,6 +55,35 @@ def test_missed_clock(placer, program, tmp_path):
     done = json.loads(invoke("build", program, "-o", out, "--clock", lower, "--json").stdout)
     assert (done["clock_mhz"], done["fmax_mhz"], done["timing_met"]) == (lower, slow, True)
     assert (out / "celosia.bin").exists()
+
+
+@pytest.mark.slow
+def test_demo_builds_what_it_has_simulated(placer, tmp_path, monkeypatch):
+    """The whole of ``celosia demo`` on one image, placed by a stand-in."""
+    images, labels = shipped_test_images()
+    monkeypatch.setattr(demo, "load_fashion_mnist", lambda split: (images[:40], labels[:40]))
+    monkeypatch.setattr(demo, "IMAGES", 1)
+    placer({(0, CLOCK): CLOCK + 1.0})
+    folder = tmp_path / "of mine"
+    shown = invoke("demo", "-o", folder)
+    assert shown.stdout.endswith(
+        f"wrote {folder / 'lenet5.celo'}\nwrote {folder / 'celosia.bin'}; load the board with: "
+        f"celosia flash '{folder}'\n")
+    assert f"{CLOCK + 1:.1f}" in shown.stdout
+    assert [stage.partition(":")[0] for stage in shown.stderr.splitlines()][-6:] == [
+        "golden model", "elaboration", "synthesis", "placement and routing", "seed 0", "bitstream"]
+    placer({(0, CLOCK): CLOCK - 1.0})
+    (folder / "celosia.report.json").unlink()
+    refused = invoke("demo", "-o", folder, status=1)
+    assert "misses the clock" in refused.stderr and not (folder / "celosia.bin").exists()
+
+
+def test_build_names_the_next_command(placer, program, tmp_path):
+    placer({(0, CLOCK): CLOCK + 1.0})
+    folder = tmp_path / "of mine"
+    shown = invoke("build", program, "-o", folder).stdout
+    assert shown.endswith(f"wrote {folder / 'celosia.bin'}; load the board with: celosia flash "
+                          f"'{folder}'\n")
 
 
 def test_table_names_every_seed(placer, program, tmp_path):

@@ -1,5 +1,6 @@
 """The build cache: whole or built again, once whoever asks, and nobody else's."""
 
+import fcntl
 import os
 import shutil
 import signal
@@ -59,6 +60,21 @@ def build(path):
 
 assert (cached("thing", build) / "result").read_text() == "whole"
 """
+
+
+def test_waiting_for_another_process_is_told(folder):
+    """As soon as it begins: the other is let go by the word."""
+    cached("other", build_two)
+    with (folder / "thing.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        stages = []
+
+        def heard(*stage):
+            stages.append(stage)
+            fcntl.flock(held, fcntl.LOCK_UN)
+
+        cached("thing", build_two, heard)
+    assert stages == [("waiting for another process that builds the same", 0, 0)]
 
 
 def test_two_processes_build_once(tmp_path):

@@ -184,4 +184,5 @@ def test_boards_that_may_not_be_opened(bus, monkeypatch):
     check = checks()["icebreaker"]
     assert (check.state, check.found) == (doctor.WRONG, "iCEBreaker V1.0e (0403:6010)")
     assert check.way_out.startswith(f"you may not open {node}; add the udev rule")
-    assert checks()["USB device"].state == doctor.OK
+    unknown = checks()["USB device"]
+    assert (unknown.state, unknown.needed_for) == (doctor.OK, "flash, if it is a board")

@@ -1,5 +1,6 @@
 """``celosia build`` and ``celosia flash``."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,7 +41,7 @@ def build(
         return
     common.show(build_table(board or loaded.target, result))
     if result["bitstream"]:
-        print(f"wrote {result['bitstream']}")
+        print(written(Path(result["bitstream"])))
 
 
 def flash(
@@ -82,6 +83,12 @@ def flash(
         print(f"{name} holds the array, which {stays} after power-off. It waits for frames on its "
               f"serial port, {BAUD:,} baud (docs/host-port.md): this release has no driver that "
               f"sends them.")
+
+
+def written(bitstream: Path) -> str:
+    """Return the line that names a bitstream, and the command that comes next."""
+    return (f"wrote {bitstream}; load the board with: celosia flash "
+            f"{shlex.quote(str(bitstream.parent))}")
 
 
 def build_table(title: str, result: dict[str, Any]) -> Any:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from celosia.cli import common
+from celosia.cli.build import written
 from celosia.cli.compare import comparison_table
 from celosia.cli.progress import work
 from celosia.cli.tables import Table
@@ -40,7 +41,9 @@ def demo(
         cycles, built = found.program.predicted_cycles, found.build
         print(speed(cycles, clock if built is None else built.clock_mhz)
               + ", loading not counted")
-        print(f"wrote {found.path}" + ("" if built is None else f" and {built.bitstream}"))
+        print(f"wrote {found.path}")
+        if built is not None and built.bitstream is not None:
+            print(written(built.bitstream))
     if found.faults:
         common.refuse("; ".join(found.faults))
 
