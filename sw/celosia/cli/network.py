@@ -136,11 +136,26 @@ def find_module(name: str, weights: Path | None) -> tuple[Any, np.ndarray | None
 
     module, example = common.find_model(name)
     if not isinstance(module, torch.nn.Module):
-        raise CelosiaError(f"{name}: an exported program has no layers left to prune; name the "
-                           f"function that makes the module, package.module:function")
+        module = _unflattened(name, module, example)
     if weights is not None:
         load_weights(module, weights)
     return module, example
+
+
+def _unflattened(name: str, program: Any, example: np.ndarray | None) -> Any:
+    """Return the module that a .pt2 file's program was; say which weights stay as they are."""
+    import torch
+
+    from celosia.frontend.unflattened import as_module, left_alone
+
+    if example is None:
+        raise CelosiaError(f"{name}: it does not take one float32 tensor; export a model that "
+                           "does")
+    module = as_module(program, torch.from_numpy(example), name)
+    if left := left_alone(module):
+        print(f"celosia: {name}: the weights of {', '.join(left)} stay as they are: no layers of "
+              "torch's own", file=sys.stderr)
+    return module
 
 
 def example_for(name: str, example: np.ndarray | None, data: Data | None) -> np.ndarray:

@@ -98,7 +98,7 @@ def decomposed(program: ExportedProgram) -> ExportedProgram:
     Meanwhile those have plain names: torch writes them into source code, where a keyword is a
     syntax error and a quote ends a string.
     """
-    names = {name: f"celosia_{k}" for k, name in enumerate(_targets(program)) if not _plain(name)}
+    names = {name: f"celosia_{k}" for k, name in enumerate(_targets(program)) if not is_plain(name)}
     table = torch.export.default_decompositions()
     for whole in _WHOLE:
         table.pop(whole)
@@ -111,7 +111,7 @@ def decomposed(program: ExportedProgram) -> ExportedProgram:
 def with_plain_names(program: ExportedProgram) -> ExportedProgram:
     """Return the program with such names as `ExportedProgram.module` can write into source."""
     return _renamed(program, {name: f"celosia_{k}" for k, name in enumerate(_targets(program))
-                              if not _plain(name)})
+                              if not is_plain(name)})
 
 
 def _targets(program: ExportedProgram) -> list[str]:
@@ -119,7 +119,8 @@ def _targets(program: ExportedProgram) -> list[str]:
     return list(dict.fromkeys(spec.target for spec in specs if isinstance(spec.target, str)))
 
 
-def _plain(name: str) -> bool:
+def is_plain(name: str) -> bool:
+    """Whether torch can write a name into source code."""
     return all(_PART.fullmatch(part) and not keyword.iskeyword(part) for part in name.split("."))
 
 
