@@ -9,7 +9,7 @@ from typing import Any
 from celosia.compiler import Settings
 from celosia.errors import CompileError, FitError
 from celosia.extras import names_extra
-from celosia.fit_search import Key, Machine, Search, gone, key
+from celosia.fit_search import Key, Machine, Progress, Search, gone, key
 from celosia.graph import Graph
 from celosia.inputs import calibration_array
 from celosia.show import figure, rate, speed
@@ -140,10 +140,14 @@ def _number(number: float) -> str:
 @names_extra
 def check(model: Any, example_input: Any, targets: Sequence[str] | str | None = None, *,
           calibration: Any = None, exponents: str = "dynamic", weight_bits: int = 8,
-          activation_bits: int = 8, lanes: int | None = None, sparse: bool = True) -> Report:
+          activation_bits: int = 8, lanes: int | None = None, sparse: bool = True,
+          progress: Progress | None = None) -> Report:
     """Tell for each target whether a network fits, and everything in the way where it does not.
 
-    targets : names, or None for all of them.   The rest is as `celosia.compile` has it.
+    targets  : names, or None for all of them.
+    progress : called with numbers, of targets for which changes were looked for and of all such.
+
+    The rest is as `celosia.compile` has it.
 
     The network is imported once, and compiled for each target and with each change that is named.
 
@@ -170,7 +174,7 @@ def check(model: Any, example_input: Any, targets: Sequence[str] | str | None = 
     search = Search(graph, samples, found.layers)
     machines = {name: search.machine(replace(settings, target=name))
                 for name, reason in refused.items() if reason is None}
-    search.find_changes()
+    search.find_changes(progress)
     other = None
     if not any(machine.outcome.program for machine in machines.values()) and machines:
         other = search.elsewhere(next(iter(machines.values())).settings, names)

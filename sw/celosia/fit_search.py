@@ -3,7 +3,7 @@
 import math
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -21,6 +21,8 @@ _STEPS = 6
 
 _LEAST = 0.03
 """The smallest share of its weights that a network can be thought to work with."""
+
+Progress = Callable[[int, int], None]
 
 Key = tuple[str, ...]
 """What is in the way, whatever its size: it is gone where no refusal has its key."""
@@ -62,10 +64,15 @@ class Search:
             self._machines[alike] = Machine(settings, self._outcome(settings))
         return self._machines[alike]
 
-    def find_changes(self) -> None:
-        """Look for changes for every machine that the network does not fit."""
+    def find_changes(self, progress: Progress | None = None) -> None:
+        """Look for changes for every machine that the network does not fit.
+
+        progress : called with the number of machines done and the number of all.
+        """
         open_ = [machine for machine in self._machines.values() if machine.outcome.program is None]
-        for machine in open_:
+        for done, machine in enumerate(open_):
+            if progress:
+                progress(done, len(open_))
             if self.graph is not None and all(isinstance(refusal, FitError)
                                               for refusal in machine.outcome.refusals):
                 self._find(self.graph, machine, SECONDS / len(open_))
@@ -125,14 +132,17 @@ class Search:
         """Changes for one target, the small ones first."""
         if any(refusal.operator == ACCUMULATORS for refusal in machine.outcome.refusals):
             yield from trials.narrower()
-        here = list(trials.here())
+        # Memories of weights and tables hold the same words with static exponents.
+        memories = all(refusal.operator == "memory" for refusal in machine.outcome.refusals)
+        here = [trial for trial in trials.here()
+                if not memories or trial.settings.exponents == machine.settings.exponents]
         shares = self._shares(trials.graph, machine.outcome)
         yield from (trial for trial in here if trial.settings.lanes == machine.settings.lanes)
         target = machine.settings.target
         yield from (trials.pruned_to(share, target, machine.settings.exponents)
                     for share in shares)
         yield from (trial for trial in here if trial.settings.lanes != machine.settings.lanes)
-        if machine.settings.exponents == "dynamic":
+        if machine.settings.exponents == "dynamic" and not memories:
             yield from (trials.pruned_to(share, target, "static") for share in shares)
 
     def _shares(self, graph: Graph, outcome: Outcome) -> list[float]:

@@ -379,3 +379,10 @@ def test_command_where_nothing_fits(nets: None) -> None:
     assert entry["problems"][0]["operator"] == "GELU" and entry["rest_fits"]
     done = invoke("check_nets:gone", "--target", "icebraker")
     assert done.exit_code == 1 and "did you mean 'icebreaker'?" in done.stderr
+
+
+def test_progress_counts_the_targets_that_need_help() -> None:
+    calls: list[tuple[int, int]] = []
+    check(nn.Linear(300, 10), zeros((1, 300)), ["icebreaker", "hx8k"],
+          progress=lambda *call: calls.append(call))
+    assert calls == [(0, 1)]

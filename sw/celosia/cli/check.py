@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from celosia.cli import common
+from celosia.cli.progress import progress
 from celosia.compiler import Settings
 from celosia.fit import Report, TargetCheck, refused_arrays
 from celosia.fit import check as check_model
@@ -33,11 +34,11 @@ def check(
     refused_arrays(names, settings, calibrated=calibration is not None)
     samples = None if calibration is None else common.read_array(calibration)
     module, example = common.find_model(model)
-    with common.users_prints():
+    with common.users_prints(), progress("looking for what helps") as shown:
         report = check_model(
             module, common.example_input(model, example, samples), names or None,
             calibration=samples, exponents=exponents, weight_bits=weight_bits,
-            activation_bits=activation_bits, lanes=lanes, sparse=not dense)
+            activation_bits=activation_bits, lanes=lanes, sparse=not dense, progress=shown)
     if json:
         common.emit({"model": model, "exponents": exponents, "fits": report.fits,
                      **asdict(report)})

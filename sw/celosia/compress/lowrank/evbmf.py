@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 
 from celosia.errors import ArgumentError
 
@@ -75,6 +74,8 @@ def _bound(alpha: float) -> float:
 
 def _noise(singular: np.ndarray, rows: int, columns: int) -> float:
     """Return the variance of least free energy, within the bounds that Nakajima et al. derive."""
+    from scipy.optimize import minimize_scalar  # takes as long to import as all else here
+
     alpha = rows / columns
     scale = float(np.sum(singular**2)) / (rows * columns)
     squares = singular**2 / (columns * scale)       # x at sigma2 = scale, the upper bound
