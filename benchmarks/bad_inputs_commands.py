@@ -165,6 +165,7 @@ def _values() -> Iterator[Command]:
         yield Command(numbers, (*prune, "--rate", value))
         for option in ("--value", "--macs-removed"):
             yield Command(numbers, (*factorise, option, value))
+        yield Command(numbers, (*compiled, "--scale", value))
     for option, value in (("--lanes", "5"), ("--lanes", "1024"), ("--weight-bits", "3"),
                           ("--weight-bits", "10"), ("--lanes", "0"), ("--lanes", "2")):
         yield Command(numbers, (*compiled, option, value))
@@ -200,6 +201,9 @@ def _files() -> Iterator[Command]:
         yield Command(read, ("build", name, "-o", "new"))
         yield Command(read, ("prune", "networks:net", "-o", "new.pt2", "--weights", name))
         yield Command(read, ("prune", "networks:net", "-o", "new.pt2", "--data", name or " "))
+        for option in ("--labels", "--truth"):
+            yield Command(read, ("run", "net.celo", "--input", "x.npy", option, name))
+        yield Command(read, ("compile", "model.pt2", "--labels", name))
     for name in (*READ, *ARRAYS):
         yield Command(read, ("run", "net.celo", "--input", name))
         if name not in ("flat.npy", "wide.npy", "big.npy"):     # right for some networks

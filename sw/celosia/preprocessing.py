@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from celosia.errors import ArgumentError
+from celosia_hw.isa import EXPONENT_MAX
 
 __all__ = ["LABELS_MAX", "LABEL_LENGTH", "Preprocessing"]
 
@@ -15,6 +16,8 @@ LABELS_MAX = 10_000
 """Most names of outputs."""
 LABEL_LENGTH = 200
 """Most characters of a name."""
+INPUT_MAX = 2.0 ** (EXPONENT_MAX + 1)
+"""Inputs are below this."""
 _CHANNELS_MAX = 1 << 16
 
 
@@ -28,8 +31,8 @@ class Preprocessing:
 
     The networks that `celosia prune --data` trains take ``scale=1/256``, or with mean and deviation
     ``scale=1/255``; torchvision's ``ToTensor`` is ``scale=1/255``. ArgumentError where a number is
-    not finite, or an input would not be in float32, and for names that are empty, not printable,
-    longer than `LABEL_LENGTH` or more than `LABELS_MAX`.
+    not finite, or an input would be `INPUT_MAX` or more, and for names that are empty, not
+    printable, longer than `LABEL_LENGTH` or more than `LABELS_MAX`.
     """
 
     scale: float | None = None
@@ -56,9 +59,10 @@ class Preprocessing:
                   "deviation": deviation, "labels": tuple(self.labels)}
         for name, value in values.items():
             object.__setattr__(self, name, value)
-        if scale is not None and not np.isfinite(self._table()).all():
-            raise ArgumentError(f"scale {scale[0]:g}, mean and deviation lead to inputs beyond "
-                                f"float32; use numbers nearer to 1")
+        if scale is not None and not (np.abs(self._table()) < INPUT_MAX).all():
+            raise ArgumentError(f"scale {scale[0]:g}, mean and deviation lead to inputs of "
+                                f"{INPUT_MAX:g} and more, which no array takes; use numbers nearer "
+                                f"to 1")
 
     def inputs(self, pixels: Any) -> np.ndarray:
         """Return pixels, uint8 (N, C, H, W) or (N, H, W), as inputs float32 (N, C, H, W).

@@ -116,7 +116,7 @@ def _from_arrays(path: Path, images: np.ndarray, labels: np.ndarray | None, prog
         if truth.shape != images.shape[:1]:
             raise CelosiaError(f"{path}: labels of the shape {truth.shape} for images of the shape "
                                f"{images.shape}; give one for each image")
-    images = images[:limit]
+    images = images[:limit] if images.ndim else images
     known = program.preprocessing is not None and program.preprocessing.scale is not None
     if images.dtype == np.uint8 and images.ndim in (3, 4) and (known or not plain):
         images = _pixels(path, images, program)

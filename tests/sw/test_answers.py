@@ -261,6 +261,8 @@ def test_maps_are_drawn(folder: Path, tmp_path: Path, name: str, ends) -> None:
     (("lenet.celo", "--input", "mixed"), "notes.txt: not a picture; keep only"),
     (("lenet.celo", "--input", "empty"), "not a known data set"),
     (("lenet.celo", "--input", "other.npz"), "has no array images"),
+    (("lenet.celo", "--input", "one.npy"), "input: a single number; give real numbers"),
+    (("lenet.celo", "--input", "one.npz"), "input: a single number; give real numbers"),
     (("lenet.celo", "--input", "short.npz"), "labels of the shape (3,) for images of the shape"),
     (("lenet.celo", "--input", "far.npz"), "a true class is 10, and the network tells 10 apart"),
     (("lenet.celo", "--input", "pixels.npy", "--truth", "two.txt"), "true classes of the shape "
@@ -286,6 +288,8 @@ def test_refusals(folder: Path, tmp_path: Path, monkeypatch, arguments, words: s
     Path("mixed/notes.txt").write_text("")
     Path("two.txt").write_text("0\n1\n")
     Path("cow.txt").write_text("cow\n")
+    np.save("one.npy", np.float32(1))
+    np.savez("one.npz", images=np.uint8(1))
     np.savez("other.npz", mantissa=IMAGES)
     np.savez("short.npz", images=IMAGES, labels=TRUTH[:3])
     np.savez("far.npz", images=IMAGES[:1], labels=np.array([10]))

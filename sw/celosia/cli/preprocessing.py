@@ -37,19 +37,21 @@ def told(model: str, labels: Path | None, scale: str | None, mean: str | None,
         found = LENET5_PREPROCESSING
     if scale is not None or mean is not None or deviation is not None:
         found = Preprocessing(
-            scale=_number("--scale", scale or "1/255")[0], labels=found.labels if found else (),
-            mean=_number("--mean", mean or "0", several=True),
-            deviation=_number("--deviation", deviation or "1", several=True))
+            scale=_numbers("--scale", "1/255" if scale is None else scale)[0],
+            mean=_numbers("--mean", "0" if mean is None else mean, several=True),
+            deviation=_numbers("--deviation", "1" if deviation is None else deviation,
+                               several=True),
+            labels=found.labels if found else ())
     if labels is not None:
         found = replace(found or Preprocessing(), labels=read_labels(labels))
     return found
 
 
-def _number(option: str, text: str, *, several: bool = False) -> tuple[float, ...]:
+def _numbers(option: str, text: str, *, several: bool = False) -> tuple[float, ...]:
     """Return the numbers of "0.5,1/4"."""
     parts = text.split(",") if several else [text]
     try:
-        if max(map(len, parts)) > 40:       # Fraction("1e999999999") takes long
+        if not text.isascii() or max(map(len, parts)) > 40:    # Fraction of many digits takes long
             raise ValueError
         return tuple(float(part) if "/" not in part else float(Fraction(part)) for part in parts)
     except (ValueError, ZeroDivisionError, OverflowError):
