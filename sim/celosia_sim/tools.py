@@ -138,11 +138,14 @@ def icarus_version() -> str:
 
 
 def shared_python() -> str:
-    """Return the library in which cocotb runs Python; SimulationError where this Python has none.
-
-    ImportError where cocotb is not installed.
-    """
-    from find_libpython import find_libpython
+    """Return the library in which cocotb runs Python; SimulationError where this Python has none,
+    or cocotb is not installed."""
+    try:
+        from find_libpython import find_libpython
+    except ImportError:
+        raise SimulationError(
+            'find_libpython, a part of cocotb, is not installed; run: pip install "celosia[sim]"'
+        ) from None
 
     found = os.environ.get("LIBPYTHON_LOC") or find_libpython()
     if not found:

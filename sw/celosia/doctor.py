@@ -111,14 +111,17 @@ def _python() -> Check:
 
 def _package(name: str, extra: str) -> str:
     """Return the version of an installed package that Celosia's own metadata allows."""
-    from packaging.requirements import Requirement
-
+    try:
+        from packaging.requirements import Requirement
+    except ImportError:
+        raise _Lacking(WRONG, "", "not judged without packaging; run: pip install packaging"
+                       ) from None
     try:
         asked = {found.name: found for found in map(Requirement, requires("celosia") or ())}
     except PackageNotFoundError:        # run from its source
         asked = {}
     wanted = str(asked[name].specifier) if name in asked else ""
-    way_out = f'pip install "celosia[{extra}]"' if extra else f'pip install "{name}{wanted}"'
+    way_out = "run: pip install " + (f'"celosia[{extra}]"' if extra else f'"{name}{wanted}"')
     try:
         found = version(name)
     except PackageNotFoundError:
@@ -151,7 +154,13 @@ def _of_simulators(look: Callable[[], str]) -> str:
     try:
         return look()
     except SimulationError as problem:
-        raise _Lacking(MISSING, "", str(problem)) from None
+        raise _Lacking(MISSING, "", _remedy(problem)) from None
+
+
+def _remedy(problem: Exception) -> str:
+    """Return the way out of a refusal that says no more than that its tool is missing."""
+    _, missing, remedy = str(problem).partition(" is not installed; ")
+    return remedy if missing else str(problem)
 
 
 def _of_builds(name: str) -> str:
@@ -161,7 +170,7 @@ def _of_builds(name: str) -> str:
     try:
         path = find_tool(name)
     except BuildError as problem:
-        raise _Lacking(MISSING, "", str(problem)) from None
+        raise _Lacking(MISSING, "", _remedy(problem)) from None
     if not Path(path).name.startswith("yowasp-"):
         return path
     return f"{version(package_of(name))} (yowasp)"

@@ -90,9 +90,10 @@ def test_missing_and_wrong_packages(versions):
     found = checks()
     torch, cocotb = found["torch"], found["cocotb"]
     assert (torch.state, torch.found) == (doctor.WRONG, "1.9.0")
-    assert re.fullmatch(r'pip install "celosia\[torch\]" \(it must be .*>=2\.9.*\)', torch.way_out)
+    assert re.fullmatch(r'run: pip install "celosia\[torch\]" \(it must be .*>=2\.9.*\)',
+                        torch.way_out)
     assert (cocotb.state, cocotb.found) == (doctor.MISSING, "")
-    assert cocotb.way_out == 'pip install "celosia[sim]"'
+    assert cocotb.way_out == 'run: pip install "celosia[sim]"'
     assert found["pillow"].state == doctor.WRONG
     result = run(status=1)
     assert result.stderr == ("celosia: networks cannot be compiled and run here: torch; see "
@@ -101,8 +102,17 @@ def test_missing_and_wrong_packages(versions):
 
 
 def test_what_is_not_needed_to_compile_leaves_it_ready(versions):
-    versions |= {"cocotb": None, "amaranth-boards": None}
-    assert "cocotb" in run().stdout
+    """What has one way out stands on one line."""
+    versions |= {"tensorly": None, "pillow": None}
+    assert '\ntensorly, pillow: run: pip install "celosia[torch]"\n' in run().stdout
+
+
+def test_without_packaging_or_cocotb(monkeypatch):
+    for name in ("packaging", "packaging.requirements", "find_libpython"):
+        monkeypatch.setitem(sys.modules, name, None)
+    found = checks()
+    assert found["numpy"].way_out == "not judged without packaging; run: pip install packaging"
+    assert found["libpython"].way_out == 'run: pip install "celosia[sim]"'
 
 
 def test_empty_system(monkeypatch, tmp_path):

@@ -26,9 +26,9 @@ def doctor(json: common.Json = False) -> None:
             table.add_row(check.name, check.state if check.state == OK else check.state.upper(),
                           check.needed_for, quoted(check.found))
         common.show(table)
-        for check in checks:
-            if check.way_out:
-                print(f"{check.name}: {quoted(check.way_out, 300)}")
+        for way_out in dict.fromkeys(check.way_out for check in checks if check.way_out):
+            names = ", ".join(check.name for check in checks if check.way_out == way_out)
+            print(f"{names}: {quoted(way_out, 300)}")
     if not ready(checks):
         lacking = ", ".join(check.name for check in checks
                             if check.required and check.state != OK)
