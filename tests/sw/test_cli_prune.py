@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,38 @@ def test_a_budget_of_cycles_is_met(folder):
     assert program.predicted_cycles == result["predicted_cycles"]
     assert result["choices"]["budget"] == budget
     assert [record["measured"]["predicted_cycles"] for record in result["records"]][-1] <= budget
+
+
+def test_the_network_is_shown_before_and_after(folder):
+    result = answer("--rate", 0.5, "--data", "data.npz", "--rounds", 1)
+    before, after = result["network"]["before"], result["network"]["after"]
+    example = np.zeros((1, 1, 8, 8), np.float32)
+    for found, model in ((before, import_module("cli_prune_net").make()), (after, "pruned.pt2")):
+        program = celosia.compile(model, example)
+        assert found["predicted_cycles"] == program.predicted_cycles
+        assert found["macs"] == sum(layer.macs for layer in program.layers)
+        assert found["milliseconds"] == pytest.approx(program.predicted_cycles / 24e3)
+        assert found["per_second"] == pytest.approx(24e6 / program.predicted_cycles)
+        assert found["fits"] is True
+    assert after["accuracy"] == result["accuracy"]
+    assert after["parameters"] == result["parameters"]
+    assert before["parameters"] == sum(SIZES.values()) + 4 + 4 + 16 + 4
+    shown = invoke("--rate", 0.5, "--data", "data.npz", "--rounds", 1).stdout
+    assert max(map(len, shown.splitlines())) <= 80
+    for row in ("accuracy", "parameters that are not 0", "multiply-accumulates",
+                "cycles on icebreaker", "ms at 24 MHz", "inferences a second", "fits icebreaker"):
+        assert row in shown
+    assert f"{before['predicted_cycles']:,}" in shown
+    assert f"{100 * (after['accuracy'] - before['accuracy']):+.2f} points" in shown
+
+
+def test_figures_of_a_network_that_does_not_fit_yet(folder):
+    """Cycles are told where weights are too many for a target; nothing where there is no program.
+    """
+    result = answer("--rate", 0.9, "--rounds", 1, "--data", "data.npz", "--target", "hx8k")
+    before, after = result["network"]["before"], result["network"]["after"]
+    assert (before["fits"], after["fits"]) == (False, True)
+    assert before["predicted_cycles"] > after["predicted_cycles"] > 0
 
 
 def test_rounds_are_measured_and_the_last_is_the_result(folder):

@@ -143,7 +143,7 @@ def test_steps_are_the_best_use_of_the_cycles():
     alive = {name: np.ones(array.shape, bool) for name, array in values.items()}
     alive["a"][2, 1:4] = False
     values["a"] *= alive["a"]
-    prediction = Prediction(cycles=0, layers=plans, problem=None)
+    prediction = Prediction(cycles=0, macs=0, layers=plans, problem=None)
     ranking = _rank_steps(prediction, values, alive)
 
     def worth(masks):
@@ -199,13 +199,13 @@ def test_search_needs_no_monotone_prediction():
     rng = np.random.default_rng(0)
     jumps = rng.integers(-30, 30, 400)
     ranking = _rank_steps(
-        Prediction(cycles=0, problem=None, layers={"a": LayerPlan(
+        Prediction(cycles=0, macs=0, problem=None, layers={"a": LayerPlan(
             batches=np.arange(4).reshape(4, 1), lengths=np.full(4, 101), passes=7, least=1)}),
         {"a": rng.random((4, 101))}, {"a": np.ones((4, 101), bool)})
 
     def attempt(count):
         cycles = 500 + int(ranking.spent[count]) + int(jumps[count] if 0 < count < 400 else 0)
-        return Prediction(cycles=cycles, layers={}, problem=None)
+        return Prediction(cycles=cycles, macs=0, layers={}, problem=None)
 
     for goal in (500, 501, 1000, 2000, 3200):
         count = _search(ranking, attempt, goal)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from celosia import api
-from celosia.cli import common, network
+from celosia.cli import common, figures, network
 from celosia.errors import CelosiaError
 
 
@@ -81,11 +81,14 @@ def factorise(
     if train is not None and epochs:
         settings["finetune"] = train()
     network.to_fastest(module)
+    before = figures.figures(module, example, target, network.test_accuracy(module, loaded))
     with api.refusals(), network.rounds_shown("factorising") as progress:
         found = run(module, example, method, **settings, progress=progress,
                     measure=network.measurer(loaded, example, target))
     network.save(module.cpu(), example, output)
-    result = _result(found) | {"output": str(output), "target": target,
+    after = figures.figures(module, example, target, found.rounds[-1].accuracy)
+    result = _result(found) | {"network": {"before": before, "after": after},
+                               "output": str(output), "target": target,
                                "refused": network.cost(module, example, target)["refused"]}
     result["choices"] |= network.origin(model, weights, target, loaded)
     if report is not None:
@@ -133,14 +136,8 @@ def _print(result: dict[str, Any]) -> None:
         ranks = "–" if layer["ranks"] is None else " x ".join(map(str, layer["ranks"]))
         table.add_row(name, layer["reason"], ranks, f"{layer['kept']:,}", f"{layer['weights']:,}")
     common.show(table)
-    for what in ("parameters", "macs"):
-        now, before = result[what], result[f"{what}_before"]
-        title = "multiply-accumulates" if what == "macs" else what
-        print(f"{now:,} {title} of {before:,}, {1 - now / before:.1%} fewer")
-    if result["accuracy"] is not None:
-        print(f"accuracy {result['accuracy']:.2%}")
-    if result["predicted_cycles"] is not None:
-        print(f"{result['predicted_cycles']:,} cycles on {result['target']}")
+    both = result["network"]
+    common.show(figures.table(both["before"], both["after"], result["target"]))
     if result["refused"] is not None:
         print(f"no program for {result['target']}: {result['refused']}")
     print(f"wrote {result['output']}")

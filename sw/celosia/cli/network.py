@@ -196,6 +196,11 @@ def accuracy(module: Any, inputs: Any, labels: Any) -> float:
         return float(share(torch.cat(outputs), labels))
 
 
+def test_accuracy(module: Any, data: Data | None) -> float | None:
+    """Return a module's accuracy on the test images; None without any."""
+    return None if data is None else accuracy(module, data.test_inputs, data.test_labels)
+
+
 def measurer(data: Data | None, example: np.ndarray, target: str) -> Callable[[Any], dict]:
     """Return a function that measures a module: accuracy on the test images, predicted cycles.
 
@@ -211,8 +216,7 @@ def measurer(data: Data | None, example: np.ndarray, target: str) -> Callable[[A
             cycles = predict(copy.deepcopy(module).cpu()).cycles
         except CelosiaError:
             cycles = None
-        return {"predicted_cycles": cycles, "accuracy": None if data is None else
-                accuracy(module, data.test_inputs, data.test_labels)}
+        return {"predicted_cycles": cycles, "accuracy": test_accuracy(module, data)}
 
     return measure
 
@@ -225,11 +229,6 @@ def cost(module: Any, example: np.ndarray, target: str) -> dict[str, Any]:
         return {"macs": None, "predicted_cycles": None, "target": target, "refused": str(problem)}
     return {"macs": sum(layer.macs for layer in program.layers), "target": target,
             "predicted_cycles": program.predicted_cycles, "refused": None}
-
-
-def parameters(module: Any) -> int:
-    """Return the number of parameters that are not zero."""
-    return int(sum(np.count_nonzero(part.detach().cpu().numpy()) for part in module.parameters()))
 
 
 def check_outputs(output: Path, report: Path | None, checkpoint: Path | None,

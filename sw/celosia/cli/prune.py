@@ -3,7 +3,7 @@
 from typing import Any
 
 from celosia import api
-from celosia.cli import common, network, options
+from celosia.cli import common, figures, network, options
 
 
 def prune(
@@ -59,6 +59,7 @@ def prune(
     with api.refusals(TypeError), network.rounds_shown("pruning") as progress:
         train = network.trainer(loaded, epochs, learning_rate, optimizer, seed)
         network.to_fastest(module)
+        before = figures.figures(module, example, target, network.test_accuracy(module, loaded))
         if fuse or fuse_retrained is not None:
             module, fusion = methods.fuse(module, example, fuse_retrained, train, seed=seed,
                                           checkpoint=checkpoint)
@@ -68,7 +69,8 @@ def prune(
             measure=network.measurer(loaded, example, target), progress=progress))
     network.save(module.cpu(), example, output)
     result = _result(method, found, module) | network.cost(module, example, target)
-    result |= {"output": str(output)}
+    after = figures.figures(module, example, target, found.accuracy)
+    result |= {"network": {"before": before, "after": after}, "output": str(output)}
     result["choices"] |= network.origin(model, weights, target, loaded) | {"fusion": fusion}
     if report is not None:
         network.write_report(result, report)
@@ -81,7 +83,7 @@ def prune(
 def _result(method: str, found: Any, module: Any) -> dict[str, Any]:
     """Return what a run gave, apart from the program's costs, as JSON has it."""
     return {
-        "method": method, "density": found.density, "parameters": network.parameters(module),
+        "method": method, "density": found.density, "parameters": figures.parameters(module),
         "accuracy": found.accuracy, "layers": dict(found.layers), "rounds": len(found.records),
         "records": list(found.records), "choices": dict(found.choices), "rate": found.rate,
         **found.more,
@@ -91,14 +93,12 @@ def _result(method: str, found: Any, module: Any) -> dict[str, Any]:
 def _print(result: dict[str, Any]) -> None:
     if "filters" in result:
         _print_filters(result)
-    print(f"{result['method']}: density {result['density']:.1%}, {result['parameters']:,} "
-          f"parameters, {result['rounds']} rounds")
-    if result["accuracy"] is not None:
-        print(f"accuracy {result['accuracy']:.2%}")
-    if result["refused"] is None:
-        print(f"{result['macs']:,} useful multiply-accumulates, {result['predicted_cycles']:,} "
-              f"cycles on {result['target']}")
-    else:
+    both = result["network"]
+    common.show(figures.table(both["before"], both["after"], result["target"]))
+    rounds = result["rounds"]
+    print(f"{result['method']}: density {result['density']:.1%} after {rounds} "
+          f"round{'s' * (rounds != 1)}")
+    if result["refused"] is not None:
         print(f"no program for {result['target']}: {result['refused']}")
     print(f"wrote {result['output']}")
 

@@ -57,10 +57,12 @@ class LayerPlan:
 class Prediction:
     """Cycles of one inference, the plan of each prunable layer, and the cycles beside them.
 
+    macs    : products of one inference with a weight that is not 0.
     problem : what does not fit the target's memories, or None.
     """
 
     cycles: int
+    macs: int
     layers: Mapping[str, LayerPlan]
     problem: str | None
 
@@ -139,6 +141,7 @@ class Predictor:
         except (ArrayRefused, CelosiaError) as refusal:
             problem = str(refusal)
         return Prediction(cycles=lowered.program.predicted_cycles, problem=problem,
+                          macs=sum(layer.macs for layer in lowered.program.layers),
                           layers={name: _layer_plan(lowered, called)
                                   for name, called in names.items()})
 
