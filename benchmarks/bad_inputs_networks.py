@@ -63,10 +63,21 @@ def _vector() -> nn.Module:
                          nn.Linear(24, 7))
 
 
+def _ended() -> nn.Module:
+    """The host computes its end; `_KNOWN` says how pixels become its inputs."""
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 6),
+                         nn.Hardsigmoid(), nn.Unflatten(1, (2, 3)), nn.Softmax(2), nn.Flatten(),
+                         nn.LogSoftmax(1))
+
+
+_KNOWN = {"ended": celosia.Preprocessing(scale=1 / 255, mean=(0.5, 0.4, 0.3),
+                                         deviation=(0.2, 0.3, 0.4), labels=tuple("abcdef"))}
+
 _NETWORKS = (
     ("plain", _plain, (1, 9, 9), "icebreaker", "dynamic", 1.0),
     ("strided", _strided, (2, 10, 11), "icebreaker", "static", 0.5),
     ("vector", _vector, (40,), "icebreaker", "static", 0.3),
+    ("ended", _ended, (3, 5, 6), "icebreaker", "dynamic", 1.0),
     ("added", _added, (2, 6, 7), "ecp5-25f", "dynamic", 0.6),
     ("selected", _selected, (3, 9, 10), "ecp5-25f", "static", 1.0),
 )
@@ -89,6 +100,7 @@ def _base(seed: int, name: str, make: Callable[[], nn.Module], shape: tuple[int,
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")     # of torch.export's own code
         program = celosia.compile(model, x[:1], target=target, exponents=exponents,
-                                  calibration=x if exponents == "static" else None)
+                                  calibration=x if exponents == "static" else None,
+                                  preprocessing=_KNOWN.get(name))
     return Base(name, program, x)
 

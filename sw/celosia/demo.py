@@ -127,10 +127,12 @@ def _unheard(stage: str, done: int, of: int) -> None:
 
 def _compiled(model: torch.nn.Module, x: np.ndarray, folder: Path) -> tuple[Program, Path]:
     """Return the program, after it has been through its file, and that file."""
+    from celosia.models import LENET5_PREPROCESSING
+
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "lenet5.celo"
     api.compile(model, x[:1], target=BOARD, exponents="static",
-                calibration=_calibration(x)).save(path)
+                calibration=_calibration(x), preprocessing=LENET5_PREPROCESSING).save(path)
     return api.load(path), path
 
 
