@@ -42,13 +42,17 @@ class Problem:
     remedy: str | None = None
     tried: bool = False
 
+    @property
+    def units(self) -> str:
+        """The unit behind a number, where ``what`` does not name it already."""
+        return "" if not self.unit or self.unit in (self.what or "") else f" {self.unit}"
+
     def __str__(self) -> str:
         where = "" if self.layer == "network" else f"{self.layer} ({self.operator}): "
         text = self.problem
         if self.needed is not None and self.available is not None:
-            unit = "" if self.unit in (self.what or "").split() else f" {self.unit}"
-            text = (f"{self.what}: {'at least ' * self.at_least}{_number(self.needed)}{unit}, "
-                    f"room for {_number(self.available)}")
+            text = (f"{self.what}: {'at least ' * self.at_least}{_number(self.needed)}"
+                    f"{self.units}, room for {_number(self.available)}")
         return f"{where}{text}" + (f" [{self.source}]" if self.source else "")
 
 
@@ -117,11 +121,26 @@ class Report:
 
 
 def _told(problems: Sequence[Problem], whole: Sequence[str]) -> Iterator[str]:
-    """Problems, each with what helps unless that is among the changes that solve all of them."""
+    """Problems, with what helps unless that is among the changes that solve all of them.
+
+    Layers that have the same in their way, and are helped by the same, stand together.
+    """
+    groups: dict[tuple[object, ...], list[Problem]] = {}
     for problem in problems:
-        yield f"  {problem}"
-        if problem.remedy and problem.remedy not in whole:
-            yield f"    {'helps' if problem.tried else 'way out'}: {problem.remedy}"
+        own = ((problem.operator, problem.problem, problem.source) if problem.needed is None
+               else (problem.what, problem.unit, problem.available))
+        groups.setdefault((*own, problem.remedy, problem.tried), []).append(problem)
+    for alike in groups.values():
+        first, text = alike[0], str(alike[0])
+        if len(alike) > 1 and first.needed is None:
+            text = str(replace(first, layer=", ".join(problem.layer for problem in alike)))
+        elif len(alike) > 1:
+            layers = ", ".join(f"{problem.layer} ({_number(problem.needed or 0)})"
+                               for problem in alike)
+            text = f"{first.what}, room for {_number(first.available or 0)}{first.units}: {layers}"
+        yield f"  {text}"
+        if first.remedy and first.remedy not in whole:
+            yield f"    {'helps' if first.tried else 'way out'}: {first.remedy}"
 
 
 def _ways(entry: TargetCheck) -> Iterator[str]:

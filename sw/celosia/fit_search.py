@@ -109,7 +109,7 @@ class Search:
                 self._graphs[key] = list(trials.quantised(trial))
             return [settings.attempt(graph) for graph in self._graphs[key]]
         except CompileError as refusal:
-            return [Outcome(None, (refusal,))]
+            return [Outcome(None, (refusal,), measured=False, planned=False)]
 
     def _find(self, graph: Graph, machine: Machine, seconds: float) -> None:
         end = time.thread_time() + seconds
@@ -173,10 +173,12 @@ def key(refusal: CompileError) -> Key:
 
 
 def gone(one: Key, outcome: Outcome) -> bool:
-    """Whether something is no longer in the way, as far as it was measured."""
-    return (one not in {key(refusal) for refusal in outcome.refusals}
-            and all(isinstance(refusal, FitError) for refusal in outcome.refusals)
-            and (outcome.measured or len(one) > 1 or one == ("maps",)))
+    """Whether something is known to be no longer in the way."""
+    known = outcome.planned or one == ("maps",) or len(one) > 1
+    if one == ("weights",):
+        known = outcome.measured
+    return known and one not in {key(refusal) for refusal in outcome.refusals} and all(
+        isinstance(refusal, FitError) for refusal in outcome.refusals)
 
 
 def _words(trial: Trial, settings: Settings) -> str:

@@ -61,7 +61,8 @@ def choose(graph: QGraph, array: ArrayConfig, *, compact: bool = False,
             layouts = arrange(graph, fills, array)
             if layouts is not None:
                 return fills, layouts
-            _check_residuals(graph, fills, array)
+            if refusal := residual_refusal(graph, fills, array):
+                raise refusal
             tight = _peak(graph, fills, array)
         else:
             tight = {fills.node.name}
@@ -209,30 +210,27 @@ def _families(graph: QGraph) -> list[list[str]]:
     return list(families.values())
 
 
-def no_residual_store(graph: QGraph, array: ArrayConfig) -> FitError | None:
-    """Return the refusal of an addition of two tensors where the array has no room for any."""
-    node = next((node for node in graph.nodes if node.residual), None)
-    if node is None or array.residual_beats:
-        return None
-    return FitError(node.name, "add", "this array has no residual store", "leave the addition out")
+def residual_refusal(graph: QGraph, fills: dict[str, Fill], array: ArrayConfig) -> FitError | None:
+    """Return why residual operands do not fit, None where they do or there are none.
 
-
-def _check_residuals(graph: QGraph, fills: dict[str, Fill], array: ArrayConfig) -> None:
-    """FitError where residual operands do not fit; no choice of groups helps them."""
-    if refusal := no_residual_store(graph, array):
-        raise refusal
+    No choice of groups helps them.
+    """
     node = next((node for node in graph.nodes if node.residual), None)
     if node is None:
-        return
+        return None
     spans = residual_spans(graph, fills)
     most = max(sum(span.size for span in spans if span.first <= k <= span.last)
                for k in range(len(graph.nodes)))
-    if most > array.residual_beats:
-        raise FitError(node.name, "add", f"the residual operands alive at once need {most} "
-                       f"beats, the array has {array.residual_beats}",
-                       "use fewer channels or smaller maps there",
-                       need=Need("tensors to be added", most * array.beat,
-                                 array.residual_beats * array.beat, "values"))
+    if most <= array.residual_beats:
+        return None
+    need = Need("tensors to be added", most * array.beat, array.residual_beats * array.beat,
+                "values")
+    if not array.residual_beats:
+        return FitError(node.name, "add", "this array has no residual store",
+                        "leave the addition out", need=need)
+    return FitError(node.name, "add", f"the residual operands alive at once need {most} "
+                    f"beats, the array has {array.residual_beats}",
+                    "use fewer channels or smaller maps there", need=need)
 
 
 def _too_large(graph: QGraph, fills: dict[str, Fill] | _Failure, array: ArrayConfig,

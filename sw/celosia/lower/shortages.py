@@ -8,7 +8,7 @@ import numpy as np
 from celosia import memory
 from celosia.errors import CompileError, FitError, Need
 from celosia.graph import Conv
-from celosia.lower.choose import choose, given, kept_rows, no_residual_store
+from celosia.lower.choose import choose, given, kept_rows, residual_refusal
 from celosia.lower.expand import expand_copies
 from celosia.lower.fill import Fill, Unfit, filled, group_choices, unfits
 from celosia.lower.lowering import WAY_OUT, exceeded, memory_need, plan
@@ -26,11 +26,13 @@ class Outcome:
     """program : where the graph fits, else None.   refusals : everything in the way.
 
     measured : whether the memory that weights take is known, or only the least that they may.
+    planned  : whether that of all tables is known.
     """
 
     program: Program | None
     refusals: tuple[CompileError, ...]
     measured: bool = True
+    planned: bool = True
 
 
 def attempt(graph: QGraph, array: ArrayConfig, *, target: str, exponents: str) -> Outcome:
@@ -54,19 +56,24 @@ def attempt_weights(layers: Sequence[Conv], array: ArrayConfig, target: str) -> 
     words = sum(int(np.count_nonzero(bfp(layer.weight.reshape(len(layer.weight), -1),
                                          array.weight_bits, axis=0)[0])) for layer in layers)
     rows = sum(len(layer.weight) for layer in layers)
-    return Outcome(None, tuple(_too_much(target, array, words, rows)), measured=False)
+    return Outcome(None, tuple(_too_much(target, array, words, rows)), measured=False,
+                   planned=False)
 
 
 def _everything(graph: QGraph, array: ArrayConfig, target: str, first: FitError) -> Outcome:
     ways = {node.name: list(_ways(graph, node, array)) for node in graph.nodes}
     found = [*_layers(graph, ways, array), *_maps(graph, ways, array)]
-    if adds := no_residual_store(graph, array):
+    least = {name: min((way for way, _ in entries), key=lambda way: way.beats)
+             for name, entries in ways.items()}
+    if adds := residual_refusal(graph, least, array):
         found.append(adds)
     words, measured = _weights(graph, array)
     rows = sum(node.matrix.shape[0] for node in graph.nodes)
     found += _too_much(target, array, words, rows)
     known = {_key(refusal) for refusal in found}
-    return Outcome(None, (*([] if _key(first) in known else [first]), *found), measured)
+    if _key(first) not in known:
+        found.insert(0, first)
+    return Outcome(None, tuple(found), measured, planned=False)
 
 
 def _too_much(target: str, array: ArrayConfig, words: int, rows: int) -> Iterator[FitError]:
