@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickletools
 import re
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -27,8 +28,10 @@ class _Kind(NamedTuple):
 
 
 _WRITE = "model = Net()  # the same network as a torch.nn.Module, with this file's weights"
-_PICKLED = _Kind("weights or a model as torch.save writes them, which can run code when opened",
+_PICKLED = _Kind("weights as torch.save writes them, which can run code when opened",
                  'model.load_state_dict(torch.load({name!r}, weights_only=True))  # model = Net()')
+_WHOLE = _Kind("a whole model as torch.save writes it, which runs code when opened",
+               'model = torch.load({name!r}, weights_only=False)  # only if you trust its author')
 _SCRIPT = _Kind("TorchScript, which runs code when opened",
                 'model.load_state_dict(torch.jit.load({name!r}).state_dict())  # model = Net()')
 _SAFETENSORS = _Kind("safetensors weights, without the network that they belong to",
@@ -96,23 +99,36 @@ def _of_folder(path: Path) -> CelosiaError:
 
 def _of_zip(path: Path, stream: BinaryIO) -> CelosiaError | None:
     try:
-        names = ZipReader(stream, path, packed=True).names
+        archive = ZipReader(stream, path, packed=True)
     except FileError:
-        names = []          # the archive's own reader says what is wrong with it
+        return None         # the archive's own reader says what is wrong with it
+    names = archive.names
     files = {name.partition("/")[2] for name in names}
-    if not names or "archive_format" in files or "models/model.json" in files:
+    if "archive_format" in files or "models/model.json" in files:
         return None
     if "serialized_exported_program.json" in names:
         return CelosiaError(f"{path}: a .pt2 file of an older torch, with pickled weights; "
                             f"{OLD_PT2}")
     if "data.pkl" in files:
-        script = any(file.startswith("code/") for file in files)
-        return _message(path, _SCRIPT if script else _PICKLED)
+        if any(file.startswith("code/") for file in files):
+            return _message(path, _SCRIPT)
+        return _message(path, _WHOLE if _builds_modules(archive) else _PICKLED)
     if "model.weights.h5" in names:
         return _message(path, _KERAS)
     what = ("NumPy arrays, as in a .npz file" if all(name.endswith(".npy") for name in names)
             else "a zip archive of something else")
     return CelosiaError(f"{path}: not a readable .pt2 file ({what}); {_SAVE}")
+
+
+def _builds_modules(archive: ZipReader) -> bool:
+    """Tell whether a pickle asks for more than tensors in dictionaries; nothing of it is run."""
+    name = next(name for name in archive.names if name.partition("/")[2] == "data.pkl")
+    try:
+        asked = [str(argument).split()[0] for code, argument, _ in
+                 pickletools.genops(archive.read(name)) if code.name == "GLOBAL"]
+    except (ValueError, FileError):
+        return False
+    return any(module not in ("collections", "torch", "torch._utils") for module in asked)
 
 
 def _of_head(head: bytes) -> _Kind | None:
@@ -132,7 +148,8 @@ def _of_head(head: bytes) -> _Kind | None:
 
 
 def _message(path: Path, kind: _Kind) -> CelosiaError:
-    names = {"name": str(path), "output": f"{path.stem}.pt2"}
+    new = f"{path.stem}.pt2" if path.suffix != ".pt2" else f"{path.stem}-exported.pt2"
+    names = {"name": str(path), "output": new}
     code = kind.load.format(**names), _EXPORT.format(**names)
     what = f"{path}: {kind.what}; make a .pt2 file of it (example: one input, float32 (1, ...)):"
     refusal = CelosiaError("\n    ".join((what, *code)))

@@ -57,6 +57,8 @@ WRITERS = {
     "net.jit": script,
     "it's.pt": lambda path: torch.save(Net().state_dict(), path),
     "wrong.pt2": lambda path: torch.save(Net().state_dict(), path),
+    "whole.pt": lambda path: torch.save(nn.Sequential(*Net()), path),
+    "whole.pt2": lambda path: torch.save(nn.Sequential(*Net()), path),
     "plain": lambda path: torch.save(Net().state_dict(), path),
 }
 
@@ -72,8 +74,17 @@ def test_the_two_lines_make_a_pt2_file(tmp_path: Path, monkeypatch: pytest.Monke
     scope = {"torch": torch, "safetensors": safetensors, "model": Net(),
              "example": torch.zeros(1, 4)}
     exec("\n".join(line.strip() for line in lines), scope)
-    program = load_exported(f"{Path(name).stem}.pt2")
+    made = f"{Path(name).stem}{'-exported' * name.endswith('.pt2')}.pt2"
+    program = load_exported(made)       # and what the lines read is still there
+    refusal(Path(name))
     assert torch.equal(program.state_dict["0.weight"], scope["model"][0].weight)
+
+
+def test_a_whole_model_is_told_from_weights(tmp_path: Path) -> None:
+    torch.save(nn.Sequential(*Net()), tmp_path / "whole.pt")
+    torch.save({"epoch": 3, "model": Net().state_dict()}, tmp_path / "weights.pt")
+    assert "a whole model as torch.save writes it" in refusal(tmp_path / "whole.pt")
+    assert "weights as torch.save writes them" in refusal(tmp_path / "weights.pt")
 
 
 def npz() -> bytes:

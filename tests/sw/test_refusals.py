@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import pytest
 
+import celosia
 from celosia.errors import ArgumentError, CelosiaError, CompileError, quoted
 from celosia.passes import optimise
 
@@ -289,3 +290,12 @@ def test_parameters_without_values_are_refused() -> None:
         lazy = nn.Sequential(nn.LazyLinear(4))
     with pytest.raises(CompileError, match=r"^0\.weight \(parameter\): it has no shape and no "):
         compile_graph(lazy)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_network_of_another_type_that_torch_refuses_is_told_the_way_out(dtype) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 3)).to(dtype)
+    example = torch.zeros(1, 1, 8, 8)
+    with pytest.raises(CompileError, match=f"its parameters are {dtype}: give model.float"):
+        celosia.compile(model, example, target="ulx3s-85f")
+    assert celosia.compile(model.float(), example, target="ulx3s-85f").layers

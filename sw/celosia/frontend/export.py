@@ -79,7 +79,16 @@ def as_program(model: torch.nn.Module, example: torch.Tensor) -> ExportedProgram
                                f"cannot be copied ({quoted(_first_line(error))})",
                                "give model.cpu()") from error
     with tracing(), _evaluation(model):
-        return _refusing(lambda: torch.export.export(model, (example,)))
+        try:
+            return _refusing(lambda: torch.export.export(model, (example,)))
+        except CompileError as refusal:
+            other = {part.dtype for part in model.parameters()} - {example.dtype}
+            if not other:
+                raise
+            names = " and ".join(sorted(str(dtype) for dtype in other))
+            raise CompileError(refusal.node, refusal.operator, refusal.problem,
+                               f"its parameters are {names}: give model.float()",
+                               refusal.source) from refusal
 
 
 def export(model: Model, example: torch.Tensor) -> ExportedProgram:
