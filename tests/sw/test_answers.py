@@ -147,6 +147,25 @@ def test_pictures_are_scaled_to_the_network_and_take_its_colours(folder: Path) -
     assert grey["images"] == 1
 
 
+@pytest.mark.parametrize(("mode", "as_mode"), [("RGBA", "RGB"), ("LA", "L"), ("P", "RGB")])
+def test_opaque_pictures_lose_their_transparency_and_others_are_refused(
+        folder: Path, tmp_path: Path, mode: str, as_mode: str) -> None:
+    plain = Image.open(folder / "rgb.png").convert("P").convert("RGB").convert(as_mode)
+    plain.save(tmp_path / "plain.png")
+    opaque = plain.convert(mode)
+    opaque.save(tmp_path / "opaque.png")
+    found = [answer(folder / "colour.celo", "--input", tmp_path / name)["answers"]
+             for name in ("plain.png", "opaque.png")]
+    assert found[0] == found[1]
+    if mode == "P":
+        opaque.save(tmp_path / "clear.png", transparency=opaque.getpixel((3, 2)))
+    else:
+        opaque.putpixel((3, 2), (9,) * (len(mode) - 1) + (254,))
+        opaque.save(tmp_path / "clear.png")
+    refused = invoke(folder / "colour.celo", "--input", tmp_path / "clear.png", status=1)
+    assert "clear.png: some of its pixels are transparent; put it on a back" in refused.stderr
+
+
 def test_a_picture_of_as_many_elements_goes_into_a_vector(folder: Path, tmp_path: Path) -> None:
     pixels = np.arange(48, dtype=np.uint8).reshape(6, 8)
     Image.fromarray(pixels).save(tmp_path / "a.png")

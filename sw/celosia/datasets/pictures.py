@@ -24,7 +24,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg")
 MAX_PIXELS = 1 << 26
 """Most pixels of one picture, 8,192 x 8,192."""
 _FORMATS = ("PNG", "JPEG")      # others start other programs (EPS) or have weaker readers
-_MODES = ("1", "L", "P", "RGB")
+_GREY, _COLOUR = ("1", "L", "LA"), ("P", "RGB", "RGBA")
 
 
 @loader
@@ -118,14 +118,17 @@ def open_picture(file: Path) -> Any:
                 if width * height > MAX_PIXELS:
                     raise DatasetError(f"{file}: {width} x {height} pixels; at most {MAX_PIXELS} "
                                        "are read, scale it down")
-                if picture.mode not in _MODES:
+                if picture.mode not in _GREY + _COLOUR:
                     raise DatasetError(f"{file}: colour mode {picture.mode}; convert it to 8-bit "
                                        "grey or RGB")
                 picture.verify()    # checksums of PNG, which loading passes over
             stream.seek(0)
             with opener.open(stream, formats=_FORMATS) as picture:
                 picture.load()
-                result = picture.convert("L" if picture.mode in ("1", "L") else "RGB")
+                if _shines_through(picture):
+                    raise DatasetError(f"{file}: some of its pixels are transparent; put it on a "
+                                       "background and save it without transparency")
+                result = picture.convert("L" if picture.mode in _GREY else "RGB")
         except DatasetError:
             raise
         except Exception as problem:    # Pillow raises whatever its parsers do
@@ -133,6 +136,14 @@ def open_picture(file: Path) -> Any:
                                "as PNG or JPEG") from problem
     result.info["file"] = file
     return result
+
+
+def _shines_through(picture: Any) -> bool:
+    """Whether a picture has pixels that are not opaque, whose colour nobody sees as it is."""
+    if not picture.has_transparency_data:
+        return False
+    low, _ = picture.convert("RGBA").getchannel("A").getextrema()
+    return bool(low < 255)
 
 
 def _line(problem: Exception) -> str:
