@@ -58,6 +58,7 @@ COMMANDS = {        # command: what must stand in its tables
     "targets": ("icebreaker", "ulx3s-85f", "iCEBreaker", "multipliers"),
     "compile long_net:make --calibration x.npy -o long.celo": (LONG, "memories", "exponents"),
     "compare long.celo": (LONG,),
+    "factorise long_net:make --data d.npz -o thin.pt2": (LONG, "ranks", "27,000"),
     "check long_net:make --calibration x.npy": ("icebreaker", "ulx3s-85f", "it fits if you"),
 }
 
@@ -97,7 +98,9 @@ def in_terminal(folder: Path, *commands: str) -> dict[tuple[int, str], list[str]
 def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, str], list[str]]:
     folder = tmp_path_factory.mktemp("tables")
     (folder / "long_net.py").write_text(NETWORK)
-    np.save(folder / "x.npy", np.ones((1, 300), np.float32))
+    x = np.ones((1, 300), np.float32)
+    np.save(folder / "x.npy", x)
+    np.savez(folder / "d.npz", train_images=x, train_labels=[1], test_images=x, test_labels=[1])
     return in_terminal(folder, *COMMANDS)
 
 
@@ -155,6 +158,14 @@ def test_columns_go_before_figures_are_wrapped() -> None:
 def test_names_stay_on_one_line_where_they_can() -> None:
     text = full().text(120)
     assert f"│ {LONG}0 │ linear │" in text and "no room" not in text
+
+
+def test_an_empty_column_is_not_printed() -> None:
+    made = table("title", "layer", "left alone because", "weights", words=2)
+    made.add_row("conv1", "", "12")
+    assert "left alone" not in made.text(80) and "no room" not in made.text(80)
+    made.add_row("conv2", "too small", "12")
+    assert "left alone because" in made.text(80)
 
 
 def test_what_stands_in_a_table_is_printed_as_it_is() -> None:

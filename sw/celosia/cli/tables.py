@@ -24,7 +24,7 @@ class Table:
     rows     : cells of each row.   sections : numbers of the rows that a line stands above.
 
     Headings are wrapped first, then optional columns are left out and named below the table, then
-    names go on over the next lines.
+    names go on over the next lines. A column with nothing in it is not printed.
     """
 
     title: str
@@ -46,9 +46,11 @@ class Table:
 
     def layout(self, width: int) -> list[tuple[int, int]]:
         """Return number and width of the columns that are printed on lines of ``width``."""
-        kept, going = list(range(len(self.columns))), list(self.optional)
-        while going and self._frame(kept) + sum(self._least(at) for at in kept) > width:
-            kept.remove(self.columns.index(going.pop(0)))
+        kept = self._filled()
+        for name in self.optional:
+            if self._frame(kept) + sum(self._least(at) for at in kept) <= width:
+                break
+            kept = [at for at in kept if self.columns[at] != name]
         widths = {at: self._least(at) for at in kept}
         spare = width - self._frame(kept) - sum(widths.values())
         for at in kept:                             # names are first: they gain from it most
@@ -80,9 +82,14 @@ class Table:
         console = Console(width=width, markup=False, emoji=False, highlight=False)
         with console.capture() as printed:
             console.print(drawn)
-        out = [name for at, name in enumerate(self.columns) if at not in dict(laid)]
+        out = [self.columns[at] for at in self._filled() if at not in dict(laid)]
         note = f"(no room for: {', '.join(out)}; --json has all)\n" if out else ""
         return printed.get() + note
+
+    def _filled(self) -> list[int]:
+        """Numbers of the columns that have something in them; the first is always among them."""
+        return [at for at in range(len(self.columns))
+                if at == 0 or not self.rows or any(row[at] for row in self.rows)]
 
     def _frame(self, kept: Sequence[int]) -> int:
         """Characters of a line that the borders of so many columns take."""
