@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def net(classes: int = 4, channels: int = 3) -> nn.Module:
                          nn.Linear(4, classes))
 
 
+@functools.cache
 def compiled(preprocessing: Preprocessing | None, classes: int = 4):
     return celosia.compile(net(classes), np.zeros((1, 3, 6, 7), np.float32),
                            preprocessing=preprocessing)
@@ -132,23 +134,25 @@ def report(*arguments: object, status: int = 0):
     return json.loads(result.stdout) if not status else result.stderr
 
 
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    path = tmp_path / "m.pt2"
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The path of a model; names.txt beside it has four classes."""
+    path = tmp_path_factory.mktemp("model") / "m.pt2"
     torch.export.save(torch.export.export(net().eval(), (torch.zeros(1, 3, 6, 7),)), path)
-    (tmp_path / "names.txt").write_text("cat\ndog\nhot air balloon\nÄpfel\n", encoding="utf-8")
+    path.with_name("names.txt").write_text("cat\ndog\nhot air balloon\nÄpfel\n", encoding="utf-8")
     return path
 
 
 def test_compile_stores_what_its_options_say(model: Path, tmp_path: Path) -> None:
-    found = report(model, "--labels", tmp_path / "names.txt", "--mean", "0.485,0.456,0.406",
+    names = model.with_name("names.txt")
+    found = report(model, "--labels", names, "--mean", "0.485,0.456,0.406",
                    "--deviation", "1/4", "-o", tmp_path / "p.celo", "--json")
     wanted = Preprocessing(scale=1 / 255, mean=MEAN, deviation=0.25,
                            labels=("cat", "dog", "hot air balloon", "Äpfel"))
     assert celosia.load(tmp_path / "p.celo").preprocessing == wanted
     assert found["preprocessing"]["labels"] == list(wanted.labels)
     assert report(model, "--json")["preprocessing"] is None
-    only = report(model, "--labels", tmp_path / "names.txt", "--json")["preprocessing"]
+    only = report(model, "--labels", names, "--json")["preprocessing"]
     assert only["scale"] is None
     assert report(model, "--scale", "1/256", "--json")["preprocessing"]["scale"] == 1 / 256
     text = CliRunner().invoke(app, ["compile", str(model), "--scale", "0.5"]).stdout
