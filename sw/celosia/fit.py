@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from celosia.compiler import Settings
-from celosia.errors import CompileError, FitError
+from celosia.errors import CompileError, FitError, quoted
 from celosia.extras import names_extra
 from celosia.fit_search import Key, Machine, Progress, Search, gone, key
 from celosia.graph import Graph
@@ -152,6 +153,11 @@ def _ways(entry: TargetCheck) -> Iterator[str]:
         yield "  it fits without these operators"
 
 
+def _plain(text: str) -> str:
+    """Return a text with nothing in it that a terminal obeys, as long as it is."""
+    return quoted(text, sys.maxsize)
+
+
 def _number(number: float) -> str:
     return f"{number:,.0f}" if number == int(number) else figure(number)
 
@@ -269,9 +275,11 @@ def _elsewhere(one: Key, machines: dict[str, Machine]) -> str | None:
 
 
 def _problem(refusal: CompileError, remedy: str | None, *, tried: bool) -> Problem:
-    found = Problem(layer="network" if refusal.operator == "memory" else refusal.node,
-                    operator=refusal.operator, problem=refusal.problem, source=refusal.source,
-                    remedy=remedy, tried=tried and remedy is not None)
+    found = Problem(layer="network" if refusal.operator == "memory" else _plain(refusal.node),
+                    operator=_plain(refusal.operator), problem=_plain(refusal.problem),
+                    source=None if refusal.source is None else quoted(refusal.source),
+                    remedy=None if remedy is None else _plain(remedy),
+                    tried=tried and remedy is not None)
     need = refusal.need if isinstance(refusal, FitError) else None
     return found if need is None else replace(
         found, what=need.what, unit=need.unit, needed=need.needed, available=need.available,

@@ -378,6 +378,19 @@ def test_command_where_nothing_fits(nets: None) -> None:
     assert done.exit_code == 1 and "did you mean 'icebreaker'?" in done.stderr
 
 
+def test_names_are_whole_and_nothing_that_a_terminal_obeys() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.add_module("\x1b[2J" + "x" * 300, nn.GELU())
+
+        def forward(self, x):
+            return next(self.children())(x) * 2
+
+    text = str(check(Net(), zeros(VECTOR), "icebreaker"))
+    assert "\x1b" not in text and "\\x1b[2J" + "x" * 300 in text
+
+
 def test_layers_with_the_same_in_their_way_stand_together() -> None:
     def of(layer: str, needed: float, remedy: str | None) -> Problem:
         return Problem(layer=layer, operator="conv", problem="", what="maps", needed=needed,

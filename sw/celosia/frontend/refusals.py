@@ -70,6 +70,9 @@ class Refusals:
     def __init__(self, needed: set[FxNode], operands: Mapping[FxNode, Value | Constant],
                  source: Value) -> None:
         self.needed, self.operands, self.input = needed, operands, source
+        self._calls: dict[str, set[FxNode]] = {}
+        for node in needed:
+            self._calls.setdefault(call_of(node), set()).add(node)
 
     def called(self, node: FxNode, word: str) -> str:
         """Return what the user called: torch's layer where that is one that does not compile,
@@ -161,9 +164,7 @@ class Refusals:
 
     def _parts(self, node: FxNode) -> set[FxNode]:
         """Return the nodes of the user's call that ``node`` is a part of."""
-        if not call_of(node):
-            return {node}
-        return {other for other in self.needed if call_of(other) == call_of(node)}
+        return self._calls[call_of(node)] if call_of(node) else {node}
 
 
 def _layer(node: FxNode) -> str:
