@@ -496,7 +496,7 @@ def test_constants_are_those_of_the_network_as_it_is_in_each_round():
 
 
 @pytest.mark.parametrize("example", [
-    torch.zeros(1, 3, 10, 9), np.ones((1, 3, 10, 9)), torch.full((2, 3, 10, 9), torch.nan),
+    torch.zeros(1, 3, 10, 9), np.ones((1, 3, 10, 9)),
     torch.zeros(1, 3, 10, 9, dtype=torch.uint8)])
 def test_examples_of_other_types(example):
     model = lively(Net(lambda net, x: net.b(net.a(x.double())), a=Conv(3, 8, 3), b=Conv(8, 4, 3)))

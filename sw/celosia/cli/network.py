@@ -191,7 +191,7 @@ def accuracy(module: Any, inputs: Any, labels: Any) -> float:
 
     device = next(module.parameters()).device
     with evaluating(module), torch.no_grad():
-        outputs = [module(part.to(device)).cpu() for part in inputs.split(api.CHUNK)]
+        outputs = [module(part.to(device, copy=True)).cpu() for part in inputs.split(api.CHUNK)]
     with api.refusals():
         return float(share(torch.cat(outputs), labels))
 

@@ -15,6 +15,7 @@ import torch
 from scipy.sparse import csr_array
 from torch import nn
 
+from celosia.compress.entry import entry
 from celosia.compress.layers import parameter_count, prunable_layers
 from celosia.compress.promise import example_for, run_once
 from celosia.errors import ArgumentError
@@ -123,6 +124,7 @@ class Cost:
         return self.dense_bytes / self.weight_bytes
 
 
+@entry
 def measure(model: nn.Module, example_input: Any, *, weight_bits: int = 8) -> Cost:
     """Count what a network costs.
 

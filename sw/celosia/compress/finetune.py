@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from celosia.compress.entry import entry
 from celosia.compress.layers import evaluating
 from celosia.compress.promise import example_for, restoring
 from celosia.errors import ArgumentError, CelosiaError
@@ -120,12 +121,14 @@ class FineTune:
                     or (allowed == "0 to 1" and value > 1)):
                 raise ArgumentError(f"{name} must be {allowed}, not {value!r}")
 
+    @entry
     def __call__(self, model: nn.Module, round: int) -> None:
         """Train `model` in place for the epochs of round `round` (0, 1, ...).
 
         ArgumentError, before anything is trained, where nothing in the model trains, a batch
         normalisation would get a single value, labels and outputs do not go together, or the loss
-        is no number that can be trained on; CelosiaError where it is none any more.
+        is no number that can be trained on; CelosiaError where it is none any more, or where a
+        weight or statistic is not finite at the end.
         """
         epochs = self._epochs_of(round)
         order = torch.Generator().manual_seed(self.seed * 1_000_003 + round)
@@ -133,6 +136,7 @@ class FineTune:
         batches = len(self._split(torch.arange(len(self.inputs))))
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: _rate(step, epochs * batches))
+        finite = _finite(model)
         with _training(model):
             self._try(model)
             for epoch in range(epochs):
@@ -152,6 +156,11 @@ class FineTune:
                         f"rate from {self.learning_rate:g}, or look for bad inputs")
                 if self.on_epoch is not None:
                     self.on_epoch(round, epoch, total / len(self.inputs))
+        broken = sorted(finite - _finite(model))
+        if broken:
+            raise CelosiaError(
+                f"{broken[0]!r} is not finite after round {round}; lower the learning rate from "
+                f"{self.learning_rate:g}, or look for bad inputs")
 
     def _split(self, order: torch.Tensor) -> list[torch.Tensor]:
         """Return the batches of an epoch: indices of their inputs."""
@@ -229,7 +238,7 @@ class FineTune:
         targets = self.labels[chosen].to(batch.device)
         if self.augment is not None:
             batch = self.augment(batch, generator)
-        outputs = model(batch)
+        outputs = model(batch.clone())      # which it may change in place
         if trial and self.loss is None:
             _check_outputs(outputs, self.labels)
         if self.loss is not None:
@@ -241,7 +250,7 @@ class FineTune:
         if self.teacher is None:
             return loss
         with evaluating(self.teacher), torch.no_grad():
-            wanted = self.teacher(example_for(self.teacher, batch)).to(outputs)
+            wanted = self.teacher(example_for(self.teacher, batch).clone()).to(outputs)
         heat = self.temperature
         distance = functional.kl_div(
             functional.log_softmax(outputs / heat, dim=1),
@@ -250,6 +259,12 @@ class FineTune:
             log_target=True,
         )
         return (1 - self.teacher_weight) * loss + self.teacher_weight * heat**2 * distance
+
+
+def _finite(model: nn.Module) -> set[str]:
+    """Return the names of the parameters and buffers whose numbers are all finite."""
+    return {name for name, tensor in (*model.named_parameters(), *model.named_buffers())
+            if bool(tensor.isfinite().all())}
 
 
 @contextmanager

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils import _pytree
 
 from celosia.compress.layers import evaluating
+from celosia.compress.outputs import returned_tensors
 from celosia.errors import ArgumentError, CelosiaError
 from celosia.inputs import as_tensor
 
@@ -42,13 +42,17 @@ class Promise:
     Raises
     ------
     ArgumentError
-        The network does not run on the example, or gives other outputs each time.
+        The network does not run on the example, or gives other outputs each time; the example is
+        empty, or the network returns nothing on it that can be compared: no tensor (see
+        `returned_tensors`), or one without a finite number.
     """
 
     def __init__(self, model: nn.Module, example_input: Any) -> None:
         self.inputs = _inputs(model, example_input)
+        _refuse_vacuous(run_once(model, self.inputs[0]))
         self._outputs = self._run(model)
-        if not all(_equal(a, b) for a, b in zip(self._outputs, self._run(model), strict=True)):
+        again = self._run(model)
+        if len(again) != len(self._outputs) or not all(map(_equal, self._outputs, again)):
             raise ArgumentError(
                 "the network gives other outputs each time that it runs on the same input, in "
                 "eval mode too, so equal outputs cannot be checked; remove what is random in it")
@@ -68,7 +72,7 @@ class Promise:
             return float("inf")
         worst = 0.0
         for before, after, allowed in zip(self._outputs, found, self._allowed, strict=True):
-            if before.shape != after.shape or not torch.equal(before.isfinite(), after.isfinite()):
+            if before.shape != after.shape or not _same_kinds(before, after):
                 return float("inf")
             differences = (before - after).abs()[before.isfinite()]
             largest = float(differences.max()) if differences.numel() else 0.0
@@ -137,22 +141,20 @@ def run_once(model: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
     """Return every tensor of a model's outputs, in float64 on the CPU.
 
     In eval mode, without gradients, with fixed random generators; modes and buffers are as before
-    afterwards. Outputs may be nested tuples, lists and dictionaries. ArgumentError where the
-    network does not run.
+    afterwards. The model gets a copy of x, which it may change in place. Outputs may be packed as
+    `returned_tensors` knows. ArgumentError where the network does not run.
     """
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     try:
         with torch.random.fork_rng(), evaluating(model), torch.no_grad(), running(x):
             torch.manual_seed(0)
-            outputs = model(x)
+            found = returned_tensors(model(x.clone()))
     finally:
         with torch.no_grad():
             for buffer, value in buffers:
                 if not torch.equal(buffer, value):
                     buffer.copy_(value)
-    leaves = _pytree.tree_leaves(outputs)
-    return [leaf.detach().cpu().to(torch.float64) for leaf in leaves
-            if isinstance(leaf, torch.Tensor)]
+    return found
 
 
 @contextmanager
@@ -192,7 +194,7 @@ class _Snapshot:
         self._modules = [(module, type(module), _shallow(vars(module)))
                          for module in model.modules()]
         held = {id(value): value for _, _, attributes in self._modules
-                for value in _tensors(attributes)}
+                for value in _tensors(attributes) if not value.is_inference()}
         self._tensors = [(tensor, tensor.data, tensor.detach().clone(), tensor.requires_grad)
                          for tensor in held.values()]
 
@@ -226,9 +228,12 @@ def _tensors(attributes: Mapping[str, Any]) -> Iterator[torch.Tensor]:
 def example_for(model: nn.Module, example_input: Any) -> torch.Tensor:
     """Return an example as a tensor on the model's device, and of its type where floating.
 
-    ArgumentError for what is no tensor or array of numbers (`celosia.inputs`).
+    ArgumentError for what is no tensor or array of numbers (`celosia.inputs`), or is empty.
     """
     x = as_tensor(example_input, "example_input")
+    if x.numel() == 0:
+        raise ArgumentError(f"example_input of shape {tuple(x.shape)} holds no numbers; give at "
+                            "least one input")
     first = next((p for p in model.parameters() if p.is_floating_point()), None)
     if first is None:
         return x
@@ -260,7 +265,25 @@ def _epsilon(tensors: list[torch.Tensor]) -> float:
 
 
 def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return a.shape == b.shape and torch.equal(a.nan_to_num(), b.nan_to_num())
+    return a.shape == b.shape and _same_kinds(a, b) and torch.equal(a.nan_to_num(), b.nan_to_num())
+
+
+def _same_kinds(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Tell whether NaN and either infinity stand at the same places of two tensors of a shape."""
+    return all(torch.equal(is_kind(a), is_kind(b)) for is_kind in
+               (torch.isnan, torch.isposinf, torch.isneginf))
+
+
+def _refuse_vacuous(outputs: list[torch.Tensor]) -> None:
+    """Raise ArgumentError where outputs would be equal whatever a change did."""
+    if not any(output.numel() for output in outputs):
+        raise ArgumentError("the network returns no tensor that can be compared, so equal outputs "
+                            "cannot be checked; let it return tensors, also in tuples, lists, "
+                            "dictionaries or dataclasses")
+    if any(output.numel() and not output.isfinite().any() for output in outputs):
+        raise ArgumentError("the network returns nothing but NaN or infinity on the example input, "
+                            "so equal outputs cannot be checked; give one on which its outputs are "
+                            "numbers")
 
 
 def _words(what: str, difference: float) -> str:

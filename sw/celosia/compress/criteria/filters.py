@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from celosia.compress.entry import entry
 from celosia.compress.filters.mask import filter_masks
 from celosia.errors import ArgumentError
 
@@ -37,6 +38,7 @@ FILTER_METHODS = (*_BY_WEIGHT, "mask")
 """Names of the methods that score filters."""
 
 
+@entry
 def filter_scores(
     model: nn.Module, method: str, inputs: Any | None = None
 ) -> dict[str, np.ndarray]:

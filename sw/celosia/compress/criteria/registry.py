@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from celosia.compress.entry import entry
 from celosia.compress.layers import prunable_layers
 from celosia.errors import ArgumentError
 from celosia.inputs import as_tensor
@@ -48,6 +49,7 @@ def methods() -> tuple[str, ...]:
     return tuple(sorted(_CRITERIA))
 
 
+@entry
 def scores(
     model: nn.Module,
     method: str,

@@ -136,7 +136,7 @@ def observe(
             for batch in inputs.split(batch_size):
                 kind = parameter.dtype if batch.is_floating_point() else batch.dtype
                 with follow, running(batch):
-                    model(batch.to(parameter.device, kind))
+                    model(batch.to(parameter.device, kind, copy=True))
                 follow.finish()
     finally:
         for handle in handles:

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from celosia.compress.entry import entry
 from celosia.compress.filters.mask_layer import Trainer, prune_with_masks
 from celosia.compress.filters.owners import Owners
 from celosia.compress.filters.prune import FilterReport
@@ -38,6 +39,7 @@ class CombinedReport:
         return {"filters": self.filters.choices, "weights": self.weights.choices}
 
 
+@entry
 def prune_combined(
     model: nn.Module,
     example_input: Any,

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from celosia.compress.criteria.filters import filter_scores
+from celosia.compress.entry import entry
 from celosia.compress.filters.mask import attach, attach_gamma, filter_masks, fold_in
 from celosia.compress.filters.prune import FilterReport, FilterRound, prune_filters, trace_for
 from celosia.compress.filters.selection import SCOPES, Target, choose
@@ -41,6 +42,7 @@ STEPS = ("subgradient", "proximal")
 Trainer = Callable[[nn.Module, int], None]
 
 
+@entry
 def add_masks(
     model: nn.Module,
     example_input: Any,
@@ -125,6 +127,7 @@ def proximal_step(strength: float) -> Callable[[nn.Module, float], None]:
     return step
 
 
+@entry
 def threshold_for(
     model: nn.Module,
     example_input: Any,
@@ -171,6 +174,7 @@ def _above(values: np.ndarray) -> float:
     return float(np.nextafter(values.max(), np.inf)) if len(values) else -np.inf
 
 
+@entry
 def fold_masks(
     model: nn.Module,
     example_input: Any,
@@ -197,6 +201,7 @@ def fold_masks(
                          parameters=parameters, conv_macs=conv_macs, rate=rate, scope=scope)
 
 
+@entry
 def prune_with_masks(
     model: nn.Module,
     example_input: Any,

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from celosia.compress.criteria.filters import FILTER_METHODS, filter_scores
+from celosia.compress.entry import entry
 from celosia.compress.filters.mask import filter_masks
 from celosia.compress.filters.removal import remove
 from celosia.compress.filters.selection import SCOPES, Target, choose
@@ -82,6 +83,7 @@ class FilterReport:
         return replace(self, choices={**self.choices, **more})
 
 
+@entry
 def prune_filters(
     model: nn.Module,
     example_input: Any,

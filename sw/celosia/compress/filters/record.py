@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from celosia.compress.outputs import tensors_in
 from celosia.compress.promise import run_once
 from celosia.compress.readings import ASKING, function_name
 
@@ -84,11 +85,11 @@ def record(model: nn.Module, x: torch.Tensor) -> Record:
 
     The model is as before afterwards. ArgumentError where it does not run on x.
     """
-    recorder = _Recorder(x)
+    recorder = _Recorder()
     watched = _Watched(model, recorder)
     with _places(model, recorder.places):
         run_once(watched, x)
-    last = tuple(recorder.number(tensor) for tensor in _tensors(watched.returned))
+    last = tuple(recorder.number(tensor) for tensor in tensors_in(watched.returned))
     uses = Counter(last)
     for step in recorder.steps:
         uses.update(step.reads)
@@ -106,6 +107,7 @@ class _Watched(nn.Module):  # type: ignore[misc]
 
     def forward(self, x: torch.Tensor) -> Any:
         """Run the network; keep what it returns."""
+        self.recorder.begin(x)
         with self.recorder:
             self.returned.append(self.model(x))
         return self.returned[-1]
@@ -114,7 +116,7 @@ class _Watched(nn.Module):  # type: ignore[misc]
 class _Recorder(TorchFunctionMode):  # type: ignore[misc]
     """While active, notes every function of torch that is called from Python."""
 
-    def __init__(self, x: torch.Tensor) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.steps: list[Step] = []
         self.shapes: dict[int, tuple[int, ...]] = {}
@@ -122,6 +124,9 @@ class _Recorder(TorchFunctionMode):  # type: ignore[misc]
         self.given: dict[int, torch.Tensor] = {}
         self.places: list[str] = []
         self._known = WeakTensorKeyDictionary()     # tensor: (number, version)
+
+    def begin(self, x: torch.Tensor) -> None:
+        """Give the network's input its number, the first."""
         self._new(x)
 
     def __torch_function__(

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from celosia.compress.entry import entry
 from celosia.compress.formats.bfp import bfp, check_bits
 from celosia.compress.formats.partition import Partition, partition_of
 from celosia.compress.fusion.fold import fold_batchnorm
@@ -39,6 +40,7 @@ _PATCHES = 1 << 19
 """Elements of patches that are made at a time."""
 
 
+@entry
 def emulate(
     model: nn.Module,
     *,

@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from torch import fx, nn
 
+from celosia.compress.entry import entry
 from celosia.compress.formats.bfp import bfp
 from celosia.compress.formats.emulate import BlockLayer, block_steps, emulate
 from celosia.compress.fusion.fold import fold_batchnorm
@@ -105,6 +106,7 @@ def array_nsr(array: Any, bits: int, axis: int | None = None,
                measured=_ratio(np.square(m * step - x).sum(), np.square(x).sum()))
 
 
+@entry
 def nsr(
     model: nn.Module,
     inputs: Any,
@@ -159,8 +161,8 @@ def nsr(
     with torch.no_grad():
         for part in data.split(batch_size):
             batch = part.to(parameter.device, parameter.dtype)
-            reference.run(batch)
-            _compare(emulated, layers, batch, reference)
+            reference.run(batch.clone())
+            _compare(emulated, layers, batch.clone(), reference)
     shapes = {name: reference.product(name) for name in reference.order}
     weights = {name: _weight_nsr(float_model, name, layers[name], weight_bits, rounding)
                for name in reference.order}

@@ -11,6 +11,7 @@ import torch
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from celosia.compress.entry import entry
 from celosia.compress.fusion.graph import module_of, reads_besides, trace, used_once
 from celosia.compress.fusion.ranks import graph_ranks, seen_ranks
 from celosia.compress.layers import (
@@ -51,6 +52,7 @@ class Folded(tuple):  # type: ignore[type-arg]
         return folded
 
 
+@entry
 def fold_batchnorm(model: nn.Module, example_input: Any | None = None, *,
                    skip: Collection[str] = ()) -> Folded:
     """Fold each batch normalisation into the convolution or linear layer before it, in place.

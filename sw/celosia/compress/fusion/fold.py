@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import fx, nn
 
+from celosia.compress.entry import entry
 from celosia.compress.fusion.batchnorm import fold_batchnorm
 from celosia.compress.fusion.graph import module_of, reads_besides, remove, used_once
 from celosia.compress.fusion.modes import trace_both_modes
@@ -23,6 +24,7 @@ from celosia.compress.pruning.masks import Mask
 __all__ = ["fold_average_pool", "fold_batchnorm", "folded_copy"]
 
 
+@entry
 def fold_average_pool(model: nn.Module, example_input: Any | None = None) -> fx.GraphModule:
     """Return a copy in which each average pool is part of the convolution in front of it.
 

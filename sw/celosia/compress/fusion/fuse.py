@@ -20,6 +20,7 @@ from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional
 
+from celosia.compress.entry import entry
 from celosia.compress.finetune import FineTune
 from celosia.compress.fusion.fold import fold_batchnorm, folded_copy
 from celosia.compress.fusion.graph import module_of, remove, sole_reader, used_once
@@ -87,6 +88,7 @@ class _Group:
     wanted: Pair
 
 
+@entry
 def fuse(
     model: nn.Module,
     example_input: Any,
@@ -222,7 +224,7 @@ def _note_shapes(traced: fx.GraphModule, example_input: Any) -> None:
     """Note the shape of every node's result in the graph."""
     traced.eval()
     with torch.no_grad():
-        ShapeProp(traced).propagate(example_for(traced, example_input))
+        ShapeProp(traced).propagate(example_for(traced, example_input).clone())
 
 
 def _retrain(

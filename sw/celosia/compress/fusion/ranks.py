@@ -77,7 +77,7 @@ def seen_ranks(model: nn.Module, norms: Sequence[nn.Module],
                for norm in norms]
     try:
         with evaluating(model), torch.no_grad():
-            model(example_for(model, example_input))
+            model(example_for(model, example_input).clone())
     finally:
         for handle in handles:
             handle.remove()

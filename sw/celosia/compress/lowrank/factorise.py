@@ -12,6 +12,7 @@ from torch import nn
 
 from celosia.compress.cost import Cost
 from celosia.compress.cost import measure as measure_cost
+from celosia.compress.entry import entry
 from celosia.compress.journal import Journal, describe, fingerprint
 from celosia.compress.layers import names_of, prunable_layers
 from celosia.compress.lowrank.decomposition import Decomposition, Ranks, Site, plain_copy
@@ -80,6 +81,7 @@ class FactoriseReport:
         return self.rounds[-1].density
 
 
+@entry
 def factorise(
     model: nn.Module,
     example_input: Any,

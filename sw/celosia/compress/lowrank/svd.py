@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from celosia.compress.entry import entry
 from celosia.compress.layers import held_weight, obstacle
 from celosia.compress.pruning.masks import Mask
 from celosia.errors import ArgumentError
@@ -37,6 +38,7 @@ SCHEMES = ("channel", "spatial")
 Layer: TypeAlias = nn.Conv2d | nn.Linear
 
 
+@entry
 def svd(layer: Layer, rank: int, scheme: str = "channel") -> nn.Sequential:
     """Return two layers that together compute a layer's best approximation of a rank.
 
@@ -107,6 +109,7 @@ def svd_macs(
     return rank * (first + rows * height * width)
 
 
+@entry
 def rank_for_energy(layer: Layer, share: float, scheme: str = "channel") -> int:
     """Return the smallest rank that keeps a share of the energy, the squared singular values.
 
@@ -115,6 +118,7 @@ def rank_for_energy(layer: Layer, share: float, scheme: str = "channel") -> int:
     return energy_rank(np.linalg.svd(as_matrix(layer, scheme), compute_uv=False), share)
 
 
+@entry
 def rank_for_speedup(layer: Layer, factor: float, scheme: str = "channel") -> int:
     """Return the largest rank whose layers have `factor` times fewer weights, at least 1.
 

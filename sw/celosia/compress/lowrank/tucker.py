@@ -14,6 +14,7 @@ from fractions import Fraction
 import numpy as np
 from torch import nn
 
+from celosia.compress.entry import entry
 from celosia.compress.lowrank.evbmf import evbmf
 from celosia.compress.lowrank.svd import (
     check_layer,
@@ -44,6 +45,7 @@ _ITERATIONS, _TOLERANCE = 100, 1e-7
 which it stops."""
 
 
+@entry
 def tucker2(conv: nn.Conv2d, ranks: Sequence[int]) -> nn.Sequential:
     """Return three convolutions that together approximate one.
 
@@ -111,6 +113,7 @@ def tucker_macs(conv: nn.Conv2d, ranks: Sequence[int], size: tuple[int, int]) ->
     return first * math.prod(size) + rest * math.prod(output_size(conv, size))
 
 
+@entry
 def tucker_ranks(conv: nn.Conv2d, weakening: float = 1.0, minimum: int = MINIMUM) -> Ranks:
     """Return the ranks that variational Bayes finds in a kernel, (rank_out, rank_in).
 

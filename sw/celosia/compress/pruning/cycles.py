@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from celosia.compress.criteria.registry import resolve_options, scores
+from celosia.compress.entry import entry
 from celosia.compress.journal import Journal, describe, fingerprint
 from celosia.compress.layers import (
     holders,
@@ -61,6 +62,7 @@ class CycleReport:
         return self.rounds[-1].density
 
 
+@entry
 def prune_to_cycles(
     model: nn.Module,
     method: str = "magnitude",

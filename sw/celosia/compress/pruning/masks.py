@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from celosia.compress.entry import entry
 from celosia.compress.layers import computed_weight, holders, refuse_strangers
 from celosia.errors import ArgumentError
 
@@ -83,6 +84,7 @@ def mask_weight(model: nn.Module, layer: nn.Module, kept: torch.Tensor) -> None:
         apply_mask(holder, torch.empty_like(holder.weight, dtype=torch.bool).copy_(kept))
 
 
+@entry
 def make_permanent(model: nn.Module) -> None:
     """Turn every mask of a model into zeros in plain weights, and remove the masks.
 

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from celosia.compress.entry import entry
 from celosia.compress.layers import names_of, prunable_layers
 from celosia.errors import ArgumentError, CelosiaError
 from celosia.graph import Conv, Graph
@@ -146,6 +147,7 @@ class Predictor:
                                   for name, called in names.items()})
 
 
+@entry
 def cycle_costs(model: nn.Module, example_input: Any, *, target: str = "icebreaker",
                 exponents: str = "dynamic") -> dict[str, np.ndarray]:
     """Return what a weight costs: predicted cycles that one weight less in its row saves.

@@ -17,6 +17,7 @@ import numpy as np
 from torch import nn
 
 from celosia.compress.criteria.registry import resolve_options, scores
+from celosia.compress.entry import entry
 from celosia.compress.journal import Journal, describe, fingerprint
 from celosia.compress.layers import (
     distinct_weights,
@@ -69,6 +70,7 @@ class PruneReport:
         return self.rounds[-1].density
 
 
+@entry
 def prune(
     model: nn.Module,
     method: str,

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from celosia.compress.entry import entry
 from celosia.compress.journal import Journal
 from celosia.compress.layers import (
     distinct_weights,
@@ -107,6 +108,7 @@ class RoundRecord:
         return cls(**{**content, "layers": layers})
 
 
+@entry
 def run_rounds(
     model: nn.Module,
     count: int,

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from celosia.compress.criteria.registry import scores
+from celosia.compress.entry import entry
 from celosia.compress.layers import (
     distinct_weights,
     first_names,
@@ -61,6 +62,7 @@ class RateSearch:
         }
 
 
+@entry
 def search_rates(
     model: nn.Module,
     method: str,

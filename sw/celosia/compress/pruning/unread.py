@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from celosia.compress.entry import entry
 from celosia.compress.layers import (
     computed_weight,
     distinct_weights,
@@ -25,6 +26,7 @@ from celosia.errors import ArgumentError
 __all__ = ["drop_unread"]
 
 
+@entry
 def drop_unread(model: nn.Module, example_input: Any, *,
                 skip: Collection[str] = ()) -> dict[str, int]:
     """Mask the weights from which no path of weights leads to an output, in place.
