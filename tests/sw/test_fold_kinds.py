@@ -518,3 +518,102 @@ def test_emulation_folds_behind_a_linear_layer_with_an_example():
     kinds = [type(compress.emulate(net, weight_bits=8, activation_bits=8, example_input=example).n)
              for example in (None, x)]
     assert kinds == [nn.BatchNorm1d, nn.Identity]
+
+
+class Tied(nn.Linear):
+    """A decoder with its encoder's weight, which it holds where no module is found."""
+
+    def __init__(self, encoder: nn.Linear) -> None:
+        super().__init__(encoder.out_features, encoder.in_features)
+        self.encoder = [encoder]
+
+    def forward(self, x):
+        return functional.linear(x, self.encoder[0].weight.t(), self.bias)
+
+
+class Called(nn.Sequential):
+    def __call__(self, x):
+        return super().__call__(x) * self[0].weight.abs().mean()
+
+
+def tied() -> Net:
+    net = Net(lambda s, x: s.d(s.n(s.c(x.flatten(1)))), c=nn.Linear(243, 6), n=nn.BatchNorm1d(6))
+    net.d = Tied(net.c)
+    return net
+
+
+def stack(kind=nn.Sequential) -> nn.Sequential:
+    return kind(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.Conv2d(6, 4, 3), nn.AvgPool2d(2),
+                nn.ReLU())
+
+
+def with_hook(at: int | None, pre: bool = False) -> nn.Module:
+    net = stack()
+    part = net if at is None else net[at]
+    if pre:
+        part.register_forward_pre_hook(lambda m, given: (given[0] * net[0].weight.abs().mean(),))
+    else:
+        part.register_forward_hook(lambda m, given, y: y * net[0].weight.abs().mean())
+    return net
+
+
+def called_by_instance() -> nn.Module:
+    net = stack()
+    first = net[0]
+    net[4].forward = lambda x: x.relu() * first.weight.abs().mean()
+    return net
+
+
+UNSEEN = {
+    "tied by reference": (tied, "'d' has a forward of its own .class Tied"),
+    "hook of another layer": (lambda: with_hook(4), "'4' has a forward hook"),
+    "hook before another layer": (lambda: with_hook(4, pre=True), "'4' has a forward hook"),
+    "hook of the network": (lambda: with_hook(None), "the network has a forward hook"),
+    "hook before the network": (lambda: with_hook(None, True), "the network has a forward hook"),
+    "call of its own": (lambda: stack(Called), "Called has a __call__ of its own"),
+    "forward of an instance": (called_by_instance, "'4' has a forward of its own"),
+}
+
+
+@pytest.mark.parametrize("kind", UNSEEN)
+def test_without_an_example_what_tracing_does_not_look_into_is_refused(kind):
+    make, words = UNSEEN[kind]
+    x = randn(4, 3, 9, 9)
+    for change in (compress.fold_batchnorm, compress.fold_average_pool,
+                   lambda net: compress.emulate(net, weight_bits=8, activation_bits=8)):
+        net = trained(make())
+        before = net(x)
+        if change is compress.fold_average_pool and kind == "tied by reference":
+            assert torch.equal(change(net)(x), before)      # there is no pool
+        else:
+            with pytest.raises(ArgumentError, match=f"{words}.*give example_input"):
+                change(net)
+        assert torch.equal(net(x), before)
+
+
+def test_a_hook_of_all_modules_is_refused_without_an_example():
+    handle = nn.modules.module.register_module_forward_hook(lambda module, given, y: None)
+    try:
+        with pytest.raises(ArgumentError, match="hook of all modules.*give example_input"):
+            compress.fold_average_pool(stack())
+    finally:
+        handle.remove()
+
+
+def test_with_an_example_such_a_network_folds_where_its_outputs_stay():
+    net, x = stack(), randn(2, 3, 9, 9)
+    net[4].register_forward_hook(lambda module, given, y: y + 1)
+    before = trained(net)(x)
+    assert compress.fold_batchnorm(net, x) == ("1",)
+    torch.testing.assert_close(net(x), before, rtol=1e-4, atol=1e-5)
+
+
+def test_layers_of_ones_own_that_add_no_code_fold_without_an_example():
+    class Same(nn.Conv2d):
+        def __init__(self, n, m) -> None:
+            super().__init__(n, m, 3, padding=1)
+
+    net, x = trained(nn.Sequential(Same(3, 6), nn.BatchNorm2d(6), Same(6, 4))), randn(2, 3, 9, 9)
+    before = net(x)
+    assert compress.fold_batchnorm(net) == ("1",)
+    torch.testing.assert_close(net(x), before, rtol=1e-4, atol=1e-5)

@@ -14,6 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from celosia.compress.entry import entry
 from celosia.compress.fusion.graph import module_of, reads_besides, trace, used_once
 from celosia.compress.fusion.ranks import graph_ranks, seen_ranks
+from celosia.compress.fusion.unseen import refuse_unseen
 from celosia.compress.layers import (
     computed_weight,
     held_weight,
@@ -68,7 +69,7 @@ def fold_batchnorm(model: nn.Module, example_input: Any | None = None, *,
     normalisation must read (N, features): where the operators do not tell that, an example does.
 
     Every fold is tried on random inputs before it is done. With an example the outputs of the
-    network are compared too; without one, its graph.
+    network are compared too; without one, its graph, and what the graph may not show is refused.
 
     Parameters
     ----------
@@ -88,7 +89,9 @@ def fold_batchnorm(model: nn.Module, example_input: Any | None = None, *,
     ------
     ArgumentError
         The model cannot be traced or does not run on the example; `skip` names no normalisation;
-        a weight to fold into has a parametrisation that is no mask, or a mask of torch's own.
+        without an example, a hook, a forward of a layer's own or a ``__call__`` of the network's,
+        which may read what is folded (`refuse_unseen`); a weight to fold into has a parametrisation
+        that is no mask, or a mask of torch's own.
     CelosiaError
         The network computes something else afterwards; it is as before then.
     """
@@ -121,6 +124,8 @@ def fold_batchnorm(model: nn.Module, example_input: Any | None = None, *,
             left.pop(name, None)
         else:
             left[name] = reason
+    if pairs and example_input is None:
+        refuse_unseen(traced, model)
     _do(model, pairs, traced, example_input)
     return Folded(pairs, left)
 

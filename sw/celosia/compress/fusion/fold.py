@@ -17,6 +17,7 @@ from celosia.compress.fusion.batchnorm import fold_batchnorm
 from celosia.compress.fusion.graph import module_of, reads_besides, remove, used_once
 from celosia.compress.fusion.modes import trace_both_modes
 from celosia.compress.fusion.pools import pool_of, symmetric_padding, with_pool
+from celosia.compress.fusion.unseen import refuse_unseen
 from celosia.compress.layers import obstacle, weight_sharers
 from celosia.compress.promise import Promise
 from celosia.compress.pruning.masks import Mask
@@ -35,13 +36,17 @@ def fold_average_pool(model: nn.Module, example_input: Any | None = None) -> fx.
     whose size comes from the map. The merged layer has the convolution's name; a mask stays one.
 
     Every fold is tried on random inputs before it is done. With an example, (N, ...), the outputs
-    of the network are compared too.
+    of the network are compared too; without one, what tracing does not look into is refused.
 
     Raises ArgumentError if the model cannot be traced, or does in train mode what the copy could
-    not follow (`trace_both_modes`), and CelosiaError if the copy computes something else.
+    not follow (`trace_both_modes`), or, without an example, as `refuse_unseen`, and CelosiaError if
+    the copy computes something else.
     """
     promise = None if example_input is None else Promise(model, example_input)
-    return folded_copy(copy.deepcopy(model), promise)[0]
+    traced, folded = folded_copy(copy.deepcopy(model), promise)
+    if promise is None:
+        refuse_unseen(traced, model, inside=bool(folded))
+    return traced
 
 
 def folded_copy(model: nn.Module, promise: Promise | None) -> tuple[fx.GraphModule,

@@ -22,8 +22,8 @@ from celosia.compress.promise import restoring
 from celosia.compress.readings import ASKING, function_name
 from celosia.errors import ArgumentError
 
-__all__ = ["fixed", "module_of", "reads_besides", "remove", "sole_reader", "source", "tensor_of",
-           "trace", "used_once"]
+__all__ = ["fixed", "is_leaf", "module_of", "reads_besides", "remove", "sole_reader", "source",
+           "tensor_of", "trace", "used_once"]
 
 _READ, _DRAWN = "tensors read", "random numbers drawn"
 """Keys of `GraphModule.meta`: ids of the tensors that forward read as numbers, and a bool."""
@@ -142,6 +142,11 @@ class _Tracer(fx.Tracer):  # type: ignore[misc]
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Tell whether a module's call is one node of the graph."""
         return isinstance(m, _LAYERS) or super().is_leaf_module(m, module_qualified_name)
+
+
+def is_leaf(module: nn.Module, name: str) -> bool:
+    """Tell whether tracing does not look into a module of this name."""
+    return _Tracer().is_leaf_module(module, name)
 
 
 class _Reads(TorchFunctionMode):  # type: ignore[misc]
