@@ -22,6 +22,8 @@ def make():
         torch.nn.Conv2d(1, 12, 3), torch.nn.ReLU(), torch.nn.Conv2d(12, 12, 3), torch.nn.ReLU(),
         torch.nn.Flatten(), torch.nn.Linear(12 * 16, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
 """
+UNTRAINED = ("celosia: the weights look untrained, every layer's are as torch draws them; give a "
+             "trained model, or its weights with --weights\n")
 
 
 @pytest.fixture
@@ -39,7 +41,7 @@ def invoke(*arguments: object, status: int = 0, output: str = "small.pt2"):
 
 def answer(*arguments: object) -> dict:
     result = invoke(*arguments, "--json")
-    assert result.stderr == ""
+    assert result.stderr == UNTRAINED
     return json.loads(result.stdout)
 
 
@@ -109,7 +111,7 @@ def test_a_second_run_goes_on_from_the_folder(folder):
     written = Path("small.pt2").read_bytes()
     index = Path("kept/run.json").read_text()
     second = invoke(*arguments, "--json")
-    assert second.stderr == "celosia: kept: 2 of 2 rounds found, going on after them\n"
+    assert second.stderr == UNTRAINED + "celosia: kept: 2 of 2 rounds found, going on after them\n"
     assert json.loads(second.stdout) == first
     assert Path("kept/run.json").read_text() == index
     states = []

@@ -80,6 +80,7 @@ def factorise(
     train = network.trainer(loaded, epochs, learning_rate, None, seed)
     if train is not None and epochs:
         settings["finetune"] = train()
+    untrained = network.warn_untrained(module)
     network.to_fastest(module)
     before = figures.figures(module, example, target, network.test_accuracy(module, loaded))
     with api.refusals(), network.rounds_shown("factorising") as progress:
@@ -87,9 +88,10 @@ def factorise(
                     measure=network.measurer(loaded, example, target))
     network.save(module.cpu(), example, output)
     after = figures.figures(module, example, target, found.rounds[-1].accuracy)
-    result = _result(found) | {"network": {"before": before, "after": after},
-                               "output": str(output), "target": target,
-                               "refused": network.cost(module, example, target)["refused"]}
+    result = _result(found) | {
+        "network": {"before": before, "after": after, "untrained": untrained},
+        "output": str(output), "target": target,
+        "refused": network.cost(module, example, target)["refused"]}
     result["choices"] |= network.origin(model, weights, target, loaded)
     if report is not None:
         network.write_report(result, report)

@@ -158,6 +158,17 @@ def _unflattened(name: str, program: Any, example: np.ndarray | None) -> Any:
     return module
 
 
+def warn_untrained(module: Any) -> bool:
+    """Say on stderr where a network's weights look untrained, and return whether they do."""
+    from celosia.compress.untrained import looks_untrained
+
+    untrained = looks_untrained(module)
+    if untrained:
+        print("celosia: the weights look untrained, every layer's are as torch draws them; give a "
+              "trained model, or its weights with --weights", file=sys.stderr)
+    return untrained
+
+
 def example_for(name: str, example: np.ndarray | None, data: Data | None) -> np.ndarray:
     """Return one float32 input (1, ...) that tells the network's shapes."""
     if data is None and example is None:

@@ -58,6 +58,7 @@ def prune(
     fusion = None
     with api.refusals(TypeError), network.rounds_shown("pruning") as progress:
         train = network.trainer(loaded, epochs, learning_rate, optimizer, seed)
+        untrained = network.warn_untrained(module)
         network.to_fastest(module)
         before = figures.figures(module, example, target, network.test_accuracy(module, loaded))
         if fuse or fuse_retrained is not None:
@@ -70,7 +71,8 @@ def prune(
     network.save(module.cpu(), example, output)
     result = _result(method, found, module) | network.cost(module, example, target)
     after = figures.figures(module, example, target, found.accuracy)
-    result |= {"network": {"before": before, "after": after}, "output": str(output)}
+    result |= {"network": {"before": before, "after": after, "untrained": untrained},
+               "output": str(output)}
     result["choices"] |= network.origin(model, weights, target, loaded) | {"fusion": fusion}
     if report is not None:
         network.write_report(result, report)
