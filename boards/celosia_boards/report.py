@@ -11,7 +11,8 @@ from typing import Any
 from celosia_boards.targets import Resources, Target
 from celosia_boards.toolchain import BuildError
 
-__all__ = ["BuildReport", "Placement", "Timing", "check_synthesis_log", "overfull",
+__all__ = ["BuildReport", "Placement", "Timing", "check_synthesis_log", "circling",
+           "overfull",
            "parse_resources", "parse_timing", "read_report", "sha256_of"]
 
 _CELLS = {
@@ -21,6 +22,10 @@ _CELLS = {
              "dsps": "MULT18X18D"},
 }
 _ICE40_FFS = re.compile(r"(\d+) LCs used as (?:LUT4 and DFF|DFF only)")
+_ROUTED = re.compile(r"^Info:\s+\d+ \|\s+\d+\s+(\d+) \|\s+\d+\s+\d+ \|\s+(\d+)\|", re.MULTILINE)
+_CIRCLES = 100
+"""Lines of the first router, a thousand connections each, on which all tear up others and as many
+are left as before: it goes on so for ever."""
 _UTILISATION = re.compile(r"^Info:\s+(\w+):\s+(\d+)/\s*(\d+)\s+\d+%", re.MULTILINE)
 _SAME_CLOCK = 0.01
 
@@ -138,6 +143,15 @@ def overfull(log: str) -> list[str]:
     """Return what nextpnr's log says the design has too much of: "8973 of 5280 ICESTORM_LC"."""
     return [f"{used} of {available} {cell}" for cell, used, available in _UTILISATION.findall(log)
             if int(used) > int(available)]
+
+
+def circling(log: str) -> str | None:
+    """Return why to give nextpnr up, where its log says that its first router goes in circles."""
+    lines = _ROUTED.findall(log)[-_CIRCLES:]
+    if len(lines) < _CIRCLES or len(set(lines)) > 1:
+        return None
+    return (f"the router goes in circles, {int(lines[0][1]):,} connections are left; another seed "
+            f"may find routes (--seed, --seeds)")
 
 
 def parse_timing(report: Mapping[str, Any], clock_mhz: float) -> Timing:

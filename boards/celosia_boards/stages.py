@@ -10,7 +10,7 @@ from typing import Any
 from amaranth.back import rtlil
 from amaranth.hdl import Elaboratable
 
-from celosia_boards.report import check_synthesis_log, overfull
+from celosia_boards.report import check_synthesis_log, circling, overfull
 from celosia_boards.targets import Target
 from celosia_boards.toolchain import BuildError, find_tool, run_tool
 
@@ -26,9 +26,11 @@ _SYNTHESIS = {
 # Amaranth calls an element of an array: the netlist is then wrong, at times without a word (Yosys
 # 0.70). Such names are second ones of bits that have one already; they go before.
 _BEFORE = {"ice40": "", "ecp5": "rename -hide w:*[[]*\n"}
-# nextpnr's first router hangs on some seeds of the HX8K; its second does not finish on a UP5K that
-# is nearly full.
-_PLACEMENT = {"up5k": ["--up5k"], "hx8k": ["--hx8k", "--router", "router2"],
+# nextpnr's first router goes in circles on some seeds of the HX8K; its second does not finish on a
+# UP5K that is nearly full. There, where wires count more than delays in the placement, the first
+# tears up fewer of them: it takes less time and goes in circles on fewer seeds.
+_PLACEMENT = {"up5k": ["--up5k", "--placer-heap-timingweight", "1"],
+              "hx8k": ["--hx8k", "--router", "router2"],
               "lfe5u-25f": ["--25k"], "lfe5u-85f": ["--85k"]}
 _CONSTRAINTS = {"ice40": "pcf", "ecp5": "lpf"}
 _PLACED = {"ice40": ("--asc", "asc"), "ecp5": ("--textcfg", "config")}
@@ -136,7 +138,7 @@ class Job:
         else:
             arguments += [f"--{constraints}", f"{name}.{constraints}"]
         try:
-            run_tool(f"nextpnr-{target.family}", arguments, self.work, log)
+            run_tool(f"nextpnr-{target.family}", arguments, self.work, log, circling)
         except BuildError:
             excess = overfull((self.work / log).read_text(encoding="utf-8", errors="replace"))
             if not excess:

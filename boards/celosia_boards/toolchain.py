@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from celosia_boards.processes import started
@@ -17,6 +17,7 @@ from celosia_boards.processes import started
 __all__ = ["BuildError", "find_tool", "package_of", "run_tool"]
 
 _LAST_LINES = 12
+_LOOK_SECONDS = 2.0
 
 
 class BuildError(Exception):
@@ -48,8 +49,12 @@ def package_of(name: str) -> str:
     return f"yowasp-{packers.get(name, name)}"
 
 
-def run_tool(name: str, arguments: Sequence[str], directory: Path, log: str) -> None:
+def run_tool(name: str, arguments: Sequence[str], directory: Path, log: str,
+             hopeless: Callable[[str], str | None] = lambda log: None) -> None:
     """Run tool ``name`` in ``directory``; BuildError unless it succeeds.
+
+    hopeless : is given the log so far, every few seconds; where it returns a reason, the tool is
+               killed, and the BuildError says so.
 
     File names among the arguments should be relative: the ``yowasp-`` tools do not see /tmp.
     ``log`` is the file in ``directory`` that the tool writes its messages to. What it prints is
@@ -60,13 +65,23 @@ def run_tool(name: str, arguments: Sequence[str], directory: Path, log: str) -> 
     with started([find_tool(name), *arguments], cwd=directory, text=True, errors="replace",
                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                  stdin=subprocess.DEVNULL) as tool:
-        printed, _ = tool.communicate()
+        while True:
+            try:
+                printed, _ = tool.communicate(timeout=_LOOK_SECONDS)
+                break
+            except subprocess.TimeoutExpired:
+                if reason := hopeless(_text(directory / log)):
+                    raise BuildError(f"{name}: {reason}") from None
     if tool.returncode or not (directory / log).exists():
         with (directory / log).open("a", encoding="utf-8") as file:
             file.write(printed)
     if tool.returncode == 0:
         return
-    lines = (directory / log).read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = _text(directory / log).splitlines()
     errors = [line.strip() for line in lines if line.startswith("ERROR")]
     words = "\n  ".join(dict.fromkeys(errors)) or "\n  ".join(lines[-_LAST_LINES:])
     raise BuildError(f"{name} failed with status {tool.returncode}:\n  {words}")
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""

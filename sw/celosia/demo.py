@@ -33,10 +33,6 @@ IMAGES = 100
 CALIBRATION = 500
 """Images that fix the block exponents: training images where the full data set is installed, else
 the last of the shipped test images."""
-PLACEMENT = ("--placer-heap-timingweight", "1")
-"""The array fills the iCEBreaker, and most of the demo's time is its placement. Where wires count
-more than delays, nextpnr's router tears up a fifth to a third fewer of them, and the clock is met
-all the same (seeds 0 and 1)."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -112,7 +108,7 @@ def demonstrate(folder: str | Path = FOLDER, *, place: bool = True,
     golden = api.run(program, x, progress=lambda done, of: say("golden model", done, of))
     built = None
     if place:
-        built = api.build(program, BOARD, placement=PLACEMENT, directory=folder,
+        built = api.build(program, BOARD, directory=folder,
                           progress=lambda stage: say(stage, 0, 0))
     return Demonstration(
         program=program, path=path, images=len(x), verification=found, build=built,

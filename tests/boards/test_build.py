@@ -11,6 +11,7 @@ from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
+from celosia_boards import toolchain
 from celosia_boards.board_top import BoardTop
 from celosia_boards.build import BuildError, build, sweep_seeds
 from celosia_boards.clocks import PllClock
@@ -18,6 +19,7 @@ from celosia_boards.report import (
     BuildReport,
     Timing,
     check_synthesis_log,
+    circling,
     overfull,
     parse_resources,
     parse_timing,
@@ -193,11 +195,38 @@ def test_options_of_placement_reach_nextpnr(monkeypatch, tmp_path):
         tool.chmod(0o755)
         monkeypatch.setenv(name, str(tool))
     entry = target("icebreaker")
-    with pytest.raises(BuildError, match="given --up5k --placer-heap-timingweight 1 --package "):
-        build(_design(entry), entry, tmp_path / "out",
-              placement=("--placer-heap-timingweight", "1"))
+    with pytest.raises(BuildError, match="given --up5k .*--opt-timing --package "):
+        build(_design(entry), entry, tmp_path / "out", placement=("--opt-timing",))
     jobs = [Job(entry, tmp_path, "celosia", options) for options in ((), ("--opt-timing",))]
     assert len({job.digest("") for job in jobs}) == 2, "such a build is another one"
+
+
+CIRCLES = "".join(f"Info: {n}000 | {n - 4}341   36738 | 1000     0 |   2509|   1.46  {n}.39|\n"
+                  for n in range(500, 600))
+
+
+def test_a_router_that_goes_in_circles_is_told_from_one_that_gets_on():
+    assert circling(CIRCLES) == (
+        "the router goes in circles, 2,509 connections are left; another seed may find routes "
+        "(--seed, --seeds)")
+    for line in (" 600000 | 562341   36739 | 999     1 |   2509|   1.46  600.39|",
+                 " 600000 | 562341   36738 | 1000    0 |   2508|   1.46  600.39|"):
+        assert circling(f"{CIRCLES}Info:{line}\n") is None
+    assert circling(CIRCLES[:5000]) is None and circling("") is None
+
+
+def test_a_router_that_goes_in_circles_is_given_up(monkeypatch, tmp_path):
+    monkeypatch.setattr(toolchain, "_LOOK_SECONDS", 0.1)
+    (tmp_path / "log").write_text(CIRCLES)
+    for name, words in (("YOSYS", "touch celosia.yosys.log"),
+                        ("NEXTPNR_ICE40", f"cat {tmp_path}/log > celosia.nextpnr.log; sleep 600")):
+        tool = tmp_path / name
+        tool.write_text(f"#!/bin/sh\n{words}\n")
+        tool.chmod(0o755)
+        monkeypatch.setenv(name, str(tool))
+    entry = target("icebreaker")
+    with pytest.raises(BuildError, match=r"^nextpnr-ice40: the router goes in circles, 2,509 conn"):
+        build(_design(entry), entry, tmp_path / "out", seeds=2)
 
 
 def test_core_must_have_the_board_s_members():
