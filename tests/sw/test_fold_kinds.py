@@ -617,3 +617,19 @@ def test_layers_of_ones_own_that_add_no_code_fold_without_an_example():
     before = net(x)
     assert compress.fold_batchnorm(net) == ("1",)
     torch.testing.assert_close(net(x), before, rtol=1e-4, atol=1e-5)
+
+
+def test_blocks_in_a_list_of_modules_fold_without_an_example():
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.c, self.n = nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3)
+
+        def forward(self, x):
+            return self.n(self.c(x))
+
+    net = trained(Net(lambda s, x: s.m["a"](s.l[1](s.l[0](x))), l=nn.ModuleList([Block(), Block()]),
+                      m=nn.ModuleDict({"a": Block()})))
+    before = net(randn(2, 3, 9, 9))
+    assert compress.fold_batchnorm(net) == ("l.0.n", "l.1.n", "m.a.n")
+    torch.testing.assert_close(net(randn(2, 3, 9, 9)), before, rtol=1e-4, atol=1e-5)

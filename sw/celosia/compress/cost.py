@@ -18,6 +18,7 @@ from torch import nn
 from celosia.compress.entry import entry
 from celosia.compress.layers import parameter_count, prunable_layers
 from celosia.compress.promise import example_for, run_once
+from celosia.compress.readings import Readings, other_multiplier
 from celosia.errors import ArgumentError
 from celosia.lower.stream import index_steps
 from celosia_hw.isa import (
@@ -30,7 +31,7 @@ from celosia_hw.isa import (
     ROW_SW,
 )
 
-__all__ = ["Cost", "LayerCost", "measure"]
+__all__ = ["Cost", "LayerCost", "cost_of_layers", "measure", "output_positions"]
 
 FLOAT_BYTES = 4
 _TABLES_BYTES = -(-sum(width for _, width in (ROW_BIAS, ROW_SW, ROW_SB)) // 8) + (
@@ -158,8 +159,31 @@ def measure(model: nn.Module, example_input: Any, *, weight_bits: int = 8) -> Co
     Raises
     ------
     ArgumentError
-        No layer to count, a convolution that is not two-dimensional, whose cost is not known, or a
-        model that does not run on the example.
+        No layer to count; something else that multiplies, whose cost is not known: a convolution
+        that is not two-dimensional, a recurrent layer, attention, TorchScript, a product in the
+        forward; a model that does not run on the example.
+    """
+    layers = prunable_layers(model)
+    other = other_multiplier(model, layers)
+    if other is not None:
+        raise ArgumentError(f"{other}; only Conv2d and Linear layers are counted, so replace it by "
+                            "one of these")
+    readings = Readings(layers)
+    with readings.watched(lambda name, layer, shape: None):
+        run_once(model, example_for(model, example_input))
+    if readings.strangers:
+        raise ArgumentError(f"the weight of layer {min(readings.strangers)!r} is read without "
+                            "calling the layer, so what it costs is not known; call it")
+    if readings.products:
+        raise ArgumentError(f"the forward multiplies by {min(readings.products)!r} itself; only "
+                            "Conv2d and Linear layers are counted, so let one of these do it")
+    return cost_of_layers(model, example_input, weight_bits=weight_bits)
+
+
+def cost_of_layers(model: nn.Module, example_input: Any, *, weight_bits: int = 8) -> Cost:
+    """Return what `measure` does, of `Conv2d` and `Linear` layers, whatever else there is.
+
+    ArgumentError for no layer, another convolution, or a model that does not run on the example.
     """
     layers = prunable_layers(model)
     for name, module in model.named_modules():
@@ -191,7 +215,7 @@ def output_positions(model: nn.Module, example_input: Any) -> dict[str, int]:
     def counter(name: str) -> Any:
         def count(module: nn.Module, _: Any, output: torch.Tensor) -> None:
             channels = output.shape[1 if isinstance(module, nn.Conv2d) else -1]
-            counts[name] += output.numel() // (channels * output.shape[0])
+            counts[name] += output.numel() // (channels * len(x))    # forward may split images up
 
         return count
 

@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from celosia.compress.entry import entry
 from celosia.compress.formats.bfp import bfp, check_bits
+from celosia.compress.formats.float_products import refuse_float_products
 from celosia.compress.formats.partition import Partition, partition_of
 from celosia.compress.fusion.fold import fold_batchnorm
 from celosia.compress.layers import prunable_layers, put, refuse_obstacle
@@ -73,18 +74,22 @@ def emulate(
     rounding
         "nearest-even", "zero", "up" or "down", of weights and inputs.
     layers
-        Names of the layers to emulate; None is all. The others stay float.
+        Names of the layers to emulate, and all else stays float; None is all, and whatever else
+        multiplies is refused.
     example_input
-        Inputs (N, ...), or None; tells which normalisations fold behind linear layers.
+        Inputs (N, ...), or None; tells which normalisations fold behind linear layers, and what
+        multiplies. Without it the model must be one that `torch.fx` can trace.
 
     Raises
     ------
     ArgumentError
-        Width, partition, rounding or a layer's name is not as above; the model has batch
-        normalisation and cannot be traced; a layer to emulate has a hook, a forward of its own or
-        a weight that a hook computes; a convolution does not pad with zeros; sums may need more
-        than float64's 53 bits; a block needs an exponent above 15 (of weights at once, of inputs
-        when they come).
+        Width, partition, rounding or a layer's name is not as above; no layer to emulate; the model
+        cannot be traced, and has batch normalisation or comes without an example; a layer to
+        emulate has a hook, a forward of its own, a weight that a hook computes, or one that is
+        read without calling the layer; without `layers`, products that no `Conv2d` or `Linear`
+        layer does; without an example, what tracing does not look into, as `fold_batchnorm`; a
+        convolution does not pad with zeros; sums may need more than float64's 53 bits; a block
+        needs an exponent above 15 (of weights at once, of inputs when they come).
     """
     blocks = partition_of(partition)
     check_bits("weight_bits", weight_bits)
@@ -98,13 +103,18 @@ def emulate(
     if unknown:
         raise ArgumentError(f"no layer is called {', '.join(map(repr, unknown))}; layers: "
                             f"{', '.join(map(repr, every))}")
-    for name, layer in every.items():
-        if layers is None or name in layers:
-            refuse_obstacle(result, layer, allowed=[nn.Module])
-            made = BlockLayer(name, layer, blocks, weight_bits, activation_bits, rounding)
-            if layer is result:
-                return made.eval()
-            put(result, layer, made)
+    chosen = {name: layer for name, layer in every.items() if layers is None or name in layers}
+    for layer in chosen.values():
+        refuse_obstacle(result, layer, allowed=[nn.Module])
+    refuse_float_products(result, chosen, every=layers is None, example_input=example_input)
+    if not chosen:
+        raise ArgumentError("there is no Conv2d or Linear layer to emulate, so nothing would be "
+                            "formatted; give a network that has some")
+    for name, layer in chosen.items():
+        made = BlockLayer(name, layer, blocks, weight_bits, activation_bits, rounding)
+        if layer is result:
+            return made.eval()
+        put(result, layer, made)
     return result.eval()
 
 
@@ -186,14 +196,14 @@ class BlockLayer(nn.Module):  # type: ignore[misc]
             raise ArgumentError(f"layer {self.name!r}, inputs: {problem}") from None
 
     @torch.no_grad()
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the layer's outputs in the type of x: exact sums, rounded once, plus bias.
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Return the outputs in the type of the inputs: exact sums, rounded once, plus bias.
 
-        It computes in the wider of the types of x and of the layer; outputs for whole numbers stay
-        in the layer's.
+        It computes in the wider of the types of the inputs and of the layer; outputs for whole
+        numbers stay in the layer's.
         """
-        y = self._outputs(x.to(torch.promote_types(x.dtype, self.weight.dtype)))
-        return y.to(x.dtype if x.is_floating_point() else self.weight.dtype)
+        y = self._outputs(input.to(torch.promote_types(input.dtype, self.weight.dtype)))
+        return y.to(input.dtype if input.is_floating_point() else self.weight.dtype)
 
     def _outputs(self, x: torch.Tensor) -> torch.Tensor:
         if self.weight.ndim == 2:

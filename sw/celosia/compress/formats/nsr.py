@@ -153,7 +153,7 @@ def nsr(
     float_model = copy.deepcopy(model).eval()
     fold_batchnorm(float_model, data[:1])
     emulated = emulate(float_model, weight_bits=weight_bits, activation_bits=activation_bits,
-                       partition=partition, rounding=rounding)
+                       partition=partition, rounding=rounding, example_input=data[:1])
     layers = {name: layer for name, layer in emulated.named_modules()
               if isinstance(layer, BlockLayer)}
     reference = _Reference(trace(float_model), layers, rounding)
@@ -241,8 +241,9 @@ def _compare(emulated: nn.Module, layers: Mapping[str, BlockLayer], batch: torch
              reference: _Reference) -> None:
     """Run the emulated network and add up its errors against what the reference kept."""
 
-    def compare(layer: BlockLayer, arguments: tuple[torch.Tensor], y: torch.Tensor) -> None:
-        operand, axes = layer.operand(arguments[0])
+    def compare(layer: BlockLayer, arguments: tuple[torch.Tensor, ...],
+                named: dict[str, torch.Tensor], y: torch.Tensor) -> None:
+        operand, axes = layer.operand((*arguments, *named.values())[0])
         found = layer.format(operand, axes)
         wanted, outputs = reference.kept[layer.name]
         sums = reference.sums[layer.name]
@@ -251,7 +252,7 @@ def _compare(emulated: nn.Module, layers: Mapping[str, BlockLayer], batch: torch
         sums["input error"] += _energy(found - wanted)
         sums["output error"] += _energy(y - outputs)
 
-    hooks = [layer.register_forward_hook(compare) for layer in layers.values()]
+    hooks = [layer.register_forward_hook(compare, with_kwargs=True) for layer in layers.values()]
     try:
         emulated(batch)
     finally:

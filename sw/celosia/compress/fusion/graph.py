@@ -145,8 +145,12 @@ class _Tracer(fx.Tracer):  # type: ignore[misc]
 
 
 def is_leaf(module: nn.Module, name: str) -> bool:
-    """Tell whether tracing does not look into a module of this name."""
-    return _Tracer().is_leaf_module(module, name)
+    """Tell whether tracing does not look into a module of this name when it is called.
+
+    Lists and dictionaries of modules are not called.
+    """
+    return (not isinstance(module, nn.ModuleList | nn.ModuleDict)
+            and _Tracer().is_leaf_module(module, name))
 
 
 class _Reads(TorchFunctionMode):  # type: ignore[misc]

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from celosia.compress.cost import Cost
-from celosia.compress.cost import measure as measure_cost
+from celosia.compress.cost import Cost, cost_of_layers
 from celosia.compress.entry import entry
 from celosia.compress.journal import Journal, describe, fingerprint
 from celosia.compress.layers import names_of, prunable_layers
@@ -185,7 +184,7 @@ def factorise(
     _check(ranks, rule, parameters_removed, macs_removed, evaluate, accuracy_budget, rounds)
     ranks, layers, skip = _named(model, ranks, layers, skip)
     run_once(model, example_for(model, example_input))
-    before = measure_cost(model, example_for(model, example_input))
+    before = cost_of_layers(model, example_for(model, example_input))
     sites, left = choose_sites(model, example_input, way, layers if ranks is None else ranks, skip)
     choices = {
         "method": method, "scheme": scheme if method == "svd" else None, "rule": rule,

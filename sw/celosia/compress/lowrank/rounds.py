@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from celosia.compress.cost import measure as measure_cost
+from celosia.compress.cost import cost_of_layers
 from celosia.compress.journal import Journal
 from celosia.compress.layers import put
 from celosia.compress.lowrank.decomposition import Decomposition, Layer, Ranks, product
@@ -115,7 +115,7 @@ class Run:
                     finetune(self.model, index)
             with reproducible(self.model, seed + index):
                 measured = {} if measure is None else dict(measure(self.model))
-            cost = measure_cost(self.model, self.example)
+            cost = cost_of_layers(self.model, self.example)
             records.append(FactoriseRound(
                 round=index, rounds=self.rounds, ranks=ranks, parameters=cost.parameters,
                 macs=cost.macs, density=cost.nonzeros / self.weights, measured=measured,
