@@ -112,12 +112,20 @@ def node(**changes: object) -> Callable[[dict], None]:
      "its signature has 1 outputs, its graph 2"),
     (MODEL, node(target="torch.os.system"), "torch.os.system): not supported by this machine"),
     (MODEL, node(target="torch.ops.aten.save.default"), "save): not supported by this machine"),
+    (MODEL, node(target="torch.ops.aten.tensor_split.sections"), "use a layer for each part"),
+    (MODEL, node(target="torch.ops.aten.gru.data"), "gru): not supported by this machine"),
+    (MODEL, node(target="torch.ops.aten.lstm.input"), "use linear layers or convolutions over"),
     (MODEL, node(target="torch.ops.load_library"), "not supported by this machine"),
     (MODEL, node(target="torch.ops.higher_order.wrap"), "not supported by this machine"),
     (MODEL, node(target=3), "an operator is 3"),
     (MODEL, node(inputs=[{"name": "input", "arg": {"as_string": "x.so"}, "kind": 1}]),
      "an argument is 'x.so', which no operator that is known takes"),
     (MODEL, node(inputs=[{"name": "file", "arg": {"as_int": 1}, "kind": 1}]), "it does not take"),
+    *((MODEL, node(target=f"torch.ops.aten.{target}",
+                   inputs=[{"name": word, "arg": {"as_int": 1000}, "kind": 2}]),
+       f"has an argument {word} that is 'as_int'") for target, word in (
+           ("clone.default", "memory_format"), ("ones_like.default", "layout"),
+           ("_to_copy.default", "dtype"), ("arange.default", "device"))),
     (MODEL, node(outputs=[{"as_tensor": {"name": "import os"}}]), "'import os', which is not"),
     (MODEL, node(name="lambda"), "called 'lambda', which is not a plain name"),
     (MODEL, lambda program: graph(program).update(custom_obj_values={"a": {}}), "objects of a cla"),
@@ -205,7 +213,8 @@ def test_a_zip_archive_that_is_not_sound_is_refused(tmp_path: Path, entries: dic
     "Mul(Integer(4), Symbol('s0'), Symbol('s1'))", "Pow(Symbol('s0'), Integer(2))",
 ])
 def test_shape_expressions_pass(source: str) -> None:
-    assert 0 < shapes.check_expression(source, {"s0", "s1"}) <= shapes.MAX_BITS
+    extent = shapes.check_expression(source, {"s0", "s1"})
+    assert 0 < extent.bits <= shapes.MAX_BITS and 1 <= extent.terms <= 2
 
 
 @pytest.mark.parametrize("source", [

@@ -2,12 +2,14 @@
 
 import operator as operators
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch.fx import GraphModule
 from torch.fx import Node as FxNode
 
 from celosia.errors import CompileError
+from celosia.frontend import kernels
 from celosia.frontend.call import Constant
 from celosia.frontend.origin import operator
 
@@ -27,10 +29,10 @@ def fold(node: FxNode, operands: Mapping[FxNode, Constant], owner: GraphModule, 
     origin = next((operand.origin for operand in operands.values()), node.name)
     if node.op == "get_attr":
         return Constant(getattr(owner, str(node.target), None), origin)
-    problem = _obstacle(node)
+    args, kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda n: operands[n].value)
+    problem = _obstacle(node, args, kwargs)
     if problem:
         raise CompileError(name, operator(node), problem, _REMEDY, source)
-    args, kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda n: operands[n].value)
     try:
         with torch.no_grad():
             return Constant(node.target(*args, **kwargs), origin)
@@ -40,22 +42,16 @@ def fold(node: FxNode, operands: Mapping[FxNode, Constant], owner: GraphModule, 
                            "repair the model's parameters", source) from None
 
 
-def _obstacle(node: FxNode) -> str | None:
-    """Return why a node is not computed while compiling, or None.
-
-    Only arithmetic of ATen on tensors is: an operator that takes words but no tensor may read
-    files.
-    """
+def _obstacle(node: FxNode, args: Any, kwargs: Mapping[str, Any]) -> str | None:
+    """Return why a node is not computed while compiling, or None."""
     if node.target is operators.getitem:
         return None
     if not isinstance(node.target, torch._ops.OpOverload) or node.target.namespace != "aten":
         return "a constant is made by an operator that is not one of ATen"
-    schema = node.target._schema
-    words = any(isinstance(argument.type, torch.StringType) for argument in schema.arguments)
-    if schema.is_mutable or (words and not node.all_input_nodes):
+    if node.target._schema.is_mutable:
         return "a constant is made by an operator that is no arithmetic"
     if torch.Tag.nondeterministic_seeded in node.target.tags:
         return "it draws random numbers, others each time"
     if "empty" in operator(node):
         return "it takes memory as it is, without values"
-    return None
+    return kernels.obstacle(node.target, args, kwargs)

@@ -78,7 +78,7 @@ def as_program(model: torch.nn.Module, example: torch.Tensor) -> ExportedProgram
             raise CompileError("model", "device", f"it is on {', '.join(sorted(devices))} and "
                                f"cannot be copied ({quoted(_first_line(error))})",
                                "give model.cpu()") from error
-    with tracing(), _evaluation(model):
+    with tracing(own_code=True), _evaluation(model):
         try:
             return _refusing(lambda: torch.export.export(model, (example,)))
         except CompileError as refusal:

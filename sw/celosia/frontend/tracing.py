@@ -28,22 +28,26 @@ _PART = re.compile(r"[A-Za-z0-9_]+", re.ASCII)
 
 
 @contextmanager
-def tracing() -> Iterator[None]:
+def tracing(*, own_code: bool = False) -> Iterator[None]:
     """Let one thread at a time trace models; its warnings, logs and prints on stderr are dropped.
 
-    Those of other threads are not.
+    Those of other threads are not.   own_code : the model is a module of the user's, which may look
+    at its constants: torch runs what is computed of them for real. Of a program that may come from
+    a file it runs nothing.
     """
-    with _ONE_AT_A_TIME, warnings.catch_warnings(), torch.no_grad(), _unheard(), _known_constants():
+    limit = _CONSTANT if own_code else -1
+    with (_ONE_AT_A_TIME, warnings.catch_warnings(), torch.no_grad(), _unheard(),
+          _known_constants(limit)):
         warnings.simplefilter("ignore")
         yield
 
 
 @contextmanager
-def _known_constants() -> Iterator[None]:
-    """Let a model look at constants while it is traced, as torchvision's Normalize checks that no
-    deviation is 0; torch itself knows the values of single numbers only."""
+def _known_constants(elements: int) -> Iterator[None]:
+    """Let a model look at constants of so many elements while it is traced, as torchvision's
+    Normalize checks that no deviation is 0; torch itself knows the values of single numbers."""
     before = fake_tensor.CONSTANT_NUMEL_LIMIT
-    fake_tensor.CONSTANT_NUMEL_LIMIT = _CONSTANT
+    fake_tensor.CONSTANT_NUMEL_LIMIT = elements
     try:
         yield
     finally:

@@ -12,7 +12,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from celosia.errors import CelosiaError, quoted
-from celosia.frontend import origin
+from celosia.frontend import kernels, origin
 from celosia.frontend.tracing import is_plain, tracing, with_plain_names
 
 __all__ = ["as_module"]
@@ -37,6 +37,7 @@ def as_module(program: ExportedProgram, example: torch.Tensor, name: str) -> nn.
     compute the same for a batch as for its inputs one by one.
     """
     _check_paths(program, name)
+    _check_operators(program, name)
     try:
         with tracing():
             unflattened: nn.Module = torch.export.unflatten(with_plain_names(program))
@@ -70,6 +71,16 @@ def _check_paths(program: ExportedProgram, name: str) -> None:
             node.meta["nn_module_stack"] = {
                 path + _call(key): (path, "torch.nn.Module")
                 for key, (path, _) in stack.items()}
+
+
+def _check_operators(program: ExportedProgram, name: str) -> None:
+    """CelosiaError unless every operator is one that may be run on what a file says."""
+    for _, _, graph in _graphs(program.graph_module):
+        for node in graph.nodes:
+            if node.op == "call_function" and not kernels.runs(node.target, node.kwargs):
+                raise CelosiaError(
+                    f"{name}: {origin.layer(node, origin.operator(node))} is the operator "
+                    f"{origin.operator(node)}, which is not run out of a file; {_WAY_OUT}")
 
 
 def _call(key: str) -> str:

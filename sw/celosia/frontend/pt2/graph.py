@@ -20,7 +20,7 @@ from celosia.frontend.pt2.checks import (
     union,
 )
 from celosia.frontend.pt2.tensors import describe, element_type, fixed
-from celosia.frontend.refusals import REMEDY
+from celosia.frontend.refusals import REMEDIES, REMEDY
 
 MAX_NODES = 100_000
 """Most operators of a program; ResNet-110 has about 350."""
@@ -28,6 +28,9 @@ MAX_DEPTH = 8
 """How deep a graph may lie within a graph."""
 _TRACE, _PATHS, _WORDS = 4000, 8000, 200        # characters kept of what describes a node
 _OPERATOR = "an operator"
+_OPAQUE = {"ScalarType": "as_scalar_type", "Layout": "as_layout", "Device": "as_device",
+           "MemoryFormat": "as_memory_format"}
+"""How arguments are written that torch keeps as numbers of its own, which it does not check."""
 
 
 class GraphReader:
@@ -83,7 +86,7 @@ class _Scope:
         self.tensors: dict[str, dict[str, Any]] = {}
         self.sizes: dict[str, dict[str, Any]] = {}
         self.done: set[str] = set()
-        self.bits: dict[str, int] = {}
+        self.extents: dict[str, shapes.Extent] = {}
         if depth > MAX_DEPTH:
             raise Unsound(f"it has graphs within graphs, more than {MAX_DEPTH} deep")
 
@@ -140,13 +143,13 @@ class _Scope:
             self._check(target, inputs, _layer(metadata, found))
             arguments = [self._plain_argument(part, base=operators.base_name(target))
                          for part in inputs]
-        bits = self._growth(target, inputs)
+        extent = self._growth(target, inputs)
         outputs = [self._result(part) for part in sequence(found["outputs"], "its results")]
         for part in outputs:
             if "as_sym_int" in part:
                 if nested:
                     raise Unsound("a graph within the graph returns a shape")
-                self.bits[part["as_sym_int"]["as_name"]] = bits
+                self.extents[part["as_sym_int"]["as_name"]] = extent
         single = found.get("is_hop_single_tensor_return")
         return {"target": target, "inputs": arguments, "outputs": outputs, "metadata": metadata,
                 "is_hop_single_tensor_return": None if single is None else flag(single, _OPERATOR),
@@ -163,10 +166,16 @@ class _Scope:
         operator = operators.find(target)
         if operator is None:
             word = operators.base_name(target) or text(target, _OPERATOR, 60).replace("\n", " ")
-            raise CompileError(layer, word, "not supported by this machine", REMEDY)
-        known = {argument.name for argument in operator._schema.arguments}
-        if len(set(map(str, given))) != len(given) or not known.issuperset(map(str, given)):
+            raise CompileError(layer, word, "not supported by this machine",
+                               REMEDIES.get(word, REMEDY))
+        known = {argument.name: str(argument.real_type).removeprefix("Optional[").rstrip("]")
+                 for argument in operator._schema.arguments}
+        if len(set(map(str, given))) != len(given) or not known.keys() >= set(map(str, given)):
             raise Unsound(f"{target} has an argument that it does not take, or one twice")
+        for part in inputs:
+            kind, _ = union(part["arg"], "an argument")
+            if kind not in ("as_none", _OPAQUE.get(known[part["name"]], kind)):
+                raise Unsound(f"{target} has an argument {part['name']} that is {shown(kind)}")
 
     def _plain_argument(self, part: dict[str, Any], base: str | None = None, nested: bool = False
                         ) -> dict[str, Any]:
@@ -215,7 +224,7 @@ class _Scope:
         kind, found = union(value, what)
         if kind == "as_int":
             return {kind: integer(found, what)}
-        if kind != "as_name" or not isinstance(found, str) or found not in self.bits:
+        if kind != "as_name" or not isinstance(found, str) or found not in self.extents:
             raise Unsound(f"{what} is the shape {shown(found)}, which is not computed before it")
         return {kind: found}
 
@@ -246,21 +255,22 @@ class _Scope:
         self.done.add(found)
         if kind == "as_tensor":
             return {kind: {"name": found}}
-        self.bits[found] = shapes.SYMBOL_BITS
+        self.extents[found] = shapes.SYMBOL_EXTENT
         return {kind: {"as_name": found}}
 
-    def _growth(self, target: str, inputs: list[dict[str, Any]]) -> int:
-        """Return the bits of an operator on shapes, from those of its arguments."""
+    def _growth(self, target: str, inputs: list[dict[str, Any]]) -> shapes.Extent:
+        """Return the extent of an operator's result on shapes, from those of its arguments."""
         if target not in shapes.OPERATORS:
-            return shapes.SYMBOL_BITS
-        bits = [1]
+            return shapes.SYMBOL_EXTENT
+        extents = []
         for part in inputs:
             kind, found = union(part["arg"], "an argument")
             if kind == "as_sym_int":
                 kind, found = union(found, "an argument")
-            bits.append(self.bits.get(found, 1) if kind == "as_name" else
-                        int(found).bit_length() + 1 if kind == "as_int" else 1)
-        return shapes.bounded(shapes.OPERATORS[target](bits), "a shape")
+            extents.append(
+                self.extents.get(found, shapes.Extent(1)) if kind == "as_name" else
+                shapes.Extent(int(found).bit_length() + 1 if kind == "as_int" else 1))
+        return shapes.bounded(shapes.OPERATORS[target](extents or [shapes.Extent(1)]), "a shape")
 
 
 def constant(value: Any, what: str) -> dict[str, Any]:

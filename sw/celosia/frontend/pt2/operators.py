@@ -2,7 +2,9 @@
 
 Of ATen those that compute tensors from tensors and numbers, and nothing else: none that reads or
 writes a file, draws random numbers, leaves memory as it found it, or takes a library's own packed
-format. What Celosia then does with an operator is the importer's to say.
+format. None of recurrent layers, which count on the length of their list of weights even while they
+are traced, nor ``tensor_split``, which makes as many results as it is told. What Celosia then does
+with an operator is the importer's to say; which it runs is in `frontend.kernels`.
 """
 
 import re
@@ -22,9 +24,8 @@ _SHAPE = {"sym_size", "sym_stride", "sym_numel", "sym_storage_offset"}
 _CHECKS = {"_assert_tensor_metadata"}
 _NAMES = """
 _adaptive_avg_pool2d _adaptive_avg_pool3d _convolution _log_softmax _native_batch_norm_legit
-_native_batch_norm_legit_functional _native_batch_norm_legit_no_training _prelu_kernel
-_safe_softmax _softmax _to_copy _unsafe_view _upsample_nearest_exact2d _weight_norm
-_weight_norm_interface
+_native_batch_norm_legit_functional _native_batch_norm_legit_no_training _prelu_kernel _safe_softmax
+_softmax _to_copy _unsafe_view _upsample_nearest_exact2d _weight_norm _weight_norm_interface
 abs absolute acos acosh adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
 adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d add addcdiv addcmul addmm addmv alias
 all alpha_dropout amax amin aminmax any arange argmax argmin argsort as_strided asin asinh atan
@@ -35,27 +36,25 @@ conv3d conv_transpose1d conv_transpose2d conv_transpose3d convolution copy cos c
 cosine_similarity cross cudnn_batch_norm cumprod cumsum detach diag diagonal diff dist div divide
 dot dropout einsum elu embedding eq erf erfc exp exp2 expand expand_as expm1 eye
 feature_alpha_dropout feature_dropout fill flatten flip floor floor_divide fmod frac full full_like
-gather ge gelu glu grid_sampler grid_sampler_2d group_norm gru gru_cell gt hardshrink hardsigmoid
-hardswish hardtanh hstack im2col index index_fill index_select instance_norm isfinite isinf isnan
-kron layer_norm le leaky_relu lerp lift_fresh lift_fresh_copy linalg_householder_product
-linalg_norm linalg_vector_norm linear linspace log log10 log1p log2 log_sigmoid log_sigmoid_forward
-log_softmax logical_and logical_not logical_or logical_xor logit logsumexp lstm lstm_cell lt
-masked_fill matmul max max_pool1d max_pool1d_with_indices max_pool2d max_pool2d_with_indices
-max_pool3d max_pool3d_with_indices maximum mean median meshgrid mH min minimum mish mm moveaxis
-movedim mT mul multiply mv nan_to_num narrow native_batch_norm native_channel_shuffle
-native_dropout native_group_norm native_layer_norm ne neg negative new_full new_ones new_zeros norm
-norm_except_dim one_hot ones ones_like outer pad permute pixel_shuffle pixel_unshuffle positive pow
-prelu prod reciprocal reflection_pad1d reflection_pad2d reflection_pad3d relu relu6 remainder
-repeat repeat_interleave replication_pad1d replication_pad2d replication_pad3d reshape reshape_as
-rms_norm rnn_relu rnn_tanh roll rot90 round rrelu rsqrt rsub scalar_tensor
-scaled_dot_product_attention scatter select select_scatter selu sigmoid sign silu sin sinh slice
-slice_scatter softmax softplus softshrink sort special_expit special_log_softmax special_softmax
-split split_with_sizes sqrt square squeeze stack std std_mean sub subtract sum swapaxes swapdims t
-take_along_dim tan tanh tensor_split tensordot threshold tile to topk transpose tril triu
+gather ge gelu glu grid_sampler grid_sampler_2d group_norm gt hardshrink hardsigmoid hardswish
+hardtanh hstack im2col index index_fill index_select instance_norm isfinite isinf isnan kron
+layer_norm le leaky_relu lerp lift_fresh lift_fresh_copy linalg_householder_product linalg_norm
+linalg_vector_norm linear linspace log log10 log1p log2 log_sigmoid log_sigmoid_forward log_softmax
+logical_and logical_not logical_or logical_xor logit logsumexp lt masked_fill matmul max max_pool1d
+max_pool1d_with_indices max_pool2d max_pool2d_with_indices max_pool3d max_pool3d_with_indices
+maximum mean median meshgrid mH min minimum mish mm moveaxis movedim mT mul multiply mv nan_to_num
+narrow native_batch_norm native_channel_shuffle native_dropout native_group_norm native_layer_norm
+ne neg negative new_full new_ones new_zeros norm norm_except_dim one_hot ones ones_like outer pad
+permute pixel_shuffle pixel_unshuffle positive pow prelu prod reciprocal reflection_pad1d
+reflection_pad2d reflection_pad3d relu relu6 remainder repeat repeat_interleave replication_pad1d
+replication_pad2d replication_pad3d reshape reshape_as rms_norm roll rot90 round rrelu rsqrt rsub
+scalar_tensor scaled_dot_product_attention scatter select select_scatter selu sigmoid sign silu sin
+sinh slice slice_scatter softmax softplus softshrink sort special_expit special_log_softmax
+special_softmax split split_with_sizes sqrt square squeeze stack std std_mean sub subtract sum
+swapaxes swapdims t take_along_dim tan tanh tensordot threshold tile to topk transpose tril triu
 true_divide trunc type_as unbind unflatten unfold unsafe_chunk unsafe_split unsqueeze
 upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d upsample_nearest2d
-upsample_nearest3d upsample_trilinear3d var var_mean vdot view view_as vstack where zeros
-zeros_like
+upsample_nearest3d upsample_trilinear3d var var_mean vdot view view_as vstack where zeros zeros_like
 """
 _TENSOR = frozenset(_NAMES.split())
 
