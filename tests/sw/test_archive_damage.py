@@ -233,7 +233,7 @@ def test_shape_expressions_that_are_not_plain_are_refused(source: object) -> Non
 def test_no_operator_that_a_file_may_name_touches_files_or_leaves_values_open() -> None:
     for word in ("save", "from_file", "empty", "new_empty", "rand", "randn", "bernoulli", "set_",
                  "resize_", "set_data", "fbgemm_pack_gemm_matrix_fp16", "_sparse_coo_tensor_unsafe",
-                 "__doc__", "add.out", "mul.left_t", "add.str", "warn"):
+                 "__doc__", "add.out", "to.prim_dtype", "mul.left_t", "add.str", "warn"):
         base, _, overload = word.partition(".")
         assert operators.find(f"torch.ops.aten.{base}.{overload or 'default'}") is None
     for word in ("conv2d.default", "relu_.default", "add.Tensor", "flatten.using_ints",

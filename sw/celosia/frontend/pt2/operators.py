@@ -82,8 +82,8 @@ def find(target: str) -> "torch._ops.OpOverload | None":
     if base not in known and not in_place:
         return None
     packet = getattr(torch.ops.aten, base, None)
-    if packet is None or overload not in packet.overloads():
-        return None
+    if packet is None or overload not in packet.overloads() or overload.startswith("prim_"):
+        return None         # prim: of TorchScript, which takes types as numbers
     operator = getattr(packet, overload)
     schema = operator._schema
     if schema.is_mutable and not in_place:      # such as .out
