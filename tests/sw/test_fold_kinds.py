@@ -633,3 +633,24 @@ def test_blocks_in_a_list_of_modules_fold_without_an_example():
     before = net(randn(2, 3, 9, 9))
     assert compress.fold_batchnorm(net) == ("l.0.n", "l.1.n", "m.a.n")
     torch.testing.assert_close(net(randn(2, 3, 9, 9)), before, rtol=1e-4, atol=1e-5)
+
+
+KEPT: list[nn.Module] = []
+
+
+def scaled_by_what_is_kept(x):
+    return x * KEPT[0].weight.abs().mean()
+
+
+torch.fx.wrap("scaled_by_what_is_kept")
+
+
+def test_a_function_that_tracing_does_not_enter_is_refused_without_an_example():
+    net = trained(pair(lambda s, x: scaled_by_what_is_kept(s.n(s.c(x)))))
+    KEPT[:] = [net.c]
+    before = net(randn(2, 3, 9, 9))
+    with pytest.raises(ArgumentError, match="function scaled_by_what_is_kept is called.*give ex"):
+        compress.fold_batchnorm(net)
+    with pytest.raises(CelosiaError, match="folding 'n' changes the outputs"):
+        compress.fold_batchnorm(net, randn(2, 3, 9, 9))
+    assert torch.equal(net(randn(2, 3, 9, 9)), before)

@@ -21,7 +21,7 @@ _OWN = ("forward", "_conv_forward", "_check_input_dim", "weight", "bias", "__get
 _HARMLESS = (prune.BasePruningMethod, WeightNorm, SpectralNorm)
 """Hooks of torch, which compute a tensor of the module that they are on."""
 
-_LIBRARIES = ("torch", "celosia", "_operator", "builtins", "math")
+_LIBRARIES = ("torch", "torchvision", "celosia", "_operator", "builtins", "math")
 
 
 def refuse_unseen(traced: fx.GraphModule, model: nn.Module, *, inside: bool = True) -> None:
