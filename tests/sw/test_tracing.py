@@ -1,5 +1,6 @@
 """torch.export from several threads, with any names, and without a word."""
 
+import io
 import logging
 import sys
 import threading
@@ -8,6 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from rich.console import Console
+from rich.progress import Progress
 
 import celosia
 from celosia.errors import CompileError
@@ -170,3 +173,23 @@ def test_a_refusal_of_an_odd_name_is_one_line_that_a_terminal_does_not_obey() ->
     text = str(caught.value)
     assert text.isprintable() and len(text) < 300
     assert text.startswith(r"\x1b[2J\nxxx") and "(GELU): not supported" in text
+
+
+def test_a_bar_that_another_thread_draws_goes_on_while_a_model_is_traced(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", screen)
+    drawn: list[bool] = []
+
+    def draw() -> None:
+        bar.refresh()
+        console.print("still here")
+        drawn.append(True)
+
+    console = Console(stderr=True, force_terminal=True)       # asks for sys.stderr at each line
+    with Progress(console=console, auto_refresh=False) as bar, tracing():
+        thread = threading.Thread(target=draw, daemon=True)
+        thread.start()
+        thread.join(20)
+        assert drawn == [True]
+    assert "still here" in screen.getvalue()

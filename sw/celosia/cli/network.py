@@ -290,7 +290,7 @@ def rounds_shown(what: str) -> Iterator[Callable[[Any], None] | None]:
             return
         columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(),
                    TextColumn("{task.fields[state]}"), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
             task = bar.add_task(what, total=None, state="")
             yield lambda record: bar.update(task, completed=record.round + 1, total=record.rounds,
                                             state=describe_round(record))

@@ -118,6 +118,6 @@ class _Bar:
             self._bar = Progress(
                 TextColumn("{task.description}", markup=False), BarColumn(),
                 TextColumn("{task.fields[steps]}", markup=False), TimeElapsedColumn(),
-                TimeRemainingColumn(), transient=True, console=Console(stderr=True))
+                TimeRemainingColumn(), transient=True, console=Console(file=sys.stderr))
             self._bar.start()
         return self._bar

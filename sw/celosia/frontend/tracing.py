@@ -77,10 +77,17 @@ def _unheard() -> Iterator[None]:
 
 
 class _Others(io.TextIOBase):
-    """A stream that takes what threads other than one write to it."""
+    """A stream that takes what threads other than one write to it.
+
+    In all else it is as the stream in it: rich asks a stream whether it stands for another one, and
+    a bar that did not see through this one would write into itself without end.
+    """
 
     def __init__(self, stream: TextIO, thread: int | None) -> None:
         self.stream, self.thread = stream, thread
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
 
     def write(self, text: str) -> int:
         return len(text) if threading.get_ident() == self.thread else self.stream.write(text)
