@@ -81,6 +81,8 @@ def prepare(path: str | Path, board: str | None = None, *, persistent: bool = Fa
         bitstream, report = path, _report_beside(path)
     name = report.target if board is None and report is not None else board
     try:
+        if board is not None:
+            target(board)
         device = device_of(bitstream)
         if name is None:
             raise FlashError(f"no build's report lies beside {bitstream}; name its board: --board")

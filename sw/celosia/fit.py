@@ -151,6 +151,8 @@ def _ways(entry: TargetCheck) -> Iterator[str]:
                f"{' or '.join(entry.remedies)}")
     if entry.rest_fits:
         yield "  it fits without these operators"
+    if not entry.fits and not entry.remedies and any(problem.tried for problem in entry.problems):
+        yield "  none of these changes is enough by itself; make layers smaller, or pool earlier"
 
 
 def _plain(text: str) -> str:

@@ -123,8 +123,8 @@ def scoring(layers: Sequence[HostLayer], shape: tuple[int, ...]) -> Scoring:
 
 
 def host_remark(layers: Sequence[HostLayer]) -> str:
-    """Return what the host computes, for reports: "the host computes 3 (softmax)"."""
-    return f"the host computes {', '.join(map(str, layers))}"
+    """Return what the host computes, for reports: "the host computes layer 3 (softmax)"."""
+    return f"the host computes layer{'s' * (len(layers) > 1)} {', '.join(map(str, layers))}"
 
 
 def check_host(layers: Sequence[HostLayer], shape: tuple[int, ...]) -> None:

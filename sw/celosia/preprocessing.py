@@ -98,7 +98,11 @@ class Preprocessing:
             f"{numbers[0]:.4g}" if len(numbers) == 1
             else "[" + " ".join(f"{number:.4g}" for number in numbers[:4])
             + (" ..." if len(numbers) > 4 else "") + "]" for numbers in (self.mean, self.deviation))
-        return f"x = (pixel * {self.scale:.6g} - {mean}) / {deviation}"
+        whole = 1 / self.scale
+        pixel = f"pixel / {whole:.0f}" if whole == round(whole) else f"pixel * {self.scale:.6g}"
+        if (self.mean, self.deviation) == ((0.0,), (1.0,)):
+            return f"x = {pixel}"
+        return f"x = ({pixel} - {mean}) / {deviation}"
 
     def _check_channels(self, channels: int) -> None:
         own = max(len(self.mean), len(self.deviation))

@@ -95,5 +95,5 @@ def _space(program: Program) -> str:
     entry = entries[fullest]
     held = sum(layer.weight_bytes for layer in program.layers)
     host = f"; {host_remark(program.host)}" if program.host else ""
-    return (f"weights {held / 1024:.1f} KiB; fullest memory: {fullest}, {entry['used']:,} of "
-            f"{entry['available']:,}{host}")
+    return (f"weights and their places {held / 1024:.1f} KiB; fullest memory: {fullest}, "
+            f"{entry['used']:,} of {entry['available']:,}{host}")

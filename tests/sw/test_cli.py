@@ -358,3 +358,52 @@ def test_calibration_without_inputs(folder: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "none.npy", np.zeros((0, *SHAPE), np.float32))
     assert "calibration holds no inputs; give it at least one, or leave it out" in refusal(
         "compile", folder / "model.pt2", "--calibration", tmp_path / "none.npy")
+
+
+SCRIPTS = {"instance": "import torch\nnet = torch.nn.Linear(6, 3)\n",
+           "klass": "import torch\nclass Net(torch.nn.Sequential):\n"
+                    "    def __init__(self):\n        super().__init__(torch.nn.Linear(6, 3))\n",
+           "parses": "import argparse\nparser = argparse.ArgumentParser(prog='mine')\n"
+                     "parser.add_argument('--epochs', required=True)\nparser.parse_args([])\n",
+           "reads": "open('no such file')\n"}
+
+
+@pytest.mark.parametrize("name", ["instance:net", "klass:Net"])
+def test_a_module_or_a_class_of_one_is_a_model_too(tmp_path, monkeypatch, name) -> None:
+    monkeypatch.chdir(tmp_path)
+    module = name.partition(":")[0]
+    Path(f"{module}.py").write_text(SCRIPTS[module])
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    found = answer("compile", name, "--input-shape", "6")
+    assert [layer["columns"] for layer in found["layers"]] == [6]
+
+
+@pytest.mark.parametrize(("name", "words"), [
+    ("parses:net", "SystemExit: 2 [parses.py:4]; parses runs when it is imported: put what it does "
+                   "as a script under if __name__ ==@"),
+    ("reads:net", "[reads.py:1]; reads runs when it is imported: put"),
+    ("instance.py:net", "modules are named without .py, and with points for folders; give "
+                        "instance:net"),
+    ("instance", "there is no such file; give instance:FUNCTION, a function in instance.py, or a"),
+])
+def test_scripts_that_are_no_modules_are_told_the_way_out(tmp_path, monkeypatch, name, words
+                                                          ) -> None:
+    monkeypatch.chdir(tmp_path)
+    for module, text in SCRIPTS.items():
+        Path(f"{module}.py").write_text(text)
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    found = invoke("compile", name, "--input-shape", "6", status=1)     # argparse prints, too
+    assert words.rstrip("@") in found.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("command", ["compile", "check"])
+@pytest.mark.parametrize("shape", ["", "1,,2", "0,3", "1,2,3,4", "-1", "a"])
+def test_shapes_that_are_none_are_refused(command, shape) -> None:
+    assert "give one to three whole numbers above 0" in refusal(
+        command, "lenet5", f"--input-shape={shape}")
+
+
+@pytest.mark.parametrize("command", ["compile", "check"])
+def test_an_unknown_shape_is_refused_before_the_model_is_read(command) -> None:
+    assert "does not tell its input shape; give --input-shape C,H,W" in refusal(
+        command, "no_such_module:net")

@@ -100,8 +100,8 @@ def test_without_an_end_the_answer_is_the_values_and_the_array_computes_the_same
     assert np.array_equal(bare.answer, bare.values)
     assert np.array_equal(bare.mantissa, result.mantissa)
     assert plain.predicted_cycles == ended.predicted_cycles
-    assert ended.remarks == ("the host computes end (softmax)",)
-    assert repr(ended).splitlines()[2].endswith("; the host computes end (softmax)")
+    assert ended.remarks == ("the host computes layer end (softmax)",)
+    assert repr(ended).splitlines()[2].endswith("; the host computes layer end (softmax)")
 
 
 def test_a_relu_or_a_flattening_before_the_end_stays_with_the_array() -> None:

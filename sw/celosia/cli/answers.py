@@ -146,7 +146,7 @@ def _figures(entry: dict[str, Any]) -> list[str]:
 def _show_evaluation(found: answers.Evaluation, classes: int, labels: Sequence[str]) -> None:
     right = sum(count for (true, answer), count in found.counts.items() if true == answer)
     print(f"accuracy {found.accuracy:.2%}: {right:,} of {sum(found.counts.values()):,} inputs")
-    if not found.confusions:
+    if not found.confusions or sum(found.counts.values()) == 1:
         return
     lines = _matrix(found, classes, labels) if classes <= _MATRIX else []
     if lines and max(map(cell_len, lines)) <= width():

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from celosia.cli import common
-from celosia.cli.progress import progress
+from celosia.cli.progress import work
 from celosia.compiler import Settings
 from celosia.fit import Report, TargetCheck, refused_arrays
 from celosia.fit import check as check_model
@@ -18,6 +18,7 @@ def check(
     model: common.ModelName,
     target: Annotated[list[str] | None, typer.Option(
         help="Board or device, may be given again; all of them without it.")] = None,
+    input_shape: common.InputShape = None,
     calibration: Annotated[Path | None, typer.Option(
         help="Inputs, float32 (N, ...) in a .npy file; static exponents need them.")] = None,
     exponents: Annotated[str, typer.Option(help="dynamic or static.")] = "dynamic",
@@ -32,13 +33,15 @@ def check(
     settings = Settings(exponents=exponents, weight_bits=weight_bits, lanes=lanes,
                         activation_bits=activation_bits, sparse=not dense)
     refused_arrays(names, settings, calibrated=calibration is not None)
+    shape = common.input_shape(model, input_shape, told=calibration is not None)
     samples = None if calibration is None else common.read_array(calibration)
     module, example = common.find_model(model)
-    with common.users_prints(), progress("looking for what helps") as shown:
+    with common.users_prints(), work() as shown:
         report = check_model(
-            module, common.example_input(model, example, samples), names or None,
+            module, common.example_input(model, example, samples, shape), names or None,
             calibration=samples, exponents=exponents, weight_bits=weight_bits,
-            activation_bits=activation_bits, lanes=lanes, sparse=not dense, progress=shown)
+            activation_bits=activation_bits, lanes=lanes, sparse=not dense,
+            progress=lambda done, of: shown.stage("looking for what helps", done, of))
     if json:
         common.emit({"model": model, "exponents": exponents, "fits": report.fits,
                      **asdict(report)})

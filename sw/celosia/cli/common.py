@@ -26,7 +26,11 @@ ProgramPath = Annotated[Path, typer.Argument(metavar="PROGRAM.celo", help="A com
 ModelName = Annotated[str, typer.Argument(
     metavar="MODEL", help="A .pt2 file, lenet5, lenet5-pruned, or package.module:function where "
                           "the function returns a torch.nn.Module.")]
+InputShape = Annotated[str | None, typer.Option(
+    "--input-shape", metavar="C,H,W", help="Shape of one input, F of a vector, where neither the "
+                                           "model nor --calibration tells it.")]
 _LONGEST = 2000
+_GIVEN = ("lenet5", "lenet5-pruned")
 
 
 def emit(result: dict[str, Any]) -> None:
@@ -68,7 +72,7 @@ def find_model(name: str) -> "tuple[Any, np.ndarray | None]":
     A file is what its content says, whatever it is called. CelosiaError where the file, the
     module or the function is not there, or the file is no model.
     """
-    if name in ("lenet5", "lenet5-pruned"):
+    if name in _GIVEN:
         import numpy as np
 
         from celosia.models import load_lenet5
@@ -77,43 +81,66 @@ def find_model(name: str) -> "tuple[Any, np.ndarray | None]":
         return _exported(name)
     module_name, colon, function_name = name.partition(":")
     if not colon:
-        raise CelosiaError(f"model {name!r}: there is no such file; give a .pt2 file, lenet5, "
-                           "lenet5-pruned or package.module:function")
+        script = Path(f"{name}.py").is_file()
+        raise CelosiaError(f"model {name!r}: there is no such file; give "
+                           + (f"{name}:FUNCTION, a function in {name}.py, or " * script)
+                           + "a .pt2 file, lenet5, lenet5-pruned or package.module:function")
+    if module_name.endswith(".py"):
+        plain = ".".join(Path(module_name).with_suffix("").parts)
+        raise CelosiaError(f"model {name!r}: modules are named without .py, and with points for "
+                           f"folders; give {plain}:{function_name}")
     return _made(name, module_name, function_name), None
 
 
 def _made(name: str, module_name: str, function_name: str) -> Any:
-    """Return the torch.nn.Module that a user's function makes.
+    """Return the torch.nn.Module that a user's module holds by this name, or its function makes.
 
     CelosiaError for whatever the user's own code raises, with the line that it came from.
     """
     folder = str(Path.cwd())
     sys.path.insert(0, folder)
+    module = None
     try:
         with users_prints():
-            made = getattr(importlib.import_module(module_name), function_name)()
+            module = importlib.import_module(module_name)
+            made = getattr(module, function_name)
+            if not _is_network(made):
+                made = made()
     except (Exception, SystemExit) as problem:
         if isinstance(problem, ImportError) and (refusal := missing(problem)):
             raise refusal from None
         words = str(problem) if isinstance(problem, (ImportError, AttributeError)) else (
             f"{type(problem).__name__}: {problem}")
-        raise CelosiaError(f"model {name!r}: {quoted(words)}{_line_of(problem)}; run where "
-                           f"{module_name or 'its module'} can be imported, and name one of its "
-                           "functions, which takes no arguments") from None
+        remedy = (f"run where {module_name or 'its module'} can be imported, and name one of its "
+                  f"functions, which takes no arguments")
+        if module is None and not isinstance(problem, ImportError):
+            remedy = (f"{module_name} runs when it is imported: put what it does as a script under "
+                      f'if __name__ == "__main__":')
+        raise CelosiaError(f"model {name!r}: {quoted(words)}{_line_of(problem)}; "
+                           f"{remedy}") from None
     finally:
         sys.path.remove(folder)
-    import torch
-
-    if not isinstance(made, torch.nn.Module):
+    if not _is_network(made):
         raise CelosiaError(f"model {name!r}: the function returns {type(made).__name__}; let it "
                            "return a torch.nn.Module")
     return made
 
 
+def _is_network(made: Any) -> bool:
+    """Tell whether something is a torch.nn.Module; what never imported torch is none."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(made, torch.nn.Module)
+
+
 def _line_of(problem: BaseException) -> str:
-    """Return where the user's code raised an error, " [net.py:3]"; "" where it did not."""
+    """Return where the user's code raised an error, " [net.py:3]"; "" where it did not.
+
+    Of what lies below the current folder the last line, if any of it does.
+    """
     frames = [frame for frame in traceback.extract_tb(problem.__traceback__)[1:]
               if not frame.filename.startswith("<")]
+    frames = [frame for frame in frames
+              if Path(frame.filename).is_relative_to(Path.cwd())] or frames
     return f" [{Path(frames[-1].filename).name}:{frames[-1].lineno}]" if frames else ""
 
 
@@ -135,11 +162,34 @@ def _exported(path: str) -> "tuple[Any, np.ndarray | None]":
     return exported, arguments[0].detach().numpy() if arguments else None
 
 
-def example_input(name: str, example: "np.ndarray | None",
-                  samples: "np.ndarray | None") -> "np.ndarray":
-    """Return one float32 input (1, ...) that tells the network's shapes."""
+def input_shape(name: str, text: str | None, told: bool) -> tuple[int, ...] | None:
+    """Return what --input-shape says; before torch, which takes seconds.
+
+    told : whether something else tells the shape.   CelosiaError where it is no shape, or where
+    nothing tells it.
+    """
+    if text is None:
+        if not told and ":" in name and not Path(name).exists():
+            raise CelosiaError(f"model {name!r} does not tell its input shape; give --input-shape "
+                               f"C,H,W such as 1,28,28 (F of vectors), or --calibration inputs.npy")
+        return None
+    parts = text.replace("x", ",").split(",")
+    if not all(part.strip().isdecimal() and int(part) for part in parts) or len(parts) > 3:
+        raise CelosiaError(f"--input-shape {text!r}: give one to three whole numbers above 0 with "
+                           f"commas between, such as 1,28,28")
+    return tuple(map(int, parts))
+
+
+def example_input(name: str, example: "np.ndarray | None", samples: "np.ndarray | None",
+                  shape: tuple[int, ...] | None = None) -> "np.ndarray":
+    """Return one float32 input (1, ...) that tells the network's shapes.
+
+    shape : what --input-shape says, which counts more than the others.
+    """
     import numpy as np
 
+    if shape is not None:
+        return np.zeros((1, *shape), np.float32)
     if samples is not None and samples.ndim > 1 and len(samples):
         return samples[:1].astype(np.float32)
     if example is None:

@@ -20,6 +20,7 @@ def compile(
     model: common.ModelName,
     calibration: Annotated[Path | None, typer.Option(
         help="Inputs, float32 (N, ...) in a .npy file; static exponents need them.")] = None,
+    input_shape: common.InputShape = None,
     target: Annotated[str, typer.Option(help="Board or device; see `celosia targets`.")]
     = "icebreaker",
     output: Annotated[Path | None, typer.Option(
@@ -45,10 +46,11 @@ def compile(
     if output is not None:
         check_output(output, model, calibration, labels)
     told = preprocessing.told(model, labels, scale, mean, deviation)
+    shape = common.input_shape(model, input_shape, told=calibration is not None)
     samples = None if calibration is None else common.read_array(calibration)
     module, example = common.find_model(model)
     with common.users_prints():
-        program = api.compile(module, common.example_input(model, example, samples),
+        program = api.compile(module, common.example_input(model, example, samples, shape),
                               calibration=samples, preprocessing=told, dump_after=dump_after,
                               **asdict(settings))
     if output is not None:
@@ -108,7 +110,7 @@ def _print(program: Program, result: dict[str, Any]) -> None:
         f"{result['sparse_macs'] / (program.lanes * program.predicted_cycles):.1%}",
         f"{result['weight_bytes']:,}")
     common.show(table)
-    memories = common.table("memories", "memory", "used", "available", "share")
+    memories = common.table("memories, in words or numbers", "memory", "used", "available", "share")
     for name, entry in result["memory"].items():
         memories.add_row(name, f"{entry['used']:,}", f"{entry['available']:,}",
                          f"{entry['used'] / entry['available']:.0%}" if entry["available"] else "")

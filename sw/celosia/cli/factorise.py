@@ -98,7 +98,7 @@ def factorise(
     if json:
         common.emit(result)
     else:
-        _print(result)
+        _print(result, default=all(amount is None for amount in amounts))
 
 
 def _by_layer(text: str | None) -> dict[str, Any] | None:
@@ -131,15 +131,19 @@ def _result(found: Any) -> dict[str, Any]:
     }
 
 
-def _print(result: dict[str, Any]) -> None:
-    table = common.table("layers", "layer", "left alone because", "ranks", "weights", "before",
-                         words=2)
+def _print(result: dict[str, Any], *, default: bool) -> None:
+    table = common.table("layers", "layer", "left alone because", "ranks", "weights before",
+                         "after", words=2)
     for name, layer in result["layers"].items():
         ranks = "–" if layer["ranks"] is None else " x ".join(map(str, layer["ranks"]))
-        table.add_row(name, layer["reason"], ranks, f"{layer['kept']:,}", f"{layer['weights']:,}")
+        table.add_row(name, layer["reason"], ranks, f"{layer['weights']:,}", f"{layer['kept']:,}")
     common.show(table)
     both = result["network"]
     common.show(figures.table(both["before"], both["after"], result["target"]))
     if result["refused"] is not None:
         print(f"no program for {result['target']}: {result['refused']}")
+    if default:
+        print(common.wrapped("rule evbmf chose the ranks, since nothing said how much; where it "
+                             "takes too much, --parameters-removed 0.5 or --rule energy "
+                             "--value 0.9 says so"))
     print(f"wrote {result['output']}")

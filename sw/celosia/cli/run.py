@@ -144,8 +144,10 @@ def verify(
             "mismatches": found.mismatches, "first_mismatch": first,
             "cycles": found.cycles.tolist(), **_predicted(loaded)})
     else:
+        count = len(found.tensors)
+        tensors = f"{count} tensor{'s' * (count != 1)}"
         print(common.wrapped(
-            f"{found.images} inputs, {len(found.tensors)} tensors, {found.values:,} values: "
+            f"{found.images} inputs, {tensors}, {found.values:,} values: "
             f"{found.mismatches} mismatches; took {_span(found.cycles)} cycles"))
         print(_speed(loaded))
     if first is not None:
