@@ -79,6 +79,8 @@ def prepare(path: str | Path, board: str | None = None, *, persistent: bool = Fa
         bitstream = path / report.bitstream
     else:
         bitstream, report = path, _report_beside(path)
+    if str(bitstream).startswith("-"):
+        bitstream = Path.cwd() / bitstream      # a loader would take it for an option
     name = report.target if board is None and report is not None else board
     try:
         if board is not None:
@@ -157,7 +159,8 @@ def _read(path: Path) -> _Built:
         built = _Built(values["target"], values["bitstream"], values["bitstream_sha256"],
                        values["clock_mhz"], values["timing_met"])
         sound = (isinstance(built.target, str) and isinstance(built.timing_met, bool)
-                 and isinstance(built.clock_mhz, int | float) and math.isfinite(built.clock_mhz)
+                 and isinstance(built.clock_mhz, int | float)
+                 and not isinstance(built.clock_mhz, bool) and math.isfinite(built.clock_mhz)
                  and all(isinstance(one, str | None) for one in (built.bitstream, built.sha256)))
         if not sound:
             raise ValueError

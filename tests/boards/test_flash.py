@@ -245,7 +245,7 @@ def test_folders_that_hold_no_one_build(tools, built, tmp_path):
     assert prepare(folder / "celosia.bin").target.name == "icebreaker"
     (folder / "other.report.json").unlink()
     for changes in ({"target": ["icebreaker"]}, {"clock_mhz": 10 ** 400}, {"timing_met": 1},
-                    {"bitstream": 3}):
+                    {"bitstream": 3}, {"clock_mhz": True}):
         report.write_text(json.dumps(json.loads(good) | changes))
         assert "is no sound report of a build" in refused(folder)
     report.write_text("[" * 100_000)
@@ -255,6 +255,16 @@ def test_folders_that_hold_no_one_build(tools, built, tmp_path):
     assert "is not the file that the build's report is of" in refused(folder)
     (folder / "celosia.bin").unlink()
     assert refused(folder).startswith(f"no bitstream {folder / 'celosia.bin'}; build one first")
+
+
+def test_a_bitstream_s_name_is_no_option_of_the_loader(tools, built, monkeypatch):
+    folder = built()
+    (folder / "celosia.bin").rename(folder / "--unprotect-flash")
+    report = folder / "celosia.report.json"
+    report.write_text(report.read_text().replace("celosia.bin", "--unprotect-flash"))
+    monkeypatch.chdir(folder)
+    for path in (".", "--unprotect-flash"):
+        assert prepare(path, "icebreaker").command[-1] == str(folder / "--unprotect-flash")
 
 
 def test_bare_device_has_nothing_to_load(tools, built):

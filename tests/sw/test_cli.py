@@ -407,3 +407,10 @@ def test_shapes_that_are_none_are_refused(command, shape) -> None:
 def test_an_unknown_shape_is_refused_before_the_model_is_read(command) -> None:
     assert "does not tell its input shape; give --input-shape C,H,W" in refusal(
         command, "no_such_module:net")
+
+
+@pytest.mark.parametrize("name", ["x.jpg", "net.celo", "y", "y.npz.bak"])
+def test_results_are_written_where_their_ending_says_so(folder, tmp_path, name) -> None:
+    assert "results are written as .npz" in refusal(
+        "run", folder / "net.celo", "--input", folder / "x.npy", "-o", tmp_path / name)
+    assert not list(tmp_path.iterdir())

@@ -141,7 +141,8 @@ def _print(result: dict[str, Any], *, default: bool) -> None:
     both = result["network"]
     common.show(figures.table(both["before"], both["after"], result["target"]))
     if result["refused"] is not None:
-        print(f"no program for {result['target']}: {result['refused']}")
+        print(common.wrapped(f"no program for {result['target']}: {result['refused']}"))
+        print("celosia check tells all that is in the way, on every target")
     if default:
         print(common.wrapped("rule evbmf chose the ranks, since nothing said how much; where it "
                              "takes too much, --parameters-removed 0.5 or --rule energy "

@@ -26,8 +26,10 @@ def figures(module: Any, example: np.ndarray, target: str,
     accuracy : of the module on test images, or None.
 
     Multiply-accumulates and cycles are the compiler's, also where weights and tables need more
-    memory than the target has (``fits``); None where it has no program for the network.
+    memory than the target has (``fits``). Where it has no program for the network, cycles are None,
+    and multiply-accumulates those of its convolutions and linear layers.
     """
+    from celosia.compress.cost import cost_of_layers
     from celosia.compress.pruning.prediction import Predictor
 
     found: dict[str, float | int | bool | None] = {
@@ -36,7 +38,11 @@ def figures(module: Any, example: np.ndarray, target: str,
     try:
         prediction = Predictor(example, target=target)(copy.deepcopy(module).cpu())
     except CelosiaError:
-        return found
+        try:
+            cost = cost_of_layers(copy.deepcopy(module).cpu(), example)
+            return found | {"macs": cost.useful_macs}
+        except CelosiaError:
+            return found
     return found | {"macs": prediction.macs, "predicted_cycles": prediction.cycles,
                     "fits": prediction.problem is None,
                     **rate(prediction.cycles, find_target(target).clock_mhz)._asdict()}

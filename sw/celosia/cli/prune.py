@@ -101,7 +101,8 @@ def _print(result: dict[str, Any]) -> None:
     print(f"{result['method']}: density {result['density']:.1%} after {rounds} "
           f"round{'s' * (rounds != 1)}")
     if result["refused"] is not None:
-        print(f"no program for {result['target']}: {result['refused']}")
+        print(common.wrapped(f"no program for {result['target']}: {result['refused']}"))
+        print("celosia check tells all that is in the way, on every target")
     print(f"wrote {result['output']}")
 
 

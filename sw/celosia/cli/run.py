@@ -14,6 +14,7 @@ from celosia.answer_picture import check_picture, shown_range, write_picture
 from celosia.answers import check_truth
 from celosia.cli import common
 from celosia.cli.progress import work
+from celosia.errors import CelosiaError
 from celosia.files import check_output, replacing
 from celosia.labels import read_labels, read_truth
 from celosia.preprocessing import Preprocessing
@@ -56,6 +57,9 @@ def run(
     loaded = api.load(program)
     names = _class_names(loaded, labels)
     drawn = output is not None and output.suffix.lower() == ".png"
+    if output is not None and not drawn and output.suffix.lower() != ".npz":
+        raise CelosiaError(f"{output}: results are written as .npz, and maps as .png too; give the "
+                           f"file one of these endings")
     if output is not None and drawn:
         check_picture(output, loaded)
     samples = _samples(loaded, input, limit, truth, names)
