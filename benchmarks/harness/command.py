@@ -6,17 +6,18 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from celosia.cli import common as terminal
+from celosia.cli import tables
 from celosia.errors import CelosiaError
 from celosia.files import replacing
 from celosia_boards.build import BuildError
 from celosia_sim.errors import SimulationError
-from harness.result import Result
+from harness.result import Result, Table
 
 __all__ = ["FOLDER", "main"]
 
@@ -96,14 +97,30 @@ def _write(path: Path, values: dict[str, Any]) -> None:
         file.write(json.dumps(values, indent=1, allow_nan=False).encode() + b"\n")
 
 
+def _on_lines(table: Table) -> list[list[int]]:
+    """Return the columns of each table that a wide one is printed as, the first in all of them."""
+    parts: list[list[int]] = [[0]]
+    for at in range(1, len(table.columns)):
+        if len(parts[-1]) > 1 and not _part(table, [*parts[-1], at]).fits(tables.width()):
+            parts.append([0])
+        parts[-1].append(at)
+    return parts
+
+
+def _part(table: Table, columns: Sequence[int]) -> tables.Table:
+    """Return some columns of a table, to be printed."""
+    chosen = [table.columns[at] for at in columns]
+    words = max(sum(column.form == "" for column in chosen), 1)
+    part = terminal.table(table.title, *(column.title for column in chosen), words=words)
+    for row in table.rows:
+        part.add_row(*(column.show(row[at]) for column, at in zip(chosen, columns, strict=True)))
+    return part
+
+
 def _show(result: Result) -> None:
     for entry in result.tables:
-        words = max(sum(column.form == "" for column in entry.columns), 1)
-        table = terminal.table(entry.title, *(column.title for column in entry.columns),
-                               words=words)
-        for row in entry.rows:
-            table.add_row(*(c.show(cell) for c, cell in zip(entry.columns, row, strict=True)))
-        terminal.show(table)
+        for columns in _on_lines(entry):
+            terminal.show(_part(entry, columns))
     for note in result.notes:
         print(note)
     if result.checks:

@@ -291,8 +291,10 @@ def test_prune_a_function_of_a_module(folder: Path, monkeypatch: pytest.MonkeyPa
     labels = rng.integers(0, 10, 40)
     np.savez(folder / "data.npz", train_images=images, train_labels=labels, test_images=images,
              test_labels=labels)
-    result = answer("prune", "small_net:make", "--rate", "0.75", "--data", folder / "data.npz",
-                    "--rounds", "2", "-o", folder / "pruned.pt2")
+    done = invoke("prune", "small_net:make", "--rate", "0.75", "--data", folder / "data.npz",
+                  "--rounds", "2", "-o", folder / "pruned.pt2", "--json")
+    assert done.stderr.startswith("celosia: the weights look untrained")
+    result = json.loads(done.stdout)
     assert result["density"] == pytest.approx(0.25, abs=0.001)
     assert 150 <= result["parameters"] <= 630 * 0.25 + 10
     assert result["rounds"] == 2
@@ -404,9 +406,12 @@ def test_shapes_that_are_none_are_refused(command, shape) -> None:
 
 
 @pytest.mark.parametrize("command", ["compile", "check"])
-def test_an_unknown_shape_is_refused_before_the_model_is_read(command) -> None:
+def test_an_unknown_shape_is_asked_for(tmp_path, monkeypatch, command) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("klass.py").write_text(SCRIPTS["klass"])
+    monkeypatch.delitem(sys.modules, "klass", raising=False)
     assert "does not tell its input shape; give --input-shape C,H,W" in refusal(
-        command, "no_such_module:net")
+        command, "klass:Net")
 
 
 @pytest.mark.parametrize("name", ["x.jpg", "net.celo", "y", "y.npz.bak"])

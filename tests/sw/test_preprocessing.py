@@ -56,7 +56,7 @@ def test_inputs_of_grey_levels_are_those_that_the_package_trains_with() -> None:
 def test_numbers_may_be_given_plain_or_as_any_sequence() -> None:
     assert Preprocessing(scale=1, mean=2, deviation=[3.0], labels=["a", "b"]) == Preprocessing(
         scale=1.0, mean=(2.0,), deviation=np.array([3.0]), labels=("a", "b"))
-    assert str(Preprocessing(scale=0.25, mean=(1, 2, 3))) == "x = (pixel * 0.25 - [1 2 3]) / 1"
+    assert str(Preprocessing(scale=0.25, mean=(1, 2, 3))) == "x = (pixel / 4 - [1 2 3]) / 1"
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
@@ -156,7 +156,7 @@ def test_compile_stores_what_its_options_say(model: Path, tmp_path: Path) -> Non
     assert only["scale"] is None
     assert report(model, "--scale", "1/256", "--json")["preprocessing"]["scale"] == 1 / 256
     text = CliRunner().invoke(app, ["compile", str(model), "--scale", "0.5"]).stdout
-    assert "pictures: x = (pixel * 0.5 - 0) / 1; no class names" in text
+    assert "pictures: x = pixel / 2; no class names" in text
 
 
 @pytest.mark.parametrize(("options", "words"), [

@@ -33,7 +33,7 @@ def check(
     settings = Settings(exponents=exponents, weight_bits=weight_bits, lanes=lanes,
                         activation_bits=activation_bits, sparse=not dense)
     refused_arrays(names, settings, calibrated=calibration is not None)
-    shape = common.input_shape(model, input_shape, told=calibration is not None)
+    shape = common.input_shape(input_shape)
     samples = None if calibration is None else common.read_array(calibration)
     module, example = common.find_model(model)
     with common.users_prints(), work() as shown:

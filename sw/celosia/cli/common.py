@@ -113,7 +113,9 @@ def _made(name: str, module_name: str, function_name: str) -> Any:
             f"{type(problem).__name__}: {problem}")
         remedy = (f"run where {module_name or 'its module'} can be imported, and name one of its "
                   f"functions, which takes no arguments")
-        if module is None and not isinstance(problem, ImportError):
+        own = f"{module_name.rpartition('.')[2]}.py"
+        if module is None and any(Path(frame.filename).name == own for frame in
+                                  traceback.extract_tb(problem.__traceback__)):
             remedy = (f"{module_name} runs when it is imported: put what it does as a script under "
                       f'if __name__ == "__main__":')
         raise CelosiaError(f"model {name!r}: {quoted(words)}{_line_of(problem)}; "
@@ -162,16 +164,9 @@ def _exported(path: str) -> "tuple[Any, np.ndarray | None]":
     return exported, arguments[0].detach().numpy() if arguments else None
 
 
-def input_shape(name: str, text: str | None, told: bool) -> tuple[int, ...] | None:
-    """Return what --input-shape says; before torch, which takes seconds.
-
-    told : whether something else tells the shape.   CelosiaError where it is no shape, or where
-    nothing tells it.
-    """
+def input_shape(text: str | None) -> tuple[int, ...] | None:
+    """Return what --input-shape says; CelosiaError where it is no shape."""
     if text is None:
-        if not told and ":" in name and not Path(name).exists():
-            raise CelosiaError(f"model {name!r} does not tell its input shape; give --input-shape "
-                               f"C,H,W such as 1,28,28 (F of vectors), or --calibration inputs.npy")
         return None
     parts = text.replace("x", ",").split(",")
     if not all(part.strip().isdecimal() and int(part) for part in parts) or len(parts) > 3:
@@ -193,6 +188,7 @@ def example_input(name: str, example: "np.ndarray | None", samples: "np.ndarray 
     if samples is not None and samples.ndim > 1 and len(samples):
         return samples[:1].astype(np.float32)
     if example is None:
-        raise CelosiaError(f"model {name!r} does not tell its input shape; give --calibration "
-                           f"inputs.npy, an array (N, C, H, W) or (N, F)")
+        raise CelosiaError(f"model {name!r} does not tell its input shape; give --input-shape "
+                           f"C,H,W such as 1,28,28 (F of vectors), or --calibration inputs.npy, "
+                           f"an array (N, C, H, W) or (N, F)")
     return example

@@ -46,7 +46,7 @@ def compile(
     if output is not None:
         check_output(output, model, calibration, labels)
     told = preprocessing.told(model, labels, scale, mean, deviation)
-    shape = common.input_shape(model, input_shape, told=calibration is not None)
+    shape = common.input_shape(input_shape)
     samples = None if calibration is None else common.read_array(calibration)
     module, example = common.find_model(model)
     with common.users_prints():

@@ -44,6 +44,11 @@ class Table:
         """Draw a line below the rows so far."""
         self.sections.append(len(self.rows))
 
+    def fits(self, width: int) -> bool:
+        """Tell whether all columns stand on lines of ``width``, no figure or short name wrapped."""
+        kept = self._filled()
+        return self._frame(kept) + sum(self._least(at) for at in kept) <= width
+
     def layout(self, width: int) -> list[tuple[int, int]]:
         """Return number and width of the columns that are printed on lines of ``width``."""
         kept = self._filled()
