@@ -414,7 +414,7 @@ def test_an_unknown_shape_is_asked_for(tmp_path, monkeypatch, command) -> None:
         command, "klass:Net")
 
 
-@pytest.mark.parametrize("name", ["x.jpg", "net.celo", "y", "y.npz.bak"])
+@pytest.mark.parametrize("name", ["x.jpg", "net.celo", "y.npz.bak"])
 def test_results_are_written_where_their_ending_says_so(folder, tmp_path, name) -> None:
     assert "results are written as .npz" in refusal(
         "run", folder / "net.celo", "--input", folder / "x.npy", "-o", tmp_path / name)

@@ -57,7 +57,7 @@ def run(
     loaded = api.load(program)
     names = _class_names(loaded, labels)
     drawn = output is not None and output.suffix.lower() == ".png"
-    if output is not None and not drawn and output.suffix.lower() != ".npz":
+    if output is not None and not drawn and output.suffix.lower() not in (".npz", ""):
         raise CelosiaError(f"{output}: results are written as .npz, and maps as .png too; give the "
                            f"file one of these endings")
     if output is not None and drawn:
