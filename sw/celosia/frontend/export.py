@@ -16,11 +16,10 @@ from torch.utils._pytree import tree_structure
 from celosia.errors import ArgumentError, CelosiaError, CompileError, quoted
 from celosia.frontend import pt2
 from celosia.frontend.origin import source_of
+from celosia.frontend.sizes import check_sizes, refuse_large
 from celosia.frontend.tracing import decomposed, tracing, with_plain_names
 
 _ONE_INPUT = tree_structure(((0,), {}))
-MAX_ELEMENTS = 1 << 28
-"""Most elements of a tensor of a network; constants among them are computed for real."""
 
 Model: TypeAlias = torch.nn.Module | ExportedProgram | str | os.PathLike
 T = TypeVar("T")
@@ -115,12 +114,7 @@ def export(model: Model, example: torch.Tensor) -> ExportedProgram:
 def _bounded(program: ExportedProgram) -> ExportedProgram:
     """Return a program none of whose tensors is beyond all bounds; CompileError otherwise."""
     for node in program.graph.nodes:
-        values = node.meta.get("val")
-        for value in values if isinstance(values, (tuple, list)) else [values]:
-            if isinstance(value, torch.Tensor) and value.numel() > MAX_ELEMENTS:
-                raise CompileError(node.name, str(node.target), f"a tensor of {value.numel()} "
-                                   f"elements, more than {MAX_ELEMENTS}",
-                                   "use a smaller input or smaller layers")
+        refuse_large(node, node.meta.get("val"))
     return program
 
 
@@ -149,9 +143,12 @@ def load_exported(path: str | os.PathLike) -> ExportedProgram:
     try:
         with tracing(), _hidden_reason():
             program = torch.export.load(source.archive)
+            check_sizes(program)
             if source.example is not None and program.call_spec.in_spec == _ONE_INPUT:
                 program.example_inputs = ((torch.zeros(source.example),), {})
             return program
+    except CompileError:
+        raise
     except Exception as error:      # torch raises whatever its parts do
         raise CelosiaError(f"{path}: torch cannot build its program "
                            f"({quoted(_first_line(error))}); save the model again with "
