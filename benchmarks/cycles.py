@@ -12,13 +12,14 @@ from harness.networks import MODES, inputs, lenet5, simulated_cycles
 from harness.result import Check, Result, Table
 
 from celosia.compare import LayerComparison, compare
+from celosia.show import clock_of, rate
 
 TARGETS = ("icebreaker", "ecp5-85f")
 NETWORK_UTILISATION = 0.90
 """Least share of the bound that a whole network reaches."""
 SPEED_UP = 0.90
 """Least speed-up over dense, in units of 1 / density (over the multiplications)."""
-COLUMNS = {"layer": "", "density": ".1%", "dense": ",d", "sparse": ",d", "bound": ",d",
+COLUMNS = {"layer": "", "density": ".1%", "dense": ",d", "sparse": ",d", "ms": ".3f", "bound": ",d",
            "dense / sparse": ".2f", "bound / sparse": ".1%", "utilisation": ".1%"}
 
 
@@ -31,11 +32,13 @@ def measure(arguments: argparse.Namespace) -> Result:
             program = lenet5(target, mode)
             found = compare(program)
             cycles = simulated_cycles(program, x).tolist()
-            rows = [_row(layer, count) for layer, count in zip(found.layers, cycles, strict=True)]
-            rows.append(_row(found.total, sum(cycles)))
+            clock = clock_of(program)
+            rows = [_row(layer, count, clock)
+                    for layer, count in zip(found.layers, cycles, strict=True)]
+            rows.append(_row(found.total, sum(cycles), clock))
             tables.append(Table.of(
-                f"LeNet-5, {target}, {program.lanes} lanes, {mode} exponents: cycles an image",
-                COLUMNS, rows))
+                f"LeNet-5, {target}, {program.lanes} lanes, {mode} exponents: cycles an image, "
+                f"and ms of the sparse ones at {clock:g} MHz", COLUMNS, rows))
             where = f"{target}, {mode}"
             predicted = [layer.cycles_sparse for layer in found.layers]
             density = (sum(layer.macs for layer in program.layers)
@@ -52,8 +55,9 @@ def measure(arguments: argparse.Namespace) -> Result:
     return Result(title="Cycles", tables=tuple(tables), checks=tuple(checks))
 
 
-def _row(layer: LayerComparison, cycles: int) -> list:
-    return [layer.name, layer.density, layer.cycles_dense, cycles, layer.cycles_bound,
+def _row(layer: LayerComparison, cycles: int, clock_mhz: float) -> list:
+    return [layer.name, layer.density, layer.cycles_dense, cycles,
+            rate(cycles, clock_mhz).milliseconds, layer.cycles_bound,
             layer.cycles_dense / cycles, layer.cycles_bound / cycles, layer.utilisation]
 
 

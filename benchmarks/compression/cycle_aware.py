@@ -42,6 +42,8 @@ from celosia.compress.pruning.rounds import run_rounds
 from celosia.compress.pruning.schedule import SCHEDULES
 from celosia.compress.pruning.selection import keep_global, keep_largest
 from celosia.models import load_lenet5
+from celosia.show import rate
+from celosia_boards.targets import target
 
 OURS, SINGLE = "score / cost, lockstep", "score / cost"
 BASELINES, TUNED = ("uniform", "global", "share"), "row-balanced, tuned"
@@ -182,15 +184,22 @@ def _cells(runs: list[dict], series: str, budget: int) -> list[dict]:
 
 def _table(setting: dict, dense: dict, runs: list[dict]) -> Table:
     names = ("cycles", "parameters", "macs", "density", "bytes", "compression", "accuracy")
-    rows: list[list] = [["dense", None, *(dense[name] for name in names), None]]
+    clock = target(setting["target"]).clock_mhz
+
+    def row(what: str, budget: int | None, values: list, spread: float | None) -> list:
+        cycles, *others = values
+        return [what, budget, cycles, rate(cycles, clock).milliseconds, *others, spread]
+
+    rows = [row("dense", None, [dense[name] for name in names], None)]
     for budget in setting["budgets"]:
         for series in setting["series"]:
             cells = _cells(runs, series, budget)
             means = [statistics.mean(cell[name] for cell in cells) for name in names]
-            rows.append([series, budget, *means, _spread(cells) if len(cells) > 1 else None])
+            rows.append(row(series, budget, means, _spread(cells) if len(cells) > 1 else None))
     return Table.of(setting["title"], {
         "magnitude, ranked by": "", "budget": ",d", "cycles": ",.0f",
-        "parameters left": ",.0f", "multiply-accumulates": ",.0f", "density": ".2%",
+        f"ms at {clock:g} MHz": ".3f", "parameters left": ",.0f",
+        "multiply-accumulates": ",.0f", "density": ".2%",
         "weight bytes": ",.0f", "compression": ".1f", "accuracy": ".2%", "spread": ".2%"}, rows)
 
 
