@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import nn
 
-__all__ = ["HUGE", "RAN", "File", "Payload", "Rng", "damaged", "directory_changed", "entries_of",
-           "model_file", "pickled", "same_entries", "sound_model", "zipped"]
+__all__ = ["HUGE", "RAN", "Entries", "File", "Payload", "Rng", "damaged", "directory_changed",
+           "entries_of", "model_file", "pickled", "same_entries", "sound_model", "zipped"]
 
 RAN = "ran"
 """The file that hostile code makes where it is run; it must never be there."""

@@ -33,11 +33,14 @@ from bad_inputs_archives import (
     sound_model,
     zipped,
 )
+from bad_inputs_constants import computing
 
 import celosia
 
 __all__ = ["RAN", "Case", "cases"]
 
+_COMPUTING = 0.25
+"""Share of the models that are sound archives and compute what must be refused."""
 _MODULE = "bad_files_networks"
 _NETWORKS = '''
 import torch
@@ -117,7 +120,7 @@ class _Good:
 
 
 def _model(good: _Good, place: Path, rng: Rng) -> tuple[list[str], bool | None]:
-    file = model_file(good.model, rng)
+    file = computing(rng) if rng.random() < _COMPUTING else model_file(good.model, rng)
     (place / "net.pt2").write_bytes(file.content)
     return ["compile", f"{place.name}/net.pt2", "--target", "ecp5-85f", "--json"], file.accept
 

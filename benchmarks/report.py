@@ -16,7 +16,7 @@ from harness.command import FOLDER
 from harness.result import Cell, Check, Result, Table
 
 ORDER = ("exactness", "netlist", "accuracy", "faint_rows", "cycles", "lane_cycles", "fmax", "speed",
-         "first_hour", "bad_inputs", "compression-train", "compression-lenet5",
+         "first_hour", "bad_inputs", "kernels", "compression-train", "compression-lenet5",
          "compression-ae_lip", "compression-p1", "compression-cycle_aware",
          "compression-combined", "compression-filters", "compression-fusion", "compression-bfp",
          "compression-restoration")

@@ -5,8 +5,9 @@ looks: batch normalisation called by its inner names writes past the end of stat
 short, and a whole-number division ends the process by a signal where the quotient is too large.
 So what is not known to check is not run. Tracing with fake tensors runs no kernel.
 
-Each operator below was tried with sizes, strides, types and numbers that do not belong together, in
-a process of its own, and ended none. Missing, on purpose:
+The operators that constants are made by were tried with sizes, strides, types and numbers that do
+not belong together, each in a process of its own, and ended none (`make bench-kernels`). Missing,
+on purpose:
 
 - batch normalisation by its inner names, and cuDNN's: sizes are not checked. ``batch_norm`` itself
   checks them; by the statistics of what it is given, `obstacle` does;
@@ -56,16 +57,16 @@ log_softmax max_pool1d max_pool2d movedim multiply pad pixel_shuffle pixel_unshu
 reshape_as rms_norm scaled_dot_product_attention selu softmax softshrink subtract swapaxes
 threshold tile type_as unflatten upsample_bilinear2d upsample_nearest2d view_as vstack
 """
-_FOLDED = frozenset(" ".join((_ELEMENTWISE, _MAKERS, _MOVES, _REDUCTIONS, _PRODUCTS, _OTHERS,
+FOLDED = frozenset(" ".join((_ELEMENTWISE, _MAKERS, _MOVES, _REDUCTIONS, _PRODUCTS, _OTHERS,
                               _NORMALISATION)).split()) | _DIVISIONS
-_RUN = frozenset((*_FOLDED, *_LAYERS.split(), "_assert_tensor_metadata", "sym_size")) - {
+RUN = frozenset((*FOLDED, *_LAYERS.split(), "_assert_tensor_metadata", "sym_size")) - {
     _NORMALISATION}
 
 
 def obstacle(operator: torch._ops.OpOverload, args: Any, kwargs: Mapping[str, Any]) -> str | None:
     """Return why an operator of ATen is not run on values, or None."""
     name = operator._schema.name.split("::")[-1]
-    if name not in _FOLDED:
+    if name not in FOLDED:
         return "a constant is made by an operator that is not run while compiling"
     if name == _NORMALISATION and not _fits(args):
         return "it normalises a constant with weights of other sizes or types"
@@ -84,7 +85,7 @@ def runs(operator: Any, kwargs: Mapping[str, Any]) -> bool:
     name = operator._schema.name.split("::")[-1]
     if name in _DIVISIONS:
         return name == "div" and kwargs.get("rounding_mode") is None
-    return name in _RUN or name.rstrip("_") in _RUN
+    return name in RUN or name.rstrip("_") in RUN
 
 
 def _fits(args: Any) -> bool:
