@@ -13,10 +13,7 @@ from celosia_boards.clocks import PllClock
 from celosia_boards.targets import Target
 from celosia_hw.isa import ArrayConfig
 
-__all__ = ["BAUD", "BoardTop", "top_for"]
-
-BAUD = 1_000_000
-"""Bits a second on the serial link, unless said otherwise."""
+__all__ = ["BoardTop", "top_for"]
 
 
 class BoardTop(Elaboratable):
@@ -67,11 +64,12 @@ class BoardTop(Elaboratable):
 
 
 def top_for(target: Target, array: ArrayConfig | None = None, *, clock_mhz: float | None = None,
-            baud: int = BAUD) -> wiring.Component | BoardTop:
+            baud: int | None = None) -> wiring.Component | BoardTop:
     """Return the machine of a target, as `celosia_boards.build.build` wants it for a clock.
 
     array     : parameters of the array; the target's unless given.
     clock_mhz : clock of the array; the target's unless given.
+    baud      : bits a second on the serial link; the target's unless given.
 
     A board gets its machine wrapped in `BoardTop`, a bare device the machine itself. ArrayRefused
     where the target cannot hold the array.
@@ -84,5 +82,5 @@ def top_for(target: Target, array: ArrayConfig | None = None, *, clock_mhz: floa
              else PllClock(target.family, target.crystal_mhz, mhz))
     mhz = mhz if clock is None else clock.mhz
     core = Top(array, mac=target.mac, weight_memory=target.weight_memory,
-               clock_hz=mhz * 1e6, baud=baud)
+               clock_hz=mhz * 1e6, baud=target.baud if baud is None else baud)
     return core if clock is None else BoardTop(core, target, clock)

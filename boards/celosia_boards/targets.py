@@ -41,11 +41,14 @@ class Usb:
 
     vendor, product : its id, which belongs to the bridge chip and is on many other devices.
     name            : regular expression of what is in its product string.
+    interface       : number of the USB interface that is the serial port: a bridge with two
+                      channels keeps the other for loading the board.
     """
 
     vendor: int
     product: int
     name: str
+    interface: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +77,7 @@ class Target:
                     are ORed. Indicators: "busy", "error", "saturated".
     loader        : board name for openFPGALoader; None for a bare device.
     usb           : how it shows itself on USB; None for a bare device.
+    baud          : bits a second on the serial link that a build is made for.
     """
 
     name: str
@@ -94,6 +98,7 @@ class Target:
     leds: tuple[tuple[str, int], ...] = field(default=())
     loader: str | None = None
     usb: Usb | None = None
+    baud: int = 1_000_000
 
     @property
     def weight_kib(self) -> float:
@@ -132,7 +137,7 @@ _TABLE = (
         package="sg48", resources=_UP5K, clock_mhz=24.0, ceiling_mhz=50.0, mac="mac16",
         weight_memory="spram", board="amaranth_boards.icebreaker:ICEBreakerPlatform",
         crystal_mhz=12.0, clock_step_mhz=3.0, leds=(("error", 0), ("saturated", 0), ("busy", 1)),
-        loader="ice40_generic", usb=Usb(vendor=0x0403, product=0x6010, name="iCEBreaker"),
+        loader="ice40_generic", usb=Usb(vendor=0x0403, product=0x6010, name="iCEBreaker", interface=1),
         array=ArrayConfig(
             lanes=16, quad=4, beat=2, weight_rows=16384, bank_rows=512, table_rows=256, taps=256,
             writes=256, program_words=256, store_beats=512, index_bits=12, count_bits=11,

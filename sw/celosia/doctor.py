@@ -34,7 +34,8 @@ _BUILD, _FLASH = "build", "flash"
 PACKAGES = {
     "amaranth": ("", "simulations and builds"), "numpy": ("", _ALWAYS), "scipy": ("", _COMPILE),
     "safetensors": ("", "checkpoints of models"), "pydantic": ("", "program files"),
-    "packaging": ("", "celosia doctor"), "rich": ("", "tables"), "typer": ("", "the command line"),
+    "packaging": ("", "celosia doctor"), "pyserial": ("", "boards on a serial port"),
+    "rich": ("", "tables"), "typer": ("", "the command line"),
     "torch": ("torch", _COMPILE), "tensorly": ("torch", "factorise --method tucker"),
     "pillow": ("torch", "pictures"), "cocotb": ("sim", _ICARUS),
     "amaranth-boards": ("fpga", "build for a board"),

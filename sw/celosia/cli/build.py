@@ -77,11 +77,9 @@ def flash(
         return
     print(("would run: " if dry_run else "ran: ") + " ".join(loading.command))
     if not dry_run:
-        from celosia_boards.board_top import BAUD
-
         stays = "stays" if loading.stays else "is gone (--persistent keeps it)"
         print(f"{name} holds the array, which {stays} after power-off. It waits for frames on its "
-              f"serial port, {BAUD:,} baud (docs/host-port.md): this release has no driver that "
+              f"serial port, {loading.target.baud:,} baud (docs/host-port.md): this release has no driver that "
               f"sends them.")
 
 
