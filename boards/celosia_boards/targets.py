@@ -137,7 +137,8 @@ _TABLE = (
         package="sg48", resources=_UP5K, clock_mhz=24.0, ceiling_mhz=50.0, mac="mac16",
         weight_memory="spram", board="amaranth_boards.icebreaker:ICEBreakerPlatform",
         crystal_mhz=12.0, clock_step_mhz=3.0, leds=(("error", 0), ("saturated", 0), ("busy", 1)),
-        loader="ice40_generic", usb=Usb(vendor=0x0403, product=0x6010, name="iCEBreaker", interface=1),
+        loader="ice40_generic",
+        usb=Usb(vendor=0x0403, product=0x6010, name="iCEBreaker", interface=1),
         array=ArrayConfig(
             lanes=16, quad=4, beat=2, weight_rows=16384, bank_rows=512, table_rows=256, taps=256,
             writes=256, program_words=256, store_beats=512, index_bits=12, count_bits=11,

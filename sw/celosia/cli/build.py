@@ -79,8 +79,8 @@ def flash(
     if not dry_run:
         stays = "stays" if loading.stays else "is gone (--persistent keeps it)"
         print(f"{name} holds the array, which {stays} after power-off. It waits for frames on its "
-              f"serial port, {loading.target.baud:,} baud (docs/host-port.md): this release has no driver that "
-              f"sends them.")
+              f"serial port, {loading.target.baud:,} baud (docs/host-port.md): this release has "
+              f"no driver that sends them.")
 
 
 def written(bitstream: Path) -> str:
