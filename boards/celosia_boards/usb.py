@@ -5,9 +5,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from celosia_boards.targets import targets
+from celosia_boards.targets import Target, targets
 
-__all__ = ["Attached", "attached"]
+__all__ = ["Attached", "attached", "named", "printable", "with_id"]
 
 _DEVICES = Path("/sys/bus/usb/devices")
 _NODES = Path("/dev/bus/usb")
@@ -43,16 +43,30 @@ def attached(devices: Path = _DEVICES, nodes: Path = _NODES) -> list[Attached] |
                                     for name in ("busnum", "devnum")))
         except (OSError, ValueError):           # an interface, or gone just now
             continue
-        known = [place for place in targets().values()
-                 if place.usb and (place.usb.vendor, place.usb.product) == (vendor, product)]
-        if known:
+        if with_id(vendor, product):
             name = _name(folder)
             found.append(Attached(
                 vendor=vendor, product=product, name=name, node=node,
-                boards=tuple(place.name for place in known
-                             if place.usb and re.search(place.usb.name, name)),
+                boards=tuple(place.name for place in named(vendor, product, name)),
                 openable=os.access(node, os.R_OK | os.W_OK)))
     return found
+
+
+def with_id(vendor: int, product: int) -> tuple[Target, ...]:
+    """Return the boards whose bridge has this USB id."""
+    return tuple(place for place in targets().values()
+                 if place.usb and (place.usb.vendor, place.usb.product) == (vendor, product))
+
+
+def named(vendor: int, product: int, name: str) -> tuple[Target, ...]:
+    """Return those of them that a product string, made `printable`, names."""
+    return tuple(place for place in with_id(vendor, product)
+                 if place.usb and re.search(place.usb.name, name))
+
+
+def printable(text: str, length: int = 60) -> str:
+    """Return what a device says of itself without what is not printable, cut to ``length``."""
+    return "".join(c for c in text if c.isprintable())[:length]
 
 
 def _text(path: Path) -> str:
@@ -62,6 +76,6 @@ def _text(path: Path) -> str:
 def _name(folder: Path) -> str:
     """Return the product string, which the device itself chooses, without what is not printable."""
     try:
-        return "".join(c for c in _text(folder / "product") if c.isprintable())[:60]
+        return printable(_text(folder / "product"))
     except OSError:
         return ""
