@@ -325,7 +325,7 @@ def test_a_port_that_may_not_be_opened(forbidden):
 def test_a_port_that_this_user_may_not_open(pty):
     """Really: root becomes nobody first, in a process of its own."""
     Path(pty.name).chmod(0)
-    code = ("import grp, os, pwd, serial.tools.list_ports\nfrom celosia_boards.host.refusals import refusal\n"
+    code = ("import grp, os, pwd, serial.tools.list_ports\n"
             "if os.geteuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
             "try: open_link(sys.argv[1], 115200)\n"
             "except Exception as problem: board = None; print(problem, file=sys.stderr)")
