@@ -17,7 +17,8 @@ _NODES = Path("/dev/bus/usb")
 class Attached:
     """A device that has the USB id of a known board's bridge, as many other devices have.
 
-    name     : its product string, printable; "" where it tells none.
+    place    : where on the bus, as Linux writes it.
+    name, serial_number : its product string and serial number, printable; "" where it tells none.
     boards   : targets whose name is in that string.
     node     : the file that a loader opens.
     openable : whether this user may.
@@ -25,7 +26,9 @@ class Attached:
 
     vendor: int
     product: int
+    place: str
     name: str
+    serial_number: str
     boards: tuple[str, ...]
     node: Path
     openable: bool
@@ -44,9 +47,10 @@ def attached(devices: Path = _DEVICES, nodes: Path = _NODES) -> list[Attached] |
         except (OSError, ValueError):           # an interface, or gone just now
             continue
         if with_id(vendor, product):
-            name = _name(folder)
+            name = _told(folder / "product")
             found.append(Attached(
-                vendor=vendor, product=product, name=name, node=node,
+                vendor=vendor, product=product, place=folder.name, name=name, node=node,
+                serial_number=_told(folder / "serial"),
                 boards=tuple(place.name for place in named(vendor, product, name)),
                 openable=os.access(node, os.R_OK | os.W_OK)))
     return found
@@ -73,9 +77,9 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace").strip()
 
 
-def _name(folder: Path) -> str:
-    """Return the product string, which the device itself chooses, without what is not printable."""
+def _told(path: Path) -> str:
+    """Return a string that the device itself chooses, without what is not printable."""
     try:
-        return printable(_text(folder / "product"))
+        return printable(_text(path))
     except OSError:
         return ""

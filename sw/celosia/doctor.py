@@ -16,9 +16,10 @@ from pathlib import Path
 
 from celosia import __version__
 
-__all__ = ["OK", "PLACE", "Check", "examine", "ready"]
+__all__ = ["FLASH", "MISSING", "NOTE", "OK", "PLACE", "WRONG", "Check", "examine", "examine_parts",
+           "ready"]
 
-OK, MISSING, WRONG = "ok", "missing", "wrong"
+OK, MISSING, WRONG, NOTE = "ok", "missing", "wrong", "note"
 
 PLACE = Path(__file__).parent
 """Where this Celosia is installed."""
@@ -29,7 +30,7 @@ SPACE = 1 << 30
 
 _ALWAYS, _COMPILE = "everything", "compile, prune, factorise"
 _SIMULATE, _ICARUS = "run, verify on verilator", "run, verify on icarus"
-_BUILD, _FLASH = "build", "flash"
+_BUILD, FLASH = "build", "flash"
 
 PACKAGES = {
     "amaranth": ("", "simulations and builds"), "numpy": ("", _ALWAYS), "scipy": ("", _COMPILE),
@@ -51,10 +52,11 @@ _REQUIRED = ("python", "amaranth", "numpy", "scipy", "safetensors", "pydantic", 
 class Check:
     """One thing that was looked for.
 
-    state      : "ok", "missing" or "wrong" (too old, not whole, not to be used).
+    state      : "ok", "missing", "wrong" (too old, not whole, not to be used), or "note" (it works,
+                 and there is something to know).
     found      : its version, or where it is; "" where it is missing.
     needed_for : commands, or what else.
-    way_out    : how to get it, in words; "" where all is well.
+    way_out    : how to get it, or what there is to know, in words; "" where all is well.
     """
 
     name: str
@@ -75,15 +77,22 @@ def ready(checks: list[Check]) -> bool:
 
 
 def examine() -> list[Check]:
-    """Return what was found, in the order in which a user needs it. Never raises an Exception:
-    where looking itself fails, the check says so."""
+    """Return what was found, boards last, in the order in which a user needs it. Never raises an
+    Exception: where looking itself fails, the check says so."""
+    from celosia.doctor_boards import examine_boards
+
+    return [*examine_parts(), *examine_boards()[1]]
+
+
+def examine_parts() -> list[Check]:
+    """Return what was found of packages, tools and places; never raises an Exception."""
     checks = [_python(), Check(name="celosia", state=OK, needed_for=_ALWAYS,
                                found=__version__)]
     for name, (extra, purpose) in PACKAGES.items():
         checks.append(_look(name, purpose, partial(_package, name, extra)))
     for name, purpose, look in _tools():
         checks.append(_look(name, purpose, look))
-    return [*checks, *_boards()]
+    return checks
 
 
 class _Lacking(Exception):
@@ -144,8 +153,8 @@ def _tools() -> Iterator[tuple[str, str, Callable[[], str]]]:
     for name, what in (("yosys", ""), ("nextpnr-ice40", " (iCE40)"), ("icepack", " (iCE40)"),
                        ("nextpnr-ecp5", " (ECP5)"), ("ecppack", " (ECP5)")):
         yield name, f"{_BUILD}{what}", partial(_of_builds, name)
-    yield "loader, iCE40", _FLASH, partial(_loader, "ice40")
-    yield "loader, ECP5", _FLASH, partial(_loader, "ecp5")
+    yield "loader, iCE40", FLASH, partial(_loader, "ice40")
+    yield "loader, ECP5", FLASH, partial(_loader, "ecp5")
     yield "cache folder", _SIMULATE, _cache
 
 
@@ -209,26 +218,3 @@ def _cache() -> str:
         raise _Lacking(WRONG, found, f"make {SPACE >> 30} GiB of room, or name a folder elsewhere "
                                      f"in CELOSIA_CACHE")
     return found
-
-
-def _boards() -> list[Check]:
-    """Return the boards that are plugged in, or that none is."""
-    from celosia_boards.usb import attached
-
-    try:
-        found = attached()
-    except Exception as problem:        # as in _look
-        return [Check(name="USB boards", state=WRONG, found="", needed_for=_FLASH,
-                      way_out=f"{type(problem).__name__}: {problem}"[:300])]
-    if not found:
-        way_out = "plug one in" if found is not None else "this system does not show USB devices"
-        return [Check(name="USB boards", state=MISSING, found="none seen", needed_for=_FLASH,
-                      way_out=way_out)]
-    return [Check(
-        name=" or ".join(one.boards) or "USB device",
-        needed_for=_FLASH if one.boards else f"{_FLASH}, if it is a board",
-        state=OK if one.openable else WRONG,
-        found=f"{one.name or 'no name'} ({one.vendor:04x}:{one.product:04x})",
-        way_out="" if one.openable else f"you may not open {one.node}; add the udev rule of "
-                                        f"docs/cli.md, and plug the board in again")
-        for one in found]

@@ -1,12 +1,10 @@
 """``celosia doctor``: what it finds, what it says of what is missing, and that it never fails."""
 
 import json
-import os
 import re
 import subprocess
 import sys
 import tomllib
-from functools import partial
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -59,7 +57,10 @@ def test_here():
     answer = json.loads(run("--json").stdout)
     assert answer["place"] == str(Path(celosia.__file__).parent)
     assert answer["ready"] is True and answer["version"] == celosia.__version__
-    assert {check["name"] for check in answer["checks"]} >= {"torch", "yosys", "cache folder"}
+    named = [{check["name"] for check in answer[key]} for key in ("checks", "tools")]
+    assert all(names >= {"torch", "yosys", "cache folder"} for names in named)
+    assert answer["tools"] == answer["checks"][:len(answer["tools"])]
+    assert isinstance(answer["boards"], list)
 
 
 def test_nothing_heavy_is_imported():
@@ -141,58 +142,3 @@ def test_a_look_that_fails_is_told(monkeypatch):
     found = checks()
     assert found["USB boards"].way_out.startswith("RuntimeError: two")
     assert found["cache folder"].way_out == "RuntimeError: two lines"
-
-
-@pytest.fixture
-def bus(tmp_path):
-    """A function that plugs a device in; the folders of devices and of their nodes."""
-    devices, nodes = tmp_path / "devices", tmp_path / "nodes"
-    devices.mkdir()
-    (devices / "1-0:1.0").mkdir()           # an interface
-
-    def plug(number, vendor, product, name=None, mode=0o600):
-        folder = devices / f"1-{number}"
-        folder.mkdir()
-        for file, text in (("idVendor", vendor), ("idProduct", product), ("busnum", "1"),
-                           ("devnum", str(number)), ("product", name)):
-            if text is not None:
-                (folder / file).write_text(f"{text}\n")
-        node = nodes / "001" / f"{number:03d}"
-        node.parent.mkdir(parents=True, exist_ok=True)
-        node.touch()
-        node.chmod(mode)
-        return node
-
-    return plug, devices, nodes
-
-
-def test_boards_are_told_by_their_product_string(bus):
-    plug, devices, nodes = bus
-    assert usb.attached(devices / "none", nodes) is None
-    assert usb.attached(devices, nodes) == []
-    node = plug(3, "0403", "6010", "iCEBreaker V1.0e")
-    plug(4, "0403", "6015", "ULX3S FPGA 85K v3.0.8")
-    plug(5, "0403", "6015", "ULX3S FPGA 12K v3.0.3")
-    plug(6, "0403", "6010")
-    plug(7, "1d6b", "0002", "hub")
-    plug(8, "0403", "6010", "Dual\x1b[2J RS232")
-    plug(9, "none", "6010", "iCEBreaker")
-    found = usb.attached(devices, nodes)
-    assert [(one.name, one.boards) for one in found] == [
-        ("iCEBreaker V1.0e", ("icebreaker",)), ("ULX3S FPGA 85K v3.0.8", ("ulx3s-85f",)),
-        ("ULX3S FPGA 12K v3.0.3", ()), ("", ()), ("Dual[2J RS232", ())]
-    assert (found[0].node, found[0].openable) == (node, True)
-
-
-def test_boards_that_may_not_be_opened(bus, monkeypatch):
-    plug, devices, nodes = bus
-    node = plug(3, "0403", "6010", "iCEBreaker V1.0e")
-    plug(4, "0403", "6010", "something else")
-    monkeypatch.setattr(usb, "attached", partial(usb.attached, devices, nodes))
-    assert checks()["icebreaker"].state == doctor.OK
-    monkeypatch.setattr(os, "access", lambda path, mode: path != node)
-    check = checks()["icebreaker"]
-    assert (check.state, check.found) == (doctor.WRONG, "iCEBreaker V1.0e (0403:6010)")
-    assert check.way_out.startswith(f"you may not open {node}; add the udev rule")
-    unknown = checks()["USB device"]
-    assert (unknown.state, unknown.needed_for) == (doctor.OK, "flash, if it is a board")

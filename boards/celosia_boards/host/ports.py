@@ -15,7 +15,7 @@ from typing import Any
 from celosia_boards import usb
 from celosia_boards.targets import Target, target
 
-__all__ = ["AUTO", "VARIABLE", "Port", "PortError", "find", "find_ports", "near"]
+__all__ = ["AUTO", "VARIABLE", "Port", "PortError", "find", "find_ports", "latency_timer", "near"]
 
 AUTO = "auto"
 VARIABLE = "CELOSIA_PORT"
@@ -45,7 +45,8 @@ class Port:
     description   : what it is, in words.
     reason        : why it counts as no board's port, in words; "" where it is one.
     vendor, product, interface : of the USB device; None where there is none, or it is not told.
-    serial_number : that the device tells; "" where it tells none.
+    title, serial_number : its product string and serial number, printable; "" where it tells none.
+    location      : its place on the bus, as Linux and macOS write it; "" where it is not told.
     baud          : bits a second that builds for these boards are made for, where all agree; else
                     None.
     latency_ms    : milliseconds that the driver lets a short answer wait; None where it has no
@@ -59,7 +60,9 @@ class Port:
     vendor: int | None = None
     product: int | None = None
     interface: int | None = None
+    title: str = ""
     serial_number: str = ""
+    location: str = ""
     baud: int | None = None
     latency_ms: int | None = None
 
@@ -108,6 +111,11 @@ def find(port: str | None = None, *, board: str | None = None) -> Port:
     if "://" in wanted:
         return _socket(wanted)
     return _device(wanted)
+
+
+def latency_timer(name: str) -> Path:
+    """Return where Linux keeps a port's latency timer, in milliseconds, if it has one."""
+    return _SERIAL_BUS / Path(os.path.realpath(name)).name / "latency_timer"
 
 
 def near(ports: list[Port]) -> str:
@@ -170,8 +178,10 @@ def _port(info: Any) -> Port:
     speeds = {place.baud for place in boards}
     return Port(name=name, boards=tuple(place.name for place in boards), description=description,
                 reason=reason, vendor=info.vid, product=info.pid, interface=interface,
-                serial_number=usb.printable(info.serial_number or ""),
-                baud=speeds.pop() if len(speeds) == 1 else None, latency_ms=_latency(name))
+                title=product, serial_number=usb.printable(info.serial_number or ""),
+                location=usb.printable((info.location or "").partition(":")[0]),
+                baud=speeds.pop() if len(speeds) == 1 else None,
+                latency_ms=_latency(name))
 
 
 def _reason(vendor: int, product: int, interface: int | None, called: tuple[Target, ...]) -> str:
@@ -191,7 +201,7 @@ def _reason(vendor: int, product: int, interface: int | None, called: tuple[Targ
 
 def _latency(name: str) -> int | None:
     try:
-        return int((_SERIAL_BUS / Path(os.path.realpath(name)).name / "latency_timer").read_text())
+        return int(latency_timer(name).read_text())
     except (OSError, ValueError):
         return None
 
