@@ -5,11 +5,11 @@ from collections.abc import Callable
 import numpy as np
 
 from celosia.program import Program
+from celosia_boards.host.job import Failure, Job, Record, Stopped
 from celosia_hw.isa import Error
 from celosia_sim import cosim, rtl, verilated
 from celosia_sim.cache import Stages, unseen
 from celosia_sim.errors import SimulationError
-from celosia_sim.job import Failure, Job, Record, Stopped
 from celosia_sim.plan import Plan, SimResult
 
 __all__ = ["SIMULATORS", "SimResult", "SimulationError", "simulate"]

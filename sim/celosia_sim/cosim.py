@@ -13,10 +13,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from celosia_boards.host.job import Job, Record, Stopped
 from celosia_boards.processes import started
 from celosia_sim.cache import Stages, cached, digest, unseen
 from celosia_sim.errors import SimulationError
-from celosia_sim.job import Job, Record, Stopped
 from celosia_sim.rtl import TOP, Design
 from celosia_sim.tools import (
     compiler_version,

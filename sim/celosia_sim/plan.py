@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from celosia.program import Place, Program
+from celosia_boards.host.job import Job, Record
 from celosia_hw.isa import EXPONENT_MAX, EXPONENT_MIN, Register, Space
 from celosia_sim.errors import SimulationError
-from celosia_sim.job import Job, Record
 
 __all__ = ["Plan", "SimResult"]
 

@@ -10,8 +10,7 @@ from typing import Self
 
 import numpy as np
 
-from celosia_sim.cache import Stages, cached, digest, unseen
-from celosia_sim.job import (
+from celosia_boards.host.job import (
     READ_LATENCY_MAX,
     RESET_CYCLES,
     WRITE_CYCLES,
@@ -20,6 +19,7 @@ from celosia_sim.job import (
     Record,
     Stopped,
 )
+from celosia_sim.cache import Stages, cached, digest, unseen
 from celosia_sim.rtl import TOP, Design
 from celosia_sim.tools import (
     compiler_version,

@@ -32,6 +32,10 @@ class Line(Protocol):
     def name(self) -> str:
         """What messages call it."""
 
+    @property
+    def baud(self) -> int:
+        """Bits a second that it carries, for how long a transfer takes at least."""
+
     def now(self) -> float:
         """Return seconds since some moment; never fewer than before."""
 

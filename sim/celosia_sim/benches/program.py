@@ -15,7 +15,7 @@ from cocotb.clock import Clock
 from cocotb.triggers import FallingEdge, First, ReadOnly, RisingEdge, SimTimeoutError, with_timeout
 from cocotb.utils import get_sim_time
 
-from celosia_sim.job import (
+from celosia_boards.host.job import (
     READ_LATENCY_MAX,
     RESET_CYCLES,
     WRITE_CYCLES,

@@ -1,12 +1,12 @@
-"""What a simulator has to do to the machine, as plain arrays, and how to read what it brings back.
+"""What is to be done with the machine, as plain arrays, and how to read what it brings back.
 
-A job knows bus writes, starts and bus reads, and nothing of networks: the compiled loop and the
-cocotb bench carry out the same job and return the same record. This file imports NumPy and the
-formats only, since it is also imported inside the simulator.
+A job knows bus writes, starts and bus reads, and nothing of networks: the driver of a board, the
+compiled loop and the cocotb bench carry out the same job and return the same record. This file
+imports NumPy and the formats only, since it is also imported inside the simulator.
 """
 
 import enum
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Self
 
@@ -66,13 +66,17 @@ class Job(_Arrays):
     def images(self) -> int:
         return len(self.input_values)
 
+    def first(self, images: int) -> Self:
+        """Return the job of only the first so many images."""
+        return replace(self, input_values=self.input_values[:images])
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Record(_Arrays):
     """What came back.
 
-    cycles       : int64 (images, runs), counted at the ports from the clock edge that accepts
-                   ``start`` to the one that raises ``done``.
+    cycles       : int64 (images, runs), from the clock edge that accepts ``start`` to the one that
+                   raises ``done``: counted at the ports by simulators, by the machine on a board.
     layer_cycles : int64 (images, descriptors), of the first run: cycles in which ``layer`` held
                    the descriptor's index. Sums to that run's cycles.
     saturated    : uint8 (images, runs).
