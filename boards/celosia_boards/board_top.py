@@ -17,7 +17,8 @@ __all__ = ["BoardTop", "top_for"]
 
 
 class BoardTop(Elaboratable):
-    """A core with a serial port, on the board's ``uart`` pins and LEDs.
+    """A core with a serial port, on the board's ``uart`` pins and LEDs; what the board wants held
+    high is held.
 
     Parameters
     ----------
@@ -60,6 +61,10 @@ class BoardTop(Elaboratable):
             led = io.Buffer(io.Direction.Output, platform.request("led", number, dir="-"))
             m.submodules[f"led_{number}"] = led
             m.d.comb += led.o.eq(functools.reduce(operator.or_, shown))
+        for name in self.target.held:
+            held = io.Buffer(io.Direction.Output, platform.request(name, 0, dir="-"))
+            m.submodules[name] = held
+            m.d.comb += held.o.eq(1)
         return m
 
 
@@ -79,7 +84,7 @@ def top_for(target: Target, array: ArrayConfig | None = None, *, clock_mhz: floa
     array = require(target, array or target.array)
     mhz = target.clock_mhz if clock_mhz is None else clock_mhz
     clock = (None if target.crystal_mhz is None
-             else PllClock(target.family, target.crystal_mhz, mhz))
+             else PllClock(target.family, target.crystal_mhz, mhz, pad=target.pll_pad))
     mhz = mhz if clock is None else clock.mhz
     core = Top(array, mac=target.mac, weight_memory=target.weight_memory,
                clock_hz=mhz * 1e6, baud=target.baud if baud is None else baud)

@@ -113,7 +113,12 @@ def _stale(name: str) -> list[str]:
 
 def _place(job: Job, seed: int, clock_mhz: float) -> BuildReport:
     job.place(seed, clock_mhz)
-    return read_report(job.work, job.name, job.target, seed=seed, clock_mhz=clock_mhz)
+    report = read_report(job.work, job.name, job.target, seed=seed, clock_mhz=clock_mhz)
+    if report.luts > report.available.luts:         # nextpnr has the 25F's for the 12F
+        raise OverfullError(f"the design needs {report.luts} of {report.available.luts} look-up "
+                            f"tables of the {job.target.device}; choose fewer lanes or a larger "
+                            f"target")
+    return report
 
 
 def _fastest(job: Job, seeds: Sequence[int], clock_mhz: float, say: Progress) -> BuildReport:

@@ -166,6 +166,9 @@ class PllClock(Elaboratable):
         "ice40" or "ecp5".
     crystal_mhz, clock_mhz : float
         Frequency of the platform's default clock, and the one wanted.
+    pad : bool
+        Whether that clock's pin is the pad of a PLL. On iCE40 the PLL then takes the pin itself,
+        and can be had in no other way; elsewhere the clock comes to it through a buffer.
 
     Attributes
     ----------
@@ -179,8 +182,9 @@ class PllClock(Elaboratable):
     settings.
     """
 
-    def __init__(self, family: str, crystal_mhz: float, clock_mhz: float) -> None:
-        self.crystal_mhz = crystal_mhz
+    def __init__(self, family: str, crystal_mhz: float, clock_mhz: float, *,
+                 pad: bool = True) -> None:
+        self.crystal_mhz, self.pad = crystal_mhz, pad
         self.setting = pll_setting(family, crystal_mhz, clock_mhz)
 
     @property
@@ -209,12 +213,17 @@ class PllClock(Elaboratable):
 
     def _ice40(self, m: Module, setting: Ice40Pll, pin: Any, clock: Signal,
                locked: Signal) -> None:
+        source: dict[str, Any]
+        if self.pad:
+            kind, source = "SB_PLL40_PAD", {"i_PACKAGEPIN": pin.io}
+        else:
+            m.submodules.pin_buffer = pin_buffer = io.Buffer(io.Direction.Input, pin)
+            kind, source = "SB_PLL40_CORE", {"i_REFERENCECLK": pin_buffer.i}
         m.submodules.pll = Instance(
-            "SB_PLL40_PAD",
+            kind, **source,
             p_FEEDBACK_PATH="SIMPLE", p_DIVR=Const(setting.divr, 4), p_DIVF=Const(setting.divf, 7),
             p_DIVQ=Const(setting.divq, 3), p_FILTER_RANGE=Const(setting.filter_range, 3),
-            i_PACKAGEPIN=pin.io, i_RESETB=Const(1), i_BYPASS=Const(0),
-            o_PLLOUTGLOBAL=clock, o_LOCK=locked)
+            i_RESETB=Const(1), i_BYPASS=Const(0), o_PLLOUTGLOBAL=clock, o_LOCK=locked)
 
     def _ecp5(self, m: Module, setting: Ecp5Pll, pin: Any, clock: Signal,
               locked: Signal) -> None:

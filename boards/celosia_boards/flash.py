@@ -2,12 +2,13 @@
 
 import json
 import math
+import shlex
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from celosia_boards.bitstream import BitstreamError, device_of
-from celosia_boards.loaders import Loader, LoaderError, check_starts, find_loader, hint
+from celosia_boards.loaders import Loader, LoaderError, check_starts, loader_of, ways
 from celosia_boards.report import sha256_of
 from celosia_boards.targets import Target, UnknownTarget, target
 
@@ -39,11 +40,12 @@ class Loading:
 
     def run(self) -> None:
         """Load the board; FlashError where the loader is missing, does not start, or fails."""
-        family, words = self.target.family, " ".join(self.command)
+        words = shlex.join(self.command)
         if self.loader is None:
-            names = "openFPGALoader or iceprog" if family == "ice40" else "openFPGALoader"
+            commands = self.target.loaders
+            names = " or ".join(command.program for command in commands)
             raise FlashError(f"loading {self.target.name} needs {names}, and there is none; "
-                             f"{hint(family)}; or run elsewhere: {words}")
+                             f"{ways(commands)}; or run elsewhere: {words}")
         try:
             check_starts(self.loader)
         except LoaderError as problem:
@@ -62,8 +64,8 @@ def prepare(path: str | Path, board: str | None = None, *, persistent: bool = Fa
     path       : the folder of a build, or a bitstream.
     board      : name of the board; None takes that of the build's report, in the folder or beside
                  the bitstream.
-    persistent : ECP5 boards: write the flash, so that the design stays after power-off, instead
-                 of the FPGA's own memory. iCE40 boards: their flash is written in any case.
+    persistent : write the flash, so that the design stays after power-off, instead of the FPGA's
+                 own memory. iCE40 boards and those loaded by DFU: it is written in any case.
     allow_timing_failure : load a design that missed its clock.
 
     FlashError where there is no such file, it is no whole bitstream for the board's device, the
@@ -91,19 +93,19 @@ def prepare(path: str | Path, board: str | None = None, *, persistent: bool = Fa
         place = target(name)
     except (BitstreamError, UnknownTarget) as problem:
         raise FlashError(str(problem)) from None
-    if place.loader is None:
+    if not place.loaders:
         raise FlashError(f"target {place.name!r} is a bare device; choose a board")
     if report is not None:
         _check_report(bitstream, report, place, allow_timing_failure)
     if device != place.device:
         raise FlashError(f"{bitstream} is a bitstream for the {device.upper()}, and the FPGA of "
                          f"{place.name} is a {place.device.upper()}; build it for that board")
-    loader, always = find_loader(place.family), place.family == "ice40"
-    command = ["openFPGALoader" if loader is None else loader.path]
-    if loader is None or loader.name == "openFPGALoader":
-        command += ["-b", place.loader, *(["--write-flash"] if persistent and not always else [])]
+    loader, told = loader_of(place.loaders)
+    more = (told.persistent or ()) if persistent else ()
+    program = told.program if loader is None else loader.path
     return Loading(bitstream=bitstream, target=place, loader=loader,
-                   command=[*command, str(bitstream)], stays=persistent or always)
+                   command=[program, *told.options, *more, str(bitstream)],
+                   stays=persistent or told.persistent is None)
 
 
 @dataclass(frozen=True)

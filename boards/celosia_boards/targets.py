@@ -5,164 +5,115 @@ Plain Python: importing it loads neither Amaranth nor a board description.
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from types import MappingProxyType
 
-from celosia_hw.isa import ArrayConfig
+from celosia_boards.description import LoaderCommand, Target, Usb
+from celosia_boards.devices import ARRAYS, Resources
 
-__all__ = ["Resources", "Target", "UnknownTarget", "Usb", "target", "targets"]
+__all__ = ["LoaderCommand", "Resources", "Target", "UnknownTarget", "Usb", "target", "targets"]
 
 
 class UnknownTarget(ValueError):
     """No target has the name asked for; the message lists those that exist."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Resources:
-    """What a device has.
+_RED, _GREEN, _BLUE = 0, 1, 2
+_COLOURS = (("error", _RED), ("busy", _GREEN), ("saturated", _BLUE))
+"""What a LED of three colours shows, where the platform has it as LEDs 0 to 2."""
+_ROW = (("busy", 0), ("error", 1), ("saturated", 2))
+"""What a row of LEDs shows."""
 
-    luts   : 4-input look-up tables; on iCE40 logic cells (a look-up table and a flip-flop each).
-    ffs    : flip-flops.
-    brams  : block memories: EBR of 4 kbit (iCE40), DP16KD of 18 kbit (ECP5).
-    dsps   : SB_MAC16 or MULT18X18D blocks.
-    sprams : SB_SPRAM256KA blocks of 256 kbit.
-    """
-
-    luts: int
-    ffs: int
-    brams: int
-    dsps: int = 0
-    sprams: int = 0
+_ICE40 = LoaderCommand(program="openFPGALoader", options=("-b", "ice40_generic"))
+_ICEPROG = LoaderCommand(program="iceprog")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Usb:
-    """How a board shows itself on USB.
-
-    vendor, product : its id, which belongs to the bridge chip and is on many other devices.
-    name            : regular expression of what is in its product string.
-    interface       : number of the USB interface that is the serial port: a bridge with two
-                      channels keeps the other for loading the board.
-    """
-
-    vendor: int
-    product: int
-    name: str
-    interface: int = 0
+def _ecp5(board: str, *flash: str) -> tuple[LoaderCommand, ...]:
+    """Return what loads a board over JTAG; ``flash``: what else it takes to write its flash."""
+    return (LoaderCommand(program="openFPGALoader", options=("-b", board),
+                          persistent=(*flash, "--write-flash")),)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """One board or bare device.
+_DFU = (LoaderCommand(program="dfu-util", options=("-d", "1209:5af0", "-a", "0", "-D")),)
 
-    name, title   : what users type; what they read.
-    family        : "ice40" or "ecp5".
-    device        : "up5k", "hx8k", "lfe5u-25f" or "lfe5u-85f".
-    package       : package as nextpnr calls it.
-    speed         : speed grade; 0 where the family has none.
-    board         : "module:class" of the amaranth_boards platform; None for a bare device, which
-                    has no pins and so no bitstream.
-    crystal_mhz   : the board's clock; None for a bare device.
-    clock_mhz     : clock of the array, which timing must close at: a standard one that the median
-                    of five seeds meets with `celosia_boards.clocks.MARGIN`.
-    clock_step_mhz: standard clocks are its multiples: the PLL makes them exactly, and a bit on the
-                    serial line is a whole number of their cycles.
-    ceiling_mhz   : what the device's hard blocks stand, whatever nextpnr prints (it has only
-                    placeholders for SB_MAC16 and SPRAM); None where it models them.
-    array         : parameters of the array.
-    mac           : kind of `celosia_hw.multiplier.Multipliers`.
-    weight_memory : kind of `celosia_hw.memory.WeightMemory`.
-    resources     : what the device has.
-    leds          : (indicator, number of the ``led`` resource) pairs; indicators that share a LED
-                    are ORed. Indicators: "busy", "error", "saturated".
-    loader        : board name for openFPGALoader; None for a bare device.
-    usb           : how it shows itself on USB; None for a bare device.
-    baud          : bits a second on the serial link that a build is made for.
-    """
+_ICEBREAKER = Target(
+    name="icebreaker", title="iCEBreaker (iCE40UP5K)", family="ice40", device="up5k",
+    package="sg48", array=ARRAYS["up5k"], clock_mhz=24.0, ceiling_mhz=50.0, mac="mac16",
+    weight_memory="spram", board="amaranth_boards.icebreaker:ICEBreakerPlatform",
+    crystal_mhz=12.0, clock_step_mhz=3.0, leds=(("error", 0), ("saturated", 0), ("busy", 1)),
+    loaders=(_ICE40, _ICEPROG),
+    usb=Usb(vendor=0x0403, product=0x6010, name="iCEBreaker", interface=1))
 
-    name: str
-    title: str
-    family: str
-    device: str
-    package: str
-    array: ArrayConfig
-    resources: Resources
-    clock_mhz: float
-    mac: str
-    weight_memory: str = "bram"
-    clock_step_mhz: float = 5.0
-    speed: int = 0
-    ceiling_mhz: float | None = None
-    board: str | None = None
-    crystal_mhz: float | None = None
-    leds: tuple[tuple[str, int], ...] = field(default=())
-    loader: str | None = None
-    usb: Usb | None = None
-    baud: int = 1_000_000
+_HX8K = Target(
+    name="hx8k", title="Lattice iCE40HX8K, no board", family="ice40", device="hx8k",
+    package="ct256", array=ARRAYS["hx8k"], clock_mhz=40.0, mac="generic")
 
-    @property
-    def weight_kib(self) -> float:
-        """KiB that the weight memory holds of weights of 8 bits, zeros left out."""
-        return self.array.weight_rows * self.array.groups_max / 1024
+_ECP5_25F = Target(
+    name="ecp5-25f", title="Lattice ECP5 LFE5U-25F, no board", family="ecp5", device="lfe5u-25f",
+    package="CABGA381", speed=6, array=ARRAYS["lfe5u-25f"], clock_mhz=60.0, mac="mult18")
 
-    @property
-    def map_kib(self) -> float:
-        """KiB that the banks hold of mantissas of 8 bits: the maps between layers."""
-        return self.array.bank_rows * self.array.lanes / 1024
-
-    @property
-    def sums(self) -> int:
-        """Sums that the accumulator store holds: a layer's outputs until they are rounded."""
-        return self.array.store_beats * self.array.beat
+_ECP5_85F = replace(
+    _ECP5_25F, name="ecp5-85f", title="Lattice ECP5 LFE5U-85F, no board", device="lfe5u-85f",
+    array=ARRAYS["lfe5u-85f"])
 
 
-_UP5K = Resources(luts=5280, ffs=5280, brams=30, dsps=8, sprams=4)
-_HX8K = Resources(luts=7680, ffs=7680, brams=32)
-_25F = Resources(luts=24288, ffs=24288, brams=56, dsps=28)
-_85F = Resources(luts=83640, ffs=83640, brams=208, dsps=156)
+def _ulx3s(size: int, clock_mhz: float) -> Target:
+    return replace(
+        _ECP5_25F, name=f"ulx3s-{size}f", title=f"Radiona ULX3S {size}F (ECP5 LFE5U-{size}F)",
+        device=f"lfe5u-{size}f", array=ARRAYS[f"lfe5u-{size}f"], clock_mhz=clock_mhz,
+        board=f"celosia_boards.platforms.ulx3s:Ulx3s{size}F", crystal_mhz=25.0, leds=_ROW,
+        held=("wifi_gpio0",), loaders=_ecp5("ulx3s"),
+        usb=Usb(vendor=0x0403, product=0x6015, name=rf"ULX3S\D*{size}"))
 
-_ARRAY_85F = ArrayConfig(
-    lanes=32, quad=4, beat=4, weight_rows=4096, bank_rows=4096, table_rows=1024, taps=1024,
-    writes=2048, program_words=1024, store_beats=4096, residual_beats=4096, wide_elements=4,
-    deep=True)
 
-_ECP5_85F = Target(
-    name="ecp5-85f", title="Lattice ECP5 LFE5U-85F, no board", family="ecp5", device="lfe5u-85f",
-    package="CABGA381", speed=6, array=_ARRAY_85F, resources=_85F, clock_mhz=60.0,
-    mac="mult18")
+def _orangecrab(size: int, clock_mhz: float) -> Target:
+    return replace(
+        _ECP5_25F, name=f"orangecrab-{size}f", title=f"OrangeCrab r0.2 {size}F (LFE5U-{size}F)",
+        device=f"lfe5u-{size}f", array=ARRAYS[f"lfe5u-{size}f"], clock_mhz=clock_mhz,
+        package="CSFBGA285", speed=8, crystal_mhz=48.0, clock_step_mhz=4.0, leds=_COLOURS,
+        loaders=_DFU,
+        board=f"celosia_boards.platforms.orangecrab:OrangeCrab{size}F",
+        usb=Usb(vendor=0x1209, product=0x5af0, name="OrangeCrab", serial=False))
+
 
 _TABLE = (
-    Target(
-        name="icebreaker", title="iCEBreaker (iCE40UP5K)", family="ice40", device="up5k",
-        package="sg48", resources=_UP5K, clock_mhz=24.0, ceiling_mhz=50.0, mac="mac16",
-        weight_memory="spram", board="amaranth_boards.icebreaker:ICEBreakerPlatform",
-        crystal_mhz=12.0, clock_step_mhz=3.0, leds=(("error", 0), ("saturated", 0), ("busy", 1)),
-        loader="ice40_generic",
-        usb=Usb(vendor=0x0403, product=0x6010, name="iCEBreaker", interface=1),
-        array=ArrayConfig(
-            lanes=16, quad=4, beat=2, weight_rows=16384, bank_rows=512, table_rows=256, taps=256,
-            writes=256, program_words=256, store_beats=512, index_bits=12, count_bits=11,
-            replicate=True, clearing=False)),
-    Target(
-        name="hx8k", title="Lattice iCE40HX8K, no board", family="ice40", device="hx8k",
-        package="ct256", resources=_HX8K, clock_mhz=40.0, mac="generic",
-        array=ArrayConfig(
-            lanes=8, quad=2, beat=2, weight_rows=512, bank_rows=512, table_rows=256, taps=256,
-            writes=256, program_words=256, store_beats=512, index_bits=12, count_bits=12)),
-    Target(
-        name="ecp5-25f", title="Lattice ECP5 LFE5U-25F, no board", family="ecp5",
-        device="lfe5u-25f", package="CABGA381", speed=6, resources=_25F, clock_mhz=60.0,
-        mac="mult18",
-        array=ArrayConfig(
-            lanes=16, quad=4, beat=4, weight_rows=4096, bank_rows=2048, table_rows=512, taps=512,
-            writes=1024, program_words=512, store_beats=1024, residual_beats=1024,
-            wide_elements=4, deep=True)),
-    _ECP5_85F,
+    _ICEBREAKER,
     replace(
-        _ECP5_85F, name="ulx3s-85f", title="Radiona ULX3S 85F (ECP5 LFE5U-85F)",
-        board="amaranth_boards.ulx3s:ULX3S_85F_Platform", crystal_mhz=25.0,
-        leds=(("busy", 0), ("error", 1), ("saturated", 2)), loader="ulx3s",
-        usb=Usb(vendor=0x0403, product=0x6015, name="ULX3S.*85")),
+        _ICEBREAKER, name="upduino", title="UPduino 3 (iCE40UP5K)", pll_pad=False, leds=_COLOURS,
+        board="celosia_boards.platforms.upduino:UpduinoPlatform", held=("flash_cs_n",),
+        loaders=(_ICEPROG, replace(_ICE40, options=(*_ICE40.options, "-c", "ft232"))),
+        usb=Usb(vendor=0x0403, product=0x6014, name="UPduino")),
+    replace(
+        _ICEBREAKER, name="icesugar", title="iCESugar 1.5 (iCE40UP5K)", leds=_COLOURS,
+        board="amaranth_boards.icesugar:ICESugarPlatform", baud=115_200,
+        loaders=(LoaderCommand(program="icesprog"),),
+        usb=Usb(vendor=0x1d50, product=0x602b, name="iCELink")),
+    _HX8K,
+    replace(
+        _HX8K, name="hx8k-b-evn", title="iCE40-HX8K breakout board", crystal_mhz=12.0,
+        pll_pad=False, leds=_ROW, board="amaranth_boards.ice40_hx8k_b_evn:ICE40HX8KBEVNPlatform",
+        loaders=(_ICE40, _ICEPROG), clock_mhz=60.0, clock_step_mhz=3.0,
+        usb=Usb(vendor=0x0403, product=0x6010, name="Lattice FTUSB", interface=1)),
+    _ECP5_25F,
+    _ECP5_85F,
+    _ulx3s(85, 60.0),
+    _ulx3s(45, 65.0),
+    _ulx3s(25, 75.0),
+    _ulx3s(12, 75.0),
+    replace(
+        _ECP5_85F, name="ecp5-evn", title="Lattice ECP5-5G evaluation board (LFE5UM5G-85F)",
+        device="lfe5um5g-85f", speed=8, crystal_mhz=12.0, clock_mhz=72.0, clock_step_mhz=4.0,
+        leds=_ROW, loaders=_ecp5("ecp5_evn"),
+        board="amaranth_boards.ecp5_5g_evn:ECP55GEVNPlatform",
+        usb=Usb(vendor=0x0403, product=0x6010, name="ECP5 Evaluation", interface=1)),
+    _orangecrab(85, 72.0),
+    _orangecrab(25, 84.0),
+    replace(
+        _ECP5_25F, name="colorlight-i5", title="Colorlight i5 7.0, extension board (LFE5U-25F)",
+        crystal_mhz=25.0, clock_mhz=75.0, leds=(("busy", 0), ("error", 0)), baud=115_200,
+        board="celosia_boards.platforms.colorlight_i5:ColorlightI5Platform",
+        loaders=_ecp5("colorlight-i5", "--unprotect-flash"),
+        usb=Usb(vendor=0x0d28, product=0x0204, name="CMSIS-DAP")),
 )
 
 _BY_NAME = MappingProxyType({entry.name: entry for entry in _TABLE})

@@ -58,8 +58,7 @@ class Search:
 
     def machine(self, settings: Settings) -> Machine:
         """Return the network with these settings; targets that are alike share one."""
-        entry = find_target(settings.target)
-        alike = (settings.array(), entry.resources, entry.family, entry.mac, entry.weight_memory)
+        alike = settings.array(), find_target(settings.target).machine
         if alike not in self._machines:
             self._machines[alike] = Machine(settings, self._outcome(settings))
         return self._machines[alike]

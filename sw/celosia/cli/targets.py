@@ -13,7 +13,8 @@ def targets(json: common.Json = False) -> None:
     if json:
         common.emit({"targets": [
             asdict(entry) | {"lanes": entry.array.lanes, "weight_kib": entry.weight_kib,
-                             "map_kib": entry.map_kib, "sums": entry.sums}
+                             "map_kib": entry.map_kib, "sums": entry.sums,
+                             "resources": asdict(entry.resources)}
             for entry in entries]})
         return
     table = common.table("targets", "name", "board, chip", "bit stream", "lanes", "MHz",

@@ -1,0 +1,118 @@
+"""What is said about one target: `Target`, and the parts of it."""
+
+from dataclasses import dataclass
+
+from celosia_boards.devices import RESOURCES, Resources
+from celosia_hw.isa import ArrayConfig
+
+__all__ = ["LoaderCommand", "Target", "Usb"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usb:
+    """How a board shows itself on USB.
+
+    vendor, product : its id, which belongs to the bridge chip and is on many other devices.
+    name            : regular expression of what is in its product string.
+    interface       : number of the USB interface that is the serial port, where the bridge has
+                      two channels and keeps the other for loading the board. None where it does
+                      not matter: there is one serial port, or none (`serial`).
+    serial          : whether there is a serial port on it while the board runs a design.
+    """
+
+    vendor: int
+    product: int
+    name: str
+    interface: int | None = None
+    serial: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderCommand:
+    """A program that loads a board.
+
+    program    : "openFPGALoader", "iceprog", "icesprog" or "dfu-util".
+    options    : what it is told before the name of the bitstream.
+    persistent : what it is told to write the flash; None where it writes the flash in any case.
+    """
+
+    program: str
+    options: tuple[str, ...] = ()
+    persistent: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """One board or bare device.
+
+    name, title   : what users type; what they read.
+    family        : "ice40" or "ecp5".
+    device        : a key of `celosia_boards.devices.RESOURCES`.
+    package       : package as nextpnr calls it.
+    speed         : speed grade; 0 where the family has none.
+    board         : "module:class" of the platform, of amaranth_boards or our own; None for a bare
+                    device, which has no pins and so no bitstream.
+    crystal_mhz   : the board's clock; None for a bare device.
+    pll_pad       : whether that clock's pin is the pad of a PLL, which then takes it there.
+    clock_mhz     : clock of the array, which timing must close at: a standard one that the median
+                    of the seeds meets with `celosia_boards.clocks.MARGIN`.
+    clock_step_mhz: standard clocks are its multiples: the PLL makes them exactly, and a bit on the
+                    serial line at 1 Mbaud is a whole number of their cycles.
+    ceiling_mhz   : what the device's hard blocks stand, whatever nextpnr prints (it has only
+                    placeholders for SB_MAC16 and SPRAM); None where it models them.
+    array         : parameters of the array.
+    mac           : kind of `celosia_hw.multiplier.Multipliers`.
+    weight_memory : kind of `celosia_hw.memory.WeightMemory`.
+    leds          : (indicator, number of the ``led`` resource) pairs; indicators that share a LED
+                    are ORed. Indicators: "busy", "error", "saturated".
+    held          : resources, each one pin, that the design holds at a high level.
+    loaders       : what loads the board, the preferred one first; none for a bare device.
+    usb           : how it shows itself on USB; None for a bare device.
+    baud          : bits a second on the serial link that a build is made for.
+    """
+
+    name: str
+    title: str
+    family: str
+    device: str
+    package: str
+    array: ArrayConfig
+    clock_mhz: float
+    mac: str
+    weight_memory: str = "bram"
+    clock_step_mhz: float = 5.0
+    speed: int = 0
+    ceiling_mhz: float | None = None
+    board: str | None = None
+    crystal_mhz: float | None = None
+    pll_pad: bool = True
+    leds: tuple[tuple[str, int], ...] = ()
+    held: tuple[str, ...] = ()
+    loaders: tuple[LoaderCommand, ...] = ()
+    usb: Usb | None = None
+    baud: int = 1_000_000
+
+    @property
+    def resources(self) -> Resources:
+        """What the device has."""
+        return RESOURCES[self.device]
+
+    @property
+    def machine(self) -> tuple[object, ...]:
+        """All that a network's fit and cycles depend on: the same for targets that are alike."""
+        return self.array, self.resources, self.family, self.mac, self.weight_memory
+
+    @property
+    def weight_kib(self) -> float:
+        """KiB that the weight memory holds of weights of 8 bits, zeros left out."""
+        return self.array.weight_rows * self.array.groups_max / 1024
+
+    @property
+    def map_kib(self) -> float:
+        """KiB that the banks hold of mantissas of 8 bits: the maps between layers."""
+        return self.array.bank_rows * self.array.lanes / 1024
+
+    @property
+    def sums(self) -> int:
+        """Sums that the accumulator store holds: a layer's outputs until they are rounded."""
+        return self.array.store_beats * self.array.beat
