@@ -15,16 +15,14 @@ class Usb:
     vendor, product : its id, which belongs to the bridge chip and is on many other devices.
     name            : regular expression of what is in its product string.
     interface       : number of the USB interface that is the serial port, where the bridge has
-                      two channels and keeps the other for loading the board. None where it does
-                      not matter: there is one serial port, or none (`serial`).
-    serial          : whether there is a serial port on it while the board runs a design.
+                      two channels and keeps the other for loading the board. None where any will
+                      do: it has one serial port, or none.
     """
 
     vendor: int
     product: int
     name: str
     interface: int | None = None
-    serial: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

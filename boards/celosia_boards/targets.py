@@ -73,7 +73,7 @@ def _orangecrab(size: int, clock_mhz: float) -> Target:
         package="CSFBGA285", speed=8, crystal_mhz=48.0, clock_step_mhz=4.0, leds=_COLOURS,
         loaders=_DFU,
         board=f"celosia_boards.platforms.orangecrab:OrangeCrab{size}F",
-        usb=Usb(vendor=0x1209, product=0x5af0, name="OrangeCrab", serial=False))
+        usb=Usb(vendor=0x1209, product=0x5af0, name="OrangeCrab"))
 
 
 _TABLE = (

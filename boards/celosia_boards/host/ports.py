@@ -154,7 +154,8 @@ def _likely(port: Port) -> bool:
 
 
 def _fits(place: Target, interface: int | None) -> bool:
-    return place.usb is not None and interface in (None, place.usb.interface)
+    return place.usb is not None and (place.usb.interface is None
+                                      or interface in (None, place.usb.interface))
 
 
 def _port(info: Any) -> Port:
@@ -187,7 +188,8 @@ def _port(info: Any) -> Port:
 def _reason(vendor: int, product: int, interface: int | None, called: tuple[Target, ...]) -> str:
     """Return why a USB port counts as no board's."""
     if called:
-        serial = sorted({place.usb.interface for place in called if place.usb})
+        serial = sorted({place.usb.interface for place in called
+                         if place.usb and place.usb.interface is not None})
         return (f"another port of the {' or '.join(place.name for place in called)}, whose serial "
                 f"port is interface {' or '.join(map(str, serial))}")
     sharing = usb.with_id(vendor, product)
