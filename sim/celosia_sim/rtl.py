@@ -1,23 +1,25 @@
 """Verilog of the machine, as the simulators read it."""
 
 import functools
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import celosia_hw
 from celosia_hw.isa import ArrayConfig
 from celosia_sim.cache import Stages, cached, digest, unseen
 
-__all__ = ["Design", "core_design"]
+__all__ = ["Design", "core_design", "design_of"]
 
 TOP = "core"
-"""Name of the top module."""
+"""Name of the top module, whatever it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Design:
-    """Verilog of one machine with the ports of ``celosia_hw.core.Core``.
+    """Verilog of one machine with the ports of ``celosia_hw.core.Core``, or of what is around it.
 
     text      : Verilog; the top module is called ``core``.
     libraries : further Verilog files it needs (cell models).
@@ -51,15 +53,25 @@ def core_design(array: ArrayConfig, *, mac: str = "generic", weight_memory: str 
     array : parameters of the array.   mac, weight_memory : see ``celosia_hw.core.Core``.
     stages : called as it is made.
     """
+    def make() -> Any:
+        from celosia_hw.core import Core
+        return Core(array, mac=mac, weight_memory=weight_memory)
+
+    return design_of(make, repr(sorted(asdict(array).items())), repr((mac, weight_memory)),
+                     stages=stages)
+
+
+def design_of(make: Callable[[], Any], *key: str, stages: Stages = unseen) -> Design:
+    """Return the Verilog of a component of ``celosia_hw``, from the cache where it can.
+
+    make : returns the component.   key : what tells it from all others.
+    """
     def build(folder: Path) -> None:
         stages("elaborating the gateware", 0, 0)
         from amaranth.back import verilog
 
-        from celosia_hw.core import Core
-        core = Core(array, mac=mac, weight_memory=weight_memory)
-        text = verilog.convert(core, name=TOP, emit_src=False, strip_internal_attrs=True)
+        text = verilog.convert(make(), name=TOP, emit_src=False, strip_internal_attrs=True)
         (folder / "core.v").write_text(text)
 
-    name = digest(_sources_key(), repr(sorted(asdict(array).items())),
-                  repr((mac, weight_memory)))
+    name = digest(_sources_key(), *key)
     return Design(text=(cached(f"verilog-{name}", build, stages) / "core.v").read_text())

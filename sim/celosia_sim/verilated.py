@@ -4,7 +4,7 @@ import ctypes
 import platform
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -47,15 +47,19 @@ _COMPILES = re.compile(r"^g\+\+ .* (-c|-x c\+\+-header) ")
 """A line of make that compiles a file."""
 
 
-def library(design: Design, stages: Stages = unseen) -> Path:
+def library(design: Design, stages: Stages = unseen, driver: Path = _DRIVER,
+            headers: Sequence[Path] = ()) -> Path:
     """Return the shared library of ``design``, compiled unless the cache holds it.
 
-    stages : called as it is compiled, which may take minutes.
+    stages  : called as it is compiled, which may take minutes.
+    driver  : the C++ around it, whose exports the library has.   headers : what that includes.
     SimulationError where Verilator or the compiler is missing or fails.
     """
     def build(folder: Path) -> None:
         (folder / "core.v").write_text(design.text)
-        shutil.copy(_DRIVER, folder / "driver.cpp")
+        shutil.copy(driver, folder / "driver.cpp")
+        for header in headers:
+            shutil.copy(header, folder)
         env = verilator_environment()
         macros = [f"-D{name}={value}" for name, value in design.defines]
         stages("translating to C++ (Verilator)", 0, 0)
@@ -65,8 +69,9 @@ def library(design: Design, stages: Stages = unseen) -> Path:
         (folder / "obj" / "core.so").rename(folder / "core.so")
         shutil.rmtree(folder / "obj")
 
-    key = digest(design.key, _DRIVER.read_text(), verilator_version(), compiler_version(),
-                 platform.machine(), " ".join(_VERILATOR_FLAGS))
+    key = digest(design.key, *(path.read_text() for path in (driver, *headers)),
+                 verilator_version(), compiler_version(), platform.machine(),
+                 " ".join(_VERILATOR_FLAGS))
     return cached(f"verilated-{key}", build, stages) / "core.so"
 
 

@@ -1,0 +1,52 @@
+// The verilated core, one clock edge a call. Called from port.h, through pointers.
+
+#include "bus.h"
+
+namespace {
+
+void take(Vcore& core, const Bus& bus) {
+    core.mem_space = bus.space;
+    core.mem_address = bus.address;
+    core.mem_write = bus.write;
+    core.mem_wdata = bus.wdata;
+    core.mem_read = bus.read;
+    core.start = bus.start;
+    core.start_first = bus.first;
+    core.start_last = bus.last;
+    core.__SYM__abort = bus.abort;  // Verilator's name for the port `abort`, a word of C
+}
+
+void tell(const Vcore& core, State* state) {
+    state->rdata = core.mem_rdata;
+    state->rvalid = core.mem_rvalid;
+    state->busy = core.busy;
+    state->error = core.error;
+    state->saturated = core.saturated;
+}
+
+}  // namespace
+
+EXPORT void celosia_core_edge(void* handle, const Bus* bus, State* state) {
+    auto* model = static_cast<Model*>(handle);
+    take(*model->top, *bus);
+    model->rise();
+    model->fall();
+    tell(*model->top, state);
+}
+
+EXPORT int32_t celosia_core_steady(void* handle, const Bus* bus, State* state) {
+    auto* model = static_cast<Model*>(handle);
+    model->remember();
+    celosia_core_edge(handle, bus, state);
+    return model->unchanged();
+}
+
+// Return a core that was held in reset for `cycles`, with an idle bus.
+EXPORT void* celosia_core_open(int64_t cycles) {
+    auto* model = new Model;
+    take(*model->top, Bus{});
+    model->reset(cycles);
+    return model;
+}
+
+EXPORT void celosia_core_close(void* handle) { delete static_cast<Model*>(handle); }

@@ -1,0 +1,44 @@
+# amaranth: UnusedElaboratable=no
+"""The libraries of a virtual board: the core, and the port in front of it with the host's end."""
+
+from pathlib import Path
+from typing import Any
+
+from celosia_hw.isa import ArrayConfig
+from celosia_hw.serial_host import SerialHost
+from celosia_sim.cache import Stages, unseen
+from celosia_sim.rtl import core_design, design_of
+from celosia_sim.verilated import library
+
+__all__ = ["core_library", "port_library"]
+
+_HERE = Path(__file__).parent
+
+
+def core_library(array: ArrayConfig, stages: Stages = unseen) -> Path:
+    """Return the verilated core of ``array``, an edge a call, compiled unless the cache holds it.
+
+    Multipliers and weight memory are the generic ones, as in all simulations: they have the
+    timing of the device's, and zeros in them at the start.
+    """
+    return library(core_design(array, stages=stages), stages, _HERE / "core_bus.cpp",
+                   [_HERE / "bus.h"])
+
+
+def port_library(clock_hz: float, baud: float, *, byte_level: bool,
+                 stages: Stages = unseen) -> Path:
+    """Return the verilated host port with the loop around it, likewise.
+
+    byte_level : the port without its UART. Both drop an incomplete request at the same age.
+    ValueError where the clock makes no such ``baud``.
+    """
+    serial = SerialHost(clock_hz=clock_hz, baud=baud)
+
+    def make() -> Any:
+        from celosia_hw.host_port import HostPort
+        return HostPort(timeout_cycles=serial.timeout_cycles) if byte_level else serial
+
+    key = repr(("port", byte_level, serial.divisor, serial.timeout_cycles))
+    return library(design_of(make, key, stages=stages), stages,
+                   _HERE / ("byte_stream.cpp" if byte_level else "serial_line.cpp"),
+                   [_HERE / "bus.h", _HERE / "port.h"])

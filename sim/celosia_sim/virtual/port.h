@@ -1,0 +1,156 @@
+// The verilated host port and the core behind it, a clock edge at a time, and how a call lets
+// many edges pass. What is at the port's other side (a serial line, or bytes) is for the includer.
+//
+// An edge of a model that is known to stand still is left out. It is known by trial: when a model
+// has seen the same inputs for a while, its whole state is compared before and after an edge. Where
+// nothing has changed, nothing will, until an input does.
+
+#pragma once
+
+#include "bus.h"
+
+namespace {
+
+// When to try whether a model stands still: first after `first` edges with the same inputs, then
+// after twice as many each time, up to so many that a trial hardly counts.
+class Stillness {
+  public:
+    explicit Stillness(int64_t first) : first{first}, next{first} {}
+    void moved() {
+        same = 0;
+        next = first;
+        still = false;
+    }
+    bool try_now() { return ++same >= next; }
+    void tried(bool unchanged) {
+        still = unchanged;
+        next = same + (same < FAR ? same : FAR);
+    }
+    bool still = false;
+
+  private:
+    static constexpr int64_t FAR = 4096;
+    int64_t first, next, same = 0;
+};
+
+constexpr int64_t CORE_TRIAL = 16, PORT_TRIAL = 8;
+
+// One call from board.py: how far to go, the bytes for the machine, and what came of it.
+struct Call {
+    const uint8_t* in;
+    uint8_t* out;
+    int64_t in_count, out_room;  // bytes there are, and room for bytes
+    int64_t until;               // go on to this cycle,
+    int64_t edges;               // or so many edges, whichever is first,
+    int32_t stop_when_quiet;     // or until nothing can change any more
+    int32_t quiet;
+    int64_t in_taken, out_count, cycles, starts, simulated, damaged;
+    int32_t busy, error, saturated, was_busy, was_error, was_saturated;
+};
+
+struct Machine {
+    Machine(const Core& core, bool plain) : core{core}, plain{plain} {}
+
+    Model port;
+    Core core;
+    const bool plain;  // never leave out an edge
+    State state{};
+    int64_t cycles = 0, starts = 0, simulated = 0;
+    uint8_t was_busy = 0, was_error = 0, was_saturated = 0;
+
+    void open(int64_t reset_cycles) {
+        take_state();
+        port.reset(reset_cycles);
+        read_bus();
+        settled = bus;
+    }
+
+    // Nothing changes any more until an input of the port does.
+    bool stands_still() const { return core_rest.still && port_rest.still; }
+
+    // The includer has changed an input of the port.
+    void touched() {
+        port.top->eval();
+        read_bus();
+        port_rest.moved();
+    }
+
+    // Let a clock edge pass.
+    void edge() {
+        const State before = state;
+        starts += bus.start;
+        if (!(bus == settled)) core_rest.moved();
+        if (!core_rest.still) core_edge();
+        settled = bus;
+        if (!(state == before)) core_rest.moved();
+        if (!port_rest.still || !(state == before)) port_edge(state == before);
+        was_busy |= state.busy;
+        was_error |= state.error != 0;
+        was_saturated |= state.saturated;
+        ++cycles;
+    }
+
+    // Let `count` edges pass at once; only while it stands still.
+    void skip(int64_t count) { cycles += count; }
+
+    // What a call brings back, apart from the bytes.
+    void report(Call* call) {
+        call->cycles = cycles;
+        call->starts = starts;
+        call->simulated = simulated;
+        call->busy = state.busy;
+        call->error = state.error;
+        call->saturated = state.saturated;
+        call->was_busy |= was_busy;
+        call->was_error |= was_error;
+        call->was_saturated |= was_saturated;
+        was_busy = was_error = was_saturated = 0;
+    }
+
+  private:
+    Bus bus{}, settled{};  // what the port drives; what the core saw at the edge before
+    Stillness core_rest{CORE_TRIAL}, port_rest{PORT_TRIAL};
+
+    void core_edge() {
+        ++simulated;
+        if (core_rest.try_now() && !state.busy && !plain)
+            core_rest.tried(core.steady(core.handle, &bus, &state));
+        else
+            core.edge(core.handle, &bus, &state);
+    }
+
+    void port_edge(bool same_inputs) {
+        if (!same_inputs) port_rest.moved();
+        const bool trial = port_rest.try_now() && !plain;
+        if (trial) port.remember();
+        port.rise();
+        take_state();
+        port.fall();
+        read_bus();
+        if (trial) port_rest.tried(port.unchanged());
+    }
+
+    void take_state() {
+        auto& top = *port.top;
+        top.mem_rdata = state.rdata;
+        top.mem_rvalid = state.rvalid;
+        top.busy = state.busy;
+        top.error = state.error;
+        top.saturated = state.saturated;
+    }
+
+    void read_bus() {
+        const auto& top = *port.top;
+        bus.space = top.mem_space;
+        bus.address = top.mem_address;
+        bus.write = top.mem_write;
+        bus.wdata = top.mem_wdata;
+        bus.read = top.mem_read;
+        bus.start = top.start;
+        bus.first = top.start_first;
+        bus.last = top.start_last;
+        bus.abort = top.__SYM__abort;
+    }
+};
+
+}  // namespace

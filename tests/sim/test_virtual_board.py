@@ -1,0 +1,272 @@
+"""The virtual board: its line and its byte streams against each other, against the gateware's top
+as a whole, and against what a board does."""
+
+import random
+
+import numpy as np
+import pytest
+
+from celosia_boards.arrays import ArrayRefused
+from celosia_boards.host.job import Record
+from celosia_hw import host_protocol as protocol
+from celosia_hw.host_protocol import Decoder, Kind, Reason, Reply
+from celosia_hw.isa import ArrayConfig, Register, Space
+from celosia_hw.top import Top
+from celosia_sim.golden import quantise_input
+from celosia_sim.plan import Plan
+from celosia_sim.players import verilog_of
+from celosia_sim.verilated_block import Block
+from celosia_sim.virtual import Lights, VirtualBoard
+
+TARGET = "icebreaker"
+MS = 24_000
+"""Cycles of a millisecond of the board."""
+
+TIMEOUT = 20 * MS + 15 * 240
+"""Age at which the host port drops an incomplete request."""
+
+
+def replies(data: bytes) -> list[Reply]:
+    decoder = Decoder()
+    found = decoder.feed(data)
+    decoder.clear()
+    assert decoder.skipped == 0
+    return found
+
+
+def ask(board: VirtualBoard, *requests: bytes) -> list[Reply]:
+    board.send(b"".join(map(protocol.paced, requests)))
+    return replies(board.run_until_quiet(50 * MS * len(requests)))
+
+
+def mixed_frames(seed: int) -> list[bytes]:
+    """Writes, reads of what they wrote and of registers, an unknown command, a START of nothing."""
+    rng = random.Random(seed)
+    frames = []
+    for tag in range(12):
+        address = 8 * rng.randrange(64)
+        frames += [protocol.encode_write(Space.BANKS, address, [rng.randrange(-128, 128)
+                                                               for _ in range(8)],
+                                         element_bytes=1, tag=tag),
+                   protocol.encode_read(Space.BANKS, address, element_bytes=1, tag=tag)]
+    damaged = bytearray(frames[0])
+    damaged[5] ^= 4
+    return [*frames, bytes(damaged), protocol.encode_read(Space.REGISTERS, 0, element_bytes=4),
+            protocol.encode_start(0, 0, tag=3), protocol.encode_abort(tag=4),
+            protocol.encode_status(tag=5)]
+
+
+@pytest.fixture
+def line():
+    with VirtualBoard(TARGET) as board:
+        yield board
+
+
+def test_a_new_board_holds_no_program_and_is_quiet(line):
+    assert ask(line, protocol.encode_status(tag=7)) == [Reply(tag=7, kind=Kind.IDLE)]
+    [reply] = ask(line, protocol.encode_read(Space.PROGRAM, 0, element_bytes=2))
+    assert reply.elements(2) == [0, 0, 0, 0]
+    hashed = ask(line, protocol.encode_read(Space.REGISTERS, 2 * (Register.ARRAY_HASH // 2),
+                                            element_bytes=4))[0].elements(4)
+    assert hashed[Register.ARRAY_HASH % 2] == line.array.hash
+    assert line.quiet and line.lights == Lights() and line.seen_lights() == Lights()
+
+
+@pytest.mark.parametrize("byte_level", [False, True])
+def test_leaving_out_what_stands_still_changes_no_byte_and_no_cycle(byte_level):
+    """Every byte of the machine comes in the same cycle with and without."""
+    times = []
+    for plain in (False, True):
+        rng = random.Random(5)
+        with VirtualBoard(TARGET, byte_level=byte_level, plain=plain) as board:
+            seen = []
+            for frame in [*mixed_frames(1), b"\xc5\x14\x00", protocol.encode_status()]:
+                board.send(frame)
+                for _ in range(60):
+                    came = board.run(rng.choice([1, 7, 100, 1000]), until_bytes=1)
+                    if came:
+                        seen.append((board.cycles, came, board.lights))
+            times.append(seen)
+            simulated = board.simulated
+            assert simulated == board.cycles if plain else simulated < 0.6 * board.cycles
+    assert len(times[0]) > 100
+    assert times[0] == times[1]
+
+
+def test_bytes_and_bits_give_the_same_replies(line):
+    frames = mixed_frames(2)
+    with VirtualBoard(TARGET, byte_level=True) as stream:
+        found = ask(stream, *frames)
+        assert found == ask(line, *frames)
+        assert len(found) == len(frames)
+        assert Reply(tag=0, kind=Kind.REJECTED, reason=Reason.DAMAGED) in found
+        assert stream.cycles < line.cycles / 50
+
+
+def test_the_line_takes_its_time(line):
+    """A byte takes 240 cycles, bytes follow each other without a gap, and the time is counted."""
+    assert (line.clock_hz, line.baud, line.bit_cycles) == (24e6, 1_000_000, 24)
+    line.send(b"\xff" * 100)
+    line.run(240 * 60 - 1)
+    assert (line.bytes_in, line.pending) == (60, 40)
+    line.run(2)
+    assert (line.bytes_in, line.pending) == (61, 39)
+    line.run_until_quiet(MS)
+    assert 240 * 100 <= line.cycles <= 240 * 100 + 40 and line.bytes_out == 0
+    before = line.cycles
+    line.run(10 ** 9)
+    assert line.cycles == before + 10 ** 9 and line.quiet
+    assert line.seconds == pytest.approx(line.cycles / 24e6)
+
+
+def test_a_cut_request_is_awaited_as_long_as_the_port_does(line):
+    line.send(protocol.encode_status()[:4])
+    assert line.run_until_quiet(100 * MS) == b""
+    assert TIMEOUT <= line.cycles <= TIMEOUT + 5 * 240 + 5000
+
+
+@pytest.mark.parametrize("percent", [-2, 2])
+def test_two_percent_off_does_no_harm(percent):
+    frames = mixed_frames(3)
+    with VirtualBoard(TARGET, baud_error=percent) as board, \
+            VirtualBoard(TARGET, byte_level=True) as stream:
+        assert ask(board, *frames) == ask(stream, *frames)
+        assert board.damaged == 0
+
+
+@pytest.mark.parametrize("percent", [-8, 8])
+def test_eight_percent_off_gives_nothing_that_looks_right(percent):
+    """No reply that a machine did not give: one with another tag or kind than was asked for."""
+    with VirtualBoard(TARGET, baud_error=percent) as board:
+        decoder = Decoder()
+        for tag in range(16):
+            board.send(protocol.RESYNC + protocol.paced(protocol.encode_status(tag=tag)))
+            for reply in decoder.feed(board.run_until_quiet(50 * MS)):
+                assert reply.kind is Kind.REJECTED or reply == Reply(tag=tag, kind=Kind.IDLE)
+        assert board.bytes_in == 16 * (27 + 10)
+
+
+def test_a_reset_empties_the_memories(line):
+    ask(line, protocol.encode_write(Space.BANKS, 0, list(range(8)), element_bytes=1))
+    read = protocol.encode_read(Space.BANKS, 0, element_bytes=1)
+    assert ask(line, read)[0].elements(1) == list(range(8))
+    before = line.cycles, line.bytes_in
+    line.send(read)
+    line.run(300)
+    line.reset()
+    assert (line.pending, line.lights) == (0, Lights())
+    assert line.cycles == before[0] + 300 and line.bytes_in == before[1] + 2
+    assert ask(line, read)[0].elements(1) == [0] * 8
+    line.send(b"\xff" * 3 + read)
+    line.reset(keep_pending=True)
+    assert line.pending == 10
+    assert replies(line.run_until_quiet(10 * MS))[0].elements(1) == [0] * 8
+
+
+SMALL = ArrayConfig(lanes=4, quad=2, beat=2, weight_rows=16, bank_rows=64, table_rows=16, taps=16,
+                    writes=16, store_beats=4)
+
+
+def test_port_and_core_are_what_the_gateware_has_as_its_top():
+    """The whole top, verilated as one, shows the same level on the line in every cycle."""
+    frames = mixed_frames(4)[-12:]
+    with VirtualBoard(TARGET, SMALL, baud=3_000_000) as board:
+        board.send(b"".join(map(protocol.paced, frames)))
+        came, ends = b"", []
+        while not board.quiet:
+            byte = board.run(MS, until_bytes=1)
+            came += byte
+            ends += [board.cycles] * len(byte)
+        line, bit = board.byte_cycles, board.bit_cycles
+    top = Top(SMALL, clock_hz=24e6, baud=3_000_000)
+    levels = [level for byte in b"".join(map(protocol.paced, frames))
+              for level in (0, *(byte >> index & 1 for index in range(8)), 1)]
+    heard, previous, byte_ends = [], 1, []
+    with Block(verilog_of(top)) as block:
+        block.set("rst", 1)
+        block.tick(4)
+        block.set("rst", 0)
+        for cycle in range(ends[-1]):
+            at = int(cycle // bit)
+            block.set("rx", levels[at] if at < len(levels) else 1)
+            block.tick()
+            tx = block.get("tx")
+            if previous and not tx and (not heard or cycle + 1 > byte_ends[-1]):
+                heard.append([])
+                byte_ends.append(cycle + 1 + int(bit / 2 + 9 * bit))
+            if heard and len(heard[-1]) < 10:
+                begin = byte_ends[-1] - int(bit / 2 + 9 * bit)
+                if cycle + 1 == begin + int(bit / 2 + len(heard[-1]) * bit):
+                    heard[-1].append(tx)
+            previous = tx
+    assert (line, len(replies(came))) == (80, len(frames))
+    assert byte_ends == ends
+    assert came == bytes(sum(bit << k for k, bit in enumerate(byte[1:9])) for byte in heard)
+
+
+def test_lenet5_loaded_and_run_gives_golden_outputs():
+    """20 kB of program, then images, over frames alone; every answer is the golden model's."""
+    pytest.importorskip("torch")
+    import celosia
+    from celosia.datasets import load_fashion_mnist, preprocess
+    from celosia.models.lenet5 import load_lenet5
+
+    inputs = preprocess(load_fashion_mnist("test")[0][:3])
+    program = celosia.compile(load_lenet5(pruned=True), inputs[:1], target=TARGET)
+    golden = celosia.run(program, inputs)
+    plan = Plan(program, *quantise_input(program.graph, inputs), tensors=False)
+    record = Record.empty(plan.job)
+    with VirtualBoard(TARGET, program.array, byte_level=True) as stream:
+        record.reads[:] = reads(stream, program, plan.job)
+        assert stream.starts == 3 and stream.seen_lights().busy and not stream.lights.busy
+    with VirtualBoard(TARGET, program.array) as line:
+        np.testing.assert_array_equal(reads(line, program, plan.job.first(1)), record.reads[:1])
+    found = plan.decode(record)
+    np.testing.assert_array_equal(found.output.reshape(golden.mantissa.shape), golden.mantissa)
+    np.testing.assert_array_equal(found.exponent, golden.exponent)
+    assert found.counter_cycles.tolist() == [program.predicted_cycles] * 3
+
+
+def reads(board, program, job):
+    """Load the program, run every image of the job; return its reads, uint32 (images, reads)."""
+    load(board, program, job.setup[:, :2], job.setup[:, 2])
+    rows = []
+    for values in job.input_values:
+        load(board, program, job.input_at, values)
+        [started] = ask(board, protocol.encode_start(0, program.descriptors - 1))
+        assert started.kind is Kind.RUNNING
+        assert ask(board, protocol.encode_status()) == [Reply(tag=0, kind=Kind.IDLE)]
+        found = ask(board, *(protocol.encode_read(Space(space), address, element_bytes=8)
+                             for space, address in job.read_at.tolist()))
+        rows.append([reply.elements(8)[0] for reply in found])
+    return np.array(rows, np.uint32)
+
+
+def load(board, program, at, values):
+    """Write words in runs of consecutive addresses; every frame is answered."""
+    frames = []
+    next_run = (np.diff(at[:, 0]) != 0) | (np.diff(at[:, 1].astype(int)) != 1)
+    for run in np.split(np.arange(len(at)), 1 + np.flatnonzero(next_run)):
+        space, address = at[run[0]].tolist()
+        size = protocol.memory_element_bytes(space, program.array)
+        words = values[run].astype(np.int64) & (1 << 8 * size) - 1
+        frames += protocol.encode_write_run(Space(space), address, words.tolist(),
+                                            element_bytes=size)
+    found = ask(board, *frames)
+    assert len(found) == len(frames) and {reply.kind for reply in found} == {Kind.IDLE}
+
+
+def test_wrong_arguments():
+    with pytest.raises(ValueError, match="baud_error: bytes that go without a line have no baud"):
+        VirtualBoard(TARGET, byte_level=True, baud_error=1)
+    with pytest.raises(ValueError, match="baud_error must be -50 to 50 percent, not nan"):
+        VirtualBoard(TARGET, baud_error=float("nan"))
+    with pytest.raises(ValueError, match="7000000 baud is off"):
+        VirtualBoard("ulx3s-85f", baud=7_000_000)
+    with pytest.raises(ArrayRefused, match="icebreaker: 64 lanes need 32 of its 8"):
+        VirtualBoard(TARGET, ArrayConfig(lanes=64, quad=4, beat=4))
+    with VirtualBoard(TARGET, byte_level=True) as board:
+        with pytest.raises(ValueError, match="cycles must not be negative, not -1"):
+            board.run(-1)
+    with pytest.raises(ValueError, match="the board is closed; open another"):
+        board.run(1)
