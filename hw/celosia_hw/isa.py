@@ -297,5 +297,10 @@ class ArrayConfig:
     @property
     def hash(self) -> int:
         """32-bit hash over all parameters and the format version; the gateware carries it."""
-        text = json.dumps([FORMAT_VERSION, asdict(self)], sort_keys=True)
-        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
+        return array_hash(self)
+
+
+def array_hash(array: ArrayConfig, version: int = FORMAT_VERSION) -> int:
+    """Return the hash that gateware of a format version carries for an array."""
+    text = json.dumps([version, asdict(array)], sort_keys=True)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")

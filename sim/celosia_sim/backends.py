@@ -10,9 +10,9 @@ from celosia_hw.isa import Error
 from celosia_sim import cosim, rtl, verilated
 from celosia_sim.cache import Stages, unseen
 from celosia_sim.errors import SimulationError
-from celosia_sim.plan import Plan, SimResult
+from celosia_sim.plan import Plan, SimResult, job_to_each_end
 
-__all__ = ["SIMULATORS", "SimResult", "SimulationError", "simulate"]
+__all__ = ["SIMULATORS", "SimResult", "SimulationError", "count_to_each_end", "simulate"]
 
 Progress = Callable[[int, int], None]
 
@@ -76,8 +76,25 @@ def simulate(program: Program, mantissa: np.ndarray, exponent: np.ndarray, *,
     plan = Plan(program, mantissa, exponent, tensors=tensors)
     if design is None:
         design = rtl.core_design(program.array, stages=stages)
+    return plan.decode(_record(program, design, plan.job, simulator, progress, stages))
+
+
+def count_to_each_end(program: Program, *,
+                      stages: Stages = unseen) -> tuple[np.ndarray, np.ndarray]:
+    """Return the cycles of each layer as the simulated machine passes from one to the next, and
+    those from the start to each layer's end where nothing follows it: int64 (layers,) both.
+
+    stages, errors : as of `simulate`.
+    """
+    design, job = rtl.core_design(program.array, stages=stages), job_to_each_end(program)
+    record = _record(program, design, job, "verilator", None, stages)
+    return record.layer_cycles[0], record.cycles[0][::-1]
+
+
+def _record(program: Program, design: rtl.Design, job: Job, simulator: str,
+            progress: Progress | None, stages: Stages) -> Record:
+    """Return what a job brings back; SimulationError where the machine stops."""
     try:
-        record = SIMULATORS[simulator](design, plan.job, progress, stages)
+        return SIMULATORS[simulator](design, job, progress, stages)
     except Stopped as stopped:
-        raise SimulationError(_explain(stopped, program, plan.job)) from stopped
-    return plan.decode(record)
+        raise SimulationError(_explain(stopped, program, job)) from stopped

@@ -1,6 +1,6 @@
 """From a program and its inputs to a job, and from the job's record to tensors."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from celosia_boards.host.job import Job, Record
 from celosia_hw.isa import EXPONENT_MAX, EXPONENT_MIN, Register, Space
 from celosia_sim.errors import SimulationError
 
-__all__ = ["Plan", "SimResult"]
+__all__ = ["Plan", "SimResult", "job_to_each_end"]
 
 TIMEOUT_FACTOR, TIMEOUT_CYCLES = 4, 100_000
 """A run may take this many times the predicted cycles, plus this many."""
@@ -157,3 +157,15 @@ class Plan:
                 f"tensor {name}: copy {copy} holds {values[0]} where copy 0 holds {values[1]}, at "
                 f"element {tuple(element)} of image {image}; the machine and the program disagree")
         return copies[:, 0].copy(), _signed(record.reads[:, at[1]][:, 0], 8)
+
+
+def job_to_each_end(program: Program) -> Job:
+    """Return the job that runs an input of zeros once to the end of each layer, the last one first.
+
+    Its record's cycles, backwards, tell what the layers up to each one's end take together.
+    """
+    shape = program.places[program.graph.input].addresses.shape[1:]
+    job = Plan(program, np.zeros((1, *shape), np.int64), np.zeros(1, np.int64), tensors=False).job
+    layers = program.descriptors
+    return replace(job, runs=np.array([[0, k, 1] for k in reversed(range(layers))], np.int64),
+                   read_at=job.read_at[:1], read_ends=np.ones(layers, np.int64))

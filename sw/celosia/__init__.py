@@ -1,23 +1,26 @@
 """Celosia: sparse block-floating-point accelerators for small FPGAs, compiled from PyTorch.
 
-``compile`` a trained network, ``run`` it on the golden model or on the simulated gateware, and
-``build`` a bitstream. Every backend gives the same bits; ``docs/numerics.md`` says which.
+``compile`` a trained network, ``run`` it on the golden model or on the simulated gateware,
+``build`` a bitstream, and ``connect`` to the board that was flashed with it. Every backend gives
+the same bits; ``docs/numerics.md`` says which.
 """
 
 TYPE_CHECKING = False       # typing takes longer to import than all of this
 if TYPE_CHECKING:
     from celosia import compress
     from celosia.api import RunResult, build, compile, load, run
+    from celosia.board import Board, connect
     from celosia.errors import CelosiaError, CompileError
     from celosia.fit import check
     from celosia.preprocessing import Preprocessing
     from celosia.program import Program
 
-__all__ = ["CelosiaError", "CompileError", "Preprocessing", "Program", "RunResult", "build",
-           "check", "compile", "compress", "load", "run"]
+__all__ = ["Board", "CelosiaError", "CompileError", "Preprocessing", "Program", "RunResult",
+           "build", "check", "compile", "compress", "connect", "load", "run"]
 __version__ = "0.1.0"
 
 _HOMES = {"CelosiaError": "celosia.errors", "CompileError": "celosia.errors",
+          "Board": "celosia.board", "connect": "celosia.board",
           "Preprocessing": "celosia.preprocessing", "Program": "celosia.program",
           "RunResult": "celosia.api", "build": "celosia.api", "check": "celosia.fit",
           "compile": "celosia.api", "load": "celosia.api", "run": "celosia.api"}

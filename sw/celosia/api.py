@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from celosia_boards.targets import Target
     from celosia_sim.backends import SimResult
 
-GOLDEN, SIMULATORS = "golden", ("verilator", "icarus")
+GOLDEN, SIMULATORS, BOARD = "golden", ("verilator", "icarus"), "board"
 CHUNK = 250
 """Inputs that the golden model computes between two reports of progress."""
 
 Progress = Callable[[int, int], None]
 """Called with the number of inputs done and the number of all."""
+
+Notice = Callable[[str], None]
 
 Stages = Callable[[str, int, int], None]
 """Called as a simulator is built for an array, which the first time takes minutes: the stage, how
@@ -110,13 +112,19 @@ def load(path: str | Path) -> Program:
 
 
 @names_extra
-def run(program: Program, x: Any, backend: str = GOLDEN, *,
-        progress: Progress | None = None, stages: Stages | None = None) -> RunResult:
+def run(program: Program, x: Any, backend: str = GOLDEN, *, progress: Progress | None = None,
+        stages: Stages | None = None, notice: Notice | None = None,
+        baud: int | None = None) -> RunResult:
     """Run N inputs on a backend.
 
     x       : float32 (N, ...), shaped as the network's input.
-    backend : "golden" (NumPy), "verilator" or "icarus" (the simulated gateware).
-    progress, stages : what to call meanwhile: as inputs are done, and as a simulator is built.
+    backend : "golden" (NumPy), "verilator" or "icarus" (the simulated gateware), "board:PORT" (a
+              flashed board, which gets the program first; see `celosia.connect` for PORT), "board"
+              (the port that CELOSIA_PORT names, else "board:auto").
+    progress, stages : what to call meanwhile: as inputs are done, and as a simulator is built or a
+              board loaded.
+    notice  : called with a line where something went wrong on a board and was mended.
+    baud    : of a board's port; None is what its target is built for.
 
     CelosiaError where the shape is wrong, a value is not finite, or the backend is not there.
     """
@@ -124,9 +132,13 @@ def run(program: Program, x: Any, backend: str = GOLDEN, *,
     check_backend(backend)
     if backend == GOLDEN:
         return _run_golden(program, images, progress)
+    if on_board(backend):
+        from celosia.board import loaded
+
+        with loaded(program, backend, baud=baud, stages=stages, notice=notice) as board:
+            return board.run(images, progress=progress)
     simulation = simulate(program, images, backend, progress=progress, stages=stages)
-    return _result(program, simulation.output, simulation.exponent, simulation.saturated,
-                   simulation.cycles, simulation.layer_cycles)
+    return result_of(program, simulation)
 
 
 @names_extra
@@ -201,13 +213,16 @@ def as_images(program: Program, x: Any) -> np.ndarray:
     return array
 
 
+def on_board(backend: str) -> bool:
+    """Tell whether a backend is a board: "board" or "board:PORT"."""
+    return backend == BOARD or backend.startswith(f"{BOARD}:")
+
+
 def check_backend(backend: str) -> None:
-    """CelosiaError unless ``backend`` is one that this release runs."""
-    if backend.startswith("board:"):
-        raise CelosiaError(f"backend {backend!r}: the host driver for a serial port is not part of "
-                           f"this release; use {GOLDEN}, {' or '.join(SIMULATORS)}")
-    if backend not in (GOLDEN, *SIMULATORS):
-        raise CelosiaError(f"unknown backend {backend!r}; use {GOLDEN}, {' or '.join(SIMULATORS)}")
+    """CelosiaError unless ``backend`` is one that there is."""
+    if backend not in (GOLDEN, *SIMULATORS) and not on_board(backend):
+        raise CelosiaError(f"unknown backend {backend!r}; use {GOLDEN}, {', '.join(SIMULATORS)}, "
+                           f"or {BOARD}:PORT such as {BOARD}:auto")
 
 
 def simulate(program: Program, images: np.ndarray, simulator: str, *, tensors: bool = False,
@@ -225,6 +240,12 @@ def simulate(program: Program, images: np.ndarray, simulator: str, *, tensors: b
     result = run_simulator(program, mantissa, exponent, simulator=simulator, tensors=tensors,
                            progress=progress, stages=stages or unseen)
     return replace(result, saturated=result.saturated | input_saturated(program.graph, images))
+
+
+def result_of(program: Program, simulation: SimResult) -> RunResult:
+    """Return what users get of a run on the machine, simulated or on a board."""
+    return _result(program, simulation.output, simulation.exponent, simulation.saturated,
+                   simulation.cycles, simulation.layer_cycles)
 
 
 def _run_golden(program: Program, images: np.ndarray, progress: Progress | None) -> RunResult:

@@ -1,9 +1,18 @@
-"""A program beside its dense baseline and beside the bound, layer by layer."""
+"""A program beside its dense baseline, beside the bound, and beside a board, layer by layer."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from celosia.densify import densify
 from celosia.program import Program
+
+if TYPE_CHECKING:
+    from celosia.api import Stages
+    from celosia.board import Board
 
 _WEIGHT_ROWS_MAX = 65_536
 
@@ -61,3 +70,44 @@ def compare(program: Program) -> Comparison:
         cycles_bound=sum(layer.bound_cycles for layer in program.layers),
         utilisation=sum(layer.macs for layer in program.layers)
         / (lanes * program.predicted_cycles)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerCount:
+    """Cycles of one layer, or of all.
+
+    predicted : by the compiler.   simulated : of the gateware's Verilog.   counted : by the board.
+    """
+
+    name: str
+    predicted: int
+    simulated: int
+    counted: int
+
+    @property
+    def agrees(self) -> bool:
+        """Whether all three are equal."""
+        return self.predicted == self.simulated == self.counted
+
+
+def count(program: Program, board: Board, stages: Stages | None = None) -> list[LayerCount]:
+    """Count every layer's cycles on a board that the program is loaded on; the last is the total.
+
+    A board counts whole runs: from the start to the end of one layer, and of the next. A run that
+    ends at a layer takes some cycles to end; those that it takes in the simulation are left out.
+    """
+    from celosia_sim.backends import count_to_each_end
+    from celosia_sim.cache import unseen
+
+    simulated, ends = count_to_each_end(program, stages=stages or unseen)
+    counted = board.count_to_each_end()
+    layers = [LayerCount(name=layer.name, predicted=layer.predicted_cycles, simulated=int(passed),
+                         counted=int(passed + there - alone))
+              for layer, passed, there, alone in zip(
+                  program.layers, simulated, _steps(counted), _steps(ends), strict=True)]
+    return [*layers, LayerCount(name="total", predicted=program.predicted_cycles,
+                                simulated=int(ends[-1]), counted=int(counted[-1]))]
+
+
+def _steps(ends: np.ndarray) -> np.ndarray:
+    return np.diff(ends, prepend=0)

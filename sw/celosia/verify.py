@@ -1,16 +1,22 @@
-"""Bit for bit: a simulated backend against the golden model."""
+"""Bit for bit: the simulated gateware, or a board, against the golden model."""
 
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from celosia.api import (
+    BOARD,
+    GOLDEN,
     SIMULATORS,
+    Notice,
     Progress,
     Stages,
     as_images,
     check_backend,
+    on_board,
     refusals,
     simulate,
 )
@@ -39,7 +45,8 @@ class Verification:
 
     values     : mantissas, exponents and flags that were compared.   mismatches : of these.
     tensors    : names of the stored tensors that were compared.
-    cycles     : int64 (N,), as simulated.   predicted_cycles : of one inference.
+    cycles     : int64 (N,), as simulated, or counted by the board.
+    predicted_cycles : of one inference.
     """
 
     images: int
@@ -80,31 +87,49 @@ class _Tally:
 
 
 def verify(program: Program, x: Any, backend: str = "verilator", *,
-           progress: Progress | None = None, stages: Stages | None = None) -> Verification:
+           progress: Progress | None = None, stages: Stages | None = None,
+           notice: Notice | None = None, baud: int | None = None) -> Verification:
     """Run N inputs on the golden model and on ``backend`` and compare all that the backend shows:
     every stored tensor, the outputs, their exponents and the saturation flags.
 
-    progress, stages : what to call meanwhile, as `celosia.run` does.
-    CelosiaError where the input does not fit or the backend is not a simulator that is there.
+    progress, stages, notice, baud : as `celosia.run` takes them.
+    CelosiaError where the input does not fit or the backend is not a simulator, or a board, that is
+    there.
     """
     check_backend(backend)
-    if backend not in SIMULATORS:
+    if backend == GOLDEN:
         raise CelosiaError(f"backend {backend!r} is the reference itself; verify "
-                           f"{' or '.join(SIMULATORS)} against it")
+                           f"{', '.join(SIMULATORS)} or {BOARD}:PORT against it")
     images, tally = as_images(program, x), _Tally()
     cycles, names = [], set()
-    for start in range(0, len(images), CHUNK):
-        simulation = _compare_chunk(program, images, start, backend, tally, progress, stages)
-        cycles.append(simulation.cycles)
-        names |= set(simulation.tensors)
+    with ExitStack() as opened:
+        machine = _simulator(program, backend, stages)
+        if on_board(backend):
+            from celosia.board import loaded
+
+            board = opened.enter_context(loaded(program, backend, baud=baud, stages=stages,
+                                                notice=notice))
+            machine = board.simulate
+        for start in range(0, len(images), CHUNK):
+            simulation = _compare_chunk(program, images, start, machine, tally, progress)
+            cycles.append(simulation.cycles)
+            names |= set(simulation.tensors)
     return Verification(
         images=len(images), values=tally.values, mismatches=tally.mismatches,
         first_mismatch=tally.first, tensors=tuple(sorted(names | {program.graph.output})),
         cycles=np.concatenate(cycles), predicted_cycles=program.predicted_cycles)
 
 
-def _compare_chunk(program: Program, images: np.ndarray, start: int, backend: str, tally: _Tally,
-                   progress: Progress | None, stages: Stages | None) -> Any:
+def _simulator(program: Program, backend: str, stages: Stages | None) -> Callable[..., Any]:
+    """Return what runs images on a simulator, called as `celosia.board.Board.simulate` is."""
+    def machine(images: np.ndarray, *, tensors: bool, progress: Progress | None) -> Any:
+        return simulate(program, images, backend, tensors=tensors, progress=progress, stages=stages)
+
+    return machine
+
+
+def _compare_chunk(program: Program, images: np.ndarray, start: int, machine: Callable[..., Any],
+                   tally: _Tally, progress: Progress | None) -> Any:
     """Return the ``SimResult`` of ``CHUNK`` images from ``start``, compared into ``tally``."""
     from celosia_sim.golden import run as run_golden
 
@@ -112,7 +137,7 @@ def _compare_chunk(program: Program, images: np.ndarray, start: int, backend: st
     report = progress and (lambda done, _: progress(start + done, len(images)))
     with refusals():
         golden = run_golden(program.graph, chunk, keep_tensors=True)
-    simulation = simulate(program, chunk, backend, tensors=True, progress=report, stages=stages)
+    simulation = machine(chunk, tensors=True, progress=report)
     output = program.graph.output
     for name in (program.graph.input, *(node.output for node in program.graph.nodes)):
         if name in simulation.tensors and name != output:

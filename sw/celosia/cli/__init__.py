@@ -18,14 +18,16 @@ COMMANDS = {
                        "and what helps."),
     "compile": ("compile", "Compile a model for a target, check that it fits, and show the cycles "
                            "of each layer."),
-    "run": ("run", "Run inputs on the golden model or on the simulated gateware, and show the "
-                   "answers."),
+    "run": ("run", "Run inputs on the golden model, on the simulated gateware or on a board, and "
+                   "show the answers."),
     "verify": ("run", "Compare a backend with the golden model: every stored tensor, every "
                       "output, every cycle."),
     "compare": ("compare", "Set sparse, dense and the bound side by side, layer by layer, on the "
                            "same lanes."),
     "build": ("build", "Synthesise, place and route the program's array, and pack the bitstream."),
     "flash": ("build", "Load a bitstream onto a board with openFPGALoader or iceprog."),
+    "load": ("load", "Load a program onto a flashed board, and make sure that the board computes "
+                     "with it."),
     "prune": ("prune", "Remove a model's least important weights or filters, retraining between "
                        "the rounds."),
     "factorise": ("factorise", "Replace a model's layers by products of thinner ones, and retrain "

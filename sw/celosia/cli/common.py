@@ -29,6 +29,11 @@ ModelName = Annotated[str, typer.Argument(
 InputShape = Annotated[str | None, typer.Option(
     "--input-shape", metavar="C,H,W", help="Shape of one input, F of a vector, where neither the "
                                            "model nor --calibration tells it.")]
+Port = Annotated[str | None, typer.Option(
+    metavar="PORT", help="A board's serial port, such as /dev/ttyUSB1, socket://HOST:PORT, or auto "
+                         "for the only board; CELOSIA_PORT without it, else auto.")]
+Baud = Annotated[int | None, typer.Option(
+    min=1200, help="Bits a second on the serial port; what the board is built for without it.")]
 _LONGEST = 2000
 _GIVEN = ("lenet5", "lenet5-pruned")
 
@@ -50,6 +55,26 @@ def refuse(message: str, code: Sequence[str] = ()) -> NoReturn:
     lines = [message.split("\n")[0] if code else message, *(f"    {line}" for line in code)]
     print("celosia:", "\n".join(quoted(line, _LONGEST) for line in lines), file=sys.stderr)
     raise typer.Exit(entry.REFUSED)
+
+
+def notice(words: str) -> None:
+    """Tell the user on stderr of something that went wrong and was mended."""
+    print(f"celosia: {quoted(words, _LONGEST)}", file=sys.stderr)
+
+
+def backend_of(backend: str | None, port: str | None, usual: str) -> str:
+    """Return the backend that --backend and --port name; ``usual`` where neither is given."""
+    from celosia import api
+
+    if backend is None:
+        backend = usual if port is None else api.BOARD
+    api.check_backend(backend)
+    if port is None:
+        return backend
+    if backend != api.BOARD:
+        raise CelosiaError(f"--port goes with --backend {api.BOARD}, not with {backend}; leave one "
+                           f"of them out")
+    return f"{api.BOARD}:{port}"
 
 
 def check_target(name: str) -> None:

@@ -1,18 +1,38 @@
 """``celosia compare``."""
 
 from dataclasses import asdict
+from typing import Annotated
+
+import typer
 
 from celosia import api
 from celosia.cli import common
+from celosia.cli.progress import work
 from celosia.cli.tables import Table
-from celosia.compare import Comparison
+from celosia.compare import Comparison, count
 from celosia.compare import compare as compare_program
+from celosia.errors import CelosiaError
+from celosia.program import Program
 from celosia.show import clock_of, rate, speed
 
 
-def compare(program: common.ProgramPath, json: common.Json = False) -> None:
-    """Set sparse, dense and the bound side by side, layer by layer, on the same lanes."""
+def compare(
+    program: common.ProgramPath,
+    backend: Annotated[str | None, typer.Option(
+        help="board:PORT, to count each layer's cycles on a board.")] = None,
+    port: common.Port = None,
+    baud: common.Baud = None,
+    json: common.Json = False,
+) -> None:
+    """Set sparse, dense and the bound side by side, layer by layer, on the same lanes.
+
+    With a board: the cycles that were predicted, that the simulated gateware takes, and that the
+    board counts.
+    """
     loaded = api.load(program)
+    if backend is not None or port is not None:
+        _with_board(loaded, common.backend_of(backend, port, api.BOARD), baud, json)
+        return
     result, clock = compare_program(loaded), clock_of(loaded)
     if json:
         common.emit({
@@ -24,6 +44,35 @@ def compare(program: common.ProgramPath, json: common.Json = False) -> None:
         common.show(comparison_table(f"{loaded.target}, {loaded.lanes} lanes", result, clock))
         print(f"sparse: {speed(result.total.cycles_sparse, clock)}\n"
               f"dense:  {speed(result.total.cycles_dense, clock)}")
+
+
+def _with_board(program: Program, backend: str, baud: int | None, json: bool) -> None:
+    """Show predicted, simulated and counted cycles; refuse where they differ."""
+    from celosia.board import loaded
+
+    if not api.on_board(backend):
+        raise CelosiaError(f"backend {backend!r} counts nothing that a program's table does not "
+                           f"have; use {api.BOARD}:PORT, or leave --backend out")
+    with work("comparing with the board") as shown, loaded(
+            program, backend, baud=baud, stages=shown.stage, notice=common.notice) as board:
+        counts = count(program, board, shown.stage)
+    different = [entry.name for entry in counts if not entry.agrees]
+    if json:
+        common.emit({"target": program.target, "port": board.name, "different": different,
+                     "layers": [asdict(entry) for entry in counts[:-1]],
+                     **{key: value for key, value in asdict(counts[-1]).items() if key != "name"}})
+    else:
+        table = common.table(f"{program.target} at {board.name}: cycles", "layer", "predicted",
+                             "simulated", "counted", "")
+        for entry in counts:
+            if entry is counts[-1]:
+                table.add_section()
+            table.add_row(entry.name, f"{entry.predicted:,}", f"{entry.simulated:,}",
+                          f"{entry.counted:,}", "" if entry.agrees else "DIFFERS")
+        common.show(table)
+    if different:
+        common.refuse(f"cycles differ in {', '.join(different)}; verify the program on the board "
+                      f"(celosia verify --port {board.name}) and report it with the program")
 
 
 def comparison_table(title: str, result: Comparison, clock_mhz: float) -> Table:

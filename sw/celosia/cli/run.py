@@ -26,14 +26,17 @@ Input = Annotated[list[Path], typer.Option(
     "--input", metavar="FILE", help="A picture, PNG or JPEG (--input may be given again); a folder "
     "of pictures; inputs (N, ...) in a .npy file; a .npz file with images and labels; a data set, "
     "such as fashion-mnist, whose test images are taken.")]
-Backend = Annotated[str, typer.Option(help="golden, verilator or icarus.")]
+Backend = Annotated[str | None, typer.Option(
+    help="golden, verilator, icarus, or board:PORT.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the first so many inputs.")]
 
 
 def run(
     program: common.ProgramPath,
     input: Input,
-    backend: Backend = api.GOLDEN,
+    backend: Backend = None,
+    port: common.Port = None,
+    baud: common.Baud = None,
     output: Annotated[Path | None, typer.Option(
         "--output", "-o", help="Results: mantissa, exponent, values, answer, saturated, and of a "
                                "simulation cycles and layer_cycles, in a .npz file; or a map as a "
@@ -48,10 +51,13 @@ def run(
     limit: Limit = None,
     json: common.Json = False,
 ) -> None:
-    """Run inputs on the golden model or on the simulated gateware, and show the answers."""
+    """Run inputs on the golden model, the simulated gateware or a board, and show the answers.
+
+    A board gets the program first: celosia run PROGRAM.celo --input FILE --port auto
+    """
     from celosia.cli import answers
 
-    api.check_backend(backend)
+    backend = common.backend_of(backend, port, api.GOLDEN)
     if output is not None:
         check_output(output, program, truth, labels, *input)
     loaded = api.load(program)
@@ -65,8 +71,8 @@ def run(
     samples = _samples(loaded, input, limit, truth, names)
     started = time.perf_counter()
     with work(f"running on {backend}") as shown:
-        result = api.run(loaded, samples.inputs, backend, progress=shown.count,
-                         stages=shown.stage)
+        result = api.run(loaded, samples.inputs, backend, baud=baud, progress=shown.count,
+                         stages=shown.stage, notice=common.notice)
     seconds = time.perf_counter() - started
     range_drawn = None
     if output is not None and drawn:
@@ -132,15 +138,22 @@ def _speed(program: Program) -> str:
 def verify(
     program: common.ProgramPath,
     input: Input,
-    backend: Backend = "verilator",
+    backend: Backend = None,
+    port: common.Port = None,
+    baud: common.Baud = None,
     limit: Limit = None,
     json: common.Json = False,
 ) -> None:
-    """Compare a backend with the golden model: every stored tensor, every output, every cycle."""
+    """Compare a backend with the golden model: every stored tensor, every output, every cycle.
+
+    On a board: celosia verify PROGRAM.celo --input FILE --port auto
+    """
+    backend = common.backend_of(backend, port, "verilator")
     loaded = api.load(program)
     x = read_samples(input, loaded, limit).inputs
     with work(f"verifying {backend}") as shown:
-        found = verification.verify(loaded, x, backend, progress=shown.count, stages=shown.stage)
+        found = verification.verify(loaded, x, backend, baud=baud, progress=shown.count,
+                                    stages=shown.stage, notice=common.notice)
     first = None if found.first_mismatch is None else asdict(found.first_mismatch)
     if json:
         common.emit({
@@ -155,12 +168,28 @@ def verify(
             f"{found.mismatches} mismatches; took {_span(found.cycles)} cycles"))
         print(_speed(loaded))
     if first is not None:
-        common.refuse(f"tensor {first['tensor']!r}, image {first['image']}, element "
+        common.refuse(f"{_layer(loaded, first['tensor'])}, image {first['image']}, element "
                       f"{first['element']}: expected {first['expected']}, got {first['got']}; "
-                      f"the gateware and the golden model disagree, report it with the program")
+                      f"{_blame(backend)}")
     if not found.passed:
         common.refuse(f"{_span(found.cycles)} cycles instead of {found.predicted_cycles:,}; the "
                       f"cycle model is wrong for this program, report it with the program")
+
+
+def _layer(program: Program, tensor: str) -> str:
+    """Return, in words, the layer that computes a tensor, and the tensor."""
+    names = [node.name for node in program.graph.nodes if node.output == tensor]
+    if not names:
+        return f"tensor {tensor!r}"
+    return f"layer {names[0]!r}" + (f", tensor {tensor!r}" if tensor != names[0] else "")
+
+
+def _blame(backend: str) -> str:
+    if api.on_board(backend):
+        return ("the board does not compute what the golden model does; check its power, build for "
+                "a lower clock (--clock), and if --backend verilator agrees with the golden model, "
+                "report it")
+    return "the gateware and the golden model disagree, report it with the program"
 
 
 def _span(cycles: np.ndarray) -> str:

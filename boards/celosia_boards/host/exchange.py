@@ -1,0 +1,284 @@
+"""Requests over a line that may damage, lose or delay bytes: each carried out, or an error.
+
+Replies come in the order of the requests. While nothing is damaged, requests follow each other
+without a pause, many on their way at once. After the first damage they go in bursts of fewer than
+there are tags, each closed by a request whose reply cannot be taken for another's: what is missing
+then is known, and repeated.
+
+A damaged request may pass its CRC, one in 65,536 of those whose length changed. Nothing here can
+see that; `damages` tells whoever uses this that the line damages anything at all.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from celosia_boards.host.link import Line
+from celosia_boards.host.requests import Requests
+from celosia_hw import host_protocol as protocol
+from celosia_hw.host_protocol import Command, Decoder, Kind, Reason, Reply
+from celosia_hw.isa import Register, Space
+
+__all__ = ["SILENCE", "Busy", "Damage", "Exchange", "HostError", "LineError", "StrangerError"]
+
+SILENCE = 3.0
+"""Seconds without a sign of the machine, after which it is given up."""
+
+_AHEAD, _LEAST = 0.03, 512
+"""Requests on their way whose replies have not come: for so many seconds of the line, which is more
+than a USB bridge keeps replies back (16 ms at most), and at least so many bytes."""
+
+_TAGS = 1 << protocol.TAG_BITS
+_BURST = 11
+"""Requests of a burst: with the closing one, and one more that a duplicate may look like, fewer
+than there are tags."""
+_CLOSING = Requests.one(Command.READ + 2, Space.REGISTERS << protocol.ADDRESS_BITS)
+"""Reads `Register.ARRAY_HASH` and the status, which nothing else here does."""
+_HASH_BYTES = 4
+_QUIET, _GAP = 0.01, 1.0
+"""Seconds that a missing reply is waited for, at least: of a burst, and of a stream."""
+_TRIES = 64
+"""Bursts without one good reply among them, after which the line is given up."""
+
+
+class HostError(Exception):
+    """The machine on a board did not do what was asked; the message says why and what to do."""
+
+
+class LineError(HostError):
+    """No sign of the machine, or too much of what is sent is damaged."""
+
+
+class StrangerError(HostError):
+    """What answers is not the machine that answered before."""
+
+
+class Damage(Exception):
+    """Replies are missing, damaged or not those expected."""
+
+
+class Busy(Exception):
+    """A request was rejected because the machine runs."""
+
+
+@dataclass
+class Tally:
+    """What went over a line so far.
+
+    sent     : requests.   replies : those that were expected and whole.
+    repeated : requests sent again.   damages : times that replies were missing or wrong.
+    """
+
+    sent: int = 0
+    replies: int = 0
+    repeated: int = 0
+    damages: int = 0
+
+
+class Exchange:
+    """Carries out requests on the machine at the other end of ``line``.
+
+    tally : `Tally` so far.
+    array_hash : of the machine, once `greet` has found it.
+    """
+
+    def __init__(self, line: Line) -> None:
+        self.line, self.tally = line, Tally()
+        self.array_hash: int | None = None
+        self._decoder, self._tag, self._slowest = Decoder(), 0, 0.0
+        self._window = max(_LEAST, int(_AHEAD * line.baud / 10))
+
+    def greet(self) -> int:
+        """Find the machine, stop what it does, and return its array's hash.
+
+        LineError where nothing answers as it should in `SILENCE`. Whatever was sent before, whole
+        or not, has been answered or dropped when this returns.
+        """
+        start, wait, heard = self.line.now(), self._quiet(), 0
+        self._decoder.clear()
+        while True:
+            tag, begun = self._next(2), self.line.now()
+            hello = b"".join([protocol.RESYNC, protocol.paced(protocol.encode_abort(tag=tag)),
+                              *_CLOSING.frames(tag + 1)])
+            self._write(hello)
+            line_time = 10 * len(hello) / self.line.baud
+            while (left := begun + line_time + wait - self.line.now()) > 0:
+                data = self.line.read(left)
+                heard += len(data)
+                for reply in self._decoder.feed(data):
+                    if reply.kind is Kind.DATA and reply.tag == (tag + 1) % _TAGS:
+                        self._slowest = max(self.line.now() - begun - line_time, 0.0)
+                        self._decoder.skipped = 0
+                        return self._known(reply)
+            self._decoder.clear()
+            if self.line.now() - start > SILENCE:
+                raise self._silent(heard)
+            wait = min(2 * wait, SILENCE / 4)
+
+    def stream(self, parts: Iterable[Requests]) -> Iterator[Reply]:
+        """Carry out requests without waiting for replies, and yield the reply to each, in order.
+
+        Damage at the first reply that is missing or not what its request is answered with when it
+        was carried out; Busy likewise. Everything sent after it may or may not have been done:
+        `greet` must follow. A loss of 16 replies in a row, or of a multiple, shows only at the next
+        read, whose reply has another length: requests before a read that was answered are certain.
+        """
+        waiting: deque[tuple[int, tuple[Kind, ...], int]] = deque()
+        source, flying = _frames(parts, self._next), 0
+        more = True
+        while True:
+            batch = bytearray()
+            while more and flying < self._window:
+                found = next(source, None)
+                if found is None:
+                    more = False
+                    break
+                tag, kinds, frame = found
+                waiting.append((tag, kinds, len(frame)))
+                batch += frame
+                flying += len(frame)
+                self.tally.sent += 1
+            if batch:
+                self._write(bytes(batch))
+            if not waiting:
+                return
+            came = self.line.read(_GAP + 4 * self._slowest)
+            if not came:
+                raise self._damaged()
+            for reply in self._decoder.feed(came):
+                if not waiting:
+                    raise self._damaged()
+                tag, kinds, size = waiting.popleft()
+                if reply.tag != tag or reply.kind not in kinds:
+                    if reply.tag == tag and reply.reason is Reason.BUSY:
+                        raise Busy
+                    raise self._damaged()
+                flying -= size
+                self.tally.replies += 1
+                yield reply
+            if self._decoder.skipped:
+                raise self._damaged()
+
+    def perform(self, requests: Requests) -> list[Reply]:
+        """Carry out requests in bursts, repeat those without a good reply, return the replies.
+
+        For requests that may be repeated in any order. A run that is under way is aborted.
+        LineError where nothing gets through, StrangerError where another machine answers.
+        """
+        replies: dict[int, Reply] = {}
+        pending, tries = list(range(len(requests))), 0
+        while pending:
+            found = self._burst(requests.at(pending[:_BURST]))
+            tries = 0 if found else tries + 1
+            if tries > _TRIES:
+                raise LineError(f"{self.line.name}: nothing gets through undamaged; use a shorter "
+                                f"cable or another port, or build for a lower baud rate")
+            replies |= {pending[place]: reply for place, reply in found.items()}
+            self.tally.repeated += len(pending[:_BURST]) - len(found)
+            pending = [index for index in pending if index not in replies]
+        return [replies[index] for index in range(len(requests))]
+
+    def _burst(self, requests: Requests) -> dict[int, Reply]:
+        """Return the good replies to at most `_BURST` requests, by their places."""
+        count, kinds = len(requests), requests.kinds()
+        tag, begun = self._next(count + 1), self.line.now()
+        self.tally.sent += count
+        burst = b"".join([*requests.frames(tag), *_CLOSING.frames(tag + count)])
+        self._write(burst)
+        line_time = 10 * len(burst) / self.line.baud
+        found: dict[int, Reply] = {}
+        clean = True
+        while (left := begun + line_time + self._quiet() - self.line.now()) > 0:
+            came = self.line.read(left)
+            for reply in self._decoder.feed(came):
+                place = (reply.tag - tag) % _TAGS
+                if place == count and reply.kind is Kind.DATA:
+                    self._known(reply)
+                    self._slowest = max(self.line.now() - begun - line_time, self._slowest * 0.9)
+                    if not (clean and len(found) == count) or self._decoder.skipped:
+                        self._damaged()
+                    self._decoder.skipped = 0
+                    self.tally.replies += len(found)
+                    return found
+                if place < count and reply.kind in kinds[place] and place not in found:
+                    found[place] = reply
+                else:
+                    clean = False
+        self._damaged()
+        self.greet()
+        self.tally.replies += len(found)
+        return found
+
+    def ask(self, request: Requests) -> Reply | None:
+        """Carry out one request while the machine may be running; None without a good reply, after
+        which `greet` must follow."""
+        tag, begun = self._next(1), self.line.now()
+        self.tally.sent += 1
+        frame = request.frames(tag)[0]
+        self._write(frame)
+        line_time = 10 * len(frame) / self.line.baud
+        while (left := begun + line_time + self._quiet() - self.line.now()) > 0:
+            for reply in self._decoder.feed(self.line.read(left)):
+                if reply.tag == tag and reply.kind in request.kinds()[0]:
+                    self.tally.replies += 1
+                    return reply
+                self._damaged()
+                return None
+        self._damaged()
+        return None
+
+    def settle(self) -> None:
+        """Let the machine drop what it took for part of a frame, and forget what it still says."""
+        self._write(protocol.RESYNC)
+        end = self.line.now() + SILENCE
+        while self.line.read(self._quiet()) and self.line.now() < end:
+            pass
+        self._decoder.clear()
+        self._decoder.skipped = 0
+
+    def _known(self, reply: Reply) -> int:
+        """Return the hash in the reply to `_CLOSING`; StrangerError where it was another before."""
+        found = reply.elements(_HASH_BYTES)[Register.ARRAY_HASH]
+        if self.array_hash is not None and found != self.array_hash:
+            raise StrangerError(f"{self.line.name}: another machine answers than at first; connect "
+                                f"to it again")
+        return found
+
+    def _next(self, count: int) -> int:
+        """Return the first of so many tags that were not used just before."""
+        tag = self._tag
+        self._tag = (tag + count) % _TAGS
+        return tag
+
+    def _quiet(self) -> float:
+        """Return for how long a missing reply is waited for, beyond the time on the line."""
+        return min(_QUIET + 4 * self._slowest, SILENCE / 4)
+
+    def _write(self, data: bytes) -> None:
+        self.line.write(data, SILENCE + 20 * len(data) / self.line.baud)
+
+    def _damaged(self) -> Damage:
+        self.tally.damages += 1
+        self._decoder.skipped = 0
+        return Damage()
+
+    def _silent(self, heard: int) -> LineError:
+        """Return why there is no machine, after so many bytes came from the line."""
+        if heard:
+            return LineError(
+                f"{self.line.name}: {heard} bytes came at {self.line.baud:,} baud, and no Celosia "
+                f"sends them; is it this board's serial port, and was it built for another speed "
+                f"(--baud)?")
+        return LineError(
+            f"{self.line.name}: nothing answers at {self.line.baud:,} baud; load the board with "
+            f"celosia flash, and check with celosia doctor that this is its serial port")
+
+
+def _frames(parts: Iterable[Requests],
+            tags: Callable[[int], int]) -> Iterator[tuple[int, tuple[Kind, ...], bytes]]:
+    for part in parts:
+        first: int = tags(len(part))
+        for number, (kinds, frame) in enumerate(zip(part.kinds(), part.frames(first),
+                                                    strict=True)):
+            yield (first + number) % _TAGS, kinds, frame
+

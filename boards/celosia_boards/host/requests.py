@@ -1,0 +1,184 @@
+"""Many requests of the host port at once, as arrays, and their bytes.
+
+`celosia_hw.host_protocol` says what one request is; a network takes thousands of them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Self
+
+import numpy as np
+
+from celosia_hw import host_protocol as protocol
+from celosia_hw.host_protocol import Command, Kind
+from celosia_hw.isa import ArrayConfig, Space
+
+__all__ = ["BLOCK_BYTES", "Access", "Requests", "block_words"]
+
+BLOCK_BYTES = protocol.DATA_BYTES
+"""Bytes of memory that a frame reads or writes."""
+
+_TAGS = 1 << protocol.TAG_BITS
+_CRC = np.array([protocol.crc_update(0, byte) for byte in range(256)], np.uint16)
+"""What a byte does to a CRC of zero; the CRC is linear."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Requests:
+    """N requests in the order in which they are to be carried out.
+
+    command : uint8 (N,), low four bits of the header: a `Command`, size of elements added.
+    address : uint32 (N,), the 24 bits of the address field.
+    data    : uint8 (N, 8), what writes write; zeros elsewhere.
+    pause   : int64 (N,), bytes of padding behind a request beyond those that its reply needs.
+    """
+
+    command: np.ndarray
+    address: np.ndarray
+    data: np.ndarray
+    pause: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def __post_init__(self) -> None:
+        if not len(self.pause):
+            object.__setattr__(self, "pause", np.zeros(len(self.command), np.int64))
+
+    def __len__(self) -> int:
+        return len(self.command)
+
+    @classmethod
+    def one(cls, command: int, address: int = 0, *, pause: int = 0) -> Self:
+        """Return one request that writes nothing."""
+        return cls(command=np.array([command], np.uint8), address=np.array([address], np.uint32),
+                   data=np.zeros((1, protocol.DATA_BYTES), np.uint8),
+                   pause=np.array([pause], np.int64))
+
+    @classmethod
+    def joined(cls, parts: Sequence["Requests"]) -> Self:
+        """Return the requests of all parts, one after another."""
+        return cls(command=np.concatenate([part.command for part in parts]),
+                   address=np.concatenate([part.address for part in parts]),
+                   data=np.concatenate([part.data for part in parts]),
+                   pause=np.concatenate([part.pause for part in parts]))
+
+    def at(self, indices: Sequence[int] | np.ndarray | slice) -> "Requests":
+        """Return some of the requests."""
+        return Requests(command=self.command[indices], address=self.address[indices],
+                        data=self.data[indices], pause=self.pause[indices])
+
+    def kinds(self) -> list[tuple[Kind, ...]]:
+        """Return, for each request, the kinds of reply that mean that it was carried out."""
+        accepted = {True: (Kind.DATA,), False: (Kind.IDLE,)}
+        either = (Kind.IDLE, Kind.RUNNING)
+        return [either if code >= Command.STATUS else accepted[code < Command.WRITE]
+                for code in self.command.tolist()]
+
+    def frames(self, first_tag: int) -> list[bytes]:
+        """Return the bytes of every request, padded as `host_protocol.paced` does, and paused.
+
+        first_tag : of the first; those of the others count up from it, modulo 16.
+        """
+        writes = (self.command >= Command.WRITE) & (self.command < Command.STATUS)
+        tags = (first_tag + np.arange(len(self))) % _TAGS
+        header = (tags << 4 | self.command).astype(np.uint8)
+        address = self.address[:, None] >> np.arange(0, 24, 8, dtype=np.uint32) & 0xFF
+        found: list[bytes] = [b""] * len(self)
+        for long in (False, True):
+            which = np.flatnonzero(writes == long)
+            body = np.concatenate([header[which, None], *([self.data[which]] if long else []),
+                                   address[which].astype(np.uint8)], axis=1)
+            crc = np.full(len(which), protocol.CRC_INIT, np.uint16)
+            for column in body.T:
+                crc = crc >> 8 ^ _CRC[(crc ^ column) & 0xFF]
+            frames = np.empty((len(which), 1 + body.shape[1] + protocol.CRC_BYTES), np.uint8)
+            frames[:, 0], frames[:, 1:-2] = protocol.SYNC, body
+            frames[:, -2], frames[:, -1] = crc & 0xFF, crc >> 8
+            size, text = frames.shape[1], frames.tobytes()
+            pads = np.where(self.command[which] < Command.WRITE, protocol.LONG_REPLY_BYTES,
+                            protocol.SHORT_REPLY_BYTES) - 1 + self.pause[which]
+            for row, (index, pad) in enumerate(zip(which.tolist(), pads.tolist(), strict=True)):
+                found[index] = (text[row * size:(row + 1) * size]
+                                + bytes([protocol.PAD]) * pad)
+        return found
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Access:
+    """Words of memories, cut into blocks of eight aligned bytes, one for each frame.
+
+    space, address : int64 (blocks,), of each block's first element.
+    size   : int64 (blocks,), log2 of the element's bytes.
+    block  : int64 (words,), which block a word is in.   place : its element there.
+    """
+
+    space: np.ndarray
+    address: np.ndarray
+    size: np.ndarray
+    block: np.ndarray
+    place: np.ndarray
+
+    @classmethod
+    def of(cls, at: np.ndarray, array: ArrayConfig) -> Self:
+        """Return how the words are cut; at : uint32 (words, 2), space and address of each.
+
+        Blocks stand in the order in which their first words do.
+        """
+        sizes = np.zeros(len(Space), np.int64)
+        for known in Space:
+            sizes[known] = protocol.memory_element_bytes(known, array).bit_length() - 1
+        space, address = at[:, 0].astype(np.int64), at[:, 1].astype(np.int64)
+        size = sizes[space]
+        shift = 3 - size
+        key = space << protocol.ADDRESS_BITS | address >> shift << shift
+        _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
+        order = np.argsort(first)
+        rank = np.empty_like(order)
+        rank[order] = np.arange(len(order))
+        first = first[order]
+        return cls(space=space[first], address=address[first] >> shift[first] << shift[first],
+                   size=size[first], block=rank[inverse.reshape(-1)],
+                   place=address & (1 << shift) - 1)
+
+    def __len__(self) -> int:
+        return len(self.space)
+
+    def _requests(self, command: Command, data: np.ndarray) -> Requests:
+        return Requests(command=(command + self.size).astype(np.uint8),
+                        address=(self.space << protocol.ADDRESS_BITS
+                                 | self.address).astype(np.uint32), data=data)
+
+    def writes(self, values: np.ndarray) -> Requests:
+        """Return what writes the words, and zeros beside them in their blocks.
+
+        values : uint32 (words,); of a word that stands twice the last one counts.
+        """
+        data = np.zeros((len(self), protocol.DATA_BYTES), np.uint8)
+        width = np.int64(1) << self.size[self.block]
+        for byte in range(4):
+            inside = byte < width
+            at = self.place * width + byte
+            data[self.block[inside], at[inside]] = values[inside] >> np.uint32(8 * byte) & 0xFF
+        return self._requests(Command.WRITE, data)
+
+    def reads(self) -> Requests:
+        """Return what reads the blocks."""
+        return self._requests(Command.READ, np.zeros((len(self), protocol.DATA_BYTES), np.uint8))
+
+    def values(self, data: np.ndarray) -> np.ndarray:
+        """Return the words, uint32, from the data of the blocks, uint8 (blocks, 8).
+
+        Only as many low bits as the elements of a block have are the memory's, all others zero.
+        """
+        width = np.int64(1) << self.size[self.block]
+        found = np.zeros(len(self.block), np.uint32)
+        for byte in range(4):
+            inside = byte < width
+            at = self.place * width + byte
+            found[inside] |= (data[self.block[inside], at[inside]].astype(np.uint32)
+                              << np.uint32(8 * byte))
+        return found
+
+
+def block_words(space: Space, array: ArrayConfig) -> int:
+    """Return how many words of a memory a frame reads or writes, at an address that is a multiple
+    of so many."""
+    return BLOCK_BYTES // protocol.memory_element_bytes(space, array)

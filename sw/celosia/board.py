@@ -1,0 +1,325 @@
+"""A board with the array on it, at the other end of a serial line: programs loaded, inputs run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from celosia.api import (
+    BOARD,
+    Notice,
+    Progress,
+    RunResult,
+    Stages,
+    as_images,
+    refusals,
+    result_of,
+)
+from celosia.errors import CelosiaError
+from celosia.program import Program
+from celosia_boards.host.driver import COUNTER_BITS, Driver, Probe, Status
+from celosia_boards.host.exchange import HostError
+from celosia_boards.host.job import Job, Record
+from celosia_boards.host.link import Line, LinkError
+from celosia_boards.host.ports import PortError
+from celosia_boards.host.requests import BLOCK_BYTES, block_words
+from celosia_boards.targets import target, targets
+from celosia_hw.isa import FORMAT_VERSION, Event, Space, array_hash
+
+if TYPE_CHECKING:
+    from celosia_sim.plan import Plan, SimResult
+
+__all__ = ["Board", "Loaded", "connect", "loaded"]
+
+BAUD = 1_000_000
+"""Bits a second of a port whose board is not known: what most boards are built for."""
+
+_PROBES = 4
+"""Inputs whose answers the loaded machine must know; one of them where the line damaged nothing."""
+_SEED = 20
+_HALF = 1 << COUNTER_BITS - 1
+_VERSIONS = 3       # versions of the gateware, from this one on, that are known by their hash
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """What loading a program took.
+
+    bytes   : that were written, zeros around maps included.   frames : that carried them.
+    seconds : in all, the machine's own known answers included.
+    """
+
+    bytes: int
+    frames: int
+    seconds: float
+
+
+class Board:
+    """A board that was found at a serial port. A context manager: leaving it frees the port.
+
+    name       : of the port.
+    array_hash : of the array that is on the board.
+    on_notice  : called with a line where something went wrong and was mended, such as a reset.
+    """
+
+    def __init__(self, line: Line, *, on_notice: Notice | None = None) -> None:
+        self._line, self.name = line, line.name
+        self._on_notice = on_notice or (lambda words: None)
+        self._driver: Driver | None = None
+        self._program: Program | None = None
+        nobody = next(iter(targets().values()))
+        with _refusals():
+            self.array_hash = Driver(line, nobody.array, nobody.clock_mhz * 1e6).greet()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the port; the board keeps what it has."""
+        close = getattr(self._line, "close", None)
+        if close is not None:
+            close()
+
+    def load(self, program: Program, *, progress: Progress | None = None) -> Loaded:
+        """Load a program, and make sure that the board computes with it.
+
+        progress : called with (frames done, all frames).
+        CelosiaError where the board holds another array than the program's, or does not come to
+        the answers of the golden model.
+        """
+        self._check(program)
+        driver = Driver(self._line, program.array, target(program.target).clock_mhz * 1e6,
+                        notice=self._on_notice)
+        setup, probe = _setup(program), _probe(program)
+        started = self._line.now()
+        with _refusals():
+            driver.greet()
+            driver.load(setup, probe, progress)
+        self._driver, self._program = driver, program
+        frames = driver.frames(setup[:, :2])
+        return Loaded(bytes=BLOCK_BYTES * frames, frames=frames,
+                      seconds=self._line.now() - started)
+
+    def run(self, x: Any, *, progress: Progress | None = None) -> RunResult:
+        """Run N inputs of the loaded program; x : float32 (N, ...), as `celosia.run` takes it.
+
+        Every answer is of the program that was loaded and of the input given, or an error is
+        raised. A board that lost its program meanwhile gets it again (``on_notice``). ``cycles``
+        are counted by the board, ``layer_cycles`` is None.
+        """
+        result = self.simulate(x, progress=progress)
+        return replace(result_of(self.program, result), layer_cycles=None)
+
+    def simulate(self, x: Any, *, tensors: bool = False,
+                 progress: Progress | None = None) -> SimResult:
+        """Do what `celosia.api.simulate` does, on the board; ``layer_cycles`` are zeros.
+
+        tensors : also run layer by layer and read every stored tensor.
+        """
+        from celosia_sim.golden import input_saturated
+
+        program = self.program
+        images = as_images(program, x)
+        plan = _plan(program, images, tensors=tensors)
+        ends = [layer.predicted_cycles for layer in program.layers] if tensors else []
+        record = self._execute(plan.job, np.array([program.predicted_cycles, *ends]), progress)
+        found = plan.decode(record)
+        return replace(found, cycles=_whole(found.cycles, program.predicted_cycles),
+                       saturated=found.saturated | input_saturated(program.graph, images))
+
+    def count_to_each_end(self) -> np.ndarray:
+        """Count the cycles from the start to each layer's end where nothing follows it, int64
+        (layers,)."""
+        from celosia_sim.plan import job_to_each_end
+
+        ends = np.cumsum([layer.predicted_cycles for layer in self.program.layers])
+        record = self._execute(job_to_each_end(self.program), ends[::-1])
+        return _whole(record.cycles[0][::-1], ends)
+
+    def counters(self) -> dict[str, int]:
+        """Run an input of zeros once for each event that the machine counts, and return how often
+        each came: "cycle", "step", "bubble" and "normalise", see `celosia_hw.isa.Event`.
+        """
+        cycles, blank = np.array([self.program.predicted_cycles]), self._blank()
+        at = np.array([[Space.REGISTERS, 0], [Space.REGISTERS, 1]], np.uint32)
+        found = {}
+        for event in sorted(Event, reverse=True):       # that of all cycles last: it is checked
+            select = np.full((1, len(at)), event, np.uint32)
+            job = replace(blank, input_at=np.concatenate([at, blank.input_at]),
+                          input_values=np.concatenate([select, blank.input_values], axis=1))
+            record = self._execute(job, cycles, exact=event is Event.CYCLE)
+            found[event.name.lower()] = int(record.cycles[0, 0])
+        return dict(reversed(found.items()))
+
+    def status(self) -> Status:
+        """Return the state of the machine."""
+        with _refusals():
+            return self._loaded().status()
+
+    def abort(self) -> None:
+        """Stop the machine at once; what is loaded stays."""
+        with _refusals():
+            self._loaded().abort()
+
+    @property
+    def program(self) -> Program:
+        """The program that is loaded; CelosiaError where none is."""
+        if self._program is None:
+            raise CelosiaError(f"{self.name}: no program was loaded over this connection; load one "
+                               f"first: board.load(program)")
+        return self._program
+
+    def _loaded(self) -> Driver:
+        assert self.program is not None and self._driver is not None
+        return self._driver
+
+    def _execute(self, job: Job, cycles: np.ndarray, progress: Progress | None = None, *,
+                 exact: bool = True) -> Record:
+        with _refusals():
+            return self._loaded().execute(job, cycles, progress, exact=exact)
+
+    def _blank(self) -> Job:
+        """Return the job of one input of zeros."""
+        shape = self.program.graph.tensors[self.program.graph.input].user_shape
+        return _plan(self.program, np.zeros((1, *shape), np.float32)).job
+
+    def _check(self, program: Program) -> None:
+        """CelosiaError unless the board holds the program's array."""
+        if self.array_hash == program.array.hash:
+            return
+        holds = _holder(self.array_hash)
+        raise CelosiaError(
+            f"{self.name}: the program is for the array of {program.target}, and the board holds "
+            f"{holds}; build and flash the program's own (celosia build, celosia flash)")
+
+
+@contextmanager
+def loaded(program: Program, backend: str, *, baud: int | None = None,
+           stages: Stages | None = None, notice: Notice | None = None) -> Iterator[Board]:
+    """Connect to the board that a backend names, "board" or "board:PORT", and load a program.
+
+    stages : called as it is loaded.   notice : as `connect` takes it.
+    """
+    port = backend.removeprefix(BOARD).removeprefix(":") or None
+
+    def progress(done: int, of: int) -> None:
+        if stages is not None:
+            stages("loading the board", done, of)
+
+    with connect(port, baud=baud, on_notice=notice) as board:
+        board.load(program, progress=progress)
+        yield board
+
+
+def _refusals() -> AbstractContextManager[None]:
+    """Turn what a port, a link or a machine refuses into one line for the user."""
+    return refusals(HostError, LinkError, PortError)
+
+
+def _holder(found: int) -> str:
+    """Return, in words, the array of which gateware carries a hash."""
+    for version in range(FORMAT_VERSION + _VERSIONS):
+        names = [name for name, of in targets().items()
+                 if array_hash(of.array, version) == found]
+        if names and version == FORMAT_VERSION:
+            return f"that of {' or '.join(names)}"
+        if names:
+            return (f"that of {' or '.join(names)} in version {version} of the gateware, where "
+                    f"this Celosia has version {FORMAT_VERSION}")
+    return (f"one that this Celosia does not know (0x{found:08x}): with parameters of its own, or "
+            f"of another version")
+
+
+def _whole(counted: np.ndarray, about: np.ndarray | int) -> np.ndarray:
+    """Return counts whose low bits the machine tells and that are nearest to a number."""
+    return about + (counted - about + _HALF) % (2 * _HALF) - _HALF
+
+
+def _plan(program: Program, images: np.ndarray, *, tensors: bool = False) -> Plan:
+    """Return what is to be done for float32 images (N, ...)."""
+    from celosia_sim.golden import quantise_input
+    from celosia_sim.plan import Plan
+
+    with refusals():
+        mantissa, exponent = quantise_input(program.graph, images)
+        return Plan(program, mantissa, exponent, tensors=tensors)
+
+
+def _probe(program: Program) -> Probe:
+    """Return inputs of random numbers with what the golden model makes of them."""
+    from celosia_sim.golden import run as run_golden
+
+    shape = program.graph.tensors[program.graph.input].user_shape
+    images = np.random.default_rng(_SEED).uniform(-1, 1, (_PROBES, *shape)).astype(np.float32)
+    golden, plan = run_golden(program.graph, images, keep_tensors=False), _plan(program, images)
+    output = program.graph.output
+
+    def right(record: Record) -> bool:
+        try:
+            found = plan.decode(record)
+        except CelosiaError:        # copies of the output differ
+            return False
+        count = len(found.output)
+        return (np.array_equal(found.output, golden.mantissas[output][:count])
+                and np.array_equal(found.exponent, golden.exponents[output][:count]))
+
+    return Probe(job=plan.job, right=right, cycles=program.predicted_cycles)
+
+
+def _setup(program: Program) -> np.ndarray:
+    """Return what is written to load a program, uint32 (words, 3): space, address, value.
+
+    Program memory first, which the driver reads back at the end. Of the banks only what no layer
+    writes before it is read: the zeros around maps.
+    """
+    array = program.array
+    parts = [_words(space, np.arange(len(words)), words)
+             for space, words in sorted(program.images.items())]
+    size = block_words(Space.BANKS, array)
+    blocks = np.zeros((array.bank_rows * array.lanes // size, size), bool)
+    for place in program.places.values():
+        if place.space is Space.BANKS:
+            blocks.reshape(-1)[place.addresses] = True
+    source = program.places[program.graph.input]
+    if source.space is Space.BANKS:         # its blocks are written whole with every input
+        blocks[source.addresses // size] = True
+    clear = np.flatnonzero(~blocks.all(axis=1).repeat(size))
+    parts.insert(1, _words(Space.BANKS, clear, np.zeros(len(clear), np.uint32)))
+    return np.concatenate(parts)
+
+
+def _words(space: Space, addresses: np.ndarray, values: np.ndarray) -> np.ndarray:
+    return np.stack([np.full(len(addresses), space, np.uint32), addresses.astype(np.uint32),
+                     np.asarray(values, np.uint32)], axis=1)
+
+
+def connect(port: str | None = "auto", *, baud: int | None = None,
+            on_notice: Notice | None = None) -> Board:
+    """Open the serial port of a board that was flashed, and find the array on it.
+
+    port      : "auto" for the only board that is plugged in; a device such as "/dev/ttyUSB1"; a
+                pseudo-terminal; "socket://host:port". None for what CELOSIA_PORT says, else "auto".
+    baud      : bits a second; None is what the board's target was built for.
+    on_notice : called with a line where something went wrong and was mended.
+
+    CelosiaError where there is no such port, it may not be opened, another process has it, or no
+    Celosia answers.
+    """
+    from celosia_boards.host.link import open_link
+    from celosia_boards.host.ports import find
+
+    with _refusals():
+        found = find(port)
+        line = open_link(found, baud or found.baud or BAUD)
+    try:
+        return Board(line, on_notice=on_notice)
+    except BaseException:
+        line.close()
+        raise
