@@ -46,7 +46,7 @@ QUICK = 20
 def measure(arguments: argparse.Namespace) -> Result:
     """Try every kind and count."""
     for command in cli.COMMANDS:
-        cli.load(command)
+        cli.find(command)
     shrink = QUICK if arguments.quick else 1
     with tempfile.TemporaryDirectory(prefix="celosia-bad-") as name:
         made = bases(arguments.seed)

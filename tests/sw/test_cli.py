@@ -66,8 +66,8 @@ def refusal(*arguments: object) -> str:
     return result.stderr
 
 
-COMMANDS = ("targets", "check", "compile", "run", "verify", "compare", "build", "flash", "prune",
-            "factorise", "doctor", "demo")
+COMMANDS = ("targets", "check", "compile", "run", "verify", "compare", "build", "flash", "load",
+            "prune", "factorise", "doctor", "demo")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -321,8 +321,13 @@ def test_prune_a_function_of_a_module(folder: Path, monkeypatch: pytest.MonkeyPa
     (("run", "net.celo", "--input", "huge.npy"), "scale the input down"),
     (("run", "net.celo", "--input", "object.npy"), "object.npy: not a .npy file of numbers"),
     (("run", "net.celo", "--input", "x.npy", "--backend", "abacus"), "unknown backend 'abacus'"),
-    (("run", "net.celo", "--input", "x.npy", "--backend", "board:/dev/ttyUSB1"),
-     "not part of this release"),
+    (("run", "net.celo", "--input", "x.npy", "--backend", "board:/dev/no-such-port"),
+     "there is no port '/dev/no-such-port'"),
+    (("run", "net.celo", "--input", "x.npy", "--backend", "board:spy:///dev/null"), "is no port"),
+    (("run", "net.celo", "--input", "x.npy", "--backend", "golden", "--port", "auto"),
+     "--port goes with --backend board"),
+    (("compare", "net.celo", "--backend", "verilator"), "counts nothing"),
+    (("load", "net.celo", "--port", "net.celo"), "is no serial port"),
     (("run", "gone.celo", "--input", "x.npy"), "gone.celo"),
     (("run", "x.npy", "--input", "x.npy"), "x.npy: not a Celosia program file"),
     (("verify", "net.celo", "--input", "x.npy", "--backend", "golden"), "reference itself"),

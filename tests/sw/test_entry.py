@@ -15,7 +15,7 @@ import pytest
 
 import celosia
 from celosia import entry
-from celosia.cli import COMMANDS, load
+from celosia.cli import COMMANDS, find
 from celosia.errors import CelosiaError
 from celosia.extras import EXTRAS, MissingPackageError, missing, names_extra
 
@@ -58,7 +58,7 @@ def test_the_list_of_commands_says_what_the_commands_say(name: str) -> None:
     module = importlib.import_module(f"celosia.cli.{COMMANDS[name][0]}")
     first = getattr(module, name).__doc__.split("\n\n")[0]
     assert " ".join(first.split()) == COMMANDS[name][1]
-    assert load(name).name == name
+    assert find(name).name == name
 
 
 def interrupting(folder: Path, body: str) -> str:

@@ -18,14 +18,15 @@ COMMANDS = {
                        "and what helps."),
     "compile": ("compile", "Compile a model for a target, check that it fits, and show the cycles "
                            "of each layer."),
-    "run": ("run", "Run inputs on the golden model, on the simulated gateware or on a board, and "
+    "run": ("run", "Run inputs on the golden model, the simulated gateware or a board, and "
                    "show the answers."),
     "verify": ("run", "Compare a backend with the golden model: every stored tensor, every "
                       "output, every cycle."),
     "compare": ("compare", "Set sparse, dense and the bound side by side, layer by layer, on the "
                            "same lanes."),
     "build": ("build", "Synthesise, place and route the program's array, and pack the bitstream."),
-    "flash": ("build", "Load a bitstream onto a board with openFPGALoader or iceprog."),
+    "flash": ("build", "Load a bitstream onto a board with openFPGALoader or the board's own "
+                       "loader."),
     "load": ("load", "Load a program onto a flashed board, and make sure that the board computes "
                      "with it."),
     "prune": ("prune", "Remove a model's least important weights or filters, retraining between "
@@ -54,7 +55,7 @@ class _Group(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, command, rest = super().resolve_command(ctx, args)
-        return name, load(name) if name in COMMANDS else command, rest
+        return name, find(name) if name in COMMANDS else command, rest
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -73,7 +74,7 @@ class _Group(TyperGroup):
             raise SystemExit(entry.INTERRUPTED) from None
 
 
-def load(name: str) -> Any:
+def find(name: str) -> Any:
     """Return a command, imported."""
     module = importlib.import_module(f"celosia.cli.{COMMANDS[name][0]}")
     alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
