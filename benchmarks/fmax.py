@@ -1,54 +1,127 @@
-"""Clock and utilisation of the arrays after placement and routing, over several nextpnr seeds.
+"""Clock and utilisation of the arrays after placement and routing, over several nextpnr seeds; and
+the network that is compiled for each, which its bitstream does not depend on.
 
 The median counts: the highest standard clock that it meets with 5 % to spare must be no less than
 the target's (docs/decisions/0006). Fmax is the router's, but at most what the device's multiplier
 blocks stand (50 MHz on the UP5K, whose blocks nextpnr does not model). Each design is synthesised
-once.
+once. --merge puts together what was measured one target at a time, and measures nothing.
 """
 
 import argparse
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from statistics import median
 
+import numpy as np
 from amaranth.hdl import Elaboratable
 from harness.command import FOLDER, main
 from harness.result import Check, Result, Table
+from torch import nn
+from torch.nn.utils import prune
 
+import celosia
 from celosia.cli.progress import stages
+from celosia.errors import CelosiaError, FitError
+from celosia.models import load_lenet5
+from celosia.program import Program
 from celosia_boards.board_top import top_for
 from celosia_boards.build import BuildReport, sweep_seeds
 from celosia_boards.clocks import highest_clock
 from celosia_boards.targets import Target, target, targets
 
-DEFAULT, LARGE = ("icebreaker", "hx8k", "ecp5-25f"), ("ecp5-85f", "ulx3s-85f")
+DEFAULT = ("icebreaker", "hx8k", "ecp5-25f")
 REQUIRED = {"icebreaker": 30.0, "ecp5-25f": 80.0, "ecp5-85f": 80.0, "ulx3s-85f": 80.0}
 """Least median Fmax in MHz that the design is held to, whatever clock a target runs at."""
-COLUMNS = {"target": "", "lanes": "d", "LUTs": ",d", "of them": ".0%", "flip-flops": ",d",
-           "block RAMs": "d", "of": "d", "multipliers": "d", "of ": "d", "SPRAMs": "d", "of  ": "d",
-           "clock, MHz": "g", "Fmax, median": ".1f", "least": ".1f", "most": ".1f"}
+KEPT = 0.04
+"""Share of LeNet-5's weights that even the smallest array takes."""
+COLUMNS = {"target": "", "seeds": "d", "lanes": "d", "LUTs": ",d", "of them": ".0%",
+           "flip-flops": ",d", "block RAMs": "d", "of": "d", "multipliers": "d", "of ": "d",
+           "SPRAMs": "d", "of  ": "d", "clock, MHz": "g", "Fmax, median": ".1f", "least": ".1f",
+           "most": ".1f"}
+NETWORKS = {"target": "", "network": "", "cycles an image": ",d", "clock, MHz": "g",
+            "images a second": ",.0f"}
 
 
 def measure(arguments: argparse.Namespace) -> Result:
-    """Build every chosen target and collect what the tools report."""
-    names = arguments.targets or [*DEFAULT, *(LARGE if arguments.all else ())]
-    seeds, rows, checks = range(1, arguments.seeds + 1), [], []
+    """Build every chosen target and collect what the tools report; or merge earlier results."""
+    if arguments.merge:
+        return _result(list(_merged(arguments.merge)))
+    names = arguments.targets or [*DEFAULT, *(name for name in targets()
+                                              if arguments.all and name not in DEFAULT)]
+    seeds, rows = range(1, arguments.seeds + 1), []
     for name in names:
         entry = target(name)
         with stages() as say:
             reports = sweep_seeds(partial(_design, entry), entry, FOLDER / "fmax" / name, seeds,
                                   progress=say)
         rows.append(_row(entry, reports))
-        found = _fmax(reports)[0]
-        checks.append(Check.at_least(f"standard clock that {name} meets with 5 % to spare, MHz",
-                                     highest_clock(entry, found) or 0.0, entry.clock_mhz, "g"))
-        if name in REQUIRED:
-            checks.append(Check.at_least(f"median Fmax required of {name}, MHz", found,
-                                         REQUIRED[name], ".1f"))
-    table = Table.of(f"Arrays after placement and routing, {len(seeds)} seeds", COLUMNS, rows)
+    return _result(rows)
+
+
+def _result(rows: list[list]) -> Result:
+    titles, checks = list(COLUMNS), []
+    for row in rows:
+        found = dict(zip(titles, row, strict=True))
+        entry, fmax = target(found["target"]), found["Fmax, median"]
+        checks.append(Check.at_least(
+            f"standard clock that {entry.name} meets with 5 % to spare, MHz",
+            highest_clock(entry, fmax) or 0.0, entry.clock_mhz, "g"))
+        if entry.name in REQUIRED:
+            checks.append(Check.at_least(f"median Fmax required of {entry.name}, MHz", fmax,
+                                         REQUIRED[entry.name], ".1f"))
     notes = ("Cells are the largest count over the seeds; a LUT is a logic cell on iCE40. Lanes, "
              "memories and clock are the target's defaults (`celosia targets`); serial port and, "
-             "on a board, its PLL are in.",)
-    return Result(title="Clock and cells", tables=(table,), checks=tuple(checks), notes=notes)
+             "on a board, its PLL are in. The bitstream is the same for every network.",)
+    return Result(title="Clock and cells", checks=tuple(checks), notes=notes, tables=(
+        Table.of("Arrays after placement and routing", COLUMNS, rows),
+        Table.of("LeNet-5 on them, exponents dynamic, loading not counted", NETWORKS,
+                 list(_networks(row[0] for row in rows)))))
+
+
+def _merged(paths: Sequence[Path]) -> Iterator[list]:
+    """Yield the rows of earlier results, in the order of the table of targets; of a target that is
+    in several the last. CelosiaError for one at another clock than the target's."""
+    found: dict[str, list] = {}
+    for path in paths:
+        table = Result.from_json(json.loads(path.read_text(encoding="utf-8"))).tables[0]
+        titles = [column.title for column in table.columns]
+        words = re.search(r"(\d+) seeds", table.title)      # as results had it before the column
+        for row in table.rows:
+            cells = {"seeds": int(words[1])} if words else {}
+            cells |= dict(zip(titles, row, strict=True))
+            entry = target(str(cells["target"]))
+            if cells["clock, MHz"] != entry.clock_mhz:
+                raise CelosiaError(f"{path}: {entry.name} was placed for {cells['clock, MHz']:g} "
+                                   f"MHz, and its clock is {entry.clock_mhz:g}; measure it again")
+            found[entry.name] = [cells[title] for title in COLUMNS]
+    yield from (found[name] for name in targets() if name in found)
+
+
+def _networks(names: Iterable[str]) -> Iterator[list]:
+    """Yield a row for each target: LeNet-5, pruned as Celosia ships it or, where that does not
+    fit, to the share `KEPT` of each layer's weights."""
+    pruned, least = load_lenet5(pruned=True), load_lenet5()
+    example = np.zeros((1, 1, 28, 28), np.float32)
+    for layer in least.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            prune.l1_unstructured(layer, "weight", 1 - KEPT)
+            prune.remove(layer, "weight")
+    programs: dict[object, tuple[str, Program]] = {}
+    for name in names:
+        entry = target(name)
+        if entry.machine not in programs:
+            try:
+                found = "LeNet-5, pruned", celosia.compile(pruned, example, target=name)
+            except FitError:
+                found = (f"LeNet-5, {KEPT:.0%} of the weights",
+                         celosia.compile(least, example, target=name))
+            programs[entry.machine] = found
+        network, program = programs[entry.machine]
+        yield [name, network, program.predicted_cycles, entry.clock_mhz,
+               entry.clock_mhz * 1e6 / program.predicted_cycles]
 
 
 def _design(entry: Target, clock_mhz: float) -> Elaboratable:
@@ -65,9 +138,9 @@ def _row(entry: Target, reports: list[BuildReport]) -> list:
     has = entry.resources
     most = {name: max(getattr(report, name) for report in reports)
             for name in ("luts", "ffs", "brams", "dsps", "sprams")}
-    return [entry.name, entry.array.lanes, most["luts"], most["luts"] / has.luts, most["ffs"],
-            most["brams"], has.brams, most["dsps"], has.dsps, most["sprams"], has.sprams,
-            reports[0].clock_mhz, *_fmax(reports)]
+    return [entry.name, len(reports), entry.array.lanes, most["luts"], most["luts"] / has.luts,
+            most["ffs"], most["brams"], has.brams, most["dsps"], has.dsps, most["sprams"],
+            has.sprams, reports[0].clock_mhz, *_fmax(reports)]
 
 
 if __name__ == "__main__":
@@ -75,5 +148,6 @@ if __name__ == "__main__":
          ("--targets", {"nargs": "+", "choices": list(targets()), "help": "instead of the usual "
                         f"ones: {', '.join(DEFAULT)}"}),
          ("--seeds", {"type": int, "default": 5, "help": "how many (%(default)s)"}),
-         ("--all", {"action": "store_true", "help": f"{' and '.join(LARGE)} too (minutes a "
-                     f"seed)"}))
+         ("--all", {"action": "store_true", "help": "all targets (minutes a seed)"}),
+         ("--merge", {"nargs": "+", "type": Path, "metavar": "JSON",
+                      "help": "results of this benchmark, to be put together"}))

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import board_pages
 from harness.command import FOLDER
 from harness.result import Cell, Check, Result, Table
 
@@ -141,6 +142,8 @@ def main() -> None:
         sys.exit(1)
     page = "\n".join([_HEAD, opening(found), *(section(values) for values in found.values())])
     arguments.output.write_text(page, encoding="utf-8")
+    if arguments.output == PAGE:
+        board_pages.up_to_date(write=True)      # they repeat each board's clock
     if arguments.json:
         print(json.dumps(found, allow_nan=False))
     else:

@@ -43,7 +43,7 @@ class LoaderCommand:
 class Target:
     """One board or bare device.
 
-    name, title   : what users type; what they read.
+    name, title   : what users type; the board's name, "no board" for a bare device.
     family        : "ice40" or "ecp5".
     device        : a key of `celosia_boards.devices.RESOURCES`.
     package       : package as nextpnr calls it.

@@ -17,15 +17,16 @@ def targets(json: common.Json = False) -> None:
                              "resources": asdict(entry.resources)}
             for entry in entries]})
         return
-    table = common.table("targets", "name", "board, chip", "bit stream", "lanes", "MHz",
-                         "KiB of weights", "KiB of maps", "sums", "multipliers", "LUTs", words=3,
-                         optional=("LUTs", "multipliers"))
+    table = common.table("targets", "name", "board", "lanes", "MHz", "KiB of weights",
+                         "KiB of maps", "sums", "chip", "multipliers", "LUTs", words=2,
+                         optional=("LUTs", "multipliers", "chip"))
     for entry in entries:
         has = entry.resources
-        table.add_row(entry.name, entry.title, "yes" if entry.board else "no pins",
-                      str(entry.array.lanes), f"{entry.clock_mhz:g}", f"{entry.weight_kib:g}",
-                      f"{entry.map_kib:g}", f"{entry.sums:,}", str(has.dsps), f"{has.luts:,}")
+        table.add_row(entry.name, entry.title, str(entry.array.lanes), f"{entry.clock_mhz:g}",
+                      f"{entry.weight_kib:g}", f"{entry.map_kib:g}", f"{entry.sums:,}",
+                      entry.device.upper(), str(has.dsps), f"{has.luts:,}")
     common.show(table)
     print(common.wrapped(
         "weights: of 8 bits, those that are not zero; maps: mantissas of 8 bits, copies for the "
-        "lanes included; sums: outputs of one layer that wait to be rounded"))
+        "lanes included; sums: outputs of one layer that wait to be rounded; what is no board "
+        "has no pins, and so no bitstream"))

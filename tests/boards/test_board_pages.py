@@ -1,0 +1,81 @@
+"""The pages of docs/boards say what the table of targets says."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from celosia_boards.targets import target, targets
+
+ROOT = Path(__file__).parents[2]
+BOARDS = [name for name, entry in targets().items() if entry.board]
+
+
+@pytest.fixture(scope="module")
+def pages():
+    """The script that writes them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [str(ROOT / "benchmarks"), *sys.path])
+        import board_pages
+        yield board_pages
+
+
+def texts():
+    return {path.name: path.read_text() for path in (ROOT / "docs" / "boards").glob("*.md")}
+
+
+def test_pages_are_up_to_date(pages, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert pages.up_to_date(write=False) == [], "run: python benchmarks/board_pages.py"
+
+
+def test_a_page_that_is_behind_is_found_and_mended(pages, tmp_path, monkeypatch):
+    (tmp_path / "docs" / "boards").mkdir(parents=True)
+    page = tmp_path / "docs" / "boards" / "icebreaker.md"
+    good = texts()["icebreaker.md"]
+    page.write_text(good.replace("receives on 6", "receives on 9"))
+    (tmp_path / "docs" / "results.md").write_text((ROOT / "docs" / "results.md").read_text())
+    monkeypatch.chdir(tmp_path)
+    assert [path.name for path in pages.up_to_date(write=False)] == ["icebreaker.md"]
+    assert page.read_text() != good
+    pages.up_to_date(write=True)
+    assert page.read_text() == good and pages.up_to_date(write=False) == []
+
+
+def test_every_board_has_its_facts_and_is_in_the_index_and_the_navigation(pages):
+    found = texts()
+    facts = [name for text in found.values()
+             for names in re.findall(r"<!-- facts: (.*) -->", text) for name in names.split()]
+    assert sorted(facts) == sorted(BOARDS)
+    navigation = (ROOT / "mkdocs.yml").read_text()
+    for name in found:
+        assert f": boards/{name}\n" in navigation
+    for name in BOARDS:
+        [link] = re.findall(rf"^\| \[.*?\]\((.*?)\): `{name}` \|", found["index.md"], re.MULTILINE)
+        assert f"`{name}`" in found[link]
+
+
+def test_what_is_typed_names_the_board_s_targets_and_folders():
+    """Also in commands that are written by hand."""
+    for name, text in texts().items():
+        allowed = set(re.findall(r"<!-- facts: (.*) -->", text)) or {"ulx3s-85f"}
+        allowed = {one for names in allowed for one in names.split()}
+        for line in re.findall(r"^    (celosia .*)$", text, re.MULTILINE):
+            words = shlex.split(line, comments=True)
+            if "--target" in words:
+                assert words[words.index("--target") + 1] in allowed, (name, line)
+            for word in words:
+                if word.startswith("build/"):
+                    assert word.removeprefix("build/") in allowed, (name, line)
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_colours_are_those_of_the_leds(name):
+    """What the pages say of LEDs of three colours is how their platforms number them."""
+    text = next(text for text in texts().values() if re.search(rf"facts:.*\b{name}\b", text))
+    if "red error, green busy, blue saturated" in text:
+        assert target(name).leds == (("error", 0), ("busy", 1), ("saturated", 2))
+    else:
+        assert name in {"icebreaker", "hx8k-b-evn", "colorlight-i5", "ecp5-evn"} or "ulx3s" in name
