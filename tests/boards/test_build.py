@@ -12,9 +12,11 @@ from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from celosia_boards import toolchain
+from celosia_boards.bitstream import device_of
 from celosia_boards.board_top import BoardTop
 from celosia_boards.build import BuildError, build, sweep_seeds
 from celosia_boards.clocks import PllClock
+from celosia_boards.devices import RESOURCES
 from celosia_boards.report import (
     BuildReport,
     Timing,
@@ -108,7 +110,8 @@ def _design(entry):
         core = Chain(entry.mac, entry.weight_memory)
         if entry.board is None:
             return core
-        return BoardTop(core, entry, PllClock(entry.family, entry.crystal_mhz, clock_mhz))
+        return BoardTop(core, entry, PllClock(entry.family, entry.crystal_mhz, clock_mhz,
+                                              pad=entry.pll_pad))
     return design
 
 
@@ -184,6 +187,22 @@ def test_too_large_a_design_is_named(monkeypatch, tmp_path):
     entry = target("icebreaker")
     with pytest.raises(BuildError, match=r"^the design needs 8973 of 5280 ICESTORM_LC of the up5k; "
                                          r"choose fewer lanes or a larger target\nlog: "):
+        build(_design(entry), entry, tmp_path / "out")
+
+
+def test_more_than_the_maker_vouches_for_is_too_much(monkeypatch, tmp_path):
+    """nextpnr fills the whole die of a 12F; what is promised of it is less."""
+    monkeypatch.setitem(RESOURCES, "up5k", replace(RESOURCES["up5k"], luts=271))
+    copies = "; ".join(f"cp {DATA}/icebreaker.nextpnr.{suffix} celosia.nextpnr.{suffix}"
+                       for suffix in ("log", "json"))
+    for name, words in (("YOSYS", "touch celosia.yosys.log"), ("NEXTPNR_ICE40", copies)):
+        tool = tmp_path / name
+        tool.write_text(f"#!/bin/sh\n{words}\n")
+        tool.chmod(0o755)
+        monkeypatch.setenv(name, str(tool))
+    entry = target("icebreaker")
+    with pytest.raises(BuildError, match=r"^the design needs 272 of 271 look-up tables of the "
+                                         r"up5k; choose fewer lanes or a larger target\nlog: "):
         build(_design(entry), entry, tmp_path / "out")
 
 
@@ -285,8 +304,13 @@ def test_elements_of_arrays_are_kept_apart(tmp_path, name):
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "brams", "dsps", "sprams", "suffix"), [
     ("icebreaker", 1, 2, 2, "bin"),
+    ("upduino", 1, 2, 2, "bin"),
+    ("hx8k-b-evn", 3, 0, 0, "bin"),
     ("ecp5-25f", 3, 4, 0, None),
     ("ulx3s-85f", 3, 4, 0, "bit"),
+    ("ulx3s-12f", 3, 4, 0, "bit"),
+    ("ecp5-evn", 3, 4, 0, "bit"),
+    ("orangecrab-25f", 3, 4, 0, "bit"),
 ])
 def test_small_build(tmp_path, name, brams, dsps, sprams, suffix):
     entry = target(name)
@@ -310,6 +334,7 @@ def test_small_build(tmp_path, name, brams, dsps, sprams, suffix):
     else:
         assert report.bitstream == tmp_path / f"celosia.{suffix}"
         assert report.bitstream.stat().st_size > 10_000
+        assert device_of(report.bitstream) == entry.device
 
 
 @pytest.mark.slow
