@@ -112,7 +112,7 @@ _TABLE = (
         crystal_mhz=25.0, clock_mhz=75.0, leds=(("busy", 0), ("error", 0)), baud=115_200,
         board="celosia_boards.platforms.colorlight_i5:ColorlightI5Platform",
         loaders=_ecp5("colorlight-i5", "--unprotect-flash"),
-        usb=Usb(vendor=0x0d28, product=0x0204, name="CMSIS-DAP")),
+        usb=Usb(vendor=0x0d28, product=0x0204, name="^(DAPLink )?CMSIS-DAP")),
 )
 
 _BY_NAME = MappingProxyType({entry.name: entry for entry in _TABLE})
