@@ -156,7 +156,8 @@ USB_NAMES = {
     "ULX3S FPGA 12K v3.0.3": {"ulx3s-12f"}, "ULX3S FPGA 25K v2.1.2": {"ulx3s-25f"},
     "ULX3S FPGA 45K v3.1.25": {"ulx3s-45f"}, "ULX3S FPGA 85K v3.0.12": {"ulx3s-85f"},
     "OrangeCrab r0.2 DFU Bootloader v3.1": {"orangecrab-85f", "orangecrab-25f"},
-    "DAPLink CMSIS-DAP": {"colorlight-i5"}, "BBC micro:bit CMSIS-DAP": set(), "Dual RS232-HS": set(), "Single RS232-HS": set(),
+    "DAPLink CMSIS-DAP": {"colorlight-i5"}, "BBC micro:bit CMSIS-DAP": set(),
+    "Dual RS232-HS": set(), "Single RS232-HS": set(),
     "FT231X USB UART": set(), "Lattice ECP5_5G VERSA Board": set(),
 }
 
