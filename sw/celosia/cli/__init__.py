@@ -29,6 +29,8 @@ COMMANDS = {
                        "loader."),
     "load": ("load", "Load a program onto a flashed board, and make sure that the board computes "
                      "with it."),
+    "serve-sim": ("serve_sim", "Serve a simulated board behind a serial port, for every command "
+                               "and driver."),
     "prune": ("prune", "Remove a model's least important weights or filters, retraining between "
                        "the rounds."),
     "factorise": ("factorise", "Replace a model's layers by products of thinner ones, and retrain "
@@ -78,7 +80,7 @@ def find(name: str) -> Any:
     """Return a command, imported."""
     module = importlib.import_module(f"celosia.cli.{COMMANDS[name][0]}")
     alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    alone.command(name)(getattr(module, name))
+    alone.command(name)(getattr(module, name.replace("-", "_")))
     return get_command(alone)
 
 

@@ -1,0 +1,100 @@
+"""``celosia serve-sim`` as a user runs it: a process that ends by a signal."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import serial
+
+import celosia
+from celosia_boards.targets import target
+from celosia_hw import host_protocol as protocol
+from celosia_hw.host_protocol import Decoder, Kind, Reply
+from celosia_hw.isa import Space
+from celosia_sim.virtual import Lights
+from celosia_sim.virtual.leds import leds
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    """A small program for the board, in a file."""
+    torch = pytest.importorskip("torch")
+    path = tmp_path_factory.mktemp("served") / "a net.celo"
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 4))
+    celosia.compile(model, np.zeros((1, 1, 4, 4), np.float32), target="icebreaker").save(path)
+    return path
+
+
+@contextlib.contextmanager
+def served(program, *options):
+    """The process, and the first line that it printed."""
+    with subprocess.Popen([sys.executable, "-m", "celosia", "serve-sim", program, *options],
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield process, process.stdout.readline()
+        finally:
+            process.kill()
+
+
+def ask(port, request):
+    with serial.serial_for_url(port, timeout=20) as line:
+        line.write(protocol.paced(request))
+        decoder, found = Decoder(), []
+        while not found:
+            found = decoder.feed(line.read(1))
+        return found[0]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_serves_an_empty_board_until_a_signal(program, number, tmp_path):
+    link = tmp_path / "port"
+    with served(program, "--link", link) as (process, first):
+        assert first == f"port: {link}\n"
+        assert ask(str(link), protocol.encode_status(tag=3)) == Reply(tag=3, kind=Kind.IDLE)
+        held = ask(str(link), protocol.encode_read(Space.PROGRAM, 0, element_bytes=2))
+        assert held.elements(2) == [0] * 4
+        process.send_signal(number)
+        rest, errors = process.communicate(timeout=20)
+    assert process.returncode == 0 and not os.path.lexists(link)
+    assert f"celosia load '{program}' --port {link}" in rest
+    assert f"--backend board:{link}" in rest
+    assert rest.splitlines()[-1].endswith("s simulated, 28 bytes in, 16 out, 0 runs")
+    assert "a client is here" in errors
+
+
+def test_json_tells_the_port_first(program):
+    with served(program, "--json", "--byte-level", "--listen", "127.0.0.1:0") as (process, first):
+        ready = json.loads(first)
+        assert ready["port"].startswith("socket://127.0.0.1:")
+        assert (ready["board"], ready["clock_mhz"], ready["byte_level"]) == ("icebreaker", 24, True)
+        assert ask(ready["port"], protocol.encode_status(tag=1)).tag == 1
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=20)[0] == ""
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("options, words", [
+    (["--byte-level", "--baud-error", "1"], "leave byte_level out"),
+    (["--flip", "1.5"], "flip must be a rate from 0 to 1, not 1.5"),
+    (["--listen", "0.0.0.0:2000"], "give 127.0.0.1:2000"),
+    (["--listen", "127.0.0.1:0", "--link", "x"], "--link: it leads to a pseudo-terminal"),
+    (["--board", "arty"], "unknown target 'arty'"), (["--board", "hx8k"], "compile it for hx8k")])
+def test_refusals(program, options, words):
+    with served(program, *options) as (process, first):
+        assert first == ""
+        errors = process.communicate(timeout=20)[1]
+    assert process.returncode == 1 and words in errors and errors.count("\n") == 1
+
+
+def test_leds_are_those_of_the_board():
+    seen = Lights(busy=True, saturated=True)
+    assert list(leds(target("icebreaker"), seen)) == [("LED 0 error/saturated", True),
+                                                      ("LED 1 busy", True)]
+    assert list(leds(target("ecp5-25f"), Lights(busy=True))) == [
+        ("busy", True), ("error", False), ("saturated", False)]
