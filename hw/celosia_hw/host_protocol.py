@@ -88,6 +88,10 @@ def crc_update(crc: int, byte: int) -> int:
     return crc
 
 
+_AFTER = [crc_update(0, byte) for byte in range(256)]
+"""What a byte makes of a CRC of zero."""
+
+
 def crc16(data: bytes) -> int:
     """Return CRC-16/MCRF4XX of ``data`` (that of b"123456789" is 0x6F91).
 
@@ -95,7 +99,7 @@ def crc16(data: bytes) -> int:
     """
     crc = CRC_INIT
     for byte in data:
-        crc = crc_update(crc, byte)
+        crc = crc >> 8 ^ _AFTER[(crc ^ byte) & 0xFF]
     return crc
 
 
