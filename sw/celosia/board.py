@@ -33,7 +33,7 @@ from celosia_hw.isa import FORMAT_VERSION, Event, Space, array_hash
 if TYPE_CHECKING:
     from celosia_sim.plan import Plan, SimResult
 
-__all__ = ["Board", "Loaded", "connect", "loaded"]
+__all__ = ["Board", "Loaded", "Repeated", "connect", "loaded"]
 
 BAUD = 1_000_000
 """Bits a second of a port whose board is not known: what most boards are built for."""
@@ -56,6 +56,19 @@ class Loaded:
     bytes: int
     frames: int
     seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repeated:
+    """How the array was kept busy.
+
+    runs : in ``seconds``.   busy : part of that time in which the array worked, at its target's
+    clock; the rest went to the line, which starts each run.
+    """
+
+    runs: int
+    seconds: float
+    busy: float
 
 
 class Board:
@@ -157,6 +170,20 @@ class Board:
             record = self._execute(job, cycles, exact=event is Event.CYCLE)
             found[event.name.lower()] = int(record.cycles[0, 0])
         return dict(reversed(found.items()))
+
+    def repeat(self, seconds: float) -> Repeated:
+        """Keep the array busy for some seconds, for whoever measures what it draws.
+
+        The program runs again and again on what the run before left; that takes as many cycles as
+        an inference, and reads and writes as much.
+        """
+        program = self.program
+        with _refusals():
+            runs, took = self._loaded().repeat(program.descriptors - 1, program.predicted_cycles,
+                                               seconds)
+        clock = target(program.target).clock_mhz * 1e6
+        return Repeated(runs=runs, seconds=took,
+                        busy=runs * program.predicted_cycles / clock / took)
 
     def status(self) -> Status:
         """Return the state of the machine."""

@@ -206,6 +206,18 @@ def test_wrong_weights_are_found_by_their_answers(machine, program, images, gold
     assert words
 
 
+def test_the_array_is_kept_busy(program):
+    with VirtualBoard(program.target, program.array) as machine:
+        board = Board(SimulatedLine(machine))
+        board.load(program)
+        starts = machine.starts
+        done = board.repeat(0.1)
+    assert machine.starts - starts == done.runs
+    assert done.busy == pytest.approx(
+        done.runs * program.predicted_cycles / machine.clock_hz / done.seconds)
+    assert 0.2 < done.busy < 1
+
+
 def test_silence_is_not_waited_for_long(machine):
     line = SimulatedLine(machine, to_host=lambda data: b"")
     with pytest.raises(celosia.CelosiaError, match="nothing answers at 1,000,000 baud"):

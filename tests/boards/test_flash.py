@@ -362,4 +362,4 @@ def test_command_line(tools, built, tmp_path):
     words = flash(folder).stdout
     assert words.startswith("ran: openFPGALoader -b ulx3s ")
     assert "is gone (--persistent keeps it) after power-off" in words
-    assert "no driver" in words
+    assert "celosia load PROGRAM.celo --port auto" in words

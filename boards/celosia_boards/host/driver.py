@@ -191,6 +191,33 @@ class Driver:
             self._reload(start)
         return record
 
+    def repeat(self, last: int, cycles: int, seconds: float) -> tuple[int, float]:
+        """Run descriptors 0 to ``last`` again and again, on whatever the memories hold by then.
+
+        cycles : what a run takes.   seconds : for how long.
+
+        Returns how many runs there were, and in how many seconds. HostError where a run reports an
+        error, or the line damages anything.
+        """
+        pause = int(1.1 * cycles / self.clock_hz * self.line.baud / 10) + 2
+        start = Requests.one(Command.START, last << 8, pause=pause)
+        begun, runs = self.line.now(), 0
+
+        def starts() -> Iterator[Requests]:
+            while self.line.now() < begun + seconds:
+                yield start
+
+        try:
+            for reply in self.exchange.stream(starts()):
+                if reply.failed:
+                    raise Damage
+                runs += 1
+        except (Busy, Damage):
+            self.exchange.greet()
+            raise HostError(f"{self.line.name}: run {runs} did not end as it must; verify the "
+                            f"program on this board first (celosia verify)") from None
+        return runs, self.line.now() - begun
+
     def _images(self, work: "_Work", start: int,
                 progress: Callable[[int, int], None] | None) -> int:
         """Do images from ``start`` on: all, or as far as a stretch that was damaged went."""

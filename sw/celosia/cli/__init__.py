@@ -31,6 +31,8 @@ COMMANDS = {
                      "with it."),
     "serve-sim": ("serve_sim", "Serve a simulated board behind a serial port, for every command "
                                "and driver."),
+    "energy": ("energy", "Let a board rest and then work, for a meter in its supply; "
+                         "docs/boards/energy.md."),
     "prune": ("prune", "Remove a model's least important weights or filters, retraining between "
                        "the rounds."),
     "factorise": ("factorise", "Replace a model's layers by products of thinner ones, and retrain "

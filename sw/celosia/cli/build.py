@@ -78,9 +78,8 @@ def flash(
     print(("would run: " if dry_run else "ran: ") + " ".join(loading.command))
     if not dry_run:
         stays = "stays" if loading.stays else "is gone (--persistent keeps it)"
-        print(f"{name} holds the array, which {stays} after power-off. It waits for frames on its "
-              f"serial port, {loading.target.baud:,} baud (docs/host-port.md): this release has "
-              f"no driver that sends them.")
+        print(f"{name} holds the array, which {stays} after power-off, and no network yet. Load "
+              f"one over its serial port: celosia load PROGRAM.celo --port auto")
 
 
 def written(bitstream: Path) -> str:

@@ -1,0 +1,54 @@
+"""``celosia energy``."""
+
+import time
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from celosia import api
+from celosia.board import connect
+from celosia.cli import common
+from celosia.cli.progress import work
+from celosia.errors import CelosiaError
+
+
+def energy(
+    program: common.ProgramPath,
+    port: common.Port = None,
+    baud: common.Baud = None,
+    seconds: Annotated[float, typer.Option(
+        min=1, max=3600, help="How long the board rests, and how long it works.")] = 30.0,
+    idle: Annotated[float | None, typer.Option(
+        metavar="MW", min=0, help="What a meter showed while it rested, milliwatts.")] = None,
+    busy: Annotated[float | None, typer.Option(
+        metavar="MW", min=0, help="What it showed while it worked.")] = None,
+    json: common.Json = False,
+) -> None:
+    """Let a board rest and then work, for a meter in its supply; docs/boards/energy.md.
+
+    With what the meter showed, --idle and --busy, also the energy of an inference.
+    """
+    if (idle is None) != (busy is None):
+        raise CelosiaError("--idle and --busy go together: what the meter showed while the board "
+                           "rested, and while it worked")
+    loaded = api.load(program)
+    with work("loading the board") as shown, connect(
+            port, baud=baud, on_notice=common.notice) as board:
+        board.load(loaded, progress=shown.count)
+        shown.stage("the board rests: read the meter")
+        time.sleep(seconds)
+        shown.stage("the board works: read the meter")
+        done = board.repeat(seconds)
+    rate = done.runs / done.seconds
+    microjoules = None if idle is None or busy is None else 1000 * (busy - idle) / rate
+    if json:
+        common.emit({"board": loaded.target, "port": board.name, **asdict(done),
+                     "per_second": rate, "idle_mw": idle, "busy_mw": busy,
+                     "microjoules": microjoules})
+        return
+    print(common.wrapped(f"{done.runs:,} inferences in {done.seconds:.1f} s, {rate:,.0f} a second; "
+                         f"the array worked {done.busy:.0%} of the time"))
+    if microjoules is not None:
+        print(f"{busy:g} mW - {idle:g} mW at that rate: {microjoules:,.1f} uJ an inference, above "
+              f"what the board draws at rest")
