@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -104,7 +106,33 @@ def test_a_system_that_tells_no_interface(plug, monkeypatch):
     monkeypatch.setattr("sys.platform", "darwin")
     plug(*(listed(f"/dev/cu.usbserial-ib{n}", 0x0403, 0x6010, "iCEBreaker V1.0e", "20-2")
            for n in range(2)))
-    assert refusal("auto").startswith("2 ports are a board's: ")
+    message = refusal("auto")
+    assert message.startswith("2 ports are a board's: ")
+    assert message.endswith("name one: --port /dev/cu.usbserial-ib1")
+
+
+def test_a_device_that_goes_while_ports_are_listed():
+    """pyserial then makes a number of what is not there."""
+    looks = iter([TypeError, ValueError, None])
+
+    def comports():
+        problem = next(looks)
+        if problem:
+            raise problem
+        return [BUILT_IN]
+
+    assert [port.name for port in find_ports(comports)] == ["/dev/ttyS0"]
+    looks = iter([OSError] * 3)
+    with pytest.raises(PortError, match="change while they are being listed"):
+        find_ports(comports)
+
+
+def test_nothing_of_pyserial_is_imported_before_it_is_needed():
+    code = ("import sys, celosia_boards.host.link; from celosia_boards.host.ports import find; "
+            "find('socket://127.0.0.1:7000'); "
+            "print([name for name in ('serial', 'amaranth', 'torch') if name in sys.modules])")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_what_a_device_says_of_itself_is_not_obeyed(plug):

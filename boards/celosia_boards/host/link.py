@@ -60,10 +60,11 @@ class Link:
         self.name, self.baud, self.low_latency = name, baud, wire.low_latency
         self._wire = wire
         self._news = Condition()
-        self._unread = bytearray()          # this and the next three change under _news
+        self._unread = bytearray()          # what stands here down to _closed changes under _news
         self._lost = 0                      # bytes that came when _unread was full
         self._gone = ""                     # what has become of the board
         self._closed = False
+        self._shut = False
         self._reader = Thread(target=self._collect, name=f"celosia {name}", daemon=True)
         self._reader.start()
 
@@ -125,17 +126,16 @@ class Link:
 
     def close(self) -> None:
         """End the thread and give the port back; what was written leaves all the same."""
+        if self._shut:
+            return
         with self._news:
-            if self._closed:
-                return
             self._closed = True
             self._unread.clear()
             self._news.notify_all()
-        try:
-            self._wire.wake()
-            self._reader.join()
-        finally:
-            self._wire.close()
+        self._wire.wake()
+        self._reader.join()
+        self._wire.close()                  # not before: its number may become another file's
+        self._shut = True
 
     def _anything(self) -> bool:
         return bool(self._unread or self._lost or self._gone or self._closed)

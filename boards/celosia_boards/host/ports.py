@@ -8,6 +8,7 @@ import os
 import re
 import stat
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ _SOCKET = re.compile(r"socket://(?P<host>\[[0-9A-Fa-f:.]{2,64}\]|[A-Za-z0-9._-]{
                      r":(?P<port>[0-9]{1,5})/?", re.ASCII)
 _INTERFACE = re.compile(r":(?:\d+|x)\.(\d{1,3})", re.ASCII)
 _SERIAL_BUS = Path("/sys/bus/usb-serial/devices")
+_LOOKS = 3
 _TOLD = 8
 """Ports that a message names; further ones it counts."""
 
@@ -89,11 +91,22 @@ def find_ports(listed: Any = None) -> list[Port]:
     """Return the system's serial ports, boards' first, else by name.
 
     listed : what takes the place of pyserial's ``comports``.
+
+    PortError where the system's list cannot be read.
     """
     if listed is None:
         from serial.tools.list_ports import comports as listed
-    found = [_port(info) for info in listed()]
+    found = [_port(info) for info in _steady(listed)]
     return sorted(found, key=lambda port: (not port.boards, len(port.name), port.name))
+
+
+def _steady(listed: Any) -> list[Any]:
+    """Return what is listed. pyserial stumbles over a device that goes while it looks: again."""
+    for _ in range(_LOOKS):
+        with suppress(TypeError, ValueError, OSError):
+            return list(listed())
+    raise PortError("the system's serial ports change while they are being listed; wait until "
+                    "they rest, or name the port: --port /dev/ttyUSB1")
 
 
 def find(port: str | None = None, *, board: str | None = None) -> Port:
@@ -137,13 +150,21 @@ def _only(ports: list[Port], board: str | None) -> Port:
     what = "board" if board is None else board
     if len(wanted) > 1:
         raise PortError(f"{len(wanted)} ports are a {what}'s: {near(wanted)}; name one: --port "
-                        f"{wanted[0].name}")
+                        f"{_example(wanted).name}")
     if wanted:
         return wanted[0]
     likely = [port.name for port in ports if not port.boards and _likely(port)]
     example = likely[0] if likely else ports[0].name if ports else "/dev/ttyUSB1"
     raise PortError(f"no port is known as a {what}'s: {near(ports)}; plug the board in, or name "
                     f"the port: --port {example}")
+
+
+def _example(ports: list[Port]) -> Port:
+    """Return the serial one where they are one board's channels, in order; else the first."""
+    told = target(ports[0].boards[0]).usb
+    channel = told.interface if told else 0
+    one = {(port.boards, port.location, port.interface) for port in ports}
+    return ports[channel] if len(one) == 1 and channel < len(ports) else ports[0]
 
 
 def _likely(port: Port) -> bool:
