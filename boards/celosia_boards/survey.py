@@ -35,6 +35,7 @@ class Seen:
     serial_number : "" where it tells none.
     node          : the file that a loader opens; None where the system shows none.
     openable      : whether this user may open it.
+    serial        : whether it may have a serial port at all.
     ports         : its serial ports.
     """
 
@@ -45,6 +46,7 @@ class Seen:
     serial_number: str
     node: Path | None
     openable: bool
+    serial: bool = True
     ports: tuple[SeenPort, ...] = ()
 
 
@@ -59,7 +61,8 @@ def survey() -> list[Seen] | None:
         return None
     found = {one.place: Seen(
         boards=one.boards, name=one.name, vendor=one.vendor, product=one.product,
-        serial_number=one.serial_number, node=one.node, openable=one.openable)
+        serial_number=one.serial_number, node=one.node, openable=one.openable,
+        serial=one.serial)
         for one in devices or ()}
     for port in seen:
         place = port.location

@@ -11,6 +11,8 @@ __all__ = ["Attached", "attached", "named", "printable", "with_id"]
 
 _DEVICES = Path("/sys/bus/usb/devices")
 _NODES = Path("/dev/bus/usb")
+_SERIAL = {"02", "0a", "ff"}
+"""Communication, its data, and a vendor's own, as FTDI's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +22,7 @@ class Attached:
     place    : where on the bus, as Linux writes it.
     name, serial_number : its product string and serial number, printable; "" where it tells none.
     boards   : targets whose name is in that string.
+    serial   : whether one of its interfaces may be a serial port, as none of a DFU loader is.
     node     : the file that a loader opens.
     openable : whether this user may.
     """
@@ -30,6 +33,7 @@ class Attached:
     name: str
     serial_number: str
     boards: tuple[str, ...]
+    serial: bool
     node: Path
     openable: bool
 
@@ -50,7 +54,7 @@ def attached(devices: Path = _DEVICES, nodes: Path = _NODES) -> list[Attached] |
             name = _told(folder / "product")
             found.append(Attached(
                 vendor=vendor, product=product, place=folder.name, name=name, node=node,
-                serial_number=_told(folder / "serial"),
+                serial_number=_told(folder / "serial"), serial=_serial(folder),
                 boards=tuple(place.name for place in named(vendor, product, name)),
                 openable=os.access(node, os.R_OK | os.W_OK)))
     return found
@@ -75,6 +79,12 @@ def printable(text: str, length: int = 60) -> str:
 
 def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace").strip()
+
+
+def _serial(folder: Path) -> bool:
+    """Whether an interface is of a class that serial ports have, or the system tells of none."""
+    classes = {_told(path) for path in folder.glob("*:*/bInterfaceClass")}
+    return not classes or bool(classes & _SERIAL)
 
 
 def _told(path: Path) -> str:

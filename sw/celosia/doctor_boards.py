@@ -53,7 +53,11 @@ def _about(one: Seen) -> Iterator[Check]:
         state, way_out = _state(seen)
         yield Check(name=f"{name}, port", state=state, found=_words(seen),
                     needed_for=_TALK + unsure, way_out=way_out)
-    if one.boards and not serial:
+    if one.boards and not one.serial:
+        yield Check(name=f"{name}, port", state=NOTE, found="", needed_for=_TALK,
+                    way_out="it loads the board and is no serial port: that is an adapter's on the "
+                            "board's pins, so name the adapter's port (--port)")
+    elif one.boards and not serial:
         yield Check(name=f"{name}, port", state=MISSING, found="", needed_for=_TALK,
                     way_out="the system shows no serial port of it: plug the board in again, as "
                             "some loaders (iceprog) take its driver off; on Linux see that the "

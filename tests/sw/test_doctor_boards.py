@@ -175,6 +175,18 @@ def test_a_board_without_its_port(bus):
     assert "plug the board in again, as some loaders (iceprog) take its driver off" in check.way_out
 
 
+def test_a_loader_that_is_no_serial_port(bus):
+    """As OrangeCrab's: its only interface is of the class of DFU."""
+    bus.device(3, "1209", "5af0", "OrangeCrab r0.2 DFU Bootloader")
+    interface = bus.devices / "1-3" / "1-3:1.0"
+    interface.mkdir()
+    (interface / "bInterfaceClass").write_text("fe\n")
+    check = list(checks().values())[1]
+    assert check.state == doctor.NOTE and "name the adapter's port (--port)" in check.way_out
+    (interface / "bInterfaceClass").write_text("ff\n")
+    assert list(checks().values())[1].state == doctor.MISSING
+
+
 def test_a_bridge_without_a_name(bus):
     """Any of its ports may be a board's; nothing is missing."""
     bus.device(4, "0403", "6010", "Dual RS232-HS")

@@ -162,7 +162,7 @@ def _only(ports: list[Port], board: str | None) -> Port:
 def _example(ports: list[Port]) -> Port:
     """Return the serial one where they are one board's channels, in order; else the first."""
     told = target(ports[0].boards[0]).usb
-    channel = told.interface if told else 0
+    channel = told.interface or 0 if told else 0
     one = {(port.boards, port.location, port.interface) for port in ports}
     return ports[channel] if len(one) == 1 and channel < len(ports) else ports[0]
 
