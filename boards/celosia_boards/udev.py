@@ -19,8 +19,8 @@ _TTY_GROUPS = ("dialout", "uucp")
 
 def rules() -> str:
     """Return the text of `PLACE` for this system: the user who sits at the machine may open every
-    board's USB device, which loaders do, and its serial ports; and so may a group, where the
-    system has one for it."""
+    board's USB device, which loaders do (a CMSIS-DAP probe by its hidraw), and its serial ports;
+    and so may a group, where the system has one for it."""
     return "".join(f"{line}\n" for line in _lines())
 
 
@@ -33,10 +33,10 @@ def _lines() -> Iterator[str]:
         device = f'ATTRS{{idVendor}}=="{vendor:04x}", ATTRS{{idProduct}}=="{product:04x}"'
         yield ""
         yield f"# {', '.join(names)}"
-        for subsystem, mode, groups in (("usb", "0664", _USB_GROUPS), ("tty", "0660", _TTY_GROUPS)):
+        for subsystem, groups in (("usb|hidraw", _USB_GROUPS), ("tty", _TTY_GROUPS)):
             group = _first(groups)
             named = f'GROUP="{group}", ' if group else ""
-            yield (f'SUBSYSTEM=="{subsystem}", {device}, MODE="{mode}", {named}TAG+="uaccess", '
+            yield (f'SUBSYSTEM=="{subsystem}", {device}, MODE="0660", {named}TAG+="uaccess", '
                    f'ENV{{ID_MM_DEVICE_IGNORE}}="1"')
 
 
