@@ -16,7 +16,7 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -41,6 +41,7 @@ __all__ = [
     "load_npy",
     "load_safetensors",
     "memory",
+    "npy_images",
     "parse_json",
     "read_npy",
 ]
@@ -128,17 +129,48 @@ def read_npy(stream: BinaryIO, size: int, where: object) -> np.ndarray:
     The shape times the type must be what follows the header, to the byte. FileError otherwise,
     for pickled objects, and for structured types.
     """
-    descr, fortran, shape, start = _npy_header(stream, where)
-    if not isinstance(descr, str) or not _TYPES.fullmatch(descr):
-        pickled = isinstance(descr, str) and descr.endswith("O")
-        raise FileError(f"{where}: not a .npy file of numbers (its elements are "
-                        f"{'a pickle' if pickled else _short(descr)}); store them as float32")
-    kind, count = np.dtype(descr), math.prod(shape)
+    kind, fortran, shape, start = _npy_header(stream, where, stream.read(8))
+    count = math.prod(shape)
     if count * kind.itemsize != size - start:
         raise FileError(f"{where}: shape {_short(shape)} of {kind} needs {count * kind.itemsize} "
                         f"bytes, {size - start} follow the header; write it again")
+    array = _npy_values(stream, kind, fortran, shape, where)
+    if stream.read(1):
+        raise FileError(f"{where}: goes on behind its data; write it again")
+    return array
+
+
+def npy_images(stream: BinaryIO, where: object,
+               count_of: Callable[[tuple[int, ...]], int | None],
+               ) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the images of ``.npy`` arrays that stand one behind the other, to the stream's end, as
+    they arrive: the number of the array from 0, and the image (...) without the batch axis.
+
+    count_of : called with an array's shape before its values are read or memory is taken for
+               them: returns N where the first axis is one of N images, None where the array is
+               one image; raises where it is neither.
+
+    Each array must be as `read_npy` takes it; several images in C order. FileError otherwise.
+    """
+    number = 0
+    while head := stream.read(8):
+        here = f"{where}, array {number}"
+        kind, fortran, shape, _ = _npy_header(stream, here, head)
+        count = count_of(shape)
+        if fortran and count is not None and count > 1:
+            raise FileError(f"{here}: {count} images, not one behind the other (Fortran order); "
+                            f"send numpy.ascontiguousarray of it")
+        for _ in range(1 if count is None else count):
+            yield number, _npy_values(stream, kind, fortran,
+                                      shape if count is None else shape[1:], here)
+        number += 1
+
+
+def _npy_values(stream: BinaryIO, kind: np.dtype, fortran: bool, shape: tuple[int, ...],
+                where: object) -> np.ndarray:
+    """Return the values that follow in a stream as an array, in native order."""
     with memory(where):
-        raw = np.empty(size - start, np.uint8)
+        raw = np.empty(math.prod(shape) * kind.itemsize, np.uint8)
     _fill(stream, raw, where)
     if kind == np.bool_ and raw.size and raw.max() > 1:
         raise FileError(f"{where}: a bool that is neither 0 nor 1; write it again")
@@ -146,9 +178,9 @@ def read_npy(stream: BinaryIO, size: int, where: object) -> np.ndarray:
     return array if kind.isnative else array.astype(kind.newbyteorder("="))
 
 
-def _npy_header(stream: BinaryIO, where: object) -> tuple[Any, bool, tuple[int, ...], int]:
-    """Return element type as written, order, shape, and the bytes read."""
-    head = stream.read(8)
+def _npy_header(stream: BinaryIO, where: object,
+                head: bytes) -> tuple[np.dtype, bool, tuple[int, ...], int]:
+    """Return element type, order, shape, and the bytes read; head : the first 8 bytes."""
     if head[:6] != _MAGIC:
         raise FileError(f"{where}: not a .npy file of numbers; write it with numpy.save")
     if len(head) < 8 or head[6] not in (1, 2, 3) or head[7] != 0:
@@ -173,11 +205,16 @@ def _npy_header(stream: BinaryIO, where: object) -> tuple[Any, bool, tuple[int, 
             or not isinstance(header["fortran_order"], bool)):
         raise FileError(f"{where}: not a .npy file of numbers (shape {_short(shape)}); write it "
                         "with numpy.save")
-    return header["descr"], header["fortran_order"], shape, 8 + width + length
+    descr = header["descr"]
+    if not isinstance(descr, str) or not _TYPES.fullmatch(descr):
+        pickled = isinstance(descr, str) and descr.endswith("O")
+        raise FileError(f"{where}: not a .npy file of numbers (its elements are "
+                        f"{'a pickle' if pickled else _short(descr)}); store them as float32")
+    return np.dtype(descr), header["fortran_order"], shape, 8 + width + length
 
 
 def _fill(stream: BinaryIO, raw: np.ndarray, where: object) -> None:
-    """Read exactly as many bytes as `raw` has, and find the stream's end behind them."""
+    """Read exactly as many bytes as `raw` has."""
     view, done = memoryview(raw.data), 0
     while done < len(view):
         count = stream.readinto(view[done:])  # type: ignore[attr-defined]
@@ -185,8 +222,6 @@ def _fill(stream: BinaryIO, raw: np.ndarray, where: object) -> None:
             raise FileError(f"{where}: ends after {done} of {len(view)} bytes of data; write it "
                             "again")
         done += count
-    if stream.read(1):
-        raise FileError(f"{where}: goes on behind its data; write it again")
 
 
 class ZipReader:

@@ -21,7 +21,7 @@ from celosia.reading import MAX_BYTES, ZipReader, load_npy
 if TYPE_CHECKING:
     from celosia.program import Program
 
-__all__ = ["Samples", "read_samples"]
+__all__ = ["Samples", "from_array", "from_picture", "read_samples"]
 
 _FASHION_MNIST = "fashion-mnist"
 _PICTURE = (b"\x89PNG", b"\xff\xd8\xff")
@@ -104,7 +104,7 @@ def _from_archive(path: Path, program: Program, limit: int | None) -> Samples:
     return _from_arrays(path, images, labels, program, limit)
 
 
-def _from_arrays(path: Path, images: np.ndarray, labels: np.ndarray | None, program: Program,
+def _from_arrays(path: Path | str, images: np.ndarray, labels: np.ndarray | None, program: Program,
                  limit: int | None, *, plain: bool = False) -> Samples:
     """Return images as inputs.
 
@@ -126,18 +126,39 @@ def _from_arrays(path: Path, images: np.ndarray, labels: np.ndarray | None, prog
 
 def _from_pictures(files: Sequence[Path], program: Program) -> Samples:
     first = open_picture(files[0])
-    channels, height, width = _size(files[0], first, program)
-    stack = np.empty((len(files), channels, height, width), np.uint8)
+    size = _size(files[0], first, program)
+    stack = np.empty((len(files), *size), np.uint8)
     for at, file in enumerate(files):
-        picture = (open_picture(file) if at else first).convert("L" if channels == 1 else "RGB")
-        if picture.size != (width, height):
-            picture = picture.resize((width, height), pillow().Resampling.BILINEAR)
-        stack[at] = np.asarray(picture).reshape(height, width, channels).transpose(2, 0, 1)
+        stack[at] = _fitted(open_picture(file) if at else first, size)
     return Samples(inputs=as_images(program, _pixels(files[0], stack, program)),
                    names=tuple(file.name for file in files))
 
 
-def _size(file: Path, picture: Any, program: Program) -> tuple[int, int, int]:
+def from_picture(where: Path | str, picture: Any, program: Program) -> np.ndarray:
+    """Return one picture of Pillow's, in mode L or RGB, as an input, float32 (1, ...).
+
+    where : what a refusal calls it.   CelosiaError as `read_samples`.
+    """
+    pixels = _fitted(picture, _size(where, picture, program))
+    return as_images(program, _pixels(where, pixels[None], program))
+
+
+def from_array(where: Path | str, images: np.ndarray, program: Program) -> np.ndarray:
+    """Return an array (N, ...) as inputs, float32: of uint8 pixels where the program says how,
+    else as they are. Errors as `read_samples`."""
+    return _from_arrays(where, images, None, program, None, plain=True).inputs
+
+
+def _fitted(picture: Any, size: tuple[int, int, int]) -> np.ndarray:
+    """Return a picture's pixels, uint8 (C, H, W), stretched to a size."""
+    channels, height, width = size
+    picture = picture.convert("L" if channels == 1 else "RGB")
+    if picture.size != (width, height):
+        picture = picture.resize((width, height), pillow().Resampling.BILINEAR)
+    return np.asarray(picture).reshape(height, width, channels).transpose(2, 0, 1)
+
+
+def _size(file: Path | str, picture: Any, program: Program) -> tuple[int, int, int]:
     """Return the (C, H, W) that pictures get; of a vector that has as many elements as the first
     picture, or three times as many, that picture's."""
     takes = program.graph.tensors[program.graph.input].user_shape
@@ -150,7 +171,7 @@ def _size(file: Path, picture: Any, program: Program) -> tuple[int, int, int]:
                        f"give them as a .npy file")
 
 
-def _pixels(path: Path, pixels: np.ndarray, program: Program) -> np.ndarray:
+def _pixels(path: Path | str, pixels: np.ndarray, program: Program) -> np.ndarray:
     """Return pixels (N, ...) as inputs, float32; a vector's in the order c, y, x."""
     preprocessing = program.preprocessing
     if preprocessing is None or preprocessing.scale is None:

@@ -67,7 +67,7 @@ def refusal(*arguments: object) -> str:
 
 
 COMMANDS = ("targets", "check", "compile", "run", "verify", "compare", "build", "flash", "load",
-            "serve-sim", "energy", "prune", "factorise", "doctor", "demo")
+            "live", "serve-sim", "energy", "prune", "factorise", "doctor", "demo")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

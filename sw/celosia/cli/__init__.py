@@ -29,6 +29,7 @@ COMMANDS = {
                        "loader."),
     "load": ("load", "Load a program onto a flashed board, and make sure that the board computes "
                      "with it."),
+    "live": ("live", "Run inputs as they come, and show each answer at once, with what it took."),
     "serve-sim": ("serve_sim", "Serve a simulated board behind a serial port, for every command "
                                "and driver."),
     "energy": ("energy", "Let a board rest and then work, for a meter in its supply; "

@@ -1,0 +1,157 @@
+"""``celosia live``."""
+
+import json as text
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from celosia import api
+from celosia.board import connect
+from celosia.cli import common
+from celosia.cli.progress import work
+from celosia.errors import CelosiaError, quoted
+from celosia.program import Program
+from celosia.show import clock_of, figure
+
+if TYPE_CHECKING:
+    from celosia.live.runner import Answer, Runner
+    from celosia.live.shots import Source
+
+JsonLines = Annotated[bool, typer.Option(
+    "--json", help="JSON lines on stdout, nothing else: one object of what answers, then one for "
+                   "each input.")]
+
+
+def live(
+    program: common.ProgramPath,
+    watch: Annotated[Path | None, typer.Option(
+        metavar="FOLDER", help="Run each picture, PNG or JPEG, that is in the folder or comes into "
+                               "it, once it is complete.")] = None,
+    stdin: Annotated[bool, typer.Option(
+        "--stdin", help="Run the .npy arrays that come on standard input, one behind the other: "
+                        "an input each, or N of them.")] = False,
+    camera: Annotated[int | None, typer.Option(
+        metavar="N", min=0, help="Run the pictures of a camera, 0 for the first; needs OpenCV "
+                                 "(cv2).")] = None,
+    newest: Annotated[bool, typer.Option(
+        "--newest", help="Of pictures that wait in the folder, run only the newest.")] = False,
+    port: common.Port = None,
+    baud: common.Baud = None,
+    backend: Annotated[str | None, typer.Option(
+        help="board:PORT; or golden or verilator, which need no board.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="End after so many answers.")] = None,
+    json: JsonLines = False,
+) -> None:
+    """Run inputs as they come, and show each answer at once, with what it took.
+
+    A board gets the program first: celosia live PROGRAM.celo --watch FOLDER --port auto
+
+    Without --limit it ends with standard input, or with Ctrl-C.
+    """
+    from celosia.live.runner import answer, check_answers
+
+    backend = common.backend_of(backend, port, api.BOARD)
+    _check_source(watch, stdin, camera, newest)
+    loaded = api.load(program)
+    check_answers(loaded)
+    with ExitStack() as held:
+        source = held.enter_context(_source(loaded, watch, stdin, camera, newest))
+        runner, about = held.enter_context(_runner(loaded, backend, baud))
+        _say(about if json else _heading(loaded, runner, about), json)
+        started, done = time.monotonic(), 0
+        for shot in source:
+            found = answer(loaded, runner, shot)
+            _say(found.as_json() if json else _line(found), json)
+            done += 1
+            if done == limit:
+                break
+        if not json:
+            seconds = max(time.monotonic() - started, 1e-9)
+            print(f"{done:,} input{'s' * (done != 1)} in {seconds:.2f} s"
+                  + (f", {figure(done / seconds)} a second" if done else ""))
+
+
+def _check_source(watch: Path | None, stdin: bool, camera: int | None, newest: bool) -> None:
+    """CelosiaError unless exactly one source is named."""
+    if (watch is not None) + stdin + (camera is not None) != 1:
+        raise CelosiaError("where inputs come from: give one of --watch FOLDER, --stdin and "
+                           "--camera 0")
+    if newest and watch is None:
+        raise CelosiaError("--newest goes with --watch; a camera's newest picture is always taken, "
+                           "and arrays on standard input all are")
+
+
+def _source(program: Program, watch: Path | None, stdin: bool, camera: int | None,
+            newest: bool) -> "Source":
+    if watch is not None:
+        from celosia.live.folder import Folder
+
+        return Folder(watch, program, _skipped, newest=newest)
+    if stdin:
+        from celosia.live.stream import Stream
+
+        return Stream(sys.stdin.buffer, program, _skipped)
+    from celosia.live.camera import Camera
+
+    assert camera is not None
+    return Camera(camera, program)
+
+
+def _skipped(why: str) -> None:
+    common.notice(f"{why}; skipped")
+
+
+@contextmanager
+def _runner(program: Program, backend: str,
+            baud: int | None) -> "Iterator[tuple[Runner, dict[str, Any]]]":
+    """Yield what answers, and the first line of the JSON."""
+    from celosia.live.runner import OnBoard, OnModel, scale_of
+
+    about = {"board": None, "port": None, "backend": backend.partition(":")[0], "bytes": None,
+             "frames": None, "seconds": None, "predicted_cycles": program.predicted_cycles,
+             "clock_mhz": clock_of(program), "scores": scale_of(program).kind}
+    if not api.on_board(backend):
+        with work() as shown:
+            runner = OnModel(program, backend, shown.stage)
+            runner.prepare()
+        yield runner, about
+        return
+    with connect(backend.removeprefix(api.BOARD).removeprefix(":") or None, baud=baud,
+                 on_notice=common.notice) as board:
+        with work("loading the board") as shown:
+            done = board.load(program, progress=shown.count)
+        about |= {"board": program.target, "port": board.name, **asdict(done)}
+        yield OnBoard(board), about
+
+
+def _say(what: dict[str, Any] | str, json: bool) -> None:
+    """Print one line, at once."""
+    print(text.dumps(what, allow_nan=False) if json else what, flush=True)
+
+
+def _heading(program: Program, runner: "Runner", about: dict[str, Any]) -> str:
+    from celosia.live.runner import scale_of
+
+    loaded = (f", {about['bytes']:,} bytes loaded in {about['seconds']:.2f} s"
+              if about["bytes"] is not None else "")
+    scores = scale_of(program).about
+    return f"{runner.name}{loaded}" + (f"; per cent: {scores}" if scores else "")
+
+
+def _line(found: "Answer") -> str:
+    """Return an answer as one line."""
+    parts = [quoted(found.input)]
+    if found.number is not None:
+        parts.append(found.label or f"class {found.number}")
+    parts.append(f"{found.score:.4g}" if found.share is None else f"{found.share:.1%}")
+    counted = "on the board" if found.cycles is not None else "predicted for the board"
+    parts.append(f"{figure(found.ms_board)} ms {counted}")
+    if found.ms_link is not None:
+        parts.append(f"{found.ms_link:.3g} ms on the link")
+    return "  ".join(parts) + "  saturated" * found.saturated
