@@ -79,7 +79,8 @@ class Folder:
                 if shot is None:
                     continue
                 if self._newest:
-                    self._done.update(self._waiting[name].stamp for name in ready)
+                    older = ready[:ready.index(name)]
+                    self._done.update(self._waiting[name].stamp for name in older)
                 took = True
                 yield shot
                 if self._newest:
