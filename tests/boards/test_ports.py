@@ -85,12 +85,14 @@ def test_no_board(plug):
          listed("/dev/ttyUSB1", 0x0403, 0x6010, "Dual RS232-HS", "1-2:1.1"),
          listed("/dev/ttyACM0", 0x2341, 0x0043, "Arduino", "1-4:1.0"))
     message = refusal("auto")
-    assert "/dev/ttyS0 (n/a) is no USB device" in message
+    assert "/dev/ttyS0 (serial port) is no USB device" in message
     assert re.search(r"/dev/ttyUSB0 \(Dual RS232-HS, 0403:6010, interface 0\) is not the serial "
                      r"port of a .*icebreaker", message)
     assert re.search(r"/dev/ttyUSB1 .* is perhaps the serial port of a .*icebreaker", message)
     assert "ttyACM0 (Arduino, 2341:0043, interface 0) is no board's bridge" in message
     assert message.endswith("or name the port: --port /dev/ttyUSB1")
+    plug(BUILT_IN)
+    assert refusal("auto").endswith("--port /dev/ttyUSB1")      # not one that can be none
     plug(*ICEBREAKER)
     assert refusal(board="ulx3s-85f").startswith("no port is known as a ulx3s-85f's: ")
     assert refusal(board="hx8k").startswith("hx8k is no board that USB tells of")
@@ -175,7 +177,8 @@ def test_other_urls_are_refused(url):
 def test_names_of_nothing(name, plug):
     plug(BUILT_IN)
     message = refusal(name)
-    assert message.startswith("there is no port ") and "/dev/ttyS0 (n/a) is no USB dev" in message
+    assert message.startswith("there is no port ")
+    assert "/dev/ttyS0 (serial port) is no USB device" in message
     assert len(message) < 400
 
 

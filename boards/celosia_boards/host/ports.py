@@ -153,8 +153,8 @@ def _only(ports: list[Port], board: str | None) -> Port:
                         f"{_example(wanted).name}")
     if wanted:
         return wanted[0]
-    likely = [port.name for port in ports if not port.boards and _likely(port)]
-    example = likely[0] if likely else ports[0].name if ports else "/dev/ttyUSB1"
+    example = next((port.name for port in ports if not port.boards and _likely(port)),
+                   "/dev/ttyUSB1")
     raise PortError(f"no port is known as a {what}'s: {near(ports)}; plug the board in, or name "
                     f"the port: --port {example}")
 
@@ -187,7 +187,7 @@ def _port(info: Any) -> Port:
     interface = int(located[1]) if located else None
     boards: tuple[Target, ...] = ()
     reason = "no USB device"
-    description = usb.printable(info.description or "")
+    description = usb.printable(info.description or "").replace("n/a", "")
     if info.vid is not None:
         if interface is None and sys.platform == "linux":   # told wherever there are several
             interface = 0
