@@ -264,24 +264,34 @@ class Driver:
             self._careful = 0
 
     def _asking(self, work: "_Work", images: range) -> Iterator[int]:
-        """As `_fast`, but the machine is asked whether it is done."""
-        for image in images:
-            try:
-                for number, run in enumerate(work.runs):
-                    if run.reload:
-                        for _ in self.exchange.stream([work.writes(image)]):
-                            pass
-                    if not self._started(run):
+        """As `_fast`, but the machine is asked whether it is done. What a run leaves is read in one
+        go with what the next one is given."""
+        last = len(work.runs) - 1
+        steps = [(image, number) for image in images for number in range(last + 1)]
+        before: tuple[int, int, Reply] | None = None
+        try:
+            for step in (*steps, None):
+                parts = []
+                if before:
+                    parts += [work.runs[before[1]].reads, _READ_EVENTS]
+                if step:
+                    run = work.runs[step[1]]
+                    parts += [work.writes(step[0])] if run.reload else []
+                    parts.append(run.start)
+                replies = list(self.exchange.stream(parts))
+                if before:
+                    image, number, ended = before
+                    count = len(work.runs[number].reads) + 1
+                    if not work.result(image, number, ended, replies[:count]):
                         raise Damage
-                    ended = self._ended(work, run)
-                    found = list(self.exchange.stream([run.reads, _READ_EVENTS]))
-                    if not work.result(image, number, ended, found):
-                        raise Damage
-            except (Damage, Busy):
-                self.exchange.greet()
-                return
-            yield image
-        self._careful = 0
+                    if number == last:
+                        yield image
+                if step:
+                    before = *step, self._ended(work, run)
+        except (Damage, Busy):
+            self.exchange.greet()
+        else:
+            self._careful = 0
 
     def _carefully(self, work: "_Work", image: int) -> None:
         """Do one image over a line that damages; Lost where the memories are not as loaded."""

@@ -1,0 +1,235 @@
+"""The driver of a board against everything that goes wrong on a line, in simulated time.
+
+At the other end is the verilated host port and core of a small array, byte by byte, and a small
+network on it. Every session connects, loads, and runs images; its answers are compared with the
+golden model's, and a session over a whole line must work after it. A session may also end in a
+refusal; wrong is an answer that is not the golden model's, hung one that takes longer than
+`LIMIT_S` in simulated time, or `WALL_S` for real.
+"""
+
+import argparse
+import contextlib
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from harness import forked
+from harness.command import main
+from harness.result import Check, Result, Table
+
+import celosia
+from celosia.board import Board
+from celosia.cli.progress import progress
+from celosia.errors import CelosiaError
+from celosia_boards.host.exchange import SILENCE
+from celosia_sim.virtual import VirtualBoard
+from celosia_sim.virtual.faults import TO_BOARD, TO_HOST, Damage, Faults
+from celosia_sim.virtual.line import Killed, SimulatedLine
+
+LANES, IMAGES = 4, 3
+LIMIT_S, WALL_S = 600.0, 120.0
+KINDS = ("drop", "flip", "duplicate", "cut", "noise", "all of them")
+RATES = (1e-5, 1e-2)
+BATCH = 20
+GARBAGE = 5_000
+"""Random bytes before a session."""
+RIGHT, REFUSED, WRONG, HUNG, AFTER = "right", "refused", "wrong", "hung", "next one wrong"
+
+
+@dataclass(frozen=True)
+class Task:
+    """Sessions of one kind with numbers from ``first`` on."""
+
+    kind: str
+    first: int
+    count: int
+    of: int
+
+
+class _Late(Exception):
+    pass
+
+
+class _Line(SimulatedLine):
+    """A simulated line that ends sessions that take too long."""
+
+    def read(self, timeout_s: float) -> bytes:
+        if self.now() > self.until:
+            raise _Late
+        return super().read(timeout_s)
+
+    def __init__(self, board: VirtualBoard, **options: Any) -> None:
+        super().__init__(board, **options)
+        self.until = self.now() + LIMIT_S
+
+
+class Bench:
+    """A board, a program and its golden answers. One in each process."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(7)
+        net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.ReLU(),
+                                  torch.nn.MaxPool2d(2), torch.nn.Flatten(),
+                                  torch.nn.Linear(64, 6)).eval()
+        self.program = celosia.compile(net, np.zeros((1, 1, 8, 8), np.float32), lanes=LANES)
+        self.images = np.random.default_rng(3).normal(size=(200, 1, 8, 8)).astype(np.float32)
+        self.golden = celosia.run(self.program, self.images)
+        self.board = self.configured()
+
+    def configured(self) -> VirtualBoard:
+        return VirtualBoard(self.program.target, self.program.array, byte_level=True)
+
+    def right(self, result: celosia.RunResult, start: int = 0) -> bool:
+        some = slice(start, start + len(result.mantissa))
+        return all(np.array_equal(getattr(result, name), getattr(self.golden, name)[some])
+                   for name in ("mantissa", "exponent", "saturated", "answer"))
+
+    def session(self, line: SimulatedLine, words: list[str]) -> str:
+        """Connect, load and run."""
+        try:
+            board = Board(line, on_notice=words.append)
+            board.load(self.program)
+            return RIGHT if self.right(board.run(self.images[:IMAGES])) else WRONG
+        except CelosiaError:
+            return REFUSED
+        except _Late:
+            return HUNG
+
+    def checked(self, line: SimulatedLine, words: list[str]) -> str:
+        """Do a session, and one over a whole line after it."""
+        found = self.session(line, words)
+        after = self.session(_Line(line.board), [])
+        return found if after == RIGHT else AFTER
+
+    def damaged(self, number: int, of: int, words: list[str]) -> str:
+        """Faults of one kind, or of all, at a rate from `RATES`, alike on a logarithmic scale."""
+        rng = random.Random(number)
+        kind, rate = KINDS[number % len(KINDS)], RATES[0] * (RATES[1] / RATES[0]) ** rng.random()
+        names = KINDS[:-1] if kind == KINDS[-1] else (kind,)
+        damage = Damage(Faults(seed=number, **dict.fromkeys(names, rate / len(names))))
+        return self.checked(_Line(
+            self.board, to_board=lambda data: damage.damage(data, TO_BOARD),
+            to_host=lambda data: damage.damage(data, TO_HOST)), words)
+
+    def garbage(self, number: int, of: int, words: list[str]) -> str:
+        self.board.send(random.Random(number).randbytes(GARBAGE))
+        self.board.run_until_quiet(10_000_000)
+        return self.checked(_Line(self.board), words)
+
+    def reset(self, number: int, of: int, words: list[str]) -> str:
+        """A board that loses all it has at one of ``of`` moments of a session."""
+        with self.configured() as board:
+            line = _Line(board, latency_s=0.0002)
+            self.session(line, [])
+            whole = line.now()
+        with self.configured() as board:
+            down = 0.1 * (number % 2)
+            return self.checked(_Line(board, latency_s=0.0002, down_s=down,
+                                      resets=[whole * (number + 0.5) / of]), words)
+
+    def killed(self, number: int, of: int, words: list[str]) -> str:
+        """A host that ends at one of ``of`` bytes of a load."""
+        whole = _Line(self.board)
+        self.session(whole, [])
+        dying = _Line(self.board, dies_after=whole.sent * number // of)
+        with contextlib.suppress(Killed):
+            Board(dying).load(self.program)
+        return self.session(_Line(self.board), words)
+
+    def slow(self, number: int, of: int, words: list[str]) -> str:
+        return self.checked(_Line(self.board, byte_s=0.001), words)
+
+    def fast(self, number: int, of: int, words: list[str]) -> str:
+        """All frames on their way at once, no latency."""
+        line = _Line(self.board, latency_s=0.0)
+        board = Board(line, on_notice=words.append)
+        board.load(self.program)
+        assert board._driver is not None
+        board._driver.exchange._window = 1 << 30
+        return RIGHT if self.right(board.run(self.images)) else WRONG
+
+    def gaps(self, number: int, of: int, words: list[str]) -> str:
+        """200 inferences, a random number at a time, with pauses up to 50 ms between."""
+        rng, line, start = random.Random(number), _Line(self.board), 0
+        board = Board(line, on_notice=words.append)
+        board.load(self.program)
+        while start < len(self.images):
+            line.read(rng.random() / 20)
+            some = self.images[start:start + rng.randint(1, 8)]
+            if not self.right(board.run(some), start):
+                return WRONG
+            start += len(some)
+        return RIGHT
+
+
+_bench: list[Bench] = []
+
+
+def _work(task: Task) -> tuple[Counter, int]:
+    """Return how the sessions of a task ended, and how often a board was loaded again."""
+    if not _bench:
+        _bench.append(Bench())
+    session: Callable[..., str] = getattr(_bench[0], task.kind)
+    outcomes, words = Counter[str](), list[str]()
+    for number in range(task.first, task.first + task.count):
+        outcomes[session(number, task.of, words)] += 1
+    return outcomes, len(words)
+
+
+ROWS = {
+    "damaged": "sessions over a damaging line",
+    "garbage": f"sessions after {GARBAGE:,} random bytes",
+    "reset": "resets at moments of a session",
+    "killed": "hosts that die in a load",
+    "slow": "host with a byte a millisecond",
+    "fast": "host that never waits",
+    "gaps": "200 inferences with random gaps",
+}
+
+
+def measure(arguments: argparse.Namespace) -> Result:
+    """Do all sessions."""
+    counts = {"damaged": arguments.sessions, "garbage": 20, "reset": 200, "killed": 100,
+              "slow": 1, "fast": 1, "gaps": 100}
+    counts = {kind: max(1, count // arguments.part) for kind, count in counts.items()}
+    tasks = [Task(kind, first, min(BATCH, count - first), count)
+             for kind, count in counts.items() for first in range(0, count, BATCH)]
+    found, loads = {kind: Counter[str]() for kind in ROWS}, Counter[str]()
+    with VirtualBoard("icebreaker", Bench().program.array, byte_level=True):
+        pass        # compiled once, before there are several processes
+    with progress("sessions") as report:
+        done = 0
+        for task, outcome in forked.each(_work, tasks, limit=WALL_S * BATCH):
+            if isinstance(outcome, str):
+                print(f"{task}: {outcome}")
+                outcome = Counter({HUNG: task.count}), 0
+            found[task.kind] += outcome[0]
+            loads[task.kind] += outcome[1]
+            done += task.count
+            if report:
+                report(done, sum(counts.values()))
+    rows = [[words, sum(found[kind].values()), *(found[kind][name] for name in (
+        RIGHT, REFUSED, WRONG, HUNG, AFTER)), loads[kind]] for kind, words in ROWS.items()]
+    table = Table.of(
+        f"Sessions of the driver on the virtual board, {IMAGES} images each; half the faults on "
+        f"each way, rates from {RATES[0]:g} to {RATES[1]:g} a byte", {
+            "what": "", "count": ",d", RIGHT: ",d", REFUSED: ",d", WRONG: ",d", HUNG: ",d",
+            AFTER: ",d", "loaded again": ",d"}, rows)
+    total = sum(found.values(), Counter())
+    checks = (Check.at_most("wrong answers", total[WRONG], 0, "d"),
+              Check.at_most("sessions that hung", total[HUNG], 0, "d"),
+              Check.at_most("clean sessions that failed after a damaged one", total[AFTER], 0, "d"))
+    return Result(title="Faults on the way to a board", tables=(table,), checks=checks, notes=(
+        f"A machine that gives no sign for {SILENCE:g} s is given up.",
+        "Loaded again: boards that had lost their program while they ran, by a reset or where the "
+        "driver did not trust what a damaging line had left; it says so each time."))
+
+
+if __name__ == "__main__":
+    main(measure, __doc__,
+         ("--sessions", {"type": int, "default": 10_000, "help": "over a damaging line"}),
+         ("--part", {"type": int, "default": 1, "help": "do one of so many of all sessions"}))
