@@ -21,12 +21,13 @@ from celosia.api import (
 )
 from celosia.errors import CelosiaError
 from celosia.program import Program
-from celosia_boards.host.driver import COUNTER_BITS, Driver, Probe, Status
+from celosia_boards.host.driver import Driver, Probe, Status
 from celosia_boards.host.exchange import HostError
 from celosia_boards.host.job import Job, Record
 from celosia_boards.host.link import Line, LinkError
 from celosia_boards.host.ports import PortError
 from celosia_boards.host.requests import BLOCK_BYTES, block_words
+from celosia_boards.host.work import COUNTER_BITS
 from celosia_boards.targets import target, targets
 from celosia_hw.isa import FORMAT_VERSION, Event, Space, array_hash
 

@@ -12,7 +12,7 @@ the input that was given. How it knows:
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,26 +20,20 @@ from celosia_boards.host.exchange import Busy, Damage, Exchange, HostError
 from celosia_boards.host.job import Job, Record
 from celosia_boards.host.link import Line
 from celosia_boards.host.requests import Access, Requests
+from celosia_boards.host.work import READ_EVENTS, STATUS, Run, Work, data_of
 from celosia_hw import host_protocol as protocol
 from celosia_hw.host_protocol import Command, Kind, Reply
 from celosia_hw.isa import ArrayConfig, Error, Register, Space
 
-__all__ = ["COUNTER_BITS", "Driver", "Probe", "Status"]
-
-COUNTER_BITS = 24
-"""Width of the machine's counter of cycles."""
+__all__ = ["Driver", "Probe", "Status"]
 
 _STEP = 128
 """Requests of a load between two reads, which make those before them certain."""
-_PAUSE_S = 0.02
-"""Longest run that is waited for by padding on the line; longer ones are asked after."""
 _ATTEMPTS = 8
 _PATIENCE_S, _PATIENCE = 2.0, 30
 """How long a run may take: so many seconds, and so many times what its cycles take."""
 _REGISTERS = Space.REGISTERS << protocol.ADDRESS_BITS
 _MARK = Requests.one(Command.READ + 2, _REGISTERS)
-_STATUS = Requests.one(Command.STATUS)
-_READ_EVENTS = Requests.one(Command.READ + 2, _REGISTERS | Register.EVENTS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,18 +60,6 @@ class Probe:
     cycles: int
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class _Run:
-    """One run of a job: what starts it, what is read after it, and how long it takes."""
-
-    reload: bool
-    start: Requests
-    access: Access
-    reads: Requests
-    cycles: int
-    pause: int
-
-
 class Lost(Exception):
     """The memories do not hold what was loaded."""
 
@@ -100,13 +82,13 @@ class Driver:
     array: ArrayConfig
     clock_hz: float
     notice: Callable[[str], None] = lambda words: None
-    reloads: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         self.exchange = Exchange(self.line)
         self._setup: np.ndarray | None = None
         self._probe: Probe | None = None
         self._patient, self._careful = False, 0
+        self._lost = (-1, 0)        # image at which the program was lost, and how often in a row
 
     def greet(self) -> int:
         """Find the machine and return its array's hash; `Exchange.greet` says how it fails."""
@@ -116,7 +98,7 @@ class Driver:
 
     def status(self) -> Status:
         """Ask for the machine's state; a run goes on."""
-        reply = self._insist(_STATUS)
+        reply = self._insist(STATUS)
         if reply.kind is Kind.RUNNING:
             return Status(busy=True, saturated=reply.saturated, error=Error.NONE, descriptor=0)
         word = self.exchange.perform(_MARK)[0].elements(4)[Register.STATUS]
@@ -141,7 +123,7 @@ class Driver:
         """Return words, uint32 (words,), without sign; only PROGRAM, BANKS, STORE, EXPONENTS,
         RESIDUAL and REGISTERS can be read."""
         access = Access.of(at, self.array)
-        return access.values(_data(self._carry_out(access.reads())))
+        return access.values(data_of(self._carry_out(access.reads())))
 
     def load(self, setup: np.ndarray, probe: Probe,
              progress: Callable[[int, int], None] | None = None) -> None:
@@ -176,9 +158,7 @@ class Driver:
         The record's ``layer_cycles`` are zeros: the machine does not tell. HostError where the
         machine reports an error.
         """
-        record, start = Record.empty(job), 0
-        work = _Work(job, self._runs(job, cycles), Access.of(job.input_at, self.array), record,
-                     exact)
+        work, start = self._work(job, cycles, exact=exact), 0
         while start < job.images:
             before, end = self.exchange.tally.damages, start
             try:
@@ -189,7 +169,7 @@ class Driver:
             except Lost:
                 pass
             self._reload(start)
-        return record
+        return work.record
 
     def repeat(self, last: int, cycles: int, seconds: float) -> tuple[int, float]:
         """Run descriptors 0 to ``last`` again and again, on whatever the memories hold by then.
@@ -218,7 +198,7 @@ class Driver:
                             f"program on this board first (celosia verify)") from None
         return runs, self.line.now() - begun
 
-    def _images(self, work: "_Work", start: int,
+    def _images(self, work: Work, start: int,
                 progress: Callable[[int, int], None] | None) -> int:
         """Do images from ``start`` on: all, or as far as a stretch that was damaged went."""
         job = work.job
@@ -236,10 +216,10 @@ class Driver:
             start += stretch
         return start
 
-    def _fast(self, work: "_Work", start: int) -> Iterator[int]:
+    def _fast(self, work: Work, start: int) -> Iterator[int]:
         """Yield images as they are done without a pause between them; ends early at any damage."""
         images = range(start, work.job.images)
-        if self._patient or any(run.pause < 0 for run in work.runs):
+        if self._patient or not all(run.bridged for run in work.runs):
             yield from self._asking(work, images)
             return
         size = sum(map(len, work.parts(start)))
@@ -263,7 +243,7 @@ class Driver:
         else:
             self._careful = 0
 
-    def _asking(self, work: "_Work", images: range) -> Iterator[int]:
+    def _asking(self, work: Work, images: range) -> Iterator[int]:
         """As `_fast`, but the machine is asked whether it is done. What a run leaves is read in one
         go with what the next one is given."""
         last = len(work.runs) - 1
@@ -273,7 +253,7 @@ class Driver:
             for step in (*steps, None):
                 parts = []
                 if before:
-                    parts += [work.runs[before[1]].reads, _READ_EVENTS]
+                    parts += [work.runs[before[1]].reads, READ_EVENTS]
                 if step:
                     run = work.runs[step[1]]
                     parts += [work.writes(step[0])] if run.reload else []
@@ -293,7 +273,7 @@ class Driver:
         else:
             self._careful = 0
 
-    def _carefully(self, work: "_Work", image: int) -> None:
+    def _carefully(self, work: Work, image: int) -> None:
         """Do one image over a line that damages; Lost where the memories are not as loaded."""
         counts: list[int] = []
         for _ in range(_ATTEMPTS):
@@ -311,34 +291,34 @@ class Driver:
                f"again for this array")
         raise Undone(f"{self.line.name}: image {image} was not done in {_ATTEMPTS} attempts: {why}")
 
-    def _careful_run(self, work: "_Work", image: int, number: int) -> bool:
+    def _careful_run(self, work: Work, image: int, number: int) -> bool:
         run, exchange = work.runs[number], self.exchange
         if run.reload:
             wanted = work.writes(image)
             exchange.perform(wanted)
             kept = np.flatnonzero(work.input.space != Space.REGISTERS)
-            there = _data(exchange.perform(work.input.reads().at(kept)))
+            there = data_of(exchange.perform(work.input.reads().at(kept)))
             if not np.array_equal(there, wanted.data[kept]):
                 return False
         if not self._started(run):
             return False
         ended = self._ended(work, run)
         once = exchange.perform(run.reads)
-        again = exchange.perform(Requests.joined([run.reads, _READ_EVENTS]))
-        return (np.array_equal(_data(once), _data(again[:-1]))
+        again = exchange.perform(Requests.joined([run.reads, READ_EVENTS]))
+        return (np.array_equal(data_of(once), data_of(again[:-1]))
                 and work.result(image, number, ended, again))
 
-    def _started(self, run: _Run) -> bool:
+    def _started(self, run: Run) -> bool:
         return self.exchange.ask(run.start) is not None
 
-    def _ended(self, work: "_Work", run: _Run) -> Reply:
+    def _ended(self, work: Work, run: Run) -> Reply:
         """Wait until a run is over, and return the last status; HostError where it is not."""
         takes = max(run.cycles, 1) / self.clock_hz
         limit = self.line.now() + _PATIENCE_S + _PATIENCE * max(
             takes, int(work.job.max_cycles) / self.clock_hz)
         wait = 0.0
         while True:
-            reply = self._insist(_STATUS)
+            reply = self._insist(STATUS)
             if reply.kind is Kind.IDLE:
                 return reply
             if self.line.now() > limit:
@@ -362,19 +342,9 @@ class Driver:
                             f"cable or another port")
         return reply
 
-    def _runs(self, job: Job, cycles: np.ndarray) -> list[_Run]:
-        runs, begun = [], 0
-        for (first, last, reload), end, count in zip(
-                job.runs.tolist(), job.read_ends.tolist(), cycles.tolist(), strict=True):
-            seconds = 1.05 * count / self.clock_hz
-            pause = -1 if seconds > _PAUSE_S else int(seconds * self.line.baud / 10) + 2
-            access = Access.of(job.read_at[begun:end], self.array)
-            runs.append(_Run(reload=bool(reload), access=access, reads=access.reads(),
-                             start=Requests.one(Command.START, first | last << 8,
-                                                pause=max(pause, 0)),
-                             cycles=count, pause=pause))
-            begun = end
-        return runs
+    def _work(self, job: Job, cycles: np.ndarray, *, exact: bool) -> Work:
+        return Work.of(job, cycles, self.array, clock_hz=self.clock_hz, baud=self.line.baud,
+                       exact=exact)
 
     def _carry_out(self, requests: Requests,
                    progress: Callable[[int, int], None] | None = None) -> list[Reply]:
@@ -412,80 +382,25 @@ class Driver:
         """Whether the machine comes to the known answers: to the first, or to all."""
         assert self._probe is not None
         job = self._probe.job if whole else self._probe.job.first(1)
-        record = Record.empty(job)
-        work = _Work(job, self._runs(job, np.array([self._probe.cycles])),
-                     Access.of(job.input_at, self.array), record, exact=False)
+        work = self._work(job, np.array([self._probe.cycles]), exact=False)
         try:
             image = 0
             while image < job.images:
                 image = self._images(work, image, None)
         except (Lost, Undone):
             return False
-        return self._probe.right(record)
+        return self._probe.right(work.record)
 
     def _reload(self, image: int) -> None:
-        """Load all again, and say so."""
+        """Load all again, and say so. HostError where that was done too often at one image."""
         assert self._setup is not None and self._probe is not None
-        self.reloads += 1
-        if self.reloads > 100:
-            raise HostError(f"{self.line.name}: the board lost its program {self.reloads} times; "
-                            f"check its power")
+        self._lost = (image, self._lost[1] + 1 if image == self._lost[0] else 1)
+        if self._lost[1] > _ATTEMPTS:
+            raise HostError(f"{self.line.name}: the board lost its program {_ATTEMPTS} times at "
+                            f"image {image}; check its power and its cable")
         self.load(self._setup, self._probe)
         self.notice(f"{self.line.name}: the board had lost its program, by a reset or a damaged "
                     f"line; it was loaded again, going on with image {image}")
-
-
-@dataclass(eq=False)
-class _Work:
-    """A job in requests, and the record that their replies go to.
-
-    exact : whether the first run must take the cycles that it is said to.
-    """
-
-    job: Job
-    runs: list[_Run]
-    input: Access
-    record: Record
-    exact: bool
-
-    def writes(self, image: int) -> Requests:
-        """Return what writes an image's input."""
-        return self.input.writes(self.job.input_values[image])
-
-    def parts(self, image: int) -> list[Requests]:
-        """Return all requests of an image, none of which waits for a reply."""
-        found = []
-        for run in self.runs:
-            found += [self.writes(image)] if run.reload else []
-            found += [run.start, _STATUS, run.reads, _READ_EVENTS]
-        return found
-
-    def take(self, image: int, replies: list[Reply]) -> bool:
-        """Keep what the replies to `parts` say; False where they cannot be of these runs."""
-        at, good = 0, True
-        for number, run in enumerate(self.runs):
-            at += (len(self.input) if run.reload else 0) + 2
-            end = at + len(run.reads) + 1
-            good &= self.result(image, number, replies[at - 1], replies[at:end])
-            at = end
-        return good
-
-    def result(self, image: int, number: int, ended: Reply, replies: list[Reply]) -> bool:
-        """Keep what a run gave: the status at its end, its reads, and the count of its cycles.
-
-        False where the machine cannot have run it: an error, or another count.
-        """
-        run, end = self.runs[number], int(self.job.read_ends[number])
-        begin = end - len(run.access.block)
-        count = replies[-1].elements(4)[0]
-        self.record.cycles[image, number] = count
-        self.record.saturated[image, number] = ended.saturated
-        self.record.reads[image, begin:end] = run.access.values(_data(replies[:-1]))
-        if ended.failed or ended.kind is not Kind.IDLE:
-            return False
-        if not self.exact:
-            return True
-        return count > 0 and (number > 0 or count == run.cycles % (1 << COUNTER_BITS))
 
 
 def _marked(requests: Requests, start: int) -> Iterator[Requests]:
@@ -493,9 +408,3 @@ def _marked(requests: Requests, start: int) -> Iterator[Requests]:
     for begin in range(start, len(requests), _STEP):
         yield requests.at(slice(begin, begin + _STEP))
         yield _MARK
-
-
-def _data(replies: list[Reply]) -> np.ndarray:
-    """Return what reads brought, uint8 (replies, 8)."""
-    return np.frombuffer(b"".join(reply.data for reply in replies), np.uint8).reshape(
-        -1, protocol.DATA_BYTES)
