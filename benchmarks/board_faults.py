@@ -148,8 +148,7 @@ class Bench:
         line = _Line(self.board, latency_s=0.0)
         board = Board(line, on_notice=words.append)
         board.load(self.program)
-        assert board._driver is not None
-        board._driver.exchange._window = 1 << 30
+        board._machine.exchange._window = 1 << 30
         return RIGHT if self.right(board.run(self.images)) else WRONG
 
     def gaps(self, number: int, of: int, words: list[str]) -> str:

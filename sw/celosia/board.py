@@ -21,10 +21,11 @@ from celosia.api import (
 )
 from celosia.errors import CelosiaError
 from celosia.program import Program
-from celosia_boards.host.driver import Driver, Probe, Status
+from celosia_boards.host.driver import Driver, Probe
 from celosia_boards.host.exchange import HostError
 from celosia_boards.host.job import Job, Record
 from celosia_boards.host.link import Line, LinkError
+from celosia_boards.host.machine import Machine, Status
 from celosia_boards.host.ports import PortError
 from celosia_boards.host.requests import BLOCK_BYTES, block_words
 from celosia_boards.host.work import COUNTER_BITS
@@ -85,9 +86,10 @@ class Board:
         self._on_notice = on_notice or (lambda words: None)
         self._driver: Driver | None = None
         self._program: Program | None = None
-        nobody = next(iter(targets().values()))
+        some = next(iter(targets().values()))       # what is asked before a load needs no array
+        self._machine = Machine(line, some.array, some.clock_mhz * 1e6)
         with _refusals():
-            self.array_hash = Driver(line, nobody.array, nobody.clock_mhz * 1e6).greet()
+            self.array_hash = self._machine.greet()
 
     def __enter__(self) -> Self:
         return self
@@ -109,15 +111,15 @@ class Board:
         the answers of the golden model.
         """
         self._check(program)
-        driver = Driver(self._line, program.array, target(program.target).clock_mhz * 1e6,
-                        notice=self._on_notice)
+        machine = Machine(self._line, program.array, target(program.target).clock_mhz * 1e6)
+        driver = Driver(machine, self._on_notice)
         setup, probe = _setup(program), _probe(program)
         started = self._line.now()
         with _refusals():
-            driver.greet()
+            machine.greet()
             driver.load(setup, probe, progress)
-        self._driver, self._program = driver, program
-        frames = driver.frames(setup[:, :2])
+        self._machine, self._driver, self._program = machine, driver, program
+        frames = machine.frames(setup[:, :2])
         return Loaded(bytes=BLOCK_BYTES * frames, frames=frames,
                       seconds=self._line.now() - started)
 
@@ -180,8 +182,8 @@ class Board:
         """
         program = self.program
         with _refusals():
-            runs, took = self._loaded().repeat(program.descriptors - 1, program.predicted_cycles,
-                                               seconds)
+            runs, took = self._machine.repeat(program.descriptors - 1, program.predicted_cycles,
+                                              seconds)
         clock = target(program.target).clock_mhz * 1e6
         return Repeated(runs=runs, seconds=took,
                         busy=runs * program.predicted_cycles / clock / took)
@@ -189,12 +191,12 @@ class Board:
     def status(self) -> Status:
         """Return the state of the machine."""
         with _refusals():
-            return self._loaded().status()
+            return self._machine.status()
 
     def abort(self) -> None:
         """Stop the machine at once; what is loaded stays."""
         with _refusals():
-            self._loaded().abort()
+            self._machine.abort()
 
     @property
     def program(self) -> Program:
@@ -204,14 +206,11 @@ class Board:
                                f"first: board.load(program)")
         return self._program
 
-    def _loaded(self) -> Driver:
-        assert self.program is not None and self._driver is not None
-        return self._driver
-
     def _execute(self, job: Job, cycles: np.ndarray, progress: Progress | None = None, *,
                  exact: bool = True) -> Record:
+        assert self._driver is not None
         with _refusals():
-            return self._loaded().execute(job, cycles, progress, exact=exact)
+            return self._driver.execute(job, cycles, progress, exact=exact)
 
     def _blank(self) -> Job:
         """Return the job of one input of zeros."""

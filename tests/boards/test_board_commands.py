@@ -100,15 +100,15 @@ def test_the_energy_of_an_inference(folder, port):
 
 def test_a_board_that_computes_wrong_is_refused(folder, program, monkeypatch):
     """Its weights are lost on the way to its memory."""
-    from celosia_boards.host import driver
+    from celosia_boards.host.machine import Machine
 
-    kept = driver.Driver.write
+    kept = Machine.write
 
     def lossy(self, at, values, progress=None):
         some = at[:, 0] != Space.WEIGHTS
         kept(self, at[some], values[some], progress)
 
-    monkeypatch.setattr(driver.Driver, "write", lossy)
+    monkeypatch.setattr(Machine, "write", lossy)
     for port in served(program):
         words = invoke("load", PROGRAM, "--port", port, status=1).stderr
         assert "does not compute what it must" in words

@@ -12,8 +12,8 @@ import celosia
 from celosia.board import Board
 from celosia.program import Program
 from celosia_boards.arrays import array_for
-from celosia_boards.host.driver import Driver
 from celosia_boards.host.exchange import SILENCE
+from celosia_boards.host.machine import Machine
 from celosia_boards.host.requests import Access
 from celosia_boards.targets import target
 from celosia_hw import host_protocol as protocol
@@ -170,11 +170,11 @@ def test_a_host_that_dies_leaves_nothing_behind(machine, program, images, golden
 
 def test_a_host_that_is_slow(machine, program):
     """A byte a millisecond, which makes a frame take 15 of the 20 that it may."""
-    driver = Driver(SimulatedLine(machine, byte_s=0.001), program.array, 24e6)
-    driver.greet()
+    there = Machine(SimulatedLine(machine, byte_s=0.001), program.array, 24e6)
+    there.greet()
     at = np.stack([np.full(64, Space.PROGRAM), np.arange(64)], axis=1).astype(np.uint32)
-    driver.write(at, at[:, 1])
-    assert np.array_equal(driver.read(at), at[:, 1])
+    there.write(at, at[:, 1])
+    assert np.array_equal(there.read(at), at[:, 1])
 
 
 def test_garbage_between_sessions(machine, program, images, golden):
@@ -256,6 +256,7 @@ def test_another_version_is_named(program, monkeypatch):
 
 def test_nothing_runs_before_a_program_is_loaded(machine, images):
     board = Board(SimulatedLine(machine))
+    assert not board.status().busy
     with pytest.raises(celosia.CelosiaError, match="no program was loaded"):
         board.run(images)
 
@@ -264,14 +265,14 @@ def test_words_of_any_width_come_back(machine, program):
     """Writes and reads of a block's part, of bytes, of 16 and of 32 bits."""
     board = Board(SimulatedLine(machine))
     board.load(program)
-    driver, rng = board._driver, np.random.default_rng(1)
+    there, rng = board._machine, np.random.default_rng(1)
     for space, bits, depth in ((Space.BANKS, 8, 64), (Space.PROGRAM, 16, 64)):
         at = np.stack([np.full(depth, space, np.uint32), np.arange(depth, dtype=np.uint32)], axis=1)
         values = rng.integers(0, 1 << bits, depth).astype(np.uint32)
-        driver.write(at, values)
-        assert np.array_equal(driver.read(at), values)
+        there.write(at, values)
+        assert np.array_equal(there.read(at), values)
         some = rng.permutation(depth)[:9]
-        assert np.array_equal(driver.read(at[some]), values[some])
+        assert np.array_equal(there.read(at[some]), values[some])
 
 
 def test_frames_are_those_of_the_protocol():

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from celosia_boards.host.holders import holders
 from celosia_boards.host.link import Line
 from celosia_boards.host.requests import Requests
 from celosia_hw import host_protocol as protocol
@@ -269,9 +270,11 @@ class Exchange:
                 f"{self.line.name}: {heard} bytes came at {self.line.baud:,} baud, and no Celosia "
                 f"sends them; is it this board's serial port, and was it built for another speed "
                 f"(--baud)?")
+        others = holders(self.line.name)
+        taken = f" ({' and '.join(others)} has it open, too)" if others else ""
         return LineError(
-            f"{self.line.name}: nothing answers at {self.line.baud:,} baud; load the board with "
-            f"celosia flash, and check with celosia doctor that this is its serial port")
+            f"{self.line.name}: nothing answers at {self.line.baud:,} baud{taken}; load the board "
+            f"with celosia flash, and check with celosia doctor that this is its serial port")
 
 
 def _frames(parts: Iterable[Requests],
