@@ -21,7 +21,10 @@ from celosia.show import clock_of, figure
 
 if TYPE_CHECKING:
     from celosia.live.runner import Answer, Runner
-    from celosia.live.shots import Source
+    from celosia.live.shots import Refused, Source
+    from celosia.live.web import Newest
+
+_LISTEN = "127.0.0.1:8000"
 
 JsonLines = Annotated[bool, typer.Option(
     "--json", help="JSON lines on stdout, nothing else: one object of what answers, then one for "
@@ -46,6 +49,12 @@ def live(
     backend: Annotated[str | None, typer.Option(
         help="board:PORT; or golden or verilator, which need no board.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="End after so many answers.")] = None,
+    web: Annotated[bool, typer.Option(
+        "--web", help="Also show the newest answer on a page for a browser on this "
+                      "machine.")] = False,
+    listen: Annotated[str | None, typer.Option(
+        metavar="HOST:PORT", help="Where that page is, on this machine only; 127.0.0.1:8000 "
+                                  "without it.")] = None,
     json: JsonLines = False,
 ) -> None:
     """Run inputs as they come, and show each answer at once, with what it took.
@@ -55,18 +64,32 @@ def live(
     Without --limit it ends with standard input, or with Ctrl-C.
     """
     from celosia.live.runner import answer, check_answers
+    from celosia.live.web import Page, address
 
     backend = common.backend_of(backend, port, api.BOARD)
     _check_source(watch, stdin, camera, newest)
+    place = address(listen or _LISTEN)
     loaded = api.load(program)
     check_answers(loaded)
+    newest_answer = _newest(loaded)
     with ExitStack() as held:
-        source = held.enter_context(_source(loaded, watch, stdin, camera, newest))
+        def skipped(why: str) -> None:
+            newest_answer.skip()
+            common.notice(f"{why}; skipped")
+
+        source = held.enter_context(_source(loaded, watch, stdin, camera, newest, skipped))
+        url = None
+        if web or listen is not None:
+            url = held.enter_context(Page(newest_answer, *place)).url
         runner, about = held.enter_context(_runner(loaded, backend, baud))
-        _say(about if json else _heading(loaded, runner, about), json)
+        newest_answer.about = runner.name
+        _say(about | {"page": url} if json else _heading(loaded, runner, about), json)
+        if url is not None and not json:
+            _say(f"page for a browser: {url}", json)
         started, done = time.monotonic(), 0
         for shot in source:
             found = answer(loaded, runner, shot)
+            newest_answer.show(found, shot)
             _say(found.as_json() if json else _line(found), json)
             done += 1
             if done == limit:
@@ -88,23 +111,26 @@ def _check_source(watch: Path | None, stdin: bool, camera: int | None, newest: b
 
 
 def _source(program: Program, watch: Path | None, stdin: bool, camera: int | None,
-            newest: bool) -> "Source":
+            newest: bool, skipped: "Refused") -> "Source":
     if watch is not None:
         from celosia.live.folder import Folder
 
-        return Folder(watch, program, _skipped, newest=newest)
+        return Folder(watch, program, skipped, newest=newest)
     if stdin:
         from celosia.live.stream import Stream
 
-        return Stream(sys.stdin.buffer, program, _skipped)
+        return Stream(sys.stdin.buffer, program, skipped)
     from celosia.live.camera import Camera
 
     assert camera is not None
     return Camera(camera, program)
 
 
-def _skipped(why: str) -> None:
-    common.notice(f"{why}; skipped")
+def _newest(program: Program) -> "Newest":
+    from celosia.live.runner import scale_of
+    from celosia.live.web import Newest
+
+    return Newest(scale_of(program), program.preprocessing.labels if program.preprocessing else ())
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -30,7 +31,7 @@ class Shot:
     name    : a picture's file name, or a number.
     inputs  : float32 (1, ...), of the network's input shape.
     picture : returns what is shown of it, a picture of Pillow's of at most `THUMB` x `THUMB`, or
-              None where it is none.
+              None where it is none; any thread may call it.
     """
 
     name: str
@@ -53,10 +54,14 @@ class Source(Protocol):
 def of_picture(name: str, where: str, picture: Any, program: Program) -> Shot:
     """Return a picture of Pillow's, in mode L or RGB, as an input; CelosiaError as
     `celosia.samples.read_samples`."""
-    inputs = from_picture(where, picture, program)
+    return Shot(name=name, inputs=from_picture(where, picture, program),
+                picture=partial(_thumb, picture))
+
+
+def _thumb(picture: Any) -> Any:
     small = picture.copy()
     small.thumbnail((THUMB, THUMB))
-    return Shot(name=name, inputs=inputs, picture=lambda: small)
+    return small
 
 
 def picture_of(image: np.ndarray) -> Any:
@@ -71,6 +76,4 @@ def picture_of(image: np.ndarray) -> Any:
         scaled = (image.astype(np.float64) - low) / ((high - low) or 1.0)
         image = np.round(255 * scaled).astype(np.uint8)
     pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
-    picture = pillow().fromarray(np.ascontiguousarray(pixels))
-    picture.thumbnail((THUMB, THUMB))
-    return picture
+    return _thumb(pillow().fromarray(np.ascontiguousarray(pixels)))
