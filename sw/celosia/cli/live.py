@@ -137,23 +137,25 @@ def _newest(program: Program) -> "Newest":
 def _runner(program: Program, backend: str,
             baud: int | None) -> "Iterator[tuple[Runner, dict[str, Any]]]":
     """Yield what answers, and the first line of the JSON."""
-    from celosia.live.runner import OnBoard, OnModel, scale_of
+    from celosia.live.runner import OnBoard, OnModel, prepare, scale_of
 
     about = {"board": None, "port": None, "backend": backend.partition(":")[0], "bytes": None,
              "frames": None, "seconds": None, "predicted_cycles": program.predicted_cycles,
              "clock_mhz": clock_of(program), "scores": scale_of(program).kind}
     if not api.on_board(backend):
         with work() as shown:
-            runner = OnModel(program, backend, shown.stage)
-            runner.prepare()
-        yield runner, about
+            model = OnModel(program, backend, shown.stage)
+            prepare(program, model)
+        yield model, about
         return
     with connect(backend.removeprefix(api.BOARD).removeprefix(":") or None, baud=baud,
                  on_notice=common.notice) as board:
         with work("loading the board") as shown:
             done = board.load(program, progress=shown.count)
         about |= {"board": program.target, "port": board.name, **asdict(done)}
-        yield OnBoard(board), about
+        runner = OnBoard(board)
+        prepare(program, runner)
+        yield runner, about
 
 
 def _say(what: dict[str, Any] | str, json: bool) -> None:

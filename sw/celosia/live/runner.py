@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from celosia.live.shots import Shot
     from celosia.program import Program
 
-__all__ = ["Answer", "OnBoard", "OnModel", "Runner", "Scale", "answer", "check_answers", "scale_of"]
+__all__ = ["Answer", "OnBoard", "OnModel", "Runner", "Scale", "answer", "check_answers",
+           "prepare", "scale_of"]
 
 
 class Runner(Protocol):
@@ -53,11 +54,6 @@ class OnModel:
         self._program, self._backend, self._stages = program, backend, stages
         self.name = "golden model, no board" if backend == api.GOLDEN else (
             f"{backend}, the gateware simulated, no board")
-
-    def prepare(self) -> None:
-        """Run an input of zeros: a simulator is built at its first."""
-        shape = self._program.graph.tensors[self._program.graph.input].user_shape
-        self.run(np.zeros((1, *shape), np.float32))
 
     def run(self, inputs: np.ndarray) -> api.RunResult:
         return api.run(self._program, inputs, self._backend, stages=self._stages)
@@ -157,6 +153,12 @@ class Answer:
         return {"input": self.input, "class": self.number, "label": self.label,
                 "score": self.score, "share": self.share, "cycles": self.cycles,
                 "ms_board": self.ms_board, "ms_link": self.ms_link, "saturated": self.saturated}
+
+
+def prepare(program: Program, runner: Runner) -> None:
+    """Run an input of zeros: a simulator is built, and SciPy imported, at the first one."""
+    shape = program.graph.tensors[program.graph.input].user_shape
+    scores(program, runner.run(np.zeros((1, *shape), np.float32)))
 
 
 def answer(program: Program, runner: Runner, shot: Shot) -> Answer:
