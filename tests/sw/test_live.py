@@ -477,7 +477,7 @@ def test_json_lines(saved: Path, grey: Program, board: list) -> None:
     assert about == {
         "board": "icebreaker", "port": "/dev/ttyFAKE", "backend": "board", "bytes": 800,
         "frames": 100, "seconds": 0.25, "predicted_cycles": grey.predicted_cycles,
-        "clock_mhz": 24.0, "scores": "softmax"}
+        "clock_mhz": 24.0, "scores": "softmax", "page": None}
     wanted = celosia.run(grey, PIXELS.inputs(pixels)).answer
     for number, (said, value) in enumerate(zip(answers, wanted, strict=True)):
         assert said.pop("ms_link") >= 15
@@ -524,6 +524,7 @@ def test_the_rest_of_a_stream_goes_on_after_an_input_that_is_none(saved: Path) -
 
 @pytest.mark.parametrize(("arguments", "words"), [
     ((), "give one of --watch FOLDER, --stdin and --camera 0"),
+    (("--stdin", "--listen", "0.0.0.0:8000"), "listen on 127.0.0.1:8000, and look at it from"),
     (("--stdin", "--camera", "0"), "give one of"),
     (("--stdin", "--newest"), "--newest goes with --watch"),
     (("--watch", "/nowhere"), "/nowhere: no such folder"),
