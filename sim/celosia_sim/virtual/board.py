@@ -53,7 +53,8 @@ class VirtualBoard:
         such rate.
     byte_level : bool
         Bytes go straight to the host port and back: there is no line, a byte takes the cycles that
-        the port needs, and none is lost. Without it every bit passes on the line.
+        the port needs, and none is lost. While a program runs they come as slowly as on the line:
+        hosts fill that time with padding. Without it every bit passes on the line.
     baud_error : float
         Percent by which the host's bits are longer than 1 / ``baud``; only with a line.
     plain : bool

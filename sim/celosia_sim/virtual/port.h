@@ -33,6 +33,8 @@ class Stillness {
     int64_t first, next, same = 0;
 };
 
+constexpr int FRACTION = 20;   // bits behind the point of a time in cycles
+constexpr int LINE_BITS = 10;  // of a byte: start, eight, stop
 constexpr int64_t CORE_TRIAL = 16, PORT_TRIAL = 8;
 
 // One call from board.py: how far to go, the bytes for the machine, and what came of it.

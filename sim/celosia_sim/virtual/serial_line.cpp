@@ -8,19 +8,16 @@
 
 namespace {
 
-constexpr int FRACTION = 20;
-constexpr int BITS = 10;  // of a byte: start, eight, stop
-
 // First whole cycle at or after `time`.
 int64_t cycle_of(int64_t time) { return (time + (int64_t{1} << FRACTION) - 1) >> FRACTION; }
 
 struct Sender {
     int64_t bit, begin = 0, next = 0;  // `begin` of the byte, and cycle of the next change
-    int32_t frame = 0, at = BITS;
+    int32_t frame = 0, at = LINE_BITS;
     bool busy = false;
 
     void start(uint8_t byte, int64_t now) {
-        const int64_t free = begin + BITS * bit, here = now << FRACTION;
+        const int64_t free = begin + LINE_BITS * bit, here = now << FRACTION;
         begin = begun && free > here - (int64_t{1} << FRACTION) ? free : here;
         begun = busy = true;
         frame = byte << 1 | 1 << 9;
@@ -31,7 +28,7 @@ struct Sender {
     // Whether a new bit begins at `now`; after the last one the sender is not busy.
     bool step(int64_t now) {
         if (!busy || now < next) return false;
-        if (at == BITS) {
+        if (at == LINE_BITS) {
             busy = false;
             return false;
         }
@@ -61,7 +58,7 @@ struct Receiver {
             next = cycle_of(begin);
         } else if (busy && now >= next) {
             if (at == 0) busy = !level;  // a start bit that is over by its middle is none
-            else if (at < BITS - 1) byte |= level << (at - 1);
+            else if (at < LINE_BITS - 1) byte |= level << (at - 1);
             else {
                 busy = false;
                 ended = true;

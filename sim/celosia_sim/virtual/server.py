@@ -17,7 +17,7 @@ __all__ = ["Server", "Status", "serving"]
 PENDING_MAX = 4096
 """Bytes for the board that wait here; a client that sends more has to wait, as at a real port."""
 
-_SLICE = 20_000         # cycles between two looks at the port
+_SLICE, _SLICE_BYTES = 20_000, 4_000     # cycles between two looks at the port: 2 ms of work
 _TICK = 0.002           # seconds between two looks while only a time-out of the board passes
 _SHOW = 0.2             # seconds between two reports
 
@@ -135,7 +135,7 @@ class Server:
         wire, board = self._wire, self._wire.board
         if wire.quiet and not arrived and not wire.pending:
             return
-        cycles = _SLICE
+        cycles = _SLICE_BYTES if board.byte_level else _SLICE
         if self._only_waits() and not arrived:
             passed = time.monotonic() - self._still_since
             cycles = min(round(passed * board.clock_hz) - self._waited, 1_000_000)
