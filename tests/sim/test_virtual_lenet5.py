@@ -1,0 +1,89 @@
+"""LeNet-5 on the virtual board, by frames alone."""
+
+import numpy as np
+import pytest
+
+from celosia_boards.host.job import Record
+from celosia_hw import host_protocol as protocol
+from celosia_hw.host_protocol import Decoder, Kind, Reply
+from celosia_hw.isa import Space
+from celosia_sim.golden import quantise_input
+from celosia_sim.plan import Plan
+from celosia_sim.virtual import VirtualBoard
+
+TARGET = "icebreaker"
+LONGEST = 10 ** 9
+"""Cycles within which all is done."""
+
+
+def replies(data: bytes) -> list[Reply]:
+    return Decoder().feed(data)
+
+
+def ask(board: VirtualBoard, *requests: bytes) -> list[Reply]:
+    board.send(b"".join(map(protocol.paced, requests)))
+    return replies(board.run_until_quiet(LONGEST))
+
+
+def test_lenet5_loaded_and_run_gives_golden_outputs():
+    """20 kB of program, then images, over frames alone; every answer is the golden model's."""
+    pytest.importorskip("torch")
+    import celosia
+    from celosia.datasets import load_fashion_mnist, preprocess
+    from celosia.models.lenet5 import load_lenet5
+
+    inputs = preprocess(load_fashion_mnist("test")[0][:3])
+    program = celosia.compile(load_lenet5(pruned=True), inputs[:1], target=TARGET)
+    golden = celosia.run(program, inputs)
+    plan = Plan(program, *quantise_input(program.graph, inputs), tensors=False)
+    record = Record.empty(plan.job)
+    with VirtualBoard(TARGET, program.array, byte_level=True) as stream:
+        record.reads[:] = reads(stream, program, plan.job)
+        assert stream.starts == 3 and stream.seen_lights().busy and not stream.lights.busy
+        padding_bridges_a_run(stream, program)
+    with VirtualBoard(TARGET, program.array) as line:
+        np.testing.assert_array_equal(reads(line, program, plan.job.first(1)), record.reads[:1])
+        padding_bridges_a_run(line, program)
+    found = plan.decode(record)
+    np.testing.assert_array_equal(found.output.reshape(golden.mantissa.shape), golden.mantissa)
+    np.testing.assert_array_equal(found.exponent, golden.exponent)
+    assert found.counter_cycles.tolist() == [program.predicted_cycles] * 3
+
+
+def reads(board, program, job):
+    """Load the program, run every image of the job; return its reads, uint32 (images, reads)."""
+    load(board, program, job.setup[:, :2], job.setup[:, 2])
+    rows = []
+    for values in job.input_values:
+        load(board, program, job.input_at, values)
+        [started] = ask(board, protocol.encode_start(0, program.descriptors - 1))
+        assert started.kind is Kind.RUNNING
+        assert ask(board, protocol.encode_status()) == [Reply(tag=0, kind=Kind.IDLE)]
+        found = ask(board, *(protocol.encode_read(Space(space), address, element_bytes=8)
+                             for space, address in job.read_at.tolist()))
+        rows.append([reply.elements(8)[0] for reply in found])
+    return np.array(rows, np.uint32)
+
+
+def padding_bridges_a_run(board, program):
+    """What comes behind as much padding as a run takes on the line is answered; sooner is not."""
+    start = protocol.encode_start(0, program.descriptors - 1)
+    read = protocol.paced(protocol.encode_read(Space.BANKS, 0, element_bytes=1))
+    bytes_long = -(-program.predicted_cycles // 240)
+    for padding, kind in ((bytes_long - 20, Kind.REJECTED), (bytes_long + 2, Kind.DATA)):
+        board.send(start + b"\xff" * padding + read)
+        assert replies(board.run_until_quiet(LONGEST))[-1].kind is kind
+
+
+def load(board, program, at, values):
+    """Write words in runs of consecutive addresses; every frame is answered."""
+    frames = []
+    next_run = (np.diff(at[:, 0]) != 0) | (np.diff(at[:, 1].astype(int)) != 1)
+    for run in np.split(np.arange(len(at)), 1 + np.flatnonzero(next_run)):
+        space, address = at[run[0]].tolist()
+        size = protocol.memory_element_bytes(space, program.array)
+        words = values[run].astype(np.int64) & (1 << 8 * size) - 1
+        frames += protocol.encode_write_run(Space(space), address, words.tolist(),
+                                            element_bytes=size)
+    found = ask(board, *frames)
+    assert len(found) == len(frames) and {reply.kind for reply in found} == {Kind.IDLE}
