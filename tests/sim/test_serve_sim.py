@@ -42,6 +42,12 @@ def served(program, *options):
             process.kill()
 
 
+def ended(process):
+    """Return what else it printed until its end, on stdout and stderr."""
+    process.wait(timeout=20)
+    return process.stdout.read(), process.stderr.read()
+
+
 def ask(port, request):
     with serial.serial_for_url(port, timeout=20) as line:
         line.write(protocol.paced(request))
@@ -60,7 +66,7 @@ def test_it_serves_an_empty_board_until_a_signal(program, number, tmp_path):
         held = ask(str(link), protocol.encode_read(Space.PROGRAM, 0, element_bytes=2))
         assert held.elements(2) == [0] * 4
         process.send_signal(number)
-        rest, errors = process.communicate(timeout=20)
+        rest, errors = ended(process)
     assert process.returncode == 0 and not os.path.lexists(link)
     assert f"celosia load '{program}' --port {link}" in rest
     assert f"--backend board:{link}" in rest
@@ -75,7 +81,7 @@ def test_json_tells_the_port_first(program):
         assert (ready["board"], ready["clock_mhz"], ready["byte_level"]) == ("icebreaker", 24, True)
         assert ask(ready["port"], protocol.encode_status(tag=1)).tag == 1
         process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=20)[0] == ""
+        assert ended(process)[0] == ""
     assert process.returncode == 0
 
 
@@ -88,7 +94,7 @@ def test_json_tells_the_port_first(program):
 def test_refusals(program, options, words):
     with served(program, *options) as (process, first):
         assert first == ""
-        errors = process.communicate(timeout=20)[1]
+        errors = ended(process)[1]
     assert process.returncode == 1 and words in errors and errors.count("\n") == 1
 
 
