@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from celosia.cli import find
 from celosia_boards.targets import target, targets
 
 ROOT = Path(__file__).parents[2]
@@ -60,7 +61,7 @@ def test_every_board_has_its_facts_and_is_in_the_index_and_the_navigation(pages)
 def test_what_is_typed_names_the_board_s_targets_and_folders():
     """Also in commands that are written by hand."""
     for name, text in texts().items():
-        allowed = set(re.findall(r"<!-- facts: (.*) -->", text)) or {"ulx3s-85f"}
+        allowed = set(re.findall(r"<!-- facts: (.*) -->", text)) or set(BOARDS)
         allowed = {one for names in allowed for one in names.split()}
         for line in re.findall(r"^    (celosia .*)$", text, re.MULTILINE):
             words = shlex.split(line, comments=True)
@@ -69,6 +70,18 @@ def test_what_is_typed_names_the_board_s_targets_and_folders():
             for word in words:
                 if word.startswith("build/"):
                     assert word.removeprefix("build/") in allowed, (name, line)
+
+
+def test_what_is_typed_is_understood():
+    """Every command and option on the pages is one of the command line's."""
+    seen = 0
+    for name, text in texts().items():
+        for line in re.findall(r"^    (celosia .*)$", text, re.MULTILINE):
+            _, command, *words = shlex.split(line.partition("|")[0], comments=True)
+            known = {option for one in find(command).params for option in one.opts}
+            assert {word for word in words if re.match("--?[a-z]", word)} <= known, (name, line)
+            seen += 1
+    assert seen > 5 * len(BOARDS) / 2
 
 
 @pytest.mark.parametrize("name", BOARDS)
