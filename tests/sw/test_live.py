@@ -227,6 +227,15 @@ def test_a_folder_that_is_not_there_or_goes(tmp_path: Path, colour: Program) -> 
     assert "name a folder that stays" in str(seen.ended)
 
 
+@pytest.mark.parametrize("source", [("--watch", "."), ("--camera", "0")])
+def test_a_program_that_takes_no_pictures_is_refused_before_any_comes(
+        source: tuple, tmp_path: Path, board: list) -> None:
+    compiled(GREY, known=None).save(tmp_path / "plain.celo")
+    done = live(tmp_path / "plain.celo", *source, status=1)
+    assert "does not say how they become inputs; compile it with --scale" in done.stderr
+    assert board == []
+
+
 def sent(*arrays: np.ndarray) -> io.BytesIO:
     stream = io.BytesIO()
     for array in arrays:
@@ -295,13 +304,14 @@ def test_inputs_in_fortran_order_are_refused(grey: Program) -> None:
 
 
 def test_inputs_that_are_none_are_skipped(grey: Program) -> None:
-    x = np.zeros((3, *GREY), np.float32)
+    x = np.zeros((4, *GREY), np.float32)
     x[1, 0, 2, 3] = np.nan
+    x[2] = 1e38
     skipped: list[str] = []
     shots = list(Stream(sent(x), grey, skipped.append))
-    assert [shot.name for shot in shots] == ["0", "2"]
-    assert len(skipped) == 1 and skipped[0].startswith("standard input, input 1: ")
-    assert "nan" in skipped[0]
+    assert [shot.name for shot in shots] == ["0", "3"]
+    assert len(skipped) == 2 and skipped[0].startswith("standard input, input 1: ")
+    assert "nan" in skipped[0] and "scale the input down" in skipped[1]
 
 
 def fake_cv2(frames: Iterator, *, opens: bool = True) -> SimpleNamespace:

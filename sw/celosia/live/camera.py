@@ -11,7 +11,7 @@ import numpy as np
 
 from celosia.datasets.pictures import pillow
 from celosia.errors import CelosiaError
-from celosia.live.shots import Shot, of_picture
+from celosia.live.shots import Shot, check_pictures, of_picture
 
 if TYPE_CHECKING:
     from celosia.program import Program
@@ -35,8 +35,8 @@ class Camera:
 
     def __init__(self, number: int, program: Program) -> None:
         self._number, self._program = number, program
+        check_pictures(f"camera {number}", program)
         self._camera = _opened(number)
-        pillow()
         self._news = Condition()
         self._frame: Any = None             # this and the next two change under _news
         self._over = ""                     # why no more come

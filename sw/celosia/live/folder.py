@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from celosia.datasets.pictures import SUFFIXES, open_picture, pillow
+from celosia.datasets.pictures import SUFFIXES, open_picture
 from celosia.errors import CelosiaError
-from celosia.live.shots import Refused, Shot, of_picture
+from celosia.live.shots import Refused, Shot, check_pictures, of_picture
 
 if TYPE_CHECKING:
     from celosia.program import Program
@@ -51,14 +51,14 @@ class Folder:
     newest : of several that wait only the newest is taken.
     skipped: called with a line for each file that is refused.
 
-    CelosiaError where the folder is not there, or vanishes.
+    CelosiaError where the folder is not there, or vanishes, or the program takes no pictures.
     """
 
     def __init__(self, path: Path, program: Program, skipped: Refused, *,
                  newest: bool = False) -> None:
         if not path.is_dir():
             raise CelosiaError(f"{path}: no such folder; make it, and name it again")
-        pillow()            # refused now where it is missing, not at the first picture
+        check_pictures(str(path), program)
         self._path, self._program, self._skipped = path, program, skipped
         self._newest = newest
         self._waiting: dict[str, _Waiting] = {}

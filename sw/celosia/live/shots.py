@@ -15,7 +15,7 @@ from celosia.samples import from_picture
 if TYPE_CHECKING:
     from celosia.program import Program
 
-__all__ = ["THUMB", "Refused", "Shot", "Source", "of_picture", "picture_of"]
+__all__ = ["THUMB", "Refused", "Shot", "Source", "check_pictures", "of_picture", "picture_of"]
 
 THUMB = 320
 """Most pixels of a shown picture's longer side."""
@@ -49,6 +49,13 @@ class Source(Protocol):
     def __iter__(self) -> Iterator[Shot]:
         """Yield inputs as they come; time may pass between two of them, and Ctrl-C ends it.
         CelosiaError where no more can come."""
+
+
+def check_pictures(where: str, program: Program) -> None:
+    """CelosiaError where a program can take no picture at all, or there is no Pillow."""
+    dot = pillow().new("L", (1, 1))
+    if len(program.graph.tensors[program.graph.input].user_shape) == 3:     # else sizes decide
+        from_picture(where, dot, program)
 
 
 def of_picture(name: str, where: str, picture: Any, program: Program) -> Shot:

@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
+from celosia.api import refusals
 from celosia.errors import CelosiaError
 from celosia.live.shots import Refused, Shot, picture_of
 from celosia.reading import npy_images
 from celosia.samples import from_array
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from celosia.program import Program
 
 __all__ = ["Stream"]
@@ -26,7 +29,7 @@ class Stream:
     pixels where the program says how these become inputs. Images of one channel may lack that
     axis. Shapes are checked before memory is taken, and that of one image at a time.
 
-    skipped: called with a line for each input whose values are none, such as NaN.
+    skipped: called with a line for each input whose values are none, such as NaN, or too large.
 
     CelosiaError where an array is damaged or of another shape: what follows cannot be told then.
     """
@@ -50,11 +53,19 @@ class Stream:
             image = image.reshape(self._takes)
             try:
                 inputs = from_array(f"{_WHERE}, input {name}", image[None], self._program)
+                self._check(inputs)
             except CelosiaError as problem:
                 self._skipped(f"{_WHERE}, input {name}: {problem}")
                 continue
             shown = image if image.dtype == "u1" else inputs[0]
             yield Shot(name=name, inputs=inputs, picture=partial(picture_of, shown))
+
+    def _check(self, inputs: np.ndarray) -> None:
+        """CelosiaError where an input's numbers are too large for the array's."""
+        from celosia_sim.golden import quantise_input
+
+        with refusals():
+            quantise_input(self._program.graph, inputs)
 
     def _count(self, shape: tuple[int, ...]) -> int | None:
         """Return how many images an array has, None where it is one."""
