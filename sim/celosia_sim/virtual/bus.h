@@ -3,8 +3,8 @@
 
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
 #include <memory>
 
@@ -39,49 +39,62 @@ struct Core {
     int32_t (*steady)(void* handle, const Bus* bus, State* state);
 };
 
-// A verilated model, held in reset for some edges, then clocked one edge a call.
+// A verilated model, held in reset for some edges, then clocked one edge a call: its Verilog takes
+// every change of `clk` for an edge (design.py), so that an edge is one evaluation.
 class Model {
   public:
-    Model() : top{new Vcore{context.get()}}, before{std::malloc(sizeof(Vcore__Syms))} {}
-    ~Model() {
-        top->final();
-        std::free(before);
-    }
+    ~Model() { top->final(); }
 
     void reset(int64_t cycles) {
-        top->clk = 0;
         top->rst = 1;
-        top->eval();
-        for (int64_t i = 0; i < cycles; ++i) {
-            rise();
-            fall();
-        }
+        for (int64_t i = 0; i < cycles; ++i) edge();
         top->rst = 0;
+        settle();
+    }
+
+    void edge() {
+        top->clk = !top->clk;
         top->eval();
     }
 
-    void rise() {
-        top->clk = 1;
-        top->eval();
-    }
-    void fall() {
-        top->clk = 0;
-        top->eval();
-    }
+    // Let the outputs follow the inputs.
+    void settle() { top->eval(); }
 
     // The whole state of a model lies in its Syms: a model that an edge leaves as it was, bit for
-    // bit, will be left so by every further edge, for as long as its inputs stay.
-    void remember() { std::memcpy(before, top->rootp->vlSymsp, sizeof(Vcore__Syms)); }
-    bool unchanged() const {
-        return !std::memcmp(before, top->rootp->vlSymsp, sizeof(Vcore__Syms));
+    // bit, will be left so by every further edge, for as long as its inputs stay. Two bytes follow
+    // the clock and are not looked at: `clk`, and the one in which Verilator keeps what it was.
+    void remember() { std::memcpy(before.get(), state(), BYTES); }
+    bool unchanged() {
+        follow(&top->clk - state());
+        if (previous) follow(previous);
+        if (same()) return true;
+        if (previous) return false;
+        const auto* first = std::mismatch(state(), state() + BYTES, before.get()).first;
+        const size_t at = first - state();
+        if (!follow(at) || !same()) return false;
+        previous = at;
+        return true;
     }
 
   private:
     std::unique_ptr<VerilatedContext> context{new VerilatedContext};
 
   public:
-    std::unique_ptr<Vcore> top;
+    std::unique_ptr<Vcore> top{new Vcore{context.get()}};
 
   private:
-    void* before;
+    static constexpr size_t BYTES = sizeof(Vcore__Syms);
+    std::unique_ptr<uint8_t[]> before{new uint8_t[BYTES]};
+    size_t previous = 0;  // where the second of those bytes is, once it is known
+
+    const uint8_t* state() const {
+        return reinterpret_cast<const uint8_t*>(top->rootp->vlSymsp);
+    }
+    bool same() const { return !std::memcmp(before.get(), state(), BYTES); }
+    // Whether a byte has changed as the clock did; then it counts as unchanged.
+    bool follow(size_t at) {
+        const bool follows = before[at] == !top->clk && state()[at] == top->clk;
+        if (follows) before[at] = top->clk;
+        return follows;
+    }
 };

@@ -29,8 +29,7 @@ void tell(const Vcore& core, State* state) {
 EXPORT void celosia_core_edge(void* handle, const Bus* bus, State* state) {
     auto* model = static_cast<Model*>(handle);
     take(*model->top, *bus);
-    model->rise();
-    model->fall();
+    model->edge();
     tell(*model->top, state);
 }
 

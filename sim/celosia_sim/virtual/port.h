@@ -72,7 +72,7 @@ struct Machine {
 
     // The includer has changed an input of the port.
     void touched() {
-        port.top->eval();
+        port.settle();
         read_bus();
         port_rest.moved();
     }
@@ -125,9 +125,11 @@ struct Machine {
         if (!same_inputs) port_rest.moved();
         const bool trial = port_rest.try_now() && !plain;
         if (trial) port.remember();
-        port.rise();
-        take_state();
-        port.fall();
+        port.edge();
+        if (!same_inputs) {
+            take_state();
+            port.settle();
+        }
         read_bus();
         if (trial) port_rest.tried(port.unchanged());
     }
