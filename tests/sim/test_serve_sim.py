@@ -1,6 +1,7 @@
 """``celosia serve-sim`` as a user runs it: a process that ends by a signal."""
 
 import contextlib
+import io
 import json
 import os
 import signal
@@ -12,11 +13,12 @@ import pytest
 import serial
 
 import celosia
+from celosia.cli.serve_sim import _shown
 from celosia_boards.targets import target
 from celosia_hw import host_protocol as protocol
 from celosia_hw.host_protocol import Decoder, Kind, Reply
 from celosia_hw.isa import Space
-from celosia_sim.virtual import Lights
+from celosia_sim.virtual import Lights, Status
 from celosia_sim.virtual.leds import leds
 
 
@@ -65,13 +67,14 @@ def test_it_serves_an_empty_board_until_a_signal(program, number, tmp_path):
         assert ask(str(link), protocol.encode_status(tag=3)) == Reply(tag=3, kind=Kind.IDLE)
         held = ask(str(link), protocol.encode_read(Space.PROGRAM, 0, element_bytes=2))
         assert held.elements(2) == [0] * 4
+        with serial.serial_for_url(str(link)):
+            assert process.stderr.readline().startswith("a client is here: 0.000 s simulated, ")
         process.send_signal(number)
-        rest, errors = ended(process)
+        rest, _ = ended(process)
     assert process.returncode == 0 and not os.path.lexists(link)
     assert f"celosia load '{program}' --port {link}" in rest
     assert f"--backend board:{link}" in rest
     assert rest.splitlines()[-1].endswith("s simulated, 28 bytes in, 16 out, 0 runs")
-    assert "a client is here" in errors
 
 
 def test_json_tells_the_port_first(program):
@@ -104,3 +107,19 @@ def test_leds_are_those_of_the_board():
                                                       ("LED 1 busy", True)]
     assert list(leds(target("ecp5-25f"), Lights(busy=True))) == [
         ("busy", True), ("error", False), ("saturated", False)]
+
+
+def test_a_terminal_shows_the_leds_in_one_line(monkeypatch):
+    shown = io.StringIO()
+    shown.isatty = lambda: True
+    monkeypatch.setattr("sys.stderr", shown)
+    monkeypatch.setenv("COLUMNS", "80")
+    with contextlib.ExitStack() as stack:
+        show = _shown(target("icebreaker"), stack)
+        for busy in (True, False):
+            show(Status(seconds=1.25, bytes_in=1234, bytes_out=56, starts=3, resets=0,
+                        seen=Lights(busy=busy), client=True, damage={}, lost=0))
+    first, second = shown.getvalue().rstrip("\n").split("\r\x1b[2K")[1:]
+    assert first == ("○ LED 0 error/saturated  ● LED 1 busy   "
+                     "1.250 s, 1,234 bytes in, 56 out, 3 runs")[:79]
+    assert "○ LED 1 busy" in second and "\n" not in second

@@ -1,6 +1,7 @@
 """``celosia serve-sim``."""
 
 import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -124,7 +125,10 @@ def _shown(place: "Target", stack: ExitStack) -> "Callable[[Status], None]":
         def live(status: "Status") -> None:
             lamps = "  ".join(f"{'●' if on else '○'} {name}" for name, on in
                               leds(place, status.seen))
-            print(f"\r\x1b[2K{lamps}   {_counts(status)}", end="", file=sys.stderr, flush=True)
+            line = (f"{lamps}   {status.seconds:.3f} s, {status.bytes_in:,} bytes in, "
+                    f"{status.bytes_out:,} out, {status.starts:,} runs")
+            width = shutil.get_terminal_size().columns - 1
+            print(f"\r\x1b[2K{line[:width]}", end="", file=sys.stderr, flush=True)
         return live
 
     known: dict[str, Any] = {"client": False, "resets": 0, "error": False}
