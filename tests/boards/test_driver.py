@@ -18,6 +18,7 @@ from celosia_boards.host.requests import Access
 from celosia_boards.targets import target
 from celosia_hw import host_protocol as protocol
 from celosia_hw.isa import Event, Space
+from celosia_sim.golden import run as golden_run
 from celosia_sim.virtual import VirtualBoard
 from celosia_sim.virtual.line import Killed, SimulatedLine
 
@@ -96,6 +97,34 @@ def test_answers_are_golden_and_cycles_are_those_predicted(machine, program, ima
         assert status.descriptor == program.descriptors - 1
         board.abort()
         same(board.run(images[:1]), golden)
+
+
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(2, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.c = nn.Conv2d(8, 3, 1)
+
+    def forward(self, x):
+        x = self.a(x).relu()
+        return self.c((self.b(x) + x).relu())
+
+
+def test_maps_residuals_and_nine_bits():
+    torch.manual_seed(1)
+    program = celosia.compile(Residual().eval(), np.zeros((1, 2, 8, 8), np.float32),
+                              target="ecp5-25f", lanes=4, activation_bits=9, weight_bits=9)
+    images = np.random.default_rng(0).normal(size=(3, 2, 8, 8)).astype(np.float32)
+    golden = golden_run(program.graph, images, keep_tensors=True)
+    with VirtualBoard(program.target, program.array, byte_level=True) as machine, Board(
+            SimulatedLine(machine)) as board:
+        board.load(program)
+        same(board.run(images), celosia.run(program, images))
+        tensors = board.simulate(images, tensors=True).tensors
+    assert set(tensors) == {"a", "b", "c"}
+    for name, (mantissa, exponent) in tensors.items():
+        assert np.array_equal(mantissa, golden.mantissas[name])
+        assert np.array_equal(exponent, golden.exponents[name])
 
 
 @pytest.mark.parametrize("byte_level", [False, True])
