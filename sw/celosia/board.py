@@ -19,6 +19,7 @@ from celosia.api import (
     refusals,
     result_of,
 )
+from celosia.board_memory import memory_words
 from celosia.errors import CelosiaError
 from celosia.program import Program
 from celosia_boards.host.driver import Driver, Probe
@@ -27,7 +28,7 @@ from celosia_boards.host.job import Job, Record
 from celosia_boards.host.link import Line, LinkError
 from celosia_boards.host.machine import Machine, Status
 from celosia_boards.host.ports import PortError
-from celosia_boards.host.requests import BLOCK_BYTES, block_words
+from celosia_boards.host.requests import BLOCK_BYTES
 from celosia_boards.host.work import COUNTER_BITS
 from celosia_boards.targets import target, targets
 from celosia_hw.isa import FORMAT_VERSION, Event, Space, array_hash
@@ -113,7 +114,7 @@ class Board:
         self._check(program)
         machine = Machine(self._line, program.array, target(program.target).clock_mhz * 1e6)
         driver = Driver(machine, self._on_notice)
-        setup, probe = _setup(program), _probe(program)
+        setup, probe = memory_words(program), _probe(program)
         started = self._line.now()
         with _refusals():
             machine.greet()
@@ -298,33 +299,6 @@ def _probe(program: Program) -> Probe:
                 and np.array_equal(found.exponent, golden.exponents[output][:count]))
 
     return Probe(job=plan.job, right=right, cycles=program.predicted_cycles)
-
-
-def _setup(program: Program) -> np.ndarray:
-    """Return what is written to load a program, uint32 (words, 3): space, address, value.
-
-    Program memory first, which the driver reads back at the end. Of the banks only what no layer
-    writes before it is read: the zeros around maps.
-    """
-    array = program.array
-    parts = [_words(space, np.arange(len(words)), words)
-             for space, words in sorted(program.images.items())]
-    size = block_words(Space.BANKS, array)
-    blocks = np.zeros((array.bank_rows * array.lanes // size, size), bool)
-    for place in program.places.values():
-        if place.space is Space.BANKS:
-            blocks.reshape(-1)[place.addresses] = True
-    source = program.places[program.graph.input]
-    if source.space is Space.BANKS:         # its blocks are written whole with every input
-        blocks[source.addresses // size] = True
-    clear = np.flatnonzero(~blocks.all(axis=1).repeat(size))
-    parts.insert(1, _words(Space.BANKS, clear, np.zeros(len(clear), np.uint32)))
-    return np.concatenate(parts)
-
-
-def _words(space: Space, addresses: np.ndarray, values: np.ndarray) -> np.ndarray:
-    return np.stack([np.full(len(addresses), space, np.uint32), addresses.astype(np.uint32),
-                     np.asarray(values, np.uint32)], axis=1)
 
 
 def connect(port: str | None = "auto", *, baud: int | None = None,

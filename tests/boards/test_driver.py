@@ -127,6 +127,41 @@ def test_maps_residuals_and_nine_bits():
         assert np.array_equal(exponent, golden.exponents[name])
 
 
+def nets() -> Iterator[tuple[nn.Module, tuple[int, int, int]]]:
+    """Networks whose layers read zeros around maps: strides, kernels, pooling, several channels."""
+    def conv(here: int, there: int, kernel: int, **options: int) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(here, there, kernel, padding=kernel // 2, **options),
+                             nn.ReLU())
+
+    yield nn.Sequential(conv(1, 4, 5), nn.MaxPool2d(2), conv(4, 6, 3), nn.MaxPool2d(2),
+                        nn.Flatten(), nn.Linear(54, 5)), (1, 12, 12)
+    yield nn.Sequential(conv(3, 5, 3, stride=2), conv(5, 7, 3), conv(7, 4, 5),
+                        nn.Flatten(), nn.Linear(96, 3)), (3, 11, 7)
+    yield nn.Sequential(conv(2, 9, 5), nn.AvgPool2d(2), conv(9, 9, 3), conv(9, 2, 1),
+                        nn.Flatten(), nn.Linear(32, 3)), (2, 8, 8)
+
+
+@pytest.mark.parametrize("of", ["icebreaker", "ecp5-25f"])      # without and with `clearing`
+def test_what_the_memories_held_before_does_no_harm(of):
+    rng = np.random.default_rng(8)
+    array = array_for(of, lanes=LANES)
+    with VirtualBoard(of, array, byte_level=True) as machine:
+        board = Board(SimulatedLine(machine))
+        there = Machine(SimulatedLine(machine), array, 1e6)
+        there.greet()
+        for number, (net, shape) in enumerate(nets()):
+            torch.manual_seed(number)
+            for space, depth in ((Space.BANKS, array.bank_rows * array.lanes),
+                                 (Space.STORE, array.store_beats * array.beat)):
+                at = np.stack([np.full(depth, space), np.arange(depth)], axis=1).astype(np.uint32)
+                there.write(at, rng.integers(1, 128, depth).astype(np.uint32))
+            program = celosia.compile(net.eval(), np.zeros((1, *shape), np.float32), target=of,
+                                      lanes=LANES)
+            images = rng.normal(size=(3, *shape)).astype(np.float32)
+            board.load(program)
+            same(board.run(images), celosia.run(program, images))
+
+
 @pytest.mark.parametrize("byte_level", [False, True])
 def test_every_layer_is_counted(program, byte_level):
     from celosia.compare import count
