@@ -41,6 +41,8 @@ __all__ = ["Board", "Loaded", "Repeated", "connect", "loaded"]
 BAUD = 1_000_000
 """Bits a second of a port whose board is not known: what most boards are built for."""
 
+_BAUD_MAX = 100_000_000
+
 _PROBES = 4
 """Inputs whose answers the loaded machine must know; one of them where the line damaged nothing."""
 _SEED = 20
@@ -116,10 +118,11 @@ class Board:
         driver = Driver(machine, self._on_notice)
         setup, probe = memory_words(program), _probe(program)
         started = self._line.now()
+        self._machine, self._driver, self._program = machine, None, None
         with _refusals():
             machine.greet()
             driver.load(setup, probe, progress)
-        self._machine, self._driver, self._program = machine, driver, program
+        self._driver, self._program = driver, program
         frames = machine.frames(setup[:, :2])
         return Loaded(bytes=BLOCK_BYTES * frames, frames=frames,
                       seconds=self._line.now() - started)
@@ -316,6 +319,9 @@ def connect(port: str | None = "auto", *, baud: int | None = None,
     from celosia_boards.host.link import open_link
     from celosia_boards.host.ports import find
 
+    if baud is not None and not (isinstance(baud, int) and 0 < baud <= _BAUD_MAX):
+        raise CelosiaError(f"baud {str(baud)[:40]!r}: give a whole number of bits a second up to "
+                           f"{_BAUD_MAX:,}, such as {BAUD}, or leave it out")
     with _refusals():
         found = find(port)
         line = open_link(found, baud or found.baud or BAUD)

@@ -3,10 +3,11 @@
 What the driver promises: a result that it returns was computed by the program that was loaded, from
 the input that was given. How it knows:
 
-- after each run the machine's own count of cycles is read last; it is that of the run, which a
-  machine that was reset, or that never got START, does not have;
+- after each run the machine's own count of cycles is read, on a good line last; it is that of the
+  run, which a machine that was reset, or that never got START, does not have;
 - program memory is read back after loading, and was written first: a reset on the way shows;
-- the first damage makes it careful: inputs are read back before a run, results are read twice;
+- the first damage makes it careful: inputs are read back before a run, results are read twice,
+  and program memory after them;
 - where a line damages anything, results count only when the machine then still computes the known
   answers of its `Probe` (a damaged write may have passed its CRC); else all is loaded again.
 """
@@ -87,17 +88,20 @@ class Driver:
 
         cycles : int64 (runs,), what each run takes, about.
         exact  : whether the first run, which starts with the input, takes exactly that, by the
-                 machine's count; without it the count tells nothing of whether it has run.
+                 machine's count; without it the count tells nothing of whether it has run, and
+                 program memory is read after the images.
 
         The record's ``layer_cycles`` are zeros: the machine does not tell. HostError where the
         machine reports an error.
         """
         work, start = self._work(job, cycles, exact=exact), 0
+        self._lost = (-1, 0)
         while start < job.images:
             before, end = self.machine.damages, start
             try:
                 end = self._images(work, start, progress)
-                if self.machine.damages == before or self._right(whole=True):
+                if ((self.machine.damages == before or self._right(whole=True))
+                        and (exact or self._intact())):
                     start = end
                     continue
             except Lost:
@@ -174,7 +178,10 @@ class Driver:
                     if number == last:
                         yield image
                 if step:
-                    before = *step, self.machine.ended(run, int(work.job.max_cycles))
+                    done = self.machine.ended(run, int(work.job.max_cycles))
+                    if done is None:
+                        raise Damage
+                    before = *step, done
         except (Damage, Busy):
             self.machine.exchange.greet()
         else:
@@ -184,7 +191,9 @@ class Driver:
         """Do one image over a line that damages; Lost where the memories are not as loaded."""
         counts: list[int] = []
         for _ in range(ATTEMPTS):
-            if all(self._careful_run(work, image, number) for number in range(len(work.runs))):
+            work.record.cycles[image] = 0
+            if (all(self._careful_run(work, image, number) for number in range(len(work.runs)))
+                    and self._intact()):
                 return
             error = self.machine.status().error
             self.machine.exchange.greet()
@@ -192,7 +201,7 @@ class Driver:
                 raise Lost
             counts.append(int(work.record.cycles[image, 0]))
             if counts[-1] and counts.count(counts[-1]) > 2:
-                return      # it does take so many: that is a result, too
+                work.takes(counts[-1])      # it does take so many: that is a result, too
         why = ("the line damages too much; use a shorter cable or another port" if not error else
                f"the machine stops with error {getattr(error, 'name', error)}; compile the program "
                f"again for this array")
@@ -202,19 +211,38 @@ class Driver:
     def _careful_run(self, work: Work, image: int, number: int) -> bool:
         run, exchange = work.runs[number], self.machine.exchange
         if run.reload:
-            wanted = work.writes(image)
-            exchange.perform(wanted)
-            kept = np.flatnonzero(work.input.space != Space.REGISTERS)
+            wanted, register = work.writes(image), work.input.space == Space.REGISTERS
+            kept = np.flatnonzero(~register)
+            exchange.perform(wanted.at(kept))
             there = data_of(exchange.perform(work.input.reads().at(kept)))
             if not np.array_equal(there, wanted.data[kept]):
                 return False
+            if not self._registers(wanted.at(np.flatnonzero(register))):
+                return False
+        greeted = self.machine.greeted
         if not self.machine.started(run):
             return False
         ended = self.machine.ended(run, int(work.job.max_cycles))
-        once = exchange.perform(run.reads)
-        again = exchange.perform(Requests.joined([run.reads, READ_EVENTS]))
-        return (np.array_equal(data_of(once), data_of(again[:-1]))
-                and work.result(image, number, ended, again))
+        register = run.access.space == Space.REGISTERS
+        counts = exchange.perform(Requests.joined([run.reads.at(register), READ_EVENTS]))
+        if ended is None or (self.machine.greeted != greeted
+                             and not all(reply.elements(4)[0] for reply in counts)):
+            return False                    # cleared, perhaps, before they were read
+        memory = run.reads.at(~register)
+        once, again = exchange.perform(memory), exchange.perform(memory)
+        found = iter(again), iter(counts)
+        replies = [next(found[is_register]) for is_register in register.astype(int)]
+        return (np.array_equal(data_of(once), data_of(again))
+                and work.result(image, number, ended, [*replies, counts[-1]]))
+
+    def _registers(self, wanted: Requests) -> bool:
+        """Write registers, which cannot be read back; False where they may not hold that."""
+        for _ in range(ATTEMPTS):
+            greeted = self.machine.greeted
+            self.machine.exchange.perform(wanted)
+            if self.machine.greeted == greeted:
+                return True
+        return False
 
     def _work(self, job: Job, cycles: np.ndarray, *, exact: bool) -> Work:
         machine = self.machine

@@ -36,6 +36,10 @@ than there are tags."""
 _CLOSING = Requests.one(Command.READ + 2, Space.REGISTERS << protocol.ADDRESS_BITS)
 """Reads `Register.ARRAY_HASH` and the status, which nothing else here does."""
 _HASH_BYTES = 4
+_FIRST, _LAST, _HELLO = 5, 10, 12
+"""Tags, from a greeting's first one on, of its two closing requests, and how many it takes. No
+other requests follow each other with tags so far apart, so replies to earlier ones are told from
+those to a greeting; nor do greetings that follow each other have a tag in common."""
 _QUIET, _GAP = 0.01, 1.0
 """Seconds that a missing reply is waited for, at least: of a burst, and of a stream."""
 _TRIES = 64
@@ -68,12 +72,14 @@ class Tally:
 
     sent     : requests.   replies : those that were expected and whole.
     repeated : requests sent again.   damages : times that replies were missing or wrong.
+    greeted  : times that the machine was greeted, which stops a run and clears its registers.
     """
 
     sent: int = 0
     replies: int = 0
     repeated: int = 0
     damages: int = 0
+    greeted: int = 0
 
 
 class Exchange:
@@ -87,6 +93,7 @@ class Exchange:
         self.line, self.tally = line, Tally()
         self.array_hash: int | None = None
         self._decoder, self._tag, self._slowest = Decoder(), 0, 0.0
+        self._torn = False          # whether replies may still come that nobody waits for
         self._window = max(_LEAST, int(_AHEAD * line.baud / 10))
 
     def greet(self) -> int:
@@ -96,21 +103,25 @@ class Exchange:
         or not, has been answered or dropped when this returns.
         """
         start, wait, heard = self.line.now(), self._quiet(), 0
+        self._torn = True
+        self.tally.greeted += 1
         self._decoder.clear()
         while True:
-            tag, begun = self._next(2), self.line.now()
+            tag, begun, before = self._next(_HELLO), self.line.now(), None
             hello = b"".join([protocol.RESYNC, protocol.paced(protocol.encode_abort(tag=tag)),
-                              *_CLOSING.frames(tag + 1)])
+                              *_CLOSING.frames(tag + _FIRST), *_CLOSING.frames(tag + _LAST)])
             self._write(hello)
             line_time = 10 * len(hello) / self.line.baud
             while (left := begun + line_time + wait - self.line.now()) > 0:
                 data = self.line.read(left)
                 heard += len(data)
                 for reply in self._decoder.feed(data):
-                    if reply.kind is Kind.DATA and reply.tag == (tag + 1) % _TAGS:
+                    if self._answers(reply, before, tag):
                         self._slowest = max(self.line.now() - begun - line_time, 0.0)
                         self._decoder.skipped = 0
-                        return self._known(reply)
+                        found, self._torn = self._known(reply), False
+                        return found
+                    before = reply
             self._decoder.clear()
             if self.line.now() - start > SILENCE:
                 raise self._silent(heard)
@@ -124,6 +135,7 @@ class Exchange:
         `greet` must follow. A loss of 16 replies in a row, or of a multiple, shows only at the next
         read, whose reply has another length: requests before a read that was answered are certain.
         """
+        self._begin()
         waiting: deque[tuple[int, tuple[Kind, ...], int]] = deque()
         source, flying = _frames(parts, self._next), 0
         more = True
@@ -142,8 +154,9 @@ class Exchange:
             if batch:
                 self._write(bytes(batch))
             if not waiting:
+                self._torn = False
                 return
-            came = self.line.read(_GAP + 4 * self._slowest)
+            came = self.line.read(_GAP + 4 * self._slowest + 10 * flying / self.line.baud)
             if not came:
                 raise self._damaged()
             for reply in self._decoder.feed(came):
@@ -181,6 +194,7 @@ class Exchange:
 
     def _burst(self, requests: Requests) -> dict[int, Reply]:
         """Return the good replies to at most `_BURST` requests, by their places."""
+        self._begin()
         count, kinds = len(requests), requests.kinds()
         tag, begun = self._next(count + 1), self.line.now()
         self.tally.sent += count
@@ -198,7 +212,7 @@ class Exchange:
                     self._slowest = max(self.line.now() - begun - line_time, self._slowest * 0.9)
                     if not (clean and len(found) == count) or self._decoder.skipped:
                         self._damaged()
-                    self._decoder.skipped = 0
+                    self._decoder.skipped, self._torn = 0, False
                     self.tally.replies += len(found)
                     return found
                 if place < count and reply.kind in kinds[place] and place not in found:
@@ -212,7 +226,8 @@ class Exchange:
 
     def ask(self, request: Requests) -> Reply | None:
         """Carry out one request while the machine may be running; None without a good reply, after
-        which `greet` must follow."""
+        which `greet` or `settle` must follow."""
+        self._begin()
         tag, begun = self._next(1), self.line.now()
         self.tally.sent += 1
         frame = request.frames(tag)[0]
@@ -222,6 +237,7 @@ class Exchange:
             for reply in self._decoder.feed(self.line.read(left)):
                 if reply.tag == tag and reply.kind in request.kinds()[0]:
                     self.tally.replies += 1
+                    self._torn = False
                     return reply
                 self._damaged()
                 return None
@@ -235,7 +251,24 @@ class Exchange:
         while self.line.read(self._quiet()) and self.line.now() < end:
             pass
         self._decoder.clear()
-        self._decoder.skipped = 0
+        self._decoder.skipped, self._torn = 0, False
+
+    def _begin(self) -> None:
+        """Greet the machine where whoever asked before, and was interrupted, left replies."""
+        if self._torn:
+            self.greet()
+        self._torn = True
+
+    def _answers(self, reply: Reply, before: Reply | None, tag: int) -> bool:
+        """Whether a reply is that to the last request of a greeting, by the machine's hash, or by
+        the one before it where the hash is not known."""
+        if reply.kind is not Kind.DATA or reply.tag != (tag + _LAST) % _TAGS:
+            return False
+        if reply.elements(_HASH_BYTES)[Register.ARRAY_HASH] == self.array_hash:
+            return True
+        return (before is not None and before.kind is Kind.DATA
+                and before.tag == (tag + _FIRST) % _TAGS
+                and before.data[:_HASH_BYTES] == reply.data[:_HASH_BYTES])
 
     def _known(self, reply: Reply) -> int:
         """Return the hash in the reply to `_CLOSING`; StrangerError where it was another before."""

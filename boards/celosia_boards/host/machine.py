@@ -105,15 +105,22 @@ class Machine:
         """Start a run; False where it may have started or not, after which `greet` must follow."""
         return self.exchange.ask(run.start) is not None
 
-    def ended(self, run: Run, most: int) -> Reply:
-        """Wait until a run is over, and return the last status; HostError where it takes far longer
-        than ``most`` cycles."""
+    @property
+    def greeted(self) -> int:
+        """How often the machine was greeted so far, which stops a run and clears its registers."""
+        return self.exchange.tally.greeted
+
+    def ended(self, run: Run, most: int) -> Reply | None:
+        """Wait until a run is over, and return the last status; None where the run was stopped to
+        hear from the machine. HostError where it takes far longer than ``most`` cycles."""
         takes = max(run.cycles, 1) / self.clock_hz
         limit = self.line.now() + _PATIENCE_S + _PATIENCE * max(
             takes, most / self.clock_hz)
-        wait = 0.0
+        wait, greeted = 0.0, self.greeted
         while True:
             reply = self._insist(STATUS)
+            if self.greeted != greeted:
+                return None
             if reply.kind is Kind.IDLE:
                 return reply
             if self.line.now() > limit:

@@ -1,6 +1,6 @@
 """A job of the machine as requests of the host port, and what their replies say."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -85,6 +85,10 @@ class Work:
             found += [self.writes(image)] if run.reload else []
             found += [run.start, STATUS, run.reads, READ_EVENTS]
         return found
+
+    def takes(self, cycles: int) -> None:
+        """From now on the first run takes so many cycles, by the machine's count."""
+        self.runs[0] = replace(self.runs[0], cycles=cycles)
 
     def take(self, image: int, replies: list[Reply]) -> bool:
         """Keep what the replies to `parts` say; False where they cannot be of these runs."""

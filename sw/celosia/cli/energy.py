@@ -1,5 +1,6 @@
 """``celosia energy``."""
 
+import math
 import time
 from dataclasses import asdict
 from typing import Annotated
@@ -32,6 +33,8 @@ def energy(
     if (idle is None) != (busy is None):
         raise CelosiaError("--idle and --busy go together: what the meter showed while the board "
                            "rested, and while it worked")
+    if not all(math.isfinite(number) for number in (idle, busy) if number is not None):
+        raise CelosiaError("--idle and --busy take milliwatts as a meter shows them, such as 12.5")
     loaded = api.load(program)
     with work("loading the board") as shown, connect(
             port, baud=baud, on_notice=common.notice) as board:
