@@ -10,6 +10,7 @@ refusal; wrong is an answer that is not the golden model's, hung one that takes 
 import argparse
 import contextlib
 import random
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from celosia_sim.virtual import VirtualBoard
 from celosia_sim.virtual.faults import TO_BOARD, TO_HOST, Damage, Faults
 from celosia_sim.virtual.line import Killed, SimulatedLine
 
-LANES, IMAGES = 4, 3
+LANES, IMAGES = 4, 12
 LIMIT_S, WALL_S = 600.0, 120.0
 KINDS = ("drop", "flip", "duplicate", "cut", "noise", "all of them")
 RATES = (1e-5, 1e-2)
@@ -78,7 +79,7 @@ class Bench:
         self.program = celosia.compile(net, np.zeros((1, 1, 8, 8), np.float32), lanes=LANES)
         self.images = np.random.default_rng(3).normal(size=(200, 1, 8, 8)).astype(np.float32)
         self.golden = celosia.run(self.program, self.images)
-        self.board = self.configured()
+        self.board, self.refusals = self.configured(), list[str]()
 
     def configured(self) -> VirtualBoard:
         return VirtualBoard(self.program.target, self.program.array, byte_level=True)
@@ -94,7 +95,8 @@ class Bench:
             board = Board(line, on_notice=words.append)
             board.load(self.program)
             return RIGHT if self.right(board.run(self.images[:IMAGES])) else WRONG
-        except CelosiaError:
+        except CelosiaError as problem:
+            self.refusals.append(str(problem))
             return REFUSED
         except _Late:
             return HUNG
@@ -112,7 +114,8 @@ class Bench:
         names = KINDS[:-1] if kind == KINDS[-1] else (kind,)
         damage = Damage(Faults(seed=number, **dict.fromkeys(names, rate / len(names))))
         return self.checked(_Line(
-            self.board, to_board=lambda data: damage.damage(data, TO_BOARD),
+            self.board, most=rng.choice((0, 1, 16, 62)), latency_s=rng.choice((0.0, 0.001, 0.008)),
+            to_board=lambda data: damage.damage(data, TO_BOARD),
             to_host=lambda data: damage.damage(data, TO_HOST)), words)
 
     def garbage(self, number: int, of: int, words: list[str]) -> str:
@@ -168,15 +171,16 @@ class Bench:
 _bench: list[Bench] = []
 
 
-def _work(task: Task) -> tuple[Counter, int]:
-    """Return how the sessions of a task ended, and how often a board was loaded again."""
+def _work(task: Task) -> tuple[Counter, int, list[str]]:
+    """Return how the sessions of a task ended, how often a board was loaded again, and refusals."""
     if not _bench:
         _bench.append(Bench())
     session: Callable[..., str] = getattr(_bench[0], task.kind)
     outcomes, words = Counter[str](), list[str]()
+    _bench[0].refusals.clear()
     for number in range(task.first, task.first + task.count):
         outcomes[session(number, task.of, words)] += 1
-    return outcomes, len(words)
+    return outcomes, len(words), list(_bench[0].refusals)
 
 
 ROWS = {
@@ -198,6 +202,7 @@ def measure(arguments: argparse.Namespace) -> Result:
     tasks = [Task(kind, first, min(BATCH, count - first), count)
              for kind, count in counts.items() for first in range(0, count, BATCH)]
     found, loads = {kind: Counter[str]() for kind in ROWS}, Counter[str]()
+    refusals = Counter[str]()
     with VirtualBoard("icebreaker", Bench().program.array, byte_level=True):
         pass        # compiled once, before there are several processes
     with progress("sessions") as report:
@@ -205,9 +210,10 @@ def measure(arguments: argparse.Namespace) -> Result:
         for task, outcome in forked.each(_work, tasks, limit=WALL_S * BATCH):
             if isinstance(outcome, str):
                 print(f"{task}: {outcome}")
-                outcome = Counter({HUNG: task.count}), 0
+                outcome = Counter({HUNG: task.count}), 0, []
             found[task.kind] += outcome[0]
             loads[task.kind] += outcome[1]
+            refusals.update(re.sub(r"[\d,]+", "#", words) for words in outcome[2])
             done += task.count
             if report:
                 report(done, sum(counts.values()))
@@ -225,7 +231,8 @@ def measure(arguments: argparse.Namespace) -> Result:
     return Result(title="Faults on the way to a board", tables=(table,), checks=checks, notes=(
         f"A machine that gives no sign for {SILENCE:g} s is given up.",
         "Loaded again: boards that had lost their program while they ran, by a reset or where the "
-        "driver did not trust what a damaging line had left; it says so each time."))
+        "driver did not trust what a damaging line had left; it says so each time.",
+        *(f"Refused, {count} times: {words}" for words, count in refusals.most_common())))
 
 
 if __name__ == "__main__":

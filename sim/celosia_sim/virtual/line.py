@@ -39,6 +39,8 @@ class SimulatedLine:
         Moments, seconds, at which the board is configured anew: its memories are zero then.
     down_s : float
         Seconds that this takes; bytes that come meanwhile are lost.
+    most : int
+        Bytes that one read brings at most, as of a USB packet; 0 is no limit.
     dies_after : int or None
         Bytes after which the host ends, with `Killed`.
 
@@ -49,14 +51,14 @@ class SimulatedLine:
 
     def __init__(self, board: VirtualBoard, *, latency_s: float = 0.001,
                  to_board: Damage = _whole, to_host: Damage = _whole, byte_s: float = 0.0,
-                 resets: Sequence[float] = (), down_s: float = 0.0,
+                 resets: Sequence[float] = (), down_s: float = 0.0, most: int = 0,
                  dies_after: int | None = None) -> None:
         self.name, self.baud = "the virtual board", board.baud
         self.board, self.latency_s, self.byte_s = board, latency_s, byte_s
         self.sent = self.received = 0
         self._to_board, self._to_host = to_board, to_host
         self._resets, self._down_s = deque(sorted(resets)), down_s
-        self._dies_after = dies_after
+        self._dies_after, self._most = dies_after, most
         self._skipped = 0.0             # seconds in which the board had nothing to do
         self._up = 0.0                  # when the board is configured
         self._going: deque[tuple[float, bytes]] = deque()
@@ -93,7 +95,12 @@ class SimulatedLine:
             self._step(end)
         came = bytearray()
         while self._coming and self._coming[0][0] <= self.now():
-            came += self._coming.popleft()[1]
+            at, data = self._coming.popleft()
+            left = self._most - len(came) if self._most else len(data)
+            came += data[:left]
+            if data[left:]:
+                self._coming.appendleft((at, data[left:]))
+                break
         self.received += len(came)
         return bytes(came)
 
