@@ -96,8 +96,8 @@ def _commands(entry: Target) -> str:
     """What to type, from the network to the answer."""
     lines = [f"celosia compile {_NETWORK} --target {entry.name} -o lenet5.celo",
              "celosia build lenet5.celo", f"celosia flash build/{entry.name}",
-             "celosia load lenet5.celo --port PORT",
-             "celosia run lenet5.celo --input shoe.jpg --backend board:PORT"]
+             "celosia doctor",
+             "celosia run lenet5.celo --input fashion-mnist --limit 100 --port PORT"]
     return "\n".join(f"    {line}" for line in lines)
 
 

@@ -68,7 +68,7 @@ def test_load_run_verify_and_compare(folder, program, port):
     found = answer("load", PROGRAM, "--port", port)
     assert (found["board"], found["port"]) == (program.target, port)
     assert found["bytes"] == 8 * found["frames"] and found["seconds"] > 0
-    assert f"onto the {program.target}" in invoke("load", PROGRAM, "--port", port).stdout
+    assert f"for the {program.target}" in invoke("load", PROGRAM, "--port", port).stdout
 
     golden = answer("run", PROGRAM, "--input", INPUTS)
     there = answer("run", PROGRAM, "--input", INPUTS, "--backend", f"board:{port}")

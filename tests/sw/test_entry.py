@@ -56,7 +56,7 @@ def test_what_needs_no_network_waits_for_no_library(arguments: Sequence[str]) ->
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_list_of_commands_says_what_the_commands_say(name: str) -> None:
     module = importlib.import_module(f"celosia.cli.{COMMANDS[name][0]}")
-    first = getattr(module, name).__doc__.split("\n\n")[0]
+    first = getattr(module, name.replace("-", "_")).__doc__.split("\n\n")[0]
     assert " ".join(first.split()) == COMMANDS[name][1]
     assert find(name).name == name
 

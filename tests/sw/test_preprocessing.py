@@ -205,3 +205,15 @@ def test_class_files(tmp_path: Path) -> None:
     truth.write_text("2000000\n")
     with pytest.raises(DatasetError, match="must be whole numbers"):
         read_truth(truth, ())
+
+
+def test_pixels_are_not_taken_for_inputs() -> None:
+    torch = pytest.importorskip("torch")
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3)).eval()
+    known = celosia.Preprocessing(scale=1 / 255)
+    program = celosia.compile(net, np.zeros((1, 1, 4, 4), np.float32), preprocessing=known)
+    pixels = np.full((2, 1, 4, 4), 200, np.uint8)
+    for given in (pixels, torch.from_numpy(pixels)):
+        with pytest.raises(celosia.CelosiaError, match="uint8 are pixels"):
+            celosia.run(program, given)
+    assert celosia.run(program, known.inputs(pixels)).answer.shape == (2, 3)

@@ -250,7 +250,11 @@ def _device(name: str) -> Port:
     except (OSError, ValueError):           # ValueError: a null byte
         beside = Path("/dev") / shown
         hint = f"did you mean {beside}? " if beside.exists() and shown else ""
-        raise PortError(f"there is no port {shown!r}; {hint}{near(find_ports())}") from None
+        ended = os.path.islink(name)        # noqa: PTH114, which fails for names too long
+        gone = "what served it has ended" if ended else near(find_ports())
+        raise PortError(f"there is no port {shown!r}; {hint}{gone}; plug the board in (celosia "
+                        f"doctor shows what is seen), or serve a virtual one (celosia serve-sim), "
+                        f"and name its port") from None
     if not stat.S_ISCHR(mode) or name != shown:
         raise PortError(f"{shown!r} is no serial port; it takes a serial port's path, "
                         f"socket://HOST:PORT, or auto")

@@ -141,6 +141,10 @@ def _events(file: int) -> Iterator[int]:
 def _link(link: Path, device: str) -> None:
     """Make a symbolic link, in place of one that an earlier board left there."""
     if link.is_symlink() and str(link.readlink()).startswith("/dev/pts/"):
+        if link.exists():
+            raise SimulationError(f"--link {link}: another board is served there, or was and its "
+                                  f"pseudo-terminal is another program's now; give another path, "
+                                  f"or remove the link")
         link.unlink()
     try:
         link.symlink_to(device)

@@ -61,7 +61,7 @@ def live(
 
     A board gets the program first: celosia live PROGRAM.celo --watch FOLDER --port auto
 
-    Without --limit it ends with standard input, or with Ctrl-C.
+    Without --limit it ends with Ctrl-C, of --stdin with the stream.
     """
     from celosia.live.runner import answer, check_answers
     from celosia.live.web import Page, address

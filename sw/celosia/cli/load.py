@@ -25,5 +25,6 @@ def load(
     if json:
         common.emit({"board": loaded.target, "port": board.name, **asdict(done)})
         return
-    print(common.wrapped(f"loaded {done.bytes:,} bytes onto the {loaded.target} at {board.name} in "
-                         f"{done.seconds:.2f} s; it computes what the golden model does"))
+    print(common.wrapped(f"loaded {done.bytes:,} bytes for the {loaded.target} onto the board at "
+                         f"{board.name} in {done.seconds:.2f} s; it computes what the golden model "
+                         f"does"))

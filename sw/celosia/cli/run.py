@@ -164,7 +164,7 @@ def verify(
         count = len(found.tensors)
         tensors = f"{count} tensor{'s' * (count != 1)}"
         print(common.wrapped(
-            f"{found.images} inputs, {tensors}, {found.values:,} values: "
+            f"{found.images} input{'s' * (found.images != 1)}, {tensors}, {found.values:,} values: "
             f"{found.mismatches} mismatches; took {_span(found.cycles)} cycles"))
         print(_speed(loaded))
     if first is not None:

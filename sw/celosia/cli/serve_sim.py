@@ -95,12 +95,11 @@ def serve_sim(
 def _greet(program: Path, place: "Target", ready: dict[str, Any]) -> None:
     """Print the port first, then what to type next."""
     file, port = shlex.quote(str(program)), ready["port"]
-    form = "byte by byte" if ready["byte_level"] else f"bit by bit at {ready['baud']:,} baud"
+    form = "byte by byte," if ready["byte_level"] else f"bit by bit at {ready['baud']:,} baud and"
     print(f"port: {port}")
-    print(common.wrapped(f"{place.title}, simulated {form} and {ready['clock_mhz']:g} MHz. It "
+    print(common.wrapped(f"{place.title}, simulated {form} {ready['clock_mhz']:g} MHz. It "
                          f"holds no program yet; in another terminal:"))
-    print(f"    celosia load {file} --port {shlex.quote(port)}")
-    print(f"    celosia run {file} --input FILE --backend {shlex.quote(f'board:{port}')}")
+    print(f"    celosia run {file} --input FILE --port {shlex.quote(port)}")
     print("Ctrl-C ends it.")
 
 

@@ -156,7 +156,8 @@ def address(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not colon or not (port.isascii() and port.isdigit()) or int(port) > 0xFFFF:
-        raise CelosiaError(f"--listen {text[:60]!r}: give an address and a port, 127.0.0.1:8000")
+        raise CelosiaError(f"--listen {text[:60]!r}: give an address and a port, 127.0.0.1:8000; "
+                           f"127.0.0.1:0 is any that is free")
     try:
         local = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -179,8 +180,8 @@ class Page:
         try:
             self._server = _Server((host, port), newest)
         except OSError as problem:
-            raise CelosiaError(f"--listen {host}:{port}: {words_of(problem)}; give another port, "
-                               f"or 0 for any that is free") from None
+            raise CelosiaError(f"the page at {host}:{port}: {words_of(problem)}; give another "
+                               f"port, or 0 for any that is free: --listen {host}:0") from None
         shown = f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{self._server.server_address[1]}/"
         self._thread = Thread(target=partial(self._server.serve_forever, poll_interval=0.05),
