@@ -32,9 +32,12 @@ from celosia_sim.virtual.faults import TO_BOARD, TO_HOST, Damage, Faults
 from celosia_sim.virtual.line import Killed, SimulatedLine
 
 LANES, IMAGES = 4, 12
-LIMIT_S, WALL_S = 600.0, 120.0
-KINDS = ("drop", "flip", "duplicate", "cut", "noise", "all of them")
+LIMIT_S, WALL_S = 60.0, 120.0
+KINDS = ("drop", "flip", "duplicate", "cut", "noise", "stall", "reset", "all of them")
 RATES = (1e-5, 1e-2)
+RARE = {"stall": 1e-2, "reset": 2e-3}
+"""Kinds that are not of single bytes: what part of the others' rate they come at."""
+BAUD_ERROR = 2.0
 BATCH = 20
 GARBAGE = 5_000
 """Random bytes before a session."""
@@ -112,11 +115,20 @@ class Bench:
         rng = random.Random(number)
         kind, rate = KINDS[number % len(KINDS)], RATES[0] * (RATES[1] / RATES[0]) ** rng.random()
         names = KINDS[:-1] if kind == KINDS[-1] else (kind,)
-        damage = Damage(Faults(seed=number, **dict.fromkeys(names, rate / len(names))))
+        rates: dict[str, Any] = {name: rate * RARE.get(name, 1) / len(names) for name in names}
+        resets = rates.pop("reset", 0.0)
+        damage = Damage(Faults(seed=number, **rates))
         return self.checked(_Line(
             self.board, most=rng.choice((0, 1, 16, 62)), latency_s=rng.choice((0.0, 0.001, 0.008)),
+            stalled=damage.stalled, resets=_moments(resets * self.board.baud / 10, rng),
             to_board=lambda data: damage.damage(data, TO_BOARD),
             to_host=lambda data: damage.damage(data, TO_HOST)), words)
+
+    def baud(self, number: int, of: int, words: list[str]) -> str:
+        """A host whose bits are longer or shorter than the board's; bit by bit."""
+        off = BAUD_ERROR * (2 * (number + 0.5) / of - 1)
+        with VirtualBoard(self.program.target, self.program.array, baud_error=off) as board:
+            return self.session(_Line(board), words)
 
     def garbage(self, number: int, of: int, words: list[str]) -> str:
         self.board.send(random.Random(number).randbytes(GARBAGE))
@@ -124,20 +136,26 @@ class Bench:
         return self.checked(_Line(self.board), words)
 
     def reset(self, number: int, of: int, words: list[str]) -> str:
-        """A board that loses all it has at one of ``of`` moments of a session."""
+        """A board that loses all it has, half of the times while it is loaded, half while it runs:
+        at moments spread over that time."""
+        phase = number % 2
         with self.configured() as board:
             line = _Line(board, latency_s=0.0002)
-            self.session(line, [])
-            whole = line.now()
+            there = Board(line)
+            there.load(self.program)
+            times = [0.0, line.now()]
+            there.run(self.images[:IMAGES])
+            times.append(line.now())
+        begin, end = times[phase:phase + 2]
+        moment = begin + (end - begin) * (number // 2 + 0.5) / (of // 2 or 1)
         with self.configured() as board:
-            down = 0.1 * (number % 2)
-            return self.checked(_Line(board, latency_s=0.0002, down_s=down,
-                                      resets=[whole * (number + 0.5) / of]), words)
+            return self.checked(_Line(board, latency_s=0.0002, down_s=0.1 * (number // 2 % 2),
+                                      resets=[moment]), words)
 
     def killed(self, number: int, of: int, words: list[str]) -> str:
         """A host that ends at one of ``of`` bytes of a load."""
         whole = _Line(self.board)
-        self.session(whole, [])
+        Board(whole).load(self.program)
         dying = _Line(self.board, dies_after=whole.sent * number // of)
         with contextlib.suppress(Killed):
             Board(dying).load(self.program)
@@ -168,6 +186,15 @@ class Bench:
         return RIGHT
 
 
+def _moments(rate: float, rng: random.Random) -> list[float]:
+    """Return moments that come so many times a second, seconds."""
+    found, at = [], 0.0
+    while rate and len(found) < 20:
+        at += rng.expovariate(rate)
+        found.append(at)
+    return found
+
+
 _bench: list[Bench] = []
 
 
@@ -185,6 +212,7 @@ def _work(task: Task) -> tuple[Counter, int, list[str]]:
 
 ROWS = {
     "damaged": "sessions over a damaging line",
+    "baud": f"hosts up to {BAUD_ERROR:g} % off the baud rate, bit by bit",
     "garbage": f"sessions after {GARBAGE:,} random bytes",
     "reset": "resets at moments of a session",
     "killed": "hosts that die in a load",
@@ -196,15 +224,16 @@ ROWS = {
 
 def measure(arguments: argparse.Namespace) -> Result:
     """Do all sessions."""
-    counts = {"damaged": arguments.sessions, "garbage": 20, "reset": 200, "killed": 100,
-              "slow": 1, "fast": 1, "gaps": 100}
+    counts = {"damaged": arguments.sessions, "baud": 100, "garbage": 20, "reset": 200,
+              "killed": 100, "slow": 1, "fast": 1, "gaps": 100}
     counts = {kind: max(1, count // arguments.part) for kind, count in counts.items()}
     tasks = [Task(kind, first, min(BATCH, count - first), count)
              for kind, count in counts.items() for first in range(0, count, BATCH)]
     found, loads = {kind: Counter[str]() for kind in ROWS}, Counter[str]()
     refusals = Counter[str]()
-    with VirtualBoard("icebreaker", Bench().program.array, byte_level=True):
-        pass        # compiled once, before there are several processes
+    for byte_level in (False, True):        # compiled once, before there are several processes
+        with VirtualBoard("icebreaker", Bench().program.array, byte_level=byte_level):
+            pass
     with progress("sessions") as report:
         done = 0
         for task, outcome in forked.each(_work, tasks, limit=WALL_S * BATCH):

@@ -15,17 +15,13 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-import numpy as np
 from amaranth.hdl import Elaboratable
 from harness.command import FOLDER, main
+from harness.networks import lenet5_that_fits
 from harness.result import Check, Result, Table
-from torch import nn
-from torch.nn.utils import prune
 
-import celosia
 from celosia.cli.progress import stages
-from celosia.errors import CelosiaError, FitError
-from celosia.models import load_lenet5
+from celosia.errors import CelosiaError
 from celosia.program import Program
 from celosia_boards.board_top import top_for
 from celosia_boards.build import BuildReport, sweep_seeds
@@ -35,8 +31,6 @@ from celosia_boards.targets import Target, target, targets
 DEFAULT = ("icebreaker", "hx8k", "ecp5-25f")
 REQUIRED = {"icebreaker": 30.0, "ecp5-25f": 80.0, "ecp5-85f": 80.0, "ulx3s-85f": 80.0}
 """Least median Fmax in MHz that the design is held to, whatever clock a target runs at."""
-KEPT = 0.04
-"""Share of LeNet-5's weights that even the smallest array takes."""
 COLUMNS = {"target": "", "seeds": "d", "lanes": "d", "LUTs": ",d", "of them": ".0%",
            "flip-flops": ",d", "block RAMs": "d", "of": "d", "multipliers": "d", "of ": "d",
            "SPRAMs": "d", "of  ": "d", "clock, MHz": "g", "Fmax, median": ".1f", "least": ".1f",
@@ -101,24 +95,12 @@ def _merged(paths: Sequence[Path]) -> Iterator[list]:
 
 
 def _networks(names: Iterable[str]) -> Iterator[list]:
-    """Yield a row for each target: LeNet-5, pruned as Celosia ships it or, where that does not
-    fit, to the share `KEPT` of each layer's weights."""
-    pruned, least = load_lenet5(pruned=True), load_lenet5()
-    example = np.zeros((1, 1, 28, 28), np.float32)
-    for layer in least.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            prune.l1_unstructured(layer, "weight", 1 - KEPT)
-            prune.remove(layer, "weight")
+    """Yield a row for each target: what LeNet-5 takes there, as pruned as it fits."""
     programs: dict[object, tuple[str, Program]] = {}
     for name in names:
         entry = target(name)
         if entry.machine not in programs:
-            try:
-                found = "LeNet-5, pruned", celosia.compile(pruned, example, target=name)
-            except FitError:
-                found = (f"LeNet-5, {KEPT:.0%} of the weights",
-                         celosia.compile(least, example, target=name))
-            programs[entry.machine] = found
+            programs[entry.machine] = lenet5_that_fits(name)
         network, program = programs[entry.machine]
         yield [name, network, program.predicted_cycles, entry.clock_mhz,
                entry.clock_mhz * 1e6 / program.predicted_cycles]

@@ -17,10 +17,10 @@ from harness.command import FOLDER
 from harness.result import Cell, Check, Result, Table
 
 ORDER = ("exactness", "netlist", "accuracy", "faint_rows", "cycles", "lane_cycles", "fmax", "speed",
-         "first_hour", "bad_inputs", "kernels", "compression-train", "compression-lenet5",
-         "compression-ae_lip", "compression-p1", "compression-cycle_aware",
-         "compression-combined", "compression-filters", "compression-fusion", "compression-bfp",
-         "compression-restoration")
+         "first_hour", "bad_inputs", "kernels", "board_link", "board_faults", "virtual_board",
+         "compression-train", "compression-lenet5", "compression-ae_lip", "compression-p1",
+         "compression-cycle_aware", "compression-combined", "compression-filters",
+         "compression-fusion", "compression-bfp", "compression-restoration")
 PAGE = Path("docs") / "results.md"
 BOARD, PICTURE = "icebreaker", "plots/cycle-aware-lenet5.svg"
 """What the page opens with; the picture is drawn by the benchmark compression-cycle_aware."""
@@ -132,6 +132,9 @@ def main() -> None:
                         help="one JSON object on stdout: all results; the page is written too")
     arguments = parser.parse_args()
     found = {}
+    unknown = sorted({path.stem for path in arguments.results.glob("*.json")} - {*ORDER})
+    if unknown:
+        sys.exit(f"report: {', '.join(unknown)}: ORDER does not say where on the page these stand")
     for name in ORDER:
         path = arguments.results / f"{name}.json"
         if path.is_file():

@@ -2,13 +2,15 @@
 
 import numpy as np
 import torch
+from torch.nn.utils import prune
 
 import celosia
 from celosia.datasets import load_fashion_mnist, preprocess
-from celosia.errors import CelosiaError
+from celosia.errors import CelosiaError, FitError
 from celosia.models import load_lenet5
 
-__all__ = ["CALIBRATION", "MODES", "inputs", "layer_program", "lenet5", "simulated_cycles"]
+__all__ = ["CALIBRATION", "MODES", "inputs", "layer_program", "lenet5", "lenet5_that_fits",
+           "simulated_cycles"]
 
 MODES = ("dynamic", "static")
 """Both ways to choose a tensor's exponent."""
@@ -16,6 +18,9 @@ MODES = ("dynamic", "static")
 CALIBRATION = 500
 """Images that static exponents are calibrated on: training images where the full data set is
 installed, else the last of the shipped test images."""
+
+KEPT = 0.04
+"""Share of LeNet-5's weights that even the smallest array takes."""
 
 _SEED = 20
 
@@ -44,6 +49,22 @@ def lenet5(target: str = "icebreaker", exponents: str = "dynamic") -> celosia.Pr
     samples = calibration() if exponents == "static" else None
     return celosia.compile(load_lenet5(pruned=True), np.zeros((1, 1, 28, 28), np.float32),
                            target=target, calibration=samples, exponents=exponents)
+
+
+def lenet5_that_fits(target: str) -> tuple[str, celosia.Program]:
+    """Return LeNet-5 for a target, and what it is in words: pruned as it comes with the package or,
+    where that does not fit, to the share `KEPT` of each layer's weights, the largest."""
+    example = np.zeros((1, 1, 28, 28), np.float32)
+    try:
+        return "LeNet-5, pruned", celosia.compile(load_lenet5(pruned=True), example, target=target)
+    except FitError:
+        least = load_lenet5()
+    for layer in least.modules():
+        if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
+            prune.l1_unstructured(layer, "weight", 1 - KEPT)
+            prune.remove(layer, "weight")
+    words = f"LeNet-5, {KEPT:.0%} of the weights"
+    return words, celosia.compile(least, example, target=target)
 
 
 def layer_program(layer: torch.nn.Module, shape: tuple[int, ...], density: float, target: str,

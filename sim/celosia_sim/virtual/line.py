@@ -33,10 +33,13 @@ class SimulatedLine:
         the board is delivered once in so many seconds, as USB bridges do.
     to_board, to_host : function of bytes
         What becomes of bytes on their way.
+    stalled : function of a number of bytes
+        Seconds for which the board's side holds so many bytes up.
     byte_s : float
         Seconds between two bytes of the host; 0 sends them as they are written.
     resets : sequence of float
-        Moments, seconds, at which the board is configured anew: its memories are zero then.
+        Moments, seconds from now on, at which the board is configured anew: its memories are zero
+        then.
     down_s : float
         Seconds that this takes; bytes that come meanwhile are lost.
     most : int
@@ -50,17 +53,19 @@ class SimulatedLine:
     """
 
     def __init__(self, board: VirtualBoard, *, latency_s: float = 0.001,
-                 to_board: Damage = _whole, to_host: Damage = _whole, byte_s: float = 0.0,
+                 to_board: Damage = _whole, to_host: Damage = _whole,
+                 stalled: Callable[[int], float] = lambda count: 0.0, byte_s: float = 0.0,
                  resets: Sequence[float] = (), down_s: float = 0.0, most: int = 0,
                  dies_after: int | None = None) -> None:
         self.name, self.baud = "the virtual board", board.baud
         self.board, self.latency_s, self.byte_s = board, latency_s, byte_s
         self.sent = self.received = 0
-        self._to_board, self._to_host = to_board, to_host
-        self._resets, self._down_s = deque(sorted(resets)), down_s
+        self._to_board, self._to_host, self._stalled = to_board, to_host, stalled
+        self._down_s = down_s
         self._dies_after, self._most = dies_after, most
         self._skipped = 0.0             # seconds in which the board had nothing to do
         self._up = 0.0                  # when the board is configured
+        self._resets = deque(self.now() + moment for moment in sorted(resets))
         self._going: deque[tuple[float, bytes]] = deque()
         self._coming: deque[tuple[float, bytes]] = deque()
 
@@ -74,10 +79,10 @@ class SimulatedLine:
         if self._dies_after is not None and ends:
             data = data[:max(self._dies_after - self.sent, 0)]
         self.sent += len(data)
-        at = self.now() + self.latency_s
+        at = max(self.now() + self.latency_s, self._going[-1][0] if self._going else 0.0)
+        at += self._stalled(len(data))
         data = self._to_board(data)
         if self.byte_s:
-            at = max(at, self._going[-1][0] if self._going else 0.0)
             self._going.extend((at + (place + 1) * self.byte_s, data[place:place + 1])
                                for place in range(len(data)))
         else:

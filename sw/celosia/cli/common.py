@@ -31,7 +31,8 @@ InputShape = Annotated[str | None, typer.Option(
                                            "model nor --calibration tells it.")]
 Port = Annotated[str | None, typer.Option(
     metavar="PORT", help="A board's serial port, such as /dev/ttyUSB1, socket://HOST:PORT, or auto "
-                         "for the only board; CELOSIA_PORT without it, else auto.")]
+                         "for the only board. Where a board is meant without it: "
+                         "CELOSIA_PORT, else auto.")]
 Baud = Annotated[int | None, typer.Option(
     min=1200, help="Bits a second on the serial port; what the board is built for without it.")]
 _LONGEST = 2000
