@@ -106,12 +106,14 @@ class Board:
         if close is not None:
             close()
 
-    def load(self, program: Program, *, progress: Progress | None = None) -> Loaded:
+    def load(self, program: Program, *, progress: Progress | None = None,
+             insist: bool = True) -> Loaded:
         """Load a program, and make sure that the board computes with it.
 
         progress : called with (frames done, all frames).
-        CelosiaError where the board holds another array than the program's, or does not come to
-        the answers of the golden model.
+        insist   : refuse a board that does not come to the answers of the golden model; without it
+                   that is left to be seen, as `celosia.verify.verify` does.
+        CelosiaError for such a board, and for one that holds another array than the program's.
         """
         self._check(program)
         machine = Machine(self._line, program.array, target(program.target).clock_mhz * 1e6)
@@ -121,7 +123,7 @@ class Board:
         self._machine, self._driver, self._program = machine, None, None
         with _refusals():
             machine.greet()
-            driver.load(setup, probe, progress)
+            driver.load(setup, probe, progress, insist=insist)
         self._driver, self._program = driver, program
         frames = machine.frames(setup[:, :2])
         return Loaded(bytes=BLOCK_BYTES * frames, frames=frames,
@@ -135,6 +137,12 @@ class Board:
         are counted by the board, ``layer_cycles`` is None.
         """
         result = self.simulate(x, progress=progress)
+        other = np.flatnonzero(result.cycles != self.program.predicted_cycles)
+        if len(other):
+            raise CelosiaError(
+                f"{self.name}: the board counts {int(result.cycles[other[0]]):,} cycles for image "
+                f"{other[0]}, time after time, where {self.program.predicted_cycles:,} were "
+                f"predicted; see in which layer: celosia compare --port {self.name}")
         return replace(result_of(self.program, result), layer_cycles=None)
 
     def simulate(self, x: Any, *, tensors: bool = False,
@@ -228,15 +236,18 @@ class Board:
         holds = _holder(self.array_hash)
         raise CelosiaError(
             f"{self.name}: the program is for the array of {program.target}, and the board holds "
-            f"{holds}; build and flash the program's own (celosia build, celosia flash)")
+            f"{holds}; build and flash the program's own, or compile it for what is there "
+            f"(celosia compile --target)")
 
 
 @contextmanager
 def loaded(program: Program, backend: str, *, baud: int | None = None,
-           stages: Stages | None = None, notice: Notice | None = None) -> Iterator[Board]:
+           stages: Stages | None = None, notice: Notice | None = None,
+           insist: bool = True) -> Iterator[Board]:
     """Connect to the board that a backend names, "board" or "board:PORT", and load a program.
 
-    stages : called as it is loaded.   notice : as `connect` takes it.
+    stages : called as it is loaded.   notice : as `connect` takes it.   insist : as `Board.load`
+    does.
     """
     port = backend.removeprefix(BOARD).removeprefix(":") or None
 
@@ -245,7 +256,7 @@ def loaded(program: Program, backend: str, *, baud: int | None = None,
             stages("loading the board", done, of)
 
     with connect(port, baud=baud, on_notice=notice) as board:
-        board.load(program, progress=progress)
+        board.load(program, progress=progress, insist=insist)
         yield board
 
 

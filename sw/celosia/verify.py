@@ -108,7 +108,7 @@ def verify(program: Program, x: Any, backend: str = "verilator", *,
             from celosia.board import loaded
 
             board = opened.enter_context(loaded(program, backend, baud=baud, stages=stages,
-                                                notice=notice))
+                                                notice=notice, insist=False))
             machine = board.simulate
         for start in range(0, len(images), CHUNK):
             simulation = _compare_chunk(program, images, start, machine, tally, progress)

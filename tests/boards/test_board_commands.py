@@ -91,11 +91,15 @@ def test_the_port_of_the_environment(folder, program, port, monkeypatch):
 
 
 def test_the_energy_of_an_inference(folder, port):
-    lines = invoke("energy", PROGRAM, "--port", port, "--seconds", "1", "--idle", "300", "--busy",
-                   "312", status=1).stderr      # byte by byte, a run is not bridged by padding
-    assert "did not end as it must" in lines
-    words = invoke("energy", PROGRAM, "--port", port, "--idle", "300", status=1).stderr
-    assert "--idle and --busy go together" in words
+    given = ("energy", PROGRAM, "--port", port, "--seconds", "1")
+    found = answer(*given, "--idle", "300", "--busy", "312")
+    assert found["runs"] > 0 and 1 <= found["seconds"] < 3
+    assert found["per_second"] == pytest.approx(found["runs"] / found["seconds"])
+    assert found["microjoules"] == pytest.approx(12_000 / found["per_second"])
+    assert answer(*given)["microjoules"] is None
+    assert "microjoules an inference" in invoke(*given).stdout
+    assert "go together" in invoke(*given, "--idle", "300", status=1).stderr
+    assert "swapped" in invoke(*given, "--idle", "312", "--busy", "300", status=1).stderr
 
 
 def test_a_board_that_computes_wrong_is_refused(folder, program, monkeypatch):
@@ -114,21 +118,45 @@ def test_a_board_that_computes_wrong_is_refused(folder, program, monkeypatch):
         assert "does not compute what it must" in words
 
 
-def test_verify_names_the_first_layer(folder, program, port, monkeypatch):
-    from celosia_sim import golden
+@pytest.mark.parametrize("layer", [0, 1])
+def test_verify_names_the_first_layer_of_a_board_that_computes_wrong(folder, program, monkeypatch,
+                                                                     layer):
+    """One of a layer's weights has another sign on the board."""
+    from celosia_boards.host.machine import Machine
 
-    kept = golden.run
+    kept, word = Machine.write, [0, 40][layer]
 
-    def other(graph, images, **options):
-        found = kept(graph, images, **options)
-        if options["keep_tensors"]:
-            found.mantissas["0"][2, 1, 3, 2] += 1
-        return found
+    def other(self, at, values, progress=None):
+        values = values.copy()
+        weights = np.flatnonzero(at[:, 0] == Space.WEIGHTS)
+        if len(weights):
+            values[weights[word]] ^= 0xFF
+        kept(self, at, values, progress)
 
-    monkeypatch.setattr(golden, "run", other)
-    words = invoke("verify", PROGRAM, "--input", INPUTS, "--port", port, status=1).stderr
-    assert "layer '0', image 2, element (1, 3, 2)" in words
-    assert "the board does not compute" in words
+    monkeypatch.setattr(Machine, "write", other)
+    for port in served(program):
+        words = invoke("verify", PROGRAM, "--input", INPUTS, "--port", port, status=1).stderr
+        assert f"layer '{['0', '4'][layer]}', image 0, element" in words
+        assert "the board does not compute what the golden model does" in words
+        assert "does not compute" in invoke("load", PROGRAM, "--port", port, status=1).stderr
+
+
+def test_cycles_that_are_not_those_predicted_are_refused(folder, program, monkeypatch):
+    from celosia_boards.host import work
+
+    kept = work.Work.result
+
+    def longer(self, image, number, ended, replies):
+        good = kept(self, image, number, ended, replies)
+        self.record.cycles[image, number] += 1
+        if not self.exact:
+            return good
+        return bool(self.record.cycles[image, number] == self.runs[0].cycles)
+
+    monkeypatch.setattr(work.Work, "result", longer)
+    for port in served(program):
+        words = invoke("run", PROGRAM, "--input", INPUTS, "--port", port, status=1).stderr
+    assert f"counts {program.predicted_cycles + 1:,} cycles for image 0, time after time" in words
 
 
 @pytest.mark.parametrize("faults", [
@@ -142,7 +170,7 @@ def test_faults_do_no_harm(folder, program, faults):
 
 
 def test_a_board_that_is_reset_all_the_time_is_given_up(folder, program):
-    for port in served(program, Faults(reset_after=9_000)):
+    for port in served(program, Faults(reset_after=4_000)):
         words = invoke("run", PROGRAM, "--input", INPUTS, "--port", port, status=1).stderr
     assert "check its power" in words or "does not compute what it must" in words
 

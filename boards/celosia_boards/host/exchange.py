@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from celosia_boards.host.holders import holders
-from celosia_boards.host.link import Line
+from celosia_boards.host.link import Line, LinkError
 from celosia_boards.host.requests import Requests
 from celosia_hw import host_protocol as protocol
 from celosia_hw.host_protocol import Command, Decoder, Kind, Reason, Reply
@@ -40,6 +40,7 @@ _FIRST, _LAST, _HELLO = 5, 10, 12
 """Tags, from a greeting's first one on, of its two closing requests, and how many it takes. No
 other requests follow each other with tags so far apart, so replies to earlier ones are told from
 those to a greeting; nor do greetings that follow each other have a tag in common."""
+_FEW, _WORDS = 8, 200       # characters of what the other end of a line says of itself
 _QUIET, _GAP = 0.01, 1.0
 """Seconds that a missing reply is waited for, at least: of a burst, and of a stream."""
 _TRIES = 64
@@ -102,7 +103,7 @@ class Exchange:
         LineError where nothing answers as it should in `SILENCE`. Whatever was sent before, whole
         or not, has been answered or dropped when this returns.
         """
-        start, wait, heard = self.line.now(), self._quiet(), 0
+        start, wait, heard = self.line.now(), self._quiet(), bytearray()
         self._torn = True
         self.tally.greeted += 1
         self._decoder.clear()
@@ -110,11 +111,17 @@ class Exchange:
             tag, begun, before = self._next(_HELLO), self.line.now(), None
             hello = b"".join([protocol.RESYNC, protocol.paced(protocol.encode_abort(tag=tag)),
                               *_CLOSING.frames(tag + _FIRST), *_CLOSING.frames(tag + _LAST)])
-            self._write(hello)
             line_time = 10 * len(hello) / self.line.baud
+            try:
+                self._write(hello)
+            except LinkError:
+                heard += self.line.read(0.0)        # a last word, or the same error
             while (left := begun + line_time + wait - self.line.now()) > 0:
-                data = self.line.read(left)
-                heard += len(data)
+                try:
+                    data = self.line.read(left)
+                except LinkError as gone:
+                    raise self._farewell(gone, bytes(heard)) from None
+                heard += data
                 for reply in self._decoder.feed(data):
                     if self._answers(reply, before, tag):
                         self._slowest = max(self.line.now() - begun - line_time, 0.0)
@@ -124,7 +131,7 @@ class Exchange:
                     before = reply
             self._decoder.clear()
             if self.line.now() - start > SILENCE:
-                raise self._silent(heard)
+                raise self._silent(len(heard))
             wait = min(2 * wait, SILENCE / 4)
 
     def stream(self, parts: Iterable[Requests]) -> Iterator[Reply]:
@@ -295,6 +302,14 @@ class Exchange:
         self.tally.damages += 1
         self._decoder.skipped = 0
         return Damage()
+
+    @staticmethod
+    def _farewell(gone: LinkError, heard: bytes) -> LinkError:
+        """Return why the other end closed the line: what it said in words, if it did."""
+        words = heard[-_WORDS:].decode("ascii", "replace").strip()
+        if len(words) < _FEW or not words.isprintable() or "\ufffd" in words:
+            return gone
+        return LinkError(f"{gone}; it said: {words}")
 
     def _silent(self, heard: int) -> LineError:
         """Return why there is no machine, after so many bytes came from the line."""

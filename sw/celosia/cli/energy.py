@@ -35,10 +35,14 @@ def energy(
                            "rested, and while it worked")
     if not all(math.isfinite(number) for number in (idle, busy) if number is not None):
         raise CelosiaError("--idle and --busy take milliwatts as a meter shows them, such as 12.5")
+    if idle is not None and busy is not None and busy <= idle:
+        raise CelosiaError(f"--busy {busy:g} is not more than --idle {idle:g}: were they swapped? "
+                           f"A meter must show milliwatts to a tenth, averaged over the time")
     loaded = api.load(program)
     with work("loading the board") as shown, connect(
             port, baud=baud, on_notice=common.notice) as board:
-        board.load(loaded, progress=shown.count)
+        shown.stage("loading the board")
+        board.load(loaded)
         shown.stage("the board rests: read the meter")
         time.sleep(seconds)
         shown.stage("the board works: read the meter")
@@ -52,6 +56,9 @@ def energy(
         return
     print(common.wrapped(f"{done.runs:,} inferences in {done.seconds:.1f} s, {rate:,.0f} a second; "
                          f"the array worked {done.busy:.0%} of the time"))
-    if microjoules is not None:
+    if microjoules is None:
+        print(f"(milliwatts at work - milliwatts at rest) x {1000 / rate:.4g} = microjoules an "
+              f"inference")
+    else:
         print(f"{busy:g} mW - {idle:g} mW at that rate: {microjoules:,.1f} uJ an inference, above "
               f"what the board draws at rest")
