@@ -30,8 +30,8 @@ COMMANDS = {
     "load": ("load", "Load a program onto a flashed board, and make sure that the board computes "
                      "with it."),
     "live": ("live", "Run inputs as they come, and show each answer at once, with what it took."),
-    "serve-sim": ("serve_sim", "Serve a simulated board behind a serial port, empty as one that was "
-                               "just flashed."),
+    "serve-sim": ("serve_sim", "Serve a simulated board behind a serial port, empty as one that "
+                               "was just flashed."),
     "energy": ("energy", "Let a board rest and then work, for a meter in its supply; "
                          "docs/boards/energy.md."),
     "prune": ("prune", "Remove a model's least important weights or filters, retraining between "
