@@ -31,8 +31,8 @@ from celosia_sim.virtual import VirtualBoard
 from celosia_sim.virtual.faults import TO_BOARD, TO_HOST, Damage, Faults
 from celosia_sim.virtual.line import Killed, SimulatedLine
 
-LANES, IMAGES = 4, 12
-LIMIT_S, WALL_S = 60.0, 120.0
+LANES, IMAGES = 4, 6
+LIMIT_S, WALL_S = 600.0, 120.0
 KINDS = ("drop", "flip", "duplicate", "cut", "noise", "stall", "reset", "all of them")
 RATES = (1e-5, 1e-2)
 RARE = {"stall": 1e-2, "reset": 2e-3}
@@ -61,14 +61,22 @@ class _Late(Exception):
 class _Line(SimulatedLine):
     """A simulated line that ends sessions that take too long."""
 
-    def read(self, timeout_s: float) -> bytes:
-        if self.now() > self.until:
-            raise _Late
-        return super().read(timeout_s)
+    longest = 0.0
+    """Seconds for which any line heard nothing while it was read."""
 
     def __init__(self, board: VirtualBoard, **options: Any) -> None:
         super().__init__(board, **options)
         self.until = self.now() + LIMIT_S
+        self.silent = 0.0
+
+    def read(self, timeout_s: float) -> bytes:
+        begun = self.now()
+        if begun > self.until:
+            raise _Late
+        data = super().read(timeout_s)
+        self.silent = 0.0 if data else self.silent + self.now() - begun
+        _Line.longest = max(_Line.longest, self.silent)
+        return data
 
 
 class Bench:
@@ -198,16 +206,18 @@ def _moments(rate: float, rng: random.Random) -> list[float]:
 _bench: list[Bench] = []
 
 
-def _work(task: Task) -> tuple[Counter, int, list[str]]:
-    """Return how the sessions of a task ended, how often a board was loaded again, and refusals."""
+def _work(task: Task) -> tuple[Counter, int, list[str], float]:
+    """Return how the sessions of a task ended, how often a board was loaded again, refusals, and
+    the longest silence."""
     if not _bench:
         _bench.append(Bench())
     session: Callable[..., str] = getattr(_bench[0], task.kind)
     outcomes, words = Counter[str](), list[str]()
     _bench[0].refusals.clear()
+    _Line.longest = 0.0
     for number in range(task.first, task.first + task.count):
         outcomes[session(number, task.of, words)] += 1
-    return outcomes, len(words), list(_bench[0].refusals)
+    return outcomes, len(words), list(_bench[0].refusals), _Line.longest
 
 
 ROWS = {
@@ -230,7 +240,7 @@ def measure(arguments: argparse.Namespace) -> Result:
     tasks = [Task(kind, first, min(BATCH, count - first), count)
              for kind, count in counts.items() for first in range(0, count, BATCH)]
     found, loads = {kind: Counter[str]() for kind in ROWS}, Counter[str]()
-    refusals = Counter[str]()
+    refusals, longest = Counter[str](), 0.0
     for byte_level in (False, True):        # compiled once, before there are several processes
         with VirtualBoard("icebreaker", Bench().program.array, byte_level=byte_level):
             pass
@@ -239,9 +249,10 @@ def measure(arguments: argparse.Namespace) -> Result:
         for task, outcome in forked.each(_work, tasks, limit=WALL_S * BATCH):
             if isinstance(outcome, str):
                 print(f"{task}: {outcome}")
-                outcome = Counter({HUNG: task.count}), 0, []
+                outcome = Counter({HUNG: task.count}), 0, [], 0.0
             found[task.kind] += outcome[0]
             loads[task.kind] += outcome[1]
+            longest = max(longest, outcome[3])
             refusals.update(re.sub(r"[\d,]+", "#", words) for words in outcome[2])
             done += task.count
             if report:
@@ -256,6 +267,8 @@ def measure(arguments: argparse.Namespace) -> Result:
     total = sum(found.values(), Counter())
     checks = (Check.at_most("wrong answers", total[WRONG], 0, "d"),
               Check.at_most("sessions that hung", total[HUNG], 0, "d"),
+              Check.at_most("longest wait for a sign of the machine, s", longest, 1.5 * SILENCE,
+                            ".2f"),
               Check.at_most("clean sessions that failed after a damaged one", total[AFTER], 0, "d"))
     return Result(title="Faults on the way to a board", tables=(table,), checks=checks, notes=(
         f"A machine that gives no sign for {SILENCE:g} s is given up.",

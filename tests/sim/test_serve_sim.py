@@ -82,6 +82,7 @@ def test_json_tells_the_port_first(program):
         ready = json.loads(first)
         assert ready["port"].startswith("socket://127.0.0.1:")
         assert (ready["board"], ready["clock_mhz"], ready["byte_level"]) == ("icebreaker", 24, True)
+        assert ready["bytes"] == 0 and ready["seconds"] > 0
         assert ask(ready["port"], protocol.encode_status(tag=1)).tag == 1
         process.send_signal(signal.SIGINT)
         assert ended(process)[0] == ""

@@ -4,6 +4,7 @@ import shlex
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -58,7 +59,7 @@ def serve_sim(
     """
     from celosia_boards.targets import target as find_target
 
-    loaded = api.load(program)
+    loaded, begun = api.load(program), time.monotonic()
     with api.refusals():
         place = find_target(board or loaded.target)
         api.check_buildable(loaded, place)
@@ -79,7 +80,8 @@ def serve_sim(
         server = Server(Wire(machine, faults), end, _shown(place, stack))
         stack.callback(server.close)
         ready = {"port": server.port, "board": place.name, "clock_mhz": machine.clock_hz / 1e6,
-                 "baud": machine.baud, "byte_level": byte_level}
+                 "baud": machine.baud, "byte_level": byte_level, "bytes": 0,
+                 "seconds": time.monotonic() - begun}
         if json:
             common.emit(ready)
         else:
