@@ -203,11 +203,6 @@ def refusals(*errors: type[Exception]) -> Iterator[None]:
 def as_images(program: Program, x: Any) -> np.ndarray:
     """Return the inputs as float32 (N, ...), checked against the network's input shape."""
     tensor = program.graph.tensors[program.graph.input]
-    known = program.preprocessing
-    pixels = str(getattr(x, "dtype", "")).endswith("uint8")     # of NumPy or torch
-    if pixels and known is not None and known.scale is not None:
-        raise CelosiaError("input: uint8 are pixels, and the program says how they become inputs; "
-                           "give program.preprocessing.inputs(pixels), or numbers of another type")
     array = as_array(x)
     wanted = "(N, " + ", ".join(str(size) for size in tensor.user_shape) + ")"
     if array.shape[1:] != tuple(tensor.user_shape) or array.ndim == 0:
@@ -215,6 +210,11 @@ def as_images(program: Program, x: Any) -> np.ndarray:
                            f"reshape it, one input is N = 1")
     if len(array) == 0:
         raise CelosiaError(f"input: no inputs in it, the network takes {wanted} with N > 0")
+    known = program.preprocessing
+    pixels = str(getattr(x, "dtype", "")).endswith("uint8")     # of NumPy or torch
+    if pixels and known is not None and known.scale is not None:
+        raise CelosiaError("input: uint8 are pixels, and the program says how they become inputs; "
+                           "give program.preprocessing.inputs(pixels), or numbers of another type")
     return array
 
 
