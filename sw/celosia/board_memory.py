@@ -4,9 +4,9 @@ import numpy as np
 
 from celosia.program import Program
 from celosia_boards.host.requests import block_words
-from celosia_hw.isa import BLOCK, DESCRIPTOR_WORDS, Flag, Space, Word
+from celosia_hw.isa import BATCH_STEP_BITS, BLOCK, DESCRIPTOR_WORDS, Flag, Space, Word
 
-__all__ = ["memory_words", "rows_read"]
+__all__ = ["memory_words", "words_read"]
 
 
 def memory_words(program: Program) -> np.ndarray:
@@ -18,8 +18,8 @@ def memory_words(program: Program) -> np.ndarray:
     """
     parts = [_words(space, np.arange(len(words)), words)
              for space, words in sorted(program.images.items())]
-    array, size = program.array, block_words(Space.BANKS, program.array)
-    zeros = rows_read(program).repeat(array.lanes)
+    size = block_words(Space.BANKS, program.array)
+    zeros = words_read(program).reshape(-1)
     for place in program.places.values():
         if place.space is Space.BANKS and place.written >= 0:
             zeros[place.addresses] = False
@@ -32,28 +32,48 @@ def memory_words(program: Program) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def rows_read(program: Program) -> np.ndarray:
-    """Return which bank rows the layers may read, bool (bank_rows,): all that they do, and some
-    beside them."""
+def words_read(program: Program) -> np.ndarray:
+    """Return which words of the banks the layers read for results that count, bool (bank_rows,
+    lanes): what the others come to does not matter."""
     array = program.array
-    depth = 1 << array.bank_row_bits
-    edges = np.zeros(2 * depth + BLOCK + 1, np.int64)   # 1 where a run of rows begins, -1 behind
+    read = np.zeros((1 << array.bank_row_bits, array.lanes), np.bool_)
     descriptors = program.images[Space.PROGRAM][:program.descriptors * DESCRIPTOR_WORDS]
     for words in descriptors.astype(np.int64).reshape(-1, DESCRIPTOR_WORDS):
         size = array.lanes >> (words[Word.GROUPS] & 15)
-        tiles = np.arange(words[Word.LAST_TILE] + 1)
+        tile, lane = np.divmod(np.arange(words[Word.LAST_POSITION] + 1)[:, None], size)
         jump = bool(words[Word.FLAGS] & Flag.JUMP)
-        ends = jump * (tiles * size // words[Word.LINE])
-        further = np.arange(2 + jump)       # by their rotation, lanes read one group on; behind a
-        groups = np.unique(np.add.outer(tiles + ends, further))     # line's end one more
-        count = words[Word.TAP_STEP] * (words[Word.LAST_PHASE] + 1)
-        taps = program.images[Space.TAPS][words[Word.TAP_BASE]:][:count]
-        offsets = np.unique(taps.astype(np.int64) >> array.lane_bits)
-        begin = np.add.outer(words[Word.IN_BASE] + words[Word.IN_CHANNELS] * groups, offsets)
-        np.add.at(edges, begin.ravel() % depth, 1)
-        np.add.at(edges, begin.ravel() % depth + BLOCK, -1)
-    runs = np.cumsum(edges)[:2 * depth] > 0
-    return (runs[:depth] | runs[depth:])[:array.bank_rows]
+        line, start = words[Word.LINE], tile * size
+        further = jump * (start // line + (start % line + lane >= line))
+        offset, rotation = _taps(program, words)
+        at = tile + further + (lane + rotation >= size)
+        row = (words[Word.IN_BASE] + words[Word.IN_CHANNELS] * at + offset) % len(read)
+        for first in range(0, array.lanes, size):
+            read[row, first + (lane + rotation) % size] = True
+    return read[:array.bank_rows]
+
+
+def _taps(program: Program, words: np.ndarray) -> np.ndarray:
+    """Return what a layer's weights are multiplied by, int64 (2, taps): rows from a position
+    group's first, and banks from a lane."""
+    entry, within = np.divmod(_column_indices(program, words), BLOCK)
+    phases = np.arange(words[Word.LAST_PHASE] + 1) * words[Word.TAP_STEP] + words[Word.TAP_BASE]
+    taps = program.images[Space.TAPS][np.add.outer(phases, entry)].astype(np.int64)
+    pairs = np.stack([(taps >> program.array.lane_bits) + within, taps % program.array.lanes])
+    return np.unique(pairs.reshape(2, -1), axis=1)
+
+
+def _column_indices(program: Program, words: np.ndarray) -> np.ndarray:
+    """Return the column indices of all weight words of a layer, each once."""
+    array, groups = program.array, 1 << int(words[Word.GROUPS] & 15)
+    stride = array.groups_max if array.replicate else groups
+    batches = program.images[Space.PROGRAM][words[Word.LENGTH_BASE]:][:words[Word.LAST_BATCH] + 1]
+    begin, found = int(words[Word.WEIGHT_BASE]) * array.groups_max, [np.zeros(0, np.int64)]
+    for steps in ((batches & (1 << BATCH_STEP_BITS) - 1) + 1).tolist():
+        stream = program.images[Space.WEIGHTS][begin:begin + steps * stride].reshape(steps, stride)
+        deltas = stream[:, ::stride // groups].astype(np.int64) >> array.weight_bits
+        found.append(np.unique(np.cumsum(deltas, axis=0)))
+        begin += steps * stride
+    return np.unique(np.concatenate(found))
 
 
 def _words(space: Space, addresses: np.ndarray, values: np.ndarray) -> np.ndarray:
