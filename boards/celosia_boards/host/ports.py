@@ -94,9 +94,9 @@ def find_ports(listed: Any = None) -> list[Port]:
 
     PortError where the system's list cannot be read.
     """
-    if listed is None:
-        from serial.tools.list_ports import comports as listed
-    found = [_port(info) for info in _steady(listed)]
+    from serial.tools.list_ports import comports
+
+    found = [_port(info) for info in _steady(listed or comports)]
     return sorted(found, key=lambda port: (not port.boards, len(port.name), port.name))
 
 
