@@ -51,8 +51,12 @@ class Space(enum.IntEnum):
     RESIDUAL = 9   # residual mantissas; address = beat * beat_elements + element
 
 
+COUNTER_BITS = 24
+"""Width of the counter behind ``Register.EVENTS``; it goes on from 0 behind its end."""
+
+
 class Register(enum.IntEnum):
-    """Registers of ``Space.REGISTERS``; counters have 24 bits. Reading changes nothing."""
+    """Registers of ``Space.REGISTERS``. Reading changes nothing."""
 
     ARRAY_HASH = 0     # low 32 bits of ArrayConfig.hash
     STATUS = 1         # bit 0 busy, bit 1 saturated; bits 8..15 error; bits 16..23 the descriptor

@@ -13,6 +13,7 @@ from celosia_hw.compare import at_least
 from celosia_hw.isa import (
     BATCH_STEP_BITS,
     BATCH_WAIT_BITS,
+    COUNTER_BITS,
     DESCRIPTOR_WORDS,
     EXPONENT_MAX,
     EXPONENT_SLOTS,
@@ -330,7 +331,7 @@ class Sequencer(wiring.Component):
             happens[Event.BUBBLE].eq(fsm.ongoing("ISSUE") & ~self.step.valid),
             happens[Event.NORMALISE].eq(fsm.ongoing("NORMALISE")),
         ]
-        events = Signal(24)
+        events = Signal(COUNTER_BITS)
         with m.If(self.done):
             m.d.sync += self.done.eq(0)
         with m.If(self.start & ~self.busy):

@@ -29,9 +29,8 @@ from celosia_boards.host.link import Line, LinkError
 from celosia_boards.host.machine import Machine, Status
 from celosia_boards.host.ports import PortError
 from celosia_boards.host.requests import BLOCK_BYTES
-from celosia_boards.host.work import COUNTER_BITS
 from celosia_boards.targets import target, targets
-from celosia_hw.isa import FORMAT_VERSION, Event, Space, array_hash
+from celosia_hw.isa import COUNTER_BITS, FORMAT_VERSION, Event, Space, array_hash
 
 if TYPE_CHECKING:
     from celosia_sim.plan import Plan, SimResult

@@ -172,18 +172,22 @@ def test_driver_conflict_is_refused():
     check_synthesis_log("Warning: Wire top.x is used but has no driver.\n")
 
 
+def stand_in(monkeypatch, folder, nextpnr):
+    """Let shell scripts stand for Yosys, which does nothing, and nextpnr."""
+    for name, words in (("YOSYS", "touch celosia.yosys.log"), ("NEXTPNR_ICE40", nextpnr)):
+        tool = folder / name
+        tool.write_text(f"#!/bin/sh\n{words}\n")
+        tool.chmod(0o755)
+        monkeypatch.setenv(name, str(tool))
+
+
 def test_too_large_a_design_is_named(monkeypatch, tmp_path):
     """nextpnr's own words say which cell found no place; ours say how many are too many."""
     log = ("Info: \t         ICESTORM_LC:    8973/   5280   169%\n"
            "Info: \t        ICESTORM_RAM:      30/     30   100%\n")
     assert overfull(log) == ["8973 of 5280 ICESTORM_LC"]
     (tmp_path / "log").write_text(log)
-    for name, words in (("YOSYS", "touch celosia.yosys.log"),
-                        ("NEXTPNR_ICE40", f"cat {tmp_path}/log > celosia.nextpnr.log; exit 125")):
-        tool = tmp_path / name
-        tool.write_text(f"#!/bin/sh\n{words}\n")
-        tool.chmod(0o755)
-        monkeypatch.setenv(name, str(tool))
+    stand_in(monkeypatch, tmp_path, f"cat {tmp_path}/log > celosia.nextpnr.log; exit 125")
     entry = target("icebreaker")
     with pytest.raises(BuildError, match=r"^the design needs 8973 of 5280 ICESTORM_LC of the up5k; "
                                          r"choose fewer lanes or a larger target\nlog: "):
@@ -195,11 +199,7 @@ def test_more_than_the_maker_vouches_for_is_too_much(monkeypatch, tmp_path):
     monkeypatch.setitem(RESOURCES, "up5k", replace(RESOURCES["up5k"], luts=271))
     copies = "; ".join(f"cp {DATA}/icebreaker.nextpnr.{suffix} celosia.nextpnr.{suffix}"
                        for suffix in ("log", "json"))
-    for name, words in (("YOSYS", "touch celosia.yosys.log"), ("NEXTPNR_ICE40", copies)):
-        tool = tmp_path / name
-        tool.write_text(f"#!/bin/sh\n{words}\n")
-        tool.chmod(0o755)
-        monkeypatch.setenv(name, str(tool))
+    stand_in(monkeypatch, tmp_path, copies)
     entry = target("icebreaker")
     with pytest.raises(BuildError, match=r"^the design needs 272 of 271 look-up tables of the "
                                          r"up5k; choose fewer lanes or a larger target\nlog: "):
@@ -207,12 +207,7 @@ def test_more_than_the_maker_vouches_for_is_too_much(monkeypatch, tmp_path):
 
 
 def test_options_of_placement_reach_nextpnr(monkeypatch, tmp_path):
-    for name, words in (("YOSYS", "touch celosia.yosys.log"),
-                        ("NEXTPNR_ICE40", 'echo "ERROR: given $*" > celosia.nextpnr.log; exit 1')):
-        tool = tmp_path / name
-        tool.write_text(f"#!/bin/sh\n{words}\n")
-        tool.chmod(0o755)
-        monkeypatch.setenv(name, str(tool))
+    stand_in(monkeypatch, tmp_path, 'echo "ERROR: given $*" > celosia.nextpnr.log; exit 1')
     entry = target("icebreaker")
     with pytest.raises(BuildError, match="given --up5k .*--opt-timing --package "):
         build(_design(entry), entry, tmp_path / "out", placement=("--opt-timing",))

@@ -20,8 +20,8 @@ import numpy as np
 from celosia_boards.host.exchange import Busy, Damage, HostError
 from celosia_boards.host.job import Job, Record
 from celosia_boards.host.machine import ATTEMPTS, Machine
-from celosia_boards.host.requests import Requests
-from celosia_boards.host.work import READ_EVENTS, Work, data_of
+from celosia_boards.host.requests import READ_EVENTS, Requests
+from celosia_boards.host.work import Work, data_of
 from celosia_hw.host_protocol import Reply
 from celosia_hw.isa import Space
 

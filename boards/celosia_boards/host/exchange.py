@@ -6,7 +6,7 @@ there are tags, each closed by a request whose reply cannot be taken for another
 then is known, and repeated.
 
 A damaged request may pass its CRC, one in 65,536 of those whose length changed. Nothing here can
-see that; `damages` tells whoever uses this that the line damages anything at all.
+see that; `Tally.damages` tells whoever uses this that the line damages anything at all.
 """
 
 from collections import deque
@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 from celosia_boards.host.holders import holders
 from celosia_boards.host.link import Line, LinkError
-from celosia_boards.host.requests import Requests
+from celosia_boards.host.requests import READ_HASH, Requests
 from celosia_hw import host_protocol as protocol
-from celosia_hw.host_protocol import Command, Decoder, Kind, Reason, Reply
-from celosia_hw.isa import Register, Space
+from celosia_hw.host_protocol import Decoder, Kind, Reason, Reply
+from celosia_hw.isa import Register
 
 __all__ = ["SILENCE", "Busy", "Damage", "Exchange", "HostError", "LineError", "StrangerError"]
 
@@ -33,8 +33,6 @@ _TAGS = 1 << protocol.TAG_BITS
 _BURST = 11
 """Requests of a burst: with the closing one, and one more that a duplicate may look like, fewer
 than there are tags."""
-_CLOSING = Requests.one(Command.READ + 2, Space.REGISTERS << protocol.ADDRESS_BITS)
-"""Reads `Register.ARRAY_HASH` and the status, which nothing else here does."""
 _HASH_BYTES = 4
 _FIRST, _LAST, _HELLO = 5, 10, 12
 """Tags, from a greeting's first one on, of its two closing requests, and how many it takes. No
@@ -110,7 +108,7 @@ class Exchange:
         while True:
             tag, begun, before = self._next(_HELLO), self.line.now(), None
             hello = b"".join([protocol.RESYNC, protocol.paced(protocol.encode_abort(tag=tag)),
-                              *_CLOSING.frames(tag + _FIRST), *_CLOSING.frames(tag + _LAST)])
+                              *READ_HASH.frames(tag + _FIRST), *READ_HASH.frames(tag + _LAST)])
             line_time = 10 * len(hello) / self.line.baud
             try:
                 self._write(hello)
@@ -205,7 +203,7 @@ class Exchange:
         count, kinds = len(requests), requests.kinds()
         tag, begun = self._next(count + 1), self.line.now()
         self.tally.sent += count
-        burst = b"".join([*requests.frames(tag), *_CLOSING.frames(tag + count)])
+        burst = b"".join([*requests.frames(tag), *READ_HASH.frames(tag + count)])
         self._write(burst)
         line_time = 10 * len(burst) / self.line.baud
         found: dict[int, Reply] = {}
@@ -214,8 +212,8 @@ class Exchange:
             came = self.line.read(left)
             for reply in self._decoder.feed(came):
                 place = (reply.tag - tag) % _TAGS
-                if place == count and reply.kind is Kind.DATA:
-                    self._known(reply)
+                if (place == count and reply.kind is Kind.DATA
+                        and reply.elements(_HASH_BYTES)[Register.ARRAY_HASH] == self.array_hash):
                     self._slowest = max(self.line.now() - begun - line_time, self._slowest * 0.9)
                     if not (clean and len(found) == count) or self._decoder.skipped:
                         self._damaged()
@@ -278,7 +276,7 @@ class Exchange:
                 and before.data[:_HASH_BYTES] == reply.data[:_HASH_BYTES])
 
     def _known(self, reply: Reply) -> int:
-        """Return the hash in the reply to `_CLOSING`; StrangerError where it was another before."""
+        """Return the hash that a reply to `READ_HASH` tells; StrangerError where it was another."""
         found = reply.elements(_HASH_BYTES)[Register.ARRAY_HASH]
         if self.array_hash is not None and found != self.array_hash:
             raise StrangerError(f"{self.line.name}: another machine answers than at first; connect "

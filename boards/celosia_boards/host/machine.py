@@ -7,11 +7,10 @@ import numpy as np
 
 from celosia_boards.host.exchange import Busy, Damage, Exchange, HostError
 from celosia_boards.host.link import Line
-from celosia_boards.host.requests import Access, Requests
-from celosia_boards.host.work import STATUS, Run, data_of
-from celosia_hw import host_protocol as protocol
+from celosia_boards.host.requests import READ_HASH, STATUS, Access, Requests
+from celosia_boards.host.work import Run, data_of
 from celosia_hw.host_protocol import Command, Kind, Reply
-from celosia_hw.isa import ArrayConfig, Error, Register, Space
+from celosia_hw.isa import ArrayConfig, Error, Register
 
 __all__ = ["ATTEMPTS", "Machine", "Status"]
 
@@ -22,7 +21,6 @@ _STEP = 128
 """Requests between two reads of the array's hash, which make those before them certain."""
 _PATIENCE_S, _PATIENCE = 2.0, 30
 """How long a run may take: so many seconds, and so many times what its cycles take."""
-_MARK = Requests.one(Command.READ + 2, Space.REGISTERS << protocol.ADDRESS_BITS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +71,7 @@ class Machine:
         reply = self._insist(STATUS)
         if reply.kind is Kind.RUNNING:
             return Status(busy=True, saturated=reply.saturated, error=Error.NONE, descriptor=0)
-        word = self.exchange.perform(_MARK)[0].elements(4)[Register.STATUS]
+        word = self.exchange.perform(READ_HASH)[0].elements(4)[Register.STATUS]
         code = word >> 8 & 0xFF
         return Status(busy=bool(word & 1), saturated=bool(word >> 1 & 1),
                       error=Error(code) if code in set(Error) else code,
@@ -204,4 +202,4 @@ def _marked(requests: Requests, start: int) -> Iterator[Requests]:
     """Yield requests from ``start`` on, and a read after every `_STEP` of them and the last."""
     for begin in range(start, len(requests), _STEP):
         yield requests.at(slice(begin, begin + _STEP))
-        yield _MARK
+        yield READ_HASH

@@ -11,14 +11,16 @@ import numpy as np
 
 from celosia_hw import host_protocol as protocol
 from celosia_hw.host_protocol import Command, Kind
-from celosia_hw.isa import ArrayConfig, Space
+from celosia_hw.isa import ArrayConfig, Register, Space
 
-__all__ = ["BLOCK_BYTES", "Access", "Requests", "block_words"]
+__all__ = ["BLOCK_BYTES", "READ_EVENTS", "READ_HASH", "STATUS", "Access", "Requests",
+           "block_words"]
 
 BLOCK_BYTES = protocol.DATA_BYTES
 """Bytes of memory that a frame reads or writes."""
 
 _TAGS = 1 << protocol.TAG_BITS
+_WORD_SIZE = 2      # log2 of a register's bytes
 _CRC = np.array([protocol.crc_update(0, byte) for byte in range(256)], np.uint16)
 """What a byte does to a CRC of zero; the CRC is linear."""
 
@@ -99,6 +101,18 @@ class Requests:
                 found[index] = (text[row * size:(row + 1) * size]
                                 + bytes([protocol.PAD]) * pad)
         return found
+
+
+def _register_read(register: Register) -> Requests:
+    """Return what reads a register, and the one behind it; registers of even numbers alone."""
+    place = Space.REGISTERS << protocol.ADDRESS_BITS | register
+    return Requests.one(Command.READ + _WORD_SIZE, place)
+
+
+STATUS = Requests.one(Command.STATUS)
+READ_HASH = _register_read(Register.ARRAY_HASH)
+"""Reads the array's hash and, behind it, `Register.STATUS`."""
+READ_EVENTS = _register_read(Register.EVENTS)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -5,19 +5,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from celosia_boards.host.job import Job, Record
-from celosia_boards.host.requests import Access, Requests
+from celosia_boards.host.requests import READ_EVENTS, STATUS, Access, Requests
 from celosia_hw import host_protocol as protocol
 from celosia_hw.host_protocol import Command, Kind, Reply
-from celosia_hw.isa import ArrayConfig, Register, Space
+from celosia_hw.isa import COUNTER_BITS, ArrayConfig
 
-__all__ = ["COUNTER_BITS", "READ_EVENTS", "STATUS", "Run", "Work", "data_of"]
+__all__ = ["Run", "Work", "data_of"]
 
-COUNTER_BITS = 24
-"""Width of the machine's counter of cycles."""
-
-STATUS = Requests.one(Command.STATUS)
-READ_EVENTS = Requests.one(Command.READ + 2,
-                           Space.REGISTERS << protocol.ADDRESS_BITS | Register.EVENTS)
 _PAUSE_S = 0.02
 """Longest run that is waited for by padding on the line; longer ones are asked after."""
 
