@@ -103,7 +103,7 @@ def test_reads_on_their_way_are_not_taken_for_a_greeting(machine, wide):
                 data = data[:place] + bytes([data[place] ^ 0x10]) + data[place + 1:]
             return data
 
-        board = Board(SimulatedLine(machine, to_host=once))
+        board = Board(SimulatedLine(machine, to_host=once, most=16))
         board.load(wide)
         same(board.run(x), golden)
         assert seen > at and board._machine.damages
@@ -117,13 +117,14 @@ def test_reads_of_a_host_that_died_are_not_taken_for_a_greeting(machine, wide):
     begun = line.sent
     board.run(x)
     for part in range(24):
-        dying = SimulatedLine(machine, dies_after=begun + (line.sent - begun) * (part + 1) // 25)
+        dying = SimulatedLine(
+            machine, dies_after=begun + (line.sent - begun) * (part + 1) // 25)
         with suppress(Killed):
             board = Board(dying)
             board.load(wide)
             board.run(x)
         assert dying.sent < line.sent
-        board = Board(SimulatedLine(machine))
+        board = Board(SimulatedLine(machine, most=16))
         assert board.array_hash == wide.array.hash
     board.load(wide)
     same(board.run(x), golden)
