@@ -11,6 +11,18 @@ from celosia_sim.cosim import versions
 from celosia_sim.errors import SimulationError
 from celosia_sim.players import PLAYERS
 
+
+def pytest_addoption(parser):
+    parser.addoption("--update", action="store_true",
+                     help="write what tests/fingerprints and the golden texts find (with -n0)")
+
+
+@pytest.fixture
+def update(request) -> bool:
+    """Whether stored fingerprints and texts are to be written anew."""
+    return request.config.getoption("--update")
+
+
 VERILOG = [name for name in PLAYERS if name != "pysim"]
 
 
