@@ -29,8 +29,8 @@ import celosia.compress
 import celosia.datasets  # noqa: F401 - imported once, not in the process of every command
 from celosia import cli
 from celosia.cli.progress import progress
-from celosia_sim.rtl import core_design
-from celosia_sim.verilated import library
+from celosia_sim.simulators.rtl import core_design
+from celosia_sim.simulators.verilated import library
 
 COLUMNS = {"kind": "", "cases": ",d", "refused in words": ",d", "accepted, as right": ",d",
            "accepted, another and sound": ",d", "wrong in silence": ",d", "tracebacks": ",d",

@@ -18,7 +18,7 @@ import torch
 from bad_inputs_archives import RAN
 from bad_inputs_networks import Base
 
-from celosia.entry import FAULT
+from celosia.exits import FAULT
 
 __all__ = ["ACCEPTED", "REFUSED", "SOUND", "Command", "commands", "fill", "outcome"]
 
@@ -300,7 +300,7 @@ def _state(folder: Path) -> dict[str, str]:
 
 def _run(arguments: Sequence[str], folder: Path) -> tuple[int, str, str]:
     """Return exit status, stdout and stderr of ``celosia`` with these arguments."""
-    from celosia import entry
+    from celosia import entry, exits
 
     streams = [(folder / name).open("w+b") for name in ("out", "err")]
     null = os.open(os.devnull, os.O_RDONLY)
@@ -317,7 +317,7 @@ def _run(arguments: Sequence[str], folder: Path) -> tuple[int, str, str]:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
         traceback.print_exc()
-        status = entry.FAULT
+        status = exits.FAULT
     sys.stdout.flush()
     sys.stderr.flush()
     texts = []

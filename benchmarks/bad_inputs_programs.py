@@ -14,15 +14,14 @@ from bad_inputs_networks import Base
 from scipy.sparse import csr_array
 
 import celosia
-from celosia import container
-from celosia.errors import CelosiaError
 from celosia.lower import lower
 from celosia.lower.expand import identity
-from celosia.qgraph import QGraph
 from celosia_sim import golden
-from celosia_sim.backends import simulate
-from celosia_sim.errors import SimulationError
-from celosia_sim.machine import Machine
+from celosia_sim.simulate import simulate
+from celosia_sim.word_machine import WordMachine
+from celosia_spec import container
+from celosia_spec.errors import CelosiaError, SimulationError
+from celosia_spec.qgraph import QGraph
 
 __all__ = ["EQUAL", "KINDS", "REFUSED", "judge", "mutant"]
 
@@ -279,7 +278,7 @@ def judge(path: Path, base: Base, *, verilator: bool) -> str:
         x = base.x.reshape(len(base.x), *program.graph.tensors[program.graph.input].user_shape)
     wanted = golden.run(program.graph, x)
     mantissa, exponent = golden.quantise_input(program.graph, x)
-    machine = Machine(program)
+    machine = WordMachine(program)
     for index in range(len(x)):
         for name, (found, block) in machine.run(mantissa[index], int(exponent[index])).items():
             if ((found != wanted.mantissas[name][index]).any()

@@ -25,11 +25,11 @@ from harness.result import Check, Result, Table
 import celosia
 from celosia.board import Board
 from celosia.cli.progress import progress
-from celosia.errors import CelosiaError
 from celosia_boards.host.exchange import SILENCE
 from celosia_sim.virtual import VirtualBoard
 from celosia_sim.virtual.faults import TO_BOARD, TO_HOST, Damage, Faults
 from celosia_sim.virtual.line import Killed, SimulatedLine
+from celosia_spec.errors import CelosiaError
 
 LANES, IMAGES = 4, 6
 LIMIT_S, WALL_S = 600.0, 120.0

@@ -16,10 +16,10 @@ from harness.result import Check, Result, Table
 import celosia
 from celosia.board import Board
 from celosia.cli.progress import work
-from celosia.errors import CelosiaError
 from celosia_boards.targets import targets
 from celosia_sim.virtual import VirtualBoard
 from celosia_sim.virtual.line import SimulatedLine
+from celosia_spec.errors import CelosiaError
 
 LATENCY_S = 0.001
 """Of a USB bridge that is asked to hand bytes over at once, each way."""

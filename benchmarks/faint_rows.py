@@ -22,14 +22,14 @@ from harness.command import main
 from harness.result import Check, Result, Table
 from torch import nn
 
-from celosia.errors import CompileError
 from celosia.frontend import import_model
 from celosia.graph import Graph
 from celosia.models import ResNet
 from celosia.passes import optimise
-from celosia.qgraph import QGraph
 from celosia.quantise import quantise
 from celosia_sim.golden import run
+from celosia_spec.errors import CompileError
+from celosia_spec.qgraph import QGraph
 
 SCALE = 1e-4
 SHARES = (0.0, 0.1, 0.6)
@@ -132,7 +132,7 @@ def _compare(network: nn.Module, x: torch.Tensor, activation_bits: int, weight_b
         wanted = copy.deepcopy(network).double()(x.double()).numpy()
     options = {"activation_bits": activation_bits, "weight_bits": weight_bits}
     chosen = quantise(graph, **options)
-    with mock.patch("celosia.faint_rows.FAINT_BITS", 99):       # no row is faint
+    with mock.patch("celosia_spec.faint_rows.FAINT_BITS", 99):       # no row is faint
         narrow, wide = (_at_width(graph, width, options) for width in (24, 32))
     narrow_db, compiled_db, wide_db = (_ratio(q, x, wanted) for q in (narrow, chosen, wide))
     return Found((narrow_db, compiled_db, wide_db), sum(len(node.raised) for node in chosen.nodes),

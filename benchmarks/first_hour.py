@@ -19,7 +19,7 @@ from harness.command import main
 from harness.result import Check, Result, Table
 
 from celosia.cli.progress import progress
-from celosia.errors import CelosiaError
+from celosia_spec.errors import CelosiaError
 
 SHORT_SECONDS, CHECK_SECONDS = 0.3, 5.0
 """Most processor seconds of what only lists something, and of LeNet-5 on all targets."""

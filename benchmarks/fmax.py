@@ -21,12 +21,12 @@ from harness.networks import lenet5_that_fits
 from harness.result import Check, Result, Table
 
 from celosia.cli.progress import stages
-from celosia.errors import CelosiaError
 from celosia.program import Program
 from celosia_boards.board_top import top_for
 from celosia_boards.build import BuildReport, sweep_seeds
 from celosia_boards.clocks import highest_clock
 from celosia_boards.targets import Target, target, targets
+from celosia_spec.errors import CelosiaError
 
 DEFAULT = ("icebreaker", "hx8k", "ecp5-25f")
 REQUIRED = {"icebreaker": 30.0, "ecp5-25f": 80.0, "ecp5-85f": 80.0, "ulx3s-85f": 80.0}

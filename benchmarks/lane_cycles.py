@@ -14,7 +14,8 @@ from harness.command import main
 from harness.networks import MODES, inputs, layer_program, lenet5, simulated_cycles
 from harness.result import Check, Result, Table
 
-from celosia.program import Layer, Program
+from celosia.program import Program
+from celosia_spec.program import Layer
 
 CLASSES = ("useful", "padding", "idle", "bubble", "drain", "normalise", "load")
 COLUMNS = {"network": "", "layer": "", "cycles": ",d", "groups": "d",

@@ -20,11 +20,11 @@ from celosia.frontend import import_model
 from celosia.lower import lower
 from celosia.passes import optimise
 from celosia.quantise import quantise
-from celosia_hw.isa import ArrayConfig
-from celosia_sim.backends import SimResult, simulate
 from celosia_sim.golden import GoldenResult, input_saturated, quantise_input
 from celosia_sim.golden import run as run_golden
-from celosia_sim.netlist import ice40_design
+from celosia_sim.simulate import SimResult, simulate
+from celosia_sim.simulators.netlist import ice40_design
+from celosia_spec.isa import ArrayConfig
 
 ARRAY = ArrayConfig(lanes=4, quad=2, beat=2, weight_rows=256, bank_rows=256, table_rows=64,
                     taps=64, writes=64, store_beats=128, index_bits=12, count_bits=11)

@@ -18,9 +18,9 @@ from harness.networks import inputs, lenet5
 from harness.result import Check, Result, Table
 
 import celosia
-from celosia_sim import rtl, verilated
+from celosia_boards.host.session import Session
 from celosia_sim.golden import quantise_input
-from celosia_sim.plan import Plan
+from celosia_sim.simulators import rtl, verilated
 
 TARGET = "icebreaker"
 COMPILE_SECONDS, GOLDEN_IMAGES, SIMULATED_CYCLES = 5.0, 200.0, 1e6
@@ -92,11 +92,11 @@ def _lowering(program: celosia.Program) -> float:
 
 def _simulation(program: celosia.Program, x: np.ndarray) -> dict[str, float]:
     """Return seconds until the simulator is ready, cycles and images a second of the loop."""
-    plan = Plan(program, *quantise_input(program.graph, x), tensors=False)
+    plan = Session(program, *quantise_input(program.graph, x), tensors=False)
     start = time.perf_counter()
     library = verilated.library(rtl.core_design(program.array))
     ready = time.perf_counter() - start
-    with verilated.Machine(library) as machine:
+    with verilated.VerilatedCore(library) as machine:
         seconds = _seconds(lambda: verilated.execute(machine, plan.job, None))
         return {"ready": ready, "cycles": machine.edges / seconds, "images": len(x) / seconds}
 

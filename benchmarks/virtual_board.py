@@ -20,7 +20,7 @@ from harness.result import Check, Result, Table
 
 import celosia
 from celosia.cli.progress import work
-from celosia.errors import CelosiaError
+from celosia_spec.errors import CelosiaError
 
 LEVELS = {"bit by bit": ((), 30, 3), "byte by byte": (("--byte-level",), 400, 100)}
 """How the board is simulated: options, images, and images a second that are wanted."""

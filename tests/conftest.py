@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from celosia_sim.cosim import versions
-from celosia_sim.errors import SimulationError
-from celosia_sim.players import PLAYERS
+from celosia_sim.simulators.cosim import versions
+from celosia_sim.testing.players import PLAYERS
+from celosia_spec.errors import SimulationError
 
 
 def pytest_addoption(parser):

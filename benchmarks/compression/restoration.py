@@ -25,7 +25,7 @@ from torch import nn
 from celosia.compress.cost import measure
 from celosia.compress.finetune import FineTune
 from celosia.compress.lowrank.factorise import factorise
-from celosia.files import replacing
+from celosia_spec.files import replacing
 
 KEPT = Path("build") / "compression" / "restoration"
 SCALES = (2, 3, 4)

@@ -13,10 +13,9 @@ from typing import Any
 
 from celosia.cli import common as terminal
 from celosia.cli import tables
-from celosia.errors import CelosiaError
-from celosia.files import replacing
 from celosia_boards.build import BuildError
-from celosia_sim.errors import SimulationError
+from celosia_spec.errors import CelosiaError, SimulationError
+from celosia_spec.files import replacing
 from harness.result import Result, Table
 
 __all__ = ["FOLDER", "main"]

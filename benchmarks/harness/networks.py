@@ -6,8 +6,8 @@ from torch.nn.utils import prune
 
 import celosia
 from celosia.datasets import load_fashion_mnist, preprocess
-from celosia.errors import CelosiaError, FitError
 from celosia.models import load_lenet5
+from celosia_spec.errors import CelosiaError, FitError
 
 __all__ = ["CALIBRATION", "MODES", "inputs", "layer_program", "lenet5", "lenet5_that_fits",
            "simulated_cycles"]

@@ -20,8 +20,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from celosia.datasets import load_fashion_mnist, preprocess
-from celosia.errors import CelosiaError
 from celosia.models import VDSR, VGG16, VGG16_WIDTHS, AlexNet, DnCNN, ResNet
+from celosia_spec.errors import CelosiaError
 
 __all__ = [
     "CIFAR10",

@@ -17,7 +17,7 @@ from celosia_hw.blocks import (
     SPRAM_ROWS,
     memory_blocks,
 )
-from celosia_hw.isa import ACCUMULATORS, DELTA_BITS, ArrayConfig
+from celosia_spec.isa import ACCUMULATORS, DELTA_BITS, ArrayConfig
 
 __all__ = ["ArrayRefused", "MemoryUse", "array_for", "check_array", "memories", "require",
            "widest_accumulators"]

@@ -11,7 +11,7 @@ from amaranth.lib.cdc import FFSynchronizer
 from celosia_boards.arrays import require
 from celosia_boards.clocks import PllClock
 from celosia_boards.targets import Target
-from celosia_hw.isa import ArrayConfig
+from celosia_spec.isa import ArrayConfig
 
 __all__ = ["BoardTop", "top_for"]
 

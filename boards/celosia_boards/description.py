@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from celosia_boards.devices import RESOURCES, Resources
-from celosia_hw.isa import ArrayConfig
+from celosia_spec.isa import ArrayConfig
 
 __all__ = ["LoaderCommand", "Target", "Usb"]
 

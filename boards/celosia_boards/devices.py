@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from celosia_hw.isa import ArrayConfig
+from celosia_spec.isa import ArrayConfig
 
 __all__ = ["ARRAYS", "RESOURCES", "Resources"]
 

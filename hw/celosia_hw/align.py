@@ -6,9 +6,9 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from celosia_hw.isa import ArrayConfig
 from celosia_hw.shift import RoundingShift
-from celosia_hw.timing import Timing
+from celosia_spec.isa import ArrayConfig
+from celosia_spec.isa.timing import Timing
 
 
 class AlignBias(wiring.Component):

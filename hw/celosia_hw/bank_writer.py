@@ -7,8 +7,8 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from celosia_hw.compare import below
-from celosia_hw.isa import ArrayConfig
 from celosia_hw.layouts import write_layout
+from celosia_spec.isa import ArrayConfig
 
 
 class BankWriter(wiring.Component):

@@ -8,10 +8,10 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from celosia_hw.compare import below
-from celosia_hw.isa import ArrayConfig
 from celosia_hw.layouts import operand_layout, step_layout, tile_layout
 from celosia_hw.rotator import Rotator
-from celosia_hw.timing import ACCUMULATE, Timing
+from celosia_spec.isa import ArrayConfig
+from celosia_spec.isa.timing import ACCUMULATE, Timing
 
 
 class Banks(wiring.Component):

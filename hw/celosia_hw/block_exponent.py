@@ -6,8 +6,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from celosia_hw import timing
-from celosia_hw.isa import ArrayConfig
+from celosia_spec.isa import ArrayConfig, timing
 
 
 class BlockExponent(wiring.Component):

@@ -8,13 +8,13 @@ from amaranth.lib.wiring import In, Out
 
 from celosia_hw.bank_writer import BankWriter
 from celosia_hw.banks import Banks
-from celosia_hw.isa import EXPONENT_SLOTS, ArrayConfig, Flag, Space, Word
 from celosia_hw.mac_array import MacArray
 from celosia_hw.memory import WeightMemory
 from celosia_hw.output_stage import OutputStage
 from celosia_hw.row_stream import RowStream
 from celosia_hw.sequencer import Sequencer
 from celosia_hw.tile_walk import TileWalk
+from celosia_spec.isa import EXPONENT_SLOTS, ArrayConfig, Flag, Space, Word
 
 
 class Core(wiring.Component):
@@ -32,7 +32,7 @@ class Core(wiring.Component):
     Members
     -------
     mem_space, mem_address, mem_write, mem_wdata, mem_read, mem_rdata, mem_rvalid
-        Host bus, see :class:`celosia_hw.isa.Space`. A write is a strobe with space, address and
+        Host bus, see :class:`celosia_spec.isa.Space`. A write is a strobe with space, address and
         data, any cycle. Space and address of a read must hold from the strobe ``mem_read`` until
         ``mem_rvalid``, a strobe ``read_latency`` cycles later, that comes with the data. Readable:
         REGISTERS (always), PROGRAM, BANKS, STORE, EXPONENTS, RESIDUAL (while not busy). Writes

@@ -6,8 +6,8 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Member, Out
 
-from celosia_hw import host_protocol as protocol
-from celosia_hw.host_protocol import Command, Kind, Reason
+from celosia_spec.isa import frames as protocol
+from celosia_spec.isa.frames import Command, Kind, Reason
 
 HOST_BUS: dict[str, Member] = {
     "mem_space": Out(4), "mem_address": Out(protocol.ADDRESS_BITS),

@@ -3,7 +3,7 @@
 from amaranth.hdl import signed, unsigned
 from amaranth.lib import data
 
-from celosia_hw.isa import DESCRIPTOR_WORDS, ArrayConfig
+from celosia_spec.isa import DESCRIPTOR_WORDS, ArrayConfig
 
 step_layout = data.StructLayout({
     "valid": 1,        # a weight word was issued
@@ -35,15 +35,15 @@ def operand_layout(array: ArrayConfig) -> data.StructLayout:
 
 
 descriptor_layout = data.ArrayLayout(unsigned(16), DESCRIPTOR_WORDS)
-"""A descriptor as loaded; indexed with :class:`celosia_hw.isa.Word`."""
+"""A descriptor as loaded; indexed with :class:`celosia_spec.isa.Word`."""
 
 
 def row_layout() -> data.StructLayout:
-    """Row-table word, as :func:`celosia_hw.isa.pack_row` packs it."""
+    """Row-table word, as :func:`celosia_spec.isa.pack_row` packs it."""
     return data.StructLayout({"bias": signed(16), "sw": signed(6), "sb": signed(8), "_": 2})
 
 
 def write_layout(array: ArrayConfig) -> data.StructLayout:
-    """Write-table word, as :meth:`celosia_hw.isa.ArrayConfig.pack_write` packs it."""
+    """Write-table word, as :meth:`celosia_spec.isa.ArrayConfig.pack_write` packs it."""
     return data.StructLayout({"last": 1, "count": array.beat_bits, "bank": array.lane_bits,
                               "row": array.bank_row_bits})

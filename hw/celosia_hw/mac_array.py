@@ -6,10 +6,10 @@ from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from celosia_hw.isa import ArrayConfig
 from celosia_hw.layouts import step_layout
 from celosia_hw.multiplier import Multipliers
-from celosia_hw.timing import ACCUMULATE, MULTIPLY
+from celosia_spec.isa import ArrayConfig
+from celosia_spec.isa.timing import ACCUMULATE, MULTIPLY
 
 
 class MacArray(wiring.Component):

@@ -10,11 +10,11 @@ from amaranth.lib.wiring import In, Out
 
 from celosia_hw.align import AlignBias, AlignResidual
 from celosia_hw.block_exponent import BlockExponent
-from celosia_hw.isa import ArrayConfig
 from celosia_hw.layouts import row_layout, write_layout
 from celosia_hw.requantise import Requantise
-from celosia_hw.timing import Timing
 from celosia_hw.walker import Walker
+from celosia_spec.isa import ArrayConfig
+from celosia_spec.isa.timing import Timing
 
 _At = Callable[[str, int], Signal]
 """The walker's signal of a name, a number of cycles later."""

@@ -7,9 +7,9 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from celosia_hw.compare import at_least
-from celosia_hw.isa import OUTPUT_BITS, ArrayConfig
 from celosia_hw.shift import RoundingShift
-from celosia_hw.timing import Timing
+from celosia_spec.isa import OUTPUT_BITS, ArrayConfig
+from celosia_spec.isa.timing import Timing
 
 
 class Requantise(wiring.Component):

@@ -7,9 +7,9 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from celosia_hw.isa import BLOCK_BITS, ArrayConfig
 from celosia_hw.layouts import operand_layout, step_layout
-from celosia_hw.timing import Timing
+from celosia_spec.isa import BLOCK_BITS, ArrayConfig
+from celosia_spec.isa.timing import Timing
 
 
 class RowStream(wiring.Component):

@@ -7,10 +7,10 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from celosia_hw import timing
 from celosia_hw.block_exponent import BlockExponent
 from celosia_hw.compare import at_least
-from celosia_hw.isa import (
+from celosia_hw.layouts import descriptor_layout, step_layout
+from celosia_spec.isa import (
     BATCH_STEP_BITS,
     BATCH_WAIT_BITS,
     COUNTER_BITS,
@@ -25,9 +25,9 @@ from celosia_hw.isa import (
     Opcode,
     Register,
     Word,
+    timing,
 )
-from celosia_hw.layouts import descriptor_layout, step_layout
-from celosia_hw.timing import Timing
+from celosia_spec.isa.timing import Timing
 
 
 class Sequencer(wiring.Component):
@@ -35,7 +35,7 @@ class Sequencer(wiring.Component):
 
     States: LOAD, CHECK, CLEAR, LENGTH, ISSUE, DRAIN, FLUSH, EXPONENT, NORMALISE; SETTLE behind the
     last one. Everything in a descriptor's run is timed when compiling: no block can stall another,
-    so the number of cycles is a sum that :mod:`celosia_sim.cycles` predicts exactly.
+    so the number of cycles is a sum that :mod:`celosia_spec.isa.cycles` predicts exactly.
 
     Members
     -------
@@ -57,7 +57,7 @@ class Sequencer(wiring.Component):
 
     Timing
     ------
-    See :mod:`celosia_hw.timing` for the cycles of the states.
+    See :mod:`celosia_spec.isa.timing` for the cycles of the states.
     """
 
     def __init__(self, array: ArrayConfig) -> None:

@@ -7,8 +7,8 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect
 
 from celosia_hw.host_port import HOST_BUS, HostPort
-from celosia_hw.host_protocol import LONG_REQUEST_BYTES
 from celosia_hw.uart import UartReceiver, UartTransmitter, uart_divisor
+from celosia_spec.isa.frames import LONG_REQUEST_BYTES
 
 TIMEOUT_SECONDS = 0.02
 """Age at which an incomplete request is dropped, beyond the time that a whole one takes. Longer

@@ -6,8 +6,8 @@ from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from celosia_hw.isa import ArrayConfig
 from celosia_hw.layouts import tile_layout
+from celosia_spec.isa import ArrayConfig
 
 
 class TileWalk(wiring.Component):
@@ -28,7 +28,7 @@ class TileWalk(wiring.Component):
     last : In
         With ``advance``: the tile is the last of its batch, the next one is the first again.
     log2_groups, line, base, channels, jump : In
-        Of the layer (see :class:`celosia_hw.isa.Word`).
+        Of the layer (see :class:`celosia_spec.isa.Word`).
     host_valid, host_row : In
         While ``host_valid``, every lane reads this bank row (for the host's reads).
     tile : Out(tile_layout)

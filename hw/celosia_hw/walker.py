@@ -8,8 +8,8 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from celosia_hw.compare import at_least
-from celosia_hw.isa import PHASE_BITS, ArrayConfig
 from celosia_hw.layouts import write_layout
+from celosia_spec.isa import PHASE_BITS, ArrayConfig
 
 
 class Walker(wiring.Component):
@@ -32,7 +32,7 @@ class Walker(wiring.Component):
     direct, wide : In
         Of the layer: a draining final phase, or not even the normalising walk, places its beats.
     log2_groups, last_batch ... write_step : In
-        Of the layer, see :class:`celosia_hw.isa.Word`.
+        Of the layer, see :class:`celosia_spec.isa.Word`.
     draining, normalising, final, first_phase, placing : Out
         Which walk is active; the beat belongs to the last phase; to the first one; it is placed.
     row, store, place, element : Out

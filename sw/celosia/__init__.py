@@ -8,22 +8,24 @@ the same bits; ``docs/numerics.md`` says which.
 TYPE_CHECKING = False       # typing takes longer to import than all of this
 if TYPE_CHECKING:
     from celosia import compress
-    from celosia.api import RunResult, build, compile, load, run
+    from celosia.api import build, compile, load
+    from celosia.backends import run
     from celosia.board import Board, connect
-    from celosia.errors import CelosiaError, CompileError
     from celosia.fit import check
-    from celosia.preprocessing import Preprocessing
     from celosia.program import Program
+    from celosia.results import RunResult
+    from celosia_spec.errors import CelosiaError, CompileError
+    from celosia_spec.preprocessing import Preprocessing
 
 __all__ = ["Board", "CelosiaError", "CompileError", "Preprocessing", "Program", "RunResult",
            "build", "check", "compile", "compress", "connect", "load", "run"]
 __version__ = "0.1.0"
 
-_HOMES = {"CelosiaError": "celosia.errors", "CompileError": "celosia.errors",
+_HOMES = {"CelosiaError": "celosia_spec.errors", "CompileError": "celosia_spec.errors",
           "Board": "celosia.board", "connect": "celosia.board",
-          "Preprocessing": "celosia.preprocessing", "Program": "celosia.program",
-          "RunResult": "celosia.api", "build": "celosia.api", "check": "celosia.fit",
-          "compile": "celosia.api", "load": "celosia.api", "run": "celosia.api"}
+          "Preprocessing": "celosia_spec.preprocessing", "Program": "celosia.program",
+          "RunResult": "celosia.results", "build": "celosia.api", "check": "celosia.fit",
+          "compile": "celosia.api", "load": "celosia.api", "run": "celosia.backends"}
 
 if not TYPE_CHECKING:
     def __getattr__(name):

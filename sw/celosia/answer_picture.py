@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from celosia.datasets.pictures import pillow
-from celosia.errors import CelosiaError
-from celosia.files import replacing
-from celosia.host import HostLayer
 from celosia.program import Program
+from celosia_spec.errors import CelosiaError
+from celosia_spec.files import replacing
+from celosia_spec.host_layers import HostLayer
 
 __all__ = ["check_picture", "shown_range", "write_picture"]
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from celosia.api import RunResult
-from celosia.errors import CelosiaError
-from celosia.host import compute
 from celosia.program import Program
+from celosia.results import RunResult
+from celosia_spec.errors import CelosiaError
+from celosia_spec.host_layers import compute
 
 __all__ = ["Evaluation", "Statistics", "best", "check_truth", "chosen", "evaluate", "scores",
            "statistics", "tells_classes"]

@@ -2,62 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from celosia.errors import CelosiaError, located
 from celosia.extras import names_extra
-from celosia.files import check_folder
-from celosia.host import compute, scoring
-from celosia.inputs import as_array, calibration_array
+from celosia_spec.errors import CelosiaError, located, refusals
+from celosia_spec.files import check_folder
+from celosia_spec.host_layers import scoring
+from celosia_spec.inputs import calibration_array
 
 if TYPE_CHECKING:
-    from celosia.preprocessing import Preprocessing
     from celosia.program import Program
     from celosia_boards.build import BuildReport
     from celosia_boards.targets import Target
-    from celosia_sim.backends import SimResult
-
-GOLDEN, SIMULATORS, BOARD = "golden", ("verilator", "icarus"), "board"
-CHUNK = 250
-"""Inputs that the golden model computes between two reports of progress."""
-
-Progress = Callable[[int, int], None]
-"""Called with the number of inputs done and the number of all."""
-
-Notice = Callable[[str], None]
-
-Stages = Callable[[str, int, int], None]
-"""Called as a simulator is built for an array, which the first time takes minutes: the stage, how
-many of its steps are begun, and how many it has (0 of 0 where they are not known)."""
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class RunResult:
-    """Outputs of N inputs. The output's value is ``mantissa * 2 ** (exponent - (bits - 2))``.
-
-    mantissa : int32 (N, ...), as the array computes it.   exponent : int32 (N,).
-    values   : float64 (N, ...), exact.
-    answer   : what the network returns: the values, or what the host's layers (`Program.host`)
-               make of them, float64, behind an argmax int64.
-    saturated: bool (N,), True where a rounding or the input was clipped.
-    cycles   : int64 (N,), from start to done; None from the golden model.
-    layer_cycles : int64 (N, layers), or None likewise.
-    """
-
-    mantissa: np.ndarray
-    exponent: np.ndarray
-    values: np.ndarray
-    answer: np.ndarray
-    saturated: np.ndarray
-    cycles: np.ndarray | None
-    layer_cycles: np.ndarray | None
-
+    from celosia_spec.preprocessing import Preprocessing
 
 @names_extra
 def compile(model: Any, example_input: Any, *, target: str = "icebreaker", calibration: Any = None,
@@ -112,36 +72,6 @@ def load(path: str | Path) -> Program:
 
 
 @names_extra
-def run(program: Program, x: Any, backend: str = GOLDEN, *, progress: Progress | None = None,
-        stages: Stages | None = None, notice: Notice | None = None,
-        baud: int | None = None) -> RunResult:
-    """Run N inputs on a backend.
-
-    x       : float32 (N, ...), shaped as the network's input.
-    backend : "golden" (NumPy), "verilator" or "icarus" (the simulated gateware), "board:PORT" (a
-              flashed board, which gets the program first; see `celosia.connect` for PORT), "board"
-              (the port that CELOSIA_PORT names, else "board:auto").
-    progress, stages : what to call meanwhile: as inputs are done, and as a simulator is built or a
-              board loaded.
-    notice  : called with a line where something went wrong on a board and was mended.
-    baud    : of a board's port; None is what its target is built for.
-
-    CelosiaError where the shape is wrong, a value is not finite, or the backend is not there.
-    """
-    images = as_images(program, x)
-    check_backend(backend)
-    if backend == GOLDEN:
-        return _run_golden(program, images, progress)
-    if on_board(backend):
-        from celosia.board import loaded
-
-        with loaded(program, backend, baud=baud, stages=stages, notice=notice) as board:
-            return board.run(images, progress=progress)
-    simulation = simulate(program, images, backend, progress=progress, stages=stages)
-    return result_of(program, simulation)
-
-
-@names_extra
 def build(program: Program, board: str | None = None, *, seeds: int = 1, seed: int = 0,
           clock_mhz: float | None = None, allow_timing_failure: bool = False,
           placement: Sequence[str] = (), directory: str | Path | None = None,
@@ -190,89 +120,3 @@ def check_buildable(program: Program, place: Target) -> None:
                            f"asks for; compile it for {place.name} (--target {place.name})")
 
 
-@contextmanager
-def refusals(*errors: type[Exception]) -> Iterator[None]:
-    """Turn ``errors``, and ValueErrors of packages below, into one-line refusals."""
-    refused: tuple[type[Exception], ...] = (ValueError, *errors)
-    try:
-        yield
-    except refused as problem:
-        raise CelosiaError("; ".join(str(problem).splitlines())) from None
-
-
-def as_images(program: Program, x: Any) -> np.ndarray:
-    """Return the inputs as float32 (N, ...), checked against the network's input shape."""
-    tensor = program.graph.tensors[program.graph.input]
-    array = as_array(x)
-    wanted = "(N, " + ", ".join(str(size) for size in tensor.user_shape) + ")"
-    if array.shape[1:] != tuple(tensor.user_shape) or array.ndim == 0:
-        raise CelosiaError(f"input: shape {array.shape}, the network takes {wanted}; "
-                           f"reshape it, one input is N = 1")
-    if len(array) == 0:
-        raise CelosiaError(f"input: no inputs in it, the network takes {wanted} with N > 0")
-    known = program.preprocessing
-    pixels = str(getattr(x, "dtype", "")).endswith("uint8")     # of NumPy or torch
-    if pixels and known is not None and known.scale is not None:
-        raise CelosiaError("input: uint8 are pixels, and the program says how they become inputs; "
-                           "give program.preprocessing.inputs(pixels), or numbers of another type")
-    return array
-
-
-def on_board(backend: str) -> bool:
-    """Tell whether a backend is a board: "board" or "board:PORT"."""
-    return backend == BOARD or backend.startswith(f"{BOARD}:")
-
-
-def check_backend(backend: str) -> None:
-    """CelosiaError unless ``backend`` is one that there is."""
-    if backend not in (GOLDEN, *SIMULATORS) and not on_board(backend):
-        raise CelosiaError(f"unknown backend {backend!r}; use {GOLDEN}, {', '.join(SIMULATORS)}, "
-                           f"or {BOARD}:PORT such as {BOARD}:auto")
-
-
-def simulate(program: Program, images: np.ndarray, simulator: str, *, tensors: bool = False,
-             progress: Progress | None = None, stages: Stages | None = None) -> SimResult:
-    """Return the ``SimResult`` of images (N, ...), quantised as the host does.
-
-    ``saturated`` then also tells of the input, which the machine does not see.
-    """
-    from celosia_sim.backends import simulate as run_simulator
-    from celosia_sim.cache import unseen
-    from celosia_sim.golden import input_saturated, quantise_input
-
-    with refusals():
-        mantissa, exponent = quantise_input(program.graph, images)
-    result = run_simulator(program, mantissa, exponent, simulator=simulator, tensors=tensors,
-                           progress=progress, stages=stages or unseen)
-    return replace(result, saturated=result.saturated | input_saturated(program.graph, images))
-
-
-def result_of(program: Program, simulation: SimResult) -> RunResult:
-    """Return what users get of a run on the machine, simulated or on a board."""
-    return _result(program, simulation.output, simulation.exponent, simulation.saturated,
-                   simulation.cycles, simulation.layer_cycles)
-
-
-def _run_golden(program: Program, images: np.ndarray, progress: Progress | None) -> RunResult:
-    from celosia_sim.golden import run as run_golden
-
-    output, parts = program.graph.output, []
-    for start in range(0, len(images), CHUNK):
-        with refusals():
-            golden = run_golden(program.graph, images[start:start + CHUNK], keep_tensors=False)
-        parts.append((golden.mantissas[output], golden.exponents[output], golden.saturated))
-        if progress:
-            progress(min(start + CHUNK, len(images)), len(images))
-    mantissa, exponent, saturated = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return _result(program, mantissa, exponent, saturated, None, None)
-
-
-def _result(program: Program, mantissa: np.ndarray, exponent: np.ndarray, saturated: np.ndarray,
-            cycles: np.ndarray | None, layer_cycles: np.ndarray | None) -> RunResult:
-    tensor = program.graph.tensors[program.graph.output]
-    mantissa = mantissa.reshape(len(mantissa), *tensor.user_shape).astype(np.int32)
-    lsb = (exponent.astype(np.int32) - (tensor.bits - 2)).reshape(-1, *[1] * (mantissa.ndim - 1))
-    values = np.ldexp(mantissa.astype(np.float64), lsb)
-    return RunResult(mantissa=mantissa, exponent=exponent.astype(np.int32), values=values,
-                     answer=compute(program.host, values), saturated=saturated,
-                     cycles=cycles, layer_cycles=layer_cycles)

@@ -9,19 +9,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from celosia.api import (
-    BOARD,
-    Notice,
-    Progress,
-    RunResult,
-    Stages,
-    as_images,
-    refusals,
-    result_of,
-)
 from celosia.board_memory import memory_words
-from celosia.errors import CelosiaError
 from celosia.program import Program
+from celosia.results import Notice, Progress, RunResult, Stages, as_images, result_of
 from celosia_boards.host.driver import Driver, Probe
 from celosia_boards.host.exchange import HostError
 from celosia_boards.host.job import Job, Record
@@ -30,10 +20,11 @@ from celosia_boards.host.machine import Machine, Status
 from celosia_boards.host.ports import PortError
 from celosia_boards.host.requests import BLOCK_BYTES
 from celosia_boards.targets import target, targets
-from celosia_hw.isa import COUNTER_BITS, FORMAT_VERSION, Event, Space, array_hash
+from celosia_spec.errors import CelosiaError, refusals
+from celosia_spec.isa import COUNTER_BITS, FORMAT_VERSION, Event, Space, array_hash
 
 if TYPE_CHECKING:
-    from celosia_sim.plan import Plan, SimResult
+    from celosia_boards.host.session import Session, SimResult
 
 __all__ = ["Board", "Loaded", "Repeated", "connect", "loaded"]
 
@@ -146,7 +137,7 @@ class Board:
 
     def simulate(self, x: Any, *, tensors: bool = False,
                  progress: Progress | None = None) -> SimResult:
-        """Do what `celosia.api.simulate` does, on the board; ``layer_cycles`` are zeros.
+        """Do what `celosia.backends.simulate` does, on the board; ``layer_cycles`` are zeros.
 
         tensors : also run layer by layer and read every stored tensor.
         """
@@ -164,7 +155,7 @@ class Board:
     def count_to_each_end(self) -> np.ndarray:
         """Count the cycles from the start to each layer's end where nothing follows it, int64
         (layers,)."""
-        from celosia_sim.plan import job_to_each_end
+        from celosia_boards.host.session import job_to_each_end
 
         ends = np.cumsum([layer.predicted_cycles for layer in self.program.layers])
         record = self._execute(job_to_each_end(self.program), ends[::-1])
@@ -172,7 +163,7 @@ class Board:
 
     def counters(self) -> dict[str, int]:
         """Run an input of zeros once for each event that the machine counts, and return how often
-        each came: "cycle", "step", "bubble" and "normalise", see `celosia_hw.isa.Event`.
+        each came: "cycle", "step", "bubble" and "normalise", see `celosia_spec.isa.Event`.
         """
         cycles, blank = np.array([self.program.predicted_cycles]), self._blank()
         at = np.array([[Space.REGISTERS, 0], [Space.REGISTERS, 1]], np.uint32)
@@ -240,16 +231,15 @@ class Board:
 
 
 @contextmanager
-def loaded(program: Program, backend: str, *, baud: int | None = None,
+def loaded(program: Program, port: str | None, *, baud: int | None = None,
            stages: Stages | None = None, notice: Notice | None = None,
            insist: bool = True) -> Iterator[Board]:
-    """Connect to the board that a backend names, "board" or "board:PORT", and load a program.
+    """Connect to a board and load a program.
 
+    port   : as `connect` takes it.
     stages : called as it is loaded.   notice : as `connect` takes it.   insist : as `Board.load`
     does.
     """
-    port = backend.removeprefix(BOARD).removeprefix(":") or None
-
     def progress(done: int, of: int) -> None:
         if stages is not None:
             stages("loading the board", done, of)
@@ -283,14 +273,14 @@ def _whole(counted: np.ndarray, about: np.ndarray | int) -> np.ndarray:
     return about + (counted - about + _HALF) % (2 * _HALF) - _HALF
 
 
-def _plan(program: Program, images: np.ndarray, *, tensors: bool = False) -> Plan:
+def _plan(program: Program, images: np.ndarray, *, tensors: bool = False) -> Session:
     """Return what is to be done for float32 images (N, ...)."""
+    from celosia_boards.host.session import Session
     from celosia_sim.golden import quantise_input
-    from celosia_sim.plan import Plan
 
     with refusals():
         mantissa, exponent = quantise_input(program.graph, images)
-        return Plan(program, mantissa, exponent, tensors=tensors)
+        return Session(program, mantissa, exponent, tensors=tensors)
 
 
 def _probe(program: Program) -> Probe:

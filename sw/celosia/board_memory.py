@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from celosia.program import Program
 from celosia_boards.host.requests import block_words
-from celosia_hw.isa import BATCH_STEP_BITS, BLOCK, DESCRIPTOR_WORDS, Flag, Space, Word
+from celosia_spec.isa import BATCH_STEP_BITS, BLOCK, DESCRIPTOR_WORDS, Flag, Space, Word
+from celosia_spec.program import Program
 
 __all__ = ["memory_words", "words_read"]
 

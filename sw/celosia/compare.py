@@ -11,8 +11,8 @@ from celosia.densify import densify
 from celosia.program import Program
 
 if TYPE_CHECKING:
-    from celosia.api import Stages
     from celosia.board import Board
+    from celosia.results import Stages
 
 _WEIGHT_ROWS_MAX = 65_536
 
@@ -96,8 +96,8 @@ def count(program: Program, board: Board, stages: Stages | None = None) -> list[
     A board counts whole runs: from the start to the end of one layer, and of the next. A run that
     ends at a layer takes some cycles to end; those that it takes in the simulation are left out.
     """
-    from celosia_sim.backends import count_to_each_end
-    from celosia_sim.cache import unseen
+    from celosia_sim.simulate import count_to_each_end
+    from celosia_sim.simulators.cache import unseen
 
     simulated, ends = count_to_each_end(program, stages=stages or unseen)
     counted = board.count_to_each_end()

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from celosia.errors import ArgumentError, CelosiaError, FitError, Need
 from celosia.graph import Graph
 from celosia.program import Program
-from celosia.qgraph import QGraph
 from celosia_boards.arrays import array_for, check_array, widest_accumulators
 from celosia_boards.targets import target as find_target
-from celosia_hw.isa import ACCUMULATORS as WIDTHS
-from celosia_hw.isa import ArrayConfig
+from celosia_spec.errors import ArgumentError, CelosiaError, FitError, Need
+from celosia_spec.isa import ACCUMULATORS as WIDTHS
+from celosia_spec.isa import ArrayConfig
+from celosia_spec.qgraph import QGraph
 
 if TYPE_CHECKING:
     from celosia.lower import Outcome

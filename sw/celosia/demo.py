@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from celosia import api
+from celosia import api, backends, results
 from celosia.datasets import load_fashion_mnist, preprocess
 from celosia.evaluate import accuracy
-from celosia.files import check_folder
 from celosia.verify import Verification, verify
+from celosia_spec.files import check_folder
 
 if TYPE_CHECKING:
     import torch
@@ -85,7 +85,7 @@ class Demonstration:
 
 
 def demonstrate(folder: str | Path = FOLDER, *, place: bool = True,
-                stages: api.Stages | None = None) -> Demonstration:
+                stages: results.Stages | None = None) -> Demonstration:
     """Compile, simulate and build LeNet-5; leave ``lenet5.celo`` and the bitstream in ``folder``.
 
     place  : whether to make the bitstream; most of the minutes go there.
@@ -105,7 +105,7 @@ def demonstrate(folder: str | Path = FOLDER, *, place: bool = True,
     program, path = _compiled(pruned, x, folder)
     found = verify(program, x[:IMAGES], "verilator", stages=say,
                    progress=lambda done, of: say("simulating the gateware", done, of))
-    golden = api.run(program, x, progress=lambda done, of: say("golden model", done, of))
+    golden = backends.run(program, x, progress=lambda done, of: say("golden model", done, of))
     built = None
     if place:
         built = api.build(program, BOARD, directory=folder,

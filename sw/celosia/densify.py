@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 from scipy.sparse import csr_array
 
-from celosia.qgraph import QGraph, QNode
+from celosia_spec.qgraph import QGraph, QNode
 
 
 def densify(graph: QGraph) -> QGraph:

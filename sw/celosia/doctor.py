@@ -9,17 +9,15 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from celosia import __version__
+from celosia.doctor_boards import examine_boards
+from celosia.doctor_check import FLASH, MISSING, OK, WRONG, Check
 
-__all__ = ["FLASH", "MISSING", "NOTE", "OK", "PLACE", "WRONG", "Check", "examine", "examine_parts",
-           "ready"]
-
-OK, MISSING, WRONG, NOTE = "ok", "missing", "wrong", "note"
+__all__ = ["PLACE", "examine", "examine_parts", "ready"]
 
 PLACE = Path(__file__).parent
 """Where this Celosia is installed."""
@@ -30,7 +28,7 @@ SPACE = 1 << 30
 
 _ALWAYS, _COMPILE = "everything", "compile, prune, factorise"
 _SIMULATE, _ICARUS = "run, verify on verilator", "run, verify on icarus"
-_BUILD, FLASH = "build", "flash"
+_BUILD = "build"
 
 PACKAGES = {
     "amaranth": ("", "simulations and builds"), "numpy": ("", _ALWAYS), "scipy": ("", _COMPILE),
@@ -44,32 +42,6 @@ PACKAGES = {
 """Package to the extra of Celosia that installs it ("" for none), and what it is needed for. The
 tools that come as packages are looked for as tools."""
 
-_REQUIRED = ("python", "amaranth", "numpy", "scipy", "safetensors", "pydantic", "torch")
-"""What compiling a network and running it on the golden model takes."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """One thing that was looked for.
-
-    state      : "ok", "missing", "wrong" (too old, not whole, not to be used), or "note" (it works,
-                 and there is something to know).
-    found      : its version, or where it is; "" where it is missing.
-    needed_for : commands, or what else.
-    way_out    : how to get it, or what there is to know, in words; "" where all is well.
-    """
-
-    name: str
-    state: str
-    found: str
-    needed_for: str
-    way_out: str = ""
-
-    @property
-    def required(self) -> bool:
-        """Whether compiling and the golden model need it."""
-        return self.name in _REQUIRED
-
 
 def ready(checks: list[Check]) -> bool:
     """Whether a network can be compiled here and run on the golden model."""
@@ -79,8 +51,6 @@ def ready(checks: list[Check]) -> bool:
 def examine() -> list[Check]:
     """Return what was found, boards last, in the order in which a user needs it. Never raises an
     Exception: where looking itself fails, the check says so."""
-    from celosia.doctor_boards import examine_boards
-
     return [*examine_parts(), *examine_boards()[1]]
 
 
@@ -143,7 +113,7 @@ def _package(name: str, extra: str) -> str:
 
 def _tools() -> Iterator[tuple[str, str, Callable[[], str]]]:
     """Yield name, purpose and what looks for it, of every tool and place."""
-    from celosia_sim import tools
+    from celosia_sim.simulators import tools
 
     for name in tools.PROGRAMS:
         yield name, _SIMULATE, partial(_of_simulators, partial(tools.program, name))
@@ -159,7 +129,7 @@ def _tools() -> Iterator[tuple[str, str, Callable[[], str]]]:
 
 
 def _of_simulators(look: Callable[[], str]) -> str:
-    from celosia_sim.errors import SimulationError
+    from celosia_spec.errors import SimulationError
 
     try:
         return look()
@@ -203,8 +173,8 @@ def _loader(family: str) -> str:
 
 
 def _cache() -> str:
-    from celosia_sim.cache import cache_directory
-    from celosia_sim.errors import SimulationError
+    from celosia_sim.simulators.cache import cache_directory
+    from celosia_spec.errors import SimulationError
 
     try:
         folder = cache_directory()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from celosia.doctor import FLASH, MISSING, NOTE, OK, WRONG, Check
+from celosia.doctor_check import FLASH, MISSING, NOTE, OK, WRONG, Check
 
 if TYPE_CHECKING:
     from celosia_boards.survey import Seen, SeenPort

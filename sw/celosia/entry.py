@@ -7,10 +7,7 @@ Exit status: 0 done, 1 refused with one line on stderr, 2 wrong usage, 70 a faul
 import os
 import sys
 
-REFUSED, FAULT, INTERRUPTED, UNREAD = 1, 70, 130, 141
-
-interrupts: list[int] = []
-"""Grows with every Ctrl-C: code that is interrupted may raise something else on its way out."""
+from celosia.exits import FAULT, INTERRUPTED, REFUSED, interrupts, unread, words_of
 
 
 def main() -> None:
@@ -62,8 +59,8 @@ def _run() -> int:
 
 def _ended_by(error: BaseException) -> int:
     """Say on one line what ended the command, and return the exit status."""
-    from celosia.errors import quoted
     from celosia.extras import missing
+    from celosia_spec.errors import quoted
 
     words = quoted(" ".join(words_of(error).split()) or type(error).__name__, 300)
     if isinstance(error, ImportError) and (refusal := missing(error)):
@@ -79,20 +76,6 @@ def _ended_by(error: BaseException) -> int:
         return FAULT
     _say(words)
     return REFUSED
-
-
-def words_of(error: BaseException) -> str:
-    """Return what an error says, of the system's without their numbers: "x.npy: no such file"."""
-    if isinstance(error, OSError) and error.strerror:
-        reason = error.strerror[:1].lower() + error.strerror[1:]
-        return reason if error.filename is None else f"{error.filename}: {reason}"
-    return str(error)
-
-
-def unread() -> int:
-    """Let nothing more be written to stdout, which nobody reads; return the exit status."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)        # Python flushes once more at its end
-    return UNREAD
 
 
 def _place(error: BaseException) -> str:

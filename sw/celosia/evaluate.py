@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from celosia.errors import ArgumentError
+from celosia_spec.errors import ArgumentError
 
 __all__ = ["accuracy"]
 

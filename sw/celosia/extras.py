@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-from celosia.errors import CelosiaError
+from celosia_spec.errors import CelosiaError
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from celosia.compiler import Settings
-from celosia.errors import CompileError, FitError, quoted
 from celosia.extras import names_extra
 from celosia.fit_search import Key, Machine, Progress, Search, gone, key
 from celosia.graph import Graph
-from celosia.inputs import calibration_array
 from celosia.show import figure, rate, speed
 from celosia_boards.arrays import ArrayRefused, array_for
 from celosia_boards.targets import target as find_target
 from celosia_boards.targets import targets as all_targets
+from celosia_spec.errors import CompileError, FitError, quoted
+from celosia_spec.inputs import calibration_array
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from celosia.compiler import ACCUMULATORS, Settings
-from celosia.errors import CelosiaError, CompileError, FitError
 from celosia.graph import Conv, Graph
 from celosia.lower import Outcome, attempt_weights
-from celosia.qgraph import QGraph
 from celosia.ways_out import DENSITIES, SECONDS, Trial, Trials
 from celosia_boards.targets import target as find_target
+from celosia_spec.errors import CelosiaError, CompileError, FitError
+from celosia_spec.qgraph import QGraph
 
 _STEPS = 6
 """Shares of the weights that are tried from the largest that may fit downwards."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from celosia.host import HostLayer
-from celosia.qgraph import Pool
+from celosia_spec.host_layers import HostLayer
+from celosia_spec.qgraph import Pool
 
 Shape = tuple[int, int, int]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from celosia.datasets.dataset import as_labels
-from celosia.files import read_file
-from celosia.preprocessing import LABEL_LENGTH, LABELS_MAX
 from celosia.reading import FileError, load_npy
+from celosia_spec.files import read_file
+from celosia_spec.preprocessing import LABEL_LENGTH, LABELS_MAX
 
 __all__ = ["read_labels", "read_truth"]
 

@@ -8,9 +8,9 @@ import re
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from celosia.errors import CelosiaError
-from celosia.files import open_file
 from celosia.reading import MAX_BYTES, FileError, ZipReader
+from celosia_spec.errors import CelosiaError
+from celosia_spec.files import open_file
 
 __all__ = ["OLD_PT2", "refuse_other_model"]
 

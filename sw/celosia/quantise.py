@@ -6,16 +6,15 @@ from dataclasses import replace
 import numpy as np
 from scipy.sparse import csr_array
 
-from celosia.compress import bfp
-from celosia.errors import ArgumentError, CompileError, FitError
 from celosia.expected import USUAL_DEVIATION, expected_exponents
-from celosia.faint_rows import exponent_minima, input_minima, raised_lsbs
 from celosia.graph import Conv, Graph, operator
-from celosia.qgraph import Geometry, QGraph, QNode, QTensor
 from celosia.shortfalls import shortfalls
-from celosia_hw.isa import ACCUMULATORS, EXPONENT_MAX, EXPONENT_MIN, OUTPUT_BITS
 from celosia_sim import golden
-from celosia_sim.golden.block import mantissas
+from celosia_spec.block import bfp, mantissas
+from celosia_spec.errors import ArgumentError, CompileError, FitError
+from celosia_spec.faint_rows import exponent_minima, input_minima, raised_lsbs
+from celosia_spec.isa import ACCUMULATORS, EXPONENT_MAX, EXPONENT_MIN, OUTPUT_BITS
+from celosia_spec.qgraph import Geometry, QGraph, QNode, QTensor
 
 
 def quantise(graph: Graph, *, calibration: np.ndarray | None = None, exponents: str = "dynamic",

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from celosia.errors import CelosiaError
-from celosia.files import open_file, read_file
+from celosia_spec.errors import CelosiaError
+from celosia_spec.files import open_file, read_file
 
 if TYPE_CHECKING:
     import torch

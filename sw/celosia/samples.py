@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from celosia.api import as_images
 from celosia.datasets import load_dataset, load_fashion_mnist
 from celosia.datasets.dataset import as_labels
 from celosia.datasets.pictures import SUFFIXES, open_picture, pictures_in, pillow
-from celosia.errors import CelosiaError
-from celosia.files import open_file
 from celosia.reading import MAX_BYTES, ZipReader, load_npy
+from celosia.results import as_images
+from celosia_spec.errors import CelosiaError
+from celosia_spec.files import open_file
 
 if TYPE_CHECKING:
     from celosia.program import Program

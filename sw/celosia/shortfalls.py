@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-from celosia.faint_rows import input_minima
-from celosia.qgraph import QGraph
-from celosia_hw.isa import EXPONENT_MIN
+from celosia_spec.faint_rows import input_minima
+from celosia_spec.isa import EXPONENT_MIN
+from celosia_spec.qgraph import QGraph
 
 SPARE_BITS = 1
 """Bits that must be left between what is expected and what would be lost."""

@@ -4,9 +4,9 @@ import math
 from html import escape
 from typing import NamedTuple
 
-from celosia import memory
-from celosia.host import host_remark
-from celosia.program import Program
+from celosia_spec import memory
+from celosia_spec.host_layers import host_remark
+from celosia_spec.program import Program
 
 _BAR = ("background:#eee;width:16em;display:inline-block",
         "background:#3f5fa8;height:0.9em;display:block;width:{share:.0%}")

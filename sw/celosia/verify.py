@@ -7,21 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from celosia.api import (
-    BOARD,
-    GOLDEN,
-    SIMULATORS,
-    Notice,
-    Progress,
-    Stages,
-    as_images,
-    check_backend,
-    on_board,
-    refusals,
-    simulate,
-)
-from celosia.errors import CelosiaError
+from celosia.backends import BOARD, GOLDEN, SIMULATORS, check_backend, on_board, port_of, simulate
 from celosia.program import Program
+from celosia.results import Notice, Progress, Stages, as_images
+from celosia_spec.errors import CelosiaError, refusals
 
 CHUNK = 100
 """Images whose stored tensors are held at once; bounds memory, not results."""
@@ -107,8 +96,8 @@ def verify(program: Program, x: Any, backend: str = "verilator", *,
         if on_board(backend):
             from celosia.board import loaded
 
-            board = opened.enter_context(loaded(program, backend, baud=baud, stages=stages,
-                                                notice=notice, insist=False))
+            board = opened.enter_context(loaded(program, port_of(backend), baud=baud,
+                                                stages=stages, notice=notice, insist=False))
             machine = board.simulate
         for start in range(0, len(images), CHUNK):
             simulation = _compare_chunk(program, images, start, machine, tally, progress)

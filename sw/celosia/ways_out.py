@@ -8,11 +8,11 @@ from itertools import chain
 import numpy as np
 
 from celosia.compiler import ACCUMULATORS, BITS, Settings
-from celosia.errors import CelosiaError, FitError
 from celosia.graph import Conv, Graph
 from celosia.program import Program
-from celosia.qgraph import QGraph
 from celosia_boards.targets import target, targets
+from celosia_spec.errors import CelosiaError, FitError
+from celosia_spec.qgraph import QGraph
 
 SECONDS = 10.0
 """Processor time after which no further trial is started."""

@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 import celosia
 from celosia.cli import app
 from celosia.program import Program
-from celosia_hw.isa import Space
 from celosia_sim.virtual import Faults, VirtualBoard, Wire, serving
+from celosia_spec.isa import Space
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402

@@ -16,11 +16,11 @@ from celosia_boards.host.exchange import SILENCE
 from celosia_boards.host.machine import Machine
 from celosia_boards.host.requests import Access
 from celosia_boards.targets import target
-from celosia_hw import host_protocol as protocol
-from celosia_hw.isa import Event, Space
 from celosia_sim.golden import run as golden_run
 from celosia_sim.virtual import VirtualBoard
 from celosia_sim.virtual.line import Killed, SimulatedLine
+from celosia_spec.isa import Event, Space
+from celosia_spec.isa import frames as protocol
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
@@ -309,7 +309,7 @@ def test_another_array_is_named(machine, program):
 
 def test_another_version_is_named(program, monkeypatch):
     from celosia import board as module
-    from celosia_hw import isa
+    from celosia_spec import isa
 
     with VirtualBoard("icebreaker", byte_level=True) as whole:
         board = Board(SimulatedLine(whole))

@@ -12,9 +12,9 @@ import pytest
 import celosia
 from celosia.board import Board
 from celosia.program import Program
-from celosia_hw.isa import Space
 from celosia_sim.virtual import VirtualBoard
 from celosia_sim.virtual.line import Killed, SimulatedLine
+from celosia_spec.isa import Space
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402

@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from celosia.errors import CompileError
 from celosia.graph import Graph
 from celosia.lower import lower
 from celosia.passes import optimise
 from celosia.quantise import quantise
 from celosia_boards.targets import target
-from celosia_hw.isa import ArrayConfig
+from celosia_spec.errors import CompileError
+from celosia_spec.isa import ArrayConfig
 
 pytest.importorskip("torch")
 from celosia.frontend import import_model

@@ -9,12 +9,12 @@ import pytest
 
 from celosia_hw.align import AlignBias, AlignResidual
 from celosia_hw.block_exponent import BlockExponent
-from celosia_hw.isa import OUTPUT_BITS, ArrayConfig
 from celosia_hw.requantise import Requantise
+from celosia_sim.block_models import arithmetic
 from celosia_sim.golden.requantise import clip, scale_rne
-from celosia_sim.models import arithmetic
-from celosia_sim.players import play_pysim
-from celosia_sim.vectors import Vectors, pack
+from celosia_sim.testing.players import play_pysim
+from celosia_sim.testing.vectors import Vectors, pack
+from celosia_spec.isa import OUTPUT_BITS, ArrayConfig
 
 ARRAYS = [ArrayConfig(lanes=8, acc_bits=acc_bits, deep=deep, beat=4, wide_elements=wide)
           for acc_bits, deep, wide in ((24, False, 1), (32, True, 4), (32, False, 4),

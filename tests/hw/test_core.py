@@ -7,9 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from celosia_hw import timing
 from celosia_hw.core import Core
-from celosia_hw.isa import (
+from celosia_sim.block_models import arithmetic
+from celosia_sim.testing.players import play_pysim
+from celosia_sim.testing.vectors import Vectors
+from celosia_spec.isa import (
     DESCRIPTOR_WORDS,
     EXPONENT_MAX,
     EXPONENT_SLOTS,
@@ -24,11 +26,9 @@ from celosia_hw.isa import (
     Word,
     pack_batch,
     pack_row,
+    timing,
 )
-from celosia_sim.cycles import Work, layer_cycles, walk_wait
-from celosia_sim.models import arithmetic
-from celosia_sim.players import play_pysim
-from celosia_sim.vectors import Vectors
+from celosia_spec.isa.cycles import Work, layer_cycles, walk_wait
 
 ARRAY = ArrayConfig(lanes=8, quad=4, beat=4, weight_rows=32, bank_rows=32, table_rows=16, taps=16,
                     writes=16, program_words=128, store_beats=16, residual_beats=16,

@@ -6,11 +6,11 @@ import random
 import pytest
 from amaranth.sim import Simulator
 
-from celosia_hw import host_protocol as protocol
 from celosia_hw.host_port import HostPort
-from celosia_hw.host_protocol import Decoder, Kind, Reason, Reply
-from celosia_hw.isa import Space
-from celosia_sim.host_machine import BUS_INPUTS, BUS_OUTPUTS, HostMachine
+from celosia_sim.testing.host_stub import BUS_INPUTS, BUS_OUTPUTS, HostStub
+from celosia_spec.isa import Space
+from celosia_spec.isa import frames as protocol
+from celosia_spec.isa.frames import Decoder, Kind, Reason, Reply
 
 TIMEOUT = 150
 
@@ -94,7 +94,7 @@ def run(script, machine, *, seed=1, ready=0.6, max_cycles=60_000):
 @pytest.mark.parametrize("ready", [0.1, 1.0])
 @pytest.mark.parametrize("element_bytes", [1, 2, 4, 8])
 def test_write_and_read_back(element_bytes, ready):
-    machine = HostMachine(latency=element_bytes, word_bits=min(8 * element_bytes, 32))
+    machine = HostStub(latency=element_bytes, word_bits=min(8 * element_bytes, 32))
     count, bits = 8 // element_bytes, machine.word_bits
 
     async def script(line):
@@ -121,7 +121,7 @@ def test_write_and_read_back(element_bytes, ready):
 
 
 def test_start_status_abort():
-    machine = HostMachine(run_cycles=700)
+    machine = HostStub(run_cycles=700)
 
     async def script(line):
         assert await line.ask(protocol.encode_status(tag=3)) == Reply(tag=3, kind=Kind.IDLE)
@@ -147,7 +147,7 @@ def test_start_status_abort():
 
 
 def test_unknown_commands_are_rejected():
-    machine = HostMachine()
+    machine = HostStub()
 
     async def script(line):
         for code in range(protocol.Command.ABORT + 1, 16):
@@ -187,7 +187,7 @@ async def still_answers(line, tag):
 @pytest.mark.parametrize("name", REQUESTS)
 def test_every_damaged_byte(name, wait):
     """No damaged request has an effect, and the next good one is answered."""
-    machine, request = HostMachine(), REQUESTS[name]
+    machine, request = HostStub(), REQUESTS[name]
 
     async def script(line):
         for at in range(len(request)):
@@ -206,7 +206,7 @@ def test_every_damaged_byte(name, wait):
 
 def test_a_damaged_payload_is_reported_and_costs_nothing_else():
     """A good request may follow the reply to a damaged one at once."""
-    machine, request = HostMachine(), REQUESTS["write"]
+    machine, request = HostStub(), REQUESTS["write"]
 
     async def script(line):
         for at in range(2, len(request)):
@@ -223,7 +223,7 @@ def test_a_damaged_payload_is_reported_and_costs_nothing_else():
 @pytest.mark.parametrize("wait", [True, False], ids=["timeout", "resync"])
 @pytest.mark.parametrize("name", REQUESTS)
 def test_every_cut(name, wait):
-    machine, request = HostMachine(), REQUESTS[name]
+    machine, request = HostStub(), REQUESTS[name]
 
     async def script(line):
         for length in range(len(request)):
@@ -237,7 +237,7 @@ def test_every_cut(name, wait):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_garbage_then_a_good_request(seed):
-    machine = HostMachine()
+    machine = HostStub()
 
     async def script(line):
         for number in range(16):
@@ -254,7 +254,7 @@ def test_garbage_then_a_good_request(seed):
 
 def test_a_frame_lives_exactly_as_long_as_the_timeout():
     """A byte accepted TIMEOUT cycles after SYNC still counts; one cycle later it does not."""
-    machine, request = HostMachine(), protocol.encode_start(1, 2)
+    machine, request = HostStub(), protocol.encode_start(1, 2)
 
     async def script(line):
         for late in (0, 1):
@@ -269,7 +269,7 @@ def test_a_frame_lives_exactly_as_long_as_the_timeout():
 
 
 def test_a_read_that_is_never_answered():
-    machine = HostMachine(latency=0)
+    machine = HostStub(latency=0)
 
     async def script(line):
         await line.send(protocol.encode_read(Space.BANKS, 0, element_bytes=1))
@@ -282,7 +282,7 @@ def test_a_read_that_is_never_answered():
 
 def test_a_slow_host_gets_its_reply():
     """A reply may take far longer than the timeout."""
-    machine = HostMachine()
+    machine = HostStub()
 
     async def script(line):
         request = protocol.encode_read(Space.BANKS, 0x10, element_bytes=4, tag=1)
@@ -300,7 +300,7 @@ def test_a_slow_host_gets_its_reply():
     (protocol.encode_read(Space.BANKS, 0, element_bytes=8), 10 + 1 * (1 + 3)),
 ])
 def test_cycles_from_request_to_reply(request_bytes, cycles):
-    machine = HostMachine(latency=3)
+    machine = HostStub(latency=3)
 
     async def script(line):
         await line.send(request_bytes, gap=0)

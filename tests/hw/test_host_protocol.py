@@ -4,9 +4,9 @@ import random
 
 import pytest
 
-from celosia_hw import host_protocol as protocol
-from celosia_hw.host_protocol import Decoder, Kind, Reason, Reply
-from celosia_hw.isa import ArrayConfig, Space
+from celosia_spec.isa import ArrayConfig, Space
+from celosia_spec.isa import frames as protocol
+from celosia_spec.isa.frames import Decoder, Kind, Reason, Reply
 
 
 def test_crc_is_the_catalogued_one():

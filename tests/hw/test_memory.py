@@ -8,9 +8,9 @@ from amaranth.back import rtlil
 
 from celosia_hw.memory import TableMemory, WeightMemory
 from celosia_sim import cells
-from celosia_sim.players import verilog_of
-from celosia_sim.pysim import run
-from celosia_sim.vectors import Vectors, pack
+from celosia_sim.testing.players import verilog_of
+from celosia_sim.testing.pysim import run
+from celosia_sim.testing.vectors import Vectors, pack
 
 
 @pytest.mark.parametrize("output_register", [False, True])

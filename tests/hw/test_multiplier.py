@@ -8,8 +8,8 @@ import pytest
 
 from celosia_hw.multiplier import KINDS, Multipliers
 from celosia_sim import cells
-from celosia_sim.players import verilog_of
-from celosia_sim.vectors import Vectors, pack
+from celosia_sim.testing.players import verilog_of
+from celosia_sim.testing.vectors import Vectors, pack
 
 
 def _sources(kind):

@@ -6,17 +6,16 @@ from collections import defaultdict
 
 import pytest
 
-from celosia_hw import timing
-from celosia_hw.isa import OUTPUT_BITS, ArrayConfig, pack_row
 from celosia_hw.layouts import write_layout
 from celosia_hw.output_stage import OutputStage
-from celosia_hw.timing import Timing
 from celosia_hw.walker import Walker
-from celosia_sim.models import arithmetic
-from celosia_sim.models.layers import random_layer, table_words
-from celosia_sim.models.writing import draining, normalising
-from celosia_sim.players import play_pysim
-from celosia_sim.vectors import Vectors, pack
+from celosia_sim.block_models import arithmetic
+from celosia_sim.block_models.layers import random_layer, table_words
+from celosia_sim.block_models.writing import draining, normalising
+from celosia_sim.testing.players import play_pysim
+from celosia_sim.testing.vectors import Vectors, pack
+from celosia_spec.isa import OUTPUT_BITS, ArrayConfig, pack_row, timing
+from celosia_spec.isa.timing import Timing
 
 SIZES = {"bank_rows": 64, "table_rows": 32, "writes": 128, "store_beats": 64,
          "residual_beats": 128, "count_bits": 9}

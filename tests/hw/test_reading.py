@@ -7,17 +7,16 @@ from collections import defaultdict
 
 import pytest
 
-from celosia_hw import timing
 from celosia_hw.banks import Banks
-from celosia_hw.isa import BLOCK, ArrayConfig
 from celosia_hw.layouts import operand_layout, step_layout, tile_layout
 from celosia_hw.mac_array import MacArray
 from celosia_hw.rotator import Rotator
 from celosia_hw.row_stream import RowStream
 from celosia_hw.tile_walk import TileWalk
-from celosia_hw.timing import Timing
-from celosia_sim.models.reading import Map, decode_pass, lane_banks, rotate
-from celosia_sim.vectors import Vectors, pack
+from celosia_sim.block_models.reading import Map, decode_pass, lane_banks, rotate
+from celosia_sim.testing.vectors import Vectors, pack
+from celosia_spec.isa import BLOCK, ArrayConfig, timing
+from celosia_spec.isa.timing import Timing
 
 SIZES = {"bank_rows": 32, "taps": 64, "table_rows": 16, "writes": 32, "store_beats": 32,
          "weight_rows": 64, "index_bits": 9, "count_bits": 8}

@@ -5,14 +5,14 @@ import random
 
 import pytest
 
-from celosia_hw import host_protocol as protocol
-from celosia_hw.host_protocol import Decoder, Kind, Reason
-from celosia_hw.isa import Space
 from celosia_hw.serial_host import SerialHost
-from celosia_sim.host_machine import BUS_INPUTS, BUS_OUTPUTS, HostMachine
-from celosia_sim.players import play_icarus, verilog_of
-from celosia_sim.vectors import Vectors
-from celosia_sim.verilated_block import Block
+from celosia_sim.testing.host_stub import BUS_INPUTS, BUS_OUTPUTS, HostStub
+from celosia_sim.testing.players import play_icarus, verilog_of
+from celosia_sim.testing.vectors import Vectors
+from celosia_sim.testing.verilated_block import Block
+from celosia_spec.isa import Space
+from celosia_spec.isa import frames as protocol
+from celosia_spec.isa.frames import Decoder, Kind, Reason
 
 
 class SerialLine:
@@ -92,13 +92,13 @@ def _paced_requests(line, seed):
 
 @pytest.mark.parametrize("percent", [-2, 0, 2])
 def test_paced_requests_need_no_waiting(serial_block, percent):
-    line = SerialLine(serial_block, HostMachine(latency=4, word_bits=16), 10 + percent / 10)
+    line = SerialLine(serial_block, HostStub(latency=4, word_bits=16), 10 + percent / 10)
     _paced_requests(line, 10 + percent)
 
 
 def test_a_cut_serial_request_is_flushed(serial_block):
     """RESYNC brings the next request through; the cut one has no effect."""
-    line = SerialLine(serial_block, HostMachine(), 10)
+    line = SerialLine(serial_block, HostStub(), 10)
     request = protocol.encode_write(Space.BANKS, 0, list(range(8)), element_bytes=1)
     for length in (1, 2, 9, 14):
         line.replies.clear()
@@ -113,6 +113,6 @@ def test_a_cut_serial_request_is_flushed(serial_block):
 @pytest.mark.icarus
 def test_serial_host_in_icarus(serial_block):
     """What passed on the line and the bus in Verilator passes in Icarus, cycle by cycle."""
-    line = SerialLine(serial_block, HostMachine(latency=4, word_bits=16), 10)
+    line = SerialLine(serial_block, HostStub(latency=4, word_bits=16), 10)
     _paced_requests(line, 10)
     play_icarus(SerialHost(clock_hz=1e6, baud=1e5), line.vectors)

@@ -7,7 +7,7 @@ import pytest
 from amaranth.hdl import Module
 
 from celosia_hw.uart import UartReceiver, UartTransmitter, uart_divisor
-from celosia_sim.pysim import get, put, run
+from celosia_sim.testing.pysim import get, put, run
 
 
 async def wave(ctx, line, levels, divisor):

@@ -7,13 +7,13 @@ import random
 import pytest
 
 from celosia_hw.bank_writer import BankWriter
-from celosia_hw.isa import ArrayConfig
 from celosia_hw.layouts import write_layout
 from celosia_hw.walker import Walker
-from celosia_sim.models.layers import random_layer, table_words
-from celosia_sim.models.writing import Entry, bank_writes, draining, normalising
-from celosia_sim.players import play_pysim
-from celosia_sim.vectors import Vectors, pack
+from celosia_sim.block_models.layers import random_layer, table_words
+from celosia_sim.block_models.writing import Entry, bank_writes, draining, normalising
+from celosia_sim.testing.players import play_pysim
+from celosia_sim.testing.vectors import Vectors, pack
+from celosia_spec.isa import ArrayConfig
 
 SIZES = {"bank_rows": 64, "table_rows": 64, "writes": 128, "store_beats": 64, "count_bits": 9}
 ARRAYS = {

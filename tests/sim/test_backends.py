@@ -12,14 +12,16 @@ from amaranth.hdl import Array, Module, Mux, Signal, signed
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
-from celosia.program import Layer, Place, Program
-from celosia.qgraph import QGraph
-from celosia_hw.isa import ArrayConfig, Error, Register, Space
-from celosia_sim import cosim, plan, tools, verilated
-from celosia_sim.backends import SimulationError, simulate
-from celosia_sim.netlist import ice40_netlist
-from celosia_sim.plan import Plan
-from celosia_sim.rtl import Design
+from celosia.program import Program
+from celosia_boards.host import session as plan
+from celosia_boards.host.session import Session
+from celosia_sim.simulate import SimulationError, simulate
+from celosia_sim.simulators import cosim, tools, verilated
+from celosia_sim.simulators.netlist import ice40_netlist
+from celosia_sim.simulators.rtl import Design
+from celosia_spec.isa import ArrayConfig, Error, Register, Space
+from celosia_spec.program import Layer, Place
+from celosia_spec.qgraph import QGraph
 
 ARRAY = ArrayConfig(lanes=4, bank_rows=16, store_beats=4)
 COUNT, MIDDLE, COPY = 8, 16, 32
@@ -345,7 +347,7 @@ def test_failed_build_leaves_nothing(cache):
     (np.zeros((1, 2, 2, 2)), np.zeros(1, int), "^mantissa must hold integers, not float64$")])
 def test_wrong_input(mantissa, exponent, message):
     with pytest.raises(ValueError, match=message):
-        Plan(program(), mantissa, exponent, tensors=False)
+        Session(program(), mantissa, exponent, tensors=False)
 
 
 def test_unknown_simulator():

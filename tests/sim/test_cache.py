@@ -12,9 +12,9 @@ import time
 import pytest
 
 from celosia_boards.processes import started
-from celosia_sim.cache import cache_directory, cached, digest
-from celosia_sim.errors import SimulationError
-from celosia_sim.tools import run_tool
+from celosia_sim.simulators.cache import cache_directory, cached, digest
+from celosia_sim.simulators.tools import run_tool
+from celosia_spec.errors import SimulationError
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +50,7 @@ def test_failed_build_leaves_nothing(folder):
 SLOW_BUILD = """
 import sys, time
 from pathlib import Path
-from celosia_sim.cache import cached
+from celosia_sim.simulators.cache import cached
 
 def build(path):
     with open(sys.argv[1], "a") as file:
@@ -143,7 +143,7 @@ def test_damaged_and_not_mended(folder):
 
 KILLED_BUILD = """
 import sys, time
-from celosia_sim.cache import cached
+from celosia_sim.simulators.cache import cached
 
 def build(path):
     (path / "half").write_text("half")
@@ -233,8 +233,8 @@ def test_ctrl_c_ends_what_a_tool_has_started(folder, still_running):
 
 
 STOPPED_BUILD = """
-from celosia_sim.cache import cached
-from celosia_sim.tools import run_tool
+from celosia_sim.simulators.cache import cached
+from celosia_sim.simulators.tools import run_tool
 
 def build(path):
     (path / "half").write_text("half")

@@ -9,11 +9,11 @@ import pytest
 
 from celosia.graph import Add, AvgPool, Conv, Graph, MaxPool, Relu, Reshape
 from celosia.passes import optimise
-from celosia.qgraph import Pool, QGraph, QNode, QTensor
 from celosia.quantise import quantise
 from celosia_sim import golden
 from celosia_sim.golden import model
 from celosia_sim.golden.linear import exact_sums, weight_operand
+from celosia_spec.qgraph import Pool, QGraph, QNode, QTensor
 
 RNG = np.random.default_rng
 

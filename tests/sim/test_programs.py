@@ -13,9 +13,9 @@ from celosia.passes import optimise
 from celosia.program import Program
 from celosia.quantise import quantise
 from celosia_boards.targets import target
-from celosia_hw.isa import DESCRIPTOR_WORDS, ArrayConfig, Space, Word
 from celosia_sim import golden
-from celosia_sim.backends import simulate
+from celosia_sim.simulate import simulate
+from celosia_spec.isa import DESCRIPTOR_WORDS, ArrayConfig, Space, Word
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402

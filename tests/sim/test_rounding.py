@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from celosia.compress import bfp
-from celosia.errors import ArgumentError
-from celosia_sim.golden.block import block_exponents, floor_log2, mantissas
 from celosia_sim.golden.requantise import clip, scale_rne
+from celosia_spec.block import bfp, block_exponents, floor_log2, mantissas
+from celosia_spec.errors import ArgumentError
 
 FINITE = st.floats(min_value=-65535.9, max_value=65535.9, allow_nan=False)
 TIES = st.builds(lambda m, s: math.ldexp(m + 0.5, s), st.integers(-130, 130), st.integers(-22, 8))

@@ -15,11 +15,11 @@ import serial
 import celosia
 from celosia.cli.serve_sim import _shown
 from celosia_boards.targets import target
-from celosia_hw import host_protocol as protocol
-from celosia_hw.host_protocol import Decoder, Kind, Reply
-from celosia_hw.isa import Space
 from celosia_sim.virtual import Lights, Status
 from celosia_sim.virtual.leds import leds
+from celosia_spec.isa import Space
+from celosia_spec.isa import frames as protocol
+from celosia_spec.isa.frames import Decoder, Kind, Reply
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,9 @@
 
 import pytest
 
-from celosia_sim import verilated_block
-from celosia_sim.errors import SimulationError
-from celosia_sim.verilated_block import Block
+from celosia_sim.testing import verilated_block
+from celosia_sim.testing.verilated_block import Block
+from celosia_spec.errors import SimulationError
 
 COUNTER = """
 module block(input clk, input rst, input abort, input [8:0] step__by, input [99:0] wide,

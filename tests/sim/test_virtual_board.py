@@ -6,13 +6,13 @@ import random
 import pytest
 
 from celosia_boards.arrays import ArrayRefused
-from celosia_hw import host_protocol as protocol
-from celosia_hw.host_protocol import Decoder, Kind, Reason, Reply
-from celosia_hw.isa import ArrayConfig, Register, Space
 from celosia_hw.top import Top
-from celosia_sim.players import verilog_of
-from celosia_sim.verilated_block import Block
+from celosia_sim.testing.players import verilog_of
+from celosia_sim.testing.verilated_block import Block
 from celosia_sim.virtual import Lights, VirtualBoard
+from celosia_spec.isa import ArrayConfig, Register, Space
+from celosia_spec.isa import frames as protocol
+from celosia_spec.isa.frames import Decoder, Kind, Reason, Reply
 
 TARGET = "icebreaker"
 MS = 24_000

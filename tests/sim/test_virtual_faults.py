@@ -4,11 +4,11 @@ import random
 
 import pytest
 
-from celosia_hw import host_protocol as protocol
-from celosia_hw.host_protocol import Decoder
-from celosia_hw.isa import Space
 from celosia_sim.virtual import Damage, Faults, VirtualBoard, Wire
 from celosia_sim.virtual.faults import CUT_MAX, STALL_SECONDS, TO_BOARD, TO_HOST
+from celosia_spec.isa import Space
+from celosia_spec.isa import frames as protocol
+from celosia_spec.isa.frames import Decoder
 
 DATA = bytes(random.Random(1).randrange(256) for _ in range(20_000))
 KINDS = ("drop", "flip", "duplicate", "cut", "noise")

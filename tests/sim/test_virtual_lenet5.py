@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from celosia_boards.host.job import Record
-from celosia_hw import host_protocol as protocol
-from celosia_hw.host_protocol import Decoder, Kind, Reply
-from celosia_hw.isa import Space
+from celosia_boards.host.session import Session
 from celosia_sim.golden import quantise_input
-from celosia_sim.plan import Plan
 from celosia_sim.virtual import VirtualBoard
+from celosia_spec.isa import Space
+from celosia_spec.isa import frames as protocol
+from celosia_spec.isa.frames import Decoder, Kind, Reply
 
 TARGET = "icebreaker"
 LONGEST = 10 ** 9
@@ -35,7 +35,7 @@ def test_lenet5_loaded_and_run_gives_golden_outputs():
     inputs = preprocess(load_fashion_mnist("test")[0][:3])
     program = celosia.compile(load_lenet5(pruned=True), inputs[:1], target=TARGET)
     golden = celosia.run(program, inputs)
-    plan = Plan(program, *quantise_input(program.graph, inputs), tensors=False)
+    plan = Session(program, *quantise_input(program.graph, inputs), tensors=False)
     record = Record.empty(plan.job)
     with VirtualBoard(TARGET, program.array, byte_level=True) as stream:
         record.reads[:] = reads(stream, program, plan.job)

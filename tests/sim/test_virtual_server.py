@@ -9,12 +9,12 @@ import time
 import pytest
 import serial
 
-from celosia_hw import host_protocol as protocol
-from celosia_hw.host_protocol import Decoder, Kind, Reply
-from celosia_hw.isa import Space
-from celosia_sim.errors import SimulationError
 from celosia_sim.virtual import Faults, Lights, Pty, Socket, VirtualBoard, Wire, serving
 from celosia_sim.virtual.server import PENDING_MAX
+from celosia_spec.errors import SimulationError
+from celosia_spec.isa import Space
+from celosia_spec.isa import frames as protocol
+from celosia_spec.isa.frames import Decoder, Kind, Reply
 
 READ = protocol.encode_read(Space.BANKS, 0, element_bytes=1, tag=5)
 

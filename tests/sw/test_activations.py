@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from celosia import compress
-from celosia.errors import ArgumentError
+from celosia_spec.errors import ArgumentError
 
 X = torch.randn(200, 6, generator=torch.Generator().manual_seed(0))
 

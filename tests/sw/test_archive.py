@@ -16,9 +16,9 @@ import torch
 from torch import nn
 from torch.export import Dim
 
-from celosia.errors import CelosiaError
 from celosia.frontend import import_model
 from celosia.frontend.export import load_exported
+from celosia_spec.errors import CelosiaError
 
 MODEL = "models/model.json"
 WEIGHTS, CONSTANTS = (f"data/{kind}/model_{kind}_config.json" for kind in ("weights", "constants"))

@@ -17,12 +17,12 @@ import pytest
 import torch
 from torch import nn
 
-from celosia.errors import CelosiaError, CompileError
 from celosia.frontend import import_model
 from celosia.frontend.export import load_exported
 from celosia.frontend.pt2 import operators, shapes
 from celosia.frontend.pt2.checks import Unsound
 from celosia.reading import FileError
+from celosia_spec.errors import CelosiaError, CompileError
 
 MODEL = "models/model.json"
 WEIGHTS, CONSTANTS = (f"data/{kind}/model_{kind}_config.json" for kind in ("weights", "constants"))

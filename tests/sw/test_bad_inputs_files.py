@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from celosia.cli.common import find_model, read_array
-from celosia.errors import CelosiaError
 from celosia.frontend import import_model
 from celosia.reading import load_safetensors
+from celosia_spec.errors import CelosiaError
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,6 @@ from typer.testing import CliRunner
 import celosia
 from celosia.cli import app
 from celosia.compiler import Settings
-from celosia.errors import CelosiaError, CompileError, FitError
 from celosia.fit import Problem, Report, TargetCheck, check
 from celosia.frontend import export, import_model
 from celosia.frontend.survey import survey
@@ -25,6 +24,7 @@ from celosia.lower import attempt, lower
 from celosia.models import load_lenet5
 from celosia.passes import optimise
 from celosia_boards.targets import target, targets
+from celosia_spec.errors import CelosiaError, CompileError, FitError
 
 PICTURE, SMALL, VECTOR = (1, 1, 28, 28), (1, 1, 24, 24), (1, 16)
 

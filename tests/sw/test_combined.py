@@ -12,8 +12,8 @@ from celosia.compress.cost import measure
 from celosia.compress.filters.combined import prune_combined
 from celosia.compress.finetune import FineTune
 from celosia.compress.pruning.masks import current_mask, make_permanent
-from celosia.errors import ArgumentError
 from celosia.models import LeNet5, ResNet
+from celosia_spec.errors import ArgumentError
 
 
 def small_task() -> tuple[torch.Tensor, torch.Tensor]:

@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from celosia import container, load
-from celosia.errors import CelosiaError
+from celosia import load
 from celosia.lower import lower
-from celosia.program import Place, Program
-from celosia.qgraph import Geometry, Pool, QGraph, QNode, QTensor
+from celosia.program import Program
 from celosia_boards.arrays import array_for
-from celosia_hw.isa import Space
+from celosia_spec import container
+from celosia_spec.errors import CelosiaError
+from celosia_spec.isa import Space
+from celosia_spec.program import Place
+from celosia_spec.qgraph import Geometry, Pool, QGraph, QNode, QTensor
 
 HEADER, ENTRY = 24, 80
 ARRAY = array_for("icebreaker", lanes=8)

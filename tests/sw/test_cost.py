@@ -9,13 +9,13 @@ from torch import nn
 
 from celosia.compress import prune
 from celosia.compress.cost import measure
-from celosia.errors import ArgumentError
 from celosia.frontend import import_model
 from celosia.lower import lower
 from celosia.models import VGG16, AlexNet, DnCNN, LeNet5, ResNet
 from celosia.passes import optimise
 from celosia.quantise import quantise
-from celosia_hw.isa import ArrayConfig
+from celosia_spec.errors import ArgumentError
+from celosia_spec.isa import ArrayConfig
 
 PUBLISHED = {
     "LeNet-5": (LeNet5, (1, 28, 28), 44_426, 281_640),

@@ -25,8 +25,8 @@ from celosia.compress.pruning.prediction import (
     cycle_costs,
     row_costs,
 )
-from celosia.errors import ArgumentError
-from celosia_hw.isa import Space
+from celosia_spec.errors import ArgumentError
+from celosia_spec.isa import Space
 
 X = torch.zeros(1, 2, 10, 10)
 

@@ -12,11 +12,11 @@ import pytest
 from typer.testing import CliRunner
 
 import celosia
-from celosia import doctor
+from celosia import doctor, doctor_check
 from celosia.cli import app
 from celosia_boards import loaders, usb
 from celosia_boards.toolchain import package_of
-from celosia_sim import tools
+from celosia_sim.simulators import tools
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
@@ -49,8 +49,8 @@ def test_every_package_that_users_get_is_looked_for():
 def test_here():
     found = checks()
     assert found["celosia"].found == celosia.__version__
-    assert all(found[name].state == doctor.OK for name in ("python", "numpy", "torch", "g++"))
-    assert all(bool(check.way_out) == (check.state != doctor.OK) for check in found.values())
+    assert all(found[name].state == doctor_check.OK for name in ("python", "numpy", "torch", "g++"))
+    assert all(bool(check.way_out) == (check.state != doctor_check.OK) for check in found.values())
     shown = run().stdout
     assert shown.endswith("ready: networks can be compiled here and run on the golden model\n")
     assert all(len(line) <= 80 for line in shown.splitlines() if line[:1] in "│┃┏┡└")
@@ -90,12 +90,12 @@ def test_missing_and_wrong_packages(versions):
     versions |= {"torch": "1.9.0", "cocotb": None, "pillow": "not a version"}
     found = checks()
     torch, cocotb = found["torch"], found["cocotb"]
-    assert (torch.state, torch.found) == (doctor.WRONG, "1.9.0")
+    assert (torch.state, torch.found) == (doctor_check.WRONG, "1.9.0")
     assert re.fullmatch(r'run: pip install "celosia\[torch\]" \(it must be .*>=2\.9.*\)',
                         torch.way_out)
-    assert (cocotb.state, cocotb.found) == (doctor.MISSING, "")
+    assert (cocotb.state, cocotb.found) == (doctor_check.MISSING, "")
     assert cocotb.way_out == 'run: pip install "celosia[sim]"'
-    assert found["pillow"].state == doctor.WRONG
+    assert found["pillow"].state == doctor_check.WRONG
     result = run(status=1)
     assert result.stderr == ("celosia: networks cannot be compiled and run here: torch; see "
                              "above\n")
@@ -128,7 +128,7 @@ def test_empty_system(monkeypatch, tmp_path):
     for name, words in (("g++", "apt install g++"), ("loader, iCE40", "fpga-icestorm"),
                         ("loader, ECP5", "openfpgaloader"), ("cache folder", "CELOSIA_CACHE"),
                         ("yosys", "correct it or unset it"), ("iverilog", "apt install iverilog")):
-        assert found[name].state != doctor.OK
+        assert found[name].state != doctor_check.OK
         assert words in found[name].way_out
     assert doctor.ready(list(found.values()))
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from typer.testing import CliRunner
 
-from celosia import doctor
+from celosia import doctor_check
 from celosia.cli import app
 from celosia.doctor_boards import examine_boards
 from celosia_boards import survey, usb
@@ -91,7 +91,7 @@ def test_boards_are_told_by_their_product_string(bus):
 
 def test_nothing_plugged_in(bus):
     assert (checks()["USB boards"].state, checks()["USB boards"].way_out) == (
-        doctor.MISSING, "plug one in")
+        doctor_check.MISSING, "plug one in")
     shutil.rmtree(bus.devices)
     assert checks()["USB boards"].way_out == "this system does not show USB devices"
     assert examine_boards()[0] == []
@@ -103,8 +103,8 @@ def test_a_board_and_its_serial_port(bus):
     assert list(found) == ["icebreaker", "icebreaker, port"]
     board, port = found.values()
     assert (board.state, board.found) == (
-        doctor.OK, "iCEBreaker V1.0e (0403:6010), serial number ibA")
-    assert (port.state, port.found, port.way_out) == (doctor.OK, f"{serial}, interface 1", "")
+        doctor_check.OK, "iCEBreaker V1.0e (0403:6010), serial number ibA")
+    assert (port.state, port.found, port.way_out) == (doctor_check.OK, f"{serial}, interface 1", "")
     seen, = examine_boards()[0]
     assert [(one.port.name, bool(one.port.boards)) for one in seen.ports] == [
         (serial, True), (loading, False)]
@@ -132,10 +132,10 @@ def test_a_latency_timer_is_told(bus):
     serial = icebreaker(bus, latency=16)[2]
     check = checks()["icebreaker, port"]
     assert (check.state, check.found) == (
-        doctor.NOTE, f"{serial}, interface 1, latency timer 16 ms")
+        doctor_check.NOTE, f"{serial}, interface 1, latency timer 16 ms")
     assert check.way_out.endswith(f"run: echo 1 | sudo tee {ports.latency_timer(serial)}")
     ports.latency_timer(serial).write_text("1\n")
-    assert checks()["icebreaker, port"].state == doctor.OK
+    assert checks()["icebreaker, port"].state == doctor_check.OK
 
 
 def test_boards_that_may_not_be_opened(bus, monkeypatch):
@@ -145,7 +145,7 @@ def test_boards_that_may_not_be_opened(bus, monkeypatch):
         str(path) not in (str(node), serial) and real(path, mode)))
     board, port = checks().values()
     rule = "install the udev rule that celosia doctor --udev prints"
-    assert (board.state, port.state) == (doctor.WRONG, doctor.WRONG)
+    assert (board.state, port.state) == (doctor_check.WRONG, doctor_check.WRONG)
     assert board.way_out == f"you may not open {node}; {rule}, and plug the board in again"
     assert port.way_out.startswith(f"you may not open {serial}: ") and rule in port.way_out
 
@@ -155,14 +155,14 @@ def test_a_port_that_is_in_use(bus, monkeypatch):
     monkeypatch.setattr(survey, "holders", lambda name: ["'screen' (process 7)"] * (name == serial))
     check = checks()["icebreaker, port"]
     assert (check.state, check.way_out) == (
-        doctor.WRONG, f"{serial} is in use by 'screen' (process 7); end that")
+        doctor_check.WRONG, f"{serial} is in use by 'screen' (process 7); end that")
     monkeypatch.undo()
 
 
 def test_looking_takes_nothing_from_who_has_the_port(bus):
     serial = icebreaker(bus)[2]
     with open_link(serial, 115_200) as board:
-        assert checks()["icebreaker, port"].state == doctor.OK     # this process has it
+        assert checks()["icebreaker, port"].state == doctor_check.OK     # this process has it
         board.write(b"x", 1.0)
 
 
@@ -171,7 +171,7 @@ def test_a_board_without_its_port(bus):
     icebreaker(bus)
     bus.listed.pop()
     check = checks()["icebreaker, port"]
-    assert check.state == doctor.MISSING
+    assert check.state == doctor_check.MISSING
     assert "plug the board in again, as some loaders (iceprog) take its driver off" in check.way_out
 
 
@@ -182,9 +182,9 @@ def test_a_loader_that_is_no_serial_port(bus):
     interface.mkdir()
     (interface / "bInterfaceClass").write_text("fe\n")
     check = list(checks().values())[1]
-    assert check.state == doctor.NOTE and "name the adapter's port (--port)" in check.way_out
+    assert check.state == doctor_check.NOTE and "name the adapter's port (--port)" in check.way_out
     (interface / "bInterfaceClass").write_text("ff\n")
-    assert list(checks().values())[1].state == doctor.MISSING
+    assert list(checks().values())[1].state == doctor_check.MISSING
 
 
 def test_a_bridge_without_a_name(bus):
@@ -193,7 +193,7 @@ def test_a_bridge_without_a_name(bus):
     names = [bus.port(4, interface, 0x0403, 0x6010, "Dual RS232-HS") for interface in (0, 1)]
     found = examine_boards()[1]
     assert [check.name for check in found] == ["USB device"] + ["USB device, port"] * 2
-    assert all(check.state == doctor.OK and check.needed_for.endswith(", if it is a board")
+    assert all(check.state == doctor_check.OK and check.needed_for.endswith(", if it is a board")
                for check in found)
     assert [check.found for check in found[1:]] == [
         f"{name}, interface {n}" for n, name in enumerate(names)]

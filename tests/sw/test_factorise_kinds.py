@@ -11,7 +11,7 @@ from torch.nn.utils import parametrizations, prune
 from celosia import compress
 from celosia.compress.layers import parameter_count
 from celosia.compress.lowrank.decomposition import Decomposition
-from celosia.errors import ArgumentError, CelosiaError
+from celosia_spec.errors import ArgumentError, CelosiaError
 
 WIDE = 16
 

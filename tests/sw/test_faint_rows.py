@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from celosia.compress import bfp
 from celosia.expected import USUAL_DEVIATION, expected_exponents
-from celosia.faint_rows import FAINT_BITS, ROOM_BITS
 from celosia.graph import Add, Conv, Graph, MaxPool, Relu
 from celosia.passes import optimise
-from celosia.qgraph import Pool, QGraph, QNode
 from celosia.quantise import quantise
-from celosia_hw.isa import pack_row
 from celosia_sim import golden
+from celosia_spec.block import bfp
+from celosia_spec.faint_rows import FAINT_BITS, ROOM_BITS
+from celosia_spec.isa import pack_row
+from celosia_spec.qgraph import Pool, QGraph, QNode
 
 RNG = np.random.default_rng
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from celosia.compiler import Settings
-from celosia.errors import CelosiaError, CompileError
 from celosia.passes import optimise
 from celosia.program import Program
+from celosia_spec.errors import CelosiaError, CompileError
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402

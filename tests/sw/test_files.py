@@ -14,8 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 from celosia.cli import app
-from celosia.errors import CelosiaError
-from celosia.files import check_folder, check_output, read_file, replacing
+from celosia_spec.errors import CelosiaError
+from celosia_spec.files import check_folder, check_output, read_file, replacing
 
 
 def write(path: Path, content: bytes) -> None:
@@ -172,7 +172,7 @@ def test_many_threads_to_one_path(tmp_path: Path) -> None:
 
 HALF = """
 import os, sys
-from celosia.files import replacing
+from celosia_spec.files import replacing
 with replacing(sys.argv[1]) as file:
     file.write(b"half")
     file.flush()

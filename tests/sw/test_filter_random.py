@@ -15,7 +15,7 @@ from celosia.compress.cost import measure
 from celosia.compress.filters.mask import filter_masks
 from celosia.compress.filters.mask_layer import add_masks, fold_masks
 from celosia.compress.filters.prune import FilterReport, prune_filters
-from celosia.errors import ArgumentError
+from celosia_spec.errors import ArgumentError
 
 ACTIVATIONS = [
     F.relu, F.relu_, F.relu6, torch.tanh, F.gelu, F.silu, F.hardswish, F.mish, F.softsign, F.elu,

@@ -13,8 +13,8 @@ import celosia
 from celosia.compress.criteria.filters import filter_scores
 from celosia.compress.filters.prune import prune_filters
 from celosia.compress.finetune import FineTune
-from celosia.errors import ArgumentError
 from celosia.models import VGG16, VGG16_PRUNED_A, LeNet5, ResNet
+from celosia_spec.errors import ArgumentError
 
 # Published networks
 

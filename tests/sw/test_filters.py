@@ -15,8 +15,8 @@ from celosia.compress.criteria.filters import filter_scores
 from celosia.compress.filters.prune import prune_filters
 from celosia.compress.filters.structure import trace
 from celosia.compress.pruning.prune import prune
-from celosia.errors import ArgumentError
 from celosia.models import VDSR, VGG16, AlexNet, DnCNN, LeNet5, ResNet
+from celosia_spec.errors import ArgumentError
 
 
 class Separable(nn.Module):

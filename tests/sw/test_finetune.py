@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from celosia import compress
-from celosia.errors import ArgumentError, CelosiaError
+from celosia_spec.errors import ArgumentError, CelosiaError
 
 X, CLASSES = torch.randn(64, 8, generator=torch.Generator().manual_seed(0)), torch.arange(64) % 3
 

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from celosia import compress
-from celosia.errors import ArgumentError
+from celosia_spec.errors import ArgumentError
 
 
 class Net(nn.Module):

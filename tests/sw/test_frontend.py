@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from celosia.errors import ArgumentError, CelosiaError, CompileError
 from celosia.graph import Conv, Graph, Relu
 from celosia.passes import optimise
 from celosia.quantise import quantise
 from celosia_sim import golden
+from celosia_spec.errors import ArgumentError, CelosiaError, CompileError
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402

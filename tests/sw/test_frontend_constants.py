@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from celosia.errors import CompileError
 from celosia.graph import BatchNorm, Graph
 from celosia.passes import optimise
 from celosia.quantise import quantise
 from celosia_sim import golden
+from celosia_spec.errors import CompileError
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import celosia
-from celosia.errors import CelosiaError, CompileError
-from celosia.host import OPERATORS, HostLayer, check_host, compute
+from celosia_spec.errors import CelosiaError, CompileError
+from celosia_spec.host_layers import OPERATORS, HostLayer, check_host, compute
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402

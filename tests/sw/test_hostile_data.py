@@ -15,7 +15,7 @@ from celosia import reading
 from celosia.cli.network import load_weights
 from celosia.datasets import DatasetError, cifar10, fashion_mnist, load_dataset, read_idx
 from celosia.datasets import pictures as picture_folder
-from celosia.errors import CelosiaError
+from celosia_spec.errors import CelosiaError
 
 
 def idx(shape: tuple[int, ...], data: bytes = b"") -> bytes:

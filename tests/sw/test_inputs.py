@@ -12,8 +12,8 @@ from torch import nn
 
 import celosia
 from celosia import compress
-from celosia.errors import ArgumentError, CelosiaError
-from celosia.inputs import as_array, as_tensor, real_array
+from celosia_spec.errors import ArgumentError, CelosiaError
+from celosia_spec.inputs import as_array, as_tensor, real_array
 
 VALUES = torch.tensor([[0.5, -2.0, 0.0], [1.25, 3.0, -0.75]])
 
@@ -155,7 +155,7 @@ def test_compress_refuses_what_is_no_array(function) -> None:
 
 
 def test_arrays_need_no_torch() -> None:
-    code = ("import sys; from celosia.inputs import as_array; as_array([[1.0]]); "
+    code = ("import sys; from celosia_spec.inputs import as_array; as_array([[1.0]]); "
             "print('torch' in sys.modules)")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -21,8 +21,8 @@ from celosia.compress import journal as journal_file
 from celosia.compress.journal import INDEX, Journal, describe, fingerprint
 from celosia.compress.pruning.masks import current_mask
 from celosia.compress.pruning.rounds import run_rounds
-from celosia.errors import ArgumentError
-from celosia.files import replacing
+from celosia_spec.errors import ArgumentError
+from celosia_spec.files import replacing
 
 ROUNDS = 3
 STATUS = 77

@@ -11,7 +11,6 @@ from torch import nn  # noqa: E402
 from torch._subclasses import fake_tensor  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
-from celosia.errors import CelosiaError, CompileError  # noqa: E402
 from celosia.frontend import import_model, kernels  # noqa: E402
 from celosia.frontend.export import load_exported  # noqa: E402
 from celosia.frontend.pt2 import shapes  # noqa: E402
@@ -19,6 +18,7 @@ from celosia.frontend.pt2.checks import Unsound  # noqa: E402
 from celosia.frontend.tracing import tracing  # noqa: E402
 from celosia.frontend.unflattened import as_module  # noqa: E402
 from celosia.graph import Conv  # noqa: E402
+from celosia_spec.errors import CelosiaError, CompileError  # noqa: E402
 
 aten = torch.ops.aten
 Forward = Callable[["Net", torch.Tensor], torch.Tensor]

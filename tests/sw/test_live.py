@@ -24,7 +24,6 @@ from celosia import Preprocessing
 from celosia.board import Loaded
 from celosia.cli import app
 from celosia.cli import live as command
-from celosia.errors import CelosiaError
 from celosia.live import camera, folder
 from celosia.live.camera import Camera
 from celosia.live.folder import Folder
@@ -32,6 +31,7 @@ from celosia.live.runner import OnModel, answer
 from celosia.live.shots import Shot, picture_of
 from celosia.live.stream import Stream
 from celosia.program import Program
+from celosia_spec.errors import CelosiaError
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402

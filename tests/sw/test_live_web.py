@@ -24,12 +24,12 @@ from PIL import Image
 
 import celosia
 from celosia import Preprocessing
-from celosia.errors import CelosiaError
 from celosia.live import web
 from celosia.live.runner import Answer, Scale
 from celosia.live.shots import Shot
 from celosia.live.web import Newest, Page, address
 from celosia.models import LENET5_PREPROCESSING, load_lenet5
+from celosia_spec.errors import CelosiaError
 
 EVIL = '<img src=x onerror="document.title=1">', "</script><script>document.title=2</script>", "a&b"
 SCALE = Scale(kind="softmax", about="the network's own softmax")

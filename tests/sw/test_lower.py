@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array, random_array
 
-from celosia.errors import CelosiaError, CompileError
 from celosia.lower import lower
 from celosia.lower.expand import expand_copies
 from celosia.program import Program
-from celosia.qgraph import Geometry, Pool, QGraph, QNode, QTensor
-from celosia_hw.isa import (
+from celosia_sim import golden
+from celosia_sim.word_machine import WordMachine
+from celosia_spec.block import limit
+from celosia_spec.errors import CelosiaError, CompileError
+from celosia_spec.isa import (
     ArrayConfig,
     Space,
 )
-from celosia_sim import golden
-from celosia_sim.golden.block import limit
-from celosia_sim.machine import Machine
+from celosia_spec.qgraph import Geometry, Pool, QGraph, QNode, QTensor
 
 SIZES = {"weight_rows": 16384, "bank_rows": 4096, "table_rows": 1024, "taps": 2048, "writes": 8192,
          "program_words": 1024, "store_beats": 4096, "residual_beats": 2048}
@@ -124,7 +124,7 @@ def check_program(program: Program) -> None:
     x = rng.normal(size=(2, *program.graph.tensors["x"].shape)).astype(np.float32)
     wanted = golden.run(program.graph, x)
     mantissa, exponent = golden.quantise_input(program.graph, x)
-    machine = Machine(program)
+    machine = WordMachine(program)
     for image in range(2):
         found = machine.run(mantissa[image], int(exponent[image]))
         assert set(found) == {made.output for made in program.graph.nodes}
@@ -154,7 +154,7 @@ def test_residuals(array):
     x = np.random.default_rng(4).normal(size=(1, 4, 6, 9)).astype(np.float32)
     wanted = golden.run(program.graph, x)
     mantissa, exponent = golden.quantise_input(program.graph, x)
-    for name, (values, block) in Machine(program).run(mantissa[0], int(exponent[0])).items():
+    for name, (values, block) in WordMachine(program).run(mantissa[0], int(exponent[0])).items():
         np.testing.assert_array_equal(values, wanted.mantissas[name][0], err_msg=name)
         assert block == wanted.exponents[name][0]
 

@@ -12,8 +12,8 @@ from celosia.lower.images import Table
 from celosia.lower.stored_map import StoredMap
 from celosia.lower.stream import encode, port_rows, row_order, stretched
 from celosia.lower.window import Order, Window
-from celosia.qgraph import Geometry, QNode, QTensor
-from celosia_hw.isa import BLOCK, ArrayConfig
+from celosia_spec.isa import BLOCK, ArrayConfig
+from celosia_spec.qgraph import Geometry, QNode, QTensor
 
 SMALL = ArrayConfig(lanes=8, quad=2, beat=2, bank_rows=4096)
 MIDDLE = ArrayConfig(lanes=16, quad=4, beat=4, bank_rows=4096)

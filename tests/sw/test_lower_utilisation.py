@@ -11,10 +11,10 @@ import pytest
 
 from celosia.graph import Conv, Graph, node_shape
 from celosia.lower import lower
-from celosia.program import Layer
 from celosia.quantise import quantise
 from celosia_boards.targets import target
-from celosia_hw.isa import ArrayConfig
+from celosia_spec.isa import ArrayConfig
+from celosia_spec.program import Layer
 
 ROOMY = {"weight_rows": 65536, "bank_rows": 16384, "table_rows": 4096, "taps": 4096,
          "writes": 16384, "program_words": 4096, "store_beats": 32768, "index_bits": 16,

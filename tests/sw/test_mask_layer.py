@@ -24,8 +24,8 @@ from celosia.compress.filters.mask_layer import (
 from celosia.compress.filters.prune import prune_filters
 from celosia.compress.finetune import FineTune
 from celosia.compress.pruning.prune import prune
-from celosia.errors import ArgumentError
 from celosia.models import VGG16, AlexNet, DnCNN, LeNet5, ResNet
+from celosia_spec.errors import ArgumentError
 from tolerance import operations, rounding
 
 NETWORKS = {

@@ -5,13 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from celosia import memory
-from celosia.errors import CelosiaError
 from celosia.lower import check_depths
-from celosia.program import Place, Program
-from celosia.qgraph import QGraph
+from celosia.program import Program
 from celosia_boards.targets import targets
-from celosia_hw.isa import ArrayConfig, Space
+from celosia_spec import memory
+from celosia_spec.errors import CelosiaError
+from celosia_spec.isa import ArrayConfig, Space
+from celosia_spec.program import Place
+from celosia_spec.qgraph import QGraph
 
 IMAGES = (Space.PROGRAM, Space.WEIGHTS, Space.ROWS, Space.TAPS, Space.WRITES)
 ARRAY = ArrayConfig(lanes=8, residual_beats=16)

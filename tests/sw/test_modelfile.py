@@ -19,9 +19,9 @@ import torch
 from torch import nn
 
 from celosia.cli.common import find_model
-from celosia.errors import CelosiaError
 from celosia.frontend.export import load_exported
 from celosia.modelfile import refuse_other_model
+from celosia_spec.errors import CelosiaError
 
 
 class Net(nn.Sequential):

@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import nn
 
-from celosia.compress.formats.bfp import bfp
 from celosia.compress.formats.emulate import emulate
 from celosia.compress.formats.nsr import array_nsr, combine, nsr
 from celosia.compress.formats.partition import PARTITIONS
-from celosia.errors import ArgumentError
 from celosia.models import ResNet
+from celosia_spec.block import bfp
+from celosia_spec.errors import ArgumentError
 
 DIRECTED = ("zero", "up", "down")
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from celosia.errors import ArgumentError, CompileError
 from celosia.graph import (
     Add,
     AvgPool,
@@ -31,7 +30,8 @@ from celosia.passes.fuse_relu import fuse_relu
 from celosia.passes.fuse_residual import fuse_residual
 from celosia.passes.select_nodes import select_nodes
 from celosia.passes.vector_input import vector_input
-from celosia.qgraph import Pool
+from celosia_spec.errors import ArgumentError, CompileError
+from celosia_spec.qgraph import Pool
 
 RNG = np.random.default_rng
 POOL = Pool(window=(2, 2), stride=(2, 2))

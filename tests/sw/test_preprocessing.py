@@ -14,8 +14,8 @@ import celosia
 from celosia import Preprocessing
 from celosia.cli import app
 from celosia.datasets import CLASSES, DatasetError, as_inputs, preprocess
-from celosia.errors import ArgumentError, CelosiaError
 from celosia.labels import read_labels, read_truth
+from celosia_spec.errors import ArgumentError, CelosiaError
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402

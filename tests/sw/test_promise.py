@@ -24,7 +24,7 @@ from celosia.compress.layers import (
 )
 from celosia.compress.promise import Promise, restoring, run_once
 from celosia.compress.pruning.masks import apply_mask
-from celosia.errors import ArgumentError, CelosiaError
+from celosia_spec.errors import ArgumentError, CelosiaError
 
 
 class Twice(nn.Module):

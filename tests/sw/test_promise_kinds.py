@@ -18,7 +18,7 @@ from torch import nn
 from celosia import compress
 from celosia.cli.network import accuracy
 from celosia.compress.outputs import returned_tensors
-from celosia.errors import ArgumentError, CelosiaError
+from celosia_spec.errors import ArgumentError, CelosiaError
 
 
 class Plain:

@@ -15,7 +15,7 @@ from celosia import compress
 from celosia.compress.pruning.masks import apply_mask, current_mask
 from celosia.compress.pruning.prediction import Predictor
 from celosia.compress.pruning.rounds import RoundRecord, run_rounds
-from celosia.errors import ArgumentError
+from celosia_spec.errors import ArgumentError
 
 
 class Shared(nn.Module):

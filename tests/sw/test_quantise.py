@@ -7,13 +7,13 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from celosia.errors import ArgumentError, CelosiaError, CompileError
 from celosia.graph import Conv, Graph, MaxPool, Relu
 from celosia.passes import optimise
-from celosia.qgraph import Pool, QGraph
 from celosia.quantise import quantise
-from celosia_hw.isa import pack_row
 from celosia_sim import golden
+from celosia_spec.errors import ArgumentError, CelosiaError, CompileError
+from celosia_spec.isa import pack_row
+from celosia_spec.qgraph import Pool, QGraph
 
 RNG = np.random.default_rng
 

@@ -15,9 +15,9 @@ import pytest
 
 from celosia import reading
 from celosia.cli.common import read_array
-from celosia.errors import CelosiaError
-from celosia.files import open_file, read_file
 from celosia.reading import FileError, ZipReader, gunzip, load_npy, load_safetensors, parse_json
+from celosia_spec.errors import CelosiaError
+from celosia_spec.files import open_file, read_file
 
 
 def npy(array: np.ndarray, **options: object) -> bytes:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import celosia
-from celosia.errors import ArgumentError, CelosiaError, CompileError, quoted
 from celosia.passes import optimise
+from celosia_spec.errors import ArgumentError, CelosiaError, CompileError, quoted
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402

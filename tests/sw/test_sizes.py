@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from celosia.errors import CelosiaError
 from celosia.frontend.export import load_exported
 from celosia.frontend.sizes import MAX_PARTS
+from celosia_spec.errors import CelosiaError
 
 MODEL = "models/model.json"
 WIDE = 37

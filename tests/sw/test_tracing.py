@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 import celosia
-from celosia.errors import CompileError
+from celosia_spec.errors import CompileError
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402

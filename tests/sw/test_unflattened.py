@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from celosia.errors import CelosiaError
+from celosia_spec.errors import CelosiaError
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402

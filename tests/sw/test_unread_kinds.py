@@ -13,7 +13,7 @@ from torch.nn.utils import parametrizations, prune
 from celosia import compress
 from celosia.compress.promise import run_once
 from celosia.compress.pruning.masks import apply_mask, current_mask
-from celosia.errors import ArgumentError, CelosiaError
+from celosia_spec.errors import ArgumentError, CelosiaError
 
 ROWS = 8
 NOTHING, FIRST = set(), {0, 1, 2}

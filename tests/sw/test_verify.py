@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 import celosia
 from celosia import verify as verification
 from celosia.cli import app
+from celosia_boards.host.session import SimResult
 from celosia_sim import golden
-from celosia_sim.plan import SimResult
 
 SHAPE = (2, 5, 4)
 

@@ -8,7 +8,7 @@ import pytest
 import celosia
 from celosia import ways_out
 from celosia.compiler import Settings
-from celosia.errors import CelosiaError, CompileError, FitError
+from celosia_spec.errors import CelosiaError, CompileError, FitError
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402

@@ -22,8 +22,8 @@ from celosia_boards.host.job import Job, Record
 from celosia_boards.host.machine import ATTEMPTS, Machine
 from celosia_boards.host.requests import READ_EVENTS, Requests
 from celosia_boards.host.work import Work, data_of
-from celosia_hw.host_protocol import Reply
-from celosia_hw.isa import Space
+from celosia_spec.isa import Space
+from celosia_spec.isa.frames import Reply
 
 __all__ = ["Driver", "Probe"]
 

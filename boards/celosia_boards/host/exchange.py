@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from celosia_boards.host.holders import holders
 from celosia_boards.host.link import Line, LinkError
 from celosia_boards.host.requests import READ_HASH, Requests
-from celosia_hw import host_protocol as protocol
-from celosia_hw.host_protocol import Decoder, Kind, Reason, Reply
-from celosia_hw.isa import Register
+from celosia_spec.isa import Register
+from celosia_spec.isa import frames as protocol
+from celosia_spec.isa.frames import Decoder, Kind, Reason, Reply
 
 __all__ = ["SILENCE", "Busy", "Damage", "Exchange", "HostError", "LineError", "StrangerError"]
 

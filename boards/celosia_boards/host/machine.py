@@ -9,8 +9,8 @@ from celosia_boards.host.exchange import Busy, Damage, Exchange, HostError
 from celosia_boards.host.link import Line
 from celosia_boards.host.requests import READ_HASH, STATUS, Access, Requests
 from celosia_boards.host.work import Run, data_of
-from celosia_hw.host_protocol import Command, Kind, Reply
-from celosia_hw.isa import ArrayConfig, Error, Register
+from celosia_spec.isa import ArrayConfig, Error, Register
+from celosia_spec.isa.frames import Command, Kind, Reply
 
 __all__ = ["ATTEMPTS", "Machine", "Status"]
 

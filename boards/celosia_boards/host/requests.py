@@ -1,6 +1,6 @@
 """Many requests of the host port at once, as arrays, and their bytes.
 
-`celosia_hw.host_protocol` says what one request is; a network takes thousands of them.
+`celosia_spec.isa.frames` says what one request is; a network takes thousands of them.
 """
 
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ from typing import Self
 
 import numpy as np
 
-from celosia_hw import host_protocol as protocol
-from celosia_hw.host_protocol import Command, Kind
-from celosia_hw.isa import ArrayConfig, Register, Space
+from celosia_spec.isa import ArrayConfig, Register, Space
+from celosia_spec.isa import frames as protocol
+from celosia_spec.isa.frames import Command, Kind
 
 __all__ = ["BLOCK_BYTES", "READ_EVENTS", "READ_HASH", "STATUS", "Access", "Requests",
            "block_words"]

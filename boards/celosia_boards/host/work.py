@@ -6,9 +6,9 @@ import numpy as np
 
 from celosia_boards.host.job import Job, Record
 from celosia_boards.host.requests import READ_EVENTS, STATUS, Access, Requests
-from celosia_hw import host_protocol as protocol
-from celosia_hw.host_protocol import Command, Kind, Reply
-from celosia_hw.isa import COUNTER_BITS, ArrayConfig
+from celosia_spec.isa import COUNTER_BITS, ArrayConfig
+from celosia_spec.isa import frames as protocol
+from celosia_spec.isa.frames import Command, Kind, Reply
 
 __all__ = ["Run", "Work", "data_of"]
 

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.sparse import csr_array
 
-from celosia.qgraph import Geometry, Pool, QNode
-from celosia_sim.golden.block import limit
+from celosia_spec.block import limit
+from celosia_spec.qgraph import Geometry, Pool, QNode
 
 Weights: TypeAlias = np.ndarray | csr_array
 

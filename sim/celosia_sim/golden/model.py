@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from celosia.qgraph import QGraph, QNode
-from celosia_hw.isa import EXPONENT_MAX, OUTPUT_BITS
-from celosia_sim.golden.block import block_exponents, floor_log2, limit, lsb, mantissas
 from celosia_sim.golden.linear import Weights, exact_sums, max_pool, weight_operand
 from celosia_sim.golden.requantise import clip, scale_rne
+from celosia_spec.block import block_exponents, floor_log2, limit, lsb, mantissas
+from celosia_spec.isa import EXPONENT_MAX, OUTPUT_BITS
+from celosia_spec.qgraph import QGraph, QNode
 
 CHUNK = 1 << 23
 """Elements of the largest operand that one batch may need."""

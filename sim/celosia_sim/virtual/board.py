@@ -8,10 +8,10 @@ from celosia_boards.arrays import require
 from celosia_boards.clocks import possible_clock
 from celosia_boards.targets import Target
 from celosia_boards.targets import target as find_target
-from celosia_hw.isa import ArrayConfig
-from celosia_sim.cache import Stages, unseen
+from celosia_sim.simulators.cache import Stages, unseen
 from celosia_sim.virtual.design import core_library, port_library
 from celosia_sim.virtual.simulation import Call, Simulation
+from celosia_spec.isa import ArrayConfig
 
 __all__ = ["BAUD_ERROR_MAX", "LINE_BITS", "Lights", "VirtualBoard"]
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from celosia_hw.isa import ArrayConfig
 from celosia_hw.serial_host import SerialHost
-from celosia_sim.cache import Stages, unseen
-from celosia_sim.rtl import Design, core_design, design_of
-from celosia_sim.verilated import library
+from celosia_sim.simulators.cache import Stages, unseen
+from celosia_sim.simulators.rtl import Design, core_design, design_of
+from celosia_sim.simulators.verilated import library
+from celosia_spec.isa import ArrayConfig
 
 __all__ = ["core_library", "port_library"]
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from celosia_sim.errors import SimulationError
+from celosia_spec.errors import SimulationError
 
 __all__ = ["BACKLOG", "End", "Pty"]
 

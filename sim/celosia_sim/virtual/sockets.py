@@ -5,8 +5,8 @@ import socket
 from contextlib import suppress
 from ipaddress import ip_address
 
-from celosia_sim.errors import SimulationError
 from celosia_sim.virtual.ends import BACKLOG
+from celosia_spec.errors import SimulationError
 
 __all__ = ["Socket"]
 

@@ -7,10 +7,10 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from celosia import __version__, entry
+from celosia import __version__, exits
 from celosia.cli import common
-from celosia.errors import CelosiaError
 from celosia.extras import missing
+from celosia_spec.errors import CelosiaError
 
 COMMANDS = {
     "targets": ("targets", "List boards and bare devices with their lanes, memories and clocks."),
@@ -46,10 +46,6 @@ COMMANDS = {
 """Command to its module here, and to the first line of its help: a command is imported when it is
 run, so that the others need not wait for torch."""
 
-main = entry.main
-"""Where scripts of earlier installations look for it."""
-
-
 class _Group(TyperGroup):
     """Loads a command when it is run; what the library refuses is one line and exit status 1."""
 
@@ -66,17 +62,17 @@ class _Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            raise SystemExit(entry.unread()) from None
+            raise SystemExit(exits.unread()) from None
         except CelosiaError as problem:
             common.refuse(str(problem), getattr(problem, "code", ()))
         except OSError as problem:
-            common.refuse(entry.words_of(problem))
+            common.refuse(exits.words_of(problem))
         except ImportError as problem:
             if refusal := missing(problem):
                 common.refuse(str(refusal))
             raise
         except KeyboardInterrupt:
-            raise SystemExit(entry.INTERRUPTED) from None
+            raise SystemExit(exits.INTERRUPTED) from None
 
 
 def find(name: str) -> Any:

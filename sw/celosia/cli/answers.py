@@ -9,12 +9,12 @@ import numpy as np
 from rich.cells import cell_len
 
 from celosia import answers
-from celosia.api import RunResult
 from celosia.cli.common import show, table, wrapped
 from celosia.cli.tables import width
-from celosia.errors import quoted
 from celosia.program import Program
+from celosia.results import RunResult
 from celosia.samples import Samples
+from celosia_spec.errors import quoted
 
 BEST = 5
 """Classes that are shown of an answer."""

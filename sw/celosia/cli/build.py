@@ -9,6 +9,7 @@ import typer
 from celosia import api
 from celosia.cli import common
 from celosia.cli.progress import stages
+from celosia_spec.errors import refusals
 
 
 def build(
@@ -65,7 +66,7 @@ def flash(
     """
     from celosia_boards.flash import FlashError, prepare
 
-    with api.refusals(FlashError):
+    with refusals(FlashError):
         loading = prepare(build, board, persistent=persistent,
                           allow_timing_failure=allow_timing_failure)
         if not dry_run:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from celosia import entry
+from celosia import backends, exits
 from celosia.cli.tables import show as show
 from celosia.cli.tables import table as table
 from celosia.cli.tables import wrapped as wrapped
-from celosia.errors import CelosiaError, quoted
 from celosia.extras import missing
+from celosia_spec.errors import CelosiaError, quoted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,11 +51,11 @@ def refuse(message: str, code: Sequence[str] = ()) -> NoReturn:
 
     Not where the user has interrupted the command: then that is why.
     """
-    if entry.interrupts:
-        raise typer.Exit(entry.INTERRUPTED)
+    if exits.interrupts:
+        raise typer.Exit(exits.INTERRUPTED)
     lines = [message.split("\n")[0] if code else message, *(f"    {line}" for line in code)]
     print("celosia:", "\n".join(quoted(line, _LONGEST) for line in lines), file=sys.stderr)
-    raise typer.Exit(entry.REFUSED)
+    raise typer.Exit(exits.REFUSED)
 
 
 def notice(words: str) -> None:
@@ -65,17 +65,16 @@ def notice(words: str) -> None:
 
 def backend_of(backend: str | None, port: str | None, usual: str) -> str:
     """Return the backend that --backend and --port name; ``usual`` where neither is given."""
-    from celosia import api
 
     if backend is None:
-        backend = usual if port is None else api.BOARD
-    api.check_backend(backend)
+        backend = usual if port is None else backends.BOARD
+    backends.check_backend(backend)
     if port is None:
         return backend
-    if backend != api.BOARD:
-        raise CelosiaError(f"--port goes with --backend {api.BOARD}, not with {backend}; leave one "
-                           f"of them out")
-    return f"{api.BOARD}:{port}"
+    if backend != backends.BOARD:
+        raise CelosiaError(f"--port goes with --backend {backends.BOARD}, not with "
+                           f"{backend}; leave one of them out")
+    return f"{backends.BOARD}:{port}"
 
 
 def check_target(name: str) -> None:

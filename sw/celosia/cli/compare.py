@@ -5,15 +5,15 @@ from typing import Annotated
 
 import typer
 
-from celosia import api
+from celosia import api, backends
 from celosia.cli import common
 from celosia.cli.progress import work
 from celosia.cli.tables import Table
 from celosia.compare import Comparison, count
 from celosia.compare import compare as compare_program
-from celosia.errors import CelosiaError
 from celosia.program import Program
 from celosia.show import clock_of, rate, speed
+from celosia_spec.errors import CelosiaError
 
 
 def compare(
@@ -31,7 +31,7 @@ def compare(
     """
     loaded = api.load(program)
     if backend is not None or port is not None:
-        _with_board(loaded, common.backend_of(backend, port, api.BOARD), baud, json)
+        _with_board(loaded, common.backend_of(backend, port, backends.BOARD), baud, json)
         return
     result, clock = compare_program(loaded), clock_of(loaded)
     if json:
@@ -50,11 +50,12 @@ def _with_board(program: Program, backend: str, baud: int | None, json: bool) ->
     """Show predicted, simulated and counted cycles; refuse where they differ."""
     from celosia.board import loaded
 
-    if not api.on_board(backend):
+    if not backends.on_board(backend):
         raise CelosiaError(f"backend {backend!r} counts nothing that a program's table does not "
-                           f"have; use {api.BOARD}:PORT, or leave --backend out")
+                           f"have; use {backends.BOARD}:PORT, or leave --backend out")
     with work("comparing with the board") as shown, loaded(
-            program, backend, baud=baud, stages=shown.stage, notice=common.notice) as board:
+            program, backends.port_of(backend), baud=baud, stages=shown.stage,
+            notice=common.notice) as board:
         counts = count(program, board, shown.stage)
     different = [entry.name for entry in counts if not entry.agrees]
     if json:

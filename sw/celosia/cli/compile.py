@@ -7,13 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from celosia import api, memory
+from celosia import api
 from celosia.cli import common, preprocessing
 from celosia.compiler import Settings
-from celosia.files import check_output
 from celosia.passes import check_pass
 from celosia.program import Program
 from celosia.show import clock_of, rate, speed
+from celosia_spec import memory
+from celosia_spec.files import check_output
 
 
 def compile(

@@ -7,9 +7,10 @@ import typer
 
 from celosia import __version__
 from celosia.cli import common
-from celosia.doctor import OK, PLACE, Check, examine_parts, ready
+from celosia.doctor import PLACE, examine_parts, ready
 from celosia.doctor_boards import examine_boards
-from celosia.errors import quoted
+from celosia.doctor_check import OK, Check
+from celosia_spec.errors import quoted
 
 
 def doctor(udev: Annotated[bool, typer.Option(

@@ -11,7 +11,7 @@ from celosia import api
 from celosia.board import connect
 from celosia.cli import common
 from celosia.cli.progress import work
-from celosia.errors import CelosiaError
+from celosia_spec.errors import CelosiaError
 
 
 def energy(

@@ -6,9 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from celosia import api
 from celosia.cli import common, figures, network
-from celosia.errors import CelosiaError
+from celosia_spec.errors import CelosiaError, refusals
 
 
 def factorise(
@@ -83,7 +82,7 @@ def factorise(
     untrained = network.warn_untrained(module)
     network.to_fastest(module)
     before = figures.figures(module, example, target, network.test_accuracy(module, loaded))
-    with api.refusals(), network.rounds_shown("factorising") as progress:
+    with refusals(), network.rounds_shown("factorising") as progress:
         found = run(module, example, method, **settings, progress=progress,
                     measure=network.measurer(loaded, example, target))
     network.save(module.cpu(), example, output)

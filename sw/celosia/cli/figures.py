@@ -7,9 +7,9 @@ import numpy as np
 
 from celosia.cli import common
 from celosia.cli.tables import Table
-from celosia.errors import CelosiaError
 from celosia.show import figure, rate
 from celosia_boards.targets import target as find_target
+from celosia_spec.errors import CelosiaError
 
 _NONE = "–"
 

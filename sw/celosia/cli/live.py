@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from celosia import api
+from celosia import api, backends
 from celosia.board import connect
 from celosia.cli import common
 from celosia.cli.progress import work
-from celosia.errors import CelosiaError, quoted
 from celosia.program import Program
 from celosia.show import clock_of, figure
+from celosia_spec.errors import CelosiaError, quoted
 
 if TYPE_CHECKING:
     from celosia.live.runner import Answer, Runner
@@ -66,7 +66,7 @@ def live(
     from celosia.live.runner import answer, check_answers
     from celosia.live.web import Page, address
 
-    backend = common.backend_of(backend, port, api.BOARD)
+    backend = common.backend_of(backend, port, backends.BOARD)
     _check_source(watch, stdin, camera, newest)
     place = address(listen or _LISTEN)
     loaded = api.load(program)
@@ -142,14 +142,13 @@ def _runner(program: Program, backend: str,
     about = {"board": None, "port": None, "backend": backend.partition(":")[0], "bytes": None,
              "frames": None, "seconds": None, "predicted_cycles": program.predicted_cycles,
              "clock_mhz": clock_of(program), "scores": scale_of(program).kind}
-    if not api.on_board(backend):
+    if not backends.on_board(backend):
         with work() as shown:
             model = OnModel(program, backend, shown.stage)
             prepare(program, model)
         yield model, about
         return
-    with connect(backend.removeprefix(api.BOARD).removeprefix(":") or None, baud=baud,
-                 on_notice=common.notice) as board:
+    with connect(backends.port_of(backend), baud=baud, on_notice=common.notice) as board:
         with work("loading the board") as shown:
             done = board.load(program, progress=shown.count)
         about |= {"board": program.target, "port": board.name, **asdict(done)}

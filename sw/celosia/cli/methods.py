@@ -15,7 +15,7 @@ from celosia import compress
 from celosia.cli import network, options
 from celosia.compress.criteria.registry import lookup
 from celosia.compress.layers import prunable_layers
-from celosia.errors import CelosiaError
+from celosia_spec.errors import CelosiaError
 
 DEFAULT_RATE = 0.8
 _TRAINING = ("--epochs", "--learning-rate", "--optimizer", "--fuse-retrained")

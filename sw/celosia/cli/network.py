@@ -15,11 +15,11 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from celosia import api
+from celosia import api, backends
 from celosia.cli import common
-from celosia.errors import CelosiaError
-from celosia.files import check_folder, check_output, replacing
 from celosia.reading import load_safetensors
+from celosia_spec.errors import CelosiaError, refusals
+from celosia_spec.files import check_folder, check_output, replacing
 
 if TYPE_CHECKING:
     from celosia.compress import FineTune
@@ -60,7 +60,7 @@ def load_data(source: str | None, mean: str | None, deviation: str | None) -> Da
             raise CelosiaError("--mean and --deviation say how --data becomes inputs; give that "
                                "too, or leave them out")
         return None
-    with api.refusals(TypeError):
+    with refusals(TypeError):
         loaded = datasets.load_dataset(source)
         rule = numbers("--mean", mean), numbers("--deviation", deviation)
         inputs = [torch.from_numpy(datasets.as_inputs(images, *rule))
@@ -202,8 +202,9 @@ def accuracy(module: Any, inputs: Any, labels: Any) -> float:
 
     device = next(module.parameters()).device
     with evaluating(module), torch.no_grad():
-        outputs = [module(part.to(device, copy=True)).cpu() for part in inputs.split(api.CHUNK)]
-    with api.refusals():
+        outputs = [module(part.to(device, copy=True)).cpu()
+                   for part in inputs.split(backends.CHUNK)]
+    with refusals():
         return float(share(torch.cat(outputs), labels))
 
 

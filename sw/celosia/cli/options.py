@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from celosia.cli.network import SEARCH_IMAGES
-from celosia.errors import CelosiaError
+from celosia_spec.errors import CelosiaError
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="The pruned model, a .pt2 file.")]
 Method = Annotated[str, typer.Option(

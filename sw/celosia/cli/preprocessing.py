@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from celosia.errors import CelosiaError
+from celosia_spec.errors import CelosiaError
 
 if TYPE_CHECKING:
-    from celosia.preprocessing import Preprocessing
+    from celosia_spec.preprocessing import Preprocessing
 
 Labels = Annotated[Path | None, typer.Option(
     metavar="FILE", help="Names of the classes, one on each line, stored with the program.")]
@@ -28,7 +28,7 @@ def told(model: str, labels: Path | None, scale: str | None, mean: str | None,
     CelosiaError where an option or the file of names is not what it must be.
     """
     from celosia.labels import read_labels
-    from celosia.preprocessing import Preprocessing
+    from celosia_spec.preprocessing import Preprocessing
 
     found: Preprocessing | None = None
     if model in ("lenet5", "lenet5-pruned"):

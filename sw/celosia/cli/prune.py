@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from celosia import api
 from celosia.cli import common, figures, network, options
+from celosia_spec.errors import refusals
 
 
 def prune(
@@ -56,7 +56,7 @@ def prune(
     example = network.example_for(model, example, loaded)
     network.check_saves(module, example)
     fusion = None
-    with api.refusals(TypeError), network.rounds_shown("pruning") as progress:
+    with refusals(TypeError), network.rounds_shown("pruning") as progress:
         train = network.trainer(loaded, epochs, learning_rate, optimizer, seed)
         untrained = network.warn_untrained(module)
         network.to_fastest(module)

@@ -8,19 +8,19 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from celosia import api
+from celosia import api, backends
 from celosia import verify as verification
 from celosia.answer_picture import check_picture, shown_range, write_picture
 from celosia.answers import check_truth
 from celosia.cli import common
 from celosia.cli.progress import work
-from celosia.errors import CelosiaError
-from celosia.files import check_output, replacing
 from celosia.labels import read_labels, read_truth
-from celosia.preprocessing import Preprocessing
 from celosia.program import Program
 from celosia.samples import Samples, read_samples
 from celosia.show import clock_of, rate, speed
+from celosia_spec.errors import CelosiaError
+from celosia_spec.files import check_output, replacing
+from celosia_spec.preprocessing import Preprocessing
 
 Input = Annotated[list[Path], typer.Option(
     "--input", metavar="FILE", help="A picture, PNG or JPEG (--input may be given again); a folder "
@@ -57,7 +57,7 @@ def run(
     """
     from celosia.cli import answers
 
-    backend = common.backend_of(backend, port, api.GOLDEN)
+    backend = common.backend_of(backend, port, backends.GOLDEN)
     if output is not None:
         check_output(output, program, truth, labels, *input)
     loaded = api.load(program)
@@ -71,7 +71,7 @@ def run(
     samples = _samples(loaded, input, limit, truth, names)
     started = time.perf_counter()
     with work(f"running on {backend}") as shown:
-        result = api.run(loaded, samples.inputs, backend, baud=baud, progress=shown.count,
+        result = backends.run(loaded, samples.inputs, backend, baud=baud, progress=shown.count,
                          stages=shown.stage, notice=common.notice)
     seconds = time.perf_counter() - started
     range_drawn = None
@@ -185,7 +185,7 @@ def _layer(program: Program, tensor: str) -> str:
 
 
 def _blame(backend: str) -> str:
-    if api.on_board(backend):
+    if backends.on_board(backend):
         return ("the board does not compute what the golden model does; check its power, build for "
                 "a lower clock (--clock), and if --backend verilator agrees with the golden model, "
                 "report it")

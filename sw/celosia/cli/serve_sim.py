@@ -15,6 +15,7 @@ import typer
 from celosia import api
 from celosia.cli import common
 from celosia.cli.progress import work
+from celosia_spec.errors import refusals
 
 if TYPE_CHECKING:
     from celosia_boards.targets import Target
@@ -60,14 +61,14 @@ def serve_sim(
     from celosia_boards.targets import target as find_target
 
     loaded, begun = api.load(program), time.monotonic()
-    with api.refusals():
+    with refusals():
         place = find_target(board or loaded.target)
         api.check_buildable(loaded, place)
 
     from celosia_sim.virtual import Faults, Pty, Server, Socket, VirtualBoard, Wire
 
     with ExitStack() as stack:
-        with api.refusals():
+        with refusals():
             faults = Faults(seed=seed, drop=drop, flip=flip, duplicate=duplicate, cut=cut,
                             noise=noise, stall=stall, reset_after=reset_after)
             if listen is not None and link is not None:

@@ -19,7 +19,6 @@ from celosia.compress.filters.mask_layer import (
 )
 from celosia.compress.filters.prune import FilterReport, prune_filters
 from celosia.compress.finetune import FineTune, flip_and_shift
-from celosia.compress.formats.bfp import bfp
 from celosia.compress.formats.emulate import emulate
 from celosia.compress.formats.nsr import NsrReport, array_nsr, nsr
 from celosia.compress.formats.partition import mean_bits
@@ -42,6 +41,7 @@ from celosia.compress.pruning.prune import PruneReport, prune
 from celosia.compress.pruning.rounds import LayerDensity, RoundRecord, run_rounds
 from celosia.compress.pruning.search import RateSearch, search_rates
 from celosia.compress.pruning.unread import drop_unread
+from celosia_spec.block import bfp
 
 __all__ = [
     "CombinedReport",

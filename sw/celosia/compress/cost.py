@@ -1,7 +1,7 @@
 """What a network costs: parameters, multiply-accumulates, and bytes in the machine's weight format.
 
-The format's widths come from `celosia_hw.isa` and `celosia.lower.stream`, where the compiler takes
-them; nothing is lowered, so a network that fits no board has a cost too.
+The format's widths come from `celosia_spec.isa` and `celosia.lower.stream`, where the compiler
+takes them; nothing is lowered, so a network that fits no board has a cost too.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from celosia.compress.entry import entry
 from celosia.compress.layers import parameter_count, prunable_layers
 from celosia.compress.promise import example_for, run_once
 from celosia.compress.readings import Readings, other_multiplier
-from celosia.errors import ArgumentError
 from celosia.lower.stream import index_steps
-from celosia_hw.isa import (
+from celosia_spec.errors import ArgumentError
+from celosia_spec.isa import (
     BATCH_STEP_BITS,
     BATCH_WAIT_BITS,
     BLOCK,

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from celosia.errors import ArgumentError
+from celosia_spec.errors import ArgumentError
 
 __all__ = ["entry"]
 

@@ -18,8 +18,8 @@ from torch.nn import functional
 from celosia.compress.entry import entry
 from celosia.compress.layers import evaluating
 from celosia.compress.promise import example_for, restoring
-from celosia.errors import ArgumentError, CelosiaError
-from celosia.inputs import as_tensor
+from celosia_spec.errors import ArgumentError, CelosiaError
+from celosia_spec.inputs import as_tensor
 
 __all__ = ["FineTune", "flip_and_shift"]
 

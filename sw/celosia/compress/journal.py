@@ -23,9 +23,9 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from celosia.errors import ArgumentError, CelosiaError
-from celosia.files import read_file, replacing
 from celosia.reading import MAX_BYTES, load_json, load_safetensors
+from celosia_spec.errors import ArgumentError, CelosiaError
+from celosia_spec.files import read_file, replacing
 
 __all__ = ["Journal", "describe", "fingerprint"]
 

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.modules import module as _of_all
 from torch.nn.utils import parametrize, prune
 
-from celosia.errors import ArgumentError
+from celosia_spec.errors import ArgumentError
 
 __all__ = ["computed_weight", "distinct_weights", "evaluating", "first_names", "held_weight",
            "holders", "hooked", "names_of", "obstacle", "parameter_count", "prunable_layers", "put",

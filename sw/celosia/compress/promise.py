@@ -11,8 +11,8 @@ from torch import nn
 
 from celosia.compress.layers import evaluating
 from celosia.compress.outputs import returned_tensors
-from celosia.errors import ArgumentError, CelosiaError
-from celosia.inputs import as_tensor
+from celosia_spec.errors import ArgumentError, CelosiaError
+from celosia_spec.inputs import as_tensor
 
 __all__ = ["Promise", "example_for", "restoring", "run_once", "running"]
 
@@ -228,7 +228,7 @@ def _tensors(attributes: Mapping[str, Any]) -> Iterator[torch.Tensor]:
 def example_for(model: nn.Module, example_input: Any) -> torch.Tensor:
     """Return an example as a tensor on the model's device, and of its type where floating.
 
-    ArgumentError for what is no tensor or array of numbers (`celosia.inputs`), or is empty.
+    ArgumentError for what is no tensor or array of numbers (`celosia_spec.inputs`), or is empty.
     """
     x = as_tensor(example_input, "example_input")
     if x.numel() == 0:

@@ -18,7 +18,8 @@ from celosia.datasets.fashion_mnist import (
     read_idx,
     shipped_test_images,
 )
-from celosia.datasets.loading import Loader, load_dataset, loader
+from celosia.datasets.kinds import Loader, loader
+from celosia.datasets.loading import load_dataset
 from celosia.datasets.pictures import Pictures
 
 __all__ = [

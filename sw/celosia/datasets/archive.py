@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from celosia.datasets.dataset import Dataset, DatasetError, as_labels, damage
-from celosia.datasets.loading import loader
-from celosia.files import open_file
+from celosia.datasets.kinds import loader
 from celosia.reading import MAX_BYTES, ZipReader
+from celosia_spec.files import open_file
 
 __all__ = ["Archive"]
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from celosia.datasets.dataset import Dataset, DatasetError, damage
-from celosia.datasets.loading import loader
-from celosia.files import read_file
+from celosia.datasets.kinds import loader
 from celosia.reading import MAX_BYTES
+from celosia_spec.files import read_file
 
 __all__ = ["Cifar10"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from celosia.errors import ArgumentError, CelosiaError
+from celosia_spec.errors import ArgumentError, CelosiaError
 
 __all__ = ["MAX_CLASSES", "Dataset", "DatasetError", "as_inputs", "damage", "input_rule"]
 
@@ -22,7 +22,7 @@ class DatasetError(CelosiaError, ValueError):
 
 @contextmanager
 def damage() -> Iterator[None]:
-    """Turn what `celosia.reading` and `celosia.files` refuse into DatasetError."""
+    """Turn what `celosia.reading` and `celosia_spec.files` refuse into DatasetError."""
     try:
         yield
     except DatasetError:

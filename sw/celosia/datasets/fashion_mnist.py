@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from celosia.datasets.dataset import Dataset, DatasetError, damage
-from celosia.datasets.loading import loader
-from celosia.errors import ArgumentError
-from celosia.files import read_file
+from celosia.datasets.kinds import loader
 from celosia.reading import MAX_BYTES, MAX_DIMENSIONS, gunzip
+from celosia_spec.errors import ArgumentError
+from celosia_spec.files import read_file
 
 __all__ = [
     "CLASSES",

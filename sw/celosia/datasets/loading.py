@@ -1,41 +1,16 @@
-"""The kinds of data sets, and finding out which one a path is."""
+"""Finding out which kind of data set a path is."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol, TypeVar
 
 from celosia.datasets.dataset import Dataset, DatasetError
+from celosia.datasets.fashion_mnist import load_fashion_mnist
+from celosia.datasets.kinds import LOADERS
 
-__all__ = ["Loader", "load_dataset", "loader"]
+__all__ = ["load_dataset"]
 
-
-class Loader(Protocol):
-    """What a kind of data set must have; a class with static methods will do.
-
-    files      : what the user must give, for messages.
-    recognises : whether a path that exists holds this kind, judged by names and first bytes. If
-                 it says yes, no other kind is asked.
-    load       : returns the data set, or raises DatasetError naming the file and the way out.
-    """
-
-    files: str
-
-    def recognises(self, path: Path) -> bool: ...
-
-    def load(self, path: Path) -> Dataset: ...
-
-
-_LOADERS: list[Loader] = []
 _PACKED = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
-
-_Kind = TypeVar("_Kind", bound=Loader)
-
-
-def loader(kind: type[_Kind]) -> type[_Kind]:
-    """Make a kind of data set known; a decorator of its class."""
-    _LOADERS.append(kind())
-    return kind
 
 
 def load_dataset(source: str | Path) -> Dataset:
@@ -55,14 +30,12 @@ def load_dataset(source: str | Path) -> Dataset:
         Nothing that is known, or damaged; the message lists what would be.
     """
     if str(source) == "fashion-mnist":
-        from celosia.datasets.fashion_mnist import load_fashion_mnist
-
         return Dataset("fashion-mnist", *load_fashion_mnist("train"), *load_fashion_mnist("test"))
     path = Path(source)
     if not path.exists():
         raise FileNotFoundError(f"{source}: no such file or folder; a data set is "
                                 f"'fashion-mnist' or {_known()}")
-    for kind in _LOADERS:
+    for kind in LOADERS:
         if kind.recognises(path):
             return kind.load(path)
     if path.name.lower().endswith(_PACKED):
@@ -71,4 +44,4 @@ def load_dataset(source: str | Path) -> Dataset:
 
 
 def _known() -> str:
-    return "; or ".join(kind.files for kind in _LOADERS)
+    return "; or ".join(kind.files for kind in LOADERS)

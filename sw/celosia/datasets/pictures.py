@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from celosia.datasets.dataset import Dataset, DatasetError, damage
-from celosia.datasets.loading import loader
-from celosia.files import open_file
+from celosia.datasets.kinds import loader
 from celosia.reading import MAX_BYTES
+from celosia_spec.files import open_file
 
 __all__ = ["MAX_PIXELS", "SUFFIXES", "Pictures", "open_picture", "pictures_in", "pillow"]
 

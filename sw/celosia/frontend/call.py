@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from celosia.errors import CompileError
+from celosia_spec.errors import CompileError
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ import torch
 from torch.fx import GraphModule
 from torch.fx import Node as FxNode
 
-from celosia.errors import CompileError
 from celosia.frontend import kernels
 from celosia.frontend.call import Constant
 from celosia.frontend.origin import operator
+from celosia_spec.errors import CompileError
 
 _REMEDY = "compute it before and register the result as a buffer"
 

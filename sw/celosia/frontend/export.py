@@ -13,11 +13,11 @@ import torch
 from torch.export import ExportedProgram
 from torch.utils._pytree import tree_structure
 
-from celosia.errors import ArgumentError, CelosiaError, CompileError, quoted
 from celosia.frontend import pt2
 from celosia.frontend.origin import source_of
 from celosia.frontend.sizes import check_sizes, refuse_large
 from celosia.frontend.tracing import decomposed, tracing, with_plain_names
+from celosia_spec.errors import ArgumentError, CelosiaError, CompileError, quoted
 
 _ONE_INPUT = tree_structure(((0,), {}))
 

@@ -10,7 +10,6 @@ import torch
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Node as FxNode
 
-from celosia.errors import ArgumentError, CompileError, quoted
 from celosia.frontend import origin
 from celosia.frontend.call import Call, Constant, Value
 from celosia.frontend.constants import fold
@@ -19,6 +18,7 @@ from celosia.frontend.operators import HANDLERS, reshape
 from celosia.frontend.refusals import Refusals
 from celosia.frontend.tail import split
 from celosia.graph import Graph, Node, node_shape, verify
+from celosia_spec.errors import ArgumentError, CompileError, quoted
 
 NAME_LENGTH = 900
 """Longest name of a layer; the passes may add a word to it, a program file takes 1,000."""

@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from celosia.errors import CompileError
 from celosia.frontend import arithmetic
 from celosia.frontend.call import Call, Value
 from celosia.frontend.refusals import REMEDIES
 from celosia.graph import AvgPool, BatchNorm, Conv, MaxPool, Node, Pad, Relu, Reshape
-from celosia.qgraph import Pool
+from celosia_spec.errors import CompileError
+from celosia_spec.qgraph import Pool
 
 Handler = Callable[[Call], Node | list[Node] | str]
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 from torch.fx import Node as FxNode
 
-from celosia.errors import ArgumentError, CelosiaError, CompileError
 from celosia.frontend.call import Call, Constant, Value
 from celosia.frontend.origin import PASSIVE, call_of, function, operator, torch_module
+from celosia_spec.errors import ArgumentError, CelosiaError, CompileError
 
 LAYERS = frozenset({
     "Conv2d", "Linear", "BatchNorm1d", "BatchNorm2d", "ReLU", "MaxPool2d", "AvgPool2d",

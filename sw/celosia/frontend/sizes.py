@@ -13,8 +13,8 @@ from torch._guards import detect_fake_mode
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Interpreter
 
-from celosia.errors import CompileError
 from celosia.frontend import origin
+from celosia_spec.errors import CompileError
 
 __all__ = ["MAX_ELEMENTS", "MAX_PARTS", "check_sizes", "refuse_large"]
 

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch.fx import Node as FxNode
 
-from celosia.errors import ArgumentError, CelosiaError, CompileError
 from celosia.frontend import origin
 from celosia.frontend.call import Constant, Value
 from celosia.frontend.export import Model
 from celosia.frontend.importer import Importer, result_shape, walker
 from celosia.frontend.operators import HANDLERS
 from celosia.graph import Conv, Graph, Node
+from celosia_spec.errors import ArgumentError, CelosiaError, CompileError
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from torch.fx import Node as FxNode
 
-from celosia.errors import CompileError
 from celosia.frontend import origin
-from celosia.host import ALONG, HostLayer
+from celosia_spec.errors import CompileError
+from celosia_spec.host_layers import ALONG, HostLayer
 
 _OPERATORS = {"_softmax": "softmax", "_safe_softmax": "softmax", "_log_softmax": "log_softmax",
               "sigmoid": "sigmoid", "log_sigmoid": "log_sigmoid", "hardsigmoid": "hardsigmoid",

@@ -11,9 +11,9 @@ from torch import nn
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from celosia.errors import CelosiaError, quoted
 from celosia.frontend import kernels, origin
 from celosia.frontend.tracing import is_plain, tracing, with_plain_names
+from celosia_spec.errors import CelosiaError, quoted
 
 __all__ = ["as_module"]
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from celosia.datasets.pictures import pillow
-from celosia.errors import CelosiaError
 from celosia.live.shots import Shot, check_pictures, of_picture
+from celosia_spec.errors import CelosiaError
 
 if TYPE_CHECKING:
     from celosia.program import Program

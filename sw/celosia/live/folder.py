@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from celosia.datasets.pictures import SUFFIXES, open_picture
-from celosia.errors import CelosiaError
 from celosia.live.shots import Refused, Shot, check_pictures, of_picture
+from celosia_spec.errors import CelosiaError
 
 if TYPE_CHECKING:
     from celosia.program import Program

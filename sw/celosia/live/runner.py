@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from celosia import api
+from celosia import backends, results
 from celosia.answers import chosen, scores, tells_classes
-from celosia.errors import CelosiaError
 from celosia.show import clock_of, rate
+from celosia_spec.errors import CelosiaError
 
 if TYPE_CHECKING:
     from celosia.board import Board
@@ -28,7 +28,7 @@ class Runner(Protocol):
     name: str
     linked: bool
 
-    def run(self, inputs: np.ndarray) -> api.RunResult:
+    def run(self, inputs: np.ndarray) -> results.RunResult:
         """Run float32 (1, ...)."""
 
 
@@ -41,7 +41,7 @@ class OnBoard:
         self._board = board
         self.name = f"{board.program.target} at {board.name}"
 
-    def run(self, inputs: np.ndarray) -> api.RunResult:
+    def run(self, inputs: np.ndarray) -> results.RunResult:
         return self._board.run(inputs)
 
 
@@ -50,13 +50,14 @@ class OnModel:
 
     linked = False
 
-    def __init__(self, program: Program, backend: str, stages: api.Stages | None = None) -> None:
+    def __init__(self, program: Program, backend: str,
+                 stages: results.Stages | None = None) -> None:
         self._program, self._backend, self._stages = program, backend, stages
-        self.name = "golden model, no board" if backend == api.GOLDEN else (
+        self.name = "golden model, no board" if backend == backends.GOLDEN else (
             f"{backend}, the gateware simulated, no board")
 
-    def run(self, inputs: np.ndarray) -> api.RunResult:
-        return api.run(self._program, inputs, self._backend, stages=self._stages)
+    def run(self, inputs: np.ndarray) -> results.RunResult:
+        return backends.run(self._program, inputs, self._backend, stages=self._stages)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
-from celosia.api import refusals
-from celosia.errors import CelosiaError
 from celosia.live.shots import Refused, Shot, picture_of
 from celosia.reading import npy_images
 from celosia.samples import from_array
+from celosia_spec.errors import CelosiaError, refusals
 
 if TYPE_CHECKING:
     import numpy as np

@@ -24,8 +24,8 @@ from importlib.resources import files
 from threading import BoundedSemaphore, Lock, Thread
 from typing import TYPE_CHECKING, Any
 
-from celosia.entry import words_of
-from celosia.errors import CelosiaError
+from celosia.exits import words_of
+from celosia_spec.errors import CelosiaError
 
 if TYPE_CHECKING:
     from celosia.live.runner import Answer, Scale

@@ -4,14 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from celosia import memory
-from celosia.errors import FitError, Need
 from celosia.lower.fill import Fill, Unfit, estimate, fill, group_choices, spreads
 from celosia.lower.places import Layouts, arrange, bank_spans, residual_spans
 from celosia.lower.stream import port_rows
 from celosia.lower.window import Order
-from celosia.qgraph import QGraph, QNode
-from celosia_hw.isa import ArrayConfig, Space
+from celosia_spec import memory
+from celosia_spec.errors import FitError, Need
+from celosia_spec.isa import ArrayConfig, Space
+from celosia_spec.qgraph import QGraph, QNode
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ from celosia.lower.placing import placed
 from celosia.lower.report import work_of
 from celosia.lower.stored_map import StoredMap
 from celosia.lower.stream import port_rows, stretched
-from celosia.qgraph import QGraph, QNode, QTensor
-from celosia_hw.isa import (
+from celosia_spec.isa import (
     BATCH_WAIT_MAX,
     ArrayConfig,
     Flag,
@@ -19,8 +18,9 @@ from celosia_hw.isa import (
     pack_batch,
     pack_row,
 )
-from celosia_hw.timing import MIN_PASS, Timing
-from celosia_sim.cycles import Work, walk_wait
+from celosia_spec.isa.cycles import Work, walk_wait
+from celosia_spec.isa.timing import MIN_PASS, Timing
+from celosia_spec.qgraph import QGraph, QNode, QTensor
 
 
 def describe(graph: QGraph, node: QNode, found: Fill, reader: StoredMap | None, *,

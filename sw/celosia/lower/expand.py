@@ -5,10 +5,7 @@ from dataclasses import replace
 import numpy as np
 from scipy.sparse import csr_array
 
-from celosia.qgraph import Geometry, QGraph, QNode, QTensor
-
-COPY = "copy"
-"""Kind of the nodes that this pass adds. They all read a tensor in the same layout."""
+from celosia_spec.qgraph import COPY, Geometry, QGraph, QNode, QTensor
 
 
 def identity(name: str, source: QTensor, result: str, weight_bits: int) -> QNode:

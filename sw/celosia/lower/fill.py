@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from celosia.errors import Need
 from celosia.lower.stored_map import StoredMap
 from celosia.lower.stream import Stream, encode, row_order
 from celosia.lower.window import Order, Window
-from celosia.qgraph import QGraph, QNode
-from celosia_hw.isa import BATCH_STEPS_MAX, PHASE_BITS, ArrayConfig
-from celosia_hw.timing import MIN_PASS
+from celosia_spec.errors import Need
+from celosia_spec.isa import BATCH_STEPS_MAX, PHASE_BITS, ArrayConfig
+from celosia_spec.isa.timing import MIN_PASS
+from celosia_spec.qgraph import QGraph, QNode
 
 
 class Unfit(Exception):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from celosia_hw.isa import Space
+from celosia_spec.isa import Space
 
 
 @dataclass

@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from celosia import memory
-from celosia.errors import CompileError, FitError, Need
 from celosia.lower.choose import choose
 from celosia.lower.descriptor import describe
 from celosia.lower.expand import expand_copies
@@ -13,9 +11,11 @@ from celosia.lower.images import Images
 from celosia.lower.places import Layouts, readers, tensor_places
 from celosia.lower.report import layer_of
 from celosia.program import Program
-from celosia.qgraph import QGraph
-from celosia_hw.isa import DESCRIPTOR_WORDS, EXPONENT_SLOTS, ArrayConfig, Space, Word
-from celosia_sim.cycles import Work
+from celosia_spec import memory
+from celosia_spec.errors import CompileError, FitError, Need
+from celosia_spec.isa import DESCRIPTOR_WORDS, EXPONENT_SLOTS, ArrayConfig, Space, Word
+from celosia_spec.isa.cycles import Work
+from celosia_spec.qgraph import QGraph
 
 DESCRIPTORS_MAX = 256
 """Descriptors that a start command can name."""

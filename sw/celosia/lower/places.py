@@ -6,9 +6,9 @@ import numpy as np
 
 from celosia.lower.allocate import Layout, Span, allocate
 from celosia.lower.fill import Fill
-from celosia.program import Place
-from celosia.qgraph import QGraph, QNode
-from celosia_hw.isa import ArrayConfig, Space
+from celosia_spec.isa import ArrayConfig, Space
+from celosia_spec.program import Place
+from celosia_spec.qgraph import QGraph, QNode
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import numpy as np
 
 from celosia.lower.fill import Fill
 from celosia.lower.stored_map import StoredMap
-from celosia_hw.isa import ArrayConfig
+from celosia_spec.isa import ArrayConfig
 
 
 @dataclass(frozen=True)

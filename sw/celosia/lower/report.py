@@ -4,10 +4,10 @@ import numpy as np
 
 from celosia.lower.fill import Fill
 from celosia.lower.stream import port_rows
-from celosia.program import Layer
-from celosia.qgraph import QNode
-from celosia_hw.isa import ArrayConfig
-from celosia_sim.cycles import Work, lane_cycles, layer_cycles
+from celosia_spec.isa import ArrayConfig
+from celosia_spec.isa.cycles import Work, lane_cycles, layer_cycles
+from celosia_spec.program import Layer
+from celosia_spec.qgraph import QNode
 
 
 def work_of(found: Fill, *, pass_cycles: int, drain_cycles: int, walk_cycles: int,

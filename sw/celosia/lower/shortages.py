@@ -5,8 +5,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from celosia import memory
-from celosia.errors import CompileError, FitError, Need
 from celosia.graph import Conv
 from celosia.lower.choose import choose, given, kept_rows, residual_refusal
 from celosia.lower.expand import expand_copies
@@ -14,8 +12,10 @@ from celosia.lower.fill import Fill, Unfit, filled, group_choices, unfits
 from celosia.lower.lowering import WAY_OUT, exceeded, memory_need, plan
 from celosia.lower.stream import port_rows
 from celosia.program import Program
-from celosia.qgraph import QGraph, QNode
-from celosia_hw.isa import ArrayConfig, Space
+from celosia_spec import memory
+from celosia_spec.errors import CompileError, FitError, Need
+from celosia_spec.isa import ArrayConfig, Space
+from celosia_spec.qgraph import QGraph, QNode
 
 _ROOM = 65_536
 """The deepest memory that an array can have."""
@@ -51,7 +51,7 @@ def attempt(graph: QGraph, array: ArrayConfig, *, target: str, exponents: str) -
 
 def attempt_weights(layers: Sequence[Conv], array: ArrayConfig, target: str) -> Outcome:
     """Return what is in the way of layers of which only the weights are known."""
-    from celosia.compress import bfp  # which imports torch
+    from celosia_spec.block import bfp
 
     words = sum(int(np.count_nonzero(bfp(layer.weight.reshape(len(layer.weight), -1),
                                          array.weight_bits, axis=0)[0])) for layer in layers)

@@ -5,8 +5,8 @@ from functools import cached_property
 import numpy as np
 
 from celosia.lower.window import Order, Window
-from celosia.qgraph import QTensor
-from celosia_hw.isa import BLOCK, ArrayConfig
+from celosia_spec.isa import BLOCK, ArrayConfig
+from celosia_spec.qgraph import QTensor
 
 _ROW_BITS = 32
 _ROW_MASK = (1 << _ROW_BITS) - 1

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_array
 
-from celosia_hw.isa import DELTA_BITS, ArrayConfig
+from celosia_spec.isa import DELTA_BITS, ArrayConfig
 
 _LONGEST = (1 << DELTA_BITS) - 1
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from celosia.qgraph import QNode, QTensor
+from celosia_spec.qgraph import QNode, QTensor
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from celosia.datasets.fashion_mnist import CLASSES
-from celosia.preprocessing import Preprocessing
+from celosia_spec.preprocessing import Preprocessing
 
 __all__ = ["LENET5_PREPROCESSING", "LeNet5", "lenet5_metadata", "load_lenet5"]
 

@@ -6,7 +6,6 @@ Every pass is a pure function in a file of its own; PASSES is the order they run
 import sys
 from collections.abc import Callable
 
-from celosia.errors import ArgumentError, located
 from celosia.graph import Graph, verify
 from celosia.passes.average_to_linear import average_to_linear
 from celosia.passes.fold_batchnorm import fold_batchnorm
@@ -18,6 +17,7 @@ from celosia.passes.fuse_relu import fuse_relu
 from celosia.passes.fuse_residual import fuse_residual
 from celosia.passes.select_nodes import select_nodes
 from celosia.passes.vector_input import vector_input
+from celosia_spec.errors import ArgumentError, located
 
 PASSES: tuple[Callable[[Graph], Graph], ...] = (
     fold_forward, fold_flatten, fold_padding, fold_batchnorm, average_to_linear, vector_input,

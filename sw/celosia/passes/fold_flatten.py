@@ -4,7 +4,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from celosia.errors import CompileError
 from celosia.graph import (
     Add,
     BatchNorm,
@@ -17,6 +16,7 @@ from celosia.graph import (
     node_shape,
     operator,
 )
+from celosia_spec.errors import CompileError
 
 
 def fold_flatten(graph: Graph) -> Graph:

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from celosia.errors import CompileError
 from celosia.graph import AvgPool, Conv, Graph, Node, Pad, operator
+from celosia_spec.errors import CompileError
 
 
 def fold_padding(graph: Graph) -> Graph:

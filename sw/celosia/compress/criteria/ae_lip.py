@@ -13,7 +13,7 @@ from torch import nn
 
 from celosia.compress.criteria.registry import Layers, Scores, criterion
 from celosia.compress.criteria.statistics import calibration_inputs, observe, patches
-from celosia.errors import ArgumentError
+from celosia_spec.errors import ArgumentError
 
 __all__ = ["FORMS", "SPANS", "ae_lip"]
 

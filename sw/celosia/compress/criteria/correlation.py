@@ -14,7 +14,7 @@ from torch import nn
 
 from celosia.compress.criteria.registry import Layers, Scores, criterion
 from celosia.compress.criteria.statistics import CrossMoments, calibration_inputs, observe, patches
-from celosia.errors import ArgumentError
+from celosia_spec.errors import ArgumentError
 
 __all__ = ["ACCUMULATOR_BYTES", "correlation"]
 

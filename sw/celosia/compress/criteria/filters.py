@@ -10,7 +10,7 @@ from torch import nn
 
 from celosia.compress.entry import entry
 from celosia.compress.filters.mask import filter_masks
-from celosia.errors import ArgumentError
+from celosia_spec.errors import ArgumentError
 
 __all__ = ["FILTER_METHODS", "filter_scores"]
 

@@ -17,8 +17,8 @@ from torch import nn
 
 from celosia.compress.entry import entry
 from celosia.compress.layers import prunable_layers
-from celosia.errors import ArgumentError
-from celosia.inputs import as_tensor
+from celosia_spec.errors import ArgumentError
+from celosia_spec.inputs import as_tensor
 
 __all__ = ["check_options", "criterion", "lookup", "methods", "resolve_options", "scores"]
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 from celosia.compress.criteria.follow import Follow, Use
 from celosia.compress.layers import evaluating
 from celosia.compress.promise import running
-from celosia.errors import ArgumentError
+from celosia_spec.errors import ArgumentError
 
 __all__ = ["ACTIVATIONS", "CrossMoments", "calibration_inputs", "observe", "patches"]
 

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from celosia.compress.pruning.masks import own_class
-from celosia.errors import ArgumentError
+from celosia_spec.errors import ArgumentError
 
 __all__ = ["attach", "attach_gamma", "filter_masks", "fold_in"]
 

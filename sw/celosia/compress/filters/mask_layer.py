@@ -26,7 +26,7 @@ from celosia.compress.filters.structure import trace
 from celosia.compress.journal import Journal, describe, fingerprint
 from celosia.compress.promise import Promise, restoring
 from celosia.compress.pruning.rounds import Measure, reproducible
-from celosia.errors import ArgumentError
+from celosia_spec.errors import ArgumentError
 
 __all__ = [
     "add_masks",

@@ -22,7 +22,7 @@ from celosia.compress.filters.structure import FilterCost, Kept, Structure, trac
 from celosia.compress.journal import Journal, describe, fingerprint
 from celosia.compress.layers import prunable_layers
 from celosia.compress.pruning.rounds import Measure, reproducible
-from celosia.errors import ArgumentError
+from celosia_spec.errors import ArgumentError
 
 __all__ = ["FilterReport", "FilterRound", "LayerFilters", "prune_filters", "trace_for"]
 

@@ -12,7 +12,7 @@ from torch import nn
 from celosia.compress.filters.mask import filter_masks, fold_in
 from celosia.compress.filters.structure import CUTS, Effect, Kept, Structure
 from celosia.compress.promise import Promise, restoring, run_once
-from celosia.errors import ArgumentError
+from celosia_spec.errors import ArgumentError
 
 __all__ = ["remove"]
 

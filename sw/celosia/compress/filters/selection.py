@@ -11,7 +11,7 @@ import numpy as np
 
 from celosia.compress.filters.structure import Kept, Structure
 from celosia.compress.pruning.selection import keep_largest
-from celosia.errors import ArgumentError
+from celosia_spec.errors import ArgumentError
 
 __all__ = ["SCOPES", "Target", "choose"]
 

@@ -23,7 +23,7 @@ from celosia.compress.filters.record import record
 from celosia.compress.layers import computed_weight, names_of, parameter_count, prunable_layers
 from celosia.compress.promise import example_for, restoring
 from celosia.compress.pruning.masks import Mask
-from celosia.errors import ArgumentError
+from celosia_spec.errors import ArgumentError
 
 __all__ = ["CONSTANTS", "COUPLED", "CUTS", "Effect", "FilterCost", "Kept", "Structure", "Unit",
            "trace"]

@@ -20,14 +20,13 @@ from torch import nn
 from torch.nn import functional
 
 from celosia.compress.entry import entry
-from celosia.compress.formats.bfp import bfp, check_bits
 from celosia.compress.formats.float_products import refuse_float_products
 from celosia.compress.formats.partition import Partition, partition_of
 from celosia.compress.fusion.fold import fold_batchnorm
 from celosia.compress.layers import prunable_layers, put, refuse_obstacle
-from celosia.errors import ArgumentError
-from celosia_hw.isa import EXPONENT_MAX, EXPONENT_MIN
-from celosia_sim.golden.block import ROUNDINGS, limit, lsb
+from celosia_spec.block import ROUNDINGS, bfp, check_bits, limit, lsb
+from celosia_spec.errors import ArgumentError
+from celosia_spec.isa import EXPONENT_MAX, EXPONENT_MIN
 
 __all__ = ["BlockLayer", "block_format", "block_steps", "emulate"]
 

@@ -12,7 +12,7 @@ from celosia.compress.fusion.unseen import refuse_unseen
 from celosia.compress.layers import prunable_layers
 from celosia.compress.promise import example_for, run_once
 from celosia.compress.readings import PRODUCTS, Readings, function_name, other_multiplier
-from celosia.errors import ArgumentError
+from celosia_spec.errors import ArgumentError
 
 __all__ = ["refuse_float_products"]
 

@@ -27,7 +27,7 @@ from celosia.compress.layers import (
 from celosia.compress.promise import Promise, restoring
 from celosia.compress.pruning.masks import Mask
 from celosia.compress.trial import random_input, same_up_to_rounding
-from celosia.errors import ArgumentError, CelosiaError
+from celosia_spec.errors import ArgumentError, CelosiaError
 
 __all__ = ["Folded", "fold_batchnorm"]
 

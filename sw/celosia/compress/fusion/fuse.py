@@ -30,7 +30,7 @@ from celosia.compress.layers import obstacle, weight_sharers
 from celosia.compress.promise import Promise, example_for
 from celosia.compress.pruning.masks import Mask
 from celosia.compress.pruning.rounds import reproducible
-from celosia.errors import ArgumentError
+from celosia_spec.errors import ArgumentError
 
 __all__ = ["FusionReport", "MergedLayer", "fuse"]
 

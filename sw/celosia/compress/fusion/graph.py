@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from celosia.compress.layers import hooked
 from celosia.compress.promise import restoring
 from celosia.compress.readings import ASKING, function_name
-from celosia.errors import ArgumentError
+from celosia_spec.errors import ArgumentError
 
 __all__ = ["fixed", "is_leaf", "module_of", "reads_besides", "remove", "sole_reader", "source",
            "tensor_of", "trace", "used_once"]

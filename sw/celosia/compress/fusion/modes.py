@@ -14,7 +14,7 @@ from torch import fx, nn
 from torch.nn import functional
 
 from celosia.compress.fusion.graph import fixed, source, tensor_of, trace
-from celosia.errors import ArgumentError
+from celosia_spec.errors import ArgumentError
 
 __all__ = ["trace_both_modes"]
 

@@ -9,7 +9,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from celosia.compress.fusion.graph import is_leaf
-from celosia.errors import ArgumentError
+from celosia_spec.errors import ArgumentError
 
 __all__ = ["refuse_unseen"]
 

@@ -45,7 +45,7 @@ from celosia.compress.promise import example_for, run_once
 from celosia.compress.pruning.masks import Mask
 from celosia.compress.readings import Readings
 from celosia.compress.trial import random_input, same_up_to_rounding
-from celosia.errors import ArgumentError, CelosiaError
+from celosia_spec.errors import ArgumentError, CelosiaError
 
 __all__ = [
     "METHODS",

@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from celosia.errors import ArgumentError
+from celosia_spec.errors import ArgumentError
 
 __all__ = ["evbmf"]
 

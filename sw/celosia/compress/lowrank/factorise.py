@@ -27,7 +27,7 @@ from celosia.compress.lowrank.rank_search import (
 from celosia.compress.lowrank.rounds import FactoriseRound, Run
 from celosia.compress.promise import example_for, run_once
 from celosia.compress.pruning.rounds import Measure
-from celosia.errors import ArgumentError
+from celosia_spec.errors import ArgumentError
 
 __all__ = ["FactoriseReport", "FactoriseRound", "LayerRanks", "factorise"]
 

@@ -18,7 +18,7 @@ from celosia.compress.lowrank.decomposition import (
     largest_factor,
 )
 from celosia.compress.pruning.rounds import reproducible
-from celosia.errors import ArgumentError
+from celosia_spec.errors import ArgumentError
 
 __all__ = [
     "RULES",

@@ -19,7 +19,7 @@ from celosia.compress.lowrank.decomposition import Decomposition, Layer, Ranks, 
 from celosia.compress.lowrank.rank_search import as_lists, as_tuples
 from celosia.compress.promise import Promise, restoring, run_once
 from celosia.compress.pruning.rounds import Measure, reproducible
-from celosia.errors import ArgumentError, CelosiaError
+from celosia_spec.errors import ArgumentError, CelosiaError
 
 __all__ = ["FactoriseRound", "Run"]
 

@@ -24,7 +24,7 @@ from celosia.compress.lowrank.svd import (
     output_size,
     pointwise,
 )
-from celosia.errors import ArgumentError
+from celosia_spec.errors import ArgumentError
 
 __all__ = [
     "tucker2",

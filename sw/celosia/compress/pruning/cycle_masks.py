@@ -11,7 +11,7 @@ from torch import nn
 from celosia.compress.layers import prunable_layers
 from celosia.compress.pruning.masks import current_mask
 from celosia.compress.pruning.prediction import LayerPlan, Prediction, Predictor, row_costs
-from celosia.errors import ArgumentError
+from celosia_spec.errors import ArgumentError
 
 __all__ = ["masks_for", "within"]
 

@@ -31,7 +31,7 @@ from celosia.compress.pruning.prune import DEFAULT_ROUNDS
 from celosia.compress.pruning.rounds import LayerDensity, RoundRecord, densities, run_rounds
 from celosia.compress.pruning.schedule import SCHEDULES
 from celosia.compress.pruning.selection import refuse_equal
-from celosia.errors import ArgumentError
+from celosia_spec.errors import ArgumentError
 
 __all__ = ["CycleReport", "prune_to_cycles"]
 

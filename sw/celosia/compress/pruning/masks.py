@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 
 from celosia.compress.entry import entry
 from celosia.compress.layers import computed_weight, holders, refuse_strangers
-from celosia.errors import ArgumentError
+from celosia_spec.errors import ArgumentError
 
 __all__ = ["Mask", "apply_mask", "current_mask", "make_permanent", "mask_weight", "own_class"]
 

@@ -14,9 +14,9 @@ from torch import fx
 from torch.nn import functional
 from torch.utils import _pytree
 
-from celosia.compress.pruning.paths import Path, pattern, rule, unknown
+from celosia.compress.pruning.path import RULES, Path, pattern, rule, unknown
 
-__all__: list[str] = []
+__all__ = ["RULES"]
 
 Numbers: TypeAlias = torch.Tensor
 

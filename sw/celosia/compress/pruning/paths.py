@@ -13,7 +13,7 @@ layers with a forward of their own included.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -22,68 +22,10 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.utils import _pytree
 
-from celosia.errors import ArgumentError
+from celosia.compress.pruning.path import Path, pattern, unknown
+from celosia.compress.pruning.path_rules import RULES
 
-__all__ = ["Path", "paths_to_outputs", "pattern", "rule", "unknown"]
-
-Rule = Callable[..., Any]
-
-RULES: dict[str, Rule] = {}
-"""{operator: function(node, *args, **kwargs)} on arguments of which some are Paths."""
-
-
-class Path:
-    """Where a tensor's numbers may be other than 0.   value : float32, 0 and 1, of its shape."""
-
-    def __init__(self, value: torch.Tensor) -> None:
-        self.value = _Binary.apply(value)
-
-    @property
-    def shape(self) -> torch.Size:
-        """The tensor's shape."""
-        return self.value.shape
-
-
-class _Binary(torch.autograd.Function):  # type: ignore[misc]
-    """1 where a number is not 0; the gradient likewise."""
-
-    @staticmethod
-    def forward(context: Any, x: torch.Tensor) -> torch.Tensor:
-        return (x != 0).to(torch.float32)
-
-    @staticmethod
-    def backward(context: Any, slope: torch.Tensor) -> torch.Tensor:
-        return (slope != 0).to(torch.float32)
-
-
-def rule(*names: str) -> Callable[[Rule], Rule]:
-    """Return a decorator that makes a function the rule of some operators."""
-
-    def register(function: Rule) -> Rule:
-        RULES.update(dict.fromkeys(names, function))
-        return function
-
-    return register
-
-
-def unknown(node: fx.Node) -> ArgumentError:
-    """Return the error for an operator of which it is not known what it reads."""
-    from celosia.frontend.origin import module, operator, source
-
-    where, line = module(node)[0], source(node)
-    return ArgumentError(
-        f"{f'layer {where!r}' if where else 'the network'} has the operator {operator(node)!r}"
-        f"{f' ({line})' if line else ''}, and what that reads is not known; apply it to the "
-        "network's outputs instead, or do without dropping weights")
-
-
-def pattern(value: Any) -> Any:
-    """Return where an operand may be other than 0, float32: of a Path, tensor or number."""
-    if isinstance(value, Path):
-        return value.value
-    if isinstance(value, torch.Tensor):
-        return (value != 0).to(torch.float32)
-    return float(value != 0)
+__all__ = ["paths_to_outputs"]
 
 
 def paths_to_outputs(program: ExportedProgram,
@@ -96,8 +38,6 @@ def paths_to_outputs(program: ExportedProgram,
 
     Raises ArgumentError for an operator that is not known; it names the layer and the line.
     """
-    from celosia.compress.pruning import path_rules  # noqa: F401  (fills RULES)
-
     leaves = [pattern(weight).requires_grad_() for weight in weights]
     read = [torch.zeros(weight.shape, dtype=torch.bool) for weight in weights]
     arguments: list[Any] = []

@@ -25,10 +25,10 @@ from torch import nn
 
 from celosia.compress.entry import entry
 from celosia.compress.layers import names_of, prunable_layers
-from celosia.errors import ArgumentError, CelosiaError
 from celosia.graph import Conv, Graph
 from celosia_boards.arrays import ArrayRefused, require, widest_accumulators
 from celosia_boards.targets import target as find_target
+from celosia_spec.errors import ArgumentError, CelosiaError
 
 __all__ = ["LayerPlan", "Prediction", "Predictor", "cycle_costs"]
 
@@ -97,7 +97,7 @@ class Predictor:
                  exponents: str = "dynamic") -> None:
         if exponents not in ("dynamic", "static"):
             raise ArgumentError(f"exponents must be 'dynamic' or 'static', not {exponents!r}")
-        from celosia.api import refusals
+        from celosia_spec.errors import refusals
 
         with refusals():
             self._place = find_target(target)

@@ -37,7 +37,7 @@ from celosia.compress.pruning.selection import (
     refuse_equal,
     ties,
 )
-from celosia.errors import ArgumentError
+from celosia_spec.errors import ArgumentError
 
 __all__ = ["LayerDensity", "PruneReport", "RoundRecord", "prune"]
 

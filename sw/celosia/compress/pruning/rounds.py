@@ -28,7 +28,7 @@ from celosia.compress.layers import (
     refuse_strangers,
 )
 from celosia.compress.pruning.masks import current_mask, mask_weight
-from celosia.errors import ArgumentError
+from celosia_spec.errors import ArgumentError
 
 __all__ = ["LayerDensity", "RoundRecord", "densities", "reproducible", "run_rounds"]
 

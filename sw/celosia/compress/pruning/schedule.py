@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from numbers import Real
 
-from celosia.errors import ArgumentError
+from celosia_spec.errors import ArgumentError
 
 __all__ = [
     "ORDERS",

@@ -28,7 +28,7 @@ from celosia.compress.pruning.masks import current_mask, mask_weight
 from celosia.compress.pruning.rounds import reproducible
 from celosia.compress.pruning.schedule import count_kept, resolve_rates
 from celosia.compress.pruning.selection import Select, find_selection, refuse_equal
-from celosia.errors import ArgumentError
+from celosia_spec.errors import ArgumentError
 
 __all__ = ["GRID", "RateSearch", "search_rates"]
 

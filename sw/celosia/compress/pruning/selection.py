@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from celosia.errors import ArgumentError
+from celosia_spec.errors import ArgumentError
 
 __all__ = ["SELECTIONS", "find_selection", "keep_global", "keep_largest",
            "refuse_equal", "ties"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from celosia.errors import ArgumentError
+from celosia_spec.errors import ArgumentError
 
 __all__ = ["keep_sun2016"]
 

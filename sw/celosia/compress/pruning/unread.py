@@ -21,7 +21,7 @@ from celosia.compress.layers import (
 from celosia.compress.promise import Promise, example_for
 from celosia.compress.pruning.masks import Mask, current_mask, mask_weight
 from celosia.compress.pruning.paths import paths_to_outputs
-from celosia.errors import ArgumentError
+from celosia_spec.errors import ArgumentError
 
 __all__ = ["drop_unread"]
 

@@ -7,12 +7,12 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from celosia.files import open_file
 from celosia.frontend.pt2 import tensors
 from celosia.frontend.pt2.checks import Unsound, shown
 from celosia.frontend.pt2.program import clean
 from celosia.modelfile import OLD_PT2, refuse_other_model
 from celosia.reading import MAX_BYTES, FileError, ZipReader, parse_json
+from celosia_spec.files import open_file
 
 _MODEL = "models/model.json"
 _WEIGHTS, _CONSTANTS = "data/weights/", "data/constants/"

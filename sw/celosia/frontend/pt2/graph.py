@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from celosia.errors import CompileError
 from celosia.frontend.pt2 import operators, shapes
 from celosia.frontend.pt2.checks import (
     Unsound,
@@ -21,6 +20,7 @@ from celosia.frontend.pt2.checks import (
 )
 from celosia.frontend.pt2.tensors import describe, element_type, fixed
 from celosia.frontend.refusals import REMEDIES, REMEDY
+from celosia_spec.errors import CompileError
 
 MAX_NODES = 100_000
 """Most operators of a program; ResNet-110 has about 350."""

@@ -1,0 +1,1 @@
+"""What all of Celosia agrees on: the machine, its numbers, the quantised graph, the program."""

@@ -1,0 +1,84 @@
+"""Rows whose weights are faint against their bias (numerics, section 5).
+
+An accumulator counts in units of its row, so a row of very small weights has room for a small bias
+only: for a larger one its input may not have small exponents, and all other rows that read this
+input would pay for it. Such a row gets a larger weight exponent instead. Its weights become
+coarser, but never coarser than FAINT_BITS below an ordinary row of its layer. A residual operand
+needs room in an accumulator likewise.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from celosia_spec.isa import EXPONENT_MIN
+from celosia_spec.qgraph import QNode
+
+FAINT_BITS = 3
+"""A row is faint where its weight exponent lies by more than this below the layer's mean."""
+
+ROOM_BITS = 5
+"""By so much exponents may differ from the expected ones before anything is lost."""
+
+
+def faint_lsb(node: QNode) -> int:
+    """Return the exponent of the least significant bit to which faint rows may be raised.
+
+    That is FAINT_BITS below the root mean square of 2^s_w over the rows with weights, rounded
+    down; found in integers.
+    """
+    live = node.sw[abs(node.matrix.astype(np.int64)).sum(axis=1) > 0]
+    rows = [int(s) for s in (live if live.size else node.sw)]
+    least = min(rows)
+    mean_square = sum(1 << 2 * (s - least) for s in rows) // len(rows)
+    return least + (mean_square.bit_length() - 1) // 2 - FAINT_BITS
+
+
+def input_minima(node: QNode, sw: np.ndarray, width: int, activation_bits: int) -> np.ndarray:
+    """Return for each row the input exponent from which its bias cannot overflow, int64 (rows,).
+
+    sw : weight exponents to count with.   width : of the accumulators.
+    EXPONENT_MIN where a row has no bias.
+    """
+    magnitude = np.frexp(np.abs(node.bias).astype(np.float64))[1].astype(np.int64) - 1
+    needed = magnitude + node.sb + 4 - width - sw + (activation_bits - 2)
+    return np.where(node.bias == 0, EXPONENT_MIN, needed).clip(min=EXPONENT_MIN)
+
+
+def exponent_minima(tensors: Sequence[str], nodes: Sequence[QNode], needed: Mapping[str, int]
+                    ) -> dict[str, int]:
+    """Return the smallest exponent of every tensor.
+
+    needed : by node, what its rows need of its input.
+    """
+    minima = dict.fromkeys(tensors, EXPONENT_MIN)
+    for node in reversed(nodes):
+        minima[node.input] = max(minima[node.input], needed[node.name],
+                                 minima[node.output] if node.keep else EXPONENT_MIN)
+    return minima
+
+
+def raised_lsbs(nodes: Sequence[QNode], expected: Mapping[str, int], width: int,
+                activation_bits: int) -> dict[str, np.ndarray]:
+    """Return the weight exponents s_w of every node's rows with the faint ones raised, by its name.
+
+    expected : exponent that each tensor is likely to have, by name.
+
+    A tensor is to have ROOM_BITS below its expected exponent, and a residual operand as many above;
+    faint rows are raised so far that they leave it, if they can, and no further.
+    """
+    highest = {node.name: node.sw if node.keep else np.maximum(node.sw, faint_lsb(node))
+               for node in nodes}
+    needed = {node.name: int(input_minima(node, highest[node.name], width, activation_bits).max())
+              for node in nodes}
+    minima = {name: max(least, expected[name] - ROOM_BITS)
+              for name, least in exponent_minima(list(expected), nodes, needed).items()}
+    found = {}
+    for node in nodes:
+        over = input_minima(node, node.sw, width, activation_bits) - minima[node.input]
+        if node.residual is not None:
+            apart = expected[node.residual] - expected[node.input]
+            fitting = apart + ROOM_BITS + 4 - width + (activation_bits - 2)
+            over = np.maximum(over, fitting - node.sw)
+        found[node.name] = np.minimum(node.sw + np.maximum(over, 0), highest[node.name])
+    return found

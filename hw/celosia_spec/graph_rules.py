@@ -1,0 +1,238 @@
+"""What a quantised graph must keep so that the golden model and the machine agree on every bit.
+
+The compiler keeps these rules by construction; a program file may hold anything. All rules are
+checked in an order in which nothing is computed from a number before its range is known, so that
+the work of checking and of lowering is bounded by the array's memories.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from celosia_spec.faint_rows import input_minima
+from celosia_spec.isa import (
+    EXPONENT_MAX,
+    EXPONENT_MIN,
+    EXPONENT_SLOTS,
+    OUTPUT_BITS,
+    PHASE_BITS,
+    ROW_BIAS,
+    ROW_SB,
+    ROW_SW,
+    ArrayConfig,
+)
+from celosia_spec.qgraph import COPY, Geometry, QGraph, QNode, QTensor
+
+NAME_LENGTH = 1000
+"""Most characters of a layer's or a tensor's name."""
+
+_REMARKS_MAX, _REMARK_LENGTH = 4, 4 * NAME_LENGTH
+_AXES_MAX = 8
+_SIZE_MAX = 1 << 16
+"""Above every size, stride and dilation that an array can walk."""
+
+
+def check_name(what: str, name: str) -> None:
+    """ValueError unless a layer's or tensor's name can stand in a message and in a table."""
+    if not 0 < len(name) <= NAME_LENGTH or not name.isprintable():
+        raise ValueError(f"{what} {name[:40]!a} must have 1 to {NAME_LENGTH} printable "
+                         f"characters")
+
+
+def check_tensors(tensors: Iterable[QTensor], array: ArrayConfig, *, output: str, bits: int,
+                  static: bool) -> dict[str, QTensor]:
+    """Return the tensors by name; ValueError where one cannot be stored by ``array``.
+
+    output : name of the network's output.   bits : mantissa width of the others.
+    static : whether all exponents are fixed.
+    """
+    found: dict[str, QTensor] = {}
+    largest = max(array.bank_rows * array.lanes, array.store_beats * array.beat,
+                  array.residual_beats * array.beat)
+    for tensor in tensors:
+        name = tensor.name
+        check_name("tensor", name)
+        if name in found:
+            raise ValueError(f"tensor {name!r} stands twice")
+        found[name] = tensor
+        _within(name, "shape", tensor.shape, 1, _SIZE_MAX)
+        _within(name, "shape", [math.prod(tensor.shape)], 1, largest)
+        _within(name, "user_shape", tensor.user_shape, 1, largest)
+        if (len(tensor.user_shape) > _AXES_MAX
+                or math.prod(tensor.user_shape) != math.prod(tensor.shape)):
+            raise ValueError(f"{name!r}: user_shape {tensor.user_shape} is not a shape of "
+                             f"{tensor.shape}")
+        if tensor.bits != (OUTPUT_BITS if name == output else bits):
+            raise ValueError(f"{name!r}: mantissas of {tensor.bits} bits")
+        _within(name, "exponent_min", [tensor.exponent_min], EXPONENT_MIN, EXPONENT_MAX)
+        if (tensor.static_exponent is not None) is not static:
+            raise ValueError(f"{name!r}: a static exponent where all are dynamic, or none where "
+                             f"all are static")
+        if tensor.static_exponent is not None:
+            _within(name, "static_exponent", [tensor.static_exponent], tensor.exponent_min,
+                    EXPONENT_MAX)
+    if len(found) > EXPONENT_SLOTS:
+        raise ValueError(f"{len(found)} tensors, the machine holds {EXPONENT_SLOTS} exponents")
+    return found
+
+
+def check_nodes(tensors: Mapping[str, QTensor], nodes: Iterable[Any], array: ArrayConfig, *,
+                input: str, output: str) -> None:
+    """ValueError unless the nodes, in their order, make every tensor once from those before it.
+
+    nodes : :class:`QNode`, or records with its fields but without arrays.
+    """
+    made, names = {input}, set()
+    readers: dict[str, list[Any]] = {}
+    added: set[str] = set()
+    if input not in tensors:
+        raise ValueError(f"the input {input[:40]!r} is no tensor")
+    for node in nodes:
+        check_name("node", node.name)
+        if node.name in names:
+            raise ValueError(f"node {node.name!r} stands twice")
+        names.add(node.name)
+        for operand in (node.input, node.residual):
+            if operand is not None and operand not in made:
+                raise ValueError(f"{node.name!r} reads {operand[:40]!r}, which no node before it "
+                                 f"makes")
+        readers.setdefault(node.input, []).append(node)
+        added |= {node.residual} - {None}
+        if node.output not in tensors or node.output in made:
+            raise ValueError(f"{node.name!r} makes {node.output[:40]!r}, which is no tensor or "
+                             f"made already")
+        made.add(node.output)
+        _check_shapes(tensors, node, array)
+    if made != set(tensors):
+        raise ValueError(f"no node makes {min(set(tensors) - made)!r}")
+    if output == input or made - readers.keys() - added != {output}:
+        raise ValueError("the output must be made and not read, and every other tensor be read")
+    for name, several in readers.items():
+        if len(several) > 1 and any(node.kind != COPY for node in several):
+            raise ValueError(f"{name!r} is read by several nodes that are no copies")
+
+
+def _check_shapes(tensors: Mapping[str, QTensor], node: Any, array: ArrayConfig) -> None:
+    """ValueError unless a node's geometry leads from its input's shape to its output's."""
+    name, geometry, pool = node.name, node.geometry, node.pool
+    source, result = tensors[node.input], tensors[node.output]
+    check_name("kind", node.kind)
+    _within(name, "kernel, stride and dilation",
+            (*geometry.kernel, *geometry.stride, *geometry.dilation), 1, _SIZE_MAX)
+    _within(name, "padding", geometry.padding, 0, _SIZE_MAX)
+    top, left, bottom, right = geometry.padding
+    size = source.shape[1] + top + bottom, source.shape[2] + left + right
+    _within(name, "padded input", [source.shape[0] * math.prod(size)], 1,
+            array.bank_rows * array.lanes)
+    shape = _steps(size, geometry.kernel, geometry.stride, geometry.dilation)
+    phases = 1
+    if pool is not None:
+        _within(name, "pool", (*pool.window, *pool.stride), 1, _SIZE_MAX)
+        shape, phases = _steps(shape, pool.window, pool.stride), math.prod(pool.window)
+    if (min(shape) < 1 or result.shape[1:] != shape or phases > 1 << PHASE_BITS
+            or phases * math.prod(geometry.kernel) > array.taps):
+        raise ValueError(f"{name!r}: its geometry does not lead from {source.shape} to "
+                         f"{result.shape}, or needs more than {array.taps} taps")
+    if node.residual is not None and (
+            node.keep or pool is not None or tensors[node.residual].shape != result.shape):
+        raise ValueError(f"{name!r}: its residual operand {node.residual!r} has not the shape of "
+                         f"its sums, or it keeps exponents or pools")
+    if node.keep and (source.static_exponent != result.static_exponent
+                      or source.exponent_min < result.exponent_min):
+        raise ValueError(f"{name!r} keeps exponents, but those of {node.input!r} and "
+                         f"{node.output!r} differ")
+    if node.kind == COPY and not (node.keep and geometry == Geometry(kernel=(1, 1))
+                                  and pool is None and not node.relu):
+        raise ValueError(f"{name!r} is called a copy and changes what it copies")
+
+
+def _steps(size: tuple[int, ...], window: tuple[int, int], stride: tuple[int, int],
+           dilation: tuple[int, int] = (1, 1)) -> tuple[int, ...]:
+    """Return the positions that a window takes along both axes; below 1 where it does not fit."""
+    return tuple((length - (wide - 1) * apart - 1) // step + 1 for length, wide, step, apart in
+                 zip(size, window, stride, dilation, strict=True))
+
+
+def check_remarks(remarks: Sequence[str]) -> None:
+    """ValueError unless the remarks can stand in a report."""
+    if len(remarks) > _REMARKS_MAX:
+        raise ValueError(f"{len(remarks)} remarks, at most {_REMARKS_MAX} are made")
+    for remark in remarks:
+        if not 0 < len(remark) <= _REMARK_LENGTH or not remark.isprintable():
+            raise ValueError(f"remark {remark[:40]!a} must have 1 to {_REMARK_LENGTH} printable "
+                             f"characters")
+
+
+def check_weights(graph: QGraph, array: ArrayConfig) -> None:
+    """ValueError unless all weights and biases fit their words, and no sum can overflow.
+
+    The nodes' matrices must be in canonical form, and all shapes as :func:`check_nodes` wants them.
+    """
+    for what, count, depth in (
+            ("weights", sum(node.matrix.nnz for node in graph.nodes),
+             array.weight_rows * array.groups_max),
+            ("rows", sum(node.matrix.shape[0] for node in graph.nodes), array.table_rows)):
+        if count > depth:
+            raise ValueError(f"{count} {what}, the array holds {depth}")
+    for node in graph.nodes:
+        limit = (1 << graph.weight_bits - 1) - 1
+        _within(node.name, "weights", node.matrix.data, -limit, limit)
+        _within(node.name, "number of weights", [node.weights], max(node.matrix.nnz, 1),
+                math.prod(node.matrix.shape))
+        _within_field(node.name, "sw", node.sw, ROW_SW)
+        _within_field(node.name, "bias", node.bias, ROW_BIAS, symmetric=True)
+        _within_field(node.name, "sb", node.sb, ROW_SB)
+        _check_sums(graph, node)
+        _check_raised(node)
+        if node.keep:
+            _check_chosen(node)
+
+
+def _check_sums(graph: QGraph, node: QNode) -> None:
+    """ValueError where a row's products, or its bias, may leave the accumulator."""
+    source, width = graph.tensors[node.input], graph.acc_bits
+    totals = abs(node.matrix.astype(np.int64)).sum(axis=1) * ((1 << source.bits - 1) - 1)
+    if totals.max(initial=0) > (1 << width - 2) - 1:
+        raise ValueError(f"{node.name!r}: the sums of row {int(totals.argmax())} may leave a "
+                         f"{width}-bit accumulator")
+    needed = input_minima(node, node.sw, width, source.bits)
+    if needed.max() > source.exponent_min:
+        raise ValueError(f"{node.name!r}: the bias of row {int(needed.argmax())} may leave the "
+                         f"accumulator, {node.input!r} may have exponents of "
+                         f"{source.exponent_min}")
+
+
+def _check_raised(node: QNode) -> None:
+    """ValueError unless the rows told to be raised are rows, in order, and may have been."""
+    rows = [row for row, _ in node.raised]
+    if rows != sorted(set(rows)):
+        raise ValueError(f"{node.name!r}: raised rows must rise")
+    _within(node.name, "raised rows", rows, 0, node.matrix.shape[0] - 1)
+    _within(node.name, "bits of raised rows", [bits for _, bits in node.raised], 1,
+            EXPONENT_MAX - EXPONENT_MIN)
+
+
+def _check_chosen(node: QNode) -> None:
+    """ValueError unless every row of a node that keeps exponents is one mantissa, unchanged."""
+    matrix = node.matrix.astype(np.int64)
+    ones = (matrix.sum(axis=1), abs(matrix).sum(axis=1), matrix.max(axis=1).toarray().ravel())
+    if (any((np.ldexp(total.astype(np.float64), node.sw) != 1).any() for total in ones)
+            or node.bias.any()):
+        raise ValueError(f"{node.name!r} keeps exponents, but a row of it is not one element")
+
+
+def _within_field(name: str, what: str, values: np.ndarray, field: tuple[int, int], *,
+                  symmetric: bool = False) -> None:
+    half = 1 << field[1] - 1
+    _within(name, what, values, symmetric - half, half - 1)
+
+
+def _within(name: str, what: str, values: Iterable[int], low: int, high: int) -> None:
+    """ValueError unless low <= value <= high for all ``values``."""
+    ends = ((int(values.min()), int(values.max())) if isinstance(values, np.ndarray) and values.size
+            else (min(values, default=low), max(values, default=low)))
+    if not (low <= ends[0] and ends[1] <= high):
+        worst = ends[0] if ends[0] < low else ends[1]
+        raise ValueError(f"{name!r}: {what} must be {low} to {high}, not {worst}")

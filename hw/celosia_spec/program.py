@@ -1,0 +1,120 @@
+"""A compiled program: memory images for one array, and where every tensor lies."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from celosia_spec.host_layers import HostLayer, Scoring, host_remark, scoring
+from celosia_spec.isa import ArrayConfig, Space
+from celosia_spec.preprocessing import Preprocessing
+from celosia_spec.qgraph import QGraph
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Place:
+    """Where a stored tensor lies.
+
+    space     : Space.BANKS (mantissas), or Space.STORE for the network's output.
+    addresses : int64 (copies, C, H, W), host-bus address of every element in every copy.
+    written   : index of the descriptor that writes it; -1 for the network's input.
+    """
+
+    space: Space
+    addresses: np.ndarray
+    written: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One node's share of the work. Cycles are predicted and exact.
+
+    rows, columns      : of the weight matrix.   positions : output positions, before pooling.
+    weights, nonzeros  : all weights of the layer, and those that are stored.
+    dense_macs, macs   : multiply-accumulates of the dense layer, and useful ones (weight not zero).
+    predicted_cycles   : from the layer's first cycle to the next layer's.
+    bound_cycles       : max(macs / lanes, weight words / port words), rounded up.
+    groups             : row groups the array is split into.
+    weight_words       : words of the weight stream, padding included.   padding : padding words.
+    raised_rows        : (row, bits) of the rows whose weights were made coarser by so much, so that
+                         their bias fits (numerics, section 5).
+    weight_bytes       : weight words, row table and batch lengths, bytes.
+    lane_cycles        : where lanes x predicted_cycles went: useful, padding, idle, bubble, drain,
+                         normalise, load. Sums to lanes * predicted_cycles.
+    """
+
+    name: str
+    kind: str
+    rows: int
+    columns: int
+    positions: int
+    weights: int
+    nonzeros: int
+    dense_macs: int
+    macs: int
+    predicted_cycles: int
+    bound_cycles: int
+    groups: int
+    weight_words: int
+    padding: int
+    weight_bytes: int
+    lane_cycles: dict[str, int]
+    raised_rows: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Program:
+    """What one array needs to run one network.
+
+    target      : name of the target it was compiled for.   array : the array's parameters.
+    exponents   : "dynamic" or "static".
+    graph       : the quantised graph (for the golden model).
+    images      : memory contents by space, uint32, from address 0: PROGRAM, WEIGHTS, ROWS, TAPS,
+                  WRITES.
+    descriptors : number of descriptors; ``descriptor_nodes[i]`` is the node that descriptor i runs.
+    slots       : exponent slot of each tensor.   places : where each stored tensor lies.
+    layers      : one entry a descriptor.
+    host        : what the host computes from the array's output; mostly nothing.
+    preprocessing : how pixels become inputs and what outputs are called, or None.
+    """
+
+    target: str
+    array: ArrayConfig
+    exponents: str
+    graph: QGraph
+    images: dict[Space, np.ndarray]
+    descriptors: int
+    slots: dict[str, int]
+    places: dict[str, Place]
+    layers: tuple[Layer, ...]
+    host: tuple[HostLayer, ...] = ()
+    preprocessing: Preprocessing | None = None
+
+    @property
+    def predicted_cycles(self) -> int:
+        """Cycles of one inference, from the edge that accepts start to the one that raises done."""
+        return sum(layer.predicted_cycles for layer in self.layers)
+
+    @property
+    def lanes(self) -> int:
+        return self.array.lanes
+
+    @property
+    def accumulator_bits(self) -> int:
+        return self.graph.acc_bits
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What narrow accumulators cost the network, or why they are wide, and what the host
+        computes; mostly none."""
+        return self.graph.remarks + ((host_remark(self.host),) if self.host else ())
+
+    @property
+    def scoring(self) -> Scoring:
+        """How the network's answer tells classes apart."""
+        return scoring(self.host, self.graph.tensors[self.graph.output].user_shape)
+
+    @property
+    def tensors(self) -> list[dict]:
+        """Name, shape, smallest exponent and static exponent of every stored tensor."""
+        return [{"name": t.name, "shape": t.user_shape, "exponent_min": t.exponent_min,
+                 "exponent": t.static_exponent} for t in self.graph.tensors.values()]

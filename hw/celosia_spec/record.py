@@ -1,0 +1,190 @@
+"""A program as a file's manifest and arrays, and the network in them read back.
+
+The container guards the bytes, this module the network: every entry and every array is checked
+(:mod:`celosia_spec.graph_rules`) before a graph is made of it. The rest of a program follows from
+its network and its array; `celosia.serialise` compares it.
+"""
+
+import math
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter
+from scipy.sparse import csr_array
+
+from celosia_spec import container
+from celosia_spec.errors import CelosiaError
+from celosia_spec.graph_rules import (
+    check_name,
+    check_nodes,
+    check_remarks,
+    check_tensors,
+    check_weights,
+)
+from celosia_spec.host_layers import HostLayer, check_host, scoring
+from celosia_spec.isa import ArrayConfig, Space
+from celosia_spec.preprocessing import Preprocessing
+from celosia_spec.program import Program
+from celosia_spec.qgraph import Geometry, Pool, QGraph, QNode, QTensor
+
+_IMAGES = (Space.PROGRAM, Space.WEIGHTS, Space.ROWS, Space.TAPS, Space.WRITES)
+_ROW_FIELDS = ("sw", "bias", "sb")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Node:
+    """A :class:`QNode` without its arrays."""
+
+    name: str
+    kind: str
+    input: str
+    output: str
+    residual: str | None
+    weights: int
+    geometry: Geometry
+    relu: bool
+    pool: Pool | None
+    keep: bool
+    raised: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """What everything else in the file follows from, apart from arrays."""
+
+    target: str
+    array: ArrayConfig
+    array_hash: int
+    exponents: str
+    tensors: list[QTensor]
+    nodes: list[_Node]
+    input: str
+    output: str
+    weight_bits: int
+    activation_bits: int
+    acc_bits: int
+    remarks: tuple[str, ...]
+    host: tuple[HostLayer, ...]
+    preprocessing: Preprocessing | None
+
+
+_SCALARS = [field.name for field in fields(_Node)]
+_ENTRIES = [field.name for field in fields(Network)]
+_NETWORK = TypeAdapter(Network)
+_ANY = TypeAdapter(Any)
+
+
+def save(program: Program, path: str | Path) -> None:
+    """Write ``program`` to ``path``; the file appears whole or not at all.
+
+    CelosiaError where the file cannot be written, or a name in the program could not be read back.
+    """
+    try:
+        for name in (*program.graph.tensors, *(node.name for node in program.graph.nodes),
+                     *(layer.name for layer in program.host)):
+            check_name("layer or tensor", name)
+    except ValueError as problem:
+        raise CelosiaError(f"{path}: {problem}; rename the layer in the model") from None
+    container.write(path, *sections(program))
+
+
+def sections(program: Program) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return the manifest and the arrays of a program's file."""
+    graph = program.graph
+    network = Network(
+        target=program.target, array=program.array, array_hash=program.array.hash,
+        exponents=program.exponents, tensors=list(graph.tensors.values()),
+        nodes=[_Node(**{name: getattr(node, name) for name in _SCALARS}) for node in graph.nodes],
+        input=graph.input, output=graph.output, weight_bits=graph.weight_bits,
+        activation_bits=graph.activation_bits, acc_bits=graph.acc_bits,
+        remarks=graph.remarks, host=program.host, preprocessing=program.preprocessing)
+    places = [{"tensor": name, "space": int(place.space), "written": place.written}
+              for name, place in program.places.items()]
+    manifest = _NETWORK.dump_python(network, mode="json") | _ANY.dump_python(
+        {"descriptors": program.descriptors, "slots": program.slots, "places": places,
+         "layers": list(program.layers)}, mode="json")
+    arrays = {f"image/{space.name.lower()}": program.images[space] for space in _IMAGES}
+    for index, place in enumerate(program.places.values()):
+        arrays[f"place/{index}"] = place.addresses
+    for index, node in enumerate(graph.nodes):
+        matrix = node.matrix
+        arrays[f"node/{index}/data"] = matrix.data.astype(np.int16)
+        arrays[f"node/{index}/indices"] = matrix.indices.astype(np.int32)
+        arrays[f"node/{index}/indptr"] = matrix.indptr.astype(np.int64)
+        for field in _ROW_FIELDS:
+            arrays[f"node/{index}/{field}"] = getattr(node, field)
+    return manifest, arrays
+
+
+def network_of(manifest: dict[str, Any]) -> Network:
+    """Return the network's entries of a manifest, by themselves.
+
+    KeyError where one is missing, ValidationError where one is of another type.
+    """
+    entries = {name: manifest[name] for name in _ENTRIES}
+    return _NETWORK.validate_json(container.to_json(entries), strict=True)
+
+
+def graph_of(network: Network, arrays: dict[str, np.ndarray]) -> QGraph:
+    """Return the quantised graph of a network and its arrays, checked against its array.
+
+    KeyError where a section is missing, ValueError where something is not as it must be.
+    """
+    if not network.weight_bits <= network.array.weight_bits or network.weight_bits < 4:
+        raise ValueError(f"weight_bits must be 4 to {network.array.weight_bits}")
+    if network.acc_bits not in (24, 32):
+        raise ValueError("acc_bits must be 24 or 32")
+    static = network.exponents == "static"
+    if not static and network.exponents != "dynamic":
+        raise ValueError("exponents must be dynamic or static")
+    tensors = check_tensors(network.tensors, network.array, output=network.output,
+                            bits=network.activation_bits, static=static)
+    check_nodes(tensors, network.nodes, network.array, input=network.input, output=network.output)
+    check_remarks(network.remarks)
+    for layer in network.host:
+        check_name("layer", layer.name)
+    shape = tensors[network.output].user_shape
+    check_host(network.host, shape)
+    if network.preprocessing is not None:
+        network.preprocessing.check(tensors[network.input].user_shape[0],
+                                    scoring(network.host, shape).classes)
+    graph = QGraph(
+        tensors=tensors, input=network.input, output=network.output,
+        nodes=tuple(_node(arrays, f"node/{index}/", tensors, record)
+                    for index, record in enumerate(network.nodes)),
+        weight_bits=network.weight_bits, activation_bits=network.activation_bits,
+        acc_bits=network.acc_bits, remarks=network.remarks)
+    check_weights(graph, network.array)
+    return graph
+
+
+def _node(arrays: dict[str, np.ndarray], prefix: str, tensors: dict[str, QTensor],
+          record: _Node) -> QNode:
+    rows = tensors[record.output].shape[0]
+    columns = tensors[record.input].shape[0] * math.prod(record.geometry.kernel)
+    parts: dict[str, Any] = {name: getattr(record, name) for name in _SCALARS}
+    for field in _ROW_FIELDS:
+        parts[field] = _vector(arrays, prefix + field, np.int64)
+        if parts[field].size != rows:
+            raise ValueError(f"{record.name!r}: {field} must have one entry for each of {rows} "
+                             f"rows")
+    data = _vector(arrays, prefix + "data", np.int16)
+    indices = _vector(arrays, prefix + "indices", np.int32)
+    indptr = _vector(arrays, prefix + "indptr", np.int64)
+    if (indptr.size != rows + 1 or indptr[0] != 0 or (np.diff(indptr) < 0).any()
+            or not indptr[-1] == data.size == indices.size):
+        raise ValueError(f"{record.name!r}: indptr, indices and data are not those of {rows} rows")
+    matrix = csr_array((data, indices, indptr), shape=(rows, columns))
+    matrix.check_format(full_check=True)
+    if not matrix.has_canonical_format:
+        raise ValueError(f"{record.name!r}: column indices must rise in every row")
+    return QNode(matrix=matrix, **parts)
+
+
+def _vector(arrays: dict[str, np.ndarray], name: str, kind: type) -> np.ndarray:
+    array = arrays[name]
+    if array.ndim != 1 or array.dtype != kind:
+        raise ValueError(f"section {name!r} must be a vector of {np.dtype(kind)}")
+    return array

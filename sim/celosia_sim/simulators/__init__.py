@@ -1,0 +1,1 @@
+"""Simulators of the machine's Verilog, and what they are built with."""

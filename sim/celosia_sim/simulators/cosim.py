@@ -1,0 +1,161 @@
+"""cocotb around the core, in Icarus or Verilator: the bench ``celosia_sim.benches.program``."""
+
+import contextlib
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from celosia_boards.host.job import Job, Record, Stopped
+from celosia_boards.processes import started
+from celosia_sim.simulators.cache import Stages, cached, digest, unseen
+from celosia_sim.simulators.rtl import TOP, Design
+from celosia_sim.simulators.tools import (
+    compiler_version,
+    icarus_version,
+    shared_python,
+    verilator_environment,
+    verilator_version,
+)
+from celosia_spec.errors import SimulationError
+
+__all__ = ["execute", "icarus_text", "versions"]
+
+_BENCH = "celosia_sim.benches.program"
+_POLL_SECONDS = 0.5
+_BUILD_ARGS = {"icarus": (), "verilator": ("-Wno-fatal", "-Wno-lint", "-Wno-style", "-O3",
+                                           "--x-assign", "fast", "--x-initial", "fast")}
+
+
+def versions(simulator: str) -> str:
+    """Return what runs a simulation in ``simulator``: cocotb, and the simulator with its compiler.
+
+    SimulationError where something is missing; it says how to get it.
+    """
+    try:
+        key = f"cocotb {version('cocotb')}"
+    except PackageNotFoundError:
+        raise SimulationError(
+            'cocotb is not installed; run: pip install "celosia[sim]"') from None
+    import cocotb_tools.config  # the verilated program holds the path of cocotb's libraries
+
+    key += f" {cocotb_tools.config.libs_dir} "
+    key += (icarus_version() if simulator == "icarus"
+            else f"{verilator_version()} {compiler_version()}")
+    shared_python()
+    return key
+
+
+def _environment(simulator: str) -> dict[str, str]:
+    """Return the environment in which cocotb's runner finds the simulator, and the bench us."""
+    env = verilator_environment() if simulator == "verilator" else dict(os.environ)
+    for name in ("WAVES", "GUI", "PYTEST_CURRENT_TEST"):
+        env.pop(name, None)
+    return env | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+def _last_words(log: Path) -> str:
+    """Return the first line of ``log`` that names an error, else its last line."""
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines()
+             if line.strip()] if log.is_file() else []
+    return next((line for line in lines if "error" in line.lower()),
+                lines[-1] if lines else "it printed nothing")
+
+
+def _call(simulator: str, method: str, folder: Path, log: Path,
+          watch: Callable[[], None] | None = None, **arguments: Any) -> None:
+    """Let cocotb's runner do ``method`` in a process of its own; call ``watch`` meanwhile."""
+    call = folder / "call.json"
+    call.write_text(json.dumps({"simulator": simulator, "method": method, "arguments": {
+        **arguments, "log_file": str(log)}}))
+    with started([sys.executable, "-m", "celosia_sim.simulators.cocotb_call", str(call)], text=True,
+                 env=_environment(simulator), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                 stderr=subprocess.DEVNULL) as process:
+        done = False
+        while not done:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                output, _ = process.communicate(timeout=_POLL_SECONDS)
+                done = True
+            if watch is not None:
+                watch()
+    call.unlink()
+    if process.returncode:
+        raise SimulationError(f"{simulator} under cocotb failed ({output.strip()}): "
+                              f"{_last_words(log)}")
+
+
+_TRIGGER = re.compile(r"^( *reg )(\\\$auto\$verilog_backend\S+) += 0;$", re.M)
+"""Yosys' signal that is meant to start every ``always @*`` block."""
+
+
+def icarus_text(text: str) -> str:
+    """Let Icarus evaluate every combinational block at time 0.
+
+    ``always @*`` waits for a change, and an initial value is none for Icarus: where the inputs of
+    a block keep their initial values, its outputs would stay X. A change at time 0 starts it.
+    """
+    return _TRIGGER.sub(r"\1\2 ; initial \2 <= 0;", text)
+
+
+def _build(design: Design, simulator: str, stages: Stages) -> Path:
+    """Return the folder of the compiled simulation of ``design``."""
+    text = icarus_text(design.text) if simulator == "icarus" else design.text
+
+    def build(folder: Path) -> None:
+        source = folder / "core.v"
+        source.write_text(text)
+        stages(f"compiling for {simulator}", 0, 0)
+        _call(simulator, "build", folder, folder / "build.log",
+              sources=[*map(str, design.libraries), str(source)], hdl_toplevel=TOP,
+              build_dir=str(folder), defines=dict(design.defines),
+              build_args=_BUILD_ARGS[simulator], timescale=("1ns", "1ps"), always=True)
+
+    key = digest(design.key, text, versions(simulator), platform.machine(),
+                 " ".join(_BUILD_ARGS[simulator]))
+    return cached(f"{simulator}-{key}", build, stages)
+
+
+def _counted(counter: Path, images: int,
+             progress: Callable[[int, int], None] | None) -> Callable[[], None]:
+    """Return a function that reports what ``counter`` says where it has grown."""
+    reported = 0
+
+    def watch() -> None:
+        nonlocal reported
+        text = counter.read_text() if counter.is_file() else ""
+        if progress is not None and text.isdigit() and int(text) > reported:
+            reported = int(text)
+            progress(reported, images)
+
+    return watch
+
+
+def execute(design: Design, job: Job, simulator: str,
+            progress: Callable[[int, int], None] | None, stages: Stages = unseen) -> Record:
+    """Carry out ``job`` on ``design`` under cocotb.
+
+    simulator : "icarus" or "verilator".
+    Stopped where the machine does not finish, SimulationError where the simulator fails.
+    """
+    versions(simulator)
+    with tempfile.TemporaryDirectory(prefix="celosia-") as name:
+        folder = Path(name)
+        job.save(folder / "job.npz")
+        build, log = _build(design, simulator, stages), folder / "run.log"
+        _call(simulator, "test", folder, log, _counted(folder / "progress", job.images, progress),
+              test_module=_BENCH, hdl_toplevel=TOP, hdl_toplevel_lang="verilog",
+              build_dir=str(build), test_dir=str(folder), results_xml=str(folder / "results.xml"),
+              extra_env={"CELOSIA_JOB": str(folder / "job.npz")})
+        if (folder / "stopped.npy").is_file():
+            raise Stopped.load(folder / "stopped.npy")
+        if not (folder / "record.npz").is_file():
+            raise SimulationError(f"the bench under {simulator} left no record: "
+                                  f"{_last_words(log)}")
+        return Record.load(folder / "record.npz")

@@ -1,0 +1,77 @@
+"""Verilog of the machine, as the simulators read it."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import celosia_hw
+from celosia_sim.simulators.cache import Stages, cached, digest, unseen
+from celosia_spec import isa
+from celosia_spec.isa import ArrayConfig
+
+__all__ = ["Design", "core_design", "design_of"]
+
+TOP = "core"
+"""Name of the top module, whatever it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Design:
+    """Verilog of one machine with the ports of ``celosia_hw.core.Core``, or of what is around it.
+
+    text      : Verilog; the top module is called ``core``.
+    libraries : further Verilog files it needs (cell models).
+    defines   : macros for all of them.
+    """
+
+    text: str
+    libraries: tuple[Path, ...] = ()
+    defines: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def key(self) -> str:
+        """Hash over everything above, contents of the libraries included."""
+        return digest(self.text, *(path.read_text() for path in self.libraries),
+                      *(f"{name}={value}" for name, value in self.defines))
+
+
+@functools.cache
+def _sources_key() -> str:
+    """Hash over the gateware's source text and the version of what turns it into Verilog."""
+    roots = [Path(package.__path__[0]) for package in (celosia_hw, isa)]
+    files = sorted(path for root in roots for path in root.rglob("*.py"))
+    return digest(version("amaranth"), *(f"{path.name}\n{path.read_text()}" for path in files))
+
+
+def core_design(array: ArrayConfig, *, mac: str = "generic", weight_memory: str = "bram",
+                stages: Stages = unseen) -> Design:
+    """Return the core's Verilog, from the cache where the gateware's sources have not changed.
+
+    array : parameters of the array.   mac, weight_memory : see ``celosia_hw.core.Core``.
+    stages : called as it is made.
+    """
+    def make() -> Any:
+        from celosia_hw.core import Core
+        return Core(array, mac=mac, weight_memory=weight_memory)
+
+    return design_of(make, repr(sorted(asdict(array).items())), repr((mac, weight_memory)),
+                     stages=stages)
+
+
+def design_of(make: Callable[[], Any], *key: str, stages: Stages = unseen) -> Design:
+    """Return the Verilog of a component of ``celosia_hw``, from the cache where it can.
+
+    make : returns the component.   key : what tells it from all others.
+    """
+    def build(folder: Path) -> None:
+        stages("elaborating the gateware", 0, 0)
+        from amaranth.back import verilog
+
+        text = verilog.convert(make(), name=TOP, emit_src=False, strip_internal_attrs=True)
+        (folder / "core.v").write_text(text)
+
+    name = digest(_sources_key(), *key)
+    return Design(text=(cached(f"verilog-{name}", build, stages) / "core.v").read_text())

@@ -1,0 +1,182 @@
+"""The verilated core behind a compiled loop: the fast way to run whole programs."""
+
+import ctypes
+import platform
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from celosia_boards.host.job import (
+    READ_LATENCY_MAX,
+    RESET_CYCLES,
+    WRITE_CYCLES,
+    Failure,
+    Job,
+    Record,
+    Stopped,
+)
+from celosia_sim.simulators.cache import Stages, cached, digest, unseen
+from celosia_sim.simulators.rtl import TOP, Design
+from celosia_sim.simulators.tools import (
+    compiler_version,
+    jobs,
+    run_tool,
+    verilator_environment,
+    verilator_version,
+)
+
+__all__ = ["VerilatedCore", "execute", "library"]
+
+SLICE = 50_000
+"""Cycles between two chances for Python to see Ctrl-C: less than a second."""
+
+_DRIVER = Path(__file__).parent / "driver.cpp"
+
+_VERILATOR_FLAGS = (
+    "--cc", "--exe", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert",
+    "--no-timing", "-Wno-fatal", "-Wno-lint", "-Wno-style", "--top-module", TOP, "--prefix",
+    "Vcore", "-Mdir", "obj", "-o", "core.so", "-LDFLAGS", "-shared", "-CFLAGS",
+    "-fPIC -fvisibility=hidden -fno-gnu-unique")
+
+
+_COMPILES = re.compile(r"^g\+\+ .* (-c|-x c\+\+-header) ")
+"""A line of make that compiles a file."""
+
+
+def library(design: Design, stages: Stages = unseen, driver: Path = _DRIVER,
+            headers: Sequence[Path] = ()) -> Path:
+    """Return the shared library of ``design``, compiled unless the cache holds it.
+
+    stages  : called as it is compiled, which may take minutes.
+    driver  : the C++ around it, whose exports the library has.   headers : what that includes.
+    SimulationError where Verilator or the compiler is missing or fails.
+    """
+    def build(folder: Path) -> None:
+        (folder / "core.v").write_text(design.text)
+        shutil.copy(driver, folder / "driver.cpp")
+        for header in headers:
+            shutil.copy(header, folder)
+        env = verilator_environment()
+        macros = [f"-D{name}={value}" for name, value in design.defines]
+        stages("translating to C++ (Verilator)", 0, 0)
+        run_tool("verilator", ["verilator", *_VERILATOR_FLAGS, *macros, "core.v",
+                               *map(str, design.libraries), "driver.cpp"], cwd=folder, env=env)
+        _compile(folder, env, stages)
+        (folder / "obj" / "core.so").rename(folder / "core.so")
+        shutil.rmtree(folder / "obj")
+
+    key = digest(design.key, *(path.read_text() for path in (driver, *headers)),
+                 verilator_version(), compiler_version(), platform.machine(),
+                 " ".join(_VERILATOR_FLAGS))
+    return cached(f"verilated-{key}", build, stages) / "core.so"
+
+
+def _compile(folder: Path, env: dict[str, str], stages: Stages) -> None:
+    """Make ``obj/core.so`` of what Verilator wrote; every file that is begun is told."""
+    make = ["make", "-C", "obj", "-f", "Vcore.mk", "core.so"]
+    files = sum(map(bool, map(_COMPILES.match, run_tool("make", [*make, "-n"], cwd=folder,
+                                                        env=env).splitlines())))
+    begun = 0
+
+    def line(printed: str) -> None:
+        nonlocal begun
+        if _COMPILES.match(printed):
+            begun += 1
+            stages("compiling the simulator", begun, files)
+
+    run_tool("g++", [*make, "-j", str(jobs())], cwd=folder, env=env, line=line)
+
+
+class _Outcome(ctypes.Structure):
+    _fields_ = (("cycles", ctypes.c_int64), ("finished", ctypes.c_int32),
+                ("saturated", ctypes.c_int32), ("error", ctypes.c_int32),
+                ("descriptor", ctypes.c_int32))
+
+
+def _pointer(array: np.ndarray) -> ctypes.c_void_p:
+    assert array.flags.c_contiguous
+    return ctypes.c_void_p(array.ctypes.data)
+
+
+class VerilatedCore:
+    """One simulated machine, out of reset. A context manager: leaving it frees the machine.
+
+    ``edges`` is the number of clock cycles simulated so far, bus accesses included.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._calls = calls = ctypes.CDLL(str(path))
+        calls.celosia_open.restype = ctypes.c_void_p
+        calls.celosia_edges.restype = calls.celosia_read.restype = ctypes.c_int64
+        self._handle = ctypes.c_void_p(calls.celosia_open(ctypes.c_int64(RESET_CYCLES)))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._calls.celosia_close(self._handle)
+
+    @property
+    def edges(self) -> int:
+        return int(self._calls.celosia_edges(self._handle))
+
+    def write(self, at: np.ndarray, values: np.ndarray) -> None:
+        """Write uint32 ``values`` (n,) to spaces and addresses ``at``, uint32 (n, 2)."""
+        self._calls.celosia_write(self._handle, ctypes.c_int64(len(at)), _pointer(at),
+                                  _pointer(values), ctypes.c_int64(WRITE_CYCLES))
+
+    def read(self, at: np.ndarray) -> np.ndarray:
+        """Return uint32 values; fewer than ``len(at)`` where a read got no answer."""
+        values = np.zeros(len(at), np.uint32)
+        answered = self._calls.celosia_read(self._handle, ctypes.c_int64(len(at)), _pointer(at),
+                                            _pointer(values), ctypes.c_int64(READ_LATENCY_MAX))
+        return values[:answered]
+
+    def run(self, first: int, last: int, max_cycles: int) -> tuple[_Outcome, np.ndarray]:
+        """Run descriptors ``first`` to ``last``; return the outcome and int64 cycles (256,)."""
+        outcome, layers = _Outcome(), np.zeros(256, np.int64)
+        self._calls.celosia_start(self._handle, first, last)
+        while not outcome.finished and outcome.cycles < max_cycles:
+            cycles = min(max_cycles - outcome.cycles, SLICE)
+            self._calls.celosia_run(self._handle, ctypes.c_int64(cycles), _pointer(layers),
+                                    ctypes.byref(outcome))
+        return outcome, layers
+
+
+def _image(machine: VerilatedCore, job: Job, image: int, record: Record) -> None:
+    start = 0
+    for run, (first, last, load) in enumerate(job.runs.tolist()):
+        if load:
+            machine.write(job.input_at, np.ascontiguousarray(job.input_values[image]))
+        outcome, layers = machine.run(first, last, int(job.max_cycles))
+        fault = (image, run, outcome.error, outcome.descriptor)
+        if not outcome.finished:
+            raise Stopped(Failure.TIMEOUT, *fault)
+        if outcome.error:
+            raise Stopped(Failure.ERROR, *fault)
+        end = int(job.read_ends[run])
+        values = machine.read(job.read_at[start:end])
+        if len(values) < end - start:
+            raise Stopped(Failure.NO_ANSWER, *fault)
+        record.cycles[image, run] = outcome.cycles
+        record.saturated[image, run] = outcome.saturated
+        record.reads[image, start:end] = values
+        if run == 0:
+            record.layer_cycles[image] = layers[:int(job.descriptors)]
+        start = end
+
+
+def execute(machine: VerilatedCore, job: Job,
+            progress: Callable[[int, int], None] | None) -> Record:
+    """Carry out ``job`` on a fresh ``machine``; Stopped where the machine does not finish."""
+    record = Record.empty(job)
+    machine.write(np.ascontiguousarray(job.setup[:, :2]), np.ascontiguousarray(job.setup[:, 2]))
+    for image in range(job.images):
+        _image(machine, job, image, record)
+        if progress is not None:
+            progress(image + 1, job.images)
+    return record

@@ -1,0 +1,1 @@
+"""What tests of single blocks play their vectors with."""

@@ -1,0 +1,140 @@
+"""One block of the gateware, verilated: set its inputs, read its outputs, let cycles pass."""
+
+import ctypes
+import platform
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from celosia_sim.simulators.cache import cached, digest
+from celosia_sim.simulators.tools import (
+    compiler_version,
+    run_tool,
+    verilator_environment,
+    verilator_version,
+)
+
+__all__ = ["Block"]
+
+_DRIVER = Path(__file__).parent / "block_driver.cpp"
+
+# Blocks are small and their tests short: the compiler's time counts, not the simulation's.
+_VERILATOR_FLAGS = (
+    "--cc", "--output-split", "0", "--x-assign", "unique", "--x-initial", "unique", "--no-timing",
+    "-Wno-fatal", "-Wno-lint", "-Wno-style", "--top-module", "block", "--prefix", "Vblock",
+    "-Mdir", "obj", "-CFLAGS", "-fPIC -fvisibility=hidden -fno-gnu-unique")
+_MAKE = ("make", "-C", "obj", "-f", "Vblock.mk", "OPT_FAST=-O1")
+
+_MEMBER = re.compile(r"^\s*VL_(IN|OUT)\d*W?\(&(\w+),", re.M)
+
+
+def _key(*parts: str) -> str:
+    return digest(*parts, verilator_version(), compiler_version(), platform.machine(),
+                  " ".join(_VERILATOR_FLAGS + _MAKE))
+
+
+def _verilate(folder: Path, text: str, *arguments: str) -> dict[str, str]:
+    """Leave the C++ of Verilog ``text`` in ``folder``/obj; return the environment for make."""
+    (folder / "block.v").write_text(text)
+    env = verilator_environment()
+    run_tool("verilator", ["verilator", *_VERILATOR_FLAGS, *arguments, "block.v"], cwd=folder,
+             env=env)
+    return env
+
+
+def _runtime() -> Path:
+    """Return Verilator's own part of every model, compiled: four times the work of a block."""
+    def build(folder: Path) -> None:
+        env = _verilate(folder, "module block; endmodule\n")
+        run_tool("g++", [*_MAKE, "libverilated.a"], cwd=folder, env=env)
+        (folder / "obj" / "libverilated.a").rename(folder / "libverilated.a")
+        shutil.rmtree(folder / "obj")
+
+    return cached(f"verilator-runtime-{_key()}", build) / "libverilated.a"
+
+
+def _name(member: str) -> str:
+    """Return the port's name in Verilog; Verilator marks words of C++ and double underscores."""
+    return member.removeprefix("__SYM__").replace("___05F", "__")
+
+
+def _library(text: str, sources: Sequence[Path]) -> Path:
+    """Return the folder of the compiled block: ``block.so``, and the ``ports`` in their order."""
+    runtime = _runtime()
+
+    def build(folder: Path) -> None:
+        env = _verilate(folder, text, "--exe", str(_DRIVER), *map(str, sources))
+        ports = _MEMBER.findall((folder / "obj" / "Vblock.h").read_text())
+        macro = " ".join(f"P({member})" for _, member in ports)
+        (folder / "obj" / "ports.h").write_text(
+            f"#define PORTS(P) {macro}\n" + "#define CLOCKED\n" * (("IN", "clk") in ports))
+        run_tool("g++", [*_MAKE, "Vblock__ALL.cpp", "block_driver.o"], cwd=folder, env=env)
+        run_tool("g++", ["g++", "-shared", "-o", "block.so", "obj/block_driver.o", str(runtime),
+                         "-lpthread"], cwd=folder, env=env)
+        (folder / "ports").write_text("".join(f"{direction} {_name(member)}\n"
+                                              for direction, member in ports))
+        shutil.rmtree(folder / "obj")
+
+    key = _key(text, _DRIVER.read_text(), *(path.read_text() for path in sources))
+    return cached(f"block-{key}", build)
+
+
+class Block:
+    """A verilated block; its inputs are 0 until they are set.
+
+    text    : Verilog whose top module is called ``block``; the clock is ``clk``, if there is one.
+    sources : further Verilog files it needs (cell models).
+    prefix  : what the names of its ports begin with in ``text``, and not here. Verilator's model
+              has names of its own (``final``, ``eval``) that a port must not have.
+
+    A register or memory without initial values starts at a random one (a memory at one for all its
+    words), the same in every run, so that a result which depends on it is not right by chance.
+    SimulationError where Verilator or the compiler is missing or fails. A context manager: leaving
+    it frees the block.
+    """
+
+    def __init__(self, text: str, sources: Sequence[Path] = (), prefix: str = "") -> None:
+        folder = _library(text, sources)
+        self._calls = ctypes.CDLL(str(folder / "block.so"))
+        self._calls.celosia_block_open.restype = ctypes.c_void_p
+        self._calls.celosia_block_port.restype = ctypes.c_void_p
+        self._handle = ctypes.c_void_p(self._calls.celosia_block_open())
+        self._ports = {}
+        for index, line in enumerate((folder / "ports").read_text().splitlines()):
+            direction, name = line.split()
+            name = name.removeprefix(prefix)
+            self._ports[name] = self._port(index)
+            if direction == "IN":
+                self.set(name, 0)
+        self.settle()
+
+    def _port(self, index: int) -> Any:
+        size = ctypes.c_int32()
+        place = self._calls.celosia_block_port(self._handle, index, ctypes.byref(size))
+        return (ctypes.c_ubyte * size.value).from_address(place)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._ports.clear()
+        self._calls.celosia_block_close(self._handle)
+
+    def set(self, name: str, value: int) -> None:
+        """Set input ``name`` to ``value``, not negative and not wider than the port."""
+        port = self._ports[name]
+        port[:] = value.to_bytes(len(port), "little")
+
+    def settle(self) -> None:
+        """Let the outputs follow the inputs that were set."""
+        self._calls.celosia_block_settle(self._handle)
+
+    def get(self, name: str) -> int:
+        """Return the bits of port ``name``, as they were when the block last settled."""
+        return int.from_bytes(self._ports[name], "little")
+
+    def tick(self, cycles: int = 1) -> None:
+        """Let ``cycles`` clock cycles pass, with the inputs as they are."""
+        self._calls.celosia_block_tick(self._handle, ctypes.c_int64(cycles))

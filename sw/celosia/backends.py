@@ -1,0 +1,106 @@
+"""Where a program runs: the golden model, the simulated gateware, a board."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from celosia.extras import names_extra
+from celosia.results import (
+    Notice,
+    Progress,
+    RunResult,
+    Stages,
+    as_images,
+    from_parts,
+    result_of,
+)
+from celosia_spec.errors import CelosiaError, refusals
+
+if TYPE_CHECKING:
+    from celosia.program import Program
+    from celosia_boards.host.session import SimResult
+
+GOLDEN, SIMULATORS, BOARD = "golden", ("verilator", "icarus"), "board"
+CHUNK = 250
+"""Inputs that the golden model computes between two reports of progress."""
+
+
+@names_extra
+def run(program: Program, x: Any, backend: str = GOLDEN, *, progress: Progress | None = None,
+        stages: Stages | None = None, notice: Notice | None = None,
+        baud: int | None = None) -> RunResult:
+    """Run N inputs on a backend.
+
+    x       : float32 (N, ...), shaped as the network's input.
+    backend : "golden" (NumPy), "verilator" or "icarus" (the simulated gateware), "board:PORT" (a
+              flashed board, which gets the program first; see `celosia.connect` for PORT), "board"
+              (the port that CELOSIA_PORT names, else "board:auto").
+    progress, stages : what to call meanwhile: as inputs are done, and as a simulator is built or a
+              board loaded.
+    notice  : called with a line where something went wrong on a board and was mended.
+    baud    : of a board's port; None is what its target is built for.
+
+    CelosiaError where the shape is wrong, a value is not finite, or the backend is not there.
+    """
+    images = as_images(program, x)
+    check_backend(backend)
+    if backend == GOLDEN:
+        return _run_golden(program, images, progress)
+    if on_board(backend):
+        from celosia.board import loaded
+
+        with loaded(program, port_of(backend), baud=baud, stages=stages, notice=notice) as board:
+            return board.run(images, progress=progress)
+    simulation = simulate(program, images, backend, progress=progress, stages=stages)
+    return result_of(program, simulation)
+
+
+def on_board(backend: str) -> bool:
+    """Tell whether a backend is a board: "board" or "board:PORT"."""
+    return backend == BOARD or backend.startswith(f"{BOARD}:")
+
+
+def port_of(backend: str) -> str | None:
+    """Return the port that a board's backend names; None where it names none."""
+    return backend.removeprefix(BOARD).removeprefix(":") or None
+
+
+def check_backend(backend: str) -> None:
+    """CelosiaError unless ``backend`` is one that there is."""
+    if backend not in (GOLDEN, *SIMULATORS) and not on_board(backend):
+        raise CelosiaError(f"unknown backend {backend!r}; use {GOLDEN}, {', '.join(SIMULATORS)}, "
+                           f"or {BOARD}:PORT such as {BOARD}:auto")
+
+
+def simulate(program: Program, images: np.ndarray, simulator: str, *, tensors: bool = False,
+             progress: Progress | None = None, stages: Stages | None = None) -> SimResult:
+    """Return the ``SimResult`` of images (N, ...), quantised as the host does.
+
+    ``saturated`` then also tells of the input, which the machine does not see.
+    """
+    from celosia_sim.golden import input_saturated, quantise_input
+    from celosia_sim.simulate import simulate as run_simulator
+    from celosia_sim.simulators.cache import unseen
+
+    with refusals():
+        mantissa, exponent = quantise_input(program.graph, images)
+    result = run_simulator(program, mantissa, exponent, simulator=simulator, tensors=tensors,
+                           progress=progress, stages=stages or unseen)
+    return replace(result, saturated=result.saturated | input_saturated(program.graph, images))
+
+
+def _run_golden(program: Program, images: np.ndarray, progress: Progress | None) -> RunResult:
+    from celosia_sim.golden import run as run_golden
+
+    output, parts = program.graph.output, []
+    for start in range(0, len(images), CHUNK):
+        with refusals():
+            golden = run_golden(program.graph, images[start:start + CHUNK], keep_tensors=False)
+        parts.append((golden.mantissas[output], golden.exponents[output], golden.saturated))
+        if progress:
+            progress(min(start + CHUNK, len(images)), len(images))
+    mantissa, exponent, saturated = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return from_parts(program, mantissa, exponent, saturated, None, None)

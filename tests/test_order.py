@@ -1,0 +1,302 @@
+"""One direction: who stands further down may import who stands further up, never the other way.
+
+Every import in the source counts: lazy ones, and those for type checkers only. Modules of one line
+do not import each other. A room (a folder with modules) stands as one, with an order of its own,
+or module by module where its parts stand apart. ``__init__`` is the package's own file.
+"""
+
+import ast
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+PACKAGES = {"celosia_spec": "hw", "celosia_hw": "hw", "celosia_boards": "boards",
+            "celosia_sim": "sim", "celosia": "sw"}
+"""Package to its folder, in their order."""
+
+ORDER = {
+    "celosia_spec": """
+        __init__, errors, host_layers, isa, qgraph
+        faint_rows, files, inputs, preprocessing
+        block, container, graph_rules, program
+        memory, record
+    """,
+    "celosia_spec.isa": """
+        __init__
+        frames, timing
+        cycles
+    """,
+    "celosia_hw": """
+        __init__, block_exponent, blocks, compare, host_port, layouts, rotator, shift, uart
+        align, bank_writer, banks, memory, multiplier, requantise, row_stream, sequencer,
+          serial_host, tile_walk, walker
+        mac_array, output_stage
+        core
+        top
+    """,
+    "celosia_boards": """
+        __init__, bitstream, devices, platforms, processes
+        description, toolchain
+        loaders, targets, workplace
+        arrays, clocks, report, udev, usb
+        board_top, flash, host, stages
+        build, survey
+    """,
+    "celosia_boards.platforms": """
+        __init__, colorlight_i5, orangecrab, ulx3s, upduino
+    """,
+    "celosia_boards.host": """
+        __init__, holders, job, ports, requests
+        refusals, session, work
+        wires
+        link
+        exchange
+        machine
+        driver
+    """,
+    "celosia_sim": """
+        __init__, benches, block_models, cells, golden, simulators
+        simulate, testing, virtual, word_machine
+    """,
+    "celosia_sim.benches": """
+        __init__, program, vectors
+    """,
+    "celosia_sim.block_models": """
+        __init__, arithmetic, reading, writing
+        layers
+    """,
+    "celosia_sim.golden": """
+        linear, requantise
+        model
+        __init__
+    """,
+    "celosia_sim.simulators": """
+        __init__, cache, cocotb_call, tools
+        rtl
+        cosim, netlist, verilated
+    """,
+    "celosia_sim.testing": """
+        __init__, host_stub, pysim, vectors, verilated_block
+        players
+    """,
+    "celosia_sim.virtual": """
+        design, ends, faults, simulation
+        board, sockets
+        leds, line, wire
+        server
+        __init__
+    """,
+    "celosia": """
+        board_memory, densify, doctor_check, errors, evaluate, exits, extras, graph,
+          reading, shortfalls, show
+        datasets, doctor_boards, expected, modelfile, passes, program
+        answer_picture, frontend, labels, lower, models, quantise, results
+        answers, board, compiler, compress, samples, serialise
+        backends, compare, ways_out
+        api, fit_search, live, verify
+        demo, fit
+        __init__
+        doctor
+        cli
+        entry
+        __main__
+    """,
+    "celosia.datasets": """
+        dataset
+        kinds
+        archive, cifar10, fashion_mnist, pictures
+        loading
+        __init__
+    """,
+    "celosia.passes": """
+        average_to_linear, fold_batchnorm, fold_flatten, fold_forward, fold_padding,
+          fuse_maxpool, fuse_relu, fuse_residual, vector_input
+        select_nodes
+        __init__
+    """,
+    "celosia.frontend": """
+        call, kernels, origin, tracing
+        arithmetic, constants, refusals, sizes, tail, unflattened
+        operators, pt2
+        export
+        importer
+        __init__, survey
+    """,
+    "celosia.frontend.pt2": """
+        checks, operators
+        shapes, tensors
+        graph
+        program
+        archive
+        __init__
+    """,
+    "celosia.lower": """
+        allocate, expand, images, stream, window
+        stored_map
+        fill
+        places, placing, report
+        choose, descriptor
+        lowering
+        shortages
+        __init__
+    """,
+    "celosia.models": """
+        alexnet, lenet5, resnet, restoration, vgg
+        __init__
+    """,
+    "celosia.compress": """
+        criteria.follow, entry, filters, filters.couples, filters.operators, journal,
+          layers, outputs, readings, trial
+        criteria.registry, promise, untrained
+        cost, criteria.magnitude, criteria.statistics, filters.record, finetune, pruning
+        criteria.ae_lip, criteria.correlation, filters.mask, filters.owners, fusion, lowrank
+        criteria.filters, filters.tracks, formats
+        criteria, filters.moves, filters.readers
+        filters.follow
+        filters.structure
+        filters.removal, filters.selection
+        filters.prune
+        filters.mask_layer
+        filters.combined
+        __init__
+    """,
+    "celosia.compress.pruning": """
+        __init__, masks, path, prediction, schedule, sun2016
+        cycle_masks, path_rules, rounds, selection
+        paths, search
+        prune, unread
+        cycles
+    """,
+    "celosia.compress.fusion": """
+        __init__, graph
+        modes, pools, ranks, unseen
+        batchnorm
+        fold
+        fuse
+    """,
+    "celosia.compress.lowrank": """
+        __init__, evbmf, svd
+        tucker
+        decomposition
+        rank_search
+        rounds
+        factorise
+    """,
+    "celosia.compress.formats": """
+        __init__, float_products, partition
+        emulate
+        nsr
+    """,
+    "celosia.live": """
+        __init__, shots
+        camera, folder, runner, stream
+        web
+    """,
+    "celosia.cli": """
+        preprocessing, progress, tables
+        common
+        __init__, answers, build, check, compare, compile, doctor, energy, figures, live,
+          load, network, serve_sim, targets
+        demo, factorise, options, run
+        methods
+        prune
+    """,
+}
+
+
+@cache
+def modules() -> dict[str, Path]:
+    """Every module of the packages by its dotted name, a package by its own file's."""
+    found = {}
+    for package, folder in PACKAGES.items():
+        for path in sorted((ROOT / folder / package).rglob("*.py")):
+            parts = path.relative_to(ROOT / folder).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+@cache
+def imports(name: str) -> frozenset[str]:
+    """The modules of the packages that a module imports, at any depth of its source."""
+    found = set()
+    for node in ast.walk(ast.parse(modules()[name].read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{name}: relative import"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                found.add(inner if inner in modules() else str(node.module))
+    return frozenset(found & modules().keys() - {name})
+
+
+@cache
+def lines(room: str) -> list[list[str]]:
+    """The lines of a room's order; what is indented goes on with the line before."""
+    text = ORDER[room].replace(",\n          ", ", ")
+    return [line.strip().split(", ") for line in text.strip().splitlines()]
+
+
+def place(room: str, name: str) -> tuple[int, str]:
+    """Line and entry of a module in a room's order."""
+    inner = name.removeprefix(room).lstrip(".") or "__init__"
+    found = max(((len(entry), at, entry) for at, line in enumerate(lines(room)) for entry in line
+                 if inner == entry or inner.startswith(entry + ".")), default=None)
+    assert found, f"{name} stands in no line of the order of {room}"
+    return found[1:]
+
+
+def breaches(room: str) -> list[str]:
+    """Every import within a room that does not point up."""
+    wrong = []
+    inside = [name for name in modules() if name == room or name.startswith(room + ".")]
+    for name in inside:
+        at, entry = place(room, name)
+        for other in imports(name) & set(inside):
+            there, target = place(room, other)
+            if target != entry and there >= at:
+                wrong.append(f"{name} imports {other}")
+    return wrong
+
+
+@pytest.mark.parametrize("room", ORDER)
+def test_imports_point_up(room: str) -> None:
+    assert not breaches(room)
+
+
+def test_packages_import_those_before_them() -> None:
+    order = list(PACKAGES)
+    wrong = [f"{name} imports {other}" for name in modules() for other in imports(name)
+             if order.index(other.split(".")[0]) > order.index(name.split(".")[0])]
+    assert not wrong
+
+
+def test_every_room_has_an_order_and_every_entry_is_there() -> None:
+    for room in ORDER:
+        for entry in (entry for line in lines(room) for entry in line if entry != "__init__"):
+            name = f"{room}.{entry}"
+            assert name in modules(), f"{room}: {entry} is not there"
+            split = any(other.startswith(entry + ".") for line in lines(room) for other in line)
+            holds = any(other.startswith(name + ".") for other in modules())
+            assert split or not holds or name in ORDER, f"{name} has no order of its own"
+
+
+def loaded_by(code: str) -> set[str]:
+    done = subprocess.run([sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"],
+                          capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_celosia_loads_neither_torch_nor_amaranth_nor_a_simulator() -> None:
+    assert not loaded_by("import celosia") & {
+        "torch", "amaranth", "cocotb", "numpy", "scipy", "celosia_sim", "celosia_boards"}
+
+
+def test_the_spec_loads_neither_torch_nor_amaranth() -> None:
+    loaded = loaded_by("import celosia_spec.program, celosia_spec.record, celosia_spec.isa.cycles")
+    assert not loaded & {"torch", "amaranth", "celosia", "celosia_hw", "celosia_sim"}
