@@ -15,7 +15,7 @@ from pathlib import Path
 
 from celosia_boards.stages import BITSTREAM, platform_of
 from celosia_boards.targets import LoaderCommand, Target, target, targets
-from celosia_hw.uart import uart_divisor
+from celosia_hw.parts.uart import uart_divisor
 
 __all__ = ["PAGES", "RESULTS", "fmax", "page", "up_to_date"]
 

@@ -59,8 +59,8 @@ class Target:
     ceiling_mhz   : what the device's hard blocks stand, whatever nextpnr prints (it has only
                     placeholders for SB_MAC16 and SPRAM); None where it models them.
     array         : parameters of the array.
-    mac           : kind of `celosia_hw.multiplier.Multipliers`.
-    weight_memory : kind of `celosia_hw.memory.WeightMemory`.
+    mac           : kind of `celosia_hw.parts.multiplier.Multipliers`.
+    weight_memory : kind of `celosia_hw.memory.weight_memory.WeightMemory`.
     leds          : (indicator, number of the ``led`` resource) pairs; indicators that share a LED
                     are ORed. Indicators: "busy", "error", "saturated".
     held          : resources, each one pin, that the design holds at a high level.

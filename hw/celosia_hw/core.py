@@ -6,14 +6,14 @@ from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from celosia_hw.bank_writer import BankWriter
-from celosia_hw.banks import Banks
-from celosia_hw.mac_array import MacArray
-from celosia_hw.memory import WeightMemory
-from celosia_hw.output_stage import OutputStage
-from celosia_hw.row_stream import RowStream
-from celosia_hw.sequencer import Sequencer
-from celosia_hw.tile_walk import TileWalk
+from celosia_hw.control.sequencer import Sequencer
+from celosia_hw.lanes.bank_writer import BankWriter
+from celosia_hw.lanes.banks import Banks
+from celosia_hw.lanes.mac_array import MacArray
+from celosia_hw.lanes.tile_walk import TileWalk
+from celosia_hw.memory.weight_memory import WeightMemory
+from celosia_hw.output.stage import OutputStage
+from celosia_hw.weights.decoder import Decoder
 from celosia_spec.isa import EXPONENT_SLOTS, ArrayConfig, Flag, Space, Word
 
 
@@ -44,7 +44,7 @@ class Core(wiring.Component):
     def __init__(self, array: ArrayConfig, *, mac: str = "generic",
                  weight_memory: str = "bram") -> None:
         self.array, self.mac, self.weight_memory = array, mac, weight_memory
-        self.stream, self.banks, self.output = RowStream(array), Banks(array), OutputStage(array)
+        self.stream, self.banks, self.output = Decoder(array), Banks(array), OutputStage(array)
         self.read_latency = self.banks.latency + 4
         super().__init__({
             "mem_space": In(4), "mem_address": In(20), "mem_write": In(1), "mem_wdata": In(32),
@@ -133,7 +133,7 @@ class Core(wiring.Component):
         self._host(m, sequencer, weights, stream, banks, output, writer)
         return m
 
-    def _host(self, m: Module, sequencer: Sequencer, weights: WeightMemory, stream: RowStream,
+    def _host(self, m: Module, sequencer: Sequencer, weights: WeightMemory, stream: Decoder,
               banks: Banks, output: OutputStage, writer: BankWriter) -> None:
         """The host's side of every memory. A read's answer is picked after the longest path."""
         array = self.array

@@ -7,8 +7,8 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from celosia_hw.core import Core
-from celosia_hw.host_port import HOST_BUS
-from celosia_hw.serial_host import SerialHost
+from celosia_hw.host.port import HOST_BUS
+from celosia_hw.host.serial import SerialHost
 from celosia_spec.isa import ArrayConfig
 
 

@@ -14,8 +14,8 @@ from celosia_boards.board_top import top_for
 from celosia_boards.targets import target, targets
 from celosia_hw.blocks import memory_blocks
 from celosia_hw.core import Core
-from celosia_hw.memory import WeightMemory
-from celosia_hw.multiplier import Multipliers
+from celosia_hw.memory.weight_memory import WeightMemory
+from celosia_hw.parts.multiplier import Multipliers
 from celosia_spec.isa import ArrayConfig
 
 NAMES = list(targets())

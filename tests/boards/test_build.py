@@ -30,8 +30,9 @@ from celosia_boards.report import (
 from celosia_boards.stages import Job
 from celosia_boards.targets import Resources, target
 from celosia_boards.toolchain import find_tool
-from celosia_hw.memory import TableMemory, WeightMemory
-from celosia_hw.multiplier import Multipliers
+from celosia_hw.memory.weight_memory import WeightMemory
+from celosia_hw.parts.multiplier import Multipliers
+from celosia_hw.parts.table_memory import TableMemory
 
 DATA = Path(__file__).parent / "data"
 

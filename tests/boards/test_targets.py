@@ -12,9 +12,9 @@ from celosia_boards.board_top import BoardTop
 from celosia_boards.build import platform_of
 from celosia_boards.clocks import PllClock, possible_clock
 from celosia_boards.targets import UnknownTarget, target, targets
-from celosia_hw.memory import WEIGHT_KINDS, WeightMemory
-from celosia_hw.multiplier import KINDS
-from celosia_hw.uart import uart_divisor
+from celosia_hw.memory.weight_memory import WEIGHT_KINDS, WeightMemory
+from celosia_hw.parts.multiplier import KINDS
+from celosia_hw.parts.uart import uart_divisor
 
 NAMES = ["icebreaker", "upduino", "icesugar", "hx8k", "hx8k-b-evn", "ecp5-25f", "ecp5-85f",
          "ulx3s-85f", "ulx3s-45f", "ulx3s-25f", "ulx3s-12f", "ecp5-evn", "orangecrab-85f",

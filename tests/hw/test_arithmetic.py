@@ -7,9 +7,9 @@ import random
 import numpy as np
 import pytest
 
-from celosia_hw.align import AlignBias, AlignResidual
-from celosia_hw.block_exponent import BlockExponent
-from celosia_hw.requantise import Requantise
+from celosia_hw.output.align import AlignBias, AlignResidual
+from celosia_hw.output.requantise import Requantise
+from celosia_hw.parts.block_exponent import BlockExponent
 from celosia_sim.block_models import arithmetic
 from celosia_sim.golden.requantise import clip, scale_rne
 from celosia_sim.testing.players import play_pysim

@@ -6,7 +6,7 @@ import random
 import pytest
 from amaranth.sim import Simulator
 
-from celosia_hw.host_port import HostPort
+from celosia_hw.host.port import HostPort
 from celosia_sim.testing.host_stub import BUS_INPUTS, BUS_OUTPUTS, HostStub
 from celosia_spec.isa import Space
 from celosia_spec.isa import frames as protocol

@@ -6,7 +6,8 @@ import random
 import pytest
 from amaranth.back import rtlil
 
-from celosia_hw.memory import TableMemory, WeightMemory
+from celosia_hw.memory.weight_memory import WeightMemory
+from celosia_hw.parts.table_memory import TableMemory
 from celosia_sim import cells
 from celosia_sim.testing.players import verilog_of
 from celosia_sim.testing.pysim import run

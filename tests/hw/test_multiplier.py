@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from celosia_hw.multiplier import KINDS, Multipliers
+from celosia_hw.parts.multiplier import KINDS, Multipliers
 from celosia_sim import cells
 from celosia_sim.testing.players import verilog_of
 from celosia_sim.testing.vectors import Vectors, pack

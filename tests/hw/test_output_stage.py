@@ -7,8 +7,8 @@ from collections import defaultdict
 import pytest
 
 from celosia_hw.layouts import write_layout
-from celosia_hw.output_stage import OutputStage
-from celosia_hw.walker import Walker
+from celosia_hw.output.stage import OutputStage
+from celosia_hw.output.walker import Walker
 from celosia_sim.block_models import arithmetic
 from celosia_sim.block_models.layers import random_layer, table_words
 from celosia_sim.block_models.writing import draining, normalising

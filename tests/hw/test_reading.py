@@ -7,12 +7,12 @@ from collections import defaultdict
 
 import pytest
 
-from celosia_hw.banks import Banks
+from celosia_hw.lanes.banks import Banks
+from celosia_hw.lanes.mac_array import MacArray
+from celosia_hw.lanes.tile_walk import TileWalk
 from celosia_hw.layouts import operand_layout, step_layout, tile_layout
-from celosia_hw.mac_array import MacArray
-from celosia_hw.rotator import Rotator
-from celosia_hw.row_stream import RowStream
-from celosia_hw.tile_walk import TileWalk
+from celosia_hw.parts.rotator import Rotator
+from celosia_hw.weights.decoder import Decoder
 from celosia_sim.block_models.reading import Map, decode_pass, lane_banks, rotate
 from celosia_sim.testing.vectors import Vectors, pack
 from celosia_spec.isa import BLOCK, ArrayConfig, timing
@@ -147,9 +147,9 @@ def _passes(array, rng, groups, phases):
 
 
 @arrays
-def test_row_stream(player, array):
+def test_decoder(player, array):
     """Random rows in every group mode and phase, bubbles in between; then the host's reads."""
-    rng, dut, vectors = random.Random(12), RowStream(array), Vectors()
+    rng, dut, vectors = random.Random(12), Decoder(array), Vectors()
     layout = operand_layout(array)
     cycle = 0
     for log2_groups in [*range(_slots(array) + 1)] * 2:

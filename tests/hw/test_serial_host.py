@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from celosia_hw.serial_host import SerialHost
+from celosia_hw.host.serial import SerialHost
 from celosia_sim.testing.host_stub import BUS_INPUTS, BUS_OUTPUTS, HostStub
 from celosia_sim.testing.players import play_icarus, verilog_of
 from celosia_sim.testing.vectors import Vectors

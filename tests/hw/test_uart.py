@@ -6,7 +6,7 @@ import random
 import pytest
 from amaranth.hdl import Module
 
-from celosia_hw.uart import UartReceiver, UartTransmitter, uart_divisor
+from celosia_hw.parts.uart import UartReceiver, UartTransmitter, uart_divisor
 from celosia_sim.testing.pysim import get, put, run
 
 

@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from celosia_hw.bank_writer import BankWriter
+from celosia_hw.lanes.bank_writer import BankWriter
 from celosia_hw.layouts import write_layout
-from celosia_hw.walker import Walker
+from celosia_hw.output.walker import Walker
 from celosia_sim.block_models.layers import random_layer, table_words
 from celosia_sim.block_models.writing import Entry, bank_writes, draining, normalising
 from celosia_sim.testing.players import play_pysim

@@ -42,8 +42,9 @@ class Design:
 def _sources_key() -> str:
     """Hash over the gateware's source text and the version of what turns it into Verilog."""
     roots = [Path(package.__path__[0]) for package in (celosia_hw, isa)]
-    files = sorted(path for root in roots for path in root.rglob("*.py"))
-    return digest(version("amaranth"), *(f"{path.name}\n{path.read_text()}" for path in files))
+    files = [(f"{root.name}/{path.relative_to(root)}", path.read_text())
+             for root in roots for path in sorted(root.rglob("*.py"))]
+    return digest(version("amaranth"), *(f"{name}\n{text}" for name, text in files))
 
 
 def core_design(array: ArrayConfig, *, mac: str = "generic", weight_memory: str = "bram",

@@ -1,5 +1,5 @@
 // What passes between the host port and the core at a clock edge: the host bus of
-// celosia_hw/host_port.py. Both sides are verilated models in libraries of their own.
+// celosia_hw/host/port.py. Both sides are verilated models in libraries of their own.
 
 #pragma once
 

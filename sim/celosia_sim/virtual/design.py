@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from celosia_hw.serial_host import SerialHost
+from celosia_hw.host.serial import SerialHost
 from celosia_sim.simulators.cache import Stages, unseen
 from celosia_sim.simulators.rtl import Design, core_design, design_of
 from celosia_sim.simulators.verilated import library
@@ -36,7 +36,7 @@ def port_library(clock_hz: float, baud: float, *, byte_level: bool,
     serial = SerialHost(clock_hz=clock_hz, baud=baud)
 
     def make() -> Any:
-        from celosia_hw.host_port import HostPort
+        from celosia_hw.host.port import HostPort
         return HostPort(timeout_cycles=serial.timeout_cycles) if byte_level else serial
 
     key = repr(("port", byte_level, serial.divisor, serial.timeout_cycles))

@@ -7,8 +7,8 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from celosia_hw.compare import at_least
 from celosia_hw.layouts import write_layout
+from celosia_hw.parts.compare import at_least
 from celosia_spec.isa import PHASE_BITS, ArrayConfig
 
 

@@ -8,11 +8,11 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from celosia_hw.align import AlignBias, AlignResidual
-from celosia_hw.block_exponent import BlockExponent
 from celosia_hw.layouts import row_layout, write_layout
-from celosia_hw.requantise import Requantise
-from celosia_hw.walker import Walker
+from celosia_hw.output.align import AlignBias, AlignResidual
+from celosia_hw.output.requantise import Requantise
+from celosia_hw.output.walker import Walker
+from celosia_hw.parts.block_exponent import BlockExponent
 from celosia_spec.isa import ArrayConfig
 from celosia_spec.isa.timing import Timing
 

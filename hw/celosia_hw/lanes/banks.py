@@ -7,9 +7,9 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from celosia_hw.compare import below
 from celosia_hw.layouts import operand_layout, step_layout, tile_layout
-from celosia_hw.rotator import Rotator
+from celosia_hw.parts.compare import below
+from celosia_hw.parts.rotator import Rotator
 from celosia_spec.isa import ArrayConfig
 from celosia_spec.isa.timing import ACCUMULATE, Timing
 
@@ -28,7 +28,7 @@ class Banks(wiring.Component):
     Members
     -------
     operand, flags, tile, log2_groups : In
-        Decoded step (:class:`RowStream`) and the tile it belongs to, in the same cycle.
+        Decoded step (:class:`Decoder`) and the tile it belongs to, in the same cycle.
     x : Out(lanes mantissas), weights : Out(groups_max mantissas), flags_out : Out
         Operands of the lanes; ``flags_ahead`` is ``flags_out`` early enough for the output stage.
     write_enable : In(lanes), write_row, write_data : In

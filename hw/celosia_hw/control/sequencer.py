@@ -7,9 +7,9 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from celosia_hw.block_exponent import BlockExponent
-from celosia_hw.compare import at_least
 from celosia_hw.layouts import descriptor_layout, step_layout
+from celosia_hw.parts.block_exponent import BlockExponent
+from celosia_hw.parts.compare import at_least
 from celosia_spec.isa import (
     BATCH_STEP_BITS,
     BATCH_WAIT_BITS,
@@ -47,7 +47,7 @@ class Sequencer(wiring.Component):
         Words of the descriptor that runs; stable from ``load`` on.
     load : Out, strobe before a layer's first step.
     step, slot, weight_row : Out
-        One step a cycle, for :class:`RowStream` and the weight memory.
+        One step a cycle, for :class:`Decoder` and the weight memory.
     clear_valid, clear_row : Out, for :class:`BankWriter`.
     normalise : Out; overrun, walk_done, top, clipped : In, of :class:`OutputStage`.
     input_lsb, residual_lsb, shift_base : Out, for :class:`OutputStage`.

@@ -1,4 +1,4 @@
-"""The CSR row stream decoder: weight words into mantissas and bank offsets."""
+"""The decoder of weight words: mantissas, and where in the banks their operands lie."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from celosia_spec.isa import BLOCK_BITS, ArrayConfig
 from celosia_spec.isa.timing import Timing
 
 
-class RowStream(wiring.Component):
+class Decoder(wiring.Component):
     """Decode one weight word a cycle for every row group.
 
     A column index is the sum of the steps since the pass began. Its low ``BLOCK_BITS`` bits are a

@@ -6,8 +6,8 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect
 
-from celosia_hw.host_port import HOST_BUS, HostPort
-from celosia_hw.uart import UartReceiver, UartTransmitter, uart_divisor
+from celosia_hw.host.port import HOST_BUS, HostPort
+from celosia_hw.parts.uart import UartReceiver, UartTransmitter, uart_divisor
 from celosia_spec.isa.frames import LONG_REQUEST_BYTES
 
 TIMEOUT_SECONDS = 0.02

@@ -6,8 +6,8 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from celosia_hw.compare import at_least
-from celosia_hw.shift import RoundingShift
+from celosia_hw.parts.compare import at_least
+from celosia_hw.parts.shift import RoundingShift
 from celosia_spec.isa import OUTPUT_BITS, ArrayConfig
 from celosia_spec.isa.timing import Timing
 

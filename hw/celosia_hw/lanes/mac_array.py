@@ -7,7 +7,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from celosia_hw.layouts import step_layout
-from celosia_hw.multiplier import Multipliers
+from celosia_hw.parts.multiplier import Multipliers
 from celosia_spec.isa import ArrayConfig
 from celosia_spec.isa.timing import ACCUMULATE, MULTIPLY
 

@@ -6,8 +6,8 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from celosia_hw.compare import below
 from celosia_hw.layouts import write_layout
+from celosia_hw.parts.compare import below
 from celosia_spec.isa import ArrayConfig
 
 
@@ -31,7 +31,7 @@ class BankWriter(wiring.Component):
     clear_valid, clear_row : In
         Write zero into this row of every bank.
     enable : Out(lanes), row, data : Out(beat x ...)
-        To :class:`celosia_hw.banks.Banks`.
+        To :class:`celosia_hw.lanes.banks.Banks`.
 
     Timing
     ------

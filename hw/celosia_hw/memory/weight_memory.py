@@ -1,9 +1,4 @@
-"""Memories with one registered read port: weight words and tables.
-
-No memory here promises what a read returns that meets a write of the same row in the same cycle.
-The builds use that freedom (`celosia_boards.build`): without it every block memory would carry
-a comparator and a bypass of its data width.
-"""
+"""The memory of weight words in block memory or single-port memory of the device."""
 
 from typing import Any
 
@@ -12,18 +7,12 @@ from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from celosia_hw.blocks import SPRAM_BITS, SPRAM_ROWS
+from celosia_hw.parts.table_memory import block_style
 
-__all__ = ["WEIGHT_KINDS", "TableMemory", "WeightMemory"]
+__all__ = ["WEIGHT_KINDS", "WeightMemory"]
 
 WEIGHT_KINDS = ("bram", "spram")
 """``bram``: inferred block memory; ``spram``: SB_SPRAM256KA of iCE40 UltraPlus."""
-
-_BLOCK_BITS = 1024
-"""Memories of this many bits or more are put into block memory, not into logic."""
-
-
-def _attrs(depth: int, width: int) -> dict[str, str]:
-    return {"ram_style": "block"} if depth * width >= _BLOCK_BITS else {}
 
 
 class WeightMemory(wiring.Component):
@@ -116,7 +105,7 @@ class WeightMemory(wiring.Component):
 
     def _bram(self, m: Module, slot: int, write: Signal, word: Signal) -> None:
         block = memory.Memory(shape=self.word_bits, depth=self.rows, init=[],
-                              attrs=_attrs(self.rows, self.word_bits))
+                              attrs=block_style(self.rows, self.word_bits))
         m.submodules[f"slot_{slot}"] = block
         write_port, read_port = block.write_port(), block.read_port()
         m.d.comb += [
@@ -137,76 +126,3 @@ class WeightMemory(wiring.Component):
             i_MASKWREN=Const(15, 4), i_WREN=write, i_CHIPSELECT=Const(1),
             i_STANDBY=Const(0), i_SLEEP=Const(0), i_POWEROFF=Const(1),  # 1 keeps the power on
             o_DATAOUT=stored)
-
-
-class TableMemory(wiring.Component):
-    """Memory with one write port and one read port; zeros at start.
-
-    Parameters
-    ----------
-    depth : int
-        Words, at least 2. From 1024 bits on the memory is forced into block memory.
-    width : int
-        Width of a word, bits, at least 1.
-    output_register : bool
-        Adds one register after the memory, and one cycle of latency: ECP5's block memory takes
-        5.8 ns from clock to data.
-
-    Members
-    -------
-    read_address : In(range(depth))
-        Word to read, sampled at every clock edge.
-    read_data : Out(width)
-    write_enable : In(1)
-        Strobe: at this edge ``write_data`` goes to word ``write_address``. A read of the same word
-        at the same edge is undefined; other words may be read.
-    write_address : In(range(depth))
-    write_data : In(width)
-
-    Timing
-    ------
-    Domain ``sync``. ``read_data`` belongs to the address of ``latency`` edges before (1, with an
-    output register 2). A word may be read one edge after the one that wrote it. Reset leaves
-    contents and data alone.
-    """
-
-    read_address: Signal
-    read_data: Signal
-    write_enable: Signal
-    write_address: Signal
-    write_data: Signal
-
-    def __init__(self, depth: int, width: int, *, output_register: bool = False) -> None:
-        for name, value, low in (("depth", depth, 2), ("width", width, 1)):
-            if value < low:
-                raise ValueError(f"{name} must be at least {low}, not {value!r}")
-        self.depth, self.width, self.output_register = depth, width, output_register
-        super().__init__({
-            "read_address": In(range(depth)),
-            "read_data": Out(width),
-            "write_enable": In(1),
-            "write_address": In(range(depth)),
-            "write_data": In(width),
-        })
-
-    @property
-    def latency(self) -> int:
-        """Edges from ``read_address`` to ``read_data``."""
-        return 2 if self.output_register else 1
-
-    def elaborate(self, platform: Any) -> Module:
-        m = Module()
-        m.submodules.block = block = memory.Memory(
-            shape=self.width, depth=self.depth, init=[], attrs=_attrs(self.depth, self.width))
-        write_port, read_port = block.write_port(), block.read_port()
-        m.d.comb += [
-            write_port.en.eq(self.write_enable), write_port.addr.eq(self.write_address),
-            write_port.data.eq(self.write_data), read_port.addr.eq(self.read_address),
-        ]
-        if self.output_register:
-            held = Signal(self.width, reset_less=True)
-            m.d.sync += held.eq(read_port.data)
-            m.d.comb += self.read_data.eq(held)
-        else:
-            m.d.comb += self.read_data.eq(read_port.data)
-        return m

@@ -6,7 +6,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from celosia_hw.shift import RoundingShift
+from celosia_hw.parts.shift import RoundingShift
 from celosia_spec.isa import ArrayConfig
 from celosia_spec.isa.timing import Timing
 

@@ -1,0 +1,1 @@
+"""Descriptors, and what runs when."""

@@ -1,0 +1,1 @@
+"""Banks, multipliers and accumulators, and the walk over their tiles."""

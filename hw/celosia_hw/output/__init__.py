@@ -1,0 +1,1 @@
+"""From sums to the next layer's mantissas."""

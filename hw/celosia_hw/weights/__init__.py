@@ -1,0 +1,1 @@
+"""From weight words to the lanes' operands."""
