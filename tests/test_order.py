@@ -55,7 +55,7 @@ ORDER = {
         __init__, weight_memory
     """,
     "celosia_hw.output": """
-        __init__, align, requantise, walker
+        __init__, activation, align, requantise, walker
         stage
     """,
     "celosia_hw.weights": """

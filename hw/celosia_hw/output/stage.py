@@ -9,6 +9,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from celosia_hw.layouts import row_layout, write_layout
+from celosia_hw.output.activation import Activation
 from celosia_hw.output.align import AlignBias, AlignResidual
 from celosia_hw.output.requantise import Requantise
 from celosia_hw.output.walker import Walker
@@ -152,9 +153,8 @@ class OutputStage(wiring.Component):
                      write.data.eq(self.row_data), read.addr.eq(walker.row)]
         return data.View(row_layout(), read.data)
 
-    def _totals(self, m: Module, row: data.View, at: _At) -> list[Signal]:
-        """Sums with bias and residual, after ReLU, one stage behind the sum stage. Elements that
-        are no output position become zero."""
+    def _totals(self, m: Module, row: data.View, at: _At) -> data.View:
+        """Sums with bias and residual behind the activation, one stage behind the sum stage."""
         array = self.array
         m.submodules.align_bias = self.bias
         mantissa, shift = Signal(signed(16)), Signal(signed(10))
@@ -162,15 +162,12 @@ class OutputStage(wiring.Component):
         step += [mantissa.eq(row.bias), shift.eq(row.sb - self.input_lsb)]
         m.d.comb += [self.bias.bias.eq(mantissa), self.bias.shift.eq(shift)]
         residual = self._residual(m, row, at) if array.residual_beats else [0] * array.beat
-        totals = []
+        m.submodules.activation = activation = Activation(array)
+        m.d.comb += [activation.relu.eq(self.relu),
+                     activation.real.eq(at("valid", self._sum_stage))]
         for e in range(array.beat):
-            total, after = (Signal(signed(array.acc_bits), name=f"{n}{e}", reset_less=True)
-                            for n in ("total", "after"))
-            m.d.comb += after.eq(self.sums[e] + self.bias.aligned + residual[e])
-            m.d.sync += total.eq(Mux((self.relu & after[-1]) | ~at("valid", self._sum_stage)[e],
-                                     0, after))
-            totals.append(total)
-        return totals
+            m.d.comb += activation.sums[e].eq(self.sums[e] + self.bias.aligned + residual[e])
+        return activation.total
 
     def _residual(self, m: Module, row: data.View, at: _At) -> data.View:
         """Aligned residual operand at the sum stage; results go back at the end."""
@@ -197,7 +194,7 @@ class OutputStage(wiring.Component):
         ]
         return align.aligned
 
-    def _store(self, m: Module, at: _At, totals: list[Signal]) -> list[Signal]:
+    def _store(self, m: Module, at: _At, totals: data.View) -> list[Signal]:
         """Accumulator store and pooling; returns what is to be rounded, two stages behind the sum
         stage: the pooled beat that drains, or the stored one of the normalising walk."""
         array = self.array
@@ -218,7 +215,8 @@ class OutputStage(wiring.Component):
         stored = data.View(data.ArrayLayout(signed(array.acc_bits), array.beat), contents)
         rounding = [Signal(signed(array.acc_bits), name=f"rounding{e}", reset_less=True)
                     for e in range(array.beat)]
-        for e, total in enumerate(totals):
+        for e in range(array.beat):
+            total = totals[e]
             keep = Signal(name=f"keep{e}")
             m.d.comb += keep.eq(at("normalising", stage + 1)
                                 | (~at("first_phase", stage + 1) & (stored[e] > total)))
