@@ -27,9 +27,12 @@ ORDER = {
         memory, record
     """,
     "celosia_spec.isa": """
-        __init__
+        fields, indices, numbers
+        array, descriptor, registers
+        memories, words
         frames, timing
         cycles
+        __init__
     """,
     "celosia_hw": """
         __init__, blocks, layouts

@@ -18,11 +18,10 @@ from celosia_spec.isa import (
     EXPONENT_SLOTS,
     OUTPUT_BITS,
     PHASE_BITS,
-    ROW_BIAS,
-    ROW_SB,
-    ROW_SW,
+    ROW,
     ArrayConfig,
 )
+from celosia_spec.isa.fields import Field
 from celosia_spec.qgraph import COPY, Geometry, QGraph, QNode, QTensor
 
 NAME_LENGTH = 1000
@@ -181,9 +180,9 @@ def check_weights(graph: QGraph, array: ArrayConfig) -> None:
         _within(node.name, "weights", node.matrix.data, -limit, limit)
         _within(node.name, "number of weights", [node.weights], max(node.matrix.nnz, 1),
                 math.prod(node.matrix.shape))
-        _within_field(node.name, "sw", node.sw, ROW_SW)
-        _within_field(node.name, "bias", node.bias, ROW_BIAS, symmetric=True)
-        _within_field(node.name, "sb", node.sb, ROW_SB)
+        _within_field(node.name, node.sw, ROW["sw"])
+        _within_field(node.name, node.bias, ROW["bias"], symmetric=True)
+        _within_field(node.name, node.sb, ROW["sb"])
         _check_sums(graph, node)
         _check_raised(node)
         if node.keep:
@@ -223,10 +222,8 @@ def _check_chosen(node: QNode) -> None:
         raise ValueError(f"{node.name!r} keeps exponents, but a row of it is not one element")
 
 
-def _within_field(name: str, what: str, values: np.ndarray, field: tuple[int, int], *,
-                  symmetric: bool = False) -> None:
-    half = 1 << field[1] - 1
-    _within(name, what, values, symmetric - half, half - 1)
+def _within_field(name: str, values: np.ndarray, field: Field, *, symmetric: bool = False) -> None:
+    _within(name, field.name, values, field.least + symmetric, field.most)
 
 
 def _within(name: str, what: str, values: Iterable[int], low: int, high: int) -> None:

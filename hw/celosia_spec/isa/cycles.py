@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from celosia_spec.isa import ArrayConfig, timing
+from celosia_spec.isa import timing
+from celosia_spec.isa.array import ArrayConfig
 from celosia_spec.isa.timing import Timing
 
 

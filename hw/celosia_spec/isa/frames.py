@@ -11,7 +11,8 @@ import enum
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from celosia_spec.isa import ArrayConfig, Space
+from celosia_spec.isa.array import ArrayConfig
+from celosia_spec.isa.memories import Space
 
 SYNC = 0xC5
 """First byte of every frame. Not covered by the CRC; may also occur inside a frame."""

@@ -3,7 +3,8 @@ stands here, the cycle model adds it up."""
 
 from dataclasses import dataclass
 
-from celosia_spec.isa import DESCRIPTOR_WORDS, PREFETCH_WORDS, ArrayConfig
+from celosia_spec.isa.array import ArrayConfig
+from celosia_spec.isa.descriptor import DESCRIPTOR_WORDS, PREFETCH_WORDS
 
 MIN_PASS = 4
 """A pass takes at least so many cycles: the next tile and batch length are fetched meanwhile."""

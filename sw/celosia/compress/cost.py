@@ -21,22 +21,12 @@ from celosia.compress.promise import example_for, run_once
 from celosia.compress.readings import Readings, other_multiplier
 from celosia.lower.stream import index_steps
 from celosia_spec.errors import ArgumentError
-from celosia_spec.isa import (
-    BATCH_STEP_BITS,
-    BATCH_WAIT_BITS,
-    BLOCK,
-    DELTA_BITS,
-    ROW_BIAS,
-    ROW_SB,
-    ROW_SW,
-)
+from celosia_spec.isa import BATCH, BLOCK, DELTA_BITS, ROW
 
 __all__ = ["Cost", "LayerCost", "cost_of_layers", "measure", "output_positions"]
 
 FLOAT_BYTES = 4
-_TABLES_BYTES = -(-sum(width for _, width in (ROW_BIAS, ROW_SW, ROW_SB)) // 8) + (
-    BATCH_STEP_BITS + BATCH_WAIT_BITS
-) // 8
+_TABLES_BYTES = (ROW.bits + BATCH.bits) // 8
 """Row-table word (bias mantissa and two exponents) and batch word (length) of one row."""
 
 

@@ -1,0 +1,97 @@
+"""Words cut into fields: packing, checking and unpacking from one table.
+
+Every word of the machine is such a table. The gateware's layouts, the compiler's words, the models'
+decoding and the tables in the docs are made from it.
+"""
+
+import operator
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import reduce
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Words = NDArray[np.int64]
+Value = TypeVar("Value", int, Words)
+
+
+class Field(NamedTuple):
+    """Some bits of a word.
+
+    name    : of the field; "_" for bits that nobody reads (packed as 0).   bits : its width.
+    signed  : whether its highest bit counts as minus.
+    about   : what it holds: unit, range.
+    offset  : added to the bits to get the value: a count from 1 on is stored as count - 1.
+    readers : blocks of the gateware that read it (fields of descriptors).
+    """
+
+    name: str
+    bits: int
+    signed: bool = False
+    about: str = ""
+    offset: int = 0
+    readers: tuple[str, ...] = ()
+
+    @property
+    def least(self) -> int:
+        """The smallest value."""
+        return self.offset - (1 << self.bits - 1 if self.signed and self.bits else 0)
+
+    @property
+    def most(self) -> int:
+        """The largest value."""
+        return self.least + (1 << self.bits) - 1
+
+    def encode(self, value: Value, word: str) -> Value:
+        """Return the field's bits; ValueError where a value does not fit, ``word`` names it."""
+        wrong = (value < self.least) | (value > self.most)
+        if np.any(wrong):
+            raise ValueError(f"{word} field {self.name} must be {self.least} to {self.most}, "
+                             f"not {np.asarray(value)[wrong].flat[0]}")
+        return value - self.offset & (1 << self.bits) - 1
+
+    def decode(self, bits: Value) -> Value:
+        """Return the value in the field's bits; bits above them do not matter."""
+        return (bits + self.offset - self.least & (1 << self.bits) - 1) + self.least
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word cut into fields, the first in the lowest bits.
+
+    name : of the word, for refusals.   fields : their names are not repeated, except "_".
+    """
+
+    name: str
+    fields: tuple[Field, ...]
+
+    @property
+    def bits(self) -> int:
+        """Width of the word."""
+        return sum(field.bits for field in self.fields)
+
+    def places(self) -> Iterator[tuple[Field, int]]:
+        """Every field and its lowest bit."""
+        low = 0
+        for field in self.fields:
+            yield field, low
+            low += field.bits
+
+    def __getitem__(self, name: str) -> Field:
+        """The field of a name; KeyError where there is none."""
+        return {field.name: field for field in self.fields}[name]
+
+    def pack(self, **values: Value) -> Value:
+        """Return the word of these values, ints or int64 arrays of one shape; bits of fields that
+        are not named are 0. ValueError: word, field, range and value of what does not fit."""
+        if unknown := values.keys() - {field.name for field in self.fields}:
+            raise ValueError(f"{self.name} has no field {', '.join(sorted(unknown))}")
+        return reduce(operator.or_, (field.encode(values[field.name], self.name) << low
+                                     for field, low in self.places() if field.name in values))
+
+    def unpack(self, word: Value) -> dict[str, Value]:
+        """Return the values of all named fields of a word, or of an array of words."""
+        return {field.name: field.decode(word >> low) for field, low in self.places()
+                if field.name != "_"}
