@@ -15,7 +15,7 @@ from scipy.sparse import csr_array
 
 import celosia
 from celosia.lower import lower
-from celosia.lower.expand import identity
+from celosia.schedule.copies import identity
 from celosia_sim import golden
 from celosia_sim.simulate import simulate
 from celosia_sim.word_machine import WordMachine

@@ -117,12 +117,14 @@ ORDER = {
         __init__
     """,
     "celosia": """
-        board_memory, densify, doctor_check, errors, evaluate, exits, extras, graph,
-          reading, shortfalls, show
-        datasets, doctor_boards, expected, modelfile, passes, program
-        answer_picture, frontend, labels, lower, models, quantise, results
-        answers, board, compiler, compress, samples, serialise
-        backends, compare, ways_out
+        board_memory, densify, doctor_check, emit.weight_stream, errors, evaluate, exits, extras,
+          graph, reading, shortfalls, show
+        datasets, doctor_boards, expected, modelfile, passes, program, schedule
+        answer_picture, emit, frontend, labels, models, quantise, results
+        answers, board, lower, samples
+        compress, serialise, shortages
+        backends, compare, compiler
+        ways_out
         api, fit_search, live, verify
         demo, fit
         __init__
@@ -160,15 +162,17 @@ ORDER = {
         archive
         __init__
     """,
-    "celosia.lower": """
-        allocate, expand, images, stream, window
-        stored_map
-        fill
-        places, placing, report
-        choose, descriptor
-        lowering
-        shortages
-        __init__
+    "celosia.schedule": """
+        __init__, check, copies, input_map
+        candidates
+        memory_map
+        row_groups
+    """,
+    "celosia.emit": """
+        __init__, weight_stream, write_table
+        layer_report
+        tables
+        program
     """,
     "celosia.models": """
         alexnet, lenet5, resnet, restoration, vgg

@@ -15,7 +15,7 @@ from celosia_spec.isa import ArrayConfig
 from celosia_spec.qgraph import QGraph
 
 if TYPE_CHECKING:
-    from celosia.lower import Outcome
+    from celosia.shortages import Outcome
 
 EXPONENTS = ("dynamic", "static")
 ACCUMULATORS = "accumulators"
@@ -91,7 +91,7 @@ class Settings:
 
     def attempt(self, graph: QGraph) -> "Outcome":
         """Return the program, or everything that is in the way."""
-        from celosia.lower import attempt
+        from celosia.shortages import attempt
 
         array = replace(self.array(), acc_bits=graph.acc_bits)
         outcome = attempt(graph, array, target=self.target, exponents=self.exponents)

@@ -10,7 +10,7 @@ import numpy as np
 
 from celosia.compiler import ACCUMULATORS, Settings
 from celosia.graph import Conv, Graph
-from celosia.lower import Outcome, attempt_weights
+from celosia.shortages import Outcome, attempt_weights
 from celosia.ways_out import DENSITIES, SECONDS, Trial, Trials
 from celosia_boards.targets import target as find_target
 from celosia_spec.errors import CelosiaError, CompileError, FitError

@@ -20,9 +20,10 @@ from celosia.compiler import Settings
 from celosia.fit import Problem, Report, TargetCheck, check
 from celosia.frontend import export, import_model
 from celosia.frontend.survey import survey
-from celosia.lower import attempt, lower
+from celosia.lower import lower
 from celosia.models import load_lenet5
 from celosia.passes import optimise
+from celosia.shortages import attempt
 from celosia_boards.targets import target, targets
 from celosia_spec.errors import CelosiaError, CompileError, FitError
 

@@ -7,8 +7,8 @@ import pytest
 from scipy.sparse import csr_array, random_array
 
 from celosia.lower import lower
-from celosia.lower.expand import expand_copies
 from celosia.program import Program
+from celosia.schedule.copies import expand_copies
 from celosia_sim import golden
 from celosia_sim.word_machine import WordMachine
 from celosia_spec.block import limit

@@ -7,11 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array, random_array
 
-from celosia.lower.allocate import Span, allocate
-from celosia.lower.images import Table
-from celosia.lower.stored_map import StoredMap
-from celosia.lower.stream import encode, port_rows, row_order, stretched
-from celosia.lower.window import Order, Window
+from celosia.emit.tables import Table
+from celosia.emit.weight_stream import encode, port_rows, row_order, stretched
+from celosia.schedule.input_map import InputMap, Order, Window
+from celosia.schedule.memory_map import Span, allocate
 from celosia_spec.isa import BLOCK, ArrayConfig
 from celosia_spec.qgraph import Geometry, QNode, QTensor
 
@@ -108,7 +107,7 @@ def test_stored_map(data, array, index_bits):
     groups = draw(st.sampled_from([1 << k for k in range(array.groups_max.bit_length())]))
     source = tensor("x", shape)
     order = Order.plain(source, 1 if any(pad) else draw(st.sampled_from([1, 2, 4])))
-    stored = StoredMap(array, Window.of(made, source, result), order, groups)
+    stored = InputMap(array, Window.of(made, source, result), order, groups)
     if not stored.valid:
         return
     base = 7

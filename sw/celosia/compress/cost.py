@@ -1,6 +1,6 @@
 """What a network costs: parameters, multiply-accumulates, and bytes in the machine's weight format.
 
-The format's widths come from `celosia_spec.isa` and `celosia.lower.stream`, where the compiler
+The format's widths come from `celosia_spec.isa` and `celosia.emit.weight_stream`, as the compiler
 takes them; nothing is lowered, so a network that fits no board has a cost too.
 """
 
@@ -19,7 +19,7 @@ from celosia.compress.entry import entry
 from celosia.compress.layers import parameter_count, prunable_layers
 from celosia.compress.promise import example_for, run_once
 from celosia.compress.readings import Readings, other_multiplier
-from celosia.lower.stream import index_steps
+from celosia.emit.weight_stream import index_steps
 from celosia_spec.errors import ArgumentError
 from celosia_spec.isa import BATCH, BLOCK, DELTA_BITS, ROW
 

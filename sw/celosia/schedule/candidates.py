@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from celosia.lower.stored_map import StoredMap
-from celosia.lower.stream import Stream, encode, row_order
-from celosia.lower.window import Order, Window
+from celosia.emit.weight_stream import Stream, encode, row_order
+from celosia.schedule.input_map import InputMap, Order, Window
 from celosia_spec.errors import Need
 from celosia_spec.isa import BATCH_STEPS_MAX, PHASE_BITS, ArrayConfig
 from celosia_spec.isa.timing import MIN_PASS
@@ -23,7 +22,7 @@ class Unfit(Exception):
 
 
 @dataclass(frozen=True, eq=False)
-class Fill:
+class Candidate:
     """One way to run a node.
 
     node, window : what is run.   source : its input in the banks.   order : rows in batch order,
@@ -35,7 +34,7 @@ class Fill:
 
     node: QNode
     window: Window
-    source: StoredMap
+    source: InputMap
     order: np.ndarray
     result: Order
     stream: Stream
@@ -58,7 +57,7 @@ def group_choices(array: ArrayConfig) -> list[int]:
 
 
 def fill(graph: QGraph, node: QNode, groups: int, order: Order, array: ArrayConfig, *,
-         keep_rows: bool) -> Fill:
+         keep_rows: bool) -> Candidate:
     """Return the node's fill with ``groups`` row groups; Unfit where the array cannot run it.
 
     order     : the input's channels as its producer leaves them.
@@ -70,7 +69,8 @@ def fill(graph: QGraph, node: QNode, groups: int, order: Order, array: ArrayConf
     return found
 
 
-def unfits(graph: QGraph, found: Fill, array: ArrayConfig, *, keep_rows: bool) -> Iterator[Unfit]:
+def unfits(graph: QGraph, found: Candidate, array: ArrayConfig, *,
+           keep_rows: bool) -> Iterator[Unfit]:
     """Every reason why the array cannot run a node as ``found`` says."""
     node = found.node
     if not found.source.valid:
@@ -92,23 +92,24 @@ def unfits(graph: QGraph, found: Fill, array: ArrayConfig, *, keep_rows: bool) -
 
 
 def filled(graph: QGraph, node: QNode, groups: int, order: Order, array: ArrayConfig, *,
-            keep_rows: bool) -> Fill:
+            keep_rows: bool) -> Candidate:
     """Return the node's fill, whether the array can run it or not."""
     source, result = graph.tensors[node.input], graph.tensors[node.output]
     window = Window.of(node, source, result)
-    stored = StoredMap(array, window, order, groups)
+    stored = InputMap(array, window, order, groups)
     rows = row_order(node.matrix, groups, keep=keep_rows)
     index = stored.column_index(node.matrix.indices.astype(np.int64), window.rows.shape[1])
     stream = encode(node.matrix, index, rows, groups, array)
     final = node.output == graph.output
-    return Fill(node, window, stored, rows,
+    return Candidate(node, window, stored, rows,
                 _result_order(rows, groups, spread=spreads(graph, node.output)), stream,
                 direct=not final and (result.static_exponent is not None or node.keep),
                 beats=len(rows) // groups * stored.tiles * array.pass_beats,
                 reach=int(index.max(initial=0)))
 
 
-def _too_many(found: Fill, array: ArrayConfig, *, final: bool, linked: bool) -> Iterator[Unfit]:
+def _too_many(found: Candidate, array: ArrayConfig, *, final: bool,
+              linked: bool) -> Iterator[Unfit]:
     """Counters and memories of the output stage that are too small."""
     if final and found.window.positions > 1 and array.wide_elements < array.beat:
         yield Unfit(f"its output is the network's and a map of {found.window.positions} "
@@ -148,7 +149,7 @@ def _result_order(rows: np.ndarray, groups: int, *, spread: bool) -> Order:
     return Order(place, np.zeros_like(place), len(rows))
 
 
-def estimate(found: Fill, array: ArrayConfig) -> int:
+def estimate(found: Candidate, array: ArrayConfig) -> int:
     """Return about how many cycles a fill takes, without what no choice changes."""
     passes = found.source.tiles * found.window.phases
     shortest = max(MIN_PASS, array.pass_beats)

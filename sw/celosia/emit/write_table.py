@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from celosia.lower.fill import Fill
-from celosia.lower.stored_map import StoredMap
+from celosia.schedule.candidates import Candidate
+from celosia.schedule.input_map import InputMap
 from celosia_spec.isa import ArrayConfig
 
 
@@ -25,7 +25,8 @@ class Placing:
     step: int
 
 
-def placed(found: Fill, reader: StoredMap | None, base: int | None, array: ArrayConfig) -> Placing:
+def placed(found: Candidate, reader: InputMap | None, base: int | None,
+           array: ArrayConfig) -> Placing:
     """Return how a node's output is written.
 
     reader : the output in the banks; None where no node reads it from there.

@@ -4,11 +4,57 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from celosia.lower.allocate import Layout, Span, allocate
-from celosia.lower.fill import Fill
+from celosia.schedule.candidates import Candidate
 from celosia_spec.isa import ArrayConfig, Space
 from celosia_spec.program import Place
 from celosia_spec.qgraph import QGraph, QNode
+
+
+@dataclass(frozen=True)
+class Span:
+    """A tensor's need: ``size`` units from step ``first`` to step ``last``, both inclusive."""
+
+    name: str
+    size: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where everything lies, and which tensors share their place with another."""
+
+    base: dict[str, int]
+    shared: frozenset[str]
+
+
+def allocate(spans: list[Span], depth: int) -> Layout | None:
+    """Place every span in ``depth`` units, or return None.
+
+    Without overlap at all if that fits, since shared places have to be cleared before every use;
+    else by first fit, largest first, where life times do not meet.
+    """
+    if sum(span.size for span in spans) <= depth:
+        base, at = {}, 0
+        for span in spans:
+            base[span.name] = at
+            at += span.size
+        return Layout(base, frozenset())
+    placed: list[tuple[int, Span]] = []
+    for span in sorted(spans, key=lambda s: (-s.size, s.first)):
+        busy = sorted((at, at + other.size) for at, other in placed
+                      if other.first <= span.last and span.first <= other.last)
+        at = 0
+        for low, high in busy:
+            if at + span.size <= low:
+                break
+            at = max(at, high)
+        if at + span.size > depth:
+            return None
+        placed.append((at, span))
+    shared = {a.name for at, a in placed for bt, b in placed
+              if a is not b and at < bt + b.size and bt < at + a.size}
+    return Layout({span.name: at for at, span in placed}, frozenset(shared))
 
 
 @dataclass(frozen=True)
@@ -33,7 +79,7 @@ def makers(graph: QGraph) -> dict[str, int]:
     return {graph.input: -1} | {node.output: k for k, node in enumerate(graph.nodes)}
 
 
-def bank_spans(graph: QGraph, fills: dict[str, Fill], array: ArrayConfig) -> list[Span]:
+def bank_spans(graph: QGraph, fills: dict[str, Candidate], array: ArrayConfig) -> list[Span]:
     """Bank rows that every tensor needs, and when.
 
     A map with zeros around its elements keeps its rows for the whole program where nobody can
@@ -52,7 +98,7 @@ def bank_spans(graph: QGraph, fills: dict[str, Fill], array: ArrayConfig) -> lis
     return list(spans.values())
 
 
-def residual_spans(graph: QGraph, fills: dict[str, Fill]) -> list[Span]:
+def residual_spans(graph: QGraph, fills: dict[str, Candidate]) -> list[Span]:
     """Residual beats that every operand of an addition needs, and when."""
     made = makers(graph)
     last = {node.residual: k for k, node in enumerate(graph.nodes) if node.residual}
@@ -60,7 +106,7 @@ def residual_spans(graph: QGraph, fills: dict[str, Fill]) -> list[Span]:
             for name, k in last.items()]
 
 
-def arrange(graph: QGraph, fills: dict[str, Fill], array: ArrayConfig) -> Layouts | None:
+def arrange(graph: QGraph, fills: dict[str, Candidate], array: ArrayConfig) -> Layouts | None:
     """Return places for every tensor, or None where the banks do not hold them.
 
     The residual store must be large enough; see :func:`residual_spans`.
@@ -72,7 +118,7 @@ def arrange(graph: QGraph, fills: dict[str, Fill], array: ArrayConfig) -> Layout
     return Layouts(banks, residuals)
 
 
-def tensor_places(graph: QGraph, fills: dict[str, Fill], layouts: Layouts, array: ArrayConfig,
+def tensor_places(graph: QGraph, fills: dict[str, Candidate], layouts: Layouts, array: ArrayConfig,
                   ) -> dict[str, Place]:
     """Return where the host finds every tensor."""
     made, by_input = makers(graph), readers(graph)
@@ -94,14 +140,14 @@ def tensor_places(graph: QGraph, fills: dict[str, Fill], layouts: Layouts, array
     return places
 
 
-def _row_places(found: Fill) -> tuple[np.ndarray, np.ndarray]:
+def _row_places(found: Candidate) -> tuple[np.ndarray, np.ndarray]:
     """Batch and group of every row, int64 (rows, 1)."""
     place = np.empty(found.node.matrix.shape[0], np.int64)
     place[found.order[found.order >= 0]] = np.flatnonzero(found.order >= 0)
     return (place // found.groups)[:, None], (place % found.groups)[:, None]
 
 
-def _store_beats(found: Fill, array: ArrayConfig) -> np.ndarray:
+def _store_beats(found: Candidate, array: ArrayConfig) -> np.ndarray:
     """Beat of every row's positions in the accumulator and residual stores, int64 (rows, n)."""
     batch, group = _row_places(found)
     n, size = np.arange(found.window.positions), found.source.size
@@ -110,7 +156,7 @@ def _store_beats(found: Fill, array: ArrayConfig) -> np.ndarray:
     return beats
 
 
-def _walked_beats(found: Fill, array: ArrayConfig) -> np.ndarray:
+def _walked_beats(found: Candidate, array: ArrayConfig) -> np.ndarray:
     """Number of every row's beats in the order of the normalising walk, int64 (rows, n): 16-bit
     results stand in the store that way, without the beats that hold no position."""
     batch, group = _row_places(found)

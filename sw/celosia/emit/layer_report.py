@@ -2,15 +2,15 @@
 
 import numpy as np
 
-from celosia.lower.fill import Fill
-from celosia.lower.stream import port_rows
+from celosia.emit.weight_stream import port_rows
+from celosia.schedule.candidates import Candidate
 from celosia_spec.isa import ArrayConfig
 from celosia_spec.isa.cycles import Work, lane_cycles, layer_cycles
 from celosia_spec.program import Layer
 from celosia_spec.qgraph import QNode
 
 
-def work_of(found: Fill, *, pass_cycles: int, drain_cycles: int, walk_cycles: int,
+def work_of(found: Candidate, *, pass_cycles: int, drain_cycles: int, walk_cycles: int,
             clear_rows: int, prefetched: int) -> Work:
     """Return the cycle model's view of a node."""
     positions = found.window.positions * found.window.phases
@@ -23,7 +23,7 @@ def work_of(found: Fill, *, pass_cycles: int, drain_cycles: int, walk_cycles: in
                 padding_macs=(words - weights) * positions)
 
 
-def layer_of(node: QNode, found: Fill, work: Work, array: ArrayConfig, *, last: bool) -> Layer:
+def layer_of(node: QNode, found: Candidate, work: Work, array: ArrayConfig, *, last: bool) -> Layer:
     """Return a node's entry in ``Program.layers``."""
     positions = found.window.positions * found.window.phases
     useful = int(np.count_nonzero(node.matrix.data))

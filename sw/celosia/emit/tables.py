@@ -1,19 +1,22 @@
-"""One node's descriptor, and its words in the tables."""
+"""Memory contents while they grow: one node's descriptor, and its words in the tables."""
 
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
-from celosia.lower.fill import Fill
-from celosia.lower.images import Images
-from celosia.lower.places import Layouts
-from celosia.lower.placing import placed
-from celosia.lower.report import work_of
-from celosia.lower.stored_map import StoredMap
-from celosia.lower.stream import port_rows, stretched
+import numpy as np
+
+from celosia.emit.layer_report import work_of
+from celosia.emit.weight_stream import port_rows, stretched
+from celosia.emit.write_table import placed
+from celosia.schedule.candidates import Candidate
+from celosia.schedule.input_map import InputMap
+from celosia.schedule.memory_map import Layouts
 from celosia_spec.isa import (
     BATCH_WAIT_MAX,
     ArrayConfig,
     Flag,
     Opcode,
+    Space,
     Word,
     pack_batch,
     pack_row,
@@ -23,10 +26,60 @@ from celosia_spec.isa.timing import MIN_PASS, Timing
 from celosia_spec.qgraph import QGraph, QNode, QTensor
 
 
-def describe(graph: QGraph, node: QNode, found: Fill, reader: StoredMap | None, *,
+@dataclass
+class Table:
+    """A table of words that layers share where they need the same ones."""
+
+    words: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint32))
+
+    def place(self, words: Iterable[int]) -> int:
+        """Return where ``words`` stand, one after another, appending them if they do not yet."""
+        new = np.fromiter(words, np.uint32)
+        known, wanted = self.words.tobytes(), new.tobytes()
+        at = known.find(wanted)
+        while at % new.itemsize and at >= 0:
+            at = known.find(wanted, at + 1)
+        if at >= 0:
+            return at // new.itemsize
+        self.words = np.concatenate([self.words, new])
+        return len(self.words) - len(new)
+
+
+@dataclass
+class Images:
+    """Contents of every memory of a program, from address 0.
+
+    program : descriptors and batch words, once all are known.   lengths : batch words so far.
+    weights : port rows of ``groups_max`` words; ``weight_rows`` of them.   rows : row-table words.
+    """
+
+    program: list[int] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+    weights: list[np.ndarray] = field(default_factory=list)
+    weight_rows: int = 0
+    rows: list[int] = field(default_factory=list)
+    taps: Table = field(default_factory=Table)
+    writes: Table = field(default_factory=Table)
+
+    def add_weights(self, words: np.ndarray, row_words: int) -> int:
+        """Append a layer's weight words, whole port rows; return the first port row."""
+        first = self.weight_rows
+        self.weights.append(words)
+        self.weight_rows += len(words) // row_words
+        return first
+
+    def arrays(self) -> dict[Space, np.ndarray]:
+        """Return the images as uint32 vectors."""
+        return {Space.PROGRAM: np.array(self.program, np.uint32),
+                Space.WEIGHTS: np.concatenate(self.weights).astype(np.uint32),
+                Space.ROWS: np.array(self.rows, np.uint32),
+                Space.TAPS: self.taps.words, Space.WRITES: self.writes.words}
+
+
+def describe(graph: QGraph, node: QNode, found: Candidate, reader: InputMap | None, *,
              layouts: Layouts, slots: dict[str, int], images: Images, array: ArrayConfig,
-             walk_before: int) -> tuple[list[int], Work, Fill]:
-    """Fill the tables with one node's share; return its descriptor, its work and its fill as
+             walk_before: int) -> tuple[list[int], Work, Candidate]:
+    """Candidate the tables with one node's share; return its descriptor, its work and its fill as
     it stands in memory.
 
     reader      : how the banks hold the node's output, None where no node reads it from there.
@@ -68,7 +121,7 @@ def describe(graph: QGraph, node: QNode, found: Fill, reader: StoredMap | None, 
     return [int(words[word]) for word in Word], work, found
 
 
-def _flags(graph: QGraph, node: QNode, found: Fill, reader: StoredMap | None,
+def _flags(graph: QGraph, node: QNode, found: Candidate, reader: InputMap | None,
            layouts: Layouts) -> int:
     flags = int(Opcode.LINEAR)
     for condition, flag in (
@@ -97,7 +150,7 @@ def _residual_words(node: QNode, layouts: Layouts, slots: dict[str, int]) -> dic
     return words
 
 
-def _reader_words(found: Fill, reader: StoredMap | None) -> dict[Word, int]:
+def _reader_words(found: Candidate, reader: InputMap | None) -> dict[Word, int]:
     """What the machine must know of the output's map."""
     groups = found.groups.bit_length() - 1
     if reader is None:
@@ -107,7 +160,7 @@ def _reader_words(found: Fill, reader: StoredMap | None) -> dict[Word, int]:
             Word.PLANE_ROWS: reader.plane_distance // reader.size * reader.order.channels}
 
 
-def row_words(node: QNode, found: Fill) -> list[int]:
+def row_words(node: QNode, found: Candidate) -> list[int]:
     """Row-table words in batch order. Bias mantissas are brought to full width: same value."""
     words = []
     for row in found.order:

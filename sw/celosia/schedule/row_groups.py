@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from celosia.lower.fill import Fill, Unfit, estimate, fill, group_choices, spreads
-from celosia.lower.places import Layouts, arrange, bank_spans, residual_spans
-from celosia.lower.stream import port_rows
-from celosia.lower.window import Order
+from celosia.emit.weight_stream import port_rows
+from celosia.schedule.candidates import Candidate, Unfit, estimate, fill, group_choices, spreads
+from celosia.schedule.input_map import Order
+from celosia.schedule.memory_map import Layouts, arrange, bank_spans, residual_spans
 from celosia_spec import memory
 from celosia_spec.errors import FitError, Need
 from celosia_spec.isa import ArrayConfig, Space
@@ -29,7 +29,7 @@ class Option:
 
 
 @dataclass
-class Family:
+class Linked:
     """Nodes that must use the same groups, their options from the cheapest up, and the pick."""
 
     members: list[str]
@@ -42,7 +42,7 @@ class Family:
 
 
 def choose(graph: QGraph, array: ArrayConfig, *, compact: bool = False,
-           ) -> tuple[dict[str, Fill], Layouts]:
+           ) -> tuple[dict[str, Candidate], Layouts]:
     """Return how every node fills the array, and where its tensors lie.
 
     Every family of nodes begins with its fastest option. While the banks do not hold the maps, the
@@ -79,10 +79,10 @@ class _Failure:
 
 
 def _assign(graph: QGraph, array: ArrayConfig, groups: dict[str, int], kept: set[str],
-            ) -> dict[str, Fill] | _Failure:
-    """Fill node after node, each input in the order its producer leaves it."""
+            ) -> dict[str, Candidate] | _Failure:
+    """Candidate node after node, each input in the order its producer leaves it."""
     orders: dict[str, Order] = {}
-    fills: dict[str, Fill] = {}
+    fills: dict[str, Candidate] = {}
     for node in graph.nodes:
         order = orders.get(node.input) or given(graph, node.input, groups[node.name], array)
         try:
@@ -101,7 +101,7 @@ def given(graph: QGraph, name: str, groups: int, array: ArrayConfig) -> Order:
     return Order.plain(graph.tensors[name], array.lanes // groups if spread else 1)
 
 
-def _family(graph: QGraph, members: list[str], array: ArrayConfig, kept: set[str]) -> Family:
+def _family(graph: QGraph, members: list[str], array: ArrayConfig, kept: set[str]) -> Linked:
     """The group counts that every member allows, cheapest first."""
     nodes = [node for node in graph.nodes if node.name in members]
     options = []
@@ -126,10 +126,10 @@ def _family(graph: QGraph, members: list[str], array: ArrayConfig, kept: set[str
         node, refusal = refusals[-1]
         raise FitError(node.name, node.kind, refusal.problem, refusal.remedy,
                        need=refusal.need)
-    return Family(members, sorted(options, key=lambda option: (option.cost, option.groups)))
+    return Linked(members, sorted(options, key=lambda option: (option.cost, option.groups)))
 
 
-def _compact(families: list[Family], array: ArrayConfig) -> None:
+def _compact(families: list[Linked], array: ArrayConfig) -> None:
     """Let families take options with fewer words until the memories hold them.
 
     FitError where they cannot hold the weights. Layers may share words of the write table.
@@ -153,13 +153,13 @@ def _rows_saved(tight: set[str], now: Option, other: Option) -> int:
     return sum(now.rows[name] - other.rows[name] for name in now.rows if name in tight)
 
 
-def _retreat(families: list[Family], saving: Callable[[Option, Option], int]) -> bool:
+def _retreat(families: list[Linked], saving: Callable[[Option, Option], int]) -> bool:
     """Let one family take an option that saves something, the one that costs the fewest cycles
     for each unit; False where there is none.
 
     saving : what the second option saves against the first.
     """
-    best: tuple[float, Family, int] | None = None
+    best: tuple[float, Linked, int] | None = None
     for family in families:
         now = family.options[family.pick]
         for at in range(family.pick + 1, len(family.options)):
@@ -175,7 +175,7 @@ def _retreat(families: list[Family], saving: Callable[[Option, Option], int]) ->
     return True
 
 
-def _peak(graph: QGraph, fills: dict[str, Fill], array: ArrayConfig) -> set[str]:
+def _peak(graph: QGraph, fills: dict[str, Candidate], array: ArrayConfig) -> set[str]:
     """Names of the nodes whose inputs lie in the banks when these hold the most rows."""
     spans = bank_spans(graph, fills, array)
     alive = [[span for span in spans if span.first <= k <= span.last]
@@ -210,7 +210,8 @@ def _families(graph: QGraph) -> list[list[str]]:
     return list(families.values())
 
 
-def residual_refusal(graph: QGraph, fills: dict[str, Fill], array: ArrayConfig) -> FitError | None:
+def residual_refusal(graph: QGraph, fills: dict[str, Candidate],
+                     array: ArrayConfig) -> FitError | None:
     """Return why residual operands do not fit, None where they do or there are none.
 
     No choice of groups helps them.
@@ -233,7 +234,7 @@ def residual_refusal(graph: QGraph, fills: dict[str, Fill], array: ArrayConfig) 
                     "use fewer channels or smaller maps there", need=need)
 
 
-def _too_large(graph: QGraph, fills: dict[str, Fill] | _Failure, array: ArrayConfig,
+def _too_large(graph: QGraph, fills: dict[str, Candidate] | _Failure, array: ArrayConfig,
                ) -> FitError:
     if isinstance(fills, _Failure):
         return FitError(fills.node.name, fills.node.kind, fills.unfit.problem,
@@ -247,7 +248,7 @@ def _too_large(graph: QGraph, fills: dict[str, Fill] | _Failure, array: ArrayCon
         "use fewer channels or smaller maps there", need=_maps(graph, fills, array))
 
 
-def _maps(graph: QGraph, fills: dict[str, Fill], array: ArrayConfig) -> Need | None:
+def _maps(graph: QGraph, fills: dict[str, Candidate], array: ArrayConfig) -> Need | None:
     """What the maps take that lie in the banks at once; None where only gaps are in the way."""
     spans = bank_spans(graph, fills, array)
     most = max(sum(span.size for span in spans if span.first <= k <= span.last)

@@ -5,13 +5,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from celosia.emit.program import WAY_OUT, exceeded, memory_need
+from celosia.emit.weight_stream import port_rows
 from celosia.graph import Conv
-from celosia.lower.choose import choose, given, kept_rows, residual_refusal
-from celosia.lower.expand import expand_copies
-from celosia.lower.fill import Fill, Unfit, filled, group_choices, unfits
-from celosia.lower.lowering import WAY_OUT, exceeded, memory_need, plan
-from celosia.lower.stream import port_rows
+from celosia.lower import plan
 from celosia.program import Program
+from celosia.schedule.candidates import Candidate, Unfit, filled, group_choices, unfits
+from celosia.schedule.copies import expand_copies
+from celosia.schedule.row_groups import choose, given, kept_rows, residual_refusal
 from celosia_spec import memory
 from celosia_spec.errors import CompileError, FitError, Need
 from celosia_spec.isa import ArrayConfig, Space
@@ -89,7 +90,8 @@ def _key(refusal: FitError) -> tuple[str, str]:
     return refusal.node, refusal.need.what if refusal.need else refusal.problem
 
 
-def _ways(graph: QGraph, node: QNode, array: ArrayConfig) -> Iterator[tuple[Fill, list[Unfit]]]:
+def _ways(graph: QGraph, node: QNode,
+          array: ArrayConfig) -> Iterator[tuple[Candidate, list[Unfit]]]:
     """A node in each number of row groups, and what is in the way of that."""
     keep = node.name in kept_rows(graph)
     for groups in group_choices(array):
@@ -98,7 +100,7 @@ def _ways(graph: QGraph, node: QNode, array: ArrayConfig) -> Iterator[tuple[Fill
         yield found, list(unfits(graph, found, array, keep_rows=keep))
 
 
-_Ways = dict[str, list[tuple[Fill, list[Unfit]]]]
+_Ways = dict[str, list[tuple[Candidate, list[Unfit]]]]
 """By the name of a node."""
 
 

@@ -1,0 +1,1 @@
+"""The memory images and the report of a schedule."""

@@ -1,0 +1,31 @@
+"""Whether the arithmetic of a graph is the array's."""
+
+from celosia_spec.errors import CompileError
+from celosia_spec.isa import ArrayConfig
+from celosia_spec.qgraph import QGraph
+
+
+def check_graph(graph: QGraph, array: ArrayConfig) -> None:
+    """CompileError where the arithmetic of the graph is not the array's."""
+    residual = next((node for node in graph.nodes if node.residual), None)
+    if graph.acc_bits > array.acc_bits:
+        raise CompileError("network", "accumulator",
+                           f"needs {graph.acc_bits}-bit accumulators, the array has "
+                           f"{array.acc_bits}", f"give the array acc_bits={graph.acc_bits}")
+    if residual and graph.acc_bits < array.acc_bits:
+        raise CompileError(residual.name, "add", "its residual operand saturates with the "
+                           f"accumulator, quantised for {graph.acc_bits} bits, the array has "
+                           f"{array.acc_bits}", f"quantise with acc_bits={array.acc_bits}")
+    if graph.weight_bits > array.weight_bits:
+        raise CompileError("network", "weights", f"{graph.weight_bits}-bit mantissas, the array "
+                           f"multiplies {array.weight_bits} bits",
+                           f"compile with weight_bits={array.weight_bits} or less")
+    if graph.activation_bits != array.activation_bits:
+        raise CompileError("network", "activations", f"{graph.activation_bits}-bit mantissas, the "
+                           f"array rounds to {array.activation_bits} bits",
+                           f"compile with activation_bits={array.activation_bits}, or give the "
+                           f"array activation_bits={graph.activation_bits}")
+    for node in graph.nodes:
+        if graph.output in (node.input, node.residual):
+            raise CompileError(node.name, node.kind, "it reads the network's output, which leaves "
+                               "with 16-bit mantissas", "end the network behind its last layer")
