@@ -15,11 +15,12 @@ from scipy.sparse import csr_array
 
 import celosia
 from celosia.lower import lower
-from celosia.schedule.copies import identity
+from celosia.schedule.copies import copied, identity
 from celosia_sim import golden
 from celosia_sim.simulate import simulate
 from celosia_sim.word_machine import WordMachine
 from celosia_spec import container
+from celosia_spec.epilogue import Epilogue, Identity, Kept, Relu, Static
 from celosia_spec.errors import CelosiaError, SimulationError
 from celosia_spec.qgraph import QGraph
 
@@ -183,21 +184,25 @@ def _other_graph(graph: QGraph, rng: np.random.Generator) -> QGraph:
         return _one_more(graph, rng)
     index = int(rng.integers(len(graph.nodes)))
     node, names = graph.nodes[index], list(graph.tensors)
+    after = node.epilogue
     changes: list[Callable[[], dict[str, Any]]] = [
         lambda: {"sw": _bumped(node.sw, rng, 40)}, lambda: {"sb": _bumped(node.sb, rng, 60)},
-        lambda: {"bias": _bumped(node.bias, rng, 40_000)}, lambda: {"relu": not node.relu},
-        lambda: {"keep": not node.keep}, lambda: {"matrix": _other_matrix(node.matrix, rng)},
+        lambda: {"bias": _bumped(node.bias, rng, 40_000)},
+        lambda: {"epilogue": replace(after, activation=Identity())},
+        lambda: {"epilogue": replace(after, activation=Relu())},
+        lambda: {"matrix": _other_matrix(node.matrix, rng)},
         lambda: {"input": names[rng.integers(len(names))]},
-        lambda: {"residual": names[rng.integers(len(names))]},
-        lambda: {"residual": None}, lambda: {"kind": "copy"},
-        lambda: {"pool": node.pool and replace(node.pool, stride=_pair(rng, 1, 4))},
+        lambda: {"epilogue": replace(after, add=names[rng.integers(len(names))])},
+        lambda: {"epilogue": replace(after, add=None)}, lambda: {"kind": "copy"},
+        lambda: {"epilogue": replace(after, pool=after.pool and replace(
+            after.pool, stride=_pair(rng, 1, 4)))},
         lambda: {"geometry": replace(node.geometry, padding=tuple(rng.integers(0, 3, 4).tolist()))},
         lambda: {"geometry": replace(node.geometry, stride=_pair(rng, 1, 4))},
         lambda: {"geometry": replace(node.geometry, dilation=_pair(rng, 1, 4))},
         lambda: {"geometry": replace(node.geometry, kernel=node.geometry.kernel[::-1])},
         lambda: {"name": graph.nodes[0].name}, lambda: {"weights": int(rng.integers(-1, 500))},
     ]
-    choice = int(rng.integers(len(changes) + 5))
+    choice = int(rng.integers(len(changes) + 6))
     if choice < len(changes):
         nodes = list(graph.nodes)
         nodes[index] = replace(node, **changes[choice]())
@@ -205,8 +210,10 @@ def _other_graph(graph: QGraph, rng: np.random.Generator) -> QGraph:
     name = names[rng.integers(len(names))]
     tensor = graph.tensors[name]
     shape = tuple(max(size + int(rng.integers(-1, 2)), 0) for size in tensor.shape)
-    tensor = [replace(tensor, exponent_min=int(rng.integers(-20, 18))),
-              replace(tensor, static_exponent=int(rng.integers(-20, 18))),
+    least = int(rng.integers(-20, 18))
+    tensor = [replace(tensor, exponent=replace(tensor.exponent, least=least)),
+              replace(tensor, exponent=Static(value=int(rng.integers(-20, 18)), least=least)),
+              replace(tensor, exponent=Kept(of=names[rng.integers(len(names))], least=least)),
               replace(tensor, bits=int(rng.choice([4, 8, 9, 16]))),
               replace(tensor, shape=shape), replace(tensor, user_shape=(int(np.prod(shape)),))][
                   choice - len(changes)]
@@ -217,15 +224,18 @@ def _one_more(graph: QGraph, rng: np.random.Generator) -> QGraph:
     """Return the graph with one more node, which a node behind it reads or adds."""
     at = int(rng.integers(len(graph.nodes)))
     reader = graph.nodes[at]
-    source = graph.tensors[[reader.input, reader.residual or graph.input][rng.integers(2)]]
+    source = graph.tensors[[reader.input, reader.epilogue.add or graph.input][rng.integers(2)]]
     name = f"{source.name} {'again' * int(rng.integers(1, 3))}"
     made = identity(f"copy of {name}", source, name, graph.weight_bits)
+    result = copied(source, name) if rng.integers(4) else replace(source, name=name)
+    activation = Identity() if rng.integers(4) else Relu()
     made = replace(made, kind=["copy", "select", "conv"][rng.integers(3)],
-                   keep=bool(rng.integers(4)), relu=not rng.integers(4))
-    field = ["input", "residual"][rng.integers(2)]
-    nodes = [*graph.nodes[:at], made, replace(reader, **{field: name}), *graph.nodes[at + 1:]]
+                   epilogue=Epilogue(activation=activation))
+    changed = (replace(reader, input=name) if rng.integers(2)
+               else replace(reader, epilogue=replace(reader.epilogue, add=name)))
+    nodes = [*graph.nodes[:at], made, changed, *graph.nodes[at + 1:]]
     return replace(graph, nodes=tuple(nodes),
-                   tensors=graph.tensors | {name: replace(source, name=name)})
+                   tensors=graph.tensors | {name: result})
 
 
 def _pair(rng: np.random.Generator, low: int, high: int) -> tuple[int, int]:

@@ -21,7 +21,8 @@ PACKAGES = {"celosia_spec": "hw", "celosia_hw": "hw", "celosia_boards": "boards"
 
 ORDER = {
     "celosia_spec": """
-        __init__, errors, host_layers, isa, qgraph
+        __init__, epilogue, errors, host_layers, isa
+        qgraph
         faint_rows, files, inputs, preprocessing
         block, container, graph_rules, program
         memory, record
@@ -97,6 +98,7 @@ ORDER = {
     """,
     "celosia_sim.golden": """
         linear, requantise
+        epilogue
         model
         __init__
     """,
@@ -142,7 +144,7 @@ ORDER = {
     """,
     "celosia.passes": """
         average_to_linear, fold_batchnorm, fold_flatten, fold_forward, fold_padding,
-          fuse_maxpool, fuse_relu, fuse_residual, vector_input
+          fuse_epilogue, vector_input
         select_nodes
         __init__
     """,

@@ -7,7 +7,7 @@ coarser, but never coarser than FAINT_BITS below an ordinary row of its layer. A
 needs room in an accumulator likewise.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -45,39 +45,41 @@ def input_minima(node: QNode, sw: np.ndarray, width: int, activation_bits: int) 
     return np.where(node.bias == 0, EXPONENT_MIN, needed).clip(min=EXPONENT_MIN)
 
 
-def exponent_minima(tensors: Sequence[str], nodes: Sequence[QNode], needed: Mapping[str, int]
-                    ) -> dict[str, int]:
+def exponent_minima(tensors: Sequence[str], nodes: Sequence[QNode], needed: Mapping[str, int],
+                    kept: Collection[str]) -> dict[str, int]:
     """Return the smallest exponent of every tensor.
 
     needed : by node, what its rows need of its input.
+    kept   : names of the tensors that keep the exponent of the node's input.
     """
     minima = dict.fromkeys(tensors, EXPONENT_MIN)
     for node in reversed(nodes):
         minima[node.input] = max(minima[node.input], needed[node.name],
-                                 minima[node.output] if node.keep else EXPONENT_MIN)
+                                 minima[node.output] if node.output in kept else EXPONENT_MIN)
     return minima
 
 
 def raised_lsbs(nodes: Sequence[QNode], expected: Mapping[str, int], width: int,
-                activation_bits: int) -> dict[str, np.ndarray]:
+                activation_bits: int, kept: Collection[str]) -> dict[str, np.ndarray]:
     """Return the weight exponents s_w of every node's rows with the faint ones raised, by its name.
 
     expected : exponent that each tensor is likely to have, by name.
+    kept     : names of the tensors that keep the exponent of the node's input.
 
     A tensor is to have ROOM_BITS below its expected exponent, and a residual operand as many above;
     faint rows are raised so far that they leave it, if they can, and no further.
     """
-    highest = {node.name: node.sw if node.keep else np.maximum(node.sw, faint_lsb(node))
+    highest = {node.name: node.sw if node.output in kept else np.maximum(node.sw, faint_lsb(node))
                for node in nodes}
     needed = {node.name: int(input_minima(node, highest[node.name], width, activation_bits).max())
               for node in nodes}
     minima = {name: max(least, expected[name] - ROOM_BITS)
-              for name, least in exponent_minima(list(expected), nodes, needed).items()}
+              for name, least in exponent_minima(list(expected), nodes, needed, kept).items()}
     found = {}
     for node in nodes:
         over = input_minima(node, node.sw, width, activation_bits) - minima[node.input]
-        if node.residual is not None:
-            apart = expected[node.residual] - expected[node.input]
+        if node.epilogue.add is not None:
+            apart = expected[node.epilogue.add] - expected[node.input]
             fitting = apart + ROOM_BITS + 4 - width + (activation_bits - 2)
             over = np.maximum(over, fitting - node.sw)
         found[node.name] = np.minimum(node.sw + np.maximum(over, 0), highest[node.name])

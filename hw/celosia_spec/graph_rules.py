@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from celosia_spec.epilogue import PLAIN, Dynamic, Kept, Static
 from celosia_spec.faint_rows import input_minima
 from celosia_spec.isa import (
     EXPONENT_MAX,
@@ -65,13 +66,13 @@ def check_tensors(tensors: Iterable[QTensor], array: ArrayConfig, *, output: str
                              f"{tensor.shape}")
         if tensor.bits != (OUTPUT_BITS if name == output else bits):
             raise ValueError(f"{name!r}: mantissas of {tensor.bits} bits")
-        _within(name, "exponent_min", [tensor.exponent_min], EXPONENT_MIN, EXPONENT_MAX)
-        if (tensor.static_exponent is not None) is not static:
+        rule = tensor.exponent
+        _within(name, "least exponent", [rule.least], EXPONENT_MIN, EXPONENT_MAX)
+        if isinstance(rule, Dynamic if static else Static):
             raise ValueError(f"{name!r}: a static exponent where all are dynamic, or none where "
                              f"all are static")
-        if tensor.static_exponent is not None:
-            _within(name, "static_exponent", [tensor.static_exponent], tensor.exponent_min,
-                    EXPONENT_MAX)
+        if isinstance(rule, Static):
+            _within(name, "static exponent", [rule.value], rule.least, EXPONENT_MAX)
     if len(found) > EXPONENT_SLOTS:
         raise ValueError(f"{len(found)} tensors, the machine holds {EXPONENT_SLOTS} exponents")
     return found
@@ -88,17 +89,19 @@ def check_nodes(tensors: Mapping[str, QTensor], nodes: Iterable[Any], array: Arr
     added: set[str] = set()
     if input not in tensors:
         raise ValueError(f"the input {input[:40]!r} is no tensor")
+    if isinstance(tensors[input].exponent, Kept):
+        raise ValueError(f"the input {input!r} keeps an exponent, and there is no tensor before it")
     for node in nodes:
         check_name("node", node.name)
         if node.name in names:
             raise ValueError(f"node {node.name!r} stands twice")
         names.add(node.name)
-        for operand in (node.input, node.residual):
+        for operand in (node.input, node.epilogue.add):
             if operand is not None and operand not in made:
                 raise ValueError(f"{node.name!r} reads {operand[:40]!r}, which no node before it "
                                  f"makes")
         readers.setdefault(node.input, []).append(node)
-        added |= {node.residual} - {None}
+        added |= {node.epilogue.add} - {None}
         if node.output not in tensors or node.output in made:
             raise ValueError(f"{node.name!r} makes {node.output[:40]!r}, which is no tensor or "
                              f"made already")
@@ -115,8 +118,9 @@ def check_nodes(tensors: Mapping[str, QTensor], nodes: Iterable[Any], array: Arr
 
 def _check_shapes(tensors: Mapping[str, QTensor], node: Any, array: ArrayConfig) -> None:
     """ValueError unless a node's geometry leads from its input's shape to its output's."""
-    name, geometry, pool = node.name, node.geometry, node.pool
+    name, geometry, add, pool = node.name, node.geometry, node.epilogue.add, node.epilogue.pool
     source, result = tensors[node.input], tensors[node.output]
+    keeps = isinstance(result.exponent, Kept)
     check_name("kind", node.kind)
     _within(name, "kernel, stride and dilation",
             (*geometry.kernel, *geometry.stride, *geometry.dilation), 1, _SIZE_MAX)
@@ -134,16 +138,15 @@ def _check_shapes(tensors: Mapping[str, QTensor], node: Any, array: ArrayConfig)
             or phases * math.prod(geometry.kernel) > array.taps):
         raise ValueError(f"{name!r}: its geometry does not lead from {source.shape} to "
                          f"{result.shape}, or needs more than {array.taps} taps")
-    if node.residual is not None and (
-            node.keep or pool is not None or tensors[node.residual].shape != result.shape):
-        raise ValueError(f"{name!r}: its residual operand {node.residual!r} has not the shape of "
-                         f"its sums, or it keeps exponents or pools")
-    if node.keep and (source.static_exponent != result.static_exponent
-                      or source.exponent_min < result.exponent_min):
+    if add is not None and (keeps or pool is not None or tensors[add].shape != result.shape):
+        raise ValueError(f"{name!r}: its residual operand {add!r} has not the shape of its sums, "
+                         f"or it keeps exponents or pools")
+    if isinstance(result.exponent, Kept) and (
+            result.exponent.of != node.input or source.exponent.least < result.exponent.least):
         raise ValueError(f"{name!r} keeps exponents, but those of {node.input!r} and "
                          f"{node.output!r} differ")
-    if node.kind == COPY and not (node.keep and geometry == Geometry(kernel=(1, 1))
-                                  and pool is None and not node.relu):
+    if node.kind == COPY and not (keeps and geometry == Geometry(kernel=(1, 1))
+                                  and node.epilogue == PLAIN):
         raise ValueError(f"{name!r} is called a copy and changes what it copies")
 
 
@@ -185,7 +188,7 @@ def check_weights(graph: QGraph, array: ArrayConfig) -> None:
         _within_field(node.name, node.sb, ROW["sb"])
         _check_sums(graph, node)
         _check_raised(node)
-        if node.keep:
+        if isinstance(graph.tensors[node.output].exponent, Kept):
             _check_chosen(node)
 
 
@@ -197,10 +200,10 @@ def _check_sums(graph: QGraph, node: QNode) -> None:
         raise ValueError(f"{node.name!r}: the sums of row {int(totals.argmax())} may leave a "
                          f"{width}-bit accumulator")
     needed = input_minima(node, node.sw, width, source.bits)
-    if needed.max() > source.exponent_min:
+    if needed.max() > source.exponent.least:
         raise ValueError(f"{node.name!r}: the bias of row {int(needed.argmax())} may leave the "
                          f"accumulator, {node.input!r} may have exponents of "
-                         f"{source.exponent_min}")
+                         f"{source.exponent.least}")
 
 
 def _check_raised(node: QNode) -> None:

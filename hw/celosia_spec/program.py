@@ -7,7 +7,7 @@ import numpy as np
 from celosia_spec.host_layers import HostLayer, Scoring, host_remark, scoring
 from celosia_spec.isa import ArrayConfig, Space
 from celosia_spec.preprocessing import Preprocessing
-from celosia_spec.qgraph import QGraph
+from celosia_spec.qgraph import QGraph, static_exponent
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -116,5 +116,6 @@ class Program:
     @property
     def tensors(self) -> list[dict]:
         """Name, shape, smallest exponent and static exponent of every stored tensor."""
-        return [{"name": t.name, "shape": t.user_shape, "exponent_min": t.exponent_min,
-                 "exponent": t.static_exponent} for t in self.graph.tensors.values()]
+        tensors = self.graph.tensors
+        return [{"name": t.name, "shape": t.user_shape, "exponent_min": t.exponent.least,
+                 "exponent": static_exponent(tensors, t.name)} for t in tensors.values()]

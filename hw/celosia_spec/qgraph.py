@@ -4,10 +4,13 @@ Integers only. It knows nothing of lanes, tiles or schedules. ``docs/numerics.md
 arithmetic; the field names below are its symbols.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_array
+
+from celosia_spec.epilogue import PLAIN, Epilogue, Exponent, Kept, Static
 
 COPY = "copy"
 """Kind of the nodes that the compiler adds where a tensor has several readers."""
@@ -17,19 +20,26 @@ COPY = "copy"
 class QTensor:
     """A stored tensor: one block, one exponent for each image.
 
-    shape           : (C, H, W). A vector of F features is (F, 1, 1).
-    user_shape      : the shape the user sees, without the batch axis: (C, H, W) or (F,).
-    bits            : mantissa width L, sign included; 16 for the network's output.
-    exponent_min    : the smallest block exponent (numerics, section 4), -16 ... 15.
-    static_exponent : the calibrated exponent, or None (dynamic).
+    shape      : (C, H, W). A vector of F features is (F, 1, 1).
+    user_shape : the shape the user sees, without the batch axis: (C, H, W) or (F,).
+    bits       : mantissa width L, sign included; 16 for the network's output.
+    exponent   : how its block exponent is found.
     """
 
     name: str
     shape: tuple[int, int, int]
     user_shape: tuple[int, ...]
     bits: int
-    exponent_min: int
-    static_exponent: int | None
+    exponent: Exponent
+
+
+def static_exponent(tensors: Mapping[str, QTensor], name: str) -> int | None:
+    """Return the exponent that a tensor has for every image, its own or the one it keeps; None
+    where each image has another."""
+    rule = tensors[name].exponent
+    while isinstance(rule, Kept):
+        rule = tensors[rule.of].exponent
+    return rule.value if isinstance(rule, Static) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,20 +56,12 @@ class Geometry:
     dilation: tuple[int, int] = (1, 1)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pool:
-    """Max-pooling without padding: window and stride (y, x); partial windows are dropped."""
-
-    window: tuple[int, int]
-    stride: tuple[int, int]
-
-
 @dataclass(frozen=True, eq=False, kw_only=True)
 class QNode:
     """One node: exact sums, one rounding, one stored tensor (numerics, sections 3 and 4).
 
     kind     : "conv", "linear", "average" or "select"; for reports only.
-    input, output, residual : tensor names; residual may be None.
+    input, output : tensor names.
     matrix   : weight mantissas, csr_array int16 (rows, C * kh * kw), column index
                ``c * kh * kw + ky * kw + kx`` over all input channels (grouped and depthwise rows
                hold only their own channels). Sorted indices. A stored zero counts as a weight to
@@ -69,24 +71,20 @@ class QNode:
     raised   : (row, bits) of the faint rows whose sw was raised so far (numerics, section 5);
                for reports only.
     bias     : int64 (rows,), 16-bit bias mantissas.   sb : int64 (rows,), their exponents s_b.
-    relu     : clamp at zero before pooling.   pool : max-pooling fused into the node, or None.
-    keep     : the output keeps the input's exponent (select nodes).
+    epilogue : what follows the sums, bias included.
     """
 
     name: str
     kind: str
     input: str
     output: str
-    residual: str | None = None
     matrix: csr_array
     weights: int
     geometry: Geometry
     sw: np.ndarray
     bias: np.ndarray
     sb: np.ndarray
-    relu: bool = False
-    pool: Pool | None = None
-    keep: bool = False
+    epilogue: Epilogue = PLAIN
     raised: tuple[tuple[int, int], ...] = ()
 
 

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 from scipy.sparse import csr_array
 
 from celosia_spec import container
+from celosia_spec.epilogue import Epilogue
 from celosia_spec.errors import CelosiaError
 from celosia_spec.graph_rules import (
     check_name,
@@ -27,7 +28,7 @@ from celosia_spec.host_layers import HostLayer, check_host, scoring
 from celosia_spec.isa import ArrayConfig, Space
 from celosia_spec.preprocessing import Preprocessing
 from celosia_spec.program import Program
-from celosia_spec.qgraph import Geometry, Pool, QGraph, QNode, QTensor
+from celosia_spec.qgraph import Geometry, QGraph, QNode, QTensor
 
 _IMAGES = (Space.PROGRAM, Space.WEIGHTS, Space.ROWS, Space.TAPS, Space.WRITES)
 _ROW_FIELDS = ("sw", "bias", "sb")
@@ -41,12 +42,9 @@ class _Node:
     kind: str
     input: str
     output: str
-    residual: str | None
     weights: int
     geometry: Geometry
-    relu: bool
-    pool: Pool | None
-    keep: bool
+    epilogue: Epilogue
     raised: tuple[tuple[int, int], ...]
 
 

@@ -37,8 +37,9 @@ def expected_exponents(graph: Graph, least_deviation: float = 0.0) -> dict[str, 
     for node in graph.nodes:
         assert isinstance(node, Conv), f"{node.name}: only optimised graphs have an expectation"
         mean, variance = _sums(node, means, variances)
-        exponents[node.name] = _exponent(mean if node.relu else np.abs(mean), variance)
-        if node.relu:
+        low, _ = node.epilogue.activation.bounds
+        exponents[node.name] = _exponent(mean if low == 0 else np.abs(mean), variance)
+        if low == 0:
             mean, variance = _rectified(mean, variance)
         means[node.name], variances[node.name] = mean, variance
     return exponents
@@ -69,8 +70,8 @@ def _sums(node: Conv, means: dict[str, np.ndarray],
                         variances[node.input])
     if node.bias is not None:
         mean = mean + node.bias
-    if node.residual is not None:
-        mean, variance = mean + means[node.residual], variance + variances[node.residual]
+    if (add := node.epilogue.add) is not None:
+        mean, variance = mean + means[add], variance + variances[add]
     return mean, variance
 
 

@@ -9,24 +9,22 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from celosia_spec.epilogue import PLAIN, Activation, Epilogue, Identity, Pool
 from celosia_spec.host_layers import HostLayer
-from celosia_spec.qgraph import Pool
 
 Shape = tuple[int, int, int]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Conv:
-    """A linear node: ``weight * x + bias [+ residual] [ReLU] [max-pool]``.
+    """A linear node: ``weight * x + bias``, and what follows these sums.
 
     A fully connected layer is a 1 x 1 convolution of a vector, or a kernel of the whole map.
 
     weight   : float64 (rows, C / groups, kh, kw).   bias : float64 (rows,), or None.
     stride, dilation : (y, x).   padding : (top, left, bottom, right), zeros.
-    kind     : "conv", "linear", "average" or "select"; for reports only.
-    residual : name of a tensor added before the ReLU, or None.
-    relu, pool : applied after the sum, in this order.
-    keep     : the output keeps the input's block exponent (select nodes).
+    kind     : "conv", "linear" or "average", for reports only; or "select": a node that chooses
+               elements of its input, whose block exponent its output keeps.
     """
 
     name: str
@@ -38,14 +36,12 @@ class Conv:
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
     dilation: tuple[int, int] = (1, 1)
     kind: str = "conv"
-    residual: str | None = None
-    relu: bool = False
-    pool: Pool | None = None
-    keep: bool = False
+    epilogue: Epilogue = PLAIN
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        return (self.input,) if self.residual is None else (self.input, self.residual)
+        add = self.epilogue.add
+        return (self.input,) if add is None else (self.input, add)
 
     @property
     def kernel(self) -> tuple[int, int]:
@@ -67,11 +63,12 @@ class BatchNorm:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Relu:
-    """``max(x, 0)``."""
+class Activate:
+    """An activation function of every element."""
 
     name: str
     input: str
+    activation: Activation
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -149,14 +146,16 @@ class Reshape:
         return (self.input,)
 
 
-Node = Conv | BatchNorm | Relu | MaxPool | AvgPool | Add | Pad | Reshape
+Node = Conv | BatchNorm | Activate | MaxPool | AvgPool | Add | Pad | Reshape
 
-OPERATORS = {BatchNorm: "batch_norm", Relu: "relu", MaxPool: "max_pool2d", AvgPool: "avg_pool2d",
-             Add: "add", Pad: "pad", Reshape: "reshape"}
+OPERATORS = {BatchNorm: "batch_norm", MaxPool: "max_pool2d", AvgPool: "avg_pool2d", Add: "add",
+             Pad: "pad", Reshape: "reshape"}
 
 
 def operator(node: Node) -> str:
     """Return the node's operator, as messages name it."""
+    if isinstance(node, Activate):
+        return node.activation.kind
     return node.kind if isinstance(node, Conv) else OPERATORS[type(node)]
 
 
@@ -240,7 +239,7 @@ def node_shape(node: Node, shapes: dict[str, Shape]) -> Shape:
     top, left, bottom, right = node.padding
     shape = (rows, _windows(height + top + bottom, window[0], node.stride[0], dilation[0]),
              _windows(width + left + right, window[1], node.stride[1], dilation[1]))
-    return pool_shape(shape, node.pool if isinstance(node, Conv) else None)
+    return pool_shape(shape, node.epilogue.pool if isinstance(node, Conv) else None)
 
 
 def verify(graph: Graph) -> Graph:
@@ -258,9 +257,9 @@ def verify(graph: Graph) -> Graph:
             assert known[node.left] == known[node.right], node.name
         known[node.name] = node_shape(node, known)
         assert min(known[node.name]) > 0, f"{node.name} is empty"
-        if isinstance(node, Conv) and node.residual is not None:
-            unpooled = node_shape(replace(node, pool=None), known)
-            assert known[node.residual] == unpooled, node.name
+        if isinstance(node, Conv) and node.epilogue.add is not None:
+            sums = node_shape(replace(node, epilogue=PLAIN), known)
+            assert known[node.epilogue.add] == sums, node.name
     assert graph.output in known, graph.output
     return graph
 
@@ -271,16 +270,15 @@ def rename(node: Node, names: dict[str, str]) -> Node:
         return replace(node, left=names.get(node.left, node.left),
                        right=names.get(node.right, node.right))
     node = replace(node, input=names.get(node.input, node.input))
-    if isinstance(node, Conv) and node.residual is not None:
-        node = replace(node, residual=names.get(node.residual, node.residual))
+    if isinstance(node, Conv) and (add := node.epilogue.add) is not None:
+        node = replace(node, epilogue=replace(node.epilogue, add=names.get(add, add)))
     return node
 
 
-def identity(name: str, source: str, channels: int, *, kind: str = "conv", keep: bool = False,
-             residual: str | None = None) -> Conv:
+def identity(name: str, source: str, channels: int, kind: str) -> Conv:
     """Return a linear node that copies its input: a depthwise 1 x 1 convolution with weights 1."""
     return Conv(name=name, input=source, weight=np.ones((channels, 1, 1, 1)), bias=None,
-                groups=channels, kind=kind, keep=keep, residual=residual)
+                groups=channels, kind=kind)
 
 
 def _shape(shape: Shape) -> str:
@@ -297,11 +295,11 @@ def _describe(node: Node) -> str:
                                    ("dilation", (1, 1))):
                 if getattr(node, field) != default:
                     text += f" {field} {getattr(node, field)}"
-            for field, value in (("bias", node.bias is not None), ("relu", node.relu),
-                                 ("keep", node.keep)):
-                text += f" {field}" if value else ""
-            if node.pool is not None:
-                text += f" pool {node.pool.window} stride {node.pool.stride}"
+            text += " bias" if node.bias is not None else ""
+            if node.epilogue.activation != Identity():
+                text += f" {node.epilogue.activation.kind}"
+            if (pool := node.epilogue.pool) is not None:
+                text += f" pool {pool.window} stride {pool.stride}"
         case MaxPool():
             text += f" window {node.pool.window} stride {node.pool.stride}"
         case AvgPool():

@@ -11,6 +11,7 @@ from celosia.graph import Conv, Graph, operator
 from celosia.shortfalls import shortfalls
 from celosia_sim import golden
 from celosia_spec.block import bfp, mantissas
+from celosia_spec.epilogue import Dynamic, Kept, Static
 from celosia_spec.errors import ArgumentError, CompileError, FitError
 from celosia_spec.faint_rows import exponent_minima, input_minima, raised_lsbs
 from celosia_spec.isa import ACCUMULATORS, EXPONENT_MAX, EXPONENT_MIN, OUTPUT_BITS
@@ -91,12 +92,11 @@ def _node(node: Conv, weight_bits: int, sparse: bool) -> QNode:
     bias, exponents = _blocks(node, "bias", bias, OUTPUT_BITS)
     bias = bias[:, 0].astype(np.int64)
     return QNode(name=node.name, kind=node.kind, input=node.input, output=node.name,
-                 residual=node.residual, matrix=_matrix(node, weight, sparse),
-                 weights=node.weight.size, sw=sw, bias=bias,
+                 matrix=_matrix(node, weight, sparse), weights=node.weight.size, sw=sw, bias=bias,
                  sb=np.where(bias == 0, sw, exponents - (OUTPUT_BITS - 2)),
                  geometry=Geometry(kernel=node.kernel, stride=node.stride, padding=node.padding,
                                    dilation=node.dilation),
-                 relu=node.relu, pool=node.pool, keep=node.keep)
+                 epilogue=node.epilogue)
 
 
 def _blocks(node: Conv, what: str, array: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
@@ -145,19 +145,22 @@ def _narrowest(at: Callable[[int], QGraph], widths: tuple[int, ...], widest: int
 def _at_width(graph: Graph, layers: list[Conv], nodes: list[QNode], expected: dict[str, int],
               width: int, weight_bits: int, activation_bits: int, sparse: bool) -> QGraph:
     """Return the graph with its faint rows raised for ``width``-bit accumulators, and proved."""
-    lsbs = raised_lsbs(nodes, expected, width, activation_bits)
+    kept = {layer.name: layer.input for layer in layers if layer.kind == "select"}
+    lsbs = raised_lsbs(nodes, expected, width, activation_bits, kept)
     nodes = [_raised(layer, node, lsbs[node.name], weight_bits, sparse)
              for layer, node in zip(layers, nodes, strict=True)]
     _prove_sums(nodes, width, activation_bits)
     needed = {node.name: int(input_minima(node, node.sw, width, activation_bits).max())
               for node in nodes}
-    minima = exponent_minima(list(expected), nodes, needed)
+    minima = exponent_minima(list(expected), nodes, needed, kept)
     for node in reversed(nodes):
         if minima[node.input] > EXPONENT_MAX:
             raise FitError(node.name, node.kind, f"the bias is too large for the weights: "
                            f"{node.input} would need exponents of {minima[node.input]} and more, "
                            f"above {EXPONENT_MAX}", "rescale the layer")
-    return QGraph(tensors=_tensors(graph, activation_bits, minima), nodes=tuple(nodes),
+    rules = {name: Kept(of=kept[name], least=least) if name in kept else Dynamic(least=least)
+             for name, least in minima.items()}
+    return QGraph(tensors=_tensors(graph, activation_bits, rules), nodes=tuple(nodes),
                   input=graph.input, output=graph.output, weight_bits=weight_bits,
                   activation_bits=activation_bits, acc_bits=width)
 
@@ -186,7 +189,8 @@ def _prove_sums(nodes: list[QNode], width: int, activation_bits: int) -> None:
                            "prune the row")
 
 
-def _tensors(graph: Graph, activation_bits: int, minima: dict[str, int]) -> dict[str, QTensor]:
+def _tensors(graph: Graph, activation_bits: int, rules: dict[str, Kept | Dynamic],
+             ) -> dict[str, QTensor]:
     kinds = {node.name: operator(node) for node in graph.nodes}
     tensors = {}
     for name, shape in graph.shapes.items():
@@ -195,8 +199,8 @@ def _tensors(graph: Graph, activation_bits: int, minima: dict[str, int]) -> dict
         user = graph.input_shape if name == graph.input else user
         user = graph.output_shape if name == graph.output else user
         tensors[name] = QTensor(
-            name=name, shape=shape, user_shape=tuple(user), exponent_min=minima[name],
-            bits=OUTPUT_BITS if name == graph.output else activation_bits, static_exponent=None)
+            name=name, shape=shape, user_shape=tuple(user), exponent=rules[name],
+            bits=OUTPUT_BITS if name == graph.output else activation_bits)
     return tensors
 
 
@@ -207,6 +211,13 @@ def _calibrate(graph: QGraph, calibration: np.ndarray) -> QGraph:
     if len(calibration) == 0:
         raise ArgumentError("calibration holds no inputs; give it at least one")
     found = golden.run(graph, calibration, keep_tensors=False).exponents
-    tensors = {name: replace(tensor, static_exponent=int(found[name].max()))
+    return fixed(graph, {name: int(values.max()) for name, values in found.items()})
+
+
+def fixed(graph: QGraph, values: dict[str, int]) -> QGraph:
+    """Return the graph with the exponents that are found for each image fixed to ``values``."""
+    tensors = {name: replace(tensor, exponent=Static(value=values[name],
+                                                     least=tensor.exponent.least))
+               if isinstance(tensor.exponent, Dynamic) else tensor
                for name, tensor in graph.tensors.items()}
     return replace(graph, tensors=tensors)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from celosia_spec.faint_rows import input_minima
 from celosia_spec.isa import EXPONENT_MIN
-from celosia_spec.qgraph import QGraph
+from celosia_spec.qgraph import QGraph, static_exponent
 
 SPARE_BITS = 1
 """Bits that must be left between what is expected and what would be lost."""
@@ -24,7 +24,7 @@ def shortfalls(graph: QGraph, expected: Mapping[str, int] | None) -> tuple[str, 
     """
     spare, source = (0, "calibrated") if expected is None else (SPARE_BITS, "expected")
     likely = dict(expected) if expected is not None else {
-        name: tensor.static_exponent or 0 for name, tensor in graph.tensors.items()}
+        name: static_exponent(graph.tensors, name) or 0 for name in graph.tensors}
     losses = (_held(graph, likely, spare, source), _cut(graph, likely, spare, source))
     return tuple(_worst(found) for found in losses if found)
 
@@ -37,7 +37,7 @@ def _held(graph: QGraph, likely: Mapping[str, int], spare: int, source: str) -> 
         needed = input_minima(node, node.sw, graph.acc_bits, tensor.bits)
         row, least = int(needed.argmax()), int(needed.max())
         # A calibrated exponent cannot be below the smallest: on it, it may have been held.
-        likely_here = likely[node.input] - (tensor.static_exponent is not None)
+        likely_here = likely[node.input] - (source == "calibrated")
         lost = least - likely_here + spare
         if least > EXPONENT_MIN and lost > found.get(node.input, (0, ""))[0]:
             found[node.input] = (lost, f"the bias of row {row} of {node.name} holds {node.input} "
@@ -50,16 +50,16 @@ def _cut(graph: QGraph, likely: Mapping[str, int], spare: int, source: str) -> l
     """Return the residual operands that a row's accumulator cannot hold."""
     found = []
     for node in graph.nodes:
-        if node.residual is None:
+        if (add := node.epilogue.add) is None:
             continue
         row = int(node.sw.argmin())
         s_x = likely[node.input] - (graph.tensors[node.input].bits - 2)
         largest = graph.acc_bits - 3 + int(node.sw[row]) + s_x
-        lost = likely[node.residual] + 1 + spare - largest
+        lost = likely[add] + 1 + spare - largest
         if lost > 0:
-            found.append((lost, f"row {row} of {node.name} cuts {node.residual}, which is added "
-                                f"to it, at 2^{largest}, where numbers up to about "
-                                f"2^{likely[node.residual] + 1} are {source}"))
+            found.append((lost, f"row {row} of {node.name} cuts {add}, which is added to it, at "
+                                f"2^{largest}, where numbers up to about 2^{likely[add] + 1} are "
+                                f"{source}"))
     return found
 
 

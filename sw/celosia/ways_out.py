@@ -10,6 +10,7 @@ import numpy as np
 from celosia.compiler import ACCUMULATORS, BITS, Settings
 from celosia.graph import Conv, Graph
 from celosia.program import Program
+from celosia.quantise import fixed
 from celosia_boards.targets import target, targets
 from celosia_spec.errors import CelosiaError, FitError
 from celosia_spec.qgraph import QGraph
@@ -206,8 +207,7 @@ class Trials:
 
 def _static(graph: QGraph) -> QGraph:
     """Return the graph with static exponents, as if calibrated."""
-    return replace(graph, tensors={name: replace(tensor, static_exponent=tensor.exponent_min)
-                                   for name, tensor in graph.tensors.items()})
+    return fixed(graph, {name: tensor.exponent.least for name, tensor in graph.tensors.items()})
 
 
 def _pruned(node: Conv, share: float) -> Conv:

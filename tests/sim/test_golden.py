@@ -7,15 +7,20 @@ from itertools import product
 import numpy as np
 import pytest
 
-from celosia.graph import Add, AvgPool, Conv, Graph, MaxPool, Relu, Reshape
+from celosia.graph import Activate, Add, AvgPool, Conv, Graph, MaxPool, Reshape
 from celosia.passes import optimise
 from celosia.quantise import quantise
 from celosia_sim import golden
 from celosia_sim.golden import model
 from celosia_sim.golden.linear import exact_sums, weight_operand
-from celosia_spec.qgraph import Pool, QGraph, QNode, QTensor
+from celosia_spec.epilogue import Kept, Pool, Relu, Static
+from celosia_spec.qgraph import QGraph, QNode, QTensor, static_exponent
 
 RNG = np.random.default_rng
+
+
+def relu(name: str, source: str) -> Activate:
+    return Activate(name=name, input=source, activation=Relu())
 
 
 def exponent_of(values: list[Fraction], smallest: int) -> int:
@@ -34,9 +39,9 @@ def units(mantissas: dict, exponent: int, bits: int) -> dict:
 def reference_input(tensor: QTensor, image: np.ndarray) -> tuple[dict, int, bool]:
     values = {at: Fraction(float(np.float32(v)))
               for at, v in np.ndenumerate(image.reshape(tensor.shape))}
-    static = tensor.static_exponent is not None
-    exponent = tensor.static_exponent if static else exponent_of(list(values.values()),
-                                                                 tensor.exponent_min)
+    static = isinstance(tensor.exponent, Static)
+    exponent = tensor.exponent.value if static else exponent_of(list(values.values()),
+                                                                tensor.exponent.least)
     limit = 2 ** (tensor.bits - 1) - 1
     rounded = {at: round(v / Fraction(2) ** (exponent - tensor.bits + 2))
                for at, v in values.items()}
@@ -63,9 +68,9 @@ def reference_sums(graph: QGraph, node: QNode, stored: dict) -> tuple[dict, list
             total += int(matrix[k, column]) * x.get(at, 0)
         assert abs(total) <= 2 ** (graph.acc_bits - 2) - 1
         total += round(int(node.bias[k]) * Fraction(2) ** (int(node.sb[k]) - scales[k]))
-        if node.residual is not None:
-            m_r, e_r = stored[node.residual]
-            s_r = e_r - graph.tensors[node.residual].bits + 2
+        if (add := node.epilogue.add) is not None:
+            m_r, e_r = stored[add]
+            s_r = e_r - graph.tensors[add].bits + 2
             limit = 2 ** (graph.acc_bits - 3) - 1
             r = round(m_r[k, py, px] * Fraction(2) ** (s_r - scales[k]))
             total += max(-limit, min(limit, r))
@@ -92,17 +97,17 @@ def reference(graph: QGraph, image: np.ndarray) -> tuple[dict, bool]:
     stored = {graph.input: (m, exponent)}
     for node in graph.nodes:
         sums, scales = reference_sums(graph, node, stored)
-        if node.relu:
+        if node.epilogue.activation == Relu():
             sums = {at: max(v, 0) for at, v in sums.items()}
         values = {at: v * Fraction(2) ** scales[at[0]]
-                  for at, v in reference_pool(sums, node.pool).items()}
+                  for at, v in reference_pool(sums, node.epilogue.pool).items()}
         target = graph.tensors[node.output]
-        if node.keep:
+        if isinstance(target.exponent, Kept):
             exponent = stored[node.input][1]
-        elif target.static_exponent is not None:
-            exponent = target.static_exponent
+        elif isinstance(target.exponent, Static):
+            exponent = target.exponent.value
         else:
-            exponent = min(exponent_of(list(values.values()), target.exponent_min), 15)
+            exponent = min(exponent_of(list(values.values()), target.exponent.least), 15)
         limit = 2 ** (target.bits - 1) - 1
         rounded = {at: round(v / Fraction(2) ** (exponent - target.bits + 2))
                    for at, v in values.items()}
@@ -152,12 +157,12 @@ def images(count: int, shape: tuple[int, int, int] = (5, 7, 9), scale: float = 1
 
 def odd_nodes() -> list:
     return [conv("a", "x", 1, 6, 5, (3, 2), stride=(2, 1), padding=(1, 0, 2, 1), bias=False),
-            Relu(name="r", input="a"),
+            relu("r", "a"),
             conv("depthwise", "r", 2, 6, 1, (3, 3), groups=6, dilation=(1, 2),
                  padding=(1, 2, 1, 2)),
             conv("grouped", "depthwise", 3, 9, 2, (1, 1), groups=3),
             MaxPool(name="p", input="grouped", pool=Pool(window=(2, 3), stride=(2, 3))),
-            Relu(name="r2", input="p"),
+            relu("r2", "p"),
             Reshape(name="f", input="r2", shape=(54, 1, 1)),
             conv("fc", "f", 4, 4, 54, (1, 1), kind="linear")]
 
@@ -177,7 +182,7 @@ def residual_nodes(scale: float) -> list:
     return [conv("a", "x", 1, 5, 5, (3, 3), padding=(1, 1, 1, 1), scale=scale),
             conv("b", "a", 2, 5, 5, (1, 1), scale=1 / scale),
             Add(name="sum", left="x", right="b"),
-            Relu(name="relu", input="sum"),
+            relu("relu", "sum"),
             Add(name="again", left="relu", right="relu"),
             Add(name="wide", left="again", right="a")]
 
@@ -185,7 +190,7 @@ def residual_nodes(scale: float) -> list:
 @pytest.mark.parametrize("scale", [2.0**-9, 0.1, 1.0, 30.0, 2.0**10])
 def test_residuals_of_very_different_exponents(scale: float) -> None:
     graph = network(residual_nodes(scale))
-    assert [(n.name, n.residual) for n in graph.nodes] == [
+    assert [(n.name, n.epilogue.add) for n in graph.nodes] == [
         ("a", None), ("b", "x"), ("again", "b"), ("wide", "a")]
     compare(graph, images(2))
 
@@ -211,7 +216,7 @@ def test_zero_largest_and_tiny_inputs() -> None:
     x[4] = np.float32(2.0**-149)
     x[5, 0, 0, 0] = 65504
     result = compare(graph, x)
-    assert result.exponents["x"][[0, 4]].tolist() == [graph.tensors["x"].exponent_min] * 2
+    assert result.exponents["x"][[0, 4]].tolist() == [graph.tensors["x"].exponent.least] * 2
     assert not result.mantissas["x"][0].any()
     assert result.exponents["x"][1] == 15
 
@@ -229,7 +234,7 @@ def test_a_chain_reaches_the_clamps(scale: float, clamp: int) -> None:
 def test_average_and_select_nodes() -> None:
     nodes = [conv("a", "x", 1, 5, 5, (1, 1)),
              MaxPool(name="overlapping", input="a", pool=Pool(window=(3, 3), stride=(2, 1))),
-             Relu(name="relu", input="overlapping"),
+             relu("relu", "overlapping"),
              AvgPool(name="mean", input="relu", window=(2, 3), stride=(1, 2), divisor=6,
                      padding=(1, 0, 0, 1)),
              MaxPool(name="cut", input="a", pool=Pool(window=(4, 5), stride=(4, 5))),
@@ -237,7 +242,9 @@ def test_average_and_select_nodes() -> None:
              conv("c", "mean", 6, 5, 5, (3, 3)),
              Add(name="sum", left="c", right="b")]
     graph = network(nodes)
-    assert [(n.name, n.kind, n.keep) for n in graph.nodes] == [
+    kept = [isinstance(graph.tensors[n.output].exponent, Kept) for n in graph.nodes]
+    assert list(zip((n.name for n in graph.nodes), (n.kind for n in graph.nodes), kept,
+                    strict=True)) == [
         ("a", "conv", False), ("overlapping", "select", True), ("mean", "average", False),
         ("cut", "select", True), ("b", "conv", False), ("c", "conv", False)]
     result = compare(graph, images(2))
@@ -248,7 +255,7 @@ def test_average_and_select_nodes() -> None:
 
 @pytest.mark.parametrize("bits", [4, 8, 9])
 def test_a_network_that_only_selects_loses_nothing(bits: int) -> None:
-    graph = network([Relu(name="r", input="x")], weight_bits=bits, activation_bits=bits)
+    graph = network([relu("r", "x")], weight_bits=bits, activation_bits=bits)
     result = compare(graph, images(2))
     assert (result.mantissas["r"] == np.maximum(result.mantissas["x"], 0) << 16 - bits).all()
     assert (result.exponents["r"] == result.exponents["x"]).all()
@@ -260,7 +267,7 @@ def test_static_exponents_clip_and_say_so() -> None:
     result = compare(graph, x)
     assert result.saturated.tolist() == [False, True]
     assert golden.input_saturated(graph, x).tolist() == [False, True]
-    assert {t.name: t.static_exponent for t in graph.tensors.values()} == {
+    assert {name: static_exponent(graph.tensors, name) for name in graph.tensors} == {
         name: e[1] for name, e in result.exponents.items()}
 
 

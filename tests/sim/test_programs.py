@@ -371,7 +371,7 @@ def test_extreme_inputs(array):
     x[4] = 2.0 ** -149
     program = program_of(graph_of("five channels"), ARRAYS[array])
     check(program, x)
-    least = program.graph.tensors[program.graph.input].exponent_min
+    least = program.graph.tensors[program.graph.input].exponent.least
     assert golden.run(program.graph, x).exponents[program.graph.input].tolist() == [
         least, -2, 15, 15, least]
 

@@ -226,10 +226,10 @@ def test_faults_of_the_users_code_are_the_users(odd: None, model: str, message: 
 
 
 def test_dump_after_goes_to_stderr(folder: Path) -> None:
-    result = invoke("compile", folder / "model.pt2", "--json", "--dump-after", "fuse_relu")
-    assert "# after fuse_relu" in result.stderr
+    result = invoke("compile", folder / "model.pt2", "--json", "--dump-after", "fuse_epilogue")
+    assert "# after fuse_epilogue" in result.stderr
     json.loads(result.stdout)
-    assert "fuse_relu" in refusal("compile", folder / "model.pt2", "--dump-after", "nonsense")
+    assert "fuse_epilogue" in refusal("compile", folder / "model.pt2", "--dump-after", "nonsense")
 
 
 def test_run_golden(folder: Path) -> None:

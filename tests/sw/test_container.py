@@ -17,10 +17,11 @@ from celosia.lower import lower
 from celosia.program import Program
 from celosia_boards.arrays import array_for
 from celosia_spec import container
+from celosia_spec.epilogue import Dynamic, Epilogue, Pool, Relu, Static
 from celosia_spec.errors import CelosiaError
 from celosia_spec.isa import Space
 from celosia_spec.program import Place
-from celosia_spec.qgraph import Geometry, Pool, QGraph, QNode, QTensor
+from celosia_spec.qgraph import Geometry, QGraph, QNode, QTensor
 
 HEADER, ENTRY = 24, 80
 ARRAY = array_for("icebreaker", lanes=8)
@@ -28,14 +29,13 @@ ARRAY = array_for("icebreaker", lanes=8)
 
 def make_program(exponents: str = "dynamic") -> Program:
     """Return a small program: a pooled convolution with padding, and a linear layer."""
-    static = None if exponents == "dynamic" else 3
+    def rule(least: int) -> Dynamic | Static:
+        return Dynamic(least=least) if exponents == "dynamic" else Static(value=3, least=least)
+
     tensors = [
-        QTensor(name="x", shape=(1, 4, 4), user_shape=(1, 4, 4), bits=8, exponent_min=-9,
-                static_exponent=static),
-        QTensor(name="conv1", shape=(2, 1, 2), user_shape=(2, 1, 2), bits=8, exponent_min=-16,
-                static_exponent=static),
-        QTensor(name="y", shape=(3, 1, 1), user_shape=(3,), bits=16, exponent_min=-16,
-                static_exponent=static)]
+        QTensor(name="x", shape=(1, 4, 4), user_shape=(1, 4, 4), bits=8, exponent=rule(-9)),
+        QTensor(name="conv1", shape=(2, 1, 2), user_shape=(2, 1, 2), bits=8, exponent=rule(-16)),
+        QTensor(name="y", shape=(3, 1, 1), user_shape=(3,), bits=16, exponent=rule(-16))]
     first = csr_array((np.array([5, -7, 127], np.int16), np.array([0, 3, 1]),
                        np.array([0, 2, 3])), shape=(2, 4))
     second = csr_array(np.array([[1, 0, 0, -2], [0, 0, 0, 0], [9, 8, 7, 6]], np.int16))
@@ -43,8 +43,9 @@ def make_program(exponents: str = "dynamic") -> Program:
     nodes = (
         QNode(name="conv1", kind="conv", input="x", output="conv1", matrix=first, weights=8,
               geometry=Geometry(kernel=(2, 2), padding=(0, 1, 0, 0)), sw=np.array([-7, -6]),
-              bias=np.array([100, 0]), sb=np.array([-14, -6]), relu=True,
-              pool=Pool(window=(2, 2), stride=(2, 2)), raised=((1, 3),)),
+              bias=np.array([100, 0]), sb=np.array([-14, -6]),
+              epilogue=Epilogue(activation=Relu(), pool=Pool(window=(2, 2), stride=(2, 2))),
+              raised=((1, 3),)),
         QNode(name="fc1", kind="linear", input="conv1", output="y", matrix=second, weights=12,
               geometry=Geometry(kernel=(1, 2)), sw=zeros - 6, bias=zeros, sb=zeros - 6))
     graph = QGraph(tensors={tensor.name: tensor for tensor in tensors}, nodes=nodes, input="x",
@@ -147,7 +148,7 @@ def test_future_version(path: Path) -> None:
     data = bytearray(path.read_bytes())
     struct.pack_into("<I", data, 8, container.VERSION + 1)
     path.write_bytes(data)
-    with pytest.raises(CelosiaError, match="version 4, this release reads 3; compile"):
+    with pytest.raises(CelosiaError, match="version 5, this release reads 4; compile"):
         load(path)
 
 
@@ -236,9 +237,19 @@ GRAPH_CHANGES = [
     (entry("tensors", 0, "user_shape", value=[1] * 70 + [16]), "is not a shape of"),
     (entry("tensors", 0, "bits", value=16), "mantissas of 16 bits"),
     (entry("tensors", 2, "bits", value=8), "mantissas of 8 bits"),
-    (entry("tensors", 0, "exponent_min", value=-17), "exponent_min must be -16 to 15, not -17"),
-    (entry("tensors", 0, "exponent_min", value=-16), "the bias of row 0 may leave the accum"),
-    (entry("tensors", 0, "static_exponent", value=1), "a static exponent where all are dynamic"),
+    (entry("tensors", 0, "exponent", "least", value=-17), "exponent must be -16 to 15, not -17"),
+    (entry("tensors", 0, "exponent", "least", value=-16), "the bias of row 0 may leave the accum"),
+    (entry("tensors", 0, "exponent", value={"kind": "static", "value": 1, "least": -9}),
+     "a static exponent where all are dynamic"),
+    (entry("tensors", 0, "exponent", value={"kind": "kept", "of": "y", "least": -9}),
+     "the input 'x' keeps an exponent"),
+    (entry("tensors", 1, "exponent", value={"kind": "kept", "of": "conv1", "least": -9}),
+     "'conv1' keeps exponents, but those of 'x' and 'conv1' differ"),
+    (entry("tensors", 1, "exponent", value={"kind": "kept", "of": "x", "least": -16}),
+     "keeps exponents, but a row of it is not one element"),
+    (entry("tensors", 0, "exponent", "kind", value="other"), "manifest entry tensors.0.exponent"),
+    (entry("nodes", 0, "epilogue", "activation", "kind", value="gelu"),
+     "manifest entry nodes.0.epilogue.activation"),
     (entry("tensors", value=[]), "the input 'x' is no tensor"),
     # Nodes: references, order, shapes.
     (entry("nodes", value=[]), "no node makes 'conv1'"),
@@ -250,18 +261,18 @@ GRAPH_CHANGES = [
     (entry("nodes", 0, "name", value=""), "node '' must have 1 to 1000"),
     (entry("nodes", 0, "kind", value="\x1b[31m"), "must have 1 to 1000 printable"),
     (entry("nodes", 0, "kind", value="copy"), "is called a copy and changes what it copies"),
-    (entry("nodes", 1, "residual", value="z"), "reads 'z', which no node before it makes"),
-    (entry("nodes", 1, "residual", value="x"), "residual operand 'x' has not the shape"),
+    (entry("nodes", 1, "epilogue", "add", value="z"), "reads 'z', which no node before it makes"),
+    (entry("nodes", 1, "epilogue", "add", value="x"), "residual operand 'x' has not the shape"),
     (entry("nodes", 0, "geometry", "kernel", value=[2, 6]), "does not lead from"),
     (entry("nodes", 0, "geometry", "kernel", value=[0, 2]), "dilation must be 1 to 65536, not 0"),
     (entry("nodes", 0, "geometry", "stride", value=[1, 0]), "dilation must be 1 to 65536, not 0"),
     (entry("nodes", 0, "geometry", "dilation", value=[HUGE, 1]), f"not {HUGE}"),
     (entry("nodes", 0, "geometry", "padding", value=[0, -1, 0, 0]), "padding must be 0 to 65536"),
     (entry("nodes", 0, "geometry", "padding", value=[0, 2000, 0, 0]), "padded input must be 1 to"),
-    (entry("nodes", 0, "pool", "window", value=[0, 1]), "pool must be 1 to 65536, not 0"),
-    (entry("nodes", 0, "pool", "stride", value=[2, 3]), "does not lead from"),
-    (entry("nodes", 0, "pool", value=None), "does not lead from"),
-    (entry("nodes", 1, "keep", value=True), "a row of it is not one element"),
+    (entry("nodes", 0, "epilogue", "pool", "window", value=[0, 1]),
+     "pool must be 1 to 65536, not 0"),
+    (entry("nodes", 0, "epilogue", "pool", "stride", value=[2, 3]), "does not lead from"),
+    (entry("nodes", 0, "epilogue", "pool", value=None), "does not lead from"),
     (entry("nodes", 0, "weights", value=2), "number of weights must be 3 to 8, not 2"),
     (entry("nodes", 0, "raised", value=[[2, 1]]), "raised rows must be 0 to 1, not 2"),
     (entry("nodes", 0, "raised", value=[[0, 0]]), "bits of raised rows must be 1 to 31, not 0"),
@@ -392,10 +403,10 @@ def test_odd_manifests(path: Path, text: bytes, problem: str) -> None:
 
 
 @pytest.mark.parametrize("change", [
-    entry("tensors", 0, "static_exponent", value=-17),
-    entry("tensors", 0, "static_exponent", value=16),
-    entry("tensors", 0, "static_exponent", value=-10),      # below exponent_min
-    entry("tensors", 0, "static_exponent", value=None)])
+    entry("tensors", 0, "exponent", "value", value=-17),
+    entry("tensors", 0, "exponent", "value", value=16),
+    entry("tensors", 0, "exponent", "value", value=-10),    # below the least
+    entry("tensors", 0, "exponent", value={"kind": "dynamic", "least": -9})])
 def test_static_exponents(path: Path, change) -> None:
     make_program("static").save(path)
     assert same(make_program("static"), load(path))

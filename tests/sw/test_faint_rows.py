@@ -10,16 +10,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from celosia.expected import USUAL_DEVIATION, expected_exponents
-from celosia.graph import Add, Conv, Graph, MaxPool, Relu
+from celosia.graph import Activate, Add, Conv, Graph, MaxPool
 from celosia.passes import optimise
 from celosia.quantise import quantise
 from celosia_sim import golden
 from celosia_spec.block import bfp
+from celosia_spec.epilogue import Epilogue, Pool, Relu
 from celosia_spec.faint_rows import FAINT_BITS, ROOM_BITS
 from celosia_spec.isa import pack_row
-from celosia_spec.qgraph import Pool, QGraph, QNode
+from celosia_spec.qgraph import QGraph, QNode
 
 RNG = np.random.default_rng
+RELU = Epilogue(activation=Relu())
+
+
+def relu(name: str, source: str) -> Activate:
+    return Activate(name=name, input=source, activation=Relu())
 
 
 def layer(weight: np.ndarray, bias: np.ndarray | None, name: str = "a", source: str = "x",
@@ -52,8 +58,8 @@ def float_outputs(graph: Graph, x: np.ndarray) -> np.ndarray:
     for node in graph.nodes:
         y = np.einsum("rc,nchw->nrhw", node.weight[:, :, 0, 0], tensors[node.input])
         y += 0 if node.bias is None else node.bias[:, None, None]
-        y += 0 if node.residual is None else tensors[node.residual]
-        tensors[node.name] = np.maximum(y, 0) if node.relu else y
+        y += 0 if node.epilogue.add is None else tensors[node.epilogue.add]
+        tensors[node.name] = y.clip(*node.epilogue.activation.bounds)
     return tensors[graph.output]
 
 
@@ -64,12 +70,12 @@ def images(shape: tuple[int, int, int], count: int = 4) -> np.ndarray:
 def two_layers(faint: float, bias: float = 1.5, rows: int = 12) -> Graph:
     """Return a network whose second layer has a row of weights ``faint`` times as large."""
     rng = RNG(1)
-    first = layer(rng.normal(size=(rows, 3)) / 2, rng.normal(size=rows) / 4, relu=True)
+    first = layer(rng.normal(size=(rows, 3)) / 2, rng.normal(size=rows) / 4, epilogue=RELU)
     weight = rng.normal(size=(rows, rows)) / 3
     weight[5] *= faint
     offset = rng.normal(size=rows) / 4
     offset[5] = bias
-    return graph_of(first, layer(weight, offset, "b", "a", relu=True),
+    return graph_of(first, layer(weight, offset, "b", "a", epilogue=RELU),
                     layer(rng.normal(size=(4, rows)), None, "c", "b"), shape=(3, 5, 5))
 
 
@@ -88,7 +94,7 @@ def test_no_other_row_notices_a_faint_one(faint: float, bias: float, bits: int) 
         assert (a.matrix.toarray()[rows] == b.matrix.toarray()[rows]).all()
         assert (a.sw[rows] == b.sw[rows]).all() and (a.sb == b.sb)[rows].all()
         assert (a.bias == b.bias).all()
-    assert nearly.tensors["a"].exponent_min <= dead.tensors["a"].exponent_min + FAINT_BITS + 1
+    assert nearly.tensors["a"].exponent.least <= dead.tensors["a"].exponent.least + FAINT_BITS + 1
     x = images((3, 5, 5))
     first, second = golden.run(dead, x), golden.run(nearly, x)
     assert (first.mantissas["a"] == second.mantissas["a"]).all()
@@ -108,7 +114,7 @@ def test_many_faint_rows_and_either_kind_of_exponents(exponents: str) -> None:
     rng = RNG(3)
     weight = rng.normal(size=(24, 8)) / 2
     weight[8:] *= 10.0 ** -rng.uniform(2, 5, (16, 1))
-    graph = graph_of(layer(weight, rng.normal(size=24) / 2, relu=True),
+    graph = graph_of(layer(weight, rng.normal(size=24) / 2, epilogue=RELU),
                      layer(rng.normal(size=(4, 24)), None, "b", "a"), shape=(8, 4, 4))
     x = images((8, 4, 4))
     calibration = x if exponents == "static" else None
@@ -179,7 +185,7 @@ def test_the_rule_in_exact_arithmetic(seed: int, rows: int, width: int, weight_b
                                  expected_exponents(float_graph)["x"], width, weight_bits,
                                  activation_bits)
     assert (node.sw + weight_bits - 2).tolist() == wanted
-    assert graph.tensors["x"].exponent_min == smallest
+    assert graph.tensors["x"].exponent.least == smallest
     own = [max(math.frexp(np.abs(row).max())[1] - 1, -16) for row in weight]
     assert node.raised == tuple((k, b - a) for k, (a, b) in enumerate(
         zip(own, wanted, strict=True)) if b > a)
@@ -199,10 +205,11 @@ def layers(draw) -> tuple[Graph, dict]:
     weight[rng.random(rows) < 0.1] = 0
     bias = rng.normal(size=rows) * 2.0 ** rng.integers(-16, 11, rows)
     bias[rng.random(rows) < 0.2] = 0
-    node = layer(weight, bias, groups=groups, relu=draw(st.booleans()))
+    node = layer(weight, bias, groups=groups,
+                 epilogue=draw(st.sampled_from([Epilogue(), RELU])))
     nodes = [node]
     if rows == 6 and draw(st.booleans()):
-        nodes = [replace(node, relu=False), Add(name="sum", left="x", right="a")]
+        nodes = [replace(node, epilogue=Epilogue()), Add(name="sum", left="x", right="a")]
     options = {"acc_bits": draw(st.sampled_from([24, 32])),
                "weight_bits": draw(st.integers(4, 9)),
                "activation_bits": draw(st.integers(4, 9)), "sparse": draw(st.booleans())}
@@ -222,7 +229,7 @@ def test_nothing_overflows_and_ordinary_rows_stay(drawn: tuple[Graph, dict]) -> 
     raised = dict(node.raised)
     own = node.matrix.toarray()[:, columns(float_graph.nodes[0])]
     for k in range(len(node.sw)):
-        assert_within_accumulator(node, k, own[k], source.exponent_min, graph)
+        assert_within_accumulator(node, k, own[k], source.exponent.least, graph)
         sw = int(node.sw[k])
         pack_row(int(node.bias[k]), sw, int(node.sb[k]) - sw)
         if k not in raised:
@@ -252,7 +259,7 @@ def assert_within_accumulator(node: QNode, k: int, row: np.ndarray, exponent_min
     for exponent in range(exponent_min, 16):
         unit = Fraction(2) ** (int(node.sw[k]) + exponent - (bits - 2))
         bias = round(int(node.bias[k]) * Fraction(2) ** int(node.sb[k]) / unit)
-        residual = 0 if node.residual is None else 2 ** (width - 3) - 1
+        residual = 0 if node.epilogue.add is None else 2 ** (width - 3) - 1
         assert abs(bias) <= 2 ** (width - 3)
         assert products + abs(bias) + residual < 2 ** (width - 1)
 
@@ -263,7 +270,7 @@ def test_rows_without_weights_take_an_ordinary_exponent() -> None:
     assert node.sw.tolist() == [-8, -8, -8] and not node.raised
     graph = quantise(graph_of(layer(np.zeros((3, 1)), [1.0, 0.0, -8.0]), shape=(1, 1, 1)))
     assert graph.nodes[0].sw.tolist() == [-6] * 3
-    assert graph.tensors["x"].exponent_min == 3 + 4 - 24 + 6 + 6
+    assert graph.tensors["x"].exponent.least == 3 + 4 - 24 + 6 + 6
 
 
 # Residual operands
@@ -274,10 +281,10 @@ def block(scale: np.ndarray | float, bias: bool = True) -> Graph:
     rows = 8
     scale = np.broadcast_to(scale, rows)[:, None]
     return graph_of(
-        layer(rng.normal(size=(rows, rows)) / 3, rng.normal(size=rows) / 4, relu=True),
+        layer(rng.normal(size=(rows, rows)) / 3, rng.normal(size=rows) / 4, epilogue=RELU),
         layer(rng.normal(size=(rows, rows)) / 3 * scale,
               rng.normal(size=rows) / 4 if bias else None, "b", "a"),
-        Add(name="sum", left="x", right="b"), Relu(name="relu", input="sum"),
+        Add(name="sum", left="x", right="b"), relu("relu", "sum"),
         layer(rng.normal(size=(4, rows)), None, "c", "relu"), shape=(rows, 4, 4))
 
 
@@ -322,9 +329,9 @@ def test_a_branch_without_weights_keeps_the_operand() -> None:
 def shared(faint: float, **fields) -> Graph:
     """Return two readers of one tensor; of the second, all rows are faint."""
     rng = RNG(5)
-    nodes = [layer(rng.normal(size=(6, 3)), rng.normal(size=6) / 2, relu=True),
-             layer(rng.normal(size=(5, 6)) / 2, rng.normal(size=5) / 2, "b", "a", relu=True),
-             layer(rng.normal(size=(5, 6)) * faint, rng.uniform(1, 2, 5), "c", "a", relu=True),
+    nodes = [layer(rng.normal(size=(6, 3)), rng.normal(size=6) / 2, epilogue=RELU),
+             layer(rng.normal(size=(5, 6)) / 2, rng.normal(size=5) / 2, "b", "a", epilogue=RELU),
+             layer(rng.normal(size=(5, 6)) * faint, rng.uniform(1, 2, 5), "c", "a", epilogue=RELU),
              layer(rng.normal(size=(5, 5)), rng.normal(size=5), "d", "b"),
              layer(rng.normal(size=(5, 5)), rng.normal(size=5), "e", "c"),
              Add(name="sum", left="d", right="e")]
@@ -335,8 +342,8 @@ def test_a_tensor_that_would_lose_bits_takes_wider_accumulators() -> None:
     graph = quantise(shared(1e-4))
     assert graph.acc_bits == 32
     narrow = quantise(shared(1e-4), acc_bits=24)
-    least = narrow.tensors["a"].exponent_min
-    assert least > 3 and graph.tensors["a"].exponent_min == least - 8
+    least = narrow.tensors["a"].exponent.least
+    assert least > 3 and graph.tensors["a"].exponent.least == least - 8
     usual = expected_exponents(shared(1e-4), USUAL_DEVIATION)["a"]
     words = f"holds a at exponents of {least} and more, where about {usual} is expected"
     assert words in narrow.remarks[0]
@@ -364,7 +371,7 @@ def test_static_exponents_decide_by_what_calibration_found(faint: float) -> None
     graph = quantise(shared(faint), exponents="static", calibration=x)
     assert graph.acc_bits == (24 if faint == 1 else 32)
     found = golden.run(quantise(shared(faint), acc_bits=32), x).exponents["a"]
-    assert graph.tensors["a"].static_exponent == found.max()
+    assert graph.tensors["a"].exponent.value == found.max()
     if faint != 1:
         assert graph.remarks[0].endswith("is calibrated")
 
@@ -375,10 +382,10 @@ def test_static_exponents_decide_by_what_calibration_found(faint: float) -> None
 @pytest.mark.parametrize("scale", [0.25, 1.0, 16.0])
 def test_expected_exponents_are_near_those_that_occur(seed: int, scale: float) -> None:
     rng = RNG(seed)
-    nodes = [layer(rng.normal(size=(16, 3, 3, 3)) / 5, rng.normal(size=16) * scale, relu=True,
+    nodes = [layer(rng.normal(size=(16, 3, 3, 3)) / 5, rng.normal(size=16) * scale, epilogue=RELU,
                    padding=(1, 1, 1, 1)),
              layer(rng.normal(size=(16, 1, 3, 3)) / 3, rng.normal(size=16) * scale, "b", "a",
-                   groups=16, relu=True),
+                   groups=16, epilogue=RELU),
              layer(rng.normal(size=(16, 16)) / 4, rng.normal(size=16) * scale, "c", "b"),
              Add(name="sum", left="c", right="b"),
              MaxPool(name="pool", input="sum", pool=Pool(window=(2, 2), stride=(2, 2))),

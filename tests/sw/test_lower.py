@@ -8,16 +8,18 @@ from scipy.sparse import csr_array, random_array
 
 from celosia.lower import lower
 from celosia.program import Program
+from celosia.quantise import fixed
 from celosia.schedule.copies import expand_copies
 from celosia_sim import golden
 from celosia_sim.word_machine import WordMachine
 from celosia_spec.block import limit
+from celosia_spec.epilogue import Dynamic, Epilogue, Identity, Pool, Relu
 from celosia_spec.errors import CelosiaError, CompileError
 from celosia_spec.isa import (
     ArrayConfig,
     Space,
 )
-from celosia_spec.qgraph import Geometry, Pool, QGraph, QNode, QTensor
+from celosia_spec.qgraph import Geometry, QGraph, QNode, QTensor
 
 SIZES = {"weight_rows": 16384, "bank_rows": 4096, "table_rows": 1024, "taps": 2048, "writes": 8192,
          "program_words": 1024, "store_beats": 4096, "residual_beats": 2048}
@@ -30,8 +32,7 @@ ARRAYS = {"small": SMALL, "middle": MIDDLE, "large": LARGE}
 # Small graphs.
 
 def tensor(name: str, shape: tuple[int, int, int], bits: int = 8) -> QTensor:
-    return QTensor(name=name, shape=shape, user_shape=shape, bits=bits, exponent_min=-10,
-                   static_exponent=None)
+    return QTensor(name=name, shape=shape, user_shape=shape, bits=bits, exponent=Dynamic(least=-10))
 
 
 def matrix(rng, rows: int, columns: int, density: float = 0.5, bits: int = 8) -> csr_array:
@@ -55,9 +56,10 @@ def node(rng, name: str, source: tuple[int, int, int], rows: int, kernel=(1, 1),
     weights = matrix(rng, rows, source[0] * kernel[0] * kernel[1], density)
     bias = rng.integers(-(1 << 14), 1 << 14, rows) * (rng.random(rows) < 0.7)
     sw = rng.integers(-8, -4, rows)
-    made = QNode(name=name, kind="conv", input=input, output=name, residual=residual,
-                 matrix=weights, weights=rows * weights.shape[1], geometry=shape, sw=sw, bias=bias,
-                 sb=np.where(bias == 0, sw, sw - 9), relu=relu, pool=pool)
+    made = QNode(name=name, kind="conv", input=input, output=name, matrix=weights,
+                 weights=rows * weights.shape[1], geometry=shape, sw=sw, bias=bias,
+                 sb=np.where(bias == 0, sw, sw - 9), epilogue=Epilogue(
+                     add=residual, activation=Relu() if relu else Identity(), pool=pool))
     return made, (rows, *size)
 
 
@@ -113,8 +115,7 @@ def test_images(name, array, exponents):
     array = ARRAYS[array]
     graph = GRAPHS[name](array.acc_bits)
     if exponents == "static":
-        graph = replace(graph, tensors={k: replace(t, static_exponent=2)
-                                        for k, t in graph.tensors.items()})
+        graph = fixed(graph, dict.fromkeys(graph.tensors, 2))
     check_program(lower(graph, array, target="test", exponents=exponents))
 
 

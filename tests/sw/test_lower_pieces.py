@@ -11,6 +11,7 @@ from celosia.emit.tables import Table
 from celosia.emit.weight_stream import encode, port_rows, row_order, stretched
 from celosia.schedule.input_map import InputMap, Order, Window
 from celosia.schedule.memory_map import Span, allocate
+from celosia_spec.epilogue import Dynamic
 from celosia_spec.isa import BLOCK, ArrayConfig
 from celosia_spec.qgraph import Geometry, QNode, QTensor
 
@@ -20,8 +21,7 @@ LARGE = ArrayConfig(lanes=32, quad=8, beat=8, bank_rows=4096)
 
 
 def tensor(name: str, shape: tuple[int, int, int]) -> QTensor:
-    return QTensor(name=name, shape=shape, user_shape=shape, bits=8, exponent_min=-16,
-                   static_exponent=None)
+    return QTensor(name=name, shape=shape, user_shape=shape, bits=8, exponent=Dynamic(least=-16))
 
 
 def matrix(rng, rows: int, columns: int, density: float) -> csr_array:

@@ -13,6 +13,7 @@ from celosia.graph import Conv, Graph, node_shape
 from celosia.lower import lower
 from celosia.quantise import quantise
 from celosia_boards.targets import target
+from celosia_spec.epilogue import Epilogue, Relu
 from celosia_spec.isa import ArrayConfig
 from celosia_spec.program import Layer
 
@@ -35,7 +36,8 @@ def compiled(array: ArrayConfig, shape, rows: int, kernel: int, density: float, 
     rng = np.random.default_rng(1)
     weight = rng.normal(size=(rows, shape[0], kernel, kernel))
     weight *= rng.random(weight.shape) < density
-    layer = Conv(name="layer", input="x", weight=weight, bias=np.zeros(rows), relu=True, **geometry)
+    layer = Conv(name="layer", input="x", weight=weight, bias=np.zeros(rows),
+                 epilogue=Epilogue(activation=Relu()), **geometry)
     made = node_shape(layer, {"x": shape})
     last = Conv(name="last", input="layer", weight=np.ones((1, rows, 1, 1)), bias=None)
     graph = Graph(nodes=(layer, last), input="x", input_map=shape, input_shape=shape, output="last",

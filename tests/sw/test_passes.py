@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from celosia.graph import (
+    Activate,
     Add,
     AvgPool,
     BatchNorm,
@@ -14,7 +15,6 @@ from celosia.graph import (
     MaxPool,
     Node,
     Pad,
-    Relu,
     Reshape,
     node_shape,
     verify,
@@ -25,16 +25,19 @@ from celosia.passes.fold_batchnorm import fold_batchnorm
 from celosia.passes.fold_flatten import fold_flatten
 from celosia.passes.fold_forward import fold_forward
 from celosia.passes.fold_padding import fold_padding
-from celosia.passes.fuse_maxpool import fuse_maxpool
-from celosia.passes.fuse_relu import fuse_relu
-from celosia.passes.fuse_residual import fuse_residual
+from celosia.passes.fuse_epilogue import fuse_epilogue
 from celosia.passes.select_nodes import select_nodes
 from celosia.passes.vector_input import vector_input
+from celosia_spec.epilogue import Epilogue, Pool, Relu
 from celosia_spec.errors import ArgumentError, CompileError
-from celosia_spec.qgraph import Pool
 
 RNG = np.random.default_rng
 POOL = Pool(window=(2, 2), stride=(2, 2))
+RELU = Epilogue(activation=Relu())
+
+
+def relu(name: str, source: str) -> Activate:
+    return Activate(name=name, input=source, activation=Relu())
 
 
 def conv(name: str, source: str, rows: int, own: int, kernel: tuple[int, int] = (1, 1),
@@ -79,7 +82,7 @@ def interpret(graph: Graph, x: np.ndarray) -> np.ndarray:
     values = {graph.input: x.reshape(graph.input_map)}
     for node in graph.nodes:
         first = values[node.inputs[0]]
-        shape = node_shape(replace(node, pool=None) if isinstance(node, Conv) else node,
+        shape = node_shape(replace(node, epilogue=Epilogue()) if isinstance(node, Conv) else node,
                            {name: v.shape for name, v in values.items()})
         result = np.zeros(shape)
         match node:
@@ -92,17 +95,16 @@ def interpret(graph: Graph, x: np.ndarray) -> np.ndarray:
                             part, window[g * own:(g + 1) * own], 3)
                 if node.bias is not None:
                     result += node.bias[:, None, None]
-                if node.residual is not None:
-                    result = result + values[node.residual]
-                result = np.maximum(result, 0) if node.relu else result
-                result = max_pool(result, node, node.pool)
+                after = node.epilogue
+                result = result if after.add is None else result + values[after.add]
+                result = max_pool(result.clip(*after.activation.bounds), node, after.pool)
             case AvgPool():
                 for y, z, window in windows(first, node, shape):
                     result[:, y, z] = window.sum(axis=(1, 2)) / node.divisor
             case BatchNorm():
                 result = first * node.scale[:, None, None] + node.shift[:, None, None]
-            case Relu():
-                result = np.maximum(first, 0)
+            case Activate():
+                result = first.clip(*node.activation.bounds)
             case MaxPool():
                 result = max_pool(first, node, node.pool)
             case Add():
@@ -159,12 +161,12 @@ FORWARD = {     # nodes; the names that are left
     "two": ([near("m", "x"), near("n", "m"), conv("a", "n", 3, 4)], ["a"]),
     "grouped": ([near("n", "x"), conv("a", "n", 6, 2, (3, 2), groups=2, stride=(2, 1))], ["a"]),
     "without bias": ([near("n", "x"), replace(conv("a", "n", 3, 4), bias=None)], ["a"]),
-    "behind ReLU": ([Relu(name="r", input="x"), near("n", "r"), conv("a", "n", 3, 4)], ["r", "a"]),
+    "behind ReLU": ([relu("r", "x"), near("n", "r"), conv("a", "n", 3, 4)], ["r", "a"]),
     "scale in front of zeros": ([near("n", "x", shift=False), Pad(name="p", input="n", padding=(
         1, 0, 2, 1)), conv("a", "p", 3, 4, (3, 3), padding=(1, 1, 1, 1))], ["p", "a"]),
     "flattened behind": ([near("n", "x"), Reshape(name="f", input="n", shape=(144, 1, 1)),
                           conv("fc", "f", 5, 144, kind="linear")], ["f", "fc"]),
-    "by place, flattened": ([Relu(name="r", input="x"), Reshape(name="f", input="r",
+    "by place, flattened": ([relu("r", "x"), Reshape(name="f", input="r",
                                                                 shape=(144, 1, 1)),
                              norm("n", "f", 144), conv("fc", "n", 5, 144, kind="linear")],
                             ["r", "f", "fc"]),
@@ -192,7 +194,7 @@ STAYS = {
     "behind a layer": [conv("a", "x", 4, 4), near("n", "a"), conv("b", "n", 3, 4)],
     "read twice": [near("n", "x"), conv("a", "n", 4, 4), Add(name="s", left="a", right="n")],
     "the output": [near("n", "x")],
-    "in front of ReLU": [near("n", "x"), Relu(name="r", input="n"), conv("a", "r", 3, 4)],
+    "in front of ReLU": [near("n", "x"), relu("r", "n"), conv("a", "r", 3, 4)],
 }
 
 
@@ -205,9 +207,9 @@ def test_batchnorm_that_stays_where_it_is(name: str) -> None:
 
 def test_batchnorm_on_a_flattened_map_works_by_channel() -> None:
     flat = np.repeat(RNG(3).normal(size=4), 36)
-    before = graph_of(Relu(name="r", input="x"), Reshape(name="f", input="r", shape=(144, 1, 1)),
+    before = graph_of(relu("r", "x"), Reshape(name="f", input="r", shape=(144, 1, 1)),
                       BatchNorm(name="n", input="f", scale=flat, shift=flat + 1),
-                      Relu(name="s", input="n"), conv("fc", "s", 5, 144, kind="linear"))
+                      relu("s", "n"), conv("fc", "s", 5, 144, kind="linear"))
     assert names(same(before, optimise(before))) == ["r", "n", "fc"]
 
 
@@ -216,7 +218,7 @@ def test_the_output_may_be_reshaped_unless_it_is_read() -> None:
     before = graph_of(conv("a", "x", 3, 4), reshape)
     assert names(same(before, fold_flatten(before))) == ["a"]
     with pytest.raises(CompileError, match=r"reshapes \(3, 6, 6\) to \(12, 3, 3\)"):
-        fold_flatten(graph_of(conv("a", "x", 3, 4), reshape, Relu(name="r", input="f"),
+        fold_flatten(graph_of(conv("a", "x", 3, 4), reshape, relu("r", "f"),
                               output="f"))
 
 
@@ -230,7 +232,7 @@ def test_batchnorm_alone_is_a_depthwise_layer() -> None:
 
 def test_flatten_becomes_a_kernel_of_the_whole_map() -> None:
     before = graph_of(conv("a", "x", 3, 4, (3, 2)), Reshape(name="f", input="a", shape=(60, 1, 1)),
-                      Relu(name="r", input="f"), Add(name="s", left="r", right="f"),
+                      relu("r", "f"), Add(name="s", left="r", right="f"),
                       conv("fc", "s", 5, 60, kind="linear"),
                       Reshape(name="again", input="fc", shape=(5, 1, 1)))
     after = same(before, fold_flatten(before))
@@ -240,7 +242,7 @@ def test_flatten_becomes_a_kernel_of_the_whole_map() -> None:
 
 
 def test_a_layer_that_reads_the_whole_input_reads_a_vector() -> None:
-    before = graph_of(conv("a", "x", 3, 4, (6, 6), stride=(2, 3)), Relu(name="r", input="a"))
+    before = graph_of(conv("a", "x", 3, 4, (6, 6), stride=(2, 3)), relu("r", "a"))
     after = same(before, vector_input(before))
     assert after.input_map == after.nodes[0].weight.shape[1:] == (144, 1, 1)
     assert names(after) == ["a", "r"]
@@ -251,10 +253,10 @@ def test_a_layer_that_reads_the_whole_input_reads_a_vector() -> None:
     [conv("a", "x", 4, 1, (6, 6), groups=4)],
     [conv("a", "x", 3, 4, (6, 6), padding=(1, 1, 0, 0))],
     [conv("a", "x", 3, 4, (7, 6), padding=(1, 0, 0, 0))],
-    [Relu(name="r", input="x"), conv("a", "r", 3, 4, (6, 6))],
+    [relu("r", "x"), conv("a", "r", 3, 4, (6, 6))],
     [conv("a", "x", 3, 4, (6, 6)), conv("b", "x", 3, 4, (6, 6)),
      Add(name="s", left="a", right="b")],
-    [conv("a", "x", 4, 4), conv("b", "a", 4, 4, residual="x")],
+    [conv("a", "x", 4, 4), conv("b", "a", 4, 4, epilogue=Epilogue(add="x"))],
 ])
 def test_an_input_that_is_read_otherwise_stays_a_map(nodes: list[Node]) -> None:
     graph = graph_of(*nodes)
@@ -264,7 +266,7 @@ def test_an_input_that_is_read_otherwise_stays_a_map(nodes: list[Node]) -> None:
 def test_a_picture_that_is_flattened_first_becomes_a_vector() -> None:
     """Whatever constants of a channel stand before the flattening."""
     before = graph_of(norm("n", "x"), Reshape(name="f", input="n", shape=(144, 1, 1)),
-                      conv("fc", "f", 5, 144, kind="linear"), Relu(name="r", input="fc"))
+                      conv("fc", "f", 5, 144, kind="linear"), relu("r", "fc"))
     before = replace(before, nodes=(
         replace(before.nodes[0], scale=np.array([1.0, -1.5, 0.8, 1.2])), *before.nodes[1:]))
     after = same(before, optimise(before))
@@ -340,7 +342,7 @@ def test_padding_moves_into_its_readers() -> None:
 
 
 @pytest.mark.parametrize(("last", "message"), [
-    (Relu(name="r", input="p"), r"^p \(pad\): r \(relu\) reads the padded map; pad in front of"),
+    (relu("r", "p"), r"^p \(pad\): r \(relu\) reads the padded map; pad in front of"),
     (None, r"^p \(pad\): the padded map leaves the network; pad in front of convolutions only$"),
 ])
 def test_padding_before_anything_else_is_refused(last: Relu | None, message: str) -> None:
@@ -360,96 +362,94 @@ def test_average_pooling_is_a_depthwise_constant() -> None:
 def test_an_addition_goes_to_the_last_linear_node() -> None:
     before = graph_of(conv("a", "x", 4, 4), conv("b", "x", 4, 4),
                       Add(name="s", left="b", right="a"))
-    after = same(before, fuse_residual(before))
-    assert [(n.name, n.residual) for n in after.nodes] == [("a", None), ("b", "a")]
+    after = same(before, fuse_epilogue(before))
+    assert [(n.name, n.epilogue.add) for n in after.nodes] == [("a", None), ("b", "a")]
 
 
 def test_an_addition_waits_for_its_other_operand() -> None:
-    before = graph_of(conv("a", "x", 4, 4), conv("b", "x", 4, 4), Relu(name="r", input="b"),
-                      Add(name="s", left="a", right="r"), Relu(name="end", input="s"))
-    after = same(before, fuse_residual(before))
-    assert [(n.name, getattr(n, "residual", None)) for n in after.nodes] == [
-        ("b", None), ("r", None), ("a", "r"), ("end", None)]
-    after = same(before, fuse_relu(after))
-    assert [(n.name, n.relu) for n in after.nodes] == [("b", True), ("a", True)]
+    before = graph_of(conv("a", "x", 4, 4), conv("b", "x", 4, 4), relu("r", "b"),
+                      Add(name="s", left="a", right="r"), relu("end", "s"))
+    after = same(before, fuse_epilogue(before))
+    assert [(n.name, n.epilogue) for n in after.nodes] == [
+        ("b", RELU), ("a", replace(RELU, add="b"))]
 
 
 def test_additions_without_a_free_linear_node_get_one() -> None:
     before = graph_of(conv("a", "x", 4, 4), Add(name="twice", left="a", right="a"),
                       Add(name="s", left="x", right="twice"), Add(name="t", left="a", right="s"))
-    after = same(before, fuse_residual(before))
-    assert [(n.name, n.input, n.residual) for n in after.nodes] == [
+    after = same(before, fuse_epilogue(before))
+    assert [(n.name, n.input, n.epilogue.add) for n in after.nodes] == [
         ("a", "x", None), ("twice", "a", "a"), ("s", "twice", "x"), ("t", "s", "a")]
-    assert not any(node.keep for node in after.nodes)
-    clamped = graph_of(conv("a", "x", 4, 4, relu=True), Add(name="s", left="x", right="a"))
-    assert names(same(clamped, fuse_residual(clamped))) == ["a", "s"]
+    assert {node.kind for node in after.nodes} == {"conv"}
+    clamped = graph_of(conv("a", "x", 4, 4, epilogue=RELU), Add(name="s", left="x", right="a"))
+    assert names(same(clamped, fuse_epilogue(clamped))) == ["a", "s"]
 
 
 def test_relu_is_fused_before_and_behind_a_max_pool() -> None:
-    for order in ([Relu(name="r", input="a"), MaxPool(name="p", input="r", pool=POOL)],
-                  [MaxPool(name="p", input="a", pool=POOL), Relu(name="r", input="p")]):
+    for order in ([relu("r", "a"), MaxPool(name="p", input="r", pool=POOL)],
+                  [MaxPool(name="p", input="a", pool=POOL), relu("r", "p")]):
         before = graph_of(conv("a", "x", 3, 4), *order, conv("b", order[-1].name, 2, 3))
-        after = same(before, fuse_maxpool(fuse_relu(before)))
+        after = same(before, fuse_epilogue(before))
         assert names(after) == ["a", "b"]
-        assert (after.nodes[0].relu, after.nodes[0].pool) == (True, POOL)
+        assert after.nodes[0].epilogue == replace(RELU, pool=POOL)
 
 
 def test_shared_sums_are_not_clamped() -> None:
-    before = graph_of(conv("a", "x", 4, 4), Relu(name="r", input="a"),
+    before = graph_of(conv("a", "x", 4, 4), relu("r", "a"),
                       Add(name="s", left="a", right="r"))
-    assert names(same(before, fuse_relu(before))) == ["a", "r", "s"]
-    ends = graph_of(conv("a", "x", 4, 4), Relu(name="r", input="a"), output="a")
-    assert names(fuse_relu(ends)) == ["a", "r"]
+    assert names(same(before, fuse_epilogue(before))) == ["a", "r", "s"]
+    ends = graph_of(conv("a", "x", 4, 4), relu("r", "a"), output="a")
+    assert names(fuse_epilogue(ends)) == ["a", "r"]
 
 
 @pytest.mark.parametrize("pool", [Pool(window=(3, 3), stride=(2, 3)),
                                   Pool(window=(2, 3), stride=(2, 2))])
 def test_overlapping_pools_stand_alone(pool: Pool) -> None:
     before = graph_of(conv("a", "x", 3, 4), MaxPool(name="p", input="a", pool=pool))
-    assert names(same(before, fuse_maxpool(before))) == ["a", "p"]
+    assert names(same(before, fuse_epilogue(before))) == ["a", "p"]
 
 
 def test_pools_behind_a_residual_or_a_pool_stand_alone() -> None:
-    before = graph_of(conv("a", "x", 4, 4, residual="x"), MaxPool(name="p", input="a", pool=POOL),
-                      conv("b", "p", 4, 4), MaxPool(name="q", input="b", pool=Pool(
-                          window=(1, 3), stride=(1, 3))),
+    before = graph_of(conv("a", "x", 4, 4, epilogue=Epilogue(add="x")),
+                      MaxPool(name="p", input="a", pool=POOL), conv("b", "p", 4, 4),
+                      MaxPool(name="q", input="b", pool=Pool(window=(1, 3), stride=(1, 3))),
                       MaxPool(name="r", input="q", pool=Pool(window=(3, 1), stride=(3, 1))))
-    assert names(same(before, fuse_maxpool(before))) == ["a", "p", "b", "r"]
+    assert names(same(before, fuse_epilogue(before))) == ["a", "p", "b", "r"]
 
 
 def test_what_stands_alone_is_selected() -> None:
-    before = graph_of(Relu(name="r", input="x"), MaxPool(name="p", input="r", pool=POOL),
-                      MaxPool(name="q", input="x", pool=POOL), Relu(name="s", input="q"),
+    before = graph_of(relu("r", "x"), MaxPool(name="p", input="r", pool=POOL),
+                      MaxPool(name="q", input="x", pool=POOL), relu("s", "q"),
                       Add(name="t", left="p", right="s"))
-    before = fuse_residual(before)
-    after = same(before, select_nodes(fuse_maxpool(fuse_relu(before))))
-    assert [(n.name, n.relu, n.pool, n.keep) for n in after.nodes] == [
-        ("r", True, POOL, True), ("q", True, POOL, True), ("t", False, None, False)]
+    after = same(before, select_nodes(fuse_epilogue(before)))
+    both = replace(RELU, pool=POOL)
+    assert [(n.name, n.kind, n.epilogue) for n in after.nodes] == [
+        ("r", "select", both), ("q", "select", both), ("t", "conv", Epilogue(add="r"))]
 
 
 def test_a_select_node_with_two_readers_is_not_changed() -> None:
-    before = graph_of(MaxPool(name="p", input="x", pool=POOL), Relu(name="r", input="p"),
-                      conv("a", "p", 4, 4, residual="r"))
+    before = graph_of(MaxPool(name="p", input="x", pool=POOL), relu("r", "p"),
+                      conv("a", "p", 4, 4, epilogue=Epilogue(add="r")))
     after = same(before, optimise(before))
-    assert [(n.name, n.relu, n.pool) for n in after.nodes] == [
-        ("p", False, POOL), ("r", True, None), ("a", False, None)]
+    assert [(n.name, n.epilogue) for n in after.nodes] == [
+        ("p", Epilogue(pool=POOL)), ("r", RELU), ("a", Epilogue(add="r"))]
 
 
 def test_a_network_of_nothing_copies_its_input() -> None:
     before = graph_of(Reshape(name="f", input="x", shape=(144, 1, 1)))
     after = same(before, optimise(before))
-    assert [(n.name, n.kind, n.keep) for n in after.nodes] == [("x.copy", "select", True)]
+    assert [(n.name, n.kind) for n in after.nodes] == [("x.copy", "select")]
 
 
 def everything() -> Graph:
     return graph_of(
         Pad(name="pad", input="x", padding=(0, 1, 1, 0)), conv("a", "pad", 4, 4, (2, 2)),
-        norm("an", "a"), Relu(name="ar", input="an"), conv("b", "ar", 4, 2, (3, 3), groups=2,
+        norm("an", "a"), relu("ar", "an"), conv("b", "ar", 4, 2, (3, 3), groups=2,
                                                            padding=(1, 1, 1, 1)),
-        norm("bn", "b"), Add(name="s", left="ar", right="bn"), Relu(name="sr", input="s"),
+        norm("bn", "b"), Add(name="s", left="ar", right="bn"), relu("sr", "s"),
         MaxPool(name="p", input="sr", pool=POOL), norm("pn", "p"),
         AvgPool(name="m", input="pn", window=(2, 2), stride=(1, 1), divisor=4),
-        Reshape(name="f", input="m", shape=(16, 1, 1)), Relu(name="fr", input="f"),
+        Reshape(name="f", input="m", shape=(16, 1, 1)), relu("fr", "f"),
         conv("fc", "fr", 3, 16, kind="linear"))
 
 
@@ -472,10 +472,10 @@ def test_passes_leave_their_input_alone() -> None:
 
 
 def test_the_dump_shows_every_node(capsys: pytest.CaptureFixture[str]) -> None:
-    optimise(everything(), dump_after="fuse_relu")
+    optimise(everything(), dump_after="fuse_epilogue")
     out, err = capsys.readouterr()
     assert out == ""
-    assert err == """# after fuse_relu
+    assert err == """# after fuse_epilogue
 x: 4x6x6 = input
 a: 4x6x6 = conv(x) weight 4x4x2x2 nonzeros 64 padding (0, 1, 1, 0) bias relu
 b: 4x6x6 = conv(a, a) weight 4x2x3x3 nonzeros 72 groups 2 padding (1, 1, 1, 1) bias relu

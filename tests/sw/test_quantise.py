@@ -7,15 +7,20 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from celosia.graph import Conv, Graph, MaxPool, Relu
+from celosia.graph import Activate, Conv, Graph, MaxPool
 from celosia.passes import optimise
 from celosia.quantise import quantise
 from celosia_sim import golden
+from celosia_spec.epilogue import Dynamic, Epilogue, Kept, Pool, Relu
 from celosia_spec.errors import ArgumentError, CelosiaError, CompileError
 from celosia_spec.isa import pack_row
-from celosia_spec.qgraph import Pool, QGraph
+from celosia_spec.qgraph import QGraph, static_exponent
 
 RNG = np.random.default_rng
+
+
+def relu(name: str, source: str) -> Activate:
+    return Activate(name=name, input=source, activation=Relu())
 
 
 def layer(weight: np.ndarray, bias: np.ndarray | None = None, name: str = "fc",
@@ -121,8 +126,8 @@ def test_the_smallest_exponent_keeps_every_bias_within_the_accumulator(width: in
     node = graph.nodes[0]
     wanted = max(-16, *(floor_log2(b) + 4 - width - int(sw) + bits - 2
                         for b, sw in zip(bias, node.sw, strict=True) if b))
-    assert graph.tensors["x"].exponent_min == wanted
-    assert graph.tensors["fc"].exponent_min == -16
+    assert graph.tensors["x"].exponent.least == wanted
+    assert graph.tensors["fc"].exponent.least == -16
     if width == 24:
         assert wanted > -16
     s_k = node.sw + wanted - (bits - 2)
@@ -135,18 +140,20 @@ def test_a_select_node_hands_the_smallest_exponent_on() -> None:
     nodes = (layer(np.eye(3), name="a"), MaxPool(name="p", input="a", pool=pool),
              layer(np.full((2, 3), 0.01), [3.0, 0.0], name="b", source="p"))
     graph = quantise(graph_of(*nodes, shape=(3, 4, 4)))
-    assert graph.nodes[1].keep
-    assert graph.tensors["a"].exponent_min == graph.tensors["p"].exponent_min > -16
-    assert graph.tensors["x"].exponent_min == -16
+    least = graph.tensors["a"].exponent.least
+    assert graph.tensors["p"].exponent == Kept(of="a", least=least) and least > -16
+    assert graph.tensors["x"].exponent.least == -16
 
 
 def test_the_identity_weight_is_one() -> None:
     for bits in (4, 8, 9):
-        node = quantise(graph_of(Relu(name="r", input="x"), shape=(3, 2, 2)),
-                        weight_bits=bits).nodes[0]
+        graph = quantise(graph_of(relu("r", "x"),
+                                  shape=(3, 2, 2)), weight_bits=bits)
+        node = graph.nodes[0]
         assert node.matrix.data.tolist() == [2 ** (bits - 2)] * 3
         assert node.sw.tolist() == [-(bits - 2)] * 3
-        assert (node.kind, node.keep, node.relu) == ("select", True, True)
+        assert (node.kind, node.epilogue) == ("select", Epilogue(activation=Relu()))
+        assert graph.tensors["r"].exponent == Kept(of="x", least=-16)
 
 
 def test_tensors_tell_shapes_and_widths() -> None:
@@ -157,20 +164,20 @@ def test_tensors_tell_shapes_and_widths() -> None:
     assert {n: (t.shape, t.bits) for n, t in tensors.items()} == {
         "x": ((3, 4, 4), 6), "a": ((4, 3, 3), 6), "b": ((5, 1, 1), 6), "c": ((2, 1, 1), 16)}
     assert tensors["b"].user_shape == (5,)
-    assert all(t.static_exponent is None for t in tensors.values())
+    assert all(isinstance(t.exponent, Dynamic) for t in tensors.values())
 
 
 def test_static_exponents_are_the_largest_of_the_calibration() -> None:
-    nodes = (layer(RNG(3).normal(size=(4, 3, 2, 2)), name="a"), Relu(name="r", input="a"),
+    nodes = (layer(RNG(3).normal(size=(4, 3, 2, 2)), name="a"), relu("r", "a"),
              layer(RNG(4).normal(size=(5, 4)), [9.0] * 5, name="b", source="a"))
     graph = graph_of(*nodes, shape=(3, 4, 4))
     calibration = (RNG(5).normal(size=(6, 3, 4, 4)) * [[[[0.1]]]] * 5).astype(np.float32)
     dynamic = golden.run(quantise(graph), calibration)
     static = quantise(graph, exponents="static", calibration=calibration)
-    assert {n: t.static_exponent for n, t in static.tensors.items()} == {
+    assert {n: static_exponent(static.tensors, n) for n in static.tensors} == {
         n: e.max() for n, e in dynamic.exponents.items()}
     silent = quantise(graph, exponents="static", calibration=np.zeros_like(calibration))
-    assert silent.tensors["x"].static_exponent == silent.tensors["x"].exponent_min
+    assert silent.tensors["x"].exponent.value == silent.tensors["x"].exponent.least
 
 
 @pytest.mark.parametrize(("weight", "bias", "message"), [
@@ -190,7 +197,7 @@ def test_a_bias_far_above_its_weights_takes_the_wider_accumulator() -> None:
         quantised([[1e-6]], [1000.0], acc_bits=24)
     graph = quantised([[1e-6]], [1000.0])
     assert graph.acc_bits == 32
-    assert graph.tensors["x"].exponent_min == 9
+    assert graph.tensors["x"].exponent.least == 9
 
 
 def test_a_compile_error_has_its_parts() -> None:
@@ -218,7 +225,7 @@ def test_arguments_that_are_refused(options: dict, message: str) -> None:
 
 
 def test_unlowered_nodes_are_refused() -> None:
-    graph = Graph(nodes=(Relu(name="r", input="x"),), input="x", input_map=(1, 1, 1),
+    graph = Graph(nodes=(relu("r", "x"),), input="x", input_map=(1, 1, 1),
                   input_shape=(1, 1, 1), output="r", output_shape=(1, 1, 1))
     with pytest.raises(CompileError, match=r"^r \(relu\): is not a linear node; run celosia\."):
         quantise(graph)

@@ -8,7 +8,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from scipy.sparse import csr_array
 
 from celosia_spec.block import limit
-from celosia_spec.qgraph import Geometry, Pool, QNode
+from celosia_spec.qgraph import Geometry, QNode
 
 Weights: TypeAlias = np.ndarray | csr_array
 
@@ -57,17 +57,3 @@ def exact_sums(x: np.ndarray, weights: Weights, geometry: Geometry) -> np.ndarra
     sums = (weights @ operand).reshape(weights.shape[0], len(x), height, width)
     exact: np.ndarray = sums.transpose(1, 0, 2, 3).astype(np.int64)
     return exact
-
-
-def max_pool(x: np.ndarray, pool: Pool | None) -> np.ndarray:
-    """Return the maximum over windows of (N, C, H, W); partial windows are dropped."""
-    if pool is None:
-        return x
-    (kh, kw), (sy, sx) = pool.window, pool.stride
-    height, width = (x.shape[2] - kh) // sy + 1, (x.shape[3] - kw) // sx + 1
-    result = x[:, :, :(height - 1) * sy + 1:sy, :(width - 1) * sx + 1:sx]
-    for y in range(kh):
-        for z in range(kw):
-            part = x[:, :, y:y + (height - 1) * sy + 1:sy, z:z + (width - 1) * sx + 1:sx]
-            result = np.maximum(result, part)
-    return result

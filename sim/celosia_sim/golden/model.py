@@ -4,9 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from celosia_sim.golden.linear import Weights, exact_sums, max_pool, weight_operand
+from celosia_sim.golden.epilogue import activated, block_exponent, max_pool
+from celosia_sim.golden.linear import Weights, exact_sums, weight_operand
 from celosia_sim.golden.requantise import clip, scale_rne
-from celosia_spec.block import block_exponents, floor_log2, limit, lsb, mantissas
+from celosia_spec.block import block_exponents, limit, lsb, mantissas
+from celosia_spec.epilogue import Static
 from celosia_spec.isa import EXPONENT_MAX, OUTPUT_BITS
 from celosia_spec.qgraph import QGraph, QNode
 
@@ -57,11 +59,11 @@ def _input_blocks(graph: QGraph, x: np.ndarray) -> tuple[np.ndarray, np.ndarray,
     if bad.any():
         raise ValueError(f"{tensor.name}: image {int(bad.argmax())} of the input holds values "
                          "that are not finite in float32")
-    if tensor.static_exponent is not None:
-        exponents = np.full(len(x), tensor.static_exponent, dtype=np.int64)
+    if isinstance(tensor.exponent, Static):
+        exponents = np.full(len(x), tensor.exponent.value, dtype=np.int64)
         m, clipped = mantissas(x, exponents, tensor.bits)
         return m, exponents.astype(np.int32), clipped
-    exponents = block_exponents(x, tensor.exponent_min)
+    exponents = block_exponents(x, tensor.exponent.least)
     if exponents.max(initial=0) > EXPONENT_MAX:
         image = int(exponents.argmax())
         raise ValueError(f"{tensor.name}: image {image} of the input needs the block exponent "
@@ -106,7 +108,7 @@ def _run_chunk(graph: QGraph, weights: list[Weights], m: np.ndarray, exponents: 
     stored, blocks = {graph.input: m}, {graph.input: exponents}
     saturated = np.zeros(len(m), dtype=bool)
     last = {name: at for at, node in enumerate(graph.nodes)
-            for name in (node.input, node.residual) if name is not None}
+            for name in (node.input, node.epilogue.add) if name is not None}
     for at, (node, operand) in enumerate(zip(graph.nodes, weights, strict=True)):
         stored[node.output], blocks[node.output], clipped = _node(graph, node, operand, stored,
                                                                   blocks)
@@ -127,27 +129,13 @@ def _node(graph: QGraph, node: QNode, weights: Weights, stored: dict[str, np.nda
     scale = (node.sw[None, :] + s_x[:, None])[:, :, None, None]            # S_k: (N, rows, 1, 1)
     sums = exact_sums(stored[node.input], weights, node.geometry)
     sums += scale_rne(node.bias[:, None, None], node.sb[:, None, None] - scale, OUTPUT_BITS)
-    if node.residual is not None:
-        operand = graph.tensors[node.residual]
-        s_r = lsb(blocks[node.residual], operand.bits)[:, None, None, None]
-        shifted = scale_rne(stored[node.residual], s_r - scale, operand.bits)
+    if (add := node.epilogue.add) is not None:
+        operand = graph.tensors[add]
+        s_r = lsb(blocks[add], operand.bits)[:, None, None, None]
+        shifted = scale_rne(stored[add], s_r - scale, operand.bits)
         sums += clip(shifted, (1 << width - 3) - 1)[0]
-    if node.relu:
-        sums = np.maximum(sums, 0)
-    sums = max_pool(sums, node.pool)
-    if node.keep:
-        exponents = blocks[node.input].astype(np.int64)
-    elif target.static_exponent is not None:
-        exponents = np.full(len(sums), target.static_exponent, dtype=np.int64)
-    else:
-        exponents = _dynamic_exponents(sums, scale[:, :, 0, 0], target.exponent_min)
+    sums = max_pool(activated(sums, node.epilogue.activation), node.epilogue.pool)
+    exponents = block_exponent(target.exponent, sums, scale[:, :, 0, 0], blocks)
     s_o = lsb(exponents, target.bits)[:, None, None, None]
     m, clipped = clip(scale_rne(sums, scale - s_o, width), limit(target.bits))
     return m.astype(np.int32), exponents.astype(np.int32), clipped
-
-
-def _dynamic_exponents(sums: np.ndarray, scale: np.ndarray, exponent_min: int) -> np.ndarray:
-    """Return the block exponent of each image: the largest floor(log2 abs A') + S_k, clamped."""
-    largest = np.abs(sums).max(axis=(2, 3))
-    found: np.ndarray = (floor_log2(largest) + scale).max(axis=1)
-    return found.clip(exponent_min, EXPONENT_MAX)

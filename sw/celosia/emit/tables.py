@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import assert_never
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from celosia.emit.write_table import placed
 from celosia.schedule.candidates import Candidate
 from celosia.schedule.input_map import InputMap
 from celosia.schedule.memory_map import Layouts
+from celosia_spec.epilogue import Activation, Identity, Kept, Relu
 from celosia_spec.isa import (
     BATCH_WAIT_MAX,
     ArrayConfig,
@@ -23,7 +25,7 @@ from celosia_spec.isa import (
 )
 from celosia_spec.isa.cycles import Work, walk_wait
 from celosia_spec.isa.timing import MIN_PASS, Timing
-from celosia_spec.qgraph import QGraph, QNode, QTensor
+from celosia_spec.qgraph import QGraph, QNode, static_exponent
 
 
 @dataclass
@@ -111,7 +113,7 @@ def describe(graph: QGraph, node: QNode, found: Candidate, reader: InputMap | No
         Word.LENGTH_BASE: len(images.lengths), Word.ROW_BASE: len(images.rows),
         Word.IN_BASE: banks.base[node.input], Word.IN_CHANNELS: found.source.order.channels,
         Word.WRITE_BASE: images.writes.place(placing.words), Word.WRITE_STEP: placing.step,
-        Word.EXPONENT: _exponents(result),
+        Word.EXPONENT: _exponents(graph, node),
         Word.CLEAR_BASE: banks.base[node.output] if clear else 0, Word.CLEAR_ROWS: work.clear_rows,
         **_residual_words(node, layouts, slots), **_reader_words(found, reader),
     }
@@ -123,11 +125,11 @@ def describe(graph: QGraph, node: QNode, found: Candidate, reader: InputMap | No
 
 def _flags(graph: QGraph, node: QNode, found: Candidate, reader: InputMap | None,
            layouts: Layouts) -> int:
-    flags = int(Opcode.LINEAR)
+    flags = Opcode.LINEAR | _activation(node.epilogue.activation)
     for condition, flag in (
-            (node.relu, Flag.RELU),
-            (graph.tensors[node.output].static_exponent is not None, Flag.STATIC),
-            (node.keep, Flag.KEEP), (node.residual is not None, Flag.RESIDUAL_READ),
+            (static_exponent(graph.tensors, node.output) is not None, Flag.STATIC),
+            (isinstance(graph.tensors[node.output].exponent, Kept), Flag.KEEP),
+            (node.epilogue.add is not None, Flag.RESIDUAL_READ),
             (node.output in layouts.residuals.base, Flag.RESIDUAL_WRITE),
             (node.output == graph.output, Flag.WIDE), (found.direct, Flag.DIRECT),
             (found.source.jump, Flag.JUMP),
@@ -137,16 +139,27 @@ def _flags(graph: QGraph, node: QNode, found: Candidate, reader: InputMap | None
     return flags
 
 
-def _exponents(result: QTensor) -> int:
-    return ((result.static_exponent or 0) & 0xFF) | (result.exponent_min & 0xFF) << 8
+def _activation(activation: Activation) -> int:
+    """Return the flags of an activation function."""
+    match activation:
+        case Identity():
+            return 0
+        case Relu():
+            return Flag.RELU
+        case _:
+            assert_never(activation)
+
+
+def _exponents(graph: QGraph, node: QNode) -> int:
+    value = static_exponent(graph.tensors, node.output) or 0
+    return value & 0xFF | (graph.tensors[node.output].exponent.least & 0xFF) << 8
 
 
 def _residual_words(node: QNode, layouts: Layouts, slots: dict[str, int]) -> dict[Word, int]:
     base = layouts.residuals.base
     words = {Word.RESIDUAL_WRITE: base.get(node.output, 0)}
-    if node.residual is not None:
-        words |= {Word.RESIDUAL_SLOT: slots[node.residual],
-                  Word.RESIDUAL_READ: base[node.residual]}
+    if (add := node.epilogue.add) is not None:
+        words |= {Word.RESIDUAL_SLOT: slots[add], Word.RESIDUAL_READ: base[add]}
     return words
 
 

@@ -11,9 +11,9 @@ import numpy as np
 from celosia.frontend import arithmetic
 from celosia.frontend.call import Call, Value
 from celosia.frontend.refusals import REMEDIES
-from celosia.graph import AvgPool, BatchNorm, Conv, MaxPool, Node, Pad, Relu, Reshape
+from celosia.graph import Activate, AvgPool, BatchNorm, Conv, MaxPool, Node, Pad, Reshape
+from celosia_spec.epilogue import Pool, Relu
 from celosia_spec.errors import CompileError
-from celosia_spec.qgraph import Pool
 
 Handler = Callable[[Call], Node | list[Node] | str]
 
@@ -70,7 +70,7 @@ def dropout_training(call: Call) -> Node:
 
 
 def relu(call: Call) -> Node:
-    return Relu(name=call.name, input=call.value("self").name)
+    return Activate(name=call.name, input=call.value("self").name, activation=Relu())
 
 
 def clamp(call: Call) -> Node:

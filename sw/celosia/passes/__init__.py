@@ -12,16 +12,14 @@ from celosia.passes.fold_batchnorm import fold_batchnorm
 from celosia.passes.fold_flatten import fold_flatten
 from celosia.passes.fold_forward import fold_forward
 from celosia.passes.fold_padding import fold_padding
-from celosia.passes.fuse_maxpool import fuse_maxpool
-from celosia.passes.fuse_relu import fuse_relu
-from celosia.passes.fuse_residual import fuse_residual
+from celosia.passes.fuse_epilogue import fuse_epilogue
 from celosia.passes.select_nodes import select_nodes
 from celosia.passes.vector_input import vector_input
 from celosia_spec.errors import ArgumentError, located
 
 PASSES: tuple[Callable[[Graph], Graph], ...] = (
     fold_forward, fold_flatten, fold_padding, fold_batchnorm, average_to_linear, vector_input,
-    fuse_residual, fuse_relu, fuse_maxpool, select_nodes)
+    fuse_epilogue, select_nodes)
 
 
 def check_pass(dump_after: str | None) -> None:

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from celosia.graph import (
+    Activate,
     Add,
     BatchNorm,
     Conv,
     Graph,
     Node,
-    Relu,
     Reshape,
     Shape,
     node_shape,
@@ -86,7 +86,7 @@ class _State:
             node = replace(node, input=sources[0])
         if any(flat) and isinstance(node, Conv):
             node = _whole_map(node, self.shapes[sources[0]])
-        elif any(flat) and isinstance(node, (Relu, Add, BatchNorm)):
+        elif any(flat) and isinstance(node, (Activate, Add, BatchNorm)):
             if isinstance(node, BatchNorm):
                 node = _by_channel(node, self.shapes[sources[0]])
             self.flat.add(node.name)

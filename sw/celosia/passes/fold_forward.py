@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from celosia.graph import Add, BatchNorm, Conv, Graph, Node, Pad, Relu, Reshape, rename
+from celosia.graph import Activate, Add, BatchNorm, Conv, Graph, Node, Pad, Reshape, rename
 
 SPREAD = 2.0
 """Most that the scales of two channels may differ by: it costs a bit of a weight's mantissa."""
@@ -83,7 +83,7 @@ def _folded(graph: Graph, norm: BatchNorm, path: list[Reshape | Pad | Conv]) -> 
 def _is_flat(graph: Graph, name: str) -> bool:
     """Whether a tensor is a map of several places that readers take for a vector."""
     made, shapes = _made(graph), graph.shapes
-    while isinstance(node := made.get(name), (BatchNorm, Relu, Add, Reshape)):
+    while isinstance(node := made.get(name), (BatchNorm, Activate, Add, Reshape)):
         if isinstance(node, Reshape) and shapes[node.input] != node.shape:
             return node.shape[1:] == (1, 1) and node.input != graph.input
         name = node.inputs[0]

@@ -1,13 +1,13 @@
-"""ReLU and max-pooling that stand alone become select nodes."""
+"""Activations and max-pooling that stand alone become select nodes."""
 
 from dataclasses import replace
 
-from celosia.graph import Conv, Graph, MaxPool, Relu, identity, rename
-from celosia.passes.fuse_maxpool import can_fuse
+from celosia.graph import Activate, Conv, Graph, MaxPool, identity, rename
+from celosia.passes.fuse_epilogue import can_pool, combined
 
 
 def select_nodes(graph: Graph) -> Graph:
-    """Turn what is left of ReLU and max-pooling into linear nodes with identity weights.
+    """Turn what is left of activations and max-pooling into linear nodes with identity weights.
 
     After: every node is a Conv. A select node keeps the block exponent of its input and rounds
     nothing. A network that computes nothing gets one, so that its output is a stored tensor.
@@ -17,27 +17,33 @@ def select_nodes(graph: Graph) -> Graph:
     made: dict[str, Conv] = {}
     for node in graph.nodes:
         node = rename(node, names)
-        if isinstance(node, (Relu, MaxPool)):
+        if isinstance(node, (Activate, MaxPool)):
             before = made.get(node.input)
             if before is not None and _extends(before, node, uses):
                 names[node.name] = before.name
                 uses[before.name] = uses[node.name]
             else:
-                before = identity(node.name, node.input, shapes[node.input][0], kind="select",
-                                  keep=True)
-            node = (replace(before, relu=True) if isinstance(node, Relu)
-                    else replace(before, pool=node.pool))
+                before = identity(node.name, node.input, shapes[node.input][0], "select")
+            node = _done_by(before, node)
         assert isinstance(node, Conv), f"{node.name} was left by the passes before"
         made[node.name] = node
     output = names.get(graph.output, graph.output)
     if output == graph.input:
         output = f"{graph.input}.copy"
-        made[output] = identity(output, graph.input, graph.input_map[0], kind="select", keep=True)
+        made[output] = identity(output, graph.input, graph.input_map[0], "select")
     return replace(graph, nodes=tuple(made.values()), output=output)
 
 
-def _extends(before: Conv, node: Relu | MaxPool, uses: dict[str, int]) -> bool:
+def _extends(before: Conv, node: Activate | MaxPool, uses: dict[str, int]) -> bool:
     """Say whether a select node of this pass can do another step; others are fused by now."""
-    if isinstance(node, Relu):
+    if isinstance(node, Activate):
         return uses[before.name] == 1
-    return can_fuse(before, node, uses)
+    return can_pool(before, node, uses)
+
+
+def _done_by(before: Conv, node: Activate | MaxPool) -> Conv:
+    epilogue = before.epilogue
+    if isinstance(node, MaxPool):
+        return replace(before, epilogue=replace(epilogue, pool=node.pool))
+    activation = combined(epilogue.activation, node.activation)
+    return replace(before, epilogue=replace(epilogue, activation=activation))

@@ -7,6 +7,7 @@ import numpy as np
 
 from celosia.emit.weight_stream import Stream, encode, row_order
 from celosia.schedule.input_map import InputMap, Order, Window
+from celosia_spec.epilogue import Dynamic
 from celosia_spec.errors import Need
 from celosia_spec.isa import BATCH_STEPS_MAX, PHASE_BITS, ArrayConfig
 from celosia_spec.isa.timing import MIN_PASS
@@ -88,7 +89,7 @@ def unfits(graph: QGraph, found: Candidate, array: ArrayConfig, *,
                     "give the layer fewer inputs, or prune it",
                     Need("weights of a row", longest, BATCH_STEPS_MAX, "words"))
     yield from _too_many(found, array, final=node.output == graph.output,
-                         linked=node.residual is not None or keep_rows)
+                         linked=node.epilogue.add is not None or keep_rows)
 
 
 def filled(graph: QGraph, node: QNode, groups: int, order: Order, array: ArrayConfig, *,
@@ -103,7 +104,7 @@ def filled(graph: QGraph, node: QNode, groups: int, order: Order, array: ArrayCo
     final = node.output == graph.output
     return Candidate(node, window, stored, rows,
                 _result_order(rows, groups, spread=spreads(graph, node.output)), stream,
-                direct=not final and (result.static_exponent is not None or node.keep),
+                direct=not final and not isinstance(result.exponent, Dynamic),
                 beats=len(rows) // groups * stored.tiles * array.pass_beats,
                 reach=int(index.max(initial=0)))
 

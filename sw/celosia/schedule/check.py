@@ -7,7 +7,7 @@ from celosia_spec.qgraph import QGraph
 
 def check_graph(graph: QGraph, array: ArrayConfig) -> None:
     """CompileError where the arithmetic of the graph is not the array's."""
-    residual = next((node for node in graph.nodes if node.residual), None)
+    residual = next((node for node in graph.nodes if node.epilogue.add), None)
     if graph.acc_bits > array.acc_bits:
         raise CompileError("network", "accumulator",
                            f"needs {graph.acc_bits}-bit accumulators, the array has "
@@ -26,6 +26,6 @@ def check_graph(graph: QGraph, array: ArrayConfig) -> None:
                            f"compile with activation_bits={array.activation_bits}, or give the "
                            f"array activation_bits={graph.activation_bits}")
     for node in graph.nodes:
-        if graph.output in (node.input, node.residual):
+        if graph.output in (node.input, node.epilogue.add):
             raise CompileError(node.name, node.kind, "it reads the network's output, which leaves "
                                "with 16-bit mantissas", "end the network behind its last layer")

@@ -5,19 +5,24 @@ from dataclasses import replace
 import numpy as np
 from scipy.sparse import csr_array
 
+from celosia_spec.epilogue import Kept
 from celosia_spec.qgraph import COPY, Geometry, QGraph, QNode, QTensor
 
 
 def identity(name: str, source: QTensor, result: str, weight_bits: int) -> QNode:
-    """Return a node that copies ``source`` mantissa by mantissa, exponent kept."""
+    """Return a node that copies ``source`` mantissa by mantissa; `copied` is its tensor."""
     channels, one = source.shape[0], 1 << weight_bits - 2
     matrix = csr_array((np.full(channels, one, np.int16),
                         (np.arange(channels), np.arange(channels))), (channels, channels))
     zeros = np.zeros(channels, np.int64)
     sw = zeros - (weight_bits - 2)
     return QNode(name=name, kind=COPY, input=source.name, output=result, matrix=matrix,
-                 weights=channels, geometry=Geometry(kernel=(1, 1)), sw=sw, bias=zeros, sb=sw,
-                 keep=True)
+                 weights=channels, geometry=Geometry(kernel=(1, 1)), sw=sw, bias=zeros, sb=sw)
+
+
+def copied(source: QTensor, name: str) -> QTensor:
+    """Return the tensor that a copy of ``source`` makes."""
+    return replace(source, name=name, exponent=Kept(of=source.name, least=source.exponent.least))
 
 
 def expand_copies(graph: QGraph) -> QGraph:
@@ -31,14 +36,14 @@ def expand_copies(graph: QGraph) -> QGraph:
     for node in graph.nodes:
         if node.kind != COPY:
             readers.setdefault(node.input, []).append(node.name)
-    added = {node.residual for node in graph.nodes if node.residual}
+    added = {node.epilogue.add for node in graph.nodes}
     tensors, nodes = dict(graph.tensors), []
     renamed: dict[tuple[str, str], str] = {}
     made: set[str] = set()
 
     def copy(source: str, purpose: str) -> None:
         result = f"{source} for {purpose}"
-        tensors[result] = replace(tensors[source], name=result)
+        tensors[result] = copied(tensors[source], result)
         nodes.append(identity(f"copy of {result}", tensors[source], result,
                               graph.weight_bits))
 
@@ -59,10 +64,12 @@ def expand_copies(graph: QGraph) -> QGraph:
 
     copies_of(graph.input)
     for node in graph.nodes:
-        residual = node.residual
-        if residual is not None:
-            residual = renamed.get(("", residual), residual)
-        nodes.append(replace(node, input=renamed.get((node.name, node.input), node.input),
-                             residual=residual))
+        source, add = renamed.get((node.name, node.input), node.input), node.epilogue.add
+        if add is not None:
+            add = renamed.get(("", add), add)
+        nodes.append(replace(node, input=source, epilogue=replace(node.epilogue, add=add)))
+        result = tensors[node.output]
+        if isinstance(result.exponent, Kept):
+            tensors[node.output] = replace(result, exponent=replace(result.exponent, of=source))
         copies_of(node.output)
     return replace(graph, tensors=tensors, nodes=tuple(nodes))

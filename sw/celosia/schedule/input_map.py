@@ -39,7 +39,7 @@ class Window:
 
     @classmethod
     def of(cls, node: QNode, source: QTensor, result: QTensor) -> "Window":
-        geometry, pool = node.geometry, node.pool
+        geometry, pool = node.geometry, node.epilogue.pool
         top, left, bottom, right = geometry.padding
         size = (source.shape[1] + top + bottom, source.shape[2] + left + right)
         window, stride = (pool.window, pool.stride) if pool else ((1, 1), (1, 1))

@@ -101,7 +101,7 @@ def bank_spans(graph: QGraph, fills: dict[str, Candidate], array: ArrayConfig) -
 def residual_spans(graph: QGraph, fills: dict[str, Candidate]) -> list[Span]:
     """Residual beats that every operand of an addition needs, and when."""
     made = makers(graph)
-    last = {node.residual: k for k, node in enumerate(graph.nodes) if node.residual}
+    last = {node.epilogue.add: k for k, node in enumerate(graph.nodes) if node.epilogue.add}
     return [Span(name, fills[graph.nodes[made[name]].name].beats, made[name], k)
             for name, k in last.items()]
 

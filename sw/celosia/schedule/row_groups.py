@@ -187,8 +187,8 @@ def _peak(graph: QGraph, fills: dict[str, Candidate], array: ArrayConfig) -> set
 
 def kept_rows(graph: QGraph) -> set[str]:
     """Nodes whose rows keep their order: those that add a residual operand, and its makers."""
-    operands = {node.residual for node in graph.nodes if node.residual}
-    return {node.name for node in graph.nodes if node.residual or node.output in operands}
+    operands = {node.epilogue.add for node in graph.nodes}
+    return {node.name for node in graph.nodes if node.epilogue.add or node.output in operands}
 
 
 def _families(graph: QGraph) -> list[list[str]]:
@@ -199,8 +199,8 @@ def _families(graph: QGraph) -> list[list[str]]:
     reader: dict[str, str] = {}
     for node in graph.nodes:
         partners = [reader.setdefault(node.input, node.name)]
-        if node.residual:
-            partners.append(maker[node.residual])
+        if node.epilogue.add:
+            partners.append(maker[node.epilogue.add])
         for partner in partners:
             old, new = number[node.name], number[partner]
             number = {name: new if k == old else k for name, k in number.items()}
@@ -216,7 +216,7 @@ def residual_refusal(graph: QGraph, fills: dict[str, Candidate],
 
     No choice of groups helps them.
     """
-    node = next((node for node in graph.nodes if node.residual), None)
+    node = next((node for node in graph.nodes if node.epilogue.add), None)
     if node is None:
         return None
     spans = residual_spans(graph, fills)

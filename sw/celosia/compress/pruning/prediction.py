@@ -126,13 +126,12 @@ class Predictor:
     def _predict(self, graph: Graph, names: Mapping[str, str]) -> Prediction:
         """names : {layer: its name in the graph}."""
         from celosia.lower import check_depths, plan
-        from celosia.quantise import quantise
+        from celosia.quantise import fixed, quantise
 
         quantised = quantise(graph, widest=widest_accumulators(self._place, self._place.array))
         if self.exponents == "static":
-            tensors = {name: replace(tensor, static_exponent=tensor.exponent_min)
-                       for name, tensor in quantised.tensors.items()}
-            quantised = replace(quantised, tensors=tensors)
+            quantised = fixed(quantised, {name: tensor.exponent.least
+                                          for name, tensor in quantised.tensors.items()})
         array = replace(self._place.array, acc_bits=quantised.acc_bits)
         lowered = plan(quantised, array, target=self.target, exponents=self.exponents)
         problem = None
