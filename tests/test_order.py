@@ -181,27 +181,29 @@ ORDER = {
         __init__
     """,
     "celosia.compress": """
-        criteria.follow, entry, filters, filters.couples, filters.operators, journal,
-          layers, outputs, readings, trial
-        criteria.registry, promise, untrained
-        cost, criteria.magnitude, criteria.statistics, filters.record, finetune, pruning
-        criteria.ae_lip, criteria.correlation, filters.mask, filters.owners, fusion, lowrank
-        criteria.filters, filters.tracks, formats
-        criteria, filters.moves, filters.readers
-        filters.follow
-        filters.structure
-        filters.removal, filters.selection
-        filters.prune
-        filters.mask_layer
-        filters.combined
+        entry, layers, outputs, readings, trial
+        promise, untrained
+        masks
+        cost, training
+        criteria, fusion, lowrank, unread
+        precision, weights
+        filters
+        combined
         __init__
     """,
-    "celosia.compress.pruning": """
-        __init__, masks, path, prediction, schedule, sun2016
-        cycle_masks, path_rules, rounds, selection
-        paths, search
-        prune, unread
-        cycles
+    "celosia.compress.masks": """
+        __init__, weights
+        filters
+    """,
+    "celosia.compress.training": """
+        __init__, finetune, journal
+        rounds
+    """,
+    "celosia.compress.criteria": """
+        follow, registry
+        filters, magnitude, statistics
+        ae_lip, correlation
+        __init__
     """,
     "celosia.compress.fusion": """
         __init__, graph
@@ -218,10 +220,35 @@ ORDER = {
         rounds
         factorise
     """,
-    "celosia.compress.formats": """
+    "celosia.compress.unread": """
+        __init__, path
+        rules
+        paths
+        drop
+    """,
+    "celosia.compress.precision": """
         __init__, float_products, partition
         emulate
         nsr
+    """,
+    "celosia.compress.weights": """
+        __init__, prediction, schedule, sun2016
+        cycle_masks, selection
+        search
+        prune
+        cycles
+    """,
+    "celosia.compress.filters": """
+        __init__, couples, operators
+        record
+        owners
+        tracks
+        moves, readers
+        follow
+        structure
+        removal, selection
+        prune
+        mask_layer
     """,
     "celosia.live": """
         __init__, shots

@@ -16,8 +16,8 @@ from torch import nn
 
 from celosia import compress
 from celosia.compress.layers import prunable_layers
-from celosia.compress.pruning.masks import apply_mask, current_mask
-from celosia.compress.pruning.prediction import Predictor
+from celosia.compress.masks.weights import apply_mask, current_mask
+from celosia.compress.weights.prediction import Predictor
 
 __all__ = ["TRIALS", "balanced_masks", "tuned_shares"]
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from celosia.compress import FineTune, flip_and_shift
-from celosia.compress.journal import Journal, describe, fingerprint
+from celosia.compress.training.journal import Journal, describe, fingerprint
 
 RATE, BATCH, REACH, SEED = 0.01, 128, 4, 0
 

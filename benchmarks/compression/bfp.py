@@ -20,12 +20,12 @@ from harness.result import Check, Result, Table
 from torch import nn
 
 from celosia.compress.cost import measure as cost_of
-from celosia.compress.finetune import FineTune, flip_and_shift
-from celosia.compress.formats.emulate import emulate
-from celosia.compress.formats.nsr import nsr
-from celosia.compress.formats.partition import PARTITIONS
 from celosia.compress.fusion.fold import fold_batchnorm
-from celosia.compress.journal import Journal
+from celosia.compress.precision.emulate import emulate
+from celosia.compress.precision.nsr import nsr
+from celosia.compress.precision.partition import PARTITIONS
+from celosia.compress.training.finetune import FineTune, flip_and_shift
+from celosia.compress.training.journal import Journal
 
 KEPT = Path("build") / "compression" / "bfp"
 WIDTHS = (9, 8, 7, 6, 5, 4)

@@ -23,10 +23,10 @@ from harness.result import Check, Result, Table
 from torch import nn
 
 from celosia.compress import FineTune
+from celosia.compress.combined import CombinedReport, prune_combined
 from celosia.compress.cost import Cost
 from celosia.compress.cost import measure as cost_of
 from celosia.compress.criteria.filters import filter_scores
-from celosia.compress.filters.combined import CombinedReport, prune_combined
 
 CONV_MACS = 0.80
 LINEAR_RATE = 0.83

@@ -33,14 +33,14 @@ from torch import nn
 
 from celosia import compress
 from celosia.compress.cost import measure as cost_of
-from celosia.compress.journal import Journal, fingerprint
 from celosia.compress.layers import prunable_layers
-from celosia.compress.pruning.cycles import prune_to_cycles
-from celosia.compress.pruning.masks import apply_mask, current_mask
-from celosia.compress.pruning.prediction import Predictor
-from celosia.compress.pruning.rounds import run_rounds
-from celosia.compress.pruning.schedule import SCHEDULES
-from celosia.compress.pruning.selection import keep_global, keep_largest
+from celosia.compress.masks.weights import apply_mask, current_mask
+from celosia.compress.training.journal import Journal, fingerprint
+from celosia.compress.training.rounds import run_rounds
+from celosia.compress.weights.cycles import prune_to_cycles
+from celosia.compress.weights.prediction import Predictor
+from celosia.compress.weights.schedule import SCHEDULES
+from celosia.compress.weights.selection import keep_global, keep_largest
 from celosia.models import load_lenet5
 from celosia.show import rate
 from celosia_boards.targets import target

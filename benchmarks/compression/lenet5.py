@@ -31,7 +31,7 @@ from torch.nn import functional
 
 from celosia import compress
 from celosia.compress.cost import measure as cost_of
-from celosia.compress.journal import fingerprint
+from celosia.compress.training.journal import fingerprint
 from celosia.models import load_lenet5
 
 METHODS: dict[str, dict[str, Any]] = {

@@ -23,8 +23,8 @@ from mending import Denoiser, blurred_patches, blurred_set5, noisy_pictures, pat
 from torch import nn
 
 from celosia.compress.cost import measure
-from celosia.compress.finetune import FineTune
 from celosia.compress.lowrank.factorise import factorise
+from celosia.compress.training.finetune import FineTune
 from celosia_spec.files import replacing
 
 KEPT = Path("build") / "compression" / "restoration"

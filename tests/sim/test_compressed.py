@@ -17,15 +17,15 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 import celosia  # noqa: E402
-from celosia.compress.filters.combined import prune_combined  # noqa: E402
+from celosia.compress.combined import prune_combined  # noqa: E402
 from celosia.compress.filters.mask_layer import add_masks, fold_masks  # noqa: E402
 from celosia.compress.filters.prune import prune_filters  # noqa: E402
 from celosia.compress.fusion.fuse import fuse  # noqa: E402
 from celosia.compress.lowrank.svd import svd  # noqa: E402
 from celosia.compress.lowrank.tucker import tucker2  # noqa: E402
-from celosia.compress.pruning.cycles import prune_to_cycles  # noqa: E402
-from celosia.compress.pruning.masks import make_permanent  # noqa: E402
-from celosia.compress.pruning.prune import prune  # noqa: E402
+from celosia.compress.masks.weights import make_permanent  # noqa: E402
+from celosia.compress.weights.cycles import prune_to_cycles  # noqa: E402
+from celosia.compress.weights.prune import prune  # noqa: E402
 from celosia.datasets import load_fashion_mnist, preprocess  # noqa: E402
 from celosia.models import load_lenet5  # noqa: E402
 from celosia.models.resnet import BasicBlock  # noqa: E402

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import celosia
 from celosia.cli import app, options
-from celosia.compress import journal
+from celosia.compress.training import journal
 
 MODEL = """
 import torch

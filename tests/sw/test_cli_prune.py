@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import celosia
 from celosia.cli import app
-from celosia.compress import journal
+from celosia.compress.training import journal
 
 MODEL = """
 import torch

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from celosia.compress.combined import prune_combined
 from celosia.compress.cost import measure
-from celosia.compress.filters.combined import prune_combined
-from celosia.compress.finetune import FineTune
-from celosia.compress.pruning.masks import current_mask, make_permanent
+from celosia.compress.masks.weights import current_mask, make_permanent
+from celosia.compress.training.finetune import FineTune
 from celosia.models import LeNet5, ResNet
 from celosia_spec.errors import ArgumentError
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 from celosia import compress
 from celosia.compress.criteria import correlation as correlation_module
 from celosia.compress.criteria.statistics import CrossMoments, observe
-from celosia.compress.pruning.sun2016 import keep_sun2016
+from celosia.compress.weights.sun2016 import keep_sun2016
 from celosia_spec.errors import ArgumentError
 from tolerance import rounding
 

@@ -14,11 +14,11 @@ from torch import nn
 import celosia
 from celosia import compress
 from celosia.compress.layers import prunable_layers
-from celosia.compress.pruning import cycles
-from celosia.compress.pruning.cycle_masks import _rank_steps, _search, masks_for
-from celosia.compress.pruning.cycles import prune_to_cycles
-from celosia.compress.pruning.masks import apply_mask, current_mask
-from celosia.compress.pruning.prediction import (
+from celosia.compress.masks.weights import apply_mask, current_mask
+from celosia.compress.weights import cycles
+from celosia.compress.weights.cycle_masks import _rank_steps, _search, masks_for
+from celosia.compress.weights.cycles import prune_to_cycles
+from celosia.compress.weights.prediction import (
     LayerPlan,
     Prediction,
     Predictor,

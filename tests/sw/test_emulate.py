@@ -16,9 +16,9 @@ from torch import nn
 from torch.nn import functional
 
 import celosia
-from celosia.compress.formats.emulate import BlockLayer, block_format, emulate
-from celosia.compress.formats.partition import PARTITIONS, mean_bits
-from celosia.compress.pruning.masks import apply_mask, current_mask, make_permanent
+from celosia.compress.masks.weights import apply_mask, current_mask, make_permanent
+from celosia.compress.precision.emulate import BlockLayer, block_format, emulate
+from celosia.compress.precision.partition import PARTITIONS, mean_bits
 from celosia.models import ResNet
 from celosia_spec.block import bfp
 from celosia_spec.errors import ArgumentError

@@ -15,9 +15,9 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
 from celosia.compress.cost import measure
-from celosia.compress.filters.mask import filter_masks
 from celosia.compress.filters.mask_layer import add_masks, fold_masks
 from celosia.compress.filters.prune import prune_filters
+from celosia.compress.masks.filters import filter_masks
 from celosia_spec.errors import ArgumentError
 
 Conv, Depthwise = nn.Conv2d, lambda n, k=3, **more: nn.Conv2d(n, n, k, groups=n, **more)

@@ -12,9 +12,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from celosia.compress.cost import measure
-from celosia.compress.filters.mask import filter_masks
 from celosia.compress.filters.mask_layer import add_masks, fold_masks
 from celosia.compress.filters.prune import FilterReport, prune_filters
+from celosia.compress.masks.filters import filter_masks
 from celosia_spec.errors import ArgumentError
 
 ACTIVATIONS = [

@@ -12,7 +12,7 @@ from torch import nn
 import celosia
 from celosia.compress.criteria.filters import filter_scores
 from celosia.compress.filters.prune import prune_filters
-from celosia.compress.finetune import FineTune
+from celosia.compress.training.finetune import FineTune
 from celosia.models import VGG16, VGG16_PRUNED_A, LeNet5, ResNet
 from celosia_spec.errors import ArgumentError
 

@@ -14,7 +14,7 @@ from celosia.compress.cost import measure
 from celosia.compress.criteria.filters import filter_scores
 from celosia.compress.filters.prune import prune_filters
 from celosia.compress.filters.structure import trace
-from celosia.compress.pruning.prune import prune
+from celosia.compress.weights.prune import prune
 from celosia.models import VDSR, VGG16, AlexNet, DnCNN, LeNet5, ResNet
 from celosia_spec.errors import ArgumentError
 

@@ -13,7 +13,7 @@ from torch.nn.utils import parametrizations, prune
 
 from celosia import compress
 from celosia.compress.layers import names_of
-from celosia.compress.pruning.masks import apply_mask, current_mask
+from celosia.compress.masks.weights import apply_mask, current_mask
 from celosia_spec.errors import ArgumentError, CelosiaError
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 from celosia.compress import FineTune, prune
 from celosia.compress.fusion.fold import fold_average_pool, fold_batchnorm
 from celosia.compress.fusion.fuse import fuse
-from celosia.compress.pruning.masks import apply_mask, current_mask
+from celosia.compress.masks.weights import apply_mask, current_mask
 from celosia.models import VGG16, DnCNN, LeNet5, ResNet
 from celosia_spec.errors import ArgumentError
 from tolerance import operations, rounding

@@ -17,10 +17,10 @@ import torch
 from torch import nn
 
 from celosia import compress
-from celosia.compress import journal as journal_file
-from celosia.compress.journal import INDEX, Journal, describe, fingerprint
-from celosia.compress.pruning.masks import current_mask
-from celosia.compress.pruning.rounds import run_rounds
+from celosia.compress.masks.weights import current_mask
+from celosia.compress.training import journal as journal_file
+from celosia.compress.training.journal import INDEX, Journal, describe, fingerprint
+from celosia.compress.training.rounds import run_rounds
 from celosia_spec.errors import ArgumentError
 from celosia_spec.files import replacing
 
@@ -77,7 +77,7 @@ def end_hard(wanted: str, wanted_round: int):
         if (point, round) == (wanted, wanted_round):
             os._exit(STATUS)
 
-    rounds_module = sys.modules["celosia.compress.pruning.prune"]
+    rounds_module = sys.modules["celosia.compress.weights.prune"]
     choose, write, clean = rounds_module._Chooser.__call__, journal_file._write, Journal._clean
 
     def choosing(self, model, index):

@@ -12,7 +12,6 @@ from torch import nn
 
 from celosia.compress.cost import measure
 from celosia.compress.criteria.filters import filter_scores
-from celosia.compress.filters.mask import filter_masks
 from celosia.compress.filters.mask_layer import (
     add_masks,
     fold_masks,
@@ -22,8 +21,9 @@ from celosia.compress.filters.mask_layer import (
     threshold_for,
 )
 from celosia.compress.filters.prune import prune_filters
-from celosia.compress.finetune import FineTune
-from celosia.compress.pruning.prune import prune
+from celosia.compress.masks.filters import filter_masks
+from celosia.compress.training.finetune import FineTune
+from celosia.compress.weights.prune import prune
 from celosia.models import VGG16, AlexNet, DnCNN, LeNet5, ResNet
 from celosia_spec.errors import ArgumentError
 from tolerance import operations, rounding

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import nn
 
-from celosia.compress.formats.emulate import emulate
-from celosia.compress.formats.nsr import array_nsr, combine, nsr
-from celosia.compress.formats.partition import PARTITIONS
+from celosia.compress.precision.emulate import emulate
+from celosia.compress.precision.nsr import array_nsr, combine, nsr
+from celosia.compress.precision.partition import PARTITIONS
 from celosia.models import ResNet
 from celosia_spec.block import bfp
 from celosia_spec.errors import ArgumentError

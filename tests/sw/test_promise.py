@@ -22,8 +22,8 @@ from celosia.compress.layers import (
     strangers,
     weight_sharers,
 )
+from celosia.compress.masks.weights import apply_mask
 from celosia.compress.promise import Promise, restoring, run_once
-from celosia.compress.pruning.masks import apply_mask
 from celosia_spec.errors import ArgumentError, CelosiaError
 
 

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from celosia import compress
-from celosia.compress.pruning.masks import Mask, apply_mask, current_mask
-from celosia.compress.pruning.schedule import plan, resolve_rates
-from celosia.compress.pruning.selection import keep_global, keep_largest
+from celosia.compress.masks.weights import Mask, apply_mask, current_mask
+from celosia.compress.weights.schedule import plan, resolve_rates
+from celosia.compress.weights.selection import keep_global, keep_largest
 from celosia.models import LeNet5
 
 

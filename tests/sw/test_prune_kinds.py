@@ -12,9 +12,9 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
 from celosia import compress
-from celosia.compress.pruning.masks import apply_mask, current_mask
-from celosia.compress.pruning.prediction import Predictor
-from celosia.compress.pruning.rounds import RoundRecord, run_rounds
+from celosia.compress.masks.weights import apply_mask, current_mask
+from celosia.compress.training.rounds import RoundRecord, run_rounds
+from celosia.compress.weights.prediction import Predictor
 from celosia_spec.errors import ArgumentError
 
 

@@ -11,9 +11,9 @@ from torch import nn
 
 from celosia import compress
 from celosia.compress import FineTune
-from celosia.compress.journal import fingerprint
-from celosia.compress.pruning.masks import current_mask
-from celosia.compress.pruning.search import GRID, search_rates
+from celosia.compress.masks.weights import current_mask
+from celosia.compress.training.journal import fingerprint
+from celosia.compress.weights.search import GRID, search_rates
 
 SAMPLES = 200
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from celosia import compress
-from celosia.compress.pruning.masks import apply_mask, current_mask
+from celosia.compress.masks.weights import apply_mask, current_mask
 from celosia.models import LeNet5, ResNet
 from tolerance import operations, rounding
 

@@ -11,8 +11,8 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations, prune
 
 from celosia import compress
+from celosia.compress.masks.weights import apply_mask, current_mask
 from celosia.compress.promise import run_once
-from celosia.compress.pruning.masks import apply_mask, current_mask
 from celosia_spec.errors import ArgumentError, CelosiaError
 
 ROWS = 8
@@ -381,7 +381,7 @@ def test_a_wrong_path_is_found_by_comparing_and_put_back(monkeypatch):
         read[0][:4] = False
         return read
 
-    monkeypatch.setattr("celosia.compress.pruning.unread.paths_to_outputs", wrong)
+    monkeypatch.setattr("celosia.compress.unread.drop.paths_to_outputs", wrong)
     with pytest.raises(CelosiaError, match="dropping unread weights of 'a' changes the outputs"):
         compress.drop_unread(net, x)
     assert torch.equal(net(x), before) and not hasattr(net.a, "parametrizations")

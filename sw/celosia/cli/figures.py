@@ -30,7 +30,7 @@ def figures(module: Any, example: np.ndarray, target: str,
     and multiply-accumulates those of its convolutions and linear layers.
     """
     from celosia.compress.cost import cost_of_layers
-    from celosia.compress.pruning.prediction import Predictor
+    from celosia.compress.weights.prediction import Predictor
 
     found: dict[str, float | int | bool | None] = {
         "accuracy": accuracy, "parameters": parameters(module), "macs": None,

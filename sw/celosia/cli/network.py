@@ -219,7 +219,7 @@ def measurer(data: Data | None, example: np.ndarray, target: str) -> Callable[[A
     Cycles are those of the compiler, also where the weights need more memory than the target has;
     None where the compiler refuses the network.
     """
-    from celosia.compress.pruning.prediction import Predictor
+    from celosia.compress.weights.prediction import Predictor
 
     predict = Predictor(example, target=target)
 

@@ -6,9 +6,9 @@ A method is made of parts that combine freely: a criterion (`scores`, `filter_sc
 
 from __future__ import annotations
 
+from celosia.compress.combined import CombinedReport, prune_combined
 from celosia.compress.cost import Cost, measure
 from celosia.compress.criteria import criterion, filter_scores, methods, scores
-from celosia.compress.filters.combined import CombinedReport, prune_combined
 from celosia.compress.filters.mask_layer import (
     add_masks,
     fold_masks,
@@ -18,13 +18,8 @@ from celosia.compress.filters.mask_layer import (
     threshold_for,
 )
 from celosia.compress.filters.prune import FilterReport, prune_filters
-from celosia.compress.finetune import FineTune, flip_and_shift
-from celosia.compress.formats.emulate import emulate
-from celosia.compress.formats.nsr import NsrReport, array_nsr, nsr
-from celosia.compress.formats.partition import mean_bits
 from celosia.compress.fusion.fold import fold_average_pool, fold_batchnorm
 from celosia.compress.fusion.fuse import FusionReport, fuse
-from celosia.compress.journal import Journal
 from celosia.compress.lowrank.evbmf import evbmf
 from celosia.compress.lowrank.factorise import (
     FactoriseReport,
@@ -34,13 +29,18 @@ from celosia.compress.lowrank.factorise import (
 )
 from celosia.compress.lowrank.svd import rank_for_energy, rank_for_speedup, svd
 from celosia.compress.lowrank.tucker import tucker2, tucker_ranks
-from celosia.compress.pruning.cycles import CycleReport, prune_to_cycles
-from celosia.compress.pruning.masks import make_permanent
-from celosia.compress.pruning.prediction import cycle_costs
-from celosia.compress.pruning.prune import PruneReport, prune
-from celosia.compress.pruning.rounds import LayerDensity, RoundRecord, run_rounds
-from celosia.compress.pruning.search import RateSearch, search_rates
-from celosia.compress.pruning.unread import drop_unread
+from celosia.compress.masks.weights import make_permanent
+from celosia.compress.precision.emulate import emulate
+from celosia.compress.precision.nsr import NsrReport, array_nsr, nsr
+from celosia.compress.precision.partition import mean_bits
+from celosia.compress.training.finetune import FineTune, flip_and_shift
+from celosia.compress.training.journal import Journal
+from celosia.compress.training.rounds import LayerDensity, RoundRecord, run_rounds
+from celosia.compress.unread.drop import drop_unread
+from celosia.compress.weights.cycles import CycleReport, prune_to_cycles
+from celosia.compress.weights.prediction import cycle_costs
+from celosia.compress.weights.prune import PruneReport, prune
+from celosia.compress.weights.search import RateSearch, search_rates
 from celosia_spec.block import bfp
 
 __all__ = [

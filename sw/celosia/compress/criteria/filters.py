@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 
 from celosia.compress.entry import entry
-from celosia.compress.filters.mask import filter_masks
+from celosia.compress.masks.filters import filter_masks
 from celosia_spec.errors import ArgumentError
 
 __all__ = ["FILTER_METHODS", "filter_scores"]

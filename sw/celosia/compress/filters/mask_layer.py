@@ -19,13 +19,13 @@ from torch import nn
 
 from celosia.compress.criteria.filters import filter_scores
 from celosia.compress.entry import entry
-from celosia.compress.filters.mask import attach, attach_gamma, filter_masks, fold_in
 from celosia.compress.filters.prune import FilterReport, FilterRound, prune_filters, trace_for
 from celosia.compress.filters.selection import SCOPES, Target, choose
 from celosia.compress.filters.structure import trace
-from celosia.compress.journal import Journal, describe, fingerprint
+from celosia.compress.masks.filters import attach, attach_gamma, filter_masks, fold_in
 from celosia.compress.promise import Promise, restoring
-from celosia.compress.pruning.rounds import Measure, reproducible
+from celosia.compress.training.journal import Journal, describe, fingerprint
+from celosia.compress.training.rounds import Measure, reproducible
 from celosia_spec.errors import ArgumentError
 
 __all__ = [

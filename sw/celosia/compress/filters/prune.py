@@ -15,13 +15,13 @@ from torch import nn
 
 from celosia.compress.criteria.filters import FILTER_METHODS, filter_scores
 from celosia.compress.entry import entry
-from celosia.compress.filters.mask import filter_masks
 from celosia.compress.filters.removal import remove
 from celosia.compress.filters.selection import SCOPES, Target, choose
 from celosia.compress.filters.structure import FilterCost, Kept, Structure, trace
-from celosia.compress.journal import Journal, describe, fingerprint
 from celosia.compress.layers import prunable_layers
-from celosia.compress.pruning.rounds import Measure, reproducible
+from celosia.compress.masks.filters import filter_masks
+from celosia.compress.training.journal import Journal, describe, fingerprint
+from celosia.compress.training.rounds import Measure, reproducible
 from celosia_spec.errors import ArgumentError
 
 __all__ = ["FilterReport", "FilterRound", "LayerFilters", "prune_filters", "trace_for"]

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from celosia.compress.filters.mask import filter_masks, fold_in
 from celosia.compress.filters.structure import CUTS, Effect, Kept, Structure
+from celosia.compress.masks.filters import filter_masks, fold_in
 from celosia.compress.promise import Promise, restoring, run_once
 from celosia_spec.errors import ArgumentError
 

@@ -10,7 +10,7 @@ from numbers import Real
 import numpy as np
 
 from celosia.compress.filters.structure import Kept, Structure
-from celosia.compress.pruning.selection import keep_largest
+from celosia.compress.weights.selection import keep_largest
 from celosia_spec.errors import ArgumentError
 
 __all__ = ["SCOPES", "Target", "choose"]

@@ -18,11 +18,11 @@ from torch import nn
 
 from celosia.compress.cost import output_positions
 from celosia.compress.filters.follow import Flow, follow
-from celosia.compress.filters.mask import FilterMask, filter_masks, fold_in
 from celosia.compress.filters.record import record
 from celosia.compress.layers import computed_weight, names_of, parameter_count, prunable_layers
+from celosia.compress.masks.filters import FilterMask, filter_masks, fold_in
+from celosia.compress.masks.weights import Mask
 from celosia.compress.promise import example_for, restoring
-from celosia.compress.pruning.masks import Mask
 from celosia_spec.errors import ArgumentError
 
 __all__ = ["CONSTANTS", "COUPLED", "CUTS", "Effect", "FilterCost", "Kept", "Structure", "Unit",

@@ -24,8 +24,8 @@ from celosia.compress.layers import (
     refuse_computed_weight,
     weight_sharers,
 )
+from celosia.compress.masks.weights import Mask
 from celosia.compress.promise import Promise, restoring
-from celosia.compress.pruning.masks import Mask
 from celosia.compress.trial import random_input, same_up_to_rounding
 from celosia_spec.errors import ArgumentError, CelosiaError
 

@@ -19,8 +19,8 @@ from celosia.compress.fusion.modes import trace_both_modes
 from celosia.compress.fusion.pools import pool_of, symmetric_padding, with_pool
 from celosia.compress.fusion.unseen import refuse_unseen
 from celosia.compress.layers import obstacle, weight_sharers
+from celosia.compress.masks.weights import Mask
 from celosia.compress.promise import Promise
-from celosia.compress.pruning.masks import Mask
 
 __all__ = ["fold_average_pool", "fold_batchnorm", "folded_copy"]
 

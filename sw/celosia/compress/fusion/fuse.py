@@ -21,15 +21,15 @@ from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional
 
 from celosia.compress.entry import entry
-from celosia.compress.finetune import FineTune
 from celosia.compress.fusion.fold import fold_batchnorm, folded_copy
 from celosia.compress.fusion.graph import module_of, remove, sole_reader, used_once
 from celosia.compress.fusion.pools import Pair, Pool, pool_of, symmetric_padding
-from celosia.compress.journal import Journal, describe, fingerprint
 from celosia.compress.layers import obstacle, weight_sharers
+from celosia.compress.masks.weights import Mask
 from celosia.compress.promise import Promise, example_for
-from celosia.compress.pruning.masks import Mask
-from celosia.compress.pruning.rounds import reproducible
+from celosia.compress.training.finetune import FineTune
+from celosia.compress.training.journal import Journal, describe, fingerprint
+from celosia.compress.training.rounds import reproducible
 from celosia_spec.errors import ArgumentError
 
 __all__ = ["FusionReport", "MergedLayer", "fuse"]

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from celosia.compress.fusion.graph import module_of
 from celosia.compress.layers import obstacle
-from celosia.compress.pruning.masks import apply_mask, current_mask
+from celosia.compress.masks.weights import apply_mask, current_mask
 from celosia.compress.trial import random_input, same_up_to_rounding
 
 __all__ = ["Pair", "Pool", "pool_of", "symmetric_padding", "with_pool"]

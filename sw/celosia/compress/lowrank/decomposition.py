@@ -41,8 +41,8 @@ from celosia.compress.lowrank.tucker import (
     tucker_ranks_for_energy,
     weakened,
 )
+from celosia.compress.masks.weights import Mask
 from celosia.compress.promise import example_for, run_once
-from celosia.compress.pruning.masks import Mask
 from celosia.compress.readings import Readings
 from celosia.compress.trial import random_input, same_up_to_rounding
 from celosia_spec.errors import ArgumentError, CelosiaError

@@ -12,7 +12,6 @@ from torch import nn
 
 from celosia.compress.cost import Cost, cost_of_layers
 from celosia.compress.entry import entry
-from celosia.compress.journal import Journal, describe, fingerprint
 from celosia.compress.layers import names_of, prunable_layers
 from celosia.compress.lowrank.decomposition import Decomposition, Ranks, Site, plain_copy
 from celosia.compress.lowrank.rank_search import (
@@ -26,7 +25,8 @@ from celosia.compress.lowrank.rank_search import (
 )
 from celosia.compress.lowrank.rounds import FactoriseRound, Run
 from celosia.compress.promise import example_for, run_once
-from celosia.compress.pruning.rounds import Measure
+from celosia.compress.training.journal import Journal, describe, fingerprint
+from celosia.compress.training.rounds import Measure
 from celosia_spec.errors import ArgumentError
 
 __all__ = ["FactoriseReport", "FactoriseRound", "LayerRanks", "factorise"]

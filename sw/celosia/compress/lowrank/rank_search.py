@@ -17,7 +17,7 @@ from celosia.compress.lowrank.decomposition import (
     find_sites,
     largest_factor,
 )
-from celosia.compress.pruning.rounds import reproducible
+from celosia.compress.training.rounds import reproducible
 from celosia_spec.errors import ArgumentError
 
 __all__ = [

@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 from celosia.compress.cost import cost_of_layers
-from celosia.compress.journal import Journal
 from celosia.compress.layers import put
 from celosia.compress.lowrank.decomposition import Decomposition, Layer, Ranks, product
 from celosia.compress.lowrank.rank_search import as_lists, as_tuples
 from celosia.compress.promise import Promise, restoring, run_once
-from celosia.compress.pruning.rounds import Measure, reproducible
+from celosia.compress.training.journal import Journal
+from celosia.compress.training.rounds import Measure, reproducible
 from celosia_spec.errors import ArgumentError, CelosiaError
 
 __all__ = ["FactoriseRound", "Run"]

@@ -18,7 +18,7 @@ from torch import nn
 
 from celosia.compress.entry import entry
 from celosia.compress.layers import held_weight, obstacle
-from celosia.compress.pruning.masks import Mask
+from celosia.compress.masks.weights import Mask
 from celosia_spec.errors import ArgumentError
 
 __all__ = [

@@ -25,7 +25,7 @@ def find_selection(select: str, method: str, strong: float) -> Select:
     select
         "topk_abs": the highest scores, see `keep_largest`. "sun2016": sampled from the strong and
         the weak half of the positive and of the negative correlations of each neuron (Sun, Wang,
-        Tang, arXiv 1512.01891), see `celosia.compress.pruning.sun2016`; it wants signed scores.
+        Tang, arXiv 1512.01891), see `celosia.compress.weights.sun2016`; it wants signed scores.
     method
         The criterion that gives the scores; "sun2016" goes with "correlation" only.
     strong
@@ -45,7 +45,7 @@ def find_selection(select: str, method: str, strong: float) -> Select:
             f"select='sun2016' splits signed correlations and goes with method 'correlation' "
             f"only, not with {method!r}; take select='topk_abs'"
         )
-    from celosia.compress.pruning.sun2016 import keep_sun2016
+    from celosia.compress.weights.sun2016 import keep_sun2016
 
     return lambda scores, alive, count, generator: keep_sun2016(
         scores, alive, count, strong, generator

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from celosia.compress.pruning.masks import own_class
+from celosia.compress.masks.weights import own_class
 from celosia_spec.errors import ArgumentError
 
 __all__ = ["attach", "attach_gamma", "filter_masks", "fold_in"]

@@ -35,7 +35,7 @@ class FineTune:
 
     The learning rate rises over the first tenth of a round's steps and falls to zero along a
     half cosine. All parameters that are not frozen (`requires_grad`) are trained; a masked weight
-    stays zero because the mask is part of the layer (`celosia.compress.pruning.masks`). A model in
+    stays zero because the mask is part of the layer (`celosia.compress.masks.weights`). A model in
     eval mode trains as a whole; in one that is in train mode, parts in eval mode stay so, such as
     normalisations with frozen statistics. Every part is left in the mode that it was in. Order of
     inputs and augmentation depend on `seed` and the round only. Batches go to the device and the

@@ -9,8 +9,8 @@ import numpy as np
 from torch import nn
 
 from celosia.compress.layers import prunable_layers
-from celosia.compress.pruning.masks import current_mask
-from celosia.compress.pruning.prediction import LayerPlan, Prediction, Predictor, row_costs
+from celosia.compress.masks.weights import current_mask
+from celosia.compress.weights.prediction import LayerPlan, Prediction, Predictor, row_costs
 from celosia_spec.errors import ArgumentError
 
 __all__ = ["masks_for", "within"]

@@ -18,9 +18,9 @@ from celosia.compress.layers import (
     held_weight,
     refuse_computed_weight,
 )
+from celosia.compress.masks.weights import Mask, current_mask, mask_weight
 from celosia.compress.promise import Promise, example_for
-from celosia.compress.pruning.masks import Mask, current_mask, mask_weight
-from celosia.compress.pruning.paths import paths_to_outputs
+from celosia.compress.unread.paths import paths_to_outputs
 from celosia_spec.errors import ArgumentError
 
 __all__ = ["drop_unread"]
@@ -36,7 +36,7 @@ def drop_unread(model: nn.Module, example_input: Any, *,
     the input. Criteria that remove whole columns, such as "ae-lip", leave many.
 
     The paths are found in the network as `torch.export` sees it, operator by operator
-    (`celosia.compress.pruning.paths`): shared weights, hooks and forwards of one's own count with
+    (`celosia.compress.unread.paths`): shared weights, hooks and forwards of one's own count with
     what they do. Where it is not certain that a weight is not read, it stays. Afterwards the
     outputs are compared with those before.
 

@@ -20,7 +20,7 @@ from celosia.compress.filters.prune import FilterReport
 from celosia.compress.filters.record import record
 from celosia.compress.layers import prunable_layers
 from celosia.compress.promise import example_for
-from celosia.compress.pruning.prune import PruneReport, prune
+from celosia.compress.weights.prune import PruneReport, prune
 from celosia_spec.errors import ArgumentError
 
 __all__ = ["CombinedReport", "prune_combined"]

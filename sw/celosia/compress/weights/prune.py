@@ -18,7 +18,6 @@ from torch import nn
 
 from celosia.compress.criteria.registry import resolve_options, scores
 from celosia.compress.entry import entry
-from celosia.compress.journal import Journal, describe, fingerprint
 from celosia.compress.layers import (
     distinct_weights,
     first_names,
@@ -26,11 +25,12 @@ from celosia.compress.layers import (
     refuse_computed_weight,
     refuse_strangers,
 )
-from celosia.compress.pruning.masks import current_mask
-from celosia.compress.pruning.rounds import LayerDensity, Measure, RoundRecord, run_rounds
-from celosia.compress.pruning.schedule import ORDERS, count_kept, plan_rounds, resolve_rates
-from celosia.compress.pruning.search import GRID, RateSearch, search_rates
-from celosia.compress.pruning.selection import (
+from celosia.compress.masks.weights import current_mask
+from celosia.compress.training.journal import Journal, describe, fingerprint
+from celosia.compress.training.rounds import LayerDensity, Measure, RoundRecord, run_rounds
+from celosia.compress.weights.schedule import ORDERS, count_kept, plan_rounds, resolve_rates
+from celosia.compress.weights.search import GRID, RateSearch, search_rates
+from celosia.compress.weights.selection import (
     Select,
     find_selection,
     keep_global,
@@ -140,7 +140,7 @@ def prune(
         layer to the first (Sun et al., arXiv 1512.01891).
     select, strong
         How a layer's weights are picked by their scores: "topk_abs", or "sun2016" with its
-        lambda, for method "correlation" (`celosia.compress.pruning.selection.find_selection`).
+        lambda, for method "correlation" (`celosia.compress.weights.selection.find_selection`).
     layers
         Names of the layers that one number or the search concerns; None is all prunable ones.
     evaluate, accuracy_budget, grid
@@ -150,7 +150,7 @@ def prune(
         A folder that keeps the finished rounds. If it holds rounds of this very run, the run goes
         on after them and ends with the same bits as if it had never stopped.
     measure, progress
-        As in `celosia.compress.pruning.rounds.run_rounds`.
+        As in `celosia.compress.training.rounds.run_rounds`.
     options
         Passed to the criterion.
 

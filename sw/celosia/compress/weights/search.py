@@ -24,10 +24,10 @@ from celosia.compress.layers import (
     refuse_computed_weight,
     refuse_strangers,
 )
-from celosia.compress.pruning.masks import current_mask, mask_weight
-from celosia.compress.pruning.rounds import reproducible
-from celosia.compress.pruning.schedule import count_kept, resolve_rates
-from celosia.compress.pruning.selection import Select, find_selection, refuse_equal
+from celosia.compress.masks.weights import current_mask, mask_weight
+from celosia.compress.training.rounds import reproducible
+from celosia.compress.weights.schedule import count_kept, resolve_rates
+from celosia.compress.weights.selection import Select, find_selection, refuse_equal
 from celosia_spec.errors import ArgumentError
 
 __all__ = ["GRID", "RateSearch", "search_rates"]

@@ -22,8 +22,8 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.utils import _pytree
 
-from celosia.compress.pruning.path import Path, pattern, unknown
-from celosia.compress.pruning.path_rules import RULES
+from celosia.compress.unread.path import Path, pattern, unknown
+from celosia.compress.unread.rules import RULES
 
 __all__ = ["paths_to_outputs"]
 

@@ -19,7 +19,6 @@ import torch
 from torch import nn
 
 from celosia.compress.entry import entry
-from celosia.compress.journal import Journal
 from celosia.compress.layers import (
     distinct_weights,
     holders,
@@ -27,7 +26,8 @@ from celosia.compress.layers import (
     refuse_computed_weight,
     refuse_strangers,
 )
-from celosia.compress.pruning.masks import current_mask, mask_weight
+from celosia.compress.masks.weights import current_mask, mask_weight
+from celosia.compress.training.journal import Journal
 from celosia_spec.errors import ArgumentError
 
 __all__ = ["LayerDensity", "RoundRecord", "densities", "reproducible", "run_rounds"]
@@ -129,7 +129,7 @@ def run_rounds(
     holds finished rounds, the model gets the masks, parameters and buffers that it had after the
     last of them, and the rest is done; the result has the same bits as if the run had never
     stopped, provided that `choose` and `finetune` depend on nothing but the model, the round and
-    torch's generators. The logger ``celosia.compress.pruning.rounds`` says that rounds were found.
+    torch's generators. The logger ``celosia.compress.training.rounds`` says that rounds were found.
 
     Parameters
     ----------

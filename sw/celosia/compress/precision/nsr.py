@@ -30,10 +30,10 @@ import torch
 from torch import fx, nn
 
 from celosia.compress.entry import entry
-from celosia.compress.formats.emulate import BlockLayer, block_steps, emulate
 from celosia.compress.fusion.fold import fold_batchnorm
 from celosia.compress.fusion.graph import trace, used_once
 from celosia.compress.layers import prunable_layers
+from celosia.compress.precision.emulate import BlockLayer, block_steps, emulate
 from celosia.compress.promise import example_for, run_once
 from celosia_spec.block import bfp
 from celosia_spec.errors import ArgumentError

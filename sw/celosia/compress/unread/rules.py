@@ -1,4 +1,4 @@
-"""What each operator of core ATen reads, for `celosia.compress.pruning.paths`.
+"""What each operator of core ATen reads, for `celosia.compress.unread.paths`.
 
 Each rule gives a Path that is 1 wherever the operator's result may be other than 0, as a function
 whose gradient is 1 wherever the result depends on an argument.
@@ -14,7 +14,7 @@ from torch import fx
 from torch.nn import functional
 from torch.utils import _pytree
 
-from celosia.compress.pruning.path import RULES, Path, pattern, rule, unknown
+from celosia.compress.unread.path import RULES, Path, pattern, rule, unknown
 
 __all__ = ["RULES"]
 

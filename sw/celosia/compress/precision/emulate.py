@@ -20,10 +20,10 @@ from torch import nn
 from torch.nn import functional
 
 from celosia.compress.entry import entry
-from celosia.compress.formats.float_products import refuse_float_products
-from celosia.compress.formats.partition import Partition, partition_of
 from celosia.compress.fusion.fold import fold_batchnorm
 from celosia.compress.layers import prunable_layers, put, refuse_obstacle
+from celosia.compress.precision.float_products import refuse_float_products
+from celosia.compress.precision.partition import Partition, partition_of
 from celosia_spec.block import ROUNDINGS, bfp, check_bits, limit, lsb
 from celosia_spec.errors import ArgumentError
 from celosia_spec.isa import EXPONENT_MAX, EXPONENT_MIN

@@ -1,6 +1,6 @@
 """Cycle-aware pruning: weights go by their score over what they cost in predicted cycles.
 
-Ours. The budget is in cycles of one inference on a target; `celosia.compress.pruning.prediction`
+Ours. The budget is in cycles of one inference on a target; `celosia.compress.weights.prediction`
 has the arithmetic of what a weight costs.
 """
 
@@ -17,20 +17,20 @@ from torch import nn
 
 from celosia.compress.criteria.registry import resolve_options, scores
 from celosia.compress.entry import entry
-from celosia.compress.journal import Journal, describe, fingerprint
 from celosia.compress.layers import (
     holders,
     prunable_layers,
     refuse_computed_weight,
     refuse_strangers,
 )
-from celosia.compress.pruning.cycle_masks import Masks, masks_for, within
-from celosia.compress.pruning.masks import apply_mask, current_mask
-from celosia.compress.pruning.prediction import Predictor
-from celosia.compress.pruning.prune import DEFAULT_ROUNDS
-from celosia.compress.pruning.rounds import LayerDensity, RoundRecord, densities, run_rounds
-from celosia.compress.pruning.schedule import SCHEDULES
-from celosia.compress.pruning.selection import refuse_equal
+from celosia.compress.masks.weights import apply_mask, current_mask
+from celosia.compress.training.journal import Journal, describe, fingerprint
+from celosia.compress.training.rounds import LayerDensity, RoundRecord, densities, run_rounds
+from celosia.compress.weights.cycle_masks import Masks, masks_for, within
+from celosia.compress.weights.prediction import Predictor
+from celosia.compress.weights.prune import DEFAULT_ROUNDS
+from celosia.compress.weights.schedule import SCHEDULES
+from celosia.compress.weights.selection import refuse_equal
 from celosia_spec.errors import ArgumentError
 
 __all__ = ["CycleReport", "prune_to_cycles"]

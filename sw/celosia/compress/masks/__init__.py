@@ -1,0 +1,1 @@
+"""What holds removed weights and filters at zero while a network trains."""

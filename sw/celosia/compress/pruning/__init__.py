@@ -1,1 +1,0 @@
-"""Removing single weights: masks, rounds, rates, and budgets of predicted cycles."""

@@ -1,0 +1,1 @@
+"""What every method trains with: the loop, rounds of it, and the journal of a run."""

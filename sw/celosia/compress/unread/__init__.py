@@ -1,0 +1,1 @@
+"""Weights from which no path leads to an output."""

@@ -1,0 +1,1 @@
+"""Removing single weights: rates, selections, rounds, and budgets of predicted cycles."""
