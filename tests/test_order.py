@@ -25,13 +25,14 @@ ORDER = {
         qgraph
         faint_rows, files, inputs, preprocessing
         block, container, graph_rules, program
-        memory, record
+        record
     """,
     "celosia_spec.isa": """
         fields, indices, numbers
         array, descriptor, registers
-        memories, words
-        frames, timing
+        words
+        memories, timing
+        frames
         cycles
         __init__
     """,

@@ -17,10 +17,13 @@ from celosia_spec.isa import (
     EXPONENT_MAX,
     EXPONENT_MIN,
     EXPONENT_SLOTS,
+    MEMORIES,
     OUTPUT_BITS,
     PHASE_BITS,
     ROW,
     ArrayConfig,
+    Space,
+    memory_of,
 )
 from celosia_spec.isa.fields import Field
 from celosia_spec.qgraph import COPY, Geometry, QGraph, QNode, QTensor
@@ -49,8 +52,7 @@ def check_tensors(tensors: Iterable[QTensor], array: ArrayConfig, *, output: str
     static : whether all exponents are fixed.
     """
     found: dict[str, QTensor] = {}
-    largest = max(array.bank_rows * array.lanes, array.store_beats * array.beat,
-                  array.residual_beats * array.beat)
+    largest = max(memory.depth(array) for memory in MEMORIES if memory.holds == "tensors")
     for tensor in tensors:
         name = tensor.name
         check_name("tensor", name)
@@ -128,7 +130,7 @@ def _check_shapes(tensors: Mapping[str, QTensor], node: Any, array: ArrayConfig)
     top, left, bottom, right = geometry.padding
     size = source.shape[1] + top + bottom, source.shape[2] + left + right
     _within(name, "padded input", [source.shape[0] * math.prod(size)], 1,
-            array.bank_rows * array.lanes)
+            memory_of(Space.BANKS).depth(array))
     shape = _steps(size, geometry.kernel, geometry.stride, geometry.dilation)
     phases = 1
     if pool is not None:
@@ -172,12 +174,12 @@ def check_weights(graph: QGraph, array: ArrayConfig) -> None:
 
     The nodes' matrices must be in canonical form, and all shapes as :func:`check_nodes` wants them.
     """
-    for what, count, depth in (
-            ("weights", sum(node.matrix.nnz for node in graph.nodes),
-             array.weight_rows * array.groups_max),
-            ("rows", sum(node.matrix.shape[0] for node in graph.nodes), array.table_rows)):
-        if count > depth:
-            raise ValueError(f"{count} {what}, the array holds {depth}")
+    for space, count in ((Space.WEIGHTS, sum(node.matrix.nnz for node in graph.nodes)),
+                         (Space.ROWS, sum(node.matrix.shape[0] for node in graph.nodes))):
+        memory = memory_of(space)
+        if count > memory.depth(array):
+            raise ValueError(f"it needs at least {count} words of {memory.name} memory, the array "
+                             f"has {memory.depth(array)}; {memory.way_out}")
     for node in graph.nodes:
         limit = (1 << graph.weight_bits - 1) - 1
         _within(node.name, "weights", node.matrix.data, -limit, limit)

@@ -1,11 +1,12 @@
 """A compiled program: memory images for one array, and where every tensor lies."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from celosia_spec.host_layers import HostLayer, Scoring, host_remark, scoring
-from celosia_spec.isa import ArrayConfig, Space
+from celosia_spec.isa import MEMORIES, ArrayConfig, Memory, Space
 from celosia_spec.preprocessing import Preprocessing
 from celosia_spec.qgraph import QGraph, static_exponent
 
@@ -61,6 +62,14 @@ class Layer:
     raised_rows: tuple[tuple[int, int], ...]
 
 
+class MemoryUse(NamedTuple):
+    """What a program needs of a memory, the highest address used plus one, and what there is."""
+
+    memory: Memory
+    used: int
+    available: int
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Program:
     """What one array needs to run one network.
@@ -93,6 +102,25 @@ class Program:
     def predicted_cycles(self) -> int:
         """Cycles of one inference, from the edge that accepts start to the one that raises done."""
         return sum(layer.predicted_cycles for layer in self.layers)
+
+    @property
+    def memory_use(self) -> tuple[MemoryUse, ...]:
+        """How full every memory is that a program fills."""
+        return tuple(MemoryUse(memory, self._used(memory), memory.depth(self.array))
+                     for memory in MEMORIES if memory.holds != "state")
+
+    def _used(self, memory: Memory) -> int:
+        if memory.holds == "image":
+            return self.images[memory.space].size
+        if memory.holds == "exponents":
+            return 1 + max(self.slots.values(), default=-1)
+        return max((int(place.addresses.max()) + 1 for place in self.places.values()
+                    if place.space == memory.space and place.addresses.size), default=0)
+
+    @property
+    def fits(self) -> bool:
+        """Whether every memory holds what the program needs of it."""
+        return all(use.used <= use.available for use in self.memory_use)
 
     @property
     def lanes(self) -> int:

@@ -34,21 +34,16 @@ def plan(graph: QGraph, array: ArrayConfig, *, target: str, exponents: str) -> L
             f"machine holds {EXPONENT_SLOTS} exponents", "use fewer layers",
             need=Need("tensors", len(expanded.tensors), EXPONENT_SLOTS, "tensors"))
     fastest = emit(expanded, *choose(expanded, array), array, target, exponents)
-    if _holds(fastest.program):
+    if fastest.program.fits:
         return fastest
     try:
         compact = emit(expanded, *choose(expanded, array, compact=True), array, target, exponents)
     except FitError:
         return fastest
-    return compact if _holds(compact.program) else fastest
+    return compact if compact.program.fits else fastest
 
 
 def check_depths(program: Program) -> None:
-    """FitError where weights or tables need more memory than the array has."""
+    """FitError where a memory holds less than the program needs of it."""
     for refusal in exceeded(program):
         raise refusal
-
-
-def _holds(program: Program) -> bool:
-    """Whether weights and tables fit their memories."""
-    return next(exceeded(program), None) is None

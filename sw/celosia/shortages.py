@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from celosia.emit.program import WAY_OUT, exceeded, memory_need
+from celosia.emit.program import exceeded, memory_need
 from celosia.emit.weight_stream import port_rows
 from celosia.graph import Conv
 from celosia.lower import plan
@@ -13,9 +13,8 @@ from celosia.program import Program
 from celosia.schedule.candidates import Candidate, Unfit, filled, group_choices, unfits
 from celosia.schedule.copies import expand_copies
 from celosia.schedule.row_groups import choose, given, kept_rows, residual_refusal
-from celosia_spec import memory
 from celosia_spec.errors import CompileError, FitError, Need
-from celosia_spec.isa import ArrayConfig, Space
+from celosia_spec.isa import ArrayConfig, Space, memory_of
 from celosia_spec.qgraph import QGraph, QNode
 
 _ROOM = 65_536
@@ -80,10 +79,11 @@ def _everything(graph: QGraph, array: ArrayConfig, target: str, first: FitError)
 def _too_much(target: str, array: ArrayConfig, words: int, rows: int) -> Iterator[FitError]:
     """Memories that overflow with so many words of weights and so many rows, or more."""
     for space, least in ((Space.WEIGHTS, words), (Space.ROWS, rows)):
-        need = replace(memory_need(space, least, array), least=True)
+        memory = memory_of(space)
+        need = replace(memory_need(memory, least, array), least=True)
         if need.needed > need.available:
             yield FitError(target, "memory", f"the program needs at least {least} words of "
-                           f"{space.name.lower()} memory", WAY_OUT[space], need=need)
+                           f"{memory.name} memory", memory.way_out, need=need)
 
 
 def _key(refusal: FitError) -> tuple[str, str]:
@@ -152,6 +152,6 @@ def _words(graph: QGraph, array: ArrayConfig) -> int | None:
         except FitError:
             return words
         words = sum(len(port_rows(way.stream, way.groups, array)) for way in fills.values())
-        if words <= memory.capacity(array)[Space.WEIGHTS]:
+        if words <= memory_of(Space.WEIGHTS).depth(array):
             break
     return words

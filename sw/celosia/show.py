@@ -4,7 +4,6 @@ import math
 from html import escape
 from typing import NamedTuple
 
-from celosia_spec import memory
 from celosia_spec.host_layers import host_remark
 from celosia_spec.program import Program
 
@@ -65,10 +64,10 @@ def html(program: Program) -> str:
         f"<td>{layer.macs / (program.lanes * layer.predicted_cycles):.1%}</td></tr>"
         for layer in program.layers)
     bars = "".join(
-        f"<tr><td>{name}</td><td><span style='{_BAR[0]}'>"
-        f"<span style='{_BAR[1].format(share=entry['used'] / entry['available'])}'></span></span>"
-        f"</td><td>{entry['used']:,} of {entry['available']:,}</td></tr>"
-        for name, entry in memory.report(program).items() if entry["available"])
+        f"<tr><td>{use.memory.name}</td><td><span style='{_BAR[0]}'>"
+        f"<span style='{_BAR[1].format(share=use.used / use.available)}'></span></span>"
+        f"</td><td>{use.used:,} of {use.available:,}</td></tr>"
+        for use in program.memory_use if use.available)
     return (f"<p>{lines}</p><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
             f"<table><tbody>{bars}</tbody></table>")
 
@@ -90,10 +89,9 @@ def _speed(program: Program) -> str:
 
 
 def _space(program: Program) -> str:
-    entries = {name: entry for name, entry in memory.report(program).items() if entry["available"]}
-    fullest = max(entries, key=lambda name: entries[name]["used"] / entries[name]["available"])
-    entry = entries[fullest]
+    fullest = max((use for use in program.memory_use if use.available),
+                  key=lambda use: use.used / use.available)
     held = sum(layer.weight_bytes for layer in program.layers)
     host = f"; {host_remark(program.host)}" if program.host else ""
-    return (f"weights and their places {held / 1024:.1f} KiB; fullest memory: {fullest}, "
-            f"{entry['used']:,} of {entry['available']:,}{host}")
+    return (f"weights and their places {held / 1024:.1f} KiB; fullest memory: "
+            f"{fullest.memory.name}, {fullest.used:,} of {fullest.available:,}{host}")

@@ -1,54 +1,157 @@
-"""How much of an array's memories a program uses: one table for the report and for the refusals."""
+"""Every memory filled to its last word: it compiles, is saved, loads and fits; one word more is
+refused by whoever is asked, with a way out."""
 
+import functools
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from celosia.lower import check_depths
+from celosia import serialise
+from celosia.frontend import import_model
+from celosia.lower import check_depths, lower
+from celosia.passes import optimise
 from celosia.program import Program
+from celosia.quantise import quantise
 from celosia_boards.targets import targets
-from celosia_spec import memory
-from celosia_spec.errors import CelosiaError
-from celosia_spec.isa import ArrayConfig, Space
+from celosia_spec import container
+from celosia_spec.errors import CelosiaError, FitError
+from celosia_spec.isa import EXPONENT_SLOTS, MEMORIES, ArrayConfig, Memory, Space, memory_of
 from celosia_spec.program import Place
 from celosia_spec.qgraph import QGraph
+from fingerprints.networks import NETS, network
 
-IMAGES = (Space.PROGRAM, Space.WEIGHTS, Space.ROWS, Space.TAPS, Space.WRITES)
-ARRAY = ArrayConfig(lanes=8, residual_beats=16)
+ARRAY = ArrayConfig(lanes=8, quad=8, residual_beats=64)
+"""Of one row group: no way of running a network takes fewer words than another."""
+FILLED = [memory for memory in MEMORIES if memory.holds != "state"]
+IMAGES = [memory for memory in FILLED if memory.holds == "image"]
+PLACES = [memory for memory in FILLED if memory.holds == "tensors"]
+DEPTH = {Space.PROGRAM: "program_words", Space.WEIGHTS: "weight_rows", Space.ROWS: "table_rows",
+         Space.TAPS: "taps", Space.WRITES: "writes"}
+"""The parameter of an array that is a memory's depth."""
 
 
-def program(sizes: dict[Space, int]) -> Program:
+def named(memory: Memory) -> str:
+    return memory.name
+
+
+def program(**parts: Any) -> Program:
+    """A program of nothing but what its memories hold."""
     graph = QGraph(tensors={}, nodes=(), input="x", output="y", weight_bits=8, activation_bits=8,
                    acc_bits=24)
-    return Program(target="icebreaker", array=ARRAY, exponents="dynamic", graph=graph, layers=(),
-                   images={space: np.zeros(sizes[space], np.uint32) for space in IMAGES},
-                   descriptors=0, slots={}, places={})
+    images = {memory.space: np.zeros(0, np.uint32) for memory in IMAGES}
+    return Program(**{"target": "icebreaker", "array": ARRAY, "exponents": "dynamic",
+                      "graph": graph, "layers": (), "images": images, "descriptors": 0,
+                      "slots": {}, "places": {}} | parts)
 
 
-@pytest.mark.parametrize("space", IMAGES)
-def test_filled_to_the_last_word(space: Space) -> None:
-    full = memory.capacity(ARRAY)
-    check_depths(program(full))
-    assert memory.fits(program(full))
-    more = program(full | {space: full[space] + 1})
-    with pytest.raises(CelosiaError, match=f"needs {full[space] + 1} words of {space.name.lower()} "
-                                           f"memory, the array has {full[space]}"):
+def filled(memory: Memory, words: int) -> Program:
+    """A program that needs so many words of a memory, and nothing of the others."""
+    if memory.holds == "image":
+        empty = program()
+        return replace(empty, images=empty.images | {memory.space: np.zeros(words, np.uint32)})
+    if memory.holds == "exponents":
+        return program(slots={str(slot): slot for slot in range(words)})
+    place = Place(space=memory.space, addresses=np.full((1, 1, 1, 1), words - 1), written=0)
+    return program(places={"y": place})
+
+
+@pytest.mark.parametrize("memory", FILLED, ids=named)
+def test_filled_to_the_last_word(memory: Memory) -> None:
+    depth = memory.depth(ARRAY)
+    full = filled(memory, depth)
+    check_depths(full)
+    assert full.fits
+    [use] = (use for use in full.memory_use if use.memory is memory)
+    assert (use.used, use.available) == (depth, depth)
+    assert all(use.used == 0 for use in full.memory_use if use.memory is not memory)
+
+
+@pytest.mark.parametrize("memory", FILLED, ids=named)
+def test_one_word_more_is_refused(memory: Memory) -> None:
+    depth = memory.depth(ARRAY)
+    more = filled(memory, depth + 1)
+    assert not more.fits
+    with pytest.raises(FitError, match=f"needs {depth + 1} words of {memory.name} memory, the "
+                                       f"array has {depth}; {memory.way_out}") as refusal:
         check_depths(more)
-    assert not memory.fits(more)
+    need = refusal.value.need
+    assert need and need.needed > need.available and need.unit == memory.unit
 
 
-@pytest.mark.parametrize("space", [Space.BANKS, Space.STORE, Space.RESIDUAL])
-def test_highest_address(space: Space) -> None:
-    size = memory.capacity(ARRAY)[space]
-    for last, fits in ((size - 1, True), (size, False)):
-        place = Place(space=space, addresses=np.full((1, 1, 1, 1), last), written=0)
-        found = replace(program(dict.fromkeys(IMAGES, 0)), places={"y": place})
-        assert memory.fits(found) is fits
-        assert memory.report(found)[space.name.lower()] == {"used": last + 1, "available": size}
+@functools.cache
+def quantised() -> QGraph:
+    shape = np.zeros((1, *NETS["valid"].shape), np.float32)
+    graph = optimise(import_model(network("valid"), shape))
+    return quantise(graph, exponents="dynamic")
+
+
+@functools.cache
+def roomy() -> Program:
+    return lower(quantised(), ARRAY, target="icebreaker", exponents="dynamic")
+
+
+def tight(memory: Memory) -> ArrayConfig:
+    """The array that holds exactly what the program needs of a memory."""
+    words = roomy().images[memory.space].size
+    for depth in range(words + EXPONENT_SLOTS, 0, -1):
+        array = replace(ARRAY, **{DEPTH[memory.space]: depth})
+        if memory.depth(array) <= words:
+            return array
+    raise AssertionError(memory)
+
+
+@pytest.mark.parametrize("memory", IMAGES, ids=named)
+def test_a_network_that_fills_it_compiles_is_saved_and_loads(
+        memory: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    array = tight(memory)
+    full = lower(quantised(), array, target="icebreaker", exponents="dynamic")
+    [use] = (use for use in full.memory_use if use.memory is memory)
+    assert full.fits and use.used == use.available == roomy().images[memory.space].size
+    file = tmp_path / "full.celo"
+    full.save(file)
+    monkeypatch.setattr(serialise, "array_for", lambda *_, **__: array)
+    assert serialise.load(file).fits
+
+    less = replace(array, **{DEPTH[memory.space]: getattr(array, DEPTH[memory.space]) - 1})
+    with pytest.raises(FitError, match=f"words of {memory.name} memory, the array has "
+                                       f"{memory.depth(less)}; {memory.way_out}"):
+        lower(quantised(), less, target="icebreaker", exponents="dynamic")
+    manifest, arrays = container.read(file)
+    manifest["array"][DEPTH[memory.space]] -= 1
+    manifest["array_hash"] = less.hash
+    container.write(file, manifest, arrays)
+    monkeypatch.setattr(serialise, "array_for", lambda *_, **__: less)
+    with pytest.raises(CelosiaError, match=f"{memory.name} memory.*{memory.way_out}"):
+        serialise.load(file)
+
+
+def test_every_file_has_a_section_for_each_image() -> None:
+    assert list(roomy().images) == [memory.space for memory in IMAGES]
 
 
 def test_exponents_lie_in_program_memory() -> None:
     array = targets()["icebreaker"].array
-    assert memory.capacity(array)[Space.PROGRAM] == array.program_words - 32 == 224
-    assert memory.capacity(array)[Space.EXPONENTS] == 32
+    assert memory_of(Space.PROGRAM).depth(array) == array.program_words - 32 == 224
+    assert memory_of(Space.EXPONENTS).depth(array) == 32
+
+
+def test_numbers_are_those_of_the_spaces() -> None:
+    assert [memory.space for memory in MEMORIES] == list(Space)
+
+
+@pytest.mark.parametrize("of", targets().values(), ids=lambda of: of.name)
+@pytest.mark.parametrize("memory", MEMORIES, ids=named)
+def test_blocks_hold_what_a_program_may_use(memory: Memory, of: Any) -> None:
+    """Depth and word of the host's side, and the memories as built, are of one size."""
+    array = of.array
+    if memory.blocks is None:
+        return
+    blocks = memory.blocks(array)
+    spare = EXPONENT_SLOTS if memory.space == Space.PROGRAM else 0
+    copies = array.groups_max if memory.space == Space.TAPS else 1
+    held = memory.depth(array) + spare
+    bits = array.acc_bits if memory.space == Space.STORE else memory.bits(array)
+    assert blocks.count * blocks.depth * blocks.width == held * bits * copies

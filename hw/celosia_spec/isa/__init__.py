@@ -12,7 +12,7 @@ from celosia_spec.isa.descriptor import (
     Opcode,
 )
 from celosia_spec.isa.indices import Flag, Word
-from celosia_spec.isa.memories import EXPONENT_SLOTS, Space
+from celosia_spec.isa.memories import EXPONENT_SLOTS, MEMORIES, Memory, Space, memory_of
 from celosia_spec.isa.numbers import (
     ACCUMULATORS,
     DELTA_BITS,
@@ -41,7 +41,7 @@ __all__ = [
     "ACCUMULATORS", "BATCH", "BATCH_STEPS_MAX", "BATCH_STEP_BITS", "BATCH_WAIT_BITS",
     "BATCH_WAIT_MAX", "BLOCK", "BLOCK_BITS", "COUNTER_BITS", "DELTA_BITS", "DESCRIPTOR",
     "DESCRIPTOR_WORDS", "EXPONENT_MAX", "EXPONENT_MIN", "EXPONENT_SLOTS", "FORMAT_VERSION",
-    "OUTPUT_BITS", "PHASE_BITS", "PREFETCH_WORDS", "ROW", "STATUS", "ArrayConfig", "Error",
-    "Event", "Flag", "Opcode", "Register", "Space", "Word", "array_hash", "pack_batch",
-    "pack_row", "tap_word", "weight_word", "write_word",
+    "MEMORIES", "OUTPUT_BITS", "PHASE_BITS", "PREFETCH_WORDS", "ROW", "STATUS", "ArrayConfig",
+    "Error", "Event", "Flag", "Memory", "Opcode", "Register", "Space", "Word", "array_hash",
+    "memory_of", "pack_batch", "pack_row", "tap_word", "weight_word", "write_word",
 ]

@@ -13,7 +13,6 @@ from celosia.compiler import Settings
 from celosia.passes import check_pass
 from celosia.program import Program
 from celosia.show import clock_of, rate, speed
-from celosia_spec import memory
 from celosia_spec.files import check_output
 
 
@@ -78,7 +77,9 @@ def summary(program: Program) -> dict[str, Any]:
         "sparse_macs": sum(layer.macs for layer in layers),
         "weight_bytes": weight_bytes,
         "compression": 4 * sum(layer.weights for layer in layers) / weight_bytes,
-        "fits": memory.fits(program), "memory": memory.report(program),
+        "fits": program.fits, "memory": {
+            use.memory.name: {"used": use.used, "available": use.available}
+            for use in program.memory_use},
         "tensors": program.tensors, "remarks": list(program.remarks),
         "host": [asdict(layer) for layer in program.host],
         "preprocessing": program.preprocessing and asdict(program.preprocessing),

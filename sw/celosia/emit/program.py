@@ -8,9 +8,8 @@ from celosia.emit.tables import Images, describe
 from celosia.program import Program
 from celosia.schedule.candidates import Candidate
 from celosia.schedule.memory_map import Layouts, readers, tensor_places
-from celosia_spec import memory
 from celosia_spec.errors import FitError, Need
-from celosia_spec.isa import DESCRIPTOR_WORDS, ArrayConfig, Space, Word
+from celosia_spec.isa import DESCRIPTOR_WORDS, ArrayConfig, Memory, Word
 from celosia_spec.isa.cycles import Work
 from celosia_spec.qgraph import QGraph
 
@@ -68,33 +67,16 @@ def _program_words(descriptors: list[list[int]], lengths: list[int]) -> list[int
 
 
 def exceeded(program: Program) -> Iterator[FitError]:
-    """A refusal for each memory of weights or tables that the program overfills."""
-    array = program.array
-    depths = memory.capacity(array)
-    for space, image in program.images.items():
-        if image.size > depths[space]:
+    """A refusal for each memory that the program overfills."""
+    for memory, used, available in program.memory_use:
+        if used > available:
             yield FitError(
-                program.target, "memory", f"the program needs {image.size} words of "
-                f"{space.name.lower()} memory, the array has {depths[space]}", WAY_OUT[space],
-                need=memory_need(space, image.size, array))
+                program.target, "memory", f"the program needs {used} words of {memory.name} "
+                f"memory, the array has {available}", memory.way_out,
+                need=memory_need(memory, used, program.array))
 
 
-def memory_need(space: Space, words: int, array: ArrayConfig) -> Need:
+def memory_need(memory: Memory, words: int, array: ArrayConfig) -> Need:
     """Return what so many words of a memory are, as users know them."""
-    what, unit = _UNITS[space]
-    one = array.weight_bits / (8 * 1024) if space == Space.WEIGHTS else 1
-    return Need(what, words * one, memory.capacity(array)[space] * one, unit)
-
-
-_UNITS = {
-    Space.PROGRAM: ("layers and their row batches", "words"), Space.WEIGHTS: ("weights", "KiB"),
-    Space.ROWS: ("rows of all layers", "rows"), Space.TAPS: ("kernel positions", "table entries"),
-    Space.WRITES: ("positions of maps", "table entries"),
-}
-
-
-WAY_OUT = {
-    Space.PROGRAM: "use fewer or narrower layers", Space.WEIGHTS: "prune it further",
-    Space.ROWS: "use fewer output channels", Space.TAPS: "use smaller kernels or fewer channels",
-    Space.WRITES: "use smaller maps",
-}
+    one = memory.one(array)
+    return Need(memory.need, words * one, memory.depth(array) * one, memory.unit)

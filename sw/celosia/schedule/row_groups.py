@@ -8,9 +8,8 @@ from celosia.emit.weight_stream import port_rows
 from celosia.schedule.candidates import Candidate, Unfit, estimate, fill, group_choices, spreads
 from celosia.schedule.input_map import Order
 from celosia.schedule.memory_map import Layouts, arrange, bank_spans, residual_spans
-from celosia_spec import memory
 from celosia_spec.errors import FitError, Need
-from celosia_spec.isa import ArrayConfig, Space
+from celosia_spec.isa import ArrayConfig, Space, memory_of
 from celosia_spec.qgraph import QGraph, QNode
 
 
@@ -134,10 +133,9 @@ def _compact(families: list[Linked], array: ArrayConfig) -> None:
 
     FitError where they cannot hold the weights. Layers may share words of the write table.
     """
-    depths = memory.capacity(array)
     for space in (Space.WRITES, Space.WEIGHTS):
         while (sum(family.options[family.pick].words[space] for family in families)
-               > depths[space]):
+               > memory_of(space).depth(array)):
             if not _retreat(families, partial(_words_saved, space)):
                 if space == Space.WEIGHTS:
                     raise FitError("network", "memory", "its weights fit in no way", "prune it")
