@@ -40,7 +40,7 @@ def test_refused_or_harmless(programs, tmp_path: Path, kind: str) -> None:
 
 def test_the_judge_sees_what_is_wrong(programs, tmp_path: Path, monkeypatch) -> None:
     """A file that was taken without a look at its meaning would be found out."""
-    from celosia_spec import record as serialise
+    from celosia import serialise
 
     module, bases = programs
     path, base = tmp_path / "net.celo", bases[0]

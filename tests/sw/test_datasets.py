@@ -412,9 +412,11 @@ def test_what_is_no_data_set_is_refused(tmp_path):
 
 
 def test_another_kind_joins_as_a_class(tmp_path, monkeypatch):
-    from celosia.datasets import loading
+    from celosia.datasets import kinds, loading
 
-    monkeypatch.setattr(loading, "_LOADERS", list(loading._LOADERS))
+    known = list(kinds.LOADERS)
+    monkeypatch.setattr(kinds, "LOADERS", known)
+    monkeypatch.setattr(loading, "LOADERS", known)
 
     @datasets.loader
     class Raw:

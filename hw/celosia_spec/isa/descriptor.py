@@ -77,7 +77,7 @@ class Descriptor:
         return [word.pack(**{field.name: values.get(field.name, 0) for field in word.fields})
                 for word in self.words]
 
-    def unpack(self, words: Sequence[int] | Words) -> dict[str, int]:
+    def unpack(self, words: "Sequence[int] | Words") -> dict[str, int]:
         """Return the values of all fields of a descriptor's words."""
         return {name: value for word, bits in zip(self.words, words, strict=True)
                 for name, value in word.unpack(int(bits)).items()}

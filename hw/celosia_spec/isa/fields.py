@@ -1,20 +1,23 @@
 """Words cut into fields: packing, checking and unpacking from one table.
 
 Every word of the machine is such a table. The gateware's layouts, the compiler's words, the models'
-decoding and the tables in the docs are made from it.
+decoding and the tables in the docs are made from it. NumPy is imported only where arrays come in:
+listing the boards must not wait for it.
 """
 
 import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import reduce
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
-Words = NDArray[np.int64]
-Value = TypeVar("Value", int, Words)
+    Words = NDArray[np.int64]
+
+Value = TypeVar("Value", int, "Words")
 
 
 class Field(NamedTuple):
@@ -47,9 +50,10 @@ class Field(NamedTuple):
     def encode(self, value: Value, word: str) -> Value:
         """Return the field's bits; ValueError where a value does not fit, ``word`` names it."""
         wrong = (value < self.least) | (value > self.most)
-        if np.any(wrong):
+        if wrong if isinstance(wrong, bool) else wrong.any():
+            first = value if isinstance(wrong, bool) else value[wrong].flat[0]  # type: ignore[index]
             raise ValueError(f"{word} field {self.name} must be {self.least} to {self.most}, "
-                             f"not {np.asarray(value)[wrong].flat[0]}")
+                             f"not {first}")
         return value - self.offset & (1 << self.bits) - 1
 
     def decode(self, bits: Value) -> Value:

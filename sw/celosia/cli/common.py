@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from celosia import backends, exits
+from celosia import exits
 from celosia.cli.tables import show as show
 from celosia.cli.tables import table as table
 from celosia.cli.tables import wrapped as wrapped
@@ -65,6 +65,7 @@ def notice(words: str) -> None:
 
 def backend_of(backend: str | None, port: str | None, usual: str) -> str:
     """Return the backend that --backend and --port name; ``usual`` where neither is given."""
+    from celosia import backends
 
     if backend is None:
         backend = usual if port is None else backends.BOARD
