@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from celosia.graph import Conv, Graph, Relu
+from celosia.graph import Activate, Conv, Graph
 from celosia.passes import optimise
 from celosia.quantise import quantise
 from celosia_sim import golden
@@ -163,7 +163,7 @@ def test_a_network_keeps_the_names_the_user_knows() -> None:
     model = network()
     graph = import_model(model, example())
     assert [n.name for n in graph.nodes if isinstance(n, Conv)] == NAMES
-    assert [n.name for n in graph.nodes if isinstance(n, Relu)] == [
+    assert [n.name for n in graph.nodes if isinstance(n, Activate)] == [
         "block1.relu", "block1.relu_2", "block2.relu", "block2.relu_2", "features.1"]
     assert [n.name for n in optimise(graph).nodes] == NAMES
     assert snr(model, graph, SHAPE) > 38

@@ -345,7 +345,7 @@ def test_padding_moves_into_its_readers() -> None:
     (relu("r", "p"), r"^p \(pad\): r \(relu\) reads the padded map; pad in front of"),
     (None, r"^p \(pad\): the padded map leaves the network; pad in front of convolutions only$"),
 ])
-def test_padding_before_anything_else_is_refused(last: Relu | None, message: str) -> None:
+def test_padding_before_anything_else_is_refused(last: Activate | None, message: str) -> None:
     pad = Pad(name="p", input="x", padding=(1, 1, 1, 1))
     with pytest.raises(CompileError, match=message):
         fold_padding(graph_of(*[node for node in (pad, last) if node]))
