@@ -4,9 +4,12 @@ import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from celosia_spec.isa.fields import Field, Word, Words
+from celosia_spec.isa.fields import Field, Word
+
+if TYPE_CHECKING:
+    from celosia_spec.isa.fields import Words
 
 WORD_BITS = 16
 """Width of a descriptor's words, as of all of program memory."""
