@@ -182,7 +182,7 @@ ORDER = {
         __init__
     """,
     "celosia.compress": """
-        entry, layers, outputs, readings, trial
+        entry, layers, options, outputs, readings, trial
         promise, untrained
         masks
         cost, training

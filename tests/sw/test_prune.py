@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import nn
 
 from celosia import compress
 from celosia.compress.masks.weights import Mask, apply_mask, current_mask
+from celosia.compress.options import option
 from celosia.compress.weights.schedule import plan, resolve_rates
 from celosia.compress.weights.selection import keep_global, keep_largest
 from celosia.models import LeNet5
@@ -168,11 +170,16 @@ def test_another_criterion_can_join_and_gets_its_options(monkeypatch):
 
     monkeypatch.setattr(registry, "_CRITERIA", dict(registry._CRITERIA))
 
-    @compress.criterion("by-position")
-    def by_position(model, layers, inputs, sign=1):
+    @dataclass(frozen=True, kw_only=True)
+    class Sign:
+        sign: int = option(1, about="1 or -1")
+
+    @compress.criterion("by-position", of="weights", options=Sign)
+    def by_position(scoring, options):
         return {
-            name: sign * np.arange(layer.weight.numel(), dtype=float).reshape(layer.weight.shape)
-            for name, layer in layers.items()
+            name: options.sign * np.arange(layer.weight.numel(), dtype=float).reshape(
+                layer.weight.shape)
+            for name, layer in scoring.layers.items()
         }
 
     model = small_net()
@@ -182,7 +189,9 @@ def test_another_criterion_can_join_and_gets_its_options(monkeypatch):
     assert not kept[160:].any()
     assert "by-position" in compress.methods()
     with pytest.raises(ValueError, match="'by-position' is taken"):
-        compress.criterion("by-position")(by_position)
+        compress.criterion("by-position", of="weights")(by_position)
+    with pytest.raises(ValueError, match="of weights or of filters, not of 'rows'"):
+        compress.criterion("by-row", of="rows")
 
 
 # Schedule and selection
@@ -424,10 +433,14 @@ def test_a_method_may_score_some_layers_only(monkeypatch):
 
     monkeypatch.setattr(registry, "_CRITERIA", dict(registry._CRITERIA))
 
-    @compress.criterion("linear-only")
-    def linear_only(model, layers, inputs, power=2):
-        return {name: np.abs(layer.weight.detach().numpy().astype(float)) ** power
-                for name, layer in layers.items() if isinstance(layer, nn.Linear)}
+    @dataclass(frozen=True, kw_only=True)
+    class Power:
+        power: int = option(2, about="of the absolute value")
+
+    @compress.criterion("linear-only", of="weights", options=Power)
+    def linear_only(scoring, options):
+        return {name: np.abs(layer.weight.detach().numpy().astype(float)) ** options.power
+                for name, layer in scoring.layers.items() if isinstance(layer, nn.Linear)}
 
     report = compress.prune(small_net(), "linear-only", rates={"3": 0.5})
     assert report.layers["3"].kept == 160

@@ -15,6 +15,7 @@ from celosia import compress
 from celosia.cli import network, options
 from celosia.compress.criteria.registry import lookup
 from celosia.compress.layers import prunable_layers
+from celosia.compress.options import declared
 from celosia_spec.errors import CelosiaError
 
 DEFAULT_RATE = 0.8
@@ -319,10 +320,8 @@ def _as_json(record: compress.RoundRecord) -> dict[str, Any]:
 
 
 def _known_criterion(method: str) -> dict[str, Any]:
-    """Return {name: default} of a criterion's own options; the run's seed is not one of them."""
-    own = list(signature(lookup(method)).parameters.values())[3:]
-    taken = signature(compress.prune).parameters
-    return {option.name: option.default for option in own if option.name not in taken}
+    """Return {name: default} of a criterion's own options."""
+    return {name: option.default for name, option in declared(lookup(method).options).items()}
 
 
 def _known_masks() -> dict[str, Any]:

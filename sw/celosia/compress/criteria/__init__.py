@@ -1,4 +1,4 @@
-"""How important is each weight, or each filter? One file a method; importing it makes it known."""
+"""Criteria: one file each, and importing it here makes it known; `registry` says what one is."""
 
 from __future__ import annotations
 

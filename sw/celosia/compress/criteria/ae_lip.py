@@ -7,12 +7,15 @@ is the schedule: ``prune(..., order="forward", rounds=I)``.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import nn
 
-from celosia.compress.criteria.registry import Layers, Scores, criterion
+from celosia.compress.criteria.registry import Scores, Scoring, criterion
 from celosia.compress.criteria.statistics import calibration_inputs, observe, patches
+from celosia.compress.options import option
 from celosia_spec.errors import ArgumentError
 
 __all__ = ["FORMS", "SPANS", "ae_lip"]
@@ -27,65 +30,58 @@ _CHUNK = 2**22
 """Interval limits that are looked up at once."""
 
 
-@criterion("ae-lip")
-def ae_lip(
-    model: nn.Module,
-    layers: Layers,
-    inputs: torch.Tensor | None,
-    score: str = "product",
-    intervals: int = 16,
-    samples: int = 1000,
-    span: str = "own",
-    seed: int = 0,
-    batch_size: int = 64,
-) -> Scores:
+@dataclass(frozen=True, kw_only=True)
+class AeLipOptions:
+    """Options of "ae-lip"; ArgumentError where one is out of range.
+
+    score      : "product": ``C * H``. "normalised_sum": ``C / max C + H / max H``, the maxima over
+                 the layer. P1's own formula (7) is not available; both rise with C and with H.
+    intervals  : D, at least 2; P1 does not give it.
+    samples    : K, at least 1; P1 does not give it.
+    span       : "own": the intervals divide the range of each product by itself, so that
+                 H(w x) = H(x) for any w but 0, and an input has one entropy. "layer": they divide
+                 the range of all products of the layer, so that a smaller weight has a smaller
+                 entropy too; slower.
+    batch_size : samples that the model gets at once.
+    """
+
+    score: str = option("product", about="product, or normalised_sum of contribution and entropy")
+    intervals: int = option(16, about="of the histograms, at least 2")
+    samples: int = option(1000, about="drawn from the calibration inputs")
+    span: str = option("own", about="own, or layer: the range that the intervals divide")
+    batch_size: int = option(64, about="samples that the network gets at once")
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of range."""
+        if self.score not in FORMS:
+            raise ArgumentError(f"score must be one of {FORMS}, not {self.score!r}")
+        if self.span not in SPANS:
+            raise ArgumentError(f"span must be one of {SPANS}, not {self.span!r}")
+        if self.intervals < 2 or self.samples < 1:
+            raise ArgumentError(f"intervals must be at least 2 and samples at least 1, not "
+                                f"{self.intervals!r}, {self.samples!r}")
+
+
+@criterion("ae-lip", of="weights", options=AeLipOptions)
+def ae_lip(scoring: Scoring, options: AeLipOptions) -> Scores:
     """Score a weight by the mean and the entropy of its product with its input (P1 eq. 4 to 7).
 
-    Over `samples` inputs drawn from the calibration set, weight w on input x has the contribution
-    ``C = |E(w x)|`` and the entropy ``H = - sum_z p_z log p_z`` (natural), p_z the share of the
-    products w x that lies in interval z. A weight of 0 and an input that is always 0 score 0.
+    Over `samples` inputs drawn from the calibration set (at least 1; all are used if there are not
+    more), weight w on input x has the contribution ``C = |E(w x)|`` and the entropy
+    ``H = - sum_z p_z log p_z`` (natural), p_z the share of the products w x that lies in interval
+    z. A weight of 0 and an input that is always 0 score 0.
 
     A Conv2d is our extension, P1 prunes linear layers: x is then an element of the patch that an
     output position sees, at one position drawn at random for each of the inputs drawn.
 
-    Parameters
-    ----------
-    model, layers
-        As a criterion gets them (`celosia.compress.criteria.registry`).
-    inputs
-        (N, ...), at least 1; all are used if there are not more than `samples`.
-    score
-        "product": ``C * H``. "normalised_sum": ``C / max C + H / max H``, the maxima over the
-        layer. P1's own formula (7) is not available; both rise with C and with H.
-    intervals
-        D, at least 2; P1 does not give it.
-    samples
-        K, at least 1; P1 does not give it.
-    span
-        "own": the intervals divide the range of each product by itself, so that H(w x) = H(x) for
-        any w but 0, and an input has one entropy. "layer": they divide the range of all products
-        of the layer, so that a smaller weight has a smaller entropy too; slower.
-    seed
-        Of the draws.
-    batch_size
-        Samples that the model gets at once.
+    Memory is `samples` numbers for each input of each layer. Scores are at least 0.
 
-    Memory is `samples` numbers for each input of each layer.
-
-    Returns
-    -------
-    {layer name: float64 of the weight's shape}, at least 0.
-
-    Raises
-    ------
-    ArgumentError
-        No inputs; a setting that is not as above; a layer that never runs.
+    Raises ArgumentError without inputs, and for a layer that never runs.
     """
-    _check(score, span, intervals, samples)
-    inputs = calibration_inputs("ae-lip", inputs, least=1)
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randperm(len(inputs), generator=generator)[:samples].sort().values
-    seen: dict[str, list[torch.Tensor]] = {name: [] for name in layers}
+    inputs = calibration_inputs("ae-lip", scoring.inputs, least=1)
+    generator = torch.Generator().manual_seed(scoring.seed)
+    drawn = torch.randperm(len(inputs), generator=generator)[:options.samples].sort().values
+    seen: dict[str, list[torch.Tensor]] = {name: [] for name in scoring.layers}
 
     def use(name: str, layer: nn.Module, x: torch.Tensor, a: torch.Tensor) -> None:
         if isinstance(layer, nn.Linear):
@@ -96,38 +92,25 @@ def ae_lip(
             values = patches(layer, x, place)[:, 0]
         seen[name].append(values.to("cpu", copy=True))
 
-    observe(model, layers, inputs[drawn], use, activation="pre", batch_size=batch_size)
-    return {
-        name: _score(layer, torch.cat(seen.pop(name)).double().numpy(), score, intervals, span)
-        for name, layer in layers.items()
-    }
-
-
-def _check(score: str, span: str, intervals: int, samples: int) -> None:
-    """Raise ArgumentError for an option that is out of range."""
-    if score not in FORMS:
-        raise ArgumentError(f"score must be one of {FORMS}, not {score!r}")
-    if span not in SPANS:
-        raise ArgumentError(f"span must be one of {SPANS}, not {span!r}")
-    if intervals < 2 or samples < 1:
-        raise ArgumentError(
-            f"intervals must be at least 2 and samples at least 1, not {intervals!r}, {samples!r}"
-        )
+    observe(scoring.model, scoring.layers, inputs[drawn], use, activation="pre",
+            batch_size=options.batch_size)
+    return {name: _score(layer, torch.cat(seen.pop(name)).double().numpy(), options)
+            for name, layer in scoring.layers.items()}
 
 
 def _score(
-    layer: nn.Conv2d | nn.Linear, x: np.ndarray, score: str, intervals: int, span: str
+    layer: nn.Conv2d | nn.Linear, x: np.ndarray, options: AeLipOptions
 ) -> np.ndarray:
     """Return the scores of a layer's weight, given its inputs x (samples, groups, K)."""
     weight = layer.weight.detach().cpu().double().numpy()
     grouped = weight.reshape(x.shape[1], -1, x.shape[2])
     contribution = np.abs(grouped * x.mean(0)[:, None, :])
     x = np.sort(x, axis=0)
-    if span == "own":
-        entropy = np.where(grouped != 0, _own_entropy(x, intervals)[:, None, :], 0.0)
+    if options.span == "own":
+        entropy = np.where(grouped != 0, _own_entropy(x, options.intervals)[:, None, :], 0.0)
     else:
-        entropy = _layer_entropy(grouped, x, intervals)
-    if score == "product":
+        entropy = _layer_entropy(grouped, x, options.intervals)
+    if options.score == "product":
         result = contribution * entropy
     else:
         result = sum(part / (part.max() or 1.0) for part in (contribution, entropy))

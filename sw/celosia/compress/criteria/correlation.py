@@ -7,13 +7,21 @@ arXiv 1512.01891; used by P0, P1 (as a baseline) and P3.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
-from celosia.compress.criteria.registry import Layers, Scores, criterion
-from celosia.compress.criteria.statistics import CrossMoments, calibration_inputs, observe, patches
+from celosia.compress.criteria.registry import Layers, Scores, Scoring, criterion
+from celosia.compress.criteria.statistics import (
+    ACTIVATIONS,
+    CrossMoments,
+    calibration_inputs,
+    observe,
+    patches,
+)
+from celosia.compress.options import option
 from celosia_spec.errors import ArgumentError
 
 __all__ = ["ACCUMULATOR_BYTES", "correlation"]
@@ -28,61 +36,55 @@ Job = dict[str, torch.Tensor]
 """The output positions of each layer that one pass over the inputs works on, int64 (P,)."""
 
 
-@criterion("correlation")
-def correlation(
-    model: nn.Module,
-    layers: Layers,
-    inputs: torch.Tensor | None,
-    activation: str = "post",
-    signed: bool = False,
-    positions: int | None = None,
-    seed: int = 0,
-    batch_size: int = 64,
-) -> Scores:
+@dataclass(frozen=True, kw_only=True)
+class CorrelationOptions:
+    """Options of "correlation"; ArgumentError where one is out of range.
+
+    activation : the neuron's activation: "post" the activation function, or "pre"; see
+                 `celosia.compress.criteria.statistics.observe`.
+    signed     : True keeps the sign of r in Linear layers, as `select="sun2016"` wants it. A
+                 convolution's score is a mean of absolute values in any case.
+    positions  : work on at most so many output positions of a convolution, drawn at random; None
+                 is all.
+    batch_size : samples that the model gets at once; no influence on the scores beyond rounding.
+    """
+
+    activation: str = option("post", about="post, or pre the activation function")
+    signed: bool = option(False, about="keep the sign of linear layers' correlations")
+    positions: int | None = option(None, about="most output positions of a convolution; all")
+    batch_size: int = option(64, about="samples that the network gets at once")
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of range."""
+        if self.activation not in ACTIVATIONS:
+            raise ArgumentError(f"activation must be one of {ACTIVATIONS}, not "
+                                f"{self.activation!r}")
+        if self.positions is not None and self.positions < 1:
+            raise ArgumentError(f"positions must be None or at least 1, not {self.positions!r}")
+
+
+@criterion("correlation", of="weights", options=CorrelationOptions)
+def correlation(scoring: Scoring, options: CorrelationOptions) -> Scores:
     """Score a weight by the correlation of the neuron with its input (Sun et al., eq. 1 and 2).
 
     Linear: ``|r_ik|``, r Pearson's correlation coefficient of neuron i's activation and its k-th
     input over the samples. Conv2d: the mean of ``|r|`` over the output positions, each position
     with its own means and deviations; k counts the elements of the patch that it sees. A
-    deviation of zero (a dead neuron, a tap in the padding) gives r = 0.
+    deviation of zero (a dead neuron, a tap in the padding) gives r = 0. Scores are in [0, 1], or
+    in [-1, 1] if signed.
 
-    Parameters
-    ----------
-    model, layers
-        As a criterion gets them (`celosia.compress.criteria.registry`).
-    inputs
-        (N, ...), at least 2 samples; some hundred are needed for figures that mean something.
-    activation
-        The neuron's activation: "post" the activation function, or "pre"; see
-        `celosia.compress.criteria.statistics.observe`.
-    signed
-        True keeps the sign of r in Linear layers, as `select="sun2016"` wants it. A
-        convolution's score is a mean of absolute values in any case.
-    positions
-        Work on at most so many output positions of a convolution, drawn at random; None is all.
-    seed
-        Of that draw.
-    batch_size
-        Samples that the model gets at once; no influence on the scores beyond rounding.
+    It takes at least 2 inputs; some hundred are needed for figures that mean something.
 
     Memory for sums is 8 bytes for each weight and, in a Conv2d, output position; where that
     exceeds `ACCUMULATOR_BYTES` (512 MiB) the inputs are run through the model several times.
 
-    Returns
-    -------
-    {layer name: float64 of the weight's shape}, in [0, 1], or in [-1, 1] if signed.
-
-    Raises
-    ------
-    ArgumentError
-        Fewer than 2 samples; unknown `activation`; `positions` below 1; a layer that never runs,
-        or runs on maps of several sizes.
+    Raises ArgumentError for fewer than 2 inputs, and for a layer that never runs, or runs on maps
+    of several sizes.
     """
-    inputs = calibration_inputs("correlation", inputs, least=2)
-    if positions is not None and positions < 1:
-        raise ArgumentError(f"positions must be None or at least 1, not {positions!r}")
+    model, layers = scoring.model, scoring.layers
+    inputs = calibration_inputs("correlation", scoring.inputs, least=2)
     maps = _map_sizes(model, layers, inputs[:1])
-    chosen = _draw(maps, positions, seed)
+    chosen = _draw(maps, options.positions, scoring.seed)
     sums = {name: np.zeros(tuple(layer.weight.shape)) for name, layer in layers.items()}
     for job in _passes(layers, chosen):
         watched = {name: layers[name] for name in job}
@@ -95,9 +97,11 @@ def correlation(
             _check_map(name, a, maps)
             _update(moments[name], layer, x, a, job[name])
 
-        observe(model, watched, inputs, use, activation=activation, batch_size=batch_size)
+        observe(model, watched, inputs, use, activation=options.activation,
+                batch_size=options.batch_size)
         for name, layer in watched.items():
-            sums[name] += _sum_over_positions(layer, moments.pop(name).correlation(), signed)
+            sums[name] += _sum_over_positions(layer, moments.pop(name).correlation(),
+                                             options.signed)
     return {name: total / len(chosen[name]) for name, total in sums.items()}
 
 

@@ -2,45 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from torch import nn
 
+from celosia.compress.criteria.registry import Scores, Scoring, criterion, finite, lookup
 from celosia.compress.entry import entry
 from celosia.compress.masks.filters import filter_masks
+from celosia.compress.options import NoOptions, resolve
 from celosia_spec.errors import ArgumentError
+from celosia_spec.inputs import as_tensor
 
-__all__ = ["FILTER_METHODS", "filter_scores"]
+__all__ = ["filter_scores"]
 
 
-def _std(weight: np.ndarray) -> np.ndarray:
-    """Return the standard deviation of each filter's weights, (O,), of a weight (O, I, kh, kw).
+@criterion("std", of="filters")
+def std(scoring: Scoring, options: NoOptions) -> Scores:
+    """Score a filter by the standard deviation of its weights (P2).
 
     ``s_j = std(W[j])`` over the I kh kw numbers, divided by their number (P2: Li, Zhao, Han,
     J. Zhejiang Univ. Eng. Sci. 53(10), 2019). Unbiased or not, the order is the same.
     """
-    return weight.reshape(len(weight), -1).std(axis=1)
+    return {name: _rows(layer.weight).std(axis=1) for name, layer in scoring.layers.items()}
 
 
-def _l1(weight: np.ndarray) -> np.ndarray:
-    """Return the sum of the absolute values of each filter's weights, (O,).
+@criterion("l1", of="filters")
+def l1(scoring: Scoring, options: NoOptions) -> Scores:
+    """Score a filter by the sum of its weights' absolute values (arXiv 1608.08710).
 
-    Li, Kadav, Durdanovic, Samet, Graf, arXiv 1608.08710, section 3.1.
+    Li, Kadav, Durdanovic, Samet, Graf, section 3.1.
     """
-    return np.abs(weight).reshape(len(weight), -1).sum(axis=1)
+    return {name: np.abs(_rows(layer.weight)).sum(axis=1)
+            for name, layer in scoring.layers.items()}
 
 
-_BY_WEIGHT: dict[str, Callable[[np.ndarray], np.ndarray]] = {"std": _std, "l1": _l1}
-
-FILTER_METHODS = (*_BY_WEIGHT, "mask")
-"""Names of the methods that score filters."""
+@criterion("mask", of="filters")
+def mask(scoring: Scoring, options: NoOptions) -> Scores:
+    """Score a filter by its trained mask's absolute value (P3, 6.4.1); layers without have none."""
+    return {name: np.abs(_rows(found)[:, 0]) for name, found in filter_masks(scoring.model).items()}
 
 
 @entry
 def filter_scores(
-    model: nn.Module, method: str, inputs: Any | None = None
+    model: nn.Module, method: str, inputs: Any | None = None, **options: Any
 ) -> dict[str, np.ndarray]:
     """Score every filter of a model.
 
@@ -55,6 +60,8 @@ def filter_scores(
     inputs
         Calibration inputs (N, ...), for a method that looks at activations; these three look at
         parameters alone and do without.
+    options
+        What the method understands besides; these three have none.
 
     Returns
     -------
@@ -64,24 +71,23 @@ def filter_scores(
     ------
     ArgumentError
         Unknown method; no convolution, or with "mask" no mask; a score that is not finite.
+    TypeError
+        An option that the method does not have.
     """
-    if method not in FILTER_METHODS:
-        raise ArgumentError(
-            f"unknown method {method!r}; filters are scored by {', '.join(FILTER_METHODS)}")
-    if method == "mask":
-        result = {name: np.abs(_array(mask)) for name, mask in filter_masks(model).items()}
-    else:
-        result = {name: _BY_WEIGHT[method](_array(layer.weight))
-                  for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d)}
+    found = lookup(method, "filters")
+    resolved = resolve(method, found.options, options)
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d)}
+    if not layers:
+        raise ArgumentError("nothing to score: the model has no convolutions")
+    result = found.score(Scoring(model=model, layers=layers, inputs=None if inputs is None
+                                 else as_tensor(inputs, "inputs")), resolved)
     if not result:
-        what = "filter masks; add them with add_masks" if method == "mask" else "convolutions"
-        raise ArgumentError(f"nothing to score: the model has no {what}")
-    for name, values in result.items():
-        if not np.isfinite(values).all():
-            raise ArgumentError(f"method {method!r} gives layer {name!r} a score that is not "
-                                "finite; check its weights for NaN and infinity")
-    return result
+        raise ArgumentError("nothing to score: the model has no filter masks; add them with "
+                            "add_masks")
+    return finite(method, result)
 
 
-def _array(parameter: Any) -> np.ndarray:
-    return parameter.detach().cpu().double().numpy()
+def _rows(parameter: Any) -> np.ndarray:
+    """Return a parameter as float64 (O, rest)."""
+    array: np.ndarray = parameter.detach().cpu().double().numpy()
+    return array.reshape(len(array), -1)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
-from torch import nn
 
-from celosia.compress.criteria.registry import Layers, Scores, criterion
+from celosia.compress.criteria.registry import Scores, Scoring, criterion
+from celosia.compress.options import NoOptions
 
 __all__ = ["magnitude"]
 
 
-@criterion("magnitude")
-def magnitude(model: nn.Module, layers: Layers, inputs: torch.Tensor | None) -> Scores:
+@criterion("magnitude", of="weights")
+def magnitude(scoring: Scoring, options: NoOptions) -> Scores:
     """Score a weight by its absolute value (Han et al., arXiv 1506.02626). Needs no inputs."""
     return {
         name: np.abs(layer.weight.detach().cpu().double().numpy())
-        for name, layer in layers.items()
+        for name, layer in scoring.layers.items()
     }

@@ -1,52 +1,121 @@
-"""How important is each weight? One function a method, found by its name.
+"""How important is each weight, or each filter? One function a criterion, found by its name.
 
-A criterion is ``function(model, layers, inputs, **options) -> {layer name: scores}``. It gets the
-model, the layers to score by name, and calibration inputs or None; it changes none of them and
-returns for each layer a float64 array of the weight's shape. A larger score means a more
-important weight. It joins with the decorator `criterion`.
+A criterion is ``function(scoring, options) -> {layer name: scores}``, declared with `criterion`. It
+gets what it is to score (`Scoring`) and its options, a frozen dataclass made of `option` fields. It
+changes nothing, and returns float64 for each layer: of the weight's shape, or (output channels,)
+where filters are scored. A larger score means a more important weight or filter.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from celosia.compress.entry import entry
 from celosia.compress.layers import prunable_layers
+from celosia.compress.options import NoOptions, resolve
 from celosia_spec.errors import ArgumentError
 from celosia_spec.inputs import as_tensor
 
-__all__ = ["check_options", "criterion", "lookup", "methods", "resolve_options", "scores"]
+__all__ = ["Criterion", "Scores", "Scoring", "criterion", "lookup", "methods", "resolve_options",
+           "scores"]
 
 Layers = Mapping[str, nn.Conv2d | nn.Linear]
 Scores = dict[str, np.ndarray]
-Criterion = Callable[..., Scores]
+Function = Callable[["Scoring", Any], Scores]
+
+KINDS = ("weights", "filters")
+"""What a criterion can score."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scoring:
+    """What a criterion is to score; it changes none of it.
+
+    model  : the network.   layers : those to score, by name; convolutions where filters are scored.
+    inputs : calibration inputs (N, ...), or None.
+    seed   : of what the criterion draws at random.
+    """
+
+    model: nn.Module
+    layers: Layers
+    inputs: torch.Tensor | None
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Criterion:
+    """A declared criterion.
+
+    of    : "weights" or "filters".   about : the first paragraph of the function's docstring.
+    options : the dataclass of its options.
+    """
+
+    name: str
+    of: str
+    about: str
+    options: type
+    score: Function
+
 
 _CRITERIA: dict[str, Criterion] = {}
 
 
-def criterion(name: str) -> Callable[[Criterion], Criterion]:
-    """Return a decorator that makes a function known under a method name.
+def criterion(
+    name: str, *, of: str, options: type = NoOptions
+) -> Callable[[Function], Function]:
+    """Return a decorator that makes a function known as a criterion.
 
-    Raises ArgumentError if the name is taken.
+    Parameters
+    ----------
+    name
+        What `prune`, `prune_filters` and ``celosia prune --method`` call it.
+    of
+        "weights" or "filters".
+    options
+        A frozen dataclass whose fields are `celosia.compress.options.option`.
+
+    Raises
+    ------
+    ArgumentError
+        The name is taken; `of` is not as above.
     """
+    if of not in KINDS:
+        raise ArgumentError(f"a criterion is of {' or of '.join(KINDS)}, not of {of!r}")
 
-    def register(function: Criterion) -> Criterion:
+    def register(function: Function) -> Function:
         if name in _CRITERIA:
-            raise ArgumentError(f"the method name {name!r} is taken by {_CRITERIA[name].__name__}")
-        _CRITERIA[name] = function
+            raise ArgumentError(f"the method name {name!r} is taken by "
+                                f"{_CRITERIA[name].score.__name__}")
+        about = " ".join((inspect.getdoc(function) or "").split("\n\n")[0].split())
+        _CRITERIA[name] = Criterion(name=name, of=of, about=about, options=options, score=function)
         return function
 
     return register
 
 
-def methods() -> tuple[str, ...]:
-    """Return the names of the known methods, sorted."""
-    return tuple(sorted(_CRITERIA))
+def methods(of: str = "weights") -> tuple[str, ...]:
+    """Return the names of the criteria of weights, or of "filters", in the order they joined."""
+    return tuple(name for name, found in _CRITERIA.items() if found.of == of)
+
+
+def lookup(method: str, of: str = "weights") -> Criterion:
+    """Return a criterion by name, or raise ArgumentError listing the known ones."""
+    found = _CRITERIA.get(method)
+    if found is None or found.of != of:
+        raise ArgumentError(f"unknown method {method!r}; known methods: {', '.join(methods(of))}")
+    return found
+
+
+def resolve_options(method: str, given: Mapping[str, Any]) -> Any:
+    """Return the options of a criterion of weights, given or not; errors as `scores`."""
+    return resolve(method, lookup(method).options, given)
 
 
 @entry
@@ -56,6 +125,7 @@ def scores(
     inputs: Any | None = None,
     *,
     layers: Collection[str] | None = None,
+    seed: int = 0,
     **options: Any,
 ) -> dict[str, np.ndarray]:
     """Score every prunable weight of a model.
@@ -70,6 +140,8 @@ def scores(
         Calibration inputs (N, ...), tensor or array, for the methods that need some.
     layers
         Names of the layers to score; None is all of them.
+    seed
+        Of what a method draws at random.
     options
         What the method understands besides.
 
@@ -80,12 +152,12 @@ def scores(
     Raises
     ------
     ArgumentError
-        Unknown method or layer; no layer to prune; a score that is not finite.
+        Unknown method or layer; no layer to prune; an option that is out of range; a score that is
+        not finite.
     TypeError
         An option that the method does not have; the message lists those that it has.
     """
-    function = lookup(method)
-    check_options(method, function, options)
+    found, resolved = lookup(method), resolve_options(method, options)
     every = prunable_layers(model)
     if not every:
         raise ArgumentError("the model has no Conv2d or Linear layer, so nothing can be pruned")
@@ -96,8 +168,13 @@ def scores(
             f"layers: {', '.join(map(repr, every))}"
         )
     chosen = {name: layer for name, layer in every.items() if layers is None or name in layers}
-    data = None if inputs is None else as_tensor(inputs, "inputs")
-    result = function(model, chosen, data, **options)
+    scoring = Scoring(model=model, layers=chosen, seed=seed,
+                      inputs=None if inputs is None else as_tensor(inputs, "inputs"))
+    return finite(method, found.score(scoring, resolved))
+
+
+def finite(method: str, result: Scores) -> Scores:
+    """Return scores, or raise ArgumentError for a layer with one that is not finite."""
     for name, values in result.items():
         if not np.isfinite(values).all():
             raise ArgumentError(
@@ -105,30 +182,3 @@ def scores(
                 "check its weights and the inputs for NaN and infinity"
             )
     return result
-
-
-def lookup(method: str) -> Criterion:
-    """Return a criterion by name, or raise ArgumentError listing the known ones."""
-    if method not in _CRITERIA:
-        raise ArgumentError(f"unknown method {method!r}; known methods: {', '.join(methods())}")
-    return _CRITERIA[method]
-
-
-def resolve_options(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of all options of a method, given or not; errors as `scores`."""
-    function = lookup(method)
-    check_options(method, function, options)
-    defaults = {name: parameter.default
-                for name, parameter in list(inspect.signature(function).parameters.items())[3:]}
-    return defaults | dict(options)
-
-
-def check_options(method: str, function: Criterion, options: Mapping[str, Any]) -> None:
-    """Raise TypeError for an option that is not a parameter of the criterion."""
-    known = list(inspect.signature(function).parameters)[3:]
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise TypeError(
-            f"method {method!r} has no option {', '.join(unknown)}; "
-            f"its options: {', '.join(known) or 'none'}"
-        )

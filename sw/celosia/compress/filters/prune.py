@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from celosia.compress.criteria.filters import FILTER_METHODS, filter_scores
+from celosia.compress.criteria.filters import filter_scores
+from celosia.compress.criteria.registry import lookup
 from celosia.compress.entry import entry
 from celosia.compress.filters.removal import remove
 from celosia.compress.filters.selection import SCOPES, Target, choose
@@ -289,9 +290,7 @@ def trace_for(
 
 def _check(model: nn.Module, method: str, target: Target, rounds: int, scope: str) -> None:
     """Raise ArgumentError for settings that cannot be meant."""
-    if method not in FILTER_METHODS:
-        raise ArgumentError(
-            f"unknown method {method!r}; filters are scored by {', '.join(FILTER_METHODS)}")
+    lookup(method, "filters")
     if scope not in SCOPES:
         raise ArgumentError(f"scope must be one of {SCOPES}, not {scope!r}")
     if rounds < 1:

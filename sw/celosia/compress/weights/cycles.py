@@ -7,7 +7,7 @@ has the arithmetic of what a weight costs.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +149,7 @@ def prune_to_cycles(
                share=SCHEDULES[schedule], lockstep=lockstep, finetune=finetune, measure=measure)
     run.check(model)
     choices = {
-        "method": method, "options": describe(resolve_options(method, options)),
+        "method": method, "options": asdict(resolve_options(method, options)),
         "budget": budget, "target": target, "exponents": exponents,
         "rounds": rounds, "schedule": schedule,
         "values": "squared score / sum of squares of the layer", "lockstep": lockstep,

@@ -8,7 +8,7 @@ round (`schedule`) and how the network recovers in between (any callable, such a
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -186,7 +186,7 @@ def prune(
     options = options | ({"signed": True} if select == "sun2016" else {})
     plan_rounds({}, rounds, schedule, order)
     choices = {
-        "method": method, "options": describe(resolve_options(method, options)),
+        "method": method, "options": asdict(resolve_options(method, options)),
         "rates": "search" if rates == "search" else _resolve(model, rates, layers),
         "layers": describe(layers), "scope": scope, "schedule": schedule, "order": order,
         "select": select, "strong": strong if select == "sun2016" else None,

@@ -1,0 +1,60 @@
+"""Settings of a criterion or a method, declared: frozen dataclasses whose fields say what they are.
+
+The command line, the help and the record of a run are made from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, NamedTuple, get_type_hints
+
+__all__ = ["NoOptions", "Option", "declared", "option", "resolve"]
+
+
+class Option(NamedTuple):
+    """A field of an options dataclass.
+
+    kind     : its type, such as ``int | None``.   default : ``MISSING`` where it must be given.
+    about    : what it says, for the help: one sentence, or none where the name says it.
+    flag     : the command line's own option for it, such as "--order"; "" where it is set as
+               ``--option NAME=VALUE``.
+    least    : of a number with a flag, or None.
+    """
+
+    name: str
+    kind: Any
+    default: Any
+    about: str = ""
+    flag: str = ""
+    least: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoOptions:
+    """The options of what has none."""
+
+
+def option(default: Any = MISSING, *, about: str, flag: str = "", least: int | None = None) -> Any:
+    """Return a dataclass field that is an option; the arguments are as in `Option`."""
+    return field(default=default, metadata={"about": about, "flag": flag, "least": least})
+
+
+def declared(kind: type) -> dict[str, Option]:
+    """Return the options of a dataclass by name, in their order."""
+    hints = get_type_hints(kind)
+    return {part.name: Option(part.name, hints[part.name], part.default, **part.metadata)
+            for part in fields(kind)}
+
+
+def resolve(owner: str, kind: type, given: Mapping[str, Any]) -> Any:
+    """Return the options that are given, as a dataclass; the others have their defaults.
+
+    Raises TypeError for one that the dataclass does not have, and what its own checks raise.
+    """
+    known = declared(kind)
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise TypeError(f"method {owner!r} has no option {', '.join(unknown)}; "
+                        f"its options: {', '.join(known) or 'none'}")
+    return kind(**given)
