@@ -25,12 +25,11 @@ from celosia_spec.graph_rules import (
     check_weights,
 )
 from celosia_spec.host_layers import HostLayer, check_host, scoring
-from celosia_spec.isa import ArrayConfig, Space
+from celosia_spec.isa import MEMORIES, ArrayConfig
 from celosia_spec.preprocessing import Preprocessing
 from celosia_spec.program import Program
 from celosia_spec.qgraph import Geometry, QGraph, QNode, QTensor
 
-_IMAGES = (Space.PROGRAM, Space.WEIGHTS, Space.ROWS, Space.TAPS, Space.WRITES)
 _ROW_FIELDS = ("sw", "bias", "sb")
 
 
@@ -103,7 +102,8 @@ def sections(program: Program) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     manifest = _NETWORK.dump_python(network, mode="json") | _ANY.dump_python(
         {"descriptors": program.descriptors, "slots": program.slots, "places": places,
          "layers": list(program.layers)}, mode="json")
-    arrays = {f"image/{space.name.lower()}": program.images[space] for space in _IMAGES}
+    arrays = {f"image/{memory.name}": program.images[memory.space]
+              for memory in MEMORIES if memory.holds == "image"}
     for index, place in enumerate(program.places.values()):
         arrays[f"place/{index}"] = place.addresses
     for index, node in enumerate(graph.nodes):

@@ -8,13 +8,17 @@ import numpy as np
 from celosia_sim.golden.requantise import clip, scale_rne
 from celosia_spec.block import floor_log2, limit
 from celosia_spec.isa import (
-    BATCH_STEP_BITS,
+    BATCH,
     BLOCK,
+    DESCRIPTOR,
     DESCRIPTOR_WORDS,
+    EXPONENT_MAX,
     OUTPUT_BITS,
-    Flag,
+    ROW,
     Space,
-    Word,
+    tap_word,
+    weight_word,
+    write_word,
 )
 from celosia_spec.program import Program
 
@@ -24,13 +28,21 @@ __all__ = ["WordMachine"]
 class WordMachine:
     """A program's memories, and what the descriptors do to them.
 
-    It decodes descriptors, batch words, weight words, tap, row and write entries as the gateware's
-    docstrings describe them, and shares nothing with the compiler that wrote them. No timing.
+    It shares the tables of fields with the compiler that wrote the words, as the gateware does, and
+    nothing else: what the machine does with them is written here a second time. No timing.
     """
 
     def __init__(self, program: Program) -> None:
         self.program, self.array = program, program.array
-        self.image = {space: words.astype(np.int64) for space, words in program.images.items()}
+        image = {space: words.astype(np.int64) for space, words in program.images.items()}
+        self.descriptors = image[Space.PROGRAM]
+        self.steps = BATCH.unpack(image[Space.PROGRAM])["steps"]
+        self.weights = image[Space.WEIGHTS]
+        self.weight = weight_word(self.array).unpack(self.weights)
+        self.row, self.tap, self.write = (
+            word.unpack(image[space]) for space, word in (
+                (Space.ROWS, ROW), (Space.TAPS, tap_word(self.array)),
+                (Space.WRITES, write_word(self.array))))
         self.banks = np.zeros((self.array.bank_rows, self.array.lanes), np.int64)
         self.store = np.zeros((self.array.store_beats, self.array.beat), np.int64)
         self.residual = np.zeros((self.array.residual_beats, self.array.beat), np.int64)
@@ -64,54 +76,50 @@ class WordMachine:
         return mantissas
 
     def _descriptor(self, k: int) -> None:
-        words = self.image[Space.PROGRAM][k * DESCRIPTOR_WORDS:][:DESCRIPTOR_WORDS]
-        self.word = {word: int(words[word]) for word in Word}
-        w, array = self.word, self.array
-        self.flags = w[Word.FLAGS]
-        self.groups, out_groups = 1 << (w[Word.GROUPS] & 15), 1 << (w[Word.GROUPS] >> 4)
+        self.layer = DESCRIPTOR.unpack(self.descriptors[k * DESCRIPTOR_WORDS:][:DESCRIPTOR_WORDS])
+        w, array = self.layer, self.array
+        self.groups, out_groups = 1 << w["log2_groups"], 1 << w["log2_out_groups"]
         self.size, self.out_size = array.lanes // self.groups, array.lanes // out_groups
         shift = array.activation_bits - 2
-        self.s_x = self.exponents[w[Word.INPUT_SLOT] & 255] - shift
-        base = w[Word.CLEAR_BASE]
-        self.banks[base:base + w[Word.CLEAR_ROWS]] = 0
-        totals = [self._batch(b) for b in range(w[Word.LAST_BATCH] + 1)]
+        self.s_x = self.exponents[w["input_slot"]] - shift
+        base = w["clear_base"]
+        self.banks[base:base + w["clear_rows"]] = 0
+        totals = [self._batch(b) for b in range(w["last_batch"] + 1)]
         self.exponent = self._block_exponent(np.array(totals))
-        self.exponents[w[Word.INPUT_SLOT] >> 8] = self.exponent
+        self.exponents[w["output_slot"]] = self.exponent
         self.wide_beat = 0
         for b, total in enumerate(totals):
             self._place(b, total)
 
     def _row(self, batch: int, group: int) -> tuple[int, int, int]:
         """Bias mantissa, s_w, s_b - s_w of a row."""
-        word = int(self.image[Space.ROWS][self.word[Word.ROW_BASE] + batch * self.groups + group])
-        fields = ((word, 16), (word >> 16, 6), (word >> 22, 8))
-        bias, s_w, s_b = (_signed(value, bits) for value, bits in fields)
-        return bias, s_w, s_b
+        at = self.layer["row_base"] + batch * self.groups + group
+        return int(self.row["bias"][at]), int(self.row["sw"][at]), int(self.row["sb"][at])
 
     def _batch(self, b: int) -> np.ndarray:
         """Return A' of a batch, int64 (tiles, lanes); 0 where there is no output position."""
-        w = self.word
-        totals = np.full((w[Word.LAST_TILE] + 1, self.array.lanes), np.iinfo(np.int64).min)
+        w = self.layer
+        totals = np.full((w["last_tile"] + 1, self.array.lanes), np.iinfo(np.int64).min)
         for tile in range(len(totals)):
-            for phase in range(w[Word.LAST_PHASE] + 1):
+            for phase in range(w["last_phase"] + 1):
                 sums = self._passes(b, tile, phase) + self._added(b, tile)
                 totals[tile] = np.maximum(totals[tile],
-                                          np.maximum(sums, 0) if self.flags & Flag.RELU else sums)
+                                          np.maximum(sums, 0) if self.layer["relu"] else sums)
         n = np.arange(len(totals))[:, None] * self.size + np.arange(self.array.lanes) % self.size
-        return np.where(n <= w[Word.LAST_POSITION], totals, 0)
+        return np.where(n <= w["last_position"], totals, 0)
 
     def _added(self, b: int, tile: int) -> np.ndarray:
         """Bias and residual operand of every lane."""
         result = np.zeros(self.array.lanes, np.int64)
         beats = np.arange(self.array.pass_beats) + (
-            b * (self.word[Word.LAST_TILE] + 1) + tile) * self.array.pass_beats
+            b * (self.layer["last_tile"] + 1) + tile) * self.array.pass_beats
         for group in range(self.groups):
             bias, s_w, s_b = self._row(b, group)
             mine = slice(group * self.size, (group + 1) * self.size)
             result[mine] = scale_rne(np.array(bias), s_b - self.s_x, OUTPUT_BITS)
-            if self.flags & Flag.RESIDUAL_READ:
-                operand = self.residual[self.word[Word.RESIDUAL_READ] + beats].reshape(-1)[mine]
-                s_r = (self.exponents[self.word[Word.RESIDUAL_SLOT]]
+            if self.layer["residual_read"]:
+                operand = self.residual[self.layer["residual_from"] + beats].reshape(-1)[mine]
+                s_r = (self.exponents[self.layer["residual_slot"]]
                        - self.array.activation_bits + 2)
                 result[mine] += clip(scale_rne(operand[None], s_r - s_w - self.s_x, 9),
                                      (1 << self.array.acc_bits - 3) - 1)[0][0]
@@ -119,10 +127,10 @@ class WordMachine:
 
     def _passes(self, b: int, tile: int, phase: int) -> np.ndarray:
         """Exact sums of one pass, a lane at a time."""
-        w, array = self.word, self.array
-        steps = [self._batch_steps(k) for k in range(b + 1)]
+        w, array = self.layer, self.array
+        steps = self.steps[w["length_base"]:][:b + 1].tolist()
         stride = array.groups_max if array.replicate else self.groups
-        start = w[Word.WEIGHT_BASE] * array.groups_max + sum(steps[:-1]) * stride
+        start = w["weight_base"] * array.groups_max + sum(steps[:-1]) * stride
         rows, behind = self._tile_rows(tile)
         sums = np.zeros(array.lanes, np.int64)
         index = np.zeros(self.groups, np.int64)
@@ -131,87 +139,74 @@ class WordMachine:
             for group in range(self.groups):
                 copies = array.groups_max // self.groups if array.replicate else 1
                 slot = start + step * stride + group * copies
-                same = self.image[Space.WEIGHTS][slot:slot + copies]
-                assert (same == same[0]).all()
-                index[group] += int(same[0]) >> array.weight_bits
-                tap = int(self.image[Space.TAPS][
-                    w[Word.TAP_BASE] + phase * w[Word.TAP_STEP] + index[group] // BLOCK])
-                offset, rotation = tap >> array.lane_bits, tap % array.lanes
+                assert (self.weights[slot:slot + copies] == self.weights[slot]).all()
+                index[group] += self.weight["step"][slot]
+                tap = w["tap_base"] + phase * w["tap_step"] + index[group] // BLOCK
+                offset, rotation = self.tap["row"][tap], self.tap["rotation"][tap]
                 bank = (lane + rotation) % self.size
                 groups_on = behind + (lane + rotation >= self.size).astype(int)
-                row = rows + offset + index[group] % BLOCK + w[Word.IN_CHANNELS] * groups_on
+                row = rows + offset + index[group] % BLOCK + w["in_channels"] * groups_on
                 x = self.banks[row % (1 << array.bank_row_bits) % array.bank_rows,
                                group * self.size + bank]
-                sums[group * self.size + lane] += _signed(int(same[0]), array.weight_bits) * x
+                sums[group * self.size + lane] += self.weight["mantissa"][slot] * x
         return sums
-
-    def _batch_steps(self, b: int) -> int:
-        word = int(self.image[Space.PROGRAM][self.word[Word.LENGTH_BASE] + b])
-        return (word & (1 << BATCH_STEP_BITS) - 1) + 1
 
     def _tile_rows(self, tile: int) -> tuple[int, np.ndarray]:
         """Bank row of a tile's first position, and which lanes lie behind a line end."""
-        start, line = tile * self.size, self.word[Word.LINE]
-        ends = start // line if self.flags & Flag.JUMP else 0
-        behind = (start % line + np.arange(self.size) >= line) * bool(self.flags & Flag.JUMP)
-        return self.word[Word.IN_BASE] + self.word[Word.IN_CHANNELS] * (tile + ends), behind
+        start, line = tile * self.size, self.layer["line"]
+        ends = start // line if self.layer["jump"] else 0
+        behind = (start % line + np.arange(self.size) >= line) * bool(self.layer["jump"])
+        return self.layer["in_base"] + self.layer["in_channels"] * (tile + ends), behind
 
     def _block_exponent(self, totals: np.ndarray) -> int:
-        low, least = (_signed(self.word[Word.EXPONENT] >> k, 8) for k in (0, 8))
-        if self.flags & Flag.KEEP:
-            return self.exponents[self.word[Word.INPUT_SLOT] & 255]
-        if self.flags & Flag.STATIC:
-            return low
+        if self.layer["keep"]:
+            return self.exponents[self.layer["input_slot"]]
+        if self.layer["static"]:
+            return self.layer["exponent"]
         s_w = np.array([[self._row(b, lane // self.size)[1] for lane in range(self.array.lanes)]
                         for b in range(len(totals))])
         found = (floor_log2(totals) + s_w[:, None]).max() + self.s_x
-        return int(np.clip(found, least, 15))
+        return int(np.clip(found, self.layer["least_exponent"], EXPONENT_MAX))
 
     def _place(self, b: int, totals: np.ndarray) -> None:
         """Round a batch and write it, beat after beat, as the write table says."""
-        w, array = self.word, self.array
-        entry, bits = w[Word.WRITE_BASE], 16 if self.flags & Flag.WIDE else array.activation_bits
+        w, array = self.layer, self.array
+        entry, bits = w["write_base"], 16 if self.layer["wide"] else array.activation_bits
         for tile in range(len(totals)):
             for beat in range(array.pass_beats):
                 group, first = divmod(beat * array.beat, self.size)
-                left = w[Word.LAST_POSITION] + 1 - tile * self.size - first
-                if left <= 0 and not self.flags & Flag.DIRECT:
+                left = w["last_position"] + 1 - tile * self.size - first
+                if left <= 0 and not self.layer["direct"]:
                     continue
                 s = self._row(b, group)[1] + self.s_x - self.exponent + bits - 2
                 m = clip(scale_rne(totals[tile, beat * array.beat:][:array.beat], s,
                                    array.acc_bits)[None], limit(bits))[0][0]
-                if self.flags & Flag.WIDE:
+                if self.layer["wide"]:
                     self.store[self.wide_beat] = m
                     self.wide_beat += 1
                     continue
-                if self.flags & Flag.RESIDUAL_WRITE:
+                if self.layer["residual_write"]:
                     at = (b * len(totals) + tile) * array.pass_beats + beat
-                    self.residual[w[Word.RESIDUAL_WRITE] + at] = m
+                    self.residual[w["residual_to"] + at] = m
                 entry = self._write(entry, b, m, left)
 
     def _write(self, entry: int, b: int, m: np.ndarray, left: int) -> int:
         """Write one beat of which ``left`` elements are real; return the next entry."""
-        w, array = self.word, self.array
-        spread = bool(self.flags & Flag.DEINTERLEAVE)
+        w, array = self.layer, self.array
+        spread = bool(self.layer["deinterleave"])
         order = np.arange(array.beat)
         order = np.concatenate([order[::2], order[1::2]]) if spread else order
-        element, last = 0, False
+        element, last = 0, 0
         while not last:
-            word = int(self.image[Space.WRITES][entry])
-            last, count = bool(word & 1), (word >> 1) % array.beat + 1
-            bank = (word >> 1 + array.beat_bits) % array.lanes
-            row = (word >> 1 + array.beat_bits + array.lane_bits) + b * w[Word.WRITE_STEP]
+            last, count, bank, row = (int(self.write[name][entry])
+                                      for name in ("last", "count", "bank", "row"))
+            row += b * w["write_step"]
             for k in range(count):
                 at = bank + k
-                here = (row + w[Word.WRITE_CARRY] * (at >= self.out_size)
-                        + w[Word.PLANE_ROWS] * (spread and element + k >= array.beat // 2))
+                here = (row + w["write_carry"] * (at >= self.out_size)
+                        + w["plane_rows"] * (spread and element + k >= array.beat // 2))
                 if order[element + k] < left:
                     self.banks[here % (1 << array.bank_row_bits),
                                at % self.out_size::self.out_size] = m[order[element + k]]
             element, entry = element + count, entry + 1
         return entry
-
-
-def _signed(value: int, bits: int) -> int:
-    value &= (1 << bits) - 1
-    return value - (value >> bits - 1 << bits)

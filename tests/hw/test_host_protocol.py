@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from celosia_spec.isa import ArrayConfig, Space
+from celosia_spec.isa import ArrayConfig, Space, memory_of
 from celosia_spec.isa import frames as protocol
 from celosia_spec.isa.frames import Decoder, Kind, Reason, Reply
 
@@ -51,13 +51,13 @@ def test_eight_bytes_take_eighteen_byte_times():
 
 def test_element_bytes_of_the_spaces():
     array = ArrayConfig(lanes=16)
-    assert protocol.memory_element_bytes(Space.BANKS, array) == 1
-    assert protocol.memory_element_bytes(Space.WEIGHTS, array) == 2
-    assert protocol.memory_element_bytes(Space.ROWS, array) == 4
+    assert memory_of(Space.BANKS).element_bytes(array) == 1
+    assert memory_of(Space.WEIGHTS).element_bytes(array) == 2
+    assert memory_of(Space.ROWS).element_bytes(array) == 4
     wide = ArrayConfig(lanes=16, weight_bits=9, activation_bits=9)
-    assert protocol.memory_element_bytes(Space.BANKS, wide) == 2
-    assert protocol.memory_element_bytes(Space.WEIGHTS, wide) == 4
-    assert all(protocol.memory_element_bytes(space, array) in (1, 2, 4) for space in Space)
+    assert memory_of(Space.BANKS).element_bytes(wide) == 2
+    assert memory_of(Space.WEIGHTS).element_bytes(wide) == 4
+    assert all(memory_of(space).element_bytes(array) in (1, 2, 4) for space in Space)
 
 
 @pytest.mark.parametrize("call, message", [

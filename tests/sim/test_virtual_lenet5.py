@@ -7,7 +7,7 @@ from celosia_boards.host.job import Record
 from celosia_boards.host.session import Session
 from celosia_sim.golden import quantise_input
 from celosia_sim.virtual import VirtualBoard
-from celosia_spec.isa import Space
+from celosia_spec.isa import Space, memory_of
 from celosia_spec.isa import frames as protocol
 from celosia_spec.isa.frames import Decoder, Kind, Reply
 
@@ -81,7 +81,7 @@ def load(board, program, at, values):
     next_run = (np.diff(at[:, 0]) != 0) | (np.diff(at[:, 1].astype(int)) != 1)
     for run in np.split(np.arange(len(at)), 1 + np.flatnonzero(next_run)):
         space, address = at[run[0]].tolist()
-        size = protocol.memory_element_bytes(space, program.array)
+        size = memory_of(space).element_bytes(program.array)
         words = values[run].astype(np.int64) & (1 << 8 * size) - 1
         frames += protocol.encode_write_run(Space(space), address, words.tolist(),
                                             element_bytes=size)

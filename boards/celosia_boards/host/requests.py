@@ -9,7 +9,7 @@ from typing import Self
 
 import numpy as np
 
-from celosia_spec.isa import ArrayConfig, Register, Space
+from celosia_spec.isa import MEMORIES, ArrayConfig, Register, Space, memory_of
 from celosia_spec.isa import frames as protocol
 from celosia_spec.isa.frames import Command, Kind
 
@@ -136,9 +136,7 @@ class Access:
 
         Blocks stand in the order in which their first words do.
         """
-        sizes = np.zeros(len(Space), np.int64)
-        for known in Space:
-            sizes[known] = protocol.memory_element_bytes(known, array).bit_length() - 1
+        sizes = np.array([memory.element_bytes(array).bit_length() - 1 for memory in MEMORIES])
         space, address = at[:, 0].astype(np.int64), at[:, 1].astype(np.int64)
         size = sizes[space]
         shift = 3 - size
@@ -195,4 +193,4 @@ class Access:
 def block_words(space: Space, array: ArrayConfig) -> int:
     """Return how many words of a memory a frame reads or writes, at an address that is a multiple
     of so many."""
-    return BLOCK_BYTES // protocol.memory_element_bytes(space, array)
+    return BLOCK_BYTES // memory_of(space).element_bytes(array)

@@ -11,7 +11,6 @@ import enum
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from celosia_spec.isa.array import ArrayConfig
 from celosia_spec.isa.memories import Space
 
 SYNC = 0xC5
@@ -137,7 +136,7 @@ def encode_write(space: Space, address: int, elements: Sequence[int], *, element
 
     elements      : integers of ``element_bytes`` bytes, signed or unsigned; with
                     ``element_bytes=8`` one element of at most 32 bits.
-    element_bytes : 1, 2, 4 or 8; at least the width of the memory's word (``element_bytes``).
+    element_bytes : 1, 2, 4 or 8; at least the memory's own (``Memory.element_bytes``).
     address       : a multiple of the number of elements.
     """
     count = DATA_BYTES // element_bytes if element_bytes else 0
@@ -174,17 +173,6 @@ def encode_status(*, tag: int = 0) -> bytes:
 def encode_abort(*, tag: int = 0) -> bytes:
     """Return the request that stops the machine at once."""
     return _request(Command.ABORT, tag)
-
-
-def memory_element_bytes(space: Space, array: ArrayConfig) -> int:
-    """Return the smallest element size (1, 2 or 4 bytes) that holds a word of ``space``."""
-    bits = {
-        Space.REGISTERS: 32, Space.PROGRAM: 16, Space.WEIGHTS: array.weight_word_bits,
-        Space.ROWS: 32, Space.TAPS: array.tap_word_bits, Space.WRITES: array.write_word_bits,
-        Space.BANKS: array.activation_bits, Space.STORE: 32, Space.EXPONENTS: 8,
-        Space.RESIDUAL: array.activation_bits,
-    }[space]
-    return 1 if bits <= 8 else 2 if bits <= 16 else 4
 
 
 def split_run(address: int, count: int, element_bytes: int) -> Iterator[tuple[int, int, int]]:
