@@ -31,7 +31,7 @@ def measure(arguments: argparse.Namespace) -> Result:
     """Load and run on every board."""
     images, _ = inputs(arguments.images)
     rows, checks = [], []
-    names = [name for name, of in targets().items() if of.board is not None]
+    names = [name for name, of in targets().items() if of.platform is not None]
     with work() as shown:
         for number, name in enumerate(names):
             shown.stage(name, number + 1, len(names))

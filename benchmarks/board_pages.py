@@ -13,8 +13,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from celosia_boards.stages import BITSTREAM, platform_of
-from celosia_boards.targets import LoaderCommand, Target, target, targets
+from celosia_boards.description import LoaderCommand, Target
+from celosia_boards.stages import platform_of
+from celosia_boards.targets import target, targets
 from celosia_hw.parts.uart import uart_divisor
 
 __all__ = ["PAGES", "RESULTS", "fmax", "page", "up_to_date"]
@@ -66,7 +67,7 @@ def _facts(entries: Sequence[Target], found: dict[str, float]) -> str:
     """A table with a column for each board."""
     rows: list[tuple[str, Callable[[Target], str]]] = [
         ("`--target`, `--board`", lambda entry: f"`{entry.name}`"),
-        ("FPGA", lambda entry: (entry.device.upper()
+        ("FPGA", lambda entry: (entry.device.name.upper()
                                 + f", grade {entry.speed}" * bool(entry.speed))),
         ("array", lambda entry: f"{entry.array.lanes} lanes; {entry.weight_kib:g} KiB of weights, "
                                 f"{entry.map_kib:g} KiB of maps"),
@@ -106,10 +107,10 @@ def _table(found: dict[str, float]) -> str:
     lines = [["board", "FPGA", "lanes", "clock, MHz", "median Fmax, MHz", "serial port, rx / tx",
               "bits a second", "loader"], ["---", "---", *["---:"] * 3, "---", "---:", "---"]]
     for entry in targets().values():
-        if entry.board:
+        if entry.platform:
             pins = _pins(entry)
             lines.append([f"[{entry.title}]({_page_of(entry)}): `{entry.name}`",
-                          entry.device.upper(), str(entry.array.lanes), f"{entry.clock_mhz:g}",
+                          entry.device.name.upper(), str(entry.array.lanes), f"{entry.clock_mhz:g}",
                           _mhz(found.get(entry.name)).removesuffix(" MHz"),
                           f"{pins['rx']} / {pins['tx']}", f"{entry.baud:,}",
                           entry.loaders[0].program])
@@ -150,7 +151,7 @@ def _leds(entry: Target) -> str:
 
 
 def _command(entry: Target, command: LoaderCommand, *, keep: bool) -> str:
-    file = f"build/{entry.name}/celosia.{BITSTREAM[entry.family]}"
+    file = f"build/{entry.name}/celosia.{entry.family.bitstream}"
     more = command.persistent if keep and command.persistent else ()
     return f"`{shlex.join([command.program, *command.options, *more, file])}`"
 

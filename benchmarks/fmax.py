@@ -24,7 +24,7 @@ from celosia.cli.progress import stages
 from celosia.program import Program
 from celosia_boards.board_top import top_for
 from celosia_boards.build import BuildReport, sweep_seeds
-from celosia_boards.clocks import highest_clock
+from celosia_boards.clock import highest_clock
 from celosia_boards.targets import Target, target, targets
 from celosia_spec.errors import CelosiaError
 

@@ -67,12 +67,18 @@ ORDER = {
         __init__, decoder
     """,
     "celosia_boards": """
-        __init__, bitstream, devices, platforms, processes
-        description, toolchain
-        loaders, targets, workplace
-        arrays, clocks, report, udev, usb
-        board_top, flash, host, stages
-        build, survey
+        __init__, families, platforms, processes
+        bitstream, devices, legality, toolchain
+        description, synthesis, workplace
+        clock, loaders, report, targets
+        arrays, stages, udev, usb
+        board_top, build, flash, host
+        survey
+    """,
+    "celosia_boards.families": """
+        family
+        ecp5, ice40
+        __init__
     """,
     "celosia_boards.platforms": """
         __init__, colorlight_i5, orangecrab, ulx3s, upduino

@@ -9,8 +9,8 @@ from amaranth.lib import io, wiring
 from amaranth.lib.cdc import FFSynchronizer
 
 from celosia_boards.arrays import require
-from celosia_boards.clocks import PllClock
-from celosia_boards.targets import Target
+from celosia_boards.clock import ClockSource, possible_clock
+from celosia_boards.description import Target
 from celosia_spec.isa import ArrayConfig
 
 __all__ = ["BoardTop", "top_for"]
@@ -27,22 +27,23 @@ class BoardTop(Elaboratable):
         target's LEDs show; domain ``sync``.
     target : Target
         A board.
-    clock : PllClock
-        Source of domain ``sync``.
+    clock_mhz : float
+        Frequency of domain ``sync``; see `celosia_boards.clock.ClockSource`.
 
     Timing
     ------
     ``rx`` reaches the core through two flip-flops, which rest at 1; LEDs and ``tx`` directly.
     """
 
-    def __init__(self, core: wiring.Component, target: Target, clock: PllClock) -> None:
-        if target.board is None:
+    def __init__(self, core: wiring.Component, target: Target, clock_mhz: float) -> None:
+        if target.platform is None:
             raise ValueError(f"target {target.name!r} is a bare device and has no pins")
         wanted = {"rx", "tx", *(indicator for indicator, _ in target.leds)}
         missing = sorted(wanted - set(core.signature.members))
         if missing:
             raise ValueError(f"the core for {target.name!r} lacks {', '.join(missing)}")
-        self.core, self.target, self.clock = core, target, clock
+        self.core, self.target = core, target
+        self.clock = ClockSource(target, clock_mhz)
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
@@ -82,10 +83,8 @@ def top_for(target: Target, array: ArrayConfig | None = None, *, clock_mhz: floa
     from celosia_hw.top import Top
 
     array = require(target, array or target.array)
-    mhz = target.clock_mhz if clock_mhz is None else clock_mhz
-    clock = (None if target.crystal_mhz is None
-             else PllClock(target.family, target.crystal_mhz, mhz, pad=target.pll_pad))
-    mhz = mhz if clock is None else clock.mhz
+    clock_mhz = target.clock_mhz if clock_mhz is None else clock_mhz
+    mhz = possible_clock(target, clock_mhz)
     core = Top(array, mac=target.mac, weight_memory=target.weight_memory,
                clock_hz=mhz * 1e6, baud=target.baud if baud is None else baud)
-    return core if clock is None else BoardTop(core, target, clock)
+    return core if target.platform is None else BoardTop(core, target, clock_mhz)

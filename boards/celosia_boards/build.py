@@ -7,10 +7,11 @@ from pathlib import Path
 
 from amaranth.hdl import Elaboratable
 
-from celosia_boards.clocks import MARGIN, highest_clock, possible_clock
+from celosia_boards.clock import MARGIN, highest_clock, possible_clock
+from celosia_boards.description import Target
+from celosia_boards.families import FAMILIES
 from celosia_boards.report import BuildReport, read_report, sha256_of
-from celosia_boards.stages import BITSTREAM, Job, OverfullError, platform_of
-from celosia_boards.targets import Target
+from celosia_boards.stages import Job, OverfullError, platform_of
 from celosia_boards.toolchain import BuildError
 from celosia_boards.workplace import forget, publish, workplace
 
@@ -32,7 +33,7 @@ def build(design: Design, target: Target, directory: str | Path, *, seed: int = 
                 device, a Component, whose ports are placed on any pins.
     seed      : nextpnr's first seed.
     seeds     : how many are placed; the fastest is kept. A board with more than one then gets the
-                highest standard clock that this one meets (`celosia_boards.clocks`), if it is
+                highest standard clock that this one meets (`celosia_boards.clock`), if it is
                 higher: the design is made anew for that clock and placed with the same seed, and
                 stays at the lower clock where that does not close.
     clock_mhz : clock that timing must close at, and that the board runs at; None is the target's.
@@ -57,7 +58,7 @@ def build(design: Design, target: Target, directory: str | Path, *, seed: int = 
         job.require()
         say("elaboration")
         job.elaborate(design(clock))
-        inputs = job.digest(f"{target} {seed} {seeds} {clock_mhz} {clock}")
+        inputs = job.digest(f"{target.facts()} {seed} {seeds} {clock_mhz} {clock}")
         known = _known(directory, name, inputs)
         if known is not None and (known.timing_met or allow_timing_failure):
             return known
@@ -108,7 +109,8 @@ def _silent(stage: str) -> None:
 
 def _stale(name: str) -> list[str]:
     """Names of what must not outlive a failed build."""
-    return [f"{name}.{suffix}" for suffix in ("report.json", "sweep.json", *BITSTREAM.values())]
+    bitstreams = [family.bitstream for family in FAMILIES]
+    return [f"{name}.{suffix}" for suffix in ("report.json", "sweep.json", *bitstreams)]
 
 
 def _place(job: Job, seed: int, clock_mhz: float) -> BuildReport:
@@ -116,8 +118,8 @@ def _place(job: Job, seed: int, clock_mhz: float) -> BuildReport:
     report = read_report(job.work, job.name, job.target, seed=seed, clock_mhz=clock_mhz)
     if report.luts > report.available.luts:         # nextpnr has the 25F's for the 12F
         raise OverfullError(f"the design needs {report.luts} of {report.available.luts} look-up "
-                            f"tables of the {job.target.device}; choose fewer lanes or a larger "
-                            f"target")
+                            f"tables of the {job.target.device.name}; choose fewer lanes or a "
+                            f"larger target")
     return report
 
 
@@ -159,7 +161,7 @@ def _at_higher_clock(job: Job, design: Design, report: BuildReport,
     there; else what was given."""
     target = job.target
     clock = None if report.fmax_mhz is None else highest_clock(target, report.fmax_mhz)
-    if target.board is None or clock is None or clock <= report.clock_mhz:
+    if target.platform is None or clock is None or clock <= report.clock_mhz:
         return job, report
     say(f"elaboration, {clock:g} MHz")
     higher = replace(job, work=job.work / "higher")
@@ -179,7 +181,7 @@ def _at_higher_clock(job: Job, design: Design, report: BuildReport,
 def _finish(job: Job, directory: Path, report: BuildReport, inputs: str,
             say: Progress) -> BuildReport:
     """Pack the bitstream of a board and hand all results over."""
-    if job.target.board is not None:
+    if job.target.platform is not None:
         say("bitstream")
         made = job.pack()
         report = replace(report, bitstream=directory / made.name,

@@ -1,8 +1,10 @@
 """What is said about one target: `Target`, and the parts of it."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from celosia_boards.devices import RESOURCES, Resources
+from celosia_boards.families.family import Device, Family, Resources
+from celosia_boards.legality import Problem, problems
 from celosia_spec.isa import ArrayConfig
 
 __all__ = ["LoaderCommand", "Target", "Usb"]
@@ -44,22 +46,17 @@ class Target:
     """One board or bare device.
 
     name, title   : what users type; the board's name, "no board" for a bare device.
-    family        : "ice40" or "ecp5".
-    device        : a key of `celosia_boards.devices.RESOURCES`.
+    device        : its chip, of `celosia_boards.devices`.
     package       : package as nextpnr calls it.
     speed         : speed grade; 0 where the family has none.
-    board         : "module:class" of the platform, of amaranth_boards or our own; None for a bare
-                    device, which has no pins and so no bitstream.
+    platform      : "module:class" of the board's description, of amaranth_boards or our own; None
+                    for a bare device, which has no pins and so no bitstream.
     crystal_mhz   : the board's clock; None for a bare device.
     pll_pad       : whether that clock's pin is the pad of a PLL, which then takes it there.
     clock_mhz     : clock of the array, which timing must close at: a standard one that the median
-                    of the seeds meets with `celosia_boards.clocks.MARGIN`.
+                    of the seeds meets with `celosia_boards.clock.MARGIN`.
     clock_step_mhz: standard clocks are its multiples: the PLL makes them exactly, and a bit on the
                     serial line at 1 Mbaud is a whole number of their cycles.
-    ceiling_mhz   : what the device's hard blocks stand, whatever nextpnr prints (it has only
-                    placeholders for SB_MAC16 and SPRAM); None where it models them.
-    array         : parameters of the array.
-    mac           : kind of `celosia_hw.parts.multiplier.Multipliers`.
     weight_memory : kind of `celosia_hw.memory.weight_memory.WeightMemory`.
     leds          : (indicator, number of the ``led`` resource) pairs; indicators that share a LED
                     are ORed. Indicators: "busy", "error", "saturated".
@@ -71,17 +68,13 @@ class Target:
 
     name: str
     title: str
-    family: str
-    device: str
+    device: Device
     package: str
-    array: ArrayConfig
     clock_mhz: float
-    mac: str
     weight_memory: str = "bram"
     clock_step_mhz: float = 5.0
     speed: int = 0
-    ceiling_mhz: float | None = None
-    board: str | None = None
+    platform: str | None = None
     crystal_mhz: float | None = None
     pll_pad: bool = True
     leds: tuple[tuple[str, int], ...] = ()
@@ -91,14 +84,33 @@ class Target:
     baud: int = 1_000_000
 
     @property
+    def family(self) -> Family:
+        return self.device.family
+
+    @property
     def resources(self) -> Resources:
         """What the device has."""
-        return RESOURCES[self.device]
+        return self.device.resources
+
+    @property
+    def array(self) -> ArrayConfig:
+        """Parameters of the array."""
+        return self.device.array
+
+    @property
+    def mac(self) -> str:
+        """Kind of `celosia_hw.parts.multiplier.Multipliers`."""
+        return self.device.multiplier
+
+    def check(self, array: ArrayConfig) -> list[Problem]:
+        """Return why the target cannot hold ``array``, nothing where it can: lanes, multipliers
+        and memories, counted before any synthesis. This is the only test of legality."""
+        return problems(self.device, self.weight_memory, array)
 
     @property
     def machine(self) -> tuple[object, ...]:
         """All that a network's fit and cycles depend on: the same for targets that are alike."""
-        return self.array, self.resources, self.family, self.mac, self.weight_memory
+        return self.array, self.resources, self.family.name, self.mac, self.weight_memory
 
     @property
     def weight_kib(self) -> float:
@@ -114,3 +126,13 @@ class Target:
     def sums(self) -> int:
         """Sums that the accumulator store holds: a layer's outputs until they are rounded."""
         return self.array.store_beats * self.array.beat
+
+    def facts(self) -> dict[str, Any]:
+        """Return all that users are told of the target, as plain JSON values."""
+        told = asdict(self)
+        del told["device"]
+        return told | {
+            "family": self.family.name, "device": self.device.name, "board": told.pop("platform"),
+            "array": asdict(self.array), "lanes": self.array.lanes, "mac": self.mac,
+            "ceiling_mhz": self.device.ceiling_mhz, "resources": asdict(self.resources),
+            "weight_kib": self.weight_kib, "map_kib": self.map_kib, "sums": self.sums}

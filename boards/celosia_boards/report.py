@@ -8,20 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from celosia_boards.targets import Resources, Target
+from celosia_boards.description import Target
+from celosia_boards.families.family import Resources
 from celosia_boards.toolchain import BuildError
 
-__all__ = ["BuildReport", "Placement", "Timing", "check_synthesis_log", "circling",
-           "overfull",
-           "parse_resources", "parse_timing", "read_report", "sha256_of"]
+__all__ = ["BuildReport", "Placement", "Timing", "circling", "overfull", "parse_timing",
+           "read_report", "sha256_of"]
 
-_CELLS = {
-    "ice40": {"luts": "ICESTORM_LC", "brams": "ICESTORM_RAM", "dsps": "ICESTORM_DSP",
-              "sprams": "ICESTORM_SPRAM"},
-    "ecp5": {"luts": "TRELLIS_COMB", "ffs": "TRELLIS_FF", "brams": "DP16KD",
-             "dsps": "MULT18X18D"},
-}
-_ICE40_FFS = re.compile(r"(\d+) LCs used as (?:LUT4 and DFF|DFF only)")
 _ROUTED = re.compile(r"^Info:\s+\d+ \|\s+\d+\s+(\d+) \|\s+\d+\s+\d+ \|\s+(\d+)\|", re.MULTILINE)
 _CIRCLES = 100
 """Lines of the first router, a thousand connections each, on which all tear up others and as many
@@ -57,7 +50,7 @@ class BuildReport:
     luts ... sprams : used blocks, as `Resources` counts them; ``available``: what the device has.
     clock_mhz  : the array's clock, MHz: the one that the design is built for and runs at.
     fmax_mhz   : fastest clock, MHz: the router's figure, but at most what the hard blocks stand
-                 (`Target.ceiling_mhz`). None for a design without a register-to-register path.
+                 (`Device.ceiling_mhz`). None for a design without a register-to-register path.
     routed_mhz : the router's figure alone.
     timing_met : every clock meets its constraint, and clock_mhz is within the ceiling.
     placements : every seed that was placed, in order.
@@ -113,32 +106,6 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check_synthesis_log(text: str) -> None:
-    """Refuse a netlist that Yosys has silently mended; BuildError with the offending lines.
-
-    "Driver-driver conflict" is the only sign of its known miscompiles of multiplier blocks.
-    """
-    bad = [line.strip() for line in text.splitlines() if "Driver-driver conflict" in line]
-    if bad:
-        raise BuildError("yosys resolved conflicting drivers, so the netlist is wrong:\n  "
-                         + "\n  ".join(bad[:5])
-                         + "\nreport the design; instantiate the multiplier blocks instead of "
-                           "inferring them")
-
-
-def parse_resources(report: Mapping[str, Any], log: str, family: str) -> Resources:
-    """Return the used blocks from nextpnr's ``--report`` and, on iCE40, flip-flops from its log."""
-    used = {field: report["utilization"].get(cell, {}).get("used", 0)
-            for field, cell in _CELLS[family].items()}
-    if family == "ice40":
-        counts = _ICE40_FFS.findall(log)
-        if not counts:
-            raise BuildError("nextpnr's log holds no 'LCs used as' lines; "
-                             "use nextpnr 0.5 or newer")
-        used["ffs"] = sum(map(int, counts))
-    return Resources(**used)
-
-
 def overfull(log: str) -> list[str]:
     """Return what nextpnr's log says the design has too much of: "8973 of 5280 ICESTORM_LC"."""
     return [f"{used} of {available} {cell}" for cell, used, available in _UTILISATION.findall(log)
@@ -166,15 +133,18 @@ def parse_timing(report: Mapping[str, Any], clock_mhz: float) -> Timing:
 
 def read_report(directory: Path, name: str, target: Target, *, seed: int,
                 clock_mhz: float) -> BuildReport:
-    """Return the report of the placement whose nextpnr files lie in ``directory``."""
+    """Return the report of the placement whose nextpnr files lie in ``directory``; BuildError where
+    they do not say what is used."""
     log = directory / f"{name}.nextpnr.log"
     placed = json.loads((directory / f"{name}.nextpnr.json").read_text(encoding="utf-8"))
     timing = parse_timing(placed, clock_mhz)
-    ceiling, routed = target.ceiling_mhz, timing.fmax_mhz
+    try:
+        used = target.family.used(placed, log.read_text(encoding="utf-8", errors="replace"))
+    except ValueError as problem:
+        raise BuildError(str(problem)) from None
+    ceiling, routed = target.device.ceiling_mhz, timing.fmax_mhz
     fmax = routed if routed is None or ceiling is None else min(routed, ceiling)
     return BuildReport(
-        target=target.name, seed=seed,
-        **asdict(parse_resources(placed, log.read_text(encoding="utf-8", errors="replace"),
-                                 target.family)),
+        target=target.name, seed=seed, **asdict(used),
         available=target.resources, clock_mhz=clock_mhz, fmax_mhz=fmax, routed_mhz=routed,
         timing_met=timing.met and (ceiling is None or clock_mhz <= ceiling), log=log)

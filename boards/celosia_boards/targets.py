@@ -1,4 +1,4 @@
-"""The table of targets: boards and bare devices, and the array that each carries.
+"""The table of targets: boards and bare devices.
 
 Plain Python: importing it loads neither Amaranth nor a board description.
 """
@@ -9,9 +9,9 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from celosia_boards.description import LoaderCommand, Target, Usb
-from celosia_boards.devices import ARRAYS, Resources
+from celosia_boards.devices import HX8K, LFE5U, LFE5UM5G_85F, UP5K
 
-__all__ = ["LoaderCommand", "Resources", "Target", "UnknownTarget", "Usb", "target", "targets"]
+__all__ = ["LoaderCommand", "Target", "UnknownTarget", "Usb", "target", "targets"]
 
 
 class UnknownTarget(ValueError):
@@ -37,41 +37,36 @@ def _ecp5(board: str, *flash: str) -> tuple[LoaderCommand, ...]:
 _DFU = (LoaderCommand(program="dfu-util", options=("-d", "1209:5af0", "-a", "0", "-D")),)
 
 _ICEBREAKER = Target(
-    name="icebreaker", title="iCEBreaker", family="ice40", device="up5k",
-    package="sg48", array=ARRAYS["up5k"], clock_mhz=24.0, ceiling_mhz=50.0, mac="mac16",
-    weight_memory="spram", board="amaranth_boards.icebreaker:ICEBreakerPlatform",
-    crystal_mhz=12.0, clock_step_mhz=3.0, leds=(("error", 0), ("saturated", 0), ("busy", 1)),
+    name="icebreaker", title="iCEBreaker", device=UP5K, package="sg48", weight_memory="spram",
+    platform="amaranth_boards.icebreaker:ICEBreakerPlatform", crystal_mhz=12.0, clock_mhz=24.0,
+    clock_step_mhz=3.0, leds=(("error", 0), ("saturated", 0), ("busy", 1)),
     loaders=(_ICE40, _ICEPROG),
     usb=Usb(vendor=0x0403, product=0x6010, name="iCEBreaker", interface=1))
 
 _HX8K = Target(
-    name="hx8k", title="no board", family="ice40", device="hx8k",
-    package="ct256", array=ARRAYS["hx8k"], clock_mhz=40.0, mac="generic")
+    name="hx8k", title="no board", device=HX8K, package="ct256", clock_mhz=40.0)
 
 _ECP5_25F = Target(
-    name="ecp5-25f", title="no board", family="ecp5", device="lfe5u-25f",
-    package="CABGA381", speed=6, array=ARRAYS["lfe5u-25f"], clock_mhz=60.0, mac="mult18")
+    name="ecp5-25f", title="no board", device=LFE5U[25], package="CABGA381", speed=6,
+    clock_mhz=60.0)
 
-_ECP5_85F = replace(
-    _ECP5_25F, name="ecp5-85f", device="lfe5u-85f", array=ARRAYS["lfe5u-85f"])
+_ECP5_85F = replace(_ECP5_25F, name="ecp5-85f", device=LFE5U[85])
 
 
 def _ulx3s(size: int, clock_mhz: float) -> Target:
     return replace(
-        _ECP5_25F, name=f"ulx3s-{size}f", title=f"ULX3S {size}F",
-        device=f"lfe5u-{size}f", array=ARRAYS[f"lfe5u-{size}f"], clock_mhz=clock_mhz,
-        board=f"celosia_boards.platforms.ulx3s:Ulx3s{size}F", crystal_mhz=25.0, leds=_ROW,
-        held=("wifi_gpio0",), loaders=_ecp5("ulx3s"),
+        _ECP5_25F, name=f"ulx3s-{size}f", title=f"ULX3S {size}F", device=LFE5U[size],
+        clock_mhz=clock_mhz, platform=f"celosia_boards.platforms.ulx3s:Ulx3s{size}F",
+        crystal_mhz=25.0, leds=_ROW, held=("wifi_gpio0",), loaders=_ecp5("ulx3s"),
         usb=Usb(vendor=0x0403, product=0x6015, name=rf"ULX3S\D*{size}"))
 
 
 def _orangecrab(size: int, clock_mhz: float) -> Target:
     return replace(
         _ECP5_25F, name=f"orangecrab-{size}f", title=f"OrangeCrab r0.2 {size}F",
-        device=f"lfe5u-{size}f", array=ARRAYS[f"lfe5u-{size}f"], clock_mhz=clock_mhz,
-        package="CSFBGA285", speed=8, crystal_mhz=48.0, clock_step_mhz=4.0, leds=_COLOURS,
-        loaders=_DFU,
-        board=f"celosia_boards.platforms.orangecrab:OrangeCrab{size}F",
+        device=LFE5U[size], package="CSFBGA285", speed=8, crystal_mhz=48.0, clock_mhz=clock_mhz,
+        clock_step_mhz=4.0, leds=_COLOURS, loaders=_DFU,
+        platform=f"celosia_boards.platforms.orangecrab:OrangeCrab{size}F",
         usb=Usb(vendor=0x1209, product=0x5af0, name="OrangeCrab"))
 
 
@@ -79,18 +74,19 @@ _TABLE = (
     _ICEBREAKER,
     replace(
         _ICEBREAKER, name="upduino", title="UPduino 3", pll_pad=False, leds=_COLOURS,
-        board="celosia_boards.platforms.upduino:UpduinoPlatform", held=("flash_cs_n",),
+        platform="celosia_boards.platforms.upduino:UpduinoPlatform", held=("flash_cs_n",),
         loaders=(_ICEPROG, replace(_ICE40, options=(*_ICE40.options, "-c", "ft232"))),
         usb=Usb(vendor=0x0403, product=0x6014, name="UPduino")),
     replace(
         _ICEBREAKER, name="icesugar", title="iCESugar 1.5", leds=_COLOURS,
-        board="amaranth_boards.icesugar:ICESugarPlatform", baud=115_200,
+        platform="amaranth_boards.icesugar:ICESugarPlatform", baud=115_200,
         loaders=(LoaderCommand(program="icesprog"),),
         usb=Usb(vendor=0x1d50, product=0x602b, name="iCELink")),
     _HX8K,
     replace(
         _HX8K, name="hx8k-b-evn", title="iCE40-HX8K breakout", crystal_mhz=12.0,
-        pll_pad=False, leds=_ROW, board="amaranth_boards.ice40_hx8k_b_evn:ICE40HX8KBEVNPlatform",
+        pll_pad=False, leds=_ROW,
+        platform="amaranth_boards.ice40_hx8k_b_evn:ICE40HX8KBEVNPlatform",
         loaders=(_ICE40, _ICEPROG), clock_mhz=60.0, clock_step_mhz=3.0,
         usb=Usb(vendor=0x0403, product=0x6010, name="Lattice FTUSB", interface=1)),
     _ECP5_25F,
@@ -101,16 +97,16 @@ _TABLE = (
     _ulx3s(12, 75.0),
     replace(
         _ECP5_85F, name="ecp5-evn", title="ECP5-5G evaluation",
-        device="lfe5um5g-85f", speed=8, crystal_mhz=12.0, clock_mhz=84.0, clock_step_mhz=4.0,
+        device=LFE5UM5G_85F, speed=8, crystal_mhz=12.0, clock_mhz=84.0, clock_step_mhz=4.0,
         leds=_ROW, loaders=_ecp5("ecp5_evn"),
-        board="amaranth_boards.ecp5_5g_evn:ECP55GEVNPlatform",
+        platform="amaranth_boards.ecp5_5g_evn:ECP55GEVNPlatform",
         usb=Usb(vendor=0x0403, product=0x6010, name="ECP5 Evaluation", interface=1)),
     _orangecrab(85, 84.0),
     _orangecrab(25, 84.0),
     replace(
         _ECP5_25F, name="colorlight-i5", title="Colorlight i5 7.0",
         crystal_mhz=25.0, clock_mhz=75.0, leds=(("busy", 0), ("error", 0)), baud=115_200,
-        board="celosia_boards.platforms.colorlight_i5:ColorlightI5Platform",
+        platform="celosia_boards.platforms.colorlight_i5:ColorlightI5Platform",
         loaders=_ecp5("colorlight-i5", "--unprotect-flash"),
         usb=Usb(vendor=0x0d28, product=0x0204, name="^(DAPLink )?CMSIS-DAP")),
 )

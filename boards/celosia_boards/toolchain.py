@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from celosia_boards.families import FAMILIES
 from celosia_boards.processes import started
 
 __all__ = ["BuildError", "find_tool", "package_of", "run_tool"]
@@ -45,7 +46,7 @@ def find_tool(name: str) -> str:
 
 def package_of(name: str) -> str:
     """Return the package of PyPI that brings a tool."""
-    packers = {"icepack": "nextpnr-ice40", "ecppack": "nextpnr-ecp5"}
+    packers = {family.packer: f"nextpnr-{family.name}" for family in FAMILIES}
     return f"yowasp-{packers.get(name, name)}"
 
 

@@ -5,7 +5,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from celosia_boards.targets import Target, targets
+from celosia_boards.description import Target
+from celosia_boards.targets import targets
 
 __all__ = ["Attached", "attached", "named", "printable", "with_id"]
 

@@ -111,12 +111,12 @@ def build(program: Program, board: str | None = None, *, seeds: int = 1, seed: i
 
 def check_buildable(program: Program, place: Target) -> None:
     """CelosiaError unless ``place`` can hold the program's array."""
-    from celosia_boards.arrays import check_array, require
+    from celosia_boards.arrays import require
 
     if place.name == program.target:
         require(place, program.array)
-    elif reasons := check_array(place, program.array):
-        raise CelosiaError(f"{place.name}: {reasons[0]}, which the program for {program.target} "
+    elif problems := place.check(program.array):
+        raise CelosiaError(f"{place.name}: {problems[0]}, which the program for {program.target} "
                            f"asks for; compile it for {place.name} (--target {place.name})")
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from celosia.graph import Graph
 from celosia.program import Program
-from celosia_boards.arrays import array_for, check_array, widest_accumulators
+from celosia_boards.arrays import array_for, widest_accumulators
 from celosia_boards.targets import target as find_target
 from celosia_spec.errors import ArgumentError, CelosiaError, FitError, Need
 from celosia_spec.isa import ACCUMULATORS as WIDTHS
@@ -101,8 +101,8 @@ class Settings:
 
     def _too_wide(self, array: ArrayConfig) -> FitError | None:
         """Return the refusal of an array whose accumulators are too wide for the target."""
-        reasons = check_array(find_target(self.target), array)
+        problems = find_target(self.target).check(array)
         return FitError("network", ACCUMULATORS, f"its sums need {array.acc_bits} bits, and on "
-                        f"{self.target} {reasons[0]}", "use narrower or fewer weights",
+                        f"{self.target} {problems[0]}", "use narrower or fewer weights",
                         need=Need("bits of a sum", array.acc_bits, self.accumulators()[-1], "bits"),
-                        ) if reasons else None
+                        ) if problems else None

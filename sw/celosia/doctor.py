@@ -12,10 +12,14 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from celosia import __version__
 from celosia.doctor_boards import examine_boards
 from celosia.doctor_check import FLASH, MISSING, OK, WRONG, Check
+
+if TYPE_CHECKING:
+    from celosia_boards.families.family import Family
 
 __all__ = ["PLACE", "examine", "examine_parts", "ready"]
 
@@ -113,6 +117,7 @@ def _package(name: str, extra: str) -> str:
 
 def _tools() -> Iterator[tuple[str, str, Callable[[], str]]]:
     """Yield name, purpose and what looks for it, of every tool and place."""
+    from celosia_boards.families import FAMILIES
     from celosia_sim.simulators import tools
 
     for name in tools.PROGRAMS:
@@ -120,11 +125,12 @@ def _tools() -> Iterator[tuple[str, str, Callable[[], str]]]:
     yield "verilator", _SIMULATE, partial(_of_simulators, tools.verilator_version)
     yield "iverilog", _ICARUS, partial(_of_simulators, tools.icarus_version)
     yield "libpython", _ICARUS, partial(_of_simulators, tools.shared_python)
-    for name, what in (("yosys", ""), ("nextpnr-ice40", " (iCE40)"), ("icepack", " (iCE40)"),
-                       ("nextpnr-ecp5", " (ECP5)"), ("ecppack", " (ECP5)")):
-        yield name, f"{_BUILD}{what}", partial(_of_builds, name)
-    yield "loader, iCE40", FLASH, partial(_loader, "ice40")
-    yield "loader, ECP5", FLASH, partial(_loader, "ecp5")
+    yield "yosys", _BUILD, partial(_of_builds, "yosys")
+    for family in FAMILIES:
+        for name in (f"nextpnr-{family.name}", family.packer):
+            yield name, f"{_BUILD} ({family.title})", partial(_of_builds, name)
+    for family in FAMILIES:
+        yield f"loader, {family.title}", FLASH, partial(_loader, family)
     yield "cache folder", _SIMULATE, _cache
 
 
@@ -156,7 +162,7 @@ def _of_builds(name: str) -> str:
     return f"{version(package_of(name))} (yowasp)"
 
 
-def _loader(family: str) -> str:
+def _loader(family: Family) -> str:
     from celosia_boards.loaders import PACKAGE, LoaderError, check_starts, find_loader, hint
 
     loader = find_loader(family)

@@ -267,7 +267,7 @@ def _checked(name: str, machines: dict[str, Machine], operators: tuple[Problem, 
 
 def _board(names: Sequence[str]) -> str:
     """Return the first name of a board, or of a device where none of them is a board."""
-    return min(names, key=lambda name: find_target(name).board is None)
+    return min(names, key=lambda name: find_target(name).platform is None)
 
 
 def _elsewhere(one: Key, machines: dict[str, Machine]) -> str | None:

@@ -187,7 +187,7 @@ class Trials:
 
     def _others(self) -> list[str]:
         """The other targets, boards before bare devices; of those that are alike one."""
-        entries = sorted(targets().values(), key=lambda entry: entry.board is None)
+        entries = sorted(targets().values(), key=lambda entry: entry.platform is None)
         names: dict[object, str] = {}
         for entry in entries:
             names.setdefault(entry.machine, entry.name)

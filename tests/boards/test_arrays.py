@@ -9,14 +9,13 @@ from dataclasses import replace
 import pytest
 from amaranth.back import rtlil
 
-from celosia_boards.arrays import ArrayRefused, array_for, check_array, memories, require
+from celosia_boards.arrays import ArrayRefused, array_for, require
 from celosia_boards.board_top import top_for
+from celosia_boards.legality import memories
 from celosia_boards.targets import target, targets
-from celosia_hw.blocks import memory_blocks
 from celosia_hw.core import Core
 from celosia_hw.memory.weight_memory import WeightMemory
 from celosia_hw.parts.multiplier import Multipliers
-from celosia_spec.isa import ArrayConfig
 
 NAMES = list(targets())
 BITS = range(4, 10)
@@ -32,6 +31,11 @@ def _grid():
             MACHINES, BITS, BITS, (1, 2, 4, 8, 16, 32, 64, 128), (24, 32)):
         yield name, {"weight_bits": weight_bits, "activation_bits": activation_bits,
                      "lanes": lanes, "acc_bits": acc_bits}
+
+
+def _blocks(entry, array):
+    return sum(use.count * entry.family.blocks(use.depth, use.width)
+               for use in memories(array, entry.weight_memory))
 
 
 def _elaborates(entry, array):
@@ -61,13 +65,12 @@ def test_whatever_is_allowed_elaborates():
             with pytest.raises(ValueError, match=r"^(lanes|beat)"):
                 array_for(name, **changes)
             continue
-        blocks = sum(use.count * memory_blocks(entry.family, use.depth, use.width)
-                     for use in memories(entry, array))
+        blocks = _blocks(entry, array)
         dsps = {"mac16": -(-array.lanes // 2), "mult18": array.lanes}.get(entry.mac, 0)
         sprams = array.groups_max if entry.weight_memory == "spram" else 0
         has = entry.resources
         fits = blocks <= has.brams and dsps <= has.dsps and sprams <= has.sprams
-        assert (not check_array(entry, array)) == (_elaborates(entry, array) and fits), (
+        assert (not entry.check(array)) == (_elaborates(entry, array) and fits), (
             name, changes)
         allowed += fits and _elaborates(entry, array)
     assert allowed > 500
@@ -81,7 +84,7 @@ def test_whatever_is_allowed_elaborates():
 def test_whole_machines_elaborate(name, changes):
     """Odd widths and sizes, the whole machine with its serial port: no block refuses them."""
     entry = target(name)
-    bare = replace(entry, board=None, crystal_mhz=None, leds=(), held=())
+    bare = replace(entry, platform=None, crystal_mhz=None, leds=(), held=())
     text = rtlil.convert(top_for(bare, array_for(name, **changes)), name="celosia")
     assert text.count("cell \\SB_SPRAM256KA") == (4 if name == "icebreaker" else 0)
 
@@ -95,17 +98,16 @@ def test_memories_are_those_of_the_gateware(name):
                          name="core")
     made = sorted((int(size), int(width))
                   for width, size in re.findall(r"memory width (\d+) size (\d+)", text))
-    assert made == sorted((use.depth, use.width) for use in memories(entry, array)
+    assert made == sorted((use.depth, use.width) for use in memories(array, entry.weight_memory)
                           for _ in range(use.count))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_blocks_are_those_that_placement_counts(name):
     entry = target(name)
-    assert check_array(entry, entry.array) == []
+    assert entry.check(entry.array) == []
     [like] = (one for one in MACHINES if target(one).machine == entry.machine)
-    assert sum(use.count * memory_blocks(entry.family, use.depth, use.width)
-               for use in memories(entry, entry.array)) == BLOCKS[like]
+    assert _blocks(entry, entry.array) == BLOCKS[like]
 
 
 def test_array_for():
@@ -167,8 +169,45 @@ def test_every_way_out_works():
     assert tried > 500
 
 
-def test_depths_are_checked_too():
-    entry = target("icebreaker")
-    deep = replace(entry.array, weight_rows=32768)
-    assert check_array(entry, deep) == ["its SPRAM has 16384 rows of weights, not 32768"]
-    assert check_array(target("hx8k"), ArrayConfig(lanes=8, bank_rows=65536))
+DEPTHS = ("weight_rows", "bank_rows", "table_rows", "taps", "writes", "program_words",
+          "store_beats", "residual_beats")
+RISING = {"lanes": (8, 16, 32, 64), "weight_bits": range(4, 10), "activation_bits": range(4, 10),
+          "acc_bits": (24, 32)} | {key: [2 ** k for k in range(4, 17)] for key in DEPTHS}
+"""Values that the array itself allows."""
+HELD = {("hx8k", "acc_bits"), *itertools.product(
+    ("ecp5-25f", "ecp5-85f", "ulx3s-45f", "ulx3s-12f"),
+    ("weight_bits", "activation_bits", "acc_bits")), ("ecp5-85f", "program_words")}
+"""Parameters of which a target holds every value."""
+
+
+@pytest.mark.parametrize("parameter", RISING)
+@pytest.mark.parametrize("name", NAMES)
+def test_one_parameter_too_large_is_refused_by_its_name(name, parameter):
+    """From some value on, in the words of the check, and before anything is elaborated."""
+    entry, values = target(name), RISING[parameter]
+    refused = [value for value in values
+               if entry.check(replace(entry.array, **{parameter: value}))]
+    assert refused == list(values)[len(values) - len(refused):]
+    [like] = (one for one in MACHINES if target(one).machine == entry.machine)
+    assert bool(refused) == ((like, parameter) not in HELD)
+    for value in refused:
+        array = replace(entry.array, **{parameter: value})
+        assert {problem.parameter for problem in entry.check(array)} == {parameter}
+        with pytest.raises(ArrayRefused) as caught:
+            top_for(entry, array)
+        assert f"{entry.name}: {entry.check(array)[0]}; use " in str(caught.value)
+        if parameter in DEPTHS:
+            assert re.search(rf"{parameter}(=| can).*{value}", str(caught.value))
+
+
+def test_other_parameters_are_refused_by_their_names():
+    icebreaker = target("icebreaker")
+    blocks, brams = icebreaker.check(replace(icebreaker.array, quad=2))
+    assert blocks.parameter == brams.parameter == "quad"
+    assert str(blocks) == "16 lanes with quad=2 need 8 of its 4 SPRAM blocks"
+    [problem] = replace(target("hx8k"), weight_memory="spram").check(target("hx8k").array)
+    assert (problem.parameter, str(problem)) == (
+        "weight_memory", "its weights lie in bram, not in spram")
+    deep = replace(icebreaker.array, weight_rows=32768)
+    assert [str(problem) for problem in icebreaker.check(deep)] == [
+        "weight_rows can be at most 16384 in its SPRAM, not 32768"]

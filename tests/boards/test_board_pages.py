@@ -11,7 +11,7 @@ from celosia.cli import find
 from celosia_boards.targets import target, targets
 
 ROOT = Path(__file__).parents[2]
-BOARDS = [name for name, entry in targets().items() if entry.board]
+BOARDS = [name for name, entry in targets().items() if entry.platform]
 
 
 @pytest.fixture(scope="module")

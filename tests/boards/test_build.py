@@ -15,20 +15,20 @@ from celosia_boards import toolchain
 from celosia_boards.bitstream import device_of
 from celosia_boards.board_top import BoardTop
 from celosia_boards.build import BuildError, build, sweep_seeds
-from celosia_boards.clocks import PllClock
-from celosia_boards.devices import RESOURCES
+from celosia_boards.families.ecp5 import ECP5
+from celosia_boards.families.family import Resources
+from celosia_boards.families.ice40 import ICE40
 from celosia_boards.report import (
     BuildReport,
     Timing,
-    check_synthesis_log,
     circling,
     overfull,
-    parse_resources,
     parse_timing,
     read_report,
 )
 from celosia_boards.stages import Job
-from celosia_boards.targets import Resources, target
+from celosia_boards.synthesis import check_log
+from celosia_boards.targets import target
 from celosia_boards.toolchain import find_tool
 from celosia_hw.memory.weight_memory import WeightMemory
 from celosia_hw.parts.multiplier import Multipliers
@@ -109,10 +109,7 @@ def _design(entry):
     """A function that makes the small design of a target, for any clock."""
     def design(clock_mhz):
         core = Chain(entry.mac, entry.weight_memory)
-        if entry.board is None:
-            return core
-        return BoardTop(core, entry, PllClock(entry.family, entry.crystal_mhz, clock_mhz,
-                                              pad=entry.pll_pad))
+        return core if entry.platform is None else BoardTop(core, entry, clock_mhz)
     return design
 
 
@@ -122,17 +119,19 @@ def _captured(name):
 
 def test_ice40_resources():
     log = (DATA / "icebreaker.nextpnr.log").read_text()
-    assert parse_resources(_captured("icebreaker"), log, "ice40") == Resources(
+    assert ICE40.used(_captured("icebreaker"), log) == Resources(
         luts=272, ffs=230, brams=1, dsps=2, sprams=2)
 
 
-def test_ice40_log_without_counts():
+def test_ice40_log_without_counts(tmp_path):
+    (tmp_path / "celosia.nextpnr.json").write_text(json.dumps(_captured("icebreaker")))
+    (tmp_path / "celosia.nextpnr.log").write_text("Info: nothing\n")
     with pytest.raises(BuildError, match=r"^nextpnr's log holds no 'LCs used as' lines"):
-        parse_resources(_captured("icebreaker"), "Info: nothing\n", "ice40")
+        read_report(tmp_path, "celosia", target("icebreaker"), seed=3, clock_mhz=24.0)
 
 
 def test_ecp5_resources():
-    assert parse_resources(_captured("ulx3s-85f"), "", "ecp5") == Resources(
+    assert ECP5.used(_captured("ulx3s-85f"), "") == Resources(
         luts=65, ffs=232, brams=3, dsps=4)
 
 
@@ -169,8 +168,8 @@ def test_report_as_json(tmp_path):
 def test_driver_conflict_is_refused():
     """The log is Yosys's own, of ``synth_ice40 -dsp`` miscompiling two product registers."""
     with pytest.raises(BuildError, match=r"^yosys resolved conflicting drivers.*\n.*\\q \[0\]"):
-        check_synthesis_log((DATA / "conflict.yosys.log").read_text())
-    check_synthesis_log("Warning: Wire top.x is used but has no driver.\n")
+        check_log((DATA / "conflict.yosys.log").read_text())
+    check_log("Warning: Wire top.x is used but has no driver.\n")
 
 
 def stand_in(monkeypatch, folder, nextpnr):
@@ -197,11 +196,12 @@ def test_too_large_a_design_is_named(monkeypatch, tmp_path):
 
 def test_more_than_the_maker_vouches_for_is_too_much(monkeypatch, tmp_path):
     """nextpnr fills the whole die of a 12F; what is promised of it is less."""
-    monkeypatch.setitem(RESOURCES, "up5k", replace(RESOURCES["up5k"], luts=271))
+    entry = target("icebreaker")
+    device = replace(entry.device, resources=replace(entry.resources, luts=271))
+    entry = replace(entry, device=device)
     copies = "; ".join(f"cp {DATA}/icebreaker.nextpnr.{suffix} celosia.nextpnr.{suffix}"
                        for suffix in ("log", "json"))
     stand_in(monkeypatch, tmp_path, copies)
-    entry = target("icebreaker")
     with pytest.raises(BuildError, match=r"^the design needs 272 of 271 look-up tables of the "
                                          r"up5k; choose fewer lanes or a larger target\nlog: "):
         build(_design(entry), entry, tmp_path / "out")
@@ -249,7 +249,7 @@ def test_core_must_have_the_board_s_members():
     with pytest.raises(ValueError, match=r"^the core for 'icebreaker' lacks warm$"):
         _design(entry)(24)
     with pytest.raises(ValueError, match=r"^target 'hx8k' is a bare device and has no pins$"):
-        BoardTop(Chain("generic", "bram"), target("hx8k"), PllClock("ice40", 12, 30))
+        BoardTop(Chain("generic", "bram"), target("hx8k"), 30)
 
 
 def test_tool_named_wrongly(monkeypatch):
@@ -324,13 +324,13 @@ def test_small_build(tmp_path, name, brams, dsps, sprams, suffix):
     assert stages == ["elaboration"], "the same design is not built again"
     assert not list(tmp_path.glob(".*"))
     assert report.log.is_file()
-    assert "Derived frequency constraint" in report.log.read_text() or entry.board is None
+    assert "Derived frequency constraint" in report.log.read_text() or entry.platform is None
     if suffix is None:
         assert report.bitstream is None
     else:
         assert report.bitstream == tmp_path / f"celosia.{suffix}"
         assert report.bitstream.stat().st_size > 10_000
-        assert device_of(report.bitstream) == entry.device
+        assert device_of(report.bitstream) == entry.device.name
 
 
 @pytest.mark.slow

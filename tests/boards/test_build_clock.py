@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 
 from celosia_boards.board_top import BoardTop
 from celosia_boards.build import BuildError, build
-from celosia_boards.clocks import MARGIN, ClockError, PllClock, highest_clock, possible_clock
+from celosia_boards.clock import MARGIN, ClockError, highest_clock, possible_clock
 from celosia_boards.report import BuildReport
 from celosia_boards.targets import target
 
@@ -32,7 +32,7 @@ class Wire(wiring.Component):
 
 
 def design(clock_mhz):
-    return BoardTop(Wire(), BOARD, PllClock(BOARD.family, BOARD.crystal_mhz, clock_mhz))
+    return BoardTop(Wire(), BOARD, clock_mhz)
 
 
 def names(folder):

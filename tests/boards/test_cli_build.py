@@ -12,7 +12,7 @@ from celosia import demo
 from celosia.api import check_buildable
 from celosia.cli import app
 from celosia.datasets import shipped_test_images
-from celosia_boards.clocks import highest_clock
+from celosia_boards.clock import highest_clock
 from celosia_boards.targets import target
 
 CLOCK = target("icebreaker").clock_mhz

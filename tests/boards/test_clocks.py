@@ -3,7 +3,10 @@
 
 import pytest
 
-from celosia_boards.clocks import ClockError, Ice40Pll, PllClock, ecp5_pll, ice40_pll
+from celosia_boards.clock import ClockError, ClockSource
+from celosia_boards.families.ecp5 import ECP5
+from celosia_boards.families.ice40 import ICE40, Ice40Pll
+from celosia_boards.targets import target
 
 
 @pytest.mark.parametrize(("out_mhz", "setting"), [
@@ -13,13 +16,13 @@ from celosia_boards.clocks import ClockError, Ice40Pll, PllClock, ecp5_pll, ice4
 ])
 def test_ice40_known_settings(out_mhz, setting):
     """As icepll prints them for a 12 MHz crystal."""
-    assert ice40_pll(12, out_mhz) == setting
+    assert ICE40.pll(12, out_mhz) == setting
 
 
 @pytest.mark.parametrize("out_mhz", [20, 33, 40.5, 50, 70, 125, 200])
 @pytest.mark.parametrize("in_mhz", [12, 25, 100])
 def test_ice40_limits(in_mhz, out_mhz):
-    pll = ice40_pll(in_mhz, out_mhz)
+    pll = ICE40.pll(in_mhz, out_mhz)
     oscillator = in_mhz / (pll.divr + 1) * (pll.divf + 1)
     assert 533 <= oscillator <= 1066
     assert pll.mhz == pytest.approx(oscillator / 2 ** pll.divq)
@@ -28,7 +31,7 @@ def test_ice40_limits(in_mhz, out_mhz):
 
 @pytest.mark.parametrize("out_mhz", [20, 48, 80, 100, 125, 133])
 def test_ecp5_limits(out_mhz):
-    pll = ecp5_pll(25, out_mhz)
+    pll = ECP5.pll(25, out_mhz)
     assert pll.mhz == pytest.approx(25 * pll.feedback_div / pll.input_div)
     assert 400 <= pll.mhz * pll.output_div <= 800
     assert 25 / pll.input_div >= 3.125
@@ -38,11 +41,11 @@ def test_ecp5_limits(out_mhz):
 def test_out_of_reach():
     with pytest.raises(ClockError, match=r"^no PLL setting makes 5 MHz \(or up to 3% less\) from "
                                          r"12 MHz; choose another clock$"):
-        ice40_pll(12, 5)
+        ICE40.pll(12, 5)
     with pytest.raises(ClockError, match="no PLL setting makes 500 MHz"):
-        ecp5_pll(25, 500)
+        ECP5.pll(25, 500)
 
 
-def test_unknown_family():
-    with pytest.raises(ValueError, match=r"^family must be ice40 or ecp5, not 'nexus'$"):
-        PllClock("nexus", 12, 30)
+def test_a_bare_device_has_no_clock():
+    with pytest.raises(ValueError, match=r"^target 'hx8k' is a bare device and has no clock$"):
+        ClockSource(target("hx8k"), 30)

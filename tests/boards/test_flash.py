@@ -171,7 +171,7 @@ COMMANDS = {        # board: bitstream, command with nothing installed, what kee
 }
 
 
-@pytest.mark.parametrize("name", [name for name, place in targets().items() if place.board])
+@pytest.mark.parametrize("name", [name for name, place in targets().items() if place.platform])
 def test_each_board_s_command(tools, built, name):
     """Each takes its own device's bitstream, and no other's."""
     bitstream, words, flash = COMMANDS[name]

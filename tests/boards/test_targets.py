@@ -10,7 +10,8 @@ from amaranth.lib.wiring import In, Out
 
 from celosia_boards.board_top import BoardTop
 from celosia_boards.build import platform_of
-from celosia_boards.clocks import PllClock, possible_clock
+from celosia_boards.clock import possible_clock
+from celosia_boards.families.ecp5 import ECP5
 from celosia_boards.targets import UnknownTarget, target, targets
 from celosia_hw.memory.weight_memory import WEIGHT_KINDS, WeightMemory
 from celosia_hw.parts.multiplier import KINDS
@@ -19,7 +20,7 @@ from celosia_hw.parts.uart import uart_divisor
 NAMES = ["icebreaker", "upduino", "icesugar", "hx8k", "hx8k-b-evn", "ecp5-25f", "ecp5-85f",
          "ulx3s-85f", "ulx3s-45f", "ulx3s-25f", "ulx3s-12f", "ecp5-evn", "orangecrab-85f",
          "orangecrab-25f", "colorlight-i5"]
-BOARDS = [name for name in NAMES if target(name).board]
+BOARDS = [name for name in NAMES if target(name).platform]
 
 
 def test_names():
@@ -40,6 +41,7 @@ def test_unknown_target_lists_the_names():
 def test_kinds(name):
     entry = target(name)
     assert entry.mac in KINDS
+    assert entry.mac == "generic" or entry.mac in entry.family.multipliers
     assert entry.weight_memory in WEIGHT_KINDS
     assert possible_clock(entry, entry.clock_mhz) == entry.clock_mhz
     assert entry.clock_mhz % entry.clock_step_mhz == 0
@@ -50,14 +52,14 @@ def test_kinds(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_board_description(name):
     entry = target(name)
-    if entry.board is None:
+    if entry.platform is None:
         assert (entry.crystal_mhz, entry.loaders, entry.leds, entry.held, entry.usb) == (
             None, (), (), (), None)
         with pytest.raises(ValueError, match="is a bare device and has no platform"):
             platform_of(entry)
         return
     platform = platform_of(entry)
-    assert platform.device.lower().removeprefix("ice40") == entry.device
+    assert platform.device.lower().removeprefix("ice40") == entry.device.name
     assert platform.default_clk_frequency == entry.crystal_mhz * 1e6
     packages = {"BG381": "CABGA381", "MG285": "CSFBGA285"}      # as nextpnr calls them
     assert packages.get(platform.package, platform.package.lower()) == entry.package
@@ -130,8 +132,7 @@ def constraints(plan, name):
 @pytest.mark.parametrize("name", BOARDS)
 def test_pins(name):
     entry = target(name)
-    top = BoardTop(Core(), entry, PllClock(entry.family, entry.crystal_mhz, entry.clock_mhz,
-                                           pad=entry.pll_pad))
+    top = BoardTop(Core(), entry, entry.clock_mhz)
     plan = platform_of(entry).build(top, name="t", do_build=False)
     plan.files = {key: value if isinstance(value, str) else value.decode()
                   for key, value in plan.files.items()}
@@ -142,7 +143,7 @@ def test_pins(name):
     netlist = plan.files["t.il"]
     assert ("SB_PLL40_CORE" in netlist) == (name in ("upduino", "hx8k-b-evn"))
     assert ("SB_PLL40_PAD" in netlist) == (name in ("icebreaker", "icesugar"))
-    assert ("EHXPLLL" in netlist) == (entry.family == "ecp5")
+    assert ("EHXPLLL" in netlist) == (entry.family is ECP5)
     assert len({led for _, led in entry.leds}) == sum(key.startswith("led") for key in pins)
     for _, led in entry.leds:
         assert platform_of(entry).lookup("led", led).ios[0].invert == (kind in DARK_AT_ONE)

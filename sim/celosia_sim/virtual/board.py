@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from celosia_boards.arrays import require
-from celosia_boards.clocks import possible_clock
+from celosia_boards.clock import possible_clock
 from celosia_boards.targets import Target
 from celosia_boards.targets import target as find_target
 from celosia_sim.simulators.cache import Stages, unseen

@@ -1,7 +1,5 @@
 """``celosia targets``."""
 
-from dataclasses import asdict
-
 from celosia.cli import common
 
 
@@ -11,11 +9,7 @@ def targets(json: common.Json = False) -> None:
 
     entries = all_targets().values()
     if json:
-        common.emit({"targets": [
-            asdict(entry) | {"lanes": entry.array.lanes, "weight_kib": entry.weight_kib,
-                             "map_kib": entry.map_kib, "sums": entry.sums,
-                             "resources": asdict(entry.resources)}
-            for entry in entries]})
+        common.emit({"targets": [entry.facts() for entry in entries]})
         return
     table = common.table("targets", "name", "board", "lanes", "MHz", "KiB of weights",
                          "KiB of maps", "sums", "chip", "multipliers", "LUTs", words=2,
@@ -24,7 +18,7 @@ def targets(json: common.Json = False) -> None:
         has = entry.resources
         table.add_row(entry.name, entry.title, str(entry.array.lanes), f"{entry.clock_mhz:g}",
                       f"{entry.weight_kib:g}", f"{entry.map_kib:g}", f"{entry.sums:,}",
-                      entry.device.upper(), str(has.dsps), f"{has.luts:,}")
+                      entry.device.name.upper(), str(has.dsps), f"{has.luts:,}")
     common.show(table)
     print(common.wrapped(
         "weights: of 8 bits, those that are not zero; maps: mantissas of 8 bits, copies for the "

@@ -1,0 +1,134 @@
+"""Whether a device can hold an array: counted, before any work.
+
+Plain Python: importing it loads neither Amaranth nor a board description.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+
+from celosia_boards.families.family import Device
+from celosia_hw.blocks import MULTIPLIER_BITS, SPRAM_BITS, SPRAM_ROWS
+from celosia_spec.isa import DELTA_BITS, ArrayConfig
+
+__all__ = ["MemoryUse", "Problem", "memories", "problems"]
+
+_IN_WORDS = ("lanes", "weight_bits", "activation_bits", "acc_bits")
+"""Parameters that a refusal tells in words; of the others it gives name and value."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One thing that keeps an array from a target.
+
+    parameter : name of the array's parameter that asks for too much, or "weight_memory".
+    text      : what is wrong, with numbers: "32 lanes need 16 of its 8 multiplier blocks".
+    """
+
+    parameter: str
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class MemoryUse:
+    """``count`` block memories of ``depth`` words of ``width`` bits, and what they hold."""
+
+    holds: str
+    count: int
+    depth: int
+    width: int
+
+
+def memories(array: ArrayConfig, weight_memory: str) -> list[MemoryUse]:
+    """Return the memories that an array has in block memories.
+
+    weight_memory : kind of `celosia_hw.memory.weight_memory.WeightMemory`.
+    """
+    beat_bits = array.beat * array.acc_bits
+    uses = [MemoryUse("row table", 1, array.table_rows, 32),
+            MemoryUse("tap tables", array.groups_max, array.taps, array.tap_word_bits),
+            MemoryUse("write table", 1, array.writes, array.write_word_bits),
+            MemoryUse("program", 1, array.program_words, 16),
+            MemoryUse("accumulator store", 1, array.store_beats, beat_bits),
+            MemoryUse("banks", array.lanes, array.bank_rows, array.activation_bits)]
+    if array.residual_beats:
+        uses.append(MemoryUse("residual store", 1, array.residual_beats,
+                              array.beat * array.activation_bits))
+    if weight_memory == "bram":
+        uses.append(MemoryUse("weights", array.groups_max, array.weight_rows,
+                              array.weight_word_bits))
+    return uses
+
+
+def problems(device: Device, weight_memory: str, array: ArrayConfig) -> list[Problem]:
+    """Return why ``device`` cannot hold ``array``, a reason each; nothing where it can.
+
+    Multipliers: how many, and how wide. SPRAM: blocks, depth, and the width of a weight word.
+    Block memories: how many. Look-up tables are not counted here: only placement knows them.
+    """
+    found = list(_multipliers(device, array))
+    if weight_memory not in device.sources:
+        found.append(Problem(parameter="weight_memory", text=(
+            f"its weights lie in {' or '.join(device.sources)}, not in {weight_memory}")))
+    elif weight_memory == "spram":
+        found += _spram(device, array)
+
+    def blocks(of: ArrayConfig) -> int:
+        return sum(use.count * device.family.blocks(use.depth, use.width)
+                   for use in memories(of, weight_memory))
+
+    if blocks(array) > device.resources.brams:
+        name = _culprit(device, array, blocks)
+        who = (f"{array.lanes} lanes with {array.weight_bits}-bit weights, "
+               f"{array.activation_bits}-bit activations and {array.acc_bits}-bit accumulators need"
+               if name in _IN_WORDS else f"with {name}={getattr(array, name)} its array needs")
+        found.append(Problem(parameter=name, text=(
+            f"{who} {blocks(array)} of its {device.resources.brams} block RAMs")))
+    return found
+
+
+def _multipliers(device: Device, array: ArrayConfig) -> Iterator[Problem]:
+    widest = MULTIPLIER_BITS[device.multiplier]
+    for name in ("weight_bits", "activation_bits"):
+        bits = getattr(array, name)
+        if bits > widest:
+            yield Problem(parameter=name, text=(
+                f"{name} can be at most {widest} in its multipliers, not {bits}"))
+    served = device.family.multipliers.get(device.multiplier)
+    if served and -(-array.lanes // served) > device.resources.dsps:
+        yield Problem(parameter="lanes", text=(
+            f"{array.lanes} lanes need {-(-array.lanes // served)} of its {device.resources.dsps} "
+            f"multiplier blocks"))
+
+
+def _spram(device: Device, array: ArrayConfig) -> Iterator[Problem]:
+    if array.groups_max > device.resources.sprams:
+        name = _culprit(device, array, lambda of: of.groups_max)
+        who = f"{array.lanes} lanes" + (f" with {name}={array.quad}" if name == "quad" else "")
+        yield Problem(parameter=name, text=(
+            f"{who} need {array.groups_max} of its {device.resources.sprams} SPRAM blocks"))
+    if array.weight_rows > SPRAM_ROWS:
+        yield Problem(parameter="weight_rows", text=(
+            f"weight_rows can be at most {SPRAM_ROWS} in its SPRAM, not {array.weight_rows}"))
+    if SPRAM_BITS < array.weight_word_bits <= MULTIPLIER_BITS[device.multiplier] + DELTA_BITS:
+        yield Problem(parameter="weight_bits", text=(
+            f"weight_bits can be at most {SPRAM_BITS - DELTA_BITS} in its SPRAM, not "
+            f"{array.weight_bits}"))
+
+
+def _culprit(device: Device, array: ArrayConfig, need: Callable[[ArrayConfig], int]) -> str:
+    """Return the parameter without whose change from the device's own array least is needed; the
+    lanes where none differs."""
+    own = device.array
+
+    def saved(name: str) -> int:
+        try:
+            return need(array) - need(replace(array, **{name: getattr(own, name)}))
+        except ValueError:              # parameters that only go together
+            return 0
+
+    changed = [field.name for field in fields(array)
+               if getattr(array, field.name) != getattr(own, field.name)]
+    return max(changed, key=saved, default="lanes")
