@@ -8,9 +8,10 @@ from dataclasses import dataclass, fields, replace
 
 from celosia_boards.families.family import Device
 from celosia_hw.blocks import MULTIPLIER_BITS, SPRAM_BITS, SPRAM_ROWS
-from celosia_spec.isa import DELTA_BITS, ArrayConfig
+from celosia_spec.isa import DELTA_BITS, ArrayConfig, Space
+from celosia_spec.isa.memories import MEMORIES, Blocks
 
-__all__ = ["MemoryUse", "Problem", "memories", "problems"]
+__all__ = ["Problem", "block_memories", "problems"]
 
 _IN_WORDS = ("lanes", "weight_bits", "activation_bits", "acc_bits")
 """Parameters that a refusal tells in words; of the others it gives name and value."""
@@ -31,35 +32,14 @@ class Problem:
         return self.text
 
 
-@dataclass(frozen=True)
-class MemoryUse:
-    """``count`` block memories of ``depth`` words of ``width`` bits, and what they hold."""
-
-    holds: str
-    count: int
-    depth: int
-    width: int
-
-
-def memories(array: ArrayConfig, weight_memory: str) -> list[MemoryUse]:
-    """Return the memories that an array has in block memories.
+def block_memories(array: ArrayConfig, weight_memory: str) -> list[Blocks]:
+    """Return the memories of an array that are built of block memories.
 
     weight_memory : kind of `celosia_hw.memory.weight_memory.WeightMemory`.
     """
-    beat_bits = array.beat * array.acc_bits
-    uses = [MemoryUse("row table", 1, array.table_rows, 32),
-            MemoryUse("tap tables", array.groups_max, array.taps, array.tap_word_bits),
-            MemoryUse("write table", 1, array.writes, array.write_word_bits),
-            MemoryUse("program", 1, array.program_words, 16),
-            MemoryUse("accumulator store", 1, array.store_beats, beat_bits),
-            MemoryUse("banks", array.lanes, array.bank_rows, array.activation_bits)]
-    if array.residual_beats:
-        uses.append(MemoryUse("residual store", 1, array.residual_beats,
-                              array.beat * array.activation_bits))
-    if weight_memory == "bram":
-        uses.append(MemoryUse("weights", array.groups_max, array.weight_rows,
-                              array.weight_word_bits))
-    return uses
+    built = [memory.blocks(array) for memory in MEMORIES if memory.blocks is not None
+             and (memory.space is not Space.WEIGHTS or weight_memory == "bram")]
+    return [memory for memory in built if memory.depth]
 
 
 def problems(device: Device, weight_memory: str, array: ArrayConfig) -> list[Problem]:
@@ -76,8 +56,8 @@ def problems(device: Device, weight_memory: str, array: ArrayConfig) -> list[Pro
         found += _spram(device, array)
 
     def blocks(of: ArrayConfig) -> int:
-        return sum(use.count * device.family.blocks(use.depth, use.width)
-                   for use in memories(of, weight_memory))
+        return sum(memory.count * device.family.blocks(memory.depth, memory.width)
+                   for memory in block_memories(of, weight_memory))
 
     if blocks(array) > device.resources.brams:
         name = _culprit(device, array, blocks)

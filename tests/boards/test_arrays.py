@@ -11,7 +11,7 @@ from amaranth.back import rtlil
 
 from celosia_boards.arrays import ArrayRefused, array_for, require
 from celosia_boards.board_top import top_for
-from celosia_boards.legality import memories
+from celosia_boards.legality import block_memories
 from celosia_boards.targets import target, targets
 from celosia_hw.core import Core
 from celosia_hw.memory.weight_memory import WeightMemory
@@ -35,7 +35,7 @@ def _grid():
 
 def _blocks(entry, array):
     return sum(use.count * entry.family.blocks(use.depth, use.width)
-               for use in memories(array, entry.weight_memory))
+               for use in block_memories(array, entry.weight_memory))
 
 
 def _elaborates(entry, array):
@@ -98,8 +98,8 @@ def test_memories_are_those_of_the_gateware(name):
                          name="core")
     made = sorted((int(size), int(width))
                   for width, size in re.findall(r"memory width (\d+) size (\d+)", text))
-    assert made == sorted((use.depth, use.width) for use in memories(array, entry.weight_memory)
-                          for _ in range(use.count))
+    counted = block_memories(array, entry.weight_memory)
+    assert made == sorted((use.depth, use.width) for use in counted for _ in range(use.count))
 
 
 @pytest.mark.parametrize("name", NAMES)
