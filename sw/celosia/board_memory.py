@@ -3,7 +3,15 @@
 import numpy as np
 
 from celosia_boards.host.requests import block_words
-from celosia_spec.isa import BATCH_STEP_BITS, BLOCK, DESCRIPTOR_WORDS, Flag, Space, Word
+from celosia_spec.isa import (
+    BATCH,
+    BLOCK,
+    DESCRIPTOR,
+    DESCRIPTOR_WORDS,
+    Space,
+    tap_word,
+    weight_word,
+)
 from celosia_spec.program import Program
 
 __all__ = ["memory_words", "words_read"]
@@ -38,41 +46,42 @@ def words_read(program: Program) -> np.ndarray:
     array = program.array
     read = np.zeros((1 << array.bank_row_bits, array.lanes), np.bool_)
     descriptors = program.images[Space.PROGRAM][:program.descriptors * DESCRIPTOR_WORDS]
-    for words in descriptors.astype(np.int64).reshape(-1, DESCRIPTOR_WORDS):
-        size = array.lanes >> (words[Word.GROUPS] & 15)
-        tile, lane = np.divmod(np.arange(words[Word.LAST_POSITION] + 1)[:, None], size)
-        jump = bool(words[Word.FLAGS] & Flag.JUMP)
-        line, start = words[Word.LINE], tile * size
-        further = jump * (start // line + (start % line + lane >= line))
-        offset, rotation = _taps(program, words)
+    for words in descriptors.reshape(-1, DESCRIPTOR_WORDS):
+        layer = DESCRIPTOR.unpack(words)
+        size = array.lanes >> layer["log2_groups"]
+        tile, lane = np.divmod(np.arange(layer["last_position"] + 1)[:, None], size)
+        line, start = layer["line"], tile * size
+        further = layer["jump"] * (start // line + (start % line + lane >= line))
+        offset, rotation = _taps(program, layer)
         at = tile + further + (lane + rotation >= size)
-        row = (words[Word.IN_BASE] + words[Word.IN_CHANNELS] * at + offset) % len(read)
+        row = (layer["in_base"] + layer["in_channels"] * at + offset) % len(read)
         for first in range(0, array.lanes, size):
             read[row, first + (lane + rotation) % size] = True
     return read[:array.bank_rows]
 
 
-def _taps(program: Program, words: np.ndarray) -> np.ndarray:
+def _taps(program: Program, layer: dict[str, int]) -> np.ndarray:
     """Return what a layer's weights are multiplied by, int64 (2, taps): rows from a position
     group's first, and banks from a lane."""
-    entry, within = np.divmod(_column_indices(program, words), BLOCK)
-    phases = np.arange(words[Word.LAST_PHASE] + 1) * words[Word.TAP_STEP] + words[Word.TAP_BASE]
-    taps = program.images[Space.TAPS][np.add.outer(phases, entry)].astype(np.int64)
-    pairs = np.stack([(taps >> program.array.lane_bits) + within, taps % program.array.lanes])
+    entry, within = np.divmod(_column_indices(program, layer), BLOCK)
+    phases = np.arange(layer["last_phase"] + 1) * layer["tap_step"] + layer["tap_base"]
+    taps = tap_word(program.array).unpack(
+        program.images[Space.TAPS][np.add.outer(phases, entry)].astype(np.int64))
+    pairs = np.stack([taps["row"] + within, taps["rotation"]])
     return np.unique(pairs.reshape(2, -1), axis=1)
 
 
-def _column_indices(program: Program, words: np.ndarray) -> np.ndarray:
+def _column_indices(program: Program, layer: dict[str, int]) -> np.ndarray:
     """Return the column indices of all weight words of a layer, each once."""
-    array, groups = program.array, 1 << int(words[Word.GROUPS] & 15)
+    array, groups = program.array, 1 << layer["log2_groups"]
     stride = array.groups_max if array.replicate else groups
-    batches = program.images[Space.PROGRAM][words[Word.LENGTH_BASE]:][:words[Word.LAST_BATCH] + 1]
-    begin, found = int(words[Word.WEIGHT_BASE]) * array.groups_max, [np.zeros(0, np.int64)]
-    for steps in ((batches & (1 << BATCH_STEP_BITS) - 1) + 1).tolist():
-        stream = program.images[Space.WEIGHTS][begin:begin + steps * stride].reshape(steps, stride)
-        deltas = stream[:, ::stride // groups].astype(np.int64) >> array.weight_bits
-        found.append(np.unique(np.cumsum(deltas, axis=0)))
-        begin += steps * stride
+    batches = program.images[Space.PROGRAM][layer["length_base"]:][:layer["last_batch"] + 1]
+    lengths = BATCH.unpack(batches.astype(np.int64))["steps"]
+    first, count = layer["weight_base"] * array.groups_max, int(lengths.sum()) * stride
+    words = program.images[Space.WEIGHTS][first:first + count].astype(np.int64)
+    deltas = weight_word(array).unpack(words)["step"].reshape(-1, stride)[:, ::stride // groups]
+    found = [np.zeros(0, np.int64), *(np.unique(np.cumsum(batch, axis=0))
+                                      for batch in np.split(deltas, np.cumsum(lengths)[:-1]))]
     return np.unique(np.concatenate(found))
 
 

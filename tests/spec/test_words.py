@@ -9,9 +9,11 @@ from celosia_boards.targets import targets
 from celosia_spec.isa import (
     BATCH,
     DESCRIPTOR,
+    MEMORIES,
     ROW,
     STATUS,
     ArrayConfig,
+    frames,
     tap_word,
     weight_word,
     write_word,
@@ -21,7 +23,10 @@ from celosia_spec.isa.fields import Word
 
 def words() -> Iterator[Word]:
     """Every word of the machine, those of an array for every target."""
-    yield from (ROW, BATCH, STATUS, *DESCRIPTOR.words)
+    yield from (ROW, BATCH, STATUS, *DESCRIPTOR.words, frames.REQUEST, frames.REPLY,
+                frames.REJECTED, frames.ADDRESS, frames.DESCRIPTORS)
+    for memory in MEMORIES:
+        yield memory.word(ArrayConfig(lanes=16))
     for array in {of.array for of in targets().values()}:
         yield from (weight_word(array), tap_word(array), write_word(array))
 

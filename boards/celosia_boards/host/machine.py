@@ -9,8 +9,8 @@ from celosia_boards.host.exchange import Busy, Damage, Exchange, HostError
 from celosia_boards.host.link import Line
 from celosia_boards.host.requests import READ_HASH, STATUS, Access, Requests
 from celosia_boards.host.work import Run, data_of
-from celosia_spec.isa import ArrayConfig, Error, Register
-from celosia_spec.isa.frames import Command, Kind, Reply
+from celosia_spec.isa import ArrayConfig, Error, Register, registers
+from celosia_spec.isa.frames import DESCRIPTORS, Command, Kind, Reply
 
 __all__ = ["ATTEMPTS", "Machine", "Status"]
 
@@ -71,11 +71,12 @@ class Machine:
         reply = self._insist(STATUS)
         if reply.kind is Kind.RUNNING:
             return Status(busy=True, saturated=reply.saturated, error=Error.NONE, descriptor=0)
-        word = self.exchange.perform(READ_HASH)[0].elements(4)[Register.STATUS]
-        code = word >> 8 & 0xFF
-        return Status(busy=bool(word & 1), saturated=bool(word >> 1 & 1),
+        found = registers.STATUS.unpack(
+            self.exchange.perform(READ_HASH)[0].elements(4)[Register.STATUS])
+        code = found["error"]
+        return Status(busy=bool(found["busy"]), saturated=bool(found["saturated"]),
                       error=Error(code) if code in set(Error) else code,
-                      descriptor=word >> 16 & 0xFF)
+                      descriptor=found["descriptor"])
 
     def abort(self) -> None:
         """Stop the machine at once; its memories stay as they are."""
@@ -137,7 +138,7 @@ class Machine:
         error, or the line damages anything.
         """
         pause = int(1.1 * cycles / self.clock_hz * self.line.baud / 10) + 2
-        start = Requests.one(Command.START, last << 8, pause=pause)
+        start = Requests.one(Command.START, DESCRIPTORS.pack(first=0, last=last), pause=pause)
         begun, runs = self.line.now(), 0
 
         def starts() -> Iterator[Requests]:

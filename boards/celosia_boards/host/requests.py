@@ -81,7 +81,8 @@ class Requests:
         """
         writes = (self.command >= Command.WRITE) & (self.command < Command.STATUS)
         tags = (first_tag + np.arange(len(self))) % _TAGS
-        header = (tags << 4 | self.command).astype(np.uint8)
+        header = protocol.REQUEST.pack(command=self.command.astype(np.int64),
+                                       tag=tags).astype(np.uint8)
         address = self.address[:, None] >> np.arange(0, 24, 8, dtype=np.uint32) & 0xFF
         found: list[bytes] = [b""] * len(self)
         for long in (False, True):
@@ -105,7 +106,7 @@ class Requests:
 
 def _register_read(register: Register) -> Requests:
     """Return what reads a register, and the one behind it; registers of even numbers alone."""
-    place = Space.REGISTERS << protocol.ADDRESS_BITS | register
+    place = protocol.ADDRESS.pack(space=Space.REGISTERS, address=register)
     return Requests.one(Command.READ + _WORD_SIZE, place)
 
 
@@ -140,7 +141,7 @@ class Access:
         space, address = at[:, 0].astype(np.int64), at[:, 1].astype(np.int64)
         size = sizes[space]
         shift = 3 - size
-        key = space << protocol.ADDRESS_BITS | address >> shift << shift
+        key = protocol.ADDRESS.pack(space=space, address=address >> shift << shift)
         _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
         order = np.argsort(first)
         rank = np.empty_like(order)
@@ -154,9 +155,9 @@ class Access:
         return len(self.space)
 
     def _requests(self, command: Command, data: np.ndarray) -> Requests:
+        place = protocol.ADDRESS.pack(space=self.space, address=self.address)
         return Requests(command=(command + self.size).astype(np.uint8),
-                        address=(self.space << protocol.ADDRESS_BITS
-                                 | self.address).astype(np.uint32), data=data)
+                        address=place.astype(np.uint32), data=data)
 
     def writes(self, values: np.ndarray) -> Requests:
         """Return what writes the words, and zeros beside them in their blocks.

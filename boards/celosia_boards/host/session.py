@@ -6,7 +6,14 @@ import numpy as np
 
 from celosia_boards.host.job import Job, Record
 from celosia_spec.errors import SimulationError
-from celosia_spec.isa import EXPONENT_MAX, EXPONENT_MIN, Register, Space
+from celosia_spec.isa import (
+    EXPONENT_MAX,
+    EXPONENT_MIN,
+    ArrayConfig,
+    Register,
+    Space,
+    memory_of,
+)
 from celosia_spec.program import Place, Program
 
 __all__ = ["Session", "SimResult", "job_to_each_end"]
@@ -38,10 +45,10 @@ class SimResult:
     tensors: dict[str, tuple[np.ndarray, np.ndarray]]
 
 
-def _signed(values: np.ndarray, bits: int) -> np.ndarray:
-    """Return the low ``bits`` of uint32 ``values`` as signed int32."""
-    shift = np.int32(32 - bits)
-    return (values << shift.astype(np.uint32)).view(np.int32) >> shift
+def _numbers(words: np.ndarray, space: Space, array: ArrayConfig) -> np.ndarray:
+    """Return what uint32 words read from a memory say, int32."""
+    [field] = memory_of(space).word(array).fields
+    return field.decode(words.astype(np.int64)).astype(np.int32)
 
 
 def _at(space: Space, addresses: np.ndarray) -> np.ndarray:
@@ -116,7 +123,7 @@ class Session:
     def _setup(self) -> np.ndarray:
         """Return the writes that clear every bank, then load the program's images."""
         array = self.program.array
-        images = {Space.BANKS: np.zeros(array.bank_rows * array.lanes, np.uint32),
+        images = {Space.BANKS: np.zeros(memory_of(Space.BANKS).depth(array), np.uint32),
                   **self.program.images}
         return np.concatenate([
             np.concatenate([_at(space, np.arange(len(words))),
@@ -145,9 +152,8 @@ class Session:
     def _tensor(self, record: Record, name: str,
                 at: tuple[slice, slice]) -> tuple[np.ndarray, np.ndarray]:
         place: Place = self.program.places[name]
-        wide = place.space is not Space.BANKS
-        mantissa = _signed(record.reads[:, at[0]], 32 if wide else
-                           self.program.array.activation_bits)
+        array = self.program.array
+        mantissa = _numbers(record.reads[:, at[0]], place.space, array)
         copies = mantissa.reshape(len(mantissa), *place.addresses.shape)
         different = np.argwhere(copies != copies[:, :1])
         if len(different):
@@ -156,7 +162,7 @@ class Session:
             raise SimulationError(
                 f"tensor {name}: copy {copy} holds {values[0]} where copy 0 holds {values[1]}, at "
                 f"element {tuple(element)} of image {image}; the machine and the program disagree")
-        return copies[:, 0].copy(), _signed(record.reads[:, at[1]][:, 0], 8)
+        return copies[:, 0].copy(), _numbers(record.reads[:, at[1]][:, 0], Space.EXPONENTS, array)
 
 
 def job_to_each_end(program: Program) -> Job:

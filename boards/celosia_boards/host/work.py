@@ -63,7 +63,9 @@ class Work:
             pause = int(seconds * baud / 10) + 2 if bridged else 0
             access = Access.of(job.read_at[begun:end], array)
             runs.append(Run(reload=bool(reload), access=access, reads=access.reads(),
-                            start=Requests.one(Command.START, first | last << 8, pause=pause),
+                            start=Requests.one(
+                                Command.START, protocol.DESCRIPTORS.pack(first=first, last=last),
+                                pause=pause),
                             cycles=count, bridged=bridged))
             begun = end
         return cls(job, runs, Access.of(job.input_at, array), Record.empty(job), exact)

@@ -11,6 +11,7 @@ import enum
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from celosia_spec.isa.fields import Field, Word
 from celosia_spec.isa.memories import Space
 
 SYNC = 0xC5
@@ -23,20 +24,14 @@ receiver that lost the start bits find them again."""
 DATA_BYTES = 8
 """Payload of a write request and of a read reply."""
 
-ADDRESS_BITS = 20
-"""``mem_address`` occupies this many low bits of the address field, ``mem_space`` the rest."""
-
 ADDRESS_BYTES = 3
 CRC_BYTES = 2
 CRC_INIT = 0xFFFF
 _CRC_POLY = 0x8408  # x^16 + x^12 + x^5 + 1, lowest bit first
 
-TAG_BITS = 4
-"""A request's tag comes back in its reply. Header bits 4..7 of both."""
-
 
 class Command(enum.IntEnum):
-    """Header bits 0..3 of a request.
+    """Field ``command`` of a request's header.
 
     READ and WRITE have log2 of the element size in bytes (0 to 3) added: a frame moves
     ``8 >> n`` elements of ``1 << n`` bytes.
@@ -50,27 +45,45 @@ class Command(enum.IntEnum):
 
 
 class Kind(enum.IntEnum):
-    """Header bits 0..1 of a reply."""
+    """Field ``kind`` of a reply's header."""
 
     IDLE = 0      # request done, the machine stands still
     DATA = 1      # read done, data follows
     RUNNING = 2   # request done, the machine runs
-    REJECTED = 3  # request had no effect; bits 2..3 hold the Reason
+    REJECTED = 3  # request had no effect; its header has a Reason
 
 
 class Reason(enum.IntEnum):
-    """Why a request was rejected: header bits 2..3 of a REJECTED reply."""
+    """Why a request was rejected: field ``reason`` of a REJECTED reply's header."""
 
     DAMAGED = 0   # the CRC does not match
     UNKNOWN = 1   # no such command
     BUSY = 2      # the machine runs: only STATUS and ABORT are possible
 
 
-SATURATED_BIT = 2
-"""Header bit of a reply that is not REJECTED: the machine's saturated flag."""
+_TAG = Field("tag", 4, about="the host chooses it, the reply repeats it")
 
-FAILED_BIT = 3
-"""Header bit of a reply that is not REJECTED: the machine's error code is not zero."""
+REQUEST = Word("request header", (Field("command", 4, about="`Command`"), _TAG))
+
+REPLY = Word("reply header", (
+    Field("kind", 2, about="`Kind`"),
+    Field("saturated", 1, about="a result was clipped since the last start"),
+    Field("failed", 1, about="the machine's error code is not zero"), _TAG))
+
+REJECTED = Word("header of a rejection", (
+    Field("kind", 2, about="`Kind.REJECTED`"), Field("reason", 2, about="`Reason`"), _TAG))
+
+ADDRESS = Word("place", (
+    Field("address", 20, about="`mem_address`, of the first element"),
+    Field("space", 4, about="`mem_space`: a `Space`")))
+"""Address bytes of READ and WRITE."""
+
+DESCRIPTORS = Word("start", (
+    Field("first", 8, about="first descriptor to run"), Field("last", 8, about="last one"),
+    Field("_", 8)))
+"""Address bytes of START; those of STATUS and ABORT are ignored."""
+
+ADDRESS_BITS, TAG_BITS = ADDRESS["address"].bits, _TAG.bits
 
 SHORT_REPLY_BYTES = 2 + CRC_BYTES
 LONG_REPLY_BYTES = SHORT_REPLY_BYTES + DATA_BYTES
@@ -113,20 +126,19 @@ def _check(name: str, value: int, low: int, high: int) -> None:
 
 
 def _request(command: int, tag: int, field: int = 0, data: bytes = b"") -> bytes:
-    _check("tag", tag, 0, (1 << TAG_BITS) - 1)
-    return _frame(bytes([tag << 4 | command]) + data + field.to_bytes(ADDRESS_BYTES, "little"))
+    header = REQUEST.pack(command=command, tag=tag)
+    return _frame(bytes([header]) + data + field.to_bytes(ADDRESS_BYTES, "little"))
 
 
 def _memory_request(command: Command, space: Space, address: int, element_bytes: int,
                     tag: int, data: bytes = b"") -> bytes:
     if element_bytes not in (1, 2, 4, 8):
         raise ValueError(f"element_bytes must be 1, 2, 4 or 8, not {element_bytes!r}")
-    _check("address", address, 0, (1 << ADDRESS_BITS) - 1)
+    field = ADDRESS.pack(space=Space(space), address=address)
     count = DATA_BYTES // element_bytes
     if address % count:
         raise ValueError(f"address must be a multiple of {count} for elements of {element_bytes} "
                          f"bytes, not {address}; move single elements with element_bytes=8")
-    field = Space(space) << ADDRESS_BITS | address
     return _request(command + element_bytes.bit_length() - 1, tag, field, data)
 
 
@@ -160,9 +172,7 @@ def encode_read(space: Space, address: int, *, element_bytes: int, tag: int = 0)
 
 def encode_start(first: int, last: int, *, tag: int = 0) -> bytes:
     """Return the request that runs descriptors ``first`` to ``last`` (0 to 255)."""
-    _check("first", first, 0, 255)
-    _check("last", last, 0, 255)
-    return _request(Command.START, tag, first | last << 8)
+    return _request(Command.START, tag, DESCRIPTORS.pack(first=first, last=last))
 
 
 def encode_status(*, tag: int = 0) -> bytes:
@@ -206,7 +216,7 @@ def encode_write_run(space: Space, address: int, words: Sequence[int], *, elemen
 
 def reply_bytes(request: bytes) -> int:
     """Return the length of the reply to ``request``, bytes, if it is accepted."""
-    reads = request[1] & 0xF < Command.WRITE
+    reads = REQUEST.unpack(request[1])["command"] < Command.WRITE
     return LONG_REPLY_BYTES if reads else SHORT_REPLY_BYTES
 
 
@@ -246,12 +256,12 @@ class Reply:
 
     def encode(self) -> bytes:
         """Return the frame, as the machine sends it."""
-        code = int(self.kind)
         if self.reason is not None:
-            code |= self.reason << 2
+            header = REJECTED.pack(kind=self.kind, reason=self.reason, tag=self.tag)
         else:
-            code |= self.saturated << SATURATED_BIT | self.failed << FAILED_BIT
-        return _frame(bytes([self.tag << 4 | code]) + self.data)
+            header = REPLY.pack(kind=self.kind, saturated=self.saturated, failed=self.failed,
+                                tag=self.tag)
+        return _frame(bytes([header]) + self.data)
 
 
 class Decoder:
@@ -292,14 +302,17 @@ class Decoder:
         """Return the length of the frame that starts the buffer; 0 where none does."""
         if self._buffer[0] != SYNC:
             return 0
-        return LONG_REPLY_BYTES if self._buffer[1] & 3 == Kind.DATA else SHORT_REPLY_BYTES
+        data = REPLY.unpack(self._buffer[1])["kind"] == Kind.DATA
+        return LONG_REPLY_BYTES if data else SHORT_REPLY_BYTES
 
 
 def _parse(body: bytes) -> Reply | None:
     """Return the reply in ``body`` (header, data, CRC); None where its reason is undefined."""
-    tag, code, kind = body[0] >> 4, body[0] & 0xF, Kind(body[0] & 3)
+    head = REPLY.unpack(body[0])
+    kind, tag = Kind(head["kind"]), head["tag"]
     if kind is Kind.REJECTED:
-        known = code >> 2 in Reason._value2member_map_
-        return Reply(tag=tag, kind=kind, reason=Reason(code >> 2)) if known else None
-    return Reply(tag=tag, kind=kind, saturated=bool(code >> SATURATED_BIT & 1),
-                 failed=bool(code >> FAILED_BIT & 1), data=body[1:-CRC_BYTES])
+        reason = REJECTED.unpack(body[0])["reason"]
+        known = reason in Reason._value2member_map_
+        return Reply(tag=tag, kind=kind, reason=Reason(reason)) if known else None
+    return Reply(tag=tag, kind=kind, saturated=bool(head["saturated"]),
+                 failed=bool(head["failed"]), data=body[1:-CRC_BYTES])
