@@ -126,14 +126,13 @@ ORDER = {
         __init__
     """,
     "celosia": """
-        board_memory, densify, doctor_check, emit.weight_stream, errors, evaluate, exits, extras,
+        board_memory, densify, doctor_check, errors, evaluate, exits, extras,
           graph, reading, shortfalls, show
         datasets, doctor_boards, expected, modelfile, passes, program, schedule
         answer_picture, emit, frontend, labels, models, quantise, results
         answers, board, lower, samples
-        compress, serialise, shortages
-        backends, compare, compiler
-        ways_out
+        compiler, serialise
+        backends, compare, compress, ways_out
         api, fit_search, live, verify
         demo, fit
         __init__
@@ -172,15 +171,15 @@ ORDER = {
         __init__
     """,
     "celosia.schedule": """
-        __init__, check, copies, input_map
+        __init__, check, copies, input_map, memory_use, steps
         candidates
-        memory_map
-        row_groups
+        memory_map, output_map
+        row_groups, schedule
+        scheduling
+        shortages
     """,
     "celosia.emit": """
-        __init__, weight_stream, write_table
-        layer_report
-        tables
+        __init__, layer_report, places, tables, weight_stream
         program
     """,
     "celosia.models": """

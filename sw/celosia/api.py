@@ -44,23 +44,22 @@ def compile(model: Any, example_input: Any, *, target: str = "icebreaker", calib
     layer, the operator, the reason, the line of the model's source and the way out. FitError, which
     is one: another target or other settings may take the network; its way out has been tried.
     """
-    from celosia.compiler import Settings
-    from celosia.passes import check_pass, optimise
+    from celosia.compiler import Compiler
+    from celosia.passes import check_pass
 
-    settings = Settings(target=target, exponents=exponents, weight_bits=weight_bits,
+    compiler = Compiler(target=target, exponents=exponents, weight_bits=weight_bits,
                         activation_bits=activation_bits, lanes=lanes, sparse=sparse)
-    settings.check(calibrated=calibration is not None)
+    compiler.check(calibrated=calibration is not None)
     check_pass(dump_after)
     samples = calibration_array(calibration)
 
-    from celosia.frontend import import_model
     from celosia.ways_out import compile_or_advise
 
-    graph = optimise(import_model(model, example_input), dump_after=dump_after)
+    graph = compiler.graph(model, example_input, dump_after=dump_after)
     if preprocessing is not None:
         preprocessing.check(graph.input_shape[0], scoring(graph.host, graph.output_shape).classes)
     with located(graph.sources):
-        return replace(compile_or_advise(graph, settings, samples), host=graph.host,
+        return replace(compile_or_advise(graph, compiler, samples), host=graph.host,
                        preprocessing=preprocessing)
 
 

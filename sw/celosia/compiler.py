@@ -1,7 +1,8 @@
-"""From a float graph to a program for one target, as one set of settings says."""
+"""From a model to a program for one target: the stages of it, and their settings."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,7 +16,8 @@ from celosia_spec.isa import ArrayConfig
 from celosia_spec.qgraph import QGraph
 
 if TYPE_CHECKING:
-    from celosia.shortages import Outcome
+    from celosia.schedule.schedule import Schedule
+    from celosia.schedule.shortages import Outcome
 
 EXPONENTS = ("dynamic", "static")
 ACCUMULATORS = "accumulators"
@@ -25,8 +27,9 @@ BITS = (4, 9)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How to compile; every field as `celosia.compile` has it."""
+class Compiler:
+    """How to compile, every field as `celosia.compile` has it; and the stages of it: `graph`,
+    `quantised`, `schedule`, `program`. Each takes what the one before returned."""
 
     target: str = "icebreaker"
     exponents: str = "dynamic"
@@ -68,6 +71,16 @@ class Settings:
         widest = widest_accumulators(find_target(self.target), self.array())
         return tuple(width for width in WIDTHS if width <= widest) or WIDTHS[:1]
 
+    def graph(self, model: Any, example_input: Any, *, dump_after: str | None = None) -> Graph:
+        """Return the optimised float graph of a model; it is the same for all settings.
+
+        model, example_input, dump_after : as `celosia.compile` has them.
+        """
+        from celosia.frontend import import_model
+        from celosia.passes import optimise
+
+        return optimise(import_model(model, example_input), dump_after=dump_after)
+
     def quantised(self, graph: Graph, samples: np.ndarray | None, *,
                   acc_bits: int | None = None) -> QGraph:
         """Return an optimised graph with its mantissas.
@@ -80,29 +93,55 @@ class Settings:
                         weight_bits=self.weight_bits, activation_bits=self.activation_bits,
                         widest=self.accumulators()[-1], sparse=self.sparse)
 
-    def lowered(self, graph: QGraph) -> Program:
-        """Return the program; FitError where the array does not take the graph."""
-        from celosia.lower import lower
+    def schedule(self, graph: QGraph) -> "Schedule":
+        """Return how the array runs a quantised graph, as if it had room for all weights and tables
+        (`refusals`); FitError where it can run it in no way."""
+        from celosia.schedule.scheduling import schedule
 
-        array = replace(self.array(), acc_bits=graph.acc_bits)
-        if refusal := self._too_wide(array):
+        return schedule(graph, replace(self.array(), acc_bits=graph.acc_bits))
+
+    def refusals(self, found: "Schedule") -> Iterator[FitError]:
+        """Everything of a schedule that the target has no room for."""
+        yield from self._too_wide(found.array)
+        yield from found.refusals(self.target)
+
+    def fitting(self, graph: QGraph) -> "Schedule":
+        """Return the schedule; FitError where the target does not take the graph."""
+        for refusal in self._too_wide(replace(self.array(), acc_bits=graph.acc_bits)):
             raise refusal
-        return lower(graph, array, target=self.target, exponents=self.exponents)
+        found = self.schedule(graph)
+        for refusal in found.refusals(self.target):
+            raise refusal
+        return found
+
+    def program(self, graph: QGraph) -> Program:
+        """Return the program; FitError where the target does not take the graph."""
+        from celosia.emit.program import emit
+
+        return emit(self.fitting(graph), target=self.target, exponents=self.exponents)
 
     def attempt(self, graph: QGraph) -> "Outcome":
-        """Return the program, or everything that is in the way."""
-        from celosia.shortages import attempt
+        """Return the schedule, or everything that is in the way."""
+        from celosia.schedule.shortages import attempt
 
         array = replace(self.array(), acc_bits=graph.acc_bits)
-        outcome = attempt(graph, array, target=self.target, exponents=self.exponents)
-        if refusal := self._too_wide(array):
-            return replace(outcome, program=None, refusals=(refusal, *outcome.refusals))
+        outcome = attempt(graph, array, self.target)
+        if refusals := tuple(self._too_wide(array)):
+            return replace(outcome, schedule=None, refusals=refusals + outcome.refusals)
         return outcome
 
-    def _too_wide(self, array: ArrayConfig) -> FitError | None:
-        """Return the refusal of an array whose accumulators are too wide for the target."""
-        problems = find_target(self.target).check(array)
-        return FitError("network", ACCUMULATORS, f"its sums need {array.acc_bits} bits, and on "
-                        f"{self.target} {problems[0]}", "use narrower or fewer weights",
-                        need=Need("bits of a sum", array.acc_bits, self.accumulators()[-1], "bits"),
-                        ) if problems else None
+    def _too_wide(self, array: ArrayConfig) -> Iterator[FitError]:
+        """A refusal where an array's accumulators are too wide for the target."""
+        if problems := find_target(self.target).check(array):
+            yield FitError(
+                "network", ACCUMULATORS, f"its sums need {array.acc_bits} bits, and on "
+                f"{self.target} {problems[0]}", "use narrower or fewer weights",
+                need=Need("bits of a sum", array.acc_bits, self.accumulators()[-1], "bits"))
+
+
+def as_if_calibrated(graph: QGraph) -> QGraph:
+    """Return a quantised graph with static exponents, on whose values no place and no cycle
+    depends."""
+    from celosia.quantise import fixed
+
+    return fixed(graph, {name: tensor.exponent.least for name, tensor in graph.tensors.items()})

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from celosia.compiler import Settings
+from celosia.compiler import Compiler
 from celosia.extras import names_extra
 from celosia.fit_search import Key, Machine, Progress, Search, gone, key
 from celosia.graph import Graph
@@ -183,7 +183,7 @@ def check(model: Any, example_input: Any, targets: Sequence[str] | str | None = 
     network at all.
     """
     names = [targets] if isinstance(targets, str) else list(targets or all_targets())
-    settings = Settings(exponents=exponents, weight_bits=weight_bits, sparse=sparse,
+    settings = Compiler(exponents=exponents, weight_bits=weight_bits, sparse=sparse,
                         activation_bits=activation_bits, lanes=lanes)
     refused = refused_arrays(names, settings, calibrated=calibration is not None)
     samples = calibration_array(calibration)
@@ -203,7 +203,7 @@ def check(model: Any, example_input: Any, targets: Sequence[str] | str | None = 
                 for name, reason in refused.items() if reason is None}
     search.find_changes(progress)
     other = None
-    if not any(machine.outcome.program for machine in machines.values()) and machines:
+    if not any(machine.outcome.schedule for machine in machines.values()) and machines:
         other = search.elsewhere(next(iter(machines.values())).settings, names)
     operators = tuple(_problem(refusal, refusal.remedy, tried=False) for refusal in refusals)
     return Report(sized=graph is not None, targets=tuple(
@@ -211,7 +211,7 @@ def check(model: Any, example_input: Any, targets: Sequence[str] | str | None = 
         else _checked(name, machines, operators, graph, other) for name, reason in refused.items()))
 
 
-def refused_arrays(names: Sequence[str], settings: Settings, *,
+def refused_arrays(names: Sequence[str], settings: Compiler, *,
                    calibrated: bool) -> dict[str, str | None]:
     """Return for each target why it cannot have the array asked for, None where it can.
 
@@ -247,22 +247,22 @@ def _checked(name: str, machines: dict[str, Machine], operators: tuple[Problem, 
              graph: Graph | None, other: str | None) -> TargetCheck:
     """Return what became of the network on a target; other : a way out on one not asked for."""
     machine, clock = machines[name], find_target(name).clock_mhz
-    program = machine.outcome.program
+    schedule = machine.outcome.schedule
     lanes = machine.settings.array().lanes
-    if program is not None and not operators:
-        found = rate(program.predicted_cycles, clock)
+    if schedule is not None and not operators:
+        found = rate(schedule.predicted_cycles, clock)
         return TargetCheck(target=name, lanes=lanes, clock_mhz=clock, fits=True,
-                           cycles=program.predicted_cycles, **found._asdict())
+                           cycles=schedule.predicted_cycles, **found._asdict())
     sources = {} if graph is None else graph.sources
     problems = tuple(_problem(
         refusal if refusal.source else refusal.at(sources.get(refusal.node)),
         machine.single.get(key(refusal)) or _elsewhere(key(refusal), machines), tried=True)
         for refusal in machine.outcome.refusals)
-    fitting = [other for other, found in machines.items() if found.outcome.program is not None]
+    fitting = [other for other, found in machines.items() if found.outcome.schedule is not None]
     ways = (machine.whole, f"compile it for {_board(fitting)}" if fitting else other)
     return TargetCheck(
         target=name, lanes=lanes, clock_mhz=clock, fits=False, problems=operators + problems,
-        rest_fits=program is not None, remedies=tuple(way for way in ways if way and problems))
+        rest_fits=schedule is not None, remedies=tuple(way for way in ways if way and problems))
 
 
 def _board(names: Sequence[str]) -> str:

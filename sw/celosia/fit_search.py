@@ -4,17 +4,16 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from celosia.compiler import ACCUMULATORS, Settings
+from celosia.compiler import ACCUMULATORS, Compiler
 from celosia.graph import Conv, Graph
-from celosia.shortages import Outcome, attempt_weights
-from celosia.ways_out import DENSITIES, SECONDS, Trial, Trials
+from celosia.schedule.shortages import Outcome, attempt_weights
+from celosia.ways_out import DENSITIES, SECONDS, Graphs, Trial, Trials
 from celosia_boards.targets import target as find_target
 from celosia_spec.errors import CelosiaError, CompileError, FitError
-from celosia_spec.qgraph import QGraph
 
 _STEPS = 6
 """Shares of the weights that are tried from the largest that may fit downwards."""
@@ -37,7 +36,7 @@ class Machine:
     network fit, or None.
     """
 
-    settings: Settings
+    settings: Compiler
     outcome: Outcome
     single: dict[Key, str] = field(default_factory=dict)
     whole: str | None = None
@@ -52,11 +51,11 @@ class Search:
 
     def __init__(self, graph: Graph | None, samples: np.ndarray | None,
                  layers: Sequence[Conv]) -> None:
-        self.graph, self.samples, self.layers = graph, samples, layers
-        self._graphs: dict[object, list[QGraph]] = {}
+        self.layers = layers
+        self.graphs = None if graph is None else Graphs(graph, samples)
         self._machines: dict[object, Machine] = {}
 
-    def machine(self, settings: Settings) -> Machine:
+    def machine(self, settings: Compiler) -> Machine:
         """Return the network with these settings; targets that are alike share one."""
         alike = settings.array(), find_target(settings.target).machine
         if alike not in self._machines:
@@ -68,63 +67,50 @@ class Search:
 
         progress : called with the number of machines done and the number of all.
         """
-        open_ = [machine for machine in self._machines.values() if machine.outcome.program is None]
+        open_ = [machine for machine in self._machines.values() if machine.outcome.schedule is None]
         for done, machine in enumerate(open_):
             if progress:
                 progress(done, len(open_))
-            if self.graph is not None and all(isinstance(refusal, FitError)
-                                              for refusal in machine.outcome.refusals):
-                self._find(self.graph, machine, SECONDS / len(open_))
+            if self.graphs is not None and all(isinstance(refusal, FitError)
+                                               for refusal in machine.outcome.refusals):
+                self._find(self.graphs, machine, SECONDS / len(open_))
 
-    def elsewhere(self, settings: Settings, asked: Sequence[str]) -> str | None:
+    def elsewhere(self, settings: Compiler, asked: Sequence[str]) -> str | None:
         """Return the first change to a target not asked for that compiles, with static exponents
         or without."""
-        if self.graph is None:
+        if self.graphs is None:
             return None
         end = time.thread_time() + SECONDS
-        trials = Trials(self.graph, settings, self.samples)
+        trials = Trials(self.graphs, settings)
         for trial in trials.elsewhere():
-            if trial.settings.target in asked:
+            if trial.compiler.target in asked:
                 continue
             if time.thread_time() > end:
                 break
-            if all(outcome.program for outcome in self._outcomes(trials, trial)):
+            if all(outcome.schedule for outcome in _outcomes(self.graphs, trial)):
                 return trial.remedy
         return None
 
-    def _outcome(self, settings: Settings) -> Outcome:
-        if self.graph is None:
+    def _outcome(self, settings: Compiler) -> Outcome:
+        if self.graphs is None:
             return attempt_weights(self.layers, settings.array(), settings.target)
-        trials = Trials(self.graph, settings, self.samples)
-        return next(iter(self._outcomes(trials, Trial("", "", "", settings))))
+        return _outcomes(self.graphs, Trial("", "", "", settings))[0]
 
-    def _outcomes(self, trials: Trials, trial: Trial) -> list[Outcome]:
-        """Return what becomes of a trial, in each way that has to fit."""
-        settings = trial.settings
-        key = (replace(settings, target=Settings.target, lanes=None), settings.accumulators(),
-               trial.share)
-        try:
-            if key not in self._graphs:
-                self._graphs[key] = list(trials.quantised(trial))
-            return [settings.attempt(graph) for graph in self._graphs[key]]
-        except CompileError as refusal:
-            return [Outcome(None, (refusal,), measured=False, planned=False)]
-
-    def _find(self, graph: Graph, machine: Machine, seconds: float) -> None:
+    def _find(self, graphs: Graphs, machine: Machine, seconds: float) -> None:
         end = time.thread_time() + seconds
-        trials = Trials(graph, machine.settings, self.samples)
+        trials = Trials(graphs, machine.settings)
         keys = [key(refusal) for refusal in machine.outcome.refusals]
         for trial in self._trials(trials, machine):
             if time.thread_time() > end or (machine.whole and len(machine.single) == len(keys)):
                 return
             try:
-                outcomes = self._outcomes(trials, trial)
+                outcomes = _outcomes(graphs, trial)
             except CelosiaError:        # the target cannot have such an array
                 continue
             for one in keys:
                 if one not in machine.single and all(gone(one, outcome) for outcome in outcomes):
                     machine.single[one] = _words(trial, machine.settings)
-            if machine.whole is None and all(outcome.program for outcome in outcomes):
+            if machine.whole is None and all(outcome.schedule for outcome in outcomes):
                 machine.whole = _words(trial, machine.settings)
 
     def _trials(self, trials: Trials, machine: Machine) -> Iterator[Trial]:
@@ -134,13 +120,13 @@ class Search:
         # Memories of weights and tables hold the same words with static exponents.
         memories = all(refusal.operator == "memory" for refusal in machine.outcome.refusals)
         here = [trial for trial in trials.here()
-                if not memories or trial.settings.exponents == machine.settings.exponents]
-        shares = self._shares(trials.graph, machine.outcome)
-        yield from (trial for trial in here if trial.settings.lanes == machine.settings.lanes)
+                if not memories or trial.compiler.exponents == machine.settings.exponents]
+        shares = self._shares(trials.graphs.graph, machine.outcome)
+        yield from (trial for trial in here if trial.compiler.lanes == machine.settings.lanes)
         target = machine.settings.target
         yield from (trials.pruned_to(share, target, machine.settings.exponents)
                     for share in shares)
-        yield from (trial for trial in here if trial.settings.lanes != machine.settings.lanes)
+        yield from (trial for trial in here if trial.compiler.lanes != machine.settings.lanes)
         if machine.settings.exponents == "dynamic" and not memories:
             yield from (trials.pruned_to(share, target, "static") for share in shares)
 
@@ -163,6 +149,14 @@ class Search:
         return shares + [share for share in DENSITIES if share < min(shares, default=_LEAST)]
 
 
+def _outcomes(graphs: Graphs, trial: Trial) -> list[Outcome]:
+    """Return what becomes of a trial, in each way that has to fit."""
+    try:
+        return [trial.compiler.attempt(graph) for graph in graphs.of(trial)]
+    except CompileError as refusal:
+        return [Outcome(None, (refusal,), measured=False, planned=False)]
+
+
 def key(refusal: CompileError) -> Key:
     """Return what is in the way, whatever its size."""
     what = refusal.need.what if isinstance(refusal, FitError) and refusal.need else None
@@ -180,9 +174,9 @@ def gone(one: Key, outcome: Outcome) -> bool:
         isinstance(refusal, FitError) for refusal in outcome.refusals)
 
 
-def _words(trial: Trial, settings: Settings) -> str:
+def _words(trial: Trial, settings: Compiler) -> str:
     if trial.share == 1:
         return trial.remedy
-    static = trial.settings.exponents != settings.exponents
+    static = trial.compiler.exponents != settings.exponents
     return (f"prune it to the largest {trial.share:.0%} of each layer's weights"
             + (" and use static exponents (give calibration inputs)" if static else ""))

@@ -7,12 +7,11 @@ from itertools import chain
 
 import numpy as np
 
-from celosia.compiler import ACCUMULATORS, BITS, Settings
+from celosia.compiler import ACCUMULATORS, BITS, Compiler, as_if_calibrated
 from celosia.graph import Conv, Graph
 from celosia.program import Program
-from celosia.quantise import fixed
 from celosia_boards.targets import target, targets
-from celosia_spec.errors import CelosiaError, FitError
+from celosia_spec.errors import CelosiaError, CompileError, FitError
 from celosia_spec.qgraph import QGraph
 
 SECONDS = 10.0
@@ -24,7 +23,7 @@ DENSITIES = (0.5, 0.3, 0.2, 0.1, 0.05)
 _CALIBRATE = "use static exponents (give calibration inputs)"
 
 
-def compile_or_advise(graph: Graph, settings: Settings, samples: np.ndarray | None) -> Program:
+def compile_or_advise(graph: Graph, compiler: Compiler, samples: np.ndarray | None) -> Program:
     """Return the program of an optimised graph; samples : calibration inputs.
 
     FitError where the network does not fit. What its remedy names has been compiled: static
@@ -32,11 +31,12 @@ def compile_or_advise(graph: Graph, settings: Settings, samples: np.ndarray | No
     Where none of them fits, the remedy says what was tried in vain.
     """
     quantised = None
+    graphs = Graphs(graph, samples)
     try:
-        quantised = settings.quantised(graph, samples)
-        return settings.lowered(quantised)
+        quantised = graphs.quantised(compiler)
+        return compiler.program(quantised)
     except FitError as refusal:
-        trials = Trials(graph, settings, samples)
+        trials = Trials(graphs, compiler)
         wide = quantised is None or refusal.operator == ACCUMULATORS
         raise trials.advice(refusal, chain(trials.narrower() if wide else (), trials.here()),
                             trials.elsewhere(), last=trials.pruned()) from None
@@ -46,14 +46,61 @@ def compile_or_advise(graph: Graph, settings: Settings, samples: np.ndarray | No
 class Trial:
     """remedy : in words.   kind, value : what is tried, for the list of what was in vain.
 
-    settings : to compile with.   share : of each layer's weights that is kept.
+    compiler : to compile with.   share : of each layer's weights that is kept.
     """
 
     remedy: str
     kind: str
     value: str
-    settings: Settings
+    compiler: Compiler
     share: float = 1.0
+
+
+class Graphs:
+    """A network with the mantissas of every trial so far: targets that are alike share them.
+
+    graph : optimised.   samples : calibration inputs, or None.
+    """
+
+    def __init__(self, graph: Graph, samples: np.ndarray | None) -> None:
+        self.graph, self.samples = graph, samples
+        self._known: dict[object, QGraph | CompileError] = {}
+
+    def of(self, trial: Trial) -> Iterator[QGraph]:
+        """The trial's graph with its mantissas, in each way that has to fit."""
+        compiler, share = trial.compiler, trial.share
+        if compiler.exponents == "dynamic" or self.samples is not None:
+            yield self.quantised(compiler, share)
+            return
+        # No calibration inputs: no place and no cycle depends on the exponents' values, but the
+        # width of the accumulators may. It is that of dynamic exponents or wider.
+        dynamic = replace(compiler, exponents="dynamic")
+        least = self.quantised(dynamic, share)
+        yield as_if_calibrated(least)
+        for width in dynamic.accumulators():
+            if width > least.acc_bits:
+                yield as_if_calibrated(self.quantised(dynamic, share, acc_bits=width))
+
+    def quantised(self, compiler: Compiler, share: float = 1.0, *,
+                  acc_bits: int | None = None) -> QGraph:
+        """Return the graph with a share of each layer's weights as `Compiler.quantised` makes it;
+        CompileError where it does not."""
+        key = (replace(compiler, target=Compiler.target, lanes=None), compiler.accumulators(),
+               share, acc_bits)
+        if key not in self._known:
+            try:
+                self._known[key] = compiler.quantised(self._pruned(share), self.samples,
+                                                      acc_bits=acc_bits)
+            except CompileError as refusal:
+                self._known[key] = refusal
+        found = self._known[key]
+        if isinstance(found, CompileError):
+            raise found
+        return found
+
+    def _pruned(self, share: float) -> Graph:
+        return self.graph if share == 1 else replace(self.graph, nodes=tuple(
+            _pruned(node, share) if isinstance(node, Conv) else node for node in self.graph.nodes))
 
 
 class Trials:
@@ -62,8 +109,8 @@ class Trials:
     failed : by kind, what was tried in vain.
     """
 
-    def __init__(self, graph: Graph, settings: Settings, samples: np.ndarray | None) -> None:
-        self.graph, self.settings, self.samples = graph, settings, samples
+    def __init__(self, graphs: Graphs, compiler: Compiler) -> None:
+        self.graphs, self.compiler = graphs, compiler
         self.failed: dict[str, list[str]] = {}
         self.end = time.thread_time() + SECONDS
 
@@ -89,37 +136,14 @@ class Trials:
         if time.thread_time() > self.end:
             return False
         try:
-            self._compile(trial)
+            for quantised in self.graphs.of(trial):
+                trial.compiler.fitting(quantised)
             return True
         except CelosiaError:
             values = self.failed.setdefault(trial.kind, [])
             if trial.value not in values:
                 values.append(trial.value)
             return False
-
-    def _compile(self, trial: Trial) -> None:
-        """Compile with the trial's settings; CelosiaError where that fails."""
-        for quantised in self.quantised(trial):
-            trial.settings.lowered(quantised)
-
-    def quantised(self, trial: Trial) -> Iterator[QGraph]:
-        """The trial's graph with its mantissas, in each way that has to fit."""
-        settings, graph = trial.settings, self.graph
-        if trial.share < 1:
-            graph = replace(graph, nodes=tuple(
-                _pruned(node, trial.share) if isinstance(node, Conv) else node
-                for node in graph.nodes))
-        if settings.exponents == "dynamic" or self.samples is not None:
-            yield settings.quantised(graph, self.samples)
-            return
-        # No calibration inputs: no place and no cycle depends on the exponents' values, but the
-        # width of the accumulators may. It is that of dynamic exponents or wider.
-        dynamic = replace(settings, exponents="dynamic")
-        least = dynamic.quantised(graph, None)
-        yield _static(least)
-        for width in dynamic.accumulators():
-            if width > least.acc_bits:
-                yield _static(dynamic.quantised(graph, None, acc_bits=width))
 
     def _in_vain(self) -> str:
         """Return what was tried in vain, in words."""
@@ -138,13 +162,13 @@ class Trials:
 
     def narrower(self) -> Iterator[Trial]:
         """Narrower weights, for sums that the accumulators are not wide enough for."""
-        for bits in range(self.settings.weight_bits - 1, BITS[0] - 1, -1):
+        for bits in range(self.compiler.weight_bits - 1, BITS[0] - 1, -1):
             yield Trial(f"use weight_bits={bits}", "weight bits", str(bits),
-                        replace(self.settings, weight_bits=bits))
+                        replace(self.compiler, weight_bits=bits))
 
     def here(self) -> Iterator[Trial]:
         """Other settings for the same target."""
-        now = self.settings
+        now = self.compiler
         dynamic = now.exponents == "dynamic"
         if not now.sparse:
             yield Trial("leave the zeros out (sparse)", "sparse weights", "",
@@ -160,24 +184,24 @@ class Trials:
 
     def elsewhere(self) -> Iterator[Trial]:
         """Other targets with their own lanes."""
-        kinds = {self.settings.exponents: "", "static": " with static exponents"}
+        kinds = {self.compiler.exponents: "", "static": " with static exponents"}
         for exponents, words in kinds.items():
             for name in self._others():
                 yield Trial(f"compile it for {name}{words}", "target", name, replace(
-                    self.settings, target=name, lanes=None, exponents=exponents))
+                    self.compiler, target=name, lanes=None, exponents=exponents))
 
     def pruned(self) -> Iterator[Trial]:
         """The smallest weights of each layer removed, for this target and for others; also with
         static exponents. Nowhere where not even the smallest share fits."""
-        for name in (self.settings.target, *self._others()):
-            for exponents in dict.fromkeys((self.settings.exponents, "static")):
+        for name in (self.compiler.target, *self._others()):
+            for exponents in dict.fromkeys((self.compiler.exponents, "static")):
                 trials = [self.pruned_to(share, name, exponents) for share in DENSITIES]
                 if self._fits(trials[-1]):
                     yield from trials
 
     def pruned_to(self, share: float, name: str, exponents: str) -> Trial:
         """The largest of each layer's weights kept, for one target and one kind of exponents."""
-        now, own = self.settings, name == self.settings.target
+        now, own = self.compiler, name == self.compiler.target
         words = "" if exponents == now.exponents else f", {_CALIBRATE}"
         return Trial(
             f"prune it{'' if own else f' and compile it for {name}'}{words}: with the largest "
@@ -191,23 +215,18 @@ class Trials:
         names: dict[object, str] = {}
         for entry in entries:
             names.setdefault(entry.machine, entry.name)
-        del names[target(self.settings.target).machine]
+        del names[target(self.compiler.target).machine]
         return list(names.values())
 
     def _lanes(self) -> Iterator[int]:
         """Numbers of lanes that the target's array can have, near the present one first."""
-        now = self.settings.array().lanes
+        now = self.compiler.array().lanes
         for lanes in (now // 2, now * 2, now // 4, now * 4, now // 8):
             try:
-                replace(self.settings, lanes=lanes).array()
+                replace(self.compiler, lanes=lanes).array()
             except CelosiaError:
                 continue
             yield lanes
-
-
-def _static(graph: QGraph) -> QGraph:
-    """Return the graph with static exponents, as if calibrated."""
-    return fixed(graph, {name: tensor.exponent.least for name, tensor in graph.tensors.items()})
 
 
 def _pruned(node: Conv, share: float) -> Conv:
@@ -217,6 +236,9 @@ def _pruned(node: Conv, share: float) -> Conv:
     """
     if node.kind not in ("conv", "linear") or node.weight[0].size == 1:
         return node
-    weight = node.weight.ravel().copy()
-    weight[np.argsort(-np.abs(weight), kind="stable")[max(1, round(share * weight.size)):]] = 0
-    return replace(node, weight=weight.reshape(node.weight.shape))
+    size = np.abs(node.weight).ravel()
+    kept = max(1, round(share * size.size))
+    least = np.partition(size, size.size - kept)[size.size - kept]
+    keep = size > least
+    keep[np.flatnonzero(size == least)[:kept - np.count_nonzero(keep)]] = True
+    return replace(node, weight=np.where(keep.reshape(node.weight.shape), node.weight, 0))

@@ -16,14 +16,14 @@ from typer.testing import CliRunner
 
 import celosia
 from celosia.cli import app
-from celosia.compiler import Settings
+from celosia.compiler import Compiler
 from celosia.fit import Problem, Report, TargetCheck, check
 from celosia.frontend import export, import_model
 from celosia.frontend.survey import survey
 from celosia.lower import lower
 from celosia.models import load_lenet5
 from celosia.passes import optimise
-from celosia.shortages import attempt
+from celosia.schedule.shortages import attempt
 from celosia_boards.targets import target, targets
 from celosia_spec.errors import CelosiaError, CompileError, FitError
 
@@ -170,24 +170,24 @@ def test_what_makes_it_fit_compiles(name: str) -> None:
 def test_lowering_and_the_list_of_what_is_in_the_way_agree(name: str, where: str) -> None:
     make, shape, _ = NETWORKS[name]
     torch.manual_seed(1)
-    settings = Settings(target=where)
+    settings = Compiler(target=where)
     graph = settings.quantised(optimise(import_model(make().eval(), torch.zeros(shape))), None)
     found = settings.attempt(graph)
-    if found.program is not None:
-        assert found.program.predicted_cycles == settings.lowered(graph).predicted_cycles
+    if found.schedule is not None:
+        assert found.schedule.predicted_cycles == settings.program(graph).predicted_cycles
         assert not found.refusals
         return
     with pytest.raises(FitError) as first:
-        settings.lowered(graph)
+        settings.program(graph)
     assert str(first.value) in [str(refusal) for refusal in found.refusals]
 
 
 def test_every_overfull_memory_is_named() -> None:
-    array = Settings(target="ecp5-25f").array()
+    array = Compiler(target="ecp5-25f").array()
     small = replace(array, weight_rows=4, table_rows=4, writes=4, taps=4, program_words=64)
-    graph = Settings(target="ecp5-25f").quantised(
+    graph = Compiler(target="ecp5-25f").quantised(
         optimise(import_model(load_lenet5(pruned=True), torch.zeros(PICTURE))), None)
-    found = attempt(graph, small, target="ecp5-25f", exponents="dynamic")
+    found = attempt(graph, small, "ecp5-25f")
     assert [refusal.need.what for refusal in found.refusals] == [
         "layers and their row batches", "weights", "rows of all layers", "kernel positions",
         "positions of maps"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from celosia.compiler import Settings
+from celosia.compiler import Compiler
 from celosia.passes import optimise
 from celosia.program import Program
 from celosia_spec.errors import CelosiaError, CompileError
@@ -70,9 +70,9 @@ def wide() -> nn.Module:
 
 def compiled(model: nn.Module, shape: tuple[int, ...], target: str = "icebreaker") -> Program:
     """Compile without trying ways out."""
-    settings = Settings(target=target)
+    settings = Compiler(target=target)
     graph = optimise(import_model(model.eval(), torch.zeros(shape)))
-    return settings.lowered(settings.quantised(graph, None))
+    return settings.program(settings.quantised(graph, None))
 
 
 def dense(*sizes: int) -> nn.Module:

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array, random_array
 
-from celosia.emit.tables import Table
-from celosia.emit.weight_stream import encode, port_rows, row_order, stretched
+from celosia.emit.weight_stream import encode, port_rows
 from celosia.schedule.input_map import InputMap, Order, Window
-from celosia.schedule.memory_map import Span, allocate
+from celosia.schedule.memory_map import SharedTable, Span, allocate
+from celosia.schedule.steps import batch_steps, port_words, row_order, row_words
 from celosia_spec.epilogue import Dynamic
 from celosia_spec.isa import BLOCK, ArrayConfig
 from celosia_spec.qgraph import Geometry, QNode, QTensor
@@ -62,27 +62,26 @@ def test_stream(seed, rows, columns, density, groups, keep, least, replicate):
     rng = np.random.default_rng(seed)
     array = replace(MIDDLE, replicate=replicate)
     weights = matrix(rng, rows, columns, density)
-    index = rng.permutation(columns)[weights.indices]
+    place = rng.permutation(columns)
+    index = place[weights.indices]
     order = row_order(weights, groups, keep=keep)
     assert sorted(order[order >= 0]) == list(range(rows)) and len(order) % groups == 0
     assert not keep or list(order[:rows]) == list(range(rows))
-    stream = encode(weights, index, order, groups, array)
-    longer = stretched(stream, groups, least)
-    assert (longer.lengths == np.maximum(stream.lengths, least)).all()
-    for found in (stream, longer):
-        assert found.padding == len(found.words) - weights.nnz
-        assert found.lengths.min() >= 1
-        for row, place in zip(order, decoded(found.words, found.lengths, groups, 8), strict=True):
+    counted = batch_steps(row_words(weights.indptr, index), order, groups)
+    assert counted.min() >= 1
+    for steps in (counted, np.maximum(counted, least)):
+        words = encode(weights, place, order, steps, groups, array)
+        for row, found in zip(order, decoded(words, steps, groups, 8), strict=True):
             span = slice(weights.indptr[row], weights.indptr[row + 1]) if row >= 0 else slice(0)
             wanted = sorted(zip(index[span].tolist(), weights.data[span].tolist(), strict=True))
-            assert place == [pair for pair in wanted if pair[1]]
-        ports = port_rows(found, groups, array)
-        assert len(ports) % array.groups_max == 0
+            assert found == [pair for pair in wanted if pair[1]]
+        ports = port_rows(words, groups, array)
+        assert len(ports) % array.groups_max == 0 and len(ports) == port_words(steps, groups, array)
         if replicate:
             assert (ports.reshape(-1, groups, array.groups_max // groups)
-                    == found.words.reshape(-1, groups, 1)).all()
+                    == words.reshape(-1, groups, 1)).all()
         else:
-            assert (ports[:len(found.words)] == found.words).all()
+            assert (ports[:len(words)] == words).all()
 
 
 @settings(max_examples=150, deadline=None)
@@ -130,8 +129,7 @@ def test_stored_map(data, array, index_bits):
         for tap in range(kernel[0] * kernel[1]):
             index = stored.column_index(channels * kernel[0] * kernel[1] + tap,
                                         kernel[0] * kernel[1])
-            word = taps[index // BLOCK]
-            offset, rotation = word >> array.lane_bits, word % array.lanes
+            offset, rotation = taps[index // BLOCK].T
             row = row0 + offset + index % BLOCK + order.channels * (
                 lane + rotation >= stored.size)
             bank = (groups - 1) * stored.size + (lane + rotation) % stored.size
@@ -148,31 +146,35 @@ def test_stored_map(data, array, index_bits):
                       min_size=1, max_size=12), depth=st.integers(1, 150))
 def test_allocate(spans, depth):
     """Spans that live at once never meet; those that share with another at any time are named."""
-    spans = [Span(str(k), size, first, first + length)
+    spans = [Span(name=str(k), size=size, first=first, last=first + length)
              for k, (size, first, length) in enumerate(spans)]
-    layout = allocate(spans, depth)
-    if layout is None:
+    regions = allocate(spans, depth)
+    if regions is None:
         assert sum(span.size for span in spans) > depth
         return
-    assert set(layout.base) == {span.name for span in spans}
+    assert set(regions) == {span.name for span in spans}
     for a in spans:
-        at = range(layout.base[a.name], layout.base[a.name] + a.size)
+        region = regions[a.name]
+        assert (region.size, region.first, region.last) == (a.size, a.first, a.last)
+        at = range(region.base, region.base + a.size)
         assert at.start >= 0 and at.stop <= depth
-        meets = [b for b in spans if b is not a and layout.base[b.name] < at.stop
-                 and at.start < layout.base[b.name] + b.size]
+        meets = [b for b in spans if b is not a and regions[b.name].base < at.stop
+                 and at.start < regions[b.name].base + b.size]
         assert all(b.last < a.first or a.last < b.first for b in meets)
-        assert (a.name in layout.shared) == bool(meets)
+        assert region.shared == bool(meets)
 
 
 def test_allocate_reuses():
     """A chain of maps needs no more than its two largest neighbours."""
-    spans = [Span(str(k), 10, k, k + 1) for k in range(6)]
+    spans = [Span(name=str(k), size=10, first=k, last=k + 1) for k in range(6)]
     assert allocate(spans, 20) is not None and allocate(spans, 19) is None
 
 
 def test_table_sharing():
-    """Words that stand in a table already are found, but not across word borders."""
-    table = Table()
-    assert [table.place(words) for words in ([1, 2, 3, 4], [2, 3], [4, 9], [], [1 << 8])] == [
-        0, 1, 4, 0, 6]
-    assert table.words.tolist() == [1, 2, 3, 4, 4, 9, 256]
+    """Entries that stand in a table already are found, but not across their borders, nor where
+    only some of them stand at its end."""
+    table = SharedTable()
+    places = [table.place(np.array(entries).reshape(-1, 2)) for entries in (
+        [[1, 2], [3, 4], [1, 5]], [[3, 4], [1, 5]], [[2, 3]], [], [[2, 3], [1, 2]], [[5, 2]])]
+    assert places == [0, 1, 3, 0, 4, 6]
+    assert table.entries.tolist() == [[1, 2], [3, 4], [1, 5], [2, 3], [2, 3], [1, 2], [5, 2]]

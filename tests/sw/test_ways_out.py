@@ -7,7 +7,7 @@ import pytest
 
 import celosia
 from celosia import ways_out
-from celosia.compiler import Settings
+from celosia.compiler import Compiler
 from celosia_spec.errors import CelosiaError, CompileError, FitError
 
 torch = pytest.importorskip("torch")
@@ -168,5 +168,5 @@ def test_settings_are_those_of_compile() -> None:
     import inspect
 
     parameters = inspect.signature(celosia.compile).parameters
-    for name, field in Settings.__dataclass_fields__.items():
+    for name, field in Compiler.__dataclass_fields__.items():
         assert parameters[name].default == field.default

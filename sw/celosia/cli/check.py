@@ -8,7 +8,7 @@ import typer
 
 from celosia.cli import common
 from celosia.cli.progress import work
-from celosia.compiler import Settings
+from celosia.compiler import Compiler
 from celosia.fit import Report, TargetCheck, refused_arrays
 from celosia.fit import check as check_model
 from celosia.show import figure, rate
@@ -30,7 +30,7 @@ def check(
 ) -> None:
     """Tell which targets a model fits and how fast, or all that is in the way and what helps."""
     names = target or []
-    settings = Settings(exponents=exponents, weight_bits=weight_bits, lanes=lanes,
+    settings = Compiler(exponents=exponents, weight_bits=weight_bits, lanes=lanes,
                         activation_bits=activation_bits, sparse=not dense)
     refused_arrays(names, settings, calibrated=calibration is not None)
     shape = common.input_shape(input_shape)

@@ -80,9 +80,9 @@ def backend_of(backend: str | None, port: str | None, usual: str) -> str:
 
 def check_target(name: str) -> None:
     """CelosiaError unless there is a target of this name; before torch, which takes seconds."""
-    from celosia.compiler import Settings
+    from celosia.compiler import Compiler
 
-    Settings(target=name).check(calibrated=False)
+    Compiler(target=name).check(calibrated=False)
 
 
 def read_array(path: Path) -> "np.ndarray":

@@ -9,7 +9,7 @@ import typer
 
 from celosia import api
 from celosia.cli import common, preprocessing
-from celosia.compiler import Settings
+from celosia.compiler import Compiler
 from celosia.passes import check_pass
 from celosia.program import Program
 from celosia.show import clock_of, rate, speed
@@ -39,7 +39,7 @@ def compile(
     json: common.Json = False,
 ) -> None:
     """Compile a model for a target, check that it fits, and show the cycles of each layer."""
-    settings = Settings(target=target, exponents=exponents, weight_bits=weight_bits,
+    settings = Compiler(target=target, exponents=exponents, weight_bits=weight_bits,
                         activation_bits=activation_bits, lanes=lanes, sparse=not dense)
     settings.check(calibrated=calibration is not None)
     check_pass(dump_after)

@@ -1,6 +1,6 @@
 """What a network costs: parameters, multiply-accumulates, and bytes in the machine's weight format.
 
-The format's widths come from `celosia_spec.isa` and `celosia.emit.weight_stream`, as the compiler
+The format's widths come from `celosia_spec.isa` and `celosia.schedule.steps`, as the compiler
 takes them; nothing is lowered, so a network that fits no board has a cost too.
 """
 
@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.sparse import csr_array
 from torch import nn
 
 from celosia.compress.entry import entry
 from celosia.compress.layers import parameter_count, prunable_layers
 from celosia.compress.promise import example_for, run_once
 from celosia.compress.readings import Readings, other_multiplier
-from celosia.emit.weight_stream import index_steps
+from celosia.schedule.steps import row_words
 from celosia_spec.errors import ArgumentError
 from celosia_spec.isa import BATCH, BLOCK, DELTA_BITS, ROW
 
@@ -257,5 +256,4 @@ def _words(weight: np.ndarray, groups: int) -> int:
     channel = channel + row // (rows // groups) * own
     block = -(-own * groups // BLOCK) * BLOCK
     starts = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=rows))])
-    matrix = csr_array((np.ones(len(row), np.int16), channel, starts), (rows, own * groups))
-    return len(index_steps(matrix, tap * block + channel)[0])
+    return int(row_words(starts, tap * block + channel).sum())

@@ -1,82 +1,54 @@
-"""From a quantised graph to a program."""
+"""From a schedule to a program: its memory images, where tensors lie, its report."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import numpy as np
 
 from celosia.emit.layer_report import layer_of
-from celosia.emit.tables import Images, describe
+from celosia.emit.places import tensor_places
+from celosia.emit.tables import Bases, batch_words, descriptor, row_words
+from celosia.emit.weight_stream import encode, port_rows
 from celosia.program import Program
-from celosia.schedule.candidates import Candidate
-from celosia.schedule.memory_map import Layouts, readers, tensor_places
-from celosia_spec.errors import FitError, Need
-from celosia_spec.isa import DESCRIPTOR_WORDS, ArrayConfig, Memory, Word
-from celosia_spec.isa.cycles import Work
-from celosia_spec.qgraph import QGraph
-
-DESCRIPTORS_MAX = 256
-"""Descriptors that a start command can name."""
+from celosia.schedule.schedule import LayerSchedule, Schedule
+from celosia_spec.isa import DESCRIPTOR_WORDS, ArrayConfig, Space, tap_word, write_word
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Lowered:
-    """A program, and by node name how it runs: the fill as it stands in memory, and the work."""
+def emit(schedule: Schedule, *, target: str, exponents: str) -> Program:
+    """Return the program of a schedule whose weights and tables fit (`Schedule.refusals`).
 
-    program: Program
-    fills: dict[str, Candidate]
-    works: dict[str, Work]
-
-
-def emit(graph: QGraph, fills: dict[str, Candidate], layouts: Layouts, array: ArrayConfig,
-         target: str, exponents: str) -> Lowered:
-    images = Images()
-    slots = {name: k for k, name in enumerate(graph.tensors)}
-    works: list[Work] = []
-    descriptors: list[list[int]] = []
-    by_input = readers(graph)
-    for node in graph.nodes:
-        reader = by_input.get(node.output)
-        words, work, fills[node.name] = describe(
-            graph, node, fills[node.name], fills[reader.name].source if reader else None,
-            layouts=layouts, slots=slots, images=images, array=array,
-            walk_before=works[-1].walk_cycles if works else 0)
-        descriptors.append(words)
-        works.append(work)
-    if len(works) > DESCRIPTORS_MAX:
-        raise FitError("network", "layers", f"{len(works)} of them, the machine starts "
-                       f"{DESCRIPTORS_MAX} descriptors", "use fewer layers",
-                       need=Need("layers", len(works), DESCRIPTORS_MAX, "layers"))
-    images.program = _program_words(descriptors, images.lengths)
-    layers = tuple(layer_of(node, fills[node.name], work, array, last=k == len(works) - 1)
-                   for k, (node, work) in enumerate(zip(graph.nodes, works, strict=True)))
-    program = Program(
-        target=target, array=array, exponents=exponents, graph=graph, images=images.arrays(),
-        descriptors=len(works), slots=slots, places=tensor_places(graph, fills, layouts, array),
-        layers=layers)
-    names = [node.name for node in graph.nodes]
-    return Lowered(program=program, fills=fills, works=dict(zip(names, works, strict=True)))
+    Every weight stream is encoded once.
+    """
+    graph, array, layers = schedule.graph, schedule.array, schedule.layers
+    batches, rows, weights = ([] for _ in range(3))
+    descriptors: list[int] = []
+    bases = Bases(lengths=DESCRIPTOR_WORDS * len(layers), rows=0, weights=0)
+    for layer in layers:
+        descriptors += descriptor(schedule, layer, bases)
+        batches.append(batch_words(layer))
+        rows.append(row_words(layer))
+        weights.append(_weights(layer, array))
+        bases = bases.behind(layer, array)
+    images = {
+        Space.PROGRAM: np.concatenate([np.array(descriptors), *batches]),
+        Space.WEIGHTS: np.concatenate(weights), Space.ROWS: np.concatenate(rows),
+        Space.TAPS: tap_word(array).pack(row=schedule.taps[:, 0], rotation=schedule.taps[:, 1]),
+        Space.WRITES: _write_words(schedule.writes, array)}
+    return Program(
+        target=target, array=array, exponents=exponents, graph=graph,
+        images={space: words.astype(np.uint32) for space, words in images.items()},
+        descriptors=len(layers), slots=dict(schedule.memory.slots),
+        places=tensor_places(schedule),
+        layers=tuple(layer_of(layer, array, last=layer is layers[-1]) for layer in layers))
 
 
-def _program_words(descriptors: list[list[int]], lengths: list[int]) -> list[int]:
-    """Descriptors, then the batch lengths, whose addresses become absolute."""
-    start = len(descriptors) * DESCRIPTOR_WORDS
-    words: list[int] = []
-    for descriptor in descriptors:
-        descriptor[Word.LENGTH_BASE] += start
-        words += descriptor
-    return words + lengths
+def _weights(layer: LayerSchedule, array: ArrayConfig) -> np.ndarray:
+    """Return a layer's words in the weight memory."""
+    node = layer.node
+    words = encode(node.matrix, layer.reads.columns(node.matrix.shape[1]), layer.rows, layer.steps,
+                   layer.groups, array)
+    return port_rows(words, layer.groups, array)
 
 
-def exceeded(program: Program) -> Iterator[FitError]:
-    """A refusal for each memory that the program overfills."""
-    for memory, used, available in program.memory_use:
-        if used > available:
-            yield FitError(
-                program.target, "memory", f"the program needs {used} words of {memory.name} "
-                f"memory, the array has {available}", memory.way_out,
-                need=memory_need(memory, used, program.array))
-
-
-def memory_need(memory: Memory, words: int, array: ArrayConfig) -> Need:
-    """Return what so many words of a memory are, as users know them."""
-    one = memory.one(array)
-    return Need(memory.need, words * one, memory.depth(array) * one, memory.unit)
+def _write_words(entries: np.ndarray, array: ArrayConfig) -> np.ndarray:
+    """Return the write table; it is empty where a network has one layer."""
+    last, count, bank, row = entries.reshape(-1, 4).T
+    words: np.ndarray = write_word(array).pack(last=last, count=count, bank=bank, row=row)
+    return words

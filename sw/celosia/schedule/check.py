@@ -1,7 +1,7 @@
-"""Whether the arithmetic of a graph is the array's."""
+"""What an array can run at all: its arithmetic, and so many tensors."""
 
-from celosia_spec.errors import CompileError
-from celosia_spec.isa import ArrayConfig
+from celosia_spec.errors import CompileError, FitError, Need
+from celosia_spec.isa import EXPONENT_SLOTS, ArrayConfig
 from celosia_spec.qgraph import QGraph
 
 
@@ -29,3 +29,12 @@ def check_graph(graph: QGraph, array: ArrayConfig) -> None:
         if graph.output in (node.input, node.epilogue.add):
             raise CompileError(node.name, node.kind, "it reads the network's output, which leaves "
                                "with 16-bit mantissas", "end the network behind its last layer")
+
+
+def check_size(graph: QGraph) -> None:
+    """FitError where a graph, its copies included, has more tensors than the machine exponents."""
+    if len(graph.tensors) > EXPONENT_SLOTS:
+        raise FitError(
+            "network", "tensors", f"{len(graph.tensors)} stored tensors, copies included, the "
+            f"machine holds {EXPONENT_SLOTS} exponents", "use fewer layers",
+            need=Need("tensors", len(graph.tensors), EXPONENT_SLOTS, "tensors"))

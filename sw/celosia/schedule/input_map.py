@@ -198,18 +198,21 @@ class InputMap:
         return self.window.size != ((width, height) if self.window.turned else (height, width))
 
     def taps(self) -> np.ndarray:
-        """Tap-table words, int64 (window positions, entries)."""
+        """Tap-table entries, int64 (window positions, entries, 2): bank row and rotation."""
         if self.packed:
-            row, rotation = self._starts[None] & _ROW_MASK, self._starts[None] >> _ROW_BITS
-        else:
-            shift = np.arange(self.order.spread)
-            at = self.position(self.window.rows, self.window.columns)[:, :, None] + shift
-            row = ((at // self.size * self.order.channels)[..., None]
-                   + np.arange(self.blocks) * BLOCK)
-            rotation = np.broadcast_to((at % self.size)[..., None], row.shape)
-        pack = np.vectorize(self.array.pack_tap, otypes=[np.int64])
-        words: np.ndarray = pack(row, rotation).reshape(len(row), -1)
-        return words
+            return self._entries(self._starts & _ROW_MASK, self._starts >> _ROW_BITS)[None]
+        shift = np.arange(self.order.spread)
+        at = self.position(self.window.rows, self.window.columns)[:, :, None] + shift
+        row = (at // self.size * self.order.channels)[..., None] + np.arange(self.blocks) * BLOCK
+        rotation = np.broadcast_to((at % self.size)[..., None], row.shape)
+        return self._entries(row, rotation).reshape(len(row), -1, 2)
+
+    def _entries(self, row: np.ndarray, rotation: np.ndarray) -> np.ndarray:
+        return np.stack([row % (1 << self.array.bank_row_bits), rotation], axis=-1)
+
+    def columns(self, count: int) -> np.ndarray:
+        """Stream index of each of a weight matrix's ``count`` columns, int64 (count,)."""
+        return self.column_index(np.arange(count), self.window.rows.shape[1])
 
     def column_index(self, columns: np.ndarray, taps: int) -> np.ndarray:
         """Stream index of weight-matrix columns ``channel * taps + tap``."""

@@ -1,18 +1,19 @@
-"""Where the stored tensors of a program lie: banks, accumulator store, residual store."""
+"""Where the tensors of a program lie: banks, residual store, exponent slots."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from celosia.schedule.candidates import Candidate
-from celosia_spec.isa import ArrayConfig, Space
-from celosia_spec.program import Place
+from celosia_spec.isa import ArrayConfig
 from celosia_spec.qgraph import QGraph, QNode
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Span:
-    """A tensor's need: ``size`` units from step ``first`` to step ``last``, both inclusive."""
+    """A tensor's need: ``size`` units from node ``first`` to node ``last``, both inclusive; -1
+    stands for what the host writes."""
 
     name: str
     size: int
@@ -20,53 +21,47 @@ class Span:
     last: int
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Where everything lies, and which tensors share their place with another."""
+@dataclass(frozen=True, kw_only=True)
+class Region(Span):
+    """A tensor's place: its units from ``base`` on.   shared : whether others have some of them at
+    other times, so that they have to be cleared before every use."""
 
-    base: dict[str, int]
-    shared: frozenset[str]
-
-
-def allocate(spans: list[Span], depth: int) -> Layout | None:
-    """Place every span in ``depth`` units, or return None.
-
-    Without overlap at all if that fits, since shared places have to be cleared before every use;
-    else by first fit, largest first, where life times do not meet.
-    """
-    if sum(span.size for span in spans) <= depth:
-        base, at = {}, 0
-        for span in spans:
-            base[span.name] = at
-            at += span.size
-        return Layout(base, frozenset())
-    placed: list[tuple[int, Span]] = []
-    for span in sorted(spans, key=lambda s: (-s.size, s.first)):
-        busy = sorted((at, at + other.size) for at, other in placed
-                      if other.first <= span.last and span.first <= other.last)
-        at = 0
-        for low, high in busy:
-            if at + span.size <= low:
-                break
-            at = max(at, high)
-        if at + span.size > depth:
-            return None
-        placed.append((at, span))
-    shared = {a.name for at, a in placed for bt, b in placed
-              if a is not b and at < bt + b.size and bt < at + a.size}
-    return Layout({span.name: at for at, span in placed}, frozenset(shared))
+    base: int
+    shared: bool = False
 
 
-@dataclass(frozen=True)
-class Layouts:
-    """Bank rows and residual beats, by tensor.
+@dataclass(frozen=True, kw_only=True)
+class MemoryMap:
+    """Where every tensor lies, by name.
 
-    A tensor that only residual additions read has one bank row, where its mantissas fall when they
-    are written: the machine writes every result to some bank.
+    banks     : bank rows. A tensor that only residual additions read has one, where its mantissas
+                fall when they are written: the machine writes every result to some bank.
+    residuals : beats of the residual store.   slots : exponent slots.
     """
 
-    banks: Layout
-    residuals: Layout
+    banks: Mapping[str, Region]
+    residuals: Mapping[str, Region]
+    slots: Mapping[str, int]
+
+
+@dataclass(kw_only=True)
+class SharedTable:
+    """A table of entries that layers share where they need the same ones; int64 (n, fields)."""
+
+    entries: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.int64))
+
+    def place(self, new: np.ndarray) -> int:
+        """Return where ``new`` stands, one entry after another, appending it if it does not yet."""
+        if not len(new):
+            return 0
+        if len(self.entries):
+            first = np.flatnonzero((self.entries == new[0]).all(axis=1))
+            for at in first[first <= len(self.entries) - len(new)]:
+                if np.array_equal(self.entries[at:at + len(new)], new):
+                    return int(at)
+        at, known = len(self.entries), self.entries.reshape(-1, new.shape[1])
+        self.entries = np.concatenate([known, new])
+        return at
 
 
 def readers(graph: QGraph) -> dict[str, QNode]:
@@ -79,7 +74,7 @@ def makers(graph: QGraph) -> dict[str, int]:
     return {graph.input: -1} | {node.output: k for k, node in enumerate(graph.nodes)}
 
 
-def bank_spans(graph: QGraph, fills: dict[str, Candidate], array: ArrayConfig) -> list[Span]:
+def bank_spans(graph: QGraph, chosen: Mapping[str, Candidate], array: ArrayConfig) -> list[Span]:
     """Bank rows that every tensor needs, and when.
 
     A map with zeros around its elements keeps its rows for the whole program where nobody can
@@ -88,83 +83,67 @@ def bank_spans(graph: QGraph, fills: dict[str, Candidate], array: ArrayConfig) -
     made, end = makers(graph), len(graph.nodes) - 1
     spans: dict[str, Span] = {}
     for k, node in enumerate(graph.nodes):
-        source, first, last = fills[node.name].source, made[node.input], k
-        if source.has_zeros(graph.tensors[node.input]) and (first < 0 or not array.clearing):
+        reads, first, last = chosen[node.name].reads, made[node.input], k
+        if reads.has_zeros(graph.tensors[node.input]) and (first < 0 or not array.clearing):
             first, last = -1, end
-        spans[node.input] = Span(node.input, source.rows_needed, first, last)
+        spans[node.input] = Span(name=node.input, size=reads.rows_needed, first=first, last=last)
     for node in graph.nodes:
         if node.output not in spans and node.output != graph.output:
-            spans[node.output] = Span(node.output, 1, made[node.output], made[node.output])
+            spans[node.output] = Span(name=node.output, size=1, first=made[node.output],
+                                      last=made[node.output])
     return list(spans.values())
 
 
-def residual_spans(graph: QGraph, fills: dict[str, Candidate]) -> list[Span]:
+def residual_spans(graph: QGraph, chosen: Mapping[str, Candidate]) -> list[Span]:
     """Residual beats that every operand of an addition needs, and when."""
     made = makers(graph)
     last = {node.epilogue.add: k for k, node in enumerate(graph.nodes) if node.epilogue.add}
-    return [Span(name, fills[graph.nodes[made[name]].name].beats, made[name], k)
-            for name, k in last.items()]
+    return [Span(name=name, size=chosen[graph.nodes[made[name]].name].beats, first=made[name],
+                 last=k) for name, k in last.items()]
 
 
-def arrange(graph: QGraph, fills: dict[str, Candidate], array: ArrayConfig) -> Layouts | None:
-    """Return places for every tensor, or None where the banks do not hold them.
+def alive(spans: list[Span], nodes: int) -> list[list[Span]]:
+    """Return the spans that are needed at each of so many nodes."""
+    return [[span for span in spans if span.first <= k <= span.last] for k in range(nodes)]
 
-    The residual store must be large enough; see :func:`residual_spans`.
-    """
-    banks = allocate(bank_spans(graph, fills, array), array.bank_rows)
-    residuals = allocate(residual_spans(graph, fills), array.residual_beats)
+
+def memory_map(graph: QGraph, chosen: Mapping[str, Candidate],
+               array: ArrayConfig) -> MemoryMap | None:
+    """Return places for every tensor, or None where the banks or the residual store do not hold
+    them."""
+    banks = allocate(bank_spans(graph, chosen, array), array.bank_rows)
+    residuals = allocate(residual_spans(graph, chosen), array.residual_beats)
     if banks is None or residuals is None:
         return None
-    return Layouts(banks, residuals)
+    return MemoryMap(banks=banks, residuals=residuals,
+                     slots={name: k for k, name in enumerate(graph.tensors)})
 
 
-def tensor_places(graph: QGraph, fills: dict[str, Candidate], layouts: Layouts, array: ArrayConfig,
-                  ) -> dict[str, Place]:
-    """Return where the host finds every tensor."""
-    made, by_input = makers(graph), readers(graph)
-    places = {}
-    for name, tensor in graph.tensors.items():
-        if name in by_input:
-            addresses = fills[by_input[name].name].source.addresses(
-                tensor, layouts.banks.base[name])
-            places[name] = Place(space=Space.BANKS, addresses=addresses, written=made[name])
-            continue
-        found = fills[graph.nodes[made[name]].name]
-        if name == graph.output:
-            space, beat = Space.STORE, _walked_beats(found, array)
-        else:
-            space, beat = Space.RESIDUAL, layouts.residuals.base[name] + _store_beats(found, array)
-        inside = np.arange(found.window.positions) % found.source.size
-        addresses = (beat * array.beat + inside % array.beat).reshape(1, *tensor.shape)
-        places[name] = Place(space=space, addresses=addresses, written=made[name])
-    return places
+def allocate(spans: list[Span], depth: int) -> dict[str, Region] | None:
+    """Place every span in ``depth`` units, or return None.
+
+    Without overlap at all if that fits, since shared places have to be cleared before every use;
+    else by first fit, largest first, where life times do not meet.
+    """
+    if sum(span.size for span in spans) <= depth:
+        base = np.cumsum([0, *(span.size for span in spans)]).tolist()
+        return {span.name: _region(span, at) for span, at in zip(spans, base, strict=False)}
+    placed: list[Region] = []
+    for span in sorted(spans, key=lambda s: (-s.size, s.first)):
+        at = 0
+        for other in sorted(placed, key=lambda region: region.base):
+            if other.first <= span.last and span.first <= other.last:
+                if at + span.size <= other.base:
+                    break
+                at = max(at, other.base + other.size)
+        if at + span.size > depth:
+            return None
+        placed.append(_region(span, at))
+    return {a.name: _region(a, a.base, any(
+        a is not b and a.base < b.base + b.size and b.base < a.base + a.size for b in placed))
+        for a in placed}
 
 
-def _row_places(found: Candidate) -> tuple[np.ndarray, np.ndarray]:
-    """Batch and group of every row, int64 (rows, 1)."""
-    place = np.empty(found.node.matrix.shape[0], np.int64)
-    place[found.order[found.order >= 0]] = np.flatnonzero(found.order >= 0)
-    return (place // found.groups)[:, None], (place % found.groups)[:, None]
-
-
-def _store_beats(found: Candidate, array: ArrayConfig) -> np.ndarray:
-    """Beat of every row's positions in the accumulator and residual stores, int64 (rows, n)."""
-    batch, group = _row_places(found)
-    n, size = np.arange(found.window.positions), found.source.size
-    beats: np.ndarray = ((batch * found.source.tiles + n // size) * array.pass_beats
-                         + group * (size // array.beat) + n % size // array.beat)
-    return beats
-
-
-def _walked_beats(found: Candidate, array: ArrayConfig) -> np.ndarray:
-    """Number of every row's beats in the order of the normalising walk, int64 (rows, n): 16-bit
-    results stand in the store that way, without the beats that hold no position."""
-    batch, group = _row_places(found)
-    n, size = np.arange(found.window.positions), found.source.size
-    left = np.minimum(found.window.positions - np.arange(found.source.tiles) * size, size)
-    per_tile = -(-left // array.beat)
-    start = np.concatenate([[0], np.cumsum(per_tile)]) * found.groups
-    tile = n // size
-    beats: np.ndarray = (batch * start[-1] + start[tile] + group * per_tile[tile]
-                         + n % size // array.beat)
-    return beats
+def _region(span: Span, base: int, shared: bool = False) -> Region:
+    return Region(name=span.name, size=span.size, first=span.first, last=span.last, base=base,
+                  shared=shared)

@@ -4,18 +4,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from celosia.emit.weight_stream import port_rows
-from celosia.schedule.candidates import Candidate, Unfit, estimate, fill, group_choices, spreads
-from celosia.schedule.input_map import Order
-from celosia.schedule.memory_map import Layouts, arrange, bank_spans, residual_spans
+from celosia.schedule.candidates import Candidate, Candidates
+from celosia.schedule.memory_map import MemoryMap, alive, bank_spans, memory_map, residual_spans
 from celosia_spec.errors import FitError, Need
 from celosia_spec.isa import ArrayConfig, Space, memory_of
-from celosia_spec.qgraph import QGraph, QNode
+from celosia_spec.qgraph import QGraph
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Option:
-    """A number of row groups for a family of nodes; cost in cycles.
+    """A number of row groups for linked nodes; cost in cycles.
 
     rows  : bank rows of each node's input.
     words : of the weight memory, and about how many of the write table.
@@ -27,7 +25,7 @@ class Option:
     words: dict[Space, int]
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Linked:
     """Nodes that must use the same groups, their options from the cheapest up, and the pick."""
 
@@ -36,107 +34,81 @@ class Linked:
     pick: int = 0
 
     @property
-    def groups(self) -> int:
-        return self.options[self.pick].groups
+    def now(self) -> Option:
+        """The option picked."""
+        return self.options[self.pick]
 
 
-def choose(graph: QGraph, array: ArrayConfig, *, compact: bool = False,
-           ) -> tuple[dict[str, Candidate], Layouts]:
-    """Return how every node fills the array, and where its tensors lie.
+def row_groups(candidates: Candidates, *, compact: bool = False,
+               ) -> tuple[dict[str, Candidate], MemoryMap]:
+    """Return how every node is run, by its name, and where its tensors lie.
 
-    Every family of nodes begins with its fastest option. While the banks do not hold the maps, the
-    family that saves bank rows for the least cycles takes another. FitError where nothing is
-    left to take. Likewise, where ``compact``, while the weights exceed their memory; and the write
-    table, as far as can be told from here.
+    Linked nodes begin with their fastest option. While the banks do not hold the maps, those that
+    save bank rows for the least cycles take another. FitError where nothing is left to take.
+    Likewise, where ``compact``, while the weights exceed their memory; and the write table, as far
+    as can be told from here.
     """
-    kept = kept_rows(graph)
-    families = [_family(graph, members, array, kept) for members in _families(graph)]
+    graph, array = candidates.graph, candidates.array
+    linked = [_linked(candidates, members) for members in links(graph)]
     if compact:
-        _compact(families, array)
+        _compact(linked, array)
     while True:
-        fills = _assign(graph, array, {name: family.groups for family in families
-                                       for name in family.members}, kept)
-        if isinstance(fills, dict):
-            layouts = arrange(graph, fills, array)
-            if layouts is not None:
-                return fills, layouts
-            if refusal := residual_refusal(graph, fills, array):
-                raise refusal
-            tight = _peak(graph, fills, array)
+        chosen = candidates.of_all({name: nodes.now.groups for nodes in linked
+                                    for name in nodes.members})
+        last = next(reversed(chosen.values()))
+        if last.unfits:
+            tight = {last.node.name}
         else:
-            tight = {fills.node.name}
-        if not _retreat(families, partial(_rows_saved, tight)):
-            raise _too_large(graph, fills, array)
+            found = memory_map(graph, chosen, array)
+            if found is not None:
+                return chosen, found
+            if refusal := residual_refusal(graph, chosen, array):
+                raise refusal
+            tight = _peak(graph, chosen, array)
+        if not _retreat(linked, partial(_rows_saved, tight)):
+            raise _refusal(last) if last.unfits else _too_large(graph, chosen, array)
 
 
-@dataclass(frozen=True)
-class _Failure:
-    """A node that cannot be run after the picks before it."""
-
-    node: QNode
-    unfit: Unfit
-
-
-def _assign(graph: QGraph, array: ArrayConfig, groups: dict[str, int], kept: set[str],
-            ) -> dict[str, Candidate] | _Failure:
-    """Candidate node after node, each input in the order its producer leaves it."""
-    orders: dict[str, Order] = {}
-    fills: dict[str, Candidate] = {}
-    for node in graph.nodes:
-        order = orders.get(node.input) or given(graph, node.input, groups[node.name], array)
-        try:
-            found = fill(graph, node, groups[node.name], order, array,
-                         keep_rows=node.name in kept)
-        except Unfit as unfit:
-            return _Failure(node, unfit)
-        fills[node.name], orders[node.output] = found, found.result
-    return fills
-
-
-def given(graph: QGraph, name: str, groups: int, array: ArrayConfig) -> Order:
-    """Channels of the network's input as the host writes them for ``groups`` row groups; of another
-    tensor in their own order, since its producer decides."""
-    spread = name == graph.input and spreads(graph, name)
-    return Order.plain(graph.tensors[name], array.lanes // groups if spread else 1)
-
-
-def _family(graph: QGraph, members: list[str], array: ArrayConfig, kept: set[str]) -> Linked:
-    """The group counts that every member allows, cheapest first."""
+def _linked(candidates: Candidates, members: list[str]) -> Linked:
+    """The group counts that every member allows, cheapest first; FitError where there is none."""
+    graph, array = candidates.graph, candidates.array
     nodes = [node for node in graph.nodes if node.name in members]
     options = []
-    refusals: list[tuple[QNode, Unfit]] = []
-    for groups in group_choices(array):
-        cost, rows, words = 0, {}, {Space.WEIGHTS: 0, Space.WRITES: 0}
+    for groups in candidates.group_choices:
+        ways = []
         for node in nodes:
-            try:
-                found = fill(graph, node, groups, given(graph, node.input, groups, array), array,
-                             keep_rows=node.name in kept)
-            except Unfit as unfit:
-                refusals.append((node, unfit))
+            ways.append(candidates.of(node, groups))
+            if ways[-1].unfits:
+                refused = ways[-1]
                 break
-            cost += estimate(found, array)
-            rows[node.name] = found.source.rows_needed
-            words[Space.WEIGHTS] += len(port_rows(found.stream, groups, array))
-            if node.output != graph.output:
-                words[Space.WRITES] += groups * -(-found.window.positions // array.beat)
         else:
-            options.append(Option(groups, cost, rows, words))
+            beats = sum(-(-way.window.positions // array.beat) for way in ways
+                        if way.node.output != graph.output)
+            options.append(Option(
+                groups=groups, cost=sum(way.cycles for way in ways),
+                rows={way.node.name: way.reads.rows_needed for way in ways},
+                words={Space.WEIGHTS: sum(way.port_words for way in ways),
+                       Space.WRITES: groups * beats}))
     if not options:
-        node, refusal = refusals[-1]
-        raise FitError(node.name, node.kind, refusal.problem, refusal.remedy,
-                       need=refusal.need)
-    return Linked(members, sorted(options, key=lambda option: (option.cost, option.groups)))
+        raise _refusal(refused)
+    return Linked(members=members,
+                  options=sorted(options, key=lambda option: (option.cost, option.groups)))
 
 
-def _compact(families: list[Linked], array: ArrayConfig) -> None:
-    """Let families take options with fewer words until the memories hold them.
+def _refusal(found: Candidate) -> FitError:
+    """Return the first reason why a node cannot be run in some way."""
+    node, unfit = found.node, found.unfits[0]
+    return FitError(node.name, node.kind, unfit.problem, unfit.remedy, need=unfit.need)
+
+
+def _compact(linked: list[Linked], array: ArrayConfig) -> None:
+    """Let nodes take options with fewer words until the memories hold them.
 
     FitError where they cannot hold the weights. Layers may share words of the write table.
     """
     for space in (Space.WRITES, Space.WEIGHTS):
-        while (sum(family.options[family.pick].words[space] for family in families)
-               > memory_of(space).depth(array)):
-            if not _retreat(families, partial(_words_saved, space)):
+        while sum(nodes.now.words[space] for nodes in linked) > memory_of(space).depth(array):
+            if not _retreat(linked, partial(_words_saved, space)):
                 if space == Space.WEIGHTS:
                     raise FitError("network", "memory", "its weights fit in no way", "prune it")
                 break
@@ -151,45 +123,35 @@ def _rows_saved(tight: set[str], now: Option, other: Option) -> int:
     return sum(now.rows[name] - other.rows[name] for name in now.rows if name in tight)
 
 
-def _retreat(families: list[Linked], saving: Callable[[Option, Option], int]) -> bool:
-    """Let one family take an option that saves something, the one that costs the fewest cycles
-    for each unit; False where there is none.
+def _retreat(linked: list[Linked], saving: Callable[[Option, Option], int]) -> bool:
+    """Let linked nodes take an option that saves something, the one that costs the fewest cycles
+    for what it saves; return whether there was one.
 
-    saving : what the second option saves against the first.
+    saving : of an option instead of another; nothing where it is 0 or less.
     """
     best: tuple[float, Linked, int] | None = None
-    for family in families:
-        now = family.options[family.pick]
-        for at in range(family.pick + 1, len(family.options)):
-            option = family.options[at]
-            saved = saving(now, option)
+    for nodes in linked:
+        for at in range(nodes.pick + 1, len(nodes.options)):
+            saved = saving(nodes.now, nodes.options[at])
             if saved > 0:
-                price = (option.cost - now.cost) / saved
+                price = (nodes.options[at].cost - nodes.now.cost) / saved
                 if best is None or price < best[0]:
-                    best = price, family, at
+                    best = price, nodes, at
     if best is None:
         return False
     best[1].pick = best[2]
     return True
 
 
-def _peak(graph: QGraph, fills: dict[str, Candidate], array: ArrayConfig) -> set[str]:
+def _peak(graph: QGraph, chosen: dict[str, Candidate], array: ArrayConfig) -> set[str]:
     """Names of the nodes whose inputs lie in the banks when these hold the most rows."""
-    spans = bank_spans(graph, fills, array)
-    alive = [[span for span in spans if span.first <= k <= span.last]
-             for k in range(len(graph.nodes))]
-    fullest = max(alive, key=lambda live: sum(span.size for span in live))
+    fullest = max(alive(bank_spans(graph, chosen, array), len(graph.nodes)),
+                  key=lambda live: sum(span.size for span in live))
     names = {span.name for span in fullest}
     return {node.name for node in graph.nodes if node.input in names}
 
 
-def kept_rows(graph: QGraph) -> set[str]:
-    """Nodes whose rows keep their order: those that add a residual operand, and its makers."""
-    operands = {node.epilogue.add for node in graph.nodes}
-    return {node.name for node in graph.nodes if node.epilogue.add or node.output in operands}
-
-
-def _families(graph: QGraph) -> list[list[str]]:
+def links(graph: QGraph) -> list[list[str]]:
     """Group the nodes that must use the same row groups: those that a residual operand links walk
     over their outputs alike; those that read one tensor find it stored for all of them."""
     number = {node.name: k for k, node in enumerate(graph.nodes)}
@@ -202,13 +164,13 @@ def _families(graph: QGraph) -> list[list[str]]:
         for partner in partners:
             old, new = number[node.name], number[partner]
             number = {name: new if k == old else k for name, k in number.items()}
-    families: dict[int, list[str]] = {}
+    found: dict[int, list[str]] = {}
     for name, k in number.items():
-        families.setdefault(k, []).append(name)
-    return list(families.values())
+        found.setdefault(k, []).append(name)
+    return list(found.values())
 
 
-def residual_refusal(graph: QGraph, fills: dict[str, Candidate],
+def residual_refusal(graph: QGraph, chosen: dict[str, Candidate],
                      array: ArrayConfig) -> FitError | None:
     """Return why residual operands do not fit, None where they do or there are none.
 
@@ -217,9 +179,8 @@ def residual_refusal(graph: QGraph, fills: dict[str, Candidate],
     node = next((node for node in graph.nodes if node.epilogue.add), None)
     if node is None:
         return None
-    spans = residual_spans(graph, fills)
-    most = max(sum(span.size for span in spans if span.first <= k <= span.last)
-               for k in range(len(graph.nodes)))
+    most = max(sum(span.size for span in live)
+               for live in alive(residual_spans(graph, chosen), len(graph.nodes)))
     if most <= array.residual_beats:
         return None
     need = Need("tensors to be added", most * array.beat, array.residual_beats * array.beat,
@@ -232,25 +193,17 @@ def residual_refusal(graph: QGraph, fills: dict[str, Candidate],
                     "use fewer channels or smaller maps there", need=need)
 
 
-def _too_large(graph: QGraph, fills: dict[str, Candidate] | _Failure, array: ArrayConfig,
-               ) -> FitError:
-    if isinstance(fills, _Failure):
-        return FitError(fills.node.name, fills.node.kind, fills.unfit.problem,
-                        fills.unfit.remedy, need=fills.unfit.need)
-    worst = max(graph.nodes, key=lambda node: fills[node.name].source.rows_needed)
-    shape = "x".join(map(str, graph.tensors[worst.input].shape))
-    return FitError(
-        worst.name, worst.kind, f"its input of {shape} takes "
-        f"{fills[worst.name].source.rows_needed} rows and, with the maps beside it, does not fit "
-        f"{array.lanes} banks of {array.bank_rows} mantissas",
-        "use fewer channels or smaller maps there", need=_maps(graph, fills, array))
-
-
-def _maps(graph: QGraph, fills: dict[str, Candidate], array: ArrayConfig) -> Need | None:
-    """What the maps take that lie in the banks at once; None where only gaps are in the way."""
-    spans = bank_spans(graph, fills, array)
-    most = max(sum(span.size for span in spans if span.first <= k <= span.last)
-               for k in range(len(graph.nodes)))
+def _too_large(graph: QGraph, chosen: dict[str, Candidate], array: ArrayConfig) -> FitError:
+    """Return the refusal of maps that the banks do not hold; its numbers are what lies in the banks
+    at once, and none where only gaps are in the way."""
+    worst = max(chosen.values(), key=lambda found: found.reads.rows_needed)
+    shape = "x".join(map(str, graph.tensors[worst.node.input].shape))
+    most = max(sum(span.size for span in live)
+               for live in alive(bank_spans(graph, chosen, array), len(graph.nodes)))
     kib = array.lanes * array.activation_bits / (8 * 1024)
-    return None if most <= array.bank_rows else Need(
-        "maps", most * kib, array.bank_rows * kib, "KiB")
+    return FitError(
+        worst.node.name, worst.node.kind, f"its input of {shape} takes {worst.reads.rows_needed} "
+        f"rows and, with the maps beside it, does not fit {array.lanes} banks of "
+        f"{array.bank_rows} mantissas", "use fewer channels or smaller maps there",
+        need=None if most <= array.bank_rows else Need(
+            "maps", most * kib, array.bank_rows * kib, "KiB"))

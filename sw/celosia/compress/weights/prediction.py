@@ -23,12 +23,12 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from celosia.compiler import Compiler, as_if_calibrated
 from celosia.compress.entry import entry
 from celosia.compress.layers import names_of, prunable_layers
 from celosia.graph import Conv, Graph
-from celosia_boards.arrays import ArrayRefused, require, widest_accumulators
-from celosia_boards.targets import target as find_target
-from celosia_spec.errors import ArgumentError, CelosiaError
+from celosia.schedule.schedule import Schedule
+from celosia_spec.errors import ArgumentError, refusals
 
 __all__ = ["LayerPlan", "Prediction", "Predictor", "cycle_costs"]
 
@@ -97,11 +97,10 @@ class Predictor:
                  exponents: str = "dynamic") -> None:
         if exponents not in ("dynamic", "static"):
             raise ArgumentError(f"exponents must be 'dynamic' or 'static', not {exponents!r}")
-        from celosia_spec.errors import refusals
-
+        self._compiler = Compiler(target=target)
         with refusals():
-            self._place = find_target(target)
-        self.example_input, self.target, self.exponents = example_input, target, exponents
+            self._compiler.array()
+        self.example_input, self.exponents = example_input, exponents
 
     def __call__(self, model: nn.Module) -> Prediction:
         return self.imported(model)({})
@@ -110,12 +109,8 @@ class Predictor:
         """Return a function of masks, {layer name: bool of the weight's shape}: the prediction of
         the model as it is now with these masks put on besides. Layers not named stay as they are.
         """
-        # The compiler imports this package for its quantiser.
-        from celosia.frontend import import_model
-        from celosia.passes import optimise
-
         layers = prunable_layers(model)
-        graph = optimise(import_model(model, self.example_input))
+        graph = self._compiler.graph(model, self.example_input)
         called = {node.name for node in graph.nodes}
         # The program has a layer under the name that forward calls it by.
         names = {name: next((other for other in names_of(model, layer) if other in called), name)
@@ -125,24 +120,14 @@ class Predictor:
 
     def _predict(self, graph: Graph, names: Mapping[str, str]) -> Prediction:
         """names : {layer: its name in the graph}."""
-        from celosia.lower import check_depths, plan
-        from celosia.quantise import fixed, quantise
-
-        quantised = quantise(graph, widest=widest_accumulators(self._place, self._place.array))
+        quantised = self._compiler.quantised(graph, None)
         if self.exponents == "static":
-            quantised = fixed(quantised, {name: tensor.exponent.least
-                                          for name, tensor in quantised.tensors.items()})
-        array = replace(self._place.array, acc_bits=quantised.acc_bits)
-        lowered = plan(quantised, array, target=self.target, exponents=self.exponents)
-        problem = None
-        try:
-            require(self._place, array)
-            check_depths(lowered.program)
-        except (ArrayRefused, CelosiaError) as refusal:
-            problem = str(refusal)
-        return Prediction(cycles=lowered.program.predicted_cycles, problem=problem,
-                          macs=sum(layer.macs for layer in lowered.program.layers),
-                          layers={name: _layer_plan(lowered, called)
+            quantised = as_if_calibrated(quantised)
+        found = self._compiler.schedule(quantised)
+        problem = next(map(str, self._compiler.refusals(found)), None)
+        return Prediction(cycles=found.predicted_cycles, problem=problem,
+                          macs=sum(layer.work.useful_macs for layer in found.layers),
+                          layers={name: _layer_plan(found, called)
                                   for name, called in names.items()})
 
 
@@ -197,12 +182,13 @@ def _masked(graph: Graph, masks: Mapping[str, np.ndarray]) -> Graph:
     return replace(graph, nodes=tuple(nodes))
 
 
-def _layer_plan(lowered: Any, name: str) -> LayerPlan:
-    if name not in lowered.works:
+def _layer_plan(found: Schedule, name: str) -> LayerPlan:
+    layers = {layer.node.name: layer for layer in found.layers}
+    if name not in layers:
         raise ArgumentError(
-            f"layer {name!r} is not one of the program's ({', '.join(map(repr, lowered.works))}); "
+            f"layer {name!r} is not one of the program's ({', '.join(map(repr, layers))}); "
             "its cycles are not known, so remove it from the model or call it in the forward pass"
         )
-    fill, work = lowered.fills[name], lowered.works[name]
-    return LayerPlan(batches=fill.order.reshape(-1, fill.groups), lengths=work.lengths,
+    layer, work = layers[name], layers[name].work
+    return LayerPlan(batches=layer.rows.reshape(-1, layer.groups), lengths=layer.steps,
                      passes=work.tiles * work.phases, least=work.pass_cycles)

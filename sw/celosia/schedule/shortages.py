@@ -1,52 +1,55 @@
-"""Everything that a graph needs more of than an array has, where lowering stops at the first."""
+"""Everything that a graph needs more of than an array has, where scheduling stops at the first."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from celosia.emit.program import exceeded, memory_need
-from celosia.emit.weight_stream import port_rows
 from celosia.graph import Conv
-from celosia.lower import plan
-from celosia.program import Program
-from celosia.schedule.candidates import Candidate, Unfit, filled, group_choices, unfits
+from celosia.schedule.candidates import Candidate, Candidates
 from celosia.schedule.copies import expand_copies
-from celosia.schedule.row_groups import choose, given, kept_rows, residual_refusal
+from celosia.schedule.memory_use import memory_need
+from celosia.schedule.row_groups import residual_refusal, row_groups
+from celosia.schedule.schedule import Schedule
+from celosia.schedule.scheduling import schedule
 from celosia_spec.errors import CompileError, FitError, Need
 from celosia_spec.isa import ArrayConfig, Space, memory_of
-from celosia_spec.qgraph import QGraph, QNode
+from celosia_spec.qgraph import QGraph
 
 _ROOM = 65_536
 """The deepest memory that an array can have."""
 
 
+_Ways = dict[str, list[Candidate]]
+"""By the name of a node."""
+
+
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """program : where the graph fits, else None.   refusals : everything in the way.
+    """schedule : where the graph fits, else None.   refusals : everything in the way.
 
     measured : whether the memory that weights take is known, or only the least that they may.
     planned  : whether that of all tables is known.
     """
 
-    program: Program | None
+    schedule: Schedule | None
     refusals: tuple[CompileError, ...]
     measured: bool = True
     planned: bool = True
 
 
-def attempt(graph: QGraph, array: ArrayConfig, *, target: str, exponents: str) -> Outcome:
-    """Lower a graph as `celosia.lower.lower` does; return the program or everything in the way.
+def attempt(graph: QGraph, array: ArrayConfig, target: str) -> Outcome:
+    """Schedule a graph; return the schedule or everything in the way.
 
     A layer is in the way where the array can run it in none of its row groups. Where the maps do
     not fit, the weights are measured as if they did.
     """
     try:
-        program = plan(graph, array, target=target, exponents=exponents).program
+        found = schedule(graph, array)
     except FitError as first:
         return _everything(expand_copies(graph), array, target, first)
-    found = tuple(exceeded(program))
-    return Outcome(None if found else program, found)
+    refusals = tuple(found.refusals(target))
+    return Outcome(None if refusals else found, refusals)
 
 
 def attempt_weights(layers: Sequence[Conv], array: ArrayConfig, target: str) -> Outcome:
@@ -61,10 +64,11 @@ def attempt_weights(layers: Sequence[Conv], array: ArrayConfig, target: str) -> 
 
 
 def _everything(graph: QGraph, array: ArrayConfig, target: str, first: FitError) -> Outcome:
-    ways = {node.name: list(_ways(graph, node, array)) for node in graph.nodes}
-    found = [*_layers(graph, ways, array), *_maps(graph, ways, array)]
-    least = {name: min((way for way, _ in entries), key=lambda way: way.beats)
-             for name, entries in ways.items()}
+    candidates = Candidates(graph, array)
+    ways = {node.name: [candidates.of(node, groups) for groups in candidates.group_choices]
+            for node in graph.nodes}
+    found = [*_layers(ways), *_maps(graph, ways, array)]
+    least = {name: min(entries, key=lambda way: way.beats) for name, entries in ways.items()}
     if adds := residual_refusal(graph, least, array):
         found.append(adds)
     words, measured = _weights(graph, array)
@@ -90,38 +94,26 @@ def _key(refusal: FitError) -> tuple[str, str]:
     return refusal.node, refusal.need.what if refusal.need else refusal.problem
 
 
-def _ways(graph: QGraph, node: QNode,
-          array: ArrayConfig) -> Iterator[tuple[Candidate, list[Unfit]]]:
-    """A node in each number of row groups, and what is in the way of that."""
-    keep = node.name in kept_rows(graph)
-    for groups in group_choices(array):
-        found = filled(graph, node, groups, given(graph, node.input, groups, array), array,
-                       keep_rows=keep)
-        yield found, list(unfits(graph, found, array, keep_rows=keep))
-
-
-_Ways = dict[str, list[tuple[Candidate, list[Unfit]]]]
-"""By the name of a node."""
-
-
-def _layers(graph: QGraph, ways: _Ways, array: ArrayConfig) -> Iterator[FitError]:
+def _layers(ways: _Ways) -> Iterator[FitError]:
     """What is in the way of each layer in the row groups where the least is."""
-    for node in graph.nodes:
-        for unfit in min((reasons for _, reasons in ways[node.name]), key=_overrun):
-            yield FitError(node.name, node.kind, unfit.problem, unfit.remedy, need=unfit.need)
+    for entries in ways.values():
+        best = min(entries, key=_overrun)
+        for unfit in best.unfits:
+            yield FitError(best.node.name, best.node.kind, unfit.problem, unfit.remedy,
+                           need=unfit.need)
 
 
-def _overrun(found: list[Unfit]) -> tuple[int, float]:
+def _overrun(way: Candidate) -> tuple[int, float]:
     """How many things are in the way, and how far off the worst is."""
-    return len(found), max((unfit.need.needed / unfit.need.available for unfit in found
-                            if unfit.need), default=0.0)
+    return len(way.unfits), max((unfit.need.needed / unfit.need.available for unfit in way.unfits
+                                 if unfit.need), default=0.0)
 
 
 def _maps(graph: QGraph, ways: _Ways, array: ArrayConfig) -> Iterator[FitError]:
     """Maps that the banks would not hold if nothing else lay there."""
     kib = array.lanes * array.activation_bits / (8 * 1024)
     for node in graph.nodes:
-        rows = min(way.source.rows_needed for way, _ in ways[node.name])
+        rows = min(way.reads.rows_needed for way in ways[node.name])
         if rows > array.bank_rows:
             shape = "x".join(map(str, graph.tensors[node.input].shape))
             yield FitError(
@@ -146,12 +138,13 @@ def _weights(graph: QGraph, array: ArrayConfig) -> tuple[int, bool]:
 def _words(graph: QGraph, array: ArrayConfig) -> int | None:
     """Return the words that weights take, the fewest where that helps; None if all do not fit."""
     words = None
+    candidates = Candidates(graph, array)
     for compact in (False, True):
         try:
-            fills, _ = choose(graph, array, compact=compact)
+            chosen, _ = row_groups(candidates, compact=compact)
         except FitError:
             return words
-        words = sum(len(port_rows(way.stream, way.groups, array)) for way in fills.values())
+        words = sum(way.port_words for way in chosen.values())
         if words <= memory_of(Space.WEIGHTS).depth(array):
             break
     return words

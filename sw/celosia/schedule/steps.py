@@ -1,0 +1,74 @@
+"""How many weight words the rows of a matrix take, and the batches that rows stand in.
+
+A word holds a weight and the step to it from the weight before it in its row; steps that are too
+long for one word take more words without a weight. Counted here, encoded in `celosia.emit`.
+"""
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from celosia_spec.isa import DELTA_BITS, ArrayConfig
+
+LONGEST = (1 << DELTA_BITS) - 1
+"""The longest step of one word."""
+
+_HALF = 1 << DELTA_BITS - 1
+
+
+def extra_words(step: np.ndarray) -> np.ndarray:
+    """Return how many words without a weight steps of these lengths take before the weight's."""
+    found: np.ndarray = np.maximum(0, (step - 1) // LONGEST)
+    return found
+
+
+def row_words(starts: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """Return the weight words of every row, int64 (rows,); a row without weights has none.
+
+    starts : int (rows + 1,), where each row's weights begin.   index : int (weights,), stream index
+    of every weight, in any order within a row.
+    """
+    words = np.diff(starts).astype(np.int64)
+    most = int(index.max(initial=0))
+    if most <= LONGEST:
+        return words
+    # A row with a weight in every half of a longest step has no step that is too long.
+    met = csr_array((np.ones(len(index), bool), index // _HALF, starts),
+                    shape=(len(words), most // _HALF + 1)).toarray()
+    sparse = np.flatnonzero(~met.all(axis=1) & (words > 0))
+    counts = words[sparse]
+    row = np.repeat(np.arange(len(sparse)), counts)
+    begin = np.cumsum(counts) - counts
+    at = np.arange(len(row)) + np.repeat(starts[sparse] - begin, counts)
+    cell = np.sort(row * (most + 1) + index[at])        # by row, then by index
+    step = np.diff(cell, prepend=0)
+    step[begin] = cell[begin] % (most + 1)
+    words[sparse] += np.bincount(row, extra_words(step), len(sparse)).astype(np.int64)
+    return words
+
+
+def row_order(matrix: csr_array, groups: int, *, keep: bool) -> np.ndarray:
+    """Return the rows in batch order; -1 stands for no row.
+
+    Rows of like length share a batch, since a batch takes as long as its longest row. ``keep``
+    leaves the rows in their own order (tensors that a residual addition reads).
+    """
+    rows = np.arange(matrix.shape[0])
+    if groups > 1 and not keep:
+        rows = rows[np.argsort(-np.diff(matrix.indptr), kind="stable")]
+    return np.concatenate([rows, np.full(-len(rows) % groups, -1)])
+
+
+def batch_steps(words: np.ndarray, rows: np.ndarray, groups: int) -> np.ndarray:
+    """Return the steps of each batch, int64 (batches,): its longest row's words, 1 at least.
+
+    words : of each row.   rows : in batch order, -1 for none.
+    """
+    per_place = np.where(rows < 0, 0, words[rows]).reshape(-1, groups)
+    steps: np.ndarray = np.maximum(per_place.max(axis=1), 1)
+    return steps
+
+
+def port_words(steps: np.ndarray, groups: int, array: ArrayConfig) -> int:
+    """Return the words of weight memory, whole port rows, that batches of so many steps take."""
+    total, ports = int(steps.sum()), array.groups_max
+    return total * ports if array.replicate else -(-total * groups // ports) * ports
