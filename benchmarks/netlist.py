@@ -1,9 +1,9 @@
 """The synthesised netlist against the golden model: what yosys made of a small array, simulated.
 
-The array (4 lanes, SB_MAC16 multipliers, block-RAM weights) is synthesised for iCE40; Icarus runs
-the netlist with yosys' own cell models. The network has seeded random weights and uses stride,
-padding, pooling, ReLU and a linear layer. Outputs, exponents and saturation flags of each image,
-every stored tensor, and the cycles are compared with the golden model and the prediction.
+The array (4 lanes, SB_MAC16 multipliers, block-RAM weights) is synthesised as bitstreams are;
+Icarus runs the netlist with yosys' own cell models. The network has seeded random weights and uses
+stride, padding, pooling, ReLU and a linear layer. Outputs, exponents and saturation flags of each
+image, every stored tensor, and the cycles are compared with the golden model and the prediction.
 """
 
 import argparse
@@ -20,10 +20,11 @@ from celosia.frontend import import_model
 from celosia.lower import lower
 from celosia.passes import optimise
 from celosia.quantise import quantise
+from celosia_boards.devices import UP5K
 from celosia_sim.golden import GoldenResult, input_saturated, quantise_input
 from celosia_sim.golden import run as run_golden
 from celosia_sim.simulate import SimResult, simulate
-from celosia_sim.simulators.netlist import ice40_design
+from celosia_sim.simulators.netlist import core_netlist
 from celosia_spec.isa import ArrayConfig
 
 ARRAY = ArrayConfig(lanes=4, quad=2, beat=2, weight_rows=256, bank_rows=256, table_rows=64,
@@ -54,7 +55,7 @@ def measure(arguments: argparse.Namespace) -> Result:
         program = lower(quantised, ARRAY, target="netlist", exponents=mode)
         with progress(f"netlist, {mode}") as report:
             found = simulate(program, *quantise_input(quantised, x), simulator="icarus",
-                             tensors=True, progress=report, design=ice40_design(ARRAY))
+                             tensors=True, progress=report, design=core_netlist(ARRAY, UP5K))
         values, mismatches = _compare(program, found, run_golden(quantised, x),
                                       input_saturated(quantised, x))
         wrong = int((found.cycles != program.predicted_cycles).sum())

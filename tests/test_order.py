@@ -93,7 +93,8 @@ ORDER = {
         driver
     """,
     "celosia_sim": """
-        __init__, benches, block_models, cells, golden, simulators
+        __init__, benches, block_models, cells, golden
+        simulators
         simulate, testing, virtual, word_machine
     """,
     "celosia_sim.benches": """

@@ -6,6 +6,7 @@ import random
 import pytest
 from amaranth.back import rtlil
 
+from celosia_boards.families.ice40 import ICE40
 from celosia_hw.memory.weight_memory import WeightMemory
 from celosia_hw.parts.table_memory import TableMemory
 from celosia_sim import cells
@@ -101,7 +102,7 @@ def test_weight_memory_verilog(verilog_player, kind, output_register, rows, word
     used = words if kind == "spram" else 0
     assert verilog_of(dut).count("  SB_SPRAM256KA ") == used
     verilog_player(dut, _writes_and_reads(rows, words, bits, dut.latency),
-                   [cells.ice40()] * bool(used))
+                   [cells.models(ICE40)] * bool(used))
 
 
 @pytest.mark.parametrize(("depth", "width", "forced"), [(64, 16, True), (63, 16, False)])

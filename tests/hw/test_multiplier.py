@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from celosia_boards.families.ice40 import ICE40
 from celosia_hw.parts.multiplier import KINDS, Multipliers
 from celosia_sim import cells
 from celosia_sim.testing.players import verilog_of
@@ -13,7 +14,7 @@ from celosia_sim.testing.vectors import Vectors, pack
 
 
 def _sources(kind):
-    return {"generic": [], "mac16": [cells.ice40()], "mult18": [cells.mult18x18d()]}[kind]
+    return {"generic": [], "mac16": [cells.models(ICE40)], "mult18": [cells.mult18x18d()]}[kind]
 
 
 SHAPES = [(4, 8, 8), (3, 6, 5), (1, 4, 8), (2, 9, 9)]

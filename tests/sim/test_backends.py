@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """Simulation backends on a small machine that speaks the core's protocol: same bits, same cycles,
 and every way it can fail."""
 
@@ -13,11 +14,12 @@ from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from celosia.program import Program
+from celosia_boards.devices import HX8K, LFE5U, UP5K
 from celosia_boards.host import session as plan
 from celosia_boards.host.session import Session
 from celosia_sim.simulate import SimulationError, simulate
 from celosia_sim.simulators import cosim, tools, verilated
-from celosia_sim.simulators.netlist import ice40_netlist
+from celosia_sim.simulators.netlist import netlist
 from celosia_sim.simulators.rtl import Design
 from celosia_spec.isa import ArrayConfig, Error, Register, Space
 from celosia_spec.program import Layer, Place
@@ -290,17 +292,25 @@ def test_a_damaged_library_is_compiled_again(design, cache, monkeypatch):
 
 @pytest.mark.parametrize("simulator", [
     "verilator", pytest.param("icarus", marks=pytest.mark.icarus)])
-def test_netlist(design, simulator):
-    """Synthesis for iCE40 changes neither bits nor cycles."""
-    netlist = ice40_netlist(design)
-    assert "SB_RAM40_4K" in netlist.text
+def test_netlist(cache, simulator):
+    """The synthesis of bitstreams changes neither bits nor cycles."""
+    synthesised = netlist(SmallMachine(), UP5K)
+    assert "SB_RAM40_4K" in synthesised.text
     mantissa, exponent = images(3)
     result = simulate(program(), mantissa, exponent, simulator=simulator, tensors=True,
-                      design=netlist)
+                      design=synthesised)
     np.testing.assert_array_equal(result.output, 3 * np.minimum(-mantissa, 127))
     np.testing.assert_array_equal(result.exponent, exponent + 2)
     assert result.saturated.tolist() == [False, True, False]
     assert result.cycles.tolist() == result.counter_cycles.tolist() == [2 * CYCLES] * 3
+
+
+def test_a_netlist_without_models(cache, monkeypatch):
+    with pytest.raises(SimulationError, match=r"^Yosys has no models of ECP5's block memories; "):
+        netlist(SmallMachine(), LFE5U[25])
+    monkeypatch.setenv("YOSYS", "no-such-yosys")
+    with pytest.raises(SimulationError, match="^environment variable YOSYS names 'no-such-yosys'"):
+        netlist(SmallMachine(), HX8K)
 
 
 def test_copies_that_differ(design):

@@ -79,6 +79,7 @@ class _Ecp5:
     packer, bitstream = "ecppack", "bit"
     sync = b"\xff\xff\xbd\xb3"
     loaders: tuple[str, ...] = ("openFPGALoader",)
+    models: str | None = None
 
     def synthesis(self, device: Device, top: str) -> str:
         return f"{_NAMES}synth_ecp5 {device.synthesis} -top {top}\n"

@@ -64,6 +64,7 @@ class Family(Protocol):
     packer      : the tool that makes a bitstream of it.   bitstream : suffix of that.
     sync        : bytes behind which a bitstream's commands begin.
     loaders     : programs that load most of its boards, the preferred one first.
+    models      : file of Yosys' share that has models of all its cells; None where there is none.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Family(Protocol):
     bitstream: str
     sync: bytes
     loaders: tuple[str, ...]
+    models: str | None
 
     def synthesis(self, device: "Device", top: str) -> str:
         """Return the commands of Yosys, a line each, that map the design read onto a device."""

@@ -73,6 +73,7 @@ class _Ice40:
     packer, bitstream = "icepack", "bin"
     sync = b"\x7e\xaa\x99\x7e"
     loaders: tuple[str, ...] = ("openFPGALoader", "iceprog")
+    models: str | None = "ice40/cells_sim.v"
 
     def synthesis(self, device: Device, top: str) -> str:
         return f"synth_ice40 {device.synthesis} -top {top}\n"

