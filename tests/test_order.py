@@ -129,9 +129,9 @@ ORDER = {
     "celosia": """
         board_memory, densify, doctor_check, errors, evaluate, exits, extras,
           graph, reading, shortfalls, show
-        datasets, doctor_boards, expected, modelfile, passes, program, schedule
-        answer_picture, emit, frontend, labels, models, quantise, results
-        answers, board, lower, samples
+        datasets, doctor_boards, modelfile, passes, program, schedule, weight_matrix
+        answer_picture, emit, expected, frontend, labels, models, results
+        answers, board, lower, quantise, samples
         compiler, serialise
         backends, compare, compress, ways_out
         api, fit_search, live, verify

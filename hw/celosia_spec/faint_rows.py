@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from celosia_spec.isa import EXPONENT_MIN
-from celosia_spec.qgraph import QNode
+from celosia_spec.qgraph import QNode, row_magnitudes
 
 FAINT_BITS = 3
 """A row is faint where its weight exponent lies by more than this below the layer's mean."""
@@ -27,7 +27,7 @@ def faint_lsb(node: QNode) -> int:
     That is FAINT_BITS below the root mean square of 2^s_w over the rows with weights, rounded
     down; found in integers.
     """
-    live = node.sw[abs(node.matrix.astype(np.int64)).sum(axis=1) > 0]
+    live = node.sw[row_magnitudes(node.matrix) > 0]
     rows = [int(s) for s in (live if live.size else node.sw)]
     least = min(rows)
     mean_square = sum(1 << 2 * (s - least) for s in rows) // len(rows)

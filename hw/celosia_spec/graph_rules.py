@@ -26,7 +26,7 @@ from celosia_spec.isa import (
     memory_of,
 )
 from celosia_spec.isa.fields import Field
-from celosia_spec.qgraph import COPY, Geometry, QGraph, QNode, QTensor
+from celosia_spec.qgraph import COPY, Geometry, QGraph, QNode, QTensor, row_magnitudes
 
 NAME_LENGTH = 1000
 """Most characters of a layer's or a tensor's name."""
@@ -197,7 +197,7 @@ def check_weights(graph: QGraph, array: ArrayConfig) -> None:
 def _check_sums(graph: QGraph, node: QNode) -> None:
     """ValueError where a row's products, or its bias, may leave the accumulator."""
     source, width = graph.tensors[node.input], graph.acc_bits
-    totals = abs(node.matrix.astype(np.int64)).sum(axis=1) * ((1 << source.bits - 1) - 1)
+    totals = row_magnitudes(node.matrix) * ((1 << source.bits - 1) - 1)
     if totals.max(initial=0) > (1 << width - 2) - 1:
         raise ValueError(f"{node.name!r}: the sums of row {int(totals.argmax())} may leave a "
                          f"{width}-bit accumulator")

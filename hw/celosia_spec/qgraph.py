@@ -107,3 +107,12 @@ class QGraph:
     activation_bits: int
     acc_bits: int
     remarks: tuple[str, ...] = ()
+
+
+def row_magnitudes(matrix: csr_array) -> np.ndarray:
+    """Return the sum of each row's absolute mantissas, int64 (rows,)."""
+    sums = np.zeros(matrix.shape[0], np.int64)
+    rows = np.flatnonzero(np.diff(matrix.indptr))
+    if rows.size:
+        sums[rows] = np.add.reduceat(np.abs(matrix.data), matrix.indptr[rows], dtype=np.int64)
+    return sums

@@ -13,6 +13,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from celosia.graph import Conv, Graph
+from celosia.weight_matrix import row_parts
 from celosia_spec.isa import EXPONENT_MIN
 
 USUAL_DEVIATION = 0.5
@@ -63,11 +64,13 @@ def _input_deviation(graph: Graph) -> float:
 def _sums(node: Conv, means: dict[str, np.ndarray],
           variances: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and variance of a node's rows, bias and residual operand included."""
-    rows = node.weight.shape[0]
-    grouped = (node.groups, rows // node.groups, -1)
-    mean = _product(node.weight.sum(axis=(2, 3)).reshape(grouped), means[node.input])
-    variance = _product(np.square(node.weight).sum(axis=(2, 3)).reshape(grouped),
-                        variances[node.input])
+    mean, variance = np.empty((2, len(node.weight)))
+    group = np.arange(len(mean)) // (len(mean) // node.groups)
+    for part in row_parts(len(mean), node.weight[0].size):
+        weight, own = node.weight[part], group[part]
+        mean[part] = _product(weight.sum(axis=(2, 3)), means[node.input], own, node.groups)
+        variance[part] = _product(np.square(weight).sum(axis=(2, 3)), variances[node.input], own,
+                                  node.groups)
     if node.bias is not None:
         mean = mean + node.bias
     if (add := node.epilogue.add) is not None:
@@ -75,10 +78,11 @@ def _sums(node: Conv, means: dict[str, np.ndarray],
     return mean, variance
 
 
-def _product(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return (groups, rows, channels) times (groups * channels,), as (groups * rows,)."""
-    products: np.ndarray = weights @ values.reshape(len(weights), -1, 1)
-    return products.reshape(-1)
+def _product(weights: np.ndarray, values: np.ndarray, group: np.ndarray,
+             groups: int) -> np.ndarray:
+    """Return each row of weights (rows, channels) times its group's values, (rows,)."""
+    products: np.ndarray = np.einsum("rc,rc->r", weights, values.reshape(groups, -1)[group])
+    return products
 
 
 def _rectified(mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -4,18 +4,18 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from celosia.expected import USUAL_DEVIATION, expected_exponents
 from celosia.graph import Conv, Graph, operator
 from celosia.shortfalls import shortfalls
+from celosia.weight_matrix import row_exponents, weight_matrix
 from celosia_sim import golden
-from celosia_spec.block import bfp, mantissas
+from celosia_spec.block import mantissas
 from celosia_spec.epilogue import Dynamic, Kept, Static
 from celosia_spec.errors import ArgumentError, CompileError, FitError
 from celosia_spec.faint_rows import exponent_minima, input_minima, raised_lsbs
 from celosia_spec.isa import ACCUMULATORS, EXPONENT_MAX, EXPONENT_MIN, OUTPUT_BITS
-from celosia_spec.qgraph import Geometry, QGraph, QNode, QTensor
+from celosia_spec.qgraph import Geometry, QGraph, QNode, QTensor, row_magnitudes
 
 
 def quantise(graph: Graph, *, calibration: np.ndarray | None = None, exponents: str = "dynamic",
@@ -81,44 +81,23 @@ def _layers(graph: Graph) -> list[Conv]:
 
 
 def _node(node: Conv, weight_bits: int, sparse: bool) -> QNode:
-    rows = node.weight.shape[0]
-    weight, exponents = _blocks(node, "weight", node.weight.reshape(rows, -1), weight_bits)
+    rows = len(node.weight)
+    exponents = row_exponents(node, "weight", node.weight.reshape(rows, -1))
+    matrix = weight_matrix(node, exponents, weight_bits, sparse=sparse)
     # A row without weights takes the layer's largest exponent, or 0 where no row has any.
-    live = np.any(weight != 0, axis=1)
+    live = row_magnitudes(matrix) > 0
     exponents = np.where(live, exponents, exponents[live].max(initial=EXPONENT_MIN)
                          if live.any() else 0)
     sw = exponents - (weight_bits - 2)
     bias = np.zeros((rows, 1)) if node.bias is None else node.bias.reshape(rows, 1)
-    bias, exponents = _blocks(node, "bias", bias, OUTPUT_BITS)
-    bias = bias[:, 0].astype(np.int64)
+    exponents = row_exponents(node, "bias", bias)
+    bias = mantissas(bias, exponents, OUTPUT_BITS)[0][:, 0].astype(np.int64)
     return QNode(name=node.name, kind=node.kind, input=node.input, output=node.name,
-                 matrix=_matrix(node, weight, sparse), weights=node.weight.size, sw=sw, bias=bias,
+                 matrix=matrix, weights=node.weight.size, sw=sw, bias=bias,
                  sb=np.where(bias == 0, sw, exponents - (OUTPUT_BITS - 2)),
                  geometry=Geometry(kernel=node.kernel, stride=node.stride, padding=node.padding,
                                    dilation=node.dilation),
                  epilogue=node.epilogue)
-
-
-def _blocks(node: Conv, what: str, array: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return mantissas and exponents, one block a row; CompileError where a row is too large."""
-    largest = np.abs(array).max(axis=1, initial=0.0)
-    row = int(largest.argmax())
-    if not largest[row] < 2.0 ** (EXPONENT_MAX + 1):
-        raise CompileError(node.name, node.kind, f"the {what} of row {row} reaches "
-                           f"{largest[row]:g}, beyond {2.0 ** (EXPONENT_MAX + 1):g}",
-                           "rescale the layer")
-    return bfp(array, bits, axis=0)
-
-
-def _matrix(node: Conv, mantissas: np.ndarray, sparse: bool) -> csr_array:
-    """Return the weight matrix over all input channels; a group's rows hold their own only."""
-    rows, own = mantissas.shape
-    group = np.arange(rows) // (rows // node.groups)
-    column = (group * own)[:, None] + np.arange(own)
-    stored = mantissas != 0 if sparse else np.ones_like(mantissas, dtype=bool)
-    starts = np.concatenate([[0], stored.sum(axis=1).cumsum()])
-    return csr_array((mantissas[stored].astype(np.int16), column[stored].astype(np.int32),
-                      starts.astype(np.int32)), shape=(rows, own * node.groups))
 
 
 def _narrowest(at: Callable[[int], QGraph], widths: tuple[int, ...], widest: int,
@@ -170,9 +149,8 @@ def _raised(layer: Conv, node: QNode, sw: np.ndarray, weight_bits: int, sparse: 
     rows = np.flatnonzero(sw > node.sw)
     if not rows.size:
         return node
-    weight = layer.weight.reshape(len(sw), -1)
-    found, _ = mantissas(weight, sw + (weight_bits - 2), weight_bits)
-    return replace(node, matrix=_matrix(layer, found, sparse), sw=sw,
+    matrix = weight_matrix(layer, sw + (weight_bits - 2), weight_bits, sparse=sparse)
+    return replace(node, matrix=matrix, sw=sw,
                    sb=np.where(node.bias == 0, sw, node.sb),
                    raised=tuple((int(row), int(sw[row] - node.sw[row])) for row in rows))
 
@@ -181,7 +159,7 @@ def _prove_sums(nodes: list[QNode], width: int, activation_bits: int) -> None:
     """FitError unless no sum of products can overflow a ``width``-bit accumulator."""
     largest = (1 << activation_bits - 1) - 1
     for node in nodes:
-        totals = abs(node.matrix.astype(np.int64)).sum(axis=1) * largest
+        totals = row_magnitudes(node.matrix) * largest
         row = int(totals.argmax())
         if totals[row] > (1 << width - 2) - 1:
             raise FitError(node.name, node.kind, f"the sums of row {row} may reach {totals[row]}, "

@@ -4,6 +4,7 @@ torch.export keeps what it works on in module variables, logs and prints what it
 writes the names of parameters into Python source that it then runs.
 """
 
+import gc
 import io
 import keyword
 import logging
@@ -31,15 +32,29 @@ _PART = re.compile(r"[A-Za-z0-9_]+", re.ASCII)
 def tracing(*, own_code: bool = False) -> Iterator[None]:
     """Let one thread at a time trace models; its warnings, logs and prints on stderr are dropped.
 
-    Those of other threads are not.   own_code : the model is a module of the user's, which may look
-    at its constants: torch runs what is computed of them for real. Of a program that may come from
-    a file it runs nothing.
+    Those of other threads are not. No garbage is looked for meanwhile: what torch loads and makes
+    stays, and to look at it again and again takes a quarter of the time.
+
+    own_code : the model is a module of the user's, which may look at its constants: torch runs what
+    is computed of them for real. Of a program that may come from a file it runs nothing.
     """
     limit = _CONSTANT if own_code else -1
     with (_ONE_AT_A_TIME, warnings.catch_warnings(), torch.no_grad(), _unheard(),
-          _known_constants(limit)):
+          _known_constants(limit), _uncollected()):
         warnings.simplefilter("ignore")
         yield
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Let objects be made without a look for unreachable ones among all others."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @contextmanager
