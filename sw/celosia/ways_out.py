@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from celosia.compiler import ACCUMULATORS, BITS, Compiler, as_if_calibrated
 from celosia.graph import Conv, Graph
@@ -136,6 +137,8 @@ class Trials:
         if time.thread_time() > self.end:
             return False
         try:
+            if trial.share < 1:
+                self._check_without_weights(trial)
             for quantised in self.graphs.of(trial):
                 trial.compiler.fitting(quantised)
             return True
@@ -144,6 +147,18 @@ class Trials:
             if trial.value not in values:
                 values.append(trial.value)
             return False
+
+    def _check_without_weights(self, trial: Trial) -> None:
+        """CelosiaError where the network would not fit if no weight were left of it, so that it
+        need not be pruned to be seen not to."""
+        compiler = trial.compiler
+        try:
+            whole = list(self.graphs.of(replace(trial, share=1.0)))
+        except CompileError:
+            return      # fewer weights may have smaller sums
+        for quantised in whole:
+            for refusal in compiler.schedule(_without_weights(quantised)).refusals(compiler.target):
+                raise refusal
 
     def _in_vain(self) -> str:
         """Return what was tried in vain, in words."""
@@ -229,6 +244,11 @@ class Trials:
             yield lanes
 
 
+def _without_weights(graph: QGraph) -> QGraph:
+    return replace(graph, nodes=tuple(
+        replace(node, matrix=csr_array(node.matrix.shape, dtype=np.int16)) for node in graph.nodes))
+
+
 def _pruned(node: Conv, share: float) -> Conv:
     """Return a layer with a share of its weights, the largest, and of equal ones the first.
 
@@ -237,8 +257,10 @@ def _pruned(node: Conv, share: float) -> Conv:
     if node.kind not in ("conv", "linear") or node.weight[0].size == 1:
         return node
     size = np.abs(node.weight).ravel()
-    kept = max(1, round(share * size.size))
-    least = np.partition(size, size.size - kept)[size.size - kept]
+    kept, real = max(1, round(share * size.size)), size[size > 0]
+    if kept >= real.size:
+        return node
+    least = np.partition(real, real.size - kept)[real.size - kept]
     keep = size > least
     keep[np.flatnonzero(size == least)[:kept - np.count_nonzero(keep)]] = True
     return replace(node, weight=np.where(keep.reshape(node.weight.shape), node.weight, 0))
