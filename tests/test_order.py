@@ -188,14 +188,15 @@ ORDER = {
         __init__
     """,
     "celosia.compress": """
-        entry, layers, options, outputs, readings, trial
+        amounts, entry, layers, options, outputs, readings, trial
         promise, untrained
         masks
         cost, training
-        criteria, fusion, lowrank, unread
+        criteria, fusion, lowrank, method, unread
         precision, weights
         filters
         combined
+        methods
         __init__
     """,
     "celosia.compress.masks": """
@@ -267,9 +268,9 @@ ORDER = {
         common
         __init__, answers, build, check, compare, compile, doctor, energy, figures, live,
           load, network, serve_sim, targets
-        demo, factorise, options, run
-        methods
-        prune
+        demo, options, run
+        change
+        factorise, prune
     """,
 }
 

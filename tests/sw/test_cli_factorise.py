@@ -139,7 +139,10 @@ def test_the_table_tells_what_was_left_alone(folder):
     [
         (("--ranks", "2:3"), "give LAYER=RANK with commas between"),
         (("--ranks", "2=3", "--rule", "evbmf"), "give ranks, or else a rule"),
-        (("--method", "cp"), "method must be one of"),
+        (("--method", "cp"), "unknown method 'cp'; known methods: svd, tucker"),
+        (("--method", "tucker", "--scheme", "spatial"),
+         "--scheme does not go with --method tucker; it goes with svd"),
+        (("--ranks", "2=3,2=4"), "a layer stands there twice"),
         (("--skip", "9"), "no layer is called '9'"),
     ],
 )
@@ -155,4 +158,4 @@ def test_what_needs_data_is_refused_without(folder):
     result = CliRunner().invoke(app, ["factorise", "lenet5", "-o", "small.pt2", "--rule", "curve",
                                       "--accuracy-budget", "0.1"])
     assert result.exit_code == 1
-    assert "--rule curve needs --data" in result.stderr
+    assert "rule 'curve' measures accuracy, which needs data; give some" in result.stderr

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 import celosia
 from celosia.cli import app, options
+from celosia.compress.options import Option
 from celosia.compress.training import journal
 
 MODEL = """
@@ -266,14 +267,15 @@ def test_layers_that_are_left_alone_by_an_option(folder):
 
 
 def test_values_of_options():
-    known = {"word": "a", "flag": False, "count": 1, "share": 0.5, "any": None, "names": ()}
+    known = {name: Option(name, kind, None) for name, kind in {
+        "word": str, "flag": bool, "count": int, "share": float, "most": int | None,
+        "any": str | None, "names": tuple[str, ...]}.items()}
     read = lambda *texts: options.read_settings("m", texts, known)
-    assert read("word=3", "flag=true", "count=4", "share=1", "any=x=y") == {
-        "word": "3", "flag": True, "count": 4, "share": 1.0, "any": "x=y"}
+    assert read("word=3", "flag=true", "count=4", "share=1", "any=x=y", "most=7") == {
+        "word": "3", "flag": True, "count": 4, "share": 1.0, "any": "x=y", "most": 7}
     assert type(read("share=1")["share"]) is float
     assert read("names=conv1, conv2") == {"names": ("conv1", "conv2")}
-    assert [type(read(f"any={text}")["any"]) for text in ("1", "0.5", "nan")] == [int, float, str]
-    for text in ("flag=1", "count=0.5", "share=inf", "share=", "word", "other=1"):
+    for text in ("flag=1", "count=0.5", "most=0.5", "share=inf", "share=", "word", "other=1"):
         with pytest.raises(celosia.CelosiaError, match="option"):
             read(text)
     with pytest.raises(celosia.CelosiaError, match="given twice"):
@@ -288,7 +290,7 @@ def test_what_is_shown(folder):
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (("--method", "std", "--rate", 0.5, "--budget-cycles", 9),
-     "--budget-cycles does not go with --method std; it goes with ae-lip, correlation, magnitude"),
+     "--budget-cycles does not go with --method std; it goes with magnitude, ae-lip, correlation"),
     (("--method", "l1", "--rate", 0.5, "--select", "sun2016"), "--select does not go with"),
     (("--method", "std", "--strength", 1), "--strength does not go with --method std; it goes with "
                                            "mask, combined"),
@@ -297,7 +299,8 @@ def test_what_is_shown(folder):
     (("--method", "std"), "give one of --rate, --macs-removed, --parameters-removed, --rates"),
     (("--method", "std", "--rate", 0.5, "--macs-removed", 0.5),
      "--rate and --macs-removed contradict each other"),
-    (("--method", "std", "--rates", "search"), "--rates search goes with ae-lip, correlation"),
+    (("--method", "std", "--rates", "search"),
+     "--rates search does not go with --method std; it goes with magnitude, ae-lip, correlation"),
     (("--method", "std", "--rate", 1.5), "rate must be at least 0 and below 1, not 1.5"),
     (("--method", "std", "--rate", 0.5, "--option", "on=gamma"),
      "method 'std' has no option 'on'; its options: coupled, ignore, constants"),

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from celosia.compress import FineTune
 
 CALIBRATION = 1000
-"""Training inputs that a method may look at to score weights."""
+"""Most training inputs that a method may look at to score weights."""
 SEARCH_IMAGES = 5000
 """Most training images that a search for rates looks at; a tenth of them if that is less."""
 
@@ -42,6 +42,11 @@ class Data:
     test_inputs: Any
     test_labels: Any
     choices: dict[str, Any]
+
+    @property
+    def calibration(self) -> Any:
+        """Training inputs that a method may look at to score weights."""
+        return self.train_inputs[:CALIBRATION]
 
     @property
     def example(self) -> np.ndarray:
@@ -87,13 +92,13 @@ def trainer(
     data: Data | None, epochs: int | None, learning_rate: float | None, optimizer: str | None,
     seed: int,
 ) -> "partial[FineTune] | None":
-    """Return what makes a `FineTune` on the training images; None without data.
+    """Return what makes a `FineTune` on the training images; None without data or epochs.
 
     Settings that are None are those of `FineTune`.
     """
     from celosia.compress import FineTune
 
-    if data is None:
+    if data is None or epochs == 0:
         return None
     settings: dict[str, Any] = {"epochs": epochs, "learning_rate": learning_rate,
                                 "optimizer": optimizer}
@@ -281,7 +286,7 @@ def write_report(result: dict[str, Any], path: Path) -> None:
 
 @contextmanager
 def rounds_shown(what: str) -> Iterator[Callable[[Any], None] | None]:
-    """Yield a function of a `RoundRecord` that shows it in a bar; None off a terminal.
+    """Yield a function of a method's `Shown` that shows it in a bar; None off a terminal.
 
     That a run goes on after rounds that it found is said on stderr in any case.
     """
@@ -293,17 +298,17 @@ def rounds_shown(what: str) -> Iterator[Callable[[Any], None] | None]:
                    TextColumn("{task.fields[state]}"), TimeRemainingColumn())
         with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
             task = bar.add_task(what, total=None, state="")
-            yield lambda record: bar.update(task, completed=record.round + 1, total=record.rounds,
-                                            state=describe_round(record))
+            yield lambda shown: bar.update(task, completed=shown.round + 1, total=shown.rounds,
+                                           state=describe_round(shown))
 
 
-def describe_round(record: Any) -> str:
+def describe_round(shown: Any) -> str:
     """Return density, accuracy and predicted cycles after a round, as far as they are known."""
-    parts = [f"density {record.density:.1%}"]
-    if record.accuracy is not None:
-        parts.append(f"accuracy {record.accuracy:.2%}")
-    if record.predicted_cycles is not None:
-        parts.append(f"{record.predicted_cycles:,} cycles")
+    parts = [f"density {shown.density:.1%}"]
+    if shown.measured.get("accuracy") is not None:
+        parts.append(f"accuracy {shown.measured['accuracy']:.2%}")
+    if shown.measured.get("predicted_cycles") is not None:
+        parts.append(f"{shown.measured['predicted_cycles']:,} cycles")
     return ", ".join(parts)
 
 

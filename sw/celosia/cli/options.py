@@ -1,46 +1,25 @@
-"""The options of ``celosia prune``: what each says, and reading those that hold several values."""
+"""The options of ``prune`` and ``factorise``: shared ones, and those that their methods declare."""
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar, get_args
 
 import typer
 
-from celosia.cli.network import SEARCH_IMAGES
+from celosia.compress.amounts import Amount, Chosen
+from celosia.compress.method import Method
+from celosia.compress.options import Option, declared, resolve
 from celosia_spec.errors import CelosiaError
 
-Output = Annotated[Path, typer.Option("--output", "-o", help="The pruned model, a .pt2 file.")]
-Method = Annotated[str, typer.Option(
-    help="Single weights go by magnitude, correlation or ae-lip; whole filters by std, l1 or mask; "
-         "combined takes filters of convolutions and weights of hidden linear layers.")]
-Rate = Annotated[float | None, typer.Option(
-    help="Share of each layer's weights, or filters, to remove. Of weights 0.8 if nothing else is "
-         "given.")]
-Rates = Annotated[str | None, typer.Option(
-    help="A rate for each layer, LAYER=RATE,...; or search: found by the accuracy curve of each "
-         f"layer on up to {SEARCH_IMAGES:,} training images, see --accuracy-budget.")]
-AccuracyBudget = Annotated[float | None, typer.Option(
-    help="With --rates search: fall of accuracy allowed in each layer's curve; 0.01 is one point.")]
-BudgetCycles = Annotated[int | None, typer.Option(
-    min=1, help="Instead of rates: predicted cycles of one inference to come down to.")]
-MacsRemoved = Annotated[float | None, typer.Option(
-    help="Filters: share of the network's multiply-accumulates to remove; combined: of the "
-         "convolutions'.")]
-ParametersRemoved = Annotated[float | None, typer.Option(
-    help="Filters: share of the network's parameters to remove.")]
-Strength = Annotated[float | None, typer.Option(
-    help="Of mask and combined: the factor of the L1 term on the masks.")]
-Order = Annotated[str | None, typer.Option(
-    help="Of weights: together, or layer by layer: forward, backward.")]
-Scope = Annotated[str | None, typer.Option(
-    help="Where weights or filters compete: layer or global. layer; of masks global.")]
-Select = Annotated[str | None, typer.Option(help="Of weights: topk_abs or sun2016.")]
-Setting = Annotated[list[str] | None, typer.Option(
-    "--option", metavar="NAME=VALUE",
-    help="An option of the method itself, such as intervals=32; may be given again.")]
+F = TypeVar("F", bound=Callable[..., None])
+Methods = Mapping[str, Method]
+
+Output = Annotated[Path, typer.Option("--output", "-o", help="The smaller model, a .pt2 file.")]
 Fuse = Annotated[bool, typer.Option(
     "--fuse", help="First fold batch normalisation and average pools, exactly.")]
 FuseRetrained = Annotated[str | None, typer.Option(
@@ -54,10 +33,8 @@ Data = Annotated[str | None, typer.Option(
 Mean = Annotated[str | None, typer.Option(
     help="Of the pixels / 255, one number a channel: 0.485,0.456,0.406.")]
 Deviation = Annotated[str | None, typer.Option(help="Likewise.")]
-Rounds = Annotated[int | None, typer.Option(
-    min=1, help="5 for weights with data, else 1.")]
 Epochs = Annotated[int | None, typer.Option(
-    min=1, help="Of retraining after each round, and of training masks; 1.")]
+    min=0, help="Of retraining after each round, and of training what a method trains; 1.")]
 LearningRate = Annotated[float | None, typer.Option(help="Its peak; 0.001.")]
 Optimizer = Annotated[str | None, typer.Option(help="adamw or sgd, with momentum 0.9; adamw.")]
 Checkpoint = Annotated[Path | None, typer.Option(
@@ -67,30 +44,73 @@ Report = Annotated[Path | None, typer.Option(
 Target = Annotated[str, typer.Option(help="Whose cycles to predict.")]
 
 
-def read_rates(text: str) -> dict[str, float]:
-    """Return the rates of "conv1=0.4,fc1=0.9"."""
-    try:
-        pairs = [part.split("=") for part in text.split(",")]
-        found = {name.strip(): float(value) for name, value in pairs}
-    except ValueError:
-        raise CelosiaError(f"--rates {text!r}: give LAYER=RATE with commas between, such as "
-                           "conv1=0.4,fc1=0.9; or search") from None
-    if len(found) != len(pairs):
-        raise CelosiaError(f"--rates {text!r}: a layer stands there twice; give each once")
-    return found
+def of_methods(methods: Methods) -> Callable[[F], F]:
+    """Return a decorator that gives a command the options that its methods declare.
+
+    ``--method``, ``--option`` and the methods' flags stand before its keyword-only parameters; its
+    ``**given`` gets them: {parameter: value, None where it was not given}.
+    """
+
+    def extend(command: F) -> F:
+        own = list(inspect.signature(command, eval_str=True).parameters.values())
+        place = next(at for at, part in enumerate(own) if part.kind is part.KEYWORD_ONLY)
+        made = [_method(methods), *(_flag(flag, methods) for flag in _flags(methods)),
+                _settings(methods)]
+        command.__signature__ = inspect.Signature(      # type: ignore[attr-defined]
+            [*own[:place], *made, *own[place:-1]])
+        return command
+
+    return extend
+
+
+def check(
+    methods: Methods, given: Mapping[str, Any], *, data: bool
+) -> tuple[Method, Chosen | None, tuple[Any, ...]]:
+    """Return the method, how much goes, and the method's options; CelosiaError where they do not
+    go together.
+
+    given : as a command of `of_methods` gets it.   data : whether there is any.
+    """
+    name, texts = given["method"], given["option"] or []
+    if name not in methods:
+        raise CelosiaError(f"unknown method {name!r}; known methods: {', '.join(methods)}")
+    method, own = methods[name], declared(*methods[name].options)
+    by_flag = {option.flag: option for option in own.values() if option.flag}
+    flags = {f"--{part.replace('_', '-')}": value for part, value in given.items()
+             if part not in ("method", "option") and value is not None}
+    set_by = {by_flag[flag].name: _plain(value, by_flag[flag]) for flag, value in flags.items()
+              if flag in by_flag}
+    texts_by = read_settings(name, texts, {option.name: option for option in own.values()
+                                           if not option.flag})
+    rest = {flag: value for flag, value in flags.items() if flag not in by_flag}
+    chosen = [(_amount(methods, method, flag, value), value) for flag, value in rest.items()]
+    settings = set_by | texts_by
+    _check_needs(method, own, settings, data=data)
+    if len(chosen) > 1:
+        raise CelosiaError(f"{' and '.join(amount.flag for amount, _ in chosen)} contradict each "
+                           "other; give one of them")
+    if method.must and not chosen:
+        raise CelosiaError(f"--method {name} needs to know how much goes; give one of "
+                           f"{', '.join(_unique(amount.flag for amount in method.amounts))}")
+    _check_amount(method, own, chosen[0][0] if chosen else None, settings, data=data)
+    parts = tuple(resolve(name, kind, {part: settings[part] for part in declared(kind)
+                                       if part in settings}) for kind in method.options)
+    if not chosen:
+        return method, method.usual, parts
+    ((amount, value),) = chosen
+    return method, Chosen(amount.name, value if amount.read is None
+                          else amount.read(amount.flag, value)), parts
 
 
 def read_layers(text: str) -> list[str] | None:
     """Return the layers of "conv1,conv2", or None for "all"."""
-    return None if text == "all" else [name.strip() for name in text.split(",") if name.strip()]
+    return None if text == "all" else list(_names(text))
 
 
-def read_settings(method: str, texts: Sequence[str], known: Mapping[str, Any]) -> dict[str, Any]:
-    """Return {name: value} of ``--option NAME=VALUE``, given {name: default} of those there are.
-
-    A value is of the type of the default; a number or a word where that is None, and names with
-    commas between where it is a tuple.
-    """
+def read_settings(
+    method: str, texts: Sequence[str], known: Mapping[str, Option]
+) -> dict[str, Any]:
+    """Return {name: value} of ``--option NAME=VALUE``, given those that there are by name."""
     found: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")
@@ -101,30 +121,150 @@ def read_settings(method: str, texts: Sequence[str], known: Mapping[str, Any]) -
                                f"{', '.join(known) or 'none'}")
         if name in found:
             raise CelosiaError(f"--option {name} is given twice; give it once")
-        found[name] = _read_value(text, value, known[name])
+        found[name] = _read(text, value, _kind(known[name]))
     return found
 
 
-def _read_value(text: str, value: str, default: Any) -> Any:
-    """Return a value as the type of `default` has it."""
-    if isinstance(default, str):
+def _check_needs(method: Method, own: Mapping[str, Option], settings: Mapping[str, Any], *,
+                 data: bool) -> None:
+    missing = [f"--data, {method.data}"] if method.data and not data else []
+    missing += [f"{option.said}, {option.about}" for option in own.values()
+                if option.default is MISSING and option.name not in settings]
+    if missing:
+        raise CelosiaError(f"--method {method.name} needs {'; and '.join(missing)}")
+
+
+def _check_amount(method: Method, own: Mapping[str, Option], amount: Amount | None,
+                  settings: Mapping[str, Any], *, data: bool) -> None:
+    """Refuse options that do not go with the amount, and an amount without what it needs."""
+    for other in method.amounts:
+        for name in other.needs:
+            if name in settings and other is not amount:
+                raise CelosiaError(f"{own[name].said} goes with {other.said}")
+    if amount is None:
+        return
+    wrong = [own[name].said for name in amount.without if name in settings]
+    if wrong:
+        raise CelosiaError(f"{amount.said} does not go with {' and '.join(wrong)}; leave out "
+                           f"{', '.join(wrong)}")
+    missing = [f"--data, {amount.data}"] if amount.data and not data else []
+    missing += [f"{own[name].said}, {own[name].about}" for name in amount.needs
+                if name not in settings]
+    if missing:
+        raise CelosiaError(f"{amount.said} needs {'; and '.join(missing)}")
+
+
+def _amount(methods: Methods, method: Method, flag: str, value: Any) -> Amount:
+    """Return the method's amount that a flag and its value stand for."""
+    words = {amount.word for other in methods.values() for amount in other.amounts
+             if amount.flag == flag and amount.word}
+    word = value if value in words else ""
+    for amount in method.amounts:
+        if (amount.flag, amount.word) == (flag, word):
+            return amount
+    users = [name for name, other in methods.items()
+             if any(part.flag == flag and getattr(part, "word", "") == word
+                    for part in _parts(other))]
+    said = f"{flag} {word}".rstrip()
+    raise CelosiaError(f"{said} does not go with --method {method.name}; it goes with "
+                       f"{', '.join(users)}")
+
+
+def _flags(methods: Methods) -> list[str]:
+    """Return the flags of all methods."""
+    return _unique(part.flag for method in methods.values() for part in _parts(method) if part.flag)
+
+
+def _parts(method: Method) -> list[Amount | Option]:
+    """Return what may have a flag: the method's amounts, then its options."""
+    return [*method.amounts, *declared(*method.options).values()]
+
+
+def _flag(flag: str, methods: Methods) -> inspect.Parameter:
+    """Return the parameter of a command for a flag of its methods."""
+    said: dict[str, list[str]] = {}
+    for name, method in methods.items():
+        for part in _parts(method):
+            if part.flag == flag:
+                said.setdefault(_about(method, part), []).append(name)
+                found = part
+    texts = [about if len(users) == len(methods) else f"{about} ({', '.join(users)})"
+             for about, users in said.items()]
+    kind = _kind(found)
+    return _parameter(flag, (kind if kind in (int, float) else str) | None, typer.Option(
+        flag, help=_sentences(texts), min=found.least, max=getattr(found, "most", None)))
+
+
+def _about(method: Method, part: Amount | Option) -> str:
+    """Return what an amount or option says for a method, with what it is without it."""
+    if isinstance(part, Option):
+        plain = part.default in (MISSING, None, ())
+        return part.about if plain else f"{part.about}; {part.default}"
+    if method.usual is None or method.usual.name != part.name or part.read is not None:
+        return part.about
+    return f"{part.about}; {method.usual.value} if nothing else is given"
+
+
+def _method(methods: Methods) -> inspect.Parameter:
+    about = " ".join(f"{name}: {method.about}" for name, method in methods.items())
+    return _parameter("--method", str, typer.Option(help=about), next(iter(methods)))
+
+
+def _settings(methods: Methods) -> inspect.Parameter:
+    """Return the parameter for what is set by ``--option``, with all that there is to set."""
+    said: dict[str, list[str]] = {}
+    for name, method in methods.items():
+        for option in declared(*method.options).values():
+            if not option.flag:
+                said.setdefault(option.name, []).append(name)
+    texts = "; ".join(f"{part} ({', '.join(users)})" for part, users in said.items())
+    about = f"A setting of the method itself; may be given again. {texts or 'There are none'}."
+    return _parameter("--option", list[str] | None, typer.Option(
+        "--option", metavar="NAME=VALUE", help=about))
+
+
+def _parameter(flag: str, kind: Any, shown: Any, default: Any = None) -> inspect.Parameter:
+    return inspect.Parameter(flag.lstrip("-").replace("-", "_"), inspect.Parameter.KEYWORD_ONLY,
+                             annotation=Annotated[kind, shown], default=default)
+
+
+def _sentences(texts: Iterable[str]) -> str:
+    return " ".join(text[:1].upper() + text[1:] + "." * (text[-1] != ".") for text in texts)
+
+
+def _kind(option: Amount | Option) -> Any:
+    """Return the type of an option's values: of ``int | None`` the first."""
+    parts = [part for part in get_args(option.kind) if part is not type(None)]
+    return parts[0] if parts and type(None) in get_args(option.kind) else option.kind
+
+
+def _plain(value: Any, option: Option) -> Any:
+    """Return the value of a flag as its option has it."""
+    return value if _kind(option) in (int, float, str) else _names(value)
+
+
+def _read(text: str, value: str, kind: Any) -> Any:
+    """Return the value of a setting's text as its type has it."""
+    if kind is str:
         return value
-    if isinstance(default, tuple):
-        return tuple(name.strip() for name in value.split(",") if name.strip())
-    if isinstance(default, bool):
+    if kind is bool:
         if value not in ("true", "false"):
             raise CelosiaError(f"--option {text}: give true or false")
         return value == "true"
-    kinds: list[tuple[type, str]] = [(int, "a whole number"), (float, "a number")]
-    if isinstance(default, int | float):
-        kinds = [(kind, what) for kind, what in kinds if isinstance(default, kind)]
-    for kind, _ in kinds:
-        try:
-            number = kind(value)
-        except ValueError:
-            continue
+    if kind not in (int, float):
+        return _names(value)
+    try:
+        number = kind(value)
         if math.isfinite(number):
             return number
-    if isinstance(default, int | float):
-        raise CelosiaError(f"--option {text}: give {kinds[0][1]}")
-    return value
+    except ValueError:
+        pass
+    raise CelosiaError(f"--option {text}: give {'a whole number' if kind is int else 'a number'}")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _unique(parts: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(parts))

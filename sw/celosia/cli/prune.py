@@ -1,33 +1,29 @@
 """``celosia prune``."""
 
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from celosia.cli import common, figures, network, options
-from celosia_spec.errors import refusals
+import numpy as np
+
+from celosia import compress
+from celosia.cli import change, common, options
+from celosia.compress.methods import pruning
+
+METHODS = pruning()
 
 
+@options.of_methods(METHODS)
 def prune(
     model: common.ModelName,
     output: options.Output,
-    method: options.Method = "magnitude",
-    rate: options.Rate = None,
-    rates: options.Rates = None,
-    accuracy_budget: options.AccuracyBudget = None,
-    budget_cycles: options.BudgetCycles = None,
-    macs_removed: options.MacsRemoved = None,
-    parameters_removed: options.ParametersRemoved = None,
-    strength: options.Strength = None,
-    order: options.Order = None,
-    scope: options.Scope = None,
-    select: options.Select = None,
-    option: options.Setting = None,
+    *,
     fuse: options.Fuse = False,
     fuse_retrained: options.FuseRetrained = None,
     weights: options.Weights = None,
     data: options.Data = None,
     mean: options.Mean = None,
     deviation: options.Deviation = None,
-    rounds: options.Rounds = None,
     epochs: options.Epochs = None,
     learning_rate: options.LearningRate = None,
     optimizer: options.Optimizer = None,
@@ -36,73 +32,56 @@ def prune(
     seed: int = 0,
     target: options.Target = "icebreaker",
     json: common.Json = False,
+    **given: Any,
 ) -> None:
     """Remove a model's least important weights or filters, retraining between the rounds."""
-    common.check_target(target)
-    from celosia.cli import methods
+    change.refuse_without_data(data, {"--fuse-retrained": fuse_retrained})
 
-    every = {
-        "--rate": rate, "--rates": rates, "--accuracy-budget": accuracy_budget,
-        "--budget-cycles": budget_cycles, "--macs-removed": macs_removed,
-        "--parameters-removed": parameters_removed, "--strength": strength, "--order": order,
-        "--scope": scope, "--select": select, "--rounds": rounds, "--data": data,
-        "--epochs": epochs, "--learning-rate": learning_rate, "--optimizer": optimizer,
-        "--fuse-retrained": fuse_retrained}
-    given = {name: value for name, value in every.items() if value is not None}
-    family, settings = methods.check(method, given, option or [])
-    network.check_outputs(output, report, checkpoint, model, weights, data)
-    module, example = network.find_module(model, weights)
-    loaded = network.load_data(data, mean, deviation)
-    example = network.example_for(model, example, loaded)
-    network.check_saves(module, example)
-    fusion = None
-    with refusals(TypeError), network.rounds_shown("pruning") as progress:
-        train = network.trainer(loaded, epochs, learning_rate, optimizer, seed)
-        untrained = network.warn_untrained(module)
-        network.to_fastest(module)
-        before = figures.figures(module, example, target, network.test_accuracy(module, loaded))
-        if fuse or fuse_retrained is not None:
-            module, fusion = methods.fuse(module, example, fuse_retrained, train, seed=seed,
-                                          checkpoint=checkpoint)
-        found = family.run(methods.Run(
-            method=method, target=target, module=module, example=example, data=loaded,
-            train=train, given=given, settings=settings, seed=seed, checkpoint=checkpoint,
-            measure=network.measurer(loaded, example, target), progress=progress))
-    network.save(module.cpu(), example, output)
-    result = _result(method, found, module) | network.cost(module, example, target)
-    after = figures.figures(module, example, target, found.accuracy)
-    result |= {"network": {"before": before, "after": after, "untrained": untrained},
-               "output": str(output)}
-    result["choices"] |= network.origin(model, weights, target, loaded) | {"fusion": fusion}
-    if report is not None:
-        network.write_report(result, report)
+    def fused(module: Any, example: np.ndarray, train: Any) -> tuple[Any, dict[str, Any]]:
+        if not fuse and fuse_retrained is None:
+            return module, {"fusion": None}
+        made, fusion = fuse_first(module, example, fuse_retrained, train, seed=seed,
+                                  checkpoint=checkpoint)
+        return made, {"fusion": fusion}
+
+    result = change.change(
+        change.Request(model=model, output=output, weights=weights, data=data, mean=mean,
+                       deviation=deviation, epochs=epochs, learning_rate=learning_rate,
+                       optimizer=optimizer, checkpoint=checkpoint, report=report, seed=seed,
+                       target=target), METHODS, given, "pruning", fused)
     if json:
         common.emit(result)
     else:
         _print(result)
 
 
-def _result(method: str, found: Any, module: Any) -> dict[str, Any]:
-    """Return what a run gave, apart from the program's costs, as JSON has it."""
-    return {
-        "method": method, "density": found.density, "parameters": figures.parameters(module),
-        "accuracy": found.accuracy, "layers": dict(found.layers), "rounds": len(found.records),
-        "records": list(found.records), "choices": dict(found.choices), "rate": found.rate,
-        **found.more,
-    }
+def fuse_first(
+    module: Any, example: np.ndarray, retrained: str | None, train: Any, *, seed: int,
+    checkpoint: Path | None,
+) -> tuple[Any, dict[str, Any]]:
+    """Return the fused network and what was fused, as JSON has it.
+
+    retrained : layers to retrain, as the option has them; None folds exactly only.
+    train     : makes a trainer, or None without data.
+    """
+    arguments: dict[str, Any] = {}
+    if retrained is not None and train is not None:
+        arguments = {"layers": options.read_layers(retrained), "finetune": train(), "seed": seed,
+                     "checkpoint": None if checkpoint is None else checkpoint / "fusion"}
+    found = compress.fuse(module, example, **arguments)
+    return found.model, {"batch_norms": list(found.batch_norms),
+                         "average_pools": list(found.average_pools), "left": dict(found.left),
+                         "merged": [asdict(layer) for layer in found.merged],
+                         **(found.choices if arguments else {})}
 
 
 def _print(result: dict[str, Any]) -> None:
     if "filters" in result:
         _print_filters(result)
-    both = result["network"]
-    common.show(figures.table(both["before"], both["after"], result["target"]))
+    change.show_network(result)
     rounds = result["rounds"]
     print(f"{result['method']}: density {result['density']:.1%} after {rounds} "
           f"round{'s' * (rounds != 1)}")
-    if result["refused"] is not None:
-        print(common.wrapped(f"no program for {result['target']}: {result['refused']}"))
-        print("celosia check tells all that is in the way, on every target")
     print(f"wrote {result['output']}")
 
 

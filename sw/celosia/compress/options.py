@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, NamedTuple, get_type_hints
 
+from celosia_spec.errors import ArgumentError
+
 __all__ = ["NoOptions", "Option", "declared", "option", "resolve"]
 
 
@@ -19,7 +21,7 @@ class Option(NamedTuple):
     about    : what it says, for the help: one sentence, or none where the name says it.
     flag     : the command line's own option for it, such as "--order"; "" where it is set as
                ``--option NAME=VALUE``.
-    least    : of a number with a flag, or None.
+    least, most : of a number with a flag, or None.
     """
 
     name: str
@@ -27,7 +29,13 @@ class Option(NamedTuple):
     default: Any
     about: str = ""
     flag: str = ""
-    least: int | None = None
+    least: float | None = None
+    most: float | None = None
+
+    @property
+    def said(self) -> str:
+        """How it is given on a command line."""
+        return self.flag or f"--option {self.name}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,16 +43,24 @@ class NoOptions:
     """The options of what has none."""
 
 
-def option(default: Any = MISSING, *, about: str, flag: str = "", least: int | None = None) -> Any:
+def option(default: Any = MISSING, *, about: str, flag: str = "", least: float | None = None,
+           most: float | None = None) -> Any:
     """Return a dataclass field that is an option; the arguments are as in `Option`."""
-    return field(default=default, metadata={"about": about, "flag": flag, "least": least})
+    return field(default=default, metadata={"about": about, "flag": flag, "least": least,
+                                            "most": most})
 
 
-def declared(kind: type) -> dict[str, Option]:
-    """Return the options of a dataclass by name, in their order."""
-    hints = get_type_hints(kind)
-    return {part.name: Option(part.name, hints[part.name], part.default, **part.metadata)
-            for part in fields(kind)}
+def declared(*kinds: type) -> dict[str, Option]:
+    """Return the options of dataclasses by name, in their order; no two have one name."""
+    found: dict[str, Option] = {}
+    for kind in kinds:
+        hints = get_type_hints(kind)
+        for part in fields(kind):
+            if part.name in found:
+                raise ArgumentError(f"option {part.name!r} is declared twice, the second time in "
+                                    f"{kind.__name__}; give it another name")
+            found[part.name] = Option(part.name, hints[part.name], part.default, **part.metadata)
+    return found
 
 
 def resolve(owner: str, kind: type, given: Mapping[str, Any]) -> Any:

@@ -12,7 +12,10 @@ __all__ = ["magnitude"]
 
 @criterion("magnitude", of="weights")
 def magnitude(scoring: Scoring, options: NoOptions) -> Scores:
-    """Score a weight by its absolute value (Han et al., arXiv 1506.02626). Needs no inputs."""
+    """Score a weight by its absolute value (Han et al., arXiv 1506.02626).
+
+    Needs no inputs.
+    """
     return {
         name: np.abs(layer.weight.detach().cpu().double().numpy())
         for name, layer in scoring.layers.items()

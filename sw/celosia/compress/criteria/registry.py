@@ -23,8 +23,8 @@ from celosia.compress.options import NoOptions, resolve
 from celosia_spec.errors import ArgumentError
 from celosia_spec.inputs import as_tensor
 
-__all__ = ["Criterion", "Scores", "Scoring", "criterion", "lookup", "methods", "resolve_options",
-           "scores"]
+__all__ = ["Criterion", "Scores", "Scoring", "criteria", "criterion", "lookup", "methods",
+           "resolve_options", "scores"]
 
 Layers = Mapping[str, nn.Conv2d | nn.Linear]
 Scores = dict[str, np.ndarray]
@@ -100,9 +100,14 @@ def criterion(
     return register
 
 
+def criteria(of: str) -> tuple[Criterion, ...]:
+    """Return the criteria of "weights" or "filters", in the order in which they joined."""
+    return tuple(found for found in _CRITERIA.values() if found.of == of)
+
+
 def methods(of: str = "weights") -> tuple[str, ...]:
     """Return the names of the criteria of weights, or of "filters", in the order they joined."""
-    return tuple(name for name, found in _CRITERIA.items() if found.of == of)
+    return tuple(found.name for found in criteria(of))
 
 
 def lookup(method: str, of: str = "weights") -> Criterion:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from celosia.compress.filters.selection import SCOPES, Target, choose
 from celosia.compress.filters.structure import FilterCost, Kept, Structure, trace
 from celosia.compress.layers import prunable_layers
 from celosia.compress.masks.filters import filter_masks
+from celosia.compress.options import resolve
 from celosia.compress.training.journal import Journal, describe, fingerprint
 from celosia.compress.training.rounds import Measure, reproducible
 from celosia_spec.errors import ArgumentError
@@ -105,6 +106,8 @@ def prune_filters(
     checkpoint: str | Path | None = None,
     measure: Measure | None = None,
     progress: Callable[[FilterRound], None] | None = None,
+    inputs: Any | None = None,
+    **options: Any,
 ) -> FilterReport:
     """Remove filters of a model's convolutions, in place.
 
@@ -165,6 +168,8 @@ def prune_filters(
         ``measure(model)`` -> {name: number or None} after each round, kept in its record; or None.
     progress
         Called with a `FilterRound` after each round, or None.
+    inputs, options
+        Calibration inputs (N, ...) of the method, and its options, where it has any.
 
     Returns
     -------
@@ -177,6 +182,8 @@ def prune_filters(
         without a filter, or that has filters with one score, of which some would have to go;
         masked or computed weights; a network that without the filters does not
         run or computes something else. The model is as it was before the round.
+    TypeError
+        An option that the method does not have.
     """
     target = Target.of(rate=rate, macs=macs, parameters=parameters, conv_macs=conv_macs,
                        threshold=threshold)
@@ -187,9 +194,11 @@ def prune_filters(
                "ignore": sorted(ignore), "constants": constants, "rounds": rounds,
                "schedule": "linear", "seed": seed, "ties": "lower index stays",
                "finetuned": finetune is not None, "finetune": describe(finetune),
-               "start": fingerprint(model)}
+               "options": asdict(resolve(method, lookup(method, "filters").options, options)),
+               "start": fingerprint(model, inputs)}
     journal = Journal(checkpoint, choices)
-    run = _Run(model, example_input, look, start, method)
+    run = _Run(model, example_input, look, start, method,
+               partial(filter_scores, method=method, inputs=inputs, **options))
     if journal.records:
         run.rebuild(journal.records[-1]["kept"], journal.restore())
     for index in range(len(journal.records), rounds):
@@ -214,16 +223,16 @@ class _Run:
 
     def __init__(
         self, model: nn.Module, example_input: Any, look: Callable[[], Structure],
-        start: Structure, method: str,
+        start: Structure, method: str, score: Callable[[nn.Module], dict[str, np.ndarray]],
     ) -> None:
         self.model, self.example_input = model, example_input
-        self.look, self.start, self.method = look, start, method
+        self.look, self.start, self.method, self.score = look, start, method, score
         self.kept = start.everything()
         self._now: Structure | None = start
 
     def remove(self, target: Target, scope: str, share: Fraction) -> None:
         """Remove filters until this share of the target is met."""
-        by_layer = filter_scores(self.model, self.method)
+        by_layer = self.score(self.model)
         scores = {name: np.sum([by_layer[member] for member in unit.members], axis=0)
                   for name, unit in self.start.units.items()}
         kept = choose(self.start, self.kept, scores, target, scope, share)

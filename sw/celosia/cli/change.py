@@ -1,0 +1,101 @@
+"""What ``prune`` and ``factorise`` do: one method, on one network, with its figures around it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from celosia.cli import common, figures, network, options
+from celosia.compress.method import Method, Network, Training
+from celosia_spec.errors import CelosiaError, refusals
+
+Prepare = Callable[[Any, np.ndarray, Any], tuple[Any, dict[str, Any]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the user asks for, apart from the method; as the options of the commands have it."""
+
+    model: str
+    output: Path
+    weights: Path | None
+    data: str | None
+    mean: str | None
+    deviation: str | None
+    epochs: int | None
+    learning_rate: float | None
+    optimizer: str | None
+    checkpoint: Path | None
+    report: Path | None
+    seed: int
+    target: str
+
+
+def change(
+    asked: Request, methods: Mapping[str, Method], given: Mapping[str, Any], doing: str,
+    prepare: Prepare | None = None,
+) -> dict[str, Any]:
+    """Change the network by the method, write it, and return the result as JSON has it.
+
+    given   : what `options.of_methods` added to the command.
+    doing   : a word for the bar, such as "pruning".
+    prepare : of module, example and what makes a trainer (or None): the module to change instead,
+              and choices to record. Or None.
+    """
+    common.check_target(asked.target)
+    training = ("epochs", "learning_rate", "optimizer")
+    refuse_without_data(asked.data, {f"--{name.replace('_', '-')}": getattr(asked, name)
+                                     for name in training})
+    method, amount, settings = options.check(methods, given, data=asked.data is not None)
+    network.check_outputs(asked.output, asked.report, asked.checkpoint, asked.model, asked.weights,
+                          asked.data)
+    module, example = network.find_module(asked.model, asked.weights)
+    loaded = network.load_data(asked.data, asked.mean, asked.deviation)
+    example = network.example_for(asked.model, example, loaded)
+    network.check_saves(module, example)
+    chosen: dict[str, Any] = {}
+    with refusals(TypeError), network.rounds_shown(doing) as progress:
+        train = network.trainer(loaded, asked.epochs, asked.learning_rate, asked.optimizer,
+                                asked.seed)
+        untrained = network.warn_untrained(module)
+        network.to_fastest(module)
+        before = figures.figures(module, example, asked.target,
+                                 network.test_accuracy(module, loaded))
+        if prepare is not None:
+            module, chosen = prepare(module, example, train)
+        found = method.run(
+            Network(module=module, example=example, target=asked.target), amount,
+            Training(inputs=None if loaded is None else loaded.calibration, train=train,
+                     curves=None if loaded is None else partial(network.search_measure, loaded),
+                     seed=asked.seed, checkpoint=asked.checkpoint, progress=progress,
+                     measure=network.measurer(loaded, example, asked.target)), *settings)
+    network.save(module.cpu(), example, asked.output)
+    after = figures.figures(module, example, asked.target, found.accuracy)
+    result = {"method": method.name, "parameters": figures.parameters(module), **found.as_json(),
+              **network.cost(module, example, asked.target), **found.more,
+              "network": {"before": before, "after": after, "untrained": untrained},
+              "output": str(asked.output)}
+    result["choices"] |= network.origin(asked.model, asked.weights, asked.target, loaded) | chosen
+    if asked.report is not None:
+        network.write_report(result, asked.report)
+    return result
+
+
+def refuse_without_data(data: str | None, given: Mapping[str, Any]) -> None:
+    """CelosiaError for options that say how to retrain where there is no data to do it on."""
+    useless = [flag for flag, value in given.items() if value is not None]
+    if useless and data is None:
+        raise CelosiaError(f"{' and '.join(useless)} say how to retrain on --data; give that too, "
+                           "or leave them out")
+
+
+def show_network(result: Mapping[str, Any]) -> None:
+    """Print the network before and after, and why there is no program for it."""
+    both = result["network"]
+    common.show(figures.table(both["before"], both["after"], result["target"]))
+    if result["refused"] is not None:
+        print(common.wrapped(f"no program for {result['target']}: {result['refused']}"))
+        print("celosia check tells all that is in the way, on every target")

@@ -1,0 +1,283 @@
+"""The methods of ``celosia prune`` and ``celosia factorise``, declared.
+
+A method is a call of this package's public functions. Every criterion of weights or of filters is
+one (`of_weights`, `of_filters`); what is more than a criterion stands below them. The command line
+makes options, help, checks and refusals from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
+
+from celosia.compress import amounts
+from celosia.compress.amounts import Chosen
+from celosia.compress.combined import prune_combined
+from celosia.compress.criteria.correlation import CorrelationOptions
+from celosia.compress.criteria.registry import Criterion, criteria
+from celosia.compress.filters.mask_layer import prune_with_masks
+from celosia.compress.filters.prune import FilterReport, prune_filters
+from celosia.compress.lowrank.factorise import factorise
+from celosia.compress.masks.weights import make_permanent
+from celosia.compress.method import Method, MethodReport, Network, Training
+from celosia.compress.options import option
+from celosia.compress.training.rounds import LayerDensity, RoundRecord
+from celosia.compress.weights.cycles import prune_to_cycles
+from celosia.compress.weights.prune import prune
+
+__all__ = ["factorising", "pruning"]
+
+
+def pruning() -> dict[str, Method]:
+    """Return the methods of ``celosia prune`` by name, the usual one first."""
+    single = sorted(criteria("weights"), key=lambda found: found.name != "magnitude")
+    every = (*map(of_weights, single), *map(of_filters, criteria("filters")), MASK, COMBINED)
+    return {method.name: method for method in every}    # MASK trains, and stands for its criterion
+
+
+def factorising() -> dict[str, Method]:
+    """Return the methods of ``celosia factorise`` by name, the usual one first."""
+    return {method.name: method for method in (SVD, TUCKER)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightOptions:
+    """Options of pruning single weights, as `celosia.compress.prune` has them."""
+
+    accuracy_budget: float | None = option(
+        None, flag="--accuracy-budget",
+        about="fall of accuracy allowed in each layer's curve; 0.01 is one point")
+    order: str = option("together", flag="--order",
+                        about="together, or layer by layer: forward, backward")
+    scope: str = option("layer", flag="--scope", about="where weights compete: layer or global")
+    select: str = option("topk_abs", flag="--select", about="topk_abs or sun2016")
+    rounds: int | None = option(None, flag="--rounds", least=1, about="rounds; 5 with data, else 1")
+    schedule: str | None = option(None, about="cubic or linear")
+    strong: float = option(0.75, about="share that sun2016 takes from the strong half")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilterOptions:
+    """Options of removing filters, as `celosia.compress.prune_filters` has them."""
+
+    rounds: int = option(1, flag="--rounds", least=1, about="rounds in which filters go")
+    scope: str = option("layer", flag="--scope", about="where filters compete: layer or global")
+    coupled: str = option("keep", about="keep or prune convolutions whose outputs are added")
+    ignore: tuple[str, ...] = option((), about="convolutions to leave alone")
+    constants: str = option("fold", about="fold, or drop, what maps of zeros become further on")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskOptions:
+    """Options of training masks, as `celosia.compress.prune_with_masks` has them."""
+
+    strength: float = option(flag="--strength", about="the factor of the L1 term on the masks")
+    scope: str = option("global", flag="--scope", about="where filters compete: layer or global")
+    on: str = option("mask", about="mask, or gamma of the batch normalisation")
+    step: str = option("subgradient", about="subgradient or proximal")
+    layers: tuple[str, ...] = option((), about="convolutions to give masks; all")
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments of `prune_with_masks`."""
+        return {**asdict(self), "layers": self.layers or None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CombinedOptions:
+    """Options of pruning both halves, as `celosia.compress.prune_combined` has them."""
+
+    conv_macs: float = option(
+        flag="--macs-removed",
+        about="the share of the convolutions' multiply-accumulates to remove")
+    rounds: int = option(1, flag="--rounds", least=1, about="rounds on the linear layers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LowRankOptions:
+    """Options of factorising, as `celosia.compress.factorise` has them."""
+
+    rule: str | None = option(
+        None, flag="--rule",
+        about="energy, speedup, evbmf or curve; evbmf if nothing else says how much")
+    value: float | None = option(
+        None, flag="--value",
+        about="of energy: the share to keep. Of speedup: how many times fewer weights")
+    accuracy_budget: float | None = option(
+        None, flag="--accuracy-budget",
+        about="of curve: fall of accuracy allowed in each layer's curve; 0.01 is one point")
+    skip: tuple[str, ...] = option((), flag="--skip", about="layers to leave alone, commas between")
+    minimum: int | None = option(
+        None, flag="--minimum", least=1,
+        about="least rank; in pairs 8, else 2 in convolutions and 1 in linear layers")
+    weakening: float = option(1.0, flag="--weakening", least=0, most=1,
+                              about="of evbmf: 1 takes its ranks, 0 the full ones")
+    rounds: int = option(1, flag="--rounds", least=1, about="rounds in which the ranks fall")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SchemeOptions:
+    """Options of singular value decomposition alone."""
+
+    scheme: str = option("channel", flag="--scheme", about="in convolutions: channel or spatial")
+
+
+def of_weights(criterion: Criterion) -> Method:
+    """Return the method that removes the weights that a criterion scores lowest."""
+    return Method(
+        name=criterion.name, about=criterion.about, usual=Chosen("rate", 0.8),
+        amounts=(amounts.RATE, amounts.RATES, amounts.SEARCH, amounts.CYCLES),
+        options=(criterion.options, WeightOptions), run=partial(_prune_weights, criterion.name))
+
+
+def of_filters(criterion: Criterion) -> Method:
+    """Return the method that removes the filters that a criterion scores lowest."""
+    return Method(
+        name=criterion.name, about=criterion.about, must=True,
+        amounts=(amounts.FILTER_RATE, amounts.MACS, amounts.PARAMETERS, amounts.RATES),
+        options=(criterion.options, FilterOptions), run=partial(_prune_filters, criterion.name))
+
+
+def _prune_weights(name: str, network: Network, amount: Chosen | None, training: Training,
+                   scoring: Any, own: WeightOptions) -> MethodReport:
+    """Call `prune`, or `prune_to_cycles`."""
+    assert amount is not None       # there is a usual one
+    shared = {"inputs": training.inputs, "rounds": own.rounds, **asdict(scoring),
+              **training.arguments(lambda record: network.density())}
+    if amount.name == "cycles":
+        found: Any = prune_to_cycles(
+            network.module, name, example_input=network.example, target=network.target,
+            budget=amount.value, schedule=own.schedule or "cubic", **shared)
+    else:
+        search: dict[str, Any] = {} if amount.name != "search" else {
+            "accuracy_budget": own.accuracy_budget, "evaluate": training.evaluate("a search")}
+        found = prune(network.module, name, rates="search" if search else amount.value,
+                      order=own.order, scope=own.scope, select=own.select, strong=own.strong,
+                      schedule=own.schedule, **shared, **search)
+    return _report(network, _weight_rounds(network, found.rounds), found.choices,
+                   found.rounds[-1].measured, amount)
+
+
+def _prune_filters(name: str, network: Network, amount: Chosen | None, training: Training,
+                   scoring: Any, own: FilterOptions) -> MethodReport:
+    """Call `prune_filters`."""
+    assert amount is not None       # one must be given
+    found = prune_filters(
+        network.module, network.example, name, inputs=training.inputs,
+        **{amount.name: amount.value}, **asdict(own), **asdict(scoring),
+        **training.arguments(lambda record: network.density()))
+    return _filter_report(network, found, amount)
+
+
+def _prune_with_masks(network: Network, amount: Chosen | None, training: Training,
+                      own: MaskOptions) -> MethodReport:
+    """Call `prune_with_masks`."""
+    assert amount is not None       # one must be given
+    found = prune_with_masks(
+        network.module, network.example, train=training.needed(), **{amount.name: amount.value},
+        **own.arguments(), **training.arguments(lambda record: network.density()))
+    return _filter_report(network, found, amount)
+
+
+def _prune_combined(network: Network, amount: Chosen | None, training: Training, scoring: Any,
+                    masks: MaskOptions, own: CombinedOptions) -> MethodReport:
+    """Call `prune_combined`."""
+    assert amount is not None       # there is a usual one
+    shared = training.arguments(lambda record: network.density())
+    of_masks = masks.arguments() | {name: shared[name] for name in ("measure", "progress")}
+    found = prune_combined(
+        network.module, network.example, inputs=training.inputs, rates=amount.value,
+        train=training.needed(), recover=training.finetune, strength=of_masks.pop("strength"),
+        filter_options=of_masks, **asdict(own), **asdict(scoring), **shared)
+    records = [{"stage": "convolutions", **asdict(record)} for record in found.filters.rounds]
+    records += [{"stage": "linear", **record}
+                for record in _weight_rounds(network, found.weights.rounds)]
+    return _report(network, records,
+                   {"convolutions": found.filters.choices, "linear": found.weights.choices},
+                   found.weights.rounds[-1].measured, amount, **_filter_keys(found.filters))
+
+
+def _factorise(name: str, network: Network, amount: Chosen | None, training: Training,
+               own: LowRankOptions, scheme: SchemeOptions | None = None) -> MethodReport:
+    """Call `factorise`."""
+    arguments = asdict(own) | ({} if scheme is None else asdict(scheme))
+    if amount is not None:
+        arguments |= {_SHARES.get(amount.name, amount.name): amount.value}
+    elif own.rule is None:
+        arguments["rule"] = "evbmf"
+    if own.rule == "curve":
+        arguments["evaluate"] = training.evaluate("rule 'curve'")
+    found = factorise(network.module, network.example, name, **arguments,
+                      **training.arguments(lambda record: float(record.density)))
+    last = found.rounds[-1]
+    return MethodReport(
+        density=found.density,
+        layers={name: asdict(row) | {"ranks": None if row.ranks is None else list(row.ranks)}
+                for name, row in found.layers.items()},
+        records=[record.as_json() for record in found.rounds], choices=found.choices,
+        last=last.measured,
+        more={"parameters": found.parameters, "parameters_before": found.parameters_before,
+              "macs": found.macs, "macs_before": found.macs_before,
+              "predicted_cycles": last.predicted_cycles})
+
+
+_SHARES = {"macs": "macs_removed", "parameters": "parameters_removed"}
+"""What `factorise` calls an amount."""
+
+
+def _report(network: Network, records: list[dict[str, Any]], choices: Mapping[str, Any],
+            last: Mapping[str, Any], amount: Chosen, **more: Any) -> MethodReport:
+    """Return the report of a pruned network, and make its zeros plain."""
+    layers, density = network.kept(), network.density()
+    make_permanent(network.module)
+    rate = amount.value if amount.name == "rate" and isinstance(amount.value, float) else None
+    return MethodReport(density=density, layers=layers, records=records, choices=choices,
+                        last=last, more={"rate": rate, **more})
+
+
+def _weight_rounds(network: Network, rounds: Iterable[RoundRecord]) -> list[dict[str, Any]]:
+    """Return what rounds did, with the weights that the network had at first."""
+    found = []
+    for record in rounds:
+        layers = {name: LayerDensity(weights=network.layers[name], kept=layer.kept)
+                  for name, layer in record.layers.items()}
+        against = replace(record, layers=layers)
+        found.append(against.as_json() | {"density": against.density})
+    return found
+
+
+def _filter_report(network: Network, found: FilterReport, amount: Chosen) -> MethodReport:
+    return _report(network, [asdict(record) for record in found.rounds], found.choices,
+                   found.rounds[-1].measured, amount, **_filter_keys(found))
+
+
+def _filter_keys(found: FilterReport) -> dict[str, Any]:
+    """Return what there is to tell of filters."""
+    return {"filters": {name: {"filters": layer.filters, "kept": list(layer.kept)}
+                        for name, layer in found.layers.items()},
+            "skipped": dict(found.skipped), "before": asdict(found.before),
+            "after": asdict(found.after)}
+
+
+MASK = Method(
+    name="mask", must=True, data="to train the masks on",
+    about="Remove the filters whose factors training itself drives towards 0 (P3, 6.4.1).",
+    amounts=(amounts.FILTER_RATE, amounts.MACS, amounts.PARAMETERS), options=(MaskOptions,),
+    run=_prune_with_masks)
+
+COMBINED = Method(
+    name="combined", data="to train the masks on", usual=Chosen("rate", 0.8),
+    about="Filters of convolutions go by masks, weights of hidden linear layers by correlation.",
+    amounts=(amounts.HIDDEN_RATE, amounts.RATES),
+    options=(CorrelationOptions, MaskOptions, CombinedOptions), run=_prune_combined)
+
+SVD = Method(
+    name="svd", about="Replace a layer by two thin ones (singular value decomposition).",
+    amounts=(amounts.RANKS, amounts.PARAMETERS, amounts.MACS),
+    options=(LowRankOptions, SchemeOptions), run=partial(_factorise, "svd"))
+
+TUCKER = Method(
+    name="tucker", about="Replace a convolution by three thin ones; linear layers stay.",
+    amounts=(amounts.RANKS, amounts.PARAMETERS, amounts.MACS), options=(LowRankOptions,),
+    run=partial(_factorise, "tucker"))

@@ -1,0 +1,231 @@
+"""Every method and criterion as it is declared: its help, its options, its JSON, and one round."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+from celosia import compress
+from celosia.cli import app, find
+from celosia.compress.amounts import Amount, Chosen
+from celosia.compress.criteria import registry
+from celosia.compress.criteria.registry import criteria
+from celosia.compress.method import Method, Network, Training
+from celosia.compress.methods import factorising, pruning
+from celosia.compress.options import declared, option, resolve
+
+COMMANDS = {"prune": pruning(), "factorise": factorising()}
+CASES = [pytest.param(command, method, id=f"{command}-{method.name}")
+         for command, methods in COMMANDS.items() for method in methods.values()]
+CRITERIA = [pytest.param(found, id=found.name)
+            for found in (*criteria("weights"), *criteria("filters"))]
+KEYS = {"accuracy", "density", "parameters", "macs", "predicted_cycles", "rounds", "records",
+        "layers", "choices", "method", "target", "refused", "output", "network"}
+"""What docs/cli.md and the stable interfaces promise of both commands."""
+
+MODEL = """
+import torch
+
+def make():
+    torch.manual_seed(1)
+    norm = torch.nn.BatchNorm2d(8)
+    norm.running_mean[0] = 0.001
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(1, 8, 3), norm, torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3),
+        torch.nn.Flatten(), torch.nn.Linear(8 * 16, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
+"""
+AMOUNTS: Mapping[str, object] = {"rate": 0.5, "macs": 0.3}
+REQUIRED: Mapping[str, object] = {"strength": 0.01, "conv_macs": 0.3}
+"""Values of the options that have no default."""
+
+
+def words(text: str) -> str:
+    return " ".join(text.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_has_every_method_and_fits_a_terminal(command: str) -> None:
+    shown = CliRunner().invoke(app, [command, "--help"], terminal_width=80,
+                               env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"}).stdout
+    assert max(map(len, shown.splitlines())) <= 80
+    for name, method in COMMANDS[command].items():
+        assert f"{name}: {method.about}" in words(shown)
+
+
+@pytest.mark.parametrize(("command", "method"), CASES)
+def test_a_method_is_declared_whole(command: str, method: Method) -> None:
+    """Its flags are options of the command, the help says what they and its settings are."""
+    shown = {flag: parameter for parameter in find(command).params for flag in parameter.opts}
+    own = declared(*method.options)
+    assert method.about.endswith(".")
+    for part in (*method.amounts, *own.values()):
+        assert part.about
+        if part.flag:
+            assert part.about[1:] in shown[part.flag].help
+        else:
+            assert f" {part.name} (" in shown["--option"].help
+    for amount in method.amounts:
+        assert {*amount.needs, *amount.without} <= own.keys()
+    assert method.usual is None or method.usual.name in {part.name for part in method.amounts}
+    assert {name for name, part in own.items() if part.default is MISSING} <= REQUIRED.keys()
+
+
+def settings(method: Method) -> dict[str, object]:
+    return {name: REQUIRED[name] for name, part in declared(*method.options).items()
+            if part.default is MISSING}
+
+
+@pytest.mark.parametrize(("command", "method"), CASES)
+def test_one_round_of_a_method(command: str, method: Method) -> None:
+    """On a network of two layers and a last one: what is reported is what is there."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(4, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 16, 12),
+                           nn.ReLU(), nn.Linear(12, 3)).eval()
+    inputs, labels = torch.randn(24, 4, 6, 6), torch.arange(24) % 3
+    network = Network(module=module, example=np.zeros((1, 4, 6, 6), np.float32), target="ulx3s-85f")
+    given, seen = settings(method) | {"rounds": 1}, []
+    parts = [resolve(method.name, kind, {name: given[name] for name in declared(kind)
+                                         if name in given}) for kind in method.options]
+    usual = Chosen(method.amounts[0].name, {"0": 2} if command == "factorise" else 0.5)
+    found = method.run(network, method.usual or usual, Training(
+        inputs=inputs, train=partial(compress.FineTune, inputs=inputs, labels=labels, epochs=1),
+        measure=lambda model: {"accuracy": 0.5}, progress=seen.append), *parts)
+    assert 0 < found.density < 1 and found.accuracy == 0.5
+    content = found.as_json() | dict(found.more)
+    assert json.loads(json.dumps(content, allow_nan=False)) == content
+    assert content["rounds"] == len(content["records"]) == len(seen)
+    assert seen[-1].density == pytest.approx(found.density)
+    left = sum(int(layer.weight.count_nonzero()) for layer in module.modules()
+               if isinstance(layer, nn.Conv2d | nn.Linear))
+    assert left == round(found.density * sum(network.layers.values()))
+    assert module(inputs).shape == (24, 3)
+
+
+@pytest.mark.parametrize(("command", "method"), CASES)
+def test_the_json_of_a_method_and_the_options_that_it_records(
+    network_folder, command: str, method: Method
+) -> None:
+    network_folder("declared_net", MODEL)
+    flags: list[object] = []
+    for name, part in declared(*method.options).items():
+        value = settings(method).get(name, part.default)
+        if part.flag and value not in (None, ()):
+            flags += [part.flag, value]
+        elif not part.flag and isinstance(value, str | int | float):
+            shown = str(value).lower() if isinstance(value, bool) else value
+            flags += ["--option", f"{name}={shown}"]
+    amount = next(part for part in method.amounts if part.name in ("rate", "macs"))
+    flags += [amount.flag, AMOUNTS[amount.name]]
+    if command == "factorise":
+        flags += ["--minimum", 1]
+    done = CliRunner().invoke(app, [
+        command, "declared_net:make", "-o", "small.pt2", "--method", method.name, "--json",
+        "--target", "ulx3s-85f", "--data", "data.npz", *map(str, flags)])
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)
+    assert result.keys() >= KEYS
+    assert result["method"] == method.name
+    assert Path("small.pt2").exists()
+    recorded = json.dumps(result["choices"])
+    for name in declared(*method.options):
+        assert f'"{name}"' in recorded or name in ("accuracy_budget", "skip"), name
+
+
+@pytest.mark.parametrize(("command", "method"), CASES)
+def test_what_a_method_does_not_take_is_refused_with_those_that_do(
+    network_folder, command: str, method: Method
+) -> None:
+    network_folder("declared_net", MODEL)
+    own = {part.flag for part in (*method.amounts, *declared(*method.options).values())}
+    for name, other in COMMANDS[command].items():
+        for part in (*other.amounts, *declared(*other.options).values()):
+            if not part.flag or part.flag in own:
+                continue
+            value = "1" if not isinstance(part, Amount) or part.kind is not float else "0.5"
+            done = CliRunner().invoke(app, [
+                command, "declared_net:make", "-o", "small.pt2", "--method", method.name,
+                "--data", "data.npz", part.flag, value])
+            assert done.exit_code == 1
+            message = f"{part.flag} does not go with --method {method.name}; it goes with "
+            assert message in done.stderr
+            assert name in done.stderr.split(message)[1].strip().split(", ")
+    done = CliRunner().invoke(app, [command, "declared_net:make", "-o", "small.pt2", "--method",
+                                    method.name, "--data", "data.npz", "--option", "nothing=1"])
+    known = [name for name, part in declared(*method.options).items() if not part.flag]
+    assert (f"method {method.name!r} has no option 'nothing'; its options: "
+            f"{', '.join(known) or 'none'}") in done.stderr
+
+
+@pytest.mark.parametrize("found", CRITERIA)
+def test_a_criterion_is_declared_whole_and_scores_two_layers(found: registry.Criterion) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 4)).eval()
+    assert found.about.endswith(".")
+    assert all(part.about for part in declared(found.options).values())
+    assert found.name in pruning()
+    if found.of == "filters":
+        if found.name == "mask":
+            compress.add_masks(model, torch.zeros(1, 1, 6, 6))
+        scored = compress.filter_scores(model, found.name, torch.randn(8, 1, 6, 6))
+        assert {name: values.shape for name, values in scored.items()} == {"0": (3,)}
+    else:
+        scored = compress.scores(model, found.name, torch.randn(8, 1, 6, 6))
+        assert {name: values.shape for name, values in scored.items()} == {
+            "0": (3, 1, 3, 3), "3": (4, 48)}
+    assert all(values.dtype == np.float64 for values in scored.values())
+    call = compress.filter_scores if found.of == "filters" else compress.scores
+    with pytest.raises(TypeError, match=f"'{found.name}' has no option nothing; its options: "):
+        call(model, found.name, None, nothing=1)
+
+
+def test_a_criterion_that_joins_is_a_method_with_its_options(monkeypatch) -> None:
+    monkeypatch.setattr(registry, "_CRITERIA", dict(registry._CRITERIA))
+
+    @dataclass(frozen=True, kw_only=True)
+    class Power:
+        power: int = option(2, about="of the mean")
+
+    @compress.criterion("by-index", of="filters", options=Power)
+    def by_index(scoring, options):
+        """Score a filter by its index."""
+        assert scoring.inputs is not None
+        return {name: np.arange(len(layer.weight), dtype=float) ** options.power
+                for name, layer in scoring.layers.items()}
+
+    method = pruning()["by-index"]
+    assert method.about == "Score a filter by its index."
+    assert [part.name for part in fields(method.options[0])] == ["power"]
+    module = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(96, 3)).eval()
+    network = Network(module=module, example=np.zeros((1, 1, 6, 6), np.float32), target="hx8k")
+    found = method.run(network, Chosen("rate", 0.5), Training(inputs=torch.randn(4, 1, 6, 6)),
+                       Power(power=3), method.options[1]())
+    assert found.more["filters"]["0"]["kept"] == [3, 4, 5]
+    assert found.choices["options"] == {"power": 3}
+
+
+def test_options_of_one_name_are_refused() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Twice:
+        rounds: int = option(1, about="again")
+
+    with pytest.raises(ValueError, match="'rounds' is declared twice, the second time in Twice"):
+        declared(*pruning()["magnitude"].options, Twice)
+
+
+def test_the_command_line_names_no_method() -> None:
+    names = {name for methods in COMMANDS.values() for name in methods}
+    wanted = re.compile(rf"\b(?:{'|'.join(map(re.escape, names))})\b")
+    folder = Path(__file__).parents[2] / "sw" / "celosia" / "cli"
+    found = {f"{path.name}: {match.group()}" for path in sorted(folder.glob("*.py"))
+             for match in wanted.finditer(path.read_text())}
+    assert not found
