@@ -55,7 +55,7 @@ def of_methods(methods: Methods) -> Callable[[F], F]:
         own = list(inspect.signature(command, eval_str=True).parameters.values())
         place = next(at for at, part in enumerate(own) if part.kind is part.KEYWORD_ONLY)
         made = [_method(methods), *(_flag(flag, methods) for flag in _flags(methods)),
-                _settings(methods)]
+                *_settings(methods)]
         command.__signature__ = inspect.Signature(      # type: ignore[attr-defined]
             [*own[:place], *made, *own[place:-1]])
         return command
@@ -71,7 +71,7 @@ def check(
 
     given : as a command of `of_methods` gets it.   data : whether there is any.
     """
-    name, texts = given["method"], given["option"] or []
+    name, texts = given["method"], given.get("option") or []
     if name not in methods:
         raise CelosiaError(f"unknown method {name!r}; known methods: {', '.join(methods)}")
     method, own = methods[name], declared(*methods[name].options)
@@ -210,17 +210,17 @@ def _method(methods: Methods) -> inspect.Parameter:
     return _parameter("--method", str, typer.Option(help=about), next(iter(methods)))
 
 
-def _settings(methods: Methods) -> inspect.Parameter:
-    """Return the parameter for what is set by ``--option``, with all that there is to set."""
+def _settings(methods: Methods) -> list[inspect.Parameter]:
+    """Return the parameter for what is set by ``--option``, if there is anything to set."""
     said: dict[str, list[str]] = {}
     for name, method in methods.items():
         for option in declared(*method.options).values():
             if not option.flag:
                 said.setdefault(option.name, []).append(name)
     texts = "; ".join(f"{part} ({', '.join(users)})" for part, users in said.items())
-    about = f"A setting of the method itself; may be given again. {texts or 'There are none'}."
-    return _parameter("--option", list[str] | None, typer.Option(
-        "--option", metavar="NAME=VALUE", help=about))
+    about = f"A setting of the method itself; may be given again. There are {texts}."
+    return [_parameter("--option", list[str] | None, typer.Option(
+        "--option", metavar="NAME=VALUE", help=about))] if said else []
 
 
 def _parameter(flag: str, kind: Any, shown: Any, default: Any = None) -> inspect.Parameter:

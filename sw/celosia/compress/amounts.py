@@ -86,7 +86,7 @@ RATES = Amount(name="rate", flag="--rates", kind=str, read=read_rates,
                about="a rate for each layer, LAYER=RATE,...")
 SEARCH = Amount(name="search", flag="--rates", word="search", kind=str, needs=("accuracy_budget",),
                 data="to measure accuracy on",
-                about="search: rates found by each layer's accuracy curve on training images")
+                about="or search: rates found by each layer's accuracy curve on training images")
 CYCLES = Amount(name="cycles", flag="--budget-cycles", kind=int, least=1,
                 without=("order", "scope", "select", "strong"),
                 about="instead of rates: predicted cycles of one inference to come down to")

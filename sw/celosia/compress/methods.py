@@ -50,9 +50,10 @@ class WeightOptions:
         None, flag="--accuracy-budget",
         about="fall of accuracy allowed in each layer's curve; 0.01 is one point")
     order: str = option("together", flag="--order",
-                        about="together, or layer by layer: forward, backward")
+                        about="all layers together, or layer by layer: forward, backward")
     scope: str = option("layer", flag="--scope", about="where weights compete: layer or global")
-    select: str = option("topk_abs", flag="--select", about="topk_abs or sun2016")
+    select: str = option("topk_abs", flag="--select",
+                         about="how weights are picked: topk_abs or sun2016")
     rounds: int | None = option(None, flag="--rounds", least=1, about="rounds; 5 with data, else 1")
     schedule: str | None = option(None, about="cubic or linear")
     strong: float = option(0.75, about="share that sun2016 takes from the strong half")
@@ -100,7 +101,7 @@ class LowRankOptions:
 
     rule: str | None = option(
         None, flag="--rule",
-        about="energy, speedup, evbmf or curve; evbmf if nothing else says how much")
+        about="what gives ranks: energy, speedup, evbmf or curve; evbmf if nothing says how much")
     value: float | None = option(
         None, flag="--value",
         about="of energy: the share to keep. Of speedup: how many times fewer weights")
