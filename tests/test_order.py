@@ -38,29 +38,34 @@ ORDER = {
     """,
     "celosia_hw": """
         __init__, blocks, layouts
+        signatures
         parts
         control, host, lanes, memory, output, weights
         core
         top
     """,
     "celosia_hw.parts": """
-        __init__, block_exponent, compare, multiplier, rotator, shift, table_memory, uart
+        __init__, block_exponent, compare, delay, multiplier, rotator, shift, table_memory, uart
     """,
     "celosia_hw.control": """
-        __init__, sequencer
+        __init__, exponents, issue, program, registers
+        sequencer
     """,
     "celosia_hw.host": """
-        __init__, port
+        __init__, memory_bus, port
         serial
     """,
     "celosia_hw.lanes": """
-        __init__, bank_writer, banks, mac_array, tile_walk
+        __init__, bank_writer, mac_array, tile_walk
+        banks
+        lanes
     """,
     "celosia_hw.memory": """
         __init__, weight_memory
     """,
     "celosia_hw.output": """
-        __init__, activation, align, requantise, walker
+        __init__, activation, align, places, requantise
+        walker
         stage
     """,
     "celosia_hw.weights": """

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -38,12 +38,6 @@ class Top(wiring.Component):
     ------
     Domain ``sync``, of ``clock_hz``.
     """
-
-    rx: Signal
-    tx: Signal
-    busy: Signal
-    error: Signal
-    saturated: Signal
 
     def __init__(self, array: ArrayConfig, *, mac: str = "generic", weight_memory: str = "bram",
                  clock_hz: float, baud: float) -> None:

@@ -50,15 +50,15 @@ class Chain(wiring.Component):
         bits, out = Signal(160), Signal(64)
         m.submodules.mult = mult = Multipliers(4, 8, 8, self.mac)
         m.submodules.weights = weights = WeightMemory(256, 2, 16, self.weight_memory)
+        host = weights.host_weights
         m.submodules.table = table = TableMemory(256, 16, output_register=True)
         m.d.comb += [
-            mult.w.as_value().eq(bits), mult.x.as_value().eq(weights.read_data.as_value()),
-            Cat(weights.read_row, weights.write_row, weights.write_data, weights.write_slot,
-                weights.write_enable).eq(bits[32:]),
-            Cat(table.read_address, table.write_address, table.write_enable,
-                table.write_data).eq(bits[100:]),
+            mult.w.as_value().eq(bits), mult.x.as_value().eq(weights.rows.words.as_value()),
+            Cat(weights.rows.row, host.address, host.data[:16], host.write).eq(bits[32:]),
+            Cat(table.read.addr, table.write.addr, table.write.en,
+                table.write.data).eq(bits[100:]),
         ]
-        m.d.sync += [bits.eq(Cat(self.rx, bits)), out.eq(mult.p.as_value() ^ table.read_data),
+        m.d.sync += [bits.eq(Cat(self.rx, bits)), out.eq(mult.p.as_value() ^ table.read.data),
                      self.tx.eq(out.xor()), self.busy.eq(out[0]), self.error.eq(out[1])]
         return m
 
@@ -79,11 +79,11 @@ class Tables(wiring.Component):
         new_read = new.read_port(transparent_for=(new_write,))
         m.d.comb += [
             rom_read.addr.eq(self.read), new_read.addr.eq(self.read),
-            table.read_address.eq(self.read), new_write.addr.eq(self.write),
+            table.read.addr.eq(self.read), new_write.addr.eq(self.write),
             new_write.data.eq(self.data), new_write.en.eq(self.enable),
-            table.write_address.eq(self.write), table.write_data.eq(self.data),
-            table.write_enable.eq(self.enable),
-            self.out.eq(Cat(rom_read.data, new_read.data, table.read_data)),
+            table.write.addr.eq(self.write), table.write.data.eq(self.data),
+            table.write.en.eq(self.enable),
+            self.out.eq(Cat(rom_read.data, new_read.data, table.read.data)),
         ]
         return m
 

@@ -6,7 +6,6 @@ from collections import defaultdict
 
 import pytest
 
-from celosia_hw.layouts import write_layout
 from celosia_hw.output.stage import OutputStage
 from celosia_hw.output.walker import Walker
 from celosia_sim.block_models import arithmetic
@@ -14,7 +13,7 @@ from celosia_sim.block_models.layers import random_layer, table_words
 from celosia_sim.block_models.writing import draining, normalising
 from celosia_sim.testing.players import play_pysim
 from celosia_sim.testing.vectors import Vectors, pack
-from celosia_spec.isa import OUTPUT_BITS, ArrayConfig, pack_row, timing
+from celosia_spec.isa import DESCRIPTOR, OUTPUT_BITS, ArrayConfig, pack_row, timing, write_word
 from celosia_spec.isa.timing import Timing
 
 SIZES = {"bank_rows": 64, "table_rows": 32, "writes": 128, "store_beats": 64,
@@ -34,9 +33,10 @@ class Bench:
     def __init__(self, array, seed):
         self.array, self.rng, self.vectors = array, random.Random(seed), Vectors()
         self.timing, self.cycle = Timing.of(array), 0
-        self.strobes = {name: set() for name in ("shift", "out_valid", "clipped", "done")}
+        self.strobes = {name: set() for name in (
+            "sums__shift", "results__valid", "walks__clipped", "walks__done")}
         self.residual, self.writes = defaultdict(lambda: [0] * array.beat), 0
-        self.vectors.hold(0, sums=self.rng.getrandbits(array.beat * array.acc_bits))
+        self.vectors.hold(0, sums__values=self.rng.getrandbits(array.beat * array.acc_bits))
 
     def finish(self):
         """Expect every strobe in its cycles and in no other; return the vectors."""
@@ -55,7 +55,7 @@ class Bench:
         self._load()
         end = self._drain(exponents)
         top = arithmetic.block_exponent(exponents)
-        self.vectors.expect(end + self.timing.flush, top=top)
+        self.vectors.expect(end + self.timing.flush, walks__top=top)
         if not layer.direct:
             start = end + self.timing.flush + timing.EXPONENT - timing.WALK_AHEAD
             if self.rng.random() < 0.6:
@@ -70,7 +70,8 @@ class Bench:
         """Write both tables and the layer's parameters, strobe ``load``."""
         layer, rng, vectors = self.shape, self.rng, self.vectors
         for address, word in table_words(layer):
-            vectors.pulse(self.cycle, place_write=1, place_address=address, place_data=word)
+            vectors.pulse(self.cycle, host_writes__write=1, host_writes__address=address,
+                          host_writes__data=word)
             self.cycle += 1
         self.input_lsb, self.residual_lsb = rng.randrange(-22, 10), rng.randrange(-22, 10)
         self.rows = {}
@@ -78,8 +79,8 @@ class Bench:
             sb = rng.randrange(-25, self.array.acc_bits - 16) + self.input_lsb
             bias = rng.choice([0, 1, -1, rng.randrange(-16384, 16385)])
             self.rows[row] = bias, rng.randrange(-20, 8), sb
-            vectors.pulse(self.cycle, row_write=1, row_address=row,
-                          row_data=pack_row(*self.rows[row]))
+            vectors.pulse(self.cycle, host_rows__write=1, host_rows__address=row,
+                          host_rows__data=pack_row(*self.rows[row]))
             self.cycle += 1
         # The half of the residual store that the layer before may have written is read.
         most = 64 - layer.batches * layer.tiles * self.array.pass_beats
@@ -87,20 +88,18 @@ class Bench:
                                    (1 - self.writes // 64) * 64 + rng.randrange(most + 1))
         self.shift_base = rng.randrange(-5, 40)         # right where the layer is direct
         vectors.hold(
-            self.cycle, log2_groups=layer.log2_groups, last_batch=layer.batches - 1,
-            last_tile=layer.tiles - 1, last_phase=layer.phases - 1,
-            last_position=layer.positions - 1, row_base=layer.row_base, write_base=layer.write_base,
-            write_step=layer.write_step, direct=layer.direct, wide=layer.wide,
-            residual_from=self.reads, residual_to=self.writes, input_lsb=self.input_lsb,
-            residual_lsb=self.residual_lsb, shift_base=self.shift_base, **self.flags)
-        vectors.pulse(self.cycle, load=1)
+            self.cycle, layer=DESCRIPTOR.groups["output"].pack(
+                residual_from=self.reads, residual_to=self.writes, **layer.fields, **self.flags),
+            walks__input_lsb=self.input_lsb, walks__residual_lsb=self.residual_lsb,
+            walks__shift_base=self.shift_base)
+        vectors.pulse(self.cycle, walks__load=1)
         self.cycle += Walker.AHEAD + rng.randrange(3)
 
     def _drain(self, exponents):
         """Drain every pass; return the cycle of ``done``, fill ``exponents`` with (a, sw)."""
         scale = self.rng.randrange(self.array.acc_bits - 6)
         for cycles in draining(self.shape):
-            self.vectors.pulse(self.cycle, drain=1)
+            self.vectors.pulse(self.cycle, sums__drain=1)
             sums = None
             for at, cycle in enumerate(cycles, self.cycle + 1):
                 if sums is None:
@@ -109,14 +108,14 @@ class Bench:
                     if cycle.final:
                         exponents += [(a, self.rows[cycle.row][1]) for a in values]
                 self.vectors.pulse(at + self.timing.sum_stage,
-                                   sums=pack(sums, self.array.acc_bits))
+                                   sums__values=pack(sums, self.array.acc_bits))
                 if cycle.beat_done:
-                    self.strobes["shift"].add(at + self.timing.sum_stage)
+                    self.strobes["sums__shift"].add(at + self.timing.sum_stage)
                     sums = None
                 if cycle.place is not None:
                     self._place(at, cycle, self._rounded(cycle, self.array.activation_bits))
                 if cycle.done:
-                    self.strobes["done"].add(at + timing.REPORT)
+                    self.strobes["walks__done"].add(at + timing.REPORT)
             self.cycle += max(len(cycles), timing.MIN_PASS) + self.rng.choice([0, 0, 0, 3])
         return at + timing.REPORT
 
@@ -152,15 +151,15 @@ class Bench:
         """Expect one entry at the end of the pipeline."""
         at += self.timing.end_stage
         mantissas = [m for m, _ in rounded]
-        self.strobes["out_valid"].add(at)
+        self.strobes["results__valid"].add(at)
         if any(clipped and real for (_, clipped), real in zip(rounded, cycle.valid, strict=True)):
-            self.strobes["clipped"].add(at)
+            self.strobes["walks__clipped"].add(at)
         place = cycle.place
         self.vectors.expect(
-            at, out=pack(mantissas, self.array.activation_bits), out_element=cycle.element,
-            out_real=pack(cycle.valid, 1), out_place=write_layout(self.array).const({
-                "last": cycle.place_last, "count": place.count - 1, "bank": place.bank,
-                "row": place.row}).as_bits())
+            at, results__mantissas=pack(mantissas, self.array.activation_bits),
+            results__element=cycle.element, results__real=pack(cycle.valid, 1),
+            results__place=write_word(self.array).pack(
+                last=cycle.place_last, count=place.count, bank=place.bank, row=place.row))
         if self.flags["residual_write"]:
             self.residual[self.writes + cycle.store] = mantissas
 
@@ -168,8 +167,8 @@ class Bench:
         """Walk from ``start`` + 1 on; the block exponent comes at the last moment."""
         vectors, array = self.vectors, self.array
         self.shift_base = (top if top != arithmetic.NOTHING else 0) + self.rng.randrange(-2, 4)
-        vectors.pulse(start, normalise=1)
-        vectors.hold(start + 1 + timing.WALK_AHEAD, shift_base=self.shift_base)
+        vectors.pulse(start, walks__normalise=1)
+        vectors.hold(start + 1 + timing.WALK_AHEAD, walks__shift_base=self.shift_base)
         wide = {}
         for at, cycle in enumerate(normalising(self.shape), start + 1):
             if self.shape.wide:
@@ -178,28 +177,31 @@ class Bench:
                 rounded = [self._rounded(cycle, b)[e] for e, b in enumerate(bits)]
                 wide[len(wide)] = [m for m, _ in rounded], array.wide_elements
                 if any(clipped and cycle.valid[e] for e, (_, clipped) in enumerate(rounded)):
-                    self.strobes["clipped"].add(at + self.timing.end_stage)
+                    self.strobes["walks__clipped"].add(at + self.timing.end_stage)
             else:
                 self._place(at, cycle, self._rounded(cycle, array.activation_bits))
-        self.strobes["done"].add(at + timing.REPORT)
+        self.strobes["walks__done"].add(at + timing.REPORT)
         return self._check_store(at + timing.REPORT + self.timing.settle, wide)
 
     def _check_store(self, cycle, beats):
         """Read {beat: (values, how many of them)} as the host does; return the cycle behind."""
-        bits = self.array.acc_bits
         for beat, (values, count) in beats.items():
-            self.vectors.pulse(cycle, store_address=beat)
-            cycle += self.timing.store
-            self.vectors.expect(cycle, mask=(1 << count * bits) - 1, store_data=pack(values, bits))
+            for element, value in enumerate(values[:count]):
+                cycle = self._read("store", cycle, beat, element, value, self.timing.store)
         return cycle + 1
 
     def _check_residual(self):
-        bits = self.array.activation_bits
         for beat in range(self.writes, self.writes + 6):
-            self.vectors.pulse(self.cycle, residual_host=beat)
-            self.cycle += 1
-            self.vectors.expect(self.cycle, residual_data=pack(self.residual[beat], bits))
+            for element, value in enumerate(self.residual[beat]):
+                self.cycle = self._read("residual", self.cycle, beat, element, value, 1)
         self.cycle += 1
+
+    def _read(self, memory, cycle, beat, element, value, latency):
+        """Read an element as the host does; return the cycle behind."""
+        for at in range(cycle, cycle + latency + 1):
+            self.vectors.pulse(at, **{f"host_{memory}__address": beat * self.array.beat + element})
+        self.vectors.expect(cycle + latency, **{f"host_{memory}__value": value})
+        return cycle + latency + 1
 
 
 @pytest.mark.parametrize("array", ARRAYS.values(), ids=ARRAYS)

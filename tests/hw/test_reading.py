@@ -9,13 +9,13 @@ import pytest
 
 from celosia_hw.lanes.banks import Banks
 from celosia_hw.lanes.mac_array import MacArray
-from celosia_hw.lanes.tile_walk import TileWalk
-from celosia_hw.layouts import operand_layout, step_layout, tile_layout
+from celosia_hw.lanes.tile_walk import TileWalk, tile_layout
 from celosia_hw.parts.rotator import Rotator
+from celosia_hw.signatures import FLAGS, operand_layout
 from celosia_hw.weights.decoder import Decoder
 from celosia_sim.block_models.reading import Map, decode_pass, lane_banks, rotate
 from celosia_sim.testing.vectors import Vectors, pack
-from celosia_spec.isa import BLOCK, ArrayConfig, timing
+from celosia_spec.isa import BLOCK, DESCRIPTOR, ArrayConfig, timing
 from celosia_spec.isa.timing import Timing
 
 SIZES = {"bank_rows": 32, "taps": 64, "table_rows": 16, "writes": 32, "store_beats": 32,
@@ -37,7 +37,7 @@ arrays = pytest.mark.parametrize(
 
 
 def step(**flags):
-    return step_layout.const({"valid": 1, **flags}).as_bits()
+    return FLAGS.const({"valid": 1, **flags}).as_bits()
 
 
 def _slots(array):
@@ -91,8 +91,9 @@ def test_tile_walk(player, array):
     layout = tile_layout(array)
     rows = 1 << array.bank_row_bits
     for log2_groups, shape, tiles in _maps(array, rng, 40):
-        vectors.hold(cycle, log2_groups=log2_groups, line=shape.line,
-                     base=shape.base, channels=shape.channels, jump=shape.jump)
+        vectors.hold(cycle, layer=DESCRIPTOR.groups["lanes"].pack(
+            log2_groups=log2_groups, line=shape.line, in_base=shape.base,
+            in_channels=shape.channels, jump=shape.jump))
         vectors.pulse(cycle, load=1)
         cycle += rng.randrange(1, 4)
         for tile in [*range(tiles)] * rng.randrange(1, 4):
@@ -122,8 +123,8 @@ def _taps(array, rng, size):
 
 def _write_taps(array, vectors, cycle, taps):
     for address, (row, rotation) in enumerate(taps):
-        vectors.pulse(cycle + address, write_enable=1, write_address=address,
-                      write_data=array.pack_tap(row, rotation))
+        vectors.pulse(cycle + address, host_taps__write=1, host_taps__address=address,
+                      host_taps__data=array.pack_tap(row, rotation))
     return cycle + len(taps)
 
 
@@ -160,15 +161,16 @@ def test_decoder(player, array):
             phases = rng.choice([1, 1, 2, 4])
             tap_step = array.taps // phases
             base = rng.randrange(tap_step) if phases == 1 else 0
-            vectors.hold(cycle, log2_groups=log2_groups, tap_base=base, tap_step=tap_step)
+            vectors.hold(cycle, layer=DESCRIPTOR.groups["weights"].pack(
+                log2_groups=log2_groups, tap_base=base, tap_step=tap_step))
             for phase, rows in enumerate(_passes(array, rng, groups, phases)):
                 base_of_phase = base + phase * tap_step
                 decoded = [decode_pass(row, base_of_phase, taps, array) for row in rows]
                 for k in range(len(rows[0])):
                     while rng.random() < 0.2:
-                        vectors.pulse(cycle + 1, words=rng.getrandbits(
+                        vectors.pulse(cycle + 1, rows__words=rng.getrandbits(
                             quads * array.weight_word_bits))
-                        vectors.expect(cycle + dut.latency, flags=0)
+                        vectors.expect(cycle + dut.latency, operands__flags=0)
                         cycle += 1
                     cycle = _stream_step(dut, vectors, cycle, rng, groups, layout,
                                          [row[k] for row in rows],
@@ -179,11 +181,11 @@ def test_decoder(player, array):
             cycle += dut.latency + 1
     for _ in range(20):
         rotation = rng.randrange(array.lanes)
-        vectors.pulse(cycle, host_valid=1, host_rotation=rotation)
+        vectors.pulse(cycle, peek__valid=1, peek__rotation=rotation)
         both = layout.const({"row": 0, "rotation": rotation}).as_bits()
         mask = layout.const({"row": -1, "rotation": -1}).as_bits()
         vectors.expect(cycle + 1, mask=pack([mask] * array.groups_max, layout.size),
-                       operand=pack([both] * array.groups_max, layout.size))
+                       operands__operand=pack([both] * array.groups_max, layout.size))
         cycle += 1
     player(dut, vectors)
 
@@ -197,14 +199,16 @@ def _stream_step(dut, vectors, cycle, rng, groups, layout, words, operands, flag
     port[slot:slot + groups] = words
     if array.replicate:
         port = [words[quad * groups // quads] for quad in range(quads)]
-    vectors.pulse(cycle, step=flags, slot=slot)
+    row = rng.randrange(array.weight_rows)
+    vectors.pulse(cycle, steps__flags=flags, steps__slot=slot, steps__row=row)
+    vectors.expect(cycle, rows__row=row)
     # The memory's data comes a cycle later, under the next step's flags.
-    vectors.pulse(cycle + 1, words=pack(port, array.weight_word_bits))
+    vectors.pulse(cycle + 1, rows__words=pack(port, array.weight_word_bits))
     at = cycle + dut.latency
-    vectors.expect(at - 1, flags_early=flags)
+    vectors.expect(at - 1, operands__ahead=flags)
     expected = [layout.const({"mantissa": mantissa, "row": row, "rotation": rotation}).as_bits()
                 for mantissa, row, rotation in operands]
-    vectors.expect(at, flags=flags, operand=pack(
+    vectors.expect(at, operands__flags=flags, operands__operand=pack(
         [expected[quad * groups // quads] for quad in range(quads)], layout.size))
     return cycle + 1
 
@@ -228,7 +232,8 @@ def test_banks(player, array):
             values.append(next((v for w, v in reversed(writes[place]) if w < at), 0))
             # What is written while the read is under way may be seen or not.
             masks.append(-(not any(at <= w < at + dut.latency for w, _ in writes[place])))
-        vectors.expect(at + dut.latency, mask=pack(masks, bits), x=pack(values, bits))
+        vectors.expect(at + dut.latency, mask=pack(masks, bits),
+                       factors__x=pack(values, bits))
     player(dut, vectors)
 
 
@@ -252,14 +257,14 @@ def _read_banks(dut, vectors, cycle, rng, log2_groups):
             further = wrapped + (broken and lane >= split)
             places.append((group * size + bank,
                            (row + base + (0, channels, jump)[further]) % rows))
-    flags = rng.randrange(1 << step_layout.size)
-    vectors.pulse(cycle, flags=flags, operand=pack(
+    flags = rng.randrange(1 << FLAGS.size)
+    vectors.pulse(cycle, operands__flags=flags, operands__operand=pack(
         [layout.const(operand).as_bits() for operand in operands], layout.size))
-    vectors.expect(cycle + dut.latency, flags_out=flags, weights=pack(
+    vectors.expect(cycle + dut.latency, factors__flags=flags, factors__weights=pack(
         [operand["mantissa"] for operand in operands], array.weight_bits))
     # drain_lead cycles before a pass's first beat of sums, which it is ACCUMULATE cycles behind.
     ahead = cycle + dut.latency + timing.ACCUMULATE - Timing.of(array).drain_lead
-    vectors.expect(ahead, flags_ahead=flags)
+    vectors.expect(ahead, ahead=flags)
     return places
 
 
@@ -268,8 +273,8 @@ def _write_banks(array, vectors, cycle, rng, writes):
     enable = rng.getrandbits(array.lanes) & rng.getrandbits(array.lanes)
     row = [rng.randrange(array.bank_rows) for _ in range(array.beat)]
     data = [rng.randrange(1 << array.activation_bits) for _ in range(array.beat)]
-    vectors.pulse(cycle, write_enable=enable, write_row=pack(row, array.bank_row_bits),
-                  write_data=pack(data, array.activation_bits))
+    vectors.pulse(cycle, writes__enable=enable, writes__row=pack(row, array.bank_row_bits),
+                  writes__data=pack(data, array.activation_bits))
     for bank in range(array.lanes):
         if enable >> bank & 1:
             j = bank % array.beat
@@ -294,7 +299,7 @@ def test_mac_array(player, array):
                 _operands(array, vectors, cycle, rng, extremes, extreme)
                 cycle += 1                              # a bubble
             x, weights = _operands(array, vectors, cycle, rng, extremes, extreme)
-            vectors.pulse(cycle, flags=step(first=k == 0, last=last,
+            vectors.pulse(cycle, factors__flags=step(first=k == 0, last=last,
                                             tile_first=rng.randrange(2) if k == 0 else 0))
             total = [t + weights[p // array.quad] * x[p] for p, t in enumerate(total)]
             cycle += 1
@@ -313,6 +318,6 @@ def _operands(array, vectors, cycle, rng, extremes, extreme):
     weights, x = ([rng.choice(ends) if extreme else rng.randrange(ends[0], ends[1] + 1)
                    for _ in range(count)]
                   for ends, count in zip(extremes, (array.groups_max, array.lanes), strict=True))
-    vectors.pulse(cycle, x=pack(x, array.activation_bits),
-                  weights=pack(weights, array.weight_bits))
+    vectors.pulse(cycle, factors__x=pack(x, array.activation_bits),
+                  factors__weights=pack(weights, array.weight_bits))
     return x, weights

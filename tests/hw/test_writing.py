@@ -7,13 +7,12 @@ import random
 import pytest
 
 from celosia_hw.lanes.bank_writer import BankWriter
-from celosia_hw.layouts import write_layout
 from celosia_hw.output.walker import Walker
 from celosia_sim.block_models.layers import random_layer, table_words
 from celosia_sim.block_models.writing import Entry, bank_writes, draining, normalising
 from celosia_sim.testing.players import play_pysim
 from celosia_sim.testing.vectors import Vectors, pack
-from celosia_spec.isa import ArrayConfig
+from celosia_spec.isa import DESCRIPTOR, ArrayConfig, write_word
 
 SIZES = {"bank_rows": 64, "table_rows": 64, "writes": 128, "store_beats": 64, "count_bits": 9}
 ARRAYS = {
@@ -31,18 +30,18 @@ arrays = pytest.mark.parametrize(
 
 
 def _entry(array, entry, last=False):
-    return write_layout(array).const({"last": last, "count": entry.count - 1, "bank": entry.bank,
-                                      "row": entry.row}).as_bits()
+    return write_word(array).pack(last=last, count=entry.count, bank=entry.bank, row=entry.row)
 
 
 def _expect_writes(array, vectors, cycle, writes):
     """Expect {bank: (row, mantissa)} a cycle later, and no other write."""
     beat = array.beat
-    vectors.expect(cycle + 1, enable=sum(1 << bank for bank in writes))
+    vectors.expect(cycle + 1, writes__enable=sum(1 << bank for bank in writes))
     used = {bank % beat: value for bank, value in writes.items()}
     for name, part, bits in (("row", 0, array.bank_row_bits), ("data", 1, array.activation_bits)):
+        wanted = pack([used.get(j, (0, 0))[part] for j in range(beat)], bits)
         vectors.expect(cycle + 1, mask=pack([-(j in used) for j in range(beat)], bits),
-                       **{name: pack([used.get(j, (0, 0))[part] for j in range(beat)], bits)})
+                       **{f"writes__{name}": wanted})
 
 
 @arrays
@@ -58,21 +57,24 @@ def test_bank_writer(player, array):
                       bank=rng.randrange(lanes >> log2_groups), row=rng.randrange(rows))
         m = [rng.randrange(1 << bits) for _ in range(array.beat)]
         real = [rng.random() < 0.8 for _ in range(array.beat)]
-        vectors.pulse(cycle, log2_groups=log2_groups, carry=carry, plane=plane,
-                      deinterleave=deinterleave, element=element, place=_entry(array, entry),
-                      m=pack(m, bits), real=pack(real, 1))
+        vectors.pulse(cycle, layer=DESCRIPTOR.groups["lanes"].pack(
+            log2_out_groups=log2_groups, write_carry=carry, plane_rows=plane,
+            deinterleave=deinterleave), results__element=element,
+            results__place=_entry(array, entry), results__mantissas=pack(m, bits),
+            results__real=pack(real, 1))
         source = rng.choice(["result"] * 5 + ["host", "clear", "none"])
         if source == "result":
-            vectors.pulse(cycle, valid=1)
+            vectors.pulse(cycle, results__valid=1)
             writes = bank_writes(array, entry, element, m, real, groups=1 << log2_groups,
                                  carry=carry, plane=plane, deinterleave=bool(deinterleave))
         elif source == "host":
             row, bank, value = rng.randrange(rows), rng.randrange(lanes), rng.randrange(1 << bits)
-            vectors.pulse(cycle, host_valid=1, host_address=row * lanes + bank, host_data=value)
+            vectors.pulse(cycle, host__write=1, host__address=row * lanes + bank,
+                          host__data=value)
             writes = {bank: (row, value)}
         elif source == "clear":
             row = rng.randrange(rows)
-            vectors.pulse(cycle, clear_valid=1, clear_row=row)
+            vectors.pulse(cycle, prepare__clear=1, prepare__clear_row=row)
             writes = dict.fromkeys(range(lanes), (row, 0))
         else:
             writes = {}
@@ -83,13 +85,10 @@ def test_bank_writer(player, array):
 def _load(vectors, cycle, layer):
     """Write the table and the layer's parameters, then load; return the cycle behind it."""
     for address, word in table_words(layer):
-        vectors.pulse(cycle, table_enable=1, table_address=address, table_data=word)
+        vectors.pulse(cycle, host_writes__write=1, host_writes__address=address,
+                      host_writes__data=word)
         cycle += 1
-    vectors.hold(cycle, log2_groups=layer.log2_groups, last_batch=layer.batches - 1,
-                 last_tile=layer.tiles - 1, last_phase=layer.phases - 1,
-                 last_position=layer.positions - 1, row_base=layer.row_base,
-                 write_base=layer.write_base, write_step=layer.write_step,
-                 direct=layer.direct, wide=layer.wide)
+    vectors.hold(cycle, layer=DESCRIPTOR.groups["output"].pack(**layer.fields))
     vectors.pulse(cycle, load=1)
     return cycle + 1
 
@@ -141,7 +140,7 @@ def test_walker(player, array):
 def test_overrun():
     """A pass that ends while the beats of the one before are walked, but for the last one."""
     array, vectors = ARRAYS["16-beat2"], Vectors()
-    vectors.hold(0, last_tile=20, last_position=299)
+    vectors.hold(0, layer=DESCRIPTOR.groups["output"].pack(last_tile=20, last_position=299))
     vectors.pulse(1, load=1)
     for length in range(1, array.pass_beats + 2):
         start = 10 * length * array.pass_beats

@@ -38,11 +38,6 @@ class Checksum(wiring.Component):
     Domain ``sync``; ``value`` changes in the cycle after a strobe. Reset does as ``clear``.
     """
 
-    byte: Signal
-    update: Signal
-    clear: Signal
-    value: Signal
-
     def __init__(self) -> None:
         super().__init__({"byte": In(8), "update": In(1), "clear": In(1),
                           "value": Out(16, init=protocol.CRC_INIT)})
@@ -83,14 +78,6 @@ class FrameBuffer(wiring.Component):
     Domain ``sync``; at most one strobe kind a cycle, outputs change in the cycle after it.
     Reset leaves the contents.
     """
-
-    i: Signal
-    receive: Signal
-    rotate: Signal
-    load: Signal
-    word: Signal
-    address: Signal
-    payload: Signal
 
     def __init__(self) -> None:
         super().__init__({
@@ -155,23 +142,6 @@ class HostPort(wiring.Component):
     2 cycles, a write 10, a read 10 + 8 / element_bytes * (1 + latency), latency from ``mem_read``
     to ``mem_rvalid``. After reset: waits for SYNC.
     """
-
-    i: stream.Interface
-    o: stream.Interface
-    mem_space: Signal
-    mem_address: Signal
-    mem_write: Signal
-    mem_wdata: Signal
-    mem_read: Signal
-    mem_rdata: Signal
-    mem_rvalid: Signal
-    start: Signal
-    start_first: Signal
-    start_last: Signal
-    abort: Signal
-    busy: Signal
-    error: Signal
-    saturated: Signal
 
     def __init__(self, *, timeout_cycles: int) -> None:
         if not 32 <= timeout_cycles <= 1 << 30:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect
 
@@ -35,9 +35,6 @@ class SerialHost(wiring.Component):
     Domain ``sync``. See ``HostPort`` and ``UartReceiver``. An incomplete request is dropped after
     ``timeout_cycles``.
     """
-
-    rx: Signal
-    tx: Signal
 
     def __init__(self, *, clock_hz: float, baud: float) -> None:
         self.divisor = uart_divisor(clock_hz, baud)

@@ -3,11 +3,12 @@
 from typing import Any
 
 from amaranth.hdl import Module, Mux, Signal, signed
-from amaranth.lib import data, wiring
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from celosia_hw.layouts import step_layout
+from celosia_hw.parts.delay import chain
 from celosia_hw.parts.multiplier import Multipliers
+from celosia_hw.signatures import Factors, beat_layout
 from celosia_spec.isa import ArrayConfig
 from celosia_spec.isa.timing import ACCUMULATE, MULTIPLY
 
@@ -21,9 +22,9 @@ class MacArray(wiring.Component):
 
     Members
     -------
-    x : In(lanes mantissas), weights : In(groups_max mantissas), flags : In(step_layout)
-        Operands. The lanes of quad ``q`` multiply ``weights[q]``.
-    shift : In
+    factors : In(Factors)
+        The lanes of quad ``q`` multiply ``factors.weights[q]``.
+    shift : In(1)
         Strobe: ``sums`` becomes the next beat in the following cycle.
     sums : Out(beat x signed(acc_bits))
         A beat of the last pass's sums; the first beat until ``shift``. The compiler proves that no
@@ -31,7 +32,7 @@ class MacArray(wiring.Component):
 
     Timing
     ------
-    Operands every cycle. ``sums`` shows a pass ``LATENCY`` cycles after its operands with
+    Factors every cycle. ``sums`` shows a pass ``LATENCY`` cycles after its factors with
     ``flags.last``. Bubbles (``flags.valid`` = 0) change nothing.
     """
 
@@ -39,23 +40,15 @@ class MacArray(wiring.Component):
 
     def __init__(self, array: ArrayConfig, mac: str = "generic") -> None:
         self.array, self.mac = array, mac
-        super().__init__({
-            "x": In(data.ArrayLayout(signed(array.activation_bits), array.lanes)),
-            "weights": In(data.ArrayLayout(signed(array.weight_bits), array.groups_max)),
-            "flags": In(step_layout), "shift": In(1),
-            "sums": Out(data.ArrayLayout(signed(array.acc_bits), array.beat)),
-        })
+        super().__init__({"factors": In(Factors(array)), "shift": In(1),
+                          "sums": Out(beat_layout(array))})
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         array = self.array
         m.submodules.multipliers = multipliers = Multipliers(
             array.lanes, array.weight_bits, array.activation_bits, self.mac)
-        flags = self.flags
-        for k in range(MULTIPLY):
-            after = Signal(step_layout, name=f"flags{k}")
-            m.d.sync += after.eq(flags)
-            flags = after
+        flags = chain(m, self.factors.flags, MULTIPLY, "flags", reset_less=False)[-1]
         shadow = [Signal(signed(array.acc_bits), name=f"shadow{p}", reset_less=True)
                   for p in range(array.lanes)]
         capture = Signal()
@@ -64,8 +57,8 @@ class MacArray(wiring.Component):
             total = Signal(signed(array.acc_bits), name=f"total{p}", reset_less=True)
             after = Signal(signed(array.acc_bits), name=f"after{p}")
             m.d.comb += [
-                multipliers.w[p].eq(self.weights[p // array.quad]),
-                multipliers.x[p].eq(self.x[p]),
+                multipliers.w[p].eq(self.factors.weights[p // array.quad]),
+                multipliers.x[p].eq(self.factors.x[p]),
                 after.eq(total + multipliers.p[p]),
             ]
             # Written so that loading costs nothing: it goes into the adder's own look-up table.

@@ -3,11 +3,22 @@
 from typing import Any
 
 from amaranth.hdl import Module, Mux, Signal, signed
-from amaranth.lib import wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from celosia_hw.layouts import tile_layout
-from celosia_spec.isa import ArrayConfig
+from celosia_hw.layouts import layout
+from celosia_spec.isa import DESCRIPTOR, ArrayConfig
+
+
+def tile_layout(array: ArrayConfig) -> data.StructLayout:
+    """Return bank-row bases of one tile and its line break.
+
+    row, next, after : of lanes that read in the tile's position group, in the next one, and in the
+                       one after it.
+    split     : first lane of the group that lies on the next line.   broken : there is one.
+    """
+    rows = dict.fromkeys(("row", "next", "after"), array.bank_row_bits)
+    return data.StructLayout({**rows, "split": array.lane_bits, "broken": 1})
 
 
 class TileWalk(wiring.Component):
@@ -27,11 +38,11 @@ class TileWalk(wiring.Component):
         at least ``timing.MIN_PASS`` cycles apart.
     last : In
         With ``advance``: the tile is the last of its batch, the next one is the first again.
-    log2_groups, line, base, channels, jump : In
-        Of the layer (see :class:`celosia_spec.isa.Word`).
+    layer : In(descriptor group "lanes")
     host_valid, host_row : In
         While ``host_valid``, every lane reads this bank row (for the host's reads).
     tile : Out(tile_layout)
+        Bank-row bases and the line break of the present tile.
 
     Timing
     ------
@@ -42,10 +53,8 @@ class TileWalk(wiring.Component):
     def __init__(self, array: ArrayConfig) -> None:
         self.array = array
         super().__init__({
-            "load": In(1), "advance": In(1), "last": In(1), "log2_groups": In(3),
-            "line": In(array.count_bits), "base": In(array.bank_row_bits),
-            "channels": In(array.bank_row_bits),
-            "jump": In(1),
+            "load": In(1), "advance": In(1), "last": In(1),
+            "layer": In(layout(DESCRIPTOR.groups["lanes"])),
             "host_valid": In(1), "host_row": In(array.bank_row_bits),
             "tile": Out(tile_layout(array)),
         })
@@ -57,22 +66,25 @@ class TileWalk(wiring.Component):
         # Of the tile that comes next: its base, and positions from its first to the line's end.
         row, rest = Signal(array.bank_row_bits), Signal(signed(array.count_bits + 1))
         size = Signal(array.lane_bits + 1)
-        m.d.comb += [self.tile.eq(tile), size.eq(array.lanes >> self.log2_groups)]
+        line, jump = self.layer.line[:array.count_bits], self.layer.jump
+        base, channels = (field[:array.bank_row_bits]
+                          for field in (self.layer.in_base, self.layer.in_channels))
+        m.d.comb += [self.tile.eq(tile), size.eq(array.lanes >> self.layer.log2_groups[:3])]
         with m.If(self.advance):
             m.d.sync += [
                 tile.row.eq(row),
-                tile.next.eq(row + self.channels),
-                tile.after.eq(row + self.channels + self.channels),
+                tile.next.eq(row + channels),
+                tile.after.eq(row + channels + channels),
                 tile.split.eq(rest),
-                tile.broken.eq(self.jump & (rest < size)),
+                tile.broken.eq(jump & (rest < size)),
             ]
         with m.If(self.host_valid):
             m.d.sync += [tile.broken.eq(0), *(tile[name].eq(self.host_row)
                                               for name in ("row", "next", "after"))]
         with m.If(self.load | (self.advance & self.last)):
-            m.d.sync += [row.eq(self.base), rest.eq(self.line)]
+            m.d.sync += [row.eq(base), rest.eq(line)]
         with m.Elif(self.advance):
-            m.d.sync += [row.eq(row + self.channels), rest.eq(rest - size)]
+            m.d.sync += [row.eq(row + channels), rest.eq(rest - size)]
         with m.Elif(rest <= 0):
-            m.d.sync += [row.eq(row + Mux(self.jump, self.channels, 0)), rest.eq(rest + self.line)]
+            m.d.sync += [row.eq(row + Mux(jump, channels, 0)), rest.eq(rest + line)]
         return m

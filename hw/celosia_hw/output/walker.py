@@ -4,12 +4,13 @@ from typing import Any
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
-from amaranth.lib.memory import Memory
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
 
-from celosia_hw.layouts import write_layout
+from celosia_hw.layouts import layout
+from celosia_hw.output.places import Places
 from celosia_hw.parts.compare import at_least
-from celosia_spec.isa import PHASE_BITS, ArrayConfig
+from celosia_hw.signatures import HostMemory
+from celosia_spec.isa import DESCRIPTOR, PHASE_BITS, ArrayConfig, write_word
 
 
 class Walker(wiring.Component):
@@ -29,10 +30,9 @@ class Walker(wiring.Component):
         Strobe: a pass ends; its beats are walked from the next cycle on.
     normalise : In
         Strobe: walk over the whole layer from the next cycle on, without phases.
-    direct, wide : In
-        Of the layer: a draining final phase, or not even the normalising walk, places its beats.
-    log2_groups, last_batch ... write_step : In
-        Of the layer, see :class:`celosia_spec.isa.Word`.
+    layer : In(descriptor group "output")
+        With ``direct`` a draining final phase places its beats; with ``wide`` not even the
+        normalising walk does.
     draining, normalising, final, first_phase, placing : Out
         Which walk is active; the beat belongs to the last phase; to the first one; it is placed.
     row, store, place, element : Out
@@ -43,132 +43,95 @@ class Walker(wiring.Component):
     beat_done, done, overrun : Out
         Strobes: this is the beat's last cycle; the walk's last cycle; a pass ended before the
         beats of the one before were walked.
-    table_enable, table_address, table_data : In
-        Write port of the write table.
+    host_writes : In(HostMemory)
+        Writes only: of the write table.
 
     Timing
     ------
     All outputs belong to the same cycle.
     """
 
-    AHEAD = 2
+    AHEAD = Places.AHEAD
 
     def __init__(self, array: ArrayConfig) -> None:
         self.array = array
-        counts = array.count_bits
         super().__init__({
-            **{name: In(1) for name in ("load", "drain", "normalise", "direct", "wide")},
-            **{name: In(counts) for name in ("last_batch", "last_tile", "last_position")},
+            **{name: In(1) for name in ("load", "drain", "normalise")},
             **{name: Out(1) for name in ("draining", "normalising", "final", "first_phase",
                                          "placing", "beat_done", "done", "overrun")},
-            "log2_groups": In(3), "last_phase": In(PHASE_BITS),
-            "row_base": In(range(array.table_rows)),
-            "write_base": In(range(array.writes)), "write_step": In(array.bank_row_bits),
+            "layer": In(layout(DESCRIPTOR.groups["output"])),
             "row": Out(range(array.table_rows)), "store": Out(range(array.store_beats)),
-            "place": Out(write_layout(array)), "element": Out(array.beat_bits),
-            "valid": Out(array.beat),
-            "table_enable": In(1), "table_address": In(range(array.writes)),
-            "table_data": In(array.write_word_bits),
+            "place": Out(layout(write_word(array))), "element": Out(array.beat_bits),
+            "valid": Out(array.beat), "host_writes": In(HostMemory(readable=False)),
         })
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        array = self.array
+        array, layer = self.array, self.layer
         slot_bits = array.pass_beats.bit_length() - 1
-        m.submodules.table = table = Memory(shape=write_layout(array).size, depth=array.writes,
-                                            init=[], attrs={"ram_style": "block"})
-        write, read = table.write_port(), table.read_port()
         draining, normalising = Signal(), Signal()
         beat, phase = Signal(max(1, slot_bits)), Signal(PHASE_BITS)
         tile, batch, left = (Signal(array.count_bits, name=n) for n in ("tile", "batch", "left"))
-        row, offset = Signal.like(self.row), Signal(array.bank_row_bits)
-        tiles_done = Signal(max(1, len(self.store) - slot_bits))
-        element = Signal(array.beat_bits)
+        row, tiles_done = Signal.like(self.row), Signal(max(1, len(self.store) - slot_bits))
         tile_done, last_tile, batch_done = Signal(), Signal(), Signal()
-        entry = (self._entry_ahead if array.deep else self._entry)(m, read, batch_done)
+        entry = self._places(m, batch_done)
         group, skip = self._beat_of_group(m, beat, left)
         beat_last = Signal.like(beat)
-        m.d.comb += beat_last.eq(beat | Mux(normalising, skip, 0))
         m.d.comb += [
-            write.en.eq(self.table_enable), write.addr.eq(self.table_address),
-            write.data.eq(self.table_data),
+            beat_last.eq(beat | Mux(normalising, skip, 0)),
             self.draining.eq(draining), self.normalising.eq(normalising),
-            self.final.eq(normalising | (phase == self.last_phase)),
+            self.final.eq(normalising | (phase == layer.last_phase[:PHASE_BITS])),
             self.first_phase.eq(phase == 0),
-            self.placing.eq(Mux(normalising, ~self.wide, draining & self.direct & self.final)),
-            self.row.eq(row + group),
-            self.store.eq(Cat(beat[:slot_bits], tiles_done)),
-            self.place.eq(entry), self.place.row.eq(entry.row + offset), self.element.eq(element),
+            self.placing.eq(Mux(normalising, ~layer.wide, draining & layer.direct & self.final)),
+            self.row.eq(row + group), self.store.eq(Cat(beat[:slot_bits], tiles_done)),
             self.beat_done.eq((draining | normalising) & (~self.placing | entry.last)),
             tile_done.eq(self.beat_done & (beat_last.all() if slot_bits else 1)),
-            last_tile.eq(tile == self.last_tile),
+            last_tile.eq(tile == layer.last_tile[:array.count_bits]),
             batch_done.eq(tile_done & self.final & last_tile),
-            self.done.eq(batch_done & (batch == self.last_batch)),
+            self.done.eq(batch_done & (batch == layer.last_batch[:array.count_bits])),
+            self.overrun.eq(self.drain & draining & ~tile_done),
         ]
-        m.d.comb += self.overrun.eq(self.drain & draining & ~tile_done)
-        with m.If(self.placing):
-            m.d.sync += element.eq(Mux(entry.last, 0, element + entry.count + 1))
         with m.If(self.beat_done):
             m.d.sync += beat.eq(beat_last + 1)
         with m.If(tile_done):
             m.d.sync += [draining.eq(0), phase.eq(Mux(self.final, 0, phase + 1))]
         with m.If(tile_done & self.final):
             m.d.sync += [tile.eq(Mux(last_tile, 0, tile + 1)), tiles_done.eq(tiles_done + 1),
-                         left.eq(left - (array.lanes >> self.log2_groups))]
+                         left.eq(left - (array.lanes >> layer.log2_groups[:3]))]
             with m.If(last_tile):
-                m.d.sync += [batch.eq(batch + 1), left.eq(self.last_position),
-                             row.eq(row + (1 << self.log2_groups)),
-                             offset.eq(offset + self.write_step)]
+                m.d.sync += [batch.eq(batch + 1), left.eq(layer.last_position),
+                             row.eq(row + (1 << layer.log2_groups[:3]))]
         with m.If(self.drain):
             m.d.sync += draining.eq(1)
         with m.If(self.load | self.done):
-            m.d.sync += [tile.eq(0), batch.eq(0), tiles_done.eq(0), left.eq(self.last_position),
-                         row.eq(self.row_base), offset.eq(0), normalising.eq(0)]
+            m.d.sync += [tile.eq(0), batch.eq(0), tiles_done.eq(0), left.eq(layer.last_position),
+                         row.eq(layer.row_base), normalising.eq(0)]
         with m.If(self.load):
-            m.d.sync += [beat.eq(0), phase.eq(0), element.eq(0), draining.eq(0)]
+            m.d.sync += [beat.eq(0), phase.eq(0), draining.eq(0)]
         with m.If(self.normalise):
             m.d.sync += normalising.eq(1)
         return m
 
-    def _entry(self, m: Module, read: Any, again: Value) -> data.View:
-        """Return the present write-table entry; the walk goes back to the layer's first one
-        ``again`` and again, at the end of every batch."""
-        index = Signal(range(self.array.writes))
-        following = Signal.like(index)
-        with m.If(self.load | again):
-            m.d.comb += following.eq(self.write_base)
-        with m.Else():
-            m.d.comb += following.eq(index + self.placing)
-        m.d.comb += read.addr.eq(following)
-        m.d.sync += index.eq(following)
-        return data.View(write_layout(self.array), read.data)
-
-    def _entry_ahead(self, m: Module, read: Any, again: Value) -> data.View:
-        """As `_entry`, for a deep array: the memory's address comes out of a register, and so does
-        the entry, so that no decision of the walk begins or ends at a block memory.
-
-        The memory reads one entry ahead of the present one, the address is two ahead. The first
-        two entries are kept from the layer's load on, for the way back.
-        """
-        layout = write_layout(self.array)
-        entry, first, second = (Signal(layout.size, name=name, reset_less=True)
-                                for name in ("entry", "first", "second"))
-        index = Signal(range(self.array.writes))
-        loading, at_first = Signal(3), Signal()     # cycles since the load; the entry is the first
-        m.d.comb += [read.addr.eq(index), read.en.eq(self.placing | loading[:2].any())]
-        m.d.sync += loading.eq(Cat(self.load, loading))
+    def _places(self, m: Module, batch_done: Signal) -> data.View:
+        """Drive ``place`` and ``element``; return the present write-table entry."""
+        m.submodules.places = places = Places(self.array)
+        connect(m, flipped(self.host_writes), places.host_writes)
+        entry, offset = places.entry, Signal(self.array.bank_row_bits)
+        element = Signal(self.array.beat_bits)
+        m.d.comb += [
+            places.base.eq(self.layer.write_base), places.load.eq(self.load),
+            places.again.eq(batch_done), places.advance.eq(self.placing),
+            self.place.eq(entry), self.place.row.eq(entry.row + offset), self.element.eq(element),
+        ]
+        with m.If(self.placing):
+            m.d.sync += element.eq(Mux(entry.last, 0, element + entry.count + 1))
+        with m.If(batch_done):
+            m.d.sync += offset.eq(offset + self.layer.write_step[:len(offset)])
+        with m.If(self.load | self.done):
+            m.d.sync += offset.eq(0)
         with m.If(self.load):
-            m.d.sync += index.eq(self.write_base)
-        with m.Elif(again):
-            m.d.sync += [index.eq(self.write_base + 2), entry.eq(first), at_first.eq(1)]
-        with m.Elif(read.en):
-            m.d.sync += [index.eq(index + 1), entry.eq(Mux(at_first, second, read.data)),
-                         at_first.eq(0)]
-        with m.If(loading[1]):
-            m.d.sync += [entry.eq(read.data), first.eq(read.data), at_first.eq(0)]
-        with m.If(loading[2]):
-            m.d.sync += second.eq(read.data)
-        return data.View(layout, entry)
+            m.d.sync += element.eq(0)
+        return entry
 
     def _beat_of_group(self, m: Module, beat: Signal, left: Signal) -> tuple[Value, Value]:
         """Drive ``valid`` from the positions left in the row; return the group of the beat, and
@@ -178,7 +141,7 @@ class Walker(wiring.Component):
         group, inside, within = (Signal(max(1, slot_bits), name=n)
                                  for n in ("group", "inside", "within"))
         for groups in range(array.groups_max.bit_length()):
-            with m.If(self.log2_groups == groups):
+            with m.If(self.layer.log2_groups[:3] == groups):
                 low = slot_bits - groups
                 m.d.comb += [group.eq(beat[:slot_bits] >> low), inside.eq(beat[:low]),
                              within.eq((1 << low) - 1)]

@@ -43,10 +43,6 @@ class Multipliers(wiring.Component):
 
     LATENCY = 2
 
-    w: data.View
-    x: data.View
-    p: data.View
-
     def __init__(self, lanes: int, weight_bits: int, activation_bits: int,
                  kind: str = "generic") -> None:
         if kind not in KINDS:

@@ -59,9 +59,6 @@ class UartReceiver(wiring.Component):
     After reset: waits for a start bit.
     """
 
-    rx: Signal
-    o: stream.Interface
-
     def __init__(self, divisor: int) -> None:
         _check_divisor(divisor)
         self.divisor = divisor
@@ -125,9 +122,6 @@ class UartTransmitter(wiring.Component):
     Domain ``sync``. The start bit begins 1 cycle after the byte is accepted; the next byte is
     accepted ``10 * divisor`` cycles after it at the earliest. After reset: idle.
     """
-
-    i: stream.Interface
-    tx: Signal
 
     def __init__(self, divisor: int) -> None:
         _check_divisor(divisor)

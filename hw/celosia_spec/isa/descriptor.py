@@ -86,9 +86,9 @@ class Descriptor:
                 for name, value in word.unpack(int(bits)).items()}
 
 
-CONTROL, WEIGHTS, TILES, OUTPUT, WRITER = "control", "weights", "tiles", "output", "writer"
-"""Blocks that read descriptors: what issues steps and walks; what decodes weight words; what walks
-over the tiles of the input map; the output stage; what writes results into the banks."""
+CONTROL, WEIGHTS, LANES, OUTPUT = "control", "weights", "lanes", "output"
+"""Blocks that read descriptors: what issues steps and walks; what decodes weight words; what reads
+maps in the banks, multiplies, and writes results there; the output stage."""
 
 DESCRIPTOR = Descriptor(
     early=(
@@ -98,15 +98,15 @@ DESCRIPTOR = Descriptor(
                about="exponent slot of the tensor that is added"),),
         (Field("last_phase", 16, readers=(CONTROL, OUTPUT),
                about="max-pool window positions - 1, at most 31; 0 without pooling"),),
-        (Field("line", 16, readers=(CONTROL, TILES), about="output line width, positions"),),
+        (Field("line", 16, readers=(CONTROL, LANES), about="output line width, positions"),),
         (Field("tap_base", 16, readers=(WEIGHTS,), about="first tap-table entry of phase 0"),),
         (Field("tap_step", 16, readers=(WEIGHTS,),
                about="tap-table entries from one phase to the next"),),
         (Field("weight_base", 16, readers=(CONTROL,),
                about="first port row of the layer's weight words"),),
         (Field("length_base", 16, readers=(CONTROL,), about="first batch word in program memory"),),
-        (Field("in_base", 16, readers=(TILES,), about="first bank row of the input map"),),
-        (Field("in_channels", 16, readers=(TILES,),
+        (Field("in_base", 16, readers=(LANES,), about="first bank row of the input map"),),
+        (Field("in_channels", 16, readers=(LANES,),
                about="bank rows from one position group to the next"),),
         (Field("exponent", 8, True, readers=(CONTROL,), about="static exponent of the output"),
          Field("least_exponent", 8, True, readers=(CONTROL,),
@@ -138,20 +138,20 @@ DESCRIPTOR = Descriptor(
                about="the output goes to the residual store too"),
          Field("wide", 1, readers=(OUTPUT,),
                about="16-bit results into the store; no bank is written"),
-         Field("deinterleave", 1, readers=(WRITER,),
+         Field("deinterleave", 1, readers=(LANES,),
                about="a beat's elements are written in the order 0, 2, 1, 3; those of its second "
                      "half go `plane_rows` further"),
          Field("direct", 1, readers=(CONTROL, OUTPUT),
                about="results go to the banks as they drain; no normalising pass"),
-         Field("jump", 1, readers=(TILES,),
+         Field("jump", 1, readers=(LANES,),
                about="lines are one position group apart: add `in_channels` at a line end")),
-        (Field("log2_groups", 4, readers=(CONTROL, WEIGHTS, TILES, OUTPUT),
+        (Field("log2_groups", 4, readers=(CONTROL, WEIGHTS, LANES, OUTPUT),
                about="log2 of the row groups"),
-         Field("log2_out_groups", 4, readers=(CONTROL, WRITER),
+         Field("log2_out_groups", 4, readers=(CONTROL, LANES),
                about="log2 of the row groups of the layer that reads the output")),
-        (Field("write_carry", 16, readers=(WRITER,),
+        (Field("write_carry", 16, readers=(LANES,),
                about="bank rows from one position group to the next in the output map"),),
-        (Field("plane_rows", 16, readers=(WRITER,),
+        (Field("plane_rows", 16, readers=(LANES,),
                about="bank rows from the even to the odd plane of a deinterleaved map"),),
         (Field("residual_to", 16, readers=(OUTPUT,),
                about="first beat in the residual store of the output"),),

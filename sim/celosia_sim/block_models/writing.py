@@ -33,6 +33,15 @@ class Layer:
     entries: Sequence[Sequence[Entry]] = field(default=())
 
     @property
+    def fields(self) -> dict[str, int]:
+        """The descriptor's fields that the walks read."""
+        return {"log2_groups": self.log2_groups, "last_batch": self.batches - 1,
+                "last_tile": self.tiles - 1, "last_phase": self.phases - 1,
+                "last_position": self.positions - 1, "row_base": self.row_base,
+                "write_base": self.write_base, "write_step": self.write_step,
+                "direct": self.direct, "wide": self.wide}
+
+    @property
     def groups(self) -> int:
         return 1 << self.log2_groups
 

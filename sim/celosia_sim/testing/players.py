@@ -19,8 +19,17 @@ __all__ = ["PLAYERS", "play_icarus", "play_pysim", "play_verilator", "verilog_of
 
 
 def _ports(dut: Any) -> dict[str, Any]:
+    """Return the ports of component ``dut`` by their names in Verilog: those of a nested signature
+    have its path before them, with two underscores in between."""
     from amaranth.hdl import Value
-    return {name: Value.cast(getattr(dut, name)) for name in dut.signature.members}
+    return {"__".join(map(str, path)): Value.cast(value)
+            for path, _, value in dut.signature.flatten(dut)}
+
+
+def _inputs(dut: Any) -> list[str]:
+    """Return the names of those ports that the block reads."""
+    return ["__".join(map(str, path)) for path, member, _ in dut.signature.flatten(dut)
+            if member.flow.name == "In"]
 
 
 def _widths(dut: Any) -> dict[str, int]:
@@ -42,10 +51,10 @@ def _renamed(dut: Any, prefix: str) -> Any:
         def elaborate(self, platform: Any) -> Any:
             m = Module()
             m.submodules.block = dut
-            for name, member in dut.signature.members.items():
-                inside, outside = getattr(dut, name), getattr(self, prefix + name)
-                m.d.comb += (inside.eq(outside) if member.flow.name == "In"
-                             else outside.eq(inside))
+            inputs, inside, outside = _inputs(dut), _ports(dut), _ports(self)
+            for name in inside:
+                inner, outer = inside[name], outside[prefix + name]
+                m.d.comb += inner.eq(outer) if name in inputs else outer.eq(inner)
             return m
 
     return Renamed({prefix + name: member for name, member in dut.signature.members.items()})
@@ -115,8 +124,7 @@ def play_icarus(dut: Any, vectors: Vectors, sources: Sequence[Path] = ()) -> Non
     from celosia_sim.simulators.cosim import icarus_text
 
     widths = _widths(dut)
-    inputs = [name for name, member in dut.signature.members.items()
-              if member.flow.name == "In" and widths[name]]
+    inputs = [name for name in _inputs(dut) if widths[name]]
     with tempfile.TemporaryDirectory(prefix="celosia-") as name:
         folder = Path(name)
         (folder / "vectors.json").write_text(
