@@ -132,9 +132,10 @@ ORDER = {
         __init__
     """,
     "celosia": """
-        board_memory, densify, doctor_check, errors, evaluate, exits, extras,
+        densify, disassembly, doctor_check, errors, evaluate, exits, extras,
           graph, reading, shortfalls, show
-        datasets, doctor_boards, modelfile, passes, program, schedule, weight_matrix
+        board_memory, datasets, doctor_boards, explain, modelfile, passes, program,
+          schedule, weight_matrix
         answer_picture, emit, expected, frontend, labels, models, results
         answers, board, lower, quantise, samples
         compiler, serialise
@@ -271,8 +272,8 @@ ORDER = {
     "celosia.cli": """
         preprocessing, progress, tables
         common
-        __init__, answers, build, check, compare, compile, doctor, energy, figures, live,
-          load, network, serve_sim, targets
+        __init__, answers, build, check, compare, compile, doctor, energy, explain, figures,
+          live, load, network, serve_sim, targets
         demo, options, run
         change
         factorise, prune

@@ -2,16 +2,9 @@
 
 import numpy as np
 
+from celosia.disassembly import layer_words
 from celosia_boards.host.requests import block_words
-from celosia_spec.isa import (
-    BATCH,
-    BLOCK,
-    DESCRIPTOR,
-    DESCRIPTOR_WORDS,
-    Space,
-    tap_word,
-    weight_word,
-)
+from celosia_spec.isa import Space
 from celosia_spec.program import Program
 
 __all__ = ["memory_words", "words_read"]
@@ -45,44 +38,17 @@ def words_read(program: Program) -> np.ndarray:
     lanes): what the others come to does not matter."""
     array = program.array
     read = np.zeros((1 << array.bank_row_bits, array.lanes), np.bool_)
-    descriptors = program.images[Space.PROGRAM][:program.descriptors * DESCRIPTOR_WORDS]
-    for words in descriptors.reshape(-1, DESCRIPTOR_WORDS):
-        layer = DESCRIPTOR.unpack(words)
-        size = array.lanes >> layer["log2_groups"]
-        tile, lane = np.divmod(np.arange(layer["last_position"] + 1)[:, None], size)
-        line, start = layer["line"], tile * size
-        further = layer["jump"] * (start // line + (start % line + lane >= line))
-        offset, rotation = _taps(program, layer)
+    for layer in layer_words(program):
+        fields, size = layer.fields, layer.size
+        tile, lane = np.divmod(np.arange(layer.positions)[:, None], size)
+        line, start = fields["line"], tile * size
+        further = fields["jump"] * (start // line + (start % line + lane >= line))
+        offset, rotation = layer.taps(program.images[Space.TAPS])
         at = tile + further + (lane + rotation >= size)
-        row = (layer["in_base"] + layer["in_channels"] * at + offset) % len(read)
+        row = (fields["in_base"] + fields["in_channels"] * at + offset) % len(read)
         for first in range(0, array.lanes, size):
             read[row, first + (lane + rotation) % size] = True
     return read[:array.bank_rows]
-
-
-def _taps(program: Program, layer: dict[str, int]) -> np.ndarray:
-    """Return what a layer's weights are multiplied by, int64 (2, taps): rows from a position
-    group's first, and banks from a lane."""
-    entry, within = np.divmod(_column_indices(program, layer), BLOCK)
-    phases = np.arange(layer["last_phase"] + 1) * layer["tap_step"] + layer["tap_base"]
-    taps = tap_word(program.array).unpack(
-        program.images[Space.TAPS][np.add.outer(phases, entry)].astype(np.int64))
-    pairs = np.stack([taps["row"] + within, taps["rotation"]])
-    return np.unique(pairs.reshape(2, -1), axis=1)
-
-
-def _column_indices(program: Program, layer: dict[str, int]) -> np.ndarray:
-    """Return the column indices of all weight words of a layer, each once."""
-    array, groups = program.array, 1 << layer["log2_groups"]
-    stride = array.groups_max if array.replicate else groups
-    batches = program.images[Space.PROGRAM][layer["length_base"]:][:layer["last_batch"] + 1]
-    lengths = BATCH.unpack(batches.astype(np.int64))["steps"]
-    first, count = layer["weight_base"] * array.groups_max, int(lengths.sum()) * stride
-    words = program.images[Space.WEIGHTS][first:first + count].astype(np.int64)
-    deltas = weight_word(array).unpack(words)["step"].reshape(-1, stride)[:, ::stride // groups]
-    found = [np.zeros(0, np.int64), *(np.unique(np.cumsum(batch, axis=0))
-                                      for batch in np.split(deltas, np.cumsum(lengths)[:-1]))]
-    return np.unique(np.concatenate(found))
 
 
 def _words(space: Space, addresses: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -66,8 +66,8 @@ def refusal(*arguments: object) -> str:
     return result.stderr
 
 
-COMMANDS = ("targets", "check", "compile", "run", "verify", "compare", "build", "flash", "load",
-            "live", "serve-sim", "energy", "prune", "factorise", "doctor", "demo")
+COMMANDS = ("targets", "check", "compile", "run", "verify", "compare", "explain", "build", "flash",
+            "load", "live", "serve-sim", "energy", "prune", "factorise", "doctor", "demo")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -14,6 +14,7 @@ import typer
 from celosia import exits
 from celosia.cli.tables import show as show
 from celosia.cli.tables import table as table
+from celosia.cli.tables import width as width
 from celosia.cli.tables import wrapped as wrapped
 from celosia.extras import missing
 from celosia_spec.errors import CelosiaError, quoted
