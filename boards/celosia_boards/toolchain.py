@@ -1,7 +1,7 @@
 """Finding and running the synthesis tools.
 
-A tool is the command that its environment variable names (``YOSYS``, ``NEXTPNR_ICE40``,
-``NEXTPNR_ECP5``, ``ICEPACK``, ``ECPPACK``), else its ``yowasp-`` build beside this Python or on
+A tool is the command that its environment variable names (its name in capitals: ``YOSYS``,
+``NEXTPNR_ICE40``, ``ICEPACK``, ...), else its ``yowasp-`` build beside this Python or on
 PATH, else the tool itself on PATH.
 """
 
@@ -26,7 +26,7 @@ class BuildError(Exception):
 
 
 def find_tool(name: str) -> str:
-    """Return the command of tool ``name`` ("yosys", "nextpnr-ice40", "icepack", ...).
+    """Return the command of tool ``name`` ("yosys", a family's placer or packer).
 
     BuildError where none is found, or where the environment names one that does not exist.
     """
