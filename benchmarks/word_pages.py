@@ -1,0 +1,125 @@
+"""Write what the docs say about the machine's words and memories.
+
+All of it comes from the tables of `celosia_spec.isa`. A page holds it between two comments,
+``words: NAME`` or ``memories: all`` and ``end of words``, which this replaces. ``--check`` writes
+nothing and has exit status 1 where a page is not up to date.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from celosia_boards.targets import target
+from celosia_spec.isa import (
+    BATCH,
+    DESCRIPTOR,
+    DESCRIPTOR_WORDS,
+    MEMORIES,
+    PREFETCH_WORDS,
+    ROW,
+    STATUS,
+    frames,
+    tap_word,
+    weight_word,
+    write_word,
+)
+from celosia_spec.isa.descriptor import WORD_BITS
+from celosia_spec.isa.fields import Field, Word
+
+__all__ = ["PAGES", "page", "up_to_date"]
+
+PAGES = (Path("docs") / "machine.md", Path("docs") / "host-port.md")
+_BLOCK = re.compile(r"(<!-- (words|memories): ([\w -]+) -->\n).*?(<!-- end of words -->)",
+                    re.DOTALL)
+_ARRAY = target("icebreaker").array
+_WORDS = {"row": ROW, "batch": BATCH, "status": STATUS, "weight": weight_word(_ARRAY),
+          "tap": tap_word(_ARRAY), "write": write_word(_ARRAY), "request": frames.REQUEST,
+          "reply": frames.REPLY, "rejected": frames.REJECTED, "address": frames.ADDRESS,
+          "start": frames.DESCRIPTORS}
+
+
+def page(text: str) -> str:
+    """Return a page with its generated blocks made anew."""
+    def made(match: re.Match[str]) -> str:
+        head = ""
+        if match[2] == "memories":
+            lines = list(_memories())
+        elif match[3] == "descriptor":
+            lines = list(_descriptor())
+            head = (f"\nA descriptor is {DESCRIPTOR_WORDS} words of {WORD_BITS} bits. The next "
+                    f"layer's first {PREFETCH_WORDS} are loaded while this one's results\nare "
+                    f"normalised.\n")
+        else:
+            lines = list(_word(_WORDS[match[3]]))
+        return f"{match[1]}{head}\n{_joined(lines)}\n\n{match[4]}"
+    return _BLOCK.sub(made, text)
+
+
+def up_to_date(write: bool) -> list[Path]:
+    """Return the pages that are not up to date; with ``write`` they are made so."""
+    stale = []
+    for path in PAGES:
+        text = path.read_text(encoding="utf-8")
+        if (new := page(text)) != text:
+            stale.append(path)
+            if write:
+                path.write_text(new, encoding="utf-8")
+    return stale
+
+
+def _word(word: Word) -> Iterator[Sequence[str]]:
+    yield "bits", "field", "values", "what it holds"
+    yield ("---",) * 4
+    for field, low in word.places():
+        if field.name != "_":
+            stored = f"; stored less {field.offset}" if field.offset else ""
+            yield _bits(field, low), f"`{field.name}`", _values(field), field.about + stored
+
+
+def _descriptor() -> Iterator[Sequence[str]]:
+    yield "word", "bits", "field", "what it holds", "read by"
+    yield ("---",) * 5
+    for field in DESCRIPTOR.fields:
+        index, low = DESCRIPTOR.places[field.name]
+        sign = ", signed" if field.signed else ""
+        yield (str(index), _bits(field, low), f"`{field.name}`", field.about + sign,
+               ", ".join(field.readers))
+
+
+def _memories() -> Iterator[Sequence[str]]:
+    yield ("number", "memory", "what it is", "an address is", "bits", "addresses", "read back")
+    yield ("---",) * 7
+    for memory in MEMORIES:
+        yield (str(int(memory.space)), f"`{memory.space.name}`", memory.about, memory.address,
+               str(memory.bits(_ARRAY)), f"{memory.depth(_ARRAY):,}",
+               "yes" if memory.readable else "no")
+
+
+def _bits(field: Field, low: int) -> str:
+    return str(low) if field.bits == 1 else f"{low}..{low + field.bits - 1}"
+
+
+def _values(field: Field) -> str:
+    return f"{field.least:,} to {field.most:,}"
+
+
+def _joined(lines: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main() -> None:
+    """Write the pages, or check them."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    arguments = parser.parse_args()
+    stale = up_to_date(write=not arguments.check)
+    for path in stale:
+        print(f"{'not up to date' if arguments.check else 'wrote'}: {path}")
+    sys.exit(bool(stale) and arguments.check)
+
+
+if __name__ == "__main__":
+    main()
