@@ -26,6 +26,13 @@ def test_a_family_is_named_by_its_own_file_alone(family):
     assert holders(f'"{family.packer}"') == own
 
 
+def test_one_file_calls_yosys():
+    """What is simulated after synthesis is what bitstreams are made of."""
+    assert holders('run_tool("yosys"') == ["boards/celosia_boards/synthesis.py"]
+    assert holders("synthesis import script, synthesise") == [
+        "boards/celosia_boards/stages.py", "sim/celosia_sim/simulators/netlist.py"]
+
+
 def test_families_differ_in_what_tells_them_apart():
     for what in ("name", "title", "constraints", "placed", "packer", "bitstream", "sync"):
         assert len({getattr(family, what) for family in FAMILIES}) == len(FAMILIES), what
