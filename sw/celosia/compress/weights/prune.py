@@ -174,15 +174,7 @@ def prune(
     schedule = ORDERS.get(order, "cubic") if schedule is None else schedule
     _check(scope, rates, order, select, layers)
     pick = find_selection(select, method, strong)
-    if layers is not None:
-        layers = list(dict.fromkeys(first_names(model, layers).values()))
-    if isinstance(rates, Mapping):
-        rates = _by_first_names(model, rates)
-    concerned = rates if isinstance(rates, Mapping) else layers
-    wanted = [layer for name, layer in distinct_weights(model).items()
-              if concerned is None or name in concerned]
-    refuse_computed_weight(model, wanted, [nn.Module])
-    refuse_strangers(model, wanted)
+    rates, layers = _concerned(model, rates, layers)
     options = options | ({"signed": True} if select == "sun2016" else {})
     plan_rounds({}, rounds, schedule, order)
     choices = {
@@ -272,6 +264,20 @@ class _Chooser:
                     "a lower rate, or scope='layer'"
                 )
         return chosen
+
+
+def _concerned(model: nn.Module, rates: Any,
+               layers: Collection[str] | None) -> tuple[Any, list[str] | None]:
+    """Return rates and layers under first names; refuse weights that cannot be masked."""
+    first = None if layers is None else list(dict.fromkeys(first_names(model, layers).values()))
+    if isinstance(rates, Mapping):
+        rates = _by_first_names(model, rates)
+    concerned = rates if isinstance(rates, Mapping) else first
+    wanted = [layer for name, layer in distinct_weights(model).items()
+              if concerned is None or name in concerned]
+    refuse_computed_weight(model, wanted, [nn.Module])
+    refuse_strangers(model, wanted)
+    return rates, first
 
 
 def _by_first_names(model: nn.Module, rates: Mapping[str, Any]) -> dict[str, Any]:
