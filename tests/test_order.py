@@ -202,7 +202,7 @@ ORDER = {
         precision, weights
         filters
         combined
-        methods
+        catalogue
         __init__
     """,
     "celosia.compress.masks": """

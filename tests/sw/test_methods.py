@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
+import pkgutil
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -19,10 +22,10 @@ from typer.testing import CliRunner
 from celosia import compress
 from celosia.cli import app, find
 from celosia.compress.amounts import Amount, Chosen
+from celosia.compress.catalogue import factorising, pruning
 from celosia.compress.criteria import registry
 from celosia.compress.criteria.registry import criteria
 from celosia.compress.method import Method, Network, Training
-from celosia.compress.methods import factorising, pruning
 from celosia.compress.options import declared, option, resolve
 
 COMMANDS = {"prune": pruning(), "factorise": factorising()}
@@ -226,6 +229,13 @@ def test_a_criterion_that_joins_is_a_method_with_its_options(monkeypatch) -> Non
                        Power(power=3), method.options[1]())
     assert found.more["filters"]["0"]["kept"] == [3, 4, 5]
     assert found.choices["options"] == {"power": 3}
+
+
+def test_no_module_takes_the_place_of_a_public_name() -> None:
+    for module in pkgutil.iter_modules(compress.__path__):
+        importlib.import_module(f"celosia.compress.{module.name}")
+    assert not [name for name in compress.__all__
+                if isinstance(getattr(compress, name), ModuleType)]
 
 
 def test_options_of_one_name_are_refused() -> None:

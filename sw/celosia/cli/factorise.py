@@ -3,7 +3,7 @@
 from typing import Any
 
 from celosia.cli import change, common, options
-from celosia.compress.methods import factorising
+from celosia.compress.catalogue import factorising
 
 METHODS = factorising()
 

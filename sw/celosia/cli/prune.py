@@ -8,7 +8,7 @@ import numpy as np
 
 from celosia import compress
 from celosia.cli import change, common, options
-from celosia.compress.methods import pruning
+from celosia.compress.catalogue import pruning
 
 METHODS = pruning()
 
