@@ -16,6 +16,7 @@ from celosia_spec.isa import ArrayConfig
 from celosia_spec.qgraph import QGraph
 
 if TYPE_CHECKING:
+    from celosia.quantise import Begun
     from celosia.schedule.schedule import Schedule
     from celosia.schedule.shortages import Outcome
 
@@ -82,16 +83,17 @@ class Compiler:
         return optimise(import_model(model, example_input), dump_after=dump_after)
 
     def quantised(self, graph: Graph, samples: np.ndarray | None, *,
-                  acc_bits: int | None = None) -> QGraph:
+                  acc_bits: int | None = None, begun: "Begun | None" = None) -> QGraph:
         """Return an optimised graph with its mantissas.
 
         samples  : calibration inputs.   acc_bits : None takes the narrowest that loses nothing.
+        begun    : as `quantise` has it.
         """
         from celosia.quantise import quantise
 
         return quantise(graph, calibration=samples, exponents=self.exponents, acc_bits=acc_bits,
                         weight_bits=self.weight_bits, activation_bits=self.activation_bits,
-                        widest=self.accumulators()[-1], sparse=self.sparse)
+                        widest=self.accumulators()[-1], sparse=self.sparse, begun=begun)
 
     def schedule(self, graph: QGraph) -> "Schedule":
         """Return how the array runs a quantised graph, as if it had room for all weights and tables

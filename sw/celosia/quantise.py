@@ -1,7 +1,7 @@
 """Float graph to quantised graph: block exponents, mantissas and the accumulator proof."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,7 +20,8 @@ from celosia_spec.qgraph import Geometry, QGraph, QNode, QTensor, row_magnitudes
 
 def quantise(graph: Graph, *, calibration: np.ndarray | None = None, exponents: str = "dynamic",
              weight_bits: int = 8, activation_bits: int = 8, acc_bits: int | None = None,
-             widest: int = ACCUMULATORS[-1], sparse: bool = True) -> QGraph:
+             widest: int = ACCUMULATORS[-1], sparse: bool = True,
+             begun: "Begun | None" = None) -> QGraph:
     """Return the quantised graph of an optimised float graph (``celosia.passes.optimise``).
 
     calibration : (N, *input_shape), taken as float32; needed by static exponents only.
@@ -30,6 +31,7 @@ def quantise(graph: Graph, *, calibration: np.ndarray | None = None, exponents: 
                   which no tensor is expected to lose anything (numerics, section 5).
     widest      : the widest W that None may take for the second of these reasons.
     sparse      : False stores the zeros of the weights too (the dense baseline).
+    begun       : what `begin` returns of this graph with these weights; None begins here.
 
     CompileError names the layer (and row) whose weights, bias or sums do not fit; it is a FitError
     where fewer bits may.
@@ -38,16 +40,12 @@ def quantise(graph: Graph, *, calibration: np.ndarray | None = None, exponents: 
     if exponents == "static" and calibration is None:
         raise ArgumentError("static exponents need calibration inputs: give calibration an array "
                             "(N, C, H, W) or (N, F), or use exponents='dynamic'")
-    layers = _layers(graph)
-    nodes = [_node(layer, weight_bits, sparse) for layer in layers]
-
-    expected = expected_exponents(graph)
-    usual = expected_exponents(graph, USUAL_DEVIATION) if exponents == "dynamic" else None
+    begun = begun or begin(graph, weight_bits=weight_bits, sparse=sparse)
+    usual = begun.usual if exponents == "dynamic" else None
     fixed = calibration if exponents == "static" else None
 
     def at(width: int) -> QGraph:
-        found = _at_width(graph, layers, nodes, expected, width, weight_bits, activation_bits,
-                          sparse)
+        found = _at_width(graph, begun, width, weight_bits, activation_bits, sparse)
         return found if fixed is None else _calibrate(found, fixed)
 
     try:
@@ -58,6 +56,28 @@ def quantise(graph: Graph, *, calibration: np.ndarray | None = None, exponents: 
         at(ACCUMULATORS[-1])        # raises what is wrong at any width
         raise FitError(refusal.node, refusal.operator, refusal.problem,
                        f"use acc_bits={ACCUMULATORS[-1]}") from None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Begun:
+    """What of a quantised graph does not depend on its accumulators.
+
+    layers : the float graph's.   nodes : with each row's own exponents, none raised.
+    expected, usual : exponents that tensors are likely to have, for all inputs and for usual ones.
+    """
+
+    layers: list[Conv]
+    nodes: list[QNode]
+    expected: dict[str, int]
+    usual: dict[str, int]
+
+
+def begin(graph: Graph, *, weight_bits: int, sparse: bool) -> Begun:
+    """Begin to quantise a graph; CompileError names a layer whose weights or bias do not fit."""
+    layers = _layers(graph)
+    return Begun(layers=layers, nodes=[_node(layer, weight_bits, sparse) for layer in layers],
+                 expected=expected_exponents(graph),
+                 usual=expected_exponents(graph, USUAL_DEVIATION))
 
 
 def _check(exponents: str, weight_bits: int, activation_bits: int, acc_bits: int | None) -> None:
@@ -121,17 +141,17 @@ def _narrowest(at: Callable[[int], QGraph], widths: tuple[int, ...], widest: int
     raise AssertionError("the last width returns or raises")
 
 
-def _at_width(graph: Graph, layers: list[Conv], nodes: list[QNode], expected: dict[str, int],
-              width: int, weight_bits: int, activation_bits: int, sparse: bool) -> QGraph:
+def _at_width(graph: Graph, begun: Begun, width: int, weight_bits: int, activation_bits: int,
+              sparse: bool) -> QGraph:
     """Return the graph with its faint rows raised for ``width``-bit accumulators, and proved."""
-    kept = {layer.name: layer.input for layer in layers if layer.kind == "select"}
-    lsbs = raised_lsbs(nodes, expected, width, activation_bits, kept)
+    kept = {layer.name: layer.input for layer in begun.layers if layer.kind == "select"}
+    lsbs = raised_lsbs(begun.nodes, begun.expected, width, activation_bits, kept)
     nodes = [_raised(layer, node, lsbs[node.name], weight_bits, sparse)
-             for layer, node in zip(layers, nodes, strict=True)]
+             for layer, node in zip(begun.layers, begun.nodes, strict=True)]
     _prove_sums(nodes, width, activation_bits)
     needed = {node.name: int(input_minima(node, node.sw, width, activation_bits).max())
               for node in nodes}
-    minima = exponent_minima(list(expected), nodes, needed, kept)
+    minima = exponent_minima(list(begun.expected), nodes, needed, kept)
     for node in reversed(nodes):
         if minima[node.input] > EXPONENT_MAX:
             raise FitError(node.name, node.kind, f"the bias is too large for the weights: "

@@ -11,6 +11,7 @@ from scipy.sparse import csr_array
 from celosia.compiler import ACCUMULATORS, BITS, Compiler, as_if_calibrated
 from celosia.graph import Conv, Graph
 from celosia.program import Program
+from celosia.quantise import Begun, begin
 from celosia_boards.targets import target, targets
 from celosia_spec.errors import CelosiaError, CompileError, FitError
 from celosia_spec.qgraph import QGraph
@@ -66,6 +67,7 @@ class Graphs:
     def __init__(self, graph: Graph, samples: np.ndarray | None) -> None:
         self.graph, self.samples = graph, samples
         self._known: dict[object, QGraph | CompileError] = {}
+        self._begun: dict[tuple[int, bool, float], tuple[Graph, Begun]] = {}
 
     def of(self, trial: Trial) -> Iterator[QGraph]:
         """The trial's graph with its mantissas, in each way that has to fit."""
@@ -90,8 +92,9 @@ class Graphs:
                share, acc_bits)
         if key not in self._known:
             try:
-                self._known[key] = compiler.quantised(self._pruned(share), self.samples,
-                                                      acc_bits=acc_bits)
+                graph, begun = self._begin(compiler, share)
+                self._known[key] = compiler.quantised(graph, self.samples, acc_bits=acc_bits,
+                                                      begun=begun)
             except CompileError as refusal:
                 self._known[key] = refusal
         found = self._known[key]
@@ -99,9 +102,16 @@ class Graphs:
             raise found
         return found
 
-    def _pruned(self, share: float) -> Graph:
-        return self.graph if share == 1 else replace(self.graph, nodes=tuple(
-            _pruned(node, share) if isinstance(node, Conv) else node for node in self.graph.nodes))
+    def _begin(self, compiler: Compiler, share: float) -> tuple[Graph, Begun]:
+        """Return the graph with a share of its weights, and its mantissas."""
+        key = compiler.weight_bits, compiler.sparse, share
+        if key not in self._begun:
+            graph = self.graph if share == 1 else replace(self.graph, nodes=tuple(
+                _pruned(node, share) if isinstance(node, Conv) else node
+                for node in self.graph.nodes))
+            self._begun[key] = graph, begin(graph, weight_bits=compiler.weight_bits,
+                                            sparse=compiler.sparse)
+        return self._begun[key]
 
 
 class Trials:
