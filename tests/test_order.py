@@ -52,7 +52,8 @@ ORDER = {
         sequencer
     """,
     "celosia_hw.host": """
-        __init__, memory_bus, port
+        __init__, frame_buffer, memory_bus
+        port
         serial
     """,
     "celosia_hw.lanes": """

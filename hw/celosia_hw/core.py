@@ -4,16 +4,22 @@ from typing import Any
 
 from amaranth.hdl import Module, ResetInserter
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out, connect
+from amaranth.lib.wiring import Out, connect
 
 from celosia_hw.control.sequencer import Sequencer
 from celosia_hw.host.memory_bus import MemoryBus
 from celosia_hw.lanes.lanes import Lanes
 from celosia_hw.memory.weight_memory import WeightMemory
 from celosia_hw.output.stage import OutputStage
+from celosia_hw.signatures import (
+    HOST_BUS,
+    MEMORY_ACCESS,
+    RUNS,
+    connect_members,
+    flipped_members,
+)
 from celosia_hw.weights.decoder import Decoder
 from celosia_spec.isa import DESCRIPTOR, ArrayConfig
-from celosia_spec.isa.frames import ADDRESS_BITS
 from celosia_spec.isa.memories import MEMORIES
 
 STREAMS = (
@@ -23,11 +29,6 @@ STREAMS = (
     ("control.walks", "output.walks"), ("lanes.peek", "weights.peek"),
 )
 """Who gives what to whom: block and member of both."""
-
-_RUN = ("start", "start_first", "start_last")
-_STATE = ("busy", "done", "error", "saturated")
-_BUS = ("mem_space", "mem_address", "mem_write", "mem_wdata", "mem_read")
-_ANSWER = ("mem_rdata", "mem_rvalid")
 
 
 class Core(wiring.Component):
@@ -70,11 +71,8 @@ class Core(wiring.Component):
         self.bus = MemoryBus(self.blocks["lanes"].host_latency)
         self.read_latency = self.bus.read_latency
         super().__init__({
-            "mem_space": In(4), "mem_address": In(ADDRESS_BITS), "mem_write": In(1),
-            "mem_wdata": In(32), "mem_read": In(1), "mem_rdata": Out(32), "mem_rvalid": Out(1),
-            "start": In(1), "start_first": In(8), "start_last": In(8), "abort": In(1),
-            "busy": Out(1), "done": Out(1), "error": Out(8), "error_descriptor": Out(8),
-            "saturated": Out(1), "layer": Out(8),
+            **flipped_members(HOST_BUS), "done": Out(1), "error_descriptor": Out(8),
+            "layer": Out(8),
         })
 
     def elaborate(self, platform: Any) -> Module:
@@ -97,11 +95,8 @@ class Core(wiring.Component):
             side = f"host_{memory.name}"
             owner, = (block for block in blocks.values() if side in block.signature.members)
             connect(m, getattr(bus, memory.name), getattr(owner, side))
-        m.d.comb += [
-            *(getattr(control, name).eq(getattr(self, name)) for name in _RUN),
-            *(getattr(self, name).eq(getattr(control, name)) for name in _STATE),
-            *(getattr(bus, name).eq(getattr(self, name)) for name in (*_BUS, "busy")),
-            *(getattr(self, name).eq(getattr(bus, name)) for name in _ANSWER),
-            self.layer.eq(control.number), self.error_descriptor.eq(control.number),
-        ]
+        connect_members(m, self, bus, MEMORY_ACCESS)
+        connect_members(m, self, control, RUNS)
+        m.d.comb += [bus.busy.eq(control.busy), self.done.eq(control.done),
+                     self.layer.eq(control.number), self.error_descriptor.eq(control.number)]
         return m

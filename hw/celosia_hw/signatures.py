@@ -2,9 +2,12 @@
 signature is the giver's to drive. Streams carry one item a cycle and are never held up; who takes
 them, and how many cycles later, is in the contract of the blocks."""
 
-from amaranth.hdl import signed
+from collections.abc import Mapping
+from typing import Any
+
+from amaranth.hdl import Module, signed
 from amaranth.lib import data, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Member, Out
 
 from celosia_hw.layouts import layout
 from celosia_spec.isa import ArrayConfig, tap_word, write_word
@@ -174,3 +177,26 @@ class HostMemory(wiring.Signature):
         super().__init__({"idle": Out(1), "select": Out(1), "write": Out(1),
                           "address": Out(ADDRESS_BITS), "data": Out(32),
                           **({"value": In(32)} if readable else {})})
+
+
+MEMORY_ACCESS: dict[str, Member] = {
+    "mem_space": Out(4), "mem_address": Out(ADDRESS_BITS), "mem_write": Out(1),
+    "mem_wdata": Out(32), "mem_read": Out(1), "mem_rdata": In(32), "mem_rvalid": In(1)}
+RUNS: dict[str, Member] = {
+    "start": Out(1), "start_first": Out(8), "start_last": Out(8),
+    "busy": In(1), "error": In(8), "saturated": In(1)}
+HOST_BUS = {**MEMORY_ACCESS, **RUNS, "abort": Out(1)}
+"""The machine's host bus, seen from the host: members of their own, not of a nested signature, so
+that they have these names around the machine too. See `HostPort` and `Core`."""
+
+
+def flipped_members(members: Mapping[str, Member]) -> dict[str, Member]:
+    """Return members as the other side sees them."""
+    return {name: member.flip() for name, member in members.items()}
+
+
+def connect_members(m: Module, giver: Any, taker: Any, members: Mapping[str, Member]) -> None:
+    """Connect members of two components; an ``Out`` is ``giver``'s to drive."""
+    for name, member in members.items():
+        given, taken = getattr(giver, name), getattr(taker, name)
+        m.d.comb += taken.eq(given) if member.flow is Out else given.eq(taken)

@@ -7,8 +7,8 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from celosia_hw.core import Core
-from celosia_hw.host.port import HOST_BUS
 from celosia_hw.host.serial import SerialHost
+from celosia_hw.signatures import HOST_BUS, connect_members
 from celosia_spec.isa import ArrayConfig
 
 
@@ -50,9 +50,7 @@ class Top(wiring.Component):
         m = Module()
         m.submodules.core = core = self.core
         m.submodules.host = host = self.host
-        for name, member in HOST_BUS.items():
-            inner, outer = getattr(core, name), getattr(host, name)
-            m.d.comb += inner.eq(outer) if member.flow is Out else outer.eq(inner)
+        connect_members(m, host, core, HOST_BUS)
         m.d.comb += [
             host.rx.eq(self.rx), self.tx.eq(host.tx),
             self.busy.eq(core.busy), self.error.eq(core.error != 0),

@@ -11,7 +11,7 @@ from celosia_hw.control.issue import Issue
 from celosia_hw.control.program import DESCRIPTORS, Program
 from celosia_hw.control.registers import Registers
 from celosia_hw.parts.compare import at_least
-from celosia_hw.signatures import HostMemory, Prepare, Steps, Walks
+from celosia_hw.signatures import RUNS, HostMemory, Prepare, Steps, Walks, flipped_members
 from celosia_spec.isa import (
     DESCRIPTOR_WORDS,
     EXPONENT_SLOTS,
@@ -51,9 +51,8 @@ class Sequencer(wiring.Component):
     def __init__(self, array: ArrayConfig) -> None:
         self.array, self.timing = array, Timing.of(array)
         super().__init__({
-            "start": In(1), "start_first": In(8), "start_last": In(8),
-            "busy": Out(1), "done": Out(1), "error": Out(8), "saturated": Out(1),
-            "number": Out(8), "descriptors": Out(DESCRIPTORS),
+            **flipped_members(RUNS), "done": Out(1), "number": Out(8),
+            "descriptors": Out(DESCRIPTORS),
             "prepare": Out(Prepare(array)), "steps": Out(Steps(array)), "walks": Out(Walks()),
             **{f"host_{name}": In(HostMemory(readable=True))
                for name in ("program", "exponents", "registers")},

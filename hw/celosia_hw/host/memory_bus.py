@@ -6,8 +6,7 @@ from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from celosia_hw.signatures import HostMemory
-from celosia_spec.isa.frames import ADDRESS_BITS
+from celosia_hw.signatures import MEMORY_ACCESS, HostMemory, flipped_members
 from celosia_spec.isa.memories import MEMORIES
 
 
@@ -21,7 +20,7 @@ class MemoryBus(wiring.Component):
 
     Members
     -------
-    mem_space, mem_address, mem_write, mem_wdata, mem_read, mem_rdata, mem_rvalid
+    those of MEMORY_ACCESS
         See :class:`celosia_hw.core.Core`.
     busy : In(1)
         Memories are the machine's: writes are ignored.
@@ -36,9 +35,7 @@ class MemoryBus(wiring.Component):
     def __init__(self, latency: int) -> None:
         self.read_latency = latency + 3
         super().__init__({
-            "mem_space": In(4), "mem_address": In(ADDRESS_BITS), "mem_write": In(1),
-            "mem_wdata": In(32), "mem_read": In(1), "mem_rdata": Out(32), "mem_rvalid": Out(1),
-            "busy": In(1),
+            **flipped_members(MEMORY_ACCESS), "busy": In(1),
             **{memory.name: Out(HostMemory(readable=memory.readable)) for memory in MEMORIES},
         })
 

@@ -2,106 +2,18 @@
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
-from amaranth.lib import stream, wiring
-from amaranth.lib.wiring import In, Member, Out
+from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal, Value
+from amaranth.lib import crc, stream, wiring
+from amaranth.lib.wiring import In, Out
 
+from celosia_hw.host.frame_buffer import WORD_BITS, FrameBuffer
+from celosia_hw.signatures import HOST_BUS
 from celosia_spec.isa import frames as protocol
 from celosia_spec.isa.frames import Command, Kind, Reason
 
-HOST_BUS: dict[str, Member] = {
-    "mem_space": Out(4), "mem_address": Out(protocol.ADDRESS_BITS),
-    "mem_write": Out(1), "mem_wdata": Out(32),
-    "mem_read": Out(1), "mem_rdata": In(32), "mem_rvalid": In(1),
-    "start": Out(1), "start_first": Out(8), "start_last": Out(8), "abort": Out(1),
-    "busy": In(1), "error": In(8), "saturated": In(1),
-}
-"""The machine's host bus, seen from the host port."""
-
-_WORD_BITS = 32
-
-
-class Checksum(wiring.Component):
-    """Running CRC-16 of ``host_protocol.crc_update``, a byte a cycle.
-
-    Members
-    -------
-    byte : In(8)
-        Next byte, taken where ``update`` is 1. Its own low byte moves the high byte down.
-    update, clear : In(1)
-        Strobes; ``clear`` loads the initial value and wins.
-    value : Out(16)
-        The CRC of the bytes before this cycle.
-
-    Timing
-    ------
-    Domain ``sync``; ``value`` changes in the cycle after a strobe. Reset does as ``clear``.
-    """
-
-    def __init__(self) -> None:
-        super().__init__({"byte": In(8), "update": In(1), "clear": In(1),
-                          "value": Out(16, init=protocol.CRC_INIT)})
-
-    def elaborate(self, platform: Any) -> Module:
-        m = Module()
-        mixed = Signal(8)
-        m.d.comb += mixed.eq(self.value ^ self.byte)
-        responses = [protocol.crc_update(0, 1 << index) for index in range(8)]
-        with m.If(self.clear):
-            m.d.sync += self.value.eq(protocol.CRC_INIT)
-        with m.Elif(self.update):
-            for bit in range(16):
-                parts = [mixed[index] for index in range(8) if responses[index] >> bit & 1]
-                m.d.sync += self.value[bit].eq(Cat(*parts, (self.value >> 8)[bit]).xor())
-        return m
-
-
-class FrameBuffer(wiring.Component):
-    """Address field and payload of one frame, shifted by bytes.
-
-    Members
-    -------
-    i : In(8)
-        Byte that ``receive`` shifts in at the top of the address.
-    receive : In(1)
-        Strobe: payload and address move down one byte, the address's lowest into the payload.
-    rotate : In(1)
-        Strobe: the payload moves down one byte, its lowest byte comes in at the top.
-    load : In(4)
-        Strobes, one for each low byte of the payload: take it from ``word``.
-    word : In(32)
-    address : Out(24)
-    payload : Out(64)
-
-    Timing
-    ------
-    Domain ``sync``; at most one strobe kind a cycle, outputs change in the cycle after it.
-    Reset leaves the contents.
-    """
-
-    def __init__(self) -> None:
-        super().__init__({
-            "i": In(8), "receive": In(1), "rotate": In(1), "load": In(4), "word": In(_WORD_BITS),
-            "address": Out(8 * protocol.ADDRESS_BYTES), "payload": Out(8 * protocol.DATA_BYTES)})
-
-    def elaborate(self, platform: Any) -> Module:
-        m = Module()
-        address = Signal.like(self.address, reset_less=True)
-        payload = Signal.like(self.payload, reset_less=True)
-        m.d.comb += [self.address.eq(address), self.payload.eq(payload)]
-        with m.If(self.receive):
-            m.d.sync += address.eq(Cat(address[8:], self.i))
-        with m.If(self.receive | self.rotate):
-            m.d.sync += payload.eq(Cat(payload[8:], Mux(self.rotate, payload[:8], address[:8])))
-        for index in range(_WORD_BITS // 8):
-            with m.If(self.load[index]):
-                part = slice(8 * index, 8 * index + 8)
-                m.d.sync += payload[part].eq(self.word[part])
-        return m
-
 
 class HostPort(wiring.Component):
-    """Executes the requests of ``host_protocol`` and answers each with one reply.
+    """Executes the requests of `celosia_spec.isa.frames` and answers each with one reply.
 
     A request has an effect only after its CRC was found right. A damaged one is answered with
     REJECTED/DAMAGED, an incomplete one with nothing; bytes outside frames are ignored.
@@ -152,7 +64,8 @@ class HostPort(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         m.submodules.buffer = buffer = FrameBuffer()
-        m.submodules.checksum = checksum = Checksum()
+        checksum, fresh = crc.catalog.CRC16_MCRF4XX().create(), Signal()
+        m.submodules.checksum = ResetInserter(fresh)(checksum)
         header = Signal(8, reset_less=True)
         count = Signal(3)      # bytes done of the frame part or block under way
         rejected = Signal(reset_less=True)
@@ -163,28 +76,29 @@ class HostPort(wiring.Component):
         m.d.comb += [
             elements.eq((1 << size) - 1),
             buffer.i.eq(self.i.payload), buffer.word.eq(self.mem_rdata),
-            checksum.byte.eq(Mux(self.o.valid, self.o.payload, self.i.payload)),
+            checksum.data.eq(Mux(self.o.valid, self.o.payload, self.i.payload)),
             self.mem_space.eq(buffer.address[protocol.ADDRESS_BITS:]),
             self.mem_address.eq(buffer.address[:protocol.ADDRESS_BITS] | count >> size),
-            self.mem_wdata.eq(buffer.payload[:_WORD_BITS]),
+            self.mem_wdata.eq(buffer.payload[:WORD_BITS]),
             Cat(self.start_first, self.start_last).eq(buffer.address[:16]),
         ]
         with m.FSM() as fsm:
-            self._receive(m, header, count, buffer, checksum, taken, expired)
+            self._receive(m, header, count, buffer, checksum, fresh, taken, expired)
             with m.State("DISPATCH"):
                 m.d.sync += rejected.eq(0)
                 m.next = "SYNC"
-                self._dispatch(m, header, checksum.value, rejected)
+                self._dispatch(m, header, ~checksum.match_detected, rejected)
             self._execute(m, count, elements, buffer, expired)
-            self._reply(m, header, count, rejected, buffer, checksum, sent)
+            self._reply(m, header, count, rejected, buffer, checksum, fresh, sent)
         self._watch(m, fsm.ongoing("HUNT"), expired)
         return m
 
     def _receive(self, m: Module, header: Signal, count: Signal, buffer: FrameBuffer,
-                 checksum: Checksum, taken: Value, expired: Signal) -> None:
-        """Collect one request; leaves a CRC of zero where it is undamaged."""
+                 checksum: crc.Processor, fresh: Signal, taken: Value,
+                 expired: Signal) -> None:
+        """Collect one request, its CRC behind the data that it is of."""
         with m.State("HUNT"):
-            m.d.comb += [self.i.ready.eq(1), checksum.clear.eq(1)]
+            m.d.comb += [self.i.ready.eq(1), fresh.eq(1)]
             m.d.sync += count.eq(0)
             with m.If(taken & (self.i.payload == protocol.SYNC)):
                 m.next = "HEADER"
@@ -192,7 +106,7 @@ class HostPort(wiring.Component):
                  ("ADDRESS", protocol.ADDRESS_BYTES, "CHECKSUM"),
                  ("CHECKSUM", protocol.CRC_BYTES, "DISPATCH"))
         with m.State("HEADER"):
-            m.d.comb += [self.i.ready.eq(~expired), checksum.update.eq(taken)]
+            m.d.comb += [self.i.ready.eq(~expired), checksum.valid.eq(taken)]
             with m.If(taken):
                 m.d.sync += header.eq(self.i.payload)
                 writes = self.i.payload[2:4] == Command.WRITE >> 2
@@ -203,7 +117,7 @@ class HostPort(wiring.Component):
                 m.next = "HUNT"
         for name, size, after in parts:
             with m.State(name):
-                m.d.comb += [self.i.ready.eq(~expired), checksum.update.eq(taken)]
+                m.d.comb += [self.i.ready.eq(~expired), checksum.valid.eq(taken)]
                 if name != "CHECKSUM":
                     m.d.comb += buffer.receive.eq(taken)
                 with m.If(taken):
@@ -214,12 +128,12 @@ class HostPort(wiring.Component):
                 with m.If(expired):
                     m.next = "HUNT"
 
-    def _dispatch(self, m: Module, header: Signal, crc: Signal, rejected: Signal) -> None:
+    def _dispatch(self, m: Module, header: Signal, damaged: Value, rejected: Signal) -> None:
         """Choose what to do about a whole request: one cycle."""
         def reject(reason: Reason) -> None:
             m.d.sync += [rejected.eq(1), header[:4].eq(reason << 2 | Kind.REJECTED)]
 
-        with m.If(crc != 0):
+        with m.If(damaged):
             reject(Reason.DAMAGED)
         with m.Elif(header[:4] > Command.ABORT):
             reject(Reason.UNKNOWN)
@@ -261,28 +175,29 @@ class HostPort(wiring.Component):
                 m.next = "READ"
 
     def _reply(self, m: Module, header: Signal, count: Signal, rejected: Signal,
-               buffer: FrameBuffer, checksum: Checksum, sent: Value) -> None:
+               buffer: FrameBuffer, checksum: crc.Processor, fresh: Signal,
+               sent: Value) -> None:
         """Send one reply; the header's low bits become those of the reply while SYNC is sent."""
         kind = Mux(self.busy, Kind.RUNNING, Mux(header[2:4] == 0, Kind.DATA, Kind.IDLE))
         with m.State("SYNC"):
             m.d.comb += [self.o.valid.eq(1), self.o.payload.eq(protocol.SYNC),
-                         checksum.clear.eq(1)]
+                         fresh.eq(1)]
             with m.If(sent):
                 with m.If(~rejected):
                     m.d.sync += header[:4].eq(Cat(kind[:2], self.saturated, self.error != 0))
                 m.next = "REPLY_HEADER"
         with m.State("REPLY_HEADER"):
-            m.d.comb += [self.o.valid.eq(1), self.o.payload.eq(header), checksum.update.eq(sent)]
+            m.d.comb += [self.o.valid.eq(1), self.o.payload.eq(header), checksum.valid.eq(sent)]
             with m.If(sent):
                 m.next = "REPLY_CHECKSUM"
                 with m.If(header[:2] == Kind.DATA):
                     m.next = "REPLY_DATA"
         parts = (("REPLY_DATA", protocol.DATA_BYTES, buffer.payload, "REPLY_CHECKSUM"),
-                 ("REPLY_CHECKSUM", protocol.CRC_BYTES, checksum.value, "HUNT"))
+                 ("REPLY_CHECKSUM", protocol.CRC_BYTES, checksum.crc, "HUNT"))
         for name, size, source, after in parts:
             with m.State(name):
                 m.d.comb += [self.o.valid.eq(1), self.o.payload.eq(source[:8]),
-                             checksum.update.eq(sent)]
+                             checksum.valid.eq(sent)]
                 if name == "REPLY_DATA":
                     m.d.comb += buffer.rotate.eq(sent)
                 with m.If(sent):

@@ -6,8 +6,9 @@ from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect
 
-from celosia_hw.host.port import HOST_BUS, HostPort
+from celosia_hw.host.port import HostPort
 from celosia_hw.parts.uart import UartReceiver, UartTransmitter, uart_divisor
+from celosia_hw.signatures import HOST_BUS, connect_members
 from celosia_spec.isa.frames import LONG_REQUEST_BYTES
 
 TIMEOUT_SECONDS = 0.02
@@ -50,7 +51,5 @@ class SerialHost(wiring.Component):
         connect(m, receiver.o, port.i)
         connect(m, port.o, transmitter.i)
         m.d.comb += [receiver.rx.eq(self.rx), self.tx.eq(transmitter.tx)]
-        for name, member in HOST_BUS.items():
-            outer, inner = getattr(self, name), getattr(port, name)
-            m.d.comb += outer.eq(inner) if member.flow is Out else inner.eq(outer)
+        connect_members(m, port, self, HOST_BUS)
         return m
