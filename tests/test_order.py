@@ -21,7 +21,8 @@ PACKAGES = {"celosia_spec": "hw", "celosia_hw": "hw", "celosia_boards": "boards"
 
 ORDER = {
     "celosia_spec": """
-        __init__, epilogue, errors, host_layers, isa
+        __init__, errors, host_layers, isa
+        epilogue
         qgraph
         faint_rows, files, inputs, preprocessing
         block, container, graph_rules, program

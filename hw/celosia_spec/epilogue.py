@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from celosia_spec.isa import EXPONENT_MAX, EXPONENT_MIN
+
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
@@ -33,8 +35,60 @@ class Relu:
         return 0.0, math.inf
 
 
-Activation = Annotated[Identity | Relu, Field(discriminator="kind")]
-"""``bounds`` of each: the smallest and the largest value that it gives."""
+@dataclass(frozen=True, kw_only=True)
+class Clamp:
+    """``min(max(x, low), high)``. ``low`` is 0 or ``-high``; ``high`` is 2^-16 to below 2^16."""
+
+    low: float
+    high: float
+    kind: Literal["clamp"] = "clamp"
+
+    def __post_init__(self) -> None:
+        if not 2.0**EXPONENT_MIN <= self.high < 2.0 ** (EXPONENT_MAX + 1):
+            raise ValueError(f"a clamp's upper bound must be 2^{EXPONENT_MIN} to below "
+                             f"2^{EXPONENT_MAX + 1}, not {self.high:g}")
+        if self.low not in (0, -self.high):
+            raise ValueError(f"a clamp's lower bound must be 0 or {-self.high:g}, "
+                             f"not {self.low:g}")
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        return self.low, self.high
+
+
+Activation = Annotated[Identity | Relu | Clamp, Field(discriminator="kind")]
+"""``bounds`` of each: the smallest and the largest value that it gives. All of them give a value
+within its bounds as it is."""
+
+
+def within(low: float, high: float) -> Activation:
+    """Return the activation with these bounds; ValueError where there is none."""
+    if high < math.inf:
+        return Clamp(low=low, high=high)
+    return Identity() if low == -math.inf else Relu()
+
+
+def rounded(activation: Activation, bits: int) -> Activation:
+    """Return the activation with bounds that are mantissas of ``bits`` bits (numerics, 3)."""
+    low, high = activation.bounds
+    if high == math.inf:
+        return activation
+    lsb = _exponent(high) - (bits - 2)
+    high = math.ldexp(min(round(math.ldexp(high, -lsb)), (1 << bits - 1) - 1), lsb)
+    return Clamp(low=max(low, -high), high=high)
+
+
+def highest(activation: Activation, least: int) -> int:
+    """Return the largest exponent that a tensor has behind an activation.
+
+    least : the tensor's smallest exponent.
+    """
+    high = activation.bounds[1]
+    return EXPONENT_MAX if high == math.inf else max(least, _exponent(high))
+
+
+def _exponent(value: float) -> int:
+    return math.frexp(value)[1] - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +118,8 @@ PLAIN = Epilogue()
 
 @dataclass(frozen=True, kw_only=True)
 class Dynamic:
-    """Each image has the exponent that its largest value needs, ``least`` at least."""
+    """Each image has the exponent that its largest value needs, ``least`` at least and `highest`
+    at most."""
 
     least: int
     kind: Literal["dynamic"] = "dynamic"

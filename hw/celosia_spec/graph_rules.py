@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from celosia_spec.epilogue import PLAIN, Dynamic, Kept, Static
+from celosia_spec.epilogue import PLAIN, Dynamic, Kept, Static, highest, rounded
 from celosia_spec.faint_rows import input_minima
 from celosia_spec.isa import (
     EXPONENT_MAX,
@@ -147,9 +147,23 @@ def _check_shapes(tensors: Mapping[str, QTensor], node: Any, array: ArrayConfig)
             result.exponent.of != node.input or source.exponent.least < result.exponent.least):
         raise ValueError(f"{name!r} keeps exponents, but those of {node.input!r} and "
                          f"{node.output!r} differ")
+    _check_activation(node, result, array)
     if node.kind == COPY and not (keeps and geometry == Geometry(kernel=(1, 1))
                                   and node.epilogue == PLAIN):
         raise ValueError(f"{name!r} is called a copy and changes what it copies")
+
+
+def _check_activation(node: Any, result: QTensor, array: ArrayConfig) -> None:
+    """ValueError unless a clamp's bound is a mantissa, and its tensor's exponent reaches it."""
+    activation, rule = node.epilogue.activation, result.exponent
+    if rounded(activation, array.activation_bits) != activation:
+        raise ValueError(f"{node.name!r} clamps to {activation.high:g}, which is no mantissa of "
+                         f"{array.activation_bits} bits")
+    if isinstance(rule, Kept) and activation.bounds[1] < math.inf:
+        raise ValueError(f"{node.name!r} keeps exponents and clamps")
+    if isinstance(rule, Static):
+        _within(result.name, "static exponent", [rule.value], rule.least,
+                highest(activation, rule.least))
 
 
 def _steps(size: tuple[int, ...], window: tuple[int, int], stride: tuple[int, int],

@@ -166,7 +166,8 @@ class WordMachine:
         s_w = np.array([[self._row(b, lane // self.size)[1] for lane in range(self.array.lanes)]
                         for b in range(len(totals))])
         found = (floor_log2(totals) + s_w[:, None]).max() + self.s_x
-        return int(np.clip(found, self.layer["least_exponent"], EXPONENT_MAX))
+        most = self.layer["exponent"] if self.layer["clamp"] else EXPONENT_MAX
+        return int(np.clip(found, self.layer["least_exponent"], most))
 
     def _place(self, b: int, totals: np.ndarray) -> None:
         """Round a batch and write it, beat after beat, as the write table says."""
@@ -180,7 +181,7 @@ class WordMachine:
                     continue
                 s = self._row(b, group)[1] + self.s_x - self.exponent + bits - 2
                 m = clip(scale_rne(totals[tile, beat * array.beat:][:array.beat], s,
-                                   array.acc_bits)[None], limit(bits))[0][0]
+                                   array.acc_bits)[None], self._largest(bits))[0][0]
                 if self.layer["wide"]:
                     self.store[self.wide_beat] = m
                     self.wide_beat += 1
@@ -189,6 +190,12 @@ class WordMachine:
                     at = (b * len(totals) + tile) * array.pass_beats + beat
                     self.residual[w["residual_to"] + at] = m
                 entry = self._write(entry, b, m, left)
+
+    def _largest(self, bits: int) -> int:
+        """Largest mantissa of ``bits`` bits that the layer stores."""
+        if not self.layer["clamp"] or self.exponent != self.layer["exponent"]:
+            return limit(bits)
+        return self.layer["bound"] << bits - self.array.activation_bits
 
     def _write(self, entry: int, b: int, m: np.ndarray, left: int) -> int:
         """Write one beat of which ``left`` elements are real; return the next entry."""

@@ -21,7 +21,7 @@ USUAL_DEVIATION = 0.5
 SPREAD = 3.0
 """Standard deviations above the mean at which a channel's largest number is taken to lie."""
 
-_SMALLEST = 2.0**EXPONENT_MIN
+_SMALLEST, _HUGE = 2.0**EXPONENT_MIN, 2.0**100
 
 
 def expected_exponents(graph: Graph, least_deviation: float = 0.0) -> dict[str, int]:
@@ -37,10 +37,10 @@ def expected_exponents(graph: Graph, least_deviation: float = 0.0) -> dict[str, 
     for node in graph.nodes:
         assert isinstance(node, Conv), f"{node.name}: only optimised graphs have an expectation"
         mean, variance = _sums(node, means, variances)
-        low, _ = node.epilogue.activation.bounds
-        exponents[node.name] = _exponent(mean if low == 0 else np.abs(mean), variance)
-        if low == 0:
-            mean, variance = _rectified(mean, variance)
+        low, high = node.epilogue.activation.bounds
+        exponents[node.name] = _exponent(mean if low == 0 else np.abs(mean), variance, high)
+        if (low, high) != (-math.inf, math.inf):
+            mean, variance = _within(low, min(high, _HUGE), mean, variance)
         means[node.name], variances[node.name] = mean, variance
     return exponents
 
@@ -84,15 +84,20 @@ def _product(weights: np.ndarray, values: np.ndarray, group: np.ndarray,
     return products
 
 
-def _rectified(mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and variance of max(x, 0), x normal."""
+def _within(low: float, high: float, mean: np.ndarray, variance: np.ndarray,
+            ) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and variance of min(max(x, low), high), x normal."""
     deviation = np.sqrt(variance) + 2.0**-126       # a constant is normal, too
-    z = mean / deviation
-    below = _standard_normal(z)
-    density = np.exp(-np.square(z) / 2) / math.sqrt(2 * math.pi)
-    positive = mean * below + deviation * density
-    square = (np.square(mean) + variance) * below + mean * deviation * density
-    return positive, np.maximum(square - np.square(positive), 0)
+    shares, densities = [], []
+    for end in (low, high):
+        z = (mean - end) / deviation
+        shares.append(_standard_normal(z))          # of the numbers above the end
+        densities.append(deviation * np.exp(-np.square(z) / 2) / math.sqrt(2 * math.pi))
+    inside, below, above = shares[0] - shares[1], 1 - shares[0], shares[1]
+    first = low * below + high * above + mean * inside + densities[0] - densities[1]
+    second = (low**2 * below + high**2 * above + (np.square(mean) + variance) * inside
+              + (mean + low) * densities[0] - (mean + high) * densities[1])
+    return first, np.maximum(second - np.square(first), 0)
 
 
 def _standard_normal(z: np.ndarray) -> np.ndarray:
@@ -100,7 +105,10 @@ def _standard_normal(z: np.ndarray) -> np.ndarray:
     return np.array([math.erfc(-x / math.sqrt(2)) / 2 for x in z.tolist()])
 
 
-def _exponent(mean: np.ndarray, variance: np.ndarray) -> int:
-    """Return floor(log2) of the largest number that is likely, EXPONENT_MIN at least."""
-    largest = float((mean + SPREAD * np.sqrt(variance)).max(initial=0.0))
+def _exponent(mean: np.ndarray, variance: np.ndarray, high: float = math.inf) -> int:
+    """Return floor(log2) of the largest number that is likely, EXPONENT_MIN at least.
+
+    high : larger ones do not occur.
+    """
+    largest = min(float((mean + SPREAD * np.sqrt(variance)).max(initial=0.0)), high)
     return math.frexp(max(largest, _SMALLEST))[1] - 1

@@ -4,6 +4,7 @@ Weights are float64, nothing here knows PyTorch. Every node makes one tensor, wh
 node's name. A tensor of one image has the shape (C, H, W); a vector of F features is (F, 1, 1).
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -285,6 +286,11 @@ def _shape(shape: Shape) -> str:
     return "x".join(map(str, shape))
 
 
+def _bounds(activation: Activation) -> str:
+    low, high = activation.bounds
+    return "" if high == math.inf else f" {low:g} ... {high:g}"
+
+
 def _describe(node: Node) -> str:
     text = f"{operator(node)}({', '.join(node.inputs)})"
     match node:
@@ -297,7 +303,7 @@ def _describe(node: Node) -> str:
                     text += f" {field} {getattr(node, field)}"
             text += " bias" if node.bias is not None else ""
             if node.epilogue.activation != Identity():
-                text += f" {node.epilogue.activation.kind}"
+                text += f" {node.epilogue.activation.kind}{_bounds(node.epilogue.activation)}"
             if (pool := node.epilogue.pool) is not None:
                 text += f" pool {pool.window} stride {pool.stride}"
         case MaxPool():
@@ -306,6 +312,8 @@ def _describe(node: Node) -> str:
             text += f" window {node.window} stride {node.stride} divisor {node.divisor}"
         case Pad():
             text += f" padding {node.padding}"
+        case Activate():
+            text += _bounds(node.activation)
         case _:
             pass
     return text

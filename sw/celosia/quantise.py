@@ -11,7 +11,7 @@ from celosia.shortfalls import shortfalls
 from celosia.weight_matrix import row_exponents, weight_matrix
 from celosia_sim import golden
 from celosia_spec.block import mantissas
-from celosia_spec.epilogue import Dynamic, Kept, Static
+from celosia_spec.epilogue import Dynamic, Kept, Static, rounded
 from celosia_spec.errors import ArgumentError, CompileError, FitError
 from celosia_spec.faint_rows import exponent_minima, input_minima, raised_lsbs
 from celosia_spec.isa import ACCUMULATORS, EXPONENT_MAX, EXPONENT_MIN, OUTPUT_BITS
@@ -159,6 +159,8 @@ def _at_width(graph: Graph, begun: Begun, width: int, weight_bits: int, activati
                            f"above {EXPONENT_MAX}", "rescale the layer")
     rules = {name: Kept(of=kept[name], least=least) if name in kept else Dynamic(least=least)
              for name, least in minima.items()}
+    nodes = [replace(node, epilogue=replace(node.epilogue, activation=rounded(
+        node.epilogue.activation, activation_bits))) for node in nodes]
     return QGraph(tensors=_tensors(graph, activation_bits, rules), nodes=tuple(nodes),
                   input=graph.input, output=graph.output, weight_bits=weight_bits,
                   activation_bits=activation_bits, acc_bits=width)

@@ -37,6 +37,7 @@ class ArrayConfig:
                      weight memory, no multiplexers behind it.
     clearing       : the machine can clear bank rows between layers; without it, maps with zero
                      padding cannot share their place with others.
+    clamp          : the output stage can clamp to a bound (ReLU6).
     deep           : pipeline registers for devices with slow memories and fast logic.
     """
 
@@ -59,6 +60,7 @@ class ArrayConfig:
     wide_elements: int = 1
     replicate: bool = False
     clearing: bool = True
+    clamp: bool = False
     deep: bool = False
 
     def __post_init__(self) -> None:

@@ -16,6 +16,7 @@ class Flag(enum.IntFlag):
                               # its second half go PLANE_ROWS further
     DIRECT = 1 << 11          # results go to the banks as they drain; no normalising pass
     JUMP = 1 << 12            # lines are one position group apart: add IN_CHANNELS at a line end
+    CLAMP = 1 << 13           # where the output has the exponent EXPONENT, a bound holds
 
 
 class Word(enum.IntEnum):
@@ -47,7 +48,8 @@ class Word(enum.IntEnum):
     WRITE_BASE = 18      # first write-table entry
     WRITE_STEP = 19      # bank rows added to every write from one batch to the next
     FLAGS = 20           # opcode and Flag bits
-    GROUPS = 21          # bits 0..3 log2 row groups; 4..7 log2 of the consumer's row groups
+    GROUPS = 21          # bits 0..3 log2 row groups; 4..7 log2 of the consumer's row groups;
+                         # bits 8..15 the bound of a clamp
     WRITE_CARRY = 22     # bank rows from one position group to the next in the output map
     PLANE_ROWS = 23      # bank rows from the even to the odd plane of a deinterleaved map
     RESIDUAL_WRITE = 24

@@ -6,19 +6,43 @@ from typing import assert_never
 import numpy as np
 
 from celosia_spec.block import floor_log2
-from celosia_spec.epilogue import Activation, Dynamic, Exponent, Identity, Kept, Pool, Relu, Static
-from celosia_spec.isa import EXPONENT_MAX
+from celosia_spec.epilogue import (
+    Activation,
+    Clamp,
+    Dynamic,
+    Exponent,
+    Identity,
+    Kept,
+    Pool,
+    Relu,
+    Static,
+    highest,
+)
 
 
 def activated(sums: np.ndarray, activation: Activation) -> np.ndarray:
-    """Return the activation of every sum, exactly."""
+    """Return the activation of every sum, exactly; what a clamp's bounds are on mantissas is left
+    to `limited`."""
     match activation:
         case Identity():
             return sums
         case Relu():
             return np.maximum(sums, 0)
+        case Clamp():
+            return np.maximum(sums, 0) if activation.low == 0 else sums
         case _:
             assert_never(activation)
+
+
+def limited(m: np.ndarray, activation: Activation, s_o: np.ndarray) -> np.ndarray:
+    """Return mantissas within the bounds of a clamp, rounded as they are.
+
+    m : int64 (N, C, H, W).   s_o : exponent of their unit, broadcast.
+    """
+    if not isinstance(activation, Clamp):
+        return m
+    low, high = (np.rint(np.ldexp(bound, -s_o)).astype(np.int64) for bound in activation.bounds)
+    return np.minimum(np.maximum(m, low), high)
 
 
 def max_pool(x: np.ndarray, pool: Pool | None) -> np.ndarray:
@@ -35,11 +59,11 @@ def max_pool(x: np.ndarray, pool: Pool | None) -> np.ndarray:
     return result
 
 
-def block_exponent(rule: Exponent, sums: np.ndarray, scale: np.ndarray,
+def block_exponent(rule: Exponent, activation: Activation, sums: np.ndarray, scale: np.ndarray,
                    blocks: Mapping[str, np.ndarray]) -> np.ndarray:
     """Return the exponent of each image's tensor, int64 (N,).
 
-    sums   : A', int64 (N, rows, H, W), after activation and pooling.
+    activation : what came before.   sums : A', int64 (N, rows, H, W), after it and pooling.
     scale  : S_k, (N, rows), exponent of their unit.
     blocks : exponents of the tensors so far, (N,) each.
     """
@@ -51,6 +75,6 @@ def block_exponent(rule: Exponent, sums: np.ndarray, scale: np.ndarray,
         case Dynamic():
             largest = np.abs(sums).max(axis=(2, 3))
             found: np.ndarray = (floor_log2(largest) + scale).max(axis=1)
-            return found.clip(rule.least, EXPONENT_MAX)
+            return found.clip(rule.least, highest(activation, rule.least))
         case _:
             assert_never(rule)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from celosia_sim.golden.epilogue import activated, block_exponent, max_pool
+from celosia_sim.golden.epilogue import activated, block_exponent, limited, max_pool
 from celosia_sim.golden.linear import Weights, exact_sums, weight_operand
 from celosia_sim.golden.requantise import clip, scale_rne
 from celosia_spec.block import block_exponents, limit, lsb, mantissas
@@ -134,8 +134,10 @@ def _node(graph: QGraph, node: QNode, weights: Weights, stored: dict[str, np.nda
         s_r = lsb(blocks[add], operand.bits)[:, None, None, None]
         shifted = scale_rne(stored[add], s_r - scale, operand.bits)
         sums += clip(shifted, (1 << width - 3) - 1)[0]
-    sums = max_pool(activated(sums, node.epilogue.activation), node.epilogue.pool)
-    exponents = block_exponent(target.exponent, sums, scale[:, :, 0, 0], blocks)
+    activation = node.epilogue.activation
+    sums = max_pool(activated(sums, activation), node.epilogue.pool)
+    exponents = block_exponent(target.exponent, activation, sums, scale[:, :, 0, 0], blocks)
     s_o = lsb(exponents, target.bits)[:, None, None, None]
-    m, clipped = clip(scale_rne(sums, scale - s_o, width), limit(target.bits))
+    m, clipped = clip(limited(scale_rne(sums, scale - s_o, width), activation, s_o),
+                      limit(target.bits))
     return m.astype(np.int32), exponents.astype(np.int32), clipped

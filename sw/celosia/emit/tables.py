@@ -1,12 +1,13 @@
 """A layer's words in program memory and in the row table."""
 
+import math
 from dataclasses import dataclass
 from typing import assert_never
 
 import numpy as np
 
 from celosia.schedule.schedule import LayerSchedule, Schedule
-from celosia_spec.epilogue import Activation, Identity, Kept, Relu
+from celosia_spec.epilogue import Activation, Clamp, Identity, Kept, Relu, highest
 from celosia_spec.isa import BATCH, DESCRIPTOR, OUTPUT_BITS, ROW, ArrayConfig, Opcode
 from celosia_spec.qgraph import static_exponent
 
@@ -40,19 +41,32 @@ def descriptor(schedule: Schedule, layer: LayerSchedule, bases: Bases) -> list[i
         tap_base=layer.taps, tap_step=layer.tap_step, write_base=layer.put,
         write_step=layer.writes.step, weight_base=bases.weights, length_base=bases.lengths,
         row_base=bases.rows, in_base=memory.banks[node.input].base,
-        in_channels=reads.order.channels, exponent=fixed or 0, least_exponent=rule.least,
+        in_channels=reads.order.channels, least_exponent=rule.least,
         clear_base=memory.banks[node.output].base if layer.clears else 0,
         clear_rows=layer.work.clear_rows, log2_groups=layer.groups.bit_length() - 1,
-        **_activation(node.epilogue.activation), **_residual(schedule, layer), **_reader(layer))
+        **{"exponent": fixed or 0} | _activation(node.epilogue.activation, fixed, rule.least,
+                                                 graph.activation_bits),
+        **_residual(schedule, layer), **_reader(layer))
 
 
-def _activation(activation: Activation) -> dict[str, int]:
-    """What the output stage does with every sum."""
+def _activation(activation: Activation, fixed: int | None, least: int,
+                bits: int) -> dict[str, int]:
+    """What the output stage does with every sum, and with every mantissa.
+
+    fixed, least : the output's static exponent or None, and its smallest.
+    bits         : of the activations.
+    """
     match activation:
         case Identity():
             return {}
         case Relu():
             return {"relu": 1}
+        case Clamp(low=low, high=high):
+            top, relu = highest(activation, least), {"relu": int(low == 0)}
+            if fixed is not None and fixed < top:       # the bound is above every mantissa
+                return relu
+            return relu | {"clamp": 1, "exponent": top,
+                           "bound": round(math.ldexp(high, bits - 2 - top))}
         case _:
             assert_never(activation)
 

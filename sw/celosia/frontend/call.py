@@ -37,6 +37,7 @@ class Call:
     layer  : what the user calls it, for messages.
     shape  : of the result, batch axis first.
     aside  : a free name for a node made in front of the layer's own.
+    between : another, for one between the two.
     source : the user's line, or None.
     """
 
@@ -46,6 +47,7 @@ class Call:
     args: dict[str, Any]
     shape: tuple[int, ...]
     aside: str
+    between: str
     source: str | None
 
     def refuse(self, problem: str, remedy: str) -> CompileError:

@@ -160,7 +160,8 @@ class Importer:
             return fold(node, known, self.program.graph_module, layer, source)
         shape = result_shape(node)
         call = Call(name=name, layer=layer, operator=called, args=self._bind(node),
-                    shape=shape, aside=self._unique(f"{name}.factor"), source=source)
+                    shape=shape, aside=self._unique(f"{name}.factor"),
+                    between=self._unique(f"{name}.inner"), source=source)
         if handler is None:
             raise self.refusals.unsupported(node, call)
         ranks = range(1, 9) if handler is reshape else (2, 4)   # squeezed one axis at a time

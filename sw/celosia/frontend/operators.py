@@ -4,7 +4,9 @@ Each takes a :class:`Call` and returns its node, nodes of which the last is its 
 of the tensor that its result is the same as.
 """
 
+import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +14,7 @@ from celosia.frontend import arithmetic
 from celosia.frontend.call import Call, Value
 from celosia.frontend.refusals import REMEDIES
 from celosia.graph import Activate, AvgPool, BatchNorm, Conv, MaxPool, Node, Pad, Reshape
-from celosia_spec.epilogue import Pool, Relu
+from celosia_spec.epilogue import Pool, Relu, within
 from celosia_spec.errors import CompileError
 
 Handler = Callable[[Call], Node | list[Node] | str]
@@ -73,19 +75,41 @@ def relu(call: Call) -> Node:
     return Activate(name=call.name, input=call.value("self").name, activation=Relu())
 
 
-def clamp(call: Call) -> Node:
-    low, high = call.args["min"], call.args.get("max")
-    if low != 0 or high is not None:
-        ends = " ... ".join("" if end is None else f"{end}" for end in (low, high)).strip()
-        raise call.refuse(f"clamps to {ends}, and the machine clamps at zero only",
-                          REMEDIES["clip"])
-    return relu(call)
+def clamp(call: Call) -> Node | list[Node]:
+    ends: list[Any] = [call.args["min"], call.args.get("max")]
+    low, high = ends
+    if low == 0 and high is None:
+        return relu(call)
+    known = all(isinstance(end, int | float) and math.isfinite(end) for end in ends)
+    if not known or low >= high:
+        words = " ... ".join("" if end is None else f"{end}" if isinstance(end, int | float)
+                             else "a tensor" for end in ends).strip()
+        raise call.refuse(f"clamps to {words}, and the machine clamps at zero, or between two "
+                          "bounds", REMEDIES["clip"])
+    return _clamp(call, float(low), float(high))
 
 
-def hardtanh(call: Call) -> Node:
-    raise call.refuse(
-        f"clamps to {call.args['min_val']:g} ... {call.args['max_val']:g}, and the machine has no "
-        "upper clamp", REMEDIES["clip"])
+def hardtanh(call: Call) -> Node | list[Node]:
+    return _clamp(call, float(call.args["min_val"]), float(call.args["max_val"]))
+
+
+def _clamp(call: Call, low: float, high: float) -> Node | list[Node]:
+    """Return the clamp; where its bounds are not 0 and h, or -h and h, of what was shifted so that
+    they are, and shifted back."""
+    source = call.value("self")
+    even = low in (0, -high)
+    centre, half = (low + high) / 2, (high - low) / 2
+    try:
+        limits = within(low, high) if even else within(-half, half)
+    except ValueError as problem:
+        raise call.refuse(f"clamps to {low:g} ... {high:g}: {problem}",
+                          "scale the layer before it, or leave the clamp out") from None
+    if even:
+        return Activate(name=call.name, input=source.name, activation=limits)
+    one, shift = np.ones(source.shape[1]), np.full(source.shape[1], centre)
+    return [BatchNorm(name=call.aside, input=source.name, scale=one, shift=-shift),
+            Activate(name=call.between, input=call.aside, activation=limits),
+            BatchNorm(name=call.name, input=call.between, scale=one, shift=shift)]
 
 
 def max_pool2d(call: Call) -> Node:

@@ -1,10 +1,10 @@
 """Additions, activation functions and max-pooling go into the linear node before them."""
 
+import math
 from dataclasses import replace
-from typing import assert_never
 
 from celosia.graph import Activate, Add, Conv, Graph, MaxPool, Node, identity, rename
-from celosia_spec.epilogue import PLAIN, Activation, Epilogue, Identity, Relu
+from celosia_spec.epilogue import PLAIN, Activation, Epilogue, within
 
 
 def fuse_epilogue(graph: Graph) -> Graph:
@@ -31,15 +31,21 @@ def can_pool(before: Conv, node: MaxPool, uses: dict[str, int]) -> bool:
             and before.epilogue.pool is None and down >= high and across >= wide)
 
 
-def combined(first: Activation, second: Activation) -> Activation:
-    """Return the one function that two of them are, one after the other."""
-    match second:
-        case Identity():
-            return first
-        case Relu():
-            return second
-        case _:
-            assert_never(second)
+def activated(conv: Conv, activation: Activation) -> Conv:
+    """Return the node with an activation behind its own: all of them clamp around 0.
+
+    A node that clamps to a bound rounds, and has an exponent of its own.
+    """
+    (low, high), (least, most) = conv.epilogue.activation.bounds, activation.bounds
+    both = within(max(low, least), min(high, most))
+    return replace(conv, epilogue=replace(conv.epilogue, activation=both),
+                   kind="conv" if conv.kind == "select" and both.bounds[1] < math.inf
+                   else conv.kind)
+
+
+def pooled(conv: Conv, node: MaxPool) -> Conv:
+    """Return the node with a max pool behind it, as `can_pool` says that it may."""
+    return replace(conv, epilogue=replace(conv.epilogue, pool=node.pool))
 
 
 class _Fusion:
@@ -59,16 +65,16 @@ class _Fusion:
             case Add():
                 self._add(node)
             case Activate() if (sums := self._sums_of(node)) is not None:
-                activation = combined(sums.epilogue.activation, node.activation)
-                self._fuse(node, sums, replace(sums.epilogue, activation=activation))
+                self._fuse(node, activated(sums, node.activation))
             case MaxPool() if (isinstance(before := self.made.get(node.input), Conv)
                                and can_pool(before, node, self.uses)):
-                self._fuse(node, before, replace(before.epilogue, pool=node.pool))
+                self._fuse(node, pooled(before, node))
             case _:
                 self.made[node.name] = node
 
-    def _fuse(self, node: Activate | MaxPool, conv: Conv, epilogue: Epilogue) -> None:
-        self.made[conv.name] = replace(conv, epilogue=epilogue)
+    def _fuse(self, node: Activate | MaxPool, conv: Conv) -> None:
+        """Let ``conv`` stand for itself and for what follows it."""
+        self.made[conv.name] = conv
         self._is_now(node.name, node.input)
 
     def _is_now(self, name: str, other: str) -> None:

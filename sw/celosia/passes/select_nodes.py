@@ -3,14 +3,15 @@
 from dataclasses import replace
 
 from celosia.graph import Activate, Conv, Graph, MaxPool, identity, rename
-from celosia.passes.fuse_epilogue import can_pool, combined
+from celosia.passes.fuse_epilogue import activated, can_pool, pooled
 
 
 def select_nodes(graph: Graph) -> Graph:
     """Turn what is left of activations and max-pooling into linear nodes with identity weights.
 
     After: every node is a Conv. A select node keeps the block exponent of its input and rounds
-    nothing. A network that computes nothing gets one, so that its output is a stored tensor.
+    nothing; one that clamps to a bound rounds, and is no select node. A network that computes
+    nothing gets one, so that its output is a stored tensor.
     """
     uses, shapes = graph.uses, graph.shapes
     names: dict[str, str] = {}
@@ -24,7 +25,8 @@ def select_nodes(graph: Graph) -> Graph:
                 uses[before.name] = uses[node.name]
             else:
                 before = identity(node.name, node.input, shapes[node.input][0], "select")
-            node = _done_by(before, node)
+            node = (pooled(before, node) if isinstance(node, MaxPool)
+                    else activated(before, node.activation))
         assert isinstance(node, Conv), f"{node.name} was left by the passes before"
         made[node.name] = node
     output = names.get(graph.output, graph.output)
@@ -39,11 +41,3 @@ def _extends(before: Conv, node: Activate | MaxPool, uses: dict[str, int]) -> bo
     if isinstance(node, Activate):
         return uses[before.name] == 1
     return can_pool(before, node, uses)
-
-
-def _done_by(before: Conv, node: Activate | MaxPool) -> Conv:
-    epilogue = before.epilogue
-    if isinstance(node, MaxPool):
-        return replace(before, epilogue=replace(epilogue, pool=node.pool))
-    activation = combined(epilogue.activation, node.activation)
-    return replace(before, epilogue=replace(epilogue, activation=activation))

@@ -1,5 +1,6 @@
 """What an array can run at all: its arithmetic, and so many tensors."""
 
+from celosia_spec.epilogue import Clamp
 from celosia_spec.errors import CompileError, FitError, Need
 from celosia_spec.isa import EXPONENT_SLOTS, ArrayConfig
 from celosia_spec.qgraph import QGraph
@@ -25,6 +26,12 @@ def check_graph(graph: QGraph, array: ArrayConfig) -> None:
                            f"array rounds to {array.activation_bits} bits",
                            f"compile with activation_bits={array.activation_bits}, or give the "
                            f"array activation_bits={graph.activation_bits}")
+    clamped = next((node for node in graph.nodes
+                    if isinstance(node.epilogue.activation, Clamp)), None)
+    if clamped and not array.clamp:
+        low, high = clamped.epilogue.activation.bounds
+        raise FitError(clamped.name, "clamp", f"it clamps to {low:g} ... {high:g}, and this array "
+                       "has no upper clamp", "use ReLU there")
     for node in graph.nodes:
         if graph.output in (node.input, node.epilogue.add):
             raise CompileError(node.name, node.kind, "it reads the network's output, which leaves "
