@@ -66,8 +66,8 @@ ORDER = {
         __init__, weight_memory
     """,
     "celosia_hw.output": """
-        __init__, activation, align, places, requantise
-        walker
+        __init__, activation, align, places
+        requantise, walker
         stage
     """,
     "celosia_hw.weights": """

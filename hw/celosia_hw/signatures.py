@@ -139,6 +139,8 @@ class Walks(wiring.Signature):
     input_lsb, residual_lsb : exponents s_x and s_r of the least significant bits of input and
                  residual mantissas.
     shift_base : output block exponent minus s_x; known a cycle before the first rounding.
+    clamping   : the output's exponent is the one that the layer's ``bound`` is for; with
+                 ``shift_base``.
     done       : strobe, the last beat of a walk entered in the cycle before. ``top`` is complete
                  ``Timing.flush`` cycles later, everything else ``Timing.settle`` cycles later.
     overrun    : strobe, a pass ended before the beats of the one before were walked.
@@ -150,7 +152,7 @@ class Walks(wiring.Signature):
         super().__init__({
             "load": Out(1), "normalise": Out(1), "input_lsb": Out(signed(8)),
             "residual_lsb": Out(signed(8)), "shift_base": Out(signed(9)),
-            "done": In(1), "overrun": In(1), "top": In(signed(8)), "clipped": In(1)})
+            "clamping": Out(1), "done": In(1), "overrun": In(1), "top": In(signed(8)), "clipped": In(1)})
 
 
 class Peek(wiring.Signature):

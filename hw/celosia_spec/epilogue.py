@@ -75,7 +75,7 @@ def rounded(activation: Activation, bits: int) -> Activation:
         return activation
     lsb = _exponent(high) - (bits - 2)
     high = math.ldexp(min(round(math.ldexp(high, -lsb)), (1 << bits - 1) - 1), lsb)
-    return Clamp(low=max(low, -high), high=high)
+    return Clamp(low=-high if low else 0.0, high=high)
 
 
 def highest(activation: Activation, least: int) -> int:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -26,7 +26,7 @@ class Exponents(wiring.Component):
         Strobes, one after the other: take over the block exponent of the sums; with it choose the
         output's exponent, unless it was known. ``settle`` comes behind them.
     output : Out(signed(8))
-    input_lsb, residual_lsb : Out(signed(8)), shift_base : Out(signed(9))
+    input_lsb, residual_lsb : Out(signed(8)), shift_base : Out(signed(9)), clamping : Out(1)
         See :class:`Walks`.
     saturates : Out(1)
         Strobe: the exponent that was chosen is less than it should be.
@@ -43,12 +43,16 @@ class Exponents(wiring.Component):
             **{name: In(1) for name in ("input", "residual", "check", "settle", "candidate",
                                         "choose")},
             "top": In(signed(8)), "output": Out(signed(8)), "input_lsb": Out(signed(8)),
-            "residual_lsb": Out(signed(8)), "shift_base": Out(signed(9)), "saturates": Out(1),
+            "residual_lsb": Out(signed(8)), "shift_base": Out(signed(9)), "clamping": Out(1),
+            "saturates": Out(1),
         })
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         layer, smallest = self.layer, self.layer.least_exponent
+        clamp: Value = layer.clamp if self.array.clamp else Const(0)
+        largest: Value = Mux(clamp, layer.exponent, EXPONENT_MAX) if self.array.clamp else Const(
+            EXPONENT_MAX)
         mantissa_shift = self.array.activation_bits - 2
         candidate = Signal(signed(10))
         with m.If(self.input):
@@ -62,9 +66,11 @@ class Exponents(wiring.Component):
             m.d.sync += candidate.eq(Mux(self.top == BlockExponent.NOTHING, smallest,
                                          self.top + self.input_lsb))
         with m.If(self.choose & ~(layer.static | layer.keep)):
-            m.d.comb += self.saturates.eq(candidate > EXPONENT_MAX)
+            above = candidate > largest
+            m.d.comb += self.saturates.eq(above & ~clamp)
             m.d.sync += self.output.eq(Mux(candidate < smallest, smallest,
-                                           Mux(self.saturates, EXPONENT_MAX, candidate)))
+                                           Mux(above, largest, candidate)))
         with m.If(self.settle):
-            m.d.sync += self.shift_base.eq(self.output - self.input_lsb)
+            m.d.sync += [self.shift_base.eq(self.output - self.input_lsb),
+                         self.clamping.eq(clamp & (self.output == layer.exponent))]
         return m

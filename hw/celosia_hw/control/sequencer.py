@@ -110,7 +110,7 @@ class Sequencer(wiring.Component):
             exponents.layer.eq(layer), exponents.word.eq(program.word),
             exponents.check.eq(walks.load), exponents.top.eq(walks.top),
             walks.input_lsb.eq(exponents.input_lsb), walks.shift_base.eq(exponents.shift_base),
-            walks.residual_lsb.eq(exponents.residual_lsb),
+            walks.residual_lsb.eq(exponents.residual_lsb), walks.clamping.eq(exponents.clamping),
         ]
 
     def _fail(self, m: Module, code: Error) -> None:

@@ -6,6 +6,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from celosia_hw.output.activation import limits_layout
 from celosia_hw.parts.compare import at_least
 from celosia_hw.parts.shift import RoundingShift
 from celosia_spec.isa import OUTPUT_BITS, ArrayConfig
@@ -24,10 +25,12 @@ class Requantise(wiring.Component):
     a : In(beat x signed(acc_bits)).    wide : In(1), stable.
     shift : In(signed(10))
         One cycle ahead of ``a``.
+    limits : In(limits_layout)
+        What mantissas are clipped to, where the array has a clamp.
     m : Out(beat x signed(OUTPUT_BITS))
         Mantissas, at most ``2**(L-1) - 1`` in magnitude.
     clipped : Out(beat)
-        The element was changed by clipping.
+        The element was changed by clipping, not by a clamp.
 
     Timing
     ------
@@ -42,6 +45,7 @@ class Requantise(wiring.Component):
             "shift": In(signed(10)), "wide": In(1),
             "m": Out(data.ArrayLayout(signed(OUTPUT_BITS), array.beat)),
             "clipped": Out(array.beat),
+            **({"limits": In(limits_layout)} if array.clamp else {}),
         })
 
     def elaborate(self, platform: Any) -> Module:
@@ -107,8 +111,25 @@ class Requantise(wiring.Component):
             limit = Mux(wide, limits[OUTPUT_BITS], limit)
             at_edge = Mux(wide, edge(OUTPUT_BITS), at_edge)
         clip = Signal(name=f"clip{e}")
-        m.d.comb += [
-            clip.eq(overflow | at_edge),
-            self.m[e].eq(Mux(clip, Mux(sign, -limit, limit), rounded)),
-            self.clipped[e].eq(clip),
-        ]
+        if self.array.clamp:
+            limits = self.limits
+            m.d.comb += [
+                clip.eq(overflow | at_edge | (limits.clamping & self._reached(rounded, wide))),
+                self.m[e].eq(Mux(clip, Mux(sign, limits.low, limits.high), rounded)),
+                self.clipped[e].eq(clip & ~limits.clamping),
+            ]
+        else:
+            m.d.comb += [
+                clip.eq(overflow | at_edge),
+                self.m[e].eq(Mux(clip, Mux(sign, -limit, limit), rounded)),
+                self.clipped[e].eq(clip),
+            ]
+
+    def _reached(self, rounded: Value, wide: Value | None) -> Value:
+        """Say whether a mantissa is at the clamp's bound or beyond it: a negative one, whose
+        complement is a step nearer to 0, beyond it."""
+        narrow = self.array.activation_bits
+        size = rounded ^ rounded[-1].replicate(len(rounded))
+        size = size[:narrow - 1] if wide is None else Mux(
+            wide, size[OUTPUT_BITS - narrow:OUTPUT_BITS - 1], size[:narrow - 1])
+        return size >= self.limits.bound

@@ -7,7 +7,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from celosia_hw.layouts import layout
-from celosia_hw.output.activation import Activation
+from celosia_hw.output.activation import Activation, Limits
 from celosia_hw.output.align import AlignBias, AlignResidual
 from celosia_hw.output.requantise import Requantise
 from celosia_hw.output.walker import Walker
@@ -106,6 +106,10 @@ class OutputStage(wiring.Component):
             requantise.shift.eq(walks.shift_base - exponents[-2]),
             *(block.a[e].eq(a) for e, a in enumerate(rounding) for block in (exponent, requantise)),
         ]
+        if self.array.clamp:
+            m.submodules.limits = limits = Limits(self.array)
+            m.d.comb += [limits.clamping.eq(walks.clamping), limits.wide.eq(self.layer.wide),
+                         limits.bound.eq(self.layer.bound), requantise.limits.eq(limits.limits)]
 
     def _totals(self, m: Module, row: data.View, at: Later, requantise: Requantise) -> data.View:
         """Sums with bias and residual behind the activation, one stage behind the sum stage."""
