@@ -152,7 +152,8 @@ class Walks(wiring.Signature):
         super().__init__({
             "load": Out(1), "normalise": Out(1), "input_lsb": Out(signed(8)),
             "residual_lsb": Out(signed(8)), "shift_base": Out(signed(9)),
-            "clamping": Out(1), "done": In(1), "overrun": In(1), "top": In(signed(8)), "clipped": In(1)})
+            "clamping": Out(1), "done": In(1), "overrun": In(1), "top": In(signed(8)),
+            "clipped": In(1)})
 
 
 class Peek(wiring.Signature):

@@ -13,7 +13,7 @@ from celosia.quantise import quantise
 from celosia_sim import golden
 from celosia_sim.golden import model
 from celosia_sim.golden.linear import exact_sums, weight_operand
-from celosia_spec.epilogue import Kept, Pool, Relu, Static
+from celosia_spec.epilogue import Clamp, Kept, Pool, Relu, Static
 from celosia_spec.qgraph import QGraph, QNode, QTensor, static_exponent
 
 RNG = np.random.default_rng
@@ -97,8 +97,8 @@ def reference(graph: QGraph, image: np.ndarray) -> tuple[dict, bool]:
     stored = {graph.input: (m, exponent)}
     for node in graph.nodes:
         sums, scales = reference_sums(graph, node, stored)
-        if node.epilogue.activation == Relu():
-            sums = {at: max(v, 0) for at, v in sums.items()}
+        low, high = node.epilogue.activation.bounds
+        sums = {at: max(v, 0) for at, v in sums.items()} if low == 0 else sums
         values = {at: v * Fraction(2) ** scales[at[0]]
                   for at, v in reference_pool(sums, node.epilogue.pool).items()}
         target = graph.tensors[node.output]
@@ -107,7 +107,9 @@ def reference(graph: QGraph, image: np.ndarray) -> tuple[dict, bool]:
         elif isinstance(target.exponent, Static):
             exponent = target.exponent.value
         else:
+            values = {at: min(max(v, low), high) for at, v in values.items()}
             exponent = min(exponent_of(list(values.values()), target.exponent.least), 15)
+        values = {at: Fraction(min(max(v, low), high)) for at, v in values.items()}
         limit = 2 ** (target.bits - 1) - 1
         rounded = {at: round(v / Fraction(2) ** (exponent - target.bits + 2))
                    for at, v in values.items()}
@@ -176,6 +178,34 @@ def test_odd_network(options: dict) -> None:
     graph = network(odd_nodes(), **options)
     assert [node.name for node in graph.nodes] == ["a", "depthwise", "grouped", "fc"]
     compare(graph, images(3))
+
+
+@pytest.mark.parametrize("scale", [2.0**-6, 0.5, 4.0, 2.0**9])
+@pytest.mark.parametrize("options", [
+    {}, {"activation_bits": 5}, {"acc_bits": 32, "weight_bits": 9, "activation_bits": 9},
+    {"exponents": "static", "calibration": images(3, scale=0.5, seed=3)}],
+    ids=["default", "a5", "w9 a9", "static"])
+def test_clamps(scale: float, options: dict) -> None:
+    """Bounds hold exactly, before the rounding, in front of and behind a max pool and alone;
+    sums far inside and far beyond them; a bound that rounds up to a power of two."""
+    def clamp(name: str, source: str, low: float, high: float) -> Activate:
+        return Activate(name=name, input=source, activation=Clamp(low=low, high=high))
+
+    pool = Pool(window=(2, 2), stride=(2, 2))
+    graph = network([
+        conv("a", "x", 1, 6, 5, (3, 3), scale=scale), clamp("six", "a", 0.0, 6.0),
+        conv("b", "six", 2, 6, 6, (1, 1), scale=0.5), MaxPool(name="p", input="b", pool=pool),
+        clamp("tanh", "p", -1.0, 1.0), clamp("less", "tanh", 0.0, 0.7), relu("none", "tanh"),
+        Add(name="sum", left="less", right="none"), clamp("seven", "sum", -7.999, 7.999),
+        conv("c", "seven", 3, 4, 6, (1, 1)), clamp("last", "c", -0.3, 0.3)], **options)
+    assert [(n.name, n.kind, n.epilogue.activation.kind) for n in graph.nodes] == [
+        ("a", "conv", "clamp"), ("b", "conv", "clamp"), ("less", "conv", "clamp"),
+        ("none", "select", "relu"), ("sum", "conv", "clamp"), ("c", "conv", "clamp")]
+    result = compare(graph, images(3, scale=2.0))
+    if scale == 2.0**9:
+        assert (result.exponents["a"] == 2).all()
+        assert result.mantissas["a"].max() == 6 << graph.activation_bits - 4
+    assert not result.saturated[0] or "calibration" in options
 
 
 def residual_nodes(scale: float) -> list:

@@ -28,10 +28,10 @@ SIZES = {"weight_rows": 4096, "bank_rows": 1024, "table_rows": 1024, "taps": 102
          "program_words": 1024, "store_beats": 2048, "residual_beats": 1024}
 ARRAYS = {
     "8 lanes": ArrayConfig(lanes=8, quad=2, beat=2, wide_elements=2, weight_bits=6,
-                           activation_bits=6, **SIZES),
+                           activation_bits=6, clamp=True, **SIZES),
     "icebreaker": target("icebreaker").array,
     "deep": ArrayConfig(lanes=16, quad=4, beat=4, wide_elements=4, acc_bits=32, deep=True,
-                        **SIZES),
+                        clamp=True, **SIZES),
 }
 """Each costs a run of Verilator. The icebreaker's has 16 lanes and beats of two, rounds only
 vectors to 16 bits, adds no residual operands, replicates weight words and cannot clear rows."""
@@ -112,7 +112,7 @@ def thin(model: nn.Module, density: float, seed=3) -> nn.Module:
 @dataclass(frozen=True)
 class Net:
     """A network, the shape of its input, and what an array must have for it: 16-bit rounding of
-    whole beats, a residual store, memories larger than the icebreaker's."""
+    whole beats, a residual store, memories larger than the icebreaker's, a clamp."""
 
     make: object
     shape: tuple[int, ...]
@@ -120,11 +120,13 @@ class Net:
     map_output: bool = False
     residual: bool = False
     large: bool = False
+    clamp: bool = False
 
     def suits(self, array: ArrayConfig) -> bool:
         return ((not self.large or array.bank_rows > 512)
                 and (not self.map_output or array.wide_elements > 1)
-                and (not self.residual or array.residual_beats > 0))
+                and (not self.residual or array.residual_beats > 0)
+                and (not self.clamp or array.clamp))
 
 
 def head(*layers, features: int, classes: int = 7) -> nn.Sequential:
@@ -146,6 +148,14 @@ def one_weight() -> nn.Module:
         model[0].weight[:] = 0
         model[0].weight[2, 1, 1, 2] = 0.75
     return model
+
+
+def clamps() -> nn.Module:
+    """Bounds around other numbers than 0, of a sum of two tensors, and of the output."""
+    return Function(lambda self, x: self.last(
+        ((y := self.first(x).clamp(-1, 3)) + self.second(y)).clamp(0, 6).clamp(0.3, 2.5).flatten(1)
+        ).clamp(-0.5, 1), first=nn.Conv2d(3, 8, 3), second=nn.Conv2d(8, 8, 1),
+        last=nn.Linear(128, 5))
 
 
 def exponent_chain() -> nn.Module:
@@ -289,6 +299,13 @@ NETS = {
     "residual input": Net(from_input, (4, 5, 6), residual=True),
     "residual vectors": Net(added_vectors, (21,), residual=True),
     "two readers": Net(two_readers, (2, 7, 9), residual=True),
+    "relu6": Net(lambda: head(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.ReLU6(),
+                              nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.ReLU6(),
+                              nn.Conv2d(8, 6, 1), features=6 * 4 * 5), (3, 7, 9), clamp=True),
+    "hardtanh": Net(lambda: nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.Hardtanh(), nn.MaxPool2d(2), nn.Conv2d(8, 4, 1),
+        nn.Hardtanh(-0.2, 0.2)), (3, 7, 9), map_output=True, clamp=True),
+    "clamps": Net(clamps, (3, 6, 6), residual=True, clamp=True),
     "fully connected": Net(lambda: nn.Sequential(nn.Linear(37, 19), nn.ReLU(), nn.Linear(19, 11),
                                                  nn.ReLU(), nn.Linear(11, 1)), (37,), 0.5),
     "long rows": Net(lambda: nn.Sequential(nn.Linear(997, 5), nn.ReLU(), nn.Linear(5, 3)),

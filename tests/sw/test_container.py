@@ -250,6 +250,12 @@ GRAPH_CHANGES = [
     (entry("tensors", 0, "exponent", "kind", value="other"), "manifest entry tensors.0.exponent"),
     (entry("nodes", 0, "epilogue", "activation", "kind", value="gelu"),
      "manifest entry nodes.0.epilogue.activation"),
+    (entry("nodes", 0, "epilogue", "activation", value={"kind": "clamp", "low": 0.0, "high": 6.1}),
+     "'conv1' clamps to 6.1, which is no mantissa of 8 bits"),
+    (entry("nodes", 0, "epilogue", "activation", value={"kind": "clamp", "low": -1.0, "high": 6.0}),
+     "a clamp's lower bound must be 0 or -6, not -1"),
+    (entry("nodes", 0, "epilogue", "activation", value={"kind": "clamp", "low": 0.0, "high": 6.0}),
+     "conv1 .clamp.: it clamps to 0 ... 6, and this array has no upper clamp"),
     (entry("tensors", value=[]), "the input 'x' is no tensor"),
     # Nodes: references, order, shapes.
     (entry("nodes", value=[]), "no node makes 'conv1'"),

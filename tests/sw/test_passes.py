@@ -28,7 +28,7 @@ from celosia.passes.fold_padding import fold_padding
 from celosia.passes.fuse_epilogue import fuse_epilogue
 from celosia.passes.select_nodes import select_nodes
 from celosia.passes.vector_input import vector_input
-from celosia_spec.epilogue import Epilogue, Pool, Relu
+from celosia_spec.epilogue import Clamp, Epilogue, Identity, Pool, Relu
 from celosia_spec.errors import ArgumentError, CompileError
 
 RNG = np.random.default_rng
@@ -400,6 +400,23 @@ def test_shared_sums_are_not_clamped() -> None:
     assert names(same(before, fuse_epilogue(before))) == ["a", "r", "s"]
     ends = graph_of(conv("a", "x", 4, 4), relu("r", "a"), output="a")
     assert names(fuse_epilogue(ends)) == ["a", "r"]
+
+
+def test_clamps_in_a_row_are_one_and_one_that_stands_alone_rounds() -> None:
+    six, two = Clamp(low=0.0, high=6.0), Clamp(low=-2.0, high=2.0)
+    before = graph_of(conv("a", "x", 4, 4), Activate(name="s", input="a", activation=six),
+                      Activate(name="t", input="s", activation=two),
+                      MaxPool(name="p", input="x", pool=POOL),
+                      Activate(name="u", input="p", activation=two), relu("r", "u"),
+                      conv("b", "r", 4, 4), conv("c", "t", 4, 4, (3, 3), stride=(2, 2),
+                                                 padding=(1, 1, 1, 1)),
+                      Add(name="sum", left="b", right="c"))
+    after = same(before, select_nodes(fuse_epilogue(before)))
+    both = Clamp(low=0.0, high=2.0)
+    assert [(n.name, n.kind, n.epilogue.activation) for n in after.nodes] == [
+        ("a", "conv", both), ("p", "conv", both), ("b", "conv", Identity()),
+        ("c", "conv", Identity())]
+    assert " clamp 0 ... 2" in after.dump()
 
 
 @pytest.mark.parametrize("pool", [Pool(window=(3, 3), stride=(2, 3)),

@@ -7,11 +7,12 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from celosia.expected import expected_exponents
 from celosia.graph import Activate, Conv, Graph, MaxPool
 from celosia.passes import optimise
 from celosia.quantise import quantise
 from celosia_sim import golden
-from celosia_spec.epilogue import Dynamic, Epilogue, Kept, Pool, Relu
+from celosia_spec.epilogue import Clamp, Dynamic, Epilogue, Kept, Pool, Relu
 from celosia_spec.errors import ArgumentError, CelosiaError, CompileError
 from celosia_spec.isa import pack_row
 from celosia_spec.qgraph import QGraph, static_exponent
@@ -154,6 +155,23 @@ def test_the_identity_weight_is_one() -> None:
         assert node.sw.tolist() == [-(bits - 2)] * 3
         assert (node.kind, node.epilogue) == ("select", Epilogue(activation=Relu()))
         assert graph.tensors["r"].exponent == Kept(of="x", least=-16)
+
+
+@pytest.mark.parametrize(("high", "bits", "kept"), [
+    (6.0, 8, 6.0), (6.0, 4, 6.0), (0.2, 8, 0.19921875), (7.999, 8, 7.9375), (1.5, 4, 1.5),
+    (0.7, 9, 0.69921875)])
+def test_bounds_are_mantissas(high: float, bits: int, kept: float) -> None:
+    node = layer(np.eye(3), epilogue=Epilogue(activation=Clamp(low=-high, high=high)))
+    found = quantise(graph_of(node, shape=(3, 1, 1)), activation_bits=bits).nodes[0].epilogue
+    assert found.activation == Clamp(low=-kept, high=kept)
+
+
+def test_a_clamped_tensor_is_expected_within_its_bounds() -> None:
+    six = Epilogue(activation=Clamp(low=0.0, high=6.0))
+    graph = graph_of(layer(np.eye(3) * 100, [90.0, 1.0, -5.0], name="a", epilogue=six),
+                     layer(np.ones((1, 3)), name="b", source="a"), shape=(3, 1, 1))
+    found = expected_exponents(graph, 1.0)
+    assert (found["a"], found["b"]) == (2, 4)       # three of mean 3 to 5 and deviation 3 at most
 
 
 def test_tensors_tell_shapes_and_widths() -> None:

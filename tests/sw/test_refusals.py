@@ -64,10 +64,11 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
        for layer in (nn.LeakyReLU, nn.PReLU, nn.SiLU, nn.Sigmoid, nn.Hardswish, nn.Softplus)},
     "functional": (lambda: Function(lambda a, b, x: b(F.hardswish(a(x))), conv(), conv()),
                    f"hardswish (hardswish): {SAID}; {RELU}", A_RELU),
-    "relu6": (lambda: between(nn.ReLU6()), "1 (ReLU6): clamps to 0 ... 6, and the machine has no "
-              f"upper clamp; {RELU}", A_RELU),
-    "clamp": (lambda: Function(lambda a, x: a(x).clamp(-1, 1), conv()), "clamp (clamp): clamps to "
-              f"-1 ... 1, and the machine clamps at zero only; {RELU}",
+    "endless clamp": (lambda: between(nn.Hardtanh(0, 1e6)), "1 (Hardtanh): clamps to 0 ... 1e+06: "
+                      "a clamp's upper bound must be 2^-16 to below 2^16, not 1e+06; scale the "
+                      "layer before it, or leave the clamp out", A_RELU),
+    "clamp": (lambda: Function(lambda a, x: a(x).clamp(max=1), conv()), "clamp (clamp): clamps to "
+              f"... 1, and the machine clamps at zero, or between two bounds; {RELU}",
               lambda: Function(lambda a, x: a(x).clamp(min=0), conv())),
     "softplus at the end": (lambda: nn.Sequential(conv(), nn.Softplus()),
                             f"1 (Softplus): {SAID}; {OUTPUTS}", ALONE),

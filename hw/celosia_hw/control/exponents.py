@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Const, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -50,9 +50,9 @@ class Exponents(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         layer, smallest = self.layer, self.layer.least_exponent
-        clamp: Value = layer.clamp if self.array.clamp else Const(0)
-        largest: Value = Mux(clamp, layer.exponent, EXPONENT_MAX) if self.array.clamp else Const(
-            EXPONENT_MAX)
+        clamp, largest = Const(0), Const(EXPONENT_MAX)
+        if self.array.clamp:
+            clamp, largest = layer.clamp, Mux(layer.clamp, layer.exponent, EXPONENT_MAX)
         mantissa_shift = self.array.activation_bits - 2
         candidate = Signal(signed(10))
         with m.If(self.input):
@@ -71,6 +71,7 @@ class Exponents(wiring.Component):
             m.d.sync += self.output.eq(Mux(candidate < smallest, smallest,
                                            Mux(above, largest, candidate)))
         with m.If(self.settle):
-            m.d.sync += [self.shift_base.eq(self.output - self.input_lsb),
-                         self.clamping.eq(clamp & (self.output == layer.exponent))]
+            m.d.sync += self.shift_base.eq(self.output - self.input_lsb)
+            if self.array.clamp:
+                m.d.sync += self.clamping.eq(clamp & (self.output == layer.exponent))
         return m
