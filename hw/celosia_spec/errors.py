@@ -21,6 +21,10 @@ class ArgumentError(CelosiaError, ValueError):
     """An argument is outside its range; says the rule and the value."""
 
 
+class CacheError(CelosiaError):
+    """The cache folder cannot be used; says why, and the way out."""
+
+
 class SimulationError(CelosiaError):
     """A simulation could not be run, or the simulated machine did not do its work.
 

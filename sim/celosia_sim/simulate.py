@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from celosia_boards.cache import Stages, unseen
 from celosia_boards.host.job import Failure, Job, Record, Stopped
 from celosia_boards.host.session import Session, SimResult, job_to_each_end
 from celosia_sim.simulators import cosim, rtl, verilated
-from celosia_sim.simulators.cache import Stages, unseen
 from celosia_spec.errors import SimulationError
 from celosia_spec.isa import Error
 from celosia_spec.program import Program

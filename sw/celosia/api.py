@@ -73,7 +73,7 @@ def load(path: str | Path) -> Program:
 @names_extra
 def build(program: Program, board: str | None = None, *, seeds: int = 1, seed: int = 0,
           clock_mhz: float | None = None, allow_timing_failure: bool = False,
-          placement: Sequence[str] = (), directory: str | Path | None = None,
+          placement: Sequence[str] = (), directory: str | Path | None = None, fresh: bool = False,
           progress: Callable[[str], None] | None = None) -> BuildReport:
     """Synthesise, place and route the program's array, and pack the bitstream.
 
@@ -85,6 +85,7 @@ def build(program: Program, board: str | None = None, *, seeds: int = 1, seed: i
     allow_timing_failure : keep a design that misses its clock.
     placement : further options of nextpnr, as its command line takes them.
     directory : where the results go; None is ``build/<board>``.
+    fresh     : place anew, whatever ``directory`` and the cache hold of earlier builds.
     progress  : called with the name of each stage as it starts, and what each seed came to.
 
     CelosiaError where the tools are missing, the board is unknown or cannot hold the array, the
@@ -105,7 +106,7 @@ def build(program: Program, board: str | None = None, *, seeds: int = 1, seed: i
         return build_design(
             lambda mhz: top_for(place, program.array, clock_mhz=mhz), place, folder, seed=seed,
             seeds=seeds, clock_mhz=clock_mhz, allow_timing_failure=allow_timing_failure,
-            placement=placement, progress=progress)
+            placement=placement, fresh=fresh, progress=progress)
 
 
 def check_buildable(program: Program, place: Target) -> None:

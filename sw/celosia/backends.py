@@ -81,9 +81,9 @@ def simulate(program: Program, images: np.ndarray, simulator: str, *, tensors: b
 
     ``saturated`` then also tells of the input, which the machine does not see.
     """
+    from celosia_boards.cache import unseen
     from celosia_sim.golden import input_saturated, quantise_input
     from celosia_sim.simulate import simulate as run_simulator
-    from celosia_sim.simulators.cache import unseen
 
     with refusals():
         mantissa, exponent = quantise_input(program.graph, images)

@@ -96,8 +96,8 @@ def count(program: Program, board: Board, stages: Stages | None = None) -> list[
     A board counts whole runs: from the start to the end of one layer, and of the next. A run that
     ends at a layer takes some cycles to end; those that it takes in the simulation are left out.
     """
+    from celosia_boards.cache import unseen
     from celosia_sim.simulate import count_to_each_end
-    from celosia_sim.simulators.cache import unseen
 
     simulated, ends = count_to_each_end(program, stages=stages or unseen)
     counted = board.count_to_each_end()

@@ -179,12 +179,12 @@ def _loader(family: Family) -> str:
 
 
 def _cache() -> str:
-    from celosia_sim.simulators.cache import cache_directory
-    from celosia_spec.errors import SimulationError
+    from celosia_boards.cache import cache_directory
+    from celosia_spec.errors import CacheError
 
     try:
         folder = cache_directory()
-    except SimulationError as problem:
+    except CacheError as problem:
         raise _Lacking(WRONG, "", str(problem)) from None
     free = shutil.disk_usage(folder).free
     found = f"{folder}, {free / (1 << 30):,.1f} GiB free"

@@ -2,6 +2,7 @@
 
 from celosia_spec.errors import (
     ArgumentError,
+    CacheError,
     CelosiaError,
     CompileError,
     FitError,
@@ -9,4 +10,5 @@ from celosia_spec.errors import (
     SimulationError,
 )
 
-__all__ = ["ArgumentError", "CelosiaError", "CompileError", "FitError", "Need", "SimulationError"]
+__all__ = ["ArgumentError", "CacheError", "CelosiaError", "CompileError", "FitError", "Need",
+           "SimulationError"]

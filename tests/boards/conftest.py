@@ -1,5 +1,6 @@
 """Stand-ins for the synthesis tools, so that what happens around them can be tested."""
 
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -26,8 +27,9 @@ echo "seed $seed, $freq MHz" > "$placed"
 
 @pytest.fixture
 def fake_tool(tmp_path, monkeypatch):
-    """A function that makes a shell script stand for a tool."""
+    """A function that makes a shell script stand for a tool; the cache is empty then."""
     def make(variable, words):
+        monkeypatch.setenv("CELOSIA_CACHE", tempfile.mkdtemp(prefix="cache-", dir=tmp_path))
         tool = tmp_path / "tools" / variable.lower()
         tool.parent.mkdir(exist_ok=True)
         tool.write_text(f"#!/bin/sh\n{words}\n")
@@ -48,7 +50,7 @@ def placer(tmp_path, fake_tool):
         table.write_text("".join(f"{seed} {clock} {fmax}\n"
                                  for (seed, clock), fmax in speeds.items()))
         calls.write_text("")
-        fake_tool("YOSYS", "touch celosia.yosys.log")
+        fake_tool("YOSYS", "touch celosia.yosys.log celosia.json")
         fake_tool("NEXTPNR_ICE40", _NEXTPNR.format(calls=calls, table=table,
                                                    log=DATA / "icebreaker.nextpnr.log"))
         fake_tool("ICEPACK", 'cp "$1" "$2"')

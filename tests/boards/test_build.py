@@ -174,7 +174,9 @@ def test_driver_conflict_is_refused():
 
 def stand_in(monkeypatch, folder, nextpnr):
     """Let shell scripts stand for Yosys, which does nothing, and nextpnr."""
-    for name, words in (("YOSYS", "touch celosia.yosys.log"), ("NEXTPNR_ICE40", nextpnr)):
+    monkeypatch.setenv("CELOSIA_CACHE", str(folder / "cache"))
+    for name, words in (("YOSYS", "touch celosia.yosys.log celosia.json"),
+                        ("NEXTPNR_ICE40", nextpnr)):
         tool = folder / name
         tool.write_text(f"#!/bin/sh\n{words}\n")
         tool.chmod(0o755)
@@ -201,7 +203,7 @@ def test_more_than_the_maker_vouches_for_is_too_much(monkeypatch, tmp_path):
     entry = replace(entry, device=device)
     copies = "; ".join(f"cp {DATA}/icebreaker.nextpnr.{suffix} celosia.nextpnr.{suffix}"
                        for suffix in ("log", "json"))
-    stand_in(monkeypatch, tmp_path, copies)
+    stand_in(monkeypatch, tmp_path, f"{copies}; touch celosia.asc")
     with pytest.raises(BuildError, match=r"^the design needs 272 of 271 look-up tables of the "
                                          r"up5k; choose fewer lanes or a larger target\nlog: "):
         build(_design(entry), entry, tmp_path / "out")
@@ -213,6 +215,8 @@ def test_options_of_placement_reach_nextpnr(monkeypatch, tmp_path):
     with pytest.raises(BuildError, match="given --up5k .*--opt-timing --package "):
         build(_design(entry), entry, tmp_path / "out", placement=("--opt-timing",))
     jobs = [Job(entry, tmp_path, "celosia", options) for options in ((), ("--opt-timing",))]
+    for job in jobs:
+        job.elaborate(_design(entry)(entry.clock_mhz))
     assert len({job.digest("") for job in jobs}) == 2, "such a build is another one"
 
 
@@ -233,12 +237,7 @@ def test_a_router_that_goes_in_circles_is_told_from_one_that_gets_on():
 def test_a_router_that_goes_in_circles_is_given_up(monkeypatch, tmp_path):
     monkeypatch.setattr(toolchain, "_LOOK_SECONDS", 0.1)
     (tmp_path / "log").write_text(CIRCLES)
-    for name, words in (("YOSYS", "touch celosia.yosys.log"),
-                        ("NEXTPNR_ICE40", f"cat {tmp_path}/log > celosia.nextpnr.log; sleep 600")):
-        tool = tmp_path / name
-        tool.write_text(f"#!/bin/sh\n{words}\n")
-        tool.chmod(0o755)
-        monkeypatch.setenv(name, str(tool))
+    stand_in(monkeypatch, tmp_path, f"cat {tmp_path}/log > celosia.nextpnr.log; sleep 600")
     entry = target("icebreaker")
     with pytest.raises(BuildError, match=r"^nextpnr-ice40: the router goes in circles, 2,509 conn"):
         build(_design(entry), entry, tmp_path / "out", seeds=2)
@@ -311,13 +310,13 @@ def test_elements_of_arrays_are_kept_apart(tmp_path, name):
 def test_small_build(tmp_path, name, brams, dsps, sprams, suffix):
     entry = target(name)
     stages = []
-    report = build(_design(entry), entry, tmp_path, progress=stages.append)
+    report = build(_design(entry), entry, tmp_path, fresh=True, progress=stages.append)
     assert (report.brams, report.dsps, report.sprams) == (brams, dsps, sprams)
     assert report.timing_met
     assert report.fmax_mhz > entry.clock_mhz
     assert stages[:3] == ["elaboration", "synthesis", "placement and routing"]
     written = json.loads((tmp_path / "celosia.report.json").read_text())
-    assert len(written.pop("inputs")) == 64
+    assert len(written.pop("inputs")) == 24
     assert written == report.to_json()
     stages.clear()
     assert build(_design(entry), entry, tmp_path, progress=stages.append) == report
@@ -338,7 +337,7 @@ def test_seeds_find_a_higher_clock(tmp_path):
     """The real tools: far faster than its clock, the small design gets what its hard blocks stand
     with the margin, and the PLL is set for it."""
     entry = target("icebreaker")
-    report = build(_design(entry), entry, tmp_path, seeds=2)
+    report = build(_design(entry), entry, tmp_path, seeds=2, fresh=True)
     assert (report.clock_mhz, report.fmax_mhz, report.timing_met) == (45.0, 50.0, True)
     assert [p.clock_mhz for p in report.placements] == [entry.clock_mhz, entry.clock_mhz, 45.0]
     derived = re.search(r"Derived frequency constraint of ([\d.]+) MHz", report.log.read_text())
@@ -349,7 +348,8 @@ def test_seeds_find_a_higher_clock(tmp_path):
 def test_sweep_places_once_a_seed(tmp_path):
     entry = target("hx8k")
     stages = []
-    reports = sweep_seeds(_design(entry), entry, tmp_path, [1, 2, 1], progress=stages.append)
+    reports = sweep_seeds(_design(entry), entry, tmp_path, [1, 2, 1], fresh=True,
+                          progress=stages.append)
     assert stages.count("synthesis") == 1
     assert [report.seed for report in reports] == [1, 2, 1]
     assert reports[0].fmax_mhz == reports[2].fmax_mhz != reports[1].fmax_mhz
@@ -359,7 +359,7 @@ def test_sweep_places_once_a_seed(tmp_path):
 @pytest.mark.slow
 def test_memories_carry_no_collision_logic(tmp_path):
     """Only the memory that promises new data has a bypass: its 16 bits and one select."""
-    report = build(lambda _: Tables(), target("hx8k"), tmp_path)
+    report = build(lambda _: Tables(), target("hx8k"), tmp_path, fresh=True)
     assert (report.brams, report.ffs) == (3, 17)
 
 

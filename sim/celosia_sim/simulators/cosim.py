@@ -13,9 +13,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from celosia_boards.cache import Stages, cached, digest, unseen
 from celosia_boards.host.job import Job, Record, Stopped
 from celosia_boards.processes import started
-from celosia_sim.simulators.cache import Stages, cached, digest, unseen
 from celosia_sim.simulators.rtl import TOP, Design
 from celosia_sim.simulators.tools import (
     compiler_version,

@@ -6,12 +6,12 @@ from pathlib import Path
 from amaranth.back import rtlil
 from amaranth.lib import wiring
 
+from celosia_boards.cache import cached, digest
 from celosia_boards.families.family import Device
 from celosia_boards.synthesis import script, synthesise
 from celosia_boards.toolchain import BuildError
 from celosia_hw.core import Core
 from celosia_sim import cells
-from celosia_sim.simulators.cache import cached, digest
 from celosia_sim.simulators.rtl import TOP, Design
 from celosia_spec.errors import SimulationError
 from celosia_spec.isa import ArrayConfig

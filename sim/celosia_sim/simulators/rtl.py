@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import celosia_hw
-from celosia_sim.simulators.cache import Stages, cached, digest, unseen
+from celosia_boards.cache import Stages, cached, digest, unseen
 from celosia_spec import isa
 from celosia_spec.isa import ArrayConfig
 

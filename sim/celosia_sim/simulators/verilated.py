@@ -10,6 +10,7 @@ from typing import Self
 
 import numpy as np
 
+from celosia_boards.cache import Stages, cached, digest, unseen
 from celosia_boards.host.job import (
     READ_LATENCY_MAX,
     RESET_CYCLES,
@@ -19,7 +20,6 @@ from celosia_boards.host.job import (
     Record,
     Stopped,
 )
-from celosia_sim.simulators.cache import Stages, cached, digest, unseen
 from celosia_sim.simulators.rtl import TOP, Design
 from celosia_sim.simulators.tools import (
     compiler_version,

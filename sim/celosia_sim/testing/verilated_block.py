@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from celosia_sim.simulators.cache import cached, digest
+from celosia_boards.cache import cached, digest
 from celosia_sim.simulators.tools import (
     compiler_version,
     run_tool,

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Self
 
 from celosia_boards.arrays import require
+from celosia_boards.cache import Stages, unseen
 from celosia_boards.clock import possible_clock
 from celosia_boards.targets import Target
 from celosia_boards.targets import target as find_target
-from celosia_sim.simulators.cache import Stages, unseen
 from celosia_sim.virtual.design import core_library, port_library
 from celosia_sim.virtual.simulation import Call, Simulation
 from celosia_spec.isa import ArrayConfig

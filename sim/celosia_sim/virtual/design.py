@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from celosia_boards.cache import Stages, unseen
 from celosia_hw.host.serial import SerialHost
-from celosia_sim.simulators.cache import Stages, unseen
 from celosia_sim.simulators.rtl import Design, core_design, design_of
 from celosia_sim.simulators.verilated import library
 from celosia_spec.isa import ArrayConfig

@@ -26,6 +26,8 @@ def build(
         metavar="MHZ", help="Clock of the array; the target's without it.")] = None,
     allow_timing_failure: Annotated[bool, typer.Option(
         "--allow-timing-failure", help="Keep a design that misses its clock.")] = False,
+    fresh: Annotated[bool, typer.Option(
+        "--fresh", help="Place anew, also where the cache has the same placement.")] = False,
     json: common.Json = False,
 ) -> None:
     """Synthesise, place and route the program's array, and pack the bitstream.
@@ -36,7 +38,7 @@ def build(
     with stages() as say:
         result = api.build(
             loaded, board, seeds=seeds, seed=seed, clock_mhz=clock, directory=output,
-            allow_timing_failure=allow_timing_failure, progress=say).to_json()
+            allow_timing_failure=allow_timing_failure, fresh=fresh, progress=say).to_json()
     if json:
         common.emit(result)
         return
@@ -101,4 +103,6 @@ def build_table(title: str, result: dict[str, Any]) -> Any:
         fmax, met = placement["fmax_mhz"], "met" if placement["timing_met"] else "missed"
         table.add_row(f"Fmax, MHz (seed {placement['seed']}, {placement['clock_mhz']:g} {met})",
                       "none" if fmax is None else f"{fmax:.1f}", "")
+    if result["cached"]:
+        table.add_row("placed by an earlier build", "cached", "")
     return table

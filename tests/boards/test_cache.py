@@ -11,10 +11,10 @@ import time
 
 import pytest
 
+from celosia_boards.cache import cache_directory, cached, digest
 from celosia_boards.processes import started
-from celosia_sim.simulators.cache import cache_directory, cached, digest
 from celosia_sim.simulators.tools import run_tool
-from celosia_spec.errors import SimulationError
+from celosia_spec.errors import CacheError, SimulationError
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +50,7 @@ def test_failed_build_leaves_nothing(folder):
 SLOW_BUILD = """
 import sys, time
 from pathlib import Path
-from celosia_sim.simulators.cache import cached
+from celosia_boards.cache import cached
 
 def build(path):
     with open(sys.argv[1], "a") as file:
@@ -143,7 +143,7 @@ def test_damaged_and_not_mended(folder):
 
 KILLED_BUILD = """
 import sys, time
-from celosia_sim.simulators.cache import cached
+from celosia_boards.cache import cached
 
 def build(path):
     (path / "half").write_text("half")
@@ -174,7 +174,7 @@ def test_the_folder_is_the_users_alone(folder):
     assert cache_directory() == folder
     for mode in (0o775, 0o757, 0o777):
         folder.chmod(mode)
-        with pytest.raises(SimulationError, match=f"others may write .*run: chmod go-w {folder}$"):
+        with pytest.raises(CacheError, match=f"others may write .*run: chmod go-w {folder}$"):
             cached("thing", build_two)
     folder.chmod(0o755)     # as that command does
     cached("thing", build_two)
@@ -183,7 +183,7 @@ def test_the_folder_is_the_users_alone(folder):
 def test_somebody_elses_folder(folder, monkeypatch):
     cache_directory()
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
-    with pytest.raises(SimulationError, match="belongs to another user.*; name a folder of your "
+    with pytest.raises(CacheError, match="belongs to another user.*; name a folder of your "
                                               "own in CELOSIA_CACHE$"):
         cached("thing", build_two)
 
@@ -193,7 +193,7 @@ def test_no_folder_to_be_had(monkeypatch, tmp_path, place):
     (tmp_path / "file").touch()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CELOSIA_CACHE", place)
-    with pytest.raises(SimulationError, match="^no cache folder: .*; name a folder of your own in "
+    with pytest.raises(CacheError, match="^no cache folder: .*; name a folder of your own in "
                                               "CELOSIA_CACHE$"):
         cached("thing", build_two)
 
@@ -203,7 +203,7 @@ def test_a_cache_that_may_only_be_read(folder):
     entry = cached("thing", build_two)
     folder.chmod(0o500)
     assert cached("thing", unbuildable) == entry
-    with pytest.raises(SimulationError, match=r"cannot be written \(Permission denied\); name a"):
+    with pytest.raises(CacheError, match=r"cannot be written \(Permission denied\); name a"):
         cached("other", build_two)
     folder.chmod(0o700)
 
@@ -233,7 +233,7 @@ def test_ctrl_c_ends_what_a_tool_has_started(folder, still_running):
 
 
 STOPPED_BUILD = """
-from celosia_sim.simulators.cache import cached
+from celosia_boards.cache import cached
 from celosia_sim.simulators.tools import run_tool
 
 def build(path):

@@ -1,4 +1,4 @@
-"""Where generated Verilog and compiled simulators are kept between runs.
+"""Where generated Verilog, compiled simulators and placed designs are kept between runs.
 
 An entry is a folder that holds, beside its files, their sizes and SHA-256 hashes. Shared objects of
 the cache are loaded into the process: the folder must be its user's alone, and an entry is looked
@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from celosia_spec.errors import SimulationError
+from celosia_spec.errors import CacheError
 
 __all__ = ["Stages", "cache_directory", "cached", "digest", "unseen"]
 
@@ -33,7 +33,7 @@ _WAY_OUT = "name a folder of your own in CELOSIA_CACHE"
 def cache_directory() -> Path:
     """Return the cache folder, made if need be: ``$CELOSIA_CACHE``, else ``~/.cache/celosia``.
 
-    SimulationError where it cannot be made, is another user's, or others may write in it.
+    CacheError where it cannot be made, is another user's, or others may write in it.
     """
     named = os.environ.get("CELOSIA_CACHE")
     try:
@@ -42,12 +42,12 @@ def cache_directory() -> Path:
         path.mkdir(mode=0o700, exist_ok=True)
         status = path.stat()
     except (OSError, RuntimeError) as problem:
-        raise SimulationError(f"no cache folder: {problem}; {_WAY_OUT}") from None
+        raise CacheError(f"no cache folder: {problem}; {_WAY_OUT}") from None
     if status.st_uid != os.geteuid():
-        raise SimulationError(f"the cache folder {path} belongs to another user, whose programs "
+        raise CacheError(f"the cache folder {path} belongs to another user, whose programs "
                               f"would run here; {_WAY_OUT}")
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise SimulationError(f"others may write in the cache folder {path}, whose programs run "
+        raise CacheError(f"others may write in the cache folder {path}, whose programs run "
                               f"here; run: chmod go-w {path}")
     return path
 
@@ -71,7 +71,7 @@ def cached(name: str, build: Callable[[Path], None], stages: Stages = unseen) ->
     name : letters, digits and dashes.
     ``build`` works in a folder of its own that is renamed when it returns. Of two processes that
     want the same one, the second waits, which ``stages`` hears of. If ``build`` raises, nothing
-    stays. SimulationError where the cache cannot be written.
+    stays. CacheError where the cache cannot be written.
     """
     root = cache_directory()
     final = root / name
@@ -123,7 +123,7 @@ def _locked(root: Path, name: str, stages: Stages) -> Iterator[None]:
     try:
         file = (root / f"{name}.lock").open("w")
     except OSError as problem:
-        raise SimulationError(f"the cache folder {root} cannot be written ({problem.strerror}); "
+        raise CacheError(f"the cache folder {root} cannot be written ({problem.strerror}); "
                               f"{_WAY_OUT}") from None
     with file:      # the lock is released when it is closed
         try:
