@@ -217,7 +217,8 @@ ORDER = {
     """,
     "celosia.compress.criteria": """
         follow, registry
-        filters, magnitude, statistics
+        filters, magnitude, scoring, statistics
+        entropy, pearson
         ae_lip, correlation
         __init__
     """,

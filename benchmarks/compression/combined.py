@@ -26,7 +26,7 @@ from celosia.compress import FineTune
 from celosia.compress.combined import CombinedReport, prune_combined
 from celosia.compress.cost import Cost
 from celosia.compress.cost import measure as cost_of
-from celosia.compress.criteria.filters import filter_scores
+from celosia.compress.criteria.scoring import filter_scores
 
 CONV_MACS = 0.80
 LINEAR_RATE = 0.83

@@ -29,13 +29,11 @@ _HOMES = {"CelosiaError": "celosia_spec.errors", "CompileError": "celosia_spec.e
 
 if not TYPE_CHECKING:
     def __getattr__(name):
-        """Import what is slow to import when it is first used: NumPy, SciPy, for compress torch."""
+        """Import what is slow to import when it is first used: NumPy, SciPy."""
         import importlib
 
         if name == "compress":
-            from celosia.extras import names_extra
-
-            return names_extra(importlib.import_module)("celosia.compress")
+            return importlib.import_module("celosia.compress")
         if name in _HOMES:
             return getattr(importlib.import_module(_HOMES[name]), name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from celosia import compress
-from celosia.compress.criteria import ae_lip as ae_lip_module
+from celosia.compress.criteria import entropy as arithmetic
 from tolerance import rounding
 
 
@@ -146,7 +146,7 @@ def test_convolution_scores_match_patches_at_the_drawn_positions(settings, span)
 def test_the_common_grid_may_be_worked_in_pieces(monkeypatch):
     model, x = net(), samples(300, 6)
     whole = compress.scores(model, "ae-lip", x, span="layer")
-    monkeypatch.setattr(ae_lip_module, "_CHUNK", 150)
+    monkeypatch.setattr(arithmetic, "_CHUNK", 150)
     pieces = compress.scores(model, "ae-lip", x, span="layer")
     for name in whole:
         np.testing.assert_array_equal(pieces[name], whole[name])

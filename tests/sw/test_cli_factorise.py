@@ -158,4 +158,4 @@ def test_what_needs_data_is_refused_without(folder):
     result = CliRunner().invoke(app, ["factorise", "lenet5", "-o", "small.pt2", "--rule", "curve",
                                       "--accuracy-budget", "0.1"])
     assert result.exit_code == 1
-    assert "rule 'curve' measures accuracy, which needs data; give some" in result.stderr
+    assert "--rule curve needs --data, to measure accuracy on" in result.stderr

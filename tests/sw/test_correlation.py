@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from celosia import compress
-from celosia.compress.criteria import correlation as correlation_module
+from celosia.compress.criteria import pearson
 from celosia.compress.criteria.statistics import CrossMoments, observe
 from celosia.compress.weights.sun2016 import keep_sun2016
 from celosia_spec.errors import ArgumentError
@@ -261,8 +261,8 @@ def test_several_passes_give_the_same_as_one(monkeypatch):
                                         nn.Linear(64, 5)))  # fmt: skip
     x = samples(40, 2, 6, 6)
     once = compress.scores(model, "correlation", x)
-    monkeypatch.setattr(correlation_module, "ACCUMULATOR_BYTES", 8 * 54 * 10)
-    monkeypatch.setattr(correlation_module, "_PATCH_BYTES", 3000)
+    monkeypatch.setattr(pearson, "ACCUMULATOR_BYTES", 8 * 54 * 10)
+    monkeypatch.setattr(pearson, "_PATCH_BYTES", 3000)
     passes = []
     model.register_forward_hook(lambda *_: passes.append(None))
     often = compress.scores(model, "correlation", x)

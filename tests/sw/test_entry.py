@@ -45,12 +45,40 @@ def test_the_script_imports_nothing_before_it_listens_to_interruptions() -> None
     assert scripts == {"celosia": "celosia.entry:main"}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["targets"], ["targets", "--json"]])
+LIBRARIES = {"torch", "scipy", "numpy", "amaranth", "celosia_sim"}
+
+
+@pytest.mark.parametrize("arguments", [
+    ["--help"], ["targets"], ["targets", "--json"], ["prune", "--help"], ["factorise", "--help"]])
 def test_what_needs_no_network_waits_for_no_library(arguments: Sequence[str]) -> None:
     code = (f"import sys\nsys.argv = ['celosia', *{arguments!r}]\nfrom celosia.entry import main\n"
             "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n")
     modules = loaded(code)
-    assert not {"torch", "scipy", "numpy", "amaranth", "celosia_sim"} & modules
+    assert not LIBRARIES & modules
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["prune", "--method", "svd"], "celosia: unknown method 'svd'; known methods: magnitude, "),
+    (["factorise", "--method", "l1"], "celosia: unknown method 'l1'; known methods: svd, tucker"),
+    (["prune", "--method", "correlation", "--option", "span=own"],
+     "celosia: method 'correlation' has no option 'span'; its options: activation, "),
+    (["prune", "--method", "correlation", "--option", "activation=mid"],
+     "celosia: activation must be one of "),
+    (["prune", "--method", "ae-lip", "--option", "intervals=1"],
+     "celosia: intervals must be at least 2 "),
+    (["prune", "--method", "mask"], "celosia: --method mask needs --data, to train the masks on"),
+    (["factorise", "--method", "tucker", "--scheme", "spatial"],
+     "celosia: --scheme does not go with --method tucker; it goes with svd"),
+    (["factorise", "--rule", "curve", "--accuracy-budget", "0.01"],
+     "celosia: --rule curve needs --data, to measure accuracy on"),
+    (["prune", "--ranks", "fc1=2"], "Usage: "),
+])
+def test_a_refusal_of_methods_waits_for_no_library(arguments: Sequence[str], words: str) -> None:
+    """Nor is the model looked for, which is not there."""
+    done = celosia_process(*arguments, "missing:make", "-o", "p.pt2",
+                           code=f"import sys\nsys.modules.update(dict.fromkeys({LIBRARIES}))")
+    assert done.returncode == (2 if words == "Usage: " else 1)
+    assert done.stderr.startswith(words)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -225,7 +253,7 @@ def test_a_target_is_looked_up_before_torch_and_the_model(arguments: Sequence[st
 def test_the_library_names_the_extra_too() -> None:
     done = subprocess.run(
         [sys.executable, "-c", "import sys, celosia\nsys.modules['torch'] = None\n"
-         "for use in (lambda: celosia.compile('m.pt2', None), lambda: celosia.compress):\n"
+         "for use in (lambda: celosia.compile('m.pt2', None), lambda: celosia.compress.prune):\n"
          "    try:\n        use()\n    except celosia.CelosiaError as refusal:\n"
          "        print(refusal, isinstance(refusal, ImportError))\n"],
         capture_output=True, text=True, check=True)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import celosia
-from celosia.compress.criteria.filters import filter_scores
+from celosia.compress.criteria.scoring import filter_scores
 from celosia.compress.filters.prune import prune_filters
 from celosia.compress.training.finetune import FineTune
 from celosia.models import VGG16, VGG16_PRUNED_A, LeNet5, ResNet

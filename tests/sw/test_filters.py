@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from celosia.compress.cost import measure
-from celosia.compress.criteria.filters import filter_scores
+from celosia.compress.criteria.scoring import filter_scores
 from celosia.compress.filters.prune import prune_filters
 from celosia.compress.filters.structure import trace
 from celosia.compress.weights.prune import prune

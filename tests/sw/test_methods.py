@@ -238,6 +238,19 @@ def test_no_module_takes_the_place_of_a_public_name() -> None:
                 if isinstance(getattr(compress, name), ModuleType)]
 
 
+def test_every_public_name_has_one_home() -> None:
+    """What is imported for mypy, what is imported for users and what is offered are the same."""
+    tree = ast.parse(Path(compress.__file__).read_text())
+    checked = {alias.name: node.module for node in ast.walk(tree)
+               if isinstance(node, ast.ImportFrom) for alias in node.names
+               if (node.module or "").startswith("celosia") and alias.name != "names_extra"}
+    assert checked == compress._HOMES
+    assert sorted(checked) == compress.__all__
+    assert {*compress.__all__} <= {*dir(compress)}
+    with pytest.raises(AttributeError, match="module 'celosia.compress' has no attribute 'shrink'"):
+        compress.shrink     # noqa: B018
+
+
 def test_options_of_one_name_are_refused() -> None:
     @dataclass(frozen=True, kw_only=True)
     class Twice:

@@ -1,18 +1,21 @@
 """What ``prune`` and ``factorise`` do: one method, on one network, with its figures around it."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-
-from celosia.cli import common, figures, network, options
+from celosia.cli import common, options
 from celosia.compress.method import Method, Network, Training
 from celosia_spec.errors import CelosiaError, refusals
 
-Prepare = Callable[[Any, np.ndarray, Any], tuple[Any, dict[str, Any]]]
+if TYPE_CHECKING:
+    import numpy as np
+
+Prepare: TypeAlias = "Callable[[Any, np.ndarray, Any], tuple[Any, dict[str, Any]]]"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +53,9 @@ def change(
     refuse_without_data(asked.data, {f"--{name.replace('_', '-')}": getattr(asked, name)
                                      for name in training})
     method, amount, settings = options.check(methods, given, data=asked.data is not None)
+
+    from celosia.cli import figures, network
+
     network.check_outputs(asked.output, asked.report, asked.checkpoint, asked.model, asked.weights,
                           asked.data)
     module, example = network.find_module(asked.model, asked.weights)
@@ -94,6 +100,8 @@ def refuse_without_data(data: str | None, given: Mapping[str, Any]) -> None:
 
 def show_network(result: Mapping[str, Any]) -> None:
     """Print the network before and after, and why there is no program for it."""
+    from celosia.cli import figures
+
     both = result["network"]
     common.show(figures.table(both["before"], both["after"], result["target"]))
     if result["refused"] is not None:

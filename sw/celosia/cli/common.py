@@ -17,7 +17,7 @@ from celosia.cli.tables import table as table
 from celosia.cli.tables import width as width
 from celosia.cli.tables import wrapped as wrapped
 from celosia.extras import missing
-from celosia_spec.errors import CelosiaError, quoted
+from celosia_spec.errors import CelosiaError, quoted, refusals
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,9 +81,10 @@ def backend_of(backend: str | None, port: str | None, usual: str) -> str:
 
 def check_target(name: str) -> None:
     """CelosiaError unless there is a target of this name; before torch, which takes seconds."""
-    from celosia.compiler import Compiler
+    from celosia_boards.arrays import array_for
 
-    Compiler(target=name).check(calibrated=False)
+    with refusals():
+        array_for(name)
 
 
 def read_array(path: Path) -> "np.ndarray":

@@ -127,11 +127,15 @@ def read_settings(
 
 def _check_needs(method: Method, own: Mapping[str, Option], settings: Mapping[str, Any], *,
                  data: bool) -> None:
+    """Refuse a method, and values of its options, without what they need."""
     missing = [f"--data, {method.data}"] if method.data and not data else []
     missing += [f"{option.said}, {option.about}" for option in own.values()
                 if option.default is MISSING and option.name not in settings]
     if missing:
         raise CelosiaError(f"--method {method.name} needs {'; and '.join(missing)}")
+    for name, value in settings.items():
+        if not data and value in own[name].data:
+            raise CelosiaError(f"{own[name].said} {value} needs --data, {own[name].data[value]}")
 
 
 def _check_amount(method: Method, own: Mapping[str, Option], amount: Amount | None,

@@ -2,13 +2,14 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from celosia import compress
 from celosia.cli import change, common, options
 from celosia.compress.catalogue import pruning
+
+if TYPE_CHECKING:
+    import numpy as np
 
 METHODS = pruning()
 
@@ -37,7 +38,7 @@ def prune(
     """Remove a model's least important weights or filters, retraining between the rounds."""
     change.refuse_without_data(data, {"--fuse-retrained": fuse_retrained})
 
-    def fused(module: Any, example: np.ndarray, train: Any) -> tuple[Any, dict[str, Any]]:
+    def fused(module: Any, example: "np.ndarray", train: Any) -> tuple[Any, dict[str, Any]]:
         if not fuse and fuse_retrained is None:
             return module, {"fusion": None}
         made, fusion = fuse_first(module, example, fuse_retrained, train, seed=seed,
@@ -56,7 +57,7 @@ def prune(
 
 
 def fuse_first(
-    module: Any, example: np.ndarray, retrained: str | None, train: Any, *, seed: int,
+    module: Any, example: "np.ndarray", retrained: str | None, train: Any, *, seed: int,
     checkpoint: Path | None,
 ) -> tuple[Any, dict[str, Any]]:
     """Return the fused network and what was fused, as JSON has it.

@@ -2,7 +2,8 @@
 
 A method is a call of this package's public functions. Every criterion of weights or of filters is
 one (`of_weights`, `of_filters`); what is more than a criterion stands below them. The command line
-makes options, help, checks and refusals from them.
+makes options, help, checks and refusals from them, before it loads torch: a call imports what it
+needs.
 """
 
 from __future__ import annotations
@@ -10,22 +11,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celosia.compress import amounts
 from celosia.compress.amounts import Chosen
-from celosia.compress.combined import prune_combined
 from celosia.compress.criteria.correlation import CorrelationOptions
 from celosia.compress.criteria.registry import Criterion, criteria
-from celosia.compress.filters.mask_layer import prune_with_masks
-from celosia.compress.filters.prune import FilterReport, prune_filters
-from celosia.compress.lowrank.factorise import factorise
-from celosia.compress.masks.weights import make_permanent
 from celosia.compress.method import Method, MethodReport, Network, Training
 from celosia.compress.options import option
-from celosia.compress.training.rounds import LayerDensity, RoundRecord
-from celosia.compress.weights.cycles import prune_to_cycles
-from celosia.compress.weights.prune import prune
+
+if TYPE_CHECKING:
+    from celosia.compress.filters.prune import FilterReport
+    from celosia.compress.training.rounds import RoundRecord
 
 __all__ = ["factorising", "pruning"]
 
@@ -100,7 +97,7 @@ class LowRankOptions:
     """Options of factorising, as `celosia.compress.factorise` has them."""
 
     rule: str | None = option(
-        None, flag="--rule",
+        None, flag="--rule", data={"curve": "to measure accuracy on"},
         about="what gives ranks: energy, speedup, evbmf or curve; evbmf if nothing says how much")
     value: float | None = option(
         None, flag="--value",
@@ -143,6 +140,9 @@ def of_filters(criterion: Criterion) -> Method:
 def _prune_weights(name: str, network: Network, amount: Chosen | None, training: Training,
                    scoring: Any, own: WeightOptions) -> MethodReport:
     """Call `prune`, or `prune_to_cycles`."""
+    from celosia.compress.weights.cycles import prune_to_cycles
+    from celosia.compress.weights.prune import prune
+
     assert amount is not None       # there is a usual one
     shared = {"inputs": training.inputs, "rounds": own.rounds, **asdict(scoring),
               **training.arguments(lambda record: network.density())}
@@ -163,6 +163,8 @@ def _prune_weights(name: str, network: Network, amount: Chosen | None, training:
 def _prune_filters(name: str, network: Network, amount: Chosen | None, training: Training,
                    scoring: Any, own: FilterOptions) -> MethodReport:
     """Call `prune_filters`."""
+    from celosia.compress.filters.prune import prune_filters
+
     assert amount is not None       # one must be given
     found = prune_filters(
         network.module, network.example, name, inputs=training.inputs,
@@ -174,6 +176,8 @@ def _prune_filters(name: str, network: Network, amount: Chosen | None, training:
 def _prune_with_masks(network: Network, amount: Chosen | None, training: Training,
                       own: MaskOptions) -> MethodReport:
     """Call `prune_with_masks`."""
+    from celosia.compress.filters.mask_layer import prune_with_masks
+
     assert amount is not None       # one must be given
     found = prune_with_masks(
         network.module, network.example, train=training.needed(), **{amount.name: amount.value},
@@ -184,6 +188,8 @@ def _prune_with_masks(network: Network, amount: Chosen | None, training: Trainin
 def _prune_combined(network: Network, amount: Chosen | None, training: Training, scoring: Any,
                     masks: MaskOptions, own: CombinedOptions) -> MethodReport:
     """Call `prune_combined`."""
+    from celosia.compress.combined import prune_combined
+
     assert amount is not None       # there is a usual one
     shared = training.arguments(lambda record: network.density())
     of_masks = masks.arguments() | {name: shared[name] for name in ("measure", "progress")}
@@ -202,6 +208,8 @@ def _prune_combined(network: Network, amount: Chosen | None, training: Training,
 def _factorise(name: str, network: Network, amount: Chosen | None, training: Training,
                own: LowRankOptions, scheme: SchemeOptions | None = None) -> MethodReport:
     """Call `factorise`."""
+    from celosia.compress.lowrank.factorise import factorise
+
     arguments = asdict(own) | ({} if scheme is None else asdict(scheme))
     if amount is not None:
         arguments |= {_SHARES.get(amount.name, amount.name): amount.value}
@@ -230,6 +238,8 @@ _SHARES = {"macs": "macs_removed", "parameters": "parameters_removed"}
 def _report(network: Network, records: list[dict[str, Any]], choices: Mapping[str, Any],
             last: Mapping[str, Any], amount: Chosen, **more: Any) -> MethodReport:
     """Return the report of a pruned network, and make its zeros plain."""
+    from celosia.compress.masks.weights import make_permanent
+
     layers, density = network.kept(), network.density()
     make_permanent(network.module)
     rate = amount.value if amount.name == "rate" and isinstance(amount.value, float) else None
@@ -239,6 +249,8 @@ def _report(network: Network, records: list[dict[str, Any]], choices: Mapping[st
 
 def _weight_rounds(network: Network, rounds: Iterable[RoundRecord]) -> list[dict[str, Any]]:
     """Return what rounds did, with the weights that the network had at first."""
+    from celosia.compress.training.rounds import LayerDensity
+
     found = []
     for record in rounds:
         layers = {name: LayerDensity(weights=network.layers[name], kept=layer.kept)

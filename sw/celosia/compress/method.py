@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
-
-import numpy as np
-from torch import nn
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 from celosia.compress.amounts import Amount, Chosen
-from celosia.compress.training.rounds import Measure, densities
 from celosia_spec.errors import ArgumentError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import nn
+
+    from celosia.compress.training.rounds import Measure
 
 __all__ = ["Method", "MethodReport", "Network", "Shown", "Training"]
 
-Trainer = Callable[[nn.Module, int], None]
+Trainer: TypeAlias = "Callable[[nn.Module, int], None]"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,11 +36,15 @@ class Network:
 
     def __post_init__(self) -> None:
         """Count the weights."""
+        from celosia.compress.training.rounds import densities
+
         object.__setattr__(self, "layers", {name: layer.weights for name, layer
                                             in densities(self.module).items()})
 
     def kept(self) -> dict[str, dict[str, int]]:
         """Return {layer: {"weights": at first, "kept": now}}."""
+        from celosia.compress.training.rounds import densities
+
         now = densities(self.module)
         return {name: {"weights": count, "kept": now[name].kept}
                 for name, count in self.layers.items()}

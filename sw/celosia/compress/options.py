@@ -22,6 +22,7 @@ class Option(NamedTuple):
     flag     : the command line's own option for it, such as "--order"; "" where it is set as
                ``--option NAME=VALUE``.
     least, most : of a number with a flag, or None.
+    data     : {value that needs data: why}.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Option(NamedTuple):
     flag: str = ""
     least: float | None = None
     most: float | None = None
+    data: Mapping[Any, str] = {}
 
     @property
     def said(self) -> str:
@@ -44,10 +46,10 @@ class NoOptions:
 
 
 def option(default: Any = MISSING, *, about: str, flag: str = "", least: float | None = None,
-           most: float | None = None) -> Any:
+           most: float | None = None, data: Mapping[Any, str] | None = None) -> Any:
     """Return a dataclass field that is an option; the arguments are as in `Option`."""
     return field(default=default, metadata={"about": about, "flag": flag, "least": least,
-                                            "most": most})
+                                            "most": most, "data": data or {}})
 
 
 def declared(*kinds: type) -> dict[str, Option]:

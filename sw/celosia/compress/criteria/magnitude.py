@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from celosia.compress.criteria.registry import Scores, Scoring, criterion
 from celosia.compress.options import NoOptions
 
@@ -16,7 +14,5 @@ def magnitude(scoring: Scoring, options: NoOptions) -> Scores:
 
     Needs no inputs.
     """
-    return {
-        name: np.abs(layer.weight.detach().cpu().double().numpy())
-        for name, layer in scoring.layers.items()
-    }
+    return {name: abs(layer.weight.detach().cpu().double().numpy())
+            for name, layer in scoring.layers.items()}

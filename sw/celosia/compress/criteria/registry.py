@@ -4,34 +4,38 @@ A criterion is ``function(scoring, options) -> {layer name: scores}``, declared 
 gets what it is to score (`Scoring`) and its options, a frozen dataclass made of `option` fields. It
 changes nothing, and returns float64 for each layer: of the weight's shape, or (output channels,)
 where filters are scored. A larger score means a more important weight or filter.
+
+The help of ``celosia prune`` is made from the declarations: a criterion's module loads without
+torch and NumPy, and what computes with them is imported when the function is called.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-import torch
-from torch import nn
-
-from celosia.compress.entry import entry
-from celosia.compress.layers import prunable_layers
 from celosia.compress.options import NoOptions, resolve
 from celosia_spec.errors import ArgumentError
-from celosia_spec.inputs import as_tensor
 
-__all__ = ["Criterion", "Scores", "Scoring", "criteria", "criterion", "lookup", "methods",
-           "resolve_options", "scores"]
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import nn
 
-Layers = Mapping[str, nn.Conv2d | nn.Linear]
-Scores = dict[str, np.ndarray]
-Function = Callable[["Scoring", Any], Scores]
+__all__ = ["ACTIVATIONS", "Criterion", "Layers", "Scores", "Scoring", "criteria", "criterion",
+           "lookup", "methods", "resolve_options"]
+
+Layers: TypeAlias = "Mapping[str, nn.Conv2d | nn.Linear]"
+Scores: TypeAlias = "dict[str, np.ndarray]"
+Function: TypeAlias = "Callable[[Scoring, Any], Scores]"
 
 KINDS = ("weights", "filters")
 """What a criterion can score."""
+
+ACTIVATIONS = ("post", "pre")
+"""What a layer's answer is: after the activation function that follows the layer, or before."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -121,69 +125,3 @@ def lookup(method: str, of: str = "weights") -> Criterion:
 def resolve_options(method: str, given: Mapping[str, Any]) -> Any:
     """Return the options of a criterion of weights, given or not; errors as `scores`."""
     return resolve(method, lookup(method).options, given)
-
-
-@entry
-def scores(
-    model: nn.Module,
-    method: str,
-    inputs: Any | None = None,
-    *,
-    layers: Collection[str] | None = None,
-    seed: int = 0,
-    **options: Any,
-) -> dict[str, np.ndarray]:
-    """Score every prunable weight of a model.
-
-    Parameters
-    ----------
-    model
-        Any module; its `Conv2d` and `Linear` layers are scored. It is not changed.
-    method
-        Name of a criterion; `methods` lists them.
-    inputs
-        Calibration inputs (N, ...), tensor or array, for the methods that need some.
-    layers
-        Names of the layers to score; None is all of them.
-    seed
-        Of what a method draws at random.
-    options
-        What the method understands besides.
-
-    Returns
-    -------
-    {layer name: float64 array of the weight's shape}; larger is more important.
-
-    Raises
-    ------
-    ArgumentError
-        Unknown method or layer; no layer to prune; an option that is out of range; a score that is
-        not finite.
-    TypeError
-        An option that the method does not have; the message lists those that it has.
-    """
-    found, resolved = lookup(method), resolve_options(method, options)
-    every = prunable_layers(model)
-    if not every:
-        raise ArgumentError("the model has no Conv2d or Linear layer, so nothing can be pruned")
-    unknown = [name for name in layers or () if name not in every]
-    if unknown:
-        raise ArgumentError(
-            f"no layer is called {', '.join(map(repr, unknown))}; "
-            f"layers: {', '.join(map(repr, every))}"
-        )
-    chosen = {name: layer for name, layer in every.items() if layers is None or name in layers}
-    scoring = Scoring(model=model, layers=chosen, seed=seed,
-                      inputs=None if inputs is None else as_tensor(inputs, "inputs"))
-    return finite(method, found.score(scoring, resolved))
-
-
-def finite(method: str, result: Scores) -> Scores:
-    """Return scores, or raise ArgumentError for a layer with one that is not finite."""
-    for name, values in result.items():
-        if not np.isfinite(values).all():
-            raise ArgumentError(
-                f"method {method!r} gives layer {name!r} a score that is not finite; "
-                "check its weights and the inputs for NaN and infinity"
-            )
-    return result

@@ -12,14 +12,13 @@ from torch import nn
 from torch.nn import functional
 
 from celosia.compress.criteria.follow import Follow, Use
+from celosia.compress.criteria.registry import ACTIVATIONS
 from celosia.compress.layers import evaluating
 from celosia.compress.promise import running
 from celosia_spec.errors import ArgumentError
 
-__all__ = ["ACTIVATIONS", "CrossMoments", "calibration_inputs", "observe", "patches"]
+__all__ = ["CrossMoments", "calibration_inputs", "observe", "patches"]
 
-ACTIVATIONS = ("post", "pre")
-"""What a layer's answer is: after the activation function that follows the layer, or before."""
 
 class CrossMoments:
     """Means, variances and covariances of B groups of variables a (O) and b (K), streamed.

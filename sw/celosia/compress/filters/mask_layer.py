@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from celosia.compress.criteria.filters import filter_scores
+from celosia.compress.criteria.scoring import filter_scores
 from celosia.compress.entry import entry
 from celosia.compress.filters.prune import FilterReport, FilterRound, prune_filters, trace_for
 from celosia.compress.filters.selection import SCOPES, Target, choose

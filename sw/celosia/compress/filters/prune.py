@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from celosia.compress.criteria.filters import filter_scores
 from celosia.compress.criteria.registry import lookup
+from celosia.compress.criteria.scoring import filter_scores
 from celosia.compress.entry import entry
 from celosia.compress.filters.removal import remove
 from celosia.compress.filters.selection import SCOPES, Target, choose

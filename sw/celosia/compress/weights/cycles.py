@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from celosia.compress.criteria.registry import resolve_options, scores
+from celosia.compress.criteria.registry import resolve_options
+from celosia.compress.criteria.scoring import scores
 from celosia.compress.entry import entry
 from celosia.compress.layers import (
     holders,

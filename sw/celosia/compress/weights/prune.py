@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from celosia.compress.criteria.registry import resolve_options, scores
+from celosia.compress.criteria.registry import resolve_options
+from celosia.compress.criteria.scoring import scores
 from celosia.compress.entry import entry
 from celosia.compress.layers import (
     distinct_weights,
