@@ -21,6 +21,7 @@ from celosia.compress.masks.weights import current_mask
 from celosia.compress.training import journal as journal_file
 from celosia.compress.training.journal import INDEX, Journal, describe, fingerprint
 from celosia.compress.training.rounds import run_rounds
+from celosia.compress.weights import prune as pruning
 from celosia_spec.errors import ArgumentError
 from celosia_spec.files import replacing
 
@@ -77,8 +78,7 @@ def end_hard(wanted: str, wanted_round: int):
         if (point, round) == (wanted, wanted_round):
             os._exit(STATUS)
 
-    rounds_module = sys.modules["celosia.compress.weights.prune"]
-    choose, write, clean = rounds_module._Chooser.__call__, journal_file._write, Journal._clean
+    choose, write, clean = pruning._Chooser.__call__, journal_file._write, Journal._clean
 
     def choosing(self, model, index):
         end("before choosing", index)
@@ -101,7 +101,7 @@ def end_hard(wanted: str, wanted_round: int):
         end("old tensor file still there", len(self.records) - 1)
         clean(self, folder)
 
-    rounds_module._Chooser.__call__ = choosing
+    pruning._Chooser.__call__ = choosing
     journal_file._write = writing
     Journal._clean = cleaning
     return end
