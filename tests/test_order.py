@@ -29,7 +29,7 @@ ORDER = {
         record
     """,
     "celosia_spec.isa": """
-        fields, indices, numbers
+        fields, numbers
         array, descriptor, registers
         words
         memories, timing

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 
 from celosia_boards.families.family import Device
 from celosia_hw.blocks import MULTIPLIER_BITS, SPRAM_BITS, SPRAM_ROWS
-from celosia_spec.isa import DELTA_BITS, ArrayConfig, Space
+from celosia_spec.isa import DELTA_BITS, ArrayConfig, Space, weight_word
 from celosia_spec.isa.memories import MEMORIES, Blocks
 
 __all__ = ["Problem", "block_memories", "problems"]
@@ -92,7 +92,7 @@ def _spram(device: Device, array: ArrayConfig) -> Iterator[Problem]:
     if array.weight_rows > SPRAM_ROWS:
         yield Problem(parameter="weight_rows", text=(
             f"weight_rows can be at most {SPRAM_ROWS} in its SPRAM, not {array.weight_rows}"))
-    if SPRAM_BITS < array.weight_word_bits <= MULTIPLIER_BITS[device.multiplier] + DELTA_BITS:
+    if SPRAM_BITS < weight_word(array).bits <= MULTIPLIER_BITS[device.multiplier] + DELTA_BITS:
         yield Problem(parameter="weight_bits", text=(
             f"weight_bits can be at most {SPRAM_BITS - DELTA_BITS} in its SPRAM, not "
             f"{array.weight_bits}"))

@@ -19,7 +19,7 @@ from celosia_hw.signatures import (
     flipped_members,
 )
 from celosia_hw.weights.decoder import Decoder
-from celosia_spec.isa import DESCRIPTOR, ArrayConfig
+from celosia_spec.isa import DESCRIPTOR, ArrayConfig, weight_word
 from celosia_spec.isa.memories import MEMORIES
 
 STREAMS = (
@@ -64,7 +64,7 @@ class Core(wiring.Component):
         self.array = array
         self.blocks: dict[str, Any] = {
             "control": Sequencer(array), "weights": Decoder(array), "lanes": Lanes(array, mac),
-            "memory": WeightMemory(array.weight_rows, array.groups_max, array.weight_word_bits,
+            "memory": WeightMemory(array.weight_rows, array.groups_max, weight_word(array).bits,
                                    weight_memory),
             "output": OutputStage(array),
         }

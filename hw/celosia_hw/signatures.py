@@ -10,7 +10,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Member, Out
 
 from celosia_hw.layouts import layout
-from celosia_spec.isa import ArrayConfig, tap_word, write_word
+from celosia_spec.isa import ArrayConfig, tap_word, weight_word, write_word
 from celosia_spec.isa.frames import ADDRESS_BITS
 
 FLAGS = data.StructLayout({
@@ -65,7 +65,7 @@ class RowSource(wiring.Signature):
     @classmethod
     def of(cls, array: ArrayConfig) -> "RowSource":
         """Return the signature of an array's weight memory."""
-        return cls(array.weight_rows, array.groups_max, array.weight_word_bits)
+        return cls(array.weight_rows, array.groups_max, weight_word(array).bits)
 
 
 class Operands(wiring.Signature):

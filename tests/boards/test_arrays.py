@@ -16,6 +16,7 @@ from celosia_boards.targets import target, targets
 from celosia_hw.core import Core
 from celosia_hw.memory.weight_memory import WeightMemory
 from celosia_hw.parts.multiplier import Multipliers
+from celosia_spec.isa import weight_word
 
 NAMES = list(targets())
 BITS = range(4, 10)
@@ -41,7 +42,7 @@ def _blocks(entry, array):
 def _elaborates(entry, array):
     """Whether the blocks that have limits of their own can be made; both check on creation."""
     return (_made(Multipliers, array.lanes, array.weight_bits, array.activation_bits, entry.mac)
-            and _made(WeightMemory, array.weight_rows, array.groups_max, array.weight_word_bits,
+            and _made(WeightMemory, array.weight_rows, array.groups_max, weight_word(array).bits,
                       entry.weight_memory))
 
 

@@ -16,6 +16,7 @@ from celosia_boards.targets import UnknownTarget, target, targets
 from celosia_hw.memory.weight_memory import WEIGHT_KINDS, WeightMemory
 from celosia_hw.parts.multiplier import KINDS
 from celosia_hw.parts.uart import uart_divisor
+from celosia_spec.isa import weight_word
 
 NAMES = ["icebreaker", "upduino", "icesugar", "hx8k", "hx8k-b-evn", "ecp5-25f", "ecp5-85f",
          "ulx3s-85f", "ulx3s-45f", "ulx3s-25f", "ulx3s-12f", "ecp5-evn", "orangecrab-85f",
@@ -45,7 +46,7 @@ def test_kinds(name):
     assert entry.weight_memory in WEIGHT_KINDS
     assert possible_clock(entry, entry.clock_mhz) == entry.clock_mhz
     assert entry.clock_mhz % entry.clock_step_mhz == 0
-    WeightMemory(entry.array.weight_rows, entry.array.groups_max, entry.array.weight_word_bits,
+    WeightMemory(entry.array.weight_rows, entry.array.groups_max, weight_word(entry.array).bits,
                  entry.weight_memory)
 
 

@@ -12,21 +12,21 @@ from celosia_sim.block_models import arithmetic
 from celosia_sim.testing.players import play_pysim
 from celosia_sim.testing.vectors import Vectors
 from celosia_spec.isa import (
+    BATCH,
+    DESCRIPTOR,
     DESCRIPTOR_WORDS,
     EXPONENT_MAX,
     EXPONENT_SLOTS,
     PREFETCH_WORDS,
+    ROW,
     ArrayConfig,
     Error,
     Event,
-    Flag,
     Opcode,
     Register,
     Space,
-    Word,
-    pack_batch,
-    pack_row,
     timing,
+    write_word,
 )
 from celosia_spec.isa.cycles import Work, layer_cycles, walk_wait
 
@@ -53,8 +53,8 @@ class Layers:
         self.rows = [[(rng.randrange(-9000, 9000), rng.randrange(-12, -5), rng.randrange(-16, -8))
                       for _ in range(ROWS)] for _ in CHANNELS]
         self.exponents, self.static = [rng.randrange(-3, 3), 0, static], static
-        self.flags = [Opcode.LINEAR | Flag.RELU | Flag.RESIDUAL_WRITE,
-                      Opcode.LINEAR | Flag.DIRECT | Flag.STATIC | Flag.RESIDUAL_READ]
+        self.flags = [{"relu": 1, "residual_write": 1},
+                      {"direct": 1, "static": 1, "residual_read": 1}]
         self._compute()
 
     def _compute(self):
@@ -89,17 +89,13 @@ class Layers:
 
     def descriptor(self, number):
         """Return the descriptor's words."""
-        words = dict.fromkeys(Word, 0) | {
-            Word.INPUT_SLOT: number | number + 1 << 8, Word.RESIDUAL_SLOT: 1,
-            Word.LINE: POSITIONS, Word.WEIGHT_BASE: 16 * number,
-            Word.LENGTH_BASE: BATCHES + ROWS * number, Word.IN_BASE: IN_ROWS[number],
-            Word.IN_CHANNELS: CHANNELS[number],
-            Word.EXPONENT: self.static & 0xFF | (SMALLEST & 0xFF) << 8,
-            Word.CLEAR_BASE: 24, Word.CLEAR_ROWS: CLEARED * number,
-            Word.LAST_BATCH: ROWS - 1, Word.LAST_POSITION: POSITIONS - 1,
-            Word.ROW_BASE: ROWS * number, Word.WRITE_BASE: 2 * number, Word.WRITE_STEP: 1,
-            Word.FLAGS: self.flags[number]}
-        return [words[word] for word in Word]
+        return DESCRIPTOR.pack(
+            opcode=Opcode.LINEAR, input_slot=number, output_slot=number + 1, residual_slot=1,
+            line=POSITIONS, weight_base=16 * number, length_base=BATCHES + ROWS * number,
+            in_base=IN_ROWS[number], in_channels=CHANNELS[number], exponent=self.static,
+            least_exponent=SMALLEST, clear_base=24, clear_rows=CLEARED * number,
+            last_batch=ROWS - 1, last_position=POSITIONS - 1, row_base=ROWS * number,
+            write_base=2 * number, write_step=1, **self.flags[number])
 
     def images(self):
         """Return (space, address, value) of everything but the input."""
@@ -109,7 +105,7 @@ class Layers:
             words += [(Space.PROGRAM, DESCRIPTOR_WORDS * number + k, value)
                       for k, value in enumerate(self.descriptor(number))]
             words += [(Space.PROGRAM, BATCHES + ROWS * number + row,
-                       pack_batch(len(steps), wait))
+                       BATCH.pack(steps=len(steps), wait=wait))
                       for row, (steps, wait) in enumerate(zip(
                           self.weights[number], self.waits(number), strict=True))]
             address = 16 * number * array.groups_max
@@ -118,11 +114,11 @@ class Layers:
                 for column, weight in steps:
                     words.append((Space.WEIGHTS, address, weight & 0xFF | column - before << 8))
                     address, before = address + 1, column
-            words += [(Space.ROWS, ROWS * number + row, pack_row(*fields))
-                      for row, fields in enumerate(self.rows[number])]
-            words += [(Space.WRITES, 2 * number + beat, array.pack_write(
-                last=True, count=4, bank=4 * beat, row=OUT_ROW[number])) for beat in range(2)]
-        return [*words, (Space.TAPS, 0, array.pack_tap(0, 0))]
+            words += [(Space.ROWS, ROWS * number + row, ROW.pack(bias=bias, sw=sw, sb=sb))
+                      for row, (bias, sw, sb) in enumerate(self.rows[number])]
+            words += [(Space.WRITES, 2 * number + beat, write_word(array).pack(
+                last=1, count=4, bank=4 * beat, row=OUT_ROW[number])) for beat in range(2)]
+        return [*words, (Space.TAPS, 0, 0)]
 
     def inputs(self):
         """Return (space, address, value) of the input and its exponent; rows to clear are set."""
@@ -285,10 +281,10 @@ def test_busy():
 
 MOST = (ARRAY.program_words - EXPONENT_SLOTS) // DESCRIPTOR_WORDS
 BAD_WORDS = [
-    (Error.OPCODE, Word.FLAGS, 0), (Error.OPCODE, Word.FLAGS, 15),
-    (Error.GROUPS, Word.GROUPS, 2), (Error.GROUPS, Word.GROUPS, 8),
-    (Error.GROUPS, Word.GROUPS, 2 << 4), (Error.GROUPS, Word.GROUPS, 15 << 4),
-    (Error.COUNT, Word.LINE, 0),
+    (Error.OPCODE, "opcode", 0), (Error.OPCODE, "opcode", 15),
+    (Error.GROUPS, "log2_groups", 2), (Error.GROUPS, "log2_groups", 8),
+    (Error.GROUPS, "log2_out_groups", 2), (Error.GROUPS, "log2_out_groups", 15),
+    (Error.COUNT, "line", 0),
 ]
 
 
@@ -297,13 +293,15 @@ def test_errors(player, array):
     """Every error code stops at its descriptor; afterwards a good start works."""
     core, layers, host = _loaded(array)
     good = layers.cycles(0, 1)
-    for number, (code, word, value) in enumerate(BAD_WORDS):
+    for number, (code, field, value) in enumerate(BAD_WORDS):
         bad = number % 2
-        address = DESCRIPTOR_WORDS * bad + word
-        host.write([(Space.PROGRAM, address, value)])
+        word = DESCRIPTOR.places[field].word
+        address, words = DESCRIPTOR_WORDS * bad + word, layers.descriptor(bad)
+        changed = DESCRIPTOR.pack(**DESCRIPTOR.unpack(words) | {field: value})
+        host.write([(Space.PROGRAM, address, changed[word])])
         host.start(0, 1)
         _expect_error(host, code, bad, good)
-        host.write([(Space.PROGRAM, address, layers.descriptor(bad)[word])])
+        host.write([(Space.PROGRAM, address, words[word])])
     for first, last in ((1, 0), (0, MOST), (MOST, MOST), (255, 255), (0, 255), (MOST, 1),
                         (128, 1), (255, 0)):
         host.start(first, last)
@@ -333,9 +331,10 @@ def test_passes_too_close(array, number, rows):
     """Passes that end while the sums of the one before drain are an error wherever they come, the
     last ones of a layer included."""
     core, layers, host = _loaded(array)
-    host.write([(Space.PROGRAM, BATCHES + ROWS * number + row, pack_batch(1, 0))
+    host.write([(Space.PROGRAM, BATCHES + ROWS * number + row, BATCH.pack(steps=1, wait=0))
                 for row in range(ROWS)])
-    host.write([(Space.PROGRAM, DESCRIPTOR_WORDS * number + Word.LAST_BATCH, rows - 1)])
+    host.write([(Space.PROGRAM, DESCRIPTOR_WORDS * number
+                 + DESCRIPTOR.places["last_batch"].word, rows - 1)])
     host.start(0, 1)
     _expect_error(host, Error.PASS, number, 2 * layers.cycles(0, 1))
     host.write(layers.images())

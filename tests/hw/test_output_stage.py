@@ -13,7 +13,7 @@ from celosia_sim.block_models.layers import random_layer, table_words
 from celosia_sim.block_models.writing import draining, normalising
 from celosia_sim.testing.players import play_pysim
 from celosia_sim.testing.vectors import Vectors, pack
-from celosia_spec.isa import DESCRIPTOR, OUTPUT_BITS, ArrayConfig, pack_row, timing, write_word
+from celosia_spec.isa import DESCRIPTOR, OUTPUT_BITS, ROW, ArrayConfig, timing, write_word
 from celosia_spec.isa.timing import Timing
 
 SIZES = {"bank_rows": 64, "table_rows": 32, "writes": 128, "store_beats": 64,
@@ -80,7 +80,7 @@ class Bench:
             bias = rng.choice([0, 1, -1, rng.randrange(-16384, 16385)])
             self.rows[row] = bias, rng.randrange(-20, 8), sb
             vectors.pulse(self.cycle, host_rows__write=1, host_rows__address=row,
-                          host_rows__data=pack_row(*self.rows[row]))
+                          host_rows__data=ROW.pack(bias=bias, sw=self.rows[row][1], sb=sb))
             self.cycle += 1
         # The half of the residual store that the layer before may have written is read.
         most = 64 - layer.batches * layer.tiles * self.array.pass_beats

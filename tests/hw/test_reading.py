@@ -15,7 +15,7 @@ from celosia_hw.signatures import FLAGS, operand_layout
 from celosia_hw.weights.decoder import Decoder
 from celosia_sim.block_models.reading import Map, decode_pass, lane_banks, rotate
 from celosia_sim.testing.vectors import Vectors, pack
-from celosia_spec.isa import BLOCK, DESCRIPTOR, ArrayConfig, timing
+from celosia_spec.isa import BLOCK, DESCRIPTOR, ArrayConfig, tap_word, timing, weight_word
 from celosia_spec.isa.timing import Timing
 
 SIZES = {"bank_rows": 32, "taps": 64, "table_rows": 16, "writes": 32, "store_beats": 32,
@@ -124,7 +124,8 @@ def _taps(array, rng, size):
 def _write_taps(array, vectors, cycle, taps):
     for address, (row, rotation) in enumerate(taps):
         vectors.pulse(cycle + address, host_taps__write=1, host_taps__address=address,
-                      host_taps__data=array.pack_tap(row, rotation))
+                      host_taps__data=tap_word(array).pack(row=row % array.bank_rows,
+                                                           rotation=rotation))
     return cycle + len(taps)
 
 
@@ -169,7 +170,7 @@ def test_decoder(player, array):
                 for k in range(len(rows[0])):
                     while rng.random() < 0.2:
                         vectors.pulse(cycle + 1, rows__words=rng.getrandbits(
-                            quads * array.weight_word_bits))
+                            quads * weight_word(array).bits))
                         vectors.expect(cycle + dut.latency, operands__flags=0)
                         cycle += 1
                     cycle = _stream_step(dut, vectors, cycle, rng, groups, layout,
@@ -195,7 +196,7 @@ def _stream_step(dut, vectors, cycle, rng, groups, layout, words, operands, flag
     array = dut.array
     quads = array.groups_max
     slot = rng.randrange(quads // groups) * groups
-    port = [rng.randrange(1 << array.weight_word_bits) for _ in range(quads)]
+    port = [rng.randrange(1 << weight_word(array).bits) for _ in range(quads)]
     port[slot:slot + groups] = words
     if array.replicate:
         port = [words[quad * groups // quads] for quad in range(quads)]
@@ -203,7 +204,7 @@ def _stream_step(dut, vectors, cycle, rng, groups, layout, words, operands, flag
     vectors.pulse(cycle, steps__flags=flags, steps__slot=slot, steps__row=row)
     vectors.expect(cycle, rows__row=row)
     # The memory's data comes a cycle later, under the next step's flags.
-    vectors.pulse(cycle + 1, rows__words=pack(port, array.weight_word_bits))
+    vectors.pulse(cycle + 1, rows__words=pack(port, weight_word(array).bits))
     at = cycle + dut.latency
     vectors.expect(at - 1, operands__ahead=flags)
     expected = [layout.const({"mantissa": mantissa, "row": row, "rotation": rotation}).as_bits()

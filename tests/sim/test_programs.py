@@ -16,7 +16,7 @@ from celosia.schedule.scheduling import schedule
 from celosia_boards.targets import target
 from celosia_sim import golden
 from celosia_sim.simulate import simulate
-from celosia_spec.isa import DESCRIPTOR_WORDS, ArrayConfig, Space, Word
+from celosia_spec.isa import DESCRIPTOR, DESCRIPTOR_WORDS, ArrayConfig, Space
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
@@ -408,7 +408,7 @@ def test_shared_rows():
     graph = imported(head(*layers, features=9 * 8 * 9), (9, 8, 9))
     program = program_of(graph, ARRAYS["8 lanes"])
     words = program.images[Space.PROGRAM][:program.descriptors * DESCRIPTOR_WORDS]
-    assert words.reshape(-1, DESCRIPTOR_WORDS)[:, Word.CLEAR_ROWS].any()
+    assert words.reshape(-1, DESCRIPTOR_WORDS)[:, DESCRIPTOR.places["clear_rows"].word].any()
     check(program, images((9, 8, 9)))
 
 

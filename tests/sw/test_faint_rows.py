@@ -17,7 +17,7 @@ from celosia_sim import golden
 from celosia_spec.block import bfp
 from celosia_spec.epilogue import Epilogue, Pool, Relu
 from celosia_spec.faint_rows import FAINT_BITS, ROOM_BITS
-from celosia_spec.isa import pack_row
+from celosia_spec.isa import ROW
 from celosia_spec.qgraph import QGraph, QNode
 
 RNG = np.random.default_rng
@@ -231,7 +231,7 @@ def test_nothing_overflows_and_ordinary_rows_stay(drawn: tuple[Graph, dict]) -> 
     for k in range(len(node.sw)):
         assert_within_accumulator(node, k, own[k], source.exponent.least, graph)
         sw = int(node.sw[k])
-        pack_row(int(node.bias[k]), sw, int(node.sb[k]) - sw)
+        ROW.pack(bias=int(node.bias[k]), sw=sw, sb=int(node.sb[k]) - sw)
         if k not in raised:
             assert (own[k][k] == mantissas[k]).all()
             assert not mantissas[k].any() or sw == exponents[k] - (options["weight_bits"] - 2)

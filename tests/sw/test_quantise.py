@@ -14,7 +14,7 @@ from celosia.quantise import quantise
 from celosia_sim import golden
 from celosia_spec.epilogue import Clamp, Dynamic, Epilogue, Kept, Pool, Relu
 from celosia_spec.errors import ArgumentError, CelosiaError, CompileError
-from celosia_spec.isa import pack_row
+from celosia_spec.isa import ROW
 from celosia_spec.qgraph import QGraph, static_exponent
 
 RNG = np.random.default_rng
@@ -78,7 +78,7 @@ def test_every_row_fits_the_row_table() -> None:
         for bits in (4, 9):
             node = quantised(weight, bias, weight_bits=bits, acc_bits=32).nodes[0]
             for m, sw, sb in zip(node.bias, node.sw, node.sb, strict=True):
-                pack_row(int(m), int(sw), int(sb - sw))
+                ROW.pack(bias=int(m), sw=int(sw), sb=int(sb - sw))
             assert node.sw[1] == node.sw[2] == 15 - (bits - 2)      # rows without weights
 
 

@@ -75,7 +75,7 @@ class Decoder(wiring.Component):
         for q in range(quads):
             chosen = words[q]
             if not array.replicate:
-                chosen = Signal(array.weight_word_bits, name=f"chosen{q}")
+                chosen = Signal(weight_word(array).bits, name=f"chosen{q}")
                 self._choose(m, q, chosen, words, slot)
             word = delayed(m, chosen, selected - at, f"word{q}")
             self._decode(m, q, data.View(layout(weight_word(array)), word), step, tap_base)
@@ -84,7 +84,7 @@ class Decoder(wiring.Component):
     def _choose(self, m: Module, q: int, chosen: Value, words: list[Value], slot: Value) -> None:
         """The word of a quad: the slot of its group."""
         quads, slot_bits = self.array.groups_max, self.array.groups_max.bit_length() - 1
-        word_layout = data.ArrayLayout(self.array.weight_word_bits, quads)
+        word_layout = data.ArrayLayout(weight_word(self.array).bits, quads)
         with m.Switch(self.layer.log2_groups[:3]):
             for groups in range(slot_bits + 1):
                 with m.Case(groups):

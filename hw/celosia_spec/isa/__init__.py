@@ -11,7 +11,6 @@ from celosia_spec.isa.descriptor import (
     PREFETCH_WORDS,
     Opcode,
 )
-from celosia_spec.isa.indices import Flag, Word
 from celosia_spec.isa.memories import EXPONENT_SLOTS, MEMORIES, Memory, Space, memory_of
 from celosia_spec.isa.numbers import (
     ACCUMULATORS,
@@ -23,25 +22,18 @@ from celosia_spec.isa.numbers import (
 from celosia_spec.isa.registers import COUNTER_BITS, STATUS, Error, Event, Register
 from celosia_spec.isa.words import (
     BATCH,
-    BATCH_STEP_BITS,
-    BATCH_STEPS_MAX,
-    BATCH_WAIT_BITS,
-    BATCH_WAIT_MAX,
     BLOCK,
     BLOCK_BITS,
     ROW,
-    pack_batch,
-    pack_row,
     tap_word,
     weight_word,
     write_word,
 )
 
 __all__ = [
-    "ACCUMULATORS", "BATCH", "BATCH_STEPS_MAX", "BATCH_STEP_BITS", "BATCH_WAIT_BITS",
-    "BATCH_WAIT_MAX", "BLOCK", "BLOCK_BITS", "COUNTER_BITS", "DELTA_BITS", "DESCRIPTOR",
+    "ACCUMULATORS", "BATCH", "BLOCK", "BLOCK_BITS", "COUNTER_BITS", "DELTA_BITS", "DESCRIPTOR",
     "DESCRIPTOR_WORDS", "EXPONENT_MAX", "EXPONENT_MIN", "EXPONENT_SLOTS", "FORMAT_VERSION",
     "MEMORIES", "OUTPUT_BITS", "PHASE_BITS", "PREFETCH_WORDS", "ROW", "STATUS", "ArrayConfig",
-    "Error", "Event", "Flag", "Memory", "Opcode", "Register", "Space", "Word", "array_hash",
-    "memory_of", "pack_batch", "pack_row", "tap_word", "weight_word", "write_word",
+    "Error", "Event", "Memory", "Opcode", "Register", "Space", "array_hash", "memory_of",
+    "tap_word", "weight_word", "write_word",
 ]

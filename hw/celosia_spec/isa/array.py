@@ -4,7 +4,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 
-from celosia_spec.isa.numbers import ACCUMULATORS, DELTA_BITS
+from celosia_spec.isa.numbers import ACCUMULATORS
 
 FORMAT_VERSION = 1
 """Version of descriptors and table words. Part of the array hash: another version is refused."""
@@ -101,11 +101,6 @@ class ArrayConfig:
         return self.lanes // self.beat
 
     @property
-    def weight_word_bits(self) -> int:
-        """Weight word: mantissa in the low bits, column-index step above it."""
-        return self.weight_bits + DELTA_BITS
-
-    @property
     def lane_bits(self) -> int:
         return self.lanes.bit_length() - 1
 
@@ -116,28 +111,6 @@ class ArrayConfig:
     @property
     def bank_row_bits(self) -> int:
         return (self.bank_rows - 1).bit_length()
-
-    # Tap-table word: rotation in the low bits, bank-row offset above it.
-    @property
-    def tap_word_bits(self) -> int:
-        return self.lane_bits + self.bank_row_bits
-
-    def pack_tap(self, row: int, rotation: int) -> int:
-        """Return the tap-table word: ``row`` bank rows (modulo bank_rows), ``rotation`` banks."""
-        assert 0 <= rotation < self.lanes
-        return rotation | (row % (1 << self.bank_row_bits)) << self.lane_bits
-
-    # Write-table word, from the lowest bit: last (1), count - 1, first bank, bank row.
-    @property
-    def write_word_bits(self) -> int:
-        return 1 + self.beat_bits + self.lane_bits + self.bank_row_bits
-
-    def pack_write(self, *, last: bool, count: int, bank: int, row: int) -> int:
-        """Return the write-table word: the next ``count`` elements of the beat go to consecutive
-        positions starting at ``bank`` (modulo the consumer's group) and bank row ``row``."""
-        assert 1 <= count <= self.beat and 0 <= bank < self.lanes
-        return (int(last) | (count - 1) << 1 | bank << 1 + self.beat_bits
-                | (row % (1 << self.bank_row_bits)) << 1 + self.beat_bits + self.lane_bits)
 
     @property
     def hash(self) -> int:

@@ -48,18 +48,3 @@ def write_word(array: ArrayConfig) -> Word:
         Field("bank", array.lane_bits, False, "bank of the first, modulo the reader's row group"),
         Field("row", array.bank_row_bits, False, "bank row of the first"),
     ))
-
-
-# The rest of this module goes once its users pack with the tables.
-BATCH_STEP_BITS, BATCH_WAIT_BITS = BATCH["steps"].bits, BATCH["wait"].bits
-BATCH_STEPS_MAX, BATCH_WAIT_MAX = BATCH["steps"].most, BATCH["wait"].most
-
-
-def pack_batch(steps: int, wait: int) -> int:
-    """Return the batch word."""
-    return BATCH.pack(steps=steps, wait=wait)
-
-
-def pack_row(bias: int, sw: int, sb_minus_sw: int) -> int:
-    """Return the row-table word of one row."""
-    return ROW.pack(bias=bias, sw=sw, sb=sb_minus_sw)

@@ -4,7 +4,7 @@ import random
 from dataclasses import replace
 
 from celosia_sim.block_models.writing import Entry, Layer
-from celosia_spec.isa import ArrayConfig
+from celosia_spec.isa import ArrayConfig, write_word
 
 
 def random_layer(array: ArrayConfig, rng: random.Random) -> Layer:
@@ -42,8 +42,8 @@ def _entries(array: ArrayConfig, rng: random.Random) -> list[Entry]:
 
 def table_words(layer: Layer) -> list[tuple[int, int]]:
     """Return address and word of every write-table entry of ``layer``."""
-    words = [layer.array.pack_write(last=number == len(beat) - 1, count=entry.count,
-                                    bank=entry.bank, row=entry.row)
+    words = [write_word(layer.array).pack(last=number == len(beat) - 1, count=entry.count,
+                                          bank=entry.bank, row=entry.row)
              for beat in layer.entries for number, entry in enumerate(beat)]
     assert layer.write_base + len(words) <= layer.array.writes
     return list(enumerate(words, layer.write_base))

@@ -3,7 +3,7 @@
 import numpy as np
 
 from celosia.schedule.schedule import LayerSchedule
-from celosia_spec.isa import ArrayConfig
+from celosia_spec.isa import ArrayConfig, weight_word
 from celosia_spec.isa.cycles import lane_cycles
 from celosia_spec.program import Layer
 
@@ -21,6 +21,6 @@ def layer_of(layer: LayerSchedule, array: ArrayConfig, *, last: bool) -> Layer:
         dense_macs=node.weights * positions, macs=useful * positions,
         predicted_cycles=layer.cycles, bound_cycles=bound,
         groups=layer.groups, weight_words=words, padding=words - int(node.matrix.nnz),
-        weight_bytes=-(-layer.port_words * array.weight_word_bits // 8) + 4 * len(layer.rows)
+        weight_bytes=-(-layer.port_words * weight_word(array).bits // 8) + 4 * len(layer.rows)
         + 2 * len(layer.steps),
         lane_cycles=lane_cycles(layer.work, array, last=last), raised_rows=node.raised)

@@ -12,7 +12,7 @@ from celosia.schedule.input_map import InputMap, Order, Window
 from celosia.schedule.steps import batch_steps, port_words, row_order, row_words
 from celosia_spec.epilogue import Dynamic
 from celosia_spec.errors import Need
-from celosia_spec.isa import BATCH_STEPS_MAX, PHASE_BITS, ArrayConfig
+from celosia_spec.isa import BATCH, PHASE_BITS, ArrayConfig
 from celosia_spec.isa.timing import MIN_PASS
 from celosia_spec.qgraph import QGraph, QNode
 
@@ -176,10 +176,10 @@ class Candidates:
                         else "give the layer fewer inputs",
                         need=Need("inputs of a row", reach + 1, 1 << array.index_bits,
                                   "column indices"))
-        if (longest := int(steps.max())) > BATCH_STEPS_MAX:
-            yield Unfit(problem=f"a row of {longest} words, the machine takes {BATCH_STEPS_MAX}",
+        if (longest := int(steps.max())) > (most := BATCH["steps"].most):
+            yield Unfit(problem=f"a row of {longest} words, the machine takes {most}",
                         remedy="give the layer fewer inputs, or prune it",
-                        need=Need("weights of a row", longest, BATCH_STEPS_MAX, "words"))
+                        need=Need("weights of a row", longest, most, "words"))
         final = node.output == self.graph.output
         positions = reads.window.positions
         if final and positions > 1 and array.wide_elements < array.beat:

@@ -13,7 +13,7 @@ from celosia.schedule.output_map import OutputMap
 from celosia.schedule.row_groups import row_groups
 from celosia.schedule.schedule import LayerSchedule, Schedule
 from celosia_spec.errors import FitError
-from celosia_spec.isa import BATCH_WAIT_MAX, ArrayConfig
+from celosia_spec.isa import BATCH, ArrayConfig
 from celosia_spec.isa.cycles import Work, layer_cycles, walk_wait
 from celosia_spec.isa.timing import MIN_PASS, Timing
 from celosia_spec.qgraph import QGraph
@@ -70,7 +70,7 @@ def _layer(graph: QGraph, array: ArrayConfig, found: Candidate, reader: InputMap
     put = OutputMap.of(found, reader, to.base if to else None, array)
     shortest = max(MIN_PASS, array.pass_beats, put.longest if found.direct else 0)
     # A pass can wait so long for the drain of the one before; what is missing becomes steps.
-    steps = np.maximum(found.steps, shortest - BATCH_WAIT_MAX)
+    steps = np.maximum(found.steps, shortest - BATCH["wait"].most)
     clears = (reader is not None and to is not None and to.shared
               and reader.has_zeros(graph.tensors[node.output]))
     positions = found.window.positions * found.window.phases
