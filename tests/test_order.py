@@ -119,7 +119,7 @@ ORDER = {
     """,
     "celosia_sim.simulators": """
         __init__, cocotb_call, tools
-        rtl
+        rtl, runtime
         cosim, netlist, verilated
     """,
     "celosia_sim.testing": """

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from celosia_boards.cache import cached, digest
+from celosia_sim.simulators.runtime import CFLAGS, runtime
 from celosia_sim.simulators.tools import (
     compiler_version,
     run_tool,
@@ -24,7 +25,7 @@ _DRIVER = Path(__file__).parent / "block_driver.cpp"
 _VERILATOR_FLAGS = (
     "--cc", "--output-split", "0", "--x-assign", "unique", "--x-initial", "unique", "--no-timing",
     "-Wno-fatal", "-Wno-lint", "-Wno-style", "--top-module", "block", "--prefix", "Vblock",
-    "-Mdir", "obj", "-CFLAGS", "-fPIC -fvisibility=hidden -fno-gnu-unique")
+    "-Mdir", "obj", "-CFLAGS", CFLAGS)
 _MAKE = ("make", "-C", "obj", "-f", "Vblock.mk", "OPT_FAST=-O1")
 
 _MEMBER = re.compile(r"^\s*VL_(IN|OUT)\d*W?\(&(\w+),", re.M)
@@ -44,17 +45,6 @@ def _verilate(folder: Path, text: str, *arguments: str) -> dict[str, str]:
     return env
 
 
-def _runtime() -> Path:
-    """Return Verilator's own part of every model, compiled: four times the work of a block."""
-    def build(folder: Path) -> None:
-        env = _verilate(folder, "module block; endmodule\n")
-        run_tool("g++", [*_MAKE, "libverilated.a"], cwd=folder, env=env)
-        (folder / "obj" / "libverilated.a").rename(folder / "libverilated.a")
-        shutil.rmtree(folder / "obj")
-
-    return cached(f"verilator-runtime-{_key()}", build) / "libverilated.a"
-
-
 def _name(member: str) -> str:
     """Return the port's name in Verilog; Verilator marks words of C++ and double underscores."""
     return member.removeprefix("__SYM__").replace("___05F", "__")
@@ -62,7 +52,7 @@ def _name(member: str) -> str:
 
 def _library(text: str, sources: Sequence[Path]) -> Path:
     """Return the folder of the compiled block: ``block.so``, and the ``ports`` in their order."""
-    runtime = _runtime()
+    ours = runtime()
 
     def build(folder: Path) -> None:
         env = _verilate(folder, text, "--exe", str(_DRIVER), *map(str, sources))
@@ -71,7 +61,7 @@ def _library(text: str, sources: Sequence[Path]) -> Path:
         (folder / "obj" / "ports.h").write_text(
             f"#define PORTS(P) {macro}\n" + "#define CLOCKED\n" * (("IN", "clk") in ports))
         run_tool("g++", [*_MAKE, "Vblock__ALL.cpp", "block_driver.o"], cwd=folder, env=env)
-        run_tool("g++", ["g++", "-shared", "-o", "block.so", "obj/block_driver.o", str(runtime),
+        run_tool("g++", ["g++", "-shared", "-o", "block.so", "obj/block_driver.o", str(ours),
                          "-lpthread"], cwd=folder, env=env)
         (folder / "ports").write_text("".join(f"{direction} {_name(member)}\n"
                                               for direction, member in ports))
