@@ -1,7 +1,7 @@
 """Memory with one write port and one registered read port.
 
 No memory of the gateware promises what a read returns that meets a write of the same row in the
-same cycle. The builds use that freedom (`celosia_boards.build`): without it every block memory
+same cycle. The builds use that freedom (`celosia_boards.synthesis`): without it every block memory
 would carry a comparator and a bypass of its data width.
 """
 
