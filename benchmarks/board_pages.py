@@ -6,12 +6,12 @@ which this replaces; the rest of a page is written by hand. ``--check`` writes n
 status 1 where a page is not up to date.
 """
 
-import argparse
 import re
 import shlex
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from harness.written_pages import main, replaced, table
 
 from celosia_boards.description import LoaderCommand, Target
 from celosia_boards.stages import platform_of
@@ -53,14 +53,8 @@ def fmax(results: str) -> dict[str, float]:
 
 def up_to_date(write: bool) -> list[Path]:
     """Return the pages that are not up to date; with ``write`` they are made so."""
-    found, stale = fmax(RESULTS.read_text(encoding="utf-8")), []
-    for path in sorted(PAGES.glob("*.md")):
-        text = path.read_text(encoding="utf-8")
-        if (new := page(text, found)) != text:
-            stale.append(path)
-            if write:
-                path.write_text(new, encoding="utf-8")
-    return stale
+    found = fmax(RESULTS.read_text(encoding="utf-8"))
+    return replaced(sorted(PAGES.glob("*.md")), lambda text: page(text, found), write)
 
 
 def _facts(entries: Sequence[Target], found: dict[str, float]) -> str:
@@ -90,7 +84,7 @@ def _facts(entries: Sequence[Target], found: dict[str, float]) -> str:
     ]
     lines = [["", *(entry.title for entry in entries)], ["---"] * (len(entries) + 1)]
     told = [[title, *(tell(entry) for entry in entries)] for title, tell in rows]
-    return _joined([*lines, *(line for line in told if any(line[1:]))])
+    return table([*lines, *(line for line in told if any(line[1:]))])
 
 
 def _commands(entry: Target) -> str:
@@ -114,7 +108,7 @@ def _table(found: dict[str, float]) -> str:
                           _mhz(found.get(entry.name)).removesuffix(" MHz"),
                           f"{pins['rx']} / {pins['tx']}", f"{entry.baud:,}",
                           entry.loaders[0].program])
-    return _joined(lines)
+    return table(lines)
 
 
 def _page_of(entry: Target) -> str:
@@ -164,21 +158,5 @@ def _usb(entry: Target) -> str:
             f"{interface}")
 
 
-def _joined(lines: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def main() -> None:
-    """Write the pages, or check them."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing")
-    arguments = parser.parse_args()
-    stale = up_to_date(write=not arguments.check)
-    for path in stale:
-        print(f"{'not up to date' if arguments.check else 'wrote'}: {path}")
-    sys.exit(bool(stale) and arguments.check)
-
-
 if __name__ == "__main__":
-    main()
+    main(up_to_date, __doc__)

@@ -5,11 +5,11 @@ All of it comes from the tables of `celosia_spec.isa`. A page holds it between t
 nothing and has exit status 1 where a page is not up to date.
 """
 
-import argparse
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from harness.written_pages import main, replaced, table
 
 from celosia_boards.targets import target
 from celosia_spec.isa import (
@@ -53,20 +53,13 @@ def page(text: str) -> str:
                     f"normalised.\n")
         else:
             lines = list(_word(_WORDS[match[3]]))
-        return f"{match[1]}{head}\n{_joined(lines)}\n\n{match[4]}"
+        return f"{match[1]}{head}\n{table(lines)}\n\n{match[4]}"
     return _BLOCK.sub(made, text)
 
 
 def up_to_date(write: bool) -> list[Path]:
     """Return the pages that are not up to date; with ``write`` they are made so."""
-    stale = []
-    for path in PAGES:
-        text = path.read_text(encoding="utf-8")
-        if (new := page(text)) != text:
-            stale.append(path)
-            if write:
-                path.write_text(new, encoding="utf-8")
-    return stale
+    return replaced(PAGES, page, write)
 
 
 def _word(word: Word) -> Iterator[Sequence[str]]:
@@ -105,21 +98,5 @@ def _values(field: Field) -> str:
     return f"{field.least:,} to {field.most:,}"
 
 
-def _joined(lines: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def main() -> None:
-    """Write the pages, or check them."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing")
-    arguments = parser.parse_args()
-    stale = up_to_date(write=not arguments.check)
-    for path in stale:
-        print(f"{'not up to date' if arguments.check else 'wrote'}: {path}")
-    sys.exit(bool(stale) and arguments.check)
-
-
 if __name__ == "__main__":
-    main()
+    main(up_to_date, __doc__)
