@@ -180,8 +180,8 @@ ORDER = {
         __init__
     """,
     "celosia.schedule": """
-        __init__, check, copies, input_map, memory_use, steps
-        candidates
+        __init__, copies, input_map, memory_use, steps
+        candidates, check
         memory_map, output_map
         row_groups, schedule
         scheduling

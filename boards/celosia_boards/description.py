@@ -5,7 +5,7 @@ from typing import Any
 
 from celosia_boards.families.family import Device, Family, Resources
 from celosia_boards.legality import Problem, problems
-from celosia_spec.isa import ArrayConfig
+from celosia_spec.isa import ArrayConfig, Space, memory_of
 
 __all__ = ["LoaderCommand", "Target", "Usb"]
 
@@ -114,18 +114,18 @@ class Target:
 
     @property
     def weight_kib(self) -> float:
-        """KiB that the weight memory holds of weights of 8 bits, zeros left out."""
-        return self.array.weight_rows * self.array.groups_max / 1024
+        """KiB of weights that the weight memory holds, zeros left out."""
+        return memory_of(Space.WEIGHTS).capacity(self.array)
 
     @property
     def map_kib(self) -> float:
-        """KiB that the banks hold of mantissas of 8 bits: the maps between layers."""
-        return self.array.bank_rows * self.array.lanes / 1024
+        """KiB of mantissas that the banks hold: the maps between layers."""
+        return memory_of(Space.BANKS).capacity(self.array)
 
     @property
     def sums(self) -> int:
         """Sums that the accumulator store holds: a layer's outputs until they are rounded."""
-        return self.array.store_beats * self.array.beat
+        return memory_of(Space.STORE).depth(self.array)
 
     def facts(self) -> dict[str, Any]:
         """Return all that users are told of the target, as plain JSON values."""

@@ -13,12 +13,9 @@ from celosia_spec.isa import (
     DESCRIPTOR,
     DESCRIPTOR_WORDS,
     EXPONENT_MAX,
+    MEMORIES,
     OUTPUT_BITS,
-    ROW,
     Space,
-    tap_word,
-    weight_word,
-    write_word,
 )
 from celosia_spec.program import Program
 
@@ -34,18 +31,19 @@ class WordMachine:
 
     def __init__(self, program: Program) -> None:
         self.program, self.array = program, program.array
-        image = {space: words.astype(np.int64) for space, words in program.images.items()}
-        self.descriptors = image[Space.PROGRAM]
-        self.steps = BATCH.unpack(image[Space.PROGRAM])["steps"]
-        self.weights = image[Space.WEIGHTS]
-        self.weight = weight_word(self.array).unpack(self.weights)
-        self.row, self.tap, self.write = (
-            word.unpack(image[space]) for space, word in (
-                (Space.ROWS, ROW), (Space.TAPS, tap_word(self.array)),
-                (Space.WRITES, write_word(self.array))))
-        self.banks = np.zeros((self.array.bank_rows, self.array.lanes), np.int64)
-        self.store = np.zeros((self.array.store_beats, self.array.beat), np.int64)
-        self.residual = np.zeros((self.array.residual_beats, self.array.beat), np.int64)
+        words = {memory.space: memory.word(self.array).unpack(
+            program.images[memory.space].astype(np.int64))
+            for memory in MEMORIES if memory.holds == "image"}
+        self.descriptors = program.images[Space.PROGRAM].astype(np.int64)
+        self.steps = BATCH.unpack(self.descriptors)["steps"]
+        self.weights = program.images[Space.WEIGHTS]
+        self.weight, self.row, self.tap, self.write = (
+            words[space] for space in (Space.WEIGHTS, Space.ROWS, Space.TAPS, Space.WRITES))
+        self.maps = {memory.space: np.zeros(memory.depth(self.array), np.int64)
+                     for memory in MEMORIES if memory.holds == "tensors"}
+        self.banks = self.maps[Space.BANKS].reshape(-1, self.array.lanes)
+        self.store, self.residual = (self.maps[space].reshape(-1, self.array.beat)
+                                     for space in (Space.STORE, Space.RESIDUAL))
         self.exponents: dict[int, int] = {}
 
     def run(self, mantissa: np.ndarray, exponent: int) -> dict[str, tuple[np.ndarray, int]]:
@@ -68,9 +66,7 @@ class WordMachine:
 
     def read(self, name: str) -> np.ndarray:
         place = self.program.places[name]
-        memory = {Space.BANKS: self.banks, Space.STORE: self.store,
-                  Space.RESIDUAL: self.residual}[place.space]
-        copies = memory.reshape(-1)[place.addresses]
+        copies = self.maps[place.space][place.addresses]
         assert (copies == copies[0]).all(), f"copies of {name} differ"
         mantissas: np.ndarray = copies[0]
         return mantissas

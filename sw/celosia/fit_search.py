@@ -14,12 +14,16 @@ from celosia.schedule.shortages import Outcome, attempt_weights
 from celosia.ways_out import DENSITIES, SECONDS, Graphs, Trial, Trials
 from celosia_boards.targets import target as find_target
 from celosia_spec.errors import CelosiaError, CompileError, FitError
+from celosia_spec.isa import Space, memory_of
 
 _STEPS = 6
 """Shares of the weights that are tried from the largest that may fit downwards."""
 
 _LEAST = 0.03
 """The smallest share of its weights that a network can be thought to work with."""
+
+_MAPS, _WEIGHTS = (memory_of(space).need for space in (Space.BANKS, Space.WEIGHTS))
+"""What refusals call what these hold."""
 
 Progress = Callable[[int, int], None]
 
@@ -134,10 +138,10 @@ class Search:
         """Return shares of the weights that may be left, where fewer weights can help at all."""
         needs = {refusal.need.what: refusal.need for refusal in outcome.refusals
                  if isinstance(refusal, FitError) and refusal.need}
-        if "weights" not in needs:
+        if _WEIGHTS not in needs:
             few = {"weights of a row", "bits of a sum"} & needs.keys()
             return list(DENSITIES) if few else []
-        need = needs["weights"]
+        need = needs[_WEIGHTS]
         sizes = [node.weight.size for node in graph.nodes if isinstance(node, Conv)]
         stored = sum(np.count_nonzero(node.weight) for node in graph.nodes
                      if isinstance(node, Conv))
@@ -160,15 +164,15 @@ def _outcomes(graphs: Graphs, trial: Trial) -> list[Outcome]:
 def key(refusal: CompileError) -> Key:
     """Return what is in the way, whatever its size."""
     what = refusal.need.what if isinstance(refusal, FitError) and refusal.need else None
-    if refusal.operator == "memory" or what == "maps":
+    if refusal.operator == "memory" or what == _MAPS:
         return (what or refusal.problem,)
     return refusal.node, what or re.sub(r"\d+", "#", refusal.problem)
 
 
 def gone(one: Key, outcome: Outcome) -> bool:
     """Whether something is known to be no longer in the way."""
-    known = outcome.planned or one == ("maps",) or len(one) > 1
-    if one == ("weights",):
+    known = outcome.planned or one == (_MAPS,) or len(one) > 1
+    if one == (_WEIGHTS,):
         known = outcome.measured
     return known and one not in {key(refusal) for refusal in outcome.refusals} and all(
         isinstance(refusal, FitError) for refusal in outcome.refusals)

@@ -212,7 +212,7 @@ def test_arithmetic_refusals():
     ({"bank_rows": 40}, "one (conv): its input of 5x7x12 takes 80 rows and, with the maps beside "
      "it, does not fit 16 banks of 40 mantissas; use fewer channels or smaller maps there"),
     ({"store_beats": 16}, "one (conv): its output needs 104 beats of the accumulator store, the "
-     "array has 16; use fewer channels or a smaller map there"),
+     "array has 16; use fewer channels or smaller maps there"),
     ({"writes": 4}, "test (memory): the program needs 30 words of writes memory, the array has 4; "
      "use smaller maps"),
     ({"taps": 4}, "test (memory): the program needs 18 words of taps memory, the array has 4; use "

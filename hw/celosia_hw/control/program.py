@@ -9,7 +9,14 @@ from amaranth.lib.wiring import In, Out
 from celosia_hw.layouts import layout
 from celosia_hw.parts.table_memory import TableMemory
 from celosia_hw.signatures import HostMemory
-from celosia_spec.isa import DESCRIPTOR, DESCRIPTOR_WORDS, EXPONENT_SLOTS, ArrayConfig
+from celosia_spec.isa import (
+    DESCRIPTOR,
+    DESCRIPTOR_WORDS,
+    EXPONENT_SLOTS,
+    ArrayConfig,
+    Space,
+    memory_of,
+)
 from celosia_spec.isa.descriptor import WORD_BITS
 from celosia_spec.isa.timing import Timing
 
@@ -73,7 +80,7 @@ class Program(wiring.Component):
 
         def place(slot: Value) -> Value:
             """Return where the exponent of a slot stands."""
-            return self.array.program_words - EXPONENT_SLOTS + slot[:SLOT_BITS]
+            return memory_of(Space.PROGRAM).depth(self.array) + slot[:SLOT_BITS]
 
         exponent, program = self.host_exponents, self.host_program
         host = Mux(exponent.select, place(exponent.address), program.address)

@@ -14,11 +14,12 @@ from celosia_hw.parts.compare import at_least
 from celosia_hw.signatures import RUNS, HostMemory, Prepare, Steps, Walks, flipped_members
 from celosia_spec.isa import (
     DESCRIPTOR_WORDS,
-    EXPONENT_SLOTS,
     ArrayConfig,
     Error,
     Event,
     Opcode,
+    Space,
+    memory_of,
     timing,
 )
 from celosia_spec.isa.timing import Timing
@@ -67,7 +68,7 @@ class Sequencer(wiring.Component):
         connect(m, flipped(self.host_program), program.host_program)
         connect(m, flipped(self.host_exponents), program.host_exponents)
         connect(m, issue.steps, flipped(self.steps))
-        most = (array.program_words - EXPONENT_SLOTS) // DESCRIPTOR_WORDS
+        most = memory_of(Space.PROGRAM).depth(array) // DESCRIPTOR_WORDS
         number, last = (Signal(range(most), name=name) for name in ("at", "until"))
         count = Signal(range(max(DESCRIPTOR_WORDS + 4, self.timing.settle + 1)))
         in_range, at_last = Signal(), Signal()

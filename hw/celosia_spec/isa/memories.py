@@ -57,7 +57,7 @@ class Memory:
     readable : whether the host can read it, while no program runs.
     need, unit, one : what a network needs of it and the unit of that, as users know them, and how
                many units a word is.
-    way_out  : what a user can do where it is too small.
+    way_out  : what a user can do where it is too small, "there" where a layer is named.
     """
 
     space: Space
@@ -81,6 +81,14 @@ class Memory:
     def bits(self, array: ArrayConfig) -> int:
         """Width of what an address holds."""
         return self.word(array).bits
+
+    def amount(self, words: int, array: ArrayConfig) -> float:
+        """So many words, in its unit."""
+        return words * self.one(array)
+
+    def capacity(self, array: ArrayConfig) -> float:
+        """What it holds, in its unit."""
+        return self.amount(self.depth(array), array)
 
     def element_bytes(self, array: ArrayConfig) -> int:
         """The smallest element of a frame, 1, 2 or 4 bytes, that holds a word."""
@@ -125,14 +133,15 @@ MEMORIES = (
     Memory(space=Space.BANKS, about="activation banks", address="bank row x lanes + bank",
            depth=lambda a: a.bank_rows * a.lanes, word=_mantissa,
            blocks=lambda a: Blocks(a.lanes, a.bank_rows, a.activation_bits), holds="tensors",
-           readable=True, need="maps", unit="mantissas",
+           readable=True, need="maps", unit="KiB",
+           one=lambda a: a.activation_bits / (8 * 1024),
            way_out="use fewer channels or smaller maps"),
     Memory(space=Space.STORE, about="accumulator store, read as 32 bits with sign",
            address="beat x elements of a beat + element",
            depth=lambda a: a.store_beats * a.beat, word=lambda _: _plain("accumulator", 32, True),
            blocks=lambda a: Blocks(1, a.store_beats, a.beat * a.acc_bits), holds="tensors",
-           readable=True, need="the network's output", unit="elements",
-           way_out="use a smaller output"),
+           readable=True, need="sums that wait to be rounded", unit="sums",
+           way_out="use fewer channels or smaller maps"),
     Memory(space=Space.EXPONENTS, about="block exponents", address="an exponent slot",
            depth=lambda _: EXPONENT_SLOTS, word=lambda _: _plain("exponent", 8, True),
            blocks=None, holds="exponents", readable=True, need="tensors", unit="tensors",
@@ -142,7 +151,7 @@ MEMORIES = (
            depth=lambda a: a.residual_beats * a.beat, word=_mantissa,
            blocks=lambda a: Blocks(1, a.residual_beats, a.beat * a.activation_bits),
            holds="tensors", readable=True, need="tensors to be added", unit="values",
-           way_out="use fewer channels or smaller maps there"),
+           way_out="use fewer channels or smaller maps"),
 )
 """All memories, in the order of their numbers."""
 

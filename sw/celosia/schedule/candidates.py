@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from celosia.schedule.input_map import InputMap, Order, Window
+from celosia.schedule.memory_use import memory_need
 from celosia.schedule.steps import batch_steps, port_words, row_order, row_words
 from celosia_spec.epilogue import Dynamic
 from celosia_spec.errors import Need
-from celosia_spec.isa import BATCH, PHASE_BITS, ArrayConfig
+from celosia_spec.isa import BATCH, PHASE_BITS, ArrayConfig, Space, memory_of
 from celosia_spec.isa.timing import MIN_PASS
 from celosia_spec.qgraph import QGraph, QNode
 
@@ -200,9 +201,8 @@ class Candidates:
         if beats > array.store_beats and (node.name in self.kept or not direct):
             yield Unfit(problem=f"its output needs {beats} beats of the accumulator store, the "
                         f"array has {array.store_beats}",
-                        remedy="use fewer channels or a smaller map there",
-                        need=Need("sums that wait to be rounded", beats * array.beat,
-                                  array.store_beats * array.beat, "sums"))
+                        remedy=f"{memory_of(Space.STORE).way_out} there",
+                        need=memory_need(Space.STORE, beats * array.beat, array))
 
 
 def _cycles(reads: InputMap, steps: np.ndarray, array: ArrayConfig, direct: bool) -> int:

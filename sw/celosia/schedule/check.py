@@ -1,8 +1,9 @@
 """What an array can run at all: its arithmetic, and so many tensors."""
 
+from celosia.schedule.memory_use import memory_need
 from celosia_spec.epilogue import Clamp
-from celosia_spec.errors import CompileError, FitError, Need
-from celosia_spec.isa import EXPONENT_SLOTS, ArrayConfig
+from celosia_spec.errors import CompileError, FitError
+from celosia_spec.isa import ArrayConfig, Space, memory_of
 from celosia_spec.qgraph import QGraph
 
 
@@ -38,10 +39,11 @@ def check_graph(graph: QGraph, array: ArrayConfig) -> None:
                                "with 16-bit mantissas", "end the network behind its last layer")
 
 
-def check_size(graph: QGraph) -> None:
+def check_size(graph: QGraph, array: ArrayConfig) -> None:
     """FitError where a graph, its copies included, has more tensors than the machine exponents."""
-    if len(graph.tensors) > EXPONENT_SLOTS:
+    memory, count = memory_of(Space.EXPONENTS), len(graph.tensors)
+    if count > memory.depth(array):
         raise FitError(
-            "network", "tensors", f"{len(graph.tensors)} stored tensors, copies included, the "
-            f"machine holds {EXPONENT_SLOTS} exponents", "use fewer layers",
-            need=Need("tensors", len(graph.tensors), EXPONENT_SLOTS, "tensors"))
+            "network", "tensors", f"{count} stored tensors, copies included, the machine holds "
+            f"{memory.depth(array)} exponents", memory.way_out,
+            need=memory_need(memory.space, count, array))

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from celosia_spec.errors import FitError, Need
-from celosia_spec.isa import ArrayConfig, Memory, Space, memory_of
+from celosia_spec.isa import ArrayConfig, Space, memory_of
 
 
 def exceeded(words: Mapping[Space, int], array: ArrayConfig, target: str) -> Iterator[FitError]:
@@ -17,10 +17,10 @@ def exceeded(words: Mapping[Space, int], array: ArrayConfig, target: str) -> Ite
         if used > available:
             yield FitError(
                 target, "memory", f"the program needs {used} words of {memory.name} memory, the "
-                f"array has {available}", memory.way_out, need=memory_need(memory, used, array))
+                f"array has {available}", memory.way_out, need=memory_need(space, used, array))
 
 
-def memory_need(memory: Memory, words: int, array: ArrayConfig) -> Need:
+def memory_need(space: Space, words: int, array: ArrayConfig) -> Need:
     """Return what so many words of a memory are, as users know them."""
-    one = memory.one(array)
-    return Need(memory.need, words * one, memory.depth(array) * one, memory.unit)
+    memory = memory_of(space)
+    return Need(memory.need, memory.amount(words, array), memory.capacity(array), memory.unit)

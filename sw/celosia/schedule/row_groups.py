@@ -6,7 +6,8 @@ from functools import partial
 
 from celosia.schedule.candidates import Candidate, Candidates
 from celosia.schedule.memory_map import MemoryMap, alive, bank_spans, memory_map, residual_spans
-from celosia_spec.errors import FitError, Need
+from celosia.schedule.memory_use import memory_need
+from celosia_spec.errors import FitError
 from celosia_spec.isa import ArrayConfig, Space, memory_of
 from celosia_spec.qgraph import QGraph
 
@@ -110,7 +111,8 @@ def _compact(linked: list[Linked], array: ArrayConfig) -> None:
         while sum(nodes.now.words[space] for nodes in linked) > memory_of(space).depth(array):
             if not _retreat(linked, partial(_words_saved, space)):
                 if space == Space.WEIGHTS:
-                    raise FitError("network", "memory", "its weights fit in no way", "prune it")
+                    raise FitError("network", "memory", "its weights fit in no way",
+                                   memory_of(space).way_out)
                 break
 
 
@@ -183,14 +185,13 @@ def residual_refusal(graph: QGraph, chosen: dict[str, Candidate],
                for live in alive(residual_spans(graph, chosen), len(graph.nodes)))
     if most <= array.residual_beats:
         return None
-    need = Need("tensors to be added", most * array.beat, array.residual_beats * array.beat,
-                "values")
+    need = memory_need(Space.RESIDUAL, most * array.beat, array)
     if not array.residual_beats:
         return FitError(node.name, "add", "this array has no residual store",
                         "leave the addition out", need=need)
     return FitError(node.name, "add", f"the residual operands alive at once need {most} "
                     f"beats, the array has {array.residual_beats}",
-                    "use fewer channels or smaller maps there", need=need)
+                    f"{memory_of(Space.RESIDUAL).way_out} there", need=need)
 
 
 def _too_large(graph: QGraph, chosen: dict[str, Candidate], array: ArrayConfig) -> FitError:
@@ -200,10 +201,9 @@ def _too_large(graph: QGraph, chosen: dict[str, Candidate], array: ArrayConfig) 
     shape = "x".join(map(str, graph.tensors[worst.node.input].shape))
     most = max(sum(span.size for span in live)
                for live in alive(bank_spans(graph, chosen, array), len(graph.nodes)))
-    kib = array.lanes * array.activation_bits / (8 * 1024)
     return FitError(
         worst.node.name, worst.node.kind, f"its input of {shape} takes {worst.reads.rows_needed} "
         f"rows and, with the maps beside it, does not fit {array.lanes} banks of "
-        f"{array.bank_rows} mantissas", "use fewer channels or smaller maps there",
-        need=None if most <= array.bank_rows else Need(
-            "maps", most * kib, array.bank_rows * kib, "KiB"))
+        f"{array.bank_rows} mantissas", f"{memory_of(Space.BANKS).way_out} there",
+        need=None if most <= array.bank_rows
+        else memory_need(Space.BANKS, most * array.lanes, array))

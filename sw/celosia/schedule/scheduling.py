@@ -28,7 +28,7 @@ def schedule(graph: QGraph, array: ArrayConfig) -> Schedule:
     """
     check_graph(graph, array)
     expanded = expand_copies(graph)
-    check_size(expanded)
+    check_size(expanded, array)
     candidates = Candidates(expanded, array)
     fastest = _schedule(expanded, array, *row_groups(candidates))
     if _holds(fastest):

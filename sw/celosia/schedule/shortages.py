@@ -12,7 +12,7 @@ from celosia.schedule.memory_use import memory_need
 from celosia.schedule.row_groups import residual_refusal, row_groups
 from celosia.schedule.schedule import Schedule
 from celosia.schedule.scheduling import schedule
-from celosia_spec.errors import CompileError, FitError, Need
+from celosia_spec.errors import CompileError, FitError
 from celosia_spec.isa import ArrayConfig, Space, memory_of
 from celosia_spec.qgraph import QGraph
 
@@ -84,7 +84,7 @@ def _too_much(target: str, array: ArrayConfig, words: int, rows: int) -> Iterato
     """Memories that overflow with so many words of weights and so many rows, or more."""
     for space, least in ((Space.WEIGHTS, words), (Space.ROWS, rows)):
         memory = memory_of(space)
-        need = replace(memory_need(memory, least, array), least=True)
+        need = replace(memory_need(space, least, array), least=True)
         if need.needed > need.available:
             yield FitError(target, "memory", f"the program needs at least {least} words of "
                            f"{memory.name} memory", memory.way_out, need=need)
@@ -111,7 +111,6 @@ def _overrun(way: Candidate) -> tuple[int, float]:
 
 def _maps(graph: QGraph, ways: _Ways, array: ArrayConfig) -> Iterator[FitError]:
     """Maps that the banks would not hold if nothing else lay there."""
-    kib = array.lanes * array.activation_bits / (8 * 1024)
     for node in graph.nodes:
         rows = min(way.reads.rows_needed for way in ways[node.name])
         if rows > array.bank_rows:
@@ -119,8 +118,8 @@ def _maps(graph: QGraph, ways: _Ways, array: ArrayConfig) -> Iterator[FitError]:
             yield FitError(
                 node.name, node.kind, f"its input of {shape} takes {rows} rows and does not fit "
                 f"{array.lanes} banks of {array.bank_rows} mantissas",
-                "use fewer channels or smaller maps there",
-                need=Need("maps", rows * kib, array.bank_rows * kib, "KiB"))
+                f"{memory_of(Space.BANKS).way_out} there",
+                need=memory_need(Space.BANKS, rows * array.lanes, array))
 
 
 def _weights(graph: QGraph, array: ArrayConfig) -> tuple[int, bool]:
