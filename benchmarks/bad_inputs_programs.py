@@ -22,7 +22,7 @@ from celosia_sim.word_machine import WordMachine
 from celosia_spec import container
 from celosia_spec.epilogue import Epilogue, Identity, Kept, Relu, Static
 from celosia_spec.errors import CelosiaError, SimulationError
-from celosia_spec.qgraph import QGraph
+from celosia_spec.qgraph import NodeKind, QGraph
 
 __all__ = ["EQUAL", "KINDS", "REFUSED", "judge", "mutant"]
 
@@ -193,7 +193,7 @@ def _other_graph(graph: QGraph, rng: np.random.Generator) -> QGraph:
         lambda: {"matrix": _other_matrix(node.matrix, rng)},
         lambda: {"input": names[rng.integers(len(names))]},
         lambda: {"epilogue": replace(after, add=names[rng.integers(len(names))])},
-        lambda: {"epilogue": replace(after, add=None)}, lambda: {"kind": "copy"},
+        lambda: {"epilogue": replace(after, add=None)}, lambda: {"kind": NodeKind.COPY},
         lambda: {"epilogue": replace(after, pool=after.pool and replace(
             after.pool, stride=_pair(rng, 1, 4)))},
         lambda: {"geometry": replace(node.geometry, padding=tuple(rng.integers(0, 3, 4).tolist()))},

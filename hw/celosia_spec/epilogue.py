@@ -1,7 +1,8 @@
 """What follows a node's exact sums, and how a stored tensor gets its exponent (numerics, 3 and 4).
 
-Sum types: what takes one apart does so with ``match``, and ends with ``assert_never``. The field
-``kind`` tells the classes apart in a program file.
+Sum types: `celosia_sim.golden` and `celosia.emit` take them apart, with ``match`` that ends with
+``assert_never``; all others ask them (`Function`, `Rule`). The field ``kind`` tells the classes
+apart in a program file.
 """
 
 import math
@@ -13,19 +14,29 @@ from pydantic import Field
 from celosia_spec.isa import EXPONENT_MAX, EXPONENT_MIN
 
 
+class Function:
+    """What every activation is asked."""
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The smallest and the largest value that it gives; one within them stays as it is."""
+        return -math.inf, math.inf
+
+    @property
+    def clamps(self) -> bool:
+        """Whether it has an upper bound, which is applied to mantissas."""
+        return self.bounds[1] < math.inf
+
+
 @dataclass(frozen=True, kw_only=True)
-class Identity:
+class Identity(Function):
     """Sums stay as they are."""
 
     kind: Literal["identity"] = "identity"
 
-    @property
-    def bounds(self) -> tuple[float, float]:
-        return -math.inf, math.inf
-
 
 @dataclass(frozen=True, kw_only=True)
-class Relu:
+class Relu(Function):
     """``max(x, 0)``."""
 
     kind: Literal["relu"] = "relu"
@@ -36,7 +47,7 @@ class Relu:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clamp:
+class Clamp(Function):
     """``min(max(x, low), high)``. ``low`` is 0 or ``-high``; ``high`` is 2^-16 to below 2^16."""
 
     low: float
@@ -57,8 +68,6 @@ class Clamp:
 
 
 Activation = Annotated[Identity | Relu | Clamp, Field(discriminator="kind")]
-"""``bounds`` of each: the smallest and the largest value that it gives. All of them give a value
-within its bounds as it is."""
 
 
 def within(low: float, high: float) -> Activation:
@@ -71,7 +80,7 @@ def within(low: float, high: float) -> Activation:
 def rounded(activation: Activation, bits: int) -> Activation:
     """Return the activation with bounds that are mantissas of ``bits`` bits (numerics, 3)."""
     low, high = activation.bounds
-    if high == math.inf:
+    if not activation.clamps:
         return activation
     lsb = _exponent(high) - (bits - 2)
     high = math.ldexp(min(round(math.ldexp(high, -lsb)), (1 << bits - 1) - 1), lsb)
@@ -83,8 +92,7 @@ def highest(activation: Activation, least: int) -> int:
 
     least : the tensor's smallest exponent.
     """
-    high = activation.bounds[1]
-    return EXPONENT_MAX if high == math.inf else max(least, _exponent(high))
+    return max(least, _exponent(activation.bounds[1])) if activation.clamps else EXPONENT_MAX
 
 
 def _exponent(value: float) -> int:
@@ -116,31 +124,62 @@ PLAIN = Epilogue()
 """Nothing follows: the sums are what is stored."""
 
 
+class Rule:
+    """What every rule is asked."""
+
+    @property
+    def found(self) -> bool:
+        """Whether each image has an exponent that its values give."""
+        return False
+
+    @property
+    def fixed(self) -> int | None:
+        """The exponent that every image has; None where there is no such number."""
+        return None
+
+    @property
+    def keeps(self) -> str | None:
+        """The tensor whose exponent it is; None where it is one of its own."""
+        return None
+
+
 @dataclass(frozen=True, kw_only=True)
-class Dynamic:
+class Dynamic(Rule):
     """Each image has the exponent that its largest value needs, ``least`` at least and `highest`
     at most."""
 
     least: int
     kind: Literal["dynamic"] = "dynamic"
 
+    @property
+    def found(self) -> bool:
+        return True
+
 
 @dataclass(frozen=True, kw_only=True)
-class Static:
+class Static(Rule):
     """Every image has the exponent ``value``, found by calibration; not below ``least``."""
 
     value: int
     least: int
     kind: Literal["static"] = "static"
 
+    @property
+    def fixed(self) -> int:
+        return self.value
+
 
 @dataclass(frozen=True, kw_only=True)
-class Kept:
+class Kept(Rule):
     """The exponent of the tensor ``of``, whose mantissas the node chooses from."""
 
     of: str
     least: int
     kind: Literal["kept"] = "kept"
+
+    @property
+    def keeps(self) -> str:
+        return self.of
 
 
 Exponent = Annotated[Dynamic | Static | Kept, Field(discriminator="kind")]

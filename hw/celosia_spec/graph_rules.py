@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from celosia_spec.epilogue import PLAIN, Dynamic, Kept, Static, highest, rounded
+from celosia_spec.epilogue import PLAIN, highest, rounded
 from celosia_spec.faint_rows import input_minima
 from celosia_spec.isa import (
     EXPONENT_MAX,
@@ -26,7 +26,7 @@ from celosia_spec.isa import (
     memory_of,
 )
 from celosia_spec.isa.fields import Field
-from celosia_spec.qgraph import COPY, Geometry, QGraph, QNode, QTensor, row_magnitudes
+from celosia_spec.qgraph import Geometry, NodeKind, QGraph, QNode, QTensor, row_magnitudes
 
 NAME_LENGTH = 1000
 """Most characters of a layer's or a tensor's name."""
@@ -70,11 +70,11 @@ def check_tensors(tensors: Iterable[QTensor], array: ArrayConfig, *, output: str
             raise ValueError(f"{name!r}: mantissas of {tensor.bits} bits")
         rule = tensor.exponent
         _within(name, "least exponent", [rule.least], EXPONENT_MIN, EXPONENT_MAX)
-        if isinstance(rule, Dynamic if static else Static):
+        if rule.found if static else rule.fixed is not None:
             raise ValueError(f"{name!r}: a static exponent where all are dynamic, or none where "
                              f"all are static")
-        if isinstance(rule, Static):
-            _within(name, "static exponent", [rule.value], rule.least, EXPONENT_MAX)
+        if rule.fixed is not None:
+            _within(name, "static exponent", [rule.fixed], rule.least, EXPONENT_MAX)
     if len(found) > EXPONENT_SLOTS:
         raise ValueError(f"{len(found)} tensors, the machine holds {EXPONENT_SLOTS} exponents")
     return found
@@ -91,7 +91,7 @@ def check_nodes(tensors: Mapping[str, QTensor], nodes: Iterable[Any], array: Arr
     added: set[str] = set()
     if input not in tensors:
         raise ValueError(f"the input {input[:40]!r} is no tensor")
-    if isinstance(tensors[input].exponent, Kept):
+    if tensors[input].exponent.keeps is not None:
         raise ValueError(f"the input {input!r} keeps an exponent, and there is no tensor before it")
     for node in nodes:
         check_name("node", node.name)
@@ -114,7 +114,7 @@ def check_nodes(tensors: Mapping[str, QTensor], nodes: Iterable[Any], array: Arr
     if output == input or made - readers.keys() - added != {output}:
         raise ValueError("the output must be made and not read, and every other tensor be read")
     for name, several in readers.items():
-        if len(several) > 1 and any(node.kind != COPY for node in several):
+        if len(several) > 1 and any(node.kind != NodeKind.COPY for node in several):
             raise ValueError(f"{name!r} is read by several nodes that are no copies")
 
 
@@ -122,8 +122,7 @@ def _check_shapes(tensors: Mapping[str, QTensor], node: Any, array: ArrayConfig)
     """ValueError unless a node's geometry leads from its input's shape to its output's."""
     name, geometry, add, pool = node.name, node.geometry, node.epilogue.add, node.epilogue.pool
     source, result = tensors[node.input], tensors[node.output]
-    keeps = isinstance(result.exponent, Kept)
-    check_name("kind", node.kind)
+    keeps = result.exponent.keeps
     _within(name, "kernel, stride and dilation",
             (*geometry.kernel, *geometry.stride, *geometry.dilation), 1, _SIZE_MAX)
     _within(name, "padding", geometry.padding, 0, _SIZE_MAX)
@@ -140,16 +139,17 @@ def _check_shapes(tensors: Mapping[str, QTensor], node: Any, array: ArrayConfig)
             or phases * math.prod(geometry.kernel) > array.taps):
         raise ValueError(f"{name!r}: its geometry does not lead from {source.shape} to "
                          f"{result.shape}, or needs more than {array.taps} taps")
-    if add is not None and (keeps or pool is not None or tensors[add].shape != result.shape):
+    if add is not None and (keeps is not None or pool is not None
+                            or tensors[add].shape != result.shape):
         raise ValueError(f"{name!r}: its residual operand {add!r} has not the shape of its sums, "
                          f"or it keeps exponents or pools")
-    if isinstance(result.exponent, Kept) and (
-            result.exponent.of != node.input or source.exponent.least < result.exponent.least):
+    if keeps is not None and (
+            keeps != node.input or source.exponent.least < result.exponent.least):
         raise ValueError(f"{name!r} keeps exponents, but those of {node.input!r} and "
                          f"{node.output!r} differ")
     _check_activation(node, result, array)
-    if node.kind == COPY and not (keeps and geometry == Geometry(kernel=(1, 1))
-                                  and node.epilogue == PLAIN):
+    if node.kind == NodeKind.COPY and not (
+            keeps is not None and geometry == Geometry(kernel=(1, 1)) and node.epilogue == PLAIN):
         raise ValueError(f"{name!r} is called a copy and changes what it copies")
 
 
@@ -159,10 +159,10 @@ def _check_activation(node: Any, result: QTensor, array: ArrayConfig) -> None:
     if rounded(activation, array.activation_bits) != activation:
         raise ValueError(f"{node.name!r} clamps to {activation.high:g}, which is no mantissa of "
                          f"{array.activation_bits} bits")
-    if isinstance(rule, Kept) and activation.bounds[1] < math.inf:
+    if rule.keeps is not None and activation.clamps:
         raise ValueError(f"{node.name!r} keeps exponents and clamps")
-    if isinstance(rule, Static):
-        _within(result.name, "static exponent", [rule.value], rule.least,
+    if rule.fixed is not None:
+        _within(result.name, "static exponent", [rule.fixed], rule.least,
                 highest(activation, rule.least))
 
 
@@ -204,7 +204,7 @@ def check_weights(graph: QGraph, array: ArrayConfig) -> None:
         _within_field(node.name, node.sb, ROW["sb"])
         _check_sums(graph, node)
         _check_raised(node)
-        if isinstance(graph.tensors[node.output].exponent, Kept):
+        if graph.tensors[node.output].exponent.keeps is not None:
             _check_chosen(node)
 
 

@@ -6,14 +6,24 @@ arithmetic; the field names below are its symbols.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 from scipy.sparse import csr_array
 
-from celosia_spec.epilogue import PLAIN, Epilogue, Exponent, Kept, Static
+from celosia_spec.epilogue import PLAIN, Epilogue, Exponent
 
-COPY = "copy"
-"""Kind of the nodes that the compiler adds where a tensor has several readers."""
+
+class NodeKind(StrEnum):
+    """What a linear node is to the user, as messages and reports name it."""
+
+    CONV = "conv"
+    LINEAR = "linear"
+    AVERAGE = "average"
+    SELECT = "select"
+    """Chooses elements of its input, whose block exponent its output keeps."""
+    COPY = "copy"
+    """Added by the compiler where a tensor has several readers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +47,9 @@ def static_exponent(tensors: Mapping[str, QTensor], name: str) -> int | None:
     """Return the exponent that a tensor has for every image, its own or the one it keeps; None
     where each image has another."""
     rule = tensors[name].exponent
-    while isinstance(rule, Kept):
-        rule = tensors[rule.of].exponent
-    return rule.value if isinstance(rule, Static) else None
+    while rule.keeps is not None:
+        rule = tensors[rule.keeps].exponent
+    return rule.fixed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +70,7 @@ class Geometry:
 class QNode:
     """One node: exact sums, one rounding, one stored tensor (numerics, sections 3 and 4).
 
-    kind     : "conv", "linear", "average" or "select"; for reports only.
+    kind     : what it is to the user; of the machine's work it says nothing.
     input, output : tensor names.
     matrix   : weight mantissas, csr_array int16 (rows, C * kh * kw), column index
                ``c * kh * kw + ky * kw + kx`` over all input channels (grouped and depthwise rows
@@ -75,7 +85,7 @@ class QNode:
     """
 
     name: str
-    kind: str
+    kind: NodeKind
     input: str
     output: str
     matrix: csr_array

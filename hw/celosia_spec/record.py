@@ -28,7 +28,7 @@ from celosia_spec.host_layers import HostLayer, check_host, scoring
 from celosia_spec.isa import MEMORIES, ArrayConfig
 from celosia_spec.preprocessing import Preprocessing
 from celosia_spec.program import Program
-from celosia_spec.qgraph import Geometry, QGraph, QNode, QTensor
+from celosia_spec.qgraph import Geometry, NodeKind, QGraph, QNode, QTensor
 
 _ROW_FIELDS = ("sw", "bias", "sb")
 
@@ -38,7 +38,7 @@ class _Node:
     """A :class:`QNode` without its arrays."""
 
     name: str
-    kind: str
+    kind: NodeKind
     input: str
     output: str
     weights: int

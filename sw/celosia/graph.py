@@ -12,6 +12,7 @@ import numpy as np
 
 from celosia_spec.epilogue import PLAIN, Activation, Epilogue, Identity, Pool
 from celosia_spec.host_layers import HostLayer
+from celosia_spec.qgraph import NodeKind
 
 Shape = tuple[int, int, int]
 
@@ -24,8 +25,7 @@ class Conv:
 
     weight   : float64 (rows, C / groups, kh, kw).   bias : float64 (rows,), or None.
     stride, dilation : (y, x).   padding : (top, left, bottom, right), zeros.
-    kind     : "conv", "linear" or "average", for reports only; or "select": a node that chooses
-               elements of its input, whose block exponent its output keeps.
+    kind     : what it is to the user.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Conv:
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
     dilation: tuple[int, int] = (1, 1)
-    kind: str = "conv"
+    kind: NodeKind = NodeKind.CONV
     epilogue: Epilogue = PLAIN
 
     @property
@@ -47,6 +47,11 @@ class Conv:
     @property
     def kernel(self) -> tuple[int, int]:
         return self.weight.shape[2], self.weight.shape[3]
+
+    @property
+    def keeps(self) -> bool:
+        """Whether its output has its input's block exponent: it chooses elements, no more."""
+        return self.kind == NodeKind.SELECT
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -276,7 +281,7 @@ def rename(node: Node, names: dict[str, str]) -> Node:
     return node
 
 
-def identity(name: str, source: str, channels: int, kind: str) -> Conv:
+def identity(name: str, source: str, channels: int, kind: NodeKind) -> Conv:
     """Return a linear node that copies its input: a depthwise 1 x 1 convolution with weights 1."""
     return Conv(name=name, input=source, weight=np.ones((channels, 1, 1, 1)), bias=None,
                 groups=channels, kind=kind)

@@ -15,7 +15,7 @@ from celosia_spec.epilogue import Dynamic, Kept, Static, rounded
 from celosia_spec.errors import ArgumentError, CompileError, FitError
 from celosia_spec.faint_rows import exponent_minima, input_minima, raised_lsbs
 from celosia_spec.isa import ACCUMULATORS, EXPONENT_MAX, EXPONENT_MIN, OUTPUT_BITS
-from celosia_spec.qgraph import Geometry, QGraph, QNode, QTensor, row_magnitudes
+from celosia_spec.qgraph import Geometry, NodeKind, QGraph, QNode, QTensor, row_magnitudes
 
 
 def quantise(graph: Graph, *, calibration: np.ndarray | None = None, exponents: str = "dynamic",
@@ -144,7 +144,7 @@ def _narrowest(at: Callable[[int], QGraph], widths: tuple[int, ...], widest: int
 def _at_width(graph: Graph, begun: Begun, width: int, weight_bits: int, activation_bits: int,
               sparse: bool) -> QGraph:
     """Return the graph with its faint rows raised for ``width``-bit accumulators, and proved."""
-    kept = {layer.name: layer.input for layer in begun.layers if layer.kind == "select"}
+    kept = {layer.name: layer.input for layer in begun.layers if layer.keeps}
     lsbs = raised_lsbs(begun.nodes, begun.expected, width, activation_bits, kept)
     nodes = [_raised(layer, node, lsbs[node.name], weight_bits, sparse)
              for layer, node in zip(begun.layers, begun.nodes, strict=True)]
@@ -191,10 +191,11 @@ def _prove_sums(nodes: list[QNode], width: int, activation_bits: int) -> None:
 
 def _tensors(graph: Graph, activation_bits: int, rules: dict[str, Kept | Dynamic],
              ) -> dict[str, QTensor]:
-    kinds = {node.name: operator(node) for node in graph.nodes}
+    vectors = {node.name for node in graph.nodes
+               if isinstance(node, Conv) and node.kind == NodeKind.LINEAR}
     tensors = {}
     for name, shape in graph.shapes.items():
-        vector = kinds.get(name) == "linear" and shape[1:] == (1, 1)
+        vector = name in vectors and shape[1:] == (1, 1)
         user: tuple[int, ...] = shape[:1] if vector else shape
         user = graph.input_shape if name == graph.input else user
         user = graph.output_shape if name == graph.output else user
@@ -218,6 +219,6 @@ def fixed(graph: QGraph, values: dict[str, int]) -> QGraph:
     """Return the graph with the exponents that are found for each image fixed to ``values``."""
     tensors = {name: replace(tensor, exponent=Static(value=values[name],
                                                      least=tensor.exponent.least))
-               if isinstance(tensor.exponent, Dynamic) else tensor
+               if tensor.exponent.found else tensor
                for name, tensor in graph.tensors.items()}
     return replace(graph, tensors=tensors)

@@ -14,7 +14,7 @@ from celosia.program import Program
 from celosia.quantise import Begun, begin
 from celosia_boards.targets import target, targets
 from celosia_spec.errors import CelosiaError, CompileError, FitError
-from celosia_spec.qgraph import QGraph
+from celosia_spec.qgraph import NodeKind, QGraph
 
 SECONDS = 10.0
 """Processor time after which no further trial is started."""
@@ -264,7 +264,7 @@ def _pruned(node: Conv, share: float) -> Conv:
 
     Averages, selections and factors for each channel stay as they are.
     """
-    if node.kind not in ("conv", "linear") or node.weight[0].size == 1:
+    if node.kind not in (NodeKind.CONV, NodeKind.LINEAR) or node.weight[0].size == 1:
         return node
     size = np.abs(node.weight).ravel()
     kept, real = max(1, round(share * size.size)), size[size > 0]

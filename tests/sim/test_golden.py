@@ -14,7 +14,7 @@ from celosia_sim import golden
 from celosia_sim.golden import model
 from celosia_sim.golden.linear import exact_sums, weight_operand
 from celosia_spec.epilogue import Clamp, Kept, Pool, Relu, Static
-from celosia_spec.qgraph import QGraph, QNode, QTensor, static_exponent
+from celosia_spec.qgraph import NodeKind, QGraph, QNode, QTensor, static_exponent
 
 RNG = np.random.default_rng
 
@@ -166,7 +166,7 @@ def odd_nodes() -> list:
             MaxPool(name="p", input="grouped", pool=Pool(window=(2, 3), stride=(2, 3))),
             relu("r2", "p"),
             Reshape(name="f", input="r2", shape=(54, 1, 1)),
-            conv("fc", "f", 4, 4, 54, (1, 1), kind="linear")]
+            conv("fc", "f", 4, 4, 54, (1, 1), kind=NodeKind.LINEAR)]
 
 
 @pytest.mark.parametrize("options", [

@@ -21,7 +21,7 @@ from celosia_spec.epilogue import Dynamic, Epilogue, Pool, Relu, Static
 from celosia_spec.errors import CelosiaError
 from celosia_spec.isa import Space
 from celosia_spec.program import Place
-from celosia_spec.qgraph import Geometry, QGraph, QNode, QTensor
+from celosia_spec.qgraph import Geometry, NodeKind, QGraph, QNode, QTensor
 
 HEADER, ENTRY = 24, 80
 ARRAY = array_for("icebreaker", lanes=8)
@@ -41,13 +41,13 @@ def make_program(exponents: str = "dynamic") -> Program:
     second = csr_array(np.array([[1, 0, 0, -2], [0, 0, 0, 0], [9, 8, 7, 6]], np.int16))
     zeros = np.zeros(3, np.int64)
     nodes = (
-        QNode(name="conv1", kind="conv", input="x", output="conv1", matrix=first, weights=8,
+        QNode(name="conv1", kind=NodeKind.CONV, input="x", output="conv1", matrix=first, weights=8,
               geometry=Geometry(kernel=(2, 2), padding=(0, 1, 0, 0)), sw=np.array([-7, -6]),
               bias=np.array([100, 0]), sb=np.array([-14, -6]),
               epilogue=Epilogue(activation=Relu(), pool=Pool(window=(2, 2), stride=(2, 2))),
               raised=((1, 3),)),
-        QNode(name="fc1", kind="linear", input="conv1", output="y", matrix=second, weights=12,
-              geometry=Geometry(kernel=(1, 2)), sw=zeros - 6, bias=zeros, sb=zeros - 6))
+        QNode(name="fc1", kind=NodeKind.LINEAR, input="conv1", output="y", matrix=second,
+              weights=12, geometry=Geometry(kernel=(1, 2)), sw=zeros - 6, bias=zeros, sb=zeros - 6))
     graph = QGraph(tensors={tensor.name: tensor for tensor in tensors}, nodes=nodes, input="x",
                    output="y", weight_bits=8, activation_bits=8, acc_bits=24,
                    remarks=("the bias of row 0 of conv1 holds x",))
@@ -265,7 +265,8 @@ GRAPH_CHANGES = [
     (entry("nodes", 0, "output", value="z"), "makes 'z', which is no tensor or made already"),
     (entry("nodes", 0, "name", value="fc1"), "node 'fc1' stands twice"),
     (entry("nodes", 0, "name", value=""), "node '' must have 1 to 1000"),
-    (entry("nodes", 0, "kind", value="\x1b[31m"), "must have 1 to 1000 printable"),
+    (entry("nodes", 0, "kind", value="\x1b[31m"), "manifest entry nodes.0.kind"),
+    (entry("nodes", 0, "kind", value="conv1d"), "manifest entry nodes.0.kind"),
     (entry("nodes", 0, "kind", value="copy"), "is called a copy and changes what it copies"),
     (entry("nodes", 1, "epilogue", "add", value="z"), "reads 'z', which no node before it makes"),
     (entry("nodes", 1, "epilogue", "add", value="x"), "residual operand 'x' has not the shape"),

@@ -19,7 +19,7 @@ from celosia_spec.isa import (
     ArrayConfig,
     Space,
 )
-from celosia_spec.qgraph import Geometry, QGraph, QNode, QTensor
+from celosia_spec.qgraph import Geometry, NodeKind, QGraph, QNode, QTensor
 
 SIZES = {"weight_rows": 16384, "bank_rows": 4096, "table_rows": 1024, "taps": 2048, "writes": 8192,
          "program_words": 1024, "store_beats": 4096, "residual_beats": 2048}
@@ -56,7 +56,7 @@ def node(rng, name: str, source: tuple[int, int, int], rows: int, kernel=(1, 1),
     weights = matrix(rng, rows, source[0] * kernel[0] * kernel[1], density)
     bias = rng.integers(-(1 << 14), 1 << 14, rows) * (rng.random(rows) < 0.7)
     sw = rng.integers(-8, -4, rows)
-    made = QNode(name=name, kind="conv", input=input, output=name, matrix=weights,
+    made = QNode(name=name, kind=NodeKind.CONV, input=input, output=name, matrix=weights,
                  weights=rows * weights.shape[1], geometry=shape, sw=sw, bias=bias,
                  sb=np.where(bias == 0, sw, sw - 9), epilogue=Epilogue(
                      add=residual, activation=Relu() if relu else Identity(), pool=pool))

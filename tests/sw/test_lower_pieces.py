@@ -13,7 +13,7 @@ from celosia.schedule.memory_map import SharedTable, Span, allocate
 from celosia.schedule.steps import batch_steps, port_words, row_order, row_words
 from celosia_spec.epilogue import Dynamic
 from celosia_spec.isa import BLOCK, ArrayConfig
-from celosia_spec.qgraph import Geometry, QNode, QTensor
+from celosia_spec.qgraph import Geometry, NodeKind, QNode, QTensor
 
 SMALL = ArrayConfig(lanes=8, quad=2, beat=2, bank_rows=4096)
 MIDDLE = ArrayConfig(lanes=16, quad=4, beat=4, bank_rows=4096)
@@ -99,9 +99,9 @@ def test_stored_map(data, array, index_bits):
     size = [(n + before + after - k) // s + 1 for n, before, after, k, s in zip(
         shape[1:], pad[:2], pad[2:], kernel, stride, strict=True)]
     result = tensor("n", (3, *size))
-    made = QNode(name="n", kind="conv", input="x", output="n", weights=0, sw=np.zeros(3, int),
+    made = QNode(name="n", kind=NodeKind.CONV, input="x", output="n", weights=0,
                  matrix=csr_array((3, shape[0] * kernel[0] * kernel[1]), dtype=np.int16),
-                 bias=np.zeros(3, int), sb=np.zeros(3, int),
+                 sw=np.zeros(3, int), bias=np.zeros(3, int), sb=np.zeros(3, int),
                  geometry=Geometry(kernel=tuple(kernel), stride=stride, padding=pad))
     groups = draw(st.sampled_from([1 << k for k in range(array.groups_max.bit_length())]))
     source = tensor("x", shape)

@@ -16,6 +16,7 @@ from celosia_boards.targets import target
 from celosia_spec.epilogue import Epilogue, Relu
 from celosia_spec.isa import ArrayConfig
 from celosia_spec.program import Layer
+from celosia_spec.qgraph import NodeKind
 
 ROOMY = {"weight_rows": 65536, "bank_rows": 16384, "table_rows": 4096, "taps": 4096,
          "writes": 16384, "program_words": 4096, "store_beats": 32768, "index_bits": 16,
@@ -78,9 +79,9 @@ def test_fully_connected(name):
     """At least 0.92 of the bound with enough rows for every group."""
     array = array_of(name)
     shape, rows = (512, 1, 1), 16 * array.lanes
-    static = compiled(array, shape, rows, 1, 0.1, exponents="static", kind="linear")
+    static = compiled(array, shape, rows, 1, 0.1, exponents="static", kind=NodeKind.LINEAR)
     assert static.bound_cycles >= 0.92 * static.predicted_cycles
-    dynamic = compiled(array, shape, rows, 1, 0.1, exponents="dynamic", kind="linear")
+    dynamic = compiled(array, shape, rows, 1, 0.1, exponents="dynamic", kind=NodeKind.LINEAR)
     pass_cycles = dynamic.lane_cycles["normalise"] // array.lanes
     assert dynamic.bound_cycles >= 0.92 * (dynamic.predicted_cycles - pass_cycles)
 

@@ -30,6 +30,7 @@ from celosia.passes.select_nodes import select_nodes
 from celosia.passes.vector_input import vector_input
 from celosia_spec.epilogue import Clamp, Epilogue, Identity, Pool, Relu
 from celosia_spec.errors import ArgumentError, CompileError
+from celosia_spec.qgraph import NodeKind
 
 RNG = np.random.default_rng
 POOL = Pool(window=(2, 2), stride=(2, 2))
@@ -165,10 +166,10 @@ FORWARD = {     # nodes; the names that are left
     "scale in front of zeros": ([near("n", "x", shift=False), Pad(name="p", input="n", padding=(
         1, 0, 2, 1)), conv("a", "p", 3, 4, (3, 3), padding=(1, 1, 1, 1))], ["p", "a"]),
     "flattened behind": ([near("n", "x"), Reshape(name="f", input="n", shape=(144, 1, 1)),
-                          conv("fc", "f", 5, 144, kind="linear")], ["f", "fc"]),
+                          conv("fc", "f", 5, 144, kind=NodeKind.LINEAR)], ["f", "fc"]),
     "by place, flattened": ([relu("r", "x"), Reshape(name="f", input="r",
                                                                 shape=(144, 1, 1)),
-                             norm("n", "f", 144), conv("fc", "n", 5, 144, kind="linear")],
+                             norm("n", "f", 144), conv("fc", "n", 5, 144, kind=NodeKind.LINEAR)],
                             ["r", "f", "fc"]),
     "zero scales": ([BatchNorm(name="n", input="x", scale=np.zeros(4), shift=np.ones(4)),
                      conv("a", "n", 3, 4)], ["a"]),
@@ -209,7 +210,7 @@ def test_batchnorm_on_a_flattened_map_works_by_channel() -> None:
     flat = np.repeat(RNG(3).normal(size=4), 36)
     before = graph_of(relu("r", "x"), Reshape(name="f", input="r", shape=(144, 1, 1)),
                       BatchNorm(name="n", input="f", scale=flat, shift=flat + 1),
-                      relu("s", "n"), conv("fc", "s", 5, 144, kind="linear"))
+                      relu("s", "n"), conv("fc", "s", 5, 144, kind=NodeKind.LINEAR))
     assert names(same(before, optimise(before))) == ["r", "n", "fc"]
 
 
@@ -233,7 +234,7 @@ def test_batchnorm_alone_is_a_depthwise_layer() -> None:
 def test_flatten_becomes_a_kernel_of_the_whole_map() -> None:
     before = graph_of(conv("a", "x", 3, 4, (3, 2)), Reshape(name="f", input="a", shape=(60, 1, 1)),
                       relu("r", "f"), Add(name="s", left="r", right="f"),
-                      conv("fc", "s", 5, 60, kind="linear"),
+                      conv("fc", "s", 5, 60, kind=NodeKind.LINEAR),
                       Reshape(name="again", input="fc", shape=(5, 1, 1)))
     after = same(before, fold_flatten(before))
     assert names(after) == ["a", "r", "s", "fc"]
@@ -266,7 +267,7 @@ def test_an_input_that_is_read_otherwise_stays_a_map(nodes: list[Node]) -> None:
 def test_a_picture_that_is_flattened_first_becomes_a_vector() -> None:
     """Whatever constants of a channel stand before the flattening."""
     before = graph_of(norm("n", "x"), Reshape(name="f", input="n", shape=(144, 1, 1)),
-                      conv("fc", "f", 5, 144, kind="linear"), relu("r", "fc"))
+                      conv("fc", "f", 5, 144, kind=NodeKind.LINEAR), relu("r", "fc"))
     before = replace(before, nodes=(
         replace(before.nodes[0], scale=np.array([1.0, -1.5, 0.8, 1.2])), *before.nodes[1:]))
     after = same(before, optimise(before))
@@ -279,7 +280,7 @@ def test_a_normalised_picture_may_be_padded_and_flattened() -> None:
     for shift in (0.0, 1.0):
         before = graph_of(norm("n", "x"), Pad(name="p", input="n", padding=(0, 1, 1, 0)),
                           Reshape(name="f", input="p", shape=(196, 1, 1)),
-                          conv("fc", "f", 5, 196, kind="linear"))
+                          conv("fc", "f", 5, 196, kind=NodeKind.LINEAR))
         before = replace(before, nodes=(
             replace(before.nodes[0], scale=np.array([1.0, -1.5, 0.8, 1.2]),
                     shift=shift * RNG(1).normal(size=4)), *before.nodes[1:]))
@@ -467,7 +468,7 @@ def everything() -> Graph:
         MaxPool(name="p", input="sr", pool=POOL), norm("pn", "p"),
         AvgPool(name="m", input="pn", window=(2, 2), stride=(1, 1), divisor=4),
         Reshape(name="f", input="m", shape=(16, 1, 1)), relu("fr", "f"),
-        conv("fc", "fr", 3, 16, kind="linear"))
+        conv("fc", "fr", 3, 16, kind=NodeKind.LINEAR))
 
 
 def test_the_passes_together() -> None:

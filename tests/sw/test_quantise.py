@@ -15,7 +15,7 @@ from celosia_sim import golden
 from celosia_spec.epilogue import Clamp, Dynamic, Epilogue, Kept, Pool, Relu
 from celosia_spec.errors import ArgumentError, CelosiaError, CompileError
 from celosia_spec.isa import ROW
-from celosia_spec.qgraph import QGraph, static_exponent
+from celosia_spec.qgraph import NodeKind, QGraph, static_exponent
 
 RNG = np.random.default_rng
 
@@ -176,8 +176,8 @@ def test_a_clamped_tensor_is_expected_within_its_bounds() -> None:
 
 def test_tensors_tell_shapes_and_widths() -> None:
     nodes = (layer(RNG(3).normal(size=(4, 3, 2, 2)), name="a"),
-             layer(RNG(4).normal(size=(5, 4, 3, 3)), name="b", source="a", kind="linear"),
-             layer(np.ones((2, 5)), name="c", source="b", kind="linear"))
+             layer(RNG(4).normal(size=(5, 4, 3, 3)), name="b", source="a", kind=NodeKind.LINEAR),
+             layer(np.ones((2, 5)), name="c", source="b", kind=NodeKind.LINEAR))
     tensors = quantise(graph_of(*nodes, shape=(3, 4, 4)), activation_bits=6).tensors
     assert {n: (t.shape, t.bits) for n, t in tensors.items()} == {
         "x": ((3, 4, 4), 6), "a": ((4, 3, 3), 6), "b": ((5, 1, 1), 6), "c": ((2, 1, 1), 16)}

@@ -8,7 +8,6 @@ from celosia_sim.golden.epilogue import activated, block_exponent, limited, max_
 from celosia_sim.golden.linear import Weights, exact_sums, weight_operand
 from celosia_sim.golden.requantise import clip, scale_rne
 from celosia_spec.block import block_exponents, limit, lsb, mantissas
-from celosia_spec.epilogue import Static
 from celosia_spec.isa import EXPONENT_MAX, OUTPUT_BITS
 from celosia_spec.qgraph import QGraph, QNode
 
@@ -59,8 +58,8 @@ def _input_blocks(graph: QGraph, x: np.ndarray) -> tuple[np.ndarray, np.ndarray,
     if bad.any():
         raise ValueError(f"{tensor.name}: image {int(bad.argmax())} of the input holds values "
                          "that are not finite in float32")
-    if isinstance(tensor.exponent, Static):
-        exponents = np.full(len(x), tensor.exponent.value, dtype=np.int64)
+    if (fixed := tensor.exponent.fixed) is not None:
+        exponents = np.full(len(x), fixed, dtype=np.int64)
         m, clipped = mantissas(x, exponents, tensor.bits)
         return m, exponents.astype(np.int32), clipped
     exponents = block_exponents(x, tensor.exponent.least)

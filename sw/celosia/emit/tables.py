@@ -7,7 +7,7 @@ from typing import assert_never
 import numpy as np
 
 from celosia.schedule.schedule import LayerSchedule, Schedule
-from celosia_spec.epilogue import Activation, Clamp, Identity, Kept, Relu, highest
+from celosia_spec.epilogue import Activation, Clamp, Identity, Relu, highest
 from celosia_spec.isa import BATCH, DESCRIPTOR, OUTPUT_BITS, ROW, ArrayConfig, Opcode
 from celosia_spec.qgraph import static_exponent
 
@@ -32,7 +32,7 @@ def descriptor(schedule: Schedule, layer: LayerSchedule, bases: Bases) -> list[i
     memory, rule, window = schedule.memory, graph.tensors[node.output].exponent, reads.window
     fixed = static_exponent(graph.tensors, node.output)
     return DESCRIPTOR.pack(
-        opcode=Opcode.LINEAR, static=fixed is not None, keep=isinstance(rule, Kept),
+        opcode=Opcode.LINEAR, static=fixed is not None, keep=rule.keeps is not None,
         wide=node.output == graph.output, direct=layer.direct, jump=reads.jump,
         input_slot=memory.slots[node.input], output_slot=memory.slots[node.output],
         last_batch=len(layer.steps) - 1, last_tile=reads.tiles - 1,

@@ -16,6 +16,7 @@ from celosia.frontend.refusals import REMEDIES
 from celosia.graph import Activate, AvgPool, BatchNorm, Conv, MaxPool, Node, Pad, Reshape
 from celosia_spec.epilogue import Pool, Relu, within
 from celosia_spec.errors import CompileError
+from celosia_spec.qgraph import NodeKind
 
 Handler = Callable[[Call], Node | list[Node] | str]
 
@@ -36,7 +37,7 @@ def conv2d(call: Call) -> Node:
 
 def _linear(call: Call, source: Value, weight: np.ndarray, bias: np.ndarray | None) -> Node:
     return Conv(name=call.name, input=source.name, weight=weight.T[:, :, None, None].copy(),
-                bias=bias, kind="linear")
+                bias=bias, kind=NodeKind.LINEAR)
 
 
 def addmm(call: Call) -> Node:

@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 
 from celosia.graph import AvgPool, Conv, Graph
+from celosia_spec.qgraph import NodeKind
 
 
 def average_to_linear(graph: Graph) -> Graph:
-    """Turn every AvgPool into a depthwise convolution of kind "average".
+    """Turn every AvgPool into a depthwise convolution of its own kind.
 
     After: no AvgPool is left.
     """
@@ -19,6 +20,6 @@ def average_to_linear(graph: Graph) -> Graph:
 
 
 def _linear(node: AvgPool, channels: int) -> Conv:
-    return Conv(name=node.name, input=node.input, kind="average", groups=channels, bias=None,
+    return Conv(name=node.name, input=node.input, kind=NodeKind.AVERAGE, groups=channels, bias=None,
                 weight=np.full((channels, 1, *node.window), 1.0 / node.divisor),
                 stride=node.stride, padding=node.padding)

@@ -1,10 +1,10 @@
 """Additions, activation functions and max-pooling go into the linear node before them."""
 
-import math
 from dataclasses import replace
 
 from celosia.graph import Activate, Add, Conv, Graph, MaxPool, Node, identity, rename
 from celosia_spec.epilogue import PLAIN, Activation, Epilogue, within
+from celosia_spec.qgraph import NodeKind
 
 
 def fuse_epilogue(graph: Graph) -> Graph:
@@ -39,8 +39,7 @@ def activated(conv: Conv, activation: Activation) -> Conv:
     (low, high), (least, most) = conv.epilogue.activation.bounds, activation.bounds
     both = within(max(low, least), min(high, most))
     return replace(conv, epilogue=replace(conv.epilogue, activation=both),
-                   kind="conv" if conv.kind == "select" and both.bounds[1] < math.inf
-                   else conv.kind)
+                   kind=NodeKind.CONV if conv.keeps and both.clamps else conv.kind)
 
 
 def pooled(conv: Conv, node: MaxPool) -> Conv:
@@ -97,9 +96,8 @@ class _Fusion:
                 del self.made[name]                 # it stands where the addition stood
                 self.made[name] = replace(sums, epilogue=Epilogue(add=other))
                 return self._is_now(node.name, name)
-        sums = identity(node.name, last, self.shapes[node.name][0], "conv")
+        sums = identity(node.name, last, self.shapes[node.name][0], NodeKind.CONV)
         self.made[node.name] = replace(sums, epilogue=Epilogue(add=first))
 
     def _is_plain(self, node: Conv) -> bool:
-        return (self.uses[node.name] == 1 and node.epilogue == PLAIN
-                and node.kind != "select")
+        return self.uses[node.name] == 1 and node.epilogue == PLAIN and not node.keeps

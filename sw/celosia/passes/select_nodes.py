@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from celosia.graph import Activate, Conv, Graph, MaxPool, identity, rename
 from celosia.passes.fuse_epilogue import activated, can_pool, pooled
+from celosia_spec.qgraph import NodeKind
 
 
 def select_nodes(graph: Graph) -> Graph:
@@ -24,7 +25,7 @@ def select_nodes(graph: Graph) -> Graph:
                 names[node.name] = before.name
                 uses[before.name] = uses[node.name]
             else:
-                before = identity(node.name, node.input, shapes[node.input][0], "select")
+                before = identity(node.name, node.input, shapes[node.input][0], NodeKind.SELECT)
             node = (pooled(before, node) if isinstance(node, MaxPool)
                     else activated(before, node.activation))
         assert isinstance(node, Conv), f"{node.name} was left by the passes before"
@@ -32,7 +33,7 @@ def select_nodes(graph: Graph) -> Graph:
     output = names.get(graph.output, graph.output)
     if output == graph.input:
         output = f"{graph.input}.copy"
-        made[output] = identity(output, graph.input, graph.input_map[0], "select")
+        made[output] = identity(output, graph.input, graph.input_map[0], NodeKind.SELECT)
     return replace(graph, nodes=tuple(made.values()), output=output)
 
 

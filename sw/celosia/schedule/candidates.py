@@ -11,11 +11,10 @@ import numpy as np
 from celosia.schedule.input_map import InputMap, Order, Window
 from celosia.schedule.memory_use import memory_need
 from celosia.schedule.steps import batch_steps, port_words, row_order, row_words
-from celosia_spec.epilogue import Dynamic
 from celosia_spec.errors import Need
 from celosia_spec.isa import BATCH, PHASE_BITS, ArrayConfig, Space, memory_of
 from celosia_spec.isa.timing import MIN_PASS
-from celosia_spec.qgraph import QGraph, QNode
+from celosia_spec.qgraph import NodeKind, QGraph, QNode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +130,7 @@ class Candidates:
         words, reach = self._row_words(node, index)
         steps = batch_steps(words, rows, groups)
         final = node.output == self.graph.output
-        direct = not final and not isinstance(result.exponent, Dynamic)
+        direct = not final and not result.exponent.found
         beats = len(rows) // groups * reads.tiles * self.array.pass_beats
         return Candidate(
             node=node, reads=reads, rows=rows, steps=steps, direct=direct, beats=beats,
@@ -173,7 +172,7 @@ class Candidates:
         if reach >= 1 << array.index_bits:
             yield Unfit(problem=f"column indices reach {reach}, the array has {array.index_bits} "
                         f"bits for them",
-                        remedy="pool in two steps" if node.kind == "average"
+                        remedy="pool in two steps" if node.kind == NodeKind.AVERAGE
                         else "give the layer fewer inputs",
                         need=Need("inputs of a row", reach + 1, 1 << array.index_bits,
                                   "column indices"))

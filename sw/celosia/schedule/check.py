@@ -1,7 +1,6 @@
 """What an array can run at all: its arithmetic, and so many tensors."""
 
 from celosia.schedule.memory_use import memory_need
-from celosia_spec.epilogue import Clamp
 from celosia_spec.errors import CompileError, FitError
 from celosia_spec.isa import ArrayConfig, Space, memory_of
 from celosia_spec.qgraph import QGraph
@@ -27,8 +26,7 @@ def check_graph(graph: QGraph, array: ArrayConfig) -> None:
                            f"array rounds to {array.activation_bits} bits",
                            f"compile with activation_bits={array.activation_bits}, or give the "
                            f"array activation_bits={graph.activation_bits}")
-    clamped = next((node for node in graph.nodes
-                    if isinstance(node.epilogue.activation, Clamp)), None)
+    clamped = next((node for node in graph.nodes if node.epilogue.activation.clamps), None)
     if clamped and not array.clamp:
         low, high = clamped.epilogue.activation.bounds
         raise FitError(clamped.name, "clamp", f"it clamps to {low:g} ... {high:g}, and this array "

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from celosia_spec.epilogue import Kept
-from celosia_spec.qgraph import COPY, Geometry, QGraph, QNode, QTensor
+from celosia_spec.qgraph import Geometry, NodeKind, QGraph, QNode, QTensor
 
 
 def identity(name: str, source: QTensor, result: str, weight_bits: int) -> QNode:
@@ -16,7 +16,7 @@ def identity(name: str, source: QTensor, result: str, weight_bits: int) -> QNode
                         (np.arange(channels), np.arange(channels))), (channels, channels))
     zeros = np.zeros(channels, np.int64)
     sw = zeros - (weight_bits - 2)
-    return QNode(name=name, kind=COPY, input=source.name, output=result, matrix=matrix,
+    return QNode(name=name, kind=NodeKind.COPY, input=source.name, output=result, matrix=matrix,
                  weights=channels, geometry=Geometry(kernel=(1, 1)), sw=sw, bias=zeros, sb=sw)
 
 
@@ -34,7 +34,7 @@ def expand_copies(graph: QGraph) -> QGraph:
     """
     readers: dict[str, list[str]] = {}
     for node in graph.nodes:
-        if node.kind != COPY:
+        if node.kind != NodeKind.COPY:
             readers.setdefault(node.input, []).append(node.name)
     added = {node.epilogue.add for node in graph.nodes}
     tensors, nodes = dict(graph.tensors), []
@@ -69,7 +69,8 @@ def expand_copies(graph: QGraph) -> QGraph:
             add = renamed.get(("", add), add)
         nodes.append(replace(node, input=source, epilogue=replace(node.epilogue, add=add)))
         result = tensors[node.output]
-        if isinstance(result.exponent, Kept):
-            tensors[node.output] = replace(result, exponent=replace(result.exponent, of=source))
+        if result.exponent.keeps is not None:
+            tensors[node.output] = replace(
+                result, exponent=Kept(of=source, least=result.exponent.least))
         copies_of(node.output)
     return replace(graph, tensors=tensors, nodes=tuple(nodes))
