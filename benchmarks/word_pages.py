@@ -82,12 +82,13 @@ def _descriptor() -> Iterator[Sequence[str]]:
 
 
 def _memories() -> Iterator[Sequence[str]]:
-    yield ("number", "memory", "what it is", "an address is", "bits", "addresses", "read back")
-    yield ("---",) * 7
+    yield ("number", "memory", "what it is", "an address is", "bits", "addresses", "written",
+           "read back")
+    yield ("---",) * 8
     for memory in MEMORIES:
         yield (str(int(memory.space)), f"`{memory.space.name}`", memory.about, memory.address,
                str(memory.bits(_ARRAY)), f"{memory.depth(_ARRAY):,}",
-               "yes" if memory.readable else "no")
+               *("yes" if may else "no" for may in (memory.writable, memory.readable)))
 
 
 def _bits(field: Field, low: int) -> str:

@@ -19,7 +19,7 @@ from celosia_boards.targets import target
 from celosia_sim.golden import run as golden_run
 from celosia_sim.virtual import VirtualBoard
 from celosia_sim.virtual.line import Killed, SimulatedLine
-from celosia_spec.isa import Event, Space
+from celosia_spec.isa import MEMORIES, Event, Space, memory_of
 from celosia_spec.isa import frames as protocol
 
 torch = pytest.importorskip("torch")
@@ -151,10 +151,9 @@ def test_what_the_memories_held_before_does_no_harm(of):
         there.greet()
         for number, (net, shape) in enumerate(nets()):
             torch.manual_seed(number)
-            for space, depth in ((Space.BANKS, array.bank_rows * array.lanes),
-                                 (Space.STORE, array.store_beats * array.beat)):
-                at = np.stack([np.full(depth, space), np.arange(depth)], axis=1).astype(np.uint32)
-                there.write(at, rng.integers(1, 128, depth).astype(np.uint32))
+            depth = memory_of(Space.BANKS).depth(array)
+            at = np.stack([np.full(depth, Space.BANKS), np.arange(depth)], axis=1)
+            there.write(at.astype(np.uint32), rng.integers(1, 128, depth).astype(np.uint32))
             program = celosia.compile(net.eval(), np.zeros((1, *shape), np.float32), target=of,
                                       lanes=LANES)
             images = rng.normal(size=(3, *shape)).astype(np.float32)
@@ -350,5 +349,24 @@ def test_frames_are_those_of_the_protocol():
         protocol.encode_write(Space.WEIGHTS, 4, [1, 2, 0, 0], element_bytes=2, tag=14),
         protocol.encode_write(Space.ROWS, 8, [0, 0xDEADBEEF], element_bytes=4, tag=15),
         protocol.encode_write(Space.BANKS, 16, [0, 255, 0, 0, 0, 0, 0, 0], element_bytes=1, tag=0))]
+    at = np.array([[Space.PROGRAM, 4], [Space.STORE, 9], [Space.BANKS, 17]], np.uint32)
     reads = Access.of(at, array).reads().frames(first_tag=3)
-    assert reads[1] == protocol.paced(protocol.encode_read(Space.ROWS, 8, element_bytes=4, tag=4))
+    assert reads[1] == protocol.paced(protocol.encode_read(Space.STORE, 8, element_bytes=4, tag=4))
+
+
+@pytest.mark.parametrize("memory", MEMORIES, ids=lambda memory: memory.name)
+def test_what_a_memory_does_not_have_is_refused(memory):
+    """One address beyond its last; writes where the machine alone writes; reads of none."""
+    array = target("ecp5-25f").array
+    depth = memory.depth(array)
+    last = Access.of(np.array([[memory.space, depth - 1]], np.uint32), array)
+    with pytest.raises(ValueError, match=f"{memory.name} has {depth} addresses, not {depth + 1}"):
+        Access.of(np.array([[memory.space, depth - 1], [memory.space, depth]], np.uint32), array)
+    for may, what, asked in ((memory.readable, "read", last.reads),
+                             (memory.writable, "written",
+                              lambda: last.writes(np.zeros(1, np.uint32)))):
+        if may:
+            assert len(asked().frames(first_tag=0)) == 1
+        else:
+            with pytest.raises(ValueError, match=f"{memory.name} cannot be {what}"):
+                asked()

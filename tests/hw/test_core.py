@@ -17,6 +17,7 @@ from celosia_spec.isa import (
     DESCRIPTOR_WORDS,
     EXPONENT_MAX,
     EXPONENT_SLOTS,
+    MEMORIES,
     PREFETCH_WORDS,
     ROW,
     ArrayConfig,
@@ -224,6 +225,31 @@ def test_run_and_read_back(player, array):
     host.run(layers, 1, 1)
     host.read_outputs(layers)
     player(core, host.vectors)
+
+
+@pytest.mark.parametrize("memory", [memory for memory in MEMORIES if memory.readable],
+                         ids=lambda memory: memory.name)
+def test_highest_address_reads_back(memory):
+    """The last address of each memory, in an array whose stores the first layer fills to their
+    last, after everything else was written and run."""
+    beats = POSITIONS * ROWS // ARRAY.beat
+    array = replace(ARRAY, store_beats=beats, residual_beats=beats)
+    core, layers, host = _loaded(array)
+    top = memory.depth(array) - 1
+    written = [(memory.space, top, 0x15)]
+    if memory.space is Space.REGISTERS:
+        written, value = [(memory.space, top, Event.CYCLE)], layers.cycles(0, 0)
+    elif memory.writable:
+        value = 0x15
+    else:
+        filled = {Space.STORE: layers.stored, Space.RESIDUAL: layers.outputs[0]}[memory.space]
+        value = filled[-1][-1]
+    host.write(written)
+    host.write([(other.space, other.depth(array) - 1, 0x2A) for other in MEMORIES
+                if other is not memory and other.space is not Space.REGISTERS])
+    host.run(layers, 0, 0)
+    host.read(memory.space, top, value, (1 << memory.bits(array)) - 1)
+    play_pysim(core, host.vectors)
 
 
 def test_saturation():

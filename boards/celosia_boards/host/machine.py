@@ -91,8 +91,8 @@ class Machine:
         self._carry_out(Access.of(at, self.array).writes(values), progress)
 
     def read(self, at: np.ndarray) -> np.ndarray:
-        """Return words, uint32 (words,), without sign; only PROGRAM, BANKS, STORE, EXPONENTS,
-        RESIDUAL and REGISTERS can be read."""
+        """Return words, uint32 (words,), without sign; ValueError for a memory that cannot be
+        read."""
         access = Access.of(at, self.array)
         return access.values(data_of(self._carry_out(access.reads())))
 

@@ -135,10 +135,15 @@ class Access:
     def of(cls, at: np.ndarray, array: ArrayConfig) -> Self:
         """Return how the words are cut; at : uint32 (words, 2), space and address of each.
 
-        Blocks stand in the order in which their first words do.
+        Blocks stand in the order in which their first words do. ValueError for an address beyond
+        its memory.
         """
         sizes = np.array([memory.element_bytes(array).bit_length() - 1 for memory in MEMORIES])
+        depths = np.array([memory.depth(array) for memory in MEMORIES])
         space, address = at[:, 0].astype(np.int64), at[:, 1].astype(np.int64)
+        for number, beyond in at[address >= depths[space]][:1].tolist():
+            raise ValueError(f"{MEMORIES[number].name} has {depths[number]} addresses, not "
+                             f"{beyond + 1}")
         size = sizes[space]
         shift = 3 - size
         key = protocol.ADDRESS.pack(space=space, address=address >> shift << shift)
@@ -154,6 +159,10 @@ class Access:
     def __len__(self) -> int:
         return len(self.space)
 
+    def _check(self, what: str, may: list[bool]) -> None:
+        for number in self.space[~np.array(may)[self.space]][:1].tolist():
+            raise ValueError(f"{MEMORIES[number].name} cannot be {what}")
+
     def _requests(self, command: Command, data: np.ndarray) -> Requests:
         place = protocol.ADDRESS.pack(space=self.space, address=self.address)
         return Requests(command=(command + self.size).astype(np.uint8),
@@ -163,7 +172,10 @@ class Access:
         """Return what writes the words, and zeros beside them in their blocks.
 
         values : uint32 (words,); of a word that stands twice the last one counts.
+
+        ValueError for a memory that the machine alone writes.
         """
+        self._check("written", [memory.writable for memory in MEMORIES])
         data = np.zeros((len(self), protocol.DATA_BYTES), np.uint8)
         width = np.int64(1) << self.size[self.block]
         for byte in range(4):
@@ -173,7 +185,8 @@ class Access:
         return self._requests(Command.WRITE, data)
 
     def reads(self) -> Requests:
-        """Return what reads the blocks."""
+        """Return what reads the blocks; ValueError for a memory that cannot be read."""
+        self._check("read", [memory.readable for memory in MEMORIES])
         return self._requests(Command.READ, np.zeros((len(self), protocol.DATA_BYTES), np.uint8))
 
     def values(self, data: np.ndarray) -> np.ndarray:

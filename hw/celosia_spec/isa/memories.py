@@ -54,7 +54,7 @@ class Memory:
     blocks   : the memories that it is built of; None where it stands in another one's.
     holds    : what fills it: "image" (a section of a program's file), "tensors" (their mantissas),
                "exponents" (a slot for each tensor), "state" (the machine alone).
-    readable : whether the host can read it, while no program runs.
+    readable, writable : whether the host can read and write it, while no program runs.
     need, unit, one : what a network needs of it and the unit of that, as users know them, and how
                many units a word is.
     way_out  : what a user can do where it is too small, "there" where a layer is named.
@@ -68,6 +68,7 @@ class Memory:
     blocks: Callable[[ArrayConfig], Blocks] | None
     holds: Literal["image", "tensors", "exponents", "state"]
     readable: bool = False
+    writable: bool = True
     need: str = ""
     unit: str = "words"
     one: Callable[[ArrayConfig], float] = lambda _: 1
@@ -140,7 +141,7 @@ MEMORIES = (
            address="beat x elements of a beat + element",
            depth=lambda a: a.store_beats * a.beat, word=lambda _: _plain("accumulator", 32, True),
            blocks=lambda a: Blocks(1, a.store_beats, a.beat * a.acc_bits), holds="tensors",
-           readable=True, need="sums that wait to be rounded", unit="sums",
+           readable=True, writable=False, need="sums that wait to be rounded", unit="sums",
            way_out="use fewer channels or smaller maps"),
     Memory(space=Space.EXPONENTS, about="block exponents", address="an exponent slot",
            depth=lambda _: EXPONENT_SLOTS, word=lambda _: _plain("exponent", 8, True),
@@ -150,8 +151,8 @@ MEMORIES = (
            address="beat x elements of a beat + element",
            depth=lambda a: a.residual_beats * a.beat, word=_mantissa,
            blocks=lambda a: Blocks(1, a.residual_beats, a.beat * a.activation_bits),
-           holds="tensors", readable=True, need="tensors to be added", unit="values",
-           way_out="use fewer channels or smaller maps"),
+           holds="tensors", readable=True, writable=False, need="tensors to be added",
+           unit="values", way_out="use fewer channels or smaller maps"),
 )
 """All memories, in the order of their numbers."""
 
