@@ -131,6 +131,23 @@ class Named(nn.Module):
         return x * getattr(self, f"{self.names[0]}!") + getattr(self, f"{self.names[0]}?")
 
 
+def test_operators_are_looked_up_once_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a model registers meanwhile counts from the next one on."""
+    from torch._export import utils
+
+    asked, ask = [], utils._materialize_cpp_cia_ops
+
+    def asks() -> None:
+        asked.append(1)
+        ask()
+
+    monkeypatch.setattr(utils, "_materialize_cpp_cia_ops", asks)
+    for models in (1, 2):
+        import_model(Dropped(), X)
+        assert len(asked) == models
+        assert utils._materialize_cpp_cia_ops is asks
+
+
 def test_layers_may_have_any_names() -> None:
     graph = import_model(Named(NAMES), X)
     layers = [node for node in graph.nodes if hasattr(node, "weight")]
