@@ -39,7 +39,7 @@ _25F = Device(
     array=ArrayConfig(
         lanes=16, quad=4, beat=4, weight_rows=4096, bank_rows=2048, table_rows=512, taps=512,
         writes=1024, program_words=512, store_beats=1024, residual_beats=1024, wide_elements=4,
-        deep=True))
+        deep=True, clamp=True))
 
 # The die is the 25F's, and nextpnr would fill it; Lattice vouches for this much of it.
 _12F = replace(
