@@ -2,11 +2,14 @@
 """Rounding, alignment and the block exponent against exact fractions."""
 
 import itertools
+import math
 import random
+from fractions import Fraction
 
 import numpy as np
 import pytest
 
+from celosia_hw.output.activation import Limits, limits_layout
 from celosia_hw.output.align import AlignBias, AlignResidual
 from celosia_hw.output.requantise import Requantise
 from celosia_hw.parts.block_exponent import BlockExponent
@@ -76,6 +79,82 @@ def test_requantise(array):
 def test_requantise_verilog(verilog_player, array):
     step = 1 if array in ARRAYS[:2] else 5
     verilog_player(Requantise(array), _requantise(array, range(-10, 71, step), 4))
+
+
+CLAMPS = [ArrayConfig(lanes=8, clamp=True, **sizes) for sizes in (
+    {"beat": 4, "wide_elements": 4, "acc_bits": 32, "deep": True},
+    {"beat": 2, "wide_elements": 2, "activation_bits": 5}, {"beat": 4, "activation_bits": 9})]
+CLAMP_IDS = ["acc32-deep-8bits", "shallow-5bits", "one-wide-9bits"]
+
+
+def _limits(array, wide, clamping, bound):
+    """Return the limits of a layer as a packed number; ``bound`` counts where it clamps."""
+    bits = OUTPUT_BITS if wide else array.activation_bits
+    high = bound << bits - array.activation_bits if clamping else (1 << bits - 1) - 1
+    return limits_layout.const({"clamping": clamping, "bound": bound,
+                                "low": -high, "high": high}).as_bits()
+
+
+@pytest.mark.parametrize("array", CLAMPS, ids=CLAMP_IDS)
+def test_limits(array):
+    rng, vectors = random.Random(6), Vectors()
+    for cycle in range(600):
+        wide, clamping = rng.randrange(2), rng.randrange(2)
+        bound = rng.randrange(1 << array.activation_bits - 1) if clamping else rng.randrange(256)
+        vectors.pulse(cycle, wide=wide, clamping=clamping, bound=bound)
+        vectors.expect(cycle + 1, limits=_limits(array, wide, clamping, bound))
+    play_pysim(Limits(array), vectors)
+
+
+def _around(bound, bits, shift, acc_bits):
+    """Accumulators whose mantissas are next to a bound, of both signs, and ties there."""
+    unit, half = Fraction(2) ** (shift - bits + 2), 1 << acc_bits - 1
+    near = {math.floor((bound + Fraction(k, 4)) * unit) + step
+            for k in range(-6, 7) for step in (0, 1)}
+    return [a for a in near | {-a for a in near} if -half <= a < half]
+
+
+def _clamped(array, shifts, bounds):
+    """Return vectors of corners, of what is next to the bound and of random accumulators, at all
+    ``shifts``, narrow and wide, for layers that clamp to ``bounds`` mantissas and that do not."""
+    rng, vectors, cycle = random.Random(array.acc_bits), Vectors(), 1
+    latency, narrow = Requantise(array).latency, array.activation_bits
+    half = 1 << array.acc_bits - 1
+    largest = (1 << narrow - 1) - 1
+    for wide, clamping, _ in itertools.product((0, 1), (0, 1), range(bounds)):
+        bound = rng.choice([0, 1, largest, *[rng.randrange(largest // 2, largest)] * 5])
+        vectors.hold(cycle, wide=wide, limits=_limits(array, wide, clamping, bound))
+        cycle += latency
+        elements = array.wide_elements if wide else array.beat
+        bits = OUTPUT_BITS if wide else narrow
+        limit = bound << bits - narrow if clamping else None
+        for shift in shifts:
+            values = [*_around(bound << bits - narrow, bits, shift, array.acc_bits),
+                      *rng.sample(_corners(array.acc_bits), 20),
+                      *(rng.randrange(-half, half) >> rng.randrange(array.acc_bits)
+                        for _ in range(8))]
+            for a in _beats(values, array.beat, rng):
+                vectors.pulse(cycle - 1, shift=shift)
+                vectors.pulse(cycle, a=pack(a, array.acc_bits))
+                results = [arithmetic.requantise(value, shift, bits, limit)
+                           for value in a[:elements]]
+                vectors.expect(cycle + latency, (1 << elements * OUTPUT_BITS) - 1,
+                               m=pack([m for m, _ in results], OUTPUT_BITS))
+                vectors.expect(cycle + latency, (1 << elements) - 1,
+                               clipped=pack([clipped for _, clipped in results], 1))
+                cycle += 1
+        cycle += latency
+    return vectors
+
+
+@pytest.mark.parametrize("array", CLAMPS, ids=CLAMP_IDS)
+def test_requantise_clamped(array):
+    play_pysim(Requantise(array), _clamped(array, [*range(-9, 40, 8), *FAR[::3]], 2))
+
+
+@pytest.mark.parametrize("array", CLAMPS, ids=CLAMP_IDS)
+def test_requantise_clamped_verilog(verilog_player, array):
+    verilog_player(Requantise(array), _clamped(array, range(-10, 50, 3), 3))
 
 
 def test_golden_rounding():

@@ -24,6 +24,10 @@ ARRAYS = {
     "16-beat2": ArrayConfig(lanes=16, quad=2, beat=2, activation_bits=6, **SIZES),
     "16-deep": ArrayConfig(lanes=16, quad=8, beat=4, deep=True, **SIZES),
     "8-no-residual": ArrayConfig(lanes=8, quad=4, beat=4, **SIZES | {"residual_beats": 0}),
+    "8-clamp": ArrayConfig(lanes=8, quad=4, beat=2, wide_elements=2, activation_bits=6, clamp=True,
+                           **SIZES),
+    "16-deep-clamp": ArrayConfig(lanes=16, quad=4, beat=4, wide_elements=4, deep=True, clamp=True,
+                                 **SIZES),
 }
 
 
@@ -87,11 +91,14 @@ class Bench:
         self.reads, self.writes = (self.writes // 64 * 64 + min(self.writes % 64, most),
                                    (1 - self.writes // 64) * 64 + rng.randrange(most + 1))
         self.shift_base = rng.randrange(-5, 40)         # right where the layer is direct
+        self.clamping = int(self.array.clamp and rng.random() < 0.7)
+        self.bound = rng.randrange(1 << self.array.activation_bits - 1)
         vectors.hold(
             self.cycle, layer=DESCRIPTOR.groups["output"].pack(
-                residual_from=self.reads, residual_to=self.writes, **layer.fields, **self.flags),
+                residual_from=self.reads, residual_to=self.writes, bound=self.bound,
+                **layer.fields, **self.flags),
             walks__input_lsb=self.input_lsb, walks__residual_lsb=self.residual_lsb,
-            walks__shift_base=self.shift_base)
+            walks__shift_base=self.shift_base, walks__clamping=self.clamping)
         vectors.pulse(self.cycle, walks__load=1)
         self.cycle += Walker.AHEAD + rng.randrange(3)
 
@@ -144,7 +151,8 @@ class Bench:
 
     def _rounded(self, cycle, bits):
         """Return mantissa and clipping of each element."""
-        return [arithmetic.requantise(a, self.shift_base - self.rows[cycle.row][1], bits)
+        bound = self.bound << bits - self.array.activation_bits if self.clamping else None
+        return [arithmetic.requantise(a, self.shift_base - self.rows[cycle.row][1], bits, bound)
                 for a in self.pooled[cycle.store]]
 
     def _place(self, at, cycle, rounded):
@@ -168,7 +176,9 @@ class Bench:
         vectors, array = self.vectors, self.array
         self.shift_base = (top if top != arithmetic.NOTHING else 0) + self.rng.randrange(-2, 4)
         vectors.pulse(start, walks__normalise=1)
-        vectors.hold(start + 1 + timing.WALK_AHEAD, walks__shift_base=self.shift_base)
+        self.clamping = int(array.clamp and self.rng.random() < 0.7)
+        vectors.hold(start + 1 + timing.WALK_AHEAD, walks__shift_base=self.shift_base,
+                     walks__clamping=self.clamping)
         wide = {}
         for at, cycle in enumerate(normalising(self.shape), start + 1):
             if self.shape.wide:
@@ -212,9 +222,10 @@ def test_layers(array):
     play_pysim(OutputStage(array), bench.finish())
 
 
-@pytest.mark.parametrize("seed", [41, 42])
-def test_layers_verilog(verilog_player, seed):
-    array = ARRAYS["16-deep" if seed % 2 else "8-acc32"]
+@pytest.mark.parametrize(("name", "seed"), [("16-deep", 41), ("8-acc32", 42),
+                                            ("16-deep-clamp", 43)])
+def test_layers_verilog(verilog_player, name, seed):
+    array = ARRAYS[name]
     bench = Bench(array, seed)
     for _ in range(30):
         bench.layer(random_layer(array, bench.rng))

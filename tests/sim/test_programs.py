@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+import celosia
 from celosia.graph import Graph
 from celosia.lower import lower
 from celosia.passes import optimise
@@ -16,6 +17,7 @@ from celosia.schedule.scheduling import schedule
 from celosia_boards.targets import target
 from celosia_sim import golden
 from celosia_sim.simulate import simulate
+from celosia_spec.epilogue import Clamp
 from celosia_spec.isa import DESCRIPTOR, DESCRIPTOR_WORDS, ArrayConfig, Space
 
 torch = pytest.importorskip("torch")
@@ -147,6 +149,17 @@ def one_weight() -> nn.Module:
     with torch.no_grad():
         model[0].weight[:] = 0
         model[0].weight[2, 1, 1, 2] = 0.75
+    return model
+
+
+def relu6() -> nn.Module:
+    """Sums on both sides of the bounds."""
+    model = head(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.ReLU6(),
+                 nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.ReLU6(), nn.Conv2d(8, 6, 1),
+                 features=6 * 4 * 5)
+    with torch.no_grad():
+        model[0].weight *= 8
+        model[2].weight *= 8
     return model
 
 
@@ -299,9 +312,7 @@ NETS = {
     "residual input": Net(from_input, (4, 5, 6), residual=True),
     "residual vectors": Net(added_vectors, (21,), residual=True),
     "two readers": Net(two_readers, (2, 7, 9), residual=True),
-    "relu6": Net(lambda: head(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.ReLU6(),
-                              nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.ReLU6(),
-                              nn.Conv2d(8, 6, 1), features=6 * 4 * 5), (3, 7, 9), clamp=True),
+    "relu6": Net(relu6, (3, 7, 9), clamp=True),
     "hardtanh": Net(lambda: nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1), nn.Hardtanh(), nn.MaxPool2d(2), nn.Conv2d(8, 4, 1),
         nn.Hardtanh(-0.2, 0.2)), (3, 7, 9), map_output=True, clamp=True),
@@ -345,6 +356,23 @@ def test_network(name, array):
     x = images(net.shape)
     check(program_of(graph_of(name), array), x)
     check(program_of(graph_of(name), array, calibration=x[:2]), x)
+
+
+@pytest.mark.parametrize("board", ["ulx3s-85f", "orangecrab-25f"])
+def test_clamps_on_boards(board):
+    """A network of ReLU6 as a user compiles it, on a board's own array; the first image reaches
+    both bounds."""
+    net = NETS["relu6"]
+    torch.manual_seed(1)
+    model, x = net.make(), images(net.shape)
+    for exponents in ("dynamic", "static"):
+        program = celosia.compile(model, x[:1], target=board, exponents=exponents, calibration=x)
+        check(program, x)
+        found = golden.run(program.graph, x)
+        for node in program.graph.nodes[:2]:
+            m, exponent = found.mantissas[node.output], found.exponents[node.output]
+            assert isinstance(node.epilogue.activation, Clamp)
+            assert np.ldexp(m[0], int(exponent[0]) - 6).max() == 6.0
 
 
 @pytest.mark.parametrize("array", ARRAYS)

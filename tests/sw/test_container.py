@@ -255,7 +255,7 @@ GRAPH_CHANGES = [
     (entry("nodes", 0, "epilogue", "activation", value={"kind": "clamp", "low": -1.0, "high": 6.0}),
      "a clamp's lower bound must be 0 or -6, not -1"),
     (entry("nodes", 0, "epilogue", "activation", value={"kind": "clamp", "low": 0.0, "high": 6.0}),
-     "conv1 .clamp.: it clamps to 0 ... 6, and this array has no upper clamp"),
+     "conv1 .clamp.: a clamp to 0 ... 6 follows it, and this array has ReLU only"),
     (entry("tensors", value=[]), "the input 'x' is no tensor"),
     # Nodes: references, order, shapes.
     (entry("nodes", value=[]), "no node makes 'conv1'"),

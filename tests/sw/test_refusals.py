@@ -10,7 +10,7 @@ import pytest
 
 import celosia
 from celosia.passes import optimise
-from celosia_spec.errors import ArgumentError, CelosiaError, CompileError, quoted
+from celosia_spec.errors import ArgumentError, CelosiaError, CompileError, FitError, quoted
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
@@ -64,7 +64,7 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
        for layer in (nn.LeakyReLU, nn.PReLU, nn.SiLU, nn.Sigmoid, nn.Hardswish, nn.Softplus)},
     "functional": (lambda: Function(lambda a, b, x: b(F.hardswish(a(x))), conv(), conv()),
                    f"hardswish (hardswish): {SAID}; {RELU}", A_RELU),
-    "endless clamp": (lambda: between(nn.Hardtanh(0, 1e6)), "1 (Hardtanh): clamps to 0 ... 1e+06: "
+    "endless clamp": (lambda: between(nn.Hardtanh(0, 1e6)), "1 (hardtanh): clamps to 0 ... 1e+06: "
                       "a clamp's upper bound must be 2^-16 to below 2^16, not 1e+06; scale the "
                       "layer before it, or leave the clamp out", A_RELU),
     "clamp": (lambda: Function(lambda a, x: a(x).clamp(max=1), conv()), "clamp (clamp): clamps to "
@@ -169,6 +169,10 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
     "batch": (lambda: nn.Sequential(nn.Linear(8, 3)), "0 (linear): its result has the shape (32, "
               "8); keep every tensor as (1, C, H, W) or (1, F)",
               lambda: nn.Sequential(nn.Flatten(), nn.Linear(256, 3))),
+    "three axes, clamped": (
+        lambda: Function(lambda a, x: a(x.reshape(1, 16, 16)), nn.ReLU6()), "layers.0 (hardtanh): "
+        "its result has the shape (1, 16, 16); keep every tensor as (1, C, H, W) or (1, F)",
+        lambda: Function(lambda a, x: a(x.reshape(1, 256)), nn.ReLU6())),
     "three axes": (lambda: Function(lambda x: F.relu(x.reshape(1, 16, 16))), "relu (relu): its "
                    "result has the shape (1, 16, 16); keep every tensor as (1, C, H, W) or (1, F)",
                    lambda: Function(lambda x: F.relu(x.reshape(1, 256)))),
@@ -242,6 +246,19 @@ def test_layers_for_other_inputs_are_named(name: str) -> None:
         import_model(model(), example)
     assert str(caught.value).split(" [")[0] == message
     compile_graph(mended(), shape)
+
+
+@pytest.mark.parametrize("name", ["icebreaker", "hx8k-b-evn"])
+@pytest.mark.parametrize(("layer", "bounds"),
+                         [(nn.ReLU6(), "0 ... 6"), (nn.Hardtanh(), "-1 ... 1")])
+def test_an_array_without_a_clamp_names_the_layer_and_two_ways_out(name, layer, bounds) -> None:
+    example = torch.zeros(SHAPE)
+    with pytest.raises(FitError) as caught:
+        celosia.compile(head(conv(), layer), example, target=name)
+    assert str(caught.value) == (f"0 (clamp): a clamp to {bounds} follows it, and this array has "
+                                 "ReLU only; compile it for ulx3s-85f")
+    assert celosia.compile(head(conv(), layer), example, target="ulx3s-85f").layers
+    assert celosia.compile(head(conv(), nn.ReLU()), example, target=name).layers
 
 
 def test_the_shape_is_what_is_wrong_where_every_layer_would_compile() -> None:

@@ -9,13 +9,13 @@ from celosia.frontend.origin import PASSIVE, call_of, function, operator, torch_
 from celosia_spec.errors import ArgumentError, CelosiaError, CompileError
 
 LAYERS = frozenset({
-    "Conv2d", "Linear", "BatchNorm1d", "BatchNorm2d", "ReLU", "MaxPool2d", "AvgPool2d",
-    "AdaptiveAvgPool2d", "Flatten", "Unflatten", "Dropout", "Dropout1d", "Dropout2d", "Identity",
-    "ZeroPad2d"})
+    "Conv2d", "Linear", "BatchNorm1d", "BatchNorm2d", "ReLU", "ReLU6", "Hardtanh", "MaxPool2d",
+    "AvgPool2d", "AdaptiveAvgPool2d", "Flatten", "Unflatten", "Dropout", "Dropout1d", "Dropout2d",
+    "Identity", "ZeroPad2d"})
 """Classes of torch that compile, at least with some of their settings."""
 
-REMEDY = ("use the supported operators: conv2d, linear, batch_norm, relu, max_pool2d, avg_pool2d, "
-          "add, flatten and a constant for each channel")
+REMEDY = ("use the supported operators: conv2d, linear, batch_norm, relu, relu6, hardtanh, "
+          "max_pool2d, avg_pool2d, add, flatten and a constant for each channel")
 
 _AT_END = "leave it out of the network and apply it to the outputs on the host"
 _AT_START = "leave it out of the network and apply it to the inputs on the host"

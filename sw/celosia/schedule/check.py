@@ -29,8 +29,8 @@ def check_graph(graph: QGraph, array: ArrayConfig) -> None:
     clamped = next((node for node in graph.nodes if node.epilogue.activation.clamps), None)
     if clamped and not array.clamp:
         low, high = clamped.epilogue.activation.bounds
-        raise FitError(clamped.name, "clamp", f"it clamps to {low:g} ... {high:g}, and this array "
-                       "has no upper clamp", "use ReLU there")
+        raise FitError(clamped.name, "clamp", f"a clamp to {low:g} ... {high:g} follows it, and "
+                       "this array has ReLU only", "use ReLU there")
     for node in graph.nodes:
         if graph.output in (node.input, node.epilogue.add):
             raise CompileError(node.name, node.kind, "it reads the network's output, which leaves "
