@@ -24,7 +24,7 @@ ORDER = {
         __init__, errors, host_layers, isa
         epilogue
         qgraph
-        faint_rows, files, inputs, preprocessing
+        faint_rows, files, floats, inputs, preprocessing
         block, container, graph_rules, program
         record
     """,
@@ -41,7 +41,7 @@ ORDER = {
         __init__, blocks, layouts
         signatures
         parts
-        control, host, lanes, memory, output, weights
+        control, fill, host, lanes, memory, output, weights
         core
         top
     """,
@@ -51,6 +51,9 @@ ORDER = {
     "celosia_hw.control": """
         __init__, exponents, issue, program, registers
         sequencer
+    """,
+    "celosia_hw.fill": """
+        __init__, finisher
     """,
     "celosia_hw.host": """
         __init__, frame_buffer, memory_bus
@@ -66,7 +69,7 @@ ORDER = {
         __init__, weight_memory
     """,
     "celosia_hw.output": """
-        __init__, activation, align, places
+        __init__, activation, align, normalise, places
         requantise, walker
         stage
     """,

@@ -15,9 +15,12 @@ from celosia_spec.isa.memories import EXPONENT_SLOTS, MEMORIES, Memory, Space, m
 from celosia_spec.isa.numbers import (
     ACCUMULATORS,
     DELTA_BITS,
+    ELEMENT_BITS,
     EXPONENT_MAX,
     EXPONENT_MIN,
     OUTPUT_BITS,
+    SIGNIFICAND_BITS,
+    UNIT_MARGIN,
 )
 from celosia_spec.isa.registers import COUNTER_BITS, STATUS, Error, Event, Register
 from celosia_spec.isa.words import (
@@ -32,8 +35,9 @@ from celosia_spec.isa.words import (
 
 __all__ = [
     "ACCUMULATORS", "BATCH", "BLOCK", "BLOCK_BITS", "COUNTER_BITS", "DELTA_BITS", "DESCRIPTOR",
-    "DESCRIPTOR_WORDS", "EXPONENT_MAX", "EXPONENT_MIN", "EXPONENT_SLOTS", "FORMAT_VERSION",
-    "MEMORIES", "OUTPUT_BITS", "PHASE_BITS", "PREFETCH_WORDS", "ROW", "STATUS", "ArrayConfig",
-    "Error", "Event", "Memory", "Opcode", "Register", "Space", "array_hash", "memory_of",
-    "tap_word", "weight_word", "write_word",
+    "DESCRIPTOR_WORDS", "ELEMENT_BITS", "EXPONENT_MAX", "EXPONENT_MIN", "EXPONENT_SLOTS",
+    "FORMAT_VERSION", "MEMORIES", "OUTPUT_BITS", "PHASE_BITS", "PREFETCH_WORDS", "ROW",
+    "SIGNIFICAND_BITS", "STATUS", "UNIT_MARGIN", "ArrayConfig", "Error", "Event", "Memory",
+    "Opcode", "Register", "Space", "array_hash", "memory_of", "tap_word", "weight_word",
+    "write_word",
 ]

@@ -11,3 +11,13 @@ ACCUMULATORS = (24, 32)
 
 EXPONENT_MIN, EXPONENT_MAX = -16, 15
 """Range of a block exponent."""
+
+ELEMENT_BITS = 16
+"""Width of an element of a map in main memory (`celosia_spec.floats`)."""
+
+SIGNIFICAND_BITS = 11
+"""Significant bits of an element that has no sign; one less with a sign."""
+
+UNIT_MARGIN = -EXPONENT_MIN - 2
+"""A sum's unit is 2^-(W + UNIT_MARGIN) at least, W the accumulator's width: so its highest bit is
+worth 2^-16 or more, and normalising never moves a sum to the right."""

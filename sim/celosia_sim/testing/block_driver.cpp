@@ -4,6 +4,7 @@
 // A port is the bytes that Verilator keeps it in, lowest first.
 
 #include <cstdint>
+#include <cstring>
 #include <memory>
 
 #include "Vblock.h"
@@ -65,4 +66,26 @@ EXPORT void celosia_block_tick(void* handle, int64_t cycles) {
         model.eval();
     }
 #endif
+}
+
+// Let `cycles` cycles pass, each with inputs of its own: `in` and `out` have a row of `cycles` values
+// for each port, whose indices stand in `inputs` and `outputs`. Outputs are those before the edge.
+EXPORT void celosia_block_stream(void* handle, int64_t cycles, int32_t reads, const int32_t* inputs,
+                                 const uint64_t* in, int32_t writes, const int32_t* outputs,
+                                 uint64_t* out) {
+    for (int64_t i = 0; i < cycles; ++i) {
+        for (int32_t k = 0; k < reads + writes; ++k) {
+            if (k == reads) celosia_block_settle(handle);
+            const bool read = k < reads;
+            const int32_t at = read ? k : k - reads;
+            int32_t bytes = 0;
+            void* place = celosia_block_port(handle, read ? inputs[at] : outputs[at], &bytes);
+            if (read) {
+                std::memcpy(place, in + at * cycles + i, bytes);
+            } else {
+                std::memcpy(out + at * cycles + i, place, bytes);
+            }
+        }
+        celosia_block_tick(handle, 1);
+    }
 }

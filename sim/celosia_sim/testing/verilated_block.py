@@ -4,9 +4,11 @@ import ctypes
 import platform
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
+
+import numpy as np
 
 from celosia_boards.cache import cached, digest
 from celosia_sim.simulators.runtime import CFLAGS, runtime
@@ -91,11 +93,11 @@ class Block:
         self._calls.celosia_block_open.restype = ctypes.c_void_p
         self._calls.celosia_block_port.restype = ctypes.c_void_p
         self._handle = ctypes.c_void_p(self._calls.celosia_block_open())
-        self._ports = {}
+        self._ports, self._index = {}, {}
         for index, line in enumerate((folder / "ports").read_text().splitlines()):
             direction, name = line.split()
             name = name.removeprefix(prefix)
-            self._ports[name] = self._port(index)
+            self._ports[name], self._index[name] = self._port(index), index
             if direction == "IN":
                 self.set(name, 0)
         self.settle()
@@ -128,3 +130,22 @@ class Block:
     def tick(self, cycles: int = 1) -> None:
         """Let ``cycles`` clock cycles pass, with the inputs as they are."""
         self._calls.celosia_block_tick(self._handle, ctypes.c_int64(cycles))
+
+    def stream(self, inputs: Mapping[str, np.ndarray],
+               outputs: Sequence[str]) -> dict[str, np.ndarray]:
+        """Let a cycle pass for each value of ``inputs``; return the outputs of these cycles.
+
+        inputs  : for each port a row of as many values, not negative and not wider than the port.
+        outputs : names of ports; an output is read before the edge that ends its cycle.
+        Ports have 64 bits at most. Inputs that are not named stay as they are.
+        """
+        given = np.array(list(inputs.values()), dtype=np.uint64)
+        assert all(len(self._ports[name]) <= 8 for name in (*inputs, *outputs))
+        found = np.zeros((len(outputs), given.shape[1]), dtype=np.uint64)
+        places = [(ctypes.c_int32 * len(names))(*(self._index[name] for name in names))
+                  for names in (inputs, outputs)]
+        self._calls.celosia_block_stream(
+            self._handle, ctypes.c_int64(given.shape[1]),
+            len(inputs), places[0], given.ctypes.data_as(ctypes.c_void_p),
+            len(outputs), places[1], found.ctypes.data_as(ctypes.c_void_p))
+        return dict(zip(outputs, found, strict=True))

@@ -1,0 +1,1 @@
+"""From main memory into the banks."""

@@ -1,0 +1,102 @@
+"""Elements of a stored map to what a bank holds."""
+
+from typing import Any
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from celosia_spec.isa import ELEMENT_BITS, SIGNIFICAND_BITS
+
+
+class Finisher(wiring.Component):
+    """``code = code(finish(element, exponent))`` (`celosia_spec.floats`): the one rounding of a
+    stored tensor, to nearest even.
+
+    Parameters
+    ----------
+    bits : int
+        Width L of mantissas, 4 to 9.
+
+    Members
+    -------
+    element : In(16)
+    exponent : In(5)
+        The tensor's exponent + 16.
+    signed : In(1)
+        Whether the tensor's elements have a sign.
+    code : Out(bits)
+        The mantissa, of a tensor with signs moved up by 2^(bits - 1).
+    clipped : Out(1)
+        With ``code``: clipping changed it.
+
+    Timing
+    ------
+    One element a cycle, ``LATENCY`` cycles. ``exponent`` and ``signed`` are stable while elements
+    are inside.
+    """
+
+    LATENCY = 4
+
+    def __init__(self, bits: int = 8) -> None:
+        self.bits = bits
+        super().__init__({"element": In(ELEMENT_BITS), "exponent": In(5), "signed": In(1),
+                          "code": Out(bits), "clipped": Out(1)})
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        places = SIGNIFICAND_BITS
+        negative, over = Signal(reset_less=True), Signal(reset_less=True)
+        value, distance = Signal(places, reset_less=True), Signal(5, reset_less=True)
+        difference = Signal(6)
+        m.d.comb += difference.eq(self.exponent - self.element[places:])
+        m.d.sync += [
+            distance.eq(difference[:5]), over.eq(difference[5]),
+            negative.eq(self.signed & self.element[places - 1]),
+            value.eq(Cat(self.element[:places - 1], self.element[places - 1] & ~self.signed)),
+        ]
+        # A value above its tensor's exponent fills all bits; zero stays zero.
+        large = over & value.any()
+        first, lost = self._right(m, value, distance[3:5], 8, "first")
+        held, sticky = Signal(places, reset_less=True), Signal(reset_less=True)
+        rest, full = Signal(3, reset_less=True), Signal(reset_less=True)
+        signs = [Signal(name=f"negative{k}", reset_less=True) for k in range(2)]
+        m.d.sync += [held.eq(first), sticky.eq(lost), rest.eq(distance[:3]), full.eq(large),
+                     signs[0].eq(negative), signs[1].eq(signs[0])]
+        second, lost = self._right(m, held, rest, 1, "second")
+        magnitude, up = Signal(self.bits, reset_less=True), Signal(reset_less=True)
+        filled = Signal(reset_less=True)
+        guard = places - self.bits - 1
+        m.d.sync += [
+            magnitude.eq(second[guard + 1:]), filled.eq(full),
+            up.eq(second[guard] & (second[guard + 1] | sticky | lost | second[:guard].any())),
+        ]
+        self._limit(m, magnitude, up, filled, signs[1])
+        return m
+
+    def _right(self, m: Module, value: Value, amount: Value, unit: int,
+               name: str) -> tuple[Value, Value]:
+        """Return ``value >> amount * unit``, and whether a one fell off."""
+        lost: Value = Cat().any()
+        for bit in reversed(range(len(amount))):
+            distance = unit << bit
+            shifted = Signal(len(value), name=f"{name}_by{distance}")
+            m.d.comb += shifted.eq(Mux(amount[bit], value >> distance, value))
+            lost = lost | (amount[bit] & value[:distance].any())
+            value = shifted
+        return value, lost
+
+    def _limit(self, m: Module, magnitude: Value, up: Value, filled: Value,
+               negative: Value) -> None:
+        """Round, clip, and give the code of a sign and a magnitude."""
+        bits = self.bits
+        rounded, clipped, largest = Signal(bits + 1), Signal(), Signal(bits)
+        m.d.comb += [
+            rounded.eq(magnitude + up),
+            clipped.eq(filled | rounded[bits] | (rounded[bits - 1] & self.signed)),
+            largest.eq(Mux(clipped, ~(self.signed << bits - 1), rounded)),
+        ]
+        moved = Cat(largest[:-1], largest[-1] | self.signed)
+        # Moved up by half the range, a negative magnitude is counted down from there.
+        m.d.sync += [self.code.eq(Mux(negative, -largest ^ 1 << bits - 1, moved)),
+                     self.clipped.eq(clipped)]
