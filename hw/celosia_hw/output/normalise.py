@@ -6,7 +6,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from celosia_spec.isa import ELEMENT_BITS, EXPONENT_MAX, EXPONENT_MIN, SIGNIFICAND_BITS
+from celosia_spec.isa import ELEMENT_BITS, SIGNIFICAND_BITS
 
 
 class Normalise(wiring.Component):
@@ -32,7 +32,7 @@ class Normalise(wiring.Component):
     One sum a cycle, ``LATENCY`` cycles. ``signed`` is stable while sums are inside.
     """
 
-    LATENCY = 4
+    LATENCY = 5
 
     def __init__(self, acc_bits: int = 24) -> None:
         self.acc_bits = acc_bits
@@ -42,56 +42,51 @@ class Normalise(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         bits = self.acc_bits - 1
-        value, sign = Signal(bits, reset_less=True), Signal(reset_less=True)
-        exponent = Signal(7, reset_less=True)
-        free, budget = Signal(reset_less=True), Signal(5, reset_less=True)
-        m.d.sync += [
-            value.eq(Mux(self.sum[-1], -self.sum, self.sum)), sign.eq(self.sum[-1]),
-            exponent.eq(self.room), free.eq(self.room[5:].any()), budget.eq(self.room[:5]),
-        ]
-        stages: list[list[int]] = [[16, 8], [4, 2], [1]]
-        parts: tuple[Value, ...] = (value, sign, exponent, free, budget)
-        for at, distances in enumerate(stages):
+        sign = self.sum[-1].replicate(bits)
+        # -a is ~(a - 1). Of the room, a move asks its own bit, and whether a larger one is left.
+        less, negative, *rest = self._held(m, "less", (self.sum + sign.as_signed())[:bits],
+                                           self.sum[-1], self.room, self.room[5:].any())
+        state: tuple[Value, ...] = (less ^ negative.replicate(bits), negative, *rest)
+        for name, distances in (("far", (16, 8)), ("near", (4, 2)), ("last", (1,))):
             for distance in distances:
-                parts = self._left(m, distance, *parts)
-            if at < len(stages) - 1:
-                held = [Signal(len(part), name=f"stage{at}_{k}", reset_less=True)
-                        for k, part in enumerate(parts)]
-                m.d.sync += [h.eq(part) for h, part in zip(held, parts, strict=True)]
-                parts = tuple(held)
-        m.d.sync += self.element.eq(self._element(m, *parts[:3]))
+                state = self._left(m, distance, *state)
+            state = self._held(m, name, *state)
+        m.d.sync += self.element.eq(self._element(m, *state))
         return m
 
-    def _left(self, m: Module, distance: int, value: Value, sign: Value, exponent: Value,
-              free: Value, budget: Value) -> tuple[Value, ...]:
+    def _held(self, m: Module, name: str, *values: Value) -> tuple[Value, ...]:
+        held = [Signal(len(value), name=f"{name}{k}", reset_less=True)
+                for k, value in enumerate(values)]
+        m.d.sync += [h.eq(value) for h, value in zip(held, values, strict=True)]
+        return tuple(held)
+
+    def _left(self, m: Module, distance: int, value: Value, sign: Value, room: Value, free: Value,
+              *moves: Value) -> tuple[Value, ...]:
         """Move a value left by ``distance`` if only zeros fall off and the room allows it.
 
         A bit of the room that is not used leaves more than all smaller distances together.
         """
-        bit = distance.bit_length() - 1
+        bit = room[distance.bit_length() - 1]
         empty, move = Signal(name=f"empty{distance}"), Signal(name=f"move{distance}")
         after = Signal(len(value), name=f"by{distance}")
-        left = Signal(len(exponent), name=f"exponent{distance}")
         m.d.comb += [
-            empty.eq(~value[-distance:].any()), move.eq(empty & (free | budget[bit])),
+            empty.eq(~value[-distance:].any()), move.eq(empty & (free | bit)),
             after.eq(Mux(move, value << distance, value)),
-            left.eq(exponent - Mux(move, distance, 0)),
         ]
-        return after, sign, left, free | (budget[bit] & ~empty), budget
+        if distance > 1:
+            return after, sign, room, free | (bit & ~empty), move, *moves
+        return after, sign, room - Cat(move, *moves)        # the top bit's exponent + 16
 
     def _element(self, m: Module, value: Value, sign: Value, exponent: Value) -> Value:
-        """Return the element of a normalised value whose top bit is worth 2^(exponent - 16)."""
         cut = len(value) - SIGNIFICAND_BITS
         over = Signal()
         field, significand = Signal(5), Signal(SIGNIFICAND_BITS)
         m.d.comb += [
             over.eq(value[-1] & exponent[5:].any()),
             # Without its top bit a value is 0, or lies below 2^-16.
-            field.eq(Mux(over, EXPONENT_MAX - EXPONENT_MIN, exponent[:5] & value[-1].replicate(5))),
+            field.eq((exponent[:5] & value[-1].replicate(5)) | over.replicate(5)),
             significand.eq(Cat(value[cut] | value[:cut].any(), value[cut + 1:])
                            | over.replicate(SIGNIFICAND_BITS)),
         ]
         with_sign = Cat(significand[1] | significand[0], significand[2:], sign)
         return Cat(Mux(self.signed, with_sign, significand), field)
-
-
