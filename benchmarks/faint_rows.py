@@ -22,14 +22,15 @@ from harness.command import main
 from harness.result import Check, Result, Table
 from torch import nn
 
-from celosia.frontend import import_model
+from celosia.compiler import Compiler
 from celosia.graph import Graph
 from celosia.models import ResNet
-from celosia.passes import optimise
-from celosia.quantise import quantise
 from celosia_sim.golden import run
 from celosia_spec.errors import CompileError
 from celosia_spec.qgraph import QGraph
+
+TARGET = "ulx3s-85f"
+"""Its array takes accumulators of both widths with all of `WIDTHS`."""
 
 SCALE = 1e-4
 SHARES = (0.0, 0.1, 0.6)
@@ -127,21 +128,21 @@ def measure(arguments: argparse.Namespace) -> Result:
 
 
 def _compare(network: nn.Module, x: torch.Tensor, activation_bits: int, weight_bits: int) -> Found:
-    graph = optimise(import_model(network, x[:1]))
+    compiler = Compiler(target=TARGET, activation_bits=activation_bits, weight_bits=weight_bits)
+    graph = compiler.graph(network, x[:1])
     with torch.no_grad():
         wanted = copy.deepcopy(network).double()(x.double()).numpy()
-    options = {"activation_bits": activation_bits, "weight_bits": weight_bits}
-    chosen = quantise(graph, **options)
+    chosen = compiler.quantised(graph, None)
     with mock.patch("celosia_spec.faint_rows.FAINT_BITS", 99):       # no row is faint
-        narrow, wide = (_at_width(graph, width, options) for width in (24, 32))
+        narrow, wide = (_at_width(compiler, graph, width) for width in (24, 32))
     narrow_db, compiled_db, wide_db = (_ratio(q, x, wanted) for q in (narrow, chosen, wide))
     return Found((narrow_db, compiled_db, wide_db), sum(len(node.raised) for node in chosen.nodes),
                  sum(len(node.sw) for node in chosen.nodes), chosen.acc_bits)
 
 
-def _at_width(graph: Graph, width: int, options: dict[str, int]) -> QGraph | None:
+def _at_width(compiler: Compiler, graph: Graph, width: int) -> QGraph | None:
     try:
-        return quantise(graph, acc_bits=width, **options)
+        return compiler.quantised(graph, None, acc_bits=width)
     except CompileError:
         return None
 

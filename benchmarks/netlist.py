@@ -16,10 +16,8 @@ from harness.result import Check, Result, Table
 
 import celosia
 from celosia.cli.progress import progress
-from celosia.frontend import import_model
+from celosia.compiler import Compiler
 from celosia.lower import lower
-from celosia.passes import optimise
-from celosia.quantise import quantise
 from celosia_boards.devices import UP5K
 from celosia_sim.golden import GoldenResult, input_saturated, quantise_input
 from celosia_sim.golden import run as run_golden
@@ -48,10 +46,10 @@ def network() -> torch.nn.Module:
 def measure(arguments: argparse.Namespace) -> Result:
     """Simulate the netlist in both modes."""
     x = np.random.default_rng(SEED).random((32, 1, 12, 12), np.float32)
-    graph = optimise(import_model(network(), x[:1]))
+    graph = Compiler().graph(network(), x[:1])
     x, rows, checks = x[:arguments.images], [], []
     for mode in MODES:
-        quantised = quantise(graph, calibration=x if mode == "static" else None, exponents=mode)
+        quantised = Compiler(exponents=mode).quantised(graph, x if mode == "static" else None)
         program = lower(quantised, ARRAY, target="netlist", exponents=mode)
         with progress(f"netlist, {mode}") as report:
             found = simulate(program, *quantise_input(quantised, x), simulator="icarus",

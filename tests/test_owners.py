@@ -1,10 +1,16 @@
-"""What stands once stays once: the files that may name a single memory, with the reason of each.
+"""What stands once stays once: the files that may name a single memory, and that may call a stage
+of the compiler, with the reason of each.
 
-All others ask the table (`celosia_spec.isa.memories`), so that no second list of memories grows.
+All others ask the table (`celosia_spec.isa.memories`), so that no second list of memories grows,
+and `celosia.compiler.Compiler`, so that no second chain of its stages does.
 """
 
 import ast
+import importlib
+from functools import cache
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ("hw", "boards", "sim", "sw", "benchmarks")
@@ -35,17 +41,62 @@ MEMORIES = {
 }
 """Files that name a memory, as `Space.BANKS`, and what for."""
 
+COMPILER = "sw/celosia/compiler.py"
+STAGES = {
+    "celosia.frontend.import_model": {},
+    "celosia.passes.optimise": {},
+    "celosia.quantise.begin": {},
+    "celosia.quantise.quantise": {},
+    "celosia.schedule.scheduling.schedule": {
+        "sw/celosia/lower.py": "for an array that is given",
+        "sw/celosia/schedule/shortages.py": "goes on where it stops",
+    },
+    "celosia.schedule.shortages.attempt": {},
+    "celosia.emit.program.emit": {"sw/celosia/lower.py": "for an array that is given"},
+    "celosia.lower.fitting": {},
+    "celosia.lower.lower": {
+        "sw/celosia/compare.py": "the array with deeper weight memory",
+        "sw/celosia/serialise.py": "the array in a file",
+        "benchmarks/bad_inputs_programs.py": "networks that no compiler made",
+        "benchmarks/netlist.py": "an array that Icarus simulates in minutes",
+        "benchmarks/speed.py": "measures it alone",
+    },
+}
+"""Functions that are stages, each with the files that import it beside `COMPILER`, and why."""
+
+
+@cache
+def sources() -> dict[str, ast.Module]:
+    """Every file of the sources, by its path."""
+    return {str(path.relative_to(ROOT)): ast.parse(path.read_text(encoding="utf-8"))
+            for folder in SOURCES for path in (ROOT / folder).rglob("*.py")}
+
 
 def naming(name: str) -> set[str]:
-    """The files of the sources that name a member of a class."""
-    return {str(path.relative_to(ROOT)) for folder in SOURCES
-            for path in (ROOT / folder).rglob("*.py")
+    """The files that name a member of a class."""
+    return {path for path, tree in sources().items()
             if any(isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
-                   and node.value.id == name and node.attr.isupper()
-                   for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))))}
+                   and node.value.id == name and node.attr.isupper() for node in ast.walk(tree))}
+
+
+def importing(function: str) -> set[str]:
+    """The files that import a function from its module."""
+    return {path for path, tree in sources().items()
+            if any(f"{node.module}.{alias.name}" == function
+                   for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)
+                   for alias in node.names)}
 
 
 def test_single_memories_are_named_by_their_owners_alone() -> None:
     found = naming("Space")
     assert found - MEMORIES.keys() == set(), "ask celosia_spec.isa.MEMORIES, or say why here"
     assert MEMORIES.keys() - found == set(), "name no memory any more: take them off the list"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stages_are_called_by_the_compiler(stage: str) -> None:
+    found = importing(stage) - {"sw/celosia/frontend/__init__.py"}      # which hands one out
+    assert found - {COMPILER} <= STAGES[stage].keys(), "call Compiler, or say why here"
+    assert STAGES[stage].keys() <= found, "calls it no more: take it off the list"
+    module, _, name = stage.rpartition(".")
+    assert callable(getattr(importlib.import_module(module), name))

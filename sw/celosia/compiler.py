@@ -78,16 +78,27 @@ class Compiler:
         model, example_input, dump_after : as `celosia.compile` has them.
         """
         from celosia.frontend import import_model
+
+        return self.optimised(import_model(model, example_input), dump_after=dump_after)
+
+    def optimised(self, graph: Graph, *, dump_after: str | None = None) -> Graph:
+        """Return an imported graph after all passes; CompileError where one cannot do its work."""
         from celosia.passes import optimise
 
-        return optimise(import_model(model, example_input), dump_after=dump_after)
+        return optimise(graph, dump_after=dump_after)
+
+    def begun(self, graph: Graph) -> "Begun":
+        """Return what of `quantised` does not depend on the accumulators, to be used again."""
+        from celosia.quantise import begin
+
+        return begin(graph, weight_bits=self.weight_bits, sparse=self.sparse)
 
     def quantised(self, graph: Graph, samples: np.ndarray | None, *,
                   acc_bits: int | None = None, begun: "Begun | None" = None) -> QGraph:
         """Return an optimised graph with its mantissas.
 
         samples  : calibration inputs.   acc_bits : None takes the narrowest that loses nothing.
-        begun    : as `quantise` has it.
+        begun    : what `begun` returned of the graph.
         """
         from celosia.quantise import quantise
 
@@ -109,12 +120,12 @@ class Compiler:
 
     def fitting(self, graph: QGraph) -> "Schedule":
         """Return the schedule; FitError where the target does not take the graph."""
-        for refusal in self._too_wide(replace(self.array(), acc_bits=graph.acc_bits)):
+        from celosia.lower import fitting
+
+        array = replace(self.array(), acc_bits=graph.acc_bits)
+        for refusal in self._too_wide(array):
             raise refusal
-        found = self.schedule(graph)
-        for refusal in found.refusals(self.target):
-            raise refusal
-        return found
+        return fitting(graph, array, self.target)
 
     def program(self, graph: QGraph) -> Program:
         """Return the program; FitError where the target does not take the graph."""

@@ -189,13 +189,12 @@ def check(model: Any, example_input: Any, targets: Sequence[str] | str | None = 
     samples = calibration_array(calibration)
 
     from celosia.frontend.survey import survey
-    from celosia.passes import optimise
 
     found = survey(model, example_input)
     refusals, graph = list(found.refusals), None
     if found.graph is not None:
         try:
-            graph = optimise(found.graph)
+            graph = settings.optimised(found.graph)
         except CompileError as refusal:     # of a pass, which stops at the first
             refusals.append(refusal)
     search = Search(graph, samples, found.layers)

@@ -11,7 +11,7 @@ from scipy.sparse import csr_array
 from celosia.compiler import ACCUMULATORS, BITS, Compiler, as_if_calibrated
 from celosia.graph import Conv, Graph
 from celosia.program import Program
-from celosia.quantise import Begun, begin
+from celosia.quantise import Begun
 from celosia_boards.targets import target, targets
 from celosia_spec.errors import CelosiaError, CompileError, FitError
 from celosia_spec.qgraph import NodeKind, QGraph
@@ -109,8 +109,7 @@ class Graphs:
             graph = self.graph if share == 1 else replace(self.graph, nodes=tuple(
                 _pruned(node, share) if isinstance(node, Conv) else node
                 for node in self.graph.nodes))
-            self._begun[key] = graph, begin(graph, weight_bits=compiler.weight_bits,
-                                            sparse=compiler.sparse)
+            self._begun[key] = graph, compiler.begun(graph)
         return self._begun[key]
 
 
