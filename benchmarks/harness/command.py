@@ -13,8 +13,7 @@ from typing import Any
 
 from celosia.cli import common as terminal
 from celosia.cli import tables
-from celosia_boards.build import BuildError
-from celosia_spec.errors import CelosiaError, SimulationError
+from celosia_spec.errors import CelosiaError
 from celosia_spec.files import replacing
 from harness.result import Result, Table
 
@@ -49,7 +48,7 @@ def main(measure: Measure, document: str, *options: tuple[str, dict[str, Any]]) 
     started = time.monotonic()
     try:
         result = measure(arguments)
-    except (BuildError, CelosiaError, SimulationError) as problem:
+    except CelosiaError as problem:
         sys.exit(f"{name}: {problem}")
     values = _circumstances(name, time.monotonic() - started) | result.to_json()
     _write(arguments.output, values)

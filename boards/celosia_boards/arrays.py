@@ -11,12 +11,13 @@ from typing import Any
 
 from celosia_boards.description import Target
 from celosia_boards.targets import target, targets
+from celosia_spec.errors import CelosiaError
 from celosia_spec.isa import ACCUMULATORS, ArrayConfig
 
 __all__ = ["ArrayRefused", "array_for", "require", "widest_accumulators"]
 
 
-class ArrayRefused(ValueError):
+class ArrayRefused(CelosiaError, ValueError):
     """A target cannot hold an array; one line: the target, the reason, a way out."""
 
 

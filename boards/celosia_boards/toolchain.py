@@ -15,6 +15,7 @@ from pathlib import Path
 
 from celosia_boards.families import FAMILIES
 from celosia_boards.processes import started
+from celosia_spec.errors import CelosiaError
 
 __all__ = ["BuildError", "find_tool", "identity", "package_of", "run_tool"]
 
@@ -22,7 +23,7 @@ _LAST_LINES = 12
 _LOOK_SECONDS = 2.0
 
 
-class BuildError(Exception):
+class BuildError(CelosiaError):
     """A build stopped; the message names the tool, its last words and the log to read."""
 
 

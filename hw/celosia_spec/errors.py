@@ -119,9 +119,12 @@ def located(sources: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def refusals(*errors: type[Exception]) -> Iterator[None]:
-    """Turn ``errors``, and ValueErrors of packages below, into one-line refusals."""
+    """Turn ``errors``, and ValueErrors of packages below, into one-line refusals; those that are
+    meant for the user stay as they are."""
     refused: tuple[type[Exception], ...] = (ValueError, *errors)
     try:
         yield
+    except CelosiaError:
+        raise
     except refused as problem:
         raise CelosiaError("; ".join(str(problem).splitlines())) from None

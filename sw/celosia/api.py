@@ -99,10 +99,9 @@ def build(program: Program, board: str | None = None, *, seeds: int = 1, seed: i
         folder = check_folder(directory or Path("build") / place.name, "celosia.*")
 
     from celosia_boards.board_top import top_for
-    from celosia_boards.build import BuildError
     from celosia_boards.build import build as build_design
 
-    with refusals(BuildError):
+    with refusals():
         return build_design(
             lambda mhz: top_for(place, program.array, clock_mhz=mhz), place, folder, seed=seed,
             seeds=seeds, clock_mhz=clock_mhz, allow_timing_failure=allow_timing_failure,

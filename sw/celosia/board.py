@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,11 +13,9 @@ from celosia.board_memory import memory_words
 from celosia.program import Program
 from celosia.results import Notice, Progress, RunResult, Stages, as_images, result_of
 from celosia_boards.host.driver import Driver, Probe
-from celosia_boards.host.exchange import HostError
 from celosia_boards.host.job import Job, Record
-from celosia_boards.host.link import Line, LinkError
+from celosia_boards.host.link import Line
 from celosia_boards.host.machine import Machine, Status
-from celosia_boards.host.ports import PortError
 from celosia_boards.host.requests import BLOCK_BYTES
 from celosia_boards.targets import target, targets
 from celosia_spec.errors import CelosiaError, refusals
@@ -81,8 +79,7 @@ class Board:
         self._program: Program | None = None
         some = next(iter(targets().values()))       # what is asked before a load needs no array
         self._machine = Machine(line, some.array, some.clock_mhz * 1e6)
-        with _refusals():
-            self.array_hash = self._machine.greet()
+        self.array_hash = self._machine.greet()
 
     def __enter__(self) -> Self:
         return self
@@ -111,9 +108,8 @@ class Board:
         setup, probe = memory_words(program), _probe(program)
         started = self._line.now()
         self._machine, self._driver, self._program = machine, None, None
-        with _refusals():
-            machine.greet()
-            driver.load(setup, probe, progress, insist=insist)
+        machine.greet()
+        driver.load(setup, probe, progress, insist=insist)
         self._driver, self._program = driver, program
         frames = machine.frames(setup[:, :2])
         return Loaded(bytes=BLOCK_BYTES * frames, frames=frames,
@@ -183,22 +179,19 @@ class Board:
         an inference, and reads and writes as much.
         """
         program = self.program
-        with _refusals():
-            runs, took = self._machine.repeat(program.descriptors - 1, program.predicted_cycles,
-                                              seconds)
+        runs, took = self._machine.repeat(program.descriptors - 1, program.predicted_cycles,
+                                          seconds)
         clock = target(program.target).clock_mhz * 1e6
         return Repeated(runs=runs, seconds=took,
                         busy=runs * program.predicted_cycles / clock / took)
 
     def status(self) -> Status:
         """Return the state of the machine."""
-        with _refusals():
-            return self._machine.status()
+        return self._machine.status()
 
     def abort(self) -> None:
         """Stop the machine at once; what is loaded stays."""
-        with _refusals():
-            self._machine.abort()
+        self._machine.abort()
 
     @property
     def program(self) -> Program:
@@ -211,8 +204,7 @@ class Board:
     def _execute(self, job: Job, cycles: np.ndarray, progress: Progress | None = None, *,
                  exact: bool = True) -> Record:
         assert self._driver is not None
-        with _refusals():
-            return self._driver.execute(job, cycles, progress, exact=exact)
+        return self._driver.execute(job, cycles, progress, exact=exact)
 
     def _blank(self) -> Job:
         """Return the job of one input of zeros."""
@@ -247,11 +239,6 @@ def loaded(program: Program, port: str | None, *, baud: int | None = None,
     with connect(port, baud=baud, on_notice=notice) as board:
         board.load(program, progress=progress, insist=insist)
         yield board
-
-
-def _refusals() -> AbstractContextManager[None]:
-    """Turn what a port, a link or a machine refuses into one line for the user."""
-    return refusals(HostError, LinkError, PortError)
 
 
 def _holder(found: int) -> str:
@@ -322,9 +309,8 @@ def connect(port: str | None = "auto", *, baud: int | None = None,
     if baud is not None and not (isinstance(baud, int) and 0 < baud <= _BAUD_MAX):
         raise CelosiaError(f"baud {str(baud)[:40]!r}: give a whole number of bits a second up to "
                            f"{_BAUD_MAX:,}, such as {BAUD}, or leave it out")
-    with _refusals():
-        found = find(port)
-        line = open_link(found, baud or found.baud or BAUD)
+    found = find(port)
+    line = open_link(found, baud or found.baud or BAUD)
     try:
         return Board(line, on_notice=on_notice)
     except BaseException:

@@ -10,7 +10,7 @@ from celosia.graph import Graph
 from celosia.program import Program
 from celosia_boards.arrays import array_for, widest_accumulators
 from celosia_boards.targets import target as find_target
-from celosia_spec.errors import ArgumentError, CelosiaError, FitError, Need
+from celosia_spec.errors import ArgumentError, FitError, Need, refusals
 from celosia_spec.isa import ACCUMULATORS as WIDTHS
 from celosia_spec.isa import ArrayConfig
 from celosia_spec.qgraph import QGraph
@@ -61,11 +61,9 @@ class Compiler:
     def array(self) -> ArrayConfig:
         """Return the array before its accumulators are known; CelosiaError where the target cannot
         hold it."""
-        try:
+        with refusals():
             return array_for(self.target, lanes=self.lanes, weight_bits=self.weight_bits,
                              activation_bits=self.activation_bits)
-        except ValueError as problem:
-            raise CelosiaError(str(problem)) from None
 
     def accumulators(self) -> tuple[int, ...]:
         """Return the widths that accumulators may get on the target, narrowest first."""

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from celosia_spec.errors import CelosiaError
 from celosia_spec.isa import ArrayConfig
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ __all__ = ["ClockError", "Device", "Family", "Pll", "Resources", "counted", "few
 _TOLERANCE = 0.03
 
 
-class ClockError(ValueError):
+class ClockError(CelosiaError, ValueError):
     """No PLL setting comes near enough to the frequency asked for."""
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from celosia_boards.host.holders import holders
 from celosia_boards.host.link import Line, LinkError
 from celosia_boards.host.requests import READ_HASH, Requests
+from celosia_spec.errors import CelosiaError
 from celosia_spec.isa import Register
 from celosia_spec.isa import frames as protocol
 from celosia_spec.isa.frames import Decoder, Kind, Reason, Reply
@@ -45,7 +46,7 @@ _TRIES = 64
 """Bursts without one good reply among them, after which the line is given up."""
 
 
-class HostError(Exception):
+class HostError(CelosiaError):
     """The machine on a board did not do what was asked; the message says why and what to do."""
 
 

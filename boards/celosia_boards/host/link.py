@@ -11,6 +11,7 @@ from typing import Protocol, Self
 
 from celosia_boards.host.ports import Port, find
 from celosia_boards.host.wires import Gone, Wire, open_wire
+from celosia_spec.errors import CelosiaError
 
 __all__ = ["UNREAD", "Line", "Link", "LinkError", "open_link"]
 
@@ -21,7 +22,7 @@ _LOOK_S = 0.1
 """Seconds after which a write that waits looks whether the board is still there."""
 
 
-class LinkError(Exception):
+class LinkError(CelosiaError):
     """The link does not carry bytes any more; the message is one line."""
 
 

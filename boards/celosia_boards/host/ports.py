@@ -15,6 +15,7 @@ from typing import Any
 
 from celosia_boards import usb
 from celosia_boards.targets import Target, target
+from celosia_spec.errors import CelosiaError
 
 __all__ = ["AUTO", "VARIABLE", "Port", "PortError", "find", "find_ports", "latency_timer", "near"]
 
@@ -31,7 +32,7 @@ _TOLD = 8
 """Ports that a message names; further ones it counts."""
 
 
-class PortError(Exception):
+class PortError(CelosiaError):
     """There is no such port, or it cannot be opened; the message is one line and has the way
     out."""
 

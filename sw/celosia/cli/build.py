@@ -9,7 +9,6 @@ import typer
 from celosia import api
 from celosia.cli import common
 from celosia.cli.progress import stages
-from celosia_spec.errors import refusals
 
 
 def build(
@@ -66,13 +65,12 @@ def flash(
 
     What is no whole bitstream for the board's FPGA is refused.
     """
-    from celosia_boards.flash import FlashError, prepare
+    from celosia_boards.flash import prepare
 
-    with refusals(FlashError):
-        loading = prepare(build, board, persistent=persistent,
-                          allow_timing_failure=allow_timing_failure)
-        if not dry_run:
-            loading.run()
+    loading = prepare(build, board, persistent=persistent,
+                      allow_timing_failure=allow_timing_failure)
+    if not dry_run:
+        loading.run()
     name = loading.target.name
     if json:
         common.emit({"board": name, "bitstream": str(loading.bitstream),

@@ -48,13 +48,16 @@ def emit(result: dict[str, Any]) -> None:
 def refuse(message: str, code: Sequence[str] = ()) -> NoReturn:
     """Say why on stderr, on one line, and end with exit status 1.
 
+    message : lines of it, such as a tool's last words, are put into one.
+
     code : lines of Python that the message ends in; they follow on lines of their own.
 
     Not where the user has interrupted the command: then that is why.
     """
     if exits.interrupts:
         raise typer.Exit(exits.INTERRUPTED)
-    lines = [message.split("\n")[0] if code else message, *(f"    {line}" for line in code)]
+    words = message.splitlines() or [""]
+    lines = [words[0] if code else "; ".join(words), *(f"    {line}" for line in code)]
     print("celosia:", "\n".join(quoted(line, _LONGEST) for line in lines), file=sys.stderr)
     raise typer.Exit(exits.REFUSED)
 

@@ -28,7 +28,7 @@ from celosia.compress.entry import entry
 from celosia.compress.layers import names_of, prunable_layers
 from celosia.graph import Conv, Graph
 from celosia.schedule.schedule import Schedule
-from celosia_spec.errors import ArgumentError, refusals
+from celosia_spec.errors import ArgumentError
 
 __all__ = ["LayerPlan", "Prediction", "Predictor", "cycle_costs"]
 
@@ -98,8 +98,7 @@ class Predictor:
         if exponents not in ("dynamic", "static"):
             raise ArgumentError(f"exponents must be 'dynamic' or 'static', not {exponents!r}")
         self._compiler = Compiler(target=target)
-        with refusals():
-            self._compiler.array()
+        self._compiler.array()
         self.example_input, self.exponents = example_input, exponents
 
     def __call__(self, model: nn.Module) -> Prediction:
