@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from blocks.players import PLAYERS
 from celosia_sim.simulators.cosim import versions
-from celosia_sim.testing.players import PLAYERS
 from celosia_spec.errors import SimulationError
 
 

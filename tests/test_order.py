@@ -103,16 +103,12 @@ ORDER = {
         driver
     """,
     "celosia_sim": """
-        __init__, benches, block_models, cells, golden
+        __init__, benches, cells, golden
         simulators
-        simulate, testing, virtual, word_machine
+        simulate, virtual, word_machine
     """,
     "celosia_sim.benches": """
-        __init__, program, vectors
-    """,
-    "celosia_sim.block_models": """
-        __init__, arithmetic, reading, writing
-        layers
+        __init__, program
     """,
     "celosia_sim.golden": """
         linear, requantise
@@ -124,10 +120,6 @@ ORDER = {
         __init__, cocotb_call, tools
         rtl, runtime
         cosim, netlist, verilated
-    """,
-    "celosia_sim.testing": """
-        __init__, host_stub, pysim, vectors, verilated_block
-        players
     """,
     "celosia_sim.virtual": """
         design, ends, faults, simulation

@@ -21,6 +21,7 @@ from celosia_sim.virtual import VirtualBoard
 from celosia_sim.virtual.line import Killed, SimulatedLine
 from celosia_spec.isa import MEMORIES, Event, Space, memory_of
 from celosia_spec.isa import frames as protocol
+from host_frames import encode_read, encode_write
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
@@ -256,8 +257,8 @@ def test_wrong_weights_are_found_by_their_answers(machine, program, images, gold
     line = SimulatedLine(machine)
     board = Board(line)
     board.load(program)
-    frames = [protocol.paced(protocol.encode_write(Space.WEIGHTS, 4 * block, [0x35] * 4,
-                                                   element_bytes=2)) for block in range(8)]
+    frames = [protocol.paced(encode_write(Space.WEIGHTS, 4 * block, [0x35] * 4,
+                                          element_bytes=2)) for block in range(8)]
     line.write(b"".join(frames), 1)
     while line.read(0.01):
         pass
@@ -346,12 +347,12 @@ def test_frames_are_those_of_the_protocol():
     requests = Access.of(at, array).writes(np.array([1, 2, 0xDEADBEEF, 255], np.uint32))
     frames = requests.frames(first_tag=14)
     assert frames == [protocol.paced(frame) for frame in (
-        protocol.encode_write(Space.WEIGHTS, 4, [1, 2, 0, 0], element_bytes=2, tag=14),
-        protocol.encode_write(Space.ROWS, 8, [0, 0xDEADBEEF], element_bytes=4, tag=15),
-        protocol.encode_write(Space.BANKS, 16, [0, 255, 0, 0, 0, 0, 0, 0], element_bytes=1, tag=0))]
+        encode_write(Space.WEIGHTS, 4, [1, 2, 0, 0], element_bytes=2, tag=14),
+        encode_write(Space.ROWS, 8, [0, 0xDEADBEEF], element_bytes=4, tag=15),
+        encode_write(Space.BANKS, 16, [0, 255, 0, 0, 0, 0, 0, 0], element_bytes=1, tag=0))]
     at = np.array([[Space.PROGRAM, 4], [Space.STORE, 9], [Space.BANKS, 17]], np.uint32)
     reads = Access.of(at, array).reads().frames(first_tag=3)
-    assert reads[1] == protocol.paced(protocol.encode_read(Space.STORE, 8, element_bytes=4, tag=4))
+    assert reads[1] == protocol.paced(encode_read(Space.STORE, 8, element_bytes=4, tag=4))
 
 
 @pytest.mark.parametrize("memory", MEMORIES, ids=lambda memory: memory.name)

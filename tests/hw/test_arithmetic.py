@@ -9,14 +9,14 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from blocks.models import arithmetic
+from blocks.players import play_pysim
+from blocks.vectors import Vectors, pack
 from celosia_hw.output.activation import Limits, limits_layout
 from celosia_hw.output.align import AlignBias, AlignResidual
 from celosia_hw.output.requantise import Requantise
 from celosia_hw.parts.block_exponent import BlockExponent
-from celosia_sim.block_models import arithmetic
 from celosia_sim.golden.requantise import clip, scale_rne
-from celosia_sim.testing.players import play_pysim
-from celosia_sim.testing.vectors import Vectors, pack
 from celosia_spec.isa import OUTPUT_BITS, ArrayConfig
 
 ARRAYS = [ArrayConfig(lanes=8, acc_bits=acc_bits, deep=deep, beat=4, wide_elements=wide)

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from blocks.models import arithmetic
+from blocks.players import play_pysim
+from blocks.vectors import Vectors
 from celosia_hw.core import Core
-from celosia_sim.block_models import arithmetic
-from celosia_sim.testing.players import play_pysim
-from celosia_sim.testing.vectors import Vectors
 from celosia_spec.isa import (
     BATCH,
     DESCRIPTOR,

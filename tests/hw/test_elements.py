@@ -5,10 +5,10 @@ rounding cases."""
 import numpy as np
 import pytest
 
+from blocks.players import verilog_of
+from blocks.verilated_block import Block
 from celosia_hw.fill.finisher import Finisher
 from celosia_hw.output.normalise import Normalise
-from celosia_sim.testing.players import verilog_of
-from celosia_sim.testing.verilated_block import Block
 from celosia_spec.floats import code, finish, to_odd
 from celosia_spec.isa import EXPONENT_MAX, EXPONENT_MIN, UNIT_MARGIN
 

@@ -6,11 +6,12 @@ import random
 import pytest
 from amaranth.sim import Simulator
 
+from blocks.host_stub import BUS_INPUTS, BUS_OUTPUTS, HostStub
 from celosia_hw.host.port import HostPort
-from celosia_sim.testing.host_stub import BUS_INPUTS, BUS_OUTPUTS, HostStub
 from celosia_spec.isa import Space
 from celosia_spec.isa import frames as protocol
 from celosia_spec.isa.frames import Decoder, Kind, Reason, Reply
+from host_frames import encode_read, encode_start, encode_status, encode_write
 
 TIMEOUT = 150
 
@@ -103,15 +104,15 @@ def test_write_and_read_back(element_bytes, ready):
             space = line.rng.choice(list(Space))
             address = line.rng.randrange(1 << 20) // count * count
             words = [line.rng.randrange(1 << bits) for _ in range(count)]
-            request = protocol.encode_write(space, address, words, element_bytes=element_bytes,
-                                            tag=number)
+            request = encode_write(space, address, words, element_bytes=element_bytes,
+                                   tag=number)
             assert await line.ask(request) == Reply(tag=number, kind=Kind.IDLE)
             model |= {(space, address + k): word for k, word in enumerate(words)}
             places.append((space, address))
         assert machine.memory == model
         assert len(machine.effects) == 12 * count
         for number, (space, address) in enumerate(places):
-            request = protocol.encode_read(space, address, element_bytes=element_bytes, tag=number)
+            request = encode_read(space, address, element_bytes=element_bytes, tag=number)
             reply = await line.ask(request)
             assert (reply.tag, reply.kind) == (number, Kind.DATA)
             assert reply.elements(element_bytes) == [model[space, address + k]
@@ -124,21 +125,21 @@ def test_start_status_abort():
     machine = HostStub(run_cycles=700)
 
     async def script(line):
-        assert await line.ask(protocol.encode_status(tag=3)) == Reply(tag=3, kind=Kind.IDLE)
-        reply = await line.ask(protocol.encode_start(2, 200, tag=4))
+        assert await line.ask(encode_status(tag=3)) == Reply(tag=3, kind=Kind.IDLE)
+        reply = await line.ask(encode_start(2, 200, tag=4))
         assert reply == Reply(tag=4, kind=Kind.RUNNING)
         refused = Reply(tag=5, kind=Kind.REJECTED, reason=Reason.BUSY)
-        for request in (protocol.encode_start(1, 1, tag=5),
-                        protocol.encode_read(Space.BANKS, 0, element_bytes=4, tag=5),
-                        protocol.encode_write(Space.BANKS, 0, [0, 1], element_bytes=4, tag=5)):
+        for request in (encode_start(1, 1, tag=5),
+                        encode_read(Space.BANKS, 0, element_bytes=4, tag=5),
+                        encode_write(Space.BANKS, 0, [0, 1], element_bytes=4, tag=5)):
             assert await line.ask(request) == refused
-        assert (await line.ask(protocol.encode_status())).kind is Kind.RUNNING
+        assert (await line.ask(encode_status())).kind is Kind.RUNNING
         machine.error, machine.saturated = 5, 1
         await line.idle(700)
-        assert await line.ask(protocol.encode_status(tag=6)) == Reply(
+        assert await line.ask(encode_status(tag=6)) == Reply(
             tag=6, kind=Kind.IDLE, saturated=True, failed=True)
         machine.error = 0
-        await line.ask(protocol.encode_start(0, 0))
+        await line.ask(encode_start(0, 0))
         assert await line.ask(protocol.encode_abort(tag=7)) == Reply(
             tag=7, kind=Kind.IDLE, saturated=True)
         assert machine.effects == [("start", 2, 200), ("start", 0, 0), ("abort",)]
@@ -161,10 +162,10 @@ def test_unknown_commands_are_rejected():
 
 
 REQUESTS = {
-    "write": protocol.encode_write(Space.WEIGHTS, 0x4C5C4, [0xC5C5, 2, 3, 0xFFFF],
-                                   element_bytes=2, tag=12),
-    "read": protocol.encode_read(Space.STORE, 0xC5C4, element_bytes=4, tag=5),
-    "start": protocol.encode_start(0xC5, 0xC6, tag=1),
+    "write": encode_write(Space.WEIGHTS, 0x4C5C4, [0xC5C5, 2, 3, 0xFFFF],
+                          element_bytes=2, tag=12),
+    "read": encode_read(Space.STORE, 0xC5C4, element_bytes=4, tag=5),
+    "start": encode_start(0xC5, 0xC6, tag=1),
     "abort": protocol.encode_abort(tag=2),
 }
 
@@ -179,7 +180,7 @@ async def recover(line, *, wait):
 
 
 async def still_answers(line, tag):
-    machine_state = await line.ask(protocol.encode_status(tag=tag))
+    machine_state = await line.ask(encode_status(tag=tag))
     assert machine_state == Reply(tag=tag, kind=Kind.IDLE)
 
 
@@ -254,7 +255,7 @@ def test_garbage_then_a_good_request(seed):
 
 def test_a_frame_lives_exactly_as_long_as_the_timeout():
     """A byte accepted TIMEOUT cycles after SYNC still counts; one cycle later it does not."""
-    machine, request = HostStub(), protocol.encode_start(1, 2)
+    machine, request = HostStub(), encode_start(1, 2)
 
     async def script(line):
         for late in (0, 1):
@@ -272,7 +273,7 @@ def test_a_read_that_is_never_answered():
     machine = HostStub(latency=0)
 
     async def script(line):
-        await line.send(protocol.encode_read(Space.BANKS, 0, element_bytes=1))
+        await line.send(encode_read(Space.BANKS, 0, element_bytes=1))
         await line.idle(TIMEOUT + 5)
         assert line.replies == []
         await still_answers(line, 1)
@@ -285,7 +286,7 @@ def test_a_slow_host_gets_its_reply():
     machine = HostStub()
 
     async def script(line):
-        request = protocol.encode_read(Space.BANKS, 0x10, element_bytes=4, tag=1)
+        request = encode_read(Space.BANKS, 0x10, element_bytes=4, tag=1)
         reply = await line.ask(request)
         assert reply.elements(4) == [0xA5000010, 0xA5000011]
 
@@ -293,11 +294,11 @@ def test_a_slow_host_gets_its_reply():
 
 
 @pytest.mark.parametrize("request_bytes, cycles", [
-    (protocol.encode_status(), 2),
-    (protocol.encode_start(0, 0), 2),
-    (protocol.encode_write(Space.BANKS, 0, [0] * 8, element_bytes=1), 10),
-    (protocol.encode_read(Space.BANKS, 0, element_bytes=1), 10 + 8 * (1 + 3)),
-    (protocol.encode_read(Space.BANKS, 0, element_bytes=8), 10 + 1 * (1 + 3)),
+    (encode_status(), 2),
+    (encode_start(0, 0), 2),
+    (encode_write(Space.BANKS, 0, [0] * 8, element_bytes=1), 10),
+    (encode_read(Space.BANKS, 0, element_bytes=1), 10 + 8 * (1 + 3)),
+    (encode_read(Space.BANKS, 0, element_bytes=8), 10 + 1 * (1 + 3)),
 ])
 def test_cycles_from_request_to_reply(request_bytes, cycles):
     machine = HostStub(latency=3)

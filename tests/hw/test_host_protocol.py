@@ -7,6 +7,14 @@ import pytest
 from celosia_spec.isa import ArrayConfig, Space, memory_of
 from celosia_spec.isa import frames as protocol
 from celosia_spec.isa.frames import Decoder, Kind, Reason, Reply
+from host_frames import (
+    encode_read,
+    encode_start,
+    encode_status,
+    encode_write,
+    encode_write_run,
+    split_run,
+)
 
 
 def test_crc_is_the_catalogued_one():
@@ -17,10 +25,10 @@ def test_crc_is_the_catalogued_one():
 
 def test_frames_byte_by_byte():
     """Layout of a write and of a start, written out by hand."""
-    write = protocol.encode_write(Space.WEIGHTS, 0x12344, [0x1122, -2, 3, 4], element_bytes=2,
-                                  tag=9)
+    write = encode_write(Space.WEIGHTS, 0x12344, [0x1122, -2, 3, 4], element_bytes=2,
+                         tag=9)
     assert write[:13] == bytes.fromhex("c5 95 2211 feff 0300 0400 442321")
-    start = protocol.encode_start(3, 250, tag=1)
+    start = encode_start(3, 250, tag=1)
     assert start[:5] == bytes([0xC5, 0x19, 3, 250, 0])
     assert len(write) == protocol.LONG_REQUEST_BYTES == 15
     assert len(start) == 7
@@ -30,7 +38,7 @@ def test_frames_byte_by_byte():
 @pytest.mark.parametrize("address, count", [(0, 16), (3, 21), (5, 2), (8, 8), (7, 0), (1, 1)])
 def test_a_run_is_covered_once_and_in_order(element_bytes, address, count):
     places = []
-    for at, elements, size in protocol.split_run(address, count, element_bytes):
+    for at, elements, size in split_run(address, count, element_bytes):
         assert elements * size == protocol.DATA_BYTES
         assert at % elements == 0
         places += range(at, at + elements)
@@ -38,15 +46,15 @@ def test_a_run_is_covered_once_and_in_order(element_bytes, address, count):
 
 
 def test_a_run_of_writes_has_few_frames():
-    frames = protocol.encode_write_run(Space.BANKS, 6, list(range(20)), element_bytes=1, tag=14)
+    frames = encode_write_run(Space.BANKS, 6, list(range(20)), element_bytes=1, tag=14)
     assert len(frames) == 2 + 2 + 2
     assert [frame[1] >> 4 for frame in frames] == [14, 15, 0, 1, 2, 3]
 
 
 def test_eight_bytes_take_eighteen_byte_times():
     """The rate that docs/host-port.md gives."""
-    assert len(protocol.paced(protocol.encode_write(Space.BANKS, 0, [0], element_bytes=8))) == 18
-    assert len(protocol.paced(protocol.encode_read(Space.BANKS, 0, element_bytes=8))) == 18
+    assert len(protocol.paced(encode_write(Space.BANKS, 0, [0], element_bytes=8))) == 18
+    assert len(protocol.paced(encode_read(Space.BANKS, 0, element_bytes=8))) == 18
 
 
 def test_element_bytes_of_the_spaces():
@@ -61,19 +69,19 @@ def test_element_bytes_of_the_spaces():
 
 
 @pytest.mark.parametrize("call, message", [
-    (lambda: protocol.encode_write(Space.BANKS, 8, [0] * 7, element_bytes=1),
+    (lambda: encode_write(Space.BANKS, 8, [0] * 7, element_bytes=1),
      r"^elements must be 8 of 1 bytes, not 7$"),
-    (lambda: protocol.encode_write(Space.BANKS, 4, [0] * 8, element_bytes=1),
+    (lambda: encode_write(Space.BANKS, 4, [0] * 8, element_bytes=1),
      r"^address must be a multiple of 8 for elements of 1 bytes, not 4; move single elements "
      r"with element_bytes=8$"),
-    (lambda: protocol.encode_write(Space.BANKS, 0, [256] + [0] * 7, element_bytes=1),
+    (lambda: encode_write(Space.BANKS, 0, [256] + [0] * 7, element_bytes=1),
      r"^element must be -128 to 255, not 256$"),
-    (lambda: protocol.encode_read(Space.BANKS, 1 << 20, element_bytes=8),
+    (lambda: encode_read(Space.BANKS, 1 << 20, element_bytes=8),
      r"^place field address must be 0 to 1048575, not 1048576$"),
-    (lambda: protocol.encode_read(Space.BANKS, 0, element_bytes=3),
+    (lambda: encode_read(Space.BANKS, 0, element_bytes=3),
      r"^element_bytes must be 1, 2, 4 or 8, not 3$"),
-    (lambda: protocol.encode_start(0, 256), r"^start field last must be 0 to 255, not 256$"),
-    (lambda: protocol.encode_status(tag=16), r"^request header field tag must be 0 to 15, not 16$"),
+    (lambda: encode_start(0, 256), r"^start field last must be 0 to 255, not 256$"),
+    (lambda: encode_status(tag=16), r"^request header field tag must be 0 to 15, not 16$"),
     (lambda: Reply(tag=0, kind=Kind.IDLE).elements(4),
      r"^a reply of kind IDLE has no elements; check kind first$"),
 ])

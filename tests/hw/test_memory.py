@@ -6,13 +6,13 @@ import random
 import pytest
 from amaranth.back import rtlil
 
+from blocks.players import verilog_of
+from blocks.pysim import run
+from blocks.vectors import Vectors, pack
 from celosia_boards.families.ice40 import ICE40
 from celosia_hw.memory.weight_memory import WeightMemory
 from celosia_hw.parts.table_memory import TableMemory
 from celosia_sim import cells
-from celosia_sim.testing.players import verilog_of
-from celosia_sim.testing.pysim import run
-from celosia_sim.testing.vectors import Vectors, pack
 
 
 def test_weight_memory():

@@ -6,11 +6,11 @@ import random
 
 import pytest
 
+from blocks.players import verilog_of
+from blocks.vectors import Vectors, pack
 from celosia_boards.families.ice40 import ICE40
 from celosia_hw.parts.multiplier import KINDS, Multipliers
 from celosia_sim import cells
-from celosia_sim.testing.players import verilog_of
-from celosia_sim.testing.vectors import Vectors, pack
 
 
 def _sources(kind):

@@ -6,13 +6,13 @@ from collections import defaultdict
 
 import pytest
 
+from blocks.models import arithmetic
+from blocks.models.layers import random_layer, table_words
+from blocks.models.writing import draining, normalising
+from blocks.players import play_pysim
+from blocks.vectors import Vectors, pack
 from celosia_hw.output.stage import OutputStage
 from celosia_hw.output.walker import Walker
-from celosia_sim.block_models import arithmetic
-from celosia_sim.block_models.layers import random_layer, table_words
-from celosia_sim.block_models.writing import draining, normalising
-from celosia_sim.testing.players import play_pysim
-from celosia_sim.testing.vectors import Vectors, pack
 from celosia_spec.isa import DESCRIPTOR, OUTPUT_BITS, ROW, ArrayConfig, timing, write_word
 from celosia_spec.isa.timing import Timing
 

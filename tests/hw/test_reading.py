@@ -7,14 +7,14 @@ from collections import defaultdict
 
 import pytest
 
+from blocks.models.reading import Map, decode_pass, lane_banks, rotate
+from blocks.vectors import Vectors, pack
 from celosia_hw.lanes.banks import Banks
 from celosia_hw.lanes.mac_array import MacArray
 from celosia_hw.lanes.tile_walk import TileWalk, tile_layout
 from celosia_hw.parts.rotator import Rotator
 from celosia_hw.signatures import FLAGS, operand_layout
 from celosia_hw.weights.decoder import Decoder
-from celosia_sim.block_models.reading import Map, decode_pass, lane_banks, rotate
-from celosia_sim.testing.vectors import Vectors, pack
 from celosia_spec.isa import BLOCK, DESCRIPTOR, ArrayConfig, tap_word, timing, weight_word
 from celosia_spec.isa.timing import Timing
 

@@ -5,14 +5,15 @@ import random
 
 import pytest
 
+from blocks.host_stub import BUS_INPUTS, BUS_OUTPUTS, HostStub
+from blocks.players import play_icarus, verilog_of
+from blocks.vectors import Vectors
+from blocks.verilated_block import Block
 from celosia_hw.host.serial import SerialHost
-from celosia_sim.testing.host_stub import BUS_INPUTS, BUS_OUTPUTS, HostStub
-from celosia_sim.testing.players import play_icarus, verilog_of
-from celosia_sim.testing.vectors import Vectors
-from celosia_sim.testing.verilated_block import Block
 from celosia_spec.isa import Space
 from celosia_spec.isa import frames as protocol
 from celosia_spec.isa.frames import Decoder, Kind, Reason
+from host_frames import encode_read, encode_status, encode_write, encode_write_run
 
 
 class SerialLine:
@@ -78,8 +79,8 @@ def _paced_requests(line, seed):
     """Writes and reads sent in one go are all executed, in order, and all answered."""
     rng, machine = random.Random(seed), line.machine
     words = [rng.randrange(1 << 16) for _ in range(22)]
-    frames = protocol.encode_write_run(Space.WEIGHTS, 3, words, element_bytes=2)
-    frames += [protocol.encode_read(Space.WEIGHTS, 4 * number, element_bytes=2, tag=number)
+    frames = encode_write_run(Space.WEIGHTS, 3, words, element_bytes=2)
+    frames += [encode_read(Space.WEIGHTS, 4 * number, element_bytes=2, tag=number)
                for number in range(1, 6)]
     line.send(b"".join(protocol.paced(frame) for frame in frames))
     line.cycles(200)
@@ -99,11 +100,11 @@ def test_paced_requests_need_no_waiting(serial_block, percent):
 def test_a_cut_serial_request_is_flushed(serial_block):
     """RESYNC brings the next request through; the cut one has no effect."""
     line = SerialLine(serial_block, HostStub(), 10)
-    request = protocol.encode_write(Space.BANKS, 0, list(range(8)), element_bytes=1)
+    request = encode_write(Space.BANKS, 0, list(range(8)), element_bytes=1)
     for length in (1, 2, 9, 14):
         line.replies.clear()
         line.send(request[:length] + protocol.RESYNC)
-        line.send(protocol.encode_status(tag=length))
+        line.send(encode_status(tag=length))
         line.cycles(500)
         assert line.replies[-1].tag == length and line.replies[-1].kind is Kind.IDLE
         assert all(reply.reason is Reason.DAMAGED for reply in line.replies[:-1])

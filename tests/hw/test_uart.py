@@ -6,8 +6,8 @@ import random
 import pytest
 from amaranth.hdl import Module
 
+from blocks.pysim import get, put, run
 from celosia_hw.parts.uart import UartReceiver, UartTransmitter, uart_divisor
-from celosia_sim.testing.pysim import get, put, run
 
 
 async def wave(ctx, line, levels, divisor):

@@ -6,12 +6,12 @@ import random
 
 import pytest
 
+from blocks.models.layers import random_layer, table_words
+from blocks.models.writing import Entry, bank_writes, draining, normalising
+from blocks.players import play_pysim
+from blocks.vectors import Vectors, pack
 from celosia_hw.lanes.bank_writer import BankWriter
 from celosia_hw.output.walker import Walker
-from celosia_sim.block_models.layers import random_layer, table_words
-from celosia_sim.block_models.writing import Entry, bank_writes, draining, normalising
-from celosia_sim.testing.players import play_pysim
-from celosia_sim.testing.vectors import Vectors, pack
 from celosia_spec.isa import DESCRIPTOR, ArrayConfig, write_word
 
 SIZES = {"bank_rows": 64, "table_rows": 64, "writes": 128, "store_beats": 64, "count_bits": 9}

@@ -3,7 +3,7 @@
 import pytest
 from amaranth.lib.fifo import SyncFIFOBuffered
 
-from celosia_sim.testing.pysim import get, put, run
+from blocks.pysim import get, put, run
 
 
 @pytest.mark.parametrize("put_idle", [0, 3])

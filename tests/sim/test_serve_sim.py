@@ -20,6 +20,7 @@ from celosia_sim.virtual.leds import leds
 from celosia_spec.isa import Space
 from celosia_spec.isa import frames as protocol
 from celosia_spec.isa.frames import Decoder, Kind, Reply
+from host_frames import encode_read, encode_status
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +65,8 @@ def test_it_serves_an_empty_board_until_a_signal(program, number, tmp_path):
     link = tmp_path / "port"
     with served(program, "--link", link) as (process, first):
         assert first == f"port: {link}\n"
-        assert ask(str(link), protocol.encode_status(tag=3)) == Reply(tag=3, kind=Kind.IDLE)
-        held = ask(str(link), protocol.encode_read(Space.PROGRAM, 0, element_bytes=2))
+        assert ask(str(link), encode_status(tag=3)) == Reply(tag=3, kind=Kind.IDLE)
+        held = ask(str(link), encode_read(Space.PROGRAM, 0, element_bytes=2))
         assert held.elements(2) == [0] * 4
         with serial.serial_for_url(str(link)):
             assert process.stderr.readline().startswith("a client is here: 0.000 s simulated, ")
@@ -82,7 +83,7 @@ def test_json_tells_the_port_first(program):
         assert ready["port"].startswith("socket://127.0.0.1:")
         assert (ready["board"], ready["clock_mhz"], ready["byte_level"]) == ("icebreaker", 24, True)
         assert ready["bytes"] == 0 and ready["seconds"] > 0
-        assert ask(ready["port"], protocol.encode_status(tag=1)).tag == 1
+        assert ask(ready["port"], encode_status(tag=1)).tag == 1
         process.send_signal(signal.SIGINT)
         assert ended(process)[0] == ""
     assert process.returncode == 0

@@ -6,7 +6,7 @@ from amaranth.hdl import Module, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from celosia_sim.testing.vectors import Vectors, pack
+from blocks.vectors import Vectors, pack
 
 
 class Delay(wiring.Component):

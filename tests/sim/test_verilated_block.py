@@ -2,8 +2,8 @@
 
 import pytest
 
-from celosia_sim.testing import verilated_block
-from celosia_sim.testing.verilated_block import Block
+from blocks import verilated_block
+from blocks.verilated_block import Block
 from celosia_spec.errors import SimulationError
 
 COUNTER = """

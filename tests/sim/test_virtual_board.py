@@ -5,14 +5,15 @@ import random
 
 import pytest
 
+from blocks.players import verilog_of
+from blocks.verilated_block import Block
 from celosia_boards.arrays import ArrayRefused
 from celosia_hw.top import Top
-from celosia_sim.testing.players import verilog_of
-from celosia_sim.testing.verilated_block import Block
 from celosia_sim.virtual import Lights, VirtualBoard
 from celosia_spec.isa import ArrayConfig, Register, Space
 from celosia_spec.isa import frames as protocol
 from celosia_spec.isa.frames import Decoder, Kind, Reason, Reply
+from host_frames import encode_read, encode_start, encode_status, encode_write
 
 TARGET = "icebreaker"
 MS = 24_000
@@ -41,15 +42,15 @@ def mixed_frames(seed: int) -> list[bytes]:
     frames = []
     for tag in range(12):
         address = 8 * rng.randrange(64)
-        frames += [protocol.encode_write(Space.BANKS, address, [rng.randrange(-128, 128)
+        frames += [encode_write(Space.BANKS, address, [rng.randrange(-128, 128)
                                                                for _ in range(8)],
                                          element_bytes=1, tag=tag),
-                   protocol.encode_read(Space.BANKS, address, element_bytes=1, tag=tag)]
+                   encode_read(Space.BANKS, address, element_bytes=1, tag=tag)]
     damaged = bytearray(frames[0])
     damaged[5] ^= 4
-    return [*frames, bytes(damaged), protocol.encode_read(Space.REGISTERS, 0, element_bytes=4),
-            protocol.encode_start(0, 0, tag=3), protocol.encode_abort(tag=4),
-            protocol.encode_status(tag=5)]
+    return [*frames, bytes(damaged), encode_read(Space.REGISTERS, 0, element_bytes=4),
+            encode_start(0, 0, tag=3), protocol.encode_abort(tag=4),
+            encode_status(tag=5)]
 
 
 @pytest.fixture
@@ -59,11 +60,11 @@ def line():
 
 
 def test_a_new_board_holds_no_program_and_is_quiet(line):
-    assert ask(line, protocol.encode_status(tag=7)) == [Reply(tag=7, kind=Kind.IDLE)]
-    [reply] = ask(line, protocol.encode_read(Space.PROGRAM, 0, element_bytes=2))
+    assert ask(line, encode_status(tag=7)) == [Reply(tag=7, kind=Kind.IDLE)]
+    [reply] = ask(line, encode_read(Space.PROGRAM, 0, element_bytes=2))
     assert reply.elements(2) == [0, 0, 0, 0]
-    hashed = ask(line, protocol.encode_read(Space.REGISTERS, 2 * (Register.ARRAY_HASH // 2),
-                                            element_bytes=4))[0].elements(4)
+    hashed = ask(line, encode_read(Space.REGISTERS, 2 * (Register.ARRAY_HASH // 2),
+                                   element_bytes=4))[0].elements(4)
     assert hashed[Register.ARRAY_HASH % 2] == line.array.hash
     assert line.quiet and line.lights == Lights() and line.seen_lights() == Lights()
 
@@ -76,7 +77,7 @@ def test_leaving_out_what_stands_still_changes_no_byte_and_no_cycle(byte_level):
         rng = random.Random(5)
         with VirtualBoard(TARGET, byte_level=byte_level, plain=plain) as board:
             seen = []
-            for frame in [*mixed_frames(1), b"\xc5\x14\x00", protocol.encode_status()]:
+            for frame in [*mixed_frames(1), b"\xc5\x14\x00", encode_status()]:
                 board.send(frame)
                 for _ in range(60):
                     came = board.run(rng.choice([1, 7, 100, 1000]), until_bytes=1)
@@ -116,7 +117,7 @@ def test_the_line_takes_its_time(line):
 
 
 def test_a_cut_request_is_awaited_as_long_as_the_port_does(line):
-    line.send(protocol.encode_status()[:4])
+    line.send(encode_status()[:4])
     assert line.run_until_quiet(100 * MS) == b""
     assert TIMEOUT <= line.cycles <= TIMEOUT + 5 * 240 + 5000
 
@@ -136,15 +137,15 @@ def test_eight_percent_off_gives_nothing_that_looks_right(percent):
     with VirtualBoard(TARGET, baud_error=percent) as board:
         decoder = Decoder()
         for tag in range(16):
-            board.send(protocol.RESYNC + protocol.paced(protocol.encode_status(tag=tag)))
+            board.send(protocol.RESYNC + protocol.paced(encode_status(tag=tag)))
             for reply in decoder.feed(board.run_until_quiet(50 * MS)):
                 assert reply.kind is Kind.REJECTED or reply == Reply(tag=tag, kind=Kind.IDLE)
         assert board.bytes_in == 16 * (27 + 10)
 
 
 def test_a_reset_empties_the_memories(line):
-    ask(line, protocol.encode_write(Space.BANKS, 0, list(range(8)), element_bytes=1))
-    read = protocol.encode_read(Space.BANKS, 0, element_bytes=1)
+    ask(line, encode_write(Space.BANKS, 0, list(range(8)), element_bytes=1))
+    read = encode_read(Space.BANKS, 0, element_bytes=1)
     assert ask(line, read)[0].elements(1) == list(range(8))
     before = line.cycles, line.bytes_in
     line.send(read)

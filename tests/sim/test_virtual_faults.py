@@ -9,6 +9,7 @@ from celosia_sim.virtual.faults import CUT_MAX, STALL_SECONDS, TO_BOARD, TO_HOST
 from celosia_spec.isa import Space
 from celosia_spec.isa import frames as protocol
 from celosia_spec.isa.frames import Decoder
+from host_frames import encode_read, encode_write
 
 DATA = bytes(random.Random(1).randrange(256) for _ in range(20_000))
 KINDS = ("drop", "flip", "duplicate", "cut", "noise")
@@ -72,8 +73,8 @@ def test_refused_rates():
 @pytest.mark.parametrize("byte_level", [False, True])
 def test_resets_come_after_exactly_so_many_bytes(byte_level):
     """The 40th byte empties the memories; the 39th does not."""
-    write = protocol.paced(protocol.encode_write(Space.BANKS, 0, [7] * 8, element_bytes=1))
-    read = protocol.paced(protocol.encode_read(Space.BANKS, 0, element_bytes=1))
+    write = protocol.paced(encode_write(Space.BANKS, 0, [7] * 8, element_bytes=1))
+    read = protocol.paced(encode_read(Space.BANKS, 0, element_bytes=1))
     assert len(write + read) == 36
     for spare, expected in ((3, 7), (4, 0)):
         with VirtualBoard("icebreaker", byte_level=byte_level) as board:
@@ -94,12 +95,12 @@ def test_damaged_sessions_give_no_reply_that_is_wrong():
     with VirtualBoard("icebreaker", byte_level=True) as board:
         wire = Wire(board, Faults(seed=9, drop=0.003, flip=0.003, duplicate=0.003, cut=0.001,
                                   noise=0.003))
-        board.send(protocol.encode_write(Space.BANKS, 0, words, element_bytes=1))
+        board.send(encode_write(Space.BANKS, 0, words, element_bytes=1))
         board.run_until_quiet(10 ** 6)
         decoder, right = Decoder(), 0
         for tag in range(300):
             wire.send(protocol.RESYNC + protocol.paced(
-                protocol.encode_read(Space.BANKS, 0, element_bytes=1, tag=tag % 16)))
+                encode_read(Space.BANKS, 0, element_bytes=1, tag=tag % 16)))
             for reply in decoder.feed(wire.run_until_quiet(10 ** 6)):
                 if reply.data:
                     assert reply.elements(1) == words

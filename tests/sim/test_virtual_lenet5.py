@@ -10,6 +10,7 @@ from celosia_sim.virtual import VirtualBoard
 from celosia_spec.isa import Space, memory_of
 from celosia_spec.isa import frames as protocol
 from celosia_spec.isa.frames import Decoder, Kind, Reply
+from host_frames import encode_read, encode_start, encode_status, encode_write_run
 
 TARGET = "icebreaker"
 LONGEST = 10 ** 9
@@ -56,10 +57,10 @@ def reads(board, program, job):
     rows = []
     for values in job.input_values:
         load(board, program, job.input_at, values)
-        [started] = ask(board, protocol.encode_start(0, program.descriptors - 1))
+        [started] = ask(board, encode_start(0, program.descriptors - 1))
         assert started.kind is Kind.RUNNING
-        assert ask(board, protocol.encode_status()) == [Reply(tag=0, kind=Kind.IDLE)]
-        found = ask(board, *(protocol.encode_read(Space(space), address, element_bytes=8)
+        assert ask(board, encode_status()) == [Reply(tag=0, kind=Kind.IDLE)]
+        found = ask(board, *(encode_read(Space(space), address, element_bytes=8)
                              for space, address in job.read_at.tolist()))
         rows.append([reply.elements(8)[0] for reply in found])
     return np.array(rows, np.uint32)
@@ -67,8 +68,8 @@ def reads(board, program, job):
 
 def padding_bridges_a_run(board, program):
     """What comes behind as much padding as a run takes on the line is answered; sooner is not."""
-    start = protocol.encode_start(0, program.descriptors - 1)
-    read = protocol.paced(protocol.encode_read(Space.BANKS, 0, element_bytes=1))
+    start = encode_start(0, program.descriptors - 1)
+    read = protocol.paced(encode_read(Space.BANKS, 0, element_bytes=1))
     bytes_long = -(-program.predicted_cycles // 240)
     for padding, kind in ((bytes_long - 20, Kind.REJECTED), (bytes_long + 2, Kind.DATA)):
         board.send(start + b"\xff" * padding + read)
@@ -83,7 +84,7 @@ def load(board, program, at, values):
         space, address = at[run[0]].tolist()
         size = memory_of(space).element_bytes(program.array)
         words = values[run].astype(np.int64) & (1 << 8 * size) - 1
-        frames += protocol.encode_write_run(Space(space), address, words.tolist(),
-                                            element_bytes=size)
+        frames += encode_write_run(Space(space), address, words.tolist(),
+                                   element_bytes=size)
     found = ask(board, *frames)
     assert len(found) == len(frames) and {reply.kind for reply in found} == {Kind.IDLE}

@@ -15,8 +15,9 @@ from celosia_spec.errors import SimulationError
 from celosia_spec.isa import Space
 from celosia_spec.isa import frames as protocol
 from celosia_spec.isa.frames import Decoder, Kind, Reply
+from host_frames import encode_read, encode_start, encode_status, encode_write
 
-READ = protocol.encode_read(Space.BANKS, 0, element_bytes=1, tag=5)
+READ = encode_read(Space.BANKS, 0, element_bytes=1, tag=5)
 
 
 @contextlib.contextmanager
@@ -56,7 +57,7 @@ def until(condition):
 
 
 def status(tag):
-    return protocol.encode_status(tag=tag)
+    return encode_status(tag=tag)
 
 
 @pytest.mark.parametrize("byte_level", [False, True])
@@ -66,8 +67,8 @@ def test_clients_come_and_go(make, byte_level):
         for tag in range(4):
             with client(server.port) as port:
                 assert ask(port, status(tag)) == Reply(tag=tag, kind=Kind.IDLE)
-                port.write(protocol.encode_write(Space.BANKS, 0, [tag] * 8, element_bytes=1,
-                                                 tag=7))
+                port.write(encode_write(Space.BANKS, 0, [tag] * 8, element_bytes=1,
+                                        tag=7))
                 assert hear(port, 7).kind is Kind.IDLE
                 assert ask(port, READ).elements(1) == [tag] * 8
                 port.write(READ * 3)    # and away, without the answers
@@ -176,7 +177,7 @@ def test_resets_and_lights():
             assert ask(port, status(2)).tag == 2
             now = server.status()
             assert now.resets == 3 and now.client and now.seen == Lights()
-            assert ask(port, protocol.encode_start(0, 0, tag=8)).kind is Kind.RUNNING
+            assert ask(port, encode_start(0, 0, tag=8)).kind is Kind.RUNNING
             assert server.status().seen.busy and server.status().starts == 1
 
 

@@ -3,7 +3,7 @@
 import random
 from dataclasses import replace
 
-from celosia_sim.block_models.writing import Entry, Layer
+from blocks.models.writing import Entry, Layer
 from celosia_spec.isa import ArrayConfig, write_word
 
 

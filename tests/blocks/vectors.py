@@ -1,6 +1,6 @@
 """Recorded stimulus and expected answers of one block.
 
-A test builds the vectors from a model; the simulators of `celosia_sim.testing.players` play them.
+A test builds the vectors from a model; the simulators of `blocks.players` play them.
 """
 
 from collections import defaultdict

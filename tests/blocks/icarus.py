@@ -1,7 +1,7 @@
 """Plays recorded vectors on any block.
 
-``vectors.json`` in the folder that ``CELOSIA_VECTORS`` names holds them, as
-`celosia_sim.testing.vectors` writes it; the first difference goes to ``mismatch.txt`` there.
+``vectors.json`` in the folder that ``CELOSIA_VECTORS`` names holds them, as `blocks.vectors` writes
+it; the first difference goes to ``mismatch.txt`` there.
 """
 
 import json

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from blocks.pysim import run
+from blocks.vectors import Vectors
+from blocks.verilated_block import Block
 from celosia_sim import cells
-from celosia_sim.testing.pysim import run
-from celosia_sim.testing.vectors import Vectors
-from celosia_sim.testing.verilated_block import Block
 
 __all__ = ["PLAYERS", "play_icarus", "play_pysim", "play_verilator", "verilog_of"]
 
@@ -137,7 +137,7 @@ def play_icarus(dut: Any, vectors: Vectors, sources: Sequence[Path] = ()) -> Non
                      log_file=folder / "build.log")
         results = folder / "results.xml"
         try:
-            runner.test(hdl_toplevel="block", test_module="celosia_sim.benches.vectors",
+            runner.test(hdl_toplevel="block", test_module="blocks.icarus",
                         build_dir=folder, test_dir=folder, results_xml=str(results), seed=1,
                         extra_env={"CELOSIA_VECTORS": str(folder)}, log_file=folder / "run.log")
             passed = get_results(results) == (1, 0)
