@@ -27,6 +27,7 @@ ORDER = {
         faint_rows, files, floats, inputs, preprocessing
         block, container, graph_rules, program
         record
+        stream
     """,
     "celosia_spec.isa": """
         fields, numbers
@@ -36,6 +37,10 @@ ORDER = {
         frames
         cycles
         __init__
+    """,
+    "celosia_spec.stream": """
+        array, __init__
+        controls, words
     """,
     "celosia_hw": """
         __init__, blocks, layouts

@@ -1,0 +1,1 @@
+"""What compiler, gateware and simulators of the second machine agree on (decision 16)."""

@@ -1,0 +1,72 @@
+"""The parameters of a second machine's array."""
+
+from dataclasses import dataclass
+
+from celosia_spec.isa.numbers import ACCUMULATORS
+
+ENTRY_BITS = 64
+"""Width of a word of main memory, of an entry of the stream."""
+
+CONTROL_BITS = 16
+"""Width of a control word, and of an element of a map."""
+
+ENTRY_WORDS = ENTRY_BITS // CONTROL_BITS
+"""Control words, weight words or elements that an entry holds."""
+
+EDGE = 3
+"""A mask reaches so many columns from a line's begin or end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Array:
+    """Parameters of one array: everything that a program must match.
+
+    lanes       : multipliers, accumulators and activation banks; 8, 16 or 32.
+    main_words  : depth of main memory, entries.
+    bank_rows   : depth of an activation bank, codes.
+    ring        : depth of the weights' ring, entries.
+    controls    : depth of the controls' ring, control words.
+    taps        : depth of the tap table, words.
+    tiles       : depth of the tile table, words; a tile is three.
+    acc_bits    : accumulator width W, 24 or 32.
+    weight_bits : width of weight mantissas, 4 to 9.   activation_bits : L of codes, 4 to 9.
+    residual    : there is a residual operand.   clamp : outputs can be clamped.
+    """
+
+    lanes: int = 16
+    main_words: int = 16384
+    bank_rows: int = 512
+    ring: int = 256
+    controls: int = 256
+    taps: int = 256
+    tiles: int = 256
+    acc_bits: int = 24
+    weight_bits: int = 8
+    activation_bits: int = 8
+    residual: bool = True
+    clamp: bool = False
+
+    def __post_init__(self) -> None:
+        if self.lanes not in (8, 16, 32):
+            raise ValueError(f"lanes must be 8, 16 or 32, not {self.lanes!r}")
+        for name, most in (("main_words", 1 << 16), ("bank_rows", 1 << 11), ("ring", 1 << 12),
+                           ("controls", 1 << 12), ("taps", 1 << 12), ("tiles", 1 << 12)):
+            value = getattr(self, name)
+            if not 64 <= value <= most or value & value - 1:
+                raise ValueError(f"{name} must be a power of two, 64 to {most}, not {value!r}")
+        if self.acc_bits not in ACCUMULATORS:
+            raise ValueError(f"acc_bits must be 24 or 32, not {self.acc_bits!r}")
+        for name in ("weight_bits", "activation_bits"):
+            value = getattr(self, name)
+            if not 4 <= value <= 9:
+                raise ValueError(f"{name} must be 4 to 9, not {value!r}")
+
+    @property
+    def groups_max(self) -> int:
+        """Row groups that the array can be split into: a group has four lanes at least, and an
+        entry has a weight word for each."""
+        return min(self.lanes // 4, ENTRY_WORDS)
+
+    def positions(self, log2_groups: int) -> int:
+        """Return P', the lanes of a group, neighbouring output positions."""
+        return self.lanes >> log2_groups

@@ -1,0 +1,169 @@
+"""Control words: what the stream tells the second machine to do, and their fields."""
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from celosia_spec.isa.fields import Field, Word
+from celosia_spec.stream.array import CONTROL_BITS
+
+BATCH = Word("batch", (
+    Field("command", 1, False, "0"),
+    Field("dense", 1, False, "its entries are dense8"),
+    Field("joins", 1, False, "its sums go on from the part before; it has no heads"),
+    Field("open", 1, False, "another part follows; nothing is drained"),
+    Field("steps", 12, False, "steps of a pass", offset=1),
+))
+"""One batch of rows; its heads follow, then its entries."""
+
+
+class Op(enum.IntEnum):
+    """Field ``op`` of a command."""
+
+    LAYER = 0
+    TABLE = 1
+    FILL = 2
+    BAND = 3
+    WAIT = 4
+    CLOSE = 5
+    HALT = 6
+
+
+COMMAND = Word("command", (
+    Field("command", 1, False, "1"),
+    Field("op", 4, False, "`Op`"),
+    Field("argument", 11, False, "of a wait: cycles; of a table: 0 taps, 1 tiles"),
+))
+"""A command; the words of its `Record` follow."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """Control words with fields, in the order in which they stand in the stream."""
+
+    words: tuple[Word, ...]
+
+    def pack(self, **values: int) -> list[int]:
+        """Return the words of these values; fields that are not named are 0. ValueError: word,
+        field, range and value of what does not fit, or a name that no word has."""
+        names = [{field.name for field in word.fields} for word in self.words]
+        if unknown := values.keys() - set().union(*names):
+            raise ValueError(f"{self.words[0].name} has no field {', '.join(sorted(unknown))}")
+        given = [{name: value for name, value in values.items() if name in own} for own in names]
+        return [word.pack(**own) if own else 0
+                for word, own in zip(self.words, given, strict=True)]
+
+    def unpack(self, words: Sequence[int]) -> dict[str, int]:
+        """Return the values of all fields."""
+        return {name: value for word, bits in zip(self.words, words, strict=True)
+                for name, value in word.unpack(bits).items()}
+
+
+def _record(name: str, *words: tuple[Field, ...]) -> Record:
+    made = tuple(Word(name, fields) for fields in words)
+    assert all(word.bits <= CONTROL_BITS for word in made)
+    return Record(made)
+
+
+class Rule(enum.IntEnum):
+    """How a layer's output gets its exponent, when it is closed."""
+
+    DYNAMIC = 0
+    """The largest of what was written to its slot since the last close."""
+    STATIC = 1
+    KEPT = 2
+    """The input's."""
+    OPEN = 3
+    """Later: another layer closes the slot."""
+
+
+LAYER = _record(
+    "layer",
+    (Field("log2_groups", 2, False, "log2 of the row groups"),
+     Field("signed_in", 1, False, "the input's mantissas have signs"),
+     Field("signed_out", 1, False, "the output's elements have signs"),
+     Field("relu", 1, False, "negative sums become 0"),
+     Field("wide", 1, False, "sums are stored, 32 bits each"),
+     Field("residual", 1, False, "a tensor is added"),
+     Field("clamp", 1, False, "elements beyond `bound` become `bound`, with its sign"),
+     Field("last_phase", 5, False, "positions of the pooling window - 1"),
+     Field("rule", 2, False, "`Rule`")),
+    (Field("in_slot", 5, False, "exponent slot of the input"),
+     Field("out_slot", 5, False, "exponent slot of the output"),
+     Field("residual_slot", 5, False, "exponent slot of the tensor that is added"),
+     Field("residual_signed", 1, False, "its elements have signs")),
+    (Field("exponent", 8, True, "static exponent of the output; else the largest it may have"),
+     Field("least", 8, True, "smallest exponent of the output")),
+    (Field("rows", 16, False, "bank rows from one position group of the input to the next"),),
+    (Field("tap_step", 16, False, "taps from one phase to the next"),),
+    (Field("residual_from", 16, False, "words from a row's output to its residual operand, modulo "
+                                  "main memory"),),
+    (Field("bound", 16, False, "element of a clamp's bound"),),
+)
+"""What stays the same until `close`."""
+
+HEAD = _record(
+    "head",
+    (Field("bias", 16, True, "bias mantissa"),),
+    (Field("sw", 6, True, "exponent s_w of the weight mantissas' least significant bit"),
+     Field("sb", 8, True, "exponent of the bias mantissa's least significant bit, less s_w"),
+     Field("real", 1, False, "there is such a row")),
+    (Field("word", 16, False, "where its channel of the output begins, words"),),
+)
+"""One row of a batch."""
+
+EXCESS = _record(
+    "excess",
+    (Field("low", 16, False, "2^(L-1) times the sum of the row's mantissas, lower half"),),
+    (Field("high", 16, True, "upper half"),),
+)
+"""Behind the head of a row whose input has signs."""
+
+TABLE = _record("table", (Field("place", 16, False, "first word"),),
+                (Field("count", 16, False, "words, which follow"),))
+
+BAND = _record("band", (Field("row", 16, False, "bank row that its tiles count from"),),
+               (Field("tile", 16, False, "first word of its first tile"),),
+               (Field("last_tile", 16, False, "tiles - 1"),),
+               (Field("position", 16, False, "first output position of a row"),))
+
+FILL = _record(
+    "fill",
+    (Field("slot", 5, False, "exponent slot of the map"),
+     Field("signed", 1, False, "its elements have signs"),
+     Field("zero", 1, False, "nothing is read, all codes are that of 0"),
+     Field("only", 1, False, "of the planes of columns the first one alone is written"),
+     Field("log2_groups", 2, False, "log2 of the row groups that read it")),
+    (Field("step_x", 4, False, "columns that part into planes", offset=1),
+     Field("step_y", 4, False, "lines that part into planes", offset=1),
+     Field("phase_x", 4, False, "plane of the first column"),
+     Field("phase_y", 4, False, "plane of the first line")),
+    (Field("word", 16, False, "where the first channel begins, words"),),
+    (Field("element", 16, False, "its first element of the first line"),),
+    (Field("plane", 16, False, "words from one channel to the next"),),
+    (Field("channels", 16, False, "channels", offset=1),),
+    (Field("run", 16, False, "elements of a line", offset=1),),
+    (Field("lines", 16, False, "lines", offset=1),),
+    (Field("pitch", 16, False, "elements from one line to the next"),),
+    (Field("row", 16, False, "bank row of the first element of the first channel"),),
+    (Field("rows", 16, False, "bank rows from one position group to the next"),),
+    (Field("bank", 5, False, "bank of the first element"),
+     Field("plane_x_bank", 5, False, "banks from a plane of columns to the next"),
+     Field("plane_y_bank", 5, False, "banks from a plane of lines to the next")),
+    (Field("line_bank", 5, False, "banks from the last plane of lines to the first, one line of "
+                                  "the grid on"),),
+    (Field("plane_x_row", 16, False, "bank rows, likewise"),),
+    (Field("plane_y_row", 16, False, "bank rows, likewise"),),
+    (Field("line_row", 16, False, "bank rows, likewise"),),
+)
+"""Lines and channels of a map, and where they go in the banks. A place moves on by (rows, banks):
+banks beyond a group's last wrap to its first, ``rows`` bank rows on. Bank rows are modulo the
+banks' depth."""
+
+RECORDS = {Op.LAYER: LAYER, Op.TABLE: TABLE, Op.FILL: FILL, Op.BAND: BAND}
+"""What follows a command; nothing follows the others."""
+
+
+def head_words(*, signed_in: bool) -> int:
+    """Return the control words of a row's head."""
+    return len(HEAD.words) + signed_in * len(EXCESS.words)
