@@ -196,7 +196,7 @@ ORDER = {
         __init__
     """,
     "celosia.compress": """
-        amounts, entry, layers, options, outputs, readings, trial
+        amounts, entry, layers, options, outputs, readings, trial, words
         promise, untrained
         masks
         cost, training

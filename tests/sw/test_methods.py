@@ -27,6 +27,7 @@ from celosia.compress.criteria import registry
 from celosia.compress.criteria.registry import criteria
 from celosia.compress.method import Method, Network, Training
 from celosia.compress.options import declared, option, resolve
+from celosia_spec.errors import ArgumentError
 
 COMMANDS = {"prune": pruning(), "factorise": factorising()}
 CASES = [pytest.param(command, method, id=f"{command}-{method.name}")
@@ -182,6 +183,17 @@ def test_what_a_method_does_not_take_is_refused_with_those_that_do(
                                     method.name, "--data", "data.npz", "--option", "nothing=1"])
     assert (f"method {method.name!r} has no option 'nothing'; its options: "
             f"{', '.join(known)}") in done.stderr
+
+
+@pytest.mark.parametrize(("command", "method"), CASES)
+def test_every_word_is_declared_and_others_are_refused(command: str, method: Method) -> None:
+    for kind in method.options:
+        for name, part in declared(kind).items():
+            assert bool(part.choices) is (part.kind in (str, str | None)), name
+            if part.choices:
+                assert part.default in (None, *part.choices)
+                with pytest.raises(ArgumentError, match=f"^{name} must be one of .*, not 'wat'$"):
+                    resolve(method.name, kind, {name: "wat"})
 
 
 @pytest.mark.parametrize("found", CRITERIA)

@@ -13,12 +13,13 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from celosia.compress import amounts
+from celosia.compress import amounts, words
 from celosia.compress.amounts import Chosen
 from celosia.compress.criteria.correlation import CorrelationOptions
 from celosia.compress.criteria.registry import Criterion, criteria
 from celosia.compress.method import Method, MethodReport, Network, Training
 from celosia.compress.options import option
+from celosia.compress.weights.schedule import ORDERS, SCHEDULES
 
 if TYPE_CHECKING:
     from celosia.compress.filters.prune import FilterReport
@@ -46,13 +47,14 @@ class WeightOptions:
     accuracy_budget: float | None = option(
         None, flag="--accuracy-budget",
         about="fall of accuracy allowed in each layer's curve; 0.01 is one point")
-    order: str = option("together", flag="--order",
+    order: str = option("together", flag="--order", choices=ORDERS,
                         about="all layers together, or layer by layer: forward, backward")
-    scope: str = option("layer", flag="--scope", about="where weights compete: layer or global")
-    select: str = option("topk_abs", flag="--select",
+    scope: str = option("layer", flag="--scope", choices=words.SCOPES,
+                        about="where weights compete: layer or global")
+    select: str = option("topk_abs", flag="--select", choices=words.SELECTIONS,
                          about="how weights are picked: topk_abs or sun2016")
     rounds: int | None = option(None, flag="--rounds", least=1, about="rounds; 5 with data, else 1")
-    schedule: str | None = option(None, about="cubic or linear")
+    schedule: str | None = option(None, choices=SCHEDULES, about="cubic or linear")
     strong: float = option(0.75, about="share that sun2016 takes from the strong half")
 
 
@@ -61,10 +63,13 @@ class FilterOptions:
     """Options of removing filters, as `celosia.compress.prune_filters` has them."""
 
     rounds: int = option(1, flag="--rounds", least=1, about="rounds in which filters go")
-    scope: str = option("layer", flag="--scope", about="where filters compete: layer or global")
-    coupled: str = option("keep", about="keep or prune convolutions whose outputs are added")
+    scope: str = option("layer", flag="--scope", choices=words.SCOPES,
+                        about="where filters compete: layer or global")
+    coupled: str = option("keep", choices=words.COUPLED,
+                          about="keep or prune convolutions whose outputs are added")
     ignore: tuple[str, ...] = option((), about="convolutions to leave alone")
-    constants: str = option("fold", about="fold, or drop, what maps of zeros become further on")
+    constants: str = option("fold", choices=words.CONSTANTS,
+                            about="fold, or drop, what maps of zeros become further on")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,9 +77,11 @@ class MaskOptions:
     """Options of training masks, as `celosia.compress.prune_with_masks` has them."""
 
     strength: float = option(flag="--strength", about="the factor of the L1 term on the masks")
-    scope: str = option("global", flag="--scope", about="where filters compete: layer or global")
-    on: str = option("mask", about="mask, or gamma of the batch normalisation")
-    step: str = option("subgradient", about="subgradient or proximal")
+    scope: str = option("global", flag="--scope", choices=words.SCOPES,
+                        about="where filters compete: layer or global")
+    on: str = option("mask", choices=words.PLACES,
+                     about="mask, or gamma of the batch normalisation")
+    step: str = option("subgradient", choices=words.STEPS, about="subgradient or proximal")
     layers: tuple[str, ...] = option((), about="convolutions to give masks; all")
 
     def arguments(self) -> dict[str, Any]:
@@ -97,7 +104,7 @@ class LowRankOptions:
     """Options of factorising, as `celosia.compress.factorise` has them."""
 
     rule: str | None = option(
-        None, flag="--rule", data={"curve": "to measure accuracy on"},
+        None, flag="--rule", choices=words.RULES, data={"curve": "to measure accuracy on"},
         about="what gives ranks: energy, speedup, evbmf or curve; evbmf if nothing says how much")
     value: float | None = option(
         None, flag="--value",
@@ -118,7 +125,8 @@ class LowRankOptions:
 class SchemeOptions:
     """Options of singular value decomposition alone."""
 
-    scheme: str = option("channel", flag="--scheme", about="in convolutions: channel or spatial")
+    scheme: str = option("channel", flag="--scheme", choices=words.SCHEMES,
+                         about="in convolutions: channel or spatial")
 
 
 def of_weights(criterion: Criterion) -> Method:

@@ -5,7 +5,7 @@ The command line, the help and the record of a run are made from them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, NamedTuple, get_type_hints
 
@@ -23,6 +23,7 @@ class Option(NamedTuple):
                ``--option NAME=VALUE``.
     least, most : of a number with a flag, or None.
     data     : {value that needs data: why}.
+    choices  : the words that it may be; empty where it is no word.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Option(NamedTuple):
     least: float | None = None
     most: float | None = None
     data: Mapping[Any, str] = {}
+    choices: tuple[str, ...] = ()
 
     @property
     def said(self) -> str:
@@ -46,10 +48,12 @@ class NoOptions:
 
 
 def option(default: Any = MISSING, *, about: str, flag: str = "", least: float | None = None,
-           most: float | None = None, data: Mapping[Any, str] | None = None) -> Any:
+           most: float | None = None, data: Mapping[Any, str] | None = None,
+           choices: Iterable[str] = ()) -> Any:
     """Return a dataclass field that is an option; the arguments are as in `Option`."""
     return field(default=default, metadata={"about": about, "flag": flag, "least": least,
-                                            "most": most, "data": data or {}})
+                                            "most": most, "data": data or {},
+                                            "choices": tuple(choices)})
 
 
 def declared(*kinds: type) -> dict[str, Option]:
@@ -68,11 +72,16 @@ def declared(*kinds: type) -> dict[str, Option]:
 def resolve(owner: str, kind: type, given: Mapping[str, Any]) -> Any:
     """Return the options that are given, as a dataclass; the others have their defaults.
 
-    Raises TypeError for one that the dataclass does not have, and what its own checks raise.
+    Raises TypeError for one that the dataclass does not have, ArgumentError for a word that is
+    none of its choices, and what the dataclass's own checks raise.
     """
     known = declared(kind)
     unknown = sorted(set(given) - set(known))
     if unknown:
         raise TypeError(f"method {owner!r} has no option {', '.join(unknown)}; "
                         f"its options: {', '.join(known) or 'none'}")
+    for name, value in given.items():
+        choices = known[name].choices
+        if choices and value is not None and value not in choices:
+            raise ArgumentError(f"{name} must be one of {choices}, not {value!r}")
     return kind(**given)

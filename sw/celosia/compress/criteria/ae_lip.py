@@ -37,18 +37,16 @@ class AeLipOptions:
     batch_size : samples that the model gets at once.
     """
 
-    score: str = option("product", about="product, or normalised_sum of contribution and entropy")
+    score: str = option("product", choices=FORMS,
+                        about="product, or normalised_sum of contribution and entropy")
     intervals: int = option(16, about="of the histograms, at least 2")
     samples: int = option(1000, about="drawn from the calibration inputs")
-    span: str = option("own", about="own, or layer: the range that the intervals divide")
+    span: str = option("own", choices=SPANS,
+                       about="own, or layer: the range that the intervals divide")
     batch_size: int = option(64, about="samples that the network gets at once")
 
     def __post_init__(self) -> None:
         """Refuse what is out of range."""
-        if self.score not in FORMS:
-            raise ArgumentError(f"score must be one of {FORMS}, not {self.score!r}")
-        if self.span not in SPANS:
-            raise ArgumentError(f"span must be one of {SPANS}, not {self.span!r}")
         if self.intervals < 2 or self.samples < 1:
             raise ArgumentError(f"intervals must be at least 2 and samples at least 1, not "
                                 f"{self.intervals!r}, {self.samples!r}")

@@ -28,16 +28,14 @@ class CorrelationOptions:
     batch_size : samples that the model gets at once; no influence on the scores beyond rounding.
     """
 
-    activation: str = option("post", about="post, or pre the activation function")
+    activation: str = option("post", choices=ACTIVATIONS,
+                             about="post, or pre the activation function")
     signed: bool = option(False, about="keep the sign of linear layers' correlations")
     positions: int | None = option(None, about="most output positions of a convolution; all")
     batch_size: int = option(64, about="samples that the network gets at once")
 
     def __post_init__(self) -> None:
         """Refuse what is out of range."""
-        if self.activation not in ACTIVATIONS:
-            raise ArgumentError(f"activation must be one of {ACTIVATIONS}, not "
-                                f"{self.activation!r}")
         if self.positions is not None and self.positions < 1:
             raise ArgumentError(f"positions must be None or at least 1, not {self.positions!r}")
 

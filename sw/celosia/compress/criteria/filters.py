@@ -32,7 +32,7 @@ def l1(scoring: Scoring, options: NoOptions) -> Scores:
     return {name: abs(_rows(layer.weight)).sum(axis=1) for name, layer in scoring.layers.items()}
 
 
-@criterion("mask", of="filters")
+@criterion("mask", of="filters", masks=True)
 def mask(scoring: Scoring, options: NoOptions) -> Scores:
     """Score a filter by its trained mask's absolute value (P3, 6.4.1); layers without have none."""
     from celosia.compress.masks.filters import filter_masks

@@ -59,6 +59,7 @@ class Criterion:
 
     of    : "weights" or "filters".   about : the first paragraph of the function's docstring.
     options : the dataclass of its options.
+    masks : whether it reads filter masks, which are then folded away.
     """
 
     name: str
@@ -66,13 +67,14 @@ class Criterion:
     about: str
     options: type
     score: Function
+    masks: bool = False
 
 
 _CRITERIA: dict[str, Criterion] = {}
 
 
 def criterion(
-    name: str, *, of: str, options: type = NoOptions
+    name: str, *, of: str, options: type = NoOptions, masks: bool = False
 ) -> Callable[[Function], Function]:
     """Return a decorator that makes a function known as a criterion.
 
@@ -84,6 +86,8 @@ def criterion(
         "weights" or "filters".
     options
         A frozen dataclass whose fields are `celosia.compress.options.option`.
+    masks
+        Whether it reads filter masks (`celosia.compress.add_masks`).
 
     Raises
     ------
@@ -98,7 +102,8 @@ def criterion(
             raise ArgumentError(f"the method name {name!r} is taken by "
                                 f"{_CRITERIA[name].score.__name__}")
         about = " ".join((inspect.getdoc(function) or "").split("\n\n")[0].split())
-        _CRITERIA[name] = Criterion(name=name, of=of, about=about, options=options, score=function)
+        _CRITERIA[name] = Criterion(name=name, of=of, about=about, options=options, score=function,
+                                    masks=masks)
         return function
 
     return register

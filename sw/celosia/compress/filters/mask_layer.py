@@ -20,12 +20,13 @@ from torch import nn
 from celosia.compress.criteria.scoring import filter_scores
 from celosia.compress.entry import entry
 from celosia.compress.filters.prune import FilterReport, FilterRound, prune_filters, trace_for
-from celosia.compress.filters.selection import SCOPES, Target, choose
+from celosia.compress.filters.selection import Target, choose
 from celosia.compress.filters.structure import trace
 from celosia.compress.masks.filters import attach, attach_gamma, filter_masks, fold_in
 from celosia.compress.promise import Promise, restoring
 from celosia.compress.training.journal import Journal, describe, fingerprint
 from celosia.compress.training.rounds import Measure, reproducible
+from celosia.compress.words import PLACES, SCOPES, STEPS
 from celosia_spec.errors import ArgumentError
 
 __all__ = [
@@ -36,8 +37,6 @@ __all__ = [
     "prune_with_masks",
     "threshold_for",
 ]
-
-STEPS = ("subgradient", "proximal")
 
 Trainer = Callable[[nn.Module, int], None]
 
@@ -79,8 +78,8 @@ def add_masks(
         The model has masks; an unknown layer or one whose filters cannot be removed; no gamma
         where one is needed; a layer whose weight is computed each time. The model is unchanged.
     """
-    if on not in ("mask", "gamma"):
-        raise ArgumentError(f"on must be 'mask' or 'gamma', not {on!r}")
+    if on not in PLACES:
+        raise ArgumentError(f"on must be one of {PLACES}, not {on!r}")
     if filter_masks(model):
         raise ArgumentError("the model has filter masks already; fold them first (fold_masks)")
     structure = trace(model, example_input)

@@ -13,17 +13,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from celosia.compress.criteria.registry import lookup
+from celosia.compress.criteria.registry import Criterion, lookup
 from celosia.compress.criteria.scoring import filter_scores
 from celosia.compress.entry import entry
 from celosia.compress.filters.removal import remove
-from celosia.compress.filters.selection import SCOPES, Target, choose
+from celosia.compress.filters.selection import Target, choose
 from celosia.compress.filters.structure import FilterCost, Kept, Structure, trace
 from celosia.compress.layers import prunable_layers
 from celosia.compress.masks.filters import filter_masks
 from celosia.compress.options import resolve
 from celosia.compress.training.journal import Journal, describe, fingerprint
 from celosia.compress.training.rounds import Measure, reproducible
+from celosia.compress.words import SCOPES
 from celosia_spec.errors import ArgumentError
 
 __all__ = ["FilterReport", "FilterRound", "LayerFilters", "prune_filters", "trace_for"]
@@ -197,7 +198,7 @@ def prune_filters(
                "options": asdict(resolve(method, lookup(method, "filters").options, options)),
                "start": fingerprint(model, inputs)}
     journal = Journal(checkpoint, choices)
-    run = _Run(model, example_input, look, start, method,
+    run = _Run(model, example_input, look, start, lookup(method, "filters"),
                partial(filter_scores, method=method, inputs=inputs, **options))
     if journal.records:
         run.rebuild(journal.records[-1]["kept"], journal.restore())
@@ -223,7 +224,7 @@ class _Run:
 
     def __init__(
         self, model: nn.Module, example_input: Any, look: Callable[[], Structure],
-        start: Structure, method: str, score: Callable[[nn.Module], dict[str, np.ndarray]],
+        start: Structure, method: Criterion, score: Callable[[nn.Module], dict[str, np.ndarray]],
     ) -> None:
         self.model, self.example_input = model, example_input
         self.look, self.start, self.method, self.score = look, start, method, score
@@ -236,7 +237,7 @@ class _Run:
         scores = {name: np.sum([by_layer[member] for member in unit.members], axis=0)
                   for name, unit in self.start.units.items()}
         kept = choose(self.start, self.kept, scores, target, scope, share)
-        if target.kind != "threshold" and self.method != "mask":
+        if target.kind != "threshold" and not self.method.masks:
             self._refuse_unranked(scores, kept)
         self._remove(kept)
 
@@ -244,9 +245,10 @@ class _Run:
         """Raise ArgumentError for a layer that would lose filters by their index alone."""
         for name, values in scores.items():
             if len(kept[name]) < len(values) and np.ptp(values) == 0:
-                other = "take 'l1', or name it" if self.method == "std" else "name it"
+                method = self.method.name
+                other = "take 'l1', or name it" if method == "std" else "name it"
                 raise ArgumentError(
-                    f"method {self.method!r} gives all filters of layer {name!r} the same score, "
+                    f"method {method!r} gives all filters of layer {name!r} the same score, "
                     f"so it cannot say which are to go; {other} in `ignore`")
 
     def rebuild(
@@ -284,8 +286,8 @@ def trace_for(
     ignore: Collection[str] = (),
     constants: str = "fold",
 ) -> Structure:
-    """Trace the model; with method "mask", layers without a mask are left alone."""
-    if method != "mask":
+    """Trace the model; where the method reads masks, layers without one are left alone."""
+    if not lookup(method, "filters").masks:
         return trace(model, example_input, coupled=coupled, ignore=ignore, constants=constants)
     if constants != "fold":
         raise ArgumentError("masks are folded exactly, so constants must be 'fold' with them")
@@ -299,19 +301,19 @@ def trace_for(
 
 def _check(model: nn.Module, method: str, target: Target, rounds: int, scope: str) -> None:
     """Raise ArgumentError for settings that cannot be meant."""
-    lookup(method, "filters")
+    found = lookup(method, "filters")
     if scope not in SCOPES:
         raise ArgumentError(f"scope must be one of {SCOPES}, not {scope!r}")
     if rounds < 1:
         raise ArgumentError(f"rounds must be at least 1, not {rounds}")
-    if rounds > 1 and (method == "mask" or target.kind == "threshold"):
+    if rounds > 1 and (found.masks or target.kind == "threshold"):
         raise ArgumentError("masks, which are folded away, and a threshold take one round; "
                             "leave `rounds` at 1")
     masks = filter_masks(model)
-    if masks and method != "mask":
+    if masks and not found.masks:
         raise ArgumentError(f"the model has filter masks, which method {method!r} does not look "
                             "at; call celosia.compress.fold_masks first, or use 'mask'")
-    if method == "mask" and not masks:
+    if found.masks and not masks:
         raise ArgumentError("the model has no filter masks; add and train them first "
                             "(celosia.compress.add_masks)")
 

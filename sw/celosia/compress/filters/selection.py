@@ -13,9 +13,7 @@ from celosia.compress.filters.structure import Kept, Structure
 from celosia.compress.weights.selection import keep_largest
 from celosia_spec.errors import ArgumentError
 
-__all__ = ["SCOPES", "Target", "choose"]
-
-SCOPES = ("layer", "global")
+__all__ = ["Target", "choose"]
 
 Scores = Mapping[str, np.ndarray]
 

@@ -23,13 +23,11 @@ from celosia.compress.layers import computed_weight, names_of, parameter_count, 
 from celosia.compress.masks.filters import FilterMask, filter_masks, fold_in
 from celosia.compress.masks.weights import Mask
 from celosia.compress.promise import example_for, restoring
+from celosia.compress.words import CONSTANTS, COUPLED
 from celosia_spec.errors import ArgumentError
 
-__all__ = ["CONSTANTS", "COUPLED", "CUTS", "Effect", "FilterCost", "Kept", "Structure", "Unit",
-           "trace"]
+__all__ = ["CUTS", "Effect", "FilterCost", "Kept", "Structure", "Unit", "trace"]
 
-COUPLED = ("keep", "prune")
-CONSTANTS = ("fold", "drop")
 Kept = Mapping[str, np.ndarray]
 """{unit name: indices of the filters that stay, ascending}."""
 

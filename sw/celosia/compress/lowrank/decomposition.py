@@ -17,7 +17,6 @@ from torch import nn
 from celosia.compress.layers import held_weight, obstacle, prunable_layers, weight_sharers
 from celosia.compress.lowrank.evbmf import evbmf
 from celosia.compress.lowrank.svd import (
-    SCHEMES,
     as_matrix,
     check_rank,
     output_size,
@@ -45,6 +44,7 @@ from celosia.compress.masks.weights import Mask
 from celosia.compress.promise import example_for, run_once
 from celosia.compress.readings import Readings
 from celosia.compress.trial import random_input, same_up_to_rounding
+from celosia.compress.words import SCHEMES
 from celosia_spec.errors import ArgumentError, CelosiaError
 
 __all__ = [

@@ -15,7 +15,6 @@ from celosia.compress.entry import entry
 from celosia.compress.layers import names_of, prunable_layers
 from celosia.compress.lowrank.decomposition import Decomposition, Ranks, Site, plain_copy
 from celosia.compress.lowrank.rank_search import (
-    RULES,
     Budget,
     as_lists,
     as_tuples,
@@ -27,6 +26,7 @@ from celosia.compress.lowrank.rounds import FactoriseRound, Run
 from celosia.compress.promise import example_for, run_once
 from celosia.compress.training.journal import Journal, describe, fingerprint
 from celosia.compress.training.rounds import Measure
+from celosia.compress.words import RULES
 from celosia_spec.errors import ArgumentError
 
 __all__ = ["FactoriseReport", "FactoriseRound", "LayerRanks", "factorise"]

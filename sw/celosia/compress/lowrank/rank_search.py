@@ -21,7 +21,6 @@ from celosia.compress.training.rounds import reproducible
 from celosia_spec.errors import ArgumentError
 
 __all__ = [
-    "RULES",
     "Budget",
     "Curve",
     "as_lists",
@@ -35,8 +34,6 @@ __all__ = [
     "rule_ranks",
     "scale_to",
 ]
-
-RULES = ("energy", "speedup", "evbmf", "curve")
 
 CURVE_POINTS = 8
 """Ranks that are tried in a layer: so many equal steps up to the largest that saves weights."""

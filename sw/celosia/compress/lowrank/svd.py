@@ -19,10 +19,10 @@ from torch import nn
 from celosia.compress.entry import entry
 from celosia.compress.layers import held_weight, obstacle
 from celosia.compress.masks.weights import Mask
+from celosia.compress.words import SCHEMES
 from celosia_spec.errors import ArgumentError
 
 __all__ = [
-    "SCHEMES",
     "as_matrix",
     "energy_rank",
     "rank_for_energy",
@@ -32,8 +32,6 @@ __all__ = [
     "svd_macs",
     "svd_parameters",
 ]
-
-SCHEMES = ("channel", "spatial")
 
 Layer: TypeAlias = nn.Conv2d | nn.Linear
 

@@ -30,7 +30,7 @@ from celosia.compress.masks.weights import current_mask, mask_weight
 from celosia.compress.training.journal import Journal
 from celosia_spec.errors import ArgumentError
 
-__all__ = ["LayerDensity", "RoundRecord", "densities", "reproducible", "run_rounds"]
+__all__ = ["LayerDensity", "RoundRecord", "RoundsReport", "densities", "reproducible", "run_rounds"]
 
 Masks = Mapping[str, np.ndarray]
 Measure = Callable[[nn.Module], Mapping[str, float | int | None]]
@@ -106,6 +106,25 @@ class RoundRecord:
         """Return the record that `as_json` wrote."""
         layers = {name: LayerDensity(**layer) for name, layer in content["layers"].items()}
         return cls(**{**content, "layers": layers})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundsReport:
+    """The outcome of removing single weights in rounds.
+
+    layers  : each prunable layer's weights and kept weights, in the model's order.
+    rounds  : one record a round, those of a run that was resumed included.
+    choices : every setting that decided the outcome, as it was resolved and as JSON has it.
+    """
+
+    layers: Mapping[str, LayerDensity]
+    rounds: tuple[RoundRecord, ...]
+    choices: Mapping[str, Any]
+
+    @property
+    def density(self) -> float:
+        """Kept weights / all weights of all prunable layers together."""
+        return self.rounds[-1].density
 
 
 @entry

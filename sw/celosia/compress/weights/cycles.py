@@ -26,7 +26,7 @@ from celosia.compress.layers import (
 )
 from celosia.compress.masks.weights import apply_mask, current_mask
 from celosia.compress.training.journal import Journal, describe, fingerprint
-from celosia.compress.training.rounds import LayerDensity, RoundRecord, densities, run_rounds
+from celosia.compress.training.rounds import RoundRecord, RoundsReport, densities, run_rounds
 from celosia.compress.weights.cycle_masks import Masks, masks_for, within
 from celosia.compress.weights.prediction import Predictor
 from celosia.compress.weights.prune import DEFAULT_ROUNDS
@@ -38,29 +38,19 @@ __all__ = ["CycleReport", "prune_to_cycles"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CycleReport:
+class CycleReport(RoundsReport):
     """The outcome of `prune_to_cycles`.
 
     cycles       : predicted cycles of the pruned network, at most the budget.
     dense_cycles : those of the network as it was given.
     trimmed      : weights removed after the last fine-tuning, because it had moved weights away
                    from zero that the machine skipped before.
-    layers       : each prunable layer's weights and kept weights, in the model's order.
-    rounds       : one record a round; ``measured`` holds its "predicted_cycles".
-    choices      : every setting that decided the outcome.
+    rounds       : ``measured`` of each holds its "predicted_cycles".
     """
 
     cycles: int
     dense_cycles: int
     trimmed: int
-    layers: Mapping[str, LayerDensity]
-    rounds: tuple[RoundRecord, ...]
-    choices: Mapping[str, Any]
-
-    @property
-    def density(self) -> float:
-        """Kept weights / all weights of all prunable layers together."""
-        return self.rounds[-1].density
 
 
 @entry

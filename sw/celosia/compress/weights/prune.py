@@ -28,7 +28,13 @@ from celosia.compress.layers import (
 )
 from celosia.compress.masks.weights import current_mask
 from celosia.compress.training.journal import Journal, describe, fingerprint
-from celosia.compress.training.rounds import LayerDensity, Measure, RoundRecord, run_rounds
+from celosia.compress.training.rounds import (
+    LayerDensity,
+    Measure,
+    RoundRecord,
+    RoundsReport,
+    run_rounds,
+)
 from celosia.compress.weights.schedule import ORDERS, count_kept, plan_rounds, resolve_rates
 from celosia.compress.weights.search import GRID, RateSearch, search_rates
 from celosia.compress.weights.selection import (
@@ -38,37 +44,25 @@ from celosia.compress.weights.selection import (
     refuse_equal,
     ties,
 )
+from celosia.compress.words import SCOPES
 from celosia_spec.errors import ArgumentError
 
 __all__ = ["LayerDensity", "PruneReport", "RoundRecord", "prune"]
 
 Masks = dict[str, np.ndarray]
 
-SCOPES = ("layer", "global")
 DEFAULT_ROUNDS = 5
 """Rounds when there is a `finetune` and no number is given."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PruneReport:
+class PruneReport(RoundsReport):
     """The outcome of `prune`.
 
-    layers  : each prunable layer's weights and kept weights, in the model's order.
-    rounds  : one record a round, those of a run that was resumed included.
-    choices : every setting that decided the outcome, as it was resolved and as JSON has it:
-              method and its options, rates and how they were found, layers, scope, schedule,
+    choices : method and its options, rates and how they were found, layers, scope, schedule,
               order, selection, rounds, seed, fine-tuning, the rule for equal scores, and the
               SHA-256 of the starting weights and calibration inputs.
     """
-
-    layers: Mapping[str, LayerDensity]
-    rounds: tuple[RoundRecord, ...]
-    choices: Mapping[str, Any]
-
-    @property
-    def density(self) -> float:
-        """Kept weights / all weights of all prunable layers together."""
-        return self.rounds[-1].density
 
 
 @entry

@@ -6,15 +6,12 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from celosia.compress.words import SELECTIONS
 from celosia_spec.errors import ArgumentError
 
-__all__ = ["SELECTIONS", "find_selection", "keep_global", "keep_largest",
-           "refuse_equal", "ties"]
+__all__ = ["find_selection", "keep_global", "keep_largest", "refuse_equal", "ties"]
 
 Select = Callable[[np.ndarray, np.ndarray, int, np.random.Generator], np.ndarray]
-
-SELECTIONS = ("topk_abs", "sun2016")
-"""How the weights of a layer that stay are picked from their scores."""
 
 
 def find_selection(select: str, method: str, strong: float) -> Select:
