@@ -19,7 +19,8 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 from celosia.frontend import import_model  # noqa: E402
-from celosia.frontend.tracing import tracing  # noqa: E402
+from celosia.frontend import tracing as tracing_module  # noqa: E402
+from celosia.frontend.tracing import decomposed, tracing  # noqa: E402
 
 X = np.random.default_rng(0).normal(size=(1, 6)).astype(np.float32)
 
@@ -146,6 +147,40 @@ def test_operators_are_looked_up_once_a_model(monkeypatch: pytest.MonkeyPatch) -
         import_model(Dropped(), X)
         assert len(asked) == models
         assert utils._materialize_cpp_cia_ops is asks
+
+
+class Composite(nn.Module):
+    """Operators that torch makes of others: some it keeps whole, one the frontend does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.fc = nn.Conv2d(4, 8, 3, padding="same"), nn.GroupNorm(2, 8), (
+            nn.Linear(18, 5))
+
+    def forward(self, x):
+        f = nn.functional
+        x = f.silu(self.norm(self.conv(x)))
+        x = f.max_pool2d(f.selu(f.pixel_shuffle(x, 2)), 2) + f.hardsigmoid(x).narrow(1, 0, 2)
+        x = f.interpolate(x, scale_factor=2) + f.interpolate(x, scale_factor=2, mode="bilinear")
+        a, b = f.instance_norm(f.adaptive_avg_pool2d(x, 3)).chunk(2, 1)
+        x = self.fc(f.layer_norm(torch.einsum("bchw,bchv->bcwv", a, b).tile(2), (6,)).flatten(1))
+        return f.log_softmax(f.dropout(x, training=self.training).squeeze(), dim=-1)
+
+
+def test_what_is_left_to_torchs_dispatcher_decomposes_as_torch_does_it() -> None:
+    """The same operators of the same arguments, with the same places in the source."""
+    with tracing():
+        program = torch.export.export(Composite().eval(), (torch.zeros(1, 4, 6, 6),))
+        table = torch.export.default_decompositions()
+        for whole in tracing_module._WHOLE:
+            table.pop(whole)
+        ours, theirs = decomposed(program), program.run_decompositions(table)
+    assert len(ours.graph.nodes) > 40
+    for one, other in zip(ours.graph.nodes, theirs.graph.nodes, strict=True):
+        assert (one.name, one.op, one.target) == (other.name, other.op, other.target)
+        assert str((one.args, one.kwargs)) == str((other.args, other.kwargs))
+        assert one.meta.get("stack_trace") == other.meta.get("stack_trace")
+        assert one.meta.get("nn_module_stack") == other.meta.get("nn_module_stack")
 
 
 def test_layers_may_have_any_names() -> None:
