@@ -11,6 +11,21 @@ from blocks.players import PLAYERS
 from celosia_sim.simulators.cosim import versions
 from celosia_spec.errors import SimulationError
 
+LONG = ("boards/test_driver.py", "sim/test_programs.py", "boards/test_build.py",
+        "boards/test_cli_build.py", "sim/test_compressed.py", "sim/test_lenet5.py",
+        "sim/test_backends.py", "sw/test_tutorial.py", "sw/test_cli_filters.py",
+        "sw/test_cycle_aware.py", "sim/test_virtual_board.py", "hw/test_core.py",
+        "hw/test_reading.py", "fingerprints/test_core.py", "sw/test_cli_prune.py",
+        "sw/test_check.py", "sw/test_tables.py", "sw/test_verify.py", "boards/test_arrays.py",
+        "sw/test_journal.py", "sw/test_cli_factorise.py")
+"""Files that take long, whatever the number of their tests: two workers begin with them, so that
+neither is left alone with one at the end."""
+
+
+def pytest_configure(config):
+    """Let files be given to workers in the order below, not by their numbers of tests."""
+    config.option.loadscopereorder = False
+
 
 def pytest_addoption(parser):
     parser.addoption("--update", action="store_true",
@@ -60,7 +75,10 @@ def still_running(monkeypatch):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Mark what is played in Icarus, so that ``-m icarus`` finds it."""
+    """Put LONG files first; mark what is played in Icarus, so that ``-m icarus`` finds it."""
+    place = {(Path(__file__).parent / path).resolve(strict=True): k
+             for k, path in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path, len(LONG)))
     for item in items:
         params = item.callspec.params if hasattr(item, "callspec") else {}
         if "icarus" in (params.get("player"), params.get("verilog_player")):
