@@ -27,6 +27,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 LANES = 4
+NINE_BITS = {"activation_bits": 9, "weight_bits": 9}
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +115,7 @@ class Residual(nn.Module):
 def test_maps_residuals_and_nine_bits():
     torch.manual_seed(1)
     program = celosia.compile(Residual().eval(), np.zeros((1, 2, 8, 8), np.float32),
-                              target="ecp5-25f", lanes=4, activation_bits=9, weight_bits=9)
+                              target="ecp5-25f", lanes=LANES, **NINE_BITS)
     images = np.random.default_rng(0).normal(size=(3, 2, 8, 8)).astype(np.float32)
     golden = golden_run(program.graph, images, keep_tensors=True)
     with VirtualBoard(program.target, program.array, byte_level=True) as machine, Board(
@@ -142,10 +143,11 @@ def nets() -> Iterator[tuple[nn.Module, tuple[int, int, int]]]:
                         nn.Flatten(), nn.Linear(32, 3)), (2, 8, 8)
 
 
-@pytest.mark.parametrize("of", ["icebreaker", "ecp5-25f"])      # without and with `clearing`
-def test_what_the_memories_held_before_does_no_harm(of):
+@pytest.mark.parametrize(("of", "bits"), [      # without and with `clearing`
+    ("icebreaker", {}), ("ecp5-25f", NINE_BITS)])
+def test_what_the_memories_held_before_does_no_harm(of, bits):
     rng = np.random.default_rng(8)
-    array = array_for(of, lanes=LANES)
+    array = array_for(of, lanes=LANES, **bits)
     with VirtualBoard(of, array, byte_level=True) as machine:
         board = Board(SimulatedLine(machine))
         there = Machine(SimulatedLine(machine), array, 1e6)
@@ -156,7 +158,7 @@ def test_what_the_memories_held_before_does_no_harm(of):
             at = np.stack([np.full(depth, Space.BANKS), np.arange(depth)], axis=1)
             there.write(at.astype(np.uint32), rng.integers(1, 128, depth).astype(np.uint32))
             program = celosia.compile(net.eval(), np.zeros((1, *shape), np.float32), target=of,
-                                      lanes=LANES)
+                                      lanes=LANES, **bits)
             images = rng.normal(size=(3, *shape)).astype(np.float32)
             board.load(program)
             same(board.run(images), celosia.run(program, images))

@@ -22,7 +22,7 @@ def program() -> celosia.Program:
     torch.manual_seed(2)
     model = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), torch.nn.ReLU(), torch.nn.Flatten(),
                                 torch.nn.Linear(18, 4)).eval()
-    return celosia.compile(model, np.zeros((1, *SHAPE), np.float32), target="hx8k")
+    return celosia.compile(model, np.zeros((1, *SHAPE), np.float32), target="icebreaker")
 
 
 @pytest.fixture
