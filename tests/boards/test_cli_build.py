@@ -12,8 +12,10 @@ from celosia import demo
 from celosia.api import check_buildable
 from celosia.cli import app
 from celosia.datasets import shipped_test_images
+from celosia_boards.cache import cache_directory
 from celosia_boards.clock import highest_clock
 from celosia_boards.targets import target
+from compiled import core_entries, link
 
 CLOCK = target("icebreaker").clock_mhz
 X = np.zeros((1, 16), np.float32)
@@ -63,7 +65,9 @@ def test_demo_builds_what_it_has_simulated(placer, tmp_path, monkeypatch):
     images, labels = shipped_test_images()
     monkeypatch.setattr(demo, "load_fashion_mnist", lambda split: (images[:40], labels[:40]))
     monkeypatch.setattr(demo, "IMAGES", 1)
+    simulator = core_entries(target("icebreaker").array)
     placer({(0, CLOCK): CLOCK + 1.0})
+    link(simulator, cache_directory())
     folder = tmp_path / "of mine"
     shown = invoke("demo", "-o", folder)
     assert shown.stdout.endswith(
@@ -73,6 +77,7 @@ def test_demo_builds_what_it_has_simulated(placer, tmp_path, monkeypatch):
     assert [stage.partition(":")[0] for stage in shown.stderr.splitlines()][-6:] == [
         "golden model", "elaboration", "synthesis", "placement and routing", "seed 0", "bitstream"]
     placer({(0, CLOCK): CLOCK - 1.0})
+    link(simulator, cache_directory())
     (folder / "celosia.report.json").unlink()
     refused = invoke("demo", "-o", folder, status=1)
     assert "misses the clock" in refused.stderr and not (folder / "celosia.bin").exists()

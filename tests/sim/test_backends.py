@@ -24,6 +24,7 @@ from celosia_sim.simulators.rtl import Design
 from celosia_spec.isa import ArrayConfig, Error, Register, Space
 from celosia_spec.program import Layer, Place
 from celosia_spec.qgraph import QGraph
+from compiled import link, runtime_entries
 
 ARRAY = ArrayConfig(lanes=4, bank_rows=16, store_beats=4)
 COUNT, MIDDLE, COPY = 8, 16, 32
@@ -164,8 +165,9 @@ class SmallMachine(wiring.Component):
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
-    """A cache of this file's own, so that everything is built here and nothing stays."""
+    """A cache of this file's own, so that every machine is built here and nothing stays."""
     path = tmp_path_factory.mktemp("cache")
+    link(runtime_entries(), path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CELOSIA_CACHE", str(path))
         yield path

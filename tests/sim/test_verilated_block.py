@@ -5,6 +5,7 @@ import pytest
 from blocks import verilated_block
 from blocks.verilated_block import Block
 from celosia_spec.errors import SimulationError
+from compiled import link, runtime_entries
 
 COUNTER = """
 module block(input clk, input rst, input abort, input [8:0] step__by, input [99:0] wide,
@@ -28,7 +29,9 @@ endmodule
 @pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CELOSIA_CACHE", str(tmp_path_factory.mktemp("cache")))
+        path = tmp_path_factory.mktemp("cache")
+        link(runtime_entries(), path)
+        patch.setenv("CELOSIA_CACHE", str(path))
         yield
 
 
