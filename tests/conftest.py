@@ -2,6 +2,7 @@
 does not bring, and which processes a test has left behind."""
 
 import contextlib
+import gc
 import uuid
 from pathlib import Path
 
@@ -23,8 +24,11 @@ neither is left alone with one at the end."""
 
 
 def pytest_configure(config):
-    """Let files be given to workers in the order below, not by their numbers of tests."""
+    """Let files be given to workers in the order below, not by their numbers of tests; and let
+    garbage be looked for seldom: among all that torch and Amaranth keep, that takes more than
+    half the time in which Amaranth elaborates a core."""
     config.option.loadscopereorder = False
+    gc.set_threshold(100_000, 20, 20)
 
 
 def pytest_addoption(parser):
