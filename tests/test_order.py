@@ -22,10 +22,12 @@ PACKAGES = {"celosia_spec": "hw", "celosia_hw": "hw", "celosia_boards": "boards"
 ORDER = {
     "celosia_spec": """
         __init__, errors, host_layers, isa
+        files, floats, inputs, preprocessing
+        block, container
         epilogue
         qgraph
-        faint_rows, files, floats, inputs, preprocessing
-        block, container, graph_rules, program
+        faint_rows, program
+        graph_rules
         record
         stream
     """,

@@ -1,5 +1,7 @@
 """Blocks: exponents and mantissas of arrays of numbers (numerics, section 1)."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from celosia_spec.errors import ArgumentError
@@ -27,31 +29,50 @@ def block_exponents(x: np.ndarray, exponent_min: int = EXPONENT_MIN) -> np.ndarr
     return floor_log2(largest).clip(min=exponent_min)
 
 
-def lsb(exponents: np.ndarray, bits: int) -> np.ndarray:
-    """Return s = epsilon - (L - 2), the exponent of the least significant bit, int64."""
-    return np.asarray(exponents, dtype=np.int64) - (bits - 2)
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """What the mantissas of a block are.
 
-
-def limit(bits: int) -> int:
-    """Return the largest mantissa, 2^(L-1) - 1."""
-    return (1 << bits - 1) - 1
-
-
-def mantissas(x: np.ndarray, exponents: np.ndarray, bits: int,
-              rounding: str = "nearest-even") -> tuple[np.ndarray, np.ndarray]:
-    """Return the mantissas of blocks ``x[i]`` at given exponents, and which blocks were clipped.
-
-    x : float64 (blocks, ...), finite.   exponents : int64 (blocks,), -16 ... 15.
-    Returns int32 of x's shape with abs(m) <= 2^(bits-1) - 1, and bool (blocks,).
+    bits : L, the sign included.   signed : False where no number of the block is below 0.
     """
-    x = np.asarray(x, dtype=np.float64)
-    shift = lsb(exponents, bits)
-    with np.errstate(over="ignore"):
-        scaled = np.ldexp(x, -shift.reshape(-1, *[1] * (x.ndim - 1)))
-    rounded = ROUNDINGS[rounding](scaled)
-    clipped = np.clip(rounded, -limit(bits), limit(bits))
-    saturated = (rounded != clipped).any(axis=tuple(range(1, x.ndim)))
-    return clipped.astype(np.int32), saturated
+
+    bits: int
+    signed: bool = True
+
+    @property
+    def fraction(self) -> int:
+        """Bits below the block exponent's: L - 2, or L - 1 where there is no sign."""
+        return self.bits - 1 - self.signed
+
+    @property
+    def largest(self) -> int:
+        """The largest mantissa: 2^(L-1) - 1, or 2^L - 1 where there is no sign."""
+        return (2 << self.fraction) - 1
+
+    @property
+    def least(self) -> int:
+        """The least mantissa: the most negative code is never used."""
+        return -self.largest if self.signed else 0
+
+    def lsb(self, exponents: np.ndarray) -> np.ndarray:
+        """Return s, the exponents of the least significant bits of blocks, int64."""
+        return np.asarray(exponents, dtype=np.int64) - self.fraction
+
+    def mantissas(self, x: np.ndarray, exponents: np.ndarray,
+                  rounding: str = "nearest-even") -> tuple[np.ndarray, np.ndarray]:
+        """Return the mantissas of blocks ``x[i]`` at given exponents, and which were clipped.
+
+        x : float64 (blocks, ...), finite.   exponents : int64 (blocks,), -16 ... 15.
+        Returns int32 of x's shape, ``least`` to ``largest``, and bool (blocks,).
+        """
+        x = np.asarray(x, dtype=np.float64)
+        shift = self.lsb(exponents)
+        with np.errstate(over="ignore"):
+            scaled = np.ldexp(x, -shift.reshape(-1, *[1] * (x.ndim - 1)))
+        rounded = ROUNDINGS[rounding](scaled)
+        clipped = np.clip(rounded, self.least, self.largest)
+        saturated = (rounded != clipped).any(axis=tuple(range(1, x.ndim)))
+        return clipped.astype(np.int32), saturated
 
 
 def bfp(array: np.ndarray, bits: int, axis: int | None = None, rounding: str = "nearest-even", *,
@@ -81,7 +102,7 @@ def bfp(array: np.ndarray, bits: int, axis: int | None = None, rounding: str = "
     if exponents.max(initial=EXPONENT_MIN) > EXPONENT_MAX:
         raise ArgumentError(f"block {int(exponents.argmax())} needs the exponent "
                             f"{exponents.max()}, above {EXPONENT_MAX}; scale the array down")
-    m, _ = mantissas(blocks, exponents, bits, rounding)
+    m, _ = Format(bits=bits).mantissas(blocks, exponents, rounding)
     if axis is None:
         return m[0], exponents[0]
     return np.moveaxis(m, 0, axis), exponents

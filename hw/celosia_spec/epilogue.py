@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from celosia_spec.block import Format
 from celosia_spec.isa import EXPONENT_MAX, EXPONENT_MIN
 
 
@@ -77,13 +78,13 @@ def within(low: float, high: float) -> Activation:
     return Identity() if low == -math.inf else Relu()
 
 
-def rounded(activation: Activation, bits: int) -> Activation:
-    """Return the activation with bounds that are mantissas of ``bits`` bits (numerics, 3)."""
+def rounded(activation: Activation, format: Format) -> Activation:
+    """Return the activation with bounds that are mantissas of a format (numerics, section 4)."""
     low, high = activation.bounds
     if not activation.clamps:
         return activation
-    lsb = _exponent(high) - (bits - 2)
-    high = math.ldexp(min(round(math.ldexp(high, -lsb)), (1 << bits - 1) - 1), lsb)
+    lsb = _exponent(high) - format.fraction
+    high = math.ldexp(min(round(math.ldexp(high, -lsb)), format.largest), lsb)
     return Clamp(low=-high if low else 0.0, high=high)
 
 

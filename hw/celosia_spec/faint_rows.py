@@ -11,7 +11,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from celosia_spec.isa import EXPONENT_MIN
+from celosia_spec.block import Format
+from celosia_spec.isa import EXPONENT_MIN, UNIT_MARGIN
 from celosia_spec.qgraph import QNode, row_magnitudes
 
 FAINT_BITS = 3
@@ -34,15 +35,34 @@ def faint_lsb(node: QNode) -> int:
     return least + (mean_square.bit_length() - 1) // 2 - FAINT_BITS
 
 
-def input_minima(node: QNode, sw: np.ndarray, width: int, activation_bits: int) -> np.ndarray:
+def bias_minima(node: QNode, sw: np.ndarray, width: int, inputs: Format) -> np.ndarray:
     """Return for each row the input exponent from which its bias cannot overflow, int64 (rows,).
 
     sw : weight exponents to count with.   width : of the accumulators.
+    inputs : what the mantissas of the node's input are.
     EXPONENT_MIN where a row has no bias.
     """
     magnitude = np.frexp(np.abs(node.bias).astype(np.float64))[1].astype(np.int64) - 1
-    needed = magnitude + node.sb + 4 - width - sw + (activation_bits - 2)
+    needed = magnitude + node.sb + 4 - width - sw + inputs.fraction
     return np.where(node.bias == 0, EXPONENT_MIN, needed).clip(min=EXPONENT_MIN)
+
+
+def unit_minima(node: QNode, sw: np.ndarray, width: int, inputs: Format) -> np.ndarray:
+    """Return for each row the input exponent from which its sums' unit is large enough to be
+    normalised, int64 (rows,).
+
+    Arguments as of `bias_minima`. EXPONENT_MIN where a row has no weights.
+    """
+    needed = inputs.fraction - sw - (width + UNIT_MARGIN)
+    return np.where(row_magnitudes(node.matrix) == 0, EXPONENT_MIN, needed).clip(min=EXPONENT_MIN)
+
+
+def input_minima(node: QNode, sw: np.ndarray, width: int, inputs: Format) -> np.ndarray:
+    """Return for each row the smallest exponent that its input may have, int64 (rows,).
+
+    Arguments as of `bias_minima`.
+    """
+    return np.maximum(bias_minima(node, sw, width, inputs), unit_minima(node, sw, width, inputs))
 
 
 def exponent_minima(tensors: Sequence[str], nodes: Sequence[QNode], needed: Mapping[str, int],
@@ -60,10 +80,11 @@ def exponent_minima(tensors: Sequence[str], nodes: Sequence[QNode], needed: Mapp
 
 
 def raised_lsbs(nodes: Sequence[QNode], expected: Mapping[str, int], width: int,
-                activation_bits: int, kept: Collection[str]) -> dict[str, np.ndarray]:
+                formats: Mapping[str, Format], kept: Collection[str]) -> dict[str, np.ndarray]:
     """Return the weight exponents s_w of every node's rows with the faint ones raised, by its name.
 
     expected : exponent that each tensor is likely to have, by name.
+    formats  : what the mantissas of each tensor are, by name.
     kept     : names of the tensors that keep the exponent of the node's input.
 
     A tensor is to have ROOM_BITS below its expected exponent, and a residual operand as many above;
@@ -71,16 +92,17 @@ def raised_lsbs(nodes: Sequence[QNode], expected: Mapping[str, int], width: int,
     """
     highest = {node.name: node.sw if node.output in kept else np.maximum(node.sw, faint_lsb(node))
                for node in nodes}
-    needed = {node.name: int(input_minima(node, highest[node.name], width, activation_bits).max())
-              for node in nodes}
+    needed = {node.name: int(input_minima(node, highest[node.name], width,
+                                          formats[node.input]).max()) for node in nodes}
     minima = {name: max(least, expected[name] - ROOM_BITS)
               for name, least in exponent_minima(list(expected), nodes, needed, kept).items()}
     found = {}
     for node in nodes:
-        over = input_minima(node, node.sw, width, activation_bits) - minima[node.input]
+        inputs = formats[node.input]
+        over = input_minima(node, node.sw, width, inputs) - minima[node.input]
         if node.epilogue.add is not None:
             apart = expected[node.epilogue.add] - expected[node.input]
-            fitting = apart + ROOM_BITS + 4 - width + (activation_bits - 2)
+            fitting = apart + ROOM_BITS + 4 - width + inputs.fraction
             over = np.maximum(over, fitting - node.sw)
         found[node.name] = np.minimum(node.sw + np.maximum(over, 0), highest[node.name])
     return found

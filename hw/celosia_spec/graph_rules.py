@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from celosia_spec.block import Format
 from celosia_spec.epilogue import PLAIN, highest, rounded
-from celosia_spec.faint_rows import input_minima
+from celosia_spec.faint_rows import bias_minima, unit_minima
 from celosia_spec.isa import (
     EXPONENT_MAX,
     EXPONENT_MIN,
@@ -26,7 +27,7 @@ from celosia_spec.isa import (
     memory_of,
 )
 from celosia_spec.isa.fields import Field
-from celosia_spec.qgraph import Geometry, NodeKind, QGraph, QNode, QTensor, row_magnitudes
+from celosia_spec.qgraph import Geometry, NodeKind, QGraph, QNode, QTensor, farthest_sums
 
 NAME_LENGTH = 1000
 """Most characters of a layer's or a tensor's name."""
@@ -68,6 +69,8 @@ def check_tensors(tensors: Iterable[QTensor], array: ArrayConfig, *, output: str
                              f"{tensor.shape}")
         if tensor.bits != (OUTPUT_BITS if name == output else bits):
             raise ValueError(f"{name!r}: mantissas of {tensor.bits} bits")
+        if name == output and not tensor.signed:
+            raise ValueError(f"{name!r}: the output's mantissas have a sign")
         rule = tensor.exponent
         _within(name, "least exponent", [rule.least], EXPONENT_MIN, EXPONENT_MAX)
         if rule.found if static else rule.fixed is not None:
@@ -147,16 +150,30 @@ def _check_shapes(tensors: Mapping[str, QTensor], node: Any, array: ArrayConfig)
             keeps != node.input or source.exponent.least < result.exponent.least):
         raise ValueError(f"{name!r} keeps exponents, but those of {node.input!r} and "
                          f"{node.output!r} differ")
+    _check_sign(node, source, result)
     _check_activation(node, result, array)
     if node.kind == NodeKind.COPY and not (
             keeps is not None and geometry == Geometry(kernel=(1, 1)) and node.epilogue == PLAIN):
         raise ValueError(f"{name!r} is called a copy and changes what it copies")
 
 
+def _check_sign(node: Any, source: QTensor, result: QTensor) -> None:
+    """ValueError where a tensor without a sign may have elements below 0, or where choosing
+    elements would round them."""
+    chosen = result.exponent.keeps is not None
+    if not result.signed and node.epilogue.activation.bounds[0] < 0 and (
+            source.signed or not chosen):
+        raise ValueError(f"{node.name!r} may give numbers below 0, and the mantissas of "
+                         f"{result.name!r} have no sign")
+    if chosen and result.format.fraction < source.format.fraction:
+        raise ValueError(f"{node.name!r} keeps exponents, but {result.name!r} has a sign and "
+                         f"{source.name!r} has none")
+
+
 def _check_activation(node: Any, result: QTensor, array: ArrayConfig) -> None:
     """ValueError unless a clamp's bound is a mantissa, and its tensor's exponent reaches it."""
     activation, rule = node.epilogue.activation, result.exponent
-    if rounded(activation, array.activation_bits) != activation:
+    if rounded(activation, Format(bits=array.activation_bits, signed=result.signed)) != activation:
         raise ValueError(f"{node.name!r} clamps to {activation.high:g}, which is no mantissa of "
                          f"{array.activation_bits} bits")
     if rule.keeps is not None and activation.clamps:
@@ -211,15 +228,16 @@ def check_weights(graph: QGraph, array: ArrayConfig) -> None:
 def _check_sums(graph: QGraph, node: QNode) -> None:
     """ValueError where a row's products, or its bias, may leave the accumulator."""
     source, width = graph.tensors[node.input], graph.acc_bits
-    totals = row_magnitudes(node.matrix) * ((1 << source.bits - 1) - 1)
+    totals = farthest_sums(node.matrix, source.format)
     if totals.max(initial=0) > (1 << width - 2) - 1:
         raise ValueError(f"{node.name!r}: the sums of row {int(totals.argmax())} may leave a "
                          f"{width}-bit accumulator")
-    needed = input_minima(node, node.sw, width, source.bits)
-    if needed.max() > source.exponent.least:
-        raise ValueError(f"{node.name!r}: the bias of row {int(needed.argmax())} may leave the "
-                         f"accumulator, {node.input!r} may have exponents of "
-                         f"{source.exponent.least}")
+    for minima, what in ((bias_minima, "bias of row {} may leave the accumulator"),
+                         (unit_minima, "unit of row {}'s sums may be too small")):
+        needed = minima(node, node.sw, width, source.format)
+        if needed.max() > source.exponent.least:
+            raise ValueError(f"{node.name!r}: the {what.format(int(needed.argmax()))}, "
+                             f"{node.input!r} may have exponents of {source.exponent.least}")
 
 
 def _check_raised(node: QNode) -> None:

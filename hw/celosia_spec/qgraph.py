@@ -11,6 +11,7 @@ from enum import StrEnum
 import numpy as np
 from scipy.sparse import csr_array
 
+from celosia_spec.block import Format
 from celosia_spec.epilogue import PLAIN, Epilogue, Exponent
 
 
@@ -34,6 +35,7 @@ class QTensor:
     user_shape : the shape the user sees, without the batch axis: (C, H, W) or (F,).
     bits       : mantissa width L, sign included; 16 for the network's output.
     exponent   : how its block exponent is found.
+    signed     : False where no element can be below 0: its mantissas have no sign then.
     """
 
     name: str
@@ -41,6 +43,12 @@ class QTensor:
     user_shape: tuple[int, ...]
     bits: int
     exponent: Exponent
+    signed: bool = True
+
+    @property
+    def format(self) -> Format:
+        """What its mantissas are."""
+        return Format(bits=self.bits, signed=self.signed)
 
 
 def static_exponent(tensors: Mapping[str, QTensor], name: str) -> int | None:
@@ -121,8 +129,24 @@ class QGraph:
 
 def row_magnitudes(matrix: csr_array) -> np.ndarray:
     """Return the sum of each row's absolute mantissas, int64 (rows,)."""
+    return _row_sums(matrix, np.abs(matrix.data))
+
+
+def farthest_sums(matrix: csr_array, inputs: Format) -> np.ndarray:
+    """Return how far from 0 the sum of a row's products may lie, int64 (rows,).
+
+    With inputs that are never below 0, positive and negative weights never push the same way.
+    """
+    reach = row_magnitudes(matrix)
+    if not inputs.signed:
+        reach = (reach + np.abs(_row_sums(matrix, matrix.data))) // 2
+    return reach * inputs.largest
+
+
+def _row_sums(matrix: csr_array, data: np.ndarray) -> np.ndarray:
+    """Return the sum of what ``data`` has for each row of a matrix, int64 (rows,)."""
     sums = np.zeros(matrix.shape[0], np.int64)
     rows = np.flatnonzero(np.diff(matrix.indptr))
     if rows.size:
-        sums[rows] = np.add.reduceat(np.abs(matrix.data), matrix.indptr[rows], dtype=np.int64)
+        sums[rows] = np.add.reduceat(data, matrix.indptr[rows], dtype=np.int64)
     return sums

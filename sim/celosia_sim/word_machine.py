@@ -6,7 +6,7 @@ Slow, and good for what RTL is too slow to try: many arrays, many odd networks.
 import numpy as np
 
 from celosia_sim.golden.requantise import clip, scale_rne
-from celosia_spec.block import floor_log2, limit
+from celosia_spec.block import Format, floor_log2
 from celosia_spec.isa import (
     BATCH,
     BLOCK,
@@ -190,7 +190,7 @@ class WordMachine:
     def _largest(self, bits: int) -> int:
         """Largest mantissa of ``bits`` bits that the layer stores."""
         if not self.layer["clamp"] or self.exponent != self.layer["exponent"]:
-            return limit(bits)
+            return Format(bits=bits).largest
         return self.layer["bound"] << bits - self.array.activation_bits
 
     def _write(self, entry: int, b: int, m: np.ndarray, left: int) -> int:

@@ -1,6 +1,6 @@
 """Float graph to quantised graph: block exponents, mantissas and the accumulator proof."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,18 +10,27 @@ from celosia.graph import Conv, Graph, operator
 from celosia.shortfalls import shortfalls
 from celosia.weight_matrix import row_exponents, weight_matrix
 from celosia_sim import golden
-from celosia_spec.block import mantissas
+from celosia_spec.block import Format
 from celosia_spec.epilogue import Dynamic, Kept, Static, rounded
 from celosia_spec.errors import ArgumentError, CompileError, FitError
 from celosia_spec.faint_rows import exponent_minima, input_minima, raised_lsbs
 from celosia_spec.isa import ACCUMULATORS, EXPONENT_MAX, EXPONENT_MIN, OUTPUT_BITS
-from celosia_spec.qgraph import Geometry, NodeKind, QGraph, QNode, QTensor, row_magnitudes
+from celosia_spec.qgraph import (
+    Geometry,
+    NodeKind,
+    QGraph,
+    QNode,
+    QTensor,
+    farthest_sums,
+    row_magnitudes,
+)
 
 
 def quantise(graph: Graph, *, calibration: np.ndarray | None = None, exponents: str = "dynamic",
              weight_bits: int = 8, activation_bits: int = 8, acc_bits: int | None = None,
              widest: int = ACCUMULATORS[-1], sparse: bool = True,
-             begun: "Begun | None" = None) -> QGraph:
+             begun: "Begun | None" = None, unsigned: bool = False,
+             unsigned_input: bool = False) -> QGraph:
     """Return the quantised graph of an optimised float graph (``celosia.passes.optimise``).
 
     calibration : (N, *input_shape), taken as float32; needed by static exponents only.
@@ -32,6 +41,8 @@ def quantise(graph: Graph, *, calibration: np.ndarray | None = None, exponents: 
     widest      : the widest W that None may take for the second of these reasons.
     sparse      : False stores the zeros of the weights too (the dense baseline).
     begun       : what `begin` returns of this graph with these weights; None begins here.
+    unsigned    : give tensors behind a ReLU, or behind a clamp from 0 on, mantissas without a sign.
+    unsigned_input : likewise for the network's input, which is never below 0 then.
 
     CompileError names the layer (and row) whose weights, bias or sums do not fit; it is a FitError
     where fewer bits may.
@@ -43,9 +54,10 @@ def quantise(graph: Graph, *, calibration: np.ndarray | None = None, exponents: 
     begun = begun or begin(graph, weight_bits=weight_bits, sparse=sparse)
     usual = begun.usual if exponents == "dynamic" else None
     fixed = calibration if exponents == "static" else None
+    formats = _formats(graph, begun.layers, activation_bits, unsigned, unsigned_input)
 
     def at(width: int) -> QGraph:
-        found = _at_width(graph, begun, width, weight_bits, activation_bits, sparse)
+        found = _at_width(graph, begun, width, weight_bits, formats, sparse)
         return found if fixed is None else _calibrate(found, fixed)
 
     try:
@@ -100,6 +112,17 @@ def _layers(graph: Graph) -> list[Conv]:
     return layers
 
 
+def _formats(graph: Graph, layers: list[Conv], bits: int, unsigned: bool,
+             unsigned_input: bool) -> dict[str, Format]:
+    """Return what the mantissas of every tensor are, by its name."""
+    formats = {graph.input: Format(bits=bits, signed=not unsigned_input)}
+    for layer in layers:
+        behind = unsigned and layer.epilogue.activation.bounds[0] == 0
+        chosen = layer.keeps and not formats[layer.input].signed
+        formats[layer.name] = Format(bits=bits, signed=not (behind or chosen))
+    return formats | {graph.output: Format(bits=OUTPUT_BITS)}
+
+
 def _node(node: Conv, weight_bits: int, sparse: bool) -> QNode:
     rows = len(node.weight)
     exponents = row_exponents(node, "weight", node.weight.reshape(rows, -1))
@@ -108,13 +131,14 @@ def _node(node: Conv, weight_bits: int, sparse: bool) -> QNode:
     live = row_magnitudes(matrix) > 0
     exponents = np.where(live, exponents, exponents[live].max(initial=EXPONENT_MIN)
                          if live.any() else 0)
-    sw = exponents - (weight_bits - 2)
+    sw = Format(bits=weight_bits).lsb(exponents)
     bias = np.zeros((rows, 1)) if node.bias is None else node.bias.reshape(rows, 1)
     exponents = row_exponents(node, "bias", bias)
-    bias = mantissas(bias, exponents, OUTPUT_BITS)[0][:, 0].astype(np.int64)
+    of_bias = Format(bits=OUTPUT_BITS)
+    bias = of_bias.mantissas(bias, exponents)[0][:, 0].astype(np.int64)
     return QNode(name=node.name, kind=node.kind, input=node.input, output=node.name,
                  matrix=matrix, weights=node.weight.size, sw=sw, bias=bias,
-                 sb=np.where(bias == 0, sw, exponents - (OUTPUT_BITS - 2)),
+                 sb=np.where(bias == 0, sw, of_bias.lsb(exponents)),
                  geometry=Geometry(kernel=node.kernel, stride=node.stride, padding=node.padding,
                                    dilation=node.dilation),
                  epilogue=node.epilogue)
@@ -141,15 +165,15 @@ def _narrowest(at: Callable[[int], QGraph], widths: tuple[int, ...], widest: int
     raise AssertionError("the last width returns or raises")
 
 
-def _at_width(graph: Graph, begun: Begun, width: int, weight_bits: int, activation_bits: int,
-              sparse: bool) -> QGraph:
+def _at_width(graph: Graph, begun: Begun, width: int, weight_bits: int,
+              formats: Mapping[str, Format], sparse: bool) -> QGraph:
     """Return the graph with its faint rows raised for ``width``-bit accumulators, and proved."""
     kept = {layer.name: layer.input for layer in begun.layers if layer.keeps}
-    lsbs = raised_lsbs(begun.nodes, begun.expected, width, activation_bits, kept)
+    lsbs = raised_lsbs(begun.nodes, begun.expected, width, formats, kept)
     nodes = [_raised(layer, node, lsbs[node.name], weight_bits, sparse)
              for layer, node in zip(begun.layers, begun.nodes, strict=True)]
-    _prove_sums(nodes, width, activation_bits)
-    needed = {node.name: int(input_minima(node, node.sw, width, activation_bits).max())
+    _prove_sums(nodes, width, formats)
+    needed = {node.name: int(input_minima(node, node.sw, width, formats[node.input]).max())
               for node in nodes}
     minima = exponent_minima(list(begun.expected), nodes, needed, kept)
     for node in reversed(nodes):
@@ -159,9 +183,11 @@ def _at_width(graph: Graph, begun: Begun, width: int, weight_bits: int, activati
                            f"above {EXPONENT_MAX}", "rescale the layer")
     rules = {name: Kept(of=kept[name], least=least) if name in kept else Dynamic(least=least)
              for name, least in minima.items()}
+    activation_bits = formats[graph.input].bits
     nodes = [replace(node, epilogue=replace(node.epilogue, activation=rounded(
-        node.epilogue.activation, activation_bits))) for node in nodes]
-    return QGraph(tensors=_tensors(graph, activation_bits, rules), nodes=tuple(nodes),
+        node.epilogue.activation, replace(formats[node.output], bits=activation_bits))))
+             for node in nodes]
+    return QGraph(tensors=_tensors(graph, formats, rules), nodes=tuple(nodes),
                   input=graph.input, output=graph.output, weight_bits=weight_bits,
                   activation_bits=activation_bits, acc_bits=width)
 
@@ -171,17 +197,17 @@ def _raised(layer: Conv, node: QNode, sw: np.ndarray, weight_bits: int, sparse: 
     rows = np.flatnonzero(sw > node.sw)
     if not rows.size:
         return node
-    matrix = weight_matrix(layer, sw + (weight_bits - 2), weight_bits, sparse=sparse)
+    exponents = sw + Format(bits=weight_bits).fraction
+    matrix = weight_matrix(layer, exponents, weight_bits, sparse=sparse)
     return replace(node, matrix=matrix, sw=sw,
                    sb=np.where(node.bias == 0, sw, node.sb),
                    raised=tuple((int(row), int(sw[row] - node.sw[row])) for row in rows))
 
 
-def _prove_sums(nodes: list[QNode], width: int, activation_bits: int) -> None:
+def _prove_sums(nodes: list[QNode], width: int, formats: Mapping[str, Format]) -> None:
     """FitError unless no sum of products can overflow a ``width``-bit accumulator."""
-    largest = (1 << activation_bits - 1) - 1
     for node in nodes:
-        totals = row_magnitudes(node.matrix) * largest
+        totals = farthest_sums(node.matrix, formats[node.input])
         row = int(totals.argmax())
         if totals[row] > (1 << width - 2) - 1:
             raise FitError(node.name, node.kind, f"the sums of row {row} may reach {totals[row]}, "
@@ -189,7 +215,7 @@ def _prove_sums(nodes: list[QNode], width: int, activation_bits: int) -> None:
                            "prune the row")
 
 
-def _tensors(graph: Graph, activation_bits: int, rules: dict[str, Kept | Dynamic],
+def _tensors(graph: Graph, formats: Mapping[str, Format], rules: dict[str, Kept | Dynamic],
              ) -> dict[str, QTensor]:
     vectors = {node.name for node in graph.nodes
                if isinstance(node, Conv) and node.kind == NodeKind.LINEAR}
@@ -201,7 +227,7 @@ def _tensors(graph: Graph, activation_bits: int, rules: dict[str, Kept | Dynamic
         user = graph.output_shape if name == graph.output else user
         tensors[name] = QTensor(
             name=name, shape=shape, user_shape=tuple(user), exponent=rules[name],
-            bits=OUTPUT_BITS if name == graph.output else activation_bits)
+            bits=formats[name].bits, signed=formats[name].signed)
     return tensors
 
 

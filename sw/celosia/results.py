@@ -78,7 +78,7 @@ def from_parts(program: Program, mantissa: np.ndarray, exponent: np.ndarray,
     """Return the result of output mantissas, int (N, C, H, W), and what came with them."""
     tensor = program.graph.tensors[program.graph.output]
     mantissa = mantissa.reshape(len(mantissa), *tensor.user_shape).astype(np.int32)
-    lsb = (exponent.astype(np.int32) - (tensor.bits - 2)).reshape(-1, *[1] * (mantissa.ndim - 1))
+    lsb = tensor.format.lsb(exponent).reshape(-1, *[1] * (mantissa.ndim - 1))
     values = np.ldexp(mantissa.astype(np.float64), lsb)
     return RunResult(mantissa=mantissa, exponent=exponent.astype(np.int32), values=values,
                      answer=compute(program.host, values), saturated=saturated,

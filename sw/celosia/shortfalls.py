@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from celosia_spec.faint_rows import input_minima
+from celosia_spec.faint_rows import bias_minima, unit_minima
 from celosia_spec.isa import EXPONENT_MIN
 from celosia_spec.qgraph import QGraph, static_exponent
 
@@ -30,17 +30,20 @@ def shortfalls(graph: QGraph, expected: Mapping[str, int] | None) -> tuple[str, 
 
 
 def _held(graph: QGraph, likely: Mapping[str, int], spare: int, source: str) -> list[_Loss]:
-    """Return the tensors that a bias keeps at exponents above the likely ones."""
+    """Return the tensors that a row keeps at exponents above the likely ones."""
     found: dict[str, _Loss] = {}
     for node in graph.nodes:
         tensor = graph.tensors[node.input]
-        needed = input_minima(node, node.sw, graph.acc_bits, tensor.bits)
+        biases, units = (of(node, node.sw, graph.acc_bits, tensor.format)
+                         for of in (bias_minima, unit_minima))
+        what, needed = (("bias", biases) if biases.max() >= units.max() else
+                        ("small unit", units))
         row, least = int(needed.argmax()), int(needed.max())
         # A calibrated exponent cannot be below the smallest: on it, it may have been held.
         likely_here = likely[node.input] - (source == "calibrated")
         lost = least - likely_here + spare
         if least > EXPONENT_MIN and lost > found.get(node.input, (0, ""))[0]:
-            found[node.input] = (lost, f"the bias of row {row} of {node.name} holds {node.input} "
+            found[node.input] = (lost, f"the {what} of row {row} of {node.name} holds {node.input} "
                                        f"at exponents of {least} and more, where about "
                                        f"{likely[node.input]} is {source}")
     return list(found.values())
@@ -53,7 +56,7 @@ def _cut(graph: QGraph, likely: Mapping[str, int], spare: int, source: str) -> l
         if (add := node.epilogue.add) is None:
             continue
         row = int(node.sw.argmin())
-        s_x = likely[node.input] - (graph.tensors[node.input].bits - 2)
+        s_x = likely[node.input] - graph.tensors[node.input].format.fraction
         largest = graph.acc_bits - 3 + int(node.sw[row]) + s_x
         lost = likely[add] + 1 + spare - largest
         if lost > 0:

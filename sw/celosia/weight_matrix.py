@@ -7,7 +7,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from celosia.graph import Conv
-from celosia_spec.block import block_exponents, mantissas
+from celosia_spec.block import Format, block_exponents
 from celosia_spec.errors import CompileError
 from celosia_spec.isa import EXPONENT_MAX
 
@@ -39,8 +39,9 @@ def weight_matrix(node: Conv, exponents: np.ndarray, bits: int, *, sparse: bool)
     rows, own = weight.shape
     first = np.arange(rows, dtype=np.int32) // (rows // node.groups) * own
     counts, columns, data = [], [], []
+    format = Format(bits=bits)
     for part in row_parts(rows, own):
-        found, _ = mantissas(weight[part], exponents[part], bits)
+        found, _ = format.mantissas(weight[part], exponents[part])
         stored = found != 0 if sparse else np.ones_like(found, dtype=bool)
         counts.append(np.count_nonzero(stored, axis=1))
         columns.append((first[part, None] + np.arange(own, dtype=np.int32))[stored])

@@ -13,6 +13,7 @@ from celosia.quantise import quantise
 from celosia_sim import golden
 from celosia_sim.golden import model
 from celosia_sim.golden.linear import exact_sums, weight_operand
+from celosia_spec.block import Format
 from celosia_spec.epilogue import Clamp, Kept, Pool, Relu, Static
 from celosia_spec.qgraph import NodeKind, QGraph, QNode, QTensor, static_exponent
 
@@ -335,7 +336,7 @@ def test_sums_are_exact_in_every_form_of_the_weights(rows: int, density: float) 
     layer = Conv(name="a", input="x", weight=weight.astype(np.float64), bias=None)
     node = network([layer], (rows, 1, 1)).nodes[0]
     m = RNG(3).integers(100, 128, (4, rows, 1, 1))
-    sums = exact_sums(m, weight_operand(node, 8), node.geometry)
+    sums = exact_sums(m, weight_operand(node, Format(bits=8)), node.geometry)
     wanted = m[:, :, 0, 0] @ node.matrix.toarray().astype(np.int64).T
     assert (sums[:, :, 0, 0] == wanted).all()
     assert (wanted.max() > 1 << 24) == (rows == 6000 and density == 0.9)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from celosia_sim.golden.requantise import clip, scale_rne
-from celosia_spec.block import bfp, block_exponents, floor_log2, mantissas
+from celosia_spec.block import Format, bfp, block_exponents, floor_log2
 from celosia_spec.errors import ArgumentError
 
 FINITE = st.floats(min_value=-65535.9, max_value=65535.9, allow_nan=False)
@@ -91,7 +91,7 @@ def test_bfp_is_the_rule(block: list[float], bits: int, rounding: str) -> None:
 @given(st.lists(FINITE, min_size=1, max_size=6), st.integers(-16, 15), st.integers(4, 9))
 def test_mantissas_at_a_given_exponent_tell_of_clipping(block: list[float], exponent: int,
                                                          bits: int) -> None:
-    got, clipped = mantissas(np.array([block]), np.array([exponent]), bits)
+    got, clipped = Format(bits=bits).mantissas(np.array([block]), np.array([exponent]))
     limit = 2 ** (bits - 1) - 1
     exact = [round(Fraction(x) / Fraction(2) ** (exponent - bits + 2)) for x in block]
     assert got[0].tolist() == [max(-limit, min(limit, m)) for m in exact]

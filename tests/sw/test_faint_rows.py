@@ -152,19 +152,19 @@ def reference(weights: list[list[Fraction]], biases: list[Fraction], usual: int,
     limit = floor_log2(mean) // 2 - FAINT_BITS
 
     def needed(row: int, exponent: int) -> int:
-        """The bias may take the bits below the highest two of the accumulator, and its sign."""
-        s_x = -64
-        while (abs(biases[row]) >= Fraction(2) ** (
-                s_x + exponent - (weight_bits - 2) + width - 3)):
+        """The bias may take the bits below the highest two of the accumulator, and its sign; the
+        highest bit of a sum is worth 2^-16 at least."""
+        s_w, s_x = exponent - (weight_bits - 2), -64
+        while (abs(biases[row]) >= Fraction(2) ** (s_x + s_w + width - 3)
+               or s_x + s_w + width - 2 < -16):
             s_x += 1
         return s_x + (activation_bits - 2)
 
-    live = [row for row in range(len(weights)) if biases[row]]
+    rows = range(len(weights))
     smallest = max([-16, usual - ROOM_BITS,
-                    *(needed(row, max(exponents[row], limit)) for row in live)])
-    raised = [e if row not in live else max(e, e + needed(row, e) - smallest)
-              for row, e in enumerate(exponents)]
-    return raised, max([-16, *(needed(row, raised[row]) for row in live)])
+                    *(needed(row, max(exponents[row], limit)) for row in rows)])
+    raised = [max(e, e + needed(row, e) - smallest) for row, e in enumerate(exponents)]
+    return raised, max([-16, *(needed(row, raised[row]) for row in rows)])
 
 
 @settings(max_examples=60, deadline=None)

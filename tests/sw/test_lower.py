@@ -12,7 +12,7 @@ from celosia.quantise import fixed
 from celosia.schedule.copies import expand_copies
 from celosia_sim import golden
 from celosia_sim.word_machine import WordMachine
-from celosia_spec.block import limit
+from celosia_spec.block import Format
 from celosia_spec.epilogue import Dynamic, Epilogue, Identity, Pool, Relu
 from celosia_spec.errors import CelosiaError, CompileError
 from celosia_spec.isa import (
@@ -37,7 +37,8 @@ def tensor(name: str, shape: tuple[int, int, int], bits: int = 8) -> QTensor:
 
 def matrix(rng, rows: int, columns: int, density: float = 0.5, bits: int = 8) -> csr_array:
     found = random_array((rows, columns), density=density, rng=rng, format="csr")
-    found.data = rng.integers(-limit(bits), limit(bits) + 1, found.nnz).astype(np.int16)
+    largest = Format(bits=bits).largest
+    found.data = rng.integers(-largest, largest + 1, found.nnz).astype(np.int16)
     found.sort_indices()
     return found
 

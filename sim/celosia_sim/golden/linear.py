@@ -7,8 +7,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.sparse import csr_array
 
-from celosia_spec.block import limit
-from celosia_spec.qgraph import Geometry, QNode
+from celosia_spec.block import Format
+from celosia_spec.qgraph import Geometry, QNode, farthest_sums
 
 Weights: TypeAlias = np.ndarray | csr_array
 
@@ -16,15 +16,16 @@ DENSE = 0.05
 """Density from which a dense product is faster than a sparse one."""
 
 
-def weight_operand(node: QNode, activation_bits: int) -> Weights:
+def weight_operand(node: QNode, inputs: Format) -> Weights:
     """Return the weight matrix in the float type and form that sums exactly and fastest.
 
-    Every partial sum is at most limit * sum abs(m_w): float32 is exact below 2^24, float64 below
-    2^53, which the accumulator proof of the compiler guarantees.
+    inputs : what the mantissas of the node's input are.
+
+    No partial sum lies farther from 0 than `farthest_sums`: float32 is exact below 2^24, float64
+    below 2^53, which the accumulator proof of the compiler guarantees.
     """
     matrix = node.matrix
-    rows = abs(matrix.astype(np.int64)).sum(axis=1)
-    bound = int(rows.max(initial=0)) * limit(activation_bits)
+    bound = int(farthest_sums(matrix, inputs).max(initial=0))
     assert bound < 1 << 53, f"{node.name}: sums of up to {bound} are not exact"
     kind = np.float32 if bound < 1 << 24 else np.float64
     weights: csr_array = matrix.astype(kind)

@@ -7,7 +7,7 @@ import numpy as np
 from celosia_sim.golden.epilogue import activated, block_exponent, limited, max_pool
 from celosia_sim.golden.linear import Weights, exact_sums, weight_operand
 from celosia_sim.golden.requantise import clip, scale_rne
-from celosia_spec.block import block_exponents, limit, lsb, mantissas
+from celosia_spec.block import block_exponents
 from celosia_spec.isa import EXPONENT_MAX, OUTPUT_BITS
 from celosia_spec.qgraph import QGraph, QNode
 
@@ -35,7 +35,7 @@ def quantise_input(graph: QGraph, x: np.ndarray) -> tuple[np.ndarray, np.ndarray
     """Return the input's mantissas, int32 (N, C, H, W), and exponents, int32 (N,).
 
     x : (N, *user_shape); taken as float32. ValueError where the shape is wrong, a value is not
-    finite, or (dynamic exponents) a value is 2^16 or more.
+    finite, (dynamic exponents) a value is 2^16 or more, or (unsigned mantissas) one is below 0.
     """
     m, exponents, _ = _input_blocks(graph, x)
     return m, exponents
@@ -58,16 +58,22 @@ def _input_blocks(graph: QGraph, x: np.ndarray) -> tuple[np.ndarray, np.ndarray,
     if bad.any():
         raise ValueError(f"{tensor.name}: image {int(bad.argmax())} of the input holds values "
                          "that are not finite in float32")
+    below = (x < 0).any(axis=(1, 2, 3))
+    if below.any() and not tensor.signed:
+        image = int(below.argmax())
+        raise ValueError(f"{tensor.name}: image {image} of the input reaches down to "
+                         f"{x[image].min():g}, and its mantissas have no sign; give inputs of 0 "
+                         "and more, or quantise with unsigned_input=False")
     if (fixed := tensor.exponent.fixed) is not None:
         exponents = np.full(len(x), fixed, dtype=np.int64)
-        m, clipped = mantissas(x, exponents, tensor.bits)
+        m, clipped = tensor.format.mantissas(x, exponents)
         return m, exponents.astype(np.int32), clipped
     exponents = block_exponents(x, tensor.exponent.least)
     if exponents.max(initial=0) > EXPONENT_MAX:
         image = int(exponents.argmax())
         raise ValueError(f"{tensor.name}: image {image} of the input needs the block exponent "
                          f"{exponents[image]}, above {EXPONENT_MAX}; scale the input down")
-    m, _ = mantissas(x, exponents, tensor.bits)
+    m, _ = tensor.format.mantissas(x, exponents)
     return m, exponents.astype(np.int32), np.zeros(len(x), dtype=bool)
 
 
@@ -78,7 +84,7 @@ def run(graph: QGraph, x: np.ndarray, *, keep_tensors: bool = True) -> GoldenRes
     Errors: those of :func:`quantise_input`.
     """
     m, exponents, saturated = _input_blocks(graph, x)
-    weights = [weight_operand(node, graph.activation_bits) for node in graph.nodes]
+    weights = [weight_operand(node, graph.tensors[node.input].format) for node in graph.nodes]
     step = max(1, CHUNK // max(_operand_elements(graph)))
     chunks = [_run_chunk(graph, weights, m[at:at + step], exponents[at:at + step], keep_tensors)
               for at in range(0, len(m), step)]
@@ -124,19 +130,19 @@ def _node(graph: QGraph, node: QNode, weights: Weights, stored: dict[str, np.nda
     """Return mantissas int32 (N, C, H, W) and exponents int32 (N,) of a node, and who clipped."""
     source, target = graph.tensors[node.input], graph.tensors[node.output]
     width = graph.acc_bits
-    s_x = lsb(blocks[node.input], source.bits)
+    s_x = source.format.lsb(blocks[node.input])
     scale = (node.sw[None, :] + s_x[:, None])[:, :, None, None]            # S_k: (N, rows, 1, 1)
     sums = exact_sums(stored[node.input], weights, node.geometry)
     sums += scale_rne(node.bias[:, None, None], node.sb[:, None, None] - scale, OUTPUT_BITS)
     if (add := node.epilogue.add) is not None:
         operand = graph.tensors[add]
-        s_r = lsb(blocks[add], operand.bits)[:, None, None, None]
+        s_r = operand.format.lsb(blocks[add])[:, None, None, None]
         shifted = scale_rne(stored[add], s_r - scale, operand.bits)
         sums += clip(shifted, (1 << width - 3) - 1)[0]
     activation = node.epilogue.activation
     sums = max_pool(activated(sums, activation), node.epilogue.pool)
     exponents = block_exponent(target.exponent, activation, sums, scale[:, :, 0, 0], blocks)
-    s_o = lsb(exponents, target.bits)[:, None, None, None]
+    s_o = target.format.lsb(exponents)[:, None, None, None]
     m, clipped = clip(limited(scale_rne(sums, scale - s_o, width), activation, s_o),
-                      limit(target.bits))
+                      target.format.largest)
     return m.astype(np.int32), exponents.astype(np.int32), clipped

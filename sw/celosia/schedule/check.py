@@ -26,6 +26,11 @@ def check_graph(graph: QGraph, array: ArrayConfig) -> None:
                            f"array rounds to {array.activation_bits} bits",
                            f"compile with activation_bits={array.activation_bits}, or give the "
                            f"array activation_bits={graph.activation_bits}")
+    unsigned = next((tensor for tensor in graph.tensors.values() if not tensor.signed), None)
+    if unsigned:
+        raise CompileError(unsigned.name, "tensor", "its mantissas have no sign, and this array "
+                           "multiplies signed ones only", "quantise with unsigned=False and "
+                           "unsigned_input=False")
     clamped = next((node for node in graph.nodes if node.epilogue.activation.clamps), None)
     if clamped and not array.clamp:
         low, high = clamped.epilogue.activation.bounds

@@ -24,7 +24,7 @@ from celosia.compress.fusion.fold import fold_batchnorm
 from celosia.compress.layers import prunable_layers, put, refuse_obstacle
 from celosia.compress.precision.float_products import refuse_float_products
 from celosia.compress.precision.partition import Partition, partition_of
-from celosia_spec.block import ROUNDINGS, bfp, check_bits, limit, lsb
+from celosia_spec.block import ROUNDINGS, Format, bfp, check_bits
 from celosia_spec.errors import ArgumentError
 from celosia_spec.isa import EXPONENT_MAX, EXPONENT_MIN
 
@@ -142,9 +142,9 @@ class BlockLayer(nn.Module):  # type: ignore[misc]
         except ArgumentError as problem:
             raise ArgumentError(f"layer {name!r}, weight: {problem}") from None
         mantissas = torch.from_numpy(m).double()
-        step = torch.as_tensor(np.ldexp(1.0, lsb(exponents, weight_bits)))
+        step = torch.as_tensor(np.ldexp(1.0, Format(bits=weight_bits).lsb(exponents)))
         values = mantissas * step.reshape(-1, *[1] * (weight.ndim - 1))
-        largest = float(mantissas.abs().flatten(1).sum(1).max()) * limit(self.bits)
+        largest = float(mantissas.abs().flatten(1).sum(1).max()) * Format(bits=self.bits).largest
         if largest > _EXACT_DOUBLE:
             raise ArgumentError(f"layer {name!r}: sums of {weight_bits}-bit weights and "
                                 f"{activation_bits}-bit inputs may reach {largest:.3g}, beyond "
@@ -279,4 +279,5 @@ def block_format(x: torch.Tensor, bits: int, axes: tuple[int, ...],
     powers = _POWERS.to(x.device, x.dtype)
     mantissas = x * powers[_REACH - steps]
     _ROUND[rounding](mantissas, out=mantissas)
-    return mantissas.clamp_(-limit(bits), limit(bits)).mul_(powers[_REACH + steps])
+    largest = Format(bits=bits).largest
+    return mantissas.clamp_(-largest, largest).mul_(powers[_REACH + steps])
