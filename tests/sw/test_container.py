@@ -237,6 +237,10 @@ GRAPH_CHANGES = [
     (entry("tensors", 0, "user_shape", value=[1] * 70 + [16]), "is not a shape of"),
     (entry("tensors", 0, "bits", value=16), "mantissas of 16 bits"),
     (entry("tensors", 2, "bits", value=8), "mantissas of 8 bits"),
+    (entry("tensors", 2, "signed", value=False), "the output's mantissas have a sign"),
+    (entry("tensors", 1, "signed", value=False),
+     "conv1 .tensor.: its mantissas have no sign, and this array multiplies signed ones only; "
+     "quantise with unsigned=False and unsigned_input=False"),
     (entry("tensors", 0, "exponent", "least", value=-17), "exponent must be -16 to 15, not -17"),
     (entry("tensors", 0, "exponent", "least", value=-16), "the bias of row 0 may leave the accum"),
     (entry("tensors", 0, "exponent", value={"kind": "static", "value": 1, "least": -9}),
