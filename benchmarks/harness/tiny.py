@@ -1,4 +1,4 @@
-"""MLPerf Tiny's trained networks (mlcommons/tiny, Apache-2.0), as PyTorch modules.
+"""MLPerf Tiny's trained networks (mlcommons/tiny, Apache-2.0), as PyTorch modules with inputs.
 
 The files lie in the folder that CELOSIA_EXPERIMENTS names: mlperf_tiny_vww.safetensors and others,
 channels first, with the list of layers in their metadata.
@@ -6,6 +6,7 @@ channels first, with the list of layers in their metadata.
 
 import json
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from torch import nn
@@ -13,7 +14,7 @@ from torch.nn import functional
 
 from harness.pictures import DEVIATION, MEAN, cifar10, experiment
 
-__all__ = ["person_detector"]
+__all__ = ["keyword_spotter", "person_detector", "wakeword"]
 
 
 class _Same(nn.Conv2d):  # type: ignore[misc]
@@ -32,8 +33,33 @@ def person_detector(pictures: int) -> tuple[nn.Module, torch.Tensor]:
     """Return the person detector (MobileNet, a quarter of its width) without its softmax, and
     pictures of CIFAR-10 enlarged to what it takes, float32 (N, 3, 96, 96) in [0, 1].
     """
-    path = experiment("mlperf_tiny_vww.safetensors")
-    with safe_open(path, "pt") as file:
+    x, _ = cifar10("test", pictures)
+    mean, deviation = (torch.tensor(v).view(1, 3, 1, 1) for v in (MEAN, DEVIATION))
+    small = (x * deviation + mean).clamp(0, 1)
+    return _network("vww"), functional.interpolate(small, size=(96, 96), mode="bilinear",
+                                                   align_corners=False)
+
+
+def wakeword(windows: int) -> tuple[nn.Module, torch.Tensor]:
+    """Return the streaming wakeword's network over one window, and up to so many of the
+    benchmark's recorded windows, float32 (N, 40, 30, 1), never below 0.
+    """
+    with np.load(experiment("mlperf_tiny_sww_inputs.npz"), allow_pickle=False) as archive:
+        return _network("sww"), torch.from_numpy(archive["x"][:windows])
+
+
+def keyword_spotter(samples: int) -> tuple[nn.Module, torch.Tensor]:
+    """Return the keyword spotter (DS-CNN) without its softmax, and made inputs, float32
+    (N, 1, 49, 10): ten cepstral coefficients over time, normal, the first of which is eight times
+    as large as the others, about as it is in speech.
+    """
+    x = torch.randn(samples, 1, 49, 10, generator=torch.Generator().manual_seed(0)) * 8
+    x[..., 0] *= 8
+    return _network("kws"), x
+
+
+def _network(name: str) -> nn.Module:
+    with safe_open(experiment(f"mlperf_tiny_{name}.safetensors"), "pt") as file:
         structure = json.loads(file.metadata()["structure"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     layers = [_layer(entry, f"{at}.bias" in tensors) for at, entry in enumerate(structure)]
@@ -41,11 +67,7 @@ def person_detector(pictures: int) -> tuple[nn.Module, torch.Tensor]:
     found = network.load_state_dict(tensors, strict=False)
     missing = [name for name in found.missing_keys if "num_batches" not in name]
     assert not missing and not found.unexpected_keys, (missing, found.unexpected_keys)
-    x, _ = cifar10("test", pictures)
-    mean, deviation = (torch.tensor(v).view(1, 3, 1, 1) for v in (MEAN, DEVIATION))
-    small = (x * deviation + mean).clamp(0, 1)
-    return network.eval(), functional.interpolate(small, size=(96, 96), mode="bilinear",
-                                                  align_corners=False)
+    return network.eval()
 
 
 def _layer(entry: dict, bias: bool) -> nn.Module:
