@@ -191,7 +191,7 @@ def _other_graph(graph: QGraph, rng: np.random.Generator) -> QGraph:
         lambda: {"epilogue": replace(after, activation=Identity())},
         lambda: {"epilogue": replace(after, activation=Relu())},
         lambda: {"matrix": _other_matrix(node.matrix, rng)},
-        lambda: {"input": names[rng.integers(len(names))]},
+        lambda: {"inputs": (names[rng.integers(len(names))],)},
         lambda: {"epilogue": replace(after, add=names[rng.integers(len(names))])},
         lambda: {"epilogue": replace(after, add=None)}, lambda: {"kind": NodeKind.COPY},
         lambda: {"epilogue": replace(after, pool=after.pool and replace(

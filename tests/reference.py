@@ -46,8 +46,13 @@ def reference_input(tensor: QTensor, image: np.ndarray) -> tuple[dict, int, bool
 
 def reference_sums(graph: QGraph, node: QNode, stored: dict) -> tuple[dict, list[Fraction]]:
     """Return A + B + R by (row, y, x), and the value 2^S_k of their units, by row."""
-    x, e_x = stored[node.input]
-    source, geometry = graph.tensors[node.input], node.geometry
+    x: dict = {}
+    channels = 0
+    for name in node.inputs:
+        m, e_x = stored[name]
+        x |= {(c + channels, row, column): v for (c, row, column), v in m.items()}
+        channels += graph.tensors[name].shape[0]
+    source, geometry = graph.tensors[node.inputs[0]], node.geometry
     (kh, kw), (sy, sx), (dy, dx) = geometry.kernel, geometry.stride, geometry.dilation
     top, left, bottom, right = geometry.padding
     height = (source.shape[1] + top + bottom - (kh - 1) * dy - 1) // sy + 1
@@ -98,24 +103,33 @@ def reference(graph: QGraph, image: np.ndarray) -> tuple[dict, bool]:
     """Return (mantissas by index, exponent) of every stored tensor, and the saturated flag."""
     m, exponent, saturated = reference_input(graph.tensors[graph.input], image)
     stored = {graph.input: (m, exponent)}
+    waiting: dict = {}
     for node in graph.nodes:
         sums, scales = reference_before_rounding(graph, node, stored)
         low, high = node.epilogue.activation.bounds
         values = {at: v * scales[at[0]] for at, v in sums.items()}
         target = graph.tensors[node.output]
         if isinstance(target.exponent, Kept):
-            exponent = stored[node.input][1]
+            exponent = stored[node.inputs[0]][1]
         elif isinstance(target.exponent, Static):
             exponent = target.exponent.value
         else:
             values = {at: min(max(v, low), high) for at, v in values.items()}
             exponent = min(exponent_of(list(values.values()), target.exponent.least), 15)
         values = {at: Fraction(min(max(v, low), high)) for at, v in values.items()}
-        least, largest = limits(target)
-        rounded = {at: round(v / unit(target, exponent)) for at, v in values.items()}
-        m = {at: max(least, min(largest, v)) for at, v in rounded.items()}
-        saturated |= m != rounded
-        stored[node.output] = (m, exponent)
+        waiting[node.output] = values, exponent
+        block = [tensor for tensor in graph.tensors.values() if tensor is target
+                 or (tensor.block is not None and tensor.block == target.block)]
+        if any(tensor.name not in waiting for tensor in block):
+            continue
+        exponent = max(waiting[tensor.name][1] for tensor in block)
+        for tensor in block:
+            least, largest = limits(tensor)
+            rounded = {at: round(v / unit(tensor, exponent))
+                       for at, v in waiting[tensor.name][0].items()}
+            m = {at: max(least, min(largest, v)) for at, v in rounded.items()}
+            saturated |= m != rounded
+            stored[tensor.name] = (m, exponent)
     return stored, saturated
 
 

@@ -74,8 +74,9 @@ def exponent_minima(tensors: Sequence[str], nodes: Sequence[QNode], needed: Mapp
     """
     minima = dict.fromkeys(tensors, EXPONENT_MIN)
     for node in reversed(nodes):
-        minima[node.input] = max(minima[node.input], needed[node.name],
-                                 minima[node.output] if node.output in kept else EXPONENT_MIN)
+        least = max(needed[node.name],
+                    minima[node.output] if node.output in kept else EXPONENT_MIN)
+        minima |= {name: max(minima[name], least) for name in node.inputs}
     return minima
 
 

@@ -27,7 +27,15 @@ from celosia_spec.isa import (
     memory_of,
 )
 from celosia_spec.isa.fields import Field
-from celosia_spec.qgraph import Geometry, NodeKind, QGraph, QNode, QTensor, farthest_sums
+from celosia_spec.qgraph import (
+    Geometry,
+    NodeKind,
+    QGraph,
+    QNode,
+    QTensor,
+    farthest_sums,
+    members,
+)
 
 NAME_LENGTH = 1000
 """Most characters of a layer's or a tensor's name."""
@@ -45,11 +53,11 @@ def check_name(what: str, name: str) -> None:
                          f"characters")
 
 
-def check_tensors(tensors: Iterable[QTensor], array: ArrayConfig, *, output: str, bits: int,
-                  static: bool) -> dict[str, QTensor]:
+def check_tensors(tensors: Iterable[QTensor], array: ArrayConfig, *, input: str, output: str,
+                  bits: int, static: bool) -> dict[str, QTensor]:
     """Return the tensors by name; ValueError where one cannot be stored by ``array``.
 
-    output : name of the network's output.   bits : mantissa width of the others.
+    input, output : names of the network's.   bits : mantissa width of all but the output.
     static : whether all exponents are fixed.
     """
     found: dict[str, QTensor] = {}
@@ -80,7 +88,28 @@ def check_tensors(tensors: Iterable[QTensor], array: ArrayConfig, *, output: str
             _within(name, "static exponent", [rule.fixed], rule.least, EXPONENT_MAX)
     if len(found) > EXPONENT_SLOTS:
         raise ValueError(f"{len(found)} tensors, the machine holds {EXPONENT_SLOTS} exponents")
+    for tensor in found.values():
+        if tensor.block is not None:
+            _check_shared(tensor, [found[name] for name in members(found, tensor.name)], input)
     return found
+
+
+def _check_shared(tensor: QTensor, block: Sequence[QTensor], input: str) -> None:
+    """ValueError unless a tensor can share the exponent of its block, found before any of the block
+    is rounded.
+
+    block : all its tensors.
+    """
+    name, first = tensor.name, block[0]
+    check_name("block", tensor.block or "")
+    if len(block) == 1:
+        raise ValueError(f"{name!r} is alone in the block {tensor.block!r}")
+    if name == input or tensor.exponent.keeps is not None:
+        raise ValueError(f"{name!r} has its exponent before the others of its block "
+                         f"{tensor.block!r} have theirs")
+    if tensor.format != first.format or tensor.exponent.fixed != first.exponent.fixed:
+        raise ValueError(f"{name!r} and {first.name!r} share the block {tensor.block!r}, and "
+                         f"differ in mantissas or static exponents")
 
 
 def check_nodes(tensors: Mapping[str, QTensor], nodes: Iterable[Any], array: ArrayConfig, *,
@@ -101,11 +130,19 @@ def check_nodes(tensors: Mapping[str, QTensor], nodes: Iterable[Any], array: Arr
         if node.name in names:
             raise ValueError(f"node {node.name!r} stands twice")
         names.add(node.name)
-        for operand in (node.input, node.epilogue.add):
+        if not node.inputs:
+            raise ValueError(f"{node.name!r} reads nothing")
+        for operand in (*node.inputs, node.epilogue.add):
             if operand is not None and operand not in made:
                 raise ValueError(f"{node.name!r} reads {operand[:40]!r}, which no node before it "
                                  f"makes")
-        readers.setdefault(node.input, []).append(node)
+            if operand is not None and (late := set(members(tensors, operand)) - made):
+                raise ValueError(f"{node.name!r} reads {operand!r} before {min(late)!r} is made, "
+                                 f"which is of the same block")
+        if not set(node.inputs) <= set(members(tensors, node.input)):
+            raise ValueError(f"{node.name!r} reads tensors of several blocks")
+        for name in set(node.inputs):
+            readers.setdefault(name, []).append(node)
         added |= {node.epilogue.add} - {None}
         if node.output not in tensors or node.output in made:
             raise ValueError(f"{node.name!r} makes {node.output[:40]!r}, which is no tensor or "
@@ -131,7 +168,10 @@ def _check_shapes(tensors: Mapping[str, QTensor], node: Any, array: ArrayConfig)
     _within(name, "padding", geometry.padding, 0, _SIZE_MAX)
     top, left, bottom, right = geometry.padding
     size = source.shape[1] + top + bottom, source.shape[2] + left + right
-    _within(name, "padded input", [source.shape[0] * math.prod(size)], 1,
+    if any(tensors[other].shape[1:] != source.shape[1:] for other in node.inputs):
+        raise ValueError(f"{name!r} reads maps of several sizes together")
+    channels = sum(tensors[other].shape[0] for other in node.inputs)
+    _within(name, "padded input", [channels * math.prod(size)], 1,
             memory_of(Space.BANKS).depth(array))
     shape = _steps(size, geometry.kernel, geometry.stride, geometry.dilation)
     phases = 1
@@ -147,7 +187,7 @@ def _check_shapes(tensors: Mapping[str, QTensor], node: Any, array: ArrayConfig)
         raise ValueError(f"{name!r}: its residual operand {add!r} has not the shape of its sums, "
                          f"or it keeps exponents or pools")
     if keeps is not None and (
-            keeps != node.input or source.exponent.least < result.exponent.least):
+            keeps != node.input or _least(tensors, node.input) < result.exponent.least):
         raise ValueError(f"{name!r} keeps exponents, but those of {node.input!r} and "
                          f"{node.output!r} differ")
     _check_sign(node, source, result)
@@ -178,7 +218,7 @@ def _check_activation(node: Any, result: QTensor, array: ArrayConfig) -> None:
                          f"{array.activation_bits} bits")
     if rule.keeps is not None and activation.clamps:
         raise ValueError(f"{node.name!r} keeps exponents and clamps")
-    if rule.fixed is not None:
+    if rule.fixed is not None and result.block is None:
         _within(result.name, "static exponent", [rule.fixed], rule.least,
                 highest(activation, rule.least))
 
@@ -228,6 +268,7 @@ def check_weights(graph: QGraph, array: ArrayConfig) -> None:
 def _check_sums(graph: QGraph, node: QNode) -> None:
     """ValueError where a row's products, or its bias, may leave the accumulator."""
     source, width = graph.tensors[node.input], graph.acc_bits
+    least = _least(graph.tensors, node.input)
     totals = farthest_sums(node.matrix, source.format)
     if totals.max(initial=0) > (1 << width - 2) - 1:
         raise ValueError(f"{node.name!r}: the sums of row {int(totals.argmax())} may leave a "
@@ -235,9 +276,14 @@ def _check_sums(graph: QGraph, node: QNode) -> None:
     for minima, what in ((bias_minima, "bias of row {} may leave the accumulator"),
                          (unit_minima, "unit of row {}'s sums may be too small")):
         needed = minima(node, node.sw, width, source.format)
-        if needed.max() > source.exponent.least:
+        if needed.max() > least:
             raise ValueError(f"{node.name!r}: the {what.format(int(needed.argmax()))}, "
-                             f"{node.input!r} may have exponents of {source.exponent.least}")
+                             f"{node.input!r} may have exponents of {least}")
+
+
+def _least(tensors: Mapping[str, QTensor], name: str) -> int:
+    """Return the smallest exponent that the block of a tensor has."""
+    return max(tensors[member].exponent.least for member in members(tensors, name))
 
 
 def _check_raised(node: QNode) -> None:

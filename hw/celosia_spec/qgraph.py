@@ -29,13 +29,15 @@ class NodeKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class QTensor:
-    """A stored tensor: one block, one exponent for each image.
+    """A stored tensor: it has one exponent for each image, its block's.
 
     shape      : (C, H, W). A vector of F features is (F, 1, 1).
     user_shape : the shape the user sees, without the batch axis: (C, H, W) or (F,).
     bits       : mantissa width L, sign included; 16 for the network's output.
     exponent   : how its block exponent is found.
     signed     : False where no element can be below 0: its mantissas have no sign then.
+    block      : name of the block that it shares with others, whose channels some node reads
+                 together; None where it has a block of its own.
     """
 
     name: str
@@ -44,11 +46,22 @@ class QTensor:
     bits: int
     exponent: Exponent
     signed: bool = True
+    block: str | None = None
 
     @property
     def format(self) -> Format:
         """What its mantissas are."""
         return Format(bits=self.bits, signed=self.signed)
+
+
+def members(tensors: Mapping[str, QTensor], name: str) -> tuple[str, ...]:
+    """Return the names of the tensors in the block of ``name``, in their order; mostly it alone.
+
+    The exponent of a block is the largest that its tensors need, and none of them is rounded before
+    it is known (numerics, section 4).
+    """
+    block = tensors[name].block
+    return (name,) if block is None else tuple(t.name for t in tensors.values() if t.block == block)
 
 
 def static_exponent(tensors: Mapping[str, QTensor], name: str) -> int | None:
@@ -79,7 +92,9 @@ class QNode:
     """One node: exact sums, one rounding, one stored tensor (numerics, sections 3 and 4).
 
     kind     : what it is to the user; of the machine's work it says nothing.
-    input, output : tensor names.
+    inputs   : names of the tensors that it reads, one behind another along the channels: one, or
+               several of one block.
+    output   : name of the tensor that it makes.
     matrix   : weight mantissas, csr_array int16 (rows, C * kh * kw), column index
                ``c * kh * kw + ky * kw + kx`` over all input channels (grouped and depthwise rows
                hold only their own channels). Sorted indices. A stored zero counts as a weight to
@@ -94,7 +109,7 @@ class QNode:
 
     name: str
     kind: NodeKind
-    input: str
+    inputs: tuple[str, ...]
     output: str
     matrix: csr_array
     weights: int
@@ -104,6 +119,11 @@ class QNode:
     sb: np.ndarray
     epilogue: Epilogue = PLAIN
     raised: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def input(self) -> str:
+        """The first tensor that it reads, and mostly the only one: it stands for their block."""
+        return self.inputs[0]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

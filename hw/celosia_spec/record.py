@@ -39,12 +39,16 @@ class _Node:
 
     name: str
     kind: NodeKind
-    input: str
+    inputs: tuple[str, ...]
     output: str
     weights: int
     geometry: Geometry
     epilogue: Epilogue
     raised: tuple[tuple[int, int], ...]
+
+    @property
+    def input(self) -> str:
+        return self.inputs[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,8 +141,8 @@ def graph_of(network: Network, arrays: dict[str, np.ndarray]) -> QGraph:
     static = network.exponents == "static"
     if not static and network.exponents != "dynamic":
         raise ValueError("exponents must be dynamic or static")
-    tensors = check_tensors(network.tensors, network.array, output=network.output,
-                            bits=network.activation_bits, static=static)
+    tensors = check_tensors(network.tensors, network.array, input=network.input,
+                            output=network.output, bits=network.activation_bits, static=static)
     check_nodes(tensors, network.nodes, network.array, input=network.input, output=network.output)
     check_remarks(network.remarks)
     for layer in network.host:
@@ -161,7 +165,8 @@ def graph_of(network: Network, arrays: dict[str, np.ndarray]) -> QGraph:
 def _node(arrays: dict[str, np.ndarray], prefix: str, tensors: dict[str, QTensor],
           record: _Node) -> QNode:
     rows = tensors[record.output].shape[0]
-    columns = tensors[record.input].shape[0] * math.prod(record.geometry.kernel)
+    channels = sum(tensors[name].shape[0] for name in record.inputs)
+    columns = channels * math.prod(record.geometry.kernel)
     parts: dict[str, Any] = {name: getattr(record, name) for name in _SCALARS}
     for field in _ROW_FIELDS:
         parts[field] = _vector(arrays, prefix + field, np.int64)

@@ -136,7 +136,7 @@ def _node(node: Conv, weight_bits: int, sparse: bool) -> QNode:
     exponents = row_exponents(node, "bias", bias)
     of_bias = Format(bits=OUTPUT_BITS)
     bias = of_bias.mantissas(bias, exponents)[0][:, 0].astype(np.int64)
-    return QNode(name=node.name, kind=node.kind, input=node.input, output=node.name,
+    return QNode(name=node.name, kind=node.kind, inputs=(node.input,), output=node.name,
                  matrix=matrix, weights=node.weight.size, sw=sw, bias=bias,
                  sb=np.where(bias == 0, sw, of_bias.lsb(exponents)),
                  geometry=Geometry(kernel=node.kernel, stride=node.stride, padding=node.padding,

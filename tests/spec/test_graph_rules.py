@@ -23,7 +23,7 @@ def tensor(name: str, bits: int = 8, signed: bool = False, **fields) -> QTensor:
 
 def node(name: str, source: str, result: str, weight: int = 64, sw: int = -6, **fields) -> QNode:
     zeros = np.zeros(1, np.int64)
-    return QNode(name=name, kind=fields.pop("kind", NodeKind.CONV), input=source, output=result,
+    return QNode(name=name, kind=fields.pop("kind", NodeKind.CONV), inputs=(source,), output=result,
                  matrix=csr_array(np.array([[weight]], np.int16)), weights=1,
                  geometry=Geometry(kernel=(1, 1)), sw=zeros + sw, bias=zeros, sb=zeros + sw,
                  **fields)
@@ -40,8 +40,8 @@ def graph() -> QGraph:
 
 
 def check(found: QGraph) -> None:
-    tensors = check_tensors(found.tensors.values(), ARRAY, output=found.output, bits=8,
-                            static=False)
+    tensors = check_tensors(found.tensors.values(), ARRAY, input=found.input, output=found.output,
+                            bits=8, static=False)
     check_nodes(tensors, found.nodes, ARRAY, input=found.input, output=found.output)
     check_weights(found, ARRAY)
 

@@ -41,12 +41,13 @@ def make_program(exponents: str = "dynamic") -> Program:
     second = csr_array(np.array([[1, 0, 0, -2], [0, 0, 0, 0], [9, 8, 7, 6]], np.int16))
     zeros = np.zeros(3, np.int64)
     nodes = (
-        QNode(name="conv1", kind=NodeKind.CONV, input="x", output="conv1", matrix=first, weights=8,
+        QNode(name="conv1", kind=NodeKind.CONV, inputs=("x",), output="conv1", matrix=first,
+              weights=8,
               geometry=Geometry(kernel=(2, 2), padding=(0, 1, 0, 0)), sw=np.array([-7, -6]),
               bias=np.array([100, 0]), sb=np.array([-14, -6]),
               epilogue=Epilogue(activation=Relu(), pool=Pool(window=(2, 2), stride=(2, 2))),
               raised=((1, 3),)),
-        QNode(name="fc1", kind=NodeKind.LINEAR, input="conv1", output="y", matrix=second,
+        QNode(name="fc1", kind=NodeKind.LINEAR, inputs=("conv1",), output="y", matrix=second,
               weights=12, geometry=Geometry(kernel=(1, 2)), sw=zeros - 6, bias=zeros, sb=zeros - 6))
     graph = QGraph(tensors={tensor.name: tensor for tensor in tensors}, nodes=nodes, input="x",
                    output="y", weight_bits=8, activation_bits=8, acc_bits=24,
@@ -263,8 +264,14 @@ GRAPH_CHANGES = [
     (entry("tensors", value=[]), "the input 'x' is no tensor"),
     # Nodes: references, order, shapes.
     (entry("nodes", value=[]), "no node makes 'conv1'"),
-    (entry("nodes", 0, "input", value="z"), "reads 'z', which no node before it makes"),
-    (entry("nodes", 0, "input", value="y"), "reads 'y', which no node before it makes"),
+    (entry("nodes", 0, "inputs", value=[]), "'conv1' reads nothing"),
+    (entry("nodes", 1, "inputs", value=["conv1", "x"]), "'fc1' reads tensors of several blocks"),
+    (entry("nodes", 1, "inputs", value=["conv1", "conv1"]),
+     "fc1 .linear.: it reads 2 tensors, one behind another, and a layer of this array one"),
+    (entry("tensors", 1, "block", value=""), "block '' must have 1 to 1000 printable characters"),
+    (entry("tensors", 1, "block", value="b"), "'conv1' is alone in the block 'b'"),
+    (entry("nodes", 0, "inputs", value=["z"]), "reads 'z', which no node before it makes"),
+    (entry("nodes", 0, "inputs", value=["y"]), "reads 'y', which no node before it makes"),
     (entry("nodes", 0, "output", value="x"), "makes 'x', which is no tensor or made already"),
     (entry("nodes", 0, "output", value="z"), "makes 'z', which is no tensor or made already"),
     (entry("nodes", 0, "name", value="fc1"), "node 'fc1' stands twice"),

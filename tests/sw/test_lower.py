@@ -57,7 +57,7 @@ def node(rng, name: str, source: tuple[int, int, int], rows: int, kernel=(1, 1),
     weights = matrix(rng, rows, source[0] * kernel[0] * kernel[1], density)
     bias = rng.integers(-(1 << 14), 1 << 14, rows) * (rng.random(rows) < 0.7)
     sw = rng.integers(-8, -4, rows)
-    made = QNode(name=name, kind=NodeKind.CONV, input=input, output=name, matrix=weights,
+    made = QNode(name=name, kind=NodeKind.CONV, inputs=(input,), output=name, matrix=weights,
                  weights=rows * weights.shape[1], geometry=shape, sw=sw, bias=bias,
                  sb=np.where(bias == 0, sw, sw - 9), epilogue=Epilogue(
                      add=residual, activation=Relu() if relu else Identity(), pool=pool))

@@ -99,7 +99,7 @@ def test_stored_map(data, array, index_bits):
     size = [(n + before + after - k) // s + 1 for n, before, after, k, s in zip(
         shape[1:], pad[:2], pad[2:], kernel, stride, strict=True)]
     result = tensor("n", (3, *size))
-    made = QNode(name="n", kind=NodeKind.CONV, input="x", output="n", weights=0,
+    made = QNode(name="n", kind=NodeKind.CONV, inputs=("x",), output="n", weights=0,
                  matrix=csr_array((3, shape[0] * kernel[0] * kernel[1]), dtype=np.int16),
                  sw=np.zeros(3, int), bias=np.zeros(3, int), sb=np.zeros(3, int),
                  geometry=Geometry(kernel=tuple(kernel), stride=stride, padding=pad))

@@ -7,9 +7,10 @@ import numpy as np
 from celosia_sim.golden.epilogue import activated, block_exponent, limited, max_pool
 from celosia_sim.golden.linear import Weights, exact_sums, weight_operand
 from celosia_sim.golden.requantise import clip, scale_rne
-from celosia_spec.block import block_exponents
+from celosia_spec.block import Format, block_exponents
+from celosia_spec.epilogue import Activation
 from celosia_spec.isa import EXPONENT_MAX, OUTPUT_BITS
-from celosia_spec.qgraph import QGraph, QNode
+from celosia_spec.qgraph import QGraph, QNode, members
 
 CHUNK = 1 << 23
 """Elements of the largest operand that one batch may need."""
@@ -113,11 +114,18 @@ def _run_chunk(graph: QGraph, weights: list[Weights], m: np.ndarray, exponents: 
     stored, blocks = {graph.input: m}, {graph.input: exponents}
     saturated = np.zeros(len(m), dtype=bool)
     last = {name: at for at, node in enumerate(graph.nodes)
-            for name in (node.input, node.epilogue.add) if name is not None}
+            for name in (*node.inputs, node.epilogue.add) if name is not None}
+    waiting: dict[str, _Sums] = {}
     for at, (node, operand) in enumerate(zip(graph.nodes, weights, strict=True)):
-        stored[node.output], blocks[node.output], clipped = _node(graph, node, operand, stored,
-                                                                  blocks)
-        saturated |= clipped
+        waiting[node.output] = _node(graph, node, operand, stored, blocks)
+        block = members(graph.tensors, node.output)
+        if waiting.keys() >= set(block):
+            exponents = np.max([waiting[name].exponents for name in block], axis=0)
+            for name in block:
+                stored[name], clipped = waiting.pop(name).rounded(
+                    exponents, graph.tensors[name].format, graph.acc_bits)
+                blocks[name] = exponents
+                saturated |= clipped
         if not keep_tensors:
             stored = {k: v for k, v in stored.items() if last.get(k, 0) > at or k == node.output}
     if not keep_tensors:
@@ -125,14 +133,39 @@ def _run_chunk(graph: QGraph, weights: list[Weights], m: np.ndarray, exponents: 
     return GoldenResult(mantissas=stored, exponents=blocks, saturated=saturated)
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Sums:
+    """A', a node's sums behind activation and pooling, before their one rounding.
+
+    values : int64 (N, rows, H, W).   scale : S_k, (N, rows, 1, 1), exponent of their unit.
+    activation : what they are behind.   exponents : int32 (N,), that the tensor alone would have.
+    """
+
+    values: np.ndarray
+    scale: np.ndarray
+    activation: Activation
+    exponents: np.ndarray
+
+    def rounded(self, exponents: np.ndarray, format: Format,
+                width: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return mantissas at a block's exponents (N,), int32 (N, C, H, W), and who clipped.
+
+        width : of the accumulators.
+        """
+        s_o = format.lsb(exponents)[:, None, None, None]
+        m = limited(scale_rne(self.values, self.scale - s_o, width), self.activation, s_o)
+        m, clipped = clip(m, format.largest)
+        return m.astype(np.int32), clipped
+
+
 def _node(graph: QGraph, node: QNode, weights: Weights, stored: dict[str, np.ndarray],
-          blocks: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return mantissas int32 (N, C, H, W) and exponents int32 (N,) of a node, and who clipped."""
+          blocks: dict[str, np.ndarray]) -> _Sums:
     source, target = graph.tensors[node.input], graph.tensors[node.output]
     width = graph.acc_bits
+    x = [stored[name] for name in node.inputs]
     s_x = source.format.lsb(blocks[node.input])
     scale = (node.sw[None, :] + s_x[:, None])[:, :, None, None]            # S_k: (N, rows, 1, 1)
-    sums = exact_sums(stored[node.input], weights, node.geometry)
+    sums = exact_sums(np.concatenate(x, axis=1) if len(x) > 1 else x[0], weights, node.geometry)
     sums += scale_rne(node.bias[:, None, None], node.sb[:, None, None] - scale, OUTPUT_BITS)
     if (add := node.epilogue.add) is not None:
         operand = graph.tensors[add]
@@ -142,7 +175,5 @@ def _node(graph: QGraph, node: QNode, weights: Weights, stored: dict[str, np.nda
     activation = node.epilogue.activation
     sums = max_pool(activated(sums, activation), node.epilogue.pool)
     exponents = block_exponent(target.exponent, activation, sums, scale[:, :, 0, 0], blocks)
-    s_o = target.format.lsb(exponents)[:, None, None, None]
-    m, clipped = clip(limited(scale_rne(sums, scale - s_o, width), activation, s_o),
-                      target.format.largest)
-    return m.astype(np.int32), exponents.astype(np.int32), clipped
+    return _Sums(values=sums, scale=scale, activation=activation,
+                 exponents=exponents.astype(np.int32))

@@ -16,7 +16,7 @@ def identity(name: str, source: QTensor, result: str, weight_bits: int) -> QNode
                         (np.arange(channels), np.arange(channels))), (channels, channels))
     zeros = np.zeros(channels, np.int64)
     sw = zeros - (weight_bits - 2)
-    return QNode(name=name, kind=NodeKind.COPY, input=source.name, output=result, matrix=matrix,
+    return QNode(name=name, kind=NodeKind.COPY, inputs=(source.name,), output=result, matrix=matrix,
                  weights=channels, geometry=Geometry(kernel=(1, 1)), sw=sw, bias=zeros, sb=sw)
 
 
@@ -67,7 +67,7 @@ def expand_copies(graph: QGraph) -> QGraph:
         source, add = renamed.get((node.name, node.input), node.input), node.epilogue.add
         if add is not None:
             add = renamed.get(("", add), add)
-        nodes.append(replace(node, input=source, epilogue=replace(node.epilogue, add=add)))
+        nodes.append(replace(node, inputs=(source,), epilogue=replace(node.epilogue, add=add)))
         result = tensors[node.output]
         if result.exponent.keeps is not None:
             tensors[node.output] = replace(
