@@ -9,7 +9,7 @@ from typing import Any
 
 import celosia_hw
 from celosia_boards.cache import Stages, cached, digest, unseen
-from celosia_spec import isa
+from celosia_spec import isa, stream
 from celosia_spec.isa import ArrayConfig
 
 __all__ = ["Design", "core_design", "design_of"]
@@ -41,7 +41,7 @@ class Design:
 @functools.cache
 def _sources_key() -> str:
     """Hash over the gateware's source text and the version of what turns it into Verilog."""
-    roots = [Path(package.__path__[0]) for package in (celosia_hw, isa)]
+    roots = [Path(package.__path__[0]) for package in (celosia_hw, isa, stream)]
     files = [(f"{root.name}/{path.relative_to(root)}", path.read_text())
              for root in roots for path in sorted(root.rglob("*.py"))]
     return digest(version("amaranth"), *(f"{name}\n{text}" for name, text in files))

@@ -1,0 +1,147 @@
+"""Main memory of the second machine and its one port."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Mux, Signal, Value
+from amaranth.lib import memory, wiring
+from amaranth.lib.wiring import In, Member, Out
+
+from celosia_hw.blocks import SPRAM_BITS, SPRAM_ROWS
+from celosia_spec.stream.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS
+
+__all__ = ["CLIENTS", "MAIN_KINDS", "Access", "MainMemory"]
+
+MAIN_KINDS = ("bram", "spram")
+"""``bram``: inferred block memory; ``spram``: four SB_SPRAM256KA of iCE40 UltraPlus."""
+
+
+@dataclass(frozen=True)
+class _Client:
+    """Who uses the port. written : width of what it writes, 0 where it only reads."""
+
+    name: str
+    written: int = 0
+
+
+_CLIENTS = (_Client("writer", ENTRY_BITS), _Client("residual"), _Client("host", CONTROL_BITS),
+            _Client("flash", CONTROL_BITS), _Client("fetcher"), _Client("fill"))
+
+CLIENTS = tuple(client.name for client in _CLIENTS)
+"""Who uses the port; who stands first is served first."""
+
+
+class Access(wiring.Signature):
+    """A client's side of the port, seen from the client.
+
+    request : an access is wanted, to word ``address``. Both are the client's registers, and stay
+              until ``grant``.
+    grant   : in the same cycle: it is made at the edge that ends it. What was read is in the
+              port's ``data`` in the cycle after that.
+    enable  : elements of the word that are written; 0 reads.   data : what they get, a word, or
+              one element for all. Only of clients that write.
+    """
+
+    def __init__(self, words: int, written: int) -> None:
+        members: dict[str, Member] = {"request": Out(1), "grant": In(1),
+                                      "address": Out(range(words))}
+        if written:
+            members |= {"enable": Out(ENTRY_WORDS), "data": Out(written)}
+        super().__init__(members)
+
+
+class MainMemory(wiring.Component):
+    """Words of four elements; one access a cycle, of the first client that asks for one.
+
+    Parameters
+    ----------
+    words : int
+        Depth, a power of two; at most 16384 for ``spram``.
+    kind : str
+        One of `MAIN_KINDS`. Both have the same timing. ``bram`` holds zeros at start, ``spram``
+        holds nothing defined. Amaranth's own simulator ignores device blocks: simulate ``bram``.
+
+    Members
+    -------
+    writer, residual, host, flash, fetcher, fill : In(Access)
+        The clients, by rank. The writer always gets its grant.
+    data : Out(64)
+        The word that was read, for all clients.
+
+    Timing
+    ------
+    An access a cycle. ``grant`` hangs on all ``request`` by logic, and on nothing else. ``data``
+    belongs to the access that was granted in the cycle before; it means nothing where that wrote,
+    or where there was none. A word may be read in the cycle after the one that wrote it. Reset
+    leaves contents and data alone.
+
+    Cells on the UP5K: 180 LUTs, no flip-flop.
+    """
+
+    LATENCY = 1
+
+    def __init__(self, words: int = 16384, kind: str = "bram") -> None:
+        if kind not in MAIN_KINDS:
+            raise ValueError(f"kind must be one of {', '.join(MAIN_KINDS)}, not {kind!r}")
+        if words < 2 or words & words - 1:
+            raise ValueError(f"words must be a power of two, at least 2, not {words!r}")
+        if kind == "spram" and words > SPRAM_ROWS:
+            raise ValueError(f"words must be at most {SPRAM_ROWS} for kind 'spram', not {words}")
+        self.words, self.kind = words, kind
+        super().__init__({
+            **{client.name: In(Access(words, client.written)) for client in _CLIENTS},
+            "data": Out(ENTRY_BITS)})
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        clients = [getattr(self, client.name) for client in _CLIENTS]
+        before: Value = Const(0)
+        for client in clients:
+            m.d.comb += client.grant.eq(client.request & ~before)
+            before = before | client.request
+        address = Signal(range(self.words))
+        m.d.comb += address.eq(_first([(client.request, client.address) for client in clients]))
+        writing = [client for client, kind in zip(clients, _CLIENTS, strict=True) if kind.written]
+        enable, written = Signal(ENTRY_WORDS), Signal(ENTRY_BITS)
+        writer, *others = writing
+        one = Signal(CONTROL_BITS)
+        m.d.comb += [
+            enable.eq(Cat(*(_any([client.grant & client.enable[k] for client in writing])
+                            for k in range(ENTRY_WORDS)))),
+            one.eq(_first([(client.request, client.data) for client in others])),
+            written.eq(Mux(writer.request, writer.data, one.replicate(ENTRY_WORDS))),
+        ]
+        build = self._spram if self.kind == "spram" else self._bram
+        build(m, address, enable, written)
+        return m
+
+    def _bram(self, m: Module, address: Signal, enable: Signal, written: Signal) -> None:
+        m.submodules.block = block = memory.Memory(
+            shape=ENTRY_BITS, depth=self.words, init=[], attrs={"ram_style": "block"})
+        write, read = block.write_port(granularity=CONTROL_BITS), block.read_port()
+        m.d.comb += [write.addr.eq(address), write.en.eq(enable), write.data.eq(written),
+                     read.addr.eq(address), self.data.eq(read.data)]
+
+    def _spram(self, m: Module, address: Signal, enable: Signal, written: Signal) -> None:
+        wide = Signal(range(SPRAM_ROWS))
+        m.d.comb += wide.eq(address)
+        for k in range(ENTRY_WORDS):
+            m.submodules[f"element{k}"] = Instance(
+                "SB_SPRAM256KA",
+                i_CLOCK=ClockSignal(), i_ADDRESS=wide, i_DATAIN=written.word_select(k, SPRAM_BITS),
+                i_MASKWREN=Const(15, 4), i_WREN=enable[k], i_CHIPSELECT=Const(1),
+                i_STANDBY=Const(0), i_SLEEP=Const(0), i_POWEROFF=Const(1),  # 1 keeps the power on
+                o_DATAOUT=self.data.word_select(k, SPRAM_BITS))
+
+
+def _first(choices: Sequence[tuple[Value, Value]]) -> Value:
+    """Return the value of the first condition that holds, else the last one's."""
+    *others, (_, value) = choices
+    for condition, other in reversed(others):
+        value = Mux(condition, other, value)
+    return value
+
+
+def _any(conditions: Sequence[Value]) -> Value:
+    return Cat(*conditions).any()

@@ -1,0 +1,80 @@
+# amaranth: UnusedElaboratable=no
+"""Main memory's port against a list of words: who is served, what is read and written."""
+
+import numpy as np
+import pytest
+
+from blocks.players import verilog_of
+from blocks.verilated_block import Block
+from celosia_boards.families.ice40 import ICE40
+from celosia_hw.memory.main_memory import CLIENTS, MainMemory
+from celosia_sim import cells
+from celosia_spec.stream.array import ENTRY_WORDS
+
+WIDTHS = {"writer": 64, "host": 16, "flash": 16}
+
+
+def stimulus(rng, words, cycles):
+    """Return random accesses to few words, by clients that ask often or seldom, and the words."""
+    few = np.unique([0, words - 1, *rng.integers(0, words, 12)])
+    found = {}
+    for rank, client in enumerate(CLIENTS):
+        found[f"{client}__request"] = (rng.random(cycles) < 0.1 + 0.15 * rank).astype(int)
+        found[f"{client}__address"] = rng.choice(few, cycles)
+        if client in WIDTHS:
+            found[f"{client}__enable"] = rng.integers(0, 16, cycles) * rng.integers(0, 2, cycles)
+            found[f"{client}__data"] = rng.integers(0, 1 << WIDTHS[client], cycles,
+                                                    dtype=np.uint64)
+    return {name: np.asarray(values, np.uint64) for name, values in found.items()}, few
+
+
+def served(inputs, known):
+    """Yield (client that gets its grant or None, word that is read or None) of every cycle.
+
+    known : address to elements; an element that nobody wrote is None."""
+    for cycle in range(len(inputs["fill__request"])):
+        now = {name: int(values[cycle]) for name, values in inputs.items()}
+        client = next((name for name in CLIENTS if now[f"{name}__request"]), None)
+        if client is None:
+            yield None, None
+            continue
+        word = known[now[f"{client}__address"]]
+        enable = now.get(f"{client}__enable", 0)
+        yield client, None if enable else list(word)
+        for k in range(ENTRY_WORDS):
+            if enable >> k & 1:
+                data = now[f"{client}__data"]
+                word[k] = data >> 16 * k & 0xFFFF if client == "writer" else data
+
+
+@pytest.mark.parametrize(("kind", "words"), [("bram", 64), ("bram", 4096), ("spram", 16384),
+                                             ("spram", 256)])
+def test_port(kind, words):
+    inputs, few = stimulus(np.random.default_rng(words), words, 6000)
+    text = verilog_of(MainMemory(words, kind))
+    assert text.count("  SB_SPRAM256KA ") == (ENTRY_WORDS if kind == "spram" else 0)
+    with Block(text, [cells.models(ICE40)] * (kind == "spram")) as block:
+        found = block.stream(inputs, [*(f"{client}__grant" for client in CLIENTS), "data"])
+    start = 0 if kind == "bram" else None
+    known = {int(address): [start] * ENTRY_WORDS for address in few}
+    reads = 0
+    for cycle, (client, word) in enumerate(served(inputs, known)):
+        grants = [name for name in CLIENTS if found[f"{name}__grant"][cycle]]
+        assert grants == ([client] if client else []), cycle
+        if word and cycle + 1 < len(found["data"]):
+            data = int(found["data"][cycle + 1])
+            for k, element in enumerate(word):
+                assert element is None or data >> 16 * k & 0xFFFF == element, (cycle, k)
+                reads += element is not None
+    assert reads > 8000
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ((64, "flash"), "kind must be one of bram, spram, not 'flash'"),
+    ((100,), "words must be a power of two, at least 2, not 100"),
+    ((1,), "words must be a power of two, at least 2, not 1"),
+    ((32768, "spram"), "words must be at most 16384 for kind 'spram', not 32768")])
+def test_refusals(arguments, message):
+    with pytest.raises(ValueError) as caught:
+        MainMemory(*arguments)
+    assert str(caught.value) == message
