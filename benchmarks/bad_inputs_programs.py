@@ -192,6 +192,7 @@ def _other_graph(graph: QGraph, rng: np.random.Generator) -> QGraph:
         lambda: {"epilogue": replace(after, activation=Relu())},
         lambda: {"matrix": _other_matrix(node.matrix, rng)},
         lambda: {"inputs": (names[rng.integers(len(names))],)},
+        lambda: {"inputs": (node.input, names[rng.integers(len(names))])},
         lambda: {"epilogue": replace(after, add=names[rng.integers(len(names))])},
         lambda: {"epilogue": replace(after, add=None)}, lambda: {"kind": NodeKind.COPY},
         lambda: {"epilogue": replace(after, pool=after.pool and replace(
@@ -202,7 +203,7 @@ def _other_graph(graph: QGraph, rng: np.random.Generator) -> QGraph:
         lambda: {"geometry": replace(node.geometry, kernel=node.geometry.kernel[::-1])},
         lambda: {"name": graph.nodes[0].name}, lambda: {"weights": int(rng.integers(-1, 500))},
     ]
-    choice = int(rng.integers(len(changes) + 6))
+    choice = int(rng.integers(len(changes) + 8))
     if choice < len(changes):
         nodes = list(graph.nodes)
         nodes[index] = replace(node, **changes[choice]())
@@ -215,6 +216,7 @@ def _other_graph(graph: QGraph, rng: np.random.Generator) -> QGraph:
               replace(tensor, exponent=Static(value=int(rng.integers(-20, 18)), least=least)),
               replace(tensor, exponent=Kept(of=names[rng.integers(len(names))], least=least)),
               replace(tensor, bits=int(rng.choice([4, 8, 9, 16]))),
+              replace(tensor, signed=not tensor.signed), replace(tensor, block="shared"),
               replace(tensor, shape=shape), replace(tensor, user_shape=(int(np.prod(shape)),))][
                   choice - len(changes)]
     return replace(graph, tensors=graph.tensors | {name: tensor})
@@ -231,7 +233,7 @@ def _one_more(graph: QGraph, rng: np.random.Generator) -> QGraph:
     activation = Identity() if rng.integers(4) else Relu()
     made = replace(made, kind=["copy", "select", "conv"][rng.integers(3)],
                    epilogue=Epilogue(activation=activation))
-    changed = (replace(reader, input=name) if rng.integers(2)
+    changed = (replace(reader, inputs=(name,)) if rng.integers(2)
                else replace(reader, epilogue=replace(reader.epilogue, add=name)))
     nodes = [*graph.nodes[:at], made, changed, *graph.nodes[at + 1:]]
     return replace(graph, nodes=tuple(nodes),

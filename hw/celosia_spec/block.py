@@ -69,6 +69,8 @@ class Format:
         shift = self.lsb(exponents)
         with np.errstate(over="ignore"):
             scaled = np.ldexp(x, -shift.reshape(-1, *[1] * (x.ndim - 1)))
+        if rounding in ("up", "down"):      # what scales to nothing still lies on a side of 0
+            scaled = np.where(scaled == 0, np.sign(x) / 2, scaled)
         rounded = ROUNDINGS[rounding](scaled)
         clipped = np.clip(rounded, self.least, self.largest)
         saturated = (rounded != clipped).any(axis=tuple(range(1, x.ndim)))

@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from celosia_sim.golden.requantise import clip, scale_rne
@@ -80,6 +80,8 @@ def test_exponents_at_the_edges(x: float) -> None:
 @settings(max_examples=300)
 @given(st.lists(FINITE | TIES | st.just(0.0), min_size=1, max_size=8), st.integers(4, 16),
        st.sampled_from(sorted(ROUND)))
+@example([8.0, -5e-324, 5e-324], 4, "down")
+@example([8.0, -5e-324, 5e-324], 4, "up")
 def test_bfp_is_the_rule(block: list[float], bits: int, rounding: str) -> None:
     got, exponent = bfp(np.array(block), bits, rounding=rounding)
     assert exponent == exact_exponent(block)
