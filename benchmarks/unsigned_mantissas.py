@@ -20,8 +20,7 @@ from harness.result import Check, Result, Table
 from harness.tiny import keyword_spotter, person_detector, wakeword
 from torch import nn
 
-from celosia.frontend import import_model
-from celosia.passes import optimise
+from celosia.compiler import Compiler
 from celosia.quantise import quantise
 from celosia_sim.golden import run
 from celosia_spec.qgraph import QGraph
@@ -60,7 +59,7 @@ def measure(arguments: argparse.Namespace) -> Result:
     """Quantise every network in three ways at every width."""
     rows, checks = [], []
     for sample in samples(arguments.images):
-        graph = optimise(import_model(sample.network, sample.x[:1]))
+        graph = Compiler().graph(sample.network, sample.x[:1])
         with torch.no_grad():
             wanted = copy.deepcopy(sample.network).double()(sample.x.double()).numpy()
         for activation_bits, weight_bits in WIDTHS:

@@ -112,7 +112,7 @@ ORDER = {
     "celosia_sim": """
         __init__, benches, cells, golden
         simulators
-        simulate, virtual, word_machine
+        simulate, stream_machine, virtual, word_machine
     """,
     "celosia_sim.benches": """
         __init__, program
@@ -141,7 +141,7 @@ ORDER = {
         board_memory, datasets, doctor_boards, explain, modelfile, passes, program,
           schedule, weight_matrix
         answer_picture, emit, expected, frontend, labels, models, results
-        answers, board, lower, quantise, samples
+        answers, bands, board, lower, quantise, samples
         compiler, serialise
         backends, compare, compress, ways_out
         api, fit_search, live, verify
@@ -151,6 +151,14 @@ ORDER = {
         cli
         entry
         __main__
+    """,
+    "celosia.bands": """
+        __init__, grid
+        layouts
+        plan, regions
+        stream
+        program
+        host
     """,
     "celosia.datasets": """
         dataset

@@ -46,7 +46,9 @@ STAGES = {
     "celosia.frontend.import_model": {},
     "celosia.passes.optimise": {},
     "celosia.quantise.begin": {},
-    "celosia.quantise.quantise": {},
+    "celosia.quantise.quantise": {
+        "benchmarks/unsigned_mantissas.py": "mantissas that no target has yet",
+    },
     "celosia.schedule.scheduling.schedule": {
         "sw/celosia/lower.py": "for an array that is given",
         "sw/celosia/schedule/shortages.py": "goes on where it stops",

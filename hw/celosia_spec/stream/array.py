@@ -21,7 +21,7 @@ EDGE = 3
 class Array:
     """Parameters of one array: everything that a program must match.
 
-    lanes       : multipliers, accumulators and activation banks; 8, 16 or 32.
+    lanes       : multipliers, accumulators and activation banks of a cluster; 8 or 16.
     main_words  : depth of main memory, entries.
     bank_rows   : depth of an activation bank, codes.
     ring        : depth of the weights' ring, entries.
@@ -47,8 +47,8 @@ class Array:
     clamp: bool = False
 
     def __post_init__(self) -> None:
-        if self.lanes not in (8, 16, 32):
-            raise ValueError(f"lanes must be 8, 16 or 32, not {self.lanes!r}")
+        if self.lanes not in (8, 16):
+            raise ValueError(f"lanes must be 8 or 16, not {self.lanes!r}")
         for name, most in (("main_words", 1 << 16), ("bank_rows", 1 << 11), ("ring", 1 << 12),
                            ("controls", 1 << 12), ("taps", 1 << 12), ("tiles", 1 << 12)):
             value = getattr(self, name)

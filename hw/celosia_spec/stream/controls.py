@@ -96,8 +96,9 @@ LAYER = _record(
      Field("least", 8, True, "smallest exponent of the output")),
     (Field("rows", 16, False, "bank rows from one position group of the input to the next"),),
     (Field("tap_step", 16, False, "taps from one phase to the next"),),
-    (Field("residual_from", 16, False, "words from a row's output to its residual operand, modulo "
-                                  "main memory"),),
+    (Field("residual_from", 16, False, "words from an output's element (from half its number, "
+                                       "where sums are stored) to its residual operand's, modulo "
+                                       "main memory"),),
     (Field("bound", 16, False, "element of a clamp's bound"),),
 )
 """What stays the same until `close`."""
@@ -106,9 +107,10 @@ HEAD = _record(
     "head",
     (Field("bias", 16, True, "bias mantissa"),),
     (Field("sw", 6, True, "exponent s_w of the weight mantissas' least significant bit"),
-     Field("sb", 8, True, "exponent of the bias mantissa's least significant bit, less s_w"),
+     Field("sb", 7, True, "exponent of the bias mantissa's least significant bit, less s_w"),
+     Field("element", 2, False, "its channel's first element in `word`"),
      Field("real", 1, False, "there is such a row")),
-    (Field("word", 16, False, "where its channel of the output begins, words"),),
+    (Field("word", 16, False, "where its channel of the output begins"),),
 )
 """One row of a batch."""
 

@@ -1,0 +1,281 @@
+"""The second machine without time: it runs a stream word by word, as decision 16 defines it.
+
+It decodes what `celosia_spec.stream` says and shares nothing with what wrote the words; what
+elements of maps are, `celosia_spec.floats` defines.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from celosia_sim.golden.requantise import clip, scale_rne
+from celosia_spec.errors import SimulationError
+from celosia_spec.floats import code, exponent_of, finish, to_odd
+from celosia_spec.isa import BLOCK, EXPONENT_MAX, EXPONENT_MIN, EXPONENT_SLOTS
+from celosia_spec.stream.array import EDGE, ENTRY_WORDS, Array
+from celosia_spec.stream.controls import (
+    BATCH,
+    COMMAND,
+    EXCESS,
+    HEAD,
+    RECORDS,
+    Op,
+    Rule,
+    head_words,
+)
+from celosia_spec.stream.words import TILE_WORDS, WEIGHT, tap_word, tile_words
+
+
+@dataclass
+class State:
+    """All memories of an array.
+
+    main  : int64 elements of main memory.   banks : int64 codes (lanes, bank rows).
+    taps, tiles : words.   exponents, largest : of every slot, as closed, and of what was written.
+    saturated : a mantissa was clipped.
+    """
+
+    array: Array
+    main: np.ndarray
+    banks: np.ndarray = field(init=False)
+    taps: np.ndarray = field(init=False)
+    tiles: np.ndarray = field(init=False)
+    exponents: np.ndarray = field(init=False)
+    largest: np.ndarray = field(init=False)
+    saturated: bool = False
+
+    def __post_init__(self) -> None:
+        noise = np.random.default_rng(1)        # what memories hold before must not matter
+        array = self.array
+        self.banks = noise.integers(0, 1 << array.activation_bits, (array.lanes, array.bank_rows))
+        self.taps = noise.integers(0, 1 << 16, array.taps)
+        self.tiles = noise.integers(0, 1 << 16, array.tiles)
+        self.exponents = np.full(EXPONENT_SLOTS, EXPONENT_MIN)
+        self.largest = np.full(EXPONENT_SLOTS, EXPONENT_MIN)
+
+
+class Reader:
+    """What the fetcher gives: control words and weight entries of chunks, in order."""
+
+    def __init__(self, entries: np.ndarray, chunks: np.ndarray) -> None:
+        self._entries = np.concatenate([entries[first:first + count] for first, count in chunks])
+        self._at = 0
+        self._words: list[int] = []
+
+    def control(self) -> int:
+        """Return the next control word."""
+        if not self._words:
+            entry = int(self._entries[self._at])
+            self._words = [entry >> 16 * place & 0xFFFF for place in range(ENTRY_WORDS)]
+            self._at += 1
+        return self._words.pop(0)
+
+    def controls(self, count: int) -> list[int]:
+        """Return the next control words."""
+        return [self.control() for _ in range(count)]
+
+    def weights(self, count: int) -> np.ndarray:
+        """Return so many weight words, int64, from the next entry on; its last one is used up."""
+        self._words = []
+        entries = -(-count // ENTRY_WORDS)
+        found = self._entries[self._at:self._at + entries]
+        self._at += entries
+        words = found[:, None] >> np.arange(0, 64, 16, dtype=np.uint64) & np.uint64(0xFFFF)
+        return words.astype(np.int64).ravel()[:count]
+
+
+def run(state: State, entries: np.ndarray, chunks: np.ndarray) -> None:
+    """Run a stream to its end. SimulationError where a word of it means nothing."""
+    reader = Reader(entries, chunks)
+    layer: dict[str, int] = {}
+    band: dict[str, int] = {}
+    while True:
+        word = reader.control()
+        if not word & 1:
+            _batch(state, reader, BATCH.unpack(word), layer, band)
+            continue
+        command = COMMAND.unpack(word)
+        op = command["op"]
+        if op not in list(Op):
+            raise SimulationError(f"control word {word:#06x} is no command; compile again")
+        record = RECORDS.get(Op(op))
+        fields = record.unpack(reader.controls(len(record.words))) if record else {}
+        if op == Op.HALT:
+            return
+        if op == Op.LAYER:
+            layer = fields
+        elif op == Op.BAND:
+            band = fields
+        elif op == Op.TABLE:
+            table = state.tiles if command["argument"] else state.taps
+            words = reader.controls(fields["count"])
+            table[fields["place"]:fields["place"] + len(words)] = words
+        elif op == Op.FILL:
+            _fill(state, fields)
+        elif op == Op.CLOSE:
+            close(state, layer)
+
+
+def close(state: State, layer: dict[str, int]) -> None:
+    slot, rule = layer["out_slot"], layer["rule"]
+    if rule == Rule.DYNAMIC:
+        found = int(state.largest[slot])
+        state.exponents[slot] = min(max(found, layer["least"]), layer["exponent"])
+    elif rule == Rule.STATIC:
+        state.exponents[slot] = layer["exponent"]
+    elif rule == Rule.KEPT:
+        state.exponents[slot] = state.exponents[layer["in_slot"]]
+    if rule != Rule.OPEN:
+        state.largest[slot] = EXPONENT_MIN
+
+
+def _fill(state: State, f: dict[str, int]) -> None:
+    """Put lines and channels of a map into the banks, element by element in one go."""
+    array, size = state.array, state.array.lanes >> f["log2_groups"]
+    bits = array.activation_bits
+    line, x = np.arange(f["lines"]), np.arange(f["run"])
+    channel = np.arange(f["channels"])
+    plane_y, down = (line + f["phase_y"]) % f["step_y"], (line + f["phase_y"]) // f["step_y"]
+    plane_x, along = (x + f["phase_x"]) % f["step_x"], (x + f["phase_x"]) // f["step_x"]
+    # A line of the grid on is all planes of lines, and the way back.
+    begin = f["phase_y"]
+    moved = {name: (f[f"{name}_row"], f[f"{name}_bank"]) for name in ("plane_x", "plane_y", "line")}
+    rows = ((plane_y - begin + down * (f["step_y"] - 1)) * moved["plane_y"][0]
+            + down * moved["line"][0])[:, None] + (plane_x - f["phase_x"]) * moved["plane_x"][0]
+    banks = ((plane_y - begin + down * (f["step_y"] - 1)) * moved["plane_y"][1]
+             + down * moved["line"][1] + f["bank"])[:, None] \
+        + (plane_x - f["phase_x"]) * moved["plane_x"][1] + along
+    rows = rows + banks // size * f["rows"] + f["row"]
+    where = (rows + channel[:, None, None]) % array.bank_rows
+    if f["zero"]:
+        mantissas = np.zeros((len(channel), len(line), len(x)), np.int64)
+    else:
+        elements = (f["word"] * ENTRY_WORDS + f["element"]
+                    + (channel * f["plane"] * ENTRY_WORDS)[:, None, None]
+                    + (line * f["pitch"])[:, None] + x)
+        mantissas, clipped = finish(state.main[elements], int(state.exponents[f["slot"]]), bits,
+                                    signed=bool(f["signed"]))
+        state.saturated |= bool(clipped.any())
+    codes = code(mantissas, bits, signed=bool(f["signed"]))
+    kept = np.flatnonzero(plane_x == 0) if f["only"] else x
+    for group in range(array.lanes // size):
+        state.banks[group * size + np.broadcast_to(banks % size, where.shape)[:, :, kept],
+                    where[:, :, kept]] = codes[:, :, kept]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A row of a batch: its head, and its steps (mantissas, column indices)."""
+
+    head: dict[str, int]
+    excess: int
+    mantissas: np.ndarray
+    columns: np.ndarray
+
+
+def _batch(state: State, reader: Reader, batch: dict[str, int], layer: dict[str, int],
+           band: dict[str, int]) -> None:
+    groups = 1 << layer["log2_groups"]
+    heads = [reader.controls(head_words(signed_in=bool(layer["signed_in"])))
+             for _ in range(groups)]
+    words = WEIGHT.unpack(reader.weights(batch["steps"] * groups))
+    rows = []
+    for group, head in enumerate(heads):
+        size = len(HEAD.words)
+        low, high = EXCESS.unpack(head[size:]).values() if head[size:] else (0, 0)
+        rows.append(Row(head=HEAD.unpack(head[:size]), excess=(high << 16) + low,
+                        mantissas=words["mantissa"][group::groups],
+                        columns=np.cumsum(words["step"][group::groups])))
+    position = band["position"]
+    for tile in range(band["last_tile"] + 1):
+        words_of = state.tiles[band["tile"] + tile * TILE_WORDS:][:TILE_WORDS]
+        tile_fields = {name: int(value) for word, bits in
+                       zip(tile_words(state.array), words_of, strict=True)
+                       for name, value in word.unpack(bits).items()}
+        tile_fields["row"] += band["row"]
+        for group, row in enumerate(rows):
+            sums = [_sums(state, row, group, tile_fields, layer, phase)
+                    for phase in range(layer["last_phase"] + 1)]
+            _store(state, row, sums, tile_fields["written"], position, layer)
+        size = state.array.lanes // groups
+        position += (tile_fields["written"] & (1 << size) - 1).bit_count()
+
+
+def _sums(state: State, row: Row, group: int, tile: dict[str, int], layer: dict[str, int],
+          phase: int) -> np.ndarray:
+    """Return the sums of a group's lanes in one pass, int64 (P',)."""
+    array = state.array
+    size = array.lanes >> layer["log2_groups"]
+    tap = tap_word(array).unpack(state.taps[row.columns // BLOCK + phase * layer["tap_step"]])
+    lanes = np.arange(size)
+    at = tap["rotation"][:, None] + lanes
+    rows = (tile["row"] + tap["row"] + row.columns % BLOCK)[:, None] + at // size * layer["rows"]
+    codes = state.banks[group * size + at % size, rows % array.bank_rows]
+    hidden = _hidden(tile, size)[tap["mask"]]
+    nothing = 1 << array.activation_bits - 1 if layer["signed_in"] else 0
+    sums = (row.mantissas[:, None] * np.where(hidden, nothing, codes)).sum(axis=0) - row.excess
+    # Sums wrap as the accumulators do.
+    half = 1 << array.acc_bits - 1
+    found: np.ndarray = (sums + half) % (2 * half) - half
+    return found
+
+
+def _hidden(tile: dict[str, int], size: int) -> np.ndarray:
+    """Return which lanes read nothing, bool (masks, P')."""
+    starts = [*(tile["before"] >> place & 1 for place in reversed(range(EDGE))),
+              *(tile["starts"] >> lane & 1 for lane in range(size)),
+              *(tile["behind"] >> place & 1 for place in range(EDGE))]
+    hidden = np.zeros((8, size), bool)
+    for reach in range(1, EDGE + 1):
+        for lane in range(size):
+            middle = EDGE + lane
+            hidden[reach, lane] = any(starts[middle - reach + 1:middle + 1])
+            hidden[EDGE + reach, lane] = any(starts[middle + 1:middle + reach + 1])
+    return hidden
+
+
+def _store(state: State, row: Row, sums: list[np.ndarray], written: int, position: int,
+           layer: dict[str, int]) -> None:
+    """Write a row's results of one tile."""
+    array, head = state.array, row.head
+    lanes = np.flatnonzero([written >> lane & 1 for lane in range(len(sums[0]))])
+    if not head["real"] or not lanes.size:
+        return
+    bits = array.activation_bits
+    fraction = bits - 2 if layer["signed_in"] else bits - 1
+    unit = head["sw"] + int(state.exponents[layer["in_slot"]]) - fraction
+    bias = scale_rne(np.array([head["bias"]]), head["sb"] + head["sw"] - unit, 16)
+    at = (head["word"] * ENTRY_WORDS + head["element"]
+          + (position + np.arange(len(lanes)) << layer["wide"]))
+    values = [phase[lanes] + bias for phase in sums]
+    if layer["residual"]:
+        other = (at >> layer["wide"]) + layer["residual_from"] * ENTRY_WORDS
+        elements = state.main[other % (ENTRY_WORDS << 16)]
+        exponent = int(state.exponents[layer["residual_slot"]])
+        signed = bool(layer["residual_signed"])
+        mantissas, clipped = finish(elements, exponent, bits, signed=signed)
+        state.saturated |= bool(clipped.any())
+        shift = exponent - (bits - 1 - signed) - unit
+        values = [value + clip(scale_rne(mantissas, shift, bits), (1 << array.acc_bits - 3) - 1)[0]
+                  for value in values]
+    result = np.max(values, axis=0)
+    if layer["relu"]:
+        result = np.maximum(result, 0)
+    if layer["wide"]:
+        state.main[at], state.main[at + 1] = result & 0xFFFF, result >> 16 & 0xFFFF
+        return
+    elements = to_odd(result, unit, signed=bool(layer["signed_out"]))
+    if layer["clamp"]:
+        elements = _clamped(elements, layer)
+    state.main[at] = elements
+    slot = layer["out_slot"]
+    state.largest[slot] = max(state.largest[slot], int(exponent_of(elements).max()))
+    assert int(state.largest[slot]) <= EXPONENT_MAX
+
+
+def _clamped(elements: np.ndarray, layer: dict[str, int]) -> np.ndarray:
+    """Return elements within a bound and its opposite; their bits have the numbers' order."""
+    sign = 1 << 10 if layer["signed_out"] else 0
+    magnitude = np.minimum(elements & ~sign, layer["bound"])
+    limited: np.ndarray = magnitude | elements & sign
+    return limited

@@ -1,0 +1,142 @@
+"""Where a layer's outputs look: offsets of its taps on the grid of its output positions.
+
+A layer's total stride S (convolution times pooling) parts its input map into S planes along either
+axis. On such a plane neighbouring output positions are neighbouring places, so a tap is a plane and
+a shift on it: ``input = S * (output + shift) + plane``.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from celosia_spec.qgraph import QNode, QTensor
+from celosia_spec.stream.array import EDGE
+
+MASKS = 2 * EDGE
+NONE = MASKS + 1
+"""More than any mask."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """One axis of a layer.
+
+    size : elements of the input.   count : output positions, behind pooling.
+    step : S; 1 where there is one position.   offsets : ``[window position][kernel position]``, of
+    the input element that output position 0 looks at.
+    """
+
+    size: int
+    count: int
+    step: int
+    offsets: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, node: QNode, source: QTensor, result: QTensor, axis: int) -> "Axis":
+        """Return axis 0 (lines) or 1 (columns) of a node."""
+        geometry, pool = node.geometry, node.epilogue.pool
+        stride, apart = geometry.stride[axis], geometry.dilation[axis]
+        window = pool.window[axis] if pool else 1
+        offsets = tuple(tuple(stride * w + apart * k - geometry.padding[axis]
+                              for k in range(geometry.kernel[axis])) for w in range(window))
+        count = result.shape[1 + axis]
+        step = stride * (pool.stride[axis] if pool else 1)
+        return cls(size=source.shape[1 + axis], count=count, step=step if count > 1 else 1,
+                   offsets=offsets)
+
+    @cached_property
+    def planes(self) -> tuple[int, ...]:
+        """The planes that are stored: the one that taps read, or all."""
+        found = {offset % self.step for offsets in self.offsets for offset in offsets}
+        return tuple(found) if len(found) == 1 else tuple(range(self.step))
+
+    @cached_property
+    def shifts(self) -> tuple[int, int]:
+        """The least and the largest shift."""
+        found = [offset // self.step for offsets in self.offsets for offset in offsets]
+        return min(found), max(found)
+
+    def length(self, plane: int) -> int:
+        """Return the input elements that lie on a plane."""
+        return -(-(self.size - plane) // self.step)
+
+    @cached_property
+    def longest(self) -> int:
+        """The most elements that a plane holds."""
+        return max(self.length(plane) for plane in self.planes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """Both axes of a layer, and how far apart lines are.
+
+    pitch  : positions from one line to the next.
+    filled : what reads beyond a line finds zeros there, which are stored; else masks hide it.
+    """
+
+    lines: Axis
+    columns: Axis
+    pitch: int
+    filled: bool = False
+
+    @classmethod
+    def of(cls, node: QNode, source: QTensor, result: QTensor, *, multiple: int = 1,
+           filled: bool = False) -> "Grid":
+        """Return the grid of a node with lines that begin on multiples of ``multiple``."""
+        lines, columns = (Axis.of(node, source, result, axis) for axis in range(2))
+        before, beyond = max(0, -columns.shifts[0]), max(0, columns.shifts[1])
+        wide = max(columns.count + beyond * filled, columns.longest + before * filled)
+        return cls(lines=lines, columns=columns, pitch=-(-wide // multiple) * multiple,
+                   filled=filled)
+
+    @property
+    def before(self) -> int:
+        """Positions with zeros before the first line of a plane."""
+        return max(0, -self.columns.shifts[0]) if self.filled else 0
+
+    def plane_x(self, span: int) -> int:
+        """Return positions from a plane of columns to the next, each of ``span`` lines.
+
+        With a step of 2, both elements of a word that lie on one plane and both on the other go to
+        four different banks.
+        """
+        size = self.before + span * self.pitch
+        return size + (2 - size) % 4 if self.columns.step == 2 else size
+
+    def plane_y(self, span: int) -> int:
+        """Return positions from a plane of lines to the next."""
+        return self.plane_x(span) * len(self.columns.planes)
+
+    def positions(self, span: int) -> int:
+        """Return positions that ``span`` lines of all planes take."""
+        return self.plane_y(span) * len(self.lines.planes)
+
+    def span(self, count: int) -> int:
+        """Return the lines of a plane that ``count`` lines of the output read."""
+        least, most = self.lines.shifts
+        return count + most - least
+
+    def mask(self, plane: int, shift: int) -> int:
+        """Return the mask of a tap: which columns of the output would read beyond a line. Above 6
+        there is no such mask."""
+        if self.filled:
+            return 0
+        beyond = self.columns.count + shift - self.columns.length(plane)
+        if shift < 0:
+            return NONE if beyond > 0 or -shift > EDGE else -shift
+        return EDGE + beyond + self.pitch - self.columns.count if beyond > 0 else 0
+
+    def taps(self, span: int) -> Iterator[tuple[int, int]]:
+        """Yield (position, mask) of every tap, relative to an output position of a band of ``span``
+        lines: phase by phase, kernel positions in their order."""
+        least = self.lines.shifts[0]
+        for window_y in self.lines.offsets:
+            for window_x in self.columns.offsets:
+                for y in window_y:
+                    for x in window_x:
+                        plane_y = self.lines.planes.index(y % self.lines.step)
+                        plane_x = self.columns.planes.index(x % self.columns.step)
+                        shift_y, shift_x = y // self.lines.step, x // self.columns.step
+                        yield (plane_y * self.plane_y(span) + plane_x * self.plane_x(span)
+                               + self.before + (shift_y - least) * self.pitch + shift_x,
+                               self.mask(x % self.columns.step, shift_x))

@@ -1,0 +1,78 @@
+"""The host's side of a run: inputs as elements of main memory, and sums as the network's output."""
+
+import numpy as np
+
+from celosia.bands.program import StreamProgram
+from celosia.bands.regions import Region
+from celosia_sim import golden
+from celosia_spec.block import floor_log2
+from celosia_spec.epilogue import highest
+from celosia_spec.floats import finish, to_odd
+from celosia_spec.isa import EXPONENT_MIN
+from celosia_spec.qgraph import QTensor
+from celosia_spec.stream.array import ENTRY_WORDS
+
+
+def addresses(tensor: QTensor, place: Region) -> np.ndarray:
+    """Return where the elements of a map lie in main memory, int64 of its shape; of sums the lower
+    halves."""
+    count, height, width = tensor.shape
+    channel = place.word * ENTRY_WORDS + np.arange(count) * place.stride
+    at = channel[:, None] + (np.arange(height * width) << place.wide)
+    return at.reshape(tensor.shape)
+
+
+def prepare(program: StreamProgram, x: np.ndarray, main: np.ndarray) -> int:
+    """Put the stream and one input, (*user_shape), into the elements of main memory; return the
+    input's exponent."""
+    graph = program.graph
+    words = program.entries[:, None] >> np.arange(0, 64, 16, dtype=np.uint64) & np.uint64(0xFFFF)
+    main[:words.size] = words.ravel().astype(np.int64)
+    mantissas, exponents = golden.quantise_input(graph, x[None])
+    tensor, exponent = graph.tensors[graph.input], int(exponents[0])
+    at = addresses(tensor, program.places[tensor.name])
+    main[at] = to_odd(mantissas[0], exponent - tensor.format.fraction, signed=tensor.signed)
+    return exponent
+
+
+def stored(program: StreamProgram, name: str, main: np.ndarray,
+           exponents: np.ndarray) -> np.ndarray:
+    """Return the mantissas of a stored map, as its readers see them, int64 of its shape.
+
+    main : elements.   exponents : of every slot.
+    """
+    tensor = program.graph.tensors[name]
+    elements = main[addresses(tensor, program.places[name])]
+    return finish(elements, int(exponents[program.slots[name]]), tensor.bits,
+                  signed=tensor.signed)[0]
+
+
+def output(program: StreamProgram, main: np.ndarray,
+           exponents: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return the network's output, int64 mantissas of its shape, and its exponent: its sums,
+    rounded by section 4 of the numerics. Arguments as for `stored`."""
+    graph = program.graph
+    tensor = graph.tensors[graph.output]
+    node = next(node for node in graph.nodes if node.output == tensor.name)
+    at = addresses(tensor, program.places[tensor.name])
+    sums = main[at] | main[at + 1] << 16
+    sums = sums - (sums >> 31 << 32)
+    s_x = int(exponents[program.slots[node.input]]) - graph.tensors[node.input].format.fraction
+    unit = (node.sw + s_x)[:, None, None]
+    rule = tensor.exponent
+    if rule.fixed is not None:
+        exponent = rule.fixed
+    elif rule.keeps is not None:
+        exponent = int(exponents[program.slots[rule.keeps]])
+    else:
+        found = int((floor_log2(sums) + unit).max(initial=EXPONENT_MIN))
+        exponent = min(max(found, rule.least), highest(node.epilogue.activation, rule.least))
+    right = exponent - tensor.format.fraction - unit
+    largest = tensor.format.largest
+    # All numbers are below 2^53 and powers of two apart, so that float64 is exact.
+    rounded = np.rint(np.ldexp(sums.astype(np.float64), -right)).clip(-largest, largest)
+    high = node.epilogue.activation.bounds[1]
+    if high < np.inf:
+        bound = np.rint(np.ldexp(high, tensor.format.fraction - exponent))
+        rounded = rounded.clip(None if node.epilogue.activation.bounds[0] == 0 else -bound, bound)
+    return rounded.astype(np.int64), exponent

@@ -1,0 +1,49 @@
+"""A network as the second machine runs it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from celosia.bands.plan import Layer, plan
+from celosia.bands.regions import Region, regions
+from celosia.bands.stream import stream
+from celosia_spec.errors import FitError
+from celosia_spec.isa import EXPONENT_SLOTS
+from celosia_spec.qgraph import QGraph
+from celosia_spec.stream.array import Array
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StreamProgram:
+    """What main memory holds, and where maps lie in it.
+
+    graph   : the quantised network.   array : what it is for.
+    entries : uint64, the stream, from word 0 on.   chunks : int64 (chunks, 2), first entry and
+              entries, in reading order.
+    places  : region of every tensor.   slots : its exponent's.   layers : how each node runs.
+    """
+
+    graph: QGraph
+    array: Array
+    entries: np.ndarray
+    chunks: np.ndarray
+    places: dict[str, Region]
+    slots: dict[str, int]
+    layers: tuple[Layer, ...]
+
+
+def stream_program(graph: QGraph, array: Array) -> StreamProgram:
+    """Return the program of a quantised graph; FitError where the array has no room for it."""
+    layers = plan(graph, array)
+    slots = {name: slot for slot, name in enumerate(graph.tensors)}
+    if len(slots) > EXPONENT_SLOTS:
+        raise FitError("network", "tensors", f"{len(slots)} stored tensors, the machine holds "
+                       f"{EXPONENT_SLOTS} exponents", "use a network of fewer layers")
+    # How long the stream is does not depend on where maps lie.
+    nowhere = regions(graph, 0, 1 << 16)
+    size = len(stream(graph, layers, nowhere, slots, array).entries)
+    places = regions(graph, size, array.main_words - size)
+    found = stream(graph, layers, places, slots, array)
+    return StreamProgram(graph=graph, array=array, layers=tuple(layers), places=places,
+                         slots=slots, entries=np.array(found.entries, np.uint64),
+                         chunks=np.array(found.chunks, np.int64).reshape(-1, 2))

@@ -1,0 +1,247 @@
+"""The stream of a network: control words, weight entries, and the order in which they are read."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from celosia.bands.layouts import Band, Lines, Rectangle, Spread, rectangles
+from celosia.bands.plan import Layer, Part
+from celosia.bands.regions import Region
+from celosia.emit.weight_stream import encode
+from celosia_spec.block import floor_log2
+from celosia_spec.floats import to_odd
+from celosia_spec.isa import EXPONENT_MAX, ArrayConfig
+from celosia_spec.qgraph import QGraph, QNode
+from celosia_spec.stream.array import CONTROL_BITS, ENTRY_WORDS, Array
+from celosia_spec.stream.controls import (
+    BATCH,
+    COMMAND,
+    EXCESS,
+    HEAD,
+    RECORDS,
+    Op,
+    Rule,
+)
+from celosia_spec.stream.words import tap_word, tile_words
+
+NOTHING = COMMAND.pack(command=1, op=Op.WAIT, argument=0)
+"""A command that does nothing: what an entry of control words is filled with."""
+
+
+@dataclass
+class Stream:
+    """Entries as they stand in main memory, and the chunks in which they are read.
+
+    entries : ints of 64 bits.   chunks : (first entry, entries), in reading order.
+    """
+
+    entries: list[int] = field(default_factory=list)
+    chunks: list[tuple[int, int]] = field(default_factory=list)
+
+    def add(self, entries: Iterable[int]) -> tuple[int, int]:
+        """Add entries, and return the chunk that they are."""
+        first = len(self.entries)
+        self.entries.extend(entries)
+        return first, len(self.entries) - first
+
+    def read(self, chunk: tuple[int, int]) -> None:
+        """Read a chunk next; one that follows the last one in memory is read with it."""
+        if self.chunks and sum(self.chunks[-1]) == chunk[0]:
+            self.chunks[-1] = self.chunks[-1][0], self.chunks[-1][1] + chunk[1]
+        else:
+            self.chunks.append(chunk)
+
+
+def stream(graph: QGraph, layers: list[Layer], places: dict[str, Region], slots: dict[str, int],
+           array: Array) -> Stream:
+    """Return the stream of a network.
+
+    places : region of every tensor.   slots : its exponent's.
+    """
+    found = Stream()
+    for layer in layers:
+        _layer(found, graph, layer, places, slots, array)
+    found.read(found.add(_entries(_command(Op.HALT))))
+    return found
+
+
+def _layer(out: Stream, graph: QGraph, layer: Layer, places: dict[str, Region],
+           slots: dict[str, int], array: Array) -> None:
+    tiles, table = _tiles(layer, array)
+    before = (_table(0, [tap_word(array).pack(row=row % array.bank_rows, rotation=bank, mask=mask)
+                         for row, bank, mask in layer.layout.taps()])
+              + _table(1, table) + _fields(graph, layer, places, slots))
+    bands = layer.bands
+    base = [index % 2 * layer.layout.rows * layer.double for index in range(len(bands))]
+    fills = [_fills(graph, layer, band, row, places, slots)
+             for band, row in zip(bands, base, strict=True)]
+    out.read(out.add(_entries(before + fills[0])))
+    at = 0
+    for part in layer.parts:
+        batches = None
+        for band in part.bands:
+            words = fills[at + 1] if at + 1 < len(bands) else []
+            out.read(out.add(_entries(words + _band(graph, layer, band, base[at],
+                                                    tiles[band.lines]))))
+            batches = batches or out.add(_batches(graph, layer, part, places, array))
+            out.read(batches)
+            at += 1
+    out.read(out.add(_entries(_command(Op.CLOSE))))
+
+
+def _entries(words: list[int]) -> list[int]:
+    """Return control words as entries, the last one filled up."""
+    words = words + [NOTHING] * (-len(words) % ENTRY_WORDS)
+    return [_entry(words[at:at + ENTRY_WORDS]) for at in range(0, len(words), ENTRY_WORDS)]
+
+
+def _entry(words: list[int]) -> int:
+    assert all(0 <= word < 1 << CONTROL_BITS for word in words)
+    return sum(int(word) << 16 * place for place, word in enumerate(words))
+
+
+def _command(op: Op, argument: int = 0, **fields: int) -> list[int]:
+    record = RECORDS.get(op)
+    return [COMMAND.pack(command=1, op=op, argument=argument),
+            *(record.pack(**fields) if record else [])]
+
+
+def _table(which: int, words: list[int]) -> list[int]:
+    return [*_command(Op.TABLE, which, place=0, count=len(words)), *words] if words else []
+
+
+def _tiles(layer: Layer, array: Array) -> tuple[dict[int, tuple[int, int]], list[int]]:
+    """Return (first word, tiles) of bands by their lines, and the words of the tile table."""
+    first, starts, written = tile_words(array)
+    words: list[int] = []
+    places = {}
+    for lines in sorted({band.lines for band in layer.bands}):
+        begin = len(words)
+        for row, begins, kept in _tiles_of(layer, lines):
+            bits = [int(bit) for bit in begins]
+            words += [first.pack(row=row, before=_bits(bits[2::-1]), behind=_bits(bits[-3:])),
+                      starts.pack(starts=_bits(bits[3:-3])), written.pack(written=_bits(kept))]
+        places[lines] = begin, (len(words) - begin) // 3
+    return places, words
+
+
+def _tiles_of(layer: Layer, lines: int) -> Iterable[tuple[int, np.ndarray, np.ndarray]]:
+    if isinstance(layer.layout, Lines):
+        return layer.layout.tiles(lines)
+    lanes = np.arange(layer.layout.size)
+    return [(0, np.zeros(len(lanes) + 6, bool), lanes == 0)]
+
+
+def _bits(bits: Iterable[int]) -> int:
+    return sum(int(bit) << place for place, bit in enumerate(bits))
+
+
+def _fields(graph: QGraph, layer: Layer, places: dict[str, Region],
+            slots: dict[str, int]) -> list[int]:
+    node = layer.node
+    source, result = graph.tensors[node.input], graph.tensors[node.output]
+    add, pool, rule = node.epilogue.add, node.epilogue.pool, result.exponent
+    activation = node.epilogue.activation
+    high = activation.bounds[1]
+    clamped = activation.clamps
+    wide = places[node.output].wide
+    kind = (Rule.KEPT if rule.keeps is not None else
+            Rule.DYNAMIC if rule.fixed is None else Rule.STATIC)
+    values = {
+        "log2_groups": layer.log2_groups, "signed_in": source.signed,
+        "signed_out": result.signed, "relu": activation.bounds[0] == 0, "wide": wide,
+        "clamp": clamped, "rule": kind, "in_slot": slots[node.input],
+        "out_slot": slots[node.output], "least": rule.least, "exponent": EXPONENT_MAX,
+        "rows": layer.layout.channels if isinstance(layer.layout, Lines) else 1,
+    }
+    if pool is not None:
+        phases = pool.window[0] * pool.window[1]
+        values |= {"last_phase": phases - 1, "tap_step": len(layer.layout.taps()) // phases}
+    if rule.fixed is not None:
+        values["exponent"] = rule.fixed
+    if clamped:
+        exponent = int(floor_log2(np.array(high)))
+        values["exponent"] = min(values["exponent"], max(exponent, rule.least))
+        unit = exponent - 9
+        values["bound"] = int(to_odd(np.array([int(high * 2.0 ** -unit)]), unit,
+                                     signed=result.signed)[0])
+    if add is not None:
+        other = places[add]
+        values |= {"residual": 1, "residual_slot": slots[add],
+                   "residual_signed": graph.tensors[add].signed,
+                   "residual_from": other.word - (places[node.output].word >> wide) & 0xFFFF}
+    return _command(Op.LAYER, **{name: int(value) for name, value in values.items()})
+
+
+def _fills(graph: QGraph, layer: Layer, band: Band, row: int, places: dict[str, Region],
+           slots: dict[str, int]) -> list[int]:
+    source, layout = graph.tensors[layer.node.input], layer.layout
+    place = places[layer.node.input]
+    common = {"slot": slots[layer.node.input], "signed": int(source.signed),
+              "log2_groups": layer.log2_groups}
+    if isinstance(layout, Spread):
+        return _command(Op.FILL, **common, step_x=1, step_y=1, word=place.word, channels=1,
+                        run=layout.elements, lines=1, row=row, rows=1)
+    words = []
+    for fill in rectangles(layout, source, band):
+        words += _command(Op.FILL, **common, **_places(layout, fill, row), zero=int(fill.zero),
+                          only=int(fill.only), step_x=fill.step[0], step_y=fill.step[1],
+                          phase_x=fill.phase[0], phase_y=fill.phase[1],
+                          word=place.word + band.channel * (place.stride // ENTRY_WORDS),
+                          element=fill.element, plane=place.stride // ENTRY_WORDS,
+                          channels=fill.channels, run=fill.run, lines=fill.lines,
+                          pitch=fill.pitch, rows=layout.channels)
+    return words
+
+
+def _places(layout: Lines, fill: Rectangle, row: int) -> dict[str, int]:
+    """Return the positions of a fill as bank rows and banks."""
+    found: dict[str, int] = {}
+    for name, position, begin in (("", fill.position, row), ("plane_x_", fill.plane_x, 0),
+                                  ("plane_y_", fill.plane_y, 0), ("line_", fill.line, 0)):
+        rows, bank = layout.place(position)
+        found |= {f"{name}row": rows + begin & 0xFFFF, f"{name}bank": bank}
+    return found
+
+
+def _band(graph: QGraph, layer: Layer, band: Band, row: int, tiles: tuple[int, int]) -> list[int]:
+    width = graph.tensors[layer.node.output].shape[2]
+    return _command(Op.BAND, row=row, tile=tiles[0], last_tile=tiles[1] - 1,
+                    position=band.line * width)
+
+
+def _batches(graph: QGraph, layer: Layer, part: Part, places: dict[str, Region],
+             array: Array) -> list[int]:
+    """Return the entries of a part's batches: heads and weights of each."""
+    node, groups = layer.node, layer.groups
+    own = np.sort(part.rows[part.rows >= 0])
+    words = encode(node.matrix[own], layer.index,
+                   np.where(part.rows < 0, -1, np.searchsorted(own, part.rows)), part.steps,
+                   groups, ArrayConfig(lanes=array.lanes))
+    sums = np.asarray(node.matrix.astype(np.int64).sum(axis=1)).ravel()
+    found: list[int] = []
+    begin = 0
+    for batch, count in enumerate(part.steps.tolist()):
+        head = [BATCH.pack(steps=count)]
+        for row in part.rows[batch * groups:(batch + 1) * groups].tolist():
+            head += _head(graph, node, row, places[node.output],
+                          int(sums[row]) << array.activation_bits - 1)
+        found += _entries(head)
+        steps = words[begin:begin + count * groups].tolist()
+        begin += count * groups
+        steps += [0] * (-len(steps) % ENTRY_WORDS)
+        found += [_entry(steps[at:at + ENTRY_WORDS]) for at in range(0, len(steps), ENTRY_WORDS)]
+    return found
+
+
+def _head(graph: QGraph, node: QNode, row: int, place: Region, excess: int) -> list[int]:
+    real = row >= 0
+    word, element = divmod(place.element(row), ENTRY_WORDS) if real else (0, 0)
+    words = HEAD.pack(bias=int(node.bias[row]) if real else 0, sw=int(node.sw[row]) if real else 0,
+                      sb=int(node.sb[row] - node.sw[row]) if real else 0, element=element,
+                      real=int(real), word=word)
+    if graph.tensors[node.input].signed:
+        excess = excess if real else 0
+        words += EXCESS.pack(low=excess & 0xFFFF, high=excess >> 16)
+    return words

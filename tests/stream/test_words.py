@@ -1,0 +1,63 @@
+"""Streams of random networks on the machine of words: every map is the golden model's."""
+
+from contextlib import suppress
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from celosia.bands.host import output, prepare, stored
+from celosia.bands.program import stream_program
+from celosia_sim import golden, stream_machine
+from celosia_spec.errors import FitError
+from celosia_spec.stream.array import Array
+from stream.networks import graphs
+
+ARRAYS = (Array(), Array(lanes=8, bank_rows=256), Array(bank_rows=64))
+
+
+def compare(graph, array, x, monkeypatch):
+    """Run one input; compare every stored tensor, when its layer is closed, and the output."""
+    program = stream_program(graph, array)
+    state = stream_machine.State(array, np.random.default_rng(3).integers(
+        0, 1 << 16, array.main_words * 4))
+    state.exponents[program.slots[graph.input]] = prepare(program, x, state.main)
+    wanted = golden.run(graph, x[None])
+    left = [node.output for node in graph.nodes]
+    close = stream_machine.close
+
+    def closed(state, layer):
+        close(state, layer)
+        name = left.pop(0)
+        if name != graph.output:
+            assert state.exponents[program.slots[name]] == wanted.exponents[name][0], name
+            assert np.array_equal(stored(program, name, state.main, state.exponents),
+                                  wanted.mantissas[name][0]), name
+
+    monkeypatch.setattr(stream_machine, "close", closed)
+    stream_machine.run(state, program.entries, program.chunks)
+    assert not left
+    mantissas, exponent = output(program, state.main, state.exponents)
+    assert exponent == wanted.exponents[graph.output][0]
+    assert np.array_equal(mantissas, wanted.mantissas[graph.output][0])
+
+
+@pytest.mark.parametrize("array", ARRAYS, ids=["16", "8", "few bank rows"])
+@settings(max_examples=60, deadline=None, derandomize=True,
+          suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(st.data())
+def test_random_networks(array, monkeypatch, data):
+    graph = data.draw(graphs())
+    if graph.activation_bits != array.activation_bits:
+        array = Array(**{**vars(array), "activation_bits": graph.activation_bits})
+    tensor = graph.tensors[graph.input]
+    rng = np.random.default_rng(data.draw(st.integers(0, 1 << 32)))
+    x = rng.random(tensor.user_shape) - (0.5 if tensor.signed else 0)
+    x = x.astype(np.float32)
+    with monkeypatch.context() as patch:
+        if array.bank_rows < ARRAYS[0].bank_rows:       # not every layer has a band there
+            with suppress(FitError):
+                compare(graph, array, x, patch)
+        else:
+            compare(graph, array, x, patch)
