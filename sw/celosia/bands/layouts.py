@@ -1,7 +1,7 @@
 """How a layer's input lies in the banks: where fills put it, and where taps find it."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,11 +11,19 @@ from celosia_spec.qgraph import QGraph, QNode, QTensor
 from celosia_spec.stream.array import ENTRY_WORDS
 
 
+def joined(graph: QGraph, node: QNode) -> QTensor:
+    """Return what a node reads as one tensor: its inputs, one behind another along the channels."""
+    tensors = [graph.tensors[name] for name in node.inputs]
+    return replace(tensors[0], shape=(sum(tensor.shape[0] for tensor in tensors),
+                                      *tensors[0].shape[1:]))
+
+
 def is_vector(node: QNode, source: QTensor, result: QTensor) -> bool:
-    """Whether a node looks at its whole input at once."""
+    """Whether a node looks at its whole input at once, and that is one map."""
     geometry = node.geometry
-    return (geometry.kernel == source.shape[1:] and result.shape[1:] == (1, 1)
-            and not any(geometry.padding) and node.epilogue.pool is None)
+    return (len(node.inputs) == 1 and geometry.kernel == source.shape[1:]
+            and result.shape[1:] == (1, 1) and not any(geometry.padding)
+            and node.epilogue.pool is None)
 
 
 def strides(graph: QGraph) -> dict[str, int]:
@@ -26,7 +34,7 @@ def strides(graph: QGraph) -> dict[str, int]:
         positions = tensor.shape[1] * tensor.shape[2]
         packed = positions == 1 and all(
             is_vector(node, tensor, graph.tensors[node.output]) for node in graph.nodes
-            if node.input == name)
+            if name in node.inputs)
         found[name] = 1 if packed else -(-positions // ENTRY_WORDS) * ENTRY_WORDS
     for node in graph.nodes:
         # A residual operand is found where the output lies.

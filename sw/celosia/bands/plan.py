@@ -14,6 +14,7 @@ from celosia.bands.layouts import (
     Spread,
     is_depthwise,
     is_vector,
+    joined,
     rectangles,
     strides,
 )
@@ -72,9 +73,6 @@ def plan(graph: QGraph, array: Array) -> list[Layer]:
 
 
 def _fastest(graph: QGraph, node: QNode, array: Array) -> Layer:
-    if len(node.inputs) > 1:
-        raise FitError(node.name, str(node.kind), f"it reads {' and '.join(node.inputs)} side by "
-                       "side, and bands are filled from one map", "let it read one tensor")
     ways = [way for log2 in range(array.groups_max.bit_length())
             for way in _ways(graph, node, array, log2)]
     if not ways:
@@ -84,7 +82,7 @@ def _fastest(graph: QGraph, node: QNode, array: Array) -> Layer:
 
 
 def _ways(graph: QGraph, node: QNode, array: Array, log2: int) -> Iterator[Layer]:
-    source, result = graph.tensors[node.input], graph.tensors[node.output]
+    source, result = joined(graph, node), graph.tensors[node.output]
     size, groups = array.positions(log2), 1 << log2
     if is_vector(node, source, result):
         spread = Spread(source=source, size=size, stride=strides(graph)[node.input])

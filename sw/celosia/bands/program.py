@@ -9,7 +9,7 @@ from celosia.bands.regions import Region, regions
 from celosia.bands.stream import stream
 from celosia_spec.errors import FitError
 from celosia_spec.isa import EXPONENT_SLOTS
-from celosia_spec.qgraph import QGraph
+from celosia_spec.qgraph import QGraph, members
 from celosia_spec.stream.array import Array
 
 
@@ -35,10 +35,12 @@ class StreamProgram:
 def stream_program(graph: QGraph, array: Array) -> StreamProgram:
     """Return the program of a quantised graph; FitError where the array has no room for it."""
     layers = plan(graph, array)
-    slots = {name: slot for slot, name in enumerate(graph.tensors)}
-    if len(slots) > EXPONENT_SLOTS:
-        raise FitError("network", "tensors", f"{len(slots)} stored tensors, the machine holds "
-                       f"{EXPONENT_SLOTS} exponents", "use a network of fewer layers")
+    blocks = {name: members(graph.tensors, name)[0] for name in graph.tensors}
+    numbers = {block: slot for slot, block in enumerate(dict.fromkeys(blocks.values()))}
+    if len(numbers) > EXPONENT_SLOTS:
+        raise FitError("network", "tensors", f"{len(numbers)} exponents of stored tensors, the "
+                       f"machine holds {EXPONENT_SLOTS}", "use a network of fewer layers")
+    slots = {name: numbers[block] for name, block in blocks.items()}
     # How long the stream is does not depend on where maps lie.
     nowhere = regions(graph, 0, 1 << 16)
     size = len(stream(graph, layers, nowhere, slots, array).entries)

@@ -38,7 +38,7 @@ def regions(graph: QGraph, first: int, words: int) -> dict[str, Region]:
     lives = {graph.input: [-1, -1]}
     for at, node in enumerate(graph.nodes):
         lives[node.output] = [at, at]
-        for name in (node.input, node.epilogue.add):
+        for name in (*node.inputs, node.epilogue.add):
             if name is not None:
                 lives[name][1] = at
     lives[graph.output][1] = len(graph.nodes)

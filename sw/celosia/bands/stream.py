@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from celosia.bands.layouts import Band, Lines, Rectangle, Spread, rectangles
+from celosia.bands.layouts import Band, Lines, Rectangle, Spread, joined, rectangles
 from celosia.bands.plan import Layer, Part
 from celosia.bands.regions import Region
 from celosia.emit.weight_stream import encode
 from celosia_spec.block import floor_log2
 from celosia_spec.floats import to_odd
 from celosia_spec.isa import EXPONENT_MAX, ArrayConfig
-from celosia_spec.qgraph import QGraph, QNode
+from celosia_spec.qgraph import QGraph, QNode, members
 from celosia_spec.stream.array import CONTROL_BITS, ENTRY_WORDS, Array
 from celosia_spec.stream.controls import (
     BATCH,
@@ -146,7 +146,10 @@ def _fields(graph: QGraph, layer: Layer, places: dict[str, Region],
     high = activation.bounds[1]
     clamped = activation.clamps
     wide = places[node.output].wide
-    kind = (Rule.KEPT if rule.keeps is not None else
+    block = members(graph.tensors, node.output)
+    later = graph.nodes[graph.nodes.index(node) + 1:]
+    kind = (Rule.OPEN if any(other.output in block for other in later) else
+            Rule.KEPT if rule.keeps is not None else
             Rule.DYNAMIC if rule.fixed is None else Rule.STATIC)
     values = {
         "log2_groups": layer.log2_groups, "signed_in": source.signed,
@@ -160,9 +163,8 @@ def _fields(graph: QGraph, layer: Layer, places: dict[str, Region],
         values |= {"last_phase": phases - 1, "tap_step": len(layer.layout.taps()) // phases}
     if rule.fixed is not None:
         values["exponent"] = rule.fixed
-    if clamped:
+    if clamped:         # what is beyond the bound is not written: no exponent is above the bound's
         exponent = int(floor_log2(np.array(high)))
-        values["exponent"] = min(values["exponent"], max(exponent, rule.least))
         unit = exponent - 9
         values["bound"] = int(to_odd(np.array([int(high * 2.0 ** -unit)]), unit,
                                      signed=result.signed)[0])
@@ -176,23 +178,39 @@ def _fields(graph: QGraph, layer: Layer, places: dict[str, Region],
 
 def _fills(graph: QGraph, layer: Layer, band: Band, row: int, places: dict[str, Region],
            slots: dict[str, int]) -> list[int]:
-    source, layout = graph.tensors[layer.node.input], layer.layout
-    place = places[layer.node.input]
-    common = {"slot": slots[layer.node.input], "signed": int(source.signed),
+    node, layout = layer.node, layer.layout
+    source = joined(graph, node)
+    common = {"slot": slots[node.input], "signed": int(source.signed),
               "log2_groups": layer.log2_groups}
     if isinstance(layout, Spread):
-        return _command(Op.FILL, **common, step_x=1, step_y=1, word=place.word, channels=1,
-                        run=layout.elements, lines=1, row=row, rows=1)
+        return _command(Op.FILL, **common, step_x=1, step_y=1, word=places[node.input].word,
+                        channels=1, run=layout.elements, lines=1, row=row, rows=1)
     words = []
     for fill in rectangles(layout, source, band):
-        words += _command(Op.FILL, **common, **_places(layout, fill, row), zero=int(fill.zero),
-                          only=int(fill.only), step_x=fill.step[0], step_y=fill.step[1],
-                          phase_x=fill.phase[0], phase_y=fill.phase[1],
-                          word=place.word + band.channel * (place.stride // ENTRY_WORDS),
-                          element=fill.element, plane=place.stride // ENTRY_WORDS,
-                          channels=fill.channels, run=fill.run, lines=fill.lines,
-                          pitch=fill.pitch, rows=layout.channels)
+        parts = [(0, fill.channels, 0, 0)] if fill.zero else _parts(graph, node, band, places)
+        for begin, channels, word, plane in parts:
+            words += _command(
+                Op.FILL, **common, **_places(layout, fill, row + begin), zero=int(fill.zero),
+                only=int(fill.only), step_x=fill.step[0], step_y=fill.step[1],
+                phase_x=fill.phase[0], phase_y=fill.phase[1], word=word, element=fill.element,
+                plane=plane, channels=channels, run=fill.run, lines=fill.lines, pitch=fill.pitch,
+                rows=layout.channels)
     return words
+
+
+def _parts(graph: QGraph, node: QNode, band: Band,
+           places: dict[str, Region]) -> Iterable[tuple[int, int, int, int]]:
+    """Yield what of each map a band holds: (its first channel there, channels, where the first one
+    lies, words from one to the next)."""
+    before = 0
+    for name in node.inputs:
+        count, place = graph.tensors[name].shape[0], places[name]
+        first = max(band.channel, before)
+        channels = min(band.channel + band.channels, before + count) - first
+        if channels > 0:
+            plane = place.stride // ENTRY_WORDS
+            yield first - band.channel, channels, place.word + (first - before) * plane, plane
+        before += count
 
 
 def _places(layout: Lines, fill: Rectangle, row: int) -> dict[str, int]:
