@@ -43,6 +43,7 @@ ORDER = {
     "celosia_spec.stream": """
         array, __init__
         controls, words
+        passes
     """,
     "celosia_hw": """
         __init__, blocks, layouts
@@ -76,9 +77,9 @@ ORDER = {
         __init__, main_memory, weight_memory
     """,
     "celosia_hw.output": """
-        __init__, activation, align, normalise, places
-        requantise, walker
-        stage
+        __init__, activation, align, beats, heads, normalise, places, pool
+        requantise, walker, writer
+        path, stage
     """,
     "celosia_hw.weights": """
         __init__, decoder

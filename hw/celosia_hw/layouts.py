@@ -6,13 +6,14 @@ from amaranth.lib import data
 from celosia_spec.isa.fields import Word
 
 
-def layout(word: Word) -> data.StructLayout:
-    """Return the layout of a word cut into fields: bits as stored, without a field's offset.
+def layout(*words: Word) -> data.StructLayout:
+    """Return the layout of a word cut into fields: bits as stored, without a field's offset; or of
+    several words side by side.
 
     Fields called "_" are bits that nobody reads; one without bits keeps its name.
     """
     names: dict[str, Shape] = {}
-    for field in word.fields:
+    for field in (field for word in words for field in word.fields):
         name = f"_{len(names)}" if field.name == "_" else field.name
         names[name] = Shape(field.bits, field.signed)
     return data.StructLayout(names)

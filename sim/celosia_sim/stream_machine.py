@@ -198,7 +198,7 @@ def _batch(state: State, reader: Reader, batch: dict[str, int], layer: dict[str,
                     for phase in range(layer["last_phase"] + 1)]
             _store(state, row, sums, tile_fields["written"], position, layer)
         size = state.array.lanes // groups
-        position += (tile_fields["written"] & (1 << size) - 1).bit_count()
+        position += (tile_fields["written"] & (1 << size) - 1).bit_count() << layer["wide"]
 
 
 def _sums(state: State, row: Row, group: int, tile: dict[str, int], layer: dict[str, int],
@@ -246,7 +246,7 @@ def _store(state: State, row: Row, sums: list[np.ndarray], written: int, positio
     unit = head["sw"] + int(state.exponents[layer["in_slot"]]) - fraction
     bias = scale_rne(np.array([head["bias"]]), head["sb"] + head["sw"] - unit, 16)
     at = (head["word"] * ENTRY_WORDS + head["element"]
-          + (position + np.arange(len(lanes)) << layer["wide"]))
+          + position + (np.arange(len(lanes)) << layer["wide"]))
     values = [phase[lanes] + bias for phase in sums]
     if layer["residual"]:
         other = (at >> layer["wide"]) + layer["residual_from"] * ENTRY_WORDS

@@ -20,7 +20,9 @@ class Normalise(wiring.Component):
     Members
     -------
     sum : In(signed(acc_bits))
-        Its most negative value never occurs. Not negative where ``signed`` is 0.
+        Its most negative value never occurs. Not negative where ``signed`` is 0, after ``relu``.
+    relu : In(1)
+        Sums below zero become zero.
     room : In(7)
         ``unit + W + UNIT_MARGIN``, of the row: how far a sum may move to the left.
     signed : In(1)
@@ -29,15 +31,15 @@ class Normalise(wiring.Component):
 
     Timing
     ------
-    One sum a cycle, ``LATENCY`` cycles. ``signed`` is stable while sums are inside.
+    One sum a cycle, ``LATENCY`` cycles. ``signed`` and ``relu`` are stable while sums are inside.
     """
 
     LATENCY = 5
 
     def __init__(self, acc_bits: int = 24) -> None:
         self.acc_bits = acc_bits
-        super().__init__({"sum": In(signed(acc_bits)), "room": In(7), "signed": In(1),
-                          "element": Out(ELEMENT_BITS)})
+        super().__init__({"sum": In(signed(acc_bits)), "room": In(7), "relu": In(1),
+                          "signed": In(1), "element": Out(ELEMENT_BITS)})
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
@@ -46,6 +48,8 @@ class Normalise(wiring.Component):
         # -a is ~(a - 1). Of the room, a move asks its own bit, and whether a larger one is left.
         less, negative, *rest = self._held(m, "less", (self.sum + sign.as_signed())[:bits],
                                            self.sum[-1], self.room, self.room[5:].any())
+        with m.If(self.relu & self.sum[-1]):
+            m.d.sync += [less.eq(0), negative.eq(0)]
         state: tuple[Value, ...] = (less ^ negative.replicate(bits), negative, *rest)
         for name, distances in (("far", (16, 8)), ("near", (4, 2)), ("last", (1,))):
             for distance in distances:
@@ -54,7 +58,7 @@ class Normalise(wiring.Component):
         m.d.sync += self.element.eq(self._element(m, *state))
         return m
 
-    def _held(self, m: Module, name: str, *values: Value) -> tuple[Value, ...]:
+    def _held(self, m: Module, name: str, *values: Value) -> tuple[Signal, ...]:
         held = [Signal(len(value), name=f"{name}{k}", reset_less=True)
                 for k, value in enumerate(values)]
         m.d.sync += [h.eq(value) for h, value in zip(held, values, strict=True)]

@@ -105,11 +105,11 @@ LAYER = _record(
 
 HEAD = _record(
     "head",
-    (Field("bias", 16, True, "bias mantissa"),),
     (Field("sw", 6, True, "exponent s_w of the weight mantissas' least significant bit"),
      Field("sb", 7, True, "exponent of the bias mantissa's least significant bit, less s_w"),
      Field("element", 2, False, "its channel's first element in `word`"),
      Field("real", 1, False, "there is such a row")),
+    (Field("bias", 16, True, "bias mantissa"),),
     (Field("word", 16, False, "where its channel of the output begins"),),
 )
 """One row of a batch."""
@@ -127,7 +127,7 @@ TABLE = _record("table", (Field("place", 16, False, "first word"),),
 BAND = _record("band", (Field("row", 16, False, "bank row that its tiles count from"),),
                (Field("tile", 16, False, "first word of its first tile"),),
                (Field("last_tile", 16, False, "tiles - 1"),),
-               (Field("position", 16, False, "first output position of a row"),))
+               (Field("position", 16, False, "first element of a row that its tiles write"),))
 
 FILL = _record(
     "fill",

@@ -77,13 +77,14 @@ def _layer(out: Stream, graph: QGraph, layer: Layer, places: dict[str, Region],
     fills = [_fills(graph, layer, band, row, places, slots)
              for band, row in zip(bands, base, strict=True)]
     out.read(out.add(_entries(before + fills[0])))
+    width, wide = graph.tensors[layer.node.output].shape[2], places[layer.node.output].wide
     at = 0
     for part in layer.parts:
         batches = None
         for band in part.bands:
             words = fills[at + 1] if at + 1 < len(bands) else []
-            out.read(out.add(_entries(words + _band(graph, layer, band, base[at],
-                                                    tiles[band.lines]))))
+            begin = band.line * width << wide
+            out.read(out.add(_entries(words + _band(base[at], tiles[band.lines], begin))))
             batches = batches or out.add(_batches(graph, layer, part, places, array))
             out.read(batches)
             at += 1
@@ -223,10 +224,8 @@ def _places(layout: Lines, fill: Rectangle, row: int) -> dict[str, int]:
     return found
 
 
-def _band(graph: QGraph, layer: Layer, band: Band, row: int, tiles: tuple[int, int]) -> list[int]:
-    width = graph.tensors[layer.node.output].shape[2]
-    return _command(Op.BAND, row=row, tile=tiles[0], last_tile=tiles[1] - 1,
-                    position=band.line * width)
+def _band(row: int, tiles: tuple[int, int], position: int) -> list[int]:
+    return _command(Op.BAND, row=row, tile=tiles[0], last_tile=tiles[1] - 1, position=position)
 
 
 def _batches(graph: QGraph, layer: Layer, part: Part, places: dict[str, Region],

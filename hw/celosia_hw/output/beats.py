@@ -1,0 +1,50 @@
+"""The beats of a row."""
+
+from typing import Any
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from celosia_spec.stream.array import Array
+
+
+class Beats(wiring.Component):
+    """Count the beats of a row: two lanes a cycle, or each of them in a cycle of its own.
+
+    Members
+    -------
+    log2_groups : In(2), single : In(1)
+        Row groups; a beat takes two cycles, one a lane. Stable while a row has beats.
+    row : In(1)
+        Strobe in a row's first cycle.
+    active, odd, done, last : Out(1)
+        In each of its cycles: ``active``; with ``single``, the second lane's turn; the beat is
+        done; the row is.
+
+    Timing
+    ------
+    Outputs belong to the same cycle. ``row`` may follow ``last``.
+    """
+
+    def __init__(self, array: Array) -> None:
+        self.array = array
+        super().__init__({"log2_groups": In(2), "single": In(1), "row": In(1), "active": Out(1),
+                          "odd": Out(1), "done": Out(1), "last": Out(1)})
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        most = self.array.lanes - 1
+        bits = most.bit_length()
+        on, at, full = Signal(), Signal(bits), Signal(bits)
+        m.d.comb += [
+            # A group's lanes less one, and half of it where a beat is one cycle.
+            full.eq(Mux(self.single, most, most >> 1) >> self.log2_groups),
+            self.active.eq(on | self.row), self.odd.eq(self.single & at[0] & on),
+            self.done.eq(self.active & (self.odd | ~self.single)),
+            self.last.eq(on & (at == full)),
+        ]
+        m.d.sync += [on.eq(self.active & ~self.last), at.eq(at + 1)]
+        with m.If(self.row):
+            m.d.sync += at.eq(1)
+        return m

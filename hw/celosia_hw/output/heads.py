@@ -1,0 +1,163 @@
+"""The heads of a pass's rows: read from the controls' ring, one row after the other, and made into
+what their sums need."""
+
+from typing import Any
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from celosia_hw.layouts import layout
+from celosia_hw.parts.delay import chain
+from celosia_hw.parts.shift import RoundingShift
+from celosia_spec.isa import EXPONENT_MIN, UNIT_MARGIN
+from celosia_spec.stream.array import CONTROL_BITS, Array
+from celosia_spec.stream.controls import HEAD, LAYER, head_words
+from celosia_spec.stream.passes import row_cycles
+
+layer_layout = layout(*LAYER.words)
+"""What stays the same until `close`."""
+
+
+class Heads(wiring.Component):
+    """Row after row, ``row_cycles`` apart: a strobe, the words of the head, and from them bias and
+    unit of the row's sums.
+
+    Parameters
+    ----------
+    array : Array
+    late : int
+        Cycle of a row in which its first sums are there, if no residual operand is added to them;
+        with one, its ``bias`` comes ``held`` cycles later. 7 at least.
+
+    Members
+    -------
+    layer : In(layer_layout)
+    exponent : In(5)
+        The input's + 16.
+    start : In(1)
+        A pass begins; not before the last row of the pass before it has had its cycles.
+    heads : In
+        With ``start``: where its first head lies in the ring.
+    read : Out(1), address : Out, word : In(16)
+        Read port of the ring; ``word`` comes a cycle behind its address. Its address rises from
+        head to head.
+    row : Out(1), first : Out(1)
+        A row begins, the first one of a pass: its cycle 0, which follows ``start``.
+    now : In(1)
+        The cycle before the row's sums: ``bias`` follows it, and stays until the next.
+    then : In(1)
+        Cycle of the row's first sums, behind their addition: ``room`` follows it.
+    real : Out(1), element : Out(2)
+        There is such a row, and the first element of its channel in a word; from its cycle 2 on.
+        The word is ``word`` in its cycle `WORD`.
+    bias : Out(signed(acc_bits))
+        What is added to a row's sums: bias less excess.
+    room : Out(7)
+        Exponent of the sums' unit + W + `UNIT_MARGIN`.
+
+    Timing
+    ------
+    ``layer`` and ``exponent`` are stable from two cycles before a layer's first ``start`` on. A
+    bias times 2^-(its exponent less that of the sum) lies below 2^(W - 2).
+    """
+
+    WORD = 3
+
+    def __init__(self, array: Array) -> None:
+        self.array = array
+        bits = (array.controls - 1).bit_length()
+        super().__init__({
+            "layer": In(layer_layout), "exponent": In(5), "start": In(1), "heads": In(bits),
+            "read": Out(1), "address": Out(bits), "word": In(CONTROL_BITS),
+            "row": Out(1), "first": Out(1), "now": In(1), "then": In(1), "real": Out(1),
+            "element": Out(2), "bias": Out(signed(array.acc_bits)), "room": Out(7),
+        })
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        self._walk(m)
+        at = chain(m, self.row, 5, "row", reset_less=False)
+        self._unit(m, at)
+        self._bias(m, at)
+        return m
+
+    def _walk(self, m: Module) -> None:
+        """Count cycles of a row and rows of a pass; ask for the words."""
+        layer = self.layer
+        cases = {}
+        for log2_groups in range(self.array.groups_max.bit_length()):
+            for flags in range(8):
+                signed_in, wide, residual = (bool(flags >> k & 1) for k in range(3))
+                cases[log2_groups | flags << 2] = row_cycles(
+                    self.array, log2_groups=log2_groups, signed_in=signed_in, wide=wide,
+                    residual=residual and self.array.residual) - 1
+        bits = max(cases.values()).bit_length()
+        last, left = Signal(bits), Signal(2)
+        with m.Switch(Cat(layer.log2_groups, layer.signed_in, layer.wide, layer.residual)):
+            for flags, cycles in cases.items():
+                with m.Case(flags):
+                    m.d.sync += last.eq(cycles)
+        at, active, begin, end = Signal(bits), Signal(), Signal(), Signal()
+        length = Mux(layer.signed_in, head_words(signed_in=True), head_words(signed_in=False))
+        m.d.comb += [
+            end.eq(at == last), self.row.eq(active & (at == 0)), self.first.eq(self.row & begin),
+            self.read.eq(active & (at < length)),
+        ]
+        m.d.sync += at.eq(Mux(end | self.start, 0, at + 1))
+        with m.If(self.start):
+            m.d.sync += [active.eq(1), begin.eq(1), self.address.eq(self.heads),
+                         left.eq((1 << layer.log2_groups) - 1)]
+        with m.Else():
+            m.d.sync += self.address.eq(self.address + self.read)
+            with m.If(end):
+                m.d.sync += [left.eq(left - 1), begin.eq(0), active.eq(active & (left != 0))]
+
+    def _unit(self, m: Module, at: list[Signal]) -> None:
+        """Exponents, in cycle 1: the unit of the row's sums and how far its bias moves."""
+        head = layout(HEAD.words[0])(self.word[:HEAD.words[0].bits])
+        w, left = self.array.acc_bits, self.array.acc_bits - 17
+        # s_x + W + margin; the input's unit lies L - 1 below its exponent, one less with a sign.
+        base = w + UNIT_MARGIN + EXPONENT_MIN - (self.array.activation_bits - 1)
+        unit, move = Signal(signed(8)), Signal(signed(8))
+        m.d.sync += [unit.eq(self.exponent + self.layer.signed_in + base),
+                     move.eq(self.exponent + self.layer.signed_in + base
+                             + left - w - UNIT_MARGIN)]
+        weight = Signal(signed(6), reset_less=True)
+        right = Signal(signed(9))
+        self.amount = Signal(5, reset_less=True)
+        m.d.comb += right.eq(move - head.sb)
+        m.d.sync += self.amount.eq(right[:5] | right[5:8].any().replicate(5))
+        with m.If(at[1]):
+            m.d.sync += [weight.eq(head.sw), self.real.eq(head.real),
+                         self.element.eq(head.element)]
+        # A row's cycles may be as few as its head's: its exponent waits in two more places.
+        second = Signal(signed(6), reset_less=True)
+        with m.If(at[4]):
+            m.d.sync += second.eq(weight)
+        with m.If(self.then):
+            m.d.sync += self.room.eq(unit + second)
+
+    def _bias(self, m: Module, at: list[Signal]) -> None:
+        """Mantissa, in cycle 2: shifted, then less the excess of signed inputs."""
+        w, left = self.array.acc_bits, self.array.acc_bits - 17
+        shift = RoundingShift(m, Cat(Const(0, left), self.word).as_signed(), self.amount, w, "bias")
+        shift.shift(1)
+        shift.register()
+        shift.shift(2)
+        shift.register()
+        shift.shift()
+        value, up = Signal(signed(w), reset_less=True), Signal(reset_less=True)
+        with m.If(at[4]):
+            m.d.sync += [value.eq(shift.value >> 1),
+                         up.eq(shift.value[0] & (shift.sticky | shift.value[1]))]
+        low, borrow = Signal(CONTROL_BITS, reset_less=True), Signal(reset_less=True)
+        high = Signal(w - CONTROL_BITS, reset_less=True)
+        with m.If(at[4]):
+            m.d.sync += Cat(low, borrow).eq(-self.word)
+        with m.If(at[5]):
+            m.d.sync += high.eq(-(self.word + borrow))
+        with m.If(~self.layer.signed_in):
+            m.d.sync += [low.eq(0), high.eq(0)]
+        with m.If(self.now):
+            m.d.sync += self.bias.eq(value + Cat(low, high).as_signed() + up)

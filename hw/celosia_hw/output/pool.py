@@ -1,0 +1,112 @@
+"""The maximum over the passes of a pooling window, and the largest exponent."""
+
+from typing import Any
+
+from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from celosia_hw.parts.table_memory import TableMemory
+from celosia_spec.isa import ELEMENT_BITS, SIGNIFICAND_BITS
+from celosia_spec.stream.array import Array
+
+BEAT = data.ArrayLayout(ELEMENT_BITS, 2)
+"""Elements of two neighbouring lanes."""
+
+
+def greater(one: Value, other: Value, signed: Value) -> Value:
+    """Return whether element ``one`` stands for more than ``other``; of equal ones either."""
+    signs = (one[SIGNIFICAND_BITS - 1] & signed, other[SIGNIFICAND_BITS - 1] & signed)
+    return Mux(signs[0] ^ signs[1], signs[1], (one > other) ^ signs[0])
+
+
+class Pool(wiring.Component):
+    """Largest elements of a tile so far, in two block memories.
+
+    Members
+    -------
+    signed, wide : In(1)
+        Of the layer: elements have signs; what is stored are sums, and ``sums`` goes through.
+    ahead : In(1)
+        A beat is done whose elements come two cycles later.
+    elements : In(2 x 16), first : In(1)
+        Of a beat; the window begins with them.
+    sums, clear : In(32), In(1)
+        A sum, a cycle before elements; it becomes 0.
+    keep : In(2), done : In(1)
+        A cycle behind ``elements``: the lanes whose turn it was, the beat is done.
+    largest : Out(2 x 16)
+
+    Timing
+    ------
+    One beat a cycle; ``largest`` a cycle behind ``elements``. All tiles have lanes / 2 beats, the
+    same ones in the same order; from a beat to the same one of the next pass it takes 4 cycles.
+    """
+
+    def __init__(self, array: Array) -> None:
+        self.array = array
+        super().__init__({
+            "signed": In(1), "wide": In(1), "ahead": In(1), "elements": In(BEAT), "first": In(1),
+            "sums": In(2 * ELEMENT_BITS), "clear": In(1), "keep": In(2), "done": In(1),
+            "largest": Out(BEAT),
+        })
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        beats = self.array.lanes // 2
+        read, write = Signal(range(beats)), Signal(range(beats))
+        m.d.sync += [read.eq(read + self.ahead), write.eq(write + self.done)]
+        for e in range(2):
+            m.submodules[f"lane{e}"] = lane = TableMemory(beats, ELEMENT_BITS)
+            so_far, new = Signal(ELEMENT_BITS, name=f"so_far{e}"), self.elements[e]
+            largest = Signal(ELEMENT_BITS, name=f"largest{e}", reset_less=True)
+            taken = Signal(name=f"taken{e}")
+            m.d.comb += [
+                lane.read.addr.eq(read), lane.read.en.eq(1), lane.write.addr.eq(write),
+                lane.write.en.eq(self.keep[e]), lane.write.data.eq(largest),
+                taken.eq((self.first | greater(new, so_far, self.signed)) & ~self.wide),
+                self.largest[e].eq(largest),
+            ]
+            m.d.sync += [
+                so_far.eq(Mux(self.wide, self.sums.word_select(e, ELEMENT_BITS), lane.read.data)),
+                largest.eq(Mux(taken, new, so_far)),
+            ]
+            with m.If(self.clear):
+                m.d.sync += so_far.eq(0)
+        return m
+
+
+class Largest(wiring.Component):
+    """The largest exponent of what is written.
+
+    Members
+    -------
+    clear : In(1)
+        Strobe: begin anew.
+    exponents : In(2 x 5), valid : In(2)
+        Exponent fields of a beat's elements, and which of them count.
+    top : Out(5)
+        Exponent + 16; 0 while nothing counted.
+
+    Timing
+    ------
+    ``top`` covers an element two cycles behind it.
+    """
+
+    def __init__(self) -> None:
+        bits = ELEMENT_BITS - SIGNIFICAND_BITS
+        super().__init__({"clear": In(1), "exponents": In(data.ArrayLayout(bits, 2)),
+                          "valid": In(2), "top": Out(bits)})
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        low, high = self.exponents
+        larger = Signal.like(self.top, reset_less=True)
+        m.d.sync += larger.eq(Mux(self.valid[1] & (~self.valid[0] | (high > low)), high, low))
+        with m.If(~self.valid.any()):
+            m.d.sync += larger.eq(0)
+        with m.If(self.clear):
+            m.d.sync += self.top.eq(0)
+        with m.Elif(larger > self.top):
+            m.d.sync += self.top.eq(larger)
+        return m

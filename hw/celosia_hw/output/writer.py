@@ -1,0 +1,124 @@
+"""Elements to main memory: the lanes that are written, side by side, a word at a time."""
+
+from typing import Any
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from celosia_hw.output.pool import BEAT
+from celosia_spec.isa import ELEMENT_BITS
+from celosia_spec.stream.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS, Array
+
+
+class Writer(wiring.Component):
+    """Gather the elements of a row's lanes into words of main memory.
+
+    Elements of lanes that are written take consecutive places of a row, from the pass's position
+    on. A word is written when its last element is there, or the row ends.
+
+    Parameters
+    ----------
+    array : Array
+
+    Members
+    -------
+    position : In(16)
+        Of the band: first element of a row that is written.
+    begin, again, moves : In(1)
+        Strobe: a pass begins, in the cycle before its first ``load`` or earlier, with or behind
+        the last beat of the pass before. With it: it is its batch's first, and begins at
+        ``position``; else, with ``moves``, it begins where the rows of the pass before ended.
+    load : In(1), word : In, element : In(2)
+        Strobe, in a row's first beat or before it: its channel begins in ``word``, with
+        ``element``, which stays until the row's last beat.
+    turn : In(2), mask : In(2), pair : In(1)
+        In a beat: lanes whose turn it is, and that are written. With ``pair`` the elements are the
+        halves of the one lane whose turn it is.
+    last : In(1)
+        The row's last beat.
+    write : In(1)
+        Elements are written; else places are counted only. With ``turn``.
+    elements : In(2 x 16)
+    busy : In(1)
+        The port is taken. Only where every beat is one lane's, and never twice in a row.
+    request : Out(1), address : Out, enables : Out(4), data : Out(64)
+        A write of main memory, which is granted at once.
+
+    Timing
+    ------
+    An element is written in its beat's cycle at the earliest, where it completes its word, and at
+    most two cycles behind the beat that does or that ends its row; three if ``busy``. Behind a
+    row with beats of one lane there are two cycles without. A row has two beats at least.
+    """
+
+    def __init__(self, array: Array) -> None:
+        self.array = array
+        self.word_bits = (array.main_words - 1).bit_length()
+        super().__init__({
+            "position": In(CONTROL_BITS), "begin": In(1), "again": In(1), "moves": In(1),
+            "load": In(1), "word": In(self.word_bits), "element": In(2), "turn": In(2),
+            "mask": In(2), "pair": In(1), "last": In(1), "write": In(1), "elements": In(BEAT),
+            "busy": In(1), "request": Out(1), "address": Out(self.word_bits),
+            "enables": Out(ENTRY_WORDS), "data": Out(ENTRY_BITS),
+        })
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        takes, slot = Signal(2), Signal(2)
+        m.d.comb += takes.eq(Mux(self.pair, (self.turn & self.mask).any().replicate(2),
+                                 self.turn & self.mask))
+        self._place(m, takes, slot)
+        here = [slot == k for k in range(ENTRY_WORDS)]
+        first, second = takes & self.write.replicate(2)
+        slots = [Signal(ELEMENT_BITS, name=f"slot{k}", reset_less=True)
+                 for k in range(ENTRY_WORDS)]
+        into = Signal(ENTRY_WORDS)
+        for k in range(ENTRY_WORDS):
+            # Behind a first element that is not written, the second one has its place.
+            m.d.comb += into[k].eq((here[k] & (first | second)) | (here[k - 1] & first & second))
+            with m.If(into[k]):
+                m.d.sync += slots[k].eq(Mux(here[k] & takes[0], *self.elements))
+        # What lies in the slots: `held`, a slot that is the next word's, whether they are done.
+        held, beyond, done = Signal(ENTRY_WORDS), Signal(), Signal()
+        over, leaves, early, alone = Signal(), Signal(), Signal(), Signal(ELEMENT_BITS)
+        m.d.comb += [
+            over.eq(here[3] & first & second), leaves.eq(done & ~self.busy),
+            alone.eq(self.elements[0]),
+            early.eq(here[3] & first & ~self.load & ~done & ~self.busy),
+        ]
+        if self.array.residual:
+            m.d.comb += [
+                alone.eq(Mux(takes[0], *self.elements)),
+                early.eq(here[3] & (first | second) & ~self.load & ~done & ~self.busy),
+            ]
+        kept, after = Signal(ENTRY_WORDS), Signal(ENTRY_WORDS)
+        m.d.comb += [
+            kept.eq(Mux(leaves, held[0] & beyond, Mux(early, 0, held))),
+            after.eq(kept | Cat(into[:3], into[3] & ~early)),
+            self.request.eq(leaves | early),
+            self.enables.eq(Cat(held[0] & ~beyond, held[1:3], held[3] | early)),
+            self.data.eq(Cat(*slots[:3], Mux(done, slots[3], alone))),
+        ]
+        m.d.sync += [
+            held.eq(after), beyond.eq(over & ~early),
+            done.eq((into[3] & ~early) | (self.last & after.any()) | (done & self.busy)),
+            self.address.eq(Mux(self.load, self.word + self.at[2:] + self.over,
+                                self.address + self.request)),
+        ]
+        return m
+
+    def _place(self, m: Module, takes: Signal, slot: Signal) -> None:
+        """Keep the position where the pass begins, and the slot of a beat's first element."""
+        count, before, so_far = Signal(2), Signal(7), Signal(7)
+        place, self.over = Signal(2), Signal()
+        begin, self.at = Signal(CONTROL_BITS), Signal(CONTROL_BITS)
+        m.d.comb += [
+            slot.eq(place + self.element), self.over.eq((self.at[:2] + self.element)[2]),
+            count.eq(takes[0] + takes[1]), so_far.eq(Mux(self.load, 0, before) + count),
+            begin.eq(Mux(self.again, self.position,
+                         self.at + (so_far & self.moves.replicate(len(so_far))))),
+        ]
+        m.d.sync += [before.eq(so_far), place.eq(Mux(self.last, self.at, place + count))]
+        with m.If(self.begin):
+            m.d.sync += [self.at.eq(begin), place.eq(begin)]

@@ -1,0 +1,24 @@
+"""How fast passes can follow each other at the output of the second machine."""
+
+from celosia_spec.stream.array import Array
+from celosia_spec.stream.controls import head_words
+
+WIDE_GAP = 4
+"""Cycles behind a row whose sums are stored: they go around the normalisers."""
+
+RESIDUAL_GAP, RESIDUAL_ROW = 2, 11
+"""Cycles behind a row with a residual operand, and the least that such a row takes: so no write
+meets the next row's reads."""
+
+
+def row_cycles(array: Array, *, log2_groups: int, signed_in: bool, wide: bool = False,
+               residual: bool = False) -> int:
+    """Return the cycles from one row of a pass to the next where sums leave: what reading its head
+    takes, and its sums. A pass takes as many for each of its rows, at least.
+
+    Two lanes leave a cycle; one where sums are stored, or a residual operand is added.
+    """
+    positions, head = array.positions(log2_groups), head_words(signed_in=signed_in)
+    if residual:
+        return max(positions + RESIDUAL_GAP, RESIDUAL_ROW)
+    return max(positions + WIDE_GAP if wide else positions // 2, head)
