@@ -42,14 +42,15 @@ ORDER = {
     """,
     "celosia_spec.stream": """
         array, __init__
-        controls, words
+        controls, fills, words
         passes
     """,
     "celosia_hw": """
         __init__, blocks, layouts
         signatures
         parts
-        control, fill, host, lanes, memory, output, weights
+        memory
+        control, fill, host, lanes, output, weights
         core
         top
     """,
@@ -61,7 +62,8 @@ ORDER = {
         sequencer
     """,
     "celosia_hw.fill": """
-        __init__, finisher
+        __init__, columns, finisher
+        engine
     """,
     "celosia_hw.host": """
         __init__, frame_buffer, memory_bus

@@ -23,6 +23,7 @@ from celosia_spec.stream.controls import (
     Rule,
     head_words,
 )
+from celosia_spec.stream.fills import places
 from celosia_spec.stream.words import TILE_WORDS, WEIGHT, tap_word, tile_words
 
 
@@ -129,38 +130,19 @@ def close(state: State, layer: dict[str, int]) -> None:
         state.largest[slot] = EXPONENT_MIN
 
 
-def _fill(state: State, f: dict[str, int]) -> None:
+def _fill(state: State, record: dict[str, int]) -> None:
     """Put lines and channels of a map into the banks, element by element in one go."""
-    array, size = state.array, state.array.lanes >> f["log2_groups"]
-    bits = array.activation_bits
-    line, x = np.arange(f["lines"]), np.arange(f["run"])
-    channel = np.arange(f["channels"])
-    plane_y, down = (line + f["phase_y"]) % f["step_y"], (line + f["phase_y"]) // f["step_y"]
-    plane_x, along = (x + f["phase_x"]) % f["step_x"], (x + f["phase_x"]) // f["step_x"]
-    # A line of the grid on is all planes of lines, and the way back.
-    begin = f["phase_y"]
-    moved = {name: (f[f"{name}_row"], f[f"{name}_bank"]) for name in ("plane_x", "plane_y", "line")}
-    rows = ((plane_y - begin + down * (f["step_y"] - 1)) * moved["plane_y"][0]
-            + down * moved["line"][0])[:, None] + (plane_x - f["phase_x"]) * moved["plane_x"][0]
-    banks = ((plane_y - begin + down * (f["step_y"] - 1)) * moved["plane_y"][1]
-             + down * moved["line"][1] + f["bank"])[:, None] \
-        + (plane_x - f["phase_x"]) * moved["plane_x"][1] + along
-    rows = rows + banks // size * f["rows"] + f["row"]
-    where = (rows + channel[:, None, None]) % array.bank_rows
-    if f["zero"]:
-        mantissas = np.zeros((len(channel), len(line), len(x)), np.int64)
+    array, made = state.array, places(record, state.array)
+    if record["zero"]:
+        mantissas = np.zeros(made.element.shape, np.int64)
     else:
-        elements = (f["word"] * ENTRY_WORDS + f["element"]
-                    + (channel * f["plane"] * ENTRY_WORDS)[:, None, None]
-                    + (line * f["pitch"])[:, None] + x)
-        mantissas, clipped = finish(state.main[elements], int(state.exponents[f["slot"]]), bits,
-                                    signed=bool(f["signed"]))
+        mantissas, clipped = finish(
+            state.main[made.element], int(state.exponents[record["slot"]]), array.activation_bits,
+            signed=bool(record["signed"]))
         state.saturated |= bool(clipped.any())
-    codes = code(mantissas, bits, signed=bool(f["signed"]))
-    kept = np.flatnonzero(plane_x == 0) if f["only"] else x
-    for group in range(array.lanes // size):
-        state.banks[group * size + np.broadcast_to(banks % size, where.shape)[:, :, kept],
-                    where[:, :, kept]] = codes[:, :, kept]
+    for first in range(0, array.lanes, array.positions(record["log2_groups"])):
+        state.banks[first + made.bank, made.row] = code(
+            mantissas, array.activation_bits, signed=bool(record["signed"]))
 
 
 @dataclass(frozen=True, kw_only=True)

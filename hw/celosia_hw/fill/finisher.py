@@ -25,6 +25,8 @@ class Finisher(wiring.Component):
         The tensor's exponent + 16.
     signed : In(1)
         Whether the tensor's elements have a sign.
+    zero : In(1)
+        With ``element``: it counts as 0, whatever it is.
     code : Out(bits)
         The mantissa, of a tensor with signs moved up by 2^(bits - 1).
     clipped : Out(1)
@@ -41,7 +43,7 @@ class Finisher(wiring.Component):
     def __init__(self, bits: int = 8) -> None:
         self.bits = bits
         super().__init__({"element": In(ELEMENT_BITS), "exponent": In(5), "signed": In(1),
-                          "code": Out(bits), "clipped": Out(1)})
+                          "zero": In(1), "code": Out(bits), "clipped": Out(1)})
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
@@ -55,6 +57,8 @@ class Finisher(wiring.Component):
             negative.eq(self.signed & self.element[places - 1]),
             value.eq(Cat(self.element[:places - 1], self.element[places - 1] & ~self.signed)),
         ]
+        with m.If(self.zero):
+            m.d.sync += value.eq(0)
         # A value above its tensor's exponent fills all bits; zero stays zero.
         large = over & value.any()
         first, lost = self._right(m, value, distance[3:5], 8, "first")

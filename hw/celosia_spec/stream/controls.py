@@ -129,38 +129,41 @@ BAND = _record("band", (Field("row", 16, False, "bank row that its tiles count f
                (Field("last_tile", 16, False, "tiles - 1"),),
                (Field("position", 16, False, "first element of a row that its tiles write"),))
 
+def _place(name: str, about: str) -> tuple[Field, ...]:
+    return (Field(f"{name}_row", 11, False, f"bank rows {about}"),
+            Field(f"{name}_bank", 5, False, "banks, likewise"))
+
+
 FILL = _record(
     "fill",
+    (Field("run", 16, False, "elements of a line - 1; with `apart` four times that"),),
+    (Field("lines", 16, False, "lines", offset=1),),
+    (Field("rows", 11, False, "bank rows from one position group to the next"),),
+    (Field("element", 16, False, "number of the first element in main memory, lower bits"),),
+    _place("a", "of the first element, with `pair` of the first one with an even number"),
+    _place("b", "of `a` and four positions on, with `pair` of the first one with an odd number"),
+    (Field("step", 16, False, "with `apart` elements from one to the next, else 0"),),
+    (Field("line_element", 16, True, "elements from behind a line to the next one"),),
+    _place("line_a", "from behind the elements of `a` to those of the next line"),
+    _place("line_b", "likewise for `b`; without `pair` as `line_a`"),
     (Field("slot", 5, False, "exponent slot of the map"),
      Field("signed", 1, False, "its elements have signs"),
      Field("zero", 1, False, "nothing is read, all codes are that of 0"),
-     Field("only", 1, False, "of the planes of columns the first one alone is written"),
-     Field("log2_groups", 2, False, "log2 of the row groups that read it")),
-    (Field("step_x", 4, False, "columns that part into planes", offset=1),
-     Field("step_y", 4, False, "lines that part into planes", offset=1),
-     Field("phase_x", 4, False, "plane of the first column"),
-     Field("phase_y", 4, False, "plane of the first line")),
-    (Field("word", 16, False, "where the first channel begins, words"),),
-    (Field("element", 16, False, "its first element of the first line"),),
-    (Field("plane", 16, False, "words from one channel to the next"),),
+     Field("pair", 1, False, "even and odd elements go to different places"),
+     Field("apart", 1, False, "only every `step`th element is read"),
+     Field("log2_groups", 2, False, "log2 of the row groups that read it"),
+     Field("page", 2, False, "number of the first element in main memory, upper bits")),
+    (Field("channel_element", 16, True, "elements from behind a channel's last line to the next "
+                                        "channel"),),
+    _place("channel_a", "from behind the elements of `a` of a channel's last line to the next "
+                        "channel"),
+    _place("channel_b", "likewise for `b`; without `pair` as `channel_a`"),
     (Field("channels", 16, False, "channels", offset=1),),
-    (Field("run", 16, False, "elements of a line", offset=1),),
-    (Field("lines", 16, False, "lines", offset=1),),
-    (Field("pitch", 16, False, "elements from one line to the next"),),
-    (Field("row", 16, False, "bank row of the first element of the first channel"),),
-    (Field("rows", 16, False, "bank rows from one position group to the next"),),
-    (Field("bank", 5, False, "bank of the first element"),
-     Field("plane_x_bank", 5, False, "banks from a plane of columns to the next"),
-     Field("plane_y_bank", 5, False, "banks from a plane of lines to the next")),
-    (Field("line_bank", 5, False, "banks from the last plane of lines to the first, one line of "
-                                  "the grid on"),),
-    (Field("plane_x_row", 16, False, "bank rows, likewise"),),
-    (Field("plane_y_row", 16, False, "bank rows, likewise"),),
-    (Field("line_row", 16, False, "bank rows, likewise"),),
 )
-"""Lines and channels of a map, and where they go in the banks. A place moves on by (rows, banks):
-banks beyond a group's last wrap to its first, ``rows`` bank rows on. Bank rows are modulo the
-banks' depth."""
+"""Lines and channels of a map, and where they go in the banks, as moves from what was done last to
+what comes next; `celosia_spec.stream.fills` makes them. A place moves on by (rows, banks): banks
+beyond a group's last wrap to its first, ``rows`` bank rows on. Bank rows are modulo the banks'
+depth, elements modulo main memory."""
 
 RECORDS = {Op.LAYER: LAYER, Op.TABLE: TABLE, Op.FILL: FILL, Op.BAND: BAND}
 """What follows a command; nothing follows the others."""

@@ -153,8 +153,8 @@ class Lines:
 
 @dataclass(frozen=True, kw_only=True)
 class Rectangle:
-    """What one fill command does; fields as `celosia_spec.stream.controls.FILL` has them, but
-    positions in place of rows and banks. Banks begin at bank row 0."""
+    """A `celosia_spec.stream.fills.Fill`, with positions in place of rows and banks. Banks begin at
+    bank row 0."""
 
     zero: bool
     only: bool

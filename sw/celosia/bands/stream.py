@@ -23,6 +23,7 @@ from celosia_spec.stream.controls import (
     Op,
     Rule,
 )
+from celosia_spec.stream.fills import Fill
 from celosia_spec.stream.words import tap_word, tile_words
 
 NOTHING = COMMAND.pack(command=1, op=Op.WAIT, argument=0)
@@ -74,7 +75,7 @@ def _layer(out: Stream, graph: QGraph, layer: Layer, places: dict[str, Region],
               + _table(1, table) + _fields(graph, layer, places, slots))
     bands = layer.bands
     base = [index % 2 * layer.layout.rows * layer.double for index in range(len(bands))]
-    fills = [_fills(graph, layer, band, row, places, slots)
+    fills = [_fills(graph, layer, band, row, places, slots, array)
              for band, row in zip(bands, base, strict=True)]
     out.read(out.add(_entries(before + fills[0])))
     width, wide = graph.tensors[layer.node.output].shape[2], places[layer.node.output].wide
@@ -178,25 +179,29 @@ def _fields(graph: QGraph, layer: Layer, places: dict[str, Region],
 
 
 def _fills(graph: QGraph, layer: Layer, band: Band, row: int, places: dict[str, Region],
-           slots: dict[str, int]) -> list[int]:
+           slots: dict[str, int], array: Array) -> list[int]:
     node, layout = layer.node, layer.layout
     source = joined(graph, node)
     common = {"slot": slots[node.input], "signed": int(source.signed),
               "log2_groups": layer.log2_groups}
     if isinstance(layout, Spread):
-        return _command(Op.FILL, **common, step_x=1, step_y=1, word=places[node.input].word,
-                        channels=1, run=layout.elements, lines=1, row=row, rows=1)
+        return _filled(array, Fill(**common, word=places[node.input].word, run=layout.elements,
+                                   row=row, rows=1))
     words = []
     for fill in rectangles(layout, source, band):
         parts = [(0, fill.channels, 0, 0)] if fill.zero else _parts(graph, node, band, places)
         for begin, channels, word, plane in parts:
-            words += _command(
-                Op.FILL, **common, **_places(layout, fill, row + begin), zero=int(fill.zero),
+            words += _filled(array, Fill(
+                **common, **_places(layout, fill, row + begin), zero=int(fill.zero),
                 only=int(fill.only), step_x=fill.step[0], step_y=fill.step[1],
                 phase_x=fill.phase[0], phase_y=fill.phase[1], word=word, element=fill.element,
                 plane=plane, channels=channels, run=fill.run, lines=fill.lines, pitch=fill.pitch,
-                rows=layout.channels)
+                rows=layout.channels))
     return words
+
+
+def _filled(array: Array, fill: Fill) -> list[int]:
+    return [word for record in fill.records(array) for word in _command(Op.FILL, **record)]
 
 
 def _parts(graph: QGraph, node: QNode, band: Band,
@@ -220,7 +225,7 @@ def _places(layout: Lines, fill: Rectangle, row: int) -> dict[str, int]:
     for name, position, begin in (("", fill.position, row), ("plane_x_", fill.plane_x, 0),
                                   ("plane_y_", fill.plane_y, 0), ("line_", fill.line, 0)):
         rows, bank = layout.place(position)
-        found |= {f"{name}row": rows + begin & 0xFFFF, f"{name}bank": bank}
+        found |= {f"{name}row": rows + begin, f"{name}bank": bank}
     return found
 
 

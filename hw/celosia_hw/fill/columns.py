@@ -1,0 +1,169 @@
+"""Where the elements of a word go in the banks."""
+
+from typing import Any
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from celosia_spec.stream.array import ENTRY_WORDS, Array
+
+
+class Columns(wiring.Component):
+    """Spread the elements of a word over neighbouring banks, into every group's copy.
+
+    Bank b takes its row and its code from column b mod 4. Two places move over the banks. Without
+    ``pair`` elements go to A, and those that are in its next four banks to B, four positions on.
+    With ``pair`` even elements go to A and odd ones to B.
+
+    Parameters
+    ----------
+    array : Array
+
+    Members
+    -------
+    elements : In(4)
+        Those of a word that are written; neighbours, without ``pair``.
+    pair : In(1), masks : In(log2 lanes)
+        Of the record. masks: bits of a bank's number that tell groups apart.
+    move : In(11 + 5)
+        Bank rows and banks.
+    move_a, move_b : In(1)
+        Strobe: A or B moves by ``move``.
+    set : In(1)
+        With these: it is set to it.
+    rows_ready : In(1)
+        Strobe, two cycles behind ``move_a`` and one behind ``move_b``: ``move`` has the bank rows
+        from one position group to the next.
+    row, enable : Out
+        Row of each column, and which banks are written.
+    select : Out(4 x 2)
+        Element of each column.
+
+    Timing
+    ------
+    Outputs come ``LATENCY`` cycles after ``elements``, one word a cycle. There are no elements
+    from the cycle before ``move_a`` to the one in which ``rows_ready`` is, both included.
+    """
+
+    LATENCY = 2
+
+    def __init__(self, array: Array) -> None:
+        self.array = array
+        self.row_bits = (array.bank_rows - 1).bit_length()
+        self.bank_bits = array.lanes.bit_length() - 1
+        super().__init__({
+            "elements": In(ENTRY_WORDS), "pair": In(1), "masks": In(self.bank_bits),
+            "move": In(data.StructLayout({"row": 11, "bank": 5})), "move_a": In(1),
+            "move_b": In(1), "set": In(1), "rows_ready": In(1),
+            "row": Out(data.ArrayLayout(self.row_bits, ENTRY_WORDS)), "enable": Out(array.lanes),
+            "select": Out(data.ArrayLayout(2, ENTRY_WORDS)),
+        })
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        count_a, count_b, begin = self._counts(m)
+        step = Signal(self.row_bits, reset_less=True)
+        strobes = [Signal(name=f"moved_{name}") for name in "ab"]
+        ready = Signal()
+        m.d.sync += [strobes[0].eq(self.move_a), strobes[1].eq(self.move_b),
+                     ready.eq(self.rows_ready)]
+        with m.If(self.move_a | self.move_b | self.rows_ready):
+            m.d.sync += step.eq(self.move.row)
+        (a, row_a), (b, row_b) = (
+            self._place(m, name, count, here, there, step, ready)
+            for name, count, here, there in (("a", count_a, self.move_a, strobes[0]),
+                                             ("b", Cat(count_b, count_a[2]), self.move_b,
+                                              strobes[1])))
+        self._select(m, a, begin)
+        self._columns(m, (a, row_a, count_a), (b, row_b, count_b), step)
+        return m
+
+    def _counts(self, m: Module) -> tuple[Signal, Signal, Signal]:
+        """Return how many elements go to A and to B, and how many banks A's first one lies behind
+        the word's first."""
+        elements, pair = self.elements, self.pair
+        count_a, count_b = Signal(3, reset_less=True), Signal(2, reset_less=True)
+        begin = Signal(2, reset_less=True)
+        every = elements.all()
+        odd, two = elements.xor(), (elements[:3] & elements[1:]).any() & ~every
+        m.d.sync += [
+            count_a.eq(Cat(Mux(pair, elements[0] ^ elements[2], odd),
+                           Mux(pair, elements[0] & elements[2], two), every & ~pair)),
+            count_b.eq(Cat(Mux(pair, elements[1] ^ elements[3], odd),
+                           Mux(pair, elements[1] & elements[3], two))),
+            begin.eq(Mux(elements[0], 0, Mux(elements[1], 1, Mux(elements[2], Mux(pair, 1, 2),
+                                                                 Mux(pair, 2, 3))))),
+        ]
+        return count_a, count_b, begin
+
+    def _place(self, m: Module, name: str, count: Value, here: Value, there: Value, step: Value,
+               ready: Value) -> tuple[Signal, Signal]:
+        """Return bank and row of a place that moves by ``count`` each cycle, or is moved."""
+        bank = Signal(self.bank_bits, name=f"bank_{name}", reset_less=True)
+        row = Signal(self.row_bits, name=f"row_{name}", reset_less=True)
+        wraps = Signal(name=f"wraps_{name}", reset_less=True)
+        operand = Signal(self.bank_bits, name=f"operand_{name}")
+        moved = Signal(self.bank_bits + 1, name=f"sum_{name}")
+        m.d.comb += [operand.eq(Mux(here, self.move.bank, count)), moved.eq(bank + operand)]
+        # Bits that tell groups apart are ones, so that the carry gets through to the end.
+        m.d.sync += [bank.eq(Mux(here & self.set, operand, moved[:-1]) | self.masks)]
+        with m.If(here):
+            m.d.sync += wraps.eq(moved[-1] & ~self.set)
+        with m.If(there | (moved[-1] & ~here) | (ready & wraps)):
+            m.d.sync += row.eq(Mux(there & self.set, step, row + step))
+        return bank, row
+
+    def _select(self, m: Module, a: Value, begin: Value) -> None:
+        """Tell which element each column takes."""
+        first = Signal(2)
+        m.d.comb += first.eq(Cat(a[0] ^ begin[0], a[1] ^ begin[1] ^ (~a[0] & begin[0])))
+        for j in range(ENTRY_WORDS):
+            low = first[0] ^ (j & 1)
+            high = first[1] ^ (j >> 1) ^ (first[0] if not j & 1 else 0)
+            m.d.sync += self.select[j].eq(Mux(self.pair, Cat(high, low), Cat(low, high)))
+
+    def _columns(self, m: Module, a: tuple[Value, Value, Value], b: tuple[Value, Value, Value],
+                 step: Value) -> None:
+        """Give each column its row, and its banks their enables."""
+        pair, (bank_a, row_a, count_a), (bank_b, row_b, count_b) = self.pair, a, b
+        for j in range(ENTRY_WORDS):
+            takes_b, written = Signal(name=f"takes_b{j}"), Signal(name=f"written{j}")
+            low = bank_b[:2]
+            m.d.comb += [
+                takes_b.eq(Mux(pair, (low == j) | (low == (j - 1) % 4), low > j)),
+                written.eq(count_a[2] | _reached(j, bank_a, count_a[:2])
+                           | _reached(j, bank_b, count_b)),
+            ]
+            quad = Mux(takes_b, bank_b[2:], bank_a[2:])
+            row = Signal(self.row_bits, name=f"near{j}")
+            m.d.comb += row.eq(Mux(takes_b, row_b, row_a))
+            if j == 0:
+                quad, row = self._first(m, a, b, takes_b, row, step)
+            m.d.sync += self.row[j].eq(row)
+            self._enable(m, j, quad, written)
+
+    def _first(self, m: Module, a: tuple[Value, ...], b: tuple[Value, ...], takes_b: Value,
+               near: Value, step: Value) -> tuple[Value, Value]:
+        """Return quad and row of column 0: of a pair's two elements in a place, the second one may
+        lie in the next four banks, and in the next position group."""
+        quads, far = [], []
+        for bank, *_ in (a, b):
+            over = bank[0] & bank[1] & self.pair
+            quads.append(Cat(bit ^ (over & bank[2:k].all()) for k, bit in enumerate(bank[2:], 2)))
+            far.append(bank.all() & self.pair)
+        group = Signal(self.row_bits)
+        m.d.comb += group.eq(step & Mux(takes_b, far[1], far[0]).replicate(self.row_bits))
+        return Mux(takes_b, quads[1], quads[0]), near + group
+
+    def _enable(self, m: Module, j: int, quad: Value, written: Value) -> None:
+        masks = self.masks[2:]
+        for number in range(self.array.lanes // ENTRY_WORDS):
+            here = ~(quad ^ Const(number, len(masks))) | masks
+            m.d.sync += self.enable[number * ENTRY_WORDS + j].eq(written & here.all())
+
+
+def _reached(j: int, bank: Value, count: Value) -> Value:
+    """Whether column j is one of ``count`` columns, 0 to 3, from ``bank`` on."""
+    least = (count.any(), count[1], count.all())
+    return Cat(*((bank[:2] == (j - offset) % 4) & least[offset] for offset in range(3))).any()

@@ -1,0 +1,262 @@
+"""Lines and channels of stored maps to the banks, while the array computes."""
+
+from collections.abc import Sequence
+from functools import reduce
+from operator import or_
+from typing import Any
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from celosia_hw.fill.columns import Columns
+from celosia_hw.fill.finisher import Finisher
+from celosia_hw.layouts import layout
+from celosia_hw.memory.main_memory import Access
+from celosia_hw.parts.table_memory import TableMemory
+from celosia_spec.stream.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS, Array
+from celosia_spec.stream.controls import FILL
+
+_WORDS = {next(iter(word.fields)).name: place for place, word in enumerate(FILL.words, 1)}
+"""Place of each word of a record, by its first field; place 0 of 16 stays empty."""
+
+_START, _LINE, _CHANNEL = 1, 2, 3
+"""What a sequence prepares; 0 is nothing. Its own words are those from 4, 8, 12 on."""
+
+_STEPS = ("flags", "channels", "lines", "element", "run", "a", "b", "rows", "rest", "go")
+"""Cycles of a sequence, by the word whose address is given; the last one stays."""
+
+
+class FillEngine(wiring.Component):
+    """Executes records of `celosia_spec.stream.controls.FILL`, one after another: reads elements
+    from main memory, finishes them, and writes their codes into the banks.
+
+    Parameters
+    ----------
+    array : Array
+
+    Members
+    -------
+    load : In(1), word : In(16)
+        Strobe: the next control word of a record.
+    room : Out(1)
+        There is room for a record; stays until its last word is loaded. ``QUEUED`` fit in, with
+        the one that is executed.
+    busy : Out(1)
+        Records are queued or executed. Falls in the cycle in which the last code is written.
+    done : Out(1)
+        Strobe: what a record wrote is complete at the end of the next cycle.
+    start : Out(1), slot : Out(5)
+        Strobe: a record begins; its map has its exponent in ``slot``.
+    exponent : In(5)
+        That exponent + 16: from five cycles after ``start`` to the next ``start``.
+    memory : Out(Access), data : In(64)
+        The port of main memory, see `MainMemory`. Grants may come at any time.
+    row, code : Out(4 of them), enable : Out(lanes)
+        Writes into the banks: bank b gets ``code[b % 4]`` in ``row[b % 4]`` where ``enable[b]``.
+    clipped : Out(1)
+        Strobe: an element is larger than its tensor's exponent allows.
+
+    Timing
+    ------
+    A word of main memory for each grant, at most one a cycle: four codes without ``apart``, one
+    with it; four zeros a cycle without the port. Codes are on the outputs ``LATENCY`` cycles after
+    the grant. Between two lines there are four cycles without a request (with ``apart`` seven),
+    between two channels five (eight), between two records eleven; from one line to the next are
+    seven cycles at least. Nothing hangs on when grants come.
+
+    Records have at most ``bank_rows`` lines and channels, and keep what
+    `celosia_spec.stream.fills.places` asserts: elements of a word go to different columns.
+
+    Cells on the UP5K: 765 LUTs and 424 flip-flops, of which the finishers have 324 and 220; a block
+    RAM.
+    """
+
+    LATENCY = 5
+    QUEUED = 3
+
+    def __init__(self, array: Array) -> None:
+        self.array = array
+        self.columns = Columns(array)
+        super().__init__({
+            "load": In(1), "word": In(CONTROL_BITS), "room": Out(1), "busy": Out(1),
+            "done": Out(1), "start": Out(1), "slot": Out(5), "exponent": In(5),
+            "memory": Out(Access(array.main_words, 0)), "data": In(ENTRY_BITS),
+            "row": Out(data.ArrayLayout(self.columns.row_bits, ENTRY_WORDS)),
+            "code": Out(data.ArrayLayout(array.activation_bits, ENTRY_WORDS)),
+            "enable": Out(array.lanes), "clipped": Out(1),
+        })
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        m.submodules.columns = columns = self.columns
+        at = {name: Signal(name=f"at_{name}", init=name == "go") for name in _STEPS}
+        kind = Signal(2)
+        word, queued = self._queue(m, at, kind)
+        flags = self._flags(m, at, word)
+        taken, last = Signal(), Signal()
+        self._sequence(m, at, kind, word, queued, taken & last)
+        elements = self._elements(m, at, kind, word, flags, taken, last)
+        late = elements
+        for k in range(self.LATENCY - columns.LATENCY):
+            late = _held(m, f"elements{k}", late)
+        m.d.comb += [
+            columns.elements.eq(late), columns.pair.eq(flags.pair), columns.masks.eq(flags.masks),
+            columns.move.eq(word), columns.move_a.eq(at["b"] & (kind != 0)),
+            columns.move_b.eq(at["rows"] & (kind != 0)),
+            columns.set.eq(kind == _START), columns.rows_ready.eq(at["rest"]),
+            self.row.eq(columns.row), self.enable.eq(columns.enable),
+            self.start.eq(at["channels"]), self.busy.eq(queued),
+        ]
+        for k in range(columns.LATENCY):
+            late = _held(m, f"written{k}", late)
+        self._finish(m, flags, late)
+        return m
+
+    def _queue(self, m: Module, at: dict[str, Signal], kind: Value) -> tuple[Signal, Signal]:
+        """Return the word that was asked for in the cycle before, and whether there is a record."""
+        frames = (self.QUEUED + 1).bit_length() - 1
+        m.submodules.words = words = TableMemory(16 << frames, CONTROL_BITS)
+        into, place = Signal(frames), Signal(4, init=1)
+        out, queued, address = Signal(frames), Signal(), Signal(4)
+        with m.If(self.load):
+            m.d.sync += Cat(place, into).eq(Cat(place, into) + 1)
+            with m.If(place.all()):
+                m.d.sync += place.eq(1)
+        with m.If(at["rest"] & (kind == 0)):
+            m.d.sync += out.eq(out + 1)
+        own = {name: Cat(number, kind) for name, number in (("element", Const(0, 2)),
+                                                            ("a", Const(1, 2)), ("b", Const(2, 2)))}
+        for name, first in (("flags", "slot"), ("channels", "channels"), ("lines", "lines"),
+                            ("run", "run"), ("rows", "rows"), ("rest", "step"), ("go", "step")):
+            own[name] = Const(_WORDS[first], 4)
+        m.d.comb += [
+            address.eq(_any([value & at[name].replicate(4) for name, value in own.items()])),
+            queued.eq(into != out), self.room.eq((into + 1)[:frames] != out),
+            self.done.eq(at["rest"] & (kind == 0)),
+            words.write.en.eq(self.load), words.write.data.eq(self.word),
+            words.write.addr.eq(Cat(place, into)), words.read.addr.eq(Cat(address, out)),
+        ]
+        return words.read.data, queued
+
+    def _flags(self, m: Module, at: dict[str, Signal], word: Value) -> data.View:
+        """Return what the record says of itself, held."""
+        bits = self.columns.bank_bits
+        table = FILL.words[_WORDS["slot"] - 1]
+        given = data.View(layout(table), word[:table.bits])
+        flags = Signal(data.StructLayout({"signed": 1, "zero": 1, "pair": 1, "apart": 1, "page": 2,
+                                          "masks": bits}), reset_less=True)
+        m.d.comb += self.slot.eq(given.slot)
+        with m.If(at["channels"]):
+            m.d.sync += [
+                *(flags[name].eq(given[name])
+                  for name in ("signed", "zero", "pair", "apart", "page")),
+                flags.masks.eq(Cat(given.log2_groups >= bits - k for k in range(bits)))]
+        return flags
+
+    def _sequence(self, m: Module, at: dict[str, Signal], kind: Signal, word: Value, queued: Value,
+                  line_ends: Value) -> None:
+        """Go through the steps of what is next."""
+        ended, turn = Signal(), Signal()
+        m.d.comb += turn.eq(at["go"] & ended)
+        line = self._counter(m, "lines", at["element"] & (kind != _LINE), turn, word)
+        channel = self._counter(m, "channels", at["lines"] & (kind == _START), turn & ~line, word)
+        begins = at["go"] & (kind == 0) & queued
+        into = {"flags": begins, "lines": turn & ~line & channel, "element": turn & line,
+                "b": turn & ~line & ~channel, "go": at["go"] & ~turn & ~begins}
+        for name, before in zip(_STEPS, ("", *_STEPS), strict=False):
+            m.d.sync += at[name].eq((at[before] if before else 0) | into.get(name, 0))
+        with m.If(turn):
+            m.d.sync += kind.eq(Mux(line, _LINE, channel.replicate(2)))
+        with m.If(begins):
+            m.d.sync += kind.eq(_START)
+        m.d.sync += ended.eq(line_ends | (ended & ~at["go"]))
+
+    def _counter(self, m: Module, name: str, load: Value, count: Value, word: Value) -> Signal:
+        """Return whether there is more of what ``count`` takes."""
+        left = Signal(range(self.array.bank_rows), name=f"{name}_left", reset_less=True)
+        less, more = Signal(len(left) + 1, name=f"{name}_less"), Signal(name=f"{name}_more")
+        m.d.comb += [less.eq(left - 1), more.eq(~less[-1])]
+        with m.If(load | (count & more)):
+            m.d.sync += left.eq(Mux(load, word, less))
+        return more
+
+    def _elements(self, m: Module, at: dict[str, Signal], kind: Value, word: Value,
+                  flags: data.View, taken: Signal, last: Signal) -> Value:
+        """Ask for the words of a line; return which elements of the one that is taken count."""
+        running, first = Signal(), Signal(2, reset_less=True)
+        live = (kind != 0) & Mux(flags.apart, at["rest"], at["a"])
+        m.d.sync += running.eq((running & ~(taken & last)) | live)
+        m.d.comb += [self.memory.request.eq(running & ~flags.zero),
+                     taken.eq(running & (self.memory.grant | flags.zero))]
+        end = self._left(m, at, word, first, taken, last)
+        self._number(m, at, kind, word, flags, first, taken, last, end)
+        limit = Mux(flags.apart, first, end)
+        return Cat(*(taken & (first <= k) & (~(last | flags.apart) | (limit >= k))
+                     for k in range(ENTRY_WORDS)))
+
+    def _left(self, m: Module, at: dict[str, Signal], word: Value, first: Value, taken: Value,
+              last: Signal) -> Signal:
+        """Count the words of a line; return the last one's last element."""
+        bits = (self.array.lanes * self.array.bank_rows // ENTRY_WORDS - 1).bit_length()
+        left, more = Signal(bits, reset_less=True), Signal(reset_less=True)
+        end, less = Signal(2, reset_less=True), Signal(bits + 1)
+        m.d.comb += [less.eq(left - 1), last.eq(less[-1] & ~more)]
+        with m.If(at["a"] | (taken & ~more)):
+            m.d.sync += left.eq(Mux(at["a"], word[2:], less))
+        with m.If(taken):
+            m.d.sync += more.eq(0)
+        with m.If(at["a"]):
+            # A line that begins inside of a word may need a word more.
+            m.d.sync += Cat(end, more).eq(word[:2] + first)
+        return end
+
+    def _number(self, m: Module, at: dict[str, Signal], kind: Value, word: Value,
+                flags: data.View, first: Signal, taken: Value, last: Value, end: Value) -> None:
+        """Keep the number of the next element in main memory: ``first`` in word ``address``."""
+        address = Signal(range(self.array.main_words), reset_less=True)
+        sets, moves = at["run"] & (kind == _START), Signal()
+        operand, low = Signal(signed(CONTROL_BITS)), Signal(3)
+        carry = Signal()
+        m.d.comb += [
+            self.memory.address.eq(address), moves.eq(at["run"] | flags.apart),
+            operand.eq(word & moves.replicate(CONTROL_BITS)), low.eq(first + operand[:2]),
+            carry.eq(Mux(moves, low[2], ~last | end.all())),
+        ]
+        whole = operand >> 2
+        with m.If(at["run"] | taken):
+            m.d.sync += [
+                address.eq(Mux(sets, Cat(operand[2:], flags.page), address + whole + carry)),
+                first.eq(Mux(moves, Mux(sets, operand[:2], low[:2]),
+                             (end + 1) & last.replicate(2))),
+            ]
+
+    def _finish(self, m: Module, flags: data.View, written: Value) -> None:
+        """Finish the elements of ``data``, and give each column its own.
+
+        written : elements whose codes come now."""
+        finishers = [Finisher(self.array.activation_bits) for _ in range(ENTRY_WORDS)]
+        for k, finisher in enumerate(finishers):
+            m.submodules[f"finisher{k}"] = finisher
+            m.d.comb += [
+                finisher.element.eq(self.data.word_select(k, CONTROL_BITS)),
+                finisher.exponent.eq(self.exponent), finisher.signed.eq(flags.signed),
+                finisher.zero.eq(flags.zero)]
+        m.d.comb += self.clipped.eq(_any([written[k] & finisher.clipped
+                                          for k, finisher in enumerate(finishers)]))
+        codes = [finisher.code for finisher in finishers]
+        for j in range(ENTRY_WORDS):
+            which = self.columns.select[j]
+            m.d.comb += self.code[j].eq(Mux(which[1], Mux(which[0], codes[3], codes[2]),
+                                            Mux(which[0], codes[1], codes[0])))
+
+
+def _held(m: Module, name: str, value: Value) -> Signal:
+    held = Signal(len(value), name=name, reset_less=True)
+    m.d.sync += held.eq(value)
+    return held
+
+
+def _any(values: Sequence[Value]) -> Value:
+    """Return the bits that one of the values has."""
+    return reduce(or_, values)

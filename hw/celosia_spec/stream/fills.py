@@ -1,0 +1,241 @@
+"""Fills: which part of a map goes where in the banks, as records that the gateware executes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import numpy as np
+
+from celosia_spec.stream.array import ENTRY_WORDS, Array
+
+Move: TypeAlias = tuple[int, int]
+"""Bank rows and banks; more banks than a group has go on in its next position group."""
+
+_PAIRED = (0, 2, 1, 3)
+"""Banks from a word's first element to each, with ``pair``: even ones, then odd ones."""
+
+_AROUND = 7
+"""Cycles of a record beside those of its lines."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fill:
+    """Lines and channels of a map, and where they go in the banks.
+
+    slot, signed       : the map's exponent slot; its elements have signs.
+    zero               : nothing is read, all codes are that of 0.
+    only               : of the planes of columns the first one alone is written.
+    log2_groups        : log2 of the row groups that read it.
+    step_x, step_y     : columns, lines that part into planes.   phase_x, phase_y : plane of the
+                         first column, of the first line.
+    word, element      : where the first channel begins; its first element of the first line.
+    plane              : words from one channel to the next.   channels, run, lines : channels,
+                         elements of a line, lines.   pitch : elements from one line to the next.
+    row, bank          : place of the first element of the first channel; a channel is one bank row.
+    rows               : bank rows from one position group to the next.
+    plane_x_*, plane_y_* : from a plane of columns, of lines, to the next.
+    line_*             : from the last plane of lines to the first, one line of the grid on.
+
+    Places are bank rows and banks of a group; they move as `Move` says. Neighbouring elements of a
+    plane of columns are neighbouring positions.
+    """
+
+    slot: int = 0
+    signed: int = 0
+    zero: int = 0
+    only: int = 0
+    log2_groups: int = 0
+    step_x: int = 1
+    step_y: int = 1
+    phase_x: int = 0
+    phase_y: int = 0
+    word: int = 0
+    element: int = 0
+    plane: int = 0
+    channels: int = 1
+    run: int
+    lines: int = 1
+    pitch: int = 0
+    row: int = 0
+    rows: int = 0
+    bank: int = 0
+    plane_x_row: int = 0
+    plane_x_bank: int = 0
+    plane_y_row: int = 0
+    plane_y_bank: int = 0
+    line_row: int = 0
+    line_bank: int = 0
+
+    def records(self, array: Array) -> list[dict[str, int]]:
+        """Return the fields of the FILL records that do this, in no order that matters.
+
+        Four elements a cycle, also of two planes of columns where they lie so that the elements
+        of a word go to banks that differ modulo 4: planes two banks apart if those of the first
+        plane have even numbers in main memory, else three. Others one a cycle.
+        ValueError: more lines or elements than the array's banks can hold.
+        """
+        far = self.plane * ENTRY_WORDS >= 1 << 15 and array.main_words * ENTRY_WORDS > 1 << 16
+        if self.channels > 1 and far:
+            return [record for c in range(self.channels) for record in replace(
+                self, channels=1, word=self.word + c * self.plane, row=self.row + c,
+            ).records(array)]
+        found = []
+        for plane in range(self.step_y):
+            first = (plane - self.phase_y) % self.step_y
+            if count := len(range(first, self.lines, self.step_y)):
+                found += self._lines(array, first, self.step_y, count)
+        return found
+
+    def _lines(self, array: Array, first: int, every: int, count: int) -> list[dict[str, int]]:
+        """Return the records of ``count`` lines of one plane, ``every`` lines apart."""
+        lines = first, every, count
+        if self.step_x == 1:
+            return [self._record(array, *lines, range(self.run))]
+        if self.step_x == 2 and self.run > 1 and not (self.zero or self.only):
+            if self.pitch * every % 2 and count > 1:
+                return (self._lines(array, first, 2 * every, (count + 1) // 2)
+                        + self._lines(array, first + every, 2 * every, count // 2))
+            if self._fits(first):
+                return [self._record(array, *lines, range(self.run), pair=True)]
+        return [self._record(array, *lines, columns)
+                for plane in range(1 if self.only else self.step_x)
+                if (columns := range((plane - self.phase_x) % self.step_x, self.run, self.step_x))]
+
+    def _place(self, line: int, x: int) -> Move:
+        """Return the place of an element of the first channel."""
+        down, plane = divmod(line + self.phase_y, self.step_y)
+        planes_y = plane - self.phase_y + down * (self.step_y - 1)
+        along, plane = divmod(x + self.phase_x, self.step_x)
+        planes_x = plane - self.phase_x
+        return (self.row + planes_y * self.plane_y_row + down * self.line_row
+                + planes_x * self.plane_x_row,
+                self.bank + planes_y * self.plane_y_bank + down * self.line_bank
+                + planes_x * self.plane_x_bank + along)
+
+    def _number(self, line: int, x: int) -> int:
+        """Return the number in main memory of an element of the first channel."""
+        return self.word * ENTRY_WORDS + self.element + line * self.pitch + x
+
+    def _fits(self, line: int) -> bool:
+        """Whether the elements of each word go to four banks, even ones and then odd ones."""
+        begins = {(self._place(line, x)[1] - _PAIRED[number % ENTRY_WORDS] - 2 * (
+            number // ENTRY_WORDS)) % ENTRY_WORDS for x in range(2)
+            for number in [self._number(line, x)]}
+        return len(begins) == 1
+
+    def _record(self, array: Array, first: int, every: int, count: int, columns: range,
+                pair: bool = False) -> dict[str, int]:
+        """Return the record of these columns of lines, which are neighbours where they lie."""
+        size, n = array.positions(self.log2_groups), len(columns)
+        apart = columns.step > 1 and not self.zero
+        if n > array.lanes * array.bank_rows // (ENTRY_WORDS if apart else 1):
+            raise ValueError(f"a line of {n} elements is longer than a fill's can be")
+        if max(count, self.channels) > array.bank_rows:
+            raise ValueError(f"a fill of {count} lines and {self.channels} channels is larger than "
+                             f"{array.bank_rows} of either")
+        number = 0 if self.zero else self._number(first, columns[0])
+        if pair:
+            even = number % 2
+            places = [self._place(first, even), self._place(first, 1 - even)]
+            counts = [len(range(even, n, 2)), len(range(1 - even, n, 2))]
+        else:
+            row, bank = self._place(first, columns[0])
+            places, counts = [(row, bank), (row, bank + ENTRY_WORDS)], [n, n]
+        here, below = self._place(first, 0), self._place(first + every, 0)
+        move = below[0] - here[0], below[1] - here[1]
+        back = 1 - (count - 1) * move[0], -(count - 1) * move[1]
+        read = n * columns.step if apart else n
+        pitch = self.pitch * every
+        gaps = [-n % ENTRY_WORDS] * 2 if self.zero else [
+            pitch - read, self.plane * ENTRY_WORDS - (count - 1) * pitch - read]
+        if array.main_words * ENTRY_WORDS <= 1 << 16:
+            gaps = [(gap + (1 << 15)) % (1 << 16) - (1 << 15) for gap in gaps]
+        found = {
+            "run": (n - 1) * ENTRY_WORDS if apart else n - 1, "lines": count,
+            "rows": self.rows % array.bank_rows, "element": number % (1 << 16),
+            "page": number >> 16, "step": columns.step if apart else 0,
+            "line_element": gaps[0] if count > 1 else 0,
+            "channel_element": gaps[1] if self.channels > 1 else 0,
+            "slot": self.slot, "signed": self.signed, "zero": self.zero, "pair": int(pair),
+            "apart": int(apart), "log2_groups": self.log2_groups, "channels": self.channels,
+        }
+        for name, place, taken in zip("ab", places, counts, strict=True):
+            for part, (rows, banks) in ((name, place), (f"line_{name}", (move[0], move[1] - taken)),
+                                        (f"channel_{name}", (back[0], back[1] - taken))):
+                found |= {f"{part}_row": (rows + banks // size * self.rows) % array.bank_rows,
+                          f"{part}_bank": banks % size}
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """What a record writes, int64 of one shape, (channels, lines, elements).
+
+    element : number in main memory; -1 is a zero.   bank : of the first group.   row : bank row.
+    """
+
+    element: np.ndarray
+    bank: np.ndarray
+    row: np.ndarray
+
+
+def cycles(record: Mapping[str, int], array: Array) -> int:
+    """Return the cycles from one record's end to this one's, if it was queued by then and the port
+    is free."""
+    element = places(record, array).element
+    if record["apart"]:
+        lines = np.full(element.shape[:2], 3 + element.shape[2])
+    elif record["zero"]:
+        lines = np.full(element.shape[:2], max(3, -(-element.shape[2] // ENTRY_WORDS)))
+    else:
+        words = element[..., -1] // ENTRY_WORDS - element[..., 0] // ENTRY_WORDS + 1
+        lines = np.maximum(words, 3)
+    return int(lines.sum()) + 4 * lines.size + record["channels"] - 1 + _AROUND
+
+
+def places(record: Mapping[str, int], array: Array) -> Places:
+    """Return what the gateware makes of a record.
+
+    AssertionError where elements of a word would go to the same bank, or `b` is not what the
+    gateware needs: such a record means nothing.
+    """
+    size, pair, apart = array.positions(record["log2_groups"]), record["pair"], record["apart"]
+    n = (record["run"] // ENTRY_WORDS if apart else record["run"]) + 1
+    x, line = np.arange(n), np.arange(record["lines"])[:, None]
+    channel = np.arange(record["channels"])[:, None, None]
+    read = n * record["step"] if apart else n
+    across, last = read + record["line_element"], len(line) - 1
+    number = (record["page"] << 16) + record["element"]
+    element = (number + channel * (last * across + read + record["channel_element"])
+               + line * across + x * (record["step"] if apart else 1))
+    element %= array.main_words * ENTRY_WORDS
+    odd = element % 2 * pair
+    first = element[..., :1] % 2 * pair
+    assert (first == first[0, 0]).all(), "lines of a pair begin with odd and with even elements"
+    shift = int(first[0, 0, 0])
+    index = (x + shift - odd) // 2 - (1 - odd) * shift if pair else x
+    found = []
+    for name in "ab":
+        taken = (len(range(shift ^ (name == "b"), n, 2)) if pair else n)
+        down = record[f"line_{name}_row"], record[f"line_{name}_bank"] + taken
+        over = [last * move + record[f"channel_{name}_{part}"]
+                for move, part in zip(down, ("row", "bank"), strict=True)]
+        banks = (record[f"{name}_bank"] + channel * (over[1] + taken) + line * down[1] + index)
+        rows = record[f"{name}_row"] + channel * over[0] + line * down[0]
+        found.append((banks % size, (rows + banks // size * record["rows"]) % array.bank_rows,
+                      banks))
+    if not pair and not apart:
+        assert all(record[f"{move}_a_{part}"] == record[f"{move}_b_{part}"]
+                   for move in ("line", "channel") for part in ("row", "bank"))
+        further = record["a_bank"] + ENTRY_WORDS
+        assert record["b_bank"] == further % size
+        assert record["b_row"] == (record["a_row"] + further // size * record["rows"]
+                                   ) % array.bank_rows
+    bank, row = (np.where(odd, b, a) for a, b in zip(found[0][:2], found[1][:2], strict=True))
+    if pair:
+        begin = (bank - np.array(_PAIRED)[element % ENTRY_WORDS]) % ENTRY_WORDS
+        inside = element[..., 1:] // ENTRY_WORDS == element[..., :-1] // ENTRY_WORDS
+        assert (begin[..., 1:] == begin[..., :-1])[inside].all(), "two elements go to one bank"
+    if record["zero"]:
+        element = np.full_like(element, -1)
+    return Places(element=element, bank=bank, row=np.broadcast_to(row, element.shape))
