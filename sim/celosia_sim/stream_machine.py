@@ -157,10 +157,15 @@ class Row:
 
 def _batch(state: State, reader: Reader, batch: dict[str, int], layer: dict[str, int],
            band: dict[str, int]) -> None:
-    groups = 1 << layer["log2_groups"]
-    heads = [reader.controls(head_words(signed_in=bool(layer["signed_in"])))
-             for _ in range(groups)]
-    words = WEIGHT.unpack(reader.weights(batch["steps"] * groups))
+    groups, signed = 1 << layer["log2_groups"], bool(layer["signed_in"])
+    heads = [reader.controls(head_words(signed_in=signed)) for _ in range(groups)]
+    parts = [reader.weights(batch["steps"] * groups)]
+    while batch["open"]:                    # in its parts, a batch has one pass only
+        batch = BATCH.unpack(reader.control())
+        if batch["command"] or not batch["joins"]:
+            raise SimulationError("a batch is open, and no part of it follows; compile again")
+        parts.append(reader.weights(batch["steps"] * groups))
+    words = WEIGHT.unpack(np.concatenate(parts))
     rows = []
     for group, head in enumerate(heads):
         size = len(HEAD.words)
@@ -168,6 +173,8 @@ def _batch(state: State, reader: Reader, batch: dict[str, int], layer: dict[str,
         rows.append(Row(head=HEAD.unpack(head[:size]), excess=(high << 16) + low,
                         mantissas=words["mantissa"][group::groups],
                         columns=np.cumsum(words["step"][group::groups])))
+    if len(parts) > 1 and (band["last_tile"] or layer["last_phase"]):
+        raise SimulationError("a batch in parts has several passes; compile again")
     position = band["position"]
     for tile in range(band["last_tile"] + 1):
         words_of = state.tiles[band["tile"] + tile * TILE_WORDS:][:TILE_WORDS]

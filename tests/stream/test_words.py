@@ -16,7 +16,7 @@ from celosia_spec.stream.array import Array
 from concats import joined
 from stream.networks import graphs
 
-ARRAYS = (Array(), Array(lanes=8, bank_rows=256), Array(bank_rows=64))
+ARRAYS = (Array(), Array(lanes=8, bank_rows=256, ring=64), Array(bank_rows=64, ring=64))
 
 
 def compare(graph, array, x, monkeypatch):

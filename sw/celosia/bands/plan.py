@@ -32,12 +32,13 @@ class Part:
     """Batches that some bands run.
 
     rows : of the weights in batch order, -1 for none.   steps : int64 (batches,), of a pass.
-    bands : what runs them, one after the other.
+    bands : what runs them, one after the other.   longest : steps at which a batch is cut.
     """
 
     rows: np.ndarray
     steps: np.ndarray
     bands: tuple[Band, ...]
+    longest: int
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -89,8 +90,8 @@ def _ways(graph: QGraph, node: QNode, array: Array, log2: int) -> Iterator[Layer
         spread = Spread(source=source, size=size, stride=strides(graph)[node.input])
         if spread.rows <= array.bank_rows and len(spread.taps()) <= array.taps:
             band = Band(line=0, lines=1, channel=0, channels=1)
-            yield _layer(graph, node, array, log2, spread, spread.index(), [(band,)],
-                         fill=-(-spread.elements // ENTRY_WORDS))
+            yield from _layer(graph, node, array, log2, spread, spread.index(), [(band,)],
+                              fill=-(-spread.elements // ENTRY_WORDS))
         if not is_depthwise(node, source, result) or spread.stride == 1:
             return
     depthwise = is_depthwise(node, source, result)
@@ -115,9 +116,9 @@ def _ways(graph: QGraph, node: QNode, array: Array, log2: int) -> Iterator[Layer
                         or len(taps) > array.taps or max(mask for *_, mask in taps) > MASKS):
                     continue
                 fills = rectangles(layout, source, bands[0][0])
-                yield _layer(graph, node, array, log2, layout,
-                             layout.index(source.shape[0], kernel), bands,
-                             fill=sum(_accesses(fill) for fill in fills))
+                yield from _layer(graph, node, array, log2, layout,
+                                  layout.index(source.shape[0], kernel), bands,
+                                  fill=sum(_accesses(fill) for fill in fills))
 
 
 def _accesses(fill: Rectangle) -> int:
@@ -137,7 +138,8 @@ def _channels(count: int, groups: int) -> list[int]:
 
 
 def _layer(graph: QGraph, node: QNode, array: Array, log2: int, layout: Lines | Spread,
-           index: np.ndarray, bands: list[tuple[Band, ...]], *, fill: int) -> Layer:
+           index: np.ndarray, bands: list[tuple[Band, ...]], *, fill: int) -> Iterator[Layer]:
+    """Yield the layer, if its batches can be replayed from the ring for all their passes."""
     groups, matrix = 1 << log2, node.matrix
     words = row_words(matrix.indptr, index[matrix.indices])
     result = graph.tensors[node.output]
@@ -154,12 +156,21 @@ def _layer(graph: QGraph, node: QNode, array: Array, log2: int, layout: Lines | 
             order = row_order(matrix[inside], groups, keep=False)
             rows = np.where(order < 0, -1, inside[order])
         steps = batch_steps(words, rows, groups)
-        parts.append(Part(rows=rows, steps=steps, bands=own))
+        passes = phases * max(_tiles(layout, band) for band in own)
+        # A batch of one pass is cut, so that the next part is fetched meanwhile.
+        longest = array.ring * ENTRY_WORDS // groups // (2 if passes == 1 else 1)
+        if passes > 1 and int(steps.max()) > longest:
+            return
+        parts.append(Part(rows=rows, steps=steps, bands=own, longest=longest))
         entries = int((-(-steps * groups // ENTRY_WORDS) + -(-heads // ENTRY_WORDS)).sum())
         for band in own:
-            tiles = sum(1 for _ in layout.tiles(band.lines)) if isinstance(layout, Lines) else 1
+            tiles = _tiles(layout, band)
             written = -(-band.lines * result.shape[2] // ENTRY_WORDS) * len(rows)
             cycles += max(int(np.maximum(steps, least).sum()) * tiles * phases,
                           entries + written + fill)
-    return Layer(node=node, log2_groups=log2, layout=layout, index=index, parts=tuple(parts),
+    yield Layer(node=node, log2_groups=log2, layout=layout, index=index, parts=tuple(parts),
                  double=sum(map(len, bands)) > 1, cycles=cycles)
+
+
+def _tiles(layout: Lines | Spread, band: Band) -> int:
+    return sum(1 for _ in layout.tiles(band.lines)) if isinstance(layout, Lines) else 1

@@ -245,16 +245,22 @@ def _batches(graph: QGraph, layer: Layer, part: Part, places: dict[str, Region],
     found: list[int] = []
     begin = 0
     for batch, count in enumerate(part.steps.tolist()):
-        head = [BATCH.pack(steps=count)]
+        heads = []
         for row in part.rows[batch * groups:(batch + 1) * groups].tolist():
-            head += _head(graph, node, row, places[node.output],
-                          int(sums[row]) << array.activation_bits - 1)
-        found += _entries(head)
-        steps = words[begin:begin + count * groups].tolist()
-        begin += count * groups
-        steps += [0] * (-len(steps) % ENTRY_WORDS)
-        found += [_entry(steps[at:at + ENTRY_WORDS]) for at in range(0, len(steps), ENTRY_WORDS)]
+            heads += _head(graph, node, row, places[node.output],
+                           int(sums[row]) << array.activation_bits - 1)
+        for at in range(0, count, part.longest):
+            steps = min(count - at, part.longest)
+            word = BATCH.pack(steps=steps, joins=int(at > 0), open=int(at + steps < count))
+            found += _entries([word] if at else [word, *heads])
+            found += _weights(words[begin:begin + steps * groups].tolist())
+            begin += steps * groups
     return found
+
+
+def _weights(words: list[int]) -> list[int]:
+    words = words + [0] * (-len(words) % ENTRY_WORDS)
+    return [_entry(words[at:at + ENTRY_WORDS]) for at in range(0, len(words), ENTRY_WORDS)]
 
 
 def _head(graph: QGraph, node: QNode, row: int, place: Region, excess: int) -> list[int]:

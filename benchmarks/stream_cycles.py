@@ -1,0 +1,148 @@
+"""The second machine before it is built: cycles that its compiler counts, and what it computes.
+
+Each network is compiled to a stream for the UP5K's array (decision 16), dense and with the weights
+of its convolutions and linear layers pruned by size, depthwise ones left alone. The machine of
+words runs one input, and its outputs must be the golden model's. The trained networks are given
+(CELOSIA_EXPERIMENTS and CELOSIA_CIFAR10, see benchmarks/harness/pictures.py); of the others the
+weights are random. Where main memory is too small for the stream, a larger one is taken, and
+flash will have to hold the rest. Goals are those of the second machine's issue.
+"""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from harness.command import main
+from harness.result import Check, Result, Table
+from harness.tiny import keyword_spotter, person_detector, wakeword
+from torch import nn
+
+from celosia.bands.host import output, prepare
+from celosia.bands.program import StreamProgram, stream_program
+from celosia.cli.progress import progress
+from celosia.compiler import Compiler
+from celosia.quantise import quantise
+from celosia_sim import golden, stream_machine
+from celosia_spec.qgraph import QGraph
+from celosia_spec.stream.array import ENTRY_WORDS, Array
+
+UP5K = Array()
+LARGE = replace(UP5K, main_words=1 << 16)
+DENSITIES = (1.0, 0.5, 0.2, 0.1)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A network, one input (1, ...), and the cycles that it may take at each density, thousands."""
+
+    name: str
+    network: nn.Module
+    x: torch.Tensor
+    goals: tuple[float, float, float, float]
+
+
+class Block(nn.Module):  # type: ignore[misc]
+    """A residual block with a 1 x 1 convolution beside it where channels change."""
+
+    def __init__(self, before: int, channels: int) -> None:
+        super().__init__()
+        stride = 1 if before == channels else 2
+        self.first = nn.Conv2d(before, channels, 3, stride, 1)
+        self.second = nn.Conv2d(channels, channels, 3, 1, 1)
+        self.beside = nn.Identity() if stride == 1 else nn.Conv2d(before, channels, 1, stride)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.second(torch.relu(self.first(x))) + self.beside(x))
+
+
+def _lenet5(padding: int) -> nn.Module:
+    size = 5 if padding else 4
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 5, padding=padding), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+        nn.Linear(16 * size * size, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(),
+        nn.Linear(84, 10))
+
+
+def _resnet8() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 16, 3, 1, 1), nn.ReLU(), Block(16, 16), Block(16, 32),
+                         Block(32, 64), nn.AvgPool2d(8), nn.Flatten(), nn.Linear(64, 10))
+
+
+def samples() -> Iterator[Sample]:
+    """Yield the networks, each with one input."""
+    torch.manual_seed(0)
+    yield Sample("LeNet-5, padding 0", _lenet5(0), torch.rand(1, 1, 28, 28), (27.7, 15, 7.3, 5.01))
+    yield Sample("LeNet-5, padding 2", _lenet5(2), torch.rand(1, 1, 28, 28),
+                 (42.2, 22.8, 10.8, 7.08))
+    yield Sample("ResNet-8", _resnet8(), torch.rand(1, 3, 32, 32), (834, 424, 183, 105))
+    network, x = wakeword(1)
+    yield Sample("streaming wakeword, a window", network, x, (60.6, 34, 18, 13.8))
+    network, x = keyword_spotter(1)
+    yield Sample("DS-CNN", network, x, (185, 105, 58.3, 49.6))
+    network, x = person_detector(1)
+    yield Sample("MobileNetV1 x0.25", network, x, (541, 437, 216, 184))
+
+
+def prune(network: nn.Module, density: float) -> None:
+    """Set all but the largest weights of each dense layer to 0."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1):
+            size = layer.weight.detach().abs()
+            kept = round(density * size.numel())
+            if kept < size.numel():
+                least = size.flatten().topk(max(kept, 1)).values[-1]
+                layer.weight.data[size < least] = 0
+
+
+def differing(graph: QGraph, program: StreamProgram, x: np.ndarray) -> int:
+    """Return how many mantissas of the output differ from the golden model's."""
+    main_memory = np.zeros(program.array.main_words * ENTRY_WORDS, np.int64)
+    state = stream_machine.State(program.array, main_memory)
+    state.exponents[program.slots[graph.input]] = prepare(program, x, main_memory)
+    stream_machine.run(state, program.entries, program.chunks)
+    found, exponent = output(program, main_memory, state.exponents)
+    wanted = golden.run(graph, x[None], keep_tensors=False)
+    assert exponent == wanted.exponents[graph.output][0]
+    return int((found != wanted.mantissas[graph.output][0]).sum())
+
+
+def measure(arguments: argparse.Namespace) -> Result:
+    """Compile every network at every density, and run one input of each."""
+    rows: list[list[str | float | int]] = []
+    checks = []
+    named = [sample for sample in samples()
+             if not arguments.networks or sample.name in arguments.networks]
+    with progress("networks") as report:
+        for done, sample in enumerate(named):
+            for density, goal in zip(DENSITIES, sample.goals, strict=True):
+                prune(sample.network, density)
+                graph = quantise(Compiler().graph(sample.network.eval(), sample.x), unsigned=True,
+                                 unsigned_input=bool((sample.x >= 0).all()))
+                program = stream_program(graph, LARGE)
+                cycles = sum(layer.cycles for layer in program.layers)
+                words = max(place.word + place.words for place in program.places.values())
+                rows.append([sample.name, density, cycles / 1000, goal, cycles / goal / 1000,
+                             len(program.entries) / 128,
+                             (words - len(program.entries)) / 128])
+                checks.append(Check.equal(f"{sample.name}, {density:g}: mantissas that differ",
+                                            differing(graph, program, sample.x.numpy()[0]), 0))
+            if report:
+                report(done + 1, len(named))
+    table = Table.of(
+        "Counted for 16 lanes of a UP5K", {
+            "network": "", "density": "g", "kcycles": ",.1f", "goal": ",.1f", "of it": ".0%",
+            "stream, KiB": ",.0f", "maps, KiB": ",.0f"}, rows)
+    return Result(title="The second machine: cycles that its compiler counts", tables=(table,),
+                  checks=tuple(checks), notes=(
+                      "Counted: passes, and where they are shorter what a band's port accesses "
+                      "take; not yet what a layer begins with, about 70 to 150 cycles each. The "
+                      "UP5K's main memory has 128 KiB; what is more has to come from flash. Zeros "
+                      "among mantissas are skipped at density 1 too; the goal there has none.",))
+
+
+if __name__ == "__main__":
+    main(measure, __doc__,
+         ("--networks", {"nargs": "+", "metavar": "NAME", "help": "of these networks only"}))
