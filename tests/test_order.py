@@ -50,7 +50,8 @@ ORDER = {
         signatures
         parts
         memory
-        control, fill, host, lanes, output, weights
+        control, fill, host, lanes, weights
+        output
         core
         top
     """,
@@ -79,8 +80,8 @@ ORDER = {
         __init__, main_memory, weight_memory
     """,
     "celosia_hw.output": """
-        __init__, activation, align, beats, heads, normalise, places, pool
-        requantise, walker, writer
+        __init__, activation, align, beats, clamp, heads, normalise, places, pool, position
+        operand, requantise, walker, writer
         path, stage
     """,
     "celosia_hw.weights": """

@@ -3,14 +3,17 @@
 in main memory and when."""
 
 import random
+from itertools import product
 
 import numpy as np
 import pytest
 
+from blocks.models.arithmetic import align_residual
 from blocks.models.output import Output, Pass, Row
 from blocks.players import verilog_of
 from blocks.vectors import pack
 from blocks.verilated_block import Block
+from celosia_hw.output.operand import Align
 from celosia_hw.output.path import OutputPath
 from celosia_spec.isa import EXPONENT_MIN, UNIT_MARGIN
 from celosia_spec.stream.array import ENTRY_WORDS, Array
@@ -19,6 +22,8 @@ from celosia_spec.stream.passes import row_cycles
 
 ARRAYS = {
     "16": Array(residual=False, main_words=1024),
+    "16-residual": Array(main_words=2048),
+    "8-clamp": Array(lanes=8, main_words=1024, clamp=True, activation_bits=7),
     "8": Array(residual=False, main_words=64, lanes=8, acc_bits=32, activation_bits=9),
     "16-acc32": Array(residual=False, main_words=4096, acc_bits=32, activation_bits=4, controls=64),
 }
@@ -34,7 +39,7 @@ class Bench:
                                 for _ in range(array.main_words * ENTRY_WORDS)])
         self.ring = [self.rng.randrange(1 << 16) for _ in range(array.controls)]
         self.cycle, self.ring_at, self.asked = 0, 0, None
-        self.loads, self.shadow, self.sums_written = {}, [], {}
+        self.loads, self.shadow, self.written, self.read = {}, [], {}, {}
 
     def tick(self, **inputs):
         """Let a cycle pass with these inputs; those that are not named are random."""
@@ -53,8 +58,17 @@ class Bench:
             assert self.shadow
             self.shadow = self.shadow[2:]
         self._access()
+        operands = None
+        if self.array.residual and block.get("asks"):
+            assert not block.get("request")
+            begin = block.get("wanted") * ENTRY_WORDS
+            operands = pack(self.memory[begin:begin + ENTRY_WORDS].tolist(), 16)
+            for element in range(begin, begin + ENTRY_WORDS):
+                self.read.setdefault(element, self.cycle)
         block.tick()
         self.cycle += 1
+        if self.array.residual:
+            block.set("operands", rng.getrandbits(64) if operands is None else operands)
 
     def _access(self):
         if not self.block.get("request"):
@@ -65,81 +79,98 @@ class Bench:
         for k in range(ENTRY_WORDS):
             if enables >> k & 1:
                 element = word * ENTRY_WORDS + k
-                assert element not in self.sums_written, "written twice"
-                self.sums_written[element] = self.cycle
+                assert element not in self.written, "written twice"
+                self.written[element] = self.cycle
                 self.memory[element] = data >> 16 * k & 0xffff
 
     def layer(self):
-        """A layer of some batches, tiles and phases."""
+        """Play a layer of some batches, tiles and phases."""
         array, rng, block = self.array, self.rng, self.block
-        log2_groups = rng.randrange(array.groups_max.bit_length())
-        signed_out, wide = rng.randrange(2), int(rng.random() < 0.2)
-        layer = {
-            "log2_groups": log2_groups, "signed_in": rng.randrange(2), "signed_out": signed_out,
-            "relu": rng.randrange(2) if signed_out or wide else 1, "wide": wide,
-            "residual": 0, "residual_signed": rng.randrange(2),
-            "residual_from": rng.getrandbits(16), "clamp": 0, "bound": rng.getrandbits(15)}
-        exponent = rng.randint(-16, 15)
-        phases = 1 if wide else rng.choice([1, 1, 4, 9])
-        position = rng.randrange(array.main_words) << wide
-        model = Output(array, layer, exponent, 0, position, self.memory.copy())
-        bits, width = 0, 0
-        for word, value in zip(LAYER.words, LAYER.pack(**layer), strict=True):
-            bits, width = bits | value << width, width + word.bits
-        block.set("layer", bits)
+        layer = self._layer()
+        wide, residual = layer["wide"], layer["residual"]
+        exponent, other = rng.randint(-16, 15), rng.randint(-16, 15)
+        # The operand lies where the output does, or in the other half of main memory.
+        words = array.main_words >> 2 * (layer["residual_from"] > 0)
+        model = Output(array, layer, exponent, other, rng.randrange(words) << wide,
+                       self.memory.copy())
+        block.set("layer", self._bits(LAYER, layer))
         block.set("exponent", exponent - EXPONENT_MIN)
-        block.set("position", position)
+        block.set("position", model.position)
+        if array.residual:
+            block.set("other", other - EXPONENT_MIN)
         self.tick(clear=1, start=0)
         self.tick(clear=0)
-        self.sums_written, expected = {}, []
-        # Rows take places of their own.
-        size, tiles = array.positions(log2_groups), rng.choice([1, 2, 3, 5])
-        length = (1 + wide) * size * tiles // ENTRY_WORDS + 2
-        most = array.main_words // length >> log2_groups
-        batches = rng.randint(1, max(1, min(4, most)))
-        if most < 1:
-            return
-        channels = list(range(array.main_words // length))
-        rng.shuffle(channels)
-        masks = [self._mask(size) for _ in range(tiles)]
-        step = row_cycles(array, log2_groups=log2_groups, signed_in=bool(layer["signed_in"]),
-                          wide=bool(wide))
-        scale = rng.randrange(array.acc_bits - 4)
-        for _ in range(batches):
-            rows = [self._row(channels.pop() * length, exponent, layer)
-                    for _ in range(1 << log2_groups)]
-            heads = self._heads(rows, layer["signed_in"])
-            for tile, mask in enumerate(masks):
-                for phase in range(phases):
-                    true = [rng.randint(-limit, limit) for limit in
-                            [((1 << array.acc_bits - 2) - 1) >> min(scale + rng.randrange(4), 30)
-                             for _ in range(array.lanes)]]
-                    one = Pass(
-                        rows=rows, written=mask, first=phase == 0, final=phase == phases - 1,
-                        fresh=tile == phase == 0,
-                        sums=[a + rows[lane // size].excess for lane, a in enumerate(true)])
-                    start = self.cycle
-                    written = model.drain(one)
-                    for r, places in enumerate(written):
-                        row = start + self.path.LEAD + r * step
-                        for lane, element in places:
-                            inside = lane % size
-                            expected.append((element, row + (inside if wide else inside // 2),
-                                             row + (size if wide else size // 2) - 1))
-                    self._pass(one, heads, step)
+        self.written, self.read, self.expected = {}, {}, []
+        self.lead = self.path.lead(residual=bool(residual))
+        self.step = row_cycles(array, log2_groups=layer["log2_groups"],
+                               signed_in=bool(layer["signed_in"]), wide=bool(wide),
+                               residual=bool(residual))
+        self._batches(model, words)
         for _ in range(100):
             self.tick()
             if not block.get("busy"):
                 break
-        assert not block.get("busy")
+        self._check(model)
+
+    def _layer(self):
+        """Return fields of a layer."""
+        array, rng = self.array, self.rng
+        signed_out, wide = rng.randrange(2), int(rng.random() < 0.2)
+        residual = int(array.residual and not wide and rng.random() < 0.7)
+        return {
+            "log2_groups": rng.randrange(array.groups_max.bit_length()),
+            "signed_in": rng.randrange(2), "signed_out": signed_out,
+            "relu": rng.randrange(2) if signed_out or wide else 1, "wide": wide,
+            "residual": residual, "residual_signed": rng.randrange(2),
+            "residual_from": residual * rng.choice([0, array.main_words // 2]),
+            "clamp": int(array.clamp and not wide and rng.random() < 0.5),
+            "bound": rng.getrandbits(16) & ~(signed_out << 10)}
+
+    def _bits(self, record, fields):
+        """Return the words of a record side by side."""
+        bits, width = 0, 0
+        for word, value in zip(record.words, record.pack(**fields), strict=True):
+            bits, width = bits | value << width, width + word.bits
+        return bits
+
+    def _batches(self, model, words):
+        """Play batches whose rows take places of their own in so many words."""
+        array, rng, layer = self.array, self.rng, model.layer
+        groups, size = 1 << layer["log2_groups"], array.positions(layer["log2_groups"])
+        masks = [self._mask(size) for _ in range(rng.choice([1, 2, 3, 5]))]
+        length = (1 + layer["wide"]) * size * len(masks) // ENTRY_WORDS + 2
+        channels = [length * k for k in range(words // length)]
+        rng.shuffle(channels)
+        in_place = layer["residual"] and not layer["residual_from"]
+        phases = 1 if layer["wide"] or in_place else rng.choice([1, 1, 4, 9])
+        scale = rng.randrange(array.acc_bits - 4)
+        for _ in range(min(rng.randint(1, 4), len(channels) // groups)):
+            rows = [self._row(channels.pop(), model.exponent, layer) for _ in range(groups)]
+            heads = self._heads(rows, layer["signed_in"])
+            for tile, mask in enumerate(masks):
+                for phase in range(phases):
+                    limits = [(1 << array.acc_bits - 2) - 1 >> min(scale + rng.randrange(4), 30)
+                              for _ in range(array.lanes)]
+                    self._pass(model, heads, Pass(
+                        rows=rows, written=mask, first=phase == 0, final=phase == phases - 1,
+                        fresh=tile == phase == 0,
+                        sums=[rng.randint(-limit, limit) + rows[lane // size].excess
+                              for lane, limit in enumerate(limits)]))
+
+    def _check(self, model):
+        """Compare main memory, and when it was written."""
+        layer = model.layer
+        assert not self.block.get("busy")
         wrong = np.flatnonzero(self.memory != model.memory)
         assert not len(wrong), (layer, [(int(k), hex(self.memory[k]), hex(model.memory[k]))
                                         for k in wrong[:5]])
-        assert block.get("top") + EXPONENT_MIN == model.top
-        assert self.sums_written.keys() == {element for element, _, _ in expected}
-        for element, beat, last in expected:
-            assert (beat + self.path.LATENCY <= self.sums_written[element]
-                    <= last + self.path.LATENCY + 2)
+        assert self.block.get("top") + EXPONENT_MIN == model.top
+        assert self.written.keys() == {element for element, _, _ in self.expected}
+        for element, beat, last in self.expected:
+            if layer["residual"] and not layer["residual_from"]:
+                assert self.read[element] < self.written[element]
+            assert (beat + self.path.latency <= self.written[element]
+                    <= last + self.path.latency + 2)
 
     def _mask(self, size):
         rng = self.rng
@@ -178,15 +209,22 @@ class Bench:
         self.ring_at = at
         return begin
 
-    def _pass(self, one, heads, step):
-        self.loads[self.cycle + self.path.LEAD] = list(one.sums)
-        cycles = step * len(one.rows) + self.rng.choice([0, 0, 0, 1, 2, 7])
+    def _pass(self, model, heads, one):
+        """Play a pass, with or without cycles behind it; say what it writes, and by when."""
+        rng, size = self.rng, len(one.written)
+        beats = size if model.layer["wide"] or model.layer["residual"] else size // 2
+        for r, places in enumerate(model.drain(one)):
+            row = self.cycle + self.lead + r * self.step
+            self.expected += [(element, row + lane % size * beats // size, row + beats - 1)
+                              for lane, element in places]
+        self.loads[self.cycle + self.lead] = list(one.sums)
         self.tick(start=1, heads=heads)
         flags = {"fresh": int(one.fresh), "begins": int(one.first), "ends": int(one.final),
                  "written": pack(one.written * len(one.rows), 1)}
-        for k in range(1, cycles):
-            self.tick(start=0, heads=self.rng.randrange(self.array.controls),
-                      **(flags if k < 4 else {"written": self.rng.getrandbits(self.array.lanes)}))
+        held = 8 if model.layer["residual"] else 4
+        for k in range(1, self.step * len(one.rows) + rng.choice([0, 0, 0, 1, 2, 7])):
+            self.tick(start=0, heads=rng.randrange(self.array.controls), **(
+                flags if k < held else {"written": rng.getrandbits(self.array.lanes)}))
 
 
 @pytest.mark.parametrize("name", ARRAYS)
@@ -194,5 +232,24 @@ def test_layers(name):
     array = ARRAYS[name]
     with Block(verilog_of(OutputPath(array))) as block:
         bench = Bench(array, block, name)
-        for _ in range(60):
+        for _ in range(50):
             bench.layer()
+
+
+@pytest.mark.parametrize(("bits", "acc_bits"), [(4, 24), (8, 24), (9, 32)])
+def test_operands_are_aligned(bits, acc_bits):
+    """Every mantissa, every distance."""
+    with Block(verilog_of(Align(bits, acc_bits))) as block:
+        block.set("use", 1)
+        for signed, shift in product((0, 1), range(-70, 70)):
+            block.set("signed", signed)
+            block.set("shift", shift & 255)
+            for strobe in (1, 0):
+                block.set("right", strobe)
+                block.set("left", strobe)
+                block.tick()
+            codes = np.arange(signed, 1 << bits)
+            got = block.stream({"code": np.append(codes, [0] * Align.LATENCY)}, ["aligned"])
+            wanted = [align_residual(int(m), shift, acc_bits) for m in codes - (signed << bits - 1)]
+            assert [int(a) for a in got["aligned"][Align.LATENCY:]] == [
+                a & (1 << acc_bits - 2) - 1 for a in wanted]

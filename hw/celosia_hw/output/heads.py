@@ -3,7 +3,7 @@ what their sums need."""
 
 from typing import Any
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -26,9 +26,8 @@ class Heads(wiring.Component):
     Parameters
     ----------
     array : Array
-    late : int
-        Cycle of a row in which its first sums are there, if no residual operand is added to them;
-        with one, its ``bias`` comes ``held`` cycles later. 7 at least.
+    cycles : int
+        Width of ``at``.
 
     Members
     -------
@@ -42,48 +41,57 @@ class Heads(wiring.Component):
     read : Out(1), address : Out, word : In(16)
         Read port of the ring; ``word`` comes a cycle behind its address. Its address rises from
         head to head.
-    row : Out(1), first : Out(1)
-        A row begins, the first one of a pass: its cycle 0, which follows ``start``.
-    now : In(1)
-        The cycle before the row's sums: ``bias`` follows it, and stays until the next.
-    then : In(1)
-        Cycle of the row's first sums, behind their addition: ``room`` follows it.
+    at : Out(cycles), first : Out(1)
+        Bit k: a row's cycle k; cycle 0 follows ``start``. With bit 0: it is the pass's first.
+    weight : Out(signed(6))
+        The exponent of its weights, from its cycle 2 on.
     real : Out(1), element : Out(2)
         There is such a row, and the first element of its channel in a word; from its cycle 2 on.
         The word is ``word`` in its cycle `WORD`.
     bias : Out(signed(acc_bits))
-        What is added to a row's sums: bias less excess.
+        What is added to a row's sums: bias less excess. From its cycle `BIAS` on, with a residual
+        operand from `RESIDUAL` - 2 on.
     room : Out(7)
-        Exponent of the sums' unit + W + `UNIT_MARGIN`.
+        Exponent of the sums' unit + W + `UNIT_MARGIN`. From the cycle behind the row's first sums
+        on, which is ``sums``; `RESIDUAL` with a residual operand.
+
+    All outputs of a row stay as long as a row takes.
 
     Timing
     ------
     ``layer`` and ``exponent`` are stable from two cycles before a layer's first ``start`` on. A
-    bias times 2^-(its exponent less that of the sum) lies below 2^(W - 2).
+    bias moves to the left by W - 17 at most.
     """
 
-    WORD = 3
+    WORD, BIAS, RESIDUAL = 3, 7, 18
 
-    def __init__(self, array: Array) -> None:
+    def __init__(self, array: Array, cycles: int) -> None:
         self.array = array
+        self.sums = self.BIAS + array.residual
         bits = (array.controls - 1).bit_length()
         super().__init__({
             "layer": In(layer_layout), "exponent": In(5), "start": In(1), "heads": In(bits),
             "read": Out(1), "address": Out(bits), "word": In(CONTROL_BITS),
-            "row": Out(1), "first": Out(1), "now": In(1), "then": In(1), "real": Out(1),
+            "at": Out(cycles), "first": Out(1), "weight": Out(signed(6)), "real": Out(1),
             "element": Out(2), "bias": Out(signed(array.acc_bits)), "room": Out(7),
         })
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        self._walk(m)
-        at = chain(m, self.row, 5, "row", reset_less=False)
-        self._unit(m, at)
-        self._bias(m, at)
+        m.d.comb += self.at.eq(Cat(*chain(m, self._walk(m), len(self.at) - 1, "row",
+                                          reset_less=False)))
+        self._unit(m)
+        self._bias(m)
         return m
 
-    def _walk(self, m: Module) -> None:
-        """Count cycles of a row and rows of a pass; ask for the words."""
+    def _either(self, cycle: int, residual: int) -> Value:
+        """Return the strobe of a row's cycle, of another one with a residual operand."""
+        if not self.array.residual:
+            return self.at[cycle]
+        return Mux(self.layer.residual, self.at[residual], self.at[cycle])
+
+    def _walk(self, m: Module) -> Signal:
+        """Count cycles of a row and rows of a pass; ask for the words. Return that a row begins."""
         layer = self.layer
         cases = {}
         for log2_groups in range(self.array.groups_max.bit_length()):
@@ -98,10 +106,10 @@ class Heads(wiring.Component):
             for flags, cycles in cases.items():
                 with m.Case(flags):
                     m.d.sync += last.eq(cycles)
-        at, active, begin, end = Signal(bits), Signal(), Signal(), Signal()
+        at, active, begin, end, row = Signal(bits), Signal(), Signal(), Signal(), Signal()
         length = Mux(layer.signed_in, head_words(signed_in=True), head_words(signed_in=False))
         m.d.comb += [
-            end.eq(at == last), self.row.eq(active & (at == 0)), self.first.eq(self.row & begin),
+            end.eq(at == last), row.eq(active & (at == 0)), self.first.eq(row & begin),
             self.read.eq(active & (at < length)),
         ]
         m.d.sync += at.eq(Mux(end | self.start, 0, at + 1))
@@ -112,8 +120,9 @@ class Heads(wiring.Component):
             m.d.sync += self.address.eq(self.address + self.read)
             with m.If(end):
                 m.d.sync += [left.eq(left - 1), begin.eq(0), active.eq(active & (left != 0))]
+        return row
 
-    def _unit(self, m: Module, at: list[Signal]) -> None:
+    def _unit(self, m: Module) -> None:
         """Exponents, in cycle 1: the unit of the row's sums and how far its bias moves."""
         head = layout(HEAD.words[0])(self.word[:HEAD.words[0].bits])
         w, left = self.array.acc_bits, self.array.acc_bits - 17
@@ -123,22 +132,24 @@ class Heads(wiring.Component):
         m.d.sync += [unit.eq(self.exponent + self.layer.signed_in + base),
                      move.eq(self.exponent + self.layer.signed_in + base
                              + left - w - UNIT_MARGIN)]
-        weight = Signal(signed(6), reset_less=True)
         right = Signal(signed(9))
         self.amount = Signal(5, reset_less=True)
         m.d.comb += right.eq(move - head.sb)
         m.d.sync += self.amount.eq(right[:5] | right[5:8].any().replicate(5))
-        with m.If(at[1]):
-            m.d.sync += [weight.eq(head.sw), self.real.eq(head.real),
+        with m.If(self.at[1]):
+            m.d.sync += [self.weight.eq(head.sw), self.real.eq(head.real),
                          self.element.eq(head.element)]
-        # A row's cycles may be as few as its head's: its exponent waits in two more places.
-        second = Signal(signed(6), reset_less=True)
-        with m.If(at[4]):
-            m.d.sync += second.eq(weight)
-        with m.If(self.then):
-            m.d.sync += self.room.eq(unit + second)
+        # A row's cycles may be as few as its head's words: its exponent waits in more places.
+        weight: Value = self.weight
+        for cycle, residual in ((4, 12), (7, 15))[:1 + self.array.residual]:
+            waits = Signal(signed(6), name=f"weight{cycle}", reset_less=True)
+            with m.If(self._either(cycle, residual)):
+                m.d.sync += waits.eq(weight)
+            weight = waits
+        with m.If(self._either(self.sums, self.RESIDUAL)):
+            m.d.sync += self.room.eq(unit + weight)
 
-    def _bias(self, m: Module, at: list[Signal]) -> None:
+    def _bias(self, m: Module) -> None:
         """Mantissa, in cycle 2: shifted, then less the excess of signed inputs."""
         w, left = self.array.acc_bits, self.array.acc_bits - 17
         shift = RoundingShift(m, Cat(Const(0, left), self.word).as_signed(), self.amount, w, "bias")
@@ -148,16 +159,16 @@ class Heads(wiring.Component):
         shift.register()
         shift.shift()
         value, up = Signal(signed(w), reset_less=True), Signal(reset_less=True)
-        with m.If(at[4]):
+        with m.If(self.at[4]):
             m.d.sync += [value.eq(shift.value >> 1),
                          up.eq(shift.value[0] & (shift.sticky | shift.value[1]))]
         low, borrow = Signal(CONTROL_BITS, reset_less=True), Signal(reset_less=True)
         high = Signal(w - CONTROL_BITS, reset_less=True)
-        with m.If(at[4]):
+        with m.If(self.at[4]):
             m.d.sync += Cat(low, borrow).eq(-self.word)
-        with m.If(at[5]):
+        with m.If(self.at[5]):
             m.d.sync += high.eq(-(self.word + borrow))
         with m.If(~self.layer.signed_in):
             m.d.sync += [low.eq(0), high.eq(0)]
-        with m.If(self.now):
-            m.d.sync += self.bias.eq(value + Cat(low, high).as_signed() + up)
+        with m.If(self._either(self.BIAS - 1, self.RESIDUAL - 3)):
+            m.d.sync += self.bias.eq((Cat(up, value) + Cat(up, low, high))[1:])

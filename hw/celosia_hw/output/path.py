@@ -2,13 +2,15 @@
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from celosia_hw.output.beats import Beats
+from celosia_hw.output.clamp import Clamp
 from celosia_hw.output.heads import Heads, layer_layout
 from celosia_hw.output.normalise import Normalise
+from celosia_hw.output.operand import Operand
 from celosia_hw.output.pool import Largest, Pool
 from celosia_hw.output.writer import Writer
 from celosia_hw.parts.delay import chain, delayed
@@ -19,23 +21,25 @@ from celosia_spec.stream.passes import WIDE_GAP
 
 
 class OutputPath(wiring.Component):
-    """Sums of a pass: bias, excess, ReLU, normaliser, maximum of the pooling window, main memory.
+    """Sums of a pass: bias, excess, residual operand, ReLU, normaliser, clamp, maximum of the
+    pooling window, main memory.
 
     Members
     -------
-    layer : In(layer_layout), exponent : In(5)
-        Exponent of its input + 16. Stable while a pass is inside, and two cycles before the first.
+    layer : In(layer_layout), exponent, other : In(5)
+        Exponents of its input and of its residual operand, + 16. Stable while a pass is inside, and
+        two cycles before the first. A layer whose sums are stored has no residual operand.
     position : In(16)
         Of the band: first element of a row that is written.
     start : In(1)
-        A pass begins: its sums are in the shadow `LEAD` cycles later. Passes follow each other
+        A pass begins: its sums are in the shadow `lead` cycles later. Passes follow each other
         by groups * `row_cycles` or more.
     heads : In
         With ``start``: where its rows' heads lie in the controls' ring.
     fresh, begins, ends, written : In(1), In(1), In(1), In(lanes)
-        From the cycle behind ``start`` on, for three cycles: the pass is that of its batch's first
-        tile and begins its window, its window begins, its window ends; the lanes that are written,
-        the same ones in each group.
+        The pass is that of its batch's first tile and begins its window, its window begins, its
+        window ends; the lanes that are written, the same ones in each group. From the cycle behind
+        ``start`` on, for three cycles; for seven with a residual operand.
     read : Out(1), address : Out, word : In(16)
         Read port of the controls' ring; ``word`` comes a cycle behind.
     sums : In(2 x signed(acc_bits)), shift : Out(1)
@@ -43,6 +47,11 @@ class OutputPath(wiring.Component):
         ``shift``.
     request : Out(1), place : Out, enables : Out(4), data : Out(64)
         A write to main memory, which is granted at once.
+    asks : Out(1), wanted : Out, operands : In(64)
+        A read of main memory, which is granted at once; never in the same cycle. ``operands`` comes
+        a cycle behind. Only of arrays with residual operands, as are ``other`` and ``clipped``.
+    clipped : Out(1)
+        A residual operand was clipped.
     clear : In(1), top : Out(5)
         Exponent + 16 of the largest element written since ``clear``; that of 0 while there is none.
     busy : Out(1)
@@ -50,21 +59,19 @@ class OutputPath(wiring.Component):
 
     Timing
     ------
-    An element is written `LATENCY` cycles behind its sum at the earliest, and two cycles behind the
-    element that completes its word or ends its row at most. Row r of a pass has its first sums r *
-    `row_cycles` behind the pass's first; rows of sums that are stored `WIDE_GAP` cycles later.
+    No stalls. Row r of a pass has its first sums r * `row_cycles` behind the pass's first; where
+    sums are stored, they leave `WIDE_GAP` cycles later. An element is written `latency` cycles
+    behind its sum (less `WIDE_GAP` where sums are stored) at the earliest, and two cycles later
+    than that behind the element that completes its word or ends its row at most. An operand is read
+    `lead` - `asked` cycles before its sum at the latest.
     """
 
-    LEAD = 8
-    LATENCY = 7
-
     def __init__(self, array: Array) -> None:
-        if array.residual or array.clamp:
-            raise ValueError("the output path is that of arrays without residual operand and clamp")
         self.array = array
+        self.latency = 2 + Normalise.LATENCY + array.clamp
         self.word_bits = (array.main_words - 1).bit_length()
         ring = (array.controls - 1).bit_length()
-        super().__init__({
+        members = {
             "layer": In(layer_layout), "exponent": In(5), "position": In(CONTROL_BITS),
             "start": In(1), "heads": In(ring), "fresh": In(1), "begins": In(1), "ends": In(1),
             "written": In(array.lanes), "read": Out(1), "address": Out(ring),
@@ -72,70 +79,115 @@ class OutputPath(wiring.Component):
             "sums": In(data.ArrayLayout(signed(array.acc_bits), 2)), "shift": Out(1),
             "request": Out(1), "place": Out(self.word_bits), "enables": Out(ENTRY_WORDS),
             "data": Out(ENTRY_BITS), "clear": In(1), "top": Out(5), "busy": Out(1),
-        })
+        }
+        if array.residual:
+            members |= {"other": In(5), "asks": Out(1), "wanted": Out(self.word_bits),
+                        "operands": In(ENTRY_BITS), "clipped": Out(1)}
+        super().__init__(members)
+
+    def lead(self, *, residual: bool = False) -> int:
+        """Return the cycles from ``start`` until the pass's sums must be in the shadow."""
+        return 1 + (Heads.RESIDUAL if residual else Heads.BIAS + self.array.residual)
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         layer = self.layer
-        single = layer.wide
-        m.submodules.heads = heads = Heads(self.array)
+        sums, late = self.lead() - 1, self.lead() - 1 + self.latency
         m.submodules.pool = pool = Pool(self.array)
-        late = self.LEAD - 1 + self.LATENCY                 # of a row, where it is written
-        at = chain(m, heads.row, late, "row", reset_less=False)
+        last = max(late, Heads.RESIDUAL + self.latency) if self.array.residual else late
+        m.submodules.heads = heads = Heads(self.array, last + 1)
         m.d.comb += [
             heads.layer.eq(layer), heads.exponent.eq(self.exponent), heads.start.eq(self.start),
             heads.heads.eq(self.heads), heads.word.eq(self.word), self.read.eq(heads.read),
-            self.address.eq(heads.address), heads.now.eq(at[self.LEAD - 2]),
-            heads.then.eq(at[self.LEAD - 1]),
+            self.address.eq(heads.address),
         ]
-        self._sums(m, heads, pool, Mux(layer.wide, at[self.LEAD - 1 + WIDE_GAP],
-                                       at[self.LEAD - 1]))
-        self._write(m, heads, pool, single, at)
+        self._sums(m, heads, pool, self._pick(heads, sums, sums + WIDE_GAP, Heads.RESIDUAL))
+        self._write(m, heads, pool, late)
         return m
 
-    def _sums(self, m: Module, heads: Heads, pool: Pool, row: Any) -> None:
+    def _pick(self, heads: Heads, two: int, wide: int, residual: int) -> Value:
+        """Return the strobe of a row's cycle: where two lanes leave a cycle, where sums are stored,
+        or with a residual operand."""
+        found = Mux(self.layer.wide, heads.at[wide], heads.at[two])
+        return (Mux(self.layer.residual, heads.at[residual], found) if self.array.residual
+                else found)
+
+    def _single(self) -> Value:
+        return self.layer.wide | self.layer.residual if self.array.residual else self.layer.wide
+
+    def _sums(self, m: Module, heads: Heads, pool: Pool, row: Value) -> None:
         """Drain the shadow: sums with bias, as elements or as they are."""
         layer = self.layer
         m.submodules.beats = beats = Beats(self.array)
         m.d.comb += [
-            beats.log2_groups.eq(layer.log2_groups), beats.single.eq(layer.wide),
+            beats.log2_groups.eq(layer.log2_groups), beats.single.eq(self._single()),
             beats.row.eq(row), self.shift.eq(beats.done),
         ]
+        addend = heads.bias
+        if self.array.residual:
+            addend = Signal.like(heads.bias, name="addend", reset_less=True)
+            m.d.sync += addend.eq(heads.bias + self._operand(m, heads))
         totals = []
         for e in range(2):
             total = Signal(signed(self.array.acc_bits), name=f"total{e}", reset_less=True)
-            m.d.sync += total.eq(self.sums[e] + heads.bias)
+            m.d.sync += total.eq(self.sums[e] + addend)
             m.submodules[f"normalise{e}"] = normalise = Normalise(self.array.acc_bits)
             m.d.comb += [
                 normalise.sum.eq(total), normalise.room.eq(heads.room),
                 normalise.relu.eq(layer.relu), normalise.signed.eq(layer.signed_out),
-                pool.elements[e].eq(normalise.element),
             ]
+            element = normalise.element
+            if self.array.clamp:
+                m.submodules[f"clamp{e}"] = clamp = Clamp()
+                m.d.comb += [clamp.element.eq(element), clamp.use.eq(layer.clamp),
+                             clamp.signed.eq(layer.signed_out), clamp.bound.eq(layer.bound)]
+                element = clamp.clamped
+            m.d.comb += pool.elements[e].eq(element)
             totals.append(total)
         odd = delayed(m, beats.odd, 1, "odd")
-        total = Mux(odd, totals[1], totals[0])
+        total = delayed(m, Mux(odd, totals[1], totals[0]), int(self.array.clamp), "total")
         m.d.comb += [
-            pool.signed.eq(layer.signed_out), pool.wide.eq(layer.wide), pool.sums.eq(total),
-            pool.clear.eq(layer.wide & layer.relu & total[-1]),
-            pool.ahead.eq(delayed(m, beats.done, Normalise.LATENCY - 1, "beat")),
+            pool.signed.eq(layer.signed_out), pool.wide.eq(layer.wide),
+            pool.sums.eq(total.as_signed()), pool.clear.eq(layer.wide & layer.relu & total[-1]),
+            pool.ahead.eq(delayed(m, beats.done, self.latency - 3, "beat")),
         ]
 
-    def _write(self, m: Module, heads: Heads, pool: Pool, single: Any, at: list[Signal]) -> None:
-        """Gather what is written; a queue holds masks and words until then."""
-        layer, late = self.layer, len(at) - 1
+    def _operand(self, m: Module, heads: Heads) -> Value:
+        m.submodules.operand = operand = Operand(self.array)
+        m.d.comb += [
+            operand.layer.eq(self.layer), operand.exponent.eq(self.exponent),
+            operand.other.eq(self.other), operand.position.eq(self.position),
+            operand.at.eq(heads.at & self.layer.residual.replicate(len(operand.at))),
+            operand.first.eq(delayed(m, heads.first, 3, "first")), operand.again.eq(self.fresh),
+            operand.moves.eq(self.begins), operand.written.eq(self.written),
+            operand.word.eq(self.word), operand.element.eq(heads.element),
+            operand.weight.eq(heads.weight), operand.data.eq(self.operands),
+            self.asks.eq(operand.read), self.wanted.eq(operand.address),
+            self.clipped.eq(operand.clipped),
+        ]
+        return operand.aligned
+
+    def _write(self, m: Module, heads: Heads, pool: Pool, late: int) -> None:
+        """Gather what is written; a queue holds masks and words until then.
+
+        late : cycle of a row in which its first elements are written, if two lanes leave a cycle.
+        """
+        layer, then = self.layer, Heads.RESIDUAL + self.latency
         m.submodules.beats_late = beats = Beats(self.array)
         m.submodules.writer = writer = Writer(self.array)
         m.submodules.largest = largest = Largest()
+        single = self._single()
         m.d.comb += [beats.log2_groups.eq(layer.log2_groups), beats.single.eq(single),
-                     beats.row.eq(at[late])]
-        queue = self._queued(m, heads, at)
+                     beats.row.eq(self._pick(heads, late, late, then))]
+        queue = self._queued(m, heads)
         # Where beats take two cycles, all is a cycle earlier.
         ask, left, first = Signal(), Signal(2), Signal()
-        m.d.comb += [ask.eq(Mux(single, at[late - 4], at[late - 3])), first.eq(ask & (left == 0))]
+        m.d.comb += [ask.eq(self._pick(heads, late - 3, late - 4, then - 4)),
+                     first.eq(ask & (left == 0))]
         with m.If(ask):
             m.d.sync += left.eq(Mux(first, (1 << layer.log2_groups) - 1, left - 1))
-        firsts, asks = chain(m, first, 2, "first", reset_less=False), chain(
-            m, ask, 3, "ask", reset_less=False)
+        firsts = chain(m, first, 2, "first_late", reset_less=False)
+        asks = chain(m, ask, 3, "ask", reset_less=False)
         get, load = asks[2], asks[3]
         m.d.comb += queue.read.en.eq(first | firsts[1] | get)
         with m.If(queue.read.en):
@@ -149,10 +201,14 @@ class OutputPath(wiring.Component):
         with m.Elif(beats.done):
             m.d.sync += mask.eq(mask >> 2)
         # From row to row it takes three cycles at least: what a head says waits in places.
-        own = Cat(heads.element, heads.real)
-        for tap in range(4, late, 3):
-            waits = Signal(3, name=f"own{tap}", reset_less=True)
-            with m.If(Mux(single, at[tap - 1], at[tap]) if tap == late - 1 else at[tap]):
+        own: Value = Cat(heads.element, heads.real)
+        taps = range(4, late - 3, 3)
+        strobes = [*(heads.at[tap] for tap in taps)]
+        if late - 1 - taps[-1] > 3:
+            strobes.append(heads.at[late - 3])
+        for k, strobe in enumerate([*strobes, self._pick(heads, late - 1, late - 2, then - 2)]):
+            waits = Signal(3, name=f"own{k}", reset_less=True)
+            with m.If(strobe):
                 m.d.sync += waits.eq(own)
             own = waits
         write = Signal()
@@ -171,18 +227,21 @@ class OutputPath(wiring.Component):
             *(largest.exponents[e].eq(pool.largest[e][SIGNIFICAND_BITS:]) for e in range(2)),
             self.top.eq(largest.top),
         ]
+        if self.array.residual:
+            m.d.comb += writer.busy.eq(self.asks)
         inside = Signal(4)                                  # rows
+        # A strobe that is left would be taken for a later one, if the layer changed.
         m.d.sync += [inside.eq(inside + (self.start << layer.log2_groups) - beats.last),
-                     self.busy.eq(self.start | (inside != 0))]
+                     self.busy.eq(self.start | inside.any() | heads.at[late + 1:].any())]
 
-    def _queued(self, m: Module, heads: Heads, at: list[Signal]) -> TableMemory:
+    def _queued(self, m: Module, heads: Heads) -> TableMemory:
         """Return the memory in which a pass's flags and mask lie, then the words of its rows."""
         first = chain(m, heads.first, 2, "pass", reset_less=False)
         queue = TableMemory(16, max(self.array.lanes, CONTROL_BITS))
         m.submodules.queue = queue
         write = queue.write
         m.d.comb += [
-            write.en.eq(first[1] | first[2] | at[Heads.WORD]),
+            write.en.eq(first[1] | first[2] | heads.at[Heads.WORD]),
             write.data.eq(Mux(first[2], self.written, self.word)),
         ]
         with m.If(first[1]):

@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from celosia_hw.output.pool import BEAT
+from celosia_hw.output.position import Position
 from celosia_spec.isa import ELEMENT_BITS
 from celosia_spec.stream.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS, Array
 
@@ -68,7 +69,7 @@ class Writer(wiring.Component):
         takes, slot = Signal(2), Signal(2)
         m.d.comb += takes.eq(Mux(self.pair, (self.turn & self.mask).any().replicate(2),
                                  self.turn & self.mask))
-        self._place(m, takes, slot)
+        position = self._place(m, takes, slot)
         here = [slot == k for k in range(ENTRY_WORDS)]
         first, second = takes & self.write.replicate(2)
         slots = [Signal(ELEMENT_BITS, name=f"slot{k}", reset_less=True)
@@ -103,22 +104,20 @@ class Writer(wiring.Component):
         m.d.sync += [
             held.eq(after), beyond.eq(over & ~early),
             done.eq((into[3] & ~early) | (self.last & after.any()) | (done & self.busy)),
-            self.address.eq(Mux(self.load, self.word + self.at[2:] + self.over,
-                                self.address + self.request)),
+            self.address.eq(Mux(self.load, position, self.address + self.request)),
         ]
         return m
 
-    def _place(self, m: Module, takes: Signal, slot: Signal) -> None:
-        """Keep the position where the pass begins, and the slot of a beat's first element."""
-        count, before, so_far = Signal(2), Signal(7), Signal(7)
-        place, self.over = Signal(2), Signal()
-        begin, self.at = Signal(CONTROL_BITS), Signal(CONTROL_BITS)
+    def _place(self, m: Module, takes: Signal, slot: Signal) -> Value:
+        """Keep the slot of a beat's first element; return the word where a row begins."""
+        m.submodules.position = position = Position()
+        count, place, begin = Signal(2), Signal(2), Signal(3)
         m.d.comb += [
-            slot.eq(place + self.element), self.over.eq((self.at[:2] + self.element)[2]),
-            count.eq(takes[0] + takes[1]), so_far.eq(Mux(self.load, 0, before) + count),
-            begin.eq(Mux(self.again, self.position,
-                         self.at + (so_far & self.moves.replicate(len(so_far))))),
+            count.eq(takes[0] + takes[1]), position.position.eq(self.position),
+            position.begin.eq(self.begin), position.again.eq(self.again),
+            position.moves.eq(self.moves), position.row.eq(self.load), position.count.eq(count),
+            begin.eq(position.at[:2] + self.element), slot.eq(place + self.element),
         ]
-        m.d.sync += [before.eq(so_far), place.eq(Mux(self.last, self.at, place + count))]
-        with m.If(self.begin):
-            m.d.sync += [self.at.eq(begin), place.eq(begin)]
+        m.d.sync += place.eq(Mux(self.begin, position.next,
+                                 Mux(self.last, position.at, place + count)))
+        return self.word + position.at[2:] + begin[2]

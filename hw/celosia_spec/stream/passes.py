@@ -6,7 +6,7 @@ from celosia_spec.stream.controls import head_words
 WIDE_GAP = 4
 """Cycles behind a row whose sums are stored: they go around the normalisers."""
 
-RESIDUAL_GAP, RESIDUAL_ROW = 2, 11
+RESIDUAL_GAP, RESIDUAL_ROW = 3, 11
 """Cycles behind a row with a residual operand, and the least that such a row takes: so no write
 meets the next row's reads."""
 
