@@ -185,8 +185,9 @@ def _batch(state: State, reader: Reader, batch: dict[str, int], layer: dict[str,
         for group, row in enumerate(rows):
             sums = [_sums(state, row, group, tile_fields, layer, phase)
                     for phase in range(layer["last_phase"] + 1)]
-            _store(state, row, sums, tile_fields["written"], position, layer)
-        size = state.array.lanes // groups
+            size = state.array.lanes // groups
+            own = tile_fields["written"] >> group * size & (1 << size) - 1
+            _store(state, row, sums, own, position, layer)
         position += (tile_fields["written"] & (1 << size) - 1).bit_count() << layer["wide"]
 
 
@@ -200,7 +201,7 @@ def _sums(state: State, row: Row, group: int, tile: dict[str, int], layer: dict[
     at = tap["rotation"][:, None] + lanes
     rows = (tile["row"] + tap["row"] + row.columns % BLOCK)[:, None] + at // size * layer["rows"]
     codes = state.banks[group * size + at % size, rows % array.bank_rows]
-    hidden = _hidden(tile, size)[tap["mask"]]
+    hidden = _hidden(tile, group * size, size)[tap["mask"]]
     nothing = 1 << array.activation_bits - 1 if layer["signed_in"] else 0
     sums = (row.mantissas[:, None] * np.where(hidden, nothing, codes)).sum(axis=0) - row.excess
     # Sums wrap as the accumulators do.
@@ -209,10 +210,10 @@ def _sums(state: State, row: Row, group: int, tile: dict[str, int], layer: dict[
     return found
 
 
-def _hidden(tile: dict[str, int], size: int) -> np.ndarray:
-    """Return which lanes read nothing, bool (masks, P')."""
+def _hidden(tile: dict[str, int], first: int, size: int) -> np.ndarray:
+    """Return which lanes of a group read nothing, bool (masks, P')."""
     starts = [*(tile["before"] >> place & 1 for place in reversed(range(EDGE))),
-              *(tile["starts"] >> lane & 1 for lane in range(size)),
+              *(tile["starts"] >> lane & 1 for lane in range(first, first + size)),
               *(tile["behind"] >> place & 1 for place in range(EDGE))]
     hidden = np.zeros((8, size), bool)
     for reach in range(1, EDGE + 1):

@@ -13,6 +13,9 @@ CONTROL_BITS = 16
 ENTRY_WORDS = ENTRY_BITS // CONTROL_BITS
 """Control words, weight words or elements that an entry holds."""
 
+QUAD = 4
+"""Lanes of the smallest group."""
+
 EDGE = 3
 """A mask reaches so many columns from a line's begin or end."""
 
@@ -63,9 +66,9 @@ class Array:
 
     @property
     def groups_max(self) -> int:
-        """Row groups that the array can be split into: a group has four lanes at least, and an
+        """Row groups that the array can be split into: a group has `QUAD` lanes at least, and an
         entry has a weight word for each."""
-        return min(self.lanes // 4, ENTRY_WORDS)
+        return min(self.lanes // QUAD, ENTRY_WORDS)
 
     def positions(self, log2_groups: int) -> int:
         """Return P', the lanes of a group, neighbouring output positions."""

@@ -116,6 +116,7 @@ def _table(which: int, words: list[int]) -> list[int]:
 def _tiles(layer: Layer, array: Array) -> tuple[dict[int, tuple[int, int]], list[int]]:
     """Return (first word, tiles) of bands by their lines, and the words of the tile table."""
     first, starts, written = tile_words(array)
+    groups = 1 << layer.log2_groups
     words: list[int] = []
     places = {}
     for lines in sorted({band.lines for band in layer.bands}):
@@ -123,7 +124,8 @@ def _tiles(layer: Layer, array: Array) -> tuple[dict[int, tuple[int, int]], list
         for row, begins, kept in _tiles_of(layer, lines):
             bits = [int(bit) for bit in begins]
             words += [first.pack(row=row, before=_bits(bits[2::-1]), behind=_bits(bits[-3:])),
-                      starts.pack(starts=_bits(bits[3:-3])), written.pack(written=_bits(kept))]
+                      starts.pack(starts=_bits(bits[3:-3] * groups)),
+                      written.pack(written=_bits([*kept] * groups))]
         places[lines] = begin, (len(words) - begin) // 3
     return places, words
 
