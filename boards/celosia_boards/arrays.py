@@ -38,7 +38,7 @@ def array_for(of: Target | str, lanes: int | None = None, acc_bits: int | None =
     depths. ValueError where no array allows the number, ArrayRefused where the target cannot hold
     the array.
     """
-    of = target(of) if isinstance(of, str) else of
+    of = of if isinstance(of, Target) else target(of)
     asked = {"lanes": lanes, "acc_bits": acc_bits, "weight_bits": weight_bits,
              "activation_bits": activation_bits}
     changes: dict[str, Any] = {}

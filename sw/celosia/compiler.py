@@ -62,8 +62,8 @@ class Compiler:
         """Return the array before its accumulators are known; CelosiaError where the target cannot
         hold it."""
         with refusals():
-            return array_for(self.target, lanes=self.lanes, weight_bits=self.weight_bits,
-                             activation_bits=self.activation_bits)
+            return array_for(find_target(self.target), lanes=self.lanes,
+                             weight_bits=self.weight_bits, activation_bits=self.activation_bits)
 
     def accumulators(self) -> tuple[int, ...]:
         """Return the widths that accumulators may get on the target, narrowest first."""

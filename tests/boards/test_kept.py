@@ -1,6 +1,7 @@
 # amaranth: UnusedElaboratable=no
 """What builds keep: the same design again starts no tool; other inputs, damage and ``fresh`` do."""
 
+import errno
 import json
 import os
 import threading
@@ -129,6 +130,32 @@ def test_a_damaged_entry_is_not_trusted(placer, tmp_path, stage, damage):
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
     assert len(calls()) == (2 if stage == "placement" else 1)
     assert kept_file.read_bytes() == data
+
+
+def test_an_entry_whose_time_cannot_be_set_is_used(placer, idle, tmp_path, monkeypatch):
+    """A cache that may only be read."""
+    placer(FAST)
+    build(design, BOARD, tmp_path / "a")
+    idle()
+    monkeypatch.setattr(os, "utime", lambda *_: (_ for _ in ()).throw(
+        OSError(errno.EROFS, "Read-only file system")))
+    assert build(design, BOARD, tmp_path / "b").cached
+
+
+def test_a_full_cache_is_said(placer, tmp_path, monkeypatch):
+    placer(FAST)
+    monkeypatch.setattr(kept.shutil, "copyfile", lambda *_: (_ for _ in ()).throw(
+        OSError(errno.ENOSPC, "No space left on device")))
+    with pytest.raises(CacheError, match=r"cannot be written \(No space left on device\); name a"):
+        build(design, BOARD, tmp_path)
+
+
+def test_a_report_that_cannot_be_read_is_made_anew(placer, tmp_path):
+    calls = placer(FAST)
+    made = build(design, BOARD, tmp_path)
+    (tmp_path / "celosia.report.json").write_text("[" * 100_000)
+    assert build(design, BOARD, tmp_path) == replace(made, cached=True)
+    assert len(calls()) == 1
 
 
 def test_failures_are_not_kept(placer, tmp_path):
