@@ -159,20 +159,20 @@ def _batch(state: State, reader: Reader, batch: dict[str, int], layer: dict[str,
            band: dict[str, int]) -> None:
     groups, signed = 1 << layer["log2_groups"], bool(layer["signed_in"])
     heads = [reader.controls(head_words(signed_in=signed)) for _ in range(groups)]
-    parts = [reader.weights(batch["steps"] * groups)]
+    dense, parts = batch["dense"], [_steps(reader, batch, groups)]
     while batch["open"]:                    # in its parts, a batch has one pass only
         batch = BATCH.unpack(reader.control())
-        if batch["command"] or not batch["joins"]:
+        if batch["command"] or not batch["joins"] or batch["dense"] != dense:
             raise SimulationError("a batch is open, and no part of it follows; compile again")
-        parts.append(reader.weights(batch["steps"] * groups))
-    words = WEIGHT.unpack(np.concatenate(parts))
+        parts.append(_steps(reader, batch, groups))
+    mantissas, steps = np.concatenate(parts, axis=1)
+    columns = np.cumsum(steps, axis=0)
     rows = []
     for group, head in enumerate(heads):
         size = len(HEAD.words)
         low, high = EXCESS.unpack(head[size:]).values() if head[size:] else (0, 0)
         rows.append(Row(head=HEAD.unpack(head[:size]), excess=(high << 16) + low,
-                        mantissas=words["mantissa"][group::groups],
-                        columns=np.cumsum(words["step"][group::groups])))
+                        mantissas=mantissas[:, group], columns=columns[:, group]))
     if len(parts) > 1 and (band["last_tile"] or layer["last_phase"]):
         raise SimulationError("a batch in parts has several passes; compile again")
     position = band["position"]
@@ -189,6 +189,20 @@ def _batch(state: State, reader: Reader, batch: dict[str, int], layer: dict[str,
             own = tile_fields["written"] >> group * size & (1 << size) - 1
             _store(state, row, sums, own, position, layer)
         position += (tile_fields["written"] & (1 << size) - 1).bit_count() << layer["wide"]
+
+
+def _steps(reader: Reader, batch: dict[str, int], groups: int) -> np.ndarray:
+    """Return mantissas and column steps of a batch's entries, int64 (2, steps, groups)."""
+    count = batch["steps"]
+    if not batch["dense"]:
+        words = WEIGHT.unpack(reader.weights(count * groups))
+        return np.array([words["mantissa"], words["step"]]).reshape(2, count, groups)
+    pairs = reader.weights(-(-count // 2) * groups).reshape(-1, 1, groups)
+    pairs = np.concatenate([pairs, pairs >> 8], axis=1) & 0xFF
+    mantissas = (pairs - ((pairs & 0x80) << 1)).reshape(-1, groups)[:count]
+    steps = np.ones_like(mantissas)
+    steps[0] = int(batch["joins"])              # the first column is column 0
+    return np.array([mantissas, steps])
 
 
 def _sums(state: State, row: Row, group: int, tile: dict[str, int], layer: dict[str, int],

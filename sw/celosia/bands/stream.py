@@ -251,13 +251,32 @@ def _batches(graph: QGraph, layer: Layer, part: Part, places: dict[str, Region],
         for row in part.rows[batch * groups:(batch + 1) * groups].tolist():
             heads += _head(graph, node, row, places[node.output],
                            int(sums[row]) << array.activation_bits - 1)
-        for at in range(0, count, part.longest):
-            steps = min(count - at, part.longest)
-            word = BATCH.pack(steps=steps, joins=int(at > 0), open=int(at + steps < count))
+        rows = part.rows[batch * groups:(batch + 1) * groups]
+        own_words = words[begin:begin + count * groups]
+        begin += count * groups
+        dense = int(part.dense[batch])
+        if dense:
+            own_words = _dense(node, layer.index, rows, count)
+        longest = part.longest * ENTRY_WORDS * (1 + dense) // groups
+        for at in range(0, count, longest):
+            steps = min(count - at, longest)
+            word = BATCH.pack(steps=steps, dense=dense, joins=int(at > 0),
+                              open=int(at + steps < count))
             found += _entries([word] if at else [word, *heads])
-            found += _weights(words[begin:begin + steps * groups].tolist())
-            begin += steps * groups
+            found += _weights(own_words[at * groups >> dense:
+                                        -(-(at + steps) >> dense) * groups].tolist())
     return found
+
+
+def _dense(node: QNode, index: np.ndarray, rows: np.ndarray, columns: int) -> np.ndarray:
+    """Return the words of a batch of dense8: a step is a column, and two steps of a row a word."""
+    mantissas = np.zeros((columns + columns % 2, len(rows)), np.int64)
+    for group, row in enumerate(rows.tolist()):
+        if row >= 0:
+            begin, end = node.matrix.indptr[row:row + 2]
+            mantissas[index[node.matrix.indices[begin:end]], group] = node.matrix.data[begin:end]
+    low, high = mantissas[::2] & 0xFF, mantissas[1::2] & 0xFF
+    return (low | high << 8).ravel()
 
 
 def _weights(words: list[int]) -> list[int]:
