@@ -33,6 +33,8 @@ class PassSums(wiring.Component):
     ------
     A step each cycle; between steps nothing changes. Sums are shown ``LATENCY`` cycles behind
     ``last``, and replace what is left of those before, whether ``shift`` or not.
+
+    Cells on the UP5K, 16 lanes: 722 LUTs, 775 flip-flops.
     """
 
     LATENCY = SUMS - MANTISSA

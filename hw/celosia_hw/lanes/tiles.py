@@ -45,6 +45,8 @@ class Tiles(wiring.Component):
     ------
     From ``tile`` on, ``row`` and ``next`` are new a cycle later, ``starts``, ``before`` and
     ``behind`` three, ``written`` `WRITTEN`.
+
+    Cells on the UP5K, 16 lanes: 45 LUTs, 84 flip-flops.
     """
 
     def __init__(self, array: Array) -> None:

@@ -32,6 +32,8 @@ class Turn(wiring.Component):
     ------
     ``hidden`` and ``codes`` come two cycles behind their ``rotation``, ``x`` ``LATENCY`` cycles:
     through two multiplexers (one for 8 lanes) from registers.
+
+    Cells on the UP5K, 16 lanes: 542 LUTs, 197 flip-flops.
     """
 
     LATENCY = MANTISSA - TAP
