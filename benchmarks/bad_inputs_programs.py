@@ -193,6 +193,7 @@ def _other_graph(graph: QGraph, rng: np.random.Generator) -> QGraph:
         lambda: {"matrix": _other_matrix(node.matrix, rng)},
         lambda: {"inputs": (names[rng.integers(len(names))],)},
         lambda: {"inputs": (node.input, names[rng.integers(len(names))])},
+        lambda: {"least": int(rng.integers(-20, 18))},
         lambda: {"epilogue": replace(after, add=names[rng.integers(len(names))])},
         lambda: {"epilogue": replace(after, add=None)}, lambda: {"kind": NodeKind.COPY},
         lambda: {"epilogue": replace(after, pool=after.pool and replace(
@@ -203,7 +204,7 @@ def _other_graph(graph: QGraph, rng: np.random.Generator) -> QGraph:
         lambda: {"geometry": replace(node.geometry, kernel=node.geometry.kernel[::-1])},
         lambda: {"name": graph.nodes[0].name}, lambda: {"weights": int(rng.integers(-1, 500))},
     ]
-    choice = int(rng.integers(len(changes) + 8))
+    choice = int(rng.integers(len(changes) + 7))
     if choice < len(changes):
         nodes = list(graph.nodes)
         nodes[index] = replace(node, **changes[choice]())
@@ -216,7 +217,7 @@ def _other_graph(graph: QGraph, rng: np.random.Generator) -> QGraph:
               replace(tensor, exponent=Static(value=int(rng.integers(-20, 18)), least=least)),
               replace(tensor, exponent=Kept(of=names[rng.integers(len(names))], least=least)),
               replace(tensor, bits=int(rng.choice([4, 8, 9, 16]))),
-              replace(tensor, signed=not tensor.signed), replace(tensor, block="shared"),
+              replace(tensor, signed=not tensor.signed),
               replace(tensor, shape=shape), replace(tensor, user_shape=(int(np.prod(shape)),))][
                   choice - len(changes)]
     return replace(graph, tensors=graph.tensors | {name: tensor})

@@ -1,5 +1,6 @@
 """Random networks in which a node reads several tensors together."""
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,7 @@ from scipy.sparse import csr_array
 
 from celosia.quantise import fixed
 from celosia_sim import golden
-from celosia_spec.epilogue import PLAIN, Clamp, Dynamic, Epilogue, Kept, Relu
+from celosia_spec.epilogue import PLAIN, Clamp, Dynamic, Epilogue, Kept, Pool, Relu
 from celosia_spec.faint_rows import exponent_minima, input_minima
 from celosia_spec.isa import EXPONENT_MIN
 from celosia_spec.qgraph import Geometry, NodeKind, QGraph, QNode, QTensor
@@ -26,19 +27,21 @@ def linear(name: str, inputs: tuple[str, ...], weights: np.ndarray, sw: np.ndarr
                  sb=rows + sw - 4 * (np.asarray(bias) != 0), **fields)
 
 
-def graph_of(nodes: list[QNode], shapes: dict[str, tuple[int, int, int]], block: set[str],
-             unsigned: bool = False, width: int = 24) -> QGraph:
-    """Return the graph of nodes, the last of which makes the output; ``block`` shares one, and what
-    copies keep theirs."""
-    kept = {node.output: node.input for node in nodes if node.kind == NodeKind.COPY}
+def graph_of(nodes: list[QNode], shapes: dict[str, tuple[int, int, int]],
+             unsigned: Collection[str] = (), width: int = 24) -> QGraph:
+    """Return the graph of nodes, the last of which makes the output; ``unsigned`` have mantissas
+    without a sign, copies and what is chosen keep exponents."""
+    kept = {node.output: node.input for node in nodes
+            if node.kind in (NodeKind.COPY, NodeKind.SELECT)}
     output = nodes[-1].output
     tensors = {name: QTensor(
         name=name, shape=shape, user_shape=shape, bits=16 if name == output else 8,
-        exponent=Dynamic(least=EXPONENT_MIN), signed=not (unsigned and name in block),
-        block="joint" if name in block else None) for name, shape in shapes.items()}
+        exponent=Dynamic(least=EXPONENT_MIN), signed=name not in unsigned)
+               for name, shape in shapes.items()}
     needed = {node.name: int(input_minima(node, node.sw, width,
                                           tensors[node.input].format).max()) for node in nodes}
-    minima = exponent_minima(list(tensors), nodes, needed, kept)
+    minima, read = exponent_minima(list(tensors), nodes, needed, kept)
+    nodes = [replace(node, least=read[node.name]) if node.joins else node for node in nodes]
     tensors = {name: replace(t, exponent=Kept(of=kept[name], least=minima[name]) if name in kept
                              else Dynamic(least=minima[name])) for name, t in tensors.items()}
     return QGraph(tensors=tensors, nodes=tuple(nodes), input="x", output=output, weight_bits=8,
@@ -47,37 +50,45 @@ def graph_of(nodes: list[QNode], shapes: dict[str, tuple[int, int, int]], block:
 
 @st.composite
 def joined(draw: st.DrawFn) -> tuple[QGraph, np.ndarray]:
-    """Draw two or three branches of one input, a node that reads them together in some order, one
-    that reads some of them, and a residual addition of another."""
+    """Draw two or three branches, which read the input or those before them; d reads all of them
+    together, in some order, e some of them. Of a are also made a pool, p, and what d adds."""
     rng = np.random.default_rng(draw(st.integers(0, 1 << 32)))
     unsigned = draw(st.booleans())
     names = ["a", "b", "c"][:draw(st.integers(2, 3))]
     nodes, shapes = [], {"x": (2, *SIZE)}
     for name in names:
+        before = draw(st.permutations(names[:names.index(name)]))
+        source = tuple(before[:draw(st.integers(0, len(before)))]) or ("x",)
+        columns = sum(shapes[other][0] for other in source)
         rows = 2 if name == "a" else draw(st.integers(1, 3))
         bounds = [Relu(), Clamp(low=0, high=draw(st.sampled_from([0.25, 6.0])))]
         activation = draw(st.sampled_from(bounds if unsigned else [
             *bounds, PLAIN.activation, Clamp(low=-1.5, high=1.5)]))
-        nodes.append(linear(name, ("x",), rng.integers(-127, 128, (rows, 2)),
+        nodes.append(linear(name, source, rng.integers(-127, 128, (rows, columns)),
                             draw(st.integers(-14, -2)) + rng.integers(-2, 1, rows),
                             rng.integers(-200, 200, rows),
                             epilogue=Epilogue(activation=activation)))
         shapes[name] = (rows, *SIZE)
+    nodes.insert(draw(st.integers(1, len(nodes))), linear(
+        "p", ("a",), 64 * np.eye(2), -6, kind=NodeKind.SELECT,
+        epilogue=Epilogue(pool=Pool(window=(2, 2), stride=(1, 1)))))
     order = tuple(draw(st.permutations(names)))
     channels = sum(shapes[name][0] for name in names)
     nodes.append(linear("d", order, rng.integers(-127, 128, (2, channels)), -7,
                         epilogue=Epilogue(add="a", activation=Relu())))
     some = order[:draw(st.integers(1, len(order)))]
     nodes.append(linear("e", some, rng.integers(
-        -127, 128, (2, 4 * sum(shapes[name][0] for name in some))), -8, kernel=(2, 2)))
+        -127, 128, (2, 4 * sum(shapes[name][0] for name in some))), -8, kernel=(2, 2),
+        epilogue=Epilogue(add="p")))
     nodes.append(linear("y", ("d",), rng.integers(-127, 128, (1, 2)), -6))
     # Everything that is made is read: e goes into the output's sums.
     nodes[-1] = replace(nodes[-1], geometry=Geometry(kernel=(2, 2)), epilogue=Epilogue(add="e"),
                         matrix=csr_array(rng.integers(-127, 128, (2, 8)).astype(np.int16)),
                         weights=16, **{f: np.repeat(getattr(nodes[-1], f), 2)
                                        for f in ("sw", "bias", "sb")})
-    shapes |= {"d": (2, *SIZE), "e": (2, 2, 3), "y": (2, 2, 3)}
-    graph = graph_of(nodes, shapes, set(names), unsigned, draw(st.sampled_from([24, 32])))
+    shapes |= {"p": (2, 2, 3), "d": (2, *SIZE), "e": (2, 2, 3), "y": (2, 2, 3)}
+    graph = graph_of(nodes, shapes, {*names, "p"} if unsigned else (),
+                     draw(st.sampled_from([24, 32])))
     x = (rng.normal(size=(2, *shapes["x"])) * 2.0 ** draw(st.integers(-6, 4))).astype(np.float32)
     if draw(st.booleans()):
         found = golden.run(graph, x[:1], keep_tensors=False).exponents

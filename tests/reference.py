@@ -32,26 +32,46 @@ def limits(tensor: QTensor) -> tuple[int, int]:
     return 0, 2**tensor.bits - 1
 
 
+def reference_mantissas(tensor: QTensor, values: dict, exponent: int) -> tuple[dict, bool]:
+    """Return the mantissas of values at an exponent, and whether any was clipped."""
+    least, largest = limits(tensor)
+    rounded = {at: round(v / unit(tensor, exponent)) for at, v in values.items()}
+    clipped = {at: max(least, min(largest, m)) for at, m in rounded.items()}
+    return clipped, clipped != rounded
+
+
 def reference_input(tensor: QTensor, image: np.ndarray) -> tuple[dict, int, bool]:
     values = {at: Fraction(float(np.float32(v)))
               for at, v in np.ndenumerate(image.reshape(tensor.shape))}
     static = isinstance(tensor.exponent, Static)
     exponent = tensor.exponent.value if static else exponent_of(list(values.values()),
                                                                 tensor.exponent.least)
-    least, largest = limits(tensor)
-    rounded = {at: round(v / unit(tensor, exponent)) for at, v in values.items()}
-    clipped = {at: max(least, min(largest, m)) for at, m in rounded.items()}
-    return clipped, exponent, static and clipped != rounded
+    m, clipped = reference_mantissas(tensor, values, exponent)
+    return m, exponent, static and clipped
 
 
-def reference_sums(graph: QGraph, node: QNode, stored: dict) -> tuple[dict, list[Fraction]]:
-    """Return A + B + R by (row, y, x), and the value 2^S_k of their units, by row."""
+def reference_reading(graph: QGraph, node: QNode, stored: dict, exact: dict,
+                      ) -> tuple[dict, int, bool]:
+    """Return the mantissas that a node reads, their exponent, and whether this reading clipped."""
+    if len(node.inputs) == 1:
+        return *stored[node.inputs[0]], False
+    exponent = max(node.least, *(stored[name][1] for name in node.inputs))
     x: dict = {}
-    channels = 0
+    channels, clipped = 0, False
     for name in node.inputs:
-        m, e_x = stored[name]
+        m, some = reference_mantissas(graph.tensors[name], exact[name], exponent)
         x |= {(c + channels, row, column): v for (c, row, column), v in m.items()}
         channels += graph.tensors[name].shape[0]
+        clipped |= some
+    return x, exponent, clipped
+
+
+def reference_sums(graph: QGraph, node: QNode, x: dict, e_x: int, stored: dict,
+                   ) -> tuple[dict, list[Fraction]]:
+    """Return A + B + R by (row, y, x), and the value 2^S_k of their units, by row.
+
+    x, e_x : what the node reads, and its exponent.
+    """
     source, geometry = graph.tensors[node.inputs[0]], node.geometry
     (kh, kw), (sy, sx), (dy, dx) = geometry.kernel, geometry.stride, geometry.dilation
     top, left, bottom, right = geometry.padding
@@ -90,22 +110,30 @@ def reference_pool(sums: dict, pool: Pool | None) -> dict:
     return pooled
 
 
-def reference_before_rounding(graph: QGraph, node: QNode, stored: dict,
+def reference_before_rounding(graph: QGraph, node: QNode, x: dict, e_x: int, stored: dict,
                               ) -> tuple[dict, list[Fraction]]:
     """Return A' by (row, y, x) behind ReLU and pooling, and the value of their units by row."""
-    sums, scales = reference_sums(graph, node, stored)
+    sums, scales = reference_sums(graph, node, x, e_x, stored)
     if node.epilogue.activation.bounds[0] == 0:
         sums = {at: max(v, 0) for at, v in sums.items()}
     return reference_pool(sums, node.epilogue.pool), scales
 
 
-def reference(graph: QGraph, image: np.ndarray) -> tuple[dict, bool]:
-    """Return (mantissas by index, exponent) of every stored tensor, and the saturated flag."""
+def reference(graph: QGraph, image: np.ndarray) -> tuple[dict, dict, bool]:
+    """Return (mantissas by index, exponent) of every stored tensor, likewise of what each node
+    reads, and the saturated flag."""
     m, exponent, saturated = reference_input(graph.tensors[graph.input], image)
     stored = {graph.input: (m, exponent)}
-    waiting: dict = {}
+    exact: dict = {}
+    read: dict = {}
+    by_itself = {graph.output}
     for node in graph.nodes:
-        sums, scales = reference_before_rounding(graph, node, stored)
+        by_itself |= {node.epilogue.add, *(node.inputs if len(node.inputs) == 1 else ())}
+    for node in graph.nodes:
+        x, e_x, clipped = reference_reading(graph, node, stored, exact)
+        read[node.name] = x, e_x
+        saturated |= clipped
+        sums, scales = reference_before_rounding(graph, node, x, e_x, stored)
         low, high = node.epilogue.activation.bounds
         values = {at: v * scales[at[0]] for at, v in sums.items()}
         target = graph.tensors[node.output]
@@ -117,31 +145,26 @@ def reference(graph: QGraph, image: np.ndarray) -> tuple[dict, bool]:
             values = {at: min(max(v, low), high) for at, v in values.items()}
             exponent = min(exponent_of(list(values.values()), target.exponent.least), 15)
         values = {at: Fraction(min(max(v, low), high)) for at, v in values.items()}
-        waiting[node.output] = values, exponent
-        block = [tensor for tensor in graph.tensors.values() if tensor is target
-                 or (tensor.block is not None and tensor.block == target.block)]
-        if any(tensor.name not in waiting for tensor in block):
-            continue
-        exponent = max(waiting[tensor.name][1] for tensor in block)
-        for tensor in block:
-            least, largest = limits(tensor)
-            rounded = {at: round(v / unit(tensor, exponent))
-                       for at, v in waiting[tensor.name][0].items()}
-            m = {at: max(least, min(largest, v)) for at, v in rounded.items()}
-            saturated |= m != rounded
-            stored[tensor.name] = (m, exponent)
-    return stored, saturated
+        exact[node.output] = values
+        m, clipped = reference_mantissas(target, values, exponent)
+        stored[node.output] = m, exponent
+        saturated |= clipped and node.output in by_itself
+    return stored, read, saturated
 
 
 def compare(graph: QGraph, x: np.ndarray) -> golden.GoldenResult:
     """Assert that golden model and reference agree on every bit; return the golden result."""
     got = golden.run(graph, x)
     for i, image in enumerate(x):
-        stored, saturated = reference(graph, image)
+        stored, read, saturated = reference(graph, image)
         assert set(got.mantissas) == set(got.exponents) == set(stored) == set(graph.tensors)
         for name, (m, exponent) in stored.items():
             assert got.exponents[name][i] == exponent, name
             assert got.mantissas[name].shape[1:] == graph.tensors[name].shape
             assert dict(np.ndenumerate(got.mantissas[name][i])) == m, name
+        assert set(got.readings) == {n.name for n in graph.nodes if len(n.inputs) > 1}
+        for name, reading in got.readings.items():
+            assert dict(np.ndenumerate(reading.mantissas[i])) == read[name][0], name
+            assert reading.exponents[i] == read[name][1], name
         assert got.saturated[i] == saturated
     return got

@@ -66,8 +66,11 @@ def input_minima(node: QNode, sw: np.ndarray, width: int, inputs: Format) -> np.
 
 
 def exponent_minima(tensors: Sequence[str], nodes: Sequence[QNode], needed: Mapping[str, int],
-                    kept: Collection[str]) -> dict[str, int]:
-    """Return the smallest exponent of every tensor.
+                    kept: Collection[str]) -> tuple[dict[str, int], dict[str, int]]:
+    """Return the smallest exponent of every tensor, and of every node's reading by its name.
+
+    Of a node that reads several tensors together, the second is what stands in the node: its
+    operands owe it nothing.
 
     needed : by node, what its rows need of its input.
     kept   : names of the tensors that keep the exponent of the node's input.
@@ -76,8 +79,10 @@ def exponent_minima(tensors: Sequence[str], nodes: Sequence[QNode], needed: Mapp
     for node in reversed(nodes):
         least = max(needed[node.name],
                     minima[node.output] if node.output in kept else EXPONENT_MIN)
-        minima |= {name: max(minima[name], least) for name in node.inputs}
-    return minima
+        if not node.joins:
+            minima[node.input] = max(minima[node.input], least)
+    return minima, {node.name: needed[node.name] if node.joins else minima[node.input]
+                    for node in nodes}
 
 
 def raised_lsbs(nodes: Sequence[QNode], expected: Mapping[str, int], width: int,
@@ -95,14 +100,14 @@ def raised_lsbs(nodes: Sequence[QNode], expected: Mapping[str, int], width: int,
                for node in nodes}
     needed = {node.name: int(input_minima(node, highest[node.name], width,
                                           formats[node.input]).max()) for node in nodes}
-    minima = {name: max(least, expected[name] - ROOM_BITS)
-              for name, least in exponent_minima(list(expected), nodes, needed, kept).items()}
+    minima = exponent_minima(list(expected), nodes, needed, kept)[1]
     found = {}
     for node in nodes:
-        inputs = formats[node.input]
-        over = input_minima(node, node.sw, width, inputs) - minima[node.input]
+        inputs, likely = formats[node.input], max(expected[name] for name in node.inputs)
+        over = (input_minima(node, node.sw, width, inputs)
+                - max(minima[node.name], likely - ROOM_BITS))
         if node.epilogue.add is not None:
-            apart = expected[node.epilogue.add] - expected[node.input]
+            apart = expected[node.epilogue.add] - likely
             fitting = apart + ROOM_BITS + 4 - width + inputs.fraction
             over = np.maximum(over, fitting - node.sw)
         found[node.name] = np.minimum(node.sw + np.maximum(over, 0), highest[node.name])

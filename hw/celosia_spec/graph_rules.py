@@ -34,7 +34,7 @@ from celosia_spec.qgraph import (
     QNode,
     QTensor,
     farthest_sums,
-    members,
+    least_read,
 )
 
 NAME_LENGTH = 1000
@@ -88,28 +88,7 @@ def check_tensors(tensors: Iterable[QTensor], array: ArrayConfig, *, input: str,
             _within(name, "static exponent", [rule.fixed], rule.least, EXPONENT_MAX)
     if len(found) > EXPONENT_SLOTS:
         raise ValueError(f"{len(found)} tensors, the machine holds {EXPONENT_SLOTS} exponents")
-    for tensor in found.values():
-        if tensor.block is not None:
-            _check_shared(tensor, [found[name] for name in members(found, tensor.name)], input)
     return found
-
-
-def _check_shared(tensor: QTensor, block: Sequence[QTensor], input: str) -> None:
-    """ValueError unless a tensor can share the exponent of its block, found before any of the block
-    is rounded.
-
-    block : all its tensors.
-    """
-    name, first = tensor.name, block[0]
-    check_name("block", tensor.block or "")
-    if len(block) == 1:
-        raise ValueError(f"{name!r} is alone in the block {tensor.block!r}")
-    if name == input or tensor.exponent.keeps is not None:
-        raise ValueError(f"{name!r} has its exponent before the others of its block "
-                         f"{tensor.block!r} have theirs")
-    if tensor.format != first.format or tensor.exponent.fixed != first.exponent.fixed:
-        raise ValueError(f"{name!r} and {first.name!r} share the block {tensor.block!r}, and "
-                         f"differ in mantissas or static exponents")
 
 
 def check_nodes(tensors: Mapping[str, QTensor], nodes: Iterable[Any], array: ArrayConfig, *,
@@ -119,8 +98,8 @@ def check_nodes(tensors: Mapping[str, QTensor], nodes: Iterable[Any], array: Arr
     nodes : :class:`QNode`, or records with its fields but without arrays.
     """
     made, names = {input}, set()
-    readers: dict[str, list[Any]] = {}
-    added: set[str] = set()
+    readers: dict[str, list[Any]] = {}      # of each tensor by itself
+    read: set[str] = set()
     if input not in tensors:
         raise ValueError(f"the input {input[:40]!r} is no tensor")
     if tensors[input].exponent.keeps is not None:
@@ -136,14 +115,10 @@ def check_nodes(tensors: Mapping[str, QTensor], nodes: Iterable[Any], array: Arr
             if operand is not None and operand not in made:
                 raise ValueError(f"{node.name!r} reads {operand[:40]!r}, which no node before it "
                                  f"makes")
-            if operand is not None and (late := set(members(tensors, operand)) - made):
-                raise ValueError(f"{node.name!r} reads {operand!r} before {min(late)!r} is made, "
-                                 f"which is of the same block")
-        if not set(node.inputs) <= set(members(tensors, node.input)):
-            raise ValueError(f"{node.name!r} reads tensors of several blocks")
-        for name in set(node.inputs):
-            readers.setdefault(name, []).append(node)
-        added |= {node.epilogue.add} - {None}
+        _check_joined(tensors, node, input)
+        if not node.joins:
+            readers.setdefault(node.input, []).append(node)
+        read |= {*node.inputs, node.epilogue.add} - {None}
         if node.output not in tensors or node.output in made:
             raise ValueError(f"{node.name!r} makes {node.output[:40]!r}, which is no tensor or "
                              f"made already")
@@ -151,11 +126,28 @@ def check_nodes(tensors: Mapping[str, QTensor], nodes: Iterable[Any], array: Arr
         _check_shapes(tensors, node, array)
     if made != set(tensors):
         raise ValueError(f"no node makes {min(set(tensors) - made)!r}")
-    if output == input or made - readers.keys() - added != {output}:
+    if output == input or made - read != {output}:
         raise ValueError("the output must be made and not read, and every other tensor be read")
     for name, several in readers.items():
         if len(several) > 1 and any(node.kind != NodeKind.COPY for node in several):
             raise ValueError(f"{name!r} is read by several nodes that are no copies")
+
+
+def _check_joined(tensors: Mapping[str, QTensor], node: Any, input: str) -> None:
+    """ValueError unless each of a node's tensors can be rounded for it, and its smallest exponent
+    is of such a reading."""
+    name, first = node.name, tensors[node.input]
+    _within(name, "least exponent", [node.least], EXPONENT_MIN,
+            EXPONENT_MAX if node.joins else EXPONENT_MIN)
+    if node.joins and input in node.inputs:
+        raise ValueError(f"{name!r} reads other tensors together with the input {input!r}, which "
+                         f"the host has rounded already")
+    for other in (tensors[other] for other in node.inputs):
+        if other.signed != first.signed:
+            raise ValueError(f"{name!r} reads {first.name!r} and {other.name!r} together, and only "
+                             f"one of them has a sign")
+    if node.joins and tensors[node.output].exponent.keeps is not None:
+        raise ValueError(f"{name!r} keeps exponents, and reads several tensors, each with its own")
 
 
 def _check_shapes(tensors: Mapping[str, QTensor], node: Any, array: ArrayConfig) -> None:
@@ -187,7 +179,7 @@ def _check_shapes(tensors: Mapping[str, QTensor], node: Any, array: ArrayConfig)
         raise ValueError(f"{name!r}: its residual operand {add!r} has not the shape of its sums, "
                          f"or it keeps exponents or pools")
     if keeps is not None and (
-            keeps != node.input or _least(tensors, node.input) < result.exponent.least):
+            keeps != node.input or least_read(tensors, node) < result.exponent.least):
         raise ValueError(f"{name!r} keeps exponents, but those of {node.input!r} and "
                          f"{node.output!r} differ")
     _check_sign(node, source, result)
@@ -218,7 +210,7 @@ def _check_activation(node: Any, result: QTensor, array: ArrayConfig) -> None:
                          f"{array.activation_bits} bits")
     if rule.keeps is not None and activation.clamps:
         raise ValueError(f"{node.name!r} keeps exponents and clamps")
-    if rule.fixed is not None and result.block is None:
+    if rule.fixed is not None:
         _within(result.name, "static exponent", [rule.fixed], rule.least,
                 highest(activation, rule.least))
 
@@ -268,7 +260,7 @@ def check_weights(graph: QGraph, array: ArrayConfig) -> None:
 def _check_sums(graph: QGraph, node: QNode) -> None:
     """ValueError where a row's products, or its bias, may leave the accumulator."""
     source, width = graph.tensors[node.input], graph.acc_bits
-    least = _least(graph.tensors, node.input)
+    least = least_read(graph.tensors, node)
     totals = farthest_sums(node.matrix, source.format)
     if totals.max(initial=0) > (1 << width - 2) - 1:
         raise ValueError(f"{node.name!r}: the sums of row {int(totals.argmax())} may leave a "
@@ -279,11 +271,6 @@ def _check_sums(graph: QGraph, node: QNode) -> None:
         if needed.max() > least:
             raise ValueError(f"{node.name!r}: the {what.format(int(needed.argmax()))}, "
                              f"{node.input!r} may have exponents of {least}")
-
-
-def _least(tensors: Mapping[str, QTensor], name: str) -> int:
-    """Return the smallest exponent that the block of a tensor has."""
-    return max(tensors[member].exponent.least for member in members(tensors, name))
 
 
 def _check_raised(node: QNode) -> None:

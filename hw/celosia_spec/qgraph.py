@@ -13,6 +13,7 @@ from scipy.sparse import csr_array
 
 from celosia_spec.block import Format
 from celosia_spec.epilogue import PLAIN, Epilogue, Exponent
+from celosia_spec.isa import EXPONENT_MIN
 
 
 class NodeKind(StrEnum):
@@ -36,8 +37,6 @@ class QTensor:
     bits       : mantissa width L, sign included; 16 for the network's output.
     exponent   : how its block exponent is found.
     signed     : False where no element can be below 0: its mantissas have no sign then.
-    block      : name of the block that it shares with others, whose channels some node reads
-                 together; None where it has a block of its own.
     """
 
     name: str
@@ -46,22 +45,11 @@ class QTensor:
     bits: int
     exponent: Exponent
     signed: bool = True
-    block: str | None = None
 
     @property
     def format(self) -> Format:
         """What its mantissas are."""
         return Format(bits=self.bits, signed=self.signed)
-
-
-def members(tensors: Mapping[str, QTensor], name: str) -> tuple[str, ...]:
-    """Return the names of the tensors in the block of ``name``, in their order; mostly it alone.
-
-    The exponent of a block is the largest that its tensors need, and none of them is rounded before
-    it is known (numerics, section 4).
-    """
-    block = tensors[name].block
-    return (name,) if block is None else tuple(t.name for t in tensors.values() if t.block == block)
 
 
 def static_exponent(tensors: Mapping[str, QTensor], name: str) -> int | None:
@@ -92,8 +80,8 @@ class QNode:
     """One node: exact sums, one rounding, one stored tensor (numerics, sections 3 and 4).
 
     kind     : what it is to the user; of the machine's work it says nothing.
-    inputs   : names of the tensors that it reads, one behind another along the channels: one, or
-               several of one block.
+    inputs   : names of the tensors that it reads, one behind another along the channels; if they
+               are several, at an exponent of the reading (numerics, section 4).
     output   : name of the tensor that it makes.
     matrix   : weight mantissas, csr_array int16 (rows, C * kh * kw), column index
                ``c * kh * kw + ky * kw + kx`` over all input channels (grouped and depthwise rows
@@ -101,6 +89,8 @@ class QNode:
                be executed (that is how the dense baseline keeps its zeros).
     weights  : number of weights of the layer before any was removed (density's denominator).
     sw       : int64 (rows,), exponent of a weight mantissa's least significant bit.
+    least    : smallest exponent of a reading of several tensors; -16 where it reads one, whose own
+               exponent has one.
     raised   : (row, bits) of the faint rows whose sw was raised so far (numerics, section 5);
                for reports only.
     bias     : int64 (rows,), 16-bit bias mantissas.   sb : int64 (rows,), their exponents s_b.
@@ -118,12 +108,19 @@ class QNode:
     bias: np.ndarray
     sb: np.ndarray
     epilogue: Epilogue = PLAIN
+    least: int = EXPONENT_MIN
     raised: tuple[tuple[int, int], ...] = ()
 
     @property
     def input(self) -> str:
-        """The first tensor that it reads, and mostly the only one: it stands for their block."""
+        """The first tensor that it reads, and mostly the only one: all have its mantissas'
+        format."""
         return self.inputs[0]
+
+    @property
+    def joins(self) -> bool:
+        """Whether it reads several tensors, at an exponent of the reading."""
+        return len(self.inputs) > 1
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -145,6 +142,11 @@ class QGraph:
     activation_bits: int
     acc_bits: int
     remarks: tuple[str, ...] = ()
+
+
+def least_read(tensors: Mapping[str, QTensor], node: QNode) -> int:
+    """Return the smallest exponent at which a node reads."""
+    return max(node.least, *(tensors[name].exponent.least for name in node.inputs))
 
 
 def row_magnitudes(matrix: csr_array) -> np.ndarray:

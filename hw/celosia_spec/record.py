@@ -44,11 +44,16 @@ class _Node:
     weights: int
     geometry: Geometry
     epilogue: Epilogue
+    least: int
     raised: tuple[tuple[int, int], ...]
 
     @property
     def input(self) -> str:
         return self.inputs[0]
+
+    @property
+    def joins(self) -> bool:
+        return len(self.inputs) > 1
 
 
 @dataclass(frozen=True, kw_only=True)

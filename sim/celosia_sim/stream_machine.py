@@ -115,6 +115,10 @@ def run(state: State, entries: np.ndarray, chunks: np.ndarray) -> None:
             _fill(state, fields)
         elif op == Op.CLOSE:
             close(state, layer)
+        elif op == Op.JOIN:
+            state.exponents[fields["slot"]] = max(state.exponents[fields["first"]],
+                                                  state.exponents[fields["second"]],
+                                                  fields["least"])
 
 
 def close(state: State, layer: dict[str, int]) -> None:
@@ -126,8 +130,7 @@ def close(state: State, layer: dict[str, int]) -> None:
         state.exponents[slot] = layer["exponent"]
     elif rule == Rule.KEPT:
         state.exponents[slot] = state.exponents[layer["in_slot"]]
-    if rule != Rule.OPEN:
-        state.largest[slot] = EXPONENT_MIN
+    state.largest[slot] = EXPONENT_MIN
 
 
 def _fill(state: State, record: dict[str, int]) -> None:

@@ -182,17 +182,19 @@ def _at_width(graph: Graph, begun: Begun, width: int, weight_bits: int,
     _prove_sums(nodes, width, formats)
     needed = {node.name: int(input_minima(node, node.sw, width, formats[node.input]).max())
               for node in nodes}
-    minima = exponent_minima(list(begun.expected), nodes, needed, kept)
+    minima, read = exponent_minima(list(begun.expected), nodes, needed, kept)
     for node in reversed(nodes):
-        if minima[node.input] > EXPONENT_MAX:
+        if read[node.name] > EXPONENT_MAX:
             raise FitError(node.name, node.kind, f"the bias is too large for the weights: "
-                           f"{node.input} would need exponents of {minima[node.input]} and more, "
+                           f"{node.input} would need exponents of {read[node.name]} and more, "
                            f"above {EXPONENT_MAX}", "rescale the layer")
     rules = {name: Kept(of=kept[name], least=least) if name in kept else Dynamic(least=least)
              for name, least in minima.items()}
     activation_bits = formats[graph.input].bits
-    nodes = [replace(node, epilogue=replace(node.epilogue, activation=rounded(
-        node.epilogue.activation, replace(formats[node.output], bits=activation_bits))))
+    nodes = [replace(node, least=read[node.name] if node.joins else EXPONENT_MIN,
+                     epilogue=replace(node.epilogue, activation=rounded(
+                         node.epilogue.activation,
+                         replace(formats[node.output], bits=activation_bits))))
              for node in nodes]
     return QGraph(tensors=_tensors(graph, formats, rules), nodes=tuple(nodes),
                   input=graph.input, output=graph.output, weight_bits=weight_bits,

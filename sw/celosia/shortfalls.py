@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from celosia_spec.faint_rows import bias_minima, unit_minima
 from celosia_spec.isa import EXPONENT_MIN
-from celosia_spec.qgraph import QGraph, static_exponent
+from celosia_spec.qgraph import QGraph, QNode, static_exponent
 
 SPARE_BITS = 1
 """Bits that must be left between what is expected and what would be lost."""
@@ -39,13 +39,12 @@ def _held(graph: QGraph, likely: Mapping[str, int], spare: int, source: str) -> 
         what, needed = (("bias", biases) if biases.max() >= units.max() else
                         ("small unit", units))
         row, least = int(needed.argmax()), int(needed.max())
+        read, usual = " and ".join(node.inputs), _likely_read(node, likely)
         # A calibrated exponent cannot be below the smallest: on it, it may have been held.
-        likely_here = likely[node.input] - (source == "calibrated")
-        lost = least - likely_here + spare
-        if least > EXPONENT_MIN and lost > found.get(node.input, (0, ""))[0]:
-            found[node.input] = (lost, f"the {what} of row {row} of {node.name} holds {node.input} "
-                                       f"at exponents of {least} and more, where about "
-                                       f"{likely[node.input]} is {source}")
+        lost = least - usual + (source == "calibrated" and not node.joins) + spare
+        if least > EXPONENT_MIN and lost > found.get(read, (0, ""))[0]:
+            found[read] = (lost, f"the {what} of row {row} of {node.name} holds {read} at "
+                                 f"exponents of {least} and more, where about {usual} is {source}")
     return list(found.values())
 
 
@@ -56,7 +55,7 @@ def _cut(graph: QGraph, likely: Mapping[str, int], spare: int, source: str) -> l
         if (add := node.epilogue.add) is None:
             continue
         row = int(node.sw.argmin())
-        s_x = likely[node.input] - graph.tensors[node.input].format.fraction
+        s_x = _likely_read(node, likely) - graph.tensors[node.input].format.fraction
         largest = graph.acc_bits - 3 + int(node.sw[row]) + s_x
         lost = likely[add] + 1 + spare - largest
         if lost > 0:
@@ -64,6 +63,11 @@ def _cut(graph: QGraph, likely: Mapping[str, int], spare: int, source: str) -> l
                                 f"2^{largest}, where numbers up to about 2^{likely[add] + 1} are "
                                 f"{source}"))
     return found
+
+
+def _likely_read(node: QNode, likely: Mapping[str, int]) -> int:
+    """Return the exponent at which a node is likely to read."""
+    return max(likely[name] for name in node.inputs)
 
 
 def _worst(found: list[_Loss]) -> str:

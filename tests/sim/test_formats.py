@@ -121,7 +121,7 @@ def test_sums_rounded_to_odd_give_the_same_mantissas(case: Case) -> None:
             tensor = graph.tensors[node.output]
             if node.output == graph.output:
                 continue
-            sums, scales = reference_before_rounding(graph, node, stored)
+            sums, scales = reference_before_rounding(graph, node, *stored[node.input], stored)
             units = [-(Fraction(1) / scale).numerator.bit_length() + 1 if scale < 1
                      else scale.numerator.bit_length() - 1 for scale in scales]
             assert all(Fraction(2) ** unit == scale

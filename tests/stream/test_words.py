@@ -11,7 +11,6 @@ from celosia.bands.host import output, prepare, stored
 from celosia.bands.program import stream_program
 from celosia_sim import golden, stream_machine
 from celosia_spec.errors import FitError
-from celosia_spec.qgraph import members
 from celosia_spec.stream.array import Array
 from concats import joined
 from stream.networks import graphs
@@ -20,23 +19,29 @@ ARRAYS = (Array(), Array(lanes=8, bank_rows=256, ring=64), Array(bank_rows=64, r
 
 
 def compare(graph, array, x, monkeypatch):
-    """Run one input; compare every stored tensor, when its layer is closed, and the output."""
+    """Run one input; compare every stored tensor when its layer is closed, what is read together
+    when its reader's is, and the output."""
     program = stream_program(graph, array)
     state = stream_machine.State(array, np.random.default_rng(3).integers(
         0, 1 << 16, array.main_words * 4))
     state.exponents[program.slots[graph.input]] = prepare(program, x, state.main)
     wanted = golden.run(graph, x[None])
-    left = [node.output for node in graph.nodes]
+    left = list(graph.nodes)
     close = stream_machine.close
 
     def closed(state, layer):
         close(state, layer)
-        block = members(graph.tensors, left.pop(0))
-        if graph.output in block or set(block) & set(left):     # its exponent is not known yet
-            return
-        for name in block:
-            assert state.exponents[program.slots[name]] == wanted.exponents[name][0], name
-            assert np.array_equal(stored(program, name, state.main, state.exponents),
+        node = left.pop(0)
+        if node.joins:
+            read = wanted.readings[node.name]
+            exponent = state.exponents[program.reads[node.name]]
+            assert exponent == read.exponents[0], node.name
+            maps = [stored(program, name, state.main, exponent) for name in node.inputs]
+            assert np.array_equal(np.concatenate(maps), read.mantissas[0]), node.name
+        if (name := node.output) != graph.output:
+            exponent = state.exponents[program.slots[name]]
+            assert exponent == wanted.exponents[name][0], name
+            assert np.array_equal(stored(program, name, state.main, exponent),
                                   wanted.mantissas[name][0]), name
 
     monkeypatch.setattr(stream_machine, "close", closed)

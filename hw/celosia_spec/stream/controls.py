@@ -27,6 +27,7 @@ class Op(enum.IntEnum):
     WAIT = 4
     CLOSE = 5
     HALT = 6
+    JOIN = 7
 
 
 COMMAND = Word("command", (
@@ -73,8 +74,6 @@ class Rule(enum.IntEnum):
     STATIC = 1
     KEPT = 2
     """The input's."""
-    OPEN = 3
-    """Later: another layer closes the slot."""
 
 
 LAYER = _record(
@@ -165,7 +164,17 @@ what comes next; `celosia_spec.stream.fills` makes them. A place moves on by (ro
 beyond a group's last wrap to its first, ``rows`` bank rows on. Bank rows are modulo the banks'
 depth, elements modulo main memory."""
 
-RECORDS = {Op.LAYER: LAYER, Op.TABLE: TABLE, Op.FILL: FILL, Op.BAND: BAND}
+JOIN = _record(
+    "join",
+    (Field("slot", 5, False, "exponent slot that is set"),
+     Field("first", 5, False, "slot of an exponent"),
+     Field("second", 5, False, "slot of another")),
+    (Field("least", 8, True, "smallest exponent that it gives"),),
+)
+"""Exponent of a reading of several tensors: the largest of two and ``least``. All of them are
+closed."""
+
+RECORDS = {Op.LAYER: LAYER, Op.TABLE: TABLE, Op.FILL: FILL, Op.BAND: BAND, Op.JOIN: JOIN}
 """What follows a command; nothing follows the others."""
 
 

@@ -10,25 +10,38 @@ from celosia_sim.golden.requantise import clip, scale_rne
 from celosia_spec.block import Format, block_exponents
 from celosia_spec.epilogue import Activation
 from celosia_spec.isa import EXPONENT_MAX, OUTPUT_BITS
-from celosia_spec.qgraph import QGraph, QNode, members
+from celosia_spec.qgraph import QGraph, QNode
 
 CHUNK = 1 << 23
 """Elements of the largest operand that one batch may need."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class Reading:
+    """What a node reads of N images.
+
+    mantissas : int32 (N, C, H, W), one tensor behind another.   exponents : int32 (N,).
+    """
+
+    mantissas: np.ndarray
+    exponents: np.ndarray
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class GoldenResult:
     """What the golden model computed for N images.
 
-    mantissas : of every stored tensor by name, int32 (N, C, H, W); of the output alone where the
-                tensors were not kept.
+    mantissas : of every stored tensor by name, at its own exponent, int32 (N, C, H, W); of the
+                output alone where the tensors were not kept.
     exponents : block exponent of every stored tensor by name, int32 (N,).
-    saturated : bool (N,): clipping changed a value in some node, or of the input where its
-                exponent is static.
+    readings  : of the nodes that read several tensors, by name; none where tensors were not kept.
+    saturated : bool (N,): clipping changed a value that some node reads, or of the output; or of
+                the input where its exponent is static.
     """
 
     mantissas: dict[str, np.ndarray]
     exponents: dict[str, np.ndarray]
+    readings: dict[str, Reading]
     saturated: np.ndarray
 
 
@@ -95,6 +108,10 @@ def run(graph: QGraph, x: np.ndarray, *, keep_tensors: bool = True) -> GoldenRes
                    for k in chunks[0].mantissas},
         exponents={k: np.concatenate([c.exponents[k] for c in chunks])
                    for k in chunks[0].exponents},
+        readings={k: Reading(
+            mantissas=np.concatenate([c.readings[k].mantissas for c in chunks]),
+            exponents=np.concatenate([c.readings[k].exponents for c in chunks]))
+                  for k in chunks[0].readings},
         saturated=saturated | np.concatenate([c.saturated for c in chunks]))
 
 
@@ -115,22 +132,45 @@ def _run_chunk(graph: QGraph, weights: list[Weights], m: np.ndarray, exponents: 
     saturated = np.zeros(len(m), dtype=bool)
     last = {name: at for at, node in enumerate(graph.nodes)
             for name in (*node.inputs, node.epilogue.add) if name is not None}
-    waiting: dict[str, _Sums] = {}
+    joined = {name for node in graph.nodes if node.joins for name in node.inputs}
+    alone = {graph.output, *(node.epilogue.add for node in graph.nodes),
+             *(node.input for node in graph.nodes if not node.joins)}
+    exact: dict[str, _Sums] = {}
+    readings: dict[str, Reading] = {}
     for at, (node, operand) in enumerate(zip(graph.nodes, weights, strict=True)):
-        waiting[node.output] = _node(graph, node, operand, stored, blocks)
-        block = members(graph.tensors, node.output)
-        if waiting.keys() >= set(block):
-            exponents = np.max([waiting[name].exponents for name in block], axis=0)
-            for name in block:
-                stored[name], clipped = waiting.pop(name).rounded(
-                    exponents, graph.tensors[name].format, graph.acc_bits)
-                blocks[name] = exponents
-                saturated |= clipped
+        if node.joins:
+            read, clipped = _joined(graph, node, exact, blocks)
+            readings[node.name] = read
+            saturated |= clipped
+        else:
+            read = Reading(mantissas=stored[node.input], exponents=blocks[node.input])
+        name = node.output
+        sums = _node(graph, node, operand, read, stored, blocks)
+        blocks[name] = sums.exponents
+        stored[name], clipped = sums.rounded(sums.exponents, graph.tensors[name].format,
+                                             graph.acc_bits)
+        if name in alone:
+            saturated |= clipped
+        if name in joined:
+            exact[name] = sums
         if not keep_tensors:
-            stored = {k: v for k, v in stored.items() if last.get(k, 0) > at or k == node.output}
+            stored = {k: v for k, v in stored.items() if last.get(k, 0) > at or k == name}
+            exact = {k: v for k, v in exact.items() if last[k] > at}
+            readings = {}
     if not keep_tensors:
         stored = {graph.output: stored[graph.output]}
-    return GoldenResult(mantissas=stored, exponents=blocks, saturated=saturated)
+    return GoldenResult(mantissas=stored, exponents=blocks, readings=readings, saturated=saturated)
+
+
+def _joined(graph: QGraph, node: QNode, exact: dict[str, "_Sums"],
+            blocks: dict[str, np.ndarray]) -> tuple[Reading, np.ndarray]:
+    """Return several tensors as a node reads them, each rounded from its sums, and who clipped."""
+    exponents = np.max([blocks[name] for name in node.inputs], axis=0).clip(min=node.least)
+    parts = [exact[name].rounded(exponents, graph.tensors[name].format, graph.acc_bits)
+             for name in node.inputs]
+    mantissas, clipped = zip(*parts, strict=True)
+    return (Reading(mantissas=np.concatenate(mantissas, axis=1), exponents=exponents),
+            np.any(clipped, axis=0))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -138,7 +178,7 @@ class _Sums:
     """A', a node's sums behind activation and pooling, before their one rounding.
 
     values : int64 (N, rows, H, W).   scale : S_k, (N, rows, 1, 1), exponent of their unit.
-    activation : what they are behind.   exponents : int32 (N,), that the tensor alone would have.
+    activation : what they are behind.   exponents : int32 (N,), the tensor's own.
     """
 
     values: np.ndarray
@@ -148,7 +188,7 @@ class _Sums:
 
     def rounded(self, exponents: np.ndarray, format: Format,
                 width: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return mantissas at a block's exponents (N,), int32 (N, C, H, W), and who clipped.
+        """Return mantissas at exponents (N,), int32 (N, C, H, W), and who clipped.
 
         width : of the accumulators.
         """
@@ -158,14 +198,13 @@ class _Sums:
         return m.astype(np.int32), clipped
 
 
-def _node(graph: QGraph, node: QNode, weights: Weights, stored: dict[str, np.ndarray],
-          blocks: dict[str, np.ndarray]) -> _Sums:
+def _node(graph: QGraph, node: QNode, weights: Weights, read: Reading,
+          stored: dict[str, np.ndarray], blocks: dict[str, np.ndarray]) -> _Sums:
     source, target = graph.tensors[node.input], graph.tensors[node.output]
     width = graph.acc_bits
-    x = [stored[name] for name in node.inputs]
-    s_x = source.format.lsb(blocks[node.input])
+    s_x = source.format.lsb(read.exponents)
     scale = (node.sw[None, :] + s_x[:, None])[:, :, None, None]            # S_k: (N, rows, 1, 1)
-    sums = exact_sums(np.concatenate(x, axis=1) if len(x) > 1 else x[0], weights, node.geometry)
+    sums = exact_sums(read.mantissas, weights, node.geometry)
     sums += scale_rne(node.bias[:, None, None], node.sb[:, None, None] - scale, OUTPUT_BITS)
     if (add := node.epilogue.add) is not None:
         operand = graph.tensors[add]

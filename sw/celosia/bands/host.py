@@ -35,29 +35,31 @@ def prepare(program: StreamProgram, x: np.ndarray, main: np.ndarray) -> int:
     return exponent
 
 
-def stored(program: StreamProgram, name: str, main: np.ndarray,
-           exponents: np.ndarray) -> np.ndarray:
-    """Return the mantissas of a stored map, as its readers see them, int64 of its shape.
+def stored(program: StreamProgram, name: str, main: np.ndarray, exponent: int) -> np.ndarray:
+    """Return the mantissas of a stored map, as who reads it at an exponent sees them, int64 of its
+    shape.
 
-    main : elements.   exponents : of every slot.
+    main : elements.
     """
     tensor = program.graph.tensors[name]
     elements = main[addresses(tensor, program.places[name])]
-    return finish(elements, int(exponents[program.slots[name]]), tensor.bits,
-                  signed=tensor.signed)[0]
+    return finish(elements, exponent, tensor.bits, signed=tensor.signed)[0]
 
 
 def output(program: StreamProgram, main: np.ndarray,
            exponents: np.ndarray) -> tuple[np.ndarray, int]:
     """Return the network's output, int64 mantissas of its shape, and its exponent: its sums,
-    rounded by section 4 of the numerics. Arguments as for `stored`."""
+    rounded by section 4 of the numerics.
+
+    main : elements.   exponents : of every slot.
+    """
     graph = program.graph
     tensor = graph.tensors[graph.output]
     node = next(node for node in graph.nodes if node.output == tensor.name)
     at = addresses(tensor, program.places[tensor.name])
     sums = main[at] | main[at + 1] << 16
     sums = sums - (sums >> 31 << 32)
-    s_x = int(exponents[program.slots[node.input]]) - graph.tensors[node.input].format.fraction
+    s_x = int(exponents[program.reads[node.name]]) - graph.tensors[node.input].format.fraction
     unit = (node.sw + s_x)[:, None, None]
     rule = tensor.exponent
     if rule.fixed is not None:

@@ -9,7 +9,7 @@ from celosia.bands.regions import Region, regions
 from celosia.bands.stream import stream
 from celosia_spec.errors import FitError
 from celosia_spec.isa import EXPONENT_SLOTS
-from celosia_spec.qgraph import QGraph, members
+from celosia_spec.qgraph import QGraph
 from celosia_spec.stream.array import Array
 
 
@@ -20,7 +20,8 @@ class StreamProgram:
     graph   : the quantised network.   array : what it is for.
     entries : uint64, the stream, from word 0 on.   chunks : int64 (chunks, 2), first entry and
               entries, in reading order.
-    places  : region of every tensor.   slots : its exponent's.   layers : how each node runs.
+    places  : region of every tensor.   slots : its exponent's.
+    reads   : slot of the exponent at which each node reads.   layers : how each node runs.
     """
 
     graph: QGraph
@@ -29,23 +30,26 @@ class StreamProgram:
     chunks: np.ndarray
     places: dict[str, Region]
     slots: dict[str, int]
+    reads: dict[str, int]
     layers: tuple[Layer, ...]
 
 
 def stream_program(graph: QGraph, array: Array) -> StreamProgram:
     """Return the program of a quantised graph; FitError where the array has no room for it."""
     layers = plan(graph, array)
-    blocks = {name: members(graph.tensors, name)[0] for name in graph.tensors}
-    numbers = {block: slot for slot, block in enumerate(dict.fromkeys(blocks.values()))}
-    if len(numbers) > EXPONENT_SLOTS:
-        raise FitError("network", "tensors", f"{len(numbers)} exponents of stored tensors, the "
-                       f"machine holds {EXPONENT_SLOTS}", "use a network of fewer layers")
-    slots = {name: numbers[block] for name, block in blocks.items()}
+    slots = {name: slot for slot, name in enumerate(graph.tensors)}
+    reads = {node.name: slots[node.input] for node in graph.nodes}
+    joining = [node.name for node in graph.nodes if node.joins]
+    reads |= {name: len(slots) + at for at, name in enumerate(joining)}
+    if (count := len(slots) + len(joining)) > EXPONENT_SLOTS:
+        raise FitError("network", "tensors", f"{count} exponents of stored tensors and of those "
+                       f"read together, the machine holds {EXPONENT_SLOTS}",
+                       "use a network of fewer layers")
     # How long the stream is does not depend on where maps lie.
     nowhere = regions(graph, 0, 1 << 16)
-    size = len(stream(graph, layers, nowhere, slots, array).entries)
+    size = len(stream(graph, layers, nowhere, slots, reads, array).entries)
     places = regions(graph, size, array.main_words - size)
-    found = stream(graph, layers, places, slots, array)
+    found = stream(graph, layers, places, slots, reads, array)
     return StreamProgram(graph=graph, array=array, layers=tuple(layers), places=places,
-                         slots=slots, entries=np.array(found.entries, np.uint64),
+                         slots=slots, reads=reads, entries=np.array(found.entries, np.uint64),
                          chunks=np.array(found.chunks, np.int64).reshape(-1, 2))

@@ -12,7 +12,7 @@ from celosia.emit.weight_stream import encode
 from celosia_spec.block import floor_log2
 from celosia_spec.floats import to_odd
 from celosia_spec.isa import EXPONENT_MAX, ArrayConfig
-from celosia_spec.qgraph import QGraph, QNode, members
+from celosia_spec.qgraph import QGraph, QNode
 from celosia_spec.stream.array import CONTROL_BITS, ENTRY_WORDS, Array
 from celosia_spec.stream.controls import (
     BATCH,
@@ -55,27 +55,28 @@ class Stream:
 
 
 def stream(graph: QGraph, layers: list[Layer], places: dict[str, Region], slots: dict[str, int],
-           array: Array) -> Stream:
+           reads: dict[str, int], array: Array) -> Stream:
     """Return the stream of a network.
 
-    places : region of every tensor.   slots : its exponent's.
+    places : region of every tensor.   slots : its exponent's.   reads : of what each node reads.
     """
     found = Stream()
     for layer in layers:
-        _layer(found, graph, layer, places, slots, array)
+        _layer(found, graph, layer, places, slots, reads[layer.node.name], array)
     found.read(found.add(_entries(_command(Op.HALT))))
     return found
 
 
 def _layer(out: Stream, graph: QGraph, layer: Layer, places: dict[str, Region],
-           slots: dict[str, int], array: Array) -> None:
+           slots: dict[str, int], read: int, array: Array) -> None:
     tiles, table = _tiles(layer, array)
     before = (_table(0, [tap_word(array).pack(row=row % array.bank_rows, rotation=bank, mask=mask)
                          for row, bank, mask in layer.layout.taps()])
-              + _table(1, table) + _fields(graph, layer, places, slots))
+              + _table(1, table) + _join(layer.node, slots, read)
+              + _fields(graph, layer, places, slots, read))
     bands = layer.bands
     base = [index % 2 * layer.layout.rows * layer.double for index in range(len(bands))]
-    fills = [_fills(graph, layer, band, row, places, slots, array)
+    fills = [_fills(graph, layer, band, row, places, read, array)
              for band, row in zip(bands, base, strict=True)]
     out.read(out.add(_entries(before + fills[0])))
     width, wide = graph.tensors[layer.node.output].shape[2], places[layer.node.output].wide
@@ -141,8 +142,18 @@ def _bits(bits: Iterable[int]) -> int:
     return sum(int(bit) << place for place, bit in enumerate(bits))
 
 
-def _fields(graph: QGraph, layer: Layer, places: dict[str, Region],
-            slots: dict[str, int]) -> list[int]:
+def _join(node: QNode, slots: dict[str, int], read: int) -> list[int]:
+    """Return what sets the exponent of a reading of several tensors."""
+    first, *others = (slots[name] for name in node.inputs)
+    words = []
+    for other in others:
+        words += _command(Op.JOIN, slot=read, first=first, second=other, least=node.least)
+        first = read
+    return words
+
+
+def _fields(graph: QGraph, layer: Layer, places: dict[str, Region], slots: dict[str, int],
+            read: int) -> list[int]:
     node = layer.node
     source, result = graph.tensors[node.input], graph.tensors[node.output]
     add, pool, rule = node.epilogue.add, node.epilogue.pool, result.exponent
@@ -150,15 +161,12 @@ def _fields(graph: QGraph, layer: Layer, places: dict[str, Region],
     high = activation.bounds[1]
     clamped = activation.clamps
     wide = places[node.output].wide
-    block = members(graph.tensors, node.output)
-    later = graph.nodes[graph.nodes.index(node) + 1:]
-    kind = (Rule.OPEN if any(other.output in block for other in later) else
-            Rule.KEPT if rule.keeps is not None else
+    kind = (Rule.KEPT if rule.keeps is not None else
             Rule.DYNAMIC if rule.fixed is None else Rule.STATIC)
     values = {
         "log2_groups": layer.log2_groups, "signed_in": source.signed,
         "signed_out": result.signed, "relu": activation.bounds[0] == 0, "wide": wide,
-        "clamp": clamped, "rule": kind, "in_slot": slots[node.input],
+        "clamp": clamped, "rule": kind, "in_slot": read,
         "out_slot": slots[node.output], "least": rule.least, "exponent": EXPONENT_MAX,
         "rows": layer.layout.channels if isinstance(layer.layout, Lines) else 1,
     }
@@ -181,10 +189,10 @@ def _fields(graph: QGraph, layer: Layer, places: dict[str, Region],
 
 
 def _fills(graph: QGraph, layer: Layer, band: Band, row: int, places: dict[str, Region],
-           slots: dict[str, int], array: Array) -> list[int]:
+           read: int, array: Array) -> list[int]:
     node, layout = layer.node, layer.layout
     source = joined(graph, node)
-    common = {"slot": slots[node.input], "signed": int(source.signed),
+    common = {"slot": read, "signed": int(source.signed),
               "log2_groups": layer.log2_groups}
     if isinstance(layout, Spread):
         return _filled(array, Fill(**common, word=places[node.input].word, run=layout.elements,

@@ -31,16 +31,11 @@ def check_graph(graph: QGraph, array: ArrayConfig) -> None:
         raise CompileError(unsigned.name, "tensor", "its mantissas have no sign, and this array "
                            "multiplies signed ones only", "quantise with unsigned=False and "
                            "unsigned_input=False")
-    joining = next((node for node in graph.nodes if len(node.inputs) > 1), None)
+    joining = next((node for node in graph.nodes if node.joins), None)
     if joining:
         raise CompileError(joining.name, joining.kind, f"it reads {len(joining.inputs)} tensors, "
                            "one behind another, and a layer of this array one", "split its weights "
                            "into a layer for each of them, and add the results")
-    shared = next((tensor for tensor in graph.tensors.values() if tensor.block is not None), None)
-    if shared:
-        raise CompileError(shared.name, "tensor", f"it shares the block {shared.block!r} with "
-                           "others, and on this array every tensor has an exponent of its own",
-                           "give each a block of its own")
     clamped = next((node for node in graph.nodes if node.epilogue.activation.clamps), None)
     if clamped and not array.clamp:
         low, high = clamped.epilogue.activation.bounds
