@@ -41,7 +41,7 @@ ORDER = {
         __init__
     """,
     "celosia_spec.stream": """
-        array, __init__, timing
+        array, __init__
         controls, fills, words
         passes
     """,
@@ -72,9 +72,8 @@ ORDER = {
         serial
     """,
     "celosia_hw.lanes": """
-        __init__, bank_rows, bank_writer, mac_array, masks, pass_sums, taps,
-          tile_walk, tiles, turn
-        banks, reading
+        __init__, bank_writer, mac_array, tile_walk
+        banks
         lanes
     """,
     "celosia_hw.memory": """

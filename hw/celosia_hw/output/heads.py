@@ -9,7 +9,6 @@ from amaranth.lib.wiring import In, Out
 
 from celosia_hw.layouts import layout
 from celosia_hw.parts.delay import chain
-from celosia_hw.parts.shift import RoundingShift
 from celosia_spec.isa import EXPONENT_MIN, UNIT_MARGIN
 from celosia_spec.stream.array import CONTROL_BITS, Array
 from celosia_spec.stream.controls import HEAD, LAYER, head_words
@@ -149,19 +148,33 @@ class Heads(wiring.Component):
         with m.If(self._either(self.sums, self.RESIDUAL)):
             m.d.sync += self.room.eq(unit + weight)
 
+    def _held(self, m: Module, value: Value, name: str) -> Signal:
+        held = Signal.like(value, name=name, reset_less=True)
+        m.d.sync += held.eq(value)
+        return held
+
     def _bias(self, m: Module) -> None:
         """Mantissa, in cycle 2: shifted, then less the excess of signed inputs."""
-        w, left = self.array.acc_bits, self.array.acc_bits - 17
-        shift = RoundingShift(m, Cat(Const(0, left), self.word).as_signed(), self.amount, w, "bias")
-        shift.shift(1)
-        shift.register()
-        shift.shift(2)
-        shift.register()
-        shift.shift()
-        value, up = Signal(signed(w), reset_less=True), Signal(reset_less=True)
+        # To the right by 31 - r - 8 q: to the left by r first, then by so many bytes to the right.
+        w, amount, value = self.array.acc_bits, self.amount, self.word.as_signed()
+        for k in range(3):
+            moved = Signal(signed(len(value) + (1 << k)), name=f"left{1 << k}")
+            m.d.comb += moved.eq(Mux(amount[k], value, value << (1 << k)))
+            value = moved
+            if k == 0:
+                value = self._held(m, value, "first")
+                amount = self._held(m, amount, "amount_first")
+        value = self._held(m, Cat(Const(0, w - 23), value).as_signed(), "second")
+        amount = self._held(m, amount[3:], "amount_second")
+        sticky: Value = Const(0, 1)
+        for k, distance in enumerate((8, 16)):
+            moved = Signal(signed(w + 1), name=f"right{distance}")
+            m.d.comb += moved.eq(Mux(amount[k], value >> distance, value))
+            sticky = sticky | (amount[k] & value[:distance].any())
+            value = moved
+        rounded, up = Signal(signed(w), reset_less=True), Signal(reset_less=True)
         with m.If(self.at[4]):
-            m.d.sync += [value.eq(shift.value >> 1),
-                         up.eq(shift.value[0] & (shift.sticky | shift.value[1]))]
+            m.d.sync += [rounded.eq(value >> 1), up.eq(value[0] & (sticky | value[1]))]
         low, borrow = Signal(CONTROL_BITS, reset_less=True), Signal(reset_less=True)
         high = Signal(w - CONTROL_BITS, reset_less=True)
         with m.If(self.at[4]):
@@ -171,4 +184,4 @@ class Heads(wiring.Component):
         with m.If(~self.layer.signed_in):
             m.d.sync += [low.eq(0), high.eq(0)]
         with m.If(self._either(self.BIAS - 1, self.RESIDUAL - 3)):
-            m.d.sync += self.bias.eq((Cat(up, value) + Cat(up, low, high))[1:])
+            m.d.sync += self.bias.eq((Cat(up, rounded) + Cat(up, low, high))[1:])

@@ -185,7 +185,7 @@ class Operand(wiring.Component):
         m.d.comb += [
             position.position.eq(self.position), position.begin.eq(at[3] & self.first),
             position.again.eq(self.again), position.moves.eq(self.moves), position.row.eq(at[6]),
-            position.count.eq(lane), beats.log2_groups.eq(self.layer.log2_groups),
+            position.takes.eq(lane), beats.log2_groups.eq(self.layer.log2_groups),
             beats.single.eq(1), beats.row.eq(at[self.PEEK]),
             lane.eq(beats.active & Mux(beats.odd, mask[1], mask[0])),
             # The last element of a word goes in the next cycle: then the next word is there.

@@ -63,7 +63,10 @@ class OutputPath(wiring.Component):
     sums are stored, they leave `WIDE_GAP` cycles later. An element is written `latency` cycles
     behind its sum (less `WIDE_GAP` where sums are stored) at the earliest, and two cycles later
     than that behind the element that completes its word or ends its row at most. An operand is read
-    `lead` - `asked` cycles before its sum at the latest.
+    twelve cycles before its sum at the latest.
+
+    On the UP5K, with 16 lanes: 1,076 LUTs (1,605 with residual operands) and 3 block memories;
+    placed alone 51 MHz.
     """
 
     def __init__(self, array: Array) -> None:
@@ -178,7 +181,7 @@ class OutputPath(wiring.Component):
         m.submodules.largest = largest = Largest()
         single = self._single()
         m.d.comb += [beats.log2_groups.eq(layer.log2_groups), beats.single.eq(single),
-                     beats.row.eq(self._pick(heads, late, late, then))]
+                     beats.row.eq(self._pick(heads, late - 1, late - 1, then - 1))]
         queue = self._queued(m, heads)
         # Where beats take two cycles, all is a cycle earlier.
         ask, left, first = Signal(), Signal(2), Signal()
@@ -194,36 +197,45 @@ class OutputPath(wiring.Component):
             m.d.sync += queue.read.addr.eq(queue.read.addr + 1)
         flags = [Signal(name=name, reset_less=True) for name in ("fresh", "begins", "ends")]
         final, mask = Signal(), Signal(self.array.lanes, reset_less=True)
+        turn, takes, done, last = Signal(2), Signal(2), Signal(), Signal()
+        turns, lanes, taken, puts = Signal(2), Signal(2), Signal(2), Signal(2)
         with m.If(firsts[1]):
             m.d.sync += [flag.eq(queue.read.data[k]) for k, flag in enumerate(flags)]
         with m.If(firsts[2]):
             m.d.sync += [final.eq(flags[2]), mask.eq(queue.read.data)]
-        with m.Elif(beats.done):
+        with m.Elif(done):
             m.d.sync += mask.eq(mask >> 2)
+        m.d.comb += [
+            turns.eq(Cat(beats.active & ~beats.odd, beats.active & (beats.odd | ~single))),
+            lanes.eq(turns & Mux(firsts[2], queue.read.data[:2],
+                                 Mux(done, mask[2:4], mask[:2]))),
+            taken.eq(lanes | (lanes.any() & layer.wide).replicate(2)),
+        ]
+        m.d.sync += [turn.eq(turns), takes.eq(taken), done.eq(beats.done), last.eq(beats.last)]
         # From row to row it takes three cycles at least: what a head says waits in places.
         own: Value = Cat(heads.element, heads.real)
         taps = range(4, late - 3, 3)
         strobes = [*(heads.at[tap] for tap in taps)]
         if late - 1 - taps[-1] > 3:
             strobes.append(heads.at[late - 3])
-        for k, strobe in enumerate([*strobes, self._pick(heads, late - 1, late - 2, then - 2)]):
+        for k, strobe in enumerate(strobes):
             waits = Signal(3, name=f"own{k}", reset_less=True)
             with m.If(strobe):
                 m.d.sync += waits.eq(own)
             own = waits
-        write = Signal()
+        write, real = Signal(), Signal()
+        m.d.comb += write.eq(Mux(get, own[2] & Mux(firsts[2], flags[2], final), real))
+        m.d.sync += [real.eq(write), puts.eq(taken & write.replicate(2))]
         m.d.comb += [
-            write.eq(final & own[2]), writer.element.eq(own[:2]),
-            pool.first.eq(flags[1]), pool.keep.eq(writer.turn), pool.done.eq(beats.done),
+            writer.element.eq(own[:2]), writer.puts.eq(puts),
+            pool.first.eq(flags[1]), pool.keep.eq(turn), pool.done.eq(done),
             writer.position.eq(self.position), writer.begin.eq(firsts[2]),
             writer.again.eq(flags[0]), writer.moves.eq(flags[1]), writer.load.eq(load),
-            writer.word.eq(queue.read.data), writer.pair.eq(layer.wide), writer.mask.eq(mask),
-            writer.turn.eq(Cat(beats.active & ~beats.odd, beats.active & (beats.odd | ~single))),
-            writer.last.eq(beats.last), writer.write.eq(write),
-            writer.elements.eq(pool.largest), self.request.eq(writer.request),
+            writer.row.eq(get), writer.word.eq(queue.read.data), writer.takes.eq(takes),
+            writer.last.eq(last), writer.elements.eq(pool.largest), self.request.eq(writer.request),
             self.place.eq(writer.address), self.enables.eq(writer.enables),
             self.data.eq(writer.data), largest.clear.eq(self.clear),
-            largest.valid.eq(writer.turn & writer.mask & (write & ~layer.wide).replicate(2)),
+            largest.valid.eq(puts & (~layer.wide).replicate(2)),
             *(largest.exponents[e].eq(pool.largest[e][SIGNIFICAND_BITS:]) for e in range(2)),
             self.top.eq(largest.top),
         ]
@@ -231,7 +243,7 @@ class OutputPath(wiring.Component):
             m.d.comb += writer.busy.eq(self.asks)
         inside = Signal(4)                                  # rows
         # A strobe that is left would be taken for a later one, if the layer changed.
-        m.d.sync += [inside.eq(inside + (self.start << layer.log2_groups) - beats.last),
+        m.d.sync += [inside.eq(inside + (self.start << layer.log2_groups) - last),
                      self.busy.eq(self.start | inside.any() | heads.at[late + 1:].any())]
 
     def _queued(self, m: Module, heads: Heads) -> TableMemory:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -12,12 +12,6 @@ from celosia_spec.stream.array import Array
 
 BEAT = data.ArrayLayout(ELEMENT_BITS, 2)
 """Elements of two neighbouring lanes."""
-
-
-def greater(one: Value, other: Value, signed: Value) -> Value:
-    """Return whether element ``one`` stands for more than ``other``; of equal ones either."""
-    signs = (one[SIGNIFICAND_BITS - 1] & signed, other[SIGNIFICAND_BITS - 1] & signed)
-    return Mux(signs[0] ^ signs[1], signs[1], (one > other) ^ signs[0])
 
 
 class Pool(wiring.Component):
@@ -58,21 +52,29 @@ class Pool(wiring.Component):
         m.d.sync += [read.eq(read + self.ahead), write.eq(write + self.done)]
         for e in range(2):
             m.submodules[f"lane{e}"] = lane = TableMemory(beats, ELEMENT_BITS)
+            # Inverted, for the comparison: new > so far where new + ~so far overflows.
             so_far, new = Signal(ELEMENT_BITS, name=f"so_far{e}"), self.elements[e]
             largest = Signal(ELEMENT_BITS, name=f"largest{e}", reset_less=True)
-            taken = Signal(name=f"taken{e}")
+            more, taken = Signal(name=f"more{e}"), Signal(name=f"taken{e}")
+            fixed, choice = Signal(name=f"fixed{e}"), Signal(name=f"choice{e}")
+            signs = [new[SIGNIFICAND_BITS - 1] & self.signed,
+                     ~so_far[SIGNIFICAND_BITS - 1] & self.signed]
             m.d.comb += [
                 lane.read.addr.eq(read), lane.read.en.eq(1), lane.write.addr.eq(write),
                 lane.write.en.eq(self.keep[e]), lane.write.data.eq(largest),
-                taken.eq((self.first | greater(new, so_far, self.signed)) & ~self.wide),
+                more.eq((new + so_far)[ELEMENT_BITS]),
+                # Of two elements below zero the larger one stands for less.
+                fixed.eq(self.wide | self.first | (signs[0] ^ signs[1])),
+                choice.eq(~self.wide & (self.first | signs[1])),
+                taken.eq(choice ^ (more & ~fixed)),
                 self.largest[e].eq(largest),
             ]
             m.d.sync += [
-                so_far.eq(Mux(self.wide, self.sums.word_select(e, ELEMENT_BITS), lane.read.data)),
-                largest.eq(Mux(taken, new, so_far)),
+                so_far.eq(~Mux(self.wide, self.sums.word_select(e, ELEMENT_BITS), lane.read.data)),
+                largest.eq(Mux(taken, new, ~so_far)),
             ]
             with m.If(self.clear):
-                m.d.sync += so_far.eq(0)
+                m.d.sync += so_far.eq((1 << ELEMENT_BITS) - 1)
         return m
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -20,26 +20,30 @@ class Position(wiring.Component):
     begin, again, moves : In(1)
         Strobe: a pass begins, with or behind the last beat of the one before. With it: its batch
         does, at ``position``; else, with ``moves``, its tile does.
-    row : In(1), count : In(2)
-        A row begins; elements that it takes in this cycle.
-    at, next : Out(16)
-        Of the pass; with ``begin``, what it becomes.
+    row : In(1), takes : In(2)
+        A row begins behind this cycle; elements that it takes in this cycle, by one each.
+    at, next : Out(16), changes : Out(1)
+        Of the pass; with ``changes``, what it becomes.
     """
 
     def __init__(self) -> None:
         super().__init__({
             "position": In(CONTROL_BITS), "begin": In(1), "again": In(1), "moves": In(1),
-            "row": In(1), "count": In(2), "at": Out(CONTROL_BITS), "next": Out(CONTROL_BITS)})
+            "row": In(1), "takes": In(2), "at": Out(CONTROL_BITS), "next": Out(CONTROL_BITS),
+            "changes": Out(1)})
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         before, so_far = Signal(6), Signal(6)
+        first, second = self.takes
         m.d.comb += [
-            so_far.eq(Mux(self.row, 0, before) + self.count),
-            self.next.eq(Mux(self.again, self.position,
-                             self.at + (so_far & self.moves.replicate(len(so_far))))),
+            so_far.eq((Cat(second, before) + Cat(second, first))[1:]),
+            self.next.eq(Mux(self.again, self.position, self.at + so_far)),
+            self.changes.eq(self.begin & (self.again | self.moves)),
         ]
         m.d.sync += before.eq(so_far)
-        with m.If(self.begin):
+        with m.If(self.row):
+            m.d.sync += before.eq(0)
+        with m.If(self.changes):
             m.d.sync += self.at.eq(self.next)
         return m

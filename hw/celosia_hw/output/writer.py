@@ -27,19 +27,18 @@ class Writer(wiring.Component):
     position : In(16)
         Of the band: first element of a row that is written.
     begin, again, moves : In(1)
-        Strobe: a pass begins, in the cycle before its first ``load`` or earlier, with or behind
-        the last beat of the pass before. With it: it is its batch's first, and begins at
-        ``position``; else, with ``moves``, it begins where the rows of the pass before ended.
-    load : In(1), word : In, element : In(2)
-        Strobe, in a row's first beat or before it: its channel begins in ``word``, with
-        ``element``, which stays until the row's last beat.
-    turn : In(2), mask : In(2), pair : In(1)
-        In a beat: lanes whose turn it is, and that are written. With ``pair`` the elements are the
-        halves of the one lane whose turn it is.
+        Strobe: a pass begins, with its first ``row``. With it: it is its batch's first, and begins
+        at ``position``; else, with ``moves``, it begins where the rows of the pass before ended.
+    row : In(1), element : In(2)
+        Strobe, in the cycle before a row's first beat or earlier, in the last beat of the row
+        before or later: its channel begins with ``element`` of a word.
+    load : In(1), word : In
+        Strobe, in the cycle behind: in which word.
+    takes, puts : In(2)
+        In a beat: elements that have a place, because it is their lane's turn, and it is written;
+        those of them that are written, as their row and their pass are.
     last : In(1)
         The row's last beat.
-    write : In(1)
-        Elements are written; else places are counted only. With ``turn``.
     elements : In(2 x 16)
     busy : In(1)
         The port is taken. Only where every beat is one lane's, and never twice in a row.
@@ -49,8 +48,8 @@ class Writer(wiring.Component):
     Timing
     ------
     An element is written in its beat's cycle at the earliest, where it completes its word, and at
-    most two cycles behind the beat that does or that ends its row; three if ``busy``. Behind a
-    row with beats of one lane there are two cycles without. A row has two beats at least.
+    most a cycle behind the beat that does or that ends its row; two if ``busy``. Behind a row with
+    beats of one lane there are two cycles without. A row has two beats at least.
     """
 
     def __init__(self, array: Array) -> None:
@@ -58,20 +57,18 @@ class Writer(wiring.Component):
         self.word_bits = (array.main_words - 1).bit_length()
         super().__init__({
             "position": In(CONTROL_BITS), "begin": In(1), "again": In(1), "moves": In(1),
-            "load": In(1), "word": In(self.word_bits), "element": In(2), "turn": In(2),
-            "mask": In(2), "pair": In(1), "last": In(1), "write": In(1), "elements": In(BEAT),
-            "busy": In(1), "request": Out(1), "address": Out(self.word_bits),
-            "enables": Out(ENTRY_WORDS), "data": Out(ENTRY_BITS),
+            "row": In(1), "element": In(2), "load": In(1), "word": In(self.word_bits),
+            "takes": In(2), "puts": In(2), "last": In(1), "elements": In(BEAT), "busy": In(1),
+            "request": Out(1), "address": Out(self.word_bits), "enables": Out(ENTRY_WORDS),
+            "data": Out(ENTRY_BITS),
         })
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        takes, slot = Signal(2), Signal(2)
-        m.d.comb += takes.eq(Mux(self.pair, (self.turn & self.mask).any().replicate(2),
-                                 self.turn & self.mask))
+        takes, slot = self.takes, Signal(2)
         position = self._place(m, takes, slot)
         here = [slot == k for k in range(ENTRY_WORDS)]
-        first, second = takes & self.write.replicate(2)
+        first, second = self.puts
         slots = [Signal(ELEMENT_BITS, name=f"slot{k}", reset_less=True)
                  for k in range(ENTRY_WORDS)]
         into = Signal(ENTRY_WORDS)
@@ -111,13 +108,13 @@ class Writer(wiring.Component):
     def _place(self, m: Module, takes: Signal, slot: Signal) -> Value:
         """Keep the slot of a beat's first element; return the word where a row begins."""
         m.submodules.position = position = Position()
-        count, place, begin = Signal(2), Signal(2), Signal(3)
+        begin = Signal(2)
         m.d.comb += [
-            count.eq(takes[0] + takes[1]), position.position.eq(self.position),
-            position.begin.eq(self.begin), position.again.eq(self.again),
-            position.moves.eq(self.moves), position.row.eq(self.load), position.count.eq(count),
-            begin.eq(position.at[:2] + self.element), slot.eq(place + self.element),
+            position.position.eq(self.position), position.begin.eq(self.begin),
+            position.again.eq(self.again), position.moves.eq(self.moves),
+            position.row.eq(self.row), position.takes.eq(takes),
+            begin.eq(Mux(position.changes, position.next[:2], position.at[:2]) + self.element),
         ]
-        m.d.sync += place.eq(Mux(self.begin, position.next,
-                                 Mux(self.last, position.at, place + count)))
-        return self.word + position.at[2:] + begin[2]
+        m.d.sync += slot.eq(Mux(self.row, begin, slot + takes[0] + takes[1]))
+        # The row's first slot is the lower one if element and position are a word together.
+        return self.word + position.at[2:] + (slot < position.at[:2])
