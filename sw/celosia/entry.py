@@ -4,7 +4,6 @@ Exit status: 0 done, 1 refused with one line on stderr, 2 wrong usage, 70 a faul
 130 interrupted, 141 nobody reads the output any more.
 """
 
-import gc
 import os
 import sys
 
@@ -47,6 +46,7 @@ def _run() -> int:
         sys.stderr = sys.stderr or open(os.devnull, "w")        # noqa: SIM115, PTH123
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")        # of names that the terminal cannot show
+    import gc
     # To look for garbage among all that torch and Amaranth keep takes half of an elaboration.
     gc.set_threshold(100_000, 20, 20)
     from celosia.cli import app
