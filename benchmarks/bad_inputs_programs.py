@@ -232,7 +232,7 @@ def _one_more(graph: QGraph, rng: np.random.Generator) -> QGraph:
     made = identity(f"copy of {name}", source, name, graph.weight_bits)
     result = copied(source, name) if rng.integers(4) else replace(source, name=name)
     activation = Identity() if rng.integers(4) else Relu()
-    made = replace(made, kind=["copy", "select", "conv"][rng.integers(3)],
+    made = replace(made, kind=list(NodeKind)[rng.integers(len(NodeKind))],
                    epilogue=Epilogue(activation=activation))
     changed = (replace(reader, inputs=(name,)) if rng.integers(2)
                else replace(reader, epilogue=replace(reader.epilogue, add=name)))

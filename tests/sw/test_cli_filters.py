@@ -316,7 +316,7 @@ def test_what_is_shown(folder):
      "batch_size, schedule, strong"),
     (("--method", "ae-lip", "--option", "intervals=many"), "intervals=many: give a whole number"),
     (("--fuse-retrained", "0"), "follows '0' alone; layers that can take one over: '3'"),
-    (("--optimizer", "adam"), "optimizer must be one of ('adamw', 'sgd'), not 'adam'"),
+    (("--optimizer", "adam"), "optimizer must be one of adamw, sgd, not 'adam'"),
 ])  # fmt: skip
 def test_refusals(folder, arguments, message):
     data = () if "--data" in arguments else ("--data", "data.npz")

@@ -232,7 +232,8 @@ def test_the_same_command_goes_on_after_a_stop(folder, monkeypatch):
     ((), "does not tell its input shape; give --data"),
     (("--data", "gone"), "gone: no such file or folder; a data set is"),
     (("--data", "data.npz", "--select", "sun2016"), "goes with method 'correlation' only"),
-    (("--data", "data.npz", "--order", "sideways"), "unknown order 'sideways'"),
+    (("--data", "data.npz", "--order", "sideways"),
+     "order must be one of together, forward, backward, not 'sideways'"),
     (("--data", "data.npz", "--weights", "gone.safetensors"), "gone.safetensors"),
 ])  # fmt: skip
 def test_refusals(folder, arguments, message):

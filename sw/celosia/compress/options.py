@@ -83,5 +83,5 @@ def resolve(owner: str, kind: type, given: Mapping[str, Any]) -> Any:
     for name, value in given.items():
         choices = known[name].choices
         if choices and value is not None and value not in choices:
-            raise ArgumentError(f"{name} must be one of {choices}, not {value!r}")
+            raise ArgumentError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
     return kind(**given)

@@ -123,7 +123,8 @@ def observe(
         one followed by an unknown function.
     """
     if activation not in ACTIVATIONS:
-        raise ArgumentError(f"activation must be one of {ACTIVATIONS}, not {activation!r}")
+        raise ArgumentError(f"activation must be one of {', '.join(ACTIVATIONS)}, "
+                            f"not {activation!r}")
     parameter = next(model.parameters())
     follow = Follow(use, wait=activation == "post")
     handles = [

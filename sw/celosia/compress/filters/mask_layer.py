@@ -79,7 +79,7 @@ def add_masks(
         where one is needed; a layer whose weight is computed each time. The model is unchanged.
     """
     if on not in PLACES:
-        raise ArgumentError(f"on must be one of {PLACES}, not {on!r}")
+        raise ArgumentError(f"on must be one of {', '.join(PLACES)}, not {on!r}")
     if filter_masks(model):
         raise ArgumentError("the model has filter masks already; fold them first (fold_masks)")
     structure = trace(model, example_input)
@@ -159,7 +159,7 @@ def threshold_for(
         As `prune_filters`.
     """
     if scope not in SCOPES:
-        raise ArgumentError(f"scope must be one of {SCOPES}, not {scope!r}")
+        raise ArgumentError(f"scope must be one of {', '.join(SCOPES)}, not {scope!r}")
     target = Target.of(macs=macs, parameters=parameters, conv_macs=conv_macs, rate=rate)
     scores = filter_scores(model, "mask")
     structure = trace_for(model, example_input, "mask")
@@ -262,7 +262,7 @@ def prune_with_masks(
     if not strength > 0:
         raise ArgumentError(f"strength must be above 0, not {strength!r}")
     if step not in STEPS:
-        raise ArgumentError(f"step must be one of {STEPS}, not {step!r}")
+        raise ArgumentError(f"step must be one of {', '.join(STEPS)}, not {step!r}")
     goal: dict[str, Any] = {"macs": macs, "parameters": parameters, "conv_macs": conv_macs,
                             "rate": rate}
     hook = ({"penalty": mask_penalty(strength)} if step == "subgradient"

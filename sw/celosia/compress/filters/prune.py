@@ -303,7 +303,7 @@ def _check(model: nn.Module, method: str, target: Target, rounds: int, scope: st
     """Raise ArgumentError for settings that cannot be meant."""
     found = lookup(method, "filters")
     if scope not in SCOPES:
-        raise ArgumentError(f"scope must be one of {SCOPES}, not {scope!r}")
+        raise ArgumentError(f"scope must be one of {', '.join(SCOPES)}, not {scope!r}")
     if rounds < 1:
         raise ArgumentError(f"rounds must be at least 1, not {rounds}")
     if rounds > 1 and (found.masks or target.kind == "threshold"):

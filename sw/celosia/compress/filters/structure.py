@@ -193,9 +193,9 @@ def trace(
         does not run.
     """
     if coupled not in COUPLED:
-        raise ArgumentError(f"coupled must be one of {COUPLED}, not {coupled!r}")
+        raise ArgumentError(f"coupled must be one of {', '.join(COUPLED)}, not {coupled!r}")
     if constants not in CONSTANTS:
-        raise ArgumentError(f"constants must be one of {CONSTANTS}, not {constants!r}")
+        raise ArgumentError(f"constants must be one of {', '.join(CONSTANTS)}, not {constants!r}")
     _refuse_computed(model)
     if filter_masks(model):
         with restoring(model, always=True):

@@ -109,9 +109,9 @@ class Decomposition:
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
-            raise ArgumentError(f"method must be one of {METHODS}, not {self.method!r}")
+            raise ArgumentError(f"method must be one of {', '.join(METHODS)}, not {self.method!r}")
         if self.scheme not in SCHEMES:
-            raise ArgumentError(f"scheme must be one of {SCHEMES}, not {self.scheme!r}")
+            raise ArgumentError(f"scheme must be one of {', '.join(SCHEMES)}, not {self.scheme!r}")
         check_weakening(1, 1 if self.minimum is None else self.minimum)
 
     def takes(self, layer: nn.Module) -> bool:

@@ -233,7 +233,7 @@ def _check(
     if rounds < 1:
         raise ArgumentError(f"rounds must be at least 1, not {rounds}")
     if rule is not None and rule not in RULES:
-        raise ArgumentError(f"rule must be one of {RULES}, not {rule!r}")
+        raise ArgumentError(f"rule must be one of {', '.join(RULES)}, not {rule!r}")
     if parameters is not None and macs is not None:
         raise ArgumentError("give parameters_removed or macs_removed, not both")
     budget = parameters is not None or macs is not None

@@ -249,7 +249,7 @@ def _shape(layer: Layer, scheme: str) -> tuple[int, int]:
     """Return rows and columns of the matrix that is decomposed."""
     check_layer(layer)
     if scheme not in SCHEMES:
-        raise ArgumentError(f"scheme must be one of {SCHEMES}, not {scheme!r}")
+        raise ArgumentError(f"scheme must be one of {', '.join(SCHEMES)}, not {scheme!r}")
     if isinstance(layer, nn.Linear):
         return layer.out_features, layer.in_features
     outputs, inputs, height, width = layer.weight.shape

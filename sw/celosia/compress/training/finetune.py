@@ -96,7 +96,8 @@ class FineTune:
         if not all(bool(part.isfinite().all()) for part in inputs.split(_CHECKED)):
             raise ArgumentError("inputs hold NaN or infinity; remove them first")
         if self.optimizer not in OPTIMIZERS:
-            raise ArgumentError(f"optimizer must be one of {OPTIMIZERS}, not {self.optimizer!r}")
+            raise ArgumentError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, "
+                                f"not {self.optimizer!r}")
         self._check_numbers()
 
     def _check_numbers(self) -> None:

@@ -124,7 +124,7 @@ def prune_to_cycles(
     if rounds is None:
         rounds = DEFAULT_ROUNDS if finetune is not None else 1
     if schedule not in SCHEDULES:
-        raise ArgumentError(f"schedule must be one of {tuple(SCHEDULES)}, not {schedule!r}")
+        raise ArgumentError(f"schedule must be one of {', '.join(SCHEDULES)}, not {schedule!r}")
     layers = prunable_layers(model)
     refuse_computed_weight(model, layers.values(), [nn.Module])
     refuse_strangers(model, layers.values())

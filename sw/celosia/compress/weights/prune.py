@@ -307,7 +307,7 @@ def _check(
 ) -> None:
     """Raise ArgumentError for a combination that means nothing."""
     if scope not in SCOPES:
-        raise ArgumentError(f"scope must be one of {SCOPES}, not {scope!r}")
+        raise ArgumentError(f"scope must be one of {', '.join(SCOPES)}, not {scope!r}")
     if scope == "global" and (isinstance(rates, Mapping) or rates == "search"):
         raise ArgumentError(
             "scope='global' ranks all layers together and takes one rate; give one number, or "

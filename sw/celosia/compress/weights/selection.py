@@ -34,7 +34,7 @@ def find_selection(select: str, method: str, strong: float) -> Select:
         Unknown selection, or one that does not go with the method.
     """
     if select not in SELECTIONS:
-        raise ArgumentError(f"select must be one of {SELECTIONS}, not {select!r}")
+        raise ArgumentError(f"select must be one of {', '.join(SELECTIONS)}, not {select!r}")
     if select == "topk_abs":
         return lambda scores, alive, count, generator: keep_largest(scores, alive, count)
     if method != "correlation":
