@@ -41,7 +41,7 @@ ORDER = {
         __init__
     """,
     "celosia_spec.stream": """
-        array, __init__
+        array, __init__, timing
         controls, fills, words
         passes
     """,
@@ -72,8 +72,9 @@ ORDER = {
         serial
     """,
     "celosia_hw.lanes": """
-        __init__, bank_writer, mac_array, tile_walk
-        banks
+        __init__, bank_rows, bank_writer, mac_array, masks, pass_sums, taps,
+          tile_walk, tiles, turn
+        banks, reading
         lanes
     """,
     "celosia_hw.memory": """

@@ -90,6 +90,34 @@ def importing(function: str) -> set[str]:
                    for alias in node.names)}
 
 
+FIGURES = {
+    (4, 9): "hw/celosia_spec/isa/numbers.py", (4, 10): "hw/celosia_spec/isa/numbers.py",
+    (24, 32): "hw/celosia_spec/isa/numbers.py",
+    ("dynamic", "static"): "hw/celosia_spec/epilogue.py"}
+"""Ends of a range, or all of a few, and the file where alone they stand side by side."""
+
+
+def figures(tree: ast.Module) -> set[tuple[object, ...]]:
+    """The constants of one tuple, call or comparison, in their order."""
+    found = set()
+    for node in ast.walk(tree):
+        parts: list[ast.expr] = []
+        if isinstance(node, ast.Tuple | ast.List | ast.Set):
+            parts = node.elts
+        elif isinstance(node, ast.Call):
+            parts = node.args
+        elif isinstance(node, ast.Compare):
+            parts = [node.left, *node.comparators]
+        found.add(tuple(part.value for part in parts if isinstance(part, ast.Constant)))
+    return found
+
+
+def test_widths_and_kinds_of_exponents_stand_once() -> None:
+    for path, tree in sources().items():
+        if not path.startswith("benchmarks/"):
+            assert {FIGURES[pair] for pair in figures(tree) & FIGURES.keys()} <= {path}, path
+
+
 def test_single_memories_are_named_by_their_owners_alone() -> None:
     found = naming("Space")
     assert found - MEMORIES.keys() == set(), "ask celosia_spec.isa.MEMORIES, or say why here"

@@ -4,7 +4,6 @@ Plain Python: importing it loads neither Amaranth nor a board description.
 """
 
 import itertools
-import operator
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from celosia_boards.description import Target
 from celosia_boards.targets import target, targets
 from celosia_spec.errors import CelosiaError
-from celosia_spec.isa import ACCUMULATORS, ArrayConfig
+from celosia_spec.isa import ACCUMULATORS, MANTISSA_BITS, ArrayConfig
 
 __all__ = ["ArrayRefused", "array_for", "require", "widest_accumulators"]
 
@@ -38,16 +37,10 @@ def array_for(of: Target | str, lanes: int | None = None, acc_bits: int | None =
     depths. ValueError where no array allows the number, ArrayRefused where the target cannot hold
     the array.
     """
-    of = target(of) if isinstance(of, str) else of
+    of = of if isinstance(of, Target) else target(of)
     asked = {"lanes": lanes, "acc_bits": acc_bits, "weight_bits": weight_bits,
              "activation_bits": activation_bits}
-    changes: dict[str, Any] = {}
-    for name, value in asked.items():
-        if value is not None:
-            try:
-                changes[name] = operator.index(value)
-            except TypeError:
-                raise ValueError(f"{name} must be a whole number, not {value!r}") from None
+    changes: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     return require(of, replace(of.array, **changes))
 
 
@@ -60,8 +53,10 @@ def widest_accumulators(of: Target, array: ArrayConfig) -> int:
 def _smaller(of: Target, array: ArrayConfig) -> Iterator[str]:
     """The widest numbers, and the most lanes, that the target holds with all else as asked; both
     together where one alone does not help."""
-    widths = sorted(itertools.product(range(4, array.weight_bits + 1),
-                                      range(4, array.activation_bits + 1)), key=sum, reverse=True)
+    least = MANTISSA_BITS[0]
+    widths = sorted(itertools.product(range(least, array.weight_bits + 1),
+                                      range(least, array.activation_bits + 1)),
+                    key=sum, reverse=True)
     lanes = [array.lanes >> k for k in range(array.lanes.bit_length())
              if array.lanes >> k >= max(4, array.quad)]
     ways = [*_first(of, array, itertools.product(lanes[:1], widths)),

@@ -210,7 +210,7 @@ def _known(directory: Path, name: str, inputs: str) -> BuildReport | None:
             if sha256_of(made) != report.bitstream_sha256:
                 return None
             report = replace(report, bitstream=made)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None         # none there, damaged, or another version's: it is made anew
     return report if report.log.exists() else None
 

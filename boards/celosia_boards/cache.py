@@ -18,7 +18,7 @@ from pathlib import Path
 
 from celosia_spec.errors import CacheError
 
-__all__ = ["Stages", "cache_directory", "cached", "digest", "unseen"]
+__all__ = ["Stages", "cache_directory", "cached", "digest", "unseen", "written"]
 
 Stages = Callable[[str, int, int], None]
 """Called as something is built: the stage, how many of its steps are begun, and how many it has;
@@ -80,14 +80,16 @@ def cached(name: str, build: Callable[[Path], None], stages: Stages = unseen) ->
     with _locked(root, name, stages):
         if _whole(final):
             return final
-        _clear(root)
-        scratch = _scratch(root, name)
+        with written(root):
+            _clear(root)
+            scratch = _scratch(root, name)
         try:
             build(scratch)
-            _seal(scratch)
-            if os.path.lexists(final):          # damaged: out of the way, then gone
-                final.rename(_scratch(root, name) / name)
-            scratch.rename(final)
+            with written(root):
+                _seal(scratch)
+                if os.path.lexists(final):      # damaged: out of the way, then gone
+                    final.rename(_scratch(root, name) / name)
+                scratch.rename(final)
         finally:
             _remove(root, name)
     return final
@@ -97,8 +99,9 @@ def _whole(entry: Path) -> bool:
     """Whether every file of an entry has the size and the hash that it was built with."""
     try:
         sums = json.loads((entry / _SUMS).read_bytes())
-        return all([size, sha] == _sum(entry / name) for name, (size, sha) in sums.items())
-    except (OSError, ValueError, TypeError, AttributeError):
+        return bool(sums) and all([size, sha] == _sum(entry / name)
+                                  for name, (size, sha) in sums.items())
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return False
 
 
@@ -118,19 +121,27 @@ def _sum(path: Path) -> list[int | str]:
 
 
 @contextlib.contextmanager
+def written(folder: Path) -> Iterator[None]:
+    """Turn what the system refuses within, as the cache ``folder`` is written, into CacheError."""
+    try:
+        yield
+    except OSError as problem:
+        raise CacheError(f"the cache folder {folder} cannot be written "
+                         f"({problem.strerror or problem}); {_WAY_OUT}") from None
+
+
+@contextlib.contextmanager
 def _locked(root: Path, name: str, stages: Stages) -> Iterator[None]:
     """Hold the lock of entry ``name``; wait for it."""
-    try:
+    with written(root):
         file = (root / f"{name}.lock").open("w")
-    except OSError as problem:
-        raise CacheError(f"the cache folder {root} cannot be written ({problem.strerror}); "
-                              f"{_WAY_OUT}") from None
     with file:      # the lock is released when it is closed
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            stages("waiting for another process that builds the same", 0, 0)
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with written(root):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                stages("waiting for another process that builds the same", 0, 0)
+                fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

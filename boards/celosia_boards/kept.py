@@ -1,12 +1,13 @@
 """What the tools made, kept in the cache under the name of all that it depends on."""
 
+import contextlib
 import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from celosia_boards.cache import cache_directory, cached
+from celosia_boards.cache import cache_directory, cached, written
 
 __all__ = ["BOUND", "kept"]
 
@@ -34,13 +35,16 @@ def kept(name: str, work: Path, files: Sequence[str], make: Callable[[], None],
         nonlocal made
         made = True
         make()
-        for file in files:
-            shutil.copyfile(work / file, entry / file)
+        with written(cache_directory()):
+            for file in files:
+                shutil.copyfile(work / file, entry / file)
 
     entry = cached(f"{_PREFIX}{name}", build, lambda stage, *_: say(stage))
-    os.utime(entry)
+    with contextlib.suppress(OSError):      # a cache that may only be read forgets nothing
+        os.utime(entry)
     if made:
-        _trim()
+        with contextlib.suppress(FileNotFoundError):    # another process trims it just now
+            _trim()
     else:
         for file in files:
             shutil.copyfile(entry / file, work / file)

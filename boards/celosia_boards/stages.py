@@ -62,11 +62,16 @@ class Job:
             platform_of(self.target)
 
     def elaborate(self, top: Elaboratable) -> None:
-        """Leave the design and, for a board, the constraints."""
+        """Leave the design and, for a board, the constraints.
+
+        They are the same from every checkout: the design does not say which source it is of.
+        """
         if self.target.platform is None:
-            self._file("il").write_text(rtlil.convert(top, name=self.name), encoding="utf-8")
+            text = rtlil.convert(top, name=self.name, emit_src=False)
+            self._file("il").write_text(text, encoding="utf-8")
         else:
-            plan = platform_of(self.target).build(top, name=self.name, do_build=False)
+            plan = platform_of(self.target).build(top, name=self.name, do_build=False,
+                                                  emit_src=False)
             for suffix in ("il", self.target.family.constraints):
                 content = plan.files[f"{self.name}.{suffix}"]
                 text = content if isinstance(content, str) else content.decode()

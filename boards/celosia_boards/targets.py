@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from celosia_boards.description import LoaderCommand, Target, Usb
 from celosia_boards.devices import HX8K, LFE5U, LFE5UM5G_85F, UP5K
-from celosia_spec.errors import CelosiaError
+from celosia_spec.errors import CelosiaError, quoted
 
 __all__ = ["LoaderCommand", "Target", "UnknownTarget", "Usb", "target", "targets"]
 
@@ -121,11 +121,10 @@ def targets() -> Mapping[str, Target]:
 
 
 def target(name: str) -> Target:
-    """Return the target called ``name``; UnknownTarget where there is none."""
-    try:
+    """Return the target called ``name``; UnknownTarget where there is none, or it is no name."""
+    if isinstance(name, str) and name in _BY_NAME:
         return _BY_NAME[name]
-    except KeyError:
-        near = difflib.get_close_matches(name, _BY_NAME, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise UnknownTarget(f"unknown target {name!r}; {hint}targets are "
-                            f"{', '.join(_BY_NAME)}") from None
+    near = difflib.get_close_matches(name, _BY_NAME, n=1) if isinstance(name, str) else []
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise UnknownTarget(f"unknown target {quoted(repr(name))}; {hint}targets are "
+                        f"{', '.join(_BY_NAME)}")

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from celosia_boards.families import FAMILIES
@@ -53,15 +53,21 @@ def package_of(name: str) -> str:
 
 
 def identity(name: str) -> str:
-    """Return what tells this tool from others of its name: its command, the size and the time of
-    that file, and the release of the package that brings it."""
-    path, package = find_tool(name), package_of(name)
+    """Return what tells this tool from others of its name: the release of the package that brings
+    it, in whatever environment; of one that no package has brought, its command, the size and the
+    time of that file too."""
+    path, package = Path(find_tool(name)), package_of(name)
     try:
-        release = version(package)
+        found = distribution(package)
     except PackageNotFoundError:
-        release = "not installed"
-    status = Path(path).stat()
-    return f"{path} {status.st_size} {status.st_mtime_ns} {package} {release}"
+        said = f"{package} not installed"
+    else:
+        said = f"{package} {found.version}"
+        brought = [Path(file.locate()) for file in found.files or () if file.name == path.name]
+        if any(file.exists() and path.samefile(file) for file in brought):
+            return said
+    status = path.stat()
+    return f"{path} {status.st_size} {status.st_mtime_ns} {said}"
 
 
 def run_tool(name: str, arguments: Sequence[str], directory: Path, log: str,

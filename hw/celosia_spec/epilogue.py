@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from celosia_spec.block import Format
+from celosia_spec.errors import ArgumentError
 from celosia_spec.isa import EXPONENT_MAX, EXPONENT_MIN
 
 
@@ -181,6 +182,16 @@ class Kept(Rule):
     @property
     def keeps(self) -> str:
         return self.of
+
+
+EXPONENTS = DYNAMIC, STATIC = "dynamic", "static"
+"""What a user asks for: exponents that each image finds for itself, or that calibration fixes."""
+
+
+def check_exponents(asked: object) -> None:
+    """ArgumentError unless ``asked`` is one of the two."""
+    if asked not in EXPONENTS:
+        raise ArgumentError(f"exponents must be {DYNAMIC!r} or {STATIC!r}, not {asked!r}")
 
 
 Exponent = Annotated[Dynamic | Static | Kept, Field(discriminator="kind")]

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from scipy.sparse import csr_array
 
 from celosia_spec import container
-from celosia_spec.epilogue import Epilogue
+from celosia_spec.epilogue import EXPONENTS, STATIC, Epilogue
 from celosia_spec.errors import CelosiaError
 from celosia_spec.graph_rules import (
     check_name,
@@ -25,7 +25,7 @@ from celosia_spec.graph_rules import (
     check_weights,
 )
 from celosia_spec.host_layers import HostLayer, check_host, scoring
-from celosia_spec.isa import MEMORIES, ArrayConfig
+from celosia_spec.isa import ACCUMULATORS, MANTISSA_BITS, MEMORIES, ArrayConfig
 from celosia_spec.preprocessing import Preprocessing
 from celosia_spec.program import Program
 from celosia_spec.qgraph import Geometry, NodeKind, QGraph, QNode, QTensor
@@ -139,15 +139,15 @@ def graph_of(network: Network, arrays: dict[str, np.ndarray]) -> QGraph:
 
     KeyError where a section is missing, ValueError where something is not as it must be.
     """
-    if not network.weight_bits <= network.array.weight_bits or network.weight_bits < 4:
-        raise ValueError(f"weight_bits must be 4 to {network.array.weight_bits}")
-    if network.acc_bits not in (24, 32):
-        raise ValueError("acc_bits must be 24 or 32")
-    static = network.exponents == "static"
-    if not static and network.exponents != "dynamic":
-        raise ValueError("exponents must be dynamic or static")
+    if not MANTISSA_BITS[0] <= network.weight_bits <= network.array.weight_bits:
+        raise ValueError(f"weight_bits must be {MANTISSA_BITS[0]} to {network.array.weight_bits}")
+    if network.acc_bits not in ACCUMULATORS:
+        raise ValueError(f"acc_bits must be {' or '.join(map(str, ACCUMULATORS))}")
+    if network.exponents not in EXPONENTS:
+        raise ValueError(f"exponents must be {' or '.join(EXPONENTS)}")
     tensors = check_tensors(network.tensors, network.array, input=network.input,
-                            output=network.output, bits=network.activation_bits, static=static)
+                            output=network.output, bits=network.activation_bits,
+                            static=network.exponents == STATIC)
     check_nodes(tensors, network.nodes, network.array, input=network.input, output=network.output)
     check_remarks(network.remarks)
     for layer in network.host:

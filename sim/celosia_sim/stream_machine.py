@@ -162,20 +162,20 @@ def _batch(state: State, reader: Reader, batch: dict[str, int], layer: dict[str,
            band: dict[str, int]) -> None:
     groups, signed = 1 << layer["log2_groups"], bool(layer["signed_in"])
     heads = [reader.controls(head_words(signed_in=signed)) for _ in range(groups)]
-    parts = [reader.weights(batch["steps"] * groups)]
+    dense, parts = batch["dense"], [_steps(reader, batch, groups)]
     while batch["open"]:                    # in its parts, a batch has one pass only
         batch = BATCH.unpack(reader.control())
-        if batch["command"] or not batch["joins"]:
+        if batch["command"] or not batch["joins"] or batch["dense"] != dense:
             raise SimulationError("a batch is open, and no part of it follows; compile again")
-        parts.append(reader.weights(batch["steps"] * groups))
-    words = WEIGHT.unpack(np.concatenate(parts))
+        parts.append(_steps(reader, batch, groups))
+    mantissas, steps = np.concatenate(parts, axis=1)
+    columns = np.cumsum(steps, axis=0)
     rows = []
     for group, head in enumerate(heads):
         size = len(HEAD.words)
         low, high = EXCESS.unpack(head[size:]).values() if head[size:] else (0, 0)
         rows.append(Row(head=HEAD.unpack(head[:size]), excess=(high << 16) + low,
-                        mantissas=words["mantissa"][group::groups],
-                        columns=np.cumsum(words["step"][group::groups])))
+                        mantissas=mantissas[:, group], columns=columns[:, group]))
     if len(parts) > 1 and (band["last_tile"] or layer["last_phase"]):
         raise SimulationError("a batch in parts has several passes; compile again")
     position = band["position"]
@@ -188,9 +188,24 @@ def _batch(state: State, reader: Reader, batch: dict[str, int], layer: dict[str,
         for group, row in enumerate(rows):
             sums = [_sums(state, row, group, tile_fields, layer, phase)
                     for phase in range(layer["last_phase"] + 1)]
-            _store(state, row, sums, tile_fields["written"], position, layer)
-        size = state.array.lanes // groups
+            size = state.array.lanes // groups
+            own = tile_fields["written"] >> group * size & (1 << size) - 1
+            _store(state, row, sums, own, position, layer)
         position += (tile_fields["written"] & (1 << size) - 1).bit_count() << layer["wide"]
+
+
+def _steps(reader: Reader, batch: dict[str, int], groups: int) -> np.ndarray:
+    """Return mantissas and column steps of a batch's entries, int64 (2, steps, groups)."""
+    count = batch["steps"]
+    if not batch["dense"]:
+        words = WEIGHT.unpack(reader.weights(count * groups))
+        return np.array([words["mantissa"], words["step"]]).reshape(2, count, groups)
+    pairs = reader.weights(-(-count // 2) * groups).reshape(-1, 1, groups)
+    pairs = np.concatenate([pairs, pairs >> 8], axis=1) & 0xFF
+    mantissas = (pairs - ((pairs & 0x80) << 1)).reshape(-1, groups)[:count]
+    steps = np.ones_like(mantissas)
+    steps[0] = int(batch["joins"])              # the first column is column 0
+    return np.array([mantissas, steps])
 
 
 def _sums(state: State, row: Row, group: int, tile: dict[str, int], layer: dict[str, int],
@@ -203,7 +218,7 @@ def _sums(state: State, row: Row, group: int, tile: dict[str, int], layer: dict[
     at = tap["rotation"][:, None] + lanes
     rows = (tile["row"] + tap["row"] + row.columns % BLOCK)[:, None] + at // size * layer["rows"]
     codes = state.banks[group * size + at % size, rows % array.bank_rows]
-    hidden = _hidden(tile, size)[tap["mask"]]
+    hidden = _hidden(tile, group * size, size)[tap["mask"]]
     nothing = 1 << array.activation_bits - 1 if layer["signed_in"] else 0
     sums = (row.mantissas[:, None] * np.where(hidden, nothing, codes)).sum(axis=0) - row.excess
     # Sums wrap as the accumulators do.
@@ -212,10 +227,10 @@ def _sums(state: State, row: Row, group: int, tile: dict[str, int], layer: dict[
     return found
 
 
-def _hidden(tile: dict[str, int], size: int) -> np.ndarray:
-    """Return which lanes read nothing, bool (masks, P')."""
+def _hidden(tile: dict[str, int], first: int, size: int) -> np.ndarray:
+    """Return which lanes of a group read nothing, bool (masks, P')."""
     starts = [*(tile["before"] >> place & 1 for place in reversed(range(EDGE))),
-              *(tile["starts"] >> lane & 1 for lane in range(size)),
+              *(tile["starts"] >> lane & 1 for lane in range(first, first + size)),
               *(tile["behind"] >> place & 1 for place in range(EDGE))]
     hidden = np.zeros((8, size), bool)
     for reach in range(1, EDGE + 1):

@@ -1,6 +1,8 @@
 """From a model to a program for one target: the stages of it, and their settings."""
 
+import operator
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +12,10 @@ from celosia.graph import Graph
 from celosia.program import Program
 from celosia_boards.arrays import array_for, widest_accumulators
 from celosia_boards.targets import target as find_target
+from celosia_spec.epilogue import DYNAMIC, STATIC, check_exponents
 from celosia_spec.errors import ArgumentError, FitError, Need, refusals
 from celosia_spec.isa import ACCUMULATORS as WIDTHS
-from celosia_spec.isa import ArrayConfig
+from celosia_spec.isa import MANTISSA_BITS, ArrayConfig
 from celosia_spec.qgraph import QGraph
 
 if TYPE_CHECKING:
@@ -20,11 +23,8 @@ if TYPE_CHECKING:
     from celosia.schedule.schedule import Schedule
     from celosia.schedule.shortages import Outcome
 
-EXPONENTS = ("dynamic", "static")
 ACCUMULATORS = "accumulators"
 """What a FitError has for an operator where the sums are too wide for the target."""
-BITS = (4, 9)
-"""Smallest and largest width of a mantissa."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +33,17 @@ class Compiler:
     `quantised`, `schedule`, `program`. Each takes what the one before returned."""
 
     target: str = "icebreaker"
-    exponents: str = "dynamic"
+    exponents: str = DYNAMIC
     weight_bits: int = 8
     activation_bits: int = 8
     lanes: int | None = None
     sparse: bool = True
+
+    def __post_init__(self) -> None:
+        """Make whole numbers of any kind ints; what is none is refused by `check`."""
+        for name in ("weight_bits", "activation_bits", "lanes"):
+            with suppress(TypeError):
+                object.__setattr__(self, name, operator.index(getattr(self, name)))
 
     def check(self, *, calibrated: bool) -> None:
         """Refuse what no network could be compiled with, before any work.
@@ -47,14 +53,14 @@ class Compiler:
         ArgumentError for a value out of its range, CelosiaError where there is no such target or
         its array cannot be as asked.
         """
-        if self.exponents not in EXPONENTS:
-            raise ArgumentError(f"exponents must be 'dynamic' or 'static', not {self.exponents!r}")
+        check_exponents(self.exponents)
         for name in ("weight_bits", "activation_bits"):
             bits = getattr(self, name)
-            if not isinstance(bits, int) or not BITS[0] <= bits <= BITS[1]:
-                raise ArgumentError(f"{name} must be {BITS[0]} to {BITS[1]}, not {bits!r}")
+            if not isinstance(bits, int) or bits not in MANTISSA_BITS:
+                raise ArgumentError(f"{name} must be {MANTISSA_BITS[0]} to {MANTISSA_BITS[-1]}, "
+                                    f"not {bits!r}")
         self.array()
-        if self.exponents == "static" and not calibrated:
+        if self.exponents == STATIC and not calibrated:
             raise ArgumentError("static exponents need calibration inputs: give calibration an "
                                 "array (N, C, H, W) or (N, F), or use exponents='dynamic'")
 
@@ -62,8 +68,8 @@ class Compiler:
         """Return the array before its accumulators are known; CelosiaError where the target cannot
         hold it."""
         with refusals():
-            return array_for(self.target, lanes=self.lanes, weight_bits=self.weight_bits,
-                             activation_bits=self.activation_bits)
+            return array_for(find_target(self.target), lanes=self.lanes,
+                             weight_bits=self.weight_bits, activation_bits=self.activation_bits)
 
     def accumulators(self) -> tuple[int, ...]:
         """Return the widths that accumulators may get on the target, narrowest first."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -182,7 +182,8 @@ def check(model: Any, example_input: Any, targets: Sequence[str] | str | None = 
     reported. CelosiaError for unknown targets, for settings that cannot be, and for what is no
     network at all.
     """
-    names = [targets] if isinstance(targets, str) else list(targets or all_targets())
+    asked: Any = [targets] if isinstance(targets, str) else targets or all_targets()
+    names = list(asked) if isinstance(asked, Iterable) else [asked]
     settings = Compiler(exponents=exponents, weight_bits=weight_bits, sparse=sparse,
                         activation_bits=activation_bits, lanes=lanes)
     refused = refused_arrays(names, settings, calibrated=calibration is not None)

@@ -13,6 +13,7 @@ from celosia.graph import Conv, Graph
 from celosia.schedule.shortages import Outcome, attempt_weights
 from celosia.ways_out import DENSITIES, SECONDS, Graphs, Trial, Trials
 from celosia_boards.targets import target as find_target
+from celosia_spec.epilogue import DYNAMIC, STATIC
 from celosia_spec.errors import CelosiaError, CompileError, FitError
 from celosia_spec.isa import Space, memory_of
 
@@ -131,8 +132,8 @@ class Search:
         yield from (trials.pruned_to(share, target, machine.settings.exponents)
                     for share in shares)
         yield from (trial for trial in here if trial.compiler.lanes != machine.settings.lanes)
-        if machine.settings.exponents == "dynamic" and not memories:
-            yield from (trials.pruned_to(share, target, "static") for share in shares)
+        if machine.settings.exponents == DYNAMIC and not memories:
+            yield from (trials.pruned_to(share, target, STATIC) for share in shares)
 
     def _shares(self, graph: Graph, outcome: Outcome) -> list[float]:
         """Return shares of the weights that may be left, where fewer weights can help at all."""

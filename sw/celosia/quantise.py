@@ -11,10 +11,16 @@ from celosia.shortfalls import shortfalls
 from celosia.weight_matrix import row_exponents, weight_matrix
 from celosia_sim import golden
 from celosia_spec.block import Format
-from celosia_spec.epilogue import Dynamic, Kept, Static, rounded
+from celosia_spec.epilogue import DYNAMIC, STATIC, Dynamic, Kept, Static, check_exponents, rounded
 from celosia_spec.errors import ArgumentError, CompileError, FitError
 from celosia_spec.faint_rows import exponent_minima, input_minima, raised_lsbs
-from celosia_spec.isa import ACCUMULATORS, EXPONENT_MAX, EXPONENT_MIN, OUTPUT_BITS
+from celosia_spec.isa import (
+    ACCUMULATORS,
+    EXPONENT_MAX,
+    EXPONENT_MIN,
+    MANTISSA_BITS,
+    OUTPUT_BITS,
+)
 from celosia_spec.qgraph import (
     Geometry,
     NodeKind,
@@ -48,12 +54,12 @@ def quantise(graph: Graph, *, calibration: np.ndarray | None = None, exponents: 
     where fewer bits may.
     """
     _check(exponents, weight_bits, activation_bits, acc_bits)
-    if exponents == "static" and calibration is None:
+    if exponents == STATIC and calibration is None:
         raise ArgumentError("static exponents need calibration inputs: give calibration an array "
                             "(N, C, H, W) or (N, F), or use exponents='dynamic'")
     begun = begun or begin(graph, weight_bits=weight_bits, sparse=sparse)
-    usual = begun.usual if exponents == "dynamic" else None
-    fixed = calibration if exponents == "static" else None
+    usual = begun.usual if exponents == DYNAMIC else None
+    fixed = calibration if exponents == STATIC else None
     formats = _formats(graph, begun.layers, activation_bits, unsigned, unsigned_input)
 
     def at(width: int) -> QGraph:
@@ -93,13 +99,14 @@ def begin(graph: Graph, *, weight_bits: int, sparse: bool) -> Begun:
 
 
 def _check(exponents: str, weight_bits: int, activation_bits: int, acc_bits: int | None) -> None:
-    if exponents not in ("dynamic", "static"):
-        raise ArgumentError(f"exponents must be 'dynamic' or 'static', not {exponents!r}")
+    check_exponents(exponents)
     for name, bits in (("weight_bits", weight_bits), ("activation_bits", activation_bits)):
-        if not 4 <= bits <= 9:
-            raise ArgumentError(f"{name} must be 4 to 9, not {bits!r}")
+        if bits not in MANTISSA_BITS:
+            raise ArgumentError(f"{name} must be {MANTISSA_BITS[0]} to {MANTISSA_BITS[-1]}, "
+                                f"not {bits!r}")
     if acc_bits is not None and acc_bits not in ACCUMULATORS:
-        raise ArgumentError(f"acc_bits must be None, 24 or 32, not {acc_bits!r}")
+        raise ArgumentError(f"acc_bits must be None, {' or '.join(map(str, ACCUMULATORS))}, "
+                            f"not {acc_bits!r}")
 
 
 def _layers(graph: Graph) -> list[Conv]:

@@ -8,12 +8,14 @@ from itertools import chain
 import numpy as np
 from scipy.sparse import csr_array
 
-from celosia.compiler import ACCUMULATORS, BITS, Compiler, as_if_calibrated
+from celosia.compiler import ACCUMULATORS, Compiler, as_if_calibrated
 from celosia.graph import Conv, Graph
 from celosia.program import Program
 from celosia.quantise import Begun
 from celosia_boards.targets import target, targets
+from celosia_spec.epilogue import DYNAMIC, STATIC
 from celosia_spec.errors import CelosiaError, CompileError, FitError
+from celosia_spec.isa import MANTISSA_BITS
 from celosia_spec.qgraph import NodeKind, QGraph
 
 SECONDS = 10.0
@@ -72,12 +74,12 @@ class Graphs:
     def of(self, trial: Trial) -> Iterator[QGraph]:
         """The trial's graph with its mantissas, in each way that has to fit."""
         compiler, share = trial.compiler, trial.share
-        if compiler.exponents == "dynamic" or self.samples is not None:
+        if compiler.exponents == DYNAMIC or self.samples is not None:
             yield self.quantised(compiler, share)
             return
         # No calibration inputs: no place and no cycle depends on the exponents' values, but the
         # width of the accumulators may. It is that of dynamic exponents or wider.
-        dynamic = replace(compiler, exponents="dynamic")
+        dynamic = replace(compiler, exponents=DYNAMIC)
         least = self.quantised(dynamic, share)
         yield as_if_calibrated(least)
         for width in dynamic.accumulators():
@@ -186,29 +188,29 @@ class Trials:
 
     def narrower(self) -> Iterator[Trial]:
         """Narrower weights, for sums that the accumulators are not wide enough for."""
-        for bits in range(self.compiler.weight_bits - 1, BITS[0] - 1, -1):
+        for bits in range(self.compiler.weight_bits - 1, MANTISSA_BITS[0] - 1, -1):
             yield Trial(f"use weight_bits={bits}", "weight bits", str(bits),
                         replace(self.compiler, weight_bits=bits))
 
     def here(self) -> Iterator[Trial]:
         """Other settings for the same target."""
         now = self.compiler
-        dynamic = now.exponents == "dynamic"
+        dynamic = now.exponents == DYNAMIC
         if not now.sparse:
             yield Trial("leave the zeros out (sparse)", "sparse weights", "",
                         replace(now, sparse=True))
         if dynamic:
-            yield Trial(_CALIBRATE, "static exponents", "", replace(now, exponents="static"))
+            yield Trial(_CALIBRATE, "static exponents", "", replace(now, exponents=STATIC))
         lanes = list(self._lanes())
         for count in lanes:
             yield Trial(f"use {count} lanes", "lanes", str(count), replace(now, lanes=count))
         for count in lanes if dynamic else ():
             yield Trial(f"{_CALIBRATE} and {count} lanes", "lanes", str(count),
-                        replace(now, lanes=count, exponents="static"))
+                        replace(now, lanes=count, exponents=STATIC))
 
     def elsewhere(self) -> Iterator[Trial]:
         """Other targets with their own lanes."""
-        kinds = {self.compiler.exponents: "", "static": " with static exponents"}
+        kinds = {self.compiler.exponents: "", STATIC: " with static exponents"}
         for exponents, words in kinds.items():
             for name in self._others():
                 yield Trial(f"compile it for {name}{words}", "target", name, replace(
@@ -218,7 +220,7 @@ class Trials:
         """The smallest weights of each layer removed, for this target and for others; also with
         static exponents. Nowhere where not even the smallest share fits."""
         for name in (self.compiler.target, *self._others()):
-            for exponents in dict.fromkeys((self.compiler.exponents, "static")):
+            for exponents in dict.fromkeys((self.compiler.exponents, STATIC)):
                 trials = [self.pruned_to(share, name, exponents) for share in DENSITIES]
                 if self._fits(trials[-1]):
                     yield from trials

@@ -1,5 +1,6 @@
 """The build cache: whole or built again, once whoever asks, and nobody else's."""
 
+import errno
 import fcntl
 import os
 import shutil
@@ -7,7 +8,9 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 
@@ -112,6 +115,8 @@ DAMAGES = {
     "file missing": lambda entry: (entry / "text").unlink(),
     "no sums": lambda entry: (entry / "sums.json").unlink(),
     "sums cut": lambda entry: os.truncate(entry / "sums.json", 9),
+    "sums of nothing": lambda entry: (flip(entry), (entry / "sums.json").write_text("{}")),
+    "sums too deep": lambda entry: (entry / "sums.json").write_text("[" * 100_000),
     "sums of another kind": lambda entry: (entry / "sums.json").write_text("[3]"),
     "empty folder": lambda entry: (shutil.rmtree(entry), entry.mkdir()),
     "a file": lambda entry: (shutil.rmtree(entry), entry.write_text("")),
@@ -206,6 +211,19 @@ def test_a_cache_that_may_only_be_read(folder):
     with pytest.raises(CacheError, match=r"cannot be written \(Permission denied\); name a"):
         cached("other", build_two)
     folder.chmod(0o700)
+
+
+@pytest.mark.parametrize(("owner", "name"), [
+    (tempfile, "mkdtemp"), (os, "fsync"), (Path, "rename"), (fcntl, "flock")])
+def test_a_cache_that_cannot_be_written_says_so(folder, monkeypatch, owner, name):
+    """Wherever the system refuses: a full disk, a folder whose locks were made by another."""
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(owner, name, full)
+    with pytest.raises(CacheError, match=rf"^the cache folder {folder} cannot be written \(No "
+                                         r"space left on device\); name a folder of your own"):
+        cached("thing", build_two)
 
 
 def interrupted(work, after):

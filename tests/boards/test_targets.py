@@ -8,6 +8,7 @@ from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from celosia_boards.arrays import array_for
 from celosia_boards.board_top import BoardTop
 from celosia_boards.build import platform_of
 from celosia_boards.clock import possible_clock
@@ -29,6 +30,15 @@ def test_names():
     assert all(target(name).name == name for name in NAMES)
     with pytest.raises(TypeError):
         targets()["mine"] = None
+
+
+@pytest.mark.parametrize("name", [None, ["hx8k"], 3, b"hx8k", {}, "x\n" * 200])
+def test_what_is_no_name_is_an_unknown_target(name):
+    with pytest.raises(UnknownTarget, match=rf"^unknown target .*; targets are {NAMES[0]}, ") as no:
+        target(name)
+    assert "\n" not in str(no.value) and len(str(no.value)) < 400
+    with pytest.raises(UnknownTarget):
+        array_for(name)
 
 
 def test_unknown_target_lists_the_names():

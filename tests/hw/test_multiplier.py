@@ -20,21 +20,24 @@ def _sources(kind):
 SHAPES = [(4, 8, 8), (3, 6, 5), (1, 4, 8), (2, 9, 9)]
 
 
-def _corners(bits):
-    """Smallest, largest and the values around zero of a signed number."""
-    return [-(1 << bits - 1), 1 - (1 << bits - 1), -1, 0, 1, (1 << bits - 1) - 1]
+def _corners(least, end):
+    """Smallest, largest and the values around zero and the middle of a range."""
+    middle = (least + end) // 2
+    return sorted({least, least + 1, middle - 1, middle, middle + 1, end - 1})
 
 
-def _products(lanes, weight_bits, activation_bits):
+def _products(lanes, weight_bits, activation_bits, signed_x):
     """Every pair of corner values in every lane, then random operands: a new set each cycle, whose
     products appear LATENCY edges later, not one sooner."""
     rng, vectors = random.Random(1), Vectors()
-    pairs = list(itertools.product(_corners(weight_bits), _corners(activation_bits)))
+    ranges = [(-(1 << weight_bits - 1), 1 << weight_bits - 1)]
+    half = signed_x << activation_bits - 1
+    ranges += [(-half, (1 << activation_bits) - half)]
+    pairs = list(itertools.product(*(_corners(*limits) for limits in ranges)))
     sets = [[pairs[(step + lane) % len(pairs)] for lane in range(lanes)]
             for step in range(len(pairs))]
-    half_w, half_x = 1 << weight_bits - 1, 1 << activation_bits - 1
-    sets += [[(rng.randrange(-half_w, half_w), rng.randrange(-half_x, half_x))
-              for _ in range(lanes)] for _ in range(1000)]
+    sets += [[tuple(rng.randrange(*limits) for limits in ranges) for _ in range(lanes)]
+             for _ in range(1000)]
     for cycle, operands in enumerate(sets):
         vectors.pulse(cycle, w=pack((w for w, _ in operands), weight_bits),
                       x=pack((x for _, x in operands), activation_bits))
@@ -43,16 +46,17 @@ def _products(lanes, weight_bits, activation_bits):
     return vectors
 
 
-@pytest.mark.parametrize(("kind", "lanes", "weight_bits", "activation_bits"),
-                         [(kind, *shape) for kind in KINDS for shape in SHAPES
+@pytest.mark.parametrize(("kind", "lanes", "weight_bits", "activation_bits", "signed_x"),
+                         [(kind, *shape, signed_x) for kind in KINDS for signed_x in (True, False)
+                          for shape in (SHAPES if signed_x else SHAPES[:2])
                           if kind != "mac16" or shape[1] <= 8])
-def test_products(verilog_player, kind, lanes, weight_bits, activation_bits):
-    dut = Multipliers(lanes, weight_bits, activation_bits, kind)
+def test_products(verilog_player, kind, lanes, weight_bits, activation_bits, signed_x):
+    dut = Multipliers(lanes, weight_bits, activation_bits, kind, signed_x=signed_x)
     text = verilog_of(dut)
     block = {"mac16": "SB_MAC16", "mult18": "MULT18X18D", "generic": None}[kind]
     if block is not None:
         assert text.count(f"  {block} ") == (-(-lanes // 2) if kind == "mac16" else lanes)
-    verilog_player(dut, _products(lanes, weight_bits, activation_bits), _sources(kind))
+    verilog_player(dut, _products(lanes, weight_bits, activation_bits, signed_x), _sources(kind))
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
@@ -65,3 +69,8 @@ def test_rejects(arguments, message):
     with pytest.raises(ValueError) as caught:
         Multipliers(*arguments)
     assert str(caught.value) == message
+
+
+def test_a_sign_takes_a_bit():
+    with pytest.raises(ValueError, match="activation_bits must be 2 to 17 for kind 'mult18'"):
+        Multipliers(4, 8, 18, "mult18", signed_x=False)

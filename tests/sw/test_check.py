@@ -312,6 +312,7 @@ def test_lanes_that_one_target_cannot_have_are_its_problem_alone() -> None:
 
 @pytest.mark.parametrize(("settings", "message"), [
     ({"targets": "virtex"}, "unknown target 'virtex'"),
+    ({"targets": [None]}, "unknown target None"), ({"targets": 3}, "unknown target 3;"),
     ({"targets": ["icebreaker", "icebraker"]}, "did you mean 'icebreaker'?"),
     ({"exponents": "both"}, "exponents must be"), ({"exponents": "static"}, "need calibration"),
     ({"lanes": 5}, "lanes must be a power of two"), ({"weight_bits": 3}, "weight_bits must be"),

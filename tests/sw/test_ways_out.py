@@ -146,10 +146,14 @@ def test_the_line_stands_beside_what_does_not_fit() -> None:
 
 @pytest.mark.parametrize(("settings", "message"), [
     ({"target": "virtex"}, "unknown target 'virtex'"),
+    ({"target": None}, "unknown target None"), ({"target": ["hx8k"]}, "unknown target ['hx8k'];"),
     ({"exponents": "both"}, "exponents must be 'dynamic' or 'static', not 'both'"),
     ({"exponents": "static"}, "static exponents need calibration inputs"),
     ({"weight_bits": 3}, "weight_bits must be 4 to 9, not 3"),
     ({"weight_bits": 8.0}, "weight_bits must be 4 to 9, not 8.0"),
+    ({"weight_bits": np.int8(3)}, "weight_bits must be 4 to 9, not 3"),
+    ({"activation_bits": "8"}, "activation_bits must be 4 to 9, not '8'"),
+    ({"lanes": 16.0}, "lanes must be a whole number, not 16.0"),
     ({"activation_bits": 10}, "activation_bits must be 4 to 9, not 10"),
     ({"lanes": 5}, "lanes must be a power of two"),
     ({"lanes": 64}, "icebreaker: 64 lanes need"),
@@ -162,6 +166,13 @@ def test_settings_are_checked_before_the_model_is_read(
     monkeypatch.setattr("celosia.frontend.import_model", lambda *_: pytest.fail("too late"))
     with pytest.raises(CelosiaError, match=re.escape(message)):
         celosia.compile("missing.pt2", None, **settings)
+
+
+def test_settings_may_be_of_any_whole_type() -> None:
+    compiler = Compiler(weight_bits=np.int64(8), activation_bits=np.uint8(8), lanes=np.int16(16))
+    compiler.check(calibrated=False)
+    assert {type(value) for value in (compiler.weight_bits, compiler.activation_bits,
+                                      compiler.lanes)} == {int}
 
 
 def test_settings_are_those_of_compile() -> None:

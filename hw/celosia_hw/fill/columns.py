@@ -37,8 +37,8 @@ class Columns(wiring.Component):
         from one position group to the next.
     row, enable : Out
         Row of each column, and which banks are written.
-    select : Out(4 x 2)
-        Element of each column.
+    turn : Out(2)
+        Column j takes element (j + turn) mod 4, with ``pair`` of elements 0, 2, 1, 3.
 
     Timing
     ------
@@ -57,7 +57,7 @@ class Columns(wiring.Component):
             "move": In(data.StructLayout({"row": 11, "bank": 5})), "move_a": In(1),
             "move_b": In(1), "set": In(1), "rows_ready": In(1),
             "row": Out(data.ArrayLayout(self.row_bits, ENTRY_WORDS)), "enable": Out(array.lanes),
-            "select": Out(data.ArrayLayout(2, ENTRY_WORDS)),
+            "turn": Out(2),
         })
 
     def elaborate(self, platform: Any) -> Module:
@@ -75,7 +75,9 @@ class Columns(wiring.Component):
             for name, count, here, there in (("a", count_a, self.move_a, strobes[0]),
                                              ("b", Cat(count_b, count_a[2]), self.move_b,
                                               strobes[1])))
-        self._select(m, a, begin)
+        # Element 0 goes to column a - begin.
+        first = Cat(a[0] ^ begin[0], a[1] ^ begin[1] ^ (~a[0] & begin[0]))
+        m.d.sync += self.turn.eq(Cat(first[0], first[1] ^ first[0]))
         self._columns(m, (a, row_a, count_a), (b, row_b, count_b), step)
         return m
 
@@ -113,15 +115,6 @@ class Columns(wiring.Component):
         with m.If(there | (moved[-1] & ~here) | (ready & wraps)):
             m.d.sync += row.eq(Mux(there & self.set, step, row + step))
         return bank, row
-
-    def _select(self, m: Module, a: Value, begin: Value) -> None:
-        """Tell which element each column takes."""
-        first = Signal(2)
-        m.d.comb += first.eq(Cat(a[0] ^ begin[0], a[1] ^ begin[1] ^ (~a[0] & begin[0])))
-        for j in range(ENTRY_WORDS):
-            low = first[0] ^ (j & 1)
-            high = first[1] ^ (j >> 1) ^ (first[0] if not j & 1 else 0)
-            m.d.sync += self.select[j].eq(Mux(self.pair, Cat(high, low), Cat(low, high)))
 
     def _columns(self, m: Module, a: tuple[Value, Value, Value], b: tuple[Value, Value, Value],
                  step: Value) -> None:

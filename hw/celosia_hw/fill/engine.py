@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import reduce
+from itertools import pairwise
 from operator import or_
 from typing import Any
 
@@ -13,6 +14,8 @@ from celosia_hw.fill.columns import Columns
 from celosia_hw.fill.finisher import Finisher
 from celosia_hw.layouts import layout
 from celosia_hw.memory.main_memory import Access
+from celosia_hw.parts.compare import at_least, below
+from celosia_hw.parts.rotator import Rotator
 from celosia_hw.parts.table_memory import TableMemory
 from celosia_spec.stream.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS, Array
 from celosia_spec.stream.controls import FILL
@@ -25,6 +28,9 @@ _START, _LINE, _CHANNEL = 1, 2, 3
 
 _STEPS = ("flags", "channels", "lines", "element", "run", "a", "b", "rows", "rest", "go")
 """Cycles of a sequence, by the word whose address is given; the last one stays."""
+
+_DRAIN = ("drain", "empty", "done")
+"""Cycles behind a record's last request; then nothing goes on."""
 
 
 class FillEngine(wiring.Component):
@@ -68,8 +74,8 @@ class FillEngine(wiring.Component):
     Records have at most ``bank_rows`` lines and channels, and keep what
     `celosia_spec.stream.fills.places` asserts: elements of a word go to different columns.
 
-    Cells on the UP5K: 765 LUTs and 424 flip-flops, of which the finishers have 324 and 220; a block
-    RAM.
+    Logic cells on the UP5K: 799 (743 LUTs, 404 flip-flops) and a block RAM; of these the finishers
+    have 356, `Columns` 209.
     """
 
     LATENCY = 5
@@ -90,27 +96,28 @@ class FillEngine(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         m.submodules.columns = columns = self.columns
-        at = {name: Signal(name=f"at_{name}", init=name == "go") for name in _STEPS}
-        kind = Signal(2)
+        at = {name: Signal(name=f"at_{name}", init=name == "go")
+              for name in _STEPS + _DRAIN}
+        kind, fresh = Signal(2), Signal()
         word, queued = self._queue(m, at, kind)
         flags = self._flags(m, at, word)
-        taken, last = Signal(), Signal()
-        self._sequence(m, at, kind, word, queued, taken & last)
-        elements = self._elements(m, at, kind, word, flags, taken, last)
-        late = elements
+        running, taken, last = Signal(), Signal(), Signal()
+        operand = Signal(CONTROL_BITS)
+        loads = self._sequence(m, at, kind, fresh, operand, queued, taken & last)
+        m.d.comb += operand.eq(word & (loads | (flags.apart & running)).replicate(CONTROL_BITS))
+        elements = self._elements(m, at, fresh, word, operand, flags, loads, running, taken, last)
+        late = [elements]
         for k in range(self.LATENCY - columns.LATENCY):
-            late = _held(m, f"elements{k}", late)
+            late.append(_held(m, f"elements{k}", late[-1]))
         m.d.comb += [
-            columns.elements.eq(late), columns.pair.eq(flags.pair), columns.masks.eq(flags.masks),
-            columns.move.eq(word), columns.move_a.eq(at["b"] & (kind != 0)),
-            columns.move_b.eq(at["rows"] & (kind != 0)),
-            columns.set.eq(kind == _START), columns.rows_ready.eq(at["rest"]),
+            columns.elements.eq(late[-1]), columns.pair.eq(flags.pair),
+            columns.masks.eq(flags.masks), columns.move.eq(word),
+            columns.move_a.eq(at["b"]), columns.move_b.eq(at["rows"]),
+            columns.set.eq(fresh), columns.rows_ready.eq(at["rest"]),
             self.row.eq(columns.row), self.enable.eq(columns.enable),
             self.start.eq(at["channels"]), self.busy.eq(queued),
         ]
-        for k in range(columns.LATENCY):
-            late = _held(m, f"written{k}", late)
-        self._finish(m, flags, late)
+        self._finish(m, flags, late[1])
         return m
 
     def _queue(self, m: Module, at: dict[str, Signal], kind: Value) -> tuple[Signal, Signal]:
@@ -123,7 +130,7 @@ class FillEngine(wiring.Component):
             m.d.sync += Cat(place, into).eq(Cat(place, into) + 1)
             with m.If(place.all()):
                 m.d.sync += place.eq(1)
-        with m.If(at["rest"] & (kind == 0)):
+        with m.If(at["done"]):
             m.d.sync += out.eq(out + 1)
         own = {name: Cat(number, kind) for name, number in (("element", Const(0, 2)),
                                                             ("a", Const(1, 2)), ("b", Const(2, 2)))}
@@ -133,7 +140,7 @@ class FillEngine(wiring.Component):
         m.d.comb += [
             address.eq(_any([value & at[name].replicate(4) for name, value in own.items()])),
             queued.eq(into != out), self.room.eq((into + 1)[:frames] != out),
-            self.done.eq(at["rest"] & (kind == 0)),
+            self.done.eq(at["done"]),
             words.write.en.eq(self.load), words.write.data.eq(self.word),
             words.write.addr.eq(Cat(place, into)), words.read.addr.eq(Cat(address, out)),
         ]
@@ -154,56 +161,69 @@ class FillEngine(wiring.Component):
                 flags.masks.eq(Cat(given.log2_groups >= bits - k for k in range(bits)))]
         return flags
 
-    def _sequence(self, m: Module, at: dict[str, Signal], kind: Signal, word: Value, queued: Value,
-                  line_ends: Value) -> None:
-        """Go through the steps of what is next."""
+    def _sequence(self, m: Module, at: dict[str, Signal], kind: Signal, fresh: Signal,
+                  operand: Value, queued: Value, line_ends: Value) -> Signal:
+        """Go through the steps of what is next; return whether the words of a place, of lines and
+        channels may come."""
         ended, turn = Signal(), Signal()
         m.d.comb += turn.eq(at["go"] & ended)
-        line = self._counter(m, "lines", at["element"] & (kind != _LINE), turn, word)
-        channel = self._counter(m, "channels", at["lines"] & (kind == _START), turn & ~line, word)
+        line = self._counter(m, "lines", at, at["element"] & (kind != _LINE), turn, operand)
+        channel = self._counter(m, "channels", at, at["lines"] & fresh, turn & ~line,
+                                operand)
         begins = at["go"] & (kind == 0) & queued
         into = {"flags": begins, "lines": turn & ~line & channel, "element": turn & line,
-                "b": turn & ~line & ~channel, "go": at["go"] & ~turn & ~begins}
-        for name, before in zip(_STEPS, ("", *_STEPS), strict=False):
-            m.d.sync += at[name].eq((at[before] if before else 0) | into.get(name, 0))
+                "drain": turn & ~line & ~channel, "go": at["go"] & ~turn & ~begins}
+        for before, name in (*pairwise(_STEPS), *pairwise((*_DRAIN, "go"))):
+            into[name] = into.get(name, Const(0, 1)) | at[before]
+        m.d.sync += [at[name].eq(condition) for name, condition in into.items()]
         with m.If(turn):
             m.d.sync += kind.eq(Mux(line, _LINE, channel.replicate(2)))
         with m.If(begins):
             m.d.sync += kind.eq(_START)
-        m.d.sync += ended.eq(line_ends | (ended & ~at["go"]))
+        loads = Signal()
+        m.d.sync += [ended.eq(line_ends | (ended & ~at["go"])),
+                     fresh.eq(begins | (fresh & ~turn)),
+                     loads.eq(turn | begins | (loads & ~at["run"]))]
+        return loads
 
-    def _counter(self, m: Module, name: str, load: Value, count: Value, word: Value) -> Signal:
-        """Return whether there is more of what ``count`` takes."""
+    def _counter(self, m: Module, name: str, at: dict[str, Signal], load: Value, count: Value,
+                 operand: Value) -> Signal:
+        """Count up from what was loaded; return whether there is more of what ``count`` takes."""
         left = Signal(range(self.array.bank_rows), name=f"{name}_left", reset_less=True)
-        less, more = Signal(len(left) + 1, name=f"{name}_less"), Signal(name=f"{name}_more")
-        m.d.comb += [less.eq(left - 1), more.eq(~less[-1])]
+        more = Signal(name=f"{name}_more", reset_less=True)
+        # The operand is 0 but where it is loaded, and before anything was granted with `apart`.
+        total = Signal(len(left) + 2, name=f"{name}_total")
+        m.d.comb += total.eq(Cat(Const(1, 1), left) + Cat(Const(1, 1), operand[:len(left)]))
+        with m.If(at["rest"]):
+            m.d.sync += more.eq(~total[-1])
         with m.If(load | (count & more)):
-            m.d.sync += left.eq(Mux(load, word, less))
+            m.d.sync += left.eq(Mux(at["go"], total[1:], operand))
         return more
 
-    def _elements(self, m: Module, at: dict[str, Signal], kind: Value, word: Value,
-                  flags: data.View, taken: Signal, last: Signal) -> Value:
+    def _elements(self, m: Module, at: dict[str, Signal], fresh: Value, word: Value, operand: Value,
+                  flags: data.View, loads: Value, running: Signal, taken: Signal,
+                  last: Signal) -> Value:
         """Ask for the words of a line; return which elements of the one that is taken count."""
-        running, first = Signal(), Signal(2, reset_less=True)
-        live = (kind != 0) & Mux(flags.apart, at["rest"], at["a"])
+        first = Signal(2, reset_less=True)
+        live = Mux(flags.apart, at["rest"], at["a"])
         m.d.sync += running.eq((running & ~(taken & last)) | live)
         m.d.comb += [self.memory.request.eq(running & ~flags.zero),
                      taken.eq(running & (self.memory.grant | flags.zero))]
         end = self._left(m, at, word, first, taken, last)
-        self._number(m, at, kind, word, flags, first, taken, last, end)
+        self._number(m, at, fresh, word, operand, flags, loads, first, taken, last, end)
         limit = Mux(flags.apart, first, end)
-        return Cat(*(taken & (first <= k) & (~(last | flags.apart) | (limit >= k))
+        return Cat(*(taken & ~below(k, first) & (~(last | flags.apart) | at_least(limit, k))
                      for k in range(ENTRY_WORDS)))
 
     def _left(self, m: Module, at: dict[str, Signal], word: Value, first: Value, taken: Value,
               last: Signal) -> Signal:
         """Count the words of a line; return the last one's last element."""
         bits = (self.array.lanes * self.array.bank_rows // ENTRY_WORDS - 1).bit_length()
-        left, more = Signal(bits, reset_less=True), Signal(reset_less=True)
-        end, less = Signal(2, reset_less=True), Signal(bits + 1)
-        m.d.comb += [less.eq(left - 1), last.eq(less[-1] & ~more)]
+        left, more = Signal(bits + 1, reset_less=True), Signal(reset_less=True)
+        end = Signal(2, reset_less=True)
+        m.d.comb += last.eq(left[-1] & ~more)
         with m.If(at["a"] | (taken & ~more)):
-            m.d.sync += left.eq(Mux(at["a"], word[2:], less))
+            m.d.sync += left.eq(Mux(at["a"], Cat(word[2:2 + bits], word[-1]), left - 1))
         with m.If(taken):
             m.d.sync += more.eq(0)
         with m.If(at["a"]):
@@ -211,44 +231,44 @@ class FillEngine(wiring.Component):
             m.d.sync += Cat(end, more).eq(word[:2] + first)
         return end
 
-    def _number(self, m: Module, at: dict[str, Signal], kind: Value, word: Value,
-                flags: data.View, first: Signal, taken: Value, last: Value, end: Value) -> None:
+    def _number(self, m: Module, at: dict[str, Signal], fresh: Value, word: Value,
+                operand: Value, flags: data.View, loads: Value, first: Signal, taken: Value,
+                last: Value, end: Value) -> None:
         """Keep the number of the next element in main memory: ``first`` in word ``address``."""
         address = Signal(range(self.array.main_words), reset_less=True)
-        sets, moves = at["run"] & (kind == _START), Signal()
-        operand, low = Signal(signed(CONTROL_BITS)), Signal(3)
-        carry = Signal()
+        whole, total = Signal(signed(len(address))), Signal(len(address) + 3)
+        sets, moves = at["run"] & fresh, loads | flags.apart
+        up = ~last | end.all()
         m.d.comb += [
-            self.memory.address.eq(address), moves.eq(at["run"] | flags.apart),
-            operand.eq(word & moves.replicate(CONTROL_BITS)), low.eq(first + operand[:2]),
-            carry.eq(Mux(moves, low[2], ~last | end.all())),
+            self.memory.address.eq(address), whole.eq(operand.as_signed() >> 2),
+            # Three and one make a carry into the word.
+            total.eq(Cat(Const(1, 1), first, address)
+                     + Cat(up & ~moves, Mux(moves, word[:2], up.replicate(2)), whole)),
         ]
-        whole = operand >> 2
         with m.If(at["run"] | taken):
             m.d.sync += [
-                address.eq(Mux(sets, Cat(operand[2:], flags.page), address + whole + carry)),
-                first.eq(Mux(moves, Mux(sets, operand[:2], low[:2]),
+                address.eq(Mux(sets, Cat(operand[2:], flags.page), total[3:])),
+                first.eq(Mux(moves, Mux(sets, word[:2], total[1:3]),
                              (end + 1) & last.replicate(2))),
             ]
 
-    def _finish(self, m: Module, flags: data.View, written: Value) -> None:
-        """Finish the elements of ``data``, and give each column its own.
-
-        written : elements whose codes come now."""
+    def _finish(self, m: Module, flags: data.View, counts: Value) -> None:
+        """Finish the elements of ``data`` that count, and give each column its own."""
+        m.submodules.rotator = rotator = Rotator(ENTRY_WORDS, self.array.activation_bits, 1)
         finishers = [Finisher(self.array.activation_bits) for _ in range(ENTRY_WORDS)]
         for k, finisher in enumerate(finishers):
             m.submodules[f"finisher{k}"] = finisher
             m.d.comb += [
                 finisher.element.eq(self.data.word_select(k, CONTROL_BITS)),
                 finisher.exponent.eq(self.exponent), finisher.signed.eq(flags.signed),
-                finisher.zero.eq(flags.zero)]
-        m.d.comb += self.clipped.eq(_any([written[k] & finisher.clipped
-                                          for k, finisher in enumerate(finishers)]))
+                finisher.zero.eq(flags.zero | ~counts[k])]
         codes = [finisher.code for finisher in finishers]
-        for j in range(ENTRY_WORDS):
-            which = self.columns.select[j]
-            m.d.comb += self.code[j].eq(Mux(which[1], Mux(which[0], codes[3], codes[2]),
-                                            Mux(which[0], codes[1], codes[0])))
+        m.d.comb += [
+            self.clipped.eq(_any([finisher.clipped for finisher in finishers])),
+            rotator.i.eq(Cat(codes[0], *(Mux(flags.pair, codes[3 - k], codes[k]) for k in (1, 2)),
+                             codes[3])),
+            rotator.rotation[0].eq(self.columns.turn), self.code.eq(rotator.o),
+        ]
 
 
 def _held(m: Module, name: str, value: Value) -> Signal:

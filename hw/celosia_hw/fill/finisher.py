@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -49,33 +49,38 @@ class Finisher(wiring.Component):
         m = Module()
         places = SIGNIFICAND_BITS
         negative, over = Signal(reset_less=True), Signal(reset_less=True)
-        value, distance = Signal(places, reset_less=True), Signal(5, reset_less=True)
+        value, dropped = Signal(places, reset_less=True), Signal(reset_less=True)
+        distance = Signal(4, reset_less=True)
         difference = Signal(6)
+        given = Cat(self.element[:places - 1], self.element[places - 1] & ~self.signed)
+        # A move by one place needs no difference: with it, a register costs no cell of its own.
+        odd = self.exponent[0] ^ self.element[places]
         m.d.comb += difference.eq(self.exponent - self.element[places:])
         m.d.sync += [
-            distance.eq(difference[:5]), over.eq(difference[5]),
+            distance.eq(difference[1:5]), over.eq(difference[5]),
             negative.eq(self.signed & self.element[places - 1]),
-            value.eq(Cat(self.element[:places - 1], self.element[places - 1] & ~self.signed)),
+            value.eq(Mux(odd, given >> 1, given)), dropped.eq(odd & given[0]),
         ]
         with m.If(self.zero):
-            m.d.sync += value.eq(0)
-        # A value above its tensor's exponent fills all bits; zero stays zero.
-        large = over & value.any()
-        first, lost = self._right(m, value, distance[3:5], 8, "first")
+            m.d.sync += [value.eq(0), dropped.eq(0)]
+        # A value above its tensor's exponent becomes all ones; zero stays zero.
+        large = over & (value.any() | dropped)
+        first, lost = self._right(m, value, distance[2:], 8, "first")
         held, sticky = Signal(places, reset_less=True), Signal(reset_less=True)
-        rest, full = Signal(3, reset_less=True), Signal(reset_less=True)
+        rest = Signal(2, reset_less=True)
         signs = [Signal(name=f"negative{k}", reset_less=True) for k in range(2)]
-        m.d.sync += [held.eq(first), sticky.eq(lost), rest.eq(distance[:3]), full.eq(large),
+        m.d.sync += [held.eq(first), sticky.eq(lost | dropped), rest.eq(distance[:2]),
                      signs[0].eq(negative), signs[1].eq(signs[0])]
-        second, lost = self._right(m, held, rest, 1, "second")
+        with m.If(large):
+            m.d.sync += [held.eq(Cat(Const(-1, places - 1), ~self.signed)), rest.eq(0)]
+        second, lost = self._right(m, held, rest, 2, "second")
         magnitude, up = Signal(self.bits, reset_less=True), Signal(reset_less=True)
-        filled = Signal(reset_less=True)
         guard = places - self.bits - 1
         m.d.sync += [
-            magnitude.eq(second[guard + 1:]), filled.eq(full),
+            magnitude.eq(second[guard + 1:] ^ signs[0].replicate(self.bits)),
             up.eq(second[guard] & (second[guard + 1] | sticky | lost | second[:guard].any())),
         ]
-        self._limit(m, magnitude, up, filled, signs[1])
+        self._limit(m, magnitude, up, signs[1])
         return m
 
     def _right(self, m: Module, value: Value, amount: Value, unit: int,
@@ -90,17 +95,15 @@ class Finisher(wiring.Component):
             value = shifted
         return value, lost
 
-    def _limit(self, m: Module, magnitude: Value, up: Value, filled: Value,
-               negative: Value) -> None:
-        """Round, clip, and give the code of a sign and a magnitude."""
-        bits = self.bits
-        rounded, clipped, largest = Signal(bits + 1), Signal(), Signal(bits)
-        m.d.comb += [
-            rounded.eq(magnitude + up),
-            clipped.eq(filled | rounded[bits] | (rounded[bits - 1] & self.signed)),
-            largest.eq(Mux(clipped, ~(self.signed << bits - 1), rounded)),
-        ]
-        moved = Cat(largest[:-1], largest[-1] | self.signed)
-        # Moved up by half the range, a negative magnitude is counted down from there.
-        m.d.sync += [self.code.eq(Mux(negative, -largest ^ 1 << bits - 1, moved)),
-                     self.clipped.eq(clipped)]
+    def _limit(self, m: Module, magnitude: Value, up: Value, negative: Value) -> None:
+        """Round, clip, and give the code of a magnitude whose bits are inverted if ``negative``.
+
+        -(a + 1) is ~a, and -a is ~a + 1. The largest magnitude is not rounded up.
+        """
+        full, one = Signal(), Signal()
+        ones = Cat(*(bit ^ negative for bit in magnitude[:-1]),
+                   (magnitude[-1] ^ negative) | self.signed)
+        m.d.comb += [full.eq(up & ones.all()), one.eq(negative ^ (up & ~full))]
+        total = Cat(Const(1, 1), magnitude) + Cat(one)
+        m.d.sync += [self.code.eq(total[1:] ^ (self.signed << self.bits - 1)),
+                     self.clipped.eq(full)]

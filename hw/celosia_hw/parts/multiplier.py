@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import ClockSignal, Const, Instance, Module, Signal, signed
+from amaranth.hdl import ClockSignal, Const, Instance, Module, Shape, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -16,22 +16,25 @@ KINDS = tuple(MULTIPLIER_BITS)
 
 
 class Multipliers(wiring.Component):
-    """Products ``p[i] = w[i] * x[i]`` of signed operands, one multiplier a lane.
+    """Products ``p[i] = w[i] * x[i]``, one multiplier a lane. Weights w are signed.
 
     Parameters
     ----------
     lanes : int
         Number of multipliers, at least 1.
     weight_bits, activation_bits : int
-        Operand widths, bits, sign included: 2 to 18, for ``mac16`` 2 to 8.
+        Operand widths, bits, sign included: 2 to 18, for ``mac16`` 2 to 8; without a sign
+        ``mult18`` takes 17.
     kind : str
         One of `KINDS`. All kinds give the same bits in the same cycles. Amaranth's own simulator
         ignores device blocks: simulate ``generic`` there.
+    signed_x : bool
+        Whether x is signed.
 
     Members
     -------
     w : In(array of lanes x signed(weight_bits))
-    x : In(array of lanes x signed(activation_bits))
+    x : In(array of lanes x signed(activation_bits)), or unsigned
     p : Out(array of lanes x signed(weight_bits + activation_bits))
         Exact products.
 
@@ -44,20 +47,24 @@ class Multipliers(wiring.Component):
     LATENCY = 2
 
     def __init__(self, lanes: int, weight_bits: int, activation_bits: int,
-                 kind: str = "generic") -> None:
+                 kind: str = "generic", *, signed_x: bool = True) -> None:
         if kind not in KINDS:
             raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
         if lanes < 1:
             raise ValueError(f"lanes must be at least 1, not {lanes!r}")
-        for name, bits in (("weight_bits", weight_bits), ("activation_bits", activation_bits)):
-            if not 2 <= bits <= MULTIPLIER_BITS[kind]:
-                raise ValueError(
-                    f"{name} must be 2 to {MULTIPLIER_BITS[kind]} for kind {kind!r}, not {bits!r}")
-        self.lanes, self.kind = lanes, kind
+        most = MULTIPLIER_BITS[kind]
+        # SB_MAC16 knows operands without a sign; the others take one bit more for it.
+        limits = (("weight_bits", weight_bits, most),
+                  ("activation_bits", activation_bits, most - (not signed_x and kind != "mac16")))
+        for name, bits, limit in limits:
+            if not 2 <= bits <= limit:
+                raise ValueError(f"{name} must be 2 to {limit} for kind {kind!r}, not {bits!r}")
+        self.lanes, self.kind, self.signed_x = lanes, kind, signed_x
         self.weight_bits, self.activation_bits = weight_bits, activation_bits
+        self.x_shape = Shape(activation_bits, signed_x)
         super().__init__({
             "w": In(data.ArrayLayout(signed(weight_bits), lanes)),
-            "x": In(data.ArrayLayout(signed(activation_bits), lanes)),
+            "x": In(data.ArrayLayout(self.x_shape, lanes)),
             "p": Out(data.ArrayLayout(signed(weight_bits + activation_bits), lanes)),
         })
 
@@ -74,7 +81,7 @@ class Multipliers(wiring.Component):
 
     def _generic(self, m: Module, lane: int) -> None:
         w = Signal(signed(self.weight_bits), reset_less=True, name=f"w_{lane}")
-        x = Signal(signed(self.activation_bits), reset_less=True, name=f"x_{lane}")
+        x = Signal(self.x_shape, reset_less=True, name=f"x_{lane}")
         p = Signal(signed(self.weight_bits + self.activation_bits), reset_less=True,
                    name=f"p_{lane}")
         m.d.sync += [w.eq(self.w[lane]), x.eq(self.x[lane]), p.eq(w * x)]
@@ -95,7 +102,7 @@ class Multipliers(wiring.Component):
         m.submodules[f"mac16_{first}"] = Instance(
             "SB_MAC16",
             p_NEG_TRIGGER=Const(0, 1), p_MODE_8x8=Const(1, 1),
-            p_A_SIGNED=Const(1, 1), p_B_SIGNED=Const(1, 1),
+            p_A_SIGNED=Const(1, 1), p_B_SIGNED=Const(self.signed_x, 1),
             p_A_REG=Const(1, 1), p_B_REG=Const(1, 1), p_C_REG=Const(0, 1), p_D_REG=Const(0, 1),
             p_TOP_8x8_MULT_REG=Const(1, 1), p_BOT_8x8_MULT_REG=Const(1, 1),
             p_PIPELINE_16x16_MULT_REG1=Const(0, 1), p_PIPELINE_16x16_MULT_REG2=Const(0, 1),

@@ -7,6 +7,13 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 
+def exchanges(rotation: Value, half: int) -> list[Value]:
+    """Return which elements of a block's halves change places, when both halves are rotated by the
+    low bits of ``rotation`` already; the two of each place of a half do, or do not."""
+    bit = half.bit_length() - 1
+    return [rotation[bit] ^ (rotation[:bit] >= half - low if low else 0) for low in range(half)]
+
+
 class Rotator(wiring.Component):
     """Rotate the lanes of every group: ``o[p] = i[(p + r) % size]`` inside each group.
 
@@ -63,9 +70,8 @@ class Rotator(wiring.Component):
                     for block in range(self.lanes // size)]
             for block, control in enumerate(swap):
                 r = rotation[block * size // quad_lanes]
-                for low in range(half):
-                    carry = r[:stage - 1] >= half - low if low else 0
-                    m.d.comb += control[low].eq((r[stage - 1] ^ carry) & enabled)
+                m.d.comb += [control[low].eq(exchange & enabled)
+                             for low, exchange in enumerate(exchanges(r, half))]
             after = []
             for p in range(self.lanes):
                 value = Signal(self.width, name=f"stage{stage}_{p}")

@@ -18,6 +18,7 @@ from celosia_spec.isa.numbers import (
     ELEMENT_BITS,
     EXPONENT_MAX,
     EXPONENT_MIN,
+    MANTISSA_BITS,
     OUTPUT_BITS,
     SIGNIFICAND_BITS,
     UNIT_MARGIN,
@@ -36,8 +37,8 @@ from celosia_spec.isa.words import (
 __all__ = [
     "ACCUMULATORS", "BATCH", "BLOCK", "BLOCK_BITS", "COUNTER_BITS", "DELTA_BITS", "DESCRIPTOR",
     "DESCRIPTOR_WORDS", "ELEMENT_BITS", "EXPONENT_MAX", "EXPONENT_MIN", "EXPONENT_SLOTS",
-    "FORMAT_VERSION", "MEMORIES", "OUTPUT_BITS", "PHASE_BITS", "PREFETCH_WORDS", "ROW",
-    "SIGNIFICAND_BITS", "STATUS", "UNIT_MARGIN", "ArrayConfig", "Error", "Event", "Memory",
+    "FORMAT_VERSION", "MANTISSA_BITS", "MEMORIES", "OUTPUT_BITS", "PHASE_BITS", "PREFETCH_WORDS",
+    "ROW", "SIGNIFICAND_BITS", "STATUS", "UNIT_MARGIN", "ArrayConfig", "Error", "Event", "Memory",
     "Opcode", "Register", "Space", "array_hash", "memory_of", "tap_word", "weight_word",
     "write_word",
 ]

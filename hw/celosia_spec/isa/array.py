@@ -2,9 +2,11 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+import operator
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
-from celosia_spec.isa.numbers import ACCUMULATORS
+from celosia_spec.isa.numbers import ACCUMULATORS, MANTISSA_BITS
 
 FORMAT_VERSION = 1
 """Version of descriptors and table words. Part of the array hash: another version is refused."""
@@ -64,6 +66,7 @@ class ArrayConfig:
     deep: bool = False
 
     def __post_init__(self) -> None:
+        take(self)
         for name, low, high in (("lanes", 4, 64), ("quad", 2, 16), ("beat", 2, 8)):
             value = getattr(self, name)
             if not low <= value <= high or value & value - 1:
@@ -71,12 +74,7 @@ class ArrayConfig:
         if not self.beat <= self.quad <= self.lanes:
             raise ValueError(f"beat ({self.beat}) must be at most quad ({self.quad}), and quad at "
                              f"most lanes ({self.lanes})")
-        if self.acc_bits not in ACCUMULATORS:
-            raise ValueError(f"acc_bits must be 24 or 32, not {self.acc_bits!r}")
-        for name in ("weight_bits", "activation_bits"):
-            value = getattr(self, name)
-            if not 4 <= value <= 9:
-                raise ValueError(f"{name} must be 4 to 9, not {value!r}")
+        check_widths(self)
         for name in ("weight_rows", "bank_rows", "table_rows", "taps", "writes", "program_words",
                      "store_beats"):
             value = getattr(self, name)
@@ -122,3 +120,30 @@ def array_hash(array: ArrayConfig, version: int = FORMAT_VERSION) -> int:
     """Return the hash that gateware of a format version carries for an array."""
     text = json.dumps([version, asdict(array)], sort_keys=True)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
+
+
+def take(array: Any) -> None:
+    """Make a dataclass's whole numbers, of whatever type, ints; ValueError for one that is none,
+    and for a switch that is no bool."""
+    for part in fields(array):
+        value = getattr(array, part.name)
+        if part.type is bool:
+            if not isinstance(value, bool):
+                raise ValueError(f"{part.name} must be True or False, not {value!r}")
+        else:
+            try:
+                object.__setattr__(array, part.name, operator.index(value))
+            except TypeError:
+                raise ValueError(f"{part.name} must be a whole number, not {value!r}") from None
+
+
+def check_widths(array: Any) -> None:
+    """ValueError for accumulators or mantissas of a width that no array has."""
+    if array.acc_bits not in ACCUMULATORS:
+        raise ValueError(f"acc_bits must be {' or '.join(map(str, ACCUMULATORS))}, "
+                         f"not {array.acc_bits!r}")
+    for name in ("weight_bits", "activation_bits"):
+        value = getattr(array, name)
+        if value not in MANTISSA_BITS:
+            raise ValueError(f"{name} must be {MANTISSA_BITS[0]} to {MANTISSA_BITS[-1]}, "
+                             f"not {value!r}")

@@ -6,6 +6,9 @@ DELTA_BITS = 8
 OUTPUT_BITS = 16
 """Mantissa width of tensors that leave the network, and of bias mantissas."""
 
+MANTISSA_BITS = range(4, 10)
+"""Widths of weights' and activations' mantissas that an array can be made for."""
+
 ACCUMULATORS = (24, 32)
 """Accumulator widths W that an array can have, narrowest first."""
 

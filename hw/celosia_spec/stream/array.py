@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from celosia_spec.isa.numbers import ACCUMULATORS
+from celosia_spec.isa.array import check_widths, take
 
 ENTRY_BITS = 64
 """Width of a word of main memory, of an entry of the stream."""
@@ -12,6 +12,9 @@ CONTROL_BITS = 16
 
 ENTRY_WORDS = ENTRY_BITS // CONTROL_BITS
 """Control words, weight words or elements that an entry holds."""
+
+QUAD = 4
+"""Lanes of the smallest group."""
 
 EDGE = 3
 """A mask reaches so many columns from a line's begin or end."""
@@ -47,6 +50,7 @@ class Array:
     clamp: bool = False
 
     def __post_init__(self) -> None:
+        take(self)
         if self.lanes not in (8, 16):
             raise ValueError(f"lanes must be 8 or 16, not {self.lanes!r}")
         for name, most in (("main_words", 1 << 16), ("bank_rows", 1 << 11), ("ring", 1 << 12),
@@ -54,18 +58,13 @@ class Array:
             value = getattr(self, name)
             if not 64 <= value <= most or value & value - 1:
                 raise ValueError(f"{name} must be a power of two, 64 to {most}, not {value!r}")
-        if self.acc_bits not in ACCUMULATORS:
-            raise ValueError(f"acc_bits must be 24 or 32, not {self.acc_bits!r}")
-        for name in ("weight_bits", "activation_bits"):
-            value = getattr(self, name)
-            if not 4 <= value <= 9:
-                raise ValueError(f"{name} must be 4 to 9, not {value!r}")
+        check_widths(self)
 
     @property
     def groups_max(self) -> int:
-        """Row groups that the array can be split into: a group has four lanes at least, and an
+        """Row groups that the array can be split into: a group has `QUAD` lanes at least, and an
         entry has a weight word for each."""
-        return min(self.lanes // 4, ENTRY_WORDS)
+        return min(self.lanes // QUAD, ENTRY_WORDS)
 
     def positions(self, log2_groups: int) -> int:
         """Return P', the lanes of a group, neighbouring output positions."""

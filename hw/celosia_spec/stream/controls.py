@@ -135,8 +135,8 @@ def _place(name: str, about: str) -> tuple[Field, ...]:
 
 FILL = _record(
     "fill",
-    (Field("run", 16, False, "elements of a line - 1; with `apart` four times that"),),
-    (Field("lines", 16, False, "lines", offset=1),),
+    (Field("run", 16, True, "elements of a line - 5; with `apart` four times their number - 8"),),
+    (Field("lines", 16, True, "minus the lines"),),
     (Field("rows", 11, False, "bank rows from one position group to the next"),),
     (Field("element", 16, False, "number of the first element in main memory, lower bits"),),
     _place("a", "of the first element, with `pair` of the first one with an even number"),
@@ -157,7 +157,7 @@ FILL = _record(
     _place("channel_a", "from behind the elements of `a` of a channel's last line to the next "
                         "channel"),
     _place("channel_b", "likewise for `b`; without `pair` as `channel_a`"),
-    (Field("channels", 16, False, "channels", offset=1),),
+    (Field("channels", 16, True, "minus the channels"),),
 )
 """Lines and channels of a map, and where they go in the banks, as moves from what was done last to
 what comes next; `celosia_spec.stream.fills` makes them. A place moves on by (rows, banks): banks

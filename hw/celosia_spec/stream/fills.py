@@ -151,13 +151,13 @@ class Fill:
         if array.main_words * ENTRY_WORDS <= 1 << 16:
             gaps = [(gap + (1 << 15)) % (1 << 16) - (1 << 15) for gap in gaps]
         found = {
-            "run": (n - 1) * ENTRY_WORDS if apart else n - 1, "lines": count,
+            "run": (n * ENTRY_WORDS - 3 if apart else n) - 5, "lines": -count,
             "rows": self.rows % array.bank_rows, "element": number % (1 << 16),
             "page": number >> 16, "step": columns.step if apart else 0,
             "line_element": gaps[0] if count > 1 else 0,
             "channel_element": gaps[1] if self.channels > 1 else 0,
             "slot": self.slot, "signed": self.signed, "zero": self.zero, "pair": int(pair),
-            "apart": int(apart), "log2_groups": self.log2_groups, "channels": self.channels,
+            "apart": int(apart), "log2_groups": self.log2_groups, "channels": -self.channels,
         }
         for name, place, taken in zip("ab", places, counts, strict=True):
             for part, (rows, banks) in ((name, place), (f"line_{name}", (move[0], move[1] - taken)),
@@ -190,7 +190,7 @@ def cycles(record: Mapping[str, int], array: Array) -> int:
     else:
         words = element[..., -1] // ENTRY_WORDS - element[..., 0] // ENTRY_WORDS + 1
         lines = np.maximum(words, 3)
-    return int(lines.sum()) + 4 * lines.size + record["channels"] - 1 + _AROUND
+    return int(lines.sum()) + 4 * lines.size - record["channels"] - 1 + _AROUND
 
 
 def places(record: Mapping[str, int], array: Array) -> Places:
@@ -200,9 +200,10 @@ def places(record: Mapping[str, int], array: Array) -> Places:
     gateware needs: such a record means nothing.
     """
     size, pair, apart = array.positions(record["log2_groups"]), record["pair"], record["apart"]
-    n = (record["run"] // ENTRY_WORDS if apart else record["run"]) + 1
-    x, line = np.arange(n), np.arange(record["lines"])[:, None]
-    channel = np.arange(record["channels"])[:, None, None]
+    n = record["run"] + 5
+    n = (n + 3) // ENTRY_WORDS if apart else n
+    x, line = np.arange(n), np.arange(-record["lines"])[:, None]
+    channel = np.arange(-record["channels"])[:, None, None]
     read = n * record["step"] if apart else n
     across, last = read + record["line_element"], len(line) - 1
     number = (record["page"] << 16) + record["element"]

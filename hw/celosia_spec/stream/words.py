@@ -26,7 +26,8 @@ def tap_word(array: Array) -> Word:
 def tile_words(array: Array) -> tuple[Word, Word, Word]:
     """A tile: where it begins, the columns of its lanes, and which of them are written.
 
-    ``before`` and ``behind`` go on with ``starts`` on both sides, bit 0 next to the lanes.
+    ``before`` and ``behind`` go on with ``starts`` on both sides of a group, bit 0 next to its
+    lanes. The lanes of every group have the same bits in ``starts``, and in ``written``.
     """
     return (
         Word("tile", (

@@ -74,7 +74,7 @@ class VirtualBoard:
     def __init__(self, target: Target | str, array: ArrayConfig | None = None, *,
                  baud: int | None = None, byte_level: bool = False, baud_error: float = 0.0,
                  plain: bool = False, stages: Stages = unseen) -> None:
-        self.target = find_target(target) if isinstance(target, str) else target
+        self.target = target if isinstance(target, Target) else find_target(target)
         self.array = require(self.target, array or self.target.array)
         if baud_error and byte_level:
             raise ValueError("baud_error: bytes that go without a line have no baud rate; leave "

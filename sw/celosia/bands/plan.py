@@ -26,17 +26,26 @@ from celosia_spec.stream.controls import head_words
 from celosia_spec.stream.passes import row_cycles
 from celosia_spec.stream.words import TILE_WORDS
 
+BAND = 30
+"""Cycles in which the control words of a band, and of the next one's fill, are carried out."""
+
+DENSE = 32
+"""A batch gets a step for every column, and half as many entries, where that adds no more than one
+step in so many."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Part:
     """Batches that some bands run.
 
     rows : of the weights in batch order, -1 for none.   steps : int64 (batches,), of a pass.
-    bands : what runs them, one after the other.   longest : steps at which a batch is cut.
+    dense : bool (batches,): every column has a step, and entries hold eight mantissas.
+    bands : what runs them, one after the other.   longest : entries at which a batch is cut.
     """
 
     rows: np.ndarray
     steps: np.ndarray
+    dense: np.ndarray
     bands: tuple[Band, ...]
     longest: int
 
@@ -156,18 +165,22 @@ def _layer(graph: QGraph, node: QNode, array: Array, log2: int, layout: Lines | 
             order = row_order(matrix[inside], groups, keep=False)
             rows = np.where(order < 0, -1, inside[order])
         steps = batch_steps(words, rows, groups)
+        columns = int(index.max()) + 1
+        dense = columns * (DENSE - 1) <= steps * DENSE
+        steps = np.where(dense, columns, steps)
+        taken = -(-steps * groups // np.where(dense, 2 * ENTRY_WORDS, ENTRY_WORDS))
         passes = phases * max(_tiles(layout, band) for band in own)
         # A batch of one pass is cut, so that the next part is fetched meanwhile.
-        longest = array.ring * ENTRY_WORDS // groups // (2 if passes == 1 else 1)
-        if passes > 1 and int(steps.max()) > longest:
+        longest = array.ring // (2 if passes == 1 else 1)
+        if passes > 1 and int(taken.max()) > longest:
             return
-        parts.append(Part(rows=rows, steps=steps, bands=own, longest=longest))
-        entries = int((-(-steps * groups // ENTRY_WORDS) + -(-heads // ENTRY_WORDS)).sum())
+        parts.append(Part(rows=rows, steps=steps, dense=dense, bands=own, longest=longest))
+        entries = int((taken + -(-heads // ENTRY_WORDS)).sum())
         for band in own:
             tiles = _tiles(layout, band)
             written = -(-band.lines * result.shape[2] // ENTRY_WORDS) * len(rows)
-            cycles += max(int(np.maximum(steps, least).sum()) * tiles * phases,
-                          entries + written + fill)
+            cycles += BAND + max(int(np.maximum(steps, least).sum()) * tiles * phases,
+                                 entries + written + fill)
     yield Layer(node=node, log2_groups=log2, layout=layout, index=index, parts=tuple(parts),
                  double=sum(map(len, bands)) > 1, cycles=cycles)
 

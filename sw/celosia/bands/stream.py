@@ -117,6 +117,7 @@ def _table(which: int, words: list[int]) -> list[int]:
 def _tiles(layer: Layer, array: Array) -> tuple[dict[int, tuple[int, int]], list[int]]:
     """Return (first word, tiles) of bands by their lines, and the words of the tile table."""
     first, starts, written = tile_words(array)
+    groups = 1 << layer.log2_groups
     words: list[int] = []
     places = {}
     for lines in sorted({band.lines for band in layer.bands}):
@@ -124,7 +125,8 @@ def _tiles(layer: Layer, array: Array) -> tuple[dict[int, tuple[int, int]], list
         for row, begins, kept in _tiles_of(layer, lines):
             bits = [int(bit) for bit in begins]
             words += [first.pack(row=row, before=_bits(bits[2::-1]), behind=_bits(bits[-3:])),
-                      starts.pack(starts=_bits(bits[3:-3])), written.pack(written=_bits(kept))]
+                      starts.pack(starts=_bits(bits[3:-3] * groups)),
+                      written.pack(written=_bits([*kept] * groups))]
         places[lines] = begin, (len(words) - begin) // 3
     return places, words
 
@@ -257,13 +259,32 @@ def _batches(graph: QGraph, layer: Layer, part: Part, places: dict[str, Region],
         for row in part.rows[batch * groups:(batch + 1) * groups].tolist():
             heads += _head(graph, node, row, places[node.output],
                            int(sums[row]) << array.activation_bits - 1)
-        for at in range(0, count, part.longest):
-            steps = min(count - at, part.longest)
-            word = BATCH.pack(steps=steps, joins=int(at > 0), open=int(at + steps < count))
+        rows = part.rows[batch * groups:(batch + 1) * groups]
+        own_words = words[begin:begin + count * groups]
+        begin += count * groups
+        dense = int(part.dense[batch])
+        if dense:
+            own_words = _dense(node, layer.index, rows, count)
+        longest = part.longest * ENTRY_WORDS * (1 + dense) // groups
+        for at in range(0, count, longest):
+            steps = min(count - at, longest)
+            word = BATCH.pack(steps=steps, dense=dense, joins=int(at > 0),
+                              open=int(at + steps < count))
             found += _entries([word] if at else [word, *heads])
-            found += _weights(words[begin:begin + steps * groups].tolist())
-            begin += steps * groups
+            found += _weights(own_words[at * groups >> dense:
+                                        -(-(at + steps) >> dense) * groups].tolist())
     return found
+
+
+def _dense(node: QNode, index: np.ndarray, rows: np.ndarray, columns: int) -> np.ndarray:
+    """Return the words of a batch of dense8: a step is a column, and two steps of a row a word."""
+    mantissas = np.zeros((columns + columns % 2, len(rows)), np.int64)
+    for group, row in enumerate(rows.tolist()):
+        if row >= 0:
+            begin, end = node.matrix.indptr[row:row + 2]
+            mantissas[index[node.matrix.indices[begin:end]], group] = node.matrix.data[begin:end]
+    low, high = mantissas[::2] & 0xFF, mantissas[1::2] & 0xFF
+    return (low | high << 8).ravel()
 
 
 def _weights(words: list[int]) -> list[int]:

@@ -28,6 +28,7 @@ from celosia.compress.entry import entry
 from celosia.compress.layers import names_of, prunable_layers
 from celosia.graph import Conv, Graph
 from celosia.schedule.schedule import Schedule
+from celosia_spec.epilogue import STATIC, check_exponents
 from celosia_spec.errors import ArgumentError
 
 __all__ = ["LayerPlan", "Prediction", "Predictor", "cycle_costs"]
@@ -95,8 +96,7 @@ class Predictor:
 
     def __init__(self, example_input: Any, *, target: str = "icebreaker",
                  exponents: str = "dynamic") -> None:
-        if exponents not in ("dynamic", "static"):
-            raise ArgumentError(f"exponents must be 'dynamic' or 'static', not {exponents!r}")
+        check_exponents(exponents)
         self._compiler = Compiler(target=target)
         self._compiler.array()
         self.example_input, self.exponents = example_input, exponents
@@ -120,7 +120,7 @@ class Predictor:
     def _predict(self, graph: Graph, names: Mapping[str, str]) -> Prediction:
         """names : {layer: its name in the graph}."""
         quantised = self._compiler.quantised(graph, None)
-        if self.exponents == "static":
+        if self.exponents == STATIC:
             quantised = as_if_calibrated(quantised)
         found = self._compiler.schedule(quantised)
         problem = next(map(str, self._compiler.refusals(found)), None)

@@ -1,0 +1,47 @@
+"""What the second machine's reading path computes, one number after another."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile:
+    """Lines begin at the positions ``starts`` of a tile, which may lie up to three before and
+    behind its lanes. The lanes ``written`` count."""
+
+    row: int
+    starts: frozenset[int]
+    written: frozenset[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tap:
+    row: int
+    rotation: int
+    mask: int
+
+
+def shown(tile: Tile, mask: int, lane: int) -> bool:
+    """Whether a lane reads something: its column, and how many columns follow it in its line, as
+    far as the tile tells, are large enough."""
+    column = min((lane - at for at in tile.starts if at <= lane), default=mask)
+    left = min((at - lane - 1 for at in tile.starts if at > lane), default=mask)
+    return column >= mask if mask <= 3 else left >= mask - 3
+
+
+def dot_product(banks: list[list[int]], taps: list[Tap], tile: Tile, lane: int,
+                steps: list[tuple[int, int]], *, row: int, rows: int, nothing: int) -> int:
+    """Return a lane's sum.
+
+    banks   : of its group.   taps : of the phase.   steps : of its row, (step, mantissa).
+    row     : bank row that tiles count from.   rows : from one position group to the next.
+    nothing : code of 0.
+    """
+    total = column = 0
+    for step, mantissa in steps:
+        column += step
+        tap = taps[column // 16]
+        group, bank = divmod(lane + tap.rotation, len(banks))
+        at = row + tile.row + tap.row + column % 16 + group * rows
+        code = banks[bank][at % len(banks[bank])] if shown(tile, tap.mask, lane) else nothing
+        total += mantissa * code
+    return total

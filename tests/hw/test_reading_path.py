@@ -1,0 +1,209 @@
+# amaranth: UnusedElaboratable=no
+"""The reading path of the second machine against its sums, one number after another."""
+
+import random
+from collections import defaultdict
+
+import numpy as np
+import pytest
+
+from blocks.models.dot_products import Tap, Tile, dot_product
+from blocks.players import verilog_of
+from blocks.vectors import pack
+from blocks.verilated_block import Block
+from celosia_boards.families.ice40 import ICE40
+from celosia_hw.lanes.reading import STEP, ReadingPath
+from celosia_sim import cells
+from celosia_spec.stream.array import EDGE, QUAD, Array
+from celosia_spec.stream.timing import BANK, MANTISSA, SUMS, WRITTEN
+from celosia_spec.stream.words import TILE_WORDS, tap_word, tile_words
+
+SIZES = {"bank_rows": 64, "taps": 64, "tiles": 64}
+ARRAYS = {"8": Array(lanes=8, **SIZES), "16": Array(lanes=16, **SIZES),
+          "16-wide": Array(lanes=16, acc_bits=32, weight_bits=6, activation_bits=9, bank_rows=128,
+                           taps=128, tiles=128)}
+
+
+class Play:
+    """Inputs of a path by cycle, and what must come out.
+
+    Between its strobes and steps everything that they do not name is noise.
+    """
+
+    def __init__(self, array, seed):
+        self.array, self.rng = array, random.Random(seed)
+        self.inputs, self.levels = defaultdict(dict), defaultdict(dict)
+        self.passes, self.shown = [], []
+        self.cycle = 4
+
+    def bits(self, count):
+        return self.rng.getrandbits(count)
+
+    def layer(self, log2_groups):
+        """Set fields, fill tables and banks, run batches."""
+        array, rng = self.array, self.rng
+        self.log2_groups, self.size = log2_groups, array.positions(log2_groups)
+        self.phases, self.signed = rng.choice([1, 1, 2, 4]), rng.randrange(2)
+        self.rows, self.tap_step = rng.randrange(array.bank_rows), array.taps // self.phases
+        self.levels[self.cycle] |= {"log2_groups": log2_groups, "signed_in": self.signed,
+                                    "rows": self.rows,
+                                    "tap_step": self.tap_step % array.taps}
+        self.taps = [Tap(row=rng.randrange(array.bank_rows), rotation=rng.randrange(self.size),
+                         mask=rng.choice([0, *range(2 * EDGE + 1)])) for _ in range(array.taps)]
+        words = [tap_word(array).pack(**vars(tap)) for tap in self.taps]
+        self.table("taps", words)
+        self.tiles = [self.tile() for _ in range(array.tiles // TILE_WORDS)]
+        self.table("tiles", [word for tile in self.tiles for word in self.tile_words(tile)])
+        for _ in range(2):
+            self.fill()
+            self.band()
+        self.cycle += SUMS + WRITTEN
+
+    def tile(self):
+        positions = range(-EDGE, self.size + EDGE)
+        density = self.rng.choice([0.05, 0.2, 0.6])
+        return Tile(row=self.rng.randrange(self.array.bank_rows),
+                    starts=frozenset(at for at in positions if self.rng.random() < density),
+                    written=frozenset(p for p in range(self.size) if self.rng.random() < 0.7))
+
+    def tile_words(self, tile):
+        """Every group's lanes have the same bits."""
+        lanes = range(self.array.lanes)
+        first, starts, written = tile_words(self.array)
+        return [
+            first.pack(row=tile.row, before=sum(1 << k for k in range(EDGE)
+                                                if -1 - k in tile.starts),
+                       behind=sum(1 << k for k in range(EDGE) if self.size + k in tile.starts)),
+            starts.pack(starts=sum(1 << p for p in lanes if p % self.size in tile.starts)),
+            written.pack(written=sum(1 << p for p in lanes if p % self.size in tile.written))]
+
+    def table(self, name, words):
+        for address, word in enumerate(words):
+            self.inputs[self.cycle] |= {f"write_{name}": 1, "address": address, "word": word}
+            self.cycle += 1
+
+    def fill(self):
+        """Write every code of every bank, four a cycle, behind the last reads; leave with the last
+        one's cycle."""
+        array, rng = self.array, self.rng
+        self.cycle += BANK - 1
+        self.banks = [[0] * array.bank_rows for _ in range(array.lanes)]
+        for quad in range(array.lanes // QUAD):
+            order = [rng.sample(range(array.bank_rows), array.bank_rows) for _ in range(QUAD)]
+            for rows in zip(*order, strict=True):
+                codes = [self.bits(array.activation_bits) for _ in range(QUAD)]
+                self.inputs[self.cycle] |= {
+                    "enable": (1 << QUAD) - 1 << quad * QUAD,
+                    "row": pack(rows, (array.bank_rows - 1).bit_length()),
+                    "code": pack(codes, array.activation_bits)}
+                for j in range(QUAD):
+                    self.banks[quad * QUAD + j][rows[j]] = codes[j]
+                self.cycle += 1
+        self.cycle -= 1
+
+    def band(self):
+        """Run batches on all tiles of a band; its first step may come with the last write."""
+        rng = self.rng
+        first, count = rng.randrange(len(self.tiles) - 4), rng.randrange(1, 5)
+        self.row = rng.randrange(self.array.bank_rows)
+        self.levels[self.cycle - 2] |= {"band_row": self.row, "band_tile": first * TILE_WORDS}
+        self.inputs[self.cycle - 2]["load"] = 1
+        for _ in range(rng.randrange(1, 6)):
+            for k in range(count):
+                for phase in range(self.phases):
+                    self.one_pass(self.tiles[first + k], phase, k == count - 1)
+
+    def one_pass(self, tile, phase, again):
+        """Run a pass of a tile, or of the last one of a band."""
+        rng, array = self.rng, self.array
+        length = rng.choice([1, 2, WRITTEN, array.lanes // 2, rng.randrange(1, 40)])
+        begin = self.cycle
+        idle = max(0, rng.choice([WRITTEN, array.lanes // 2]) - length)
+        if phase:
+            self.inputs[begin + rng.randrange(idle + 1)]["phase"] = 1
+        else:
+            self.inputs[begin] |= {"tile": 1, "again": again}
+            self.shown.append((begin + WRITTEN, self.tile_words(tile)[2]))
+        self.cycle += idle
+        room, rows, sums = self.tap_step * 16 - 1, [], []
+        limit = 1 << array.weight_bits - 1
+        for group in range(1 << self.log2_groups):
+            left, steps = room, []
+            for _ in range(length):
+                step = rng.randrange(min(left, rng.choice([1, 30, 255])) + 1)
+                left -= step
+                steps.append((step, rng.randrange(-limit, limit)))
+            rows.append(steps)
+            for lane in range(self.size):
+                banks = self.banks[group * self.size:(group + 1) * self.size]
+                sums.append(dot_product(
+                    banks, self.taps[phase * self.tap_step:], tile, lane, steps, row=self.row,
+                    rows=self.rows, nothing=self.signed << array.activation_bits - 1))
+        gaps = rng.random() < 0.3
+        for k in range(length):
+            self.cycle += gaps * rng.choice([0, 0, 1, 3])
+            self.step([row[k] for row in rows], first=k == 0, last=k == length - 1)
+            self.cycle += 1
+        self.passes.append((self.cycle - 1 + SUMS, sums))
+
+    def step(self, words, **flags):
+        quads = self.array.groups_max
+        given = [words[q * len(words) // quads] for q in range(quads)]
+        self.inputs[self.cycle] |= {"step": STEP.const({"valid": 1, **flags}).as_bits(),
+                                    "steps": pack([step for step, _ in given], 8)}
+        self.inputs[self.cycle + MANTISSA]["mantissas"] = pack(
+            [mantissa for _, mantissa in given], self.array.weight_bits)
+
+    def given(self, dut):
+        """Return all inputs as `Block.stream` takes them."""
+        array, rng = self.array, np.random.default_rng(1)
+        length = self.cycle + SUMS + array.lanes
+        found, level = {}, {}
+        noisy = {"steps": 8 * array.groups_max, "mantissas": array.weight_bits * array.groups_max,
+                 "address": 6, "word": 16, "row": 24, "code": array.activation_bits * QUAD,
+                 "again": 1}
+        for name in ("log2_groups", "signed_in", "rows", "tap_step", "band_row", "band_tile",
+                     "load", "tile", "phase", "step", "write_taps", "write_tiles", "enable"):
+            found[name] = np.zeros(length, np.uint64)
+        for name, bits in noisy.items():
+            found[name] = rng.integers(0, 1 << bits, length, dtype=np.uint64)
+        found["shift"] = (rng.random(length) < 0.8).astype(np.uint64)
+        # Without `valid` a step's other flags are noise.
+        found["step"] = rng.integers(0, 4, length, dtype=np.uint64) << np.uint64(1)
+        for cycle in range(length):
+            level |= self.levels.get(cycle, {})
+            for name, value in (level | self.inputs.get(cycle, {})).items():
+                found[name][cycle] = value
+        return found
+
+
+@pytest.mark.parametrize(("name", "mac"), [("8", "generic"), ("16", "generic"), ("16", "mac16"),
+                                           ("16-wide", "generic")])
+def test_sums(name, mac):
+    """Random layers of all group counts: taps, tiles, masks, phases and bands, with and without
+    signs; passes of one step and more, back to back and with gaps. Sums leave at any rate."""
+    array = ARRAYS[name]
+    play = Play(array, name)
+    for log2_groups in [*range(array.groups_max.bit_length())] * 6:
+        play.layer(log2_groups)
+    dut = ReadingPath(array, mac)
+    inputs = play.given(dut)
+    with Block(verilog_of(dut), [cells.models(ICE40)] * (mac == "mac16")) as block:
+        found = block.stream(inputs, ["sums", "written", "late"])
+    assert len(play.passes) > 150
+    ends = [cycle for cycle, _ in play.passes[1:]] + [len(inputs["shift"])]
+    whole = 0
+    for (begin, sums), end in zip(play.passes, ends, strict=True):
+        at = 0
+        for cycle in range(begin, end):
+            if at == array.lanes:
+                break
+            wanted = pack(sums[at:at + 2], array.acc_bits)
+            assert int(found["sums"][cycle]) == wanted, (cycle, at)
+            at += 2 * int(inputs["shift"][cycle])
+        whole += at == array.lanes
+    assert whole > len(play.passes) // 4
+    ends = [cycle for cycle, _ in play.shown[1:]] + [len(inputs["shift"])]
+    for (begin, written), end in zip(play.shown, ends, strict=True):
+        assert (found["written"][begin:end] == written).all(), begin
+    assert (found["late"][MANTISSA - 1:] == inputs["step"][:1 - MANTISSA]).all()
