@@ -140,13 +140,15 @@ class Columns(wiring.Component):
                near: Value, step: Value) -> tuple[Value, Value]:
         """Return quad and row of column 0: of a pair's two elements in a place, the second one may
         lie in the next four banks, and in the next position group."""
-        quads, far = [], []
-        for bank, *_ in (a, b):
+        (bank_a, *_), (bank_b, *_) = a, b
+        quads = []
+        for bank in (bank_a, bank_b):
             over = bank[0] & bank[1] & self.pair
             quads.append(Cat(bit ^ (over & bank[2:k].all()) for k, bit in enumerate(bank[2:], 2)))
-            far.append(bank.all() & self.pair)
-        group = Signal(self.row_bits)
-        m.d.comb += group.eq(step & Mux(takes_b, far[1], far[0]).replicate(self.row_bits))
+        # A's second element is here where B's are not.
+        far, group = Signal(), Signal(self.row_bits)
+        m.d.comb += [far.eq(bank_b.all() | (bank_a.all() & (bank_b[0] ^ bank_b[1]))),
+                     group.eq(step & (far & self.pair).replicate(self.row_bits))]
         return Mux(takes_b, quads[1], quads[0]), near + group
 
     def _enable(self, m: Module, j: int, quad: Value, written: Value) -> None:

@@ -187,18 +187,18 @@ class FillEngine(wiring.Component):
         return loads
 
     def _counter(self, m: Module, name: str, at: dict[str, Signal], load: Value, count: Value,
-                 operand: Value) -> Signal:
+                 operand: Value) -> Value:
         """Count up from what was loaded; return whether there is more of what ``count`` takes."""
         left = Signal(range(self.array.bank_rows), name=f"{name}_left", reset_less=True)
-        more = Signal(name=f"{name}_more", reset_less=True)
+        none = Signal(name=f"no_{name}", reset_less=True)
         # The operand is 0 but where it is loaded, and before anything was granted with `apart`.
-        total = Signal(len(left) + 2, name=f"{name}_total")
+        total = Signal(len(left) + 1, name=f"{name}_total")
         m.d.comb += total.eq(Cat(Const(1, 1), left) + Cat(Const(1, 1), operand[:len(left)]))
         with m.If(at["rest"]):
-            m.d.sync += more.eq(~total[-1])
-        with m.If(load | (count & more)):
+            m.d.sync += none.eq(left.all())
+        with m.If(load | (count & ~none)):
             m.d.sync += left.eq(Mux(at["go"], total[1:], operand))
-        return more
+        return ~none
 
     def _elements(self, m: Module, at: dict[str, Signal], fresh: Value, word: Value, operand: Value,
                   flags: data.View, loads: Value, running: Signal, taken: Signal,

@@ -136,11 +136,12 @@ class MainMemory(wiring.Component):
 
 
 def _first(choices: Sequence[tuple[Value, Value]]) -> Value:
-    """Return the value of the first condition that holds, else the last one's."""
-    *others, (_, value) = choices
-    for condition, other in reversed(others):
-        value = Mux(condition, other, value)
-    return value
+    """Return the value of the first condition that holds, else the last one's: a tree."""
+    if len(choices) == 1:
+        return choices[0][1]
+    half = (len(choices) + 1) // 2
+    return Mux(_any([condition for condition, _ in choices[:half]]), _first(choices[:half]),
+               _first(choices[half:]))
 
 
 def _any(conditions: Sequence[Value]) -> Value:
