@@ -76,7 +76,7 @@ class MainMemory(wiring.Component):
     or where there was none. A word may be read in the cycle after the one that wrote it. Reset
     leaves contents and data alone.
 
-    Cells on the UP5K: 180 LUTs, no flip-flop.
+    Cells on the UP5K: 165 LUTs, no flip-flop.
     """
 
     LATENCY = 1
