@@ -13,8 +13,10 @@ from blocks.vectors import pack
 from blocks.verilated_block import Block
 from celosia_boards.families.ice40 import ICE40
 from celosia_hw.lanes.reading import STEP, ReadingPath
+from celosia_hw.output.path import OutputPath
 from celosia_sim import cells
 from celosia_spec.stream.array import EDGE, QUAD, Array
+from celosia_spec.stream.passes import pass_cycles
 from celosia_spec.stream.timing import BANK, MANTISSA, SUMS, WRITTEN
 from celosia_spec.stream.words import TILE_WORDS, tap_word, tile_words
 
@@ -207,3 +209,17 @@ def test_sums(name, mac):
     for (begin, written), end in zip(play.shown, ends, strict=True):
         assert (found["written"][begin:end] == written).all(), begin
     assert (found["late"][MANTISSA - 1:] == inputs["step"][:1 - MANTISSA]).all()
+
+
+@pytest.mark.parametrize(("operands", "residual"), [(False, False), (True, False), (True, True)],
+                         ids=["without", "plain", "residual"])
+@pytest.mark.parametrize("lanes", [8, 16])
+def test_written_lanes_are_there_when_the_output_reads_them(lanes, operands, residual):
+    """In the shortest passes too, and until the next pass's."""
+    array = Array(lanes=lanes, residual=operands)
+    start = SUMS - OutputPath(array).lead(residual=residual)    # from a pass's last step
+    for log2_groups in range(array.groups_max.bit_length()):
+        least = pass_cycles(array, log2_groups=log2_groups, signed_in=False, residual=residual)
+        assert least >= WRITTEN
+        assert 1 - least + WRITTEN <= start + 1
+        assert start + (7 if residual else 3) < 1 + WRITTEN

@@ -23,7 +23,7 @@ from celosia_spec.errors import FitError
 from celosia_spec.qgraph import QGraph, QNode
 from celosia_spec.stream.array import ENTRY_WORDS, Array
 from celosia_spec.stream.controls import head_words
-from celosia_spec.stream.passes import row_cycles
+from celosia_spec.stream.passes import pass_cycles
 from celosia_spec.stream.words import TILE_WORDS
 
 BAND = 30
@@ -154,9 +154,8 @@ def _layer(graph: QGraph, node: QNode, array: Array, log2: int, layout: Lines | 
     result = graph.tensors[node.output]
     phases = math.prod(node.epilogue.pool.window) if node.epilogue.pool else 1
     heads = head_words(signed_in=graph.tensors[node.input].signed) * groups + 1
-    least = row_cycles(array, log2_groups=log2, signed_in=graph.tensors[node.input].signed,
-                       wide=node.output == graph.output,
-                       residual=node.epilogue.add is not None) << log2
+    least = pass_cycles(array, log2_groups=log2, signed_in=graph.tensors[node.input].signed,
+                        wide=node.output == graph.output, residual=node.epilogue.add is not None)
     parts, cycles = [], fill
     for own in bands:
         rows = row_order(matrix, groups, keep=False)
