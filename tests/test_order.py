@@ -211,7 +211,8 @@ ORDER = {
         __init__
     """,
     "celosia.compress": """
-        amounts, entry, layers, options, outputs, readings, trial, words
+        entry, layers, outputs, readings, spans, trial, words
+        amounts, options
         promise, untrained
         masks
         cost, training

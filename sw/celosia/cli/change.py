@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from celosia.cli import common, options
 from celosia.compress.method import Method, Network, Training
+from celosia.compress.spans import POSITIVE
+from celosia.compress.words import OPTIMIZERS
 from celosia_spec.errors import CelosiaError, refusals
 
 if TYPE_CHECKING:
@@ -40,8 +42,9 @@ class Request:
 def change(
     asked: Request, methods: Mapping[str, Method], given: Mapping[str, Any], doing: str,
     prepare: Prepare | None = None,
-) -> dict[str, Any]:
-    """Change the network by the method, write it, and return the result as JSON has it.
+) -> tuple[dict[str, Any], str]:
+    """Change the network by the method, write it, and return the result as JSON has it, and what
+    the method says to it.
 
     given   : what `options.of_methods` added to the command.
     doing   : a word for the bar, such as "pruning".
@@ -52,6 +55,11 @@ def change(
     training = ("epochs", "learning_rate", "optimizer")
     refuse_without_data(asked.data, {f"--{name.replace('_', '-')}": getattr(asked, name)
                                      for name in training})
+    if asked.learning_rate is not None:
+        POSITIVE.check("--learning-rate", asked.learning_rate)
+    if asked.optimizer not in (None, *OPTIMIZERS):
+        raise CelosiaError(f"--optimizer must be one of {', '.join(OPTIMIZERS)}, "
+                           f"not {asked.optimizer!r}")
     method, amount, settings = options.check(methods, given, data=asked.data is not None)
 
     from celosia.cli import figures, network
@@ -87,7 +95,7 @@ def change(
     result["choices"] |= network.origin(asked.model, asked.weights, asked.target, loaded) | chosen
     if asked.report is not None:
         network.write_report(result, asked.report)
-    return result
+    return result, found.hint
 
 
 def refuse_without_data(data: str | None, given: Mapping[str, Any]) -> None:
@@ -107,3 +115,10 @@ def show_network(result: Mapping[str, Any]) -> None:
     if result["refused"] is not None:
         print(common.wrapped(f"no program for {result['target']}: {result['refused']}"))
         print("celosia check tells all that is in the way, on every target")
+
+
+def show_end(result: Mapping[str, Any], hint: str) -> None:
+    """Print what the method says to its result, and the file."""
+    if hint:
+        print(common.wrapped(hint))
+    print(f"wrote {result['output']}")

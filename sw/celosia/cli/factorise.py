@@ -28,7 +28,7 @@ def factorise(
     **given: Any,
 ) -> None:
     """Replace a model's layers by products of thinner ones, and retrain those."""
-    result = change.change(
+    result, hint = change.change(
         change.Request(model=model, output=output, weights=weights, data=data, mean=mean,
                        deviation=deviation, epochs=epochs, learning_rate=learning_rate,
                        optimizer=optimizer, checkpoint=checkpoint, report=report, seed=seed,
@@ -37,6 +37,7 @@ def factorise(
         common.emit(result)
     else:
         _print(result)
+        change.show_end(result, hint)
 
 
 def _print(result: dict[str, Any]) -> None:
@@ -47,10 +48,3 @@ def _print(result: dict[str, Any]) -> None:
         table.add_row(name, layer["reason"], ranks, f"{layer['weights']:,}", f"{layer['kept']:,}")
     common.show(table)
     change.show_network(result)
-    choices = result["choices"]
-    if choices["rule"] == "evbmf" and not (choices["parameters_removed"] or
-                                           choices["macs_removed"]):
-        print(common.wrapped("rule evbmf chose the ranks; where it takes too much, "
-                             "--parameters-removed 0.5 or --rule energy --value 0.9 says how "
-                             "much goes"))
-    print(f"wrote {result['output']}")

@@ -98,6 +98,8 @@ def check(
     if not chosen:
         return method, method.usual, parts
     ((amount, value),) = chosen
+    if amount.span is not None:
+        amount.span.check(amount.flag, value)
     return method, Chosen(amount.name, value if amount.read is None
                           else amount.read(amount.flag, value)), parts
 

@@ -45,7 +45,7 @@ def prune(
                                   checkpoint=checkpoint)
         return made, {"fusion": fusion}
 
-    result = change.change(
+    result, hint = change.change(
         change.Request(model=model, output=output, weights=weights, data=data, mean=mean,
                        deviation=deviation, epochs=epochs, learning_rate=learning_rate,
                        optimizer=optimizer, checkpoint=checkpoint, report=report, seed=seed,
@@ -54,6 +54,7 @@ def prune(
         common.emit(result)
     else:
         _print(result)
+        change.show_end(result, hint)
 
 
 def fuse_first(
@@ -83,7 +84,6 @@ def _print(result: dict[str, Any]) -> None:
     rounds = result["rounds"]
     print(f"{result['method']}: density {result['density']:.1%} after {rounds} "
           f"round{'s' * (rounds != 1)}")
-    print(f"wrote {result['output']}")
 
 
 def _print_filters(result: dict[str, Any]) -> None:

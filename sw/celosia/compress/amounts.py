@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from celosia.compress.spans import SHARE, Span
 from celosia_spec.errors import ArgumentError
 
 __all__ = ["CYCLES", "FILTER_RATE", "HIDDEN_RATE", "MACS", "PARAMETERS", "RANKS", "RATE", "RATES",
@@ -19,7 +20,7 @@ class Amount:
     name    : what a method is given it as.   about : what it says, for the help.
     flag    : the command line's option.   word : what stands behind the flag, where it is one word.
     kind    : type of the flag's value; text where `read` makes the value of it.
-    least   : of a number, or None.
+    least   : of a number, or None.   span : where a number must lie, or None.
     read    : (flag, text) -> value, or ArgumentError; None where the flag's value is it.
     needs   : options of the method that go with this amount alone, and must be given with it.
     without : options of the method that do not go with it.
@@ -32,6 +33,7 @@ class Amount:
     word: str = ""
     kind: type = float
     least: int | None = None
+    span: Span | None = None
     read: Callable[[str, str], Any] | None = None
     needs: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
@@ -52,8 +54,11 @@ class Chosen(NamedTuple):
 
 def read_rates(flag: str, text: str) -> dict[str, float]:
     """Return the rates of "conv1=0.4,fc1=0.9"."""
-    return _by_layer(flag, text, float, "give LAYER=RATE with commas between, such as "
-                                        "conv1=0.4,fc1=0.9")
+    found = _by_layer(flag, text, float, "give LAYER=RATE with commas between, such as "
+                                         "conv1=0.4,fc1=0.9")
+    for name, rate in found.items():
+        SHARE.check(f"{flag}: the rate of layer {name!r}", rate)
+    return found
 
 
 def read_ranks(flag: str, text: str) -> dict[str, int | tuple[int, ...]]:
@@ -70,7 +75,7 @@ def read_ranks(flag: str, text: str) -> dict[str, int | tuple[int, ...]]:
 def _by_layer(flag: str, text: str, read: Callable[[str], Any], way: str) -> dict[str, Any]:
     try:
         pairs = [part.split("=") for part in text.split(",")]
-        found = {name.strip(): read(value) for name, value in pairs}
+        found: dict[str, Any] = {name.strip(): read(value) for name, value in pairs}
     except ValueError:
         raise ArgumentError(f"{flag} {text!r}: {way}") from None
     if len(found) != len(pairs):
@@ -78,9 +83,11 @@ def _by_layer(flag: str, text: str, read: Callable[[str], Any], way: str) -> dic
     return found
 
 
-RATE = Amount(name="rate", flag="--rate", about="share of each layer's weights to remove")
-FILTER_RATE = Amount(name="rate", flag="--rate", about="share of each layer's filters to remove")
-HIDDEN_RATE = Amount(name="rate", flag="--rate",
+RATE = Amount(name="rate", flag="--rate", span=SHARE,
+              about="share of each layer's weights to remove")
+FILTER_RATE = Amount(name="rate", flag="--rate", span=SHARE,
+                     about="share of each layer's filters to remove")
+HIDDEN_RATE = Amount(name="rate", flag="--rate", span=SHARE,
                      about="share of each hidden linear layer's weights to remove")
 RATES = Amount(name="rate", flag="--rates", kind=str, read=read_rates,
                about="a rate for each layer, LAYER=RATE,...")
@@ -90,9 +97,9 @@ SEARCH = Amount(name="search", flag="--rates", word="search", kind=str, needs=("
 CYCLES = Amount(name="cycles", flag="--budget-cycles", kind=int, least=1,
                 without=("order", "scope", "select", "strong"),
                 about="instead of rates: predicted cycles of one inference to come down to")
-MACS = Amount(name="macs", flag="--macs-removed",
+MACS = Amount(name="macs", flag="--macs-removed", span=SHARE,
               about="share of the network's multiply-accumulates to remove")
-PARAMETERS = Amount(name="parameters", flag="--parameters-removed",
+PARAMETERS = Amount(name="parameters", flag="--parameters-removed", span=SHARE,
                     about="share of the network's parameters to remove")
 RANKS = Amount(name="ranks", flag="--ranks", kind=str, read=read_ranks,
                about="instead of a rule: LAYER=RANK,... or of pairs LAYER=OUTxIN,...")

@@ -19,7 +19,9 @@ from celosia.compress.criteria.correlation import CorrelationOptions
 from celosia.compress.criteria.registry import Criterion, criteria
 from celosia.compress.method import Method, MethodReport, Network, Training
 from celosia.compress.options import option
+from celosia.compress.spans import INSIDE, NOT_NEGATIVE, POSITIVE, SHARE, UNIT
 from celosia.compress.weights.schedule import ORDERS, SCHEDULES
+from celosia_spec.errors import ArgumentError
 
 if TYPE_CHECKING:
     from celosia.compress.filters.prune import FilterReport
@@ -45,7 +47,7 @@ class WeightOptions:
     """Options of pruning single weights, as `celosia.compress.prune` has them."""
 
     accuracy_budget: float | None = option(
-        None, flag="--accuracy-budget",
+        None, flag="--accuracy-budget", span=NOT_NEGATIVE,
         about="fall of accuracy allowed in each layer's curve; 0.01 is one point")
     order: str = option("together", flag="--order", choices=ORDERS,
                         about="all layers together, or layer by layer: forward, backward")
@@ -55,7 +57,7 @@ class WeightOptions:
                          about="how weights are picked: topk_abs or sun2016")
     rounds: int | None = option(None, flag="--rounds", least=1, about="rounds; 5 with data, else 1")
     schedule: str | None = option(None, choices=SCHEDULES, about="cubic or linear")
-    strong: float = option(0.75, about="share that sun2016 takes from the strong half")
+    strong: float = option(0.75, span=UNIT, about="share that sun2016 takes from the strong half")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +78,8 @@ class FilterOptions:
 class MaskOptions:
     """Options of training masks, as `celosia.compress.prune_with_masks` has them."""
 
-    strength: float = option(flag="--strength", about="the factor of the L1 term on the masks")
+    strength: float = option(flag="--strength", span=POSITIVE,
+                             about="the factor of the L1 term on the masks")
     scope: str = option("global", flag="--scope", choices=words.SCOPES,
                         about="where filters compete: layer or global")
     on: str = option("mask", choices=words.PLACES,
@@ -94,7 +97,7 @@ class CombinedOptions:
     """Options of pruning both halves, as `celosia.compress.prune_combined` has them."""
 
     conv_macs: float = option(
-        flag="--macs-removed",
+        flag="--macs-removed", span=SHARE,
         about="the share of the convolutions' multiply-accumulates to remove")
     rounds: int = option(1, flag="--rounds", least=1, about="rounds on the linear layers")
 
@@ -107,10 +110,10 @@ class LowRankOptions:
         None, flag="--rule", choices=words.RULES, data={"curve": "to measure accuracy on"},
         about="what gives ranks: energy, speedup, evbmf or curve; evbmf if nothing says how much")
     value: float | None = option(
-        None, flag="--value",
+        None, flag="--value", span=POSITIVE,
         about="of energy: the share to keep. Of speedup: how many times fewer weights")
     accuracy_budget: float | None = option(
-        None, flag="--accuracy-budget",
+        None, flag="--accuracy-budget", span=NOT_NEGATIVE,
         about="of curve: fall of accuracy allowed in each layer's curve; 0.01 is one point")
     skip: tuple[str, ...] = option((), flag="--skip", about="layers to leave alone, commas between")
     minimum: int | None = option(
@@ -119,6 +122,11 @@ class LowRankOptions:
     weakening: float = option(1.0, flag="--weakening", least=0, most=1,
                               about="of evbmf: 1 takes its ranks, 0 the full ones")
     rounds: int = option(1, flag="--rounds", least=1, about="rounds in which the ranks fall")
+
+    def __post_init__(self) -> None:
+        """Refuse more energy than there is."""
+        if self.rule == "energy" and self.value is not None and self.value > 1:
+            raise ArgumentError(f"value, a share of energy, must be at most 1, not {self.value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,8 +244,13 @@ def _factorise(name: str, network: Network, amount: Chosen | None, training: Tra
         last=last.measured,
         more={"parameters": found.parameters, "parameters_before": found.parameters_before,
               "macs": found.macs, "macs_before": found.macs_before,
-              "predicted_cycles": last.predicted_cycles})
+              "predicted_cycles": last.predicted_cycles},
+        hint="" if found.choices["rule"] != "evbmf" or (
+            amount is not None and amount.name in _SHARES) else _EVBMF_CHOSE)
 
+
+_EVBMF_CHOSE = ("rule evbmf chose the ranks; where it takes too much, --parameters-removed 0.5 or "
+                "--rule energy --value 0.9 says how much goes")
 
 _SHARES = {"macs": "macs_removed", "parameters": "parameters_removed"}
 """What `factorise` calls an amount."""
@@ -293,12 +306,13 @@ COMBINED = Method(
     amounts=(amounts.HIDDEN_RATE, amounts.RATES),
     options=(CorrelationOptions, MaskOptions, CombinedOptions), run=_prune_combined)
 
+_RANKS = (amounts.RANKS, replace(amounts.PARAMETERS, span=INSIDE),
+          replace(amounts.MACS, span=INSIDE))
+
 SVD = Method(
     name="svd", about="Replace a layer by two thin ones (singular value decomposition).",
-    amounts=(amounts.RANKS, amounts.PARAMETERS, amounts.MACS),
-    options=(LowRankOptions, SchemeOptions), run=partial(_factorise, "svd"))
+    amounts=_RANKS, options=(LowRankOptions, SchemeOptions), run=partial(_factorise, "svd"))
 
 TUCKER = Method(
     name="tucker", about="Replace a convolution by three thin ones; linear layers stay.",
-    amounts=(amounts.RANKS, amounts.PARAMETERS, amounts.MACS), options=(LowRankOptions,),
-    run=partial(_factorise, "tucker"))
+    amounts=_RANKS, options=(LowRankOptions,), run=partial(_factorise, "tucker"))

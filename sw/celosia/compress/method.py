@@ -123,8 +123,9 @@ class MethodReport:
     records : what each round did.   choices : every setting that decided the outcome.
     last    : what was measured after the last round.
     more    : what only some methods have to tell.
+    hint    : what the command line says to it, or "".
 
-    All of it is as JSON has it.
+    All but the hint is as JSON has it.
     """
 
     density: float
@@ -133,6 +134,7 @@ class MethodReport:
     choices: Mapping[str, Any]
     last: Mapping[str, float | int | None]
     more: Mapping[str, Any]
+    hint: str = ""
 
     @property
     def accuracy(self) -> float | int | None:

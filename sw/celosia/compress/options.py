@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, NamedTuple, get_type_hints
 
+from celosia.compress.spans import Span
 from celosia_spec.errors import ArgumentError
 
 __all__ = ["NoOptions", "Option", "declared", "option", "resolve"]
@@ -21,7 +22,7 @@ class Option(NamedTuple):
     about    : what it says, for the help: one sentence, or none where the name says it.
     flag     : the command line's own option for it, such as "--order"; "" where it is set as
                ``--option NAME=VALUE``.
-    least, most : of a number with a flag, or None.
+    least, most : of a number with a flag, or None.   span : where a number must lie, or None.
     data     : {value that needs data: why}.
     choices  : the words that it may be; empty where it is no word.
     """
@@ -35,6 +36,7 @@ class Option(NamedTuple):
     most: float | None = None
     data: Mapping[Any, str] = {}
     choices: tuple[str, ...] = ()
+    span: Span | None = None
 
     @property
     def said(self) -> str:
@@ -49,11 +51,11 @@ class NoOptions:
 
 def option(default: Any = MISSING, *, about: str, flag: str = "", least: float | None = None,
            most: float | None = None, data: Mapping[Any, str] | None = None,
-           choices: Iterable[str] = ()) -> Any:
+           choices: Iterable[str] = (), span: Span | None = None) -> Any:
     """Return a dataclass field that is an option; the arguments are as in `Option`."""
     return field(default=default, metadata={"about": about, "flag": flag, "least": least,
                                             "most": most, "data": data or {},
-                                            "choices": tuple(choices)})
+                                            "choices": tuple(choices), "span": span})
 
 
 def declared(*kinds: type) -> dict[str, Option]:
@@ -73,7 +75,7 @@ def resolve(owner: str, kind: type, given: Mapping[str, Any]) -> Any:
     """Return the options that are given, as a dataclass; the others have their defaults.
 
     Raises TypeError for one that the dataclass does not have, ArgumentError for a word that is
-    none of its choices, and what the dataclass's own checks raise.
+    none of its choices or a number outside its span, and what the dataclass's own checks raise.
     """
     known = declared(kind)
     unknown = sorted(set(given) - set(known))
@@ -84,4 +86,7 @@ def resolve(owner: str, kind: type, given: Mapping[str, Any]) -> Any:
         choices = known[name].choices
         if choices and value is not None and value not in choices:
             raise ArgumentError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+        span = known[name].span
+        if span is not None and value is not None:
+            span.check(name, value)
     return kind(**given)

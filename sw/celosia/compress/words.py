@@ -1,6 +1,7 @@
 """The words that arguments and options of the methods may be."""
 
-__all__ = ["CONSTANTS", "COUPLED", "PLACES", "RULES", "SCHEMES", "SCOPES", "SELECTIONS", "STEPS"]
+__all__ = ["CONSTANTS", "COUPLED", "OPTIMIZERS", "PLACES", "RULES", "SCHEMES", "SCOPES",
+           "SELECTIONS", "STEPS"]
 
 SCOPES = ("layer", "global")
 """Where weights or filters compete."""
@@ -19,6 +20,9 @@ PLACES = ("mask", "gamma")
 
 STEPS = ("subgradient", "proximal")
 """How masks are drawn towards 0."""
+
+OPTIMIZERS = ("adamw", "sgd")
+"""What trains."""
 
 RULES = ("energy", "speedup", "evbmf", "curve")
 """What gives ranks."""

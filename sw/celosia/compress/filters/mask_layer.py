@@ -24,6 +24,7 @@ from celosia.compress.filters.selection import Target, choose
 from celosia.compress.filters.structure import trace
 from celosia.compress.masks.filters import attach, attach_gamma, filter_masks, fold_in
 from celosia.compress.promise import Promise, restoring
+from celosia.compress.spans import POSITIVE
 from celosia.compress.training.journal import Journal, describe, fingerprint
 from celosia.compress.training.rounds import Measure, reproducible
 from celosia.compress.words import PLACES, SCOPES, STEPS
@@ -259,8 +260,7 @@ def prune_with_masks(
     ArgumentError
         As `add_masks` and `prune_filters`; `strength` or `step` that is not as above.
     """
-    if not strength > 0:
-        raise ArgumentError(f"strength must be above 0, not {strength!r}")
+    POSITIVE.check("strength", strength)
     if step not in STEPS:
         raise ArgumentError(f"step must be one of {', '.join(STEPS)}, not {step!r}")
     goal: dict[str, Any] = {"macs": macs, "parameters": parameters, "conv_macs": conv_macs,

@@ -43,6 +43,7 @@ from celosia.compress.lowrank.tucker import (
 from celosia.compress.masks.weights import Mask
 from celosia.compress.promise import example_for, run_once
 from celosia.compress.readings import Readings
+from celosia.compress.spans import POSITIVE
 from celosia.compress.trial import random_input, same_up_to_rounding
 from celosia.compress.words import SCHEMES
 from celosia_spec.errors import ArgumentError, CelosiaError
@@ -216,8 +217,7 @@ class Decomposition:
         """Return the largest ranks with `factor` times fewer weights; Tucker's in proportion."""
         if self.method == "svd":
             return self.scaled(layer, (rank_for_speedup(layer, factor, self.scheme),), 1)
-        if not factor > 0:
-            raise ArgumentError(f"a speed-up must be above 0, not {factor!r}")
+        POSITIVE.check("a speed-up", factor)
         most = layer.weight.numel() / factor
         full = self.full(layer)
         found = self._largest(layer, lambda ranks: self.parameters(layer, ranks) <= most, full)

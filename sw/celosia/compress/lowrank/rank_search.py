@@ -17,6 +17,7 @@ from celosia.compress.lowrank.decomposition import (
     find_sites,
     largest_factor,
 )
+from celosia.compress.spans import INSIDE
 from celosia.compress.training.rounds import reproducible
 from celosia_spec.errors import ArgumentError
 
@@ -56,9 +57,7 @@ class Budget:
     total: int
 
     def __post_init__(self) -> None:
-        if not 0 < self.removed < 1:
-            raise ArgumentError(f"the share of {self.count} to remove must be above 0 and below "
-                                f"1, not {self.removed!r}")
+        INSIDE.check(f"the share of {self.count} to remove", self.removed)
 
     def share(self, way: Decomposition, sites: Sites, ranks: Mapping[str, Ranks]) -> float:
         """Return the share that goes at these ranks; layers that save no weights stay whole."""

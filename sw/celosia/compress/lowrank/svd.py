@@ -19,6 +19,7 @@ from torch import nn
 from celosia.compress.entry import entry
 from celosia.compress.layers import held_weight, obstacle
 from celosia.compress.masks.weights import Mask
+from celosia.compress.spans import POSITIVE
 from celosia.compress.words import SCHEMES
 from celosia_spec.errors import ArgumentError
 
@@ -126,8 +127,7 @@ def rank_for_speedup(layer: Layer, factor: float, scheme: str = "channel") -> in
 
     factor : s, above 0.
     """
-    if not factor > 0:
-        raise ArgumentError(f"a speed-up must be above 0, not {factor!r}")
+    POSITIVE.check("a speed-up", factor)
     rows, columns = _shape(layer, scheme)
     exact = Fraction(factor).limit_denominator(10**9) * (rows + columns)
     return min(max(1, math.floor(rows * columns / exact)), rows, columns)

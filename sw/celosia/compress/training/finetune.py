@@ -18,12 +18,11 @@ from torch.nn import functional
 from celosia.compress.entry import entry
 from celosia.compress.layers import evaluating
 from celosia.compress.promise import example_for, restoring
+from celosia.compress.words import OPTIMIZERS
 from celosia_spec.errors import ArgumentError, CelosiaError
 from celosia_spec.inputs import as_tensor
 
 __all__ = ["FineTune", "flip_and_shift"]
-
-OPTIMIZERS = ("adamw", "sgd")
 
 _CHECKED = 4096
 """Inputs that are looked at together."""

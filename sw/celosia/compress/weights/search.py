@@ -25,6 +25,7 @@ from celosia.compress.layers import (
     refuse_strangers,
 )
 from celosia.compress.masks.weights import current_mask, mask_weight
+from celosia.compress.spans import NOT_NEGATIVE
 from celosia.compress.training.rounds import reproducible
 from celosia.compress.weights.schedule import count_kept, resolve_rates
 from celosia.compress.weights.selection import Select, find_selection, refuse_equal
@@ -115,8 +116,7 @@ def search_rates(
         weight that a hook computes, a layer whose weights all have the same score, an accuracy
         that is not finite.
     """
-    if not budget >= 0:
-        raise ArgumentError(f"the accuracy budget must be at least 0, not {budget!r}")
+    NOT_NEGATIVE.check("the accuracy budget", budget)
     rates = _check_grid(grid)
     pick = find_selection(select, method, strong)
     if layers is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from celosia_spec.errors import ArgumentError
+from celosia.compress.spans import UNIT
 
 __all__ = ["keep_sun2016"]
 
@@ -53,8 +53,7 @@ def keep_sun2016(
     ArgumentError
         `strong` is not in [0, 1].
     """
-    if not 0 <= strong <= 1:
-        raise ArgumentError(f"strong must be 0 to 1, not {strong!r}")
+    UNIT.check("strong", strong)
     if kept >= np.count_nonzero(alive):
         return alive.copy()
     r = np.where(alive, signed, 0.0).reshape(len(signed), -1)
