@@ -51,7 +51,7 @@ ORDER = {
         parts
         memory
         control, fill, host, lanes, weights
-        output
+        output, stream
         core
         top
     """,
@@ -87,6 +87,11 @@ ORDER = {
     """,
     "celosia_hw.weights": """
         __init__, decoder
+    """,
+    "celosia_hw.stream": """
+        __init__, executor, exponents, fetcher, rings
+        sequencer
+        control_path
     """,
     "celosia_boards": """
         __init__, cache, families, platforms, processes

@@ -100,17 +100,17 @@ def run(state: State, entries: np.ndarray, chunks: np.ndarray) -> None:
         if op not in list(Op):
             raise SimulationError(f"control word {word:#06x} is no command; compile again")
         record = RECORDS.get(Op(op))
-        fields = record.unpack(reader.controls(len(record.words))) if record else {}
+        words = reader.controls(command["argument"]) if record else []
+        fields = record.unpack(words[:len(record.words)]) if record else {}
         if op == Op.HALT:
             return
         if op == Op.LAYER:
             layer = fields
         elif op == Op.BAND:
             band = fields
-        elif op == Op.TABLE:
-            table = state.tiles if command["argument"] else state.taps
-            words = reader.controls(fields["count"])
-            table[fields["place"]:fields["place"] + len(words)] = words
+        elif op in (Op.TAPS, Op.TILES):
+            table = state.taps if op == Op.TAPS else state.tiles
+            table[fields["place"]:fields["place"] + len(words) - 1] = words[1:]
         elif op == Op.FILL:
             _fill(state, fields)
         elif op == Op.CLOSE:

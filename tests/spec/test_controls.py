@@ -24,7 +24,7 @@ def test_what_is_packed_comes_back(record):
     rng = random.Random(1)
     for _ in range(200):
         values = {field.name: rng.randint(field.least, field.most)
-                  for word in record.words for field in word.fields}
+                  for word in record.words for field in word.fields if field.name != "_"}
         words = record.pack(**values)
         assert all(0 <= word < 1 << 16 for word in words)
         assert record.unpack(words) == values

@@ -16,6 +16,9 @@ ENTRY_WORDS = ENTRY_BITS // CONTROL_BITS
 QUAD = 4
 """Lanes of the smallest group."""
 
+RING_GAP = 4
+"""Entries of the weights' ring that stay free, so that what is asked for has room."""
+
 EDGE = 3
 """A mask reaches so many columns from a line's begin or end."""
 

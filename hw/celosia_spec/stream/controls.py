@@ -16,26 +16,34 @@ BATCH = Word("batch", (
 ))
 """One batch of rows; its heads follow, then its entries."""
 
+CHUNK = Word("chunk", (
+    Field("first", 16, False, "word of its first entry"),
+    Field("last", 16, False, "word of its last entry"),
+    Field("final", 1, False, "no other chunk follows"),
+))
+"""What the fetcher reads next; chunks lie one behind the other, a word of main memory each."""
+
 
 class Op(enum.IntEnum):
-    """Field ``op`` of a command."""
+    """Field ``op`` of a command. Words follow those below `WAIT`, and no others."""
 
     LAYER = 0
-    TABLE = 1
-    FILL = 2
-    BAND = 3
-    WAIT = 4
-    CLOSE = 5
-    HALT = 6
-    JOIN = 7
+    TAPS = 1
+    TILES = 2
+    FILL = 3
+    BAND = 4
+    JOIN = 5
+    WAIT = 8
+    CLOSE = 9
+    HALT = 10
 
 
 COMMAND = Word("command", (
     Field("command", 1, False, "1"),
     Field("op", 4, False, "`Op`"),
-    Field("argument", 11, False, "of a wait: cycles; of a table: 0 taps, 1 tiles"),
+    Field("argument", 11, False, "words that follow; of a wait: cycles"),
 ))
-"""A command; the words of its `Record` follow."""
+"""A command; the words of its `Record` follow, and behind those of a table its words."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +128,8 @@ EXCESS = _record(
 )
 """Behind the head of a row whose input has signs."""
 
-TABLE = _record("table", (Field("place", 16, False, "first word"),),
-                (Field("count", 16, False, "words, which follow"),))
+TABLE = _record("table", (Field("place", 16, False, "first word"),))
+"""Taps or tiles; the words follow."""
 
 BAND = _record("band", (Field("row", 16, False, "bank row that its tiles count from"),),
                (Field("tile", 16, False, "first word of its first tile"),),
@@ -166,15 +174,16 @@ depth, elements modulo main memory."""
 
 JOIN = _record(
     "join",
-    (Field("slot", 5, False, "exponent slot that is set"),
-     Field("first", 5, False, "slot of an exponent"),
+    (Field("first", 5, False, "slot of an exponent"),
+     Field("slot", 5, False, "exponent slot that is set"),
      Field("second", 5, False, "slot of another")),
-    (Field("least", 8, True, "smallest exponent that it gives"),),
+    (Field("_", 8), Field("least", 8, True, "smallest exponent that it gives")),
 )
 """Exponent of a reading of several tensors: the largest of two and ``least``. All of them are
-closed."""
+closed. Fields stand where a layer has input, output, residual operand and least exponent."""
 
-RECORDS = {Op.LAYER: LAYER, Op.TABLE: TABLE, Op.FILL: FILL, Op.BAND: BAND, Op.JOIN: JOIN}
+RECORDS = {Op.LAYER: LAYER, Op.TAPS: TABLE, Op.TILES: TABLE, Op.FILL: FILL, Op.BAND: BAND,
+           Op.JOIN: JOIN}
 """What follows a command; nothing follows the others."""
 
 

@@ -10,15 +10,14 @@ RESIDUAL_GAP, RESIDUAL_ROW = 3, 11
 """Cycles behind a row with a residual operand, and the least that such a row takes: so no write
 meets the next row's reads."""
 
-RESIDUAL_PASS = 14
-"""The least that a pass with a residual operand takes: it is announced ten cycles before its last
-step, and must have its tile's written lanes a cycle later."""
+RESIDUAL_AHEAD, RESIDUAL_PASS = 10, 14
+"""Cycles by which a pass with a residual operand is announced before its last step, and the least
+that it takes: it must have its tile's written lanes a cycle later."""
 
 
 def pass_cycles(array: Array, *, log2_groups: int, signed_in: bool, wide: bool = False,
                 residual: bool = False) -> int:
-    """Return the cycles that a pass takes at least; where it has fewer steps, they stand at its
-    end."""
+    """Return the cycles that a pass takes at least."""
     rows = row_cycles(array, log2_groups=log2_groups, signed_in=signed_in, wide=wide,
                       residual=residual) << log2_groups
     return max(rows, RESIDUAL_PASS) if residual else rows

@@ -9,7 +9,7 @@ WEIGHT = Word("weight", (
     Field("step", DELTA_BITS, False, "column indices from the weight before it in its row"),
 ))
 """One weight, or a longer step to the next one. Four are an entry. In an entry of dense8 both
-halves are mantissas, the lower one first, and every step is 1."""
+halves are mantissas, of two steps of a row, and every step is 1 but for a batch's first, 0."""
 
 
 def tap_word(array: Array) -> Word:

@@ -21,7 +21,7 @@ from celosia.bands.layouts import (
 from celosia.schedule.steps import batch_steps, row_order, row_words
 from celosia_spec.errors import FitError
 from celosia_spec.qgraph import QGraph, QNode
-from celosia_spec.stream.array import ENTRY_WORDS, Array
+from celosia_spec.stream.array import ENTRY_WORDS, RING_GAP, Array
 from celosia_spec.stream.controls import head_words
 from celosia_spec.stream.passes import pass_cycles
 from celosia_spec.stream.words import TILE_WORDS
@@ -170,7 +170,7 @@ def _layer(graph: QGraph, node: QNode, array: Array, log2: int, layout: Lines | 
         taken = -(-steps * groups // np.where(dense, 2 * ENTRY_WORDS, ENTRY_WORDS))
         passes = phases * max(_tiles(layout, band) for band in own)
         # A batch of one pass is cut, so that the next part is fetched meanwhile.
-        longest = array.ring // (2 if passes == 1 else 1)
+        longest = array.ring // 2 if passes == 1 else array.ring - RING_GAP
         if passes > 1 and int(taken.max()) > longest:
             return
         parts.append(Part(rows=rows, steps=steps, dense=dense, bands=own, longest=longest))

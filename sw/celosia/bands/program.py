@@ -18,8 +18,8 @@ class StreamProgram:
     """What main memory holds, and where maps lie in it.
 
     graph   : the quantised network.   array : what it is for.
-    entries : uint64, the stream, from word 0 on.   chunks : int64 (chunks, 2), first entry and
-              entries, in reading order.
+    entries : uint64, the stream, from word 0 on, and the list of its chunks from word ``list_at``
+              on.   chunks : int64 (chunks, 2), the same list: first entry and entries.
     places  : region of every tensor.   slots : its exponent's.
     reads   : slot of the exponent at which each node reads.   layers : how each node runs.
     """
@@ -27,6 +27,7 @@ class StreamProgram:
     graph: QGraph
     array: Array
     entries: np.ndarray
+    list_at: int
     chunks: np.ndarray
     places: dict[str, Region]
     slots: dict[str, int]
@@ -47,9 +48,11 @@ def stream_program(graph: QGraph, array: Array) -> StreamProgram:
                        "use a network of fewer layers")
     # How long the stream is does not depend on where maps lie.
     nowhere = regions(graph, 0, 1 << 16)
-    size = len(stream(graph, layers, nowhere, slots, reads, array).entries)
+    found = stream(graph, layers, nowhere, slots, reads, array)
+    size = len(found.entries) + len(found.chunks)
     places = regions(graph, size, array.main_words - size)
     found = stream(graph, layers, places, slots, reads, array)
     return StreamProgram(graph=graph, array=array, layers=tuple(layers), places=places,
-                         slots=slots, reads=reads, entries=np.array(found.entries, np.uint64),
+                         slots=slots, reads=reads, list_at=len(found.entries),
+                         entries=np.array(found.entries + found.list_of_chunks(), np.uint64),
                          chunks=np.array(found.chunks, np.int64).reshape(-1, 2))

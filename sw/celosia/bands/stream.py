@@ -16,6 +16,7 @@ from celosia_spec.qgraph import QGraph, QNode
 from celosia_spec.stream.array import CONTROL_BITS, ENTRY_WORDS, Array
 from celosia_spec.stream.controls import (
     BATCH,
+    CHUNK,
     COMMAND,
     EXCESS,
     HEAD,
@@ -46,6 +47,12 @@ class Stream:
         self.entries.extend(entries)
         return first, len(self.entries) - first
 
+    def list_of_chunks(self) -> list[int]:
+        """Return the words that tell the fetcher what to read."""
+        final = len(self.chunks) - 1
+        return [CHUNK.pack(first=first, last=first + count - 1, final=int(place == final))
+                for place, (first, count) in enumerate(self.chunks)]
+
     def read(self, chunk: tuple[int, int]) -> None:
         """Read a chunk next; one that follows the last one in memory is read with it."""
         if self.chunks and sum(self.chunks[-1]) == chunk[0]:
@@ -70,9 +77,10 @@ def stream(graph: QGraph, layers: list[Layer], places: dict[str, Region], slots:
 def _layer(out: Stream, graph: QGraph, layer: Layer, places: dict[str, Region],
            slots: dict[str, int], read: int, array: Array) -> None:
     tiles, table = _tiles(layer, array)
-    before = (_table(0, [tap_word(array).pack(row=row % array.bank_rows, rotation=bank, mask=mask)
-                         for row, bank, mask in layer.layout.taps()])
-              + _table(1, table) + _join(layer.node, slots, read)
+    before = (_table(Op.TAPS, [tap_word(array).pack(row=row % array.bank_rows, rotation=bank,
+                                                    mask=mask)
+                               for row, bank, mask in layer.layout.taps()])
+              + _table(Op.TILES, table) + _join(layer.node, slots, read)
               + _fields(graph, layer, places, slots, read))
     bands = layer.bands
     base = [index % 2 * layer.layout.rows * layer.double for index in range(len(bands))]
@@ -82,13 +90,18 @@ def _layer(out: Stream, graph: QGraph, layer: Layer, places: dict[str, Region],
     width, wide = graph.tensors[layer.node.output].shape[2], places[layer.node.output].wide
     at = 0
     for part in layer.parts:
-        batches = None
+        batches: list[tuple[int, int]] = []
         for band in part.bands:
-            words = fills[at + 1] if at + 1 < len(bands) else []
             begin = band.line * width << wide
-            out.read(out.add(_entries(words + _band(base[at], tiles[band.lines], begin))))
-            batches = batches or out.add(_batches(graph, layer, part, places, array))
-            out.read(batches)
+            out.read(out.add(_entries(_band(base[at], tiles[band.lines], begin))))
+            batches = batches or [out.add(batch) for batch in
+                                  _batches(graph, layer, part, places, array)]
+            # The next band is filled from this one's first batch on: it has the other's banks.
+            out.read(batches[0])
+            if at + 1 < len(bands):
+                out.read(out.add(_entries(fills[at + 1])))
+            for batch in batches[1:]:
+                out.read(batch)
             at += 1
     out.read(out.add(_entries(_command(Op.CLOSE))))
 
@@ -104,14 +117,17 @@ def _entry(words: list[int]) -> int:
     return sum(int(word) << 16 * place for place, word in enumerate(words))
 
 
-def _command(op: Op, argument: int = 0, **fields: int) -> list[int]:
+def _command(op: Op, **fields: int) -> list[int]:
     record = RECORDS.get(op)
-    return [COMMAND.pack(command=1, op=op, argument=argument),
-            *(record.pack(**fields) if record else [])]
+    return _told(op, record.pack(**fields) if record else [])
 
 
-def _table(which: int, words: list[int]) -> list[int]:
-    return [*_command(Op.TABLE, which, place=0, count=len(words)), *words] if words else []
+def _table(op: Op, words: list[int]) -> list[int]:
+    return _told(op, [*RECORDS[op].pack(place=0), *words]) if words else []
+
+
+def _told(op: Op, words: list[int]) -> list[int]:
+    return [COMMAND.pack(command=1, op=op, argument=len(words)), *words]
 
 
 def _tiles(layer: Layer, array: Array) -> tuple[dict[int, tuple[int, int]], list[int]]:
@@ -244,15 +260,14 @@ def _band(row: int, tiles: tuple[int, int], position: int) -> list[int]:
 
 
 def _batches(graph: QGraph, layer: Layer, part: Part, places: dict[str, Region],
-             array: Array) -> list[int]:
-    """Return the entries of a part's batches: heads and weights of each."""
+             array: Array) -> Iterable[list[int]]:
+    """Yield the entries of each of a part's batches: heads and weights."""
     node, groups = layer.node, layer.groups
     own = np.sort(part.rows[part.rows >= 0])
     words = encode(node.matrix[own], layer.index,
                    np.where(part.rows < 0, -1, np.searchsorted(own, part.rows)), part.steps,
                    groups, ArrayConfig(lanes=array.lanes))
     sums = np.asarray(node.matrix.astype(np.int64).sum(axis=1)).ravel()
-    found: list[int] = []
     begin = 0
     for batch, count in enumerate(part.steps.tolist()):
         heads = []
@@ -265,6 +280,7 @@ def _batches(graph: QGraph, layer: Layer, part: Part, places: dict[str, Region],
         dense = int(part.dense[batch])
         if dense:
             own_words = _dense(node, layer.index, rows, count)
+        found: list[int] = []
         longest = part.longest * ENTRY_WORDS * (1 + dense) // groups
         for at in range(0, count, longest):
             steps = min(count - at, longest)
@@ -273,7 +289,7 @@ def _batches(graph: QGraph, layer: Layer, part: Part, places: dict[str, Region],
             found += _entries([word] if at else [word, *heads])
             found += _weights(own_words[at * groups >> dense:
                                         -(-(at + steps) >> dense) * groups].tolist())
-    return found
+        yield found
 
 
 def _dense(node: QNode, index: np.ndarray, rows: np.ndarray, columns: int) -> np.ndarray:

@@ -1,0 +1,148 @@
+"""The control path: fetcher, rings, executor, sequencer, exponents."""
+
+from typing import Any
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from celosia_hw.lanes.reading import STEP
+from celosia_hw.layouts import layout
+from celosia_hw.memory.main_memory import Access
+from celosia_hw.stream.executor import Executor
+from celosia_hw.stream.exponents import SLOT_BITS, Exponents
+from celosia_hw.stream.fetcher import Fetcher
+from celosia_hw.stream.rings import ControlsRing, WeightsRing
+from celosia_hw.stream.sequencer import PASS, Sequencer
+from celosia_spec.stream.array import CONTROL_BITS, ENTRY_BITS, Array
+from celosia_spec.stream.controls import LAYER
+
+
+class ControlPath(wiring.Component):
+    """From the stream in main memory to steps, fills, table words, and exponents.
+
+    Parameters
+    ----------
+    array : Array
+    late : int
+        Cycles from a step's index to its mantissa, see `WeightsRing`.
+    lag : int
+        Cycles from a pass's last step to the begin of its output, see `Sequencer`.
+
+    Members
+    -------
+    start : In(1), list : In, busy : Out(1)
+        Strobe, while ``busy`` is 0: run the stream whose list of chunks begins in that word.
+    memory : Out(Access), data : In(64)
+        The fetcher's side of main memory's port.
+    layer, row, tile, position, load
+        See `Executor`.
+    tap, tile_word : Out(1), place : Out, word : Out(16)
+        Strobes: the word goes to a table.
+    room, filling : In(1), fill : Out(1)
+        See `Executor`; the record's word is ``word``.
+    step : Out(STEP), begins, again, phase : Out(1), steps, mantissas : Out(quads x 8)
+        A step, and what is strobed with it: see `Sequencer`, where ``begins`` is ``tile``.
+        ``mantissas`` come ``late`` cycles behind.
+    output : Out(1), drained, heads : Out, read : In(1), address : In
+        See `Sequencer`, where ``output`` is ``start``, and `ControlsRing`; what is read is ``word``
+        in the next cycle.
+    draining : In(1), placed : In(1)
+        From the cycle behind ``output`` on: passes are inside the output path; it has taken
+        the position of those that began.
+    fill_start : In(1), slot : In(5), filled, exponent, residual : Out(5), top : In(5)
+    closed : Out(1)
+        See `Exponents`.
+    host_write : In(1), host_slot, host_exponent : In(5), stored : Out(5)
+        See `Exponents`; while ``busy`` is 0.
+    late : Out(1)
+        Since ``start`` a step has waited for its entry, or a band for its fill.
+    """
+
+    def __init__(self, array: Array, late: int, lag: int) -> None:
+        self.array = array
+        self.executor = Executor(array)
+        self.weights, self.sequencer = WeightsRing(array, late), Sequencer(array, lag)
+        ring = (array.controls - 1).bit_length()
+        own = self.executor.signature.members
+        words = Out(data.ArrayLayout(8, self.weights.quads))
+        super().__init__({
+            "start": In(1), "list": In((array.main_words - 1).bit_length()), "busy": Out(1),
+            "memory": Out(Access(array.main_words, 0)), "data": In(ENTRY_BITS),
+            "layer": Out(layout(*LAYER.words)),
+            **{name: own[name] for name in ("row", "tile", "position", "load", "tap",
+                                            "tile_word", "place", "room", "filling", "fill")},
+            "word": Out(CONTROL_BITS), "step": Out(STEP), "begins": Out(1), "again": Out(1),
+            "phase": Out(1), "steps": words, "mantissas": words, "output": Out(1),
+            "drained": Out(PASS), "heads": Out(ring), "read": In(1),
+            "address": In(ring), "draining": In(1), "placed": In(1), "fill_start": In(1),
+            "slot": In(SLOT_BITS), "filled": Out(SLOT_BITS), "exponent": Out(SLOT_BITS),
+            "residual": Out(SLOT_BITS), "top": In(SLOT_BITS), "closed": Out(1),
+            "host_write": In(1), "host_slot": In(SLOT_BITS), "host_exponent": In(SLOT_BITS),
+            "stored": Out(SLOT_BITS), "late": Out(1),
+        })
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        array = self.array
+        m.submodules.fetcher = fetcher = Fetcher(array)
+        m.submodules.controls = controls = ControlsRing(array)
+        m.submodules.weights = weights = self.weights
+        m.submodules.executor = executor = self.executor
+        m.submodules.sequencer = sequencer = self.sequencer
+        m.submodules.exponents = exponents = Exponents()
+        wiring.connect(m, fetcher.memory, wiring.flipped(self.memory))
+        quiet = Signal()
+        m.d.comb += [
+            fetcher.start.eq(self.start), fetcher.list.eq(self.list), fetcher.data.eq(self.data),
+            fetcher.room_controls.eq(controls.room), fetcher.room_entries.eq(weights.room),
+            controls.write.eq(fetcher.control), controls.written.eq(fetcher.word),
+            weights.write.eq(fetcher.entry), weights.written.eq(self.data),
+            executor.start.eq(self.start), self.busy.eq(executor.busy | fetcher.busy),
+            executor.have.eq(controls.have), executor.word.eq(controls.word),
+            controls.take.eq(executor.take), controls.jump.eq(executor.jump),
+            controls.distance.eq(executor.distance), self.word.eq(controls.word),
+            *(getattr(self, name).eq(getattr(executor, name)) for name in (
+                "layer", "row", "tile", "position", "load", "tap", "tile_word", "place",
+                "fill")),
+            executor.room.eq(self.room), executor.filling.eq(self.filling),
+            executor.idle.eq(sequencer.idle), executor.placed.eq(self.placed & ~sequencer.pending),
+            # What is written: nothing is issued, waits for the output path, or is inside it.
+            quiet.eq(sequencer.idle & ~sequencer.pending & ~self.draining),
+            executor.quiet.eq(quiet),
+            executor.taken.eq(sequencer.taken), executor.began.eq(sequencer.began),
+            sequencer.layer.eq(executor.layer), sequencer.last_tile.eq(executor.last_tile),
+            sequencer.offer.eq(executor.offer), sequencer.batch.eq(executor.batch),
+            sequencer.heads.eq(controls.at), sequencer.available.eq(weights.available),
+            *(getattr(weights, name).eq(getattr(sequencer, name)) for name in (
+                "go", "last", "done", "begins", "dense")),
+            sequencer.inside.eq(weights.inside),
+            weights.log2_groups.eq(executor.layer.log2_groups),
+            self.step.eq(sequencer.step), self.begins.eq(sequencer.tile),
+            self.again.eq(sequencer.again), self.phase.eq(sequencer.phase),
+            self.output.eq(sequencer.start), self.steps.eq(weights.steps),
+            self.mantissas.eq(weights.mantissas), self.drained.eq(sequencer.drained),
+            self.heads.eq(sequencer.drained_heads),
+            controls.read.eq(self.read), controls.address.eq(self.address),
+            # Heads before those of a pass that begins to drain have been read.
+            controls.free.eq(self.output | quiet),
+            controls.freed.eq(self.heads),
+        ]
+        with m.If(quiet):
+            m.d.comb += controls.freed.eq(controls.at)
+        m.d.comb += [
+            exponents.layer.eq(executor.layer), exponents.load.eq(executor.slots),
+            exponents.fill.eq(self.fill_start), exponents.slot.eq(self.slot),
+            exponents.close.eq(executor.close), exponents.join.eq(executor.join),
+            exponents.top.eq(self.top),
+            executor.closed.eq(exponents.closed), self.closed.eq(exponents.closed),
+            exponents.idle.eq(~executor.busy), exponents.write.eq(self.host_write),
+            exponents.address.eq(self.host_slot), exponents.value.eq(self.host_exponent),
+            self.stored.eq(exponents.stored), self.filled.eq(exponents.filled),
+            self.exponent.eq(exponents.exponent), self.residual.eq(exponents.residual),
+        ]
+        with m.If(self.start):
+            m.d.sync += self.late.eq(0)
+        with m.Elif(executor.late | sequencer.late):
+            m.d.sync += self.late.eq(1)
+        return m

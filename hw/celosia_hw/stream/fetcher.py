@@ -1,0 +1,169 @@
+"""The stream from main memory: chunks of entries, split into control words and weights."""
+
+from typing import Any
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from celosia_hw.layouts import layout
+from celosia_hw.memory.main_memory import Access
+from celosia_spec.stream.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS, Array
+from celosia_spec.stream.controls import BATCH, CHUNK, COMMAND, LAYER, Op, head_words
+
+
+class Fetcher(wiring.Component):
+    """Read chunk after chunk of the list; hand control words on one by one, entries of weights as
+    they are.
+
+    It counts the words behind commands and the heads of batches; so it knows where weights begin
+    and end. Row groups and signs are those of the last `layer` that passed it. An entry
+    of control words is read once for each of them, so that nothing has to hold it.
+
+    Parameters
+    ----------
+    array : Array
+
+    Members
+    -------
+    start : In(1), list : In
+        Strobe, while ``busy`` is 0: begin with the chunk that word ``list`` of main memory names.
+        ``list`` is stable until the cycle behind.
+    memory : Out(Access), data : In(64)
+        The port of main memory, see `MainMemory`. Where weights begin, a request that waits is
+        taken back.
+    room_controls, room_entries : In(1)
+        There is room for six control words and for four entries more than were written a cycle
+        before.
+    control : Out(1), word : Out(16)
+        Strobe: the next control word.
+    entry : Out(1)
+        Strobe: ``data`` is the next entry of weights.
+    busy : Out(1)
+        The list has not ended.
+
+    Timing
+    ------
+    One word or one entry for each grant, at most one a cycle; control words come two cycles
+    behind their grant, entries one. Behind a batch's heads three grants are lost, between two
+    chunks seven.
+    """
+
+    def __init__(self, array: Array) -> None:
+        self.array = array
+        bits = (array.main_words - 1).bit_length()
+        super().__init__({
+            "start": In(1), "list": In(bits), "memory": Out(Access(array.main_words, 0)),
+            "data": In(ENTRY_BITS), "room_controls": In(1), "room_entries": In(1),
+            "control": Out(1), "word": Out(CONTROL_BITS), "entry": Out(1), "busy": Out(1),
+        })
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        # What is asked for: the next chunk, or an entry; its turn is over.
+        swap, listing, loading, running = (Signal(name=name) for name in (
+            "swap", "listing", "loading", "running"))
+        weights, ended, final = Signal(), Signal(), Signal(reset_less=True)
+        here, other, last = (Signal.like(self.memory.address, name=name, reset_less=True)
+                             for name in ("here", "other", "last"))
+        # Slots of words: of the one that is asked for, the one in ``data``, the one in ``word``.
+        asked, read, parsed = (Signal(range(ENTRY_WORDS), name=name) for name in (
+            "asked", "read", "parsed"))
+        there, request, grant, turn = Signal(), Signal(), Signal(), Signal()
+        switch = self._parse(m, weights, grant & running)
+        m.d.comb += [
+            self.memory.request.eq(request), self.memory.address.eq(here),
+            grant.eq(self.memory.grant & request & ~switch),
+            # Words that were asked for ahead may have left the entry behind already.
+            turn.eq((grant & (weights | asked.all() | listing)) | (switch & (asked > parsed))),
+            self.busy.eq(swap | listing | loading | running),
+        ]
+        ends, room = Signal(), Signal()
+        m.d.comb += [ends.eq(turn & running & (here == last)),
+                     room.eq(Mux(weights, self.room_entries, self.room_controls))]
+        m.d.sync += [
+            there.eq(grant & running & ~weights), self.control.eq(there & ~switch),
+            self.entry.eq(grant & running & weights),
+            read.eq(asked), parsed.eq(read),
+            self.word.eq(self.data.word_select(read, CONTROL_BITS)),
+            request.eq(~switch & (swap | (request & ~grant)
+                                  | (running & room & ~ended & ~ends))),
+        ]
+        with m.If(switch):
+            m.d.sync += asked.eq(0)
+        with m.Elif(grant & running & ~weights):
+            m.d.sync += asked.eq(asked + 1)
+        with m.If(turn):
+            m.d.sync += here.eq(here + 1)
+        with m.If(ends):
+            m.d.sync += ended.eq(1)
+        chunk = data.View(layout(CHUNK), self.data[:CHUNK.bits])
+        m.d.sync += [swap.eq(0), loading.eq(listing & grant)]
+        with m.If(self.start):
+            m.d.sync += [other.eq(self.list), swap.eq(1)]
+        with m.If(swap):
+            m.d.sync += [here.eq(other), listing.eq(1)]
+        with m.If(listing & grant):
+            m.d.sync += listing.eq(0)
+        with m.If(loading):
+            m.d.sync += [other.eq(here), here.eq(chunk.first), last.eq(chunk.last),
+                         final.eq(chunk.final), ended.eq(0), running.eq(1)]
+        with m.If(running & ended & ~there & ~self.control):
+            m.d.sync += [running.eq(0), swap.eq(~final)]
+        return m
+
+    def _parse(self, m: Module, weights: Signal, grant: Value) -> Signal:
+        """Follow the control words; return whether the word is the last one before weights."""
+        left = Signal(COMMAND["argument"].bits)
+        heads, layer = Signal(), Signal()
+        groups, signed_in, dense = Signal(2), Signal(), Signal()
+        command = data.View(layout(COMMAND), self.word)
+        batch = data.View(layout(BATCH), self.word)
+        fields = data.View(layout(LAYER.words[0]), self.word[:LAYER.words[0].bits])
+        begins, none, one, switch = Signal(), Signal(), Signal(), Signal()
+        m.d.comb += [
+            none.eq(left == 0), one.eq(left == 1), begins.eq(none & ~command.command),
+            switch.eq(self.control & ((begins & batch.joins) | (heads & one))),
+        ]
+        count = Signal(range(head_words(signed_in=True) * self.array.groups_max + 1))
+        with m.Switch(Cat(signed_in, groups)):
+            for log2_groups in range(self.array.groups_max.bit_length()):
+                for flag in (False, True):
+                    with m.Case(flag | log2_groups << 1):
+                        m.d.comb += count.eq(head_words(signed_in=flag) << log2_groups)
+        with m.If(self.control):
+            with m.If(none):
+                follow = Mux(command.op[3], 0, command.argument)
+                with m.If(~command.command):
+                    m.d.sync += dense.eq(batch.dense)
+                m.d.sync += [
+                    left.eq(Mux(command.command, follow, Mux(batch.joins, 0, count))),
+                    heads.eq(~command.command & ~batch.joins),
+                    layer.eq(command.command & (command.op == Op.LAYER)),
+                ]
+            with m.Else():
+                m.d.sync += [left.eq(left - 1), layer.eq(0), heads.eq(heads & ~one)]
+                with m.If(layer):
+                    m.d.sync += [groups.eq(fields.log2_groups), signed_in.eq(fields.signed_in)]
+        self._count(m, weights, grant, switch, self.control & begins, batch.steps,
+                    groups, dense)
+        return switch
+
+    def _count(self, m: Module, weights: Signal, grant: Value, switch: Value, load: Value,
+               steps: Value, groups: Value, dense: Value) -> None:
+        """Count the entries of a batch: as many steps as an entry has for each."""
+        rest, after, size = Signal(len(steps)), Signal(len(steps) + 1), Signal(4)
+        with m.Switch(Cat(dense, groups)):
+            for flag in range(2):
+                for log2_groups in range(self.array.groups_max.bit_length()):
+                    with m.Case(flag | log2_groups << 1):
+                        m.d.comb += size.eq(Const(ENTRY_WORDS << flag >> log2_groups, 4))
+        m.d.comb += after.eq(rest - size)
+        with m.If(load):
+            m.d.sync += rest.eq(steps)
+        with m.Elif(grant & weights):
+            m.d.sync += rest.eq(after)
+        with m.If(switch):
+            m.d.sync += weights.eq(1)
+        with m.Elif(grant & weights & after[-1]):
+            m.d.sync += weights.eq(0)

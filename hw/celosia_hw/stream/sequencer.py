@@ -1,0 +1,188 @@
+"""Passes: the steps of a batch, for each tile and each phase of its pooling window."""
+
+from typing import Any
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from celosia_hw.lanes.reading import STEP
+from celosia_hw.layouts import layout
+from celosia_hw.parts.delay import chain
+from celosia_hw.stream.rings import WeightsRing
+from celosia_spec.stream.array import Array
+from celosia_spec.stream.controls import BATCH, LAYER
+from celosia_spec.stream.passes import RESIDUAL_AHEAD, pass_cycles
+
+PASS = data.StructLayout({
+    "fresh": 1,     # its batch's first tile, and its window begins
+    "begins": 1,    # its window begins
+    "ends": 1,      # its window ends
+})
+"""Flags of a pass that is drained, as the output path wants them."""
+
+
+class Sequencer(wiring.Component):
+    """Issue the steps of batches, a step a cycle, without a bubble between passes.
+
+    A pass takes as many cycles as it has steps, or `pass_cycles` where that is more: it waits
+    before its last step. Where a residual operand is added, it is announced `RESIDUAL_AHEAD` cycles
+    before that, on a batch's first pass once the last step's entry is there. There, a step waits
+    for its entry.
+
+    Parameters
+    ----------
+    array : Array
+    lag : int
+        Cycles from a pass's last ``step`` to ``start``, 0 to 3; `RESIDUAL_AHEAD` less with a
+        residual operand.
+
+    Members
+    -------
+    layer : In(LAYER)
+        Stable while a batch runs, and two cycles before.
+    last_tile : In
+        Tiles of the band - 1; with ``offer``.
+    offer : In(1), batch : In(BATCH), taken : Out(1)
+        There is a batch; ``taken`` in the cycle in which it is taken over.
+    heads : In
+        In the cycle behind ``taken``: where its heads lie in the controls' ring.
+    began : Out(1)
+        The batch's first step is issued: so its heads are in the ring.
+    available, inside : In(1)
+        The entry of the next step is in the weights' ring; mantissas are still to be read there.
+    go, last, done : Out(1), begins, dense : Out(1)
+        A step; it is its pass's last; its batch's last. With it, see `WeightsRing`.
+    step : Out(STEP), tile, again, phase : Out(1)
+        `WeightsRing.LATENCY` cycles behind ``go``. Columns and sums begin with ``first``, and end
+        with ``last``; those of a batch in parts only once. Strobes with a pass's first step: its
+        tile begins, and is the band's last; a phase of the same tile begins.
+    start : Out(1), drained : Out(PASS), drained_heads : Out
+        Strobe: the output path begins with a pass; with ``start``, and for three cycles
+        more; seven with a residual operand.
+    idle : Out(1)
+        There is no batch.
+    pending : Out(1)
+        A pass has no ``start`` yet.
+    late : Out(1)
+        A step waits for its entry.
+
+    Timing
+    ------
+    The first step is issued in the cycle behind ``taken``, where its entry is there. ``taken`` may
+    be in the cycle of the last step of the batch before. Behind a batch of dense8 another one waits
+    until all mantissas have been read.
+    """
+
+    def __init__(self, array: Array, lag: int) -> None:
+        self.array, self.lag = array, lag
+        # Least cycles of a pass, by the layer's groups, and signs, sums that are stored, residual.
+        self.cycles = {}
+        for log2_groups in range(array.groups_max.bit_length()):
+            for flags in range(8):
+                signed_in, wide, residual = (bool(flags >> k & 1) for k in range(3))
+                self.cycles[log2_groups | flags << 2] = pass_cycles(
+                    array, log2_groups=log2_groups, signed_in=signed_in, wide=wide,
+                    residual=residual and array.residual)
+        bits = (array.controls - 1).bit_length()
+        super().__init__({
+            "layer": In(layout(*LAYER.words)), "last_tile": In((array.tiles - 1).bit_length()),
+            "offer": In(1), "batch": In(layout(BATCH)), "taken": Out(1), "heads": In(bits),
+            "began": Out(1), "available": In(1), "inside": In(1), "go": Out(1), "last": Out(1),
+            "done": Out(1), "begins": Out(1), "dense": Out(1),
+            "step": Out(STEP), "tile": Out(1), "again": Out(1), "phase": Out(1),
+            "start": Out(1), "drained": Out(PASS), "drained_heads": Out(bits), "idle": Out(1),
+            "pending": Out(1), "late": Out(1),
+        })
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        batch = self.batch
+        steps, left = (Signal.like(batch.steps, name=name, reset_less=True)
+                       for name in ("steps", "left"))
+        joins, more, waits = Signal(reset_less=True), Signal(reset_less=True), Signal()
+        running, fresh, first = Signal(), Signal(), Signal()
+        least, aged, ready = self._least(m), Signal(), Signal()
+        window, ends, tiles, final = self._passes(m)
+        age = Signal.like(least, name="age")
+        # Passes with a residual operand: what is left of the time since they were announced.
+        residual = self.layer.residual & ~more if self.array.residual else Const(0)
+        ahead, announced, announce = Signal(range(RESIDUAL_AHEAD)), Signal(), Signal()
+        near = self.last & (self.available | ~fresh) | (~fresh & (left <= RESIDUAL_AHEAD))
+        m.d.comb += announce.eq(running & residual & ~announced & ~waits & near
+                                & (age <= RESIDUAL_AHEAD))
+        m.d.sync += [announced.eq((announced | announce) & ~(self.go & self.last)),
+                     ahead.eq(Mux(announce, RESIDUAL_AHEAD - 1, ahead - ahead.any()))]
+        m.d.comb += [
+            aged.eq(age == 0), self.last.eq(left == 0),
+            ready.eq(~self.last | (aged & (ahead == 0) & (announced | ~residual))),
+            self.go.eq(running & ready & (self.available | ~fresh) & ~waits),
+            self.late.eq(running & ready & fresh & ~self.available),
+            self.done.eq(ends & tiles), self.idle.eq(~running),
+            self.began.eq(self.go & fresh & first),
+            self.taken.eq(self.offer & (~running | (self.go & self.last & self.done))),
+        ]
+        m.d.sync += [age.eq(Mux(aged, 0, age - 1)), waits.eq(waits & self.inside)]
+        with m.If(self.go):
+            m.d.sync += [first.eq(self.last), left.eq(left - 1)]
+            with m.If(self.last):
+                m.d.sync += [left.eq(steps), fresh.eq(0), age.eq(least),
+                             running.eq(~self.done)]
+        with m.If(self.taken):
+            m.d.sync += [steps.eq(batch.steps), left.eq(batch.steps), joins.eq(batch.joins),
+                         more.eq(batch.open), self.dense.eq(batch.dense),
+                         waits.eq(self.dense & ~batch.dense), first.eq(1), fresh.eq(1),
+                         age.eq(least), running.eq(1)]
+        captured, begins = Signal(), self.begins
+        m.d.comb += [captured.eq(self.go & self.last & ~more),
+                     begins.eq(self.go & first & ~joins)]
+        self._drain(m, joins, Mux(residual, announce, captured), Cat(fresh, window, ends))
+        given = Cat(self.go, begins, captured, begins & window, final, begins & ~window)
+        held = chain(m, given, WeightsRing.LATENCY, "step", reset_less=False)[-1]
+        m.d.comb += Cat(self.step, self.tile, self.again, self.phase).eq(held)
+        return m
+
+    def _least(self, m: Module) -> Signal:
+        """Return the cycles of a pass less one."""
+        least, layer = Signal(range(max(self.cycles.values()))), self.layer
+        with m.Switch(Cat(layer.log2_groups, layer.signed_in, layer.wide, layer.residual)):
+            for flags, cycles in self.cycles.items():
+                with m.Case(flags):
+                    m.d.sync += least.eq(cycles - 1)
+        return least
+
+    def _passes(self, m: Module) -> tuple[Signal, ...]:
+        """Count phases and tiles; return whether the window begins, whether it ends, and whether
+        the tile is the last one, from a pass's second cycle on and at once."""
+        phase, tile = Signal.like(self.layer.last_phase, name="phase"), Signal.like(self.last_tile)
+        window, ends, tiles, final = Signal(), Signal(), Signal(), Signal()
+        m.d.comb += final.eq(tile == 0)
+        m.d.sync += [ends.eq(phase == self.layer.last_phase), tiles.eq(final)]
+        with m.If(self.go & self.last):
+            m.d.sync += [phase.eq(Mux(ends, 0, phase + 1)), window.eq(ends),
+                         tile.eq(tile - ends)]
+        with m.If(self.taken):
+            m.d.sync += [window.eq(1), tile.eq(self.last_tile)]
+        return window, ends, tiles, final
+
+    def _drain(self, m: Module, joins: Signal, comes: Value, flags: Value) -> None:
+        """Begin a pass's output, and keep what the output path has to know of it."""
+        heads, taken = Signal.like(self.heads, name="kept", reset_less=True), Signal()
+        m.d.sync += taken.eq(self.taken)
+        with m.If(taken & ~joins):
+            m.d.sync += heads.eq(self.heads)
+        strobes = chain(m, comes, WeightsRing.LATENCY + self.lag, "begins", reset_less=False)
+        m.d.comb += self.start.eq(strobes[-1])
+        given: Value = Cat(flags, heads)
+        # Where passes are shorter than what is to be kept takes, it moves on with the begin.
+        short = min(self.cycles.values()) < self.lag + 5
+        for k, strobe in enumerate([strobes[0], strobes[-2]][:1 + short]):
+            place = Signal(len(given), name=f"place{k}", reset_less=True)
+            with m.If(strobe):
+                m.d.sync += place.eq(given)
+            given = place
+        m.d.comb += [self.drained.eq(given), self.drained_heads.eq(given[len(flags):])]
+        with m.If(self.start):
+            m.d.sync += self.pending.eq(0)
+        with m.If(comes):
+            m.d.sync += self.pending.eq(1)

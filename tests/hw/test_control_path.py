@@ -1,0 +1,438 @@
+# amaranth: UnusedElaboratable=no
+"""The second machine's control path against a pure function of the stream: all that it makes
+happen, in whatever cycles grants, fills and the output path leave it."""
+
+import random
+from collections import deque
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, given, reject, settings
+from hypothesis import strategies as st
+
+from blocks.models.stream import Exponents, events
+from blocks.players import verilog_of
+from blocks.verilated_block import Block
+from celosia.bands.program import stream_program
+from celosia_hw.lanes.reading import STEP
+from celosia_hw.output.path import OutputPath
+from celosia_hw.stream.control_path import ControlPath
+from celosia_hw.stream.sequencer import PASS
+from celosia_spec.errors import FitError
+from celosia_spec.stream.array import ENTRY_WORDS, RING_GAP, Array
+from celosia_spec.stream.controls import (
+    BATCH,
+    CHUNK,
+    COMMAND,
+    FILL,
+    LAYER,
+    RECORDS,
+    Op,
+    Rule,
+    head_words,
+)
+from celosia_spec.stream.passes import RESIDUAL_AHEAD, pass_cycles, row_cycles
+from celosia_spec.stream.timing import MANTISSA, SUMS
+from stream.networks import graphs
+
+LATE = MANTISSA
+USED = 14       # cycles from the begin of a pass's output to the use of its position
+NOTHING = COMMAND.pack(command=1, op=Op.WAIT, argument=0)
+
+ARRAYS = {"16": Array(), "8": Array(lanes=8, main_words=4096, residual=False, ring=64, controls=64)}
+
+
+def split(value, names, widths):
+    found = {}
+    for name, width in zip(names, widths, strict=True):
+        found[name], value = value & (1 << width) - 1, value >> width
+    return found
+
+
+def lag(array):
+    """Return the cycles from a pass's last step to the begin of its output."""
+    return SUMS - OutputPath(array).lead()
+
+
+def flags(layout, value):
+    return split(value, layout.members, [1] * len(layout.members))
+
+
+class Writer:
+    """A random stream."""
+
+    def __init__(self, array, rng, *, calm=False):
+        self.array, self.rng, self.calm = array, rng, calm
+        self.memory, self.chunks = [rng.getrandbits(64) for _ in range(array.main_words)], []
+        self.at = rng.randrange(50)
+
+    def read(self, chunk):
+        first, count = chunk
+        while count > 3 and self.rng.random() < 0.3:            # two chunks may be neighbours
+            part = self.rng.randrange(1, count)
+            self.chunks.append((first, part))
+            first, count = first + part, count - part
+        self.chunks.append((first, count))
+
+    def add(self, entries):
+        first = self.at
+        assert first + len(entries) < len(self.memory)
+        self.memory[first:first + len(entries)] = entries
+        self.at += len(entries) + self.rng.choice([0, 0, 3])
+        return first, len(entries)
+
+    def entries(self, words):
+        words = words + [NOTHING] * (-len(words) % ENTRY_WORDS)
+        return [sum(word << 16 * k for k, word in enumerate(words[at:at + ENTRY_WORDS]))
+                for at in range(0, len(words), ENTRY_WORDS)]
+
+    def command(self, op, words=(), **fields):
+        own = [*(RECORDS[op].pack(**fields) if op in RECORDS else []), *words]
+        return [COMMAND.pack(command=1, op=op, argument=len(own)), *own]
+
+    def noise(self, count):
+        return [self.rng.getrandbits(16) for _ in range(count)]
+
+    def fill(self):
+        words = self.noise(len(FILL.words))
+        return [COMMAND.pack(command=1, op=Op.FILL, argument=len(words)), *words]
+
+    def wait(self):
+        return [COMMAND.pack(command=1, op=Op.WAIT, argument=self.rng.randrange(40))]
+
+    def batch(self, layer, steps, dense, joins=0, more=0):
+        groups = 1 << layer["log2_groups"]
+        words = [BATCH.pack(steps=steps, dense=dense, joins=joins, open=more)]
+        if not joins:
+            words += self.noise(groups * head_words(signed_in=bool(layer["signed_in"])))
+        count = -(-steps * groups // (ENTRY_WORDS << dense))
+        return self.entries(words) + [self.rng.getrandbits(64) for _ in range(count)]
+
+    def layer(self):
+        rng, array = self.rng, self.array
+        layer = {
+            "log2_groups": rng.randrange(array.groups_max.bit_length()),
+            "signed_in": rng.randrange(2),
+            "wide": int(rng.random() < 0.1), "residual": int(array.residual and rng.random() < 0.2),
+            "rule": rng.choice([*Rule]), "in_slot": rng.randrange(32),
+            "out_slot": rng.randrange(32), "residual_slot": rng.randrange(32),
+            "least": rng.randint(-16, 0), "exponent": rng.randint(0, 15),
+            "rows": rng.randrange(array.bank_rows), "tap_step": rng.randrange(array.taps),
+            "residual_from": rng.getrandbits(16), "bound": rng.getrandbits(16),
+            "last_phase": 0 if self.calm else rng.choice([0, 0, 1, 3])}
+        words = []
+        for op, depth in ((Op.TAPS, array.taps), (Op.TILES, array.tiles)):
+            if rng.random() < 0.7:
+                count = rng.choice([1, 3, rng.randrange(1, 30)])
+                words += self.command(op, self.noise(count), place=rng.randrange(depth - count))
+        for _ in range(rng.choice([0, 0, 1, 3])):
+            slots = {name: rng.randrange(32) for name in ("slot", "first", "second")}
+            words += self.command(Op.JOIN, least=rng.randint(-16, 10), **slots)
+        words += self.command(Op.LAYER, **layer) + self.fill()
+        self.read(self.add(self.entries(words)))
+        self.bands(layer)
+        self.read(self.add(self.entries(self.command(Op.CLOSE))))
+
+    def bands(self, layer):
+        rng, array = self.rng, self.array
+        parts = not self.calm and rng.random() < 0.3 and not layer["last_phase"]
+        batches = []
+        for _ in range(rng.randrange(1, 4)):
+            dense = int(not self.calm and rng.random() < 0.3)
+            most = (array.ring - RING_GAP) * (ENTRY_WORDS << dense) >> layer["log2_groups"]
+            sizes = [rng.choice([1, 2, rng.randrange(1, 60), rng.randrange(1, 60), most])
+                     for _ in range(1 + parts * rng.randrange(3))]
+            if self.calm:
+                sizes = [rng.randrange(1, most // 4)]
+            last = len(sizes) - 1
+            batches += [self.add(self.batch(layer, size, dense, int(k > 0), int(k < last)))
+                        for k, size in enumerate(sizes)]
+        for _ in range(1 if self.calm else rng.randrange(1, 4)):
+            tiles = 1 if parts else rng.choice([3, 4, 5] if self.calm else [1, 1, 2, 5])
+            words = self.command(Op.BAND, row=rng.randrange(array.bank_rows),
+                                 tile=rng.randrange(array.tiles), last_tile=tiles - 1,
+                                 position=rng.getrandbits(16))
+            if not self.calm:
+                words += rng.choice([[], self.wait()])
+                for _ in range(rng.choice([0, 0, 1, 5])):
+                    words += self.fill()
+            self.read(self.add(self.entries(words)))
+            for chunk in batches:
+                self.read(chunk)
+
+    def done(self):
+        """Write the list of chunks; return memory, chunks, and the list's place."""
+        self.read(self.add(self.entries(self.command(Op.HALT))))
+        words = [CHUNK.pack(first=first, last=first + count - 1,
+                            final=int(k == len(self.chunks) - 1))
+                 for k, (first, count) in enumerate(self.chunks)]
+        place, _ = self.add([word | self.rng.getrandbits(20) << 40 for word in words])
+        return self.memory, self.chunks, place
+
+
+class Bench:
+    """Main memory, fills and the output path around the block; compares all that it does."""
+
+    def __init__(self, array, block, memory, chunks, place, seed, *, grants):
+        self.array, self.block, self.memory = array, block, memory
+        self.rng, self.grants = random.Random(seed), grants
+        self.list = place
+        self.wanted = events(array, memory, chunks)
+        self.found = dict.fromkeys(self.wanted.before(), 0)
+        self.record, self.fills, self.fill_done = [], deque(), 0
+        self.data, self.asked, self.cycle = 0, None, 0
+        self.mantissa_of, self.flags_of, self.tile, self.loads = {}, {}, 0, 0
+        self.index, self.lasts, self.captured = 0, [], deque()
+        self.reads, self.ends, self.uses, self.busy = {}, 0, {}, 0
+        self.patience = self.rng.choice([0, 0.02, 0.2])
+        self.granting = 1.0
+        self.slots = Exponents([self.rng.randrange(32) for _ in range(32)])
+        self.top, self.announced = 0, 0
+
+    def run(self):
+        block = self.block
+        block.set("host_write", 1)
+        for slot, exponent in enumerate(self.slots.exponents):
+            block.set("host_slot", slot)
+            block.set("host_exponent", exponent)
+            block.tick()
+        block.set("host_write", 0)
+        block.set("start", 1)
+        block.set("list", self.list)
+        self.tick()
+        block.set("start", 0)
+        while block.get("busy") or self.cycle < 5:
+            self.tick()
+            assert self.cycle < 200_000
+        for _ in range(LATE + 4):
+            self.tick()
+        assert self.found == self.wanted.before()
+        assert not self.record and not self.captured
+        for slot in range(32):
+            block.set("host_slot", slot)
+            self.tick()
+            assert block.get("stored") == self.slots.exponents[slot], slot
+        return self.lasts
+
+    def tick(self):
+        block, rng = self.block, self.rng
+        if rng.random() < 0.01:
+            self.granting = rng.choice(self.grants)
+        block.set("memory__grant", 0)
+        block.set("data", self.data if self.data is not None else rng.getrandbits(64))
+        block.set("top", self.top)
+        block.set("room", len(self.fills) < 3)
+        block.set("filling", bool(self.fills))
+        block.settle()
+        self.step()
+        word = self.output()
+        block.set("draining", self.cycle <= self.ends)
+        block.set("placed", not self.uses)
+        block.settle()
+        self.data = None
+        if block.get("memory__request") and rng.random() < self.granting:
+            block.set("memory__grant", 1)
+            self.data = self.memory[block.get("memory__address")]
+            block.settle()
+        self.observe(word)
+        block.tick()
+        self.cycle += 1
+
+    def output(self):
+        """Begin passes, read heads and use positions in their cycles; return the word that was
+        asked for."""
+        block, word = self.block, None
+        if self.asked is not None:
+            word, self.asked = self.asked, None
+        start = block.get("output")
+        assert start >= (bool(self.captured) and self.captured[0][0] == self.cycle)
+        if start:
+            if self.captured:
+                due, one, layer, band = self.captured.popleft()
+                assert due == self.cycle
+            else:
+                one, before = self.wanted.passes[self.found["passes"]]
+                layer = self.wanted.layers[before["layers"] - 1][0]
+                band = self.wanted.bands[before["bands"] - 1][0]
+                assert layer["residual"] and one.captured
+                self.announced = self.cycle
+            heads = block.get("heads")
+            size = head_words(signed_in=bool(layer["signed_in"]))
+            apart = self.apart(layer)
+            self.flags_of |= dict.fromkeys(
+                range(self.cycle, self.cycle + (8 if layer["residual"] else 4)), one)
+            for k, head in enumerate(one.heads):
+                row, place = divmod(k, size)
+                self.reads[self.cycle + 1 + row * apart + place] = (
+                    (heads + k) % self.array.controls, head)
+            if one.first:
+                self.uses[self.cycle + USED] = band["position"]
+            took = (apart << layer["log2_groups"]) + USED + self.rng.choice([0, 0, 30])
+            self.ends = max(self.ends, self.cycle + took)
+        if one := self.flags_of.pop(self.cycle, None):
+            assert self.drained() == {"fresh": one.first, "begins": one.begins, "ends": one.ends}
+        if self.cycle in self.uses:
+            assert block.get("position") == self.uses.pop(self.cycle)
+        read = self.reads.pop(self.cycle, None)
+        block.set("read", read is not None)
+        block.set("address", read[0] if read else self.rng.randrange(self.array.controls))
+        self.asked = read[1] if read else None
+        return word
+
+    def drained(self):
+        return flags(PASS, self.block.get("drained"))
+
+    def apart(self, layer):
+        return row_cycles(self.array, **self.kind(layer))
+
+    def kind(self, layer):
+        return {name: layer[name] for name in ("log2_groups", "signed_in", "wide", "residual")}
+
+    def observe(self, head):
+        block, wanted, found = self.block, self.wanted, self.found
+        if head is not None:
+            assert block.get("word") == head
+        for strobe, name in (("tap", "taps"), ("tile_word", "tiles")):
+            if block.get(strobe):
+                place, word = getattr(wanted, name)[found[name]]
+                assert (block.get("place"), block.get("word")) == (place, word)
+                assert self.cycle > self.ends and not self.captured
+                found[name] += 1
+        if block.get("fill"):
+            self.record.append(block.get("word"))
+            if len(self.record) == len(FILL.words):
+                assert self.record == wanted.fills[found["fills"]]
+                found["fills"] += 1
+                self.record = []
+                self.fills.append(0)
+        if self.fills and self.rng.random() < 0.03 + self.patience:
+            self.fills.popleft()
+            self.fill_done += 1
+        if block.get("closed"):
+            assert self.cycle > self.ends and not self.captured
+            op, fields = wanted.closes[found["closes"]]
+            self.slots.close(op, fields, self.top)
+            self.top = self.rng.randrange(32)
+            found["closes"] += 1
+
+    def step(self):
+        block, wanted, found = self.block, self.wanted, self.found
+        if self.cycle in self.mantissa_of:
+            assert block.get("mantissas") == self.mantissa_of.pop(self.cycle)
+        step = flags(STEP, block.get("step"))
+        step |= {name: block.get(name) for name in ("begins", "phase")}
+        if block.get("load"):
+            self.loads += 1
+            row, tile = (wanted.bands[self.loads - 1][0][name] for name in ("row", "tile"))
+            assert (block.get("row"), block.get("tile")) == (row, tile)
+            assert self.index == 0
+        if not step.pop("valid"):
+            assert not any(step.values())
+            return
+        one, before = wanted.passes[found["passes"]]
+        first, last = self.index == 0, self.index == len(one.steps) - 1
+        layer, band = wanted.layers[before["layers"] - 1][0], wanted.bands[before["bands"] - 1][0]
+        starts = first and one.load
+        assert step == {"first": starts, "last": last and one.captured,
+                        "begins": starts and one.begins, "phase": starts and not one.begins}
+        if starts and one.begins:
+            tiles = band["last_tile"] + 1
+            self.tile = (self.tile + 1) % tiles if not one.first else 0
+            assert block.get("again") == (self.tile == tiles - 1)
+        assert block.get("steps") == self.quads(one.steps[self.index])
+        self.mantissa_of[self.cycle + LATE] = self.quads(one.mantissas[self.index])
+        self.index += 1
+        if first:
+            self.fields(layer, band, before)
+        if last:
+            self.index = 0
+            found["passes"] += 1
+            self.lasts.append(self.cycle)
+            if one.captured and layer["residual"]:
+                assert self.announced == self.cycle + lag(self.array) - RESIDUAL_AHEAD
+            elif one.captured:
+                self.captured.append((self.cycle + lag(self.array), one, layer, band))
+
+    def quads(self, values):
+        return sum(value << 8 * k for k, value in enumerate(values))
+
+    def fields(self, layer, band, before):
+        """The layer and the band are the pass's; all before it has happened."""
+        block, found = self.block, self.found
+        bits, low = 0, 0
+        for word, value in zip(LAYER.words, LAYER.pack(**layer), strict=True):
+            bits, low = bits | value << low, low + word.bits
+        assert block.get("layer") == bits
+        for name, slot in (("exponent", layer["in_slot"]), ("residual", layer["residual_slot"])):
+            assert block.get(name) == self.slots.exponents[slot]
+        assert self.loads == before["bands"]
+        for name in ("row", "tile"):
+            assert block.get(name) == band[name]
+        for name in ("taps", "tiles", "closes"):
+            assert found[name] == before[name], name
+        fills = self.wanted.bands[before["bands"] - 1][1]["fills"]
+        assert self.fill_done >= fills
+        found["layers"], found["bands"] = before["layers"], before["bands"]
+
+
+@pytest.fixture(scope="module", params=ARRAYS)
+def bench(request):
+    array = ARRAYS[request.param]
+    with Block(verilog_of(ControlPath(array, LATE, lag(array)))) as block:
+        yield array, block
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_streams(bench, seed):
+    """Streams one after the other on one block, which goes on where it stands."""
+    array, block = bench
+    rng = random.Random(seed)
+    writer = Writer(array, rng)
+    for _ in range(rng.randrange(2, 5)):
+        writer.layer()
+    Bench(array, block, *writer.done(), seed, grants=[(0.1, 0.5, 1.0), (1.0,)][seed % 2]).run()
+
+
+def test_no_bubbles(bench):
+    """Where the port is free and no batch is short of tiles, passes of a band follow each other
+    without a bubble, each as long as it has to be."""
+    array, block = bench
+    writer = Writer(array, random.Random(9), calm=True)
+    for _ in range(10):
+        writer.layer()
+    one = Bench(array, block, *writer.done(), 9, grants=(1.0,))
+    lasts = one.run()
+    passes = one.wanted.passes
+    checked = 0
+    for k in range(1, len(passes)):
+        (now, before), earlier = passes[k], passes[k - 1][1]
+        if before["bands"] == earlier["bands"]:
+            layer = one.wanted.layers[before["layers"] - 1][0]
+            least = pass_cycles(array, **one.kind(layer))
+            ahead = RESIDUAL_AHEAD if layer["residual"] and now.first else 0
+            assert lasts[k] - lasts[k - 1] == max(least, len(now.steps) + ahead), k
+            checked += 1
+    assert checked > 30
+
+
+@settings(max_examples=15, deadline=None, derandomize=True,
+          suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(st.data())
+def test_compiled_networks(bench, data):
+    """Streams of random networks."""
+    array, block = bench
+    graph = data.draw(graphs())
+    try:
+        program = stream_program(graph, replace(array, activation_bits=graph.activation_bits))
+    except FitError:
+        reject()
+    Bench(array, block, program.entries.tolist(), program.chunks.tolist(), program.list_at, 5,
+          grants=(0.7, 1.0)).run()
+
+
+def test_timing_is_that_of_the_paths():
+    for residual in (False, True):
+        array = Array(residual=residual)
+        assert 0 <= lag(array) <= 3
+    path = OutputPath(array)
+    assert path.lead(residual=True) - path.lead() == RESIDUAL_AHEAD
