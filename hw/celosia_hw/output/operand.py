@@ -141,8 +141,8 @@ class Operand(wiring.Component):
     A row takes `row_cycles`.
     """
 
-    PEEK = 7
-    FIRST = PEEK + 1 + Finisher.LATENCY + Align.LATENCY
+    PEEK = 6
+    FIRST = PEEK + 2 + Finisher.LATENCY + Align.LATENCY
 
     def __init__(self, array: Array) -> None:
         self.array = array
@@ -161,12 +161,13 @@ class Operand(wiring.Component):
         element, used = self._element(m)
         m.submodules.finisher = finisher = Finisher(self.array.activation_bits)
         m.submodules.align = align = Align(self.array.activation_bits, self.array.acc_bits)
-        apart = Signal(signed(7))
-        m.d.sync += apart.eq(self.other - self.exponent + layer.residual_signed - layer.signed_in)
+        apart, shift = Signal(signed(7)), Signal(signed(8))
+        m.d.sync += [shift.eq(apart - self.weight),
+                     apart.eq(self.other - self.exponent + layer.residual_signed - layer.signed_in)]
         m.d.comb += [
             finisher.element.eq(element), finisher.exponent.eq(self.other),
             finisher.signed.eq(layer.residual_signed), align.code.eq(finisher.code),
-            align.signed.eq(layer.residual_signed), align.shift.eq(apart - self.weight),
+            align.signed.eq(layer.residual_signed), align.shift.eq(shift),
             align.right.eq(self.at[11]), align.left.eq(self.at[12]),
             align.use.eq(layer.residual), self.aligned.eq(align.aligned),
             self.clipped.eq(finisher.clipped & chain(m, used, Finisher.LATENCY, "used",
@@ -180,35 +181,36 @@ class Operand(wiring.Component):
         m.submodules.position = position = Position()
         m.submodules.beats = beats = Beats(self.array)
         mask, place, base = Signal(self.array.lanes), Signal(2), Signal(self.word_bits)
-        lane, ahead = Signal(), Signal()
+        lane, ahead, before = Signal(), Signal(), Signal()
         begin = position.at[:2] + self.element
         m.d.comb += [
             position.position.eq(self.position), position.begin.eq(at[3] & self.first),
-            position.again.eq(self.again), position.moves.eq(self.moves), position.row.eq(at[6]),
-            position.takes.eq(lane), beats.log2_groups.eq(self.layer.log2_groups),
-            beats.single.eq(1), beats.row.eq(at[self.PEEK]),
+            position.again.eq(self.again), position.moves.eq(self.moves),
+            position.row.eq(at[self.PEEK - 1]), position.takes.eq(before),
+            beats.log2_groups.eq(self.layer.log2_groups), beats.single.eq(1),
+            beats.row.eq(at[self.PEEK]),
             lane.eq(beats.active & Mux(beats.odd, mask[1], mask[0])),
-            # The last element of a word goes in the next cycle: then the next word is there.
+            # The last element of a word goes two cycles later: then the next word is there.
             ahead.eq(lane & (place == ENTRY_WORDS - 1) & ~beats.last),
-            self.read.eq(at[5] | ahead),
         ]
         first = Signal()
         with m.If(at[3]):
             m.d.sync += first.eq(self.first)
-        with m.If(at[6] & first):
+        with m.If(at[self.PEEK - 1] & first):
             m.d.sync += mask.eq(self.written)
         with m.Elif(beats.done):
             m.d.sync += mask.eq(mask >> 2)
         m.d.sync += [
             base.eq(self.word + self.layer.residual_from), place.eq(place + lane),
+            self.read.eq(at[4] | ahead),
             self.address.eq(Mux(at[4], base + position.at[2:] + begin[2],
                                 self.address + self.read)),
         ]
-        with m.If(at[6]):
+        with m.If(at[self.PEEK - 1]):
             m.d.sync += place.eq(begin)
-        got, turn, used = Signal(), Signal(2), Signal()
+        got, turn, used = Signal(), chain(m, place, 2, "turn")[-1], Signal()
         held = Signal(ENTRY_BITS, reset_less=True)
-        m.d.sync += [got.eq(self.read), turn.eq(place), used.eq(lane)]
+        m.d.sync += [got.eq(self.read), before.eq(lane), used.eq(before)]
         with m.If(got):
             m.d.sync += held.eq(self.data)
         return held.word_select(turn, ELEMENT_BITS), used

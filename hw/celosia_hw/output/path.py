@@ -65,8 +65,7 @@ class OutputPath(wiring.Component):
     than that behind the element that completes its word or ends its row at most. An operand is read
     twelve cycles before its sum at the latest.
 
-    On the UP5K, with 16 lanes: 1,076 LUTs (1,605 with residual operands) and 3 block memories;
-    placed alone 51 MHz.
+    On the UP5K, with 16 lanes: 1,076 LUTs (1,611 with residual operands) and 3 block memories.
     """
 
     def __init__(self, array: Array) -> None:
@@ -185,8 +184,8 @@ class OutputPath(wiring.Component):
         queue = self._queued(m, heads)
         # Where beats take two cycles, all is a cycle earlier.
         ask, left, first = Signal(), Signal(2), Signal()
-        m.d.comb += [ask.eq(self._pick(heads, late - 3, late - 4, then - 4)),
-                     first.eq(ask & (left == 0))]
+        m.d.sync += ask.eq(self._pick(heads, late - 4, late - 5, then - 5))
+        m.d.comb += first.eq(ask & (left == 0))
         with m.If(ask):
             m.d.sync += left.eq(Mux(first, (1 << layer.log2_groups) - 1, left - 1))
         firsts = chain(m, first, 2, "first_late", reset_less=False)
