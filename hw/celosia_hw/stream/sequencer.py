@@ -102,37 +102,44 @@ class Sequencer(wiring.Component):
                        for name in ("steps", "left"))
         joins, more, waits = Signal(reset_less=True), Signal(reset_less=True), Signal()
         running, fresh, first = Signal(), Signal(), Signal()
+        # What the next step depends on is compared a cycle ahead; passes take four at least.
+        last, single, due = Signal(), Signal(reset_less=True), Signal()
         least, aged, ready = self._least(m), Signal(), Signal()
         window, ends, tiles, final = self._passes(m)
         age = Signal.like(least, name="age")
         # Passes with a residual operand: what is left of the time since they were announced.
         residual = self.layer.residual & ~more if self.array.residual else Const(0)
         ahead, announced, announce = Signal(range(RESIDUAL_AHEAD)), Signal(), Signal()
-        near = self.last & (self.available | ~fresh) | (~fresh & (left <= RESIDUAL_AHEAD))
-        m.d.comb += announce.eq(running & residual & ~announced & ~waits & near
-                                & (age <= RESIDUAL_AHEAD))
+        # On later passes a step is issued each cycle; on first ones, the last one's entry is there.
+        near, there = Signal(), Signal()
+        m.d.sync += near.eq(left <= RESIDUAL_AHEAD + 1)
+        m.d.comb += [there.eq(Mux(fresh, last & self.available & ~waits, near)),
+                     announce.eq(running & residual & ~announced & there
+                                 & (age <= RESIDUAL_AHEAD))]
         m.d.sync += [announced.eq((announced | announce) & ~(self.go & self.last)),
-                     ahead.eq(Mux(announce, RESIDUAL_AHEAD - 1, ahead - ahead.any()))]
+                     ahead.eq(Mux(announce, RESIDUAL_AHEAD - 1, ahead - ahead.any())),
+                     due.eq(~residual | (announced & ~ahead[1:].any()))]
         m.d.comb += [
-            aged.eq(age == 0), self.last.eq(left == 0),
-            ready.eq(~self.last | (aged & (ahead == 0) & (announced | ~residual))),
+            self.last.eq(last), ready.eq(~last | (aged & due)),
             self.go.eq(running & ready & (self.available | ~fresh) & ~waits),
             self.late.eq(running & ready & fresh & ~self.available),
             self.done.eq(ends & tiles), self.idle.eq(~running),
             self.began.eq(self.go & fresh & first),
             self.taken.eq(self.offer & (~running | (self.go & self.last & self.done))),
         ]
-        m.d.sync += [age.eq(Mux(aged, 0, age - 1)), waits.eq(waits & self.inside)]
+        m.d.sync += [age.eq(age - age.any()), aged.eq(~age[1:].any()),
+                     waits.eq(waits & self.inside)]
         with m.If(self.go):
-            m.d.sync += [first.eq(self.last), left.eq(left - 1)]
+            m.d.sync += [first.eq(last), left.eq(left - 1), last.eq(Mux(last, single, left == 1))]
             with m.If(self.last):
-                m.d.sync += [left.eq(steps), fresh.eq(0), age.eq(least),
+                m.d.sync += [left.eq(steps), fresh.eq(0), age.eq(least), aged.eq(0),
                              running.eq(~self.done)]
         with m.If(self.taken):
             m.d.sync += [steps.eq(batch.steps), left.eq(batch.steps), joins.eq(batch.joins),
                          more.eq(batch.open), self.dense.eq(batch.dense),
                          waits.eq(self.dense & ~batch.dense), first.eq(1), fresh.eq(1),
-                         age.eq(least), running.eq(1)]
+                         age.eq(least), aged.eq(0), last.eq(batch.steps == 0),
+                         single.eq(batch.steps == 0), running.eq(1)]
         captured, begins = Signal(), self.begins
         m.d.comb += [captured.eq(self.go & self.last & ~more),
                      begins.eq(self.go & first & ~joins)]
