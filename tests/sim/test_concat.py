@@ -10,11 +10,13 @@ from celosia.quantise import fixed
 from celosia.schedule.check import check_graph
 from celosia_boards.targets import target
 from celosia_sim import golden
+from celosia_spec.block import Format
 from celosia_spec.epilogue import Dynamic, Epilogue, Kept, Pool, Relu
 from celosia_spec.errors import CompileError
+from celosia_spec.faint_rows import raised_lsbs
 from celosia_spec.graph_rules import check_nodes, check_tensors, check_weights
 from celosia_spec.isa import EXPONENT_MIN, ArrayConfig
-from celosia_spec.qgraph import NodeKind, QGraph
+from celosia_spec.qgraph import NodeKind, QGraph, QNode
 from concats import SIZE, graph_of, joined, linear
 from reference import compare
 
@@ -174,3 +176,20 @@ def test_the_present_array_refuses_it() -> None:
     with pytest.raises(CompileError, match=r"^y \(conv\): it reads 2 tensors, one behind another, "
                                            r"and a layer of this array one; split its weights"):
         check_graph(signed, target("ulx3s-85f").array)
+
+
+def test_faint_rows_are_raised_for_the_reading() -> None:
+    """A row that needs a coarser input than is expected of the largest tensor is raised; one that
+    needs no more than that is not, though it is more than is expected of the other."""
+    rows = np.array([[64, 0], [0, 64], [64, 64]])
+    reads = linear("y", ("a", "b"), rows, np.array([-6, -6, -16]), np.array([0, 0, 16_000]))
+    by_itself = linear("y", ("a",), rows[:, :1], reads.sw, reads.bias)
+    formats = dict.fromkeys(("a", "b", "y"), Format(bits=8))
+
+    def raised(node: QNode, **expected: int) -> int:
+        found = raised_lsbs([node], {"y": 0} | expected, 24, formats, ())["y"] - node.sw
+        assert found[:2].tolist() == [0, 0]
+        return int(found[2])
+
+    assert raised(reads, a=-12, b=-12) == raised(by_itself, a=-12) > 0
+    assert raised(reads, a=-12, b=0) == raised(by_itself, a=0) == 0
