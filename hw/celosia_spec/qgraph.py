@@ -54,11 +54,13 @@ class QTensor:
 
 def static_exponent(tensors: Mapping[str, QTensor], name: str) -> int | None:
     """Return the exponent that a tensor has for every image, its own or the one it keeps; None
-    where each image has another."""
+    where each image has another. ValueError where tensors keep each other's."""
     rule = tensors[name].exponent
-    while rule.keeps is not None:
+    for _ in tensors:
+        if rule.keeps is None:
+            return rule.fixed
         rule = tensors[rule.keeps].exponent
-    return rule.fixed
+    raise ValueError(f"{name!r} keeps the exponent of tensors that keep its own")
 
 
 @dataclass(frozen=True, kw_only=True)

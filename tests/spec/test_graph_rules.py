@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from celosia_spec.epilogue import Clamp, Dynamic, Epilogue, Kept, Relu
+from celosia_spec.epilogue import Clamp, Dynamic, Epilogue, Kept, Relu, Static
 from celosia_spec.graph_rules import check_nodes, check_tensors, check_weights
 from celosia_spec.isa import ArrayConfig
-from celosia_spec.qgraph import Geometry, NodeKind, QGraph, QNode, QTensor
+from celosia_spec.qgraph import Geometry, NodeKind, QGraph, QNode, QTensor, static_exponent
 
 ARRAY = ArrayConfig(lanes=8, quad=2, beat=2, wide_elements=2)
 
@@ -53,6 +53,14 @@ def with_tensor(name: str, **fields) -> Callable[[QGraph], QGraph]:
 def with_node(at: int, **fields) -> Callable[[QGraph], QGraph]:
     return lambda g: replace(g, nodes=tuple(
         replace(n, **fields) if k == at else n for k, n in enumerate(g.nodes)))
+
+
+def test_circles_of_kept_exponents_are_refused() -> None:
+    kept = tensor("s", exponent=Kept(of="s", least=-16))
+    with pytest.raises(ValueError, match="'s' keeps the exponent of tensors that keep its own"):
+        static_exponent({"x": tensor("x"), "s": kept}, "s")
+    assert static_exponent({"x": tensor("x", exponent=Static(value=3, least=-16)),
+                            "s": tensor("s", exponent=Kept(of="x", least=-16))}, "s") == 3
 
 
 def test_a_graph_that_keeps_the_rules() -> None:
