@@ -120,9 +120,10 @@ class Fetcher(wiring.Component):
         command = data.View(layout(COMMAND), self.word)
         batch = data.View(layout(BATCH), self.word)
         fields = data.View(layout(LAYER.words[0]), self.word[:LAYER.words[0].bits])
-        begins, none, one, switch = Signal(), Signal(), Signal(), Signal()
+        # Whether no word is left, or one, is compared a word ahead.
+        begins, none, one, switch = Signal(), Signal(init=1), Signal(), Signal()
         m.d.comb += [
-            none.eq(left == 0), one.eq(left == 1), begins.eq(none & ~command.command),
+            begins.eq(none & ~command.command),
             switch.eq(self.control & ((begins & batch.joins) | (heads & one))),
         ]
         count = Signal(range(head_words(signed_in=True) * self.array.groups_max + 1))
@@ -134,15 +135,18 @@ class Fetcher(wiring.Component):
         with m.If(self.control):
             with m.If(none):
                 follow = Mux(command.op[3], 0, command.argument)
+                behind = Signal.like(left, name="behind")
+                m.d.comb += behind.eq(Mux(command.command, follow, Mux(batch.joins, 0, count)))
                 with m.If(~command.command):
                     m.d.sync += dense.eq(batch.dense)
                 m.d.sync += [
-                    left.eq(Mux(command.command, follow, Mux(batch.joins, 0, count))),
+                    left.eq(behind), none.eq(behind == 0), one.eq(behind == 1),
                     heads.eq(~command.command & ~batch.joins),
                     layer.eq(command.command & (command.op == Op.LAYER)),
                 ]
             with m.Else():
-                m.d.sync += [left.eq(left - 1), layer.eq(0), heads.eq(heads & ~one)]
+                m.d.sync += [left.eq(left - 1), none.eq(one), one.eq(left == 2), layer.eq(0),
+                             heads.eq(heads & ~one)]
                 with m.If(layer):
                     m.d.sync += [groups.eq(fields.log2_groups), signed_in.eq(fields.signed_in)]
         self._count(m, weights, grant, switch, self.control & begins, batch.steps,

@@ -111,11 +111,10 @@ class Sequencer(wiring.Component):
         residual = self.layer.residual & ~more if self.array.residual else Const(0)
         ahead, announced, announce = Signal(range(RESIDUAL_AHEAD)), Signal(), Signal()
         # On later passes a step is issued each cycle; on first ones, the last one's entry is there.
-        near, there = Signal(), Signal()
-        m.d.sync += near.eq(left <= RESIDUAL_AHEAD + 1)
+        near, there, young = Signal(), Signal(), Signal()
+        m.d.sync += [near.eq(left <= RESIDUAL_AHEAD + 1), young.eq(age > RESIDUAL_AHEAD + 1)]
         m.d.comb += [there.eq(Mux(fresh, last & self.available & ~waits, near)),
-                     announce.eq(running & residual & ~announced & there
-                                 & (age <= RESIDUAL_AHEAD))]
+                     announce.eq(running & residual & ~announced & there & ~young)]
         m.d.sync += [announced.eq((announced | announce) & ~(self.go & self.last)),
                      ahead.eq(Mux(announce, RESIDUAL_AHEAD - 1, ahead - ahead.any())),
                      due.eq(~residual | (announced & ~ahead[1:].any()))]
@@ -132,13 +131,13 @@ class Sequencer(wiring.Component):
         with m.If(self.go):
             m.d.sync += [first.eq(last), left.eq(left - 1), last.eq(Mux(last, single, left == 1))]
             with m.If(self.last):
-                m.d.sync += [left.eq(steps), fresh.eq(0), age.eq(least), aged.eq(0),
+                m.d.sync += [left.eq(steps), fresh.eq(0), age.eq(least), aged.eq(0), young.eq(1),
                              running.eq(~self.done)]
         with m.If(self.taken):
             m.d.sync += [steps.eq(batch.steps), left.eq(batch.steps), joins.eq(batch.joins),
                          more.eq(batch.open), self.dense.eq(batch.dense),
                          waits.eq(self.dense & ~batch.dense), first.eq(1), fresh.eq(1),
-                         age.eq(least), aged.eq(0), last.eq(batch.steps == 0),
+                         age.eq(least), aged.eq(0), young.eq(1), last.eq(batch.steps == 0),
                          single.eq(batch.steps == 0), running.eq(1)]
         captured, begins = Signal(), self.begins
         m.d.comb += [captured.eq(self.go & self.last & ~more),
