@@ -11,7 +11,13 @@ import numpy as np
 from celosia_sim.golden.requantise import clip, scale_rne
 from celosia_spec.errors import SimulationError
 from celosia_spec.floats import code, exponent_of, finish, to_odd
-from celosia_spec.isa import BLOCK, EXPONENT_MAX, EXPONENT_MIN, EXPONENT_SLOTS
+from celosia_spec.isa import (
+    BLOCK,
+    EXPONENT_MAX,
+    EXPONENT_MIN,
+    EXPONENT_SLOTS,
+    SIGNIFICAND_BITS,
+)
 from celosia_spec.stream.array import EDGE, ENTRY_WORDS, Array
 from celosia_spec.stream.controls import (
     BATCH,
@@ -282,7 +288,7 @@ def _store(state: State, row: Row, sums: list[np.ndarray], written: int, positio
 
 def _clamped(elements: np.ndarray, layer: dict[str, int]) -> np.ndarray:
     """Return elements within a bound and its opposite; their bits have the numbers' order."""
-    sign = 1 << 10 if layer["signed_out"] else 0
+    sign = 1 << SIGNIFICAND_BITS - 1 if layer["signed_out"] else 0
     magnitude = np.minimum(elements & ~sign, layer["bound"])
     limited: np.ndarray = magnitude | elements & sign
     return limited

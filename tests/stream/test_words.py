@@ -1,6 +1,7 @@
 """Streams of random networks on the machine of words: every map is the golden model's."""
 
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,13 +10,17 @@ from hypothesis import strategies as st
 
 from celosia.bands.host import output, prepare, stored
 from celosia.bands.program import stream_program
+from celosia.graph import Conv, Graph
+from celosia.quantise import quantise
 from celosia_sim import golden, stream_machine
-from celosia_spec.errors import FitError
+from celosia_spec.epilogue import Clamp, Epilogue
+from celosia_spec.errors import CompileError, FitError
 from celosia_spec.stream.array import Array
 from concats import joined
 from stream.networks import graphs
 
-ARRAYS = (Array(), Array(lanes=8, bank_rows=256, ring=64), Array(bank_rows=64, ring=64))
+ARRAYS = (Array(clamp=True), Array(lanes=8, bank_rows=256, ring=64, clamp=True),
+          Array(bank_rows=64, ring=64, clamp=True))
 
 
 def compare(graph, array, x, monkeypatch):
@@ -78,4 +83,21 @@ def test_random_networks(array, monkeypatch, data):
 def test_maps_that_are_read_together(monkeypatch, case):
     graph, x = case
     with monkeypatch.context() as patch:
-        compare(graph, Array(acc_bits=graph.acc_bits), x[0], patch)
+        compare(graph, Array(acc_bits=graph.acc_bits, clamp=True), x[0], patch)
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"activation_bits": 6}, "activations of 8 bits, the array has 6; quantise with activation_"),
+    ({"weight_bits": 6}, "weights of 8 bits, the array has 6; quantise with weight_bits=6"),
+    ({"residual": False}, "it adds tensors, and the array has no residual operand"),
+    ({"clamp": False}, "it clamps, and the array has ReLU only; give the array clamp=True")])
+def test_an_array_of_other_arithmetic(changes, message):
+    nodes = (Conv(name="a", input="x", weight=np.ones((1, 1, 1, 1)), bias=None,
+                  epilogue=Epilogue(activation=Clamp(low=0.0, high=1.0))),
+             Conv(name="b", input="a", weight=np.ones((1, 1, 1, 1)), bias=None,
+                  epilogue=Epilogue(add="a")))
+    graph = quantise(Graph(nodes=nodes, input="x", input_map=(1, 2, 2), input_shape=(1, 2, 2),
+                           output="b", output_shape=(1, 2, 2)), acc_bits=24)
+    stream_program(graph, ARRAYS[0])
+    with pytest.raises(CompileError, match=message):
+        stream_program(graph, replace(ARRAYS[0], **changes))

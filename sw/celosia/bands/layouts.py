@@ -8,7 +8,7 @@ import numpy as np
 from celosia.bands.grid import Grid
 from celosia_spec.isa import BLOCK
 from celosia_spec.qgraph import QGraph, QNode, QTensor
-from celosia_spec.stream.array import ENTRY_WORDS
+from celosia_spec.stream.array import EDGE, ENTRY_WORDS
 
 
 def joined(graph: QGraph, node: QNode) -> QTensor:
@@ -142,10 +142,10 @@ class Lines:
         positions begin a line, from EDGE before to EDGE behind, which lanes are written)."""
         pitch, width = self.grid.pitch, self.grid.columns.count
         last = (lines - 1) * pitch + width
-        lanes = np.arange(-3, self.size + 3)
+        lanes = np.arange(-EDGE, self.size + EDGE)
         for first in range(0, last, self.size):
             at = first + lanes
-            inside = at[3:-3]
+            inside = at[EDGE:-EDGE]
             written = (inside % pitch < width) & (inside // pitch < lines)
             if written.any():
                 yield first // self.size * self.channels, at % pitch == 0, written

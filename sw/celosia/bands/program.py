@@ -7,7 +7,7 @@ import numpy as np
 from celosia.bands.plan import Layer, plan
 from celosia.bands.regions import Region, regions
 from celosia.bands.stream import stream
-from celosia_spec.errors import FitError
+from celosia_spec.errors import CompileError, FitError
 from celosia_spec.isa import EXPONENT_SLOTS
 from celosia_spec.qgraph import QGraph
 from celosia_spec.stream.array import Array
@@ -36,7 +36,9 @@ class StreamProgram:
 
 
 def stream_program(graph: QGraph, array: Array) -> StreamProgram:
-    """Return the program of a quantised graph; FitError where the array has no room for it."""
+    """Return the program of a quantised graph; FitError where the array has no room for
+    it, CompileError where its arithmetic is another."""
+    _check(graph, array)
     layers = plan(graph, array)
     slots = {name: slot for slot, name in enumerate(graph.tensors)}
     reads = {node.name: slots[node.input] for node in graph.nodes}
@@ -56,3 +58,25 @@ def stream_program(graph: QGraph, array: Array) -> StreamProgram:
                          slots=slots, reads=reads, list_at=len(found.entries),
                          entries=np.array(found.entries + found.list_of_chunks(), np.uint64),
                          chunks=np.array(found.chunks, np.int64).reshape(-1, 2))
+
+
+def _check(graph: QGraph, array: Array) -> None:
+    """CompileError where the arithmetic of a graph is not the array's."""
+    added = any(node.epilogue.add for node in graph.nodes)
+    clamped = any(node.epilogue.activation.clamps for node in graph.nodes)
+    for wrong, problem, way_out in (
+            (graph.weight_bits > array.weight_bits,
+             f"weights of {graph.weight_bits} bits, the array has {array.weight_bits}",
+             f"quantise with weight_bits={array.weight_bits}"),
+            (graph.activation_bits != array.activation_bits,
+             f"activations of {graph.activation_bits} bits, the array has "
+             f"{array.activation_bits}", f"quantise with activation_bits={array.activation_bits}"),
+            (graph.acc_bits > array.acc_bits or (added and graph.acc_bits != array.acc_bits),
+             f"{graph.acc_bits}-bit accumulators, the array has {array.acc_bits}",
+             f"give the array acc_bits={graph.acc_bits}"),
+            (added and not array.residual, "it adds tensors, and the array has no residual operand",
+             "give the array residual=True"),
+            (clamped and not array.clamp, "it clamps, and the array has ReLU only",
+             "give the array clamp=True")):
+        if wrong:
+            raise CompileError("network", "array", problem, way_out)

@@ -11,9 +11,9 @@ from celosia.bands.regions import Region
 from celosia.emit.weight_stream import encode
 from celosia_spec.block import floor_log2
 from celosia_spec.floats import to_odd
-from celosia_spec.isa import EXPONENT_MAX, ArrayConfig
+from celosia_spec.isa import EXPONENT_MAX, SIGNIFICAND_BITS, ArrayConfig
 from celosia_spec.qgraph import QGraph, QNode
-from celosia_spec.stream.array import CONTROL_BITS, ENTRY_WORDS, Array
+from celosia_spec.stream.array import CONTROL_BITS, EDGE, ENTRY_WORDS, Array
 from celosia_spec.stream.controls import (
     BATCH,
     CHUNK,
@@ -25,7 +25,7 @@ from celosia_spec.stream.controls import (
     Rule,
 )
 from celosia_spec.stream.fills import Fill
-from celosia_spec.stream.words import tap_word, tile_words
+from celosia_spec.stream.words import TILE_WORDS, tap_word, tile_words
 
 NOTHING = COMMAND.pack(command=1, op=Op.WAIT, argument=0)
 """A command that does nothing: what an entry of control words is filled with."""
@@ -140,10 +140,11 @@ def _tiles(layer: Layer, array: Array) -> tuple[dict[int, tuple[int, int]], list
         begin = len(words)
         for row, begins, kept in _tiles_of(layer, lines):
             bits = [int(bit) for bit in begins]
-            words += [first.pack(row=row, before=_bits(bits[2::-1]), behind=_bits(bits[-3:])),
-                      starts.pack(starts=_bits(bits[3:-3] * groups)),
+            words += [first.pack(row=row, before=_bits(bits[EDGE - 1::-1]),
+                                 behind=_bits(bits[-EDGE:])),
+                      starts.pack(starts=_bits(bits[EDGE:-EDGE] * groups)),
                       written.pack(written=_bits([*kept] * groups))]
-        places[lines] = begin, (len(words) - begin) // 3
+        places[lines] = begin, (len(words) - begin) // TILE_WORDS
     return places, words
 
 
@@ -151,7 +152,7 @@ def _tiles_of(layer: Layer, lines: int) -> Iterable[tuple[int, np.ndarray, np.nd
     if isinstance(layer.layout, Lines):
         return layer.layout.tiles(lines)
     lanes = np.arange(layer.layout.size)
-    return [(0, np.zeros(len(lanes) + 6, bool), lanes == 0)]
+    return [(0, np.zeros(len(lanes) + 2 * EDGE, bool), lanes == 0)]
 
 
 def _bits(bits: Iterable[int]) -> int:
@@ -193,7 +194,7 @@ def _fields(graph: QGraph, layer: Layer, places: dict[str, Region], slots: dict[
         values["exponent"] = rule.fixed
     if clamped:         # what is beyond the bound is not written: no exponent is above the bound's
         exponent = int(floor_log2(np.array(high)))
-        unit = exponent - 9
+        unit = exponent - (SIGNIFICAND_BITS - 2)
         values["bound"] = int(to_odd(np.array([int(high * 2.0 ** -unit)]), unit,
                                      signed=result.signed)[0])
     if add is not None:
