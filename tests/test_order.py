@@ -165,7 +165,8 @@ ORDER = {
     "celosia.bands": """
         __init__, grid
         layouts
-        plan, regions
+        entries, plan, regions
+        batches
         stream
         program
         host

@@ -3,8 +3,9 @@
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from celosia_spec.isa.fields import Field, Word
+from celosia_spec.isa.fields import Field, Value, Word
 from celosia_spec.stream.array import CONTROL_BITS
 
 BATCH = Word("batch", (
@@ -52,14 +53,16 @@ class Record:
 
     words: tuple[Word, ...]
 
-    def pack(self, **values: int) -> list[int]:
-        """Return the words of these values; fields that are not named are 0. ValueError: word,
-        field, range and value of what does not fit, or a name that no word has."""
+    def pack(self, **values: Value) -> list[Value]:
+        """Return the words of these values, ints or int64 arrays of one shape; fields that are not
+        named are 0. ValueError: word, field, range and value of what does not fit, or a name that
+        no word has."""
         names = [{field.name for field in word.fields} for word in self.words]
         if unknown := values.keys() - set().union(*names):
             raise ValueError(f"{self.words[0].name} has no field {', '.join(sorted(unknown))}")
         given = [{name: value for name, value in values.items() if name in own} for own in names]
-        return [word.pack(**own) if own else 0
+        nothing: Any = 0
+        return [word.pack(**own) if own else nothing
                 for word, own in zip(self.words, given, strict=True)]
 
     def unpack(self, words: Sequence[int]) -> dict[str, int]:

@@ -1,6 +1,5 @@
 """How a layer's input lies in the banks: where fills put it, and where taps find it."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -61,6 +60,22 @@ class Band:
     channels: int
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Tiles:
+    """The tiles of a band.
+
+    rows : first bank rows, int64 (tiles,).   begins : which positions begin a line, from EDGE
+    before to EDGE behind, bool (tiles, P' + 2 EDGE).   written : lanes, bool (tiles, P').
+    """
+
+    rows: np.ndarray
+    begins: np.ndarray
+    written: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Spread:
     """A layer that looks at its whole input: elements as they lie in main memory, side by side in
@@ -97,6 +112,11 @@ class Spread:
         at = (np.arange(count)[:, None] * self.stride
               + np.arange(height * width)).ravel()
         return at % self.size * (self.blocks * BLOCK) + at // self.size
+
+    def tiles(self, lines: int) -> Tiles:
+        """Return the one tile of the one line."""
+        return Tiles(rows=np.zeros(1, np.int64), begins=np.zeros((1, self.size + 2 * EDGE), bool),
+                     written=np.arange(self.size)[None] == 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,18 +157,16 @@ class Lines:
         tap = np.arange(kernel) * (self.blocks * BLOCK)
         return (np.arange(channels)[:, None] % self.channels + tap).ravel()
 
-    def tiles(self, lines: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """Yield the tiles of a band of so many lines of the output: (first bank row, which
-        positions begin a line, from EDGE before to EDGE behind, which lanes are written)."""
+    def tiles(self, lines: int) -> Tiles:
+        """Return the tiles of a band of so many lines of the output."""
         pitch, width = self.grid.pitch, self.grid.columns.count
-        last = (lines - 1) * pitch + width
-        lanes = np.arange(-EDGE, self.size + EDGE)
-        for first in range(0, last, self.size):
-            at = first + lanes
-            inside = at[EDGE:-EDGE]
-            written = (inside % pitch < width) & (inside // pitch < lines)
-            if written.any():
-                yield first // self.size * self.channels, at % pitch == 0, written
+        first = np.arange(0, (lines - 1) * pitch + width, self.size)
+        at = first[:, None] + np.arange(-EDGE, self.size + EDGE)
+        inside = at[:, EDGE:-EDGE]
+        written = (inside % pitch < width) & (inside // pitch < lines)
+        kept = written.any(axis=1)
+        return Tiles(rows=first[kept] // self.size * self.channels, begins=at[kept] % pitch == 0,
+                     written=written[kept])
 
 
 @dataclass(frozen=True, kw_only=True)

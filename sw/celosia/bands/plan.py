@@ -119,7 +119,7 @@ def _ways(graph: QGraph, node: QNode, array: Array, log2: int) -> Iterator[Layer
                          for channel in range(0, source.shape[0], channels)]
                 double = sum(map(len, bands)) > 1
                 tiles = {band.lines for part in bands for band in part}
-                words = TILE_WORDS * sum(sum(1 for _ in layout.tiles(count)) for count in tiles)
+                words = TILE_WORDS * sum(len(layout.tiles(count)) for count in tiles)
                 taps = layout.taps()
                 if (layout.rows * (1 + double) > array.bank_rows or words > array.tiles
                         or len(taps) > array.taps or max(mask for *_, mask in taps) > MASKS):
@@ -168,7 +168,7 @@ def _layer(graph: QGraph, node: QNode, array: Array, log2: int, layout: Lines | 
         dense = columns * (DENSE - 1) <= steps * DENSE
         steps = np.where(dense, columns, steps)
         taken = -(-steps * groups // np.where(dense, 2 * ENTRY_WORDS, ENTRY_WORDS))
-        passes = phases * max(_tiles(layout, band) for band in own)
+        passes = phases * max(len(layout.tiles(band.lines)) for band in own)
         # A batch of one pass is cut, so that the next part is fetched meanwhile.
         longest = array.ring // 2 if passes == 1 else array.ring - RING_GAP
         if passes > 1 and int(taken.max()) > longest:
@@ -176,13 +176,9 @@ def _layer(graph: QGraph, node: QNode, array: Array, log2: int, layout: Lines | 
         parts.append(Part(rows=rows, steps=steps, dense=dense, bands=own, longest=longest))
         entries = int((taken + -(-heads // ENTRY_WORDS)).sum())
         for band in own:
-            tiles = _tiles(layout, band)
+            tiles = len(layout.tiles(band.lines))
             written = -(-band.lines * result.shape[2] // ENTRY_WORDS) * len(rows)
             cycles += BAND + max(int(np.maximum(steps, least).sum()) * tiles * phases,
                                  entries + written + fill)
     yield Layer(node=node, log2_groups=log2, layout=layout, index=index, parts=tuple(parts),
                  double=sum(map(len, bands)) > 1, cycles=cycles)
-
-
-def _tiles(layout: Lines | Spread, band: Band) -> int:
-    return sum(1 for _ in layout.tiles(band.lines)) if isinstance(layout, Lines) else 1

@@ -6,7 +6,7 @@ import numpy as np
 
 from celosia.bands.plan import Layer, plan
 from celosia.bands.regions import Region, regions
-from celosia.bands.stream import stream
+from celosia.bands.stream import stream, weights
 from celosia_spec.errors import CompileError, FitError
 from celosia_spec.isa import EXPONENT_SLOTS
 from celosia_spec.qgraph import QGraph
@@ -48,16 +48,14 @@ def stream_program(graph: QGraph, array: Array) -> StreamProgram:
         raise FitError("network", "tensors", f"{count} exponents of stored tensors and of those "
                        f"read together, the machine holds {EXPONENT_SLOTS}",
                        "use a network of fewer layers")
-    # How long the stream is does not depend on where maps lie.
-    nowhere = regions(graph, 0, 1 << 16)
-    found = stream(graph, layers, nowhere, slots, reads, array)
-    size = len(found.entries) + len(found.chunks)
+    made = weights(graph, layers, array)
+    found = stream(graph, layers, made, regions(graph, 0, 1 << 16), slots, reads, array)
+    size = found.size + len(found.chunks)
     places = regions(graph, size, array.main_words - size)
-    found = stream(graph, layers, places, slots, reads, array)
+    found = stream(graph, layers, made, places, slots, reads, array)
     return StreamProgram(graph=graph, array=array, layers=tuple(layers), places=places,
-                         slots=slots, reads=reads, list_at=len(found.entries),
-                         entries=np.array(found.entries + found.list_of_chunks(), np.uint64),
-                         chunks=np.array(found.chunks, np.int64).reshape(-1, 2))
+                         slots=slots, reads=reads, list_at=found.size, entries=found.words(),
+                         chunks=np.array(found.chunks, np.int64))
 
 
 def _check(graph: QGraph, array: Array) -> None:

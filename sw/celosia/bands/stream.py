@@ -1,133 +1,76 @@
 """The stream of a network: control words, weight entries, and the order in which they are read."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from celosia.bands.batches import Batches, batches
+from celosia.bands.entries import Stream, command, controls, table
 from celosia.bands.layouts import Band, Lines, Rectangle, Spread, joined, rectangles
-from celosia.bands.plan import Layer, Part
+from celosia.bands.plan import Layer
 from celosia.bands.regions import Region
-from celosia.emit.weight_stream import encode
 from celosia_spec.block import floor_log2
 from celosia_spec.floats import to_odd
-from celosia_spec.isa import EXPONENT_MAX, SIGNIFICAND_BITS, ArrayConfig
+from celosia_spec.isa import EXPONENT_MAX, SIGNIFICAND_BITS
 from celosia_spec.qgraph import QGraph, QNode
-from celosia_spec.stream.array import CONTROL_BITS, EDGE, ENTRY_WORDS, Array
-from celosia_spec.stream.controls import (
-    BATCH,
-    CHUNK,
-    COMMAND,
-    EXCESS,
-    HEAD,
-    RECORDS,
-    Op,
-    Rule,
-)
+from celosia_spec.stream.array import EDGE, ENTRY_WORDS, Array
+from celosia_spec.stream.controls import Op, Rule
 from celosia_spec.stream.fills import Fill
-from celosia_spec.stream.words import TILE_WORDS, tap_word, tile_words
-
-NOTHING = COMMAND.pack(command=1, op=Op.WAIT, argument=0)
-"""A command that does nothing: what an entry of control words is filled with."""
+from celosia_spec.stream.words import tap_word, tile_words
 
 
-@dataclass
-class Stream:
-    """Entries as they stand in main memory, and the chunks in which they are read.
-
-    entries : ints of 64 bits.   chunks : (first entry, entries), in reading order.
-    """
-
-    entries: list[int] = field(default_factory=list)
-    chunks: list[tuple[int, int]] = field(default_factory=list)
-
-    def add(self, entries: Iterable[int]) -> tuple[int, int]:
-        """Add entries, and return the chunk that they are."""
-        first = len(self.entries)
-        self.entries.extend(entries)
-        return first, len(self.entries) - first
-
-    def list_of_chunks(self) -> list[int]:
-        """Return the words that tell the fetcher what to read."""
-        final = len(self.chunks) - 1
-        return [CHUNK.pack(first=first, last=first + count - 1, final=int(place == final))
-                for place, (first, count) in enumerate(self.chunks)]
-
-    def read(self, chunk: tuple[int, int]) -> None:
-        """Read a chunk next; one that follows the last one in memory is read with it."""
-        if self.chunks and sum(self.chunks[-1]) == chunk[0]:
-            self.chunks[-1] = self.chunks[-1][0], self.chunks[-1][1] + chunk[1]
-        else:
-            self.chunks.append(chunk)
+def weights(graph: QGraph, layers: Sequence[Layer], array: Array) -> list[list[Batches]]:
+    """Return the batches of each layer's parts."""
+    return [[batches(graph, layer, part, array) for part in layer.parts] for layer in layers]
 
 
-def stream(graph: QGraph, layers: list[Layer], places: dict[str, Region], slots: dict[str, int],
-           reads: dict[str, int], array: Array) -> Stream:
+def stream(graph: QGraph, layers: Sequence[Layer], made: Sequence[Sequence[Batches]],
+           places: dict[str, Region], slots: dict[str, int], reads: dict[str, int],
+           array: Array) -> Stream:
     """Return the stream of a network.
 
-    places : region of every tensor.   slots : its exponent's.   reads : of what each node reads.
+    made : the layers' `weights`.   places : region of every tensor.   slots : its exponent's.
+    reads : of what each node reads.   How long it is depends on none of the last three.
     """
     found = Stream()
-    for layer in layers:
-        _layer(found, graph, layer, places, slots, reads[layer.node.name], array)
-    found.read(found.add(_entries(_command(Op.HALT))))
+    for layer, parts in zip(layers, made, strict=True):
+        _layer(found, graph, layer, parts, places, slots, reads[layer.node.name], array)
+    found.read(found.add(controls(command(Op.HALT))))
     return found
 
 
-def _layer(out: Stream, graph: QGraph, layer: Layer, places: dict[str, Region],
-           slots: dict[str, int], read: int, array: Array) -> None:
-    tiles, table = _tiles(layer, array)
-    before = (_table(Op.TAPS, [tap_word(array).pack(row=row % array.bank_rows, rotation=bank,
-                                                    mask=mask)
-                               for row, bank, mask in layer.layout.taps()])
-              + _table(Op.TILES, table) + _join(layer.node, slots, read)
+def _layer(out: Stream, graph: QGraph, layer: Layer, made: Sequence[Batches],
+           places: dict[str, Region], slots: dict[str, int], read: int, array: Array) -> None:
+    tiles, words = _tiles(layer, array)
+    before = (table(Op.TAPS, [tap_word(array).pack(row=row % array.bank_rows, rotation=bank,
+                                                   mask=mask)
+                              for row, bank, mask in layer.layout.taps()])
+              + table(Op.TILES, words) + _join(layer.node, slots, read)
               + _fields(graph, layer, places, slots, read))
     bands = layer.bands
     base = [index % 2 * layer.layout.rows * layer.double for index in range(len(bands))]
-    fills = [_fills(graph, layer, band, row, places, read, array)
-             for band, row in zip(bands, base, strict=True)]
-    out.read(out.add(_entries(before + fills[0])))
+    fills = [controls(_fills(graph, layer, band, row, places, read, array))
+             for band, row in zip(bands[1:], base[1:], strict=True)]
+    out.read(out.add(controls(before + _fills(graph, layer, bands[0], 0, places, read, array))))
     width, wide = graph.tensors[layer.node.output].shape[2], places[layer.node.output].wide
     at = 0
-    for part in layer.parts:
-        batches: list[tuple[int, int]] = []
+    for part, own in zip(layer.parts, made, strict=True):
+        chunk = None
         for band in part.bands:
             begin = band.line * width << wide
-            out.read(out.add(_entries(_band(base[at], tiles[band.lines], begin))))
-            batches = batches or [out.add(batch) for batch in
-                                  _batches(graph, layer, part, places, array)]
+            out.read(out.add(controls(command(
+                Op.BAND, row=base[at], tile=tiles[band.lines][0],
+                last_tile=tiles[band.lines][1] - 1, position=begin))))
+            if chunk is None:
+                chunk = out.add(own.entries(graph, layer.node, part, places[layer.node.output],
+                                            array))
             # The next band is filled from this one's first batch on: it has the other's banks.
-            out.read(batches[0])
+            out.read((chunk[0], own.first))
             if at + 1 < len(bands):
-                out.read(out.add(_entries(fills[at + 1])))
-            for batch in batches[1:]:
-                out.read(batch)
+                out.read(out.add(fills[at]))
+            out.read((chunk[0] + own.first, chunk[1] - own.first))
             at += 1
-    out.read(out.add(_entries(_command(Op.CLOSE))))
-
-
-def _entries(words: list[int]) -> list[int]:
-    """Return control words as entries, the last one filled up."""
-    words = words + [NOTHING] * (-len(words) % ENTRY_WORDS)
-    return [_entry(words[at:at + ENTRY_WORDS]) for at in range(0, len(words), ENTRY_WORDS)]
-
-
-def _entry(words: list[int]) -> int:
-    assert all(0 <= word < 1 << CONTROL_BITS for word in words)
-    return sum(int(word) << 16 * place for place, word in enumerate(words))
-
-
-def _command(op: Op, **fields: int) -> list[int]:
-    record = RECORDS.get(op)
-    return _told(op, record.pack(**fields) if record else [])
-
-
-def _table(op: Op, words: list[int]) -> list[int]:
-    return _told(op, [*RECORDS[op].pack(place=0), *words]) if words else []
-
-
-def _told(op: Op, words: list[int]) -> list[int]:
-    return [COMMAND.pack(command=1, op=op, argument=len(words)), *words]
+    out.read(out.add(controls(command(Op.CLOSE))))
 
 
 def _tiles(layer: Layer, array: Array) -> tuple[dict[int, tuple[int, int]], list[int]]:
@@ -137,26 +80,21 @@ def _tiles(layer: Layer, array: Array) -> tuple[dict[int, tuple[int, int]], list
     words: list[int] = []
     places = {}
     for lines in sorted({band.lines for band in layer.bands}):
-        begin = len(words)
-        for row, begins, kept in _tiles_of(layer, lines):
-            bits = [int(bit) for bit in begins]
-            words += [first.pack(row=row, before=_bits(bits[EDGE - 1::-1]),
-                                 behind=_bits(bits[-EDGE:])),
-                      starts.pack(starts=_bits(bits[EDGE:-EDGE] * groups)),
-                      written.pack(written=_bits([*kept] * groups))]
-        places[lines] = begin, (len(words) - begin) // TILE_WORDS
+        tiles = layer.layout.tiles(lines)
+        places[lines] = len(words), len(tiles)
+        begins = tiles.begins
+        words += np.stack([
+            first.pack(row=tiles.rows, before=_bits(begins[:, EDGE - 1::-1]),
+                       behind=_bits(begins[:, -EDGE:])),
+            starts.pack(starts=_bits(np.tile(begins[:, EDGE:-EDGE], groups))),
+            written.pack(written=_bits(np.tile(tiles.written, groups)))], axis=1).ravel().tolist()
     return places, words
 
 
-def _tiles_of(layer: Layer, lines: int) -> Iterable[tuple[int, np.ndarray, np.ndarray]]:
-    if isinstance(layer.layout, Lines):
-        return layer.layout.tiles(lines)
-    lanes = np.arange(layer.layout.size)
-    return [(0, np.zeros(len(lanes) + 2 * EDGE, bool), lanes == 0)]
-
-
-def _bits(bits: Iterable[int]) -> int:
-    return sum(int(bit) << place for place, bit in enumerate(bits))
+def _bits(bits: np.ndarray) -> np.ndarray:
+    """Return bools (words, bits), the lowest bit first, as int64 (words,)."""
+    found: np.ndarray = (bits << np.arange(bits.shape[1])).sum(axis=1)
+    return found
 
 
 def _join(node: QNode, slots: dict[str, int], read: int) -> list[int]:
@@ -164,7 +102,7 @@ def _join(node: QNode, slots: dict[str, int], read: int) -> list[int]:
     first, *others = (slots[name] for name in node.inputs)
     words = []
     for other in others:
-        words += _command(Op.JOIN, slot=read, first=first, second=other, least=node.least)
+        words += command(Op.JOIN, slot=read, first=first, second=other, least=node.least)
         first = read
     return words
 
@@ -202,7 +140,7 @@ def _fields(graph: QGraph, layer: Layer, places: dict[str, Region], slots: dict[
         values |= {"residual": 1, "residual_slot": slots[add],
                    "residual_signed": graph.tensors[add].signed,
                    "residual_from": other.word - (places[node.output].word >> wide) & 0xFFFF}
-    return _command(Op.LAYER, **{name: int(value) for name, value in values.items()})
+    return command(Op.LAYER, **{name: int(value) for name, value in values.items()})
 
 
 def _fills(graph: QGraph, layer: Layer, band: Band, row: int, places: dict[str, Region],
@@ -228,7 +166,7 @@ def _fills(graph: QGraph, layer: Layer, band: Band, row: int, places: dict[str, 
 
 
 def _filled(array: Array, fill: Fill) -> list[int]:
-    return [word for record in fill.records(array) for word in _command(Op.FILL, **record)]
+    return [word for record in fill.records(array) for word in command(Op.FILL, **record)]
 
 
 def _parts(graph: QGraph, node: QNode, band: Band,
@@ -254,68 +192,3 @@ def _places(layout: Lines, fill: Rectangle, row: int) -> dict[str, int]:
         rows, bank = layout.place(position)
         found |= {f"{name}row": rows + begin, f"{name}bank": bank}
     return found
-
-
-def _band(row: int, tiles: tuple[int, int], position: int) -> list[int]:
-    return _command(Op.BAND, row=row, tile=tiles[0], last_tile=tiles[1] - 1, position=position)
-
-
-def _batches(graph: QGraph, layer: Layer, part: Part, places: dict[str, Region],
-             array: Array) -> Iterable[list[int]]:
-    """Yield the entries of each of a part's batches: heads and weights."""
-    node, groups = layer.node, layer.groups
-    own = np.sort(part.rows[part.rows >= 0])
-    words = encode(node.matrix[own], layer.index,
-                   np.where(part.rows < 0, -1, np.searchsorted(own, part.rows)), part.steps,
-                   groups, ArrayConfig(lanes=array.lanes))
-    sums = np.asarray(node.matrix.astype(np.int64).sum(axis=1)).ravel()
-    begin = 0
-    for batch, count in enumerate(part.steps.tolist()):
-        heads = []
-        for row in part.rows[batch * groups:(batch + 1) * groups].tolist():
-            heads += _head(graph, node, row, places[node.output],
-                           int(sums[row]) << array.activation_bits - 1)
-        rows = part.rows[batch * groups:(batch + 1) * groups]
-        own_words = words[begin:begin + count * groups]
-        begin += count * groups
-        dense = int(part.dense[batch])
-        if dense:
-            own_words = _dense(node, layer.index, rows, count)
-        found: list[int] = []
-        longest = part.longest * ENTRY_WORDS * (1 + dense) // groups
-        for at in range(0, count, longest):
-            steps = min(count - at, longest)
-            word = BATCH.pack(steps=steps, dense=dense, joins=int(at > 0),
-                              open=int(at + steps < count))
-            found += _entries([word] if at else [word, *heads])
-            found += _weights(own_words[at * groups >> dense:
-                                        -(-(at + steps) >> dense) * groups].tolist())
-        yield found
-
-
-def _dense(node: QNode, index: np.ndarray, rows: np.ndarray, columns: int) -> np.ndarray:
-    """Return the words of a batch of dense8: a step is a column, and two steps of a row a word."""
-    mantissas = np.zeros((columns + columns % 2, len(rows)), np.int64)
-    for group, row in enumerate(rows.tolist()):
-        if row >= 0:
-            begin, end = node.matrix.indptr[row:row + 2]
-            mantissas[index[node.matrix.indices[begin:end]], group] = node.matrix.data[begin:end]
-    low, high = mantissas[::2] & 0xFF, mantissas[1::2] & 0xFF
-    return (low | high << 8).ravel()
-
-
-def _weights(words: list[int]) -> list[int]:
-    words = words + [0] * (-len(words) % ENTRY_WORDS)
-    return [_entry(words[at:at + ENTRY_WORDS]) for at in range(0, len(words), ENTRY_WORDS)]
-
-
-def _head(graph: QGraph, node: QNode, row: int, place: Region, excess: int) -> list[int]:
-    real = row >= 0
-    word, element = divmod(place.element(row), ENTRY_WORDS) if real else (0, 0)
-    words = HEAD.pack(bias=int(node.bias[row]) if real else 0, sw=int(node.sw[row]) if real else 0,
-                      sb=int(node.sb[row] - node.sw[row]) if real else 0, element=element,
-                      real=int(real), word=word)
-    if graph.tensors[node.input].signed:
-        excess = excess if real else 0
-        words += EXCESS.pack(low=excess & 0xFFFF, high=excess >> 16)
-    return words

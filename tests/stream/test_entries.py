@@ -1,0 +1,34 @@
+"""Entries of the stream: what commands are packed to."""
+
+import numpy as np
+import pytest
+
+from celosia.bands.entries import Stream, controls, packed, table
+from celosia_sim import stream_machine
+from celosia_spec.stream.array import Array
+from celosia_spec.stream.controls import Op
+
+
+def test_a_table_is_written_whole():
+    """Also one of more words than a command can have behind it."""
+    state = stream_machine.State(Array(taps=4096), np.zeros(0, np.int64))
+    words = np.random.default_rng(1).integers(0, 1 << 16, 4096)
+    entries = controls([*table(Op.TAPS, words.tolist()), 1 | Op.HALT << 1])
+    stream_machine.run(state, entries, np.array([[0, len(entries)]]))
+    assert np.array_equal(state.taps, words)
+
+
+def test_neighbours_are_read_in_one_go():
+    out = Stream()
+    a, b, c = (out.add(packed(np.full((count, 4), count))) for count in (1, 2, 3))
+    for chunk in (a, b, (6, 0), a, c):
+        out.read(chunk)
+    assert out.chunks == [(0, 3), (0, 1), (3, 3)]
+    words = out.words()
+    assert words[:6].tolist() == [0x0001000100010001 * k for k in (1, 2, 2, 3, 3, 3)]
+    assert words[6:].tolist() == [2 << 16, 0, 3 | 5 << 16 | 1 << 32]
+
+
+def test_words_of_more_bits_are_refused():
+    with pytest.raises(ValueError, match="16 bits"):
+        packed(np.array([[0, 0, 1 << 16, 0]]))
