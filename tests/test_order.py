@@ -120,12 +120,17 @@ ORDER = {
         driver
     """,
     "celosia_sim": """
-        __init__, benches, cells, golden
+        __init__, benches, cells, flash, golden
         simulators
         simulate, stream_machine, virtual, word_machine
     """,
     "celosia_sim.benches": """
         __init__, program
+    """,
+    "celosia_sim.flash": """
+        parts
+        chip
+        __init__
     """,
     "celosia_sim.golden": """
         linear, requantise

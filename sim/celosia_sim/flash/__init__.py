@@ -1,0 +1,6 @@
+"""The SPI flash of a board, as its pins show it."""
+
+from celosia_sim.flash.chip import Chip, Pins
+from celosia_sim.flash.parts import PARTS, Part
+
+__all__ = ["PARTS", "Chip", "Part", "Pins"]
