@@ -24,6 +24,7 @@ from celosia_spec.stream.controls import (
     BATCH,
     CHUNK,
     COMMAND,
+    COPIES,
     FILL,
     LAYER,
     RECORDS,
@@ -39,7 +40,8 @@ LATE = MANTISSA
 USED = 14       # cycles from the begin of a pass's output to the use of its position
 NOTHING = COMMAND.pack(command=1, op=Op.WAIT, argument=0)
 
-ARRAYS = {"16": Array(), "8": Array(lanes=8, main_words=4096, residual=False, ring=64, controls=64)}
+ARRAYS = {"16": Array(flash=True),
+          "8": Array(lanes=8, main_words=4096, residual=False, ring=64, controls=64)}
 
 
 def split(value, names, widths):
@@ -64,10 +66,13 @@ class Writer:
     def __init__(self, array, rng, *, calm=False):
         self.array, self.rng, self.calm = array, rng, calm
         self.memory, self.chunks = [rng.getrandbits(64) for _ in range(array.main_words)], []
+        self.copied = []        # chunks whose entries are copied from flash
         self.at = rng.randrange(50)
 
-    def read(self, chunk):
+    def read(self, chunk, *, copied=False):
         first, count = chunk
+        if copied:
+            self.copied.append((len(self.chunks), range(first, first + count)))
         while count > 3 and self.rng.random() < 0.3:            # two chunks may be neighbours
             part = self.rng.randrange(1, count)
             self.chunks.append((first, part))
@@ -147,23 +152,29 @@ class Writer:
             last = len(sizes) - 1
             batches += [self.add(self.batch(layer, size, dense, int(k > 0), int(k < last)))
                         for k, size in enumerate(sizes)]
+        copied = [chunk for chunk in batches
+                  if array.flash and not self.calm and rng.random() < 0.5][:COPIES]
         for _ in range(1 if self.calm else rng.randrange(1, 4)):
             tiles = 1 if parts else rng.choice([3, 4, 5] if self.calm else [1, 1, 2, 5])
             words = self.command(Op.BAND, row=rng.randrange(array.bank_rows),
                                  tile=rng.randrange(array.tiles), last_tile=tiles - 1,
                                  position=rng.getrandbits(16))
+            for _ in copied:
+                words += self.command(Op.COPY, unit=rng.getrandbits(16))
             if not self.calm:
                 words += rng.choice([[], self.wait()])
                 for _ in range(rng.choice([0, 0, 1, 5])):
                     words += self.fill()
             self.read(self.add(self.entries(words)))
             for chunk in batches:
-                self.read(chunk)
+                self.read(chunk, copied=chunk in copied)
+            copied = []
 
     def done(self):
         """Write the list of chunks; return memory, chunks, and the list's place."""
         self.read(self.add(self.entries(self.command(Op.HALT))))
-        words = [CHUNK.pack(first=first, last=first + count - 1,
+        copied = [chunk for chunk, _ in self.copied]
+        words = [CHUNK.pack(first=first, last=first + count - 1, copied=int(k in copied),
                             final=int(k == len(self.chunks) - 1))
                  for k, (first, count) in enumerate(self.chunks)]
         place, _ = self.add([word | self.rng.getrandbits(20) << 40 for word in words])
@@ -173,11 +184,15 @@ class Writer:
 class Bench:
     """Main memory, fills and the output path around the block; compares all that it does."""
 
-    def __init__(self, array, block, memory, chunks, place, seed, *, grants):
+    def __init__(self, array, block, memory, chunks, place, seed, *, grants, copied=()):
         self.array, self.block, self.memory = array, block, memory
         self.rng, self.grants = random.Random(seed), grants
         self.list = place
         self.wanted = events(array, memory, chunks)
+        self.sections = [(entries, [memory[k] for k in entries]) for _, entries in copied]
+        for k in (k for entries, _ in self.sections for k in entries):
+            memory[k] = self.rng.getrandbits(64)
+        self.copying = 0
         self.found = dict.fromkeys(self.wanted.before(), 0)
         self.record, self.fills, self.fill_done = [], deque(), 0
         self.data, self.asked, self.cycle = 0, None, 0
@@ -207,7 +222,7 @@ class Bench:
         for _ in range(LATE + 4):
             self.tick()
         assert self.found == self.wanted.before()
-        assert not self.record and not self.captured
+        assert not self.record and not self.captured and not self.sections
         for slot in range(32):
             block.set("host_slot", slot)
             self.tick()
@@ -223,6 +238,7 @@ class Bench:
         block.set("top", self.top)
         block.set("room", len(self.fills) < 3)
         block.set("filling", bool(self.fills))
+        self.copy()
         block.settle()
         self.step()
         word = self.output()
@@ -237,6 +253,16 @@ class Bench:
         self.observe(word)
         block.tick()
         self.cycle += 1
+
+    def copy(self):
+        """Copy a section of flash."""
+        done = self.copying == 1
+        self.copying = max(0, self.copying - 1)
+        self.block.set("copied", done)
+        self.block.set("copying", self.copying > 0)
+        if done:
+            for k, entry in zip(*self.sections.pop(0), strict=True):
+                self.memory[k] = entry
 
     def output(self):
         """Begin passes, read heads and use positions in their cycles; return the word that was
@@ -305,6 +331,11 @@ class Bench:
                 found["fills"] += 1
                 self.record = []
                 self.fills.append(0)
+        if block.get("copy"):
+            assert not self.copying
+            assert block.get("word") == wanted.copies[found["copies"]]
+            found["copies"] += 1
+            self.copying = self.rng.choice([2, 20, 300])
         if self.fills and self.rng.random() < 0.03 + self.patience:
             self.fills.popleft()
             self.fill_done += 1
@@ -390,7 +421,8 @@ def test_random_streams(bench, seed):
     writer = Writer(array, rng)
     for _ in range(rng.randrange(2, 5)):
         writer.layer()
-    Bench(array, block, *writer.done(), seed, grants=[(0.1, 0.5, 1.0), (1.0,)][seed % 2]).run()
+    Bench(array, block, *writer.done(), seed, grants=[(0.1, 0.5, 1.0), (1.0,)][seed % 2],
+          copied=writer.copied).run()
 
 
 def test_no_bubbles(bench):

@@ -41,6 +41,8 @@ class ControlPath(wiring.Component):
         Strobes: the word goes to a table.
     room, filling : In(1), fill : Out(1)
         See `Executor`; the record's word is ``word``.
+    copy : Out(1), copying, copied : In(1)
+        See `Executor` and `Fetcher`; the section is ``word``.
     step : Out(STEP), begins, again, phase : Out(1), steps, mantissas : Out(quads x 8)
         A step, and what is strobed with it: see `Sequencer`, where ``begins`` is ``tile``.
         ``mantissas`` come ``late`` cycles behind.
@@ -80,6 +82,7 @@ class ControlPath(wiring.Component):
             "phase": Out(1), "steps": words, "mantissas": words, "output": Out(1),
             "drained": Out(PASS), "heads": Out(ring), "read": In(1),
             "address": In(ring), "draining": In(1), "placed": In(1), "fill_start": In(1),
+            **{name: own[name] for name in ("copy", "copying")}, "copied": In(1),
             "slot": In(SLOT_BITS), "filled": Out(SLOT_BITS), "exponent": Out(SLOT_BITS),
             "residual": Out(SLOT_BITS), "top": In(SLOT_BITS), "closed": Out(1),
             "host_write": In(1), "host_slot": In(SLOT_BITS), "host_exponent": In(SLOT_BITS),
@@ -108,8 +111,10 @@ class ControlPath(wiring.Component):
             controls.distance.eq(executor.distance), self.word.eq(controls.word),
             *(getattr(self, name).eq(getattr(executor, name)) for name in (
                 "layer", "row", "tile", "position", "load", "tap", "tile_word", "place",
-                "fill")),
-            executor.room.eq(self.room), executor.filling.eq(self.filling),
+                "fill", "copy")),
+            *(getattr(executor, name).eq(getattr(self, name)) for name in (
+                "room", "filling", "copying")),
+            fetcher.copied.eq(self.copied),
             executor.idle.eq(sequencer.idle), executor.placed.eq(self.placed & ~sequencer.pending),
             # What is written: nothing is issued, waits for the output path, or is inside it.
             quiet.eq(sequencer.idle & ~sequencer.pending & ~self.draining),

@@ -18,7 +18,7 @@ class Executor(wiring.Component):
     A command waits for what it would disturb: `layer`, `taps`, `tiles`, `join`, `close` and `halt`
     until all is written; `band` until all steps are issued and all fills are done, and its position
     until the output path has that of the band before; `wait` until all steps are issued, if it has
-    cycles; `fill` until there is room for it.
+    cycles; `fill` until there is room for it; `copy` until the flash reader is free.
 
     Parameters
     ----------
@@ -41,6 +41,8 @@ class Executor(wiring.Component):
         Strobes: ``word`` goes to this place of the table.
     room : In(1), fill : Out(1), filling : In(1)
         There is room for a fill's record; strobe: ``word`` is its next one; fills are not done.
+    copy : Out(1), copying : In(1)
+        Strobe: ``word`` is the section that the flash reader copies; it copies one.
     idle, quiet, placed : In(1)
         No steps are left to be issued; and all is written; the output path has the band's position.
     close, join : Out(1), closed : In(1)
@@ -67,7 +69,8 @@ class Executor(wiring.Component):
             "load": Out(1),
             "offer": Out(1), "batch": Out(layout(BATCH)), "taken": In(1), "began": In(1),
             "tap": Out(1), "tile_word": Out(1), "place": Out((tables - 1).bit_length()),
-            "room": In(1), "fill": Out(1), "filling": In(1), "idle": In(1), "quiet": In(1),
+            "room": In(1), "fill": Out(1), "filling": In(1), "copy": Out(1), "copying": In(1),
+            "idle": In(1), "quiet": In(1),
             "placed": In(1), "close": Out(1), "join": Out(1), "closed": In(1),
             "late": Out(1),
         })
@@ -133,7 +136,7 @@ class Executor(wiring.Component):
         found: Value = ((quiet & self.quiet) | (ops[Op.FILL] & self.room)
                         | (ops[Op.BAND] & self.idle & ~self.filling)
                         | (ops[Op.WAIT] & (self.idle | none)))
-        return found
+        return found | (ops[Op.COPY] & ~self.copying) if self.array.flash else found
 
     def _distance(self, m: Module) -> None:
         """Tell the words of a batch's heads."""
@@ -163,7 +166,7 @@ class Executor(wiring.Component):
                                        | (self.join & (number == 0)))),
             self.load.eq(next_word & ops[Op.BAND] & (number == 2)),
             self.tap.eq(behind & ops[Op.TAPS]), self.tile_word.eq(behind & ops[Op.TILES]),
-            self.fill.eq(next_word & ops[Op.FILL]),
+            self.fill.eq(next_word & ops[Op.FILL]), self.copy.eq(next_word & ops[Op.COPY]),
         ]
         with m.If(next_word):
             m.d.sync += self.place.eq(Mux(number == 0, self.word, self.place + 1))

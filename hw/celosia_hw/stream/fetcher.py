@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 from celosia_hw.layouts import layout
 from celosia_hw.memory.main_memory import Access
 from celosia_spec.stream.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS, Array
-from celosia_spec.stream.controls import BATCH, CHUNK, COMMAND, LAYER, Op, head_words
+from celosia_spec.stream.controls import BATCH, CHUNK, COMMAND, COPIES, LAYER, Op, head_words
 
 
 class Fetcher(wiring.Component):
@@ -39,6 +39,8 @@ class Fetcher(wiring.Component):
         Strobe: the next control word.
     entry : Out(1)
         Strobe: ``data`` is the next entry of weights.
+    copied : In(1)
+        Strobe: a section of flash is in main memory; chunks wait for them, see `CHUNK`.
     busy : Out(1)
         The list has not ended.
 
@@ -55,7 +57,8 @@ class Fetcher(wiring.Component):
         super().__init__({
             "start": In(1), "list": In(bits), "memory": Out(Access(array.main_words, 0)),
             "data": In(ENTRY_BITS), "room_controls": In(1), "room_entries": In(1),
-            "control": Out(1), "word": Out(CONTROL_BITS), "entry": Out(1), "busy": Out(1),
+            "control": Out(1), "word": Out(CONTROL_BITS), "entry": Out(1), "copied": In(1),
+            "busy": Out(1),
         })
 
     def elaborate(self, platform: Any) -> Module:
@@ -69,14 +72,15 @@ class Fetcher(wiring.Component):
         # Slots of words: of the one that is asked for, the one in ``data``, the one in ``word``.
         asked, read, parsed = (Signal(range(ENTRY_WORDS), name=name) for name in (
             "asked", "read", "parsed"))
-        there, request, grant, turn = Signal(), Signal(), Signal(), Signal()
+        there, request, grant, turn, waits = (Signal(name=name) for name in (
+            "there", "request", "grant", "turn", "waits"))
         switch = self._parse(m, weights, grant & running)
         m.d.comb += [
             self.memory.request.eq(request), self.memory.address.eq(here),
             grant.eq(self.memory.grant & request & ~switch),
             # Words that were asked for ahead may have left the entry behind already.
             turn.eq((grant & (weights | asked.all() | listing)) | (switch & (asked > parsed))),
-            self.busy.eq(swap | listing | loading | running),
+            self.busy.eq(swap | listing | loading | waits | running),
         ]
         ends, room = Signal(), Signal()
         m.d.comb += [ends.eq(turn & running & (here == last)),
@@ -108,9 +112,24 @@ class Fetcher(wiring.Component):
         with m.If(loading):
             m.d.sync += [other.eq(here), here.eq(chunk.first), last.eq(chunk.last),
                          final.eq(chunk.final), ended.eq(0), running.eq(1)]
+            if self.array.flash:
+                m.d.sync += [running.eq(~chunk.copied), waits.eq(chunk.copied)]
         with m.If(running & ended & ~there & ~self.control):
             m.d.sync += [running.eq(0), swap.eq(~final)]
+        if self.array.flash:
+            self._wait(m, waits, running)
         return m
+
+    def _wait(self, m: Module, waits: Signal, running: Signal) -> None:
+        """Let a chunk wait for its section."""
+        count, used = Signal(range(COPIES + 1)), Signal()
+        m.d.comb += used.eq(waits & (count != 0))
+        with m.If(used):
+            m.d.sync += [running.eq(1), waits.eq(0)]
+        with m.If(self.start):
+            m.d.sync += count.eq(0)
+        with m.Else():
+            m.d.sync += count.eq(count + self.copied - used)
 
     def _parse(self, m: Module, weights: Signal, grant: Value) -> Signal:
         """Follow the control words; return whether the word is the last one before weights."""

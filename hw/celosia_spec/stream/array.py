@@ -37,6 +37,7 @@ class Array:
     acc_bits    : accumulator width W, 24 or 32.
     weight_bits : width of weight mantissas, 4 to 9.   activation_bits : L of codes, 4 to 9.
     residual    : there is a residual operand.   clamp : outputs can be clamped.
+    flash       : sections of the board's flash can be copied to main memory.
     """
 
     lanes: int = 16
@@ -51,6 +52,7 @@ class Array:
     activation_bits: int = 8
     residual: bool = True
     clamp: bool = False
+    flash: bool = False
 
     def __post_init__(self) -> None:
         take(self)

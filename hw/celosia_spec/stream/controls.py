@@ -21,6 +21,8 @@ CHUNK = Word("chunk", (
     Field("first", 16, False, "word of its first entry"),
     Field("last", 16, False, "word of its last entry"),
     Field("final", 1, False, "no other chunk follows"),
+    Field("copied", 1, False, "its entries come from flash: it waits until one more section is "
+                              "copied than chunks before it have waited for"),
 ))
 """What the fetcher reads next; chunks lie one behind the other, a word of main memory each."""
 
@@ -34,6 +36,7 @@ class Op(enum.IntEnum):
     FILL = 3
     BAND = 4
     JOIN = 5
+    COPY = 6
     WAIT = 8
     CLOSE = 9
     HALT = 10
@@ -185,8 +188,15 @@ JOIN = _record(
 """Exponent of a reading of several tensors: the largest of two and ``least``. All of them are
 closed. Fields stand where a layer has input, output, residual operand and least exponent."""
 
+COPY = _record("copy", (Field("unit", 16, False, "unit of flash that ends with its header"),))
+"""A section of flash is copied to main memory (`celosia_spec.stream.image`), beside everything
+else, when the one before it is."""
+
+COPIES = 7
+"""Sections that can be copied ahead of the chunks that wait for them, at most."""
+
 RECORDS = {Op.LAYER: LAYER, Op.TAPS: TABLE, Op.TILES: TABLE, Op.FILL: FILL, Op.BAND: BAND,
-           Op.JOIN: JOIN}
+           Op.JOIN: JOIN, Op.COPY: COPY}
 """What follows a command; nothing follows the others."""
 
 

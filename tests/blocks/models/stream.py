@@ -32,7 +32,7 @@ class Events:
 
     taps, tiles : (place, word).   fills : control words.
     bands, layers, passes : (what it is, events of each other kind before it).
-    closes : closes with the layer's fields, and joins with their own.
+    closes : closes with the layer's fields, and joins with their own.   copies : units of flash.
     """
 
     taps: list[tuple[int, int]] = field(default_factory=list)
@@ -41,6 +41,7 @@ class Events:
     bands: list[tuple[dict[str, int], dict[str, int]]] = field(default_factory=list)
     layers: list[tuple[dict[str, int], dict[str, int]]] = field(default_factory=list)
     closes: list[tuple[Op, dict[str, int]]] = field(default_factory=list)
+    copies: list[int] = field(default_factory=list)
     passes: list[tuple[Pass, dict[str, int]]] = field(default_factory=list)
 
     def before(self) -> dict[str, int]:
@@ -121,6 +122,8 @@ def events(array: Array, memory: Sequence[int], chunks: Sequence[tuple[int, int]
             table += [(fields["place"] + k, value) for k, value in enumerate(own[1:])]
         elif op == Op.FILL:
             found.fills.append(own)
+        elif op == Op.COPY:
+            found.copies.append(fields["unit"])
         elif op == Op.BAND:
             found.bands.append((fields, found.before()))
         elif op == Op.JOIN:
