@@ -35,6 +35,7 @@ from celosia_spec.qgraph import (
     QTensor,
     farthest_sums,
     least_read,
+    windows,
 )
 
 NAME_LENGTH = 1000
@@ -158,18 +159,17 @@ def _check_shapes(tensors: Mapping[str, QTensor], node: Any, array: ArrayConfig)
     _within(name, "kernel, stride and dilation",
             (*geometry.kernel, *geometry.stride, *geometry.dilation), 1, _SIZE_MAX)
     _within(name, "padding", geometry.padding, 0, _SIZE_MAX)
-    top, left, bottom, right = geometry.padding
-    size = source.shape[1] + top + bottom, source.shape[2] + left + right
+    size = geometry.padded(source.shape[1:])
     if any(tensors[other].shape[1:] != source.shape[1:] for other in node.inputs):
         raise ValueError(f"{name!r} reads maps of several sizes together")
     channels = sum(tensors[other].shape[0] for other in node.inputs)
     _within(name, "padded input", [channels * math.prod(size)], 1,
             memory_of(Space.BANKS).depth(array))
-    shape = _steps(size, geometry.kernel, geometry.stride, geometry.dilation)
+    shape = geometry.positions(source.shape[1:])
     phases = 1
     if pool is not None:
         _within(name, "pool", (*pool.window, *pool.stride), 1, _SIZE_MAX)
-        shape, phases = _steps(shape, pool.window, pool.stride), math.prod(pool.window)
+        shape, phases = windows(shape, pool.window, pool.stride), math.prod(pool.window)
     if (min(shape) < 1 or result.shape[1:] != shape or phases > 1 << PHASE_BITS
             or phases * math.prod(geometry.kernel) > array.taps):
         raise ValueError(f"{name!r}: its geometry does not lead from {source.shape} to "
@@ -213,13 +213,6 @@ def _check_activation(node: Any, result: QTensor, array: ArrayConfig) -> None:
     if rule.fixed is not None:
         _within(result.name, "static exponent", [rule.fixed], rule.least,
                 highest(activation, rule.least))
-
-
-def _steps(size: tuple[int, ...], window: tuple[int, int], stride: tuple[int, int],
-           dilation: tuple[int, int] = (1, 1)) -> tuple[int, ...]:
-    """Return the positions that a window takes along both axes; below 1 where it does not fit."""
-    return tuple((length - (wide - 1) * apart - 1) // step + 1 for length, wide, step, apart in
-                 zip(size, window, stride, dilation, strict=True))
 
 
 def check_remarks(remarks: Sequence[str]) -> None:

@@ -63,6 +63,14 @@ def static_exponent(tensors: Mapping[str, QTensor], name: str) -> int | None:
     raise ValueError(f"{name!r} keeps the exponent of tensors that keep its own")
 
 
+def windows(size: tuple[int, int], window: tuple[int, int], stride: tuple[int, int],
+            dilation: tuple[int, int] = (1, 1)) -> tuple[int, int]:
+    """Return the positions that a window takes along both axes; below 1 where it does not fit."""
+    down, right = ((length - (wide - 1) * apart - 1) // step + 1 for length, wide, step, apart in
+                   zip(size, window, stride, dilation, strict=True))
+    return down, right
+
+
 @dataclass(frozen=True, kw_only=True)
 class Geometry:
     """Where an output position of a linear node looks. All in elements of the input map.
@@ -75,6 +83,15 @@ class Geometry:
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
     dilation: tuple[int, int] = (1, 1)
+
+    def padded(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return the size of a map with its padding."""
+        top, left, bottom, right = self.padding
+        return size[0] + top + bottom, size[1] + left + right
+
+    def positions(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return the positions that it gives on a map of this size."""
+        return windows(self.padded(size), self.kernel, self.stride, self.dilation)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

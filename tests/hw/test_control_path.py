@@ -33,10 +33,11 @@ from celosia_spec.stream.controls import (
     head_words,
 )
 from celosia_spec.stream.passes import RESIDUAL_AHEAD, pass_cycles, row_cycles
-from celosia_spec.stream.timing import MANTISSA, SUMS
+from celosia_spec.stream.timing import MANTISSA, SUMS, WRITTEN
 from stream.networks import graphs
 
 LATE = MANTISSA
+LANES = 3       # cycles from the begin of a pass's output to the use of its tile's lanes
 USED = 14       # cycles from the begin of a pass's output to the use of its position
 NOTHING = COMMAND.pack(command=1, op=Op.WAIT, argument=0)
 
@@ -203,6 +204,7 @@ class Bench:
         self.granting = 1.0
         self.slots = Exponents([self.rng.randrange(32) for _ in range(32)])
         self.top, self.announced = 0, 0
+        self.opened, self.tiled = None, 0
 
     def run(self):
         block = self.block
@@ -273,6 +275,7 @@ class Bench:
         start = block.get("output")
         assert start >= (bool(self.captured) and self.captured[0][0] == self.cycle)
         if start:
+            assert self.cycle + LANES >= self.tiled + WRITTEN
             if self.captured:
                 due, one, layer, band = self.captured.popleft()
                 assert due == self.cycle
@@ -351,7 +354,10 @@ class Bench:
         if self.cycle in self.mantissa_of:
             assert block.get("mantissas") == self.mantissa_of.pop(self.cycle)
         step = flags(STEP, block.get("step"))
-        step |= {name: block.get(name) for name in ("begins", "phase")}
+        strobes = {name: block.get(name) for name in ("begins", "phase")}
+        if any(strobes.values()):
+            assert self.index == 0 and self.opened is None
+            self.opened, self.tiled = strobes | {"again": block.get("again")}, self.cycle
         if block.get("load"):
             self.loads += 1
             row, tile = (wanted.bands[self.loads - 1][0][name] for name in ("row", "tile"))
@@ -364,12 +370,15 @@ class Bench:
         first, last = self.index == 0, self.index == len(one.steps) - 1
         layer, band = wanted.layers[before["layers"] - 1][0], wanted.bands[before["bands"] - 1][0]
         starts = first and one.load
-        assert step == {"first": starts, "last": last and one.captured,
-                        "begins": starts and one.begins, "phase": starts and not one.begins}
+        assert step == {"first": starts, "last": last and one.captured}
+        opened, self.opened = self.opened, None
+        assert (opened is not None) == starts
+        if starts:
+            assert (opened["begins"], opened["phase"]) == (one.begins, not one.begins)
         if starts and one.begins:
             tiles = band["last_tile"] + 1
             self.tile = (self.tile + 1) % tiles if not one.first else 0
-            assert block.get("again") == (self.tile == tiles - 1)
+            assert opened["again"] == (self.tile == tiles - 1)
         assert block.get("steps") == self.quads(one.steps[self.index])
         self.mantissa_of[self.cycle + LATE] = self.quads(one.mantissas[self.index])
         self.index += 1

@@ -38,8 +38,8 @@ class OutputPath(wiring.Component):
         With ``start``: where its rows' heads lie in the controls' ring.
     fresh, begins, ends, written : In(1), In(1), In(1), In(lanes)
         The pass is that of its batch's first tile and begins its window, its window begins, its
-        window ends; the lanes that are written, the same ones in each group. From the cycle behind
-        ``start`` on, for three cycles; for seven with a residual operand.
+        window ends; the lanes that are written, the same ones in each group. From the second cycle
+        behind ``start`` on, lanes from the third, for two cycles; for five with a residual operand.
     read : Out(1), address : Out, word : In(16)
         Read port of the controls' ring; ``word`` comes a cycle behind.
     sums : In(2 x signed(acc_bits)), shift : Out(1)

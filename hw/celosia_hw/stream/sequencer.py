@@ -55,8 +55,8 @@ class Sequencer(wiring.Component):
         A step; it is its pass's last; its batch's last. With it, see `WeightsRing`.
     step : Out(STEP), tile, again, phase : Out(1)
         `WeightsRing.LATENCY` cycles behind ``go``. Columns and sums begin with ``first``, and end
-        with ``last``; those of a batch in parts only once. Strobes with a pass's first step: its
-        tile begins, and is the band's last; a phase of the same tile begins.
+        with ``last``; those of a batch in parts only once. Strobes as soon as a pass's first step
+        may come: its tile begins, and is the band's last; a phase of the same tile begins.
     start : Out(1), drained : Out(PASS), drained_heads : Out
         Strobe: the output path begins with a pass; with ``start``, and for three cycles
         more; seven with a residual operand.
@@ -139,11 +139,14 @@ class Sequencer(wiring.Component):
                          waits.eq(self.dense & ~batch.dense), first.eq(1), fresh.eq(1),
                          age.eq(least), aged.eq(0), young.eq(1), last.eq(batch.steps == 0),
                          single.eq(batch.steps == 0), running.eq(1)]
-        captured, begins = Signal(), self.begins
+        captured, begins, opens = Signal(), self.begins, Signal()
+        m.d.sync += opens.eq(self.taken | (self.go & last & ~self.done))
         m.d.comb += [captured.eq(self.go & self.last & ~more),
                      begins.eq(self.go & first & ~joins)]
         self._drain(m, joins, Mux(residual, announce, captured), Cat(fresh, window, ends))
-        given = Cat(self.go, begins, captured, begins & window, final, begins & ~window)
+        # A pass of one step has its tile before that step waits, too.
+        given = Cat(self.go, begins, captured, opens & ~joins & window, final,
+                    opens & ~joins & ~window)
         held = chain(m, given, WeightsRing.LATENCY, "step", reset_less=False)[-1]
         m.d.comb += Cat(self.step, self.tile, self.again, self.phase).eq(held)
         return m

@@ -49,7 +49,7 @@ def stored(program: StreamProgram, name: str, main: np.ndarray, exponent: int) -
 def output(program: StreamProgram, main: np.ndarray,
            exponents: np.ndarray) -> tuple[np.ndarray, int]:
     """Return the network's output, int64 mantissas of its shape, and its exponent: its sums,
-    rounded by section 4 of the numerics.
+    pooled, and rounded by section 4 of the numerics.
 
     main : elements.   exponents : of every slot.
     """
@@ -57,8 +57,12 @@ def output(program: StreamProgram, main: np.ndarray,
     tensor = graph.tensors[graph.output]
     node = next(node for node in graph.nodes if node.output == tensor.name)
     at = addresses(tensor, program.places[tensor.name])
-    sums = main[at] | main[at + 1] << 16
-    sums = sums - (sums >> 31 << 32)
+    halves = main[at] | main[at + 1] << 16
+    sums: np.ndarray = halves - (halves >> 31 << 32)
+    if (pool := program.pool) is not None:
+        down, right = pool.stride
+        windows = np.lib.stride_tricks.sliding_window_view(sums, pool.window, (1, 2))
+        sums = windows[:, ::down, ::right].max((-2, -1))
     s_x = int(exponents[program.reads[node.name]]) - graph.tensors[node.input].format.fraction
     unit = (node.sw + s_x)[:, None, None]
     rule = tensor.exponent

@@ -1,12 +1,13 @@
 """A network as the second machine runs it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from celosia.bands.plan import Layer, plan
 from celosia.bands.regions import Region, regions
 from celosia.bands.stream import stream, weights
+from celosia_spec.epilogue import Pool
 from celosia_spec.errors import CompileError, FitError
 from celosia_spec.isa import EXPONENT_SLOTS
 from celosia_spec.qgraph import QGraph
@@ -17,7 +18,8 @@ from celosia_spec.stream.array import Array
 class StreamProgram:
     """What main memory holds, and where maps lie in it.
 
-    graph   : the quantised network.   array : what it is for.
+    graph   : the quantised network as the machine runs it.   array : what it is for.
+    pool    : of the network's output, if it has one: of stored sums the host takes the largest.
     entries : uint64, the stream, from word 0 on, and the list of its chunks from word ``list_at``
               on.   chunks : int64 (chunks, 2), the same list: first entry and entries.
     places  : region of every tensor.   slots : its exponent's.
@@ -26,6 +28,7 @@ class StreamProgram:
 
     graph: QGraph
     array: Array
+    pool: Pool | None
     entries: np.ndarray
     list_at: int
     chunks: np.ndarray
@@ -39,6 +42,7 @@ def stream_program(graph: QGraph, array: Array) -> StreamProgram:
     """Return the program of a quantised graph; FitError where the array has no room for
     it, CompileError where its arithmetic is another."""
     _check(graph, array)
+    graph, pool = _without_last_pool(graph)
     layers = plan(graph, array)
     slots = {name: slot for slot, name in enumerate(graph.tensors)}
     reads = {node.name: slots[node.input] for node in graph.nodes}
@@ -53,9 +57,24 @@ def stream_program(graph: QGraph, array: Array) -> StreamProgram:
     size = found.size + len(found.chunks)
     places = regions(graph, size, array.main_words - size)
     found = stream(graph, layers, made, places, slots, reads, array)
-    return StreamProgram(graph=graph, array=array, layers=tuple(layers), places=places,
+    return StreamProgram(graph=graph, array=array, pool=pool, layers=tuple(layers), places=places,
                          slots=slots, reads=reads, list_at=found.size, entries=found.words(),
                          chunks=np.array(found.chunks, np.int64))
+
+
+def _without_last_pool(graph: QGraph) -> tuple[QGraph, Pool | None]:
+    """Return the graph without pooling at its output, and that pooling: sums are stored, and the
+    machine pools elements only."""
+    *others, node = graph.nodes
+    pool = node.epilogue.pool
+    if pool is None:
+        return graph, None
+    tensor = graph.tensors[node.output]
+    height, width = node.geometry.positions(graph.tensors[node.input].shape[1:])
+    whole = replace(tensor, shape=(tensor.shape[0], height, width))
+    node = replace(node, epilogue=replace(node.epilogue, pool=None))
+    return replace(graph, tensors=graph.tensors | {whole.name: whole},
+                   nodes=(*others, node)), pool
 
 
 def _check(graph: QGraph, array: Array) -> None:

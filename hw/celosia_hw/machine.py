@@ -1,0 +1,125 @@
+"""The second machine's core: control, fill, reading and output around main memory."""
+
+from typing import Any
+
+from amaranth.hdl import Const, Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from celosia_hw.fill.engine import FillEngine
+from celosia_hw.lanes.reading import ReadingPath
+from celosia_hw.memory.main_memory import Access, MainMemory
+from celosia_hw.output.path import OutputPath
+from celosia_hw.stream.control_path import ControlPath
+from celosia_hw.stream.exponents import SLOT_BITS
+from celosia_spec.stream.array import CONTROL_BITS, ENTRY_BITS, Array
+from celosia_spec.stream.timing import MANTISSA
+
+
+class Machine(wiring.Component):
+    """Runs streams out of main memory.
+
+    Parameters
+    ----------
+    array : Array
+    mac : str
+        Kind of `Multipliers`.
+    main_memory : str
+        One of `MAIN_KINDS`.
+
+    Members
+    -------
+    host, flash : In(Access), data : Out(64)
+        Main memory's port for others, at any time, see `MainMemory`.
+    start : In(1), list : In, busy : Out(1)
+        Strobe, while ``busy`` is 0: run the stream whose list of chunks begins in that word. When
+        ``busy`` falls, everything is written.
+    host_write : In(1), host_slot, host_exponent : In(5), stored : Out(5)
+        While ``busy`` is 0: strobe, a slot gets an exponent + 16; ``stored`` is that of
+        ``host_slot`` a cycle later.
+    saturated : Out(1)
+        Since ``start`` a mantissa was clipped.
+    late : Out(1)
+        Since ``start`` a step has waited for its entry, or a band for its fill.
+    """
+
+    def __init__(self, array: Array, *, mac: str = "generic", main_memory: str = "bram") -> None:
+        self.array = array
+        self.memory = MainMemory(array.main_words, main_memory)
+        self.output = OutputPath(array)
+        self.reading, self.fill = ReadingPath(array, mac), FillEngine(array)
+        self.control = ControlPath(array, MANTISSA, ReadingPath.LATENCY - self.output.lead())
+        address = (array.main_words - 1).bit_length()
+        super().__init__({
+            "host": In(Access(array.main_words, CONTROL_BITS)),
+            "flash": In(Access(array.main_words, CONTROL_BITS)), "data": Out(ENTRY_BITS),
+            "start": In(1), "list": In(address), "busy": Out(1), "host_write": In(1),
+            "host_slot": In(SLOT_BITS), "host_exponent": In(SLOT_BITS), "stored": Out(SLOT_BITS),
+            "saturated": Out(1), "late": Out(1),
+        })
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        m.submodules.memory, m.submodules.control = memory, control = self.memory, self.control
+        m.submodules.fill, m.submodules.reading = fill, _ = self.fill, self.reading
+        m.submodules.output = output = self.output
+        for name in ("host", "flash"):
+            connect(m, flipped(getattr(self, name)), getattr(memory, name))
+        connect(m, control.memory, memory.fetcher)
+        connect(m, fill.memory, memory.fill)
+        for block in (control, fill, self):
+            m.d.comb += block.data.eq(memory.data)
+        for name in ("start", "list", "host_write", "host_slot", "host_exponent"):
+            m.d.comb += getattr(control, name).eq(getattr(self, name))
+        for name in ("busy", "stored", "late"):
+            m.d.comb += getattr(self, name).eq(getattr(control, name))
+        self._fill(m)
+        self._reading(m)
+        self._output(m)
+        clipped = fill.clipped | (output.clipped if self.array.residual else Const(0))
+        m.d.sync += self.saturated.eq((self.saturated & ~self.start) | clipped)
+        return m
+
+    def _fill(self, m: Module) -> None:
+        control, fill = self.control, self.fill
+        m.d.comb += [
+            fill.load.eq(control.fill), fill.word.eq(control.word), control.room.eq(fill.room),
+            control.filling.eq(fill.busy), control.fill_start.eq(fill.start),
+            control.slot.eq(fill.slot), fill.exponent.eq(control.filled),
+        ]
+
+    def _reading(self, m: Module) -> None:
+        control, fill, reading, layer = self.control, self.fill, self.reading, self.control.layer
+        m.d.comb += [
+            *(getattr(reading, name).eq(layer[name])
+              for name in ("log2_groups", "signed_in", "rows", "tap_step")),
+            reading.band_row.eq(control.row), reading.band_tile.eq(control.tile),
+            reading.load.eq(control.load), reading.tile.eq(control.begins),
+            *(getattr(reading, name).eq(getattr(control, name))
+              for name in ("again", "phase", "step", "steps", "mantissas", "word")),
+            reading.write_taps.eq(control.tap), reading.write_tiles.eq(control.tile_word),
+            reading.address.eq(control.place),
+            *(getattr(reading, name).eq(getattr(fill, name))
+              for name in ("row", "code", "enable")),
+        ]
+
+    def _output(self, m: Module) -> None:
+        control, reading, output, memory = self.control, self.reading, self.output, self.memory
+        m.d.comb += [
+            *(getattr(output, name).eq(getattr(control, name))
+              for name in ("layer", "exponent", "position", "heads", "word")),
+            output.start.eq(control.output), output.clear.eq(control.closed),
+            *(getattr(output, name).eq(control.drained[name])
+              for name in ("fresh", "begins", "ends")),
+            output.written.eq(reading.written), output.sums.eq(reading.sums),
+            reading.shift.eq(output.shift), control.read.eq(output.read),
+            control.address.eq(output.address), control.top.eq(output.top),
+            control.draining.eq(output.busy), control.placed.eq(~output.busy),
+            memory.writer.request.eq(output.request), memory.writer.address.eq(output.place),
+            memory.writer.enable.eq(output.enables), memory.writer.data.eq(output.data),
+        ]
+        if self.array.residual:
+            m.d.comb += [
+                output.other.eq(control.residual), memory.residual.request.eq(output.asks),
+                memory.residual.address.eq(output.wanted), output.operands.eq(memory.data),
+            ]
