@@ -52,7 +52,7 @@ ORDER = {
         memory
         control, fill, host, lanes, weights
         output, stream
-        core
+        core, machine
         top
     """,
     "celosia_hw.parts": """

@@ -275,16 +275,16 @@ class Bench:
         start = block.get("output")
         assert start >= (bool(self.captured) and self.captured[0][0] == self.cycle)
         if start:
-            assert self.cycle + LANES >= self.tiled + WRITTEN
             if self.captured:
-                due, one, layer, band = self.captured.popleft()
+                due, one, layer, band, tiled = self.captured.popleft()
                 assert due == self.cycle
             else:
                 one, before = self.wanted.passes[self.found["passes"]]
                 layer = self.wanted.layers[before["layers"] - 1][0]
                 band = self.wanted.bands[before["bands"] - 1][0]
                 assert layer["residual"] and one.captured
-                self.announced = self.cycle
+                self.announced, tiled = self.cycle, self.tiled
+            assert tiled + WRITTEN <= self.cycle + LANES
             heads = block.get("heads")
             size = head_words(signed_in=bool(layer["signed_in"]))
             apart = self.apart(layer)
@@ -391,7 +391,8 @@ class Bench:
             if one.captured and layer["residual"]:
                 assert self.announced == self.cycle + lag(self.array) - RESIDUAL_AHEAD
             elif one.captured:
-                self.captured.append((self.cycle + lag(self.array), one, layer, band))
+                self.captured.append((self.cycle + lag(self.array), one, layer, band,
+                                      self.tiled))
 
     def quads(self, values):
         return sum(value << 8 * k for k, value in enumerate(values))

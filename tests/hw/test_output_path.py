@@ -40,6 +40,7 @@ class Bench:
         self.ring = [self.rng.randrange(1 << 16) for _ in range(array.controls)]
         self.cycle, self.ring_at, self.asked = 0, 0, None
         self.loads, self.shadow, self.written, self.read = {}, [], {}, {}
+        self.clipped = False
 
     def tick(self, **inputs):
         """Let a cycle pass with these inputs; those that are not named are random."""
@@ -59,6 +60,8 @@ class Bench:
             self.shadow = self.shadow[2:]
         self._access()
         operands = None
+        if self.array.residual:
+            self.clipped |= bool(block.get("clipped"))
         if self.array.residual and block.get("asks"):
             assert not block.get("request")
             begin = block.get("wanted") * ENTRY_WORDS
@@ -100,7 +103,7 @@ class Bench:
             block.set("other", other - EXPONENT_MIN)
         self.tick(clear=1, start=0)
         self.tick(clear=0)
-        self.written, self.read, self.expected = {}, {}, []
+        self.written, self.read, self.expected, self.clipped = {}, {}, [], False
         self.lead = self.path.lead(residual=bool(residual))
         self.step = row_cycles(array, log2_groups=layer["log2_groups"],
                                signed_in=bool(layer["signed_in"]), wide=bool(wide),
@@ -165,6 +168,7 @@ class Bench:
         assert not len(wrong), (layer, [(int(k), hex(self.memory[k]), hex(model.memory[k]))
                                         for k in wrong[:5]])
         assert self.block.get("top") + EXPONENT_MIN == model.top
+        assert self.clipped == model.clipped
         assert self.written.keys() == {element for element, _, _ in self.expected}
         for element, beat, last in self.expected:
             if layer["residual"] and not layer["residual_from"]:

@@ -126,9 +126,9 @@ class Operand(wiring.Component):
         With bit 3 of ``at``: the pass begins.
     position, again, moves, written
         As of `Position`; ``written`` of all lanes. Until the pass's first row's cycle 6.
-    word, element, weight
-        In a row's cycle 3: where its channel begins. ``element`` until its cycle 6, its weights'
-        exponent s_w until its cycle 12.
+    word, real, element, weight
+        In a row's cycle 3: where its channel begins. Until its cycle 6 whether there is such a row,
+        and ``element``; its weights' exponent s_w until its cycle 12.
     read : Out(1), address : Out, data : In(64)
         A read of main memory, granted at once; ``data`` a cycle later. Never in two cycles one
         after the other.
@@ -150,9 +150,10 @@ class Operand(wiring.Component):
         super().__init__({
             "layer": In(layout(*LAYER.words)), "exponent": In(5), "other": In(5), "at": In(13),
             "first": In(1), "position": In(CONTROL_BITS), "again": In(1), "moves": In(1),
-            "written": In(array.lanes), "word": In(CONTROL_BITS), "element": In(2),
-            "weight": In(signed(6)), "read": Out(1), "address": Out(self.word_bits),
-            "data": In(ENTRY_BITS), "aligned": Out(signed(array.acc_bits - 2)), "clipped": Out(1),
+            "written": In(array.lanes), "word": In(CONTROL_BITS), "real": In(1),
+            "element": In(2), "weight": In(signed(6)), "read": Out(1),
+            "address": Out(self.word_bits), "data": In(ENTRY_BITS),
+            "aligned": Out(signed(array.acc_bits - 2)), "clipped": Out(1),
         })
 
     def elaborate(self, platform: Any) -> Module:
@@ -193,7 +194,9 @@ class Operand(wiring.Component):
             # The last element of a word goes two cycles later: then the next word is there.
             ahead.eq(lane & (place == ENTRY_WORDS - 1) & ~beats.last),
         ]
-        first = Signal()
+        first, real = Signal(), Signal(reset_less=True)
+        with m.If(at[self.PEEK - 1]):
+            m.d.sync += real.eq(self.real)
         with m.If(at[3]):
             m.d.sync += first.eq(self.first)
         with m.If(at[self.PEEK - 1] & first):
@@ -210,7 +213,7 @@ class Operand(wiring.Component):
             m.d.sync += place.eq(begin)
         got, turn, used = Signal(), chain(m, place, 2, "turn")[-1], Signal()
         held = Signal(ENTRY_BITS, reset_less=True)
-        m.d.sync += [got.eq(self.read), before.eq(lane), used.eq(before)]
+        m.d.sync += [got.eq(self.read), before.eq(lane), used.eq(before & real)]
         with m.If(got):
             m.d.sync += held.eq(self.data)
         return held.word_select(turn, ELEMENT_BITS), used

@@ -51,7 +51,7 @@ class OutputPath(wiring.Component):
         A read of main memory, which is granted at once; never in the same cycle. ``operands`` comes
         a cycle behind. Only of arrays with residual operands, as are ``other`` and ``clipped``.
     clipped : Out(1)
-        A residual operand was clipped.
+        A residual operand was clipped, of a lane that is written.
     clear : In(1), top : Out(5)
         Exponent + 16 of the largest element written since ``clear``; that of 0 while there is none.
     busy : Out(1)
@@ -162,7 +162,8 @@ class OutputPath(wiring.Component):
             operand.at.eq(heads.at & self.layer.residual.replicate(len(operand.at))),
             operand.first.eq(delayed(m, heads.first, 3, "first")), operand.again.eq(self.fresh),
             operand.moves.eq(self.begins), operand.written.eq(self.written),
-            operand.word.eq(self.word), operand.element.eq(heads.element),
+            operand.word.eq(self.word), operand.real.eq(heads.real),
+            operand.element.eq(heads.element),
             operand.weight.eq(heads.weight), operand.data.eq(self.operands),
             self.asks.eq(operand.read), self.wanted.eq(operand.address),
             self.clipped.eq(operand.clipped),

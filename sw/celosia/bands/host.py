@@ -60,9 +60,9 @@ def output(program: StreamProgram, main: np.ndarray,
     halves = main[at] | main[at + 1] << 16
     sums: np.ndarray = halves - (halves >> 31 << 32)
     if (pool := program.pool) is not None:
-        down, right = pool.stride
+        down, across = pool.stride
         windows = np.lib.stride_tricks.sliding_window_view(sums, pool.window, (1, 2))
-        sums = windows[:, ::down, ::right].max((-2, -1))
+        sums = windows[:, ::down, ::across].max((-2, -1))
     s_x = int(exponents[program.reads[node.name]]) - graph.tensors[node.input].format.fraction
     unit = (node.sw + s_x)[:, None, None]
     rule = tensor.exponent

@@ -51,6 +51,7 @@ class Output:
     position: int
     memory: np.ndarray
     top: int = EXPONENT_MIN
+    clipped: bool = False
     pooled: list[int] = field(default_factory=list)
     at: int = 0
     length: int = 0
@@ -89,8 +90,9 @@ class Output:
             signed = layer["residual_signed"]
             element = self.memory[(place + ENTRY_WORDS * layer["residual_from"])
                                   % len(self.memory)]
-            mantissa, _ = finish(element, self.residual_exponent, self.array.activation_bits,
-                                 signed=bool(signed))
+            mantissa, clipped = finish(element, self.residual_exponent,
+                                       self.array.activation_bits, signed=bool(signed))
+            self.clipped |= bool(clipped) and row.real
             total += align_residual(
                 int(mantissa), self._unit(self.residual_exponent, signed) - row.sw - input_unit, w)
         total = (total + (1 << w - 1)) % (1 << w) - (1 << w - 1)
