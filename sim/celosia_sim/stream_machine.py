@@ -26,7 +26,6 @@ from celosia_spec.stream.controls import (
     HEAD,
     RECORDS,
     Op,
-    Rule,
     head_words,
 )
 from celosia_spec.stream.fills import places
@@ -38,7 +37,8 @@ class State:
     """All memories of an array.
 
     main  : int64 elements of main memory.   banks : int64 codes (lanes, bank rows).
-    taps, tiles : words.   exponents, largest : of every slot, as closed, and of what was written.
+    taps, tiles : words.   exponents : of every slot.   largest : of what was written since one was
+                  set.
     saturated : a mantissa was clipped.
     """
 
@@ -48,7 +48,7 @@ class State:
     taps: np.ndarray = field(init=False)
     tiles: np.ndarray = field(init=False)
     exponents: np.ndarray = field(init=False)
-    largest: np.ndarray = field(init=False)
+    largest: int = EXPONENT_MIN
     saturated: bool = False
 
     def __post_init__(self) -> None:
@@ -58,7 +58,6 @@ class State:
         self.taps = noise.integers(0, 1 << 16, array.taps)
         self.tiles = noise.integers(0, 1 << 16, array.tiles)
         self.exponents = np.full(EXPONENT_SLOTS, EXPONENT_MIN)
-        self.largest = np.full(EXPONENT_SLOTS, EXPONENT_MIN)
 
 
 class Reader:
@@ -120,23 +119,16 @@ def run(state: State, entries: np.ndarray, chunks: np.ndarray) -> None:
         elif op == Op.FILL:
             _fill(state, fields)
         elif op == Op.CLOSE:
-            close(state, layer)
+            set_exponent(state, state.largest, fields)
         elif op == Op.JOIN:
-            state.exponents[fields["slot"]] = max(state.exponents[fields["first"]],
-                                                  state.exponents[fields["second"]],
-                                                  fields["least"])
+            set_exponent(state, max(int(state.exponents[fields[name]])
+                                    for name in ("first", "second")), fields)
 
 
-def close(state: State, layer: dict[str, int]) -> None:
-    slot, rule = layer["out_slot"], layer["rule"]
-    if rule == Rule.DYNAMIC:
-        found = int(state.largest[slot])
-        state.exponents[slot] = min(max(found, layer["least"]), layer["exponent"])
-    elif rule == Rule.STATIC:
-        state.exponents[slot] = layer["exponent"]
-    elif rule == Rule.KEPT:
-        state.exponents[slot] = state.exponents[layer["in_slot"]]
-    state.largest[slot] = EXPONENT_MIN
+def set_exponent(state: State, found: int, fields: dict[str, int]) -> None:
+    """Set a slot's exponent within its bounds; what is written from now on is another output."""
+    state.exponents[fields["slot"]] = min(max(found, fields["least"]), fields["most"])
+    state.largest = EXPONENT_MIN
 
 
 def _fill(state: State, record: dict[str, int]) -> None:
@@ -281,9 +273,8 @@ def _store(state: State, row: Row, sums: list[np.ndarray], written: int, positio
     if layer["clamp"]:
         elements = _clamped(elements, layer)
     state.main[at] = elements
-    slot = layer["out_slot"]
-    state.largest[slot] = max(state.largest[slot], int(exponent_of(elements).max()))
-    assert int(state.largest[slot]) <= EXPONENT_MAX
+    state.largest = max(state.largest, int(exponent_of(elements).max()))
+    assert state.largest <= EXPONENT_MAX
 
 
 def _clamped(elements: np.ndarray, layer: dict[str, int]) -> np.ndarray:

@@ -29,7 +29,6 @@ from celosia_spec.stream.controls import (
     LAYER,
     RECORDS,
     Op,
-    Rule,
     head_words,
 )
 from celosia_spec.stream.passes import RESIDUAL_AHEAD, pass_cycles, row_cycles
@@ -120,9 +119,7 @@ class Writer:
             "log2_groups": rng.randrange(array.groups_max.bit_length()),
             "signed_in": rng.randrange(2),
             "wide": int(rng.random() < 0.1), "residual": int(array.residual and rng.random() < 0.2),
-            "rule": rng.choice([*Rule]), "in_slot": rng.randrange(32),
-            "out_slot": rng.randrange(32), "residual_slot": rng.randrange(32),
-            "least": rng.randint(-16, 0), "exponent": rng.randint(0, 15),
+            "in_slot": rng.randrange(32), "residual_slot": rng.randrange(32),
             "rows": rng.randrange(array.bank_rows), "tap_step": rng.randrange(array.taps),
             "residual_from": rng.getrandbits(16), "bound": rng.getrandbits(16),
             "last_phase": 0 if self.calm else rng.choice([0, 0, 1, 3])}
@@ -132,12 +129,16 @@ class Writer:
                 count = rng.choice([1, 3, rng.randrange(1, 30)])
                 words += self.command(op, self.noise(count), place=rng.randrange(depth - count))
         for _ in range(rng.choice([0, 0, 1, 3])):
-            slots = {name: rng.randrange(32) for name in ("slot", "first", "second")}
-            words += self.command(Op.JOIN, least=rng.randint(-16, 10), **slots)
+            words += self.close(Op.JOIN, first=rng.randrange(32), second=rng.randrange(32))
         words += self.command(Op.LAYER, **layer) + self.fill()
         self.read(self.add(self.entries(words)))
         self.bands(layer)
-        self.read(self.add(self.entries(self.command(Op.CLOSE))))
+        self.read(self.add(self.entries(self.close(Op.CLOSE))))
+
+    def close(self, op, **slots):
+        least = self.rng.randint(-16, 15)
+        return self.command(op, slot=self.rng.randrange(32), least=least,
+                            most=self.rng.randint(least, 15), **slots)
 
     def bands(self, layer):
         rng, array = self.rng, self.array

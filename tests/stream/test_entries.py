@@ -11,8 +11,8 @@ from celosia_spec.stream.controls import Op
 
 def test_a_table_is_written_whole():
     """Also one of more words than a command can have behind it."""
-    state = stream_machine.State(Array(taps=4096), np.zeros(0, np.int64))
-    words = np.random.default_rng(1).integers(0, 1 << 16, 4096)
+    state = stream_machine.State(Array(taps=2048), np.zeros(0, np.int64))
+    words = np.random.default_rng(1).integers(0, 1 << 16, 2048)
     entries = controls([*table(Op.TAPS, words.tolist()), 1 | Op.HALT << 1])
     stream_machine.run(state, entries, np.array([[0, len(entries)]]))
     assert np.array_equal(state.taps, words)

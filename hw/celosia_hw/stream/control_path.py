@@ -60,9 +60,8 @@ class ControlPath(wiring.Component):
     late : Out(1)
         Since ``start`` a step has waited for its entry, or a band for its fill.
 
-    Cells on the UP5K, 16 lanes: 916 LUTs, 589 flip-flops, six block memories; placed alone it
-    reaches 43 MHz, and the executor's enables of the layer's fields are what holds it up. Of the
-    LUTs the fetcher has 237, the rings 75 and 251, executor 126, sequencer 151, exponents 90.
+    Cells on the UP5K, 16 lanes: 1,175, six block memories; of them the fetcher has 267, the rings
+    87 and 311, executor 244, sequencer 205, exponents 86 (`make bench-block_cells`).
     """
 
     def __init__(self, array: Array, late: int, lag: int) -> None:
@@ -114,14 +113,13 @@ class ControlPath(wiring.Component):
                 "fill", "copy")),
             *(getattr(executor, name).eq(getattr(self, name)) for name in (
                 "room", "filling", "copying")),
-            fetcher.copied.eq(self.copied),
+            fetcher.copied.eq(self.copied), executor.pause.eq(self.fill_start),
             executor.idle.eq(sequencer.idle), executor.placed.eq(self.placed & ~sequencer.pending),
-            # What is written: nothing is issued, waits for the output path, or is inside it.
-            quiet.eq(sequencer.idle & ~sequencer.pending & ~self.draining),
             executor.quiet.eq(quiet),
             executor.taken.eq(sequencer.taken), executor.began.eq(sequencer.began),
             sequencer.layer.eq(executor.layer), sequencer.last_tile.eq(executor.last_tile),
-            sequencer.offer.eq(executor.offer), sequencer.batch.eq(executor.batch),
+            sequencer.offer.eq(executor.offer), sequencer.single.eq(executor.single),
+            sequencer.batch.eq(executor.batch),
             sequencer.heads.eq(controls.at), sequencer.available.eq(weights.available),
             *(getattr(weights, name).eq(getattr(sequencer, name)) for name in (
                 "go", "last", "done", "begins", "dense")),
@@ -137,12 +135,14 @@ class ControlPath(wiring.Component):
             controls.free.eq(self.output | quiet),
             controls.freed.eq(self.heads),
         ]
+        # What is written: nothing is issued, waits for the output path, or is inside it.
+        m.d.sync += quiet.eq(sequencer.idle & ~sequencer.pending & ~self.draining)
         with m.If(quiet):
             m.d.comb += controls.freed.eq(controls.at)
         m.d.comb += [
-            exponents.layer.eq(executor.layer), exponents.load.eq(executor.slots),
-            exponents.fill.eq(self.fill_start), exponents.slot.eq(self.slot),
-            exponents.close.eq(executor.close), exponents.join.eq(executor.join),
+            exponents.word.eq(controls.word), exponents.fill.eq(self.fill_start),
+            exponents.slot.eq(self.slot), *(getattr(exponents, name).eq(getattr(executor, name))
+                                            for name in ("first", "second", "set", "join")),
             exponents.top.eq(self.top),
             executor.closed.eq(exponents.closed), self.closed.eq(exponents.closed),
             exponents.idle.eq(~executor.busy), exponents.write.eq(self.host_write),

@@ -1,15 +1,16 @@
-"""Exponents of maps, by their slots, and the rule by which a layer's output gets its own."""
+"""Exponents of maps, by their slots, and how a slot gets its own."""
 
 from typing import Any
 
-from amaranth.hdl import Module, Mux, Signal, Value
-from amaranth.lib import wiring
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from celosia_hw.layouts import layout
 from celosia_hw.parts.table_memory import TableMemory
-from celosia_spec.isa import EXPONENT_MIN, EXPONENT_SLOTS
-from celosia_spec.stream.controls import LAYER, Rule
+from celosia_spec.isa import EXPONENT_SLOTS
+from celosia_spec.stream.array import CONTROL_BITS
+from celosia_spec.stream.controls import CLOSE
 
 SLOT_BITS = (EXPONENT_SLOTS - 1).bit_length()
 
@@ -19,92 +20,71 @@ class Exponents(wiring.Component):
 
     Members
     -------
-    layer : In(LAYER), load : In(1)
-        Strobe: its slots are there from the next cycle on.
+    word : In(16)
+        Control word, for the strobes and ``set``; a slot stands in its lowest bits.
+    first, second : In(1)
+        Strobes: ``word`` has the slot of the layer's input, or of a join's first exponent; of its
+        residual operand, or of the second one. Never with ``fill``.
     exponent, residual : Out(5)
-        Of the layer's input and of its residual operand.
+        What the slots of the last ``first`` and ``second`` held, two cycles behind.
     fill : In(1), slot : In(5), filled : Out(5)
-        Strobe: a fill begins, and wants the exponent of ``slot``.
-    close, join : In(1), top : In(5), closed : Out(1)
-        Strobes: the output's slot gets its exponent, by the layer's `Rule`; it has it. ``top`` is
-        the largest that was written since the last ``closed``. With ``join``, from ``close`` to
-        ``closed``, it is the largest of ``exponent``, ``residual`` and the layer's least one;
-        ``load`` was in the cycle before, or earlier.
+        Strobe: a fill begins, and wants the exponent of ``slot``, two cycles behind.
+    set, join : In(1), top : In(5), closed : Out(1)
+        Until the cycle behind ``closed``: the slot of ``word`` gets ``top``, the largest that was
+        written since the last ``closed``, with ``join`` the larger one of the last two that
+        strobes asked for, within the bounds of ``word``. Strobe: it has it.
     idle : In(1), write : In(1), address : In(5), value : In(5), stored : Out(5)
         The host's, while ``idle``: strobe, a slot gets its exponent; ``stored`` is that of
         ``address`` a cycle later.
 
     Timing
     ------
-    ``filled`` follows ``fill`` in three cycles, ``exponent`` and ``residual`` follow ``load`` in
-    six, if there is no more than one ``fill`` among them. ``closed`` follows ``close`` in eight.
+    ``closed`` follows ``set`` in four cycles; it comes in the cycle behind ``second`` or later.
     """
 
     def __init__(self) -> None:
         super().__init__({
-            "layer": In(layout(*LAYER.words)), "load": In(1), "exponent": Out(SLOT_BITS),
+            "word": In(CONTROL_BITS), "first": In(1), "second": In(1), "exponent": Out(SLOT_BITS),
             "residual": Out(SLOT_BITS), "fill": In(1), "slot": In(SLOT_BITS),
-            "filled": Out(SLOT_BITS), "close": In(1), "join": In(1), "top": In(SLOT_BITS),
-            "closed": Out(1),
-            "idle": In(1), "write": In(1), "address": In(SLOT_BITS), "value": In(SLOT_BITS),
-            "stored": Out(SLOT_BITS),
+            "filled": Out(SLOT_BITS), "set": In(1), "join": In(1), "top": In(SLOT_BITS),
+            "closed": Out(1), "idle": In(1), "write": In(1), "address": In(SLOT_BITS),
+            "value": In(SLOT_BITS), "stored": Out(SLOT_BITS),
         })
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         m.submodules.slots = slots = TableMemory(EXPONENT_SLOTS, SLOT_BITS)
-        layer, read, write = self.layer, slots.read, slots.write
-        # Who wants to read, the first one first; and whose word it is that was read.
-        wants = {name: Signal(name=f"want_{name}") for name in ("input", "residual", "output")}
-        takes = {name: Signal(name=f"take_{name}") for name in ("fill", *wants)}
-        slot_of = {"input": layer.in_slot, "residual": layer.residual_slot,
-                   "output": layer.out_slot}
-        m.d.comb += [read.en.eq(1), read.addr.eq(self.slot), self.stored.eq(read.data)]
-        m.d.sync += takes["fill"].eq(self.fill)
-        before: Value = self.fill
-        with m.If(self.idle):
-            m.d.comb += read.addr.eq(self.address)
-        for name, want in wants.items():
-            now = want & ~before
-            with m.If(now):
-                m.d.comb += read.addr.eq(slot_of[name])
-            m.d.sync += [want.eq(want & before), takes[name].eq(now)]
-            before = before | want
-        with m.If(self.load):
-            m.d.sync += [wants["input"].eq(1), wants["residual"].eq(1)]
-        with m.If(self.close):
-            m.d.sync += wants["output"].eq(1)
-        for name, register in (("fill", self.filled), ("input", self.exponent),
-                               ("residual", self.residual)):
-            with m.If(takes[name]):
+        read, write, slot = slots.read, slots.write, self.word[:SLOT_BITS]
+        bound = data.View(layout(CLOSE.words[0]), self.word[:CLOSE.words[0].bits])
+        m.d.comb += [
+            read.en.eq(1), self.stored.eq(read.data),
+            read.addr.eq(Mux(self.idle, self.address, Mux(self.fill, self.slot, slot))),
+        ]
+        takes: list[Signal] = []
+        for strobe, register in ((self.fill, self.filled), (self.first, self.exponent),
+                                 (self.second, self.residual)):
+            take = Signal(name=f"take{len(takes)}")
+            m.d.sync += take.eq(strobe)
+            with m.If(take):
                 m.d.sync += register.eq(read.data)
-        self._close(m, takes["output"], write)
+            takes.append(take)
+        # What was found, then not below the least, then not above the most, then it is written.
+        step, value, other = Signal(2), Signal(SLOT_BITS, reset_less=True), Signal(SLOT_BITS)
+        larger, smaller, own = Signal(), Signal(), Signal()
+        # Bounds have a sign: their top bit says whether they are less than 16.
+        least, most = (Cat(number[:-1], ~number[-1]) for number in (bound.least, bound.most))
+        m.d.comb += [
+            other.eq(Mux(step[0], least, Mux(step[1], most,
+                                             Mux(own, self.top, read.data)))),
+            own.eq(self.set & ~self.join), larger.eq(other > value), smaller.eq(other < value),
+        ]
+        m.d.sync += [step.eq(step + (self.set & ~self.closed)), self.closed.eq(step == 3)]
+        with m.If(takes[1] | ((step == 0) & own) | ((takes[2] | (step == 1)) & larger)
+                  | ((step == 2) & smaller)):
+            m.d.sync += value.eq(other)
+        m.d.comb += [
+            write.en.eq((step == 3) | (self.idle & self.write)),
+            write.addr.eq(Mux(self.idle, self.address, slot)),
+            write.data.eq(Mux(self.idle, self.value, value)),
+        ]
         return m
-
-    def _close(self, m: Module, begin: Signal, write: Any) -> None:
-        """Choose the output's exponent, in three cycles from ``begin`` on."""
-        layer, value = self.layer, Signal(SLOT_BITS, reset_less=True)
-        least, most, chosen = Signal(SLOT_BITS), Signal(SLOT_BITS), Signal(SLOT_BITS)
-        current, bound, larger = Signal(SLOT_BITS), Signal(SLOT_BITS), Signal()
-        stages = [Signal(name=f"stage{k}") for k in range(2)]
-        m.d.comb += [
-            # Exponents that a layer has lie in the range of slots.
-            least.eq(layer.least - EXPONENT_MIN), most.eq(layer.exponent - EXPONENT_MIN),
-            current.eq(Mux(begin, Mux(self.join, self.exponent, self.top), value)),
-            bound.eq(Mux(begin & self.join, self.residual, least)), larger.eq(bound > current),
-        ]
-        m.d.sync += [stages[0].eq(begin), stages[1].eq(stages[0]), self.closed.eq(stages[1]),
-                     value.eq(Mux(larger, bound, current))]
-        with m.If(self.join):
-            m.d.comb += chosen.eq(value)
-        with m.Elif(layer.rule == Rule.STATIC):
-            m.d.comb += chosen.eq(most)
-        with m.Elif(layer.rule == Rule.KEPT):
-            m.d.comb += chosen.eq(self.exponent)
-        with m.Else():
-            m.d.comb += chosen.eq(Mux(value > most, most, value))
-        m.d.comb += [
-            write.en.eq(stages[1] | (self.idle & self.write)),
-            write.addr.eq(Mux(self.idle, self.address, layer.out_slot)),
-            write.data.eq(Mux(self.idle, self.value, chosen)),
-        ]

@@ -43,12 +43,13 @@ class Sequencer(wiring.Component):
         Stable while a batch runs, and two cycles before.
     last_tile : In
         Tiles of the band - 1; with ``offer``.
-    offer : In(1), batch : In(BATCH), taken : Out(1)
-        There is a batch; ``taken`` in the cycle in which it is taken over.
+    offer : In(1), batch : In(BATCH), single : In(1), taken : Out(1)
+        There is a batch, and it has one step; ``taken`` in the cycle behind that in which it is
+        taken over; in it ``offer`` says nothing.
     heads : In
-        In the cycle behind ``taken``: where its heads lie in the controls' ring.
+        With ``taken``: where its heads lie in the controls' ring.
     began : Out(1)
-        The batch's first step is issued: so its heads are in the ring.
+        The batch's first step was issued in the cycle before: so its heads are in the ring.
     available, inside : In(1)
         The entry of the next step is in the weights' ring; mantissas are still to be read there.
     go, last, done : Out(1), begins, dense : Out(1)
@@ -69,8 +70,8 @@ class Sequencer(wiring.Component):
 
     Timing
     ------
-    The first step is issued in the cycle behind ``taken``, where its entry is there. ``taken`` may
-    be in the cycle of the last step of the batch before. Behind a batch of dense8 another one waits
+    The first step is issued with ``taken``, where its entry is there; a batch is taken over with
+    the last step of the batch before. Behind a batch of dense8 another one waits
     until all mantissas have been read.
     """
 
@@ -87,7 +88,8 @@ class Sequencer(wiring.Component):
         bits = (array.controls - 1).bit_length()
         super().__init__({
             "layer": In(layout(*LAYER.words)), "last_tile": In((array.tiles - 1).bit_length()),
-            "offer": In(1), "batch": In(layout(BATCH)), "taken": Out(1), "heads": In(bits),
+            "offer": In(1), "batch": In(layout(BATCH)), "single": In(1), "taken": Out(1),
+            "heads": In(bits),
             "began": Out(1), "available": In(1), "inside": In(1), "go": Out(1), "last": Out(1),
             "done": Out(1), "begins": Out(1), "dense": Out(1),
             "step": Out(STEP), "tile": Out(1), "again": Out(1), "phase": Out(1),
@@ -101,11 +103,11 @@ class Sequencer(wiring.Component):
         steps, left = (Signal.like(batch.steps, name=name, reset_less=True)
                        for name in ("steps", "left"))
         joins, more, waits = Signal(reset_less=True), Signal(reset_less=True), Signal()
-        running, fresh, first = Signal(), Signal(), Signal()
+        running, fresh, first, taken = Signal(), Signal(), Signal(), Signal()
         # What the next step depends on is compared a cycle ahead; passes take four at least.
         last, single, due = Signal(), Signal(reset_less=True), Signal()
         least, aged, ready = self._least(m), Signal(), Signal()
-        window, ends, tiles, final = self._passes(m)
+        window, ends, tiles, final = self._passes(m, taken)
         age = Signal.like(least, name="age")
         # Passes with a residual operand: what is left of the time since they were announced.
         residual = self.layer.residual & ~more if self.array.residual else Const(0)
@@ -123,24 +125,24 @@ class Sequencer(wiring.Component):
             self.go.eq(running & ready & (self.available | ~fresh) & ~waits),
             self.late.eq(running & ready & fresh & ~self.available),
             self.done.eq(ends & tiles), self.idle.eq(~running),
-            self.began.eq(self.go & fresh & first),
-            self.taken.eq(self.offer & (~running | (self.go & self.last & self.done))),
+            taken.eq(self.offer & (~running | (self.go & self.last & self.done))),
         ]
-        m.d.sync += [age.eq(age - age.any()), aged.eq(~age[1:].any()),
+        m.d.sync += [self.taken.eq(taken), self.began.eq(self.go & fresh & first),
+                     age.eq(age - age.any()), aged.eq(~age[1:].any()),
                      waits.eq(waits & self.inside)]
         with m.If(self.go):
             m.d.sync += [first.eq(last), left.eq(left - 1), last.eq(Mux(last, single, left == 1))]
             with m.If(self.last):
                 m.d.sync += [left.eq(steps), fresh.eq(0), age.eq(least), aged.eq(0), young.eq(1),
                              running.eq(~self.done)]
-        with m.If(self.taken):
+        with m.If(taken):
             m.d.sync += [steps.eq(batch.steps), left.eq(batch.steps), joins.eq(batch.joins),
                          more.eq(batch.open), self.dense.eq(batch.dense),
                          waits.eq(self.dense & ~batch.dense), first.eq(1), fresh.eq(1),
-                         age.eq(least), aged.eq(0), young.eq(1), last.eq(batch.steps == 0),
-                         single.eq(batch.steps == 0), running.eq(1)]
+                         age.eq(least), aged.eq(0), young.eq(1), last.eq(self.single),
+                         single.eq(self.single), running.eq(1)]
         captured, begins, opens = Signal(), self.begins, Signal()
-        m.d.sync += opens.eq(self.taken | (self.go & last & ~self.done))
+        m.d.sync += opens.eq(taken | (self.go & last & ~self.done))
         m.d.comb += [captured.eq(self.go & self.last & ~more),
                      begins.eq(self.go & first & ~joins)]
         self._drain(m, joins, Mux(residual, announce, captured), Cat(fresh, window, ends))
@@ -160,7 +162,7 @@ class Sequencer(wiring.Component):
                     m.d.sync += least.eq(cycles - 1)
         return least
 
-    def _passes(self, m: Module) -> tuple[Signal, ...]:
+    def _passes(self, m: Module, taken: Value) -> tuple[Signal, ...]:
         """Count phases and tiles; return whether the window begins, whether it ends, and whether
         the tile is the last one, from a pass's second cycle on and at once."""
         phase, tile = Signal.like(self.layer.last_phase, name="phase"), Signal.like(self.last_tile)
@@ -170,15 +172,14 @@ class Sequencer(wiring.Component):
         with m.If(self.go & self.last):
             m.d.sync += [phase.eq(Mux(ends, 0, phase + 1)), window.eq(ends),
                          tile.eq(tile - ends)]
-        with m.If(self.taken):
+        with m.If(taken):
             m.d.sync += [window.eq(1), tile.eq(self.last_tile)]
         return window, ends, tiles, final
 
     def _drain(self, m: Module, joins: Signal, comes: Value, flags: Value) -> None:
         """Begin a pass's output, and keep what the output path has to know of it."""
-        heads, taken = Signal.like(self.heads, name="kept", reset_less=True), Signal()
-        m.d.sync += taken.eq(self.taken)
-        with m.If(taken & ~joins):
+        heads = Signal.like(self.heads, name="kept", reset_less=True)
+        with m.If(self.taken & ~joins):
             m.d.sync += heads.eq(self.heads)
         strobes = chain(m, comes, WeightsRing.LATENCY + self.lag, "begins", reset_less=False)
         m.d.comb += self.start.eq(strobes[-1])

@@ -59,7 +59,7 @@ class Array:
         if self.lanes not in (8, 16):
             raise ValueError(f"lanes must be 8 or 16, not {self.lanes!r}")
         for name, most in (("main_words", 1 << 16), ("bank_rows", 1 << 11), ("ring", 1 << 12),
-                           ("controls", 1 << 12), ("taps", 1 << 12), ("tiles", 1 << 12)):
+                           ("controls", 1 << 12), ("taps", 1 << 11), ("tiles", 1 << 12)):
             value = getattr(self, name)
             if not 64 <= value <= most or value & value - 1:
                 raise ValueError(f"{name} must be a power of two, 64 to {most}, not {value!r}")

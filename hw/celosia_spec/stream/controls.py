@@ -37,9 +37,9 @@ class Op(enum.IntEnum):
     BAND = 4
     JOIN = 5
     COPY = 6
+    CLOSE = 7
     WAIT = 8
-    CLOSE = 9
-    HALT = 10
+    HALT = 9
 
 
 COMMAND = Word("command", (
@@ -80,16 +80,6 @@ def _record(name: str, *words: tuple[Field, ...]) -> Record:
     return Record(made)
 
 
-class Rule(enum.IntEnum):
-    """How a layer's output gets its exponent, when it is closed."""
-
-    DYNAMIC = 0
-    """The largest of what was written to its slot since the last close."""
-    STATIC = 1
-    KEPT = 2
-    """The input's."""
-
-
 LAYER = _record(
     "layer",
     (Field("log2_groups", 2, False, "log2 of the row groups"),
@@ -100,15 +90,11 @@ LAYER = _record(
      Field("residual", 1, False, "a tensor is added"),
      Field("clamp", 1, False, "elements beyond `bound` become `bound`, with its sign"),
      Field("last_phase", 5, False, "positions of the pooling window - 1"),
-     Field("rule", 2, False, "`Rule`")),
+     Field("residual_signed", 1, False, "elements of the tensor that is added have signs")),
     (Field("in_slot", 5, False, "exponent slot of the input"),
-     Field("out_slot", 5, False, "exponent slot of the output"),
-     Field("residual_slot", 5, False, "exponent slot of the tensor that is added"),
-     Field("residual_signed", 1, False, "its elements have signs")),
-    (Field("exponent", 8, True, "static exponent of the output; else the largest it may have"),
-     Field("least", 8, True, "smallest exponent of the output")),
-    (Field("rows", 16, False, "bank rows from one position group of the input to the next"),),
-    (Field("tap_step", 16, False, "taps from one phase to the next"),),
+     Field("rows", 11, False, "bank rows from one position group of the input to the next")),
+    (Field("residual_slot", 5, False, "exponent slot of the tensor that is added"),
+     Field("tap_step", 11, False, "taps from one phase to the next")),
     (Field("residual_from", 16, False, "words from an output's element (from half its number, "
                                        "where sums are stored) to its residual operand's, modulo "
                                        "main memory"),),
@@ -178,15 +164,21 @@ what comes next; `celosia_spec.stream.fills` makes them. A place moves on by (ro
 beyond a group's last wrap to its first, ``rows`` bank rows on. Bank rows are modulo the banks'
 depth, elements modulo main memory."""
 
+_SET = (Field("slot", 5, False, "exponent slot that is set"),
+        Field("least", 5, True, "smallest exponent that it gets"),
+        Field("most", 5, True, "largest exponent that it gets"))
+
+CLOSE = _record("close", _SET)
+"""Exponent of an output: that of the largest element written since the last `close` or `join`."""
+
 JOIN = _record(
     "join",
-    (Field("first", 5, False, "slot of an exponent"),
-     Field("slot", 5, False, "exponent slot that is set"),
-     Field("second", 5, False, "slot of another")),
-    (Field("_", 8), Field("least", 8, True, "smallest exponent that it gives")),
+    (Field("first", 5, False, "slot of an exponent, where a layer has its input's"),),
+    (Field("second", 5, False, "slot of another, where a layer has its residual operand's"),),
+    _SET,
 )
-"""Exponent of a reading of several tensors: the largest of two and ``least``. All of them are
-closed. Fields stand where a layer has input, output, residual operand and least exponent."""
+"""The larger one of two exponents: of a reading of several tensors, or of an output that keeps its
+input's, instead of its `close`. The maps are closed."""
 
 COPY = _record("copy", (Field("unit", 16, False, "unit of flash that ends with its header"),))
 """A section of flash is copied to main memory (`celosia_spec.stream.image`), beside everything
@@ -196,7 +188,7 @@ COPIES = 7
 """Sections that can be copied ahead of the chunks that wait for them, at most."""
 
 RECORDS = {Op.LAYER: LAYER, Op.TAPS: TABLE, Op.TILES: TABLE, Op.FILL: FILL, Op.BAND: BAND,
-           Op.JOIN: JOIN, Op.COPY: COPY}
+           Op.JOIN: JOIN, Op.COPY: COPY, Op.CLOSE: CLOSE}
 """What follows a command; nothing follows the others."""
 
 

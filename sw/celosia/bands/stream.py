@@ -11,10 +11,10 @@ from celosia.bands.plan import Layer
 from celosia.bands.regions import Region
 from celosia_spec.block import floor_log2
 from celosia_spec.floats import to_odd
-from celosia_spec.isa import EXPONENT_MAX, SIGNIFICAND_BITS
+from celosia_spec.isa import EXPONENT_MAX, EXPONENT_MIN, SIGNIFICAND_BITS
 from celosia_spec.qgraph import QGraph, QNode
 from celosia_spec.stream.array import EDGE, ENTRY_WORDS, Array
-from celosia_spec.stream.controls import Op, Rule
+from celosia_spec.stream.controls import Op
 from celosia_spec.stream.fills import Fill
 from celosia_spec.stream.words import tap_word, tile_words
 
@@ -46,7 +46,7 @@ def _layer(out: Stream, graph: QGraph, layer: Layer, made: Sequence[Batches],
                                                    mask=mask)
                               for row, bank, mask in layer.layout.taps()])
               + table(Op.TILES, words) + _join(layer.node, slots, read)
-              + _fields(graph, layer, places, slots, read))
+              + _fields(graph, layer, places, slots, read, array))
     bands = layer.bands
     base = [index % 2 * layer.layout.rows * layer.double for index in range(len(bands))]
     fills = [controls(_fills(graph, layer, band, row, places, read, array))
@@ -70,7 +70,7 @@ def _layer(out: Stream, graph: QGraph, layer: Layer, made: Sequence[Batches],
                 out.read(out.add(fills[at]))
             out.read((chunk[0] + own.first, chunk[1] - own.first))
             at += 1
-    out.read(out.add(controls(command(Op.CLOSE))))
+    out.read(out.add(controls(_close(graph, layer.node, slots, read))))
 
 
 def _tiles(layer: Layer, array: Array) -> tuple[dict[int, tuple[int, int]], list[int]]:
@@ -102,34 +102,43 @@ def _join(node: QNode, slots: dict[str, int], read: int) -> list[int]:
     first, *others = (slots[name] for name in node.inputs)
     words = []
     for other in others:
-        words += command(Op.JOIN, slot=read, first=first, second=other, least=node.least)
+        words += command(Op.JOIN, slot=read, first=first, second=other, least=node.least,
+                         most=EXPONENT_MAX)
         first = read
     return words
 
 
+def _close(graph: QGraph, node: QNode, slots: dict[str, int], read: int) -> list[int]:
+    """Return what gives the output its exponent."""
+    rule, slot = graph.tensors[node.output].exponent, slots[node.output]
+    if rule.keeps is not None:
+        return command(Op.JOIN, slot=slot, first=read, second=read, least=EXPONENT_MIN,
+                       most=EXPONENT_MAX)
+    if rule.fixed is not None:
+        return command(Op.CLOSE, slot=slot, least=rule.fixed, most=rule.fixed)
+    return command(Op.CLOSE, slot=slot, least=rule.least, most=EXPONENT_MAX)
+
+
 def _fields(graph: QGraph, layer: Layer, places: dict[str, Region], slots: dict[str, int],
-            read: int) -> list[int]:
+            read: int, array: Array) -> list[int]:
     node = layer.node
     source, result = graph.tensors[node.input], graph.tensors[node.output]
-    add, pool, rule = node.epilogue.add, node.epilogue.pool, result.exponent
+    add, pool = node.epilogue.add, node.epilogue.pool
     activation = node.epilogue.activation
     high = activation.bounds[1]
     clamped = activation.clamps
     wide = places[node.output].wide
-    kind = (Rule.KEPT if rule.keeps is not None else
-            Rule.DYNAMIC if rule.fixed is None else Rule.STATIC)
     values = {
         "log2_groups": layer.log2_groups, "signed_in": source.signed,
         "signed_out": result.signed, "relu": activation.bounds[0] == 0, "wide": wide,
-        "clamp": clamped, "rule": kind, "in_slot": read,
-        "out_slot": slots[node.output], "least": rule.least, "exponent": EXPONENT_MAX,
-        "rows": layer.layout.channels if isinstance(layer.layout, Lines) else 1,
+        "clamp": clamped, "in_slot": read,
+        "rows": (layer.layout.channels if isinstance(layer.layout, Lines) else 1)
+        % array.bank_rows,
     }
     if pool is not None:
         phases = pool.window[0] * pool.window[1]
-        values |= {"last_phase": phases - 1, "tap_step": len(layer.layout.taps()) // phases}
-    if rule.fixed is not None:
-        values["exponent"] = rule.fixed
+        values |= {"last_phase": phases - 1,
+                   "tap_step": len(layer.layout.taps()) // phases % array.taps}
     if clamped:         # what is beyond the bound is not written: no exponent is above the bound's
         exponent = int(floor_log2(np.array(high)))
         unit = exponent - (SIGNIFICAND_BITS - 2)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from celosia_spec.stream.array import ENTRY_WORDS, Array
-from celosia_spec.stream.controls import BATCH, COMMAND, RECORDS, Op, Rule, head_words
+from celosia_spec.stream.controls import BATCH, COMMAND, RECORDS, Op, head_words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class Events:
 
     taps, tiles : (place, word).   fills : control words.
     bands, layers, passes : (what it is, events of each other kind before it).
-    closes : closes with the layer's fields, and joins with their own.   copies : units of flash.
+    closes : closes and joins, with their fields.   copies : units of flash.
     """
 
     taps: list[tuple[int, int]] = field(default_factory=list)
@@ -55,16 +55,10 @@ class Exponents:
     exponents: list[int]
 
     def close(self, op: Op, fields: dict[str, int], top: int) -> None:
-        """Close an output; ``top`` is the largest that was written since the last one."""
-        least = fields["least"] + 16
-        if op == Op.JOIN:
-            first, second = (self.exponents[fields[name]] for name in ("first", "second"))
-            self.exponents[fields["slot"]] = max(first, second, least)
-            return
-        most = fields["exponent"] + 16
-        self.exponents[fields["out_slot"]] = {
-            Rule.DYNAMIC: min(max(top, least), most), Rule.STATIC: most,
-            Rule.KEPT: self.exponents[fields["in_slot"]]}[Rule(fields["rule"])]
+        """Close or join; ``top`` is the largest that was written since the last one."""
+        found = top if op == Op.CLOSE else max(
+            self.exponents[fields[name]] for name in ("first", "second"))
+        self.exponents[fields["slot"]] = min(max(found, fields["least"] + 16), fields["most"] + 16)
 
 
 def _entries(memory: Sequence[int], chunks: Sequence[tuple[int, int]]) -> Iterator[int]:
@@ -111,8 +105,6 @@ def events(array: Array, memory: Sequence[int], chunks: Sequence[tuple[int, int]
         op = Op(command["op"])
         if op == Op.HALT:
             return found
-        if op == Op.CLOSE:
-            found.closes.append((op, layer))
         if op not in RECORDS:
             continue
         own = words.take(command["argument"])
@@ -126,7 +118,7 @@ def events(array: Array, memory: Sequence[int], chunks: Sequence[tuple[int, int]
             found.copies.append(fields["unit"])
         elif op == Op.BAND:
             found.bands.append((fields, found.before()))
-        elif op == Op.JOIN:
+        elif op in (Op.CLOSE, Op.JOIN):
             found.closes.append((op, fields))
         else:
             layer = fields
