@@ -4,16 +4,20 @@ All get the same inputs in the same cycles and must give the same outputs in the
 last two read the Verilog that Amaranth generates. Icarus also shows what nobody gave a value to.
 """
 
-import json
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from blocks.icarus_bench import PLAYED, bench, steps_file
 from blocks.pysim import run
-from blocks.vectors import Vectors
+from blocks.vectors import Step, Vectors
 from blocks.verilated_block import Block
 from celosia_sim import cells
+from celosia_sim.simulators import rtl
+from celosia_sim.simulators.cosim import icarus_text
+from celosia_sim.simulators.tools import run_tool
 
 __all__ = ["PLAYERS", "play_icarus", "play_pysim", "play_verilator", "verilog_of"]
 
@@ -38,8 +42,7 @@ def _widths(dut: Any) -> dict[str, int]:
 
 def verilog_of(dut: Any) -> str:
     """Return the Verilog of component ``dut``; its module is called ``block``."""
-    from amaranth.back import verilog
-    return verilog.convert(dut, name="block", emit_src=False, strip_internal_attrs=True)
+    return rtl.verilog_of(dut, "block")
 
 
 def _renamed(dut: Any, prefix: str) -> Any:
@@ -63,6 +66,16 @@ def _renamed(dut: Any, prefix: str) -> Any:
 def _mismatch(cycle: int, name: str, got: str, value: int, mask: int) -> str:
     return (f"cycle {cycle}: {name} is {got}, not {value:#x} (binary {value:b}) "
             f"under mask {mask:#x}")
+
+
+def _checks(steps: Sequence[Step], wanted: int) -> dict[str, tuple[int, int]]:
+    """Return what is checked in a cycle."""
+    cycle = -1
+    for idle, _, checks in steps:
+        cycle += idle + 1
+        if cycle == wanted:
+            return checks
+    raise AssertionError(f"nothing is checked in cycle {wanted}")
 
 
 def play_pysim(dut: Any, vectors: Vectors) -> None:
@@ -116,37 +129,25 @@ def play_verilator(dut: Any, vectors: Vectors, sources: Sequence[Path] = ()) -> 
 
 
 def play_icarus(dut: Any, vectors: Vectors, sources: Sequence[Path] = ()) -> None:
-    """Play ``vectors`` on the Verilog of component ``dut`` in Icarus under cocotb; AssertionError
-    at the first output that differs, or that is unknown. Arguments as for `play_verilator`."""
-    from cocotb_tools.check_results import get_results
-    from cocotb_tools.runner import get_runner
-
-    from celosia_sim.simulators.cosim import icarus_text
-
-    widths = _widths(dut)
-    inputs = [name for name in _inputs(dut) if widths[name]]
+    """Play ``vectors`` on the Verilog of component ``dut`` in Icarus; AssertionError at the first
+    output that differs, or that is unknown. Arguments as for `play_verilator`."""
+    widths = {name: bits for name, bits in _widths(dut).items() if bits}
+    inputs = [name for name in _inputs(dut) if name in widths]
+    steps, text = vectors.steps(_widths(dut)), verilog_of(dut)
+    clocked = re.search(r"^module block\([^;]*\bclk\b", text, re.M) is not None
     with tempfile.TemporaryDirectory(prefix="celosia-") as name:
         folder = Path(name)
-        (folder / "vectors.json").write_text(
-            json.dumps({"inputs": inputs, "steps": vectors.steps(widths)}))
-        source = folder / "block.v"
-        source.write_text(icarus_text(verilog_of(dut)))
-        runner = get_runner("icarus")
-        runner.build(sources=[*sources, source], hdl_toplevel="block", build_dir=folder,
-                     build_args=list(cells.ICARUS_ARGS), timescale=("1ns", "1ps"), always=True,
-                     log_file=folder / "build.log")
-        results = folder / "results.xml"
-        try:
-            runner.test(hdl_toplevel="block", test_module="blocks.icarus",
-                        build_dir=folder, test_dir=folder, results_xml=str(results), seed=1,
-                        extra_env={"CELOSIA_VECTORS": str(folder)}, log_file=folder / "run.log")
-            passed = get_results(results) == (1, 0)
-        except (RuntimeError, SystemExit):      # what the runner raises depends on its caller
-            passed = False
-        mismatch = folder / "mismatch.txt"
-        if not passed:
-            raise AssertionError(mismatch.read_text() if mismatch.is_file()
-                                 else (folder / "run.log").read_text())
+        (folder / "bench.v").write_text(bench(widths, inputs, clocked=clocked))
+        (folder / "block.v").write_text(icarus_text(text))
+        (folder / "steps").write_text(steps_file(steps, widths, inputs))
+        run_tool("iverilog", ["iverilog", "-g2012", "-s", "bench", "-o", "bench",
+                              *cells.ICARUS_ARGS, "bench.v", *map(str, sources), "block.v"],
+                 cwd=folder)
+        *_, printed = run_tool("vvp", ["vvp", "bench"], cwd=folder).splitlines()
+    if printed != PLAYED:
+        cycle, port, got = printed.split()
+        [value, mask] = _checks(steps, int(cycle))[port]
+        raise AssertionError(_mismatch(int(cycle), port, got, value, mask))
 
 
 PLAYERS = {"pysim": play_pysim, "verilator": play_verilator, "icarus": play_icarus}

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import TypeAlias
 
-__all__ = ["Vectors", "pack"]
+__all__ = ["Step", "Vectors", "pack"]
 
 Step: TypeAlias = tuple[int, dict[str, int], dict[str, tuple[int, int]]]
 """Idle cycles before, inputs that change, and (value, mask) of every output that is checked."""

@@ -2,10 +2,11 @@
 """The players of recorded vectors: right vectors pass, a single wrong bit fails in each."""
 
 import pytest
-from amaranth.hdl import Module, signed
+from amaranth.hdl import Instance, Module, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from blocks.players import play_icarus
 from blocks.vectors import Vectors, pack
 
 
@@ -64,6 +65,37 @@ def test_masks(player):
     vectors = _vectors()
     vectors.expect(25, 0b1001, late=0b1011)
     player(Delay(), vectors)
+
+
+class Forgotten(wiring.Component):
+    """``y`` is what a cell makes of ``i`` once ``i`` was 1; nobody knows what it is before."""
+
+    i: In(1)
+    y: Out(2)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.cell = Instance("forgotten", i_i=self.i, o_y=self.y)
+        return m
+
+
+@pytest.mark.icarus
+def test_unknown_bits_are_no_zeros(tmp_path):
+    """In Icarus a bit that nobody gave a value to equals neither 0 nor 1, where it is compared."""
+    source = tmp_path / "forgotten.v"
+    source.write_text("module forgotten(input i, output reg [1:0] y);\n"
+                      "  always @* begin y[1] = i; if (i) y[0] = 0; end\nendmodule\n")
+    known = Vectors()
+    known.expect(0, 0b10, y=0)
+    known.pulse(2, i=1)
+    known.expect(2, y=2)
+    known.expect(3, y=0)
+    play_icarus(Forgotten(), known, [source])
+    for value in (0, 1):
+        vectors = Vectors()
+        vectors.expect(1, 0b01, y=value)
+        with pytest.raises(AssertionError, match=r"^cycle 1: y is 0x, not 0x. .* under mask 0x1$"):
+            play_icarus(Forgotten(), vectors, [source])
 
 
 def test_pack():

