@@ -168,8 +168,8 @@ ORDER = {
         __main__
     """,
     "celosia.bands": """
-        __init__, grid
-        layouts
+        __init__, grid, lives
+        layouts, slots
         entries, plan, regions
         batches
         stream

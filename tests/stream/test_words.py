@@ -18,6 +18,7 @@ from celosia_spec.errors import CompileError, FitError
 from celosia_spec.stream.array import Array
 from concats import joined
 from stream.networks import graphs
+from stream.sharing import check_memory, check_slots
 
 ARRAYS = (Array(clamp=True), Array(lanes=8, bank_rows=256, ring=64, clamp=True),
           Array(bank_rows=64, ring=64, clamp=True))
@@ -27,6 +28,8 @@ def compare(graph, array, x, monkeypatch):
     """Run one input; compare every stored tensor when its layer is closed, what is read together
     when its reader's is, and the output."""
     program = stream_program(graph, array)
+    check_memory(program)
+    check_slots(program)
     state = stream_machine.State(array, np.random.default_rng(3).integers(
         0, 1 << 16, array.main_words * 4))
     state.exponents[program.slots[graph.input]] = prepare(program, x, state.main)

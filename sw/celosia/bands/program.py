@@ -6,10 +6,10 @@ import numpy as np
 
 from celosia.bands.plan import Layer, plan
 from celosia.bands.regions import Region, regions
+from celosia.bands.slots import slots
 from celosia.bands.stream import stream, weights
 from celosia_spec.epilogue import Pool
-from celosia_spec.errors import CompileError, FitError
-from celosia_spec.isa import EXPONENT_SLOTS
+from celosia_spec.errors import CompileError
 from celosia_spec.qgraph import QGraph
 from celosia_spec.stream.array import Array
 
@@ -44,21 +44,14 @@ def stream_program(graph: QGraph, array: Array) -> StreamProgram:
     _check(graph, array)
     graph, pool = _without_last_pool(graph)
     layers = plan(graph, array)
-    slots = {name: slot for slot, name in enumerate(graph.tensors)}
-    reads = {node.name: slots[node.input] for node in graph.nodes}
-    joining = [node.name for node in graph.nodes if node.joins]
-    reads |= {name: len(slots) + at for at, name in enumerate(joining)}
-    if (count := len(slots) + len(joining)) > EXPONENT_SLOTS:
-        raise FitError("network", "tensors", f"{count} exponents of stored tensors and of those "
-                       f"read together, the machine holds {EXPONENT_SLOTS}",
-                       "use a network of fewer layers")
+    held, reads = slots(graph)
     made = weights(graph, layers, array)
-    found = stream(graph, layers, made, regions(graph, 0, 1 << 16), slots, reads, array)
+    found = stream(graph, layers, made, regions(graph, 0, 1 << 16), held, reads, array)
     size = found.size + len(found.chunks)
     places = regions(graph, size, array.main_words - size)
-    found = stream(graph, layers, made, places, slots, reads, array)
+    found = stream(graph, layers, made, places, held, reads, array)
     return StreamProgram(graph=graph, array=array, pool=pool, layers=tuple(layers), places=places,
-                         slots=slots, reads=reads, list_at=found.size, entries=found.words(),
+                         slots=held, reads=reads, list_at=found.size, entries=found.words(),
                          chunks=np.array(found.chunks, np.int64))
 
 
