@@ -56,7 +56,8 @@ ORDER = {
         top
     """,
     "celosia_hw.parts": """
-        __init__, block_exponent, compare, delay, multiplier, rotator, shift, table_memory, uart
+        __init__, block_exponent, compare, delay, lookup, multiplier, rotator, shift, table_memory,
+          uart
     """,
     "celosia_hw.control": """
         __init__, exponents, issue, program, registers

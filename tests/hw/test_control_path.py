@@ -150,7 +150,7 @@ class Writer:
             sizes = [rng.choice([1, 2, rng.randrange(1, 60), rng.randrange(1, 60), most])
                      for _ in range(1 + parts * rng.randrange(3))]
             if self.calm:
-                sizes = [rng.randrange(1, most // 4)]
+                sizes = [rng.randrange(most // 8, most // 4)]
             last = len(sizes) - 1
             batches += [self.add(self.batch(layer, size, dense, int(k > 0), int(k < last)))
                         for k, size in enumerate(sizes)]

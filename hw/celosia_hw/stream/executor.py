@@ -52,7 +52,7 @@ class Executor(wiring.Component):
 
     Timing
     ------
-    A command takes two cycles, and one for each of its words; those that set an exponent four more.
+    A command takes two cycles, and one for each of its words; those that set an exponent five more.
     """
 
     def __init__(self, array: Array) -> None:
@@ -117,18 +117,19 @@ class Executor(wiring.Component):
             waiting.eq((act & ready & ops[Op.WAIT] & ~none) | (waiting & ~ends)),
             self.busy.eq(self.start | (self.busy & ~(act & ready & ops[Op.HALT]))),
         ]
-        self._words(m, ops, act & ready, fields, next_word)
+        self._words(m, ops, fetched, fields, next_word)
         self._distance(m)
         return m
 
-    def _words(self, m: Module, ops: dict[Op, Signal], begins: Value, fields: Value,
+    def _words(self, m: Module, ops: dict[Op, Signal], fetched: Value, fields: Value,
                next_word: Signal) -> None:
         """Put a command's words where they belong: ``here`` says which one comes."""
         here, layer = Signal(max(len(LAYER.words), len(BAND.words))), ops[Op.LAYER]
         slots, holds, hold = Signal(), Signal(), Signal()
+        given = data.View(layout(COMMAND), self.word)
         m.d.comb += [
             slots.eq(layer | ops[Op.JOIN]), holds.eq(ops[Op.BAND] | ops[Op.JOIN]),
-            self.join.eq(ops[Op.JOIN]), self.set.eq(hold & self.have & ~ops[Op.BAND]),
+            self.join.eq(ops[Op.JOIN]), self.set.eq(fields & hold & self.have & ~ops[Op.BAND]),
             next_word.eq(fields & self.have & ~hold & ~self.pause),
             self.first.eq(next_word & slots & here[1]), self.second.eq(next_word & slots & here[2]),
             self.load.eq(next_word & ops[Op.BAND] & here[2]),
@@ -136,13 +137,14 @@ class Executor(wiring.Component):
             self.tile_word.eq(next_word & ops[Op.TILES] & ~here[0]),
             self.fill.eq(next_word & ops[Op.FILL]), self.copy.eq(next_word & ops[Op.COPY]),
         ]
-        with m.If(begins):
+        with m.If(fetched):
             # The slots of a join are where a layer has its own.
-            m.d.sync += here.eq(Mux(ops[Op.JOIN], 2, 1))
+            m.d.sync += here.eq(Mux(given.op == Op.JOIN, 2, 1))
         with m.Elif(next_word):
             m.d.sync += here.eq(here << 1)
         # A band's position waits; so does the word that sets an exponent.
-        m.d.sync += hold.eq((begins & ops[Op.CLOSE]) | (next_word & holds & here[2])
+        m.d.sync += hold.eq((fetched & given.command & (given.op == Op.CLOSE))
+                            | (next_word & holds & here[2])
                             | (hold & ~Mux(ops[Op.BAND], self.placed, self.closed)))
         low = 0
         for k, word in enumerate(LAYER.words):

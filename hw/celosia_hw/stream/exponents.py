@@ -39,7 +39,7 @@ class Exponents(wiring.Component):
 
     Timing
     ------
-    ``closed`` follows ``set`` in four cycles; it comes in the cycle behind ``second`` or later.
+    ``closed`` follows ``set`` in five cycles; it comes in the cycle behind ``second`` or later.
     """
 
     def __init__(self) -> None:
@@ -69,21 +69,23 @@ class Exponents(wiring.Component):
                 m.d.sync += register.eq(read.data)
             takes.append(take)
         # What was found, then not below the least, then not above the most, then it is written.
+        # Each of them is held, and compared a cycle later.
         step, value, other = Signal(2), Signal(SLOT_BITS, reset_less=True), Signal(SLOT_BITS)
-        larger, smaller, own = Signal(), Signal(), Signal()
+        takes_it, takes_larger, takes_smaller, own, written = (Signal(name=name) for name in (
+            "takes_it", "takes_larger", "takes_smaller", "own", "written"))
         # Bounds have a sign: their top bit says whether they are less than 16.
         least, most = (Cat(number[:-1], ~number[-1]) for number in (bound.least, bound.most))
-        m.d.comb += [
-            other.eq(Mux(step[0], least, Mux(step[1], most,
-                                             Mux(own, self.top, read.data)))),
-            own.eq(self.set & ~self.join), larger.eq(other > value), smaller.eq(other < value),
+        m.d.comb += own.eq(self.set & ~self.join)
+        m.d.sync += [
+            other.eq(Mux(step[0], least, Mux(step[1], most, Mux(own, self.top, read.data)))),
+            takes_it.eq(takes[1] | ((step == 0) & own)), takes_larger.eq(takes[2] | (step == 1)),
+            takes_smaller.eq(step == 2), written.eq(step == 3), self.closed.eq(written),
+            step.eq(step + (self.set & ~written & ~self.closed)),
         ]
-        m.d.sync += [step.eq(step + (self.set & ~self.closed)), self.closed.eq(step == 3)]
-        with m.If(takes[1] | ((step == 0) & own) | ((takes[2] | (step == 1)) & larger)
-                  | ((step == 2) & smaller)):
+        with m.If(takes_it | Mux(other > value, takes_larger, takes_smaller)):
             m.d.sync += value.eq(other)
         m.d.comb += [
-            write.en.eq((step == 3) | (self.idle & self.write)),
+            write.en.eq(written | (self.idle & self.write)),
             write.addr.eq(Mux(self.idle, self.address, slot)),
             write.data.eq(Mux(self.idle, self.value, value)),
         ]

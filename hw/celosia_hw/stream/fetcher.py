@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from celosia_hw.layouts import layout
 from celosia_hw.memory.main_memory import Access
+from celosia_hw.parts.lookup import lookup
 from celosia_spec.stream.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS, Array
 from celosia_spec.stream.controls import BATCH, CHUNK, COMMAND, COPIES, LAYER, Op, head_words
 
@@ -74,10 +75,10 @@ class Fetcher(wiring.Component):
             "asked", "read", "parsed"))
         there, request, grant, turn, waits = (Signal(name=name) for name in (
             "there", "request", "grant", "turn", "waits"))
-        switch = self._parse(m, weights, grant & running)
+        switch = self._parse(m, weights, grant & running, there)
         m.d.comb += [
             self.memory.request.eq(request), self.memory.address.eq(here),
-            grant.eq(self.memory.grant & request & ~switch),
+            grant.eq(self.memory.grant & ~switch),
             # Words that were asked for ahead may have left the entry behind already.
             turn.eq((grant & (weights | asked.all() | listing)) | (switch & (asked > parsed))),
             self.busy.eq(swap | listing | loading | waits | running),
@@ -86,7 +87,7 @@ class Fetcher(wiring.Component):
         m.d.comb += [ends.eq(turn & running & (here == last)),
                      room.eq(Mux(weights, self.room_entries, self.room_controls))]
         m.d.sync += [
-            there.eq(grant & running & ~weights), self.control.eq(there & ~switch),
+            there.eq(grant & running & ~weights),
             self.entry.eq(grant & running & weights),
             read.eq(asked), parsed.eq(read),
             self.word.eq(self.data.word_select(read, CONTROL_BITS)),
@@ -131,57 +132,59 @@ class Fetcher(wiring.Component):
         with m.Else():
             m.d.sync += count.eq(count + self.copied - used)
 
-    def _parse(self, m: Module, weights: Signal, grant: Value) -> Signal:
-        """Follow the control words; return whether the word is the last one before weights."""
+    def _parse(self, m: Module, weights: Signal, grant: Value, there: Value) -> Signal:
+        """Follow the control words; return whether the word is the last one before weights.
+
+        there : the next word will be in ``word`` if this one is not the last one.
+        """
         left = Signal(COMMAND["argument"].bits)
         heads, layer = Signal(), Signal()
         groups, signed_in, dense = Signal(2), Signal(), Signal()
         command = data.View(layout(COMMAND), self.word)
         batch = data.View(layout(BATCH), self.word)
         fields = data.View(layout(LAYER.words[0]), self.word[:LAYER.words[0].bits])
-        # Whether no word is left, or one, is compared a word ahead.
-        begins, none, one, switch = Signal(), Signal(init=1), Signal(), Signal()
-        m.d.comb += [
-            begins.eq(none & ~command.command),
-            switch.eq(self.control & ((begins & batch.joins) | (heads & one))),
+        # Whether no word is left, or one, is compared a word ahead, and with it what the next one
+        # is: a command or a batch, or the last one of heads.
+        none, one, parses, closes, switch = (Signal(name=name, init=name == "none") for name in (
+            "none", "one", "parses", "closes", "switch"))
+        after = {name: Signal(name=f"{name}_after") for name in ("none", "one", "heads")}
+        m.d.comb += [switch.eq((parses & ~command.command & batch.joins) | closes),
+                     *(after[name].eq(value) for name, value in (
+                         ("none", none), ("one", one), ("heads", heads)))]
+        count = lookup(Cat(signed_in, groups), {
+            flag | log2_groups << 1: head_words(signed_in=bool(flag)) << log2_groups
+            for log2_groups in range(self.array.groups_max.bit_length()) for flag in range(2)}, 5)
+        with m.If(parses):
+            m.d.comb += [
+                after["none"].eq(Mux(command.command, command.op[3] | (command.argument == 0),
+                                     batch.joins)),
+                after["one"].eq(command.command & (command.argument == 1)),
+                after["heads"].eq(~command.command),
+            ]
+            m.d.sync += [left.eq(Mux(command.command, command.argument, count)),
+                         dense.eq(batch.dense),
+                         layer.eq(command.command & (command.op == Op.LAYER))]
+        with m.Elif(self.control):
+            m.d.comb += [after["none"].eq(one), after["one"].eq(left == 2)]
+            m.d.sync += [left.eq(left - 1), layer.eq(0)]
+            with m.If(layer):
+                m.d.sync += [groups.eq(fields.log2_groups), signed_in.eq(fields.signed_in)]
+        comes = there & ~switch
+        m.d.sync += [
+            none.eq(after["none"]), one.eq(after["one"]), heads.eq(after["heads"]),
+            self.control.eq(comes), parses.eq(comes & after["none"]),
+            closes.eq(comes & after["heads"] & after["one"]),
         ]
-        count = Signal(range(head_words(signed_in=True) * self.array.groups_max + 1))
-        with m.Switch(Cat(signed_in, groups)):
-            for log2_groups in range(self.array.groups_max.bit_length()):
-                for flag in (False, True):
-                    with m.Case(flag | log2_groups << 1):
-                        m.d.comb += count.eq(head_words(signed_in=flag) << log2_groups)
-        with m.If(self.control):
-            with m.If(none):
-                follow = Mux(command.op[3], 0, command.argument)
-                behind = Signal.like(left, name="behind")
-                m.d.comb += behind.eq(Mux(command.command, follow, Mux(batch.joins, 0, count)))
-                with m.If(~command.command):
-                    m.d.sync += dense.eq(batch.dense)
-                m.d.sync += [
-                    left.eq(behind), none.eq(behind == 0), one.eq(behind == 1),
-                    heads.eq(~command.command & ~batch.joins),
-                    layer.eq(command.command & (command.op == Op.LAYER)),
-                ]
-            with m.Else():
-                m.d.sync += [left.eq(left - 1), none.eq(one), one.eq(left == 2), layer.eq(0),
-                             heads.eq(heads & ~one)]
-                with m.If(layer):
-                    m.d.sync += [groups.eq(fields.log2_groups), signed_in.eq(fields.signed_in)]
-        self._count(m, weights, grant, switch, self.control & begins, batch.steps,
-                    groups, dense)
+        self._count(m, weights, grant, switch, parses, batch.steps, groups, dense)
         return switch
 
     def _count(self, m: Module, weights: Signal, grant: Value, switch: Value, load: Value,
                steps: Value, groups: Value, dense: Value) -> None:
         """Count the entries of a batch: as many steps as an entry has for each."""
-        rest, after, size = Signal(len(steps)), Signal(len(steps) + 1), Signal(4)
-        with m.Switch(Cat(dense, groups)):
-            for flag in range(2):
-                for log2_groups in range(self.array.groups_max.bit_length()):
-                    with m.Case(flag | log2_groups << 1):
-                        m.d.comb += size.eq(Const(ENTRY_WORDS << flag >> log2_groups, 4))
-        m.d.comb += after.eq(rest - size)
+        rest, after = Signal(len(steps)), Signal(len(steps) + 1)
+        m.d.comb += after.eq(rest - lookup(Cat(dense, groups), {
+            flag | log2_groups << 1: ENTRY_WORDS << flag >> log2_groups
+            for flag in range(2) for log2_groups in range(self.array.groups_max.bit_length())}, 4))
         with m.If(load):
             m.d.sync += rest.eq(steps)
         with m.Elif(grant & weights):

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -240,12 +240,12 @@ class WeightsRing(wiring.Component):
             m.d.comb += kept.eq(value)
             return kept
 
-        single = self.log2_groups == Const(0, 2)
+        single, every = Signal(name=f"{name}_single"), Signal(name=f"{name}_every")
+        m.d.sync += [single.eq(self.log2_groups == 0), every.eq(self.log2_groups[1])]
         even = held(Mux(slot[1], words[2], words[0]), "even")
         odd = held(Mux(slot[1], words[3], words[1]), "odd")
         low = held(Mux(slot[0], odd, even), "low")
         high = held(Mux(single & ~slot[0], even, odd), "high")
         if self.quads == 2:
             return [low, high]
-        every = self.log2_groups[1]
         return [low, Mux(every, odd, low), Mux(every, words[2], high), Mux(every, words[3], high)]

@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 from celosia_hw.lanes.reading import STEP
 from celosia_hw.layouts import layout
 from celosia_hw.parts.delay import chain
+from celosia_hw.parts.lookup import lookup
 from celosia_hw.stream.rings import WeightsRing
 from celosia_spec.stream.array import Array
 from celosia_spec.stream.controls import BATCH, LAYER
@@ -104,10 +105,11 @@ class Sequencer(wiring.Component):
                        for name in ("steps", "left"))
         joins, more, waits = Signal(reset_less=True), Signal(reset_less=True), Signal()
         running, fresh, first, taken = Signal(), Signal(), Signal(), Signal()
-        # What the next step depends on is compared a cycle ahead; passes take four at least.
-        last, single, due = Signal(), Signal(reset_less=True), Signal()
-        least, aged, ready = self._least(m), Signal(), Signal()
-        window, ends, tiles, final = self._passes(m, taken)
+        # Whether there is a step, and whether it is the last one, is found a cycle ahead, but for
+        # its entry; so is what is compared: passes take four cycles at least.
+        last, single, ready, final = Signal(), Signal(reset_less=True), Signal(), self.last
+        least, aged, one, turn, free = self._least(m), Signal(), Signal(), Signal(), Signal()
+        window, ends, closing = self._passes(m, taken)
         age = Signal.like(least, name="age")
         # Passes with a residual operand: what is left of the time since they were announced.
         residual = self.layer.residual & ~more if self.array.residual else Const(0)
@@ -117,37 +119,39 @@ class Sequencer(wiring.Component):
         m.d.sync += [near.eq(left <= RESIDUAL_AHEAD + 1), young.eq(age > RESIDUAL_AHEAD + 1)]
         m.d.comb += [there.eq(Mux(fresh, last & self.available & ~waits, near)),
                      announce.eq(running & residual & ~announced & there & ~young)]
-        m.d.sync += [announced.eq((announced | announce) & ~(self.go & self.last)),
-                     ahead.eq(Mux(announce, RESIDUAL_AHEAD - 1, ahead - ahead.any())),
-                     due.eq(~residual | (announced & ~ahead[1:].any()))]
+        m.d.sync += [announced.eq((announced | announce) & ~turn),
+                     ahead.eq(Mux(announce, RESIDUAL_AHEAD - 1, ahead - ahead.any()))]
         m.d.comb += [
-            self.last.eq(last), ready.eq(~last | (aged & due)),
-            self.go.eq(running & ready & (self.available | ~fresh) & ~waits),
-            self.late.eq(running & ready & fresh & ~self.available),
-            self.done.eq(ends & tiles), self.idle.eq(~running),
-            taken.eq(self.offer & (~running | (self.go & self.last & self.done))),
+            one.eq(left == 1), free.eq(self.available | ~fresh), turn.eq(final & free),
+            self.go.eq((ready | final) & free), self.late.eq((ready | final) & ~free),
+            self.idle.eq(~running),
+            taken.eq(self.offer & (~running | (turn & self.done))),
+            aged.eq(~age[1:].any() & (~residual | (announced & ~ahead[1:].any()))),
         ]
         m.d.sync += [self.taken.eq(taken), self.began.eq(self.go & fresh & first),
-                     age.eq(age - age.any()), aged.eq(~age[1:].any()),
-                     waits.eq(waits & self.inside)]
+                     age.eq(age - age.any()), waits.eq(waits & self.inside),
+                     ready.eq(running & ~(waits & self.inside) & ~last),
+                     final.eq(running & ~(waits & self.inside) & last & aged)]
         with m.If(self.go):
-            m.d.sync += [first.eq(last), left.eq(left - 1), last.eq(Mux(last, single, left == 1))]
-            with m.If(self.last):
-                m.d.sync += [left.eq(steps), fresh.eq(0), age.eq(least), aged.eq(0), young.eq(1),
-                             running.eq(~self.done)]
+            m.d.sync += [first.eq(last), left.eq(left - 1), last.eq(one), ready.eq(~one),
+                         final.eq(one & aged)]
+        with m.If(turn):
+            m.d.sync += [left.eq(steps), last.eq(single), fresh.eq(0), age.eq(least), young.eq(1),
+                         running.eq(~self.done), ready.eq(~self.done & ~single), final.eq(0)]
         with m.If(taken):
             m.d.sync += [steps.eq(batch.steps), left.eq(batch.steps), joins.eq(batch.joins),
                          more.eq(batch.open), self.dense.eq(batch.dense),
                          waits.eq(self.dense & ~batch.dense), first.eq(1), fresh.eq(1),
-                         age.eq(least), aged.eq(0), young.eq(1), last.eq(self.single),
-                         single.eq(self.single), running.eq(1)]
+                         age.eq(least), young.eq(1), last.eq(self.single),
+                         single.eq(self.single), running.eq(1),
+                         ready.eq(~self.single & (~self.dense | batch.dense)), final.eq(0)]
         captured, begins, opens = Signal(), self.begins, Signal()
-        m.d.sync += opens.eq(taken | (self.go & last & ~self.done))
-        m.d.comb += [captured.eq(self.go & self.last & ~more),
+        m.d.sync += opens.eq(taken | (turn & ~self.done))
+        m.d.comb += [captured.eq(turn & ~more),
                      begins.eq(self.go & first & ~joins)]
         self._drain(m, joins, Mux(residual, announce, captured), Cat(fresh, window, ends))
         # A pass of one step has its tile before that step waits, too.
-        given = Cat(self.go, begins, captured, opens & ~joins & window, final,
+        given = Cat(self.go, begins, captured, opens & ~joins & window, closing,
                     opens & ~joins & ~window)
         held = chain(m, given, WeightsRing.LATENCY, "step", reset_less=False)[-1]
         m.d.comb += Cat(self.step, self.tile, self.again, self.phase).eq(held)
@@ -156,25 +160,25 @@ class Sequencer(wiring.Component):
     def _least(self, m: Module) -> Signal:
         """Return the cycles of a pass less one."""
         least, layer = Signal(range(max(self.cycles.values()))), self.layer
-        with m.Switch(Cat(layer.log2_groups, layer.signed_in, layer.wide, layer.residual)):
-            for flags, cycles in self.cycles.items():
-                with m.Case(flags):
-                    m.d.sync += least.eq(cycles - 1)
+        m.d.sync += least.eq(lookup(
+            Cat(layer.log2_groups, layer.signed_in, layer.wide, layer.residual),
+            {flags: cycles - 1 for flags, cycles in self.cycles.items()}, len(least)))
         return least
 
     def _passes(self, m: Module, taken: Value) -> tuple[Signal, ...]:
-        """Count phases and tiles; return whether the window begins, whether it ends, and whether
-        the tile is the last one, from a pass's second cycle on and at once."""
+        """Count phases and tiles; return whether the window begins, whether it ends, from a pass's
+        second cycle on, and whether the tile is the last one."""
         phase, tile = Signal.like(self.layer.last_phase, name="phase"), Signal.like(self.last_tile)
         window, ends, tiles, final = Signal(), Signal(), Signal(), Signal()
         m.d.comb += final.eq(tile == 0)
-        m.d.sync += [ends.eq(phase == self.layer.last_phase), tiles.eq(final)]
+        m.d.sync += [ends.eq(phase == self.layer.last_phase), tiles.eq(final),
+                     self.done.eq(ends & tiles)]
         with m.If(self.go & self.last):
             m.d.sync += [phase.eq(Mux(ends, 0, phase + 1)), window.eq(ends),
                          tile.eq(tile - ends)]
         with m.If(taken):
             m.d.sync += [window.eq(1), tile.eq(self.last_tile)]
-        return window, ends, tiles, final
+        return window, ends, final
 
     def _drain(self, m: Module, joins: Signal, comes: Value, flags: Value) -> None:
         """Begin a pass's output, and keep what the output path has to know of it."""
@@ -192,7 +196,4 @@ class Sequencer(wiring.Component):
                 m.d.sync += place.eq(given)
             given = place
         m.d.comb += [self.drained.eq(given), self.drained_heads.eq(given[len(flags):])]
-        with m.If(self.start):
-            m.d.sync += self.pending.eq(0)
-        with m.If(comes):
-            m.d.sync += self.pending.eq(1)
+        m.d.sync += self.pending.eq(comes | (self.pending & ~self.start))
