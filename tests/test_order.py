@@ -42,7 +42,7 @@ ORDER = {
     """,
     "celosia_spec.stream": """
         array, __init__, timing
-        controls, fills, words
+        controls, fills, image, words
         passes
     """,
     "celosia_hw": """
@@ -50,7 +50,7 @@ ORDER = {
         signatures
         parts
         memory
-        control, fill, host, lanes, weights
+        control, fill, flash, host, lanes, weights
         output, stream
         core, machine
         top
@@ -66,6 +66,10 @@ ORDER = {
     "celosia_hw.fill": """
         __init__, columns, finisher
         engine
+    """,
+    "celosia_hw.flash": """
+        __init__, lines
+        reader
     """,
     "celosia_hw.host": """
         __init__, frame_buffer, memory_bus

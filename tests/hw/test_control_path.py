@@ -40,7 +40,7 @@ LANES = 3       # cycles from the begin of a pass's output to the use of its til
 USED = 14       # cycles from the begin of a pass's output to the use of its position
 NOTHING = COMMAND.pack(command=1, op=Op.WAIT, argument=0)
 
-ARRAYS = {"16": Array(flash=True),
+ARRAYS = {"16": Array(flash=4),
           "8": Array(lanes=8, main_words=4096, residual=False, ring=64, controls=64)}
 
 

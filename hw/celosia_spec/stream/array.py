@@ -1,6 +1,8 @@
 """The parameters of a second machine's array."""
 
-from dataclasses import dataclass
+import hashlib
+import json
+from dataclasses import asdict, dataclass
 
 from celosia_spec.isa.array import check_widths, take
 
@@ -23,6 +25,13 @@ EDGE = 3
 """A mask reaches so many columns from a line's begin or end."""
 
 
+FLASH = (0, 4, 8, 16, 32)
+"""Cycles of an element from flash: on four wires or on one, with a clock of a cycle or of two."""
+
+VERSION = 1
+"""Counts up where streams or sections mean something else."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Array:
     """Parameters of one array: everything that a program must match.
@@ -37,7 +46,8 @@ class Array:
     acc_bits    : accumulator width W, 24 or 32.
     weight_bits : width of weight mantissas, 4 to 9.   activation_bits : L of codes, 4 to 9.
     residual    : there is a residual operand.   clamp : outputs can be clamped.
-    flash       : sections of the board's flash can be copied to main memory.
+    flash       : cycles in which an element comes from the board's flash, one of `FLASH`; 0: none
+                  is read.
     """
 
     lanes: int = 16
@@ -52,7 +62,7 @@ class Array:
     activation_bits: int = 8
     residual: bool = True
     clamp: bool = False
-    flash: bool = False
+    flash: int = 0
 
     def __post_init__(self) -> None:
         take(self)
@@ -63,6 +73,9 @@ class Array:
             value = getattr(self, name)
             if not 64 <= value <= most or value & value - 1:
                 raise ValueError(f"{name} must be a power of two, 64 to {most}, not {value!r}")
+        if self.flash not in FLASH:
+            raise ValueError(f"flash must be one of {', '.join(map(str, FLASH))}, "
+                             f"not {self.flash!r}")
         check_widths(self)
 
     @property
@@ -70,6 +83,12 @@ class Array:
         """Row groups that the array can be split into: a group has `QUAD` lanes at least, and an
         entry has a weight word for each."""
         return min(self.lanes // QUAD, ENTRY_WORDS)
+
+    @property
+    def hash(self) -> int:
+        """32-bit hash over all parameters and the version; programs and gateware carry it."""
+        text = json.dumps(["stream", VERSION, asdict(self)], sort_keys=True)
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
 
     def positions(self, log2_groups: int) -> int:
         """Return P', the lanes of a group, neighbouring output positions."""

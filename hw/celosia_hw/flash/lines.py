@@ -1,0 +1,136 @@
+"""The lines of an SPI flash: a command and an address go out, nibbles come in."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from celosia_hw.parts.delay import chain
+from celosia_spec.stream.image import HEADER_BYTES, UNIT_BYTES
+
+READ = {1: 0x0B, 4: 0x6B}
+"""Read commands by the wires that data come on: both have 24 bits of address and 8 dummy clocks."""
+
+_FIRST, _ADDRESS, _DUMMY, _DATA = 8, 16, 40, 48
+"""Numbers of the clocks with which command, address, dummy clocks and data begin. They are such
+that an element's first clock has a multiple of its clocks."""
+
+_UNIT_BITS = 16
+
+
+class Lines(wiring.Component):
+    """One transaction at a time: a command that reads from an address on until it is ended, or a
+    command that only does something.
+
+    Parameters
+    ----------
+    wires : int
+        Data pins of a read: 1, or 4, where the flash must have its quad enable bit set.
+    base : int
+        Address of the image, a multiple of 64 KiB. The image may be as long as the largest power of
+        two that ``base`` is a multiple of.
+    script : sequence of bytes
+        Commands that wake the flash, of one or two bytes.
+    cycles : int
+        Cycles of a clock of the flash: 1 where the pin has a double-data-rate register, 2.
+
+    Members
+    -------
+    cs, clock, copi, drive : Out(1), i : In(wires)
+        Select, high when the chip is selected. With ``cycles`` 1 the clock pin is low in the first
+        half of a cycle, and what ``clock`` says in the second; with 2 it is ``clock``. ``copi`` is
+        data pin 0; it, and 1 at pins 2 and 3, are driven while ``drive``, pin 1 never. ``i`` are
+        the data pins, with one wire pin 1. All of them have a register at the pin.
+    begin : In(1), unit : In(16), busy : Out(1)
+        Strobe, while ``busy`` is 0: read from the header on that ends this unit of the image.
+        ``unit`` is stable until the first nibble. ``busy`` is 1 until the last nibble has come.
+    wake : In(1), step : In
+        With ``begin``: this command of the script instead. ``wake`` and ``step`` are stable.
+    end : In(1)
+        Strobe: nothing more is read. Nibbles that are on their way still come, and mean nothing.
+    free : In(1)
+        An element may be completed. Otherwise the clock stops before the element's last bits.
+    come : Out(1), nibble : Out(4), part : Out(2)
+        Strobe: the next four bits, the highest first; which of its element's nibbles they are.
+    """
+
+    def __init__(self, wires: int, base: int, script: Sequence[bytes] = (b"\xab",),
+                 cycles: int = 1) -> None:
+        if wires not in READ:
+            raise ValueError(f"wires must be 1 or 4, not {wires!r}")
+        if not 0 < base < 1 << 24 or base % (1 << 16):
+            raise ValueError(f"base must be a multiple of 64 KiB below 16 MiB, not {base:#x}")
+        if cycles not in (1, 2):
+            raise ValueError(f"cycles must be 1 or 2, not {cycles!r}")
+        if not script or any(len(command) not in (1, 2) for command in script):
+            raise ValueError("script must have commands of one or two bytes")
+        self.wires, self.base, self.script = wires, base, tuple(script)
+        self.cycles = cycles
+        super().__init__({
+            "cs": Out(1), "clock": Out(1), "copi": Out(1), "drive": Out(1), "i": In(wires),
+            "begin": In(1), "unit": In(_UNIT_BITS), "wake": In(1),
+            "step": In(range(len(script))), "end": In(1), "free": In(1), "busy": Out(1),
+            "come": Out(1), "nibble": Out(4), "part": Out(2),
+        })
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        number, data, tick = Signal(6, reset_less=True), Signal(), Signal(init=1)
+        last, done, pulse, active = Signal(), Signal(), Signal(), Signal()
+        if self.cycles == 2:
+            m.d.sync += tick.eq(active & ~tick)
+        lengths = [8 * len(command) for command in self.script]
+        m.d.comb += [
+            last.eq(number[:4 if self.wires == 1 else 2].all()),
+            pulse.eq(active & tick & (~(data & last) | self.free)),
+            done.eq(self.wake & pulse & (number == Array(
+                [_FIRST + length - 1 for length in lengths])[self.step])),
+        ]
+        m.d.sync += [
+            active.eq((active & ~done & ~self.end) | self.begin), self.cs.eq(active),
+            self.clock.eq(pulse), self.copi.eq(self._bit(number)),
+            self.drive.eq(active & ~data & (self.wake | (number < _DUMMY))),
+        ]
+        with m.If(self.begin):
+            m.d.sync += [number.eq(_FIRST), data.eq(0)]
+        with m.Elif(pulse):
+            m.d.sync += number.eq(number + 1)
+            with m.If(number == _DATA - 1):
+                m.d.sync += data.eq(1)
+        # The registers of the clock, of its pin, and of the data's.
+        came = chain(m, pulse & data, 3, "came", reset_less=False)[-1]
+        was = chain(m, self.cs, 2, "was", reset_less=False)
+        m.d.comb += self.busy.eq(active | Cat(*was).any())
+        if self.wires == 4:
+            count = Signal(2)
+            m.d.comb += [self.come.eq(came), self.nibble.eq(self.i), self.part.eq(count)]
+            with m.If(self.begin):
+                m.d.sync += count.eq(0)
+            with m.Elif(came):
+                m.d.sync += count.eq(count + 1)
+        else:
+            count, before = Signal(4), Signal(3)
+            m.d.comb += [self.come.eq(came & count[:2].all()),
+                         self.nibble.eq(Cat(self.i, before)), self.part.eq(count[2:])]
+            with m.If(self.begin):
+                m.d.sync += count.eq(0)
+            with m.Elif(came):
+                m.d.sync += [count.eq(count + 1), before.eq(Cat(self.i, before))]
+        return m
+
+    def _bit(self, number: Signal) -> Value:
+        """Return the bit that goes out with the clock of this number."""
+        sent = READ[self.wires] << 24 | self.base | UNIT_BYTES - HEADER_BYTES
+        fixed = sum((sent >> 31 - k & 1) << _FIRST + k for k in range(32))
+        first = _DUMMY - (UNIT_BYTES.bit_length() - 1) - _UNIT_BITS
+        unit = Array([self.unit[(first - 1 - k) % _UNIT_BITS] for k in range(16)])[number[:4]]
+        inside = (number >= first) & (number < first + _UNIT_BITS)
+        told = 0
+        for step, command in enumerate(self.script):
+            for k in range(8 * len(command)):
+                bit = command[k // 8] >> 7 - k % 8 & 1
+                told |= bit << 16 * step + (_FIRST + k) % 16
+        wakes = Const(told, 16 * len(self.script)).bit_select(Cat(number[:4], self.step), 1)
+        return Mux(self.wake, wakes, Const(fixed, 64).bit_select(number, 1) | (inside & unit))

@@ -1,0 +1,123 @@
+"""A program in flash: sections, each for a piece of main memory.
+
+A section begins with its header, in the last bytes of a unit. Its words follow, whole units; then
+comes its checksum, in the first bytes of the unit behind, whose end may be the next header. All
+else is FF. Bytes of a word, and words, lie lowest first.
+"""
+
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from celosia_spec.isa.fields import Field, Word
+from celosia_spec.stream.array import CONTROL_BITS, ENTRY_BITS, Array
+
+UNIT_WORDS = 16
+"""Words of main memory that a unit has; sections go to multiples of it."""
+
+UNIT_BYTES = UNIT_WORDS * ENTRY_BITS // 8
+
+HEADER = Word("section", (
+    Field("magic", 16, False, "`MAGIC`"),
+    Field("array", 32, False, "hash of the array that it is for"),
+    Field("resident", 1, False, "goes to main memory when the machine starts"),
+    Field("last", 1, False, "no other section follows"),
+    Field("_", 14),
+    Field("first", 16, False, "unit of main memory where it begins"),
+    Field("units", 16, False, "its words, units", offset=1),
+    Field("_", 32),
+))
+
+MAGIC = 0x6CEC
+
+HEADER_BYTES = HEADER.bits // 8
+
+CHECKSUM_BYTES = 4
+"""CRC-32/MPEG-2 of header and words; its highest byte comes first."""
+
+_COMMAND, _AROUND = 40, 6
+"""Clocks of the flash before data come: command, address, dummy clocks. Cycles around them."""
+
+_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Section:
+    """Words for a piece of main memory.
+
+    first : its unit there.   words : uint64, whole units.   resident : it is there from the start
+    on; others are copied when the stream says so.
+    """
+
+    first: int
+    words: np.ndarray
+    resident: bool = False
+
+    @property
+    def units(self) -> int:
+        return len(self.words) // UNIT_WORDS
+
+
+def checksum(data: bytes) -> int:
+    """Return the CRC-32/MPEG-2: the polynomial of zlib's, the highest bit of a byte first."""
+    found = zlib.crc32(data.translate(_REVERSED)) ^ 0xFFFFFFFF
+    return int(f"{found:032b}"[::-1], 2)
+
+
+def places(sections: Sequence[Section]) -> list[int]:
+    """Return the unit that ends with the header of each section, counted from the image's begin."""
+    found = [0]
+    for section in sections:
+        found.append(found[-1] + section.units + 1)
+    return found[:-1]
+
+
+def copy_cycles(array: Array, units: int) -> int:
+    """Return the cycles in which a section of so many units is copied, where nothing else uses the
+    port of main memory: from the strobe that tells the reader to the one that tells the fetcher."""
+    clock = array.flash // 4 if array.flash < 16 else array.flash // 16
+    elements = (HEADER_BYTES + units * UNIT_BYTES + CHECKSUM_BYTES) * 8 // CONTROL_BITS
+    return _COMMAND * clock + elements * array.flash + _AROUND
+
+
+def pack(array: Array, sections: Sequence[Section]) -> bytes:
+    """Return the image of an array's sections. ValueError where one is empty, is no whole units, or
+    does not fit main memory."""
+    image = bytearray()
+    for at, section in enumerate(sections):
+        if len(section.words) % UNIT_WORDS or not section.units:
+            raise ValueError(f"section {at} has {len(section.words)} words, it must have whole "
+                             f"units of {UNIT_WORDS}")
+        if (section.first + section.units) * UNIT_WORDS > array.main_words:
+            raise ValueError(f"section {at} ends behind main memory")
+        header = HEADER.pack(magic=MAGIC, array=array.hash, resident=int(section.resident),
+                             last=int(at == len(sections) - 1), first=section.first,
+                             units=section.units)
+        image += b"\xff" * (-(len(image) + HEADER_BYTES) % UNIT_BYTES)
+        data = header.to_bytes(HEADER_BYTES, "little") + section.words.astype("<u8").tobytes()
+        image += data + checksum(data).to_bytes(CHECKSUM_BYTES, "big")
+    return bytes(image)
+
+
+def unpack(array: Array, image: bytes) -> Iterator[Section]:
+    """Yield the sections of an image. ValueError where it is no image of the array, is damaged, or
+    ends too early."""
+    unit, last = 0, False
+    while not last:
+        at = (unit + 1) * UNIT_BYTES - HEADER_BYTES
+        bits = int.from_bytes(image[at:at + HEADER_BYTES], "little")
+        header = HEADER.unpack(bits)
+        if header["magic"] != MAGIC:
+            raise ValueError(f"unit {unit} of the image ends with no header")
+        if header["array"] != array.hash:
+            raise ValueError("the image is for another array")
+        end = (unit + 1 + header["units"]) * UNIT_BYTES
+        data = image[at:end]
+        told = image[end:end + CHECKSUM_BYTES]
+        if len(told) < CHECKSUM_BYTES or int.from_bytes(told, "big") != checksum(data):
+            raise ValueError(f"the section at unit {unit} of the image is damaged")
+        yield Section(first=header["first"], resident=bool(header["resident"]),
+                      words=np.frombuffer(data[HEADER_BYTES:], "<u8").astype(np.uint64))
+        unit, last = unit + header["units"] + 1, bool(header["last"])
