@@ -3,6 +3,7 @@ does not bring, and which processes a test has left behind."""
 
 import contextlib
 import gc
+import signal
 import uuid
 from pathlib import Path
 
@@ -26,9 +27,12 @@ neither is left alone with one at the end."""
 def pytest_configure(config):
     """Let files be given to workers in the order below, not by their numbers of tests; and let
     garbage be looked for seldom: among all that torch and Amaranth keep, that takes more than
-    half the time in which Amaranth elaborates a core."""
+    half the time in which Amaranth elaborates a core. Ctrl-C works, as tests expect it, where a
+    shell started this in the background and lets it ignore SIGINT."""
     config.option.loadscopereorder = False
     gc.set_threshold(100_000, 20, 20)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser):

@@ -331,11 +331,7 @@ def test_nothing_is_rebuilt(design, cache, monkeypatch):
         shutil.rmtree(entry)
     stages = []
     simulate(program(), *images(1), design=design, stages=lambda *stage: stages.append(stage))
-    first, *compiled = stages
-    assert first == ("translating to C++ (Verilator)", 0, 0)
-    count = len(compiled)
-    assert count == 2, "the driver and the model"
-    assert compiled == [("compiling the simulator", k + 1, count) for k in range(count)]
+    assert stages == [("translating to C++ (Verilator)", 0, 0), ("compiling the simulator", 0, 0)]
     before = sorted(path.name for path in cache.iterdir())
     monkeypatch.setattr(verilated, "run_tool", lambda *_, **__: pytest.fail("a tool was started"))
     simulate(program(first=BAD_COPY), *images(2), design=design,

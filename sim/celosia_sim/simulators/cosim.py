@@ -94,14 +94,42 @@ def _call(simulator: str, method: str, folder: Path, log: Path,
 _TRIGGER = re.compile(r"^( *reg )(\\\$auto\$verilog_backend\S+) += 0;$", re.M)
 """Yosys' signal that is meant to start every ``always @*`` block."""
 
+_PART = re.compile(r"^  assign (\\\S+ |\w+)\[(\d+)(?::(\d+))?\] = ([^-+*/&|^~!=<>?()]+);\n", re.M)
+"""A part of a wire that is other signals' bits, side by side."""
+
+
+def _joined(module: str) -> str:
+    """Assign wires whole that Yosys assigns part by part: Icarus would resolve the whole of such a
+    wire, bit by bit, whenever one of its parts changes."""
+    parts: dict[str, dict[int, tuple[int, str]]] = {}
+    for name, top, bottom, bits in _PART.findall(module):
+        parts.setdefault(name, {})[int(top)] = int(bottom or top), bits
+    whole = {}
+    for name, found in parts.items():
+        below = [bottom - 1 for bottom, _ in found.values()]
+        if (f"  wire [{max(found)}:0] {name};\n" in module
+                and found.keys() == {*below, max(found)} - {-1}):
+            whole[name] = ", ".join(bits for _, (_, bits) in sorted(found.items(), reverse=True))
+
+    def once(part: re.Match[str]) -> str:
+        name = part[1]
+        if name not in whole:
+            return part[0]
+        bits = whole[name]
+        whole[name] = ""
+        return f"  assign {name} = {{ {bits} }};\n" if bits else ""
+
+    return _PART.sub(once, module)
+
 
 def icarus_text(text: str) -> str:
-    """Let Icarus evaluate every combinational block at time 0.
+    """Let Icarus evaluate every combinational block at time 0, and no wire bit by bit.
 
     ``always @*`` waits for a change, and an initial value is none for Icarus: where the inputs of
     a block keep their initial values, its outputs would stay X. A change at time 0 starts it.
     """
-    return _TRIGGER.sub(r"\1\2 ; initial \2 <= 0;", text)
+    modules = re.split(r"^(?=module )", text, flags=re.M)
+    return _TRIGGER.sub(r"\1\2 ; initial \2 <= 0;", "".join(map(_joined, modules)))
 
 
 def _build(design: Design, simulator: str, stages: Stages) -> Path:

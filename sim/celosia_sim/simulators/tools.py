@@ -6,14 +6,14 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 from celosia_boards.processes import started
 from celosia_spec.errors import SimulationError
 
-__all__ = ["PROGRAMS", "compiler_version", "icarus_version", "jobs", "program", "run_tool",
+__all__ = ["PROGRAMS", "compiler_version", "icarus_version", "program", "run_tool",
            "shared_python", "verilator_environment", "verilator_version"]
 
 PROGRAMS = ("perl", "make", "g++")
@@ -35,31 +35,18 @@ _MAKE_VARIABLES = {
 }
 
 
-def jobs() -> int:
-    """Return how many compiler processes to start at a time."""
-    return len(os.sched_getaffinity(0))
-
-
 def run_tool(name: str, command: Sequence[str], *, cwd: Path | None = None,
-             env: dict[str, str] | None = None,
-             line: Callable[[str], None] | None = None) -> str:
-    """Run ``command`` and return what it printed; SimulationError with its words if it fails.
-
-    line : called with every line, as it is printed.
-    """
-    lines = []
+             env: dict[str, str] | None = None) -> str:
+    """Run ``command`` and return what it printed; SimulationError with its words if it fails."""
     with started(command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                  stderr=subprocess.STDOUT, text=True, errors="replace") as process:
-        assert process.stdout is not None
-        for printed in process.stdout:
-            lines.append(printed)
-            if line is not None:
-                line(printed)
+        printed, _ = process.communicate()
     if process.returncode:
-        errors = [printed for printed in lines if re.search("error", printed, re.I)]
+        lines = printed.splitlines()
+        errors = [line for line in lines if re.search("error", line, re.I)]
         words = (errors or lines or ["it printed nothing"])[0].strip()
         raise SimulationError(f"{name} failed with status {process.returncode}: {words}")
-    return "".join(lines)
+    return printed
 
 
 def _require(name: str, remedy: str) -> str:

@@ -2,7 +2,6 @@
 
 import ctypes
 import platform
-import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,7 +23,6 @@ from celosia_sim.simulators.rtl import TOP, Design
 from celosia_sim.simulators.runtime import CFLAGS, runtime
 from celosia_sim.simulators.tools import (
     compiler_version,
-    jobs,
     run_tool,
     verilator_environment,
     verilator_version,
@@ -42,9 +40,9 @@ _VERILATOR_FLAGS = (
     "--noassert", "--no-timing", "-Wno-fatal", "-Wno-lint", "-Wno-style", "--top-module", TOP,
     "--prefix", "Vcore", "-Mdir", "obj", "-CFLAGS", CFLAGS)
 
-
-_COMPILES = re.compile(r"^g\+\+ .* (-c|-x c\+\+-header) ")
-"""A line of make that compiles a file."""
+_MODEL, _DRIVEN = "Vcore__ALL.cpp", "driven.cpp"
+"""All that Verilator writes, and the file that holds it and the driver: most of the compiler's time
+on each goes into the headers of both."""
 
 
 def library(design: Design, stages: Stages = unseen, driver: Path = _DRIVER,
@@ -63,37 +61,20 @@ def library(design: Design, stages: Stages = unseen, driver: Path = _DRIVER,
         env = verilator_environment()
         macros = [f"-D{name}={value}" for name, value in design.defines]
         stages("translating to C++ (Verilator)", 0, 0)
+        (folder / _DRIVEN).write_text(f'#include "{_MODEL}"\n#include "driver.cpp"\n')
         run_tool("verilator", ["verilator", *_VERILATOR_FLAGS, *macros, "core.v",
-                               *map(str, design.libraries), "driver.cpp"], cwd=folder, env=env)
-        _compile(folder, env, stages)
+                               *map(str, design.libraries), _DRIVEN], cwd=folder, env=env)
+        stages("compiling the simulator", 0, 0)
+        run_tool("g++", ["make", "-C", "obj", "-f", "Vcore.mk", _MODEL, "driven.o"], cwd=folder,
+                 env=env)
+        run_tool("g++", ["g++", "-shared", "-o", "core.so", "obj/driven.o", str(runtime()),
+                         "-lpthread"], cwd=folder, env=env)
         shutil.rmtree(folder / "obj")
 
     key = digest(design.key, *(path.read_text() for path in (driver, *headers)),
                  verilator_version(), compiler_version(), platform.machine(),
                  " ".join(_VERILATOR_FLAGS))
     return cached(f"verilated-{key}", build, stages) / "core.so"
-
-
-def _compile(folder: Path, env: dict[str, str], stages: Stages) -> None:
-    """Make ``core.so`` of what Verilator wrote; every file that is begun is told.
-
-    The model is one file: most of the compiler's time goes into the headers of each.
-    """
-    ours = runtime()
-    make = ["make", "-C", "obj", "-f", "Vcore.mk", "driver.o", "Vcore__ALL.a"]
-    files = sum(map(bool, map(_COMPILES.match, run_tool("make", [*make, "-n"], cwd=folder,
-                                                        env=env).splitlines())))
-    begun = 0
-
-    def line(printed: str) -> None:
-        nonlocal begun
-        if _COMPILES.match(printed):
-            begun += 1
-            stages("compiling the simulator", begun, files)
-
-    run_tool("g++", [*make, "-j", str(jobs())], cwd=folder, env=env, line=line)
-    run_tool("g++", ["g++", "-shared", "-o", "core.so", "obj/driver.o", "obj/Vcore__ALL.a",
-                     str(ours), "-lpthread"], cwd=folder, env=env)
 
 
 class _Outcome(ctypes.Structure):
