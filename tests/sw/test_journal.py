@@ -1,14 +1,17 @@
 """Runs that are stopped and go on: at every point of a round, with the bits of an unbroken run.
 
-Run as a script it is one run, ended hard at a point: ``test_journal.py FOLDER POINT ROUND``.
+Run as a script it does such runs, each ended hard at a point, in copies of a process that has
+imported all they need.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -117,15 +120,23 @@ def unbroken() -> tuple[dict[str, bytes], object]:
     return content(model), report
 
 
-def run_until(folder: Path, point: str, round: int) -> None:
-    done = subprocess.run(
-        [sys.executable, __file__, folder, point, str(round)], check=False, capture_output=True,
-        text=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
-    assert done.returncode == STATUS, done.stderr
+@pytest.fixture(scope="module")
+def run_until() -> Iterator[Callable[[Path, str, int], None]]:
+    """A function that does a run in a process which ends hard at a point of a round."""
+    with subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}) as server:
+
+        def until(folder: Path, point: str, round: int) -> None:
+            print(json.dumps([str(folder), point, round]), file=server.stdin, flush=True)
+            assert int(server.stdout.readline()) == STATUS
+
+        yield until
+        server.stdin.close()
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_a_killed_run_goes_on_with_the_same_bits(tmp_path, unbroken, point):
+def test_a_killed_run_goes_on_with_the_same_bits(tmp_path, unbroken, run_until, point):
     run_until(tmp_path / "run", point, 1)
     torch.manual_seed(99)
     model, report = do_run(tmp_path / "run")
@@ -136,7 +147,7 @@ def test_a_killed_run_goes_on_with_the_same_bits(tmp_path, unbroken, point):
         f"round-000{ROUNDS}.safetensors", INDEX]
 
 
-def test_a_run_killed_in_every_round_goes_on_with_the_same_bits(tmp_path, unbroken):
+def test_a_run_killed_in_every_round_goes_on_with_the_same_bits(tmp_path, unbroken, run_until):
     for round, point in enumerate(("half a tensor file", "fine-tuning", "index unnamed")):
         run_until(tmp_path, point, round)
     model, report = do_run(tmp_path)
@@ -348,6 +359,18 @@ def test_no_rounds_are_refused():
         run_rounds(make_net(), 0, lambda model, index: {})
 
 
-if __name__ == "__main__":
+def serve() -> None:
+    """Do a run in a process of its own for each line of stdin; print the status it ended with."""
+    importlib.import_module("torch._dynamo")    # which a training step imports
     torch.set_num_threads(1)
-    do_run(Path(sys.argv[1]), end_hard(sys.argv[2], int(sys.argv[3])))
+    for line in sys.stdin:
+        folder, point, round = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            do_run(Path(folder), end_hard(point, round))
+            os._exit(0)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+
+if __name__ == "__main__":
+    serve()
