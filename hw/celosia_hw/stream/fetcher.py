@@ -18,8 +18,7 @@ class Fetcher(wiring.Component):
     they are.
 
     It counts the words behind commands and the heads of batches; so it knows where weights begin
-    and end. Row groups and signs are those of the last `layer` that passed it. An entry
-    of control words is read once for each of them, so that nothing has to hold it.
+    and end. Row groups and signs are those of the last `layer` that passed it.
 
     Parameters
     ----------
@@ -31,10 +30,9 @@ class Fetcher(wiring.Component):
         Strobe, while ``busy`` is 0: begin with the chunk that word ``list`` of main memory names.
         ``list`` is stable until the cycle behind.
     memory : Out(Access), data : In(64)
-        The port of main memory, see `MainMemory`. Where weights begin, a request that waits is
-        taken back.
+        The port of main memory, see `MainMemory`.
     room_controls, room_entries : In(1)
-        There is room for six control words and for four entries more than were written a cycle
+        There is room for eight control words and for five entries more than were written a cycle
         before.
     control : Out(1), word : Out(16)
         Strobe: the next control word.
@@ -47,9 +45,9 @@ class Fetcher(wiring.Component):
 
     Timing
     ------
-    One word or one entry for each grant, at most one a cycle; control words come two cycles
-    behind their grant, entries one. Behind a batch's heads three grants are lost, between two
-    chunks seven.
+    An entry for each grant: one of weights a cycle, one of control words in four. Control words
+    come two to five cycles behind their grant, entries one. Behind a batch's heads one or two
+    grants are lost, between two chunks seven.
     """
 
     def __init__(self, array: Array) -> None:
@@ -70,35 +68,35 @@ class Fetcher(wiring.Component):
         weights, ended, final = Signal(), Signal(), Signal(reset_less=True)
         here, other, last = (Signal.like(self.memory.address, name=name, reset_less=True)
                              for name in ("here", "other", "last"))
-        # Slots of words: of the one that is asked for, the one in ``data``, the one in ``word``.
-        asked, read, parsed = (Signal(range(ENTRY_WORDS), name=name) for name in (
-            "asked", "read", "parsed"))
-        there, request, grant, turn, waits = (Signal(name=name) for name in (
-            "there", "request", "grant", "turn", "waits"))
-        switch = self._parse(m, weights, grant & running, there)
+        # What came: an entry of weights; one of control words, if it does not become the first one.
+        request, grant, entry, arrived, waits = (Signal(name=name) for name in (
+            "request", "grant", "entry", "arrived", "waits"))
+        # The words of an entry behind its first one, and how many of them are left.
+        rest, left = Signal(ENTRY_BITS - CONTROL_BITS, reset_less=True), Signal(2)
+        parses, switch = self._parse(m, weights, grant & running, arrived, arrived | left.any())
+        ends, room, pace = Signal(), Signal(), Signal(2)
         m.d.comb += [
             self.memory.request.eq(request), self.memory.address.eq(here),
-            grant.eq(self.memory.grant & ~switch),
-            # Words that were asked for ahead may have left the entry behind already.
-            turn.eq((grant & (weights | asked.all() | listing)) | (switch & (asked > parsed))),
+            grant.eq(self.memory.grant), ends.eq(grant & running & (here == last)),
+            self.entry.eq(entry | (arrived & switch)),
+            # Behind control words the next entry comes when all of them have been parsed. Of both
+            # rings there is room for what then comes of the other kind.
+            room.eq(self.room_controls & Mux(weights | switch, self.room_entries & ~parses,
+                                             ~grant & (pace == 0))),
             self.busy.eq(swap | listing | loading | waits | running),
         ]
-        ends, room = Signal(), Signal()
-        m.d.comb += [ends.eq(turn & running & (here == last)),
-                     room.eq(Mux(weights, self.room_entries, self.room_controls))]
         m.d.sync += [
-            there.eq(grant & running & ~weights),
-            self.entry.eq(grant & running & weights),
-            read.eq(asked), parsed.eq(read),
-            self.word.eq(self.data.word_select(read, CONTROL_BITS)),
-            request.eq(~switch & (swap | (request & ~grant)
-                                  | (running & room & ~ended & ~ends))),
+            entry.eq(grant & running & (weights | switch)),
+            arrived.eq(grant & running & ~(weights | switch)),
+            pace.eq(Mux(grant, 2, pace - pace.any())),
+            self.word.eq(Mux(arrived, self.data, rest)),
+            rest.eq(Mux(arrived, self.data[CONTROL_BITS:], rest >> CONTROL_BITS)),
+            left.eq(Mux(arrived, ENTRY_WORDS - 1, left - left.any())),
+            request.eq(swap | (request & ~grant) | (running & room & ~ended & ~ends)),
         ]
         with m.If(switch):
-            m.d.sync += asked.eq(0)
-        with m.Elif(grant & running & ~weights):
-            m.d.sync += asked.eq(asked + 1)
-        with m.If(turn):
+            m.d.sync += left.eq(0)
+        with m.If(grant):
             m.d.sync += here.eq(here + 1)
         with m.If(ends):
             m.d.sync += ended.eq(1)
@@ -115,7 +113,7 @@ class Fetcher(wiring.Component):
                          final.eq(chunk.final), ended.eq(0), running.eq(1)]
             if self.array.flash:
                 m.d.sync += [running.eq(~chunk.copied), waits.eq(chunk.copied)]
-        with m.If(running & ended & ~there & ~self.control):
+        with m.If(running & ended & ~entry & ~arrived & (left == 0) & ~self.control):
             m.d.sync += [running.eq(0), swap.eq(~final)]
         if self.array.flash:
             self._wait(m, waits, running)
@@ -132,10 +130,13 @@ class Fetcher(wiring.Component):
         with m.Else():
             m.d.sync += count.eq(count + self.copied - used)
 
-    def _parse(self, m: Module, weights: Signal, grant: Value, there: Value) -> Signal:
-        """Follow the control words; return whether the word is the last one before weights.
+    def _parse(self, m: Module, weights: Signal, grant: Value, arrived: Value,
+               there: Value) -> tuple[Signal, Signal]:
+        """Follow the control words; return whether the word is a command or a batch, and whether it
+        is the last one before weights.
 
-        there : the next word will be in ``word`` if this one is not the last one.
+        arrived : an entry is there, of weights if the word is the last one before them.
+        there   : the next word will be in ``word`` if this one is not the last one.
         """
         left = Signal(COMMAND["argument"].bits)
         heads, layer = Signal(), Signal()
@@ -175,21 +176,22 @@ class Fetcher(wiring.Component):
             self.control.eq(comes), parses.eq(comes & after["none"]),
             closes.eq(comes & after["heads"] & after["one"]),
         ]
-        self._count(m, weights, grant, switch, parses, batch.steps, groups, dense)
-        return switch
+        # What came with a batch's last word, asked for before it, is its first entry already.
+        counts = (grant & (weights | switch)) | (arrived & switch)
+        self._count(m, weights, counts, switch, parses, batch.steps, groups, dense)
+        return parses, switch
 
-    def _count(self, m: Module, weights: Signal, grant: Value, switch: Value, load: Value,
+    def _count(self, m: Module, weights: Signal, counts: Value, switch: Value, load: Value,
                steps: Value, groups: Value, dense: Value) -> None:
         """Count the entries of a batch: as many steps as an entry has for each."""
         rest, after = Signal(len(steps)), Signal(len(steps) + 1)
-        m.d.comb += after.eq(rest - lookup(Cat(dense, groups), {
+        owed, taken = Signal(), Signal()
+        # Of a part, the first entry may come with the word that says how many there are.
+        m.d.comb += [taken.eq((counts & ~load) | owed), after.eq(rest - lookup(Cat(dense, groups), {
             flag | log2_groups << 1: ENTRY_WORDS << flag >> log2_groups
-            for flag in range(2) for log2_groups in range(self.array.groups_max.bit_length())}, 4))
+            for flag in range(2) for log2_groups in range(self.array.groups_max.bit_length())}, 4))]
         with m.If(load):
             m.d.sync += rest.eq(steps)
-        with m.Elif(grant & weights):
+        with m.Elif(taken):
             m.d.sync += rest.eq(after)
-        with m.If(switch):
-            m.d.sync += weights.eq(1)
-        with m.Elif(grant & weights & after[-1]):
-            m.d.sync += weights.eq(0)
+        m.d.sync += [owed.eq(counts & load), weights.eq((weights | switch) & ~(taken & after[-1]))]

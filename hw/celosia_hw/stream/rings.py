@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from celosia_hw.parts.delay import chain
 from celosia_hw.parts.table_memory import TableMemory
-from celosia_spec.stream.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS, Array
+from celosia_spec.stream.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS, RING_GAP, Array
 
 
 class ControlsRing(wiring.Component):
@@ -26,7 +26,7 @@ class ControlsRing(wiring.Component):
     write : In(1), written : In(16)
         Strobe: the next word.
     room : Out(1)
-        Six words more fit in than had been written a cycle before.
+        Eight words more fit in than had been written a cycle before.
     have : Out(1), word : Out(16)
         ``word`` is the next one to be taken.
     take : In(1)
@@ -142,7 +142,7 @@ class WeightsRing(wiring.Component):
     write : In(1), written : In(64)
         Strobe: the next entry.
     room : Out(1)
-        Four entries more fit in than had been written a cycle before.
+        `RING_GAP` entries more fit in than had been written a cycle before.
     available : Out(1)
         The entry of the next step is there, on a batch's first pass. Others find theirs.
     go : In(1), last, done : In(1)
@@ -186,7 +186,9 @@ class WeightsRing(wiring.Component):
         m = Module()
         used = Signal.like(self.head, name="used")
         m.d.comb += used.eq(self.head - self.tail)
-        m.d.sync += [self.head.eq(self.head + self.write), self.room.eq(~used[2:].all())]
+        assert RING_GAP == 5
+        full = used[3:].all() & (used[2] | used[:2].all())
+        m.d.sync += [self.head.eq(self.head + self.write), self.room.eq(~full)]
         walks = []
         flags = {name: chain(m, value, self.late, name, reset_less=name != "go")
                  for name, value in (("go", self.go), ("last", self.last), ("done", self.done),

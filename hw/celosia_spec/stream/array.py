@@ -18,7 +18,7 @@ ENTRY_WORDS = ENTRY_BITS // CONTROL_BITS
 QUAD = 4
 """Lanes of the smallest group."""
 
-RING_GAP = 4
+RING_GAP = 5
 """Entries of the weights' ring that stay free, so that what is asked for has room."""
 
 EDGE = 3
