@@ -458,6 +458,22 @@ def test_no_bubbles(bench):
     assert checked > 30
 
 
+def test_heads_are_given_up_when_they_have_been_read(bench):
+    """Behind a band's only batch there are about as many words as the ring holds, so that those of
+    the next batch find room when the heads of this one have gone."""
+    array, block = bench
+    writer = Writer(array, random.Random(4))
+    layer = {name: 0 for word in LAYER.words for name in word.unpack(0)} | {"log2_groups": 1}
+    writer.read(writer.add(writer.entries(writer.command(Op.LAYER, **layer))))
+    batch = writer.add(writer.batch(layer, 100, 0))
+    for words in range(array.controls - 48, array.controls, ENTRY_WORDS):
+        writer.read(writer.add(writer.entries(writer.command(Op.BAND, last_tile=2))))
+        writer.read(batch)
+        writer.read(writer.add(writer.entries([NOTHING] * words)))
+    writer.read(writer.add(writer.entries(writer.command(Op.CLOSE))))
+    Bench(array, block, *writer.done(), 4, grants=(1.0,)).run()
+
+
 @settings(max_examples=15, deadline=None, derandomize=True,
           suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.data())

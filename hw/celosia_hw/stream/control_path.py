@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -98,7 +98,7 @@ class ControlPath(wiring.Component):
         m.submodules.sequencer = sequencer = self.sequencer
         m.submodules.exponents = exponents = Exponents()
         wiring.connect(m, fetcher.memory, wiring.flipped(self.memory))
-        quiet = Signal()
+        quiet, emptied = Signal(), Signal()
         m.d.comb += [
             fetcher.start.eq(self.start), fetcher.list.eq(self.list), fetcher.data.eq(self.data),
             fetcher.room_controls.eq(controls.room), fetcher.room_entries.eq(weights.room),
@@ -132,8 +132,11 @@ class ControlPath(wiring.Component):
             self.heads.eq(sequencer.drained_heads),
             controls.read.eq(self.read), controls.address.eq(self.address),
             # Heads before those of a pass that begins to drain have been read.
-            controls.free.eq(self.output | quiet),
-            controls.freed.eq(self.heads),
+            controls.free.eq(self.output | quiet | emptied),
+            controls.freed.eq(Mux(self.output, self.heads, sequencer.kept)),
+            # And all before the batch's whose entries are waited for: behind them there may be no
+            # room for its own else.
+            emptied.eq(~sequencer.idle & ~sequencer.taken & ~sequencer.pending & ~self.draining),
         ]
         # What is written: nothing is issued, waits for the output path, or is inside it.
         m.d.sync += quiet.eq(sequencer.idle & ~sequencer.pending & ~self.draining)

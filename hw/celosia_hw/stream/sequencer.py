@@ -47,8 +47,8 @@ class Sequencer(wiring.Component):
     offer : In(1), batch : In(BATCH), single : In(1), taken : Out(1)
         There is a batch, and it has one step; ``taken`` in the cycle behind that in which it is
         taken over; in it ``offer`` says nothing.
-    heads : In
-        With ``taken``: where its heads lie in the controls' ring.
+    heads : In, kept : Out
+        With ``taken``: where its heads lie in the controls' ring. It stays from the next cycle on.
     began : Out(1)
         The batch's first step was issued in the cycle before: so its heads are in the ring.
     available, inside : In(1)
@@ -90,7 +90,7 @@ class Sequencer(wiring.Component):
         super().__init__({
             "layer": In(layout(*LAYER.words)), "last_tile": In((array.tiles - 1).bit_length()),
             "offer": In(1), "batch": In(layout(BATCH)), "single": In(1), "taken": Out(1),
-            "heads": In(bits),
+            "heads": In(bits), "kept": Out(bits),
             "began": Out(1), "available": In(1), "inside": In(1), "go": Out(1), "last": Out(1),
             "done": Out(1), "begins": Out(1), "dense": Out(1),
             "step": Out(STEP), "tile": Out(1), "again": Out(1), "phase": Out(1),
@@ -182,12 +182,11 @@ class Sequencer(wiring.Component):
 
     def _drain(self, m: Module, joins: Signal, comes: Value, flags: Value) -> None:
         """Begin a pass's output, and keep what the output path has to know of it."""
-        heads = Signal.like(self.heads, name="kept", reset_less=True)
         with m.If(self.taken & ~joins):
-            m.d.sync += heads.eq(self.heads)
+            m.d.sync += self.kept.eq(self.heads)
         strobes = chain(m, comes, WeightsRing.LATENCY + self.lag, "begins", reset_less=False)
         m.d.comb += self.start.eq(strobes[-1])
-        given: Value = Cat(flags, heads)
+        given: Value = Cat(flags, self.kept)
         # Where passes are shorter than what is to be kept takes, it moves on with the begin.
         short = min(self.cycles.values()) < self.lag + 5
         for k, strobe in enumerate([strobes[0], strobes[-2]][:1 + short]):
