@@ -146,10 +146,10 @@ class Columns(wiring.Component):
             over = bank[0] & bank[1] & self.pair
             quads.append(Cat(bit ^ (over & bank[2:k].all()) for k, bit in enumerate(bank[2:], 2)))
         # A's second element is here where B's are not.
-        far, group = Signal(), Signal(self.row_bits)
-        m.d.comb += [far.eq(bank_b.all() | (bank_a.all() & (bank_b[0] ^ bank_b[1]))),
-                     group.eq(step & (far & self.pair).replicate(self.row_bits))]
-        return Mux(takes_b, quads[1], quads[0]), near + group
+        far, beyond = Signal(), Signal(self.row_bits)
+        m.d.comb += [far.eq(self.pair & (bank_b.all() | (bank_a.all() & (bank_b[0] ^ bank_b[1])))),
+                     beyond.eq(near + step)]
+        return Mux(takes_b, quads[1], quads[0]), Mux(far, beyond, near)
 
     def _enable(self, m: Module, j: int, quad: Value, written: Value) -> None:
         masks = self.masks[2:]

@@ -61,10 +61,12 @@ class Finisher(wiring.Component):
             negative.eq(self.signed & self.element[places - 1]),
             value.eq(Mux(odd, given >> 1, given)), dropped.eq(odd & given[0]),
         ]
-        with m.If(self.zero):
-            m.d.sync += [value.eq(0), dropped.eq(0)]
         # A value above its tensor's exponent becomes all ones; zero stays zero.
-        large = over & (value.any() | dropped)
+        some = Signal(reset_less=True)
+        m.d.sync += some.eq(given.any())
+        with m.If(self.zero):
+            m.d.sync += [value.eq(0), dropped.eq(0), some.eq(0)]
+        large = over & some
         first, lost = self._right(m, value, distance[2:], 8, "first")
         held, sticky = Signal(places, reset_less=True), Signal(reset_less=True)
         rest = Signal(2, reset_less=True)
@@ -76,11 +78,14 @@ class Finisher(wiring.Component):
         second, lost = self._right(m, held, rest, 2, "second")
         magnitude, up = Signal(self.bits, reset_less=True), Signal(reset_less=True)
         guard = places - self.bits - 1
+        # The largest magnitude has not moved.
+        ones = Signal(reset_less=True)
+        m.d.sync += ones.eq((rest == 0) & held[guard + 1:-1].all() & (held[-1] | self.signed))
         m.d.sync += [
             magnitude.eq(second[guard + 1:] ^ signs[0].replicate(self.bits)),
             up.eq(second[guard] & (second[guard + 1] | sticky | lost | second[:guard].any())),
         ]
-        self._limit(m, magnitude, up, signs[1])
+        self._limit(m, magnitude, up, ones, signs[1])
         return m
 
     def _right(self, m: Module, value: Value, amount: Value, unit: int,
@@ -95,15 +100,11 @@ class Finisher(wiring.Component):
             value = shifted
         return value, lost
 
-    def _limit(self, m: Module, magnitude: Value, up: Value, negative: Value) -> None:
+    def _limit(self, m: Module, magnitude: Value, up: Value, ones: Value, negative: Value) -> None:
         """Round, clip, and give the code of a magnitude whose bits are inverted if ``negative``.
 
-        -(a + 1) is ~a, and -a is ~a + 1. The largest magnitude is not rounded up.
+        -(a + 1) is ~a, and -a is ~a + 1. The largest magnitude, of ``ones``, is not rounded up.
         """
-        full, one = Signal(), Signal()
-        ones = Cat(*(bit ^ negative for bit in magnitude[:-1]),
-                   (magnitude[-1] ^ negative) | self.signed)
-        m.d.comb += [full.eq(up & ones.all()), one.eq(negative ^ (up & ~full))]
-        total = Cat(Const(1, 1), magnitude) + Cat(one)
+        total = Cat(Const(1, 1), magnitude) + Cat(negative ^ (up & ~ones))
         m.d.sync += [self.code.eq(total[1:] ^ (self.signed << self.bits - 1)),
-                     self.clipped.eq(full)]
+                     self.clipped.eq(up & ones)]
