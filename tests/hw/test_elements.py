@@ -59,7 +59,9 @@ def test_normaliser(acc_bits, signed):
         sums = rounding_cases(acc_bits - 1, uppers)
         sums = np.concatenate([sums, -sums]) if signed else sums
         unit, value = np.repeat(units, len(sums)), np.tile(sums, len(units))
+        room = unit + acc_bits + UNIT_MARGIN
         got, = play(Normalise(acc_bits), {
-            "sum": value & (1 << acc_bits) - 1, "room": unit + acc_bits + UNIT_MARGIN,
+            "sum": value & (1 << acc_bits) - 1, "room": np.roll(room, 1),
+            "near": np.roll(room, 2) >> 1 & 3, "last": np.roll(room, 3),
             "signed": np.full(len(value), signed)}, ["element"])
         assert np.array_equal(got, to_odd(value, unit, signed=bool(signed)))

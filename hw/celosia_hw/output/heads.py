@@ -50,9 +50,10 @@ class Heads(wiring.Component):
     bias : Out(signed(acc_bits))
         What is added to a row's sums: bias less excess. From its cycle `BIAS` on, with a residual
         operand from `RESIDUAL` - 2 on.
-    room : Out(7)
-        Exponent of the sums' unit + W + `UNIT_MARGIN`. From the cycle behind the row's first sums
-        on, which is ``sums``; `RESIDUAL` with a residual operand.
+    room, near, last : Out(7), Out(2), Out(7)
+        Exponent of the sums' unit + W + `UNIT_MARGIN`, as `Normalise` wants it: two, three and four
+        cycles behind the row's first sums, which are in cycle ``sums``; in `RESIDUAL` with a
+        residual operand.
 
     All outputs of a row stay as long as a row takes.
 
@@ -73,6 +74,7 @@ class Heads(wiring.Component):
             "read": Out(1), "address": Out(bits), "word": In(CONTROL_BITS),
             "at": Out(cycles), "first": Out(1), "weight": Out(signed(6)), "real": Out(1),
             "element": Out(2), "bias": Out(signed(array.acc_bits)), "room": Out(7),
+            "near": Out(2), "last": Out(7),
         })
 
     def elaborate(self, platform: Any) -> Module:
@@ -145,8 +147,12 @@ class Heads(wiring.Component):
             with m.If(self._either(cycle, residual)):
                 m.d.sync += waits.eq(weight)
             weight = waits
-        with m.If(self._either(self.sums, self.RESIDUAL)):
-            m.d.sync += self.room.eq(unit + weight)
+        given, room = Signal.like(self.room, reset_less=True), unit + weight
+        for k, (register, value) in enumerate((
+                (given, room), (self.room, given), (self.near, self.room[1:3]),
+                (self.last, self.room))):
+            with m.If(self._either(self.sums + k, self.RESIDUAL + k)):
+                m.d.sync += register.eq(value)
 
     def _held(self, m: Module, value: Value, name: str) -> Signal:
         held = Signal.like(value, name=name, reset_less=True)

@@ -1,8 +1,9 @@
 """Sums to elements of a stored map, rounded to odd."""
 
+from collections.abc import Callable
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -23,8 +24,9 @@ class Normalise(wiring.Component):
         Its most negative value never occurs. Not negative where ``signed`` is 0, after ``relu``.
     relu : In(1)
         Sums below zero become zero.
-    room : In(7)
-        ``unit + W + UNIT_MARGIN``, of the row: how far a sum may move to the left.
+    room, near, last : In(7), In(2), In(7)
+        ``unit + W + UNIT_MARGIN``, of the row: how far a sum may move to the left. A cycle behind
+        the sum; of it bits 1 and 2 two cycles behind; three cycles behind.
     signed : In(1)
         Whether elements have a sign.
     element : Out(16)
@@ -38,25 +40,36 @@ class Normalise(wiring.Component):
 
     def __init__(self, acc_bits: int = 24) -> None:
         self.acc_bits = acc_bits
-        super().__init__({"sum": In(signed(acc_bits)), "room": In(7), "relu": In(1),
-                          "signed": In(1), "element": Out(ELEMENT_BITS)})
+        super().__init__({"sum": In(signed(acc_bits)), "room": In(7), "near": In(2),
+                          "last": In(7), "relu": In(1), "signed": In(1),
+                          "element": Out(ELEMENT_BITS)})
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         bits = self.acc_bits - 1
         sign = self.sum[-1].replicate(bits)
-        # -a is ~(a - 1). Of the room, a move asks its own bit, and whether a larger one is left.
-        less, negative, *rest = self._held(m, "less", (self.sum + sign.as_signed())[:bits],
-                                           self.sum[-1], self.room, self.room[5:].any())
+        # -a is ~(a - 1).
+        less, negative = self._held(m, "less", (self.sum + sign.as_signed())[:bits], self.sum[-1])
         with m.If(self.relu & self.sum[-1]):
             m.d.sync += [less.eq(0), negative.eq(0)]
-        state: tuple[Value, ...] = (less ^ negative.replicate(bits), negative, *rest)
-        self.less = less
-        for name, distances in (("far", (16, 8)), ("near", (4, 2)), ("last", (1,))):
-            for distance in distances:
-                state = self._left(m, distance, *state)
-            state = self._held(m, name, *state)
-        m.d.sync += self.element.eq(self._element(m, *state))
+        value: Value = less ^ negative.replicate(bits)
+        sixteen, eight, value, free = self._left(
+            m, 16, value, lambda first, end: Mux(negative, less[first:end].all(),
+                                                 ~less[first:end].any()),
+            self.room[3:5], self.room[5:].any())
+        value, free, *moves, negative = self._held(m, "far", value, free, eight, sixteen, negative)
+        value, sticky = self._cut(value, 7)
+        far = value
+        four, two, value, free = self._left(
+            m, 4, value, lambda first, end: ~far[first:end].any(), self.near, free)
+        value, sticky, free, *moves, negative = self._held(
+            m, "near", value, sticky, free, two, four, *moves, negative)
+        value, lost = self._cut(value, 1)
+        one = ~value[-1] & (free | self.last[0])
+        value, sticky, exponent, negative = self._held(
+            m, "last", Mux(one, value << 1, value)[:len(value)], sticky | lost,
+            self.last - Cat(one, *moves), negative)
+        m.d.sync += self.element.eq(self._element(m, value, sticky, negative, exponent))
         return m
 
     def _held(self, m: Module, name: str, *values: Value) -> tuple[Signal, ...]:
@@ -65,41 +78,46 @@ class Normalise(wiring.Component):
         m.d.sync += [h.eq(value) for h, value in zip(held, values, strict=True)]
         return tuple(held)
 
-    def _empty(self, less: Value, negative: Value) -> Value:
-        """Return whether a magnitude's bits are 0."""
-        return Mux(negative, less.all(), ~less.any())
+    def _left(self, m: Module, distance: int, value: Value,
+              empty: Callable[[int, int], Value], room: Value,
+              free: Value) -> tuple[Value, Value, Value, Value]:
+        """Move a value left by ``distance`` and by half of it, each if only zeros fall off and the
+        room allows it. Return whether it moved, the value, and whether there is room for all
+        further moves: a bit of it that is not used leaves more than they take.
 
-    def _left(self, m: Module, distance: int, value: Value, sign: Value, room: Value, free: Value,
-              *moves: Value) -> tuple[Value, ...]:
-        """Move a value left by ``distance`` if only zeros fall off and the room allows it.
-
-        A bit of the room that is not used leaves more than all smaller distances together.
+        empty : whether bits of the value are 0.   room : bits for half of it, and for it.
         """
-        bit = room[distance.bit_length() - 1]
-        empty, move = Signal(name=f"empty{distance}"), Signal(name=f"move{distance}")
-        after = Signal(len(value), name=f"by{distance}")
-        if distance == 8:
-            # Found beside the move by 16, which takes as long.
-            sixteen, = moves
-            m.d.comb += empty.eq(Mux(sixteen, self._empty(self.less[-24:-16], sign),
-                                     self._empty(self.less[-8:], sign)))
-        else:
-            m.d.comb += empty.eq(~value[-distance:].any())
-        m.d.comb += [move.eq(empty & (free | bit)),
-                     after.eq(Mux(move, value << distance, value))]
-        if distance > 1:
-            return after, sign, room, free | (bit & ~empty), move, *moves
-        return after, sign, room - Cat(move, *moves)        # the top bit's exponent + 16
+        half, bits = distance // 2, len(value)
+        clear, then = empty(bits - distance, bits), Const(0, 1)
+        if bits >= distance + half:         # else only 0 could move twice
+            then = empty(bits - distance - half, bits - distance)
+        first, second, rest = (Signal(name=f"{name}{distance}") for name in (
+            "first", "second", "rest"))
+        alone, by = empty(bits - half, bits), Signal(bits, name=f"by{distance}")
+        m.d.comb += [
+            first.eq(clear & (free | room[1])),
+            second.eq(Mux(first, then & (free | room[0]), alone & (free | room.any()))),
+            by.eq(Mux(first, value << distance, value)),
+            rest.eq(free | (room[1] & ~clear) | (room[0] & ~Mux(first, then, alone))),
+        ]
+        return first, second, Mux(second, by << half, by)[:bits], rest
 
-    def _element(self, m: Module, value: Value, sign: Value, exponent: Value) -> Value:
-        cut = len(value) - SIGNIFICAND_BITS
+    def _cut(self, value: Value, left: int) -> tuple[Value, Value]:
+        """Return a value without the bits that will be cut off, if it still moves left by at most
+        ``left``, and whether one of them is 1."""
+        cut = len(value) - SIGNIFICAND_BITS - left
+        return value[cut:], value[:cut].any()
+
+    def _element(self, m: Module, value: Value, sticky: Value, sign: Value,
+                 exponent: Value) -> Value:
         over = Signal()
         field, significand = Signal(5), Signal(SIGNIFICAND_BITS)
+        cut = len(value) - SIGNIFICAND_BITS
         m.d.comb += [
             over.eq(value[-1] & exponent[5:].any()),
             # Without its top bit a value is 0, or lies below 2^-16.
             field.eq((exponent[:5] & value[-1].replicate(5)) | over.replicate(5)),
-            significand.eq(Cat(value[cut] | value[:cut].any(), value[cut + 1:])
+            significand.eq(Cat(value[cut] | value[:cut].any() | sticky, value[cut + 1:])
                            | over.replicate(SIGNIFICAND_BITS)),
         ]
         with_sign = Cat(significand[1] | significand[0], significand[2:], sign)

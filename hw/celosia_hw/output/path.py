@@ -136,6 +136,7 @@ class OutputPath(wiring.Component):
             m.submodules[f"normalise{e}"] = normalise = Normalise(self.array.acc_bits)
             m.d.comb += [
                 normalise.sum.eq(total), normalise.room.eq(heads.room),
+                normalise.near.eq(heads.near), normalise.last.eq(heads.last),
                 normalise.relu.eq(layer.relu), normalise.signed.eq(layer.signed_out),
             ]
             element = normalise.element
