@@ -15,7 +15,8 @@ class Beats(wiring.Component):
     Members
     -------
     log2_groups : In(2), single : In(1)
-        Row groups; a beat takes two cycles, one a lane. Stable while a row has beats.
+        Row groups; a beat takes two cycles, one a lane. Stable while a row has beats, and two
+        cycles before.
     row : In(1)
         Strobe in a row's first cycle.
     active, odd, done, last : Out(1)
@@ -37,9 +38,9 @@ class Beats(wiring.Component):
         most = self.array.lanes - 1
         bits = most.bit_length()
         on, at, full = Signal(), Signal(bits), Signal(bits)
+        # A group's lanes less one, and half of it where a beat is one cycle.
+        m.d.sync += full.eq(Mux(self.single, most, most >> 1) >> self.log2_groups)
         m.d.comb += [
-            # A group's lanes less one, and half of it where a beat is one cycle.
-            full.eq(Mux(self.single, most, most >> 1) >> self.log2_groups),
             self.active.eq(on | self.row), self.odd.eq(self.single & at[0] & on),
             self.done.eq(self.active & (self.odd | ~self.single)),
             self.last.eq(on & (at == full)),

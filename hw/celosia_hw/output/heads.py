@@ -108,11 +108,13 @@ class Heads(wiring.Component):
                 with m.Case(flags):
                     m.d.sync += last.eq(cycles)
         at, active, begin, end, row = Signal(bits), Signal(), Signal(), Signal(), Signal()
+        words = Signal()                                # there is one more
         length = Mux(layer.signed_in, head_words(signed_in=True), head_words(signed_in=False))
         m.d.comb += [
             end.eq(at == last), row.eq(active & (at == 0)), self.first.eq(row & begin),
-            self.read.eq(active & (at < length)),
+            self.read.eq(active & words),
         ]
+        m.d.sync += words.eq(end | self.start | (at < length - 1))
         m.d.sync += at.eq(Mux(end | self.start, 0, at + 1))
         with m.If(self.start):
             m.d.sync += [active.eq(1), begin.eq(1), self.address.eq(self.heads),

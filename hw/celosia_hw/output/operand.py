@@ -82,9 +82,10 @@ class Align(wiring.Component):
             m.d.comb += [moved.eq(Mux(amount[k], parts >> distance, parts)),
                          lost.eq(sticky | (amount[k] & parts[:distance].any()))]
             guard, value, sticky = moved[0], moved[1:].as_signed(), lost
-        held, up = Signal(signed(width), reset_less=True), Signal(reset_less=True)
-        result = Signal(signed(width), reset_less=True)
-        m.d.sync += [held.eq(value), up.eq(guard & (sticky | value[0])), result.eq(held + up)]
+        held, half = Signal(signed(width), reset_less=True), Signal(reset_less=True)
+        rest, result = Signal(reset_less=True), Signal(signed(width), reset_less=True)
+        m.d.sync += [held.eq(value), half.eq(guard), rest.eq(sticky),
+                     result.eq(held + (half & (rest | held[0])))]
         return result
 
     def _moved(self, m: Module, value: Value, amount: Value) -> tuple[Signal, Signal]:

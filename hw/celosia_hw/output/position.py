@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -22,15 +22,15 @@ class Position(wiring.Component):
         does, at ``position``; else, with ``moves``, its tile does.
     row : In(1), takes : In(2)
         A row begins behind this cycle; elements that it takes in this cycle, by one each.
-    at, next : Out(16), changes : Out(1)
-        Of the pass; with ``changes``, what it becomes.
+    at, next : Out(16), low : Out(2), changes : Out(1)
+        Of the pass; with ``changes``, what it becomes, and the lowest bits of that.
     """
 
     def __init__(self) -> None:
         super().__init__({
             "position": In(CONTROL_BITS), "begin": In(1), "again": In(1), "moves": In(1),
             "row": In(1), "takes": In(2), "at": Out(CONTROL_BITS), "next": Out(CONTROL_BITS),
-            "changes": Out(1)})
+            "low": Out(2), "changes": Out(1)})
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
@@ -39,6 +39,9 @@ class Position(wiring.Component):
         m.d.comb += [
             so_far.eq((Cat(second, before) + Cat(second, first))[1:]),
             self.next.eq(Mux(self.again, self.position, self.at + so_far)),
+            # In few levels of gates.
+            self.low.eq(Mux(self.again, self.position[:2],
+                            _added(self.at[:2], _added(_added(before[:2], first), second)))),
             self.changes.eq(self.begin & (self.again | self.moves)),
         ]
         m.d.sync += before.eq(so_far)
@@ -47,3 +50,10 @@ class Position(wiring.Component):
         with m.If(self.changes):
             m.d.sync += self.at.eq(self.next)
         return m
+
+
+def _added(number: Value, more: Value) -> Value:
+    """Return a sum of two bits each, without a chain of carries."""
+    carry = number[0] & more[0]
+    high = number[1] ^ carry
+    return Cat(number[0] ^ more[0], high ^ more[1] if len(more) > 1 else high)
