@@ -173,8 +173,9 @@ ORDER = {
         __main__
     """,
     "celosia.bands": """
-        __init__, grid, lives
+        __init__, grid, lives, tiles
         layouts, slots
+        filling
         entries, plan, regions
         batches
         stream

@@ -16,7 +16,8 @@ from stream import rtl
 from stream.networks import graphs
 
 ARRAYS = {"16": Array(main_words=4096, clamp=True),
-          "16 without residual": Array(main_words=4096, clamp=True, residual=False),
+          "16 without residual": Array(main_words=4096, clamp=True, residual=False,
+                                      bank_rows=128),
           "8": Array(lanes=8, main_words=4096, bank_rows=256, ring=64, clamp=True)}
 
 

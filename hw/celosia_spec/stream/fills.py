@@ -182,15 +182,32 @@ class Places:
 def cycles(record: Mapping[str, int], array: Array) -> int:
     """Return the cycles from one record's end to this one's, if it was queued by then and the port
     is free."""
-    element = places(record, array).element
+    lines = _accesses(record)
     if record["apart"]:
-        lines = np.full(element.shape[:2], 3 + element.shape[2])
+        lines = 3 + lines
     elif record["zero"]:
-        lines = np.full(element.shape[:2], max(3, -(-element.shape[2] // ENTRY_WORDS)))
+        lines = np.maximum(-(-(record["run"] + 5) // ENTRY_WORDS), 3) + 0 * lines
     else:
-        words = element[..., -1] // ENTRY_WORDS - element[..., 0] // ENTRY_WORDS + 1
-        lines = np.maximum(words, 3)
+        lines = np.maximum(lines, 3)
     return int(lines.sum()) + 4 * lines.size - record["channels"] - 1 + _AROUND
+
+
+def accesses(record: Mapping[str, int]) -> int:
+    """Return the words of main memory that a record asks for."""
+    return 0 if record["zero"] else int(_accesses(record).sum())
+
+
+def _accesses(record: Mapping[str, int]) -> np.ndarray:
+    """Return the words of main memory of each line, int64 (channels, lines)."""
+    n = record["run"] + 5
+    line, channel = np.arange(-record["lines"]), np.arange(-record["channels"])[:, None]
+    if record["apart"]:
+        return np.full((len(channel), len(line)), (n + 3) // ENTRY_WORDS)
+    across = n + record["line_element"]
+    first = (record["element"] + line * across
+             + channel * ((len(line) - 1) * across + n + record["channel_element"]))
+    found: np.ndarray = (first % ENTRY_WORDS + n + 3) // ENTRY_WORDS
+    return found
 
 
 def places(record: Mapping[str, int], array: Array) -> Places:

@@ -68,6 +68,12 @@ def command(op: Op, **fields: int) -> list[int]:
     return _told(op, record.pack(**fields) if record else [])
 
 
+def wait(cycles: int) -> list[int]:
+    """Return the command that waits for so many cycles, from when all steps before it are issued;
+    1 at least."""
+    return [COMMAND.pack(command=1, op=Op.WAIT, argument=cycles)]
+
+
 def table(op: Op, words: Sequence[int]) -> list[int]:
     """Return the commands that write words to a table."""
     most = COMMAND["argument"].most - len(RECORDS[op].words)

@@ -94,18 +94,28 @@ class Grid:
         """Positions with zeros before the first line of a plane."""
         return max(0, -self.columns.shifts[0]) if self.filled else 0
 
-    def plane_x(self, span: int) -> int:
-        """Return positions from a plane of columns to the next, each of ``span`` lines.
+    @property
+    def single(self) -> bool:
+        """Whether one plane alone is stored: then lines can follow each other without an end."""
+        return len(self.lines.planes) == len(self.columns.planes) == 1
+
+    def plane_x(self, span: int, plane: int) -> int:
+        """Return positions from a plane of columns to the next, each of ``span`` lines, on a plane
+        of lines.
 
         With a step of 2, both elements of a word that lie on one plane and both on the other go to
-        four different banks.
+        four different banks. Where a map's lines are odd in length, odd ones begin inside a word.
         """
         size = self.before + span * self.pitch
-        return size + (2 - size) % 4 if self.columns.step == 2 else size
+        if self.columns.step != 2:
+            return size
+        apart = 3 if not self.lines.step % 2 and plane * self.columns.size % 2 else 2
+        return size + (apart - size) % 4
 
     def plane_y(self, span: int) -> int:
         """Return positions from a plane of lines to the next."""
-        return self.plane_x(span) * len(self.columns.planes)
+        return max(self.plane_x(span, plane) for plane in self.lines.planes) * len(
+            self.columns.planes)
 
     def positions(self, span: int) -> int:
         """Return positions that ``span`` lines of all planes take."""
@@ -134,9 +144,9 @@ class Grid:
             for window_x in self.columns.offsets:
                 for y in window_y:
                     for x in window_x:
-                        plane_y = self.lines.planes.index(y % self.lines.step)
-                        plane_x = self.columns.planes.index(x % self.columns.step)
-                        shift_y, shift_x = y // self.lines.step, x // self.columns.step
-                        yield (plane_y * self.plane_y(span) + plane_x * self.plane_x(span)
+                        shift_y, plane_y = divmod(y, self.lines.step)
+                        shift_x, plane_x = divmod(x, self.columns.step)
+                        yield (self.lines.planes.index(plane_y) * self.plane_y(span)
+                               + self.columns.planes.index(plane_x) * self.plane_x(span, plane_y)
                                + self.before + (shift_y - least) * self.pitch + shift_x,
-                               self.mask(x % self.columns.step, shift_x))
+                               self.mask(plane_x, shift_x))

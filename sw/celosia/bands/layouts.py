@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from celosia.bands.grid import Grid
+from celosia.bands.tiles import Tiles
 from celosia_spec.isa import BLOCK
 from celosia_spec.qgraph import QGraph, QNode, QTensor
 from celosia_spec.stream.array import EDGE, ENTRY_WORDS
@@ -35,10 +36,10 @@ def strides(graph: QGraph) -> dict[str, int]:
             is_vector(node, tensor, graph.tensors[node.output]) for node in graph.nodes
             if name in node.inputs)
         found[name] = 1 if packed else -(-positions // ENTRY_WORDS) * ENTRY_WORDS
-    for node in graph.nodes:
-        # A residual operand is found where the output lies.
-        if (add := node.epilogue.add) is not None and found[add] != found[node.output]:
-            found[add] = found[node.output] = ENTRY_WORDS
+    adding = [(node.epilogue.add, node.output) for node in graph.nodes if node.epilogue.add]
+    # A residual operand is found where the output lies.
+    while unlike := [pair for pair in adding if found[pair[0]] != found[pair[1]]]:
+        found |= {name: ENTRY_WORDS for pair in unlike for name in pair}
     return found
 
 
@@ -51,29 +52,34 @@ def is_depthwise(node: QNode, source: QTensor, result: QTensor) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Band:
-    """Lines of the output, and the channels of the input that are in the banks for them."""
+class Stretch:
+    """What lies in the banks as one piece: what some lines of the output read of some channels.
+
+    line, lines : of the output.   channel, channels : of the input.   row : the bank row at which
+    it begins; rows follow each other without an end, and the banks hold them modulo their depth.
+    """
 
     line: int
     lines: int
     channel: int
     channels: int
+    row: int
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Tiles:
-    """The tiles of a band.
+@dataclass(frozen=True, kw_only=True)
+class Band:
+    """Tiles of a stretch that are computed one after the other, and what is filled for them.
 
-    rows : first bank rows, int64 (tiles,).   begins : which positions begin a line, from EDGE
-    before to EDGE behind, bool (tiles, P' + 2 EDGE).   written : lanes, bool (tiles, P').
+    tile, tiles : the first one, and how many.   begin, end : grid lines of the stretch.
+    beside : they are filled while the band before computes, else behind it.
     """
 
-    rows: np.ndarray
-    begins: np.ndarray
-    written: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.rows)
+    stretch: Stretch
+    tile: int
+    tiles: int
+    begin: int
+    end: int
+    beside: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,14 +122,19 @@ class Spread:
     def tiles(self, lines: int) -> Tiles:
         """Return the one tile of the one line."""
         return Tiles(rows=np.zeros(1, np.int64), begins=np.zeros((1, self.size + 2 * EDGE), bool),
-                     written=np.arange(self.size)[None] == 0)
+                     written=np.arange(self.size)[None] == 0, lines=np.zeros((1, 2), np.int64))
+
+    def rows_of(self, begin: int, end: int) -> tuple[int, int]:
+        """Return the bank rows of all that there is."""
+        return 0, self.rows
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lines:
     """A layer that looks at a window: some lines of some channels, parted into planes.
 
-    grid : of the layer.   size : P'.   span : grid lines that are stored.   channels : of a band.
+    grid : of the layer.   size : P'.   span : grid lines of the longest stretch.   channels : of
+    a stretch.
     """
 
     grid: Grid
@@ -133,12 +144,20 @@ class Lines:
 
     @property
     def rows(self) -> int:
-        """Bank rows."""
+        """Bank rows of the longest stretch."""
         return -(-self.grid.positions(self.span) // self.size) * self.channels
 
     @property
     def blocks(self) -> int:
         return -(-self.channels // BLOCK)
+
+    def rows_of(self, begin: int, end: int) -> tuple[int, int]:
+        """Return the bank rows, from the first to before the last one, that grid lines of a stretch
+        touch. What has several planes is one piece."""
+        if not self.grid.single:
+            return 0, self.rows
+        first, last = begin * self.grid.pitch, self.grid.before + end * self.grid.pitch
+        return (first // self.size * self.channels, -(-last // self.size) * self.channels)
 
     def place(self, position: int) -> tuple[int, int]:
         """Return (bank rows, bank) of a position, which may be negative."""
@@ -158,26 +177,29 @@ class Lines:
         return (np.arange(channels)[:, None] % self.channels + tap).ravel()
 
     def tiles(self, lines: int) -> Tiles:
-        """Return the tiles of a band of so many lines of the output."""
+        """Return the tiles of so many lines of the output."""
         pitch, width = self.grid.pitch, self.grid.columns.count
         first = np.arange(0, (lines - 1) * pitch + width, self.size)
         at = first[:, None] + np.arange(-EDGE, self.size + EDGE)
-        inside = at[:, EDGE:-EDGE]
-        written = (inside % pitch < width) & (inside // pitch < lines)
+        line, column = np.divmod(at[:, EDGE:-EDGE], pitch)
+        written = (column < width) & (line < lines)
         kept = written.any(axis=1)
+        written, line = written[kept], line[kept]
         return Tiles(rows=first[kept] // self.size * self.channels, begins=at[kept] % pitch == 0,
-                     written=written[kept])
+                     written=written, lines=np.stack([
+                         np.where(written, line, lines).min(axis=1),
+                         np.where(written, line, -1).max(axis=1)], axis=1))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rectangle:
-    """A `celosia_spec.stream.fills.Fill`, with positions in place of rows and banks. Banks begin at
-    bank row 0."""
+    """A `celosia_spec.stream.fills.Fill` of one plane of lines, with positions in place of rows and
+    banks; position 0 is where a stretch begins."""
 
     zero: bool
     only: bool
-    step: tuple[int, int]
-    phase: tuple[int, int]
+    step: int
+    phase: int
     element: int
     channels: int
     run: int
@@ -185,58 +207,52 @@ class Rectangle:
     pitch: int
     position: int
     plane_x: int
-    plane_y: int
     line: int
 
 
-def rectangles(layout: Lines, source: QTensor, band: Band) -> list[Rectangle]:
-    """Return the fills of a band: zeros above the map, its lines, zeros below."""
+def rectangles(layout: Lines, source: QTensor, stretch: Stretch, begin: int,
+               end: int) -> list[Rectangle]:
+    """Return the fills of grid lines of a stretch: zeros above the map, its lines, zeros below."""
     grid = layout.grid
     height, width = source.shape[1:]
     axis, across = grid.lines, grid.columns
-    first = band.line + axis.shifts[0]
-    single_y, single_x = len(axis.planes) == 1, len(across.planes) == 1 and across.step > 1
-    step_y = 1 if single_y else axis.step
-    if single_y:
-        wanted = [g * axis.step + axis.planes[0] for g in range(first, first + layout.span)]
-    else:
-        wanted = list(range(first * axis.step, (first + layout.span) * axis.step))
-    phase_x = -across.planes[0] % across.step if single_x else 0
-    column = -1 if phase_x else 0
-    plane_x = 0 if single_x else grid.plane_x(layout.span)
-    plane_y = grid.plane_y(layout.span)
-    apart = axis.step * width if single_y else width
-    whole = step_y == 1 and across.step == 1 and grid.pitch == width and apart == width
+    single = len(across.planes) == 1 and across.step > 1
+    phase = -across.planes[0] % across.step if single else 0
+    whole = axis.step == across.step == 1 and grid.pitch == width
+    first = stretch.line + axis.shifts[0]
     found = []
-    for zero, lines in ((True, [y for y in wanted if y < 0]),
-                        (False, [y for y in wanted if 0 <= y < height]),
-                        (True, [y for y in wanted if y >= height])):
-        if not lines:
-            continue
-        at = wanted.index(lines[0])
-        position = grid.before + at // step_y * grid.pitch + at % step_y * plane_y + column
-        found.append(Rectangle(
-            zero=zero, only=single_x, step=(across.step, step_y), phase=(phase_x, at % step_y),
-            element=0 if zero else lines[0] * width, channels=band.channels,
-            run=len(lines) * width if whole else width, lines=1 if whole else len(lines),
-            pitch=apart, position=position, plane_x=plane_x, plane_y=plane_y,
-            line=grid.pitch - (step_y - 1) * plane_y))
-    return found + (_gaps(layout, band) if grid.filled else [])
+    for index, plane in enumerate(axis.planes):
+        # The map's lines on this plane are grid lines `top` to before `bottom` of the stretch.
+        top = min(max(-first, begin), end)
+        bottom = min(max(-(-(height - plane) // axis.step) - first, top), end)
+        for zero, start, stop in ((True, begin, top), (False, top, bottom), (True, bottom, end)):
+            if (lines := stop - start) > 0:
+                found.append(Rectangle(
+                    zero=zero, only=single, step=across.step, phase=phase,
+                    element=0 if zero else ((first + start) * axis.step + plane) * width,
+                    channels=stretch.channels, run=lines * width if whole else width,
+                    lines=1 if whole else lines, pitch=axis.step * width,
+                    position=(grid.before + index * grid.plane_y(layout.span) + start * grid.pitch
+                              - (phase > 0)),
+                    plane_x=0 if single else grid.plane_x(layout.span, plane), line=grid.pitch))
+    return found + (_gaps(layout, stretch, begin, end) if grid.filled else [])
 
 
-def _gaps(layout: Lines, band: Band) -> list[Rectangle]:
-    """Return the fills with zeros before, between and behind a band's lines."""
+def _gaps(layout: Lines, stretch: Stretch, begin: int, end: int) -> list[Rectangle]:
+    """Return the fills with zeros before, between and behind grid lines of a stretch."""
     grid, span = layout.grid, layout.span
     found = []
-    for index_y in range(len(grid.lines.planes)):
+    for index_y, plane_y in enumerate(grid.lines.planes):
         for index_x, plane in enumerate(grid.columns.planes):
-            begin = index_y * grid.plane_y(span) + index_x * grid.plane_x(span)
+            at = index_y * grid.plane_y(span) + index_x * grid.plane_x(span, plane_y)
             length = grid.columns.length(plane)
-            for position, run, lines in ((begin, grid.before, 1),
-                                         (begin + grid.before + length, grid.pitch - length, span)):
+            for position, run, lines in (
+                    (at, grid.before * (begin == 0), 1),
+                    (at + grid.before + begin * grid.pitch + length, grid.pitch - length,
+                     end - begin)):
                 if run:
                     found.append(Rectangle(
-                        zero=True, only=False, step=(1, 1), phase=(0, 0), element=0,
-                        channels=band.channels, run=run, lines=lines, pitch=0, position=position,
-                        plane_x=0, plane_y=0, line=grid.pitch))
+                        zero=True, only=False, step=1, phase=0, element=0,
+                        channels=stretch.channels, run=run, lines=lines, pitch=0,
+                        position=position, plane_x=0, line=grid.pitch))
     return found

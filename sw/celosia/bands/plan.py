@@ -1,37 +1,52 @@
 """How each layer runs: its row groups, its bands, and the cycles that they are counted to take."""
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
+from celosia.bands.filling import records
 from celosia.bands.grid import MASKS, Grid
 from celosia.bands.layouts import (
     Band,
     Lines,
-    Rectangle,
     Spread,
+    Stretch,
     is_depthwise,
     is_vector,
     joined,
-    rectangles,
     strides,
 )
+from celosia.bands.tiles import TileTable
 from celosia.schedule.steps import batch_steps, row_order, row_words
 from celosia_spec.errors import FitError
-from celosia_spec.qgraph import QGraph, QNode
+from celosia_spec.qgraph import QGraph, QNode, QTensor
 from celosia_spec.stream.array import ENTRY_WORDS, RING_GAP, Array
-from celosia_spec.stream.controls import head_words
+from celosia_spec.stream.controls import BATCH, RECORDS, Op, head_words
+from celosia_spec.stream.fills import accesses, cycles
 from celosia_spec.stream.passes import pass_cycles
 from celosia_spec.stream.words import TILE_WORDS
 
-BAND = 30
-"""Cycles in which the control words of a band, and of the next one's fill, are carried out."""
+LAYER = 30
+"""Cycles in which a layer's control words are carried out, those of its tables and fills apart."""
+
+BAND = 50
+"""Cycles from a band's last step to the next one's first one, or to the end of the layer."""
+
+RECORD = len(RECORDS[Op.FILL].words) + 2
+"""Cycles in which the control words of a fill's record are carried out."""
+
+FIRST = 10
+"""Cycles that a batch's first pass takes more where a tensor is added."""
 
 DENSE = 32
 """A batch gets a step for every column, and half as many entries, where that adds no more than one
 step in so many."""
+
+COUNTED = 6
+"""Of all ways of a layer, so many are counted with what their fills take; the others are about."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,8 +70,7 @@ class Layer:
     """How a node runs.
 
     log2_groups : of its row groups.   layout : of its input in the banks.   index : column index
-    of every column of its weights.   parts : its batches and bands.   double : two bands share the
-    banks.   cycles : counted, with nothing waiting for main memory but first bands.
+    of every column of its weights.   parts : its batches and bands.   cycles : counted.
     """
 
     node: QNode
@@ -64,7 +78,6 @@ class Layer:
     layout: Lines | Spread
     index: np.ndarray
     parts: tuple[Part, ...]
-    double: bool
     cycles: int
 
     @property
@@ -77,67 +90,221 @@ class Layer:
         return [band for part in self.parts for band in part.bands]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Work:
+    """The batches of a part, and what they take.
+
+    index : column index of every column.   longest : entries of the longest batch.
+    passes : cycles of all batches for one tile.   fetched : accesses of main memory that they take.
+    """
+
+    rows: np.ndarray
+    steps: np.ndarray
+    dense: np.ndarray
+    index: np.ndarray
+    longest: int
+    passes: int
+    fetched: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Way:
+    """One way for a layer: the bands of each of its parts."""
+
+    log2_groups: int
+    layout: Lines | Spread
+    works: list[Work]
+    bands: list[list[Band]]
+
+
 def plan(graph: QGraph, array: Array) -> list[Layer]:
     """Return how each node of a graph runs: of all ways that the banks and tables hold, the one
     that is counted to take the fewest cycles. FitError where a node has none."""
-    return [_fastest(graph, node, array) for node in graph.nodes]
+    apart = strides(graph)
+    return [_fastest(graph, node, array, apart) for node in graph.nodes]
 
 
-def _fastest(graph: QGraph, node: QNode, array: Array) -> Layer:
+def _fastest(graph: QGraph, node: QNode, array: Array, apart: dict[str, int]) -> Layer:
     ways = [way for log2 in range(array.groups_max.bit_length())
-            for way in _ways(graph, node, array, log2)]
+            for way in _ways(graph, node, array, log2, apart)]
     if not ways:
         raise FitError(node.name, str(node.kind), f"no band of it fits banks of {array.bank_rows} "
                        f"rows and tables of {array.taps} taps", "give it fewer channels")
-    return min(ways, key=lambda way: way.cycles)
+    ways.sort(key=lambda way: _counted(graph, node, way, lambda band: _about(
+        way.layout, band, joined(graph, node))))
+    found, best = min(((_counted(graph, node, way, _filled(graph, node, way, array, apart)), at)
+                       for at, way in enumerate(ways[:COUNTED])))
+    return _layer(node, ways[best], array, found)
 
 
-def _ways(graph: QGraph, node: QNode, array: Array, log2: int) -> Iterator[Layer]:
+def _layer(node: QNode, way: Way, array: Array, cycles: int) -> Layer:
+    pool = node.epilogue.pool
+    parts = []
+    for work, bands in zip(way.works, way.bands, strict=True):
+        single = pool is None and all(band.tiles == 1 for band in bands)
+        parts.append(Part(rows=work.rows, steps=work.steps, dense=work.dense, bands=tuple(bands),
+                          longest=_longest(array, single=single)))
+    return Layer(node=node, log2_groups=way.log2_groups, layout=way.layout,
+                 index=way.works[0].index, parts=tuple(parts), cycles=cycles)
+
+
+def _longest(array: Array, *, single: bool) -> int:
+    """Return the entries at which batches are cut: those of one pass where another part can be
+    fetched meanwhile, others where the ring ends."""
+    return min(array.ring // 2 if single else array.ring - RING_GAP,
+               BATCH["steps"].most // (2 * ENTRY_WORDS))
+
+
+# What is counted
+
+@dataclass(frozen=True)
+class Fill:
+    """What the fills of a band take: cycles when the port is free, accesses, records."""
+
+    cycles: int
+    accesses: int
+    records: int
+
+    @property
+    def alone(self) -> int:
+        """The cycles that they take beside nothing; records are read while others are executed."""
+        return RECORD + max(self.cycles, self.records * RECORD)
+
+    def beside(self, passes: int, others: int) -> int:
+        """Return the cycles that they take beside passes and so many other accesses. They are last
+        in rank: each access waits until nobody else has the port."""
+        free = max(passes - others, 1)
+        slow = self.cycles + self.accesses * others / free
+        left = self.cycles * max(0, 1 - passes / max(slow, 1))
+        return max(math.ceil(min(slow, passes) + left), self.records * RECORD)
+
+
+def _counted(graph: QGraph, node: QNode, way: Way, fill: Callable[[Band], Fill]) -> int:
+    """Return the cycles of a layer: those of its bands' passes or, where that is more, of what its
+    port has to do meanwhile."""
+    written = _written(graph, node, way.layout)
+    bands = [(band, work) for work, own in zip(way.works, way.bands, strict=True) for band in own]
+    found = LAYER + len(way.layout.taps()) + TILE_WORDS * _longest_stretch(way) + fill(
+        bands[0][0]).alone
+    for at, (band, work) in enumerate(bands):
+        words = written(band.stretch.lines)
+        others = work.fetched + len(work.rows) * (words[band.tile + band.tiles] - words[band.tile])
+        passes = max(work.passes * band.tiles, others)
+        if node.epilogue.add is not None:
+            passes += FIRST * len(work.steps)
+        found += BAND
+        if at + 1 < len(bands):
+            after = fill(bands[at + 1][0])
+            if bands[at + 1][0].beside:
+                passes = max(passes, after.beside(passes, others))
+            else:
+                passes += after.alone
+        found += passes
+    return found
+
+
+def _written(graph: QGraph, node: QNode, layout: Lines | Spread) -> Callable[[int], list[int]]:
+    """Return a function of a stretch's lines: accesses that a row takes before each of its tiles,
+    and before the end, to write its results and to read what is added to them."""
+    wide, times = node.output == graph.output, 2 if node.epilogue.add is not None else 1
+
+    @cache
+    def found(lines: int) -> list[int]:
+        ends = np.cumsum(layout.tiles(lines).written.sum(axis=1)) << wide
+        begins = np.concatenate([[0], ends[:-1]])
+        words = -(-ends // ENTRY_WORDS) - begins // ENTRY_WORDS
+        return [0, *(np.cumsum(words) * times).tolist()]
+    return found
+
+
+def _filled(graph: QGraph, node: QNode, way: Way, array: Array,
+            apart: dict[str, int]) -> Callable[[Band], Fill]:
+    """Return a function that tells what the records of a band's fills take."""
+    places = {name: (0, apart[name]) for name in node.inputs}
+
+    @cache
+    def found(band: Band) -> Fill:
+        made = records(graph, node, way.layout, band, places, array,
+                       log2_groups=way.log2_groups, slot=0)
+        return Fill(sum(cycles(record, array) for record in made), sum(map(accesses, made)),
+                    len(made))
+
+    def of(band: Band) -> Fill:
+        # Channels of one map, and bank rows, make no difference.
+        stretch = band.stretch if node.joins else replace(band.stretch, channel=0)
+        return found(replace(band, stretch=replace(stretch, row=0)))
+    return of
+
+
+def _about(layout: Lines | Spread, band: Band, source: QTensor) -> Fill:
+    """Return what a band's fills take, about."""
+    if isinstance(layout, Spread):
+        words = -(-layout.elements // ENTRY_WORDS)
+        return Fill(words, words, 1)
+    grid, stretch = layout.grid, band.stretch
+    step, (height, width) = grid.lines.step, source.shape[1:]
+    first, planes = stretch.line + grid.lines.shifts[0], len(grid.lines.planes)
+    inside = max(0, min((first + band.end) * step, height) - max((first + band.begin) * step, 0))
+    lines = inside * planes // step
+    outside = (band.end - band.begin) * planes - lines
+    words = -(-width // ENTRY_WORDS) if grid.columns.step <= 2 else width
+    count = planes * ((inside > 0) + (outside > 0) * (1 if grid.columns.step == 1 else 2))
+    if step == grid.columns.step == 1 and grid.pitch == width:
+        takes = (lines + outside) * width // ENTRY_WORDS + 5 * count
+    else:
+        takes = (lines + outside) * (max(words, 3) + 4) + count
+    if grid.filled:
+        gaps = planes * len(grid.columns.planes)
+        takes += ((band.end - band.begin) * 7 + 2) * gaps
+        count += gaps * 2
+    return Fill(stretch.channels * takes + 8 * count, stretch.channels * lines * words, count)
+
+
+def _longest_stretch(way: Way) -> int:
+    """Return the tiles of a layer's longest stretch, about what its table holds."""
+    return max(len(way.layout.tiles(lines)) for lines in {
+        band.stretch.lines for bands in way.bands for band in bands})
+
+
+# What is possible
+
+def _ways(graph: QGraph, node: QNode, array: Array, log2: int,
+          apart: dict[str, int]) -> Iterator[Way]:
     source, result = joined(graph, node), graph.tensors[node.output]
-    size, groups = array.positions(log2), 1 << log2
+    size, depthwise = array.positions(log2), is_depthwise(node, source, result)
     if is_vector(node, source, result):
-        spread = Spread(source=source, size=size, stride=strides(graph)[node.input])
+        spread = Spread(source=source, size=size, stride=apart[node.input])
         if spread.rows <= array.bank_rows and len(spread.taps()) <= array.taps:
-            band = Band(line=0, lines=1, channel=0, channels=1)
-            yield from _layer(graph, node, array, log2, spread, spread.index(), [(band,)],
-                              fill=-(-spread.elements // ENTRY_WORDS))
-        if not is_depthwise(node, source, result) or spread.stride == 1:
+            work = _work(graph, node, array, log2, spread.index())
+            whole = Stretch(line=0, lines=1, channel=0, channels=1, row=0)
+            yield Way(log2_groups=log2, layout=spread, works=[work], bands=[[
+                Band(stretch=whole, tile=0, tiles=1, begin=0, end=1, beside=False)]])
+        if not depthwise or spread.stride == 1:
             return
-    depthwise = is_depthwise(node, source, result)
-    kernel = math.prod(node.geometry.kernel)
-    height = result.shape[1]
+    works: dict[int, list[Work]] = {}
+    seen = set()
     for multiple, filled in ((1, False), (size, False), (1, True)):
         grid = Grid.of(node, source, result, multiple=multiple, filled=filled)
-        for channels in _channels(source.shape[0], groups) if depthwise else [source.shape[0]]:
-            for lines in sorted({-(-height // count) for count in range(1, height + 1)}):
-                if lines < height and channels < source.shape[0]:
-                    continue
-                layout = Lines(grid=grid, size=size, span=grid.span(lines), channels=channels)
-                bands = [tuple(Band(line=line, lines=min(lines, height - line), channel=channel,
-                                    channels=min(channels, source.shape[0] - channel))
-                               for line in range(0, height, lines))
-                         for channel in range(0, source.shape[0], channels)]
-                double = sum(map(len, bands)) > 1
-                tiles = {band.lines for part in bands for band in part}
-                words = TILE_WORDS * sum(len(layout.tiles(count)) for count in tiles)
-                taps = layout.taps()
-                if (layout.rows * (1 + double) > array.bank_rows or words > array.tiles
-                        or len(taps) > array.taps or max(mask for *_, mask in taps) > MASKS):
-                    continue
-                fills = rectangles(layout, source, bands[0][0])
-                yield from _layer(graph, node, array, log2, layout,
-                                  layout.index(source.shape[0], kernel), bands,
-                                  fill=sum(_accesses(fill) for fill in fills))
+        if (key := (grid.pitch, grid.before, filled and _masked(node, source, result))) in seen:
+            continue
+        seen.add(key)
+        for channels in _channels(source.shape[0], 1 << log2) if depthwise else [source.shape[0]]:
+            for layout, lines in _layouts(grid, array, size, channels):
+                if channels not in works:
+                    works[channels] = _works(graph, node, array, log2, layout, source.shape[0])
+                for bands in _bands(layout, array, lines, source.shape[0], works[channels],
+                                    pooled=node.epilogue.pool is not None):
+                    yield Way(log2_groups=log2, layout=layout, works=works[channels], bands=bands)
 
 
-def _accesses(fill: Rectangle) -> int:
-    """Return the cycles that a fill takes, about."""
-    rate = {1: ENTRY_WORDS, 2: 2}.get(fill.step[0], 1)
-    return fill.channels * fill.lines * -(-fill.run // rate)
+def _masked(node: QNode, source: QTensor, result: QTensor) -> bool:
+    """Whether columns beyond a line are read."""
+    grid = Grid.of(node, source, result)
+    return any(mask for _, mask in grid.taps(1))
 
 
 def _channels(count: int, groups: int) -> list[int]:
-    """Return numbers of channels that a band of a depthwise layer may have."""
+    """Return numbers of channels that a stretch of a depthwise layer may have."""
     found = {count}
     size = groups
     while size < count:
@@ -146,39 +313,151 @@ def _channels(count: int, groups: int) -> list[int]:
     return sorted(found)
 
 
-def _layer(graph: QGraph, node: QNode, array: Array, log2: int, layout: Lines | Spread,
-           index: np.ndarray, bands: list[tuple[Band, ...]], *, fill: int) -> Iterator[Layer]:
-    """Yield the layer, if its batches can be replayed from the ring for all their passes."""
+def _layouts(grid: Grid, array: Array, size: int, channels: int) -> Iterator[tuple[Lines, int]]:
+    """Yield layouts that tables and banks hold, and the lines of their stretches: all of them where
+    lines may follow each other without an end, else as many as fit."""
+    height = grid.lines.count
+    for lines in ([height] if grid.single else
+                  sorted({-(-height // count) for count in range(1, height + 1)}, reverse=True)):
+        layout = Lines(grid=grid, size=size, span=grid.span(lines), channels=channels)
+        taps = layout.taps()
+        if (len(taps) <= array.taps and max(mask for *_, mask in taps) <= MASKS
+                and (grid.single or layout.rows <= array.bank_rows)):
+            yield layout, lines
+
+
+def _bands(layout: Lines, array: Array, lines: int, count: int, works: Sequence[Work], *,
+           pooled: bool) -> Iterator[list[list[Band]]]:
+    """Yield the bands of each part, as they may be."""
+    height, channels = layout.grid.lines.count, layout.channels
+    if lines < height and channels < count and layout.rows * -(-height // lines) <= array.bank_rows:
+        return
+    parts = [[Stretch(line=line, lines=min(lines, height - line), channel=channel,
+                      channels=min(channels, count - channel), row=0)
+              for line in range(0, height, lines)] for channel in range(0, count, channels)]
+    tiles = len(layout.tiles(lines))
+    shapes = {stretch.lines for part in parts for stretch in part}
+    crowded = TILE_WORDS * sum(len(layout.tiles(own)) for own in shapes) > array.tiles
+    if max(work.longest for work in works) > _longest(array, single=False):
+        # Batches that the ring does not hold are cut, and then they have one pass.
+        uniform = [] if pooled else [1]
+    else:
+        uniform = _uniform(layout, array, parts, tiles, crowded=crowded)
+    for most in uniform:
+        for begin in _begins(min(most, tiles), every=_period(layout) if crowded else 1):
+            bands = _cut(layout, array, parts, begin, most)
+            if bands is not None and (not crowded or _table(layout, bands) <= array.tiles):
+                yield bands
+
+
+def _uniform(layout: Lines, array: Array, parts: list[list[Stretch]], tiles: int, *,
+             crowded: bool) -> list[int]:
+    """Return how many tiles a band may have at most: all of a stretch, as many as fit beside the
+    next one's, and as many as fit alone."""
+    every = _period(layout) if crowded else 1
+
+    def largest(fits: Callable[[list[list[Band]]], bool]) -> int:
+        low, high = 0, -(-tiles // every)
+        while low < high:
+            middle = (low + high + 1) // 2
+            bands = _cut(layout, array, parts, [], middle * every)
+            low, high = (middle, high) if bands and fits(bands) else (low, middle - 1)
+        return low * every
+    most = {largest(lambda bands: all(band.beside for part in bands for band in part[1:])),
+            largest(lambda bands: True)} - {0}
+    return sorted(most | {-(-tiles // -(-tiles // own) // every) * every or every for own in most})
+
+
+def _period(layout: Lines) -> int:
+    """Return the tiles after which lines begin at the same lanes again."""
+    pitch = layout.grid.pitch
+    return len(layout.tiles(math.lcm(pitch, layout.size) // pitch))
+
+
+def _begins(most: int, every: int) -> Iterator[list[int]]:
+    """Yield the tiles of a layer's first bands: small ones have their fill early."""
+    yield []
+    first = every
+    while first < most:
+        yield [first]
+        if 2 * first < most:
+            yield [first << k for k in range((most // first).bit_length()) if first << k < most]
+        first *= 2
+
+
+def _cut(layout: Lines, array: Array, parts: list[list[Stretch]], begin: Iterable[int],
+         most: int) -> list[list[Band]] | None:
+    """Return bands of ``most`` tiles, the first ones of ``begin``; None where the banks do not hold
+    one of them."""
+    reach = layout.grid.span(0)
+    row, low = 0, None
+    sizes = iter(begin)
+    found: list[list[Band]] = []
+    for part in parts:
+        found.append([])
+        for own in part:
+            stretch = replace(own, row=row)
+            lines = _lines(layout, own.lines)
+            tile = end = 0
+            while tile < len(lines):
+                count = min(next(sizes, most), len(lines) - tile)
+                last = lines[tile + count - 1][1] + reach + 1
+                rows = layout.rows_of(lines[tile][0], last)
+                if rows[1] - rows[0] > array.bank_rows:
+                    return None
+                found[-1].append(Band(
+                    stretch=stretch, tile=tile, tiles=count, begin=end, end=last,
+                    beside=low is not None and row + rows[1] - low <= array.bank_rows))
+                tile, end, low = tile + count, last, row + rows[0]
+            row += layout.rows_of(0, end)[1]
+    return found
+
+
+@cache
+def _lines(layout: Lines, lines: int) -> list[list[int]]:
+    found: list[list[int]] = layout.tiles(lines).lines.tolist()
+    return found
+
+
+def _table(layout: Lines, bands: list[list[Band]]) -> int:
+    """Return the words of the tile table that bands take."""
+    table = TileTable()
+    for band in sorted((band for part in bands for band in part), key=lambda band: -band.tiles):
+        table.add(layout.tiles(band.stretch.lines).some(band.tile, band.tiles))
+    return TILE_WORDS * len(table.rows)
+
+
+# Batches
+
+def _works(graph: QGraph, node: QNode, array: Array, log2: int, layout: Lines,
+           count: int) -> list[Work]:
+    """Return the batches of each part: of ``count`` channels, so many as a stretch has."""
+    index = layout.index(count, math.prod(node.geometry.kernel))
+    if layout.channels == count:
+        return [_work(graph, node, array, log2, index)]
+    return [_work(graph, node, array, log2, index,
+                  np.arange(first, min(first + layout.channels, count)))
+            for first in range(0, count, layout.channels)]
+
+
+def _work(graph: QGraph, node: QNode, array: Array, log2: int, index: np.ndarray,
+          inside: np.ndarray | None = None) -> Work:
+    """Return the batches of all rows, or of those ``inside``."""
     groups, matrix = 1 << log2, node.matrix
+    signed = graph.tensors[node.input].signed
+    rows = row_order(matrix, groups, keep=False)
+    if inside is not None:
+        order = row_order(matrix[inside], groups, keep=False)
+        rows = np.where(order < 0, -1, inside[order])
     words = row_words(matrix.indptr, index[matrix.indices])
-    result = graph.tensors[node.output]
-    phases = math.prod(node.epilogue.pool.window) if node.epilogue.pool else 1
-    heads = head_words(signed_in=graph.tensors[node.input].signed) * groups + 1
-    least = pass_cycles(array, log2_groups=log2, signed_in=graph.tensors[node.input].signed,
+    steps = batch_steps(words, rows, groups)
+    columns = int(index.max()) + 1
+    dense = columns * (DENSE - 1) <= steps * DENSE
+    steps = np.where(dense, columns, steps)
+    taken = -(-steps * groups // np.where(dense, 2 * ENTRY_WORDS, ENTRY_WORDS))
+    least = pass_cycles(array, log2_groups=log2, signed_in=signed,
                         wide=node.output == graph.output, residual=node.epilogue.add is not None)
-    parts, cycles = [], fill
-    for own in bands:
-        rows = row_order(matrix, groups, keep=False)
-        if len(bands) > 1:
-            inside = np.arange(own[0].channel, own[0].channel + own[0].channels)
-            order = row_order(matrix[inside], groups, keep=False)
-            rows = np.where(order < 0, -1, inside[order])
-        steps = batch_steps(words, rows, groups)
-        columns = int(index.max()) + 1
-        dense = columns * (DENSE - 1) <= steps * DENSE
-        steps = np.where(dense, columns, steps)
-        taken = -(-steps * groups // np.where(dense, 2 * ENTRY_WORDS, ENTRY_WORDS))
-        passes = phases * max(len(layout.tiles(band.lines)) for band in own)
-        # A batch of one pass is cut, so that the next part is fetched meanwhile.
-        longest = array.ring // 2 if passes == 1 else array.ring - RING_GAP
-        if passes > 1 and int(taken.max()) > longest:
-            return
-        parts.append(Part(rows=rows, steps=steps, dense=dense, bands=own, longest=longest))
-        entries = int((taken + -(-heads // ENTRY_WORDS)).sum())
-        for band in own:
-            tiles = len(layout.tiles(band.lines))
-            written = -(-band.lines * result.shape[2] // ENTRY_WORDS) * len(rows)
-            cycles += BAND + max(int(np.maximum(steps, least).sum()) * tiles * phases,
-                                 entries + written + fill)
-    yield Layer(node=node, log2_groups=log2, layout=layout, index=index, parts=tuple(parts),
-                 double=sum(map(len, bands)) > 1, cycles=cycles)
+    phases = math.prod(node.epilogue.pool.window) if node.epilogue.pool else 1
+    return Work(rows=rows, steps=steps, dense=dense, index=index, longest=int(taken.max()),
+                passes=int(np.maximum(steps, least).sum()) * phases,
+                fetched=int(taken.sum()) + len(steps) * (head_words(signed_in=signed) * groups + 1))

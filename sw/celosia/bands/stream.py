@@ -1,22 +1,23 @@
 """The stream of a network: control words, weight entries, and the order in which they are read."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from celosia.bands.batches import Batches, batches
-from celosia.bands.entries import Stream, command, controls, table
-from celosia.bands.layouts import Band, Lines, Rectangle, Spread, joined, rectangles
+from celosia.bands.entries import Stream, command, controls, table, wait
+from celosia.bands.filling import records
+from celosia.bands.layouts import Band, Lines
 from celosia.bands.plan import Layer
 from celosia.bands.regions import Region
+from celosia.bands.tiles import TileTable
 from celosia_spec.block import floor_log2
 from celosia_spec.floats import to_odd
 from celosia_spec.isa import EXPONENT_MAX, EXPONENT_MIN, SIGNIFICAND_BITS
 from celosia_spec.qgraph import QGraph, QNode
-from celosia_spec.stream.array import EDGE, ENTRY_WORDS, Array
+from celosia_spec.stream.array import Array
 from celosia_spec.stream.controls import Op
-from celosia_spec.stream.fills import Fill
-from celosia_spec.stream.words import tap_word, tile_words
+from celosia_spec.stream.words import TILE_WORDS, tap_word
 
 
 def weights(graph: QGraph, layers: Sequence[Layer], array: Array) -> list[list[Batches]]:
@@ -41,60 +42,42 @@ def stream(graph: QGraph, layers: Sequence[Layer], made: Sequence[Sequence[Batch
 
 def _layer(out: Stream, graph: QGraph, layer: Layer, made: Sequence[Batches],
            places: dict[str, Region], slots: dict[str, int], read: int, array: Array) -> None:
-    tiles, words = _tiles(layer, array)
-    before = (table(Op.TAPS, [tap_word(array).pack(row=row % array.bank_rows, rotation=bank,
-                                                   mask=mask)
-                              for row, bank, mask in layer.layout.taps()])
-              + table(Op.TILES, words) + _join(layer.node, slots, read)
-              + _fields(graph, layer, places, slots, read, array))
-    bands = layer.bands
-    base = [index % 2 * layer.layout.rows * layer.double for index in range(len(bands))]
-    fills = [controls(_fills(graph, layer, band, row, places, read, array))
-             for band, row in zip(bands[1:], base[1:], strict=True)]
-    out.read(out.add(controls(before + _fills(graph, layer, bands[0], 0, places, read, array))))
-    width, wide = graph.tensors[layer.node.output].shape[2], places[layer.node.output].wide
-    at = 0
-    for part, own in zip(layer.parts, made, strict=True):
+    node, place = layer.node, places[layer.node.output]
+    tiles = TileTable()
+    table_of = {}
+    for band in sorted(layer.bands, key=lambda band: -band.tiles):      # longer ones hold others
+        own = layer.layout.tiles(band.stretch.lines).some(band.tile, band.tiles)
+        first, row = tiles.add(own)
+        table_of[band] = {"tile": first * TILE_WORDS, "last_tile": band.tiles - 1,
+                          "row": (band.stretch.row + row) % array.bank_rows}
+    fills = [_fills(graph, layer, band, places, read, array) for band in layer.bands]
+    out.read(out.add(controls(
+        table(Op.TAPS, [tap_word(array).pack(row=row % array.bank_rows, rotation=bank, mask=mask)
+                        for row, bank, mask in layer.layout.taps()])
+        + table(Op.TILES, tiles.words(array, layer.groups)) + _join(node, slots, read)
+        + _fields(graph, layer, places, slots, read, array) + fills[0])))
+    width = graph.tensors[node.output].shape[2]
+    following = iter(zip(layer.bands[1:], fills[1:], strict=True))
+    for part, own_batches in zip(layer.parts, made, strict=True):
         chunk = None
         for band in part.bands:
-            begin = band.line * width << wide
+            before = layer.layout.tiles(band.stretch.lines).written[:band.tile].sum()
             out.read(out.add(controls(command(
-                Op.BAND, row=base[at], tile=tiles[band.lines][0],
-                last_tile=tiles[band.lines][1] - 1, position=begin))))
+                Op.BAND, **table_of[band],
+                position=band.stretch.line * width + int(before) << place.wide))))
             if chunk is None:
-                chunk = out.add(own.entries(graph, layer.node, part, places[layer.node.output],
-                                            array))
-            # The next band is filled from this one's first batch on: it has the other's banks.
-            out.read((chunk[0], own.first))
-            if at + 1 < len(bands):
-                out.read(out.add(fills[at]))
-            out.read((chunk[0] + own.first, chunk[1] - own.first))
-            at += 1
-    out.read(out.add(controls(_close(graph, layer.node, slots, read))))
-
-
-def _tiles(layer: Layer, array: Array) -> tuple[dict[int, tuple[int, int]], list[int]]:
-    """Return (first word, tiles) of bands by their lines, and the words of the tile table."""
-    first, starts, written = tile_words(array)
-    groups = 1 << layer.log2_groups
-    words: list[int] = []
-    places = {}
-    for lines in sorted({band.lines for band in layer.bands}):
-        tiles = layer.layout.tiles(lines)
-        places[lines] = len(words), len(tiles)
-        begins = tiles.begins
-        words += np.stack([
-            first.pack(row=tiles.rows, before=_bits(begins[:, EDGE - 1::-1]),
-                       behind=_bits(begins[:, -EDGE:])),
-            starts.pack(starts=_bits(np.tile(begins[:, EDGE:-EDGE], groups))),
-            written.pack(written=_bits(np.tile(tiles.written, groups)))], axis=1).ravel().tolist()
-    return places, words
-
-
-def _bits(bits: np.ndarray) -> np.ndarray:
-    """Return bools (words, bits), the lowest bit first, as int64 (words,)."""
-    found: np.ndarray = (bits << np.arange(bits.shape[1])).sum(axis=1)
-    return found
+                chunk = out.add(own_batches.entries(graph, node, part, place, array))
+            first = own_batches.first
+            following_band, fill = next(following, (None, []))
+            # The next band is filled from this one's first batch on, where it has other rows.
+            beside = following_band is not None and following_band.beside
+            out.read((chunk[0], first))
+            if beside:
+                out.read(out.add(controls(fill)))
+            out.read((chunk[0] + first, chunk[1] - first))
+            if following_band is not None and not beside:
+                out.read(out.add(controls(wait(1) + fill)))
+    out.read(out.add(controls(_close(graph, node, slots, read))))
 
 
 def _join(node: QNode, slots: dict[str, int], read: int) -> list[int]:
@@ -152,52 +135,9 @@ def _fields(graph: QGraph, layer: Layer, places: dict[str, Region], slots: dict[
     return command(Op.LAYER, **{name: int(value) for name, value in values.items()})
 
 
-def _fills(graph: QGraph, layer: Layer, band: Band, row: int, places: dict[str, Region],
-           read: int, array: Array) -> list[int]:
-    node, layout = layer.node, layer.layout
-    source = joined(graph, node)
-    common = {"slot": read, "signed": int(source.signed),
-              "log2_groups": layer.log2_groups}
-    if isinstance(layout, Spread):
-        return _filled(array, Fill(**common, word=places[node.input].word, run=layout.elements,
-                                   row=row, rows=1))
-    words = []
-    for fill in rectangles(layout, source, band):
-        parts = [(0, fill.channels, 0, 0)] if fill.zero else _parts(graph, node, band, places)
-        for begin, channels, word, plane in parts:
-            words += _filled(array, Fill(
-                **common, **_places(layout, fill, row + begin), zero=int(fill.zero),
-                only=int(fill.only), step_x=fill.step[0], step_y=fill.step[1],
-                phase_x=fill.phase[0], phase_y=fill.phase[1], word=word, element=fill.element,
-                plane=plane, channels=channels, run=fill.run, lines=fill.lines, pitch=fill.pitch,
-                rows=layout.channels))
-    return words
-
-
-def _filled(array: Array, fill: Fill) -> list[int]:
-    return [word for record in fill.records(array) for word in command(Op.FILL, **record)]
-
-
-def _parts(graph: QGraph, node: QNode, band: Band,
-           places: dict[str, Region]) -> Iterable[tuple[int, int, int, int]]:
-    """Yield what of each map a band holds: (its first channel there, channels, where the first one
-    lies, words from one to the next)."""
-    before = 0
-    for name in node.inputs:
-        count, place = graph.tensors[name].shape[0], places[name]
-        first = max(band.channel, before)
-        channels = min(band.channel + band.channels, before + count) - first
-        if channels > 0:
-            plane = place.stride // ENTRY_WORDS
-            yield first - band.channel, channels, place.word + (first - before) * plane, plane
-        before += count
-
-
-def _places(layout: Lines, fill: Rectangle, row: int) -> dict[str, int]:
-    """Return the positions of a fill as bank rows and banks."""
-    found: dict[str, int] = {}
-    for name, position, begin in (("", fill.position, row), ("plane_x_", fill.plane_x, 0),
-                                  ("plane_y_", fill.plane_y, 0), ("line_", fill.line, 0)):
-        rows, bank = layout.place(position)
-        found |= {f"{name}row": rows + begin, f"{name}bank": bank}
-    return found
+def _fills(graph: QGraph, layer: Layer, band: Band, places: dict[str, Region], read: int,
+           array: Array) -> list[int]:
+    own = records(graph, layer.node, layer.layout, band, {
+        name: (places[name].word, places[name].stride) for name in layer.node.inputs}, array,
+        log2_groups=layer.log2_groups, slot=read)
+    return [word for record in own for word in command(Op.FILL, **record)]
