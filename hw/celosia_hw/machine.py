@@ -114,7 +114,7 @@ class Machine(wiring.Component):
             output.written.eq(reading.written), output.sums.eq(reading.sums),
             reading.shift.eq(output.shift), control.read.eq(output.read),
             control.address.eq(output.address), control.top.eq(output.top),
-            control.draining.eq(output.busy), control.placed.eq(~output.busy),
+            control.draining.eq(output.busy), control.placed.eq(output.placed),
             memory.writer.request.eq(output.request), memory.writer.address.eq(output.place),
             memory.writer.enable.eq(output.enables), memory.writer.data.eq(output.data),
         ]

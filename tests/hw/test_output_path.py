@@ -138,18 +138,24 @@ class Bench:
 
     def _batches(self, model, words):
         """Play batches whose rows take places of their own in so many words."""
-        array, rng, layer = self.array, self.rng, model.layer
+        array, rng, layer, block = self.array, self.rng, model.layer, self.block
         groups, size = 1 << layer["log2_groups"], array.positions(layer["log2_groups"])
         masks = [self._mask(size) for _ in range(rng.choice([1, 2, 3, 5]))]
-        length = (1 + layer["wide"]) * size * len(masks) // ENTRY_WORDS + 2
+        length = (1 + layer["wide"]) * size * len(masks) // ENTRY_WORDS + 4
         channels = [length * k for k in range(words // length)]
         rng.shuffle(channels)
+        start = model.position
         in_place = layer["residual"] and not layer["residual_from"]
         phases = 1 if layer["wide"] or in_place else rng.choice([1, 1, 4, 9])
         scale = rng.randrange(array.acc_bits - 4)
         for _ in range(min(rng.randint(1, 4), len(channels) // groups)):
             rows = [self._row(channels.pop(), model.exponent, layer) for _ in range(groups)]
             heads = self._heads(rows, layer["signed_in"])
+            if rng.random() < 0.5:                          # another band
+                while not block.get("placed"):
+                    self.tick(start=0)
+                model.position = start + rng.randrange(8) * (1 + layer["wide"])
+                block.set("position", model.position)
             for tile, mask in enumerate(masks):
                 for phase in range(phases):
                     limits = [(1 << array.acc_bits - 2) - 1 >> min(scale + rng.randrange(4), 30)

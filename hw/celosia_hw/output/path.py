@@ -54,6 +54,8 @@ class OutputPath(wiring.Component):
         A residual operand was clipped, of a lane that is written.
     clear : In(1), top : Out(5)
         Exponent + 16 of the largest element written since ``clear``; that of 0 while there is none.
+    placed : Out(1)
+        From the cycle behind ``start`` on: passes inside have taken the position.
     busy : Out(1)
         A pass is inside. When it falls, everything is written, and ``top`` is right.
 
@@ -80,7 +82,8 @@ class OutputPath(wiring.Component):
             "word": In(CONTROL_BITS),
             "sums": In(data.ArrayLayout(signed(array.acc_bits), 2)), "shift": Out(1),
             "request": Out(1), "place": Out(self.word_bits), "enables": Out(ENTRY_WORDS),
-            "data": Out(ENTRY_BITS), "clear": In(1), "top": Out(5), "busy": Out(1),
+            "data": Out(ENTRY_BITS), "clear": In(1), "top": Out(5), "placed": Out(1),
+            "busy": Out(1),
         }
         if array.residual:
             members |= {"other": In(5), "asks": Out(1), "wanted": Out(self.word_bits),
@@ -242,6 +245,11 @@ class OutputPath(wiring.Component):
         ]
         if self.array.residual:
             m.d.comb += writer.busy.eq(self.asks)
+        begun = chain(m, heads.first, 1, "begun", reset_less=False)[1]
+        unplaced = Signal(3)                                # passes
+        m.d.sync += unplaced.eq(unplaced + self.start - (begun & ~self.fresh)
+                                - (firsts[2] & flags[0]))
+        m.d.comb += self.placed.eq(unplaced == 0)
         inside = Signal(4)                                  # rows
         # A strobe that is left would be taken for a later one, if the layer changed.
         m.d.sync += [inside.eq(inside + (self.start << layer.log2_groups) - last),
