@@ -177,7 +177,7 @@ ORDER = {
         layouts, slots
         filling
         entries, plan, regions
-        batches
+        batches, flash
         stream
         program
         host

@@ -4,6 +4,7 @@ It decodes what `celosia_spec.stream` says and shares nothing with what wrote th
 elements of maps are, `celosia_spec.floats` defines.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,6 +23,7 @@ from celosia_spec.stream.array import EDGE, ENTRY_WORDS, Array
 from celosia_spec.stream.controls import (
     BATCH,
     COMMAND,
+    COPIES,
     EXCESS,
     HEAD,
     RECORDS,
@@ -29,6 +31,8 @@ from celosia_spec.stream.controls import (
     head_words,
 )
 from celosia_spec.stream.fills import places
+from celosia_spec.stream.image import UNIT_WORDS, Section
+from celosia_spec.stream.image import places as places_of
 from celosia_spec.stream.words import TILE_WORDS, WEIGHT, tap_word, tile_words
 
 
@@ -60,20 +64,87 @@ class State:
         self.exponents = np.full(EXPONENT_SLOTS, EXPONENT_MIN)
 
 
+class Flash:
+    """Sections that are copied to main memory.
+
+    image : of the flash, its sections.   copied : bool of every chunk, whether it waits for one.
+    late  : a section is there when a chunk waits for it, and until then noise; else at once.
+    """
+
+    def __init__(self, state: State, image: Sequence[Section], copied: np.ndarray, *,
+                 late: bool) -> None:
+        self.state, self.late, self.copied = state, late, copied
+        self._sections = dict(zip(places_of(image), image, strict=True))
+        self._asked: list[Section] = []
+        self._noise = np.random.default_rng(2)
+
+    def copy(self, unit: int) -> None:
+        """Carry out the command."""
+        while True:
+            if (section := self._sections.get(unit)) is None:
+                raise SimulationError(f"no section begins behind unit {unit} of flash; compile "
+                                      f"again")
+            self._asked.append(section)
+            self._write(section, section.words if not self.late else self._noise.integers(
+                0, 1 << 64, len(section.words), np.uint64))
+            if not section.more:
+                break
+            unit += section.units + 1
+        if len(self._asked) > COPIES:
+            raise SimulationError(f"{len(self._asked)} sections are copied ahead, {COPIES} can be; "
+                                  f"compile again")
+
+    def wait(self) -> None:
+        """Let a chunk wait for its section."""
+        if not self._asked:
+            raise SimulationError("a chunk waits for a section that nobody copies; compile again")
+        section = self._asked.pop(0)
+        self._write(section, section.words)
+
+    def _write(self, section: Section, words: np.ndarray) -> None:
+        first = section.first * UNIT_WORDS * ENTRY_WORDS
+        self.state.main[first:first + len(words) * ENTRY_WORDS] = elements_of(words).ravel()
+
+
+def elements_of(entries: np.ndarray) -> np.ndarray:
+    """Return the elements of entries, int64 (entries, 4)."""
+    found = entries[:, None] >> np.arange(0, 64, 16, dtype=np.uint64) & np.uint64(0xFFFF)
+    return found.astype(np.int64)
+
+
 class Reader:
     """What the fetcher gives: control words and weight entries of chunks, in order."""
 
-    def __init__(self, entries: np.ndarray, chunks: np.ndarray) -> None:
-        self._entries = np.concatenate([entries[first:first + count] for first, count in chunks])
-        self._at = 0
+    def __init__(self, entries: np.ndarray, chunks: np.ndarray, flash: Flash | None) -> None:
+        self._entries, self._chunks, self._flash = entries, chunks, flash
+        self._at, self._end, self._next = 0, 0, 0
         self._words: list[int] = []
+
+    def _take(self, count: int) -> np.ndarray:
+        """Return the next entries, int64 (count, 4)."""
+        found = []
+        while count:
+            if self._at == self._end:
+                first, size = self._chunks[self._next]
+                self._at, self._end = int(first), int(first + size)
+                if self._flash is not None and self._flash.copied[self._next]:
+                    self._flash.wait()
+                self._next += 1
+            taken = min(count, self._end - self._at)
+            found.append(self._read(self._at, self._at + taken))
+            self._at, count = self._at + taken, count - taken
+        return np.concatenate(found)
+
+    def _read(self, first: int, end: int) -> np.ndarray:
+        if self._flash is None:
+            return elements_of(self._entries[first:end])
+        main = self._flash.state.main[first * ENTRY_WORDS:end * ENTRY_WORDS]
+        return main.reshape(-1, ENTRY_WORDS).copy()
 
     def control(self) -> int:
         """Return the next control word."""
         if not self._words:
-            entry = int(self._entries[self._at])
-            self._words = [entry >> 16 * place & 0xFFFF for place in range(ENTRY_WORDS)]
-            self._at += 1
+            self._words = self._take(1)[0].tolist()
         return self._words.pop(0)
 
     def controls(self, count: int) -> list[int]:
@@ -83,16 +154,16 @@ class Reader:
     def weights(self, count: int) -> np.ndarray:
         """Return so many weight words, int64, from the next entry on; its last one is used up."""
         self._words = []
-        entries = -(-count // ENTRY_WORDS)
-        found = self._entries[self._at:self._at + entries]
-        self._at += entries
-        words = found[:, None] >> np.arange(0, 64, 16, dtype=np.uint64) & np.uint64(0xFFFF)
-        return words.astype(np.int64).ravel()[:count]
+        return self._take(-(-count // ENTRY_WORDS)).ravel()[:count]
 
 
-def run(state: State, entries: np.ndarray, chunks: np.ndarray) -> None:
-    """Run a stream to its end. SimulationError where a word of it means nothing."""
-    reader = Reader(entries, chunks)
+def run(state: State, entries: np.ndarray, chunks: np.ndarray, flash: Flash | None = None) -> None:
+    """Run a stream to its end. SimulationError where a word of it means nothing.
+
+    entries : uint64; with ``flash`` they are read from main memory instead.   chunks : (chunks, 2),
+    first entry and entries.
+    """
+    reader = Reader(entries, chunks, flash)
     layer: dict[str, int] = {}
     band: dict[str, int] = {}
     while True:
@@ -118,6 +189,10 @@ def run(state: State, entries: np.ndarray, chunks: np.ndarray) -> None:
             table[fields["place"]:fields["place"] + len(words) - 1] = words[1:]
         elif op == Op.FILL:
             _fill(state, fields)
+        elif op == Op.COPY:
+            if flash is None:
+                raise SimulationError("a section is to be copied, and there is no flash")
+            flash.copy(fields["unit"])
         elif op == Op.CLOSE:
             set_exponent(state, state.largest, fields)
         elif op == Op.JOIN:

@@ -33,8 +33,8 @@ SCRIPTS = {4: (b"\xab", b"\x50", b"\x31\x02"), 1: (b"\xab",)}
 """By the wires: four need the chip's quad enable bit."""
 
 
-def section(rng, first, units, *, resident=False):
-    return Section(first=first, resident=resident,
+def section(rng, first, units, *, resident=False, more=False):
+    return Section(first=first, resident=resident, more=more,
                    words=rng.integers(0, 1 << 64, units * UNIT_WORDS, np.uint64))
 
 
@@ -87,8 +87,8 @@ class Bench:
             assert self.cycle - begin < limit
         return self.cycle - begin
 
-    def copy(self, unit, stop=None):
-        """Copy a section; return the cycles until it is there. stop : after so many cycles."""
+    def copy(self, unit, *, stop=None, count=1):
+        """Copy sections; return the cycles until they are there. stop : after so many cycles."""
         block, begin = self.block, self.cycle
         block.set("copy", 1)
         block.set("unit", unit)
@@ -96,7 +96,8 @@ class Bench:
         block.set("copy", 0)
         block.set("unit", self.rng.getrandbits(16))
         block.settle()
-        while block.get("copying") and not block.get("copied"):
+        while block.get("copying") and (not block.get("copied") or count > 1):
+            count -= block.get("copied")
             if stop == self.cycle - begin:
                 block.set("stop", 1)
                 self.tick()
@@ -161,6 +162,21 @@ def test_start_and_copies(block, grants):
             assert cycles >= copy_cycles(block[0], made[k].units) + waits * (block[0].flash < 16)
     assert one.ready() == (True, Fault.NONE)
     assert not one.chip.errors
+
+
+def test_several(block):
+    """One that says that the next one follows; not at the start, where all follow each other."""
+    rng = np.random.default_rng(5)
+    made = [section(rng, 0, 1, resident=True, more=True), section(rng, 5, 2, more=True),
+            section(rng, 9, 1, resident=True, more=True), section(rng, 20, 3), section(rng, 2, 1)]
+    one = bench(block, pack(block[0], made))
+    one.run()
+    assert one.ready() == (True, Fault.NONE) and one.holds([made[0], made[2]])
+    cycles = one.copy(places(made)[1], count=3)
+    assert one.copied == 3 and one.holds(made[:4])
+    assert cycles == copy_cycles(block[0], 2 + 1 + 1 + 1 + 3)
+    one.copy(places(made)[4])
+    assert one.copied == 4 and one.holds(made) and not one.chip.errors
 
 
 def outcome(block, image):

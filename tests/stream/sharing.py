@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from celosia_spec.stream.image import UNIT_WORDS
+
 
 def needed(graph) -> Iterator[tuple[object, set[str]]]:
     """Yield each node, and None for the host behind the last one, with the tensors that must be
@@ -18,10 +20,15 @@ def needed(graph) -> Iterator[tuple[object, set[str]]]:
 
 
 def check_memory(program) -> None:
-    """No word of main memory belongs to two maps, or to a map and the stream."""
-    for node, tensors in needed(program.graph):
+    """No word of main memory belongs to two maps, or to a map and the stream, or what is copied."""
+    for at, (node, tensors) in enumerate(needed(program.graph)):
         owners = np.zeros(program.array.main_words, int)
         owners[:len(program.entries)] += 1
+        layers = sorted(program.flash.words)
+        for layer, section in zip(layers, program.sections[1:], strict=True):
+            if program.flash.lives[layer].born <= at <= layer:
+                first = section.first * UNIT_WORDS
+                owners[first:first + len(section.words)] += 1
         for name in tensors:
             region, tensor = program.places[name], program.graph.tensors[name]
             size = tensor.shape[1] * tensor.shape[2] << region.wide

@@ -58,10 +58,10 @@ class FlashReader(wiring.Component):
     memory : Out(Access)
         Its side of main memory's port.
     copy : In(1), unit : In(16), copying : Out(1)
-        Strobe, while ``copying`` is 0: copy the section whose header ends that unit. ``copying`` is
-        1 from reset on, until the image is checked.
+        Strobe, while ``copying`` is 0: copy the section whose header ends that unit, and those
+        behind it as it says. ``copying`` is 1 from reset on, until the image is checked.
     copied : Out(1)
-        Strobe: the section is in main memory, and its checksum is right.
+        Strobe: a section is in main memory, and its checksum is right.
     stop : In(1)
         Strobe: what is copied on demand is of no use any more. It is not ``copied``, from two
         cycles later on nothing is written, and ``copying`` falls soon.
@@ -100,7 +100,7 @@ class FlashReader(wiring.Component):
         m.submodules.lines = lines = self.lines
         # What comes is a section's header, words, or checksum, or what is left of that unit.
         head, body, tail, gap = (Signal(name=name) for name in ("head", "body", "tail", "gap"))
-        # The image is checked; the section goes to main memory, and is the last one.
+        # The image is checked; the section goes to main memory; none follows it.
         boot, writes, last = Signal(init=1), Signal(reset_less=True), Signal(reset_less=True)
         element, left = Signal(range(_ELEMENTS)), Signal(self._unit_bits, reset_less=True)
         unit, held = Signal(self._unit_bits), Signal(CONTROL_BITS)
@@ -136,7 +136,8 @@ class FlashReader(wiring.Component):
         fresh = Signal()
         m.d.sync += fresh.eq(whole)
         with m.If(fresh & head):
-            for name, action in (("resident", [writes.eq(held[0] | ~boot), last.eq(held[1])]),
+            for name, action in (("resident", [
+                        writes.eq(held[0] | ~boot), last.eq(Mux(boot, held[1], ~held[2]))]),
                                  ("first", [unit.eq(held)]), ("units", [left.eq(held)])):
                 with m.If(element == _PLACES[name] + 1):
                     m.d.sync += action
@@ -158,7 +159,7 @@ class FlashReader(wiring.Component):
             m.d.sync += [body.eq(0), tail.eq(1)]
         with m.If(summed):
             m.d.sync += [
-                tail.eq(0), gap.eq(1), end.eq(~boot | last | ~right), known.eq(known | right),
+                tail.eq(0), gap.eq(1), end.eq(last | ~right), known.eq(known | right),
                 self.copied.eq(right & ~boot & ~self.stop & ~end),
                 self.ready.eq(right & (self.ready | (boot & last)))]
             with m.If(~right):

@@ -182,9 +182,9 @@ input's, instead of its `close`. The maps are closed."""
 
 COPY = _record("copy", (Field("unit", 16, False, "unit of flash that ends with its header"),))
 """A section of flash is copied to main memory (`celosia_spec.stream.image`), beside everything
-else, when the one before it is."""
+else, when those before it are; and then those behind it, as their headers say."""
 
-COPIES = 7
+COPIES = 15
 """Sections that can be copied ahead of the chunks that wait for them, at most."""
 
 RECORDS = {Op.LAYER: LAYER, Op.TAPS: TABLE, Op.TILES: TABLE, Op.FILL: FILL, Op.BAND: BAND,

@@ -24,7 +24,8 @@ HEADER = Word("section", (
     Field("array", 32, False, "hash of the array that it is for"),
     Field("resident", 1, False, "goes to main memory when the machine starts"),
     Field("last", 1, False, "no other section follows"),
-    Field("_", 14),
+    Field("more", 1, False, "who copies it copies the next section, too"),
+    Field("_", 13),
     Field("first", 16, False, "unit of main memory where it begins"),
     Field("units", 16, False, "its words, units", offset=1),
     Field("_", 32),
@@ -48,12 +49,13 @@ class Section:
     """Words for a piece of main memory.
 
     first : its unit there.   words : uint64, whole units.   resident : it is there from the start
-    on; others are copied when the stream says so.
+    on; others are copied when the stream says so.   more : the next section behind it.
     """
 
     first: int
     words: np.ndarray
     resident: bool = False
+    more: bool = False
 
     @property
     def units(self) -> int:
@@ -76,7 +78,9 @@ def places(sections: Sequence[Section]) -> list[int]:
 
 def copy_cycles(array: Array, units: int) -> int:
     """Return the cycles in which a section of so many units is copied, where nothing else uses the
-    port of main memory: from the strobe that tells the reader to the one that tells the fetcher."""
+    port of main memory: from the strobe that tells the reader to the one that tells the fetcher. If
+    it is not the first one of several, the units from the first one's on count, and one more for
+    each before it."""
     clock = array.flash // 4 if array.flash < 16 else array.flash // 16
     elements = (HEADER_BYTES + units * UNIT_BYTES + CHECKSUM_BYTES) * 8 // CONTROL_BITS
     return _COMMAND * clock + elements * array.flash + _AROUND
@@ -93,7 +97,8 @@ def pack(array: Array, sections: Sequence[Section]) -> bytes:
         if (section.first + section.units) * UNIT_WORDS > array.main_words:
             raise ValueError(f"section {at} ends behind main memory")
         header = HEADER.pack(magic=MAGIC, array=array.hash, resident=int(section.resident),
-                             last=int(at == len(sections) - 1), first=section.first,
+                             last=int(at == len(sections) - 1), more=int(section.more),
+                             first=section.first,
                              units=section.units)
         image += b"\xff" * (-(len(image) + HEADER_BYTES) % UNIT_BYTES)
         data = header.to_bytes(HEADER_BYTES, "little") + section.words.astype("<u8").tobytes()
@@ -119,5 +124,6 @@ def unpack(array: Array, image: bytes) -> Iterator[Section]:
         if len(told) < CHECKSUM_BYTES or int.from_bytes(told, "big") != checksum(data):
             raise ValueError(f"the section at unit {unit} of the image is damaged")
         yield Section(first=header["first"], resident=bool(header["resident"]),
+                      more=bool(header["more"]),
                       words=np.frombuffer(data[HEADER_BYTES:], "<u8").astype(np.uint64))
         unit, last = unit + header["units"] + 1, bool(header["last"])

@@ -16,26 +16,55 @@ Chunk = tuple[int, int]
 
 
 @dataclass
-class Stream:
-    """Entries as they stand in main memory, and the chunks in which they are read.
+class Entries:
+    """Entries one behind the other in main memory.
 
-    size : entries.   chunks : in reading order.
+    first : where they begin.   size : how many.
     """
 
+    first: int = 0
     size: int = 0
-    chunks: list[Chunk] = field(default_factory=list)
     _parts: list[np.ndarray] = field(default_factory=list)
 
     def add(self, entries: np.ndarray) -> Chunk:
         """Add entries, uint64, and return the chunk that they are."""
-        first = self.size
+        first = self.first + self.size
         self._parts.append(entries)
         self.size += len(entries)
         return first, len(entries)
 
+    def all(self) -> np.ndarray:
+        """Return all entries, uint64."""
+        return np.concatenate([np.zeros(0, np.uint64), *self._parts])
+
+
+@dataclass
+class Stream(Entries):
+    """Entries as they stand in main memory, and the chunks in which they are read.
+
+    chunks   : in reading order.   copied : numbers of those that wait for a section of flash.
+    sections : entries that are copied from flash.   layers : entries of each layer.
+    """
+
+    chunks: list[Chunk] = field(default_factory=list)
+    copied: list[int] = field(default_factory=list)
+    sections: list[Entries] = field(default_factory=list)
+    layers: list[int] = field(default_factory=list)
+
+    def section(self, first: int) -> Entries:
+        """Return a new section, which is copied to word ``first`` and on."""
+        self.sections.append(Entries(first))
+        return self.sections[-1]
+
+    def wait(self) -> None:
+        """Let the next chunk wait for a section of flash."""
+        self.copied.append(len(self.chunks))
+
     def read(self, chunk: Chunk) -> None:
-        """Read a chunk next; one that follows the last one in memory is read with it."""
-        if self.chunks and sum(self.chunks[-1]) == chunk[0]:
+        """Read a chunk next; one that follows the last one in memory is read with it, unless it
+        waits."""
+        waits = bool(self.copied) and self.copied[-1] == len(self.chunks)
+        if self.chunks and sum(self.chunks[-1]) == chunk[0] and not waits:
             self.chunks[-1] = self.chunks[-1][0], self.chunks[-1][1] + chunk[1]
         elif chunk[1]:
             self.chunks.append(chunk)
@@ -43,9 +72,11 @@ class Stream:
     def words(self) -> np.ndarray:
         """Return the entries, and behind them the list of chunks for the fetcher, uint64."""
         first, count = np.array(self.chunks).T
-        final = np.arange(len(self.chunks)) == len(self.chunks) - 1
-        return np.concatenate([*self._parts, CHUNK.pack(
-            first=first, last=first + count - 1, final=final.astype(np.int64)).astype(np.uint64)])
+        number = np.arange(len(self.chunks))
+        return np.concatenate([self.all(), CHUNK.pack(
+            first=first, last=first + count - 1,
+            final=(number == len(self.chunks) - 1).astype(np.int64),
+            copied=np.isin(number, self.copied).astype(np.int64)).astype(np.uint64)])
 
 
 def packed(words: np.ndarray) -> np.ndarray:

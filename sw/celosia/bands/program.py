@@ -4,6 +4,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from celosia.bands.entries import Stream
+from celosia.bands.flash import Copies, copies
 from celosia.bands.plan import Layer, plan
 from celosia.bands.regions import Region, regions
 from celosia.bands.slots import slots
@@ -12,6 +14,8 @@ from celosia_spec.epilogue import Pool
 from celosia_spec.errors import CompileError
 from celosia_spec.qgraph import QGraph
 from celosia_spec.stream.array import Array
+from celosia_spec.stream.image import UNIT_WORDS, Section
+from celosia_spec.stream.image import places as image_places
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -22,6 +26,9 @@ class StreamProgram:
     pool    : of the network's output, if it has one: of stored sums the host takes the largest.
     entries : uint64, the stream, from word 0 on, and the list of its chunks from word ``list_at``
               on.   chunks : int64 (chunks, 2), the same list: first entry and entries.
+    copied  : numbers of the chunks that wait for a section of flash.   sections : the image of the
+              flash: the entries, resident, and the batches that are copied.
+    flash   : which they are, and when.
     places  : region of every tensor.   slots : its exponent's.
     reads   : slot of the exponent at which each node reads.   layers : how each node runs.
     """
@@ -32,6 +39,9 @@ class StreamProgram:
     entries: np.ndarray
     list_at: int
     chunks: np.ndarray
+    copied: tuple[int, ...]
+    sections: tuple[Section, ...]
+    flash: Copies
     places: dict[str, Region]
     slots: dict[str, int]
     reads: dict[str, int]
@@ -46,13 +56,33 @@ def stream_program(graph: QGraph, array: Array) -> StreamProgram:
     layers = plan(graph, array)
     held, reads = slots(graph)
     made = weights(graph, layers, array)
-    found = stream(graph, layers, made, regions(graph, 0, 1 << 16), held, reads, array)
-    size = found.size + len(found.chunks)
-    places = regions(graph, size, array.main_words - size)
-    found = stream(graph, layers, made, places, held, reads, array)
+    nowhere = regions(graph, dict.fromkeys(graph.tensors, 0))
+    found = stream(graph, layers, made, nowhere, held, reads, array,
+                   Copies(maps={}), {})
+    flash = copies(graph, layers, found.layers, array, found.size + len(found.chunks))
+    if flash.runs:
+        found = stream(graph, layers, made, nowhere, held, reads, array, flash,
+                       dict.fromkeys(flash.words, 0))
+    image = _image(found, flash)
+    units = dict(zip([-1, *sorted(flash.words)], image_places(image), strict=True))
+    places = regions(graph, flash.maps)
+    found = stream(graph, layers, made, places, held, reads, array, flash, units)
+    assert found.size + len(found.chunks) <= min(place.word for place in places.values())
     return StreamProgram(graph=graph, array=array, pool=pool, layers=tuple(layers), places=places,
                          slots=held, reads=reads, list_at=found.size, entries=found.words(),
-                         chunks=np.array(found.chunks, np.int64))
+                         chunks=np.array(found.chunks, np.int64), copied=tuple(found.copied),
+                         sections=_image(found, flash), flash=flash)
+
+
+def _image(found: Stream, flash: Copies) -> tuple[Section, ...]:
+    """Return the sections of flash: what is resident, then the layers that are copied."""
+    more = {layer for run in flash.runs.values() for layer in run[:-1]}
+    parts = [(0, found.words(), True, False)] + [
+        (own.first // UNIT_WORDS, own.all(), False, layer in more)
+        for layer, own in zip(sorted(flash.words), found.sections, strict=True)]
+    return tuple(Section(first=first, resident=resident, more=follows, words=np.concatenate(
+        [words, np.zeros(-len(words) % UNIT_WORDS, np.uint64)]))
+        for first, words, resident, follows in parts)
 
 
 def _without_last_pool(graph: QGraph) -> tuple[QGraph, Pool | None]:

@@ -1,12 +1,30 @@
-"""Where maps lie in main memory."""
+"""Where maps, and sections of flash, lie in main memory."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from celosia.bands.layouts import strides
 from celosia.bands.lives import Life, lives
-from celosia_spec.errors import FitError
 from celosia_spec.qgraph import QGraph
 from celosia_spec.stream.array import ENTRY_WORDS
+
+Name = TypeVar("Name")
+
+_ORDERS = 12
+"""Orders in which needs are placed, at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """What needs words of main memory.
+
+    words : how many.   life : when.   multiple : of what its first word is one.
+    """
+
+    words: int
+    life: Life
+    multiple: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,32 +47,60 @@ class Region:
         return self.word * ENTRY_WORDS + channel * self.stride
 
 
-def regions(graph: QGraph, first: int, words: int) -> dict[str, Region]:
-    """Return a region of main memory for each tensor, from word ``first`` on.
+def place(needs: Mapping[Name, Need], first: int) -> dict[Name, int]:
+    """Return the first word of each need, from word ``first`` on.
 
-    Maps that are alive at the same time do not share words; the largest are placed first, each as
-    low as it can be. FitError names the node at which ``words`` are not enough.
+    What is needed at the same time does not share words; the largest are placed first, each as low
+    as it can be. What ends highest then goes before all others, a few times, until no order could
+    be better.
     """
-    alive = lives(graph)
-    placed: dict[str, Region] = {}
-    apart = {name: stride << (name == graph.output) for name, stride in strides(graph).items()}
-    sizes = {name: -(-graph.tensors[name].shape[0] * apart[name] // ENTRY_WORDS) for name in alive}
-    for name in sorted(alive, key=lambda name: (-sizes[name], alive[name])):
-        others = sorted((other for other in placed.values() if other.life.meets(alive[name])),
-                        key=lambda other: other.word)
-        at = first
-        for other in others:
-            if at + sizes[name] < other.word:
-                break
-            at = max(at, other.word + other.words)
-        wide = name == graph.output
-        at += wide and at % 2           # half of where sums lie is a word, too
-        placed[name] = Region(word=at, words=sizes[name], wide=wide, life=alive[name],
-                              stride=apart[name])
-        if at + sizes[name] > first + words:
-            node = graph.nodes[max(alive[name].born, 0)]
-            raise FitError(node.name, str(node.kind), f"the maps that are alive there and the "
-                           f"stream need {at + sizes[name]} words of main memory, the array has "
-                           f"{first + words}", "prune more, or give it smaller maps")
-    return placed
+    order = sorted(needs, key=lambda name: (-needs[name].words, needs[name].life))
+    least = first + max(sum(need.words for need in needs.values()
+                            if need.life.born <= at <= need.life.dies)
+                        for at in {need.life.born for need in needs.values()})
+    best, lowest = {}, None
+    for _ in range(_ORDERS):
+        found = _place(needs, order, first)
+        end, last = max((found[name] + needs[name].words, at) for at, name in enumerate(order))
+        if lowest is None or end < lowest:
+            best, lowest = found, end
+        if end <= least or last == 0:
+            break
+        order.insert(0, order.pop(last))
+    return best
 
+
+def _place(needs: Mapping[Name, Need], order: Sequence[Name], first: int) -> dict[Name, int]:
+    """Return the first words, each as low as can be when those before it lie."""
+    found: dict[Name, int] = {}
+    for name in order:
+        need = needs[name]
+        at = -(-first // need.multiple) * need.multiple
+        for other in sorted((other for other in found if needs[other].life.meets(need.life)),
+                            key=lambda other: found[other]):
+            if at + need.words <= found[other]:
+                break
+            at = max(at, found[other] + needs[other].words)
+            at = -(-at // need.multiple) * need.multiple
+        found[name] = at
+    return found
+
+
+def map_needs(graph: QGraph) -> dict[str, Need]:
+    """Return what every tensor needs. Half of where sums lie is a word, too."""
+    apart = _apart(graph)
+    return {name: Need(words=-(-graph.tensors[name].shape[0] * apart[name] // ENTRY_WORDS),
+                       life=life, multiple=1 + (name == graph.output))
+            for name, life in lives(graph).items()}
+
+
+def regions(graph: QGraph, words: Mapping[str, int]) -> dict[str, Region]:
+    """Return the regions of tensors that begin in these words."""
+    apart, needs = _apart(graph), map_needs(graph)
+    return {name: Region(word=words[name], words=need.words, wide=name == graph.output,
+                         life=need.life, stride=apart[name]) for name, need in needs.items()}
+
+
+def _apart(graph: QGraph) -> dict[str, int]:
+    """Return the elements from a channel of a tensor to the next; sums have two each."""
+    return {name: stride << (name == graph.output) for name, stride in strides(graph).items()}

@@ -1,12 +1,13 @@
 """The stream of a network: control words, weight entries, and the order in which they are read."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from celosia.bands.batches import Batches, batches
-from celosia.bands.entries import Stream, command, controls, table, wait
+from celosia.bands.entries import Entries, Stream, command, controls, table, wait
 from celosia.bands.filling import records
+from celosia.bands.flash import Copies
 from celosia.bands.layouts import Band, Lines
 from celosia.bands.plan import Layer
 from celosia.bands.regions import Region
@@ -27,21 +28,31 @@ def weights(graph: QGraph, layers: Sequence[Layer], array: Array) -> list[list[B
 
 def stream(graph: QGraph, layers: Sequence[Layer], made: Sequence[Sequence[Batches]],
            places: dict[str, Region], slots: dict[str, int], reads: dict[str, int],
-           array: Array) -> Stream:
+           array: Array, flash: Copies, units: Mapping[int, int]) -> Stream:
     """Return the stream of a network.
 
     made : the layers' `weights`.   places : region of every tensor.   slots : its exponent's.
-    reads : of what each node reads.   How long it is depends on none of the last three.
+    reads : of what each node reads.   flash : whose batches are copied.   units : of flash, by the
+    layer. How long it is depends on none of places, slots, reads, and units.
     """
     found = Stream()
-    for layer, parts in zip(layers, made, strict=True):
-        _layer(found, graph, layer, parts, places, slots, reads[layer.node.name], array)
+    for at, (layer, parts) in enumerate(zip(layers, made, strict=True)):
+        for first in flash.runs.get(at, [])[:1]:
+            found.read(found.add(controls(command(Op.COPY, unit=units[first]))))
+        holds: Entries = found
+        if at in flash.words:
+            holds = found.section(flash.words[at])
+            found.wait()
+        before = holds.size
+        _layer(found, holds, graph, layer, parts, places, slots, reads[layer.node.name], array)
+        found.layers.append(holds.size - before)
     found.read(found.add(controls(command(Op.HALT))))
     return found
 
 
-def _layer(out: Stream, graph: QGraph, layer: Layer, made: Sequence[Batches],
+def _layer(out: Stream, holds: Entries, graph: QGraph, layer: Layer, made: Sequence[Batches],
            places: dict[str, Region], slots: dict[str, int], read: int, array: Array) -> None:
+    """Add a layer's entries to where they are held, and read them."""
     node, place = layer.node, places[layer.node.output]
     tiles = TileTable()
     table_of = {}
@@ -51,7 +62,7 @@ def _layer(out: Stream, graph: QGraph, layer: Layer, made: Sequence[Batches],
         table_of[band] = {"tile": first * TILE_WORDS, "last_tile": band.tiles - 1,
                           "row": (band.stretch.row + row) % array.bank_rows}
     fills = [_fills(graph, layer, band, places, read, array) for band in layer.bands]
-    out.read(out.add(controls(
+    out.read(holds.add(controls(
         table(Op.TAPS, [tap_word(array).pack(row=row % array.bank_rows, rotation=bank, mask=mask)
                         for row, bank, mask in layer.layout.taps()])
         + table(Op.TILES, tiles.words(array, layer.groups)) + _join(node, slots, read)
@@ -62,22 +73,22 @@ def _layer(out: Stream, graph: QGraph, layer: Layer, made: Sequence[Batches],
         chunk = None
         for band in part.bands:
             before = layer.layout.tiles(band.stretch.lines).written[:band.tile].sum()
-            out.read(out.add(controls(command(
+            out.read(holds.add(controls(command(
                 Op.BAND, **table_of[band],
                 position=band.stretch.line * width + int(before) << place.wide))))
             if chunk is None:
-                chunk = out.add(own_batches.entries(graph, node, part, place, array))
+                chunk = holds.add(own_batches.entries(graph, node, part, place, array))
             first = own_batches.first
             following_band, fill = next(following, (None, []))
             # The next band is filled from this one's first batch on, where it has other rows.
             beside = following_band is not None and following_band.beside
             out.read((chunk[0], first))
             if beside:
-                out.read(out.add(controls(fill)))
+                out.read(holds.add(controls(fill)))
             out.read((chunk[0] + first, chunk[1] - first))
             if following_band is not None and not beside:
-                out.read(out.add(controls(wait(1) + fill)))
-    out.read(out.add(controls(_close(graph, node, slots, read))))
+                out.read(holds.add(controls(wait(1) + fill)))
+    out.read(holds.add(controls(_close(graph, node, slots, read))))
 
 
 def _join(node: QNode, slots: dict[str, int], read: int) -> list[int]:
