@@ -1,11 +1,13 @@
 """Random small networks: layers, shapes, strides, paddings, pools, residual additions."""
 
 import numpy as np
+from hypothesis import reject
 from hypothesis import strategies as st
 
 from celosia.graph import Conv, Graph
 from celosia.quantise import quantise
 from celosia_spec.epilogue import Clamp, Epilogue, Identity, Pool, Relu
+from celosia_spec.errors import FitError
 from celosia_spec.qgraph import NodeKind, QGraph
 
 ACTIVATIONS = (Relu(), Relu(), Identity(), Clamp(low=0.0, high=1.5), Clamp(low=-1.0, high=1.0))
@@ -32,10 +34,13 @@ def graphs(draw: st.DrawFn) -> QGraph:
     static = draw(st.booleans())
     positive = draw(st.booleans())
     images = rng.random((3, *shape)) * draw(st.sampled_from((0.01, 1.0, 100.0)))
-    return quantise(graph, activation_bits=bits, weight_bits=draw(st.sampled_from((4, 8))),
-                    acc_bits=24, unsigned=draw(st.booleans()), unsigned_input=positive,
-                    exponents="static" if static else "dynamic",
-                    calibration=images if static else None)
+    try:
+        return quantise(graph, activation_bits=bits, weight_bits=draw(st.sampled_from((4, 8))),
+                        acc_bits=24, unsigned=draw(st.booleans()), unsigned_input=positive,
+                        exponents="static" if static else "dynamic",
+                        calibration=images if static else None)
+    except FitError:            # sums that 24 bits do not hold
+        reject()
 
 
 def _shape(node: Conv, source: tuple[int, int, int]) -> tuple[int, int, int]:
