@@ -12,7 +12,7 @@ from celosia_hw.output.beats import Beats
 from celosia_hw.output.position import Position
 from celosia_hw.parts.delay import chain
 from celosia_spec.isa import ELEMENT_BITS
-from celosia_spec.stream.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS, Array
+from celosia_spec.stream.array import CONTROL_BITS, ENTRY_BITS, Array
 from celosia_spec.stream.controls import LAYER
 
 
@@ -178,11 +178,14 @@ class Operand(wiring.Component):
         return m
 
     def _element(self, m: Module) -> tuple[Value, Value]:
-        """Read words as lanes need them; return a lane's element, and whether it is used."""
+        """Read halves of words as lanes need them; return a lane's element, and whether it is used.
+
+        A word is read for each of its halves: so two elements are held, not four.
+        """
         at = self.at
         m.submodules.position = position = Position()
         m.submodules.beats = beats = Beats(self.array)
-        mask, place, base = Signal(self.array.lanes), Signal(2), Signal(self.word_bits)
+        mask, upper, base = Signal(self.array.lanes), Signal(), Signal(self.word_bits)
         lane, ahead, before = Signal(), Signal(), Signal()
         begin = position.at[:2] + self.element
         m.d.comb += [
@@ -192,8 +195,8 @@ class Operand(wiring.Component):
             beats.log2_groups.eq(self.layer.log2_groups), beats.single.eq(1),
             beats.row.eq(at[self.PEEK]),
             lane.eq(beats.active & Mux(beats.odd, mask[1], mask[0])),
-            # The last element of a word goes two cycles later: then the next word is there.
-            ahead.eq(lane & (place == ENTRY_WORDS - 1) & ~beats.last),
+            # A half's upper element goes two cycles later: then the next half is there.
+            ahead.eq(lane & upper & ~beats.last),
         ]
         first, real = Signal(), Signal(reset_less=True)
         with m.If(at[self.PEEK - 1]):
@@ -204,17 +207,20 @@ class Operand(wiring.Component):
             m.d.sync += mask.eq(self.written)
         with m.Elif(beats.done):
             m.d.sync += mask.eq(mask >> 2)
+        half, got, was_half, used = (Signal(name=name) for name in (
+            "half", "got", "was_half", "used"))
+        turn = chain(m, upper, 2, "turn")[-1]
+        held = Signal(ENTRY_BITS // 2, reset_less=True)
         m.d.sync += [
-            base.eq(self.word + self.layer.residual_from), place.eq(place + lane),
+            base.eq(self.word + self.layer.residual_from), upper.eq(upper ^ lane),
             self.read.eq(at[4] | ahead),
-            self.address.eq(Mux(at[4], base + position.at[2:] + begin[2],
-                                self.address + self.read)),
+            Cat(half, self.address).eq(Mux(
+                at[4], Cat(begin[1], base + position.at[2:] + begin[2]),
+                Cat(half, self.address) + self.read)),
+            got.eq(self.read), was_half.eq(half), before.eq(lane), used.eq(before & real),
         ]
         with m.If(at[self.PEEK - 1]):
-            m.d.sync += place.eq(begin)
-        got, turn, used = Signal(), chain(m, place, 2, "turn")[-1], Signal()
-        held = Signal(ENTRY_BITS, reset_less=True)
-        m.d.sync += [got.eq(self.read), before.eq(lane), used.eq(before & real)]
+            m.d.sync += upper.eq(begin[0])
         with m.If(got):
-            m.d.sync += held.eq(self.data)
+            m.d.sync += held.eq(self.data.word_select(was_half, ENTRY_BITS // 2))
         return held.word_select(turn, ELEMENT_BITS), used

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -23,7 +23,8 @@ class Position(wiring.Component):
     row : In(1), takes : In(2)
         A row begins behind this cycle; elements that it takes in this cycle, by one each.
     at, next : Out(16), low : Out(2), changes : Out(1)
-        Of the pass; with ``changes``, what it becomes, and the lowest bits of that.
+        Of the pass; with ``changes``, what it becomes. With ``row``, the lowest bits of what it is
+        then; only where a pass begins together with its first row.
     """
 
     def __init__(self) -> None:
@@ -39,21 +40,19 @@ class Position(wiring.Component):
         m.d.comb += [
             so_far.eq((Cat(second, before) + Cat(second, first))[1:]),
             self.next.eq(Mux(self.again, self.position, self.at + so_far)),
-            # In few levels of gates.
-            self.low.eq(Mux(self.again, self.position[:2],
-                            _added(self.at[:2], _added(_added(before[:2], first), second)))),
             self.changes.eq(self.begin & (self.again | self.moves)),
         ]
-        m.d.sync += before.eq(so_far)
+        # The lowest bits, in few levels of gates: they are counted on.
+        low, counted = Signal(2), Signal(2)
+        m.d.comb += [
+            counted.eq(Cat(low[0] ^ first ^ second,
+                           low[1] ^ (low[0] & (first ^ second)) ^ (first & second))),
+            self.low.eq(Mux(self.begin & self.moves & ~self.again, counted,
+                            Mux(self.begin & self.again, self.position[:2], self.at[:2]))),
+        ]
+        m.d.sync += [before.eq(so_far), low.eq(Mux(self.row, self.low, counted))]
         with m.If(self.row):
             m.d.sync += before.eq(0)
         with m.If(self.changes):
             m.d.sync += self.at.eq(self.next)
         return m
-
-
-def _added(number: Value, more: Value) -> Value:
-    """Return a sum of two bits each, without a chain of carries."""
-    carry = number[0] & more[0]
-    high = number[1] ^ carry
-    return Cat(number[0] ^ more[0], high ^ more[1] if len(more) > 1 else high)

@@ -113,7 +113,7 @@ class Writer(wiring.Component):
             position.position.eq(self.position), position.begin.eq(self.begin),
             position.again.eq(self.again), position.moves.eq(self.moves),
             position.row.eq(self.row), position.takes.eq(takes),
-            begin.eq(Mux(position.changes, position.low, position.at[:2]) + self.element),
+            begin.eq(position.low + self.element),
         ]
         m.d.sync += slot.eq(Mux(self.row, begin, slot + takes[0] + takes[1]))
         # The row's first slot is the lower one if element and position are a word together.

@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from celosia_hw.lanes.reading import STEP
 from celosia_hw.layouts import layout
-from celosia_hw.parts.delay import chain
+from celosia_hw.parts.delay import chain, delayed
 from celosia_hw.parts.lookup import lookup
 from celosia_hw.stream.rings import WeightsRing
 from celosia_spec.stream.array import Array
@@ -186,10 +186,10 @@ class Sequencer(wiring.Component):
             m.d.sync += self.kept.eq(self.heads)
         strobes = chain(m, comes, WeightsRing.LATENCY + self.lag, "begins", reset_less=False)
         m.d.comb += self.start.eq(strobes[-1])
-        given: Value = Cat(flags, self.kept)
+        given: Value = Cat(delayed(m, flags, 1, "flags"), self.kept)
         # Where passes are shorter than what is to be kept takes, it moves on with the begin.
-        short = min(self.cycles.values()) < self.lag + 5
-        for k, strobe in enumerate([strobes[0], strobes[-2]][:1 + short]):
+        short = min(self.cycles.values()) < self.lag + 4
+        for k, strobe in enumerate([strobes[1], strobes[-2]][:1 + short]):
             place = Signal(len(given), name=f"place{k}", reset_less=True)
             with m.If(strobe):
                 m.d.sync += place.eq(given)
