@@ -43,11 +43,13 @@ def exceptions() -> frozenset[str]:
     """The dotted name of every exception class of the packages."""
     known = {name for name, value in vars(builtins).items()
              if isinstance(value, type) and issubclass(value, BaseException)}
+    classes = [(f"{module}.{node.name}", {last_name(base) for base in node.bases})
+               for module in modules() for node in ast.walk(tree(module))
+               if isinstance(node, ast.ClassDef)]
     found: set[str] = set()
     while True:
-        more = {f"{module}.{node.name}" for module in modules() for node in ast.walk(tree(module))
-                if isinstance(node, ast.ClassDef) and {last_name(base) for base in node.bases}
-                & (known | {name.rpartition(".")[2] for name in found})}
+        names = known | {name.rpartition(".")[2] for name in found}
+        more = {name for name, bases in classes if bases & names}
         if more == found:
             return frozenset(found)
         found = more

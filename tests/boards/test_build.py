@@ -348,7 +348,7 @@ def test_seeds_find_a_higher_clock(tmp_path):
 def test_sweep_places_once_a_seed(tmp_path):
     entry = target("hx8k")
     stages = []
-    reports = sweep_seeds(_design(entry), entry, tmp_path, [1, 2, 1], fresh=True,
+    reports = sweep_seeds(lambda _: Elements(), entry, tmp_path, [1, 2, 1], fresh=True,
                           progress=stages.append)
     assert stages.count("synthesis") == 1
     assert [report.seed for report in reports] == [1, 2, 1]
