@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from celosia.cli import common, options
@@ -20,54 +18,40 @@ if TYPE_CHECKING:
 Prepare: TypeAlias = "Callable[[Any, np.ndarray, Any], tuple[Any, dict[str, Any]]]"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What the user asks for, apart from the method; as the options of the commands have it."""
-
-    model: str
-    output: Path
-    weights: Path | None
-    data: str | None
-    mean: str | None
-    deviation: str | None
-    epochs: int | None
-    learning_rate: float | None
-    optimizer: str | None
-    checkpoint: Path | None
-    report: Path | None
-    seed: int
-    target: str
-
-
 def change(
-    asked: Request, methods: Mapping[str, Method], given: Mapping[str, Any], doing: str,
-    prepare: Prepare | None = None,
-) -> tuple[dict[str, Any], str]:
-    """Change the network by the method, write it, and return the result as JSON has it, and what
-    the method says to it.
+    methods: Mapping[str, Method], given: Mapping[str, Any], doing: str,
+    show: Callable[[dict[str, Any]], None], prepare: Prepare | None = None,
+) -> None:
+    """Change the network by the method, write it, and print the result.
 
     given   : what `options.of_methods` added to the command.
     doing   : a word for the bar, such as "pruning".
+    show    : prints the result, as JSON has it, where that is not asked for.
     prepare : of module, example and what makes a trainer (or None): the module to change instead,
               and choices to record. Or None.
     """
+    asked, own = options.split(given)
     common.check_target(asked.target)
     training = ("epochs", "learning_rate", "optimizer")
     refuse_without_data(asked.data, {f"--{name.replace('_', '-')}": getattr(asked, name)
                                      for name in training})
+    rule = asked.rule
+    if asked.data is None and rule != (None, None):
+        raise CelosiaError("--mean and --deviation say how --data becomes inputs; give that too, "
+                           "or leave them out")
     if asked.learning_rate is not None:
         POSITIVE.check("--learning-rate", asked.learning_rate)
     if asked.optimizer not in (None, *OPTIMIZERS):
         raise CelosiaError(f"--optimizer must be one of {', '.join(OPTIMIZERS)}, "
                            f"not {asked.optimizer!r}")
-    method, amount, settings = options.check(methods, given, data=asked.data is not None)
+    method, amount, settings = options.check(methods, own, data=asked.data is not None)
 
     from celosia.cli import figures, network
 
     network.check_outputs(asked.output, asked.report, asked.checkpoint, asked.model, asked.weights,
                           asked.data)
     module, example = network.find_module(asked.model, asked.weights)
-    loaded = network.load_data(asked.data, asked.mean, asked.deviation)
+    loaded = network.load_data(asked.data, rule)
     example = network.example_for(asked.model, example, loaded)
     network.check_saves(module, example)
     chosen: dict[str, Any] = {}
@@ -95,7 +79,13 @@ def change(
     result["choices"] |= network.origin(asked.model, asked.weights, asked.target, loaded) | chosen
     if asked.report is not None:
         network.write_report(result, asked.report)
-    return result, found.hint
+    if asked.json:
+        common.emit(result)
+        return
+    show(result)
+    if found.hint:
+        print(common.wrapped(found.hint))
+    print(f"wrote {asked.output}")
 
 
 def refuse_without_data(data: str | None, given: Mapping[str, Any]) -> None:
@@ -115,10 +105,3 @@ def show_network(result: Mapping[str, Any]) -> None:
     if result["refused"] is not None:
         print(common.wrapped(f"no program for {result['target']}: {result['refused']}"))
         print("celosia check tells all that is in the way, on every target")
-
-
-def show_end(result: Mapping[str, Any], hint: str) -> None:
-    """Print what the method says to its result, and the file."""
-    if hint:
-        print(common.wrapped(hint))
-    print(f"wrote {result['output']}")

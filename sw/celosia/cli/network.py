@@ -54,20 +54,21 @@ class Data:
         return np.asarray(self.test_inputs[:1].numpy())
 
 
-def load_data(source: str | None, mean: str | None, deviation: str | None) -> Data | None:
-    """Return a data set (`celosia.datasets.load_dataset`) as network inputs; None without one."""
+def load_data(
+    source: str | None, rule: tuple[list[float] | None, list[float] | None],
+) -> Data | None:
+    """Return a data set (`celosia.datasets.load_dataset`) as network inputs; None without one.
+
+    rule : mean and deviation of the pixels, one number a channel; None for the usual ones.
+    """
     import torch
 
     from celosia import datasets
 
     if source is None:
-        if mean is not None or deviation is not None:
-            raise CelosiaError("--mean and --deviation say how --data becomes inputs; give that "
-                               "too, or leave them out")
         return None
     with refusals(TypeError):
         loaded = datasets.load_dataset(source)
-        rule = numbers("--mean", mean), numbers("--deviation", deviation)
         inputs = [torch.from_numpy(datasets.as_inputs(images, *rule))
                   for images in (loaded.train_images, loaded.test_images)]
         choices = {"data": loaded.name, **datasets.input_rule(loaded.train_images, *rule),
@@ -75,17 +76,6 @@ def load_data(source: str | None, mean: str | None, deviation: str | None) -> Da
     return Data(train_inputs=inputs[0], train_labels=torch.from_numpy(loaded.train_labels),
                 test_inputs=inputs[1], test_labels=torch.from_numpy(loaded.test_labels),
                 choices=choices)
-
-
-def numbers(option: str, text: str | None) -> list[float] | None:
-    """Return the numbers of a list such as "0.5,0.25", or None for None."""
-    if text is None:
-        return None
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise CelosiaError(f"{option} {text!r}: give numbers with commas between, such as "
-                           "0.485,0.456,0.406") from None
 
 
 def trainer(

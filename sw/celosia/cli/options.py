@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import MISSING
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
 import typer
 
+from celosia.cli import common
 from celosia.compress.amounts import Amount, Chosen
 from celosia.compress.method import Method
 from celosia.compress.options import Option, declared, resolve
@@ -41,26 +42,61 @@ Checkpoint = Annotated[Path | None, typer.Option(
     help="A folder for finished rounds; the same command goes on after them.")]
 Report = Annotated[Path | None, typer.Option(
     help="A JSON file for the result with every round and choice.")]
+Seed = Annotated[int, typer.Option(
+    min=0, max=2**32 - 1, help="Of all that is drawn: the same one gives the same bits.")]
 Target = Annotated[str, typer.Option(help="Whose cycles to predict.")]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the user asks for, apart from the method and a command's own options."""
+
+    model: common.ModelName
+    output: Output
+    weights: Weights = None
+    data: Data = None
+    mean: Mean = None
+    deviation: Deviation = None
+    epochs: Epochs = None
+    learning_rate: LearningRate = None
+    optimizer: Optimizer = None
+    checkpoint: Checkpoint = None
+    report: Report = None
+    seed: Seed = 0
+    target: Target = "icebreaker"
+    json: common.Json = False
+
+    @property
+    def rule(self) -> tuple[list[float] | None, list[float] | None]:
+        """How data becomes inputs: mean and deviation."""
+        return read_numbers("--mean", self.mean), read_numbers("--deviation", self.deviation)
+
+
 def of_methods(methods: Methods) -> Callable[[F], F]:
-    """Return a decorator that gives a command the options that its methods declare.
+    """Return a decorator that gives a command the options of a `Request`, and those that its
+    methods declare.
 
     ``--method``, ``--option`` and the methods' flags stand before its keyword-only parameters; its
-    ``**given`` gets them: {parameter: value, None where it was not given}.
+    ``**given`` gets all of them: {parameter: value, None where it was not given}.
     """
 
     def extend(command: F) -> F:
-        own = list(inspect.signature(command, eval_str=True).parameters.values())
-        place = next(at for at, part in enumerate(own) if part.kind is part.KEYWORD_ONLY)
+        *own, _ = inspect.signature(command, eval_str=True).parameters.values()
+        asked = inspect.signature(Request, eval_str=True).parameters.values()
         made = [_method(methods), *(_flag(flag, methods) for flag in _flags(methods)),
                 *_settings(methods)]
-        command.__signature__ = inspect.Signature(      # type: ignore[attr-defined]
-            [*own[:place], *made, *own[place:-1]])
+        command.__signature__ = inspect.Signature([     # type: ignore[attr-defined]
+            *(part for part in asked if part.default is part.empty), *made, *own,
+            *(part for part in asked if part.default is not part.empty)])
         return command
 
     return extend
+
+
+def split(given: Mapping[str, Any]) -> tuple[Request, dict[str, Any]]:
+    """Return what a command of `of_methods` gets as a `Request`, and the methods' options."""
+    asked = {field.name: given[field.name] for field in fields(Request)}
+    return Request(**asked), {name: value for name, value in given.items() if name not in asked}
 
 
 def check(
@@ -69,7 +105,7 @@ def check(
     """Return the method, how much goes, and the method's options; CelosiaError where they do not
     go together.
 
-    given : as a command of `of_methods` gets it.   data : whether there is any.
+    given : the methods' options, as `split` returns them.   data : whether there is any.
     """
     name, texts = given["method"], given.get("option") or []
     if name not in methods:
@@ -107,6 +143,17 @@ def check(
 def read_layers(text: str) -> list[str] | None:
     """Return the layers of "conv1,conv2", or None for "all"."""
     return None if text == "all" else list(_names(text))
+
+
+def read_numbers(flag: str, text: str | None) -> list[float] | None:
+    """Return the numbers of a list such as "0.5,0.25", or None for None."""
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise CelosiaError(f"{flag} {text!r}: give numbers with commas between, such as "
+                           "0.485,0.456,0.406") from None
 
 
 def read_settings(

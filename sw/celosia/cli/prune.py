@@ -15,46 +15,19 @@ METHODS = pruning()
 
 
 @options.of_methods(METHODS)
-def prune(
-    model: common.ModelName,
-    output: options.Output,
-    *,
-    fuse: options.Fuse = False,
-    fuse_retrained: options.FuseRetrained = None,
-    weights: options.Weights = None,
-    data: options.Data = None,
-    mean: options.Mean = None,
-    deviation: options.Deviation = None,
-    epochs: options.Epochs = None,
-    learning_rate: options.LearningRate = None,
-    optimizer: options.Optimizer = None,
-    checkpoint: options.Checkpoint = None,
-    report: options.Report = None,
-    seed: int = 0,
-    target: options.Target = "icebreaker",
-    json: common.Json = False,
-    **given: Any,
-) -> None:
+def prune(*, fuse: options.Fuse = False, fuse_retrained: options.FuseRetrained = None,
+          **given: Any) -> None:
     """Remove a model's least important weights or filters, retraining between the rounds."""
-    change.refuse_without_data(data, {"--fuse-retrained": fuse_retrained})
+    change.refuse_without_data(given["data"], {"--fuse-retrained": fuse_retrained})
 
     def fused(module: Any, example: "np.ndarray", train: Any) -> tuple[Any, dict[str, Any]]:
         if not fuse and fuse_retrained is None:
             return module, {"fusion": None}
-        made, fusion = fuse_first(module, example, fuse_retrained, train, seed=seed,
-                                  checkpoint=checkpoint)
+        made, fusion = fuse_first(module, example, fuse_retrained, train, seed=given["seed"],
+                                  checkpoint=given["checkpoint"])
         return made, {"fusion": fusion}
 
-    result, hint = change.change(
-        change.Request(model=model, output=output, weights=weights, data=data, mean=mean,
-                       deviation=deviation, epochs=epochs, learning_rate=learning_rate,
-                       optimizer=optimizer, checkpoint=checkpoint, report=report, seed=seed,
-                       target=target), METHODS, given, "pruning", fused)
-    if json:
-        common.emit(result)
-    else:
-        _print(result)
-        change.show_end(result, hint)
+    change.change(METHODS, given, "pruning", _show, fused)
 
 
 def fuse_first(
@@ -77,16 +50,16 @@ def fuse_first(
                          **(found.choices if arguments else {})}
 
 
-def _print(result: dict[str, Any]) -> None:
+def _show(result: dict[str, Any]) -> None:
     if "filters" in result:
-        _print_filters(result)
+        _show_filters(result)
     change.show_network(result)
     rounds = result["rounds"]
     print(f"{result['method']}: density {result['density']:.1%} after {rounds} "
           f"round{'s' * (rounds != 1)}")
 
 
-def _print_filters(result: dict[str, Any]) -> None:
+def _show_filters(result: dict[str, Any]) -> None:
     table = common.table("convolutions", "layer", "left alone because", "filters", "before",
                          words=2)
     for name, layer in result["filters"].items():

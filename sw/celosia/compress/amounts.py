@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from celosia.compress.spans import SHARE, Span
+from celosia.compress.spans import RANK, SHARE, Span
 from celosia_spec.errors import ArgumentError
 
 __all__ = ["CYCLES", "FILTER_RATE", "HIDDEN_RATE", "MACS", "PARAMETERS", "RANKS", "RATE", "RATES",
@@ -65,11 +65,15 @@ def read_ranks(flag: str, text: str) -> dict[str, int | tuple[int, ...]]:
     """Return the ranks of "conv1=3,fc1=20" or "conv2=10x5"."""
 
     def numbers(value: str) -> int | tuple[int, ...]:
-        found = tuple(int(number) for number in value.split("x"))
-        return found[0] if len(found) == 1 else found
+        first, *second = (int(number) for number in value.split("x", 1))
+        return (first, *second) if second else first
 
-    return _by_layer(flag, text, numbers, "give LAYER=RANK with commas between, such as "
-                                          "conv1=3,fc1=20, or of pairs conv2=10x5")
+    found = _by_layer(flag, text, numbers, "give LAYER=RANK with commas between, such as "
+                                           "conv1=3,fc1=20, or of pairs conv2=10x5")
+    for name, ranks in found.items():
+        for rank in ranks if isinstance(ranks, tuple) else (ranks,):
+            RANK.check(f"{flag}: a rank of layer {name!r}", rank)
+    return found
 
 
 def _by_layer(flag: str, text: str, read: Callable[[str], Any], way: str) -> dict[str, Any]:
