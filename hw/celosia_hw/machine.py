@@ -7,6 +7,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from celosia_hw.fill.engine import FillEngine
+from celosia_hw.flash.reader import PINS, FlashReader
 from celosia_hw.lanes.reading import ReadingPath
 from celosia_hw.memory.main_memory import Access, MainMemory
 from celosia_hw.output.path import OutputPath
@@ -14,6 +15,8 @@ from celosia_hw.stream.control_path import ControlPath
 from celosia_hw.stream.exponents import SLOT_BITS
 from celosia_spec.stream.array import CONTROL_BITS, ENTRY_BITS, Array
 from celosia_spec.stream.timing import MANTISSA
+
+_STATUS = ("copying", "ready", "fault")
 
 
 class Machine(wiring.Component):
@@ -26,11 +29,16 @@ class Machine(wiring.Component):
         Kind of `Multipliers`.
     main_memory : str
         One of `MAIN_KINDS`.
+    reader : FlashReader, optional
+        Of arrays with flash.
 
     Members
     -------
-    host, flash : In(Access), data : Out(64)
+    host : In(Access), data : Out(64)
         Main memory's port for others, at any time, see `MainMemory`.
+    flash_cs, flash_clock, flash_copi, flash_drive : Out(1), flash_i : In(wires)
+    copying, ready : Out(1), fault : Out(Fault)
+        See `FlashReader`; only with one.
     start : In(1), list : In, busy : Out(1)
         Strobe, while ``busy`` is 0: run the stream whose list of chunks begins in that word. When
         ``busy`` falls, everything is written.
@@ -43,19 +51,24 @@ class Machine(wiring.Component):
         Since ``start`` a step has waited for its entry, or a band for its fill.
     """
 
-    def __init__(self, array: Array, *, mac: str = "generic", main_memory: str = "bram") -> None:
-        self.array = array
+    def __init__(self, array: Array, *, mac: str = "generic", main_memory: str = "bram",
+                 reader: FlashReader | None = None) -> None:
+        if bool(array.flash) != (reader is not None):
+            raise ValueError("an array with flash has a reader, and no other")
+        self.array, self.reader = array, reader
         self.memory = MainMemory(array.main_words, main_memory)
         self.output = OutputPath(array)
         self.reading, self.fill = ReadingPath(array, mac), FillEngine(array)
         self.control = ControlPath(array, MANTISSA, ReadingPath.LATENCY - self.output.lead())
         address = (array.main_words - 1).bit_length()
+        of_flash = {} if reader is None else {
+            **{f"flash_{name}": reader.signature.members[name] for name in PINS},
+            **{name: reader.signature.members[name] for name in _STATUS}}
         super().__init__({
             "host": In(Access(array.main_words, CONTROL_BITS)),
-            "flash": In(Access(array.main_words, CONTROL_BITS)), "data": Out(ENTRY_BITS),
-            "start": In(1), "list": In(address), "busy": Out(1), "host_write": In(1),
-            "host_slot": In(SLOT_BITS), "host_exponent": In(SLOT_BITS), "stored": Out(SLOT_BITS),
-            "saturated": Out(1), "late": Out(1),
+            "data": Out(ENTRY_BITS), "start": In(1), "list": In(address), "busy": Out(1),
+            "host_write": In(1), "host_slot": In(SLOT_BITS), "host_exponent": In(SLOT_BITS),
+            "stored": Out(SLOT_BITS), "saturated": Out(1), "late": Out(1), **of_flash,
         })
 
     def elaborate(self, platform: Any) -> Module:
@@ -63,8 +76,7 @@ class Machine(wiring.Component):
         m.submodules.memory, m.submodules.control = memory, control = self.memory, self.control
         m.submodules.fill, m.submodules.reading = fill, _ = self.fill, self.reading
         m.submodules.output = output = self.output
-        for name in ("host", "flash"):
-            connect(m, flipped(getattr(self, name)), getattr(memory, name))
+        connect(m, flipped(self.host), memory.host)
         connect(m, control.memory, memory.fetcher)
         connect(m, fill.memory, memory.fill)
         for block in (control, fill, self):
@@ -73,12 +85,28 @@ class Machine(wiring.Component):
             m.d.comb += getattr(control, name).eq(getattr(self, name))
         for name in ("busy", "stored", "late"):
             m.d.comb += getattr(self, name).eq(getattr(control, name))
+        if self.reader is not None:
+            self._flash(m, self.reader)
         self._fill(m)
         self._reading(m)
         self._output(m)
         clipped = fill.clipped | (output.clipped if self.array.residual else Const(0))
         m.d.sync += self.saturated.eq((self.saturated & ~self.start) | clipped)
         return m
+
+    def _flash(self, m: Module, reader: FlashReader) -> None:
+        m.submodules.reader, control = reader, self.control
+        connect(m, reader.memory, self.memory.flash)
+        for name, member in reader.signature.members.items():
+            if name in PINS:
+                inside, outside = getattr(reader, name), getattr(self, f"flash_{name}")
+                m.d.comb += inside.eq(outside) if member.flow == In else outside.eq(inside)
+        m.d.comb += [
+            *(getattr(self, name).eq(getattr(reader, name)) for name in _STATUS),
+            reader.copy.eq(control.copy), reader.unit.eq(control.word),
+            control.copying.eq(reader.copying), control.copied.eq(reader.copied),
+            reader.stop.eq(self.start),
+        ]
 
     def _fill(self, m: Module) -> None:
         control, fill = self.control, self.fill

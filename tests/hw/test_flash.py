@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from blocks.flash_pins import Attached
 from blocks.players import verilog_of
 from blocks.verilated_block import Block
 from celosia_hw.flash.lines import Lines
@@ -47,10 +48,9 @@ class Bench:
 
     def __init__(self, array, block, chip, *, grants=1.0):
         self.array, self.block, self.chip, self.grants = array, block, chip, grants
-        self.wide, self.half = array.flash < 16, array.flash in (4, 16)
+        self.attached = Attached(block, chip, array.flash, MHZ)
         self.rng = random.Random(1)
         self.memory = [[None] * ENTRY_WORDS for _ in range(array.main_words)]
-        self.out = {"cs": 0, "clock": 0, "copi": 0, "drive": 0}
         self.cycle, self.copied = 0, 0
         block.set("rst", 1)
         block.tick()
@@ -58,14 +58,8 @@ class Bench:
         self.tick()
 
     def tick(self):
-        block, out, half = self.block, self.out, 500 / MHZ
-        io, driven = 0b1100 | out["copi"], 0b1101 * out["drive"]
-        pins = Pins(0, 0)
-        for clock in ((0 if self.half else out["clock"]), out["clock"]):
-            pins = self.chip.step(selected=bool(out["cs"]), clock=bool(clock), io=io,
-                                  driven=driven, ns=half)
+        block = self.block
         block.settle()
-        self.out = {name: block.get(name) for name in self.out}
         if block.get("memory__request") and self.rng.random() < self.grants:
             block.set("memory__grant", 1)
             word = self.memory[block.get("memory__address")]
@@ -73,10 +67,8 @@ class Bench:
                 if block.get("memory__enable") >> k & 1:
                     word[k] = block.get("memory__data")
         self.copied += block.get("copied")
-        block.tick()
+        self.attached.tick()
         block.set("memory__grant", 0)
-        levels = pins.levels & pins.driven | ~pins.driven & 0b1111
-        block.set("i", levels if self.wide else levels >> 1 & 1)
         self.cycle += 1
 
     def run(self, limit=300_000):

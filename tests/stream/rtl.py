@@ -4,11 +4,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from blocks.flash_pins import Attached
 from blocks.players import verilog_of
 from blocks.verilated_block import Block
+from celosia_hw.flash.reader import Fault, FlashReader
 from celosia_hw.machine import Machine
+from celosia_sim.flash import PARTS, Chip
 from celosia_spec.isa import EXPONENT_MIN
 from celosia_spec.stream.array import ENTRY_WORDS, Array
+
+MHZ, BASE = 48.0, 0x10000
+"""Clock, and where the image lies in flash."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -28,17 +34,67 @@ class Ran:
 
 def machine(array: Array) -> Block:
     """Return the verilated machine of an array."""
-    return Block(verilog_of(Machine(array)))
+    reader = FlashReader(array, clock_hz=MHZ * 1e6, base=BASE) if array.flash else None
+    return Block(verilog_of(Machine(array, reader=reader)))
+
+
+def run_from_flash(block: Block, array: Array, image: bytes, elements: dict[int, int],
+                   exponents: dict[int, int], start: int, most: int) -> tuple[np.ndarray, int]:
+    """Power up with an image in flash; write elements of main memory and exponents, run the stream
+    whose list begins in word ``start``; return all elements, and the cycles of the run.
+    AssertionError where it takes more than ``most`` cycles, or the chip does not like it."""
+    chip = Chip(PARTS["W25Q128JV-IQ"], bytes(BASE) + image)
+    attached = Attached(block, chip, array.flash, MHZ, "flash_")
+    block.set("rst", 1)
+    block.tick()
+    block.set("rst", 0)
+    block.settle()
+    while block.get("copying"):
+        attached.tick()
+    assert (block.get("ready"), block.get("fault")) == (1, Fault.NONE)
+    _write(block, np.array([*elements]), np.array([*elements.values()]))
+    for slot, exponent in exponents.items():
+        block.set("host_slot", slot)
+        block.set("host_exponent", exponent - EXPONENT_MIN)
+        block.set("host_write", 1)
+        block.tick()
+    block.set("host_write", 0)
+    block.set("list", start)
+    block.set("start", 1)
+    attached.tick()
+    block.set("start", 0)
+    cycles = 0
+    while block.get("busy"):
+        attached.tick()
+        cycles += 1
+        assert cycles < most
+    assert not chip.errors and block.get("ready")
+    return _read(block, array), cycles
+
+
+def _write(block: Block, places: np.ndarray, elements: np.ndarray) -> None:
+    """Write elements of main memory."""
+    block.stream({"host__request": np.ones_like(places), "host__address": places // ENTRY_WORDS,
+                  "host__enable": 1 << places % ENTRY_WORDS, "host__data": elements}, [])
+    block.set("host__request", 0)
+
+
+def _read(block: Block, array: Array) -> np.ndarray:
+    """Return all elements of main memory, int64."""
+    block.set("host__request", 1)
+    block.set("host__enable", 0)
+    words = np.append(np.arange(array.main_words), 0)
+    read = block.stream({"host__address": words}, ["data"])["data"][1:]
+    block.set("host__request", 0)
+    elements = (read[:, None] >> np.arange(0, 64, 16, dtype=np.uint64)) & np.uint64(0xFFFF)
+    return elements.ravel().astype(np.int64)
 
 
 def run(block: Block, array: Array, main: np.ndarray, exponents: np.ndarray, start: int,
         most: int) -> Ran:
     """Write elements of main memory and exponents, run the stream whose list begins in word
     ``start``, and read all back. AssertionError where it takes more than ``most`` cycles."""
-    words, place = np.arange(array.main_words), np.arange(len(main))
-    block.stream({"host__request": np.ones_like(main), "host__address": place // ENTRY_WORDS,
-                  "host__enable": 1 << place % ENTRY_WORDS, "host__data": main}, [])
-    block.set("host__request", 0)
+    _write(block, np.arange(len(main)), main)
     slots = np.arange(len(exponents))
     block.stream({"host_write": np.ones_like(slots), "host_slot": slots,
                   "host_exponent": exponents - EXPONENT_MIN}, [])
@@ -56,11 +112,7 @@ def run(block: Block, array: Array, main: np.ndarray, exponents: np.ndarray, sta
         cycles += len(busy)
         assert cycles < most, f"{cycles} cycles"
     found = [block.get("late"), block.get("saturated")]
-    block.set("host__request", 1)
-    block.set("host__enable", 0)
-    read = block.stream({"host__address": np.append(words, 0)}, ["data"])["data"][1:]
-    block.set("host__request", 0)
+    elements = _read(block, array)
     kept = block.stream({"host_slot": np.append(slots, 0)}, ["stored"])["stored"][1:]
-    elements = (read[:, None] >> np.arange(0, 64, 16, dtype=np.uint64)) & np.uint64(0xFFFF)
-    return Ran(main=elements.ravel().astype(np.int64), cycles=cycles, late=bool(found[0]),
+    return Ran(main=elements, cycles=cycles, late=bool(found[0]),
                exponents=kept.astype(np.int64) + EXPONENT_MIN, saturated=bool(found[1]))

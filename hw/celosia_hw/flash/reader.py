@@ -18,6 +18,9 @@ from celosia_spec.stream.image import HEADER, HEADER_BYTES, MAGIC, UNIT_BYTES, U
 WAKE_SECONDS = 4e-6
 """How long at least the flash is left alone before and behind each command that wakes it."""
 
+PINS = ("cs", "clock", "copi", "drive", "i")
+"""Members of the reader that go to the flash."""
+
 _ELEMENTS = UNIT_BYTES * 8 // CONTROL_BITS
 _HEADER = _ELEMENTS - HEADER_BYTES * 8 // CONTROL_BITS
 _PLACES = {field.name: _HEADER + low // CONTROL_BITS for field, low in HEADER.places()}
@@ -89,7 +92,7 @@ class FlashReader(wiring.Component):
         self.pause = math.ceil(math.log2(WAKE_SECONDS * clock_hz))
         own = self.lines.signature.members
         super().__init__({
-            **{name: own[name] for name in ("cs", "clock", "copi", "drive", "i")},
+            **{name: own[name] for name in PINS},
             "memory": Out(Access(array.main_words, CONTROL_BITS)),
             "copy": In(1), "unit": In(CONTROL_BITS), "copying": Out(1), "copied": Out(1),
             "stop": In(1), "ready": Out(1), "fault": Out(Fault),
@@ -109,7 +112,7 @@ class FlashReader(wiring.Component):
         checks, pausing = self._wake(m, Cat(element, unit))
         m.d.comb += [
             *(getattr(self, name).eq(getattr(lines, name))
-              for name in ("cs", "clock", "copi", "drive")),
+              for name in PINS if name != "i"),
             lines.i.eq(self.i), lines.unit.eq(held), lines.free.eq(~request | grant),
             begin.eq(checks | self.copy), whole.eq(lines.come & lines.part.all()),
             # Words that are written are done when they are, others when they have come.
