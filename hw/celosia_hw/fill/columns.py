@@ -64,17 +64,17 @@ class Columns(wiring.Component):
         m = Module()
         count_a, count_b, begin = self._counts(m)
         step = Signal(self.row_bits, reset_less=True)
+        banks = Signal(self.bank_bits, reset_less=True)
         strobes = [Signal(name=f"moved_{name}") for name in "ab"]
         ready = Signal()
         m.d.sync += [strobes[0].eq(self.move_a), strobes[1].eq(self.move_b),
                      ready.eq(self.rows_ready)]
         with m.If(self.move_a | self.move_b | self.rows_ready):
-            m.d.sync += step.eq(self.move.row)
+            m.d.sync += [step.eq(self.move.row), banks.eq(self.move.bank)]
         (a, row_a), (b, row_b) = (
-            self._place(m, name, count, here, there, step, ready)
-            for name, count, here, there in (("a", count_a, self.move_a, strobes[0]),
-                                             ("b", Cat(count_b, count_a[2]), self.move_b,
-                                              strobes[1])))
+            self._place(m, name, count, here, step, banks, ready)
+            for name, count, here in (("a", count_a, strobes[0]),
+                                      ("b", Cat(count_b, count_a[2]), strobes[1])))
         # Element 0 goes to column a - begin.
         first = Cat(a[0] ^ begin[0], a[1] ^ begin[1] ^ (~a[0] & begin[0]))
         m.d.sync += self.turn.eq(Cat(first[0], first[1] ^ first[0]))
@@ -99,21 +99,22 @@ class Columns(wiring.Component):
         ]
         return count_a, count_b, begin
 
-    def _place(self, m: Module, name: str, count: Value, here: Value, there: Value, step: Value,
+    def _place(self, m: Module, name: str, count: Value, here: Value, step: Value, banks: Value,
                ready: Value) -> tuple[Signal, Signal]:
-        """Return bank and row of a place that moves by ``count`` each cycle, or is moved."""
+        """Return bank and row of a place that moves by ``count`` each cycle, or is moved ``here``
+        by ``step`` rows and ``banks``."""
         bank = Signal(self.bank_bits, name=f"bank_{name}", reset_less=True)
         row = Signal(self.row_bits, name=f"row_{name}", reset_less=True)
         wraps = Signal(name=f"wraps_{name}", reset_less=True)
         operand = Signal(self.bank_bits, name=f"operand_{name}")
         moved = Signal(self.bank_bits + 1, name=f"sum_{name}")
-        m.d.comb += [operand.eq(Mux(here, self.move.bank, count)), moved.eq(bank + operand)]
+        m.d.comb += [operand.eq(Mux(here, banks, count)), moved.eq(bank + operand)]
         # Bits that tell groups apart are ones, so that the carry gets through to the end.
         m.d.sync += [bank.eq(Mux(here & self.set, operand, moved[:-1]) | self.masks)]
         with m.If(here):
             m.d.sync += wraps.eq(moved[-1] & ~self.set)
-        with m.If(there | (moved[-1] & ~here) | (ready & wraps)):
-            m.d.sync += row.eq(Mux(there & self.set, step, row + step))
+        with m.If(here | moved[-1] | (ready & wraps)):
+            m.d.sync += row.eq(Mux(here & self.set, step, row + step))
         return bank, row
 
     def _columns(self, m: Module, a: tuple[Value, Value, Value], b: tuple[Value, Value, Value],

@@ -6,7 +6,7 @@ from itertools import pairwise
 from operator import or_
 from typing import Any
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -148,18 +148,20 @@ class FillEngine(wiring.Component):
 
     def _flags(self, m: Module, at: dict[str, Signal], word: Value) -> data.View:
         """Return what the record says of itself, held."""
-        bits = self.columns.bank_bits
-        table = FILL.words[_WORDS["slot"] - 1]
-        given = data.View(layout(table), word[:table.bits])
-        flags = Signal(data.StructLayout({"signed": 1, "zero": 1, "pair": 1, "apart": 1, "page": 2,
+        bits, given = self.columns.bank_bits, self._given(word)
+        flags = Signal(data.StructLayout({"signed": 1, "zero": 1, "pair": 1, "apart": 1,
                                           "masks": bits}), reset_less=True)
         m.d.comb += self.slot.eq(given.slot)
         with m.If(at["channels"]):
             m.d.sync += [
-                *(flags[name].eq(given[name])
-                  for name in ("signed", "zero", "pair", "apart", "page")),
+                *(flags[name].eq(given[name]) for name in ("signed", "zero", "pair", "apart")),
                 flags.masks.eq(Cat(given.log2_groups >= bits - k for k in range(bits)))]
         return flags
+
+    def _given(self, word: Value) -> data.View:
+        """Return what the word says that has the slot."""
+        table = FILL.words[_WORDS["slot"] - 1]
+        return data.View(layout(table), word[:table.bits])
 
     def _sequence(self, m: Module, at: dict[str, Signal], kind: Signal, fresh: Signal,
                   operand: Value, queued: Value, line_ends: Value) -> Signal:
@@ -236,21 +238,22 @@ class FillEngine(wiring.Component):
                 last: Value, end: Value) -> None:
         """Keep the number of the next element in main memory: ``first`` in word ``address``."""
         address = Signal(range(self.array.main_words), reset_less=True)
-        whole, total = Signal(signed(len(address))), Signal(len(address) + 3)
-        sets, moves = at["run"] & fresh, loads | flags.apart
-        up = ~last | end.all()
+        whole, total = Signal(len(address)), Signal(3)
+        moves, over = loads | flags.apart, Signal()
+        # The first number is a move from where its page begins, and has no sign.
+        sign = operand[-1] & ~(at["run"] & fresh)
         m.d.comb += [
-            self.memory.address.eq(address), whole.eq(operand.as_signed() >> 2),
-            # Three and one make a carry into the word.
-            total.eq(Cat(Const(1, 1), first, address)
-                     + Cat(up & ~moves, Mux(moves, word[:2], up.replicate(2)), whole)),
+            self.memory.address.eq(address),
+            whole.eq(Cat(operand[2:], sign.replicate(len(address)))),
+            total.eq(first + word[:2]), over.eq(Mux(moves, total[2], ~last | end.all())),
         ]
         with m.If(at["run"] | taken):
             m.d.sync += [
-                address.eq(Mux(sets, Cat(operand[2:], flags.page), total[3:])),
-                first.eq(Mux(moves, Mux(sets, word[:2], total[1:3]),
-                             (end + 1) & last.replicate(2))),
+                address.eq((Cat(Const(1, 1), address) + Cat(over, whole))[1:]),
+                first.eq(Mux(moves, total[:2], (end + 1) & last.replicate(2))),
             ]
+        with m.If(at["channels"]):
+            m.d.sync += [address.eq(self._given(word).page << CONTROL_BITS - 2), first.eq(0)]
 
     def _finish(self, m: Module, flags: data.View, counts: Value) -> None:
         """Finish the elements of ``data`` that count, and give each column its own."""
