@@ -15,7 +15,6 @@ from celosia_spec.stream.image import UNIT_WORDS, copy_cycles
 _ADDED = 4
 """Entries that a copied layer adds to the stream at most: its command, and three chunks."""
 
-
 @dataclass(frozen=True, kw_only=True)
 class Copies:
     """Layers whose entries are copied from flash; layers by their numbers.
@@ -46,7 +45,7 @@ def copies(graph: QGraph, layers: Sequence[Layer], entries: Sequence[int], array
     largest at the begin, and weights at the end. FitError where main memory is too small.
     """
     needs = Needs(map_needs(graph).items())
-    found = place(needs, size)
+    found = place(needs, size, array.main_words)
     if _end(needs, found) <= array.main_words:
         return Copies(maps=_maps(found))
     if not array.flash:
@@ -61,7 +60,7 @@ def copies(graph: QGraph, layers: Sequence[Layer], entries: Sequence[int], array
             break
     if best is None:
         lone = needs | {at: _need(count, Life(at, at)) for at, count in enumerate(entries)}
-        raise _refusal(graph, lone, place(lone, rest), array)
+        raise _refusal(graph, lone, place(lone, rest, array.main_words), array)
     return best
 
 
@@ -141,5 +140,5 @@ class _Schedule:
 
     def _found(self) -> dict[str | int, int] | None:
         """Return where everything lies, if it fits."""
-        found = place(self.needs, self.rest)
+        found = place(self.needs, self.rest, self.array.main_words)
         return found if _end(self.needs, found) <= self.array.main_words else None

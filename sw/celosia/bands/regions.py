@@ -47,12 +47,13 @@ class Region:
         return self.word * ENTRY_WORDS + channel * self.stride
 
 
-def place(needs: Mapping[Name, Need], first: int) -> dict[Name, int]:
-    """Return the first word of each need, from word ``first`` on.
+def place(needs: Mapping[Name, Need], first: int, end: int) -> dict[Name, int]:
+    """Return the first word of each need, from word ``first`` on, and before ``end`` if that is
+    found; else as low as was found.
 
     What is needed at the same time does not share words; the largest are placed first, each as low
-    as it can be. What ends highest then goes before all others, a few times, until no order could
-    be better.
+    as it can be. Where that is beyond ``end``, what ends highest goes before all others, a few
+    times, unless no order can do.
     """
     order = sorted(needs, key=lambda name: (-needs[name].words, needs[name].life))
     least = first + max(sum(need.words for need in needs.values()
@@ -61,10 +62,10 @@ def place(needs: Mapping[Name, Need], first: int) -> dict[Name, int]:
     best, lowest = {}, None
     for _ in range(_ORDERS):
         found = _place(needs, order, first)
-        end, last = max((found[name] + needs[name].words, at) for at, name in enumerate(order))
-        if lowest is None or end < lowest:
-            best, lowest = found, end
-        if end <= least or last == 0:
+        top, last = max((found[name] + needs[name].words, at) for at, name in enumerate(order))
+        if lowest is None or top < lowest:
+            best, lowest = found, top
+        if top <= max(end, least) or least > end or last == 0:
             break
         order.insert(0, order.pop(last))
     return best
