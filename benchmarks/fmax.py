@@ -42,7 +42,7 @@ NETWORKS = {"target": "", "network": "", "cycles an image": ",d", "clock, MHz": 
 def measure(arguments: argparse.Namespace) -> Result:
     """Build every chosen target and collect what the tools report; or merge earlier results."""
     if arguments.merge:
-        return _result(list(_merged(arguments.merge)))
+        return _result(list(_merged(arguments.merge)), *arguments.note)
     names = arguments.targets or [*DEFAULT, *(name for name in targets()
                                               if arguments.all and name not in DEFAULT)]
     seeds, rows = range(1, arguments.seeds + 1), []
@@ -55,7 +55,7 @@ def measure(arguments: argparse.Namespace) -> Result:
     return _result(rows)
 
 
-def _result(rows: list[list]) -> Result:
+def _result(rows: list[list], *more: str) -> Result:
     titles, checks = list(COLUMNS), []
     for row in rows:
         found = dict(zip(titles, row, strict=True))
@@ -68,7 +68,7 @@ def _result(rows: list[list]) -> Result:
                                          REQUIRED[entry.name], ".1f"))
     notes = ("Cells are the largest count over the seeds; a LUT is a logic cell on iCE40. Lanes, "
              "memories and clock are the target's defaults (`celosia targets`); serial port and, "
-             "on a board, its PLL are in. The bitstream is the same for every network.",)
+             "on a board, its PLL are in. The bitstream is the same for every network.", *more)
     return Result(title="Clock and cells", checks=tuple(checks), notes=notes, tables=(
         Table.of("Arrays after placement and routing", COLUMNS, rows),
         Table.of("LeNet-5 on them, exponents dynamic, loading not counted", NETWORKS,
@@ -132,4 +132,6 @@ if __name__ == "__main__":
          ("--seeds", {"type": int, "default": 5, "help": "how many (%(default)s)"}),
          ("--all", {"action": "store_true", "help": "all targets (minutes a seed)"}),
          ("--merge", {"nargs": "+", "type": Path, "metavar": "JSON",
-                      "help": "results of this benchmark, to be put together"}))
+                      "help": "results of this benchmark, to be put together"}),
+         ("--note", {"nargs": "*", "default": (), "metavar": "SENTENCE",
+                     "help": "what the page says of them, such as which are of older gateware"}))
