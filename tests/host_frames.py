@@ -23,7 +23,7 @@ def _memory_request(command: Command, space: Space, address: int, element_bytes:
                     tag: int, data: bytes = b"") -> bytes:
     if element_bytes not in (1, 2, 4, 8):
         raise ValueError(f"element_bytes must be 1, 2, 4 or 8, not {element_bytes!r}")
-    field = ADDRESS.pack(space=Space(space), address=address)
+    field = ADDRESS.pack(space=space, address=address)
     count = DATA_BYTES // element_bytes
     if address % count:
         raise ValueError(f"address must be a multiple of {count} for elements of {element_bytes} "

@@ -41,9 +41,9 @@ ORDER = {
         __init__
     """,
     "celosia_spec.stream": """
-        array, __init__, timing
+        array, __init__, registers, timing
         controls, fills, image, words
-        passes
+        memories, passes
     """,
     "celosia_hw": """
         __init__, blocks, layouts
@@ -53,7 +53,8 @@ ORDER = {
         control, fill, flash, host, lanes, weights
         output, stream
         core, machine
-        top
+        hosted_machine
+        serial_machine, top
     """,
     "celosia_hw.parts": """
         __init__, block_exponent, compare, delay, lookup, multiplier, rotator, shift, table_memory,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Const, Module
+from amaranth.hdl import Const, Module, ResetInserter
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -45,6 +45,12 @@ class Machine(wiring.Component):
     host_write : In(1), host_slot, host_exponent : In(5), stored : Out(5)
         While ``busy`` is 0: strobe, a slot gets an exponent + 16; ``stored`` is that of
         ``host_slot`` a cycle later.
+    split : In(1), word : Out(16)
+        While ``busy`` is 0: strobe, element k of ``data`` is ``word`` k + 1 cycles later.
+    stop : In(1)
+        Strobe: what runs ends. Main memory and exponents keep what they have, all else begins anew.
+    wrong : Out(1)
+        Strobe: a control word is no command of this array; only ``stop`` ends the run.
     saturated : Out(1)
         Since ``start`` a mantissa was clipped.
     late : Out(1)
@@ -68,22 +74,25 @@ class Machine(wiring.Component):
             "host": In(Access(array.main_words, CONTROL_BITS)),
             "data": Out(ENTRY_BITS), "start": In(1), "list": In(address), "busy": Out(1),
             "host_write": In(1), "host_slot": In(SLOT_BITS), "host_exponent": In(SLOT_BITS),
-            "stored": Out(SLOT_BITS), "saturated": Out(1), "late": Out(1), **of_flash,
+            "stored": Out(SLOT_BITS), "split": In(1), "word": Out(CONTROL_BITS), "stop": In(1),
+            "wrong": Out(1), "saturated": Out(1), "late": Out(1), **of_flash,
         })
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        m.submodules.memory, m.submodules.control = memory, control = self.memory, self.control
-        m.submodules.fill, m.submodules.reading = fill, _ = self.fill, self.reading
-        m.submodules.output = output = self.output
+        memory, control, fill, output = self.memory, self.control, self.fill, self.output
+        m.submodules.memory = memory
+        for name in ("control", "fill", "reading", "output"):
+            m.submodules[name] = ResetInserter(self.stop)(getattr(self, name))
         connect(m, flipped(self.host), memory.host)
         connect(m, control.memory, memory.fetcher)
         connect(m, fill.memory, memory.fill)
         for block in (control, fill, self):
             m.d.comb += block.data.eq(memory.data)
-        for name in ("start", "list", "host_write", "host_slot", "host_exponent"):
+        m.d.comb += self.word.eq(control.read_word)
+        for name in ("start", "list", "host_write", "host_slot", "host_exponent", "split"):
             m.d.comb += getattr(control, name).eq(getattr(self, name))
-        for name in ("busy", "stored", "late"):
+        for name in ("busy", "stored", "late", "wrong"):
             m.d.comb += getattr(self, name).eq(getattr(control, name))
         if self.reader is not None:
             self._flash(m, self.reader)
@@ -91,7 +100,8 @@ class Machine(wiring.Component):
         self._reading(m)
         self._output(m)
         clipped = fill.clipped | (output.clipped if self.array.residual else Const(0))
-        m.d.sync += self.saturated.eq((self.saturated & ~self.start) | clipped)
+        m.d.sync += self.saturated.eq(((self.saturated & ~self.start) | (clipped & self.busy))
+                                      & ~self.stop)
         return m
 
     def _flash(self, m: Module, reader: FlashReader) -> None:
@@ -105,7 +115,7 @@ class Machine(wiring.Component):
             *(getattr(self, name).eq(getattr(reader, name)) for name in _STATUS),
             reader.copy.eq(control.copy), reader.unit.eq(control.word),
             control.copying.eq(reader.copying), control.copied.eq(reader.copied),
-            reader.stop.eq(self.start),
+            reader.stop.eq(self.start | self.stop),
         ]
 
     def _fill(self, m: Module) -> None:

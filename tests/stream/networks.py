@@ -93,3 +93,23 @@ def _layer(draw: st.DrawFn, rng: np.random.Generator, name: str, source: str,
         epilogue = Epilogue(activation=activation, pool=Pool(window=window, stride=stride))
     return Conv(name=name, input=source, weight=node.weight, bias=bias, groups=node.groups,
                 kind=NodeKind.CONV, epilogue=epilogue, **geometry)
+
+
+def residual_network() -> QGraph:
+    """A network of three layers: bands, a pooling window, a tensor that is added, signs."""
+    rng = np.random.default_rng(5)
+
+    def weight(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape) * (rng.random(shape) < 0.5)
+
+    nodes = (
+        Conv(name="a", input="x", weight=weight(6, 3, 3, 3), bias=rng.standard_normal(6),
+             padding=(1, 1, 1, 1), epilogue=Epilogue(activation=Relu())),
+        Conv(name="b", input="a", weight=weight(6, 6, 3, 3), bias=None, padding=(1, 1, 1, 1),
+             epilogue=Epilogue(activation=Identity(), add="a")),
+        Conv(name="c", input="b", weight=weight(4, 6, 3, 3), bias=rng.standard_normal(4),
+             stride=(2, 1), epilogue=Epilogue(activation=Relu(),
+                                              pool=Pool(window=(2, 2), stride=(2, 2)))),
+        Conv(name="d", input="c", weight=weight(5, 4, 2, 5), bias=None))
+    return quantise(Graph(nodes=nodes, input="x", output="d", input_map=(3, 12, 12),
+                          input_shape=(3, 12, 12), output_shape=(5, 1, 1)), acc_bits=24)

@@ -155,7 +155,7 @@ class OutputPath(wiring.Component):
         m.d.comb += [
             pool.signed.eq(layer.signed_out), pool.wide.eq(layer.wide),
             pool.sums.eq(total.as_signed()), pool.clear.eq(layer.wide & layer.relu & total[-1]),
-            pool.ahead.eq(delayed(m, beats.done, self.latency - 3, "beat")),
+            pool.ahead.eq(chain(m, beats.done, self.latency - 3, "beat", reset_less=False)[-1]),
         ]
 
     def _operand(self, m: Module, heads: Heads) -> Value:

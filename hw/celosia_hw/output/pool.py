@@ -103,7 +103,7 @@ class Largest(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         low, high = self.exponents
-        larger = Signal.like(self.top, reset_less=True)
+        larger = Signal.like(self.top)
         m.d.sync += larger.eq(Mux(self.valid[1] & (~self.valid[0] | (high > low)), high, low))
         with m.If(~self.valid.any()):
             m.d.sync += larger.eq(0)

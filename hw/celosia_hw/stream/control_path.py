@@ -57,8 +57,12 @@ class ControlPath(wiring.Component):
         See `Exponents`.
     host_write : In(1), host_slot, host_exponent : In(5), stored : Out(5)
         See `Exponents`; while ``busy`` is 0.
+    split : In(1), read_word : Out(16)
+        While ``busy`` is 0: see `Fetcher`, where ``read_word`` is ``word``.
     late : Out(1)
         Since ``start`` a step has waited for its entry, or a band for its fill.
+    wrong : Out(1)
+        Strobe: a word is no command of this array; only a reset ends what runs.
 
     Cells on the UP5K, 16 lanes: 1,175, six block memories; of them the fetcher has 267, the rings
     87 and 311, executor 244, sequencer 205, exponents 86 (`make bench-block_cells`).
@@ -85,7 +89,8 @@ class ControlPath(wiring.Component):
             "slot": In(SLOT_BITS), "filled": Out(SLOT_BITS), "exponent": Out(SLOT_BITS),
             "residual": Out(SLOT_BITS), "top": In(SLOT_BITS), "closed": Out(1),
             "host_write": In(1), "host_slot": In(SLOT_BITS), "host_exponent": In(SLOT_BITS),
-            "stored": Out(SLOT_BITS), "late": Out(1),
+            "stored": Out(SLOT_BITS), "split": In(1),
+            "read_word": Out(CONTROL_BITS), "late": Out(1), "wrong": Out(1),
         })
 
     def elaborate(self, platform: Any) -> Module:
@@ -101,6 +106,8 @@ class ControlPath(wiring.Component):
         quiet, emptied = Signal(), Signal()
         m.d.comb += [
             fetcher.start.eq(self.start), fetcher.list.eq(self.list), fetcher.data.eq(self.data),
+            fetcher.split.eq(self.split), self.read_word.eq(fetcher.word),
+            self.wrong.eq(executor.wrong),
             fetcher.room_controls.eq(controls.room), fetcher.room_entries.eq(weights.room),
             controls.write.eq(fetcher.control), controls.written.eq(fetcher.word),
             weights.write.eq(fetcher.entry), weights.written.eq(self.data),

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.hdl import Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -49,6 +49,8 @@ class Executor(wiring.Component):
         output path has the band's position.
     late : Out(1)
         A band waits for its fill.
+    wrong : Out(1)
+        Strobe: the word is no command of this array; none is taken any more.
 
     Timing
     ------
@@ -70,7 +72,7 @@ class Executor(wiring.Component):
             "taken": In(1), "began": In(1), "tap": Out(1), "tile_word": Out(1),
             "place": Out((tables - 1).bit_length()), "room": In(1), "fill": Out(1),
             "filling": In(1), "copy": Out(1), "copying": In(1), "idle": In(1), "quiet": In(1),
-            "placed": In(1), "late": Out(1),
+            "placed": In(1), "late": Out(1), "wrong": Out(1),
         })
 
     def elaborate(self, platform: Any) -> Module:
@@ -96,6 +98,10 @@ class Executor(wiring.Component):
             self.take.eq((self.have & (fetch | ~self.busy)) | next_word),
             self.jump.eq(jump & self.began),
         ]
+        known: Value = Const(0, 1)
+        for op in Op:
+            known |= (given.op == op) & Const(op != Op.COPY or bool(self.array.flash), 1)
+        m.d.sync += self.wrong.eq(fetched & given.command & ~known)
         with m.If(fetched):
             m.d.sync += [
                 held.eq(self.word), *(is_op.eq(given.command & (given.op == op))

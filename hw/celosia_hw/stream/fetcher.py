@@ -38,6 +38,9 @@ class Fetcher(wiring.Component):
         Strobe: the next control word.
     entry : Out(1)
         Strobe: ``data`` is the next entry of weights.
+    split : In(1)
+        While ``busy`` is 0, for the host: strobe, element k of ``data`` is ``word`` k + 1 cycles
+        later.
     copied : In(1)
         Strobe: a section of flash is in main memory; chunks wait for them, see `CHUNK`.
     busy : Out(1)
@@ -57,7 +60,7 @@ class Fetcher(wiring.Component):
             "start": In(1), "list": In(bits), "memory": Out(Access(array.main_words, 0)),
             "data": In(ENTRY_BITS), "room_controls": In(1), "room_entries": In(1),
             "control": Out(1), "word": Out(CONTROL_BITS), "entry": Out(1), "copied": In(1),
-            "busy": Out(1),
+            "split": In(1), "busy": Out(1),
         })
 
     def elaborate(self, platform: Any) -> Module:
@@ -74,7 +77,7 @@ class Fetcher(wiring.Component):
         # The words of an entry behind its first one, and how many of them are left.
         rest, left = Signal(ENTRY_BITS - CONTROL_BITS, reset_less=True), Signal(2)
         parses, switch = self._parse(m, weights, grant & running, arrived, arrived | left.any())
-        ends, room, pace = Signal(), Signal(), Signal(2)
+        ends, room, pace, takes = Signal(), Signal(), Signal(2), Signal()
         m.d.comb += [
             self.memory.request.eq(request), self.memory.address.eq(here),
             grant.eq(self.memory.grant), ends.eq(grant & running & (here == last)),
@@ -83,14 +86,15 @@ class Fetcher(wiring.Component):
             # rings there is room for what then comes of the other kind.
             room.eq(self.room_controls & Mux(weights | switch, self.room_entries & ~parses,
                                              ~grant & (pace == 0))),
+            takes.eq(arrived | self.split),
             self.busy.eq(swap | listing | loading | waits | running),
         ]
         m.d.sync += [
             entry.eq(grant & running & (weights | switch)),
             arrived.eq(grant & running & ~(weights | switch)),
             pace.eq(Mux(grant, 2, pace - pace.any())),
-            self.word.eq(Mux(arrived, self.data, rest)),
-            rest.eq(Mux(arrived, self.data[CONTROL_BITS:], rest >> CONTROL_BITS)),
+            self.word.eq(Mux(takes, self.data, rest)),
+            rest.eq(Mux(takes, self.data[CONTROL_BITS:], rest >> CONTROL_BITS)),
             left.eq(Mux(arrived, ENTRY_WORDS - 1, left - left.any())),
             request.eq(swap | (request & ~grant) | (running & room & ~ended & ~ends)),
         ]

@@ -1,0 +1,127 @@
+"""The second machine behind the host bus."""
+
+from typing import Any
+
+from amaranth.hdl import Cat, Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import Out
+
+from celosia_hw.flash.reader import FlashReader
+from celosia_hw.layouts import layout
+from celosia_hw.machine import Machine
+from celosia_hw.signatures import HOST_BUS, connect_members, flipped_members
+from celosia_spec.stream.array import ENTRY_WORDS, Array
+from celosia_spec.stream.memories import Space
+from celosia_spec.stream.registers import COUNTER_BITS, RUN, STATUS, Error, Register
+
+
+class HostedMachine(wiring.Component):
+    """Run streams out of main memory, on the host's bus.
+
+    Parameters
+    ----------
+    array : Array
+        Its hash is readable as ``Register.ARRAY_HASH``.
+    mac, main_memory, reader
+        See `Machine`. While the host's space is main memory and nothing runs, its port is the
+        host's: the reader waits.
+
+    Members
+    -------
+    mem_space, mem_address, mem_write, mem_wdata, mem_read, mem_rdata, mem_rvalid
+        Memories, see `celosia_spec.stream.memories.Space`. A write is a strobe with address and
+        data, any cycle; its space stands from the cycle before it on. Space and address of a read
+        hold from the cycle before the strobe ``mem_read`` until ``mem_rvalid``, a strobe that comes
+        with the data, 3 cycles later and one more for each element before it in its word. Registers
+        can be read always, other memories while not busy. Writes while busy are ignored.
+    start, start_first, start_last : In(1), In(8), In(8)
+        Strobe, while not busy: run the stream whose list of chunks begins in a word of main memory;
+        its number has ``start_first`` in the lower eight bits.    busy : Out(1), done : Out(1)
+        From the cycle behind ``start`` until all is written. Strobe: the first cycle that is not
+        busy any more, unless it was aborted or an error ended it.
+    error : Out(8), saturated, late : Out(1)
+        `Error` code and flags of the last run.
+    abort : In(1)
+        Strobe: stop at once; main memory and exponents keep what they have. From two cycles behind
+        it on memories can be accessed, and a run be started.
+    flash_cs, flash_clock, flash_copi, flash_drive, flash_i, copying, ready, fault
+        See `Machine`; only with a reader.
+    """
+
+    def __init__(self, array: Array, *, mac: str = "generic", main_memory: str = "bram",
+                 reader: FlashReader | None = None) -> None:
+        self.array = array
+        self.machine = Machine(array, mac=mac, main_memory=main_memory, reader=reader)
+        self.of_flash = {name: member for name, member in self.machine.signature.members.items()
+                         if name.startswith("flash_") or name in ("copying", "ready", "fault")}
+        super().__init__({**flipped_members(HOST_BUS), "done": Out(1), "late": Out(1),
+                          **self.of_flash})
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        machine, stop, ran = self.machine, Signal(), Signal()
+        m.submodules.machine = machine
+        connect_members(m, machine, self, self.of_flash)
+        m.d.sync += [stop.eq(self.abort | machine.wrong), ran.eq(self.busy)]
+        m.d.comb += [
+            self.busy.eq(machine.busy & ~stop), self.saturated.eq(machine.saturated),
+            self.late.eq(machine.late), self.done.eq(ran & ~self.busy & ~stop),
+            machine.start.eq(self.start), machine.stop.eq(stop),
+            machine.list.eq(Cat(self.start_first, self.start_last)[:RUN["list"].bits]),
+        ]
+        with m.If(self.start | self.abort):
+            m.d.sync += self.error.eq(Error.NONE)
+        with m.Elif(machine.wrong):
+            m.d.sync += self.error.eq(Error.COMMAND)
+        self._memories(m)
+        return m
+
+    def _memories(self, m: Module) -> None:
+        """Read and write while the machine stands still: then the port is the host's."""
+        machine, port, ours = self.machine, self.machine.host, Signal()
+        write, element = Signal(), Signal(range(ENTRY_WORDS))
+        read = Signal(ENTRY_WORDS + 1)          # as many cycles ago
+        m.d.comb += [
+            write.eq(self.mem_write & ~self.busy), port.request.eq(ours),
+            Cat(element, port.address).eq(self.mem_address), machine.split.eq(read[0]),
+            port.data.eq(self.mem_wdata), machine.host_write.eq(
+                write & (self.mem_space == Space.EXPONENTS)),
+            port.enable.eq(Cat(write & (element == k) for k in range(ENTRY_WORDS))),
+            # Inside, exponents are + 16.
+            machine.host_slot.eq(self.mem_address),
+            machine.host_exponent.eq(self.mem_wdata ^ _SIGN),
+        ]
+        m.d.sync += [ours.eq((self.mem_space == Space.MAIN) & ~self.busy),
+                     read.eq(Cat(self.mem_read, read)),
+                     self.mem_rvalid.eq(read[1:].bit_select(element, 1))]
+        registers = self._registers(m)
+        with m.Switch(self.mem_space):
+            with m.Case(Space.MAIN):
+                m.d.sync += self.mem_rdata.eq(machine.word)
+            with m.Case(Space.EXPONENTS):
+                m.d.sync += self.mem_rdata.eq((machine.stored ^ _SIGN).as_signed())
+            with m.Default():
+                m.d.sync += self.mem_rdata.eq(registers)
+
+    def _registers(self, m: Module) -> Signal:
+        """Return the register that is addressed."""
+        found, cycles = Signal(32), Signal(COUNTER_BITS)
+        status = Signal(layout(STATUS))
+        with m.If(self.start):
+            m.d.sync += cycles.eq(0)
+        with m.Elif(self.busy):
+            m.d.sync += cycles.eq(cycles + 1)
+        m.d.comb += [getattr(status, name).eq(getattr(self, name))
+                     for name in ("busy", "saturated", "late", "error")]
+        with m.Switch(self.mem_address[:(len(Register) - 1).bit_length()]):
+            with m.Case(Register.ARRAY_HASH):
+                m.d.comb += found.eq(self.array.hash)
+            with m.Case(Register.STATUS):
+                m.d.comb += found.eq(status)
+            with m.Default():
+                m.d.comb += found.eq(cycles)
+        return found
+
+
+_SIGN = 16
+"""Bit of an exponent's five in which it differs from the exponent + 16."""

@@ -1,0 +1,54 @@
+"""The second machine on a serial line."""
+
+from typing import Any
+
+from amaranth.hdl import Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from celosia_hw.host.serial import SerialHost
+from celosia_hw.hosted_machine import HostedMachine
+from celosia_hw.signatures import HOST_BUS, connect_members
+from celosia_spec.stream.array import Array
+
+
+class SerialMachine(wiring.Component):
+    """``HostedMachine`` and the ``SerialHost`` that loads, starts and reads it.
+
+    Parameters
+    ----------
+    array, mac, main_memory
+        See ``HostedMachine``.
+    clock_hz, baud
+        See ``SerialHost``.
+
+    Members
+    -------
+    rx, tx : In(1), Out(1)
+        Serial lines, idle high, 8N1.
+    busy, error, saturated : Out(1)
+        A stream runs; the error code is not zero; the saturated flag.
+
+    Timing
+    ------
+    Domain ``sync``, of ``clock_hz``.
+    """
+
+    def __init__(self, array: Array, *, mac: str = "generic", main_memory: str = "bram",
+                 clock_hz: float, baud: float) -> None:
+        self.machine = HostedMachine(array, mac=mac, main_memory=main_memory)
+        self.host = SerialHost(clock_hz=clock_hz, baud=baud)
+        super().__init__({"rx": In(1, init=1), "tx": Out(1, init=1),
+                          "busy": Out(1), "error": Out(1), "saturated": Out(1)})
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        m.submodules.machine = machine = self.machine
+        m.submodules.host = host = self.host
+        connect_members(m, host, machine, HOST_BUS)
+        m.d.comb += [
+            host.rx.eq(self.rx), self.tx.eq(host.tx),
+            self.busy.eq(machine.busy), self.error.eq(machine.error != 0),
+            self.saturated.eq(machine.saturated),
+        ]
+        return m

@@ -1,0 +1,101 @@
+"""The memories of the second machine: what the host sees of them, and what they are built of."""
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from celosia_spec.isa.fields import Field, Word
+from celosia_spec.isa.memories import EXPONENT_SLOTS
+from celosia_spec.isa.numbers import ELEMENT_BITS
+from celosia_spec.stream.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS, Array
+from celosia_spec.stream.registers import Register
+from celosia_spec.stream.words import tap_word
+
+__all__ = ["EXPONENT_SLOTS", "MEMORIES", "Blocks", "Memory", "Space", "blocks", "main_blocks",
+           "memory_of"]
+
+
+class Space(enum.IntEnum):
+    """A memory's number on the host bus (``mem_space``); `MEMORIES` has all about it."""
+
+    REGISTERS = 0
+    MAIN = 1
+    EXPONENTS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """One memory that the host sees. It can read them all, and write those with ``writable``, while
+    the machine does not run.
+
+    about   : what it is.   address : what an address counts.   depth : addresses.
+    word    : what one address holds.
+    """
+
+    space: Space
+    about: str
+    address: str
+    depth: Callable[[Array], int]
+    word: Word
+    writable: bool = True
+
+    @property
+    def name(self) -> str:
+        """Its name in files, tables and messages."""
+        return self.space.name.lower()
+
+    @property
+    def element_bytes(self) -> int:
+        """The smallest element of a frame, 1, 2 or 4 bytes, that holds a word."""
+        return 1 if self.word.bits <= 8 else 2 if self.word.bits <= 16 else 4
+
+
+def _plain(name: str, bits: int, signed: bool = False) -> Word:
+    return Word(name, (Field(name, bits, signed),))
+
+
+MEMORIES = (
+    Memory(space=Space.REGISTERS, about="registers of the machine", address="a `Register`",
+           depth=lambda _: len(Register), word=_plain("register", 32), writable=False),
+    Memory(space=Space.MAIN, about="main memory: maps, stream and list of chunks",
+           address="word x 4 + element", depth=lambda a: a.main_words * ENTRY_WORDS,
+           word=_plain("element", ELEMENT_BITS)),
+    Memory(space=Space.EXPONENTS, about="block exponents", address="an exponent slot",
+           depth=lambda _: EXPONENT_SLOTS, word=_plain("exponent", 8, True)),
+)
+"""All that the host sees, in the order of their numbers."""
+
+
+def memory_of(space: Space) -> Memory:
+    """The memory of a number; KeyError where there is none."""
+    return {memory.space: memory for memory in MEMORIES}[space]
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """``count`` memories of ``depth`` words of ``width`` bits, as they are built."""
+
+    name: str
+    count: int
+    depth: int
+    width: int
+
+
+def main_blocks(array: Array) -> Blocks:
+    """Return what main memory is built of, where it stands in block memory."""
+    return Blocks("main memory", 1, array.main_words, ENTRY_BITS)
+
+
+def blocks(array: Array) -> tuple[Blocks, ...]:
+    """Return all other memories of an array; they stand in block memory on every device."""
+    return (
+        Blocks("banks", array.lanes, array.bank_rows, array.activation_bits),
+        Blocks("taps", array.groups_max, array.taps, tap_word(array).bits),
+        Blocks("tiles", 1, array.tiles, CONTROL_BITS),
+        Blocks("weights' ring", ENTRY_WORDS, array.ring, CONTROL_BITS),
+        Blocks("controls' ring", 1, array.controls, CONTROL_BITS),
+        Blocks("exponents", 1, EXPONENT_SLOTS, 5),
+        Blocks("fills", 1, 64, CONTROL_BITS),
+        Blocks("pool", 2, array.lanes // 2, ELEMENT_BITS),
+        Blocks("queue", 1, 16, max(array.lanes, CONTROL_BITS)),
+    )
