@@ -3,7 +3,7 @@
 
 Cells are logic cells as nextpnr packs them, by its rules: a look-up table with the flip-flop that
 alone reads it, a carry with the look-up table of the same sum. --place places each block between
-registers, which are not counted. Host port and flash reader are not among the blocks.
+registers, which are not counted. The host port is not among the blocks.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from celosia_boards.targets import Target, target, targets
 from celosia_hw.fill.columns import Columns
 from celosia_hw.fill.engine import FillEngine
 from celosia_hw.fill.finisher import Finisher
+from celosia_hw.flash.reader import FlashReader
 from celosia_hw.lanes.bank_rows import BankRows
 from celosia_hw.lanes.masks import Masks
 from celosia_hw.lanes.pass_sums import PassSums
@@ -49,7 +50,7 @@ from celosia_hw.stream.exponents import Exponents
 from celosia_hw.stream.fetcher import Fetcher
 from celosia_hw.stream.rings import ControlsRing, WeightsRing
 from celosia_hw.stream.sequencer import Sequencer
-from celosia_spec.stream.array import ENTRY_BITS, Array
+from celosia_spec.stream.array import ENTRY_BITS, FLASH, Array
 from celosia_spec.stream.timing import MANTISSA, SUMS
 
 CLOCK = 48.0
@@ -101,7 +102,15 @@ def blocks(of: Target, array: Array) -> dict[str, Callable[[], Component]]:
     if array.residual:
         found |= {"output.operand": lambda: Operand(array),
                   "output.align": lambda: Align(array.activation_bits, array.acc_bits)}
+    if array.flash:
+        found |= {"flash": lambda: _reader(array), "flash.lines": lambda: _reader(array).lines}
     return found
+
+
+def _reader(array: Array) -> FlashReader:
+    """Return the reader with what sets the quad enable bit of the iCEBreaker's flash."""
+    return FlashReader(array, clock_hz=CLOCK * 1e6, base=0x100000,
+                       script=(b"\xab", b"\x50", b"\x31\x02"))
 
 
 class FillAndMemory(Component):
@@ -238,8 +247,8 @@ def _short(name: str) -> str:
 
 def measure(arguments: argparse.Namespace) -> Result:
     """Count every block, and place those that are wanted."""
-    of, array = target(arguments.target), Array(lanes=arguments.lanes,
-                                                residual=not arguments.no_residual)
+    of = target(arguments.target)
+    array = Array(lanes=arguments.lanes, residual=not arguments.no_residual, flash=arguments.flash)
     rows: list[list[Any]] = []
     checks = []
     made = {name: make for name, make in blocks(of, array).items()
@@ -279,6 +288,8 @@ if __name__ == "__main__":
                        "default": "icebreaker", "help": "(%(default)s)"}),
          ("--lanes", {"type": int, "default": 16, "help": "(%(default)s)"}),
          ("--no-residual", {"action": "store_true", "help": "an array without residual operands"}),
+         ("--flash", {"type": int, "default": 4, "choices": FLASH, "help": "cycles of an element "
+                      "from flash; 0: there is none (%(default)s)"}),
          ("--blocks", {"nargs": "+", "metavar": "NAME", "help": "these ones only"}),
          ("--parts", {"action": "store_true", "help": "the blocks' parts, too"}),
          ("--place", {"action": "store_true", "help": "find each block's clock"}),
