@@ -103,7 +103,7 @@ ORDER = {
         __init__, cache, families, platforms, processes
         bitstream, devices, kept, legality, toolchain
         description, synthesis, workplace
-        clock, loaders, report, targets
+        clock, flash_pins, loaders, report, targets
         arrays, stages, udev, usb
         board_top, build, flash, host
         survey

@@ -11,6 +11,7 @@ from amaranth.lib.cdc import FFSynchronizer
 from celosia_boards.arrays import require
 from celosia_boards.clock import ClockSource, possible_clock
 from celosia_boards.description import Target
+from celosia_boards.flash_pins import FlashPins
 from celosia_spec.isa import ArrayConfig
 
 __all__ = ["BoardTop", "top_for"]
@@ -24,7 +25,8 @@ class BoardTop(Elaboratable):
     ----------
     core : wiring.Component
         Members ``rx`` (In(1)), ``tx`` (Out(1)) and, as outputs of one bit, the indicators that the
-        target's LEDs show; domain ``sync``.
+        target's LEDs show; domain ``sync``. A core with ``flash_cs`` reads the board's flash, see
+        `FlashPins`.
     target : Target
         A board.
     clock_mhz : float
@@ -62,6 +64,8 @@ class BoardTop(Elaboratable):
             led = io.Buffer(io.Direction.Output, platform.request("led", number, dir="-"))
             m.submodules[f"led_{number}"] = led
             m.d.comb += led.o.eq(functools.reduce(operator.or_, shown))
+        if "flash_cs" in core.signature.members:
+            m.submodules.flash = FlashPins(core)
         for name in self.target.held:
             held = io.Buffer(io.Direction.Output, platform.request(name, 0, dir="-"))
             m.submodules[name] = held

@@ -1,0 +1,59 @@
+# amaranth: UnusedElaboratable=no
+"""The pins of a board's flash: which they are, and the registers in them."""
+
+import json
+import re
+
+import pytest
+from amaranth.hdl import Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from celosia_boards.board_top import BoardTop
+from celosia_boards.stages import Job
+from celosia_boards.targets import target
+
+BOTH, OUT, IN, TWICE = "110100", "110101", "000000", "110001"
+"""PIN_TYPE of SB_IO: registers in and out; out; in; out, in each half of a cycle."""
+
+FOUR = {"cs": ("16", OUT), "clk": ("15", TWICE), "dq[0]": ("14", BOTH), "dq[1]": ("17", BOTH),
+        "dq[2]": ("12", BOTH), "dq[3]": ("13", BOTH)}
+ONE = {"cs": ("16", OUT), "clk": ("15", TWICE), "copi": ("14", OUT), "cipo": ("17", IN),
+       "wp": ("12", OUT), "hold": ("13", OUT)}
+HX8K = {"cs": ("R12", OUT), "clk": ("R11", TWICE), "copi": ("P12", OUT), "cipo": ("P11", IN)}
+
+
+class Core(wiring.Component):
+    """What reads a flash, and shows what it read."""
+
+    def __init__(self, wires):
+        super().__init__({"rx": In(1, init=1), "tx": Out(1), "busy": Out(1), "error": Out(1),
+                          "saturated": Out(1), "flash_i": In(wires),
+                          **{f"flash_{name}": Out(1) for name in ("cs", "clock", "copi", "drive")}})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.d.sync += [self.tx.eq(self.rx ^ self.flash_i.xor()), self.flash_cs.eq(self.rx),
+                     self.flash_clock.eq(self.tx), self.flash_copi.eq(~self.flash_copi),
+                     self.flash_drive.eq(self.flash_copi ^ self.rx)]
+        return m
+
+
+@pytest.mark.parametrize(("name", "wires", "wanted"), [
+    ("icebreaker", 4, FOUR), ("icesugar", 4, FOUR), ("icebreaker", 1, ONE),
+    ("hx8k-b-evn", 1, HX8K)])
+def test_pins(name, wires, wanted, tmp_path):
+    entry = target(name)
+    job = Job(target=entry, work=tmp_path, name="t")
+    job.elaborate(BoardTop(Core(wires), entry, entry.clock_mhz))
+    job.synthesise()
+    text, = (path.read_text() for path in tmp_path.glob("*.pcf"))
+    netlist = json.loads((tmp_path / "t.json").read_text())["modules"]["t"]
+    kinds = {cell["connections"]["PACKAGE_PIN"][0]: cell["parameters"]["PIN_TYPE"]
+             for cell in netlist["cells"].values() if cell["type"] == "SB_IO"}
+    found = {}
+    for port, part, index, pin in re.findall(
+            r"^set_io (spi_flash_\dx_0__(\w+)__io)(?:\[(\d)\])? (\S+)$", text, re.MULTILINE):
+        bit = netlist["ports"][port]["bits"][int(index or 0)]
+        found[part + f"[{index}]" * bool(index)] = pin, kinds[bit]
+    assert found == wanted
