@@ -64,8 +64,8 @@ class ControlPath(wiring.Component):
     wrong : Out(1)
         Strobe: a word is no command of this array; only a reset ends what runs.
 
-    Cells on the UP5K, 16 lanes: 1,175, six block memories; of them the fetcher has 267, the rings
-    87 and 311, executor 244, sequencer 205, exponents 86 (`make bench-block_cells`).
+    Cells on the UP5K, 16 lanes: 1,207, six block memories; of them the fetcher has 277, the rings
+    87 and 314, executor 247, sequencer 193, exponents 85 (`make bench-block_cells`).
     """
 
     def __init__(self, array: Array, late: int, lag: int) -> None:
