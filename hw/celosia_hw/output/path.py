@@ -180,43 +180,69 @@ class OutputPath(wiring.Component):
         late : cycle of a row in which its first elements are written, if two lanes leave a cycle.
         """
         layer, then = self.layer, Heads.RESIDUAL + self.latency
-        m.submodules.beats_late = beats = Beats(self.array)
         m.submodules.writer = writer = Writer(self.array)
         m.submodules.largest = largest = Largest()
-        single = self._single()
-        m.d.comb += [beats.log2_groups.eq(layer.log2_groups), beats.single.eq(single),
-                     beats.row.eq(self._pick(heads, late - 1, late - 1, then - 1))]
-        queue = self._queued(m, heads)
         # Where beats take two cycles, all is a cycle earlier.
-        ask, left, first = Signal(), Signal(2), Signal()
-        m.d.sync += ask.eq(self._pick(heads, late - 4, late - 5, then - 5))
-        m.d.comb += first.eq(ask & (left == 0))
-        with m.If(ask):
-            m.d.sync += left.eq(Mux(first, (1 << layer.log2_groups) - 1, left - 1))
-        firsts = chain(m, first, 2, "first_late", reset_less=False)
-        asks = chain(m, ask, 3, "ask", reset_less=False)
-        get, load = asks[2], asks[3]
-        m.d.comb += queue.read.en.eq(first | firsts[1] | get)
-        with m.If(queue.read.en):
-            m.d.sync += queue.read.addr.eq(queue.read.addr + 1)
-        flags = [Signal(name=name, reset_less=True) for name in ("fresh", "begins", "ends")]
-        final, mask = Signal(), Signal(self.array.lanes, reset_less=True)
-        turn, takes, done, last = Signal(2), Signal(2), Signal(), Signal()
-        turns, lanes, taken, puts = Signal(2), Signal(2), Signal(2), Signal(2)
+        read, firsts, get, load = self._queued(
+            m, heads, self._pick(heads, late - 4, late - 5, then - 5))
+        fresh, begins, ends = flags = [Signal(name=name, reset_less=True)
+                                       for name in ("fresh", "begins", "ends")]
         with m.If(firsts[1]):
-            m.d.sync += [flag.eq(queue.read.data[k]) for k, flag in enumerate(flags)]
+            m.d.sync += [flag.eq(read[k]) for k, flag in enumerate(flags)]
+        beats, turns, taken = self._turns(
+            m, read, firsts[2], self._pick(heads, late - 1, late - 1, then - 1))
+        own = self._own(m, heads, late)
+        final, write, real = Signal(), Signal(), Signal()
+        turn, takes, done, last, puts = Signal(2), Signal(2), Signal(), Signal(), Signal(2)
         with m.If(firsts[2]):
-            m.d.sync += [final.eq(flags[2]), mask.eq(queue.read.data)]
+            m.d.sync += final.eq(ends)
+        m.d.comb += write.eq(Mux(get, own[2] & Mux(firsts[2], ends, final), real))
+        m.d.sync += [turn.eq(turns), takes.eq(taken), done.eq(beats.done), last.eq(beats.last),
+                     real.eq(write), puts.eq(taken & write.replicate(2))]
+        m.d.comb += [
+            writer.element.eq(own[:2]), writer.puts.eq(puts),
+            pool.first.eq(begins), pool.keep.eq(turn), pool.done.eq(done),
+            writer.position.eq(self.position), writer.begin.eq(firsts[2]),
+            writer.again.eq(fresh), writer.moves.eq(begins), writer.load.eq(load),
+            writer.row.eq(get), writer.word.eq(read), writer.takes.eq(takes),
+            writer.last.eq(last), writer.elements.eq(pool.largest), self.request.eq(writer.request),
+            self.place.eq(writer.address), self.enables.eq(writer.enables),
+            self.data.eq(writer.data), largest.clear.eq(self.clear),
+            largest.valid.eq(puts & (~layer.wide).replicate(2)),
+            *(largest.exponents[e].eq(pool.largest[e][SIGNIFICAND_BITS:]) for e in range(2)),
+            self.top.eq(largest.top),
+        ]
+        if self.array.residual:
+            m.d.comb += writer.busy.eq(self.asks)
+        self._inside(m, heads, last, heads.at[late + 1:].any(), firsts[2] & fresh)
+
+    def _turns(self, m: Module, word: Value, begins: Value,
+               row: Value) -> tuple[Beats, Signal, Signal]:
+        """Count the beats that are written; return them, the lanes whose turn it is, and those of
+        them that take a place.
+
+        word : the mask of a pass, where it ``begins``.   row : a row does in the next cycle.
+        """
+        m.submodules.beats_late = beats = Beats(self.array)
+        layer, single = self.layer, self._single()
+        mask, done = Signal(self.array.lanes, reset_less=True), Signal()
+        turns, lanes, taken = Signal(2), Signal(2), Signal(2)
+        m.d.sync += done.eq(beats.done)
+        with m.If(begins):
+            m.d.sync += mask.eq(word)
         with m.Elif(done):
             m.d.sync += mask.eq(mask >> 2)
         m.d.comb += [
+            beats.log2_groups.eq(layer.log2_groups), beats.single.eq(single), beats.row.eq(row),
             turns.eq(Cat(beats.active & ~beats.odd, beats.active & (beats.odd | ~single))),
-            lanes.eq(turns & Mux(firsts[2], queue.read.data[:2],
-                                 Mux(done, mask[2:4], mask[:2]))),
+            lanes.eq(turns & Mux(begins, word[:2], Mux(done, mask[2:4], mask[:2]))),
             taken.eq(lanes | (lanes.any() & layer.wide).replicate(2)),
         ]
-        m.d.sync += [turn.eq(turns), takes.eq(taken), done.eq(beats.done), last.eq(beats.last)]
-        # From row to row it takes three cycles at least: what a head says waits in places.
+        return beats, turns, taken
+
+    def _own(self, m: Module, heads: Heads, late: int) -> Value:
+        """Return what a row's head says of its place, as late as it is written: from row to row it
+        takes three cycles at least, so it waits in places."""
         own: Value = Cat(heads.element, heads.real)
         taps = range(4, late - 3, 3)
         strobes = [*(heads.at[tap] for tap in taps)]
@@ -227,46 +253,48 @@ class OutputPath(wiring.Component):
             with m.If(strobe):
                 m.d.sync += waits.eq(own)
             own = waits
-        write, real = Signal(), Signal()
-        m.d.comb += write.eq(Mux(get, own[2] & Mux(firsts[2], flags[2], final), real))
-        m.d.sync += [real.eq(write), puts.eq(taken & write.replicate(2))]
-        m.d.comb += [
-            writer.element.eq(own[:2]), writer.puts.eq(puts),
-            pool.first.eq(flags[1]), pool.keep.eq(turn), pool.done.eq(done),
-            writer.position.eq(self.position), writer.begin.eq(firsts[2]),
-            writer.again.eq(flags[0]), writer.moves.eq(flags[1]), writer.load.eq(load),
-            writer.row.eq(get), writer.word.eq(queue.read.data), writer.takes.eq(takes),
-            writer.last.eq(last), writer.elements.eq(pool.largest), self.request.eq(writer.request),
-            self.place.eq(writer.address), self.enables.eq(writer.enables),
-            self.data.eq(writer.data), largest.clear.eq(self.clear),
-            largest.valid.eq(puts & (~layer.wide).replicate(2)),
-            *(largest.exponents[e].eq(pool.largest[e][SIGNIFICAND_BITS:]) for e in range(2)),
-            self.top.eq(largest.top),
-        ]
-        if self.array.residual:
-            m.d.comb += writer.busy.eq(self.asks)
-        begun = chain(m, heads.first, 1, "begun", reset_less=False)[1]
-        unplaced = Signal(3)                                # passes
-        m.d.sync += unplaced.eq(unplaced + self.start - (begun & ~self.fresh)
-                                - (firsts[2] & flags[0]))
-        m.d.comb += self.placed.eq(unplaced == 0)
-        inside = Signal(4)                                  # rows
-        # A strobe that is left would be taken for a later one, if the layer changed.
-        m.d.sync += [inside.eq(inside + (self.start << layer.log2_groups) - last),
-                     self.busy.eq(self.start | inside.any() | heads.at[late + 1:].any())]
+        return own
 
-    def _queued(self, m: Module, heads: Heads) -> TableMemory:
-        """Return the memory in which a pass's flags and mask lie, then the words of its rows."""
+    def _inside(self, m: Module, heads: Heads, last: Value, left: Value, placed: Value) -> None:
+        """Count the passes that have no position yet, and the rows that are inside.
+
+        last : a row's last beat.   left : a strobe that would be taken for a later one's, if the
+        layer changed.   placed : a pass gets the band's position.
+        """
+        begun = chain(m, heads.first, 1, "begun", reset_less=False)[1]
+        unplaced, inside = Signal(3), Signal(4)
+        m.d.sync += unplaced.eq(unplaced + self.start - (begun & ~self.fresh) - placed)
+        m.d.comb += self.placed.eq(unplaced == 0)
+        m.d.sync += [inside.eq(inside + (self.start << self.layer.log2_groups) - last),
+                     self.busy.eq(self.start | inside.any() | left)]
+
+    def _queued(self, m: Module, heads: Heads,
+                asks: Value) -> tuple[Value, list[Signal], Signal, Signal]:
+        """Keep a pass's flags and mask, then the words of its rows, in a memory. Return what is
+        read of it, strobes from that which asks for the flags on, and with which a row's word is
+        asked for, and there.
+
+        asks : a row's word is asked for in three cycles.
+        """
         first = chain(m, heads.first, 2, "pass", reset_less=False)
         queue = TableMemory(16, max(self.array.lanes, CONTROL_BITS))
         m.submodules.queue = queue
-        write = queue.write
+        write, read = queue.write, queue.read
         m.d.comb += [
             write.en.eq(first[1] | first[2] | heads.at[Heads.WORD]),
             write.data.eq(Mux(first[2], self.written, self.word)),
         ]
         with m.If(first[1]):
             m.d.comb += write.data.eq(Cat(self.fresh, self.begins, self.ends))
-        with m.If(write.en):
-            m.d.sync += write.addr.eq(write.addr + 1)
-        return queue
+        ask, left, begins = Signal(), Signal(2), Signal()
+        m.d.sync += ask.eq(asks)
+        m.d.comb += begins.eq(ask & (left == 0))
+        with m.If(ask):
+            m.d.sync += left.eq(Mux(begins, (1 << self.layer.log2_groups) - 1, left - 1))
+        firsts = chain(m, begins, 2, "first_late", reset_less=False)
+        *_, get, load = chain(m, ask, 3, "ask", reset_less=False)
+        m.d.comb += read.en.eq(begins | firsts[1] | get)
+        for port in (write, read):
+            with m.If(port.en):
+                m.d.sync += port.addr.eq(port.addr + 1)
+        return read.data, firsts, get, load
