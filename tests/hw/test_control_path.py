@@ -474,6 +474,20 @@ def test_heads_are_given_up_when_they_have_been_read(bench):
     Bench(array, block, *writer.done(), 4, grants=(1.0,)).run()
 
 
+def test_entries_are_kept_until_their_batch_ends(bench):
+    """Behind a batch that fills the ring of weights, those of one entry each come one by one."""
+    array, block = bench
+    writer = Writer(array, random.Random(7))
+    layer = {name: 0 for word in LAYER.words for name in word.unpack(0)}
+    words = writer.command(Op.LAYER, **layer) + writer.command(Op.BAND, last_tile=4)
+    writer.read(writer.add(writer.entries(words)))
+    writer.read(writer.add(writer.batch(layer, ENTRY_WORDS * (array.ring - 2 * RING_GAP), 0)))
+    for _ in range(3 * RING_GAP):
+        writer.read(writer.add(writer.batch(layer, 1, 0)))
+    writer.read(writer.add(writer.entries(writer.command(Op.CLOSE))))
+    Bench(array, block, *writer.done(), 4, grants=(1.0,)).run()
+
+
 @settings(max_examples=15, deadline=None, derandomize=True,
           suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.data())

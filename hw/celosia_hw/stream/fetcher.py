@@ -77,19 +77,20 @@ class Fetcher(wiring.Component):
         # The words of an entry behind its first one, and how many of them are left.
         rest, left = Signal(ENTRY_BITS - CONTROL_BITS, reset_less=True), Signal(2)
         parses, switch = self._parse(m, weights, grant & running, arrived, arrived | left.any())
-        ends, room, pace, takes = Signal(), Signal(), Signal(2), Signal()
+        ends, room, pace, takes, tight = Signal(), Signal(), Signal(2), Signal(), Signal()
         m.d.comb += [
             self.memory.request.eq(request), self.memory.address.eq(here),
             grant.eq(self.memory.grant), ends.eq(grant & running & (here == last)),
             self.entry.eq(entry | (arrived & switch)),
-            # Behind control words the next entry comes when all of them have been parsed. Of both
-            # rings there is room for what then comes of the other kind.
+            # Behind control words the next entry comes when all of them have been parsed. It may be
+            # one of weights: there is always room for one, and for a second one if that is known.
             room.eq(self.room_controls & Mux(weights | switch, self.room_entries & ~parses,
-                                             ~grant & (pace == 0))),
+                                             ~grant & (pace == 0) & ~tight)),
             takes.eq(arrived | self.split),
             self.busy.eq(swap | listing | loading | waits | running),
         ]
         m.d.sync += [
+            tight.eq(~self.room_entries & (tight | (switch & (arrived | grant)))),
             entry.eq(grant & running & (weights | switch)),
             arrived.eq(grant & running & ~(weights | switch)),
             pace.eq(Mux(grant, 2, pace - pace.any())),

@@ -138,6 +138,8 @@ class Sequencer(wiring.Component):
         with m.If(turn):
             m.d.sync += [left.eq(steps), last.eq(single), fresh.eq(0), age.eq(least), young.eq(1),
                          running.eq(~self.done), ready.eq(~self.done & ~single), final.eq(0)]
+        with m.If(self.idle & ~self.inside):        # a batch does not wait for what is long gone
+            m.d.sync += self.dense.eq(0)
         with m.If(taken):
             m.d.sync += [steps.eq(batch.steps), left.eq(batch.steps), joins.eq(batch.joins),
                          more.eq(batch.open), self.dense.eq(batch.dense),
