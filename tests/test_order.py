@@ -182,6 +182,7 @@ ORDER = {
         stream
         program
         host
+        simulate
     """,
     "celosia.datasets": """
         dataset

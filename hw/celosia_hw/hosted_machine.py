@@ -79,11 +79,12 @@ class HostedMachine(wiring.Component):
     def _memories(self, m: Module) -> None:
         """Read and write while the machine stands still: then the port is the host's."""
         machine, port, ours = self.machine, self.machine.host, Signal()
-        write, element = Signal(), Signal(range(ENTRY_WORDS))
+        write, due, element = Signal(), Signal(), Signal(range(ENTRY_WORDS))
         read = Signal(ENTRY_WORDS + 1)          # as many cycles ago
         m.d.comb += [
             write.eq(self.mem_write & ~self.busy), port.request.eq(ours),
             Cat(element, port.address).eq(self.mem_address), machine.split.eq(read[0]),
+            due.eq(read[1:].bit_select(element, 1)),
             port.data.eq(self.mem_wdata), machine.host_write.eq(
                 write & (self.mem_space == Space.EXPONENTS)),
             port.enable.eq(Cat(write & (element == k) for k in range(ENTRY_WORDS))),
@@ -92,8 +93,8 @@ class HostedMachine(wiring.Component):
             machine.host_exponent.eq(self.mem_wdata ^ _SIGN),
         ]
         m.d.sync += [ours.eq((self.mem_space == Space.MAIN) & ~self.busy),
-                     read.eq(Cat(self.mem_read, read)),
-                     self.mem_rvalid.eq(read[1:].bit_select(element, 1))]
+                     read.eq(Cat(self.mem_read, read) & ~due.replicate(len(read))),
+                     self.mem_rvalid.eq(due)]
         registers = self._registers(m)
         with m.Switch(self.mem_space):
             with m.Case(Space.MAIN):

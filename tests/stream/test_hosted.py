@@ -103,6 +103,10 @@ def test_memories_keep_what_is_written(host):
         reply, = host.ask([encode_read(Space.MAIN, int(at), element_bytes=8)])
         assert reply.elements(8) == [model[at]]
     assert np.array_equal(host.read(Space.MAIN, len(model)), model)
+    # Eight bytes, one each of eight elements: reads that follow each other at once.
+    replies = host.ask([encode_read(Space.MAIN, at, element_bytes=1) for at in range(0, 64, 8)])
+    assert np.array_equal([low for reply in replies for low in reply.elements(1)],
+                          model[:64] & 0xFF)
     exponents = rng.integers(-16, 16, EXPONENT_SLOTS)
     host.write(Space.EXPONENTS, exponents)
     assert np.array_equal(host.read(Space.EXPONENTS, EXPONENT_SLOTS), exponents)

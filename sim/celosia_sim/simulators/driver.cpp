@@ -26,7 +26,35 @@ struct Machine {
         core->eval();
         ++edges;
     }
+
+    // Set the space of accesses, a cycle before the first one.
+    void space(uint32_t number) {
+        if (core->mem_space == number) return;
+        core->mem_space = number;
+        edge();
+    }
 };
+
+// What a core says of where it is; 0 of one that does not.
+template <class Core>
+auto layer_of(const Core& core, int) -> decltype(static_cast<int>(core.layer)) {
+    return core.layer;
+}
+
+template <class Core>
+int layer_of(const Core&, long) {
+    return 0;
+}
+
+template <class Core>
+auto descriptor_of(const Core& core, int) -> decltype(static_cast<int>(core.error_descriptor)) {
+    return core.error_descriptor;
+}
+
+template <class Core>
+int descriptor_of(const Core&, long) {
+    return 0;
+}
 
 struct Outcome {
     int64_t cycles;
@@ -65,9 +93,10 @@ EXPORT void celosia_write(void* handle, int64_t count, const uint32_t* at, const
                           int64_t settle) {
     auto* machine = static_cast<Machine*>(handle);
     auto& core = *machine->core;
-    core.mem_write = 1;
     for (int64_t i = 0; i < count; ++i) {
-        core.mem_space = at[2 * i];
+        core.mem_write = 0;
+        machine->space(at[2 * i]);
+        core.mem_write = 1;
         core.mem_address = at[2 * i + 1];
         core.mem_wdata = values[i];
         machine->edge();
@@ -84,7 +113,7 @@ EXPORT int64_t celosia_read(void* handle, int64_t count, const uint32_t* at, uin
     auto* machine = static_cast<Machine*>(handle);
     auto& core = *machine->core;
     for (int64_t i = 0; i < count; ++i) {
-        core.mem_space = at[2 * i];
+        machine->space(at[2 * i]);
         core.mem_address = at[2 * i + 1];
         core.mem_read = 1;
         machine->edge();
@@ -119,13 +148,13 @@ EXPORT void celosia_run(void* handle, int64_t cycles, int64_t* layer_cycles, Out
     auto& core = *machine->core;
     const auto ended = [&core] { return core.done || (core.error && !core.busy); };
     for (; !ended() && cycles > 0; --cycles) {
-        ++layer_cycles[core.layer];
+        ++layer_cycles[layer_of(core, 0)];
         machine->edge();
         ++outcome->cycles;
     }
     outcome->finished = ended();
     outcome->saturated = core.saturated;
     outcome->error = core.error;
-    outcome->descriptor = core.error_descriptor;
+    outcome->descriptor = descriptor_of(core, 0);
     if (outcome->finished) machine->edge();
 }

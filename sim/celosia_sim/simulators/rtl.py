@@ -12,6 +12,7 @@ import celosia_hw
 from celosia_boards.cache import Stages, cached, digest, unseen
 from celosia_spec import isa, stream
 from celosia_spec.isa import ArrayConfig
+from celosia_spec.stream.array import Array
 
 __all__ = ["Design", "core_design", "design_of", "verilog_of"]
 
@@ -85,6 +86,15 @@ def core_design(array: ArrayConfig, *, mac: str = "generic", weight_memory: str 
 
     return design_of(make, repr(sorted(asdict(array).items())), repr((mac, weight_memory)),
                      stages=stages)
+
+
+def machine_design(array: Array, stages: Stages = unseen) -> Design:
+    """Return the second machine's Verilog, on its host bus, likewise; an array without flash."""
+    def make() -> Any:
+        from celosia_hw.hosted_machine import HostedMachine
+        return HostedMachine(array)
+
+    return design_of(make, "machine", repr(sorted(asdict(array).items())), stages=stages)
 
 
 def design_of(make: Callable[[], Any], *key: str, stages: Stages = unseen) -> Design:
