@@ -181,7 +181,7 @@ ORDER = {
         batches, flash
         stream
         program
-        file, host
+        host
         simulate
     """,
     "celosia.datasets": """

@@ -148,9 +148,9 @@ def test_every_element_once_at_every_rate(array):
 
 def test_cycles_when_the_port_is_free():
     array = ARRAYS["16"]
-    records = [record for record in some_records(array, 600) if cycles(record, array) > 20]
+    records = [record for record in some_records(array, 600) if cycles(record) > 20]
     main = np.zeros(4 * array.main_words, np.int64)
     every = np.ones(60000)
     found = play(array, records, main, every, 0 * every)
     took = np.diff(np.flatnonzero(found["done"]))
-    assert took.tolist() == [cycles(record, array) for record in records[1:]]
+    assert took.tolist() == [cycles(record) for record in records[1:]]

@@ -51,7 +51,7 @@ def run(program, x, *, late):
 def test_random_networks():
     seen = Counter()
 
-    @SETTINGS
+    @settings(SETTINGS, max_examples=30)
     @given(st.data())
     def check(data):
         graph = data.draw(graphs())

@@ -19,6 +19,7 @@ from celosia_hw.parts.rotator import Rotator
 from celosia_hw.parts.table_memory import TableMemory
 from celosia_spec.stream.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS, Array
 from celosia_spec.stream.controls import FILL
+from celosia_spec.stream.fills import QUEUED
 
 _WORDS = {next(iter(word.fields)).name: place for place, word in enumerate(FILL.words, 1)}
 """Place of each word of a record, by its first field; place 0 of 16 stays empty."""
@@ -78,7 +79,7 @@ class FillEngine(wiring.Component):
     """
 
     LATENCY = 5
-    QUEUED = 3
+    QUEUED = QUEUED
 
     def __init__(self, array: Array) -> None:
         self.array = array

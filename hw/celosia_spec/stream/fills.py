@@ -14,6 +14,9 @@ Move: TypeAlias = tuple[int, int]
 _PAIRED = (0, 2, 1, 3)
 """Banks from a word's first element to each, with ``pair``: even ones, then odd ones."""
 
+QUEUED = 3
+"""Records that the gateware takes before the first one of them is done."""
+
 _AROUND = 7
 """Cycles of a record beside those of its lines."""
 
@@ -179,7 +182,7 @@ class Places:
     row: np.ndarray
 
 
-def cycles(record: Mapping[str, int], array: Array) -> int:
+def cycles(record: Mapping[str, int]) -> int:
     """Return the cycles from one record's end to this one's, if it was queued by then and the port
     is free."""
     lines = _accesses(record)

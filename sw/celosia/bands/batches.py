@@ -20,12 +20,12 @@ class Batches:
 
     words : int64 (entries, 4), one batch behind the other; heads are missing.
     heads : int64 (rows,), place of each row's head in `words`, in batch order.
-    first : entries of the first batch.
+    sizes : entries of each batch.
     """
 
     words: np.ndarray
     heads: np.ndarray
-    first: int
+    sizes: list[int]
 
     def entries(self, graph: QGraph, node: QNode, part: Part, place: Region,
                 array: Array) -> np.ndarray:
@@ -58,7 +58,8 @@ def batches(graph: QGraph, layer: Layer, part: Part, array: Array) -> Batches:
     words.reshape(-1)[np.repeat((at + control) * ENTRY_WORDS, count) + _within(count)] = _weights(
         layer, part, array)
     heads = at[begin == 0][:, None] * ENTRY_WORDS + 1 + np.arange(groups) * size
-    return Batches(words=words, heads=heads.ravel(), first=int(entries[batch == 0].sum()))
+    return Batches(words=words, heads=heads.ravel(),
+                   sizes=np.bincount(batch, entries).astype(np.int64).tolist())
 
 
 def _within(counts: np.ndarray) -> np.ndarray:

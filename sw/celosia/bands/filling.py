@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from celosia.bands.layouts import Band, Lines, Rectangle, Spread, joined, rectangles
 from celosia_spec.qgraph import QGraph, QNode
 from celosia_spec.stream.array import ENTRY_WORDS, Array
-from celosia_spec.stream.fills import Fill
+from celosia_spec.stream.fills import Fill, cycles
 
 Place = tuple[int, int]
 """The word in which a map begins, and the elements from a channel to the next."""
@@ -21,17 +21,44 @@ def records(graph: QGraph, node: QNode, layout: Lines | Spread, band: Band,
     if isinstance(layout, Spread):
         return Fill(**common, word=places[node.input][0], run=layout.elements, row=band.stretch.row,
                     rows=1).records(array)
-    found = []
-    for fill in rectangles(layout, source, band.stretch, band.begin, band.end):
-        parts = ([(0, fill.channels, 0, 0)] if fill.zero
-                 else _parts(graph, node, band, places))
-        for begin, channels, word, plane in parts:
-            found += Fill(
-                **common, **_places(layout, fill, band.stretch.row + begin), zero=int(fill.zero),
-                only=int(fill.only), step_x=fill.step, phase_x=fill.phase, word=word,
-                element=fill.element, plane=plane, channels=channels, run=fill.run,
-                lines=fill.lines, pitch=fill.pitch, rows=layout.channels).records(array)
-    return found
+    made = rectangles(layout, source, band.stretch, band.begin, band.end)
+    common["rows"] = layout.channels
+
+    def of(fill: Rectangle, begin: int, channels: int, word: int, plane: int) -> Fill:
+        return Fill(
+            **common, **_places(layout, fill, band.stretch.row + begin), zero=int(fill.zero),
+            only=int(fill.only), step_x=fill.step, phase_x=fill.phase, word=word,
+            element=fill.element, plane=plane, channels=channels, run=fill.run, lines=fill.lines,
+            pitch=fill.pitch)
+    zeros = [fill for fill in made if fill.zero]
+    found = [record for fill in zeros
+             for record in of(fill, 0, fill.channels, 0, 0).records(array)]
+    if (block := _block(layout, band, zeros)) is not None:
+        first, last = block
+        whole = Fill(**common | {"rows": 1}, zero=1, row=band.stretch.row + first,
+                     run=(last - first) * layout.size).records(array)
+        if _takes(whole) < _takes(found):
+            found = whole
+    return found + [record for fill in made if not fill.zero
+                    for part in _parts(graph, node, band, places)
+                    for record in of(fill, *part).records(array)]
+
+
+def _takes(records: list[dict[str, int]]) -> int:
+    return sum(cycles(record) for record in records)
+
+
+def _block(layout: Lines, band: Band, zeros: list[Rectangle]) -> tuple[int, int] | None:
+    """Return whole bank rows, from the first to before the last one, that hold all zeros and
+    nothing else that was filled before; what is filled with them comes behind them. None where
+    there are none."""
+    if not zeros or (band.begin and not layout.grid.single):
+        return None
+    first = min(fill.position for fill in zeros) // layout.size
+    last = max(fill.position + (fill.lines - 1) * fill.line + fill.run for fill in zeros)
+    if band.begin and first * layout.size < layout.grid.before + band.begin * layout.grid.pitch:
+        return None
+    return first * layout.channels, -(-last // layout.size) * layout.channels
 
 
 def _parts(graph: QGraph, node: QNode, band: Band,

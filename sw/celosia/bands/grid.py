@@ -24,31 +24,37 @@ class Axis:
     size : elements of the input.   count : output positions, behind pooling.
     step : S; 1 where there is one position.   offsets : ``[window position][kernel position]``, of
     the input element that output position 0 looks at.
+    every : only every so manyth position is an output.   whole : all planes are stored.
     """
 
     size: int
     count: int
     step: int
     offsets: tuple[tuple[int, ...], ...]
+    every: int = 1
+    whole: bool = False
 
     @classmethod
-    def of(cls, node: QNode, source: QTensor, result: QTensor, axis: int) -> "Axis":
-        """Return axis 0 (lines) or 1 (columns) of a node."""
+    def of(cls, node: QNode, source: QTensor, result: QTensor, axis: int, *, dense: bool = False,
+           whole: bool = False) -> "Axis":
+        """Return axis 0 (lines) or 1 (columns) of a node. With ``dense`` every element of the input
+        is a position, and the map is not parted."""
         geometry, pool = node.geometry, node.epilogue.pool
         stride, apart = geometry.stride[axis], geometry.dilation[axis]
         window = pool.window[axis] if pool else 1
         offsets = tuple(tuple(stride * w + apart * k - geometry.padding[axis]
                               for k in range(geometry.kernel[axis])) for w in range(window))
         count = result.shape[1 + axis]
-        step = stride * (pool.stride[axis] if pool else 1)
-        return cls(size=source.shape[1 + axis], count=count, step=step if count > 1 else 1,
-                   offsets=offsets)
+        step = stride * (pool.stride[axis] if pool else 1) if count > 1 else 1
+        every = step if dense else 1
+        return cls(size=source.shape[1 + axis], count=(count - 1) * every + 1, step=step // every,
+                   offsets=offsets, every=every, whole=whole)
 
     @cached_property
     def planes(self) -> tuple[int, ...]:
         """The planes that are stored: the one that taps read, or all."""
         found = {offset % self.step for offsets in self.offsets for offset in offsets}
-        return tuple(found) if len(found) == 1 else tuple(range(self.step))
+        return tuple(range(self.step)) if self.whole or len(found) > 1 else tuple(found)
 
     @cached_property
     def shifts(self) -> tuple[int, int]:
@@ -81,9 +87,11 @@ class Grid:
 
     @classmethod
     def of(cls, node: QNode, source: QTensor, result: QTensor, *, multiple: int = 1,
-           filled: bool = False) -> "Grid":
-        """Return the grid of a node with lines that begin on multiples of ``multiple``."""
-        lines, columns = (Axis.of(node, source, result, axis) for axis in range(2))
+           filled: bool = False, dense: bool = False, whole: bool = False) -> "Grid":
+        """Return the grid of a node with lines that begin on multiples of ``multiple``; ``whole``:
+        all planes of columns are stored."""
+        lines, columns = (Axis.of(node, source, result, axis, dense=dense,
+                                  whole=whole and axis == 1) for axis in range(2))
         before, beyond = max(0, -columns.shifts[0]), max(0, columns.shifts[1])
         wide = max(columns.count + beyond * filled, columns.longest + before * filled)
         return cls(lines=lines, columns=columns, pitch=-(-wide // multiple) * multiple,

@@ -182,7 +182,8 @@ class Lines:
         first = np.arange(0, (lines - 1) * pitch + width, self.size)
         at = first[:, None] + np.arange(-EDGE, self.size + EDGE)
         line, column = np.divmod(at[:, EDGE:-EDGE], pitch)
-        written = (column < width) & (line < lines)
+        written = ((column < width) & (line < lines) & (column % self.grid.columns.every == 0)
+                   & (line % self.grid.lines.every == 0))
         kept = written.any(axis=1)
         written, line = written[kept], line[kept]
         return Tiles(rows=first[kept] // self.size * self.channels, begins=at[kept] % pitch == 0,
@@ -212,30 +213,44 @@ class Rectangle:
 
 def rectangles(layout: Lines, source: QTensor, stretch: Stretch, begin: int,
                end: int) -> list[Rectangle]:
-    """Return the fills of grid lines of a stretch: zeros above the map, its lines, zeros below."""
-    grid = layout.grid
+    """Return the fills of grid lines of a stretch: zeros around the map, and then its lines."""
+    if begin == end:
+        return []
+    grid, span = layout.grid, layout.span
     height, width = source.shape[1:]
     axis, across = grid.lines, grid.columns
     single = len(across.planes) == 1 and across.step > 1
     phase = -across.planes[0] % across.step if single else 0
     whole = axis.step == across.step == 1 and grid.pitch == width
     first = stretch.line + axis.shifts[0]
-    found = []
+    zeros, found = [], []
     for index, plane in enumerate(axis.planes):
         # The map's lines on this plane are grid lines `top` to before `bottom` of the stretch.
         top = min(max(-first, begin), end)
         bottom = min(max(-(-(height - plane) // axis.step) - first, top), end)
-        for zero, start, stop in ((True, begin, top), (False, top, bottom), (True, bottom, end)):
-            if (lines := stop - start) > 0:
-                found.append(Rectangle(
-                    zero=zero, only=single, step=across.step, phase=phase,
-                    element=0 if zero else ((first + start) * axis.step + plane) * width,
-                    channels=stretch.channels, run=lines * width if whole else width,
-                    lines=1 if whole else lines, pitch=axis.step * width,
-                    position=(grid.before + index * grid.plane_y(layout.span) + start * grid.pitch
-                              - (phase > 0)),
-                    plane_x=0 if single else grid.plane_x(layout.span, plane), line=grid.pitch))
-    return found + (_gaps(layout, stretch, begin, end) if grid.filled else [])
+        at = grid.before + index * grid.plane_y(span)
+        for start, stop in ((begin, top), (bottom, end)):
+            if start < stop:
+                zeros += [_zeros(layout, stretch, at + place * grid.plane_x(span, plane)
+                                 + start * grid.pitch, across.length(column), stop - start)
+                          for place, column in enumerate(across.planes) if across.length(column)]
+        if top < bottom:
+            lines = bottom - top
+            found.append(Rectangle(
+                zero=False, only=single, step=across.step, phase=phase,
+                element=((first + top) * axis.step + plane) * width, channels=stretch.channels,
+                run=lines * width if whole else width, lines=1 if whole else lines,
+                pitch=axis.step * width, position=at + top * grid.pitch - (phase > 0),
+                plane_x=0 if single else grid.plane_x(span, plane), line=grid.pitch))
+    if grid.filled:
+        zeros += _gaps(layout, stretch, begin, end)
+    return zeros + found
+
+
+def _zeros(layout: Lines, stretch: Stretch, position: int, run: int, lines: int) -> Rectangle:
+    return Rectangle(zero=True, only=False, step=1, phase=0, element=0, channels=stretch.channels,
+                     run=run, lines=lines, pitch=0, position=position, plane_x=0,
+                     line=layout.grid.pitch)
 
 
 def _gaps(layout: Lines, stretch: Stretch, begin: int, end: int) -> list[Rectangle]:
@@ -246,13 +261,9 @@ def _gaps(layout: Lines, stretch: Stretch, begin: int, end: int) -> list[Rectang
         for index_x, plane in enumerate(grid.columns.planes):
             at = index_y * grid.plane_y(span) + index_x * grid.plane_x(span, plane_y)
             length = grid.columns.length(plane)
-            for position, run, lines in (
-                    (at, grid.before * (begin == 0), 1),
-                    (at + grid.before + begin * grid.pitch + length, grid.pitch - length,
-                     end - begin)):
-                if run:
-                    found.append(Rectangle(
-                        zero=True, only=False, step=1, phase=0, element=0,
-                        channels=stretch.channels, run=run, lines=lines, pitch=0,
-                        position=position, plane_x=0, line=grid.pitch))
+            if grid.before and begin == 0:
+                found.append(_zeros(layout, stretch, at, grid.before, 1))
+            if grid.pitch > length:
+                found.append(_zeros(layout, stretch, at + grid.before + begin * grid.pitch + length,
+                                    grid.pitch - length, end - begin))
     return found

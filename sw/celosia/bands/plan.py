@@ -38,12 +38,20 @@ BAND = 50
 RECORD = len(RECORDS[Op.FILL].words) + 2
 """Cycles in which the control words of a fill's record are carried out."""
 
+FETCH = 3
+"""Cycles in which nothing is fetched, behind a batch's heads."""
+
 FIRST = 10
 """Cycles that a batch's first pass takes more where a tensor is added."""
 
 DENSE = 32
 """A batch gets a step for every column, and half as many entries, where that adds no more than one
 step in so many."""
+
+GRIDS = ((False, False, False, False), (True, False, False, False), (False, True, False, False),
+         (False, False, True, False), (True, False, True, False), (False, False, False, True))
+"""Grids that are tried: lines begin on multiples of P', they are filled up with zeros, the grid is
+dense, all planes of columns are stored."""
 
 COUNTED = 6
 """Of all ways of a layer, so many are counted with what their fills take; the others are about."""
@@ -55,12 +63,14 @@ class Part:
 
     rows : of the weights in batch order, -1 for none.   steps : int64 (batches,), of a pass.
     dense : bool (batches,): every column has a step, and entries hold eight mantissas.
-    bands : what runs them, one after the other.   longest : entries at which a batch is cut.
+    passes : int64 (batches,), cycles for a tile.   bands : what runs them, one after the other.
+    longest : entries at which a batch is cut.
     """
 
     rows: np.ndarray
     steps: np.ndarray
     dense: np.ndarray
+    passes: np.ndarray
     bands: tuple[Band, ...]
     longest: int
 
@@ -95,7 +105,8 @@ class Work:
     """The batches of a part, and what they take.
 
     index : column index of every column.   longest : entries of the longest batch.
-    passes : cycles of all batches for one tile.   fetched : accesses of main memory that they take.
+    passes : int64 (batches,), cycles for a tile.   cycles : of all batches for a tile.
+    fetched : accesses of main memory that they take.
     """
 
     rows: np.ndarray
@@ -103,7 +114,8 @@ class Work:
     dense: np.ndarray
     index: np.ndarray
     longest: int
-    passes: int
+    passes: np.ndarray
+    cycles: int
     fetched: int
 
 
@@ -142,8 +154,8 @@ def _layer(node: QNode, way: Way, array: Array, cycles: int) -> Layer:
     parts = []
     for work, bands in zip(way.works, way.bands, strict=True):
         single = pool is None and all(band.tiles == 1 for band in bands)
-        parts.append(Part(rows=work.rows, steps=work.steps, dense=work.dense, bands=tuple(bands),
-                          longest=_longest(array, single=single)))
+        parts.append(Part(rows=work.rows, steps=work.steps, dense=work.dense, passes=work.passes,
+                          bands=tuple(bands), longest=_longest(array, single=single)))
     return Layer(node=node, log2_groups=way.log2_groups, layout=way.layout,
                  index=way.works[0].index, parts=tuple(parts), cycles=cycles)
 
@@ -189,7 +201,7 @@ def _counted(graph: QGraph, node: QNode, way: Way, fill: Callable[[Band], Fill])
     for at, (band, work) in enumerate(bands):
         words = written(band.stretch.lines)
         others = work.fetched + len(work.rows) * (words[band.tile + band.tiles] - words[band.tile])
-        passes = max(work.passes * band.tiles, others)
+        passes = max(work.cycles * band.tiles, others + FETCH * len(work.steps))
         if node.epilogue.add is not None:
             passes += FIRST * len(work.steps)
         found += BAND
@@ -226,7 +238,7 @@ def _filled(graph: QGraph, node: QNode, way: Way, array: Array,
     def found(band: Band) -> Fill:
         made = records(graph, node, way.layout, band, places, array,
                        log2_groups=way.log2_groups, slot=0)
-        return Fill(sum(cycles(record, array) for record in made), sum(map(accesses, made)),
+        return Fill(sum(cycles(record) for record in made), sum(map(accesses, made)),
                     len(made))
 
     def of(band: Band) -> Fill:
@@ -283,9 +295,13 @@ def _ways(graph: QGraph, node: QNode, array: Array, log2: int,
             return
     works: dict[int, list[Work]] = {}
     seen = set()
-    for multiple, filled in ((1, False), (size, False), (1, True)):
-        grid = Grid.of(node, source, result, multiple=multiple, filled=filled)
-        if (key := (grid.pitch, grid.before, filled and _masked(node, source, result))) in seen:
+    masked = any(mask for _, mask in Grid.of(node, source, result).taps(1))
+    for multiple, filled, dense, every in GRIDS:
+        grid = Grid.of(node, source, result, multiple=size if multiple else 1, filled=filled,
+                       dense=dense, whole=every)
+        # Without masks nothing has to be filled.
+        key = replace(grid, filled=filled and masked)
+        if key in seen:
             continue
         seen.add(key)
         for channels in _channels(source.shape[0], 1 << log2) if depthwise else [source.shape[0]]:
@@ -295,12 +311,6 @@ def _ways(graph: QGraph, node: QNode, array: Array, log2: int,
                 for bands in _bands(layout, array, lines, source.shape[0], works[channels],
                                     pooled=node.epilogue.pool is not None):
                     yield Way(log2_groups=log2, layout=layout, works=works[channels], bands=bands)
-
-
-def _masked(node: QNode, source: QTensor, result: QTensor) -> bool:
-    """Whether columns beyond a line are read."""
-    grid = Grid.of(node, source, result)
-    return any(mask for _, mask in grid.taps(1))
 
 
 def _channels(count: int, groups: int) -> list[int]:
@@ -371,7 +381,8 @@ def _uniform(layout: Lines, array: Array, parts: list[list[Stretch]], tiles: int
 def _period(layout: Lines) -> int:
     """Return the tiles after which lines begin at the same lanes again."""
     pitch = layout.grid.pitch
-    return len(layout.tiles(math.lcm(pitch, layout.size) // pitch))
+    return len(layout.tiles(math.lcm(math.lcm(pitch, layout.size) // pitch,
+                                     layout.grid.lines.every)))
 
 
 def _begins(most: int, every: int) -> Iterator[list[int]]:
@@ -458,6 +469,7 @@ def _work(graph: QGraph, node: QNode, array: Array, log2: int, index: np.ndarray
     least = pass_cycles(array, log2_groups=log2, signed_in=signed,
                         wide=node.output == graph.output, residual=node.epilogue.add is not None)
     phases = math.prod(node.epilogue.pool.window) if node.epilogue.pool else 1
+    passes = np.maximum(steps, least) * phases
     return Work(rows=rows, steps=steps, dense=dense, index=index, longest=int(taken.max()),
-                passes=int(np.maximum(steps, least).sum()) * phases,
+                passes=passes, cycles=int(passes.sum()),
                 fetched=int(taken.sum()) + len(steps) * (head_words(signed_in=signed) * groups + 1))

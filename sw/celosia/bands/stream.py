@@ -9,7 +9,7 @@ from celosia.bands.entries import Entries, Stream, command, controls, table, wai
 from celosia.bands.filling import records
 from celosia.bands.flash import Copies
 from celosia.bands.layouts import Band, Lines
-from celosia.bands.plan import Layer
+from celosia.bands.plan import RECORD, Layer
 from celosia.bands.regions import Region
 from celosia.bands.tiles import TileTable
 from celosia_spec.block import floor_log2
@@ -18,6 +18,7 @@ from celosia_spec.isa import EXPONENT_MAX, EXPONENT_MIN, SIGNIFICAND_BITS
 from celosia_spec.qgraph import QGraph, QNode
 from celosia_spec.stream.array import Array
 from celosia_spec.stream.controls import Op
+from celosia_spec.stream.fills import QUEUED, accesses, cycles
 from celosia_spec.stream.words import TILE_WORDS, tap_word
 
 
@@ -61,15 +62,15 @@ def _layer(out: Stream, holds: Entries, graph: QGraph, layer: Layer, made: Seque
         first, row = tiles.add(own)
         table_of[band] = {"tile": first * TILE_WORDS, "last_tile": band.tiles - 1,
                           "row": (band.stretch.row + row) % array.bank_rows}
-    fills = [_fills(graph, layer, band, places, read, array) for band in layer.bands]
+    fills = [_records(graph, layer, band, places, read, array) for band in layer.bands]
     out.read(holds.add(controls(
         table(Op.TAPS, [tap_word(array).pack(row=row % array.bank_rows, rotation=bank, mask=mask)
                         for row, bank, mask in layer.layout.taps()])
         + table(Op.TILES, tiles.words(array, layer.groups)) + _join(node, slots, read)
-        + _fields(graph, layer, places, slots, read, array) + fills[0])))
+        + _fields(graph, layer, places, slots, read, array) + _fills(fills[0]))))
     width = graph.tensors[node.output].shape[2]
     following = iter(zip(layer.bands[1:], fills[1:], strict=True))
-    for part, own_batches in zip(layer.parts, made, strict=True):
+    for part, made_here in zip(layer.parts, made, strict=True):
         chunk = None
         for band in part.bands:
             before = layer.layout.tiles(band.stretch.lines).written[:band.tile].sum()
@@ -77,18 +78,42 @@ def _layer(out: Stream, holds: Entries, graph: QGraph, layer: Layer, made: Seque
                 Op.BAND, **table_of[band],
                 position=band.stretch.line * width + int(before) << place.wide))))
             if chunk is None:
-                chunk = holds.add(own_batches.entries(graph, node, part, place, array))
-            first = own_batches.first
-            following_band, fill = next(following, (None, []))
-            # The next band is filled from this one's first batch on, where it has other rows.
-            beside = following_band is not None and following_band.beside
-            out.read((chunk[0], first))
-            if beside:
-                out.read(holds.add(controls(fill)))
-            out.read((chunk[0] + first, chunk[1] - first))
-            if following_band is not None and not beside:
-                out.read(holds.add(controls(wait(1) + fill)))
+                chunk = holds.add(made_here.entries(graph, node, part, place, array))
+            after, left = next(following, (None, []))
+            # The next band is filled beside this one's batches, where it has other rows.
+            beside = after is not None and after.beside
+            turns = _turns(left, (part.passes * band.tiles).tolist()) if beside else {}
+            at = chunk[0]
+            for batch, size in enumerate(made_here.sizes):
+                out.read((at, size))
+                at += size
+                if count := turns.get(batch, 0):
+                    out.read(holds.add(controls(_fills(left[:count]))))
+                    left = left[count:]
+            if left:
+                out.read(holds.add(controls(wait(1) + _fills(left))))
     out.read(holds.add(controls(_close(graph, node, slots, read))))
+
+
+def _turns(waiting: list[dict[str, int]], passes: list[int]) -> dict[int, int]:
+    """Return how many fills stand behind which batches, whose passes take so many cycles: as early
+    as can be, but so that no batch waits behind one for which there is no room yet."""
+    found: dict[int, int] = {}
+    done: list[int] = []
+    now = 0
+    for batch, own in enumerate(passes):
+        count = 0
+        while len(done) < len(waiting) and (batch == len(passes) - 1 or (
+                (count + 1) * RECORD <= own
+                and (len(done) < QUEUED or done[-QUEUED] <= now))):
+            record = waiting[len(done)]
+            # Half of the port is somebody else's, about.
+            done.append(max([now, *done[-1:]]) + cycles(record) + accesses(record))
+            count += 1
+        if count:
+            found[batch] = count
+        now += own
+    return found
 
 
 def _join(node: QNode, slots: dict[str, int], read: int) -> list[int]:
@@ -146,9 +171,12 @@ def _fields(graph: QGraph, layer: Layer, places: dict[str, Region], slots: dict[
     return command(Op.LAYER, **{name: int(value) for name, value in values.items()})
 
 
-def _fills(graph: QGraph, layer: Layer, band: Band, places: dict[str, Region], read: int,
-           array: Array) -> list[int]:
-    own = records(graph, layer.node, layer.layout, band, {
+def _records(graph: QGraph, layer: Layer, band: Band, places: dict[str, Region], read: int,
+             array: Array) -> list[dict[str, int]]:
+    return records(graph, layer.node, layer.layout, band, {
         name: (places[name].word, places[name].stride) for name in layer.node.inputs}, array,
         log2_groups=layer.log2_groups, slot=read)
-    return [word for record in own for word in command(Op.FILL, **record)]
+
+
+def _fills(made: list[dict[str, int]]) -> list[int]:
+    return [word for record in made for word in command(Op.FILL, **record)]
