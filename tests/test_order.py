@@ -181,7 +181,7 @@ ORDER = {
         batches, flash
         stream
         program
-        host
+        file, host
         simulate
     """,
     "celosia.datasets": """

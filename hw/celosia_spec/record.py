@@ -6,6 +6,7 @@ its network and its array; `celosia.serialise` compares it.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -87,34 +88,53 @@ def save(program: Program, path: str | Path) -> None:
 
     CelosiaError where the file cannot be written, or a name in the program could not be read back.
     """
+    check_names(path, program.graph, program.host)
+    container.write(path, *sections(program))
+
+
+def check_names(path: str | Path, graph: QGraph, host: Sequence[HostLayer]) -> None:
+    """CelosiaError where a name could not be read back from a file."""
     try:
-        for name in (*program.graph.tensors, *(node.name for node in program.graph.nodes),
-                     *(layer.name for layer in program.host)):
+        for name in (*graph.tensors, *(node.name for node in graph.nodes),
+                     *(layer.name for layer in host)):
             check_name("layer or tensor", name)
     except ValueError as problem:
         raise CelosiaError(f"{path}: {problem}; rename the layer in the model") from None
-    container.write(path, *sections(program))
 
 
 def sections(program: Program) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Return the manifest and the arrays of a program's file."""
-    graph = program.graph
-    network = Network(
-        target=program.target, array=program.array, array_hash=program.array.hash,
-        exponents=program.exponents, tensors=list(graph.tensors.values()),
-        nodes=[_Node(**{name: getattr(node, name) for name in _SCALARS}) for node in graph.nodes],
-        input=graph.input, output=graph.output, weight_bits=graph.weight_bits,
-        activation_bits=graph.activation_bits, acc_bits=graph.acc_bits,
-        remarks=graph.remarks, host=program.host, preprocessing=program.preprocessing)
+    network = network_entries(
+        program.graph, target=program.target, array=program.array, array_hash=program.array.hash,
+        exponents=program.exponents, host=program.host, preprocessing=program.preprocessing)
     places = [{"tensor": name, "space": int(place.space), "written": place.written}
               for name, place in program.places.items()]
-    manifest = _NETWORK.dump_python(network, mode="json") | _ANY.dump_python(
+    manifest = network | _ANY.dump_python(
         {"descriptors": program.descriptors, "slots": program.slots, "places": places,
          "layers": list(program.layers)}, mode="json")
     arrays = {f"image/{memory.name}": program.images[memory.space]
               for memory in MEMORIES if memory.holds == "image"}
     for index, place in enumerate(program.places.values()):
         arrays[f"place/{index}"] = place.addresses
+    return manifest, arrays | graph_sections(program.graph)
+
+
+def network_entries(graph: QGraph, **others: Any) -> dict[str, Any]:
+    """Return a manifest's entries of a network; others : fields of `Network` that are not the
+    graph's."""
+    network = Network(
+        tensors=list(graph.tensors.values()),
+        nodes=[_Node(**{name: getattr(node, name) for name in _SCALARS}) for node in graph.nodes],
+        input=graph.input, output=graph.output, weight_bits=graph.weight_bits,
+        activation_bits=graph.activation_bits, acc_bits=graph.acc_bits, remarks=graph.remarks,
+        **others)
+    entries: dict[str, Any] = _NETWORK.dump_python(network, mode="json")
+    return entries
+
+
+def graph_sections(graph: QGraph) -> dict[str, np.ndarray]:
+    """Return the sections of a graph's nodes."""
+    arrays: dict[str, np.ndarray] = {}
     for index, node in enumerate(graph.nodes):
         matrix = node.matrix
         arrays[f"node/{index}/data"] = matrix.data.astype(np.int16)
@@ -122,7 +142,7 @@ def sections(program: Program) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         arrays[f"node/{index}/indptr"] = matrix.indptr.astype(np.int64)
         for field in _ROW_FIELDS:
             arrays[f"node/{index}/{field}"] = getattr(node, field)
-    return manifest, arrays
+    return arrays
 
 
 def network_of(manifest: dict[str, Any]) -> Network:

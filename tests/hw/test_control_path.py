@@ -200,7 +200,7 @@ class Bench:
         self.data, self.asked, self.cycle = 0, None, 0
         self.mantissa_of, self.flags_of, self.tile, self.loads = {}, {}, 0, 0
         self.index, self.lasts, self.captured = 0, [], deque()
-        self.reads, self.ends, self.uses, self.busy = {}, 0, {}, 0
+        self.reads, self.ends, self.uses, self.filled = {}, 0, {}, {}
         self.patience = self.rng.choice([0, 0.02, 0.2])
         self.granting = 1.0
         self.slots = Exponents([self.rng.randrange(32) for _ in range(32)])
@@ -242,6 +242,7 @@ class Bench:
         block.set("room", len(self.fills) < 3)
         block.set("filling", bool(self.fills))
         self.copy()
+        self.fill_start()
         block.settle()
         self.step()
         word = self.output()
@@ -266,6 +267,15 @@ class Bench:
         if done:
             for k, entry in zip(*self.sections.pop(0), strict=True):
                 self.memory[k] = entry
+
+    def fill_start(self):
+        """Let a fill begin, where no exponent changes; its own comes two cycles later."""
+        begins = self.cycle < self.ends and self.rng.random() < 0.1
+        self.block.set("fill_start", begins)
+        slot = self.rng.randrange(32)
+        self.block.set("slot", slot)
+        if begins:
+            self.filled[self.cycle + 2] = self.slots.exponents[slot]
 
     def output(self):
         """Begin passes, read heads and use positions in their cycles; return the word that was
@@ -322,6 +332,8 @@ class Bench:
         block, wanted, found = self.block, self.wanted, self.found
         if head is not None:
             assert block.get("word") == head
+        if (exponent := self.filled.pop(self.cycle, None)) is not None:
+            assert block.get("filled") == exponent
         for strobe, name in (("tap", "taps"), ("tile_word", "tiles")):
             if block.get(strobe):
                 place, word = getattr(wanted, name)[found[name]]

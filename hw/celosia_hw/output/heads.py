@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 
 from celosia_hw.layouts import layout
 from celosia_hw.parts.delay import chain
+from celosia_hw.parts.lookup import lookup
 from celosia_spec.isa import EXPONENT_MIN, UNIT_MARGIN
 from celosia_spec.stream.array import CONTROL_BITS, Array
 from celosia_spec.stream.controls import HEAD, LAYER, head_words
@@ -103,10 +104,8 @@ class Heads(wiring.Component):
                     residual=residual and self.array.residual) - 1
         bits = max(cases.values()).bit_length()
         last, left = Signal(bits), Signal(2)
-        with m.Switch(Cat(layer.log2_groups, layer.signed_in, layer.wide, layer.residual)):
-            for flags, cycles in cases.items():
-                with m.Case(flags):
-                    m.d.sync += last.eq(cycles)
+        m.d.sync += last.eq(lookup(
+            Cat(layer.log2_groups, layer.signed_in, layer.wide, layer.residual), cases, bits))
         at, active, begin, end, row = Signal(bits), Signal(), Signal(), Signal(), Signal()
         words = Signal()                                # there is one more
         length = Mux(layer.signed_in, head_words(signed_in=True), head_words(signed_in=False))

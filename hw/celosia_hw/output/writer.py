@@ -101,8 +101,9 @@ class Writer(wiring.Component):
         m.d.sync += [
             held.eq(after), beyond.eq(over & ~early),
             done.eq((into[3] & ~early) | (self.last & after.any()) | (done & self.busy)),
-            self.address.eq(Mux(self.load, position, self.address + self.request)),
         ]
+        with m.If(self.load | self.request):
+            m.d.sync += self.address.eq(Mux(self.load, position, self.address + 1))
         return m
 
     def _place(self, m: Module, takes: Signal, slot: Signal) -> Value:

@@ -22,7 +22,8 @@ from celosia_spec.stream.image import places as image_places
 class StreamProgram:
     """What main memory holds, and where maps lie in it.
 
-    graph   : the quantised network as the machine runs it.   array : what it is for.
+    source  : the quantised network that it was made of.   graph : as the machine runs it.
+    array   : what it is for.
     pool    : of the network's output, if it has one: of stored sums the host takes the largest.
     entries : uint64, the stream, from word 0 on, and the list of its chunks from word ``list_at``
               on.   chunks : int64 (chunks, 2), the same list: first entry and entries.
@@ -33,6 +34,7 @@ class StreamProgram:
     reads   : slot of the exponent at which each node reads.   layers : how each node runs.
     """
 
+    source: QGraph
     graph: QGraph
     array: Array
     pool: Pool | None
@@ -52,6 +54,7 @@ def stream_program(graph: QGraph, array: Array) -> StreamProgram:
     """Return the program of a quantised graph; FitError where the array has no room for
     it, CompileError where its arithmetic is another."""
     _check(graph, array)
+    source = graph
     graph, pool = _without_last_pool(graph)
     layers = plan(graph, array)
     held, reads = slots(graph)
@@ -68,8 +71,9 @@ def stream_program(graph: QGraph, array: Array) -> StreamProgram:
     places = regions(graph, flash.maps)
     found = stream(graph, layers, made, places, held, reads, array, flash, units)
     assert found.size + len(found.chunks) <= min(place.word for place in places.values())
-    return StreamProgram(graph=graph, array=array, pool=pool, layers=tuple(layers), places=places,
-                         slots=held, reads=reads, list_at=found.size, entries=found.words(),
+    return StreamProgram(source=source, graph=graph, array=array, pool=pool, layers=tuple(layers),
+                         places=places, slots=held, reads=reads, list_at=found.size,
+                         entries=found.words(),
                          chunks=np.array(found.chunks, np.int64), copied=tuple(found.copied),
                          sections=_image(found, flash), flash=flash)
 

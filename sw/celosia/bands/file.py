@@ -1,0 +1,139 @@
+"""Files of the second machine's programs: written, and read back as what this release makes of the
+network in them.
+
+All that a program holds follows from its quantised graph and its array. So a file is hostile until
+these two are checked (`celosia_spec.record`) and compiled again, and the file is, section for
+section, what `save` writes of the program that came of it.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from celosia.bands.program import StreamProgram, stream_program
+from celosia_spec import container
+from celosia_spec.errors import CelosiaError, quoted
+from celosia_spec.host_layers import HostLayer
+from celosia_spec.isa import ArrayConfig
+from celosia_spec.preprocessing import Preprocessing
+from celosia_spec.record import (
+    check_names,
+    graph_of,
+    graph_sections,
+    network_entries,
+    network_of,
+)
+from celosia_spec.stream import image
+from celosia_spec.stream.array import Array
+
+_ARRAY = TypeAdapter(Array)
+_WORDS = 300
+"""Longest reason in a refusal: a file may hold names of any length."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class StreamFile:
+    """A program, and what its users have to know beside it.
+
+    target    : name of the target that it was compiled for.   exponents : "dynamic" or "static".
+    host      : what the host computes from the output; mostly nothing.
+    preprocessing : how pixels become inputs and what outputs are called, or None.
+    """
+
+    program: StreamProgram
+    target: str
+    exponents: str
+    host: tuple[HostLayer, ...] = ()
+    preprocessing: Preprocessing | None = None
+
+    def save(self, path: str | Path) -> None:
+        """Write the file; it appears whole or not at all. CelosiaError where it cannot be written,
+        or a name could not be read back."""
+        check_names(path, self.program.source, self.host)
+        container.write(path, *self.sections(), version=container.STREAM_VERSION)
+
+    def sections(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Return the manifest and the arrays: the network; main memory's words, lower half first;
+        the image of flash, if the array has one; where maps lie, and their exponents."""
+        program = self.program
+        entries = network_entries(
+            program.source, target=self.target, array=_limits(program.array),
+            array_hash=program.array.hash, exponents=self.exponents, host=self.host,
+            preprocessing=self.preprocessing)
+        manifest = entries | {
+            "machine": asdict(program.array), "list": program.list_at, "slots": program.slots,
+            "reads": program.reads,
+            "places": {name: [place.word, place.words, place.stride, int(place.wide)]
+                       for name, place in program.places.items()}}
+        arrays = {"stream": program.entries.astype("<u8").view("<u4").reshape(-1, 2)}
+        if program.array.flash:
+            arrays["flash"] = np.frombuffer(image.pack(program.array, program.sections), np.uint8)
+        return manifest, arrays | graph_sections(program.source)
+
+
+def load(path: str | Path) -> StreamFile:
+    """Return the file in ``path``.
+
+    CelosiaError where it is foreign or damaged, or holds anything else than this release makes of
+    the network and the array in it; OSError where it cannot be read.
+    """
+    manifest, arrays = container.read(path, container.STREAM_VERSION)
+    try:
+        file = _file(manifest, arrays)
+        wanted, known = file.sections()
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise _refused(path, f"manifest entry {where or 'as a whole'}: {first['msg']}") from None
+    except KeyError as problem:
+        raise _refused(path, f"{problem} is missing") from None
+    except (CelosiaError, ValueError) as problem:
+        raise _refused(path, str(problem)) from None
+    for name in sorted(wanted.keys() | manifest.keys()):
+        if (name not in manifest or name not in wanted
+                or container.to_json(manifest[name]) != container.to_json(wanted[name])):
+            raise _differs(path, f"manifest entry {name!r}")
+    if list(arrays) != list(known):
+        raise _refused(path, "its sections are not those of its network, in their order")
+    for name, array in arrays.items():
+        if array.dtype != known[name].dtype or not np.array_equal(array, known[name]):
+            raise _differs(path, f"section {name!r}")
+    return file
+
+
+def _file(manifest: dict[str, Any], arrays: dict[str, np.ndarray]) -> StreamFile:
+    """Return what the compiler makes of the network in a file.
+
+    KeyError where an entry or a section is missing, ValueError where one is not as it must be.
+    """
+    network = network_of(manifest)
+    array = _ARRAY.validate_json(container.to_json(manifest["machine"]), strict=True)
+    if array.hash != network.array_hash:
+        raise ValueError(f"it is for another array: its hash is not {array.hash:08x}, that of this "
+                         f"release's array of the same parameters")
+    if network.array != _limits(array):
+        raise ValueError("its limits are not those of its array")
+    return StreamFile(
+        program=stream_program(graph_of(network, arrays), array), target=network.target,
+        exponents=network.exponents, host=network.host, preprocessing=network.preprocessing)
+
+
+def _limits(array: Array) -> ArrayConfig:
+    """Return an array of the first machine by whose limits networks are checked before they are
+    compiled: no narrower than this one's, and small enough that checking and compiling end."""
+    return ArrayConfig(
+        lanes=16, quad=2, beat=2, weight_rows=1 << 16, bank_rows=1 << 14, table_rows=1 << 14,
+        taps=array.taps, residual_beats=(1 << 16) * array.residual, acc_bits=array.acc_bits,
+        weight_bits=array.weight_bits, activation_bits=array.activation_bits, clamp=array.clamp)
+
+
+def _differs(path: str | Path, what: str) -> CelosiaError:
+    return _refused(path, f"{what} is not what this release makes of the network in it")
+
+
+def _refused(path: str | Path, problem: str) -> CelosiaError:
+    return CelosiaError(f"{path}: not a valid program, {quoted(problem, _WORDS)}; compile the "
+                        f"model again")
