@@ -122,8 +122,8 @@ class Machine(wiring.Component):
         control, fill = self.control, self.fill
         m.d.comb += [
             fill.load.eq(control.fill), fill.word.eq(control.word), control.room.eq(fill.room),
-            control.filling.eq(fill.busy), control.fill_start.eq(fill.start),
-            control.slot.eq(fill.slot), fill.exponent.eq(control.filled),
+            control.filling.eq(fill.busy),
+            fill.exponent.eq(control.exponent),
         ]
 
     def _reading(self, m: Module) -> None:
@@ -152,6 +152,8 @@ class Machine(wiring.Component):
             output.written.eq(reading.written), output.sums.eq(reading.sums),
             reading.shift.eq(output.shift), control.read.eq(output.read),
             control.address.eq(output.address), control.top.eq(output.top),
+            control.held.eq(output.held), *(getattr(output, name).eq(getattr(control, name))
+                                            for name in ("slot", "keep", "kept")),
             control.draining.eq(output.busy), control.placed.eq(output.placed),
             memory.writer.request.eq(output.request), memory.writer.address.eq(output.place),
             memory.writer.enable.eq(output.enables), memory.writer.data.eq(output.data),

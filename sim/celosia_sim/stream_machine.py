@@ -188,6 +188,8 @@ def run(state: State, entries: np.ndarray, chunks: np.ndarray, flash: Flash | No
             table = state.taps if op == Op.TAPS else state.tiles
             table[fields["place"]:fields["place"] + len(words) - 1] = words[1:]
         elif op == Op.FILL:
+            if fields["slot"] != layer["in_slot"]:
+                raise SimulationError("a fill has another exponent than its layer; compile again")
             _fill(state, fields)
         elif op == Op.COPY:
             if flash is None:

@@ -7,6 +7,8 @@ from collections import deque
 from dataclasses import replace
 
 import pytest
+from amaranth.hdl import Module, Signal
+from amaranth.lib.wiring import Component, In, connect, flipped
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
@@ -16,6 +18,7 @@ from blocks.verilated_block import Block
 from celosia.bands.program import stream_program
 from celosia_hw.lanes.reading import STEP
 from celosia_hw.output.path import OutputPath
+from celosia_hw.parts.table_memory import TableMemory
 from celosia_hw.stream.control_path import ControlPath
 from celosia_hw.stream.sequencer import PASS
 from celosia_spec.errors import CompileError
@@ -183,6 +186,37 @@ class Writer:
         return self.memory, self.chunks, place
 
 
+class WithSlots(Component):
+    """The control path with a memory for its exponents, of which nothing is read, and into which
+    nothing is written, while passes are inside the output path."""
+
+    def __init__(self, array):
+        self.control = ControlPath(array, LATE, lag(array))
+        super().__init__({name: member for name, member in self.control.signature.members.items()
+                          if name not in ("slot", "keep", "kept", "held")})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.control = control = self.control
+        m.submodules.slots = slots = TableMemory(32, 5)
+        noise = Signal()
+        m.d.sync += noise.eq(self.draining)
+        m.d.comb += [
+            slots.read.en.eq(1), slots.read.addr.eq(control.slot),
+            slots.write.addr.eq(control.slot), slots.write.data.eq(control.kept),
+            slots.write.en.eq(control.keep & ~self.draining),
+            control.held.eq(slots.read.data ^ noise.replicate(5))]
+        for name, member in self.signature.members.items():
+            inside, outside = getattr(control, name), getattr(self, name)
+            if member.is_signature:
+                connect(m, inside, flipped(outside))
+            elif member.flow is In:
+                m.d.comb += inside.eq(outside)
+            else:
+                m.d.comb += outside.eq(inside)
+        return m
+
+
 class Bench:
     """Main memory, fills and the output path around the block; compares all that it does."""
 
@@ -200,7 +234,7 @@ class Bench:
         self.data, self.asked, self.cycle = 0, None, 0
         self.mantissa_of, self.flags_of, self.tile, self.loads = {}, {}, 0, 0
         self.index, self.lasts, self.captured = 0, [], deque()
-        self.reads, self.ends, self.uses, self.filled = {}, 0, {}, {}
+        self.reads, self.ends, self.uses = {}, 0, {}
         self.patience = self.rng.choice([0, 0.02, 0.2])
         self.granting = 1.0
         self.slots = Exponents([self.rng.randrange(32) for _ in range(32)])
@@ -242,7 +276,6 @@ class Bench:
         block.set("room", len(self.fills) < 3)
         block.set("filling", bool(self.fills))
         self.copy()
-        self.fill_start()
         block.settle()
         self.step()
         word = self.output()
@@ -267,15 +300,6 @@ class Bench:
         if done:
             for k, entry in zip(*self.sections.pop(0), strict=True):
                 self.memory[k] = entry
-
-    def fill_start(self):
-        """Let a fill begin, where no exponent changes; its own comes two cycles later."""
-        begins = self.cycle < self.ends and self.rng.random() < 0.1
-        self.block.set("fill_start", begins)
-        slot = self.rng.randrange(32)
-        self.block.set("slot", slot)
-        if begins:
-            self.filled[self.cycle + 2] = self.slots.exponents[slot]
 
     def output(self):
         """Begin passes, read heads and use positions in their cycles; return the word that was
@@ -332,8 +356,6 @@ class Bench:
         block, wanted, found = self.block, self.wanted, self.found
         if head is not None:
             assert block.get("word") == head
-        if (exponent := self.filled.pop(self.cycle, None)) is not None:
-            assert block.get("filled") == exponent
         for strobe, name in (("tap", "taps"), ("tile_word", "tiles")):
             if block.get(strobe):
                 place, word = getattr(wanted, name)[found[name]]
@@ -432,7 +454,7 @@ class Bench:
 @pytest.fixture(scope="module", params=ARRAYS)
 def bench(request):
     array = ARRAYS[request.param]
-    with Block(verilog_of(ControlPath(array, LATE, lag(array)))) as block:
+    with Block(verilog_of(WithSlots(array))) as block:
         yield array, block
 
 

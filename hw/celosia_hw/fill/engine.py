@@ -54,7 +54,7 @@ class FillEngine(wiring.Component):
     done : Out(1)
         Strobe: what a record wrote is complete at the end of the next cycle.
     start : Out(1), slot : Out(5)
-        Strobe: a record begins; its map has its exponent in ``slot``.
+        Strobe: a record begins; it says that its map has its exponent in ``slot``.
     exponent : In(5)
         That exponent + 16: from five cycles after ``start`` to the next ``start``.
     memory : Out(Access), data : In(64)

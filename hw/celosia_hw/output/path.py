@@ -15,7 +15,7 @@ from celosia_hw.output.pool import Largest, Pool
 from celosia_hw.output.writer import Writer
 from celosia_hw.parts.delay import chain, delayed
 from celosia_hw.parts.table_memory import TableMemory
-from celosia_spec.isa import SIGNIFICAND_BITS
+from celosia_spec.isa import EXPONENT_SLOTS, SIGNIFICAND_BITS
 from celosia_spec.stream.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS, Array
 from celosia_spec.stream.passes import WIDE_GAP
 
@@ -56,6 +56,8 @@ class OutputPath(wiring.Component):
         Exponent + 16 of the largest element written since ``clear``; that of 0 while there is none.
     placed : Out(1)
         From the cycle behind ``start`` on: passes inside have taken the position.
+    slot : In(5), keep : In(1), kept : In(5), held : Out(5)
+        The memory of `Exponents`, which is the queue's; while not ``busy``.
     busy : Out(1)
         A pass is inside. When it falls, everything is written, and ``top`` is right.
 
@@ -83,7 +85,7 @@ class OutputPath(wiring.Component):
             "sums": In(data.ArrayLayout(signed(array.acc_bits), 2)), "shift": Out(1),
             "request": Out(1), "place": Out(self.word_bits), "enables": Out(ENTRY_WORDS),
             "data": Out(ENTRY_BITS), "clear": In(1), "top": Out(5), "placed": Out(1),
-            "busy": Out(1),
+            "slot": In(5), "keep": In(1), "kept": In(5), "held": Out(5), "busy": Out(1),
         }
         if array.residual:
             members |= {"other": In(5), "asks": Out(1), "wanted": Out(self.word_bits),
@@ -277,12 +279,16 @@ class OutputPath(wiring.Component):
         asks : a row's word is asked for in three cycles.
         """
         first = chain(m, heads.first, 2, "pass", reset_less=False)
-        queue = TableMemory(16, max(self.array.lanes, CONTROL_BITS))
+        # Behind the queue's words lie the exponents, for those who use them between passes.
+        queue = TableMemory(2 * EXPONENT_SLOTS, max(self.array.lanes, CONTROL_BITS))
         m.submodules.queue = queue
         write, read = queue.write, queue.read
+        puts, gets = Signal(), Signal()
         m.d.comb += [
-            write.en.eq(first[1] | first[2] | heads.at[Heads.WORD]),
-            write.data.eq(Mux(first[2], self.written, self.word)),
+            puts.eq(first[1] | first[2] | heads.at[Heads.WORD]),
+            write.en.eq(puts | (self.keep & ~self.busy)), read.en.eq(gets | ~self.busy),
+            write.data.eq(Mux(first[2], self.written, Mux(self.busy, self.word, self.kept))),
+            self.held.eq(read.data),
         ]
         with m.If(first[1]):
             m.d.comb += write.data.eq(Cat(self.fresh, self.begins, self.ends))
@@ -293,8 +299,10 @@ class OutputPath(wiring.Component):
             m.d.sync += left.eq(Mux(begins, (1 << self.layer.log2_groups) - 1, left - 1))
         firsts = chain(m, begins, 2, "first_late", reset_less=False)
         *_, get, load = chain(m, ask, 3, "ask", reset_less=False)
-        m.d.comb += read.en.eq(begins | firsts[1] | get)
-        for port in (write, read):
-            with m.If(port.en):
-                m.d.sync += port.addr.eq(port.addr + 1)
+        m.d.comb += gets.eq(begins | firsts[1] | get)
+        for port, moves in ((write, puts), (read, gets)):
+            at = Signal(4, name="written_at" if port is write else "read_at")
+            with m.If(moves):
+                m.d.sync += at.eq(at + 1)
+            m.d.comb += port.addr.eq(Mux(self.busy, at, EXPONENT_SLOTS | self.slot))
         return read.data, firsts, get, load

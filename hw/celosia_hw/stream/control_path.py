@@ -52,7 +52,7 @@ class ControlPath(wiring.Component):
     draining : In(1), placed : In(1)
         From the cycle behind ``output`` on: passes are inside the output path; it has taken
         the position of those that began.
-    fill_start : In(1), slot : In(5), filled, exponent, residual : Out(5), top : In(5)
+    exponent, residual : Out(5), top : In(5), slot : Out(5), keep : Out(1), kept : Out(5)
     closed : Out(1)
         See `Exponents`.
     host_write : In(1), host_slot, host_exponent : In(5), stored : Out(5)
@@ -84,9 +84,10 @@ class ControlPath(wiring.Component):
             "word": Out(CONTROL_BITS), "step": Out(STEP), "begins": Out(1), "again": Out(1),
             "phase": Out(1), "steps": words, "mantissas": words, "output": Out(1),
             "drained": Out(PASS), "heads": Out(ring), "read": In(1),
-            "address": In(ring), "draining": In(1), "placed": In(1), "fill_start": In(1),
+            "address": In(ring), "draining": In(1), "placed": In(1),
             **{name: own[name] for name in ("copy", "copying")}, "copied": In(1),
-            "slot": In(SLOT_BITS), "filled": Out(SLOT_BITS), "exponent": Out(SLOT_BITS),
+            "slot": Out(SLOT_BITS), "keep": Out(1), "kept": Out(SLOT_BITS),
+            "held": In(SLOT_BITS), "exponent": Out(SLOT_BITS),
             "residual": Out(SLOT_BITS), "top": In(SLOT_BITS), "closed": Out(1),
             "host_write": In(1), "host_slot": In(SLOT_BITS), "host_exponent": In(SLOT_BITS),
             "stored": Out(SLOT_BITS), "split": In(1),
@@ -120,7 +121,7 @@ class ControlPath(wiring.Component):
                 "fill", "copy")),
             *(getattr(executor, name).eq(getattr(self, name)) for name in (
                 "room", "filling", "copying")),
-            fetcher.copied.eq(self.copied), executor.pause.eq(self.fill_start),
+            fetcher.copied.eq(self.copied),
             executor.idle.eq(sequencer.idle), executor.placed.eq(self.placed & ~sequencer.pending),
             executor.quiet.eq(quiet),
             executor.taken.eq(sequencer.taken), executor.began.eq(sequencer.began),
@@ -150,14 +151,15 @@ class ControlPath(wiring.Component):
         with m.If(quiet):
             m.d.comb += controls.freed.eq(controls.at)
         m.d.comb += [
-            exponents.word.eq(controls.word), exponents.fill.eq(self.fill_start),
-            exponents.slot.eq(self.slot), *(getattr(exponents, name).eq(getattr(executor, name))
+            exponents.word.eq(controls.word), *(getattr(exponents, name).eq(getattr(executor, name))
                                             for name in ("first", "second", "set", "join")),
             exponents.top.eq(self.top),
             executor.closed.eq(exponents.closed), self.closed.eq(exponents.closed),
             exponents.idle.eq(~executor.busy), exponents.write.eq(self.host_write),
             exponents.address.eq(self.host_slot), exponents.value.eq(self.host_exponent),
-            self.stored.eq(exponents.stored), self.filled.eq(exponents.filled),
+            self.stored.eq(exponents.stored), self.slot.eq(exponents.slot),
+            self.keep.eq(exponents.keep), self.kept.eq(exponents.kept),
+            exponents.held.eq(self.held),
             self.exponent.eq(exponents.exponent), self.residual.eq(exponents.residual),
         ]
         with m.If(self.start):

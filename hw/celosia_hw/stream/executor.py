@@ -31,8 +31,8 @@ class Executor(wiring.Component):
     have : In(1), word : In(16), take : Out(1), jump : Out(1), distance : Out
         See `ControlsRing`.
     layer : Out(LAYER)
-    first, second, set, join : Out(1), closed : In(1), pause : In(1)
-        See `Exponents`, whose ``word`` is the ring's. ``pause``: no word is taken.
+    first, second, set, join : Out(1), closed : In(1)
+        See `Exponents`, whose ``word`` is the ring's.
     row, tile, last_tile, position : Out, load : Out(1)
         Of the band. Strobe: ``row`` and ``tile`` are there.
     offer : Out(1), batch : Out(BATCH), single : Out(1), taken : In(1), began : In(1)
@@ -64,7 +64,7 @@ class Executor(wiring.Component):
             "start": In(1), "busy": Out(1), "have": In(1), "word": In(CONTROL_BITS),
             "take": Out(1), "jump": Out(1), "distance": Out(ring),
             "layer": Out(layout(*LAYER.words)), "first": Out(1), "second": Out(1), "set": Out(1),
-            "join": Out(1), "closed": In(1), "pause": In(1),
+            "join": Out(1), "closed": In(1),
             "row": Out((array.bank_rows - 1).bit_length()),
             "tile": Out((array.tiles - 1).bit_length()),
             "last_tile": Out((array.tiles - 1).bit_length()), "position": Out(CONTROL_BITS),
@@ -136,7 +136,7 @@ class Executor(wiring.Component):
         m.d.comb += [
             slots.eq(layer | ops[Op.JOIN]), holds.eq(ops[Op.BAND] | ops[Op.JOIN]),
             self.join.eq(ops[Op.JOIN]), self.set.eq(fields & hold & self.have & ~ops[Op.BAND]),
-            next_word.eq(fields & self.have & ~hold & ~self.pause),
+            next_word.eq(fields & self.have & ~hold),
             self.first.eq(next_word & slots & here[1]), self.second.eq(next_word & slots & here[2]),
             self.load.eq(next_word & ops[Op.BAND] & here[2]),
             self.tap.eq(next_word & ops[Op.TAPS] & ~here[0]),

@@ -7,7 +7,6 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from celosia_hw.layouts import layout
-from celosia_hw.parts.table_memory import TableMemory
 from celosia_spec.isa import EXPONENT_SLOTS
 from celosia_spec.stream.array import CONTROL_BITS
 from celosia_spec.stream.controls import CLOSE
@@ -24,11 +23,9 @@ class Exponents(wiring.Component):
         Control word, for the strobes and ``set``; a slot stands in its lowest bits.
     first, second : In(1)
         Strobes: ``word`` has the slot of the layer's input, or of a join's first exponent; of its
-        residual operand, or of the second one. Never with ``fill``.
+        residual operand, or of the second one.
     exponent, residual : Out(5)
         What the slots of the last ``first`` and ``second`` held, two cycles behind.
-    fill : In(1), slot : In(5), filled : Out(5)
-        Strobe: a fill begins, and wants the exponent of ``slot``, two cycles behind.
     set, join : In(1), top : In(5), closed : Out(1)
         Until the cycle behind ``closed``: the slot of ``word`` gets ``top``, the largest that was
         written since the last ``closed``, with ``join`` the larger one of the last two that
@@ -36,6 +33,9 @@ class Exponents(wiring.Component):
     idle : In(1), write : In(1), address : In(5), value : In(5), stored : Out(5)
         The host's, while ``idle``: strobe, a slot gets its exponent; ``stored`` is that of
         ``address`` a cycle later.
+    slot : Out(5), keep : Out(1), kept : Out(5), held : In(5)
+        The memory of the slots, which stands in the output path's: strobe, ``slot`` gets ``kept``;
+        ``held`` is that of ``slot`` a cycle later. Nobody uses them while passes are inside there.
 
     Timing
     ------
@@ -45,28 +45,25 @@ class Exponents(wiring.Component):
     def __init__(self) -> None:
         super().__init__({
             "word": In(CONTROL_BITS), "first": In(1), "second": In(1), "exponent": Out(SLOT_BITS),
-            "residual": Out(SLOT_BITS), "fill": In(1), "slot": In(SLOT_BITS),
-            "filled": Out(SLOT_BITS), "set": In(1), "join": In(1), "top": In(SLOT_BITS),
-            "closed": Out(1), "idle": In(1), "write": In(1), "address": In(SLOT_BITS),
-            "value": In(SLOT_BITS), "stored": Out(SLOT_BITS),
+            "residual": Out(SLOT_BITS), "slot": Out(SLOT_BITS), "keep": Out(1),
+            "kept": Out(SLOT_BITS), "held": In(SLOT_BITS), "set": In(1), "join": In(1),
+            "top": In(SLOT_BITS), "closed": Out(1), "idle": In(1), "write": In(1),
+            "address": In(SLOT_BITS), "value": In(SLOT_BITS), "stored": Out(SLOT_BITS),
         })
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        m.submodules.slots = slots = TableMemory(EXPONENT_SLOTS, SLOT_BITS)
-        read, write, slot = slots.read, slots.write, self.word[:SLOT_BITS]
         bound = data.View(layout(CLOSE.words[0]), self.word[:CLOSE.words[0].bits])
         m.d.comb += [
-            read.en.eq(1), self.stored.eq(read.data),
-            read.addr.eq(Mux(self.idle, self.address, Mux(self.fill, self.slot, slot))),
+            self.stored.eq(self.held),
+            self.slot.eq(Mux(self.idle, self.address, self.word[:SLOT_BITS])),
         ]
         takes: list[Signal] = []
-        for strobe, register in ((self.fill, self.filled), (self.first, self.exponent),
-                                 (self.second, self.residual)):
+        for strobe, register in ((self.first, self.exponent), (self.second, self.residual)):
             take = Signal(name=f"take{len(takes)}")
             m.d.sync += take.eq(strobe)
             with m.If(take):
-                m.d.sync += register.eq(read.data)
+                m.d.sync += register.eq(self.held)
             takes.append(take)
         # What was found, then not below the least, then not above the most, then it is written.
         # Each of them is held, and compared a cycle later.
@@ -77,16 +74,15 @@ class Exponents(wiring.Component):
         least, most = (Cat(number[:-1], ~number[-1]) for number in (bound.least, bound.most))
         m.d.comb += own.eq(self.set & ~self.join)
         m.d.sync += [
-            other.eq(Mux(step[0], least, Mux(step[1], most, Mux(own, self.top, read.data)))),
-            takes_it.eq(takes[1] | ((step == 0) & own)), takes_larger.eq(takes[2] | (step == 1)),
+            other.eq(Mux(step[0], least, Mux(step[1], most, Mux(own, self.top, self.held)))),
+            takes_it.eq(takes[0] | ((step == 0) & own)), takes_larger.eq(takes[1] | (step == 1)),
             takes_smaller.eq(step == 2), written.eq(step == 3), self.closed.eq(written),
             step.eq(step + (self.set & ~written & ~self.closed)),
         ]
         with m.If(takes_it | Mux(other > value, takes_larger, takes_smaller)):
             m.d.sync += value.eq(other)
         m.d.comb += [
-            write.en.eq(written | (self.idle & self.write)),
-            write.addr.eq(Mux(self.idle, self.address, slot)),
-            write.data.eq(Mux(self.idle, self.value, value)),
+            self.keep.eq(written | (self.idle & self.write)),
+            self.kept.eq(Mux(self.idle, self.value, value)),
         ]
         return m

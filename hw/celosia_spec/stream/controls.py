@@ -145,7 +145,7 @@ FILL = _record(
     (Field("line_element", 16, True, "elements from behind a line to the next one"),),
     _place("line_a", "from behind the elements of `a` to those of the next line"),
     _place("line_b", "likewise for `b`; without `pair` as `line_a`"),
-    (Field("slot", 5, False, "exponent slot of the map"),
+    (Field("slot", 5, False, "exponent slot of the layer's input"),
      Field("signed", 1, False, "its elements have signs"),
      Field("zero", 1, False, "nothing is read, all codes are that of 0"),
      Field("pair", 1, False, "even and odd elements go to different places"),

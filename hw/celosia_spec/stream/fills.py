@@ -25,7 +25,7 @@ _AROUND = 7
 class Fill:
     """Lines and channels of a map, and where they go in the banks.
 
-    slot, signed       : the map's exponent slot; its elements have signs.
+    slot, signed       : of its layer's input, the exponent slot; its elements have signs.
     zero               : nothing is read, all codes are that of 0.
     only               : of the planes of columns the first one alone is written.
     log2_groups        : log2 of the row groups that read it.

@@ -94,8 +94,7 @@ def blocks(array: Array) -> tuple[Blocks, ...]:
         Blocks("tiles", 1, array.tiles, CONTROL_BITS),
         Blocks("weights' ring", ENTRY_WORDS, array.ring, CONTROL_BITS),
         Blocks("controls' ring", 1, array.controls, CONTROL_BITS),
-        Blocks("exponents", 1, EXPONENT_SLOTS, 5),
         Blocks("fills", 1, 64, CONTROL_BITS),
         Blocks("pool", 2, array.lanes // 2, ELEMENT_BITS),
-        Blocks("queue", 1, 16, max(array.lanes, CONTROL_BITS)),
+        Blocks("queue and exponents", 1, 2 * EXPONENT_SLOTS, max(array.lanes, CONTROL_BITS)),
     )
