@@ -1,6 +1,7 @@
 """Records of fills: what of which map goes to the banks for a band."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from celosia.bands.layouts import Band, Lines, Rectangle, Spread, joined, rectangles
 from celosia_spec.qgraph import QGraph, QNode
@@ -21,7 +22,8 @@ def records(graph: QGraph, node: QNode, layout: Lines | Spread, band: Band,
     if isinstance(layout, Spread):
         return Fill(**common, word=places[node.input][0], run=layout.elements, row=band.stretch.row,
                     rows=1).records(array)
-    made = rectangles(layout, source, band.stretch, band.begin, band.end)
+    made = [part for fill in rectangles(layout, source, band.stretch, band.begin, band.end)
+            for part in _pieces(fill, array.bank_rows)]
     common["rows"] = layout.channels
 
     def of(fill: Rectangle, begin: int, channels: int, word: int, plane: int) -> Fill:
@@ -42,6 +44,14 @@ def records(graph: QGraph, node: QNode, layout: Lines | Spread, band: Band,
     return found + [record for fill in made if not fill.zero
                     for part in _parts(graph, node, band, places)
                     for record in of(fill, *part).records(array)]
+
+
+def _pieces(fill: Rectangle, most: int) -> Iterable[Rectangle]:
+    """Yield a fill in pieces of as many lines as a record may have."""
+    for first in range(0, fill.lines, most):
+        yield replace(fill, lines=min(most, fill.lines - first),
+                      position=fill.position + first * fill.line,
+                      element=fill.element + first * fill.pitch)
 
 
 def _takes(records: list[dict[str, int]]) -> int:

@@ -140,13 +140,51 @@ def _fastest(graph: QGraph, node: QNode, array: Array, apart: dict[str, int]) ->
     ways = [way for log2 in range(array.groups_max.bit_length())
             for way in _ways(graph, node, array, log2, apart)]
     if not ways:
-        raise FitError(node.name, str(node.kind), f"no band of it fits banks of {array.bank_rows} "
-                       f"rows and tables of {array.taps} taps", "give it fewer channels")
+        raise _refusal(graph, node, array, apart)
     ways.sort(key=lambda way: _counted(graph, node, way, lambda band: _about(
         way.layout, band, joined(graph, node))))
     found, best = min(((_counted(graph, node, way, _filled(graph, node, way, array, apart)), at)
                        for at, way in enumerate(ways[:COUNTED])))
     return _layer(node, ways[best], array, found)
+
+
+def _refusal(graph: QGraph, node: QNode, array: Array, apart: dict[str, int]) -> FitError:
+    """Return what says why a node has no way, and what would help."""
+    source, result = joined(graph, node), graph.tensors[node.output]
+    vector, depthwise = is_vector(node, source, result), is_depthwise(node, source, result)
+    whole = Grid.of(node, source, result, filled=True)
+    taps, rows, longest = [], [], []
+    for log2 in range(array.groups_max.bit_length()):
+        size = array.positions(log2)
+        if vector:
+            spread = Spread(source=source, size=size, stride=apart[node.input])
+            taps.append(len(spread.taps()))
+            rows.append(spread.rows)
+            continue
+        channels = 1 << log2 if depthwise else source.shape[0]
+        layout = Lines(grid=whole, size=size, span=whole.span(1), channels=channels)
+        taps.append(len(layout.taps()))
+        rows.append(layout.rows)
+        longest.append(max(work.longest for work in _works(
+            graph, node, array, log2, layout, source.shape[0])))
+    if min(taps) > array.taps:
+        problem = f"it needs {min(taps)} taps, the array has {array.taps}"
+        way_out = ("give it fewer inputs" if vector else
+                   "give it fewer channels, a smaller kernel, or a smaller pooling window")
+    elif min(rows) > array.bank_rows:
+        problem = (f"what one line of its outputs reads takes {min(rows)} rows of the banks, the "
+                   f"array has {array.bank_rows}")
+        way_out = "give it fewer channels, or narrower maps"
+    elif node.epilogue.pool is not None and longest and min(longest) > _longest(
+            array, single=False):
+        problem = (f"it pools, and its longest row takes {min(longest)} entries of the weights' "
+                   f"ring, which holds {_longest(array, single=False)}")
+        way_out = "prune more, or pool in a layer of its own"
+    else:
+        problem = (f"no band of it fits banks of {array.bank_rows} rows, {array.taps} taps and "
+                   f"{array.tiles // TILE_WORDS} tiles together")
+        way_out = "give it fewer channels, or narrower maps"
+    return FitError(node.name, str(node.kind), problem, way_out)
 
 
 def _layer(node: QNode, way: Way, array: Array, cycles: int) -> Layer:

@@ -1,5 +1,6 @@
 """A network as the second machine runs it."""
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,9 +14,14 @@ from celosia.bands.stream import stream, weights
 from celosia_spec.epilogue import Pool
 from celosia_spec.errors import CompileError
 from celosia_spec.qgraph import QGraph
-from celosia_spec.stream.array import Array
+from celosia_spec.stream.array import CONTROL_BITS, Array
+from celosia_spec.stream.controls import LAYER
 from celosia_spec.stream.image import UNIT_WORDS, Section
 from celosia_spec.stream.image import places as image_places
+from celosia_spec.stream.words import WEIGHT, tap_word
+
+PHASES = LAYER.words[0]["last_phase"].most + 1
+"""Positions of the largest pooling window."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -108,7 +114,14 @@ def _check(graph: QGraph, array: Array) -> None:
     """CompileError where the arithmetic of a graph is not the array's."""
     added = any(node.epilogue.add for node in graph.nodes)
     clamped = any(node.epilogue.activation.clamps for node in graph.nodes)
+    tap = tap_word(array).bits
     for wrong, problem, way_out in (
+            (tap > CONTROL_BITS, f"{array.lanes} lanes with banks of {array.bank_rows} rows have "
+             f"taps of {tap} bits, a control word has {CONTROL_BITS}",
+             f"give it bank_rows={array.bank_rows >> max(tap - CONTROL_BITS, 0)}"),
+            (graph.weight_bits > WEIGHT["mantissa"].bits,
+             f"weights of {graph.weight_bits} bits, the stream has {WEIGHT['mantissa'].bits}",
+             f"quantise with weight_bits={WEIGHT['mantissa'].bits}"),
             (graph.weight_bits > array.weight_bits,
              f"weights of {graph.weight_bits} bits, the array has {array.weight_bits}",
              f"quantise with weight_bits={array.weight_bits}"),
@@ -124,3 +137,8 @@ def _check(graph: QGraph, array: Array) -> None:
              "give the array clamp=True")):
         if wrong:
             raise CompileError("network", "array", problem, way_out)
+    for node in graph.nodes:
+        if (pool := node.epilogue.pool) is not None and math.prod(pool.window) > PHASES:
+            raise CompileError(node.name, str(node.kind), f"it pools windows of "
+                               f"{math.prod(pool.window)} positions, the machine {PHASES} at most",
+                               "pool in two layers, one behind the other")

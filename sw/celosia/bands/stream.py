@@ -13,6 +13,7 @@ from celosia.bands.plan import RECORD, Layer
 from celosia.bands.regions import Region
 from celosia.bands.tiles import TileTable
 from celosia_spec.block import floor_log2
+from celosia_spec.errors import CompileError
 from celosia_spec.floats import to_odd
 from celosia_spec.isa import EXPONENT_MAX, EXPONENT_MIN, SIGNIFICAND_BITS
 from celosia_spec.qgraph import QGraph, QNode
@@ -45,7 +46,11 @@ def stream(graph: QGraph, layers: Sequence[Layer], made: Sequence[Sequence[Batch
             holds = found.section(flash.words[at])
             found.wait()
         before = holds.size
-        _layer(found, holds, graph, layer, parts, places, slots, reads[layer.node.name], array)
+        try:
+            _layer(found, holds, graph, layer, parts, places, slots, reads[layer.node.name], array)
+        except ValueError as error:         # a number that its field does not hold
+            raise CompileError(layer.node.name, str(layer.node.kind), str(error),
+                               "give it smaller maps, or weights and biases nearer to 1") from None
         found.layers.append(holds.size - before)
     found.read(found.add(controls(command(Op.HALT))))
     return found

@@ -1,0 +1,80 @@
+"""What the second machine cannot do is refused in one line: where, why, and what helps."""
+
+import numpy as np
+import pytest
+
+from celosia.bands.filling import records
+from celosia.bands.grid import Grid
+from celosia.bands.layouts import Band, Lines, Stretch
+from celosia.bands.program import stream_program
+from celosia.graph import Conv, Graph
+from celosia.quantise import quantise
+from celosia_spec.epilogue import PLAIN, Epilogue, Pool
+from celosia_spec.errors import CompileError, FitError
+from celosia_spec.stream.array import Array
+from celosia_spec.stream.fills import places
+from concats import graph_of, linear
+
+
+def lone(shape, rows, kernel, *, pool=None, stride=(1, 1), acc_bits=24):
+    """A network of one convolution and of another that reads it."""
+    weight = np.random.default_rng(1).standard_normal((rows, shape[0], *kernel))
+    epilogue = PLAIN if pool is None else Epilogue(pool=Pool(window=pool, stride=pool))
+    size = [(extent - own) // step + 1 for extent, own, step in
+            zip(shape[1:], kernel, stride, strict=True)]
+    if pool is not None:
+        size = [(extent - own) // own + 1 for extent, own in zip(size, pool, strict=True)]
+    nodes = (Conv(name="a", input="x", weight=weight, bias=None, stride=stride, epilogue=epilogue),
+             Conv(name="b", input="a", weight=np.ones((1, rows, 1, 1)), bias=None))
+    return quantise(Graph(nodes=nodes, input="x", input_map=shape, input_shape=shape, output="b",
+                          output_shape=(1, *size)), acc_bits=acc_bits)
+
+
+@pytest.mark.parametrize(("graph", "array", "error", "message"), [
+    (lambda: lone((1, 4, 4), 1, (1, 1)), Array(bank_rows=2048), CompileError,
+     r"network \(array\): 16 lanes with banks of 2048 rows have taps of 18 bits, a control word "
+     r"has 16; give it bank_rows=512"),
+    (lambda: lone((1, 24, 24), 1, (1, 1), pool=(6, 6)), Array(), CompileError,
+     r"a \(conv\): it pools windows of 36 positions, the machine 32 at most; pool in two layers"),
+    (lambda: lone((1, 40, 40), 1, (20, 20)), Array(), FitError,
+     r"a \(conv\): it needs 400 taps, the array has 256; give it fewer channels, a smaller kernel"),
+    (lambda: lone((5000, 1, 1), 1, (1, 1), acc_bits=32), Array(acc_bits=32), FitError,
+     r"a \(conv\): it needs 316 taps, the array has 256; give it fewer inputs"),
+    (lambda: lone((400, 3, 40), 1, (1, 1)), Array(), FitError,
+     r"a \(conv\): what one line of its outputs reads takes 1200 rows of the banks, the array has "
+     r"512; give it fewer channels, or narrower maps"),
+    (lambda: lone((64, 6, 6), 1, (3, 3), pool=(2, 2)), Array(ring=64), FitError,
+     r"a \(conv\): it pools, and its longest row takes 72 entries of the weights' ring, which "
+     r"holds \d+; prune more, or pool in a layer of its own"),
+    (lambda: lone((1, 3, 400), 1, (1, 3)), Array(tiles=64), FitError,
+     r"a \(conv\): no band of it fits banks of 512 rows, 256 taps and 21 tiles together; give it "),
+    (lambda: lone((8, 30, 30), 8, (3, 3)), Array(main_words=1024), FitError,
+     r"need \d+ words of main memory, the array has 1024; prune more, or give it smaller maps"),
+    (lambda: graph_of([linear("y", ("x",), np.ones((1, 1)), -40)], {"x": (1, 1, 1),
+                                                                   "y": (1, 1, 1)}),
+     Array(), CompileError,
+     r"y \(conv\): head field sw must be -32 to 31, not -40; give it smaller maps, or weights and "
+     r"biases nearer to 1"),
+], ids=["tap words", "pooling", "taps", "inputs", "bank rows", "ring", "tiles", "main memory",
+        "fields"])
+def test_refusal(graph, array, error, message):
+    with pytest.raises(error, match=message) as raised:
+        stream_program(graph(), array)
+    assert "\n" not in str(raised.value)
+
+
+def test_lines_of_several_records():
+    """A map of more lines on each plane than a record may have is filled whole, once."""
+    graph, array = lone((1, 900, 1), 1, (3, 1), stride=(2, 1)), Array(bank_rows=64)
+    node = graph.nodes[0]
+    grid = Grid.of(node, *(graph.tensors[name] for name in ("x", "a")))
+    lines = grid.lines.count
+    layout = Lines(grid=grid, size=16, span=grid.span(lines), channels=1)
+    stretch = Stretch(line=0, lines=lines, channel=0, channels=1, row=0)
+    band = Band(stretch=stretch, tile=0, tiles=1, begin=0, end=layout.span, beside=False)
+    made = [places(record, array) for record in records(
+        graph, node, layout, band, {"x": (0, 900)}, array, log2_groups=0, slot=0)]
+    element, bank, row = (np.concatenate([getattr(one, name).ravel() for one in made])
+                          for name in ("element", "bank", "row"))
+    assert sorted(element[element >= 0].tolist()) == list(range(900))
+    assert len(set(zip(bank.tolist(), row.tolist(), strict=True))) == len(bank)
