@@ -145,7 +145,7 @@ ORDER = {
         __init__
     """,
     "celosia_sim.simulators": """
-        __init__, cocotb_call, tools
+        __init__, cocotb_call, tools, unreset
         rtl, runtime
         cosim, netlist, verilated
     """,

@@ -56,6 +56,15 @@ int descriptor_of(const Core&, long) {
     return 0;
 }
 
+// Reset a core that can be.
+template <class Core>
+auto reset(Core& core, int value, int) -> decltype(static_cast<void>(core.rst)) {
+    core.rst = value;
+}
+
+template <class Core>
+void reset(Core&, int, long) {}
+
 struct Outcome {
     int64_t cycles;
     int32_t finished, saturated, error, descriptor;
@@ -68,12 +77,12 @@ EXPORT void* celosia_open(int64_t reset_cycles) {
     auto* machine = new Machine;
     auto& core = *machine->core;
     core.clk = 0;
-    core.rst = 1;
+    reset(core, 1, 0);
     core.mem_write = core.mem_read = core.start = 0;
     core.__SYM__abort = 0;  // Verilator's name for the port `abort`, a word of C
     core.eval();
     for (int64_t i = 0; i < reset_cycles; ++i) machine->edge();
-    core.rst = 0;
+    reset(core, 0, 0);
     core.eval();
     return machine;
 }

@@ -89,10 +89,12 @@ def core_design(array: ArrayConfig, *, mac: str = "generic", weight_memory: str 
 
 
 def machine_design(array: Array, stages: Stages = unseen) -> Design:
-    """Return the second machine's Verilog, on its host bus, likewise; an array without flash."""
+    """Return the second machine's Verilog, on its host bus and without a reset, likewise; an array
+    without flash."""
     def make() -> Any:
         from celosia_hw.hosted_machine import HostedMachine
-        return HostedMachine(array)
+        from celosia_sim.simulators.unreset import Unreset
+        return Unreset(HostedMachine(array))
 
     return design_of(make, "machine", repr(sorted(asdict(array).items())), stages=stages)
 
