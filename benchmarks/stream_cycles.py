@@ -137,8 +137,8 @@ def measure(arguments: argparse.Namespace) -> Result:
             "waits": ",.1f", "stream": ",.0f", "flash": ",.0f"}, rows)
     return Result(title="The second machine: cycles that its compiler counts", tables=(table,),
                   checks=tuple(checks), notes=(
-                      "Counted: passes, and where they are shorter what a band's port accesses "
-                      "take; not yet what a layer begins with, about 70 to 150 cycles each. Waits "
+                      "Counted: what layers and bands begin with, passes, and where they are "
+                      "shorter fills and what a band's port accesses take. Waits "
                       "(thousands, among the cycles) are for what is copied from flash; the "
                       "stream in main memory and what is copied are in KiB. Zeros "
                       "among mantissas are skipped at density 1 too; the goal there has none.",))
