@@ -126,12 +126,18 @@ ORDER = {
         driver
     """,
     "celosia_sim": """
-        __init__, benches, cells, flash, golden
+        __init__, benches, cells, clock, flash, golden
         simulators
         simulate, stream_machine, virtual, word_machine
     """,
     "celosia_sim.benches": """
         __init__, program
+    """,
+    "celosia_sim.clock": """
+        __init__, events
+        drains
+        agents
+        cycles
     """,
     "celosia_sim.flash": """
         parts

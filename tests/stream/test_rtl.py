@@ -1,5 +1,6 @@
 # amaranth: UnusedElaboratable=no
-"""Streams of random networks on the gateware: main memory is that of the machine of words."""
+"""Streams of random networks on the gateware: main memory is that of the machine of words, and
+cycles are those of the clock model."""
 
 
 import numpy as np
@@ -9,7 +10,11 @@ from hypothesis import strategies as st
 
 from celosia.bands.host import prepare
 from celosia.bands.program import stream_program
+from celosia.graph import Conv, Graph
+from celosia.quantise import quantise
 from celosia_sim import stream_machine
+from celosia_sim.clock.cycles import cycles
+from celosia_spec.epilogue import Epilogue, Identity, Pool, Relu
 from celosia_spec.errors import CompileError
 from celosia_spec.stream.array import Array
 from stream import rtl
@@ -40,6 +45,8 @@ def check(machine, graph, x):
     found = rtl.run(block, array, *before, program.list_at, 400_000)
     wrong = np.flatnonzero(found.main != state.main)
     assert not wrong.size, [(int(at), hex(found.main[at]), hex(state.main[at])) for at in wrong[:9]]
+    exact = cycles(array, program.entries.tolist(), program.chunks.tolist())
+    assert found.cycles == exact.cycles
     assert np.array_equal(found.exponents, state.exponents)
     assert found.saturated == state.saturated
 
@@ -58,3 +65,21 @@ def test_random_networks(machine, data):
         check(machine, graph, x.astype(np.float32))
     except CompileError:            # too large, or it adds and the array cannot
         reject()
+
+
+def test_lenet5(machine):
+    """A network with long passes, most of which nothing else happens in."""
+    rng = np.random.default_rng(5)
+    nodes, name = [], "x"
+    for at, shape in enumerate(((6, 1, 5, 5), (16, 6, 5, 5), (120, 16, 4, 4), (84, 120, 1, 1),
+                                (10, 84, 1, 1))):
+        weight = rng.standard_normal(shape) * (rng.random(shape) < 0.2)
+        pool = Pool(window=(2, 2), stride=(2, 2)) if at < 2 else None
+        activation = Relu() if at < 4 else Identity()
+        nodes.append(Conv(name=f"n{at}", input=name, weight=weight, bias=rng.standard_normal(
+            shape[0]), epilogue=Epilogue(activation=activation, pool=pool)))
+        name = f"n{at}"
+    graph = quantise(Graph(nodes=tuple(nodes), input="x", output=name, input_map=(1, 28, 28),
+                           input_shape=(1, 28, 28), output_shape=(10, 1, 1)),
+                     acc_bits=24, unsigned=True, unsigned_input=True)
+    check(machine, graph, rng.random((1, 28, 28)).astype(np.float32))

@@ -11,6 +11,7 @@ from celosia_hw.layouts import layout
 from celosia_hw.parts.delay import chain
 from celosia_hw.parts.lookup import lookup
 from celosia_spec.isa import EXPONENT_MIN, UNIT_MARGIN
+from celosia_spec.stream import timing
 from celosia_spec.stream.array import CONTROL_BITS, Array
 from celosia_spec.stream.controls import HEAD, LAYER, head_words
 from celosia_spec.stream.passes import row_cycles
@@ -64,7 +65,7 @@ class Heads(wiring.Component):
     bias moves to the left by W - 17 at most.
     """
 
-    WORD, BIAS, RESIDUAL = 3, 7, 18
+    WORD, BIAS, RESIDUAL = 3, timing.BIAS, timing.RESIDUAL
 
     def __init__(self, array: Array, cycles: int) -> None:
         self.array = array

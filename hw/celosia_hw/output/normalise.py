@@ -8,6 +8,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from celosia_spec.isa import ELEMENT_BITS, SIGNIFICAND_BITS
+from celosia_spec.stream.timing import NORMALISE
 
 
 class Normalise(wiring.Component):
@@ -36,7 +37,7 @@ class Normalise(wiring.Component):
     One sum a cycle, ``LATENCY`` cycles. ``signed`` and ``relu`` are stable while sums are inside.
     """
 
-    LATENCY = 5
+    LATENCY = NORMALISE
 
     def __init__(self, acc_bits: int = 24) -> None:
         self.acc_bits = acc_bits

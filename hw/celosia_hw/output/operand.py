@@ -14,6 +14,7 @@ from celosia_hw.parts.delay import chain
 from celosia_spec.isa import ELEMENT_BITS
 from celosia_spec.stream.array import CONTROL_BITS, ENTRY_BITS, Array
 from celosia_spec.stream.controls import LAYER
+from celosia_spec.stream.timing import PEEK
 
 
 class Align(wiring.Component):
@@ -142,7 +143,7 @@ class Operand(wiring.Component):
     A row takes `row_cycles`.
     """
 
-    PEEK = 6
+    PEEK = PEEK
     FIRST = PEEK + 2 + Finisher.LATENCY + Align.LATENCY
 
     def __init__(self, array: Array) -> None:

@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 from celosia_hw.parts.delay import chain
 from celosia_hw.parts.table_memory import TableMemory
 from celosia_spec.stream.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS, RING_GAP, Array
+from celosia_spec.stream.timing import READ
 
 
 class ControlsRing(wiring.Component):
@@ -166,7 +167,7 @@ class WeightsRing(wiring.Component):
     A step a cycle. ``available`` follows the ``write`` of an entry two cycles later.
     """
 
-    LATENCY = 2
+    LATENCY = READ
 
     def __init__(self, array: Array, late: int) -> None:
         if late < 1:

@@ -18,3 +18,18 @@ SUMS = MANTISSA + MULTIPLY + 2
 WRITTEN = 4
 """The cycle in which a tile begins to that in which its written lanes are shown. Tiles begin so
 many cycles apart, or more."""
+
+READ = 2
+"""A step that is issued to its index, read from the ring."""
+
+BIAS = 7
+"""A row of a pass in the output path to its aligned bias."""
+
+PEEK = 6
+"""It to the read of its first residual operands."""
+
+RESIDUAL = 18
+"""It to its first sum that gets a residual operand."""
+
+NORMALISE = 5
+"""A sum to its element."""

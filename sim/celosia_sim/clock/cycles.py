@@ -1,0 +1,159 @@
+"""The exact cycles of a stream on the second machine."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from celosia_sim.clock.agents import Executor, Fetcher, FillEngine, Output, Sequencer
+from celosia_sim.clock.events import Command, Entry, events
+from celosia_spec.errors import SimulationError
+from celosia_spec.stream.array import ENTRY_WORDS, RING_GAP, Array
+from celosia_spec.stream.timing import READ
+
+_LONG = 1 << 26     # cycles without an end
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cycles:
+    """When things were done.
+
+    cycles : from `start` until the machine is not busy any more.
+    closed : when each exponent was set, of outputs and of readings of several tensors.
+    """
+
+    cycles: int
+    closed: tuple[int, ...]
+
+
+def cycles(array: Array, entries: Sequence[int], chunks: Sequence[tuple[int, int]]) -> Cycles:
+    """Return the cycles that a stream takes, those of the gateware exactly.
+
+    entries, chunks : as `celosia_sim.stream_machine.run` takes them. SimulationError where the
+    stream copies sections of flash, or does not end.
+    """
+    return _Clock(array, *events(array, entries, chunks), len(chunks)).run()
+
+
+class _Clock:
+    """All agents, and the two rings between them.
+
+    Of both rings words and entries are counted from the first one on.
+    """
+
+    def __init__(self, array: Array, commands: Sequence[Command], entries: Sequence[Entry],
+                 chunks: int) -> None:
+        self.array = array
+        self.sequencer, self.output = Sequencer(), Output(array, READ)
+        self.executor, self.fill = Executor(commands), FillEngine()
+        self.fetcher = Fetcher(entries, chunks)
+        self.closed: list[int] = []
+        self._words = self._tail = self._at = self._kept = 0
+        self._entries = self._freed = 0
+        self._room_words = self._room_entries = False
+        self._quiet = True
+
+    def run(self) -> Cycles:
+        now = 0
+        while self.executor.busy or self.fetcher.busy:
+            now = max(now + 1, self._next(now))
+            self._cycle(now)
+            if now > _LONG:
+                raise SimulationError(f"the stream has not ended after {_LONG:,} cycles")
+        return Cycles(cycles=now, closed=tuple(self.closed))
+
+    def _cycle(self, now: int) -> None:
+        sequencer, output, executor = self.sequencer, self.output, self.executor
+        fill, fetcher = self.fill, self.fetcher
+        self._arrive(now)
+        # What everybody sees of the others in this cycle.
+        sequencer.look()
+        idle, draining = sequencer.batch is None, now <= output.busy
+        turn, ends, comes = sequencer.turn == now, sequencer.ends, sequencer.comes(now)
+        offer, registered = executor.offer, sequencer.taken
+        takes = offer is not None and not registered and (idle or (turn and ends))
+        placed, room, filling = output.placed(now), fill.queued != 3, not fill.idle
+        if comes:
+            assert sequencer.batch is not None
+            output.announce(now, sequencer.batch, sequencer.number, self._kept)
+        heads = output.starting(now)
+        port = output.port(now)
+        granted = fetcher.request and not port
+        wanted = fill.wants(now)
+        filled = wanted and (fill.zero or not (port or fetcher.request))
+        began = sequencer.began == now
+        # Registers.
+        if executor.closed:
+            self.closed.append(now)
+        fetcher.step(now, granted, self._room_words, self._room_entries, sequencer.entries)
+        have = self._ring(now, heads, draining=draining)
+        loaded = executor.step(quiet=self._quiet, idle=idle, room=room, filling=filling,
+                               placed=placed, taken=registered)
+        executor.have = have
+        fill.step(now, filled, loaded)
+        self._quiet = idle and not output.pending and not draining
+        output.pending = comes or (output.pending and heads is None)
+        executor.began, sequencer.taken = began, takes
+        if takes:
+            assert offer is not None
+            sequencer.take(now, offer)
+        elif turn:
+            sequencer.end(now)
+
+    def _next(self, now: int) -> int:
+        """Return the cycle before which nothing changes; 0 where that may be the next one.
+
+        So it is in the middle of long passes: all others wait for their end.
+        """
+        sequencer, output, executor = self.sequencer, self.output, self.executor
+        batch = sequencer.batch
+        if (batch is None or sequencer.turn <= now + 1 or sequencer.taken or now <= output.busy
+                or output.starts or output.pending or not self.fill.idle or executor.began):
+            return 0
+        there = self._at != self._words
+        rooms = self._rooms()
+        if (self._tail != self._kept or self._entries != len(sequencer.entries)
+                or rooms != (self._room_words, self._room_entries) or executor.have != there
+                or not executor.waits or not self.fetcher.waits(*rooms)):
+            return 0
+        times = [sequencer.turn, sequencer.announce, sequencer.began]
+        if sequencer.freed:
+            times.append(sequencer.freed[0][0])
+        return min(time for time in times if time > now)
+
+    def _rooms(self) -> tuple[bool, bool]:
+        """Return whether there is room in both rings for what may be on its way."""
+        return (self._words - self._tail < self.array.controls - 2 * ENTRY_WORDS,
+                self._entries - self._freed < self.array.ring - RING_GAP)
+
+    def _arrive(self, now: int) -> None:
+        """Words and entries that were written before are in the rings, others have left."""
+        words, freed = self.fetcher.words, self.sequencer.freed
+        while words and words[0] < now:
+            words.popleft()
+            self._words += 1
+        written = self.sequencer.entries
+        while self._entries < len(written) and written[self._entries] < now:
+            self._entries += 1
+        while freed and freed[0][0] <= now:
+            self._freed = freed.popleft()[1]
+
+    def _ring(self, now: int, heads: int | None, *, draining: bool) -> bool:
+        """Rooms of both rings, and the words of control; return whether the next one is there."""
+        executor, sequencer = self.executor, self.sequencer
+        self._room_words, self._room_entries = self._rooms()
+        take, jump = executor.takes, executor.jumps
+        reads = now in self.output.heads
+        self.output.heads.discard(now)
+        if self._quiet:
+            tail = self._at
+        elif heads is not None:
+            tail = heads
+        elif not (sequencer.batch is None or sequencer.taken or self.output.pending or draining):
+            tail = self._kept
+        else:
+            tail = self._tail
+        if sequencer.taken and sequencer.batch is not None and not sequencer.batch.joins:
+            self._kept = self._at
+        have = not reads and jump is None and self._at + take != self._words
+        self._at += take if jump is None else jump
+        self._tail = tail
+        return have

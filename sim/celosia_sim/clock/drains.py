@@ -1,0 +1,158 @@
+"""What the output path does with a pass, and when: cycles from the pass's begin there on."""
+
+from dataclasses import dataclass, replace
+from functools import cache
+
+from celosia_sim.clock.events import Batch, Layer
+from celosia_spec.stream.array import ENTRY_WORDS, Array
+from celosia_spec.stream.timing import BIAS, NORMALISE, PEEK, RESIDUAL, SUMS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A row that is written, lane by lane or two a cycle.
+
+    begins : its first beat.   written : lanes of it.   slot : of its first element in a word.
+    """
+
+    layer: Layer
+    begins: int
+    written: int
+    slot: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drain:
+    """A pass in the output path.
+
+    heads  : cycles in which it reads control words.   writes : in which it writes to main memory.
+    reads  : in which it reads residual operands.   rows : what it writes beside other reads.
+    placed : when it has taken its band's position.   busy : the last cycle in which it is inside.
+    """
+
+    heads: tuple[int, ...]
+    writes: tuple[int, ...]
+    reads: tuple[int, ...]
+    rows: tuple[Row, ...]
+    placed: int
+    busy: int
+
+
+class Writing:
+    """A row on its way to main memory: its elements gather in words, as in `Writer`."""
+
+    def __init__(self, array: Array, row: Row) -> None:
+        self._row, self._both = row, array.residual
+        layer = row.layer
+        size = array.lanes // layer.groups
+        self._beats = size if layer.single else size // 2
+        self._beat, self._slot = 0, row.slot
+        self._held, self._beyond, self._done = [False] * ENTRY_WORDS, False, False
+
+    @property
+    def over(self) -> bool:
+        return self._beat >= self._beats and not self._done
+
+    def step(self, *, free: bool) -> bool:
+        """Let a cycle pass, from its first beat on; return whether a word is written. That waits
+        while the port is not ``free``."""
+        beat, slot = self._beat, self._slot
+        first, second = self._takes(beat) if beat < self._beats else (False, False)
+        here = [slot == k for k in range(ENTRY_WORDS)]
+        into = [(here[k] and (first or second)) or (here[k - 1] and first and second)
+                for k in range(ENTRY_WORDS)]
+        loads = beat == 0 and not self._row.layer.single
+        early = (here[-1] and (first or (second and self._both)) and free
+                 and not (loads or self._done))
+        leaves = self._done and free
+        kept = ([self._held[0] and self._beyond, False, False, False] if leaves else
+                [False] * ENTRY_WORDS if early else self._held)
+        self._held = [kept[k] or (into[k] and not (k == ENTRY_WORDS - 1 and early))
+                      for k in range(ENTRY_WORDS)]
+        self._beyond = here[-1] and first and second and not early
+        self._done = ((into[-1] and not early) or (self._done and not free)
+                      or (beat == self._beats - 1 and any(self._held)))
+        self._slot = (slot + first + second) % ENTRY_WORDS
+        self._beat += 1
+        return leaves or early
+
+    def _takes(self, beat: int) -> tuple[bool, bool]:
+        """Return which elements of a beat have a place."""
+        written, layer = self._row.written, self._row.layer
+        if not layer.single:
+            return bool(written >> 2 * beat & 1), bool(written >> 2 * beat + 1 & 1)
+        lane = bool(written >> beat & 1)
+        if layer.wide:
+            return lane, lane
+        return (lane, False) if beat % 2 == 0 else (False, lane)
+
+
+class Drains:
+    """The passes of an array.
+
+    lag : cycles from a pass's last step to its begin here, without a residual operand.
+    """
+
+    def __init__(self, array: Array) -> None:
+        self.array = array
+        lead = 1 + BIAS + array.residual
+        latency = 2 + NORMALISE + array.clamp
+        self.lag = SUMS - lead
+        # The cycle in which a row's first elements are written, and the one behind a row's last.
+        self._late, self._then = lead - 1 + latency, RESIDUAL + latency
+        self._end = max(self._late, self._then) if array.residual else self._late
+        self._pass_of, self._writes_of = cache(self._pass), cache(self._writes)
+
+    def of(self, batch: Batch, number: int) -> Drain:
+        """Return what a batch's pass does."""
+        tile, phase = divmod(number, batch.layer.phases)
+        before = sum(lanes.bit_count() for lanes in batch.tiles[:tile]) << batch.layer.wide
+        rows = tuple(((batch.position + before + element) % ENTRY_WORDS, real)
+                     for element, real in batch.rows)
+        return self._pass_of(batch.layer, rows, batch.tiles[tile],
+                             phase == batch.layer.phases - 1, number == 0)
+
+    def _pass(self, layer: Layer, rows: tuple[tuple[int, bool], ...], written: int, ends: bool,
+              fresh: bool) -> Drain:
+        size = self.array.lanes // layer.groups
+        base = self._then if layer.residual else self._late
+        heads: list[int] = []
+        writes: list[int] = []
+        reads: list[int] = []
+        live: list[Row] = []
+        for number, (slot, real) in enumerate(rows):
+            at = number * layer.row
+            heads += [at + 1 + k for k in range(layer.heads)]
+            row = Row(layer=layer, begins=base + 1, written=written, slot=slot)
+            if layer.residual:
+                reads += [at + cycle for cycle in _reads(written, size, slot)]
+                live += [replace(row, begins=at + row.begins)] * (real and ends)
+            elif real and ends:
+                writes += [at + cycle for cycle in self._writes_of(row)]
+        last = (layer.groups - 1) * layer.row
+        busy = last + base + (size if layer.single else size // 2) + 1
+        if self._end > self._late:      # what is left of a strobe must not be taken for another
+            busy = max(busy, last + self._end + 2)
+        taken = base - (layer.residual or layer.wide)
+        return Drain(heads=tuple(heads), writes=tuple(writes), reads=tuple(reads),
+                     rows=tuple(live), placed=taken if fresh else 2, busy=busy)
+
+    def _writes(self, row: Row) -> tuple[int, ...]:
+        """Return the cycles in which a row's words are written, where nothing is read."""
+        writing, now, found = Writing(self.array, row), row.begins, []
+        while not writing.over:
+            if writing.step(free=True):
+                found.append(now)
+            now += 1
+        return tuple(found)
+
+
+def _reads(written: int, size: int, slot: int) -> list[int]:
+    """Return the cycles in which halves of words of a row's residual operands are read."""
+    found = [PEEK]
+    for lane in range(size):
+        takes = written >> lane & 1
+        if takes and slot % 2 and lane != size - 1:
+            found.append(PEEK + 2 + lane)
+        slot += takes
+    return found

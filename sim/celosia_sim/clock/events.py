@@ -1,0 +1,220 @@
+"""What a stream makes happen, as far as it takes time: commands, batches, fills, entries."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from celosia_spec.errors import SimulationError
+from celosia_spec.stream.array import ENTRY_WORDS, Array
+from celosia_spec.stream.controls import BATCH, COMMAND, HEAD, RECORDS, Op, head_words
+from celosia_spec.stream.fills import places
+from celosia_spec.stream.passes import pass_cycles, row_cycles
+from celosia_spec.stream.words import TILE_WORDS, tile_words
+
+Lines = list[list[int]]
+"""Accesses of main memory, or cycles without the port, for each channel's lines."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """What passes of a layer have in common.
+
+    groups : row groups.   phases : passes of a tile.   single : lanes leave one by one.
+    wide, residual : sums are stored; a tensor is added.   heads : words of a row's head.
+    row, least : cycles that a row and a pass take at least.
+    """
+
+    groups: int
+    phases: int
+    single: bool
+    wide: bool
+    residual: bool
+    heads: int
+    row: int
+    least: int
+
+    @classmethod
+    def of(cls, array: Array, fields: dict[str, int]) -> "Layer":
+        """Return what a layer's fields say."""
+        log2_groups = fields["log2_groups"]
+        signed, wide, residual = (bool(fields[name]) for name in ("signed_in", "wide", "residual"))
+        row, least = (count(array, log2_groups=log2_groups, signed_in=signed, wide=wide,
+                            residual=residual) for count in (row_cycles, pass_cycles))
+        return cls(groups=1 << log2_groups, phases=fields["last_phase"] + 1,
+                   single=wide or residual, wide=wide, residual=residual,
+                   heads=head_words(signed_in=signed), row=row, least=least)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Batch:
+    """A batch of rows, or a part of one.
+
+    steps : of a pass.   dense, joins, open : flags of `BATCH`.   heads : words to be passed over.
+    first, entries : its entries, counted from the stream's first.   rows : (element, real) of each.
+    position : of its band.   tiles : for each tile of it, which lanes of a group are written.
+    """
+
+    layer: Layer
+    steps: int
+    dense: bool
+    joins: bool
+    open: bool
+    heads: int
+    first: int
+    entries: int
+    rows: tuple[tuple[int, bool], ...]
+    position: int
+    tiles: tuple[int, ...]
+
+    @property
+    def passes(self) -> int:
+        return len(self.tiles) * self.layer.phases
+
+    @property
+    def entry_steps(self) -> int:
+        """Steps that an entry has for each row."""
+        return ENTRY_WORDS // self.layer.groups << self.dense
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Command:
+    """A command, or a batch.
+
+    op : None of a batch.   words : that follow; of a wait its cycles.
+    lines : of a fill.   zero, apart : flags of it.
+    """
+
+    op: Op | None
+    words: int
+    batch: Batch | None = None
+    lines: Lines | None = None
+    zero: bool = False
+    apart: bool = False
+
+
+@dataclass(kw_only=True)
+class Entry:
+    """An entry, as the fetcher comes to it.
+
+    weights : it is one of weights.   words : control words of it that count.
+    closes  : weights come behind it; of weights, it is its batch's last.
+    part    : weights come behind it because its last word is a part of a batch.
+    ends    : it is its chunk's last.
+    """
+
+    weights: bool
+    words: int = ENTRY_WORDS
+    closes: bool = False
+    part: bool = False
+    ends: bool = False
+
+
+class _Reader:
+    """Entries of chunks, one after the other; those that were read are in ``found``."""
+
+    def __init__(self, entries: Sequence[int], chunks: Sequence[tuple[int, int]]) -> None:
+        self._entries: list[int] = []
+        self._ends = set()
+        for first, count in chunks:
+            self._entries += [int(entry) for entry in entries[first:first + count]]
+            self._ends.add(len(self._entries))
+        self._words: list[int] = []
+        self.found: list[Entry] = []
+
+    def word(self) -> int:
+        if not self._words:
+            entry = self._entries[len(self.found)]
+            self._words = [entry >> 16 * k & 0xFFFF for k in range(ENTRY_WORDS)]
+            self._add(Entry(weights=False))
+        return self._words.pop(0)
+
+    def words(self, count: int) -> list[int]:
+        return [self.word() for _ in range(count)]
+
+    def weights(self, count: int, *, part: bool) -> None:
+        """Pass over entries of weights."""
+        last = self.found[-1]
+        last.words, last.closes, last.part = ENTRY_WORDS - len(self._words), True, part
+        self._words = []
+        for k in range(count):
+            self._add(Entry(weights=True, closes=k == count - 1))
+
+    def _add(self, entry: Entry) -> None:
+        self.found.append(entry)
+        entry.ends = len(self.found) in self._ends
+
+
+def events(array: Array, entries: Sequence[int],
+           chunks: Sequence[tuple[int, int]]) -> tuple[list[Command], list[Entry]]:
+    """Return the commands and batches of a stream in their order, and its entries.
+
+    SimulationError where it copies sections of flash, whose cycles are not known yet.
+    """
+    reader, first = _Reader(entries, chunks), 0
+    commands: list[Command] = []
+    layer: dict[str, int] = {}
+    band: dict[str, int] = {}
+    rows: tuple[tuple[int, bool], ...] = ()
+    table = np.zeros(array.tiles, np.int64)
+    while True:
+        word = reader.word()
+        if not word & 1:
+            batch = _batch(array, reader, word, layer, band, rows, table, first)
+            rows, first = batch.rows, first + batch.entries
+            commands.append(Command(op=None, words=1, batch=batch))
+            continue
+        command = COMMAND.unpack(word)
+        op = Op(command["op"])
+        if op == Op.COPY:
+            raise SimulationError("cycles of streams that copy sections of flash are not known")
+        record = RECORDS.get(op)
+        words = reader.words(command["argument"]) if record else []
+        fields = record.unpack(words[:len(record.words)]) if record else {}
+        if op == Op.FILL:
+            commands.append(Command(op=op, words=len(words), lines=_lines(array, fields),
+                                    zero=bool(fields["zero"]), apart=bool(fields["apart"])))
+            continue
+        commands.append(Command(op=op, words=command["argument"]))
+        if op == Op.LAYER:
+            layer = fields
+        elif op == Op.BAND:
+            band = fields
+        elif op == Op.TILES:
+            table[fields["place"]:fields["place"] + len(words) - 1] = words[1:]
+        elif op == Op.HALT:
+            return commands, reader.found
+
+
+def _batch(array: Array, reader: _Reader, word: int, fields: dict[str, int], band: dict[str, int],
+           rows: tuple[tuple[int, bool], ...], table: np.ndarray, first: int) -> Batch:
+    """Return a batch whose first word this is; a part of one has the ``rows`` before it."""
+    batch, layer = BATCH.unpack(word), Layer.of(array, fields)
+    if not batch["joins"]:
+        heads = [HEAD.unpack(reader.words(layer.heads)[:len(HEAD.words)])
+                 for _ in range(layer.groups)]
+        rows = tuple((head["element"], bool(head["real"])) for head in heads)
+    words = (batch["steps"] + batch["dense"] >> batch["dense"]) * layer.groups
+    count = -(-words // ENTRY_WORDS)
+    reader.weights(count, part=bool(batch["joins"]))
+    written = tile_words(array)[2]
+    size = array.lanes // layer.groups
+    tiles = (int(table[band["tile"] + tile * TILE_WORDS + 2])
+             for tile in range(band["last_tile"] + 1))
+    return Batch(layer=layer, steps=batch["steps"], dense=bool(batch["dense"]),
+                 joins=bool(batch["joins"]), open=bool(batch["open"]),
+                 heads=0 if batch["joins"] else layer.groups * layer.heads, first=first,
+                 entries=count, rows=rows, position=band["position"],
+                 tiles=tuple(written.unpack(tile)["written"] & (1 << size) - 1 for tile in tiles))
+
+
+def _lines(array: Array, record: dict[str, int]) -> Lines:
+    element = places(record, array).element
+    if record["apart"]:
+        found = np.full(element.shape[:2], element.shape[2])
+    elif record["zero"]:
+        found = np.full(element.shape[:2], -(-element.shape[2] // ENTRY_WORDS))
+    else:
+        found = element[..., -1] // ENTRY_WORDS - element[..., 0] // ENTRY_WORDS + 1
+    lines: Lines = found.tolist()
+    return lines
