@@ -27,6 +27,10 @@ def smallest(graph):
     """Return the program for the smallest main memory that has a way to run the network."""
     array = replace(LARGE, activation_bits=graph.activation_bits)
     found = stream_program(graph, array)
+    # All of it fits into as many words as it takes there: sizes above that need not be tried.
+    words = max(found.list_at + len(found.chunks),
+                *(place.word + place.words for place in found.places.values()))
+    array = replace(array, main_words=max(64, 1 << (words - 1).bit_length()))
     while array.main_words > 64:
         array = replace(array, main_words=array.main_words // 2)
         try:
