@@ -39,8 +39,8 @@ class HostedMachine(wiring.Component):
         its number has ``start_first`` in the lower eight bits.    busy : Out(1), done : Out(1)
         From the cycle behind ``start`` until all is written. Strobe: the first cycle that is not
         busy any more, unless it was aborted or an error ended it.
-    error : Out(8), saturated, late : Out(1)
-        `Error` code and flags of the last run.
+    error : Out(8), saturated : Out(1)
+        `Error` code of the last run, and whether a mantissa was clipped.
     abort : In(1)
         Strobe: stop at once; main memory and exponents keep what they have. From two cycles behind
         it on memories can be accessed, and a run be started.
@@ -54,7 +54,7 @@ class HostedMachine(wiring.Component):
         self.machine = Machine(array, mac=mac, main_memory=main_memory, reader=reader)
         self.of_flash = {name: member for name, member in self.machine.signature.members.items()
                          if name.startswith("flash_") or name in ("copying", "ready", "fault")}
-        super().__init__({**flipped_members(HOST_BUS), "done": Out(1), "late": Out(1),
+        super().__init__({**flipped_members(HOST_BUS), "done": Out(1),
                           **self.of_flash})
 
     def elaborate(self, platform: Any) -> Module:
@@ -65,7 +65,7 @@ class HostedMachine(wiring.Component):
         m.d.sync += [stop.eq(self.abort | machine.wrong), ran.eq(self.busy)]
         m.d.comb += [
             self.busy.eq(machine.busy & ~stop), self.saturated.eq(machine.saturated),
-            self.late.eq(machine.late), self.done.eq(ran & ~self.busy & ~stop),
+            self.done.eq(ran & ~self.busy & ~stop),
             machine.start.eq(self.start), machine.stop.eq(stop),
             machine.list.eq(Cat(self.start_first, self.start_last)[:RUN["list"].bits]),
         ]
@@ -113,7 +113,7 @@ class HostedMachine(wiring.Component):
         with m.Elif(self.busy):
             m.d.sync += cycles.eq(cycles + 1)
         m.d.comb += [getattr(status, name).eq(getattr(self, name))
-                     for name in ("busy", "saturated", "late", "error")]
+                     for name in ("busy", "saturated", "error")]
         with m.Switch(self.mem_address[:(len(Register) - 1).bit_length()]):
             with m.Case(Register.ARRAY_HASH):
                 m.d.comb += found.eq(self.array.hash)

@@ -53,8 +53,6 @@ class Machine(wiring.Component):
         Strobe: a control word is no command of this array; only ``stop`` ends the run.
     saturated : Out(1)
         Since ``start`` a mantissa was clipped.
-    late : Out(1)
-        Since ``start`` a step has waited for its entry, or a band for its fill.
     """
 
     def __init__(self, array: Array, *, mac: str = "generic", main_memory: str = "bram",
@@ -75,7 +73,7 @@ class Machine(wiring.Component):
             "data": Out(ENTRY_BITS), "start": In(1), "list": In(address), "busy": Out(1),
             "host_write": In(1), "host_slot": In(SLOT_BITS), "host_exponent": In(SLOT_BITS),
             "stored": Out(SLOT_BITS), "split": In(1), "word": Out(CONTROL_BITS), "stop": In(1),
-            "wrong": Out(1), "saturated": Out(1), "late": Out(1), **of_flash,
+            "wrong": Out(1), "saturated": Out(1), **of_flash,
         })
 
     def elaborate(self, platform: Any) -> Module:
@@ -92,7 +90,7 @@ class Machine(wiring.Component):
         m.d.comb += self.word.eq(control.read_word)
         for name in ("start", "list", "host_write", "host_slot", "host_exponent", "split"):
             m.d.comb += getattr(control, name).eq(getattr(self, name))
-        for name in ("busy", "stored", "late", "wrong"):
+        for name in ("busy", "stored", "wrong"):
             m.d.comb += getattr(self, name).eq(getattr(control, name))
         if self.reader is not None:
             self._flash(m, self.reader)

@@ -22,13 +22,12 @@ class Ran:
     """What a run left.
 
     main : int64 elements of main memory.   exponents : of every slot.   cycles : from `start` until
-    ``busy`` fell.   late, saturated : flags.
+    ``busy`` fell.   saturated : a mantissa was clipped.
     """
 
     main: np.ndarray
     exponents: np.ndarray
     cycles: int
-    late: bool
     saturated: bool
 
 
@@ -111,8 +110,8 @@ def run(block: Block, array: Array, main: np.ndarray, exponents: np.ndarray, sta
             break
         cycles += len(busy)
         assert cycles < most, f"{cycles} cycles"
-    found = [block.get("late"), block.get("saturated")]
+    saturated = bool(block.get("saturated"))
     elements = _read(block, array)
     kept = block.stream({"host_slot": np.append(slots, 0)}, ["stored"])["stored"][1:]
-    return Ran(main=elements, cycles=cycles, late=bool(found[0]),
-               exponents=kept.astype(np.int64) + EXPONENT_MIN, saturated=bool(found[1]))
+    return Ran(main=elements, cycles=cycles, saturated=saturated,
+               exponents=kept.astype(np.int64) + EXPONENT_MIN)

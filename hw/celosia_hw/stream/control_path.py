@@ -59,8 +59,6 @@ class ControlPath(wiring.Component):
         See `Exponents`; while ``busy`` is 0.
     split : In(1), read_word : Out(16)
         While ``busy`` is 0: see `Fetcher`, where ``read_word`` is ``word``.
-    late : Out(1)
-        Since ``start`` a step has waited for its entry, or a band for its fill.
     wrong : Out(1)
         Strobe: a word is no command of this array; only a reset ends what runs.
 
@@ -91,7 +89,7 @@ class ControlPath(wiring.Component):
             "residual": Out(SLOT_BITS), "top": In(SLOT_BITS), "closed": Out(1),
             "host_write": In(1), "host_slot": In(SLOT_BITS), "host_exponent": In(SLOT_BITS),
             "stored": Out(SLOT_BITS), "split": In(1),
-            "read_word": Out(CONTROL_BITS), "late": Out(1), "wrong": Out(1),
+            "read_word": Out(CONTROL_BITS), "wrong": Out(1),
         })
 
     def elaborate(self, platform: Any) -> Module:
@@ -162,8 +160,4 @@ class ControlPath(wiring.Component):
             exponents.held.eq(self.held),
             self.exponent.eq(exponents.exponent), self.residual.eq(exponents.residual),
         ]
-        with m.If(self.start):
-            m.d.sync += self.late.eq(0)
-        with m.Elif(executor.late | sequencer.late):
-            m.d.sync += self.late.eq(1)
         return m

@@ -47,8 +47,6 @@ class Executor(wiring.Component):
     idle, quiet, placed : In(1)
         No steps are left to be issued; and all is written, which may be said a cycle late; the
         output path has the band's position.
-    late : Out(1)
-        A band waits for its fill.
     wrong : Out(1)
         Strobe: the word is no command of this array; none is taken any more.
 
@@ -72,7 +70,7 @@ class Executor(wiring.Component):
             "taken": In(1), "began": In(1), "tap": Out(1), "tile_word": Out(1),
             "place": Out((tables - 1).bit_length()), "room": In(1), "fill": Out(1),
             "filling": In(1), "copy": Out(1), "copying": In(1), "idle": In(1), "quiet": In(1),
-            "placed": In(1), "late": Out(1), "wrong": Out(1),
+            "placed": In(1), "wrong": Out(1),
         })
 
     def elaborate(self, platform: Any) -> Module:
@@ -94,7 +92,6 @@ class Executor(wiring.Component):
                      | (ops[Op.BAND] & self.idle & ~self.filling)
                      | (ops[Op.WAIT] & (self.idle | none))
                      | (ops[Op.COPY] & ~self.copying if self.array.flash else 0)),
-            self.late.eq(act & ops[Op.BAND] & self.idle & self.filling),
             self.take.eq((self.have & (fetch | ~self.busy)) | next_word),
             self.jump.eq(jump & self.began),
         ]

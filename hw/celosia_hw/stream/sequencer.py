@@ -66,8 +66,6 @@ class Sequencer(wiring.Component):
         There is no batch.
     pending : Out(1)
         A pass has no ``start`` yet.
-    late : Out(1)
-        A step waits for its entry.
 
     Timing
     ------
@@ -95,7 +93,7 @@ class Sequencer(wiring.Component):
             "done": Out(1), "begins": Out(1), "dense": Out(1),
             "step": Out(STEP), "tile": Out(1), "again": Out(1), "phase": Out(1),
             "start": Out(1), "drained": Out(PASS), "drained_heads": Out(bits), "idle": Out(1),
-            "pending": Out(1), "late": Out(1),
+            "pending": Out(1),
         })
 
     def elaborate(self, platform: Any) -> Module:
@@ -123,7 +121,7 @@ class Sequencer(wiring.Component):
                      ahead.eq(Mux(announce, RESIDUAL_AHEAD - 1, ahead - ahead.any()))]
         m.d.comb += [
             one.eq(left == 1), free.eq(self.available | ~fresh), turn.eq(final & free),
-            self.go.eq((ready | final) & free), self.late.eq((ready | final) & ~free),
+            self.go.eq((ready | final) & free),
             self.idle.eq(~running),
             taken.eq(self.offer & (~running | (turn & self.done))),
             aged.eq(~age[1:].any() & (~residual | (announced & ~ahead[1:].any()))),

@@ -18,9 +18,7 @@ class Error(enum.IntEnum):
 STATUS = Word("status", (
     Field("busy", 1, about="the machine runs"),
     Field("saturated", 1, about="a mantissa was clipped since the last start"),
-    Field("late", 1, about="since the last start a step waited for its entry, or a band for its "
-                           "fill"),
-    Field("_", 5),
+    Field("_", 6),
     Field("error", 8, about="`Error` code; 0 for none"),
 ))
 """What ``Register.STATUS`` holds. ``Register.EVENTS`` has the cycles from start to the end."""
