@@ -135,8 +135,8 @@ ORDER = {
     """,
     "celosia_sim.clock": """
         __init__, events
-        drains
-        agents
+        control, drains, fills
+        passes
         cycles
     """,
     "celosia_sim.flash": """
@@ -164,7 +164,7 @@ ORDER = {
     """,
     "celosia": """
         densify, disassembly, doctor_check, errors, evaluate, exits, extras,
-          graph, reading, shortfalls, show
+          graph, read_back, reading, shortfalls, show
         board_memory, datasets, doctor_boards, explain, modelfile, passes, program,
           schedule, weight_matrix
         answer_picture, emit, expected, frontend, labels, models, results

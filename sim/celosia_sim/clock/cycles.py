@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from celosia_sim.clock.agents import Executor, Fetcher, FillEngine, Output, Sequencer
+from celosia_sim.clock.control import Executor, Fetcher
 from celosia_sim.clock.events import Command, Entry, events
+from celosia_sim.clock.fills import FillEngine
+from celosia_sim.clock.passes import Output, Sequencer
 from celosia_spec.errors import SimulationError
 from celosia_spec.stream.array import ENTRY_WORDS, RING_GAP, Array
 from celosia_spec.stream.timing import READ

@@ -12,6 +12,9 @@ from celosia_spec.stream.fills import places
 from celosia_spec.stream.passes import pass_cycles, row_cycles
 from celosia_spec.stream.words import TILE_WORDS, tile_words
 
+NEVER = 1 << 62
+"""A cycle that does not come."""
+
 Lines = list[list[int]]
 """Accesses of main memory, or cycles without the port, for each channel's lines."""
 

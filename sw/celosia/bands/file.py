@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from celosia.bands.program import StreamProgram, stream_program
+from celosia.read_back import read_back
 from celosia_spec import container
-from celosia_spec.errors import CelosiaError, quoted
 from celosia_spec.host_layers import HostLayer
 from celosia_spec.isa import ArrayConfig
 from celosia_spec.preprocessing import Preprocessing
@@ -30,8 +30,6 @@ from celosia_spec.stream import image
 from celosia_spec.stream.array import Array
 
 _ARRAY = TypeAdapter(Array)
-_WORDS = 300
-"""Longest reason in a refusal: a file may hold names of any length."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -80,28 +78,7 @@ def load(path: str | Path) -> StreamFile:
     CelosiaError where it is foreign or damaged, or holds anything else than this release makes of
     the network and the array in it; OSError where it cannot be read.
     """
-    manifest, arrays = container.read(path, container.STREAM_VERSION)
-    try:
-        file = _file(manifest, arrays)
-        wanted, known = file.sections()
-    except ValidationError as problem:
-        first = problem.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise _refused(path, f"manifest entry {where or 'as a whole'}: {first['msg']}") from None
-    except KeyError as problem:
-        raise _refused(path, f"{problem} is missing") from None
-    except (CelosiaError, ValueError) as problem:
-        raise _refused(path, str(problem)) from None
-    for name in sorted(wanted.keys() | manifest.keys()):
-        if (name not in manifest or name not in wanted
-                or container.to_json(manifest[name]) != container.to_json(wanted[name])):
-            raise _differs(path, f"manifest entry {name!r}")
-    if list(arrays) != list(known):
-        raise _refused(path, "its sections are not those of its network, in their order")
-    for name, array in arrays.items():
-        if array.dtype != known[name].dtype or not np.array_equal(array, known[name]):
-            raise _differs(path, f"section {name!r}")
-    return file
+    return read_back(path, container.STREAM_VERSION, _file, StreamFile.sections)
 
 
 def _file(manifest: dict[str, Any], arrays: dict[str, np.ndarray]) -> StreamFile:
@@ -128,12 +105,3 @@ def _limits(array: Array) -> ArrayConfig:
         lanes=16, quad=2, beat=2, weight_rows=1 << 16, bank_rows=1 << 14, table_rows=1 << 14,
         taps=array.taps, residual_beats=(1 << 16) * array.residual, acc_bits=array.acc_bits,
         weight_bits=array.weight_bits, activation_bits=array.activation_bits, clamp=array.clamp)
-
-
-def _differs(path: str | Path, what: str) -> CelosiaError:
-    return _refused(path, f"{what} is not what this release makes of the network in it")
-
-
-def _refused(path: str | Path, problem: str) -> CelosiaError:
-    return CelosiaError(f"{path}: not a valid program, {quoted(problem, _WORDS)}; compile the "
-                        f"model again")

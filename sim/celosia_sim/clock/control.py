@@ -1,0 +1,186 @@
+"""Control words: the fetcher, which brings them and the entries, and the executor.
+
+Each has what its registers hold in the current cycle, and is told what happens in it. What the
+gateware does is written here once more, apart from it.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+
+from celosia_sim.clock.events import NEVER, Batch, Command, Entry
+from celosia_spec.stream.array import ENTRY_WORDS
+from celosia_spec.stream.controls import Op
+
+_QUIET = (Op.LAYER, Op.TAPS, Op.TILES, Op.JOIN, Op.CLOSE, Op.HALT)
+
+
+class Fetcher:
+    """Entries from main memory to the rings.
+
+    request : an access is wanted.   busy : the list has not ended.
+    words, entries : cycles in which control words and entries are written, still to come.
+    """
+
+    def __init__(self, entries: Sequence[Entry], chunks: int) -> None:
+        self.request, self.busy = False, True
+        self.words: deque[int] = deque()
+        self._entries, self._at, self._chunks = entries, 0, chunks
+        self._swap, self._load, self._leave = 1, NEVER, NEVER
+        self._switch, self._part, self._ahead, self._owed = NEVER, False, NEVER, NEVER
+        self._running = self._listing = self._ended = self._weights = self._tight = False
+        self._pace = 0
+
+    def waits(self, room_words: bool, room_entries: bool) -> bool:
+        """Return whether nothing changes before there is room."""
+        if not self.busy:
+            return True
+        room = room_words and (room_entries or not (self._weights or self._tight))
+        return (self._running and not (self._ended or room or self.request or self.words
+                                       or self._pace))
+
+    def step(self, now: int, granted: bool, room_words: bool, room_entries: bool,
+             written: list[int]) -> None:
+        """Let a cycle pass; append the cycle in which an entry of weights is written."""
+        switch = self._switch == now
+        part = switch and self._part
+        wants = self._weights or switch
+        room = room_words and ((room_entries and not part) if wants else
+                               not granted and not self._pace and not self._tight)
+        weights, ends = wants, False
+        if granted and self._running:
+            entry = self._entries[self._at]
+            self._at += 1
+            ends = entry.ends
+            if entry.weights:
+                written.append(now + 1)
+                if not wants:
+                    self._ahead = now + 1
+                elif part:
+                    self._owed = now + 1
+                else:
+                    weights = not entry.closes
+            else:
+                self.words.extend(now + 2 + k for k in range(entry.words))
+                if entry.closes:
+                    self._switch, self._part = now + 1 + entry.words, entry.part
+            if ends:
+                self._leave = now + 2 + (0 if entry.weights else ENTRY_WORDS)
+        ahead = switch and self._ahead == now
+        single = self._entries[self._at - 1].closes
+        if ahead and part:
+            self._owed = now + 1
+        elif (ahead or self._owed == now) and single:
+            weights = False
+        swap = self._swap == now
+        self._tight = not room_entries and (self._tight or (switch and (granted or ahead)))
+        self.request = swap or (self.request and not granted) or (
+            self._running and room and not self._ended and not ends)
+        self._pace = 2 if granted else max(self._pace - 1, 0)
+        if granted and self._listing:
+            self._listing, self._load = False, now + 1
+        self._listing |= swap
+        self._ended |= ends
+        if self._load == now:
+            self._running, self._ended = True, False
+        if self._leave == now:
+            self._running = False
+            self._chunks -= 1
+            self.busy = self._chunks > 0
+            if self.busy:
+                self._swap = now + 1
+        self._weights = weights
+
+
+class Executor:
+    """Control words, executed in their order.
+
+    have : the next word is there.   offer : the batch that it has, if it has one.
+    jump : words of heads are passed over.
+    """
+
+    def __init__(self, commands: Sequence[Command]) -> None:
+        self._commands = iter(commands)
+        self._command = Command(op=Op.WAIT, words=0)
+        self.have, self.busy, self.closed = False, True, False
+        self._fetch = True
+        self._act = self._fields = self._jump = self._waiting = self._hold = False
+        self._left = self._here = self._step = 0
+        self._written = False
+        self.began = False          # registered: a batch's first step was issued
+
+    @property
+    def offer(self) -> Batch | None:
+        return self._command.batch if self._act else None
+
+    @property
+    def waits(self) -> bool:
+        """Whether nothing changes before the batch that runs begins, or ends, or words come."""
+        if self._fetch or self._fields:
+            return not self.have
+        command = self._command
+        return self._jump or (self._act and command.op != Op.FILL
+                              and (command.op != Op.WAIT or command.words > 0))
+
+    @property
+    def takes(self) -> bool:
+        """Whether a word is taken."""
+        return self.have and (self._fetch or (self._fields and not self._hold))
+
+    @property
+    def jumps(self) -> int | None:
+        """Words of heads that are passed over now."""
+        if not (self._jump and self.began):
+            return None
+        assert self._command.batch is not None
+        return self._command.batch.heads
+
+    def step(self, *, quiet: bool, idle: bool, room: bool, filling: bool, placed: bool,
+             taken: bool) -> Command | None:
+        """Let a cycle pass; return a fill whose last word was loaded.
+
+        taken : registered, a batch was taken over.
+        """
+        command, op = self._command, self._command.op
+        fetched = self._fetch and self.have
+        word = self._fields and self.have and not self._hold
+        sets = self._fields and self._hold and self.have and op != Op.BAND
+        ready = self._act and self._ready(quiet=quiet, idle=idle, room=room, filling=filling)
+        counts = word or self._waiting
+        ends = counts and self._left == 1
+        jumps = self._jump and self.began
+        batch = command.batch if self._act and taken else None
+        nothing = op == Op.WAIT and not command.words
+        fetch = ((self._fetch and not self.have) or (ready and nothing) or jumps or ends
+                 or (batch is not None and batch.joins))
+        self._jump = (batch is not None and not batch.joins) or (self._jump and not self.began)
+        self._act = fetched or (self._act and not ready and not taken)
+        self._fields = (ready and op not in (Op.WAIT, Op.HALT)) or (self._fields and not ends)
+        self._waiting = (ready and op == Op.WAIT and not nothing) or (self._waiting and not ends)
+        self._hold = ((word and self._here == 2 and op in (Op.BAND, Op.JOIN))
+                      or (self._hold and not (placed if op == Op.BAND else self.closed)))
+        self.busy = self.busy and not (ready and op == Op.HALT)
+        self._here += word
+        self._left -= counts
+        if fetched:
+            self._begin()
+        self._fetch = fetch
+        step = self._step
+        self._step = (step + (sets and not self._written and not self.closed)) % 4
+        self.closed, self._written = self._written, step == 3
+        return command if word and op == Op.FILL and ends else None
+
+    def _begin(self) -> None:
+        """A command comes."""
+        self._command = command = next(self._commands)
+        self._left, self._here = command.words, int(command.op == Op.JOIN)
+        self._hold |= command.op == Op.CLOSE
+
+    def _ready(self, *, quiet: bool, idle: bool, room: bool, filling: bool) -> bool:
+        op = self._command.op
+        if op in _QUIET:
+            return quiet
+        if op == Op.FILL:
+            return room
+        if op == Op.BAND:
+            return idle and not filling
+        return op == Op.WAIT and (idle or not self._command.words)

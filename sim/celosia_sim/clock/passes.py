@@ -1,0 +1,158 @@
+"""Passes: the sequencer, which issues their steps, and the output path, where they drain.
+
+Each has what its registers hold in the current cycle, and is told what happens in it. What the
+gateware does is written here once more, apart from it.
+"""
+
+from collections import deque
+
+from celosia_sim.clock.drains import Drains, Writing
+from celosia_sim.clock.events import NEVER, Batch
+from celosia_spec.stream.array import Array
+from celosia_spec.stream.passes import RESIDUAL_AHEAD
+from celosia_spec.stream.timing import MANTISSA
+
+_AHEAD = RESIDUAL_AHEAD + 2
+_INSIDE = MANTISSA + 1      # a step until its entry is no longer needed
+
+
+class Sequencer:
+    """Steps of batches.
+
+    entries : for each entry that was written, when.   batch : what runs, if something does.
+    turn    : when its pass ends, once that is known.   began : when its first step is issued.
+    announce : when a pass with a residual operand is announced.
+    freed   : (cycle, entries) from when on the first entries are no longer needed.
+    """
+
+    def __init__(self) -> None:
+        self.entries: list[int] = []
+        self.batch: Batch | None = None
+        self.turn = self.began = self.announce = NEVER
+        self.number = 0
+        self.freed: deque[tuple[int, int]] = deque()
+        self.taken = False          # registered: a batch was taken over in the cycle before
+        self._from = self._ready = 0
+        self._last, self._dense = -NEVER, False
+
+    @property
+    def ends(self) -> bool:
+        """The pass is its batch's last."""
+        return self.batch is not None and self.number == self.batch.passes - 1
+
+    def look(self) -> None:
+        """Find when the first pass ends, and begins, as soon as its entries are there."""
+        batch = self.batch
+        if batch is None or self.turn != NEVER:
+            return
+        entries = self.entries
+        if len(entries) > batch.first and self.began == NEVER and batch.steps > 1:
+            self.began = max(self._ready, entries[batch.first] + 2)
+        if len(entries) < batch.first + batch.entries:
+            return
+        before, entry, left = self._ready - 1, batch.first, batch.steps - 1
+        while left:
+            steps = min(batch.entry_steps, left)
+            before = max(before + 1, entries[entry] + 2) + steps - 1
+            left -= steps
+            entry += steps == batch.entry_steps
+        there = max(before + 1, entries[entry] + 2)
+        self.turn = max(there, self._from + batch.layer.least)
+        if batch.layer.residual and not batch.open:
+            self.announce = max(there, self._from + batch.layer.least - RESIDUAL_AHEAD)
+            self.turn = max(self.turn, self.announce + RESIDUAL_AHEAD)
+        if batch.steps == 1:
+            self.began = self.turn
+
+    def comes(self, now: int) -> bool:
+        """Return whether a pass is on its way to the output path from this cycle on."""
+        batch = self.batch
+        if batch is None or batch.open:
+            return False
+        return now == (self.announce if batch.layer.residual else self.turn)
+
+    def end(self, now: int) -> None:
+        """A pass ends."""
+        batch = self.batch
+        assert batch is not None
+        if self.ends:
+            self._leave(now, batch)
+            return
+        self.number += 1
+        self.turn = now + max(batch.layer.least, batch.steps)
+        if batch.layer.residual and not batch.open:
+            self.announce = max(now + 2 + max(0, batch.steps - _AHEAD),
+                                now + batch.layer.least - RESIDUAL_AHEAD)
+            self.turn = max(self.turn, self.announce + RESIDUAL_AHEAD)
+
+    def take(self, now: int, batch: Batch) -> None:
+        """Take a batch over; the one before may end in the same cycle."""
+        if self.batch is not None:
+            self._leave(now, self.batch)
+        self.batch, self.number = batch, 0
+        self._from, self._ready = now, now + 1
+        if self._dense and not batch.dense and now <= self._last + _INSIDE:
+            self._ready = max(self._last + _INSIDE + 1, now + 2)
+        self._dense = batch.dense
+        self.turn = self.began = self.announce = NEVER
+
+    def _leave(self, now: int, batch: Batch) -> None:
+        self.freed.append((now + _INSIDE, batch.first + batch.entries))
+        self.batch, self.turn, self._last = None, NEVER, now
+
+
+class Output:
+    """Passes on their way to main memory.
+
+    starts : (cycle, batch, pass, place of its heads) of those that come.   heads : cycles in which
+    it reads words of the controls' ring.   busy : last cycle of the last pass.   pending : one is
+    on its way, and has not begun.
+    """
+
+    def __init__(self, array: Array, delay: int) -> None:
+        self.drains, self._delay = Drains(array), delay
+        self.starts: deque[tuple[int, Batch, int, int]] = deque()
+        self.heads: set[int] = set()
+        self._writes: set[int] = set()
+        self._reads: set[int] = set()
+        self._rows: deque[tuple[int, Writing]] = deque()
+        self.busy = 0
+        self.pending = False
+        self._unplaced: deque[int] = deque()
+
+    def announce(self, now: int, batch: Batch, number: int, heads: int) -> None:
+        """A pass comes."""
+        self.starts.append((now + self._delay + self.drains.lag, batch, number, heads))
+
+    def starting(self, now: int) -> int | None:
+        """Begin a pass if it is its turn; return the place of its heads."""
+        if not self.starts or self.starts[0][0] != now:
+            return None
+        _, batch, number, heads = self.starts.popleft()
+        drain = self.drains.of(batch, number)
+        self.heads.update([now + cycle for cycle in drain.heads])
+        self._writes.update([now + cycle for cycle in drain.writes])
+        self._reads.update([now + cycle for cycle in drain.reads])
+        self._rows.extend((now + row.begins, Writing(self.drains.array, row))
+                          for row in drain.rows)
+        self.busy = max(self.busy, now + drain.busy)
+        self._unplaced.append(now + drain.placed)
+        return heads
+
+    def port(self, now: int) -> bool:
+        """Return whether main memory's port is taken."""
+        found, reads = now in self._writes, now in self._reads
+        self._writes.discard(now)
+        self._reads.discard(now)
+        if self._rows and self._rows[0][0] <= now:
+            writing = self._rows[0][1]
+            found |= writing.step(free=not reads)
+            if writing.over:
+                self._rows.popleft()
+        return found or reads
+
+    def placed(self, now: int) -> bool:
+        """Return whether all that began have their bands' positions."""
+        while self._unplaced and self._unplaced[0] < now:
+            self._unplaced.popleft()
+        return not self._unplaced and not self.pending
