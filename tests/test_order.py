@@ -30,6 +30,7 @@ ORDER = {
         graph_rules
         record
         stream
+        host_side
     """,
     "celosia_spec.isa": """
         fields, numbers

@@ -5,9 +5,10 @@ the input that was given. How it knows:
 
 - after each run the machine's own count of cycles is read, on a good line last; it is that of the
   run, which a machine that was reset, or that never got START, does not have;
-- program memory is read back after loading, and was written first: a reset on the way shows;
+- program memory, or the begin of the stream in main memory, is read back after loading, and was
+  written first: a reset on the way shows;
 - the first damage makes it careful: inputs are read back before a run, results are read twice,
-  and program memory after them;
+  and what was read back after loading after them;
 - where a line damages anything, results count only when the machine then still computes the known
   answers of its `Probe` (a damaged write may have passed its CRC); else all is loaded again.
 """
@@ -72,7 +73,8 @@ class Driver:
              insist: bool = True) -> None:
         """Write the memories and make sure that the machine computes with them.
 
-        setup  : uint32 (words, 3), space, address and value; PROGRAM first.
+        setup  : uint32 (words, 3), space, address and value; those that are read back first, see
+                 `HostSide.kept`.
         probe  : None where nothing is known.
         insist : refuse a machine that does not come to the known answers, HostError. Without it
                  such a machine is taken as it is, and not asked for them again: for who wants to
@@ -104,7 +106,7 @@ class Driver:
         cycles : int64 (runs,), what each run takes, about.
         exact  : whether the first run, which starts with the input, takes exactly that, by the
                  machine's count; without it the count tells nothing of whether it has run, and
-                 program memory is read after the images.
+                 what was loaded first is read after the images.
 
         The record's ``layer_cycles`` are zeros: the machine does not tell. HostError where the
         machine reports an error.
@@ -265,9 +267,10 @@ class Driver:
                        baud=machine.line.baud, exact=exact)
 
     def _intact(self) -> bool:
-        """Whether program memory holds what was loaded."""
+        """Whether the memory that is read back holds what was loaded."""
         assert self._setup is not None
-        words = self._setup[self._setup[:, 0] == Space.PROGRAM]
+        side = self.machine.side
+        words = self._setup[self._setup[:, 0] == side.kept][:side.first]
         return np.array_equal(self.machine.read(words[:, :2]) & 0xFFFF, words[:, 2] & 0xFFFF)
 
     def _right(self, *, whole: bool) -> bool:

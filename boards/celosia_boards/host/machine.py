@@ -1,5 +1,6 @@
 """What can be asked of the machine at the other end of a line: done, or refused with a reason."""
 
+import enum
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -9,7 +10,8 @@ from celosia_boards.host.exchange import Busy, Damage, Exchange, HostError
 from celosia_boards.host.link import Line
 from celosia_boards.host.requests import READ_HASH, STATUS, Access, Requests
 from celosia_boards.host.work import Run, data_of
-from celosia_spec.isa import ArrayConfig, Error, Register, registers
+from celosia_spec.host_side import AnyArray, host_side
+from celosia_spec.isa import Register
 from celosia_spec.isa.frames import DESCRIPTORS, Command, Kind, Reply
 
 __all__ = ["ATTEMPTS", "Machine", "Status"]
@@ -25,12 +27,15 @@ _PATIENCE_S, _PATIENCE = 2.0, 30
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """The machine's state: running or not, its sticky flags, and the descriptor that runs, ran last
-    or raised the error."""
+    """The machine's state: running or not, its sticky flags, and, of the first machine, the
+    descriptor that runs, ran last or raised the error.
+
+    error : one of the array's codes, or a number that is none of them.
+    """
 
     busy: bool
     saturated: bool
-    error: Error | int
+    error: enum.IntEnum | int
     descriptor: int
 
 
@@ -44,11 +49,12 @@ class Machine:
     """
 
     line: Line
-    array: ArrayConfig
+    array: AnyArray
     clock_hz: float
 
     def __post_init__(self) -> None:
         self.exchange = Exchange(self.line)
+        self.side = host_side(self.array)
 
     @property
     def name(self) -> str:
@@ -70,13 +76,14 @@ class Machine:
         """Ask for the machine's state; a run goes on."""
         reply = self._insist(STATUS)
         if reply.kind is Kind.RUNNING:
-            return Status(busy=True, saturated=reply.saturated, error=Error.NONE, descriptor=0)
-        found = registers.STATUS.unpack(
+            return Status(busy=True, saturated=reply.saturated, error=self.side.errors(0),
+                          descriptor=0)
+        found = self.side.status.unpack(
             self.exchange.perform(READ_HASH)[0].elements(4)[Register.STATUS])
-        code = found["error"]
+        code, errors = found["error"], self.side.errors
         return Status(busy=bool(found["busy"]), saturated=bool(found["saturated"]),
-                      error=Error(code) if code in set(Error) else code,
-                      descriptor=found["descriptor"])
+                      error=errors(code) if code in set(errors) else code,
+                      descriptor=found.get("descriptor", 0))
 
     def abort(self) -> None:
         """Stop the machine at once; its memories stay as they are."""

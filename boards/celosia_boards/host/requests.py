@@ -9,7 +9,8 @@ from typing import Self
 
 import numpy as np
 
-from celosia_spec.isa import MEMORIES, ArrayConfig, Register, Space, memory_of
+from celosia_spec.host_side import AnyArray, HostMemory, host_side
+from celosia_spec.isa import Register, Space
 from celosia_spec.isa import frames as protocol
 from celosia_spec.isa.frames import Command, Kind
 
@@ -123,6 +124,7 @@ class Access:
     space, address : int64 (blocks,), of each block's first element.
     size   : int64 (blocks,), log2 of the element's bytes.
     block  : int64 (words,), which block a word is in.   place : its element there.
+    memories : of the array, by their numbers.
     """
 
     space: np.ndarray
@@ -130,19 +132,21 @@ class Access:
     size: np.ndarray
     block: np.ndarray
     place: np.ndarray
+    memories: tuple[HostMemory, ...]
 
     @classmethod
-    def of(cls, at: np.ndarray, array: ArrayConfig) -> Self:
+    def of(cls, at: np.ndarray, array: AnyArray) -> Self:
         """Return how the words are cut; at : uint32 (words, 2), space and address of each.
 
         Blocks stand in the order in which their first words do. ValueError for an address beyond
         its memory.
         """
-        sizes = np.array([memory.element_bytes(array).bit_length() - 1 for memory in MEMORIES])
-        depths = np.array([memory.depth(array) for memory in MEMORIES])
+        memories = host_side(array).memories
+        sizes = np.array([memory.element_bytes.bit_length() - 1 for memory in memories])
+        depths = np.array([memory.depth for memory in memories])
         space, address = at[:, 0].astype(np.int64), at[:, 1].astype(np.int64)
         for number, beyond in at[address >= depths[space]][:1].tolist():
-            raise ValueError(f"{MEMORIES[number].name} has {depths[number]} addresses, not "
+            raise ValueError(f"{memories[number].name} has {depths[number]} addresses, not "
                              f"{beyond + 1}")
         size = sizes[space]
         shift = 3 - size
@@ -154,14 +158,14 @@ class Access:
         first = first[order]
         return cls(space=space[first], address=address[first] >> shift[first] << shift[first],
                    size=size[first], block=rank[inverse.reshape(-1)],
-                   place=address & (1 << shift) - 1)
+                   place=address & (1 << shift) - 1, memories=memories)
 
     def __len__(self) -> int:
         return len(self.space)
 
     def _check(self, what: str, may: list[bool]) -> None:
         for number in self.space[~np.array(may)[self.space]][:1].tolist():
-            raise ValueError(f"{MEMORIES[number].name} cannot be {what}")
+            raise ValueError(f"{self.memories[number].name} cannot be {what}")
 
     def _requests(self, command: Command, data: np.ndarray) -> Requests:
         place = protocol.ADDRESS.pack(space=self.space, address=self.address)
@@ -175,7 +179,7 @@ class Access:
 
         ValueError for a memory that the machine alone writes.
         """
-        self._check("written", [memory.writable for memory in MEMORIES])
+        self._check("written", [memory.writable for memory in self.memories])
         data = np.zeros((len(self), protocol.DATA_BYTES), np.uint8)
         width = np.int64(1) << self.size[self.block]
         for byte in range(4):
@@ -186,7 +190,7 @@ class Access:
 
     def reads(self) -> Requests:
         """Return what reads the blocks; ValueError for a memory that cannot be read."""
-        self._check("read", [memory.readable for memory in MEMORIES])
+        self._check("read", [memory.readable for memory in self.memories])
         return self._requests(Command.READ, np.zeros((len(self), protocol.DATA_BYTES), np.uint8))
 
     def values(self, data: np.ndarray) -> np.ndarray:
@@ -204,7 +208,7 @@ class Access:
         return found
 
 
-def block_words(space: Space, array: ArrayConfig) -> int:
+def block_words(space: int, array: AnyArray) -> int:
     """Return how many words of a memory a frame reads or writes, at an address that is a multiple
     of so many."""
-    return BLOCK_BYTES // memory_of(space).element_bytes(array)
+    return BLOCK_BYTES // host_side(array).memories[space].element_bytes

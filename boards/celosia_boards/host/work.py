@@ -6,7 +6,8 @@ import numpy as np
 
 from celosia_boards.host.job import Job, Record
 from celosia_boards.host.requests import READ_EVENTS, STATUS, Access, Requests
-from celosia_spec.isa import COUNTER_BITS, ArrayConfig
+from celosia_spec.host_side import AnyArray
+from celosia_spec.isa import COUNTER_BITS
 from celosia_spec.isa import frames as protocol
 from celosia_spec.isa.frames import Command, Kind, Reply
 
@@ -49,7 +50,7 @@ class Work:
     exact: bool
 
     @classmethod
-    def of(cls, job: Job, cycles: np.ndarray, array: ArrayConfig, *, clock_hz: float, baud: int,
+    def of(cls, job: Job, cycles: np.ndarray, array: AnyArray, *, clock_hz: float, baud: int,
            exact: bool) -> "Work":
         """Return the requests of a job.
 

@@ -11,10 +11,12 @@ from typing import Any
 import celosia_hw
 from celosia_boards.cache import Stages, cached, digest, unseen
 from celosia_spec import isa, stream
+from celosia_spec.host_side import AnyArray
 from celosia_spec.isa import ArrayConfig
 from celosia_spec.stream.array import Array
 
-__all__ = ["Design", "core_design", "design_of", "verilog_of"]
+__all__ = ["Design", "bus_design", "core_design", "design_of", "machine_design",
+           "verilog_of"]
 
 TOP = "core"
 """Name of the top module, whatever it is."""
@@ -97,6 +99,22 @@ def machine_design(array: Array, stages: Stages = unseen) -> Design:
         return Unreset(HostedMachine(array))
 
     return design_of(make, "machine", repr(sorted(asdict(array).items())), stages=stages)
+
+
+@functools.singledispatch
+def bus_design(array: AnyArray, stages: Stages = unseen) -> Design:
+    """Return the Verilog of an array's machine on its host bus, of the first or the second."""
+    raise TypeError(f"no array: {array!r}")
+
+
+@bus_design.register
+def _first(array: ArrayConfig, stages: Stages = unseen) -> Design:
+    return core_design(array, stages=stages)
+
+
+@bus_design.register
+def _second(array: Array, stages: Stages = unseen) -> Design:
+    return machine_design(array, stages)
 
 
 def design_of(make: Callable[[], Any], *key: str, stages: Stages = unseen) -> Design:

@@ -11,7 +11,8 @@ from celosia_boards.targets import Target
 from celosia_boards.targets import target as find_target
 from celosia_sim.virtual.design import core_library, port_library
 from celosia_sim.virtual.simulation import Call, Simulation
-from celosia_spec.isa import ArrayConfig
+from celosia_spec.host_side import AnyArray
+from celosia_spec.stream.array import Array
 
 __all__ = ["BAUD_ERROR_MAX", "LINE_BITS", "Lights", "VirtualBoard"]
 
@@ -46,8 +47,9 @@ class VirtualBoard:
     ----------
     target : Target or str
         A board, or a bare device, which then has a serial port, too.
-    array : ArrayConfig
-        The target's unless given. ArrayRefused where the target cannot hold it.
+    array : ArrayConfig or Array
+        The target's unless given. ArrayRefused where the target cannot hold it; an array of the
+        second machine is taken as it is.
     baud : int
         Bits a second on the line; the target's unless given. ValueError where its clock makes no
         such rate.
@@ -71,11 +73,12 @@ class VirtualBoard:
     simulated : cycles of the array that took work, of `cycles`.
     """
 
-    def __init__(self, target: Target | str, array: ArrayConfig | None = None, *,
+    def __init__(self, target: Target | str, array: AnyArray | None = None, *,
                  baud: int | None = None, byte_level: bool = False, baud_error: float = 0.0,
                  plain: bool = False, stages: Stages = unseen) -> None:
         self.target = target if isinstance(target, Target) else find_target(target)
-        self.array = require(self.target, array or self.target.array)
+        self.array: AnyArray = (array if isinstance(array, Array)
+                                else require(self.target, array or self.target.array))
         if baud_error and byte_level:
             raise ValueError("baud_error: bytes that go without a line have no baud rate; leave "
                              "byte_level out")

@@ -39,6 +39,15 @@ struct Core {
     int32_t (*steady)(void* handle, const Bus* bus, State* state);
 };
 
+// Hold a model in reset, or let it go; nothing of one that has no reset.
+template <class Top>
+auto set_reset(Top& top, int value, int) -> decltype(static_cast<void>(top.rst)) {
+    top.rst = value;
+}
+
+template <class Top>
+void set_reset(Top&, int, long) {}
+
 // A verilated model, held in reset for some edges, then clocked one edge a call: its Verilog takes
 // every change of `clk` for an edge (design.py), so that an edge is one evaluation.
 class Model {
@@ -46,9 +55,9 @@ class Model {
     ~Model() { top->final(); }
 
     void reset(int64_t cycles) {
-        top->rst = 1;
+        set_reset(*top, 1, 0);
         for (int64_t i = 0; i < cycles; ++i) edge();
-        top->rst = 0;
+        set_reset(*top, 0, 0);
         settle();
     }
 

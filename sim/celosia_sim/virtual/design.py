@@ -7,22 +7,23 @@ from typing import Any
 
 from celosia_boards.cache import Stages, unseen
 from celosia_hw.host.serial import SerialHost
-from celosia_sim.simulators.rtl import Design, core_design, design_of
+from celosia_sim.simulators.rtl import Design, bus_design, design_of
 from celosia_sim.simulators.verilated import library
-from celosia_spec.isa import ArrayConfig
+from celosia_spec.host_side import AnyArray
 
 __all__ = ["core_library", "port_library"]
 
 _HERE = Path(__file__).parent
 
 
-def core_library(array: ArrayConfig, stages: Stages = unseen) -> Path:
-    """Return the verilated core of ``array``, an edge a call, compiled unless the cache holds it.
+def core_library(array: AnyArray, stages: Stages = unseen) -> Path:
+    """Return the verilated machine of ``array`` on its host bus, an edge a call, compiled unless
+    the cache holds it.
 
     Multipliers and weight memory are the generic ones, as in all simulations: they have the
     timing of the device's, and zeros in them at the start.
     """
-    return library(_both_edges(core_design(array, stages=stages)), stages, _HERE / "core_bus.cpp",
+    return library(_both_edges(bus_design(array, stages)), stages, _HERE / "core_bus.cpp",
                    [_HERE / "bus.h"])
 
 
