@@ -132,8 +132,8 @@ class Named(nn.Module):
         return x * getattr(self, f"{self.names[0]}!") + getattr(self, f"{self.names[0]}?")
 
 
-def test_operators_are_looked_up_once_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a model registers meanwhile counts from the next one on."""
+def test_operators_are_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And again where a model, or what is loaded for one, has registered another meanwhile."""
     from torch._export import utils
 
     asked, ask = [], utils._materialize_cpp_cia_ops
@@ -143,10 +143,16 @@ def test_operators_are_looked_up_once_a_model(monkeypatch: pytest.MonkeyPatch) -
         ask()
 
     monkeypatch.setattr(utils, "_materialize_cpp_cia_ops", asks)
-    for models in (1, 2):
-        import_model(Dropped(), X)
-        assert len(asked) == models
-        assert utils._materialize_cpp_cia_ops is asks
+    tracing_module._table.cache_clear()
+    with torch.library._scoped_library("celosia_tests", "FRAGMENT") as library:
+        for lookups in (1, 2):
+            for _ in range(2):
+                import_model(Dropped(), X)
+                assert len(asked) == lookups
+                assert utils._materialize_cpp_cia_ops is asks
+            name = f"times{lookups}"
+            library.define(f"{name}(Tensor x) -> Tensor")
+            library.impl(name, lambda x, by=lookups: x * by, "CompositeImplicitAutograd")
 
 
 class Composite(nn.Module):

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, TextIO
 
 import torch
@@ -116,40 +116,47 @@ class _Others(io.TextIOBase):
         return self.stream.isatty()
 
 
+_WHOLE = (torch.ops.aten.hardsigmoid.default, torch.ops.aten.log_sigmoid.default)
+"""Operators that stay in one piece: at a network's end the host computes them."""
+
+
+@lru_cache(maxsize=1)
+def _table(composite: tuple[str, ...]) -> tuple[dict[Any, Any], dict[Any, Any]]:
+    """Return what torch shall decompose otherwise than its dispatcher does, and what before that.
+
+    composite : the operators that are registered as made of others, which both depend on.
+    What operators there are is asked once, not once for each of their namespaces. An operator that
+    decomposes as the dispatcher does it anyway is left to that: torch would give each of 500 such
+    kernels for 15 backends, and take them back.
+    """
+    ask = export_utils._materialize_cpp_cia_ops
+    ask()
+    export_utils._materialize_cpp_cia_ops = lambda: None
+    try:
+        table = torch.export.default_decompositions()
+        for whole in _WHOLE:
+            table.pop(whole)
+        first, rest = exported_program._split_decomp_table_to_cia_and_python_decomp(
+            table.materialize())
+    finally:
+        export_utils._materialize_cpp_cia_ops = ask
+    return {operator: kernel for operator, kernel in first.items()
+            if not (isinstance(kernel, partial)
+                    and kernel.keywords.get("kernel") is operator)}, rest
+
+
 @contextmanager
 def _lean() -> Iterator[None]:
-    """Let torch decompose a program in half the time, to the same operators.
-
-    What operators are registered is asked once, not once for each of their namespaces. An operator
-    that decomposes as torch's dispatcher does it anyway is left to that: torch would give each of
-    500 such kernels for 15 backends, and take them back.
-    """
-    ask, split, asked = (export_utils._materialize_cpp_cia_ops,
-                         exported_program._split_decomp_table_to_cia_and_python_decomp, False)
-
-    def once() -> None:
-        nonlocal asked
-        if not asked:
-            ask()
-            asked = True
-
-    def others(table: dict[Any, Any]) -> tuple[dict[Any, Any], dict[Any, Any]]:
-        composite, rest = split(table)
-        return {operator: kernel for operator, kernel in composite.items()
-                if not (isinstance(kernel, partial)
-                        and kernel.keywords.get("kernel") is operator)}, rest
-
-    export_utils._materialize_cpp_cia_ops = once
-    exported_program._split_decomp_table_to_cia_and_python_decomp = others
+    """Let torch decompose a program in half the time, to the same operators: the tables of what it
+    decomposes are made once."""
+    split = exported_program._split_decomp_table_to_cia_and_python_decomp
+    first, rest = _table(tuple(
+        torch._C._dispatch_get_registrations_for_dispatch_key("CompositeImplicitAutograd")))
+    exported_program._split_decomp_table_to_cia_and_python_decomp = lambda _: (first, dict(rest))
     try:
         yield
     finally:
-        export_utils._materialize_cpp_cia_ops = ask
         exported_program._split_decomp_table_to_cia_and_python_decomp = split
-
-
-_WHOLE = (torch.ops.aten.hardsigmoid.default, torch.ops.aten.log_sigmoid.default)
-"""Operators that stay in one piece: at a network's end the host computes them."""
 
 
 def decomposed(program: ExportedProgram) -> ExportedProgram:
@@ -160,13 +167,10 @@ def decomposed(program: ExportedProgram) -> ExportedProgram:
     """
     names = {name: f"celosia_{k}" for k, name in enumerate(_targets(program)) if not is_plain(name)}
     with _lean():
-        table = torch.export.default_decompositions()
-        for whole in _WHOLE:
-            table.pop(whole)
         if not names:
-            return program.run_decompositions(table)
+            return program.run_decompositions({})
         back = {plain: name for name, plain in names.items()}
-        return _renamed(_renamed(program, names).run_decompositions(table), back)
+        return _renamed(_renamed(program, names).run_decompositions({}), back)
 
 
 def with_plain_names(program: ExportedProgram) -> ExportedProgram:
