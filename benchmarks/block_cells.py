@@ -36,12 +36,13 @@ from celosia_hw.lanes.taps import Taps
 from celosia_hw.lanes.tiles import Tiles
 from celosia_hw.lanes.turn import Turn
 from celosia_hw.memory.main_memory import MainMemory
-from celosia_hw.output.beats import Beats
+from celosia_hw.output.beats import Beats, Lanes
 from celosia_hw.output.heads import Heads
+from celosia_hw.output.lane_writer import LaneWriter
 from celosia_hw.output.normalise import Normalise
 from celosia_hw.output.operand import Align, Operand
-from celosia_hw.output.path import OutputPath
-from celosia_hw.output.pool import Largest, Pool
+from celosia_hw.output.path import OUTPUT_PATHS
+from celosia_hw.output.pool import LanePool, Largest, Pool
 from celosia_hw.output.position import Position
 from celosia_hw.output.writer import Writer
 from celosia_hw.stream.control_path import ControlPath
@@ -68,8 +69,9 @@ KINDS = {"LUTs": "SB_LUT4", "flip-flops": "SB_DFF", "carries": "SB_CARRY", "RAMs
 
 def blocks(of: Target, array: Array) -> dict[str, Callable[[], Component]]:
     """Return what makes each block, by its name: a block, behind it its parts, with dots."""
-    lag = SUMS - OutputPath(array).lead()
-    heads = OutputPath(array).latency + (Heads.RESIDUAL if array.residual else Heads.BIAS) + 1
+    output = OUTPUT_PATHS[array.drain]
+    lag = SUMS - output(array).lead()
+    heads = output(array).latency + 1 + (Heads.RESIDUAL if array.residual else Heads.BIAS)
     found: dict[str, Callable[[], Component]] = {
         "reading": lambda: ReadingPath(array, of.mac),
         "reading.taps": lambda: Taps(array),
@@ -78,14 +80,9 @@ def blocks(of: Target, array: Array) -> dict[str, Callable[[], Component]]:
         "reading.masks": lambda: Masks(array),
         "reading.turn": lambda: Turn(array),
         "reading.sums": lambda: PassSums(array, of.mac),
-        "output": lambda: OutputPath(array),
+        "output": lambda: output(array),
         "output.heads": lambda: Heads(array, heads),
-        "output.beats": lambda: Beats(array),
         "output.normaliser": lambda: Normalise(array.acc_bits),
-        "output.pool": lambda: Pool(array),
-        "output.largest": Largest,
-        "output.writer": lambda: Writer(array),
-        "output.position": Position,
         "fill": lambda: FillAndMemory(array, of.weight_memory),
         "fill.engine": lambda: FillEngine(array),
         "fill.columns": lambda: Columns(array),
@@ -99,6 +96,13 @@ def blocks(of: Target, array: Array) -> dict[str, Callable[[], Component]]:
         "control.sequencer": lambda: Sequencer(array, lag),
         "control.exponents": Exponents,
     }
+    if array.drain == 1:
+        found |= {"output.lanes": lambda: Lanes(array), "output.pool": lambda: LanePool(array),
+                  "output.writer": lambda: LaneWriter(array)}
+    else:
+        found |= {"output.beats": lambda: Beats(array), "output.pool": lambda: Pool(array),
+                  "output.largest": Largest, "output.writer": lambda: Writer(array),
+                  "output.position": Position}
     if array.residual:
         found |= {"output.operand": lambda: Operand(array),
                   "output.align": lambda: Align(array.activation_bits, array.acc_bits)}
@@ -248,7 +252,8 @@ def _short(name: str) -> str:
 def measure(arguments: argparse.Namespace) -> Result:
     """Count every block, and place those that are wanted."""
     of = target(arguments.target)
-    array = Array(lanes=arguments.lanes, residual=not arguments.no_residual, flash=arguments.flash)
+    array = Array(lanes=arguments.lanes, residual=not arguments.no_residual, flash=arguments.flash,
+                  drain=arguments.drain)
     rows: list[list[Any]] = []
     checks = []
     made = {name: make for name, make in blocks(of, array).items()
@@ -288,6 +293,8 @@ if __name__ == "__main__":
                        "default": "icebreaker", "help": "(%(default)s)"}),
          ("--lanes", {"type": int, "default": 16, "help": "(%(default)s)"}),
          ("--no-residual", {"action": "store_true", "help": "an array without residual operands"}),
+         ("--drain", {"type": int, "choices": (1, 2), "default": 2,
+                      "help": "lanes whose sums leave a cycle (%(default)s)"}),
          ("--flash", {"type": int, "default": 4, "choices": FLASH, "help": "cycles of an element "
                       "from flash; 0: there is none (%(default)s)"}),
          ("--blocks", {"nargs": "+", "metavar": "NAME", "help": "these ones only"}),

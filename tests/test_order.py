@@ -88,8 +88,9 @@ ORDER = {
         __init__, main_memory, weight_memory
     """,
     "celosia_hw.output": """
-        __init__, activation, align, beats, clamp, heads, normalise, places, pool, position
-        operand, requantise, walker, writer
+        __init__, activation, align, beats, clamp, heads, lane_writer, normalise, places,
+          pool, position
+        lane_path, operand, requantise, walker, writer
         path, stage
     """,
     "celosia_hw.weights": """

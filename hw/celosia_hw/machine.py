@@ -10,7 +10,7 @@ from celosia_hw.fill.engine import FillEngine
 from celosia_hw.flash.reader import PINS, FlashReader
 from celosia_hw.lanes.reading import ReadingPath
 from celosia_hw.memory.main_memory import Access, MainMemory
-from celosia_hw.output.path import OutputPath
+from celosia_hw.output.path import OUTPUT_PATHS
 from celosia_hw.stream.control_path import ControlPath
 from celosia_hw.stream.exponents import SLOT_BITS
 from celosia_spec.stream.array import CONTROL_BITS, ENTRY_BITS, Array
@@ -61,7 +61,7 @@ class Machine(wiring.Component):
             raise ValueError("an array with flash has a reader, and no other")
         self.array, self.reader = array, reader
         self.memory = MainMemory(array.main_words, main_memory)
-        self.output = OutputPath(array)
+        self.output = OUTPUT_PATHS[array.drain](array)
         self.reading, self.fill = ReadingPath(array, mac), FillEngine(array)
         self.control = ControlPath(array, MANTISSA, ReadingPath.LATENCY - self.output.lead())
         address = (array.main_words - 1).bit_length()
@@ -154,7 +154,8 @@ class Machine(wiring.Component):
                                             for name in ("slot", "keep", "kept")),
             control.draining.eq(output.busy), control.placed.eq(output.placed),
             memory.writer.request.eq(output.request), memory.writer.address.eq(output.place),
-            memory.writer.enable.eq(output.enables), memory.writer.data.eq(output.data),
+            memory.writer.enable.eq(output.enables),
+            memory.writer.data.eq(output.data.replicate(2 // self.array.drain)),
         ]
         if self.array.residual:
             m.d.comb += [

@@ -14,13 +14,15 @@ from blocks.players import verilog_of
 from blocks.vectors import pack
 from blocks.verilated_block import Block
 from celosia_hw.output.operand import Align
-from celosia_hw.output.path import OutputPath
+from celosia_hw.output.path import OUTPUT_PATHS
 from celosia_spec.isa import EXPONENT_MIN, UNIT_MARGIN
 from celosia_spec.stream.array import ENTRY_WORDS, Array
 from celosia_spec.stream.controls import EXCESS, HEAD, LAYER, head_words
 from celosia_spec.stream.passes import row_cycles
 
 ARRAYS = {
+    "16-one": Array(residual=False, main_words=1024, drain=1),
+    "16-one-clamp": Array(residual=False, main_words=1024, drain=1, clamp=True, acc_bits=32),
     "16": Array(residual=False, main_words=1024),
     "16-residual": Array(main_words=2048),
     "8-clamp": Array(lanes=8, main_words=1024, clamp=True, activation_bits=7),
@@ -34,7 +36,7 @@ class Bench:
 
     def __init__(self, array, block, seed):
         self.array, self.block, self.rng = array, block, random.Random(seed)
-        self.path = OutputPath(array)
+        self.path = OUTPUT_PATHS[array.drain](array)
         self.memory = np.array([self.rng.randrange(1 << 16)
                                 for _ in range(array.main_words * ENTRY_WORDS)])
         self.ring = [self.rng.randrange(1 << 16) for _ in range(array.controls)]
@@ -48,7 +50,8 @@ class Bench:
         if self.cycle in self.loads:
             assert not self.shadow, "sums are lost"
             self.shadow = self.loads.pop(self.cycle)
-        lanes = self.shadow[:2] or [rng.getrandbits(self.array.acc_bits) for _ in range(2)]
+        drain = self.array.drain
+        lanes = self.shadow[:drain] or [rng.getrandbits(self.array.acc_bits) for _ in range(drain)]
         for name, value in inputs.items():
             block.set(name, value)
         block.set("sums", pack(lanes, self.array.acc_bits))
@@ -57,7 +60,7 @@ class Bench:
         self.asked = block.get("address") if block.get("read") else None
         if block.get("shift"):
             assert self.shadow
-            self.shadow = self.shadow[2:]
+            self.shadow = self.shadow[drain:]
         self._access()
         operands = None
         if self.array.residual:
@@ -78,6 +81,8 @@ class Bench:
             return
         word, enables = self.block.get("place"), self.block.get("enables")
         data = self.block.get("data")
+        if self.array.drain == 1:
+            data |= data << 32
         assert enables
         for k in range(ENTRY_WORDS):
             if enables >> k & 1:
@@ -104,7 +109,7 @@ class Bench:
         self.tick(clear=1, start=0)
         self.tick(clear=0)
         self.written, self.read, self.expected, self.clipped = {}, {}, [], False
-        self.lead = self.path.lead(residual=bool(residual))
+        self.lead = self.path.lead(residual=True) if residual else self.path.lead()
         self.step = row_cycles(array, log2_groups=layer["log2_groups"],
                                signed_in=bool(layer["signed_in"]), wide=bool(wide),
                                residual=bool(residual))
@@ -179,8 +184,10 @@ class Bench:
         for element, beat, last in self.expected:
             if layer["residual"] and not layer["residual_from"]:
                 assert self.read[element] < self.written[element]
-            assert (beat + self.path.latency <= self.written[element]
-                    <= last + self.path.latency + 2)
+            latency = self.path.latency
+            if self.array.drain == 1 and layer["wide"]:
+                latency = 2
+            assert beat + latency <= self.written[element] <= last + latency + 2
 
     def _mask(self, size):
         rng = self.rng
@@ -222,7 +229,8 @@ class Bench:
     def _pass(self, model, heads, one):
         """Play a pass, with or without cycles behind it; say what it writes, and by when."""
         rng, size = self.rng, len(one.written)
-        beats = size if model.layer["wide"] or model.layer["residual"] else size // 2
+        single = model.layer["wide"] or model.layer["residual"] or self.array.drain == 1
+        beats = size if single else size // 2
         for r, places in enumerate(model.drain(one)):
             row = self.cycle + self.lead + r * self.step
             self.expected += [(element, row + lane % size * beats // size, row + beats - 1)
@@ -231,7 +239,7 @@ class Bench:
         self.tick(start=1, heads=heads)
         flags = {"fresh": int(one.fresh), "begins": int(one.first), "ends": int(one.final),
                  "written": pack(one.written * len(one.rows), 1)}
-        held = 8 if model.layer["residual"] else 4
+        held = 15 if self.array.drain == 1 else 8 if model.layer["residual"] else 4
         for k in range(1, self.step * len(one.rows) + rng.choice([0, 0, 0, 1, 2, 7])):
             self.tick(start=0, heads=rng.randrange(self.array.controls), **(
                 flags if k < held else {"written": rng.getrandbits(self.array.lanes)}))
@@ -240,7 +248,7 @@ class Bench:
 @pytest.mark.parametrize("name", ARRAYS)
 def test_layers(name):
     array = ARRAYS[name]
-    with Block(verilog_of(OutputPath(array))) as block:
+    with Block(verilog_of(OUTPUT_PATHS[array.drain](array))) as block:
         bench = Bench(array, block, name)
         for _ in range(50):
             bench.layer()

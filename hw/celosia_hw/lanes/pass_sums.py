@@ -11,9 +11,6 @@ from celosia_hw.parts.multiplier import Multipliers
 from celosia_spec.stream.array import QUAD, Array
 from celosia_spec.stream.timing import MANTISSA, MULTIPLY, SUMS
 
-BEAT = 2
-"""Sums that leave a cycle."""
-
 
 class PassSums(wiring.Component):
     """``lanes`` exact dot products side by side, modulo 2^acc_bits.
@@ -25,9 +22,9 @@ class PassSums(wiring.Component):
     mantissas : In(quads x signed(weight_bits)), x : In(lanes x activation_bits)
         With ``valid``. Codes have no sign.
     shift : In(1)
-        Strobe: the next two sums in the following cycle.
-    sums : Out(2 x signed(acc_bits))
-        Of the last complete sums those of lanes 0 and 1, until ``shift``.
+        Strobe: the next sums in the following cycle.
+    sums : Out(drain x signed(acc_bits))
+        Of the last complete sums those of lane 0, or of 0 and 1, until ``shift``.
 
     Timing
     ------
@@ -47,12 +44,13 @@ class PassSums(wiring.Component):
             "valid": In(1), "first": In(1), "last": In(1),
             "mantissas": In(data.ArrayLayout(signed(array.weight_bits), array.groups_max)),
             "x": In(data.ArrayLayout(array.activation_bits, array.lanes)), "shift": In(1),
-            "sums": Out(data.ArrayLayout(signed(array.acc_bits), BEAT)),
+            "sums": Out(data.ArrayLayout(signed(array.acc_bits), array.drain)),
         })
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         lanes, shape = self.array.lanes, signed(self.array.acc_bits)
+        drain = self.array.drain
         m.submodules.multipliers = multipliers = self.multipliers
         assert multipliers.LATENCY == MULTIPLY
         valid = chain(m, self.valid, MULTIPLY, "valid", reset_less=False)[-1]
@@ -69,8 +67,8 @@ class PassSums(wiring.Component):
             # Written so that loading costs nothing: it goes into the adder's own look-up table.
             with m.If(valid):
                 m.d.sync += total.eq(Mux(first, multipliers.p[p], after))
-            beyond = shadow[p + BEAT] if p + BEAT < lanes else shadow[p]
+            beyond = shadow[p + drain] if p + drain < lanes else shadow[p]
             with m.If(capture | self.shift):
                 m.d.sync += shadow[p].eq(Mux(capture, total, beyond))
-        m.d.comb += [self.sums[e].eq(shadow[e]) for e in range(BEAT)]
+        m.d.comb += [self.sums[e].eq(shadow[e]) for e in range(drain)]
         return m

@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from celosia_hw.lanes.bank_rows import BankRows
 from celosia_hw.lanes.masks import Masks
-from celosia_hw.lanes.pass_sums import BEAT, PassSums
+from celosia_hw.lanes.pass_sums import PassSums
 from celosia_hw.lanes.taps import Taps
 from celosia_hw.lanes.tiles import Tiles
 from celosia_hw.lanes.turn import Turn
@@ -54,7 +54,7 @@ class ReadingPath(wiring.Component):
         Strobe: into one of the tables.
     row, code : In(4 of them), enable : In(lanes)
         Writes into the banks: bank b gets ``code[b % 4]`` in ``row[b % 4]`` where ``enable[b]``.
-    shift : In(1), sums : Out(2 x signed(acc_bits))
+    shift : In(1), sums : Out(drain x signed(acc_bits))
         See `PassSums`.
     written : Out(lanes)
         Lanes that are written: of a tile from `WRITTEN` cycles behind ``tile`` on, until as late
@@ -89,7 +89,7 @@ class ReadingPath(wiring.Component):
             "row": In(data.ArrayLayout(row, ENTRY_WORDS)),
             "code": In(data.ArrayLayout(array.activation_bits, ENTRY_WORDS)),
             "enable": In(array.lanes), "shift": In(1),
-            "sums": Out(data.ArrayLayout(signed(array.acc_bits), BEAT)),
+            "sums": Out(data.ArrayLayout(signed(array.acc_bits), array.drain)),
             "written": Out(array.lanes),
         })
 

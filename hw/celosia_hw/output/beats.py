@@ -1,8 +1,8 @@
-"""The beats of a row."""
+"""The beats of a row, and the lanes of a pass."""
 
 from typing import Any
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -48,4 +48,36 @@ class Beats(wiring.Component):
         m.d.sync += [on.eq(self.active & ~self.last), at.eq(at + 1)]
         with m.If(self.row):
             m.d.sync += at.eq(1)
+        return m
+
+
+class Lanes(wiring.Component):
+    """Count the lanes of passes, where one leaves a cycle.
+
+    Members
+    -------
+    log2_groups : In(2)
+        Row groups. Stable while a row has lanes.
+    row : In(1)
+        Strobe in a row's first cycle.
+    active, last : Out(1), lane : Out(4)
+        In each of its cycles: ``active``; it is the row's last lane; which one of its pass.
+
+    Timing
+    ------
+    Outputs belong to the same cycle. ``row`` may follow ``last``; a pass has all its rows.
+    """
+
+    def __init__(self, array: Array) -> None:
+        self.array = array
+        super().__init__({"log2_groups": In(2), "row": In(1), "active": Out(1), "last": Out(1),
+                          "lane": Out(range(array.lanes))})
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        on, lane = Signal(), self.lane
+        m.d.comb += [self.active.eq(on | self.row), self.last.eq(
+            (lane | Const(self.array.lanes - 1) << len(lane) >> self.log2_groups)[:len(lane)]
+            .all())]
+        m.d.sync += [on.eq(self.active & ~self.last), lane.eq(lane + self.active)]
         return m

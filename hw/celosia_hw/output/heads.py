@@ -149,6 +149,13 @@ class Heads(wiring.Component):
             with m.If(self._either(cycle, residual)):
                 m.d.sync += waits.eq(weight)
             weight = waits
+        if self.array.drain == 1:       # rows take four cycles at least
+            m.d.sync += self.near.eq(self.room[1:3])
+            for k, (register, value) in ((1, (self.room, unit + weight)),
+                                         (3, (self.last, self.room))):
+                with m.If(self.at[self.sums + k]):
+                    m.d.sync += register.eq(value)
+            return
         given, room = Signal.like(self.room, reset_less=True), unit + weight
         for k, (register, value) in enumerate((
                 (given, room), (self.room, given), (self.near, self.room[1:3]),

@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 from celosia_hw.output.beats import Beats
 from celosia_hw.output.clamp import Clamp
 from celosia_hw.output.heads import Heads, layer_layout
+from celosia_hw.output.lane_path import LanePath
 from celosia_hw.output.normalise import Normalise
 from celosia_hw.output.operand import Operand
 from celosia_hw.output.pool import Largest, Pool
@@ -306,3 +307,7 @@ class OutputPath(wiring.Component):
                 m.d.sync += at.eq(at + 1)
             m.d.comb += port.addr.eq(Mux(self.busy, at, EXPONENT_SLOTS | self.slot))
         return read.data, firsts, get, load
+
+
+OUTPUT_PATHS: dict[int, type[OutputPath] | type[LanePath]] = {1: LanePath, 2: OutputPath}
+"""An array's output path, by its `Array.drain`."""

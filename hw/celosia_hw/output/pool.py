@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -12,6 +12,17 @@ from celosia_spec.stream.array import Array
 
 BEAT = data.ArrayLayout(ELEMENT_BITS, 2)
 """Elements of two neighbouring lanes."""
+
+
+def larger(new: Value, so_far: Value, *, signed: Value, first: Value, second: Value) -> Value:
+    """Return the larger one of two elements, the second of which is inverted; ``first`` and
+    ``second`` say which one, whatever they are."""
+    # new > so far where new + ~so far overflows.
+    more = (new + so_far)[ELEMENT_BITS]
+    signs = [new[SIGNIFICAND_BITS - 1] & signed, ~so_far[SIGNIFICAND_BITS - 1] & signed]
+    # Of two elements below zero the larger one stands for less.
+    fixed, choice = second | first | (signs[0] ^ signs[1]), ~second & (first | signs[1])
+    return Mux(choice ^ (more & ~fixed), new, ~so_far)
 
 
 class Pool(wiring.Component):
@@ -52,26 +63,17 @@ class Pool(wiring.Component):
         m.d.sync += [read.eq(read + self.ahead), write.eq(write + self.done)]
         for e in range(2):
             m.submodules[f"lane{e}"] = lane = TableMemory(beats, ELEMENT_BITS)
-            # Inverted, for the comparison: new > so far where new + ~so far overflows.
-            so_far, new = Signal(ELEMENT_BITS, name=f"so_far{e}"), self.elements[e]
+            so_far = Signal(ELEMENT_BITS, name=f"so_far{e}")    # inverted
             largest = Signal(ELEMENT_BITS, name=f"largest{e}", reset_less=True)
-            more, taken = Signal(name=f"more{e}"), Signal(name=f"taken{e}")
-            fixed, choice = Signal(name=f"fixed{e}"), Signal(name=f"choice{e}")
-            signs = [new[SIGNIFICAND_BITS - 1] & self.signed,
-                     ~so_far[SIGNIFICAND_BITS - 1] & self.signed]
             m.d.comb += [
                 lane.read.addr.eq(read), lane.read.en.eq(1), lane.write.addr.eq(write),
                 lane.write.en.eq(self.keep[e]), lane.write.data.eq(largest),
-                more.eq((new + so_far)[ELEMENT_BITS]),
-                # Of two elements below zero the larger one stands for less.
-                fixed.eq(self.wide | self.first | (signs[0] ^ signs[1])),
-                choice.eq(~self.wide & (self.first | signs[1])),
-                taken.eq(choice ^ (more & ~fixed)),
                 self.largest[e].eq(largest),
             ]
             m.d.sync += [
                 so_far.eq(~Mux(self.wide, self.sums.word_select(e, ELEMENT_BITS), lane.read.data)),
-                largest.eq(Mux(taken, new, ~so_far)),
+                largest.eq(larger(self.elements[e], so_far, signed=self.signed, first=self.first,
+                                  second=self.wide)),
             ]
             with m.If(self.clear):
                 m.d.sync += so_far.eq((1 << ELEMENT_BITS) - 1)
@@ -111,4 +113,46 @@ class Largest(wiring.Component):
             m.d.sync += self.top.eq(0)
         with m.Elif(larger > self.top):
             m.d.sync += self.top.eq(larger)
+        return m
+
+
+class LanePool(wiring.Component):
+    """Largest elements of a tile so far, where one lane leaves a cycle, in a block memory.
+
+    Members
+    -------
+    signed : In(1)
+        Of the layer: elements have signs.
+    ahead : In(1), lane : In(4)
+        Strobe: that lane's element comes two cycles later.
+    element : In(16), first : In(1)
+        Of a lane; the window begins with it.
+    keep : In(1), place : In(4)
+        With ``element``: which lane it is, and that it is one.
+    largest : Out(16)
+        In the same cycle.
+
+    Timing
+    ------
+    A lane a cycle; from a lane to the same one of the next pass it takes 4 cycles.
+    """
+
+    def __init__(self, array: Array) -> None:
+        self.array = array
+        lane = In(range(array.lanes))
+        super().__init__({
+            "signed": In(1), "ahead": In(1), "lane": lane, "element": In(ELEMENT_BITS),
+            "first": In(1), "keep": In(1), "place": lane, "largest": Out(ELEMENT_BITS)})
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        m.submodules.memory = memory = TableMemory(self.array.lanes, ELEMENT_BITS)
+        so_far = Signal(ELEMENT_BITS, reset_less=True)      # inverted
+        m.d.comb += [
+            memory.read.addr.eq(self.lane), memory.read.en.eq(1), memory.write.addr.eq(self.place),
+            memory.write.en.eq(self.keep), memory.write.data.eq(self.largest),
+            self.largest.eq(larger(self.element, so_far, signed=self.signed, first=self.first,
+                                   second=Const(0, 1))),
+        ]
+        m.d.sync += so_far.eq(~memory.read.data)
         return m

@@ -48,6 +48,7 @@ class Array:
     residual    : there is a residual operand.   clamp : outputs can be clamped.
     flash       : cycles in which an element comes from the board's flash, one of `FLASH`; 0: none
                   is read.
+    drain       : lanes whose sums leave a cycle, 1 (of 16) or 2.
     """
 
     lanes: int = 16
@@ -63,6 +64,7 @@ class Array:
     residual: bool = True
     clamp: bool = False
     flash: int = 0
+    drain: int = 2
 
     def __post_init__(self) -> None:
         take(self)
@@ -76,6 +78,10 @@ class Array:
         if self.flash not in FLASH:
             raise ValueError(f"flash must be one of {', '.join(map(str, FLASH))}, "
                              f"not {self.flash!r}")
+        if self.drain not in (1, 2):
+            raise ValueError(f"drain must be 1 or 2, not {self.drain!r}")
+        if self.drain == 1 and (self.lanes != 16 or self.residual):
+            raise ValueError("drain must be 2 of 8 lanes, and with residual operands")
         check_widths(self)
 
     @property

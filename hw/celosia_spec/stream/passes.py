@@ -4,7 +4,8 @@ from celosia_spec.stream.array import Array
 from celosia_spec.stream.controls import head_words
 
 WIDE_GAP = 4
-"""Cycles behind a row whose sums are stored: they go around the normalisers."""
+"""Cycles behind a row whose sums are stored, where two lanes leave a cycle: they go around the
+normalisers."""
 
 RESIDUAL_GAP, RESIDUAL_ROW = 3, 11
 """Cycles behind a row with a residual operand, and the least that such a row takes: so no write
@@ -28,9 +29,11 @@ def row_cycles(array: Array, *, log2_groups: int, signed_in: bool, wide: bool = 
     """Return the cycles from one row of a pass to the next where sums leave: what reading its head
     takes, and its sums. A pass takes as many for each of its rows, at least.
 
-    Two lanes leave a cycle; one where sums are stored, or a residual operand is added.
+    `Array.drain` lanes leave a cycle; one where sums are stored, or a residual operand is added.
     """
     positions, head = array.positions(log2_groups), head_words(signed_in=signed_in)
+    if array.drain == 1:
+        return max(positions, head)
     if residual:
         return max(positions + RESIDUAL_GAP, RESIDUAL_ROW)
     return max(positions + WIDE_GAP if wide else positions // 2, head)

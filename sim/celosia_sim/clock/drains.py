@@ -114,8 +114,10 @@ class Drains:
 
     def _pass(self, layer: Layer, rows: tuple[tuple[int, bool], ...], written: int, ends: bool,
               fresh: bool) -> Drain:
-        size = self.array.lanes // layer.groups
+        size, one = self.array.lanes // layer.groups, self.array.drain == 1
         base = self._then if layer.residual else self._late
+        if one and layer.wide:          # they do not wait for elements
+            base = BIAS + 2
         heads: list[int] = []
         writes: list[int] = []
         reads: list[int] = []
@@ -130,21 +132,37 @@ class Drains:
             elif real and ends:
                 writes += [at + cycle for cycle in self._writes_of(row)]
         last = (layer.groups - 1) * layer.row
-        busy = last + base + (size if layer.single else size // 2) + 1
+        busy = last + base + (size if layer.single else size // 2) + (not one)
         if self._end > self._late:      # what is left of a strobe must not be taken for another
             busy = max(busy, last + self._end + 2)
-        taken = base - (layer.residual or layer.wide)
+        taken = base - (layer.residual or layer.wide or one)
         return Drain(heads=tuple(heads), writes=tuple(writes), reads=tuple(reads),
                      rows=tuple(live), placed=taken if fresh else 2, busy=busy)
 
     def _writes(self, row: Row) -> tuple[int, ...]:
         """Return the cycles in which a row's words are written, where nothing is read."""
+        if self.array.drain == 1:
+            return _pairs(row, self.array.lanes // row.layer.groups)
         writing, now, found = Writing(self.array, row), row.begins, []
         while not writing.over:
             if writing.step(free=True):
                 found.append(now)
             now += 1
         return tuple(found)
+
+
+def _pairs(row: Row, size: int) -> tuple[int, ...]:
+    """Return the cycles in which a row's halves of words are written: with their upper element, or
+    the row's last lane."""
+    slot, held, found = row.slot, False, []
+    for lane in range(size):
+        takes = row.written >> lane & 1
+        upper = row.layer.wide or slot % 2 == 1
+        held = (held or bool(takes)) and not (takes and upper)
+        if (takes and upper) or (held and lane == size - 1):
+            found.append(row.begins + lane)
+        slot += takes << row.layer.wide
+    return tuple(found)
 
 
 def _reads(written: int, size: int, slot: int) -> list[int]:

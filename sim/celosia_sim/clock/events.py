@@ -45,7 +45,7 @@ class Layer:
         row, least = (count(array, log2_groups=log2_groups, signed_in=signed, wide=wide,
                             residual=residual) for count in (row_cycles, pass_cycles))
         return cls(groups=1 << log2_groups, phases=fields["last_phase"] + 1,
-                   single=wide or residual, wide=wide, residual=residual,
+                   single=wide or residual or array.drain == 1, wide=wide, residual=residual,
                    heads=head_words(signed_in=signed), row=row, least=least)
 
 

@@ -1,0 +1,201 @@
+"""The output path where one lane leaves a cycle."""
+
+from typing import Any
+
+from amaranth.hdl import Const, Module, Mux, Signal, Value, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from celosia_hw.layouts import layout
+from celosia_hw.output.beats import Lanes
+from celosia_hw.output.clamp import Clamp
+from celosia_hw.output.heads import Heads, layer_layout
+from celosia_hw.output.lane_writer import LaneWriter
+from celosia_hw.output.normalise import Normalise
+from celosia_hw.output.pool import LanePool
+from celosia_hw.parts.delay import chain, delayed
+from celosia_hw.parts.table_memory import TableMemory
+from celosia_spec.isa import ELEMENT_BITS, EXPONENT_SLOTS, SIGNIFICAND_BITS
+from celosia_spec.stream.array import CONTROL_BITS, ENTRY_WORDS, Array
+from celosia_spec.stream.controls import HEAD
+
+
+class LanePath(wiring.Component):
+    """As `OutputPath`, of arrays whose `Array.drain` is 1.
+
+    Members
+    -------
+    Those of `OutputPath`, but:
+
+    start : In(1)
+        Passes follow each other by 16 cycles or more.
+    fresh, begins, ends : In(1)
+        From the second cycle behind ``start`` until the fourteenth.
+    sums : In(1 x signed(acc_bits)), shift : Out(1)
+        The next lane of the shadow; the one behind it is there in the cycle behind ``shift``.
+    data : Out(32)
+        Of a write, for both halves of the word. Request, place, enables and data are registers.
+
+    Timing
+    ------
+    No stalls. Row r of a pass has its first sum r * `row_cycles` behind the pass's first. An
+    element is written ``latency`` cycles behind its sum, its pair's upper one, or its row's last
+    one; in a layer whose sums are stored two cycles behind it.
+
+    On the UP5K: 802 cells and 2 block memories.
+    """
+
+    # Cycles of a row: its word is asked for three cycles before its first lane reaches the pool.
+    _WIDE = Heads.BIAS - 2
+
+    def __init__(self, array: Array) -> None:
+        self.array = array
+        self.latency = 2 + Normalise.LATENCY + array.clamp
+        self.word_bits = (array.main_words - 1).bit_length()
+        ring = (array.controls - 1).bit_length()
+        super().__init__({
+            "layer": In(layer_layout), "exponent": In(5), "position": In(CONTROL_BITS),
+            "start": In(1), "heads": In(ring), "fresh": In(1), "begins": In(1), "ends": In(1),
+            "written": In(array.lanes), "read": Out(1), "address": Out(ring),
+            "word": In(CONTROL_BITS),
+            "sums": In(data.ArrayLayout(signed(array.acc_bits), 1)), "shift": Out(1),
+            "request": Out(1), "place": Out(self.word_bits), "enables": Out(ENTRY_WORDS),
+            "data": Out(2 * ELEMENT_BITS), "clear": In(1), "top": Out(5), "placed": Out(1),
+            "slot": In(5), "keep": In(1), "kept": In(5), "held": Out(5), "busy": Out(1),
+        })
+
+    def lead(self) -> int:
+        """Return the cycles from ``start`` until the pass's sums must be in the shadow."""
+        return 1 + Heads.BIAS
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        layer = self.layer
+        late = Heads.BIAS + self.latency - 4
+        m.submodules.heads = heads = Heads(self.array, late + 1)
+        m.d.comb += [
+            heads.layer.eq(layer), heads.exponent.eq(self.exponent), heads.start.eq(self.start),
+            heads.heads.eq(self.heads), heads.word.eq(self.word), self.read.eq(heads.read),
+            self.address.eq(heads.address),
+        ]
+        total, element = self._sums(m, heads)
+        # From three cycles before a row's first lane reaches the pool, to that.
+        rows = chain(m, Mux(layer.wide, heads.at[self._WIDE], heads.at[late]), 3, "late",
+                     reset_less=False)
+        m.submodules.ahead, m.submodules.lanes = ahead, lanes = Lanes(self.array), Lanes(self.array)
+        m.submodules.pool, m.submodules.writer = pool, writer = (
+            LanePool(self.array), LaneWriter(self.array))
+        first = Signal(2)                       # of the pass's rows, two cycles before, and one
+        m.d.comb += first[0].eq(rows[1] & (ahead.lane == 0))
+        loads = Signal()
+        m.d.sync += [first[1].eq(first[0]), loads.eq(first[0] & self.fresh)]
+        read = self._queued(m, heads, rows, first[0])
+        begins, counts, takes, puts = self._flags(m, lanes, read, rows, first)
+        m.d.comb += [
+            *(block.log2_groups.eq(layer.log2_groups) for block in (ahead, lanes)),
+            ahead.row.eq(rows[1]), lanes.row.eq(rows[3]),
+            pool.signed.eq(layer.signed_out), pool.ahead.eq(ahead.active),
+            pool.lane.eq(ahead.lane), pool.element.eq(element), pool.first.eq(begins),
+            pool.keep.eq(lanes.active), pool.place.eq(lanes.lane),
+            writer.wide.eq(layer.wide), writer.position.eq(self.position),
+            writer.clear.eq(layer.wide & layer.relu & total[-1]),
+            writer.fresh.eq(loads), writer.row.eq(rows[3]),
+            writer.word.eq(read), writer.takes.eq(takes), writer.counts.eq(counts),
+            writer.puts.eq(puts), writer.last.eq(lanes.active & lanes.last),
+            writer.larger.eq(pool.largest), writer.sums.eq(total),
+            self.request.eq(writer.request), self.place.eq(writer.address),
+            self.enables.eq(writer.enables), self.data.eq(writer.data),
+        ]
+        m.d.comb += writer.element.eq(self._element)
+        self._top(m, writer, puts)
+        self._inside(m, heads, lanes, first[1])
+        return m
+
+    def _sums(self, m: Module, heads: Heads) -> tuple[Signal, Value]:
+        """Drain the shadow; return a lane's sum with its bias, and its element."""
+        layer = self.layer
+        m.submodules.drained = drained = Lanes(self.array)
+        total = Signal(signed(self.array.acc_bits), reset_less=True)
+        m.d.comb += [
+            drained.log2_groups.eq(layer.log2_groups), drained.row.eq(heads.at[Heads.BIAS]),
+            self.shift.eq(drained.active),
+        ]
+        m.d.sync += total.eq(self.sums[0] + heads.bias)
+        m.submodules.normalise = normalise = Normalise(self.array.acc_bits)
+        m.d.comb += [
+            normalise.sum.eq(total), normalise.room.eq(heads.room),
+            normalise.near.eq(heads.near), normalise.last.eq(heads.last),
+            normalise.relu.eq(layer.relu), normalise.signed.eq(layer.signed_out),
+        ]
+        if not self.array.clamp:
+            return total, normalise.element
+        m.submodules.clamp = clamp = Clamp()
+        m.d.comb += [clamp.element.eq(normalise.element), clamp.use.eq(layer.clamp),
+                     clamp.signed.eq(layer.signed_out), clamp.bound.eq(layer.bound)]
+        return total, clamp.clamped
+
+    def _queued(self, m: Module, heads: Heads, rows: list[Value], first: Value) -> Value:
+        """Keep a pass's mask, and two words of each row's head, in a memory; return what is read
+        of it: a row's first word two cycles before its first lane, the mask one cycle before that
+        of the pass, where the row's channel lies with it."""
+        begun = chain(m, heads.first, 2, "pass", reset_less=False)[-1]
+        # Behind the queue's words lie the exponents, for those who use them between passes.
+        m.submodules.queue = queue = TableMemory(2 * EXPONENT_SLOTS, CONTROL_BITS)
+        puts, gets = heads.at[1] | begun | heads.at[Heads.WORD], rows[0] | first | rows[2]
+        m.d.comb += [
+            queue.write.en.eq(puts | (self.keep & ~self.busy)),
+            queue.read.en.eq(gets | ~self.busy),
+            queue.write.data.eq(Mux(begun, self.written, Mux(self.busy, self.word, self.kept))),
+            self.held.eq(queue.read.data),
+        ]
+        for name, port, moves in (("put", queue.write, puts), ("get", queue.read, gets)):
+            at = Signal(4, name=name)
+            m.d.sync += at.eq(at + moves)
+            m.d.comb += port.addr.eq(Mux(self.busy, at, EXPONENT_SLOTS | self.slot))
+        return queue.read.data
+
+    def _flags(self, m: Module, lanes: Lanes, read: Value, rows: list[Value],
+               first: Value) -> tuple[Signal, Signal, Signal, Signal]:
+        """Return whether the window begins; whether it ends, and it is the pass's last row; and
+        whether the lane takes a place, and is written there."""
+        layer = self.layer
+        head = layout(HEAD.words[0])(read[:HEAD.words[0].bits])
+        real, self._element = Signal(reset_less=True), Signal(2, reset_less=True)
+        begins, ends, then, writes = (Signal(name=name, reset_less=True) for name in (
+            "begins", "ends", "then", "writes"))
+        with m.If(rows[1]):
+            m.d.sync += [real.eq(head.real), self._element.eq(head.element)]
+        m.d.comb += then.eq(Mux(first[1], self.ends, ends))
+        with m.If(first[1]):
+            m.d.sync += [begins.eq(self.begins), ends.eq(then)]
+        with m.If(rows[2]):
+            m.d.sync += writes.eq(real & then)
+        mask = Signal(self.array.lanes, reset_less=True)
+        with m.If(first[1] | lanes.active):
+            m.d.sync += mask.eq(Mux(first[1], read, mask >> 1))
+        counts, takes, puts = Signal(), Signal(), Signal()
+        final = (Const(self.array.lanes - 1) >> layer.log2_groups) | lanes.lane
+        m.d.comb += [takes.eq(lanes.active & mask[0]), puts.eq(takes & writes),
+                     counts.eq(ends & final.all())]
+        return begins, counts, takes, puts
+
+    def _top(self, m: Module, writer: LaneWriter, puts: Value) -> None:
+        """Find the largest exponent of what is written."""
+        counts, exponent = delayed(m, puts & ~self.layer.wide, 1, "counts"), Signal(5)
+        m.d.comb += exponent.eq(writer.stored[SIGNIFICAND_BITS:])
+        with m.If(self.clear | (counts & (exponent > self.top))):
+            m.d.sync += self.top.eq(Mux(self.clear, 0, exponent))
+
+    def _inside(self, m: Module, heads: Heads, lanes: Lanes, placed: Value) -> None:
+        """Count the passes that are inside, and find whether one has no position yet.
+
+        placed : a pass gets it, if it is not the one of the pass before.
+        """
+        begun = chain(m, heads.first, 1, "begun", reset_less=False)[1]
+        unplaced, inside = Signal(), Signal(2)
+        m.d.comb += self.placed.eq(~unplaced)
+        m.d.sync += [
+            unplaced.eq(self.start | (unplaced & ~((begun & ~self.fresh) | placed))),
+            inside.eq(inside + self.start - (lanes.active & lanes.lane.all())),
+            self.busy.eq(self.start | inside.any()),
+        ]
