@@ -2,6 +2,7 @@
 """Streams of random networks on the gateware: main memory is that of the machine of words, and
 cycles are those of the clock model."""
 
+import math
 
 import numpy as np
 import pytest
@@ -47,8 +48,18 @@ def check(machine, graph, x):
     assert not wrong.size, [(int(at), hex(found.main[at]), hex(state.main[at])) for at in wrong[:9]]
     exact = cycles(array, program.entries.tolist(), program.chunks.tolist())
     assert found.cycles == exact.cycles
+    ends = (*exact.closed, exact.cycles)
+    assert [sum(own.values()) for own in exact.spent] == np.diff(ends, prepend=0).tolist()
+    assert sum(own["steps"] for own in exact.spent) == _steps(program)
     assert np.array_equal(found.exponents, state.exponents)
     assert found.saturated == state.saturated
+
+
+def _steps(program):
+    """Return the steps of all passes of a network."""
+    return sum(int(part.steps.sum()) * sum(band.tiles for band in part.bands)
+               * math.prod(pool.window if (pool := layer.node.epilogue.pool) else (1,))
+               for layer in program.layers for part in layer.parts)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True,

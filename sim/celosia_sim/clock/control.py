@@ -121,6 +121,13 @@ class Executor:
         return self._jump or (self._act and command.op != Op.FILL
                               and (command.op != Op.WAIT or command.words > 0))
 
+    def stops(self, *, quiet: bool, filling: bool) -> str:
+        """Return why there is no batch, a key of `SPENT`."""
+        op = self._command.op if self._act else None
+        if op == Op.BAND and filling:
+            return "fill"
+        return "drain" if op in _QUIET and not quiet else "control"
+
     @property
     def takes(self) -> bool:
         """Whether a word is taken."""

@@ -1,6 +1,7 @@
 """The exact cycles of a stream on the second machine."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from celosia_sim.clock.control import Executor, Fetcher
@@ -13,6 +14,14 @@ from celosia_spec.stream.timing import READ
 
 _LONG = 1 << 26     # cycles without an end
 
+SPENT = {
+    "steps": "a step was issued", "weights": "its entry was not there yet",
+    "rows": "the pass was shorter than its rows take to leave",
+    "fill": "what a band reads was not in the banks yet",
+    "drain": "results of the layer were not all written yet",
+    "control": "control words were fetched or carried out"}
+"""What a cycle was spent on, or waiting for."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cycles:
@@ -20,10 +29,13 @@ class Cycles:
 
     cycles : from `start` until the machine is not busy any more.
     closed : when each exponent was set, of outputs and of readings of several tensors.
+    spent  : how the sequencer spent the cycles until each of these, and from the last one to the
+             end, by the keys of `SPENT`.
     """
 
     cycles: int
     closed: tuple[int, ...]
+    spent: tuple[Mapping[str, int], ...]
 
 
 def cycles(array: Array, entries: Sequence[int], chunks: Sequence[tuple[int, int]]) -> Cycles:
@@ -48,6 +60,8 @@ class _Clock:
         self.executor, self.fill = Executor(commands), FillEngine()
         self.fetcher = Fetcher(entries, chunks)
         self.closed: list[int] = []
+        self._spent: Counter[str] = Counter()
+        self.spent: list[Counter[str]] = []
         self._words = self._tail = self._at = self._kept = 0
         self._entries = self._freed = 0
         self._room_words = self._room_entries = False
@@ -60,7 +74,7 @@ class _Clock:
             self._cycle(now)
             if now > _LONG:
                 raise SimulationError(f"the stream has not ended after {_LONG:,} cycles")
-        return Cycles(cycles=now, closed=tuple(self.closed))
+        return Cycles(cycles=now, closed=tuple(self.closed), spent=(*self.spent, self._spent))
 
     def _cycle(self, now: int) -> None:
         sequencer, output, executor = self.sequencer, self.output, self.executor
@@ -83,8 +97,14 @@ class _Clock:
         filled = wanted and (fill.zero or not (port or fetcher.request))
         began = sequencer.began == now
         # Registers.
+        if idle:
+            self._spent[executor.stops(quiet=self._quiet, filling=filling)] += 1
+        elif turn:
+            self._spent.update(sequencer.spent(now))
         if executor.closed:
             self.closed.append(now)
+            self.spent.append(self._spent)
+            self._spent = Counter()
         fetcher.step(now, granted, self._room_words, self._room_entries, sequencer.entries)
         have = self._ring(now, heads, draining=draining)
         loaded = executor.step(quiet=self._quiet, idle=idle, room=room, filling=filling,

@@ -32,7 +32,7 @@ class Sequencer:
         self.number = 0
         self.freed: deque[tuple[int, int]] = deque()
         self.taken = False          # registered: a batch was taken over in the cycle before
-        self._from = self._ready = 0
+        self._from = self._ready = self._there = 0
         self._last, self._dense = -NEVER, False
 
     @property
@@ -56,7 +56,7 @@ class Sequencer:
             before = max(before + 1, entries[entry] + 2) + steps - 1
             left -= steps
             entry += steps == batch.entry_steps
-        there = max(before + 1, entries[entry] + 2)
+        there = self._there = max(before + 1, entries[entry] + 2)
         self.turn = max(there, self._from + batch.layer.least)
         if batch.layer.residual and not batch.open:
             self.announce = max(there, self._from + batch.layer.least - RESIDUAL_AHEAD)
@@ -71,6 +71,13 @@ class Sequencer:
             return False
         return now == (self.announce if batch.layer.residual else self.turn)
 
+    def spent(self, now: int) -> dict[str, int]:
+        """Return on what the cycles of a pass were spent that ends now."""
+        assert self.batch is not None
+        steps = self.batch.steps
+        there = min(max(self._there, self._from + steps), now)
+        return {"steps": steps, "weights": there - self._from - steps, "rows": now - there}
+
     def end(self, now: int) -> None:
         """A pass ends."""
         batch = self.batch
@@ -79,6 +86,7 @@ class Sequencer:
             self._leave(now, batch)
             return
         self.number += 1
+        self._from = now
         self.turn = now + max(batch.layer.least, batch.steps)
         if batch.layer.residual and not batch.open:
             self.announce = max(now + 2 + max(0, batch.steps - _AHEAD),
