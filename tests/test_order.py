@@ -26,10 +26,11 @@ ORDER = {
         block, container
         epilogue
         qgraph
-        faint_rows, program
+        faint_rows, stream
+        arrays
+        program
         graph_rules
         record
-        stream
         host_side
     """,
     "celosia_spec.isa": """
@@ -189,8 +190,9 @@ ORDER = {
         batches, flash
         stream
         program
-        file, host
-        simulate
+        host, report
+        schedule, simulate
+        file, session
     """,
     "celosia.datasets": """
         dataset

@@ -5,11 +5,13 @@ Plain Python: importing it loads neither Amaranth nor a board description.
 
 import itertools
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from celosia_boards.description import Target
 from celosia_boards.targets import target, targets
+from celosia_spec.arrays import AnyArray
 from celosia_spec.errors import CelosiaError
 from celosia_spec.isa import ACCUMULATORS, MANTISSA_BITS, ArrayConfig
 
@@ -20,7 +22,7 @@ class ArrayRefused(CelosiaError, ValueError):
     """A target cannot hold an array; one line: the target, the reason, a way out."""
 
 
-def require(of: Target, array: ArrayConfig) -> ArrayConfig:
+def require(of: Target, array: AnyArray) -> AnyArray:
     """Return ``array`` if the target can hold it; ArrayRefused with a way out that it can."""
     if problems := of.check(array):
         ways = " or ".join([*_smaller(of, array), *_elsewhere(of, array)])
@@ -30,12 +32,12 @@ def require(of: Target, array: ArrayConfig) -> ArrayConfig:
 
 
 def array_for(of: Target | str, lanes: int | None = None, acc_bits: int | None = None,
-              weight_bits: int | None = None, activation_bits: int | None = None) -> ArrayConfig:
+              weight_bits: int | None = None, activation_bits: int | None = None) -> AnyArray:
     """Return the array of a target with these parameters in place of its own.
 
-    ``lanes`` keeps the quad, and so changes the words of a weight row; the memories keep their
-    depths. ValueError where no array allows the number, ArrayRefused where the target cannot hold
-    the array.
+    ``lanes`` keeps the quad, and so changes the words of a weight row; memories keep their depths.
+    ValueError where no array allows the number, ArrayRefused where the target cannot hold the
+    array.
     """
     of = of if isinstance(of, Target) else target(of)
     asked = {"lanes": lanes, "acc_bits": acc_bits, "weight_bits": weight_bits,
@@ -44,13 +46,13 @@ def array_for(of: Target | str, lanes: int | None = None, acc_bits: int | None =
     return require(of, replace(of.array, **changes))
 
 
-def widest_accumulators(of: Target, array: ArrayConfig) -> int:
+def widest_accumulators(of: Target, array: AnyArray) -> int:
     """Return the widest accumulators with which a target can hold an array like this one."""
     held = [bits for bits in ACCUMULATORS if not of.check(replace(array, acc_bits=bits))]
     return max(held, default=ACCUMULATORS[0])
 
 
-def _smaller(of: Target, array: ArrayConfig) -> Iterator[str]:
+def _smaller(of: Target, array: AnyArray) -> Iterator[str]:
     """The widest numbers, and the most lanes, that the target holds with all else as asked; both
     together where one alone does not help."""
     least = MANTISSA_BITS[0]
@@ -58,13 +60,13 @@ def _smaller(of: Target, array: ArrayConfig) -> Iterator[str]:
                                       range(least, array.activation_bits + 1)),
                     key=sum, reverse=True)
     lanes = [array.lanes >> k for k in range(array.lanes.bit_length())
-             if array.lanes >> k >= max(4, array.quad)]
+             if array.lanes >> k >= (max(4, array.quad) if isinstance(array, ArrayConfig) else 8)]
     ways = [*_first(of, array, itertools.product(lanes[:1], widths)),
             *_first(of, array, itertools.product(lanes, widths[:1]))]
     yield from ways or _first(of, array, itertools.product(lanes, widths))
 
 
-def _first(of: Target, array: ArrayConfig,
+def _first(of: Target, array: AnyArray,
            choices: Iterable[tuple[int, tuple[int, int]]]) -> Iterator[str]:
     """The first choice of lanes and widths that the target holds, in words."""
     for lanes, (weight_bits, activation_bits) in choices:
@@ -76,12 +78,13 @@ def _first(of: Target, array: ArrayConfig,
             return
 
 
-def _elsewhere(of: Target, array: ArrayConfig) -> Iterator[str]:
+def _elsewhere(of: Target, array: AnyArray) -> Iterator[str]:
     """The first other target whose own array holds what was asked."""
     for other in targets().values():
         changes: dict[str, Any] = {
             "lanes": max(array.lanes, other.array.lanes), "acc_bits": array.acc_bits,
             "weight_bits": array.weight_bits, "activation_bits": array.activation_bits}
-        if other != of and not other.check(replace(other.array, **changes)):
-            yield f"target={other.name}"
-            return
+        with suppress(ValueError):          # arrays of the second machine have 16 lanes at most
+            if other != of and not other.check(replace(other.array, **changes)):
+                yield f"target={other.name}"
+                return

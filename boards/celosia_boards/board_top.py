@@ -1,4 +1,4 @@
-"""The machine on a board: pins, LEDs and clock around `celosia_hw.top.Top`."""
+"""The machine on a board: pins, LEDs and clock around it."""
 
 import functools
 import operator
@@ -12,7 +12,8 @@ from celosia_boards.arrays import require
 from celosia_boards.clock import ClockSource, possible_clock
 from celosia_boards.description import Target
 from celosia_boards.flash_pins import FlashPins
-from celosia_spec.isa import ArrayConfig
+from celosia_spec.arrays import AnyArray
+from celosia_spec.stream.array import Array
 
 __all__ = ["BoardTop", "top_for"]
 
@@ -73,7 +74,7 @@ class BoardTop(Elaboratable):
         return m
 
 
-def top_for(target: Target, array: ArrayConfig | None = None, *, clock_mhz: float | None = None,
+def top_for(target: Target, array: AnyArray | None = None, *, clock_mhz: float | None = None,
             baud: int | None = None) -> wiring.Component | BoardTop:
     """Return the machine of a target, as `celosia_boards.build.build` wants it for a clock.
 
@@ -84,11 +85,14 @@ def top_for(target: Target, array: ArrayConfig | None = None, *, clock_mhz: floa
     A board gets its machine wrapped in `BoardTop`, a bare device the machine itself. ArrayRefused
     where the target cannot hold the array.
     """
+    from celosia_hw.serial_machine import SerialMachine
     from celosia_hw.top import Top
 
     array = require(target, array or target.array)
     clock_mhz = target.clock_mhz if clock_mhz is None else clock_mhz
     mhz = possible_clock(target, clock_mhz)
-    core = Top(array, mac=target.mac, weight_memory=target.weight_memory,
-               clock_hz=mhz * 1e6, baud=target.baud if baud is None else baud)
+    line = {"clock_hz": mhz * 1e6, "baud": target.baud if baud is None else baud}
+    core = (SerialMachine(array, mac=target.mac, main_memory=target.weight_memory, **line)
+            if isinstance(array, Array) else
+            Top(array, mac=target.mac, weight_memory=target.weight_memory, **line))
     return core if target.platform is None else BoardTop(core, target, clock_mhz)

@@ -5,7 +5,9 @@ from typing import Any
 
 from celosia_boards.families.family import Device, Family, Resources
 from celosia_boards.legality import Problem, problems
+from celosia_spec.arrays import AnyArray
 from celosia_spec.isa import ArrayConfig, Space, memory_of
+from celosia_spec.stream.array import ENTRY_BITS
 
 __all__ = ["LoaderCommand", "Target", "Usb"]
 
@@ -93,7 +95,7 @@ class Target:
         return self.device.resources
 
     @property
-    def array(self) -> ArrayConfig:
+    def array(self) -> AnyArray:
         """Parameters of the array."""
         return self.device.array
 
@@ -102,7 +104,7 @@ class Target:
         """Kind of `celosia_hw.parts.multiplier.Multipliers`."""
         return self.device.multiplier
 
-    def check(self, array: ArrayConfig) -> list[Problem]:
+    def check(self, array: AnyArray) -> list[Problem]:
         """Return why the target cannot hold ``array``, nothing where it can: lanes, multipliers
         and memories, counted before any synthesis. This is the only test of legality."""
         return problems(self.device, self.weight_memory, array)
@@ -114,18 +116,27 @@ class Target:
 
     @property
     def weight_kib(self) -> float:
-        """KiB of weights that the weight memory holds, zeros left out."""
-        return memory_of(Space.WEIGHTS).capacity(self.array)
+        """KiB of weights that the weight memory holds, zeros left out; of the second machine's main
+        memory, which holds maps too."""
+        if isinstance(self.array, ArrayConfig):
+            return memory_of(Space.WEIGHTS).capacity(self.array)
+        return self.array.main_words * ENTRY_BITS / 8192
 
     @property
     def map_kib(self) -> float:
-        """KiB of mantissas that the banks hold: the maps between layers."""
-        return memory_of(Space.BANKS).capacity(self.array)
+        """KiB of mantissas that the banks hold: the maps between layers. Of the second machine's
+        main memory, which holds weights too."""
+        if isinstance(self.array, ArrayConfig):
+            return memory_of(Space.BANKS).capacity(self.array)
+        return self.weight_kib
 
     @property
-    def sums(self) -> int:
-        """Sums that the accumulator store holds: a layer's outputs until they are rounded."""
-        return memory_of(Space.STORE).depth(self.array)
+    def sums(self) -> int | None:
+        """Sums that the accumulator store holds: a layer's outputs until they are rounded. None
+        where the machine has no such store."""
+        if isinstance(self.array, ArrayConfig):
+            return memory_of(Space.STORE).depth(self.array)
+        return None
 
     def facts(self) -> dict[str, Any]:
         """Return all that users are told of the target, as plain JSON values."""

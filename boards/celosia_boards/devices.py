@@ -33,29 +33,31 @@ HX8K = Device(
         lanes=8, quad=2, beat=2, weight_rows=512, bank_rows=512, table_rows=256, taps=256,
         writes=256, program_words=256, store_beats=512, index_bits=12, count_bits=12))
 
+_OF_25F = ArrayConfig(
+    lanes=16, quad=4, beat=4, weight_rows=4096, bank_rows=2048, table_rows=512, taps=512,
+    writes=1024, program_words=512, store_beats=1024, residual_beats=1024, wide_elements=4,
+    deep=True, clamp=True)
+_OF_45F = replace(_OF_25F, lanes=32, table_rows=1024, taps=1024, writes=2048, program_words=1024,
+                  store_beats=2048, residual_beats=2048)
+_OF_85F = replace(_OF_45F, bank_rows=4096, store_beats=4096, residual_beats=4096)
+
 _25F = Device(
     name="lfe5u-25f", family=ECP5, synthesis="-nowidelut", placement=("--25k",),
     resources=Resources(luts=24288, ffs=24288, brams=56, dsps=28), multiplier="mult18",
-    array=ArrayConfig(
-        lanes=16, quad=4, beat=4, weight_rows=4096, bank_rows=2048, table_rows=512, taps=512,
-        writes=1024, program_words=512, store_beats=1024, residual_beats=1024, wide_elements=4,
-        deep=True, clamp=True))
+    array=_OF_25F)
 
 # The die is the 25F's, and nextpnr would fill it; Lattice vouches for this much of it.
 _12F = replace(
-    _25F, name="lfe5u-12f", placement=("--12k",), array=replace(_25F.array, lanes=8),
+    _25F, name="lfe5u-12f", placement=("--12k",), array=replace(_OF_25F, lanes=8),
     resources=Resources(luts=12000, ffs=12000, brams=32, dsps=28))
 
 _45F = replace(
     _25F, name="lfe5u-45f", placement=("--45k",),
-    resources=Resources(luts=43848, ffs=43848, brams=108, dsps=72),
-    array=replace(_25F.array, lanes=32, table_rows=1024, taps=1024, writes=2048,
-                  program_words=1024, store_beats=2048, residual_beats=2048))
+    resources=Resources(luts=43848, ffs=43848, brams=108, dsps=72), array=_OF_45F)
 
 _85F = replace(
     _45F, name="lfe5u-85f", placement=("--85k",),
-    resources=Resources(luts=83640, ffs=83640, brams=208, dsps=156),
-    array=replace(_45F.array, bank_rows=4096, store_beats=4096, residual_beats=4096))
+    resources=Resources(luts=83640, ffs=83640, brams=208, dsps=156), array=_OF_85F)
 
 LFE5U = {12: _12F, 25: _25F, 45: _45F, 85: _85F}
 """ECP5 without transceivers, by thousands of look-up tables."""

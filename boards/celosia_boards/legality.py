@@ -5,11 +5,16 @@ Plain Python: importing it loads neither Amaranth nor a board description.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from celosia_boards.families.family import Device
 from celosia_hw.blocks import MULTIPLIER_BITS, SPRAM_BITS, SPRAM_ROWS
-from celosia_spec.isa import DELTA_BITS, ArrayConfig, Space, weight_word
+from celosia_spec.arrays import AnyArray
+from celosia_spec.isa import DELTA_BITS, Space, weight_word
 from celosia_spec.isa.memories import MEMORIES, Blocks
+from celosia_spec.stream import memories
+from celosia_spec.stream.array import Array
+from celosia_spec.stream.words import WEIGHT
 
 __all__ = ["Problem", "block_memories", "problems"]
 
@@ -32,17 +37,22 @@ class Problem:
         return self.text
 
 
-def block_memories(array: ArrayConfig, weight_memory: str) -> list[Blocks]:
+def block_memories(array: AnyArray,
+                   weight_memory: str) -> list[Blocks | memories.Blocks]:
     """Return the memories of an array that are built of block memories.
 
-    weight_memory : kind of `celosia_hw.memory.weight_memory.WeightMemory`.
+    weight_memory : kind of `celosia_hw.memory.weight_memory.WeightMemory`; of the second machine
+    that of its main memory.
     """
+    if isinstance(array, Array):
+        main = [memories.main_blocks(array)] if weight_memory == "bram" else []
+        return [*memories.blocks(array), *main]
     built = [memory.blocks(array) for memory in MEMORIES if memory.blocks is not None
              and (memory.space is not Space.WEIGHTS or weight_memory == "bram")]
     return [memory for memory in built if memory.depth]
 
 
-def problems(device: Device, weight_memory: str, array: ArrayConfig) -> list[Problem]:
+def problems(device: Device, weight_memory: str, array: AnyArray) -> list[Problem]:
     """Return why ``device`` cannot hold ``array``, a reason each; nothing where it can.
 
     Multipliers: how many, and how wide. SPRAM: blocks, depth, and the width of a weight word.
@@ -55,7 +65,7 @@ def problems(device: Device, weight_memory: str, array: ArrayConfig) -> list[Pro
     elif weight_memory == "spram":
         found += _spram(device, array)
 
-    def blocks(of: ArrayConfig) -> int:
+    def blocks(of: AnyArray) -> int:
         return sum(memory.count * device.family.blocks(memory.depth, memory.width)
                    for memory in block_memories(of, weight_memory))
 
@@ -69,8 +79,12 @@ def problems(device: Device, weight_memory: str, array: ArrayConfig) -> list[Pro
     return found
 
 
-def _multipliers(device: Device, array: ArrayConfig) -> Iterator[Problem]:
+def _multipliers(device: Device, array: AnyArray) -> Iterator[Problem]:
     widest = MULTIPLIER_BITS[device.multiplier]
+    if isinstance(array, Array) and array.weight_bits > WEIGHT["mantissa"].bits:
+        yield Problem(parameter="weight_bits", text=(
+            f"weight_bits can be at most {WEIGHT['mantissa'].bits} in its stream, not "
+            f"{array.weight_bits}"))
     for name in ("weight_bits", "activation_bits"):
         bits = getattr(array, name)
         if bits > widest:
@@ -83,7 +97,12 @@ def _multipliers(device: Device, array: ArrayConfig) -> Iterator[Problem]:
             f"multiplier blocks"))
 
 
-def _spram(device: Device, array: ArrayConfig) -> Iterator[Problem]:
+def _spram(device: Device, array: AnyArray) -> Iterator[Problem]:
+    if isinstance(array, Array):
+        if array.main_words > SPRAM_ROWS:
+            yield Problem(parameter="main_words", text=(
+                f"main_words can be at most {SPRAM_ROWS} in its SPRAM, not {array.main_words}"))
+        return
     if array.groups_max > device.resources.sprams:
         name = _culprit(device, array, lambda of: of.groups_max)
         who = f"{array.lanes} lanes" + (f" with {name}={array.quad}" if name == "quad" else "")
@@ -98,7 +117,7 @@ def _spram(device: Device, array: ArrayConfig) -> Iterator[Problem]:
             f"{array.weight_bits}"))
 
 
-def _culprit(device: Device, array: ArrayConfig, need: Callable[[ArrayConfig], int]) -> str:
+def _culprit(device: Device, array: Any, need: Callable[[Any], int]) -> str:
     """Return the parameter without whose change from the device's own array least is needed; the
     lanes where none differs."""
     own = device.array
@@ -109,6 +128,6 @@ def _culprit(device: Device, array: ArrayConfig, need: Callable[[ArrayConfig], i
         except ValueError:              # parameters that only go together
             return 0
 
-    changed = [field.name for field in fields(array)
-               if getattr(array, field.name) != getattr(own, field.name)]
+    changed = [field.name for field in fields(array) if type(array) is type(own)
+               and getattr(array, field.name) != getattr(own, field.name)]
     return max(changed, key=saved, default="lanes")

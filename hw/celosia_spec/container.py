@@ -92,6 +92,15 @@ def read(path: str | Path, version: int = VERSION) -> tuple[dict, dict[str, np.n
     return manifest, arrays
 
 
+def version_of(path: str | Path) -> int | None:
+    """Return the version of a file, None where it is none of ours; errors as of `read`."""
+    data = read_file(Path(path), SIZE_MAX)
+    if len(data) < _HEADER.size or data[:len(MAGIC)] != MAGIC:
+        return None
+    version: int = _HEADER.unpack_from(data)[1]
+    return version
+
+
 def _entries(path: Path, data: bytes, wanted: int) -> list[tuple]:
     """Return the checked section table: sections back to back, from the table to the file's end."""
     if data[:len(MAGIC)] != MAGIC:
@@ -100,8 +109,9 @@ def _entries(path: Path, data: bytes, wanted: int) -> list[tuple]:
         raise _damaged(path, f"the header is cut after {len(data)} bytes")
     _, version, count, size = _HEADER.unpack_from(data)
     if version != wanted:
-        raise CelosiaError(f"{path}: program file version {version}, this release reads {wanted}; "
-                           f"compile the model again, or use the release that wrote the file")
+        raise CelosiaError(f"{path}: program file version {version}, this release reads {VERSION} "
+                           f"and {STREAM_VERSION}; compile the model again, or use the release "
+                           f"that wrote the file")
     end = _HEADER.size + count * _ENTRY.size
     if count > _SECTIONS_MAX or len(data) < end + _CRC.size:
         raise _damaged(path, f"the section table of {count} sections is cut")

@@ -5,16 +5,14 @@ from dataclasses import dataclass
 from functools import lru_cache, singledispatch
 
 from celosia_spec import isa
+from celosia_spec.arrays import AnyArray
 from celosia_spec.isa import ArrayConfig
 from celosia_spec.isa.fields import Word
 from celosia_spec.stream import memories as stream_memories
 from celosia_spec.stream import registers as stream_registers
 from celosia_spec.stream.array import Array
 
-__all__ = ["AnyArray", "HostMemory", "HostSide", "host_side"]
-
-AnyArray = ArrayConfig | Array
-"""Parameters of an array of either machine. Both have their `hash` in ``Register.ARRAY_HASH``."""
+__all__ = ["HostMemory", "HostSide", "host_side"]
 
 _FIRST = 256
 """Elements of main memory that are read back after a load: half a KiB tells a reset."""

@@ -40,6 +40,11 @@ class Preprocessing:
     deviation: tuple[float, ...] = (1.0,)
     labels: tuple[str, ...] = ()
 
+    @property
+    def unsigned(self) -> bool:
+        """Whether it says that no input is below 0."""
+        return self.scale is not None and max(self.mean) <= 0
+
     def __post_init__(self) -> None:
         _check_labels(self.labels)
         scale = None if self.scale is None else _numbers("scale", self.scale)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from celosia_spec.arrays import AnyArray
 from celosia_spec.host_layers import HostLayer, Scoring, host_remark, scoring
 from celosia_spec.isa import MEMORIES, ArrayConfig, Memory, Space
 from celosia_spec.preprocessing import Preprocessing
@@ -65,35 +66,27 @@ class Layer:
 class MemoryUse(NamedTuple):
     """What a program needs of a memory, the highest address used plus one, and what there is."""
 
-    memory: Memory
+    name: str
     used: int
     available: int
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Program:
-    """What one array needs to run one network.
+class Compiled:
+    """What users know of a program, whichever machine it is for.
 
     target      : name of the target it was compiled for.   array : the array's parameters.
     exponents   : "dynamic" or "static".
     graph       : the quantised graph (for the golden model).
-    images      : memory contents by space, uint32, from address 0: PROGRAM, WEIGHTS, ROWS, TAPS,
-                  WRITES.
-    descriptors : number of descriptors; ``descriptor_nodes[i]`` is the node that descriptor i runs.
-    slots       : exponent slot of each tensor.   places : where each stored tensor lies.
-    layers      : one entry a descriptor.
+    layers      : one entry a layer, as the machine runs them.
     host        : what the host computes from the array's output; mostly nothing.
     preprocessing : how pixels become inputs and what outputs are called, or None.
     """
 
     target: str
-    array: ArrayConfig
+    array: AnyArray
     exponents: str
     graph: QGraph
-    images: dict[Space, np.ndarray]
-    descriptors: int
-    slots: dict[str, int]
-    places: dict[str, Place]
     layers: tuple[Layer, ...]
     host: tuple[HostLayer, ...] = ()
     preprocessing: Preprocessing | None = None
@@ -106,16 +99,7 @@ class Program:
     @property
     def memory_use(self) -> tuple[MemoryUse, ...]:
         """How full every memory is that a program fills."""
-        return tuple(MemoryUse(memory, self._used(memory), memory.depth(self.array))
-                     for memory in MEMORIES if memory.holds != "state")
-
-    def _used(self, memory: Memory) -> int:
-        if memory.holds == "image":
-            return self.images[memory.space].size
-        if memory.holds == "exponents":
-            return 1 + max(self.slots.values(), default=-1)
-        return max((int(place.addresses.max()) + 1 for place in self.places.values()
-                    if place.space == memory.space and place.addresses.size), default=0)
+        raise NotImplementedError
 
     @property
     def fits(self) -> bool:
@@ -147,3 +131,35 @@ class Program:
         tensors = self.graph.tensors
         return [{"name": t.name, "shape": t.user_shape, "exponent_min": t.exponent.least,
                  "exponent": static_exponent(tensors, t.name)} for t in tensors.values()]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Program(Compiled):
+    """What one array needs to run one network.
+
+    images      : memory contents by space, uint32, from address 0: PROGRAM, WEIGHTS, ROWS, TAPS,
+                  WRITES.
+    descriptors : number of descriptors; ``descriptor_nodes[i]`` is the node that descriptor i runs.
+    slots       : exponent slot of each tensor.   places : where each stored tensor lies.
+    layers      : one entry a descriptor.
+    """
+
+    array: ArrayConfig
+    images: dict[Space, np.ndarray]
+    descriptors: int
+    slots: dict[str, int]
+    places: dict[str, Place]
+
+    @property
+    def memory_use(self) -> tuple[MemoryUse, ...]:
+        """How full every memory is that a program fills."""
+        return tuple(MemoryUse(memory.name, self._used(memory), memory.depth(self.array))
+                     for memory in MEMORIES if memory.holds != "state")
+
+    def _used(self, memory: Memory) -> int:
+        if memory.holds == "image":
+            return self.images[memory.space].size
+        if memory.holds == "exponents":
+            return 1 + max(self.slots.values(), default=-1)
+        return max((int(place.addresses.max()) + 1 for place in self.places.values()
+                    if place.space == memory.space and place.addresses.size), default=0)

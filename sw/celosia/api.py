@@ -36,7 +36,8 @@ def compile(model: Any, example_input: Any, *, target: str = "icebreaker", calib
     lanes         : None lets the target's default stand.
     sparse        : False keeps zero weights as work to be done, the dense baseline.
     preprocessing : how pixels become inputs and what outputs are called, to be stored with the
-                    program; it changes nothing of what is computed.
+                    program. Where it, or the calibration, says that inputs are never below 0, the
+                    second machine gives their mantissas no sign, and refuses inputs below 0.
     dump_after    : name of a graph pass whose result is printed on stderr.
 
     ArgumentError where one of these settings cannot be, CelosiaError where there is no such target
@@ -55,6 +56,9 @@ def compile(model: Any, example_input: Any, *, target: str = "icebreaker", calib
 
     from celosia.ways_out import compile_or_advise
 
+    compiler = replace(compiler, unsigned_input=(
+        (preprocessing is not None and preprocessing.unsigned)
+        or (samples is not None and bool((samples >= 0).all()))))
     graph = compiler.graph(model, example_input, dump_after=dump_after)
     if preprocessing is not None:
         preprocessing.check(graph.input_shape[0], scoring(graph.host, graph.output_shape).classes)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from celosia.extras import names_extra
+from celosia.program import CoreProgram, Program
 from celosia.results import (
     Notice,
     Progress,
@@ -20,7 +21,6 @@ from celosia.results import (
 from celosia_spec.errors import CelosiaError, refusals
 
 if TYPE_CHECKING:
-    from celosia.program import Program
     from celosia_boards.host.session import SimResult
 
 GOLDEN, SIMULATORS, BOARD = "golden", ("verilator", "icarus"), "board"
@@ -81,15 +81,37 @@ def simulate(program: Program, images: np.ndarray, simulator: str, *, tensors: b
 
     ``saturated`` then also tells of the input, which the machine does not see.
     """
-    from celosia_boards.cache import unseen
-    from celosia_sim.golden import input_saturated, quantise_input
-    from celosia_sim.simulate import simulate as run_simulator
+    from celosia_sim.golden import input_saturated
 
-    with refusals():
-        mantissa, exponent = quantise_input(program.graph, images)
-    result = run_simulator(program, mantissa, exponent, simulator=simulator, tensors=tensors,
-                           progress=progress, stages=stages or unseen)
+    result = _simulated(program, images, simulator, tensors=tensors, progress=progress,
+                        stages=stages)
     return replace(result, saturated=result.saturated | input_saturated(program.graph, images))
+
+
+def _simulated(program: Program, images: np.ndarray, simulator: str, *, tensors: bool,
+               progress: Progress | None, stages: Stages | None) -> SimResult:
+    from celosia_boards.cache import unseen
+
+    if isinstance(program, CoreProgram):
+        from celosia_sim.golden import quantise_input
+        from celosia_sim.simulate import simulate as run_simulator
+
+        with refusals():
+            mantissa, exponent = quantise_input(program.graph, images)
+        return run_simulator(program, mantissa, exponent, simulator=simulator, tensors=tensors,
+                             progress=progress, stages=stages or unseen)
+
+    from celosia.bands.file import StreamFile
+    from celosia.bands.session import run as run_stream
+    from celosia.bands.simulate import simulated
+
+    assert isinstance(program, StreamFile)
+    if simulator != SIMULATORS[0]:
+        raise CelosiaError(f"backend {simulator!r} does not run programs of the second machine "
+                           f"yet; use {SIMULATORS[0]}")
+    with refusals(), simulated(program.program, progress=progress,
+                               stages=stages or unseen) as execute:
+        return run_stream(program.program, images, execute, tensors=tensors)
 
 
 def _run_golden(program: Program, images: np.ndarray, progress: Progress | None) -> RunResult:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from celosia.board_memory import memory_words
-from celosia.program import Program
+from celosia.program import CoreProgram, Program
 from celosia.results import Notice, Progress, RunResult, Stages, as_images, result_of
 from celosia_boards.host.driver import Driver, Probe
 from celosia_boards.host.job import Job, Record
@@ -19,7 +19,14 @@ from celosia_boards.host.machine import Machine, Status
 from celosia_boards.host.requests import BLOCK_BYTES
 from celosia_boards.targets import target, targets
 from celosia_spec.errors import CelosiaError, refusals
-from celosia_spec.isa import COUNTER_BITS, FORMAT_VERSION, Event, Space, array_hash
+from celosia_spec.isa import (
+    COUNTER_BITS,
+    FORMAT_VERSION,
+    ArrayConfig,
+    Event,
+    Space,
+    array_hash,
+)
 
 if TYPE_CHECKING:
     from celosia_boards.host.session import Session, SimResult
@@ -76,8 +83,9 @@ class Board:
         self._line, self.name = line, line.name
         self._on_notice = on_notice or (lambda words: None)
         self._driver: Driver | None = None
-        self._program: Program | None = None
-        some = next(iter(targets().values()))       # what is asked before a load needs no array
+        self._program: CoreProgram | None = None
+        some = next(of for of in targets().values() if isinstance(of.array, ArrayConfig))
+        assert isinstance(some.array, ArrayConfig)      # what is asked before a load needs none
         self._machine = Machine(line, some.array, some.clock_mhz * 1e6)
         self.array_hash = self._machine.greet()
 
@@ -103,6 +111,10 @@ class Board:
         CelosiaError for such a board, and for one that holds another array than the program's.
         """
         self._check(program)
+        if not isinstance(program, CoreProgram):
+            raise CelosiaError(f"{self.name}: programs for the array of {program.target} are not "
+                               f"loaded over a serial line yet; run it on the golden model or on "
+                               f"verilator")
         machine = Machine(self._line, program.array, target(program.target).clock_mhz * 1e6)
         driver = Driver(machine, self._on_notice)
         setup, probe = memory_words(program), _probe(program)
@@ -194,7 +206,7 @@ class Board:
         self._machine.abort()
 
     @property
-    def program(self) -> Program:
+    def program(self) -> CoreProgram:
         """The program that is loaded; CelosiaError where none is."""
         if self._program is None:
             raise CelosiaError(f"{self.name}: no program was loaded over this connection; load one "
@@ -245,7 +257,7 @@ def _holder(found: int) -> str:
     """Return, in words, the array of which gateware carries a hash."""
     for version in range(FORMAT_VERSION + _VERSIONS):
         names = [name for name, of in targets().items()
-                 if array_hash(of.array, version) == found]
+                 if isinstance(of.array, ArrayConfig) and array_hash(of.array, version) == found]
         if names and version == FORMAT_VERSION:
             return f"that of {' or '.join(names)}"
         if names:
@@ -260,7 +272,7 @@ def _whole(counted: np.ndarray, about: np.ndarray | int) -> np.ndarray:
     return about + (counted - about + _HALF) % (2 * _HALF) - _HALF
 
 
-def _plan(program: Program, images: np.ndarray, *, tensors: bool = False) -> Session:
+def _plan(program: CoreProgram, images: np.ndarray, *, tensors: bool = False) -> Session:
     """Return what is to be done for float32 images (N, ...)."""
     from celosia_boards.host.session import Session
     from celosia_sim.golden import quantise_input
@@ -270,7 +282,7 @@ def _plan(program: Program, images: np.ndarray, *, tensors: bool = False) -> Ses
         return Session(program, mantissa, exponent, tensors=tensors)
 
 
-def _probe(program: Program) -> Probe:
+def _probe(program: CoreProgram) -> Probe:
     """Return inputs of random numbers with what the golden model makes of them."""
     from celosia_sim.golden import run as run_golden
 

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from celosia.densify import densify
-from celosia.program import Program
+from celosia.program import CoreProgram, Program
+from celosia_spec.errors import CelosiaError
+from celosia_spec.program import Layer
+from celosia_spec.stream.array import Array
 
 if TYPE_CHECKING:
     from celosia.board import Board
     from celosia.results import Stages
 
-_WEIGHT_ROWS_MAX = 65_536
+_WEIGHT_ROWS_MAX = _MAIN_WORDS_MAX = 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,26 +53,38 @@ def compare(program: Program) -> Comparison:
     The dense weights may not fit the array's weight memory; the baseline gets a deeper one, which
     changes no cycle.
     """
-    from celosia.lower import lower
-
-    roomy = replace(program.array, weight_rows=_WEIGHT_ROWS_MAX)
-    dense = lower(densify(program.graph), roomy, target=program.target,
-                  exponents=program.exponents)
+    dense = _dense(program)
     lanes = program.array.lanes
     layers = tuple(
         LayerComparison(name=sparse.name, density=sparse.nonzeros / sparse.weights,
                         cycles_sparse=sparse.predicted_cycles, cycles_dense=full.predicted_cycles,
                         cycles_bound=sparse.bound_cycles,
                         utilisation=sparse.macs / (lanes * sparse.predicted_cycles))
-        for sparse, full in zip(program.layers, dense.layers, strict=True))
+        for sparse, full in zip(program.layers, dense, strict=True))
     return Comparison(layers=layers, total=LayerComparison(
         name="total",
         density=sum(layer.nonzeros for layer in program.layers)
         / sum(layer.weights for layer in program.layers),
-        cycles_sparse=program.predicted_cycles, cycles_dense=dense.predicted_cycles,
+        cycles_sparse=program.predicted_cycles,
+        cycles_dense=sum(layer.predicted_cycles for layer in dense),
         cycles_bound=sum(layer.bound_cycles for layer in program.layers),
         utilisation=sum(layer.macs for layer in program.layers)
         / (lanes * program.predicted_cycles)))
+
+
+def _dense(program: Program) -> tuple[Layer, ...]:
+    """Return the layers of the dense baseline, on an array with room for it."""
+    graph = densify(program.graph)
+    if isinstance(program, CoreProgram):
+        from celosia.lower import lower
+
+        roomy = replace(program.array, weight_rows=_WEIGHT_ROWS_MAX)
+        return lower(graph, roomy, target=program.target, exponents=program.exponents).layers
+
+    from celosia.bands.schedule import stream_schedule
+
+    assert isinstance(program.array, Array)
+    return stream_schedule(graph, replace(program.array, main_words=_MAIN_WORDS_MAX)).layers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +114,9 @@ def count(program: Program, board: Board, stages: Stages | None = None) -> list[
     from celosia_boards.cache import unseen
     from celosia_sim.simulate import count_to_each_end
 
+    if not isinstance(program, CoreProgram):
+        raise CelosiaError(f"{board.name}: cycles of single layers are not counted on the array of "
+                           f"{program.target} yet; run the program on it, which counts all")
     simulated, ends = count_to_each_end(program, stages=stages or unseen)
     counted = board.count_to_each_end()
     layers = [LayerCount(name=layer.name, predicted=layer.predicted_cycles, simulated=int(passed),

@@ -3,7 +3,7 @@
 import operator
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,16 +12,21 @@ from celosia.graph import Graph
 from celosia.program import Program
 from celosia_boards.arrays import array_for, widest_accumulators
 from celosia_boards.targets import target as find_target
+from celosia_spec.arrays import AnyArray
 from celosia_spec.epilogue import DYNAMIC, STATIC, check_exponents
 from celosia_spec.errors import ArgumentError, FitError, Need, refusals
 from celosia_spec.isa import ACCUMULATORS as WIDTHS
-from celosia_spec.isa import MANTISSA_BITS, ArrayConfig
+from celosia_spec.isa import MANTISSA_BITS
 from celosia_spec.qgraph import QGraph
+from celosia_spec.stream.array import Array
 
 if TYPE_CHECKING:
+    from celosia.bands.schedule import StreamSchedule
     from celosia.quantise import Begun
     from celosia.schedule.schedule import Schedule
     from celosia.schedule.shortages import Outcome
+
+    AnySchedule = Schedule | StreamSchedule
 
 ACCUMULATORS = "accumulators"
 """What a FitError has for an operator where the sums are too wide for the target."""
@@ -30,7 +35,10 @@ ACCUMULATORS = "accumulators"
 @dataclass(frozen=True, kw_only=True)
 class Compiler:
     """How to compile, every field as `celosia.compile` has it; and the stages of it: `graph`,
-    `quantised`, `schedule`, `program`. Each takes what the one before returned."""
+    `quantised`, `schedule`, `program`. Each takes what the one before returned.
+
+    unsigned_input : inputs are never below 0; the second machine's mantissas have no sign then.
+    """
 
     target: str = "icebreaker"
     exponents: str = DYNAMIC
@@ -38,6 +46,7 @@ class Compiler:
     activation_bits: int = 8
     lanes: int | None = None
     sparse: bool = True
+    unsigned_input: bool = False
 
     def __post_init__(self) -> None:
         """Make whole numbers of any kind ints; what is none is refused by `check`."""
@@ -64,7 +73,13 @@ class Compiler:
             raise ArgumentError("static exponents need calibration inputs: give calibration an "
                                 "array (N, C, H, W) or (N, F), or use exponents='dynamic'")
 
-    def array(self) -> ArrayConfig:
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What `celosia.compile` is to be called with for the same."""
+        return {field.name: getattr(self, field.name) for field in fields(self)
+                if field.name != "unsigned_input"}
+
+    def array(self) -> AnyArray:
         """Return the array before its accumulators are known; CelosiaError where the target cannot
         hold it."""
         with refusals():
@@ -106,48 +121,63 @@ class Compiler:
         """
         from celosia.quantise import quantise
 
+        second = isinstance(self.array(), Array)
         return quantise(graph, calibration=samples, exponents=self.exponents, acc_bits=acc_bits,
                         weight_bits=self.weight_bits, activation_bits=self.activation_bits,
-                        widest=self.accumulators()[-1], sparse=self.sparse, begun=begun)
+                        widest=self.accumulators()[-1], sparse=self.sparse, begun=begun,
+                        unsigned=second, unsigned_input=second and self.unsigned_input)
 
-    def schedule(self, graph: QGraph) -> "Schedule":
+    def schedule(self, graph: QGraph) -> "AnySchedule":
         """Return how the array runs a quantised graph, as if it had room for all weights and tables
         (`refusals`); FitError where it can run it in no way."""
+        array = replace(self.array(), acc_bits=graph.acc_bits)
+        if isinstance(array, Array):
+            from celosia.bands.schedule import stream_schedule
+
+            return stream_schedule(graph, array)
+
         from celosia.schedule.scheduling import schedule
 
-        return schedule(graph, replace(self.array(), acc_bits=graph.acc_bits))
+        return schedule(graph, array)
 
-    def refusals(self, found: "Schedule") -> Iterator[FitError]:
+    def refusals(self, found: "AnySchedule") -> Iterator[FitError]:
         """Everything of a schedule that the target has no room for."""
         yield from self._too_wide(found.array)
         yield from found.refusals(self.target)
 
-    def fitting(self, graph: QGraph) -> "Schedule":
+    def fitting(self, graph: QGraph) -> "AnySchedule":
         """Return the schedule; FitError where the target does not take the graph."""
-        from celosia.lower import fitting
-
-        array = replace(self.array(), acc_bits=graph.acc_bits)
-        for refusal in self._too_wide(array):
+        for refusal in self._too_wide(replace(self.array(), acc_bits=graph.acc_bits)):
             raise refusal
-        return fitting(graph, array, self.target)
+        found = self.schedule(graph)
+        for refusal in found.refusals(self.target):
+            raise refusal
+        return found
 
     def program(self, graph: QGraph) -> Program:
         """Return the program; FitError where the target does not take the graph."""
+        from celosia.bands.file import stream_file
+        from celosia.bands.schedule import StreamSchedule
         from celosia.emit.program import emit
 
-        return emit(self.fitting(graph), target=self.target, exponents=self.exponents)
+        found = self.fitting(graph)
+        if isinstance(found, StreamSchedule):
+            return stream_file(found, target=self.target, exponents=self.exponents)
+        return emit(found, target=self.target, exponents=self.exponents)
 
     def attempt(self, graph: QGraph) -> "Outcome":
         """Return the schedule, or everything that is in the way."""
+        from celosia.bands import schedule as bands
         from celosia.schedule.shortages import attempt
 
         array = replace(self.array(), acc_bits=graph.acc_bits)
-        outcome = attempt(graph, array, self.target)
+        outcome = (bands.attempt(graph, array) if isinstance(array, Array) else
+                   attempt(graph, array, self.target))
         if refusals := tuple(self._too_wide(array)):
             return replace(outcome, schedule=None, refusals=refusals + outcome.refusals)
         return outcome
 
-    def _too_wide(self, array: ArrayConfig) -> Iterator[FitError]:
+    def _too_wide(self, array: AnyArray) -> Iterator[FitError]:
         """A refusal where an array's accumulators are too wide for the target."""
         if problems := find_target(self.target).check(array):
             yield FitError(

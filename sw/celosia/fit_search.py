@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from celosia.bands import schedule as bands
+from celosia.bands.flash import MAIN_MEMORY
 from celosia.compiler import ACCUMULATORS, Compiler
 from celosia.graph import Conv, Graph
 from celosia.schedule.shortages import Outcome, attempt_weights
@@ -16,6 +18,7 @@ from celosia_boards.targets import target as find_target
 from celosia_spec.epilogue import DYNAMIC, STATIC
 from celosia_spec.errors import CelosiaError, CompileError, FitError
 from celosia_spec.isa import Space, memory_of
+from celosia_spec.stream.array import Array
 
 _STEPS = 6
 """Shares of the weights that are tried from the largest that may fit downwards."""
@@ -98,7 +101,9 @@ class Search:
 
     def _outcome(self, settings: Compiler) -> Outcome:
         if self.graphs is None:
-            return attempt_weights(self.layers, settings.array(), settings.target)
+            array, target = settings.array(), settings.target
+            return (bands.attempt_weights(self.layers, array, target) if isinstance(array, Array)
+                    else attempt_weights(self.layers, array, target))
         return _outcomes(self.graphs, Trial("", "", "", settings))[0]
 
     def _find(self, graphs: Graphs, machine: Machine, seconds: float) -> None:
@@ -140,7 +145,7 @@ class Search:
         needs = {refusal.need.what: refusal.need for refusal in outcome.refusals
                  if isinstance(refusal, FitError) and refusal.need}
         if _WEIGHTS not in needs:
-            few = {"weights of a row", "bits of a sum"} & needs.keys()
+            few = {"weights of a row", "bits of a sum", MAIN_MEMORY} & needs.keys()
             return list(DENSITIES) if few else []
         need = needs[_WEIGHTS]
         sizes = [node.weight.size for node in graph.nodes if isinstance(node, Conv)]

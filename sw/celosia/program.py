@@ -6,10 +6,10 @@ from celosia.show import html, text
 from celosia_spec import program, record
 
 
-class Program(program.Program):
+class Program(program.Compiled):
     """What one array needs to run one network. Printed, it is three lines; in a notebook, tables.
 
-    Its fields are those of `celosia_spec.program.Program`.
+    Its fields are those of `celosia_spec.program.Compiled`.
     """
 
     def __repr__(self) -> str:
@@ -20,4 +20,11 @@ class Program(program.Program):
 
     def save(self, path: str | Path) -> None:
         """Write the program file; it appears whole or not at all. CelosiaError where it cannot."""
+        raise NotImplementedError
+
+
+class CoreProgram(Program, program.Program):
+    """A program of the first machine."""
+
+    def save(self, path: str | Path) -> None:
         record.save(self, path)

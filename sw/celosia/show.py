@@ -5,7 +5,7 @@ from html import escape
 from typing import NamedTuple
 
 from celosia_spec.host_layers import host_remark
-from celosia_spec.program import Program
+from celosia_spec.program import Compiled
 
 _BAR = ("background:#eee;width:16em;display:inline-block",
         "background:#3f5fa8;height:0.9em;display:block;width:{share:.0%}")
@@ -40,19 +40,19 @@ def speed(cycles: int, clock_mhz: float) -> str:
             f"{clock_mhz:g} MHz")
 
 
-def clock_of(program: Program) -> float:
+def clock_of(program: Compiled) -> float:
     """Return the clock of the program's target, MHz."""
     from celosia_boards.targets import target
 
     return target(program.target).clock_mhz
 
 
-def text(program: Program) -> str:
+def text(program: Compiled) -> str:
     """Return what it is, how fast it is and what it fills, a line each."""
     return "\n".join((_what(program), _speed(program), _space(program)))
 
 
-def html(program: Program) -> str:
+def html(program: Compiled) -> str:
     """Return the three lines, the layers' table and a bar for each memory, as HTML."""
     lines = "<br>".join(escape(line) for line in text(program).splitlines())
     head = "".join(f"<th>{name}</th>" for name in
@@ -64,7 +64,7 @@ def html(program: Program) -> str:
         f"<td>{layer.macs / (program.lanes * layer.predicted_cycles):.1%}</td></tr>"
         for layer in program.layers)
     bars = "".join(
-        f"<tr><td>{use.memory.name}</td><td><span style='{_BAR[0]}'>"
+        f"<tr><td>{use.name}</td><td><span style='{_BAR[0]}'>"
         f"<span style='{_BAR[1].format(share=use.used / use.available)}'></span></span>"
         f"</td><td>{use.used:,} of {use.available:,}</td></tr>"
         for use in program.memory_use if use.available)
@@ -72,7 +72,7 @@ def html(program: Program) -> str:
             f"<table><tbody>{bars}</tbody></table>")
 
 
-def _what(program: Program) -> str:
+def _what(program: Compiled) -> str:
     stored = sum(layer.nonzeros for layer in program.layers)
     weights = sum(layer.weights for layer in program.layers)
     count = len(program.layers)
@@ -81,17 +81,17 @@ def _what(program: Program) -> str:
             f"({stored / weights:.1%})")
 
 
-def _speed(program: Program) -> str:
+def _speed(program: Compiled) -> str:
     cycles = program.predicted_cycles
     bound = sum(layer.bound_cycles for layer in program.layers)
     return (f"{cycles:,} cycles ({cycles / bound:.2f} times the bound): "
             f"{speed(cycles, clock_of(program))}")
 
 
-def _space(program: Program) -> str:
+def _space(program: Compiled) -> str:
     fullest = max((use for use in program.memory_use if use.available),
                   key=lambda use: use.used / use.available)
     held = sum(layer.weight_bytes for layer in program.layers)
     host = f"; {host_remark(program.host)}" if program.host else ""
     return (f"weights and their places {held / 1024:.1f} KiB; fullest memory: "
-            f"{fullest.memory.name}, {fullest.used:,} of {fullest.available:,}{host}")
+            f"{fullest.name}, {fullest.used:,} of {fullest.available:,}{host}")

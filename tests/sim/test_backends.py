@@ -13,7 +13,7 @@ from amaranth.hdl import Array, Module, Mux, Signal, signed
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
-from celosia.program import Program
+from celosia.program import CoreProgram as Program
 from celosia_boards.devices import HX8K, LFE5U, UP5K
 from celosia_boards.host import session as plan
 from celosia_boards.host.session import Session

@@ -192,9 +192,10 @@ def test_one_bit_more() -> None:
 def test_an_input_below_0_is_refused(exponents: str) -> None:
     x = np.float32([[2.0], [-0.5]])[:, :, None, None]
     graph = single([[1.0]], unsigned_input=True, exponents=exponents, calibration=x[:1])
-    with pytest.raises(ValueError, match=r"^x: image 1 of the input reaches down to -0.5, and its "
-                                         r"mantissas have no sign; give inputs of 0 and more, or "
-                                         r"quantise with unsigned_input=False$"):
+    with pytest.raises(ValueError, match=r"^x: image 1 of the input reaches down to -0.5, and the "
+                                         r"network was compiled for inputs of 0 and more; compile "
+                                         r"it with calibration inputs like these, and without "
+                                         r"scale$"):
         golden.run(graph, x)
     golden.run(graph, np.array([[[[-0.0]]]]))
 

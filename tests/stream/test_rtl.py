@@ -2,8 +2,6 @@
 """Streams of random networks on the gateware: main memory is that of the machine of words, and
 cycles are those of the clock model."""
 
-import math
-
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, reject, settings
@@ -57,8 +55,7 @@ def check(machine, graph, x):
 
 def _steps(program):
     """Return the steps of all passes of a network."""
-    return sum(int(part.steps.sum()) * sum(band.tiles for band in part.bands)
-               * math.prod(pool.window if (pool := layer.node.epilogue.pool) else (1,))
+    return sum(int(part.steps.sum()) * part.tiles * layer.phases
                for layer in program.layers for part in layer.parts)
 
 

@@ -147,9 +147,9 @@ def test_foreign_file(path: Path, content: bytes) -> None:
 
 def test_future_version(path: Path) -> None:
     data = bytearray(path.read_bytes())
-    struct.pack_into("<I", data, 8, container.VERSION + 1)
+    struct.pack_into("<I", data, 8, container.STREAM_VERSION + 1)
     path.write_bytes(data)
-    with pytest.raises(CelosiaError, match="version 5, this release reads 4; compile"):
+    with pytest.raises(CelosiaError, match="version 6, this release reads 4 and 5; compile"):
         load(path)
 
 

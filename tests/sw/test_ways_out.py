@@ -179,5 +179,6 @@ def test_settings_are_those_of_compile() -> None:
     import inspect
 
     parameters = inspect.signature(celosia.compile).parameters
-    for name, field in Compiler.__dataclass_fields__.items():
-        assert parameters[name].default == field.default
+    settings = Compiler().arguments
+    assert {name: parameters[name].default for name in settings} == settings
+    assert settings.keys() | {"unsigned_input"} == Compiler.__dataclass_fields__.keys()

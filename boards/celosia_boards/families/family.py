@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from celosia_spec.arrays import AnyArray
 from celosia_spec.errors import CelosiaError
-from celosia_spec.isa import ArrayConfig
 
 if TYPE_CHECKING:
     from amaranth.hdl import Module, Signal
@@ -123,7 +123,7 @@ class Device:
     name: str
     family: Family
     resources: Resources
-    array: ArrayConfig
+    array: AnyArray
     multiplier: str
     placement: tuple[str, ...]
     synthesis: str

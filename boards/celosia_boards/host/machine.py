@@ -10,7 +10,8 @@ from celosia_boards.host.exchange import Busy, Damage, Exchange, HostError
 from celosia_boards.host.link import Line
 from celosia_boards.host.requests import READ_HASH, STATUS, Access, Requests
 from celosia_boards.host.work import Run, data_of
-from celosia_spec.host_side import AnyArray, host_side
+from celosia_spec.arrays import AnyArray
+from celosia_spec.host_side import host_side
 from celosia_spec.isa import Register
 from celosia_spec.isa.frames import DESCRIPTORS, Command, Kind, Reply
 

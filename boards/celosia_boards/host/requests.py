@@ -9,7 +9,8 @@ from typing import Self
 
 import numpy as np
 
-from celosia_spec.host_side import AnyArray, HostMemory, host_side
+from celosia_spec.arrays import AnyArray
+from celosia_spec.host_side import HostMemory, host_side
 from celosia_spec.isa import Register, Space
 from celosia_spec.isa import frames as protocol
 from celosia_spec.isa.frames import Command, Kind

@@ -31,7 +31,7 @@ class SimResult:
     cycles       : int64 (N,), from the clock edge that accepts ``start`` to the one that raises
                    ``done``, counted outside the machine.
     counter_cycles : int64 (N,), the same by the machine's own counter.
-    layer_cycles : int64 (N, descriptors); sums to ``cycles``.
+    layer_cycles : int64 (N, descriptors); sums to ``cycles``. None where the machine tells none.
     tensors      : name -> (mantissa int32 (N, C, H, W), exponent int32 (N,)); empty unless asked
                    for. From a second, layer-by-layer run of every image.
     """
@@ -41,7 +41,7 @@ class SimResult:
     saturated: np.ndarray
     cycles: np.ndarray
     counter_cycles: np.ndarray
-    layer_cycles: np.ndarray
+    layer_cycles: np.ndarray | None
     tensors: dict[str, tuple[np.ndarray, np.ndarray]]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from celosia_boards.host.job import Job, Record
 from celosia_boards.host.requests import READ_EVENTS, STATUS, Access, Requests
-from celosia_spec.host_side import AnyArray
+from celosia_spec.arrays import AnyArray
 from celosia_spec.isa import COUNTER_BITS
 from celosia_spec.isa import frames as protocol
 from celosia_spec.isa.frames import Command, Kind, Reply

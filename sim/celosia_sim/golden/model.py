@@ -76,8 +76,8 @@ def _input_blocks(graph: QGraph, x: np.ndarray) -> tuple[np.ndarray, np.ndarray,
     if below.any() and not tensor.signed:
         image = int(below.argmax())
         raise ValueError(f"{tensor.name}: image {image} of the input reaches down to "
-                         f"{x[image].min():g}, and its mantissas have no sign; give inputs of 0 "
-                         "and more, or quantise with unsigned_input=False")
+                         f"{x[image].min():g}, and the network was compiled for inputs of 0 and "
+                         "more; compile it with calibration inputs like these, and without scale")
     if (fixed := tensor.exponent.fixed) is not None:
         exponents = np.full(len(x), fixed, dtype=np.int64)
         m, clipped = tensor.format.mantissas(x, exponents)

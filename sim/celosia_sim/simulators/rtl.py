@@ -11,7 +11,7 @@ from typing import Any
 import celosia_hw
 from celosia_boards.cache import Stages, cached, digest, unseen
 from celosia_spec import isa, stream
-from celosia_spec.host_side import AnyArray
+from celosia_spec.arrays import AnyArray
 from celosia_spec.isa import ArrayConfig
 from celosia_spec.stream.array import Array
 

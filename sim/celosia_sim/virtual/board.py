@@ -11,7 +11,7 @@ from celosia_boards.targets import Target
 from celosia_boards.targets import target as find_target
 from celosia_sim.virtual.design import core_library, port_library
 from celosia_sim.virtual.simulation import Call, Simulation
-from celosia_spec.host_side import AnyArray
+from celosia_spec.arrays import AnyArray
 from celosia_spec.stream.array import Array
 
 __all__ = ["BAUD_ERROR_MAX", "LINE_BITS", "Lights", "VirtualBoard"]

@@ -9,7 +9,7 @@ from celosia_boards.cache import Stages, unseen
 from celosia_hw.host.serial import SerialHost
 from celosia_sim.simulators.rtl import Design, bus_design, design_of
 from celosia_sim.simulators.verilated import library
-from celosia_spec.host_side import AnyArray
+from celosia_spec.arrays import AnyArray
 
 __all__ = ["core_library", "port_library"]
 

@@ -44,12 +44,19 @@ class Stream(Entries):
 
     chunks   : in reading order.   copied : numbers of those that wait for a section of flash.
     sections : entries that are copied from flash.   layers : entries of each layer.
+    ends     : of each layer, the chunk in which its last entry is read, and that entry.
     """
 
     chunks: list[Chunk] = field(default_factory=list)
     copied: list[int] = field(default_factory=list)
     sections: list[Entries] = field(default_factory=list)
     layers: list[int] = field(default_factory=list)
+    ends: list[Chunk] = field(default_factory=list)
+
+    @property
+    def words_needed(self) -> int:
+        """Words of main memory for the entries and the list of chunks."""
+        return self.size + len(self.chunks) + 1
 
     def section(self, first: int) -> Entries:
         """Return a new section, which is copied to word ``first`` and on."""
@@ -70,13 +77,15 @@ class Stream(Entries):
             self.chunks.append(chunk)
 
     def words(self) -> np.ndarray:
-        """Return the entries, and behind them the list of chunks for the fetcher, uint64."""
+        """Return the entries, and behind them the list of chunks for the fetcher, and a word for
+        another chunk, uint64: who lets the machine halt behind a layer needs it."""
         first, count = np.array(self.chunks).T
         number = np.arange(len(self.chunks))
         return np.concatenate([self.all(), CHUNK.pack(
             first=first, last=first + count - 1,
             final=(number == len(self.chunks) - 1).astype(np.int64),
-            copied=np.isin(number, self.copied).astype(np.int64)).astype(np.uint64)])
+            copied=np.isin(number, self.copied).astype(np.int64)).astype(np.uint64),
+            np.zeros(1, np.uint64)])
 
 
 def packed(words: np.ndarray) -> np.ndarray:

@@ -13,12 +13,15 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter
 
-from celosia.bands.program import StreamProgram, stream_program
+from celosia.bands.program import StreamProgram
+from celosia.bands.schedule import StreamSchedule, stream_schedule
+from celosia.program import Program
 from celosia.read_back import read_back
 from celosia_spec import container
 from celosia_spec.host_layers import HostLayer
 from celosia_spec.isa import ArrayConfig
 from celosia_spec.preprocessing import Preprocessing
+from celosia_spec.program import MemoryUse
 from celosia_spec.record import (
     check_names,
     graph_of,
@@ -28,29 +31,37 @@ from celosia_spec.record import (
 )
 from celosia_spec.stream import image
 from celosia_spec.stream.array import Array
+from celosia_spec.stream.memories import EXPONENT_SLOTS
 
 _ARRAY = TypeAdapter(Array)
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class StreamFile:
-    """A program, and what its users have to know beside it.
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class StreamFile(Program):
+    """A program of the second machine, as users have it.
 
-    target    : name of the target that it was compiled for.   exponents : "dynamic" or "static".
-    host      : what the host computes from the output; mostly nothing.
-    preprocessing : how pixels become inputs and what outputs are called, or None.
+    program : what main memory holds.
     """
 
+    array: Array
     program: StreamProgram
-    target: str
-    exponents: str
-    host: tuple[HostLayer, ...] = ()
-    preprocessing: Preprocessing | None = None
+
+    @property
+    def memory_use(self) -> tuple[MemoryUse, ...]:
+        """How full main memory is where most of it is needed, and the tables of the layers."""
+        program, array = self.program, self.array
+        regions = program.places.values()
+        return (
+            MemoryUse("main memory", max(place.word + place.words for place in regions),
+                      array.main_words),
+            MemoryUse("taps", max(len(layer.layout.taps()) for layer in program.layers),
+                      array.taps),
+            MemoryUse("exponents", 1 + max(program.slots.values()), EXPONENT_SLOTS))
 
     def save(self, path: str | Path) -> None:
         """Write the file; it appears whole or not at all. CelosiaError where it cannot be written,
         or a name could not be read back."""
-        check_names(path, self.program.source, self.host)
+        check_names(path, self.graph, self.host)
         container.write(path, *self.sections(), version=container.STREAM_VERSION)
 
     def sections(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -58,7 +69,7 @@ class StreamFile:
         the image of flash, if the array has one; where maps lie, and their exponents."""
         program = self.program
         entries = network_entries(
-            program.source, target=self.target, array=_limits(program.array),
+            self.graph, target=self.target, array=_limits(program.array),
             array_hash=program.array.hash, exponents=self.exponents, host=self.host,
             preprocessing=self.preprocessing)
         manifest = entries | {
@@ -69,7 +80,16 @@ class StreamFile:
         arrays = {"stream": program.entries.astype("<u8").view("<u4").reshape(-1, 2)}
         if program.array.flash:
             arrays["flash"] = np.frombuffer(image.pack(program.array, program.sections), np.uint8)
-        return manifest, arrays | graph_sections(program.source)
+        return manifest, arrays | graph_sections(self.graph)
+
+
+def stream_file(found: StreamSchedule, *, target: str, exponents: str,
+                host: tuple[HostLayer, ...] = (),
+                preprocessing: Preprocessing | None = None) -> StreamFile:
+    """Return the program of a network as an array runs it."""
+    return StreamFile(target=target, array=found.array, exponents=exponents,
+                      graph=found.stream.source, layers=found.layers, host=host,
+                      preprocessing=preprocessing, program=found.stream)
 
 
 def load(path: str | Path) -> StreamFile:
@@ -93,9 +113,9 @@ def _file(manifest: dict[str, Any], arrays: dict[str, np.ndarray]) -> StreamFile
                          f"release's array of the same parameters")
     if network.array != _limits(array):
         raise ValueError("its limits are not those of its array")
-    return StreamFile(
-        program=stream_program(graph_of(network, arrays), array), target=network.target,
-        exponents=network.exponents, host=network.host, preprocessing=network.preprocessing)
+    return stream_file(stream_schedule(graph_of(network, arrays), array), target=network.target,
+                       exponents=network.exponents, host=network.host,
+                       preprocessing=network.preprocessing)
 
 
 def _limits(array: Array) -> ArrayConfig:

@@ -6,14 +6,19 @@ from dataclasses import dataclass, field, replace
 from celosia.bands.lives import Life
 from celosia.bands.plan import Layer
 from celosia.bands.regions import Need, map_needs, place
+from celosia_spec import errors
 from celosia_spec.errors import FitError
 from celosia_spec.qgraph import QGraph
-from celosia_spec.stream.array import Array
+from celosia_spec.stream.array import ENTRY_BITS, Array
 from celosia_spec.stream.controls import COPIES
 from celosia_spec.stream.image import UNIT_WORDS, copy_cycles
 
 _ADDED = 4
 """Entries that a copied layer adds to the stream at most: its command, and three chunks."""
+
+MAIN_MEMORY = "main memory"
+"""What refusals call it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Copies:
@@ -86,9 +91,12 @@ def _refusal(graph: QGraph, needs: Mapping[str | int, Need], found: Mapping[str 
     name = max(needs, key=lambda name: found[name] + needs[name].words)
     node = graph.nodes[max(needs[name].life.born, 0)]
     held = "the stream" if isinstance(name, str) else "its entries"
+    words = found[name] + needs[name].words
+    needed, available = (count * ENTRY_BITS / 8192 for count in (words, array.main_words))
     return FitError(node.name, str(node.kind), f"the maps that are alive there and {held} need "
-                    f"{found[name] + needs[name].words} words of main memory, the array has "
-                    f"{array.main_words}", "prune more, or give it smaller maps")
+                    f"{words} words of main memory, the array has {array.main_words}",
+                    "prune more, or give it smaller maps",
+                    need=errors.Need(MAIN_MEMORY, needed, available, "KiB"))
 
 
 class _Schedule:

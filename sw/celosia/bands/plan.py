@@ -74,6 +74,11 @@ class Part:
     bands: tuple[Band, ...]
     longest: int
 
+    @property
+    def tiles(self) -> int:
+        """Tiles for which each batch runs."""
+        return sum(band.tiles for band in self.bands)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Layer:
@@ -81,6 +86,7 @@ class Layer:
 
     log2_groups : of its row groups.   layout : of its input in the banks.   index : column index
     of every column of its weights.   parts : its batches and bands.   cycles : counted.
+    least : cycles that a pass takes at least.
     """
 
     node: QNode
@@ -89,10 +95,17 @@ class Layer:
     index: np.ndarray
     parts: tuple[Part, ...]
     cycles: int
+    least: int
 
     @property
     def groups(self) -> int:
         return 1 << self.log2_groups
+
+    @property
+    def phases(self) -> int:
+        """Passes of a tile: positions of the pooling window."""
+        pool = self.node.epilogue.pool
+        return math.prod(pool.window) if pool else 1
 
     @property
     def bands(self) -> list[Band]:
@@ -106,7 +119,7 @@ class Work:
 
     index : column index of every column.   longest : entries of the longest batch.
     passes : int64 (batches,), cycles for a tile.   cycles : of all batches for a tile.
-    fetched : accesses of main memory that they take.
+    least : cycles that a pass takes at least.   fetched : accesses of main memory that they take.
     """
 
     rows: np.ndarray
@@ -116,6 +129,7 @@ class Work:
     longest: int
     passes: np.ndarray
     cycles: int
+    least: int
     fetched: int
 
 
@@ -195,7 +209,8 @@ def _layer(node: QNode, way: Way, array: Array, cycles: int) -> Layer:
         parts.append(Part(rows=work.rows, steps=work.steps, dense=work.dense, passes=work.passes,
                           bands=tuple(bands), longest=_longest(array, single=single)))
     return Layer(node=node, log2_groups=way.log2_groups, layout=way.layout,
-                 index=way.works[0].index, parts=tuple(parts), cycles=cycles)
+                 index=way.works[0].index, parts=tuple(parts), cycles=cycles,
+                 least=way.works[0].least)
 
 
 def _longest(array: Array, *, single: bool) -> int:
@@ -509,5 +524,5 @@ def _work(graph: QGraph, node: QNode, array: Array, log2: int, index: np.ndarray
     phases = math.prod(node.epilogue.pool.window) if node.epilogue.pool else 1
     passes = np.maximum(steps, least) * phases
     return Work(rows=rows, steps=steps, dense=dense, index=index, longest=int(taken.max()),
-                passes=passes, cycles=int(passes.sum()),
+                passes=passes, cycles=int(passes.sum()), least=least,
                 fetched=int(taken.sum()) + len(steps) * (head_words(signed_in=signed) * groups + 1))

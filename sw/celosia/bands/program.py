@@ -38,6 +38,8 @@ class StreamProgram:
     flash   : which they are, and when.
     places  : region of every tensor.   slots : its exponent's.
     reads   : slot of the exponent at which each node reads.   layers : how each node runs.
+    sizes   : entries of each layer, its control words with them.
+    ends    : of each layer, the chunk in which its last entry is read, and that entry.
     """
 
     source: QGraph
@@ -54,6 +56,8 @@ class StreamProgram:
     slots: dict[str, int]
     reads: dict[str, int]
     layers: tuple[Layer, ...]
+    sizes: tuple[int, ...]
+    ends: tuple[tuple[int, int], ...]
 
 
 def stream_program(graph: QGraph, array: Array) -> StreamProgram:
@@ -68,7 +72,7 @@ def stream_program(graph: QGraph, array: Array) -> StreamProgram:
     nowhere = regions(graph, dict.fromkeys(graph.tensors, 0))
     found = stream(graph, layers, made, nowhere, held, reads, array,
                    Copies(maps={}), {})
-    flash = copies(graph, layers, found.layers, array, found.size + len(found.chunks))
+    flash = copies(graph, layers, found.layers, array, found.words_needed)
     if flash.runs:
         found = stream(graph, layers, made, nowhere, held, reads, array, flash,
                        dict.fromkeys(flash.words, 0))
@@ -76,12 +80,13 @@ def stream_program(graph: QGraph, array: Array) -> StreamProgram:
     units = dict(zip([-1, *sorted(flash.words)], image_places(image), strict=True))
     places = regions(graph, flash.maps)
     found = stream(graph, layers, made, places, held, reads, array, flash, units)
-    assert found.size + len(found.chunks) <= min(place.word for place in places.values())
+    assert found.words_needed <= min(place.word for place in places.values())
     return StreamProgram(source=source, graph=graph, array=array, pool=pool, layers=tuple(layers),
                          places=places, slots=held, reads=reads, list_at=found.size,
                          entries=found.words(),
                          chunks=np.array(found.chunks, np.int64), copied=tuple(found.copied),
-                         sections=_image(found, flash), flash=flash)
+                         sections=_image(found, flash), flash=flash, sizes=tuple(found.layers),
+                         ends=tuple(found.ends))
 
 
 def _image(found: Stream, flash: Copies) -> tuple[Section, ...]:

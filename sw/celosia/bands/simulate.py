@@ -1,6 +1,7 @@
 """Programs of the second machine on its Verilog: many images, in a compiled loop."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,9 @@ from celosia_sim.simulators.verilated import VerilatedCore, execute, library
 from celosia_spec.errors import SimulationError
 from celosia_spec.stream.array import ENTRY_WORDS
 from celosia_spec.stream.memories import EXPONENT_SLOTS, Space
+
+Execute = Callable[[Job], Record]
+"""What carries out a job."""
 
 PATIENCE = 10
 """How many times its counted cycles a run may take."""
@@ -76,10 +80,10 @@ def results(program: StreamProgram, job: Job, record: Record) -> StreamResult:
                         cycles=record.cycles[:, 0], saturated=record.saturated[:, 0] != 0)
 
 
-def simulate(program: StreamProgram, images: np.ndarray, *,
-             progress: Callable[[int, int], None] | None = None, stages: Stages = unseen,
-             design: Design | None = None) -> StreamResult:
-    """Run a program on N images, floats (N, *user_shape).
+@contextmanager
+def simulated(program: StreamProgram, *, progress: Callable[[int, int], None] | None = None,
+              stages: Stages = unseen, design: Design | None = None) -> Iterator[Execute]:
+    """Yield what carries out jobs of a program on its Verilog, in the compiled loop.
 
     progress, stages : as of `celosia_sim.simulate.simulate`.   design : the machine's Verilog.
 
@@ -88,15 +92,28 @@ def simulate(program: StreamProgram, images: np.ndarray, *,
     """
     if program.array.flash:
         raise SimulationError("the array has flash, and this simulator has none; give it flash=0")
-    job = job_of(program, images)
     design = machine_design(program.array, stages) if design is None else design
-    try:
-        with VerilatedCore(library(design, stages)) as machine:
-            return results(program, job, execute(machine, job, progress))
-    except Stopped as stopped:
-        raise SimulationError(f"the machine stopped in image {stopped.image} "
-                              f"({stopped.failure.name.lower()}, error {stopped.code}); compile "
-                              f"the program again for this array") from stopped
+    compiled = library(design, stages)
+
+    def run(job: Job) -> Record:
+        try:
+            with VerilatedCore(compiled) as machine:
+                return execute(machine, job, progress)
+        except Stopped as stopped:
+            raise SimulationError(f"the machine stopped in image {stopped.image} "
+                                  f"({stopped.failure.name.lower()}, error {stopped.code}); "
+                                  f"compile the program again for this array") from stopped
+
+    yield run
+
+
+def simulate(program: StreamProgram, images: np.ndarray, *,
+             progress: Callable[[int, int], None] | None = None, stages: Stages = unseen,
+             design: Design | None = None) -> StreamResult:
+    """Run a program on N images, floats (N, *user_shape); the rest as of `simulated`."""
+    job = job_of(program, images)
+    with simulated(program, progress=progress, stages=stages, design=design) as run:
+        return results(program, job, run(job))
 
 
 def _at(space: Space, addresses: np.ndarray | list[int]) -> np.ndarray:

@@ -52,6 +52,8 @@ def stream(graph: QGraph, layers: Sequence[Layer], made: Sequence[Sequence[Batch
             raise CompileError(layer.node.name, str(layer.node.kind), str(error),
                                "give it smaller maps, or weights and biases nearer to 1") from None
         found.layers.append(holds.size - before)
+        first, count = found.chunks[-1]
+        found.ends.append((len(found.chunks) - 1, first + count - 1))
     found.read(found.add(controls(command(Op.HALT))))
     return found
 

@@ -52,7 +52,7 @@ def compile(
     with common.users_prints():
         program = api.compile(module, common.example_input(model, example, samples, shape),
                               calibration=samples, preprocessing=told, dump_after=dump_after,
-                              **asdict(settings))
+                              **settings.arguments)
     if output is not None:
         program.save(output)
     result = summary(program) | {"output": None if output is None else str(output)}
@@ -78,7 +78,7 @@ def summary(program: Program) -> dict[str, Any]:
         "weight_bytes": weight_bytes,
         "compression": 4 * sum(layer.weights for layer in layers) / weight_bytes,
         "fits": program.fits, "memory": {
-            use.memory.name: {"used": use.used, "available": use.available}
+            use.name: {"used": use.used, "available": use.available}
             for use in program.memory_use},
         "tensors": program.tensors, "remarks": list(program.remarks),
         "host": [asdict(layer) for layer in program.host],

@@ -8,6 +8,7 @@ import typer
 
 from celosia import api
 from celosia.cli import common
+from celosia.program import CoreProgram
 from celosia_spec.errors import CelosiaError, quoted
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ def explain(
     from celosia.explain import memory_map
 
     loaded = api.load(program)
+    if not isinstance(loaded, CoreProgram):
+        raise CelosiaError(f"{program}: it is for the array of {loaded.target}, whose streams are "
+                           f"not explained yet; celosia compare tells of its layers")
     layers = explained(loaded)
     if layer is not None:
         names = [known.name for known in layers]

@@ -16,8 +16,9 @@ def targets(json: common.Json = False) -> None:
                          optional=("LUTs", "multipliers", "chip"))
     for entry in entries:
         has = entry.resources
+        sums = "" if entry.sums is None else f"{entry.sums:,}"
         table.add_row(entry.name, entry.title, str(entry.array.lanes), f"{entry.clock_mhz:g}",
-                      f"{entry.weight_kib:g}", f"{entry.map_kib:g}", f"{entry.sums:,}",
+                      f"{entry.weight_kib:g}", f"{entry.map_kib:g}", sums,
                       entry.device.name.upper(), str(has.dsps), f"{has.luts:,}")
     common.show(table)
     print(common.wrapped(

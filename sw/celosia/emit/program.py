@@ -6,12 +6,12 @@ from celosia.emit.layer_report import layer_of
 from celosia.emit.places import tensor_places
 from celosia.emit.tables import Bases, batch_words, descriptor, row_words
 from celosia.emit.weight_stream import encode, port_rows
-from celosia.program import Program
+from celosia.program import CoreProgram
 from celosia.schedule.schedule import LayerSchedule, Schedule
 from celosia_spec.isa import DESCRIPTOR_WORDS, ArrayConfig, Space, tap_word, write_word
 
 
-def emit(schedule: Schedule, *, target: str, exponents: str) -> Program:
+def emit(schedule: Schedule, *, target: str, exponents: str) -> CoreProgram:
     """Return the program of a schedule whose weights and tables fit (`Schedule.refusals`).
 
     Every weight stream is encoded once.
@@ -31,7 +31,7 @@ def emit(schedule: Schedule, *, target: str, exponents: str) -> Program:
         Space.WEIGHTS: np.concatenate(weights), Space.ROWS: np.concatenate(rows),
         Space.TAPS: tap_word(array).pack(row=schedule.taps[:, 0], rotation=schedule.taps[:, 1]),
         Space.WRITES: _write_words(schedule.writes, array)}
-    return Program(
+    return CoreProgram(
         target=target, array=array, exponents=exponents, graph=graph,
         images={space: words.astype(np.uint32) for space, words in images.items()},
         descriptors=len(layers), slots=dict(schedule.memory.slots),

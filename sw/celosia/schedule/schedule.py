@@ -85,6 +85,11 @@ class Schedule:
         """Cycles of one inference, exact."""
         return sum(layer.cycles for layer in self.layers)
 
+    @property
+    def macs(self) -> int:
+        """Products of one inference with a weight that is not 0."""
+        return sum(layer.work.useful_macs for layer in self.layers)
+
     @cached_property
     def words(self) -> dict[Space, int]:
         """Words of each memory of weights and tables."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -10,7 +11,6 @@ from celosia.schedule.candidates import Candidate, Candidates
 from celosia.schedule.copies import expand_copies
 from celosia.schedule.memory_use import memory_need
 from celosia.schedule.row_groups import residual_refusal, row_groups
-from celosia.schedule.schedule import Schedule
 from celosia.schedule.scheduling import schedule
 from celosia_spec.errors import CompileError, FitError
 from celosia_spec.isa import ArrayConfig, Space, memory_of
@@ -24,6 +24,14 @@ _Ways = dict[str, list[Candidate]]
 """By the name of a node."""
 
 
+class Planned(Protocol):
+    """How an array runs a graph."""
+
+    @property
+    def predicted_cycles(self) -> int:
+        """Cycles of one inference, exact."""
+
+
 @dataclass(frozen=True, eq=False)
 class Outcome:
     """schedule : where the graph fits, else None.   refusals : everything in the way.
@@ -32,7 +40,7 @@ class Outcome:
     planned  : whether that of all tables is known.
     """
 
-    schedule: Schedule | None
+    schedule: Planned | None
     refusals: tuple[CompileError, ...]
     measured: bool = True
     planned: bool = True

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from celosia.bands.schedule import StreamSchedule
 from celosia.compiler import Compiler, as_if_calibrated
 from celosia.compress.entry import entry
 from celosia.compress.layers import names_of, prunable_layers
@@ -124,10 +125,9 @@ class Predictor:
             quantised = as_if_calibrated(quantised)
         found = self._compiler.schedule(quantised)
         problem = next(map(str, self._compiler.refusals(found)), None)
-        return Prediction(cycles=found.predicted_cycles, problem=problem,
-                          macs=sum(layer.work.useful_macs for layer in found.layers),
-                          layers={name: _layer_plan(found, called)
-                                  for name, called in names.items()})
+        plans = _plans(found)
+        return Prediction(cycles=found.predicted_cycles, problem=problem, macs=found.macs,
+                          layers={name: _known(plans, called) for name, called in names.items()})
 
 
 @entry
@@ -181,13 +181,24 @@ def _masked(graph: Graph, masks: Mapping[str, np.ndarray]) -> Graph:
     return replace(graph, nodes=tuple(nodes))
 
 
-def _layer_plan(found: Schedule, name: str) -> LayerPlan:
-    layers = {layer.node.name: layer for layer in found.layers}
-    if name not in layers:
+def _plans(found: Schedule | StreamSchedule) -> dict[str, LayerPlan]:
+    """Return the plan of each of a schedule's layers, by its name."""
+    if isinstance(found, Schedule):
+        return {layer.node.name: LayerPlan(
+            batches=layer.rows.reshape(-1, layer.groups), lengths=layer.steps,
+            passes=layer.work.tiles * layer.work.phases, least=layer.work.pass_cycles)
+            for layer in found.layers}
+    return {layer.node.name: LayerPlan(
+        batches=np.concatenate([part.rows.reshape(-1, layer.groups) for part in layer.parts]),
+        lengths=np.concatenate([part.steps for part in layer.parts]),
+        passes=layer.phases * max(part.tiles for part in layer.parts), least=layer.least)
+        for layer in found.stream.layers}
+
+
+def _known(plans: Mapping[str, LayerPlan], name: str) -> LayerPlan:
+    if name not in plans:
         raise ArgumentError(
-            f"layer {name!r} is not one of the program's ({', '.join(map(repr, layers))}); "
+            f"layer {name!r} is not one of the program's ({', '.join(map(repr, plans))}); "
             "its cycles are not known, so remove it from the model or call it in the forward pass"
         )
-    layer, work = layers[name], layers[name].work
-    return LayerPlan(batches=layer.rows.reshape(-1, layer.groups), lengths=layer.steps,
-                     passes=work.tiles * work.phases, least=work.pass_cycles)
+    return plans[name]

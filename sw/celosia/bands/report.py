@@ -1,0 +1,47 @@
+"""What users are told of each layer of a program of the second machine."""
+
+import math
+
+import numpy as np
+
+from celosia.bands.plan import Layer as Plan
+from celosia.bands.program import StreamProgram
+from celosia_sim.clock.cycles import SPENT, cycles
+from celosia_spec.program import Layer
+from celosia_spec.stream.array import ENTRY_BITS, ENTRY_WORDS
+
+DENSEST = 2 * ENTRY_WORDS
+"""Weights that an entry holds at most."""
+
+
+def report(program: StreamProgram) -> tuple[Layer, ...]:
+    """Return an entry for each layer. Cycles are exact: from when the exponent of the layer before
+    is known, or the start, until its own is; the last layer's until the machine is done."""
+    found = cycles(program.array, program.entries.tolist(), program.chunks.tolist())
+    layers, at = [], 0
+    for layer, entries in zip(program.layers, program.sizes, strict=True):
+        # Each reading of another map has an exponent, too.
+        end = None if layer is program.layers[-1] else at + len(layer.node.inputs)
+        layers.append(_layer(program, layer, entries, {
+            what: sum(own.get(what, 0) for own in found.spent[at:end]) for what in SPENT}))
+        at += len(layer.node.inputs)
+    return tuple(layers)
+
+
+def _layer(program: StreamProgram, layer: Plan, entries: int, spent: dict[str, int]) -> Layer:
+    graph, node, lanes = program.graph, layer.node, program.array.lanes
+    positions = math.prod(graph.tensors[node.output].shape[1:]) * layer.phases
+    useful = int(np.count_nonzero(node.matrix.data))
+    words = sum(int(part.steps.sum()) for part in layer.parts) * layer.groups
+    waits = {what: lanes * spent[what] for what in SPENT if what != "steps"}
+    return Layer(
+        name=node.name, kind=node.kind, rows=node.matrix.shape[0], columns=node.matrix.shape[1],
+        positions=positions, weights=node.weights, nonzeros=int(node.matrix.nnz),
+        dense_macs=node.weights * positions, macs=useful * positions,
+        predicted_cycles=sum(spent.values()),
+        bound_cycles=max(-(-useful * positions // lanes), -(-useful // DENSEST)),
+        groups=layer.groups, weight_words=words, padding=words - int(node.matrix.nnz),
+        weight_bytes=entries * ENTRY_BITS // 8,
+        lane_cycles={"useful": useful * positions,
+                     "idle": lanes * spent["steps"] - useful * positions} | waits,
+        raised_rows=node.raised)

@@ -1,0 +1,76 @@
+"""How an array of the second machine runs a graph, or what is in the way."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from celosia.bands.flash import MAIN_MEMORY
+from celosia.bands.program import StreamProgram, stream_program
+from celosia.bands.report import DENSEST, report
+from celosia.graph import Conv
+from celosia.schedule.shortages import Outcome
+from celosia_spec.block import bfp
+from celosia_spec.errors import FitError, Need
+from celosia_spec.program import Layer
+from celosia_spec.qgraph import QGraph
+from celosia_spec.stream.array import ENTRY_BITS, Array
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class StreamSchedule:
+    """A network that an array has room for: what it has not is refused before there is one."""
+
+    stream: StreamProgram
+
+    @property
+    def array(self) -> Array:
+        return self.stream.array
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """What users are told of each layer."""
+        return report(self.stream)
+
+    @property
+    def predicted_cycles(self) -> int:
+        """Cycles of one inference, exact."""
+        return sum(layer.predicted_cycles for layer in self.layers)
+
+    @property
+    def macs(self) -> int:
+        """Products of one inference with a weight that is not 0."""
+        return sum(layer.macs for layer in self.layers)
+
+    def refusals(self, target: str) -> Iterator[FitError]:
+        """None, as a schedule of the first machine has some."""
+        return iter(())
+
+
+def stream_schedule(graph: QGraph, array: Array) -> StreamSchedule:
+    """Return how the array runs a graph; errors as of `stream_program`."""
+    return StreamSchedule(stream=stream_program(graph, array))
+
+
+def attempt_weights(layers: Sequence[Conv], array: Array, target: str) -> Outcome:
+    """Return what is in the way of layers of which only the weights are known."""
+    words = sum(int(np.count_nonzero(bfp(layer.weight.reshape(len(layer.weight), -1),
+                                         array.weight_bits, axis=0)[0])) for layer in layers)
+    entries = -(-words // DENSEST)
+    if array.flash or entries <= array.main_words:
+        return Outcome(None, (), measured=False, planned=False)
+    return Outcome(None, (FitError(
+        target, "memory", f"its weights take at least {entries} words of main memory, the array "
+        f"has {array.main_words}", "prune more",
+        need=Need(MAIN_MEMORY, entries * ENTRY_BITS / 8192, array.main_words * ENTRY_BITS / 8192,
+                  "KiB", least=True)),),
+        measured=False, planned=False)
+
+
+def attempt(graph: QGraph, array: Array) -> Outcome:
+    """Return the schedule, or the first thing that is in the way."""
+    try:
+        return Outcome(stream_schedule(graph, array), ())
+    except FitError as refusal:
+        return Outcome(None, (refusal,), measured=False, planned=False)

@@ -1,0 +1,147 @@
+# amaranth: UnusedElaboratable=no
+"""What users call, for a target whose array is the second machine's."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import celosia
+from celosia.cli import app
+from celosia.cli.common import find_model
+from celosia.compare import compare
+from celosia.compress.weights.prediction import Predictor
+from celosia.verify import verify
+from celosia_boards import targets
+from celosia_spec.errors import CelosiaError
+from celosia_spec.stream.array import Array
+
+ARRAY = Array(main_words=4096)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def target():
+    """A target whose array is the second machine's."""
+    of = targets.target("ecp5-85f")
+    of = replace(of, name="second", device=replace(of.device, array=ARRAY))
+    known = targets._BY_NAME
+    targets._BY_NAME = MappingProxyType({**known, "second": of})
+    yield of
+    targets._BY_NAME = known
+
+
+@pytest.fixture(scope="module")
+def program(target):
+    module, example = find_model("lenet5-pruned")
+    return celosia.compile(module, example[:1], target="second")
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(1).random((3, 1, 28, 28)).astype(np.float32)
+
+
+def test_the_simulated_machine_is_the_golden_model(program, images):
+    found = verify(program, images)
+    assert found.passed
+    assert found.tensors == ("conv1", "conv2", "fc1", "fc2", "fc3", "x")
+    assert found.values > 3 * 2000
+    golden, simulated = celosia.run(program, images), celosia.run(program, images, "verilator")
+    assert np.array_equal(golden.answer, simulated.answer)
+    assert simulated.cycles.tolist() == [program.predicted_cycles] * 3
+
+
+def test_every_lane_cycle_is_accounted_for(program):
+    for layer in program.layers:
+        assert sum(layer.lane_cycles.values()) == ARRAY.lanes * layer.predicted_cycles
+        assert min(layer.lane_cycles.values()) >= 0
+        assert layer.lane_cycles["useful"] == layer.macs <= ARRAY.lanes * layer.bound_cycles
+
+
+def test_a_file_is_read_back(program, tmp_path):
+    path = tmp_path / "net.celo"
+    program.save(path)
+    found = celosia.load(path)
+    assert repr(found) == repr(program)
+    assert found.layers == program.layers
+    assert found.memory_use == program.memory_use
+    assert found.fits
+
+
+def test_a_file_for_another_array_is_refused(program, tmp_path):
+    path = tmp_path / "net.celo"
+    other = replace(program, target="icebreaker")
+    other.save(path)
+    with pytest.raises(CelosiaError, match=r"it is for another machine than that of icebreaker; "
+                                           r"compile the model again"):
+        celosia.load(path)
+
+
+def test_dense_and_sparse_side_by_side(program):
+    found = compare(program)
+    assert found.total.cycles_sparse == program.predicted_cycles
+    assert found.total.cycles_dense > 2 * found.total.cycles_sparse
+    assert all(layer.cycles_bound < layer.cycles_sparse for layer in found.layers)
+
+
+def test_check_and_compile_tell_the_same(program, tmp_path):
+    module, example = find_model("lenet5-pruned")
+    found = celosia.check(module, example[:1], targets="second")
+    assert found.targets[0].cycles == program.predicted_cycles
+    result = CliRunner().invoke(app, ["compile", "lenet5-pruned", "--target", "second", "--json"])
+    assert result.exit_code == 0
+    told = json.loads(result.stdout)
+    assert told["predicted_cycles"] <= program.predicted_cycles     # its pixels have no sign
+    assert told["memory"]["main memory"]["available"] == ARRAY.main_words
+
+
+def test_what_does_not_fit_is_told_with_what_helps():
+    module, example = find_model("lenet5")
+    found = celosia.check(module, example[:1], targets="second")
+    [entry] = found.targets
+    assert not entry.fits
+    assert "main memory: 63.6 KiB, room for 32" in str(found)
+    assert any("prune it" in way for way in entry.remedies)
+
+
+def test_inputs_that_are_never_below_zero_have_no_sign(program):
+    """By what is known of pixels, or of calibration inputs."""
+    module, example = find_model("lenet5-pruned")
+    pixels = celosia.Preprocessing(scale=1 / 256)
+    known = celosia.compile(module, example[:1], target="second", preprocessing=pixels)
+    assert not known.graph.tensors[known.graph.input].signed
+    assert known.predicted_cycles <= program.predicted_cycles
+    with pytest.raises(CelosiaError, match="reaches down to -1"):
+        celosia.run(known, np.full((1, 1, 28, 28), -1, np.float32))
+    for values, signed in ((np.ones, False), (lambda shape: -np.ones(shape), True)):
+        made = celosia.compile(module, example[:1], target="second", exponents="static",
+                               calibration=values((2, 1, 28, 28)).astype(np.float32))
+        assert made.graph.tensors[made.graph.input].signed == signed
+    centred = replace(pixels, mean=(0.5,))
+    assert not centred.unsigned
+
+
+def test_predictions_are_those_of_the_program(program):
+    module, example = find_model("lenet5-pruned")
+    found = Predictor(example[:1], target="second")(module)
+    assert found.cycles == program.predicted_cycles
+    assert found.macs == sum(layer.macs for layer in program.layers)
+    assert 0 < found.fixed < found.cycles / 2
+
+
+@pytest.mark.parametrize("call", [
+    lambda path: ["explain", path], lambda path: ["serve-sim", path],
+    lambda path: ["verify", path, "--input", str(Path(path).with_suffix(".npy")), "--backend",
+                  "icarus"]],
+    ids=["explain", "serve-sim", "icarus"])
+def test_what_is_not_there_yet_is_refused_in_one_line(program, images, tmp_path, call):
+    path = str(tmp_path / "net.celo")
+    program.save(path)
+    np.save(Path(path).with_suffix(".npy"), images)
+    result = CliRunner().invoke(app, call(path))
+    assert result.exit_code == 1
+    assert "yet; " in result.output
