@@ -134,10 +134,10 @@ def test_predictions_are_those_of_the_program(program):
 
 
 @pytest.mark.parametrize("call", [
-    lambda path: ["explain", path], lambda path: ["serve-sim", path],
+    lambda path: ["explain", path],
     lambda path: ["verify", path, "--input", str(Path(path).with_suffix(".npy")), "--backend",
                   "icarus"]],
-    ids=["explain", "serve-sim", "icarus"])
+    ids=["explain", "icarus"])
 def test_what_is_not_there_yet_is_refused_in_one_line(program, images, tmp_path, call):
     path = str(tmp_path / "net.celo")
     program.save(path)
