@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from blocks.players import PLAYERS
-from blocks.yosys import stay_loaded
+from blocks.quick_amaranth import quicken
 from celosia_sim.simulators.cosim import versions
 from celosia_spec.errors import SimulationError
 
@@ -29,11 +29,10 @@ neither is left alone with one at the end."""
 def pytest_configure(config):
     """Let files be given to workers in the order below, not by their numbers of tests; and let
     garbage be looked for seldom: among all that torch and Amaranth keep, that takes more than
-    half the time in which Amaranth elaborates a core. Amaranth's Yosys is loaded once. Ctrl-C
-    works, as tests expect it, where a shell started this in the background and lets it ignore
-    SIGINT."""
+    half the time in which Amaranth elaborates a core. Amaranth is quickened. Ctrl-C works, as
+    tests expect it, where a shell started this in the background and lets it ignore SIGINT."""
     config.option.loadscopereorder = False
-    stay_loaded()
+    quicken()
     gc.set_threshold(100_000, 20, 20)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
