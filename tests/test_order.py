@@ -75,7 +75,7 @@ ORDER = {
         reader
     """,
     "celosia_hw.host": """
-        __init__, frame_buffer, memory_bus
+        __init__, checksum, frame_buffer, memory_bus
         port
         serial
     """,

@@ -1,15 +1,21 @@
 """Byte-stream host port: takes request frames, drives the host bus, sends reply frames."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal, Value
-from amaranth.lib import crc, stream, wiring
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from celosia_hw.host.checksum import Checksum
 from celosia_hw.host.frame_buffer import WORD_BITS, FrameBuffer
 from celosia_hw.signatures import HOST_BUS
 from celosia_spec.isa import frames as protocol
 from celosia_spec.isa.frames import Command, Kind, Reason
+
+STATES = ("sync", "header", "data", "address", "checksum", "dispatch", "write", "read", "wait",
+          "rotate")
+"""Parts of a frame, received or sent; what is done in between."""
 
 
 class HostPort(wiring.Component):
@@ -64,153 +70,115 @@ class HostPort(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         m.submodules.buffer = buffer = FrameBuffer()
-        checksum, fresh = crc.catalog.CRC16_MCRF4XX().create(), Signal()
-        m.submodules.checksum = ResetInserter(fresh)(checksum)
+        m.submodules.checksum = checksum = Checksum()
+        # One of the states is 1: parts of the frame that is received or sent, what a request does.
+        at = {name: Signal(name=f"at_{name}", init=name == "sync") for name in STATES}
+        parts = Cat(at[name] for name in STATES[1:5])
+        sending, moved, expired = Signal(), Signal(), Signal()
         header = Signal(8, reset_less=True)
-        count = Signal(3)      # bytes done of the frame part or block under way
-        rejected = Signal(reset_less=True)
-        expired = Signal()
-        taken, sent = self.i.valid & self.i.ready, self.o.valid & self.o.ready
-        size = header[:2]      # log2 of the element size
+        count = Signal(3)      # bytes done of a block; 7 with each part's last one
         elements = Signal(3)   # mask: bits of count that number bytes of one element
+        size = header[:2]      # log2 of the element size
         m.d.comb += [
+            self.i.ready.eq((at["sync"] | parts.any()) & ~sending & ~expired),
+            self.o.valid.eq((at["sync"] | parts.any()) & sending),
+            moved.eq(Mux(sending, self.o.ready, self.i.valid & ~expired)),
+            self.o.payload.eq(Mux(at["sync"], protocol.SYNC, Mux(at["header"], header, Mux(
+                at["data"], buffer.payload[:8], checksum.crc[:8])))),
+            checksum.data.eq(Mux(sending, self.o.payload, self.i.payload)),
+            checksum.valid.eq(moved & parts.any()), checksum.fresh.eq(at["sync"]),
             elements.eq((1 << size) - 1),
             buffer.i.eq(self.i.payload), buffer.word.eq(self.mem_rdata),
-            checksum.data.eq(Mux(self.o.valid, self.o.payload, self.i.payload)),
+            buffer.receive.eq(moved & ~sending & (at["data"] | at["address"])),
+            buffer.rotate.eq(at["write"] | at["rotate"] | (moved & sending & at["data"])),
+            buffer.load.eq(Cat(1, elements[0], elements[1].replicate(2))
+                           & (at["wait"] & self.mem_rvalid).replicate(4)),
             self.mem_space.eq(buffer.address[protocol.ADDRESS_BITS:]),
             self.mem_address.eq(buffer.address[:protocol.ADDRESS_BITS] | count >> size),
             self.mem_wdata.eq(buffer.payload[:WORD_BITS]),
+            self.mem_write.eq(at["write"] & ((count & elements) == 0)),
+            self.mem_read.eq(at["read"]),
             Cat(self.start_first, self.start_last).eq(buffer.address[:16]),
         ]
-        with m.FSM() as fsm:
-            self._receive(m, header, count, buffer, checksum, fresh, taken, expired)
-            with m.State("DISPATCH"):
-                m.d.sync += rejected.eq(0)
-                m.next = "SYNC"
-                self._dispatch(m, header, ~checksum.match_detected, rejected)
-            self._execute(m, count, elements, buffer, expired)
-            self._reply(m, header, count, rejected, buffer, checksum, fresh, sent)
-        self._watch(m, fsm.ongoing("HUNT"), expired)
+        does = self._dispatch(m, at, header, sending, moved, checksum.crc != 0)
+        self._go(m, at, does, header, count, elements, sending, moved, expired)
+        self._watch(m, at["sync"] & ~sending, expired)
         return m
 
-    def _receive(self, m: Module, header: Signal, count: Signal, buffer: FrameBuffer,
-                 checksum: crc.Processor, fresh: Signal, taken: Value,
-                 expired: Signal) -> None:
-        """Collect one request, its CRC behind the data that it is of."""
-        with m.State("HUNT"):
-            m.d.comb += [self.i.ready.eq(1), fresh.eq(1)]
-            m.d.sync += count.eq(0)
-            with m.If(taken & (self.i.payload == protocol.SYNC)):
-                m.next = "HEADER"
-        parts = (("DATA", protocol.DATA_BYTES, "ADDRESS"),
-                 ("ADDRESS", protocol.ADDRESS_BYTES, "CHECKSUM"),
-                 ("CHECKSUM", protocol.CRC_BYTES, "DISPATCH"))
-        with m.State("HEADER"):
-            m.d.comb += [self.i.ready.eq(~expired), checksum.valid.eq(taken)]
-            with m.If(taken):
-                m.d.sync += header.eq(self.i.payload)
-                writes = self.i.payload[2:4] == Command.WRITE >> 2
-                m.next = "ADDRESS"
-                with m.If(writes):
-                    m.next = "DATA"
-            with m.If(expired):
-                m.next = "HUNT"
-        for name, size, after in parts:
-            with m.State(name):
-                m.d.comb += [self.i.ready.eq(~expired), checksum.valid.eq(taken)]
-                if name != "CHECKSUM":
-                    m.d.comb += buffer.receive.eq(taken)
-                with m.If(taken):
-                    m.d.sync += count.eq(count + 1)
-                    with m.If(count == size - 1):
-                        m.d.sync += count.eq(0)
-                        m.next = after
-                with m.If(expired):
-                    m.next = "HUNT"
-
-    def _dispatch(self, m: Module, header: Signal, damaged: Value, rejected: Signal) -> None:
-        """Choose what to do about a whole request: one cycle."""
-        def reject(reason: Reason) -> None:
-            m.d.sync += [rejected.eq(1), header[:4].eq(reason << 2 | Kind.REJECTED)]
-
-        with m.If(damaged):
-            reject(Reason.DAMAGED)
-        with m.Elif(header[:4] > Command.ABORT):
-            reject(Reason.UNKNOWN)
-        with m.Elif(header[:4] == Command.ABORT):
-            m.d.comb += self.abort.eq(1)
-        with m.Elif(header[:4] != Command.STATUS):
-            with m.If(self.busy):
-                reject(Reason.BUSY)
-            with m.Elif(header[3]):
-                m.d.comb += self.start.eq(1)
-            with m.Elif(header[2]):
-                m.next = "WRITE"
+    def _dispatch(self, m: Module, at: Mapping[str, Value], header: Signal, sending: Value,
+                  moved: Value, damaged: Value) -> Value:
+        """Choose what to do about a whole request, and what its reply says: the header's low bits
+        are those of the reply behind its SYNC. Return whether it writes, and whether it reads."""
+        command, rejected, does = header[:4], Signal(reset_less=True), Signal(2)
+        answer = Cat(Mux(self.busy, Kind.RUNNING, Mux(header[2:4] == 0, Kind.DATA, Kind.IDLE))[:2],
+                     self.saturated, self.error != 0)
+        with m.If(at["header"] & ~sending & moved):
+            m.d.sync += header.eq(self.i.payload)
+        with m.If(at["sync"] & sending & ~rejected & moved):
+            m.d.sync += command.eq(answer)
+        with m.If(at["dispatch"]):
+            m.d.sync += rejected.eq(1)
+            with m.If(damaged):
+                m.d.sync += command.eq(Reason.DAMAGED << 2 | Kind.REJECTED)
+            with m.Elif(command > Command.ABORT):
+                m.d.sync += command.eq(Reason.UNKNOWN << 2 | Kind.REJECTED)
+            with m.Elif(self.busy & ((command < Command.STATUS) | (command == Command.START))):
+                m.d.sync += command.eq(Reason.BUSY << 2 | Kind.REJECTED)
             with m.Else():
-                m.next = "READ"
+                m.d.sync += rejected.eq(0)
+                m.d.comb += [self.abort.eq(command == Command.ABORT),
+                             self.start.eq(command == Command.START),
+                             does.eq(Cat(header[2:4] == Command.WRITE >> 2, header[2:4] == 0))]
+        return does
 
-    def _execute(self, m: Module, count: Signal, elements: Signal, buffer: FrameBuffer,
-                 expired: Signal) -> None:
-        """Write or read the elements of one block; count goes once from 0 round to 0."""
-        with m.State("WRITE"):
-            m.d.comb += [self.mem_write.eq((count & elements) == 0), buffer.rotate.eq(1)]
+    def _go(self, m: Module, at: Mapping[str, Signal], does: Value, header: Value, count: Signal,
+            elements: Value, sending: Signal, moved: Value, expired: Value) -> None:
+        """Go from state to state."""
+        full, long, brief = Signal(), Signal(), Signal()
+        drops, found = expired & ~sending, moved & (sending | (self.i.payload == protocol.SYNC))
+        m.d.comb += [
+            full.eq(count == protocol.DATA_BYTES - 1),
+            long.eq(Mux(sending, header[:2] == Kind.DATA,
+                        self.i.payload[2:4] == Command.WRITE >> 2)),
+            brief.eq((at["header"] & moved & ~long) | (at["data"] & moved & full)),
+        ]
+        over = at["checksum"] & moved & full
+        answers = (at["dispatch"] & ~does.any()) | ((at["write"] | at["rotate"]) & full)
+        part = (count | ~elements).all() & ~full
+        comes = {
+            "sync": answers | (over & sending) | (drops & Cat(at[n] for n in STATES[1:5]).any())
+                    | (expired & at["wait"] & ~self.mem_rvalid),
+            "header": at["sync"] & found, "data": at["header"] & moved & long,
+            "address": brief & ~sending,
+            "checksum": (brief & sending) | (at["address"] & moved & full),
+            "dispatch": over & ~sending, "write": at["dispatch"] & does[0],
+            "read": (at["dispatch"] & does[1]) | (at["rotate"] & part),
+            "wait": at["read"], "rotate": at["wait"] & self.mem_rvalid,
+        }
+        ends = {
+            "sync": found, "header": moved | drops, "data": (moved & full) | drops,
+            "address": (moved & full) | drops, "checksum": (moved & full) | drops,
+            "dispatch": Const(1), "write": full, "read": Const(1),
+            "wait": self.mem_rvalid | expired, "rotate": full | part,
+        }
+        m.d.sync += [state.eq(comes[name] | (state & ~ends[name])) for name, state in at.items()]
+        with m.If(answers | over):
+            m.d.sync += sending.eq(answers)
+        with m.If(at["write"] | at["rotate"]
+                  | (moved & (at["data"] | at["address"] | at["checksum"]))):
             m.d.sync += count.eq(count + 1)
-            with m.If(count == protocol.DATA_BYTES - 1):
-                m.next = "SYNC"
-        with m.State("READ"):
-            m.d.comb += self.mem_read.eq(1)
-            m.next = "WAIT"
-        with m.State("WAIT"):
-            with m.If(self.mem_rvalid):
-                m.d.comb += buffer.load.eq(Cat(1, elements[0], elements[1].replicate(2)))
-                m.next = "ROTATE"
-            with m.Elif(expired):
-                m.next = "HUNT"
-        with m.State("ROTATE"):
-            m.d.comb += buffer.rotate.eq(1)
-            m.d.sync += count.eq(count + 1)
-            with m.If(count == protocol.DATA_BYTES - 1):
-                m.next = "SYNC"
-            with m.Elif((count | ~elements).all()):
-                m.next = "READ"
-
-    def _reply(self, m: Module, header: Signal, count: Signal, rejected: Signal,
-               buffer: FrameBuffer, checksum: crc.Processor, fresh: Signal,
-               sent: Value) -> None:
-        """Send one reply; the header's low bits become those of the reply while SYNC is sent."""
-        kind = Mux(self.busy, Kind.RUNNING, Mux(header[2:4] == 0, Kind.DATA, Kind.IDLE))
-        with m.State("SYNC"):
-            m.d.comb += [self.o.valid.eq(1), self.o.payload.eq(protocol.SYNC),
-                         fresh.eq(1)]
-            with m.If(sent):
-                with m.If(~rejected):
-                    m.d.sync += header[:4].eq(Cat(kind[:2], self.saturated, self.error != 0))
-                m.next = "REPLY_HEADER"
-        with m.State("REPLY_HEADER"):
-            m.d.comb += [self.o.valid.eq(1), self.o.payload.eq(header), checksum.valid.eq(sent)]
-            with m.If(sent):
-                m.next = "REPLY_CHECKSUM"
-                with m.If(header[:2] == Kind.DATA):
-                    m.next = "REPLY_DATA"
-        parts = (("REPLY_DATA", protocol.DATA_BYTES, buffer.payload, "REPLY_CHECKSUM"),
-                 ("REPLY_CHECKSUM", protocol.CRC_BYTES, checksum.crc, "HUNT"))
-        for name, size, source, after in parts:
-            with m.State(name):
-                m.d.comb += [self.o.valid.eq(1), self.o.payload.eq(source[:8]),
-                             checksum.valid.eq(sent)]
-                if name == "REPLY_DATA":
-                    m.d.comb += buffer.rotate.eq(sent)
-                with m.If(sent):
-                    m.d.sync += count.eq(count + 1)
-                    with m.If(count == size - 1):
-                        m.d.sync += count.eq(0)
-                        m.next = after
+        with m.If(at["header"] & moved):
+            m.d.sync += count.eq(0)
+        with m.If(brief):
+            m.d.sync += count.eq(Mux(sending, 8 - protocol.CRC_BYTES, 8 - protocol.ADDRESS_BYTES))
+        with m.If(at["address"] & moved & full):
+            m.d.sync += count.eq(8 - protocol.CRC_BYTES)
 
     def _watch(self, m: Module, hunting: Value, expired: Signal) -> None:
         """Count the age of the request; ``expired`` stays 1 until the next hunt."""
-        left = Signal((self.timeout_cycles - 1).bit_length() + 1, init=self.timeout_cycles - 1)
+        left = Signal((self.timeout_cycles - 1).bit_length() + 1)   # set by the hunt behind a reset
         m.d.comb += expired.eq(left[-1])
         with m.If(hunting):
-            m.d.sync += left.eq(left.init)
+            m.d.sync += left.eq(self.timeout_cycles - 1)
         with m.Elif(~expired):
             m.d.sync += left.eq(left - 1)

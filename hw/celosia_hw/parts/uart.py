@@ -33,7 +33,7 @@ def _check_divisor(divisor: int) -> None:
 
 def _countdown(divisor: int) -> Signal:
     """Return a counter from ``divisor - 2`` to -1: its sign is a ready-made strobe."""
-    return Signal(range(-1, divisor - 1), init=-1)
+    return Signal(range(-1, divisor - 1))
 
 
 class UartReceiver(wiring.Component):
