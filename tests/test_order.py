@@ -59,8 +59,8 @@ ORDER = {
         serial_machine, top
     """,
     "celosia_hw.parts": """
-        __init__, block_exponent, compare, delay, lookup, multiplier, rotator, shift, table_memory,
-          uart
+        __init__, block_exponent, compare, delay, lookup, mac16, rotator, shift, table_memory, uart
+        multiplier
     """,
     "celosia_hw.control": """
         __init__, exponents, issue, program, registers
@@ -80,7 +80,7 @@ ORDER = {
         serial
     """,
     "celosia_hw.lanes": """
-        __init__, bank_rows, bank_writer, mac_array, masks, pass_sums, taps,
+        __init__, bank_rows, bank_writer, block_sums, mac_array, masks, pass_sums, taps,
           tile_walk, tiles, turn
         banks, reading
         lanes

@@ -37,16 +37,16 @@ class Problem:
         return self.text
 
 
-def block_memories(array: AnyArray,
-                   weight_memory: str) -> list[Blocks | memories.Blocks]:
+def block_memories(array: AnyArray, weight_memory: str,
+                   mac: str = "generic") -> list[Blocks | memories.Blocks]:
     """Return the memories of an array that are built of block memories.
 
     weight_memory : kind of `celosia_hw.memory.weight_memory.WeightMemory`; of the second machine
-    that of its main memory.
+    that of its main memory.   mac : kind of its multipliers.
     """
     if isinstance(array, Array):
         main = [memories.main_blocks(array)] if weight_memory == "bram" else []
-        return [*memories.blocks(array), *main]
+        return [*memories.blocks(array, mac), *main]
     built = [memory.blocks(array) for memory in MEMORIES if memory.blocks is not None
              and (memory.space is not Space.WEIGHTS or weight_memory == "bram")]
     return [memory for memory in built if memory.depth]
@@ -67,7 +67,7 @@ def problems(device: Device, weight_memory: str, array: AnyArray) -> list[Proble
 
     def blocks(of: AnyArray) -> int:
         return sum(memory.count * device.family.blocks(memory.depth, memory.width)
-                   for memory in block_memories(of, weight_memory))
+                   for memory in block_memories(of, weight_memory, device.multiplier))
 
     if blocks(array) > device.resources.brams:
         name = _culprit(device, array, blocks)

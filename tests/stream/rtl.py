@@ -7,8 +7,10 @@ import numpy as np
 from blocks.flash_pins import Attached
 from blocks.players import verilog_of
 from blocks.verilated_block import Block
+from celosia_boards.families.ice40 import ICE40
 from celosia_hw.flash.reader import Fault, FlashReader
 from celosia_hw.machine import Machine
+from celosia_sim import cells
 from celosia_sim.flash import PARTS, Chip
 from celosia_spec.isa import EXPONENT_MIN
 from celosia_spec.stream.array import ENTRY_WORDS, Array
@@ -31,10 +33,11 @@ class Ran:
     saturated: bool
 
 
-def machine(array: Array) -> Block:
-    """Return the verilated machine of an array."""
+def machine(array: Array, mac: str = "generic") -> Block:
+    """Return the verilated machine of an array, with multipliers of a kind."""
     reader = FlashReader(array, clock_hz=MHZ * 1e6, base=BASE) if array.flash else None
-    return Block(verilog_of(Machine(array, reader=reader)))
+    return Block(verilog_of(Machine(array, mac=mac, reader=reader)),
+                 [cells.models(ICE40)] * (mac == "mac16"))
 
 
 def run_from_flash(block: Block, array: Array, image: bytes, elements: dict[int, int],

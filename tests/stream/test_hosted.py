@@ -168,11 +168,13 @@ def test_a_word_that_is_no_command(host, program, images, word):
     check(host, program, wanted)
 
 
-@pytest.mark.parametrize("array", [ARRAY, Array(lanes=8, main_words=256, residual=False)])
-def test_the_table_of_memories_is_what_is_built(array):
+@pytest.mark.parametrize(("array", "mac"), [
+    (ARRAY, "generic"), (Array(lanes=8, main_words=256, residual=False), "mac16"),
+    *((Array(main_words=256, residual=False, drain=1), mac) for mac in ("generic", "mac16"))])
+def test_the_table_of_memories_is_what_is_built(array, mac):
     built = Counter((int(depth), int(width)) for width, depth in re.findall(
-        r"memory width (\d+) size (\d+)", rtlil.convert(Machine(array), emit_src=False)))
+        r"memory width (\d+) size (\d+)", rtlil.convert(Machine(array, mac=mac), emit_src=False)))
     told = Counter()
-    for memory in (*blocks(array), main_blocks(array)):
+    for memory in (*blocks(array, mac), main_blocks(array)):
         told[memory.depth, memory.width] += memory.count
     assert built == told

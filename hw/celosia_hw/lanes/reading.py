@@ -7,6 +7,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from celosia_hw.lanes.bank_rows import BankRows
+from celosia_hw.lanes.block_sums import BlockSums
 from celosia_hw.lanes.masks import Masks
 from celosia_hw.lanes.pass_sums import PassSums
 from celosia_hw.lanes.taps import Taps
@@ -55,7 +56,7 @@ class ReadingPath(wiring.Component):
     row, code : In(4 of them), enable : In(lanes)
         Writes into the banks: bank b gets ``code[b % 4]`` in ``row[b % 4]`` where ``enable[b]``.
     shift : In(1), sums : Out(drain x signed(acc_bits))
-        See `PassSums`.
+        See `PassSums`; `BlockSums`, where ``mac`` is "mac16" and one lane leaves a cycle.
     written : Out(lanes)
         Lanes that are written: of a tile from `WRITTEN` cycles behind ``tile`` on, until as late
         behind the next one. So they are right for four cycles behind a pass's last step.
@@ -76,7 +77,8 @@ class ReadingPath(wiring.Component):
     def __init__(self, array: Array, mac: str = "generic") -> None:
         self.array = array
         self.taps, self.tiles = Taps(array), Tiles(array)
-        self.pass_sums = PassSums(array, mac)
+        self.pass_sums = (BlockSums(array) if mac == "mac16" and array.drain == 1
+                          else PassSums(array, mac))
         quads, row = array.groups_max, (array.bank_rows - 1).bit_length()
         super().__init__({
             "log2_groups": In(2), "signed_in": In(1), "rows": In(row),
@@ -116,7 +118,8 @@ class ReadingPath(wiring.Component):
             bank_rows.channels.eq(taps.channels), masks.starts.eq(tiles.starts),
             masks.before.eq(tiles.before), masks.behind.eq(tiles.behind),
             turn.hidden.eq(masks.hidden), turn.signed_in.eq(self.signed_in),
-            *(getattr(sums, name).eq(getattr(flags, name)) for name in ("valid", "first", "last")),
+            *(getattr(sums, name).eq(getattr(flags, name)) for name in ("valid", "first", "last")
+              if name in sums.signature.members),
             sums.mantissas.eq(self.mantissas), sums.x.eq(turn.x), sums.shift.eq(self.shift),
             self.sums.eq(sums.sums),
         ]

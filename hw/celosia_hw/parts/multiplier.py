@@ -7,6 +7,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from celosia_hw.blocks import MULTIPLIER_BITS
+from celosia_hw.parts.mac16 import mac16
 
 __all__ = ["KINDS", "Multipliers"]
 
@@ -97,25 +98,7 @@ class Multipliers(wiring.Component):
                 b[8 * half:8 * half + 8].eq(self.x[lane]),
                 self.p[lane].eq(product[16 * half:16 * half + 16]),
             ]
-        # Operand registers (A_REG, B_REG), then the registers between the multipliers and the
-        # output multiplexers (*_8x8_MULT_REG), which select 2 puts out directly.
-        m.submodules[f"mac16_{first}"] = Instance(
-            "SB_MAC16",
-            p_NEG_TRIGGER=Const(0, 1), p_MODE_8x8=Const(1, 1),
-            p_A_SIGNED=Const(1, 1), p_B_SIGNED=Const(self.signed_x, 1),
-            p_A_REG=Const(1, 1), p_B_REG=Const(1, 1), p_C_REG=Const(0, 1), p_D_REG=Const(0, 1),
-            p_TOP_8x8_MULT_REG=Const(1, 1), p_BOT_8x8_MULT_REG=Const(1, 1),
-            p_PIPELINE_16x16_MULT_REG1=Const(0, 1), p_PIPELINE_16x16_MULT_REG2=Const(0, 1),
-            p_TOPOUTPUT_SELECT=Const(2, 2), p_BOTOUTPUT_SELECT=Const(2, 2),
-            p_TOPADDSUB_LOWERINPUT=Const(0, 2), p_BOTADDSUB_LOWERINPUT=Const(0, 2),
-            p_TOPADDSUB_UPPERINPUT=Const(0, 1), p_BOTADDSUB_UPPERINPUT=Const(0, 1),
-            p_TOPADDSUB_CARRYSELECT=Const(0, 2), p_BOTADDSUB_CARRYSELECT=Const(0, 2),
-            i_CLK=ClockSignal(), i_CE=Const(1), i_A=a, i_B=b, i_C=Const(0, 16), i_D=Const(0, 16),
-            **{f"i_{port}": Const(0) for port in (
-                "AHOLD", "BHOLD", "CHOLD", "DHOLD", "IRSTTOP", "IRSTBOT", "ORSTTOP", "ORSTBOT",
-                "OLOADTOP", "OLOADBOT", "ADDSUBTOP", "ADDSUBBOT", "OHOLDTOP", "OHOLDBOT",
-                "CI", "ACCUMCI", "SIGNEXTIN")},
-            o_O=product)
+        m.submodules[f"mac16_{first}"] = mac16(a, b, product, signed_b=self.signed_x)
 
     def _mult18(self, m: Module, lane: int) -> None:
         a = Signal(signed(18), name=f"a_{lane}")

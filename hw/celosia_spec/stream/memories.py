@@ -86,8 +86,12 @@ def main_blocks(array: Array) -> Blocks:
     return Blocks("main memory", 1, array.main_words, ENTRY_BITS)
 
 
-def blocks(array: Array) -> tuple[Blocks, ...]:
-    """Return all other memories of an array; they stand in block memory on every device."""
+def blocks(array: Array, mac: str = "generic") -> tuple[Blocks, ...]:
+    """Return all other memories of an array; they stand in block memory on every device.
+
+    mac : kind of its multipliers.
+    """
+    inside = array.drain == 1 and mac == "mac16"
     return (
         Blocks("banks", array.lanes, array.bank_rows, array.activation_bits),
         Blocks("taps", array.groups_max, array.taps, tap_word(array).bits),
@@ -95,6 +99,7 @@ def blocks(array: Array) -> tuple[Blocks, ...]:
         Blocks("weights' ring", ENTRY_WORDS, array.ring, CONTROL_BITS),
         Blocks("controls' ring", 1, array.controls, CONTROL_BITS),
         Blocks("fills", 1, 64, CONTROL_BITS),
-        Blocks("pool", 2, array.lanes // 2, ELEMENT_BITS),
+        Blocks("pool", array.drain, array.lanes // array.drain, ELEMENT_BITS),
         Blocks("queue and exponents", 1, 2 * EXPONENT_SLOTS, max(array.lanes, CONTROL_BITS)),
+        *([Blocks("sums that passes begin with", 1, 2 * array.lanes, 16)] if inside else []),
     )
