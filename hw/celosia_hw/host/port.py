@@ -74,7 +74,7 @@ class HostPort(wiring.Component):
         # One of the states is 1: parts of the frame that is received or sent, what a request does.
         at = {name: Signal(name=f"at_{name}", init=name == "sync") for name in STATES}
         parts = Cat(at[name] for name in STATES[1:5])
-        sending, moved, expired = Signal(), Signal(), Signal()
+        sending, moved, expired = (Signal(name=name) for name in ("sending", "moved", "expired"))
         header = Signal(8, reset_less=True)
         count = Signal(3)      # bytes done of a block; 7 with each part's last one
         elements = Signal(3)   # mask: bits of count that number bytes of one element
@@ -109,7 +109,8 @@ class HostPort(wiring.Component):
                   moved: Value, damaged: Value) -> Value:
         """Choose what to do about a whole request, and what its reply says: the header's low bits
         are those of the reply behind its SYNC. Return whether it writes, and whether it reads."""
-        command, rejected, does = header[:4], Signal(reset_less=True), Signal(2)
+        command, does = header[:4], Signal(2)
+        rejected = Signal(reset_less=True)
         answer = Cat(Mux(self.busy, Kind.RUNNING, Mux(header[2:4] == 0, Kind.DATA, Kind.IDLE))[:2],
                      self.saturated, self.error != 0)
         with m.If(at["header"] & ~sending & moved):
@@ -134,7 +135,7 @@ class HostPort(wiring.Component):
     def _go(self, m: Module, at: Mapping[str, Signal], does: Value, header: Value, count: Signal,
             elements: Value, sending: Signal, moved: Value, expired: Value) -> None:
         """Go from state to state."""
-        full, long, brief = Signal(), Signal(), Signal()
+        full, long, brief = (Signal(name=name) for name in ("full", "long", "brief"))
         drops, found = expired & ~sending, moved & (sending | (self.i.payload == protocol.SYNC))
         m.d.comb += [
             full.eq(count == protocol.DATA_BYTES - 1),
