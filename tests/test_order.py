@@ -145,6 +145,7 @@ ORDER = {
     "celosia_sim.flash": """
         parts
         chip
+        beside
         __init__
     """,
     "celosia_sim.golden": """

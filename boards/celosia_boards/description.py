@@ -9,7 +9,7 @@ from celosia_spec.arrays import AnyArray
 from celosia_spec.isa import ArrayConfig, Space, memory_of
 from celosia_spec.stream.array import ENTRY_BITS
 
-__all__ = ["LoaderCommand", "Target", "Usb"]
+__all__ = ["Flash", "LoaderCommand", "Target", "Usb"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +44,20 @@ class LoaderCommand:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Flash:
+    """A board's SPI flash, as the second machine reads it.
+
+    part   : its name, of `celosia_sim.flash.PARTS`.
+    base   : address of the program's image in it, behind the bitstream.
+    script : commands that wake it when the board was configured, and let four wires work.
+    """
+
+    part: str
+    base: int
+    script: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Target:
     """One board or bare device.
 
@@ -66,6 +80,7 @@ class Target:
     loaders       : what loads the board, the preferred one first; none for a bare device.
     usb           : how it shows itself on USB; None for a bare device.
     baud          : bits a second on the serial link that a build is made for.
+    flash         : None where no machine reads it.
     """
 
     name: str
@@ -84,6 +99,7 @@ class Target:
     loaders: tuple[LoaderCommand, ...] = ()
     usb: Usb | None = None
     baud: int = 1_000_000
+    flash: Flash | None = None
 
     @property
     def family(self) -> Family:
@@ -141,7 +157,7 @@ class Target:
     def facts(self) -> dict[str, Any]:
         """Return all that users are told of the target, as plain JSON values."""
         told = asdict(self)
-        del told["device"]
+        del told["device"], told["flash"]
         return told | {
             "family": self.family.name, "device": self.device.name, "board": told.pop("platform"),
             "array": asdict(self.array), "lanes": self.array.lanes, "mac": self.mac,

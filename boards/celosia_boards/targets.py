@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from celosia_boards.description import LoaderCommand, Target, Usb
+from celosia_boards.description import Flash, LoaderCommand, Target, Usb
 from celosia_boards.devices import HX8K, LFE5U, LFE5UM5G_85F, UP5K
 from celosia_spec.errors import CelosiaError, quoted
 
@@ -37,12 +37,17 @@ def _ecp5(board: str, *flash: str) -> tuple[LoaderCommand, ...]:
 
 _DFU = (LoaderCommand(program="dfu-util", options=("-d", "1209:5af0", "-a", "0", "-D")),)
 
+_WAKE, _QUAD = b"\xab", (b"\x50", b"\x31\x02")
+"""Flash commands: out of power-down; the quad enable bit is set until power-off."""
+_MIB = 1 << 20
+
 _ICEBREAKER = Target(
     name="icebreaker", title="iCEBreaker", device=UP5K, package="sg48", weight_memory="spram",
     platform="amaranth_boards.icebreaker:ICEBreakerPlatform", crystal_mhz=12.0, clock_mhz=24.0,
     clock_step_mhz=3.0, leds=(("error", 0), ("saturated", 0), ("busy", 1)),
     loaders=(_ICE40, _ICEPROG),
-    usb=Usb(vendor=0x0403, product=0x6010, name="iCEBreaker", interface=1))
+    usb=Usb(vendor=0x0403, product=0x6010, name="iCEBreaker", interface=1),
+    flash=Flash(part="W25Q128JV-IM", base=_MIB, script=(_WAKE, *_QUAD)))
 
 _HX8K = Target(
     name="hx8k", title="no board", device=HX8K, package="ct256", clock_mhz=40.0)
@@ -77,19 +82,22 @@ _TABLE = (
         _ICEBREAKER, name="upduino", title="UPduino 3", pll_pad=False, leds=_COLOURS,
         platform="celosia_boards.platforms.upduino:UpduinoPlatform", held=("flash_cs_n",),
         loaders=(_ICEPROG, replace(_ICE40, options=(*_ICE40.options, "-c", "ft232"))),
-        usb=Usb(vendor=0x0403, product=0x6014, name="UPduino")),
+        usb=Usb(vendor=0x0403, product=0x6014, name="UPduino"),
+        flash=Flash(part="W25Q32JV-IQ", base=_MIB, script=(_WAKE,))),
     replace(
         _ICEBREAKER, name="icesugar", title="iCESugar 1.5", leds=_COLOURS,
         platform="amaranth_boards.icesugar:ICESugarPlatform", baud=115_200,
         loaders=(LoaderCommand(program="icesprog"),),
-        usb=Usb(vendor=0x1d50, product=0x602b, name="iCELink")),
+        usb=Usb(vendor=0x1d50, product=0x602b, name="iCELink"),
+        flash=Flash(part="W25Q64JV-IQ", base=_MIB, script=(_WAKE,))),
     _HX8K,
     replace(
         _HX8K, name="hx8k-b-evn", title="iCE40-HX8K breakout", crystal_mhz=12.0,
         pll_pad=False, leds=_ROW,
         platform="amaranth_boards.ice40_hx8k_b_evn:ICE40HX8KBEVNPlatform",
         loaders=(_ICE40, _ICEPROG), clock_mhz=60.0, clock_step_mhz=3.0,
-        usb=Usb(vendor=0x0403, product=0x6010, name="Lattice FTUSB", interface=1)),
+        usb=Usb(vendor=0x0403, product=0x6010, name="Lattice FTUSB", interface=1),
+        flash=Flash(part="N25Q32", base=_MIB, script=(_WAKE,))),
     _ECP5_25F,
     _ECP5_85F,
     _ulx3s(85, 60.0),

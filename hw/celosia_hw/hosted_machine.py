@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Cat, Const, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
@@ -38,13 +38,14 @@ class HostedMachine(wiring.Component):
         Strobe, while not busy: run the stream whose list of chunks begins in a word of main memory;
         its number has ``start_first`` in the lower eight bits.    busy : Out(1), done : Out(1)
         From the cycle behind ``start`` until all is written. Strobe: the first cycle that is not
-        busy any more, unless it was aborted or an error ended it.
+        busy any more, unless it was aborted or an error ended it. A start that is refused, see
+        `Error`, is not followed by either.
     error : Out(8), saturated : Out(1)
         `Error` code of the last run, and whether a mantissa was clipped.
     abort : In(1)
         Strobe: stop at once; main memory and exponents keep what they have. From two cycles behind
         it on memories can be accessed, and a run be started.
-    flash_cs, flash_clock, flash_copi, flash_drive, flash_i, copying, ready, fault
+    flash_cs, flash_clock, flash_copi, flash_drive, flash_i, checking, ready, fault
         See `Machine`; only with a reader.
     """
 
@@ -53,23 +54,30 @@ class HostedMachine(wiring.Component):
         self.array = array
         self.machine = Machine(array, mac=mac, main_memory=main_memory, reader=reader)
         self.of_flash = {name: member for name, member in self.machine.signature.members.items()
-                         if name.startswith("flash_") or name in ("copying", "ready", "fault")}
+                         if name.startswith("flash_") or name in ("checking", "ready", "fault")}
         super().__init__({**flipped_members(HOST_BUS), "done": Out(1),
                           **self.of_flash})
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         machine, stop, ran = self.machine, Signal(), Signal()
+        # What is wrong with the flash: a start is refused then, and a run ends.
+        fault, refused, failed = Signal(2), Signal(), Signal()
         m.submodules.machine = machine
         connect_members(m, machine, self, self.of_flash)
-        m.d.sync += [stop.eq(self.abort | machine.wrong), ran.eq(self.busy)]
+        if self.of_flash:
+            m.d.comb += [fault.eq(self.fault), failed.eq(machine.busy & fault.any()),
+                         refused.eq(self.checking | fault.any())]
+        m.d.sync += [stop.eq(self.abort | machine.wrong | failed), ran.eq(self.busy)]
         m.d.comb += [
             self.busy.eq(machine.busy & ~stop), self.saturated.eq(machine.saturated),
             self.done.eq(ran & ~self.busy & ~stop),
-            machine.start.eq(self.start), machine.stop.eq(stop),
+            machine.start.eq(self.start & ~refused), machine.stop.eq(stop),
             machine.list.eq(Cat(self.start_first, self.start_last)[:RUN["list"].bits]),
         ]
-        with m.If(self.start | self.abort):
+        with m.If((self.start & refused) | failed):
+            m.d.sync += self.error.eq(Cat(fault, Const(1)))
+        with m.Elif(self.start | self.abort):
             m.d.sync += self.error.eq(Error.NONE)
         with m.Elif(machine.wrong):
             m.d.sync += self.error.eq(Error.COMMAND)
@@ -114,6 +122,9 @@ class HostedMachine(wiring.Component):
             m.d.sync += cycles.eq(cycles + 1)
         m.d.comb += [getattr(status, name).eq(getattr(self, name))
                      for name in ("busy", "saturated", "error")]
+        if self.of_flash:
+            m.d.comb += [getattr(status, name).eq(getattr(self, name))
+                         for name in ("checking", "ready", "fault")]
         with m.Switch(self.mem_address[:(len(Register) - 1).bit_length()]):
             with m.Case(Register.ARRAY_HASH):
                 m.d.comb += found.eq(self.array.hash)

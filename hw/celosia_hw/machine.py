@@ -16,7 +16,7 @@ from celosia_hw.stream.exponents import SLOT_BITS
 from celosia_spec.stream.array import CONTROL_BITS, ENTRY_BITS, Array
 from celosia_spec.stream.timing import MANTISSA
 
-_STATUS = ("copying", "ready", "fault")
+_STATUS = ("checking", "ready", "fault")
 
 
 class Machine(wiring.Component):
@@ -37,7 +37,7 @@ class Machine(wiring.Component):
     host : In(Access), data : Out(64)
         Main memory's port for others, at any time, see `MainMemory`.
     flash_cs, flash_clock, flash_copi, flash_drive : Out(1), flash_i : In(wires)
-    copying, ready : Out(1), fault : Out(Fault)
+    checking, ready : Out(1), fault : Out(Fault)
         See `FlashReader`; only with one.
     start : In(1), list : In, busy : Out(1)
         Strobe, while ``busy`` is 0: run the stream whose list of chunks begins in that word. When

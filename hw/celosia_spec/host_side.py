@@ -1,6 +1,7 @@
 """What the host's side of a port has to know of the array behind it, whichever machine it is of."""
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache, singledispatch
 
@@ -41,7 +42,8 @@ class HostSide:
     memories : by their numbers, the ``mem_space`` of the host bus.
     kept     : number of the memory whose words tell whether what was loaded is still there: a run
                leaves them as they are.   first : so many of those that were loaded first, at most.
-    status   : fields of ``Register.STATUS``.   errors : codes of its field ``error``.
+    status   : fields of ``Register.STATUS``.   errors : codes of its field ``error``.   ways_out :
+               what they mean, and what helps.
     """
 
     memories: tuple[HostMemory, ...]
@@ -49,6 +51,7 @@ class HostSide:
     first: int
     status: Word
     errors: type[enum.IntEnum]
+    ways_out: Mapping[int, str]
 
 
 @lru_cache
@@ -70,7 +73,8 @@ def _first_machine(array: ArrayConfig) -> HostSide:
             name=memory.name, element_bytes=memory.element_bytes(array),
             depth=memory.depth(array), readable=memory.readable, writable=memory.writable)
             for memory in isa.MEMORIES),
-        kept=isa.Space.PROGRAM, first=program.depth(array), status=isa.STATUS, errors=isa.Error)
+        kept=isa.Space.PROGRAM, first=program.depth(array), status=isa.STATUS, errors=isa.Error,
+        ways_out=dict.fromkeys(isa.Error, "compile the program again for this array"))
 
 
 @_seen.register
@@ -80,4 +84,4 @@ def _second_machine(array: Array) -> HostSide:
             name=memory.name, element_bytes=memory.element_bytes, depth=memory.depth(array),
             readable=True, writable=memory.writable) for memory in stream_memories.MEMORIES),
         kept=stream_memories.Space.MAIN, first=_FIRST, status=stream_registers.STATUS,
-        errors=stream_registers.Error)
+        errors=stream_registers.Error, ways_out=stream_registers.WAYS_OUT)

@@ -12,7 +12,7 @@ from blocks.flash_pins import Attached
 from blocks.players import verilog_of
 from blocks.verilated_block import Block
 from celosia_hw.flash.lines import Lines
-from celosia_hw.flash.reader import Fault, FlashReader
+from celosia_hw.flash.reader import FlashReader
 from celosia_sim.flash import PARTS, Chip, Pins
 from celosia_spec.stream.array import ENTRY_WORDS, FLASH, Array
 from celosia_spec.stream.image import (
@@ -26,6 +26,7 @@ from celosia_spec.stream.image import (
     places,
     unpack,
 )
+from celosia_spec.stream.registers import Fault
 
 ARRAYS = {cycles: Array(main_words=1024, flash=cycles) for cycles in FLASH[1:]}
 BASE, MHZ = 0x20000, 48.0

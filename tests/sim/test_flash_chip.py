@@ -1,12 +1,20 @@
 """The model of a flash chip against sequences of the data sheets, and all that it must find wrong
 with a controller."""
 
+import ctypes
+import random
+import subprocess
+from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from celosia_sim.flash import PARTS, Chip, Pins
+from celosia_sim.flash import PARTS, Beside, Chip, Pins
+from celosia_sim.flash.beside import PINS
+from celosia_spec.errors import SimulationError
+from celosia_spec.stream.array import FLASH
 
 IM, IQ, ISSI = PARTS["W25Q128JV-IM"], PARTS["W25Q128JV-IQ"], PARTS["IS25LP128F"]
 BYTES = np.random.default_rng(1).bytes(1 << 17)
@@ -252,3 +260,67 @@ def test_pins():
     chip.errors.clear()
     controller.command(0x77)
     assert "unknown command 77h" in chip.errors.pop()
+
+
+@pytest.fixture(scope="module")
+def pins(tmp_path_factory):
+    """The pins of verilated machines around a core that does what it is told."""
+    path = tmp_path_factory.mktemp("pins") / "pins.so"
+    driver = Path(__file__).parents[1] / "blocks" / "pins_driver.cpp"
+    subprocess.run(["g++", "-O1", "-std=c++17", "-shared", "-fPIC", f"-I{PINS.parent}", "-o", path,
+                    driver], check=True)
+    return ctypes.CDLL(str(path)).run
+
+
+def transactions(rng, element):
+    """Select, clock, data out, drive of a reader's pins, cycle by cycle: commands, reads that end
+    anywhere or pause, pauses between them that may be too short."""
+    found = []
+
+    def bits(count, sent=None):
+        for at in range(count):
+            out = sent >> count - 1 - at & 1 if sent is not None else 0
+            held = [(1, 0, out, sent is not None)] * rng.choice([1, 1, 1, 1, 3])
+            found.extend((held if element in (8, 32) or len(held) > 1 else [])
+                         + [(1, 1, out, sent is not None)])
+
+    for command in [0xAB, 0x50, 0x3102, *rng.choices([0x0B, 0x6B, 0x9F, 0x03, 0x05], k=12)]:
+        found += [(0, 0, 0, 0)] * rng.choice([1, 20, 200, 1000]) + [(1, 0, 0, 1)]
+        bits(16 if command > 0xFF else 8, command)
+        if command in (0x03, 0x0B, 0x6B):
+            bits(24, rng.choice([0, 77, (1 << 24) - 5]))
+            bits(8 * (command != 0x03))
+        if command not in (0xAB, 0x50, 0x3102):
+            bits(rng.randrange(300))
+        found.append((1, 0, 0, 0))
+    return np.array(found, np.uint8)
+
+
+@pytest.mark.parametrize("element", FLASH[1:])
+@pytest.mark.parametrize("part", [IM, IQ, ISSI], ids=lambda part: part.name)
+def test_the_pins_of_verilated_machines_show_the_same(pins, part, element):
+    """Bits and complaints are those of the chip that is called at every edge."""
+    part = replace(part, size=1 << 17)
+    for seed in range(4):
+        rng = random.Random(seed)
+        told, mhz = transactions(rng, element), rng.choice([24.0, 48.0, 120.0])
+        alone, called = Chip(part, BYTES), Chip(part, BYTES)
+        beside = Beside(called, element, mhz * 1e6)
+        given = np.zeros(len(told), np.uint8)
+        pins(beside.pointer, ctypes.c_int64(len(told)), told.ctypes.data_as(ctypes.c_void_p),
+             given.ctypes.data_as(ctypes.c_void_p))
+        wanted, out = [], [0] * 4
+        for line in told.tolist():
+            for clock in (0 if element in (4, 16) else out[1], out[1]):
+                seen = alone.step(selected=bool(out[0]), clock=bool(clock), io=0b1100 | out[2],
+                                  driven=0b1101 * out[3], ns=500 / mhz)
+            levels = seen.levels & seen.driven | ~seen.driven & 0b1111
+            wanted.append(levels if element < 16 else levels >> 1 & 1)
+            out = line
+        assert given.tolist() == wanted
+        # Times are sums of other parts.
+        assert ([error.split(": ")[1] for error in called.errors]
+                == [error.split(": ")[1] for error in alone.errors])
+        complains = pytest.raises(SimulationError, match="the flash at .* ns: ")
+        with complains if alone.errors else nullcontext():
+            beside.check()

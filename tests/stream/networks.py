@@ -1,5 +1,7 @@
 """Random small networks: layers, shapes, strides, paddings, pools, residual additions."""
 
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import reject
 from hypothesis import strategies as st
@@ -113,3 +115,17 @@ def residual_network() -> QGraph:
         Conv(name="d", input="c", weight=weight(5, 4, 2, 5), bias=None))
     return quantise(Graph(nodes=nodes, input="x", output="d", input_map=(3, 12, 12),
                           input_shape=(3, 12, 12), output_shape=(5, 1, 1)), acc_bits=24)
+
+
+def shrinking_network() -> QGraph:
+    """Four layers on shrinking maps."""
+    rng = np.random.default_rng(2)
+    sizes = (3, 8, 12, 12, 12)
+    nodes = tuple(Conv(name=f"n{k}", input=f"n{k - 1}" if k else "x", bias=rng.normal(size=after),
+                       weight=rng.normal(size=(after, before, 3, 3)), padding=(1, 1, 1, 1),
+                       stride=(2, 2) if k in (1, 2) else (1, 1),
+                       epilogue=Epilogue(activation=Relu()))
+                  for k, (before, after) in enumerate(pairwise(sizes)))
+    graph = Graph(nodes=nodes, input="x", output="n3", input_map=(3, 8, 8), input_shape=(3, 8, 8),
+                  output_shape=(12, 2, 2))
+    return quantise(graph, acc_bits=24)

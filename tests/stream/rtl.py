@@ -4,19 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from blocks.flash_pins import Attached
 from blocks.players import verilog_of
 from blocks.verilated_block import Block
 from celosia_boards.families.ice40 import ICE40
-from celosia_hw.flash.reader import Fault, FlashReader
 from celosia_hw.machine import Machine
 from celosia_sim import cells
-from celosia_sim.flash import PARTS, Chip
 from celosia_spec.isa import EXPONENT_MIN
 from celosia_spec.stream.array import ENTRY_WORDS, Array
-
-MHZ, BASE = 48.0, 0x10000
-"""Clock, and where the image lies in flash."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,44 +28,8 @@ class Ran:
 
 
 def machine(array: Array, mac: str = "generic") -> Block:
-    """Return the verilated machine of an array, with multipliers of a kind."""
-    reader = FlashReader(array, clock_hz=MHZ * 1e6, base=BASE) if array.flash else None
-    return Block(verilog_of(Machine(array, mac=mac, reader=reader)),
-                 [cells.models(ICE40)] * (mac == "mac16"))
-
-
-def run_from_flash(block: Block, array: Array, image: bytes, elements: dict[int, int],
-                   exponents: dict[int, int], start: int, most: int) -> tuple[np.ndarray, int]:
-    """Power up with an image in flash; write elements of main memory and exponents, run the stream
-    whose list begins in word ``start``; return all elements, and the cycles of the run.
-    AssertionError where it takes more than ``most`` cycles, or the chip does not like it."""
-    chip = Chip(PARTS["W25Q128JV-IQ"], bytes(BASE) + image)
-    attached = Attached(block, chip, array.flash, MHZ, "flash_")
-    block.set("rst", 1)
-    block.tick()
-    block.set("rst", 0)
-    block.settle()
-    while block.get("copying"):
-        attached.tick()
-    assert (block.get("ready"), block.get("fault")) == (1, Fault.NONE)
-    _write(block, np.array([*elements]), np.array([*elements.values()]))
-    for slot, exponent in exponents.items():
-        block.set("host_slot", slot)
-        block.set("host_exponent", exponent - EXPONENT_MIN)
-        block.set("host_write", 1)
-        block.tick()
-    block.set("host_write", 0)
-    block.set("list", start)
-    block.set("start", 1)
-    attached.tick()
-    block.set("start", 0)
-    cycles = 0
-    while block.get("busy"):
-        attached.tick()
-        cycles += 1
-        assert cycles < most
-    assert not chip.errors and block.get("ready")
-    return _read(block, array), cycles
+    """Return the verilated machine of an array without flash, with multipliers of a kind."""
+    return Block(verilog_of(Machine(array, mac=mac)), [cells.models(ICE40)] * (mac == "mac16"))
 
 
 def _write(block: Block, places: np.ndarray, elements: np.ndarray) -> None:

@@ -87,6 +87,7 @@ class Driver:
                             f"line damaged something, or it does not compute what it must; loading "
                             f"it again")
             before = self.machine.damages
+            self.machine.settle()
             self.machine.write(setup[:, :2], setup[:, 2], progress)
             if self._intact() and self._right(whole=self.machine.damages != before):
                 return
@@ -219,9 +220,9 @@ class Driver:
             counts.append(int(work.record.cycles[image, 0]))
             if counts[-1] and counts.count(counts[-1]) > 2:
                 work.takes(counts[-1])      # it does take so many: that is a result, too
+        way_out = self.machine.side.ways_out.get(error, "build and flash the board again")
         why = ("the line damages too much; use a shorter cable or another port" if not error else
-               f"the machine stops with error {getattr(error, 'name', error)}; compile the program "
-               f"again for this array")
+               f"the machine stops with error {getattr(error, 'name', error)}; {way_out}")
         raise Undone(f"{self.machine.name}: image {image} was not done in {ATTEMPTS} attempts: "
                      f"{why}")
 

@@ -32,12 +32,15 @@ class Status:
     descriptor that runs, ran last or raised the error.
 
     error : one of the array's codes, or a number that is none of them.
+    checking, fault : the machine still checks its flash; what it found wrong with that, or 0.
     """
 
     busy: bool
     saturated: bool
     error: enum.IntEnum | int
     descriptor: int
+    checking: bool = False
+    fault: int = 0
 
 
 @dataclass(eq=False)
@@ -84,11 +87,27 @@ class Machine:
         code, errors = found["error"], self.side.errors
         return Status(busy=bool(found["busy"]), saturated=bool(found["saturated"]),
                       error=errors(code) if code in set(errors) else code,
-                      descriptor=found.get("descriptor", 0))
+                      descriptor=found.get("descriptor", 0),
+                      checking=bool(found.get("checking", 0)), fault=found.get("fault", 0))
 
     def abort(self) -> None:
         """Stop the machine at once; its memories stay as they are."""
         self.exchange.greet()
+
+    def settle(self) -> None:
+        """Wait until a machine that has flash has checked it, and let it forget what was wrong
+        there: who loads it needs none of it, or sees a run end with an error. HostError where that
+        takes too long."""
+        if "checking" not in {field.name for field in self.side.status.fields}:
+            return
+        limit = self.line.now() + _PATIENCE_S
+        while (status := self.status()).checking:
+            if self.line.now() > limit:
+                raise HostError(f"{self.name}: the board reads its flash without an end; flash it "
+                                f"again")
+            self.line.read(0.01)
+        if status.fault:
+            self.abort()
 
     def write(self, at: np.ndarray, values: np.ndarray,
               progress: Callable[[int, int], None] | None = None) -> None:

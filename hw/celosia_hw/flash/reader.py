@@ -1,6 +1,5 @@
 """Sections of flash, copied to main memory: at the start the resident ones, later others."""
 
-import enum
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +13,7 @@ from celosia_hw.memory.main_memory import Access
 from celosia_hw.parts.delay import chain
 from celosia_spec.stream.array import CONTROL_BITS, Array
 from celosia_spec.stream.image import HEADER, HEADER_BYTES, MAGIC, UNIT_BYTES, UNIT_WORDS
+from celosia_spec.stream.registers import Fault
 
 WAKE_SECONDS = 4e-6
 """How long at least the flash is left alone before and behind each command that wakes it."""
@@ -27,18 +27,6 @@ _PLACES = {field.name: _HEADER + low // CONTROL_BITS for field, low in HEADER.pl
 
 _WIRING = {4: (4, 1), 8: (4, 2), 16: (1, 1), 32: (1, 2)}
 """Cycles of an element to wires and cycles of a clock."""
-
-
-class Fault(enum.IntEnum):
-    """Why there is no program, or why it is no longer right."""
-
-    NONE = 0
-    ABSENT = 1
-    """There is no header."""
-    FOREIGN = 2
-    """It is for another array."""
-    DAMAGED = 3
-    """A checksum is wrong, or a later header is not there."""
 
 
 class FlashReader(wiring.Component):
@@ -63,14 +51,17 @@ class FlashReader(wiring.Component):
     copy : In(1), unit : In(16), copying : Out(1)
         Strobe, while ``copying`` is 0: copy the section whose header ends that unit, and those
         behind it as it says. ``copying`` is 1 from reset on, until the image is checked.
+    checking : Out(1)
+        From reset on until the image is checked.
     copied : Out(1)
         Strobe: a section is in main memory, and its checksum is right.
     stop : In(1)
         Strobe: what is copied on demand is of no use any more. It is not ``copied``, from two
-        cycles later on nothing is written, and ``copying`` falls soon.
+        cycles later on nothing is written, and ``copying`` falls soon. There is no ``fault`` then.
     ready : Out(1), fault : Out(Fault)
         The image is whole, and what is resident is in main memory. Otherwise, or where a section
-        that was to be copied is not right, ``fault`` says why; such a section is not ``copied``.
+        that was to be copied is not right, ``fault`` says why, until ``stop``; such a section is
+        not ``copied``.
 
     Timing
     ------
@@ -95,7 +86,7 @@ class FlashReader(wiring.Component):
             **{name: own[name] for name in PINS},
             "memory": Out(Access(array.main_words, CONTROL_BITS)),
             "copy": In(1), "unit": In(CONTROL_BITS), "copying": Out(1), "copied": Out(1),
-            "stop": In(1), "ready": Out(1), "fault": Out(Fault),
+            "stop": In(1), "checking": Out(1), "ready": Out(1), "fault": Out(Fault),
         })
 
     def elaborate(self, platform: Any) -> Module:
@@ -117,7 +108,7 @@ class FlashReader(wiring.Component):
             begin.eq(checks | self.copy), whole.eq(lines.come & lines.part.all()),
             # Words that are written are done when they are, others when they have come.
             done.eq((whole & ~(body & writes)) | (request & grant)),
-            self.copying.eq(boot | lines.busy),
+            self.copying.eq(boot | lines.busy), self.checking.eq(boot),
             self.memory.address.eq(Cat(element[2:], unit)),
             self.memory.enable.eq(1 << element[:2]), self.memory.data.eq(held),
         ]
@@ -148,7 +139,9 @@ class FlashReader(wiring.Component):
         right, known, end = self._checksum(m, head | body | tail), Signal(), Signal()
         m.d.comb += lines.end.eq(end)
         summed = chain(m, tail & whole & element[0], 2, "summed", reset_less=False)[-1]
-        m.d.sync += [end.eq(self.stop & ~boot), self.copied.eq(0)]
+        stops = Signal()
+        m.d.comb += stops.eq(self.stop & ~boot)
+        m.d.sync += [end.eq(stops), self.copied.eq(0)]
         with m.If(begin):
             m.d.sync += head.eq(1)
         with m.If(head & turn):
@@ -169,6 +162,8 @@ class FlashReader(wiring.Component):
                 m.d.sync += self.fault.eq(Fault.DAMAGED)
         with m.If(gap & whole & near):
             m.d.sync += [gap.eq(0), head.eq(1)]
+        with m.If(stops):
+            m.d.sync += self.fault.eq(Fault.NONE)
         with m.If(end):
             m.d.sync += [*(phase.eq(0) for phase in (head, body, tail, gap)), boot.eq(0)]
         return m

@@ -5,20 +5,56 @@ import enum
 from celosia_spec.isa.fields import Field, Word
 from celosia_spec.isa.registers import COUNTER_BITS, Register
 
-__all__ = ["COUNTER_BITS", "RUN", "STATUS", "Error", "Register"]
+__all__ = ["COUNTER_BITS", "RUN", "STATUS", "WAYS_OUT", "Error", "Fault", "Register"]
+
+
+class Fault(enum.IntEnum):
+    """Why there is no program in flash, or why a section is not right."""
+
+    NONE = 0
+    ABSENT = 1      # there is no header
+    FOREIGN = 2     # it is for another array
+    DAMAGED = 3     # a checksum is wrong, or a later header is not there
+
+
+_FLASH = 4
+"""Bit of the error codes that have a `Fault` in the bits below it."""
 
 
 class Error(enum.IntEnum):
-    """Why a run ended before its `halt`. The next start, or an abort, clears it."""
+    """Why a run ended before its `halt`, or did not begin. The next start, or an abort, clears it.
+
+    A start is refused until the image in flash is checked, and if that is not right. An abort
+    forgives what was wrong: who has written main memory by other means starts behind one.
+    """
 
     NONE = 0
     COMMAND = 1     # a control word that is no command of this array
+    EARLY = _FLASH + Fault.NONE         # the image is not checked yet
+    ABSENT = _FLASH + Fault.ABSENT
+    FOREIGN = _FLASH + Fault.FOREIGN
+    DAMAGED = _FLASH + Fault.DAMAGED
+
+
+_COMPILE, _WRITE = "compile the program again for this array", "write its image to flash again"
+
+WAYS_OUT: dict[int, str] = {
+    Error.COMMAND: f"a word of the stream is no command; {_COMPILE}",
+    Error.EARLY: "its flash is still being read; wait",
+    Error.ABSENT: "there is no program in its flash; write its image there",
+    Error.FOREIGN: f"what is in its flash is for another array; {_WRITE}",
+    Error.DAMAGED: f"what is in its flash is damaged; {_WRITE}",
+}
+"""What errors mean, and what helps."""
 
 
 STATUS = Word("status", (
     Field("busy", 1, about="the machine runs"),
     Field("saturated", 1, about="a mantissa was clipped since the last start"),
-    Field("_", 6),
+    Field("checking", 1, about="the image in flash is being checked, and what is resident copied"),
+    Field("ready", 1, about="the image in flash is whole"),
+    Field("fault", 2, about="`Fault`, until a start or an abort"),
+    Field("_", 2),
     Field("error", 8, about="`Error` code; 0 for none"),
 ))
 """What ``Register.STATUS`` holds. ``Register.EVENTS`` has the cycles from start to the end."""

@@ -34,6 +34,8 @@ class Chip:
     while it is busy, a quad command without its bit, a write without write enable, a pin that both
     sides drive, an unknown command. The chip does what the part does then: it ignores the command.
     ``memory`` are all bytes, ``status`` the two status registers, ``now`` the time, ns.
+    ``reading`` is, while the chip gives bytes of its memory, the first one's address and how many
+    bits a clock brings, from the falling edge on that comes next.
     """
 
     def __init__(self, part: Part, contents: bytes = b"", *, asleep: bool = True) -> None:
@@ -52,6 +54,7 @@ class Chip:
         self._limit, self._gap = part.mhz, part.gap_ns
         self._end: Callable[[], None] | None = None
         self._continued = self._volatile = False
+        self.reading: tuple[int, int] | None = None
 
     def step(self, *, selected: bool, clock: bool, io: int = _ALL, driven: int = 0,
              ns: float) -> Pins:
@@ -74,6 +77,13 @@ class Chip:
             self._error(f"pins {clash:#06b} are driven by both sides")
         self._selected, self._clock = selected, clock
         return self._outputs
+
+    def read_on(self, clocks: int, ns: float) -> None:
+        """Let so many clocks pass while the chip is ``reading``, their rising edges ``ns`` apart at
+        least, without looking at what it gives. The next `step`, which knows of their time, must
+        end the read."""
+        self._clocks += clocks
+        self._shortest, self._gap = min(self._shortest, ns), self.part.read_gap_ns
 
     @property
     def _busy(self) -> bool:
@@ -103,6 +113,7 @@ class Chip:
         self._outputs = self._next = Pins(0, 0)
         self._free_at = self.now + self._gap
         end, self._end, self._wires = self._end, None, None
+        self.reading = None
         if end is not None and self._clocks % 8 == 0:
             end()
 
@@ -170,6 +181,7 @@ class Chip:
             dummies = self.part.dummies
         for _ in range(dummies):
             yield
+        self.reading = at, data_lanes
         while True:
             yield from self._give(self.memory[at % self.part.size], data_lanes)
             self._gap = self.part.read_gap_ns

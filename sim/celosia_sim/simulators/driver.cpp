@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "Vcore.h"
+#include "pins.h"
 #include "verilated.h"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
@@ -17,11 +18,14 @@ namespace {
 struct Machine {
     std::unique_ptr<VerilatedContext> context{new VerilatedContext};
     std::unique_ptr<Vcore> core{new Vcore{context.get()}};
+    FlashPins flash;
     int64_t edges = 0;
 
     void edge() {
+        flash.before(*core, 0);
         core->clk = 1;
         core->eval();
+        flash.after(*core, 0);
         core->clk = 0;
         core->eval();
         ++edges;
@@ -65,6 +69,17 @@ auto reset(Core& core, int value, int) -> decltype(static_cast<void>(core.rst)) 
 template <class Core>
 void reset(Core&, int, long) {}
 
+// Whether a core still checks its flash, as it does from power-up on.
+template <class Core>
+auto checking(const Core& core, int) -> decltype(static_cast<int>(core.checking)) {
+    return core.checking;
+}
+
+template <class Core>
+int checking(const Core&, long) {
+    return 0;
+}
+
 struct Outcome {
     int64_t cycles;
     int32_t finished, saturated, error, descriptor;
@@ -72,9 +87,10 @@ struct Outcome {
 
 }  // namespace
 
-// Return a machine that was held in reset for `reset_cycles`.
-EXPORT void* celosia_open(int64_t reset_cycles) {
+// Return a machine that was held in reset for `reset_cycles`; chip : its flash, if it has one.
+EXPORT void* celosia_open(int64_t reset_cycles, const FlashChip* chip) {
     auto* machine = new Machine;
+    machine->flash.attach(chip);
     auto& core = *machine->core;
     core.clk = 0;
     reset(core, 1, 0);
@@ -85,6 +101,13 @@ EXPORT void* celosia_open(int64_t reset_cycles) {
     reset(core, 0, 0);
     core.eval();
     return machine;
+}
+
+// Let at most `cycles` cycles pass while the machine reads its flash; return whether it still does.
+EXPORT int32_t celosia_boot(void* handle, int64_t cycles) {
+    auto* machine = static_cast<Machine*>(handle);
+    for (; checking(*machine->core, 0) && cycles > 0; --cycles) machine->edge();
+    return checking(*machine->core, 0);
 }
 
 EXPORT void celosia_close(void* handle) {

@@ -10,6 +10,7 @@ from typing import Any
 
 import celosia_hw
 from celosia_boards.cache import Stages, cached, digest, unseen
+from celosia_boards.description import Flash
 from celosia_spec import isa, stream
 from celosia_spec.arrays import AnyArray
 from celosia_spec.isa import ArrayConfig
@@ -90,31 +91,49 @@ def core_design(array: ArrayConfig, *, mac: str = "generic", weight_memory: str 
                      stages=stages)
 
 
-def machine_design(array: Array, stages: Stages = unseen) -> Design:
-    """Return the second machine's Verilog, on its host bus and without a reset, likewise; an array
-    without flash."""
+FLASH, FLASH_HZ = Flash(part="W25Q32JV-IQ", base=1 << 20, script=(b"\xab",)), 48e6
+"""What an array with flash reads where there is no board, and its clock then."""
+
+
+def machine_design(array: Array, stages: Stages = unseen, flash: Flash | None = FLASH,
+                   clock_hz: float = FLASH_HZ) -> Design:
+    """Return the second machine's Verilog, on its host bus and without a reset, likewise.
+
+    flash, clock_hz : what arrays with flash read, and the machine's clock. ValueError where such an
+    array has none.
+    """
+    read = array.flash and flash and (flash.base, flash.script, clock_hz)
+    if read is None:
+        raise ValueError("the array has flash, and the board has none for it; give it flash=0")
+
     def make() -> Any:
+        from celosia_hw.flash.reader import FlashReader
         from celosia_hw.hosted_machine import HostedMachine
         from celosia_sim.simulators.unreset import Unreset
-        return Unreset(HostedMachine(array))
+        return Unreset(HostedMachine(array, reader=FlashReader(
+            array, clock_hz=clock_hz, base=flash.base, script=flash.script)
+            if array.flash and flash else None))
 
-    return design_of(make, "machine", repr(sorted(asdict(array).items())), stages=stages)
+    return design_of(make, "machine", repr((sorted(asdict(array).items()), read)), stages=stages)
 
 
 @functools.singledispatch
-def bus_design(array: AnyArray, stages: Stages = unseen) -> Design:
-    """Return the Verilog of an array's machine on its host bus, of the first or the second."""
+def bus_design(array: AnyArray, stages: Stages, flash: Flash | None, clock_hz: float) -> Design:
+    """Return the Verilog of an array's machine on its host bus, of the first or the second.
+
+    flash, clock_hz : of the board, as `machine_design` takes them.
+    """
     raise TypeError(f"no array: {array!r}")
 
 
 @bus_design.register
-def _first(array: ArrayConfig, stages: Stages = unseen) -> Design:
+def _first(array: ArrayConfig, stages: Stages, flash: Flash | None, clock_hz: float) -> Design:
     return core_design(array, stages=stages)
 
 
 @bus_design.register
-def _second(array: Array, stages: Stages = unseen) -> Design:
-    return machine_design(array, stages)
+def _second(array: Array, stages: Stages, flash: Flash | None, clock_hz: float) -> Design:
+    return machine_design(array, stages, flash, clock_hz)
 
 
 def design_of(make: Callable[[], Any], *key: str, stages: Stages = unseen) -> Design:

@@ -19,6 +19,8 @@ from celosia_boards.host.job import (
     Record,
     Stopped,
 )
+from celosia_sim.flash import Beside
+from celosia_sim.flash.beside import PINS
 from celosia_sim.simulators.rtl import TOP, Design
 from celosia_sim.simulators.runtime import CFLAGS, runtime
 from celosia_sim.simulators.tools import (
@@ -50,13 +52,14 @@ def library(design: Design, stages: Stages = unseen, driver: Path = _DRIVER,
     """Return the shared library of ``design``, compiled unless the cache holds it.
 
     stages  : called as it is compiled, which may take minutes.
-    driver  : the C++ around it, whose exports the library has.   headers : what that includes.
+    driver  : the C++ around it, whose exports the library has.   headers : what that includes,
+    beside what belongs to flash chips.
     SimulationError where Verilator or the compiler is missing or fails.
     """
     def build(folder: Path) -> None:
         (folder / "core.v").write_text(design.text)
         shutil.copy(driver, folder / "driver.cpp")
-        for header in headers:
+        for header in (PINS, *headers):
             shutil.copy(header, folder)
         env = verilator_environment()
         macros = [f"-D{name}={value}" for name, value in design.defines]
@@ -71,7 +74,7 @@ def library(design: Design, stages: Stages = unseen, driver: Path = _DRIVER,
                          "-lpthread"], cwd=folder, env=env)
         shutil.rmtree(folder / "obj")
 
-    key = digest(design.key, *(path.read_text() for path in (driver, *headers)),
+    key = digest(design.key, *(path.read_text() for path in (driver, PINS, *headers)),
                  verilator_version(), compiler_version(), platform.machine(),
                  " ".join(_VERILATOR_FLAGS))
     return cached(f"verilated-{key}", build, stages) / "core.so"
@@ -91,14 +94,22 @@ def _pointer(array: np.ndarray) -> ctypes.c_void_p:
 class VerilatedCore:
     """One simulated machine, out of reset. A context manager: leaving it frees the machine.
 
+    flash : the chip at its pins; only of an array with flash. Then the machine has read it when
+            this returns. SimulationError where it does what the chip does not allow.
+
     ``edges`` is the number of clock cycles simulated so far, bus accesses included.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, flash: Beside | None = None) -> None:
+        self._flash = flash
         self._calls = calls = ctypes.CDLL(str(path))
         calls.celosia_open.restype = ctypes.c_void_p
         calls.celosia_edges.restype = calls.celosia_read.restype = ctypes.c_int64
-        self._handle = ctypes.c_void_p(calls.celosia_open(ctypes.c_int64(RESET_CYCLES)))
+        self._handle = ctypes.c_void_p(calls.celosia_open(
+            ctypes.c_int64(RESET_CYCLES), flash.pointer if flash else None))
+        while calls.celosia_boot(self._handle, ctypes.c_int64(SLICE)):
+            pass
+        self._check()
 
     def __enter__(self) -> Self:
         return self
@@ -130,7 +141,12 @@ class VerilatedCore:
             cycles = min(max_cycles - outcome.cycles, SLICE)
             self._calls.celosia_run(self._handle, ctypes.c_int64(cycles), _pointer(layers),
                                     ctypes.byref(outcome))
+        self._check()
         return outcome, layers
+
+    def _check(self) -> None:
+        if self._flash is not None:
+            self._flash.check()
 
 
 def _image(machine: VerilatedCore, job: Job, image: int, record: Record) -> None:

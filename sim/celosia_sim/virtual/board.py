@@ -9,6 +9,7 @@ from celosia_boards.cache import Stages, unseen
 from celosia_boards.clock import possible_clock
 from celosia_boards.targets import Target
 from celosia_boards.targets import target as find_target
+from celosia_sim.flash import PARTS, Beside, Chip
 from celosia_sim.virtual.design import core_library, port_library
 from celosia_sim.virtual.simulation import Call, Simulation
 from celosia_spec.arrays import AnyArray
@@ -48,8 +49,7 @@ class VirtualBoard:
     target : Target or str
         A board, or a bare device, which then has a serial port, too.
     array : ArrayConfig or Array
-        The target's unless given. ArrayRefused where the target cannot hold it; an array of the
-        second machine is taken as it is.
+        The target's unless given. ArrayRefused where the target cannot hold it.
     baud : int
         Bits a second on the line; the target's unless given. ValueError where its clock makes no
         such rate.
@@ -59,6 +59,9 @@ class VirtualBoard:
         hosts fill that time with padding. Without it every bit passes on the line.
     baud_error : float
         Percent by which the host's bits are longer than 1 / ``baud``; only with a line.
+    image : bytes
+        What the board's flash holds where the second machine looks for it (`Flash.base`): a
+        program's image, if the array has flash. ValueError where the target has none for it.
     plain : bool
         Simulate every cycle, also those in which nothing can change. The bytes and their times are
         the same.
@@ -71,14 +74,15 @@ class VirtualBoard:
     damaged : bytes from the machine without their stop bit; they are delivered all the same.
     starts : programs begun.
     simulated : cycles of the array that took work, of `cycles`.
+    chip : the flash, of an array with flash. SimulationError from whatever lets time pass, where
+           the machine does to it what nobody must.
     """
 
     def __init__(self, target: Target | str, array: AnyArray | None = None, *,
                  baud: int | None = None, byte_level: bool = False, baud_error: float = 0.0,
-                 plain: bool = False, stages: Stages = unseen) -> None:
+                 image: bytes = b"", plain: bool = False, stages: Stages = unseen) -> None:
         self.target = target if isinstance(target, Target) else find_target(target)
-        self.array: AnyArray = (array if isinstance(array, Array)
-                                else require(self.target, array or self.target.array))
+        self.array = require(self.target, array or self.target.array)
         if baud_error and byte_level:
             raise ValueError("baud_error: bytes that go without a line have no baud rate; leave "
                              "byte_level out")
@@ -89,7 +93,12 @@ class VirtualBoard:
         self.baud = self.target.baud if baud is None else baud
         self.byte_level, self.baud_error, self._plain = byte_level, baud_error, plain
         port = port_library(self.clock_hz, self.baud, byte_level=byte_level, stages=stages)
-        self._libraries = core_library(self.array, stages), port
+        self._libraries = core_library(self.array, stages, self.target.flash, self.clock_hz), port
+        self.chip: Chip | None = None
+        if isinstance(self.array, Array) and self.array.flash:
+            flash = self.target.flash
+            assert flash is not None        # or there would be no library
+            self.chip = Chip(PARTS[flash.part], bytes(flash.base) + image)
         self.bytes_in = self.bytes_out = 0
         self._pending = bytearray()
         self._room = ctypes.create_string_buffer(_ROOM)
@@ -176,7 +185,8 @@ class VirtualBoard:
         return self._advance(max_cycles, None, quiet=True)
 
     def reset(self, *, keep_pending: bool = False) -> None:
-        """Configure the board anew: a machine whose memories are all zero, at once.
+        """Configure the board anew: a machine whose memories are all zero, at once; its flash keeps
+        what it holds.
 
         A byte under way is lost; those not yet on the line too, unless they are kept.
         """
@@ -191,7 +201,12 @@ class VirtualBoard:
         seen, self._call = self._call, Call()
         for name in ("was_busy", "was_error", "was_saturated"):
             setattr(self._call, name, getattr(seen, name))
-        return Simulation(*self._libraries, self.bit_cycles, plain=self._plain)
+        beside = None
+        if self.chip is not None:
+            assert isinstance(self.array, Array)
+            self.chip = Chip(self.chip.part, bytes(self.chip.memory))
+            beside = Beside(self.chip, self.array.flash, self.clock_hz)
+        return Simulation(*self._libraries, self.bit_cycles, plain=self._plain, flash=beside)
 
     def _total(self, name: str) -> int:
         return self._before[name] + int(getattr(self._call, name))

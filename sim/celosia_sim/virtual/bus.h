@@ -32,11 +32,12 @@ struct State {
 };
 
 // The core's library, as the port's library calls it. `edge` takes the bus before a clock edge and
-// leaves the state after it; `steady` does the same and tells whether nothing at all has changed.
+// leaves the state after it; `again` does the same and tells whether all is as it was before the
+// edge of the last call with `begin`.
 struct Core {
     void* handle;
     void (*edge)(void* handle, const Bus* bus, State* state);
-    int32_t (*steady)(void* handle, const Bus* bus, State* state);
+    int32_t (*again)(void* handle, const Bus* bus, State* state, int32_t begin);
 };
 
 // Hold a model in reset, or let it go; nothing of one that has no reset.
@@ -69,9 +70,10 @@ class Model {
     // Let the outputs follow the inputs.
     void settle() { top->eval(); }
 
-    // The whole state of a model lies in its Syms: a model that an edge leaves as it was, bit for
-    // bit, will be left so by every further edge, for as long as its inputs stay. Two bytes follow
-    // the clock and are not looked at: `clk`, and the one in which Verilator keeps what it was.
+    // The whole state of a model lies in its Syms: a model that some edges leave as it was, bit for
+    // bit, will be left so by as many further edges, for as long as its inputs stay. Two bytes
+    // follow the clock and are not looked at: `clk`, and the one in which Verilator keeps what it
+    // was. `unchanged` is called behind every edge since `remember`.
     void remember() { std::memcpy(before.get(), state(), BYTES); }
     bool unchanged() {
         follow(&top->clk - state());
@@ -80,7 +82,11 @@ class Model {
         if (previous) return false;
         const auto* first = std::mismatch(state(), state() + BYTES, before.get()).first;
         const size_t at = first - state();
-        if (!follow(at) || !same()) return false;
+        const uint8_t was = before[at];
+        if (!follow(at) || !same()) {
+            before[at] = was;
+            return false;
+        }
         previous = at;
         return true;
     }

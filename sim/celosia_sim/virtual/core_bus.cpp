@@ -1,8 +1,14 @@
 // The verilated core, one clock edge a call. Called from port.h, through pointers.
 
 #include "bus.h"
+#include "pins.h"
 
 namespace {
+
+// A core, and its flash, if it has one.
+struct Machine : Model {
+    FlashPins flash;
+};
 
 void take(Vcore& core, const Bus& bus) {
     core.mem_space = bus.space;
@@ -27,25 +33,29 @@ void tell(const Vcore& core, State* state) {
 }  // namespace
 
 EXPORT void celosia_core_edge(void* handle, const Bus* bus, State* state) {
-    auto* model = static_cast<Model*>(handle);
+    auto* model = static_cast<Machine*>(handle);
     take(*model->top, *bus);
+    model->flash.before(*model->top, 0);
     model->edge();
+    model->flash.after(*model->top, 0);
     tell(*model->top, state);
 }
 
-EXPORT int32_t celosia_core_steady(void* handle, const Bus* bus, State* state) {
-    auto* model = static_cast<Model*>(handle);
-    model->remember();
+EXPORT int32_t celosia_core_again(void* handle, const Bus* bus, State* state, int32_t begin) {
+    auto* model = static_cast<Machine*>(handle);
+    if (begin) model->remember();
     celosia_core_edge(handle, bus, state);
-    return model->unchanged();
+    return model->unchanged() && model->flash.still();
 }
 
-// Return a core that was held in reset for `cycles`, with an idle bus.
-EXPORT void* celosia_core_open(int64_t cycles) {
-    auto* model = new Model;
+// Return a core that was held in reset for `cycles`, with an idle bus; chip : its flash, if it has
+// one.
+EXPORT void* celosia_core_open(int64_t cycles, const FlashChip* chip) {
+    auto* model = new Machine;
+    model->flash.attach(chip);
     take(*model->top, Bus{});
     model->reset(cycles);
     return model;
 }
 
-EXPORT void celosia_core_close(void* handle) { delete static_cast<Model*>(handle); }
+EXPORT void celosia_core_close(void* handle) { delete static_cast<Machine*>(handle); }

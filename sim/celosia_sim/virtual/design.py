@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from celosia_boards.cache import Stages, unseen
+from celosia_boards.description import Flash
 from celosia_hw.host.serial import SerialHost
 from celosia_sim.simulators.rtl import Design, bus_design, design_of
 from celosia_sim.simulators.verilated import library
@@ -16,15 +17,15 @@ __all__ = ["core_library", "port_library"]
 _HERE = Path(__file__).parent
 
 
-def core_library(array: AnyArray, stages: Stages = unseen) -> Path:
+def core_library(array: AnyArray, stages: Stages, flash: Flash | None, clock_hz: float) -> Path:
     """Return the verilated machine of ``array`` on its host bus, an edge a call, compiled unless
-    the cache holds it.
+    the cache holds it; flash, clock_hz : of the board.
 
     Multipliers and weight memory are the generic ones, as in all simulations: they have the
     timing of the device's, and zeros in them at the start.
     """
-    return library(_both_edges(bus_design(array, stages)), stages, _HERE / "core_bus.cpp",
-                   [_HERE / "bus.h"])
+    design = _both_edges(bus_design(array, stages, flash, clock_hz))
+    return library(design, stages, _HERE / "core_bus.cpp", [_HERE / "bus.h"])
 
 
 def port_library(clock_hz: float, baud: float, *, byte_level: bool,

@@ -3,7 +3,9 @@
 //
 // An edge of a model that is known to stand still is left out. It is known by trial: when a model
 // has seen the same inputs for a while, its whole state is compared before and after an edge. Where
-// nothing has changed, nothing will, until an input does.
+// nothing has changed, nothing will, until an input does. The core may count in circles meanwhile:
+// where a few edges have changed nothing in all, as many more will not; only what is left of a
+// round is made up for before an input changes.
 
 #pragma once
 
@@ -36,6 +38,7 @@ class Stillness {
 constexpr int FRACTION = 20;   // bits behind the point of a time in cycles
 constexpr int LINE_BITS = 10;  // of a byte: start, eight, stop
 constexpr int64_t CORE_TRIAL = 16, PORT_TRIAL = 8;
+constexpr int64_t ROUND = 128;  // edges of the longest circle that is looked for
 
 // One call from board.py: how far to go, the bytes for the machine, and what came of it.
 struct Call {
@@ -81,10 +84,11 @@ struct Machine {
     void edge() {
         const State before = state;
         starts += bus.start;
-        if (!(bus == settled)) core_rest.moved();
-        if (!core_rest.still) core_edge();
+        if (!(bus == settled)) core_moved();
+        if (core_rest.still) ++left_out;
+        else core_edge();
         settled = bus;
-        if (!(state == before)) core_rest.moved();
+        if (!(state == before)) core_moved();
         if (!port_rest.still || !(state == before)) port_edge(state == before);
         was_busy |= state.busy;
         was_error |= state.error != 0;
@@ -93,7 +97,10 @@ struct Machine {
     }
 
     // Let `count` edges pass at once; only while it stands still.
-    void skip(int64_t count) { cycles += count; }
+    void skip(int64_t count) {
+        cycles += count;
+        left_out += count;
+    }
 
     // What a call brings back, apart from the bytes.
     void report(Call* call) {
@@ -113,12 +120,29 @@ struct Machine {
     Bus bus{}, settled{};  // what the port drives; what the core saw at the edge before
     Stillness core_rest{CORE_TRIAL}, port_rest{PORT_TRIAL};
 
+    int64_t trial = 0, round = 1, left_out = 0;  // edges: of a trial, of a circle, not done
+
     void core_edge() {
         ++simulated;
-        if (core_rest.try_now() && !state.busy && !plain)
-            core_rest.tried(core.steady(core.handle, &bus, &state));
-        else
-            core.edge(core.handle, &bus, &state);
+        const bool now = core_rest.try_now() && !state.busy && !plain;
+        if (!trial && !now) return core.edge(core.handle, &bus, &state);
+        const bool same = core.again(core.handle, &bus, &state, !trial);
+        ++trial;
+        if (!same && trial < ROUND) return;
+        core_rest.tried(same);
+        round = trial;
+        trial = left_out = 0;
+    }
+
+    // An input or an output of the core changes.
+    void core_moved() {
+        if (core_rest.still) {
+            State unchanged;
+            for (left_out %= round; left_out; --left_out)
+                core.edge(core.handle, &settled, &unchanged);
+        }
+        core_rest.moved();
+        trial = 0;
     }
 
     void port_edge(bool same_inputs) {

@@ -4,6 +4,7 @@ import ctypes
 from pathlib import Path
 
 from celosia_boards.host.job import RESET_CYCLES
+from celosia_sim.flash import Beside
 
 __all__ = ["FRACTION", "Call", "Simulation"]
 
@@ -24,29 +25,38 @@ class Call(ctypes.Structure):
 
 
 class _Core(ctypes.Structure):
-    _fields_ = tuple((name, ctypes.c_void_p) for name in ("handle", "edge", "steady"))
+    _fields_ = tuple((name, ctypes.c_void_p) for name in ("handle", "edge", "again"))
 
 
 class Simulation:
-    """One machine of the two libraries of a board, out of reset."""
+    """One machine of the two libraries of a board, out of reset.
 
-    def __init__(self, core: Path, port: Path, bit_cycles: float, *, plain: bool) -> None:
+    flash : the chip at its pins, if it has one; SimulationError where it does what the chip does
+            not allow.
+    """
+
+    def __init__(self, core: Path, port: Path, bit_cycles: float, *, plain: bool,
+                 flash: Beside | None = None) -> None:
+        self._flash = flash
         self._core, self._port = (ctypes.CDLL(str(path)) for path in (core, port))
         opens = self._core.celosia_core_open, self._port.celosia_board_open
         for call in opens:
             call.restype = ctypes.c_void_p
         reset = ctypes.c_int64(RESET_CYCLES)
-        self._core_handle = ctypes.c_void_p(opens[0](reset))
-        edge, steady = (ctypes.cast(call, ctypes.c_void_p) for call in (
-            self._core.celosia_core_edge, self._core.celosia_core_steady))
+        self._core_handle = ctypes.c_void_p(opens[0](
+            reset, flash.pointer if flash else None))
+        edge, again = (ctypes.cast(call, ctypes.c_void_p) for call in (
+            self._core.celosia_core_edge, self._core.celosia_core_again))
         self._handle = ctypes.c_void_p(opens[1](
-            ctypes.byref(_Core(self._core_handle, edge, steady)),
+            ctypes.byref(_Core(self._core_handle, edge, again)),
             ctypes.c_int64(round(bit_cycles * (1 << FRACTION))), reset, int(plain)))
 
     def run(self, call: Call) -> None:
         if not self._handle:
             raise ValueError("the board is closed; open another")
         self._port.celosia_board_run(self._handle, ctypes.byref(call))
+        if self._flash is not None:
+            self._flash.check()
 
     def close(self) -> None:
         if self._handle:

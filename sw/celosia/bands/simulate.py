@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -10,10 +10,12 @@ from celosia.bands.host import addresses, output, prepare
 from celosia.bands.program import StreamProgram
 from celosia_boards.cache import Stages, unseen
 from celosia_boards.host.job import Job, Record, Stopped
-from celosia_sim.simulators.rtl import Design, machine_design
+from celosia_sim.flash import PARTS, Beside, Chip
+from celosia_sim.simulators.rtl import FLASH, FLASH_HZ, Design, machine_design
 from celosia_sim.simulators.verilated import VerilatedCore, execute, library
 from celosia_spec.errors import SimulationError
 from celosia_spec.stream.array import ENTRY_WORDS
+from celosia_spec.stream.image import pack
 from celosia_spec.stream.memories import EXPONENT_SLOTS, Space
 
 Execute = Callable[[Job], Record]
@@ -87,17 +89,21 @@ def simulated(program: StreamProgram, *, progress: Callable[[int, int], None] | 
 
     progress, stages : as of `celosia_sim.simulate.simulate`.   design : the machine's Verilog.
 
-    SimulationError where a tool is missing, the machine reports an error or finds no end, or its
-    array has flash.
+    An array with flash is started with the program's image in it, and nothing is loaded else.
+    SimulationError where a tool is missing, or the machine reports an error or finds no end.
     """
-    if program.array.flash:
-        raise SimulationError("the array has flash, and this simulator has none; give it flash=0")
-    design = machine_design(program.array, stages) if design is None else design
+    array = program.array
+    design = machine_design(array, stages) if design is None else design
     compiled = library(design, stages)
 
     def run(job: Job) -> Record:
+        flash = None
+        if array.flash:
+            job = replace(job, setup=job.setup[:0])
+            chip = Chip(PARTS[FLASH.part], bytes(FLASH.base) + pack(array, program.sections))
+            flash = Beside(chip, array.flash, FLASH_HZ)
         try:
-            with VerilatedCore(compiled) as machine:
+            with VerilatedCore(compiled, flash) as machine:
                 return execute(machine, job, progress)
         except Stopped as stopped:
             raise SimulationError(f"the machine stopped in image {stopped.image} "
