@@ -24,6 +24,7 @@ from celosia.cli.progress import progress
 from celosia_boards.families.ice40 import ICE40
 from celosia_boards.stages import Job
 from celosia_boards.targets import Target, target, targets
+from celosia_hw.fill.columns import Columns
 from celosia_hw.fill.engine import FillEngine
 from celosia_hw.fill.finisher import Finisher
 from celosia_hw.flash.reader import FlashReader
@@ -39,7 +40,7 @@ from celosia_hw.output.beats import Beats, Lanes
 from celosia_hw.output.heads import Heads
 from celosia_hw.output.lane_writer import LaneWriter
 from celosia_hw.output.normalise import Normalise
-from celosia_hw.output.operand import Align, Operand
+from celosia_hw.output.operand import Align
 from celosia_hw.output.path import OUTPUT_PATHS
 from celosia_hw.output.pool import LanePool, Largest, Pool
 from celosia_hw.output.position import Position
@@ -70,7 +71,7 @@ def blocks(of: Target, array: Array) -> dict[str, Callable[[], Component]]:
     """Return what makes each block, by its name: a block, behind it its parts, with dots."""
     output = OUTPUT_PATHS[array.drain]
     lag = SUMS - output(array).lead()
-    heads = output(array).latency + 1 + (Heads.RESIDUAL if array.residual else Heads.BIAS)
+    heads = output(array).latency + output(array).lead()
     found: dict[str, Callable[[], Component]] = {
         "reading": lambda: ReadingPath(array, of.mac),
         "reading.taps": lambda: Taps(array),
@@ -84,7 +85,7 @@ def blocks(of: Target, array: Array) -> dict[str, Callable[[], Component]]:
         "output.normaliser": lambda: Normalise(array.acc_bits),
         "fill": lambda: FillAndMemory(array, of.weight_memory),
         "fill.engine": lambda: FillEngine(array),
-        "fill.columns": lambda: FillEngine(array).columns,
+        "fill.columns": lambda: Columns(array),
         "fill.finisher": lambda: Finisher(array.activation_bits),
         "fill.memory": lambda: MainMemory(array.main_words, of.weight_memory),
         "control": lambda: ControlPath(array, MANTISSA, lag),
@@ -103,8 +104,7 @@ def blocks(of: Target, array: Array) -> dict[str, Callable[[], Component]]:
                   "output.largest": Largest, "output.writer": lambda: Writer(array),
                   "output.position": Position}
     if array.residual:
-        found |= {"output.operand": lambda: Operand(array),
-                  "output.align": lambda: Align(array.activation_bits, array.acc_bits)}
+        found |= {"output.align": lambda: Align(array.activation_bits, array.acc_bits)}
     if array.flash:
         found |= {"flash": lambda: _reader(array), "flash.lines": lambda: _reader(array).lines}
     return found
@@ -252,7 +252,7 @@ def measure(arguments: argparse.Namespace) -> Result:
     """Count every block, and place those that are wanted."""
     of = target(arguments.target)
     array = Array(lanes=arguments.lanes, residual=not arguments.no_residual, flash=arguments.flash,
-                  drain=arguments.drain, fill=arguments.fill)
+                  drain=arguments.drain)
     rows: list[list[Any]] = []
     checks = []
     made = {name: make for name, make in blocks(of, array).items()
@@ -296,8 +296,6 @@ if __name__ == "__main__":
                       "help": "lanes whose sums leave a cycle (%(default)s)"}),
          ("--flash", {"type": int, "default": 4, "choices": FLASH, "help": "cycles of an element "
                       "from flash; 0: there is none (%(default)s)"}),
-         ("--fill", {"type": int, "default": 4, "choices": (2, 4), "help": "elements that are "
-                     "filled a cycle (%(default)s)"}),
          ("--blocks", {"nargs": "+", "metavar": "NAME", "help": "these ones only"}),
          ("--parts", {"action": "store_true", "help": "the blocks' parts, too"}),
          ("--place", {"action": "store_true", "help": "find each block's clock"}),

@@ -68,7 +68,6 @@ ORDER = {
     """,
     "celosia_hw.fill": """
         __init__, columns, finisher
-        column_pair
         engine
     """,
     "celosia_hw.flash": """

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Const, Module, ResetInserter
+from amaranth.hdl import Module, ResetInserter, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -78,7 +78,7 @@ class Machine(wiring.Component):
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        memory, control, fill, output = self.memory, self.control, self.fill, self.output
+        memory, control, fill = self.memory, self.control, self.fill
         m.submodules.memory = memory
         for name in ("control", "fill", "reading", "output"):
             m.submodules[name] = ResetInserter(self.stop)(getattr(self, name))
@@ -97,8 +97,7 @@ class Machine(wiring.Component):
         self._fill(m)
         self._reading(m)
         self._output(m)
-        clipped = fill.clipped | (output.clipped if self.array.residual else Const(0))
-        m.d.sync += self.saturated.eq(((self.saturated & ~self.start) | (clipped & self.busy))
+        m.d.sync += self.saturated.eq(((self.saturated & ~self.start) | (fill.clipped & self.busy))
                                       & ~self.stop)
         return m
 
@@ -121,8 +120,13 @@ class Machine(wiring.Component):
         m.d.comb += [
             fill.load.eq(control.fill), fill.word.eq(control.word), control.room.eq(fill.room),
             control.filling.eq(fill.busy),
-            fill.exponent.eq(control.exponent),
         ]
+        exponent = Signal.like(control.exponent)
+        m.d.sync += exponent.eq(control.exponent)
+        if self.array.residual:
+            with m.If(fill.residual):
+                m.d.sync += exponent.eq(control.residual)
+        m.d.comb += fill.exponent.eq(exponent)
 
     def _reading(self, m: Module) -> None:
         control, fill, reading, layer = self.control, self.fill, self.reading, self.control.layer
@@ -158,7 +162,4 @@ class Machine(wiring.Component):
             memory.writer.data.eq(output.data.replicate(2 // self.array.drain)),
         ]
         if self.array.residual:
-            m.d.comb += [
-                output.other.eq(control.residual), memory.residual.request.eq(output.asks),
-                memory.residual.address.eq(output.wanted), output.operands.eq(memory.data),
-            ]
+            m.d.comb += output.other.eq(control.residual)

@@ -188,9 +188,8 @@ def run(state: State, entries: np.ndarray, chunks: np.ndarray, flash: Flash | No
             table = state.taps if op == Op.TAPS else state.tiles
             table[fields["place"]:fields["place"] + len(words) - 1] = words[1:]
         elif op == Op.FILL:
-            if fields["slot"] != layer["in_slot"]:
-                raise SimulationError("a fill has another exponent than its layer; compile again")
-            _fill(state, fields)
+            slot = layer["residual_slot" if fields["residual"] else "in_slot"]
+            _fill(state, fields, int(state.exponents[slot]))
         elif op == Op.COPY:
             if flash is None:
                 raise SimulationError("a section is to be copied, and there is no flash")
@@ -208,14 +207,14 @@ def set_exponent(state: State, found: int, fields: dict[str, int]) -> None:
     state.largest = EXPONENT_MIN
 
 
-def _fill(state: State, record: dict[str, int]) -> None:
+def _fill(state: State, record: dict[str, int], exponent: int) -> None:
     """Put lines and channels of a map into the banks, element by element in one go."""
     array, made = state.array, places(record, state.array)
     if record["zero"]:
         mantissas = np.zeros(made.element.shape, np.int64)
     else:
         mantissas, clipped = finish(
-            state.main[made.element], int(state.exponents[record["slot"]]), array.activation_bits,
+            state.main[made.element], exponent, array.activation_bits,
             signed=bool(record["signed"]))
         state.saturated |= bool(clipped.any())
     for first in range(0, array.lanes, array.positions(record["log2_groups"])):
@@ -225,33 +224,35 @@ def _fill(state: State, record: dict[str, int]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A row of a batch: its head, and its steps (mantissas, column indices)."""
+    """A row of a batch: its head, and its steps and those that read its residual operand
+    (mantissas, column indices)."""
 
     head: dict[str, int]
     excess: int
-    mantissas: np.ndarray
-    columns: np.ndarray
+    steps: np.ndarray
+    added: np.ndarray
 
 
 def _batch(state: State, reader: Reader, batch: dict[str, int], layer: dict[str, int],
            band: dict[str, int]) -> None:
     groups, signed = 1 << layer["log2_groups"], bool(layer["signed_in"])
     heads = [reader.controls(head_words(signed_in=signed)) for _ in range(groups)]
-    dense, parts = batch["dense"], [_steps(reader, batch, groups)]
+    dense, added = batch["dense"], _sparse(reader, layer["residual"], groups)
+    parts = [_steps(reader, batch, groups)]
     while batch["open"]:                    # in its parts, a batch has one pass only
         batch = BATCH.unpack(reader.control())
         if batch["command"] or not batch["joins"] or batch["dense"] != dense:
             raise SimulationError("a batch is open, and no part of it follows; compile again")
         parts.append(_steps(reader, batch, groups))
-    mantissas, steps = np.concatenate(parts, axis=1)
-    columns = np.cumsum(steps, axis=0)
+    steps = np.concatenate(parts, axis=1)
+    steps[1] = np.cumsum(steps[1], axis=0)
     rows = []
     for group, head in enumerate(heads):
         size = len(HEAD.words)
         low, high = EXCESS.unpack(head[size:]).values() if head[size:] else (0, 0)
         rows.append(Row(head=HEAD.unpack(head[:size]), excess=(high << 16) + low,
-                        mantissas=mantissas[:, group], columns=columns[:, group]))
-    if len(parts) > 1 and (band["last_tile"] or layer["last_phase"]):
+                        steps=steps[..., group], added=added[..., group]))
+    if len(parts) > 1 and (band["last_tile"] or layer["last_phase"] > layer["residual"]):
         raise SimulationError("a batch in parts has several passes; compile again")
     position = band["position"]
     for tile in range(band["last_tile"] + 1):
@@ -261,11 +262,12 @@ def _batch(state: State, reader: Reader, batch: dict[str, int], layer: dict[str,
                        for name, value in word.unpack(bits).items()}
         tile_fields["row"] += band["row"]
         for group, row in enumerate(rows):
-            sums = [_sums(state, row, group, tile_fields, layer, phase)
-                    for phase in range(layer["last_phase"] + 1)]
+            sums = [_sums(state, row.steps, row.excess, group, tile_fields, layer, phase)
+                    for phase in range(layer["residual"], layer["last_phase"] + 1)]
+            codes = _sums(state, row.added, 0, group, tile_fields, layer, 0)
             size = state.array.lanes // groups
             own = tile_fields["written"] >> group * size & (1 << size) - 1
-            _store(state, row, sums, own, position, layer)
+            _store(state, row, sums, codes, own, position, layer)
         position += (tile_fields["written"] & (1 << size) - 1).bit_count() << layer["wide"]
 
 
@@ -273,8 +275,7 @@ def _steps(reader: Reader, batch: dict[str, int], groups: int) -> np.ndarray:
     """Return mantissas and column steps of a batch's entries, int64 (2, steps, groups)."""
     count = batch["steps"]
     if not batch["dense"]:
-        words = WEIGHT.unpack(reader.weights(count * groups))
-        return np.array([words["mantissa"], words["step"]]).reshape(2, count, groups)
+        return _sparse(reader, count, groups)
     pairs = reader.weights(-(-count // 2) * groups).reshape(-1, 1, groups)
     pairs = np.concatenate([pairs, pairs >> 8], axis=1) & 0xFF
     mantissas = (pairs - ((pairs & 0x80) << 1)).reshape(-1, groups)[:count]
@@ -283,19 +284,26 @@ def _steps(reader: Reader, batch: dict[str, int], groups: int) -> np.ndarray:
     return np.array([mantissas, steps])
 
 
-def _sums(state: State, row: Row, group: int, tile: dict[str, int], layer: dict[str, int],
-          phase: int) -> np.ndarray:
+def _sparse(reader: Reader, count: int, groups: int) -> np.ndarray:
+    """Return mantissas and column steps of so many steps, int64 (2, steps, groups)."""
+    words = WEIGHT.unpack(reader.weights(count * groups)) if count else {}
+    return np.array([words.get(name, []) for name in ("mantissa", "step")], np.int64).reshape(
+        2, count, groups)
+
+
+def _sums(state: State, steps: np.ndarray, excess: int, group: int, tile: dict[str, int],
+          layer: dict[str, int], phase: int) -> np.ndarray:
     """Return the sums of a group's lanes in one pass, int64 (P',)."""
-    array = state.array
+    array, (mantissas, columns) = state.array, steps
     size = array.lanes >> layer["log2_groups"]
-    tap = tap_word(array).unpack(state.taps[row.columns // BLOCK + phase * layer["tap_step"]])
+    tap = tap_word(array).unpack(state.taps[columns // BLOCK + phase * layer["tap_step"]])
     lanes = np.arange(size)
     at = tap["rotation"][:, None] + lanes
-    rows = (tile["row"] + tap["row"] + row.columns % BLOCK)[:, None] + at // size * layer["rows"]
+    rows = (tile["row"] + tap["row"] + columns % BLOCK)[:, None] + at // size * layer["rows"]
     codes = state.banks[group * size + at % size, rows % array.bank_rows]
     hidden = _hidden(tile, group * size, size)[tap["mask"]]
     nothing = 1 << array.activation_bits - 1 if layer["signed_in"] else 0
-    sums = (row.mantissas[:, None] * np.where(hidden, nothing, codes)).sum(axis=0) - row.excess
+    sums = (mantissas[:, None] * np.where(hidden, nothing, codes)).sum(axis=0) - excess
     # Sums wrap as the accumulators do.
     half = 1 << array.acc_bits - 1
     found: np.ndarray = (sums + half) % (2 * half) - half
@@ -316,9 +324,10 @@ def _hidden(tile: dict[str, int], first: int, size: int) -> np.ndarray:
     return hidden
 
 
-def _store(state: State, row: Row, sums: list[np.ndarray], written: int, position: int,
-           layer: dict[str, int]) -> None:
-    """Write a row's results of one tile."""
+def _store(state: State, row: Row, sums: list[np.ndarray], codes: np.ndarray, written: int,
+           position: int, layer: dict[str, int]) -> None:
+    """Write a row's results of one tile: of the sums of each phase, and the codes of what is
+    added."""
     array, head = state.array, row.head
     lanes = np.flatnonzero([written >> lane & 1 for lane in range(len(sums[0]))])
     if not head["real"] or not lanes.size:
@@ -331,13 +340,9 @@ def _store(state: State, row: Row, sums: list[np.ndarray], written: int, positio
           + position + (np.arange(len(lanes)) << layer["wide"]))
     values = [phase[lanes] + bias for phase in sums]
     if layer["residual"]:
-        other = (at >> layer["wide"]) + layer["residual_from"] * ENTRY_WORDS
-        elements = state.main[other % (ENTRY_WORDS << 16)]
-        exponent = int(state.exponents[layer["residual_slot"]])
-        signed = bool(layer["residual_signed"])
-        mantissas, clipped = finish(elements, exponent, bits, signed=signed)
-        state.saturated |= bool(clipped.any())
-        shift = exponent - (bits - 1 - signed) - unit
+        signed = layer["residual_signed"]
+        mantissas = (codes[lanes] >> layer["signed_out"]) - (signed << bits - 1)
+        shift = int(state.exponents[layer["residual_slot"]]) - (bits - 1 - signed) - unit
         values = [value + clip(scale_rne(mantissas, shift, bits), (1 << array.acc_bits - 3) - 1)[0]
                   for value in values]
     result = np.max(values, axis=0)

@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 from blocks.players import verilog_of
 from blocks.verilated_block import Block
 from celosia.bands.program import stream_program
-from celosia_hw.output.path import OutputPath
 from celosia_spec.errors import CompileError
 from celosia_spec.stream.array import ENTRY_WORDS, RING_GAP, Array
 from celosia_spec.stream.controls import LAYER, Op
-from celosia_spec.stream.passes import RESIDUAL_AHEAD, pass_cycles
+from celosia_spec.stream.passes import pass_cycles
 from stream.control_bench import ARRAYS, Bench, WithSlots, lag
 from stream.networks import graphs
 from stream.random_streams import NOTHING, Writer
@@ -57,8 +56,7 @@ def test_no_bubbles(bench):
         if before["bands"] == earlier["bands"]:
             layer = one.wanted.layers[before["layers"] - 1][0]
             least = pass_cycles(array, **one.kind(layer))
-            ahead = RESIDUAL_AHEAD if layer["residual"] and now.first else 0
-            assert lasts[k] - lasts[k - 1] == max(least, len(now.steps) + ahead), k
+            assert lasts[k] - lasts[k - 1] == max(least, len(now.steps)), k
             checked += 1
     assert checked > 30
 
@@ -113,5 +111,3 @@ def test_timing_is_that_of_the_paths():
     for residual in (False, True):
         array = Array(residual=residual)
         assert 0 <= lag(array) <= 3
-    path = OutputPath(array)
-    assert path.lead(residual=True) - path.lead() == RESIDUAL_AHEAD

@@ -20,7 +20,7 @@ from celosia_spec.stream.controls import (
     LAYER,
     head_words,
 )
-from celosia_spec.stream.passes import RESIDUAL_AHEAD, row_cycles
+from celosia_spec.stream.passes import row_cycles
 from celosia_spec.stream.timing import MANTISSA, SUMS, WRITTEN
 
 LATE = MANTISSA
@@ -99,7 +99,7 @@ class Bench:
         self.patience = self.rng.choice([0, 0.02, 0.2])
         self.granting = 1.0
         self.slots = Exponents([self.rng.randrange(32) for _ in range(32)])
-        self.top, self.announced = 0, 0
+        self.top = 0
         self.opened, self.tiled = None, 0
 
     def run(self):
@@ -171,21 +171,13 @@ class Bench:
         start = block.get("output")
         assert start >= (bool(self.captured) and self.captured[0][0] == self.cycle)
         if start:
-            if self.captured:
-                due, one, layer, band, tiled = self.captured.popleft()
-                assert due == self.cycle
-            else:
-                one, before = self.wanted.passes[self.found["passes"]]
-                layer = self.wanted.layers[before["layers"] - 1][0]
-                band = self.wanted.bands[before["bands"] - 1][0]
-                assert layer["residual"] and one.captured
-                self.announced, tiled = self.cycle, self.tiled
+            due, one, layer, band, tiled = self.captured.popleft()
+            assert due == self.cycle
             assert tiled + WRITTEN <= self.cycle + LANES
             heads = block.get("heads")
             size = head_words(signed_in=bool(layer["signed_in"]))
             apart = self.apart(layer)
-            self.flags_of |= dict.fromkeys(
-                range(self.cycle, self.cycle + (8 if layer["residual"] else 4)), one)
+            self.flags_of |= dict.fromkeys(range(self.cycle, self.cycle + 4), one)
             for k, head in enumerate(one.heads):
                 row, place = divmod(k, size)
                 self.reads[self.cycle + 1 + row * apart + place] = (
@@ -284,9 +276,7 @@ class Bench:
             self.index = 0
             found["passes"] += 1
             self.lasts.append(self.cycle)
-            if one.captured and layer["residual"]:
-                assert self.announced == self.cycle + lag(self.array) - RESIDUAL_AHEAD
-            elif one.captured:
+            if one.captured:
                 self.captured.append((self.cycle + lag(self.array), one, layer, band,
                                       self.tiled))
 

@@ -69,7 +69,7 @@ class Writer:
         words = [BATCH.pack(steps=steps, dense=dense, joins=joins, open=more)]
         if not joins:
             words += self.noise(groups * head_words(signed_in=bool(layer["signed_in"])))
-        count = -(-steps * groups // (ENTRY_WORDS << dense))
+        count = -(-steps * groups // (ENTRY_WORDS << dense)) + (layer["residual"] and not joins)
         return self.entries(words) + [self.rng.getrandbits(64) for _ in range(count)]
 
     def layer(self):
@@ -80,8 +80,10 @@ class Writer:
             "wide": int(rng.random() < 0.1), "residual": int(array.residual and rng.random() < 0.2),
             "in_slot": rng.randrange(32), "residual_slot": rng.randrange(32),
             "rows": rng.randrange(array.bank_rows), "tap_step": rng.randrange(array.taps),
-            "residual_from": rng.getrandbits(16), "bound": rng.getrandbits(16),
+            "bound": rng.getrandbits(16),
             "last_phase": 0 if self.calm else rng.choice([0, 0, 1, 3])}
+        if layer["residual"]:
+            layer["last_phase"] = 1
         words = []
         for op, depth in ((Op.TAPS, array.taps), (Op.TILES, array.tiles)):
             if rng.random() < 0.7:
@@ -101,11 +103,13 @@ class Writer:
 
     def bands(self, layer):
         rng, array = self.rng, self.array
-        parts = not self.calm and rng.random() < 0.3 and not layer["last_phase"]
+        parts = not self.calm and rng.random() < 0.3 and (
+            layer["residual"] or not layer["last_phase"])
         batches = []
         for _ in range(rng.randrange(1, 4)):
             dense = int(not self.calm and rng.random() < 0.3)
-            most = (array.ring - RING_GAP) * (ENTRY_WORDS << dense) >> layer["log2_groups"]
+            most = (array.ring - RING_GAP - layer["residual"]) * (
+                ENTRY_WORDS << dense) >> layer["log2_groups"]
             sizes = [rng.choice([1, 2, rng.randrange(1, 60), rng.randrange(1, 60), most])
                      for _ in range(1 + parts * rng.randrange(3))]
             if self.calm:

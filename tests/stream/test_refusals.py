@@ -67,13 +67,13 @@ def test_lines_of_several_records():
     """A map of more lines on each plane than a record may have is filled whole, once."""
     graph, array = lone((1, 900, 1), 1, (3, 1), stride=(2, 1)), Array(bank_rows=64)
     node = graph.nodes[0]
-    grid = Grid.of(node, *(graph.tensors[name] for name in ("x", "a")), fill=4)
+    grid = Grid.of(node, *(graph.tensors[name] for name in ("x", "a")))
     lines = grid.lines.count
     layout = Lines(grid=grid, size=16, span=grid.span(lines), channels=1)
     stretch = Stretch(line=0, lines=lines, channel=0, channels=1, row=0)
     band = Band(stretch=stretch, tile=0, tiles=1, begin=0, end=layout.span, beside=False)
     made = [places(record, array) for record in records(
-        graph, node, layout, band, {"x": (0, 900)}, array, log2_groups=0, slot=0)]
+        graph, node, layout, band, {"x": (0, 900)}, array, log2_groups=0)]
     element, bank, row = (np.concatenate([getattr(one, name).ravel() for one in made])
                           for name in ("element", "bank", "row"))
     assert sorted(element[element >= 0].tolist()) == list(range(900))

@@ -25,7 +25,7 @@ class _Client:
     written: int = 0
 
 
-_CLIENTS = (_Client("writer", ENTRY_BITS), _Client("residual"), _Client("host", CONTROL_BITS),
+_CLIENTS = (_Client("writer", ENTRY_BITS), _Client("host", CONTROL_BITS),
             _Client("flash", CONTROL_BITS), _Client("fetcher"), _Client("fill"))
 
 CLIENTS = tuple(client.name for client in _CLIENTS)
@@ -64,7 +64,7 @@ class MainMemory(wiring.Component):
 
     Members
     -------
-    writer, residual, host, flash, fetcher, fill : In(Access)
+    writer, host, flash, fetcher, fill : In(Access)
         The clients, by rank. The writer always gets its grant.
     data : Out(64)
         The word that was read, for all clients.

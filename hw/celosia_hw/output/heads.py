@@ -10,11 +10,11 @@ from amaranth.lib.wiring import In, Out
 from celosia_hw.layouts import layout
 from celosia_hw.parts.delay import chain
 from celosia_hw.parts.lookup import lookup
-from celosia_spec.isa import EXPONENT_MIN, UNIT_MARGIN
+from celosia_spec.isa import EXPONENT_MIN, SIGNIFICAND_BITS, UNIT_MARGIN
 from celosia_spec.stream import timing
 from celosia_spec.stream.array import CONTROL_BITS, Array
 from celosia_spec.stream.controls import HEAD, LAYER, head_words
-from celosia_spec.stream.passes import row_cycles
+from celosia_spec.stream.passes import WIDE_GAP, row_cycles
 
 layer_layout = layout(*LAYER.words)
 """What stays the same until `close`."""
@@ -50,12 +50,15 @@ class Heads(wiring.Component):
         There is such a row, and the first element of its channel in a word; from its cycle 2 on.
         The word is ``word`` in its cycle `WORD`.
     bias : Out(signed(acc_bits))
-        What is added to a row's sums: bias less excess. From its cycle `BIAS` on, with a residual
-        operand from `RESIDUAL` - 2 on.
+        What is added to a row's sums: bias less excess. From its cycle `BIAS` on.
     room, near, last : Out(7), Out(2), Out(7)
         Exponent of the sums' unit + W + `UNIT_MARGIN`, as `Normalise` wants it: two, three and four
-        cycles behind the row's first sums, which are in cycle ``sums``; in `RESIDUAL` with a
-        residual operand.
+        cycles behind the row's first sums, which are in cycle ``sums``; of sums that are codes of
+        a residual operand what leaves them where they are.
+    lane, odd : Out(1), alone : In(1)
+        Of arrays with residual operands: one of a row's lanes, in its own cycle, where sums are
+        stored four cycles later; its number is odd. From a row's cycle ``sums`` - 1 on: its sums
+        are codes of a residual operand.
 
     All outputs of a row stay as long as a row takes.
 
@@ -65,7 +68,7 @@ class Heads(wiring.Component):
     bias moves to the left by W - 17 at most.
     """
 
-    WORD, BIAS, RESIDUAL = 3, timing.BIAS, timing.RESIDUAL
+    WORD, BIAS = 3, timing.BIAS
 
     def __init__(self, array: Array, cycles: int) -> None:
         self.array = array
@@ -76,6 +79,7 @@ class Heads(wiring.Component):
             "read": Out(1), "address": Out(bits), "word": In(CONTROL_BITS),
             "at": Out(cycles), "first": Out(1), "weight": Out(signed(6)), "real": Out(1),
             "element": Out(2), "bias": Out(signed(array.acc_bits)), "room": Out(7),
+            "lane": Out(1), "odd": Out(1), "alone": In(1),
             "near": Out(2), "last": Out(7),
         })
 
@@ -86,12 +90,6 @@ class Heads(wiring.Component):
         self._unit(m)
         self._bias(m)
         return m
-
-    def _either(self, cycle: int, residual: int) -> Value:
-        """Return the strobe of a row's cycle, of another one with a residual operand."""
-        if not self.array.residual:
-            return self.at[cycle]
-        return Mux(self.layer.residual, self.at[residual], self.at[cycle])
 
     def _walk(self, m: Module) -> Signal:
         """Count cycles of a row and rows of a pass; ask for the words. Return that a row begins."""
@@ -114,6 +112,10 @@ class Heads(wiring.Component):
             end.eq(at == last), row.eq(active & (at == 0)), self.first.eq(row & begin),
             self.read.eq(active & words),
         ]
+        if self.array.residual:
+            late = at[(WIDE_GAP - 1).bit_length():].any()
+            m.d.comb += [self.odd.eq(at[0]), self.lane.eq(active & Mux(
+                layer.wide, late, at < (self.array.lanes >> layer.log2_groups)))]
         m.d.sync += words.eq(end | self.start | (at < length - 1))
         m.d.sync += at.eq(Mux(end | self.start, 0, at + 1))
         with m.If(self.start):
@@ -144,9 +146,9 @@ class Heads(wiring.Component):
                          self.element.eq(head.element)]
         # A row's cycles may be as few as its head's words: its exponent waits in more places.
         weight: Value = self.weight
-        for cycle, residual in ((4, 12), (7, 15))[:1 + self.array.residual]:
+        for cycle in (4, 7)[:1 + self.array.residual]:
             waits = Signal(signed(6), name=f"weight{cycle}", reset_less=True)
-            with m.If(self._either(cycle, residual)):
+            with m.If(self.at[cycle]):
                 m.d.sync += waits.eq(weight)
             weight = waits
         if self.array.drain == 1:       # rows take four cycles at least
@@ -157,10 +159,12 @@ class Heads(wiring.Component):
                     m.d.sync += register.eq(value)
             return
         given, room = Signal.like(self.room, reset_less=True), unit + weight
+        if self.array.residual:
+            room = Mux(self.alone, w - SIGNIFICAND_BITS - 1, room)
         for k, (register, value) in enumerate((
                 (given, room), (self.room, given), (self.near, self.room[1:3]),
                 (self.last, self.room))):
-            with m.If(self._either(self.sums + k, self.RESIDUAL + k)):
+            with m.If(self.at[self.sums + k]):
                 m.d.sync += register.eq(value)
 
     def _held(self, m: Module, value: Value, name: str) -> Signal:
@@ -198,5 +202,5 @@ class Heads(wiring.Component):
             m.d.sync += high.eq(-(self.word + borrow))
         with m.If(~self.layer.signed_in):
             m.d.sync += [low.eq(0), high.eq(0)]
-        with m.If(self._either(self.BIAS - 1, self.RESIDUAL - 3)):
+        with m.If(self.at[self.BIAS - 1]):
             m.d.sync += self.bias.eq((Cat(up, rounded) + Cat(up, low, high))[1:])

@@ -1,20 +1,10 @@
-"""The residual operand of a row's sums: read from main memory, finished, and aligned to them."""
+"""Residual operands, aligned to the sums of a row."""
 
 from typing import Any
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
-
-from celosia_hw.fill.finisher import Finisher
-from celosia_hw.layouts import layout
-from celosia_hw.output.beats import Beats
-from celosia_hw.output.position import Position
-from celosia_hw.parts.delay import chain
-from celosia_spec.isa import ELEMENT_BITS
-from celosia_spec.stream.array import CONTROL_BITS, ENTRY_BITS, Array
-from celosia_spec.stream.controls import LAYER
-from celosia_spec.stream.timing import PEEK
 
 
 class Align(wiring.Component):
@@ -24,8 +14,6 @@ class Align(wiring.Component):
     -------
     code : In(bits), signed : In(1)
         m, of a tensor with signs moved up by 2^(bits - 1) (`Finisher`).
-    use : In(1)
-        0 makes 0 of all.
     shift : In(signed(8)), right, left : In(1)
         Strobes: ``shift`` is that of the mantissas from the next cycle on, or from the one behind
         that; it comes with both.
@@ -37,11 +25,11 @@ class Align(wiring.Component):
     ``left`` in the one behind, not before the last mantissa of the row before has left for two.
     """
 
-    LATENCY = 5
+    LATENCY = 4
 
     def __init__(self, bits: int, acc_bits: int) -> None:
         self.bits, self.acc_bits = bits, acc_bits
-        super().__init__({"code": In(bits), "signed": In(1), "use": In(1), "shift": In(signed(8)),
+        super().__init__({"code": In(bits), "signed": In(1), "shift": In(signed(8)),
                           "right": In(1), "left": In(1), "aligned": Out(signed(acc_bits - 2))})
 
     def elaborate(self, platform: Any) -> Module:
@@ -61,11 +49,9 @@ class Align(wiring.Component):
         limit = self.acc_bits - 3
         least = value[-1] & ~value[:limit].any()
         sign = value[-1]
-        m.d.sync += self.aligned.eq(Mux(
+        m.d.comb += self.aligned.eq(Mux(
             over[0], Cat((~over[1]).replicate(limit) | Cat(over[1], 0), over[1]),
             Cat(value[0] | least, value[1:limit], sign)))
-        with m.If(~self.use):
-            m.d.sync += self.aligned.eq(0)
         return m
 
     def _rounded(self, m: Module, amount: Value) -> Value:
@@ -113,115 +99,3 @@ class Align(wiring.Component):
         moved, flags = Signal(signed(width), reset_less=True), Signal(2, reset_less=True)
         m.d.sync += [moved.eq(value), flags.eq(Cat(over, held[-1]))]
         return moved, flags
-
-
-class Operand(wiring.Component):
-    """Read the residual operands of a pass, a row after the other, a lane a cycle.
-
-    Members
-    -------
-    layer : In(layer), exponent, other : In(5)
-        Exponents of the input and of the residual operand, + 16.
-    at : In(13)
-        A row began: bit k in its cycle k, where the layer has a residual operand.
-    first : In(1)
-        With bit 3 of ``at``: the pass begins.
-    position, again, moves, written
-        As of `Position`; ``written`` of all lanes. Until the pass's first row's cycle 6.
-    word, real, element, weight
-        In a row's cycle 3: where its channel begins. Until its cycle 6 whether there is such a row,
-        and ``element``; its weights' exponent s_w until its cycle 12.
-    read : Out(1), address : Out, data : In(64)
-        A read of main memory, granted at once; ``data`` a cycle later. Never in two cycles one
-        after the other.
-    aligned : Out(signed(W - 2)), clipped : Out(1)
-        Operand of a row's lane l in its cycle `FIRST` + l; 0 where the layer has none. Clipping
-        changed a mantissa, some cycles before.
-
-    Timing
-    ------
-    A row takes `row_cycles`.
-    """
-
-    PEEK = PEEK
-    FIRST = PEEK + 2 + Finisher.LATENCY + Align.LATENCY
-
-    def __init__(self, array: Array) -> None:
-        self.array = array
-        self.word_bits = (array.main_words - 1).bit_length()
-        super().__init__({
-            "layer": In(layout(*LAYER.words)), "exponent": In(5), "other": In(5), "at": In(13),
-            "first": In(1), "position": In(CONTROL_BITS), "again": In(1), "moves": In(1),
-            "written": In(array.lanes), "word": In(CONTROL_BITS), "real": In(1),
-            "element": In(2), "weight": In(signed(6)), "read": Out(1),
-            "address": Out(self.word_bits), "data": In(ENTRY_BITS),
-            "aligned": Out(signed(array.acc_bits - 2)), "clipped": Out(1),
-        })
-
-    def elaborate(self, platform: Any) -> Module:
-        m = Module()
-        layer = self.layer
-        element, used = self._element(m)
-        m.submodules.finisher = finisher = Finisher(self.array.activation_bits)
-        m.submodules.align = align = Align(self.array.activation_bits, self.array.acc_bits)
-        apart, shift = Signal(signed(7)), Signal(signed(8))
-        m.d.sync += [shift.eq(apart - self.weight),
-                     apart.eq(self.other - self.exponent + layer.residual_signed - layer.signed_in)]
-        m.d.comb += [
-            finisher.element.eq(element), finisher.exponent.eq(self.other),
-            finisher.signed.eq(layer.residual_signed), align.code.eq(finisher.code),
-            align.signed.eq(layer.residual_signed), align.shift.eq(shift),
-            align.right.eq(self.at[11]), align.left.eq(self.at[12]),
-            align.use.eq(layer.residual), self.aligned.eq(align.aligned),
-            self.clipped.eq(finisher.clipped & chain(m, used, Finisher.LATENCY, "used",
-                                                     reset_less=False)[-1]),
-        ]
-        return m
-
-    def _element(self, m: Module) -> tuple[Value, Value]:
-        """Read halves of words as lanes need them; return a lane's element, and whether it is used.
-
-        A word is read for each of its halves: so two elements are held, not four.
-        """
-        at = self.at
-        m.submodules.position = position = Position()
-        m.submodules.beats = beats = Beats(self.array)
-        mask, upper, base = Signal(self.array.lanes), Signal(), Signal(self.word_bits)
-        lane, ahead, before = Signal(), Signal(), Signal()
-        begin = position.at[:2] + self.element
-        m.d.comb += [
-            position.position.eq(self.position), position.begin.eq(at[3] & self.first),
-            position.again.eq(self.again), position.moves.eq(self.moves),
-            position.row.eq(at[self.PEEK - 1]), position.takes.eq(before),
-            beats.log2_groups.eq(self.layer.log2_groups), beats.single.eq(1),
-            beats.row.eq(at[self.PEEK]),
-            lane.eq(beats.active & Mux(beats.odd, mask[1], mask[0])),
-            # A half's upper element goes two cycles later: then the next half is there.
-            ahead.eq(lane & upper & ~beats.last),
-        ]
-        first, real = Signal(), Signal(reset_less=True)
-        with m.If(at[self.PEEK - 1]):
-            m.d.sync += real.eq(self.real)
-        with m.If(at[3]):
-            m.d.sync += first.eq(self.first)
-        with m.If(at[self.PEEK - 1] & first):
-            m.d.sync += mask.eq(self.written)
-        with m.Elif(beats.done):
-            m.d.sync += mask.eq(mask >> 2)
-        half, got, was_half, used = (Signal(name=name) for name in (
-            "half", "got", "was_half", "used"))
-        turn = chain(m, upper, 2, "turn")[-1]
-        held = Signal(ENTRY_BITS // 2, reset_less=True)
-        m.d.sync += [
-            base.eq(self.word + self.layer.residual_from), upper.eq(upper ^ lane),
-            self.read.eq(at[4] | ahead),
-            Cat(half, self.address).eq(Mux(
-                at[4], Cat(begin[1], base + position.at[2:] + begin[2]),
-                Cat(half, self.address) + self.read)),
-            got.eq(self.read), was_half.eq(half), before.eq(lane), used.eq(before & real),
-        ]
-        with m.If(at[self.PEEK - 1]):
-            m.d.sync += upper.eq(begin[0])
-        with m.If(got):
-            m.d.sync += held.eq(self.data.word_select(was_half, ENTRY_BITS // 2))
-        return held.word_select(turn, ELEMENT_BITS), used

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -11,7 +11,7 @@ from celosia_hw.output.clamp import Clamp
 from celosia_hw.output.heads import Heads, layer_layout
 from celosia_hw.output.lane_path import LanePath
 from celosia_hw.output.normalise import Normalise
-from celosia_hw.output.operand import Operand
+from celosia_hw.output.operand import Align
 from celosia_hw.output.pool import Largest, Pool
 from celosia_hw.output.writer import Writer
 from celosia_hw.parts.delay import chain, delayed
@@ -28,8 +28,8 @@ class OutputPath(wiring.Component):
     Members
     -------
     layer : In(layer_layout), exponent, other : In(5)
-        Exponents of its input and of its residual operand, + 16. Stable while a pass is inside, and
-        two cycles before the first. A layer whose sums are stored has no residual operand.
+        Exponents of its input and of its residual operand, + 16; ``other`` only of arrays with
+        residual operands. Stable while a pass is inside, and two cycles before the first.
     position : In(16)
         Of the band: first element of a row that is written.
     start : In(1)
@@ -40,7 +40,7 @@ class OutputPath(wiring.Component):
     fresh, begins, ends, written : In(1), In(1), In(1), In(lanes)
         The pass is that of its batch's first tile and begins its window, its window begins, its
         window ends; the lanes that are written, the same ones in each group. From the second cycle
-        behind ``start`` on, lanes from the third, for two cycles; for five with a residual operand.
+        behind ``start`` on, lanes from the third, for two cycles.
     read : Out(1), address : Out, word : In(16)
         Read port of the controls' ring; ``word`` comes a cycle behind.
     sums : In(2 x signed(acc_bits)), shift : Out(1)
@@ -48,11 +48,6 @@ class OutputPath(wiring.Component):
         ``shift``.
     request : Out(1), place : Out, enables : Out(4), data : Out(64)
         A write to main memory, which is granted at once.
-    asks : Out(1), wanted : Out, operands : In(64)
-        A read of main memory, which is granted at once; never in the same cycle. ``operands`` comes
-        a cycle behind. Only of arrays with residual operands, as are ``other`` and ``clipped``.
-    clipped : Out(1)
-        A residual operand was clipped, of a lane that is written.
     clear : In(1), top : Out(5)
         Exponent + 16 of the largest element written since ``clear``; that of 0 while there is none.
     placed : Out(1)
@@ -67,11 +62,18 @@ class OutputPath(wiring.Component):
     No stalls. Row r of a pass has its first sums r * `row_cycles` behind the pass's first; where
     sums are stored, they leave `WIDE_GAP` cycles later. An element is written `latency` cycles
     behind its sum (less `WIDE_GAP` where sums are stored) at the earliest, and two cycles later
-    than that behind the element that completes its word or ends its row at most. An operand is read
-    twelve cycles before its sum at the latest.
+    than that behind the element that completes its word or ends its row at most.
+
+    Where a tensor is added, passes alternate. Sums of the first one are its codes, moved to the
+    left by one where elements have signs: what the normalisers make of them, with a unit of their
+    own, is the code, which waits in the pool's memories for the second pass. So from a first pass
+    to its second one it takes `RESIDUAL_PASS` cycles at least.
 
     On the UP5K, with 16 lanes: 1,303 cells (1,893 with residual operands) and 3 block memories.
     """
+
+    # Cycle of a row in which its first lane's code of a residual operand is there.
+    _CODE = 3
 
     def __init__(self, array: Array) -> None:
         self.array = array
@@ -89,52 +91,45 @@ class OutputPath(wiring.Component):
             "slot": In(5), "keep": In(1), "kept": In(5), "held": Out(5), "busy": Out(1),
         }
         if array.residual:
-            members |= {"other": In(5), "asks": Out(1), "wanted": Out(self.word_bits),
-                        "operands": In(ENTRY_BITS), "clipped": Out(1)}
+            members |= {"other": In(5)}
         super().__init__(members)
 
-    def lead(self, *, residual: bool = False) -> int:
+    def lead(self) -> int:
         """Return the cycles from ``start`` until the pass's sums must be in the shadow."""
-        return 1 + (Heads.RESIDUAL if residual else Heads.BIAS + self.array.residual)
+        return 1 + Heads.BIAS + self.array.residual
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         layer = self.layer
         sums, late = self.lead() - 1, self.lead() - 1 + self.latency
         m.submodules.pool = pool = Pool(self.array)
-        last = max(late, Heads.RESIDUAL + self.latency) if self.array.residual else late
-        m.submodules.heads = heads = Heads(self.array, last + 1)
+        m.submodules.heads = heads = Heads(self.array, late + 1)
         m.d.comb += [
             heads.layer.eq(layer), heads.exponent.eq(self.exponent), heads.start.eq(self.start),
             heads.heads.eq(self.heads), heads.word.eq(self.word), self.read.eq(heads.read),
             self.address.eq(heads.address),
         ]
-        self._sums(m, heads, pool, self._pick(heads, sums, sums + WIDE_GAP, Heads.RESIDUAL))
+        self._sums(m, heads, pool, sums)
         self._write(m, heads, pool, late)
         return m
-
-    def _pick(self, heads: Heads, two: int, wide: int, residual: int) -> Value:
-        """Return the strobe of a row's cycle: where two lanes leave a cycle, where sums are stored,
-        or with a residual operand."""
-        found = Mux(self.layer.wide, heads.at[wide], heads.at[two])
-        return (Mux(self.layer.residual, heads.at[residual], found) if self.array.residual
-                else found)
 
     def _single(self) -> Value:
         return self.layer.wide | self.layer.residual if self.array.residual else self.layer.wide
 
-    def _sums(self, m: Module, heads: Heads, pool: Pool, row: Value) -> None:
-        """Drain the shadow: sums with bias, as elements or as they are."""
+    def _sums(self, m: Module, heads: Heads, pool: Pool, first: int) -> None:
+        """Drain the shadow: sums with bias, as elements or as they are.
+
+        first : cycle of a row in which its first sums leave.
+        """
         layer = self.layer
+        addend, alone = self._addend(m, heads, pool)
+        row = Mux(layer.wide & ~alone, heads.at[first + WIDE_GAP], heads.at[first])
         m.submodules.beats = beats = Beats(self.array)
         m.d.comb += [
             beats.log2_groups.eq(layer.log2_groups), beats.single.eq(self._single()),
             beats.row.eq(row), self.shift.eq(beats.done),
         ]
-        addend = heads.bias
-        if self.array.residual:
-            addend = Signal.like(heads.bias, name="addend", reset_less=True)
-            m.d.sync += addend.eq(heads.bias + self._operand(m, heads))
+        m.d.comb += heads.alone.eq(alone)
         totals = []
         for e in range(2):
             total = Signal(signed(self.array.acc_bits), name=f"total{e}", reset_less=True)
@@ -158,42 +153,57 @@ class OutputPath(wiring.Component):
         m.d.comb += [
             pool.signed.eq(layer.signed_out), pool.wide.eq(layer.wide),
             pool.sums.eq(total.as_signed()), pool.clear.eq(layer.wide & layer.relu & total[-1]),
-            pool.ahead.eq(chain(m, beats.done, self.latency - 3, "beat", reset_less=False)[-1]),
         ]
+        ahead = chain(m, beats.done, self.latency - 3, "beat", reset_less=False)[-1]
+        if self.array.residual:
+            lanes = delayed(m, heads.lane & heads.odd, 1, "lane_ahead")
+            ahead = Mux(layer.residual, lanes, ahead)
+        m.d.comb += pool.ahead.eq(ahead)
 
-    def _operand(self, m: Module, heads: Heads) -> Value:
-        m.submodules.operand = operand = Operand(self.array)
-        m.d.comb += [
-            operand.layer.eq(self.layer), operand.exponent.eq(self.exponent),
-            operand.other.eq(self.other), operand.position.eq(self.position),
-            operand.at.eq(heads.at & self.layer.residual.replicate(len(operand.at))),
-            operand.first.eq(delayed(m, heads.first, 3, "first")), operand.again.eq(self.fresh),
-            operand.moves.eq(self.begins), operand.written.eq(self.written),
-            operand.word.eq(self.word), operand.real.eq(heads.real),
-            operand.element.eq(heads.element),
-            operand.weight.eq(heads.weight), operand.data.eq(self.operands),
-            self.asks.eq(operand.read), self.wanted.eq(operand.address),
-            self.clipped.eq(operand.clipped),
+    def _addend(self, m: Module, heads: Heads, pool: Pool) -> tuple[Value, Value]:
+        """Return what is added to a lane's sum, and whether its row belongs to the first phase of a
+        layer with a residual operand: then nothing is."""
+        if not self.array.residual:
+            return heads.bias, Const(0, 1)
+        layer, bits = self.layer, self.array.activation_bits
+        # Rows alternate: those of all groups in the first phase, then those in the second one.
+        count = Signal(range(2 * self.array.groups_max), init=2 * self.array.groups_max - 1)
+        m.d.sync += count.eq((count + heads.at[heads.sums - 2]) | self.clear.replicate(len(count)))
+        alone = layer.residual & ~count.bit_select(layer.log2_groups, 1)
+        m.submodules.align = align = Align(bits, self.array.acc_bits)
+        apart, code = Signal(signed(7)), Signal(bits, reset_less=True)
+        odd = chain(m, heads.odd, 2, "lane_odd")[-1]
+        m.d.sync += [
+            apart.eq(self.other - self.exponent + layer.residual_signed - layer.signed_in),
+            code.eq(Mux(odd, pool.held[1][:bits], pool.held[0][:bits])),
         ]
-        return operand.aligned
+        with m.If(~layer.residual):
+            m.d.sync += code.eq(0)
+        m.d.comb += [
+            align.code.eq(code), align.signed.eq(layer.residual_signed),
+            align.shift.eq(apart - heads.weight), align.right.eq(heads.at[self._CODE - 1]),
+            align.left.eq(heads.at[self._CODE + 1]),
+        ]
+        addend = Signal.like(heads.bias, name="addend", reset_less=True)
+        m.d.sync += addend.eq(heads.bias + align.aligned)
+        with m.If(alone):
+            m.d.sync += addend.eq(0)
+        return addend, alone
 
     def _write(self, m: Module, heads: Heads, pool: Pool, late: int) -> None:
         """Gather what is written; a queue holds masks and words until then.
 
         late : cycle of a row in which its first elements are written, if two lanes leave a cycle.
         """
-        layer, then = self.layer, Heads.RESIDUAL + self.latency
+        layer = self.layer
         m.submodules.writer = writer = Writer(self.array)
         m.submodules.largest = largest = Largest()
-        # Where beats take two cycles, all is a cycle earlier.
-        read, firsts, get, load = self._queued(
-            m, heads, self._pick(heads, late - 4, late - 5, then - 5))
+        read, firsts, get, load = self._queued(m, heads, heads.at[late - 4])
         fresh, begins, ends = flags = [Signal(name=name, reset_less=True)
                                        for name in ("fresh", "begins", "ends")]
         with m.If(firsts[1]):
             m.d.sync += [flag.eq(read[k]) for k, flag in enumerate(flags)]
-        beats, turns, taken = self._turns(
-            m, read, firsts[2], self._pick(heads, late - 1, late - 1, then - 1))
+        beats, turns, taken = self._turns(m, read, firsts[2], heads.at[late - 1])
         own = self._own(m, heads, late)
         final, write, real = Signal(), Signal(), Signal()
         turn, takes, done, last, puts = Signal(2), Signal(2), Signal(), Signal(), Signal(2)
@@ -204,7 +214,7 @@ class OutputPath(wiring.Component):
                      real.eq(write), puts.eq(taken & write.replicate(2))]
         m.d.comb += [
             writer.element.eq(own[:2]), writer.puts.eq(puts),
-            pool.first.eq(begins), pool.keep.eq(turn), pool.done.eq(done),
+            pool.first.eq(self._first(begins)), pool.keep.eq(turn), pool.done.eq(done),
             writer.position.eq(self.position), writer.begin.eq(firsts[2]),
             writer.again.eq(fresh), writer.moves.eq(begins), writer.load.eq(load),
             writer.row.eq(get), writer.word.eq(read), writer.takes.eq(takes),
@@ -215,9 +225,13 @@ class OutputPath(wiring.Component):
             *(largest.exponents[e].eq(pool.largest[e][SIGNIFICAND_BITS:]) for e in range(2)),
             self.top.eq(largest.top),
         ]
-        if self.array.residual:
-            m.d.comb += writer.busy.eq(self.asks)
-        self._inside(m, heads, last, heads.at[late + 1:].any(), firsts[2] & fresh)
+        self._inside(m, heads, last, firsts[2] & fresh)
+
+    def _first(self, begins: Value) -> Value:
+        """Return whether elements are taken as they are, whatever was before them."""
+        if not self.array.residual:
+            return begins & ~self.layer.wide
+        return Mux(self.layer.residual, begins | ~self.layer.wide, begins & ~self.layer.wide)
 
     def _turns(self, m: Module, word: Value, begins: Value,
                row: Value) -> tuple[Beats, Signal, Signal]:
@@ -258,18 +272,17 @@ class OutputPath(wiring.Component):
             own = waits
         return own
 
-    def _inside(self, m: Module, heads: Heads, last: Value, left: Value, placed: Value) -> None:
+    def _inside(self, m: Module, heads: Heads, last: Value, placed: Value) -> None:
         """Count the passes that have no position yet, and the rows that are inside.
 
-        last : a row's last beat.   left : a strobe that would be taken for a later one's, if the
-        layer changed.   placed : a pass gets the band's position.
+        last : a row's last beat.   placed : a pass gets the band's position.
         """
         begun = chain(m, heads.first, 1, "begun", reset_less=False)[1]
         unplaced, inside = Signal(3), Signal(4)
         m.d.sync += unplaced.eq(unplaced + self.start - (begun & ~self.fresh) - placed)
         m.d.comb += self.placed.eq(unplaced == 0)
         m.d.sync += [inside.eq(inside + (self.start << self.layer.log2_groups) - last),
-                     self.busy.eq(self.start | inside.any() | left)]
+                     self.busy.eq(self.start | inside.any())]
 
     def _queued(self, m: Module, heads: Heads,
                 asks: Value) -> tuple[Value, list[Signal], Signal, Signal]:

@@ -21,7 +21,7 @@ def larger(new: Value, so_far: Value, *, signed: Value, first: Value, second: Va
     more = (new + so_far)[ELEMENT_BITS]
     signs = [new[SIGNIFICAND_BITS - 1] & signed, ~so_far[SIGNIFICAND_BITS - 1] & signed]
     # Of two elements below zero the larger one stands for less.
-    fixed, choice = second | first | (signs[0] ^ signs[1]), ~second & (first | signs[1])
+    fixed, choice = second | first | (signs[0] ^ signs[1]), first | (signs[1] & ~second)
     return Mux(choice ^ (more & ~fixed), new, ~so_far)
 
 
@@ -33,14 +33,15 @@ class Pool(wiring.Component):
     signed, wide : In(1)
         Of the layer: elements have signs; what is stored are sums, and ``sums`` goes through.
     ahead : In(1)
-        A beat is done whose elements come two cycles later.
+        A beat is done whose elements come two cycles later; whose ``held`` is there now.
     elements : In(2 x 16), first : In(1)
         Of a beat; the window begins with them.
     sums, clear : In(32), In(1)
         A sum, a cycle before elements; it becomes 0.
     keep : In(2), done : In(1)
         A cycle behind ``elements``: the lanes whose turn it was, the beat is done.
-    largest : Out(2 x 16)
+    largest : Out(2 x 16), held : Out(2 x 16)
+        ``held`` is what the memories have of the beat that comes next.
 
     Timing
     ------
@@ -53,7 +54,7 @@ class Pool(wiring.Component):
         super().__init__({
             "signed": In(1), "wide": In(1), "ahead": In(1), "elements": In(BEAT), "first": In(1),
             "sums": In(2 * ELEMENT_BITS), "clear": In(1), "keep": In(2), "done": In(1),
-            "largest": Out(BEAT),
+            "largest": Out(BEAT), "held": Out(BEAT),
         })
 
     def elaborate(self, platform: Any) -> Module:
@@ -68,7 +69,7 @@ class Pool(wiring.Component):
             m.d.comb += [
                 lane.read.addr.eq(read), lane.read.en.eq(1), lane.write.addr.eq(write),
                 lane.write.en.eq(self.keep[e]), lane.write.data.eq(largest),
-                self.largest[e].eq(largest),
+                self.largest[e].eq(largest), self.held[e].eq(lane.read.data),
             ]
             m.d.sync += [
                 so_far.eq(~Mux(self.wide, self.sums.word_select(e, ELEMENT_BITS), lane.read.data)),

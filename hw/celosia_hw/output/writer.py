@@ -40,16 +40,13 @@ class Writer(wiring.Component):
     last : In(1)
         The row's last beat.
     elements : In(2 x 16)
-    busy : In(1)
-        The port is taken. Only where every beat is one lane's, and never twice in a row.
     request : Out(1), address : Out, enables : Out(4), data : Out(64)
         A write of main memory, which is granted at once.
 
     Timing
     ------
     An element is written in its beat's cycle at the earliest, where it completes its word, and at
-    most a cycle behind the beat that does or that ends its row; two if ``busy``. Behind a row with
-    beats of one lane there are two cycles without. A row has two beats at least.
+    most a cycle behind the beat that does or that ends its row. A row has two beats at least.
     """
 
     def __init__(self, array: Array) -> None:
@@ -58,7 +55,7 @@ class Writer(wiring.Component):
         super().__init__({
             "position": In(CONTROL_BITS), "begin": In(1), "again": In(1), "moves": In(1),
             "row": In(1), "element": In(2), "load": In(1), "word": In(self.word_bits),
-            "takes": In(2), "puts": In(2), "last": In(1), "elements": In(BEAT), "busy": In(1),
+            "takes": In(2), "puts": In(2), "last": In(1), "elements": In(BEAT),
             "request": Out(1), "address": Out(self.word_bits), "enables": Out(ENTRY_WORDS),
             "data": Out(ENTRY_BITS),
         })
@@ -79,28 +76,20 @@ class Writer(wiring.Component):
                 m.d.sync += slots[k].eq(Mux(here[k] & takes[0], *self.elements))
         # What lies in the slots: `held`, a slot that is the next word's, whether they are done.
         held, beyond, done = Signal(ENTRY_WORDS), Signal(), Signal()
-        over, leaves, early, alone = Signal(), Signal(), Signal(), Signal(ELEMENT_BITS)
-        m.d.comb += [
-            over.eq(here[3] & first & second), leaves.eq(done & ~self.busy),
-            alone.eq(self.elements[0]),
-            early.eq(here[3] & first & ~self.load & ~done & ~self.busy),
-        ]
-        if self.array.residual:
-            m.d.comb += [
-                alone.eq(Mux(takes[0], *self.elements)),
-                early.eq(here[3] & (first | second) & ~self.load & ~done & ~self.busy),
-            ]
+        over, early = Signal(), Signal()
+        m.d.comb += [over.eq(here[3] & first & second),
+                     early.eq(here[3] & first & ~self.load & ~done)]
         kept, after = Signal(ENTRY_WORDS), Signal(ENTRY_WORDS)
         m.d.comb += [
-            kept.eq(Mux(leaves, held[0] & beyond, Mux(early, 0, held))),
+            kept.eq(Mux(done, held[0] & beyond, Mux(early, 0, held))),
             after.eq(kept | Cat(into[:3], into[3] & ~early)),
-            self.request.eq(leaves | early),
+            self.request.eq(done | early),
             self.enables.eq(Cat(held[0] & ~beyond, held[1:3], held[3] | early)),
-            self.data.eq(Cat(*slots[:3], Mux(done, slots[3], alone))),
+            self.data.eq(Cat(*slots[:3], Mux(done, slots[3], self.elements[0]))),
         ]
         m.d.sync += [
             held.eq(after), beyond.eq(over & ~early),
-            done.eq((into[3] & ~early) | (self.last & after.any()) | (done & self.busy)),
+            done.eq((into[3] & ~early) | (self.last & after.any())),
         ]
         with m.If(self.load | self.request):
             m.d.sync += self.address.eq(Mux(self.load, position, self.address + 1))

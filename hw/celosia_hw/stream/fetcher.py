@@ -18,7 +18,8 @@ class Fetcher(wiring.Component):
     they are.
 
     It counts the words behind commands and the heads of batches; so it knows where weights begin
-    and end. Row groups and signs are those of the last `layer` that passed it.
+    and end. Row groups, signs, and whether a tensor is added, are those of the last `layer` that
+    passed it.
 
     Parameters
     ----------
@@ -145,7 +146,8 @@ class Fetcher(wiring.Component):
         """
         left = Signal(COMMAND["argument"].bits)
         heads, layer = Signal(), Signal()
-        groups, signed_in, dense = Signal(2), Signal(), Signal()
+        groups, signed_in, dense, residual, added = (
+            Signal(2), Signal(), Signal(), Signal(), Signal())
         command = data.View(layout(COMMAND), self.word)
         batch = data.View(layout(BATCH), self.word)
         fields = data.View(layout(LAYER.words[0]), self.word[:LAYER.words[0].bits])
@@ -174,7 +176,8 @@ class Fetcher(wiring.Component):
             m.d.comb += [after["none"].eq(one), after["one"].eq(left == 2)]
             m.d.sync += [left.eq(left - 1), layer.eq(0)]
             with m.If(layer):
-                m.d.sync += [groups.eq(fields.log2_groups), signed_in.eq(fields.signed_in)]
+                m.d.sync += [groups.eq(fields.log2_groups), signed_in.eq(fields.signed_in),
+                             residual.eq(fields.residual & bool(self.array.residual))]
         comes = there & ~switch
         m.d.sync += [
             none.eq(after["none"]), one.eq(after["one"]), heads.eq(after["heads"]),
@@ -183,7 +186,12 @@ class Fetcher(wiring.Component):
         ]
         # What came with a batch's last word, asked for before it, is its first entry already.
         counts = (grant & (weights | switch)) | (arrived & switch)
-        self._count(m, weights, counts, switch, parses, batch.steps, groups, dense)
+        # The first entry of a batch, but of its parts behind the first one, reads what is added.
+        with m.If(parses):
+            m.d.sync += added.eq(residual & ~command.command & ~batch.joins)
+        with m.Elif(counts):
+            m.d.sync += added.eq(0)
+        self._count(m, weights, counts & ~added, switch, parses, batch.steps, groups, dense)
         return parses, switch
 
     def _count(self, m: Module, weights: Signal, counts: Value, switch: Value, load: Value,

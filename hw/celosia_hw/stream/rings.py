@@ -87,7 +87,8 @@ class Walk(wiring.Component):
     Members
     -------
     go : In(1), last, done : In(1)
-        A step; it is its pass's last; its batch's last.
+        A step; it is its pass's last; with ``last`` its batch's last, without the last one of its
+        entry, which its pass does not begin with again.
     dense : In(1), log2_groups : In(2)
     entry, word, half : Out, Out(2), Out(1)
         Where the next step's weights are: place of the entry, in it the first group's word, and
@@ -106,17 +107,18 @@ class Walk(wiring.Component):
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        further, turn = Signal(3), Signal()
+        further, turn, ends = Signal(3), Signal(), Signal()
         after = Signal.like(self.entry, name="after")
         m.d.comb += [
             further.eq(self.word + (1 << self.log2_groups)), turn.eq(self.half | ~self.dense),
-            self.onward.eq(self.go & ((turn & further[2]) | self.last)),
+            ends.eq(self.last | self.done),
+            self.onward.eq(self.go & ((turn & further[2]) | ends)),
             after.eq(self.entry + 1),
         ]
         with m.If(self.go):
-            m.d.sync += self.half.eq(~turn & ~self.last)
-            with m.If(self.last | turn):
-                m.d.sync += self.word.eq(Mux(self.last, 0, further))
+            m.d.sync += self.half.eq(~turn & ~ends)
+            with m.If(ends | turn):
+                m.d.sync += self.word.eq(Mux(ends, 0, further))
         with m.If(self.onward):
             m.d.sync += self.entry.eq(Mux(self.last & ~self.done, self.base, after))
         with m.If(self.go & self.last & self.done):
@@ -147,7 +149,7 @@ class WeightsRing(wiring.Component):
     available : Out(1)
         The entry of the next step is there, on a batch's first pass. Others find theirs.
     go : In(1), last, done : In(1)
-        A step; it is its pass's last; its batch's last.
+        A step; see `Walk`.
     begins, dense : In(1)
         With ``go``: the step is column 0 of dense8; the batch is dense8. Behind steps of dense8
         others come when there is nothing ``inside``.

@@ -13,7 +13,7 @@ from celosia_hw.parts.lookup import lookup
 from celosia_hw.stream.rings import WeightsRing
 from celosia_spec.stream.array import Array
 from celosia_spec.stream.controls import BATCH, LAYER
-from celosia_spec.stream.passes import RESIDUAL_AHEAD, pass_cycles
+from celosia_spec.stream.passes import pass_cycles
 
 PASS = data.StructLayout({
     "fresh": 1,     # its batch's first tile, and its window begins
@@ -27,16 +27,15 @@ class Sequencer(wiring.Component):
     """Issue the steps of batches, a step a cycle, without a bubble between passes.
 
     A pass takes as many cycles as it has steps, or `pass_cycles` where that is more: it waits
-    before its last step. Where a residual operand is added, it is announced `RESIDUAL_AHEAD` cycles
-    before that, on a batch's first pass once the last step's entry is there. There, a step waits
-    for its entry.
+    before its last step. On a batch's first pass a step waits for its entry. Where a residual
+    operand is added, the first pass of a tile has one step, of the batch's first entry, and the
+    second one all others; parts of a batch but the first have no such pass.
 
     Parameters
     ----------
     array : Array
     lag : int
-        Cycles from a pass's last ``step`` to ``start``, 0 to 3; `RESIDUAL_AHEAD` less with a
-        residual operand.
+        Cycles from a pass's last ``step`` to ``start``, 0 to 3.
 
     Members
     -------
@@ -50,18 +49,18 @@ class Sequencer(wiring.Component):
     heads : In, kept : Out
         With ``taken``: where its heads lie in the controls' ring. It stays from the next cycle on.
     began : Out(1)
-        The batch's first step was issued in the cycle before: so its heads are in the ring.
+        The batch's first step, or the first one behind that of a residual operand, was issued in
+        the cycle before: so its heads are in the ring.
     available, inside : In(1)
         The entry of the next step is in the weights' ring; mantissas are still to be read there.
     go, last, done : Out(1), begins, dense : Out(1)
-        A step; it is its pass's last; its batch's last. With it, see `WeightsRing`.
+        A step, and with it what `WeightsRing` wants.
     step : Out(STEP), tile, again, phase : Out(1)
         `WeightsRing.LATENCY` cycles behind ``go``. Columns and sums begin with ``first``, and end
         with ``last``; those of a batch in parts only once. Strobes as soon as a pass's first step
         may come: its tile begins, and is the band's last; a phase of the same tile begins.
     start : Out(1), drained : Out(PASS), drained_heads : Out
-        Strobe: the output path begins with a pass; with ``start``, and for three cycles
-        more; seven with a residual operand.
+        Strobe: the output path begins with a pass; with ``start``, and for three cycles more.
     idle : Out(1)
         There is no batch.
     pending : Out(1)
@@ -105,26 +104,21 @@ class Sequencer(wiring.Component):
         running, fresh, first, taken = Signal(), Signal(), Signal(), Signal()
         # Whether there is a step, and whether it is the last one, is found a cycle ahead, but for
         # its entry; so is what is compared: passes take four cycles at least.
-        last, single, ready, final = Signal(), Signal(reset_less=True), Signal(), self.last
+        ready, final = Signal(), Signal()
+        last, single, dense = Signal(), Signal(reset_less=True), Signal()
         least, aged, one, turn, free = self._least(m), Signal(), Signal(), Signal(), Signal()
-        window, ends, closing = self._passes(m, taken)
+        window, ends, closing, finished = self._passes(m, taken, turn)
         age = Signal.like(least, name="age")
-        # Passes with a residual operand: what is left of the time since they were announced.
-        residual = self.layer.residual & ~more if self.array.residual else Const(0)
-        ahead, announced, announce = Signal(range(RESIDUAL_AHEAD)), Signal(), Signal()
-        # On later passes a step is issued each cycle; on first ones, the last one's entry is there.
-        near, there, young = Signal(), Signal(), Signal()
-        m.d.sync += [near.eq(left <= RESIDUAL_AHEAD + 1), young.eq(age > RESIDUAL_AHEAD + 1)]
-        m.d.comb += [there.eq(Mux(fresh, last & self.available & ~waits, near)),
-                     announce.eq(running & residual & ~announced & there & ~young)]
-        m.d.sync += [announced.eq((announced | announce) & ~turn),
-                     ahead.eq(Mux(announce, RESIDUAL_AHEAD - 1, ahead - ahead.any()))]
+        # Whether the pass has one step, which reads a residual operand; the next one; a batch's.
+        residual = self.layer.residual if self.array.residual else Const(0)
+        alone, then, begun = residual & window, residual & ends, residual & ~batch.joins
         m.d.comb += [
             one.eq(left == 1), free.eq(self.available | ~fresh), turn.eq(final & free),
             self.go.eq((ready | final) & free),
             self.idle.eq(~running),
-            taken.eq(self.offer & (~running | (turn & self.done))),
-            aged.eq(~age[1:].any() & (~residual | (announced & ~ahead[1:].any()))),
+            taken.eq(self.offer & (~running | (turn & finished))),
+            aged.eq(~age[1:].any()), self.dense.eq(dense & ~alone),
+            self.last.eq(final & ~alone), self.done.eq(alone | (final & finished)),
         ]
         m.d.sync += [self.taken.eq(taken), self.began.eq(self.go & fresh & first),
                      age.eq(age - age.any()), waits.eq(waits & self.inside),
@@ -134,22 +128,23 @@ class Sequencer(wiring.Component):
             m.d.sync += [first.eq(last), left.eq(left - 1), last.eq(one), ready.eq(~one),
                          final.eq(one & aged)]
         with m.If(turn):
-            m.d.sync += [left.eq(steps), last.eq(single), fresh.eq(0), age.eq(least), young.eq(1),
-                         running.eq(~self.done), ready.eq(~self.done & ~single), final.eq(0)]
+            m.d.sync += [left.eq(steps), last.eq(single | then), fresh.eq(fresh & alone),
+                         age.eq(least), running.eq(~finished),
+                         ready.eq(~finished & ~(single | then)), final.eq(0)]
         with m.If(self.idle & ~self.inside):        # a batch does not wait for what is long gone
-            m.d.sync += self.dense.eq(0)
+            m.d.sync += dense.eq(0)
         with m.If(taken):
             m.d.sync += [steps.eq(batch.steps), left.eq(batch.steps), joins.eq(batch.joins),
-                         more.eq(batch.open), self.dense.eq(batch.dense),
-                         waits.eq(self.dense & ~batch.dense), first.eq(1), fresh.eq(1),
-                         age.eq(least), young.eq(1), last.eq(self.single),
+                         more.eq(batch.open), dense.eq(batch.dense),
+                         waits.eq(dense & ~batch.dense), first.eq(1), fresh.eq(1),
+                         age.eq(least), last.eq(self.single | begun),
                          single.eq(self.single), running.eq(1),
-                         ready.eq(~self.single & (~self.dense | batch.dense)), final.eq(0)]
+                         ready.eq(~(self.single | begun) & (~dense | batch.dense)), final.eq(0)]
         captured, begins, opens = Signal(), self.begins, Signal()
-        m.d.sync += opens.eq(taken | (turn & ~self.done))
-        m.d.comb += [captured.eq(turn & ~more),
+        m.d.sync += opens.eq(taken | (turn & ~finished))
+        m.d.comb += [captured.eq(turn & (~more | alone)),
                      begins.eq(self.go & first & ~joins)]
-        self._drain(m, joins, Mux(residual, announce, captured), Cat(fresh, window, ends))
+        self._drain(m, joins, captured, Cat(fresh & window, window, ends))
         # A pass of one step has its tile before that step waits, too.
         given = Cat(self.go, begins, captured, opens & ~joins & window, closing,
                     opens & ~joins & ~window)
@@ -165,20 +160,22 @@ class Sequencer(wiring.Component):
             {flags: cycles - 1 for flags, cycles in self.cycles.items()}, len(least)))
         return least
 
-    def _passes(self, m: Module, taken: Value) -> tuple[Signal, ...]:
+    def _passes(self, m: Module, taken: Value, turn: Value) -> tuple[Signal, ...]:
         """Count phases and tiles; return whether the window begins, whether it ends, from a pass's
-        second cycle on, and whether the tile is the last one."""
+        second cycle on, whether the tile is the last one, and whether the pass is."""
         phase, tile = Signal.like(self.layer.last_phase, name="phase"), Signal.like(self.last_tile)
         window, ends, tiles, final = Signal(), Signal(), Signal(), Signal()
+        finished, later = Signal(), Signal()
+        m.d.comb += later.eq(self.batch.joins & self.layer.residual & bool(self.array.residual))
         m.d.comb += final.eq(tile == 0)
         m.d.sync += [ends.eq(phase == self.layer.last_phase), tiles.eq(final),
-                     self.done.eq(ends & tiles)]
-        with m.If(self.go & self.last):
+                     finished.eq(ends & tiles)]
+        with m.If(turn):
             m.d.sync += [phase.eq(Mux(ends, 0, phase + 1)), window.eq(ends),
                          tile.eq(tile - ends)]
         with m.If(taken):
-            m.d.sync += [window.eq(1), tile.eq(self.last_tile)]
-        return window, ends, final
+            m.d.sync += [window.eq(~later), phase.eq(later), tile.eq(self.last_tile)]
+        return window, ends, final, finished
 
     def _drain(self, m: Module, joins: Signal, comes: Value, flags: Value) -> None:
         """Begin a pass's output, and keep what the output path has to know of it."""

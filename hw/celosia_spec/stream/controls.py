@@ -87,17 +87,15 @@ LAYER = _record(
      Field("signed_out", 1, False, "the output's elements have signs"),
      Field("relu", 1, False, "negative sums become 0"),
      Field("wide", 1, False, "sums are stored, 32 bits each"),
-     Field("residual", 1, False, "a tensor is added"),
+     Field("residual", 1, False, "a tensor is added: of two phases the first one reads it"),
      Field("clamp", 1, False, "elements beyond `bound` become `bound`, with its sign"),
-     Field("last_phase", 5, False, "positions of the pooling window - 1"),
-     Field("residual_signed", 1, False, "elements of the tensor that is added have signs")),
+     Field("last_phase", 5, False, "positions of the pooling window - 1; 1 with `residual`"),
+     Field("residual_signed", 1, False, "elements of the tensor that is added have signs; "
+                                        "0 where there is none")),
     (Field("in_slot", 5, False, "exponent slot of the input"),
      Field("rows", 11, False, "bank rows from one position group of the input to the next")),
     (Field("residual_slot", 5, False, "exponent slot of the tensor that is added"),
      Field("tap_step", 11, False, "taps from one phase to the next")),
-    (Field("residual_from", 16, False, "words from an output's element (from half its number, "
-                                       "where sums are stored) to its residual operand's, modulo "
-                                       "main memory"),),
     (Field("bound", 16, False, "element of a clamp's bound"),),
 )
 """What stays the same until `close`."""
@@ -135,30 +133,29 @@ def _place(name: str, about: str) -> tuple[Field, ...]:
 
 FILL = _record(
     "fill",
-    (Field("run", 16, True, "elements of a line - n - 1, where n are filled a "
-                                "cycle; with `apart` n times their number - 2 n"),),
+    (Field("run", 16, True, "elements of a line - 5; with `apart` four times their number - 8"),),
     (Field("lines", 16, True, "minus the lines"),),
     (Field("rows", 11, False, "bank rows from one position group to the next"),),
     (Field("element", 16, False, "number of the first element in main memory, lower bits"),),
-    _place("a", "of the first element; with `pair`, and where two are filled a cycle, of the first "
-                "one with an even number, `apart` ones excepted"),
-    _place("b", "of `a` and four positions on; likewise of the first one with an odd number"),
+    _place("a", "of the first element, with `pair` of the first one with an even number"),
+    _place("b", "of `a` and four positions on, with `pair` of the first one with an odd number"),
     (Field("step", 16, False, "with `apart` elements from one to the next, else 0"),),
     (Field("line_element", 16, True, "elements from behind a line to the next one"),),
     _place("line_a", "from behind the elements of `a` to those of the next line"),
-    _place("line_b", "likewise for `b`; alike where `b` is `a` and four on"),
-    (Field("slot", 5, False, "exponent slot of the layer's input"),
-     Field("signed", 1, False, "its elements have signs"),
+    _place("line_b", "likewise for `b`; without `pair` as `line_a`"),
+    (Field("signed", 1, False, "its elements have signs"),
      Field("zero", 1, False, "nothing is read, all codes are that of 0"),
      Field("pair", 1, False, "even and odd elements go to different places"),
      Field("apart", 1, False, "only every `step`th element is read"),
      Field("log2_groups", 2, False, "log2 of the row groups that read it"),
-     Field("page", 2, False, "number of the first element in main memory, upper bits")),
+     Field("page", 2, False, "number of the first element in main memory, upper bits"),
+     Field("residual", 1, False, "it is the layer's residual operand, and has its exponent; else "
+                                 "its input")),
     (Field("channel_element", 16, True, "elements from behind a channel's last line to the next "
                                         "channel"),),
     _place("channel_a", "from behind the elements of `a` of a channel's last line to the next "
                         "channel"),
-    _place("channel_b", "likewise for `b`; alike where `b` is `a` and four on"),
+    _place("channel_b", "likewise for `b`; without `pair` as `channel_a`"),
     (Field("channels", 16, True, "minus the channels"),),
 )
 """Lines and channels of a map, and where they go in the banks, as moves from what was done last to

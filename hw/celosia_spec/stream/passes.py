@@ -7,13 +7,9 @@ WIDE_GAP = 4
 """Cycles behind a row whose sums are stored, where two lanes leave a cycle: they go around the
 normalisers."""
 
-RESIDUAL_GAP, RESIDUAL_ROW = 3, 11
-"""Cycles behind a row with a residual operand, and the least that such a row takes: so no write
-meets the next row's reads."""
-
-RESIDUAL_AHEAD, RESIDUAL_PASS = 10, 14
-"""Cycles by which a pass with a residual operand is announced before its last step, and the least
-that it takes: it must have its tile's written lanes a cycle later."""
+RESIDUAL_PASS = 16
+"""Cycles that a pass takes at least where a tensor is added: those of the first phase have left
+before the second one looks for them."""
 
 
 def pass_cycles(array: Array, *, log2_groups: int, signed_in: bool, wide: bool = False,
@@ -32,8 +28,7 @@ def row_cycles(array: Array, *, log2_groups: int, signed_in: bool, wide: bool = 
     `Array.drain` lanes leave a cycle; one where sums are stored, or a residual operand is added.
     """
     positions, head = array.positions(log2_groups), head_words(signed_in=signed_in)
-    if array.drain == 1:
-        return max(positions, head)
-    if residual:
-        return max(positions + RESIDUAL_GAP, RESIDUAL_ROW)
-    return max(positions + WIDE_GAP if wide else positions // 2, head)
+    if wide and array.drain == 2:
+        return max(positions + WIDE_GAP, head)
+    single = wide or residual or array.drain == 1
+    return max(positions if single else positions // 2, head)

@@ -25,11 +25,5 @@ READ = 2
 BIAS = 7
 """A row of a pass in the output path to its aligned bias."""
 
-PEEK = 6
-"""It to the read of its first residual operands."""
-
-RESIDUAL = 18
-"""It to its first sum that gets a residual operand."""
-
 NORMALISE = 5
 """A sum to its element."""

@@ -136,7 +136,7 @@ class _Clock:
                 or rooms != (self._room_words, self._room_entries) or executor.have != there
                 or not executor.waits or not self.fetcher.waits(*rooms)):
             return 0
-        times = [sequencer.turn, sequencer.announce, sequencer.began]
+        times = [sequencer.turn, sequencer.began]
         if sequencer.freed:
             times.append(sequencer.freed[0][0])
         return min(time for time in times if time > now)

@@ -1,11 +1,11 @@
 """What the output path does with a pass, and when: cycles from the pass's begin there on."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 
 from celosia_sim.clock.events import Batch, Layer
 from celosia_spec.stream.array import ENTRY_WORDS, Array
-from celosia_spec.stream.timing import BIAS, NORMALISE, PEEK, RESIDUAL, SUMS
+from celosia_spec.stream.timing import BIAS, NORMALISE, SUMS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,14 +26,11 @@ class Drain:
     """A pass in the output path.
 
     heads  : cycles in which it reads control words.   writes : in which it writes to main memory.
-    reads  : in which it reads residual operands.   rows : what it writes beside other reads.
     placed : when it has taken its band's position.   busy : the last cycle in which it is inside.
     """
 
     heads: tuple[int, ...]
     writes: tuple[int, ...]
-    reads: tuple[int, ...]
-    rows: tuple[Row, ...]
     placed: int
     busy: int
 
@@ -42,7 +39,7 @@ class Writing:
     """A row on its way to main memory: its elements gather in words, as in `Writer`."""
 
     def __init__(self, array: Array, row: Row) -> None:
-        self._row, self._both = row, array.residual
+        self._row = row
         layer = row.layer
         size = array.lanes // layer.groups
         self._beats = size if layer.single else size // 2
@@ -53,24 +50,21 @@ class Writing:
     def over(self) -> bool:
         return self._beat >= self._beats and not self._done
 
-    def step(self, *, free: bool) -> bool:
-        """Let a cycle pass, from its first beat on; return whether a word is written. That waits
-        while the port is not ``free``."""
+    def step(self) -> bool:
+        """Let a cycle pass, from its first beat on; return whether a word is written."""
         beat, slot = self._beat, self._slot
         first, second = self._takes(beat) if beat < self._beats else (False, False)
         here = [slot == k for k in range(ENTRY_WORDS)]
         into = [(here[k] and (first or second)) or (here[k - 1] and first and second)
                 for k in range(ENTRY_WORDS)]
-        loads = beat == 0 and not self._row.layer.single
-        early = (here[-1] and (first or (second and self._both)) and free
-                 and not (loads or self._done))
-        leaves = self._done and free
+        early = here[-1] and first and beat > 0 and not self._done
+        leaves = self._done
         kept = ([self._held[0] and self._beyond, False, False, False] if leaves else
                 [False] * ENTRY_WORDS if early else self._held)
         self._held = [kept[k] or (into[k] and not (k == ENTRY_WORDS - 1 and early))
                       for k in range(ENTRY_WORDS)]
         self._beyond = here[-1] and first and second and not early
-        self._done = ((into[-1] and not early) or (self._done and not free)
+        self._done = ((into[-1] and not early)
                       or (beat == self._beats - 1 and any(self._held)))
         self._slot = (slot + first + second) % ENTRY_WORDS
         self._beat += 1
@@ -90,7 +84,7 @@ class Writing:
 class Drains:
     """The passes of an array.
 
-    lag : cycles from a pass's last step to its begin here, without a residual operand.
+    lag : cycles from a pass's last step to its begin here.
     """
 
     def __init__(self, array: Array) -> None:
@@ -98,9 +92,7 @@ class Drains:
         lead = 1 + BIAS + array.residual
         latency = 2 + NORMALISE + array.clamp
         self.lag = SUMS - lead
-        # The cycle in which a row's first elements are written, and the one behind a row's last.
-        self._late, self._then = lead - 1 + latency, RESIDUAL + latency
-        self._end = max(self._late, self._then) if array.residual else self._late
+        self._late = lead - 1 + latency     # a row's first elements are written
         self._pass_of, self._writes_of = cache(self._pass), cache(self._writes)
 
     def of(self, batch: Batch, number: int) -> Drain:
@@ -115,37 +107,29 @@ class Drains:
     def _pass(self, layer: Layer, rows: tuple[tuple[int, bool], ...], written: int, ends: bool,
               fresh: bool) -> Drain:
         size, one = self.array.lanes // layer.groups, self.array.drain == 1
-        base = self._then if layer.residual else self._late
+        base = self._late
         if one and layer.wide:          # they do not wait for elements
             base = BIAS + 2
         heads: list[int] = []
         writes: list[int] = []
-        reads: list[int] = []
-        live: list[Row] = []
         for number, (slot, real) in enumerate(rows):
             at = number * layer.row
             heads += [at + 1 + k for k in range(layer.heads)]
             row = Row(layer=layer, begins=base + 1, written=written, slot=slot)
-            if layer.residual:
-                reads += [at + cycle for cycle in _reads(written, size, slot)]
-                live += [replace(row, begins=at + row.begins)] * (real and ends)
-            elif real and ends:
+            if real and ends:
                 writes += [at + cycle for cycle in self._writes_of(row)]
         last = (layer.groups - 1) * layer.row
         busy = last + base + (size if layer.single else size // 2) + (not one)
-        if self._end > self._late:      # what is left of a strobe must not be taken for another
-            busy = max(busy, last + self._end + 2)
-        taken = base - (layer.residual or layer.wide or one)
-        return Drain(heads=tuple(heads), writes=tuple(writes), reads=tuple(reads),
-                     rows=tuple(live), placed=taken if fresh else 2, busy=busy)
+        return Drain(heads=tuple(heads), writes=tuple(writes), placed=base - one if fresh else 2,
+                     busy=busy)
 
     def _writes(self, row: Row) -> tuple[int, ...]:
-        """Return the cycles in which a row's words are written, where nothing is read."""
+        """Return the cycles in which a row's words are written."""
         if self.array.drain == 1:
             return _pairs(row, self.array.lanes // row.layer.groups)
         writing, now, found = Writing(self.array, row), row.begins, []
         while not writing.over:
-            if writing.step(free=True):
+            if writing.step():
                 found.append(now)
             now += 1
         return tuple(found)
@@ -163,14 +147,3 @@ def _pairs(row: Row, size: int) -> tuple[int, ...]:
             found.append(row.begins + lane)
         slot += takes << row.layer.wide
     return tuple(found)
-
-
-def _reads(written: int, size: int, slot: int) -> list[int]:
-    """Return the cycles in which halves of words of a row's residual operands are read."""
-    found = [PEEK]
-    for lane in range(size):
-        takes = written >> lane & 1
-        if takes and slot % 2 and lane != size - 1:
-            found.append(PEEK + 2 + lane)
-        slot += takes
-    return found

@@ -54,6 +54,7 @@ class Batch:
     """A batch of rows, or a part of one.
 
     steps : of a pass.   dense, joins, open : flags of `BATCH`.   heads : words to be passed over.
+    added : its first entry reads a residual operand.
     first, entries : its entries, counted from the stream's first.   rows : (element, real) of each.
     position : of its band.   tiles : for each tile of it, which lanes of a group are written.
     """
@@ -63,6 +64,7 @@ class Batch:
     dense: bool
     joins: bool
     open: bool
+    added: bool
     heads: int
     first: int
     entries: int
@@ -198,14 +200,15 @@ def _batch(array: Array, reader: _Reader, word: int, fields: dict[str, int], ban
                  for _ in range(layer.groups)]
         rows = tuple((head["element"], bool(head["real"])) for head in heads)
     words = (batch["steps"] + batch["dense"] >> batch["dense"]) * layer.groups
-    count = -(-words // ENTRY_WORDS)
+    added = layer.residual and not batch["joins"]
+    count = added - (-words // ENTRY_WORDS)
     reader.weights(count, part=bool(batch["joins"]))
     written = tile_words(array)[2]
     size = array.lanes // layer.groups
     tiles = (int(table[band["tile"] + tile * TILE_WORDS + 2])
              for tile in range(band["last_tile"] + 1))
     return Batch(layer=layer, steps=batch["steps"], dense=bool(batch["dense"]),
-                 joins=bool(batch["joins"]), open=bool(batch["open"]),
+                 joins=bool(batch["joins"]), open=bool(batch["open"]), added=added,
                  heads=0 if batch["joins"] else layer.groups * layer.heads, first=first,
                  entries=count, rows=rows, position=band["position"],
                  tiles=tuple(written.unpack(tile)["written"] & (1 << size) - 1 for tile in tiles))
@@ -216,8 +219,8 @@ def _lines(array: Array, record: dict[str, int]) -> Lines:
     if record["apart"]:
         found = np.full(element.shape[:2], element.shape[2])
     elif record["zero"]:
-        found = np.full(element.shape[:2], -(-element.shape[2] // array.fill))
+        found = np.full(element.shape[:2], -(-element.shape[2] // ENTRY_WORDS))
     else:
-        found = element[..., -1] // array.fill - element[..., 0] // array.fill + 1
+        found = element[..., -1] // ENTRY_WORDS - element[..., 0] // ENTRY_WORDS + 1
     lines: Lines = found.tolist()
     return lines

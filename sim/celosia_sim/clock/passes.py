@@ -6,13 +6,11 @@ gateware does is written here once more, apart from it.
 
 from collections import deque
 
-from celosia_sim.clock.drains import Drains, Writing
+from celosia_sim.clock.drains import Drains
 from celosia_sim.clock.events import NEVER, Batch
 from celosia_spec.stream.array import Array
-from celosia_spec.stream.passes import RESIDUAL_AHEAD
 from celosia_spec.stream.timing import MANTISSA
 
-_AHEAD = RESIDUAL_AHEAD + 2
 _INSIDE = MANTISSA + 1      # a step until its entry is no longer needed
 
 
@@ -21,14 +19,13 @@ class Sequencer:
 
     entries : for each entry that was written, when.   batch : what runs, if something does.
     turn    : when its pass ends, once that is known.   began : when its first step is issued.
-    announce : when a pass with a residual operand is announced.
     freed   : (cycle, entries) from when on the first entries are no longer needed.
     """
 
     def __init__(self) -> None:
         self.entries: list[int] = []
         self.batch: Batch | None = None
-        self.turn = self.began = self.announce = NEVER
+        self.turn = self.began = NEVER
         self.number = 0
         self.freed: deque[tuple[int, int]] = deque()
         self.taken = False          # registered: a batch was taken over in the cycle before
@@ -40,17 +37,28 @@ class Sequencer:
         """The pass is its batch's last."""
         return self.batch is not None and self.number == self.batch.passes - 1
 
+    @property
+    def alone(self) -> bool:
+        """The pass has one step, which reads a residual operand."""
+        return self.batch is not None and self.batch.layer.residual and self.number % 2 == 0
+
     def look(self) -> None:
-        """Find when the first pass ends, and begins, as soon as its entries are there."""
+        """Find when the first pass ends, and begins, as soon as its entries are there; with a
+        residual operand, the second one as well."""
         batch = self.batch
         if batch is None or self.turn != NEVER:
             return
         entries = self.entries
+        if self.alone:
+            if len(entries) > batch.first:
+                self._there = max(self._ready, entries[batch.first] + 2)
+                self.turn = self.began = max(self._there, self._from + batch.layer.least)
+            return
         if len(entries) > batch.first and self.began == NEVER and batch.steps > 1:
             self.began = max(self._ready, entries[batch.first] + 2)
         if len(entries) < batch.first + batch.entries:
             return
-        before, entry, left = self._ready - 1, batch.first, batch.steps - 1
+        before, entry, left = self._ready - 1, batch.first + batch.added, batch.steps - 1
         while left:
             steps = min(batch.entry_steps, left)
             before = max(before + 1, entries[entry] + 2) + steps - 1
@@ -58,23 +66,18 @@ class Sequencer:
             entry += steps == batch.entry_steps
         there = self._there = max(before + 1, entries[entry] + 2)
         self.turn = max(there, self._from + batch.layer.least)
-        if batch.layer.residual and not batch.open:
-            self.announce = max(there, self._from + batch.layer.least - RESIDUAL_AHEAD)
-            self.turn = max(self.turn, self.announce + RESIDUAL_AHEAD)
-        if batch.steps == 1:
+        if batch.steps == 1 and self.began == NEVER:
             self.began = self.turn
 
     def comes(self, now: int) -> bool:
         """Return whether a pass is on its way to the output path from this cycle on."""
         batch = self.batch
-        if batch is None or batch.open:
-            return False
-        return now == (self.announce if batch.layer.residual else self.turn)
+        return batch is not None and (self.alone or not batch.open) and now == self.turn
 
     def spent(self, now: int) -> dict[str, int]:
         """Return on what the cycles of a pass were spent that ends now."""
         assert self.batch is not None
-        steps = self.batch.steps
+        steps = 1 if self.alone else self.batch.steps
         there = min(max(self._there, self._from + steps), now)
         return {"steps": steps, "weights": there - self._from - steps, "rows": now - there}
 
@@ -86,23 +89,22 @@ class Sequencer:
             self._leave(now, batch)
             return
         self.number += 1
-        self._from = now
-        self.turn = now + max(batch.layer.least, batch.steps)
-        if batch.layer.residual and not batch.open:
-            self.announce = max(now + 2 + max(0, batch.steps - _AHEAD),
-                                now + batch.layer.least - RESIDUAL_AHEAD)
-            self.turn = max(self.turn, self.announce + RESIDUAL_AHEAD)
+        self._from, self._ready = now, now + 1
+        if batch.added and self.number == 1:
+            self.turn = NEVER
+        else:
+            self.turn = now + max(batch.layer.least, 1 if self.alone else batch.steps)
 
     def take(self, now: int, batch: Batch) -> None:
         """Take a batch over; the one before may end in the same cycle."""
         if self.batch is not None:
             self._leave(now, self.batch)
-        self.batch, self.number = batch, 0
+        self.batch, self.number = batch, int(batch.layer.residual and batch.joins)
         self._from, self._ready = now, now + 1
         if self._dense and not batch.dense and now <= self._last + _INSIDE:
             self._ready = max(self._last + _INSIDE + 1, now + 2)
         self._dense = batch.dense
-        self.turn = self.began = self.announce = NEVER
+        self.turn = self.began = NEVER
 
     def _leave(self, now: int, batch: Batch) -> None:
         self.freed.append((now + _INSIDE, batch.first + batch.entries))
@@ -122,8 +124,6 @@ class Output:
         self.starts: deque[tuple[int, Batch, int, int]] = deque()
         self.heads: set[int] = set()
         self._writes: set[int] = set()
-        self._reads: set[int] = set()
-        self._rows: deque[tuple[int, Writing]] = deque()
         self.busy = 0
         self.pending = False
         self._unplaced: deque[int] = deque()
@@ -140,24 +140,15 @@ class Output:
         drain = self.drains.of(batch, number)
         self.heads.update([now + cycle for cycle in drain.heads])
         self._writes.update([now + cycle for cycle in drain.writes])
-        self._reads.update([now + cycle for cycle in drain.reads])
-        self._rows.extend((now + row.begins, Writing(self.drains.array, row))
-                          for row in drain.rows)
         self.busy = max(self.busy, now + drain.busy)
         self._unplaced.append(now + drain.placed)
         return heads
 
     def port(self, now: int) -> bool:
         """Return whether main memory's port is taken."""
-        found, reads = now in self._writes, now in self._reads
+        found = now in self._writes
         self._writes.discard(now)
-        self._reads.discard(now)
-        if self._rows and self._rows[0][0] <= now:
-            writing = self._rows[0][1]
-            found |= writing.step(free=not reads)
-            if writing.over:
-                self._rows.popleft()
-        return found or reads
+        return found
 
     def placed(self, now: int) -> bool:
         """Return whether all that began have their bands' positions."""

@@ -12,6 +12,7 @@ from celosia_spec.isa import ArrayConfig
 from celosia_spec.qgraph import QGraph, QNode
 from celosia_spec.stream.array import ENTRY_WORDS, Array
 from celosia_spec.stream.controls import BATCH, EXCESS, HEAD, head_words
+from celosia_spec.stream.words import WEIGHT
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,15 +49,20 @@ def batches(graph: QGraph, layer: Layer, part: Part, array: Array) -> Batches:
     dense = part.dense[batch]
     count = -(-steps // (1 + dense)) * groups                   # weight words of a piece
     control = -(-(1 + np.where(begin > 0, 0, groups * size)) // ENTRY_WORDS)
-    entries = control + -(-count // ENTRY_WORDS)
+    own = np.where(begin > 0, 0, int(part.added is not None))       # entries of what is added
+    entries = control + own + -(-count // ENTRY_WORDS)
     at = np.cumsum(entries) - entries
     words = np.zeros((int(entries.sum()), ENTRY_WORDS), np.int64)
     words[np.repeat(at, control) + _within(control)] = NOTHING
     words[at, 0] = BATCH.pack(steps=steps, dense=dense.astype(np.int64),
                               joins=(begin > 0).astype(np.int64),
                               open=(begin + steps < part.steps[batch]).astype(np.int64))
-    words.reshape(-1)[np.repeat((at + control) * ENTRY_WORDS, count) + _within(count)] = _weights(
-        layer, part, array)
+    if part.added is not None:
+        words[(at + control)[begin == 0], :groups] = WEIGHT.pack(
+            mantissa=(part.rows >= 0) << int(graph.tensors[layer.node.output].signed),
+            step=part.added).reshape(-1, groups)
+    words.reshape(-1)[np.repeat((at + control + own) * ENTRY_WORDS, count) + _within(count)
+                      ] = _weights(layer, part, array)
     heads = at[begin == 0][:, None] * ENTRY_WORDS + 1 + np.arange(groups) * size
     return Batches(words=words, heads=heads.ravel(),
                    sizes=np.bincount(batch, entries).astype(np.int64).tolist())

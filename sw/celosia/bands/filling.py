@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from celosia.bands.layouts import Band, Lines, Rectangle, Spread, joined, rectangles
+from celosia.bands.layouts import Band, Lines, Rectangle, Spread, addend, joined, rectangles
 from celosia_spec.qgraph import QGraph, QNode
 from celosia_spec.stream.array import ENTRY_WORDS, Array
 from celosia_spec.stream.fills import Fill, cycles
@@ -13,20 +13,21 @@ Place = tuple[int, int]
 
 
 def records(graph: QGraph, node: QNode, layout: Lines | Spread, band: Band,
-            places: Mapping[str, Place], array: Array, *, log2_groups: int,
-            slot: int) -> list[dict[str, int]]:
+            places: Mapping[str, Place], array: Array, *, log2_groups: int) -> list[dict[str, int]]:
     """Return the records of a band's fills. How many they are, and how long they take, does not
-    depend on the words in which maps begin, nor on the slot."""
-    source = joined(graph, node)
-    common = {"slot": slot, "signed": int(source.signed), "log2_groups": log2_groups}
+    depend on the words in which maps begin."""
+    source, add = joined(graph, node), node.epilogue.add
+    common = {"signed": int(source.signed), "log2_groups": log2_groups, "rows": layout.depth}
+    other = dict(common)
+    if add is not None:
+        other |= {"signed": int(graph.tensors[add].signed), "residual": 1}
     if isinstance(layout, Spread):
-        return Fill(**common, word=places[node.input][0], run=layout.elements, row=band.stretch.row,
-                    rows=1).records(array)
+        return _whole(layout, band, node, places, common, other, array)
     made = [part for fill in rectangles(layout, source, band.stretch, band.begin, band.end)
             for part in _pieces(fill, array.bank_rows)]
-    common["rows"] = layout.channels
 
-    def of(fill: Rectangle, begin: int, channels: int, word: int, plane: int) -> Fill:
+    def of(fill: Rectangle, begin: int, channels: int, word: int, plane: int,
+           common: dict[str, int] = common) -> Fill:
         return Fill(
             **common, **_places(layout, fill, band.stretch.row + begin), zero=int(fill.zero),
             only=int(fill.only), step_x=fill.step, phase_x=fill.phase, word=word,
@@ -39,11 +40,32 @@ def records(graph: QGraph, node: QNode, layout: Lines | Spread, band: Band,
         first, last = block
         whole = Fill(**common | {"rows": 1}, zero=1, row=band.stretch.row + first,
                      run=(last - first) * layout.size).records(array)
-        if _takes(whole, array) < _takes(found, array):
+        if _takes(whole) < _takes(found):
             found = whole
-    return found + [record for fill in made if not fill.zero
-                    for part in _parts(graph, node, band, places)
-                    for record in of(fill, *part).records(array)]
+    found += [record for fill in made if not fill.zero
+              for part in _parts(graph, node, band, places)
+              for record in of(fill, *part).records(array)]
+    added = addend(layout, band.stretch, band.begin, band.end)
+    if add is not None and added is not None:
+        word, stride = places[add]
+        plane = stride // ENTRY_WORDS
+        found += [record for fill in _pieces(added, array.bank_rows)
+                  for record in of(fill, layout.channels, fill.channels,
+                                   word + band.stretch.added * plane, plane, other).records(array)]
+    return found
+
+
+def _whole(layout: Spread, band: Band, node: QNode, places: Mapping[str, Place],
+           common: dict[str, int], other: dict[str, int], array: Array) -> list[dict[str, int]]:
+    """Return the records of a layer that looks at its whole input."""
+    row, operand = band.stretch.row, layout.operand
+    found = Fill(**common, word=places[node.input][0], run=layout.source.elements,
+                 row=row).records(array)
+    if operand is not None and node.epilogue.add is not None:
+        count = (band.stretch.addends - 1) * operand.stride + operand.positions
+        found += Fill(**other, word=places[node.epilogue.add][0], row=row + operand.row, run=count,
+                      element=band.stretch.added * operand.stride).records(array)
+    return found
 
 
 def _pieces(fill: Rectangle, most: int) -> Iterable[Rectangle]:
@@ -54,8 +76,8 @@ def _pieces(fill: Rectangle, most: int) -> Iterable[Rectangle]:
                       element=fill.element + first * fill.pitch)
 
 
-def _takes(records: list[dict[str, int]], array: Array) -> int:
-    return sum(cycles(record, array) for record in records)
+def _takes(records: list[dict[str, int]]) -> int:
+    return sum(cycles(record) for record in records)
 
 
 def _block(layout: Lines, band: Band, zeros: list[Rectangle]) -> tuple[int, int] | None:
@@ -68,7 +90,7 @@ def _block(layout: Lines, band: Band, zeros: list[Rectangle]) -> tuple[int, int]
     last = max(fill.position + (fill.lines - 1) * fill.line + fill.run for fill in zeros)
     if band.begin and first * layout.size < layout.grid.before + band.begin * layout.grid.pitch:
         return None
-    return first * layout.channels, -(-last // layout.size) * layout.channels
+    return first * layout.depth, -(-last // layout.size) * layout.depth
 
 
 def _parts(graph: QGraph, node: QNode, band: Band,

@@ -28,18 +28,14 @@ def is_vector(node: QNode, source: QTensor, result: QTensor) -> bool:
 
 def strides(graph: QGraph) -> dict[str, int]:
     """Return the elements from one channel of each stored map to the next: whole words, or one
-    where a channel has one position and all readers look at the whole map."""
+    where a channel has one position and all readers look at their whole input."""
     found = {}
     for name, tensor in graph.tensors.items():
         positions = tensor.shape[1] * tensor.shape[2]
         packed = positions == 1 and all(
-            is_vector(node, tensor, graph.tensors[node.output]) for node in graph.nodes
-            if name in node.inputs)
+            is_vector(node, graph.tensors[node.input], graph.tensors[node.output])
+            for node in graph.nodes if name in (*node.inputs, node.epilogue.add))
         found[name] = 1 if packed else -(-positions // ENTRY_WORDS) * ENTRY_WORDS
-    adding = [(node.epilogue.add, node.output) for node in graph.nodes if node.epilogue.add]
-    # A residual operand is found where the output lies.
-    while unlike := [pair for pair in adding if found[pair[0]] != found[pair[1]]]:
-        found |= {name: ENTRY_WORDS for pair in unlike for name in pair}
     return found
 
 
@@ -55,15 +51,18 @@ def is_depthwise(node: QNode, source: QTensor, result: QTensor) -> bool:
 class Stretch:
     """What lies in the banks as one piece: what some lines of the output read of some channels.
 
-    line, lines : of the output.   channel, channels : of the input.   row : the bank row at which
-    it begins; rows follow each other without an end, and the banks hold them modulo their depth.
+    line, lines : of the output.   channel, channels : of the input.   added, addends : the first
+    channel of the residual operand, and how many.   row : the bank row at which it begins; rows
+    follow each other without an end, and the banks hold them modulo their depth.
     """
 
     line: int
     lines: int
     channel: int
     channels: int
-    row: int
+    added: int = 0
+    addends: int = 0
+    row: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,19 +82,23 @@ class Band:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spread:
-    """A layer that looks at its whole input: elements as they lie in main memory, side by side in
-    the banks. size : P'.   source : the input.   stride : elements from a channel to the next."""
+class Vector:
+    """Elements of a map as they lie in main memory, side by side in the banks.
 
-    source: QTensor
+    channels, positions : of the map, and of each channel.   size : P'.   stride : elements from a
+    channel to the next.   row : the first bank row.
+    """
+
+    channels: int
+    positions: int
     size: int
     stride: int
+    row: int = 0
 
     @property
     def elements(self) -> int:
-        """Elements from the first to the last one of the map, gaps between channels included."""
-        count, height, width = self.source.shape
-        return (count - 1) * self.stride + height * width
+        """Elements from the first to the last one, gaps between channels included."""
+        return (self.channels - 1) * self.stride + self.positions
 
     @property
     def rows(self) -> int:
@@ -109,20 +112,60 @@ class Spread:
 
     def taps(self) -> list[tuple[int, int, int]]:
         """Return (rows, rotation, mask) of every tap word."""
-        return [(block * BLOCK, bank, 0) for bank in range(self.size)
+        return [(self.row + block * BLOCK, bank, 0) for bank in range(self.size)
                 for block in range(self.blocks)]
 
     def index(self) -> np.ndarray:
-        """Return the column index of every column of the weights, int64 (C * H * W,)."""
-        count, height, width = self.source.shape
-        at = (np.arange(count)[:, None] * self.stride
-              + np.arange(height * width)).ravel()
+        """Return the column index of every element of every channel, int64."""
+        at = (np.arange(self.channels)[:, None] * self.stride + np.arange(self.positions)).ravel()
         return at % self.size * (self.blocks * BLOCK) + at // self.size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """A layer that looks at its whole input, which is one stretch; behind it lie those channels of
+    a residual operand that a stretch has."""
+
+    source: Vector
+    operand: Vector | None = None
+
+    @property
+    def channels(self) -> int:
+        """Channels of the input."""
+        return self.source.channels
+
+    @property
+    def addends(self) -> int:
+        """Channels of a residual operand in a stretch."""
+        return 0 if self.operand is None else self.operand.channels
+
+    @property
+    def depth(self) -> int:
+        """Bank rows from one position group to the next."""
+        return 1
+
+    @property
+    def rows(self) -> int:
+        """Bank rows."""
+        return self.source.rows + (0 if self.operand is None else self.operand.rows)
+
+    def operand_taps(self) -> list[tuple[int, int, int]]:
+        """Return (rows, rotation, mask) of the tap words of a residual operand."""
+        return [] if self.operand is None else self.operand.taps()
+
+    def operand_index(self) -> np.ndarray:
+        """Return the column index of every channel of a residual operand in a stretch, int64."""
+        return np.zeros(0, np.int64) if self.operand is None else self.operand.index()
+
+    def taps(self) -> list[tuple[int, int, int]]:
+        """Return (rows, rotation, mask) of every tap word, those of a residual operand first."""
+        return self.operand_taps() + self.source.taps()
 
     def tiles(self, lines: int) -> Tiles:
         """Return the one tile of the one line."""
-        return Tiles(rows=np.zeros(1, np.int64), begins=np.zeros((1, self.size + 2 * EDGE), bool),
-                     written=np.arange(self.size)[None] == 0, lines=np.zeros((1, 2), np.int64))
+        size = self.source.size
+        return Tiles(rows=np.zeros(1, np.int64), begins=np.zeros((1, size + 2 * EDGE), bool),
+                     written=np.arange(size)[None] == 0, lines=np.zeros((1, 2), np.int64))
 
     def rows_of(self, begin: int, end: int) -> tuple[int, int]:
         """Return the bank rows of all that there is."""
@@ -134,18 +177,25 @@ class Lines:
     """A layer that looks at a window: some lines of some channels, parted into planes.
 
     grid : of the layer.   size : P'.   span : grid lines of the longest stretch.   channels : of
-    a stretch.
+    a stretch.   addends : channels of a residual operand in a stretch, whose elements have the
+    positions of the outputs.
     """
 
     grid: Grid
     size: int
     span: int
     channels: int
+    addends: int = 0
+
+    @property
+    def depth(self) -> int:
+        """Bank rows from one position group to the next."""
+        return self.channels + self.addends
 
     @property
     def rows(self) -> int:
         """Bank rows of the longest stretch."""
-        return -(-self.grid.positions(self.span) // self.size) * self.channels
+        return -(-self.grid.positions(self.span) // self.size) * self.depth
 
     @property
     def blocks(self) -> int:
@@ -157,15 +207,24 @@ class Lines:
         if not self.grid.single:
             return 0, self.rows
         first, last = begin * self.grid.pitch, self.grid.before + end * self.grid.pitch
-        return (first // self.size * self.channels, -(-last // self.size) * self.channels)
+        return first // self.size * self.depth, -(-last // self.size) * self.depth
 
     def place(self, position: int) -> tuple[int, int]:
         """Return (bank rows, bank) of a position, which may be negative."""
-        return position // self.size * self.channels, position % self.size
+        return position // self.size * self.depth, position % self.size
+
+    def operand_taps(self) -> list[tuple[int, int, int]]:
+        """Return (rows, rotation, mask) of the tap words of a residual operand."""
+        return [(self.channels + channel, 0, 0) for channel in range(0, self.addends, BLOCK)]
+
+    def operand_index(self) -> np.ndarray:
+        """Return the column index of every channel of a residual operand in a stretch, int64."""
+        return np.arange(self.addends)
 
     def taps(self) -> list[tuple[int, int, int]]:
-        """Return (rows, rotation, mask) of every tap word, phase by phase."""
-        found = []
+        """Return (rows, rotation, mask) of every tap word: those of a residual operand, then phase
+        by phase."""
+        found = self.operand_taps()
         for position, mask in self.grid.taps(self.span):
             rows, bank = self.place(position)
             found += [(rows + block * BLOCK, bank, mask) for block in range(self.blocks)]
@@ -186,7 +245,7 @@ class Lines:
                    & (line % self.grid.lines.every == 0))
         kept = written.any(axis=1)
         written, line = written[kept], line[kept]
-        return Tiles(rows=first[kept] // self.size * self.channels, begins=at[kept] % pitch == 0,
+        return Tiles(rows=first[kept] // self.size * self.depth, begins=at[kept] % pitch == 0,
                      written=written, lines=np.stack([
                          np.where(written, line, lines).min(axis=1),
                          np.where(written, line, -1).max(axis=1)], axis=1))
@@ -209,6 +268,23 @@ class Rectangle:
     position: int
     plane_x: int
     line: int
+
+
+def addend(layout: Lines, stretch: Stretch, begin: int, end: int) -> Rectangle | None:
+    """Return the fill of a residual operand beside grid lines of a stretch: those lines of it that
+    are added to outputs for which the grid lines are filled."""
+    grid = layout.grid
+    reach = grid.span(0)
+    first, last = max(begin - reach, 0), end - reach
+    if not layout.addends or first >= last:
+        return None
+    width, lines = grid.columns.count, last - first
+    whole = grid.pitch == width
+    return Rectangle(
+        zero=False, only=False, step=1, phase=0, element=(stretch.line + first) * width,
+        channels=stretch.addends, run=lines * width if whole else width,
+        lines=1 if whole else lines, pitch=width, position=first * grid.pitch, plane_x=0,
+        line=grid.pitch)
 
 
 def rectangles(layout: Lines, source: QTensor, stretch: Stretch, begin: int,

@@ -14,6 +14,7 @@ from celosia.bands.layouts import (
     Lines,
     Spread,
     Stretch,
+    Vector,
     is_depthwise,
     is_vector,
     joined,
@@ -22,6 +23,7 @@ from celosia.bands.layouts import (
 from celosia.bands.tiles import TileTable
 from celosia.schedule.steps import batch_steps, row_order, row_words
 from celosia_spec.errors import FitError
+from celosia_spec.isa import BLOCK
 from celosia_spec.qgraph import QGraph, QNode, QTensor
 from celosia_spec.stream.array import ENTRY_WORDS, RING_GAP, Array
 from celosia_spec.stream.controls import BATCH, RECORDS, Op, head_words
@@ -41,9 +43,6 @@ RECORD = len(RECORDS[Op.FILL].words) + 2
 FETCH = 3
 """Cycles in which nothing is fetched, behind a batch's heads."""
 
-FIRST = 10
-"""Cycles that a batch's first pass takes more where a tensor is added."""
-
 DENSE = 32
 """A batch gets a step for every column, and half as many entries, where that adds no more than one
 step in so many."""
@@ -52,6 +51,9 @@ GRIDS = ((False, False, False, False), (True, False, False, False), (False, True
          (False, False, True, False), (True, False, True, False), (False, False, False, True))
 """Grids that are tried: lines begin on multiples of P', they are filled up with zeros, the grid is
 dense, all planes of columns are stored."""
+
+REACH = 16 * BLOCK
+"""Column indices that a residual operand's step reaches."""
 
 COUNTED = 6
 """Of all ways of a layer, so many are counted with what their fills take; the others are about."""
@@ -62,12 +64,14 @@ class Part:
     """Batches that some bands run.
 
     rows : of the weights in batch order, -1 for none.   steps : int64 (batches,), of a pass.
+    added : column index of each row's residual operand; None without.
     dense : bool (batches,): every column has a step, and entries hold eight mantissas.
     passes : int64 (batches,), cycles for a tile.   bands : what runs them, one after the other.
     longest : entries at which a batch is cut.
     """
 
     rows: np.ndarray
+    added: np.ndarray | None
     steps: np.ndarray
     dense: np.ndarray
     passes: np.ndarray
@@ -117,12 +121,14 @@ class Layer:
 class Work:
     """The batches of a part, and what they take.
 
-    index : column index of every column.   longest : entries of the longest batch.
+    index : column index of every column.   added : of each row's residual operand; None without.
+    longest : entries of the longest batch.
     passes : int64 (batches,), cycles for a tile.   cycles : of all batches for a tile.
     least : cycles that a pass takes at least.   fetched : accesses of main memory that they take.
     """
 
     rows: np.ndarray
+    added: np.ndarray | None
     steps: np.ndarray
     dense: np.ndarray
     index: np.ndarray
@@ -156,7 +162,7 @@ def _fastest(graph: QGraph, node: QNode, array: Array, apart: dict[str, int]) ->
     if not ways:
         raise _refusal(graph, node, array, apart)
     ways.sort(key=lambda way: _counted(graph, node, way, lambda band: _about(
-        way.layout, band, joined(graph, node), array.fill)))
+        way.layout, band, joined(graph, node))))
     found, best = min(((_counted(graph, node, way, _filled(graph, node, way, array, apart)), at)
                        for at, way in enumerate(ways[:COUNTED])))
     return _layer(node, ways[best], array, found)
@@ -166,21 +172,20 @@ def _refusal(graph: QGraph, node: QNode, array: Array, apart: dict[str, int]) ->
     """Return what says why a node has no way, and what would help."""
     source, result = joined(graph, node), graph.tensors[node.output]
     vector, depthwise = is_vector(node, source, result), is_depthwise(node, source, result)
-    whole = Grid.of(node, source, result, fill=array.fill, filled=True)
+    whole = Grid.of(node, source, result, filled=True)
     taps, rows, longest = [], [], []
     for log2 in range(array.groups_max.bit_length()):
-        size = array.positions(log2)
+        size, least = array.positions(log2), 0 if node.epilogue.add is None else 1 << log2
         if vector:
-            spread = Spread(source=source, size=size, stride=apart[node.input])
+            spread = _spread(graph, node, apart, size, least)
             taps.append(len(spread.taps()))
             rows.append(spread.rows)
             continue
         channels = 1 << log2 if depthwise else source.shape[0]
-        layout = Lines(grid=whole, size=size, span=whole.span(1), channels=channels)
+        layout = Lines(grid=whole, size=size, span=whole.span(1), channels=channels, addends=least)
         taps.append(len(layout.taps()))
         rows.append(layout.rows)
-        longest.append(max(work.longest for work in _works(
-            graph, node, array, log2, layout, source.shape[0])))
+        longest.append(max(work.longest for work in _works(graph, node, array, log2, layout)))
     if min(taps) > array.taps:
         problem = f"it needs {min(taps)} taps, the array has {array.taps}"
         way_out = ("give it fewer inputs" if vector else
@@ -206,8 +211,9 @@ def _layer(node: QNode, way: Way, array: Array, cycles: int) -> Layer:
     parts = []
     for work, bands in zip(way.works, way.bands, strict=True):
         single = pool is None and all(band.tiles == 1 for band in bands)
-        parts.append(Part(rows=work.rows, steps=work.steps, dense=work.dense, passes=work.passes,
-                          bands=tuple(bands), longest=_longest(array, single=single)))
+        parts.append(Part(rows=work.rows, added=work.added, steps=work.steps, dense=work.dense,
+                          passes=work.passes, bands=tuple(bands),
+                          longest=_longest(array, single=single)))
     return Layer(node=node, log2_groups=way.log2_groups, layout=way.layout,
                  index=way.works[0].index, parts=tuple(parts), cycles=cycles,
                  least=way.works[0].least)
@@ -255,8 +261,6 @@ def _counted(graph: QGraph, node: QNode, way: Way, fill: Callable[[Band], Fill])
         words = written(band.stretch.lines)
         others = work.fetched + len(work.rows) * (words[band.tile + band.tiles] - words[band.tile])
         passes = max(work.cycles * band.tiles, others + FETCH * len(work.steps))
-        if node.epilogue.add is not None:
-            passes += FIRST * len(work.steps)
         found += BAND
         if at + 1 < len(bands):
             after = fill(bands[at + 1][0])
@@ -270,59 +274,64 @@ def _counted(graph: QGraph, node: QNode, way: Way, fill: Callable[[Band], Fill])
 
 def _written(graph: QGraph, node: QNode, layout: Lines | Spread) -> Callable[[int], list[int]]:
     """Return a function of a stretch's lines: accesses that a row takes before each of its tiles,
-    and before the end, to write its results and to read what is added to them."""
-    wide, times = node.output == graph.output, 2 if node.epilogue.add is not None else 1
+    and before the end, to write its results."""
+    wide = node.output == graph.output
 
     @cache
     def found(lines: int) -> list[int]:
         ends = np.cumsum(layout.tiles(lines).written.sum(axis=1)) << wide
         begins = np.concatenate([[0], ends[:-1]])
         words = -(-ends // ENTRY_WORDS) - begins // ENTRY_WORDS
-        return [0, *(np.cumsum(words) * times).tolist()]
+        return [0, *np.cumsum(words).tolist()]
     return found
 
 
 def _filled(graph: QGraph, node: QNode, way: Way, array: Array,
             apart: dict[str, int]) -> Callable[[Band], Fill]:
     """Return a function that tells what the records of a band's fills take."""
-    places = {name: (0, apart[name]) for name in node.inputs}
+    places = {name: (0, apart[name]) for name in (*node.inputs, node.epilogue.add)
+              if name is not None}
 
     @cache
     def found(band: Band) -> Fill:
         made = records(graph, node, way.layout, band, places, array,
-                       log2_groups=way.log2_groups, slot=0)
-        return Fill(sum(cycles(record, array) for record in made),
-                    sum(accesses(record, array) for record in made), len(made))
+                       log2_groups=way.log2_groups)
+        return Fill(sum(cycles(record) for record in made), sum(map(accesses, made)),
+                    len(made))
 
     def of(band: Band) -> Fill:
         # Channels of one map, and bank rows, make no difference.
         stretch = band.stretch if node.joins else replace(band.stretch, channel=0)
-        return found(replace(band, stretch=replace(stretch, row=0)))
+        return found(replace(band, stretch=replace(stretch, added=0, row=0)))
     return of
 
 
-def _about(layout: Lines | Spread, band: Band, source: QTensor, size: int) -> Fill:
-    """Return what a band's fills take, about, where ``size`` elements are filled a cycle."""
+def _about(layout: Lines | Spread, band: Band, source: QTensor) -> Fill:
+    """Return what a band's fills take, about."""
     if isinstance(layout, Spread):
-        words = -(-layout.elements // size)
-        return Fill(words, words, 1)
+        words = -(-(layout.source.elements + layout.addends) // ENTRY_WORDS)
+        return Fill(words, words, 1 + (layout.addends > 0))
     grid, stretch = layout.grid, band.stretch
     step, (height, width) = grid.lines.step, source.shape[1:]
     first, planes = stretch.line + grid.lines.shifts[0], len(grid.lines.planes)
     inside = max(0, min((first + band.end) * step, height) - max((first + band.begin) * step, 0))
     lines = inside * planes // step
     outside = (band.end - band.begin) * planes - lines
-    words = -(-width // size) if grid.columns.step <= 2 else width
+    words = -(-width // ENTRY_WORDS) if grid.columns.step <= 2 else width
     count = planes * ((inside > 0) + (outside > 0) * (1 if grid.columns.step == 1 else 2))
     if step == grid.columns.step == 1 and grid.pitch == width:
-        takes = (lines + outside) * width // size + 5 * count
+        takes = (lines + outside) * width // ENTRY_WORDS + 5 * count
     else:
         takes = (lines + outside) * (max(words, 3) + 4) + count
     if grid.filled:
         gaps = planes * len(grid.columns.planes)
         takes += ((band.end - band.begin) * 7 + 2) * gaps
         count += gaps * 2
-    return Fill(stretch.channels * takes + 8 * count, stretch.channels * lines * words, count)
+    takes, words = stretch.channels * takes, stretch.channels * lines * words
+    if layout.addends:
+        added = -(-grid.columns.count // ENTRY_WORDS) * (band.end - band.begin) * stretch.addends
+        takes, words, count = takes + added + 5 * stretch.addends, words + added, count + 1
+    return Fill(takes + 8 * count, words, count)
 
 
 def _longest_stretch(way: Way) -> int:
@@ -337,33 +346,108 @@ def _ways(graph: QGraph, node: QNode, array: Array, log2: int,
           apart: dict[str, int]) -> Iterator[Way]:
     source, result = joined(graph, node), graph.tensors[node.output]
     size, depthwise = array.positions(log2), is_depthwise(node, source, result)
+    adds = node.epilogue.add is not None
     if is_vector(node, source, result):
-        spread = Spread(source=source, size=size, stride=apart[node.input])
-        if spread.rows <= array.bank_rows and len(spread.taps()) <= array.taps:
-            work = _work(graph, node, array, log2, spread.index())
-            whole = Stretch(line=0, lines=1, channel=0, channels=1, row=0)
-            yield Way(log2_groups=log2, layout=spread, works=[work], bands=[[
-                Band(stretch=whole, tile=0, tiles=1, begin=0, end=1, beside=False)]])
-        if not depthwise or spread.stride == 1:
+        for addends in _addends(result, apart[node.epilogue.add or node.input], log2, adds=adds):
+            spread = _spread(graph, node, apart, size, addends)
+            if spread.rows <= array.bank_rows and len(spread.taps()) <= array.taps:
+                yield _spread_way(graph, node, array, log2, spread)
+                break
+        if not depthwise or apart[node.input] == 1:
             return
-    works: dict[int, list[Work]] = {}
+    works: dict[tuple[int, int], list[Work]] = {}
     seen = set()
-    masked = any(mask for _, mask in Grid.of(node, source, result, fill=array.fill).taps(1))
+    masked = any(mask for _, mask in Grid.of(node, source, result).taps(1))
     for multiple, filled, dense, every in GRIDS:
-        grid = Grid.of(node, source, result, fill=array.fill, multiple=size if multiple else 1,
-                       filled=filled, dense=dense, whole=every)
+        if dense and adds:              # what is added lies as the outputs do, without gaps
+            continue
+        grid = Grid.of(node, source, result, multiple=size if multiple else 1, filled=filled,
+                       dense=dense, whole=every)
         # Without masks nothing has to be filled.
         key = replace(grid, filled=filled and masked)
         if key in seen:
             continue
         seen.add(key)
-        for channels in _channels(source.shape[0], 1 << log2) if depthwise else [source.shape[0]]:
-            for layout, lines in _layouts(grid, array, size, channels):
-                if channels not in works:
-                    works[channels] = _works(graph, node, array, log2, layout, source.shape[0])
-                for bands in _bands(layout, array, lines, source.shape[0], works[channels],
+        for channels, addends in _held(source, result, log2, depthwise=depthwise, adds=adds):
+            for layout, lines in _layouts(grid, array, size, channels, addends):
+                held = channels, addends
+                if held not in works:
+                    works[held] = _works(graph, node, array, log2, layout)
+                for bands in _bands(layout, array, lines, works[held],
+                                    _shares(graph, node, layout),
                                     pooled=node.epilogue.pool is not None):
-                    yield Way(log2_groups=log2, layout=layout, works=works[channels], bands=bands)
+                    yield Way(log2_groups=log2, layout=layout, works=works[held], bands=bands)
+
+
+def _held(source: QTensor, result: QTensor, log2: int, *, depthwise: bool,
+          adds: bool) -> list[tuple[int, int]]:
+    """Return how many channels of the input, and of a residual operand, a stretch may hold."""
+    if depthwise:
+        return [(count, count * adds) for count in _channels(source.shape[0], 1 << log2)
+                if not adds or count <= REACH]
+    return [(source.shape[0], addends) for addends in _addends(result, 1, log2, adds=adds)]
+
+
+def _addends(result: QTensor, stride: int, log2: int, *, adds: bool) -> list[int]:
+    """Return how many channels of a residual operand a stretch may have, the most first: what one
+    step reaches, and fewer where the banks do not hold those."""
+    if not adds:
+        return [0]
+    found = [min(result.shape[0], REACH // stride)]
+    while found[-1] > 1 << log2:
+        found.append(max(found[-1] // 2, 1 << log2))
+    return found
+
+
+def _spread(graph: QGraph, node: QNode, apart: dict[str, int], size: int, addends: int) -> Spread:
+    """Return the layout of a layer that looks at its whole input."""
+    count, height, width = graph.tensors[node.input].shape
+    source = Vector(channels=count, positions=height * width, size=size, stride=apart[node.input])
+    if node.epilogue.add is None:
+        return Spread(source=source)
+    return Spread(source=source, operand=Vector(
+        channels=addends, positions=1, size=size, stride=apart[node.epilogue.add],
+        row=source.rows))
+
+
+def _spread_way(graph: QGraph, node: QNode, array: Array, log2: int, spread: Spread) -> Way:
+    bands = [[Band(stretch=Stretch(line=0, lines=1, channel=share.channel, channels=share.channels,
+                                   added=share.added, addends=share.addends, row=k * spread.rows),
+                   tile=0, tiles=1, begin=0, end=1,
+                   beside=k > 0 and 2 * spread.rows <= array.bank_rows)]
+             for k, share in enumerate(_shares(graph, node, spread))]
+    return Way(log2_groups=log2, layout=spread, works=_works(graph, node, array, log2, spread),
+               bands=bands)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """What the stretches of a part hold: channels of the input, and of a residual operand.
+
+    rows : of the weights; None for all.
+    """
+
+    channel: int
+    channels: int
+    added: int
+    addends: int
+    rows: np.ndarray | None
+
+
+def _shares(graph: QGraph, node: QNode, layout: Lines | Spread) -> list[Share]:
+    """Return the shares of a layer's parts: of a depthwise layer some channels each, of another one
+    all of them, and some of its residual operand's."""
+    count, outputs = joined(graph, node).shape[0], graph.tensors[node.output].shape[0]
+    inputs, addends = layout.channels, layout.addends
+    if inputs < count:
+        return [Share(channel=first, channels=own, added=first, addends=own if addends else 0,
+                      rows=np.arange(first, first + own))
+                for first in range(0, count, inputs) for own in [min(inputs, count - first)]]
+    if 0 < addends < outputs:
+        return [Share(channel=0, channels=count, added=first, addends=own,
+                      rows=np.arange(first, first + own))
+                for first in range(0, outputs, addends) for own in [min(addends, outputs - first)]]
+    return [Share(channel=0, channels=count, added=0, addends=addends, rows=None)]
 
 
 def _channels(count: int, groups: int) -> list[int]:
@@ -376,28 +460,31 @@ def _channels(count: int, groups: int) -> list[int]:
     return sorted(found)
 
 
-def _layouts(grid: Grid, array: Array, size: int, channels: int) -> Iterator[tuple[Lines, int]]:
+def _layouts(grid: Grid, array: Array, size: int, channels: int,
+             addends: int) -> Iterator[tuple[Lines, int]]:
     """Yield layouts that tables and banks hold, and the lines of their stretches: all of them where
     lines may follow each other without an end, else as many as fit."""
     height = grid.lines.count
     for lines in ([height] if grid.single else
                   sorted({-(-height // count) for count in range(1, height + 1)}, reverse=True)):
-        layout = Lines(grid=grid, size=size, span=grid.span(lines), channels=channels)
+        layout = Lines(grid=grid, size=size, span=grid.span(lines), channels=channels,
+                       addends=addends)
         taps = layout.taps()
         if (len(taps) <= array.taps and max(mask for *_, mask in taps) <= MASKS
                 and (grid.single or layout.rows <= array.bank_rows)):
             yield layout, lines
 
 
-def _bands(layout: Lines, array: Array, lines: int, count: int, works: Sequence[Work], *,
-           pooled: bool) -> Iterator[list[list[Band]]]:
+def _bands(layout: Lines, array: Array, lines: int, works: Sequence[Work],
+           shares: Sequence[Share], *, pooled: bool) -> Iterator[list[list[Band]]]:
     """Yield the bands of each part, as they may be."""
-    height, channels = layout.grid.lines.count, layout.channels
-    if lines < height and channels < count and layout.rows * -(-height // lines) <= array.bank_rows:
+    height = layout.grid.lines.count
+    if (lines < height and len(shares) > 1
+            and layout.rows * -(-height // lines) <= array.bank_rows):
         return
-    parts = [[Stretch(line=line, lines=min(lines, height - line), channel=channel,
-                      channels=min(channels, count - channel), row=0)
-              for line in range(0, height, lines)] for channel in range(0, count, channels)]
+    parts = [[Stretch(line=line, lines=min(lines, height - line), channel=share.channel,
+                      channels=share.channels, added=share.added, addends=share.addends)
+              for line in range(0, height, lines)] for share in shares]
     tiles = len(layout.tiles(lines))
     shapes = {stretch.lines for part in parts for stretch in part}
     crowded = TILE_WORDS * sum(len(layout.tiles(own)) for own in shapes) > array.tiles
@@ -493,21 +580,20 @@ def _table(layout: Lines, bands: list[list[Band]]) -> int:
 
 # Batches
 
-def _works(graph: QGraph, node: QNode, array: Array, log2: int, layout: Lines,
-           count: int) -> list[Work]:
-    """Return the batches of each part: of ``count`` channels, so many as a stretch has."""
-    index = layout.index(count, math.prod(node.geometry.kernel))
-    if layout.channels == count:
-        return [_work(graph, node, array, log2, index)]
-    return [_work(graph, node, array, log2, index,
-                  np.arange(first, min(first + layout.channels, count)))
-            for first in range(0, count, layout.channels)]
+def _works(graph: QGraph, node: QNode, array: Array, log2: int,
+           layout: Lines | Spread) -> list[Work]:
+    """Return the batches of each part."""
+    index = (layout.source.index() if isinstance(layout, Spread) else
+             layout.index(joined(graph, node).shape[0], math.prod(node.geometry.kernel)))
+    operand = layout.operand_index() if layout.addends else None
+    return [_work(graph, node, array, log2, index, operand, share)
+            for share in _shares(graph, node, layout)]
 
 
 def _work(graph: QGraph, node: QNode, array: Array, log2: int, index: np.ndarray,
-          inside: np.ndarray | None = None) -> Work:
-    """Return the batches of all rows, or of those ``inside``."""
-    groups, matrix = 1 << log2, node.matrix
+          operand: np.ndarray | None, share: Share) -> Work:
+    """Return the batches of a share's rows."""
+    groups, matrix, inside = 1 << log2, node.matrix, share.rows
     signed = graph.tensors[node.input].signed
     rows = row_order(matrix, groups, keep=False)
     if inside is not None:
@@ -520,9 +606,13 @@ def _work(graph: QGraph, node: QNode, array: Array, log2: int, index: np.ndarray
     steps = np.where(dense, columns, steps)
     taken = -(-steps * groups // np.where(dense, 2 * ENTRY_WORDS, ENTRY_WORDS))
     least = pass_cycles(array, log2_groups=log2, signed_in=signed,
-                        wide=node.output == graph.output, residual=node.epilogue.add is not None)
+                        wide=node.output == graph.output, residual=operand is not None)
     phases = math.prod(node.epilogue.pool.window) if node.epilogue.pool else 1
     passes = np.maximum(steps, least) * phases
-    return Work(rows=rows, steps=steps, dense=dense, index=index, longest=int(taken.max()),
-                passes=passes, cycles=int(passes.sum()), least=least,
+    added = None
+    if operand is not None:             # an entry more, and a pass of one step
+        added = np.where(rows < 0, 0, operand[np.maximum(rows - share.added, 0)])
+        taken, passes = taken + 1, passes + least
+    return Work(rows=rows, added=added, steps=steps, dense=dense, index=index,
+                longest=int(taken.max()), passes=passes, cycles=int(passes.sum()), least=least,
                 fetched=int(taken.sum()) + len(steps) * (head_words(signed_in=signed) * groups + 1))

@@ -88,10 +88,10 @@ def _place(needs: Mapping[Name, Need], order: Sequence[Name], first: int) -> dic
 
 
 def map_needs(graph: QGraph) -> dict[str, Need]:
-    """Return what every tensor needs. Half of where sums lie is a word, too."""
+    """Return what every tensor needs."""
     apart = _apart(graph)
     return {name: Need(words=-(-graph.tensors[name].shape[0] * apart[name] // ENTRY_WORDS),
-                       life=life, multiple=1 + (name == graph.output))
+                       life=life)
             for name, life in lives(graph).items()}
 
 

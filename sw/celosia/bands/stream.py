@@ -8,7 +8,7 @@ from celosia.bands.batches import Batches, batches
 from celosia.bands.entries import Entries, Stream, command, controls, table, wait
 from celosia.bands.filling import records
 from celosia.bands.flash import Copies
-from celosia.bands.layouts import Band, Lines
+from celosia.bands.layouts import Band
 from celosia.bands.plan import RECORD, Layer
 from celosia.bands.regions import Region
 from celosia.bands.tiles import TileTable
@@ -69,7 +69,7 @@ def _layer(out: Stream, holds: Entries, graph: QGraph, layer: Layer, made: Seque
         first, row = tiles.add(own)
         table_of[band] = {"tile": first * TILE_WORDS, "last_tile": band.tiles - 1,
                           "row": (band.stretch.row + row) % array.bank_rows}
-    fills = [_records(graph, layer, band, places, read, array) for band in layer.bands]
+    fills = [_records(graph, layer, band, places, array) for band in layer.bands]
     out.read(holds.add(controls(
         table(Op.TAPS, [tap_word(array).pack(row=row % array.bank_rows, rotation=bank, mask=mask)
                         for row, bank, mask in layer.layout.taps()])
@@ -89,7 +89,7 @@ def _layer(out: Stream, holds: Entries, graph: QGraph, layer: Layer, made: Seque
             after, left = next(following, (None, []))
             # The next band is filled beside this one's batches, where it has other rows.
             beside = after is not None and after.beside
-            turns = _turns(left, (part.passes * band.tiles).tolist(), array) if beside else {}
+            turns = _turns(left, (part.passes * band.tiles).tolist()) if beside else {}
             at = chunk[0]
             for batch, size in enumerate(made_here.sizes):
                 out.read((at, size))
@@ -102,8 +102,7 @@ def _layer(out: Stream, holds: Entries, graph: QGraph, layer: Layer, made: Seque
     out.read(holds.add(controls(_close(graph, node, slots, read))))
 
 
-def _turns(waiting: list[dict[str, int]], passes: list[int],
-           array: Array) -> dict[int, int]:
+def _turns(waiting: list[dict[str, int]], passes: list[int]) -> dict[int, int]:
     """Return how many fills stand behind which batches, whose passes take so many cycles: as early
     as can be, but so that no batch waits behind one for which there is no room yet."""
     found: dict[int, int] = {}
@@ -116,8 +115,7 @@ def _turns(waiting: list[dict[str, int]], passes: list[int],
                 and (len(done) < QUEUED or done[-QUEUED] <= now))):
             record = waiting[len(done)]
             # Half of the port is somebody else's, about.
-            done.append(max([now, *done[-1:]]) + cycles(record, array)
-                        + accesses(record, array))
+            done.append(max([now, *done[-1:]]) + cycles(record) + accesses(record))
             count += 1
         if count:
             found[batch] = count
@@ -155,13 +153,11 @@ def _fields(graph: QGraph, layer: Layer, places: dict[str, Region], slots: dict[
     activation = node.epilogue.activation
     high = activation.bounds[1]
     clamped = activation.clamps
-    wide = places[node.output].wide
     values = {
         "log2_groups": layer.log2_groups, "signed_in": source.signed,
-        "signed_out": result.signed, "relu": activation.bounds[0] == 0, "wide": wide,
-        "clamp": clamped, "in_slot": read,
-        "rows": (layer.layout.channels if isinstance(layer.layout, Lines) else 1)
-        % array.bank_rows,
+        "signed_out": result.signed, "relu": activation.bounds[0] == 0,
+        "wide": places[node.output].wide, "clamp": clamped, "in_slot": read,
+        "rows": layer.layout.depth % array.bank_rows,
     }
     if pool is not None:
         phases = pool.window[0] * pool.window[1]
@@ -173,18 +169,19 @@ def _fields(graph: QGraph, layer: Layer, places: dict[str, Region], slots: dict[
         values["bound"] = int(to_odd(np.array([int(high * 2.0 ** -unit)]), unit,
                                      signed=result.signed)[0])
     if add is not None:
-        other = places[add]
         values |= {"residual": 1, "residual_slot": slots[add],
-                   "residual_signed": graph.tensors[add].signed,
-                   "residual_from": other.word - (places[node.output].word >> wide) & 0xFFFF}
+                   "residual_signed": graph.tensors[add].signed, "last_phase": 1,
+                   "tap_step": len(layer.layout.operand_taps()) % array.taps}
     return command(Op.LAYER, **{name: int(value) for name, value in values.items()})
 
 
-def _records(graph: QGraph, layer: Layer, band: Band, places: dict[str, Region], read: int,
+def _records(graph: QGraph, layer: Layer, band: Band, places: dict[str, Region],
              array: Array) -> list[dict[str, int]]:
-    return records(graph, layer.node, layer.layout, band, {
-        name: (places[name].word, places[name].stride) for name in layer.node.inputs}, array,
-        log2_groups=layer.log2_groups, slot=read)
+    node = layer.node
+    return records(graph, node, layer.layout, band, {
+        name: (places[name].word, places[name].stride)
+        for name in (*node.inputs, node.epilogue.add) if name is not None}, array,
+        log2_groups=layer.log2_groups)
 
 
 def _fills(made: list[dict[str, int]]) -> list[int]:

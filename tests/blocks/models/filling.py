@@ -48,7 +48,7 @@ def some_fill(rng: random.Random, array: Array) -> Fill:
     lines_of = -(-height // step_y) + 1
     plane_x = pitch * lines_of
     if step_x == 2 and rng.random() < 0.8:
-        plane_x += (array.fill // 2 + rng.randrange(2) - plane_x) % array.fill
+        plane_x += (rng.choice([2, 3]) - plane_x) % 4
     plane_y = plane_x * step_x
 
     def move(positions: int) -> Move:
@@ -59,7 +59,7 @@ def some_fill(rng: random.Random, array: Array) -> Fill:
     phase_x = crop % step_x if rng.random() < 0.5 else 0
     row, bank = move(rng.randrange(2 * size))
     return Fill(
-        slot=rng.randrange(32), signed=rng.randrange(2), zero=int(rng.random() < 0.2),
+        residual=rng.randrange(2), signed=rng.randrange(2), zero=int(rng.random() < 0.2),
         only=int(rng.random() < 0.2), log2_groups=log2_groups, step_x=step_x, step_y=step_y,
         phase_x=phase_x, phase_y=first % step_y, word=rng.randrange(200),
         element=first * width + crop, plane=-(-width * height // 4) + rng.randrange(2),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from blocks.models.arithmetic import align_residual, scaled
-from celosia_spec.floats import exponent_of, finish, to_odd
+from celosia_spec.floats import exponent_of, to_odd
 from celosia_spec.isa import EXPONENT_MIN
 from celosia_spec.stream.array import ENTRY_WORDS, Array
 
@@ -51,7 +51,7 @@ class Output:
     position: int
     memory: np.ndarray
     top: int = EXPONENT_MIN
-    clipped: bool = False
+    codes: Sequence[int] = ()
     pooled: list[int] = field(default_factory=list)
     at: int = 0
     length: int = 0
@@ -62,14 +62,16 @@ class Output:
             self.at = self.position
         elif one.first:
             self.at += self.length
-        size = len(one.written)
-        totals = [self._total(row, one, group * size + lane, place)
-                  for group, row in enumerate(one.rows)
-                  for lane, place in enumerate(self._places(row, one))]
-        if not one.first:
+        size, residual = len(one.written), self.layer["residual"]
+        self.length = (1 + self.layer["wide"]) * sum(one.written)
+        if residual and one.first:
+            self.codes = [total >> self.layer["signed_out"] for total in one.sums]
+            return [[] for _ in one.rows]
+        totals = [self._total(row, one, group * size + lane)
+                  for group, row in enumerate(one.rows) for lane in range(size)]
+        if not (one.first or residual):
             totals = [max(pair) for pair in zip(totals, self.pooled, strict=True)]
         self.pooled = totals
-        self.length = (1 + self.layer["wide"]) * sum(one.written)
         return [self._store(row, one, totals[group * size:(group + 1) * size], group * size)
                 for group, row in enumerate(one.rows)]
 
@@ -82,19 +84,15 @@ class Output:
     def _unit(self, exponent: int, signed: int) -> int:
         return exponent - (self.array.activation_bits - 1) + signed
 
-    def _total(self, row: Row, one: Pass, lane: int, place: int) -> int:
+    def _total(self, row: Row, one: Pass, lane: int) -> int:
         layer, w = self.layer, self.array.acc_bits
         input_unit = self._unit(self.exponent, layer["signed_in"])
         total = one.sums[lane] - row.excess + scaled(row.bias, row.sb - input_unit)
-        if layer["residual"] and one.written[lane % len(one.written)]:
+        if layer["residual"]:
             signed = layer["residual_signed"]
-            element = self.memory[(place + ENTRY_WORDS * layer["residual_from"])
-                                  % len(self.memory)]
-            mantissa, clipped = finish(element, self.residual_exponent,
-                                       self.array.activation_bits, signed=bool(signed))
-            self.clipped |= bool(clipped) and row.real
             total += align_residual(
-                int(mantissa), self._unit(self.residual_exponent, signed) - row.sw - input_unit, w)
+                self.codes[lane] - (signed << self.array.activation_bits - 1),
+                self._unit(self.residual_exponent, signed) - row.sw - input_unit, w)
         total = (total + (1 << w - 1)) % (1 << w) - (1 << w - 1)
         return max(total, 0) if layer["relu"] else total
 

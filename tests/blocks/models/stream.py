@@ -97,9 +97,11 @@ def events(array: Array, memory: Sequence[int], chunks: Sequence[tuple[int, int]
             if not batch["joins"]:
                 heads = words.take(groups * head_words(signed_in=bool(layer["signed_in"])))
             pairs = -(-batch["steps"] >> batch["dense"])
+            added = words.weights(1)[0] if layer["residual"] and not batch["joins"] else None
             entries = words.weights(-(-pairs * groups // ENTRY_WORDS))
             found.passes += [(one, found.before()) for one in
-                             _passes(array, batch, heads, layer, found.bands[-1][0], entries)]
+                             _passes(array, batch, heads, layer, found.bands[-1][0], added,
+                                     entries)]
             continue
         command = COMMAND.unpack(word)
         op = Op(command["op"])
@@ -126,9 +128,12 @@ def events(array: Array, memory: Sequence[int], chunks: Sequence[tuple[int, int]
 
 
 def _passes(array: Array, batch: dict[str, int], heads: list[int], layer: dict[str, int],
-            band: dict[str, int], entries: list[int]) -> Iterator[Pass]:
+            band: dict[str, int], added: int | None, entries: list[int]) -> Iterator[Pass]:
+    """Yield the passes of a batch; ``added`` is the entry that reads its residual operand."""
     quads, groups, dense = array.lanes // 4, 1 << layer["log2_groups"], batch["dense"]
     steps, mantissas = [], []
+    if added is not None:
+        first = [added >> 16 * (quad * groups // quads) & 0xFFFF for quad in range(quads)]
     for step in range(batch["steps"]):
         step_row, mantissa_row = [], []
         for quad in range(quads):
@@ -140,7 +145,10 @@ def _passes(array: Array, batch: dict[str, int], heads: list[int], layer: dict[s
         steps.append(step_row)
         mantissas.append(mantissa_row)
     for tile in range(band["last_tile"] + 1):
-        for phase in range(layer["last_phase"] + 1):
-            yield Pass(steps=steps, mantissas=mantissas, load=not batch["joins"],
-                       captured=not batch["open"], heads=heads, first=tile == phase == 0,
+        for phase in range(layer["residual"] and batch["joins"], layer["last_phase"] + 1):
+            alone = added is not None and phase == 0
+            yield Pass(steps=[[word >> 8 for word in first]] if alone else steps,
+                       mantissas=[[word & 0xFF for word in first]] if alone else mantissas,
+                       load=not batch["joins"], captured=alone or not batch["open"],
+                       heads=heads, first=tile == phase == 0,
                        begins=phase == 0, ends=phase == layer["last_phase"])
