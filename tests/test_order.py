@@ -191,9 +191,10 @@ ORDER = {
         batches, flash
         stream
         program
-        host, report
+        disassembly, host, occupancy, report
         schedule, simulate
         file, session
+        explain
     """,
     "celosia.datasets": """
         dataset
@@ -321,8 +322,9 @@ ORDER = {
     "celosia.cli": """
         preprocessing, progress, tables
         common
-        __init__, answers, build, check, compare, compile, doctor, energy, explain, figures,
-          live, load, network, serve_sim, targets
+        __init__, answers, build, check, compare, doctor, energy, figures, live, load, network,
+          serve_sim, streams, targets
+        compile, explain
         demo, options, run
         change
         factorise, prune

@@ -102,6 +102,19 @@ class Compiled:
         raise NotImplementedError
 
     @property
+    def fullest(self) -> str:
+        """Which memory is fullest, in words."""
+        use = max((use for use in self.memory_use if use.available),
+                  key=lambda use: use.used / use.available)
+        return f"{use.name}, {use.used:,} of {use.available:,}"
+
+    @property
+    def main_memory(self) -> dict | None:
+        """When most of the second machine's main memory is taken, and what flash brings, ready for
+        JSON; None of the first machine."""
+        return None
+
+    @property
     def fits(self) -> bool:
         """Whether every memory holds what the program needs of it."""
         return all(use.used <= use.available for use in self.memory_use)

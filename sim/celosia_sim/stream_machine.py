@@ -113,12 +113,16 @@ def elements_of(entries: np.ndarray) -> np.ndarray:
 
 
 class Reader:
-    """What the fetcher gives: control words and weight entries of chunks, in order."""
+    """What the fetcher gives: control words and weight entries of chunks, in order.
+
+    taken : entries that were read, piece by piece, by their words of main memory.
+    """
 
     def __init__(self, entries: np.ndarray, chunks: np.ndarray, flash: Flash | None) -> None:
         self._entries, self._chunks, self._flash = entries, chunks, flash
         self._at, self._end, self._next = 0, 0, 0
         self._words: list[int] = []
+        self.taken: list[range] = []
 
     def _take(self, count: int) -> np.ndarray:
         """Return the next entries, int64 (count, 4)."""
@@ -132,6 +136,7 @@ class Reader:
                 self._next += 1
             taken = min(count, self._end - self._at)
             found.append(self._read(self._at, self._at + taken))
+            self.taken.append(range(self._at, self._at + taken))
             self._at, count = self._at + taken, count - taken
         return np.concatenate(found)
 

@@ -89,9 +89,7 @@ def _speed(program: Compiled) -> str:
 
 
 def _space(program: Compiled) -> str:
-    fullest = max((use for use in program.memory_use if use.available),
-                  key=lambda use: use.used / use.available)
     held = sum(layer.weight_bytes for layer in program.layers)
     host = f"; {host_remark(program.host)}" if program.host else ""
     return (f"weights and their places {held / 1024:.1f} KiB; fullest memory: "
-            f"{fullest.name}, {fullest.used:,} of {fullest.available:,}{host}")
+            f"{program.fullest}{host}")

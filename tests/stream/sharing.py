@@ -2,9 +2,13 @@
 alone: nothing that is still needed may lie where something else does."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
+from celosia.bands.disassembly import layer_words
+from celosia.bands.explain import pieces_told
+from celosia.bands.occupancy import Kind, pieces
 from celosia_spec.stream.image import UNIT_WORDS
 
 
@@ -53,3 +57,20 @@ def check_slots(program) -> None:
             assert program.reads[(node or last).name] == program.slots[(node or last).input]
         assert len(set(taken)) == len(taken), node and node.name
         assert min(taken) >= 0 and max(taken) < 32
+
+
+def check_words(program) -> None:
+    """The words of the stream tell what lies where in main memory, and which weights there are, as
+    the compiler has planned it."""
+    words = layer_words(program)
+    told, planned = ({(piece.kind, piece.name): piece for piece in found}
+                     for found in (pieces_told(program, words), pieces(program)))
+    output = Kind.MAP, program.graph.output     # its last word may be a gap that nobody writes
+    assert planned[output].words - told[output].words in (0, 1)
+    assert told == planned | {output: replace(planned[output], words=told[output].words)}
+    for layer, own in zip(program.layers, words, strict=True):
+        kept = {batch.entry: batch for batch in own.batches}.values()
+        assert own.groups == layer.groups
+        assert sum(batch.weights for batch in kept) == np.count_nonzero(layer.node.matrix.data)
+        assert sum(head["real"] for batch in kept for head in batch.heads) == (
+            layer.node.matrix.shape[0])

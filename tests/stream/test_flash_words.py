@@ -16,7 +16,7 @@ from celosia_spec.errors import FitError, SimulationError
 from celosia_spec.stream.array import Array
 from celosia_spec.stream.image import pack, unpack
 from stream.networks import graphs
-from stream.sharing import check_memory
+from stream.sharing import check_memory, check_words
 
 LARGE = Array(clamp=True, flash=4)
 SETTINGS = settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=[
@@ -65,6 +65,7 @@ def test_random_networks():
         seen["ahead"] += any(life.born < life.dies for life in program.flash.lives.values())
         seen["several"] += any(len(run) > 1 for run in program.flash.runs.values())
         check_memory(program)
+        check_words(program)
         tensor = graph.tensors[graph.input]
         rng = np.random.default_rng(data.draw(st.integers(0, 1 << 32)))
         x = (rng.random(tensor.user_shape) - (0.5 if tensor.signed else 0)).astype(np.float32)

@@ -3,8 +3,6 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -16,28 +14,10 @@ from celosia.cli.common import find_model
 from celosia.compare import compare
 from celosia.compress.weights.prediction import Predictor
 from celosia.verify import verify
-from celosia_boards import targets
 from celosia_spec.errors import CelosiaError
-from celosia_spec.stream.array import Array
+from stream.conftest import ARRAY
 
-ARRAY = Array(main_words=4096)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def target():
-    """A target whose array is the second machine's."""
-    of = targets.target("ecp5-85f")
-    of = replace(of, name="second", device=replace(of.device, array=ARRAY))
-    known = targets._BY_NAME
-    targets._BY_NAME = MappingProxyType({**known, "second": of})
-    yield of
-    targets._BY_NAME = known
-
-
-@pytest.fixture(scope="module")
-def program(target):
-    module, example = find_model("lenet5-pruned")
-    return celosia.compile(module, example[:1], target="second")
+pytestmark = pytest.mark.usefixtures("target")
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +77,14 @@ def test_check_and_compile_tell_the_same(program, tmp_path):
     told = json.loads(result.stdout)
     assert told["predicted_cycles"] <= program.predicted_cycles     # its pixels have no sign
     assert told["memory"]["main memory"]["available"] == ARRAY.main_words
+    moment = told["main_memory"]["fullest"]
+    assert moment["layer"] == "conv1" and moment["available"] == ARRAY.main_words
+    assert moment["used"] == moment["maps"] + moment["stream"]
+    assert told["main_memory"]["flash_bytes"] == {}
+    shown = CliRunner().invoke(app, ["compile", "lenet5-pruned", "--target", "second"]).stdout
+    assert "what cycles were spent on" in shown
+    assert "main memory is fullest at conv1: maps" in shown
+    assert "fullest memory: main memory, at conv1: maps" in repr(program)
 
 
 def test_what_does_not_fit_is_told_with_what_helps():
@@ -133,15 +121,10 @@ def test_predictions_are_those_of_the_program(program):
     assert 0 < found.fixed < found.cycles / 2
 
 
-@pytest.mark.parametrize("call", [
-    lambda path: ["explain", path],
-    lambda path: ["verify", path, "--input", str(Path(path).with_suffix(".npy")), "--backend",
-                  "icarus"]],
-    ids=["explain", "icarus"])
-def test_what_is_not_there_yet_is_refused_in_one_line(program, images, tmp_path, call):
-    path = str(tmp_path / "net.celo")
+def test_what_is_not_there_yet_is_refused_in_one_line(program, images, tmp_path):
+    path, inputs = str(tmp_path / "net.celo"), str(tmp_path / "net.npy")
     program.save(path)
-    np.save(Path(path).with_suffix(".npy"), images)
-    result = CliRunner().invoke(app, call(path))
+    np.save(inputs, images)
+    result = CliRunner().invoke(app, ["verify", path, "--input", inputs, "--backend", "icarus"])
     assert result.exit_code == 1
     assert "yet; " in result.output

@@ -18,7 +18,7 @@ from celosia_spec.errors import CompileError, FitError
 from celosia_spec.stream.array import Array
 from concats import joined
 from stream.networks import graphs
-from stream.sharing import check_memory, check_slots
+from stream.sharing import check_memory, check_slots, check_words
 
 ARRAYS = (Array(clamp=True), Array(lanes=8, bank_rows=256, ring=64, clamp=True),
           Array(bank_rows=64, ring=64, clamp=True))
@@ -30,6 +30,7 @@ def compare(graph, array, x, monkeypatch):
     program = stream_program(graph, array)
     check_memory(program)
     check_slots(program)
+    check_words(program)
     state = stream_machine.State(array, np.random.default_rng(3).integers(
         0, 1 << 16, array.main_words * 4))
     state.exponents[program.slots[graph.input]] = prepare(program, x, state.main)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter
 
+from celosia.bands.occupancy import Kind, Moment, flash_bytes, fullest, pieces
 from celosia.bands.program import StreamProgram
 from celosia.bands.schedule import StreamSchedule, stream_schedule
 from celosia.program import Program
@@ -48,15 +49,35 @@ class StreamFile(Program):
 
     @property
     def memory_use(self) -> tuple[MemoryUse, ...]:
-        """How full main memory is where most of it is needed, and the tables of the layers."""
+        """How much of main memory is needed from its begin on, and the tables of the layers."""
         program, array = self.program, self.array
-        regions = program.places.values()
         return (
-            MemoryUse("main memory", max(place.word + place.words for place in regions),
+            MemoryUse("main memory", max(piece.first + piece.words for piece in pieces(program)),
                       array.main_words),
             MemoryUse("taps", max(len(layer.layout.taps()) for layer in program.layers),
                       array.taps),
             MemoryUse("exponents", 1 + max(program.slots.values()), EXPONENT_SLOTS))
+
+    @property
+    def fullest_moment(self) -> Moment:
+        """When most of main memory is taken."""
+        return fullest(pieces(self.program), self.program)
+
+    @property
+    def fullest(self) -> str:
+        """Which memory is fullest, in words."""
+        return f"main memory, at {self.fullest_moment}"
+
+    @property
+    def main_memory(self) -> dict[str, Any]:
+        """When most of main memory is taken, words of it, and the bytes that are copied from flash,
+        by the layer; ready for JSON."""
+        moment = self.fullest_moment
+        return {"fullest": {"layer": moment.layer, "used": moment.used,
+                            "available": moment.available, "maps": moment.words[Kind.MAP],
+                            "stream": moment.words[Kind.STREAM],
+                            "sections": moment.words[Kind.SECTION]},
+                "flash_bytes": flash_bytes(self.program)}
 
     def save(self, path: str | Path) -> None:
         """Write the file; it appears whole or not at all. CelosiaError where it cannot be written,

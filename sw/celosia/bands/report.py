@@ -28,6 +28,12 @@ def report(program: StreamProgram) -> tuple[Layer, ...]:
     return tuple(layers)
 
 
+def spent(layer: Layer, lanes: int) -> dict[str, int]:
+    """Return on what a layer's cycles were spent, by the keys of `SPENT`."""
+    found = {what: layer.lane_cycles[what] // lanes for what in SPENT if what != "steps"}
+    return {"steps": layer.predicted_cycles - sum(found.values())} | found
+
+
 def _layer(program: StreamProgram, layer: Plan, entries: int, spent: dict[str, int]) -> Layer:
     graph, node, lanes = program.graph, layer.node, program.array.lanes
     positions = math.prod(graph.tensors[node.output].shape[1:]) * layer.phases

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from celosia import api
-from celosia.cli import common, preprocessing
+from celosia.cli import common, preprocessing, streams
 from celosia.compiler import Compiler
 from celosia.passes import check_pass
 from celosia.program import Program
@@ -80,6 +80,7 @@ def summary(program: Program) -> dict[str, Any]:
         "fits": program.fits, "memory": {
             use.name: {"used": use.used, "available": use.available}
             for use in program.memory_use},
+        "main_memory": program.main_memory,
         "tensors": program.tensors, "remarks": list(program.remarks),
         "host": [asdict(layer) for layer in program.host],
         "preprocessing": program.preprocessing and asdict(program.preprocessing),
@@ -87,6 +88,9 @@ def summary(program: Program) -> dict[str, Any]:
 
 
 def _print(program: Program, result: dict[str, Any]) -> None:
+    from celosia.bands.file import StreamFile
+    from celosia.bands.report import spent
+
     clock = clock_of(program)
     table = common.table(
         f"{program.target}, {program.lanes} lanes, {program.exponents} exponents, "
@@ -112,11 +116,19 @@ def _print(program: Program, result: dict[str, Any]) -> None:
         f"{result['sparse_macs'] / (program.lanes * program.predicted_cycles):.1%}",
         f"{result['weight_bytes']:,}")
     common.show(table)
+    if isinstance(program, StreamFile):
+        streams.spent([(layer.name, spent(layer, program.lanes)) for layer in program.layers])
     memories = common.table("memories, in words or numbers", "memory", "used", "available", "share")
     for name, entry in result["memory"].items():
         memories.add_row(name, f"{entry['used']:,}", f"{entry['available']:,}",
                          f"{entry['used'] / entry['available']:.0%}" if entry["available"] else "")
     common.show(memories)
+    if isinstance(program, StreamFile):
+        print(common.wrapped(f"main memory is fullest at {program.fullest_moment}"))
+        if copied := program.main_memory["flash_bytes"]:
+            print(common.wrapped(f"copied from flash in each inference: "
+                                 f"{sum(copied.values()) / 1024:.1f} KiB, of "
+                                 f"{', '.join(copied)}"))
     print(f"{program.predicted_cycles:,} cycles: {speed(program.predicted_cycles, clock)}")
     raised = [f"{layer.name} {_few([row for row, _ in layer.raised_rows])}"
               for layer in program.layers if layer.raised_rows]

@@ -7,37 +7,55 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from celosia import api
-from celosia.cli import common
+from celosia.cli import common, streams
 from celosia.program import CoreProgram
 from celosia_spec.errors import CelosiaError, quoted
 
 if TYPE_CHECKING:
+    from celosia.bands.file import StreamFile
     from celosia.explain import LayerExplained, Region
 
 
 def explain(
     program: common.ProgramPath,
     layer: Annotated[str | None, typer.Option(
-        "--layer", metavar="LAYER", help="One layer alone, with its descriptor field by field, "
-                                         "in words.")] = None,
+        "--layer", metavar="LAYER", help="One layer alone, with its descriptor field by field or "
+                                         "its commands one by one, in words.")] = None,
     json: common.Json = False,
 ) -> None:
-    """Tell what the machine will do: schedule, memory map and descriptors, read back out of the
-    words of a program."""
+    """Tell what the machine will do: schedule, memory map, and descriptors or commands, read back
+    out of the words of a program."""
+    from celosia.bands.file import StreamFile
+
+    loaded = api.load(program)
+    names = [known.name for known in loaded.layers]
+    if layer is not None and layer not in names:
+        raise CelosiaError(f"{program}: no layer {quoted(layer)}; --layer takes one of "
+                           f"{', '.join(names)}")
+    if isinstance(loaded, StreamFile):
+        _stream(loaded, layer, json=json)
+    elif isinstance(loaded, CoreProgram):
+        _core(loaded, layer, json=json)
+
+
+def _stream(loaded: "StreamFile", layer: str | None, *, json: bool) -> None:
+    from celosia.bands.explain import explain as explained
+
+    layers, pieces = explained(loaded)
+    layers = [known for known in layers if layer in (None, known.name)]
+    if json:
+        common.emit(streams.explained_json(loaded, layers, pieces, lone=layer is not None))
+    else:
+        streams.explained(loaded, layers, pieces, lone=layer is not None)
+
+
+def _core(loaded: CoreProgram, layer: str | None, *, json: bool) -> None:
     from celosia.explain import explain as explained
     from celosia.explain import memory_map
 
-    loaded = api.load(program)
-    if not isinstance(loaded, CoreProgram):
-        raise CelosiaError(f"{program}: it is for the array of {loaded.target}, whose streams are "
-                           f"not explained yet; celosia compare tells of its layers")
     layers = explained(loaded)
     if layer is not None:
-        names = [known.name for known in layers]
         layers = [known for known in layers if known.name == layer]
-        if not layers:
-            raise CelosiaError(f"{program}: no layer {quoted(layer)}; --layer takes one of "
-                               f"{', '.join(names)}")
     regions = [region for known in layers for region in known.regions] if layer is not None else (
         memory_map(loaded, layers))
     if json:

@@ -1,0 +1,135 @@
+"""A stream's words read back: what the second machine will do, out of main memory alone."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from celosia.bands.program import StreamProgram
+from celosia_sim.stream_machine import Flash, Reader, State, elements_of
+from celosia_spec.stream.array import ENTRY_WORDS
+from celosia_spec.stream.controls import BATCH, COMMAND, HEAD, RECORDS, Op, head_words
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A command.
+
+    entry  : word of main memory in which it begins.
+    fields : of its record; of a wait its ``cycles``.   words : of a table.
+    """
+
+    op: Op
+    entry: int
+    fields: dict[str, int]
+    words: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """A batch of rows, or a part of one.
+
+    entry   : word of main memory in which it begins.   fields : its word's.
+    heads   : of its rows, none of a part that joins another.
+    weights : mantissas that are not 0.
+    """
+
+    entry: int
+    fields: dict[str, int]
+    heads: tuple[dict[str, int], ...]
+    weights: int
+
+
+@dataclass(kw_only=True)
+class LayerWords:
+    """What the machine meets from one layer's first command to its last.
+
+    items : in their order.   taken : the entries that they stand in, piece by piece.
+    """
+
+    items: list[Command | Batch] = field(default_factory=list)
+    taken: list[range] = field(default_factory=list)
+
+    def commands(self, op: Op) -> list[Command]:
+        """Return the commands of one kind."""
+        return [item for item in self.items if isinstance(item, Command) and item.op == op]
+
+    def table(self, op: Op) -> list[int]:
+        """Return the words of a table, from its first one on."""
+        found: dict[int, int] = {}
+        for command in self.commands(op):
+            found |= dict(enumerate(command.words, command.fields["place"]))
+        return [found[place] for place in range(len(found))]
+
+    @property
+    def batches(self) -> list[Batch]:
+        """The batches as often as they are read: each band reads its own anew."""
+        return [item for item in self.items if isinstance(item, Batch)]
+
+    @property
+    def layer(self) -> dict[str, int]:
+        """Fields of the layer."""
+        return self.commands(Op.LAYER)[0].fields
+
+    @property
+    def groups(self) -> int:
+        """Row groups."""
+        return 1 << self.layer["log2_groups"]
+
+    @property
+    def windows(self) -> int:
+        """Passes of a tile."""
+        return self.layer["last_phase"] + 1
+
+
+def layer_words(program: StreamProgram) -> list[LayerWords]:
+    """Read a stream as the machine does, chunk by chunk; what is copied from flash as it comes."""
+    flash = _flash(program) if program.flash.runs else None
+    reader = Reader(program.entries, program.chunks, flash)
+    found, begin = [LayerWords()], 0
+    while True:
+        word = reader.control()
+        layer = found[-1]
+        if not word & 1:
+            layer.items.append(_batch(reader, word, layer))
+            continue
+        command = _command(reader, word)
+        if command.op == Op.HALT:
+            return found[:-1]
+        if command.op == Op.COPY and flash is not None:
+            flash.copy(command.fields["unit"])
+        if command.op != Op.WAIT or command.fields["cycles"]:       # else it fills an entry up
+            layer.items.append(command)
+        if command.op in (Op.CLOSE, Op.JOIN) and layer.commands(Op.LAYER):
+            layer.taken, begin = reader.taken[begin:], len(reader.taken)
+            found.append(LayerWords())
+
+
+def _flash(program: StreamProgram) -> Flash:
+    """Return the flash behind a main memory that holds what is resident."""
+    main = np.zeros(program.array.main_words * ENTRY_WORDS, np.int64)
+    resident = elements_of(program.entries).ravel()
+    main[:resident.size] = resident
+    copied = np.isin(np.arange(len(program.chunks)), program.copied)
+    return Flash(State(array=program.array, main=main), program.sections, copied, late=False)
+
+
+def _command(reader: Reader, word: int) -> Command:
+    fields, entry = COMMAND.unpack(word), reader.taken[-1][-1]
+    op, argument = Op(fields["op"]), fields["argument"]
+    record = RECORDS.get(op)
+    if record is None:
+        return Command(op=op, entry=entry, fields={"cycles": argument} if op == Op.WAIT else {})
+    words, size = reader.controls(argument), len(record.words)
+    return Command(op=op, entry=entry, fields=record.unpack(words[:size]),
+                   words=tuple(words[size:]))
+
+
+def _batch(reader: Reader, word: int, layer: LayerWords) -> Batch:
+    fields, entry = BATCH.unpack(word), reader.taken[-1][-1]
+    size = 0 if fields["joins"] else head_words(signed_in=bool(layer.layer["signed_in"]))
+    heads = tuple(HEAD.unpack(reader.controls(size)[:len(HEAD.words)])
+                  for _ in range(layer.groups if size else 0))
+    dense = fields["dense"]
+    words = reader.weights(-(-fields["steps"] // (1 + dense)) * layer.groups)
+    held = np.count_nonzero(words & 0xFF) + dense * np.count_nonzero(words >> 8)
+    return Batch(entry=entry, fields=fields, heads=heads, weights=int(held))

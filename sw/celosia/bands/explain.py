@@ -1,0 +1,311 @@
+"""What the second machine will do with a program, in words: read back out of its stream."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from celosia.bands.disassembly import Batch, Command, LayerWords, layer_words
+from celosia.bands.file import StreamFile
+from celosia.bands.lives import Life
+from celosia.bands.occupancy import Kind, Piece
+from celosia.bands.program import StreamProgram
+from celosia.bands.report import spent
+from celosia_spec.stream.array import ENTRY_WORDS
+from celosia_spec.stream.controls import LAYER, Op
+from celosia_spec.stream.fills import accesses
+from celosia_spec.stream.image import UNIT_WORDS
+from celosia_spec.stream.image import places as image_places
+from celosia_spec.stream.words import TILE_WORDS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A command, or batches that follow each other.
+
+    entry : word of main memory in which it begins.   op : its name.   fields : of its record.
+    says  : the same in a sentence.
+    """
+
+    entry: int
+    op: str
+    fields: dict[str, int]
+    says: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerExplained:
+    """A layer as the machine meets it.
+
+    groups, lanes   : row groups, and lanes of each.   windows : passes of a tile.
+    bands, tiles    : of the layer; each band's tiles are computed one after the other.
+    batches, parts  : of rows, as they stand in memory; further parts of those that were cut.
+    runs            : batches as often as bands read them.   passes : a tile and window each.
+    fills, filled   : records, and the words of main memory that they read.
+    weights, padding : weights that entries hold, and room in them for more.
+    taps            : words of the tap table.   tile_table : tiles in the tile table.
+    entries, fetched : entries as they stand in memory, and as often as they are fetched.
+    copied          : whether they come from flash.
+    spent           : cycles by `celosia_sim.clock.cycles.SPENT`.
+    lines           : its commands, one by one.
+    """
+
+    name: str
+    kind: str
+    groups: int
+    lanes: int
+    windows: int
+    bands: int
+    tiles: int
+    batches: int
+    parts: int
+    runs: int
+    passes: int
+    fills: int
+    filled: int
+    weights: int
+    padding: int
+    taps: int
+    tile_table: int
+    entries: int
+    fetched: int
+    copied: bool
+    spent: dict[str, int]
+    lines: tuple[Line, ...]
+
+
+def explain(program: StreamFile) -> tuple[list[LayerExplained], list[Piece]]:
+    """Return what each layer makes the machine do, and what lies in main memory meanwhile."""
+    words = layer_words(program.program)
+    found = pieces_told(program.program, words)
+    return [_layer(program, at, own, found) for at, own in enumerate(words)], found
+
+
+# Main memory
+
+def pieces_told(stream: StreamProgram, words: Sequence[LayerWords]) -> list[Piece]:
+    """Return what lies in main memory: maps where heads say that rows are written, from there to
+    the last layer that reads their exponents. The input is where the host puts it."""
+    graph = stream.graph
+    held = {stream.slots[graph.input]: graph.input}
+    place = stream.places[graph.input]
+    begins = {graph.input: (place.word, place.words, -1)}
+    dies = {graph.input: -1}
+    for at, own in enumerate(words):
+        *others, last = [item for item in own.items if isinstance(item, Command)]
+        for item in others:
+            for slot in _read(item):
+                if slot in held:
+                    dies[held[slot]] = at
+            if item.op == Op.JOIN:
+                held.pop(item.fields["slot"], None)
+        name = graph.nodes[at].output
+        held[last.fields["slot"]] = name
+        begins[name] = *_written(own, stream.array.lanes), at
+        dies[name] = at
+    dies[graph.output] = len(words)
+    return [
+        Piece(kind=Kind.STREAM, name="stream", first=0, words=len(stream.entries),
+              life=Life(-1, len(words))),
+        *(Piece(kind=Kind.MAP, name=name, first=first, words=count, life=Life(born, dies[name]))
+          for name, (first, count, born) in begins.items()),
+        *_sections(stream, words)]
+
+
+def _read(command: Command) -> Iterator[int]:
+    """Yield the slots of exponents that a command reads."""
+    fields = command.fields
+    if command.op == Op.JOIN:
+        yield from (fields["first"], fields["second"])
+    elif command.op == Op.LAYER:
+        yield fields["in_slot"]
+        if fields["residual"]:
+            yield fields["residual_slot"]
+
+
+def _written(own: LayerWords, lanes: int) -> tuple[int, int]:
+    """Return the first word that a layer's rows are written to, and how many words."""
+    first, end, position, count = 1 << 32, 0, 0, 0
+    wide, every, tiles = own.layer["wide"], (1 << lanes // own.groups) - 1, own.table(Op.TILES)
+    for item in own.items:
+        if isinstance(item, Batch):
+            for head in item.heads:
+                if head["real"]:
+                    row = head["word"] * ENTRY_WORDS + head["element"] + position
+                    first, end = min(first, row), max(end, row + count)
+        elif item.op == Op.BAND:
+            position, place = item.fields["position"], item.fields["tile"] + TILE_WORDS - 1
+            written = tiles[place:place + (item.fields["last_tile"] + 1) * TILE_WORDS:TILE_WORDS]
+            count = sum((tile & every).bit_count() for tile in written) << wide
+    return first // ENTRY_WORDS, -(-end // ENTRY_WORDS) - first // ENTRY_WORDS
+
+
+def _sections(stream: StreamProgram, words: Sequence[LayerWords]) -> Iterator[Piece]:
+    """Yield what is copied from flash: each until the first layer whose entries stand there."""
+    image = dict(zip(image_places(stream.sections), stream.sections, strict=True))
+    for at, own in enumerate(words):
+        for copy in own.commands(Op.COPY):
+            unit, more = copy.fields["unit"], True
+            while more:
+                section = image[unit]
+                first, count = section.first * UNIT_WORDS, len(section.words)
+                reads = next(layer for layer in range(at, len(words)) if any(
+                    first <= piece.start < first + count for piece in words[layer].taken))
+                yield Piece(kind=Kind.SECTION, name=stream.graph.nodes[reads].name, first=first,
+                            words=count, life=Life(at, reads))
+                unit, more = unit + section.units + 1, section.more
+
+
+# Layers
+
+def _layer(program: StreamFile, at: int, own: LayerWords, found: Sequence[Piece]) -> LayerExplained:
+    reported, bands, fills = program.layers[at], own.commands(Op.BAND), own.commands(Op.FILL)
+    kept = {batch.entry: batch for batch in own.batches}.values()
+    weights = sum(batch.weights for batch in kept)
+    tiles, passes = 0, 0
+    for item in own.items:
+        if isinstance(item, Batch):
+            passes += tiles * own.windows * (not item.fields["joins"])
+        elif item.op == Op.BAND:
+            tiles = item.fields["last_tile"] + 1
+    entries = set().union(*own.taken)
+    return LayerExplained(
+        name=reported.name, kind=str(reported.kind), groups=own.groups,
+        lanes=program.lanes // own.groups, windows=own.windows, bands=len(bands),
+        tiles=sum(band.fields["last_tile"] + 1 for band in bands),
+        batches=sum(not batch.fields["joins"] for batch in kept),
+        parts=sum(batch.fields["joins"] for batch in kept),
+        runs=sum(not batch.fields["joins"] for batch in own.batches), passes=passes,
+        fills=len(fills), filled=sum(accesses(fill.fields) for fill in fills), weights=weights,
+        padding=sum(batch.fields["steps"] for batch in kept) * own.groups - weights,
+        taps=len(own.table(Op.TAPS)), tile_table=len(own.table(Op.TILES)) // TILE_WORDS,
+        entries=len(entries), fetched=sum(map(len, own.taken)),
+        copied=any(piece.kind == Kind.SECTION and piece.first in entries and piece.life.dies == at
+                   for piece in found),
+        spent=spent(reported, program.lanes), lines=tuple(_lines(at, own, found)))
+
+
+# Commands
+
+def _lines(at: int, own: LayerWords, found: Sequence[Piece]) -> Iterator[Line]:
+    closing = own.items[-1]
+    for batches, items in groupby(own.items, key=lambda item: isinstance(item, Batch)):
+        if batches:
+            yield _run([item for item in items if isinstance(item, Batch)])
+            continue
+        for item in items:
+            assert isinstance(item, Command)
+            says = (_closed(item, own, found, at) if item is closing else
+                    _SAYS[item.op](item, own, found, at))
+            yield Line(entry=item.entry, op=item.op.name.lower(), fields=item.fields, says=says)
+
+
+def _run(batches: list[Batch]) -> Line:
+    """Return the line of batches that follow each other."""
+    steps = [batch.fields["steps"] for batch in batches]
+    fields = {"batches": sum(not batch.fields["joins"] for batch in batches),
+              "parts": sum(batch.fields["joins"] for batch in batches),
+              "dense": sum(batch.fields["dense"] for batch in batches),
+              "rows": sum(head["real"] for batch in batches for head in batch.heads),
+              "steps": sum(steps), "weights": sum(batch.weights for batch in batches)}
+    says = (f"{count(fields['batches'], 'batch', 'batches')} of {count(fields['rows'], 'row')}, "
+            f"{span(steps)} steps a pass, {count(fields['weights'], 'weight')}")
+    if fields["parts"]:
+        says += f", in {count(len(batches), 'part')}"
+    if fields["dense"]:
+        says += f", {'all' if fields['dense'] == len(batches) else fields['dense']} of them dense"
+    return Line(entry=batches[0].entry, op="batch", fields=fields, says=says)
+
+
+def _named(found: Sequence[Piece], at: int, word: int) -> str:
+    """Return what lies in a word while a layer runs."""
+    return next((piece.name for piece in found if piece.there(at)
+                 and piece.first <= word < piece.first + piece.words), "nothing")
+
+
+def _copy(command: Command, own: LayerWords, found: Sequence[Piece], at: int) -> str:
+    begun = [piece for piece in found if piece.kind == Kind.SECTION and piece.life.born == at]
+    what = ", ".join(f"{piece.name} to words {piece.first:,} to {piece.first + piece.words - 1:,}"
+                     for piece in begun)
+    return f"from unit {command.fields['unit']:,} of flash the entries of layers are copied: {what}"
+
+
+def _table(size: int) -> Callable[[Command, LayerWords, Sequence[Piece], int], str]:
+    def says(command: Command, own: LayerWords, found: Sequence[Piece], at: int) -> str:
+        place, words = command.fields["place"], len(command.words)
+        return f"{place // size:,} to {(place + words - 1) // size:,} of the table"
+    return says
+
+
+def _join(command: Command, own: LayerWords, found: Sequence[Piece], at: int) -> str:
+    fields = command.fields
+    return (f"slot {fields['slot']} gets the larger exponent of slots {fields['first']} and "
+            f"{fields['second']}: maps are read together")
+
+
+def _fields(command: Command, own: LayerWords, found: Sequence[Piece], at: int) -> str:
+    fields = command.fields
+    told = [f"{count(own.groups, 'row group')}",
+            f"the input's exponent in slot {fields['in_slot']}",
+            f"bank rows from one position group to the next: {fields['rows']}"]
+    if own.windows > 1:
+        told.append(f"{own.windows} passes of a tile, {fields['tap_step']} taps apart")
+    told += [field.about for word in LAYER.words for field in word.fields
+             if field.bits == 1 and fields[field.name]]
+    return "; ".join(told)
+
+
+def _fill(command: Command, own: LayerWords, found: Sequence[Piece], at: int) -> str:
+    fields = command.fields
+    element = (fields["page"] << 16) + fields["element"]
+    run = fields["run"] + 5
+    run = (run + 3) // ENTRY_WORDS if fields["apart"] else run
+    size = (f"{count(-fields['channels'], 'channel')} of {count(-fields['lines'], 'line')} of "
+            f"{count(run, 'element')}")
+    where = f"to bank row {fields['a_row']}, bank {fields['a_bank']} on"
+    if fields["zero"]:
+        return f"zeros, {size}, {where}"
+    word, rest = divmod(element, ENTRY_WORDS)
+    how = (f", every {fields['step']}th" if fields["apart"] else
+           ", even and odd ones apart" if fields["pair"] else "")
+    return (f"{_named(found, at, word)}, {size}{how}, from word {word:,}"
+            + (f" element {rest}" if rest else "") + f" {where}")
+
+
+def _band(command: Command, own: LayerWords, found: Sequence[Piece], at: int) -> str:
+    fields = command.fields
+    first, last = fields["tile"] // TILE_WORDS, fields["last_tile"]
+    return (f"tiles {first} to {first + last} of the table, from bank row {fields['row']} on; "
+            f"results from element {fields['position']:,} of a row on")
+
+
+def _wait(command: Command, own: LayerWords, found: Sequence[Piece], at: int) -> str:
+    return (f"{count(command.fields['cycles'], 'cycle')} pass from when all steps before are "
+            f"issued")
+
+
+def _closed(command: Command, own: LayerWords, found: Sequence[Piece], at: int) -> str:
+    fields = command.fields
+    name = next(piece.name for piece in found if piece.kind == Kind.MAP and piece.life.born == at)
+    if command.op == Op.JOIN:
+        rule = "that of its input"
+    elif fields["least"] == fields["most"]:
+        rule = f"fixed at {fields['least']}"
+    else:
+        rule = f"that of its largest element, {fields['least']} to {fields['most']}"
+    return f"when all is written, slot {fields['slot']} has the exponent of {name}: {rule}"
+
+
+_SAYS = {Op.COPY: _copy, Op.TAPS: _table(1), Op.TILES: _table(TILE_WORDS),
+         Op.JOIN: _join, Op.LAYER: _fields, Op.FILL: _fill, Op.BAND: _band, Op.WAIT: _wait}
+"""What says a command of a layer in a sentence."""
+
+
+def count(number: int, one: str, more: str | None = None) -> str:
+    """Return a number of things."""
+    return f"{number:,} {one if number == 1 else more or one + 's'}"
+
+
+def span(numbers: Sequence[int]) -> str:
+    """Return from where to where numbers go."""
+    least, most = min(numbers), max(numbers)
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
