@@ -56,6 +56,8 @@ def versions(simulator: str) -> str:
 def _environment(simulator: str) -> dict[str, str]:
     """Return the environment in which cocotb's runner finds the simulator, and the bench us."""
     env = verilator_environment() if simulator == "verilator" else dict(os.environ)
+    if "MAKEFLAGS" in env:      # Verilator's own part is half of the compiler's work
+        env["MAKEFLAGS"] += " OPT_GLOBAL=-O0"
     for name in ("WAVES", "GUI", "PYTEST_CURRENT_TEST"):
         env.pop(name, None)
     return env | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
