@@ -129,6 +129,8 @@ def _batch(reader: Reader, word: int, layer: LayerWords) -> Batch:
     size = 0 if fields["joins"] else head_words(signed_in=bool(layer.layer["signed_in"]))
     heads = tuple(HEAD.unpack(reader.controls(size)[:len(HEAD.words)])
                   for _ in range(layer.groups if size else 0))
+    if layer.layer["residual"] and not fields["joins"]:
+        reader.weights(layer.groups)        # steps that read what is added
     dense = fields["dense"]
     words = reader.weights(-(-fields["steps"] // (1 + dense)) * layer.groups)
     held = np.count_nonzero(words & 0xFF) + dense * np.count_nonzero(words >> 8)
