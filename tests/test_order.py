@@ -138,7 +138,7 @@ ORDER = {
     """,
     "celosia_sim.clock": """
         __init__, events
-        control, drains, fills
+        control, drains, fills, flash
         passes
         cycles
     """,
@@ -172,8 +172,9 @@ ORDER = {
         board_memory, datasets, doctor_boards, explain, modelfile, passes, program,
           schedule, weight_matrix
         answer_picture, emit, expected, frontend, labels, models, results
-        answers, bands, board, lower, quantise, samples
-        compiler, serialise
+        answers, bands, lower, quantise, samples
+        board_programs, compiler, serialise
+        board
         backends, compare, compress, ways_out
         api, fit_search, live, verify
         demo, fit

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from celosia.board_memory import memory_words
+from celosia.board_programs import BoardProgram, board_program, session_of
 from celosia.program import CoreProgram, Program
 from celosia.results import Notice, Progress, RunResult, Stages, as_images, result_of
-from celosia_boards.host.driver import Driver, Probe
+from celosia_boards.host.driver import Driver
 from celosia_boards.host.job import Job, Record
 from celosia_boards.host.link import Line
 from celosia_boards.host.machine import Machine, Status
 from celosia_boards.host.requests import BLOCK_BYTES
 from celosia_boards.targets import target, targets
-from celosia_spec.errors import CelosiaError, refusals
+from celosia_spec.errors import CelosiaError
 from celosia_spec.isa import (
     COUNTER_BITS,
     FORMAT_VERSION,
@@ -29,7 +29,7 @@ from celosia_spec.isa import (
 )
 
 if TYPE_CHECKING:
-    from celosia_boards.host.session import Session, SimResult
+    from celosia_boards.host.session import SimResult
 
 __all__ = ["Board", "Loaded", "Repeated", "connect", "loaded"]
 
@@ -38,9 +38,6 @@ BAUD = 1_000_000
 
 _BAUD_MAX = 100_000_000
 
-_PROBES = 4
-"""Inputs whose answers the loaded machine must know; one of them where the line damaged nothing."""
-_SEED = 20
 _HALF = 1 << COUNTER_BITS - 1
 _VERSIONS = 3       # versions of the gateware, from this one on, that are known by their hash
 
@@ -83,7 +80,8 @@ class Board:
         self._line, self.name = line, line.name
         self._on_notice = on_notice or (lambda words: None)
         self._driver: Driver | None = None
-        self._program: CoreProgram | None = None
+        self._program: Program | None = None
+        self._given: BoardProgram | None = None
         some = next(of for of in targets().values() if isinstance(of.array, ArrayConfig))
         assert isinstance(some.array, ArrayConfig)      # what is asked before a load needs none
         self._machine = Machine(line, some.array, some.clock_mhz * 1e6)
@@ -111,18 +109,15 @@ class Board:
         CelosiaError for such a board, and for one that holds another array than the program's.
         """
         self._check(program)
-        if not isinstance(program, CoreProgram):
-            raise CelosiaError(f"{self.name}: programs for the array of {program.target} are not "
-                               f"loaded over a serial line yet; run it on the golden model or on "
-                               f"verilator")
         machine = Machine(self._line, program.array, target(program.target).clock_mhz * 1e6)
         driver = Driver(machine, self._on_notice)
-        setup, probe = memory_words(program), _probe(program)
+        given = board_program(program)
+        setup, probe = given.setup, given.probe
         started = self._line.now()
         self._machine, self._driver, self._program = machine, None, None
         machine.greet()
         driver.load(setup, probe, progress, insist=insist)
-        self._driver, self._program = driver, program
+        self._driver, self._program, self._given = driver, program, given
         frames = machine.frames(setup[:, :2])
         return Loaded(bytes=BLOCK_BYTES * frames, frames=frames,
                       seconds=self._line.now() - started)
@@ -153,10 +148,12 @@ class Board:
 
         program = self.program
         images = as_images(program, x)
-        plan = _plan(program, images, tensors=tensors)
-        ends = [layer.predicted_cycles for layer in program.layers] if tensors else []
-        record = self._execute(plan.job, np.array([program.predicted_cycles, *ends]), progress)
-        found = plan.decode(record)
+        assert self._given is not None
+
+        def execute(job: Job, cycles: np.ndarray, exact: bool) -> Record:
+            return self._execute(job, cycles, progress, exact=exact)
+
+        found = self._given.simulate(images, execute, tensors=tensors)
         return replace(found, cycles=_whole(found.cycles, program.predicted_cycles),
                        saturated=found.saturated | input_saturated(program.graph, images))
 
@@ -165,15 +162,19 @@ class Board:
         (layers,)."""
         from celosia_boards.host.session import job_to_each_end
 
-        ends = np.cumsum([layer.predicted_cycles for layer in self.program.layers])
-        record = self._execute(job_to_each_end(self.program), ends[::-1])
+        program = self._core("count to each layer's end")
+        ends = np.cumsum([layer.predicted_cycles for layer in program.layers])
+        record = self._execute(job_to_each_end(program), ends[::-1])
         return _whole(record.cycles[0][::-1], ends)
 
     def counters(self) -> dict[str, int]:
         """Run an input of zeros once for each event that the machine counts, and return how often
         each came: "cycle", "step", "bubble" and "normalise", see `celosia_spec.isa.Event`.
         """
-        cycles, blank = np.array([self.program.predicted_cycles]), self._blank()
+        program = self._core("count events")
+        shape = program.graph.tensors[program.graph.input].user_shape
+        blank = session_of(program, np.zeros((1, *shape), np.float32)).job
+        cycles = np.array([program.predicted_cycles])
         at = np.array([[Space.REGISTERS, 0], [Space.REGISTERS, 1]], np.uint32)
         found = {}
         for event in sorted(Event, reverse=True):       # that of all cycles last: it is checked
@@ -191,8 +192,8 @@ class Board:
         an inference, and reads and writes as much.
         """
         program = self.program
-        runs, took = self._machine.repeat(program.descriptors - 1, program.predicted_cycles,
-                                          seconds)
+        assert self._given is not None
+        runs, took = self._machine.repeat(self._given.start, program.predicted_cycles, seconds)
         clock = target(program.target).clock_mhz * 1e6
         return Repeated(runs=runs, seconds=took,
                         busy=runs * program.predicted_cycles / clock / took)
@@ -206,7 +207,7 @@ class Board:
         self._machine.abort()
 
     @property
-    def program(self) -> CoreProgram:
+    def program(self) -> Program:
         """The program that is loaded; CelosiaError where none is."""
         if self._program is None:
             raise CelosiaError(f"{self.name}: no program was loaded over this connection; load one "
@@ -218,10 +219,12 @@ class Board:
         assert self._driver is not None
         return self._driver.execute(job, cycles, progress, exact=exact)
 
-    def _blank(self) -> Job:
-        """Return the job of one input of zeros."""
-        shape = self.program.graph.tensors[self.program.graph.input].user_shape
-        return _plan(self.program, np.zeros((1, *shape), np.float32)).job
+    def _core(self, what: str) -> CoreProgram:
+        """Return the program; CelosiaError where its machine cannot do what only the first can."""
+        if not isinstance(self.program, CoreProgram):
+            raise CelosiaError(f"{self.name}: the array of {self.program.target} does not {what}; "
+                               f"run the program, its cycles are counted then")
+        return self.program
 
     def _check(self, program: Program) -> None:
         """CelosiaError unless the board holds the program's array."""
@@ -257,7 +260,8 @@ def _holder(found: int) -> str:
     """Return, in words, the array of which gateware carries a hash."""
     for version in range(FORMAT_VERSION + _VERSIONS):
         names = [name for name, of in targets().items()
-                 if isinstance(of.array, ArrayConfig) and array_hash(of.array, version) == found]
+                 if (array_hash(of.array, version) if isinstance(of.array, ArrayConfig)
+                     else of.array.hash) == found]
         if names and version == FORMAT_VERSION:
             return f"that of {' or '.join(names)}"
         if names:
@@ -270,37 +274,6 @@ def _holder(found: int) -> str:
 def _whole(counted: np.ndarray, about: np.ndarray | int) -> np.ndarray:
     """Return counts whose low bits the machine tells and that are nearest to a number."""
     return about + (counted - about + _HALF) % (2 * _HALF) - _HALF
-
-
-def _plan(program: CoreProgram, images: np.ndarray, *, tensors: bool = False) -> Session:
-    """Return what is to be done for float32 images (N, ...)."""
-    from celosia_boards.host.session import Session
-    from celosia_sim.golden import quantise_input
-
-    with refusals():
-        mantissa, exponent = quantise_input(program.graph, images)
-        return Session(program, mantissa, exponent, tensors=tensors)
-
-
-def _probe(program: CoreProgram) -> Probe:
-    """Return inputs of random numbers with what the golden model makes of them."""
-    from celosia_sim.golden import run as run_golden
-
-    shape = program.graph.tensors[program.graph.input].user_shape
-    images = np.random.default_rng(_SEED).uniform(-1, 1, (_PROBES, *shape)).astype(np.float32)
-    golden, plan = run_golden(program.graph, images, keep_tensors=False), _plan(program, images)
-    output = program.graph.output
-
-    def right(record: Record) -> bool:
-        try:
-            found = plan.decode(record)
-        except CelosiaError:        # copies of the output differ
-            return False
-        count = len(found.output)
-        return (np.array_equal(found.output, golden.mantissas[output][:count])
-                and np.array_equal(found.exponent, golden.exponents[output][:count]))
-
-    return Probe(job=plan.job, right=right, cycles=program.predicted_cycles)
 
 
 def connect(port: str | None = "auto", *, baud: int | None = None,

@@ -12,6 +12,11 @@ class Program(program.Compiled):
     Its fields are those of `celosia_spec.program.Compiled`.
     """
 
+    @property
+    def image(self) -> bytes:
+        """What the board's flash has to hold for it."""
+        return b""
+
     def __repr__(self) -> str:
         return text(self)
 

@@ -7,14 +7,18 @@ import random
 import numpy as np
 import pytest
 
+from celosia.bands.file import stream_file
 from celosia.bands.program import stream_program
+from celosia.bands.schedule import stream_schedule
 from celosia.bands.simulate import job_of, results
+from celosia.board import Board
 from celosia_boards.host.driver import Driver
 from celosia_boards.host.exchange import HostError
 from celosia_boards.host.machine import Machine
 from celosia_sim import golden
 from celosia_sim.virtual import VirtualBoard
 from celosia_sim.virtual.line import SimulatedLine
+from celosia_spec.errors import CelosiaError
 from celosia_spec.isa.frames import Command, Decoder, Kind, encode_abort, paced, request
 from celosia_spec.stream.image import MAGIC, pack
 from celosia_spec.stream.memories import Space
@@ -76,8 +80,8 @@ def test_images_over_a_line(program, image, damaged):
         driver = Driver(machine)
         driver.load(job.setup, None)
         found = results(program, job, driver.execute(job, np.array([24_541])))
-        assert np.array_equal(found.mantissas, wanted.mantissas[name])
-        assert np.array_equal(found.exponents, wanted.exponents[name])
+        assert np.array_equal(found.output, wanted.mantissas[name])
+        assert np.array_equal(found.exponent, wanted.exponents[name])
         assert np.array_equal(found.saturated, wanted.saturated)
         assert len(set(found.cycles)) == 1
         now = machine.status()
@@ -155,3 +159,26 @@ def test_leaving_out_what_stands_still_changes_no_byte_and_no_cycle(program, ima
             times.append((seen, virtual.cycles))
             assert plain == (virtual.simulated == virtual.cycles)
     assert times[0] == times[1] and len(times[0][0]) > 100
+
+
+def test_programs_as_users_load_them(image):
+    """Loaded, run, and read layer by layer; then the list of chunks is whole again."""
+    program = stream_file(stream_schedule(shrinking_network(), ARRAY), target="icebreaker",
+                          exponents="dynamic")
+    images = np.random.default_rng(2).random((2, 3, 8, 8)).astype(np.float32)
+    wanted = golden.run(program.graph, images)
+    with board(image) as virtual, Board(SimulatedLine(virtual)) as there:
+        assert there.load(program).bytes == 8 * len(program.program.entries)
+        for _ in range(2):
+            found = there.run(images)
+            assert np.array_equal(found.mantissa.reshape(2, 12, 2, 2), wanted.mantissas["n3"])
+            assert found.cycles.tolist() == [program.predicted_cycles] * 2
+            tensors = there.simulate(images, tensors=True).tensors
+            assert sorted(tensors) == ["n0", "n1", "n2", "x"]
+            for name, (mantissas, exponents) in tensors.items():
+                assert np.array_equal(mantissas, wanted.mantissas[name])
+                assert np.array_equal(exponents, wanted.exponents[name])
+        done = there.repeat(0.02)
+        assert done.runs > 3 and 0.1 < done.busy < 1
+        with pytest.raises(CelosiaError, match="the array of icebreaker does not count events"):
+            there.counters()

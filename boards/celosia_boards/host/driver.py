@@ -119,7 +119,7 @@ class Driver:
             try:
                 end = self._images(work, start, progress)
                 if ((self.machine.damages == before or self._right(whole=True))
-                        and (exact or self._intact())):
+                        and (exact or self._intact(job))):
                     start = end
                     continue
             except Lost:
@@ -211,11 +211,11 @@ class Driver:
         for _ in range(ATTEMPTS):
             work.record.cycles[image] = 0
             if (all(self._careful_run(work, image, number) for number in range(len(work.runs)))
-                    and self._intact()):
+                    and self._intact(work.job)):
                 return
             error = self.machine.status().error
             self.machine.exchange.greet()
-            if not self._intact():
+            if not self._intact(work.job):
                 raise Lost
             counts.append(int(work.record.cycles[image, 0]))
             if counts[-1] and counts.count(counts[-1]) > 2:
@@ -267,11 +267,14 @@ class Driver:
         return Work.of(job, cycles, machine.array, clock_hz=machine.clock_hz,
                        baud=machine.line.baud, exact=exact)
 
-    def _intact(self) -> bool:
-        """Whether the memory that is read back holds what was loaded."""
+    def _intact(self, job: Job | None = None) -> bool:
+        """Whether the memory that is read back holds what was loaded, but for a job's inputs."""
         assert self._setup is not None
         side = self.machine.side
         words = self._setup[self._setup[:, 0] == side.kept][:side.first]
+        if job is not None:
+            given = job.input_at[job.input_at[:, 0] == side.kept, 1]
+            words = words[~np.isin(words[:, 1], given)]
         return np.array_equal(self.machine.read(words[:, :2]) & 0xFFFF, words[:, 2] & 0xFFFF)
 
     def _right(self, *, whole: bool) -> bool:

@@ -156,16 +156,18 @@ class Machine:
             if wait > 0.002:
                 self.line.read(wait)
 
-    def repeat(self, last: int, cycles: int, seconds: float) -> tuple[int, float]:
-        """Run descriptors 0 to ``last`` again and again, on whatever the memories hold by then.
+    def repeat(self, run: tuple[int, int], cycles: int, seconds: float) -> tuple[int, float]:
+        """Run again and again, on whatever the memories hold by then.
 
-        cycles : what a run takes.   seconds : for how long.
+        run : the two bytes that start it, see `Job.runs`.   cycles : what a run takes.
+        seconds : for how long.
 
         Returns how many runs there were, and in how many seconds. HostError where a run reports an
         error, or the line damages anything.
         """
         pause = int(1.1 * cycles / self.clock_hz * self.line.baud / 10) + 2
-        start = Requests.one(Command.START, DESCRIPTORS.pack(first=0, last=last), pause=pause)
+        first, last = run
+        start = Requests.one(Command.START, DESCRIPTORS.pack(first=first, last=last), pause=pause)
         begun, runs = self.line.now(), 0
 
         def starts() -> Iterator[Requests]:

@@ -5,7 +5,7 @@ gateware does is written here once more, apart from it.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from celosia_sim.clock.events import NEVER, Batch, Command, Entry
 from celosia_spec.stream.array import ENTRY_WORDS
@@ -18,10 +18,14 @@ class Fetcher:
     """Entries from main memory to the rings.
 
     request : an access is wanted.   busy : the list has not ended.
+    copied : numbers of the chunks that wait for a section of flash.
     words, entries : cycles in which control words and entries are written, still to come.
     """
 
-    def __init__(self, entries: Sequence[Entry], chunks: int) -> None:
+    def __init__(self, entries: Sequence[Entry], chunks: int,
+                 copied: Collection[int] = ()) -> None:
+        self._waiting = deque(number in copied for number in range(chunks))
+        self._waits, self._count = False, 0
         self.request, self.busy = False, True
         self.words: deque[int] = deque()
         self._entries, self._at, self._chunks = entries, 0, chunks
@@ -30,17 +34,29 @@ class Fetcher:
         self._running = self._listing = self._ended = self._weights = self._tight = False
         self._pace = 0
 
+    @property
+    def lacks(self) -> bool:
+        """Whether a chunk waits for a section of flash that is not there."""
+        return self._waits and not self._count
+
     def waits(self, room_words: bool, room_entries: bool) -> bool:
         """Return whether nothing changes before there is room."""
         if not self.busy:
             return True
+        if self._waits:
+            return not (self._count or self.words or self._pace)
         room = room_words and (room_entries or not (self._weights or self._tight))
         return (self._running and not (self._ended or room or self.request or self.words
                                        or self._pace))
 
     def step(self, now: int, granted: bool, room_words: bool, room_entries: bool,
-             written: list[int]) -> None:
-        """Let a cycle pass; append the cycle in which an entry of weights is written."""
+             written: list[int], *, copied: bool = False) -> None:
+        """Let a cycle pass; append the cycle in which an entry of weights is written.
+
+        copied : a section of flash is in main memory.
+        """
+        used = self._waits and self._count > 0
+        self._count += copied - used
         switch = self._switch == now
         part = switch and self._part
         wants = self._weights or switch
@@ -81,7 +97,10 @@ class Fetcher:
         self._listing |= swap
         self._ended |= ends
         if self._load == now:
-            self._running, self._ended = True, False
+            self._waits = self._waiting.popleft()
+            self._running, self._ended = not self._waits, False
+        if used:
+            self._running, self._waits = True, False
         if self._leave == now:
             self._running = False
             self._chunks -= 1
@@ -121,11 +140,13 @@ class Executor:
         return self._jump or (self._act and command.op != Op.FILL
                               and (command.op != Op.WAIT or command.words > 0))
 
-    def stops(self, *, quiet: bool, filling: bool) -> str:
+    def stops(self, *, quiet: bool, filling: bool, copying: bool) -> str:
         """Return why there is no batch, a key of `SPENT`."""
         op = self._command.op if self._act else None
         if op == Op.BAND and filling:
             return "fill"
+        if op == Op.COPY and copying:
+            return "flash"
         return "drain" if op in _QUIET and not quiet else "control"
 
     @property
@@ -142,16 +163,17 @@ class Executor:
         return self._command.batch.heads
 
     def step(self, *, quiet: bool, idle: bool, room: bool, filling: bool, placed: bool,
-             taken: bool) -> Command | None:
-        """Let a cycle pass; return a fill whose last word was loaded.
+             taken: bool, copying: bool) -> Command | None:
+        """Let a cycle pass; return a fill, or a copy, whose last word was loaded.
 
-        taken : registered, a batch was taken over.
+        taken : registered, a batch was taken over.   copying : the flash reader is not free.
         """
         command, op = self._command, self._command.op
         fetched = self._fetch and self.have
         word = self._fields and self.have and not self._hold
         sets = self._fields and self._hold and self.have and op != Op.BAND
-        ready = self._act and self._ready(quiet=quiet, idle=idle, room=room, filling=filling)
+        ready = self._act and (not copying if op == Op.COPY else self._ready(
+            quiet=quiet, idle=idle, room=room, filling=filling))
         counts = word or self._waiting
         ends = counts and self._left == 1
         jumps = self._jump and self.began
@@ -174,7 +196,7 @@ class Executor:
         step = self._step
         self._step = (step + (sets and not self._written and not self.closed)) % 4
         self.closed, self._written = self._written, step == 3
-        return command if word and op == Op.FILL and ends else None
+        return command if word and op in (Op.FILL, Op.COPY) and ends else None
 
     def _begin(self) -> None:
         """A command comes."""

@@ -1,15 +1,18 @@
 """The exact cycles of a stream on the second machine."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from celosia_sim.clock.control import Executor, Fetcher
 from celosia_sim.clock.events import Command, Entry, events
 from celosia_sim.clock.fills import FillEngine
+from celosia_sim.clock.flash import FlashReader
 from celosia_sim.clock.passes import Output, Sequencer
 from celosia_spec.errors import SimulationError
 from celosia_spec.stream.array import ENTRY_WORDS, RING_GAP, Array
+from celosia_spec.stream.controls import Op
+from celosia_spec.stream.image import Section
 from celosia_spec.stream.timing import READ
 
 _LONG = 1 << 26     # cycles without an end
@@ -19,6 +22,7 @@ SPENT = {
     "rows": "the pass was shorter than its rows take to leave",
     "fill": "what a band reads was not in the banks yet",
     "drain": "results of the layer were not all written yet",
+    "flash": "a section of flash was not in main memory yet",
     "control": "control words were fetched or carried out"}
 """What a cycle was spent on, or waiting for."""
 
@@ -38,13 +42,15 @@ class Cycles:
     spent: tuple[Mapping[str, int], ...]
 
 
-def cycles(array: Array, entries: Sequence[int], chunks: Sequence[tuple[int, int]]) -> Cycles:
+def cycles(array: Array, entries: Sequence[int], chunks: Sequence[tuple[int, int]],
+           copied: Collection[int] = (), image: Sequence[Section] = ()) -> Cycles:
     """Return the cycles that a stream takes, those of the gateware exactly.
 
-    entries, chunks : as `celosia_sim.stream_machine.run` takes them. SimulationError where the
-    stream copies sections of flash, or does not end.
+    entries, chunks : as `celosia_sim.stream_machine.run` takes them.   copied : numbers of the
+    chunks that wait for a section of flash.   image : all sections. SimulationError where the
+    stream does not end.
     """
-    return _Clock(array, *events(array, entries, chunks), len(chunks)).run()
+    return _Clock(array, *events(array, entries, chunks, copied, image), len(chunks), copied).run()
 
 
 class _Clock:
@@ -54,11 +60,11 @@ class _Clock:
     """
 
     def __init__(self, array: Array, commands: Sequence[Command], entries: Sequence[Entry],
-                 chunks: int) -> None:
-        self.array = array
+                 chunks: int, copied: Collection[int]) -> None:
+        self.array, self.flash = array, FlashReader(array)
         self.sequencer, self.output = Sequencer(), Output(array, READ)
         self.executor, self.fill = Executor(commands), FillEngine()
-        self.fetcher = Fetcher(entries, chunks)
+        self.fetcher = Fetcher(entries, chunks, copied)
         self.closed: list[int] = []
         self._spent: Counter[str] = Counter()
         self.spent: list[Counter[str]] = []
@@ -71,6 +77,7 @@ class _Clock:
         now = 0
         while self.executor.busy or self.fetcher.busy:
             now = max(now + 1, self._next(now))
+            self.flash.pass_over(now)
             self._cycle(now)
             if now > _LONG:
                 raise SimulationError(f"the stream has not ended after {_LONG:,} cycles")
@@ -78,7 +85,7 @@ class _Clock:
 
     def _cycle(self, now: int) -> None:
         sequencer, output, executor = self.sequencer, self.output, self.executor
-        fill, fetcher = self.fill, self.fetcher
+        fill, fetcher, flash = self.fill, self.fetcher, self.flash
         self._arrive(now)
         # What everybody sees of the others in this cycle.
         sequencer.look()
@@ -91,26 +98,32 @@ class _Clock:
             assert sequencer.batch is not None
             output.announce(now, sequencer.batch, sequencer.number, self._kept)
         heads = output.starting(now)
-        port = output.port(now)
+        port, copying, copied = output.port(now), flash.busy(now), flash.copied(now)
+        read = flash.wants(now) and not port
+        port = port or read
         granted = fetcher.request and not port
         wanted = fill.wants(now)
         filled = wanted and (fill.zero or not (port or fetcher.request))
         began = sequencer.began == now
         # Registers.
         if idle:
-            self._spent[executor.stops(quiet=self._quiet, filling=filling)] += 1
+            why = executor.stops(quiet=self._quiet, filling=filling, copying=copying)
+            self._spent["flash" if fetcher.lacks and why == "control" else why] += 1
         elif turn:
             self._spent.update(sequencer.spent(now))
         if executor.closed:
             self.closed.append(now)
             self.spent.append(self._spent)
             self._spent = Counter()
-        fetcher.step(now, granted, self._room_words, self._room_entries, sequencer.entries)
+        fetcher.step(now, granted, self._room_words, self._room_entries, sequencer.entries,
+                     copied=copied)
         have = self._ring(now, heads, draining=draining)
         loaded = executor.step(quiet=self._quiet, idle=idle, room=room, filling=filling,
-                               placed=placed, taken=registered)
+                               placed=placed, taken=registered, copying=copying)
         executor.have = have
-        fill.step(now, filled, loaded)
+        asked = loaded.sections if loaded and loaded.op == Op.COPY else None
+        fill.step(now, filled, loaded if asked is None else None)
+        flash.step(now, read, asked)
         self._quiet = idle and not output.pending and not draining
         output.pending = comes or (output.pending and heads is None)
         executor.began, sequencer.taken = began, takes
@@ -136,7 +149,7 @@ class _Clock:
                 or rooms != (self._room_words, self._room_entries) or executor.have != there
                 or not executor.waits or not self.fetcher.waits(*rooms)):
             return 0
-        times = [sequencer.turn, sequencer.began]
+        times = [sequencer.turn, sequencer.began, self.flash.next]
         if sequencer.freed:
             times.append(sequencer.freed[0][0])
         return min(time for time in times if time > now)

@@ -1,14 +1,15 @@
 """What a stream makes happen, as far as it takes time: commands, batches, fills, entries."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from celosia_spec.errors import SimulationError
 from celosia_spec.stream.array import ENTRY_WORDS, Array
 from celosia_spec.stream.controls import BATCH, COMMAND, HEAD, RECORDS, Op, head_words
 from celosia_spec.stream.fills import places
+from celosia_spec.stream.image import UNIT_WORDS, Section
+from celosia_spec.stream.image import places as image_places
 from celosia_spec.stream.passes import pass_cycles, row_cycles
 from celosia_spec.stream.words import TILE_WORDS, tile_words
 
@@ -87,7 +88,7 @@ class Command:
     """A command, or a batch.
 
     op : None of a batch.   words : that follow; of a wait its cycles.
-    lines : of a fill.   zero, apart : flags of it.
+    lines : of a fill.   zero, apart : flags of it.   sections : of a copy, their units.
     """
 
     op: Op | None
@@ -96,6 +97,7 @@ class Command:
     lines: Lines | None = None
     zero: bool = False
     apart: bool = False
+    sections: tuple[int, ...] = ()
 
 
 @dataclass(kw_only=True)
@@ -118,11 +120,16 @@ class Entry:
 class _Reader:
     """Entries of chunks, one after the other; those that were read are in ``found``."""
 
-    def __init__(self, entries: Sequence[int], chunks: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, entries: Sequence[int], chunks: Sequence[tuple[int, int]],
+                 copied: Collection[int], sections: Iterable[Section]) -> None:
         self._entries: list[int] = []
         self._ends = set()
-        for first, count in chunks:
-            self._entries += [int(entry) for entry in entries[first:first + count]]
+        main, waited = dict(enumerate(entries)), iter(sections)
+        for number, (first, count) in enumerate(chunks):
+            if number in copied:
+                section = next(waited)
+                main.update(enumerate(section.words.tolist(), section.first * UNIT_WORDS))
+            self._entries += [int(main[at]) for at in range(first, first + count)]
             self._ends.add(len(self._entries))
         self._words: list[int] = []
         self.found: list[Entry] = []
@@ -150,13 +157,16 @@ class _Reader:
         entry.ends = len(self.found) in self._ends
 
 
-def events(array: Array, entries: Sequence[int],
-           chunks: Sequence[tuple[int, int]]) -> tuple[list[Command], list[Entry]]:
+def events(array: Array, entries: Sequence[int], chunks: Sequence[tuple[int, int]],
+           copied: Collection[int],
+           image: Sequence[Section]) -> tuple[list[Command], list[Entry]]:
     """Return the commands and batches of a stream in their order, and its entries.
 
-    SimulationError where it copies sections of flash, whose cycles are not known yet.
+    copied, image : as `celosia_sim.clock.cycles.cycles` takes them.
     """
-    reader, first = _Reader(entries, chunks), 0
+    reader, first = _Reader(entries, chunks, copied, [
+        section for section in image if not section.resident]), 0
+    found = {unit: number for number, unit in enumerate(image_places(image))}
     commands: list[Command] = []
     layer: dict[str, int] = {}
     band: dict[str, int] = {}
@@ -171,11 +181,17 @@ def events(array: Array, entries: Sequence[int],
             continue
         command = COMMAND.unpack(word)
         op = Op(command["op"])
-        if op == Op.COPY:
-            raise SimulationError("cycles of streams that copy sections of flash are not known")
         record = RECORDS.get(op)
         words = reader.words(command["argument"]) if record else []
         fields = record.unpack(words[:len(record.words)]) if record else {}
+        if op == Op.COPY:
+            number = found[fields["unit"]]
+            units = [image[number].units]
+            while image[number].more:
+                number += 1
+                units.append(image[number].units)
+            commands.append(Command(op=op, words=len(words), sections=tuple(units)))
+            continue
         if op == Op.FILL:
             commands.append(Command(op=op, words=len(words), lines=_lines(array, fields),
                                     zero=bool(fields["zero"]), apart=bool(fields["apart"])))

@@ -30,8 +30,8 @@ from celosia_spec.record import (
     network_entries,
     network_of,
 )
-from celosia_spec.stream import image
 from celosia_spec.stream.array import Array
+from celosia_spec.stream.image import pack
 from celosia_spec.stream.memories import EXPONENT_SLOTS
 
 _ARRAY = TypeAdapter(Array)
@@ -79,6 +79,11 @@ class StreamFile(Program):
                             "sections": moment.words[Kind.SECTION]},
                 "flash_bytes": flash_bytes(self.program)}
 
+    @property
+    def image(self) -> bytes:
+        array = self.array
+        return pack(array, self.program.sections) if array.flash else b""
+
     def save(self, path: str | Path) -> None:
         """Write the file; it appears whole or not at all. CelosiaError where it cannot be written,
         or a name could not be read back."""
@@ -100,7 +105,7 @@ class StreamFile(Program):
                        for name, place in program.places.items()}}
         arrays = {"stream": program.entries.astype("<u8").view("<u4").reshape(-1, 2)}
         if program.array.flash:
-            arrays["flash"] = np.frombuffer(image.pack(program.array, program.sections), np.uint8)
+            arrays["flash"] = np.frombuffer(self.image, np.uint8)
         return manifest, arrays | graph_sections(self.graph)
 
 

@@ -17,7 +17,8 @@ DENSEST = 2 * ENTRY_WORDS
 def report(program: StreamProgram) -> tuple[Layer, ...]:
     """Return an entry for each layer. Cycles are exact: from when the exponent of the layer before
     is known, or the start, until its own is; the last layer's until the machine is done."""
-    found = cycles(program.array, program.entries.tolist(), program.chunks.tolist())
+    found = cycles(program.array, program.entries.tolist(), program.chunks.tolist(),
+                   program.copied, program.sections)
     layers, at = [], 0
     for layer, entries in zip(program.layers, program.sizes, strict=True):
         # Each reading of another map has an exponent, too.

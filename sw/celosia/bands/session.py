@@ -29,7 +29,7 @@ def run(program: StreamProgram, images: np.ndarray, execute: Execute, *,
         for at in range(len(program.layers) - 1):
             held[program.layers[at].node.output] = _read(program, job, execute, at)
     return SimResult(
-        output=found.mantissas.astype(np.int32), exponent=found.exponents.astype(np.int32),
+        output=found.output.astype(np.int32), exponent=found.exponent.astype(np.int32),
         saturated=found.saturated, cycles=found.cycles, counter_cycles=found.cycles,
         layer_cycles=None, tensors=held)
 

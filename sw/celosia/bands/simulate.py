@@ -29,13 +29,13 @@ PATIENCE = 10
 class StreamResult:
     """What N images gave.
 
-    mantissas : int64 (N, C, H, W) of the output.   exponents : int64 (N,).
+    output    : int64 (N, C, H, W) mantissas.   exponent : int64 (N,).
     cycles    : int64 (N,), from the edge that accepts the start to the one that ends ``busy``.
     saturated : bool (N,).
     """
 
-    mantissas: np.ndarray
-    exponents: np.ndarray
+    output: np.ndarray
+    exponent: np.ndarray
     cycles: np.ndarray
     saturated: np.ndarray
 
@@ -58,7 +58,7 @@ def job_of(program: StreamProgram, images: np.ndarray) -> Job:
     given = addresses(graph.tensors[graph.output], program.places[graph.output]).ravel()
     reads = np.concatenate([_at(Space.EXPONENTS, np.arange(EXPONENT_SLOTS)),
                             _at(Space.MAIN, np.concatenate([given, given + 1]))])
-    counted = sum(layer.cycles for layer in program.layers)
+    counted = sum(layer.cycles for layer in program.layers) + program.flash.waits
     return Job(
         setup=np.column_stack([_at(Space.MAIN, np.arange(words)), main[:words]]).astype(np.uint32),
         input_at=np.concatenate([_at(Space.MAIN, taken),
@@ -78,7 +78,7 @@ def results(program: StreamProgram, job: Job, record: Record) -> StreamResult:
         found, exponent = output(program, main, slots)
         mantissas.append(found)
         exponents.append(exponent)
-    return StreamResult(mantissas=np.array(mantissas), exponents=np.array(exponents),
+    return StreamResult(output=np.array(mantissas), exponent=np.array(exponents),
                         cycles=record.cycles[:, 0], saturated=record.saturated[:, 0] != 0)
 
 

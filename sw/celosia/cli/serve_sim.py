@@ -76,7 +76,7 @@ def serve_sim(
             with work("building the simulator") as shown:
                 machine = stack.enter_context(VirtualBoard(
                     place, loaded.array, byte_level=byte_level, baud_error=baud_error,
-                    stages=shown.stage))
+                    image=loaded.image, stages=shown.stage))
             end = Socket(listen) if listen is not None else Pty(link)
         server = Server(Wire(machine, faults), end, _shown(place, stack))
         stack.callback(server.close)

@@ -1,0 +1,98 @@
+"""The flash reader: when sections are in main memory, and when it wants the port for them.
+
+It has what its registers hold in the current cycle, and is told what happens in it. What the
+gateware does is written here once more, apart from it.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+
+from celosia_sim.clock.events import NEVER
+from celosia_spec.stream.array import CONTROL_BITS, Array
+from celosia_spec.stream.image import CHECKSUM_BYTES, HEADER_BYTES, UNIT_BYTES
+
+_COMMAND = 40               # clocks of the flash before data come
+_ELEMENT = CONTROL_BITS // 8
+_ASKS, _COPIED, _FREE = 4, 6, 10
+"""Cycles from the last clock of an element until it is to be written; of a section until it is
+copied; of the last one until the reader is free."""
+
+
+class FlashReader:
+    """Elements of sections that are copied one after the other."""
+
+    def __init__(self, array: Array) -> None:
+        self._clock = array.flash // 4 if array.flash < 16 else array.flash // 16
+        self._element = array.flash
+        self._bodies: deque[tuple[int, int]] = deque()  # first element behind a header, and the end
+        self._number = 0                    # of the element that comes
+        self._pulse = self._asks = NEVER    # its last clock; when the one before is to be written
+        self._copied: deque[int] = deque()  # strobes to come
+        self._free = 0
+
+    def busy(self, now: int) -> bool:
+        """Return whether no other section can be asked for."""
+        return now < self._free
+
+    def wants(self, now: int) -> bool:
+        """Return whether the port is wanted."""
+        return now >= self._asks
+
+    def copied(self, now: int) -> bool:
+        """Return whether a section is in main memory."""
+        return bool(self._copied) and self._copied[0] == now
+
+    @property
+    def next(self) -> int:
+        """A cycle before which nobody sees a change, if the port is free until then."""
+        times = [self._copied[0] if self._copied else NEVER, self._free or NEVER]
+        if self._bodies:
+            left = self._bodies[0][1] + CHECKSUM_BYTES // _ELEMENT - 1 - self._number
+            times.append(self._pulse + left * self._element + _COPIED)
+        return min(times)
+
+    def pass_over(self, now: int) -> None:
+        """Let the cycles before this one pass in which the port was free."""
+        while self._bodies and self._pulse < now:
+            self._comes(self._pulse)
+        if self._asks < now:
+            self._asks = NEVER
+
+    def step(self, now: int, granted: bool, asked: Sequence[int] | None) -> None:
+        """Let a cycle pass, with an access or not; asked : sections to be copied, their units."""
+        wanted = self.wants(now)
+        if wanted and granted:
+            self._asks = NEVER
+        if self._pulse == now:
+            if wanted and not granted:
+                self._pulse += self._clock
+            else:
+                self._comes(now)
+        if self.copied(now):
+            self._copied.popleft()
+        if self._free == now:
+            self._free = 0
+        if asked is not None:
+            self._begin(now, asked)
+
+    def _begin(self, now: int, sections: Sequence[int]) -> None:
+        at = 0
+        for units in sections:
+            first = at + HEADER_BYTES // _ELEMENT
+            self._bodies.append((first, first + units * UNIT_BYTES // _ELEMENT))
+            at += (units + 1) * UNIT_BYTES // _ELEMENT
+        self._number, self._free = 0, NEVER
+        self._pulse = now + _COMMAND * self._clock + self._element
+
+    def _comes(self, now: int) -> None:
+        """An element's last clock."""
+        first, end = self._bodies[0]
+        if first <= self._number < end:
+            self._asks = now + _ASKS
+        if self._number == end + CHECKSUM_BYTES // _ELEMENT - 1:
+            self._copied.append(now + _COPIED)
+            self._bodies.popleft()
+            if not self._bodies:
+                self._free = now + _FREE
+        self._number += 1
+        self._pulse = now + self._element if self._bodies else NEVER
