@@ -24,7 +24,6 @@ from celosia.cli.progress import progress
 from celosia_boards.families.ice40 import ICE40
 from celosia_boards.stages import Job
 from celosia_boards.targets import Target, target, targets
-from celosia_hw.fill.columns import Columns
 from celosia_hw.fill.engine import FillEngine
 from celosia_hw.fill.finisher import Finisher
 from celosia_hw.flash.reader import FlashReader
@@ -85,7 +84,7 @@ def blocks(of: Target, array: Array) -> dict[str, Callable[[], Component]]:
         "output.normaliser": lambda: Normalise(array.acc_bits),
         "fill": lambda: FillAndMemory(array, of.weight_memory),
         "fill.engine": lambda: FillEngine(array),
-        "fill.columns": lambda: Columns(array),
+        "fill.columns": lambda: FillEngine(array).columns,
         "fill.finisher": lambda: Finisher(array.activation_bits),
         "fill.memory": lambda: MainMemory(array.main_words, of.weight_memory),
         "control": lambda: ControlPath(array, MANTISSA, lag),
@@ -252,7 +251,7 @@ def measure(arguments: argparse.Namespace) -> Result:
     """Count every block, and place those that are wanted."""
     of = target(arguments.target)
     array = Array(lanes=arguments.lanes, residual=not arguments.no_residual, flash=arguments.flash,
-                  drain=arguments.drain)
+                  drain=arguments.drain, fill=arguments.fill)
     rows: list[list[Any]] = []
     checks = []
     made = {name: make for name, make in blocks(of, array).items()
@@ -296,6 +295,8 @@ if __name__ == "__main__":
                       "help": "lanes whose sums leave a cycle (%(default)s)"}),
          ("--flash", {"type": int, "default": 4, "choices": FLASH, "help": "cycles of an element "
                       "from flash; 0: there is none (%(default)s)"}),
+         ("--fill", {"type": int, "default": 4, "choices": (2, 4), "help": "elements that are "
+                     "filled a cycle (%(default)s)"}),
          ("--blocks", {"nargs": "+", "metavar": "NAME", "help": "these ones only"}),
          ("--parts", {"action": "store_true", "help": "the blocks' parts, too"}),
          ("--place", {"action": "store_true", "help": "find each block's clock"}),

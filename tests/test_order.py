@@ -68,6 +68,7 @@ ORDER = {
     """,
     "celosia_hw.fill": """
         __init__, columns, finisher
+        column_pair
         engine
     """,
     "celosia_hw.flash": """

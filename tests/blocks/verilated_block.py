@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import os
 import platform
 import re
 import shutil
@@ -41,11 +42,17 @@ def _key(*parts: str) -> str:
                   " ".join((*_VERILATOR_FLAGS, *_MAKE, _OPTIMISE)))
 
 
+@functools.cache
+def _environment(path: str) -> dict[str, str]:
+    """Return the environment for Verilator and make, which is looked for once in a PATH."""
+    return verilator_environment()
+
+
 def _verilate(folder: Path, text: str, *arguments: str) -> dict[str, str]:
     """Leave the C++ of Verilog ``text`` in ``folder``/obj; return the environment for make."""
     (folder / "block.v").write_text(text)
-    env = verilator_environment()
-    run_tool("verilator", ["verilator", *_VERILATOR_FLAGS, *arguments, "block.v"], cwd=folder,
+    env = _environment(os.environ.get("PATH", ""))
+    run_tool("verilator", ["verilator_bin", *_VERILATOR_FLAGS, *arguments, "block.v"], cwd=folder,
              env=env)
     return env
 
@@ -77,11 +84,13 @@ def _library(text: str, sources: Sequence[Path]) -> Path:
     def build(folder: Path) -> None:
         env = _verilate(folder, text, "--exe", str(_DRIVER), *map(str, sources))
         ports = _MEMBER.findall((folder / "obj" / "Vblock.h").read_text())
+        (folder / "obj" / "Vblock__ALL.cpp").write_text("".join(
+            f'#include "{path.name}"\n' for path in sorted((folder / "obj").glob("*.cpp"))))
         macro = " ".join(f"P({member})" for _, member in ports)
         (folder / "obj" / "ports.h").write_text(
             f"#define PORTS(P) {macro}\n" + "#define CLOCKED\n" * (("IN", "clk") in ports))
         run_tool("g++", [*_MAKE, f"{_OPTIMISE} -include {headers() / 'block.h'}",
-                         "Vblock__ALL.cpp", "block_driver.o"], cwd=folder, env=env)
+                         "block_driver.o"], cwd=folder, env=env)
         run_tool("g++", ["g++", "-shared", "-o", "block.so", "obj/block_driver.o", str(ours),
                          "-lpthread"], cwd=folder, env=env)
         (folder / "ports").write_text("".join(f"{direction} {_name(member)}\n"

@@ -41,7 +41,8 @@ class Bench(wiring.Component):
         super().__init__({
             "control": In(1), "number": In(16), "element": In(16), "write": In(1),
             "words": In(range(WORDS)), "may": In(1), "other": In(1),
-            "row": Out(4 * self.engine.columns.row_bits), "code": Out(4 * array.activation_bits),
+            "row": Out(array.fill * self.engine.columns.row_bits),
+            "code": Out(array.fill * array.activation_bits),
             "enable": Out(array.lanes), "clipped": Out(1), "done": Out(1), "busy": Out(1),
             "request": Out(1), "start": Out(1)})
 
@@ -99,7 +100,7 @@ def written(array, found):
     bits, row_bits = array.activation_bits, (array.bank_rows - 1).bit_length()
 
     def column(name, width):
-        return (found[name][cycle] >> (bank % 4 * width).astype(np.uint64)
+        return (found[name][cycle] >> (bank % array.fill * width).astype(np.uint64)
                 & (1 << width) - 1).astype(np.int64)
 
     done = np.cumsum(found["done"])
@@ -121,6 +122,7 @@ def wanted_of(array, record, number, main):
 
 
 ARRAYS = {"16": Array(main_words=2048), "8": Array(lanes=8, main_words=2048, bank_rows=256),
+          "two": Array(main_words=2048, fill=2, bank_rows=1024),
           "deep": Array(main_words=2048, activation_bits=9, bank_rows=2048)}
 
 
@@ -152,11 +154,12 @@ def test_every_element_once_at_every_rate(array):
         assert clipped == (number in clips), (number, record)
 
 
-def test_cycles_when_the_port_is_free():
-    array = ARRAYS["16"]
-    records = [record for record in some_records(array, 600) if cycles(record) > 20]
+@pytest.mark.parametrize("name", ["16", "two"])
+def test_cycles_when_the_port_is_free(name):
+    array = ARRAYS[name]
+    records = [record for record in some_records(array, 600) if cycles(record, array) > 20]
     main = np.zeros(4 * array.main_words, np.int64)
     every = np.ones(60000)
     found = play(array, records, main, every, 0 * every)
     took = np.diff(np.flatnonzero(found["done"]))
-    assert took.tolist() == [cycles(record) for record in records[1:]]
+    assert took.tolist() == [cycles(record, array) for record in records[1:]]

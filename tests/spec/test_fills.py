@@ -10,9 +10,9 @@ from celosia_spec.stream.controls import FILL
 from celosia_spec.stream.fills import Fill, places
 
 
-@pytest.mark.parametrize("lanes", [8, 16])
-def test_records_do_what_a_fill_says(lanes):
-    array, rng = Array(lanes=lanes, bank_rows=512), random.Random(lanes)
+@pytest.mark.parametrize(("lanes", "fill"), [(8, 4), (16, 4), (16, 2)])
+def test_records_do_what_a_fill_says(lanes, fill):
+    array, rng = Array(lanes=lanes, bank_rows=512, fill=fill), random.Random(lanes)
     kinds = set()
     for _ in range(400):
         fill = some_fill(rng, array)
@@ -57,3 +57,10 @@ def test_records_that_mean_nothing():
     record, = Fill(run=8).records(array)
     with pytest.raises(AssertionError):
         places(record | {"b_bank": 3}, array)
+    two = Array(fill=2)
+    record, = Fill(run=8, step_x=2, plane_x_bank=1).records(two)
+    assert record["pair"]
+    with pytest.raises(AssertionError, match="two elements go to one bank"):
+        places(record | {"b_bank": 2}, two)
+    with pytest.raises(AssertionError, match="begin with odd and with even"):
+        places(Fill(run=3, lines=2, pitch=4).records(two)[0] | {"line_element": 0}, two)

@@ -67,7 +67,7 @@ def test_lines_of_several_records():
     """A map of more lines on each plane than a record may have is filled whole, once."""
     graph, array = lone((1, 900, 1), 1, (3, 1), stride=(2, 1)), Array(bank_rows=64)
     node = graph.nodes[0]
-    grid = Grid.of(node, *(graph.tensors[name] for name in ("x", "a")))
+    grid = Grid.of(node, *(graph.tensors[name] for name in ("x", "a")), fill=4)
     lines = grid.lines.count
     layout = Lines(grid=grid, size=16, span=grid.span(lines), channels=1)
     stretch = Stretch(line=0, lines=lines, channel=0, channels=1, row=0)

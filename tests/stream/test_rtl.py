@@ -21,7 +21,7 @@ from stream.networks import graphs
 
 ARRAYS = {"16": Array(main_words=4096, clamp=True),
           "16 without residual": Array(main_words=4096, clamp=True, residual=False,
-                                      bank_rows=128, drain=1),
+                                      bank_rows=128, drain=1, fill=2),
           "8": Array(lanes=8, main_words=4096, bank_rows=256, ring=64, clamp=True)}
 
 

@@ -9,6 +9,44 @@ from amaranth.lib.wiring import In, Out
 from celosia_spec.stream.array import ENTRY_WORDS, Array
 
 
+class Place(wiring.Component):
+    """A bank and its row, which move on over the banks of a group.
+
+    Members
+    -------
+    count : In(3)
+        Banks that it moves on in each cycle.
+    here, set : In(1), banks, step : In
+        Strobe: it moves by so many rows and banks instead, or is set to them.
+    rows_ready : In(1)
+        Strobe: from here on ``step`` has the bank rows from one position group to the next; stays
+        until the next ``here``.
+    masks : In
+        Bits of a bank's number that tell groups apart: ones in ``bank``.
+    bank, row : Out
+    """
+
+    def __init__(self, array: Array) -> None:
+        rows, banks = (array.bank_rows - 1).bit_length(), array.lanes.bit_length() - 1
+        super().__init__({"count": In(3), "here": In(1), "set": In(1), "banks": In(banks),
+                          "step": In(rows), "rows_ready": In(1), "masks": In(banks),
+                          "bank": Out(banks), "row": Out(rows)})
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        wraps, operand = Signal(reset_less=True), Signal.like(self.banks)
+        moved = Signal(len(operand) + 1)
+        m.d.comb += [operand.eq(Mux(self.here, self.banks, self.count)),
+                     moved.eq(self.bank + operand)]
+        # Bits that tell groups apart are ones, so that the carry gets through to the end.
+        m.d.sync += self.bank.eq(Mux(self.here & self.set, operand, moved[:-1]) | self.masks)
+        with m.If(self.here):
+            m.d.sync += wraps.eq(moved[-1] & ~self.set)
+        with m.If(self.here | moved[-1] | (self.rows_ready & wraps)):
+            m.d.sync += self.row.eq(Mux(self.here & self.set, self.step, self.row + self.step))
+        return m
+
+
 class Columns(wiring.Component):
     """Spread the elements of a word over neighbouring banks, into every group's copy.
 
@@ -65,16 +103,19 @@ class Columns(wiring.Component):
         count_a, count_b, begin = self._counts(m)
         step = Signal(self.row_bits, reset_less=True)
         banks = Signal(self.bank_bits, reset_less=True)
-        strobes = [Signal(name=f"moved_{name}") for name in "ab"]
         ready = Signal()
-        m.d.sync += [strobes[0].eq(self.move_a), strobes[1].eq(self.move_b),
-                     ready.eq(self.rows_ready)]
+        m.d.sync += ready.eq(self.rows_ready)
         with m.If(self.move_a | self.move_b | self.rows_ready):
             m.d.sync += [step.eq(self.move.row), banks.eq(self.move.bank)]
-        (a, row_a), (b, row_b) = (
-            self._place(m, name, count, here, step, banks, ready)
-            for name, count, here in (("a", count_a, strobes[0]),
-                                      ("b", Cat(count_b, count_a[2]), strobes[1])))
+        places = []
+        for name, count, strobe in (("a", count_a, self.move_a),
+                                    ("b", Cat(count_b, count_a[2]), self.move_b)):
+            m.submodules[name] = place = Place(self.array)
+            m.d.sync += place.here.eq(strobe)
+            m.d.comb += [place.count.eq(count), place.set.eq(self.set), place.masks.eq(self.masks),
+                         place.step.eq(step), place.banks.eq(banks), place.rows_ready.eq(ready)]
+            places.append(place)
+        (a, row_a), (b, row_b) = ((place.bank, place.row) for place in places)
         # Element 0 goes to column a - begin.
         first = Cat(a[0] ^ begin[0], a[1] ^ begin[1] ^ (~a[0] & begin[0]))
         m.d.sync += self.turn.eq(Cat(first[0], first[1] ^ first[0]))
@@ -99,24 +140,6 @@ class Columns(wiring.Component):
         ]
         return count_a, count_b, begin
 
-    def _place(self, m: Module, name: str, count: Value, here: Value, step: Value, banks: Value,
-               ready: Value) -> tuple[Signal, Signal]:
-        """Return bank and row of a place that moves by ``count`` each cycle, or is moved ``here``
-        by ``step`` rows and ``banks``."""
-        bank = Signal(self.bank_bits, name=f"bank_{name}", reset_less=True)
-        row = Signal(self.row_bits, name=f"row_{name}", reset_less=True)
-        wraps = Signal(name=f"wraps_{name}", reset_less=True)
-        operand = Signal(self.bank_bits, name=f"operand_{name}")
-        moved = Signal(self.bank_bits + 1, name=f"sum_{name}")
-        m.d.comb += [operand.eq(Mux(here, banks, count)), moved.eq(bank + operand)]
-        # Bits that tell groups apart are ones, so that the carry gets through to the end.
-        m.d.sync += [bank.eq(Mux(here & self.set, operand, moved[:-1]) | self.masks)]
-        with m.If(here):
-            m.d.sync += wraps.eq(moved[-1] & ~self.set)
-        with m.If(here | moved[-1] | (ready & wraps)):
-            m.d.sync += row.eq(Mux(here & self.set, step, row + step))
-        return bank, row
-
     def _columns(self, m: Module, a: tuple[Value, Value, Value], b: tuple[Value, Value, Value],
                  step: Value) -> None:
         """Give each column its row, and its banks their enables."""
@@ -135,7 +158,8 @@ class Columns(wiring.Component):
             if j == 0:
                 quad, row = self._first(m, a, b, takes_b, row, step)
             m.d.sync += self.row[j].eq(row)
-            self._enable(m, j, quad, written)
+            m.d.sync += [self.enable[ENTRY_WORDS * number + j].eq(enable) for number, enable in
+                         enumerate(enables(quad, self.masks[2:], written))]
 
     def _first(self, m: Module, a: tuple[Value, ...], b: tuple[Value, ...], takes_b: Value,
                near: Value, step: Value) -> tuple[Value, Value]:
@@ -152,11 +176,12 @@ class Columns(wiring.Component):
                      beyond.eq(near + step)]
         return Mux(takes_b, quads[1], quads[0]), Mux(far, beyond, near)
 
-    def _enable(self, m: Module, j: int, quad: Value, written: Value) -> None:
-        masks = self.masks[2:]
-        for number in range(self.array.lanes // ENTRY_WORDS):
-            here = ~(quad ^ Const(number, len(masks))) | masks
-            m.d.sync += self.enable[number * ENTRY_WORDS + j].eq(written & here.all())
+
+def enables(quad: Value, masks: Value, written: Value) -> list[Value]:
+    """Return which of the blocks of banks are written whose number is ``quad`` but for masked
+    bits."""
+    return [written & (~(quad ^ Const(number, len(masks))) | masks).all()
+            for number in range(1 << len(masks))]
 
 
 def _reached(j: int, bank: Value, count: Value) -> Value:

@@ -10,6 +10,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from celosia_hw.fill.column_pair import ColumnPair
 from celosia_hw.fill.columns import Columns
 from celosia_hw.fill.finisher import Finisher
 from celosia_hw.layouts import layout
@@ -59,15 +60,17 @@ class FillEngine(wiring.Component):
         Its map's exponent + 16: from five cycles after ``start`` to the next ``start``.
     memory : Out(Access), data : In(64)
         The port of main memory, see `MainMemory`. Grants may come at any time.
-    row, code : Out(4 of them), enable : Out(lanes)
-        Writes into the banks: bank b gets ``code[b % 4]`` in ``row[b % 4]`` where ``enable[b]``.
+    row, code : Out(fill of them), enable : Out(lanes)
+        Writes into the banks: bank b gets ``code[b % fill]`` in ``row[b % fill]`` where
+        ``enable[b]``.
     clipped : Out(1)
         Strobe: an element is larger than its tensor's exponent allows.
 
     Timing
     ------
     A word of main memory for each grant, at most one a cycle: four codes without ``apart``, one
-    with it; four zeros a cycle without the port. Codes are on the outputs ``LATENCY`` cycles after
+    with it; four zeros a cycle without the port. Of an array that fills two elements a cycle, half
+    a word, and two zeros. Codes are on the outputs ``LATENCY`` cycles after
     the grant. Between two lines there are four cycles without a request (with ``apart`` seven),
     between two channels five (eight), between two records eleven; from one line to the next are
     seven cycles at least. Nothing hangs on when grants come.
@@ -75,7 +78,8 @@ class FillEngine(wiring.Component):
     Records have at most ``bank_rows`` lines and channels, and keep what
     `celosia_spec.stream.fills.places` asserts: elements of a word go to different columns.
 
-    Logic cells on the UP5K: 802 and a block RAM; of these the finishers have 360, `Columns` 206.
+    Logic cells on the UP5K: 815 and a block RAM; of these the finishers have 360, `Columns` 188.
+    Of an array that fills two elements a cycle 522, 180 and 132.
     """
 
     LATENCY = 5
@@ -83,13 +87,13 @@ class FillEngine(wiring.Component):
 
     def __init__(self, array: Array) -> None:
         self.array = array
-        self.columns = Columns(array)
+        self.columns = Columns(array) if array.fill == 4 else ColumnPair(array)
         super().__init__({
             "load": In(1), "word": In(CONTROL_BITS), "room": Out(1), "busy": Out(1),
             "done": Out(1), "start": Out(1), "residual": Out(1), "exponent": In(5),
             "memory": Out(Access(array.main_words, 0)), "data": In(ENTRY_BITS),
-            "row": Out(data.ArrayLayout(self.columns.row_bits, ENTRY_WORDS)),
-            "code": Out(data.ArrayLayout(array.activation_bits, ENTRY_WORDS)),
+            "row": Out(data.ArrayLayout(self.columns.row_bits, array.fill)),
+            "code": Out(data.ArrayLayout(array.activation_bits, array.fill)),
             "enable": Out(array.lanes), "clipped": Out(1),
         })
 
@@ -101,23 +105,28 @@ class FillEngine(wiring.Component):
         kind, fresh = Signal(2), Signal()
         word, queued = self._queue(m, at, kind)
         flags = self._flags(m, at, word)
-        running, taken, last = Signal(), Signal(), Signal()
+        running, taken, last, upper = Signal(), Signal(), Signal(), Signal()
         operand = Signal(CONTROL_BITS)
         loads = self._sequence(m, at, kind, fresh, operand, queued, taken & last)
         m.d.comb += operand.eq(word & (loads | (flags.apart & running)).replicate(CONTROL_BITS))
-        elements = self._elements(m, at, fresh, word, operand, flags, loads, running, taken, last)
+        elements = self._elements(m, at, fresh, word, operand, flags, loads, running, taken, last,
+                                  upper)
         late = [elements]
         for k in range(self.LATENCY - columns.LATENCY):
             late.append(_held(m, f"elements{k}", late[-1]))
         m.d.comb += [
-            columns.elements.eq(late[-1]), columns.pair.eq(flags.pair),
+            columns.elements.eq(late[-1]),
             columns.masks.eq(flags.masks), columns.move.eq(word),
             columns.move_a.eq(at["b"]), columns.move_b.eq(at["rows"]),
             columns.set.eq(fresh), columns.rows_ready.eq(at["rest"]),
             self.row.eq(columns.row), self.enable.eq(columns.enable),
             self.start.eq(at["channels"]), self.busy.eq(queued),
         ]
-        self._finish(m, flags, late[1])
+        if isinstance(columns, ColumnPair):
+            m.d.comb += [columns.single.eq(flags.pair), columns.apart.eq(flags.apart)]
+        else:
+            m.d.comb += columns.pair.eq(flags.pair)
+        self._finish(m, flags, late[1], upper)
         return m
 
     def _queue(self, m: Module, at: dict[str, Signal], kind: Value) -> tuple[Signal, Signal]:
@@ -156,6 +165,7 @@ class FillEngine(wiring.Component):
             m.d.sync += [
                 *(flags[name].eq(given[name])
                   for name in ("signed", "zero", "pair", "apart", "residual")),
+                *[flags.pair.eq(given.pair | given.apart)] * (self.array.fill == 2),
                 flags.masks.eq(Cat(given.log2_groups >= bits - k for k in range(bits)))]
         return flags
 
@@ -205,72 +215,85 @@ class FillEngine(wiring.Component):
 
     def _elements(self, m: Module, at: dict[str, Signal], fresh: Value, word: Value, operand: Value,
                   flags: data.View, loads: Value, running: Signal, taken: Signal,
-                  last: Signal) -> Value:
-        """Ask for the words of a line; return which elements of the one that is taken count."""
-        first = Signal(2, reset_less=True)
+                  last: Signal, upper: Signal) -> Value:
+        """Ask for the words of a line; return which of the elements that are taken count."""
+        size = self.array.fill
+        first = Signal(range(size), reset_less=True)
         live = Mux(flags.apart, at["rest"], at["a"])
         m.d.sync += running.eq((running & ~(taken & last)) | live)
         m.d.comb += [self.memory.request.eq(running & ~flags.zero),
                      taken.eq(running & (self.memory.grant | flags.zero))]
         end = self._left(m, at, word, first, taken, last)
-        self._number(m, at, fresh, word, operand, flags, loads, first, taken, last, end)
+        self._number(m, at, fresh, word, operand, flags, loads, first, taken, last, end,
+                     upper)
         limit = Mux(flags.apart, first, end)
         return Cat(*(taken & ~below(k, first) & (~(last | flags.apart) | at_least(limit, k))
-                     for k in range(ENTRY_WORDS)))
+                     for k in range(size)))
 
     def _left(self, m: Module, at: dict[str, Signal], word: Value, first: Value, taken: Value,
               last: Signal) -> Signal:
-        """Count the words of a line; return the last one's last element."""
-        bits = (self.array.lanes * self.array.bank_rows // ENTRY_WORDS - 1).bit_length()
+        """Count the accesses of a line; return the last one's last element."""
+        size = self.array.fill
+        low, bits = len(first), (self.array.lanes * self.array.bank_rows // size - 1).bit_length()
         left, more = Signal(bits + 1, reset_less=True), Signal(reset_less=True)
-        end = Signal(2, reset_less=True)
+        end = Signal.like(first, name="end")
         m.d.comb += last.eq(left[-1] & ~more)
         with m.If(at["a"] | (taken & ~more)):
-            m.d.sync += left.eq(Mux(at["a"], Cat(word[2:2 + bits], word[-1]), left - 1))
+            m.d.sync += left.eq(Mux(at["a"], Cat(word[low:low + bits], word[-1]), left - 1))
         with m.If(taken):
             m.d.sync += more.eq(0)
         with m.If(at["a"]):
-            # A line that begins inside of a word may need a word more.
-            m.d.sync += Cat(end, more).eq(word[:2] + first)
+            # A line that begins inside of what is taken at once may need an access more.
+            m.d.sync += Cat(end, more).eq(word[:low] + first)
         return end
 
     def _number(self, m: Module, at: dict[str, Signal], fresh: Value, word: Value,
                 operand: Value, flags: data.View, loads: Value, first: Signal, taken: Value,
-                last: Value, end: Value) -> None:
-        """Keep the number of the next element in main memory: ``first`` in word ``address``."""
-        address = Signal(range(self.array.main_words), reset_less=True)
-        whole, total = Signal(len(address)), Signal(3)
+                last: Value, end: Value, upper: Signal) -> None:
+        """Keep the number of the next element in main memory: ``first`` of those that are taken at
+        once, at ``address``. Of a half word, tell which one it was."""
+        low = len(first)
+        address = Signal(range(self.array.main_words * ENTRY_WORDS >> low), reset_less=True)
+        whole, total = Signal(len(address)), Signal(low + 1)
         moves, over = loads | flags.apart, Signal()
         # The first number is a move from where its page begins, and has no sign.
         sign = operand[-1] & ~(at["run"] & fresh)
         m.d.comb += [
-            self.memory.address.eq(address),
-            whole.eq(Cat(operand[2:], sign.replicate(len(address)))),
-            total.eq(first + word[:2]), over.eq(Mux(moves, total[2], ~last | end.all())),
+            self.memory.address.eq(address[2 - low:]),
+            whole.eq(Cat(operand[low:], sign.replicate(len(address)))),
+            total.eq(first + word[:low]), over.eq(Mux(moves, total[low], ~last | end.all())),
         ]
         with m.If(at["run"] | taken):
             m.d.sync += [
                 address.eq((Cat(Const(1, 1), address) + Cat(over, whole))[1:]),
-                first.eq(Mux(moves, total[:2], (end + 1) & last.replicate(2))),
+                first.eq(Mux(moves, total[:low], (end + 1) & last.replicate(low))),
             ]
         with m.If(at["channels"]):
-            m.d.sync += [address.eq(self._given(word).page << CONTROL_BITS - 2), first.eq(0)]
+            m.d.sync += [address.eq(self._given(word).page << CONTROL_BITS - low), first.eq(0)]
+        if low == 1:
+            m.d.sync += upper.eq(address[0])
 
-    def _finish(self, m: Module, flags: data.View, counts: Value) -> None:
-        """Finish the elements of ``data`` that count, and give each column its own."""
-        m.submodules.rotator = rotator = Rotator(ENTRY_WORDS, self.array.activation_bits, 1)
-        finishers = [Finisher(self.array.activation_bits) for _ in range(ENTRY_WORDS)]
+    def _finish(self, m: Module, flags: data.View, counts: Value, upper: Value) -> None:
+        """Finish the elements of ``data``, or of a half of it, that count, and give each column its
+        own."""
+        size = self.array.fill
+        m.submodules.rotator = rotator = Rotator(size, self.array.activation_bits, 1)
+        finishers = [Finisher(self.array.activation_bits) for _ in range(size)]
+        taken = Signal(size * CONTROL_BITS)
+        m.d.comb += taken.eq(self.data if size == ENTRY_WORDS else
+                             self.data.word_select(upper, len(taken)))
         for k, finisher in enumerate(finishers):
             m.submodules[f"finisher{k}"] = finisher
             m.d.comb += [
-                finisher.element.eq(self.data.word_select(k, CONTROL_BITS)),
+                finisher.element.eq(taken.word_select(k, CONTROL_BITS)),
                 finisher.exponent.eq(self.exponent), finisher.signed.eq(flags.signed),
                 finisher.zero.eq(flags.zero | ~counts[k])]
         codes = [finisher.code for finisher in finishers]
+        if size == ENTRY_WORDS:     # even ones, then odd ones
+            codes[1:3] = (Mux(flags.pair, codes[3 - k], codes[k]) for k in (1, 2))
         m.d.comb += [
             self.clipped.eq(_any([finisher.clipped for finisher in finishers])),
-            rotator.i.eq(Cat(codes[0], *(Mux(flags.pair, codes[3 - k], codes[k]) for k in (1, 2)),
-                             codes[3])),
+            rotator.i.eq(Cat(codes)),
             rotator.rotation[0].eq(self.columns.turn), self.code.eq(rotator.o),
         ]
 

@@ -16,7 +16,7 @@ from celosia_hw.lanes.turn import Turn
 from celosia_hw.parts.delay import chain
 from celosia_hw.parts.table_memory import TableMemory
 from celosia_spec.isa import DELTA_BITS
-from celosia_spec.stream.array import CONTROL_BITS, ENTRY_WORDS, Array
+from celosia_spec.stream.array import CONTROL_BITS, Array
 from celosia_spec.stream.timing import MANTISSA, SUMS
 
 STEP = data.StructLayout({
@@ -53,8 +53,9 @@ class ReadingPath(wiring.Component):
         Flags of the step whose mantissas come in the next cycle; all 0 in reset.
     write_taps, write_tiles : In(1), address : In, word : In(16)
         Strobe: into one of the tables.
-    row, code : In(4 of them), enable : In(lanes)
-        Writes into the banks: bank b gets ``code[b % 4]`` in ``row[b % 4]`` where ``enable[b]``.
+    row, code : In(fill of them), enable : In(lanes)
+        Writes into the banks: bank b gets ``code[b % fill]`` in ``row[b % fill]`` where
+        ``enable[b]``.
     shift : In(1), sums : Out(drain x signed(acc_bits))
         See `PassSums`; `BlockSums`, where ``mac`` is "mac16" and one lane leaves a cycle.
     written : Out(lanes)
@@ -88,8 +89,8 @@ class ReadingPath(wiring.Component):
             "mantissas": In(data.ArrayLayout(signed(array.weight_bits), quads)), "late": Out(STEP),
             "write_taps": In(1), "write_tiles": In(1),
             "address": In(max(self.taps.bits, self.tiles.bits)), "word": In(CONTROL_BITS),
-            "row": In(data.ArrayLayout(row, ENTRY_WORDS)),
-            "code": In(data.ArrayLayout(array.activation_bits, ENTRY_WORDS)),
+            "row": In(data.ArrayLayout(row, array.fill)),
+            "code": In(data.ArrayLayout(array.activation_bits, array.fill)),
             "enable": In(array.lanes), "shift": In(1),
             "sums": Out(data.ArrayLayout(signed(array.acc_bits), array.drain)),
             "written": Out(array.lanes),
@@ -130,8 +131,8 @@ class ReadingPath(wiring.Component):
         for b in range(array.lanes):
             m.submodules[f"bank{b}"] = bank = TableMemory(array.bank_rows, array.activation_bits)
             m.d.comb += [
-                bank.write.en.eq(self.enable[b]), bank.write.addr.eq(self.row[b % ENTRY_WORDS]),
-                bank.write.data.eq(self.code[b % ENTRY_WORDS]),
+                bank.write.en.eq(self.enable[b]), bank.write.addr.eq(self.row[b % self.array.fill]),
+                bank.write.data.eq(self.code[b % self.array.fill]),
                 bank.read.addr.eq(bank_rows.rows[b]), turn.codes[b].eq(bank.read.data),
             ]
         return m

@@ -46,6 +46,7 @@ class Array:
     acc_bits    : accumulator width W, 24 or 32.
     weight_bits : width of weight mantissas, 4 to 9.   activation_bits : L of codes, 4 to 9.
     residual    : there is a residual operand.   clamp : outputs can be clamped.
+    fill        : elements that are filled into the banks a cycle, 2 or 4.
     flash       : cycles in which an element comes from the board's flash, one of `FLASH`; 0: none
                   is read.
     drain       : lanes whose sums leave a cycle, 1 (of 16) or 2.
@@ -63,6 +64,7 @@ class Array:
     activation_bits: int = 8
     residual: bool = True
     clamp: bool = False
+    fill: int = 4
     flash: int = 0
     drain: int = 2
 
@@ -70,6 +72,8 @@ class Array:
         take(self)
         if self.lanes not in (8, 16):
             raise ValueError(f"lanes must be 8 or 16, not {self.lanes!r}")
+        if self.fill not in (2, 4):
+            raise ValueError(f"fill must be 2 or 4, not {self.fill!r}")
         for name, most in (("main_words", 1 << 16), ("bank_rows", 1 << 11), ("ring", 1 << 12),
                            ("controls", 1 << 12), ("taps", 1 << 11), ("tiles", 1 << 12)):
             value = getattr(self, name)

@@ -133,16 +133,18 @@ def _place(name: str, about: str) -> tuple[Field, ...]:
 
 FILL = _record(
     "fill",
-    (Field("run", 16, True, "elements of a line - 5; with `apart` four times their number - 8"),),
+    (Field("run", 16, True, "elements of a line - n - 1, where n are filled a "
+                                "cycle; with `apart` n times their number - 2 n"),),
     (Field("lines", 16, True, "minus the lines"),),
     (Field("rows", 11, False, "bank rows from one position group to the next"),),
     (Field("element", 16, False, "number of the first element in main memory, lower bits"),),
-    _place("a", "of the first element, with `pair` of the first one with an even number"),
-    _place("b", "of `a` and four positions on, with `pair` of the first one with an odd number"),
+    _place("a", "of the first element; with `pair`, and where two are filled a cycle, of the first "
+                "one with an even number, `apart` ones excepted"),
+    _place("b", "of `a` and four positions on; likewise of the first one with an odd number"),
     (Field("step", 16, False, "with `apart` elements from one to the next, else 0"),),
     (Field("line_element", 16, True, "elements from behind a line to the next one"),),
     _place("line_a", "from behind the elements of `a` to those of the next line"),
-    _place("line_b", "likewise for `b`; without `pair` as `line_a`"),
+    _place("line_b", "likewise for `b`; alike where `b` is `a` and four on"),
     (Field("signed", 1, False, "its elements have signs"),
      Field("zero", 1, False, "nothing is read, all codes are that of 0"),
      Field("pair", 1, False, "even and odd elements go to different places"),
@@ -155,7 +157,7 @@ FILL = _record(
                                         "channel"),),
     _place("channel_a", "from behind the elements of `a` of a channel's last line to the next "
                         "channel"),
-    _place("channel_b", "likewise for `b`; without `pair` as `channel_a`"),
+    _place("channel_b", "likewise for `b`; alike where `b` is `a` and four on"),
     (Field("channels", 16, True, "minus the channels"),),
 )
 """Lines and channels of a map, and where they go in the banks, as moves from what was done last to

@@ -11,8 +11,8 @@ from celosia_spec.stream.array import ENTRY_WORDS, Array
 Move: TypeAlias = tuple[int, int]
 """Bank rows and banks; more banks than a group has go on in its next position group."""
 
-_PAIRED = (0, 2, 1, 3)
-"""Banks from a word's first element to each, with ``pair``: even ones, then odd ones."""
+_PAIRED = {2: (0, 1), 4: (0, 2, 1, 3)}
+"""Banks from the first of so many elements to each, with ``pair``: even ones, then odd ones."""
 
 QUEUED = 3
 """Records that the gateware takes before the first one of them is done."""
@@ -73,9 +73,10 @@ class Fill:
     def records(self, array: Array) -> list[dict[str, int]]:
         """Return the fields of the FILL records that do this, in no order that matters.
 
-        Four elements a cycle, also of two planes of columns where they lie so that the elements
-        of a word go to banks that differ modulo 4: planes two banks apart if those of the first
-        plane have even numbers in main memory, else three. Others one a cycle.
+        ``array.fill`` elements a cycle, also of two planes of columns where they lie so that these
+        go to banks that differ modulo ``array.fill``: planes two banks apart if those of the first
+        plane have even numbers in main memory, else three; of an array that fills two, one bank
+        apart, else none. Others one a cycle.
         ValueError: more lines or elements than the array's banks can hold.
         """
         far = self.plane * ENTRY_WORDS >= 1 << 15 and array.main_words * ENTRY_WORDS > 1 << 16
@@ -93,14 +94,16 @@ class Fill:
     def _lines(self, array: Array, first: int, every: int, count: int) -> list[dict[str, int]]:
         """Return the records of ``count`` lines of one plane, ``every`` lines apart."""
         lines = first, every, count
+        pair = self.step_x == 2 and self.run > 1 and not (self.zero or self.only)
+        # Elements with even numbers have a place of their own in all of a record's lines.
+        parts = pair or (array.fill == 2 and self.step_x == 1 and not self.zero)
+        if parts and self.pitch * every % 2 and count > 1:
+            return (self._lines(array, first, 2 * every, (count + 1) // 2)
+                    + self._lines(array, first + every, 2 * every, count // 2))
         if self.step_x == 1:
             return [self._record(array, *lines, range(self.run))]
-        if self.step_x == 2 and self.run > 1 and not (self.zero or self.only):
-            if self.pitch * every % 2 and count > 1:
-                return (self._lines(array, first, 2 * every, (count + 1) // 2)
-                        + self._lines(array, first + every, 2 * every, count // 2))
-            if self._fits(first):
-                return [self._record(array, *lines, range(self.run), pair=True)]
+        if pair and self._fits(first, array.fill):
+            return [self._record(array, *lines, range(self.run), pair=True)]
         return [self._record(array, *lines, columns)
                 for plane in range(1 if self.only else self.step_x)
                 if (columns := range((plane - self.phase_x) % self.step_x, self.run, self.step_x))]
@@ -120,42 +123,44 @@ class Fill:
         """Return the number in main memory of an element of the first channel."""
         return self.word * ENTRY_WORDS + self.element + line * self.pitch + x
 
-    def _fits(self, line: int) -> bool:
-        """Whether the elements of each word go to four banks, even ones and then odd ones."""
-        begins = {(self._place(line, x)[1] - _PAIRED[number % ENTRY_WORDS] - 2 * (
-            number // ENTRY_WORDS)) % ENTRY_WORDS for x in range(2)
-            for number in [self._number(line, x)]}
+    def _fits(self, line: int, size: int) -> bool:
+        """Whether the ``size`` elements of an access go to as many banks, even ones and then odd
+        ones."""
+        begins = {(self._place(line, x)[1] - _PAIRED[size][number % size]
+                   - number // size * size // 2) % size for x in range(2)
+                  for number in [self._number(line, x)]}
         return len(begins) == 1
 
     def _record(self, array: Array, first: int, every: int, count: int, columns: range,
                 pair: bool = False) -> dict[str, int]:
         """Return the record of these columns of lines, which are neighbours where they lie."""
-        size, n = array.positions(self.log2_groups), len(columns)
+        size, n, unit = array.positions(self.log2_groups), len(columns), array.fill
         apart = columns.step > 1 and not self.zero
-        if n > array.lanes * array.bank_rows // (ENTRY_WORDS if apart else 1):
+        if n > array.lanes * array.bank_rows // (unit if apart else 1):
             raise ValueError(f"a line of {n} elements is longer than a fill's can be")
         if max(count, self.channels) > array.bank_rows:
             raise ValueError(f"a fill of {count} lines and {self.channels} channels is larger than "
                              f"{array.bank_rows} of either")
         number = 0 if self.zero else self._number(first, columns[0])
+        even, (row, bank) = number % 2, self._place(first, columns[0])
+        halves = [len(range(begin, n, 2)) for begin in (even, 1 - even)]
         if pair:
-            even = number % 2
-            places = [self._place(first, even), self._place(first, 1 - even)]
-            counts = [len(range(even, n, 2)), len(range(1 - even, n, 2))]
+            places, counts = [self._place(first, x) for x in (even, 1 - even)], halves
+        elif unit == 2 and not apart:
+            places, counts = [(row, bank + x) for x in (even, 1 - even)], [2 * n for n in halves]
         else:
-            row, bank = self._place(first, columns[0])
-            places, counts = [(row, bank), (row, bank + ENTRY_WORDS)], [n, n]
+            places, counts = [(row, bank), (row, bank + unit)], [n, n]
         here, below = self._place(first, 0), self._place(first + every, 0)
         move = below[0] - here[0], below[1] - here[1]
         back = 1 - (count - 1) * move[0], -(count - 1) * move[1]
         read = n * columns.step if apart else n
         pitch = self.pitch * every
-        gaps = [-n % ENTRY_WORDS] * 2 if self.zero else [
+        gaps = [-n % unit] * 2 if self.zero else [
             pitch - read, self.plane * ENTRY_WORDS - (count - 1) * pitch - read]
         if array.main_words * ENTRY_WORDS <= 1 << 16:
             gaps = [(gap + (1 << 15)) % (1 << 16) - (1 << 15) for gap in gaps]
         found = {
-            "run": (n * ENTRY_WORDS - 3 if apart else n) - 5, "lines": -count,
+            "run": (n * unit - unit + 1 if apart else n) - unit - 1, "lines": -count,
             "rows": self.rows % array.bank_rows, "element": number % (1 << 16),
             "page": number >> 16, "step": columns.step if apart else 0,
             "line_element": gaps[0] if count > 1 else 0,
@@ -183,46 +188,54 @@ class Places:
     row: np.ndarray
 
 
-def cycles(record: Mapping[str, int]) -> int:
+def cycles(record: Mapping[str, int], array: Array) -> int:
     """Return the cycles from one record's end to this one's, if it was queued by then and the port
     is free."""
-    lines = _accesses(record)
+    lines = _accesses(record, array.fill)
     if record["apart"]:
         lines = 3 + lines
     elif record["zero"]:
-        lines = np.maximum(-(-(record["run"] + 5) // ENTRY_WORDS), 3) + 0 * lines
+        lines = np.maximum(-(-_run(record, array.fill) // array.fill), 3) + 0 * lines
     else:
         lines = np.maximum(lines, 3)
     return int(lines.sum()) + 4 * lines.size - record["channels"] - 1 + _AROUND
 
 
-def accesses(record: Mapping[str, int]) -> int:
-    """Return the words of main memory that a record asks for."""
-    return 0 if record["zero"] else int(_accesses(record).sum())
+def accesses(record: Mapping[str, int], array: Array) -> int:
+    """Return the accesses to main memory that a record asks for."""
+    return 0 if record["zero"] else int(_accesses(record, array.fill).sum())
 
 
-def _accesses(record: Mapping[str, int]) -> np.ndarray:
-    """Return the words of main memory of each line, int64 (channels, lines)."""
-    n = record["run"] + 5
+def _run(record: Mapping[str, int], size: int) -> int:
+    """Return the elements of a line."""
+    n = record["run"] + size + 1
+    return (n + size - 1) // size if record["apart"] else n
+
+
+def _accesses(record: Mapping[str, int], size: int) -> np.ndarray:
+    """Return the accesses for each line, of ``size`` elements, int64 (channels, lines)."""
+    n = _run(record, size)
     line, channel = np.arange(-record["lines"]), np.arange(-record["channels"])[:, None]
     if record["apart"]:
-        return np.full((len(channel), len(line)), (n + 3) // ENTRY_WORDS)
+        return np.full((len(channel), len(line)), n)
     across = n + record["line_element"]
     first = (record["element"] + line * across
              + channel * ((len(line) - 1) * across + n + record["channel_element"]))
-    found: np.ndarray = (first % ENTRY_WORDS + n + 3) // ENTRY_WORDS
+    found: np.ndarray = (first % size + n + size - 1) // size
     return found
 
 
 def places(record: Mapping[str, int], array: Array) -> Places:
     """Return what the gateware makes of a record.
 
-    AssertionError where elements of a word would go to the same bank, or `b` is not what the
+    AssertionError where elements of an access would go to the same bank, or `b` is not what the
     gateware needs: such a record means nothing.
     """
     size, pair, apart = array.positions(record["log2_groups"]), record["pair"], record["apart"]
-    n = record["run"] + 5
-    n = (n + 3) // ENTRY_WORDS if apart else n
+    unit, n = array.fill, _run(record, array.fill)
+    # Elements with even and with odd numbers go to places of their own.
+    parts = pair or (unit == 2 and not apart)
+    move = 1 if pair or not parts else 2
     x, line = np.arange(n), np.arange(-record["lines"])[:, None]
     channel = np.arange(-record["channels"])[:, None, None]
     read = n * record["step"] if apart else n
@@ -231,14 +244,14 @@ def places(record: Mapping[str, int], array: Array) -> Places:
     element = (number + channel * (last * across + read + record["channel_element"])
                + line * across + x * (record["step"] if apart else 1))
     element %= array.main_words * ENTRY_WORDS
-    odd = element % 2 * pair
-    first = element[..., :1] % 2 * pair
-    assert (first == first[0, 0]).all(), "lines of a pair begin with odd and with even elements"
+    odd = element % 2 * parts
+    first = element[..., :1] % 2 * parts
+    assert (first == first[0, 0]).all(), "lines begin with odd and with even elements"
     shift = int(first[0, 0, 0])
-    index = (x + shift - odd) // 2 - (1 - odd) * shift if pair else x
+    index = ((x + shift - odd) // 2 - (1 - odd) * shift) * move if parts else x
     found = []
     for name in "ab":
-        taken = (len(range(shift ^ (name == "b"), n, 2)) if pair else n)
+        taken = len(range(shift ^ (name == "b"), n, 2)) * move if parts else n
         down = record[f"line_{name}_row"], record[f"line_{name}_bank"] + taken
         over = [last * move + record[f"channel_{name}_{part}"]
                 for move, part in zip(down, ("row", "bank"), strict=True)]
@@ -246,17 +259,17 @@ def places(record: Mapping[str, int], array: Array) -> Places:
         rows = record[f"{name}_row"] + channel * over[0] + line * down[0]
         found.append((banks % size, (rows + banks // size * record["rows"]) % array.bank_rows,
                       banks))
-    if not pair and not apart:
-        assert all(record[f"{move}_a_{part}"] == record[f"{move}_b_{part}"]
-                   for move in ("line", "channel") for part in ("row", "bank"))
+    if not parts and not apart:
+        assert all(record[f"{name}_a_{part}"] == record[f"{name}_b_{part}"]
+                   for name in ("line", "channel") for part in ("row", "bank"))
         further = record["a_bank"] + ENTRY_WORDS
         assert record["b_bank"] == further % size
         assert record["b_row"] == (record["a_row"] + further // size * record["rows"]
                                    ) % array.bank_rows
     bank, row = (np.where(odd, b, a) for a, b in zip(found[0][:2], found[1][:2], strict=True))
-    if pair:
-        begin = (bank - np.array(_PAIRED)[element % ENTRY_WORDS]) % ENTRY_WORDS
-        inside = element[..., 1:] // ENTRY_WORDS == element[..., :-1] // ENTRY_WORDS
+    if parts:
+        begin = (bank - np.array(_PAIRED[unit])[element % unit]) % unit
+        inside = element[..., 1:] // unit == element[..., :-1] // unit
         assert (begin[..., 1:] == begin[..., :-1])[inside].all(), "two elements go to one bank"
     if record["zero"]:
         element = np.full_like(element, -1)

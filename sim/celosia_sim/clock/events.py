@@ -235,8 +235,8 @@ def _lines(array: Array, record: dict[str, int]) -> Lines:
     if record["apart"]:
         found = np.full(element.shape[:2], element.shape[2])
     elif record["zero"]:
-        found = np.full(element.shape[:2], -(-element.shape[2] // ENTRY_WORDS))
+        found = np.full(element.shape[:2], -(-element.shape[2] // array.fill))
     else:
-        found = element[..., -1] // ENTRY_WORDS - element[..., 0] // ENTRY_WORDS + 1
+        found = element[..., -1] // array.fill - element[..., 0] // array.fill + 1
     lines: Lines = found.tolist()
     return lines

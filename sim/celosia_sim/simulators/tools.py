@@ -35,7 +35,8 @@ _MAKE_VARIABLES = {
     "CFG_CXXFLAGS_PCH_I": "-include", "CFG_CXXFLAGS_COROUTINES": "-fcoroutines",
     "CFG_CXXFLAGS_STD": "-std=c++17", "CFG_CXXFLAGS_STD_NEWEST": "-std=c++17",
     "CFG_LDLIBS_THREADS": "-lpthread",
-    **dict.fromkeys(("OPT_FAST", "OPT_GLOBAL", "OPT_SLOW"), OPTIMISATION),
+    **dict.fromkeys(("OPT_FAST", "OPT_GLOBAL"), OPTIMISATION),
+    "OPT_SLOW": "-O0",      # under cocotb the names of all signals, read once: minutes of a core
 }
 
 

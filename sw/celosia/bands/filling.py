@@ -40,7 +40,7 @@ def records(graph: QGraph, node: QNode, layout: Lines | Spread, band: Band,
         first, last = block
         whole = Fill(**common | {"rows": 1}, zero=1, row=band.stretch.row + first,
                      run=(last - first) * layout.size).records(array)
-        if _takes(whole) < _takes(found):
+        if _takes(whole, array) < _takes(found, array):
             found = whole
     found += [record for fill in made if not fill.zero
               for part in _parts(graph, node, band, places)
@@ -76,8 +76,8 @@ def _pieces(fill: Rectangle, most: int) -> Iterable[Rectangle]:
                       element=fill.element + first * fill.pitch)
 
 
-def _takes(records: list[dict[str, int]]) -> int:
-    return sum(cycles(record) for record in records)
+def _takes(records: list[dict[str, int]], array: Array) -> int:
+    return sum(cycles(record, array) for record in records)
 
 
 def _block(layout: Lines, band: Band, zeros: list[Rectangle]) -> tuple[int, int] | None:

@@ -78,15 +78,17 @@ class Grid:
 
     pitch  : positions from one line to the next.
     filled : what reads beyond a line finds zeros there, which are stored; else masks hide it.
+    fill   : elements that are filled into the banks a cycle.
     """
 
     lines: Axis
     columns: Axis
     pitch: int
     filled: bool = False
+    fill: int
 
     @classmethod
-    def of(cls, node: QNode, source: QTensor, result: QTensor, *, multiple: int = 1,
+    def of(cls, node: QNode, source: QTensor, result: QTensor, *, fill: int, multiple: int = 1,
            filled: bool = False, dense: bool = False, whole: bool = False) -> "Grid":
         """Return the grid of a node with lines that begin on multiples of ``multiple``; ``whole``:
         all planes of columns are stored."""
@@ -95,7 +97,7 @@ class Grid:
         before, beyond = max(0, -columns.shifts[0]), max(0, columns.shifts[1])
         wide = max(columns.count + beyond * filled, columns.longest + before * filled)
         return cls(lines=lines, columns=columns, pitch=-(-wide // multiple) * multiple,
-                   filled=filled)
+                   filled=filled, fill=fill)
 
     @property
     def before(self) -> int:
@@ -111,14 +113,15 @@ class Grid:
         """Return positions from a plane of columns to the next, each of ``span`` lines, on a plane
         of lines.
 
-        With a step of 2, both elements of a word that lie on one plane and both on the other go to
-        four different banks. Where a map's lines are odd in length, odd ones begin inside a word.
+        With a step of 2, the elements that are filled in a cycle, half of them on either plane, go
+        to different banks. Where a map's lines are odd in length, odd ones begin with an odd
+        element.
         """
         size = self.before + span * self.pitch
         if self.columns.step != 2:
             return size
-        apart = 3 if not self.lines.step % 2 and plane * self.columns.size % 2 else 2
-        return size + (apart - size) % 4
+        odd = not self.lines.step % 2 and plane * self.columns.size % 2
+        return size + (self.fill // 2 + bool(odd) - size) % self.fill
 
     def plane_y(self, span: int) -> int:
         """Return positions from a plane of lines to the next."""

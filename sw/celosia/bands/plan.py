@@ -162,7 +162,7 @@ def _fastest(graph: QGraph, node: QNode, array: Array, apart: dict[str, int]) ->
     if not ways:
         raise _refusal(graph, node, array, apart)
     ways.sort(key=lambda way: _counted(graph, node, way, lambda band: _about(
-        way.layout, band, joined(graph, node))))
+        way.layout, band, joined(graph, node), array.fill)))
     found, best = min(((_counted(graph, node, way, _filled(graph, node, way, array, apart)), at)
                        for at, way in enumerate(ways[:COUNTED])))
     return _layer(node, ways[best], array, found)
@@ -172,7 +172,7 @@ def _refusal(graph: QGraph, node: QNode, array: Array, apart: dict[str, int]) ->
     """Return what says why a node has no way, and what would help."""
     source, result = joined(graph, node), graph.tensors[node.output]
     vector, depthwise = is_vector(node, source, result), is_depthwise(node, source, result)
-    whole = Grid.of(node, source, result, filled=True)
+    whole = Grid.of(node, source, result, fill=array.fill, filled=True)
     taps, rows, longest = [], [], []
     for log2 in range(array.groups_max.bit_length()):
         size, least = array.positions(log2), 0 if node.epilogue.add is None else 1 << log2
@@ -296,8 +296,8 @@ def _filled(graph: QGraph, node: QNode, way: Way, array: Array,
     def found(band: Band) -> Fill:
         made = records(graph, node, way.layout, band, places, array,
                        log2_groups=way.log2_groups)
-        return Fill(sum(cycles(record) for record in made), sum(map(accesses, made)),
-                    len(made))
+        return Fill(sum(cycles(record, array) for record in made),
+                    sum(accesses(record, array) for record in made), len(made))
 
     def of(band: Band) -> Fill:
         # Channels of one map, and bank rows, make no difference.
@@ -306,10 +306,10 @@ def _filled(graph: QGraph, node: QNode, way: Way, array: Array,
     return of
 
 
-def _about(layout: Lines | Spread, band: Band, source: QTensor) -> Fill:
-    """Return what a band's fills take, about."""
+def _about(layout: Lines | Spread, band: Band, source: QTensor, size: int) -> Fill:
+    """Return what a band's fills take, about, where ``size`` elements are filled a cycle."""
     if isinstance(layout, Spread):
-        words = -(-(layout.source.elements + layout.addends) // ENTRY_WORDS)
+        words = -(-(layout.source.elements + layout.addends) // size)
         return Fill(words, words, 1 + (layout.addends > 0))
     grid, stretch = layout.grid, band.stretch
     step, (height, width) = grid.lines.step, source.shape[1:]
@@ -317,10 +317,10 @@ def _about(layout: Lines | Spread, band: Band, source: QTensor) -> Fill:
     inside = max(0, min((first + band.end) * step, height) - max((first + band.begin) * step, 0))
     lines = inside * planes // step
     outside = (band.end - band.begin) * planes - lines
-    words = -(-width // ENTRY_WORDS) if grid.columns.step <= 2 else width
+    words = -(-width // size) if grid.columns.step <= 2 else width
     count = planes * ((inside > 0) + (outside > 0) * (1 if grid.columns.step == 1 else 2))
     if step == grid.columns.step == 1 and grid.pitch == width:
-        takes = (lines + outside) * width // ENTRY_WORDS + 5 * count
+        takes = (lines + outside) * width // size + 5 * count
     else:
         takes = (lines + outside) * (max(words, 3) + 4) + count
     if grid.filled:
@@ -329,7 +329,7 @@ def _about(layout: Lines | Spread, band: Band, source: QTensor) -> Fill:
         count += gaps * 2
     takes, words = stretch.channels * takes, stretch.channels * lines * words
     if layout.addends:
-        added = -(-grid.columns.count // ENTRY_WORDS) * (band.end - band.begin) * stretch.addends
+        added = -(-grid.columns.count // size) * (band.end - band.begin) * stretch.addends
         takes, words, count = takes + added + 5 * stretch.addends, words + added, count + 1
     return Fill(takes + 8 * count, words, count)
 
@@ -357,12 +357,12 @@ def _ways(graph: QGraph, node: QNode, array: Array, log2: int,
             return
     works: dict[tuple[int, int], list[Work]] = {}
     seen = set()
-    masked = any(mask for _, mask in Grid.of(node, source, result).taps(1))
+    masked = any(mask for _, mask in Grid.of(node, source, result, fill=array.fill).taps(1))
     for multiple, filled, dense, every in GRIDS:
         if dense and adds:              # what is added lies as the outputs do, without gaps
             continue
-        grid = Grid.of(node, source, result, multiple=size if multiple else 1, filled=filled,
-                       dense=dense, whole=every)
+        grid = Grid.of(node, source, result, fill=array.fill, multiple=size if multiple else 1,
+                       filled=filled, dense=dense, whole=every)
         # Without masks nothing has to be filled.
         key = replace(grid, filled=filled and masked)
         if key in seen:

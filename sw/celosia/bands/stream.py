@@ -89,7 +89,7 @@ def _layer(out: Stream, holds: Entries, graph: QGraph, layer: Layer, made: Seque
             after, left = next(following, (None, []))
             # The next band is filled beside this one's batches, where it has other rows.
             beside = after is not None and after.beside
-            turns = _turns(left, (part.passes * band.tiles).tolist()) if beside else {}
+            turns = _turns(left, (part.passes * band.tiles).tolist(), array) if beside else {}
             at = chunk[0]
             for batch, size in enumerate(made_here.sizes):
                 out.read((at, size))
@@ -102,7 +102,8 @@ def _layer(out: Stream, holds: Entries, graph: QGraph, layer: Layer, made: Seque
     out.read(holds.add(controls(_close(graph, node, slots, read))))
 
 
-def _turns(waiting: list[dict[str, int]], passes: list[int]) -> dict[int, int]:
+def _turns(waiting: list[dict[str, int]], passes: list[int],
+           array: Array) -> dict[int, int]:
     """Return how many fills stand behind which batches, whose passes take so many cycles: as early
     as can be, but so that no batch waits behind one for which there is no room yet."""
     found: dict[int, int] = {}
@@ -115,7 +116,8 @@ def _turns(waiting: list[dict[str, int]], passes: list[int]) -> dict[int, int]:
                 and (len(done) < QUEUED or done[-QUEUED] <= now))):
             record = waiting[len(done)]
             # Half of the port is somebody else's, about.
-            done.append(max([now, *done[-1:]]) + cycles(record) + accesses(record))
+            done.append(max([now, *done[-1:]]) + cycles(record, array)
+                        + accesses(record, array))
             count += 1
         if count:
             found[batch] = count

@@ -48,7 +48,7 @@ def some_fill(rng: random.Random, array: Array) -> Fill:
     lines_of = -(-height // step_y) + 1
     plane_x = pitch * lines_of
     if step_x == 2 and rng.random() < 0.8:
-        plane_x += (rng.choice([2, 3]) - plane_x) % 4
+        plane_x += (array.fill // 2 + rng.randrange(2) - plane_x) % array.fill
     plane_y = plane_x * step_x
 
     def move(positions: int) -> Move:
