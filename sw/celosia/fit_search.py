@@ -127,8 +127,11 @@ class Search:
         """Changes for one target, the small ones first."""
         if any(refusal.operator == ACCUMULATORS for refusal in machine.outcome.refusals):
             yield from trials.narrower()
-        # Memories of weights and tables hold the same words with static exponents.
-        memories = all(refusal.operator == "memory" for refusal in machine.outcome.refusals)
+        # Memories of weights and tables hold the same words with static exponents, and so does all
+        # of the second machine.
+        second = isinstance(machine.settings.array(), Array)
+        memories = all(refusal.operator == "memory" or (second and refusal.operator != ACCUMULATORS)
+                       for refusal in machine.outcome.refusals)
         here = [trial for trial in trials.here()
                 if not memories or trial.compiler.exponents == machine.settings.exponents]
         shares = self._shares(trials.graphs.graph, machine.outcome)
@@ -144,19 +147,32 @@ class Search:
         """Return shares of the weights that may be left, where fewer weights can help at all."""
         needs = {refusal.need.what: refusal.need for refusal in outcome.refusals
                  if isinstance(refusal, FitError) and refusal.need}
-        if _WEIGHTS not in needs:
-            few = {"weights of a row", "bits of a sum", MAIN_MEMORY} & needs.keys()
+        if not {_WEIGHTS, MAIN_MEMORY} & needs.keys():
+            few = {"weights of a row", "bits of a sum"} & needs.keys()
             return list(DENSITIES) if few else []
-        need = needs[_WEIGHTS]
-        sizes = [node.weight.size for node in graph.nodes if isinstance(node, Conv)]
-        stored = sum(np.count_nonzero(node.weight) for node in graph.nodes
-                     if isinstance(node, Conv))
-        most = need.available / need.needed * stored / sum(sizes)
-        step = 0.05 if most > 0.2 else 0.01
-        top = math.ceil(most / step)
-        shares = [round(k * step, 2) for k in range(top, top - _STEPS, -1)]
+        layers = [node for node in graph.nodes if isinstance(node, Conv)]
+        size = sum(node.weight.size for node in layers)
+        stored = sum(np.count_nonzero(node.weight) for node in layers)
+        if _WEIGHTS in needs:
+            need = needs[_WEIGHTS]
+            most = need.available / need.needed * stored / size
+            step = 0.05 if most > 0.2 else 0.01
+            top = math.ceil(most / step)
+            shares = [round(k * step, 2) for k in range(top, top - _STEPS, -1)]
+        else:       # maps stay; weights take a byte or two now, and two each where many are gone
+            need = needs[MAIN_MEMORY]
+            high, low = ((need.available - need.needed) * 512 / size + count * stored / size / 2
+                         for count in (2, 1))
+            shares = sorted({_tidy(low + (high - low) * k / (_STEPS + 1))
+                             for k in range(_STEPS + 2)}, reverse=True)
         shares = [share for share in shares if _LEAST <= share < 1]
         return shares + [share for share in DENSITIES if share < min(shares, default=_LEAST)]
+
+
+def _tidy(share: float) -> float:
+    """Return a share that people would name, not above another."""
+    step = 0.05 if share > 0.2 else 0.01
+    return round(math.floor(share / step) * step, 2)
 
 
 def _outcomes(graphs: Graphs, trial: Trial) -> list[Outcome]:
@@ -170,7 +186,7 @@ def _outcomes(graphs: Graphs, trial: Trial) -> list[Outcome]:
 def key(refusal: CompileError) -> Key:
     """Return what is in the way, whatever its size."""
     what = refusal.need.what if isinstance(refusal, FitError) and refusal.need else None
-    if refusal.operator == "memory" or what == _MAPS:
+    if refusal.operator == "memory" or what in (_MAPS, MAIN_MEMORY):
         return (what or refusal.problem,)
     return refusal.node, what or re.sub(r"\d+", "#", refusal.problem)
 

@@ -1,15 +1,19 @@
 """What the second machine cannot do is refused in one line: where, why, and what helps."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from celosia.bands.filling import records
+from celosia.bands.flash import MAIN_MEMORY, least_refusal
 from celosia.bands.grid import Grid
 from celosia.bands.layouts import Band, Lines, Stretch
-from celosia.bands.program import stream_program
+from celosia.bands.program import refusals, stream_program
+from celosia.bands.schedule import attempt
 from celosia.graph import Conv, Graph
 from celosia.quantise import quantise
-from celosia_spec.epilogue import PLAIN, Epilogue, Pool
+from celosia_spec.epilogue import PLAIN, Clamp, Epilogue, Pool
 from celosia_spec.errors import CompileError, FitError
 from celosia_spec.stream.array import Array
 from celosia_spec.stream.fills import places
@@ -61,6 +65,54 @@ def test_refusal(graph, array, error, message):
     with pytest.raises(error, match=message) as raised:
         stream_program(graph(), array)
     assert "\n" not in str(raised.value)
+
+
+def two_layers():
+    """A network whose layers have too many taps, and take too many rows of the banks."""
+    rng = np.random.default_rng(1)
+    nodes = (Conv(name="a", input="x", weight=rng.standard_normal((300, 1, 20, 20)), bias=None),
+             Conv(name="b", input="a", weight=rng.standard_normal((300, 300, 3, 3)), bias=None,
+                  padding=(1, 1, 1, 1)),
+             Conv(name="c", input="b", weight=np.ones((1, 300, 1, 1)), bias=None,
+                  epilogue=Epilogue(activation=Clamp(low=0.0, high=6.0))))
+    return quantise(Graph(nodes=nodes, input="x", input_map=(1, 30, 30), output="c",
+                          input_shape=(1, 30, 30), output_shape=(1, 11, 11)), acc_bits=32)
+
+
+def test_all_that_is_in_the_way_is_told_at_once():
+    outcome = attempt(two_layers(), Array(main_words=4096, acc_bits=32))
+    assert outcome.schedule is None and not outcome.planned
+    clamp, taps, rows, memory = outcome.refusals
+    assert all(isinstance(refusal, FitError) for refusal in outcome.refusals)
+    assert "the array has ReLU only" in clamp.problem
+    assert (taps.node, taps.need.what, taps.need.needed, taps.need.available) == (
+        "a", "taps", 400, 256)
+    assert (rows.node, rows.need.what, rows.need.available) == ("b", "rows of the banks", 512)
+    assert memory.need.least and memory.need.available == 32
+    # A weight takes a byte at least, and both maps of b have 300 channels of 31 words.
+    assert 2 * 300 * 31 * 8 + 300 * 300 * 9 < memory.need.needed * 1024 < 1.2e6
+
+
+def test_nothing_is_in_the_way_of_what_fits():
+    graph, array = lone((8, 30, 30), 8, (3, 3)), Array()
+    assert list(refusals(graph, array)) == []
+    outcome = attempt(graph, array)
+    assert outcome.schedule is not None and outcome.planned and not outcome.refusals
+    short = attempt(graph, replace(array, main_words=1024))
+    [refusal] = short.refusals
+    assert short.planned and not refusal.need.least
+
+
+@pytest.mark.parametrize("flash", [0, 4])
+def test_no_array_that_runs_a_network_has_less_main_memory_than_the_least(flash):
+    graph, array = lone((8, 30, 30), 8, (3, 3)), Array(flash=flash)
+    while attempt(graph, array).schedule is not None:
+        assert least_refusal(graph, array) is None
+        array = replace(array, main_words=array.main_words // 2)
+    while (least := least_refusal(graph, array)) is None:
+        array = replace(array, main_words=array.main_words // 2)
+    assert least.need.what == MAIN_MEMORY and least.need.least
+    assert least.need.needed > array.main_words * 8 / 1024
 
 
 def test_lines_of_several_records():

@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 from typer.testing import CliRunner
 
 import celosia
@@ -94,6 +96,28 @@ def test_what_does_not_fit_is_told_with_what_helps():
     assert not entry.fits
     assert "main memory: 63.6 KiB, room for 32" in str(found)
     assert any("prune it" in way for way in entry.remedies)
+    assert not any("static" in way for way in entry.remedies)      # they take no less room
+
+
+class Wide(nn.Module):
+    """A kernel with more taps than the array has, maps of which no line fits its banks, and more
+    weights than main memory holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(1, 400, 20), nn.Conv2d(400, 8, 3), nn.Conv2d(8, 8, 1)
+
+    def forward(self, x):
+        return self.c(self.b(torch.relu(self.a(x))))
+
+
+def test_all_that_is_in_the_way_is_told():
+    found = celosia.check(Wide(), np.zeros((1, 1, 30, 30), np.float32), targets="second")
+    [entry] = found.targets
+    assert [(problem.layer, problem.what, problem.at_least) for problem in entry.problems] == [
+        ("a", "taps", False), ("b", "rows of the banks", False), ("a", "main memory", True)]
+    assert "taps: 400, room for 256" in str(found)
+    assert not any("static" in (problem.remedy or "") for problem in entry.problems)
 
 
 def test_inputs_that_are_never_below_zero_have_no_sign(program):

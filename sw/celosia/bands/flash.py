@@ -3,13 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from celosia.bands.lives import Life
 from celosia.bands.plan import Layer
 from celosia.bands.regions import Need, map_needs, place
 from celosia_spec import errors
 from celosia_spec.errors import FitError
-from celosia_spec.qgraph import QGraph
-from celosia_spec.stream.array import ENTRY_BITS, Array
+from celosia_spec.qgraph import QGraph, QNode
+from celosia_spec.stream.array import ENTRY_BITS, ENTRY_WORDS, Array
 from celosia_spec.stream.controls import COPIES
 from celosia_spec.stream.image import UNIT_WORDS, copy_cycles
 
@@ -18,6 +20,10 @@ _ADDED = 4
 
 MAIN_MEMORY = "main memory"
 """What refusals call it."""
+
+
+DENSEST = 2 * ENTRY_WORDS
+"""Weights that an entry holds at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +75,20 @@ def copies(graph: QGraph, layers: Sequence[Layer], entries: Sequence[int], array
     return best
 
 
+def least_refusal(graph: QGraph, array: Array) -> FitError | None:
+    """Return what says that main memory is too small however layers run: for maps, and for weights
+    in as few entries as can be, those of one layer where others come from flash; None where it may
+    be large enough."""
+    entries = [-(-int(np.count_nonzero(node.matrix.data)) // DENSEST) for node in graph.nodes]
+    needs = map_needs(graph).values()
+    used = [sum(need.words for need in needs if need.life.born <= at <= need.life.dies)
+            + (entries[at] if array.flash else sum(entries)) for at in range(len(entries))]
+    words = max(used)
+    node = graph.nodes[used.index(words)]
+    return None if words <= array.main_words else _too_small(
+        node, "its weights" if array.flash else "weights", words, array, least=True)
+
+
 Needs = dict[str | int, Need]
 """What maps and the entries of layers need, by names and numbers."""
 
@@ -91,12 +111,16 @@ def _refusal(graph: QGraph, needs: Mapping[str | int, Need], found: Mapping[str 
     name = max(needs, key=lambda name: found[name] + needs[name].words)
     node = graph.nodes[max(needs[name].life.born, 0)]
     held = "the stream" if isinstance(name, str) else "its entries"
-    words = found[name] + needs[name].words
+    return _too_small(node, held, found[name] + needs[name].words, array)
+
+
+def _too_small(node: QNode, held: str, words: int, array: Array, *,
+               least: bool = False) -> FitError:
     needed, available = (count * ENTRY_BITS / 8192 for count in (words, array.main_words))
     return FitError(node.name, str(node.kind), f"the maps that are alive there and {held} need "
-                    f"{words} words of main memory, the array has {array.main_words}",
-                    "prune more, or give it smaller maps",
-                    need=errors.Need(MAIN_MEMORY, needed, available, "KiB"))
+                    f"{'at least ' * least}{words} words of main memory, the array has "
+                    f"{array.main_words}", "prune more, or give it smaller maps",
+                    need=errors.Need(MAIN_MEMORY, needed, available, "KiB", least=least))
 
 
 class _Schedule:

@@ -22,7 +22,7 @@ from celosia.bands.layouts import (
 )
 from celosia.bands.tiles import TileTable
 from celosia.schedule.steps import batch_steps, row_order, row_words
-from celosia_spec.errors import FitError
+from celosia_spec.errors import FitError, Need
 from celosia_spec.isa import BLOCK
 from celosia_spec.qgraph import QGraph, QNode, QTensor
 from celosia_spec.stream.array import ENTRY_WORDS, RING_GAP, Array
@@ -156,11 +156,20 @@ def plan(graph: QGraph, array: Array) -> list[Layer]:
     return [_fastest(graph, node, array, apart) for node in graph.nodes]
 
 
+def shortages(graph: QGraph, array: Array) -> Iterator[FitError]:
+    """Yield everything that leaves nodes of a graph without a way; `plan` raises the first."""
+    apart = strides(graph)
+    for node in graph.nodes:
+        if not any(True for log2 in range(array.groups_max.bit_length())
+                   for _ in _ways(graph, node, array, log2, apart)):
+            yield from _refusals(graph, node, array, apart)
+
+
 def _fastest(graph: QGraph, node: QNode, array: Array, apart: dict[str, int]) -> Layer:
     ways = [way for log2 in range(array.groups_max.bit_length())
             for way in _ways(graph, node, array, log2, apart)]
     if not ways:
-        raise _refusal(graph, node, array, apart)
+        raise next(_refusals(graph, node, array, apart))
     ways.sort(key=lambda way: _counted(graph, node, way, lambda band: _about(
         way.layout, band, joined(graph, node), array.fill)))
     found, best = min(((_counted(graph, node, way, _filled(graph, node, way, array, apart)), at)
@@ -168,8 +177,10 @@ def _fastest(graph: QGraph, node: QNode, array: Array, apart: dict[str, int]) ->
     return _layer(node, ways[best], array, found)
 
 
-def _refusal(graph: QGraph, node: QNode, array: Array, apart: dict[str, int]) -> FitError:
-    """Return what says why a node has no way, and what would help."""
+def _refusals(graph: QGraph, node: QNode, array: Array,
+              apart: dict[str, int]) -> Iterator[FitError]:
+    """Yield why a node has no way, and what would help: each of the row groups in which the array
+    comes nearest to it."""
     source, result = joined(graph, node), graph.tensors[node.output]
     vector, depthwise = is_vector(node, source, result), is_depthwise(node, source, result)
     whole = Grid.of(node, source, result, fill=array.fill, filled=True)
@@ -186,24 +197,32 @@ def _refusal(graph: QGraph, node: QNode, array: Array, apart: dict[str, int]) ->
         taps.append(len(layout.taps()))
         rows.append(layout.rows)
         longest.append(max(work.longest for work in _works(graph, node, array, log2, layout)))
+    name, kind, none = node.name, str(node.kind), True
     if min(taps) > array.taps:
-        problem = f"it needs {min(taps)} taps, the array has {array.taps}"
-        way_out = ("give it fewer inputs" if vector else
-                   "give it fewer channels, a smaller kernel, or a smaller pooling window")
-    elif min(rows) > array.bank_rows:
-        problem = (f"what one line of its outputs reads takes {min(rows)} rows of the banks, the "
-                   f"array has {array.bank_rows}")
-        way_out = "give it fewer channels, or narrower maps"
-    elif node.epilogue.pool is not None and longest and min(longest) > _longest(
-            array, single=False):
-        problem = (f"it pools, and its longest row takes {min(longest)} entries of the weights' "
-                   f"ring, which holds {_longest(array, single=False)}")
-        way_out = "prune more, or pool in a layer of its own"
-    else:
-        problem = (f"no band of it fits banks of {array.bank_rows} rows, {array.taps} taps and "
-                   f"{array.tiles // TILE_WORDS} tiles together")
-        way_out = "give it fewer channels, or narrower maps"
-    return FitError(node.name, str(node.kind), problem, way_out)
+        none = False
+        yield FitError(
+            name, kind, f"it needs {min(taps)} taps, the array has {array.taps}",
+            "give it fewer inputs" if vector else
+            "give it fewer channels, a smaller kernel, or a smaller pooling window",
+            need=Need("taps", min(taps), array.taps, "taps"))
+    if min(rows) > array.bank_rows:
+        none = False
+        yield FitError(
+            name, kind, f"what one line of its outputs reads takes {min(rows)} rows of the banks, "
+            f"the array has {array.bank_rows}", "give it fewer channels, or narrower maps",
+            need=Need("rows of the banks", min(rows), array.bank_rows, "rows"))
+    room = _longest(array, single=False)
+    if node.epilogue.pool is not None and longest and min(longest) > room:
+        none = False
+        yield FitError(
+            name, kind, f"it pools, and its longest row takes {min(longest)} entries of the "
+            f"weights' ring, which holds {room}", "prune more, or pool in a layer of its own",
+            need=Need("weights of a row", min(longest), room, "entries"))
+    if none:
+        yield FitError(
+            name, kind, f"no band of it fits banks of {array.bank_rows} rows, {array.taps} taps "
+            f"and {array.tiles // TILE_WORDS} tiles together",
+            "give it fewer channels, or narrower maps")
 
 
 def _layer(node: QNode, way: Way, array: Array, cycles: int) -> Layer:

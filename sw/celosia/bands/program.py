@@ -1,18 +1,19 @@
 """A network as the second machine runs it."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from celosia.bands.entries import Stream
-from celosia.bands.flash import Copies, copies
-from celosia.bands.plan import Layer, plan
+from celosia.bands.flash import Copies, copies, least_refusal
+from celosia.bands.plan import Layer, plan, shortages
 from celosia.bands.regions import Region, regions
 from celosia.bands.slots import slots
 from celosia.bands.stream import stream, weights
 from celosia_spec.epilogue import Pool
-from celosia_spec.errors import CompileError
+from celosia_spec.errors import CompileError, FitError
 from celosia_spec.qgraph import QGraph
 from celosia_spec.stream.array import CONTROL_BITS, Array
 from celosia_spec.stream.controls import LAYER
@@ -63,7 +64,8 @@ class StreamProgram:
 def stream_program(graph: QGraph, array: Array) -> StreamProgram:
     """Return the program of a quantised graph; FitError where the array has no room for
     it, CompileError where its arithmetic is another."""
-    _check(graph, array)
+    for refusal in _wrong(graph, array):
+        raise refusal
     source = graph
     graph, pool = _without_last_pool(graph)
     layers = plan(graph, array)
@@ -87,6 +89,20 @@ def stream_program(graph: QGraph, array: Array) -> StreamProgram:
                          chunks=np.array(found.chunks, np.int64), copied=tuple(found.copied),
                          sections=_image(found, flash), flash=flash, sizes=tuple(found.layers),
                          ends=tuple(found.ends))
+
+
+def refusals(graph: QGraph, array: Array) -> Iterator[CompileError]:
+    """Yield all for which `stream_program` refuses a graph before it has a stream, where it stops
+    at the first; and main memory, if there is too little of it however layers run."""
+    yield from _wrong(graph, array)
+    graph, _ = _without_last_pool(graph)
+    yield from shortages(graph, array)
+    try:
+        slots(graph)
+    except FitError as refusal:
+        yield refusal
+    if (least := least_refusal(graph, array)) is not None:
+        yield least
 
 
 def _image(found: Stream, flash: Copies) -> tuple[Section, ...]:
@@ -115,35 +131,39 @@ def _without_last_pool(graph: QGraph) -> tuple[QGraph, Pool | None]:
                    nodes=(*others, node)), pool
 
 
-def _check(graph: QGraph, array: Array) -> None:
-    """CompileError where the arithmetic of a graph is not the array's."""
+def _wrong(graph: QGraph, array: Array) -> Iterator[CompileError]:
+    """Yield where the arithmetic of a graph is not the array's; a FitError where other arrays have
+    what this one has not."""
     added = any(node.epilogue.add for node in graph.nodes)
     clamped = any(node.epilogue.activation.clamps for node in graph.nodes)
     tap = tap_word(array).bits
-    for wrong, problem, way_out in (
-            (tap > CONTROL_BITS, f"{array.lanes} lanes with banks of {array.bank_rows} rows have "
-             f"taps of {tap} bits, a control word has {CONTROL_BITS}",
+    for wrong, error, problem, way_out in (
+            (tap > CONTROL_BITS, CompileError,
+             f"{array.lanes} lanes with banks of {array.bank_rows} rows have taps of {tap} bits, "
+             f"a control word has {CONTROL_BITS}",
              f"give it bank_rows={array.bank_rows >> max(tap - CONTROL_BITS, 0)}"),
-            (graph.weight_bits > WEIGHT["mantissa"].bits,
+            (graph.weight_bits > WEIGHT["mantissa"].bits, CompileError,
              f"weights of {graph.weight_bits} bits, the stream has {WEIGHT['mantissa'].bits}",
              f"quantise with weight_bits={WEIGHT['mantissa'].bits}"),
-            (graph.weight_bits > array.weight_bits,
+            (graph.weight_bits > array.weight_bits, CompileError,
              f"weights of {graph.weight_bits} bits, the array has {array.weight_bits}",
              f"quantise with weight_bits={array.weight_bits}"),
-            (graph.activation_bits != array.activation_bits,
+            (graph.activation_bits != array.activation_bits, CompileError,
              f"activations of {graph.activation_bits} bits, the array has "
              f"{array.activation_bits}", f"quantise with activation_bits={array.activation_bits}"),
             (graph.acc_bits > array.acc_bits or (added and graph.acc_bits != array.acc_bits),
+             CompileError,
              f"{graph.acc_bits}-bit accumulators, the array has {array.acc_bits}",
              f"give the array acc_bits={graph.acc_bits}"),
-            (added and not array.residual, "it adds tensors, and the array has no residual operand",
+            (added and not array.residual, FitError,
+             "it adds tensors, and the array has no residual operand",
              "give the array residual=True"),
-            (clamped and not array.clamp, "it clamps, and the array has ReLU only",
+            (clamped and not array.clamp, FitError, "it clamps, and the array has ReLU only",
              "give the array clamp=True")):
         if wrong:
-            raise CompileError("network", "array", problem, way_out)
+            yield error("network", "array", problem, way_out)
     for node in graph.nodes:
         if (pool := node.epilogue.pool) is not None and math.prod(pool.window) > PHASES:
-            raise CompileError(node.name, str(node.kind), f"it pools windows of "
+            yield CompileError(node.name, str(node.kind), f"it pools windows of "
                                f"{math.prod(pool.window)} positions, the machine {PHASES} at most",
                                "pool in two layers, one behind the other")

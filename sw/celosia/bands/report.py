@@ -4,14 +4,12 @@ import math
 
 import numpy as np
 
+from celosia.bands.flash import DENSEST
 from celosia.bands.plan import Layer as Plan
 from celosia.bands.program import StreamProgram
 from celosia_sim.clock.cycles import SPENT, cycles
 from celosia_spec.program import Layer
-from celosia_spec.stream.array import ENTRY_BITS, ENTRY_WORDS
-
-DENSEST = 2 * ENTRY_WORDS
-"""Weights that an entry holds at most."""
+from celosia_spec.stream.array import ENTRY_BITS
 
 
 def report(program: StreamProgram) -> tuple[Layer, ...]:

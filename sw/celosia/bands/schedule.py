@@ -6,13 +6,13 @@ from functools import cached_property
 
 import numpy as np
 
-from celosia.bands.flash import MAIN_MEMORY
-from celosia.bands.program import StreamProgram, stream_program
-from celosia.bands.report import DENSEST, report
+from celosia.bands.flash import DENSEST, MAIN_MEMORY
+from celosia.bands.program import StreamProgram, refusals, stream_program
+from celosia.bands.report import report
 from celosia.graph import Conv
 from celosia.schedule.shortages import Outcome
 from celosia_spec.block import bfp
-from celosia_spec.errors import FitError, Need
+from celosia_spec.errors import CompileError, FitError, Need
 from celosia_spec.program import Layer
 from celosia_spec.qgraph import QGraph
 from celosia_spec.stream.array import ENTRY_BITS, Array
@@ -69,8 +69,14 @@ def attempt_weights(layers: Sequence[Conv], array: Array, target: str) -> Outcom
 
 
 def attempt(graph: QGraph, array: Array) -> Outcome:
-    """Return the schedule, or the first thing that is in the way."""
+    """Return the schedule, or everything that is in the way. Where all layers have a way, and main
+    memory is too small, it is known by how much; else only what it has to hold at least."""
     try:
         return Outcome(stream_schedule(graph, array), ())
-    except FitError as refusal:
-        return Outcome(None, (refusal,), measured=False, planned=False)
+    except CompileError as first:
+        if isinstance(first, FitError) and first.need and first.need.what == MAIN_MEMORY:
+            return Outcome(None, (first,), measured=False)
+        found = list(refusals(graph, array))
+        if first.problem not in {refusal.problem for refusal in found}:
+            found.insert(0, first)
+        return Outcome(None, tuple(found), measured=False, planned=False)
