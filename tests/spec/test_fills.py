@@ -7,7 +7,7 @@ import pytest
 from blocks.models.filling import some_fill, wanted
 from celosia_spec.stream.array import Array
 from celosia_spec.stream.controls import FILL
-from celosia_spec.stream.fills import Fill, places
+from celosia_spec.stream.fills import Fill, places, run
 
 
 @pytest.mark.parametrize(("lanes", "fill"), [(8, 4), (16, 4), (16, 2)])
@@ -21,6 +21,7 @@ def test_records_do_what_a_fill_says(lanes, fill):
             record = FILL.unpack(FILL.pack(**fields))
             kinds.add((record["zero"], record["pair"], record["apart"]))
             made = places(record, array)
+            assert run(record, array) == made.element.shape[2]
             found += zip(made.element.ravel().tolist(), made.bank.ravel().tolist(),
                          made.row.ravel().tolist(), strict=True)
         assert sorted(found) == sorted(wanted(fill, array)), fill

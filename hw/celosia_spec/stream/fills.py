@@ -191,11 +191,11 @@ class Places:
 def cycles(record: Mapping[str, int], array: Array) -> int:
     """Return the cycles from one record's end to this one's, if it was queued by then and the port
     is free."""
-    lines = _accesses(record, array.fill)
+    lines = _accesses(record, array)
     if record["apart"]:
         lines = 3 + lines
     elif record["zero"]:
-        lines = np.maximum(-(-_run(record, array.fill) // array.fill), 3) + 0 * lines
+        lines = np.maximum(-(-run(record, array) // array.fill), 3) + 0 * lines
     else:
         lines = np.maximum(lines, 3)
     return int(lines.sum()) + 4 * lines.size - record["channels"] - 1 + _AROUND
@@ -203,18 +203,18 @@ def cycles(record: Mapping[str, int], array: Array) -> int:
 
 def accesses(record: Mapping[str, int], array: Array) -> int:
     """Return the accesses to main memory that a record asks for."""
-    return 0 if record["zero"] else int(_accesses(record, array.fill).sum())
+    return 0 if record["zero"] else int(_accesses(record, array).sum())
 
 
-def _run(record: Mapping[str, int], size: int) -> int:
+def run(record: Mapping[str, int], array: Array) -> int:
     """Return the elements of a line."""
-    n = record["run"] + size + 1
-    return (n + size - 1) // size if record["apart"] else n
+    n = record["run"] + array.fill + 1
+    return -(-n // array.fill) if record["apart"] else n
 
 
-def _accesses(record: Mapping[str, int], size: int) -> np.ndarray:
-    """Return the accesses for each line, of ``size`` elements, int64 (channels, lines)."""
-    n = _run(record, size)
+def _accesses(record: Mapping[str, int], array: Array) -> np.ndarray:
+    """Return the accesses for each line, int64 (channels, lines)."""
+    n, size = run(record, array), array.fill
     line, channel = np.arange(-record["lines"]), np.arange(-record["channels"])[:, None]
     if record["apart"]:
         return np.full((len(channel), len(line)), n)
@@ -232,7 +232,7 @@ def places(record: Mapping[str, int], array: Array) -> Places:
     gateware needs: such a record means nothing.
     """
     size, pair, apart = array.positions(record["log2_groups"]), record["pair"], record["apart"]
-    unit, n = array.fill, _run(record, array.fill)
+    unit, n = array.fill, run(record, array)
     # Elements with even and with odd numbers go to places of their own.
     parts = pair or (unit == 2 and not apart)
     move = 1 if pair or not parts else 2

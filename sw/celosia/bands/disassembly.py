@@ -6,7 +6,7 @@ import numpy as np
 
 from celosia.bands.program import StreamProgram
 from celosia_sim.stream_machine import Flash, Reader, State, elements_of
-from celosia_spec.stream.array import ENTRY_WORDS
+from celosia_spec.stream.array import ENTRY_WORDS, Array
 from celosia_spec.stream.controls import BATCH, COMMAND, HEAD, RECORDS, Op, head_words
 
 
@@ -43,9 +43,11 @@ class Batch:
 class LayerWords:
     """What the machine meets from one layer's first command to its last.
 
-    items : in their order.   taken : the entries that they stand in, piece by piece.
+    array : of the program.   items : in their order.   taken : the entries that they stand in,
+    piece by piece.
     """
 
+    array: Array
     items: list[Command | Batch] = field(default_factory=list)
     taken: list[range] = field(default_factory=list)
 
@@ -85,7 +87,7 @@ def layer_words(program: StreamProgram) -> list[LayerWords]:
     """Read a stream as the machine does, chunk by chunk; what is copied from flash as it comes."""
     flash = _flash(program) if program.flash.runs else None
     reader = Reader(program.entries, program.chunks, flash)
-    found, begin = [LayerWords()], 0
+    found, begin = [LayerWords(array=program.array)], 0
     while True:
         word = reader.control()
         layer = found[-1]
@@ -101,7 +103,7 @@ def layer_words(program: StreamProgram) -> list[LayerWords]:
             layer.items.append(command)
         if command.op in (Op.CLOSE, Op.JOIN) and layer.commands(Op.LAYER):
             layer.taken, begin = reader.taken[begin:], len(reader.taken)
-            found.append(LayerWords())
+            found.append(LayerWords(array=program.array))
 
 
 def _flash(program: StreamProgram) -> Flash:

@@ -12,7 +12,7 @@ from celosia.bands.program import StreamProgram
 from celosia.bands.report import spent
 from celosia_spec.stream.array import ENTRY_WORDS
 from celosia_spec.stream.controls import LAYER, Op
-from celosia_spec.stream.fills import accesses
+from celosia_spec.stream.fills import accesses, run
 from celosia_spec.stream.image import UNIT_WORDS
 from celosia_spec.stream.image import places as image_places
 from celosia_spec.stream.words import TILE_WORDS
@@ -40,7 +40,7 @@ class LayerExplained:
     bands, tiles    : of the layer; each band's tiles are computed one after the other.
     batches, parts  : of rows, as they stand in memory; further parts of those that were cut.
     runs            : batches as often as bands read them.   passes : a tile and window each.
-    fills, filled   : records, and the words of main memory that they read.
+    fills, filled   : records, and the accesses to main memory that they need.
     weights, padding : weights that entries hold, and room in them for more.
     taps            : words of the tap table.   tile_table : tiles in the tile table.
     entries, fetched : entries as they stand in memory, and as often as they are fetched.
@@ -175,8 +175,8 @@ def _layer(program: StreamFile, at: int, own: LayerWords, found: Sequence[Piece]
         batches=sum(not batch.fields["joins"] for batch in kept),
         parts=sum(batch.fields["joins"] for batch in kept),
         runs=sum(not batch.fields["joins"] for batch in own.batches), passes=passes,
-        fills=len(fills), weights=weights,
-        filled=sum(accesses(fill.fields, program.program.array) for fill in fills),
+        fills=len(fills), filled=sum(accesses(fill.fields, own.array) for fill in fills),
+        weights=weights,
         padding=sum(batch.fields["steps"] for batch in kept) * own.groups - weights,
         taps=len(own.table(Op.TAPS)), tile_table=len(own.table(Op.TILES)) // TILE_WORDS,
         entries=len(entries), fetched=sum(map(len, own.taken)),
@@ -258,10 +258,8 @@ def _fields(command: Command, own: LayerWords, found: Sequence[Piece], at: int) 
 def _fill(command: Command, own: LayerWords, found: Sequence[Piece], at: int) -> str:
     fields = command.fields
     element = (fields["page"] << 16) + fields["element"]
-    run = fields["run"] + 5
-    run = (run + 3) // ENTRY_WORDS if fields["apart"] else run
     size = (f"{count(-fields['channels'], 'channel')} of {count(-fields['lines'], 'line')} of "
-            f"{count(run, 'element')}")
+            f"{count(run(fields, own.array), 'element')}")
     where = f"to bank row {fields['a_row']}, bank {fields['a_bank']} on"
     if fields["zero"]:
         return f"zeros, {size}, {where}"
