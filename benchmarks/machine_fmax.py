@@ -18,13 +18,11 @@ from harness.command import FOLDER, main
 from harness.result import Check, Result, Table
 
 from celosia.cli.progress import stages
-from celosia_boards.board_top import BoardTop
+from celosia_boards.board_top import top_for
 from celosia_boards.build import sweep_seeds
-from celosia_boards.clock import possible_clock
 from celosia_boards.families.ice40 import ICE40
 from celosia_boards.stages import Job, OverfullError
 from celosia_boards.targets import Target, target
-from celosia_hw.serial_machine import SerialMachine
 from celosia_spec.stream.array import Array
 from celosia_spec.stream.memories import blocks, main_blocks
 
@@ -43,10 +41,7 @@ COLUMNS = {"machine": "", "lanes": "d", "cells": ",d", "of": ",d", "RAMs": "d", 
 
 def design(of: Target, array: Array, clock_mhz: float) -> Elaboratable:
     """Return the machine of an array on a target, for a clock."""
-    mhz = possible_clock(of, clock_mhz)
-    machine = SerialMachine(array, mac=of.mac, main_memory=of.weight_memory, clock_hz=mhz * 1e6,
-                            baud=of.baud)
-    return machine if of.platform is None else BoardTop(machine, of, clock_mhz)
+    return top_for(of, array, clock_mhz=clock_mhz)
 
 
 def rams(of: Target, array: Array) -> int:

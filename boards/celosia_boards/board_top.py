@@ -2,7 +2,7 @@
 
 import functools
 import operator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from amaranth.hdl import ClockDomain, Elaboratable, Module
 from amaranth.lib import io, wiring
@@ -14,6 +14,9 @@ from celosia_boards.description import Target
 from celosia_boards.flash_pins import FlashPins
 from celosia_spec.arrays import AnyArray
 from celosia_spec.stream.array import Array
+
+if TYPE_CHECKING:
+    from celosia_hw.flash.reader import FlashReader
 
 __all__ = ["BoardTop", "top_for"]
 
@@ -68,6 +71,8 @@ class BoardTop(Elaboratable):
         if "flash_cs" in core.signature.members:
             m.submodules.flash = FlashPins(core)
         for name in self.target.held:
+            if name == "flash_cs_n" and "flash_cs" in core.signature.members:
+                continue
             held = io.Buffer(io.Direction.Output, platform.request(name, 0, dir="-"))
             m.submodules[name] = held
             m.d.comb += held.o.eq(1)
@@ -92,7 +97,19 @@ def top_for(target: Target, array: AnyArray | None = None, *, clock_mhz: float |
     clock_mhz = target.clock_mhz if clock_mhz is None else clock_mhz
     mhz = possible_clock(target, clock_mhz)
     line = {"clock_hz": mhz * 1e6, "baud": target.baud if baud is None else baud}
-    core = (SerialMachine(array, mac=target.mac, main_memory=target.weight_memory, **line)
+    core = (SerialMachine(array, mac=target.mac, main_memory=target.weight_memory,
+                          reader=_reader(target, array, mhz * 1e6), **line)
             if isinstance(array, Array) else
             Top(array, mac=target.mac, weight_memory=target.weight_memory, **line))
     return core if target.platform is None else BoardTop(core, target, clock_mhz)
+
+
+def _reader(target: Target, array: Array, clock_hz: float) -> "FlashReader | None":
+    """Return what reads a board's flash, None for an array without."""
+    from celosia_hw.flash.reader import FlashReader
+
+    if not array.flash:
+        return None
+    assert target.flash is not None, "or the target could not hold the array"
+    return FlashReader(array, clock_hz=clock_hz, base=target.flash.base,
+                       script=target.flash.script)

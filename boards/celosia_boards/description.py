@@ -7,7 +7,7 @@ from celosia_boards.families.family import Device, Family, Resources
 from celosia_boards.legality import Problem, problems
 from celosia_spec.arrays import AnyArray
 from celosia_spec.isa import ArrayConfig, Space, memory_of
-from celosia_spec.stream.array import ENTRY_BITS
+from celosia_spec.stream.array import ENTRY_BITS, Array
 
 __all__ = ["Flash", "LoaderCommand", "Target", "Usb"]
 
@@ -123,7 +123,10 @@ class Target:
     def check(self, array: AnyArray) -> list[Problem]:
         """Return why the target cannot hold ``array``, nothing where it can: lanes, multipliers
         and memories, counted before any synthesis. This is the only test of legality."""
-        return problems(self.device, self.weight_memory, array)
+        found = problems(self.device, self.weight_memory, array)
+        if isinstance(array, Array) and array.flash and self.flash is None:
+            found.append(Problem(parameter="flash", text="there is no flash that it could read"))
+        return found
 
     @property
     def machine(self) -> tuple[object, ...]:

@@ -9,9 +9,11 @@ from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from celosia_boards.board_top import BoardTop
+from celosia_boards.arrays import ArrayRefused, require
+from celosia_boards.board_top import BoardTop, top_for
 from celosia_boards.stages import Job
 from celosia_boards.targets import target
+from celosia_spec.stream.array import Array
 
 BOTH, OUT, IN, TWICE = "110100", "110101", "000000", "110001"
 """PIN_TYPE of SB_IO: registers in and out; out; in; out, in each half of a cycle."""
@@ -57,3 +59,17 @@ def test_pins(name, wires, wanted, tmp_path):
         bit = netlist["ports"][port]["bits"][int(index or 0)]
         found[part + f"[{index}]" * bool(index)] = pin, kinds[bit]
     assert found == wanted
+
+
+def test_the_machine_on_a_board_reads_its_flash(tmp_path):
+    entry = target("icebreaker")
+    job = Job(target=entry, work=tmp_path, name="t")
+    job.elaborate(top_for(entry, Array(lanes=8, main_words=1024, bank_rows=64, flash=4)))
+    text, = (path.read_text() for path in tmp_path.glob("*.pcf"))
+    assert {pin for pin, _ in FOUR.values()} <= set(re.findall(r"spi_flash\S* (\d+)$", text,
+                                                              re.MULTILINE))
+
+
+def test_a_board_without_a_flash_is_told():
+    with pytest.raises(ArrayRefused, match="ulx3s-25f: there is no flash that it could read; use "):
+        require(target("ulx3s-25f"), Array(main_words=1024, flash=4))
