@@ -92,6 +92,22 @@ def test_maps_that_are_read_together(monkeypatch, case):
         compare(graph, Array(acc_bits=graph.acc_bits, clamp=True), x[0], patch)
 
 
+@pytest.mark.parametrize(("size", "kernel", "groups"), [
+    ((3, 3), 1, 1), ((1, 1), 1, 1), ((4, 4), 3, 300)], ids=["banks", "reach", "depthwise"])
+def test_an_operand_of_more_channels_than_one_part_holds(size, kernel, groups, monkeypatch):
+    rng = np.random.default_rng(3)
+    weight = rng.standard_normal((300, 300 // groups, kernel, kernel))
+    weight *= rng.random(weight.shape) < (0.05 if groups == 1 else 1.0)
+    nodes = (Conv(name="a", input="x", weight=rng.standard_normal((300, 3, 1, 1)), bias=None),
+             Conv(name="b", input="a", weight=weight, bias=rng.standard_normal(300),
+                  padding=(kernel // 2,) * 4, groups=groups, epilogue=Epilogue(add="a")))
+    graph = quantise(Graph(nodes=nodes, input="x", input_map=(3, *size), input_shape=(3, *size),
+                           output="b", output_shape=(300, *size)), acc_bits=24)
+    array = Array(main_words=1 << 16)
+    assert len(stream_program(graph, array).layers[1].parts) > 1
+    compare(graph, array, rng.random((3, *size)).astype(np.float32), monkeypatch)
+
+
 @pytest.mark.parametrize(("changes", "message"), [
     ({"activation_bits": 6}, "activations of 8 bits, the array has 6; quantise with activation_"),
     ({"weight_bits": 6}, "weights of 8 bits, the array has 6; quantise with weight_bits=6"),

@@ -134,8 +134,6 @@ def _batch(reader: Reader, word: int, layer: LayerWords) -> Batch:
     if layer.layer["residual"] and not fields["joins"]:
         reader.weights(layer.groups)        # steps that read what is added
     dense = fields["dense"]
-    if layer.layer["residual"] and not fields["joins"]:
-        reader.weights(layer.groups)        # they read what is added
     words = reader.weights(-(-fields["steps"] // (1 + dense)) * layer.groups)
     held = np.count_nonzero(words & 0xFF) + dense * np.count_nonzero(words >> 8)
     return Batch(entry=entry, fields=fields, heads=heads, weights=int(held))
