@@ -11,13 +11,15 @@ from typer.testing import CliRunner
 
 from celosia.bands.disassembly import layer_words
 from celosia.bands.explain import explain, pieces_told
+from celosia.bands.file import stream_file
 from celosia.bands.lives import Life
 from celosia.bands.occupancy import Kind, Piece, flash_bytes, fullest, letters, picture, pieces
 from celosia.bands.program import stream_program
+from celosia.bands.schedule import StreamSchedule
 from celosia.cli import app
 from celosia_spec.stream.array import Array
 from celosia_spec.stream.controls import COMMAND, LAYER, RECORDS, Op
-from stream.networks import shrinking_network
+from stream.networks import residual_network, shrinking_network
 from stream.sharing import check_words
 
 
@@ -69,6 +71,19 @@ def test_a_word_that_is_changed_is_told(program):
     changed = replace(program, program=replace(stream, entries=entries))
     line = next(line for line in explain(changed)[0][0].lines if line.op == "layer")
     assert "negative sums become 0" not in line.says
+
+
+def test_what_is_added_is_told():
+    program = stream_program(residual_network(), Array(main_words=1024))
+    check_words(program)
+    [layer] = (layer for layer in explain(stream_file(
+        StreamSchedule(stream=program), target="second", exponents="dynamic"))[0]
+        if layer.name == "b")
+    assert layer.windows == 2
+    assert any("a tensor is added" in line.says for line in layer.lines)
+    fills = [line.says for line in layer.lines if line.op == "fill"]
+    assert any(says.startswith("a, 6 channels") for says in fills)
+    assert any(says.startswith("what is added, a, 6 channels") for says in fills)
 
 
 def test_what_flash_brings_is_told():

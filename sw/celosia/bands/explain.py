@@ -260,13 +260,14 @@ def _fill(command: Command, own: LayerWords, found: Sequence[Piece], at: int) ->
     element = (fields["page"] << 16) + fields["element"]
     size = (f"{count(-fields['channels'], 'channel')} of {count(-fields['lines'], 'line')} of "
             f"{count(run(fields, own.array), 'element')}")
+    what = "what is added, " * fields["residual"]
     where = f"to bank row {fields['a_row']}, bank {fields['a_bank']} on"
     if fields["zero"]:
-        return f"zeros, {size}, {where}"
+        return f"{what}zeros, {size}, {where}"
     word, rest = divmod(element, ENTRY_WORDS)
     how = (f", every {fields['step']}th" if fields["apart"] else
            ", even and odd ones apart" if fields["pair"] else "")
-    return (f"{_named(found, at, word)}, {size}{how}, from word {word:,}"
+    return (f"{what}{_named(found, at, word)}, {size}{how}, from word {word:,}"
             + (f" element {rest}" if rest else "") + f" {where}")
 
 
