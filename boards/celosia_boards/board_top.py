@@ -71,8 +71,6 @@ class BoardTop(Elaboratable):
         if "flash_cs" in core.signature.members:
             m.submodules.flash = FlashPins(core)
         for name in self.target.held:
-            if name == "flash_cs_n" and "flash_cs" in core.signature.members:
-                continue
             held = io.Buffer(io.Direction.Output, platform.request(name, 0, dir="-"))
             m.submodules[name] = held
             m.d.comb += held.o.eq(1)

@@ -50,11 +50,14 @@ class Flash:
     part   : its name, of `celosia_sim.flash.PARTS`.
     base   : address of the program's image in it, behind the bitstream.
     script : commands that wake it when the board was configured, and let four wires work.
+    takes  : cycles in which an element can come from it, as `Array.flash` has them: the board's
+             wires, and whether its clock pin can change twice a cycle.
     """
 
     part: str
     base: int
     script: tuple[bytes, ...]
+    takes: tuple[int, ...] = (4, 16)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,8 +127,14 @@ class Target:
         """Return why the target cannot hold ``array``, nothing where it can: lanes, multipliers
         and memories, counted before any synthesis. This is the only test of legality."""
         found = problems(self.device, self.weight_memory, array)
-        if isinstance(array, Array) and array.flash and self.flash is None:
-            found.append(Problem(parameter="flash", text="there is no flash that it could read"))
+        if isinstance(array, Array) and array.flash:
+            if self.flash is None:
+                found.append(Problem(parameter="flash",
+                                     text="there is no flash that it could read"))
+            elif array.flash not in self.flash.takes:
+                found.append(Problem(parameter="flash", text=(
+                    f"flash must be {' or '.join(map(str, self.flash.takes))} for its pins, not "
+                    f"{array.flash}")))
         return found
 
     @property

@@ -64,7 +64,8 @@ def _ulx3s(size: int, clock_mhz: float) -> Target:
         _ECP5_25F, name=f"ulx3s-{size}f", title=f"ULX3S {size}F", device=LFE5U[size],
         clock_mhz=clock_mhz, platform=f"celosia_boards.platforms.ulx3s:Ulx3s{size}F",
         crystal_mhz=25.0, leds=_ROW, held=("wifi_gpio0",), loaders=_ecp5("ulx3s"),
-        usb=Usb(vendor=0x0403, product=0x6015, name=rf"ULX3S\D*{size}"))
+        usb=Usb(vendor=0x0403, product=0x6015, name=rf"ULX3S\D*{size}"),
+        flash=Flash(part="IS25LP128F", base=4 * _MIB, script=(_WAKE,), takes=(32,)))
 
 
 def _orangecrab(size: int, clock_mhz: float) -> Target:
@@ -83,7 +84,7 @@ _TABLE = (
         platform="celosia_boards.platforms.upduino:UpduinoPlatform", held=("flash_cs_n",),
         loaders=(_ICEPROG, replace(_ICE40, options=(*_ICE40.options, "-c", "ft232"))),
         usb=Usb(vendor=0x0403, product=0x6014, name="UPduino"),
-        flash=Flash(part="W25Q32JV-IQ", base=_MIB, script=(_WAKE,))),
+        flash=None),                # its pins are those of the serial line
     replace(
         _ICEBREAKER, name="icesugar", title="iCESugar 1.5", leds=_COLOURS,
         platform="amaranth_boards.icesugar:ICESugarPlatform", baud=115_200,
@@ -97,7 +98,7 @@ _TABLE = (
         platform="amaranth_boards.ice40_hx8k_b_evn:ICE40HX8KBEVNPlatform",
         loaders=(_ICE40, _ICEPROG), clock_mhz=60.0, clock_step_mhz=3.0,
         usb=Usb(vendor=0x0403, product=0x6010, name="Lattice FTUSB", interface=1),
-        flash=Flash(part="N25Q32", base=_MIB, script=(_WAKE,))),
+        flash=Flash(part="N25Q32", base=_MIB, script=(_WAKE,), takes=(16,))),
     _ECP5_25F,
     _ECP5_85F,
     _ulx3s(85, 60.0),

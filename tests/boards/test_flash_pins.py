@@ -71,5 +71,26 @@ def test_the_machine_on_a_board_reads_its_flash(tmp_path):
 
 
 def test_a_board_without_a_flash_is_told():
-    with pytest.raises(ArrayRefused, match="ulx3s-25f: there is no flash that it could read; use "):
-        require(target("ulx3s-25f"), Array(main_words=1024, flash=4))
+    with pytest.raises(ArrayRefused, match="there is no flash that it could read; use "):
+        require(target("colorlight-i5"), Array(main_words=1024, flash=4))
+
+
+@pytest.mark.parametrize(("name", "takes"), [("ulx3s-25f", "32"), ("icebreaker", "4 or 16")])
+def test_elements_come_as_the_pins_allow(name, takes):
+    with pytest.raises(ArrayRefused, match=f"flash must be {takes} for its pins, not 8; use "):
+        require(target(name), Array(lanes=8, main_words=1024, bank_rows=64, flash=8))
+
+
+def test_the_clock_of_an_ecp5s_flash_is_that_of_its_configuration(tmp_path):
+    entry = target("ulx3s-25f")
+    job = Job(target=entry, work=tmp_path, name="t")
+    job.elaborate(BoardTop(Core(1), entry, entry.clock_mhz))
+    job.synthesise()
+    text, = (path.read_text() for path in tmp_path.glob("*.lpf"))
+    found = dict(re.findall(r'^LOCATE COMP "spi_flash_0__(\w+)__io" SITE "(\w+)";$', text,
+                            re.MULTILINE))
+    assert found == {"cs": "R2", "copi": "W2", "cipo": "V2", "hold": "W1", "wp": "Y2"}
+    cells = json.loads((tmp_path / "t.json").read_text())["modules"]["t"]["cells"].values()
+    clock, = (cell["connections"]["USRMCLKI"] for cell in cells if cell["type"] == "USRMCLK")
+    assert [cell["type"] for cell in cells if cell["connections"].get("Q") == clock] == [
+        "TRELLIS_FF"]
