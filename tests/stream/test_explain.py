@@ -16,7 +16,7 @@ from celosia.bands.lives import Life
 from celosia.bands.occupancy import Kind, Piece, flash_bytes, fullest, letters, picture, pieces
 from celosia.bands.program import stream_program
 from celosia.bands.schedule import StreamSchedule
-from celosia.cli import app
+from celosia.cli import app, streams
 from celosia_spec.stream.array import Array
 from celosia_spec.stream.controls import COMMAND, LAYER, RECORDS, Op
 from stream.networks import residual_network, shrinking_network
@@ -86,7 +86,7 @@ def test_what_is_added_is_told():
     assert any(says.startswith("what is added, a, 6 channels") for says in fills)
 
 
-def test_what_flash_brings_is_told():
+def test_what_flash_brings_is_told(capsys):
     program = stream_program(shrinking_network(), Array(main_words=512, flash=4))
     assert program.copied
     check_words(program)
@@ -95,6 +95,14 @@ def test_what_flash_brings_is_told():
     sections = [piece for piece in pieces_told(program, words) if piece.kind == Kind.SECTION]
     assert copies == len(program.flash.runs) and len(sections) == len(program.flash.words)
     assert sum(flash_bytes(program).values()) == 8 * sum(piece.words for piece in sections)
+    made = stream_file(StreamSchedule(stream=program), target="second", exponents="dynamic")
+    layers, found = explain(made)
+    assert [layer.name for layer in layers if layer.copied] == list(flash_bytes(program))
+    [line, *_] = (line for layer in layers for line in layer.lines if line.op == "copy")
+    assert sections[0].name in line.says and f"{sections[0].first:,} to" in line.says
+    streams.explained(made, layers, found, lone=False)
+    text = capsys.readouterr().out
+    assert f"entries of {sections[0].name}, from flash" in text and "+ from flash" in text
 
 
 def test_the_picture_shows_what_has_most_of_a_range():
