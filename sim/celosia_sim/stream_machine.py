@@ -33,6 +33,7 @@ from celosia_spec.stream.controls import (
 from celosia_spec.stream.fills import places
 from celosia_spec.stream.image import UNIT_WORDS, Section
 from celosia_spec.stream.image import places as places_of
+from celosia_spec.stream.passes import code_weight
 from celosia_spec.stream.words import TILE_WORDS, WEIGHT, tap_word, tile_words
 
 
@@ -346,7 +347,8 @@ def _store(state: State, row: Row, sums: list[np.ndarray], codes: np.ndarray, wr
     values = [phase[lanes] + bias for phase in sums]
     if layer["residual"]:
         signed = layer["residual_signed"]
-        mantissas = (codes[lanes] >> layer["signed_out"]) - (signed << bits - 1)
+        weight = code_weight(array, signed_out=bool(layer["signed_out"]))
+        mantissas = codes[lanes] // weight - (signed << bits - 1)
         shift = int(state.exponents[layer["residual_slot"]]) - (bits - 1 - signed) - unit
         values = [value + clip(scale_rne(mantissas, shift, bits), (1 << array.acc_bits - 3) - 1)[0]
                   for value in values]

@@ -18,10 +18,11 @@ from celosia_hw.output.path import OUTPUT_PATHS
 from celosia_spec.isa import EXPONENT_MIN, UNIT_MARGIN
 from celosia_spec.stream.array import ENTRY_WORDS, Array
 from celosia_spec.stream.controls import EXCESS, HEAD, LAYER, head_words
-from celosia_spec.stream.passes import RESIDUAL_PASS, row_cycles
+from celosia_spec.stream.passes import RESIDUAL_PASS, code_weight, row_cycles
 
 ARRAYS = {
     "16-one": Array(residual=False, main_words=1024, drain=1),
+    "16-one-residual": Array(main_words=1024, drain=1),
     "16-one-clamp": Array(residual=False, main_words=1024, drain=1, clamp=True, acc_bits=32),
     "16": Array(residual=False, main_words=1024),
     "16-residual": Array(main_words=2048),
@@ -137,6 +138,7 @@ class Bench:
         rng.shuffle(channels)
         start = model.position
         phases = (2 if layer["residual"] else 1 if layer["wide"] else rng.choice([1, 1, 4, 9]))
+        weight = code_weight(array, signed_out=bool(layer["signed_out"]))
         scale = rng.randrange(array.acc_bits - 4)
         for _ in range(min(rng.randint(1, 4), len(channels) // groups)):
             rows = [self._row(channels.pop(), model.exponent, layer) for _ in range(groups)]
@@ -153,7 +155,7 @@ class Bench:
                     self._pass(model, heads, Pass(
                         rows=rows, written=mask, first=phase == 0, final=phase == phases - 1,
                         fresh=tile == phase == 0,
-                        sums=[rng.getrandbits(array.activation_bits) << layer["signed_out"]
+                        sums=[rng.getrandbits(array.activation_bits) * weight
                               if layer["residual"] and not phase else
                               rng.randint(-limit, limit) + rows[lane // size].excess
                               for lane, limit in enumerate(limits)]))
@@ -169,8 +171,8 @@ class Bench:
         assert self.written.keys() == {element for element, _, _ in self.expected}
         for element, beat, last in self.expected:
             latency = self.path.latency
-            if self.array.drain == 1 and layer["wide"]:
-                latency = 2
+            if self.array.drain == 1:
+                latency = (2 if layer["wide"] else latency) + layer["residual"]
             assert beat + latency <= self.written[element] <= last + latency + 2
 
     def _mask(self, size):
@@ -223,7 +225,7 @@ class Bench:
         self.tick(start=1, heads=heads)
         flags = {"fresh": int(one.fresh), "begins": int(one.first), "ends": int(one.final),
                  "written": pack(one.written * len(one.rows), 1)}
-        held = 15 if self.array.drain == 1 else 4
+        held = 15 + self.array.residual + model.layer["residual"] if self.array.drain == 1 else 4
         least = max(self.step * len(one.rows), RESIDUAL_PASS * model.layer["residual"])
         for k in range(1, least + rng.choice([0, 0, 0, 1, 2, 7])):
             self.tick(start=0, heads=rng.randrange(self.array.controls), **(

@@ -20,9 +20,10 @@ from stream import rtl
 from stream.networks import graphs
 
 ARRAYS = {"16": Array(main_words=4096, clamp=True),
-          "16 without residual": Array(main_words=4096, clamp=True, residual=False,
-                                      bank_rows=128, drain=1, fill=2),
-          "8": Array(lanes=8, main_words=4096, bank_rows=256, ring=64, clamp=True)}
+          "16, one lane, two elements": Array(main_words=4096, clamp=True, bank_rows=128, drain=1,
+                                              fill=2),
+          "8 without residual": Array(lanes=8, main_words=4096, bank_rows=256, ring=64, clamp=True,
+                                      residual=False)}
 
 
 @pytest.fixture(scope="module", params=ARRAYS)
@@ -55,9 +56,9 @@ def check(machine, graph, x):
 
 
 def _steps(program):
-    """Return the steps of all passes of a network."""
-    return sum(int(part.steps.sum()) * part.tiles * layer.phases
-               for layer in program.layers for part in layer.parts)
+    """Return the steps of all passes of a network, and those that read what is added."""
+    return sum((int(part.steps.sum()) * layer.phases + len(part.steps) * (part.added is not None))
+               * part.tiles for layer in program.layers for part in layer.parts)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True,

@@ -5,7 +5,7 @@ from typing import Any
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Member, Out
 
 from celosia_hw.layouts import layout
 from celosia_hw.parts.delay import chain
@@ -28,7 +28,7 @@ class Heads(wiring.Component):
     ----------
     array : Array
     cycles : int
-        Width of ``at``.
+        Width of ``at``, or of what there is of ``at`` and ``drained``.
 
     Members
     -------
@@ -58,7 +58,16 @@ class Heads(wiring.Component):
     lane, odd : Out(1), alone : In(1)
         Of arrays with residual operands: one of a row's lanes, in its own cycle, where sums are
         stored four cycles later; its number is odd. From a row's cycle ``sums`` - 1 on: its sums
-        are codes of a residual operand.
+        are codes of a residual operand. Of arrays where two lanes leave a cycle.
+    drained : Out
+        Where one lane leaves a cycle, in place of the later bits of ``at``: bit k: two cycles less
+        k ahead of the row's first sum, which is in cycle ``sums``, in a layer with a residual
+        operand a cycle later.
+    other : In(5), code : In(L), addend : Out(signed(acc_bits))
+        With residual operands, where one lane leaves a cycle: the exponent of what is added, + 16.
+        A row's codes, one by one from its cycle 3 on, and six cycles later what is added to its
+        sum: ``bias`` and the code aligned to it, within 2^(W - 3) - 1; ``bias`` alone in a layer
+        without one.
 
     All outputs of a row stay as long as a row takes.
 
@@ -73,20 +82,33 @@ class Heads(wiring.Component):
     def __init__(self, array: Array, cycles: int) -> None:
         self.array = array
         self.sums = self.BIAS + array.residual
+        self.codes = array.residual and array.drain == 1
         bits = (array.controls - 1).bit_length()
+        more: dict[str, Member] = {}
+        if array.drain == 1:
+            cycles, more["drained"] = self.sums, Out(cycles - self.sums + 2)
+        else:
+            more = {"lane": Out(1), "odd": Out(1), "alone": In(1)}
+        if self.codes:
+            more |= {"other": In(5), "code": In(array.activation_bits),
+                     "addend": Out(signed(array.acc_bits))}
         super().__init__({
             "layer": In(layer_layout), "exponent": In(5), "start": In(1), "heads": In(bits),
             "read": Out(1), "address": Out(bits), "word": In(CONTROL_BITS),
             "at": Out(cycles), "first": Out(1), "weight": Out(signed(6)), "real": Out(1),
             "element": Out(2), "bias": Out(signed(array.acc_bits)), "room": Out(7),
-            "lane": Out(1), "odd": Out(1), "alone": In(1),
-            "near": Out(2), "last": Out(7),
+            "near": Out(2), "last": Out(7), **more,
         })
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         m.d.comb += self.at.eq(Cat(*chain(m, self._walk(m), len(self.at) - 1, "row",
                                           reset_less=False)))
+        if self.array.drain == 1:
+            begins, then = self.at[self.sums - 2], self.at[self.sums - 1]
+            m.d.comb += self.drained.eq(Cat(*chain(
+                m, Mux(self.layer.residual, then, begins) if self.codes else begins,
+                len(self.drained) - 1, "drained", reset_less=False)))
         self._unit(m)
         self._bias(m)
         return m
@@ -94,38 +116,54 @@ class Heads(wiring.Component):
     def _walk(self, m: Module) -> Signal:
         """Count cycles of a row and rows of a pass; ask for the words. Return that a row begins."""
         layer = self.layer
-        cases = {}
-        for log2_groups in range(self.array.groups_max.bit_length()):
-            for flags in range(8):
-                signed_in, wide, residual = (bool(flags >> k & 1) for k in range(3))
-                cases[log2_groups | flags << 2] = row_cycles(
-                    self.array, log2_groups=log2_groups, signed_in=signed_in, wide=wide,
-                    residual=residual and self.array.residual) - 1
-        bits = max(cases.values()).bit_length()
-        last, left = Signal(bits), Signal(2)
-        m.d.sync += last.eq(lookup(
-            Cat(layer.log2_groups, layer.signed_in, layer.wide, layer.residual), cases, bits))
-        at, active, begin, end, row = Signal(bits), Signal(), Signal(), Signal(), Signal()
+        at, active, begin, end, row = Signal(5), Signal(), Signal(), Signal(), Signal()
+        left = Signal(2)
         words = Signal()                                # there is one more
         length = Mux(layer.signed_in, head_words(signed_in=True), head_words(signed_in=False))
         m.d.comb += [
-            end.eq(at == last), row.eq(active & (at == 0)), self.first.eq(row & begin),
+            end.eq(self._ends(m, at)), row.eq(active & (at == 0)), self.first.eq(row & begin),
             self.read.eq(active & words),
         ]
-        if self.array.residual:
+        if self.array.residual and self.array.drain == 2:
             late = at[(WIDE_GAP - 1).bit_length():].any()
             m.d.comb += [self.odd.eq(at[0]), self.lane.eq(active & Mux(
                 layer.wide, late, at < (self.array.lanes >> layer.log2_groups)))]
         m.d.sync += words.eq(end | self.start | (at < length - 1))
         m.d.sync += at.eq(Mux(end | self.start, 0, at + 1))
+        # What loads stands as a summand's bits, so that it goes into the adder's look-up tables.
+        m.d.sync += self.address.eq(Mux(
+            self.start, self.heads,
+            self.address + self.start.replicate(len(self.address)) + self.read))
         with m.If(self.start):
-            m.d.sync += [active.eq(1), begin.eq(1), self.address.eq(self.heads),
-                         left.eq((1 << layer.log2_groups) - 1)]
-        with m.Else():
-            m.d.sync += self.address.eq(self.address + self.read)
-            with m.If(end):
-                m.d.sync += [left.eq(left - 1), begin.eq(0), active.eq(active & (left != 0))]
+            m.d.sync += [active.eq(1), begin.eq(1), left.eq((1 << layer.log2_groups) - 1)]
+        with m.Elif(end):
+            m.d.sync += [left.eq(left - 1), begin.eq(0), active.eq(active & (left != 0))]
         return row
+
+    def _ends(self, m: Module, at: Signal) -> Value:
+        """Return whether a cycle is a row's last one."""
+        layer, array, cases = self.layer, self.array, {}
+        for log2_groups in range(array.groups_max.bit_length()):
+            for flags in range(8):
+                signed_in, wide, residual = (bool(flags >> k & 1) for k in range(3))
+                cases[log2_groups | flags << 2] = row_cycles(
+                    array, log2_groups=log2_groups, signed_in=signed_in, wide=wide,
+                    residual=residual and array.residual) - 1
+        if array.drain == 1:            # with its last lane, or a cycle later
+            lanes = array.lanes - 1
+            full, then = Signal(), Signal()
+            m.d.comb += full.eq((at[:4] | (Const(lanes) << 4 >> layer.log2_groups)[:4]).all())
+            m.d.sync += then.eq(full & ~self.start)
+            residual = layer.residual if array.residual else Const(0, 1)
+            later = residual | (layer.signed_in & layer.log2_groups[1])
+            assert all(cycles == (lanes >> (flags & 3)) + bool(
+                (array.residual and flags & 16) or flags & 6 == 6)
+                for flags, cycles in cases.items())
+            return Mux(later, then, full)
+        last = Signal(max(cases.values()).bit_length())
+        m.d.sync += last.eq(lookup(
+            Cat(layer.log2_groups, layer.signed_in, layer.wide, layer.residual), cases, len(last)))
+        return at == last
 
     def _unit(self, m: Module) -> None:
         """Exponents, in cycle 1: the unit of the row's sums and how far its bias moves."""
@@ -134,28 +172,29 @@ class Heads(wiring.Component):
         # s_x + W + margin; the input's unit lies L - 1 below its exponent, one less with a sign.
         base = w + UNIT_MARGIN + EXPONENT_MIN - (self.array.activation_bits - 1)
         unit, move = Signal(signed(8)), Signal(signed(8))
-        m.d.sync += [unit.eq(self.exponent + self.layer.signed_in + base),
-                     move.eq(self.exponent + self.layer.signed_in + base
-                             + left - w - UNIT_MARGIN)]
+        self._move, sign = move, self.layer.signed_in
+        for register, more in ((unit, base), (move, base + left - w - UNIT_MARGIN)):
+            m.d.sync += register.eq(self.exponent + Mux(sign, more + 1, more))
         right = Signal(signed(9))
         self.amount = Signal(5, reset_less=True)
+        amount = right[:5] | right[5:8].any().replicate(5)
         m.d.comb += right.eq(move - head.sb)
-        m.d.sync += self.amount.eq(right[:5] | right[5:8].any().replicate(5))
+        m.d.sync += self.amount.eq(Mux(self.at[1], amount, self._far(m, head)) if self.codes
+                                   else amount)
         with m.If(self.at[1]):
             m.d.sync += [self.weight.eq(head.sw), self.real.eq(head.real),
                          self.element.eq(head.element)]
         # A row's cycles may be as few as its head's words: its exponent waits in more places.
         weight: Value = self.weight
-        for cycle in (4, 7)[:1 + self.array.residual]:
+        for cycle in (5,) if self.array.drain == 1 else (4, 7)[:1 + self.array.residual]:
             waits = Signal(signed(6), name=f"weight{cycle}", reset_less=True)
             with m.If(self.at[cycle]):
                 m.d.sync += waits.eq(weight)
             weight = waits
         if self.array.drain == 1:       # rows take four cycles at least
             m.d.sync += self.near.eq(self.room[1:3])
-            for k, (register, value) in ((1, (self.room, unit + weight)),
-                                         (3, (self.last, self.room))):
-                with m.If(self.at[self.sums + k]):
+            for k, register, value in ((3, self.room, unit + weight), (5, self.last, self.room)):
+                with m.If(self.drained[k]):
                     m.d.sync += register.eq(value)
             return
         given, room = Signal.like(self.room, reset_less=True), unit + weight
@@ -174,26 +213,10 @@ class Heads(wiring.Component):
 
     def _bias(self, m: Module) -> None:
         """Mantissa, in cycle 2: shifted, then less the excess of signed inputs."""
-        # To the right by 31 - r - 8 q: to the left by r first, then by so many bytes to the right.
-        w, amount, value = self.array.acc_bits, self.amount, self.word.as_signed()
-        for k in range(3):
-            moved = Signal(signed(len(value) + (1 << k)), name=f"left{1 << k}")
-            m.d.comb += moved.eq(Mux(amount[k], value, value << (1 << k)))
-            value = moved
-            if k == 0:
-                value = self._held(m, value, "first")
-                amount = self._held(m, amount, "amount_first")
-        value = self._held(m, Cat(Const(0, w - 23), value).as_signed(), "second")
-        amount = self._held(m, amount[3:], "amount_second")
-        sticky: Value = Const(0, 1)
-        for k, distance in enumerate((8, 16)):
-            moved = Signal(signed(w + 1), name=f"right{distance}")
-            m.d.comb += moved.eq(Mux(amount[k], value >> distance, value))
-            sticky = sticky | (amount[k] & value[:distance].any())
-            value = moved
-        rounded, up = Signal(signed(w), reset_less=True), Signal(reset_less=True)
-        with m.If(self.at[4]):
-            m.d.sync += [rounded.eq(value >> 1), up.eq(value[0] & (sticky | value[1]))]
+        w, value = self.array.acc_bits, self.word.as_signed()
+        rounded, up = self._moved(m, self._code(value) if self.codes else value, self.amount)
+        if self.codes:
+            self._clipped(m, rounded, up)
         low, borrow = Signal(CONTROL_BITS, reset_less=True), Signal(reset_less=True)
         high = Signal(w - CONTROL_BITS, reset_less=True)
         with m.If(self.at[4]):
@@ -203,4 +226,66 @@ class Heads(wiring.Component):
         with m.If(~self.layer.signed_in):
             m.d.sync += [low.eq(0), high.eq(0)]
         with m.If(self.at[self.BIAS - 1]):
-            m.d.sync += self.bias.eq((Cat(up, rounded) + Cat(up, low, high))[1:])
+            m.d.sync += self.bias.eq((Cat(up, rounded).as_signed() + Cat(up, low, high))[1:])
+
+    def _moved(self, m: Module, value: Value, amount: Value) -> tuple[Signal, Signal]:
+        """Return a mantissa moved to the right by ``amount``, counted from W - 17 places to the
+        left, four cycles later, and whether one is added to it."""
+        # To the right by 31 - r - 8 q: to the left by r first, then by so many bytes to the right.
+        zeros = self.array.acc_bits - 23
+        for k in range(3):
+            moved = Signal(signed(len(value) + (1 << k)), name=f"left{1 << k}")
+            m.d.comb += moved.eq(Mux(amount[k], value, value << (1 << k)))
+            value = moved
+            if k == 0:
+                value = self._held(m, value, "first")
+                amount = self._held(m, amount, "amount_first")
+        value = self._held(m, Cat(Const(0, zeros), value).as_signed(), "second")
+        amount = self._held(m, amount[3:], "amount_second")
+        far = Signal.like(value, name="right8")
+        m.d.comb += far.eq(Mux(amount[0], value >> 8, value))
+        third, amount_third = self._held(m, far, "third"), self._held(m, amount[1], "amount_third")
+        sticky = self._held(m, amount[0] & value[:8].any(), "sticky")
+        value = Signal.like(third, name="right16")
+        m.d.comb += value.eq(Mux(amount_third, third >> 16, third))
+        sticky = sticky | (amount_third & third[:16].any())
+        rounded, up = Signal(signed(len(value) - 1), reset_less=True), Signal(reset_less=True)
+        m.d.sync += [rounded.eq(value >> 1), up.eq(value[0] & (sticky | value[1]))]
+        return rounded, up
+
+    def _far(self, m: Module, head: Any) -> Signal:
+        """Return how far codes of a row move, from its cycle 2 on."""
+        apart, right = Signal(signed(8)), Signal(signed(8))
+        # From how far a bias of exponent 0 moves, which begins 14 places lower.
+        base = 14 - EXPONENT_MIN + self.array.activation_bits - 1
+        m.d.sync += apart.eq(self._move + (
+            Mux(self.layer.residual_signed, base - 1, base) - self.other))
+        m.d.comb += right.eq(apart + head.sw)
+        far = Signal(5, reset_less=True)
+        with m.If(self.at[1]):
+            m.d.sync += far.eq((right[:5] | right[5:7].any().replicate(5))
+                               & ~right[-1].replicate(5))
+        return far
+
+    def _code(self, value: Value) -> Value:
+        """Return what is moved: in a row's cycle 2 its bias, else a code, as far to the left as
+        its sums reach."""
+        layer, code = self.layer, self.code
+        top = code[-1] ^ layer.residual_signed
+        code = Cat(Const(0, 14), code[:-1], top, top & layer.residual_signed).as_signed()
+        return Mux(self.at[2], value, code).as_signed()
+
+    def _clipped(self, m: Module, rounded: Signal, up: Value) -> None:
+        """Clip a code to 2^(W - 3) - 1 in magnitude, and add it to the bias."""
+        limit, sign = self.array.acc_bits - 3, rounded[-1]
+        over = (rounded[limit:-1] ^ sign.replicate(len(rounded) - 1 - limit)).any()
+        # The one value that is too large by one unit is a power of two.
+        least = sign & ~rounded[limit - self.array.activation_bits:limit].any()
+        clipped, one = Signal(signed(limit + 1), reset_less=True), Signal(reset_less=True)
+        m.d.sync += [one.eq(up), clipped.eq(Cat(
+            rounded[0] | over | least, Mux(over, (~sign).replicate(limit - 1), rounded[1:limit]),
+            sign))]
+        with m.If(~self.layer.residual):
+            m.d.sync += [clipped.eq(0), one.eq(0)]
+        m.d.sync += self.addend.eq((Cat(one, clipped).as_signed()
+                                    + Cat(one, self.bias).as_signed())[1:])

@@ -30,7 +30,8 @@ class LanePath(wiring.Component):
     start : In(1)
         Passes follow each other by 16 cycles or more.
     fresh, begins, ends : In(1)
-        From the second cycle behind ``start`` until the fourteenth.
+        From the second cycle behind ``start`` until the fourteenth; a cycle more of arrays with
+        residual operands, and two in a layer with one.
     sums : In(1 x signed(acc_bits)), shift : Out(1)
         The next lane of the shadow; the one behind it is there in the cycle behind ``shift``.
     data : Out(32)
@@ -40,21 +41,21 @@ class LanePath(wiring.Component):
     ------
     No stalls. Row r of a pass has its first sum r * `row_cycles` behind the pass's first. An
     element is written ``latency`` cycles behind its sum, its pair's upper one, or its row's last
-    one; in a layer whose sums are stored two cycles behind it.
+    one; in a layer whose sums are stored two cycles behind it. In a layer with a residual operand
+    sums leave a cycle later than elsewhere. Its passes are in turns of the first phase and of the
+    second: sums of the first are codes.
 
-    On the UP5K: 802 cells and 2 block memories.
+    On the UP5K: 799 cells (953 with residual operands) and 2 block memories.
     """
-
-    # Cycles of a row: its word is asked for three cycles before its first lane reaches the pool.
-    _WIDE = Heads.BIAS - 2
 
     def __init__(self, array: Array) -> None:
         self.array = array
         self.latency = 2 + Normalise.LATENCY + array.clamp
         self.word_bits = (array.main_words - 1).bit_length()
         ring = (array.controls - 1).bit_length()
+        other = {"other": In(5)} if array.residual else {}
         super().__init__({
-            "layer": In(layer_layout), "exponent": In(5), "position": In(CONTROL_BITS),
+            "layer": In(layer_layout), "exponent": In(5), **other, "position": In(CONTROL_BITS),
             "start": In(1), "heads": In(ring), "fresh": In(1), "begins": In(1), "ends": In(1),
             "written": In(array.lanes), "read": Out(1), "address": Out(ring),
             "word": In(CONTROL_BITS),
@@ -66,37 +67,40 @@ class LanePath(wiring.Component):
 
     def lead(self) -> int:
         """Return the cycles from ``start`` until the pass's sums must be in the shadow."""
-        return 1 + Heads.BIAS
+        return 1 + Heads.BIAS + self.array.residual
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         layer = self.layer
-        late = Heads.BIAS + self.latency - 4
-        m.submodules.heads = heads = Heads(self.array, late + 1)
+        m.submodules.heads = heads = Heads(self.array, self.lead() + self.latency - 4)
         m.d.comb += [
             heads.layer.eq(layer), heads.exponent.eq(self.exponent), heads.start.eq(self.start),
             heads.heads.eq(self.heads), heads.word.eq(self.word), self.read.eq(heads.read),
             self.address.eq(heads.address),
         ]
-        total, element = self._sums(m, heads)
-        # From three cycles before a row's first lane reaches the pool, to that.
-        rows = chain(m, Mux(layer.wide, heads.at[self._WIDE], heads.at[late]), 3, "late",
-                     reset_less=False)
-        m.submodules.ahead, m.submodules.lanes = ahead, lanes = Lanes(self.array), Lanes(self.array)
+        m.submodules.drained, m.submodules.ahead, m.submodules.lanes = drained, ahead, lanes = [
+            Lanes(self.array) for _ in range(3)]
         m.submodules.pool, m.submodules.writer = pool, writer = (
             LanePool(self.array), LaneWriter(self.array))
-        first = Signal(2)                       # of the pass's rows, two cycles before, and one
-        m.d.comb += first[0].eq(rows[1] & (ahead.lane == 0))
-        loads = Signal()
-        m.d.sync += [first[1].eq(first[0]), loads.eq(first[0] & self.fresh)]
+        total, element = self._sums(m, heads, drained)
+        # From three cycles before a row's first lane reaches the writer, to that.
+        rows = chain(m, Mux(layer.wide, heads.drained[0], heads.drained[-1]), 3, "late",
+                     reset_less=False)
+        left, first = Signal(2), Signal(2)      # of the pass's rows, two cycles before, and one
+        with m.If(rows[1]):
+            m.d.sync += left.eq(Mux(first[0], (1 << layer.log2_groups) - 1, left - 1))
+        m.d.comb += first[0].eq(rows[1] & (left == 0))
+        loads, kept = Signal(), Signal()
+        m.d.sync += [kept.eq(lanes.active), first[1].eq(first[0]), loads.eq(first[0] & self.fresh)]
         read = self._queued(m, heads, rows, first[0])
         begins, counts, takes, puts = self._flags(m, lanes, read, rows, first)
         m.d.comb += [
-            *(block.log2_groups.eq(layer.log2_groups) for block in (ahead, lanes)),
-            ahead.row.eq(rows[1]), lanes.row.eq(rows[3]),
-            pool.signed.eq(layer.signed_out), pool.ahead.eq(ahead.active),
-            pool.lane.eq(ahead.lane), pool.element.eq(element), pool.first.eq(begins),
-            pool.keep.eq(lanes.active), pool.place.eq(lanes.lane),
+            *(block.log2_groups.eq(layer.log2_groups) for block in (drained, ahead, lanes)),
+            drained.row.eq(heads.drained[2]), lanes.row.eq(rows[3]),
+            # A cycle behind a lane its number is the next one's: so it is read, and kept.
+            ahead.row.eq(rows[0]), pool.lane.eq(ahead.lane), pool.place.eq(lanes.lane),
+            pool.keep.eq(kept), pool.kept.eq(writer.stored),
+            pool.signed.eq(layer.signed_out), pool.element.eq(element), pool.first.eq(begins),
             writer.wide.eq(layer.wide), writer.position.eq(self.position),
             writer.clear.eq(layer.wide & layer.relu & total[-1]),
             writer.fresh.eq(loads), writer.row.eq(rows[3]),
@@ -106,21 +110,33 @@ class LanePath(wiring.Component):
             self.request.eq(writer.request), self.place.eq(writer.address),
             self.enables.eq(writer.enables), self.data.eq(writer.data),
         ]
+        if self.array.residual:
+            self._residual(m, heads, pool, drained, ahead, begins)
         m.d.comb += writer.element.eq(self._element)
         self._top(m, writer, puts)
         self._inside(m, heads, lanes, first[1])
         return m
 
-    def _sums(self, m: Module, heads: Heads) -> tuple[Signal, Value]:
+    def _residual(self, m: Module, heads: Heads, pool: LanePool, drained: Lanes, ahead: Lanes,
+                  begins: Value) -> None:
+        """Keep the codes that sums of the first phase are; read them for the second one's."""
+        layer, bits, codes = self.layer, self.array.activation_bits, Signal(init=1)
+        with m.If(drained.active & drained.lane.all()):
+            m.d.sync += codes.eq(~(layer.residual & codes))
+        m.d.comb += [heads.other.eq(self.other), heads.code.eq(pool.read),
+                     pool.first.eq(begins | layer.residual)]
+        with m.If(layer.residual):
+            m.d.comb += [
+                pool.keep.eq(drained.active & codes), pool.place.eq(drained.lane),
+                pool.kept[:bits].eq(self.sums[0][:bits]), ahead.row.eq(heads.at[2]),
+            ]
+
+    def _sums(self, m: Module, heads: Heads, drained: Lanes) -> tuple[Signal, Value]:
         """Drain the shadow; return a lane's sum with its bias, and its element."""
         layer = self.layer
-        m.submodules.drained = drained = Lanes(self.array)
         total = Signal(signed(self.array.acc_bits), reset_less=True)
-        m.d.comb += [
-            drained.log2_groups.eq(layer.log2_groups), drained.row.eq(heads.at[Heads.BIAS]),
-            self.shift.eq(drained.active),
-        ]
-        m.d.sync += total.eq(self.sums[0] + heads.bias)
+        m.d.comb += self.shift.eq(drained.active)
+        m.d.sync += total.eq(self.sums[0] + (heads.addend if self.array.residual else heads.bias))
         m.submodules.normalise = normalise = Normalise(self.array.acc_bits)
         m.d.comb += [
             normalise.sum.eq(total), normalise.room.eq(heads.room),

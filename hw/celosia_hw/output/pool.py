@@ -124,14 +124,12 @@ class LanePool(wiring.Component):
     -------
     signed : In(1)
         Of the layer: elements have signs.
-    ahead : In(1), lane : In(4)
-        Strobe: that lane's element comes two cycles later.
-    element : In(16), first : In(1)
-        Of a lane; the window begins with it.
-    keep : In(1), place : In(4)
-        With ``element``: which lane it is, and that it is one.
-    largest : Out(16)
-        In the same cycle.
+    lane : In(4), read : Out(16)
+        Of a lane, two cycles before its element: what is kept of it, a cycle later.
+    element : In(16), first : In(1), largest : Out(16)
+        Of a lane, all in the same cycle; the window begins with it.
+    keep : In(1), place : In(4), kept : In(16)
+        Strobe: what a lane keeps, from the cycle behind ``largest`` on.
 
     Timing
     ------
@@ -142,8 +140,9 @@ class LanePool(wiring.Component):
         self.array = array
         lane = In(range(array.lanes))
         super().__init__({
-            "signed": In(1), "ahead": In(1), "lane": lane, "element": In(ELEMENT_BITS),
-            "first": In(1), "keep": In(1), "place": lane, "largest": Out(ELEMENT_BITS)})
+            "signed": In(1), "lane": lane, "read": Out(ELEMENT_BITS),
+            "element": In(ELEMENT_BITS), "first": In(1), "largest": Out(ELEMENT_BITS),
+            "keep": In(1), "place": lane, "kept": In(ELEMENT_BITS)})
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
@@ -151,7 +150,8 @@ class LanePool(wiring.Component):
         so_far = Signal(ELEMENT_BITS, reset_less=True)      # inverted
         m.d.comb += [
             memory.read.addr.eq(self.lane), memory.read.en.eq(1), memory.write.addr.eq(self.place),
-            memory.write.en.eq(self.keep), memory.write.data.eq(self.largest),
+            memory.write.en.eq(self.keep), memory.write.data.eq(self.kept),
+            self.read.eq(memory.read.data),
             self.largest.eq(larger(self.element, so_far, signed=self.signed, first=self.first,
                                    second=Const(0, 1))),
         ]

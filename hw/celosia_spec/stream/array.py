@@ -84,8 +84,8 @@ class Array:
                              f"not {self.flash!r}")
         if self.drain not in (1, 2):
             raise ValueError(f"drain must be 1 or 2, not {self.drain!r}")
-        if self.drain == 1 and (self.lanes != 16 or self.residual):
-            raise ValueError("drain must be 2 of 8 lanes, and with residual operands")
+        if self.drain == 1 and (self.lanes != 16 or (self.residual and self.acc_bits != 24)):
+            raise ValueError("drain must be 2 of 8 lanes, and of 32 bits with residual operands")
         check_widths(self)
 
     @property

@@ -26,9 +26,17 @@ def row_cycles(array: Array, *, log2_groups: int, signed_in: bool, wide: bool = 
     takes, and its sums. A pass takes as many for each of its rows, at least.
 
     `Array.drain` lanes leave a cycle; one where sums are stored, or a residual operand is added.
+    Where one always leaves, a row's bias and its residual operands are aligned one by one.
     """
     positions, head = array.positions(log2_groups), head_words(signed_in=signed_in)
-    if wide and array.drain == 2:
+    if array.drain == 1:
+        return max(positions + residual, head)
+    if wide:
         return max(positions + WIDE_GAP, head)
-    single = wide or residual or array.drain == 1
-    return max(positions if single else positions // 2, head)
+    return max(positions if residual else positions // 2, head)
+
+
+def code_weight(array: Array, *, signed_out: bool) -> int:
+    """Return the mantissa of the step that reads a residual operand: codes go through the
+    normaliser, which halves elements with signs, or around it where one lane leaves a cycle."""
+    return 2 if signed_out and array.drain == 2 else 1

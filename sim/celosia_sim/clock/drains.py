@@ -109,7 +109,8 @@ class Drains:
         size, one = self.array.lanes // layer.groups, self.array.drain == 1
         base = self._late
         if one and layer.wide:          # they do not wait for elements
-            base = BIAS + 2
+            base = BIAS + 2 + self.array.residual
+        base += one and layer.residual  # clipped first
         heads: list[int] = []
         writes: list[int] = []
         for number, (slot, real) in enumerate(rows):

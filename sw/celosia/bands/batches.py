@@ -12,6 +12,7 @@ from celosia_spec.isa import ArrayConfig
 from celosia_spec.qgraph import QGraph, QNode
 from celosia_spec.stream.array import ENTRY_WORDS, Array
 from celosia_spec.stream.controls import BATCH, EXCESS, HEAD, head_words
+from celosia_spec.stream.passes import code_weight
 from celosia_spec.stream.words import WEIGHT
 
 
@@ -59,7 +60,8 @@ def batches(graph: QGraph, layer: Layer, part: Part, array: Array) -> Batches:
                               open=(begin + steps < part.steps[batch]).astype(np.int64))
     if part.added is not None:
         words[(at + control)[begin == 0], :groups] = WEIGHT.pack(
-            mantissa=(part.rows >= 0) << int(graph.tensors[layer.node.output].signed),
+            mantissa=(part.rows >= 0) * code_weight(
+                array, signed_out=graph.tensors[layer.node.output].signed),
             step=part.added).reshape(-1, groups)
     words.reshape(-1)[np.repeat((at + control + own) * ENTRY_WORDS, count) + _within(count)
                       ] = _weights(layer, part, array)

@@ -9,6 +9,7 @@ from blocks.models.arithmetic import align_residual, scaled
 from celosia_spec.floats import exponent_of, to_odd
 from celosia_spec.isa import EXPONENT_MIN
 from celosia_spec.stream.array import ENTRY_WORDS, Array
+from celosia_spec.stream.passes import code_weight
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +66,8 @@ class Output:
         size, residual = len(one.written), self.layer["residual"]
         self.length = (1 + self.layer["wide"]) * sum(one.written)
         if residual and one.first:
-            self.codes = [total >> self.layer["signed_out"] for total in one.sums]
+            weight = code_weight(self.array, signed_out=bool(self.layer["signed_out"]))
+            self.codes = [total // weight for total in one.sums]
             return [[] for _ in one.rows]
         totals = [self._total(row, one, group * size + lane)
                   for group, row in enumerate(one.rows) for lane in range(size)]
