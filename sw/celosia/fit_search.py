@@ -132,8 +132,7 @@ class Search:
         second = isinstance(machine.settings.array(), Array)
         memories = all(refusal.operator == "memory" or (second and refusal.operator != ACCUMULATORS)
                        for refusal in machine.outcome.refusals)
-        here = [trial for trial in trials.here()
-                if not memories or trial.compiler.exponents == machine.settings.exponents]
+        here = list(trials.here(static=not memories))
         shares = self._shares(trials.graphs.graph, machine.outcome)
         yield from (trial for trial in here if trial.compiler.lanes == machine.settings.lanes)
         target = machine.settings.target

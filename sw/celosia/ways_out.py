@@ -17,6 +17,7 @@ from celosia_spec.epilogue import DYNAMIC, STATIC
 from celosia_spec.errors import CelosiaError, CompileError, FitError
 from celosia_spec.isa import MANTISSA_BITS
 from celosia_spec.qgraph import NodeKind, QGraph
+from celosia_spec.stream.array import Array
 
 SECONDS = 10.0
 """Processor time after which no further trial is started."""
@@ -42,7 +43,8 @@ def compile_or_advise(graph: Graph, compiler: Compiler, samples: np.ndarray | No
     except FitError as refusal:
         trials = Trials(graphs, compiler)
         wide = quantised is None or refusal.operator == ACCUMULATORS
-        raise trials.advice(refusal, chain(trials.narrower() if wide else (), trials.here()),
+        here = trials.here(static=wide or not isinstance(compiler.array(), Array))
+        raise trials.advice(refusal, chain(trials.narrower() if wide else (), here),
                             trials.elsewhere(), last=trials.pruned()) from None
 
 
@@ -192,10 +194,11 @@ class Trials:
             yield Trial(f"use weight_bits={bits}", "weight bits", str(bits),
                         replace(self.compiler, weight_bits=bits))
 
-    def here(self) -> Iterator[Trial]:
-        """Other settings for the same target."""
+    def here(self, *, static: bool) -> Iterator[Trial]:
+        """Other settings for the same target; static exponents where they may help: on the second
+        machine they take as much room as others."""
         now = self.compiler
-        dynamic = now.exponents == DYNAMIC
+        dynamic = static and now.exponents == DYNAMIC
         if not now.sparse:
             yield Trial("leave the zeros out (sparse)", "sparse weights", "",
                         replace(now, sparse=True))

@@ -14,8 +14,11 @@ import celosia
 from celosia.cli import app
 from celosia.cli.common import find_model
 from celosia.compare import compare
+from celosia.compiler import Compiler
 from celosia.compress.weights.prediction import Predictor
+from celosia.graph import Graph
 from celosia.verify import verify
+from celosia.ways_out import Graphs, Trials
 from celosia_spec.errors import CelosiaError
 from stream.conftest import ARRAY
 
@@ -118,6 +121,15 @@ def test_all_that_is_in_the_way_is_told():
         ("a", "taps", False), ("b", "rows of the banks", False), ("a", "main memory", True)]
     assert "taps: 400, room for 256" in str(found)
     assert not any("static" in (problem.remedy or "") for problem in entry.problems)
+
+
+def test_static_exponents_are_tried_only_where_they_may_help(target):
+    graphs, compiler = Graphs(Graph(nodes=(), input="x", input_map=(1, 1, 1), output="x",
+                                    input_shape=(1,), output_shape=(1,)), None), Compiler(
+        target="second")
+    kept, all_ = ({trial.compiler.exponents for trial in Trials(graphs, compiler).here(
+        static=static)} for static in (False, True))
+    assert kept == {"dynamic"} and all_ == {"dynamic", "static"}
 
 
 def test_inputs_that_are_never_below_zero_have_no_sign(program):
