@@ -69,7 +69,7 @@ class BoardTop(Elaboratable):
             m.submodules[f"led_{number}"] = led
             m.d.comb += led.o.eq(functools.reduce(operator.or_, shown))
         if "flash_cs" in core.signature.members:
-            m.submodules.flash = FlashPins(core)
+            m.submodules.flash = FlashPins(core, self.target.family)
         for name in self.target.held:
             held = io.Buffer(io.Direction.Output, platform.request(name, 0, dir="-"))
             m.submodules[name] = held

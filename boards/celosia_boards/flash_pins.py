@@ -5,44 +5,49 @@ from typing import Any
 from amaranth.hdl import Cat, Const, Elaboratable, Instance, Module, Signal
 from amaranth.lib import io
 
+from celosia_boards.families.family import Family
+
 __all__ = ["FlashPins"]
 
 
 class FlashPins(Elaboratable):
     """A register at every pin of the flash that `celosia_hw.flash.reader.FlashReader` reads.
 
-    On iCE40 the clock pin may change twice a cycle. On ECP5 it is that of the configuration, which
-    a design reaches through a block that has no register; the board's ``spi_flash`` has all others.
+    A clock pin may change twice a cycle. Where it is that of the configuration (ECP5), a design
+    reaches it through a block that has no register; the board's ``spi_flash`` has all others.
 
     Parameters
     ----------
     core : Any
         Has ``flash_cs``, ``flash_clock``, ``flash_copi``, ``flash_drive`` and ``flash_i``, of 4
-        wires or of 1, whose reader's elements take 4 or 16 cycles; on ECP5 of 1, and 32 cycles.
+        wires or of 1, whose reader's elements take 4 or 16 cycles; of 1, and 32 cycles, where the
+        clock is the configuration's.
+    family : Family
+        Of the board's device.
 
     Timing
     ------
     Pins follow the core's signals a cycle later, ``flash_i`` the pins: what they are at the end of
     a cycle. The clock is low in the first half of a cycle. So from its falling edge a cycle is left
-    for the pins' delays and the flash's: 21 ns at 48 MHz, of which a W25Q takes 6 or 7. On ECP5
-    the clock changes with the other pins.
+    for the pins' delays and the flash's: 21 ns at 48 MHz, of which a W25Q takes 6 or 7. The
+    configuration's clock changes with the other pins.
     """
 
-    def __init__(self, core: Any) -> None:
-        self.core = core
+    def __init__(self, core: Any, family: Family) -> None:
+        self.core, self.family = core, family
 
     def elaborate(self, platform: Any) -> Module:
         m, core = Module(), self.core
-        wide, of_ecp5 = len(core.flash_i) == 4, platform.family == "ecp5"
-        name = "spi_flash" if of_ecp5 else "spi_flash_4x" if wide else "spi_flash_1x"
+        wide, block = len(core.flash_i) == 4, self.family.configuration_clock
+        name = "spi_flash" if block else "spi_flash_4x" if wide else "spi_flash_1x"
         parts = [part.name for part in platform.lookup(name, 0).ios]
         flash = platform.request(name, 0, dir=dict.fromkeys(parts, "-"))
         m.submodules.cs = cs = io.FFBuffer(io.Direction.Output, flash.cs)
         m.d.comb += cs.o.eq(core.flash_cs)
-        if of_ecp5:
+        if block:
             level = Signal()
             m.d.sync += level.eq(core.flash_clock)
-            m.submodules.clock = Instance("USRMCLK", i_USRMCLKI=level, i_USRMCLKTS=Const(0))
+            m.submodules.clock = Instance(block, i_USRMCLKI=level, i_USRMCLKTS=Const(0))
         else:
             m.submodules.clock = clock = io.DDRBuffer(io.Direction.Output, flash.clk)
             m.d.comb += [clock.o[0].eq(0), clock.o[1].eq(core.flash_clock)]

@@ -86,21 +86,22 @@ class HostedMachine(wiring.Component):
 
     def _memories(self, m: Module) -> None:
         """Read and write while the machine stands still: then the port is the host's."""
-        machine, port, ours = self.machine, self.machine.host, Signal()
+        machine, port = self.machine, self.machine.host
+        ours, exponents = Signal(), Signal()
         write, due, element = Signal(), Signal(), Signal(range(ENTRY_WORDS))
         read = Signal(ENTRY_WORDS + 1)          # as many cycles ago
         m.d.comb += [
             write.eq(self.mem_write & ~self.busy), port.request.eq(ours),
             Cat(element, port.address).eq(self.mem_address), machine.split.eq(read[0]),
             due.eq(read[1:].bit_select(element, 1)),
-            port.data.eq(self.mem_wdata), machine.host_write.eq(
-                write & (self.mem_space == Space.EXPONENTS)),
+            port.data.eq(self.mem_wdata), machine.host_write.eq(self.mem_write & exponents),
             port.enable.eq(Cat(write & (element == k) for k in range(ENTRY_WORDS))),
             # Inside, exponents are + 16.
             machine.host_slot.eq(self.mem_address),
             machine.host_exponent.eq(self.mem_wdata ^ _SIGN),
         ]
         m.d.sync += [ours.eq((self.mem_space == Space.MAIN) & ~self.busy),
+                     exponents.eq((self.mem_space == Space.EXPONENTS) & ~self.busy),
                      read.eq(Cat(self.mem_read, read) & ~due.replicate(len(read))),
                      self.mem_rvalid.eq(due)]
         registers = self._registers(m)

@@ -80,6 +80,7 @@ class _Ecp5:
     sync = b"\xff\xff\xbd\xb3"
     loaders: tuple[str, ...] = ("openFPGALoader",)
     models: str | None = None
+    configuration_clock: str | None = "USRMCLK"
 
     def synthesis(self, device: Device, top: str) -> str:
         return f"{_NAMES}synth_ecp5 {device.synthesis} -top {top}\n"

@@ -66,6 +66,8 @@ class Family(Protocol):
     sync        : bytes behind which a bitstream's commands begin.
     loaders     : programs that load most of its boards, the preferred one first.
     models      : file of Yosys' share that has models of all its cells; None where there is none.
+    configuration_clock : block through which a design drives the clock of the configuration's
+                  flash; None where it is a pin like others.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Family(Protocol):
     sync: bytes
     loaders: tuple[str, ...]
     models: str | None
+    configuration_clock: str | None
 
     def synthesis(self, device: "Device", top: str) -> str:
         """Return the commands of Yosys, a line each, that map the design read onto a device."""
