@@ -1,5 +1,6 @@
 """A compiled program: memory images for one array, and where every tensor lies."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -72,7 +73,7 @@ class MemoryUse(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Compiled:
+class Compiled(ABC):
     """What users know of a program, whichever machine it is for.
 
     target      : name of the target it was compiled for.   array : the array's parameters.
@@ -97,9 +98,9 @@ class Compiled:
         return sum(layer.predicted_cycles for layer in self.layers)
 
     @property
+    @abstractmethod
     def memory_use(self) -> tuple[MemoryUse, ...]:
         """How full every memory is that a program fills."""
-        raise NotImplementedError
 
     @property
     def fullest(self) -> str:

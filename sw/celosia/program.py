@@ -1,5 +1,6 @@
 """A program as users have it: it prints, a notebook shows it, and it writes its file."""
 
+from abc import abstractmethod
 from pathlib import Path
 
 from celosia.show import html, text
@@ -23,9 +24,9 @@ class Program(program.Compiled):
     def _repr_html_(self) -> str:
         return html(self)
 
+    @abstractmethod
     def save(self, path: str | Path) -> None:
         """Write the program file; it appears whole or not at all. CelosiaError where it cannot."""
-        raise NotImplementedError
 
 
 class CoreProgram(Program, program.Program):

@@ -92,8 +92,8 @@ class Graphs:
                   acc_bits: int | None = None) -> QGraph:
         """Return the graph with a share of each layer's weights as `Compiler.quantised` makes it;
         CompileError where it does not."""
-        key = (replace(compiler, target=Compiler.target, lanes=None), compiler.accumulators(),
-               share, acc_bits)
+        key = (replace(compiler, target=Compiler.target, lanes=None), type(compiler.array()),
+               compiler.accumulators(), share, acc_bits)
         if key not in self._known:
             try:
                 graph, begun = self._begin(compiler, share)
