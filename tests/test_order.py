@@ -189,7 +189,9 @@ ORDER = {
         __init__, grid, lives, tiles
         layouts, slots
         filling
-        entries, plan, regions
+        counting, entries, regions
+        ways
+        plan
         batches, flash
         stream
         program

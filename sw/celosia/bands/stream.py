@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from celosia.bands.batches import Batches, batches
+from celosia.bands.counting import RECORD
 from celosia.bands.entries import Entries, Stream, command, controls, table, wait
 from celosia.bands.filling import records
 from celosia.bands.flash import Copies
 from celosia.bands.layouts import Band
-from celosia.bands.plan import RECORD, Layer
+from celosia.bands.plan import Layer
 from celosia.bands.regions import Region
 from celosia.bands.tiles import TileTable
 from celosia_spec.block import floor_log2

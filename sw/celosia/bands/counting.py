@@ -1,0 +1,172 @@
+"""The cycles that a way to run a layer is counted to take, by rules simpler than the machine's."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+
+from celosia.bands.filling import records
+from celosia.bands.layouts import Band, Lines, Spread
+from celosia_spec.qgraph import QGraph, QNode, QTensor
+from celosia_spec.stream.array import ENTRY_WORDS, Array
+from celosia_spec.stream.controls import RECORDS, Op
+from celosia_spec.stream.fills import accesses, cycles
+from celosia_spec.stream.words import TILE_WORDS
+
+LAYER = 30
+"""Cycles in which a layer's control words are carried out, those of its tables and fills apart."""
+
+BAND = 50
+"""Cycles from a band's last step to the next one's first one, or to the end of the layer."""
+
+RECORD = len(RECORDS[Op.FILL].words) + 2
+"""Cycles in which the control words of a fill's record are carried out."""
+
+FETCH = 3
+"""Cycles in which nothing is fetched, behind a batch's heads."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Work:
+    """The batches of a part, and what they take.
+
+    index : column index of every column.   added : of each row's residual operand; None without.
+    longest : entries of the longest batch.
+    passes : int64 (batches,), cycles for a tile.   cycles : of all batches for a tile.
+    least : cycles that a pass takes at least.   fetched : accesses of main memory that they take.
+    """
+
+    rows: np.ndarray
+    added: np.ndarray | None
+    steps: np.ndarray
+    dense: np.ndarray
+    index: np.ndarray
+    longest: int
+    passes: np.ndarray
+    cycles: int
+    least: int
+    fetched: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Way:
+    """One way for a layer: the bands of each of its parts."""
+
+    log2_groups: int
+    layout: Lines | Spread
+    works: list[Work]
+    bands: list[list[Band]]
+
+
+@dataclass(frozen=True)
+class Fill:
+    """What the fills of a band take: cycles when the port is free, accesses, records."""
+
+    cycles: int
+    accesses: int
+    records: int
+
+    @property
+    def alone(self) -> int:
+        """The cycles that they take beside nothing; records are read while others are executed."""
+        return RECORD + max(self.cycles, self.records * RECORD)
+
+    def beside(self, passes: int, others: int) -> int:
+        """Return the cycles that they take beside passes and so many other accesses. They are last
+        in rank: each access waits until nobody else has the port."""
+        free = max(passes - others, 1)
+        slow = self.cycles + self.accesses * others / free
+        left = self.cycles * max(0, 1 - passes / max(slow, 1))
+        return max(math.ceil(min(slow, passes) + left), self.records * RECORD)
+
+
+def counted(graph: QGraph, node: QNode, way: Way, fill: Callable[[Band], Fill]) -> int:
+    """Return the cycles of a layer: those of its bands' passes or, where that is more, of what its
+    port has to do meanwhile."""
+    written = _written(graph, node, way.layout)
+    bands = [(band, work) for work, own in zip(way.works, way.bands, strict=True) for band in own]
+    found = LAYER + len(way.layout.taps()) + TILE_WORDS * _longest_stretch(way) + fill(
+        bands[0][0]).alone
+    for at, (band, work) in enumerate(bands):
+        words = written(band.stretch.lines)
+        others = work.fetched + len(work.rows) * (words[band.tile + band.tiles] - words[band.tile])
+        passes = max(work.cycles * band.tiles, others + FETCH * len(work.steps))
+        found += BAND
+        if at + 1 < len(bands):
+            after = fill(bands[at + 1][0])
+            if bands[at + 1][0].beside:
+                passes = max(passes, after.beside(passes, others))
+            else:
+                passes += after.alone
+        found += passes
+    return found
+
+
+def _written(graph: QGraph, node: QNode, layout: Lines | Spread) -> Callable[[int], list[int]]:
+    """Return a function of a stretch's lines: accesses that a row takes before each of its tiles,
+    and before the end, to write its results."""
+    wide = node.output == graph.output
+
+    @cache
+    def found(lines: int) -> list[int]:
+        ends = np.cumsum(layout.tiles(lines).written.sum(axis=1)) << wide
+        begins = np.concatenate([[0], ends[:-1]])
+        words = -(-ends // ENTRY_WORDS) - begins // ENTRY_WORDS
+        return [0, *np.cumsum(words).tolist()]
+    return found
+
+
+def fills_of(graph: QGraph, node: QNode, way: Way, array: Array,
+             apart: dict[str, int]) -> Callable[[Band], Fill]:
+    """Return a function that tells what the records of a band's fills take."""
+    places = {name: (0, apart[name]) for name in (*node.inputs, node.epilogue.add)
+              if name is not None}
+
+    @cache
+    def found(band: Band) -> Fill:
+        made = records(graph, node, way.layout, band, places, array,
+                       log2_groups=way.log2_groups)
+        return Fill(sum(cycles(record, array) for record in made),
+                    sum(accesses(record, array) for record in made), len(made))
+
+    def of(band: Band) -> Fill:
+        # Channels of one map, and bank rows, make no difference.
+        stretch = band.stretch if node.joins else replace(band.stretch, channel=0)
+        return found(replace(band, stretch=replace(stretch, added=0, row=0)))
+    return of
+
+
+def about_fills(layout: Lines | Spread, band: Band, source: QTensor, size: int) -> Fill:
+    """Return what a band's fills take, about, where ``size`` elements are filled a cycle."""
+    if isinstance(layout, Spread):
+        words = -(-(layout.source.elements + layout.addends) // size)
+        return Fill(words, words, 1 + (layout.addends > 0))
+    grid, stretch = layout.grid, band.stretch
+    step, (height, width) = grid.lines.step, source.shape[1:]
+    first, planes = stretch.line + grid.lines.shifts[0], len(grid.lines.planes)
+    inside = max(0, min((first + band.end) * step, height) - max((first + band.begin) * step, 0))
+    lines = inside * planes // step
+    outside = (band.end - band.begin) * planes - lines
+    words = -(-width // size) if grid.columns.step <= 2 else width
+    count = planes * ((inside > 0) + (outside > 0) * (1 if grid.columns.step == 1 else 2))
+    if step == grid.columns.step == 1 and grid.pitch == width:
+        takes = (lines + outside) * width // size + 5 * count
+    else:
+        takes = (lines + outside) * (max(words, 3) + 4) + count
+    if grid.filled:
+        gaps = planes * len(grid.columns.planes)
+        takes += ((band.end - band.begin) * 7 + 2) * gaps
+        count += gaps * 2
+    takes, words = stretch.channels * takes, stretch.channels * lines * words
+    if layout.addends:
+        added = -(-grid.columns.count // size) * (band.end - band.begin) * stretch.addends
+        takes, words, count = takes + added + 5 * stretch.addends, words + added, count + 1
+    return Fill(takes + 8 * count, words, count)
+
+
+def _longest_stretch(way: Way) -> int:
+    """Return the tiles of a layer's longest stretch, about what its table holds."""
+    return max(len(way.layout.tiles(lines)) for lines in {
+        band.stretch.lines for bands in way.bands for band in bands})
