@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -146,6 +147,32 @@ def test_pictures_come_as_they_are_complete_each_once(tmp_path: Path, colour: Pr
     wanted = np.asarray(picture(7)).transpose(2, 0, 1)[None]
     assert np.array_equal(seen.shots[3].inputs, PIXELS.inputs(wanted))
     assert np.array_equal(np.asarray(seen.shots[3].picture()), np.asarray(picture(7)))
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_picture_moved_during_a_look_does_not_come_again(tmp_path: Path, colour: Program,
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a look sees neither name: the old one has gone, the new one lies before its place."""
+    whole(tmp_path / "old.png", 1)
+    looks: list[list[str]] = []
+    scandir = os.scandir
+
+    @contextmanager
+    def passing(path: Path) -> Iterator[Iterator[os.DirEntry[str]]]:
+        with scandir(path) as entries:
+            seen = [entry for entry in entries
+                    if entry.name != "moved.png" or any("moved.png" in names for names in looks)]
+        looks.append([entry.name for entry in tmp_path.iterdir()])
+        yield iter(seen)
+
+    with Watched(tmp_path, colour) as seen:
+        seen.until(lambda: len(seen.shots) == 1)
+        monkeypatch.setattr(os, "scandir", passing)
+        (tmp_path / "old.png").rename(tmp_path / "moved.png")
+        seen.until(lambda: sum("moved.png" in names for names in looks) >= 6)
+        whole(tmp_path / "next.png", 2)
+        seen.until(lambda: "next.png" in seen.names)
+    assert seen.names == ["old.png", "next.png"]
 
 
 @pytest.mark.usefixtures("quick")

@@ -63,6 +63,7 @@ class Folder:
         self._newest = newest
         self._waiting: dict[str, _Waiting] = {}
         self._done: set[_Stamp] = set()
+        self._missed: set[_Stamp] = set()           # of these, what the last look did not see
 
     def __enter__(self) -> Folder:
         return self
@@ -91,7 +92,9 @@ class Folder:
     def _look(self, now: float) -> list[str]:
         """Return the names that stood still since the last look, the oldest content first."""
         there = self._listed()
-        self._done &= set(there.values())           # as many as there are files
+        gone = self._done - set(there.values())     # as many as there are files; a file that is
+        self._done -= gone & self._missed           # moved during a look may be seen by no name
+        self._missed = gone
         self._waiting = {name: self._waiting[name] for name in there if name in self._waiting}
         ready = []
         for name, stamp in there.items():
