@@ -195,7 +195,7 @@ ORDER = {
         batches, flash
         stream
         program
-        disassembly, host, occupancy, report
+        cuts, disassembly, host, occupancy, report
         schedule, simulate
         file, session
         explain

@@ -159,12 +159,14 @@ class Board:
     def count_to_each_end(self) -> np.ndarray:
         """Count the cycles from the start to each layer's end where nothing follows it, int64
         (layers,)."""
-        from celosia_boards.host.session import job_to_each_end
+        program, given = self.program, self._given
+        assert given is not None
 
-        program = self._core("count to each layer's end")
+        def execute(job: Job, cycles: np.ndarray, exact: bool) -> Record:
+            return self._execute(job, cycles, exact=exact)
+
         ends = np.cumsum([layer.predicted_cycles for layer in program.layers])
-        record = self._execute(job_to_each_end(program), ends[::-1])
-        return _whole(record.cycles[0][::-1], ends)
+        return _whole(given.count_to_each_end(execute), ends)
 
     def counters(self) -> dict[str, int]:
         """Run an input of zeros once for each event that the machine counts, and return how often

@@ -51,6 +51,11 @@ class BoardProgram(Protocol):
         """Run float32 images (N, ...); tensors : also layer by layer, and read what is stored."""
         ...
 
+    def count_to_each_end(self, execute: Execute) -> np.ndarray:
+        """Count the cycles from the start to each layer's end where nothing follows it, int64
+        (layers,), of which the last bits are right."""
+        ...
+
 
 @singledispatch
 def board_program(program: Program) -> BoardProgram:
@@ -90,6 +95,13 @@ class _Core:
         plan = session_of(program, images, tensors=tensors)
         ends = [layer.predicted_cycles for layer in program.layers] if tensors else []
         return plan.decode(execute(plan.job, np.array([program.predicted_cycles, *ends]), True))
+
+    def count_to_each_end(self, execute: Execute) -> np.ndarray:
+        from celosia_boards.host.session import job_to_each_end
+
+        ends = np.cumsum([layer.predicted_cycles for layer in self._program.layers])
+        record = execute(job_to_each_end(self._program), ends[::-1], True)
+        return record.cycles[0][::-1]
 
 
 class _Stream:
@@ -132,6 +144,12 @@ class _Stream:
         if tensors:
             execute(self.probe.job.first(1), cycles, True)
         return found
+
+    def count_to_each_end(self, execute: Execute) -> np.ndarray:
+        from celosia.bands.session import count_to_each_end
+
+        whole = np.array([self._file.predicted_cycles])
+        return count_to_each_end(self._program, lambda job: execute(job, whole, False))
 
 
 class _Outputs(Protocol):

@@ -9,7 +9,7 @@ import numpy as np
 
 from celosia.densify import densify
 from celosia.program import CoreProgram, Program
-from celosia_spec.errors import CelosiaError
+from celosia_spec.errors import refusals
 from celosia_spec.program import Layer
 from celosia_spec.stream.array import Array
 
@@ -111,20 +111,45 @@ def count(program: Program, board: Board, stages: Stages | None = None) -> list[
     A board counts whole runs: from the start to the end of one layer, and of the next. A run that
     ends at a layer takes some cycles to end; those that it takes in the simulation are left out.
     """
-    from celosia_boards.cache import unseen
-    from celosia_sim.simulate import count_to_each_end
-
-    if not isinstance(program, CoreProgram):
-        raise CelosiaError(f"{board.name}: cycles of single layers are not counted on the array of "
-                           f"{program.target} yet; run the program on it, which counts all")
-    simulated, ends = count_to_each_end(program, stages=stages or unseen)
+    passed, ends = _simulated(program, stages)
     counted = board.count_to_each_end()
-    layers = [LayerCount(name=layer.name, predicted=layer.predicted_cycles, simulated=int(passed),
-                         counted=int(passed + there - alone))
-              for layer, passed, there, alone in zip(
-                  program.layers, simulated, _steps(counted), _steps(ends), strict=True)]
+    layers = [LayerCount(name=layer.name, predicted=layer.predicted_cycles, simulated=int(own),
+                         counted=int(own + more))
+              for layer, own, more in zip(program.layers, passed, _steps(counted - ends),
+                                          strict=True)]
     return [*layers, LayerCount(name="total", predicted=program.predicted_cycles,
                                 simulated=int(ends[-1]), counted=int(counted[-1]))]
+
+
+def _simulated(program: Program,
+               stages: Stages | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return, int64 (layers,) each, the cycles of every layer as the Verilog takes them, and those
+    from the start to its end where nothing follows it.
+
+    The first machine tells in each cycle at which layer it is. The second does not, but runs to a
+    layer's end are predicted, too: a layer takes what is predicted of it, and as many cycles more
+    as the run to its end takes more, beside the run to the end of the layer before.
+    """
+    from celosia_boards.cache import unseen
+
+    stages = stages or unseen
+    if isinstance(program, CoreProgram):
+        from celosia_sim.simulate import count_to_each_end
+
+        return count_to_each_end(program, stages=stages)
+
+    from celosia.bands.file import StreamFile
+    from celosia.bands.session import count_to_each_end as count_stream
+    from celosia.bands.session import ends as predicted_ends
+    from celosia.bands.simulate import simulated
+
+    assert isinstance(program, StreamFile)
+    with refusals(), simulated(program.program, stages=stages) as execute:
+        ends = count_stream(program.program, execute)
+    stages("counting what runs to each layer take", 0, 0)
+    predicted = np.array([layer.predicted_cycles for layer in program.layers])
+    passed = predicted + _steps(ends - predicted_ends(program.program))
+    return passed, ends
 
 
 def _steps(ends: np.ndarray) -> np.ndarray:

@@ -117,15 +117,19 @@ def residual_network() -> QGraph:
                           input_shape=(3, 12, 12), output_shape=(5, 1, 1)), acc_bits=24)
 
 
-def shrinking_network() -> QGraph:
-    """Four layers on shrinking maps."""
+def shrinking_network(sizes: tuple[int, ...] = (3, 8, 12, 12, 12),
+                      strides: tuple[int, ...] = (1, 2, 2, 1), extent: int = 8) -> QGraph:
+    """Layers on shrinking maps."""
     rng = np.random.default_rng(2)
-    sizes = (3, 8, 12, 12, 12)
+    last = extent
+    for stride in strides:
+        last = -(-last // stride)
     nodes = tuple(Conv(name=f"n{k}", input=f"n{k - 1}" if k else "x", bias=rng.normal(size=after),
                        weight=rng.normal(size=(after, before, 3, 3)), padding=(1, 1, 1, 1),
-                       stride=(2, 2) if k in (1, 2) else (1, 1),
+                       stride=(strides[k], strides[k]),
                        epilogue=Epilogue(activation=Relu()))
                   for k, (before, after) in enumerate(pairwise(sizes)))
-    graph = Graph(nodes=nodes, input="x", output="n3", input_map=(3, 8, 8), input_shape=(3, 8, 8),
-                  output_shape=(12, 2, 2))
+    shape = (sizes[0], extent, extent)
+    graph = Graph(nodes=nodes, input="x", output=nodes[-1].name, input_map=shape, input_shape=shape,
+                  output_shape=(sizes[-1], last, last))
     return quantise(graph, acc_bits=24)

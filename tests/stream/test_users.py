@@ -11,14 +11,19 @@ from torch import nn
 from typer.testing import CliRunner
 
 import celosia
+from celosia.bands import session
+from celosia.board import Board
 from celosia.cli import app
 from celosia.cli.common import find_model
-from celosia.compare import compare
+from celosia.compare import compare, count
 from celosia.compiler import Compiler
 from celosia.compress.weights.prediction import Predictor
 from celosia.graph import Graph
 from celosia.verify import verify
 from celosia.ways_out import Graphs, Trials
+from celosia_sim import golden
+from celosia_sim.virtual import VirtualBoard
+from celosia_sim.virtual.line import SimulatedLine
 from celosia_spec.errors import CelosiaError
 from stream.conftest import ARRAY
 
@@ -71,6 +76,44 @@ def test_dense_and_sparse_side_by_side(program):
     assert found.total.cycles_sparse == program.predicted_cycles
     assert found.total.cycles_dense > 2 * found.total.cycles_sparse
     assert all(layer.cycles_bound < layer.cycles_sparse for layer in found.layers)
+
+
+def test_a_board_tells_every_tensor_and_every_layers_cycles(program, target, images):
+    """Its layers have several bands, and so lists of which single chunks are read."""
+    wanted = golden.run(program.graph, images)
+    with VirtualBoard(target, byte_level=True) as virtual, Board(SimulatedLine(virtual)) as board:
+        board.load(program)
+        for name, (mantissas, exponents) in board.simulate(images, tensors=True).tensors.items():
+            assert np.array_equal(mantissas, wanted.mantissas[name]), name
+            assert np.array_equal(exponents, wanted.exponents[name]), name
+        *layers, total = count(program, board)
+        assert [entry.name for entry in layers] == [layer.name for layer in program.layers]
+        for entry, layer in zip(layers, program.layers, strict=True):
+            assert entry.predicted == layer.predicted_cycles and entry.agrees
+        assert total.predicted == program.predicted_cycles and total.agrees
+        assert board.run(images).cycles.tolist() == [program.predicted_cycles] * 3
+
+
+def test_a_layer_that_takes_longer_is_found(program, target, monkeypatch):
+    """One cycle more of the second layer: on the board alone, and as the Verilog has it, too."""
+    late = np.array([0, 1, 1, 1, 1])
+
+    def count_late(board):
+        return known(board) + late
+
+    known = Board.count_to_each_end
+    with VirtualBoard(target, byte_level=True) as virtual, Board(SimulatedLine(virtual)) as board:
+        board.load(program)
+        with monkeypatch.context() as patch:
+            patch.setattr(Board, "count_to_each_end", count_late)
+            found = count(program, board)
+        assert [entry.name for entry in found if not entry.agrees] == ["conv2", "total"]
+        patched = session.count_to_each_end
+        monkeypatch.setattr(session, "count_to_each_end",
+                            lambda *arguments: patched(*arguments) + late)
+        found = count(program, board)
+        assert [entry.simulated - entry.predicted for entry in found] == [0, 1, 0, 0, 0, 1]
+        assert [entry.counted for entry in found] == [entry.simulated for entry in found]
 
 
 def test_check_and_compile_tell_the_same(program, tmp_path):

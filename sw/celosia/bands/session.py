@@ -4,13 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from celosia.bands.cuts import Cut, cut
 from celosia.bands.host import addresses, stored
 from celosia.bands.program import StreamProgram
 from celosia.bands.simulate import Execute, job_of, results
 from celosia_boards.host.job import Job
 from celosia_boards.host.session import SimResult
+from celosia_sim.clock.cycles import cycles
 from celosia_spec.stream.array import ENTRY_WORDS
-from celosia_spec.stream.controls import CHUNK
 from celosia_spec.stream.memories import Space
 
 
@@ -34,13 +35,34 @@ def run(program: StreamProgram, images: np.ndarray, execute: Execute, *,
         layer_cycles=None, tensors=held)
 
 
+def count_to_each_end(program: StreamProgram, execute: Execute) -> np.ndarray:
+    """Return the cycles of an input of zeros from the start until the machine has halted behind
+    each layer, int64 (layers,); the last one's are the whole program's."""
+    shape = program.graph.tensors[program.graph.input].user_shape
+    job = job_of(program, np.zeros((1, *shape), np.float32))
+    lists = [_list(cut(program, layer)) for layer in range(len(program.layers) - 1)]
+    lists.append(_written(program, program.entries[program.list_at:]))
+    values = np.tile(job.input_values, (len(lists), 1))
+    return execute(replace(
+        job, input_at=np.concatenate([job.input_at, lists[0][:, :2]]),
+        input_values=np.concatenate([values, [words[:, 2] for words in lists]], axis=1),
+        read_at=job.read_at[:1], read_ends=np.array([1]))).cycles[:, 0]
+
+
+def ends(program: StreamProgram) -> np.ndarray:
+    """Return what `count_to_each_end` finds, as it is predicted."""
+    return np.array([*(cut(program, layer).cycles() for layer in range(len(program.layers) - 1)),
+                     cycles(program.array, program.entries.tolist(), program.chunks.tolist(),
+                            program.copied, program.sections).cycles])
+
+
 def _read(program: StreamProgram, job: Job, execute: Execute,
           layer: int | None) -> tuple[np.ndarray, np.ndarray]:
     """Run to the end of a layer, and return its output as it is stored, mantissas int32
     (N, C, H, W) and exponents int32 (N,); without one, of the input."""
     graph = program.graph
     name = graph.input if layer is None else program.layers[layer].node.output
-    stop = _stop(program, -1 if layer is None else layer)
+    stop = _list(cut(program, -1 if layer is None else layer))
     at = addresses(graph.tensors[name], program.places[name])
     at = np.concatenate([
         np.column_stack([np.full(at.size, Space.MAIN), at.ravel()]),
@@ -60,15 +82,13 @@ def _read(program: StreamProgram, job: Job, execute: Execute,
     return np.array(mantissas, np.int32), np.array(exponents, np.int32)
 
 
-def _stop(program: StreamProgram, layer: int) -> np.ndarray:
-    """Return what is written to the list of chunks so that the machine halts behind a layer, before
-    the first one for -1: uint32 (words, 3), space, address, value."""
-    halt = program.list_at - 1          # the stream's last entry
-    end, last = program.ends[layer] if layer >= 0 else (-1, 0)
-    words = {end + 1: CHUNK.pack(first=halt, last=halt, final=1)}
-    if layer >= 0:
-        words[end] = CHUNK.pack(first=int(program.chunks[end, 0]), last=last,
-                                copied=int(end in program.copied))
-    return np.array([
-        (Space.MAIN, (program.list_at + at) * ENTRY_WORDS + k, int(word) >> 16 * k & 0xFFFF)
-        for at, word in words.items() for k in range(ENTRY_WORDS)], np.uint32)
+def _list(found: Cut) -> np.ndarray:
+    return _written(found.program, found.words)
+
+
+def _written(program: StreamProgram, words: np.ndarray) -> np.ndarray:
+    """Return what writes a list of chunks, uint32 (elements, 3): space, address, value."""
+    elements = words[:, None] >> np.arange(0, 64, 16, dtype=np.uint64) & np.uint64(0xFFFF)
+    first = program.list_at * ENTRY_WORDS
+    return np.array([(Space.MAIN, first + at, value)
+                     for at, value in enumerate(elements.ravel().tolist())], np.uint32)
