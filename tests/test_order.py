@@ -130,8 +130,8 @@ ORDER = {
         driver
     """,
     "celosia_sim": """
-        __init__, benches, cells, clock, flash, golden
-        simulators
+        __init__, cells, clock, flash, golden
+        benches, simulators
         simulate, stream_machine, virtual, word_machine
     """,
     "celosia_sim.benches": """
@@ -146,7 +146,7 @@ ORDER = {
     "celosia_sim.flash": """
         parts
         chip
-        beside
+        beside, wired
         __init__
     """,
     "celosia_sim.golden": """

@@ -106,11 +106,9 @@ def _simulated(program: Program, images: np.ndarray, simulator: str, *, tensors:
     from celosia.bands.simulate import simulated
 
     assert isinstance(program, StreamFile)
-    if simulator != SIMULATORS[0]:
-        raise CelosiaError(f"backend {simulator!r} does not run programs of the second machine "
-                           f"yet; use {SIMULATORS[0]}")
-    with refusals(), simulated(program.program, progress=progress,
-                               stages=stages or unseen) as execute:
+    with refusals():
+        execute = simulated(program.program, simulator=simulator, progress=progress,
+                            stages=stages or unseen)
         return run_stream(program.program, images, execute, tensors=tensors)
 
 

@@ -144,8 +144,8 @@ def _simulated(program: Program,
     from celosia.bands.simulate import simulated
 
     assert isinstance(program, StreamFile)
-    with refusals(), simulated(program.program, stages=stages) as execute:
-        ends = count_stream(program.program, execute)
+    with refusals():
+        ends = count_stream(program.program, simulated(program.program, stages=stages))
     stages("counting what runs to each layer take", 0, 0)
     predicted = np.array([layer.predicted_cycles for layer in program.layers])
     passed = predicted + _steps(ends - predicted_ends(program.program))

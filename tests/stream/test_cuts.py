@@ -32,8 +32,7 @@ def test_every_layer_of_several_images(program):
     images = np.random.default_rng(1).random((3, *program.graph.tensors[name].user_shape)).astype(
         np.float32)
     wanted = golden.run(program.source, images)
-    with simulated(program) as execute:
-        found = run(program, images, execute, tensors=True)
+    found = run(program, images, simulated(program), tensors=True)
     assert sorted(found.tensors) == sorted([name, *(
         layer.node.output for layer in program.layers[:-1])])
     for name, (mantissas, exponents) in found.tensors.items():
@@ -42,8 +41,7 @@ def test_every_layer_of_several_images(program):
 
 
 def test_they_take_what_is_predicted(program):
-    with simulated(program) as execute:
-        found = count_to_each_end(program, execute)
+    found = count_to_each_end(program, simulated(program))
     assert found.tolist() == ends(program).tolist()
     assert (np.diff(found) > 0).all()
 

@@ -1,8 +1,9 @@
-"""cocotb bench: carries out one job on the core and saves its record.
+"""cocotb bench: carries out one job on a machine and saves its record.
 
 The job comes from the .npz file that ``CELOSIA_JOB`` names; the record goes to ``record.npz`` in
 the same folder, or ``stopped.npy`` where the machine did not finish. ``progress`` there holds the
-number of finished images.
+number of finished images. A machine that reads flash has at its pins what ``flash.npz`` there says,
+and ``flash_error`` tells where it did what the chip does not allow.
 """
 
 import os
@@ -12,7 +13,15 @@ from typing import Any
 import cocotb
 import numpy as np
 from cocotb.clock import Clock
-from cocotb.triggers import FallingEdge, First, ReadOnly, RisingEdge, SimTimeoutError, with_timeout
+from cocotb.triggers import (
+    FallingEdge,
+    First,
+    ReadOnly,
+    RisingEdge,
+    SimTimeoutError,
+    Timer,
+    with_timeout,
+)
 from cocotb.utils import get_sim_time
 
 from celosia_boards.host.job import (
@@ -24,29 +33,63 @@ from celosia_boards.host.job import (
     Record,
     Stopped,
 )
+from celosia_sim.flash.wired import Contents, Driven, Wired
 
 PERIOD = 10
 """Clock period, nanoseconds."""
 
 
 async def reset(dut: Any) -> None:
-    """Start the clock and hold reset, all inputs at rest."""
+    """Start the clock and hold reset, of a machine that has one, all inputs at rest."""
     for name in ("mem_space", "mem_address", "mem_write", "mem_wdata", "mem_read", "start",
                  "start_first", "start_last", "abort"):
         dut[name].value = 0
-    dut.rst.value = 1
+    resets = hasattr(dut, "rst")
+    if resets:
+        dut.rst.value = 1
+    await Timer(PERIOD, "ns")       # initial values settle before the first edge
     Clock(dut.clk, PERIOD, unit="ns").start()
     for _ in range(RESET_CYCLES):
         await RisingEdge(dut.clk)
-    dut.rst.value = 0
+    if resets:
+        dut.rst.value = 0
+
+
+async def attend(dut: Any, chip: Wired) -> None:
+    """Be the chip at the machine's pins, from the clock's first edge on."""
+    while True:
+        await RisingEdge(dut.clk)           # values seen here are those before the edge
+        pins = Driven(*(int(signal.value) for signal in (
+            dut.flash_cs, dut.flash_clock, dut.flash_copi, dut.flash_drive)))
+        still = not pins.selected and pins == chip.driven
+        chip.cycle(pins)
+        dut.flash_i.value = chip.levels
+        if still:
+            since = get_sim_time("ns")
+            await dut.flash_cs.value_change
+            chip.pass_over(int(get_sim_time("ns") - since) // PERIOD)
+
+
+class _Spaces:
+    """Sets the space of accesses, a cycle before the first one."""
+
+    def __init__(self, dut: Any) -> None:
+        self._dut, self._now = dut, -1
+
+    async def set(self, number: int) -> None:
+        if number != self._now:
+            self._now = self._dut.mem_space.value = number
+            await RisingEdge(self._dut.clk)
 
 
 async def write(dut: Any, at: np.ndarray, values: np.ndarray) -> None:
     """Write uint32 ``values`` (n,) to spaces and addresses ``at`` (n, 2), one a cycle, and wait
     until the last one has taken effect."""
-    dut.mem_write.value = 1
+    spaces = _Spaces(dut)
     for (space, address), value in zip(at.tolist(), values.tolist(), strict=True):
-        dut.mem_space.value = space
+        dut.mem_write.value = 0
+        await spaces.set(space)
+        dut.mem_write.value = 1
         dut.mem_address.value = address
         dut.mem_wdata.value = value
         await RisingEdge(dut.clk)
@@ -58,8 +101,9 @@ async def write(dut: Any, at: np.ndarray, values: np.ndarray) -> None:
 async def read(dut: Any, at: np.ndarray) -> list[int]:
     """Return the values; fewer than ``len(at)`` where a read got no answer."""
     values: list[int] = []
+    spaces = _Spaces(dut)
     for space, address in at.tolist():
-        dut.mem_space.value = space
+        await spaces.set(space)
         dut.mem_address.value = address
         dut.mem_read.value = 1
         await RisingEdge(dut.clk)
@@ -75,12 +119,14 @@ async def read(dut: Any, at: np.ndarray) -> list[int]:
 
 
 class LayerWatch:
-    """Counts the cycles of each value of ``layer`` without work in every cycle."""
+    """Counts the cycles of each value of ``layer`` without work in every cycle; a machine that has
+    no such port is always at layer 0."""
 
     def __init__(self, dut: Any) -> None:
-        self._signal = dut.layer
+        self._signal: Any = getattr(dut, "layer", None)
         self._changes: list[tuple[int, int]] = []
-        cocotb.start_soon(self._watch())
+        if self._signal is not None:
+            cocotb.start_soon(self._watch())
 
     async def _watch(self) -> None:
         while True:
@@ -89,7 +135,7 @@ class LayerWatch:
 
     def restart(self) -> None:
         """Forget all changes; call it in the cycle before ``start``'s."""
-        self._changes = [(0, int(self._signal.value))]
+        self._changes = [(0, 0 if self._signal is None else int(self._signal.value))]
 
     def counts(self, start: int, end: int) -> np.ndarray:
         """Return int64 (256,): cycles of each value from time ``start`` to ``end``, ns."""
@@ -129,8 +175,8 @@ async def run(dut: Any, watch: LayerWatch, first: int, last: int,
         await ReadOnly()
         finished = False
     end = int(get_sim_time("ns"))
-    saturated, error, descriptor = (int(signal.value) for signal in (
-        dut.saturated, dut.error, dut.error_descriptor))
+    saturated, error = int(dut.saturated.value), int(dut.error.value)
+    descriptor = int(dut.error_descriptor.value) if hasattr(dut, "error_descriptor") else 0
     await RisingEdge(dut.clk)
     cycles = (end - start) // PERIOD
     return finished, cycles, watch.counts(start, end), saturated, error, descriptor
@@ -167,7 +213,17 @@ async def program(dut: Any) -> None:
     path = Path(os.environ["CELOSIA_JOB"])
     job = Job.load(path)
     record = Record.empty(job)
+    chip = None
+    if hasattr(dut, "flash_cs"):
+        dut.flash_i.value = 0
+        chip = Wired(Contents.load(path.parent / "flash.npz"))
+        cocotb.start_soon(attend(dut, chip))
     await reset(dut)
+    if chip is not None and dut.checking.value:
+        await FallingEdge(dut.checking)
+        await RisingEdge(dut.clk)
+    if _faulty(chip, path):
+        return
     await write(dut, job.setup[:, :2], job.setup[:, 2])
     watch = LayerWatch(dut)
     try:
@@ -176,5 +232,14 @@ async def program(dut: Any) -> None:
             (path.parent / "progress").write_text(str(index + 1))
     except Stopped as stopped:
         stopped.save(path.parent / "stopped.npy")
-        return
-    record.save(path.parent / "record.npz")
+    else:
+        record.save(path.parent / "record.npz")
+    _faulty(chip, path)
+
+
+def _faulty(chip: Wired | None, path: Path) -> bool:
+    """Tell whether the machine did what its flash does not allow, and leave what it was."""
+    if chip is None or not chip.chip.errors:
+        return False
+    (path.parent / "flash_error").write_text(chip.chip.errors[0])
+    return True

@@ -3,8 +3,7 @@
 import ctypes
 from pathlib import Path
 
-from celosia_sim.flash.chip import Chip
-from celosia_spec.errors import SimulationError
+from celosia_sim.flash.chip import Chip, flash_error
 
 __all__ = ["PINS", "Beside"]
 
@@ -48,8 +47,7 @@ class Beside:
         if self._problem is not None:
             raise self._problem
         if self.chip.errors:
-            raise SimulationError(f"the flash at {self.chip.errors[0]}; its reader is wrong, "
-                                  f"report it")
+            raise flash_error(self.chip.errors[0])
 
     def _step(self, selected: int, clock: int, copi: int, drive: int, halves: int, clocks: int,
               shortest: int, seen: "ctypes._Pointer[_Seen]") -> None:

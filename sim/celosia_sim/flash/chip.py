@@ -4,6 +4,7 @@ from collections.abc import Callable, Generator
 from typing import NamedTuple, TypeAlias
 
 from celosia_sim.flash.parts import Part
+from celosia_spec.errors import SimulationError
 
 PAGE, SECTOR, BLOCK = 1 << 8, 1 << 12, 1 << 16
 """Bytes that a program command writes at most, and that the erase commands erase."""
@@ -14,6 +15,11 @@ _SLACK = 1e-3                   # ns by which times may differ because they are 
 
 Wires: TypeAlias = Generator[None, int, int]
 """Takes the levels of the four data pins at every rising edge of the clock; returns bits."""
+
+
+def flash_error(first: str) -> SimulationError:
+    """Return what says that a machine did to a chip what nobody must; first : of its errors."""
+    return SimulationError(f"the flash at {first}; its reader is wrong, report it")
 
 
 class Pins(NamedTuple):

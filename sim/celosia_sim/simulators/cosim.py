@@ -16,6 +16,7 @@ from typing import Any
 from celosia_boards.cache import Stages, cached, digest, unseen
 from celosia_boards.host.job import Job, Record, Stopped
 from celosia_boards.processes import started
+from celosia_sim.flash import Contents, flash_error
 from celosia_sim.simulators.rtl import TOP, Design
 from celosia_sim.simulators.tools import (
     compiler_version,
@@ -168,21 +169,27 @@ def _counted(counter: Path, images: int,
 
 
 def execute(design: Design, job: Job, simulator: str,
-            progress: Callable[[int, int], None] | None, stages: Stages = unseen) -> Record:
+            progress: Callable[[int, int], None] | None, stages: Stages = unseen,
+            flash: Contents | None = None) -> Record:
     """Carry out ``job`` on ``design`` under cocotb.
 
-    simulator : "icarus" or "verilator".
-    Stopped where the machine does not finish, SimulationError where the simulator fails.
+    simulator : "icarus" or "verilator".   flash : at the pins of a machine that reads one.
+    Stopped where the machine does not finish, SimulationError where the simulator fails, or the
+    machine does what its flash does not allow.
     """
     versions(simulator)
     with tempfile.TemporaryDirectory(prefix="celosia-") as name:
         folder = Path(name)
         job.save(folder / "job.npz")
+        if flash is not None:
+            flash.save(folder / "flash.npz")
         build, log = _build(design, simulator, stages), folder / "run.log"
         _call(simulator, "test", folder, log, _counted(folder / "progress", job.images, progress),
               test_module=_BENCH, hdl_toplevel=TOP, hdl_toplevel_lang="verilog",
               build_dir=str(build), test_dir=str(folder), results_xml=str(folder / "results.xml"),
               extra_env={"CELOSIA_JOB": str(folder / "job.npz")})
+        if (folder / "flash_error").is_file():
+            raise flash_error((folder / "flash_error").read_text())
         if (folder / "stopped.npy").is_file():
             raise Stopped.load(folder / "stopped.npy")
         if not (folder / "record.npz").is_file():

@@ -1,7 +1,6 @@
-"""Programs of the second machine on its Verilog: many images, in a compiled loop."""
+"""Programs of the second machine on its Verilog, in all simulators."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,17 +8,21 @@ import numpy as np
 from celosia.bands.host import addresses, output, prepare
 from celosia.bands.program import StreamProgram
 from celosia_boards.cache import Stages, unseen
-from celosia_boards.host.job import Job, Record, Stopped
-from celosia_sim.flash import PARTS, Beside, Chip
+from celosia_boards.host.job import Failure, Job, Record, Stopped
+from celosia_sim.flash import Beside, Contents
+from celosia_sim.simulators import cosim
 from celosia_sim.simulators.rtl import FLASH, FLASH_HZ, Design, machine_design
 from celosia_sim.simulators.verilated import VerilatedCore, execute, library
 from celosia_spec.errors import SimulationError
 from celosia_spec.stream.array import ENTRY_WORDS
 from celosia_spec.stream.image import pack
 from celosia_spec.stream.memories import EXPONENT_SLOTS, Space
+from celosia_spec.stream.registers import WAYS_OUT, Error
 
 Execute = Callable[[Job], Record]
 """What carries out a job."""
+
+Progress = Callable[[int, int], None]
 
 PATIENCE = 10
 """How many times its counted cycles a run may take."""
@@ -82,11 +85,28 @@ def results(program: StreamProgram, job: Job, record: Record) -> StreamResult:
                         cycles=record.cycles[:, 0], saturated=record.saturated[:, 0] != 0)
 
 
-@contextmanager
-def simulated(program: StreamProgram, *, progress: Callable[[int, int], None] | None = None,
-              stages: Stages = unseen, design: Design | None = None) -> Iterator[Execute]:
-    """Yield what carries out jobs of a program on its Verilog, in the compiled loop.
+def _verilator(design: Design, job: Job, flash: Contents | None,
+               progress: Progress | None, stages: Stages) -> Record:
+    beside = Beside(flash.chip, flash.element, flash.clock_hz) if flash else None
+    with VerilatedCore(library(design, stages), beside) as machine:
+        return execute(machine, job, progress)
 
+
+def _icarus(design: Design, job: Job, flash: Contents | None,
+            progress: Progress | None, stages: Stages) -> Record:
+    return cosim.execute(design, job, "icarus", progress, stages, flash)
+
+
+SIMULATORS = {"verilator": _verilator, "icarus": _icarus}
+"""Compiled loop around Verilator's model; cocotb and Icarus."""
+
+
+def simulated(program: StreamProgram, *, simulator: str = "verilator",
+              progress: Progress | None = None, stages: Stages = unseen,
+              design: Design | None = None) -> Execute:
+    """Return what carries out jobs of a program on its Verilog, each on a fresh machine.
+
+    simulator : one of `SIMULATORS`. All give the same bits and cycles.
     progress, stages : as of `celosia_sim.simulate.simulate`.   design : the machine's Verilog.
 
     An array with flash is started with the program's image in it, and nothing is loaded else.
@@ -94,32 +114,40 @@ def simulated(program: StreamProgram, *, progress: Callable[[int, int], None] | 
     """
     array = program.array
     design = machine_design(array, stages) if design is None else design
-    compiled = library(design, stages)
 
     def run(job: Job) -> Record:
         flash = None
         if array.flash:
             job = replace(job, setup=job.setup[:0])
-            chip = Chip(PARTS[FLASH.part], bytes(FLASH.base) + pack(array, program.sections))
-            flash = Beside(chip, array.flash, FLASH_HZ)
+            flash = Contents(
+                part=FLASH.part, element=array.flash, clock_hz=FLASH_HZ,
+                memory=bytes(FLASH.base) + pack(array, program.sections))
         try:
-            with VerilatedCore(compiled, flash) as machine:
-                return execute(machine, job, progress)
+            return SIMULATORS[simulator](design, job, flash, progress, stages)
         except Stopped as stopped:
-            raise SimulationError(f"the machine stopped in image {stopped.image} "
-                                  f"({stopped.failure.name.lower()}, error {stopped.code}); "
-                                  f"compile the program again for this array") from stopped
+            raise SimulationError(_explain(stopped, job)) from stopped
 
-    yield run
+    return run
 
 
-def simulate(program: StreamProgram, images: np.ndarray, *,
-             progress: Callable[[int, int], None] | None = None, stages: Stages = unseen,
+def _explain(stopped: Stopped, job: Job) -> str:
+    where, again = f"(image {stopped.image})", "compile the program again for this array"
+    if stopped.failure is Failure.ERROR:
+        name = Error(stopped.code).name if stopped.code in set(Error) else f"code {stopped.code}"
+        return (f"the machine stopped with error {name} {where}; "
+                f"{WAYS_OUT.get(stopped.code, again)}")
+    if stopped.failure is Failure.TIMEOUT:
+        return f"no end after {int(job.max_cycles):,} cycles {where}; {again}"
+    return f"the machine gave no answer to a bus read {where}; it may still be busy after done"
+
+
+def simulate(program: StreamProgram, images: np.ndarray, *, simulator: str = "verilator",
+             progress: Progress | None = None, stages: Stages = unseen,
              design: Design | None = None) -> StreamResult:
     """Run a program on N images, floats (N, *user_shape); the rest as of `simulated`."""
     job = job_of(program, images)
-    with simulated(program, progress=progress, stages=stages, design=design) as run:
-        return results(program, job, run(job))
+    run = simulated(program, simulator=simulator, progress=progress, stages=stages, design=design)
+    return results(program, job, run(job))
 
 
 def _at(space: Space, addresses: np.ndarray | list[int]) -> np.ndarray:
