@@ -76,8 +76,8 @@ ORDER = {
         reader
     """,
     "celosia_hw.host": """
-        __init__, checksum, frame_buffer, memory_bus
-        port
+        __init__, bit_line, bit_port, checksum, frame_buffer, memory_bus
+        port, serial_port
         serial
     """,
     "celosia_hw.lanes": """
@@ -161,7 +161,8 @@ ORDER = {
         cosim, netlist, verilated
     """,
     "celosia_sim.virtual": """
-        design, ends, faults, simulation
+        byte_port, ends, faults, simulation
+        design
         board, sockets
         leds, line, wire
         server

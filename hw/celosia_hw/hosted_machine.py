@@ -2,15 +2,15 @@
 
 from typing import Any
 
-from amaranth.hdl import Cat, Const, Module, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
 from celosia_hw.flash.reader import FlashReader
 from celosia_hw.layouts import layout
 from celosia_hw.machine import Machine
-from celosia_hw.signatures import HOST_BUS, connect_members, flipped_members
-from celosia_spec.stream.array import ENTRY_WORDS, Array
+from celosia_hw.signatures import KEEPING_BUS, connect_members, flipped_members
+from celosia_spec.stream.array import CONTROL_BITS, ENTRY_WORDS, Array
 from celosia_spec.stream.memories import Space
 from celosia_spec.stream.registers import COUNTER_BITS, RUN, STATUS, Error, Register
 
@@ -33,7 +33,10 @@ class HostedMachine(wiring.Component):
         data, any cycle; its space stands from the cycle before it on. Space and address of a read
         hold from the cycle before the strobe ``mem_read`` until ``mem_rvalid``, a strobe that comes
         with the data, 3 cycles later and one more for each element before it in its word. Registers
-        can be read always, other memories while not busy. Writes while busy are ignored.
+        can be read always, other memories while not busy. Writes while busy are ignored. A register
+        has 32 bits, the upper half of them where address + 4 is; an exponent has five.
+    mem_keep, mem_kept
+        Four elements that are kept: see `BitPort`. They stay until a read or a start.
     start, start_first, start_last : In(1), In(8), In(8)
         Strobe, while not busy: run the stream whose list of chunks begins in a word of main memory;
         its number has ``start_first`` in the lower eight bits.    busy : Out(1), done : Out(1)
@@ -55,7 +58,7 @@ class HostedMachine(wiring.Component):
         self.machine = Machine(array, mac=mac, main_memory=main_memory, reader=reader)
         self.of_flash = {name: member for name, member in self.machine.signature.members.items()
                          if name.startswith("flash_") or name in ("checking", "ready", "fault")}
-        super().__init__({**flipped_members(HOST_BUS), "done": Out(1),
+        super().__init__({**flipped_members(KEEPING_BUS), "done": Out(1),
                           **self.of_flash})
 
     def elaborate(self, platform: Any) -> Module:
@@ -93,6 +96,7 @@ class HostedMachine(wiring.Component):
         m.d.comb += [
             write.eq(self.mem_write & ~self.busy), port.request.eq(ours),
             Cat(element, port.address).eq(self.mem_address), machine.split.eq(read[0]),
+            machine.push.eq(self.mem_keep | read[1:].any()), machine.pushed.eq(self.mem_wdata),
             due.eq(read[1:].bit_select(element, 1)),
             port.data.eq(self.mem_wdata), machine.host_write.eq(self.mem_write & exponents),
             port.enable.eq(Cat(write & (element == k) for k in range(ENTRY_WORDS))),
@@ -105,18 +109,16 @@ class HostedMachine(wiring.Component):
                      read.eq(Cat(self.mem_read, read) & ~due.replicate(len(read))),
                      self.mem_rvalid.eq(due)]
         registers = self._registers(m)
-        with m.Switch(self.mem_space):
-            with m.Case(Space.MAIN):
-                m.d.sync += self.mem_rdata.eq(machine.word)
-            with m.Case(Space.EXPONENTS):
-                m.d.sync += self.mem_rdata.eq((machine.stored ^ _SIGN).as_signed())
-            with m.Default():
-                m.d.sync += self.mem_rdata.eq(registers)
+        with m.If((self.mem_space == Space.MAIN) | self.mem_kept):
+            m.d.sync += self.mem_rdata.eq(machine.word)
+        with m.Elif(self.mem_space == Space.EXPONENTS):
+            m.d.sync += self.mem_rdata.eq(machine.stored ^ _SIGN)
+        with m.Else():
+            m.d.sync += self.mem_rdata.eq(registers)
 
-    def _registers(self, m: Module) -> Signal:
-        """Return the register that is addressed."""
-        found, cycles = Signal(32), Signal(COUNTER_BITS)
-        status = Signal(layout(STATUS))
+    def _registers(self, m: Module) -> Value:
+        """Return the half of a register that is addressed."""
+        cycles, status = Signal(COUNTER_BITS), Signal(layout(STATUS))
         with m.If(self.start):
             m.d.sync += cycles.eq(0)
         with m.Elif(self.busy):
@@ -126,15 +128,15 @@ class HostedMachine(wiring.Component):
         if self.of_flash:
             m.d.comb += [getattr(status, name).eq(getattr(self, name))
                          for name in ("checking", "ready", "fault")]
-        with m.Switch(self.mem_address[:(len(Register) - 1).bit_length()]):
-            with m.Case(Register.ARRAY_HASH):
-                m.d.comb += found.eq(self.array.hash)
-            with m.Case(Register.STATUS):
-                m.d.comb += found.eq(status)
-            with m.Default():
-                m.d.comb += found.eq(cycles)
-        return found
+        upper, number = self.mem_address[_UPPER], self.mem_address[:_UPPER]
+        halves = [value.word_select(upper, CONTROL_BITS)
+                  for value in (Const(self.array.hash, 32), cycles)]
+        return Mux(number == Register.STATUS, status.as_value(),
+                   Mux(number == Register.ARRAY_HASH, *halves))
 
+
+_UPPER = (len(Register) - 1).bit_length()
+"""Bit of an address that tells the halves of a register apart."""
 
 _SIGN = 16
 """Bit of an exponent's five in which it differs from the exponent + 16."""

@@ -46,7 +46,10 @@ class Machine(wiring.Component):
         While ``busy`` is 0: strobe, a slot gets an exponent + 16; ``stored`` is that of
         ``host_slot`` a cycle later.
     split : In(1), word : Out(16)
-        While ``busy`` is 0: strobe, element k of ``data`` is ``word`` k + 1 cycles later.
+        While ``busy`` is 0: strobe, the first element of ``data`` is ``word`` a cycle later.
+    push : In(1), pushed : In(16)
+        While ``busy`` is 0: strobe, each of four elements, of which ``word`` is the first one,
+        becomes the one behind it, and the last one ``pushed``.
     stop : In(1)
         Strobe: what runs ends. Main memory and exponents keep what they have, all else begins anew.
     wrong : Out(1)
@@ -72,7 +75,8 @@ class Machine(wiring.Component):
             "host": In(Access(array.main_words, CONTROL_BITS)),
             "data": Out(ENTRY_BITS), "start": In(1), "list": In(address), "busy": Out(1),
             "host_write": In(1), "host_slot": In(SLOT_BITS), "host_exponent": In(SLOT_BITS),
-            "stored": Out(SLOT_BITS), "split": In(1), "word": Out(CONTROL_BITS), "stop": In(1),
+            "stored": Out(SLOT_BITS), "split": In(1), "push": In(1),
+            "pushed": In(CONTROL_BITS), "word": Out(CONTROL_BITS), "stop": In(1),
             "wrong": Out(1), "saturated": Out(1), **of_flash,
         })
 
@@ -88,7 +92,8 @@ class Machine(wiring.Component):
         for block in (control, fill, self):
             m.d.comb += block.data.eq(memory.data)
         m.d.comb += self.word.eq(control.read_word)
-        for name in ("start", "list", "host_write", "host_slot", "host_exponent", "split"):
+        for name in ("start", "list", "host_write", "host_slot", "host_exponent", "split", "push",
+                     "pushed"):
             m.d.comb += getattr(control, name).eq(getattr(self, name))
         for name in ("busy", "stored", "wrong"):
             m.d.comb += getattr(self, name).eq(getattr(control, name))

@@ -7,21 +7,21 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from celosia_hw.flash.reader import FlashReader
-from celosia_hw.host.serial import SerialHost
+from celosia_hw.host.serial_port import SerialPort
 from celosia_hw.hosted_machine import HostedMachine
-from celosia_hw.signatures import HOST_BUS, connect_members
+from celosia_hw.signatures import KEEPING_BUS, connect_members
 from celosia_spec.stream.array import Array
 
 
 class SerialMachine(wiring.Component):
-    """``HostedMachine`` and the ``SerialHost`` that loads, starts and reads it.
+    """``HostedMachine`` and the ``SerialPort`` that loads, starts and reads it.
 
     Parameters
     ----------
     array, mac, main_memory, reader
         See ``HostedMachine``.
     clock_hz, baud
-        See ``SerialHost``.
+        See ``SerialPort``.
 
     Members
     -------
@@ -40,7 +40,7 @@ class SerialMachine(wiring.Component):
     def __init__(self, array: Array, *, mac: str = "generic", main_memory: str = "bram",
                  reader: FlashReader | None = None, clock_hz: float, baud: float) -> None:
         self.machine = HostedMachine(array, mac=mac, main_memory=main_memory, reader=reader)
-        self.host = SerialHost(clock_hz=clock_hz, baud=baud)
+        self.host = SerialPort(clock_hz=clock_hz, baud=baud)
         self.pins = {name: member for name, member in self.machine.signature.members.items()
                      if name.startswith("flash_")}
         super().__init__({"rx": In(1, init=1), "tx": Out(1, init=1),
@@ -50,7 +50,7 @@ class SerialMachine(wiring.Component):
         m = Module()
         m.submodules.machine = machine = self.machine
         m.submodules.host = host = self.host
-        connect_members(m, host, machine, HOST_BUS)
+        connect_members(m, host, machine, KEEPING_BUS)
         connect_members(m, machine, self, self.pins)
         m.d.comb += [
             host.rx.eq(self.rx), self.tx.eq(host.tx),

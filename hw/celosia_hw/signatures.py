@@ -12,6 +12,7 @@ from amaranth.lib.wiring import In, Member, Out
 from celosia_hw.layouts import layout
 from celosia_spec.isa import ArrayConfig, tap_word, weight_word, write_word
 from celosia_spec.isa.frames import ADDRESS_BITS
+from celosia_spec.stream.array import CONTROL_BITS
 
 FLAGS = data.StructLayout({
     "valid": 1,        # a weight word was issued
@@ -191,6 +192,9 @@ RUNS: dict[str, Member] = {
 HOST_BUS = {**MEMORY_ACCESS, **RUNS, "abort": Out(1)}
 """The machine's host bus, seen from the host: members of their own, not of a nested signature, so
 that they have these names around the machine too. See `HostPort` and `Core`."""
+KEEPING_BUS = {**HOST_BUS, "mem_wdata": Out(CONTROL_BITS), "mem_rdata": In(CONTROL_BITS),
+               "mem_keep": Out(1), "mem_kept": Out(1)}
+"""The second machine's, likewise. See `BitPort` and `HostedMachine`."""
 
 
 def flipped_members(members: Mapping[str, Member]) -> dict[str, Member]:

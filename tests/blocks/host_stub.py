@@ -4,6 +4,7 @@ Plain Python, one call a clock cycle: the tests in Amaranth's simulator and in V
 """
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 BUS_INPUTS = ("mem_space", "mem_address", "mem_write", "mem_wdata", "mem_read", "start",
               "start_first", "start_last", "abort")
@@ -36,6 +37,9 @@ class HostStub:
     _busy: int = 0
     _reads: list[tuple[int, int]] = field(default_factory=list)
 
+    inputs: ClassVar[tuple[str, ...]] = BUS_INPUTS
+    """Names of what `step` takes."""
+
     def step(self, inputs: tuple[int, ...]) -> dict[str, int]:
         """Take the signals before a clock edge; return the machine's outputs after it."""
         bus = dict(zip(BUS_INPUTS, inputs, strict=True))
@@ -66,3 +70,24 @@ class HostStub:
         if self._reads and self._reads[0][0] == 0:
             return self._reads.pop()[1], 1
         return 0xDEADBEEF, 0
+
+
+@dataclass(kw_only=True)
+class KeepingStub(HostStub):
+    """As the second machine's bus says: it keeps four elements, of 16 bits each."""
+
+    word_bits: int = 16
+    inputs: ClassVar[tuple[str, ...]] = (*BUS_INPUTS, "mem_keep", "mem_kept")
+    _kept: list[int] = field(default_factory=lambda: [0] * 4)
+
+    def step(self, inputs: tuple[int, ...]) -> dict[str, int]:
+        *others, keep, kept = inputs
+        bus = dict(zip(BUS_INPUTS, others, strict=True))
+        assert not (keep and self._busy > 1), "elements are kept while busy"
+        outputs = super().step(tuple(others))
+        if kept:
+            outputs["mem_rdata"] = self._kept[0]
+        outputs["mem_rdata"] &= 0xFFFF
+        if keep:
+            self._kept = [*self._kept[1:], bus["mem_wdata"]]
+        return outputs

@@ -1,95 +1,21 @@
 # amaranth: UnusedElaboratable=no
 """The host port against a stand-in machine: good, damaged and cut requests, gaps everywhere."""
 
-import random
-
 import pytest
-from amaranth.sim import Simulator
 
-from blocks.host_stub import BUS_INPUTS, BUS_OUTPUTS, HostStub
+from blocks.host_lines import play
+from blocks.host_stub import HostStub
 from celosia_hw.host.port import HostPort
 from celosia_spec.isa import Space
 from celosia_spec.isa import frames as protocol
-from celosia_spec.isa.frames import Decoder, Kind, Reason, Reply
+from celosia_spec.isa.frames import Kind, Reason, Reply
 from host_frames import encode_read, encode_start, encode_status, encode_write
 
 TIMEOUT = 150
 
 
-class Line:
-    """The host's end of the two streams, with random gaps on both."""
-
-    def __init__(self, ctx, dut, rng, replies):
-        self.ctx, self.dut, self.rng, self.replies = ctx, dut, rng, replies
-
-    async def send(self, data, *, gap=0.2):
-        """Send bytes; before each, another idle cycle with probability ``gap``."""
-        for byte in data:
-            while self.rng.random() < gap:
-                await self.ctx.tick()
-            self.ctx.set(self.dut.i.payload, byte)
-            self.ctx.set(self.dut.i.valid, 1)
-            ready = 0
-            while not ready:
-                *_, ready = await self.ctx.tick().sample(self.dut.i.ready)
-            self.ctx.set(self.dut.i.valid, 0)
-            self.ctx.set(self.dut.i.payload, self.rng.randrange(256))
-
-    async def idle(self, cycles):
-        for _ in range(cycles):
-            await self.ctx.tick()
-
-    async def ask(self, request):
-        """Send a request and return the next reply; fail when there is none."""
-        self.replies.clear()
-        await self.send(request)
-        for _ in range(3000):
-            if self.replies:
-                return self.replies.pop(0)
-            await self.ctx.tick()
-        raise AssertionError("no reply")
-
-
-def run(script, machine, *, seed=1, ready=0.6, max_cycles=60_000):
-    """Run ``script(line)`` against a host port with ``machine`` behind it.
-
-    ready : probability that the host takes a reply byte in a cycle.
-    """
-    dut, decoder, replies = HostPort(timeout_cycles=TIMEOUT), Decoder(), []
-    rng = random.Random(seed)
-
-    async def bench(ctx):
-        await script(Line(ctx, dut, rng, replies))
-
-    async def collect(ctx):
-        gaps = random.Random(seed + 1)
-        while True:
-            take = gaps.random() < ready
-            ctx.set(dut.o.ready, take)
-            *_, valid, payload = await ctx.tick().sample(dut.o.valid, dut.o.payload)
-            if valid and take:
-                replies.extend(decoder.feed([payload]))
-
-    async def behind(ctx):
-        while True:
-            _, _, *inputs = await ctx.tick().sample(*(getattr(dut, name) for name in BUS_INPUTS))
-            outputs = machine.step(tuple(inputs))
-            for name in BUS_OUTPUTS:
-                ctx.set(getattr(dut, name), outputs[name])
-
-    async def watchdog(ctx):
-        for _ in range(max_cycles):
-            await ctx.tick()
-        raise TimeoutError(f"no end after {max_cycles} cycles")
-
-    sim = Simulator(dut)
-    sim.add_clock(1e-6)
-    sim.add_testbench(bench)
-    sim.add_testbench(collect, background=True)
-    sim.add_process(behind)
-    sim.add_process(watchdog)
-    sim.run()
-    assert decoder.skipped == 0
+def run(script, machine, **how):
+    play(script, machine, HostPort(timeout_cycles=TIMEOUT), **how)
 
 
 @pytest.mark.parametrize("ready", [0.1, 1.0])

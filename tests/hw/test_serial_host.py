@@ -5,68 +5,15 @@ import random
 
 import pytest
 
-from blocks.host_stub import BUS_INPUTS, BUS_OUTPUTS, HostStub
+from blocks.host_lines import SerialLine
+from blocks.host_stub import HostStub
 from blocks.players import play_icarus, verilog_of
-from blocks.vectors import Vectors
 from blocks.verilated_block import Block
 from celosia_hw.host.serial import SerialHost
 from celosia_spec.isa import Space
 from celosia_spec.isa import frames as protocol
-from celosia_spec.isa.frames import Decoder, Kind, Reason
+from celosia_spec.isa.frames import Kind, Reason
 from host_frames import encode_read, encode_status, encode_write, encode_write_run
-
-
-class SerialLine:
-    """The host's end of the serial line, and the machine behind it, around the generated Verilog of
-    the port. One bit of the host lasts ``bit`` cycles; the design takes 10. Everything that passes
-    is kept in ``vectors``."""
-
-    def __init__(self, block, machine, bit):
-        self.block, self.machine, self.bit = block, machine, bit
-        self.vectors, self.now, self.replies = Vectors(), 0, []
-        self._decoder, self._samples, self._byte, self._line = Decoder(), [], [], 1
-        self._drive(dict.fromkeys(BUS_OUTPUTS, 0) | {"rx": 1})
-
-    def _drive(self, values):
-        for name, value in values.items():
-            self.block.set(name, value)
-        self.vectors.hold(self.now, **values)
-
-    def cycles(self, count, rx=1):
-        """Let cycles pass, the line at ``rx``."""
-        self._drive({"rx": rx})
-        for _ in range(count):
-            self.block.settle()
-            bus = {name: self.block.get(name) for name in BUS_INPUTS}
-            tx = self.block.get("tx")
-            self.vectors.expect(self.now, tx=tx, **bus)
-            self._listen(tx)
-            self.block.tick()
-            self.now += 1
-            self._drive(self.machine.step(tuple(bus.values())))
-
-    def _listen(self, tx):
-        """Take ``tx`` in the middle of each of the host's bits that follow a falling edge."""
-        if not self._samples and self._line and not tx:
-            self._samples = [self.now + int(self.bit * (k + 0.5)) for k in range(10)]
-        self._line = tx
-        if self._samples and self.now == self._samples[0]:
-            self._samples.pop(0)
-            self._byte.append(tx)
-        if len(self._byte) == 10:
-            start, *bits, stop = self._byte
-            assert (start, stop) == (0, 1)
-            self.replies += self._decoder.feed([sum(b << k for k, b in enumerate(bits))])
-            assert self._decoder.skipped == 0
-            self._byte = []
-
-    def send(self, data):
-        """Send bytes back to back, 8N1."""
-        levels = [level for byte in data
-                  for level in (0, *(byte >> index & 1 for index in range(8)), 1)]
-        begin = self.now
-        for number, level in enumerate(levels, 1):
-            self.cycles(begin + int(number * self.bit) - self.now, level)
 
 
 @pytest.fixture

@@ -10,33 +10,39 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from blocks.players import verilog_of
 from blocks.verilated_block import Block
-from celosia_hw.host.port import HostPort
 from celosia_hw.hosted_machine import HostedMachine
-from celosia_hw.signatures import HOST_BUS, connect_members
+from celosia_hw.signatures import KEEPING_BUS, connect_members
+from celosia_sim.virtual.byte_port import BytePort
 from celosia_spec.isa import frames
 from celosia_spec.isa.frames import Command, Kind, Reply
 from celosia_spec.stream.array import Array
-from celosia_spec.stream.memories import Space, memory_of
+from celosia_spec.stream.memories import Space, exponent_word, exponents_of, memory_of
 from celosia_spec.stream.registers import RUN, STATUS, Register
 from host_frames import encode_read, encode_status, encode_write
 
-GAP = 100
+GAP = 300
 """Cycles from a request to the next one; more than any reply takes."""
+
+_BYTE = 10
+"""Cycles from a byte to the next one."""
 
 
 class Ported(wiring.Component):
-    """`HostPort` and `HostedMachine`."""
+    """`BytePort` and `HostedMachine`."""
 
     def __init__(self, array: Array) -> None:
-        self.port, self.machine = HostPort(timeout_cycles=1000), HostedMachine(array)
-        super().__init__({"i": In(stream.Signature(8)), "o": Out(stream.Signature(8))})
+        self.port, self.machine = BytePort(timeout_cycles=1000), HostedMachine(array)
+        super().__init__({"i": In(stream.Signature(8)), "o": Out(stream.Signature(8)),
+                          "stop": In(1)})
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         m.submodules.port, m.submodules.machine = self.port, self.machine
         connect(m, flipped(self.i), self.port.i)
         connect(m, self.port.o, flipped(self.o))
-        connect_members(m, self.port, self.machine, HOST_BUS)
+        connect_members(m, self.port, self.machine, {
+            name: member for name, member in KEEPING_BUS.items() if name != "abort"})
+        m.d.comb += self.machine.abort.eq(self.port.abort | self.stop)
         return m
 
 
@@ -50,11 +56,22 @@ class Host:
 
     def ask(self, requests: Sequence[bytes], gap: int = GAP) -> list[Reply]:
         """Send requests, ``gap`` cycles apart; return the replies that came."""
-        data = np.concatenate([np.pad(np.frombuffer(request, np.uint8), (0, gap))
-                               for request in requests])
-        valid = np.concatenate([np.pad(np.ones(len(request), int), (0, gap))
-                                for request in requests])
-        found = self.block.stream({"i__valid": valid, "i__payload": data},
+        return self._play(requests, gap)
+
+    def interrupt(self, word: int, cycles: int) -> None:
+        """Start a stream, and stop it so many cycles behind the request, as an abort does."""
+        self._play([start(word)], cycles + GAP, GAP)
+
+    def _play(self, requests: Sequence[bytes], gap: int, stop_at: int | None = None) -> list[Reply]:
+        """Likewise, and stop what runs so many cycles before the end."""
+        data, valid = (np.concatenate([
+            np.pad(np.stack([byte, *[byte & 0] * (_BYTE - 1)], axis=1).ravel(), (0, gap))
+            for request in requests for given in [np.frombuffer(request, np.uint8)]
+            for byte in [kind(given)]]) for kind in (np.copy, np.ones_like))
+        stop = np.zeros(len(data), int)
+        if stop_at:
+            stop[-stop_at] = 1
+        found = self.block.stream({"i__valid": valid, "i__payload": data, "stop": stop},
                                   ["o__valid", "o__payload"])
         replies = self.decoder.feed(found["o__payload"][found["o__valid"] > 0].astype(np.uint8))
         assert self.decoder.skipped == 0
@@ -64,6 +81,8 @@ class Host:
         """Write values from address ``first`` on, a multiple of what a frame has."""
         size = memory_of(space).element_bytes
         count = 8 // size
+        if space is Space.EXPONENTS:
+            values = exponent_word(values)
         values = np.pad(values, (0, -len(values) % count)).reshape(-1, count)
         replies = self.ask([encode_write(space, first + count * k, row.tolist(),
                                          element_bytes=size) for k, row in enumerate(values)])
@@ -75,8 +94,8 @@ class Host:
         size = memory.element_bytes
         replies = self.ask([encode_read(space, at, element_bytes=size)
                             for at in range(first, first + count, 8 // size)])
-        return np.array([value for reply in replies
-                         for value in reply.elements(size, signed=space is Space.EXPONENTS)])
+        found = np.array([value for reply in replies for value in reply.elements(size)])
+        return exponents_of(found) if space is Space.EXPONENTS else found
 
     def start(self, word: int) -> None:
         """Start a stream."""

@@ -26,6 +26,9 @@ _WORD_SIZE = 2      # log2 of a register's bytes
 _CRC = np.array([protocol.crc_update(0, byte) for byte in range(256)], np.uint16)
 """What a byte does to a CRC of zero; the CRC is linear."""
 
+_PADDINGS = np.array([protocol.paddings(command) for command in range(16)])
+"""Bytes behind a request, by its command."""
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Requests:
@@ -98,8 +101,7 @@ class Requests:
             frames[:, 0], frames[:, 1:-2] = protocol.SYNC, body
             frames[:, -2], frames[:, -1] = crc & 0xFF, crc >> 8
             size, text = frames.shape[1], frames.tobytes()
-            pads = np.where(self.command[which] < Command.WRITE, protocol.LONG_REPLY_BYTES,
-                            protocol.SHORT_REPLY_BYTES) - 1 + self.pause[which]
+            pads = _PADDINGS[self.command[which]] + self.pause[which]
             for row, (index, pad) in enumerate(zip(which.tolist(), pads.tolist(), strict=True)):
                 found[index] = (text[row * size:(row + 1) * size]
                                 + bytes([protocol.PAD]) * pad)

@@ -26,7 +26,8 @@ def uart_divisor(clock_hz: float, baud: float) -> int:
     return divisor
 
 
-def _check_divisor(divisor: int) -> None:
+def check_divisor(divisor: int) -> None:
+    """Refuse a number of clock cycles a bit that is not possible: ValueError."""
     if not DIVISOR_MIN <= divisor <= DIVISOR_MAX:
         raise ValueError(f"divisor must be {DIVISOR_MIN} to {DIVISOR_MAX}, not {divisor!r}")
 
@@ -60,7 +61,7 @@ class UartReceiver(wiring.Component):
     """
 
     def __init__(self, divisor: int) -> None:
-        _check_divisor(divisor)
+        check_divisor(divisor)
         self.divisor = divisor
         super().__init__({"rx": In(1, init=1), "o": Out(stream.Signature(8))})
 
@@ -124,7 +125,7 @@ class UartTransmitter(wiring.Component):
     """
 
     def __init__(self, divisor: int) -> None:
-        _check_divisor(divisor)
+        check_divisor(divisor)
         self.divisor = divisor
         super().__init__({"i": In(stream.Signature(8)), "tx": Out(1, init=1)})
 

@@ -57,7 +57,7 @@ class ControlPath(wiring.Component):
         See `Exponents`.
     host_write : In(1), host_slot, host_exponent : In(5), stored : Out(5)
         See `Exponents`; while ``busy`` is 0.
-    split : In(1), read_word : Out(16)
+    split, push : In(1), pushed : In(16), read_word : Out(16)
         While ``busy`` is 0: see `Fetcher`, where ``read_word`` is ``word``.
     wrong : Out(1)
         Strobe: a word is no command of this array; only a reset ends what runs.
@@ -89,6 +89,7 @@ class ControlPath(wiring.Component):
             "residual": Out(SLOT_BITS), "top": In(SLOT_BITS), "closed": Out(1),
             "host_write": In(1), "host_slot": In(SLOT_BITS), "host_exponent": In(SLOT_BITS),
             "stored": Out(SLOT_BITS), "split": In(1),
+            "push": In(1), "pushed": In(CONTROL_BITS),
             "read_word": Out(CONTROL_BITS), "wrong": Out(1),
         })
 
@@ -105,7 +106,9 @@ class ControlPath(wiring.Component):
         quiet, emptied = Signal(), Signal()
         m.d.comb += [
             fetcher.start.eq(self.start), fetcher.list.eq(self.list), fetcher.data.eq(self.data),
-            fetcher.split.eq(self.split), self.read_word.eq(fetcher.word),
+            *(getattr(fetcher, name).eq(getattr(self, name))
+              for name in ("split", "push", "pushed")),
+            self.read_word.eq(fetcher.word),
             self.wrong.eq(executor.wrong),
             fetcher.room_controls.eq(controls.room), fetcher.room_entries.eq(weights.room),
             controls.write.eq(fetcher.control), controls.written.eq(fetcher.word),

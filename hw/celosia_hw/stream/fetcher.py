@@ -40,8 +40,11 @@ class Fetcher(wiring.Component):
     entry : Out(1)
         Strobe: ``data`` is the next entry of weights.
     split : In(1)
-        While ``busy`` is 0, for the host: strobe, element k of ``data`` is ``word`` k + 1 cycles
+        While ``busy`` is 0, for the host: strobe, the first element of ``data`` is ``word`` a cycle
         later.
+    push : In(1), pushed : In(16)
+        Likewise: strobe, each of four elements, of which ``word`` is the first one, becomes the one
+        behind it, and the last one ``pushed``.
     copied : In(1)
         Strobe: a section of flash is in main memory; chunks wait for them, see `CHUNK`.
     busy : Out(1)
@@ -61,7 +64,7 @@ class Fetcher(wiring.Component):
             "start": In(1), "list": In(bits), "memory": Out(Access(array.main_words, 0)),
             "data": In(ENTRY_BITS), "room_controls": In(1), "room_entries": In(1),
             "control": Out(1), "word": Out(CONTROL_BITS), "entry": Out(1), "copied": In(1),
-            "split": In(1), "busy": Out(1),
+            "split": In(1), "push": In(1), "pushed": In(CONTROL_BITS), "busy": Out(1),
         })
 
     def elaborate(self, platform: Any) -> Module:
@@ -95,11 +98,11 @@ class Fetcher(wiring.Component):
             entry.eq(grant & running & (weights | switch)),
             arrived.eq(grant & running & ~(weights | switch)),
             pace.eq(Mux(grant, 2, pace - pace.any())),
-            self.word.eq(Mux(takes, self.data, rest)),
-            rest.eq(Mux(takes, self.data[CONTROL_BITS:], rest >> CONTROL_BITS)),
             left.eq(Mux(arrived, ENTRY_WORDS - 1, left - left.any())),
             request.eq(swap | (request & ~grant) | (running & room & ~ended & ~ends)),
         ]
+        with m.If(self.busy | self.split | self.push):
+            m.d.sync += Cat(self.word, rest).eq(Mux(takes, self.data, Cat(rest, self.pushed)))
         with m.If(switch):
             m.d.sync += left.eq(0)
         with m.If(grant):

@@ -134,19 +134,17 @@ def encode_abort(*, tag: int = 0) -> bytes:
     return request(Command.ABORT, tag)
 
 
-def reply_bytes(request: bytes) -> int:
-    """Return the length of the reply to ``request``, bytes, if it is accepted."""
-    reads = REQUEST.unpack(request[1])["command"] < Command.WRITE
-    return LONG_REPLY_BYTES if reads else SHORT_REPLY_BYTES
+def paddings(command: int) -> int:
+    """Return the bytes of padding behind a request that let another follow at once on a UART.
+
+    The machine hears nothing while it answers; its clock and the host's may be 2 % apart.
+    """
+    return LONG_REPLY_BYTES + 1 if command < Command.WRITE else SHORT_REPLY_BYTES
 
 
 def paced(request: bytes) -> bytes:
-    """Return ``request`` with the padding after it that lets another follow at once on a UART.
-
-    The machine takes no bytes while it answers; it hands the reply's last byte to the
-    transmitter one byte time before that byte is over.
-    """
-    return request + bytes([PAD]) * (reply_bytes(request) - 1)
+    """Return ``request`` with its `paddings`."""
+    return request + bytes([PAD]) * paddings(REQUEST.unpack(request[1])["command"])
 
 
 @dataclass(frozen=True, kw_only=True)

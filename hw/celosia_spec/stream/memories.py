@@ -4,15 +4,22 @@ import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from celosia_spec.isa.fields import Field, Word
+import numpy as np
+
+from celosia_spec.isa.fields import Field, Value, Word
 from celosia_spec.isa.memories import EXPONENT_SLOTS
 from celosia_spec.isa.numbers import ELEMENT_BITS
 from celosia_spec.stream.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS, Array
 from celosia_spec.stream.registers import Register
 from celosia_spec.stream.words import tap_word
 
-__all__ = ["EXPONENT_SLOTS", "MEMORIES", "Blocks", "Memory", "Space", "blocks", "main_blocks",
-           "memory_of"]
+__all__ = ["EXPONENT_SLOTS", "MEMORIES", "Blocks", "Memory", "Space", "blocks", "exponent_word",
+           "exponents_of", "main_blocks", "memory_of"]
+
+
+EXPONENT_BITS = 5
+"""Bits of an exponent where the host reads and writes it. The highest one is its sign; in a frame
+zeros stand above."""
 
 
 class Space(enum.IntEnum):
@@ -46,8 +53,8 @@ class Memory:
 
     @property
     def element_bytes(self) -> int:
-        """The smallest element of a frame, 1, 2 or 4 bytes, that holds a word."""
-        return 1 if self.word.bits <= 8 else 2 if self.word.bits <= 16 else 4
+        """The smaller one of a frame's elements, 2 or 4 bytes, that holds a word."""
+        return 2 if self.word.bits <= 16 else 4
 
 
 def _plain(name: str, bits: int, signed: bool = False) -> Word:
@@ -61,9 +68,20 @@ MEMORIES = (
            address="word x 4 + element", depth=lambda a: a.main_words * ENTRY_WORDS,
            word=_plain("element", ELEMENT_BITS)),
     Memory(space=Space.EXPONENTS, about="block exponents", address="an exponent slot",
-           depth=lambda _: EXPONENT_SLOTS, word=_plain("exponent", 8, True)),
+           depth=lambda _: EXPONENT_SLOTS, word=_plain("exponent", EXPONENT_BITS, True)),
 )
 """All that the host sees, in the order of their numbers."""
+
+
+def exponent_word(exponent: Value) -> Value:
+    """Return what the host writes for an exponent; ints, or int64 of any shape."""
+    return exponent & (1 << EXPONENT_BITS) - 1
+
+
+def exponents_of(words: np.ndarray) -> np.ndarray:
+    """Return the exponents of words that the host has read, int64 of any shape."""
+    sign = 1 << EXPONENT_BITS - 1
+    return (words.astype(np.int64) & 2 * sign - 1 ^ sign) - sign
 
 
 def memory_of(space: Space) -> Memory:

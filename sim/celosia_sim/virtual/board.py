@@ -92,7 +92,8 @@ class VirtualBoard:
         self.clock_hz = possible_clock(self.target, self.target.clock_mhz) * 1e6
         self.baud = self.target.baud if baud is None else baud
         self.byte_level, self.baud_error, self._plain = byte_level, baud_error, plain
-        port = port_library(self.clock_hz, self.baud, byte_level=byte_level, stages=stages)
+        port = port_library(self.array, self.clock_hz, self.baud, byte_level=byte_level,
+                            stages=stages)
         self._libraries = core_library(self.array, stages, self.target.flash, self.clock_hz), port
         self.chip: Chip | None = None
         if isinstance(self.array, Array) and self.array.flash:

@@ -20,6 +20,7 @@ void take(Vcore& core, const Bus& bus) {
     core.start_first = bus.first;
     core.start_last = bus.last;
     core.__SYM__abort = bus.abort;  // Verilator's name for the port `abort`, a word of C
+    set_kept(core, bus.keep, 0);
 }
 
 void tell(const Vcore& core, State* state) {

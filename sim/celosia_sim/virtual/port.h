@@ -178,6 +178,7 @@ struct Machine {
         bus.first = top.start_first;
         bus.last = top.start_last;
         bus.abort = top.__SYM__abort;
+        bus.keep = kept(top, 0);
     }
 };
 

@@ -12,7 +12,7 @@ from celosia_boards.host.job import Job
 from celosia_boards.host.session import SimResult
 from celosia_sim.clock.cycles import cycles
 from celosia_spec.stream.array import ENTRY_WORDS
-from celosia_spec.stream.memories import Space
+from celosia_spec.stream.memories import Space, exponents_of
 
 
 def run(program: StreamProgram, images: np.ndarray, execute: Execute, *,
@@ -77,7 +77,7 @@ def _read(program: StreamProgram, job: Job, execute: Execute,
     mantissas, exponents = [], []
     for *elements, exponent in record.reads.astype(np.int64):
         main[at[:-1, 1]] = elements
-        exponents.append((int(exponent) & 0xFF ^ 0x80) - 0x80)
+        exponents.append(int(exponents_of(exponent)))
         mantissas.append(stored(program, name, main, exponents[-1]))
     return np.array(mantissas, np.int32), np.array(exponents, np.int32)
 

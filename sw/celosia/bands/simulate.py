@@ -16,7 +16,7 @@ from celosia_sim.simulators.verilated import VerilatedCore, execute, library
 from celosia_spec.errors import SimulationError
 from celosia_spec.stream.array import ENTRY_WORDS
 from celosia_spec.stream.image import pack
-from celosia_spec.stream.memories import EXPONENT_SLOTS, Space
+from celosia_spec.stream.memories import EXPONENT_SLOTS, Space, exponent_word, exponents_of
 from celosia_spec.stream.registers import WAYS_OUT, Error
 
 Execute = Callable[[Job], Record]
@@ -56,7 +56,7 @@ def job_of(program: StreamProgram, images: np.ndarray) -> Job:
     values = np.zeros((len(images), taken.size + 1), np.uint32)
     for row, x in zip(values, images, strict=True):
         exponent = prepare(program, x, main)
-        row[:-1], row[-1] = main[taken], exponent & 0xFF
+        row[:-1], row[-1] = main[taken], exponent_word(exponent)
     words = len(program.entries) * ENTRY_WORDS
     given = addresses(graph.tensors[graph.output], program.places[graph.output]).ravel()
     reads = np.concatenate([_at(Space.EXPONENTS, np.arange(EXPONENT_SLOTS)),
@@ -76,7 +76,7 @@ def results(program: StreamProgram, job: Job, record: Record) -> StreamResult:
     main = np.zeros(program.array.main_words * ENTRY_WORDS, np.int64)
     mantissas, exponents = [], []
     for read in record.reads.astype(np.int64):
-        slots = (read[:EXPONENT_SLOTS] & 0xFF ^ 0x80) - 0x80
+        slots = exponents_of(read[:EXPONENT_SLOTS])
         main[job.read_at[EXPONENT_SLOTS:, 1]] = read[EXPONENT_SLOTS:]
         found, exponent = output(program, main, slots)
         mantissas.append(found)

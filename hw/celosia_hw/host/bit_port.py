@@ -1,0 +1,231 @@
+"""The second machine's host port: requests and replies bit by bit."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from celosia_hw.signatures import KEEPING_BUS
+from celosia_spec.isa import frames as protocol
+from celosia_spec.isa.frames import Command, Kind, Reason
+from celosia_spec.stream.array import CONTROL_BITS
+from celosia_spec.stream.memories import Space
+
+_SYNC, _HEADER, _ADDRESS, _CHECKSUM, _DISPATCH = 14, 15, 8, 11, 13
+"""Numbers of a frame's bytes, the first of each part; data have 0 to 7. So they follow each other:
+SYNC, header, data, address, checksum, what is done then, and the reply's SYNC. Frames leave out
+what they lack."""
+
+
+class BitPort(wiring.Component):
+    """Executes the requests of `celosia_spec.isa.frames` and answers each with one reply.
+
+    A request has an effect only after its CRC was found right. A damaged one is answered with
+    REJECTED/DAMAGED, an incomplete one with nothing; bytes outside frames are ignored.
+
+    The bus has elements of 16 bits, and so have frames. A register has two, the second one with 4
+    in its address. Of elements of eight bytes the first one alone is written.
+
+    Parameters
+    ----------
+    timeout : int
+        Ticks for which an incomplete request is kept, from its SYNC on; 16 at least.
+
+    Members
+    -------
+    i : In(stream of 1), o : Out(stream of 1)
+        Bits of bytes from the host and to it, the lowest one first; from the reset on eight are a
+        byte. None is taken while a request is executed and answered.
+    first : Out(1), last : Out(1)
+        The byte is a frame's first one, or none of a frame. The bit is the last one of its byte.
+    tick : In(1)
+        Strobe: ``timeout`` counts it.
+    mem_space, mem_address : Out(4), Out(20)
+        Valid with ``mem_write`` and ``mem_read``.
+    mem_write, mem_wdata : Out(1), Out(16)
+        Strobe.
+    mem_read, mem_rdata, mem_rvalid : Out(1), In(16), In(1)
+        Strobe; ``mem_rdata`` is taken where ``mem_rvalid`` is 1, at least one cycle later.
+    mem_keep, mem_kept : Out(1), Out(1)
+        Strobe: of four elements that the machine keeps, each becomes the one behind it, and the
+        last one ``mem_wdata``; not while ``busy``. While ``mem_kept``, and not ``busy``,
+        ``mem_rdata`` is the first of them two cycles behind a strobe.
+    start, start_first, start_last : Out(1), Out(8), Out(8)
+        Strobe and its number. Never while ``busy``.
+    abort : Out(1)
+        Strobe. Also while ``busy``.
+    busy, error, saturated : In(1), In(8), In(1)
+        Levels. ``busy`` is 1 from the cycle after ``start`` on; memory is accessed while it is 0.
+
+    Timing
+    ------
+    Domain ``sync``. Takes a bit a cycle. From a request's last bit to the first one of its reply: 2
+    cycles, behind a write 10. Elements are read one by one as the reply comes to them. After reset:
+    waits for SYNC.
+    """
+
+    def __init__(self, *, timeout: int) -> None:
+        if timeout < 16:
+            raise ValueError(f"timeout must be at least 16, not {timeout!r}")
+        self.timeout = timeout
+        super().__init__({"i": In(stream.Signature(1)), "o": Out(stream.Signature(1)),
+                          "first": Out(1), "last": Out(1), "tick": In(1), **KEEPING_BUS})
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        byte = Signal(4, init=_SYNC)
+        bit = Signal(3)
+        # The frame is a reply; what was kept is written.
+        sending, writing = Signal(name="sending"), Signal(name="writing")
+        header = Signal(8, reset_less=True)
+        at = {name: Signal(name=f"at_{name}")
+              for name in ("sync", "header", "data", "address", "checksum", "dispatch")}
+        moved, value, whole = (Signal(name=name) for name in ("moved", "value", "whole"))
+        m.d.comb += [
+            at["sync"].eq(byte == _SYNC), at["header"].eq(byte == _HEADER),
+            at["data"].eq(~byte[3]), at["dispatch"].eq(byte == _DISPATCH),
+            at["address"].eq((byte >= _ADDRESS) & (byte < _CHECKSUM)),
+            at["checksum"].eq((byte == _CHECKSUM) | (byte == _CHECKSUM + 1)),
+            self.last.eq(bit.all()), self.first.eq(at["sync"]),
+            self.i.ready.eq(~(sending | writing | at["dispatch"])),
+            moved.eq(Mux(sending, self.o.valid & self.o.ready, self.i.valid & self.i.ready)),
+            value.eq(Mux(sending, self.o.payload, self.i.payload)), whole.eq(moved & self.last),
+        ]
+        with m.If(moved):
+            m.d.sync += bit.eq(bit + 1)
+        crc, wrong = self._checksum(m, at, moved, value)
+        # Whether data follow the header, with its last bit: the others have moved on by one.
+        long = Mux(sending, header[1:3] == Kind.DATA, header[3:5] == Command.WRITE >> 2)
+        data, late = self._data(m, at, byte, sending, writing, moved, value, whole, long, header)
+        m.d.comb += self.o.payload.eq(Mux(
+            at["sync"], Const(protocol.SYNC, 8).bit_select(bit, 1),
+            Mux(at["header"], header[0], Mux(at["data"], data, crc))))
+        self._address(m, at, byte, moved, value)
+        writes = self._dispatch(m, at, header, sending, moved, value, whole, wrong, late)
+        found, expired = self._hunt(m, at["sync"] & ~sending, bit, moved, value, whole)
+        self._go(m, at, byte, sending, writing, whole, long, found, writes, expired)
+        return m
+
+    def _checksum(self, m: Module, at: Mapping[str, Value], moved: Value,
+                  value: Value) -> tuple[Value, Signal]:
+        """Return the bit of the checksum that comes next, and whether one that came was wrong."""
+        crc = Signal(16, reset_less=True)
+        wrong = Signal(reset_less=True)
+        feeds = Signal()
+        # x^16 + x^12 + x^5 + 1, lowest bit first. A checksum that is right, or is sent, feeds
+        # nothing back.
+        m.d.comb += feeds.eq(crc[0] ^ value)
+        with m.If(moved):
+            m.d.sync += [crc.eq(crc[1:] ^ Mux(feeds, 0x8408, 0)),
+                         wrong.eq(at["checksum"] & (wrong | feeds))]
+            with m.If(at["sync"]):
+                m.d.sync += crc.eq(protocol.CRC_INIT)
+        return crc[0], wrong
+
+    def _data(self, m: Module, at: Mapping[str, Value], byte: Value, sending: Value, writing: Value,
+              moved: Value, value: Value, whole: Value, long: Value,
+              header: Value) -> tuple[Value, Signal]:
+        """Keep elements that came, read those that go; return the next bit of one, and whether the
+        machine ran when the header came: then nothing was kept."""
+        data = Signal(CONTROL_BITS, reset_less=True)
+        late = Signal(reset_less=True)
+        # An element has ended, or the header: of a request one more is kept, before the others.
+        ended, loaded = Signal(name="ended"), Signal(name="loaded")
+        m.d.sync += [
+            ended.eq(whole & byte[0] & (at["data"] | (at["header"] & (~sending | long)))),
+            loaded.eq(self.mem_rvalid | (loaded & ~ended)),
+        ]
+        with m.If(at["header"]):
+            m.d.sync += late.eq(self.busy)
+        first = writing & ~byte[0]
+        with m.If(self.mem_rvalid | first | (moved & at["data"])):
+            m.d.sync += data.eq(Mux(self.mem_rvalid | first, self.mem_rdata, Cat(data[1:], value)))
+        single = header[:2].all()
+        m.d.comb += [
+            self.mem_read.eq(ended & sending), self.mem_keep.eq(first | (ended & ~sending & ~late)),
+            self.mem_kept.eq(header[2] & ~sending), self.mem_wdata.eq(data),
+            self.mem_write.eq(writing & byte[0] & ~(single & byte[1:3].any())),
+            self.o.valid.eq(sending & (~at["data"] | (loaded & ~ended))),
+        ]
+        return data[0], late
+
+    def _address(self, m: Module, at: Mapping[str, Value], byte: Value, moved: Value,
+                 value: Value) -> None:
+        """Hold the address, and give that of each element."""
+        address = Signal(8 * protocol.ADDRESS_BYTES, reset_less=True)
+        with m.If(moved & at["address"]):
+            m.d.sync += address.eq(Cat(address[1:], value))
+        double = Signal()
+        number = byte[1:3]
+        m.d.comb += [
+            self.mem_space.eq(address[protocol.ADDRESS_BITS:]),
+            double.eq(self.mem_space == Space.REGISTERS),
+            self.mem_address.eq(address[:protocol.ADDRESS_BITS] | Mux(
+                double, Cat(number[1], Const(0, 1), number[0]), number)),
+            Cat(self.start_first, self.start_last).eq(address[:16]),
+        ]
+
+    def _dispatch(self, m: Module, at: Mapping[str, Value], header: Signal, sending: Value,
+                  moved: Value, value: Value, whole: Value, wrong: Value, late: Value) -> Signal:
+        """Choose what to do about a whole request, and what its reply says: the header's low bits
+        are those of the reply behind its SYNC. Return whether it writes."""
+        command = header[:4]
+        writes = Signal()
+        rejected = Signal(reset_less=True)
+        reads, kind = header[2:4] == Command.READ >> 2, header[2:4] == Command.WRITE >> 2
+        with m.If(at["header"] & moved):
+            m.d.sync += header.eq(Cat(header[1:], value))
+        with m.If(at["sync"] & sending & whole & ~rejected):
+            m.d.sync += command.eq(Cat(Mux(self.busy, Kind.RUNNING, Mux(
+                reads, Kind.DATA, Kind.IDLE))[:2], self.saturated, self.error != 0))
+        with m.If(at["dispatch"]):
+            m.d.sync += rejected.eq(1)
+            with m.If(wrong):
+                m.d.sync += command.eq(Reason.DAMAGED << 2 | Kind.REJECTED)
+            with m.Elif(command > Command.ABORT):
+                m.d.sync += command.eq(Reason.UNKNOWN << 2 | Kind.REJECTED)
+            with m.Elif(Mux(kind, late, self.busy & (reads | (command == Command.START)))):
+                m.d.sync += command.eq(Reason.BUSY << 2 | Kind.REJECTED)
+            with m.Else():
+                m.d.sync += rejected.eq(0)
+                m.d.comb += [self.abort.eq(command == Command.ABORT),
+                             self.start.eq(command == Command.START), writes.eq(kind)]
+        return writes
+
+    def _hunt(self, m: Module, hunting: Value, bit: Value, moved: Value, value: Value,
+              whole: Value) -> tuple[Value, Value]:
+        """Return whether the byte is a SYNC, and whether the request is too old."""
+        alike = Signal(reset_less=True)
+        same = Signal()
+        m.d.comb += same.eq((alike | (bit == 0)) & (
+            value == Const(protocol.SYNC, 8).bit_select(bit, 1)))
+        with m.If(moved):
+            m.d.sync += alike.eq(same)
+        left = Signal((self.timeout - 1).bit_length() + 1)
+        with m.If(hunting):
+            m.d.sync += left.eq(self.timeout - 1)
+        with m.Elif(self.tick & ~left[-1]):
+            m.d.sync += left.eq(left - 1)
+        return same, left[-1]
+
+    def _go(self, m: Module, at: Mapping[str, Value], byte: Signal, sending: Signal,
+            writing: Signal, whole: Value, long: Value, found: Value, writes: Value,
+            expired: Value) -> None:
+        """Go from byte to byte."""
+        with m.If(whole | writing | at["dispatch"]):
+            m.d.sync += byte.eq(byte + 1)
+        ends = byte[:3].all() & at["data"]
+        with m.If(whole & at["header"] & ~long & ~sending):
+            m.d.sync += byte.eq(_ADDRESS)
+        with m.If(whole & sending & (ends | (at["header"] & ~long))):
+            m.d.sync += byte.eq(_CHECKSUM)
+        with m.If(writes):
+            m.d.sync += byte.eq(0)
+        over = whole & sending & (byte == _CHECKSUM + 1)
+        with m.If((whole & at["sync"] & ~sending & ~found) | over | (writing & ends)
+                  | (expired & self.i.ready)):
+            m.d.sync += byte.eq(_SYNC)
+        m.d.sync += [writing.eq(writes | (writing & ~ends)),
+                     sending.eq((sending & ~over) | (at["dispatch"] & ~writes) | (writing & ends))]

@@ -1,0 +1,54 @@
+"""The second machine's host port on a serial line."""
+
+from typing import Any
+
+from amaranth.hdl import Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out, connect
+
+from celosia_hw.host.bit_line import BitLine
+from celosia_hw.host.bit_port import BitPort
+from celosia_hw.parts.uart import uart_divisor
+from celosia_hw.signatures import KEEPING_BUS, connect_members
+from celosia_spec.isa.frames import LONG_REQUEST_BYTES
+
+TIMEOUT_SECONDS = 0.02
+"""Age at which an incomplete request is dropped, beyond the time that a whole one takes. Longer
+than an operating system usually leaves between two parts of one write."""
+
+
+class SerialPort(wiring.Component):
+    """`BitPort` between a serial line and the host bus.
+
+    Parameters
+    ----------
+    clock_hz, baud : float
+        Their quotient must be 8 to 65535, and within 1 % of a whole number.
+
+    Members
+    -------
+    rx, tx : In(1), Out(1)
+        Serial lines, see `BitLine`.
+    others : see `BitPort`
+        The host bus.
+
+    Timing
+    ------
+    Domain ``sync``. An incomplete request is dropped after ``timeout`` bits.
+    """
+
+    def __init__(self, *, clock_hz: float, baud: float) -> None:
+        self.divisor = uart_divisor(clock_hz, baud)
+        self.timeout = round(TIMEOUT_SECONDS * clock_hz / self.divisor) + 10 * LONG_REQUEST_BYTES
+        super().__init__({"rx": In(1, init=1), "tx": Out(1, init=1), **KEEPING_BUS})
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        m.submodules.line = line = BitLine(self.divisor)
+        m.submodules.port = port = BitPort(timeout=self.timeout)
+        connect(m, line.o, port.i)
+        connect(m, port.o, line.i)
+        m.d.comb += [line.rx.eq(self.rx), self.tx.eq(line.tx), line.first.eq(port.first),
+                     line.last.eq(port.last), port.tick.eq(line.tick)]
+        connect_members(m, port, self, KEEPING_BUS)
+        return m

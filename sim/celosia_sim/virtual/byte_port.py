@@ -1,0 +1,61 @@
+# amaranth: UnusedElaboratable=no
+"""The second machine's host port, byte by byte."""
+
+from typing import Any
+
+from amaranth.hdl import Cat, Module, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from celosia_hw.host.bit_port import BitPort
+from celosia_hw.signatures import KEEPING_BUS, connect_members
+
+
+class BytePort(wiring.Component):
+    """`BitPort` between bytes and the host bus.
+
+    Parameters
+    ----------
+    timeout_cycles : int
+        Age at which an incomplete request is dropped; 16 at least.
+
+    Members
+    -------
+    i : In(stream of 8), o : Out(stream of 8)
+        Bytes from the host and to it. None is taken while a request is executed and answered.
+    others : see `BitPort`
+        The host bus.
+
+    Timing
+    ------
+    A byte takes nine cycles.
+    """
+
+    def __init__(self, *, timeout_cycles: int) -> None:
+        self.port = BitPort(timeout=timeout_cycles)
+        super().__init__({"i": In(stream.Signature(8)), "o": Out(stream.Signature(8)),
+                          **KEEPING_BUS})
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        m.submodules.port = port = self.port
+        connect_members(m, port, self, KEEPING_BUS)
+        given, left = Signal(8), Signal(range(9))
+        m.d.comb += [
+            port.tick.eq(1), port.i.valid.eq(left != 0), port.i.payload.eq(given[0]),
+            # The last bit of a request is taken before the next byte is.
+            self.i.ready.eq((left == 0) & port.i.ready),
+        ]
+        with m.If(self.i.ready & self.i.valid):
+            m.d.sync += [given.eq(self.i.payload), left.eq(8)]
+        with m.Elif(port.i.valid & port.i.ready):
+            m.d.sync += [given.eq(given >> 1), left.eq(left - 1)]
+        # A byte stands at ``o`` until it is taken; bits go on then.
+        full = Signal()
+        m.d.comb += [self.o.valid.eq(full), port.o.ready.eq(~full)]
+        with m.If(full):
+            m.d.sync += full.eq(~self.o.ready)
+        with m.Elif(port.o.valid):
+            m.d.sync += [self.o.payload.eq(Cat(self.o.payload[1:], port.o.payload)),
+                         full.eq(port.last)]
+        return m
