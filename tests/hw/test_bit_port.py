@@ -235,9 +235,14 @@ def test_timeout_is_checked():
         BitPort(timeout=15)
 
 
+def test_baud_rate_is_checked():
+    with pytest.raises(ValueError, match="^clock_hz / baud must be at least 12, not 11; choose"):
+        SerialPort(clock_hz=11e5, baud=1e5)
+
+
 @pytest.fixture
 def serial_block():
-    with Block(verilog_of(SerialPort(clock_hz=1e6, baud=1e5))) as block:
+    with Block(verilog_of(SerialPort(clock_hz=12e5, baud=1e5))) as block:
         yield block
 
 
@@ -259,37 +264,37 @@ def _paced_requests(line, seed):
 
 @pytest.mark.parametrize("percent", [-2, 0, 2])
 def test_paced_requests_need_no_waiting(serial_block, percent):
-    line = SerialLine(serial_block, KeepingStub(latency=4), 10 + percent / 10)
+    line = SerialLine(serial_block, KeepingStub(latency=4), 12 * (1 + percent / 100))
     _paced_requests(line, 10 + percent)
 
 
 def test_a_cut_serial_request_is_flushed(serial_block):
     """RESYNC brings the next request through; the cut one has no effect."""
-    line = SerialLine(serial_block, KeepingStub(), 10)
+    line = SerialLine(serial_block, KeepingStub(), 12)
     request = REQUESTS["write"]
     for length in (1, 2, 9, 14):
         line.replies.clear()
         line.send(request[:length] + protocol.RESYNC)
         line.send(encode_status(tag=length))
-        line.cycles(500)
+        line.cycles(600)
         assert line.replies[-1].tag == length and line.replies[-1].kind is Kind.IDLE
         assert all(reply.reason is Reason.DAMAGED for reply in line.replies[:-1])
     assert line.machine.effects == []
 
 
 def test_a_start_bit_that_is_too_short_is_ignored(serial_block):
-    line = SerialLine(serial_block, KeepingStub(), 10)
+    line = SerialLine(serial_block, KeepingStub(), 12)
     for cycles in (1, 3):
         line.cycles(cycles, 0)
         line.cycles(30)
         line.send(encode_status(tag=cycles))
-        line.cycles(500)
+        line.cycles(600)
         assert line.replies[-1].tag == cycles
 
 
 def test_an_incomplete_request_is_dropped(serial_block):
-    port = SerialPort(clock_hz=1e6, baud=1e5)
-    line = SerialLine(serial_block, KeepingStub(), 10)
+    port = SerialPort(clock_hz=12e5, baud=1e5)
+    line = SerialLine(serial_block, KeepingStub(), 12)
     for late in (False, True):
         request = encode_start(3, 4)
         line.send(request[:3])
@@ -303,6 +308,6 @@ def test_an_incomplete_request_is_dropped(serial_block):
 @pytest.mark.icarus
 def test_serial_port_in_icarus(serial_block):
     """What passed on the line and the bus in Verilator passes in Icarus, cycle by cycle."""
-    line = SerialLine(serial_block, KeepingStub(latency=4), 10)
+    line = SerialLine(serial_block, KeepingStub(latency=4), 12)
     _paced_requests(line, 10)
-    play_icarus(SerialPort(clock_hz=1e6, baud=1e5), line.vectors)
+    play_icarus(SerialPort(clock_hz=12e5, baud=1e5), line.vectors)

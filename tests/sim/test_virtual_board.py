@@ -141,7 +141,7 @@ def test_eight_percent_off_gives_nothing_that_looks_right(percent):
             board.send(protocol.RESYNC + protocol.paced(encode_status(tag=tag)))
             for reply in decoder.feed(board.run_until_quiet(50 * MS)):
                 assert reply.kind is Kind.REJECTED or reply == Reply(tag=tag, kind=Kind.IDLE)
-        assert board.bytes_in == 16 * (27 + 10)
+        assert board.bytes_in == 16 * (27 + 11)
 
 
 def test_a_reset_empties_the_memories(line):

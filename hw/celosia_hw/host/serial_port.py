@@ -12,6 +12,9 @@ from celosia_hw.parts.uart import uart_divisor
 from celosia_hw.signatures import KEEPING_BUS, connect_members
 from celosia_spec.isa.frames import LONG_REQUEST_BYTES
 
+_LEAST = 12
+"""Cycles of a bit: a reply must begin in the one behind its request, also where that wrote."""
+
 TIMEOUT_SECONDS = 0.02
 """Age at which an incomplete request is dropped, beyond the time that a whole one takes. Longer
 than an operating system usually leaves between two parts of one write."""
@@ -23,7 +26,7 @@ class SerialPort(wiring.Component):
     Parameters
     ----------
     clock_hz, baud : float
-        Their quotient must be 8 to 65535, and within 1 % of a whole number.
+        Their quotient must be 12 to 65535, and within 1 % of a whole number.
 
     Members
     -------
@@ -39,6 +42,9 @@ class SerialPort(wiring.Component):
 
     def __init__(self, *, clock_hz: float, baud: float) -> None:
         self.divisor = uart_divisor(clock_hz, baud)
+        if self.divisor < _LEAST:
+            raise ValueError(f"clock_hz / baud must be at least {_LEAST}, not {self.divisor}; "
+                             f"choose a lower baud rate")
         self.timeout = round(TIMEOUT_SECONDS * clock_hz / self.divisor) + 10 * LONG_REQUEST_BYTES
         super().__init__({"rx": In(1, init=1), "tx": Out(1, init=1), **KEEPING_BUS})
 
