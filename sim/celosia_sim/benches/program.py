@@ -44,6 +44,9 @@ async def reset(dut: Any) -> None:
     for name in ("mem_space", "mem_address", "mem_write", "mem_wdata", "mem_read", "start",
                  "start_first", "start_last", "abort"):
         dut[name].value = 0
+    for name in ("mem_keep", "mem_kept"):       # of the second machine
+        if hasattr(dut, name):
+            dut[name].value = 0
     resets = hasattr(dut, "rst")
     if resets:
         dut.rst.value = 1
