@@ -45,7 +45,7 @@ ORDER = {
     "celosia_spec.stream": """
         array, __init__, registers, timing
         controls, fills, image, words
-        memories, passes
+        heads, memories, passes
     """,
     "celosia_hw": """
         __init__, blocks, layouts

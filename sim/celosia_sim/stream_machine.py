@@ -24,13 +24,12 @@ from celosia_spec.stream.controls import (
     BATCH,
     COMMAND,
     COPIES,
-    EXCESS,
-    HEAD,
     RECORDS,
     Op,
     head_words,
 )
 from celosia_spec.stream.fills import places
+from celosia_spec.stream.heads import unpack
 from celosia_spec.stream.image import UNIT_WORDS, Section
 from celosia_spec.stream.image import places as places_of
 from celosia_spec.stream.passes import code_weight
@@ -234,7 +233,6 @@ class Row:
     (mantissas, column indices)."""
 
     head: dict[str, int]
-    excess: int
     steps: np.ndarray
     added: np.ndarray
 
@@ -242,7 +240,8 @@ class Row:
 def _batch(state: State, reader: Reader, batch: dict[str, int], layer: dict[str, int],
            band: dict[str, int]) -> None:
     groups, signed = 1 << layer["log2_groups"], bool(layer["signed_in"])
-    heads = [reader.controls(head_words(signed_in=signed)) for _ in range(groups)]
+    heads = [unpack(state.array, reader.controls(head_words(state.array, signed_in=signed)),
+                    signed_in=signed) for _ in range(groups)]
     dense, added = batch["dense"], _sparse(reader, layer["residual"], groups)
     parts = [_steps(reader, batch, groups)]
     while batch["open"]:                    # in its parts, a batch has one pass only
@@ -254,10 +253,7 @@ def _batch(state: State, reader: Reader, batch: dict[str, int], layer: dict[str,
     steps[1] = np.cumsum(steps[1], axis=0)
     rows = []
     for group, head in enumerate(heads):
-        size = len(HEAD.words)
-        low, high = EXCESS.unpack(head[size:]).values() if head[size:] else (0, 0)
-        rows.append(Row(head=HEAD.unpack(head[:size]), excess=(high << 16) + low,
-                        steps=steps[..., group], added=added[..., group]))
+        rows.append(Row(head=head, steps=steps[..., group], added=added[..., group]))
     if len(parts) > 1 and (band["last_tile"] or layer["last_phase"] > layer["residual"]):
         raise SimulationError("a batch in parts has several passes; compile again")
     position = band["position"]
@@ -268,7 +264,7 @@ def _batch(state: State, reader: Reader, batch: dict[str, int], layer: dict[str,
                        for name, value in word.unpack(bits).items()}
         tile_fields["row"] += band["row"]
         for group, row in enumerate(rows):
-            sums = [_sums(state, row.steps, row.excess, group, tile_fields, layer, phase)
+            sums = [_sums(state, row.steps, row.head["excess"], group, tile_fields, layer, phase)
                     for phase in range(layer["residual"], layer["last_phase"] + 1)]
             codes = _sums(state, row.added, 0, group, tile_fields, layer, 0)
             size = state.array.lanes // groups
@@ -309,7 +305,7 @@ def _sums(state: State, steps: np.ndarray, excess: int, group: int, tile: dict[s
     codes = state.banks[group * size + at % size, rows % array.bank_rows]
     hidden = _hidden(tile, group * size, size)[tap["mask"]]
     nothing = 1 << array.activation_bits - 1 if layer["signed_in"] else 0
-    sums = (mantissas[:, None] * np.where(hidden, nothing, codes)).sum(axis=0) - excess
+    sums = (mantissas[:, None] * np.where(hidden, nothing, codes)).sum(axis=0) + excess
     # Sums wrap as the accumulators do.
     half = 1 << array.acc_bits - 1
     found: np.ndarray = (sums + half) % (2 * half) - half

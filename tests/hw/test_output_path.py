@@ -17,7 +17,8 @@ from celosia_hw.output.operand import Align
 from celosia_hw.output.path import OUTPUT_PATHS
 from celosia_spec.isa import EXPONENT_MIN, UNIT_MARGIN
 from celosia_spec.stream.array import ENTRY_WORDS, Array
-from celosia_spec.stream.controls import EXCESS, HEAD, LAYER, head_words
+from celosia_spec.stream.controls import LAYER, head_words
+from celosia_spec.stream.heads import pack as pack_head
 from celosia_spec.stream.passes import RESIDUAL_PASS, code_weight, row_cycles
 
 ARRAYS = {
@@ -172,7 +173,7 @@ class Bench:
         for element, beat, last in self.expected:
             latency = self.path.latency
             if self.array.drain == 1:
-                latency = (2 if layer["wide"] else latency) + layer["residual"]
+                latency = 2 if layer["wide"] else latency
             assert beat + latency <= self.written[element] <= last + latency + 2
 
     def _mask(self, size):
@@ -188,24 +189,26 @@ class Bench:
     def _row(self, word, exponent, layer):
         rng, array, signed = self.rng, self.array, layer["signed_in"]
         unit = exponent - (array.activation_bits - 1) + signed
-        least = -(array.acc_bits + UNIT_MARGIN)
+        least, left = -(array.acc_bits + UNIT_MARGIN), unit + array.acc_bits - 17
+        most = (1 << min(array.acc_bits - array.activation_bits - 1,
+                         15 if array.acc_bits == 24 else 31)) - 1
+        sb = (rng.randint(-64, min(63, left)) if rng.random() < 0.3 else
+              rng.randint(max(-64, left - 20), min(63, left)))
+        bias = (1 << min(15, array.acc_bits - 3 - sb + unit)) - 1      # aligned below 2^(W - 3)
         return Row(
             sw=rng.randint(max(-32, least - unit), min(31, least + 127 - unit)),
-            sb=rng.randint(-64, min(63, unit + array.acc_bits - 17)) if rng.random() < 0.3 else
-            rng.randint(max(-64, unit - 20), min(63, unit + array.acc_bits - 17)),
-            real=rng.random() < 0.85, bias=rng.randint(-32767, 32767), word=word,
+            sb=sb, real=rng.random() < 0.85, bias=rng.randint(-bias, bias), word=word,
             element=rng.randrange(0, ENTRY_WORDS, 1 + layer["wide"]),
-            excess=rng.randint(-(1 << array.acc_bits - 2), 1 << array.acc_bits - 2) * signed)
+            excess=(rng.randint(-most, most) << array.activation_bits - 1) * signed)
 
     def _heads(self, rows, signed):
         """Put heads into the ring, behind those before them; return where."""
         at = begin = (self.ring_at + self.rng.randrange(4)) % len(self.ring)
         for row in rows:
-            words = HEAD.pack(sw=row.sw, sb=row.sb, real=row.real, bias=row.bias, word=row.word,
-                              element=row.element)
-            if signed:
-                words += EXCESS.pack(low=row.excess & 0xffff, high=row.excess >> 16)
-            assert len(words) == head_words(signed_in=bool(signed))
+            words = pack_head(self.array, signed_in=bool(signed), sw=row.sw, sb=row.sb,
+                              sums=row.excess >> self.array.activation_bits - 1, real=row.real,
+                              bias=row.bias, word=row.word, element=row.element)
+            assert len(words) == head_words(self.array, signed_in=bool(signed))
             for word in words:
                 self.ring[at % len(self.ring)] = word
                 at += 1
@@ -225,7 +228,7 @@ class Bench:
         self.tick(start=1, heads=heads)
         flags = {"fresh": int(one.fresh), "begins": int(one.first), "ends": int(one.final),
                  "written": pack(one.written * len(one.rows), 1)}
-        held = 15 + self.array.residual + model.layer["residual"] if self.array.drain == 1 else 4
+        held = 15 + self.array.residual if self.array.drain == 1 else 4
         least = max(self.step * len(one.rows), RESIDUAL_PASS * model.layer["residual"])
         for k in range(1, least + rng.choice([0, 0, 0, 1, 2, 7])):
             self.tick(start=0, heads=rng.randrange(self.array.controls), **(

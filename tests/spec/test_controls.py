@@ -10,13 +10,15 @@ from celosia_spec.stream.controls import (
     COMMAND,
     EXCESS,
     HEAD,
+    LONG_EXCESS,
     RECORDS,
     Op,
     head_words,
 )
 from celosia_spec.stream.words import TILE_WORDS, tap_word, tile_words
 
-ALL = {**{op.name: record for op, record in RECORDS.items()}, "HEAD": HEAD, "EXCESS": EXCESS}
+ALL = {**{op.name: record for op, record in RECORDS.items()}, "HEAD": HEAD, "EXCESS": EXCESS,
+       "LONG_EXCESS": LONG_EXCESS}
 
 
 @pytest.mark.parametrize("record", ALL.values(), ids=ALL)
@@ -41,7 +43,8 @@ def test_batches_and_commands_differ_in_one_bit():
     assert BATCH.bits == COMMAND.bits == 16
     assert BATCH.pack(steps=4096) & 1 == 0
     assert COMMAND.pack(command=1, op=Op.HALT) & 1 == 1
-    assert (head_words(signed_in=False), head_words(signed_in=True)) == (3, 5)
+    assert [head_words(Array(acc_bits=bits), signed_in=signed)
+            for bits in (24, 32) for signed in (False, True)] == [3, 4, 3, 5]
 
 
 def test_tables_of_the_up5k_fit_its_block_memories():

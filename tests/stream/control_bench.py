@@ -18,9 +18,8 @@ from celosia_spec.stream.array import Array
 from celosia_spec.stream.controls import (
     FILL,
     LAYER,
-    head_words,
 )
-from celosia_spec.stream.passes import row_cycles
+from celosia_spec.stream.passes import head_reads, row_cycles
 from celosia_spec.stream.timing import MANTISSA, SUMS, WRITTEN
 
 LATE = MANTISSA
@@ -175,12 +174,12 @@ class Bench:
             assert due == self.cycle
             assert tiled + WRITTEN <= self.cycle + LANES
             heads = block.get("heads")
-            size = head_words(signed_in=bool(layer["signed_in"]))
+            reads = head_reads(self.array, signed_in=bool(layer["signed_in"]))
             apart = self.apart(layer)
             self.flags_of |= dict.fromkeys(range(self.cycle, self.cycle + 4), one)
             for k, head in enumerate(one.heads):
-                row, place = divmod(k, size)
-                self.reads[self.cycle + 1 + row * apart + place] = (
+                row, place = divmod(k, len(reads))
+                self.reads[self.cycle + 1 + row * apart + reads[place]] = (
                     (heads + k) % self.array.controls, head)
             if one.first:
                 self.uses[self.cycle + USED] = band["position"]

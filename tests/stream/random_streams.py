@@ -68,7 +68,7 @@ class Writer:
         groups = 1 << layer["log2_groups"]
         words = [BATCH.pack(steps=steps, dense=dense, joins=joins, open=more)]
         if not joins:
-            words += self.noise(groups * head_words(signed_in=bool(layer["signed_in"])))
+            words += self.noise(groups * head_words(self.array, signed_in=bool(layer["signed_in"])))
         count = -(-steps * groups // (ENTRY_WORDS << dense)) + (layer["residual"] and not joins)
         return self.entries(words) + [self.rng.getrandbits(64) for _ in range(count)]
 

@@ -54,13 +54,18 @@ def lone(shape, rows, kernel, *, pool=None, stride=(1, 1), acc_bits=24):
      r"a \(conv\): no band of it fits banks of 512 rows, 256 taps and 21 tiles together; give it "),
     (lambda: lone((8, 30, 30), 8, (3, 3)), Array(main_words=1024), FitError,
      r"need \d+ words of main memory, the array has 1024; prune more, or give it smaller maps"),
-    (lambda: graph_of([linear("y", ("x",), np.ones((1, 1)), -40)], {"x": (1, 1, 1),
+    (lambda: graph_of([linear("y", ("x",), np.ones((1, 1)), -90)], {"x": (1, 1, 1),
                                                                    "y": (1, 1, 1)}),
      Array(), CompileError,
-     r"y \(conv\): head field sw must be -32 to 31, not -40; give it smaller maps, or weights and "
-     r"biases nearer to 1"),
+     r"y \(conv\): head field room must be -64 to 63, not -74; give it smaller maps, or weights "
+     r"and biases nearer to 1"),
+    (lambda: graph_of([linear("y", ("x",), np.full((1, 259), 127), -7)], {"x": (259, 1, 1),
+                                                                          "y": (1, 1, 1)}),
+     Array(), CompileError,
+     r"y \(conv\): excess field sum must be -32768 to 32767, not -32893; give it smaller maps, or "
+     r"weights and biases nearer to 1"),
 ], ids=["tap words", "pooling", "taps", "inputs", "bank rows", "ring", "tiles", "main memory",
-        "fields"])
+        "fields", "mantissas"])
 def test_refusal(graph, array, error, message):
     with pytest.raises(error, match=message) as raised:
         stream_program(graph(), array)

@@ -8,13 +8,14 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Member, Out
 
 from celosia_hw.layouts import layout
-from celosia_hw.parts.delay import chain
+from celosia_hw.parts.delay import chain, delayed
 from celosia_hw.parts.lookup import lookup
-from celosia_spec.isa import EXPONENT_MIN, SIGNIFICAND_BITS, UNIT_MARGIN
+from celosia_spec.isa import SIGNIFICAND_BITS
 from celosia_spec.stream import timing
 from celosia_spec.stream.array import CONTROL_BITS, Array
-from celosia_spec.stream.controls import HEAD, LAYER, head_words
-from celosia_spec.stream.passes import WIDE_GAP, row_cycles
+from celosia_spec.stream.controls import EXCESS, HEAD, LAYER, excess_record
+from celosia_spec.stream.heads import bias_left
+from celosia_spec.stream.passes import WIDE_GAP, head_reads, row_cycles
 
 layer_layout = layout(*LAYER.words)
 """What stays the same until `close`."""
@@ -44,15 +45,16 @@ class Heads(wiring.Component):
         head to head.
     at : Out(cycles), first : Out(1)
         Bit k: a row's cycle k; cycle 0 follows ``start``. With bit 0: it is the pass's first.
-    weight : Out(signed(6))
-        The exponent of its weights, from its cycle 2 on.
+    reach : Out(7)
+        Exponent of the row's unit + W + `UNIT_MARGIN`, from its cycle 2 on.
     real : Out(1), element : Out(2)
         There is such a row, and the first element of its channel in a word; from its cycle 2 on.
         The word is ``word`` in its cycle `WORD`.
-    bias : Out(signed(acc_bits))
-        What is added to a row's sums: bias less excess. From its cycle `BIAS` on.
+    bias : Out(signed(acc_bits)), up : Out(1)
+        What is added to a row's sums: bias less excess, and 1 where the bias is rounded up. From
+        its cycle `BIAS` on, ``up`` with ``addend`` a cycle later.
     room, near, last : Out(7), Out(2), Out(7)
-        Exponent of the sums' unit + W + `UNIT_MARGIN`, as `Normalise` wants it: two, three and four
+        ``reach``, as `Normalise` wants it: two, three and four
         cycles behind the row's first sums, which are in cycle ``sums``; of sums that are codes of
         a residual operand what leaves them where they are.
     lane, odd : Out(1), alone : In(1)
@@ -61,11 +63,10 @@ class Heads(wiring.Component):
         are codes of a residual operand. Of arrays where two lanes leave a cycle.
     drained : Out
         Where one lane leaves a cycle, in place of the later bits of ``at``: bit k: two cycles less
-        k ahead of the row's first sum, which is in cycle ``sums``, in a layer with a residual
-        operand a cycle later.
+        k ahead of the row's first sum, which is in cycle ``sums``.
     other : In(5), code : In(L), addend : Out(signed(acc_bits))
         With residual operands, where one lane leaves a cycle: the exponent of what is added, + 16.
-        A row's codes, one by one from its cycle 3 on, and six cycles later what is added to its
+        A row's codes, one by one from its cycle 3 on, and five cycles later what is added to its
         sum: ``bias`` and the code aligned to it, within 2^(W - 3) - 1; ``bias`` alone in a layer
         without one.
 
@@ -95,9 +96,9 @@ class Heads(wiring.Component):
         super().__init__({
             "layer": In(layer_layout), "exponent": In(5), "start": In(1), "heads": In(bits),
             "read": Out(1), "address": Out(bits), "word": In(CONTROL_BITS),
-            "at": Out(cycles), "first": Out(1), "weight": Out(signed(6)), "real": Out(1),
-            "element": Out(2), "bias": Out(signed(array.acc_bits)), "room": Out(7),
-            "near": Out(2), "last": Out(7), **more,
+            "at": Out(cycles), "first": Out(1), "reach": Out(7), "real": Out(1),
+            "element": Out(2), "bias": Out(signed(array.acc_bits)), "up": Out(1),
+            "room": Out(7), "near": Out(2), "last": Out(7), **more,
         })
 
     def elaborate(self, platform: Any) -> Module:
@@ -105,10 +106,8 @@ class Heads(wiring.Component):
         m.d.comb += self.at.eq(Cat(*chain(m, self._walk(m), len(self.at) - 1, "row",
                                           reset_less=False)))
         if self.array.drain == 1:
-            begins, then = self.at[self.sums - 2], self.at[self.sums - 1]
             m.d.comb += self.drained.eq(Cat(*chain(
-                m, Mux(self.layer.residual, then, begins) if self.codes else begins,
-                len(self.drained) - 1, "drained", reset_less=False)))
+                m, self.at[self.sums - 2], len(self.drained) - 1, "drained", reset_less=False)))
         self._unit(m)
         self._bias(m)
         return m
@@ -119,7 +118,6 @@ class Heads(wiring.Component):
         at, active, begin, end, row = Signal(5), Signal(), Signal(), Signal(), Signal()
         left = Signal(2)
         words = Signal()                                # there is one more
-        length = Mux(layer.signed_in, head_words(signed_in=True), head_words(signed_in=False))
         m.d.comb += [
             end.eq(self._ends(m, at)), row.eq(active & (at == 0)), self.first.eq(row & begin),
             self.read.eq(active & words),
@@ -128,7 +126,9 @@ class Heads(wiring.Component):
             late = at[(WIDE_GAP - 1).bit_length():].any()
             m.d.comb += [self.odd.eq(at[0]), self.lane.eq(active & Mux(
                 layer.wide, late, at < (self.array.lanes >> layer.log2_groups)))]
-        m.d.sync += words.eq(end | self.start | (at < length - 1))
+        plain, late = (head_reads(self.array, signed_in=signed) for signed in (False, True))
+        m.d.sync += words.eq(end | self.start | (at < len(plain) - 1) | (
+            layer.signed_in & (at + 1).matches(*late[len(plain):])))
         m.d.sync += at.eq(Mux(end | self.start, 0, at + 1))
         # What loads stands as a summand's bits, so that it goes into the adder's look-up tables.
         m.d.sync += self.address.eq(Mux(
@@ -152,14 +152,15 @@ class Heads(wiring.Component):
         if array.drain == 1:            # with its last lane, or a cycle later
             lanes = array.lanes - 1
             full, then = Signal(), Signal()
-            m.d.comb += full.eq((at[:4] | (Const(lanes) << 4 >> layer.log2_groups)[:4]).all())
+            # Four lanes take eight cycles where their inputs have signs.
+            long, short = layer.log2_groups != 0, layer.log2_groups[1] & ~layer.signed_in
+            m.d.comb += full.eq((at[:4] | Cat(Const(0, 2), short, long)).all())
+            assert all(cycles == max(lanes >> (flags & 3), 7 if flags & 4 else 0)
+                       + bool(array.residual and flags & 16) for flags, cycles in cases.items())
+            if not array.residual:
+                return full
             m.d.sync += then.eq(full & ~self.start)
-            residual = layer.residual if array.residual else Const(0, 1)
-            later = residual | (layer.signed_in & layer.log2_groups[1])
-            assert all(cycles == (lanes >> (flags & 3)) + bool(
-                (array.residual and flags & 16) or flags & 6 == 6)
-                for flags, cycles in cases.items())
-            return Mux(later, then, full)
+            return Mux(layer.residual, then, full)
         last = Signal(max(cases.values()).bit_length())
         m.d.sync += last.eq(lookup(
             Cat(layer.log2_groups, layer.signed_in, layer.wide, layer.residual), cases, len(last)))
@@ -167,41 +168,33 @@ class Heads(wiring.Component):
 
     def _unit(self, m: Module) -> None:
         """Exponents, in cycle 1: the unit of the row's sums and how far its bias moves."""
-        head = layout(HEAD.words[0])(self.word[:HEAD.words[0].bits])
-        w, left = self.array.acc_bits, self.array.acc_bits - 17
-        # s_x + W + margin; the input's unit lies L - 1 below its exponent, one less with a sign.
-        base = w + UNIT_MARGIN + EXPONENT_MIN - (self.array.activation_bits - 1)
-        unit, move = Signal(signed(8)), Signal(signed(8))
-        self._move, sign = move, self.layer.signed_in
-        for register, more in ((unit, base), (move, base + left - w - UNIT_MARGIN)):
-            m.d.sync += register.eq(self.exponent + Mux(sign, more + 1, more))
-        right = Signal(signed(9))
+        array, head = self.array, layout(HEAD.words[0])(self.word[:HEAD.words[0].bits])
+        right, far = Signal(7), Signal(5)
         self.amount = Signal(5, reset_less=True)
-        amount = right[:5] | right[5:8].any().replicate(5)
-        m.d.comb += right.eq(move - head.sb)
-        m.d.sync += self.amount.eq(Mux(self.at[1], amount, self._far(m, head)) if self.codes
-                                   else amount)
+        m.d.comb += [right.eq(self.exponent + head.right),
+                     far.eq(right[:5] | right[6].replicate(5))]
+        m.d.sync += self.amount.eq(Mux(self.at[1], far, self._far(m)) if self.codes else far)
         with m.If(self.at[1]):
-            m.d.sync += [self.weight.eq(head.sw), self.real.eq(head.real),
+            m.d.sync += [self.reach.eq(self.exponent + head.room), self.real.eq(head.real),
                          self.element.eq(head.element)]
         # A row's cycles may be as few as its head's words: its exponent waits in more places.
-        weight: Value = self.weight
-        for cycle in (5,) if self.array.drain == 1 else (4, 7)[:1 + self.array.residual]:
-            waits = Signal(signed(6), name=f"weight{cycle}", reset_less=True)
+        reach: Value = self.reach
+        for cycle in (5,) if array.drain == 1 else (4, 7)[:1 + array.residual]:
+            waits = Signal(7, name=f"reach{cycle}", reset_less=True)
             with m.If(self.at[cycle]):
-                m.d.sync += waits.eq(weight)
-            weight = waits
-        if self.array.drain == 1:       # rows take four cycles at least
+                m.d.sync += waits.eq(reach)
+            reach = waits
+        if array.drain == 1:            # rows take four cycles at least
             m.d.sync += self.near.eq(self.room[1:3])
-            for k, register, value in ((3, self.room, unit + weight), (5, self.last, self.room)):
+            for k, register, value in ((3, self.room, reach), (5, self.last, self.room)):
                 with m.If(self.drained[k]):
                     m.d.sync += register.eq(value)
             return
-        given, room = Signal.like(self.room, reset_less=True), unit + weight
-        if self.array.residual:
-            room = Mux(self.alone, w - SIGNIFICAND_BITS - 1, room)
+        given = Signal.like(self.room, reset_less=True)
+        if array.residual:
+            reach = Mux(self.alone, array.acc_bits - SIGNIFICAND_BITS - 1, reach)
         for k, (register, value) in enumerate((
-                (given, room), (self.room, given), (self.near, self.room[1:3]),
+                (given, reach), (self.room, given), (self.near, self.room[1:3]),
                 (self.last, self.room))):
             with m.If(self.at[self.sums + k]):
                 m.d.sync += register.eq(value)
@@ -213,26 +206,27 @@ class Heads(wiring.Component):
 
     def _bias(self, m: Module) -> None:
         """Mantissa, in cycle 2: shifted, then less the excess of signed inputs."""
-        w, value = self.array.acc_bits, self.word.as_signed()
-        rounded, up = self._moved(m, self._code(value) if self.codes else value, self.amount)
-        if self.codes:
-            self._clipped(m, rounded, up)
-        low, borrow = Signal(CONTROL_BITS, reset_less=True), Signal(reset_less=True)
-        high = Signal(w - CONTROL_BITS, reset_less=True)
-        with m.If(self.at[4]):
-            m.d.sync += Cat(low, borrow).eq(-self.word)
-        with m.If(self.at[5]):
-            m.d.sync += high.eq(-(self.word + borrow))
-        with m.If(~self.layer.signed_in):
-            m.d.sync += [low.eq(0), high.eq(0)]
+        array, word = self.array, self.word
+        rounded, up = self._moved(
+            m, (self._code(word) if self.codes else word).as_signed(), self.amount)
+        if excess_record(array) is EXCESS:
+            excess: Value = Cat(Const(0, array.activation_bits - 1), word)
+        else:
+            excess = Cat(self._held(m, word, "low"), word)
+        raised = Signal(reset_less=True)
         with m.If(self.at[self.BIAS - 1]):
-            m.d.sync += self.bias.eq((Cat(up, rounded).as_signed() + Cat(up, low, high))[1:])
+            m.d.sync += [raised.eq(up), self.bias.eq(Mux(
+                self.layer.signed_in, rounded + excess.as_signed(), rounded))]
+        m.d.comb += self.up.eq(delayed(m, raised, int(self.codes), "up"))
+        if self.codes:
+            both = Cat(up, rounded).as_signed() + Cat(up, self.bias).as_signed()
+            m.d.sync += self.addend.eq(Mux(self.layer.residual, both[1:], self.bias))
 
     def _moved(self, m: Module, value: Value, amount: Value) -> tuple[Signal, Signal]:
-        """Return a mantissa moved to the right by ``amount``, counted from W - 17 places to the
-        left, four cycles later, and whether one is added to it."""
+        """Return a mantissa of 16 bits moved to the right by ``amount``, counted from `bias_left`
+        places to the left, four cycles later, and whether one is added to it; a code is clipped to
+        2^(W - 3) - 1 in magnitude."""
         # To the right by 31 - r - 8 q: to the left by r first, then by so many bytes to the right.
-        zeros = self.array.acc_bits - 23
         for k in range(3):
             moved = Signal(signed(len(value) + (1 << k)), name=f"left{1 << k}")
             m.d.comb += moved.eq(Mux(amount[k], value, value << (1 << k)))
@@ -240,52 +234,53 @@ class Heads(wiring.Component):
             if k == 0:
                 value = self._held(m, value, "first")
                 amount = self._held(m, amount, "amount_first")
+        # The lowest bit is the one behind the unit.
+        zeros = bias_left(self.array) - 6
         value = self._held(m, Cat(Const(0, zeros), value).as_signed(), "second")
         amount = self._held(m, amount[3:], "amount_second")
         far = Signal.like(value, name="right8")
         m.d.comb += far.eq(Mux(amount[0], value >> 8, value))
-        third, amount_third = self._held(m, far, "third"), self._held(m, amount[1], "amount_third")
+        over, pick = self._clips(m, value, amount) if self.codes else (Const(0, 1), amount[1])
+        third, pick = self._held(m, far, "third"), self._held(m, pick, "pick")
         sticky = self._held(m, amount[0] & value[:8].any(), "sticky")
         value = Signal.like(third, name="right16")
-        m.d.comb += value.eq(Mux(amount_third, third >> 16, third))
-        sticky = sticky | (amount_third & third[:16].any())
-        rounded, up = Signal(signed(len(value) - 1), reset_less=True), Signal(reset_less=True)
-        m.d.sync += [rounded.eq(value >> 1), up.eq(value[0] & (sticky | value[1]))]
+        m.d.comb += value.eq(Mux(pick, third >> 16, third))
+        sticky = sticky | (pick & third[:16].any())
+        rounded, up = Signal(signed(self.array.acc_bits - 2), reset_less=True), Signal(
+            reset_less=True)
+        bits = len(rounded) - 1
+        m.d.sync += [
+            rounded.eq(Cat(value[1] | over, Mux(over, pick.replicate(bits - 1), value[2:bits + 1]),
+                           value[-1])),
+            up.eq(value[0] & (sticky | value[1]) & ~over)]
         return rounded, up
 
-    def _far(self, m: Module, head: Any) -> Signal:
+    def _clips(self, m: Module, value: Value, amount: Value) -> tuple[Signal, Value]:
+        """Return whether a code is clipped, a cycle later, and of what bits its result is: with
+        ``amount``, whether it moves by 16."""
+        limit, sign = self.array.acc_bits - 2, value[-1]
+
+        def beyond(first: int) -> Value:
+            bits = value[first:-1]
+            return (bits ^ sign.replicate(len(bits))).any()
+
+        # The one value that is too large by one unit is a power of two.
+        least = sign & ~value[:limit].any()
+        over = ~amount[1] & Mux(amount[0], beyond(limit + 8), beyond(limit) | least)
+        return self._held(m, over, "over"), amount[1] | (over & ~sign)
+
+    def _far(self, m: Module) -> Value:
         """Return how far codes of a row move, from its cycle 2 on."""
-        apart, right = Signal(signed(8)), Signal(signed(8))
-        # From how far a bias of exponent 0 moves, which begins 14 places lower.
-        base = 14 - EXPONENT_MIN + self.array.activation_bits - 1
-        m.d.sync += apart.eq(self._move + (
-            Mux(self.layer.residual_signed, base - 1, base) - self.other))
-        m.d.comb += right.eq(apart + head.sw)
-        far = Signal(5, reset_less=True)
-        with m.If(self.at[1]):
-            m.d.sync += far.eq((right[:5] | right[5:7].any().replicate(5))
-                               & ~right[-1].replicate(5))
-        return far
+        apart, right = Signal(signed(6)), Signal(signed(8))
+        m.d.sync += apart.eq(self.other + Mux(self.layer.residual_signed, 3, 2)
+                             - self.array.activation_bits)
+        m.d.comb += right.eq(self.reach - apart)
+        return (right[:5] | right[5:7].any().replicate(5)) & ~right[-1].replicate(5)
 
     def _code(self, value: Value) -> Value:
-        """Return what is moved: in a row's cycle 2 its bias, else a code, as far to the left as
-        its sums reach."""
+        """Return what is moved: in a row's cycle 2 its bias, else a code, as high as it can be."""
         layer, code = self.layer, self.code
         top = code[-1] ^ layer.residual_signed
-        code = Cat(Const(0, 14), code[:-1], top, top & layer.residual_signed).as_signed()
-        return Mux(self.at[2], value, code).as_signed()
-
-    def _clipped(self, m: Module, rounded: Signal, up: Value) -> None:
-        """Clip a code to 2^(W - 3) - 1 in magnitude, and add it to the bias."""
-        limit, sign = self.array.acc_bits - 3, rounded[-1]
-        over = (rounded[limit:-1] ^ sign.replicate(len(rounded) - 1 - limit)).any()
-        # The one value that is too large by one unit is a power of two.
-        least = sign & ~rounded[limit - self.array.activation_bits:limit].any()
-        clipped, one = Signal(signed(limit + 1), reset_less=True), Signal(reset_less=True)
-        m.d.sync += [one.eq(up), clipped.eq(Cat(
-            rounded[0] | over | least, Mux(over, (~sign).replicate(limit - 1), rounded[1:limit]),
-            sign))]
-        with m.If(~self.layer.residual):
-            m.d.sync += [clipped.eq(0), one.eq(0)]
-        m.d.sync += self.addend.eq((Cat(one, clipped).as_signed()
-                                    + Cat(one, self.bias).as_signed())[1:])
+        code = Cat(Const(0, CONTROL_BITS - 1 - len(code)), code[:-1], top,
+                   top & layer.residual_signed)
+        return Mux(self.at[2], value, code)

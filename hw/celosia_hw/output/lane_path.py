@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Const, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -31,7 +31,7 @@ class LanePath(wiring.Component):
         Passes follow each other by 16 cycles or more.
     fresh, begins, ends : In(1)
         From the second cycle behind ``start`` until the fourteenth; a cycle more of arrays with
-        residual operands, and two in a layer with one.
+        residual operands.
     sums : In(1 x signed(acc_bits)), shift : Out(1)
         The next lane of the shadow; the one behind it is there in the cycle behind ``shift``.
     data : Out(32)
@@ -41,9 +41,8 @@ class LanePath(wiring.Component):
     ------
     No stalls. Row r of a pass has its first sum r * `row_cycles` behind the pass's first. An
     element is written ``latency`` cycles behind its sum, its pair's upper one, or its row's last
-    one; in a layer whose sums are stored two cycles behind it. In a layer with a residual operand
-    sums leave a cycle later than elsewhere. Its passes are in turns of the first phase and of the
-    second: sums of the first are codes.
+    one; in a layer whose sums are stored two cycles behind it. Passes of a layer with a residual
+    operand are in turns of the first phase and of the second: sums of the first are codes.
 
     On the UP5K: 799 cells (953 with residual operands) and 2 block memories.
     """
@@ -136,7 +135,9 @@ class LanePath(wiring.Component):
         layer = self.layer
         total = Signal(signed(self.array.acc_bits), reset_less=True)
         m.d.comb += self.shift.eq(drained.active)
-        m.d.sync += total.eq(self.sums[0] + (heads.addend if self.array.residual else heads.bias))
+        addend = heads.addend if self.array.residual else heads.bias
+        m.d.sync += total.eq((Cat(heads.up, self.sums[0]).as_signed()
+                              + Cat(heads.up, addend).as_signed())[1:])
         m.submodules.normalise = normalise = Normalise(self.array.acc_bits)
         m.d.comb += [
             normalise.sum.eq(total), normalise.room.eq(heads.room),

@@ -122,7 +122,7 @@ class OutputPath(wiring.Component):
         first : cycle of a row in which its first sums leave.
         """
         layer = self.layer
-        addend, alone = self._addend(m, heads, pool)
+        addend, up, alone = self._addend(m, heads, pool)
         row = Mux(layer.wide & ~alone, heads.at[first + WIDE_GAP], heads.at[first])
         m.submodules.beats = beats = Beats(self.array)
         m.d.comb += [
@@ -133,7 +133,8 @@ class OutputPath(wiring.Component):
         totals = []
         for e in range(2):
             total = Signal(signed(self.array.acc_bits), name=f"total{e}", reset_less=True)
-            m.d.sync += total.eq(self.sums[e] + addend)
+            m.d.sync += total.eq((Cat(up, self.sums[e]).as_signed()
+                                  + Cat(up, addend).as_signed())[1:])
             m.submodules[f"normalise{e}"] = normalise = Normalise(self.array.acc_bits)
             m.d.comb += [
                 normalise.sum.eq(total), normalise.room.eq(heads.room),
@@ -160,35 +161,36 @@ class OutputPath(wiring.Component):
             ahead = Mux(layer.residual, lanes, ahead)
         m.d.comb += pool.ahead.eq(ahead)
 
-    def _addend(self, m: Module, heads: Heads, pool: Pool) -> tuple[Value, Value]:
-        """Return what is added to a lane's sum, and whether its row belongs to the first phase of a
-        layer with a residual operand: then nothing is."""
+    def _addend(self, m: Module, heads: Heads, pool: Pool) -> tuple[Value, Value, Value]:
+        """Return what is added to a lane's sum, and 1 with it, and whether its row belongs to the
+        first phase of a layer with a residual operand: then nothing is."""
         if not self.array.residual:
-            return heads.bias, Const(0, 1)
+            return heads.bias, heads.up, Const(0, 1)
         layer, bits = self.layer, self.array.activation_bits
         # Rows alternate: those of all groups in the first phase, then those in the second one.
         count = Signal(range(2 * self.array.groups_max), init=2 * self.array.groups_max - 1)
         m.d.sync += count.eq((count + heads.at[heads.sums - 2]) | self.clear.replicate(len(count)))
         alone = layer.residual & ~count.bit_select(layer.log2_groups, 1)
         m.submodules.align = align = Align(bits, self.array.acc_bits)
-        apart, code = Signal(signed(7)), Signal(bits, reset_less=True)
+        apart, code = Signal(range(128)), Signal(bits, reset_less=True)
         odd = chain(m, heads.odd, 2, "lane_odd")[-1]
         m.d.sync += [
-            apart.eq(self.other - self.exponent + layer.residual_signed - layer.signed_in),
+            apart.eq(self.other + layer.residual_signed + self.array.acc_bits - bits - 1),
             code.eq(Mux(odd, pool.held[1][:bits], pool.held[0][:bits])),
         ]
         with m.If(~layer.residual):
             m.d.sync += code.eq(0)
         m.d.comb += [
             align.code.eq(code), align.signed.eq(layer.residual_signed),
-            align.shift.eq(apart - heads.weight), align.right.eq(heads.at[self._CODE - 1]),
+            align.shift.eq(apart - heads.reach), align.right.eq(heads.at[self._CODE - 1]),
             align.left.eq(heads.at[self._CODE + 1]),
         ]
         addend = Signal.like(heads.bias, name="addend", reset_less=True)
-        m.d.sync += addend.eq(heads.bias + align.aligned)
+        up = Signal(reset_less=True)
+        m.d.sync += [addend.eq(heads.bias + align.aligned), up.eq(heads.up)]
         with m.If(alone):
-            m.d.sync += addend.eq(0)
-        return addend, alone
+            m.d.sync += [addend.eq(0), up.eq(0)]
+        return addend, up, alone
 
     def _write(self, m: Module, heads: Heads, pool: Pool, late: int) -> None:
         """Gather what is written; a queue holds masks and words until then.

@@ -163,6 +163,5 @@ class Executor(wiring.Component):
     def _distance(self, m: Module) -> None:
         """Tell the words of a batch's heads."""
         layer = self.layer
-        m.d.comb += self.distance.eq(Mux(
-            layer.signed_in, head_words(signed_in=True), head_words(signed_in=False))
-            << layer.log2_groups)
+        plain, signed = (head_words(self.array, signed_in=sign) for sign in (False, True))
+        m.d.comb += self.distance.eq(Mux(layer.signed_in, signed, plain) << layer.log2_groups)

@@ -163,7 +163,7 @@ class Fetcher(wiring.Component):
                      *(after[name].eq(value) for name, value in (
                          ("none", none), ("one", one), ("heads", heads)))]
         count = lookup(Cat(signed_in, groups), {
-            flag | log2_groups << 1: head_words(signed_in=bool(flag)) << log2_groups
+            flag | log2_groups << 1: head_words(self.array, signed_in=bool(flag)) << log2_groups
             for log2_groups in range(self.array.groups_max.bit_length()) for flag in range(2)}, 5)
         with m.If(parses):
             m.d.comb += [

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from celosia_spec.isa.fields import Field, Value, Word
-from celosia_spec.stream.array import CONTROL_BITS
+from celosia_spec.stream.array import CONTROL_BITS, Array
 
 BATCH = Word("batch", (
     Field("command", 1, False, "0"),
@@ -102,21 +102,26 @@ LAYER = _record(
 
 HEAD = _record(
     "head",
-    (Field("sw", 6, True, "exponent s_w of the weight mantissas' least significant bit"),
-     Field("sb", 7, True, "exponent of the bias mantissa's least significant bit, less s_w"),
+    (Field("room", 7, True, "exponent of its sums' unit + W + `UNIT_MARGIN`, where its input has "
+                            "exponent -16"),
+     Field("right", 6, False, "places that its bias moves to the right of where it is shifted "
+                              "from (`bias_left`), + 32, where its input has exponent -16"),
      Field("element", 2, False, "its channel's first element in `word`"),
      Field("real", 1, False, "there is such a row")),
     (Field("bias", 16, True, "bias mantissa"),),
     (Field("word", 16, False, "where its channel of the output begins"),),
 )
-"""One row of a batch."""
+"""One row of a batch. `celosia_spec.stream.heads` makes them."""
 
-EXCESS = _record(
-    "excess",
-    (Field("low", 16, False, "2^(L-1) times the sum of the row's mantissas, lower half"),),
+EXCESS = _record("excess", (Field("sum", 16, True, "minus the sum of the row's mantissas"),))
+"""Behind the head of a row whose input has signs."""
+
+LONG_EXCESS = _record(
+    "long excess",
+    (Field("low", 16, False, "minus 2^(L-1) times the sum of the row's mantissas, lower half"),),
     (Field("high", 16, True, "upper half"),),
 )
-"""Behind the head of a row whose input has signs."""
+"""Instead of it where sums have 32 bits."""
 
 TABLE = _record("table", (Field("place", 16, False, "first word"),))
 """Taps or tiles; the words follow."""
@@ -193,6 +198,11 @@ RECORDS = {Op.LAYER: LAYER, Op.TAPS: TABLE, Op.TILES: TABLE, Op.FILL: FILL, Op.B
 """What follows a command; nothing follows the others."""
 
 
-def head_words(*, signed_in: bool) -> int:
+def head_words(array: Array, *, signed_in: bool) -> int:
     """Return the control words of a row's head."""
-    return len(HEAD.words) + signed_in * len(EXCESS.words)
+    return len(HEAD.words) + signed_in * len(excess_record(array).words)
+
+
+def excess_record(array: Array) -> Record:
+    """Return what stands behind heads of rows whose input has signs."""
+    return LONG_EXCESS if array.acc_bits == 32 else EXCESS

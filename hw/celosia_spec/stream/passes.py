@@ -1,11 +1,14 @@
 """How fast passes can follow each other at the output of the second machine."""
 
 from celosia_spec.stream.array import Array
-from celosia_spec.stream.controls import head_words
+from celosia_spec.stream.controls import HEAD, excess_record
 
 WIDE_GAP = 4
 """Cycles behind a row whose sums are stored, where two lanes leave a cycle: they go around the
 normalisers."""
+
+EXCESS_READ = 5
+"""Cycle of a row in which the last word behind its head is asked for."""
 
 RESIDUAL_PASS = 16
 """Cycles that a pass takes at least where a tensor is added: those of the first phase have left
@@ -28,12 +31,19 @@ def row_cycles(array: Array, *, log2_groups: int, signed_in: bool, wide: bool = 
     `Array.drain` lanes leave a cycle; one where sums are stored, or a residual operand is added.
     Where one always leaves, a row's bias and its residual operands are aligned one by one.
     """
-    positions, head = array.positions(log2_groups), head_words(signed_in=signed_in)
-    if array.drain == 1:
-        return max(positions + residual, head)
+    positions, head = array.positions(log2_groups), head_reads(array, signed_in=signed_in)[-1] + 1
+    if array.drain == 1:                # 4, 8 or 16, and one
+        return max(positions, 8 if signed_in else head) + residual
     if wide:
         return max(positions + WIDE_GAP, head)
     return max(positions if residual else positions // 2, head)
+
+
+def head_reads(array: Array, *, signed_in: bool) -> tuple[int, ...]:
+    """Return the cycles of a row in which the words of its head are asked for: what is added to
+    sums of inputs with signs comes as late as it is used."""
+    late = len(excess_record(array).words) if signed_in else 0
+    return (*range(len(HEAD.words)), *range(EXCESS_READ + 1 - late, EXCESS_READ + 1))
 
 
 def code_weight(array: Array, *, signed_out: bool) -> int:

@@ -110,12 +110,11 @@ class Drains:
         base = self._late
         if one and layer.wide:          # they do not wait for elements
             base = BIAS + 2 + self.array.residual
-        base += one and layer.residual  # clipped first
         heads: list[int] = []
         writes: list[int] = []
         for number, (slot, real) in enumerate(rows):
             at = number * layer.row
-            heads += [at + 1 + k for k in range(layer.heads)]
+            heads += [at + 1 + cycle for cycle in layer.heads]
             row = Row(layer=layer, begins=base + 1, written=written, slot=slot)
             if real and ends:
                 writes += [at + cycle for cycle in self._writes_of(row)]

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from celosia_spec.stream.array import ENTRY_WORDS, Array
-from celosia_spec.stream.controls import BATCH, COMMAND, HEAD, RECORDS, Op, head_words
+from celosia_spec.stream.controls import BATCH, COMMAND, HEAD, RECORDS, Op
 from celosia_spec.stream.fills import places
 from celosia_spec.stream.image import UNIT_WORDS, Section
 from celosia_spec.stream.image import places as image_places
-from celosia_spec.stream.passes import pass_cycles, row_cycles
+from celosia_spec.stream.passes import head_reads, pass_cycles, row_cycles
 from celosia_spec.stream.words import TILE_WORDS, tile_words
 
 NEVER = 1 << 62
@@ -34,7 +34,7 @@ class Layer:
     single: bool
     wide: bool
     residual: bool
-    heads: int
+    heads: tuple[int, ...]
     row: int
     least: int
 
@@ -47,7 +47,7 @@ class Layer:
                             residual=residual) for count in (row_cycles, pass_cycles))
         return cls(groups=1 << log2_groups, phases=fields["last_phase"] + 1,
                    single=wide or residual or array.drain == 1, wide=wide, residual=residual,
-                   heads=head_words(signed_in=signed), row=row, least=least)
+                   heads=head_reads(array, signed_in=signed), row=row, least=least)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -212,7 +212,7 @@ def _batch(array: Array, reader: _Reader, word: int, fields: dict[str, int], ban
     """Return a batch whose first word this is; a part of one has the ``rows`` before it."""
     batch, layer = BATCH.unpack(word), Layer.of(array, fields)
     if not batch["joins"]:
-        heads = [HEAD.unpack(reader.words(layer.heads)[:len(HEAD.words)])
+        heads = [HEAD.unpack(reader.words(len(layer.heads))[:len(HEAD.words)])
                  for _ in range(layer.groups)]
         rows = tuple((head["element"], bool(head["real"])) for head in heads)
     words = (batch["steps"] + batch["dense"] >> batch["dense"]) * layer.groups
@@ -225,7 +225,7 @@ def _batch(array: Array, reader: _Reader, word: int, fields: dict[str, int], ban
              for tile in range(band["last_tile"] + 1))
     return Batch(layer=layer, steps=batch["steps"], dense=bool(batch["dense"]),
                  joins=bool(batch["joins"]), open=bool(batch["open"]), added=added,
-                 heads=0 if batch["joins"] else layer.groups * layer.heads, first=first,
+                 heads=0 if batch["joins"] else layer.groups * len(layer.heads), first=first,
                  entries=count, rows=rows, position=band["position"],
                  tiles=tuple(written.unpack(tile)["written"] & (1 << size) - 1 for tile in tiles))
 

@@ -11,7 +11,8 @@ from celosia.emit.weight_stream import encode
 from celosia_spec.isa import ArrayConfig
 from celosia_spec.qgraph import QGraph, QNode
 from celosia_spec.stream.array import ENTRY_WORDS, Array
-from celosia_spec.stream.controls import BATCH, EXCESS, HEAD, head_words
+from celosia_spec.stream.controls import BATCH, head_words
+from celosia_spec.stream.heads import pack
 from celosia_spec.stream.passes import code_weight
 from celosia_spec.stream.words import WEIGHT
 
@@ -41,7 +42,8 @@ class Batches:
 
 def batches(graph: QGraph, layer: Layer, part: Part, array: Array) -> Batches:
     """Return a part's batches; those that are too long for the ring in pieces."""
-    groups, size = layer.groups, head_words(signed_in=graph.tensors[layer.node.input].signed)
+    groups, size = layer.groups, head_words(
+        array, signed_in=graph.tensors[layer.node.input].signed)
     longest = part.longest * ENTRY_WORDS * (1 + part.dense) // groups
     pieces = -(-part.steps // longest)
     batch = np.repeat(np.arange(len(pieces)), pieces)
@@ -110,11 +112,8 @@ def _heads(node: QNode, rows: np.ndarray, place: Region, array: Array, *,
     """Return the head of each row, int64 (rows, words)."""
     real, row = (rows >= 0).astype(np.int64), np.maximum(rows, 0)
     word, element = np.divmod(place.element(row), ENTRY_WORDS)
-    words = HEAD.pack(bias=real * node.bias[row], sw=real * node.sw[row],
-                      sb=real * (node.sb - node.sw)[row], element=real * element, real=real,
-                      word=real * word)
-    if signed:
-        sums = np.asarray(node.matrix.astype(np.int64).sum(axis=1)).ravel()
-        excess = real * sums[row] << array.activation_bits - 1
-        words += EXCESS.pack(low=excess & 0xFFFF, high=excess >> 16)
+    sums = np.asarray(node.matrix.astype(np.int64).sum(axis=1)).ravel()
+    words = pack(array, signed_in=signed, sw=real * node.sw[row],
+                 sb=real * (node.sb - node.sw)[row], bias=real * node.bias[row],
+                 sums=real * sums[row], word=real * word, element=real * element, real=real)
     return np.stack(words, axis=1)

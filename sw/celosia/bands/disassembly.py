@@ -92,7 +92,7 @@ def layer_words(program: StreamProgram) -> list[LayerWords]:
         word = reader.control()
         layer = found[-1]
         if not word & 1:
-            layer.items.append(_batch(reader, word, layer))
+            layer.items.append(_batch(program.array, reader, word, layer))
             continue
         command = _command(reader, word)
         if command.op == Op.HALT:
@@ -126,9 +126,10 @@ def _command(reader: Reader, word: int) -> Command:
                    words=tuple(words[size:]))
 
 
-def _batch(reader: Reader, word: int, layer: LayerWords) -> Batch:
+def _batch(array: Array, reader: Reader, word: int, layer: LayerWords) -> Batch:
     fields, entry = BATCH.unpack(word), reader.taken[-1][-1]
-    size = 0 if fields["joins"] else head_words(signed_in=bool(layer.layer["signed_in"]))
+    size = 0 if fields["joins"] else head_words(
+        array, signed_in=bool(layer.layer["signed_in"]))
     heads = tuple(HEAD.unpack(reader.controls(size)[:len(HEAD.words)])
                   for _ in range(layer.groups if size else 0))
     if layer.layer["residual"] and not fields["joins"]:

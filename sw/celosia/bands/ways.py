@@ -318,7 +318,8 @@ def _work(graph: QGraph, node: QNode, array: Array, log2: int, index: np.ndarray
         taken, passes = taken + 1, passes + least
     return Work(rows=rows, added=added, steps=steps, dense=dense, index=index,
                 longest=int(taken.max()), passes=passes, cycles=int(passes.sum()), least=least,
-                fetched=int(taken.sum()) + len(steps) * (head_words(signed_in=signed) * groups + 1))
+                fetched=int(taken.sum()) + len(steps) * (
+                    head_words(array, signed_in=signed) * groups + 1))
 
 
 def longest_batch(array: Array, *, single: bool) -> int:

@@ -95,7 +95,7 @@ def events(array: Array, memory: Sequence[int], chunks: Sequence[tuple[int, int]
             batch = BATCH.unpack(word)
             groups = 1 << layer["log2_groups"]
             if not batch["joins"]:
-                heads = words.take(groups * head_words(signed_in=bool(layer["signed_in"])))
+                heads = words.take(groups * head_words(array, signed_in=bool(layer["signed_in"])))
             pairs = -(-batch["steps"] >> batch["dense"])
             added = words.weights(1)[0] if layer["residual"] and not batch["joins"] else None
             entries = words.weights(-(-pairs * groups // ENTRY_WORDS))
