@@ -1,6 +1,5 @@
 """Sums to elements of a stored map, rounded to odd."""
 
-from collections.abc import Callable
 from typing import Any
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
@@ -53,16 +52,13 @@ class Normalise(wiring.Component):
         less, negative = self._held(m, "less", (self.sum + sign.as_signed())[:bits], self.sum[-1])
         with m.If(self.relu & self.sum[-1]):
             m.d.sync += [less.eq(0), negative.eq(0)]
-        value: Value = less ^ negative.replicate(bits)
-        sixteen, eight, value, free = self._left(
-            m, 16, value, lambda first, end: Mux(negative, less[first:end].all(),
-                                                 ~less[first:end].any()),
-            self.room[3:5], self.room[5:].any())
-        value, free, *moves, negative = self._held(m, "far", value, free, eight, sixteen, negative)
+        sixteen, eight, value, free = self._far(m, less, negative.replicate(bits))
         value, sticky = self._cut(value, 7)
-        far = value
-        four, two, value, free = self._left(
-            m, 4, value, lambda first, end: ~far[first:end].any(), self.near, free)
+        low, sticky, high, free, *moves, negative = self._held(
+            m, "far", value[:16 - bits], sticky, value[16 - bits:], free, eight, sixteen, negative)
+        with m.If(sixteen):             # nothing is left below
+            m.d.sync += [low.eq(0), sticky.eq(0)]
+        four, two, value, free = self._near(m, Cat(low, high), free)
         value, sticky, free, *moves, negative = self._held(
             m, "near", value, sticky, free, two, four, *moves, negative)
         value, lost = self._cut(value, 1)
@@ -79,29 +75,40 @@ class Normalise(wiring.Component):
         m.d.sync += [h.eq(value) for h, value in zip(held, values, strict=True)]
         return tuple(held)
 
-    def _left(self, m: Module, distance: int, value: Value,
-              empty: Callable[[int, int], Value], room: Value,
-              free: Value) -> tuple[Value, Value, Value, Value]:
-        """Move a value left by ``distance`` and by half of it, each if only zeros fall off and the
-        room allows it. Return whether it moved, the value, and whether there is room for all
-        further moves: a bit of it that is not used leaves more than they take.
+    def _far(self, m: Module, less: Value, negative: Value) -> tuple[Value, Value, Value, Value]:
+        """Move a value left by 16 and by 8, each if only zeros fall off and the room allows it.
+        Return whether it moved, the value, and whether there is room for all further moves: a bit
+        of it that is not used leaves more than they take. The value's lowest 16 bits are those of
+        one that has not moved by 16.
 
-        empty : whether bits of the value are 0.   room : bits for half of it, and for it.
+        less : the value, inverted where ``negative``, whose bits are all the same.
         """
-        half, bits = distance // 2, len(value)
-        clear, then = empty(bits - distance, bits), Const(0, 1)
-        if bits >= distance + half:         # else only 0 could move twice
-            then = empty(bits - distance - half, bits - distance)
-        first, second, rest = (Signal(name=f"{name}{distance}") for name in (
-            "first", "second", "rest"))
-        alone, by = empty(bits - half, bits), Signal(bits, name=f"by{distance}")
+        value, bits, room, free = less ^ negative, len(less), self.room[3:5], self.room[5:].any()
+        full, sixteen, eight = Signal(2), Signal(), Signal()
+        then = ~value[bits - 24:bits - 16].any() if bits >= 24 else Const(0, 1)
+        by, low = Signal(bits - 16), value[:16]
         m.d.comb += [
-            first.eq(clear & (free | room[1])),
-            second.eq(Mux(first, then & (free | room[0]), alone & (free | room.any()))),
-            by.eq(Mux(first, value << distance, value)),
-            rest.eq(free | (room[1] & ~clear) | (room[0] & ~Mux(first, then, alone))),
+            full.eq(Cat(value[bits - 16:bits - 8].any(), value[bits - 8:].any())),
+            sixteen.eq(~full.any() & (free | room[1])),
+            eight.eq(Mux(sixteen, then & (free | room[0]), ~full[1] & (free | room.any()))),
+            by.eq(Mux(sixteen, less[:bits - 16], less[16:]) ^ negative[16:]),
         ]
-        return first, second, Mux(second, by << half, by)[:bits], rest
+        if bits >= 24:                  # else it does not move by both
+            low = low & ~sixteen.replicate(16)
+        return (sixteen, eight, Mux(eight, (Cat(low, by) << 8)[:bits], Cat(value[:16], by)),
+                free | (room[1] & ~sixteen) | (room[0] & ~eight))
+
+    def _near(self, m: Module, value: Value, free: Value) -> tuple[Value, Value, Value, Value]:
+        """Likewise by 4 and by 2."""
+        room, bits, four, two = self.near, len(value), Signal(), Signal()
+        full = [value[bits - 2 * k - 2:bits - 2 * k].any() for k in range(3)]
+        m.d.comb += [
+            four.eq(~full[0] & ~full[1] & (free | room[1])),
+            two.eq(Mux(four, ~full[2] & (free | room[0]), ~full[0] & (free | room.any()))),
+        ]
+        by = Mux(four, value << 4, value)[:bits]
+        return (four, two, Mux(two, by << 2, by)[:bits],
+                free | (room[1] & (full[0] | full[1])) | (room[0] & Mux(four, full[2], full[0])))
 
     def _cut(self, value: Value, left: int) -> tuple[Value, Value]:
         """Return a value without the bits that will be cut off, if it still moves left by at most
