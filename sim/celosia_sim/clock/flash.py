@@ -61,8 +61,8 @@ class FlashReader:
     def step(self, now: int, granted: bool, asked: Sequence[int] | None) -> None:
         """Let a cycle pass, with an access or not; asked : sections to be copied, their units."""
         wanted = self.wants(now)
-        if wanted and granted:
-            self._asks = NEVER
+        if wanted:
+            self._asks = NEVER if granted else now + 1
         if self._pulse == now:
             if wanted and not granted:
                 self._pulse += self._clock
