@@ -10,7 +10,6 @@ from celosia_spec.isa import frames as protocol
 from celosia_spec.isa.frames import CRC_INIT, Command, Kind
 from formal.prove import holds, inside
 
-TIMEOUT = 16
 POLYNOMIAL = 0x8408         # x^16 + x^12 + x^5 + 1, lowest bit first
 PARTS = ("sync", "header", "data", "address", "checksum", "dispatch")
 
@@ -20,23 +19,20 @@ class Bench:
 
     def __init__(self) -> None:
         self.module = m = Module()
-        self.port = port = BitPort(timeout=TIMEOUT)
+        self.port = port = BitPort()
         self.core = core = port.elaborate(None)
         m.submodules.port = core
         self.bit, self.rdata = Signal(name="value_in"), Signal(16, name="rdata")
-        self.valid, self.ready, self.rvalid, self.busy, self.tick = (
-            Signal(name=f"{name}_in") for name in ("valid", "ready", "rvalid", "busy", "tick"))
-        self.inputs = (self.bit, self.rdata, self.valid, self.ready, self.rvalid, self.busy,
-                       self.tick)
+        self.valid, self.ready, self.rvalid, self.busy = (
+            Signal(name=f"{name}_in") for name in ("valid", "ready", "rvalid", "busy"))
+        self.inputs = (self.bit, self.rdata, self.valid, self.ready, self.rvalid, self.busy)
         m.d.comb += [
             port.i.payload.eq(self.bit), port.i.valid.eq(self.valid), port.o.ready.eq(self.ready),
-            port.mem_rdata.eq(self.rdata), port.mem_rvalid.eq(self.rvalid), port.busy.eq(self.busy),
-            port.tick.eq(self.tick)]
-        (self.header, self.byte, self.number, self.left, self.rejected, self.sending, self.writing,
-         self.crc, self.wrong, self.alike, self.ended, self.loaded) = (
-             inside(core, name) for name in (
-                 "header", "byte", "bit", "left", "rejected", "sending", "writing", "crc", "wrong",
-                 "alike", "ended", "loaded"))
+            port.mem_rdata.eq(self.rdata), port.mem_rvalid.eq(self.rvalid), port.busy.eq(self.busy)]
+        (self.header, self.byte, self.number, self.rejected, self.sending, self.writing, self.crc,
+         self.wrong, self.alike, self.ended, self.loaded) = (inside(core, name) for name in (
+             "header", "byte", "bit", "rejected", "sending", "writing", "crc", "wrong", "alike",
+             "ended", "loaded"))
         self.parts = {name: inside(core, f"at_{name}") for name in PARTS}
 
     def at(self, *parts: str) -> Value:
@@ -52,25 +48,19 @@ def observed(bench: Bench) -> Module:
     taken = bench.valid & port.i.ready
     within, right, at, number = Signal(), Signal(), Signal(4), Signal(3)
     so_far, header, crc = Signal(8), Signal(8), Signal(16)
-    age, dropped = Signal(range(TIMEOUT + 1)), Signal()
     writes, byte = header[2:4] == Command.WRITE >> 2, Cat(so_far[1:], bit)
     after = (crc >> 1)[:15] ^ Mux(crc[0] ^ bit, POLYNOMIAL, 0)
     with m.If(taken):
         m.d.sync += [number.eq(number + 1), so_far.eq(byte), crc.eq(after)]
     whole = taken & (number == 7)
-    m.d.sync += dropped.eq(within & (age == TIMEOUT))
-    with m.If(within & (age == TIMEOUT)):
-        m.d.sync += within.eq(0)
-    with m.Elif(within):
-        m.d.sync += age.eq(age + bench.tick)
-        with m.If(whole):
-            m.d.sync += at.eq(at + 1)
-            with m.If(at == 0):
-                m.d.sync += header.eq(byte)
-            with m.Elif(at == Mux(writes, 13, 5)):
-                m.d.sync += [within.eq(0), right.eq(after[:16] == 0)]
-    with m.Elif(whole & (byte == protocol.SYNC) & ~dropped):
-        m.d.sync += [within.eq(1), at.eq(0), crc.eq(CRC_INIT), right.eq(0), age.eq(0)]
+    with m.If(within & whole):
+        m.d.sync += at.eq(at + 1)
+        with m.If(at == 0):
+            m.d.sync += header.eq(byte)
+        with m.Elif(at == Mux(writes, 13, 5)):
+            m.d.sync += [within.eq(0), right.eq(after[:16] == 0)]
+    with m.Elif(whole & (byte == protocol.SYNC)):
+        m.d.sync += [within.eq(1), at.eq(0), crc.eq(CRC_INIT), right.eq(0)]
     wants = [right & (header[:4] == command) for command in (Command.ABORT, Command.START)]
     kinds = [right & (header[2:4] == command >> 2) for command in (Command.WRITE, Command.READ)]
     receives = bench.at("header", "data", "address", "checksum")
@@ -79,9 +69,7 @@ def observed(bench: Bench) -> Module:
         Assert(~port.abort | wants[0]), Assert(~port.start | (wants[1] & ~bench.busy)),
         Assert(~port.mem_write | kinds[0]), Assert(~port.mem_read | kinds[1]),
         # What else holds, and carries that from cycle to cycle.
-        Assert(within == receives), Assert(~within | (age <= TIMEOUT)),
-        Assert(~within | (crc == bench.crc)),
-        Assert(~within | (bench.left == (TIMEOUT - 1 - age).as_unsigned()[:len(bench.left)])),
+        Assert(within == receives), Assert(~within | (crc == bench.crc)),
         Assert(bench.sending | bench.writing | (number == bench.number)),
         Assert(~(bench.sending | bench.writing | bench.at("dispatch")) | (number == 0)),
         Assert(~bench.at("header") | (at == 0)),
@@ -103,8 +91,6 @@ def observed(bench: Bench) -> Module:
             Assert(~(bench.at("header") & there) | (bench.header[8 - k:] == so_far[8 - k:])),
             Assert(bench.sending | bench.writing | ~there | (k == 0)
                    | (bench.alike == (so_far[8 - k:] == protocol.SYNC & (1 << k) - 1))),
-            Assert(~(bench.at("sync") & there) | (k == 0)
-                   | Mux(dropped, bench.left[-1], bench.left == TIMEOUT - 1)),
             Assert(~(bench.at("reply header") & there) | right | (kind == Kind.REJECTED)),
             Assert(~(bench.at("reply header") & there) | kinds[1] | (kind != Kind.DATA)),
         ]
@@ -146,16 +132,16 @@ def test_a_port_that_takes_damaged_requests_is_found(tmp_path, monkeypatch):
 
 
 def test_the_port_comes_back_to_where_it_hunts(tmp_path):
-    """A number falls in every cycle until it does, where time passes, the host takes what it sends,
+    """A number falls in every cycle until it does, where bits come, the host takes what it sends,
     and memory answers."""
     bench = Bench()
-    m, left = counted(bench), bench.left
-    rest = Mux(left[-1], 0, left + 1)       # cycles in which the request does not expire
+    m = counted(bench)
     byte, more = bench.byte, 8 - bench.number
     waits = Mux(bench.ended, 2, ~bench.loaded)
     number, before, begun = Signal(11), Signal(11), Signal()
     for states, value in (
-            (bench.at("header", "data", "address", "checksum"), 900 + rest),
+            (bench.at("header"), 1500 + more), (bench.at("data"), 1400 - 8 * byte[:3] + more),
+            (bench.at("address", "checksum"), 900 + 8 * (15 - byte) + more),
             (bench.at("dispatch"), 800), (bench.writing, 500 + 8 - byte[:3]),
             (bench.at("reply sync"), 400 + more), (bench.at("reply header"), 300 + more),
             (bench.at("reply data"), 30 + 3 * (56 - 8 * byte[:3] + more) + waits),
@@ -164,8 +150,7 @@ def test_the_port_comes_back_to_where_it_hunts(tmp_path):
             m.d.comb += number.eq(value)
     m.d.sync += [before.eq(number), begun.eq(~bench.at("sync"))]
     m.d.comb += [
-        Assume(bench.ready), Assume(bench.tick),
+        Assume(bench.ready), Assume(bench.valid),
         Assume(bench.rvalid | ~bench.at("reply data") | bench.ended | bench.loaded),
-        Assert(~begun | (number < before)), Assert(bench.at("sync") == (number == 0)),
-        Assert(rest <= TIMEOUT)]
+        Assert(~begun | (number < before)), Assert(bench.at("sync") == (number == 0))]
     holds(m, bench.inputs, tmp_path)

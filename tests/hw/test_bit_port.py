@@ -10,7 +10,6 @@ from blocks.host_lines import SerialLine, play
 from blocks.host_stub import KeepingStub
 from blocks.players import play_icarus, verilog_of
 from blocks.verilated_block import Block
-from celosia_hw.host.bit_port import BitPort
 from celosia_hw.host.serial_port import SerialPort
 from celosia_sim.virtual.byte_port import BytePort
 from celosia_spec.isa import frames as protocol
@@ -18,14 +17,11 @@ from celosia_spec.isa.frames import Kind, Reason, Reply
 from celosia_spec.stream.memories import Space
 from host_frames import encode_read, encode_start, encode_status, encode_write
 
-TIMEOUT = 400
-"""Cycles; a byte takes nine."""
-
 RUN = 900
 
 
 def run(script, machine, **how):
-    play(script, machine, BytePort(timeout_cycles=TIMEOUT), max_cycles=120_000, **how)
+    play(script, machine, BytePort(), max_cycles=120_000, **how)
 
 
 @pytest.mark.parametrize(("latency", "ready"), [(1, 1.0), (3, 1.0), (8, 0.05)])
@@ -148,33 +144,29 @@ REQUESTS = {
 }
 
 
-async def recover(line, *, wait):
-    """Bring the port back to the start of a frame: by its timeout, or by RESYNC at once."""
-    if wait:
-        await line.idle(TIMEOUT + 200)
-    else:
-        await line.send(protocol.RESYNC)
-        await line.idle(150)
+async def recover(line):
+    """Bring the port back to the start of a frame."""
+    await line.send(protocol.RESYNC)
+    await line.idle(150)
 
 
 async def still_answers(line, tag):
     assert await line.ask(encode_status(tag=tag % 16)) == Reply(tag=tag % 16, kind=Kind.IDLE)
 
 
-@pytest.mark.parametrize("wait", [True, False], ids=["timeout", "resync"])
 @pytest.mark.parametrize("name", REQUESTS)
-def test_every_damaged_byte_and_every_cut(name, wait):
+def test_every_damaged_byte_and_every_cut(name):
     """No damaged request has an effect, and the next good one is answered."""
     machine, request = KeepingStub(), REQUESTS[name]
 
     async def script(line):
-        for at in range(0, len(request), 3 if wait else 1):
+        for at in range(len(request)):
             bad = bytearray(request)
             bad[at] ^= line.rng.choice([1 << line.rng.randrange(8), line.rng.randrange(1, 256)])
             for sent in (bad, request[:at]):
                 line.replies.clear()
                 await line.send(sent, gap=0)
-                await recover(line, wait=wait)
+                await recover(line)
                 assert all(reply.reason is Reason.DAMAGED for reply in line.replies)
                 await still_answers(line, at)
         assert machine.effects == []
@@ -207,32 +199,12 @@ def test_garbage_then_a_good_request(seed):
             garbage = bytes(line.rng.choice([protocol.SYNC, line.rng.randrange(256)])
                             for _ in range(line.rng.randrange(1, 60)))
             await line.send(garbage, gap=0)
-            await recover(line, wait=number % 2)
+            await recover(line)
             assert all(reply.reason is Reason.DAMAGED for reply in line.replies)
             await still_answers(line, number)
         assert machine.effects == []
 
     run(script, machine, seed=seed, ready=1)
-
-
-def test_a_frame_lives_as_long_as_the_timeout():
-    machine, request = KeepingStub(), encode_start(1, 2)
-
-    async def script(line):
-        for late in (-20, 20):
-            await line.send(request[:1], gap=0)
-            await line.idle(TIMEOUT - 9 * len(request) + late)
-            await line.send(request[1:], gap=0)
-            await line.idle(200)
-            assert machine.effects == [("start", 1, 2)]
-        await still_answers(line, 9)
-
-    run(script, machine, ready=1)
-
-
-def test_timeout_is_checked():
-    with pytest.raises(ValueError, match=r"^timeout must be at least 16, not 15$"):
-        BitPort(timeout=15)
 
 
 def test_baud_rate_is_checked():
@@ -290,19 +262,6 @@ def test_a_start_bit_that_is_too_short_is_ignored(serial_block):
         line.send(encode_status(tag=cycles))
         line.cycles(600)
         assert line.replies[-1].tag == cycles
-
-
-def test_an_incomplete_request_is_dropped(serial_block):
-    port = SerialPort(clock_hz=12e5, baud=1e5)
-    line = SerialLine(serial_block, KeepingStub(), 12)
-    for late in (False, True):
-        request = encode_start(3, 4)
-        line.send(request[:3])
-        line.cycles((port.timeout + (100 if late else -100)) * port.divisor)
-        line.send(request[3:])
-        line.cycles(600)
-        assert line.machine.effects == [("start", 3, 4)]
-    assert len(line.replies) == 1
 
 
 @pytest.mark.icarus

@@ -31,7 +31,7 @@ class Ported(wiring.Component):
     """`BytePort` and `HostedMachine`."""
 
     def __init__(self, array: Array) -> None:
-        self.port, self.machine = BytePort(timeout_cycles=1000), HostedMachine(array)
+        self.port, self.machine = BytePort(), HostedMachine(array)
         super().__init__({"i": In(stream.Signature(8)), "o": Out(stream.Signature(8)),
                           "stop": In(1)})
 

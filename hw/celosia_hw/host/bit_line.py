@@ -40,8 +40,6 @@ class BitLine(wiring.Component):
     first : In(1), last : In(1)
         The byte is a frame's first one, or none of a frame. The bit that is taken is its byte's
         last one.
-    tick : Out(1)
-        Strobe, once a bit; not where nothing comes and nothing is awaited but a frame's first byte.
 
     Timing
     ------
@@ -55,8 +53,7 @@ class BitLine(wiring.Component):
         check_divisor(divisor)
         self.divisor = divisor
         super().__init__({"rx": In(1, init=1), "tx": Out(1, init=1), "i": In(stream.Signature(1)),
-                          "o": Out(stream.Signature(1)), "first": In(1), "last": In(1),
-                          "tick": Out(1)})
+                          "o": Out(stream.Signature(1)), "first": In(1), "last": In(1)})
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
@@ -65,17 +62,16 @@ class BitLine(wiring.Component):
         m.submodules.synchroniser = FFSynchronizer(self.rx, line, init=1)
         # From ``divisor - 2`` to -1: its sign is a ready-made strobe.
         countdown = Signal(range(-1, self.divisor - 1))
-        half = Signal()
+        tick = Signal()
         goes = self.i.valid
         m.d.comb += [
-            self.tick.eq(countdown < 0), self.o.payload.eq(line),
-            self.o.valid.eq((at == _At.DATA) & self.tick & ~goes),
-            self.i.ready.eq((at == _At.DATA) & self.tick & goes),
-            half.eq((at == _At.IDLE) & ~goes & (~line | self.first)),
+            tick.eq(countdown < 0), self.o.payload.eq(line),
+            self.o.valid.eq((at == _At.DATA) & tick & ~goes),
+            self.i.ready.eq((at == _At.DATA) & tick & goes),
         ]
-        m.d.sync += countdown.eq(Mux(half, self.divisor // 2 - 2, Mux(
-            self.tick, self.divisor - 2, countdown - 1)))
-        with m.If(self.tick):
+        m.d.sync += countdown.eq(Mux((at == _At.IDLE) & ~goes, self.divisor // 2 - 2, Mux(
+            tick, self.divisor - 2, countdown - 1)))
+        with m.If(tick):
             m.d.sync += self.tx.eq(~(goes & ((at == _At.START)
                                              | ((at == _At.DATA) & ~self.i.payload))))
         with m.Switch(at):
@@ -83,14 +79,14 @@ class BitLine(wiring.Component):
                 with m.If(goes | ~line):
                     m.d.sync += at.eq(_At.START)
             with m.Case(_At.START):
-                with m.If(self.tick):
+                with m.If(tick):
                     m.d.sync += at.eq(Mux(goes | ~line, _At.DATA, _At.IDLE))
             with m.Case(_At.DATA):
-                with m.If(self.tick & self.last):
+                with m.If(tick & self.last):
                     m.d.sync += at.eq(_At.STOP)
             with m.Default():
                 with m.If(goes & self.first):
                     m.d.sync += at.eq(_At.START)
-                with m.Elif(self.tick & (goes | line)):
+                with m.Elif(tick & (goes | line)):
                     m.d.sync += at.eq(_At.IDLE)
         return m

@@ -23,15 +23,10 @@ class BitPort(wiring.Component):
     """Executes the requests of `celosia_spec.isa.frames` and answers each with one reply.
 
     A request has an effect only after its CRC was found right. A damaged one is answered with
-    REJECTED/DAMAGED, an incomplete one with nothing; bytes outside frames are ignored.
+    REJECTED/DAMAGED; bytes outside frames are ignored. An incomplete one waits for the rest.
 
     The bus has elements of 16 bits, and so have frames. A register has two, the second one with 4
     in its address. Of elements of eight bytes the first one alone is written.
-
-    Parameters
-    ----------
-    timeout : int
-        Ticks for which an incomplete request is kept, from its SYNC on; 16 at least.
 
     Members
     -------
@@ -40,8 +35,6 @@ class BitPort(wiring.Component):
         byte. None is taken while a request is executed and answered.
     first : Out(1), last : Out(1)
         The byte is a frame's first one, or none of a frame. The bit is the last one of its byte.
-    tick : In(1)
-        Strobe: ``timeout`` counts it.
     mem_space, mem_address : Out(4), Out(20)
         Valid with ``mem_write`` and ``mem_read``.
     mem_write, mem_wdata : Out(1), Out(16)
@@ -66,12 +59,9 @@ class BitPort(wiring.Component):
     waits for SYNC.
     """
 
-    def __init__(self, *, timeout: int) -> None:
-        if timeout < 16:
-            raise ValueError(f"timeout must be at least 16, not {timeout!r}")
-        self.timeout = timeout
+    def __init__(self) -> None:
         super().__init__({"i": In(stream.Signature(1)), "o": Out(stream.Signature(1)),
-                          "first": Out(1), "last": Out(1), "tick": In(1), **KEEPING_BUS})
+                          "first": Out(1), "last": Out(1), **KEEPING_BUS})
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
@@ -104,8 +94,8 @@ class BitPort(wiring.Component):
             Mux(at["header"], header[0], Mux(at["data"], data, crc))))
         self._address(m, at, byte, moved, value)
         writes = self._dispatch(m, at, header, sending, moved, value, whole, wrong, late)
-        found, expired = self._hunt(m, at["sync"] & ~sending, bit, moved, value, whole)
-        self._go(m, at, byte, sending, writing, whole, long, found, writes, expired)
+        found = self._is_sync(m, bit, moved, value)
+        self._go(m, at, byte, sending, writing, whole, long, found, writes)
         return m
 
     def _checksum(self, m: Module, at: Mapping[str, Value], moved: Value,
@@ -194,25 +184,18 @@ class BitPort(wiring.Component):
                              self.start.eq(command == Command.START), writes.eq(kind)]
         return writes
 
-    def _hunt(self, m: Module, hunting: Value, bit: Value, moved: Value, value: Value,
-              whole: Value) -> tuple[Value, Value]:
-        """Return whether the byte is a SYNC, and whether the request is too old."""
+    def _is_sync(self, m: Module, bit: Value, moved: Value, value: Value) -> Signal:
+        """Return whether the byte is a SYNC, as far as it has come."""
         alike = Signal(reset_less=True)
         same = Signal()
         m.d.comb += same.eq((alike | (bit == 0)) & (
             value == Const(protocol.SYNC, 8).bit_select(bit, 1)))
         with m.If(moved):
             m.d.sync += alike.eq(same)
-        left = Signal((self.timeout - 1).bit_length() + 1)
-        with m.If(hunting):
-            m.d.sync += left.eq(self.timeout - 1)
-        with m.Elif(self.tick & ~left[-1]):
-            m.d.sync += left.eq(left - 1)
-        return same, left[-1]
+        return same
 
     def _go(self, m: Module, at: Mapping[str, Value], byte: Signal, sending: Signal,
-            writing: Signal, whole: Value, long: Value, found: Value, writes: Value,
-            expired: Value) -> None:
+            writing: Signal, whole: Value, long: Value, found: Value, writes: Value) -> None:
         """Go from byte to byte."""
         with m.If(whole | writing | at["dispatch"]):
             m.d.sync += byte.eq(byte + 1)
@@ -224,8 +207,7 @@ class BitPort(wiring.Component):
         with m.If(writes):
             m.d.sync += byte.eq(0)
         over = whole & sending & (byte == _CHECKSUM + 1)
-        with m.If((whole & at["sync"] & ~sending & ~found) | over | (writing & ends)
-                  | (expired & self.i.ready)):
+        with m.If((whole & at["sync"] & ~sending & ~found) | over | (writing & ends)):
             m.d.sync += byte.eq(_SYNC)
         m.d.sync += [writing.eq(writes | (writing & ~ends)),
                      sending.eq((sending & ~over) | (at["dispatch"] & ~writes) | (writing & ends))]

@@ -10,14 +10,9 @@ from celosia_hw.host.bit_line import BitLine
 from celosia_hw.host.bit_port import BitPort
 from celosia_hw.parts.uart import uart_divisor
 from celosia_hw.signatures import KEEPING_BUS, connect_members
-from celosia_spec.isa.frames import LONG_REQUEST_BYTES
 
 _LEAST = 12
 """Cycles of a bit: a reply must begin in the one behind its request, also where that wrote."""
-
-TIMEOUT_SECONDS = 0.02
-"""Age at which an incomplete request is dropped, beyond the time that a whole one takes. Longer
-than an operating system usually leaves between two parts of one write."""
 
 
 class SerialPort(wiring.Component):
@@ -37,7 +32,7 @@ class SerialPort(wiring.Component):
 
     Timing
     ------
-    Domain ``sync``. An incomplete request is dropped after ``timeout`` bits.
+    Domain ``sync``.
     """
 
     def __init__(self, *, clock_hz: float, baud: float) -> None:
@@ -45,16 +40,15 @@ class SerialPort(wiring.Component):
         if self.divisor < _LEAST:
             raise ValueError(f"clock_hz / baud must be at least {_LEAST}, not {self.divisor}; "
                              f"choose a lower baud rate")
-        self.timeout = round(TIMEOUT_SECONDS * clock_hz / self.divisor) + 10 * LONG_REQUEST_BYTES
         super().__init__({"rx": In(1, init=1), "tx": Out(1, init=1), **KEEPING_BUS})
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         m.submodules.line = line = BitLine(self.divisor)
-        m.submodules.port = port = BitPort(timeout=self.timeout)
+        m.submodules.port = port = BitPort()
         connect(m, line.o, port.i)
         connect(m, port.o, line.i)
         m.d.comb += [line.rx.eq(self.rx), self.tx.eq(line.tx), line.first.eq(port.first),
-                     line.last.eq(port.last), port.tick.eq(line.tick)]
+                     line.last.eq(port.last)]
         connect_members(m, port, self, KEEPING_BUS)
         return m

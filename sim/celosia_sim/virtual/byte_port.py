@@ -14,11 +14,6 @@ from celosia_hw.signatures import KEEPING_BUS, connect_members
 class BytePort(wiring.Component):
     """`BitPort` between bytes and the host bus.
 
-    Parameters
-    ----------
-    timeout_cycles : int
-        Age at which an incomplete request is dropped; 16 at least.
-
     Members
     -------
     i : In(stream of 8), o : Out(stream of 8)
@@ -31,8 +26,8 @@ class BytePort(wiring.Component):
     A byte takes nine cycles.
     """
 
-    def __init__(self, *, timeout_cycles: int) -> None:
-        self.port = BitPort(timeout=timeout_cycles)
+    def __init__(self) -> None:
+        self.port = BitPort()
         super().__init__({"i": In(stream.Signature(8)), "o": Out(stream.Signature(8)),
                           **KEEPING_BUS})
 
@@ -42,7 +37,7 @@ class BytePort(wiring.Component):
         connect_members(m, port, self, KEEPING_BUS)
         given, left = Signal(8), Signal(range(9))
         m.d.comb += [
-            port.tick.eq(1), port.i.valid.eq(left != 0), port.i.payload.eq(given[0]),
+            port.i.valid.eq(left != 0), port.i.payload.eq(given[0]),
             # The last bit of a request is taken before the next byte is.
             self.i.ready.eq((left == 0) & port.i.ready),
         ]

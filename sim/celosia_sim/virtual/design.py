@@ -37,7 +37,8 @@ def port_library(array: AnyArray, clock_hz: float, baud: float, *, byte_level: b
                  stages: Stages = unseen) -> Path:
     """Return the verilated host port of an array's machine with the loop around it, likewise.
 
-    byte_level : the port without its UART. Both drop an incomplete request at the same age.
+    byte_level : the port without its UART. The first machine's drop an incomplete request at the
+                 same age.
     ValueError where the clock makes no such ``baud``.
     """
     make, key = _port(array, clock_hz, baud, byte_level)
@@ -72,9 +73,9 @@ def _second_machine(array: Array, clock_hz: float, baud: float,
 
     def make() -> Any:
         from celosia_sim.virtual.byte_port import BytePort
-        return BytePort(timeout_cycles=serial.timeout * serial.divisor) if byte_level else serial
+        return BytePort() if byte_level else serial
 
-    return make, (2, serial.divisor, serial.timeout)
+    return make, (2, serial.divisor)
 
 
 def _both_edges(design: Design) -> Design:
