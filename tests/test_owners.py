@@ -20,6 +20,7 @@ MEMORIES = {
     "hw/celosia_spec/stream/memories.py": "the table of the second machine",
     "hw/celosia_hw/hosted_machine.py": "the second machine behind its host bus",
     "hw/celosia_hw/host/bit_port.py": "registers have two elements there",
+    "sim/celosia_sim/benches/program.py": "words of main memory are taken apart",
     "sw/celosia/bands/session.py": "reads maps of the second machine",
     "sw/celosia/bands/simulate.py": "loads programs of the second machine",
     "hw/celosia_spec/graph_rules.py": "least words that any program of a graph takes",

@@ -32,7 +32,8 @@ class HostedMachine(wiring.Component):
         Memories, see `celosia_spec.stream.memories.Space`. A write is a strobe with address and
         data, any cycle; its space stands from the cycle before it on. Space and address of a read
         hold from the cycle before the strobe ``mem_read`` until ``mem_rvalid``, a strobe that comes
-        with the data, 3 cycles later and one more for each element before it in its word. Registers
+        with the data, 3 cycles later. Of a word of main memory the first element is read first, and
+        the others in their order; nothing is written or kept between. Registers
         can be read always, other memories while not busy. Writes while busy are ignored. A register
         has 32 bits, the upper half of them where address + 4 is; an exponent has five.
     mem_keep, mem_kept
@@ -91,13 +92,15 @@ class HostedMachine(wiring.Component):
         """Read and write while the machine stands still: then the port is the host's."""
         machine, port = self.machine, self.machine.host
         ours, exponents = Signal(), Signal()
-        write, due, element = Signal(), Signal(), Signal(range(ENTRY_WORDS))
-        read = Signal(ENTRY_WORDS + 1)          # as many cycles ago
+        write, element = Signal(), Signal(range(ENTRY_WORDS))
+        read = Signal(2)            # as many cycles ago
         m.d.comb += [
             write.eq(self.mem_write & ~self.busy), port.request.eq(ours),
-            Cat(element, port.address).eq(self.mem_address), machine.split.eq(read[0]),
-            machine.push.eq(self.mem_keep | read[1:].any()), machine.pushed.eq(self.mem_wdata),
-            due.eq(read[1:].bit_select(element, 1)),
+            Cat(element, port.address).eq(self.mem_address),
+            # A word is taken apart with its first element; the others move on to where it was.
+            machine.split.eq(read[0] & (element == 0)),
+            machine.push.eq(self.mem_keep | (read[0] & (element != 0))),
+            machine.pushed.eq(self.mem_wdata),
             port.data.eq(self.mem_wdata), machine.host_write.eq(self.mem_write & exponents),
             port.enable.eq(Cat(write & (element == k) for k in range(ENTRY_WORDS))),
             # Inside, exponents are + 16.
@@ -106,8 +109,7 @@ class HostedMachine(wiring.Component):
         ]
         m.d.sync += [ours.eq((self.mem_space == Space.MAIN) & ~self.busy),
                      exponents.eq((self.mem_space == Space.EXPONENTS) & ~self.busy),
-                     read.eq(Cat(self.mem_read, read) & ~due.replicate(len(read))),
-                     self.mem_rvalid.eq(due)]
+                     Cat(read, self.mem_rvalid).eq(Cat(self.mem_read, read))]
         registers = self._registers(m)
         with m.If((self.mem_space == Space.MAIN) | self.mem_kept):
             m.d.sync += self.mem_rdata.eq(machine.word)

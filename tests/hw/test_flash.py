@@ -274,8 +274,14 @@ def test_images(array):
             pack(array, [Section(first=1, words=given)])
 
 
-def test_checksum_is_the_catalogued_one():
-    assert checksum(b"123456789") == 0x0376E6E7
+def test_checksum_is_a_remainder():
+    """Of the data's bits as a polynomial, the first 24 inverted, times x^24."""
+    polynomial, data = 1 << 24 | 1 << 19 | 1 << 13 | 1 << 4 | 1, b"123456789"
+    rest = int.from_bytes(data, "big") << 24 ^ (1 << 24) - 1 << 8 * len(data)
+    for bit in reversed(range(24, 24 + 8 * len(data))):
+        if rest >> bit & 1:
+            rest ^= polynomial << bit - 24
+    assert checksum(data) == rest
 
 
 @pytest.mark.parametrize(("given", "message"), [

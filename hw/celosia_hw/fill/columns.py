@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -169,7 +169,8 @@ class Columns(wiring.Component):
         quads = []
         for bank in (bank_a, bank_b):
             over = bank[0] & bank[1] & self.pair
-            quads.append(Cat(bit ^ (over & bank[2:k].all()) for k, bit in enumerate(bank[2:], 2)))
+            quads.append(Cat(bit ^ (over & bank[2:k].all()) for k, bit in enumerate(bank[2:], 2))
+                         | self.masks[2:])
         # A's second element is here where B's are not.
         far, beyond = Signal(), Signal(self.row_bits)
         m.d.comb += [far.eq(self.pair & (bank_b.all() | (bank_a.all() & (bank_b[0] ^ bank_b[1])))),
@@ -179,9 +180,10 @@ class Columns(wiring.Component):
 
 def enables(quad: Value, masks: Value, written: Value) -> list[Value]:
     """Return which of the blocks of banks are written whose number is ``quad`` but for masked
-    bits."""
-    return [written & (~(quad ^ Const(number, len(masks))) | masks).all()
-            for number in range(1 << len(masks))]
+    bits, which are ones there."""
+    # Masked bits are ones already.
+    return [written & Cat(quad[k] if number >> k & 1 else ~quad[k] | masks[k]
+                          for k in range(len(masks))).all() for number in range(1 << len(masks))]
 
 
 def _reached(j: int, bank: Value, count: Value) -> Value:

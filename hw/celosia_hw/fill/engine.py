@@ -79,7 +79,7 @@ class FillEngine(wiring.Component):
     `celosia_spec.stream.fills.places` asserts: elements of a word go to different columns.
 
     Logic cells on the UP5K: 815 and a block RAM; of these the finishers have 360, `Columns` 188.
-    Of an array that fills two elements a cycle 522, 180 and 132.
+    Of an array that fills two elements a cycle 491, 180 and 123.
     """
 
     LATENCY = 5
@@ -107,7 +107,7 @@ class FillEngine(wiring.Component):
         flags = self._flags(m, at, word)
         running, taken, last, upper = Signal(), Signal(), Signal(), Signal()
         operand = Signal(CONTROL_BITS)
-        loads = self._sequence(m, at, kind, fresh, operand, queued, taken & last)
+        loads = self._sequence(m, at, kind, fresh, word, queued, taken & last)
         m.d.comb += operand.eq(word & (loads | (flags.apart & running)).replicate(CONTROL_BITS))
         elements = self._elements(m, at, fresh, word, operand, flags, loads, running, taken, last,
                                   upper)
@@ -175,14 +175,15 @@ class FillEngine(wiring.Component):
         return data.View(layout(table), word[:table.bits])
 
     def _sequence(self, m: Module, at: dict[str, Signal], kind: Signal, fresh: Signal,
-                  operand: Value, queued: Value, line_ends: Value) -> Signal:
+                  word: Value, queued: Value, line_ends: Value) -> Signal:
         """Go through the steps of what is next; return whether the words of a place, of lines and
         channels may come."""
-        ended, turn = Signal(), Signal()
+        ended, turn, loads = Signal(), Signal(), Signal()
         m.d.comb += turn.eq(at["go"] & ended)
-        line = self._counter(m, "lines", at, at["element"] & (kind != _LINE), turn, operand)
-        channel = self._counter(m, "channels", at, at["lines"] & fresh, turn & ~line,
-                                operand)
+        line = self._counter(m, "lines", at, at["element"] & (kind != _LINE), turn, word,
+                             loads)
+        channel = self._counter(m, "channels", at, at["lines"] & fresh, turn & ~line, word,
+                                loads)
         begins = at["go"] & (kind == 0) & queued
         into = {"flags": begins, "lines": turn & ~line & channel, "element": turn & line,
                 "drain": turn & ~line & ~channel, "go": at["go"] & ~turn & ~begins}
@@ -193,24 +194,22 @@ class FillEngine(wiring.Component):
             m.d.sync += kind.eq(Mux(line, _LINE, channel.replicate(2)))
         with m.If(begins):
             m.d.sync += kind.eq(_START)
-        loads = Signal()
         m.d.sync += [ended.eq(line_ends | (ended & ~at["go"])),
                      fresh.eq(begins | (fresh & ~turn)),
                      loads.eq(turn | begins | (loads & ~at["run"]))]
         return loads
 
     def _counter(self, m: Module, name: str, at: dict[str, Signal], load: Value, count: Value,
-                 operand: Value) -> Value:
+                 word: Value, loads: Value) -> Value:
         """Count up from what was loaded; return whether there is more of what ``count`` takes."""
         left = Signal(range(self.array.bank_rows), name=f"{name}_left", reset_less=True)
         none = Signal(name=f"no_{name}", reset_less=True)
-        # The operand is 0 but where it is loaded, and before anything was granted with `apart`.
-        total = Signal(len(left) + 1, name=f"{name}_total")
-        m.d.comb += total.eq(Cat(Const(1, 1), left) + Cat(Const(1, 1), operand[:len(left)]))
         with m.If(at["rest"]):
             m.d.sync += none.eq(left.all())
+        # What is added beside the one lets a cell of the sum load, too.
+        step = Cat(Const(1, 1), loads.replicate(len(left) - 1))
         with m.If(load | (count & ~none)):
-            m.d.sync += left.eq(Mux(at["go"], total[1:], operand))
+            m.d.sync += left.eq(Mux(loads, word, left + step))
         return ~none
 
     def _elements(self, m: Module, at: dict[str, Signal], fresh: Value, word: Value, operand: Value,
@@ -237,14 +236,16 @@ class FillEngine(wiring.Component):
         low, bits = len(first), (self.array.lanes * self.array.bank_rows // size - 1).bit_length()
         left, more = Signal(bits + 1, reset_less=True), Signal(reset_less=True)
         end = Signal.like(first, name="end")
-        m.d.comb += last.eq(left[-1] & ~more)
+        m.d.comb += last.eq(~left[-1] & ~more)
+        # What is added beside the one lets a cell of the sum load, too.
+        step = Cat(Const(1, 1), at["a"].replicate(bits))
         with m.If(at["a"] | (taken & ~more)):
-            m.d.sync += left.eq(Mux(at["a"], Cat(word[low:low + bits], word[-1]), left - 1))
+            m.d.sync += left.eq(Mux(at["a"], Cat(word[low:low + bits], word[-1]), left + step))
         with m.If(taken):
             m.d.sync += more.eq(0)
         with m.If(at["a"]):
             # A line that begins inside of what is taken at once may need an access more.
-            m.d.sync += Cat(end, more).eq(word[:low] + first)
+            m.d.sync += Cat(end, more).eq((~word[:low])[:low] + first)
         return end
 
     def _number(self, m: Module, at: dict[str, Signal], fresh: Value, word: Value,

@@ -61,19 +61,16 @@ class Finisher(wiring.Component):
             negative.eq(self.signed & self.element[places - 1]),
             value.eq(Mux(odd, given >> 1, given)), dropped.eq(odd & given[0]),
         ]
-        # A value above its tensor's exponent becomes all ones; zero stays zero.
-        some = Signal(reset_less=True)
-        m.d.sync += some.eq(given.any())
         with m.If(self.zero):
-            m.d.sync += [value.eq(0), dropped.eq(0), some.eq(0)]
-        large = over & some
+            m.d.sync += [value.eq(0), dropped.eq(0), over.eq(0)]
         first, lost = self._right(m, value, distance[2:], 8, "first")
         held, sticky = Signal(places, reset_less=True), Signal(reset_less=True)
         rest = Signal(2, reset_less=True)
         signs = [Signal(name=f"negative{k}", reset_less=True) for k in range(2)]
         m.d.sync += [held.eq(first), sticky.eq(lost | dropped), rest.eq(distance[:2]),
                      signs[0].eq(negative), signs[1].eq(signs[0])]
-        with m.If(large):
+        # A value above its tensor's exponent becomes all ones. Zero has the smallest exponent.
+        with m.If(over):
             m.d.sync += [held.eq(Cat(Const(-1, places - 1), ~self.signed)), rest.eq(0)]
         second, lost = self._right(m, held, rest, 2, "second")
         magnitude, up = Signal(self.bits, reset_less=True), Signal(reset_less=True)

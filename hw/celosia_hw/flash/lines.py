@@ -125,7 +125,10 @@ class Lines(wiring.Component):
         sent = READ[self.wires] << 24 | self.base | UNIT_BYTES - HEADER_BYTES
         fixed = sum((sent >> 31 - k & 1) << _FIRST + k for k in range(32))
         first = _DUMMY - (UNIT_BYTES.bit_length() - 1) - _UNIT_BITS
-        unit = Array([self.unit[(first - 1 - k) % _UNIT_BITS] for k in range(16)])[number[:4]]
+        # The base has no lower ones.
+        size = ((self.base & -self.base) // UNIT_BYTES).bit_length() - 1
+        bits = [self.unit[k] if k < size else Const(0, 1) for k in range(_UNIT_BITS)]
+        unit = Array([bits[(first - 1 - k) % _UNIT_BITS] for k in range(16)])[number[:4]]
         inside = (number >= first) & (number < first + _UNIT_BITS)
         told = 0
         for step, command in enumerate(self.script):

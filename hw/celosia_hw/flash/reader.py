@@ -2,17 +2,28 @@
 
 import math
 from collections.abc import Sequence
+from functools import reduce
+from operator import xor
 from typing import Any
 
-from amaranth.hdl import Cat, Const, Module, Mux, ResetInserter, Signal, Value
-from amaranth.lib import crc, wiring
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from celosia_hw.flash.lines import Lines
 from celosia_hw.memory.main_memory import Access
 from celosia_hw.parts.delay import chain
 from celosia_spec.stream.array import CONTROL_BITS, Array
-from celosia_spec.stream.image import HEADER, HEADER_BYTES, MAGIC, UNIT_BYTES, UNIT_WORDS
+from celosia_spec.stream.image import (
+    CHECKSUM_BYTES,
+    CHECKSUM_TERMS,
+    HEADER,
+    HEADER_BYTES,
+    MAGIC,
+    TAIL_BYTES,
+    UNIT_BYTES,
+    UNIT_WORDS,
+)
 from celosia_spec.stream.registers import Fault
 
 WAKE_SECONDS = 4e-6
@@ -24,6 +35,8 @@ PINS = ("cs", "clock", "copi", "drive", "i")
 _ELEMENTS = UNIT_BYTES * 8 // CONTROL_BITS
 _HEADER = _ELEMENTS - HEADER_BYTES * 8 // CONTROL_BITS
 _PLACES = {field.name: _HEADER + low // CONTROL_BITS for field, low in HEADER.places()}
+
+_TAIL = TAIL_BYTES * 8 // CONTROL_BITS
 
 _WIRING = {4: (4, 1), 8: (4, 2), 16: (1, 1), 32: (1, 2)}
 """Cycles of an element to wires and cycles of a clock."""
@@ -69,8 +82,8 @@ class FlashReader(wiring.Component):
     cycles, as many more as elements wait for it, beyond the cycle in which they ask; where it comes
     in more, waiting is free for so many cycles more.
 
-    Cells on the UP5K, 4 wires, a script of three commands: 299, of them 246 with a look-up table;
-    placed alone it reaches 56 MHz (`make bench-block_cells`, median of three seeds).
+    Cells on the UP5K, 4 wires, a script of three commands: 244, of them 198 with a look-up table
+    (`make bench-block_cells`).
     """
 
     def __init__(self, array: Array, *, clock_hz: float, base: int,
@@ -92,13 +105,17 @@ class FlashReader(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         m.submodules.lines = lines = self.lines
-        # What comes is a section's header, words, or checksum, or what is left of that unit.
-        head, body, tail, gap = (Signal(name=name) for name in ("head", "body", "tail", "gap"))
+        # Sections are read; what comes are words. Between them stand a section's checksum and, in
+        # the unit's last elements, the next one's header.
+        going, body = Signal(name="going"), Signal(name="body")
         # The image is checked; the section goes to main memory; none follows it.
-        boot, writes, last = Signal(init=1), Signal(reset_less=True), Signal(reset_less=True)
-        element, left = Signal(range(_ELEMENTS)), Signal(self._unit_bits, reset_less=True)
-        unit, held = Signal(self._unit_bits), Signal(CONTROL_BITS)
-        whole, done, turn, begin = Signal(), Signal(), Signal(), Signal()
+        boot = Signal(init=1)
+        writes, last = Signal(name="writes", reset_less=True), Signal(name="last", reset_less=True)
+        element = Signal(range(_ELEMENTS))
+        unit = Signal(self._unit_bits)
+        held = Signal(CONTROL_BITS)
+        whole, done, turn, begin, end, head = (Signal(name=name) for name in (
+            "whole", "done", "turn", "begin", "end", "head"))
         request, grant = self.memory.request, self.memory.grant
         checks, pausing = self._wake(m, Cat(element, unit))
         m.d.comb += [
@@ -111,62 +128,64 @@ class FlashReader(wiring.Component):
             self.copying.eq(boot | lines.busy), self.checking.eq(boot),
             self.memory.address.eq(Cat(element[2:], unit)),
             self.memory.enable.eq(1 << element[:2]), self.memory.data.eq(held),
+            lines.end.eq(end), head.eq(going & ~body & (element >= _HEADER)),
         ]
         m.d.sync += [
-            request.eq(((body & writes & whole) | (request & ~grant)) & ~lines.end),
+            request.eq(((body & writes & whole) | (request & ~grant)) & ~end),
             # In the cycle behind a unit's last element.
             turn.eq((done | pausing) & element.all()),
         ]
         self._hold(m, whole, held)
-        with m.If(begin):
-            m.d.sync += element.eq(_HEADER)
-        with m.Elif(done | pausing):
-            m.d.sync += element.eq(element + 1)
-        with m.If(turn & ~head):
-            m.d.sync += unit.eq(unit + 1)
-        with m.If(turn & body):
-            m.d.sync += left.eq(left - 1)
-        # An element of the header is looked at when it is in ``held``: the next one's turn.
-        fresh = Signal()
-        m.d.sync += fresh.eq(whole)
-        with m.If(fresh & head):
-            for name, action in (("resident", [
-                        writes.eq(held[0] | ~boot), last.eq(Mux(boot, held[1], ~held[2]))]),
-                                 ("first", [unit.eq(held)]), ("units", [left.eq(held)])):
-                with m.If(element == _PLACES[name] + 1):
-                    m.d.sync += action
+        with m.If(begin | done | pausing):
+            m.d.sync += element.eq(Mux(begin, _HEADER, element + 1))
+        empty = self._header(m, boot, head, whole, element, held, unit, turn & (body | ~going),
+                             turn & body, writes, last)
         wrong = self._compare(m, head, Cat(lines.part, element))
-        right, known, end = self._checksum(m, head | body | tail), Signal(), Signal()
-        m.d.comb += lines.end.eq(end)
-        summed = chain(m, tail & whole & element[0], 2, "summed", reset_less=False)[-1]
-        stops = Signal()
+        right = self._checksum(m, head | (going & (body | (element < _TAIL))))
+        summed = chain(m, going & ~body & (element == _TAIL - 1) & whole, 2, "summed",
+                       reset_less=False)[-1]
+        known, stops = Signal(), Signal()
         m.d.comb += stops.eq(self.stop & ~boot)
         m.d.sync += [end.eq(stops), self.copied.eq(0)]
-        with m.If(begin):
-            m.d.sync += head.eq(1)
-        with m.If(head & turn):
-            m.d.sync += [head.eq(0), body.eq(1)]
-            with m.If(wrong.any()):
-                m.d.sync += [end.eq(1), self.ready.eq(0), self.fault.eq(Mux(
-                    wrong[0], Mux(known, Fault.DAMAGED, Fault.ABSENT), Fault.FOREIGN))]
-        empty, near = Signal(), Signal()
-        m.d.sync += [empty.eq(left == 0), near.eq(element == _HEADER - 1)]
-        with m.If(body & turn & empty):
-            m.d.sync += [body.eq(0), tail.eq(1)]
+        with m.If(turn):
+            m.d.sync += body.eq(going & ~(body & empty))
+        with m.If(turn & going & ~body & wrong.any()):
+            m.d.sync += [end.eq(1), self.ready.eq(0), self.fault.eq(Mux(
+                wrong[0], Mux(known, Fault.DAMAGED, Fault.ABSENT), Fault.FOREIGN))]
         with m.If(summed):
             m.d.sync += [
-                tail.eq(0), gap.eq(1), end.eq(last | ~right), known.eq(known | right),
+                end.eq(last | ~right), known.eq(known | right),
                 self.copied.eq(right & ~boot & ~self.stop & ~end),
                 self.ready.eq(right & (self.ready | (boot & last)))]
             with m.If(~right):
                 m.d.sync += self.fault.eq(Fault.DAMAGED)
-        with m.If(gap & whole & near):
-            m.d.sync += [gap.eq(0), head.eq(1)]
         with m.If(stops):
             m.d.sync += self.fault.eq(Fault.NONE)
         with m.If(end):
-            m.d.sync += [*(phase.eq(0) for phase in (head, body, tail, gap)), boot.eq(0)]
+            m.d.sync += [body.eq(0), boot.eq(0)]
+        m.d.sync += going.eq(begin | (going & ~end))
         return m
+
+    def _header(self, m: Module, boot: Value, head: Value, whole: Value, element: Value,
+                held: Value, unit: Signal, moves: Value, counts: Value, writes: Signal,
+                last: Signal) -> Signal:
+        """Take the header's fields, each when it is in ``held``. Move ``unit`` on, count the
+        section's units, and return whether the one that comes is the last."""
+        here = {name: Signal(name=f"{name}_is_there") for name in ("resident", "first", "units")}
+        m.d.sync += [there.eq(whole & head & (element == _PLACES[name]))
+                     for name, there in here.items()]
+        with m.If(here["resident"]):
+            m.d.sync += [writes.eq(held[0] | ~boot), last.eq(Mux(boot, held[1], ~held[2]))]
+        left = Signal(self._unit_bits, reset_less=True)
+        empty = Signal(reset_less=True)
+        for name, counter, step in (("first", unit, moves), ("units", left, counts)):
+            bits, load = len(counter), here[name]
+            # What is added beside the one lets a cell of the sum load, too.
+            total = counter + Cat(Const(1, 1), load.replicate(bits - 1), Const(0, 1))
+            with m.If(load | step):
+                m.d.sync += counter.eq(Mux(load, held[:bits], total[:bits]))
+        m.d.sync += empty.eq(total[bits])
+        return empty
 
     @property
     def _unit_bits(self) -> int:
@@ -204,17 +223,19 @@ class FlashReader(wiring.Component):
 
     def _checksum(self, m: Module, sums: Value) -> Signal:
         """Return whether the checksum was right a cycle ago."""
-        checksum, quiet, right = (crc.catalog.CRC32_MPEG_2(data_width=4).create(), Signal(),
-                                  Signal())
-        m.submodules.checksum = ResetInserter(quiet)(checksum)
-        m.d.comb += [quiet.eq(~sums), checksum.data.eq(self.lines.nibble),
-                     checksum.valid.eq(self.lines.come)]
-        m.d.sync += right.eq(checksum.match_detected)
+        lines, bits = self.lines, 8 * CHECKSUM_BYTES
+        sum_, right = Signal(bits, name="sum"), Signal(name="right")
+        feeds = sum_[bits - 4:] ^ lines.nibble
+        with m.If(lines.come):
+            m.d.sync += sum_.eq((sum_ << 4) ^ _product(feeds, CHECKSUM_TERMS))
+        with m.If(~sums):
+            m.d.sync += sum_.eq(-1)
+        m.d.sync += right.eq(sum_ == 0)
         return right
 
     def _compare(self, m: Module, head: Value, place: Value) -> Signal:
         """Return what is wrong with a header: its magic number, the array's hash."""
-        data = HEADER.pack(magic=MAGIC, array=self.array.hash, units=1).to_bytes(
+        data = HEADER.pack(magic=MAGIC, array=self.array.hash).to_bytes(
             HEADER_BYTES, "little")
         size = (HEADER["magic"].bits + HEADER["array"].bits) // 4
         wanted = sum((data[k // 2] >> 4 * (1 - k % 2) & 0xF) << 4 * k for k in range(size))
@@ -227,3 +248,8 @@ class FlashReader(wiring.Component):
         with m.Elif(~head):
             m.d.sync += wrong.eq(0)
         return wrong
+
+
+def _product(value: Value, terms: Sequence[int]) -> Value:
+    """Return the polynomial ``value`` times the sum of x to these exponents."""
+    return reduce(xor, (value << term for term in terms))

@@ -26,7 +26,8 @@ class BitPort(wiring.Component):
     REJECTED/DAMAGED; bytes outside frames are ignored. An incomplete one waits for the rest.
 
     The bus has elements of 16 bits, and so have frames. A register has two, the second one with 4
-    in its address. Of elements of eight bytes the first one alone is written.
+    in its address. Of elements of eight bytes the first one alone is written. What is read from a
+    multiple of four on, is read in its order.
 
     Members
     -------

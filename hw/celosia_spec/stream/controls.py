@@ -138,8 +138,8 @@ def _place(name: str, about: str) -> tuple[Field, ...]:
 
 FILL = _record(
     "fill",
-    (Field("run", 16, True, "elements of a line - n - 1, where n are filled a "
-                                "cycle; with `apart` n times their number - 2 n"),),
+    (Field("run", 16, True, "n - elements of a line, where n are filled a cycle; with `apart` "
+                            "2 n - 1 - n times their number"),),
     (Field("lines", 16, True, "minus the lines"),),
     (Field("rows", 11, False, "bank rows from one position group to the next"),),
     (Field("element", 16, False, "number of the first element in main memory, lower bits"),),

@@ -160,7 +160,7 @@ class Fill:
         if array.main_words * ENTRY_WORDS <= 1 << 16:
             gaps = [(gap + (1 << 15)) % (1 << 16) - (1 << 15) for gap in gaps]
         found = {
-            "run": (n * unit - unit + 1 if apart else n) - unit - 1, "lines": -count,
+            "run": unit - (n * unit - unit + 1 if apart else n), "lines": -count,
             "rows": self.rows % array.bank_rows, "element": number % (1 << 16),
             "page": number >> 16, "step": columns.step if apart else 0,
             "line_element": gaps[0] if count > 1 else 0,
@@ -208,7 +208,7 @@ def accesses(record: Mapping[str, int], array: Array) -> int:
 
 def run(record: Mapping[str, int], array: Array) -> int:
     """Return the elements of a line."""
-    n = record["run"] + array.fill + 1
+    n = array.fill - record["run"]
     return -(-n // array.fill) if record["apart"] else n
 
 

@@ -5,7 +5,6 @@ comes its checksum, in the first bytes of the unit behind, whose end may be the 
 else is FF. Bytes of a word, and words, lie lowest first.
 """
 
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -27,7 +26,7 @@ HEADER = Word("section", (
     Field("more", 1, False, "who copies it copies the next section, too"),
     Field("_", 13),
     Field("first", 16, False, "unit of main memory where it begins"),
-    Field("units", 16, False, "its words, units", offset=1),
+    Field("units", 16, True, "its words, units, less than 0"),
     Field("_", 32),
 ))
 
@@ -35,13 +34,18 @@ MAGIC = 0x6CEC
 
 HEADER_BYTES = HEADER.bits // 8
 
-CHECKSUM_BYTES = 4
-"""CRC-32/MPEG-2 of header and words; its highest byte comes first."""
+CHECKSUM_BYTES, TAIL_BYTES = 3, 4
+"""A CRC of header and words, its highest byte first; behind it zeros, up to a whole element."""
+
+CHECKSUM_TERMS = (0, 4, 13, 19)
+"""Exponents of the CRC's polynomial below 24. It is primitive: errors of two bits show up to 2^24
+bits apart, which is longer than any section, all bursts of 24, and of anything else all but one in
+2^24. It begins with ones. With four bits a cycle it takes a cell of an iCE40 a bit."""
+
+_ALL = (1 << 8 * CHECKSUM_BYTES) - 1
 
 _COMMAND, _AROUND = 40, 6
 """Clocks of the flash before data come: command, address, dummy clocks. Cycles around them."""
-
-_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,10 +66,25 @@ class Section:
         return len(self.words) // UNIT_WORDS
 
 
+def _after(byte: int) -> int:
+    """Return what a byte makes of a checksum of zero."""
+    found = byte << 8 * CHECKSUM_BYTES
+    for bit in reversed(range(8)):
+        if found >> bit + 8 * CHECKSUM_BYTES & 1:
+            found ^= 1 << bit + 8 * CHECKSUM_BYTES
+            found ^= sum(1 << term for term in CHECKSUM_TERMS) << bit
+    return found
+
+
+_AFTER = [_after(byte) for byte in range(256)]
+
+
 def checksum(data: bytes) -> int:
-    """Return the CRC-32/MPEG-2: the polynomial of zlib's, the highest bit of a byte first."""
-    found = zlib.crc32(data.translate(_REVERSED)) ^ 0xFFFFFFFF
-    return int(f"{found:032b}"[::-1], 2)
+    """Return the CRC of ``data``, the highest bit of a byte first."""
+    found = _ALL
+    for byte in data:
+        found = (found << 8 & _ALL) ^ _AFTER[found >> 8 * CHECKSUM_BYTES - 8 ^ byte]
+    return found
 
 
 def places(sections: Sequence[Section]) -> list[int]:
@@ -82,7 +101,7 @@ def copy_cycles(array: Array, units: int) -> int:
     it is not the first one of several, the units from the first one's on count, and one more for
     each before it."""
     clock = array.flash // 4 if array.flash < 16 else array.flash // 16
-    elements = (HEADER_BYTES + units * UNIT_BYTES + CHECKSUM_BYTES) * 8 // CONTROL_BITS
+    elements = (HEADER_BYTES + units * UNIT_BYTES + TAIL_BYTES) * 8 // CONTROL_BITS
     return _COMMAND * clock + elements * array.flash + _AROUND
 
 
@@ -99,10 +118,11 @@ def pack(array: Array, sections: Sequence[Section]) -> bytes:
         header = HEADER.pack(magic=MAGIC, array=array.hash, resident=int(section.resident),
                              last=int(at == len(sections) - 1), more=int(section.more),
                              first=section.first,
-                             units=section.units)
+                             units=-section.units)
         image += b"\xff" * (-(len(image) + HEADER_BYTES) % UNIT_BYTES)
         data = header.to_bytes(HEADER_BYTES, "little") + section.words.astype("<u8").tobytes()
         image += data + checksum(data).to_bytes(CHECKSUM_BYTES, "big")
+        image += bytes(TAIL_BYTES - CHECKSUM_BYTES)
     return bytes(image)
 
 
@@ -118,12 +138,12 @@ def unpack(array: Array, image: bytes) -> Iterator[Section]:
             raise ValueError(f"unit {unit} of the image ends with no header")
         if header["array"] != array.hash:
             raise ValueError("the image is for another array")
-        end = (unit + 1 + header["units"]) * UNIT_BYTES
+        end = (unit + 1 - header["units"]) * UNIT_BYTES
         data = image[at:end]
-        told = image[end:end + CHECKSUM_BYTES]
-        if len(told) < CHECKSUM_BYTES or int.from_bytes(told, "big") != checksum(data):
+        told = image[end:end + TAIL_BYTES]
+        if len(told) < TAIL_BYTES or int.from_bytes(told, "big") != checksum(data) << 8:
             raise ValueError(f"the section at unit {unit} of the image is damaged")
         yield Section(first=header["first"], resident=bool(header["resident"]),
                       more=bool(header["more"]),
                       words=np.frombuffer(data[HEADER_BYTES:], "<u8").astype(np.uint64))
-        unit, last = unit + header["units"] + 1, bool(header["last"])
+        unit, last = unit - header["units"] + 1, bool(header["last"])

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from celosia_sim.clock.events import NEVER
 from celosia_spec.stream.array import CONTROL_BITS, Array
-from celosia_spec.stream.image import CHECKSUM_BYTES, HEADER_BYTES, UNIT_BYTES
+from celosia_spec.stream.image import HEADER_BYTES, TAIL_BYTES, UNIT_BYTES
 
 _COMMAND = 40               # clocks of the flash before data come
 _ELEMENT = CONTROL_BITS // 8
@@ -47,7 +47,7 @@ class FlashReader:
         """A cycle before which nobody sees a change, if the port is free until then."""
         times = [self._copied[0] if self._copied else NEVER, self._free or NEVER]
         if self._bodies:
-            left = self._bodies[0][1] + CHECKSUM_BYTES // _ELEMENT - 1 - self._number
+            left = self._bodies[0][1] + TAIL_BYTES // _ELEMENT - 1 - self._number
             times.append(self._pulse + left * self._element + _COPIED)
         return min(times)
 
@@ -89,7 +89,7 @@ class FlashReader:
         first, end = self._bodies[0]
         if first <= self._number < end:
             self._asks = now + _ASKS
-        if self._number == end + CHECKSUM_BYTES // _ELEMENT - 1:
+        if self._number == end + TAIL_BYTES // _ELEMENT - 1:
             self._copied.append(now + _COPIED)
             self._bodies.popleft()
             if not self._bodies:

@@ -80,6 +80,19 @@ int checking(const Core&, long) {
     return 0;
 }
 
+// Address of the first read that brings the element at `address`: of a word of main memory elements
+// are read in their order, by a core that takes it apart.
+template <class Core>
+auto first_read(const Core& core, uint32_t address, int)
+    -> decltype(static_cast<uint32_t>(core.mem_keep)) {
+    return core.mem_space == 1 ? address & ~3u : address;
+}
+
+template <class Core>
+uint32_t first_read(const Core&, uint32_t address, long) {
+    return address;
+}
+
 struct Outcome {
     int64_t cycles;
     int32_t finished, saturated, error, descriptor;
@@ -146,14 +159,17 @@ EXPORT int64_t celosia_read(void* handle, int64_t count, const uint32_t* at, uin
     auto& core = *machine->core;
     for (int64_t i = 0; i < count; ++i) {
         machine->space(at[2 * i]);
-        core.mem_address = at[2 * i + 1];
-        core.mem_read = 1;
-        machine->edge();
-        core.mem_read = 0;
-        core.eval();
-        for (int64_t waited = 0; !core.mem_rvalid; ++waited) {
-            if (waited == latency) return i;
+        const uint32_t last = at[2 * i + 1];
+        for (uint32_t address = first_read(core, last, 0); address <= last; ++address) {
+            core.mem_address = address;
+            core.mem_read = 1;
             machine->edge();
+            core.mem_read = 0;
+            core.eval();
+            for (int64_t waited = 0; !core.mem_rvalid; ++waited) {
+                if (waited == latency) return i;
+                machine->edge();
+            }
         }
         values[i] = core.mem_rdata;
     }
