@@ -95,7 +95,7 @@ class BitPort(wiring.Component):
             Mux(at["header"], header[0], Mux(at["data"], data, crc))))
         self._address(m, at, byte, moved, value)
         writes = self._dispatch(m, at, header, sending, moved, value, whole, wrong, late)
-        found = self._is_sync(m, bit, moved, value)
+        found = self._is_sync(m, bit, moved, self.i.payload)
         self._go(m, at, byte, sending, writing, whole, long, found, writes)
         return m
 
