@@ -28,7 +28,7 @@ EDGE = 3
 FLASH = (0, 4, 8, 16, 32)
 """Cycles of an element from flash: on four wires or on one, with a clock of a cycle or of two."""
 
-VERSION = 3
+VERSION = 4
 """Counts up where streams or sections mean something else."""
 
 
