@@ -15,11 +15,9 @@ from harness.networks import MODES, inputs, layer_program, lenet5, simulated_cyc
 from harness.result import Check, Result, Table
 
 from celosia.program import Program
+from celosia_sim.clock.cycles import SPENT
 from celosia_spec.program import Layer
 
-CLASSES = ("useful", "padding", "idle", "bubble", "drain", "normalise", "load")
-COLUMNS = {"network": "", "layer": "", "cycles": ",d", "groups": "d",
-           **dict.fromkeys(CLASSES, ".2%"), "bound / cycles": ".1%"}
 LENET_TARGET, LAYER_TARGET = "icebreaker", "ecp5-85f"
 CONVOLUTION, LINEAR = 0.95, 0.92
 """Least utilisation of a convolution of at least 256 positions and 32 non-zeros a row, and least
@@ -29,7 +27,9 @@ NOTES = (
     "padding: words that only carry an index on. idle: lanes without an output position while a "
     "weight was issued. bubble: a pass waited for the drain of the one before. drain: the "
     "pipeline emptied and the block exponent was found. normalise: the pass that rounds a map "
-    "whose exponent is dynamic. load: descriptor, clearing, first batch length.",)
+    "whose exponent is dynamic. load: descriptor, clearing, first batch length.",
+    "Of the second machine's layers: "
+    + "; ".join(f"{name}: {about}" for name, about in SPENT.items() if name != "steps") + ".")
 
 
 def single_layers() -> Iterator[tuple[str, torch.nn.Module, tuple[int, ...], float, bool]]:
@@ -51,7 +51,7 @@ def measure(arguments: argparse.Namespace) -> Result:
         rows.append(_total(program.layers, program.lanes))
         checks.append(_sums(f"LeNet-5, {mode}", program.layers, program.lanes, cycles))
         tables.append(Table.of(f"LeNet-5, {LENET_TARGET}, {program.lanes} lanes, {mode} exponents: "
-                               "share of the lane-cycles", COLUMNS, rows))
+                               "share of the lane-cycles", _columns(program.layers), rows))
     for mode in MODES:
         rows = []
         for title, module, shape, density, convolution in single_layers():
@@ -67,7 +67,8 @@ def measure(arguments: argparse.Namespace) -> Result:
                 if convolution else
                 Check.at_least(f"bound / cycles, {title}, {mode}", bound, LINEAR, ".1%"))
         tables.append(Table.of(f"Single layers, {LAYER_TARGET}, {program.lanes} lanes, {mode} "
-                               "exponents: share of the lane-cycles", COLUMNS, rows))
+                               "exponents: share of the lane-cycles", _columns(program.layers),
+                               rows))
     return Result(title="Lane-cycles", tables=tuple(tables), checks=tuple(checks), notes=NOTES)
 
 
@@ -87,10 +88,15 @@ def _sums(title: str, layers: tuple[Layer, ...], lanes: int, cycles: np.ndarray)
     return Check.equal(f"lane-cycles accounted for, {title}", counted, lanes * int(cycles.sum()))
 
 
+def _columns(layers: tuple[Layer, ...]) -> dict[str, str]:
+    return {"network": "", "layer": "", "cycles": ",d", "groups": "d",
+            **dict.fromkeys(layers[0].lane_cycles, ".2%"), "bound / cycles": ".1%"}
+
+
 def _row(network: str, layer: Layer, lanes: int) -> list:
     total = lanes * layer.predicted_cycles
     return [network, layer.name, layer.predicted_cycles, layer.groups,
-            *(layer.lane_cycles[name] / total for name in CLASSES),
+            *(cycles / total for cycles in layer.lane_cycles.values()),
             layer.bound_cycles / layer.predicted_cycles]
 
 
@@ -98,7 +104,8 @@ def _total(layers: tuple[Layer, ...], lanes: int) -> list:
     cycles = sum(layer.predicted_cycles for layer in layers)
     return ["LeNet-5", "total", cycles, None,
             *(sum(layer.lane_cycles[name] for layer in layers) / (lanes * cycles)
-              for name in CLASSES), sum(layer.bound_cycles for layer in layers) / cycles]
+              for name in layers[0].lane_cycles),
+            sum(layer.bound_cycles for layer in layers) / cycles]
 
 
 if __name__ == "__main__":

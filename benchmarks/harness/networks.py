@@ -5,6 +5,7 @@ import torch
 from torch.nn.utils import prune
 
 import celosia
+from celosia.compare import simulated_layers
 from celosia.datasets import load_fashion_mnist, preprocess
 from celosia.models import load_lenet5
 from celosia_spec.errors import CelosiaError, FitError
@@ -104,4 +105,4 @@ def simulated_cycles(program: celosia.Program, x: np.ndarray) -> np.ndarray:
     if (found.mantissa != golden.mantissa).any() or (found.exponent != golden.exponent).any():
         raise CelosiaError("the simulated machine and the golden model differ; see "
                            "make bench-exactness")
-    return found.layer_cycles[0]
+    return simulated_layers(program)[0]

@@ -171,8 +171,15 @@ class Board:
     def counters(self) -> dict[str, int]:
         """Run an input of zeros once for each event that the machine counts, and return how often
         each came: "cycle", "step", "bubble" and "normalise", see `celosia_spec.isa.Event`.
+
+        CelosiaError for the second machine, which counts cycles alone: what its cycles are spent on
+        is exact in ``lane_cycles`` of the program's layers.
         """
-        program = self._core("count events")
+        program = self.program
+        if not isinstance(program, CoreProgram):
+            raise CelosiaError(f"{self.name}: the array of {program.target} counts cycles and no "
+                               f"other events; what they are spent on is told by celosia compile, "
+                               f"and by lane_cycles of program.layers")
         shape = program.graph.tensors[program.graph.input].user_shape
         blank = session_of(program, np.zeros((1, *shape), np.float32)).job
         cycles = np.array([program.predicted_cycles])
@@ -219,13 +226,6 @@ class Board:
                  exact: bool = True) -> Record:
         assert self._driver is not None
         return self._driver.execute(job, cycles, progress, exact=exact)
-
-    def _core(self, what: str) -> CoreProgram:
-        """Return the program; CelosiaError where its machine cannot do what only the first can."""
-        if not isinstance(self.program, CoreProgram):
-            raise CelosiaError(f"{self.name}: the array of {self.program.target} does not {what}; "
-                               f"run the program, its cycles are counted then")
-        return self.program
 
     def _check(self, program: Program) -> None:
         """CelosiaError unless the board holds the program's array."""

@@ -111,7 +111,7 @@ def count(program: Program, board: Board, stages: Stages | None = None) -> list[
     A board counts whole runs: from the start to the end of one layer, and of the next. A run that
     ends at a layer takes some cycles to end; those that it takes in the simulation are left out.
     """
-    passed, ends = _simulated(program, stages)
+    passed, ends = simulated_layers(program, stages)
     counted = board.count_to_each_end()
     layers = [LayerCount(name=layer.name, predicted=layer.predicted_cycles, simulated=int(own),
                          counted=int(own + more))
@@ -121,8 +121,8 @@ def count(program: Program, board: Board, stages: Stages | None = None) -> list[
                                 simulated=int(ends[-1]), counted=int(counted[-1]))]
 
 
-def _simulated(program: Program,
-               stages: Stages | None) -> tuple[np.ndarray, np.ndarray]:
+def simulated_layers(program: Program,
+                     stages: Stages | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Return, int64 (layers,) each, the cycles of every layer as the Verilog takes them, and those
     from the start to its end where nothing follows it.
 

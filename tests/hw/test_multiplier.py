@@ -14,7 +14,8 @@ from celosia_sim import cells
 
 
 def _sources(kind):
-    return {"generic": [], "mac16": [cells.models(ICE40)], "mult18": [cells.mult18x18d()]}[kind]
+    return {"generic": [], "mac16": [cells.models(ICE40)],
+            "mult18": [cells.own("mult18x18d.v")]}[kind]
 
 
 SHAPES = [(4, 8, 8), (3, 6, 5), (1, 4, 8), (2, 9, 9)]

@@ -180,5 +180,6 @@ def test_programs_as_users_load_them(image):
                 assert np.array_equal(exponents, wanted.exponents[name])
         done = there.repeat(0.02)
         assert done.runs > 3 and 0.1 < done.busy < 1
-        with pytest.raises(CelosiaError, match="the array of icebreaker does not count events"):
+        with pytest.raises(CelosiaError, match=(
+                "the array of icebreaker counts cycles and no other events; what they are spent")):
             there.counters()

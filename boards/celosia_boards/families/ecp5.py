@@ -79,7 +79,7 @@ class _Ecp5:
     packer, bitstream = "ecppack", "bit"
     sync = b"\xff\xff\xbd\xb3"
     loaders: tuple[str, ...] = ("openFPGALoader",)
-    models: str | None = None
+    models = "ecp5/cells_sim.v"
     configuration_clock: str | None = "USRMCLK"
 
     def synthesis(self, device: Device, top: str) -> str:

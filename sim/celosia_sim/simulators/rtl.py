@@ -16,8 +16,8 @@ from celosia_spec.arrays import AnyArray
 from celosia_spec.isa import ArrayConfig
 from celosia_spec.stream.array import Array
 
-__all__ = ["Design", "bus_design", "core_design", "design_of", "machine_design",
-           "verilog_of"]
+__all__ = ["Design", "bus_design", "core_design", "design_of", "hosted_machine",
+           "machine_design", "verilog_of"]
 
 TOP = "core"
 """Name of the top module, whatever it is."""
@@ -27,19 +27,19 @@ TOP = "core"
 class Design:
     """Verilog of one machine with the ports of ``celosia_hw.core.Core``, or of what is around it.
 
-    text      : Verilog; the top module is called ``core``.
-    libraries : further Verilog files it needs (cell models).
-    defines   : macros for all of them.
+    text    : Verilog; the top module is called ``core``.
+    defines : macros for it.   brief : it is large and runs shortly, so that compilers do not
+    optimise it.
     """
 
     text: str
-    libraries: tuple[Path, ...] = ()
     defines: tuple[tuple[str, str], ...] = ()
+    brief: bool = False
 
     @property
     def key(self) -> str:
-        """Hash over everything above, contents of the libraries included."""
-        return digest(self.text, *(path.read_text() for path in self.libraries),
+        """Hash over everything above."""
+        return digest(self.text, str(self.brief),
                       *(f"{name}={value}" for name, value in self.defines))
 
 
@@ -105,16 +105,20 @@ def machine_design(array: Array, stages: Stages = unseen, flash: Flash | None = 
     read = array.flash and flash and (flash.base, flash.script, clock_hz)
     if read is None:
         raise ValueError("the array has flash, and the board has none for it; give it flash=0")
+    return design_of(lambda: hosted_machine(array, flash, clock_hz), "machine",
+                     repr((sorted(asdict(array).items()), read)), stages=stages)
 
-    def make() -> Any:
-        from celosia_hw.flash.reader import FlashReader
-        from celosia_hw.hosted_machine import HostedMachine
-        from celosia_sim.simulators.unreset import Unreset
-        return Unreset(HostedMachine(array, reader=FlashReader(
-            array, clock_hz=clock_hz, base=flash.base, script=flash.script)
-            if array.flash and flash else None))
 
-    return design_of(make, "machine", repr((sorted(asdict(array).items()), read)), stages=stages)
+def hosted_machine(array: Array, flash: Flash | None = FLASH, clock_hz: float = FLASH_HZ, *,
+                   mac: str = "generic", main_memory: str = "bram") -> Any:
+    """Return what `machine_design` is of; mac, main_memory : see ``celosia_hw.machine.Machine``."""
+    from celosia_hw.flash.reader import FlashReader
+    from celosia_hw.hosted_machine import HostedMachine
+    from celosia_sim.simulators.unreset import Unreset
+
+    reader = FlashReader(array, clock_hz=clock_hz, base=flash.base,
+                         script=flash.script) if array.flash and flash else None
+    return Unreset(HostedMachine(array, mac=mac, main_memory=main_memory, reader=reader))
 
 
 @functools.singledispatch

@@ -62,11 +62,13 @@ def library(design: Design, stages: Stages = unseen, driver: Path = _DRIVER,
         for header in (PINS, *headers):
             shutil.copy(header, folder)
         env = verilator_environment()
+        if design.brief and "MAKEFLAGS" in env:
+            env["MAKEFLAGS"] += " OPT_FAST=-O0"
         macros = [f"-D{name}={value}" for name, value in design.defines]
         stages("translating to C++ (Verilator)", 0, 0)
         (folder / _DRIVEN).write_text(f'#include "{_MODEL}"\n#include "driver.cpp"\n')
-        run_tool("verilator", ["verilator", *_VERILATOR_FLAGS, *macros, "core.v",
-                               *map(str, design.libraries), _DRIVEN], cwd=folder, env=env)
+        run_tool("verilator", ["verilator", *_VERILATOR_FLAGS, *macros, "core.v", _DRIVEN],
+                 cwd=folder, env=env)
         stages("compiling the simulator", 0, 0)
         run_tool("g++", ["make", "-C", "obj", "-f", "Vcore.mk", _MODEL, "driven.o"], cwd=folder,
                  env=env)
