@@ -26,7 +26,6 @@ from celosia.cli.progress import progress
 from celosia.compiler import Compiler
 from celosia.graph import Graph
 from celosia.lower import lower
-from celosia.quantise import quantise
 from celosia_boards.devices import HX8K, LFE5U, UP5K
 from celosia_sim.golden import GoldenResult, input_saturated, quantise_input
 from celosia_sim.golden import run as run_golden
@@ -97,8 +96,7 @@ def _second(arguments: argparse.Namespace, graph: Graph,
             continue
         design = machine_netlist(array, device, main_memory=main_memory)
         for mode in MODES:
-            quantised = quantise(graph, exponents=mode, acc_bits=array.acc_bits, unsigned=True,
-                                 calibration=x if mode == "static" else None)
+            quantised = Compiler(exponents=mode).quantised(graph, x if mode == "static" else None)
             found = stream_file(stream_schedule(quantised, array), target=name, exponents=mode)
             with progress(f"{name}, {mode}") as report:
                 ran = run(found.program, x, simulated(found.program, design=design,

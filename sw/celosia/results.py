@@ -36,7 +36,8 @@ class RunResult:
                make of them, float64, behind an argmax int64.
     saturated: bool (N,), True where a rounding or the input was clipped.
     cycles   : int64 (N,), from start to done; None from the golden model.
-    layer_cycles : int64 (N, layers), or None likewise.
+    layer_cycles : int64 (N, layers), or None likewise, and of boards and the second machine, which
+               do not tell them.
     """
 
     mantissa: np.ndarray
