@@ -152,8 +152,11 @@ class Heads(wiring.Component):
         if array.drain == 1:            # with its last lane, or a cycle later
             lanes = array.lanes - 1
             full, then = Signal(), Signal()
-            # Four lanes take eight cycles where their inputs have signs.
-            long, short = layer.log2_groups != 0, layer.log2_groups[1] & ~layer.signed_in
+            # Four lanes take eight cycles where their inputs have signs. What the layer alone says
+            # is in registers, which are in the cells of their look-up tables.
+            long, short = Signal(), Signal()
+            m.d.sync += [long.eq(layer.log2_groups != 0),
+                         short.eq(layer.log2_groups[1] & ~layer.signed_in)]
             m.d.comb += full.eq((at[:4] | Cat(Const(0, 2), short, long)).all())
             assert all(cycles == max(lanes >> (flags & 3), 7 if flags & 4 else 0)
                        + bool(array.residual and flags & 16) for flags, cycles in cases.items())
