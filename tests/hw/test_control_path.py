@@ -68,7 +68,7 @@ def test_heads_are_given_up_when_they_have_been_read(bench):
     writer = Writer(array, random.Random(4))
     layer = {name: 0 for word in LAYER.words for name in word.unpack(0)} | {"log2_groups": 1}
     writer.read(writer.add(writer.entries(writer.command(Op.LAYER, **layer))))
-    batch = writer.add(writer.batch(layer, 100, 0))
+    batch = writer.add(writer.batch(layer, 60, 0))
     for words in range(array.controls - 48, array.controls, ENTRY_WORDS):
         writer.read(writer.add(writer.entries(writer.command(Op.BAND, last_tile=2))))
         writer.read(batch)
@@ -84,8 +84,8 @@ def test_entries_are_kept_until_their_batch_ends(bench):
     layer = {name: 0 for word in LAYER.words for name in word.unpack(0)}
     words = writer.command(Op.LAYER, **layer) + writer.command(Op.BAND, last_tile=4)
     writer.read(writer.add(writer.entries(words)))
-    writer.read(writer.add(writer.batch(layer, ENTRY_WORDS * (array.ring - 2 * RING_GAP), 0)))
-    for _ in range(3 * RING_GAP):
+    writer.read(writer.add(writer.batch(layer, ENTRY_WORDS * (array.ring - RING_GAP), 0)))
+    for _ in range(RING_GAP):
         writer.read(writer.add(writer.batch(layer, 1, 0)))
     writer.read(writer.add(writer.entries(writer.command(Op.CLOSE))))
     Bench(array, block, *writer.done(), 4, grants=(1.0,)).run()

@@ -41,7 +41,7 @@ def test_names_and_values_that_do_not_fit():
 
 def test_batches_and_commands_differ_in_one_bit():
     assert BATCH.bits == COMMAND.bits == 16
-    assert BATCH.pack(steps=4096) & 1 == 0
+    assert BATCH.pack(steps=2048) & 1 == 0
     assert COMMAND.pack(command=1, op=Op.HALT) & 1 == 1
     assert [head_words(Array(acc_bits=bits), signed_in=signed)
             for bits in (24, 32) for signed in (False, True)] == [3, 4, 3, 5]

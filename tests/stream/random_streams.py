@@ -16,7 +16,7 @@ from celosia_spec.stream.controls import (
     head_words,
 )
 
-NOTHING = COMMAND.pack(command=1, op=Op.WAIT, argument=0)
+NOTHING = COMMAND.pack(command=1, op=Op.NOTHING)
 
 
 class Writer:
@@ -52,7 +52,7 @@ class Writer:
 
     def command(self, op, words=(), **fields):
         own = [*(RECORDS[op].pack(**fields) if op in RECORDS else []), *words]
-        return [COMMAND.pack(command=1, op=op, argument=len(own)), *own]
+        return [COMMAND.pack(command=1, op=op, argument=max(len(own), 1)), *own]
 
     def noise(self, count):
         return [self.rng.getrandbits(16) for _ in range(count)]
@@ -61,12 +61,9 @@ class Writer:
         words = self.noise(len(FILL.words))
         return [COMMAND.pack(command=1, op=Op.FILL, argument=len(words)), *words]
 
-    def wait(self):
-        return [COMMAND.pack(command=1, op=Op.WAIT, argument=self.rng.randrange(40))]
-
     def batch(self, layer, steps, dense, joins=0, more=0):
         groups = 1 << layer["log2_groups"]
-        words = [BATCH.pack(steps=steps, dense=dense, joins=joins, open=more)]
+        words = [BATCH.pack(steps=steps, single=steps == 1, dense=dense, joins=joins, open=more)]
         if not joins:
             words += self.noise(groups * head_words(self.array, signed_in=bool(layer["signed_in"])))
         count = -(-steps * groups // (ENTRY_WORDS << dense)) + (layer["residual"] and not joins)
@@ -113,7 +110,7 @@ class Writer:
             sizes = [rng.choice([1, 2, rng.randrange(1, 60), rng.randrange(1, 60), most])
                      for _ in range(1 + parts * rng.randrange(3))]
             if self.calm:
-                sizes = [rng.randrange(most // 8, most // 4)]
+                sizes = [rng.randrange(most // 4, most // 2)]
             last = len(sizes) - 1
             batches += [self.add(self.batch(layer, size, dense, int(k > 0), int(k < last)))
                         for k, size in enumerate(sizes)]
@@ -127,7 +124,7 @@ class Writer:
             for _ in copied:
                 words += self.command(Op.COPY, unit=rng.getrandbits(16))
             if not self.calm:
-                words += rng.choice([[], self.wait()])
+                words += rng.choice([[], self.command(Op.WAIT)])
                 for _ in range(rng.choice([0, 0, 1, 5])):
                     words += self.fill()
             self.read(self.add(self.entries(words)))
@@ -139,7 +136,7 @@ class Writer:
         """Write the list of chunks; return memory, chunks, and the list's place."""
         self.read(self.add(self.entries(self.command(Op.HALT))))
         copied = [chunk for chunk, _ in self.copied]
-        words = [CHUNK.pack(first=first, last=first + count - 1, copied=int(k in copied),
+        words = [CHUNK.pack(first=first, entries=count, copied=int(k in copied),
                             final=int(k == len(self.chunks) - 1))
                  for k, (first, count) in enumerate(self.chunks)]
         place, _ = self.add([word | self.rng.getrandbits(20) << 40 for word in words])

@@ -26,7 +26,7 @@ def test_neighbours_are_read_in_one_go():
     assert out.chunks == [(0, 3), (0, 1), (3, 3)]
     words = out.words()
     assert words[:6].tolist() == [0x0001000100010001 * k for k in (1, 2, 2, 3, 3, 3)]
-    assert words[6:].tolist() == [2 << 16, 0, 3 | 5 << 16 | 1 << 32, 0]     # and one to spare
+    assert words[6:].tolist() == [2 << 16, 0, 3 | 2 << 16 | 1 << 32, 0]     # and one to spare
     assert len(words) == out.words_needed
 
 

@@ -145,14 +145,14 @@ def test_a_run_is_stopped_anywhere(host, program, images):
         check(host, program, wanted)
 
 
-@pytest.mark.parametrize("word", [1 | op << 1 for op in (Op.COPY, 10, 15)])
+@pytest.mark.parametrize("word", [1 | op << 1 for op in (Op.COPY, 0, 5, 127)])
 def test_a_word_that_is_no_command(host, program, images, word):
     """It ends the run with an error, which the next start clears."""
     x, wanted = images[0]
-    entries = controls([COMMAND.pack(command=1, op=Op.WAIT, argument=3), word])
+    entries = controls([COMMAND.pack(command=1, op=Op.WAIT, argument=1), word])
     host.write(Space.MAIN, np.concatenate([
         entries[:, None] >> np.arange(0, 64, 16, dtype=np.uint64) & np.uint64(0xFFFF),
-        CHUNK.pack(first=0, last=0, final=1) >> np.arange(0, 64, 16)[None] & 0xFFFF,
+        CHUNK.pack(first=0, entries=1, final=1) >> np.arange(0, 64, 16)[None] & 0xFFFF,
     ]).astype(np.int64).ravel())
     host.start(1)
     assert host.finish(MOST).failed

@@ -77,7 +77,7 @@ def test_an_error_of_the_machine_is_told():
     x = np.zeros((1, *program.graph.tensors[program.graph.input].user_shape), np.float32)
     job = job_of(program, x)
     setup = job.setup.copy()
-    setup[0, 2] = COMMAND.pack(command=1, op=15, argument=0)
+    setup[0, 2] = COMMAND.pack(command=1, op=127)
     with pytest.raises(SimulationError, match=(
             r"^the machine stopped with error COMMAND \(image 0\); a word of the stream is no "
             r"command; compile the program again for this array$")):

@@ -1,6 +1,6 @@
-"""Comparisons with constants, written so that each becomes a small table, not a carry chain."""
+"""Comparisons written so that each becomes a small table, not a carry chain."""
 
-from amaranth.hdl import Const, Value
+from amaranth.hdl import Const, Mux, Value
 
 
 def below(constant: int, value: Value) -> Value:
@@ -15,3 +15,10 @@ def at_least(value: Value, constant: int) -> Value:
     """Return ``value >= constant`` for an unsigned ``value``; 0 <= constant."""
     return Const(1, 1) if constant == 0 else below(constant - 1, value)
 
+
+def larger(one: Value, other: Value) -> Value:
+    """Return ``one > other`` for short unsigned values of the same width."""
+    result: Value = Const(0, 1)
+    for own, its in zip(one, other, strict=True):
+        result = Mux(own ^ its, own, result)
+    return result

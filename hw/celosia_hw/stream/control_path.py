@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Module, ResetInserter, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -62,8 +62,8 @@ class ControlPath(wiring.Component):
     wrong : Out(1)
         Strobe: a word is no command of this array; only a reset ends what runs.
 
-    Cells on the UP5K, 16 lanes: 1,207, six block memories; of them the fetcher has 277, the rings
-    87 and 314, executor 247, sequencer 193, exponents 85 (`make bench-block_cells`).
+    Cells on the UP5K, 16 lanes: 962, five block memories; of them the fetcher has 244, the rings 52
+    and 278, executor 197, sequencer 140, exponents 48 (`make bench-block_cells`).
     """
 
     def __init__(self, array: Array, late: int, lag: int) -> None:
@@ -97,13 +97,16 @@ class ControlPath(wiring.Component):
         m = Module()
         array = self.array
         m.submodules.fetcher = fetcher = Fetcher(array)
-        m.submodules.controls = controls = ControlsRing(array)
-        m.submodules.weights = weights = self.weights
+        # Rings begin at their first place in each run: when they are full hangs on places.
+        rests, controls, weights = Signal(), ControlsRing(array), self.weights
+        m.d.sync += rests.eq(~self.busy)
+        m.submodules.controls = ResetInserter(rests)(controls)
+        m.submodules.weights = ResetInserter(rests)(weights)
         m.submodules.executor = executor = self.executor
         m.submodules.sequencer = sequencer = self.sequencer
         m.submodules.exponents = exponents = Exponents()
         wiring.connect(m, fetcher.memory, wiring.flipped(self.memory))
-        quiet, emptied = Signal(), Signal()
+        quiet = Signal()
         m.d.comb += [
             fetcher.start.eq(self.start), fetcher.list.eq(self.list), fetcher.data.eq(self.data),
             *(getattr(fetcher, name).eq(getattr(self, name))
@@ -114,9 +117,9 @@ class ControlPath(wiring.Component):
             controls.write.eq(fetcher.control), controls.written.eq(fetcher.word),
             weights.write.eq(fetcher.entry), weights.written.eq(self.data),
             executor.start.eq(self.start), self.busy.eq(executor.busy | fetcher.busy),
-            executor.have.eq(controls.have), executor.word.eq(controls.word),
-            controls.take.eq(executor.take), controls.jump.eq(executor.jump),
-            controls.distance.eq(executor.distance), self.word.eq(controls.word),
+            executor.there.eq(controls.there), executor.have.eq(controls.have),
+            executor.word.eq(controls.word), controls.take.eq(executor.take),
+            self.word.eq(controls.word),
             *(getattr(self, name).eq(getattr(executor, name)) for name in (
                 "layer", "row", "tile", "position", "load", "tap", "tile_word", "place",
                 "fill", "copy")),
@@ -125,13 +128,14 @@ class ControlPath(wiring.Component):
             fetcher.copied.eq(self.copied),
             executor.idle.eq(sequencer.idle), executor.placed.eq(self.placed & ~sequencer.pending),
             executor.quiet.eq(quiet),
-            executor.taken.eq(sequencer.taken), executor.began.eq(sequencer.began),
+            executor.taken.eq(sequencer.taken), sequencer.draining.eq(self.draining),
             sequencer.layer.eq(executor.layer), sequencer.last_tile.eq(executor.last_tile),
-            sequencer.offer.eq(executor.offer), sequencer.single.eq(executor.single),
+            sequencer.offer.eq(executor.offer),
             sequencer.batch.eq(executor.batch),
             sequencer.heads.eq(controls.at), sequencer.available.eq(weights.available),
             *(getattr(weights, name).eq(getattr(sequencer, name)) for name in (
-                "go", "last", "done", "begins", "dense")),
+                "between", "go", "turn", "back", "fresh", "begins", "ones", "dense",
+                "late_dense")),
             sequencer.inside.eq(weights.inside),
             weights.log2_groups.eq(executor.layer.log2_groups),
             self.step.eq(sequencer.step), self.begins.eq(sequencer.tile),
@@ -140,17 +144,10 @@ class ControlPath(wiring.Component):
             self.mantissas.eq(weights.mantissas), self.drained.eq(sequencer.drained),
             self.heads.eq(sequencer.drained_heads),
             controls.read.eq(self.read), controls.address.eq(self.address),
-            # Heads before those of a pass that begins to drain have been read.
-            controls.free.eq(self.output | quiet | emptied),
-            controls.freed.eq(Mux(self.output, self.heads, sequencer.kept)),
-            # And all before the batch's whose entries are waited for: behind them there may be no
-            # room for its own else.
-            emptied.eq(~sequencer.idle & ~sequencer.taken & ~sequencer.pending & ~self.draining),
+            controls.tail.eq(sequencer.drained_heads),
         ]
         # What is written: nothing is issued, waits for the output path, or is inside it.
         m.d.sync += quiet.eq(sequencer.idle & ~sequencer.pending & ~self.draining)
-        with m.If(quiet):
-            m.d.comb += controls.freed.eq(controls.at)
         m.d.comb += [
             exponents.word.eq(controls.word), *(getattr(exponents, name).eq(getattr(executor, name))
                                             for name in ("first", "second", "set", "join")),

@@ -7,6 +7,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from celosia_hw.layouts import layout
+from celosia_hw.parts.compare import larger
 from celosia_spec.isa import EXPONENT_SLOTS
 from celosia_spec.stream.array import CONTROL_BITS
 from celosia_spec.stream.controls import CLOSE
@@ -25,7 +26,8 @@ class Exponents(wiring.Component):
         Strobes: ``word`` has the slot of the layer's input, or of a join's first exponent; of its
         residual operand, or of the second one.
     exponent, residual : Out(5)
-        What the slots of the last ``first`` and ``second`` held, two cycles behind.
+        What the slots of the last ``first`` and ``second`` held, three cycles behind, until the
+        next ``set``.
     set, join : In(1), top : In(5), closed : Out(1)
         Until the cycle behind ``closed``: the slot of ``word`` gets ``top``, the largest that was
         written since the last ``closed``, with ``join`` the larger one of the last two that
@@ -58,29 +60,27 @@ class Exponents(wiring.Component):
             self.stored.eq(self.held),
             self.slot.eq(Mux(self.idle, self.address, self.word[:SLOT_BITS])),
         ]
-        takes: list[Signal] = []
-        for strobe, register in ((self.first, self.exponent), (self.second, self.residual)):
-            take = Signal(name=f"take{len(takes)}")
-            m.d.sync += take.eq(strobe)
-            with m.If(take):
-                m.d.sync += register.eq(self.held)
-            takes.append(take)
-        # What was found, then not below the least, then not above the most, then it is written.
-        # Each of them is held, and compared a cycle later.
-        step, value, other = Signal(2), Signal(SLOT_BITS, reset_less=True), Signal(SLOT_BITS)
-        takes_it, takes_larger, takes_smaller, own, written = (Signal(name=name) for name in (
-            "takes_it", "takes_larger", "takes_smaller", "own", "written"))
+        # No layer runs while a slot is set: so it is done in the registers of the layer's own
+        # exponents. What was found, then not below the least, then not above the most, then it is
+        # written. Each of them is held, and compared a cycle later.
+        value, other, step = self.exponent, self.residual, Signal(2)
+        taken, takes_it, takes_larger, takes_smaller, found, written = (
+            Signal(name=name) for name in (
+                "taken", "takes_it", "takes_larger", "takes_smaller", "found", "written"))
+        first = Signal()
         # Bounds have a sign: their top bit says whether they are less than 16.
         least, most = (Cat(number[:-1], ~number[-1]) for number in (bound.least, bound.most))
-        m.d.comb += own.eq(self.set & ~self.join)
+        m.d.comb += found.eq(self.set & ~self.join & (step == 0))
         m.d.sync += [
-            other.eq(Mux(step[0], least, Mux(step[1], most, Mux(own, self.top, self.held)))),
-            takes_it.eq(takes[0] | ((step == 0) & own)), takes_larger.eq(takes[1] | (step == 1)),
+            first.eq(self.first), taken.eq(self.first | self.second), takes_it.eq(first),
+            takes_larger.eq((step == 1) | (taken & ~first & self.join)),
             takes_smaller.eq(step == 2), written.eq(step == 3), self.closed.eq(written),
             step.eq(step + (self.set & ~written & ~self.closed)),
         ]
-        with m.If(takes_it | Mux(other > value, takes_larger, takes_smaller)):
-            m.d.sync += value.eq(other)
+        with m.If(taken | self.set):
+            m.d.sync += other.eq(Mux(step[0], least, Mux(step[1], most, self.held)))
+        with m.If(found | takes_it | Mux(larger(other, value), takes_larger, takes_smaller)):
+            m.d.sync += value.eq(Mux(found, self.top, other))
         m.d.comb += [
             self.keep.eq(written | (self.idle & self.write)),
             self.kept.eq(Mux(self.idle, self.value, value)),

@@ -73,23 +73,28 @@ class Fetcher(wiring.Component):
         swap, listing, loading, running = (Signal(name=name) for name in (
             "swap", "listing", "loading", "running"))
         weights, ended, final = Signal(), Signal(), Signal(reset_less=True)
-        here, other, last = (Signal.like(self.memory.address, name=name, reset_less=True)
-                             for name in ("here", "other", "last"))
+        here, other = (Signal.like(self.memory.address, name=name, reset_less=True)
+                       for name in ("here", "other"))
+        # Entries of the chunk, negative.
+        left = Signal.like(here, name="left", reset_less=True)
         # What came: an entry of weights; one of control words, if it does not become the first one.
         request, grant, entry, arrived, waits = (Signal(name=name) for name in (
             "request", "grant", "entry", "arrived", "waits"))
         # The words of an entry behind its first one, and how many of them are left.
-        rest, left = Signal(ENTRY_BITS - CONTROL_BITS, reset_less=True), Signal(2)
-        parses, switch = self._parse(m, weights, grant & running, arrived, arrived | left.any())
-        ends, room, pace, takes, tight = Signal(), Signal(), Signal(2), Signal(), Signal()
+        rest, others = Signal(ENTRY_BITS - CONTROL_BITS, reset_less=True), Signal(2)
+        parses, switch = self._parse(m, weights, grant & running, arrived, arrived | others.any())
+        ends, room, takes, tight = Signal(), Signal(), Signal(), Signal()
+        onward = Signal(len(left) + 1)
         m.d.comb += [
             self.memory.request.eq(request), self.memory.address.eq(here),
-            grant.eq(self.memory.grant), ends.eq(grant & running & (here == last)),
+            grant.eq(self.memory.grant), ends.eq(grant & running & onward[-1]),
+            # Loads stand as summands' bits, so that they go into the counters' own look-up tables.
+            onward.eq(left + loading.replicate(len(left)) + 1),
             self.entry.eq(entry | (arrived & switch)),
             # Behind control words the next entry comes when all of them have been parsed. It may be
             # one of weights: there is always room for one, and for a second one if that is known.
             room.eq(self.room_controls & Mux(weights | switch, self.room_entries & ~parses,
-                                             ~grant & (pace == 0) & ~tight)),
+                                             ~grant & ~arrived & ~others.all() & ~tight)),
             takes.eq(arrived | self.split),
             self.busy.eq(swap | listing | loading | waits | running),
         ]
@@ -97,16 +102,13 @@ class Fetcher(wiring.Component):
             tight.eq(~self.room_entries & (tight | (switch & (arrived | grant)))),
             entry.eq(grant & running & (weights | switch)),
             arrived.eq(grant & running & ~(weights | switch)),
-            pace.eq(Mux(grant, 2, pace - pace.any())),
-            left.eq(Mux(arrived, ENTRY_WORDS - 1, left - left.any())),
+            others.eq(Mux(arrived, ENTRY_WORDS - 1, others - others.any())),
             request.eq(swap | (request & ~grant) | (running & room & ~ended & ~ends)),
         ]
         with m.If(self.busy | self.split | self.push):
             m.d.sync += Cat(self.word, rest).eq(Mux(takes, self.data, Cat(rest, self.pushed)))
         with m.If(switch):
-            m.d.sync += left.eq(0)
-        with m.If(grant):
-            m.d.sync += here.eq(here + 1)
+            m.d.sync += others.eq(0)
         with m.If(ends):
             m.d.sync += ended.eq(1)
         chunk = data.View(layout(CHUNK), self.data[:CHUNK.bits])
@@ -114,30 +116,37 @@ class Fetcher(wiring.Component):
         with m.If(self.start):
             m.d.sync += [other.eq(self.list), swap.eq(1)]
         with m.If(swap):
-            m.d.sync += [here.eq(other), listing.eq(1)]
+            m.d.sync += listing.eq(1)
+        goes = swap | loading
+        with m.If(goes | grant):
+            m.d.sync += here.eq(Mux(goes, Mux(swap, other, chunk.first),
+                                    here + goes.replicate(len(here)) + 1))
         with m.If(listing & grant):
             m.d.sync += listing.eq(0)
         with m.If(loading):
-            m.d.sync += [other.eq(here), here.eq(chunk.first), last.eq(chunk.last),
-                         final.eq(chunk.final), ended.eq(0), running.eq(1)]
+            m.d.sync += [other.eq(here), final.eq(chunk.final), ended.eq(0),
+                         running.eq(1)]
             if self.array.flash:
                 m.d.sync += [running.eq(~chunk.copied), waits.eq(chunk.copied)]
-        with m.If(running & ended & ~entry & ~arrived & (left == 0) & ~self.control):
+        with m.If(running & ended & ~entry & ~arrived & (others == 0) & ~self.control):
             m.d.sync += [running.eq(0), swap.eq(~final)]
+        with m.If(loading | (grant & running)):
+            m.d.sync += left.eq(Mux(loading, ~chunk.entries, onward[:-1]))
         if self.array.flash:
             self._wait(m, waits, running)
         return m
 
     def _wait(self, m: Module, waits: Signal, running: Signal) -> None:
         """Let a chunk wait for its section."""
-        count, used = Signal(range(COPIES + 1)), Signal()
-        m.d.comb += used.eq(waits & (count != 0))
+        count, used, more, less = Signal(range(COPIES + 1)), Signal(), Signal(), Signal()
+        m.d.comb += [used.eq(waits & count.any()), more.eq(self.copied & ~used),
+                     less.eq(used & ~self.copied)]
         with m.If(used):
             m.d.sync += [running.eq(1), waits.eq(0)]
         with m.If(self.start):
             m.d.sync += count.eq(0)
         with m.Else():
-            m.d.sync += count.eq(count + self.copied - used)
+            m.d.sync += count.eq((Cat(more, count) + Cat(more, less.replicate(len(count))))[1:])
 
     def _parse(self, m: Module, weights: Signal, grant: Value, arrived: Value,
                there: Value) -> tuple[Signal, Signal]:
@@ -147,46 +156,41 @@ class Fetcher(wiring.Component):
         arrived : an entry is there, of weights if the word is the last one before them.
         there   : the next word will be in ``word`` if this one is not the last one.
         """
-        left = Signal(COMMAND["argument"].bits)
+        # Words that are left, of heads but for the last one, negative; if there are none, one that
+        # comes is a command or a batch, or closes the heads.
+        left = Signal(COMMAND["argument"].bits + 1)
         heads, layer = Signal(), Signal()
         groups, signed_in, dense, residual, added = (
             Signal(2), Signal(), Signal(), Signal(), Signal())
         command = data.View(layout(COMMAND), self.word)
         batch = data.View(layout(BATCH), self.word)
         fields = data.View(layout(LAYER.words[0]), self.word[:LAYER.words[0].bits])
-        # Whether no word is left, or one, is compared a word ahead, and with it what the next one
-        # is: a command or a batch, or the last one of heads.
-        none, one, parses, closes, switch = (Signal(name=name, init=name == "none") for name in (
-            "none", "one", "parses", "closes", "switch"))
-        after = {name: Signal(name=f"{name}_after") for name in ("none", "one", "heads")}
-        m.d.comb += [switch.eq((parses & ~command.command & batch.joins) | closes),
-                     *(after[name].eq(value) for name, value in (
-                         ("none", none), ("one", one), ("heads", heads)))]
+        parses, closes, switch = (Signal(name=name) for name in ("parses", "closes", "switch"))
+        none, begins, after = Signal(), Signal(), Signal.like(left, name="after")
         count = lookup(Cat(signed_in, groups), {
-            flag | log2_groups << 1: head_words(self.array, signed_in=bool(flag)) << log2_groups
+            flag | log2_groups << 1:
+                (head_words(self.array, signed_in=bool(flag)) << log2_groups) - 2
             for log2_groups in range(self.array.groups_max.bit_length()) for flag in range(2)}, 5)
-        with m.If(parses):
-            m.d.comb += [
-                after["none"].eq(Mux(command.command, command.op[3] | (command.argument == 0),
-                                     batch.joins)),
-                after["one"].eq(command.command & (command.argument == 1)),
-                after["heads"].eq(~command.command),
-            ]
-            m.d.sync += [left.eq(Mux(command.command, command.argument, count)),
-                         dense.eq(batch.dense),
-                         layer.eq(command.command & (command.op == Op.LAYER))]
-        with m.Elif(self.control):
-            m.d.comb += [after["none"].eq(one), after["one"].eq(left == 2)]
-            m.d.sync += [left.eq(left - 1), layer.eq(0)]
-            with m.If(layer):
-                m.d.sync += [groups.eq(fields.log2_groups), signed_in.eq(fields.signed_in),
-                             residual.eq(fields.residual & bool(self.array.residual))]
-        comes = there & ~switch
-        m.d.sync += [
-            none.eq(after["none"]), one.eq(after["one"]), heads.eq(after["heads"]),
-            self.control.eq(comes), parses.eq(comes & after["none"]),
-            closes.eq(comes & after["heads"] & after["one"]),
+        m.d.comb += [
+            switch.eq((parses & ~command.command & batch.joins) | closes),
+            begins.eq(Mux(parses, ~command.command & ~batch.joins, heads & ~closes)),
+            after.eq(Mux(
+                parses, ~Cat(Mux(command.command, command.argument, count),
+                             Mux(command.command, command.op[6], batch.joins)),
+                left + parses.replicate(len(left)) + 1)),
+            none.eq(~Mux(self.control, after[-1], left[-1])),
         ]
+        with m.If(self.control):
+            m.d.sync += [left.eq(after), layer.eq(0)]
+        with m.If(parses):
+            m.d.sync += [dense.eq(batch.dense),
+                         layer.eq(command.command & (command.op == Op.LAYER))]
+        with m.If(layer & self.control):
+            m.d.sync += [groups.eq(fields.log2_groups), signed_in.eq(fields.signed_in),
+                         residual.eq(fields.residual & bool(self.array.residual))]
+        comes = there & ~switch
+        m.d.sync += [heads.eq(begins), self.control.eq(comes),
+                     parses.eq(comes & none & ~begins), closes.eq(comes & none & begins)]
         # What came with a batch's last word, asked for before it, is its first entry already.
         counts = (grant & (weights | switch)) | (arrived & switch)
         # The first entry of a batch, but of its parts behind the first one, reads what is added.
@@ -202,12 +206,13 @@ class Fetcher(wiring.Component):
         """Count the entries of a batch: as many steps as an entry has for each."""
         rest, after = Signal(len(steps)), Signal(len(steps) + 1)
         owed, taken = Signal(), Signal()
-        # Of a part, the first entry may come with the word that says how many there are.
-        m.d.comb += [taken.eq((counts & ~load) | owed), after.eq(rest - lookup(Cat(dense, groups), {
+        # Steps that are left, negative. Of a part, the first entry may come with the word that says
+        # how many there are.
+        size = lookup(Cat(dense, groups), {
             flag | log2_groups << 1: ENTRY_WORDS << flag >> log2_groups
-            for flag in range(2) for log2_groups in range(self.array.groups_max.bit_length())}, 4))]
-        with m.If(load):
-            m.d.sync += rest.eq(steps)
-        with m.Elif(taken):
-            m.d.sync += rest.eq(after)
+            for flag in range(2) for log2_groups in range(self.array.groups_max.bit_length())}, 4)
+        m.d.comb += [taken.eq((counts & ~load) | owed),
+                     after.eq(rest + Cat(size, load.replicate(len(rest) - len(size))))]
+        with m.If(load | taken):
+            m.d.sync += rest.eq(Mux(load, ~steps, after[:-1]))
         m.d.sync += [owed.eq(counts & load), weights.eq((weights | switch) & ~(taken & after[-1]))]

@@ -12,11 +12,30 @@ from celosia_spec.stream.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS, RIN
 from celosia_spec.stream.timing import READ
 
 
+def _full(head: Value, tail: Value) -> Value:
+    """Whether the head is in the part of a ring, half of `RING_GAP`, before that of the tail."""
+    low = (RING_GAP // 2 - 1).bit_length()
+    return ~Cat(ahead ^ behind ^ head[low:low + k].all()
+                for k, (ahead, behind) in enumerate(zip(head[low:], tail[low:], strict=True))).any()
+
+
+def _waiting(m: Module, write: Value, takes: Value, bits: int) -> Value:
+    """Count what is written and not taken; return whether there is something in the next cycle,
+    but for what is written in this one."""
+    count, more, less = Signal(bits, name="count"), Signal(name="more"), Signal(name="less")
+    taken, took = Signal(name="taken"), Signal(name="took")     # in the cycle before
+    m.d.comb += [taken.eq(takes), more.eq(write & ~took), less.eq(took & ~write)]
+    m.d.sync += [took.eq(taken),
+                 count.eq((Cat(more, count) + Cat(more, less.replicate(bits)))[1:])]
+    return count[2:].any() | Mux(taken | took, count[1] & (count[0] | ~(taken & took)),
+                                 count[:2].any())
+
+
 class ControlsRing(wiring.Component):
     """Control words between the fetcher and those who read them.
 
-    Words from ``tail`` to before ``head`` are kept. The executor takes word after word; the output
-    path reads the heads of rows by their addresses, and goes first.
+    The executor takes word after word; the output path reads the heads of rows by their addresses,
+    and goes first.
 
     Parameters
     ----------
@@ -27,57 +46,53 @@ class ControlsRing(wiring.Component):
     write : In(1), written : In(16)
         Strobe: the next word.
     room : Out(1)
-        Eight words more fit in than had been written a cycle before.
-    have : Out(1), word : Out(16)
-        ``word`` is the next one to be taken.
+        More words fit in than had been written a cycle before: half of `RING_GAP`, and one.
+    there : Out(1), have : Out(1), word : Out(16)
+        There is a next one to be taken; ``word`` is that.
     take : In(1)
-        Strobe, with ``have``: it is taken.
-    jump : In(1), distance : In
-        Strobe: so many words are passed over, all of which were written; never with ``take``.
+        Strobe, with ``there``: it is taken.
     at : Out
         Place of the next word to be taken.
     read : In(1), address : In
         The output path reads: ``word`` is its own in the next cycle.
-    free : In(1), freed : In
-        Strobe: words before place ``freed`` are no longer needed.
-    head, tail : Out
-        Where the next word is written, and the oldest one that is kept.
+    tail : In, head : Out
+        The oldest word that is still needed, and where the next one is written.
 
     Timing
     ------
-    A word can be taken two cycles behind its ``write``, one each cycle in which there is no
-    ``read``; the first one behind a ``jump`` two cycles later.
+    A word can be taken two cycles behind its ``write``, one each cycle; it is not ``word`` behind a
+    ``read``.
     """
 
     def __init__(self, array: Array) -> None:
         self.array = array
         bits = (array.controls - 1).bit_length()
         super().__init__({
-            "write": In(1), "written": In(CONTROL_BITS), "room": Out(1), "have": Out(1),
-            "word": Out(CONTROL_BITS), "take": In(1), "jump": In(1), "distance": In(bits),
-            "at": Out(bits), "read": In(1), "address": In(bits), "free": In(1),
-            "freed": In(bits), "head": Out(bits), "tail": Out(bits),
+            "write": In(1), "written": In(CONTROL_BITS), "room": Out(1), "there": Out(1),
+            "have": Out(1), "word": Out(CONTROL_BITS), "take": In(1), "at": Out(bits),
+            "read": In(1), "address": In(bits), "tail": In(bits), "head": Out(bits),
         })
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         m.submodules.memory = memory = TableMemory(self.array.controls, CONTROL_BITS)
-        after, then, used = (Signal.like(self.at, name=name) for name in ("after", "then", "used"))
+        other, then = Signal(), Signal(len(self.at) + 1)
         m.d.comb += [
             memory.write.en.eq(self.write), memory.write.addr.eq(self.head),
             memory.write.data.eq(self.written), memory.read.en.eq(1),
-            after.eq(self.at + 1), then.eq(Mux(self.take, after, self.at)),
-            memory.read.addr.eq(Mux(self.read, self.address, then)),
-            self.word.eq(memory.read.data), used.eq(self.head - self.tail),
+            # The choice stands as a summand's bits, so that it goes into the adder's own tables.
+            then.eq(Cat(self.take, self.at) + Cat(self.take, self.read.replicate(len(self.at)))),
+            memory.read.addr.eq(Mux(self.read, self.address, then[1:])),
+            self.word.eq(memory.read.data),
+            self.have.eq(self.there & ~other),
         ]
         m.d.sync += [
-            self.head.eq(self.head + self.write), self.room.eq(~used[3:].all()),
-            self.have.eq(~self.read & ~self.jump & (self.at != self.head)
-                         & ~(self.take & (after == self.head))),
-            self.at.eq(Mux(self.jump, self.at + self.distance, then)),
+            self.head.eq(self.head + self.write), self.room.eq(~_full(self.head, self.tail)),
+            self.there.eq(_waiting(m, self.write, self.take, len(self.head))),
+            other.eq(self.read),
         ]
-        with m.If(self.free):
-            m.d.sync += self.tail.eq(self.freed)
+        with m.If(self.take):
+            m.d.sync += self.at.eq(self.at + 1)
         return m
 
 
@@ -86,43 +101,42 @@ class Walk(wiring.Component):
 
     Members
     -------
-    go : In(1), last, done : In(1)
-        A step; it is its pass's last; with ``last`` its batch's last, without the last one of its
-        entry, which its pass does not begin with again.
-    dense : In(1), log2_groups : In(2)
+    go : In(1), turn, back : In(1)
+        A step; it is its pass's last; then the next one is that of ``base``, else that of the next
+        entry. Both are 0 without ``go``.
+    base : In
+    dense : In(1), single, every : In(1)
+        The layer has one group; it has four.
     entry, word, half : Out, Out(2), Out(1)
         Where the next step's weights are: place of the entry, in it the first group's word, and
         whether they are its upper half, of dense8.
-    base : Out
-        First entry of the batch.
     onward : Out(1)
         ``go`` is the entry's last step.
     """
 
     def __init__(self, array: Array) -> None:
         bits = (array.ring - 1).bit_length()
-        super().__init__({"go": In(1), "last": In(1), "done": In(1), "dense": In(1),
-                          "log2_groups": In(2), "entry": Out(bits), "word": Out(2),
-                          "half": Out(1), "base": Out(bits), "onward": Out(1)})
+        super().__init__({"go": In(1), "turn": In(1), "back": In(1), "base": In(bits),
+                          "dense": In(1), "single": In(1), "every": In(1),
+                          "entry": Out(bits), "word": Out(2), "half": Out(1),
+                          "onward": Out(1)})
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        further, turn, ends = Signal(3), Signal(), Signal()
-        after = Signal.like(self.entry, name="after")
+        (low, high), single, every = self.word, self.single, self.every
+        final, whole = Signal(), Signal()
         m.d.comb += [
-            further.eq(self.word + (1 << self.log2_groups)), turn.eq(self.half | ~self.dense),
-            ends.eq(self.last | self.done),
-            self.onward.eq(self.go & ((turn & further[2]) | ends)),
-            after.eq(self.entry + 1),
+            final.eq((low | ~single) & (high | every)), whole.eq(self.half | ~self.dense),
+            self.onward.eq((self.go & whole & final) | self.turn),
         ]
         with m.If(self.go):
-            m.d.sync += self.half.eq(~turn & ~ends)
-            with m.If(ends | turn):
-                m.d.sync += self.word.eq(Mux(ends, 0, further))
+            m.d.sync += self.half.eq(~whole & ~self.turn)
+            with m.If(self.turn | whole):
+                m.d.sync += self.word.eq(Mux(self.turn, 0, Cat(
+                    single & ~low, ~every & (high ^ (low | ~single)))))
         with m.If(self.onward):
-            m.d.sync += self.entry.eq(Mux(self.last & ~self.done, self.base, after))
-        with m.If(self.go & self.last & self.done):
-            m.d.sync += self.base.eq(after)
+            m.d.sync += self.entry.eq(Mux(
+                self.back, self.base, self.entry + self.back.replicate(len(self.entry)) + 1))
         return m
 
 
@@ -131,28 +145,33 @@ class WeightsRing(wiring.Component):
     step is issued, and mantissas ``late`` cycles later.
 
     Four block memories: two have the lower halves of two words each, mantissas, and two the upper
-    ones, steps (or, of dense8, mantissas too). Entries from ``tail`` to before ``head`` are kept; a
-    batch's go when its last mantissas have been read.
+    ones, steps (or, of dense8, mantissas too). A batch's entries are kept until the next one comes;
+    of what its last steps have not read yet, the gap behind them takes care.
 
     Parameters
     ----------
     array : Array
     late : int
-        Cycles from a step's index to its mantissa, at least 1.
+        Cycles from a step's index to its mantissa, 2 to 5.
 
     Members
     -------
     write : In(1), written : In(64)
         Strobe: the next entry.
     room : Out(1)
-        `RING_GAP` entries more fit in than had been written a cycle before.
+        More entries fit in than had been written a cycle before: half of `RING_GAP`, and one.
     available : Out(1)
         The entry of the next step is there, on a batch's first pass. Others find theirs.
-    go : In(1), last, done : In(1)
-        A step; see `Walk`.
-    begins, dense : In(1)
-        With ``go``: the step is column 0 of dense8; the batch is dense8. Behind steps of dense8
-        others come when there is nothing ``inside``.
+    between : In(1)
+        Steps of another batch come next, or none.
+    go : In(1), turn, back : In(1)
+        A step; see `Walk`. Passes end 4 cycles apart or more.
+    fresh : In(1)
+        With ``go``: it is of a batch's first pass.
+    begins, ones : In(1)
+        With ``go``: the step is column 0 of dense8; steps of dense8 are 1.
+    dense, late_dense : In(1)
+        The batch is dense8; so is that whose mantissas are read.
     log2_groups : In(2)
         Of the layer; stable while steps are inside.
     inside : Out(1)
@@ -162,7 +181,7 @@ class WeightsRing(wiring.Component):
     mantissas : Out(quads x 8)
         ``late`` cycles behind ``steps``.
     head, tail : Out
-        Where the next entry is written, and the oldest one that is kept.
+        Where the next entry is written, and the batch's first one.
 
     Timing
     ------
@@ -172,52 +191,57 @@ class WeightsRing(wiring.Component):
     LATENCY = READ
 
     def __init__(self, array: Array, late: int) -> None:
-        if late < 1:
-            raise ValueError(f"late must be at least 1, not {late!r}")
+        if not 2 <= late <= 5:
+            raise ValueError(f"late must be 2 to 5, not {late!r}")
         self.array, self.late = array, late
         self.quads = array.lanes // 4
         bits = (array.ring - 1).bit_length()
         words = Out(data.ArrayLayout(8, self.quads))
         super().__init__({
             "write": In(1), "written": In(ENTRY_BITS), "room": Out(1), "available": Out(1),
-            "go": In(1), "last": In(1), "done": In(1), "begins": In(1), "dense": In(1),
+            **{name: In(1) for name in ("between", "go", "turn", "back", "fresh", "begins", "ones",
+                                        "dense", "late_dense")},
             "log2_groups": In(2), "inside": Out(1), "steps": words, "mantissas": words,
             "head": Out(bits), "tail": Out(bits),
         })
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        used = Signal.like(self.head, name="used")
-        m.d.comb += used.eq(self.head - self.tail)
-        assert RING_GAP == 5
-        full = used[3:].all() & (used[2] | used[:2].all())
-        m.d.sync += [self.head.eq(self.head + self.write), self.room.eq(~full)]
-        walks = []
-        flags = {name: chain(m, value, self.late, name, reset_less=name != "go")
-                 for name, value in (("go", self.go), ("last", self.last), ("done", self.done),
-                                     ("dense", self.dense))}
-        for name, at in (("early", 0), ("late", self.late)):
-            m.submodules[name] = walk = Walk(self.array)
-            m.d.comb += [
-                *(getattr(walk, flag).eq(values[at]) for flag, values in flags.items()),
-                walk.log2_groups.eq(self.log2_groups)]
-            walks.append(walk)
-        early, late = walks
-        after = Signal.like(self.head, name="after")
-        m.d.comb += [after.eq(early.entry + 1), self.tail.eq(late.base)]
-        m.d.sync += self.available.eq((early.entry != self.head)
-                                      & ~(early.onward & (after == self.head)))
+        m.d.sync += [self.head.eq(self.head + self.write),
+                     self.room.eq(~_full(self.head, self.tail))]
+        m.submodules.early, m.submodules.late = early, late = Walk(self.array), Walk(self.array)
+        go = chain(m, self.go, self.late, "go", reset_less=False)
+        turn = chain(m, self.turn, self.late, "turn", reset_less=False)
+        single, every = Signal(), Signal()
+        m.d.sync += [single.eq(self.log2_groups == 0), every.eq(self.log2_groups[1])]
+        # Passes are longer than this is kept, and needed.
+        back, back_late = Signal(reset_less=True), Signal(reset_less=True)
+        m.d.sync += back.eq(self.back)
+        with m.If(turn[1]):
+            m.d.sync += back_late.eq(back)
+        m.d.comb += [
+            early.go.eq(self.go), early.turn.eq(self.turn), early.back.eq(self.back),
+            late.go.eq(go[-1]), late.turn.eq(turn[-1]), late.back.eq(turn[-1] & back_late),
+            early.dense.eq(self.dense), late.dense.eq(self.late_dense),
+            *(walk.base.eq(self.tail) for walk in (early, late)),
+            *(walk.single.eq(single) for walk in (early, late)),
+            *(walk.every.eq(every) for walk in (early, late)),
+        ]
+        with m.If(self.between):
+            m.d.sync += self.tail.eq(early.entry)
+        m.d.sync += self.available.eq(_waiting(m, self.write, early.onward & self.fresh,
+                                               len(self.head)))
         lower = self._read(m, "mantissa", 0, late.entry)
         upper = self._read(m, "step", 8, Mux(late.go & late.dense, late.entry, early.entry))
         slots = [Signal(2, name=f"slot{k}", reset_less=True) for k in range(2)]
         high, ones, begins = Signal(reset_less=True), Signal(), Signal()
-        m.d.comb += self.inside.eq(Cat(*flags["go"][1:]).any())
+        m.d.comb += self.inside.eq(Cat(*go[1:]).any())
         m.d.sync += [slots[0].eq(early.word), slots[1].eq(late.word), high.eq(late.half),
-                     ones.eq(self.dense), begins.eq(self.begins)]
+                     ones.eq(self.ones), begins.eq(self.begins)]
         half = [Mux(high, above, below) for below, above in zip(lower, upper, strict=True)]
-        for q, (step, mantissa) in enumerate(zip(self._choose(m, "step", upper, slots[0]),
-                                                 self._choose(m, "mantissa", half, slots[1]),
-                                                 strict=True)):
+        for q, (step, mantissa) in enumerate(zip(
+                self._choose(m, "step", upper, slots[0], single, every),
+                self._choose(m, "mantissa", half, slots[1], single, every), strict=True)):
             m.d.sync += [self.steps[q].eq(step), self.mantissas[q].eq(mantissa)]
             with m.If(ones):
                 m.d.sync += self.steps[q].eq(~begins)
@@ -238,15 +262,14 @@ class WeightsRing(wiring.Component):
             found += [memory.read.data[:8], memory.read.data[8:]]
         return found
 
-    def _choose(self, m: Module, name: str, words: list[Value], slot: Value) -> list[Value]:
+    def _choose(self, m: Module, name: str, words: list[Value], slot: Value, single: Value,
+                every: Value) -> list[Value]:
         """Return each quad's word: that of its group, the first group's in ``slot``."""
         def held(value: Value, label: str) -> Signal:
             kept = Signal(8, name=f"{name}_{label}")
             m.d.comb += kept.eq(value)
             return kept
 
-        single, every = Signal(name=f"{name}_single"), Signal(name=f"{name}_every")
-        m.d.sync += [single.eq(self.log2_groups == 0), every.eq(self.log2_groups[1])]
         even = held(Mux(slot[1], words[2], words[0]), "even")
         odd = held(Mux(slot[1], words[3], words[1]), "odd")
         low = held(Mux(slot[0], odd, even), "low")

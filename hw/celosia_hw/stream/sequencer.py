@@ -14,6 +14,7 @@ from celosia_hw.stream.rings import WeightsRing
 from celosia_spec.stream.array import Array
 from celosia_spec.stream.controls import BATCH, LAYER
 from celosia_spec.stream.passes import pass_cycles
+from celosia_spec.stream.words import TILE_WORDS
 
 PASS = data.StructLayout({
     "fresh": 1,     # its batch's first tile, and its window begins
@@ -42,18 +43,16 @@ class Sequencer(wiring.Component):
     layer : In(LAYER)
         Stable while a batch runs, and two cycles before.
     last_tile : In
-        Tiles of the band - 1; with ``offer``.
-    offer : In(1), batch : In(BATCH), single : In(1), taken : Out(1)
-        There is a batch, and it has one step; ``taken`` in the cycle behind that in which it is
-        taken over; in it ``offer`` says nothing.
-    heads : In, kept : Out
-        With ``taken``: where its heads lie in the controls' ring. It stays from the next cycle on.
-    began : Out(1)
-        The batch's first step, or the first one behind that of a residual operand, was issued in
-        the cycle before: so its heads are in the ring.
+        Tiles of the band - 1; with ``taken``.
+    offer : In(1), batch : In(BATCH), taken : Out(1)
+        There is a batch; ``taken`` in the cycle behind that in which it is taken over; in it
+        ``offer`` says nothing.
+    heads : In
+        With ``taken``: where its heads lie in the controls' ring; else, the next word that is
+        taken from there.
     available, inside : In(1)
         The entry of the next step is in the weights' ring; mantissas are still to be read there.
-    go, last, done : Out(1), begins, dense : Out(1)
+    between, go, turn, back, fresh, begins, ones, dense, late_dense : Out(1)
         A step, and with it what `WeightsRing` wants.
     step : Out(STEP), tile, again, phase : Out(1)
         `WeightsRing.LATENCY` cycles behind ``go``. Columns and sums begin with ``first``, and end
@@ -61,6 +60,9 @@ class Sequencer(wiring.Component):
         may come: its tile begins, and is the band's last; a phase of the same tile begins.
     start : Out(1), drained : Out(PASS), drained_heads : Out
         Strobe: the output path begins with a pass; with ``start``, and for three cycles more.
+        ``drained_heads`` is the oldest word of the controls' ring that is still needed.
+    draining : In(1)
+        From the cycle behind ``start`` on: passes are inside the output path.
     idle : Out(1)
         There is no batch.
     pending : Out(1)
@@ -85,110 +87,134 @@ class Sequencer(wiring.Component):
                     residual=residual and array.residual)
         bits = (array.controls - 1).bit_length()
         super().__init__({
-            "layer": In(layout(*LAYER.words)), "last_tile": In((array.tiles - 1).bit_length()),
-            "offer": In(1), "batch": In(layout(BATCH)), "single": In(1), "taken": Out(1),
-            "heads": In(bits), "kept": Out(bits),
-            "began": Out(1), "available": In(1), "inside": In(1), "go": Out(1), "last": Out(1),
-            "done": Out(1), "begins": Out(1), "dense": Out(1),
+            "layer": In(layout(*LAYER.words)),
+            "last_tile": In((array.tiles // TILE_WORDS - 1).bit_length()),
+            "offer": In(1), "batch": In(layout(BATCH)), "taken": Out(1),
+            "heads": In(bits), "available": In(1), "inside": In(1),
+            **{name: Out(1) for name in ("between", "go", "turn", "back", "fresh", "begins",
+                                         "ones", "dense", "late_dense")},
             "step": Out(STEP), "tile": Out(1), "again": Out(1), "phase": Out(1),
-            "start": Out(1), "drained": Out(PASS), "drained_heads": Out(bits), "idle": Out(1),
-            "pending": Out(1),
+            "start": Out(1), "drained": Out(PASS), "drained_heads": Out(bits),
+            "draining": In(1), "idle": Out(1), "pending": Out(1),
         })
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         batch = self.batch
-        steps, left = (Signal.like(batch.steps, name=name, reset_less=True)
-                       for name in ("steps", "left"))
-        joins, more, waits = Signal(reset_less=True), Signal(reset_less=True), Signal()
-        running, fresh, first, taken = Signal(), Signal(), Signal(), Signal()
+        # A pass's steps less two; behind a pass's first step those that are left, less one; both
+        # negative.
+        bits = len(batch.steps)
+        steps, left = Signal(bits + 1, reset_less=True), Signal(bits, reset_less=True)
+        joins, more, waits = Signal(reset_less=True), Signal(), Signal()
+        running, first, taken = Signal(), Signal(), Signal()
+        fresh, turn, dense = self.fresh, self.turn, self.dense
         # Whether there is a step, and whether it is the last one, is found a cycle ahead, but for
         # its entry; so is what is compared: passes take four cycles at least.
         ready, final = Signal(), Signal()
-        last, single, dense = Signal(), Signal(reset_less=True), Signal()
-        least, aged, one, turn, free = self._least(m), Signal(), Signal(), Signal(), Signal()
+        last, single = Signal(), Signal(reset_less=True)
+        one, free, onward = Signal(), Signal(), Signal(bits + 1)
         window, ends, closing, finished = self._passes(m, taken, turn)
-        age = Signal.like(least, name="age")
+        opens = Signal()
+        aged = self._aged(m, opens)
         # Whether the pass has one step, which reads a residual operand; the next one; a batch's.
         residual = self.layer.residual if self.array.residual else Const(0)
         alone, then, begun = residual & window, residual & ends, residual & ~batch.joins
         m.d.comb += [
-            one.eq(left == 1), free.eq(self.available | ~fresh), turn.eq(final & free),
+            # Loads stand as summands' bits, so that they go into the counters' own look-up tables.
+            onward.eq(left + first.replicate(bits) + 1),
+            one.eq(Mux(first, ~steps[-1], onward[-1])),
+            free.eq(self.available | ~fresh), turn.eq(final & free),
             self.go.eq((ready | final) & free),
             self.idle.eq(~running),
             taken.eq(self.offer & (~running | (turn & finished))),
-            aged.eq(~age[1:].any()), self.dense.eq(dense & ~alone),
-            self.last.eq(final & ~alone), self.done.eq(alone | (final & finished)),
+            self.ones.eq(dense & ~alone),
+            self.back.eq(turn & ~alone & ~finished), self.between.eq(self.idle | self.taken),
+            # Mantissas of dense8 are read where steps of others are.
+            waits.eq(dense ^ self.late_dense),
         ]
-        m.d.sync += [self.taken.eq(taken), self.began.eq(self.go & fresh & first),
-                     age.eq(age - age.any()), waits.eq(waits & self.inside),
+        m.d.sync += [self.taken.eq(taken),
                      ready.eq(running & ~(waits & self.inside) & ~last),
                      final.eq(running & ~(waits & self.inside) & last & aged)]
+        with m.If(~self.inside):
+            m.d.sync += self.late_dense.eq(Mux(self.idle, batch.dense, dense))
         with m.If(self.go):
-            m.d.sync += [first.eq(last), left.eq(left - 1), last.eq(one), ready.eq(~one),
-                         final.eq(one & aged)]
+            m.d.sync += [first.eq(last), left.eq(Mux(first, steps, onward)), last.eq(one),
+                         ready.eq(~one), final.eq(one & aged)]
         with m.If(turn):
-            m.d.sync += [left.eq(steps), last.eq(single | then), fresh.eq(fresh & alone),
-                         age.eq(least), running.eq(~finished),
+            m.d.sync += [last.eq(single | then), fresh.eq(fresh & alone), running.eq(~finished),
                          ready.eq(~finished & ~(single | then)), final.eq(0)]
-        with m.If(self.idle & ~self.inside):        # a batch does not wait for what is long gone
-            m.d.sync += dense.eq(0)
         with m.If(taken):
-            m.d.sync += [steps.eq(batch.steps), left.eq(batch.steps), joins.eq(batch.joins),
+            m.d.sync += [steps.eq(~(batch.steps - 2)), joins.eq(batch.joins),
                          more.eq(batch.open), dense.eq(batch.dense),
-                         waits.eq(dense & ~batch.dense), first.eq(1), fresh.eq(1),
-                         age.eq(least), last.eq(self.single | begun),
-                         single.eq(self.single), running.eq(1),
-                         ready.eq(~(self.single | begun) & (~dense | batch.dense)), final.eq(0)]
-        captured, begins, opens = Signal(), self.begins, Signal()
+                         first.eq(1), fresh.eq(1),
+                         last.eq(batch.single | begun),
+                         single.eq(batch.single), running.eq(1),
+                         ready.eq(~(batch.single | begun) & (
+                             (self.late_dense == batch.dense) | (self.idle & ~self.inside))),
+                         final.eq(0)]
+        captured, begins = Signal(), self.begins
         m.d.sync += opens.eq(taken | (turn & ~finished))
         m.d.comb += [captured.eq(turn & (~more | alone)),
                      begins.eq(self.go & first & ~joins)]
-        self._drain(m, joins, captured, Cat(fresh & window, window, ends))
+        self._drain(m, (self.taken & ~joins) | (self.idle & ~more), captured,
+                    Cat(fresh & window, window, ends))
         # A pass of one step has its tile before that step waits, too.
-        given = Cat(self.go, begins, captured, opens & ~joins & window, closing,
-                    opens & ~joins & ~window)
+        given = Cat(self.go, begins, captured, opens & ~joins & window, opens & ~joins & ~window)
         held = chain(m, given, WeightsRing.LATENCY, "step", reset_less=False)[-1]
-        m.d.comb += Cat(self.step, self.tile, self.again, self.phase).eq(held)
+        m.d.comb += [Cat(self.step, self.tile, self.phase).eq(held),
+                     self.again.eq(delayed(m, closing, WeightsRing.LATENCY - 1, "again"))]
         return m
 
-    def _least(self, m: Module) -> Signal:
-        """Return the cycles of a pass less one."""
-        least, layer = Signal(range(max(self.cycles.values()))), self.layer
-        m.d.sync += least.eq(lookup(
+    def _aged(self, m: Module, begins: Value) -> Value:
+        """Return whether a pass, which ``begins``, may end in the cycle behind the next one."""
+        layer, bits = self.layer, (max(self.cycles.values()) - 4).bit_length()
+        most, age = Signal(bits), Signal(bits + 1)
+        m.d.sync += most.eq(lookup(
             Cat(layer.log2_groups, layer.signed_in, layer.wide, layer.residual),
-            {flags: cycles - 1 for flags, cycles in self.cycles.items()}, len(least)))
-        return least
+            {flags: cycles - 4 for flags, cycles in self.cycles.items()}, bits))
+        with m.If(begins | age[-1]):
+            m.d.sync += age.eq(Mux(begins, ~Cat(most, Const(0, 1)),
+                                   age + begins.replicate(len(age)) + 1))
+        return ~(begins | age[-1])
 
     def _passes(self, m: Module, taken: Value, turn: Value) -> tuple[Signal, ...]:
-        """Count phases and tiles; return whether the window begins, whether it ends, from a pass's
-        second cycle on, whether the tile is the last one, and whether the pass is."""
+        """Count phases and tiles; return whether the window begins, and, from a pass's second cycle
+        on, whether it ends, whether the tile is the last one, and whether the pass is."""
         phase, tile = Signal.like(self.layer.last_phase, name="phase"), Signal.like(self.last_tile)
-        window, ends, tiles, final = Signal(), Signal(), Signal(), Signal()
-        finished, later = Signal(), Signal()
-        m.d.comb += later.eq(self.batch.joins & self.layer.residual & bool(self.array.residual))
-        m.d.comb += final.eq(tile == 0)
-        m.d.sync += [ends.eq(phase == self.layer.last_phase), tiles.eq(final),
-                     finished.eq(ends & tiles)]
-        with m.If(turn):
-            m.d.sync += [phase.eq(Mux(ends, 0, phase + 1)), window.eq(ends),
-                         tile.eq(tile - ends)]
+        window, ends, final, finished, later = (Signal(name=name) for name in (
+            "window", "ends", "final", "finished", "later"))
+        m.d.comb += [
+            later.eq(self.batch.joins & self.layer.residual & bool(self.array.residual)),
+            final.eq(tile.all())]
+        m.d.sync += [ends.eq(phase.all() | self.idle), finished.eq(ends & final)]
+        with m.If(turn | self.idle):
+            m.d.sync += [window.eq(ends), phase.eq(Mux(
+                ends, ~self.layer.last_phase, phase + ends.replicate(len(phase)) + 1))]
+        with m.If((turn & ends) | self.taken):
+            m.d.sync += tile.eq(Mux(self.taken, ~self.last_tile,
+                                    tile + self.taken.replicate(len(tile)) + 1))
         with m.If(taken):
-            m.d.sync += [window.eq(~later), phase.eq(later), tile.eq(self.last_tile)]
+            m.d.sync += window.eq(~later)
+            with m.If(later):           # of two phases the second one
+                m.d.sync += phase[0].eq(1)
         return window, ends, final, finished
 
-    def _drain(self, m: Module, joins: Signal, comes: Value, flags: Value) -> None:
-        """Begin a pass's output, and keep what the output path has to know of it."""
-        with m.If(self.taken & ~joins):
-            m.d.sync += self.kept.eq(self.heads)
+    def _drain(self, m: Module, keep: Value, comes: Value, flags: Value) -> None:
+        """Begin a pass's output, and keep what the output path has to know of it: where heads lie
+        is the batch's with ``keep``."""
+        kept, empty = Signal.like(self.heads, name="kept"), Signal()
+        with m.If(keep):
+            m.d.sync += kept.eq(self.heads)
         strobes = chain(m, comes, WeightsRing.LATENCY + self.lag, "begins", reset_less=False)
         m.d.comb += self.start.eq(strobes[-1])
-        given: Value = Cat(delayed(m, flags, 1, "flags"), self.kept)
+        given: Value = Cat(delayed(m, flags, 1, "flags"), kept)
+        # While nothing leaves, it goes on with the executor.
+        m.d.comb += empty.eq(~self.pending & ~self.draining)
         # Where passes are shorter than what is to be kept takes, it moves on with the begin.
         short = min(self.cycles.values()) < self.lag + 4
         for k, strobe in enumerate([strobes[1], strobes[-2]][:1 + short]):
-            place = Signal(len(given), name=f"place{k}", reset_less=True)
-            with m.If(strobe):
+            place = Signal(len(given), name=f"place{k}")
+            with m.If(strobe | empty):
                 m.d.sync += place.eq(given)
             given = place
         m.d.comb += [self.drained.eq(given), self.drained_heads.eq(given[len(flags):])]

@@ -18,8 +18,8 @@ ENTRY_WORDS = ENTRY_BITS // CONTROL_BITS
 QUAD = 4
 """Lanes of the smallest group."""
 
-RING_GAP = 5
-"""Entries of the weights' ring that stay free, so that what is asked for has room."""
+RING_GAP = 32
+"""Entries of the weights' ring that may stay free, so that what is asked for has room."""
 
 EDGE = 3
 """A mask reaches so many columns from a line's begin or end."""
@@ -28,7 +28,7 @@ EDGE = 3
 FLASH = (0, 4, 8, 16, 32)
 """Cycles of an element from flash: on four wires or on one, with a clock of a cycle or of two."""
 
-VERSION = 4
+VERSION = 5
 """Counts up where streams or sections mean something else."""
 
 

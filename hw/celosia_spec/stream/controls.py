@@ -13,13 +13,14 @@ BATCH = Word("batch", (
     Field("dense", 1, False, "its entries are dense8"),
     Field("joins", 1, False, "its sums go on from the part before; it has no heads"),
     Field("open", 1, False, "another part follows; nothing is drained"),
-    Field("steps", 12, False, "steps of a pass", offset=1),
+    Field("single", 1, False, "it has one step"),
+    Field("steps", 11, False, "steps of a pass", offset=1),
 ))
 """One batch of rows; its heads follow, then its entries."""
 
 CHUNK = Word("chunk", (
     Field("first", 16, False, "word of its first entry"),
-    Field("last", 16, False, "word of its last entry"),
+    Field("entries", 16, False, "how many entries", offset=1),
     Field("final", 1, False, "no other chunk follows"),
     Field("copied", 1, False, "its entries come from flash: it waits until one more section is "
                               "copied than chunks before it have waited for"),
@@ -28,24 +29,27 @@ CHUNK = Word("chunk", (
 
 
 class Op(enum.IntEnum):
-    """Field ``op`` of a command. Words follow those below `WAIT`, and no others."""
+    """Field ``op`` of a command. Words follow those below `HALT`, and no others. `NOTHING` fills an
+    entry up. Bits say what a command is like: 0 it names the slots that are read, 1 it sets an
+    exponent, 2, 3 a table, 4, 5 what it waits for, 6 no words follow."""
 
-    LAYER = 0
-    TAPS = 1
-    TILES = 2
-    FILL = 3
-    BAND = 4
-    JOIN = 5
-    COPY = 6
-    CLOSE = 7
-    WAIT = 8
-    HALT = 9
+    LAYER = 0b0000001
+    CLOSE = 0b0000010
+    JOIN = 0b0000011
+    TAPS = 0b0000100
+    TILES = 0b0001000
+    FILL = 0b0010000
+    BAND = 0b0100000
+    COPY = 0b0110000
+    HALT = 0b1000000
+    NOTHING = 0b1010000
+    WAIT = 0b1100000
 
 
 COMMAND = Word("command", (
     Field("command", 1, False, "1"),
-    Field("op", 4, False, "`Op`"),
-    Field("argument", 11, False, "words that follow; of a wait: cycles"),
+    Field("op", 7, False, "`Op`"),
+    Field("argument", 8, False, "words that follow, where any do", offset=1),
 ))
 """A command; the words of its `Record` follow, and behind those of a table its words."""
 

@@ -91,7 +91,8 @@ class Fetcher:
         self._tight = not room_entries and (self._tight or (switch and (granted or ahead)))
         self.request = swap or (self.request and not granted) or (
             self._running and room and not self._ended and not ends)
-        self._pace = 2 if granted else max(self._pace - 1, 0)
+        words = granted and self._running and not wants
+        self._pace = 2 if words else 0 if switch else max(self._pace - 1, 0)
         if granted and self._listing:
             self._listing, self._load = False, now + 1
         self._listing |= swap
@@ -113,19 +114,19 @@ class Fetcher:
 class Executor:
     """Control words, executed in their order.
 
-    have : the next word is there.   offer : the batch that it has, if it has one.
-    jump : words of heads are passed over.
+    there : the next word is there.   have : and it was read.
+    offer : the batch that it has, if it has one.
     """
 
     def __init__(self, commands: Sequence[Command]) -> None:
         self._commands = iter(commands)
-        self._command = Command(op=Op.WAIT, words=0)
-        self.have, self.busy, self.closed = False, True, False
+        self._command = Command(op=Op.NOTHING, words=0)
+        self.have = self.there = False
+        self.busy, self.closed = True, False
         self._fetch = True
-        self._act = self._fields = self._jump = self._waiting = self._hold = False
+        self._act = self._fields = self._hold = False
         self._left = self._here = self._step = 0
         self._written = False
-        self.began = False          # registered: a batch's first step was issued
 
     @property
     def offer(self) -> Batch | None:
@@ -135,10 +136,9 @@ class Executor:
     def waits(self) -> bool:
         """Whether nothing changes before the batch that runs begins, or ends, or words come."""
         if self._fetch or self._fields:
-            return not self.have
+            return not self.there
         command = self._command
-        return self._jump or (self._act and command.op != Op.FILL
-                              and (command.op != Op.WAIT or command.words > 0))
+        return self._act and command.op not in (Op.FILL, Op.NOTHING)
 
     def stops(self, *, quiet: bool, filling: bool, copying: bool) -> str:
         """Return why there is no batch, a key of `SPENT`."""
@@ -152,15 +152,10 @@ class Executor:
     @property
     def takes(self) -> bool:
         """Whether a word is taken."""
-        return self.have and (self._fetch or (self._fields and not self._hold))
-
-    @property
-    def jumps(self) -> int | None:
-        """Words of heads that are passed over now."""
-        if not (self._jump and self.began):
-            return None
-        assert self._command.batch is not None
-        return self._command.batch.heads
+        if self._fetch:
+            return self.have
+        return self._fields and not self._hold and (
+            self.there if self._command.batch else self.have)
 
     def step(self, *, quiet: bool, idle: bool, room: bool, filling: bool, placed: bool,
              taken: bool, copying: bool) -> Command | None:
@@ -170,26 +165,24 @@ class Executor:
         """
         command, op = self._command, self._command.op
         fetched = self._fetch and self.have
-        word = self._fields and self.have and not self._hold
+        word = self._fields and self.takes
         sets = self._fields and self._hold and self.have and op != Op.BAND
         ready = self._act and (not copying if op == Op.COPY else self._ready(
             quiet=quiet, idle=idle, room=room, filling=filling))
-        counts = word or self._waiting
-        ends = counts and self._left == 1
-        jumps = self._jump and self.began
+        ends = word and self._left == 1
         batch = command.batch if self._act and taken else None
-        nothing = op == Op.WAIT and not command.words
-        fetch = ((self._fetch and not self.have) or (ready and nothing) or jumps or ends
+        heads = batch.heads if batch is not None else 0
+        nothing = op in (Op.WAIT, Op.NOTHING)
+        fetch = ((self._fetch and not self.have) or (ready and nothing) or ends
                  or (batch is not None and batch.joins))
-        self._jump = (batch is not None and not batch.joins) or (self._jump and not self.began)
         self._act = fetched or (self._act and not ready and not taken)
-        self._fields = (ready and op not in (Op.WAIT, Op.HALT)) or (self._fields and not ends)
-        self._waiting = (ready and op == Op.WAIT and not nothing) or (self._waiting and not ends)
+        self._fields = ((ready and not nothing and op != Op.HALT) or heads > 0
+                        or (self._fields and not ends))
         self._hold = ((word and self._here == 2 and op in (Op.BAND, Op.JOIN))
                       or (self._hold and not (placed if op == Op.BAND else self.closed)))
         self.busy = self.busy and not (ready and op == Op.HALT)
         self._here += word
-        self._left -= counts
+        self._left = heads or self._left - word
         if fetched:
             self._begin()
         self._fetch = fetch
@@ -212,4 +205,4 @@ class Executor:
             return room
         if op == Op.BAND:
             return idle and not filling
-        return op == Op.WAIT and (idle or not self._command.words)
+        return op == Op.NOTHING or (op == Op.WAIT and idle)

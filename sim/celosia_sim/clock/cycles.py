@@ -10,7 +10,7 @@ from celosia_sim.clock.fills import FillEngine
 from celosia_sim.clock.flash import FlashReader
 from celosia_sim.clock.passes import Output, Sequencer
 from celosia_spec.errors import SimulationError
-from celosia_spec.stream.array import ENTRY_WORDS, RING_GAP, Array
+from celosia_spec.stream.array import RING_GAP, Array
 from celosia_spec.stream.controls import Op
 from celosia_spec.stream.image import Section
 from celosia_spec.stream.timing import READ
@@ -68,7 +68,8 @@ class _Clock:
         self.closed: list[int] = []
         self._spent: Counter[str] = Counter()
         self.spent: list[Counter[str]] = []
-        self._words = self._tail = self._at = self._kept = 0
+        self._words = self._at = self._kept = 0
+        self._places = [0 for _ in self.output.keeps]       # of heads that are still needed
         self._entries = self._freed = 0
         self._room_words = self._room_entries = False
         self._quiet = True
@@ -96,15 +97,14 @@ class _Clock:
         placed, room, filling = output.placed(now), fill.queued != 3, not fill.idle
         if comes:
             assert sequencer.batch is not None
-            output.announce(now, sequencer.batch, sequencer.number, self._kept)
-        heads = output.starting(now)
+            output.announce(now, sequencer.batch, sequencer.number)
+        starts = output.starting(now)
         port, copying, copied = output.port(now), flash.busy(now), flash.copied(now)
         read = flash.wants(now) and not port
         port = port or read
         granted = fetcher.request and not port
         wanted = fill.wants(now)
         filled = wanted and (fill.zero or not (port or fetcher.request))
-        began = sequencer.began == now
         # Registers.
         if idle:
             why = executor.stops(quiet=self._quiet, filling=filling, copying=copying)
@@ -117,16 +117,16 @@ class _Clock:
             self._spent = Counter()
         fetcher.step(now, granted, self._room_words, self._room_entries, sequencer.entries,
                      copied=copied)
-        have = self._ring(now, heads, draining=draining)
+        have = self._ring(now, draining=draining)
         loaded = executor.step(quiet=self._quiet, idle=idle, room=room, filling=filling,
                                placed=placed, taken=registered, copying=copying)
-        executor.have = have
+        executor.there, executor.have = have
         asked = loaded.sections if loaded and loaded.op == Op.COPY else None
         fill.step(now, filled, loaded if asked is None else None)
         flash.step(now, read, asked)
         self._quiet = idle and not output.pending and not draining
-        output.pending = comes or (output.pending and heads is None)
-        executor.began, sequencer.taken = began, takes
+        output.pending = comes or (output.pending and not starts)
+        sequencer.taken = takes
         if takes:
             assert offer is not None
             sequencer.take(now, offer)
@@ -141,23 +141,23 @@ class _Clock:
         sequencer, output, executor = self.sequencer, self.output, self.executor
         batch = sequencer.batch
         if (batch is None or sequencer.turn <= now + 1 or sequencer.taken or now <= output.busy
-                or output.starts or output.pending or not self.fill.idle or executor.began):
+                or output.starts or output.pending or not self.fill.idle):
             return 0
         there = self._at != self._words
         rooms = self._rooms()
-        if (self._tail != self._kept or self._entries != len(sequencer.entries)
+        if (set(self._places) != {self._kept} or self._entries != len(sequencer.entries)
                 or rooms != (self._room_words, self._room_entries) or executor.have != there
                 or not executor.waits or not self.fetcher.waits(*rooms)):
             return 0
-        times = [sequencer.turn, sequencer.began, self.flash.next]
+        times = [sequencer.turn, self.flash.next]
         if sequencer.freed:
             times.append(sequencer.freed[0][0])
         return min(time for time in times if time > now)
 
     def _rooms(self) -> tuple[bool, bool]:
         """Return whether there is room in both rings for what may be on its way."""
-        return (self._words - self._tail < self.array.controls - 2 * ENTRY_WORDS,
-                self._entries - self._freed < self.array.ring - RING_GAP)
+        return (not _full(self._words, self._places[-1], self.array.controls),
+                not _full(self._entries, self._freed, self.array.ring))
 
     def _arrive(self, now: int) -> None:
         """Words and entries that were written before are in the rings, others have left."""
@@ -171,24 +171,30 @@ class _Clock:
         while freed and freed[0][0] <= now:
             self._freed = freed.popleft()[1]
 
-    def _ring(self, now: int, heads: int | None, *, draining: bool) -> bool:
-        """Rooms of both rings, and the words of control; return whether the next one is there."""
+    def _ring(self, now: int, *, draining: bool) -> tuple[bool, bool]:
+        """Rooms of both rings, and the words of control; return whether the next one is there, and
+        whether it was read."""
         executor, sequencer = self.executor, self.sequencer
         self._room_words, self._room_entries = self._rooms()
-        take, jump = executor.takes, executor.jumps
+        take = executor.takes
         reads = now in self.output.heads
         self.output.heads.discard(now)
-        if self._quiet:
-            tail = self._at
-        elif heads is not None:
-            tail = heads
-        elif not (sequencer.batch is None or sequencer.taken or self.output.pending or draining):
-            tail = self._kept
-        else:
-            tail = self._tail
-        if sequencer.taken and sequencer.batch is not None and not sequencer.batch.joins:
+        empty = not (self.output.pending or draining)
+        given = [self._kept, *self._places]
+        for number, keeps in enumerate(self.output.keeps):
+            if empty or now in keeps:
+                self._places[number] = given[number]
+            keeps.discard(now)
+        batch = sequencer.batch
+        if (batch is None and not sequencer.more) or (
+                sequencer.taken and batch is not None and not batch.joins):
             self._kept = self._at
-        have = not reads and jump is None and self._at + take != self._words
-        self._at += take if jump is None else jump
-        self._tail = tail
-        return have
+        there = self._at + take != self._words
+        self._at += take
+        return there, there and not reads
+
+
+def _full(head: int, tail: int, size: int) -> bool:
+    """Return whether a ring's head is in the part before that of its tail."""
+    part = RING_GAP // 2
+    return (head // part + 1 - tail // part) % (size // part) == 0

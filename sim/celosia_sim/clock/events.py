@@ -87,7 +87,7 @@ class Batch:
 class Command:
     """A command, or a batch.
 
-    op : None of a batch.   words : that follow; of a wait its cycles.
+    op : None of a batch.   words : that follow.
     lines : of a fill.   zero, apart : flags of it.   sections : of a copy, their units.
     """
 
@@ -196,7 +196,7 @@ def events(array: Array, entries: Sequence[int], chunks: Sequence[tuple[int, int
             commands.append(Command(op=op, words=len(words), lines=_lines(array, fields),
                                     zero=bool(fields["zero"]), apart=bool(fields["apart"])))
             continue
-        commands.append(Command(op=op, words=command["argument"]))
+        commands.append(Command(op=op, words=len(words)))
         if op == Op.LAYER:
             layer = fields
         elif op == Op.BAND:

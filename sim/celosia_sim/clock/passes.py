@@ -9,24 +9,27 @@ from collections import deque
 from celosia_sim.clock.drains import Drains
 from celosia_sim.clock.events import NEVER, Batch
 from celosia_spec.stream.array import Array
+from celosia_spec.stream.passes import pass_cycles
 from celosia_spec.stream.timing import MANTISSA
 
-_INSIDE = MANTISSA + 1      # a step until its entry is no longer needed
+_INSIDE = MANTISSA      # a step until its mantissas are read
 
 
 class Sequencer:
     """Steps of batches.
 
     entries : for each entry that was written, when.   batch : what runs, if something does.
-    turn    : when its pass ends, once that is known.   began : when its first step is issued.
+    turn    : when its pass ends, once that is known.
+    more    : a part follows the last batch.
     freed   : (cycle, entries) from when on the first entries are no longer needed.
     """
 
     def __init__(self) -> None:
         self.entries: list[int] = []
         self.batch: Batch | None = None
-        self.turn = self.began = NEVER
+        self.turn = NEVER
         self.number = 0
+        self.more = False
         self.freed: deque[tuple[int, int]] = deque()
         self.taken = False          # registered: a batch was taken over in the cycle before
         self._from = self._ready = self._there = 0
@@ -52,10 +55,8 @@ class Sequencer:
         if self.alone:
             if len(entries) > batch.first:
                 self._there = max(self._ready, entries[batch.first] + 2)
-                self.turn = self.began = max(self._there, self._from + batch.layer.least)
+                self.turn = max(self._there, self._from + batch.layer.least)
             return
-        if len(entries) > batch.first and self.began == NEVER and batch.steps > 1:
-            self.began = max(self._ready, entries[batch.first] + 2)
         if len(entries) < batch.first + batch.entries:
             return
         before, entry, left = self._ready - 1, batch.first + batch.added, batch.steps - 1
@@ -66,8 +67,6 @@ class Sequencer:
             entry += steps == batch.entry_steps
         there = self._there = max(before + 1, entries[entry] + 2)
         self.turn = max(there, self._from + batch.layer.least)
-        if batch.steps == 1 and self.began == NEVER:
-            self.began = self.turn
 
     def comes(self, now: int) -> bool:
         """Return whether a pass is on its way to the output path from this cycle on."""
@@ -101,48 +100,57 @@ class Sequencer:
             self._leave(now, self.batch)
         self.batch, self.number = batch, int(batch.layer.residual and batch.joins)
         self._from, self._ready = now, now + 1
-        if self._dense and not batch.dense and now <= self._last + _INSIDE:
-            self._ready = max(self._last + _INSIDE + 1, now + 2)
-        self._dense = batch.dense
-        self.turn = self.began = NEVER
+        if self._dense != batch.dense and now <= self._last + _INSIDE:
+            self._ready = max(self._last + _INSIDE + 2, now + 2)
+        self._dense, self.more = batch.dense, batch.open
+        self.turn = NEVER
 
     def _leave(self, now: int, batch: Batch) -> None:
-        self.freed.append((now + _INSIDE, batch.first + batch.entries))
+        self.freed.append((now + 2, batch.first + batch.entries))
         self.batch, self.turn, self._last = None, NEVER, now
 
 
 class Output:
     """Passes on their way to main memory.
 
-    starts : (cycle, batch, pass, place of its heads) of those that come.   heads : cycles in which
-    it reads words of the controls' ring.   busy : last cycle of the last pass.   pending : one is
-    on its way, and has not begun.
+    starts : (cycle, batch, pass) of those that come.   heads : cycles in which it reads words of
+    the controls' ring.   keeps : for each register on the way, cycles in which it takes over the
+    place of a pass's heads.   busy : last cycle of the last pass.   pending : one is on its way,
+    and has not begun.
     """
 
     def __init__(self, array: Array, delay: int) -> None:
         self.drains, self._delay = Drains(array), delay
-        self.starts: deque[tuple[int, Batch, int, int]] = deque()
+        self.starts: deque[tuple[int, Batch, int]] = deque()
         self.heads: set[int] = set()
+        lag = self.drains.lag
+        short = min(pass_cycles(array, log2_groups=log2_groups, signed_in=signed_in)
+                    for log2_groups in range(array.groups_max.bit_length())
+                    for signed_in in (False, True)) < lag + 4
+        self.keeps: list[set[int]] = [set() for _ in range(1 + short)]
         self._writes: set[int] = set()
         self.busy = 0
         self.pending = False
         self._unplaced: deque[int] = deque()
 
-    def announce(self, now: int, batch: Batch, number: int, heads: int) -> None:
+    def announce(self, now: int, batch: Batch, number: int) -> None:
         """A pass comes."""
-        self.starts.append((now + self._delay + self.drains.lag, batch, number, heads))
+        start = now + self._delay + self.drains.lag
+        self.starts.append((start, batch, number))
+        for keeps, cycle in zip(self.keeps, (now + 1, start - 1), strict=False):
+            keeps.add(cycle)
 
-    def starting(self, now: int) -> int | None:
-        """Begin a pass if it is its turn; return the place of its heads."""
+    def starting(self, now: int) -> bool:
+        """Begin a pass if it is its turn."""
         if not self.starts or self.starts[0][0] != now:
-            return None
-        _, batch, number, heads = self.starts.popleft()
+            return False
+        _, batch, number = self.starts.popleft()
         drain = self.drains.of(batch, number)
         self.heads.update([now + cycle for cycle in drain.heads])
         self._writes.update([now + cycle for cycle in drain.writes])
         self.busy = max(self.busy, now + drain.busy)
         self._unplaced.append(now + drain.placed)
-        return heads
+        return True
 
     def port(self, now: int) -> bool:
         """Return whether main memory's port is taken."""

@@ -57,7 +57,8 @@ def batches(graph: QGraph, layer: Layer, part: Part, array: Array) -> Batches:
     at = np.cumsum(entries) - entries
     words = np.zeros((int(entries.sum()), ENTRY_WORDS), np.int64)
     words[np.repeat(at, control) + _within(control)] = NOTHING
-    words[at, 0] = BATCH.pack(steps=steps, dense=dense.astype(np.int64),
+    words[at, 0] = BATCH.pack(steps=steps, single=(steps == 1).astype(np.int64),
+                              dense=dense.astype(np.int64),
                               joins=(begin > 0).astype(np.int64),
                               open=(begin + steps < part.steps[batch]).astype(np.int64))
     if part.added is not None:

@@ -52,7 +52,7 @@ def cut(program: StreamProgram, layer: int) -> Cut:
     words[-1:] = controls([NOTHING])
     first, count = np.array(chunks).T
     number = np.arange(len(chunks))
-    packed = CHUNK.pack(first=first, last=first + count - 1,
+    packed = CHUNK.pack(first=first, entries=count,
                         final=(number == len(chunks) - 1).astype(np.int64),
                         copied=np.isin(number, copied).astype(np.int64))
     words[:len(chunks)] = packed.astype(np.uint64)

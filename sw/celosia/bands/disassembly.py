@@ -99,7 +99,7 @@ def layer_words(program: StreamProgram) -> list[LayerWords]:
             return found[:-1]
         if command.op == Op.COPY and flash is not None:
             flash.copy(command.fields["unit"])
-        if command.op != Op.WAIT or command.fields["cycles"]:       # else it fills an entry up
+        if command.op != Op.NOTHING:
             layer.items.append(command)
         if command.op in (Op.CLOSE, Op.JOIN) and layer.commands(Op.LAYER):
             layer.taken, begin = reader.taken[begin:], len(reader.taken)
@@ -120,7 +120,7 @@ def _command(reader: Reader, word: int) -> Command:
     op, argument = Op(fields["op"]), fields["argument"]
     record = RECORDS.get(op)
     if record is None:
-        return Command(op=op, entry=entry, fields={"cycles": argument} if op == Op.WAIT else {})
+        return Command(op=op, entry=entry, fields={})
     words, size = reader.controls(argument), len(record.words)
     return Command(op=op, entry=entry, fields=record.unpack(words[:size]),
                    words=tuple(words[size:]))

@@ -8,7 +8,7 @@ import numpy as np
 from celosia_spec.stream.array import CONTROL_BITS, ENTRY_WORDS
 from celosia_spec.stream.controls import CHUNK, COMMAND, RECORDS, Op
 
-NOTHING = COMMAND.pack(command=1, op=Op.WAIT, argument=0)
+NOTHING = COMMAND.pack(command=1, op=Op.NOTHING)
 """A command that does nothing: what an entry of control words is filled with."""
 
 Chunk = tuple[int, int]
@@ -82,7 +82,7 @@ class Stream(Entries):
         first, count = np.array(self.chunks).T
         number = np.arange(len(self.chunks))
         return np.concatenate([self.all(), CHUNK.pack(
-            first=first, last=first + count - 1,
+            first=first, entries=count,
             final=(number == len(self.chunks) - 1).astype(np.int64),
             copied=np.isin(number, self.copied).astype(np.int64)).astype(np.uint64),
             np.zeros(1, np.uint64)])
@@ -108,12 +108,6 @@ def command(op: Op, **fields: int) -> list[int]:
     return _told(op, record.pack(**fields) if record else [])
 
 
-def wait(cycles: int) -> list[int]:
-    """Return the command that waits for so many cycles, from when all steps before it are issued;
-    1 at least."""
-    return [COMMAND.pack(command=1, op=Op.WAIT, argument=cycles)]
-
-
 def table(op: Op, words: Sequence[int]) -> list[int]:
     """Return the commands that write words to a table."""
     most = COMMAND["argument"].most - len(RECORDS[op].words)
@@ -122,4 +116,4 @@ def table(op: Op, words: Sequence[int]) -> list[int]:
 
 
 def _told(op: Op, words: Sequence[int]) -> list[int]:
-    return [COMMAND.pack(command=1, op=op, argument=len(words)), *words]
+    return [COMMAND.pack(command=1, op=op, argument=max(len(words), 1)), *words]

@@ -279,8 +279,7 @@ def _band(command: Command, own: LayerWords, found: Sequence[Piece], at: int) ->
 
 
 def _wait(command: Command, own: LayerWords, found: Sequence[Piece], at: int) -> str:
-    return (f"{count(command.fields['cycles'], 'cycle')} pass from when all steps before are "
-            f"issued")
+    return "when all steps before are issued"
 
 
 def _closed(command: Command, own: LayerWords, found: Sequence[Piece], at: int) -> str:

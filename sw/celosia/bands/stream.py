@@ -6,7 +6,7 @@ import numpy as np
 
 from celosia.bands.batches import Batches, batches
 from celosia.bands.counting import RECORD
-from celosia.bands.entries import Entries, Stream, command, controls, table, wait
+from celosia.bands.entries import Entries, Stream, command, controls, table
 from celosia.bands.filling import records
 from celosia.bands.flash import Copies
 from celosia.bands.layouts import Band
@@ -99,7 +99,7 @@ def _layer(out: Stream, holds: Entries, graph: QGraph, layer: Layer, made: Seque
                     out.read(holds.add(controls(_fills(left[:count]))))
                     left = left[count:]
             if left:
-                out.read(holds.add(controls(wait(1) + _fills(left))))
+                out.read(holds.add(controls(command(Op.WAIT) + _fills(left))))
     out.read(holds.add(controls(_close(graph, node, slots, read))))
 
 
