@@ -4,7 +4,7 @@ Plain Python: importing it loads neither Amaranth nor a board description.
 """
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -14,6 +14,7 @@ from celosia_boards.targets import target, targets
 from celosia_spec.arrays import AnyArray
 from celosia_spec.errors import CelosiaError
 from celosia_spec.isa import ACCUMULATORS, MANTISSA_BITS, ArrayConfig
+from celosia_spec.stream.array import Array
 
 __all__ = ["ArrayRefused", "array_for", "require", "widest_accumulators"]
 
@@ -42,14 +43,31 @@ def array_for(of: Target | str, lanes: int | None = None, acc_bits: int | None =
     of = of if isinstance(of, Target) else target(of)
     asked = {"lanes": lanes, "acc_bits": acc_bits, "weight_bits": weight_bits,
              "activation_bits": activation_bits}
-    changes: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
-    return require(of, replace(of.array, **changes))
+    return require(of, _changed(of.array, {name: value for name, value in asked.items()
+                                           if value is not None}))
 
 
 def widest_accumulators(of: Target, array: AnyArray) -> int:
     """Return the widest accumulators with which a target can hold an array like this one."""
-    held = [bits for bits in ACCUMULATORS if not of.check(replace(array, acc_bits=bits))]
+    held = [bits for bits in ACCUMULATORS if _holds(of, array, {"acc_bits": bits})]
     return max(held, default=ACCUMULATORS[0])
+
+
+def _changed(array: AnyArray, changes: Mapping[str, Any]) -> AnyArray:
+    """Return the array with other parameters; ValueError where there is none with them.
+
+    Only 16 lanes can leave one a cycle.
+    """
+    if isinstance(array, Array) and changes.get("lanes", array.lanes) != array.lanes:
+        return replace(array, drain=2, **changes)
+    return replace(array, **changes)
+
+
+def _holds(of: Target, array: AnyArray, changes: Mapping[str, Any]) -> bool:
+    """Whether the target can hold the array with other parameters."""
+    with suppress(ValueError):
+        return not of.check(_changed(array, changes))
+    return False
 
 
 def _smaller(of: Target, array: AnyArray) -> Iterator[str]:
@@ -72,7 +90,7 @@ def _first(of: Target, array: AnyArray,
     for lanes, (weight_bits, activation_bits) in choices:
         changes: dict[str, Any] = {"lanes": lanes, "weight_bits": weight_bits,
                                    "activation_bits": activation_bits}
-        if not of.check(replace(array, **changes)):
+        if _holds(of, array, changes):
             yield " and ".join(f"{name}={value}" for name, value in changes.items()
                                if value != getattr(array, name))
             return
@@ -84,7 +102,6 @@ def _elsewhere(of: Target, array: AnyArray) -> Iterator[str]:
         changes: dict[str, Any] = {
             "lanes": max(array.lanes, other.array.lanes), "acc_bits": array.acc_bits,
             "weight_bits": array.weight_bits, "activation_bits": array.activation_bits}
-        with suppress(ValueError):          # arrays of the second machine have 16 lanes at most
-            if other != of and not other.check(replace(other.array, **changes)):
-                yield f"target={other.name}"
-                return
+        if other != of and _holds(other, other.array, changes):
+            yield f"target={other.name}"
+            return

@@ -1,6 +1,6 @@
 """What is said about one target: `Target`, and the parts of it."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from celosia_boards.families.family import Device, Family, Resources
@@ -115,8 +115,11 @@ class Target:
 
     @property
     def array(self) -> AnyArray:
-        """Parameters of the array."""
-        return self.device.array
+        """Parameters of the array: the device's, with what the board has of a flash."""
+        array = self.device.array
+        if isinstance(array, Array) and self.flash is not None:
+            return replace(array, flash=self.flash.takes[0])
+        return array
 
     @property
     def mac(self) -> str:

@@ -9,6 +9,7 @@ from celosia_boards.families.ecp5 import ECP5
 from celosia_boards.families.family import Device, Resources
 from celosia_boards.families.ice40 import ICE40
 from celosia_spec.isa import ArrayConfig
+from celosia_spec.stream.array import Array
 
 __all__ = ["HX8K", "LFE5U", "LFE5UM5G_85F", "UP5K"]
 
@@ -33,13 +34,12 @@ HX8K = Device(
         lanes=8, quad=2, beat=2, weight_rows=512, bank_rows=512, table_rows=256, taps=256,
         writes=256, program_words=256, store_beats=512, index_bits=12, count_bits=12))
 
-_OF_25F = ArrayConfig(
-    lanes=16, quad=4, beat=4, weight_rows=4096, bank_rows=2048, table_rows=512, taps=512,
-    writes=1024, program_words=512, store_beats=1024, residual_beats=1024, wide_elements=4,
-    deep=True, clamp=True)
-_OF_45F = replace(_OF_25F, lanes=32, table_rows=1024, taps=1024, writes=2048, program_words=1024,
-                  store_beats=2048, residual_beats=2048)
-_OF_85F = replace(_OF_45F, bank_rows=4096, store_beats=4096, residual_beats=4096)
+# A block memory has 18 kbit: the tables are as deep as one is. Main memory takes what is left.
+_OF_25F = Array(lanes=16, main_words=6144, ring=512, controls=1024, taps=1024, tiles=1024,
+                clamp=True)
+_OF_12F = replace(_OF_25F, lanes=8, main_words=3072, bank_rows=1024)
+_OF_45F = replace(_OF_25F, main_words=16384)
+_OF_85F = replace(_OF_25F, main_words=32768)
 
 _25F = Device(
     name="lfe5u-25f", family=ECP5, synthesis="-nowidelut", placement=("--25k",),
@@ -48,7 +48,7 @@ _25F = Device(
 
 # The die is the 25F's, and nextpnr would fill it; Lattice vouches for this much of it.
 _12F = replace(
-    _25F, name="lfe5u-12f", placement=("--12k",), array=replace(_OF_25F, lanes=8),
+    _25F, name="lfe5u-12f", placement=("--12k",), array=_OF_12F,
     resources=Resources(luts=12000, ffs=12000, brams=32, dsps=28))
 
 _45F = replace(

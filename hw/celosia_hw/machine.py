@@ -67,7 +67,7 @@ class Machine(wiring.Component):
         self.output = OUTPUT_PATHS[array.drain](array)
         self.reading, self.fill = ReadingPath(array, mac), FillEngine(array)
         self.control = ControlPath(array, MANTISSA, ReadingPath.LATENCY - self.output.lead())
-        address = (array.main_words - 1).bit_length()
+        address = array.main_bits
         of_flash = {} if reader is None else {
             **{f"flash_{name}": reader.signature.members[name] for name in PINS},
             **{name: reader.signature.members[name] for name in _STATUS}}

@@ -130,7 +130,7 @@ class Compiler:
     def schedule(self, graph: QGraph) -> "AnySchedule":
         """Return how the array runs a quantised graph, as if it had room for all weights and tables
         (`refusals`); FitError where it can run it in no way."""
-        array = replace(self.array(), acc_bits=graph.acc_bits)
+        array = self._array_of(graph)
         if isinstance(array, Array):
             from celosia.bands.schedule import stream_schedule
 
@@ -147,7 +147,7 @@ class Compiler:
 
     def fitting(self, graph: QGraph) -> "AnySchedule":
         """Return the schedule; FitError where the target does not take the graph."""
-        for refusal in self._too_wide(replace(self.array(), acc_bits=graph.acc_bits)):
+        for refusal in self._too_wide(self._array_of(graph)):
             raise refusal
         found = self.schedule(graph)
         for refusal in found.refusals(self.target):
@@ -168,22 +168,35 @@ class Compiler:
     def attempt(self, graph: QGraph) -> "Outcome":
         """Return the schedule, or everything that is in the way."""
         from celosia.bands import schedule as bands
-        from celosia.schedule.shortages import attempt
+        from celosia.schedule.shortages import Outcome, attempt
 
-        array = replace(self.array(), acc_bits=graph.acc_bits)
+        try:
+            array = self._array_of(graph)
+        except FitError as refusal:
+            return Outcome(schedule=None, refusals=(refusal,))
         outcome = (bands.attempt(graph, array) if isinstance(array, Array) else
                    attempt(graph, array, self.target))
         if refusals := tuple(self._too_wide(array)):
             return replace(outcome, schedule=None, refusals=refusals + outcome.refusals)
         return outcome
 
+    def _array_of(self, graph: QGraph) -> AnyArray:
+        """Return the array with the accumulators of a graph; FitError where there is none."""
+        try:
+            return replace(self.array(), acc_bits=graph.acc_bits)
+        except ValueError as problem:
+            raise self._no_sums(graph.acc_bits, str(problem)) from None
+
     def _too_wide(self, array: AnyArray) -> Iterator[FitError]:
         """A refusal where an array's accumulators are too wide for the target."""
         if problems := find_target(self.target).check(array):
-            yield FitError(
-                "network", ACCUMULATORS, f"its sums need {array.acc_bits} bits, and on "
-                f"{self.target} {problems[0]}", "use narrower or fewer weights",
-                need=Need("bits of a sum", array.acc_bits, self.accumulators()[-1], "bits"))
+            yield self._no_sums(array.acc_bits, problems[0])
+
+    def _no_sums(self, bits: int, problem: str) -> FitError:
+        return FitError(
+            "network", ACCUMULATORS, f"its sums need {bits} bits, and on {self.target} {problem}",
+            "use narrower or fewer weights",
+            need=Need("bits of a sum", bits, self.accumulators()[-1], "bits"))
 
 
 def as_if_calibrated(graph: QGraph) -> QGraph:

@@ -59,7 +59,7 @@ class MainMemory(wiring.Component):
     Parameters
     ----------
     words : int
-        Depth, a power of two; at most 16384 for ``spram``.
+        Depth, `Array.main_words`; at most 16384 for ``spram``.
     kind : str
         One of `MAIN_KINDS`. Both have the same timing. ``bram`` holds zeros at start, ``spram``
         holds nothing defined. Amaranth's own simulator ignores device blocks: simulate ``bram``.
@@ -86,8 +86,8 @@ class MainMemory(wiring.Component):
     def __init__(self, words: int = 16384, kind: str = "bram") -> None:
         if kind not in MAIN_KINDS:
             raise ValueError(f"kind must be one of {', '.join(MAIN_KINDS)}, not {kind!r}")
-        if words < 2 or words & words - 1:
-            raise ValueError(f"words must be a power of two, at least 2, not {words!r}")
+        if words < 2:
+            raise ValueError(f"words must be at least 2, not {words!r}")
         if kind == "spram" and words > SPRAM_ROWS:
             raise ValueError(f"words must be at most {SPRAM_ROWS} for kind 'spram', not {words}")
         self.words, self.kind = words, kind

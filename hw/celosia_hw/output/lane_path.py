@@ -50,7 +50,7 @@ class LanePath(wiring.Component):
     def __init__(self, array: Array) -> None:
         self.array = array
         self.latency = 2 + Normalise.LATENCY + array.clamp
-        self.word_bits = (array.main_words - 1).bit_length()
+        self.word_bits = array.main_bits
         ring = (array.controls - 1).bit_length()
         other = {"other": In(5)} if array.residual else {}
         super().__init__({

@@ -48,7 +48,7 @@ class LaneWriter(wiring.Component):
 
     def __init__(self, array: Array) -> None:
         self.array = array
-        self.word_bits = (array.main_words - 1).bit_length()
+        self.word_bits = array.main_bits
         super().__init__({
             "wide": In(1), "clear": In(1), "position": In(CONTROL_BITS), "fresh": In(1),
             "row": In(1), "element": In(2), "word": In(self.word_bits), "takes": In(1),

@@ -78,7 +78,7 @@ class OutputPath(wiring.Component):
     def __init__(self, array: Array) -> None:
         self.array = array
         self.latency = 2 + Normalise.LATENCY + array.clamp
-        self.word_bits = (array.main_words - 1).bit_length()
+        self.word_bits = array.main_bits
         ring = (array.controls - 1).bit_length()
         members = {
             "layer": In(layer_layout), "exponent": In(5), "position": In(CONTROL_BITS),

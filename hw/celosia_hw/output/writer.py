@@ -51,7 +51,7 @@ class Writer(wiring.Component):
 
     def __init__(self, array: Array) -> None:
         self.array = array
-        self.word_bits = (array.main_words - 1).bit_length()
+        self.word_bits = array.main_bits
         super().__init__({
             "position": In(CONTROL_BITS), "begin": In(1), "again": In(1), "moves": In(1),
             "row": In(1), "element": In(2), "load": In(1), "word": In(self.word_bits),

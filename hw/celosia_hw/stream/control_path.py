@@ -74,7 +74,7 @@ class ControlPath(wiring.Component):
         own = self.executor.signature.members
         words = Out(data.ArrayLayout(8, self.weights.quads))
         super().__init__({
-            "start": In(1), "list": In((array.main_words - 1).bit_length()), "busy": Out(1),
+            "start": In(1), "list": In(array.main_bits), "busy": Out(1),
             "memory": Out(Access(array.main_words, 0)), "data": In(ENTRY_BITS),
             "layer": Out(layout(*LAYER.words)),
             **{name: own[name] for name in ("row", "tile", "position", "load", "tap",

@@ -59,7 +59,7 @@ class Fetcher(wiring.Component):
 
     def __init__(self, array: Array) -> None:
         self.array = array
-        bits = (array.main_words - 1).bit_length()
+        bits = array.main_bits
         super().__init__({
             "start": In(1), "list": In(bits), "memory": Out(Access(array.main_words, 0)),
             "data": In(ENTRY_BITS), "room_controls": In(1), "room_entries": In(1),

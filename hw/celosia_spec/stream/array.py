@@ -15,6 +15,10 @@ CONTROL_BITS = 16
 ENTRY_WORDS = ENTRY_BITS // CONTROL_BITS
 """Control words, weight words or elements that an entry holds."""
 
+MAIN_UNIT = 1024
+"""A main memory that is no power of two has a multiple of so many entries: a block memory of the
+ECP5 has as many elements."""
+
 QUAD = 4
 """Lanes of the smallest group."""
 
@@ -37,7 +41,7 @@ class Array:
     """Parameters of one array: everything that a program must match.
 
     lanes       : multipliers, accumulators and activation banks of a cluster; 8 or 16.
-    main_words  : depth of main memory, entries.
+    main_words  : depth of main memory, entries: a power of two or whole `MAIN_UNIT`s.
     bank_rows   : depth of an activation bank, codes.
     ring        : depth of the weights' ring, entries.
     controls    : depth of the controls' ring, control words.
@@ -74,7 +78,11 @@ class Array:
             raise ValueError(f"lanes must be 8 or 16, not {self.lanes!r}")
         if self.fill not in (2, 4):
             raise ValueError(f"fill must be 2 or 4, not {self.fill!r}")
-        for name, most in (("main_words", 1 << 16), ("bank_rows", 1 << 11), ("ring", 1 << 12),
+        if not (64 <= self.main_words <= 1 << 16 and (
+                not self.main_words & self.main_words - 1 or self.main_words % MAIN_UNIT == 0)):
+            raise ValueError(f"main_words must be a power of two, or a multiple of {MAIN_UNIT}, 64 "
+                             f"to {1 << 16}, not {self.main_words!r}")
+        for name, most in (("bank_rows", 1 << 11), ("ring", 1 << 12),
                            ("controls", 1 << 12), ("taps", 1 << 11), ("tiles", 1 << 12)):
             value = getattr(self, name)
             if not 64 <= value <= most or value & value - 1:
@@ -93,6 +101,11 @@ class Array:
         """Row groups that the array can be split into: a group has `QUAD` lanes at least, and an
         entry has a weight word for each."""
         return min(self.lanes // QUAD, ENTRY_WORDS)
+
+    @property
+    def main_bits(self) -> int:
+        """Width of the address of an entry of main memory."""
+        return (self.main_words - 1).bit_length()
 
     @property
     def hash(self) -> int:

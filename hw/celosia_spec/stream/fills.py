@@ -79,7 +79,7 @@ class Fill:
         apart, else none. Others one a cycle.
         ValueError: more lines or elements than the array's banks can hold.
         """
-        far = self.plane * ENTRY_WORDS >= 1 << 15 and array.main_words * ENTRY_WORDS > 1 << 16
+        far = self.plane * ENTRY_WORDS >= 1 << 15 and ENTRY_WORDS << array.main_bits > 1 << 16
         if self.channels > 1 and far:
             return [record for c in range(self.channels) for record in replace(
                 self, channels=1, word=self.word + c * self.plane, row=self.row + c,
@@ -157,7 +157,7 @@ class Fill:
         pitch = self.pitch * every
         gaps = [-n % unit] * 2 if self.zero else [
             pitch - read, self.plane * ENTRY_WORDS - (count - 1) * pitch - read]
-        if array.main_words * ENTRY_WORDS <= 1 << 16:
+        if ENTRY_WORDS << array.main_bits <= 1 << 16:
             gaps = [(gap + (1 << 15)) % (1 << 16) - (1 << 15) for gap in gaps]
         found = {
             "run": unit - (n * unit - unit + 1 if apart else n), "lines": -count,
@@ -243,7 +243,7 @@ def places(record: Mapping[str, int], array: Array) -> Places:
     number = (record["page"] << 16) + record["element"]
     element = (number + channel * (last * across + read + record["channel_element"])
                + line * across + x * (record["step"] if apart else 1))
-    element %= array.main_words * ENTRY_WORDS
+    element %= ENTRY_WORDS << array.main_bits
     odd = element % 2 * parts
     first = element[..., :1] % 2 * parts
     assert (first == first[0, 0]).all(), "lines begin with odd and with even elements"
