@@ -14,7 +14,7 @@ from celosia_boards.targets import target, targets
 from celosia_spec.arrays import AnyArray
 from celosia_spec.errors import CelosiaError
 from celosia_spec.isa import ACCUMULATORS, MANTISSA_BITS, ArrayConfig
-from celosia_spec.stream.array import Array
+from celosia_spec.stream.array import TAP_ROW_BITS, Array
 
 __all__ = ["ArrayRefused", "array_for", "require", "widest_accumulators"]
 
@@ -56,10 +56,11 @@ def widest_accumulators(of: Target, array: AnyArray) -> int:
 def _changed(array: AnyArray, changes: Mapping[str, Any]) -> AnyArray:
     """Return the array with other parameters; ValueError where there is none with them.
 
-    Only 16 lanes can leave one a cycle.
+    Of the second machine only 16 lanes can leave one a cycle, and more lanes have flatter banks.
     """
-    if isinstance(array, Array) and changes.get("lanes", array.lanes) != array.lanes:
-        return replace(array, drain=2, **changes)
+    if isinstance(array, Array) and (lanes := changes.get("lanes")) in TAP_ROW_BITS:
+        return replace(array, drain=array.drain if lanes == array.lanes else 2,
+                       bank_rows=min(array.bank_rows, 1 << TAP_ROW_BITS[lanes]), **changes)
     return replace(array, **changes)
 
 

@@ -21,6 +21,7 @@ from celosia_sim.virtual import VirtualBoard
 from celosia_sim.virtual.line import Killed, SimulatedLine
 from celosia_spec.isa import MEMORIES, Event, Space, memory_of
 from celosia_spec.isa import frames as protocol
+from first_machine import SIXTEEN, target_large
 from host_frames import encode_read, encode_write
 
 torch = pytest.importorskip("torch")
@@ -74,6 +75,12 @@ def damaging(kind: str, rate: float, seed: int) -> Callable[[bytes], bytes]:
     return damage
 
 
+@pytest.fixture(scope="module", autouse=True)
+def large():
+    with target_large() as found:
+        yield found
+
+
 def same(result: celosia.RunResult, golden: celosia.RunResult) -> None:
     count = len(result.mantissa)
     assert np.array_equal(result.mantissa, golden.mantissa[:count])
@@ -115,7 +122,7 @@ class Residual(nn.Module):
 def test_maps_residuals_and_nine_bits():
     torch.manual_seed(1)
     program = celosia.compile(Residual().eval(), np.zeros((1, 2, 8, 8), np.float32),
-                              target="ecp5-25f", lanes=LANES, **NINE_BITS)
+                              target="large", lanes=LANES, **NINE_BITS)
     images = np.random.default_rng(0).normal(size=(3, 2, 8, 8)).astype(np.float32)
     golden = golden_run(program.graph, images, keep_tensors=True)
     with VirtualBoard(program.target, program.array, byte_level=True) as machine, Board(
@@ -144,7 +151,7 @@ def nets() -> Iterator[tuple[nn.Module, tuple[int, int, int]]]:
 
 
 @pytest.mark.parametrize(("of", "bits"), [      # without and with `clearing`
-    ("icebreaker", {}), ("ecp5-25f", NINE_BITS)])
+    ("icebreaker", {}), ("large", NINE_BITS)])
 def test_what_the_memories_held_before_does_no_harm(of, bits):
     rng = np.random.default_rng(8)
     array = array_for(of, lanes=LANES, **bits)
@@ -360,7 +367,7 @@ def test_frames_are_those_of_the_protocol():
 @pytest.mark.parametrize("memory", MEMORIES, ids=lambda memory: memory.name)
 def test_what_a_memory_does_not_have_is_refused(memory):
     """One address beyond its last; writes where the machine alone writes; reads of none."""
-    array = target("ecp5-25f").array
+    array = SIXTEEN
     depth = memory.depth(array)
     last = Access.of(np.array([[memory.space, depth - 1]], np.uint32), array)
     with pytest.raises(ValueError, match=f"{memory.name} has {depth} addresses, not {depth + 1}"):

@@ -35,9 +35,6 @@ def lone(shape, rows, kernel, *, pool=None, stride=(1, 1), acc_bits=24):
 
 
 @pytest.mark.parametrize(("graph", "array", "error", "message"), [
-    (lambda: lone((1, 4, 4), 1, (1, 1)), Array(bank_rows=2048), CompileError,
-     r"network \(array\): 16 lanes with banks of 2048 rows have taps of 18 bits, a control word "
-     r"has 16; give it bank_rows=512"),
     (lambda: lone((1, 24, 24), 1, (1, 1), pool=(6, 6)), Array(), CompileError,
      r"a \(conv\): it pools windows of 36 positions, the machine 32 at most; pool in two layers"),
     (lambda: lone((1, 40, 40), 1, (20, 20)), Array(), FitError,

@@ -26,6 +26,7 @@ from celosia.passes import optimise
 from celosia.schedule.shortages import attempt
 from celosia_boards.targets import target, targets
 from celosia_spec.errors import CelosiaError, CompileError, FitError
+from first_machine import SIXTEEN
 
 PICTURE, SMALL, VECTOR = (1, 1, 28, 28), (1, 1, 24, 24), (1, 16)
 
@@ -143,7 +144,7 @@ NETWORKS = {        # a network, its input's shape; a target that it does not fi
     "wide sums": (lambda: filled(nn.Linear(400, 4), 1.98), (1, 400), "icebreaker"),
     "rows": (lambda: nn.Sequential(nn.Linear(16, 256), nn.ReLU(), nn.Linear(256, 4)), VECTOR,
              "icebreaker"),
-    "long row": (lambda: nn.Linear(5000, 4), (1, 5000), "ecp5-85f"),
+    "long row": (lambda: nn.Linear(40000, 4), (1, 40000), "ecp5-85f"),
 }
 
 
@@ -183,16 +184,15 @@ def test_lowering_and_the_list_of_what_is_in_the_way_agree(name: str, where: str
 
 
 def test_every_overfull_memory_is_named() -> None:
-    array = Compiler(target="ecp5-25f").array()
-    small = replace(array, weight_rows=4, table_rows=4, writes=4, taps=4, program_words=64)
-    graph = Compiler(target="ecp5-25f").quantised(
+    small = replace(SIXTEEN, weight_rows=4, table_rows=4, writes=4, taps=4, program_words=64)
+    graph = Compiler().quantised(
         optimise(import_model(load_lenet5(pruned=True), torch.zeros(PICTURE))), None)
-    found = attempt(graph, small, "ecp5-25f")
+    found = attempt(graph, small, "large")
     assert [refusal.need.what for refusal in found.refusals] == [
         "layers and their row batches", "weights", "rows of all layers", "kernel positions",
         "positions of maps"]
     with pytest.raises(FitError, match="program memory"):
-        lower(graph, small, target="ecp5-25f", exponents="dynamic")
+        lower(graph, small, target="large", exponents="dynamic")
 
 
 def test_all_operators_and_the_sizes_of_the_rest() -> None:
@@ -304,10 +304,10 @@ def test_a_target_that_was_not_asked_for_may_help() -> None:
 
 
 def test_lanes_that_one_target_cannot_have_are_its_problem_alone() -> None:
-    found = by_name(check(nn.Linear(16, 4), zeros(VECTOR), lanes=32))
-    assert found["ulx3s-85f"].fits and found["ulx3s-85f"].lanes == 32
-    assert found["icebreaker"].problems[0].operator == "array"
-    assert "lanes=16" in found["icebreaker"].problems[0].remedy
+    found = by_name(check(nn.Linear(16, 4), zeros(VECTOR), lanes=16))
+    assert found["ulx3s-85f"].fits and found["ulx3s-85f"].lanes == 16
+    assert found["ulx3s-12f"].problems[0].operator == "array"
+    assert "lanes=8" in found["ulx3s-12f"].problems[0].remedy
 
 
 @pytest.mark.parametrize(("settings", "message"), [

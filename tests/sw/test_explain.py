@@ -19,15 +19,16 @@ from celosia.quantise import quantise
 from celosia_boards.targets import target
 from celosia_spec.isa import DESCRIPTOR, DESCRIPTOR_WORDS, MEMORIES, Space
 from fingerprints.networks import NETS, network
+from first_machine import THIRTY_TWO
 
-CASES = [("lenet5", "icebreaker"), ("pooled", "icebreaker"), ("residual", "ulx3s-85f"),
-         ("strided", "ulx3s-85f"), ("depthwise", "ulx3s-85f"), ("mlp", "hx8k")]
+CASES = [("lenet5", "icebreaker"), ("pooled", "icebreaker"), ("residual", "large"),
+         ("strided", "large"), ("depthwise", "large"), ("mlp", "hx8k")]
 
 
 @functools.cache
 def program(net: str, board: str) -> Program:
     graph = optimise(import_model(network(net), np.zeros((1, *NETS[net].shape), np.float32)))
-    array = target(board).array
+    array = THIRTY_TWO if board == "large" else target(board).array
     quantised = quantise(graph, exponents="dynamic", acc_bits=array.acc_bits)
     return lower(quantised, array, target=board, exponents="dynamic")
 
@@ -83,7 +84,7 @@ def test_it_tells_what_the_words_say_and_not_what_the_graph_does() -> None:
 
 
 def test_the_map_has_every_tensor_and_every_exponent() -> None:
-    made = program("residual", "ulx3s-85f")
+    made = program("residual", "large")
     regions = memory_map(made, explain(made))
     told = [region.holds.split(",")[0] for region in regions if region.memory != "program"]
     assert set(made.places) <= set(told)

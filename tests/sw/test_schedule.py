@@ -27,10 +27,11 @@ from celosia_spec.qgraph import QGraph
 pytest.importorskip("torch")
 from celosia.frontend import import_model
 from fingerprints.networks import NETS, network
+from first_machine import THIRTY_TWO
 
 FOLDER = Path(__file__).parents[1] / "golden_schedules"
 UPDATE = "python -m pytest tests/sw/test_schedule.py -n0 --update"
-UP5K, ECP5 = target("icebreaker").array, target("ulx3s-85f").array
+UP5K, ECP5 = target("icebreaker").array, THIRTY_TWO
 
 
 class Golden(NamedTuple):

@@ -100,13 +100,14 @@ def test_the_way_out_leads_out(name: str) -> None:
 def test_where_nothing_helps_it_says_what_was_tried() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(10000, 2))
     with pytest.raises(FitError, match=(
-            r"^1 \(linear\): column indices reach \d+, .*; give the layer fewer inputs; tried in "
-            r"vain: static exponents, 4, 8, 16 lanes, every other target, pruning to 5%$")):
+            r"^1 \(linear\): what one line of its outputs reads takes 625 rows of the banks, .*; "
+            r"tried in vain: 8 lanes, every other target, pruning to 5%$")):
         celosia.compile(model, np.zeros((1, 1, 100, 100), np.float32), target="ulx3s-85f")
 
 
-def test_pruning_and_static_exponents_are_tried_together() -> None:
+def test_pruning_and_static_exponents_are_tried_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither alone is enough: the sums take too large a store, the weights too large a memory."""
+    monkeypatch.setattr(ways_out.Trials, "_others", lambda _: [])       # a larger board has room
     model = nn.Sequential(nn.Conv2d(1, 10, 3), nn.ReLU(), nn.Flatten(), nn.Linear(1000, 100))
     torch.manual_seed(0)
     nn.init.normal_(model[3].weight, std=0.015)

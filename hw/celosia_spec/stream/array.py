@@ -25,6 +25,10 @@ QUAD = 4
 RING_GAP = 32
 """Entries of the weights' ring that may stay free, so that what is asked for has room."""
 
+TAP_ROW_BITS = {8: 10, 16: 9}
+"""Lanes, and the widest place of a bank row: it is in one control word with what lanes are turned
+by, and a mask."""
+
 EDGE = 3
 """A mask reaches so many columns from a line's begin or end."""
 
@@ -42,7 +46,7 @@ class Array:
 
     lanes       : multipliers, accumulators and activation banks of a cluster; 8 or 16.
     main_words  : depth of main memory, entries: a power of two or whole `MAIN_UNIT`s.
-    bank_rows   : depth of an activation bank, codes.
+    bank_rows   : depth of an activation bank, codes; as `TAP_ROW_BITS` allows.
     ring        : depth of the weights' ring, entries.
     controls    : depth of the controls' ring, control words.
     taps        : depth of the tap table, words.
@@ -87,6 +91,9 @@ class Array:
             value = getattr(self, name)
             if not 64 <= value <= most or value & value - 1:
                 raise ValueError(f"{name} must be a power of two, 64 to {most}, not {value!r}")
+        if self.bank_rows > 1 << TAP_ROW_BITS[self.lanes]:
+            raise ValueError(f"bank_rows can be at most {1 << TAP_ROW_BITS[self.lanes]} of "
+                             f"{self.lanes} lanes, not {self.bank_rows}")
         if self.flash not in FLASH:
             raise ValueError(f"flash must be one of {', '.join(map(str, FLASH))}, "
                              f"not {self.flash!r}")

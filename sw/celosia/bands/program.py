@@ -15,11 +15,11 @@ from celosia.bands.stream import stream, weights
 from celosia_spec.epilogue import Pool
 from celosia_spec.errors import CompileError, FitError
 from celosia_spec.qgraph import QGraph
-from celosia_spec.stream.array import CONTROL_BITS, Array
+from celosia_spec.stream.array import Array
 from celosia_spec.stream.controls import LAYER
 from celosia_spec.stream.image import UNIT_WORDS, Section
 from celosia_spec.stream.image import places as image_places
-from celosia_spec.stream.words import WEIGHT, tap_word
+from celosia_spec.stream.words import WEIGHT
 
 PHASES = LAYER.words[0]["last_phase"].most + 1
 """Positions of the largest pooling window."""
@@ -136,12 +136,7 @@ def _wrong(graph: QGraph, array: Array) -> Iterator[CompileError]:
     what this one has not."""
     added = any(node.epilogue.add for node in graph.nodes)
     clamped = any(node.epilogue.activation.clamps for node in graph.nodes)
-    tap = tap_word(array).bits
     for wrong, error, problem, way_out in (
-            (tap > CONTROL_BITS, CompileError,
-             f"{array.lanes} lanes with banks of {array.bank_rows} rows have taps of {tap} bits, "
-             f"a control word has {CONTROL_BITS}",
-             f"give it bank_rows={array.bank_rows >> max(tap - CONTROL_BITS, 0)}"),
             (graph.weight_bits > WEIGHT["mantissa"].bits, CompileError,
              f"weights of {graph.weight_bits} bits, the stream has {WEIGHT['mantissa'].bits}",
              f"quantise with weight_bits={WEIGHT['mantissa'].bits}"),
