@@ -53,7 +53,8 @@ class FillEngine(wiring.Component):
     busy : Out(1)
         Records are queued or executed. Falls in the cycle in which the last code is written.
     done : Out(1)
-        Strobe: what a record wrote is complete at the end of the next cycle.
+        Strobe: what a record wrote is complete at the end of the next cycle, or where words go
+        through a register of the one behind it.
     start : Out(1), residual : Out(1)
         Strobe: a record begins. From the cycle behind it on: it is of the residual operand.
     exponent : In(5)
@@ -70,10 +71,11 @@ class FillEngine(wiring.Component):
     ------
     A word of main memory for each grant, at most one a cycle: four codes without ``apart``, one
     with it; four zeros a cycle without the port. Of an array that fills two elements a cycle, half
-    a word, and two zeros. Codes are on the outputs ``LATENCY`` cycles after
-    the grant. Between two lines there are four cycles without a request (with ``apart`` seven),
-    between two channels five (eight), between two records eleven; from one line to the next are
-    seven cycles at least. Nothing hangs on when grants come.
+    a word, and two zeros. Codes are on the outputs ``latency`` cycles after the grant: 6, or 5 of
+    an array that fills two, where words go to the finishers without a register. Between two lines
+    there are four cycles without a request (with ``apart`` seven), between two channels five
+    (eight), between two records eleven; from one line to the next are seven cycles at least.
+    Nothing hangs on when grants come.
 
     Records have at most ``bank_rows`` lines and channels, and keep what
     `celosia_spec.stream.fills.places` asserts: elements of a word go to different columns.
@@ -82,11 +84,13 @@ class FillEngine(wiring.Component):
     Of an array that fills two elements a cycle 491, 180 and 123.
     """
 
-    LATENCY = 5
     QUEUED = QUEUED
 
     def __init__(self, array: Array) -> None:
         self.array = array
+        # Block memories are late, and far apart; where half a word is taken, cells count more.
+        self.registered = array.fill == ENTRY_WORDS
+        self.latency = 6 if self.registered else 5
         self.columns = Columns(array) if array.fill == 4 else ColumnPair(array)
         super().__init__({
             "load": In(1), "word": In(CONTROL_BITS), "room": Out(1), "busy": Out(1),
@@ -112,13 +116,19 @@ class FillEngine(wiring.Component):
         elements = self._elements(m, at, fresh, word, operand, flags, loads, running, taken, last,
                                   upper)
         late = [elements]
-        for k in range(self.LATENCY - columns.LATENCY):
+        for k in range(self.latency - columns.LATENCY):
             late.append(_held(m, f"elements{k}", late[-1]))
+
+        def held(name: str, value: Value) -> Value:
+            """The value, late by what the words are."""
+            return _held(m, f"held_{name}", value) if self.registered else value
+
+        moves = {name: held(name, value) for name, value in (
+            ("move", word), ("move_a", at["b"]), ("move_b", at["rows"]), ("set", fresh),
+            ("rows_ready", at["rest"]))}
+        m.d.comb += [getattr(columns, name).eq(value) for name, value in moves.items()]
         m.d.comb += [
-            columns.elements.eq(late[-1]),
-            columns.masks.eq(flags.masks), columns.move.eq(word),
-            columns.move_a.eq(at["b"]), columns.move_b.eq(at["rows"]),
-            columns.set.eq(fresh), columns.rows_ready.eq(at["rest"]),
+            columns.elements.eq(late[-1]), columns.masks.eq(flags.masks),
             self.row.eq(columns.row), self.enable.eq(columns.enable),
             self.start.eq(at["channels"]), self.busy.eq(queued),
         ]
@@ -126,7 +136,7 @@ class FillEngine(wiring.Component):
             m.d.comb += [columns.single.eq(flags.pair), columns.apart.eq(flags.apart)]
         else:
             m.d.comb += columns.pair.eq(flags.pair)
-        self._finish(m, flags, late[1], upper)
+        self._finish(m, flags, late[2 if self.registered else 1], upper)
         return m
 
     def _queue(self, m: Module, at: dict[str, Signal], kind: Value) -> tuple[Signal, Signal]:
@@ -280,9 +290,10 @@ class FillEngine(wiring.Component):
         size = self.array.fill
         m.submodules.rotator = rotator = Rotator(size, self.array.activation_bits, 1)
         finishers = [Finisher(self.array.activation_bits) for _ in range(size)]
-        taken = Signal(size * CONTROL_BITS)
-        m.d.comb += taken.eq(self.data if size == ENTRY_WORDS else
-                             self.data.word_select(upper, len(taken)))
+        taken = Signal(size * CONTROL_BITS, reset_less=True)
+        domain = m.d.sync if self.registered else m.d.comb
+        domain += taken.eq(self.data if size == ENTRY_WORDS else
+                           self.data.word_select(upper, len(taken)))
         for k, finisher in enumerate(finishers):
             m.submodules[f"finisher{k}"] = finisher
             m.d.comb += [
