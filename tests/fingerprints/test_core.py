@@ -17,9 +17,11 @@ from amaranth.back import rtlil
 
 from celosia_boards.targets import target
 from celosia_hw.core import Core
+from first_machine import SIXTEEN, THIRTY_TWO
 
 STORED = Path(__file__).with_name("core.json")
-TARGETS = ("icebreaker", "hx8k-b-evn", "ulx3s-85f", "orangecrab-25f")
+TARGETS = {"icebreaker": target("icebreaker").array, "hx8k-b-evn": target("hx8k-b-evn").array,
+           "ulx3s-85f": THIRTY_TWO, "orangecrab-25f": SIXTEEN}
 _CELL = re.compile(r"^  cell (\S+) .*?^  end$", re.M | re.S)
 _WIDTH = re.compile(r"parameter \\(?:WIDTH|Y_WIDTH|A_WIDTH) (\d+)")
 
@@ -27,7 +29,7 @@ _WIDTH = re.compile(r"parameter \\(?:WIDTH|Y_WIDTH|A_WIDTH) (\d+)")
 def _cells(name: str) -> dict[str, int]:
     """Number of the flattened core's cells, each kind with its width in bits."""
     place = target(name)
-    text = rtlil.convert(Core(place.array, mac=place.mac, weight_memory=place.weight_memory),
+    text = rtlil.convert(Core(TARGETS[name], mac=place.mac, weight_memory=place.weight_memory),
                          name="core", emit_src=False)
     script = (f"read_rtlil <<rtlil\n{text}\nrtlil\nhierarchy -top core; proc; flatten; opt_expr; "
               "opt_merge; opt_clean; write_rtlil")

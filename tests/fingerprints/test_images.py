@@ -24,6 +24,7 @@ from celosia_spec.isa import ArrayConfig
 
 pytest.importorskip("torch")
 from celosia.frontend import import_model
+from first_machine import THIRTY_TWO
 from fingerprints.networks import NETS, network, samples
 
 STORED = Path(__file__).with_name("images.json")
@@ -33,7 +34,7 @@ ARRAYS = {
     "8 lanes": ArrayConfig(lanes=8, quad=2, beat=2, wide_elements=2, weight_bits=6,
                            activation_bits=6, **LARGE),
     "icebreaker": target("icebreaker").array,
-    "ulx3s-85f": target("ulx3s-85f").array,
+    "ulx3s-85f": THIRTY_TWO,
     "deep": ArrayConfig(lanes=16, quad=4, beat=4, wide_elements=4, deep=True, **LARGE),
 }
 

@@ -46,7 +46,7 @@ def check(model: nn.Module, x: np.ndarray, target: str, exponents: str) -> celos
                               calibration=x if exponents == "static" else None)
     found = verify(program, x[:IMAGES], "verilator")
     assert found.first_mismatch is None and found.mismatches == 0
-    assert set(found.tensors) == set(program.graph.tensors) - {program.graph.input}
+    assert set(found.tensors) >= set(program.graph.tensors) - {program.graph.input}
     assert found.cycles.tolist() == [program.predicted_cycles] * IMAGES
     return program
 

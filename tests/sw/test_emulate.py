@@ -22,6 +22,7 @@ from celosia.compress.precision.partition import PARTITIONS, mean_bits
 from celosia.models import ResNet
 from celosia_spec.block import bfp
 from celosia_spec.errors import ArgumentError
+from first_machine import target_large
 from tolerance import rounding
 
 ROUNDINGS = ("nearest-even", "zero", "up", "down")
@@ -168,9 +169,10 @@ def test_by_rows_it_is_the_accelerator_but_for_biases(bits):
                           nn.Conv2d(8, 6, 3, bias=False), nn.ReLU(), nn.Flatten(),
                           nn.Linear(54, 7, bias=False)).eval()
     x = torch.randn(6, 2, 10, 10)
-    program = celosia.compile(model, x[:1], target="ecp5-25f", weight_bits=bits[0],
-                              activation_bits=bits[1])
-    golden = celosia.run(program, x)
+    with target_large() as of:
+        program = celosia.compile(model, x[:1], target=of.name, weight_bits=bits[0],
+                                  activation_bits=bits[1])
+        golden = celosia.run(program, x)
     found = emulate(model, weight_bits=bits[0], activation_bits=bits[1])(x).double().numpy()
     half = np.ldexp(0.5, golden.exponent - 14)[:, None]     # of the outputs' 16-bit mantissas
     assert (np.abs(golden.values - found) <= half).all()
