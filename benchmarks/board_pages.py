@@ -17,6 +17,7 @@ from celosia_boards.description import LoaderCommand, Target
 from celosia_boards.stages import platform_of
 from celosia_boards.targets import target, targets
 from celosia_hw.parts.uart import uart_divisor
+from celosia_spec.stream.array import Array
 
 __all__ = ["PAGES", "RESULTS", "fmax", "page", "up_to_date"]
 
@@ -63,8 +64,7 @@ def _facts(entries: Sequence[Target], found: dict[str, float]) -> str:
         ("`--target`, `--board`", lambda entry: f"`{entry.name}`"),
         ("FPGA", lambda entry: (entry.device.name.upper()
                                 + f", grade {entry.speed}" * bool(entry.speed))),
-        ("array", lambda entry: f"{entry.array.lanes} lanes; {entry.weight_kib:g} KiB of weights, "
-                                f"{entry.map_kib:g} KiB of maps"),
+        ("array", _array),
         ("clock in", lambda entry: f"{entry.crystal_mhz:g} MHz, pin {_pins(entry)['clock']}"),
         ("clock of the array", lambda entry: f"{entry.clock_mhz:g} MHz"),
         ("median Fmax by nextpnr", lambda entry: _mhz(found.get(entry.name))),
@@ -94,6 +94,14 @@ def _commands(entry: Target) -> str:
              "celosia doctor",
              "celosia run lenet5.celo --input fashion-mnist --limit 100 --port PORT"]
     return "\n".join(f"    {line}" for line in lines)
+
+
+def _array(entry: Target) -> str:
+    lanes = f"{entry.array.lanes} lanes; "
+    if isinstance(entry.array, Array):
+        flash = ", and the board's flash" * bool(entry.array.flash)
+        return f"{lanes}{entry.weight_kib:g} KiB of weights and maps{flash}"
+    return f"{lanes}{entry.weight_kib:g} KiB of weights, {entry.map_kib:g} KiB of maps"
 
 
 def _table(found: dict[str, float]) -> str:

@@ -36,11 +36,14 @@ class LoaderCommand:
     program    : "openFPGALoader", "iceprog", "icesprog" or "dfu-util".
     options    : what it is told before the name of the bitstream.
     persistent : what it is told to write the flash; None where it writes the flash in any case.
+    at         : what it is told to write a file of bytes into the flash, with the address behind
+                 it; None where it cannot.
     """
 
     program: str
     options: tuple[str, ...] = ()
     persistent: tuple[str, ...] | None = None
+    at: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from celosia_boards.report import sha256_of
 from celosia_boards.targets import UnknownTarget, target
 from celosia_spec.errors import CelosiaError
 
-__all__ = ["FlashError", "Loading", "prepare"]
+__all__ = ["FlashError", "Loading", "prepare", "prepare_image"]
 
 _REPORT = ".report.json"
 _MAX_REPORT = 1 << 20
@@ -27,14 +27,15 @@ class FlashError(CelosiaError):
 
 @dataclass(frozen=True, kw_only=True)
 class Loading:
-    """A bitstream that may go onto a board.
+    """A bitstream, or a program's image, that may go onto a board.
 
+    file    : which is loaded.
     loader  : what loads it; None where none is installed.
     command : its command, or the preferred one's.
     stays   : whether the design is still there after the power was off.
     """
 
-    bitstream: Path
+    file: Path
     target: Target
     loader: Loader | None
     command: list[str]
@@ -105,9 +106,27 @@ def prepare(path: str | Path, board: str | None = None, *, persistent: bool = Fa
     loader, told = loader_of(place.loaders)
     more = (told.persistent or ()) if persistent else ()
     program = told.program if loader is None else loader.path
-    return Loading(bitstream=bitstream, target=place, loader=loader,
+    return Loading(file=bitstream, target=place, loader=loader,
                    command=[program, *told.options, *more, str(bitstream)],
                    stays=persistent or told.persistent is None)
+
+
+def prepare_image(path: Path, place: Target) -> Loading:
+    """Return how to write a program's image to where the board's machine looks for it, behind the
+    bitstream; nothing is written yet, and the file need not be there.
+
+    FlashError where the board has no flash that a machine reads, or its loader cannot do it.
+    """
+    if place.flash is None:
+        raise FlashError(f"{place.name}: no machine reads a flash there; load the program over the "
+                         f"serial line: celosia load PROGRAM.celo --port auto")
+    loader, told = loader_of(place.loaders)
+    if told.at is None:
+        raise FlashError(f"{told.program} writes no file to an address of {place.name}'s flash; "
+                         f"{ways(tuple(other for other in place.loaders if other.at))}")
+    program = told.program if loader is None else loader.path
+    return Loading(file=path, target=place, loader=loader, stays=True,
+                   command=[program, *told.options, *told.at, str(place.flash.base), str(path)])
 
 
 @dataclass(frozen=True)

@@ -25,14 +25,16 @@ _COLOURS = (("error", _RED), ("busy", _GREEN), ("saturated", _BLUE))
 _ROW = (("busy", 0), ("error", 1), ("saturated", 2))
 """What a row of LEDs shows."""
 
-_ICE40 = LoaderCommand(program="openFPGALoader", options=("-b", "ice40_generic"))
-_ICEPROG = LoaderCommand(program="iceprog")
+_BYTES = ("--file-type", "bin", "--offset")
+_ICE40 = LoaderCommand(program="openFPGALoader", options=("-b", "ice40_generic"), at=_BYTES)
+_ICEPROG = LoaderCommand(program="iceprog", at=("-o",))
 
 
 def _ecp5(board: str, *flash: str) -> tuple[LoaderCommand, ...]:
     """Return what loads a board over JTAG; ``flash``: what else it takes to write its flash."""
     return (LoaderCommand(program="openFPGALoader", options=("-b", board),
-                          persistent=(*flash, "--write-flash")),)
+                          persistent=(*flash, "--write-flash"),
+                          at=(*flash, "--write-flash", *_BYTES)),)
 
 
 _DFU = (LoaderCommand(program="dfu-util", options=("-d", "1209:5af0", "-a", "0", "-D")),)
@@ -88,7 +90,7 @@ _TABLE = (
     replace(
         _ICEBREAKER, name="icesugar", title="iCESugar 1.5", leds=_COLOURS,
         platform="amaranth_boards.icesugar:ICESugarPlatform", baud=115_200,
-        loaders=(LoaderCommand(program="icesprog"),),
+        loaders=(LoaderCommand(program="icesprog", at=("-o",)),),
         usb=Usb(vendor=0x1d50, product=0x602b, name="iCELink"),
         flash=Flash(part="W25Q64JV-IQ", base=_MIB, script=(_WAKE,))),
     _HX8K,

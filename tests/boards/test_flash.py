@@ -1,14 +1,18 @@
 """Loading: the right command for each board, and clear refusals of everything else."""
 
+import functools
 import json
 import lzma
 import os
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
+import celosia
 from celosia.cli import app
 from celosia_boards import loaders
 from celosia_boards.bitstream import BitstreamError, device_of
@@ -266,7 +270,7 @@ def test_board_and_file_come_from_the_report(tools, built):
     for path in (folder, folder / "celosia.bin"):
         loading = prepare(path)
         assert loading.target.name == "icebreaker"
-        assert loading.bitstream == folder / "celosia.bin"
+        assert loading.file == folder / "celosia.bin"
         assert refused(path, "ulx3s-85f").endswith(
             "was built for icebreaker; name that board, or build it for ulx3s-85f")
 
@@ -363,3 +367,49 @@ def test_command_line(tools, built, tmp_path):
     assert words.startswith("ran: openFPGALoader -b ulx3s ")
     assert "is gone (--persistent keeps it) after power-off" in words
     assert "celosia load PROGRAM.celo --port auto" in words
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    """A program file for a board, by the board's name."""
+    @functools.cache
+    def make(board):
+        torch.manual_seed(0)
+        path = tmp_path_factory.mktemp("programs") / f"{board}.celo"
+        celosia.compile(torch.nn.Linear(16, 4), np.zeros((1, 16), np.float32),
+                        target=board).save(path)
+        return path
+    return make
+
+
+def test_a_program_goes_to_the_flash_before_the_bitstream(packaged, built, program, tmp_path):
+    """At power-up the array looks for it there; where the loader is told to write is where."""
+    packaged(f'for last; do :; done; echo "$@" >> {tmp_path}/told\n'
+             f'case "$*" in *--offset*) /bin/cp "$last" {tmp_path}/image;; esac')
+    folder, file = built("ulx3s-25f", "25k.bit"), program("ulx3s-25f")
+    result = CliRunner().invoke(app, ["flash", str(folder), "--program", str(file)])
+    assert result.exit_code == 0, result.output
+    assert f"{file} in its flash" in result.stdout
+    told = [line.split() for line in (tmp_path / "told").read_text().splitlines()
+            if line != "--Version"]
+    assert told[0][:-2] == ["-b", "ulx3s", "--write-flash", "--file-type", "bin", "--offset"]
+    assert int(told[0][-2]) == target("ulx3s-25f").flash.base and told[0][-1].endswith(".bin")
+    assert told[1] == ["-b", "ulx3s", str(folder / "celosia.bit")] and len(told) == 2
+    assert (tmp_path / "image").read_bytes() == celosia.load(file).image
+
+
+def test_programs_that_cannot_go_to_a_flash_are_refused(tools, built, program):
+    """Nothing is written: the loader is not even looked for."""
+    ulx3s, crab = built("ulx3s-25f", "25k.bit"), built("orangecrab-25f", "25k.bit")
+
+    def told(folder, file):
+        result = CliRunner().invoke(app, ["flash", str(folder), "--program", str(file),
+                                          "--dry-run"])
+        assert result.exit_code == 1 and result.stderr.count("\n") == 1
+        return result.stderr
+
+    assert "its array reads no flash; compile it for ulx3s-25f" in told(
+        ulx3s, program("ecp5-25f"))
+    assert "no machine reads a flash there; load the program over" in told(
+        crab, program("orangecrab-25f"))
+    assert "which the program for ulx3s-85f asks for" in told(ulx3s, program("ulx3s-85f"))

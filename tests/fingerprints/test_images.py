@@ -24,8 +24,8 @@ from celosia_spec.isa import ArrayConfig
 
 pytest.importorskip("torch")
 from celosia.frontend import import_model
-from first_machine import THIRTY_TWO
 from fingerprints.networks import NETS, network, samples
+from first_machine import THIRTY_TWO
 
 STORED = Path(__file__).with_name("images.json")
 LARGE = {"weight_rows": 16384, "bank_rows": 1024, "table_rows": 1024, "taps": 1024,

@@ -109,7 +109,8 @@ def written(array, found):
                 & (1 << width) - 1).astype(np.int64)
 
     done = np.cumsum(found["done"])
-    return bank, column("row", row_bits), column("code", bits), done[np.maximum(cycle - behind(array), 0)]
+    owner = done[np.maximum(cycle - behind(array), 0)]
+    return bank, column("row", row_bits), column("code", bits), owner
 
 
 def wanted_of(array, record, number, main):

@@ -2,13 +2,19 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from celosia import api
 from celosia.cli import common
 from celosia.cli.progress import stages
+from celosia_spec.errors import CelosiaError
+
+if TYPE_CHECKING:
+    from celosia_boards.description import Target
+    from celosia_boards.flash import Loading
 
 
 def build(
@@ -59,6 +65,10 @@ def flash(
         "--dry-run", help="Only check the bitstream and show the command.")] = False,
     allow_timing_failure: Annotated[bool, typer.Option(
         "--allow-timing-failure", help="Load a design that missed its clock.")] = False,
+    program: Annotated[Path | None, typer.Option(
+        metavar="P.CELO", help="Write this program to the board's flash first: the array loads it "
+                               "from there at power-up, and what main memory has no room for "
+                               "during a run.")] = None,
     json: common.Json = False,
 ) -> None:
     """Load a bitstream onto a board with openFPGALoader or the board's own loader.
@@ -69,18 +79,44 @@ def flash(
 
     loading = prepare(build, board, persistent=persistent,
                       allow_timing_failure=allow_timing_failure)
-    if not dry_run:
-        loading.run()
-    name = loading.target.name
+    name, commands = loading.target.name, [loading.command]
+    with TemporaryDirectory() as folder:
+        if program is not None:
+            first = _image(program, loading.target, Path(folder), dry_run=dry_run)
+            commands.insert(0, first.command)
+            if not dry_run:
+                first.run()
+        if not dry_run:
+            loading.run()
     if json:
-        common.emit({"board": name, "bitstream": str(loading.bitstream),
-                     "command": loading.command, "stays": loading.stays, "dry_run": dry_run})
+        common.emit({"board": name, "bitstream": str(loading.file), "command": loading.command,
+                     "commands": commands, "stays": loading.stays, "dry_run": dry_run})
         return
-    print(("would run: " if dry_run else "ran: ") + " ".join(loading.command))
+    for command in commands:
+        print(("would run: " if dry_run else "ran: ") + " ".join(command))
     if not dry_run:
         stays = "stays" if loading.stays else "is gone (--persistent keeps it)"
-        print(f"{name} holds the array, which {stays} after power-off, and no network yet. Load "
-              f"one over its serial port: celosia load PROGRAM.celo --port auto")
+        print(f"{name} holds the array, which {stays} after power-off, and " + (
+            "no network yet. Load one over its serial port: celosia load PROGRAM.celo --port auto"
+            if program is None else
+            f"{program} in its flash. Run it: celosia run {shlex.quote(str(program))} --input FILE "
+            f"--port auto"))
+
+
+def _image(program: Path, place: "Target", folder: Path, *, dry_run: bool) -> "Loading":
+    """Return how to write a program's image to a board's flash; the image is there but for a dry
+    run. CelosiaError where the board cannot hold it, or its array reads no flash."""
+    from celosia_boards.flash import prepare_image
+
+    loaded = api.load(program)
+    api.check_buildable(loaded, place)
+    loading = prepare_image(folder / f"{program.stem}.bin", place)
+    if not loaded.image:
+        raise CelosiaError(f"{program}: its array reads no flash; compile it for {place.name} "
+                           f"(--target {place.name})")
+    if not dry_run:
+        loading.file.write_bytes(loaded.image)
+    return loading
 
 
 def written(bitstream: Path) -> str:
