@@ -190,7 +190,7 @@ class Compiler:
     def _too_wide(self, array: AnyArray) -> Iterator[FitError]:
         """A refusal where an array's accumulators are too wide for the target."""
         if problems := find_target(self.target).check(array):
-            yield self._no_sums(array.acc_bits, problems[0])
+            yield self._no_sums(array.acc_bits, str(problems[0]))
 
     def _no_sums(self, bits: int, problem: str) -> FitError:
         return FitError(

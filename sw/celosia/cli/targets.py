@@ -21,9 +21,8 @@ def targets(json: common.Json = False) -> None:
                       f"{entry.weight_kib:g}", f"{entry.map_kib:g}", sums,
                       entry.device.name.upper(), str(has.dsps), f"{has.luts:,}")
     common.show(table)
-    shared = "; where no sums are told, one memory has weights and "
-              "maps, 2 bytes for each weight or element" * any(
-        entry.sums is None for entry in entries)
+    shared = ("; where no sums are told, one memory has weights and maps, 2 bytes for each weight "
+              "or element" * any(entry.sums is None for entry in entries))
     print(common.wrapped(
         "weights: of 8 bits, those that are not zero; maps: mantissas of 8 bits, copies for the "
         f"lanes included; sums: outputs of one layer that wait to be rounded{shared}; what is no "
