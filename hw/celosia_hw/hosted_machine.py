@@ -121,10 +121,9 @@ class HostedMachine(wiring.Component):
     def _registers(self, m: Module) -> Value:
         """Return the half of a register that is addressed."""
         cycles, status = Signal(COUNTER_BITS), Signal(layout(STATUS))
+        m.d.sync += cycles.eq(cycles + self.busy)
         with m.If(self.start):
             m.d.sync += cycles.eq(0)
-        with m.Elif(self.busy):
-            m.d.sync += cycles.eq(cycles + 1)
         m.d.comb += [getattr(status, name).eq(getattr(self, name))
                      for name in ("busy", "saturated", "error")]
         if self.of_flash:

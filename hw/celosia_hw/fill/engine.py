@@ -81,7 +81,7 @@ class FillEngine(wiring.Component):
     `celosia_spec.stream.fills.places` asserts: elements of a word go to different columns.
 
     Logic cells on the UP5K: 815 and a block RAM; of these the finishers have 360, `Columns` 188.
-    Of an array that fills two elements a cycle 491, 180 and 123.
+    Of an array that fills two elements a cycle 485, 170 and 123.
     """
 
     QUEUED = QUEUED

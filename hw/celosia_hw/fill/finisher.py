@@ -62,7 +62,8 @@ class Finisher(wiring.Component):
             value.eq(Mux(odd, given >> 1, given)), dropped.eq(odd & given[0]),
         ]
         with m.If(self.zero):
-            m.d.sync += [value.eq(0), dropped.eq(0), over.eq(0)]
+            # The whole distance, too: registers of one chain of carries have one reset.
+            m.d.sync += [value.eq(0), dropped.eq(0), Cat(distance, over).eq(0)]
         first, lost = self._right(m, value, distance[2:], 8, "first")
         held, sticky = Signal(places, reset_less=True), Signal(reset_less=True)
         rest = Signal(2, reset_less=True)

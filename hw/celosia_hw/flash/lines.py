@@ -7,6 +7,7 @@ from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from celosia_hw.parts.compare import at_least
 from celosia_hw.parts.delay import chain
 from celosia_spec.stream.image import HEADER_BYTES, UNIT_BYTES
 
@@ -91,14 +92,10 @@ class Lines(wiring.Component):
         m.d.sync += [
             active.eq((active & ~done & ~self.end) | self.begin), self.cs.eq(active),
             self.clock.eq(pulse), self.copi.eq(self._bit(number)),
-            self.drive.eq(active & ~data & (self.wake | (number < _DUMMY))),
+            self.drive.eq(active & ~data & (self.wake | ~at_least(number, _DUMMY))),
         ]
-        with m.If(self.begin):
-            m.d.sync += [number.eq(_FIRST), data.eq(0)]
-        with m.Elif(pulse):
-            m.d.sync += number.eq(number + 1)
-            with m.If(number == _DATA - 1):
-                m.d.sync += data.eq(1)
+        m.d.sync += [number.eq(Mux(self.begin, _FIRST, number + pulse)),
+                     data.eq(~self.begin & (data | (pulse & (number == _DATA - 1))))]
         # The registers of the clock, of its pin, and of the data's.
         came = chain(m, pulse & data, 3, "came", reset_less=False)[-1]
         was = chain(m, self.cs, 2, "was", reset_less=False)
@@ -129,7 +126,7 @@ class Lines(wiring.Component):
         size = ((self.base & -self.base) // UNIT_BYTES).bit_length() - 1
         bits = [self.unit[k] if k < size else Const(0, 1) for k in range(_UNIT_BITS)]
         unit = Array([bits[(first - 1 - k) % _UNIT_BITS] for k in range(16)])[number[:4]]
-        inside = (number >= first) & (number < first + _UNIT_BITS)
+        inside = at_least(number, first) & ~at_least(number, first + _UNIT_BITS)
         told = 0
         for step, command in enumerate(self.script):
             for k in range(8 * len(command)):

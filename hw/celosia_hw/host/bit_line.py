@@ -3,7 +3,7 @@
 import enum
 from typing import Any
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Const, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.cdc import FFSynchronizer
 from amaranth.lib.wiring import In, Out
@@ -69,8 +69,14 @@ class BitLine(wiring.Component):
             self.o.valid.eq((at == _At.DATA) & tick & ~goes),
             self.i.ready.eq((at == _At.DATA) & tick & goes),
         ]
-        m.d.sync += countdown.eq(Mux((at == _At.IDLE) & ~goes, self.divisor // 2 - 2, Mux(
-            tick, self.divisor - 2, countdown - 1)))
+        rests = Signal()
+        bits = len(countdown)
+        m.d.comb += rests.eq((at == _At.IDLE) & ~goes)
+        # No multiplexer: of numbers it would make resets, which part the chain of carries.
+        m.d.sync += countdown.eq(
+            (countdown - 1)[:bits] & ~(rests | tick).replicate(bits)
+            | Const(self.divisor // 2 - 2, bits) & rests.replicate(bits)
+            | Const(self.divisor - 2, bits) & (tick & ~rests).replicate(bits))
         with m.If(tick):
             m.d.sync += self.tx.eq(~(goes & ((at == _At.START)
                                              | ((at == _At.DATA) & ~self.i.payload))))

@@ -7,6 +7,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from celosia_hw.parts.compare import at_least
 from celosia_hw.signatures import KEEPING_BUS
 from celosia_spec.isa import frames as protocol
 from celosia_spec.isa.frames import Command, Kind, Reason
@@ -77,15 +78,14 @@ class BitPort(wiring.Component):
         m.d.comb += [
             at["sync"].eq(byte == _SYNC), at["header"].eq(byte == _HEADER),
             at["data"].eq(~byte[3]), at["dispatch"].eq(byte == _DISPATCH),
-            at["address"].eq((byte >= _ADDRESS) & (byte < _CHECKSUM)),
+            at["address"].eq(at_least(byte, _ADDRESS) & ~at_least(byte, _CHECKSUM)),
             at["checksum"].eq((byte == _CHECKSUM) | (byte == _CHECKSUM + 1)),
             self.last.eq(bit.all()), self.first.eq(at["sync"]),
             self.i.ready.eq(~(sending | writing | at["dispatch"])),
             moved.eq(Mux(sending, self.o.valid & self.o.ready, self.i.valid & self.i.ready)),
             value.eq(Mux(sending, self.o.payload, self.i.payload)), whole.eq(moved & self.last),
         ]
-        with m.If(moved):
-            m.d.sync += bit.eq(bit + 1)
+        m.d.sync += bit.eq(_after(bit, moved))
         crc, wrong = self._checksum(m, at, moved, value)
         # Whether data follow the header, with its last bit: the others have moved on by one.
         long = Mux(sending, header[1:3] == Kind.DATA, header[3:5] == Command.WRITE >> 2)
@@ -175,7 +175,7 @@ class BitPort(wiring.Component):
             m.d.sync += rejected.eq(1)
             with m.If(wrong):
                 m.d.sync += command.eq(Reason.DAMAGED << 2 | Kind.REJECTED)
-            with m.Elif(command > Command.ABORT):
+            with m.Elif(at_least(command, Command.ABORT + 1)):
                 m.d.sync += command.eq(Reason.UNKNOWN << 2 | Kind.REJECTED)
             with m.Elif(Mux(kind, late, self.busy & (reads | (command == Command.START)))):
                 m.d.sync += command.eq(Reason.BUSY << 2 | Kind.REJECTED)
@@ -198,8 +198,7 @@ class BitPort(wiring.Component):
     def _go(self, m: Module, at: Mapping[str, Value], byte: Signal, sending: Signal,
             writing: Signal, whole: Value, long: Value, found: Value, writes: Value) -> None:
         """Go from byte to byte."""
-        with m.If(whole | writing | at["dispatch"]):
-            m.d.sync += byte.eq(byte + 1)
+        m.d.sync += byte.eq(_after(byte, whole | writing | at["dispatch"]))
         ends = byte[:3].all() & at["data"]
         with m.If(whole & at["header"] & ~long & ~sending):
             m.d.sync += byte.eq(_ADDRESS)
@@ -212,3 +211,8 @@ class BitPort(wiring.Component):
             m.d.sync += byte.eq(_SYNC)
         m.d.sync += [writing.eq(writes | (writing & ~ends)),
                      sending.eq((sending & ~over) | (at["dispatch"] & ~writes) | (writing & ends))]
+
+
+def _after(count: Value, step: Value) -> Value:
+    """Return a count of few bits, one more with ``step``, without a chain of carries."""
+    return Cat(bit ^ (step & count[:k].all()) for k, bit in enumerate(count))
