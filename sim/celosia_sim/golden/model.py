@@ -135,17 +135,17 @@ def _run_chunk(graph: QGraph, weights: list[Weights], m: np.ndarray, exponents: 
     joined = {name for node in graph.nodes if node.joins for name in node.inputs}
     alone = {graph.output, *(node.epilogue.add for node in graph.nodes),
              *(node.input for node in graph.nodes if not node.joins)}
-    exact: dict[str, _Sums] = {}
+    exact: dict[str, Sums] = {}
     readings: dict[str, Reading] = {}
     for at, (node, operand) in enumerate(zip(graph.nodes, weights, strict=True)):
         if node.joins:
-            read, clipped = _joined(graph, node, exact, blocks)
+            read, clipped = joined_reading(graph, node, exact, blocks)
             readings[node.name] = read
             saturated |= clipped
         else:
             read = Reading(mantissas=stored[node.input], exponents=blocks[node.input])
         name = node.output
-        sums = _node(graph, node, operand, read, stored, blocks)
+        sums = node_sums(graph, node, operand, read, stored, blocks)
         blocks[name] = sums.exponents
         stored[name], clipped = sums.rounded(sums.exponents, graph.tensors[name].format,
                                              graph.acc_bits)
@@ -162,8 +162,8 @@ def _run_chunk(graph: QGraph, weights: list[Weights], m: np.ndarray, exponents: 
     return GoldenResult(mantissas=stored, exponents=blocks, readings=readings, saturated=saturated)
 
 
-def _joined(graph: QGraph, node: QNode, exact: dict[str, "_Sums"],
-            blocks: dict[str, np.ndarray]) -> tuple[Reading, np.ndarray]:
+def joined_reading(graph: QGraph, node: QNode, exact: dict[str, "Sums"],
+                   blocks: dict[str, np.ndarray]) -> tuple[Reading, np.ndarray]:
     """Return several tensors as a node reads them, each rounded from its sums, and who clipped."""
     exponents = np.max([blocks[name] for name in node.inputs], axis=0).clip(min=node.least)
     parts = [exact[name].rounded(exponents, graph.tensors[name].format, graph.acc_bits)
@@ -174,7 +174,7 @@ def _joined(graph: QGraph, node: QNode, exact: dict[str, "_Sums"],
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class _Sums:
+class Sums:
     """A', a node's sums behind activation and pooling, before their one rounding.
 
     values : int64 (N, rows, H, W).   scale : S_k, (N, rows, 1, 1), exponent of their unit.
@@ -198,8 +198,12 @@ class _Sums:
         return m.astype(np.int32), clipped
 
 
-def _node(graph: QGraph, node: QNode, weights: Weights, read: Reading,
-          stored: dict[str, np.ndarray], blocks: dict[str, np.ndarray]) -> _Sums:
+def node_sums(graph: QGraph, node: QNode, weights: Weights, read: Reading,
+              stored: dict[str, np.ndarray], blocks: dict[str, np.ndarray]) -> Sums:
+    """Return the sums of a node.
+
+    stored, blocks : mantissas and exponents of the tensors so far, by name.
+    """
     source, target = graph.tensors[node.input], graph.tensors[node.output]
     width = graph.acc_bits
     s_x = source.format.lsb(read.exponents)
@@ -214,5 +218,5 @@ def _node(graph: QGraph, node: QNode, weights: Weights, read: Reading,
     activation = node.epilogue.activation
     sums = max_pool(activated(sums, activation), node.epilogue.pool)
     exponents = block_exponent(target.exponent, activation, sums, scale[:, :, 0, 0], blocks)
-    return _Sums(values=sums, scale=scale, activation=activation,
-                 exponents=exponents.astype(np.int32))
+    return Sums(values=sums, scale=scale, activation=activation,
+                exponents=exponents.astype(np.int32))

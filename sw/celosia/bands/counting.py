@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 
-from celosia.bands.filling import records
+from celosia.bands.filling import Place, records
 from celosia.bands.layouts import Band, Lines, Spread
 from celosia_spec.qgraph import QGraph, QNode, QTensor
 from celosia_spec.stream.array import ENTRY_WORDS, Array
@@ -121,7 +121,7 @@ def _written(graph: QGraph, node: QNode, layout: Lines | Spread) -> Callable[[in
 def fills_of(graph: QGraph, node: QNode, way: Way, array: Array,
              apart: dict[str, int]) -> Callable[[Band], Fill]:
     """Return a function that tells what the records of a band's fills take."""
-    places = {name: (0, apart[name]) for name in (*node.inputs, node.epilogue.add)
+    places = {name: Place(0, apart[name]) for name in (*node.inputs, node.epilogue.add)
               if name is not None}
 
     @cache

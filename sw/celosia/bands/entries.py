@@ -1,6 +1,6 @@
 """Entries of the stream: commands, packed four words each, and the order in which they are read."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,13 +25,20 @@ class Entries:
     first: int = 0
     size: int = 0
     _parts: list[np.ndarray] = field(default_factory=list)
+    _known: dict[tuple[Hashable, bytes], Chunk] = field(default_factory=dict)
 
-    def add(self, entries: np.ndarray) -> Chunk:
-        """Add entries, uint64, and return the chunk that they are."""
-        first = self.first + self.size
+    def add(self, entries: np.ndarray, role: Hashable = None) -> Chunk:
+        """Add entries, uint64, and return the chunk that they are; if the same have been added for
+        the same role, that one."""
+        key = role, b"" if role is None else entries.tobytes()
+        if key in self._known:
+            return self._known[key]
+        chunk = self.first + self.size, len(entries)
+        if role is not None:
+            self._known[key] = chunk
         self._parts.append(entries)
         self.size += len(entries)
-        return first, len(entries)
+        return chunk
 
     def all(self) -> np.ndarray:
         """Return all entries, uint64."""
@@ -39,29 +46,16 @@ class Entries:
 
 
 @dataclass
-class Stream(Entries):
-    """Entries as they stand in main memory, and the chunks in which they are read.
+class Order:
+    """The order in which entries are read.
 
-    chunks   : in reading order.   copied : numbers of those that wait for a section of flash.
-    sections : entries that are copied from flash.   layers : entries of each layer.
-    ends     : of each layer, the chunk in which its last entry is read, and that entry.
+    chunks : in reading order.   copied : numbers of those that wait for a section of flash.
+    ends   : of each layer, the chunk in which its last entry is read, and that entry.
     """
 
     chunks: list[Chunk] = field(default_factory=list)
     copied: list[int] = field(default_factory=list)
-    sections: list[Entries] = field(default_factory=list)
-    layers: list[int] = field(default_factory=list)
     ends: list[Chunk] = field(default_factory=list)
-
-    @property
-    def words_needed(self) -> int:
-        """Words of main memory for the entries and the list of chunks."""
-        return self.size + len(self.chunks) + 1
-
-    def section(self, first: int) -> Entries:
-        """Return a new section, which is copied to word ``first`` and on."""
-        self.sections.append(Entries(first))
-        return self.sections[-1]
 
     def wait(self) -> None:
         """Let the next chunk wait for a section of flash."""
@@ -76,16 +70,58 @@ class Stream(Entries):
         elif chunk[1]:
             self.chunks.append(chunk)
 
+    def ended(self) -> None:
+        """What was read so far is a layer."""
+        first, count = self.chunks[-1]
+        self.ends.append((len(self.chunks) - 1, first + count - 1))
+
     def words(self) -> np.ndarray:
-        """Return the entries, and behind them the list of chunks for the fetcher, and a word for
-        another chunk, uint64: who lets the machine halt behind a layer needs it."""
+        """Return the list of chunks for the fetcher, and a word for another chunk, uint64: who lets
+        the machine halt behind a layer needs it."""
         first, count = np.array(self.chunks).T
         number = np.arange(len(self.chunks))
-        return np.concatenate([self.all(), CHUNK.pack(
+        return np.concatenate([CHUNK.pack(
             first=first, entries=count,
             final=(number == len(self.chunks) - 1).astype(np.int64),
             copied=np.isin(number, self.copied).astype(np.int64)).astype(np.uint64),
             np.zeros(1, np.uint64)])
+
+
+@dataclass
+class Stream(Entries):
+    """Entries as they stand in main memory, and the orders in which they are read.
+
+    orders   : one; of a network in steps one for each step of a period.
+    sections : entries that are copied from flash, by the layer.
+    layers   : entries of each layer, those of all orders.
+    """
+
+    orders: list[Order] = field(default_factory=list)
+    sections: dict[int, Entries] = field(default_factory=dict)
+    layers: list[int] = field(default_factory=list)
+
+    @property
+    def order(self) -> Order:
+        """The order that is being made."""
+        return self.orders[-1]
+
+    @property
+    def words_needed(self) -> int:
+        """Words of main memory for the entries and the lists of chunks."""
+        return self.size + sum(len(order.chunks) + 1 for order in self.orders)
+
+    def section(self, layer: int, first: int) -> Entries:
+        """Return the section of a layer, which is copied to word ``first`` and on."""
+        return self.sections.setdefault(layer, Entries(first))
+
+    def lists(self) -> list[int]:
+        """Return the words in which the lists of chunks begin."""
+        sizes = [len(order.chunks) + 1 for order in self.orders]
+        return (self.size + np.cumsum([0, *sizes[:-1]])).tolist()
+
+    def words(self) -> np.ndarray:
+        """Return the entries, and behind them the lists of chunks, uint64."""
+        return np.concatenate([self.all(), *(order.words() for order in self.orders)])
 
 
 def packed(words: np.ndarray) -> np.ndarray:

@@ -1,15 +1,49 @@
 """Records of fills: what of which map goes to the banks for a band."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from celosia.bands.layouts import Band, Lines, Rectangle, Spread, addend, joined, rectangles
 from celosia_spec.qgraph import QGraph, QNode
 from celosia_spec.stream.array import ENTRY_WORDS, Array
 from celosia_spec.stream.fills import Fill, cycles
 
-Place = tuple[int, int]
-"""The word in which a map begins, and the elements from a channel to the next."""
+
+@dataclass(frozen=True)
+class Place:
+    """Where what a node reads lies.
+
+    word : in which the map begins.   stride : elements from a channel to the next.
+    line : of the map, at which it begins.   lines : of the map, behind which its first one comes
+    again; 0 where none does.
+    """
+
+    word: int
+    stride: int
+    line: int = 0
+    lines: int = 0
+
+    def pieces(self, fill: Rectangle, width: int) -> Iterator[Rectangle]:
+        """Yield a fill of lines of what is read as fills of the map, whose lines have so many
+        elements."""
+        total, at = self.lines * width, fill.element + self.line * width
+        if not total:
+            yield replace(fill, element=at)
+        elif fill.lines == 1:
+            done = 0
+            while done < fill.run:
+                begin = (at + done) % total
+                run = min(fill.run - done, total - begin)
+                yield replace(fill, element=begin, run=run, position=fill.position + done)
+                done += run
+        else:
+            done = 0
+            while done < fill.lines:
+                begin = (at + done * fill.pitch) % total
+                lines = min(fill.lines - done, -(-(total - begin) // fill.pitch))
+                yield replace(fill, element=begin, lines=lines,
+                              position=fill.position + done * fill.line)
+                done += lines
 
 
 def records(graph: QGraph, node: QNode, layout: Lines | Spread, band: Band,
@@ -42,16 +76,20 @@ def records(graph: QGraph, node: QNode, layout: Lines | Spread, band: Band,
                      run=(last - first) * layout.size).records(array)
         if _takes(whole, array) < _takes(found, array):
             found = whole
+    width = source.shape[2]
     found += [record for fill in made if not fill.zero
-              for part in _parts(graph, node, band, places)
-              for record in of(fill, *part).records(array)]
+              for part, place in _parts(graph, node, band, places)
+              for piece in place.pieces(fill, width)
+              for record in of(piece, *part).records(array)]
     added = addend(layout, band.stretch, band.begin, band.end)
     if add is not None and added is not None:
-        word, stride = places[add]
-        plane = stride // ENTRY_WORDS
+        place = places[add]
+        plane = place.stride // ENTRY_WORDS
+        word = place.word + band.stretch.added * plane
         found += [record for fill in _pieces(added, array.bank_rows)
-                  for record in of(fill, layout.channels, fill.channels,
-                                   word + band.stretch.added * plane, plane, other).records(array)]
+                  for piece in place.pieces(fill, graph.tensors[add].shape[2])
+                  for record in of(piece, layout.channels, piece.channels, word, plane,
+                                   other).records(array)]
     return found
 
 
@@ -59,12 +97,13 @@ def _whole(layout: Spread, band: Band, node: QNode, places: Mapping[str, Place],
            common: dict[str, int], other: dict[str, int], array: Array) -> list[dict[str, int]]:
     """Return the records of a layer that looks at its whole input."""
     row, operand = band.stretch.row, layout.operand
-    found = Fill(**common, word=places[node.input][0], run=layout.source.elements,
+    found = Fill(**common, word=places[node.input].word, run=layout.source.elements,
                  row=row).records(array)
     if operand is not None and node.epilogue.add is not None:
         count = (band.stretch.addends - 1) * operand.stride + operand.positions
-        found += Fill(**other, word=places[node.epilogue.add][0], row=row + operand.row, run=count,
-                      element=band.stretch.added * operand.stride).records(array)
+        place = places[node.epilogue.add]       # of one line of one element
+        found += Fill(**other, word=place.word, row=row + operand.row, run=count,
+                      element=band.stretch.added * operand.stride + place.line).records(array)
     return found
 
 
@@ -94,17 +133,18 @@ def _block(layout: Lines, band: Band, zeros: list[Rectangle]) -> tuple[int, int]
 
 
 def _parts(graph: QGraph, node: QNode, band: Band,
-           places: Mapping[str, Place]) -> Iterable[tuple[int, int, int, int]]:
+           places: Mapping[str, Place]) -> Iterable[tuple[tuple[int, int, int, int], Place]]:
     """Yield what of each map a band holds: (its first channel there, channels, where the first one
-    lies, words from one to the next)."""
+    lies, words from one to the next), and the map's place."""
     before, stretch = 0, band.stretch
     for name in node.inputs:
-        count, (word, stride) = graph.tensors[name].shape[0], places[name]
+        count, place = graph.tensors[name].shape[0], places[name]
         first = max(stretch.channel, before)
         channels = min(stretch.channel + stretch.channels, before + count) - first
         if channels > 0:
-            plane = stride // ENTRY_WORDS
-            yield first - stretch.channel, channels, word + (first - before) * plane, plane
+            plane = place.stride // ENTRY_WORDS
+            yield (first - stretch.channel, channels, place.word + (first - before) * plane,
+                   plane), place
         before += count
 
 

@@ -47,10 +47,11 @@ class Copies:
 
 
 def copies(graph: QGraph, layers: Sequence[Layer], entries: Sequence[int], array: Array,
-           size: int) -> Copies:
+           size: int, orders: int = 1) -> Copies:
     """Return where maps lie, and which layers are copied: none where all fits.
 
-    entries : of each layer.   size : of the stream, with its list of chunks, if none is copied.
+    entries : of each layer.   size : of the stream, with its lists of chunks, if none is copied.
+    orders  : in which it is read.
 
     The last layers are copied, as few of them as let the fewest cycles pass in waiting: maps are
     largest at the begin, and weights at the end. FitError where main memory is too small.
@@ -63,7 +64,7 @@ def copies(graph: QGraph, layers: Sequence[Layer], entries: Sequence[int], array
         raise _refusal(graph, needs, found, array)
     best = None
     for first in range(len(layers) - 1, -1, -1):
-        rest = size - sum(entries[first:]) + _ADDED * (len(layers) - first)
+        rest = size - sum(entries[first:]) + _ADDED * orders * (len(layers) - first)
         way = _Schedule(needs, layers, entries, first, array, rest).run()
         if way is not None and (best is None or way.waits < best.waits):
             best = way

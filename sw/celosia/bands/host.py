@@ -10,27 +10,34 @@ from celosia_spec.epilogue import highest
 from celosia_spec.floats import finish, to_odd
 from celosia_spec.isa import EXPONENT_MIN
 from celosia_spec.qgraph import QTensor
-from celosia_spec.stream.array import ENTRY_WORDS
+from celosia_spec.steps import first_line
 
 
-def addresses(tensor: QTensor, place: Region) -> np.ndarray:
+def addresses(tensor: QTensor, place: Region, line: int = 0) -> np.ndarray:
     """Return where the elements of a map lie in main memory, int64 of its shape; of sums the lower
-    halves."""
+    halves.   line : at which they begin, if more is stored."""
     count, height, width = tensor.shape
-    channel = place.word * ENTRY_WORDS + np.arange(count) * place.stride
+    channel = place.element(0) + np.arange(count) * place.stride + line * width
     at = channel[:, None] + (np.arange(height * width) << place.wide)
     return at.reshape(tensor.shape)
 
 
-def prepare(program: StreamProgram, x: np.ndarray, main: np.ndarray) -> int:
+def taken(program: StreamProgram, step: int = 0) -> np.ndarray:
+    """Return where the input's elements lie in main memory, those that are new in a step."""
+    graph = program.graph
+    return addresses(graph.tensors[graph.input], program.places[graph.input],
+                     first_line(graph.tensors, graph.input, step))
+
+
+def prepare(program: StreamProgram, x: np.ndarray, main: np.ndarray, step: int = 0) -> int:
     """Put the stream and one input, (*user_shape), into the elements of main memory; return the
-    input's exponent."""
+    input's exponent.   step : which takes the input, of a network in steps."""
     graph = program.graph
     words = program.entries[:, None] >> np.arange(0, 64, 16, dtype=np.uint64) & np.uint64(0xFFFF)
     main[:words.size] = words.ravel().astype(np.int64)
     mantissas, exponents = golden.quantise_input(graph, x[None])
     tensor, exponent = graph.tensors[graph.input], int(exponents[0])
-    at = addresses(tensor, program.places[tensor.name])
+    at = taken(program, step)
     main[at] = to_odd(mantissas[0], exponent - tensor.format.fraction, signed=tensor.signed)
     return exponent
 

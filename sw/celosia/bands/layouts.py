@@ -8,6 +8,7 @@ from celosia.bands.grid import Grid
 from celosia.bands.tiles import Tiles
 from celosia_spec.isa import BLOCK
 from celosia_spec.qgraph import QGraph, QNode, QTensor
+from celosia_spec.steps import Ring, View
 from celosia_spec.stream.array import EDGE, ENTRY_WORDS
 
 
@@ -21,7 +22,8 @@ def joined(graph: QGraph, node: QNode) -> QTensor:
 def is_vector(node: QNode, source: QTensor, result: QTensor) -> bool:
     """Whether a node looks at its whole input at once, and that is one map."""
     geometry = node.geometry
-    return (len(node.inputs) == 1 and geometry.kernel == source.shape[1:]
+    return (len(node.inputs) == 1 and not isinstance(source, View)
+            and geometry.kernel == source.shape[1:]
             and result.shape[1:] == (1, 1) and not any(geometry.padding)
             and node.epilogue.pool is None)
 
@@ -31,12 +33,16 @@ def strides(graph: QGraph) -> dict[str, int]:
     where a channel has one position and all readers look at their whole input."""
     found = {}
     for name, tensor in graph.tensors.items():
-        positions = tensor.shape[1] * tensor.shape[2]
+        if isinstance(tensor, View):
+            continue
+        lines = tensor.lines if isinstance(tensor, Ring) else tensor.shape[1]
+        positions = lines * tensor.shape[2]
         packed = positions == 1 and all(
             is_vector(node, graph.tensors[node.input], graph.tensors[node.output])
             for node in graph.nodes if name in (*node.inputs, node.epilogue.add))
         found[name] = 1 if packed else -(-positions // ENTRY_WORDS) * ENTRY_WORDS
-    return found
+    return found | {name: found[tensor.of] for name, tensor in graph.tensors.items()
+                    if isinstance(tensor, View)}
 
 
 def is_depthwise(node: QNode, source: QTensor, result: QTensor) -> bool:

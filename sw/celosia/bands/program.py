@@ -15,6 +15,7 @@ from celosia.bands.stream import stream, weights
 from celosia_spec.epilogue import Pool
 from celosia_spec.errors import CompileError, FitError
 from celosia_spec.qgraph import QGraph
+from celosia_spec.steps import Steps
 from celosia_spec.stream.array import Array
 from celosia_spec.stream.controls import LAYER
 from celosia_spec.stream.image import UNIT_WORDS, Section
@@ -26,21 +27,35 @@ PHASES = LAYER.words[0]["last_phase"].most + 1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Reading:
+    """An order in which entries are read.
+
+    list_at : word in which its list of chunks begins.   chunks : int64 (chunks, 2), the same list:
+    first entry and entries.   copied : numbers of the chunks that wait for a section of flash.
+    ends    : of each layer, the chunk in which its last entry is read, and that entry.
+    """
+
+    list_at: int
+    chunks: np.ndarray
+    copied: tuple[int, ...]
+    ends: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class StreamProgram:
     """What main memory holds, and where maps lie in it.
 
     source  : the quantised network that it was made of.   graph : as the machine runs it.
     array   : what it is for.
     pool    : of the network's output, if it has one: of stored sums the host takes the largest.
-    entries : uint64, the stream, from word 0 on, and the list of its chunks from word ``list_at``
-              on.   chunks : int64 (chunks, 2), the same list: first entry and entries.
-    copied  : numbers of the chunks that wait for a section of flash.   sections : the image of the
-              flash: the entries, resident, and the batches that are copied.
+    entries : uint64, the stream, from word 0 on, and behind it the lists of its chunks.
+    orders  : in which order entries are read; of a network in steps one for each of a period.
+    sections : the image of the flash: the entries, resident, and the batches that are copied.
     flash   : which they are, and when.
     places  : region of every tensor.   slots : its exponent's.
     reads   : slot of the exponent at which each node reads.   layers : how each node runs.
-    sizes   : entries of each layer, its control words with them.
-    ends    : of each layer, the chunk in which its last entry is read, and that entry.
+    sizes   : entries of each layer, its control words with them, those of all orders.
+    steps   : of a network that runs in steps, else None.
     """
 
     source: QGraph
@@ -48,9 +63,7 @@ class StreamProgram:
     array: Array
     pool: Pool | None
     entries: np.ndarray
-    list_at: int
-    chunks: np.ndarray
-    copied: tuple[int, ...]
+    orders: tuple[Reading, ...]
     sections: tuple[Section, ...]
     flash: Copies
     places: dict[str, Region]
@@ -58,37 +71,60 @@ class StreamProgram:
     reads: dict[str, int]
     layers: tuple[Layer, ...]
     sizes: tuple[int, ...]
-    ends: tuple[tuple[int, int], ...]
+    steps: Steps | None
+
+    @property
+    def list_at(self) -> int:
+        """Where the first order's list of chunks begins."""
+        return self.orders[0].list_at
+
+    @property
+    def chunks(self) -> np.ndarray:
+        """The first order's chunks."""
+        return self.orders[0].chunks
+
+    @property
+    def copied(self) -> tuple[int, ...]:
+        """Of the first order's chunks those that wait for a section of flash."""
+        return self.orders[0].copied
+
+    @property
+    def ends(self) -> tuple[tuple[int, int], ...]:
+        """Where layers end in the first order."""
+        return self.orders[0].ends
 
 
-def stream_program(graph: QGraph, array: Array) -> StreamProgram:
-    """Return the program of a quantised graph; FitError where the array has no room for
-    it, CompileError where its arithmetic is another."""
+def stream_program(source: QGraph, array: Array, steps: Steps | None = None) -> StreamProgram:
+    """Return the program of a quantised graph, or of its ``steps``; FitError where the array has no
+    room for it, CompileError where its arithmetic is another."""
+    graph = source if steps is None else steps.graph
     for refusal in _wrong(graph, array):
         raise refusal
-    source = graph
+    period = 1 if steps is None else steps.period
     graph, pool = _without_last_pool(graph)
     layers = plan(graph, array)
     held, reads = slots(graph)
     made = weights(graph, layers, array)
     nowhere = regions(graph, dict.fromkeys(graph.tensors, 0))
     found = stream(graph, layers, made, nowhere, held, reads, array,
-                   Copies(maps={}), {})
-    flash = copies(graph, layers, found.layers, array, found.words_needed)
+                   Copies(maps={}), {}, period)
+    flash = copies(graph, layers, found.layers, array, found.words_needed, period)
     if flash.runs:
         found = stream(graph, layers, made, nowhere, held, reads, array, flash,
-                       dict.fromkeys(flash.words, 0))
+                       dict.fromkeys(flash.words, 0), period)
     image = _image(found, flash)
     units = dict(zip([-1, *sorted(flash.words)], image_places(image), strict=True))
     places = regions(graph, flash.maps)
-    found = stream(graph, layers, made, places, held, reads, array, flash, units)
+    found = stream(graph, layers, made, places, held, reads, array, flash, units, period)
     assert found.words_needed <= min(place.word for place in places.values())
     return StreamProgram(source=source, graph=graph, array=array, pool=pool, layers=tuple(layers),
-                         places=places, slots=held, reads=reads, list_at=found.size,
-                         entries=found.words(),
-                         chunks=np.array(found.chunks, np.int64), copied=tuple(found.copied),
+                         places=places, slots=held, reads=reads, entries=found.words(),
+                         orders=tuple(Reading(
+                             list_at=at, chunks=np.array(order.chunks, np.int64),
+                             copied=tuple(order.copied), ends=tuple(order.ends))
+                             for at, order in zip(found.lists(), found.orders, strict=True)),
                          sections=_image(found, flash), flash=flash, sizes=tuple(found.layers),
-                         ends=tuple(found.ends))
+                         steps=steps)
 
 
 def refusals(graph: QGraph, array: Array) -> Iterator[CompileError]:
@@ -110,7 +146,7 @@ def _image(found: Stream, flash: Copies) -> tuple[Section, ...]:
     more = {layer for run in flash.runs.values() for layer in run[:-1]}
     parts = [(0, found.words(), True, False)] + [
         (own.first // UNIT_WORDS, own.all(), False, layer in more)
-        for layer, own in zip(sorted(flash.words), found.sections, strict=True)]
+        for layer, own in sorted(found.sections.items())]
     return tuple(Section(first=first, resident=resident, more=follows, words=np.concatenate(
         [words, np.zeros(-len(words) % UNIT_WORDS, np.uint64)]))
         for first, words, resident, follows in parts)

@@ -4,6 +4,7 @@ from celosia.bands.lives import Life, lives
 from celosia_spec.errors import FitError
 from celosia_spec.isa import EXPONENT_SLOTS
 from celosia_spec.qgraph import QGraph
+from celosia_spec.steps import stored_name
 
 
 def slots(graph: QGraph) -> tuple[dict[str, int], dict[str, int]]:
@@ -16,7 +17,8 @@ def slots(graph: QGraph) -> tuple[dict[str, int], dict[str, int]]:
     found = lives(graph)
     last = graph.nodes[-1]
     if not last.joins:      # the host rounds the output's sums, and needs to know their unit
-        found[last.input] = Life(found[last.input].born, len(graph.nodes))
+        name = stored_name(graph.tensors, last.input)
+        found[name] = Life(found[name].born, len(graph.nodes))
     named = [(life, name, False) for name, life in found.items()]
     named += [(Life(at, at + (node is last)), node.name, True)
               for at, node in enumerate(graph.nodes) if node.joins]
@@ -32,4 +34,5 @@ def slots(graph: QGraph) -> tuple[dict[str, int], dict[str, int]]:
                            "let fewer tensors wait for a reader")
         free_from[slot] = life.dies
         (read if joins else tensors)[name] = slot
+    tensors |= {name: tensors[stored_name(graph.tensors, name)] for name in graph.tensors}
     return tensors, {node.name: read.get(node.name, tensors[node.input]) for node in graph.nodes}

@@ -1,13 +1,14 @@
 """The stream of a network: control words, weight entries, and the order in which they are read."""
 
 from collections.abc import Mapping, Sequence
+from itertools import count
 
 import numpy as np
 
 from celosia.bands.batches import Batches, batches
 from celosia.bands.counting import RECORD
-from celosia.bands.entries import Entries, Stream, command, controls, table
-from celosia.bands.filling import records
+from celosia.bands.entries import Chunk, Entries, Order, Stream, command, controls, table
+from celosia.bands.filling import Place, records
 from celosia.bands.flash import Copies
 from celosia.bands.layouts import Band
 from celosia.bands.plan import Layer
@@ -18,6 +19,7 @@ from celosia_spec.errors import CompileError
 from celosia_spec.floats import to_odd
 from celosia_spec.isa import EXPONENT_MAX, EXPONENT_MIN, SIGNIFICAND_BITS
 from celosia_spec.qgraph import QGraph, QNode
+from celosia_spec.steps import Ring, first_line, stored_name
 from celosia_spec.stream.array import Array
 from celosia_spec.stream.controls import Op
 from celosia_spec.stream.fills import QUEUED, accesses, cycles
@@ -31,38 +33,56 @@ def weights(graph: QGraph, layers: Sequence[Layer], array: Array) -> list[list[B
 
 def stream(graph: QGraph, layers: Sequence[Layer], made: Sequence[Sequence[Batches]],
            places: dict[str, Region], slots: dict[str, int], reads: dict[str, int],
-           array: Array, flash: Copies, units: Mapping[int, int]) -> Stream:
+           array: Array, flash: Copies, units: Mapping[int, int], period: int = 1) -> Stream:
     """Return the stream of a network.
 
     made : the layers' `weights`.   places : region of every tensor.   slots : its exponent's.
     reads : of what each node reads.   flash : whose batches are copied.   units : of flash, by the
-    layer. How long it is depends on none of places, slots, reads, and units.
+    layer.   period : steps, each with an order of its own. How long it is depends on none of
+    places, slots, reads, and units.
     """
-    found = Stream()
-    for at, (layer, parts) in enumerate(zip(layers, made, strict=True)):
-        for first in flash.runs.get(at, [])[:1]:
-            found.read(found.add(controls(command(Op.COPY, unit=units[first]))))
-        holds: Entries = found
-        if at in flash.words:
-            holds = found.section(flash.words[at])
-            found.wait()
-        before = holds.size
-        try:
-            _layer(found, holds, graph, layer, parts, places, slots, reads[layer.node.name], array)
-        except ValueError as error:         # a number that its field does not hold
-            raise CompileError(layer.node.name, str(layer.node.kind), str(error),
-                               "give it smaller maps, or weights and biases nearer to 1") from None
-        found.layers.append(holds.size - before)
-        first, count = found.chunks[-1]
-        found.ends.append((len(found.chunks) - 1, first + count - 1))
-    found.read(found.add(controls(command(Op.HALT))))
+    found = Stream(layers=[0] * len(layers))
+    weights: dict[QNode, dict[int, Chunk]] = {node: {} for node in graph.nodes}
+    for step in range(period):
+        found.orders.append(Order())
+        for at, (layer, parts) in enumerate(zip(layers, made, strict=True)):
+            for first in flash.runs.get(at, [])[:1]:
+                found.order.read(found.add(controls(command(Op.COPY, unit=units[first])), at))
+            holds: Entries = found
+            if at in flash.words:
+                holds = found.section(at, flash.words[at])
+                found.order.wait()
+            before = holds.size
+            try:
+                _layer(found.order, holds, graph, layer, parts, places, slots,
+                       reads[layer.node.name], array, step, period, weights[layer.node])
+            except ValueError as error:         # a number that its field does not hold
+                raise CompileError(
+                    layer.node.name, str(layer.node.kind), str(error),
+                    "give it smaller maps, or weights and biases nearer to 1") from None
+            found.layers[at] += holds.size - before
+            found.order.ended()
+    halt = found.add(controls(command(Op.HALT)))
+    for order in found.orders:
+        order.read(halt)
     return found
 
 
-def _layer(out: Stream, holds: Entries, graph: QGraph, layer: Layer, made: Sequence[Batches],
-           places: dict[str, Region], slots: dict[str, int], read: int, array: Array) -> None:
-    """Add a layer's entries to where they are held, and read them."""
+def _layer(out: Order, holds: Entries, graph: QGraph, layer: Layer, made: Sequence[Batches],
+           places: dict[str, Region], slots: dict[str, int], read: int, array: Array,
+           step: int, period: int, weights: dict[int, Chunk]) -> None:
+    """Add a layer's entries for a step to where they are held, and read them; what it has in common
+    with other steps is there once.
+
+    weights : the batches of its parts, if they are there.
+    """
+    roles = count()
+
+    def read_controls(words: list[int]) -> None:
+        out.read(holds.add(controls(words), (layer.node.name, next(roles))))
+
     node, place = layer.node, places[layer.node.output]
+    result = graph.tensors[node.output]
     tiles = TileTable()
     table_of = {}
     for band in sorted(layer.bands, key=lambda band: -band.tiles):      # longer ones hold others
@@ -70,37 +90,40 @@ def _layer(out: Stream, holds: Entries, graph: QGraph, layer: Layer, made: Seque
         first, row = tiles.add(own)
         table_of[band] = {"tile": first * TILE_WORDS, "last_tile": band.tiles - 1,
                           "row": (band.stretch.row + row) % array.bank_rows}
-    fills = [_records(graph, layer, band, places, array) for band in layer.bands]
-    out.read(holds.add(controls(
+    fills = [_records(graph, layer, band, places, array, step) for band in layer.bands]
+    begin = (
         table(Op.TAPS, [tap_word(array).pack(row=row % array.bank_rows, rotation=bank, mask=mask)
                         for row, bank, mask in layer.layout.taps()])
         + table(Op.TILES, tiles.words(array, layer.groups)) + _join(node, slots, read)
-        + _fields(graph, layer, places, slots, read, array) + _fills(fills[0]))))
-    width = graph.tensors[node.output].shape[2]
+        + _fields(graph, layer, places, slots, read, array))
+    if period > 1:
+        read_controls(begin)
+        begin = []
+    read_controls(begin + _fills(fills[0]))
+    width, line = result.shape[2], first_line(graph.tensors, node.output, step)
     following = iter(zip(layer.bands[1:], fills[1:], strict=True))
-    for part, made_here in zip(layer.parts, made, strict=True):
-        chunk = None
+    for number, (part, made_here) in enumerate(zip(layer.parts, made, strict=True)):
         for band in part.bands:
             before = layer.layout.tiles(band.stretch.lines).written[:band.tile].sum()
-            out.read(holds.add(controls(command(
+            read_controls(command(
                 Op.BAND, **table_of[band],
-                position=band.stretch.line * width + int(before) << place.wide))))
-            if chunk is None:
-                chunk = holds.add(made_here.entries(graph, node, part, place, array))
+                position=(line + band.stretch.line) * width + int(before) << place.wide))
+            if number not in weights:
+                weights[number] = holds.add(made_here.entries(graph, node, part, place, array))
             after, left = next(following, (None, []))
             # The next band is filled beside this one's batches, where it has other rows.
             beside = after is not None and after.beside
             turns = _turns(left, (part.passes * band.tiles).tolist(), array) if beside else {}
-            at = chunk[0]
+            at = weights[number][0]
             for batch, size in enumerate(made_here.sizes):
                 out.read((at, size))
                 at += size
-                if count := turns.get(batch, 0):
-                    out.read(holds.add(controls(_fills(left[:count]))))
-                    left = left[count:]
+                if filled := turns.get(batch, 0):
+                    read_controls(_fills(left[:filled]))
+                    left = left[filled:]
             if left:
-                out.read(holds.add(controls(command(Op.WAIT) + _fills(left))))
-    out.read(holds.add(controls(_close(graph, node, slots, read))))
+                read_controls(command(Op.WAIT) + _fills(left))
+    read_controls(_close(graph, node, slots, read))
 
 
 def _turns(waiting: list[dict[str, int]], passes: list[int],
@@ -178,13 +201,21 @@ def _fields(graph: QGraph, layer: Layer, places: dict[str, Region], slots: dict[
     return command(Op.LAYER, **{name: int(value) for name, value in values.items()})
 
 
-def _records(graph: QGraph, layer: Layer, band: Band, places: dict[str, Region],
-             array: Array) -> list[dict[str, int]]:
+def _records(graph: QGraph, layer: Layer, band: Band, places: dict[str, Region], array: Array,
+             step: int) -> list[dict[str, int]]:
     node = layer.node
     return records(graph, node, layer.layout, band, {
-        name: (places[name].word, places[name].stride)
+        name: _place(graph, places, name, step)
         for name in (*node.inputs, node.epilogue.add) if name is not None}, array,
         log2_groups=layer.log2_groups)
+
+
+def _place(graph: QGraph, places: dict[str, Region], name: str, step: int) -> Place:
+    """Return where what a node reads lies in a step."""
+    held = stored_name(graph.tensors, name)
+    region, tensor = places[held], graph.tensors[held]
+    return Place(region.word, region.stride, first_line(graph.tensors, name, step),
+                 tensor.lines if isinstance(tensor, Ring) else 0)
 
 
 def _fills(made: list[dict[str, int]]) -> list[int]:
