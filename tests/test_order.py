@@ -26,7 +26,7 @@ ORDER = {
         block, container
         epilogue
         qgraph
-        faint_rows, stream
+        faint_rows, steps, stream
         arrays
         program
         graph_rules
@@ -153,7 +153,7 @@ ORDER = {
         linear, requantise
         epilogue
         model
-        __init__
+        __init__, steps
     """,
     "celosia_sim.simulators": """
         __init__, cocotb_call, tools, unreset
@@ -187,7 +187,7 @@ ORDER = {
         __main__
     """,
     "celosia.bands": """
-        __init__, grid, lives, tiles
+        __init__, grid, lives, steps, tiles
         layouts, slots
         filling
         counting, entries, regions
@@ -198,7 +198,7 @@ ORDER = {
         program
         cuts, disassembly, host, occupancy, report
         schedule, simulate
-        file, session
+        file, session, stepping
         explain
     """,
     "celosia.datasets": """

@@ -11,6 +11,7 @@ from celosia_spec.host_layers import HostLayer, Scoring, host_remark, scoring
 from celosia_spec.isa import MEMORIES, ArrayConfig, Memory, Space
 from celosia_spec.preprocessing import Preprocessing
 from celosia_spec.qgraph import QGraph, static_exponent
+from celosia_spec.steps import Steps, View
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -78,7 +79,7 @@ class Compiled(ABC):
 
     target      : name of the target it was compiled for.   array : the array's parameters.
     exponents   : "dynamic" or "static".
-    graph       : the quantised graph (for the golden model).
+    graph       : the quantised graph (for the golden model); of a program in steps, of one step.
     layers      : one entry a layer, as the machine runs them.
     host        : what the host computes from the array's output; mostly nothing.
     preprocessing : how pixels become inputs and what outputs are called, or None.
@@ -96,6 +97,11 @@ class Compiled(ABC):
     def predicted_cycles(self) -> int:
         """Cycles of one inference, from the edge that accepts start to the one that raises done."""
         return sum(layer.predicted_cycles for layer in self.layers)
+
+    @property
+    def steps(self) -> Steps | None:
+        """Of a program that takes a step of time at a run: what a step is; else None."""
+        return None
 
     @property
     @abstractmethod
@@ -144,7 +150,8 @@ class Compiled(ABC):
         """Name, shape, smallest exponent and static exponent of every stored tensor."""
         tensors = self.graph.tensors
         return [{"name": t.name, "shape": t.user_shape, "exponent_min": t.exponent.least,
-                 "exponent": static_exponent(tensors, t.name)} for t in tensors.values()]
+                 "exponent": static_exponent(tensors, t.name)} for t in tensors.values()
+                if not isinstance(t, View)]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

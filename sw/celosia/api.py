@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 @names_extra
 def compile(model: Any, example_input: Any, *, target: str = "icebreaker", calibration: Any = None,
             exponents: str = "dynamic", weight_bits: int = 8, activation_bits: int = 8,
-            lanes: int | None = None, sparse: bool = True,
+            lanes: int | None = None, sparse: bool = True, stream: str | None = None,
+            hop: int | None = None,
             preprocessing: Preprocessing | None = None,
             dump_after: str | None = None) -> Program:
     """Compile a trained network into a program for one target's array.
@@ -35,6 +36,10 @@ def compile(model: Any, example_input: Any, *, target: str = "icebreaker", calib
     weight_bits, activation_bits : mantissa widths, 4 to 9.
     lanes         : None lets the target's default stand.
     sparse        : False keeps zero weights as work to be done, the dense baseline.
+    stream        : "time" for a program that takes a step of time at a run (`celosia.stream`): the
+                    network is over a window, (1, C, T, W) or (1, C, 1, T), and what it computed of
+                    earlier lines is kept. None computes the whole window.
+    hop           : new lines that a step takes; None takes the fewest that are possible.
     preprocessing : how pixels become inputs and what outputs are called, to be stored with the
                     program. Where it, or the calibration, says that inputs are never below 0, the
                     second machine gives their mantissas no sign, and refuses inputs below 0.
@@ -49,7 +54,8 @@ def compile(model: Any, example_input: Any, *, target: str = "icebreaker", calib
     from celosia.passes import check_pass
 
     compiler = Compiler(target=target, exponents=exponents, weight_bits=weight_bits,
-                        activation_bits=activation_bits, lanes=lanes, sparse=sparse)
+                        activation_bits=activation_bits, lanes=lanes, sparse=sparse,
+                        stream=stream, hop=hop)
     compiler.check(calibrated=calibration is not None)
     check_pass(dump_after)
     samples = calibration_array(calibration)

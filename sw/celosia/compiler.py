@@ -14,7 +14,7 @@ from celosia_boards.arrays import array_for, widest_accumulators
 from celosia_boards.targets import target as find_target
 from celosia_spec.arrays import AnyArray
 from celosia_spec.epilogue import DYNAMIC, STATIC, check_exponents
-from celosia_spec.errors import ArgumentError, FitError, Need, refusals
+from celosia_spec.errors import ArgumentError, CelosiaError, FitError, Need, refusals
 from celosia_spec.isa import ACCUMULATORS as WIDTHS
 from celosia_spec.isa import MANTISSA_BITS
 from celosia_spec.qgraph import QGraph
@@ -25,8 +25,12 @@ if TYPE_CHECKING:
     from celosia.quantise import Begun
     from celosia.schedule.schedule import Schedule
     from celosia.schedule.shortages import Outcome
+    from celosia_spec.steps import Steps
 
     AnySchedule = Schedule | StreamSchedule
+
+TIME = "time"
+"""The one way to run a network in steps."""
 
 ACCUMULATORS = "accumulators"
 """What a FitError has for an operator where the sums are too wide for the target."""
@@ -46,11 +50,13 @@ class Compiler:
     activation_bits: int = 8
     lanes: int | None = None
     sparse: bool = True
+    stream: str | None = None
+    hop: int | None = None
     unsigned_input: bool = False
 
     def __post_init__(self) -> None:
         """Make whole numbers of any kind ints; what is none is refused by `check`."""
-        for name in ("weight_bits", "activation_bits", "lanes"):
+        for name in ("weight_bits", "activation_bits", "lanes", "hop"):
             with suppress(TypeError):
                 object.__setattr__(self, name, operator.index(getattr(self, name)))
 
@@ -68,10 +74,28 @@ class Compiler:
             if not isinstance(bits, int) or bits not in MANTISSA_BITS:
                 raise ArgumentError(f"{name} must be {MANTISSA_BITS[0]} to {MANTISSA_BITS[-1]}, "
                                     f"not {bits!r}")
-        self.array()
+        array = self.array()
+        self._check_stream(array)
         if self.exponents == STATIC and not calibrated:
             raise ArgumentError("static exponents need calibration inputs: give calibration an "
                                 "array (N, C, H, W) or (N, F), or use exponents='dynamic'")
+
+    def _check_stream(self, array: AnyArray) -> None:
+        if self.stream is None:
+            if self.hop is not None:
+                raise ArgumentError("hop is the lines of a step of time, and there are none: give "
+                                    "stream='time', too")
+            return
+        if self.stream != TIME:
+            raise ArgumentError(f"stream must be {TIME!r} or None, not {self.stream!r}")
+        if self.exponents != STATIC:
+            raise ArgumentError("stream='time' keeps lines from step to step, and dynamic "
+                                "exponents are found for each window anew: give "
+                                "exponents='static' and calibration inputs")
+        if not isinstance(array, Array):
+            raise CelosiaError(f"stream='time' runs on the second machine, and {self.target} "
+                               f"carries the first; choose another target (celosia targets), or "
+                               f"leave stream out")
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -131,14 +155,22 @@ class Compiler:
         """Return how the array runs a quantised graph, as if it had room for all weights and tables
         (`refusals`); FitError where it can run it in no way."""
         array = self._array_of(graph)
+        self._check_stream(array)
         if isinstance(array, Array):
             from celosia.bands.schedule import stream_schedule
 
-            return stream_schedule(graph, array)
+            return stream_schedule(graph, array, self.steps(graph))
 
         from celosia.schedule.scheduling import schedule
 
         return schedule(graph, array)
+
+    def steps(self, graph: QGraph) -> "Steps | None":
+        """Return a quantised graph in steps of time, if that is asked for; CompileError where it
+        cannot be, ArgumentError where ``hop`` cannot."""
+        from celosia.bands.steps import steps
+
+        return None if self.stream is None else steps(graph, self.hop)
 
     def refusals(self, found: "AnySchedule") -> Iterator[FitError]:
         """Everything of a schedule that the target has no room for."""
@@ -174,7 +206,7 @@ class Compiler:
             array = self._array_of(graph)
         except FitError as refusal:
             return Outcome(schedule=None, refusals=(refusal,))
-        outcome = (bands.attempt(graph, array) if isinstance(array, Array) else
+        outcome = (bands.attempt(graph, array, self.steps(graph)) if isinstance(array, Array) else
                    attempt(graph, array, self.target))
         if refusals := tuple(self._too_wide(array)):
             return replace(outcome, schedule=None, refusals=refusals + outcome.refusals)

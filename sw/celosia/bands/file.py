@@ -8,14 +8,15 @@ section, what `save` writes of the program that came of it.
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import TypeAdapter
+from pydantic import Strict, TypeAdapter
 
 from celosia.bands.occupancy import Kind, Moment, flash_bytes, fullest, pieces
 from celosia.bands.program import StreamProgram
 from celosia.bands.schedule import StreamSchedule, stream_schedule
+from celosia.bands.steps import steps
 from celosia.program import Program
 from celosia.read_back import read_back
 from celosia_spec import container
@@ -30,11 +31,13 @@ from celosia_spec.record import (
     network_entries,
     network_of,
 )
+from celosia_spec.steps import Steps
 from celosia_spec.stream.array import Array
 from celosia_spec.stream.image import pack
 from celosia_spec.stream.memories import EXPONENT_SLOTS
 
 _ARRAY = TypeAdapter(Array)
+_HOP: TypeAdapter[int] = TypeAdapter(Annotated[int, Strict()])
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -42,10 +45,16 @@ class StreamFile(Program):
     """A program of the second machine, as users have it.
 
     program : what main memory holds.
+    step_cycles : of each step of a period; of a network in one go, of that.
     """
 
     array: Array
     program: StreamProgram
+    step_cycles: tuple[int, ...]
+
+    @property
+    def steps(self) -> Steps | None:
+        return self.program.steps
 
     @property
     def memory_use(self) -> tuple[MemoryUse, ...]:
@@ -87,7 +96,7 @@ class StreamFile(Program):
     def save(self, path: str | Path) -> None:
         """Write the file; it appears whole or not at all. CelosiaError where it cannot be written,
         or a name could not be read back."""
-        check_names(path, self.graph, self.host)
+        check_names(path, self.program.source, self.host)
         container.write(path, *self.sections(), version=container.STREAM_VERSION)
 
     def sections(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -95,7 +104,7 @@ class StreamFile(Program):
         the image of flash, if the array has one; where maps lie, and their exponents."""
         program = self.program
         entries = network_entries(
-            self.graph, target=self.target, array=_limits(program.array),
+            program.source, target=self.target, array=_limits(program.array),
             array_hash=program.array.hash, exponents=self.exponents, host=self.host,
             preprocessing=self.preprocessing)
         manifest = entries | {
@@ -103,19 +112,23 @@ class StreamFile(Program):
             "reads": program.reads,
             "places": {name: [place.word, place.words, place.stride, int(place.wide)]
                        for name, place in program.places.items()}}
+        if program.steps is not None:
+            manifest |= {"hop": program.steps.hop}
         arrays = {"stream": program.entries.astype("<u8").view("<u4").reshape(-1, 2)}
         if program.array.flash:
             arrays["flash"] = np.frombuffer(self.image, np.uint8)
-        return manifest, arrays | graph_sections(self.graph)
+        return manifest, arrays | graph_sections(program.source)
 
 
 def stream_file(found: StreamSchedule, *, target: str, exponents: str,
                 host: tuple[HostLayer, ...] = (),
                 preprocessing: Preprocessing | None = None) -> StreamFile:
     """Return the program of a network as an array runs it."""
+    program = found.stream
     return StreamFile(target=target, array=found.array, exponents=exponents,
-                      graph=found.stream.source, layers=found.layers, host=host,
-                      preprocessing=preprocessing, program=found.stream)
+                      graph=program.source if program.steps is None else program.steps.graph,
+                      layers=found.layers, host=host, preprocessing=preprocessing,
+                      program=program, step_cycles=found.step_cycles)
 
 
 def load(path: str | Path) -> StreamFile:
@@ -139,7 +152,9 @@ def _file(manifest: dict[str, Any], arrays: dict[str, np.ndarray]) -> StreamFile
                          f"release's array of the same parameters")
     if network.array != _limits(array):
         raise ValueError("its limits are not those of its array")
-    return stream_file(stream_schedule(graph_of(network, arrays), array), target=network.target,
+    graph = graph_of(network, arrays)
+    found = steps(graph, _HOP.validate_python(manifest["hop"])) if "hop" in manifest else None
+    return stream_file(stream_schedule(graph, array, found), target=network.target,
                        exponents=network.exponents, host=network.host,
                        preprocessing=network.preprocessing)
 

@@ -7,16 +7,23 @@ import numpy as np
 from celosia.bands.flash import DENSEST
 from celosia.bands.plan import Layer as Plan
 from celosia.bands.program import StreamProgram
-from celosia_sim.clock.cycles import SPENT, cycles
+from celosia_sim.clock.cycles import SPENT, Cycles, cycles
 from celosia_spec.program import Layer
 from celosia_spec.stream.array import ENTRY_BITS
 
 
-def report(program: StreamProgram) -> tuple[Layer, ...]:
+def clocked(program: StreamProgram) -> list[Cycles]:
+    """Return the exact cycles of each order."""
+    entries = program.entries.tolist()
+    return [cycles(program.array, entries, order.chunks.tolist(), order.copied, program.sections)
+            for order in program.orders]
+
+
+def report(program: StreamProgram, found: Cycles) -> tuple[Layer, ...]:
     """Return an entry for each layer. Cycles are exact: from when the exponent of the layer before
-    is known, or the start, until its own is; the last layer's until the machine is done."""
-    found = cycles(program.array, program.entries.tolist(), program.chunks.tolist(),
-                   program.copied, program.sections)
+    is known, or the start, until its own is; the last layer's until the machine is done.
+
+    found : cycles of one order."""
     layers, at = [], 0
     for layer, entries in zip(program.layers, program.sizes, strict=True):
         # Each reading of another map has an exponent, too.

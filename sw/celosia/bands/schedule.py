@@ -8,13 +8,15 @@ import numpy as np
 
 from celosia.bands.flash import DENSEST, MAIN_MEMORY
 from celosia.bands.program import StreamProgram, refusals, stream_program
-from celosia.bands.report import report
+from celosia.bands.report import clocked, report
 from celosia.graph import Conv
 from celosia.schedule.shortages import Outcome
+from celosia_sim.clock.cycles import Cycles
 from celosia_spec.block import bfp
 from celosia_spec.errors import CompileError, FitError, Need
 from celosia_spec.program import Layer
 from celosia_spec.qgraph import QGraph
+from celosia_spec.steps import Steps
 from celosia_spec.stream.array import ENTRY_BITS, Array
 
 
@@ -29,9 +31,19 @@ class StreamSchedule:
         return self.stream.array
 
     @cached_property
+    def _clocked(self) -> list[Cycles]:
+        return clocked(self.stream)
+
+    @cached_property
     def layers(self) -> tuple[Layer, ...]:
-        """What users are told of each layer."""
-        return report(self.stream)
+        """What users are told of each layer; of a network in steps, in the step of a period that
+        takes the most cycles."""
+        return report(self.stream, max(self._clocked, key=lambda found: found.cycles))
+
+    @property
+    def step_cycles(self) -> tuple[int, ...]:
+        """Cycles of each step of a period, exact; of a network in one go, one number."""
+        return tuple(found.cycles for found in self._clocked)
 
     @property
     def predicted_cycles(self) -> int:
@@ -48,9 +60,9 @@ class StreamSchedule:
         return iter(())
 
 
-def stream_schedule(graph: QGraph, array: Array) -> StreamSchedule:
-    """Return how the array runs a graph; errors as of `stream_program`."""
-    return StreamSchedule(stream=stream_program(graph, array))
+def stream_schedule(graph: QGraph, array: Array, steps: Steps | None = None) -> StreamSchedule:
+    """Return how the array runs a graph, or its ``steps``; errors as of `stream_program`."""
+    return StreamSchedule(stream=stream_program(graph, array, steps))
 
 
 def attempt_weights(layers: Sequence[Conv], array: Array, target: str) -> Outcome:
@@ -68,15 +80,15 @@ def attempt_weights(layers: Sequence[Conv], array: Array, target: str) -> Outcom
         measured=False, planned=False)
 
 
-def attempt(graph: QGraph, array: Array) -> Outcome:
+def attempt(graph: QGraph, array: Array, steps: Steps | None = None) -> Outcome:
     """Return the schedule, or everything that is in the way. Where all layers have a way, and main
     memory is too small, it is known by how much; else only what it has to hold at least."""
     try:
-        return Outcome(stream_schedule(graph, array), ())
+        return Outcome(stream_schedule(graph, array, steps), ())
     except CompileError as first:
         if isinstance(first, FitError) and first.need and first.need.what == MAIN_MEMORY:
             return Outcome(None, (first,), measured=False)
-        found = list(refusals(graph, array))
+        found = list(refusals(graph if steps is None else steps.graph, array))
         if first.problem not in {refusal.problem for refusal in found}:
             found.insert(0, first)
         return Outcome(None, tuple(found), measured=False, planned=False)
