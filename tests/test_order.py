@@ -175,7 +175,7 @@ ORDER = {
           schedule, weight_matrix
         answer_picture, emit, expected, frontend, labels, models, results
         answers, bands, lower, quantise, samples
-        board_programs, compiler, serialise
+        board_programs, compiler, serialise, stepwise
         board
         backends, compare, compress, ways_out
         api, fit_search, live, verify

@@ -9,23 +9,25 @@ TYPE_CHECKING = False       # typing takes longer to import than all of this
 if TYPE_CHECKING:
     from celosia import compress
     from celosia.api import build, compile, load
-    from celosia.backends import run
+    from celosia.backends import run, stream
     from celosia.board import Board, connect
     from celosia.fit import check
     from celosia.program import Program
     from celosia.results import RunResult
+    from celosia.stepwise import Stream
     from celosia_spec.errors import CelosiaError, CompileError
     from celosia_spec.preprocessing import Preprocessing
 
 __all__ = ["Board", "CelosiaError", "CompileError", "Preprocessing", "Program", "RunResult",
-           "build", "check", "compile", "compress", "connect", "load", "run"]
+           "Stream", "build", "check", "compile", "compress", "connect", "load", "run", "stream"]
 __version__ = "0.1.0"
 
 _HOMES = {"CelosiaError": "celosia_spec.errors", "CompileError": "celosia_spec.errors",
           "Board": "celosia.board", "connect": "celosia.board",
           "Preprocessing": "celosia_spec.preprocessing", "Program": "celosia.program",
           "RunResult": "celosia.results", "build": "celosia.api", "check": "celosia.fit",
-          "compile": "celosia.api", "load": "celosia.api", "run": "celosia.backends"}
+          "compile": "celosia.api", "load": "celosia.api", "run": "celosia.backends",
+          "Stream": "celosia.stepwise", "stream": "celosia.backends"}
 
 if not TYPE_CHECKING:
     def __getattr__(name):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +18,13 @@ from celosia.results import (
     Stages,
     as_images,
     from_parts,
+    joined,
     result_of,
 )
 from celosia_spec.errors import CelosiaError, refusals
 
 if TYPE_CHECKING:
+    from celosia.stepwise import Stream
     from celosia_boards.host.session import SimResult
 
 GOLDEN, SIMULATORS, BOARD = "golden", ("verilator", "icarus"), "board"
@@ -34,7 +38,8 @@ def run(program: Program, x: Any, backend: str = GOLDEN, *, progress: Progress |
         baud: int | None = None) -> RunResult:
     """Run N inputs on a backend.
 
-    x       : float32 (N, ...), shaped as the network's input.
+    x       : float32 (N, ...), shaped as the network's input. Of a program in steps of time N
+              steps of one stream, of which those give results that end a whole window.
     backend : "golden" (NumPy), "verilator" or "icarus" (the simulated gateware), "board:PORT" (a
               flashed board, which gets the program first; see `celosia.connect` for PORT), "board"
               (the port that CELOSIA_PORT names, else "board:auto").
@@ -47,6 +52,9 @@ def run(program: Program, x: Any, backend: str = GOLDEN, *, progress: Progress |
     """
     images = as_images(program, x)
     check_backend(backend)
+    if program.steps is not None:
+        return _run_steps(program, images, backend, progress=progress, stages=stages,
+                          notice=notice, baud=baud)
     if backend == GOLDEN:
         return _run_golden(program, images, progress)
     if on_board(backend):
@@ -56,6 +64,58 @@ def run(program: Program, x: Any, backend: str = GOLDEN, *, progress: Progress |
             return board.run(images, progress=progress)
     simulation = simulate(program, images, backend, progress=progress, stages=stages)
     return result_of(program, simulation)
+
+
+@contextmanager
+def stream(program: Program, backend: str = GOLDEN, *, stages: Stages | None = None,
+           notice: Notice | None = None, baud: int | None = None) -> Iterator[Stream]:
+    """Yield a stream of a program that was compiled with ``stream="time"``: with ``run`` it takes
+    one step, and keeps what the next ones need.
+
+    backend, stages, notice, baud : as `run` takes them.
+
+    CelosiaError where the program does not run in steps, or the backend is not there.
+    """
+    from celosia.bands.file import StreamFile
+    from celosia.stepwise import on_golden, on_machine
+
+    check_backend(backend)
+    if program.steps is None or not isinstance(program, StreamFile):
+        raise CelosiaError("the program computes whole windows: run it with celosia.run, or "
+                           "compile the model with stream='time'")
+    if backend == GOLDEN:
+        yield on_golden(program)
+    elif on_board(backend):
+        from celosia.board import loaded
+
+        with loaded(program, port_of(backend), baud=baud, stages=stages, notice=notice) as board:
+            yield board.stream()
+    elif backend == SIMULATORS[0]:
+        from celosia.bands.stepping import simulated_steps
+        from celosia_boards.cache import unseen
+
+        with refusals(), simulated_steps(program.program, stages=stages or unseen) as machine:
+            yield on_machine(program, machine)
+    else:
+        raise CelosiaError(f"backend {backend!r} keeps no machine between two steps; use "
+                           f"{SIMULATORS[0]}, {GOLDEN} or {BOARD}:PORT")
+
+
+def _run_steps(program: Program, images: np.ndarray, backend: str, *, progress: Progress | None,
+               stages: Stages | None, notice: Notice | None, baud: int | None) -> RunResult:
+    """Return the results of those of N steps that end a whole window."""
+    assert program.steps is not None
+    if len(images) < program.steps.first:
+        raise CelosiaError(f"input: {len(images)} steps of {program.steps.hop} lines, and the "
+                           f"first window is whole with {program.steps.first}; give it more steps")
+    parts = []
+    with stream(program, backend, stages=stages, notice=notice, baud=baud) as opened:
+        for number, x in enumerate(images, 1):
+            if (found := opened.run(x)) is not None:
+                parts.append(found)
+            if progress:
+                progress(number, len(images))
+    return joined(parts)
 
 
 def on_board(backend: str) -> bool:

@@ -29,6 +29,7 @@ from celosia_spec.isa import (
 )
 
 if TYPE_CHECKING:
+    from celosia.stepwise import Stream
     from celosia_boards.host.session import SimResult
 
 __all__ = ["Board", "Loaded", "Repeated", "connect", "loaded"]
@@ -155,6 +156,35 @@ class Board:
         found = self._given.simulate(images, execute, tensors=tensors)
         return replace(found, cycles=_whole(found.cycles, program.predicted_cycles),
                        saturated=found.saturated | input_saturated(program.graph, images))
+
+    def stream(self) -> Stream:
+        """Begin a stream of the loaded program, which was compiled with ``stream="time"``: the
+        board keeps what steps need of those before. There is one at a time.
+
+        Every answer is of the program and of what was given to the stream, or an error is raised:
+        a board that lost what it had kept is given again what the window reaches back to.
+        """
+        from celosia.bands.file import StreamFile
+        from celosia.bands.stepping import Stepping
+        from celosia.stepwise import on_machine
+
+        program, driver = self.program, self._driver
+        if program.steps is None or not isinstance(program, StreamFile):
+            raise CelosiaError(f"{self.name}: the program computes whole windows; give them to "
+                               f"board.run, or compile the model with stream='time'")
+        assert driver is not None
+
+        def take(job: Job, step: int) -> Record:
+            cycles = np.array([program.step_cycles[step]])
+            record = self._execute(job, cycles)
+            counted = _whole(record.cycles, cycles[0])
+            if (counted != cycles).any():
+                raise CelosiaError(f"{self.name}: the board counts {int(counted[0, 0]):,} cycles "
+                                   f"for a step, time after time, where {int(cycles[0]):,} were "
+                                   f"predicted; build and flash the board again")
+            return replace(record, cycles=counted)
+
+        return on_machine(program, Stepping(program.program, take, lambda: driver.overwritten))
 
     def count_to_each_end(self) -> np.ndarray:
         """Count the cycles from the start to each layer's end where nothing follows it, int64

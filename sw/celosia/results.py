@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,18 @@ class RunResult:
     saturated: np.ndarray
     cycles: np.ndarray | None
     layer_cycles: np.ndarray | None
+
+
+def joined(parts: Sequence[RunResult]) -> RunResult:
+    """Return results as one."""
+    def of(name: str) -> np.ndarray:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    first = parts[0]
+    return RunResult(
+        mantissa=of("mantissa"), exponent=of("exponent"), values=of("values"), answer=of("answer"),
+        saturated=of("saturated"), cycles=None if first.cycles is None else of("cycles"),
+        layer_cycles=None if first.layer_cycles is None else of("layer_cycles"))
 
 
 def as_images(program: Program, x: Any) -> np.ndarray:

@@ -57,12 +57,16 @@ class Driver:
     """What loads a machine and does jobs on it.
 
     notice : called with a line for the user where something went wrong and was mended.
+
+    ``overwritten`` is how often memories were loaded, or a probe ran in them: what runs have left
+    there for later ones is gone each time.
     """
 
     machine: Machine
     notice: Callable[[str], None] = lambda words: None
 
     def __post_init__(self) -> None:
+        self.overwritten = 0
         self._setup: np.ndarray | None = None
         self._probe: Probe | None = None
         self._patient, self._careful = False, 0
@@ -87,6 +91,7 @@ class Driver:
                             f"line damaged something, or it does not compute what it must; loading "
                             f"it again")
             before = self.machine.damages
+            self.overwritten += 1
             self.machine.settle()
             self.machine.write(setup[:, :2], setup[:, 2], progress)
             if self._intact() and self._right(whole=self.machine.damages != before):
@@ -281,6 +286,7 @@ class Driver:
         """Whether the machine comes to the known answers: to the first, or to all."""
         if self._probe is None:
             return True
+        self.overwritten += 1
         job = self._probe.job if whole else self._probe.job.first(1)
         work = self._work(job, np.array([self._probe.cycles]), exact=False)
         try:

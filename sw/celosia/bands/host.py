@@ -22,7 +22,7 @@ def addresses(tensor: QTensor, place: Region, line: int = 0) -> np.ndarray:
     return at.reshape(tensor.shape)
 
 
-def taken(program: StreamProgram, step: int = 0) -> np.ndarray:
+def input_addresses(program: StreamProgram, step: int = 0) -> np.ndarray:
     """Return where the input's elements lie in main memory, those that are new in a step."""
     graph = program.graph
     return addresses(graph.tensors[graph.input], program.places[graph.input],
@@ -37,7 +37,7 @@ def prepare(program: StreamProgram, x: np.ndarray, main: np.ndarray, step: int =
     main[:words.size] = words.ravel().astype(np.int64)
     mantissas, exponents = golden.quantise_input(graph, x[None])
     tensor, exponent = graph.tensors[graph.input], int(exponents[0])
-    at = taken(program, step)
+    at = input_addresses(program, step)
     main[at] = to_odd(mantissas[0], exponent - tensor.format.fraction, signed=tensor.signed)
     return exponent
 

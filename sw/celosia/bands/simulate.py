@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from celosia.bands.host import addresses, output, prepare
+from celosia.bands.host import addresses, input_addresses, output, prepare
 from celosia.bands.program import StreamProgram
 from celosia_boards.cache import Stages, unseen
 from celosia_boards.host.job import Failure, Job, Record, Stopped
@@ -43,19 +43,20 @@ class StreamResult:
     saturated: np.ndarray
 
 
-def job_of(program: StreamProgram, images: np.ndarray) -> Job:
+def job_of(program: StreamProgram, images: np.ndarray, step: int = 0) -> Job:
     """Return what is to be done on the host bus, whatever is behind it: the stream is written once,
     then for each image its elements and its exponent; what is read are all exponents, and the sums
     that are the output.
 
-    images : floats (N, *user_shape).
+    images : floats (N, *user_shape).   step : that they take, of a network in steps.
     """
     graph, size = program.graph, program.array.main_words * ENTRY_WORDS
-    taken = addresses(graph.tensors[graph.input], program.places[graph.input]).ravel()
+    order = program.orders[step % len(program.orders)]
+    taken = input_addresses(program, step).ravel()
     main = np.zeros(size, np.int64)
     values = np.zeros((len(images), taken.size + 1), np.uint32)
     for row, x in zip(values, images, strict=True):
-        exponent = prepare(program, x, main)
+        exponent = prepare(program, x, main, step)
         row[:-1], row[-1] = main[taken], exponent_word(exponent)
     words = len(program.entries) * ENTRY_WORDS
     given = addresses(graph.tensors[graph.output], program.places[graph.output]).ravel()
@@ -66,7 +67,7 @@ def job_of(program: StreamProgram, images: np.ndarray) -> Job:
         setup=np.column_stack([_at(Space.MAIN, np.arange(words)), main[:words]]).astype(np.uint32),
         input_at=np.concatenate([_at(Space.MAIN, taken),
                                  _at(Space.EXPONENTS, [program.slots[graph.input]])]),
-        input_values=values, runs=np.array([[program.list_at & 0xFF, program.list_at >> 8, 1]]),
+        input_values=values, runs=np.array([[order.list_at & 0xFF, order.list_at >> 8, 1]]),
         read_at=reads, read_ends=np.array([len(reads)]), descriptors=np.array(1),
         max_cycles=np.array(PATIENCE * counted + 10_000))
 
