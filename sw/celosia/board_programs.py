@@ -15,7 +15,10 @@ from celosia.program import CoreProgram, Program
 from celosia_boards.host.driver import Probe
 from celosia_boards.host.job import Job, Record
 from celosia_spec.errors import CelosiaError, refusals
+from celosia_spec.floats import to_odd
+from celosia_spec.qgraph import static_exponent
 from celosia_spec.stream.array import ENTRY_WORDS
+from celosia_spec.stream.memories import Space
 
 if TYPE_CHECKING:
     from celosia_boards.host.session import Session, SimResult
@@ -35,7 +38,7 @@ class BoardProgram(Protocol):
     """One program.
 
     setup : what loads it, uint32 (words, 3): space, address, value.   start : the two bytes that
-    start it, see `Job.runs`.   probe : known answers.
+    start it, see `Job.runs`.   probe : known answers; None where there are none.
     """
 
     @property
@@ -45,7 +48,7 @@ class BoardProgram(Protocol):
     def start(self) -> tuple[int, int]: ...
 
     @property
-    def probe(self) -> Probe: ...
+    def probe(self) -> Probe | None: ...
 
     def simulate(self, images: np.ndarray, execute: Execute, *, tensors: bool) -> SimResult:
         """Run float32 images (N, ...); tensors : also layer by layer, and read what is stored."""
@@ -152,6 +155,63 @@ class _Stream:
         return count_to_each_end(self._program, lambda job: execute(job, whole, False))
 
 
+class _Steps(_Stream):
+    """Of the second machine, a step of time at a run. The stream's last word is not loaded: there
+    stands what tells that the machine has kept its memory (`celosia.bands.stepping`)."""
+
+    @cached_property
+    def setup(self) -> np.ndarray:
+        return super().setup[:-ENTRY_WORDS]
+
+    @cached_property
+    def probe(self) -> Probe | None:    # type: ignore[override]
+        """Answers of the first step of a period, with anything in what is kept."""
+        from celosia.bands.host import ring_addresses
+        from celosia.bands.simulate import elements, job_of, results
+        from celosia_sim.golden.steps import GoldenSteps
+
+        graph = self._program.graph
+        if any(node.joins for node in graph.nodes):     # more than mantissas is kept
+            return None
+        golden, rng = GoldenSteps(graph), np.random.default_rng(_SEED)
+        places = {name: ring_addresses(self._program, name) for name in golden.rings}
+        at = np.concatenate([np.zeros(0, np.int64), *map(np.ravel, places.values())])
+        values, wanted = [], []
+        for x in _images(self._file):
+            main = elements(self._program)
+            for name, place in places.items():
+                tensor, exponent = graph.tensors[name], static_exponent(graph.tensors, name)
+                assert exponent is not None
+                format = tensor.format
+                own = rng.integers(-format.largest if tensor.signed else 0, format.largest + 1,
+                                   golden.rings[name].shape)
+                golden.rings[name] = own.astype(np.int32)
+                main[place] = to_odd(own[0].astype(np.int64), exponent - format.fraction,
+                                     signed=tensor.signed)
+            job = job_of(self._program, x[None], 0, main)
+            values.append(np.concatenate([main[at], job.input_values[0]]))
+            wanted.append(golden.run(x))
+        job = replace(
+            job, input_values=np.array(values, np.uint32), input_at=np.concatenate([
+                np.column_stack([np.full(at.size, Space.MAIN), at]).astype(np.uint32),
+                job.input_at]))
+
+        def right(record: Record) -> bool:
+            found = results(self._program, job, record)
+            return all(np.array_equal(m, own[0]) and e == own[1] for m, e, own in zip(
+                found.output, found.exponent, wanted, strict=False))
+
+        return Probe(job=job, right=right, cycles=self._file.step_cycles[0])
+
+    def simulate(self, images: np.ndarray, execute: Execute, *, tensors: bool) -> SimResult:
+        raise CelosiaError("the program takes steps of time: give them to board.stream(), one "
+                           "after the other")
+
+    def count_to_each_end(self, execute: Execute) -> np.ndarray:
+        raise CelosiaError("the program takes steps of time, and its layers are not counted one "
+                           "by one; run it: the cycles of each step are compared")
+
+
 class _Outputs(Protocol):
     """What a job gave: mantissas (N, C, H, W) and exponents (N,)."""
 
@@ -197,4 +257,4 @@ def _of_core(program: CoreProgram) -> BoardProgram:
 
 @board_program.register
 def _of_stream(program: StreamFile) -> BoardProgram:
-    return _Stream(program)
+    return _Stream(program) if program.steps is None else _Steps(program)

@@ -9,7 +9,7 @@ import numpy as np
 
 from celosia.densify import densify
 from celosia.program import CoreProgram, Program
-from celosia_spec.errors import refusals
+from celosia_spec.errors import CelosiaError, refusals
 from celosia_spec.program import Layer
 from celosia_spec.stream.array import Array
 
@@ -84,7 +84,8 @@ def _dense(program: Program) -> tuple[Layer, ...]:
     from celosia.bands.schedule import stream_schedule
 
     assert isinstance(program.array, Array)
-    return stream_schedule(graph, replace(program.array, main_words=_MAIN_WORDS_MAX)).layers
+    steps = None if program.steps is None else replace(program.steps, graph=graph)
+    return stream_schedule(graph, replace(program.array, main_words=_MAIN_WORDS_MAX), steps).layers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +112,9 @@ def count(program: Program, board: Board, stages: Stages | None = None) -> list[
     A board counts whole runs: from the start to the end of one layer, and of the next. A run that
     ends at a layer takes some cycles to end; those that it takes in the simulation are left out.
     """
+    if program.steps is not None:
+        raise CelosiaError("the program takes steps of time, and its layers are not counted one by "
+                           "one; run it on the board: the cycles of each step are compared")
     passed, ends = simulated_layers(program, stages)
     counted = board.count_to_each_end()
     layers = [LayerCount(name=layer.name, predicted=layer.predicted_cycles, simulated=int(own),

@@ -20,7 +20,7 @@ import numpy as np
 
 from celosia_boards.host.exchange import Busy, Damage, HostError
 from celosia_boards.host.job import Job, Record
-from celosia_boards.host.machine import ATTEMPTS, Machine
+from celosia_boards.host.machine import ATTEMPTS, Endless, Machine
 from celosia_boards.host.requests import READ_EVENTS, Requests
 from celosia_boards.host.work import Work, data_of
 from celosia_spec.isa import Space
@@ -129,6 +129,10 @@ class Driver:
                     continue
             except Lost:
                 pass
+            except Endless:         # what it ran was not the program, perhaps
+                self.machine.abort()
+                if self._intact(job):
+                    raise
             self._reload(start)
         return work.record
 
@@ -294,6 +298,9 @@ class Driver:
             while image < job.images:
                 image = self._images(work, image, None)
         except (Lost, Undone):
+            return False
+        except Endless:
+            self.machine.abort()
             return False
         return self._probe.right(work.record)
 

@@ -15,7 +15,7 @@ from celosia_spec.host_side import host_side
 from celosia_spec.isa import Register
 from celosia_spec.isa.frames import DESCRIPTORS, Command, Kind, Reply
 
-__all__ = ["ATTEMPTS", "Machine", "Status"]
+__all__ = ["ATTEMPTS", "Endless", "Machine", "Status"]
 
 ATTEMPTS = 8
 """How often something is tried before it is given up."""
@@ -24,6 +24,10 @@ _STEP = 128
 """Requests between two reads of the array's hash, which make those before them certain."""
 _PATIENCE_S, _PATIENCE = 2.0, 30
 """How long a run may take: so many seconds, and so many times what its cycles take."""
+
+
+class Endless(HostError):
+    """A run does not end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +142,7 @@ class Machine:
 
     def ended(self, run: Run, most: int) -> Reply | None:
         """Wait until a run is over, and return the last status; None where the run was stopped to
-        hear from the machine. HostError where it takes far longer than ``most`` cycles."""
+        hear from the machine. Endless where it takes far longer than ``most`` cycles."""
         takes = max(run.cycles, 1) / self.clock_hz
         limit = self.line.now() + _PATIENCE_S + _PATIENCE * max(
             takes, most / self.clock_hz)
@@ -150,8 +154,8 @@ class Machine:
             if reply.kind is Kind.IDLE:
                 return reply
             if self.line.now() > limit:
-                raise HostError(f"{self.name}: a run has not ended long after the "
-                                f"{run.cycles:,} cycles that it takes; flash the board again")
+                raise Endless(f"{self.name}: a run has not ended long after the {run.cycles:,} "
+                              f"cycles that it takes; flash the board again")
             wait = min(wait + takes / 16, takes / 4, 0.05)
             if wait > 0.002:
                 self.line.read(wait)

@@ -13,8 +13,11 @@ from celosia_spec.steps import Ring, View, stored_name
 class GoldenSteps:
     """A step's graph (`celosia_spec.steps.Steps.graph`) and what is kept of the steps so far.
 
-    Of every ring the newest line is the last one; sums of those that are read together with others
-    are kept, since they are rounded as they are read.
+    rings : mantissas that are kept, int32 (1, C, lines, W) by name, the newest line last; before
+            the first step of a period line k is that of the machine's line k.
+
+    Of those that are read together with others the sums are kept, too: they are rounded as they are
+    read.
     """
 
     def __init__(self, graph: QGraph) -> None:
@@ -27,12 +30,12 @@ class GoldenSteps:
 
     def reset(self) -> None:
         """Forget all steps."""
-        self._kept: dict[str, np.ndarray] = {}
+        self.rings: dict[str, np.ndarray] = {}
         self._sums: dict[str, Sums] = {}
         for name, tensor in self.graph.tensors.items():
             if isinstance(tensor, Ring):
                 count, _, width = tensor.shape
-                self._kept[name] = np.zeros((1, count, tensor.lines, width), np.int32)
+                self.rings[name] = np.zeros((1, count, tensor.lines, width), np.int32)
 
     def run(self, x: np.ndarray) -> tuple[np.ndarray, int, bool]:
         """Take a step: its lines x (*user_shape) of the input. Return the mantissas of the output's
@@ -61,14 +64,14 @@ class GoldenSteps:
         return stored[graph.output][0], int(blocks[graph.output][0]), clipped
 
     def _push(self, name: str, m: np.ndarray) -> None:
-        if name in self._kept:
-            self._kept[name] = np.concatenate([self._kept[name][:, :, m.shape[2]:], m], axis=2)
+        if name in self.rings:
+            self.rings[name] = np.concatenate([self.rings[name][:, :, m.shape[2]:], m], axis=2)
 
     def _push_sums(self, name: str, sums: Sums) -> Sums:
         """Return the sums of all lines that are kept, the new ones last."""
-        if name in self._kept:
+        if name in self.rings:
             if name not in self._sums:
-                self._sums[name] = replace(sums, values=self._kept[name].astype(np.int64) * 0)
+                self._sums[name] = replace(sums, values=self.rings[name].astype(np.int64) * 0)
             before = self._sums[name].values[:, :, sums.values.shape[2]:]
             sums = replace(sums, values=np.concatenate([before, sums.values], axis=2))
             self._sums[name] = sums
@@ -81,7 +84,7 @@ class GoldenSteps:
             view = self.graph.tensors[name] if name is not None else None
             if not isinstance(view, View) or name is None:
                 continue
-            lines = self._kept.get(view.of, stored[view.of])
+            lines = self.rings.get(view.of, stored[view.of])
             first = lines.shape[2] - view.back
             seen = slice(first, first + view.shape[1])
             stored[name], blocks[name] = lines[:, :, seen], blocks[view.of]

@@ -1,5 +1,7 @@
 """The host's side of a run: inputs as elements of main memory, and sums as the network's output."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from celosia.bands.program import StreamProgram
@@ -10,7 +12,7 @@ from celosia_spec.epilogue import highest
 from celosia_spec.floats import finish, to_odd
 from celosia_spec.isa import EXPONENT_MIN
 from celosia_spec.qgraph import QTensor
-from celosia_spec.steps import first_line
+from celosia_spec.steps import Ring, first_line
 
 
 def addresses(tensor: QTensor, place: Region, line: int = 0) -> np.ndarray:
@@ -27,6 +29,14 @@ def input_addresses(program: StreamProgram, step: int = 0) -> np.ndarray:
     graph = program.graph
     return addresses(graph.tensors[graph.input], program.places[graph.input],
                      first_line(graph.tensors, graph.input, step))
+
+
+def ring_addresses(program: StreamProgram, name: str) -> np.ndarray:
+    """Return where all lines of a ring lie in main memory, int64 (C, lines, W)."""
+    ring = program.graph.tensors[name]
+    assert isinstance(ring, Ring)
+    count, _, width = ring.shape
+    return addresses(replace(ring, shape=(count, ring.lines, width)), program.places[name])
 
 
 def prepare(program: StreamProgram, x: np.ndarray, main: np.ndarray, step: int = 0) -> int:

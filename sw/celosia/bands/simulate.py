@@ -14,6 +14,7 @@ from celosia_sim.simulators import cosim
 from celosia_sim.simulators.rtl import FLASH, FLASH_HZ, Design, machine_design
 from celosia_sim.simulators.verilated import VerilatedCore, execute, library
 from celosia_spec.errors import SimulationError
+from celosia_spec.steps import Ring
 from celosia_spec.stream.array import ENTRY_WORDS
 from celosia_spec.stream.image import pack
 from celosia_spec.stream.memories import EXPONENT_SLOTS, Space, exponent_word, exponents_of
@@ -43,17 +44,23 @@ class StreamResult:
     saturated: np.ndarray
 
 
-def job_of(program: StreamProgram, images: np.ndarray, step: int = 0) -> Job:
+def job_of(program: StreamProgram, images: np.ndarray, step: int = 0,
+           main: np.ndarray | None = None) -> Job:
     """Return what is to be done on the host bus, whatever is behind it: the stream is written once,
     then for each image its elements and its exponent; what is read are all exponents, and the sums
     that are the output.
 
     images : floats (N, *user_shape).   step : that they take, of a network in steps.
+    main   : int64, elements of main memory as the host knows them, to which it adds what it writes;
+             None where they do not matter. The host writes whole words.
     """
-    graph, size = program.graph, program.array.main_words * ENTRY_WORDS
+    graph = program.graph
     order = program.orders[step % len(program.orders)]
     taken = input_addresses(program, step).ravel()
-    main = np.zeros(size, np.int64)
+    if isinstance(graph.tensors[graph.input], Ring):
+        touched = np.unique(taken // ENTRY_WORDS)
+        taken = (touched[:, None] * ENTRY_WORDS + np.arange(ENTRY_WORDS)).ravel()
+    main = elements(program) if main is None else main
     values = np.zeros((len(images), taken.size + 1), np.uint32)
     for row, x in zip(values, images, strict=True):
         exponent = prepare(program, x, main, step)
@@ -72,9 +79,14 @@ def job_of(program: StreamProgram, images: np.ndarray, step: int = 0) -> Job:
         max_cycles=np.array(PATIENCE * counted + 10_000))
 
 
+def elements(program: StreamProgram) -> np.ndarray:
+    """Return zeros for all elements of main memory, int64."""
+    return np.zeros(program.array.main_words * ENTRY_WORDS, np.int64)
+
+
 def results(program: StreamProgram, job: Job, record: Record) -> StreamResult:
     """Return what a job brought back."""
-    main = np.zeros(program.array.main_words * ENTRY_WORDS, np.int64)
+    main = elements(program)
     mantissas, exponents = [], []
     for read in record.reads.astype(np.int64):
         slots = exponents_of(read[:EXPONENT_SLOTS])

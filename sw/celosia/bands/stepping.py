@@ -1,5 +1,6 @@
 """A program that takes steps of time, one after the other, whatever carries out its jobs."""
 
+import secrets
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,16 +9,18 @@ from dataclasses import replace
 import numpy as np
 
 from celosia.bands.program import StreamProgram
-from celosia.bands.simulate import StreamResult, job_of, results
+from celosia.bands.simulate import StreamResult, elements, job_of, results
 from celosia_boards.cache import Stages, unseen
 from celosia_boards.host.job import Job, Record, Stopped
 from celosia_sim.flash import PARTS, Beside, Chip
 from celosia_sim.simulators.rtl import FLASH, FLASH_HZ, Design, machine_design
 from celosia_sim.simulators.verilated import VerilatedCore, execute, library
 from celosia_spec.errors import SimulationError
+from celosia_spec.stream.array import ENTRY_WORDS
 from celosia_spec.stream.image import pack
+from celosia_spec.stream.memories import Space
 
-ATTEMPTS = 5
+ATTEMPTS = 20
 """How often a step is taken where the machine loses what it has kept."""
 
 TakeStep = Callable[[Job, int], Record]
@@ -29,15 +32,19 @@ class Stepping:
     """A program in steps on a machine that keeps its main memory between jobs.
 
     execute : carries out the job of a step.
-    losses  : how often the machine has lost what was in main memory so far; then the steps that a
-              window reaches back to are taken again.
+    losses  : how often the machine is known to have lost what was in main memory so far.
+
+    The last word of the stream, which no machine reads, holds a number that the host has made up: a
+    machine that was reset meanwhile does not know it. Steps that a window reaches back to are taken
+    again where anything was lost.
     """
 
     def __init__(self, program: StreamProgram, execute: TakeStep,
                  losses: Callable[[], int] = lambda: 0) -> None:
         assert program.steps is not None
         self.program, self._execute, self._losses = program, execute, losses
-        self._step = 0
+        self._step, self._main = 0, elements(program)
+        self._mark, self._lost = 0, True
         self._before: deque[np.ndarray] = deque(maxlen=program.steps.first - 1)
 
     def reset(self) -> None:
@@ -46,28 +53,35 @@ class Stepping:
 
     def run(self, x: np.ndarray) -> StreamResult:
         """Take a step, with its lines x (*user_shape) of the input, and return what it gives."""
-        lost = False
         for _ in range(ATTEMPTS):
-            losses = self._losses()
-            if lost:
-                for back, own in zip(range(len(self._before), 0, -1), self._before, strict=True):
-                    self._take(own, self._step - back)
-            found = self._take(x, self._step)
-            lost = self._losses() != losses
-            if not lost:
-                break
-        else:
-            raise SimulationError(f"the machine lost what it keeps {ATTEMPTS} times in one step; "
-                                  f"check its power and its cable")
-        self._step += 1
-        self._before.append(x)
-        return found
+            losses, kept = self._losses(), True
+            again = [*self._before, x] if self._lost else [x]
+            for back, own in zip(range(len(again) - 1, -1, -1), again, strict=True):
+                found, marked = self._take(own, self._step - back)
+                kept &= marked
+            self._lost = not kept or self._losses() != losses
+            if not self._lost:
+                self._step += 1
+                self._before.append(x)
+                return found
+        raise SimulationError(f"the machine lost what it keeps {ATTEMPTS} times in one step; check "
+                              f"its power and its cable")
 
-    def _take(self, x: np.ndarray, step: int) -> StreamResult:
-        job = job_of(self.program, x[None], step)
+    def _take(self, x: np.ndarray, step: int) -> tuple[StreamResult, bool]:
+        """Take a step; return what it gives, and whether the machine knows the number."""
+        program = self.program
+        job = job_of(program, x[None], step, self._main)
+        at = np.array([[Space.MAIN, (len(program.entries) - 1) * ENTRY_WORDS]], np.uint32)
+        job = replace(job, read_at=np.concatenate([job.read_at, at]), read_ends=job.read_ends + 1)
         if step:
             job = replace(job, setup=job.setup[:0])
-        return results(self.program, job, self._execute(job, step % len(self.program.orders)))
+        if self._lost:
+            self._mark, self._lost = 1 + secrets.randbelow(0xFFFF), False
+            job = replace(job, input_at=np.concatenate([job.input_at, at]),
+                          input_values=np.append(job.input_values, [[self._mark]], axis=1).astype(
+                              np.uint32))
+        record = self._execute(job, step % len(program.orders))
+        return results(program, job, record), int(record.reads[0, -1]) & 0xFFFF == self._mark
 
 
 @contextmanager

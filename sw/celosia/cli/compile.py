@@ -29,6 +29,11 @@ def compile(
     weight_bits: Annotated[int, typer.Option(min=4, max=9)] = 8,
     activation_bits: Annotated[int, typer.Option(min=4, max=9)] = 8,
     lanes: Annotated[int | None, typer.Option(help="Instead of the target's default.")] = None,
+    stream: Annotated[str | None, typer.Option(
+        metavar="time", help="A program that takes a step of time at a run, and keeps what it "
+                             "computed of earlier lines.")] = None,
+    hop: Annotated[int | None, typer.Option(
+        help="New lines of a step of time; the fewest that are possible.")] = None,
     dense: Annotated[bool, typer.Option(help="Keep the zeros: the dense baseline.")] = False,
     labels: preprocessing.Labels = None,
     scale: preprocessing.Scale = None,
@@ -40,7 +45,8 @@ def compile(
 ) -> None:
     """Compile a model for a target, check that it fits, and show the cycles of each layer."""
     settings = Compiler(target=target, exponents=exponents, weight_bits=weight_bits,
-                        activation_bits=activation_bits, lanes=lanes, sparse=not dense)
+                        activation_bits=activation_bits, lanes=lanes, sparse=not dense,
+                        stream=stream, hop=hop)
     settings.check(calibrated=calibration is not None)
     check_pass(dump_after)
     if output is not None:
@@ -80,7 +86,7 @@ def summary(program: Program) -> dict[str, Any]:
         "fits": program.fits, "memory": {
             use.name: {"used": use.used, "available": use.available}
             for use in program.memory_use},
-        "main_memory": program.main_memory,
+        "main_memory": program.main_memory, "steps": streams.steps(program),
         "tensors": program.tensors, "remarks": list(program.remarks),
         "host": [asdict(layer) for layer in program.host],
         "preprocessing": program.preprocessing and asdict(program.preprocessing),
@@ -129,7 +135,10 @@ def _print(program: Program, result: dict[str, Any]) -> None:
             print(common.wrapped(f"copied from flash in each inference: "
                                  f"{sum(copied.values()) / 1024:.1f} KiB, of "
                                  f"{', '.join(copied)}"))
-    print(f"{program.predicted_cycles:,} cycles: {speed(program.predicted_cycles, clock)}")
+    if result["steps"] is None:
+        print(f"{program.predicted_cycles:,} cycles: {speed(program.predicted_cycles, clock)}")
+    else:
+        print(common.wrapped(streams.steps_told(result["steps"], clock)))
     raised = [f"{layer.name} {_few([row for row, _ in layer.raised_rows])}"
               for layer in program.layers if layer.raised_rows]
     if raised:

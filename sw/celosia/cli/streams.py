@@ -5,17 +5,51 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from celosia.cli import common
+from celosia.show import figure
+from celosia_spec.errors import FitError
 
 if TYPE_CHECKING:
     from celosia.bands.explain import LayerExplained
     from celosia.bands.file import StreamFile
     from celosia.bands.occupancy import Piece
+    from celosia.program import Program
 
 _ROWS = 32
 """Lines of the picture of main memory, at most."""
 
 _NAME = 14
 """Characters of a layer's name beside it."""
+
+
+def steps(program: "Program") -> dict[str, Any] | None:
+    """Return what a step of a program in steps is, and its cycles beside those of a window in one
+    go, ready for JSON; None of other programs."""
+    from celosia.bands.file import StreamFile
+    from celosia.bands.schedule import stream_schedule
+
+    if program.steps is None or not isinstance(program, StreamFile):
+        return None
+    own = program.steps
+    try:
+        window = stream_schedule(own.window, program.array).predicted_cycles
+    except FitError:
+        window = None
+    return {"hop": own.hop, "lines": own.lines, "first": own.first, "period": own.period,
+            "cycles": list(program.step_cycles), "window_cycles": window}
+
+
+def steps_told(told: Mapping[str, Any], clock: float) -> str:
+    """Return the same in words.   clock : MHz."""
+    least, most, hop = min(told["cycles"]), max(told["cycles"]), told["hop"]
+    span = f"{most:,}" if least == most else f"{least:,} to {most:,}"
+    window = told["window_cycles"]
+    beside = ("the array has no room for a window in one go" if window is None else
+              f"a window of {told['lines']} lines in one go takes {window:,}, {window / most:.1f} "
+              f"times as many")
+    lines = "line" if hop == 1 else "lines"
+    return (f"a step of {hop} {lines} takes {span} cycles, {figure(most / clock / 1e3)} ms; "
+            f"{beside}. It keeps up with {figure(hop * clock * 1e6 / most)} lines a second at "
+            f"{clock:g} MHz; the first result comes with step {told['first']:,}")
 
 
 def spent(layers: Sequence[tuple[str, Mapping[str, int]]]) -> None:

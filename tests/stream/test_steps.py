@@ -1,0 +1,358 @@
+"""Networks in steps of time: each step's results are those of the window that ends with it, on the
+golden model, the machine of words, the gateware and boards."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import nn
+from typer.testing import CliRunner
+
+import celosia
+from celosia.bands.file import stream_file
+from celosia.bands.host import output, prepare
+from celosia.bands.program import stream_program
+from celosia.bands.schedule import stream_schedule
+from celosia.bands.steps import steps
+from celosia.board import Board
+from celosia.cli import app
+from celosia.compare import compare
+from celosia.verify import verify
+from celosia_sim import golden, stream_machine
+from celosia_sim.golden.steps import GoldenSteps
+from celosia_sim.virtual import VirtualBoard
+from celosia_sim.virtual.line import SimulatedLine
+from celosia_spec.errors import ArgumentError, CelosiaError, CompileError
+from celosia_spec.steps import Ring
+from celosia_spec.stream.array import Array
+from stream.sharing import check_slots
+from stream.temporal import read_together, temporal
+from stream.test_flash_rtl import ARRAY as FLASH_ARRAY
+
+ARRAYS = (Array(clamp=True), Array(lanes=8, bank_rows=256, ring=64, clamp=True),
+          Array(clamp=True, drain=1, fill=2))
+
+
+def wanted(graph, stream, hop):
+    """Yield each step's lines of a stream, float (C, lines, W), and what the window that ends with
+    them gives: mantissas and exponent; None before there is one."""
+    height = graph.tensors[graph.input].shape[1]
+    for end in range(hop, stream.shape[1] + 1, hop):
+        found = None
+        if end >= height:
+            done = golden.run(graph, stream[None, :, end - height:end], keep_tensors=False)
+            found = done.mantissas[graph.output][0], done.exponents[graph.output][0]
+        yield stream[:, end - hop:end], found
+
+
+def compare_steps(graph, found, stream, array=None):
+    """Take all steps of a stream, on the golden model and, with an array, on the machine of words,
+    from noise in main memory on; compare their results."""
+    model, program = GoldenSteps(found.graph), None
+    if array is not None:
+        program = stream_program(graph, array, found)
+        check_rings(program)
+        check_slots(program)
+        state = stream_machine.State(program.array, np.random.default_rng(3).integers(
+            0, 1 << 16, program.array.main_words * 4))
+    whole = 0
+    for step, (x, right) in enumerate(wanted(graph, stream, found.hop)):
+        made, exponent, _ = model.run(x)
+        if right is not None:
+            whole += 1
+            assert np.array_equal(made, right[0][:, -made.shape[1]:])
+            assert exponent == right[1]
+        assert (right is not None) == (step + 1 >= found.first)
+        if program is None:
+            continue
+        order = program.orders[step % found.period]
+        state.exponents[program.slots[graph.input]] = prepare(program, x, state.main, step)
+        stream_machine.run(state, program.entries, order.chunks)
+        if right is not None:
+            mantissas, exponent = output(program, state.main, state.exponents)
+            assert np.array_equal(mantissas, made)
+            assert exponent == right[1]
+    assert whole
+
+
+def check_rings(program):
+    """No word of main memory belongs to two maps that are there at once, or to one and the stream;
+    what is kept is there always."""
+    places = program.places
+    assert {name for name, tensor in program.graph.tensors.items() if isinstance(tensor, Ring)} == {
+        name for name, place in places.items()
+        if place.life.born == -1 and place.life.dies == len(program.graph.nodes)} - (
+            set() if isinstance(program.graph.tensors["x"], Ring) else {"x"})
+    for at in range(-1, len(program.graph.nodes) + 1):
+        owners = np.zeros(program.array.main_words, int)
+        owners[:len(program.entries)] += 1
+        for place in places.values():
+            if place.life.born <= at <= place.life.dies:
+                owners[place.word:place.word + place.words] += 1
+        assert owners.max() == 1
+
+
+def stream_for(graph, steps_taken, hop, seed=1):
+    tensor = graph.tensors[graph.input]
+    rng = np.random.default_rng(seed)
+    shape = (tensor.shape[0], steps_taken * hop, tensor.shape[2])
+    return (rng.random(shape) - (0.3 if tensor.signed else 0)).astype(np.float32)
+
+
+@settings(max_examples=80, deadline=None, derandomize=True,
+          suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_golden_steps_are_golden_windows(data):
+    graph = data.draw(temporal())
+    least = steps(graph).hop
+    most = graph.tensors["x"].shape[1] // least
+    found = steps(graph, least * data.draw(st.integers(1, most)))
+    compare_steps(graph, found, stream_for(graph, found.first + 6, found.hop))
+
+
+@pytest.mark.parametrize("array", ARRAYS, ids=["16", "8", "one lane"])
+@settings(max_examples=25, deadline=None, derandomize=True,
+          suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_the_machine_of_words(array, data):
+    graph = data.draw(temporal())
+    least = steps(graph).hop
+    found = steps(graph, least * data.draw(st.integers(
+        1, graph.tensors["x"].shape[1] // least)))
+    compare_steps(graph, found, stream_for(graph, found.first + found.period, found.hop), array)
+
+
+def test_maps_that_are_read_together():
+    graph = read_together()
+    found = steps(graph)
+    assert {name for name, tensor in found.graph.tensors.items()
+            if isinstance(tensor, Ring)} == {"x", "a", "b", "c"}
+    compare_steps(graph, found, stream_for(graph, 40, 1), ARRAYS[0])
+
+
+# What users call
+
+WINDOW = 12
+
+
+class Listener(nn.Module):
+    """Separable convolutions over time, and a head over what is left of the window."""
+
+    def __init__(self, across=False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.across = across
+
+        def conv(before, after, kernel, groups=1, stride=1):
+            sizes = (1, kernel) if across else (kernel, 1)
+            return nn.Conv2d(before, after, sizes, groups=groups,
+                             stride=(1, stride) if across else (stride, 1))
+
+        self.layers = nn.Sequential(
+            conv(6, 6, 3, 6), conv(6, 12, 1), nn.ReLU(), conv(12, 12, 4, 12), conv(12, 8, 1),
+            nn.ReLU(), nn.Flatten(), nn.Linear(8 * 7, 5))
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+def windows(stream, hop=1):
+    """Return all windows of steps (N, C, hop, W)."""
+    lines = np.concatenate(list(stream), axis=1)
+    return np.stack([lines[:, end - WINDOW:end]
+                     for end in range(hop, lines.shape[1] + 1, hop) if end >= WINDOW])
+
+
+@pytest.fixture(scope="module")
+def calibration():
+    return np.random.default_rng(0).random((8, 6, WINDOW, 1)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def listener(target, calibration):
+    return celosia.compile(Listener(), calibration[:1], target="second", exponents="static",
+                           calibration=calibration, stream="time")
+
+
+@pytest.fixture(scope="module")
+def whole(target, calibration):
+    return celosia.compile(Listener(), calibration[:1], target="second", exponents="static",
+                           calibration=calibration)
+
+
+@pytest.fixture(scope="module")
+def sound():
+    return np.random.default_rng(1).random((34, 6, 1, 1)).astype(np.float32)
+
+
+def test_steps_are_windows_on_the_gateware(listener, whole, sound):
+    assert (listener.steps.hop, listener.steps.lines, listener.steps.first) == (1, WINDOW, WINDOW)
+    right = celosia.run(whole, windows(sound))
+    for backend in ("golden", "verilator"):
+        found = celosia.run(listener, sound, backend)
+        assert len(found.mantissa) == 23
+        assert np.array_equal(found.mantissa, right.mantissa)
+        assert np.array_equal(found.exponent, right.exponent)
+        assert np.array_equal(found.answer, right.answer)
+    period = len(listener.step_cycles)
+    assert period == listener.steps.period == 7
+    assert found.cycles.tolist() == [listener.step_cycles[step % period] for step in range(11, 34)]
+    assert listener.predicted_cycles == max(listener.step_cycles)
+
+
+def test_one_step_at_a_time(listener, whole, sound):
+    right = celosia.run(whole, windows(sound)).mantissa
+    with celosia.stream(listener, "verilator") as stream:
+        for _ in range(2):
+            found = [stream.run(x) for x in sound[:20]]
+            assert found[:11] == [None] * 11
+            assert np.array_equal([own.mantissa[0] for own in found[11:]], right[:9])
+            stream.reset()
+        with pytest.raises(CelosiaError, match=r"a step takes \(6, 1, 1\); give it the new lines"):
+            stream.run(sound)
+
+
+def test_verify_compares_every_step(listener, sound):
+    found = verify(listener, sound)
+    assert found.passed
+    assert found.images == 23
+    assert found.values == 23 * (5 + 1)
+
+
+@pytest.mark.parametrize("hop", [3, 12])
+def test_steps_of_several_lines(hop, target, calibration, whole):
+    made = celosia.compile(Listener(), calibration[:1], target="second", exponents="static",
+                           calibration=calibration, stream="time", hop=hop)
+    stream = np.random.default_rng(2).random((9, 6, hop, 1)).astype(np.float32)
+    right = celosia.run(whole, windows(stream, hop))
+    found = celosia.run(made, stream)
+    assert np.array_equal(found.mantissa, right.mantissa)
+    assert made.steps.first == -(-WINDOW // hop)
+
+
+def test_time_along_columns(target, calibration, listener, sound):
+    across = np.swapaxes(calibration, 2, 3)
+    made = celosia.compile(Listener(across=True), across[:1], target="second", exponents="static",
+                           calibration=across, stream="time")
+    assert made.step_cycles == listener.step_cycles
+    assert np.array_equal(celosia.run(made, sound.reshape(-1, 6, 1, 1)).mantissa,
+                          celosia.run(listener, sound).mantissa)
+
+
+def test_a_file_is_read_back(listener, tmp_path):
+    path = tmp_path / "net.celo"
+    listener.save(path)
+    found = celosia.load(path)
+    assert repr(found) == repr(listener)
+    assert (found.steps.hop, found.step_cycles) == (1, listener.step_cycles)
+    assert np.array_equal(found.program.entries, listener.program.entries)
+
+
+def test_a_sparse_step_beside_a_dense_one(listener):
+    found = compare(listener)
+    assert found.total.cycles_sparse == listener.predicted_cycles <= found.total.cycles_dense
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_board_keeps_its_state(damaged, listener, whole, sound):
+    """A board that is reset in the middle, and boots what is in its flash, but nothing of what was
+    kept; also over a line that loses and changes bytes."""
+    rng, damages = random.Random(3), []
+
+    def damage(data: bytes) -> bytes:
+        kept = bytes(byte ^ (rng.random() < 2e-5) for byte in data if rng.random() > 2e-5)
+        damages.append(kept != data)
+        return kept
+
+    program = stream_file(stream_schedule(
+        listener.program.source, FLASH_ARRAY, listener.steps), target="second", exponents="static")
+    right = celosia.run(whole, windows(sound)).mantissa
+    with VirtualBoard("icebreaker", FLASH_ARRAY, byte_level=True, image=program.image) as virtual:
+        line = SimulatedLine(virtual, to_board=damage, to_host=damage) if damaged else (
+            SimulatedLine(virtual))
+        with Board(line) as board:
+            board.load(program)
+            stream = board.stream()
+            found = []
+            for x in sound:
+                if len(found) in (15, 25):
+                    virtual.reset()
+                    virtual.run_until_quiet(100_000)
+                found.append(stream.run(x))
+            assert np.array_equal([own.mantissa[0] for own in found[11:]], right)
+            assert any(damages) == damaged
+            with pytest.raises(CelosiaError, match=r"give them to board.stream\(\)"):
+                board.run(sound)
+
+
+def test_the_commands(target, calibration, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "listening.py").write_text(
+        "from stream.test_steps import Listener\ndef make():\n    return Listener().eval()\n")
+    inputs, path = str(tmp_path / "x.npy"), str(tmp_path / "net.celo")
+    np.save(inputs, calibration)
+    call = ["compile", "listening:make", "--target", "second", "--calibration", inputs,
+            "--exponents", "static", "--stream", "time", "-o", path]
+    told = json.loads(CliRunner().invoke(app, [*call, "--json"]).stdout)["steps"]
+    assert (told["hop"], told["lines"], told["first"], told["period"]) == (1, 12, 12, 7)
+    assert len(told["cycles"]) == 7
+    assert told["window_cycles"] > 0
+    shown = " ".join(CliRunner().invoke(app, call).stdout.split())
+    assert f"a step of 1 line takes {min(told['cycles']):,} to {max(told['cycles']):,}" in shown
+    assert f"a window of 12 lines in one go takes {told['window_cycles']:,}" in shown
+    assert "the first result comes with step 12" in shown
+    np.save(inputs, np.zeros((11, 6, 1, 1), np.float32))
+    result = CliRunner().invoke(app, ["run", path, "--input", inputs])
+    assert result.exit_code == 1
+    assert "11 steps of 1 lines, and the first window is whole with 12" in result.output
+
+
+class Strided(nn.Module):
+    def __init__(self, padding=0):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = nn.Conv2d(2, 4, (3, 1), stride=(2, 1)), nn.Conv2d(4, 3, (3, 1))
+        self.c = nn.Conv2d(3, 2, (2, 1), padding=(padding, 0))
+
+    def forward(self, x):
+        return self.c(torch.relu(self.b(torch.relu(self.a(x)))))
+
+
+@pytest.mark.parametrize(("changes", "error", "message"), [
+    ({"exponents": "dynamic"}, ArgumentError, "dynamic exponents are found for each window anew"),
+    ({"stream": "space"}, ArgumentError, "stream must be 'time' or None, not 'space'"),
+    ({"stream": None, "hop": 2}, ArgumentError, "hop is the lines of a step of time"),
+    ({"hop": 13}, ArgumentError, "hop must be 1 to 12, the lines of a window, not 13"),
+    ({"hop": 3}, CompileError, r"a.*: a step of 3 lines brings it 3, and it takes every 2th; take "
+                               r"steps of 2 lines, or a multiple \(hop=2\)"),
+    ({"padding": 1}, CompileError, "c.*: it pads time by 1 lines before and 1 behind, and in a "
+                                   "stream other lines stand there; pad no time"),
+    ({"target": "icebreaker"}, CelosiaError, "runs on the second machine, and icebreaker carries "
+                                             "the first")])
+def test_what_cannot_be_is_refused_in_one_line(changes, error, message, target):
+    inputs = np.random.default_rng(0).random((2, 2, 12, 1)).astype(np.float32)
+    padding = changes.pop("padding", 0)
+    settings = {"target": "second", "exponents": "static", "calibration": inputs,
+                "stream": "time"} | changes
+    with pytest.raises(error, match=message):
+        celosia.compile(Strided(padding), inputs[:1], **settings)
+
+
+def test_a_stride_makes_steps_longer(target):
+    inputs = np.random.default_rng(0).random((20, 2, 12, 1)).astype(np.float32)
+    made, right = (celosia.compile(Strided(), inputs[:1], target="second", exponents="static",
+                                   calibration=inputs, stream=stream) for stream in ("time", None))
+    assert made.steps.hop == 2
+    stream = np.concatenate(list(inputs), axis=1)[:, :40].reshape(2, 20, 2, 1).swapaxes(0, 1)
+    found, wanted = celosia.run(made, stream), celosia.run(right, windows(stream, 2))
+    assert found.mantissa.shape == (15, 2, 1, 1)
+    assert np.array_equal(found.mantissa, wanted.mantissa[:, :, -1:])
+
+
+def test_a_program_of_whole_windows_has_no_steps(whole):
+    with pytest.raises(CelosiaError, match="computes whole windows"), celosia.stream(whole):
+        pass
