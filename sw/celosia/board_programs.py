@@ -18,7 +18,6 @@ from celosia_spec.errors import CelosiaError, refusals
 from celosia_spec.floats import to_odd
 from celosia_spec.qgraph import static_exponent
 from celosia_spec.stream.array import ENTRY_WORDS
-from celosia_spec.stream.memories import Space
 
 if TYPE_CHECKING:
     from celosia_boards.host.session import Session, SimResult
@@ -167,7 +166,7 @@ class _Steps(_Stream):
     def probe(self) -> Probe | None:    # type: ignore[override]
         """Answers of the first step of a period, with anything in what is kept."""
         from celosia.bands.host import ring_addresses
-        from celosia.bands.simulate import elements, job_of, results
+        from celosia.bands.simulate import elements, in_main, job_of, results
         from celosia_sim.golden.steps import GoldenSteps
 
         graph = self._program.graph
@@ -193,8 +192,7 @@ class _Steps(_Stream):
             wanted.append(golden.run(x))
         job = replace(
             job, input_values=np.array(values, np.uint32), input_at=np.concatenate([
-                np.column_stack([np.full(at.size, Space.MAIN), at]).astype(np.uint32),
-                job.input_at]))
+                in_main(at), job.input_at]))
 
         def right(record: Record) -> bool:
             found = results(self._program, job, record)

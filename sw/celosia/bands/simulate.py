@@ -163,6 +163,11 @@ def simulate(program: StreamProgram, images: np.ndarray, *, simulator: str = "ve
     return results(program, job, run(job))
 
 
+def in_main(elements: np.ndarray | list[int]) -> np.ndarray:
+    """Return the space and the addresses of elements of main memory, uint32 (n, 2)."""
+    return _at(Space.MAIN, elements)
+
+
 def _at(space: Space, addresses: np.ndarray | list[int]) -> np.ndarray:
     """Return space and address, uint32 (n, 2)."""
     found = np.array(addresses)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from celosia.bands.program import StreamProgram
-from celosia.bands.simulate import StreamResult, elements, job_of, results
+from celosia.bands.simulate import StreamResult, elements, in_main, job_of, results
 from celosia_boards.cache import Stages, unseen
 from celosia_boards.host.job import Job, Record, Stopped
 from celosia_sim.flash import PARTS, Beside, Chip
@@ -18,7 +18,6 @@ from celosia_sim.simulators.verilated import VerilatedCore, execute, library
 from celosia_spec.errors import SimulationError
 from celosia_spec.stream.array import ENTRY_WORDS
 from celosia_spec.stream.image import pack
-from celosia_spec.stream.memories import Space
 
 ATTEMPTS = 20
 """How often a step is taken where the machine loses what it has kept."""
@@ -71,7 +70,7 @@ class Stepping:
         """Take a step; return what it gives, and whether the machine knows the number."""
         program = self.program
         job = job_of(program, x[None], step, self._main)
-        at = np.array([[Space.MAIN, (len(program.entries) - 1) * ENTRY_WORDS]], np.uint32)
+        at = in_main([(len(program.entries) - 1) * ENTRY_WORDS])
         job = replace(job, read_at=np.concatenate([job.read_at, at]), read_ends=job.read_ends + 1)
         if step:
             job = replace(job, setup=job.setup[:0])

@@ -1,0 +1,102 @@
+"""Streams of time on the second machine: the cycles of a step beside those of a window in one go.
+
+MLPerf Tiny's streaming wakeword, trained, with static exponents, for the UP5K's array (decision
+16), dense and pruned as in `stream_cycles`; its recorded windows stand behind each other as a
+stream. Each step's result on the machine of words must be the golden model's for the window that
+ends with it. Its columns come every 32 ms, and the clock is 48 MHz.
+"""
+
+import argparse
+from dataclasses import replace
+
+import numpy as np
+from harness.command import main
+from harness.result import Check, Result, Table
+from harness.tiny import wakeword
+from stream_cycles import DENSITIES, UP5K, prune
+
+from celosia.bands.host import output, prepare
+from celosia.bands.program import StreamProgram, stream_program
+from celosia.bands.report import clocked
+from celosia.bands.steps import steps
+from celosia.cli.progress import progress
+from celosia.compiler import Compiler
+from celosia.quantise import quantise
+from celosia_sim import golden, stream_machine
+from celosia_spec.qgraph import QGraph
+from celosia_spec.stream.array import ENTRY_WORDS
+
+CLOCK_MHZ, COLUMN_MS = 48, 32
+HOPS = (1, 2, 4)
+TAKEN = 40
+"""Columns that each stream goes on for, behind its first window."""
+
+
+def differing(graph: QGraph, program: StreamProgram, x: np.ndarray) -> int:
+    """Return how many mantissas of all steps of a stream (C, columns, 1) differ from those of the
+    windows that end with them."""
+    found, height = program.steps, graph.tensors[graph.input].shape[1]
+    assert found is not None
+    main_memory = np.random.default_rng(1).integers(0, 1 << 16, (
+        program.array.main_words * ENTRY_WORDS))
+    state, wrong = stream_machine.State(program.array, main_memory), 0
+    for step, end in enumerate(range(found.hop, x.shape[1] + 1, found.hop)):
+        order = program.orders[step % found.period]
+        state.exponents[program.slots[graph.input]] = prepare(
+            program, x[:, end - found.hop:end], main_memory, step)
+        copied = np.isin(np.arange(len(order.chunks)), order.copied)
+        stream_machine.run(state, program.entries, order.chunks, stream_machine.Flash(
+            state, program.sections, copied, late=True))
+        if end >= height:
+            wanted = golden.run(graph, x[None, :, end - height:end], keep_tensors=False)
+            mantissas, exponent = output(program, main_memory, state.exponents)
+            assert exponent == wanted.exponents[graph.output][0]
+            wrong += int((mantissas != wanted.mantissas[graph.output][0]).sum())
+    return wrong
+
+
+def measure(arguments: argparse.Namespace) -> Result:
+    """Compile windows and steps at every density, and take the steps of a stream of each."""
+    rows: list[list[str | float | int]] = []
+    checks = []
+    array = replace(UP5K, drain=arguments.drain, fill=arguments.fill)
+    network, x = wakeword(45)
+    windows = x.numpy()
+    stream = np.concatenate(list(windows), axis=1)[:, :windows.shape[2] + TAKEN]
+    with progress("densities") as report:
+        for done, density in enumerate(DENSITIES):
+            prune(network, density)
+            graph = quantise(Compiler().graph(network.eval(), x[:1]), acc_bits=24, unsigned=True,
+                             unsigned_input=True, exponents="static", calibration=windows)
+            whole = clocked(stream_program(graph, array))[0].cycles
+            for hop in HOPS:
+                program = stream_program(graph, array, steps(graph, hop))
+                cycles = [found.cycles for found in clocked(program)]
+                ms = max(cycles) / CLOCK_MHZ / 1000
+                rows.append([density, hop, len(cycles), min(cycles) / 1000, max(cycles) / 1000,
+                             max(cycles) / hop / 1000, whole / 1000, whole / max(cycles) * hop, ms,
+                             hop * COLUMN_MS / ms, len(program.entries) / 128])
+                checks.append(Check.equal(
+                    f"{density:g}, {hop} columns: mantissas that differ",
+                    differing(graph, program, stream), 0))
+            if report:
+                report(done + 1, len(DENSITIES))
+    table = Table.of(
+        f"Streaming wakeword, 16 lanes of a UP5K at {CLOCK_MHZ} MHz", {
+            "density": "g", "columns a step": "", "steps of a period": "", "kcycles, least": ".1f",
+            "most": ".1f", "a column": ".1f", "a window": ".1f", "times fewer": ".1f",
+            "ms a step": ".3f", "times real time": ",.0f", "stream": ".0f"}, rows)
+    return Result(title="Streams of time: cycles of a step", tables=(table,), checks=tuple(checks),
+                  notes=("Cycles are exact, by the clock model. A step takes so many new columns; "
+                         "without steps each of them would take a window in one go, so that many "
+                         "times fewer cycles pass. Real time is a column in "
+                         f"{COLUMN_MS} ms. The stream in main memory is in KiB, with the lists of "
+                         f"all steps of a period.",))
+
+
+if __name__ == "__main__":
+    main(measure, __doc__,
+         ("--drain", {"type": int, "choices": (1, 2), "default": 2,
+                      "help": "lanes whose sums leave a cycle (%(default)s)"}),
+         ("--fill", {"type": int, "choices": (2, 4), "default": 4,
+                     "help": "elements that are filled a cycle (%(default)s)"}))
