@@ -98,10 +98,15 @@ def results(program: StreamProgram, job: Job, record: Record) -> StreamResult:
                         cycles=record.cycles[:, 0], saturated=record.saturated[:, 0] != 0)
 
 
+def verilated(design: Design, flash: Contents | None, stages: Stages) -> VerilatedCore:
+    """Return a machine for the compiled loop, out of reset, with the chip at its pins."""
+    beside = Beside(flash.chip, flash.element, flash.clock_hz) if flash else None
+    return VerilatedCore(library(design, stages), beside)
+
+
 def _verilator(design: Design, job: Job, flash: Contents | None,
                progress: Progress | None, stages: Stages) -> Record:
-    beside = Beside(flash.chip, flash.element, flash.clock_hz) if flash else None
-    with VerilatedCore(library(design, stages), beside) as machine:
+    with verilated(design, flash, stages) as machine:
         return execute(machine, job, progress)
 
 
@@ -125,25 +130,29 @@ def simulated(program: StreamProgram, *, simulator: str = "verilator",
     An array with flash is started with the program's image in it, and nothing is loaded else.
     SimulationError where a tool is missing, or the machine reports an error or finds no end.
     """
-    array = program.array
-    design = machine_design(array, stages) if design is None else design
+    design = machine_design(program.array, stages) if design is None else design
+    flash = flash_of(program)
 
     def run(job: Job) -> Record:
-        flash = None
-        if array.flash:
+        if flash:
             job = replace(job, setup=job.setup[:0])
-            flash = Contents(
-                part=FLASH.part, element=array.flash, clock_hz=FLASH_HZ,
-                memory=bytes(FLASH.base) + pack(array, program.sections))
         try:
             return SIMULATORS[simulator](design, job, flash, progress, stages)
         except Stopped as stopped:
-            raise SimulationError(_explain(stopped, job)) from stopped
+            raise SimulationError(why_stopped(stopped, job)) from stopped
 
     return run
 
 
-def _explain(stopped: Stopped, job: Job) -> str:
+def flash_of(program: StreamProgram) -> Contents | None:
+    """Return the flash chip with a program's image, if its array has one."""
+    array = program.array
+    return Contents(part=FLASH.part, element=array.flash, clock_hz=FLASH_HZ, memory=bytes(
+        FLASH.base) + pack(array, program.sections)) if array.flash else None
+
+
+def why_stopped(stopped: Stopped, job: Job) -> str:
+    """Return in words why a job was stopped, and the way out."""
     where, again = f"(image {stopped.image})", "compile the program again for this array"
     if stopped.failure is Failure.ERROR:
         name = Error(stopped.code).name if stopped.code in set(Error) else f"code {stopped.code}"
@@ -163,9 +172,9 @@ def simulate(program: StreamProgram, images: np.ndarray, *, simulator: str = "ve
     return results(program, job, run(job))
 
 
-def in_main(elements: np.ndarray | list[int]) -> np.ndarray:
+def in_main(places: np.ndarray | list[int]) -> np.ndarray:
     """Return the space and the addresses of elements of main memory, uint32 (n, 2)."""
-    return _at(Space.MAIN, elements)
+    return _at(Space.MAIN, places)
 
 
 def _at(space: Space, addresses: np.ndarray | list[int]) -> np.ndarray:

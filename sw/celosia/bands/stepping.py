@@ -9,15 +9,22 @@ from dataclasses import replace
 import numpy as np
 
 from celosia.bands.program import StreamProgram
-from celosia.bands.simulate import StreamResult, elements, in_main, job_of, results
+from celosia.bands.simulate import (
+    StreamResult,
+    elements,
+    flash_of,
+    in_main,
+    job_of,
+    results,
+    verilated,
+    why_stopped,
+)
 from celosia_boards.cache import Stages, unseen
 from celosia_boards.host.job import Job, Record, Stopped
-from celosia_sim.flash import PARTS, Beside, Chip
-from celosia_sim.simulators.rtl import FLASH, FLASH_HZ, Design, machine_design
-from celosia_sim.simulators.verilated import VerilatedCore, execute, library
+from celosia_sim.simulators.rtl import Design, machine_design
+from celosia_sim.simulators.verilated import execute
 from celosia_spec.errors import SimulationError
 from celosia_spec.stream.array import ENTRY_WORDS
-from celosia_spec.stream.image import pack
 
 ATTEMPTS = 20
 """How often a step is taken where the machine loses what it has kept."""
@@ -93,18 +100,14 @@ def simulated_steps(program: StreamProgram, *, stages: Stages = unseen,
     An array with flash is started with the program's image in it. SimulationError where a tool is
     missing, or the machine reports an error or finds no end.
     """
-    array, flash = program.array, None
-    compiled = library(machine_design(array, stages) if design is None else design, stages)
-    if array.flash:
-        chip = Chip(PARTS[FLASH.part], bytes(FLASH.base) + pack(array, program.sections))
-        flash = Beside(chip, array.flash, FLASH_HZ)
-    with VerilatedCore(compiled, flash) as machine:
+    flash = flash_of(program)
+    design = machine_design(program.array, stages) if design is None else design
+    with verilated(design, flash, stages) as machine:
         def take(job: Job, step: int) -> Record:
+            job = replace(job, setup=job.setup[:0]) if flash else job
             try:
-                return execute(machine, replace(job, setup=job.setup[:0]) if flash else job, None)
+                return execute(machine, job, None)
             except Stopped as stopped:
-                raise SimulationError(f"the machine stopped ({stopped.failure.name.lower()}, error "
-                                      f"{stopped.code}); compile the program again for this "
-                                      f"array") from stopped
+                raise SimulationError(why_stopped(stopped, job)) from stopped
 
         yield Stepping(program, take)
