@@ -19,11 +19,13 @@ def clocked(program: StreamProgram) -> list[Cycles]:
             for order in program.orders]
 
 
-def report(program: StreamProgram, found: Cycles) -> tuple[Layer, ...]:
+def report(program: StreamProgram, found: Cycles | None = None) -> tuple[Layer, ...]:
     """Return an entry for each layer. Cycles are exact: from when the exponent of the layer before
     is known, or the start, until its own is; the last layer's until the machine is done.
 
-    found : cycles of one order."""
+    found : cycles of one order; None is the first one.
+    """
+    found = clocked(program)[0] if found is None else found
     layers, at = [], 0
     for layer, entries in zip(program.layers, program.sizes, strict=True):
         # Each reading of another map has an exponent, too.
