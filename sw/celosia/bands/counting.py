@@ -9,7 +9,8 @@ import numpy as np
 
 from celosia.bands.filling import Place, records
 from celosia.bands.layouts import Band, Lines, Spread
-from celosia_spec.qgraph import QGraph, QNode, QTensor
+from celosia_spec.qgraph import QGraph, QNode
+from celosia_spec.steps import Ring, stored_name
 from celosia_spec.stream.array import ENTRY_WORDS, Array
 from celosia_spec.stream.controls import RECORDS, Op
 from celosia_spec.stream.fills import accesses, cycles
@@ -121,8 +122,8 @@ def _written(graph: QGraph, node: QNode, layout: Lines | Spread) -> Callable[[in
 def fills_of(graph: QGraph, node: QNode, way: Way, array: Array,
              apart: dict[str, int]) -> Callable[[Band], Fill]:
     """Return a function that tells what the records of a band's fills take."""
-    places = {name: Place(0, apart[name]) for name in (*node.inputs, node.epilogue.add)
-              if name is not None}
+    places = {name: _place(graph, way.layout, name, node.epilogue.add, apart[name])
+              for name in (*node.inputs, node.epilogue.add) if name is not None}
 
     @cache
     def found(band: Band) -> Fill:
@@ -138,13 +139,34 @@ def fills_of(graph: QGraph, node: QNode, way: Way, array: Array,
     return of
 
 
-def about_fills(layout: Lines | Spread, band: Band, source: QTensor, size: int) -> Fill:
+def _place(graph: QGraph, layout: Lines | Spread, name: str, added: str | None,
+           stride: int) -> Place:
+    """Return a place for what a node reads, in a step in which it goes around its ring's end."""
+    view = graph.tensors[name]
+    ring = graph.tensors[stored_name(graph.tensors, name)]
+    if not isinstance(ring, Ring) or (layout.around and name != added):
+        return Place(0, stride)
+    return Place(0, stride, ring.lines - view.shape[1] // 2, ring.lines)
+
+
+def about_fills_of(graph: QGraph, node: QNode, way: Way, array: Array) -> Callable[[Band], Fill]:
+    """Return a function that tells what a band's fills take, about."""
+    twice = not way.layout.around and any(isinstance(
+        graph.tensors[stored_name(graph.tensors, name)], Ring) for name in node.inputs)
+
+    def of(band: Band) -> Fill:
+        found = about_fills(way.layout, band, array.fill)
+        return Fill(2 * found.cycles, found.accesses, 2 * found.records) if twice else found
+    return of
+
+
+def about_fills(layout: Lines | Spread, band: Band, size: int) -> Fill:
     """Return what a band's fills take, about, where ``size`` elements are filled a cycle."""
     if isinstance(layout, Spread):
         words = -(-(layout.source.elements + layout.addends) // size)
         return Fill(words, words, 1 + (layout.addends > 0))
     grid, stretch = layout.grid, band.stretch
-    step, (height, width) = grid.lines.step, source.shape[1:]
+    step, height, width = grid.lines.step, grid.lines.size, grid.columns.size
     first, planes = stretch.line + grid.lines.shifts[0], len(grid.lines.planes)
     inside = max(0, min((first + band.end) * step, height) - max((first + band.begin) * step, 0))
     lines = inside * planes // step

@@ -57,7 +57,7 @@ def records(graph: QGraph, node: QNode, layout: Lines | Spread, band: Band,
         other |= {"signed": int(graph.tensors[add].signed), "residual": 1}
     if isinstance(layout, Spread):
         return _whole(layout, band, node, places, common, other, array)
-    made = [part for fill in rectangles(layout, source, band.stretch, band.begin, band.end)
+    made = [part for fill in rectangles(layout, band.stretch, band.begin, band.end)
             for part in _pieces(fill, array.bank_rows)]
 
     def of(fill: Rectangle, begin: int, channels: int, word: int, plane: int,

@@ -25,6 +25,8 @@ class Axis:
     step : S; 1 where there is one position.   offsets : ``[window position][kernel position]``, of
     the input element that output position 0 looks at.
     every : only every so manyth position is an output.   whole : all planes are stored.
+    around : lines of the ring that is stored as it lies, behind whose last line its first one comes
+    again; 0 where the input is stored from its first line on.
     """
 
     size: int
@@ -33,10 +35,11 @@ class Axis:
     offsets: tuple[tuple[int, ...], ...]
     every: int = 1
     whole: bool = False
+    around: int = 0
 
     @classmethod
     def of(cls, node: QNode, source: QTensor, result: QTensor, axis: int, *, dense: bool = False,
-           whole: bool = False) -> "Axis":
+           whole: bool = False, around: int = 0) -> "Axis":
         """Return axis 0 (lines) or 1 (columns) of a node. With ``dense`` every element of the input
         is a position, and the map is not parted."""
         geometry, pool = node.geometry, node.epilogue.pool
@@ -47,8 +50,8 @@ class Axis:
         count = result.shape[1 + axis]
         step = stride * (pool.stride[axis] if pool else 1) if count > 1 else 1
         every = step if dense else 1
-        return cls(size=source.shape[1 + axis], count=(count - 1) * every + 1, step=step // every,
-                   offsets=offsets, every=every, whole=whole)
+        return cls(size=around or source.shape[1 + axis], count=(count - 1) * every + 1,
+                   step=step // every, offsets=offsets, every=every, whole=whole, around=around)
 
     @cached_property
     def planes(self) -> tuple[int, ...]:
@@ -59,6 +62,8 @@ class Axis:
     @cached_property
     def shifts(self) -> tuple[int, int]:
         """The least and the largest shift."""
+        if self.around:
+            return 0, self.around - 1
         found = [offset // self.step for offsets in self.offsets for offset in offsets]
         return min(found), max(found)
 
@@ -89,11 +94,13 @@ class Grid:
 
     @classmethod
     def of(cls, node: QNode, source: QTensor, result: QTensor, *, fill: int, multiple: int = 1,
-           filled: bool = False, dense: bool = False, whole: bool = False) -> "Grid":
+           filled: bool = False, dense: bool = False, whole: bool = False,
+           around: int = 0) -> "Grid":
         """Return the grid of a node with lines that begin on multiples of ``multiple``; ``whole``:
-        all planes of columns are stored."""
+        all planes of columns are stored.   around : as of `Axis`, of one line of results."""
         lines, columns = (Axis.of(node, source, result, axis, dense=dense,
-                                  whole=whole and axis == 1) for axis in range(2))
+                                  whole=whole and axis == 1, around=(1 - axis) * around)
+                          for axis in range(2))
         before, beyond = max(0, -columns.shifts[0]), max(0, columns.shifts[1])
         wide = max(columns.count + beyond * filled, columns.longest + before * filled)
         return cls(lines=lines, columns=columns, pitch=-(-wide // multiple) * multiple,
@@ -147,15 +154,18 @@ class Grid:
             return NONE if beyond > 0 or -shift > EDGE else -shift
         return EDGE + beyond + self.pitch - self.columns.count if beyond > 0 else 0
 
-    def taps(self, span: int) -> Iterator[tuple[int, int]]:
+    def taps(self, span: int, turn: int = 0) -> Iterator[tuple[int, int]]:
         """Yield (position, mask) of every tap, relative to an output position of a band of ``span``
-        lines: phase by phase, kernel positions in their order."""
+        lines: phase by phase, kernel positions in their order.   turn : line of a ring at which the
+        input begins."""
         least = self.lines.shifts[0]
         for window_y in self.lines.offsets:
             for window_x in self.columns.offsets:
                 for y in window_y:
                     for x in window_x:
                         shift_y, plane_y = divmod(y, self.lines.step)
+                        if self.lines.around:
+                            shift_y = (shift_y + turn) % self.lines.around
                         shift_x, plane_x = divmod(x, self.columns.step)
                         yield (self.lines.planes.index(plane_y) * self.plane_y(span)
                                + self.columns.planes.index(plane_x) * self.plane_x(span, plane_y)

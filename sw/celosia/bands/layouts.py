@@ -146,6 +146,11 @@ class Spread:
         return 0 if self.operand is None else self.operand.channels
 
     @property
+    def around(self) -> bool:
+        """No: a ring is not read so."""
+        return False
+
+    @property
     def depth(self) -> int:
         """Bank rows from one position group to the next."""
         return 1
@@ -163,8 +168,9 @@ class Spread:
         """Return the column index of every channel of a residual operand in a stretch, int64."""
         return np.zeros(0, np.int64) if self.operand is None else self.operand.index()
 
-    def taps(self) -> list[tuple[int, int, int]]:
-        """Return (rows, rotation, mask) of every tap word, those of a residual operand first."""
+    def taps(self, turn: int = 0) -> list[tuple[int, int, int]]:
+        """Return (rows, rotation, mask) of every tap word, those of a residual operand first; no
+        layer that looks at its whole input at once reads a ring."""
         return self.operand_taps() + self.source.taps()
 
     def tiles(self, lines: int) -> Tiles:
@@ -192,6 +198,11 @@ class Lines:
     span: int
     channels: int
     addends: int = 0
+
+    @property
+    def around(self) -> bool:
+        """Whether a ring is stored as it lies."""
+        return self.grid.lines.around > 0
 
     @property
     def depth(self) -> int:
@@ -227,11 +238,11 @@ class Lines:
         """Return the column index of every channel of a residual operand in a stretch, int64."""
         return np.arange(self.addends)
 
-    def taps(self) -> list[tuple[int, int, int]]:
+    def taps(self, turn: int = 0) -> list[tuple[int, int, int]]:
         """Return (rows, rotation, mask) of every tap word: those of a residual operand, then phase
-        by phase."""
+        by phase.   turn : as of `Grid.taps`."""
         found = self.operand_taps()
-        for position, mask in self.grid.taps(self.span):
+        for position, mask in self.grid.taps(self.span, turn):
             rows, bank = self.place(position)
             found += [(rows + block * BLOCK, bank, mask) for block in range(self.blocks)]
         return found
@@ -293,14 +304,13 @@ def addend(layout: Lines, stretch: Stretch, begin: int, end: int) -> Rectangle |
         line=grid.pitch)
 
 
-def rectangles(layout: Lines, source: QTensor, stretch: Stretch, begin: int,
-               end: int) -> list[Rectangle]:
+def rectangles(layout: Lines, stretch: Stretch, begin: int, end: int) -> list[Rectangle]:
     """Return the fills of grid lines of a stretch: zeros around the map, and then its lines."""
     if begin == end:
         return []
     grid, span = layout.grid, layout.span
-    height, width = source.shape[1:]
     axis, across = grid.lines, grid.columns
+    height, width = axis.size, across.size
     single = len(across.planes) == 1 and across.step > 1
     phase = -across.planes[0] % across.step if single else 0
     whole = axis.step == across.step == 1 and grid.pitch == width

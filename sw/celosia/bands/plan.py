@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from celosia.bands.counting import Way, about_fills, counted, fills_of
+from celosia.bands.counting import Way, about_fills_of, counted, fills_of
 from celosia.bands.grid import Grid
 from celosia.bands.layouts import (
     Band,
@@ -106,8 +106,7 @@ def _fastest(graph: QGraph, node: QNode, array: Array, apart: dict[str, int]) ->
             for way in ways_of(graph, node, array, log2, apart)]
     if not ways:
         raise next(_refusals(graph, node, array, apart))
-    ways.sort(key=lambda way: counted(graph, node, way, lambda band: about_fills(
-        way.layout, band, joined(graph, node), array.fill)))
+    ways.sort(key=lambda way: counted(graph, node, way, about_fills_of(graph, node, way, array)))
     found, best = min(((counted(graph, node, way, fills_of(graph, node, way, array, apart)), at)
                        for at, way in enumerate(ways[:COUNTED])))
     return _layer(node, ways[best], array, found)

@@ -91,15 +91,19 @@ def _layer(out: Order, holds: Entries, graph: QGraph, layer: Layer, made: Sequen
         table_of[band] = {"tile": first * TILE_WORDS, "last_tile": band.tiles - 1,
                           "row": (band.stretch.row + row) % array.bank_rows}
     fills = [_records(graph, layer, band, places, array, step) for band in layer.bands]
+    turn = first_line(graph.tensors, node.input, step) if layer.layout.around else 0
+    taps = table(Op.TAPS, [
+        tap_word(array).pack(row=row % array.bank_rows, rotation=bank, mask=mask)
+        for row, bank, mask in layer.layout.taps(turn)])
     begin = (
-        table(Op.TAPS, [tap_word(array).pack(row=row % array.bank_rows, rotation=bank, mask=mask)
-                        for row, bank, mask in layer.layout.taps()])
-        + table(Op.TILES, tiles.words(array, layer.groups)) + _join(node, slots, read)
+        table(Op.TILES, tiles.words(array, layer.groups)) + _join(node, slots, read)
         + _fields(graph, layer, places, slots, read, array))
     if period > 1:
+        read_controls(taps)
         read_controls(begin)
-        begin = []
-    read_controls(begin + _fills(fills[0]))
+        read_controls(_fills(fills[0]))
+    else:
+        read_controls(taps + begin + _fills(fills[0]))
     width, line = result.shape[2], first_line(graph.tensors, node.output, step)
     following = iter(zip(layer.bands[1:], fills[1:], strict=True))
     for number, (part, made_here) in enumerate(zip(layer.parts, made, strict=True)):
@@ -205,15 +209,17 @@ def _records(graph: QGraph, layer: Layer, band: Band, places: dict[str, Region],
              step: int) -> list[dict[str, int]]:
     node = layer.node
     return records(graph, node, layer.layout, band, {
-        name: _place(graph, places, name, step)
+        name: _place(graph, places, layer, name, step)
         for name in (*node.inputs, node.epilogue.add) if name is not None}, array,
         log2_groups=layer.log2_groups)
 
 
-def _place(graph: QGraph, places: dict[str, Region], name: str, step: int) -> Place:
+def _place(graph: QGraph, places: dict[str, Region], layer: Layer, name: str, step: int) -> Place:
     """Return where what a node reads lies in a step."""
     held = stored_name(graph.tensors, name)
     region, tensor = places[held], graph.tensors[held]
+    if layer.layout.around and name != layer.node.epilogue.add:
+        return Place(region.word, region.stride)
     return Place(region.word, region.stride, first_line(graph.tensors, name, step),
                  tensor.lines if isinstance(tensor, Ring) else 0)
 

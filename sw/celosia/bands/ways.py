@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import product
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from celosia.bands.tiles import TileTable
 from celosia.schedule.steps import batch_steps, row_order, row_words
 from celosia_spec.isa import BLOCK
 from celosia_spec.qgraph import QGraph, QNode, QTensor
+from celosia_spec.steps import Ring, stored_name
 from celosia_spec.stream.array import ENTRY_WORDS, RING_GAP, Array
 from celosia_spec.stream.controls import BATCH, head_words
 from celosia_spec.stream.passes import pass_cycles
@@ -61,11 +63,11 @@ def ways_of(graph: QGraph, node: QNode, array: Array, log2: int,
     works: dict[tuple[int, int], list[Work]] = {}
     seen = set()
     masked = any(mask for _, mask in Grid.of(node, source, result, fill=array.fill).taps(1))
-    for multiple, filled, dense, every in GRIDS:
+    for around, (multiple, filled, dense, every) in product(_arounds(graph, node), GRIDS):
         if dense and adds:              # what is added lies as the outputs do, without gaps
             continue
         grid = Grid.of(node, source, result, fill=array.fill, multiple=size if multiple else 1,
-                       filled=filled, dense=dense, whole=every)
+                       filled=filled, dense=dense, whole=every, around=around)
         # Without masks nothing has to be filled.
         key = replace(grid, filled=filled and masked)
         if key in seen:
@@ -80,6 +82,15 @@ def ways_of(graph: QGraph, node: QNode, array: Array, log2: int,
                                     _shares(graph, node, layout),
                                     pooled=node.epilogue.pool is not None):
                     yield Way(log2_groups=log2, layout=layout, works=works[held], bands=bands)
+
+
+def _arounds(graph: QGraph, node: QNode) -> list[int]:
+    """Return the lines of the ring that a node may read as it lies, and 0. Where there is one line
+    of results, taps can find each line of its input wherever it is."""
+    ring = graph.tensors[stored_name(graph.tensors, node.input)]
+    lone = (not node.joins and node.epilogue.add != node.input
+            and graph.tensors[node.output].shape[1] == 1)
+    return [ring.lines, 0] if isinstance(ring, Ring) and lone else [0]
 
 
 def _held(source: QTensor, result: QTensor, log2: int, *, depthwise: bool,
