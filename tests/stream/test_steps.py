@@ -264,7 +264,7 @@ def test_a_board_keeps_its_state(damaged, listener, whole, sound):
     rng, damages = random.Random(3), []
 
     def damage(data: bytes) -> bytes:
-        kept = bytes(byte ^ (rng.random() < 2e-5) for byte in data if rng.random() > 2e-5)
+        kept = bytes(byte ^ (rng.random() < 6e-5) for byte in data if rng.random() > 6e-5)
         damages.append(kept != data)
         return kept
 
