@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from celosia.bands.filling import records
+from celosia.bands.filling import Place, records
 from celosia.bands.flash import MAIN_MEMORY, least_refusal
 from celosia.bands.grid import Grid
 from celosia.bands.layouts import Band, Lines, Stretch
@@ -127,7 +127,7 @@ def test_lines_of_several_records():
     stretch = Stretch(line=0, lines=lines, channel=0, channels=1, row=0)
     band = Band(stretch=stretch, tile=0, tiles=1, begin=0, end=layout.span, beside=False)
     made = [places(record, array) for record in records(
-        graph, node, layout, band, {"x": (0, 900)}, array, log2_groups=0)]
+        graph, node, layout, band, {"x": Place(0, 900)}, array, log2_groups=0)]
     element, bank, row = (np.concatenate([getattr(one, name).ravel() for one in made])
                           for name in ("element", "bank", "row"))
     assert sorted(element[element >= 0].tolist()) == list(range(900))
