@@ -343,7 +343,7 @@ def _store(state: State, row: Row, sums: list[np.ndarray], codes: np.ndarray, wr
     values = [phase[lanes] + bias for phase in sums]
     if layer["residual"]:
         signed = layer["residual_signed"]
-        weight = code_weight(array, signed_out=bool(layer["signed_out"]))
+        weight = code_weight(signed_out=bool(layer["signed_out"]))
         mantissas = codes[lanes] // weight - (signed << bits - 1)
         shift = int(state.exponents[layer["residual_slot"]]) - (bits - 1 - signed) - unit
         values = [value + clip(scale_rne(mantissas, shift, bits), (1 << array.acc_bits - 3) - 1)[0]

@@ -19,7 +19,7 @@ from celosia_spec.isa import EXPONENT_MIN, UNIT_MARGIN
 from celosia_spec.stream.array import ENTRY_WORDS, Array
 from celosia_spec.stream.controls import LAYER, head_words
 from celosia_spec.stream.heads import pack as pack_head
-from celosia_spec.stream.passes import RESIDUAL_PASS, code_weight, row_cycles
+from celosia_spec.stream.passes import code_weight, pass_cycles, row_cycles
 
 ARRAYS = {
     "16-one": Array(residual=False, main_words=1024, drain=1),
@@ -85,7 +85,7 @@ class Bench:
         """Play a layer of some batches, tiles and phases."""
         array, rng, block = self.array, self.rng, self.block
         layer = self._layer()
-        wide, residual = layer["wide"], layer["residual"]
+        wide = layer["wide"]
         exponent, other = rng.randint(-16, 15), rng.randint(-16, 15)
         words = array.main_words
         model = Output(array, layer, exponent, other, rng.randrange(words) << wide,
@@ -99,9 +99,8 @@ class Bench:
         self.tick(clear=0)
         self.written, self.expected = {}, []
         self.lead = self.path.lead()
-        self.step = row_cycles(array, log2_groups=layer["log2_groups"],
-                               signed_in=bool(layer["signed_in"]), wide=bool(wide),
-                               residual=bool(residual))
+        self.kind = {name: layer[name] for name in ("log2_groups", "signed_in", "wide", "residual")}
+        self.step = row_cycles(array, **self.kind)
         self._batches(model, words)
         for _ in range(100):
             self.tick()
@@ -139,7 +138,7 @@ class Bench:
         rng.shuffle(channels)
         start = model.position
         phases = (2 if layer["residual"] else 1 if layer["wide"] else rng.choice([1, 1, 4, 9]))
-        weight = code_weight(array, signed_out=bool(layer["signed_out"]))
+        weight = code_weight(signed_out=bool(layer["signed_out"]))
         scale = rng.randrange(array.acc_bits - 4)
         for _ in range(min(rng.randint(1, 4), len(channels) // groups)):
             rows = [self._row(channels.pop(), model.exponent, layer) for _ in range(groups)]
@@ -229,7 +228,7 @@ class Bench:
         flags = {"fresh": int(one.fresh), "begins": int(one.first), "ends": int(one.final),
                  "written": pack(one.written * len(one.rows), 1)}
         held = 15 + self.array.residual if self.array.drain == 1 else 4
-        least = max(self.step * len(one.rows), RESIDUAL_PASS * model.layer["residual"])
+        least = pass_cycles(self.array, **self.kind)
         for k in range(1, least + rng.choice([0, 0, 0, 1, 2, 7])):
             self.tick(start=0, heads=rng.randrange(self.array.controls), **(
                 flags if k < held else {"written": rng.getrandbits(self.array.lanes)}))

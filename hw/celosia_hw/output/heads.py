@@ -57,10 +57,12 @@ class Heads(wiring.Component):
         ``reach``, as `Normalise` wants it: two, three and four
         cycles behind the row's first sums, which are in cycle ``sums``; of sums that are codes of
         a residual operand what leaves them where they are.
-    lane, odd : Out(1), alone : In(1)
-        Of arrays with residual operands: one of a row's lanes, in its own cycle, where sums are
-        stored four cycles later; its number is odd. From a row's cycle ``sums`` - 1 on: its sums
-        are codes of a residual operand. Of arrays where two lanes leave a cycle.
+    alone : In(1)
+        Of arrays with residual operands, from a row's cycle ``sums`` - 1 on: its sums are codes of
+        one.
+    lane, odd : Out(1)
+        Of arrays with residual operands, where two lanes leave a cycle: one of a row's lanes, in
+        its own cycle, where sums are stored four cycles later; its number is odd.
     drained : Out
         Where one lane leaves a cycle, in place of the later bits of ``at``: bit k: two cycles less
         k ahead of the row's first sum, which is in cycle ``sums``.
@@ -89,7 +91,9 @@ class Heads(wiring.Component):
         if array.drain == 1:
             cycles, more["drained"] = self.sums, Out(cycles - self.sums + 2)
         else:
-            more = {"lane": Out(1), "odd": Out(1), "alone": In(1)}
+            more = {"lane": Out(1), "odd": Out(1)}
+        if array.drain == 2 or self.codes:
+            more["alone"] = In(1)
         if self.codes:
             more |= {"other": In(5), "code": In(array.activation_bits),
                      "addend": Out(signed(array.acc_bits))}
@@ -127,8 +131,8 @@ class Heads(wiring.Component):
             m.d.comb += [self.odd.eq(at[0]), self.lane.eq(active & Mux(
                 layer.wide, late, at < (self.array.lanes >> layer.log2_groups)))]
         plain, late = (head_reads(self.array, signed_in=signed) for signed in (False, True))
-        m.d.sync += words.eq(end | self.start | (at < len(plain) - 1) | (
-            layer.signed_in & (at + 1).matches(*late[len(plain):])))
+        m.d.sync += words.eq(end | self.start | at.matches(*(cycle - 1 for cycle in plain[1:])) | (
+            layer.signed_in & at.matches(*(cycle - 1 for cycle in late[len(plain):]))))
         m.d.sync += at.eq(Mux(end | self.start, 0, at + 1))
         # What loads stands as a summand's bits, so that it goes into the adder's look-up tables.
         m.d.sync += self.address.eq(Mux(
@@ -172,11 +176,13 @@ class Heads(wiring.Component):
     def _unit(self, m: Module) -> None:
         """Exponents, in cycle 1: the unit of the row's sums and how far its bias moves."""
         array, head = self.array, layout(HEAD.words[0])(self.word[:HEAD.words[0].bits])
-        right, far = Signal(7), Signal(5)
+        right, far = Signal(7), self._far(m) if self.codes else Const(0, signed(8))
+        m.d.comb += right.eq(self.exponent + head.right)
         self.amount = Signal(5, reset_less=True)
-        m.d.comb += [right.eq(self.exponent + head.right),
-                     far.eq(right[:5] | right[6].replicate(5))]
-        m.d.sync += self.amount.eq(Mux(self.at[1], far, self._far(m)) if self.codes else far)
+        bias = self.at[1] if self.codes else Const(1, 1)
+        m.d.sync += self.amount.eq(Mux(bias, right[:5], Mux(far[-1], 0, far[:5])))
+        with m.If(Mux(bias, right[6], ~far[-1] & far[5:7].any())):
+            m.d.sync += self.amount.eq(31)
         with m.If(self.at[1]):
             m.d.sync += [self.reach.eq(self.exponent + head.room), self.real.eq(head.real),
                          self.element.eq(head.element)]
@@ -189,6 +195,8 @@ class Heads(wiring.Component):
             reach = waits
         if array.drain == 1:            # rows take four cycles at least
             m.d.sync += self.near.eq(self.room[1:3])
+            if self.codes:
+                reach = Mux(self.alone, array.acc_bits - SIGNIFICAND_BITS - 1, reach)
             for k, register, value in ((3, self.room, reach), (5, self.last, self.room)):
                 with m.If(self.drained[k]):
                     m.d.sync += register.eq(value)
@@ -220,10 +228,12 @@ class Heads(wiring.Component):
         with m.If(self.at[self.BIAS - 1]):
             m.d.sync += [raised.eq(up), self.bias.eq(Mux(
                 self.layer.signed_in, rounded + excess.as_signed(), rounded))]
-        m.d.comb += self.up.eq(delayed(m, raised, int(self.codes), "up"))
+        m.d.comb += self.up.eq(delayed(m, raised & ~self.alone, 1, "up") if self.codes else raised)
         if self.codes:
             both = Cat(up, rounded).as_signed() + Cat(up, self.bias).as_signed()
             m.d.sync += self.addend.eq(Mux(self.layer.residual, both[1:], self.bias))
+            with m.If(self.alone):
+                m.d.sync += self.addend.eq(0)
 
     def _moved(self, m: Module, value: Value, amount: Value) -> tuple[Signal, Signal]:
         """Return a mantissa of 16 bits moved to the right by ``amount``, counted from `bias_left`
@@ -267,18 +277,19 @@ class Heads(wiring.Component):
             bits = value[first:-1]
             return (bits ^ sign.replicate(len(bits))).any()
 
-        # The one value that is too large by one unit is a power of two.
-        least = sign & ~value[:limit].any()
+        # The one value that is too large by one unit is a power of two. Below a code are zeros.
+        low = len(value) - 8 - self.array.activation_bits
+        least = sign & ~value[low:limit].any() & ~self.at[4]
         over = ~amount[1] & Mux(amount[0], beyond(limit + 8), beyond(limit) | least)
         return self._held(m, over, "over"), amount[1] | (over & ~sign)
 
     def _far(self, m: Module) -> Value:
-        """Return how far codes of a row move, from its cycle 2 on."""
+        """Return how far codes of a row move to the right, from its cycle 2 on."""
         apart, right = Signal(signed(6)), Signal(signed(8))
         m.d.sync += apart.eq(self.other + Mux(self.layer.residual_signed, 3, 2)
                              - self.array.activation_bits)
         m.d.comb += right.eq(self.reach - apart)
-        return (right[:5] | right[5:7].any().replicate(5)) & ~right[-1].replicate(5)
+        return right
 
     def _code(self, value: Value) -> Value:
         """Return what is moved: in a row's cycle 2 its bias, else a code, as high as it can be."""

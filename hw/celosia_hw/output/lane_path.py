@@ -79,11 +79,16 @@ class LanePath(wiring.Component):
         ]
         m.submodules.drained, m.submodules.ahead, m.submodules.lanes = drained, ahead, lanes = [
             Lanes(self.array) for _ in range(3)]
+        over = Signal()                         # with a pass's last lane
+        m.d.comb += over.eq(lanes.active & lanes.lane.all())
+        wide = layer.wide
+        if self.array.residual:
+            wide = wide & ~self._residual(m, heads, drained, over)
         m.submodules.pool, m.submodules.writer = pool, writer = (
             LanePool(self.array), LaneWriter(self.array))
         total, element = self._sums(m, heads, drained)
         # From three cycles before a row's first lane reaches the writer, to that.
-        rows = chain(m, Mux(layer.wide, heads.drained[0], heads.drained[-1]), 3, "late",
+        rows = chain(m, Mux(wide, heads.drained[0], heads.drained[-1]), 3, "late",
                      reset_less=False)
         left, first = Signal(2), Signal(2)      # of the pass's rows, two cycles before, and one
         with m.If(rows[1]):
@@ -100,8 +105,8 @@ class LanePath(wiring.Component):
             ahead.row.eq(rows[0]), pool.lane.eq(ahead.lane), pool.place.eq(lanes.lane),
             pool.keep.eq(kept), pool.kept.eq(writer.stored),
             pool.signed.eq(layer.signed_out), pool.element.eq(element), pool.first.eq(begins),
-            writer.wide.eq(layer.wide), writer.position.eq(self.position),
-            writer.clear.eq(layer.wide & layer.relu & total[-1]),
+            writer.wide.eq(wide), writer.position.eq(self.position),
+            writer.clear.eq(wide & layer.relu & total[-1]),
             writer.fresh.eq(loads), writer.row.eq(rows[3]),
             writer.word.eq(read), writer.takes.eq(takes), writer.counts.eq(counts),
             writer.puts.eq(puts), writer.last.eq(lanes.active & lanes.last),
@@ -110,25 +115,24 @@ class LanePath(wiring.Component):
             self.enables.eq(writer.enables), self.data.eq(writer.data),
         ]
         if self.array.residual:
-            self._residual(m, heads, pool, drained, ahead, begins)
+            m.d.comb += [heads.code.eq(pool.read), pool.first.eq(begins | layer.residual)]
+            with m.If(layer.residual):
+                m.d.comb += ahead.row.eq(heads.at[1])
         m.d.comb += writer.element.eq(self._element)
         self._top(m, writer, puts)
-        self._inside(m, heads, lanes, first[1])
+        self._inside(m, heads, over, first[1])
         return m
 
-    def _residual(self, m: Module, heads: Heads, pool: LanePool, drained: Lanes, ahead: Lanes,
-                  begins: Value) -> None:
-        """Keep the codes that sums of the first phase are; read them for the second one's."""
-        layer, bits, codes = self.layer, self.array.activation_bits, Signal(init=1)
-        with m.If(drained.active & drained.lane.all()):
+    def _residual(self, m: Module, heads: Heads, drained: Lanes, over: Value) -> Value:
+        """Find whether a pass is of the first phase of a layer with a residual operand: then its
+        sums are codes, and their elements wait for the second phase."""
+        codes, layer = Signal(init=1), self.layer
+        # Sums that are stored overtake elements, so there the second one comes later.
+        with m.If(Mux(layer.wide, over, drained.active & drained.lane.all())):
             m.d.sync += codes.eq(~(layer.residual & codes))
-        m.d.comb += [heads.other.eq(self.other), heads.code.eq(pool.read),
-                     pool.first.eq(begins | layer.residual)]
-        with m.If(layer.residual):
-            m.d.comb += [
-                pool.keep.eq(drained.active & codes), pool.place.eq(drained.lane),
-                pool.kept[:bits].eq(self.sums[0][:bits]), ahead.row.eq(heads.at[2]),
-            ]
+        alone = layer.residual & codes
+        m.d.comb += [heads.other.eq(self.other), heads.alone.eq(alone)]
+        return alone
 
     def _sums(self, m: Module, heads: Heads, drained: Lanes) -> tuple[Signal, Value]:
         """Drain the shadow; return a lane's sum with its bias, and its element."""
@@ -200,19 +204,23 @@ class LanePath(wiring.Component):
         """Find the largest exponent of what is written."""
         counts, exponent = delayed(m, puts & ~self.layer.wide, 1, "counts"), Signal(5)
         m.d.comb += exponent.eq(writer.stored[SIGNIFICAND_BITS:])
-        with m.If(self.clear | (counts & (exponent > self.top))):
-            m.d.sync += self.top.eq(Mux(self.clear, 0, exponent))
+        # Kept inverted, as it is compared.
+        below = Signal(5, init=31)
+        m.d.comb += self.top.eq(~below)
+        with m.If(self.clear | (counts & (exponent + below)[5])):
+            m.d.sync += below.eq(Mux(self.clear, 31, ~exponent))
 
-    def _inside(self, m: Module, heads: Heads, lanes: Lanes, placed: Value) -> None:
+    def _inside(self, m: Module, heads: Heads, over: Value, placed: Value) -> None:
         """Count the passes that are inside, and find whether one has no position yet.
 
-        placed : a pass gets it, if it is not the one of the pass before.
+        over : with a pass's last lane.   placed : a pass gets it, if it is not the one of the pass
+        before.
         """
         begun = chain(m, heads.first, 1, "begun", reset_less=False)[1]
         unplaced, inside = Signal(), Signal(2)
         m.d.comb += self.placed.eq(~unplaced)
         m.d.sync += [
             unplaced.eq(self.start | (unplaced & ~((begun & ~self.fresh) | placed))),
-            inside.eq(inside + self.start - (lanes.active & lanes.lane.all())),
+            inside.eq(inside + self.start - over),
             self.busy.eq(self.start | inside.any()),
         ]

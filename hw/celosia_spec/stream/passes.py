@@ -10,6 +10,10 @@ normalisers."""
 EXCESS_READ = 5
 """Cycle of a row in which the last word behind its head is asked for."""
 
+WIDE_TURN = 8
+"""Cycles more of a pass where a tensor is added, and sums are stored, and one lane leaves a cycle:
+sums of the second phase overtake elements, which those of the first one become."""
+
 RESIDUAL_PASS = 16
 """Cycles that a pass takes at least where a tensor is added: those of the first phase have left
 before the second one looks for them."""
@@ -20,7 +24,9 @@ def pass_cycles(array: Array, *, log2_groups: int, signed_in: bool, wide: bool =
     """Return the cycles that a pass takes at least."""
     rows = row_cycles(array, log2_groups=log2_groups, signed_in=signed_in, wide=wide,
                       residual=residual) << log2_groups
-    return max(rows, RESIDUAL_PASS) if residual else rows
+    if not residual:
+        return rows
+    return max(rows, RESIDUAL_PASS) + (WIDE_TURN if wide and array.drain == 1 else 0)
 
 
 def row_cycles(array: Array, *, log2_groups: int, signed_in: bool, wide: bool = False,
@@ -46,7 +52,7 @@ def head_reads(array: Array, *, signed_in: bool) -> tuple[int, ...]:
     return (*range(len(HEAD.words)), *range(EXCESS_READ + 1 - late, EXCESS_READ + 1))
 
 
-def code_weight(array: Array, *, signed_out: bool) -> int:
+def code_weight(*, signed_out: bool) -> int:
     """Return the mantissa of the step that reads a residual operand: codes go through the
-    normaliser, which halves elements with signs, or around it where one lane leaves a cycle."""
-    return 2 if signed_out and array.drain == 2 else 1
+    normaliser, which halves elements with signs."""
+    return 1 + signed_out

@@ -108,7 +108,7 @@ class Drains:
               fresh: bool) -> Drain:
         size, one = self.array.lanes // layer.groups, self.array.drain == 1
         base = self._late
-        if one and layer.wide:          # they do not wait for elements
+        if one and layer.wide and (ends or not layer.residual):     # no elements are waited for
             base = BIAS + 2 + self.array.residual
         heads: list[int] = []
         writes: list[int] = []

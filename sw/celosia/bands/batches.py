@@ -62,9 +62,9 @@ def batches(graph: QGraph, layer: Layer, part: Part, array: Array) -> Batches:
                               joins=(begin > 0).astype(np.int64),
                               open=(begin + steps < part.steps[batch]).astype(np.int64))
     if part.added is not None:
+        weight = code_weight(signed_out=graph.tensors[layer.node.output].signed)
         words[(at + control)[begin == 0], :groups] = WEIGHT.pack(
-            mantissa=(part.rows >= 0) * code_weight(
-                array, signed_out=graph.tensors[layer.node.output].signed),
+            mantissa=(part.rows >= 0) * weight,
             step=part.added).reshape(-1, groups)
     words.reshape(-1)[np.repeat((at + control + own) * ENTRY_WORDS, count) + _within(count)
                       ] = _weights(layer, part, array)

@@ -66,7 +66,7 @@ class Output:
         size, residual = len(one.written), self.layer["residual"]
         self.length = (1 + self.layer["wide"]) * sum(one.written)
         if residual and one.first:
-            weight = code_weight(self.array, signed_out=bool(self.layer["signed_out"]))
+            weight = code_weight(signed_out=bool(self.layer["signed_out"]))
             self.codes = [total // weight for total in one.sums]
             return [[] for _ in one.rows]
         totals = [self._total(row, one, group * size + lane)
