@@ -79,7 +79,7 @@ def blocks(of: Target, array: Array) -> dict[str, Callable[[], Component]]:
         "reading.masks": lambda: Masks(array),
         "reading.turn": lambda: Turn(array),
         "reading.sums": lambda: PassSums(array, of.mac),
-        "output": lambda: output(array),
+        "output": lambda: output(array, of.mac),
         "output.heads": lambda: Heads(array, heads),
         "output.normaliser": lambda: Normalise(array.acc_bits),
         "fill": lambda: FillAndMemory(array, of.weight_memory),
@@ -96,7 +96,8 @@ def blocks(of: Target, array: Array) -> dict[str, Callable[[], Component]]:
         "control.exponents": Exponents,
     }
     if array.drain == 1:
-        found |= {"output.lanes": lambda: Lanes(array), "output.pool": lambda: LanePool(array),
+        found |= {"output.lanes": lambda: Lanes(array),
+                  "output.pool": lambda: LanePool(array, of.mac),
                   "output.writer": lambda: LaneWriter(array)}
     else:
         found |= {"output.beats": lambda: Beats(array), "output.pool": lambda: Pool(array),

@@ -64,7 +64,7 @@ class Machine(wiring.Component):
             raise ValueError("an array with flash has a reader, and no other")
         self.array, self.reader = array, reader
         self.memory = MainMemory(array.main_words, main_memory)
-        self.output = OUTPUT_PATHS[array.drain](array)
+        self.output = OUTPUT_PATHS[array.drain](array, mac)
         self.reading, self.fill = ReadingPath(array, mac), FillEngine(array)
         self.control = ControlPath(array, MANTISSA, ReadingPath.LATENCY - self.output.lead())
         address = array.main_bits

@@ -13,8 +13,10 @@ from blocks.models.output import Output, Pass, Row
 from blocks.players import verilog_of
 from blocks.vectors import pack
 from blocks.verilated_block import Block
+from celosia_boards.families.ice40 import ICE40
 from celosia_hw.output.operand import Align
 from celosia_hw.output.path import OUTPUT_PATHS
+from celosia_sim import cells
 from celosia_spec.isa import EXPONENT_MIN, UNIT_MARGIN
 from celosia_spec.stream.array import ENTRY_WORDS, Array
 from celosia_spec.stream.controls import LAYER, head_words
@@ -31,6 +33,8 @@ ARRAYS = {
     "8": Array(residual=False, main_words=64, lanes=8, acc_bits=32, activation_bits=9),
     "16-acc32": Array(residual=False, main_words=4096, acc_bits=32, activation_bits=4, controls=64),
 }
+PACKED = "16-one"
+"""Is built as for the UP5K, of whose cells the pool has some."""
 
 
 class Bench:
@@ -236,8 +240,8 @@ class Bench:
 
 @pytest.mark.parametrize("name", ARRAYS)
 def test_layers(name):
-    array = ARRAYS[name]
-    with Block(verilog_of(OUTPUT_PATHS[array.drain](array))) as block:
+    array, mac = ARRAYS[name], "mac16" if name == PACKED else "generic"
+    with Block(verilog_of(OUTPUT_PATHS[array.drain](array, mac)), [cells.models(ICE40)]) as block:
         bench = Bench(array, block, name)
         for _ in range(50):
             bench.layer()

@@ -23,6 +23,8 @@ from celosia_spec.stream.controls import HEAD
 class LanePath(wiring.Component):
     """As `OutputPath`, of arrays whose `Array.drain` is 1.
 
+    mac : kind of the machine's multipliers, see `LanePool`.
+
     Members
     -------
     Those of `OutputPath`, but:
@@ -47,8 +49,8 @@ class LanePath(wiring.Component):
     On the UP5K: 799 cells (953 with residual operands) and 2 block memories.
     """
 
-    def __init__(self, array: Array) -> None:
-        self.array = array
+    def __init__(self, array: Array, mac: str = "generic") -> None:
+        self.array, self.mac = array, mac
         self.latency = 2 + Normalise.LATENCY + array.clamp
         self.word_bits = array.main_bits
         ring = (array.controls - 1).bit_length()
@@ -85,7 +87,7 @@ class LanePath(wiring.Component):
         if self.array.residual:
             wide = wide & ~self._residual(m, heads, drained, over)
         m.submodules.pool, m.submodules.writer = pool, writer = (
-            LanePool(self.array), LaneWriter(self.array))
+            LanePool(self.array, self.mac), LaneWriter(self.array))
         total, element = self._sums(m, heads, drained)
         # From three cycles before a row's first lane reaches the writer, to that.
         rows = chain(m, Mux(wide, heads.drained[0], heads.drained[-1]), 3, "late",

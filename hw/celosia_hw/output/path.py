@@ -75,7 +75,7 @@ class OutputPath(wiring.Component):
     # Cycle of a row in which its first lane's code of a residual operand is there.
     _CODE = 3
 
-    def __init__(self, array: Array) -> None:
+    def __init__(self, array: Array, mac: str = "generic") -> None:
         self.array = array
         self.latency = 2 + Normalise.LATENCY + array.clamp
         self.word_bits = array.main_bits

@@ -1,8 +1,9 @@
 """The maximum over the passes of a pooling window, and the largest exponent."""
 
+from collections.abc import Callable
 from typing import Any
 
-from amaranth.hdl import Const, Module, Mux, Signal, Value
+from amaranth.hdl import Const, Instance, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -18,11 +19,41 @@ def larger(new: Value, so_far: Value, *, signed: Value, first: Value, second: Va
     """Return the larger one of two elements, the second of which is inverted; ``first`` and
     ``second`` say which one, whatever they are."""
     # new > so far where new + ~so far overflows.
-    more = (new + so_far)[ELEMENT_BITS]
+    choice, fixed = _choice(new, so_far, signed=signed, first=first, second=second)
+    return Mux(choice ^ ((new + so_far)[ELEMENT_BITS] & ~fixed), new, ~so_far)
+
+
+def _choice(new: Value, so_far: Value, *, signed: Value, first: Value,
+            second: Value) -> tuple[Value, Value]:
+    """Return whether the first of two elements is the larger one if it is not larger as a number,
+    and whether it is so anyway, else the opposite."""
     signs = [new[SIGNIFICAND_BITS - 1] & signed, ~so_far[SIGNIFICAND_BITS - 1] & signed]
     # Of two elements below zero the larger one stands for less.
-    fixed, choice = second | first | (signs[0] ^ signs[1]), first | (signs[1] & ~second)
-    return Mux(choice ^ (more & ~fixed), new, ~so_far)
+    return first | (signs[1] & ~second), second | first | (signs[0] ^ signs[1])
+
+
+def _packed(m: Module, new: Value, so_far: Value, **given: Value) -> Signal:
+    """Do what `larger` does in cells of iCE40 that have a carry and a choice each: Yosys makes two
+    cells of them."""
+    more: Value = Const(0, 1)
+    choice, found = Signal(), Signal(ELEMENT_BITS)
+
+    def table(output: Callable[[int, int, int, int], int]) -> Const:
+        bits = ((output(*(index >> place & 1 for place in range(4))), index) for index in range(16))
+        return Const(sum(bit << index for bit, index in bits), 16)
+
+    for k, (a, b) in enumerate(zip(new, so_far, strict=True)):
+        carry = Signal(name=f"carry{k}")
+        m.submodules[f"carry{k}"] = Instance("SB_CARRY", i_I0=a, i_I1=b, i_CI=more, o_CO=carry)
+        m.submodules[f"choice{k}"] = Instance(
+            "SB_LUT4", p_LUT_INIT=table(lambda first, a, b, _: a if first else 1 - b), i_I0=choice,
+            i_I1=a, i_I2=b, i_I3=more, o_O=found[k])
+        more = carry
+    chosen, fixed = _choice(new, so_far, **given)
+    m.submodules.choice = Instance(
+        "SB_LUT4", p_LUT_INIT=table(lambda chosen, fixed, _, more: chosen ^ (more & ~fixed)),
+        i_I0=chosen, i_I1=fixed, i_I2=Const(0, 1), i_I3=more, o_O=choice)
+    return found
 
 
 class Pool(wiring.Component):
@@ -120,6 +151,8 @@ class Largest(wiring.Component):
 class LanePool(wiring.Component):
     """Largest elements of a tile so far, where one lane leaves a cycle, in a block memory.
 
+    mac : kind of the machine's multipliers; with "mac16" it is an iCE40.
+
     Members
     -------
     signed : In(1)
@@ -136,8 +169,8 @@ class LanePool(wiring.Component):
     A lane a cycle; from a lane to the same one of the next pass it takes 4 cycles.
     """
 
-    def __init__(self, array: Array) -> None:
-        self.array = array
+    def __init__(self, array: Array, mac: str = "generic") -> None:
+        self.array, self.mac = array, mac
         lane = In(range(array.lanes))
         super().__init__({
             "signed": In(1), "lane": lane, "read": Out(ELEMENT_BITS),
@@ -152,8 +185,11 @@ class LanePool(wiring.Component):
             memory.read.addr.eq(self.lane), memory.read.en.eq(1), memory.write.addr.eq(self.place),
             memory.write.en.eq(self.keep), memory.write.data.eq(self.kept),
             self.read.eq(memory.read.data),
-            self.largest.eq(larger(self.element, so_far, signed=self.signed, first=self.first,
-                                   second=Const(0, 1))),
         ]
+        given: dict[str, Value] = {"signed": self.signed, "first": self.first,
+                                   "second": Const(0, 1)}
+        m.d.comb += self.largest.eq(_packed(m, self.element, so_far, **given)
+                                    if self.mac == "mac16" else
+                                    larger(self.element, so_far, **given))
         m.d.sync += so_far.eq(~memory.read.data)
         return m
