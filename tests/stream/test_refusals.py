@@ -61,7 +61,7 @@ def lone(shape, rows, kernel, *, pool=None, stride=(1, 1), acc_bits=24):
      Array(), CompileError,
      r"y \(conv\): excess field sum must be -32768 to 32767, not -32893; give it smaller maps, or "
      r"weights and biases nearer to 1"),
-], ids=["tap words", "pooling", "taps", "inputs", "bank rows", "ring", "tiles", "main memory",
+], ids=["pooling", "taps", "inputs", "bank rows", "ring", "tiles", "main memory",
         "fields", "mantissas"])
 def test_refusal(graph, array, error, message):
     with pytest.raises(error, match=message) as raised:
