@@ -118,15 +118,18 @@ class FlashReader(wiring.Component):
         whole, done, turn, begin, end, head = (Signal(name=name) for name in (
             "whole", "done", "turn", "begin", "end", "head"))
         request, grant = self.memory.request, self.memory.grant
-        checks, pausing = self._wake(m, Cat(element, unit))
+        # What the executor asks for has a cycle across the die; what is stopped counts no more.
+        asked = Signal()
+        m.d.sync += asked.eq(self.copy & ~self.stop)
+        checks, pausing = self._wake(m, Cat(element, unit), asked)
         m.d.comb += [
             *(getattr(self, name).eq(getattr(lines, name))
               for name in PINS if name != "i"),
             lines.i.eq(self.i), lines.unit.eq(held), lines.free.eq(~request | grant),
-            begin.eq(checks | self.copy), whole.eq(lines.come & lines.part.all()),
+            begin.eq(checks | asked), whole.eq(lines.come & lines.part.all()),
             # Words that are written are done when they are, others when they have come.
             done.eq((whole & ~(body & writes)) | (request & grant)),
-            self.copying.eq(boot | lines.busy), self.checking.eq(boot),
+            self.copying.eq(boot | lines.busy | asked), self.checking.eq(boot),
             self.memory.address.eq(Cat(element[2:], unit)),
             self.memory.enable.eq(1 << element[:2]), self.memory.data.eq(held),
             lines.end.eq(end), head.eq(going & ~body & at_least(element, _HEADER)),
@@ -190,7 +193,7 @@ class FlashReader(wiring.Component):
         return max((self.array.main_words // UNIT_WORDS - 1).bit_length(),
                    self.pause - (_ELEMENTS - 1).bit_length())
 
-    def _wake(self, m: Module, count: Value) -> tuple[Signal, Signal]:
+    def _wake(self, m: Module, count: Value, asked: Value) -> tuple[Signal, Signal]:
         """Pause, and carry out the script's commands, each with a pause behind it; return the
         strobe that the image is checked, and whether ``count`` counts a pause."""
         lines = self.lines
@@ -198,7 +201,7 @@ class FlashReader(wiring.Component):
         step = Signal(range(len(lines.script) + 1))
         m.d.comb += [
             lines.step.eq(step),
-            lines.begin.eq(over | self.copy), lines.wake.eq(step != len(lines.script)),
+            lines.begin.eq(over | asked), lines.wake.eq(step != len(lines.script)),
             checks.eq(over & ~lines.wake),
         ]
         m.d.sync += over.eq(pausing & ~over & count[:self.pause].all())
@@ -213,7 +216,7 @@ class FlashReader(wiring.Component):
         lines, before = self.lines, Signal(CONTROL_BITS - 4, reset_less=True)
         with m.If(lines.come):
             m.d.sync += before.eq(Cat(lines.nibble, before))
-        with m.If(self.copy):
+        with m.If(~self.copying):
             m.d.sync += held.eq(self.unit)
         with m.Elif(whole):         # the byte that came first is the lower one
             m.d.sync += held.eq(Cat(before[4:], lines.nibble, before[:4]))

@@ -44,7 +44,7 @@ bits apart, which is longer than any section, all bursts of 24, and of anything 
 
 _ALL = (1 << 8 * CHECKSUM_BYTES) - 1
 
-_COMMAND, _AROUND = 40, 6
+_COMMAND, _AROUND = 40, 7
 """Clocks of the flash before data come: command, address, dummy clocks. Cycles around them."""
 
 

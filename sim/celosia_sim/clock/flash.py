@@ -82,7 +82,7 @@ class FlashReader:
             self._bodies.append((first, first + units * UNIT_BYTES // _ELEMENT))
             at += (units + 1) * UNIT_BYTES // _ELEMENT
         self._number, self._free = 0, NEVER
-        self._pulse = now + _COMMAND * self._clock + self._element
+        self._pulse = now + 1 + _COMMAND * self._clock + self._element
 
     def _comes(self, now: int) -> None:
         """An element's last clock."""
