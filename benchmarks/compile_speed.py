@@ -82,7 +82,7 @@ def timed(*arguments):
 
 def with_room():
     from dataclasses import replace
-    from celosia.bands.schedule import stream_schedule
+    from celosia.bands.schedule import schedule_with_room
     from celosia.compiler import Compiler
     from celosia.emit.weight_stream import encode, port_rows
     from celosia.schedule.scheduling import schedule
@@ -91,7 +91,7 @@ def with_room():
     compiler = Compiler(target=target)
     graph = compiler.quantised(compiler.graph(model, example), None)
     if isinstance(compiler.array(), Array):
-        return stream_schedule(graph, replace(compiler.array(), main_words=1 << 16))
+        return schedule_with_room(graph, compiler.array())
     deepest = ("weight_rows", "bank_rows", "table_rows", "taps", "writes", "program_words",
                "store_beats", "residual_beats")
     array = replace(compiler.array(), acc_bits=graph.acc_bits, index_bits=20, count_bits=16,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from celosia.board import Board
     from celosia.results import Stages
 
-_WEIGHT_ROWS_MAX = _MAIN_WORDS_MAX = 65_536
+_WEIGHT_ROWS_MAX = 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,11 +81,11 @@ def _dense(program: Program) -> tuple[Layer, ...]:
         roomy = replace(program.array, weight_rows=_WEIGHT_ROWS_MAX)
         return lower(graph, roomy, target=program.target, exponents=program.exponents).layers
 
-    from celosia.bands.schedule import stream_schedule
+    from celosia.bands.schedule import MAIN_WORDS_MAX, stream_schedule
 
     assert isinstance(program.array, Array)
     steps = None if program.steps is None else replace(program.steps, graph=graph)
-    return stream_schedule(graph, replace(program.array, main_words=_MAIN_WORDS_MAX), steps).layers
+    return stream_schedule(graph, replace(program.array, main_words=MAIN_WORDS_MAX), steps).layers
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -157,9 +157,9 @@ class Compiler:
         array = self._array_of(graph)
         self._check_stream(array)
         if isinstance(array, Array):
-            from celosia.bands.schedule import stream_schedule
+            from celosia.bands.schedule import schedule_with_room
 
-            return stream_schedule(graph, array, self.steps(graph))
+            return schedule_with_room(graph, array, self.steps(graph))
 
         from celosia.schedule.scheduling import schedule
 

@@ -77,7 +77,8 @@ def test_what_is_added_is_told():
     program = stream_program(residual_network(), Array(main_words=1024))
     check_words(program)
     [layer] = (layer for layer in explain(stream_file(
-        StreamSchedule(stream=program), target="second", exponents="dynamic"))[0]
+        StreamSchedule(array=program.array, stream=program), target="second",
+        exponents="dynamic"))[0]
         if layer.name == "b")
     assert layer.windows == 2
     assert any("a tensor is added" in line.says for line in layer.lines)
@@ -95,7 +96,8 @@ def test_what_flash_brings_is_told(capsys):
     sections = [piece for piece in pieces_told(program, words) if piece.kind == Kind.SECTION]
     assert copies == len(program.flash.runs) and len(sections) == len(program.flash.words)
     assert sum(flash_bytes(program).values()) == 8 * sum(piece.words for piece in sections)
-    made = stream_file(StreamSchedule(stream=program), target="second", exponents="dynamic")
+    made = stream_file(StreamSchedule(array=program.array, stream=program), target="second",
+                       exponents="dynamic")
     layers, found = explain(made)
     assert [layer.name for layer in layers if layer.copied] == list(flash_bytes(program))
     [line, *_] = (line for layer in layers for line in layer.lines if line.op == "copy")

@@ -2,6 +2,7 @@
 """What users call, for a target whose array is the second machine's."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +18,7 @@ from celosia.cli import app
 from celosia.cli.common import find_model
 from celosia.compare import compare, count
 from celosia.compiler import Compiler
+from celosia.compress import prune_to_cycles
 from celosia.compress.weights.prediction import Predictor
 from celosia.graph import Graph
 from celosia.verify import verify
@@ -192,6 +194,19 @@ def test_inputs_that_are_never_below_zero_have_no_sign(program):
         assert made.graph.tensors[made.graph.input].signed == signed
     centred = replace(pixels, mean=(0.5,))
     assert not centred.unsigned
+
+
+def test_what_has_too_little_room_is_predicted_and_pruned_until_it_fits(target):
+    torch.manual_seed(0)
+    module, example = nn.Sequential(nn.Linear(300, 200), nn.ReLU(), nn.Linear(200, 10)).eval(), \
+        np.zeros((1, 300), np.float32)
+    found = Predictor(example, target="second")(module)
+    assert re.search(r"words of main memory, the array has 4096; prune more", found.problem)
+    assert found.cycles == sum(plan.cycles for plan in found.layers.values()) + found.fixed
+    with pytest.raises(CelosiaError, match="of main memory, the array has 4096; "):
+        celosia.compile(module, example, target="second")
+    prune_to_cycles(module, example_input=example, budget=10**6, target="second")
+    assert celosia.compile(module, example, target="second").memory_use[0].used > 0.85 * 4096
 
 
 def test_predictions_are_those_of_the_program(program):

@@ -1,7 +1,7 @@
 """How an array of the second machine runs a graph, or what is in the way."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -19,16 +19,22 @@ from celosia_spec.qgraph import QGraph
 from celosia_spec.steps import Steps
 from celosia_spec.stream.array import ENTRY_BITS, Array
 
+MAIN_WORDS_MAX = 65_536
+"""Words of main memory that an array has at most."""
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class StreamSchedule:
-    """A network that an array has room for: what it has not is refused before there is one."""
+    """How an array runs a network.
 
+    array  : what it is for.   stream : the program.
+    short  : says that the array's main memory is too small for it; the stream is that of one with
+             more of it.
+    """
+
+    array: Array
     stream: StreamProgram
-
-    @property
-    def array(self) -> Array:
-        return self.stream.array
+    short: FitError | None = None
 
     @cached_property
     def _clocked(self) -> list[Cycles]:
@@ -56,13 +62,30 @@ class StreamSchedule:
         return sum(layer.macs for layer in self.layers)
 
     def refusals(self, target: str) -> Iterator[FitError]:
-        """None, as a schedule of the first machine has some."""
-        return iter(())
+        """Everything of it that the array has no room for."""
+        if self.short is not None:
+            yield self.short
 
 
 def stream_schedule(graph: QGraph, array: Array, steps: Steps | None = None) -> StreamSchedule:
     """Return how the array runs a graph, or its ``steps``; errors as of `stream_program`."""
-    return StreamSchedule(stream=stream_program(graph, array, steps))
+    return StreamSchedule(array=array, stream=stream_program(graph, array, steps))
+
+
+def schedule_with_room(graph: QGraph, array: Array, steps: Steps | None = None) -> StreamSchedule:
+    """Return what `stream_schedule` does, as if main memory were as large as any array has; other
+    errors as of `stream_program`."""
+    try:
+        return stream_schedule(graph, array, steps)
+    except FitError as refusal:
+        if refusal.need is None or refusal.need.what != MAIN_MEMORY:
+            raise
+        roomy = replace(array, main_words=MAIN_WORDS_MAX)
+        try:
+            return StreamSchedule(array=array, stream=stream_program(graph, roomy, steps),
+                                  short=refusal)
+        except CompileError:
+            raise refusal from None
 
 
 def attempt_weights(layers: Sequence[Conv], array: Array, target: str) -> Outcome:
