@@ -29,7 +29,6 @@ from celosia_hw.fill.finisher import Finisher
 from celosia_hw.flash.reader import FlashReader
 from celosia_hw.lanes.bank_rows import BankRows
 from celosia_hw.lanes.masks import Masks
-from celosia_hw.lanes.pass_sums import PassSums
 from celosia_hw.lanes.reading import ReadingPath
 from celosia_hw.lanes.taps import Taps
 from celosia_hw.lanes.tiles import Tiles
@@ -78,7 +77,7 @@ def blocks(of: Target, array: Array) -> dict[str, Callable[[], Component]]:
         "reading.bank rows": lambda: BankRows(array),
         "reading.masks": lambda: Masks(array),
         "reading.turn": lambda: Turn(array),
-        "reading.sums": lambda: PassSums(array, of.mac),
+        "reading.sums": lambda: ReadingPath(array, of.mac).pass_sums,
         "output": lambda: output(array, of.mac),
         "output.heads": lambda: Heads(array, heads),
         "output.normaliser": lambda: Normalise(array.acc_bits),

@@ -141,7 +141,7 @@ class Machine(wiring.Component):
             reading.band_row.eq(control.row), reading.band_tile.eq(control.tile),
             reading.load.eq(control.load), reading.tile.eq(control.begins),
             *(getattr(reading, name).eq(getattr(control, name))
-              for name in ("again", "phase", "step", "steps", "mantissas", "word")),
+              for name in ("again", "step", "steps", "mantissas", "word")),
             reading.write_taps.eq(control.tap), reading.write_tiles.eq(control.tile_word),
             reading.address.eq(control.place),
             *(getattr(reading, name).eq(getattr(fill, name))

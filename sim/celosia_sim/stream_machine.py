@@ -19,7 +19,7 @@ from celosia_spec.isa import (
     EXPONENT_SLOTS,
     SIGNIFICAND_BITS,
 )
-from celosia_spec.stream.array import EDGE, ENTRY_WORDS, Array
+from celosia_spec.stream.array import ENTRY_WORDS, PIECE, Array
 from celosia_spec.stream.controls import (
     BATCH,
     COMMAND,
@@ -262,7 +262,7 @@ def _batch(state: State, reader: Reader, batch: dict[str, int], layer: dict[str,
         tile_fields = {name: int(value) for word, bits in
                        zip(tile_words(state.array), words_of, strict=True)
                        for name, value in word.unpack(bits).items()}
-        tile_fields["row"] += band["row"]
+        tile_fields["row"] = tile_fields["piece"] * PIECE + band["row"]
         for group, row in enumerate(rows):
             sums = [_sums(state, row.steps, row.head["excess"], group, tile_fields, layer, phase)
                     for phase in range(layer["residual"], layer["last_phase"] + 1)]
@@ -301,29 +301,24 @@ def _sums(state: State, steps: np.ndarray, excess: int, group: int, tile: dict[s
     tap = tap_word(array).unpack(state.taps[columns // BLOCK + phase * layer["tap_step"]])
     lanes = np.arange(size)
     at = tap["rotation"][:, None] + lanes
-    rows = (tile["row"] + tap["row"] + columns % BLOCK)[:, None] + at // size * layer["rows"]
+    rows = ((tile["row"] + tap["piece"] * PIECE + columns % BLOCK)[:, None]
+            + at // size * layer["rows"])
     codes = state.banks[group * size + at % size, rows % array.bank_rows]
     hidden = _hidden(tile, group * size, size)[tap["mask"]]
     nothing = 1 << array.activation_bits - 1 if layer["signed_in"] else 0
-    sums = (mantissas[:, None] * np.where(hidden, nothing, codes)).sum(axis=0) + excess
+    sums = (mantissas[:, None] * np.where(hidden, nothing, codes)).sum(axis=0)
     # Sums wrap as the accumulators do.
-    half = 1 << array.acc_bits - 1
-    found: np.ndarray = (sums + half) % (2 * half) - half
+    half = 1 << array.sum_bits - 1
+    found: np.ndarray = (sums + half) % (2 * half) - half + excess
     return found
 
 
 def _hidden(tile: dict[str, int], first: int, size: int) -> np.ndarray:
     """Return which lanes of a group read nothing, bool (masks, P')."""
-    starts = [*(tile["before"] >> place & 1 for place in reversed(range(EDGE))),
-              *(tile["starts"] >> lane & 1 for lane in range(first, first + size)),
-              *(tile["behind"] >> place & 1 for place in range(EDGE))]
-    hidden = np.zeros((8, size), bool)
-    for reach in range(1, EDGE + 1):
-        for lane in range(size):
-            middle = EDGE + lane
-            hidden[reach, lane] = any(starts[middle - reach + 1:middle + 1])
-            hidden[EDGE + reach, lane] = any(starts[middle + 1:middle + reach + 1])
-    return hidden
+    starts = np.array([*(tile["starts"] >> lane & 1 for lane in range(first, first + size)),
+                       tile["behind"]], bool)
+    begins, ends = starts[:-1], starts[1:]
+    return np.array([np.zeros(size, bool), begins, ends, begins | ends])
 
 
 def _store(state: State, row: Row, sums: list[np.ndarray], codes: np.ndarray, written: int,

@@ -15,7 +15,7 @@ from celosia_boards.families.ice40 import ICE40
 from celosia_hw.lanes.reading import STEP, ReadingPath
 from celosia_hw.output.path import OutputPath
 from celosia_sim import cells
-from celosia_spec.stream.array import EDGE, QUAD, Array
+from celosia_spec.stream.array import PIECE, QUAD, Array
 from celosia_spec.stream.passes import pass_cycles
 from celosia_spec.stream.timing import BANK, MANTISSA, SUMS, WRITTEN
 from celosia_spec.stream.words import TILE_WORDS, tap_word, tile_words
@@ -46,12 +46,13 @@ class Play:
         array, rng = self.array, self.rng
         self.log2_groups, self.size = log2_groups, array.positions(log2_groups)
         self.phases, self.signed = rng.choice([1, 1, 2, 4]), rng.randrange(2)
-        self.rows, self.tap_step = rng.randrange(array.bank_rows), array.taps // self.phases
+        self.rows, self.tap_step = self.bank_row(), array.taps // self.phases
         self.levels[self.cycle] |= {"log2_groups": log2_groups, "signed_in": self.signed,
-                                    "rows": self.rows,
+                                    "rows": self.rows + rng.randrange(PIECE),
                                     "tap_step": self.tap_step % array.taps}
-        self.taps = [Tap(row=rng.randrange(array.bank_rows), rotation=rng.randrange(self.size),
-                         mask=rng.choice([0, *range(2 * EDGE + 1)])) for _ in range(array.taps)]
+        self.taps = [Tap(piece=rng.randrange(array.bank_rows // PIECE),
+                         rotation=rng.randrange(self.size), mask=rng.choice([0, *range(4)]))
+                     for _ in range(array.taps)]
         words = [tap_word(array).pack(**vars(tap)) for tap in self.taps]
         self.table("taps", words)
         self.tiles = [self.tile() for _ in range(array.tiles // TILE_WORDS)]
@@ -61,10 +62,14 @@ class Play:
             self.band()
         self.cycle += SUMS + WRITTEN
 
+    def bank_row(self):
+        """A bank row that begins a piece."""
+        return self.rng.randrange(self.array.bank_rows // PIECE) * PIECE
+
     def tile(self):
-        positions = range(-EDGE, self.size + EDGE)
+        positions = range(self.size + 1)
         density = self.rng.choice([0.05, 0.2, 0.6])
-        return Tile(row=self.rng.randrange(self.array.bank_rows),
+        return Tile(piece=self.rng.randrange(self.array.bank_rows // PIECE),
                     starts=frozenset(at for at in positions if self.rng.random() < density),
                     written=frozenset(p for p in range(self.size) if self.rng.random() < 0.7))
 
@@ -73,9 +78,7 @@ class Play:
         lanes = range(self.array.lanes)
         first, starts, written = tile_words(self.array)
         return [
-            first.pack(row=tile.row, before=sum(1 << k for k in range(EDGE)
-                                                if -1 - k in tile.starts),
-                       behind=sum(1 << k for k in range(EDGE) if self.size + k in tile.starts)),
+            first.pack(piece=tile.piece, behind=int(self.size in tile.starts)),
             starts.pack(starts=sum(1 << p for p in lanes if p % self.size in tile.starts)),
             written.pack(written=sum(1 << p for p in lanes if p % self.size in tile.written))]
 
@@ -107,8 +110,9 @@ class Play:
         """Run batches on all tiles of a band; its first step may come with the last write."""
         rng = self.rng
         first, count = rng.randrange(len(self.tiles) - 4), rng.randrange(1, 5)
-        self.row = rng.randrange(self.array.bank_rows)
-        self.levels[self.cycle - 2] |= {"band_row": self.row, "band_tile": first * TILE_WORDS}
+        self.row = self.bank_row()
+        self.levels[self.cycle - 2] |= {"band_row": self.row + rng.randrange(PIECE),
+                                        "band_tile": first * TILE_WORDS}
         self.inputs[self.cycle - 2]["load"] = 1
         for _ in range(rng.randrange(1, 6)):
             for k in range(count):
@@ -121,9 +125,7 @@ class Play:
         length = rng.choice([1, 2, WRITTEN, array.lanes // 2, rng.randrange(1, 40)])
         begin = self.cycle
         idle = max(0, rng.choice([WRITTEN, array.lanes // 2]) - length)
-        if phase:
-            self.inputs[begin + rng.randrange(idle + 1)]["phase"] = 1
-        else:
+        if not phase:
             self.inputs[begin] |= {"tile": 1, "again": again}
             self.shown.append((begin + WRITTEN, self.tile_words(tile)[2]))
         self.cycle += idle
@@ -165,7 +167,7 @@ class Play:
                  "address": 6, "word": 16, "row": 24, "code": array.activation_bits * QUAD,
                  "again": 1}
         for name in ("log2_groups", "signed_in", "rows", "tap_step", "band_row", "band_tile",
-                     "load", "tile", "phase", "step", "write_taps", "write_tiles", "enable"):
+                     "load", "tile", "step", "write_taps", "write_tiles", "enable"):
             found[name] = np.zeros(length, np.uint64)
         for name, bits in noisy.items():
             found[name] = rng.integers(0, 1 << bits, length, dtype=np.uint64)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -25,7 +25,8 @@ class BlockSums(wiring.Component):
 
     Accumulators cannot begin with a product, so they run on from pass to pass. What a lane had at
     the end of its last pass is read from a memory when its sum leaves, taken off, and replaced.
-    After a reset accumulators are held at 0, while all lanes leave once.
+    After a reset accumulators are held at 0, while all lanes leave once. What is taken off must be
+    inverted: so every other pass's lanes wait inverted, and are in the memory as they have waited.
 
     nextpnr has no times of the block's inside. By IceStorm's ``timings_up5k.txt`` its multiplier
     and adder take 8.7 ns together; so bit 15 is there less than 9 ns behind the clock's edge, and
@@ -41,7 +42,7 @@ class BlockSums(wiring.Component):
     That of `PassSums`. Sums of different passes are ``lanes`` cycles apart at least; the first
     ``last`` comes ``lanes + 3`` cycles behind a reset at the earliest.
 
-    Cells on the UP5K, 16 lanes: 583 LUTs, 596 flip-flops and a block memory.
+    Cells on the UP5K, 16 lanes: 561 LUTs, 564 flip-flops and a block memory.
     """
 
     LATENCY = SUMS - MANTISSA
@@ -67,17 +68,20 @@ class BlockSums(wiring.Component):
         ends = self._products(m, hold, clears)
         found = [Cat(end, self._units(m, p, end[LOW], down[p // QUAD], hold, capture))
                  for p, end in enumerate(ends)]
-        take, move = Signal(), Signal()
+        take, move, even = Signal(), Signal(), Signal()
+        with m.If(capture):
+            m.d.sync += even.eq(~even)
         waiting = [Signal(len(found[0]), name=f"waiting{p}", reset_less=True)
                    for p in range(lanes)]
+        inverted = [new ^ even.replicate(len(new)) for new in found]
         with m.If(move):
             m.d.sync += [held.eq(Mux(capture, new, then)) for held, new, then in zip(
-                waiting, found, [*waiting[1:], found[-1]], strict=True)]
+                waiting, inverted, [*waiting[1:], inverted[-1]], strict=True)]
         lane, begin = self._begins(m, last, take, move, waiting[0])
         held = Signal(quads, name="held", reset_less=True)
         with m.If(capture):
             m.d.sync += held.eq(Cat(down))
-        self._leave(m, take, waiting[0], begin, held.bit_select(lane // QUAD, 1))
+        self._leave(m, take, even, waiting[0], begin, held.bit_select(lane // QUAD, 1))
         loaded = Signal()
         m.d.sync += [loaded.eq(capture | clears), clears.eq(clears & ~lane[-1])]
         m.d.comb += [take.eq(self.shift | loaded), move.eq(take | capture)]
@@ -103,7 +107,7 @@ class BlockSums(wiring.Component):
 
         low : their lowest bit as it will be. Behind ``capture`` there is no other.
         """
-        units = Signal(self.array.acc_bits - LOW, name=f"units{lane}", reset_less=True)
+        units = Signal(self.array.sum_bits - LOW, name=f"units{lane}", reset_less=True)
         with m.If(capture | (~hold & (low ^ units[0]))):
             # Upwards 1 is carried behind an odd count; downwards 1 is borrowed behind an even one.
             moved = units + Cat(units[0], down.replicate(len(units) - 1))
@@ -130,16 +134,21 @@ class BlockSums(wiring.Component):
                      begins.write.data.eq(waiting[:LOW + 1])]
         return lane, begins.read.data
 
-    def _leave(self, m: Module, take: Value, waiting: Value, begin: Value, down: Value) -> None:
-        """Take what was there when the pass began off its end, with what the last product did."""
+    def _leave(self, m: Module, take: Value, even: Value, waiting: Value, begin: Value,
+               down: Value) -> None:
+        """Take what was there when the pass began off its end, with what the last product did.
+
+        even : ``begin`` is inverted, else ``waiting`` is.
+        """
         low, units = waiting[:LOW + 1], waiting[LOW + 1:]
-        total = Signal.like(self.sums[0], name="total", reset_less=True)
-        moved = low[LOW] ^ units[0]
-        # Units of 2^15 that are taken off: what there was at the begin, 1 less where the last
-        # product has moved upwards, 1 more where downwards: -1 to 2.
-        less = moved & ~down & ~begin[LOW]
-        off = Cat(begin[LOW] ^ moved, moved & (begin[LOW] == down),
-                  less.replicate(len(units) - 2))
+        total = Signal(signed(self.array.sum_bits), reset_less=True)
+        moved, odd = low[LOW] ^ units[0], units[0] ^ ~even
+        # Of the units above bit 15, 1 less is taken off where the last product has moved upwards
+        # from an odd number of units, 1 more where downwards from an even one.
+        more, less = moved & (odd ^ down), moved & odd & ~down
+        off = Cat(more ^ even, (less ^ even).replicate(len(units) - 2))
+        added = Signal(len(total) + 1)
+        m.d.comb += added.eq(Cat(Const(1, 1), low, units[1:]) + Cat(even, begin, off))
         with m.If(take):
-            m.d.sync += total.eq(Cat(low[:LOW], units) - Cat(begin[:LOW], off))
+            m.d.sync += total.eq(added[1:] ^ (~even).replicate(len(total)))
         m.d.comb += self.sums[0].eq(total)

@@ -2,34 +2,33 @@
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from celosia_spec.stream.array import EDGE, QUAD, Array
+from celosia_hw.parts.delay import delayed
+from celosia_spec.stream.array import QUAD, Array
 from celosia_spec.stream.timing import BANK, TAP
 
 
 class Masks(wiring.Component):
-    """A mask of 1 to 3 hides so many lanes from where a line begins; one of 4 to 6 hides 1 to 3
-    lanes before where the next one begins.
+    """A mask's bit 0 hides lanes that begin a line, its bit 1 those behind which one begins.
 
     Members
     -------
     log2_groups : In(2)
         Stable while steps are inside.
-    starts, before, behind : In
+    starts, behind : In
         Of the tile, as in `tile_words`.
-    masks : In(quads x 3)
+    masks : In(quads x 2)
         Of the taps.
     hidden : Out(lanes)
 
     Timing
     ------
-    The tile's come a cycle behind the masks, ``hidden`` ``LATENCY`` cycles behind them, through one
-    gate from registers.
+    The tile's come a cycle behind the masks, ``hidden`` ``LATENCY`` cycles behind them.
 
-    Cells on the UP5K, 16 lanes: 101 LUTs, 72 flip-flops.
+    Cells on the UP5K, 16 lanes: 20 LUTs, 24 flip-flops.
     """
 
     LATENCY = BANK - TAP
@@ -37,45 +36,24 @@ class Masks(wiring.Component):
     def __init__(self, array: Array) -> None:
         self.array = array
         super().__init__({
-            "log2_groups": In(2), "starts": In(array.lanes), "before": In(EDGE),
-            "behind": In(EDGE), "masks": In(data.ArrayLayout(3, array.groups_max)),
-            "hidden": Out(array.lanes),
+            "log2_groups": In(2), "starts": In(array.lanes), "behind": In(1),
+            "masks": In(data.ArrayLayout(2, array.groups_max)), "hidden": Out(array.lanes),
         })
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        quads = self.array.groups_max
-        # Whether a group begins with a quad; one does behind the last quad, too.
-        begins = Signal(quads + 1)
-        m.d.comb += begins.eq(Cat(
-            self.log2_groups >= quads.bit_length() - (q & -q).bit_length() if q % quads else 1
-            for q in range(quads + 1)))
-        for q in range(quads):
-            first, end = q * QUAD, (q + 1) * QUAD
-            outside = [(self.starts[first - k - 1] if first else 0) for k in range(EDGE - 1)]
-            left = [Mux(begins[q], self.before[k], other) for k, other in enumerate(outside)]
-            outside = [(self.starts[end + k] if q < quads - 1 else 0) for k in range(EDGE)]
-            right = [Mux(begins[q + 1], self.behind[k], other) for k, other in enumerate(outside)]
-            window = [*reversed(left), *self.starts[first:end], *right]
-            named = Signal(len(window), name=f"window{q}")
-            m.d.comb += named.eq(Cat(window))
-            self._hide(m, q, named)
+        lanes = self.array.lanes
+        late = delayed(m, self.masks, BANK - TAP - 1, "masks")
+        for lane in range(lanes):
+            following: Any = self.behind
+            if (end := lane + 1) < lanes:
+                following = self.starts[end]
+                # A group may end there: the fewest for which one does.
+                if groups := (lanes // (end & -end)).bit_length() - 1 if end % QUAD == 0 else 0:
+                    named = Signal(name=f"following{lane}")
+                    m.d.comb += named.eq(Mux(self.log2_groups >= groups, self.behind, following))
+                    following = named
+            mask, hides = late[lane // QUAD], Signal(name=f"hides{lane}", reset_less=True)
+            m.d.sync += hides.eq((mask[0] & self.starts[lane]) | (mask[1] & following))
+            m.d.comb += self.hidden[lane].eq(hides)
         return m
-
-    def _hide(self, m: Module, q: int, window: Value) -> None:
-        """Hide lanes of a quad; ``window`` begins two positions before it."""
-        mask = self.masks[q]
-        from_start, to_end = (Signal(EDGE, name=f"{name}{q}", reset_less=True)
-                              for name in ("from_start", "to_end"))
-        m.d.sync += [
-            from_start.eq(Cat((mask > k) & (mask <= EDGE) for k in range(EDGE))),
-            to_end.eq(Cat(mask > k + EDGE for k in range(EDGE))),
-        ]
-        for j in range(QUAD):
-            at = EDGE - 1 + j
-            reasons = [*(from_start[k] & window[at - k] for k in range(EDGE)),
-                       *(to_end[k] & window[at + k + 1] for k in range(EDGE))]
-            # Two of them are a look-up table.
-            hides = Signal(EDGE, name=f"hides{q}_{j}", reset_less=True)
-            m.d.sync += hides.eq(Cat(reasons[k] | reasons[k + EDGE] for k in range(EDGE)))
-            m.d.comb += self.hidden[q * QUAD + j].eq(hides.any())

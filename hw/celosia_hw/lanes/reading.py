@@ -16,8 +16,9 @@ from celosia_hw.lanes.turn import Turn
 from celosia_hw.parts.delay import chain
 from celosia_hw.parts.table_memory import TableMemory
 from celosia_spec.isa import DELTA_BITS
-from celosia_spec.stream.array import CONTROL_BITS, Array
+from celosia_spec.stream.array import CONTROL_BITS, PIECE_BITS, Array
 from celosia_spec.stream.timing import MANTISSA, SUMS
+from celosia_spec.stream.words import TAP_GROUP_BITS
 
 STEP = data.StructLayout({
     "valid": 1,     # there is a step; else the others mean nothing
@@ -39,12 +40,11 @@ class ReadingPath(wiring.Component):
     Members
     -------
     log2_groups : In(2), signed_in : In(1), rows : In, tap_step : In
-        Of the layer. Stable from ``load`` on, until `SUMS` cycles behind the last step.
+        Of the layer. Stable from ``load`` on, until `SUMS` cycles behind the last step. ``rows``
+        are whole pieces, the taps of a phase whole groups.
     band_row, band_tile, load, tile, again : In
-        See `Tiles`. ``tile`` comes in the first cycle of the tile's first pass.
-    phase : In(1)
-        Strobe: the next phase of the same tile; with the first step of a pass, or in an idle cycle
-        before it.
+        See `Tiles`; ``band_row`` begins a piece. ``tile`` comes in the first cycle of the tile's
+        first pass. A pass without ``tile`` is the next phase of the same tile.
     step : In(STEP), steps : In(quads x 8)
         A step: how far each row's column index moves. The quads of a group get the same.
     mantissas : In(quads x signed(weight_bits))
@@ -70,7 +70,7 @@ class ReadingPath(wiring.Component):
     read by the step of the cycle in which it is written; `BANK` - 1 cycles behind a step its codes
     have been read.
 
-    Cells on the UP5K, 16 lanes: 1,797 LUTs, 1,341 flip-flops.
+    Cells on the UP5K, 16 lanes: 1,546 LUTs, 1,157 flip-flops.
     """
 
     LATENCY = SUMS
@@ -84,7 +84,7 @@ class ReadingPath(wiring.Component):
         super().__init__({
             "log2_groups": In(2), "signed_in": In(1), "rows": In(row),
             "tap_step": In(self.taps.bits), "band_row": In(row), "band_tile": In(self.tiles.bits),
-            "load": In(1), "tile": In(1), "again": In(1), "phase": In(1), "step": In(STEP),
+            "load": In(1), "tile": In(1), "again": In(1), "step": In(STEP),
             "steps": In(data.ArrayLayout(DELTA_BITS, quads)),
             "mantissas": In(data.ArrayLayout(signed(array.weight_bits), quads)), "late": Out(STEP),
             "write_taps": In(1), "write_tiles": In(1),
@@ -106,19 +106,20 @@ class ReadingPath(wiring.Component):
         m.submodules.sums = sums = self.pass_sums
         flags = self._flags(m)
         m.d.comb += [
-            taps.tile.eq(self.tile), taps.phase.eq(self.phase), taps.valid.eq(self.step.valid),
+            taps.tile.eq(self.tile), taps.valid.eq(self.step.valid),
             taps.first.eq(self.step.first), taps.steps.eq(self.steps),
-            taps.tap_step.eq(self.tap_step), taps.write.eq(self.write_taps),
+            taps.group_step.eq(self.tap_step[TAP_GROUP_BITS:]), taps.write.eq(self.write_taps),
             tiles.write.eq(self.write_tiles), self.written.eq(tiles.written),
             *(getattr(tiles, name).eq(getattr(self, name))
-              for name in ("tile", "again", "load", "band_tile", "band_row", "rows")),
+              for name in ("tile", "again", "load", "band_tile")),
+            tiles.band_piece.eq(self.band_row[PIECE_BITS:]),
+            bank_rows.group.eq(self.rows[PIECE_BITS:]), bank_rows.piece.eq(tiles.piece),
             *(table.address.eq(self.address) for table in (taps, tiles)),
             *(table.word.eq(self.word) for table in (taps, tiles)),
             *(block.log2_groups.eq(self.log2_groups) for block in (bank_rows, masks, turn)),
-            bank_rows.row.eq(tiles.row), bank_rows.next.eq(tiles.next),
             bank_rows.channels.eq(taps.channels), masks.starts.eq(tiles.starts),
-            masks.before.eq(tiles.before), masks.behind.eq(tiles.behind),
-            turn.hidden.eq(masks.hidden), turn.signed_in.eq(self.signed_in),
+            masks.behind.eq(tiles.behind), turn.hidden.eq(masks.hidden),
+            turn.signed_in.eq(self.signed_in),
             *(getattr(sums, name).eq(getattr(flags, name)) for name in ("valid", "first", "last")
               if name in sums.signature.members),
             sums.mantissas.eq(self.mantissas), sums.x.eq(turn.x), sums.shift.eq(self.shift),
@@ -126,8 +127,9 @@ class ReadingPath(wiring.Component):
         ]
         for q in range(array.groups_max):
             tap = taps.taps[q]
-            m.d.comb += [bank_rows.tap_rows[q].eq(tap.row), bank_rows.rotation[q].eq(tap.rotation),
-                         turn.rotation[q].eq(tap.rotation), masks.masks[q].eq(tap.mask)]
+            m.d.comb += [
+                bank_rows.tap_pieces[q].eq(tap.piece), bank_rows.rotation[q].eq(tap.rotation),
+                turn.rotation[q].eq(tap.rotation), masks.masks[q].eq(tap.mask)]
         for b in range(array.lanes):
             m.submodules[f"bank{b}"] = bank = TableMemory(array.bank_rows, array.activation_bits)
             m.d.comb += [

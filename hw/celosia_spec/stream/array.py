@@ -29,14 +29,14 @@ TAP_ROW_BITS = {8: 10, 16: 9}
 """Lanes, and the widest place of a bank row: it is in one control word with what lanes are turned
 by, and a mask."""
 
-EDGE = 3
-"""A mask reaches so many columns from a line's begin or end."""
-
+PIECE_BITS = 2
+PIECE = 1 << PIECE_BITS
+"""Bank rows of a piece: bands, tiles, taps and position groups begin with a whole one."""
 
 FLASH = (0, 4, 8, 16, 32)
 """Cycles of an element from flash: on four wires or on one, with a clock of a cycle or of two."""
 
-VERSION = 5
+VERSION = 6
 """Counts up where streams or sections mean something else."""
 
 
@@ -113,6 +113,12 @@ class Array:
     def main_bits(self) -> int:
         """Width of the address of an entry of main memory."""
         return (self.main_words - 1).bit_length()
+
+    @property
+    def sum_bits(self) -> int:
+        """Bits of a pass's sums. Accepted networks have none beyond 2^(W - 2); what comes to them
+        behind the lanes takes one bit more."""
+        return self.acc_bits - 1
 
     @property
     def hash(self) -> int:

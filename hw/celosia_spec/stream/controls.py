@@ -99,7 +99,7 @@ LAYER = _record(
     (Field("in_slot", 5, False, "exponent slot of the input"),
      Field("rows", 11, False, "bank rows from one position group of the input to the next")),
     (Field("residual_slot", 5, False, "exponent slot of the tensor that is added"),
-     Field("tap_step", 11, False, "taps from one phase to the next")),
+     Field("tap_step", 11, False, "taps from one phase to the next, whole groups")),
     (Field("bound", 16, False, "element of a clamp's bound"),),
 )
 """What stays the same until `close`."""

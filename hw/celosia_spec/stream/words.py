@@ -2,7 +2,8 @@
 
 from celosia_spec.isa.fields import Field, Word
 from celosia_spec.isa.numbers import DELTA_BITS
-from celosia_spec.stream.array import EDGE, Array
+from celosia_spec.isa.words import BLOCK_BITS
+from celosia_spec.stream.array import PIECE_BITS, Array
 
 WEIGHT = Word("weight", (
     Field("mantissa", 8, True, "weight mantissa; 0 in padding"),
@@ -12,28 +13,36 @@ WEIGHT = Word("weight", (
 halves are mantissas, of two steps of a row, and every step is 1 but for a batch's first, 0."""
 
 
+TAP_GROUP_BITS = DELTA_BITS - BLOCK_BITS
+TAP_GROUP = 1 << TAP_GROUP_BITS
+"""Taps that a step reaches. Those of a phase begin with a whole group of so many."""
+
+
+def piece_bits(array: Array) -> int:
+    """Return the bits of a number of a piece of bank rows."""
+    return (array.bank_rows - 1).bit_length() - PIECE_BITS
+
+
 def tap_word(array: Array) -> Word:
     """Where one kernel position of a block of 16 channels lies, seen from an output position."""
     return Word("tap", (
         Field("rotation", array.lanes.bit_length() - 1, False, "banks that lanes are turned by"),
-        Field("mask", 3, False, "lanes that read nothing: 0 none; 1 to 3 the first columns of a "
-                                "line; 4 to 6 the last 1 to 3"),
-        Field("row", (array.bank_rows - 1).bit_length(), False,
-              "bank rows further on, modulo the banks' depth"),
+        Field("mask", 2, False, "lanes that read nothing: with bit 0 those that begin a line, with "
+                                "bit 1 those behind which one begins"),
+        Field("piece", piece_bits(array), False,
+              "pieces of bank rows further on, modulo the banks' depth"),
     ))
 
 
 def tile_words(array: Array) -> tuple[Word, Word, Word]:
     """A tile: where it begins, the columns of its lanes, and which of them are written.
 
-    ``before`` and ``behind`` go on with ``starts`` on both sides of a group, bit 0 next to its
-    lanes. The lanes of every group have the same bits in ``starts``, and in ``written``.
+    The lanes of every group have the same bits in ``starts``, and in ``written``.
     """
     return (
         Word("tile", (
-            Field("before", EDGE, False, "lanes -1, -2, -3 begin a line"),
-            Field("behind", EDGE, False, "the 3 positions behind the last lane begin a line"),
-            Field("row", (array.bank_rows - 1).bit_length(), False, "first bank row"))),
+            Field("behind", 1, False, "the position behind the last lane begins a line"),
+            Field("piece", piece_bits(array), False, "first piece of bank rows"))),
         Word("starts", (Field("starts", array.lanes, False, "lanes that begin a line, the first "
                                                             "one in bit 0"),)),
         Word("written", (Field("written", array.lanes, False, "lanes whose results are kept"),)),

@@ -88,7 +88,7 @@ def counted(graph: QGraph, node: QNode, way: Way, fill: Callable[[Band], Fill]) 
     port has to do meanwhile."""
     written = _written(graph, node, way.layout)
     bands = [(band, work) for work, own in zip(way.works, way.bands, strict=True) for band in own]
-    found = LAYER + len(way.layout.taps()) + TILE_WORDS * _longest_stretch(way) + fill(
+    found = LAYER + sum(map(len, way.layout.phases())) + TILE_WORDS * _longest_stretch(way) + fill(
         bands[0][0]).alone
     for at, (band, work) in enumerate(bands):
         words = written(band.stretch.lines)

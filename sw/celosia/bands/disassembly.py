@@ -56,11 +56,11 @@ class LayerWords:
         return [item for item in self.items if isinstance(item, Command) and item.op == op]
 
     def table(self, op: Op) -> list[int]:
-        """Return the words of a table, from its first one on."""
+        """Return the words of a table that are written, by their places."""
         found: dict[int, int] = {}
         for command in self.commands(op):
             found |= dict(enumerate(command.words, command.fields["place"]))
-        return [found[place] for place in range(len(found))]
+        return [found[place] for place in sorted(found)]
 
     @property
     def batches(self) -> list[Batch]:

@@ -144,11 +144,11 @@ def command(op: Op, **fields: int) -> list[int]:
     return _told(op, record.pack(**fields) if record else [])
 
 
-def table(op: Op, words: Sequence[int]) -> list[int]:
-    """Return the commands that write words to a table."""
+def table(op: Op, words: Sequence[int], first: int = 0) -> list[int]:
+    """Return the commands that write words to a table, from its word ``first`` on."""
     most = COMMAND["argument"].most - len(RECORDS[op].words)
-    return [word for place in range(0, len(words), most)
-            for word in _told(op, [*RECORDS[op].pack(place=place), *words[place:place + most]])]
+    return [word for at in range(0, len(words), most)
+            for word in _told(op, [*RECORDS[op].pack(place=first + at), *words[at:at + most]])]
 
 
 def _told(op: Op, words: Sequence[int]) -> list[int]:

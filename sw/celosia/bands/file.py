@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Strict, TypeAdapter
 
+from celosia.bands.layouts import tap_words
 from celosia.bands.occupancy import Kind, Moment, flash_bytes, fullest, pieces
 from celosia.bands.program import StreamProgram
 from celosia.bands.schedule import StreamSchedule, stream_schedule
@@ -63,7 +64,7 @@ class StreamFile(Program):
         return (
             MemoryUse("main memory", max(piece.first + piece.words for piece in pieces(program)),
                       array.main_words),
-            MemoryUse("taps", max(len(layer.layout.taps()) for layer in program.layers),
+            MemoryUse("taps", max(tap_words(layer.layout.phases()) for layer in program.layers),
                       array.taps),
             MemoryUse("exponents", 1 + max(program.slots.values()), EXPONENT_SLOTS))
 

@@ -88,7 +88,7 @@ def records(graph: QGraph, node: QNode, layout: Lines | Spread, band: Band,
         word = place.word + band.stretch.added * plane
         found += [record for fill in _pieces(added, array.bank_rows)
                   for piece in place.pieces(fill, graph.tensors[add].shape[2])
-                  for record in of(piece, layout.channels, piece.channels, word, plane,
+                  for record in of(piece, layout.operand, piece.channels, word, plane,
                                    other).records(array)]
     return found
 

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from celosia_spec.qgraph import QNode, QTensor
-from celosia_spec.stream.array import EDGE
 
-MASKS = 2 * EDGE
-NONE = MASKS + 1
-"""More than any mask."""
+FIRST, LAST = 1, 2
+"""Masks that hide the first column of a line, or the last one."""
+
+NONE = 3
+"""In place of a mask, where there is none that hides what must be hidden."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,29 +146,30 @@ class Grid:
         return count + most - least
 
     def mask(self, plane: int, shift: int) -> int:
-        """Return the mask of a tap: which columns of the output would read beyond a line. Above 6
-        there is no such mask."""
+        """Return the mask of a tap: which columns of the output would read beyond a line."""
         if self.filled:
             return 0
         beyond = self.columns.count + shift - self.columns.length(plane)
         if shift < 0:
-            return NONE if beyond > 0 or -shift > EDGE else -shift
-        return EDGE + beyond + self.pitch - self.columns.count if beyond > 0 else 0
+            return NONE if beyond > 0 or shift < -self.columns.every else FIRST
+        if beyond <= 0:
+            return 0
+        return LAST if beyond <= self.columns.every else NONE
 
-    def taps(self, span: int, turn: int = 0) -> Iterator[tuple[int, int]]:
-        """Yield (position, mask) of every tap, relative to an output position of a band of ``span``
-        lines: phase by phase, kernel positions in their order.   turn : line of a ring at which the
-        input begins."""
-        least = self.lines.shifts[0]
+    def taps(self, span: int, turn: int = 0) -> Iterator[list[tuple[int, int]]]:
+        """Yield (position, mask) of the taps of each phase, relative to an output position of a
+        band of ``span`` lines, kernel positions in their order.   turn : line of a ring at which
+        the input begins."""
         for window_y in self.lines.offsets:
             for window_x in self.columns.offsets:
-                for y in window_y:
-                    for x in window_x:
-                        shift_y, plane_y = divmod(y, self.lines.step)
-                        if self.lines.around:
-                            shift_y = (shift_y + turn) % self.lines.around
-                        shift_x, plane_x = divmod(x, self.columns.step)
-                        yield (self.lines.planes.index(plane_y) * self.plane_y(span)
-                               + self.columns.planes.index(plane_x) * self.plane_x(span, plane_y)
-                               + self.before + (shift_y - least) * self.pitch + shift_x,
-                               self.mask(plane_x, shift_x))
+                yield [self._tap(y, x, span, turn) for y in window_y for x in window_x]
+
+    def _tap(self, y: int, x: int, span: int, turn: int) -> tuple[int, int]:
+        shift_y, plane_y = divmod(y, self.lines.step)
+        if self.lines.around:
+            shift_y = (shift_y + turn) % self.lines.around
+        shift_x, plane_x = divmod(x, self.columns.step)
+        return (self.lines.planes.index(plane_y) * self.plane_y(span)
+                + self.columns.planes.index(plane_x) * self.plane_x(span, plane_y)
+                + self.before + (shift_y - self.lines.shifts[0]) * self.pitch + shift_x,
+                self.mask(plane_x, shift_x))

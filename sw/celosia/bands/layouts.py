@@ -1,6 +1,8 @@
 """How a layer's input lies in the banks: where fills put it, and where taps find it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 
@@ -9,7 +11,11 @@ from celosia.bands.tiles import Tiles
 from celosia_spec.isa import BLOCK
 from celosia_spec.qgraph import QGraph, QNode, QTensor
 from celosia_spec.steps import Ring, View
-from celosia_spec.stream.array import EDGE, ENTRY_WORDS
+from celosia_spec.stream.array import ENTRY_WORDS, PIECE
+from celosia_spec.stream.words import TAP_GROUP
+
+Tap: TypeAlias = tuple[int, int, int]
+"""Bank rows, rotation and mask of a tap word."""
 
 
 def joined(graph: QGraph, node: QNode) -> QTensor:
@@ -51,6 +57,21 @@ def is_depthwise(node: QNode, source: QTensor, result: QTensor) -> bool:
     row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
     return (source.shape[0] == result.shape[0] > 1
             and bool((matrix.indices // kernel == row).all()))
+
+
+def pieces(rows: int) -> int:
+    """Return the bank rows of whole pieces that hold so many."""
+    return -(-rows // PIECE) * PIECE
+
+
+def tap_step(phases: Sequence[Sequence[Tap]]) -> int:
+    """Return the words of the tap table from one phase to the next."""
+    return max((-(-len(taps) // TAP_GROUP) * TAP_GROUP for taps in phases[:-1]), default=0)
+
+
+def tap_words(phases: Sequence[Sequence[Tap]]) -> int:
+    """Return the words of the tap table that phases take."""
+    return (len(phases) - 1) * tap_step(phases) + len(phases[-1])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,16 +129,16 @@ class Vector:
 
     @property
     def rows(self) -> int:
-        """Bank rows."""
-        return -(-self.elements // self.size)
+        """Bank rows, whole pieces."""
+        return pieces(-(-self.elements // self.size))
 
     @property
     def blocks(self) -> int:
         """Tap words of a bank."""
         return -(-self.rows // BLOCK)
 
-    def taps(self) -> list[tuple[int, int, int]]:
-        """Return (rows, rotation, mask) of every tap word."""
+    def taps(self) -> list[Tap]:
+        """Return all taps."""
         return [(self.row + block * BLOCK, bank, 0) for bank in range(self.size)
                 for block in range(self.blocks)]
 
@@ -160,23 +181,23 @@ class Spread:
         """Bank rows."""
         return self.source.rows + (0 if self.operand is None else self.operand.rows)
 
-    def operand_taps(self) -> list[tuple[int, int, int]]:
-        """Return (rows, rotation, mask) of the tap words of a residual operand."""
+    def operand_taps(self) -> list[Tap]:
+        """Return the taps of a residual operand."""
         return [] if self.operand is None else self.operand.taps()
 
     def operand_index(self) -> np.ndarray:
         """Return the column index of every channel of a residual operand in a stretch, int64."""
         return np.zeros(0, np.int64) if self.operand is None else self.operand.index()
 
-    def taps(self, turn: int = 0) -> list[tuple[int, int, int]]:
-        """Return (rows, rotation, mask) of every tap word, those of a residual operand first; no
-        layer that looks at its whole input at once reads a ring."""
-        return self.operand_taps() + self.source.taps()
+    def phases(self, turn: int = 0) -> list[list[Tap]]:
+        """Return the taps of each phase, those of a residual operand first; no layer that looks at
+        its whole input at once reads a ring."""
+        return [taps for taps in (self.operand_taps(), self.source.taps()) if taps]
 
     def tiles(self, lines: int) -> Tiles:
         """Return the one tile of the one line."""
         size = self.source.size
-        return Tiles(rows=np.zeros(1, np.int64), begins=np.zeros((1, size + 2 * EDGE), bool),
+        return Tiles(rows=np.zeros(1, np.int64), begins=np.zeros((1, size + 1), bool),
                      written=np.arange(size)[None] == 0, lines=np.zeros((1, 2), np.int64))
 
     def rows_of(self, begin: int, end: int) -> tuple[int, int]:
@@ -207,7 +228,12 @@ class Lines:
     @property
     def depth(self) -> int:
         """Bank rows from one position group to the next."""
-        return self.channels + self.addends
+        return self.operand + pieces(self.addends)
+
+    @property
+    def operand(self) -> int:
+        """Bank rows of a position group before those of a residual operand."""
+        return pieces(self.channels)
 
     @property
     def rows(self) -> int:
@@ -230,21 +256,21 @@ class Lines:
         """Return (bank rows, bank) of a position, which may be negative."""
         return position // self.size * self.depth, position % self.size
 
-    def operand_taps(self) -> list[tuple[int, int, int]]:
-        """Return (rows, rotation, mask) of the tap words of a residual operand."""
-        return [(self.channels + channel, 0, 0) for channel in range(0, self.addends, BLOCK)]
+    def operand_taps(self) -> list[Tap]:
+        """Return the taps of a residual operand."""
+        return [(self.operand + channel, 0, 0) for channel in range(0, self.addends, BLOCK)]
 
     def operand_index(self) -> np.ndarray:
         """Return the column index of every channel of a residual operand in a stretch, int64."""
         return np.arange(self.addends)
 
-    def taps(self, turn: int = 0) -> list[tuple[int, int, int]]:
-        """Return (rows, rotation, mask) of every tap word: those of a residual operand, then phase
-        by phase.   turn : as of `Grid.taps`."""
-        found = self.operand_taps()
-        for position, mask in self.grid.taps(self.span, turn):
-            rows, bank = self.place(position)
-            found += [(rows + block * BLOCK, bank, mask) for block in range(self.blocks)]
+    def phases(self, turn: int = 0) -> list[list[Tap]]:
+        """Return the taps of each phase: those of a residual operand, or of each position of the
+        pooling window.   turn : as of `Grid.taps`."""
+        found = [self.operand_taps()] if self.addends else []
+        for window in self.grid.taps(self.span, turn):
+            found.append([(rows + block * BLOCK, bank, mask) for position, mask in window
+                          for rows, bank in [self.place(position)] for block in range(self.blocks)])
         return found
 
     def index(self, channels: int, kernel: int) -> np.ndarray:
@@ -256,13 +282,15 @@ class Lines:
         """Return the tiles of so many lines of the output."""
         pitch, width = self.grid.pitch, self.grid.columns.count
         first = np.arange(0, (lines - 1) * pitch + width, self.size)
-        at = first[:, None] + np.arange(-EDGE, self.size + EDGE)
-        line, column = np.divmod(at[:, EDGE:-EDGE], pitch)
+        at = first[:, None] + np.arange(self.size + 1)
+        line, column = np.divmod(at[:, :-1], pitch)
         written = ((column < width) & (line < lines) & (column % self.grid.columns.every == 0)
                    & (line % self.grid.lines.every == 0))
         kept = written.any(axis=1)
         written, line = written[kept], line[kept]
-        return Tiles(rows=first[kept] // self.size * self.depth, begins=at[kept] % pitch == 0,
+        # What lies between a line's last column and the next line begins like a line.
+        begins = (at % pitch == 0) | (at % pitch == width)
+        return Tiles(rows=first[kept] // self.size * self.depth, begins=begins[kept],
                      written=written, lines=np.stack([
                          np.where(written, line, lines).min(axis=1),
                          np.where(written, line, -1).max(axis=1)], axis=1))

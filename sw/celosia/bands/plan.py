@@ -16,6 +16,7 @@ from celosia.bands.layouts import (
     is_vector,
     joined,
     strides,
+    tap_words,
 )
 from celosia.bands.ways import longest_batch, spread_of, ways_of, works_of
 from celosia_spec.errors import FitError, Need
@@ -124,12 +125,12 @@ def _refusals(graph: QGraph, node: QNode, array: Array,
         size, least = array.positions(log2), 0 if node.epilogue.add is None else 1 << log2
         if vector:
             spread = spread_of(graph, node, apart, size, least)
-            taps.append(len(spread.taps()))
+            taps.append(tap_words(spread.phases()))
             rows.append(spread.rows)
             continue
         channels = 1 << log2 if depthwise else source.shape[0]
         layout = Lines(grid=whole, size=size, span=whole.span(1), channels=channels, addends=least)
-        taps.append(len(layout.taps()))
+        taps.append(tap_words(layout.phases()))
         rows.append(layout.rows)
         longest.append(max(work.longest for work in works_of(graph, node, array, log2, layout)))
     name, kind, none = node.name, str(node.kind), True

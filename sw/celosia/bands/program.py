@@ -14,7 +14,7 @@ from celosia.bands.slots import slots
 from celosia.bands.stream import stream, weights
 from celosia_spec.epilogue import Pool
 from celosia_spec.errors import CompileError, FitError
-from celosia_spec.qgraph import QGraph
+from celosia_spec.qgraph import QGraph, QNode
 from celosia_spec.steps import Steps
 from celosia_spec.stream.array import Array
 from celosia_spec.stream.controls import LAYER
@@ -167,6 +167,14 @@ def _without_last_pool(graph: QGraph) -> tuple[QGraph, Pool | None]:
                    nodes=(*others, node)), pool
 
 
+def _largest(node: QNode, array: Array) -> int:
+    """Return how far from 0 the sum of a row's codes may lie; they have no sign."""
+    weights = node.matrix.astype(np.int64)
+    most = max(part.sum(axis=1).max(initial=0) for part in (
+        weights.maximum(0), (-weights).maximum(0)))
+    return int(most) * ((1 << array.activation_bits) - 1)
+
+
 def _wrong(graph: QGraph, array: Array) -> Iterator[CompileError]:
     """Yield where the arithmetic of a graph is not the array's; a FitError where other arrays have
     what this one has not."""
@@ -194,6 +202,11 @@ def _wrong(graph: QGraph, array: Array) -> Iterator[CompileError]:
         if wrong:
             yield error("network", "array", problem, way_out)
     for node in graph.nodes:
+        if graph.tensors[node.input].signed and (
+                most := _largest(node, array)) >> array.sum_bits - 1:
+            yield FitError(node.name, str(node.kind), "its input has signs, and the sums of a row "
+                           f"may reach {most} in the lanes, which have {array.sum_bits} bits",
+                           "give it fewer inputs, or the array acc_bits=32")
         if (pool := node.epilogue.pool) is not None and math.prod(pool.window) > PHASES:
             yield CompileError(node.name, str(node.kind), f"it pools windows of "
                                f"{math.prod(pool.window)} positions, the machine {PHASES} at most",

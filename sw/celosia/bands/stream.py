@@ -10,7 +10,7 @@ from celosia.bands.counting import RECORD
 from celosia.bands.entries import Chunk, Entries, Order, Stream, command, controls, table
 from celosia.bands.filling import Place, records
 from celosia.bands.flash import Copies
-from celosia.bands.layouts import Band
+from celosia.bands.layouts import Band, tap_step
 from celosia.bands.plan import Layer
 from celosia.bands.regions import Region
 from celosia.bands.tiles import TileTable
@@ -20,7 +20,7 @@ from celosia_spec.floats import to_odd
 from celosia_spec.isa import EXPONENT_MAX, EXPONENT_MIN, SIGNIFICAND_BITS
 from celosia_spec.qgraph import QGraph, QNode
 from celosia_spec.steps import Ring, first_line, stored_name
-from celosia_spec.stream.array import Array
+from celosia_spec.stream.array import PIECE, Array
 from celosia_spec.stream.controls import Op
 from celosia_spec.stream.fills import QUEUED, accesses, cycles
 from celosia_spec.stream.words import TILE_WORDS, tap_word
@@ -92,9 +92,7 @@ def _layer(out: Order, holds: Entries, graph: QGraph, layer: Layer, made: Sequen
                           "row": (band.stretch.row + row) % array.bank_rows}
     fills = [_records(graph, layer, band, places, array, step) for band in layer.bands]
     turn = first_line(graph.tensors, node.input, step) if layer.layout.around else 0
-    taps = table(Op.TAPS, [
-        tap_word(array).pack(row=row % array.bank_rows, rotation=bank, mask=mask)
-        for row, bank, mask in layer.layout.taps(turn)])
+    taps = _taps(layer, array, turn)
     begin = (
         table(Op.TILES, tiles.words(array, layer.groups)) + _join(node, slots, read)
         + _fields(graph, layer, places, slots, read, array))
@@ -175,6 +173,13 @@ def _close(graph: QGraph, node: QNode, slots: dict[str, int], read: int) -> list
     return command(Op.CLOSE, slot=slot, least=rule.least, most=EXPONENT_MAX)
 
 
+def _taps(layer: Layer, array: Array, turn: int) -> list[int]:
+    phases = layer.layout.phases(turn)
+    return [word for k, taps in enumerate(phases) for word in table(Op.TAPS, [
+        tap_word(array).pack(piece=row % array.bank_rows // PIECE, rotation=bank, mask=mask)
+        for row, bank, mask in taps], k * tap_step(phases))]
+
+
 def _fields(graph: QGraph, layer: Layer, places: dict[str, Region], slots: dict[str, int],
             read: int, array: Array) -> list[int]:
     node = layer.node
@@ -188,11 +193,10 @@ def _fields(graph: QGraph, layer: Layer, places: dict[str, Region], slots: dict[
         "signed_out": result.signed, "relu": activation.bounds[0] == 0,
         "wide": places[node.output].wide, "clamp": clamped, "in_slot": read,
         "rows": layer.layout.depth % array.bank_rows,
+        "tap_step": tap_step(layer.layout.phases()) % array.taps,
     }
     if pool is not None:
-        phases = pool.window[0] * pool.window[1]
-        values |= {"last_phase": phases - 1,
-                   "tap_step": len(layer.layout.taps()) // phases % array.taps}
+        values["last_phase"] = pool.window[0] * pool.window[1] - 1
     if clamped:         # what is beyond the bound is not written: no exponent is above the bound's
         exponent = int(floor_log2(np.array(high)))
         unit = exponent - (SIGNIFICAND_BITS - 2)
@@ -200,8 +204,7 @@ def _fields(graph: QGraph, layer: Layer, places: dict[str, Region], slots: dict[
                                      signed=result.signed)[0])
     if add is not None:
         values |= {"residual": 1, "residual_slot": slots[add],
-                   "residual_signed": graph.tensors[add].signed, "last_phase": 1,
-                   "tap_step": len(layer.layout.operand_taps()) % array.taps}
+                   "residual_signed": graph.tensors[add].signed, "last_phase": 1}
     return command(Op.LAYER, **{name: int(value) for name, value in values.items()})
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from celosia_spec.stream.array import EDGE, Array
+from celosia_spec.stream.array import PIECE, Array
 from celosia_spec.stream.words import TILE_WORDS, tile_words
 
 
@@ -13,8 +13,7 @@ class Tiles:
     """Tiles, one behind the other.
 
     rows    : first bank rows, int64 (tiles,).
-    begins  : which positions begin a line, from EDGE before to EDGE behind, bool (tiles,
-              P' + 2 EDGE).
+    begins  : which positions begin a line, and that behind the last one, bool (tiles, P' + 1).
     written : lanes, bool (tiles, P').   lines : the first and the last line that a tile writes,
               int64 (tiles, 2).
     """
@@ -70,9 +69,9 @@ class TileTable:
         begins, lanes = (np.concatenate([getattr(tiles, name) for tiles in self._tiles])
                          for name in ("begins", "written"))
         found: list[int] = np.stack([
-            first.pack(row=np.array(self.rows) % array.bank_rows,
-                       before=_bits(begins[:, EDGE - 1::-1]), behind=_bits(begins[:, -EDGE:])),
-            starts.pack(starts=_bits(np.tile(begins[:, EDGE:-EDGE], groups))),
+            first.pack(piece=np.array(self.rows) % array.bank_rows // PIECE,
+                       behind=begins[:, -1].astype(np.int64)),
+            starts.pack(starts=_bits(np.tile(begins[:, :-1], groups))),
             written.pack(written=_bits(np.tile(lanes, groups)))], axis=1).ravel().tolist()
         assert len(found) == TILE_WORDS * len(self.rows)
         return found

@@ -9,7 +9,7 @@ from itertools import product
 import numpy as np
 
 from celosia.bands.counting import Way, Work
-from celosia.bands.grid import MASKS, Grid
+from celosia.bands.grid import NONE, Grid
 from celosia.bands.layouts import (
     Band,
     Lines,
@@ -19,6 +19,7 @@ from celosia.bands.layouts import (
     is_depthwise,
     is_vector,
     joined,
+    tap_words,
 )
 from celosia.bands.tiles import TileTable
 from celosia.schedule.steps import batch_steps, row_order, row_words
@@ -55,14 +56,15 @@ def ways_of(graph: QGraph, node: QNode, array: Array, log2: int,
     if is_vector(node, source, result):
         for addends in _addends(result, apart[node.epilogue.add or node.input], log2, adds=adds):
             spread = spread_of(graph, node, apart, size, addends)
-            if spread.rows <= array.bank_rows and len(spread.taps()) <= array.taps:
+            if spread.rows <= array.bank_rows and tap_words(spread.phases()) <= array.taps:
                 yield _spread_way(graph, node, array, log2, spread)
                 break
         if not depthwise or apart[node.input] == 1:
             return
     works: dict[tuple[int, int], list[Work]] = {}
     seen = set()
-    masked = any(mask for _, mask in Grid.of(node, source, result, fill=array.fill).taps(1))
+    masked = any(mask for taps in Grid.of(node, source, result, fill=array.fill).taps(1)
+                 for _, mask in taps)
     for around, (multiple, filled, dense, every) in product(_arounds(graph, node), GRIDS):
         if dense and adds:              # what is added lies as the outputs do, without gaps
             continue
@@ -183,8 +185,9 @@ def _layouts(grid: Grid, array: Array, size: int, channels: int,
                   sorted({-(-height // count) for count in range(1, height + 1)}, reverse=True)):
         layout = Lines(grid=grid, size=size, span=grid.span(lines), channels=channels,
                        addends=addends)
-        taps = layout.taps()
-        if (len(taps) <= array.taps and max(mask for *_, mask in taps) <= MASKS
+        phases = layout.phases()
+        if (tap_words(phases) <= array.taps
+                and max(mask for taps in phases for *_, mask in taps) < NONE
                 and (grid.single or layout.rows <= array.bank_rows)):
             yield layout, lines
 

@@ -2,30 +2,29 @@
 
 from dataclasses import dataclass
 
+from celosia_spec.stream.array import PIECE
+
 
 @dataclass(frozen=True, kw_only=True)
 class Tile:
-    """Lines begin at the positions ``starts`` of a tile, which may lie up to three before and
-    behind its lanes. The lanes ``written`` count."""
+    """Lines begin at the positions ``starts`` of a tile, of which one may lie behind its lanes. The
+    lanes ``written`` count."""
 
-    row: int
+    piece: int
     starts: frozenset[int]
     written: frozenset[int]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tap:
-    row: int
+    piece: int
     rotation: int
     mask: int
 
 
 def shown(tile: Tile, mask: int, lane: int) -> bool:
-    """Whether a lane reads something: its column, and how many columns follow it in its line, as
-    far as the tile tells, are large enough."""
-    column = min((lane - at for at in tile.starts if at <= lane), default=mask)
-    left = min((at - lane - 1 for at in tile.starts if at > lane), default=mask)
-    return column >= mask if mask <= 3 else left >= mask - 3
+    """Whether a lane reads something."""
+    return not ((mask & 1 and lane in tile.starts) or (mask & 2 and lane + 1 in tile.starts))
 
 
 def dot_product(banks: list[list[int]], taps: list[Tap], tile: Tile, lane: int,
@@ -41,7 +40,7 @@ def dot_product(banks: list[list[int]], taps: list[Tap], tile: Tile, lane: int,
         column += step
         tap = taps[column // 16]
         group, bank = divmod(lane + tap.rotation, len(banks))
-        at = row + tile.row + tap.row + column % 16 + group * rows
+        at = row + (tile.piece + tap.piece) * PIECE + column % 16 + group * rows
         code = banks[bank][at % len(banks[bank])] if shown(tile, tap.mask, lane) else nothing
         total += mantissa * code
     return total
