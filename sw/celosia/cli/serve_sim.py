@@ -73,11 +73,12 @@ def serve_sim(
                             noise=noise, stall=stall, reset_after=reset_after)
             if listen is not None and link is not None:
                 raise ValueError("--link: it leads to a pseudo-terminal; leave --listen out")
+            listener = None if listen is None else Socket(listen)       # refused before any work
             with work("building the simulator") as shown:
                 machine = stack.enter_context(VirtualBoard(
                     place, loaded.array, byte_level=byte_level, baud_error=baud_error,
                     image=loaded.image, stages=shown.stage))
-            end = Socket(listen) if listen is not None else Pty(link)
+            end = listener or Pty(link)
         server = Server(Wire(machine, faults), end, _shown(place, stack))
         stack.callback(server.close)
         ready = {"port": server.port, "board": place.name, "clock_mhz": machine.clock_hz / 1e6,
