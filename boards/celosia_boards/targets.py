@@ -105,7 +105,7 @@ _TABLE = (
     _ECP5_85F,
     _ulx3s(85, 60.0),
     _ulx3s(45, 65.0),
-    _ulx3s(25, 75.0),
+    _ulx3s(25, 70.0),
     _ulx3s(12, 75.0),
     replace(
         _ECP5_85F, name="ecp5-evn", title="ECP5-5G evaluation",
@@ -117,7 +117,7 @@ _TABLE = (
     _orangecrab(25, 84.0),
     replace(
         _ECP5_25F, name="colorlight-i5", title="Colorlight i5 7.0",
-        crystal_mhz=25.0, clock_mhz=75.0, leds=(("busy", 0), ("error", 0)), baud=115_200,
+        crystal_mhz=25.0, clock_mhz=70.0, leds=(("busy", 0), ("error", 0)), baud=115_200,
         platform="celosia_boards.platforms.colorlight_i5:ColorlightI5Platform",
         loaders=_ecp5("colorlight-i5", "--unprotect-flash"),
         usb=Usb(vendor=0x0d28, product=0x0204, name="^(DAPLink )?CMSIS-DAP")),
