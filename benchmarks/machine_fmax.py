@@ -30,6 +30,8 @@ ARRAYS = {
     "icebreaker, small": ("icebreaker", Array(drain=1, fill=2, residual=False), 48.0),
     "icebreaker, small, residual": ("icebreaker", Array(drain=1, fill=2), 48.0),
     "icebreaker, small, flash": ("icebreaker", Array(drain=1, fill=2, flash=4), 48.0),
+    "icebreaker, small, all": ("icebreaker", Array(drain=1, fill=2, flash=4, clamp=True), 48.0),
+    "icebreaker, all": ("icebreaker", Array(drain=1, flash=4, clamp=True), 48.0),
     "icebreaker": ("icebreaker", Array(residual=False), 48.0),
     "icebreaker, residual": ("icebreaker", Array(), 48.0),
     "icebreaker, 8 lanes": ("icebreaker", Array(lanes=8, residual=False), 48.0),
