@@ -175,7 +175,7 @@ def residual_factorised(model: nn.Module) -> None:
 
 
 def residual_cycles(model: nn.Module) -> None:
-    prune_to_cycles(model, example_input=colours(1), budget=4000, target="ecp5-25f")
+    prune_to_cycles(model, example_input=colours(1), budget=6000, target="ecp5-25f")
 
 
 RESIDUAL = {

@@ -74,7 +74,7 @@ def test_it_serves_an_empty_board_until_a_signal(program, number, tmp_path):
         rest, _ = ended(process)
     assert process.returncode == 0 and not os.path.lexists(link)
     assert f"celosia run '{program}' --input FILE --port {link}" in rest
-    assert rest.splitlines()[-1].endswith("s simulated, 28 bytes in, 16 out, 0 runs")
+    assert rest.splitlines()[-1].endswith("s simulated, 31 bytes in, 16 out, 0 runs")
 
 
 def test_json_tells_the_port_first(program):

@@ -72,13 +72,13 @@ def test_refused_rates():
 
 @pytest.mark.parametrize("byte_level", [False, True])
 def test_resets_come_after_exactly_so_many_bytes(byte_level):
-    """The 40th byte empties the memories; the 39th does not."""
+    """The 43rd byte empties the memories; the 42nd does not."""
     write = protocol.paced(encode_write(Space.BANKS, 0, [7] * 8, element_bytes=1))
     read = protocol.paced(encode_read(Space.BANKS, 0, element_bytes=1))
-    assert len(write + read) == 36
+    assert len(write + read) == 39
     for spare, expected in ((3, 7), (4, 0)):
         with VirtualBoard("icebreaker", byte_level=byte_level) as board:
-            wire = Wire(board, Faults(reset_after=40))
+            wire = Wire(board, Faults(reset_after=43))
             wire.send(write + read)
             [_, before] = Decoder().feed(wire.run_until_quiet(10 ** 6))
             assert before.elements(1) == [7] * 8

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from celosia_boards.targets import targets
+from celosia_boards.targets import target
 from celosia_spec.isa import (
     BATCH,
     DESCRIPTOR,
@@ -19,15 +19,16 @@ from celosia_spec.isa import (
     write_word,
 )
 from celosia_spec.isa.fields import Word
+from first_machine import SIXTEEN, THIRTY_TWO
 
 
 def words() -> Iterator[Word]:
-    """Every word of the machine, those of an array for every target."""
+    """Every word of the first machine, those of an array for each of these."""
     yield from (ROW, BATCH, STATUS, *DESCRIPTOR.words, frames.REQUEST, frames.REPLY,
                 frames.REJECTED, frames.ADDRESS, frames.DESCRIPTORS)
     for memory in MEMORIES:
         yield memory.word(ArrayConfig(lanes=16))
-    for array in {of.array for of in targets().values()}:
+    for array in (target("icebreaker").array, target("hx8k").array, SIXTEEN, THIRTY_TWO):
         yield from (weight_word(array), tap_word(array), write_word(array))
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from celosia.bands.entries import Stream, controls, packed, table
+from celosia.bands.entries import Order, Stream, controls, packed, table
 from celosia_sim import stream_machine
 from celosia_spec.stream.array import Array
 from celosia_spec.stream.controls import Op
@@ -19,11 +19,12 @@ def test_a_table_is_written_whole():
 
 
 def test_neighbours_are_read_in_one_go():
-    out = Stream()
+    order = Order()
+    out = Stream(orders=[order])
     a, b, c = (out.add(packed(np.full((count, 4), count))) for count in (1, 2, 3))
     for chunk in (a, b, (6, 0), a, c):
-        out.read(chunk)
-    assert out.chunks == [(0, 3), (0, 1), (3, 3)]
+        order.read(chunk)
+    assert order.chunks == [(0, 3), (0, 1), (3, 3)]
     words = out.words()
     assert words[:6].tolist() == [0x0001000100010001 * k for k in (1, 2, 2, 3, 3, 3)]
     assert words[6:].tolist() == [2 << 16, 0, 3 | 2 << 16 | 1 << 32, 0]     # and one to spare
