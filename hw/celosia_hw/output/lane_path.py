@@ -83,10 +83,9 @@ class LanePath(wiring.Component):
             Lanes(self.array) for _ in range(3)]
         over = Signal()                         # with a pass's last lane
         m.d.comb += over.eq(lanes.active & lanes.lane.all())
-        wide: Value = layer.wide
+        wide = layer.wide
         if self.array.residual:
-            wide = Signal(name="stores_sums")
-            m.d.sync += wide.eq(layer.wide & ~self._residual(m, heads, drained, over))
+            wide = wide & ~self._residual(m, heads, drained, over)
         m.submodules.pool, m.submodules.writer = pool, writer = (
             LanePool(self.array, self.mac), LaneWriter(self.array))
         total, element = self._sums(m, heads, drained)
@@ -207,13 +206,11 @@ class LanePath(wiring.Component):
         """Find the largest exponent of what is written."""
         counts, exponent = delayed(m, puts & ~self.layer.wide, 1, "counts"), Signal(5)
         m.d.comb += exponent.eq(writer.stored[SIGNIFICAND_BITS:])
-        # Without a carry chain it takes fewer cells, and in two parts few levels.
-        new, old, high, low, same, larger = exponent, self.top, *(Signal(name=name) for name in (
-            "high", "low", "same", "larger"))
-        m.d.comb += [high.eq(_larger(new[3:], old[3:])), low.eq(_larger(new[:3], old[:3])),
-                     same.eq(~(new ^ old)[3:].any()), larger.eq(counts & (high | (same & low)))]
-        with m.If(self.clear | larger):
-            m.d.sync += self.top.eq(Mux(self.clear, 0, exponent))
+        # Kept inverted, as it is compared.
+        below = Signal(5, init=31)
+        m.d.comb += self.top.eq(~below)
+        with m.If(self.clear | (counts & (exponent + below)[5])):
+            m.d.sync += below.eq(Mux(self.clear, 31, ~exponent))
 
     def _inside(self, m: Module, heads: Heads, over: Value, placed: Value) -> None:
         """Count the passes that are inside, and find whether one has no position yet.
@@ -229,11 +226,3 @@ class LanePath(wiring.Component):
             inside.eq(inside + self.start - over),
             self.busy.eq(self.start | inside.any()),
         ]
-
-
-def _larger(new: Value, old: Value) -> Value:
-    """Return ``new > old``, of few bits."""
-    found: Value = Const(0, 1)
-    for a, b in zip(new, old, strict=True):
-        found = (a & ~b) | (~(a ^ b) & found)
-    return found
