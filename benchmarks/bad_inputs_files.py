@@ -95,7 +95,7 @@ class _Good:
         self.folder = folder
         (folder / f"{_MODULE}.py").write_text(_NETWORKS)
         model, self.model = sound_model()
-        celosia.compile(model, torch.zeros(1, 1, 8, 8), target="ecp5-85f").save(
+        celosia.compile(model, torch.zeros(1, 1, 8, 8), target="icebreaker").save(
             folder / "bad_files.celo")
         rng = np.random.default_rng(0)
         self.x = rng.normal(size=(3, 1, 8, 8)).astype(np.float32)
@@ -122,7 +122,7 @@ class _Good:
 def _model(good: _Good, place: Path, rng: Rng) -> tuple[list[str], bool | None]:
     file = computing(rng) if rng.random() < _COMPUTING else model_file(good.model, rng)
     (place / "net.pt2").write_bytes(file.content)
-    return ["compile", f"{place.name}/net.pt2", "--target", "ecp5-85f", "--json"], file.accept
+    return ["compile", f"{place.name}/net.pt2", "--target", "icebreaker", "--json"], file.accept
 
 
 # .npy and .npz

@@ -1,10 +1,11 @@
 """The memories of the second machine: what the host sees of them, and what they are built of."""
 
+from __future__ import annotations
+
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from celosia_spec.isa.fields import Field, Value, Word
 from celosia_spec.isa.memories import EXPONENT_SLOTS
@@ -12,6 +13,9 @@ from celosia_spec.isa.numbers import ELEMENT_BITS
 from celosia_spec.stream.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS, Array
 from celosia_spec.stream.registers import Register
 from celosia_spec.stream.words import tap_word
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = ["EXPONENT_SLOTS", "MEMORIES", "Blocks", "Memory", "Space", "blocks", "exponent_word",
            "exponents_of", "main_blocks", "memory_of"]
@@ -81,7 +85,7 @@ def exponent_word(exponent: Value) -> Value:
 def exponents_of(words: np.ndarray) -> np.ndarray:
     """Return the exponents of words that the host has read, int64 of any shape."""
     sign = 1 << EXPONENT_BITS - 1
-    return (words.astype(np.int64) & 2 * sign - 1 ^ sign) - sign
+    return (words.astype("int64") & 2 * sign - 1 ^ sign) - sign
 
 
 def memory_of(space: Space) -> Memory:
