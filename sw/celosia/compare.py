@@ -11,7 +11,7 @@ from celosia.densify import densify
 from celosia.program import CoreProgram, Program
 from celosia_spec.errors import CelosiaError, refusals
 from celosia_spec.program import Layer
-from celosia_spec.stream.array import Array
+from celosia_spec.stream.array import MAIN_WORDS_MAX, Array
 
 if TYPE_CHECKING:
     from celosia.board import Board
@@ -81,7 +81,7 @@ def _dense(program: Program) -> tuple[Layer, ...]:
         roomy = replace(program.array, weight_rows=_WEIGHT_ROWS_MAX)
         return lower(graph, roomy, target=program.target, exponents=program.exponents).layers
 
-    from celosia.bands.schedule import MAIN_WORDS_MAX, stream_schedule
+    from celosia.bands.schedule import stream_schedule
 
     assert isinstance(program.array, Array)
     steps = None if program.steps is None else replace(program.steps, graph=graph)

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import HealthCheck, assume, given, reject, settings
 from hypothesis import strategies as st
 
+from celosia.bands import ways
 from celosia.bands.host import prepare
 from celosia.bands.program import stream_program
+from celosia.bands.ways import GRIDS
 from celosia.graph import Conv, Graph
 from celosia.quantise import quantise
 from celosia_sim import stream_machine
@@ -74,6 +76,25 @@ def test_random_networks(machine, data):
         check(machine, graph, x.astype(np.float32))
     except CompileError:            # too large, or it adds and the array cannot
         reject()
+
+
+@pytest.mark.parametrize("grid", GRIDS[:3], ids=["plain", "multiples", "filled"])
+def test_a_last_layer_that_adds(machine, monkeypatch, grid):
+    """Its sums are stored, and pass what is added on the way; however its lines lie."""
+    if not machine[0].residual:
+        pytest.skip("it adds, and the array cannot")
+    monkeypatch.setattr(ways, "GRIDS", (grid,))
+    rng = np.random.default_rng(1)
+    for (high, wide), channels in (((5, 7), 9), ((4, 3), 8), ((9, 5), 3)):
+        nodes = (Conv(name="a", input="x", weight=rng.standard_normal((channels, 2, 1, 1)),
+                      bias=rng.standard_normal(channels)),
+                 Conv(name="b", input="a", weight=rng.standard_normal((channels, channels, 3, 3)),
+                      bias=None, padding=(1, 1, 1, 1),
+                      epilogue=Epilogue(add="a", activation=Relu())))
+        graph = quantise(Graph(nodes=nodes, input="x", output="b", input_map=(2, high, wide),
+                               input_shape=(2, high, wide), output_shape=(channels, high, wide)),
+                         acc_bits=24, unsigned=True)
+        check(machine, graph, rng.standard_normal((2, high, wide)).astype(np.float32))
 
 
 def test_lenet5(machine):

@@ -17,6 +17,7 @@ from celosia.bands.file import stream_file
 from celosia.bands.host import output, prepare
 from celosia.bands.program import stream_program
 from celosia.bands.schedule import stream_schedule
+from celosia.bands.stepping import Stepping, simulated_steps
 from celosia.bands.steps import steps
 from celosia.board import Board
 from celosia.cli import app
@@ -26,7 +27,7 @@ from celosia_sim import golden, stream_machine
 from celosia_sim.golden.steps import GoldenSteps
 from celosia_sim.virtual import VirtualBoard
 from celosia_sim.virtual.line import SimulatedLine
-from celosia_spec.errors import ArgumentError, CelosiaError, CompileError
+from celosia_spec.errors import ArgumentError, CelosiaError, CompileError, SimulationError
 from celosia_spec.steps import Ring
 from celosia_spec.stream.array import Array
 from stream.sharing import check_slots
@@ -214,6 +215,32 @@ def test_one_step_at_a_time(listener, whole, sound):
             stream.reset()
         with pytest.raises(CelosiaError, match=r"a step takes \(6, 1, 1\); give it the new lines"):
             stream.run(sound)
+
+
+def test_an_error_amid_what_is_taken_again(listener, whole, sound):
+    """What the machine kept was lost, and taking it again broke off: it is taken again from the
+    begin."""
+    right = celosia.run(whole, windows(sound)).mantissa
+    with simulated_steps(listener.program) as machine:
+        for x in sound[:15]:
+            machine.run(x)
+        carried = machine._execute
+        other = Stepping(listener.program, carried)
+        for x in sound[20:27]:
+            other.run(x)
+        calls = []
+
+        def breaks(job, step):
+            calls.append(step)
+            if len(calls) == 4:
+                raise SimulationError("the line broke")
+            return carried(job, step)
+
+        machine._execute = breaks
+        with pytest.raises(SimulationError, match="the line broke"):
+            machine.run(sound[15])
+        for step in (15, 16):
+            assert np.array_equal(machine.run(sound[step]).output.ravel(), right[step - 11].ravel())
 
 
 def test_verify_compares_every_step(listener, sound):

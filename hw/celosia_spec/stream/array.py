@@ -19,6 +19,9 @@ MAIN_UNIT = 1024
 """A main memory that is no power of two has a multiple of so many entries: a block memory of the
 ECP5 has as many elements."""
 
+MAIN_WORDS_MAX = 1 << 16
+"""Entries of main memory that an array has at most."""
+
 QUAD = 4
 """Lanes of the smallest group."""
 
@@ -82,10 +85,10 @@ class Array:
             raise ValueError(f"lanes must be 8 or 16, not {self.lanes!r}")
         if self.fill not in (2, 4):
             raise ValueError(f"fill must be 2 or 4, not {self.fill!r}")
-        if not (64 <= self.main_words <= 1 << 16 and (
+        if not (64 <= self.main_words <= MAIN_WORDS_MAX and (
                 not self.main_words & self.main_words - 1 or self.main_words % MAIN_UNIT == 0)):
             raise ValueError(f"main_words must be a power of two, or a multiple of {MAIN_UNIT}, 64 "
-                             f"to {1 << 16}, not {self.main_words!r}")
+                             f"to {MAIN_WORDS_MAX}, not {self.main_words!r}")
         for name, most in (("bank_rows", 1 << 11), ("ring", 1 << 12),
                            ("controls", 1 << 12), ("taps", 1 << 11), ("tiles", 1 << 12)):
             value = getattr(self, name)

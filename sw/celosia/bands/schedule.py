@@ -17,10 +17,7 @@ from celosia_spec.errors import CompileError, FitError, Need
 from celosia_spec.program import Layer
 from celosia_spec.qgraph import QGraph
 from celosia_spec.steps import Steps
-from celosia_spec.stream.array import ENTRY_BITS, Array
-
-MAIN_WORDS_MAX = 65_536
-"""Words of main memory that an array has at most."""
+from celosia_spec.stream.array import ENTRY_BITS, MAIN_WORDS_MAX, Array
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -60,11 +60,12 @@ class Stepping:
     def run(self, x: np.ndarray) -> StreamResult:
         """Take a step, with its lines x (*user_shape) of the input, and return what it gives."""
         for _ in range(ATTEMPTS):
-            losses, kept = self._losses(), True
-            again = [*self._before, x] if self._lost else [x]
+            losses, kept, fresh = self._losses(), True, self._lost
+            again = [*self._before, x] if fresh else [x]
+            self._lost = True           # an error may leave the machine anywhere in between
             for back, own in zip(range(len(again) - 1, -1, -1), again, strict=True):
-                found, marked = self._take(own, self._step - back)
-                kept &= marked
+                found, marked = self._take(own, self._step - back, fresh=fresh)
+                kept, fresh = kept and marked, False
             self._lost = not kept or self._losses() != losses
             if not self._lost:
                 self._step += 1
@@ -73,16 +74,17 @@ class Stepping:
         raise SimulationError(f"the machine lost what it keeps {ATTEMPTS} times in one step; check "
                               f"its power and its cable")
 
-    def _take(self, x: np.ndarray, step: int) -> tuple[StreamResult, bool]:
-        """Take a step; return what it gives, and whether the machine knows the number."""
+    def _take(self, x: np.ndarray, step: int, *, fresh: bool) -> tuple[StreamResult, bool]:
+        """Take a step, with a ``fresh`` number or not; return what it gives, and whether the
+        machine knows the number."""
         program = self.program
         job = job_of(program, x[None], step, self._main)
         at = in_main([(len(program.entries) - 1) * ENTRY_WORDS])
         job = replace(job, read_at=np.concatenate([job.read_at, at]), read_ends=job.read_ends + 1)
         if step:
             job = replace(job, setup=job.setup[:0])
-        if self._lost:
-            self._mark, self._lost = 1 + secrets.randbelow(0xFFFF), False
+        if fresh:
+            self._mark = 1 + secrets.randbelow(0xFFFF)
             job = replace(job, input_at=np.concatenate([job.input_at, at]),
                           input_values=np.append(job.input_values, [[self._mark]], axis=1).astype(
                               np.uint32))
