@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from types import MappingProxyType
 
-from celosia_boards import targets
+from celosia_boards.targets import Target, target
 from celosia_spec.isa import ArrayConfig
+from registered import registered
 
 SIXTEEN = ArrayConfig(
     lanes=16, quad=4, beat=4, weight_rows=4096, bank_rows=2048, table_rows=512, taps=512,
@@ -18,12 +18,8 @@ THIRTY_TWO = replace(
 
 
 @contextmanager
-def target_large(array: ArrayConfig = SIXTEEN) -> Iterator[targets.Target]:
+def target_large(array: ArrayConfig = SIXTEEN) -> Iterator[Target]:
     """A target "large" with such an array, and blocks of the ECP5-85F."""
-    known, like = targets._BY_NAME, targets.target("ecp5-85f")
-    large = replace(like, name="large", device=replace(like.device, array=array))
-    targets._BY_NAME = MappingProxyType({**known, "large": large})
-    try:
-        yield large
-    finally:
-        targets._BY_NAME = known
+    like = target("ecp5-85f")
+    with registered(replace(like, name="large", device=replace(like.device, array=array))) as of:
+        yield of

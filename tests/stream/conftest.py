@@ -1,14 +1,14 @@
 """A target whose array is the second machine's, and a program for it."""
 
 from dataclasses import replace
-from types import MappingProxyType
 
 import pytest
 
 import celosia
 from celosia.cli.common import find_model
-from celosia_boards import targets
+from celosia_boards.targets import target as find
 from celosia_spec.stream.array import Array
+from registered import registered
 
 ARRAY = Array(main_words=4096)
 
@@ -16,12 +16,9 @@ ARRAY = Array(main_words=4096)
 @pytest.fixture(scope="module")
 def target():
     """A target of the name "second"."""
-    of = targets.target("ecp5-85f")
-    of = replace(of, name="second", device=replace(of.device, array=ARRAY))
-    known = targets._BY_NAME
-    targets._BY_NAME = MappingProxyType({**known, "second": of})
-    yield of
-    targets._BY_NAME = known
+    of = find("ecp5-85f")
+    with registered(replace(of, name="second", device=replace(of.device, array=ARRAY))) as second:
+        yield second
 
 
 @pytest.fixture(scope="module")

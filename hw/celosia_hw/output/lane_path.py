@@ -84,7 +84,7 @@ class LanePath(wiring.Component):
         over = Signal()                         # with a pass's last lane
         m.d.comb += over.eq(lanes.active & lanes.lane.all())
         wide = layer.wide
-        if self.array.residual:
+        if self.array.residual:         # no register: rows of codes and of sums follow each other
             wide = wide & ~self._residual(m, heads, drained, over)
         m.submodules.pool, m.submodules.writer = pool, writer = (
             LanePool(self.array, self.mac), LaneWriter(self.array))
