@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -69,7 +70,8 @@ def test_it_serves_an_empty_board_until_a_signal(program, number, tmp_path):
         held = ask(str(link), encode_read(Space.PROGRAM, 0, element_bytes=2))
         assert held.elements(2) == [0] * 4
         with serial.serial_for_url(str(link)):
-            assert process.stderr.readline().startswith("a client is here: 0.000 s simulated, ")
+            assert re.match(r"a client is here: 0\.00\d s simulated, ",
+                            process.stderr.readline())
         process.send_signal(number)
         rest, _ = ended(process)
     assert process.returncode == 0 and not os.path.lexists(link)
@@ -81,7 +83,8 @@ def test_json_tells_the_port_first(program):
     with served(program, "--json", "--byte-level", "--listen", "127.0.0.1:0") as (process, first):
         ready = json.loads(first)
         assert ready["port"].startswith("socket://127.0.0.1:")
-        assert (ready["board"], ready["clock_mhz"], ready["byte_level"]) == ("icebreaker", 24, True)
+        assert ready["board"] == "icebreaker" and ready["byte_level"]
+        assert ready["clock_mhz"] == target("icebreaker").clock_mhz
         assert ready["bytes"] == 0 and ready["seconds"] > 0
         assert ask(ready["port"], encode_status(tag=1)).tag == 1
         process.send_signal(signal.SIGINT)

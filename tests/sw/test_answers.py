@@ -18,6 +18,7 @@ from celosia.cli import app
 from celosia.datasets import CLASSES, preprocess, shipped_test_images
 from celosia.models import LENET5_PREPROCESSING, load_lenet5
 from celosia.show import speed
+from celosia_boards.targets import target
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
@@ -180,7 +181,8 @@ def test_what_a_terminal_shows(folder: Path, wanted, monkeypatch) -> None:
     shown = invoke(folder / "lenet.celo", "--input", folder / "both.npz").stdout
     program = celosia.load(folder / "lenet.celo")
     cycles = program.predicted_cycles
-    assert f"predicted {cycles:,} cycles: {speed(cycles, 24.0)}\n" in shown
+    rate = speed(cycles, target("icebreaker").clock_mhz)
+    assert f"predicted {cycles:,} cycles: {rate}\n" in shown
     assert "input 0, truly Ankle boot: Ankle boot " in shown
     right = int(np.sum(wanted.values.argmax(axis=1) == TRUTH))
     assert f"accuracy {right / 40:.2%}: {right} of 40 inputs" in shown

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 import celosia
 from celosia.cli import app
+from celosia_boards.targets import target
 
 MODEL = """
 import torch
@@ -22,6 +23,7 @@ def make():
         torch.nn.Conv2d(1, 12, 3), torch.nn.ReLU(), torch.nn.Conv2d(12, 12, 3), torch.nn.ReLU(),
         torch.nn.Flatten(), torch.nn.Linear(12 * 16, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
 """
+CLOCK = f"ms at {target('ulx3s-85f').clock_mhz:g} MHz"
 UNTRAINED = ("celosia: the weights look untrained, every layer's are as torch draws them; give a "
              "trained model, or its weights with --weights\n")
 
@@ -127,7 +129,7 @@ def test_the_table_tells_what_was_left_alone(folder):
     text = invoke("--ranks", "0=5,2=3", "--data", "data.npz", "--epochs", 0).stdout
     assert "ranks (6,)" not in text
     for words in ("parameters that are not 0", "multiply-accumulates", "accuracy",
-                  "cycles on ulx3s-85f", "ms at 60 MHz", "inferences a second", "wrote small.pt2"):
+                  "cycles on ulx3s-85f", CLOCK, "inferences a second", "wrote small.pt2"):
         assert words in text
     assert max(map(len, text.splitlines())) <= 80
     text = invoke("--ranks", "0=9,2=3", "--data", "data.npz", "--epochs", 0).stdout

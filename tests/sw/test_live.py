@@ -32,11 +32,13 @@ from celosia.live.runner import OnModel, answer
 from celosia.live.shots import Shot, picture_of
 from celosia.live.stream import Stream
 from celosia.program import Program
+from celosia_boards.targets import target
 from celosia_spec.errors import CelosiaError
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
+CLOCK = target("icebreaker").clock_mhz
 LABELS = ("cat", "dog", "<b>cow</b>")
 COLOUR, GREY, VECTOR = (3, 6, 8), (1, 6, 8), (5,)
 PIXELS = Preprocessing(scale=1 / 255, labels=LABELS)
@@ -440,7 +442,7 @@ def test_scores_and_shares(end: tuple, classes: int, kind: str) -> None:
     found = answer(program, OnModel(program, "golden"), Shot(name="x", inputs=x, picture=print))
     said = found.as_json()
     assert said["cycles"] is None and said["ms_link"] is None
-    assert said["ms_board"] == program.predicted_cycles / 24e3
+    assert said["ms_board"] == program.predicted_cycles / (1e3 * CLOCK)
     if kind == "value":
         assert (said["class"], said["label"], said["share"]) == (None, None, None)
         assert said["score"] == value[0]
@@ -514,7 +516,7 @@ def test_json_lines(saved: Path, grey: Program, board: list) -> None:
     assert about == {
         "board": "icebreaker", "port": "/dev/ttyFAKE", "backend": "board", "bytes": 800,
         "frames": 100, "seconds": 0.25, "predicted_cycles": grey.predicted_cycles,
-        "clock_mhz": 24.0, "scores": "softmax", "page": None}
+        "clock_mhz": CLOCK, "scores": "softmax", "page": None}
     wanted = celosia.run(grey, PIXELS.inputs(pixels)).answer
     for number, (said, value) in enumerate(zip(answers, wanted, strict=True)):
         assert said.pop("ms_link") >= 15

@@ -11,6 +11,9 @@ from torch import nn
 import celosia
 from celosia.models import load_lenet5
 from celosia.show import rate
+from celosia_boards.targets import target
+
+CLOCK = target("icebreaker").clock_mhz
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +25,10 @@ def test_a_program_prints_three_lines(program):
     lines = str(program).splitlines()
     assert lines == repr(program).splitlines() and len(lines) == 3
     assert all(len(line) <= 100 for line in lines)
-    milliseconds, per_second = rate(program.predicted_cycles, 24.0)
+    milliseconds, per_second = rate(program.predicted_cycles, CLOCK)
     assert f"{program.predicted_cycles:,} cycles" in lines[1]
-    assert f"{milliseconds:.3g} ms, {per_second:,.0f} inferences a second at 24 MHz" in lines[1]
+    assert (f"{milliseconds:.3g} ms, {per_second:,.0f} inferences a second at {CLOCK:g} MHz"
+            in lines[1])
 
 
 def test_a_rate_is_cycles_over_the_clock():
