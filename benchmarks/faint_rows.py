@@ -122,7 +122,7 @@ def measure(arguments: argparse.Namespace) -> Result:
         {"network": "", "activations / weights": "", "24 bits, no rule": ".2f",
          "as compiled": ".2f", "32 bits, no rule": ".2f", "rows raised": ",d", "of": ",d",
          "networks that take 32 bits": "d"}, rows)
-    notes = ("A dash: the sums of a network need more than 24 bits in any case. Single networks "
+    notes = ("With 24 bits, rows whose sums need more have narrower weights. Single networks "
              "differ by up to a decibel where a few roundings differ.",)
     return Result(title="Faint rows", tables=(table,), checks=tuple(checks), notes=notes)
 

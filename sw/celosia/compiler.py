@@ -14,9 +14,8 @@ from celosia_boards.arrays import array_for, widest_accumulators
 from celosia_boards.targets import target as find_target
 from celosia_spec.arrays import AnyArray
 from celosia_spec.epilogue import DYNAMIC, STATIC, check_exponents
-from celosia_spec.errors import ArgumentError, CelosiaError, FitError, Need, refusals
-from celosia_spec.isa import ACCUMULATORS as WIDTHS
-from celosia_spec.isa import MANTISSA_BITS
+from celosia_spec.errors import ArgumentError, CelosiaError, FitError, refusals
+from celosia_spec.isa import ACCUMULATORS, MANTISSA_BITS
 from celosia_spec.qgraph import QGraph
 from celosia_spec.stream.array import Array
 
@@ -31,9 +30,6 @@ if TYPE_CHECKING:
 
 TIME = "time"
 """The one way to run a network in steps."""
-
-ACCUMULATORS = "accumulators"
-"""What a FitError has for an operator where the sums are too wide for the target."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +109,7 @@ class Compiler:
     def accumulators(self) -> tuple[int, ...]:
         """Return the widths that accumulators may get on the target, narrowest first."""
         widest = widest_accumulators(find_target(self.target), self.array())
-        return tuple(width for width in WIDTHS if width <= widest) or WIDTHS[:1]
+        return tuple(width for width in ACCUMULATORS if width <= widest) or ACCUMULATORS[:1]
 
     def graph(self, model: Any, example_input: Any, *, dump_after: str | None = None) -> Graph:
         """Return the optimised float graph of a model; it is the same for all settings.
@@ -149,7 +145,8 @@ class Compiler:
         return quantise(graph, calibration=samples, exponents=self.exponents, acc_bits=acc_bits,
                         weight_bits=self.weight_bits, activation_bits=self.activation_bits,
                         widest=self.accumulators()[-1], sparse=self.sparse, begun=begun,
-                        unsigned=second, unsigned_input=second and self.unsigned_input)
+                        unsigned=second, unsigned_input=second and self.unsigned_input,
+                        codes=second)
 
     def schedule(self, graph: QGraph) -> "AnySchedule":
         """Return how the array runs a quantised graph, as if it had room for all weights and tables
@@ -209,8 +206,8 @@ class Compiler:
         outcome = (bands.attempt(graph, array, self.steps(graph)) if isinstance(array, Array) else
                    attempt(graph, array, self.target))
         if refusals := tuple(self._too_wide(array)):
-            return replace(outcome, schedule=None, refusals=refusals + outcome.refusals)
-        return outcome
+            outcome = replace(outcome, schedule=None, refusals=refusals + outcome.refusals)
+        return replace(outcome, remarks=graph.remarks)
 
     def _array_of(self, graph: QGraph) -> AnyArray:
         """Return the array with the accumulators of a graph; FitError where there is none."""
@@ -226,9 +223,8 @@ class Compiler:
 
     def _no_sums(self, bits: int, problem: str) -> FitError:
         return FitError(
-            "network", ACCUMULATORS, f"its sums need {bits} bits, and on {self.target} {problem}",
-            "use narrower or fewer weights",
-            need=Need("bits of a sum", bits, self.accumulators()[-1], "bits"))
+            "network", "accumulators", f"its sums need {bits} bits, and on {self.target} {problem}",
+            f"quantise it with acc_bits={self.accumulators()[-1]}")
 
 
 def as_if_calibrated(graph: QGraph) -> QGraph:

@@ -68,6 +68,7 @@ class TargetCheck:
     remedies  : changes with each of which it has been compiled, this target's own first. Where
                 operators are in the way, of the network without them.
     rest_fits : whether only operators are in the way.
+    remarks   : what the width of the accumulators costs, where it fits; mostly nothing.
     """
 
     target: str
@@ -80,6 +81,7 @@ class TargetCheck:
     problems: tuple[Problem, ...] = ()
     remedies: tuple[str, ...] = ()
     rest_fits: bool = False
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +113,8 @@ class Report:
         alike: dict[tuple[str, ...], list[str]] = {}
         for entry in self.targets:
             own = tuple(problem for problem in entry.problems if problem not in shared)
-            lines = (*_told(own, entry.remedies), *_ways(entry))
+            lines = (*_told(own, entry.remedies), *_ways(entry),
+                     *(f"  {remark}" for remark in entry.remarks))
             alike.setdefault(lines, []).append(entry.target)
         for lines, names in alike.items():
             if lines:
@@ -252,7 +255,9 @@ def _checked(name: str, machines: dict[str, Machine], operators: tuple[Problem, 
     if schedule is not None and not operators:
         found = rate(schedule.predicted_cycles, clock)
         return TargetCheck(target=name, lanes=lanes, clock_mhz=clock, fits=True,
-                           cycles=schedule.predicted_cycles, **found._asdict())
+                           cycles=schedule.predicted_cycles,
+                           remarks=tuple(map(_plain, machines[name].outcome.remarks)),
+                           **found._asdict())
     sources = {} if graph is None else graph.sources
     problems = tuple(_problem(
         refusal if refusal.source else refusal.at(sources.get(refusal.node)),

@@ -10,8 +10,9 @@ import numpy as np
 
 from celosia.bands import schedule as bands
 from celosia.bands.flash import MAIN_MEMORY
-from celosia.compiler import ACCUMULATORS, Compiler
+from celosia.compiler import Compiler
 from celosia.graph import Conv, Graph
+from celosia.quantise import SUM_BITS
 from celosia.schedule.shortages import Outcome, attempt_weights
 from celosia.ways_out import DENSITIES, SECONDS, Graphs, Trial, Trials
 from celosia_boards.targets import target as find_target
@@ -125,13 +126,11 @@ class Search:
 
     def _trials(self, trials: Trials, machine: Machine) -> Iterator[Trial]:
         """Changes for one target, the small ones first."""
-        if any(refusal.operator == ACCUMULATORS for refusal in machine.outcome.refusals):
-            yield from trials.narrower()
         # Memories of weights and tables hold the same words with static exponents, and so does all
         # of the second machine.
         second = isinstance(machine.settings.array(), Array)
-        memories = all(refusal.operator == "memory" or (second and refusal.operator != ACCUMULATORS)
-                       for refusal in machine.outcome.refusals)
+        memories = second or all(refusal.operator == "memory"
+                                 for refusal in machine.outcome.refusals)
         here = list(trials.here(static=not memories))
         shares = self._shares(trials.graphs.graph, machine.outcome)
         yield from (trial for trial in here if trial.compiler.lanes == machine.settings.lanes)
@@ -147,7 +146,7 @@ class Search:
         needs = {refusal.need.what: refusal.need for refusal in outcome.refusals
                  if isinstance(refusal, FitError) and refusal.need}
         if not {_WEIGHTS, MAIN_MEMORY} & needs.keys():
-            few = {"weights of a row", "bits of a sum"} & needs.keys()
+            few = {"weights of a row", SUM_BITS} & needs.keys()
             return list(DENSITIES) if few else []
         layers = [node for node in graph.nodes if isinstance(node, Conv)]
         size = sum(node.weight.size for node in layers)

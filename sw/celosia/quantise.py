@@ -7,12 +7,12 @@ import numpy as np
 
 from celosia.expected import USUAL_DEVIATION, expected_exponents
 from celosia.graph import Conv, Graph, operator
-from celosia.shortfalls import shortfalls
+from celosia.shortfalls import narrowed, shortfalls
 from celosia.weight_matrix import row_exponents, weight_matrix
 from celosia_sim import golden
 from celosia_spec.block import Format
 from celosia_spec.epilogue import DYNAMIC, STATIC, Dynamic, Kept, Static, check_exponents, rounded
-from celosia_spec.errors import ArgumentError, CompileError, FitError
+from celosia_spec.errors import ArgumentError, CompileError, FitError, Need
 from celosia_spec.faint_rows import exponent_minima, input_minima, raised_lsbs
 from celosia_spec.isa import (
     ACCUMULATORS,
@@ -31,12 +31,15 @@ from celosia_spec.qgraph import (
     row_magnitudes,
 )
 
+SUM_BITS = "bits of a sum"
+"""What refused sums need more of."""
+
 
 def quantise(graph: Graph, *, calibration: np.ndarray | None = None, exponents: str = "dynamic",
              weight_bits: int = 8, activation_bits: int = 8, acc_bits: int | None = None,
              widest: int = ACCUMULATORS[-1], sparse: bool = True,
              begun: "Begun | None" = None, unsigned: bool = False,
-             unsigned_input: bool = False) -> QGraph:
+             unsigned_input: bool = False, codes: bool = False) -> QGraph:
     """Return the quantised graph of an optimised float graph (``celosia.passes.optimise``).
 
     calibration : (N, *input_shape), taken as float32; needed by static exponents only.
@@ -44,11 +47,14 @@ def quantise(graph: Graph, *, calibration: np.ndarray | None = None, exponents: 
     weight_bits, activation_bits : mantissa widths L, 4 to 9.
     acc_bits    : accumulator width W; None takes the narrowest that is proved sufficient and in
                   which no tensor is expected to lose anything (numerics, section 5).
-    widest      : the widest W that None may take for the second of these reasons.
+    widest      : the widest W that None may take. Rows whose sums do not fit it, or a W that is
+                  given, are narrowed (numerics, section 3).
     sparse      : False stores the zeros of the weights too (the dense baseline).
     begun       : what `begin` returns of this graph with these weights; None begins here.
     unsigned    : give tensors behind a ReLU, or behind a clamp from 0 on, mantissas without a sign.
     unsigned_input : likewise for the network's input, which is never below 0 then.
+    codes       : sums have to fit also while mantissas with a sign are codes without
+                  (`celosia_spec.stream`).
 
     CompileError names the layer (and row) whose weights, bias or sums do not fit; it is a FitError
     where fewer bits may.
@@ -62,16 +68,20 @@ def quantise(graph: Graph, *, calibration: np.ndarray | None = None, exponents: 
     fixed = calibration if exponents == STATIC else None
     formats = _formats(graph, begun.layers, activation_bits, unsigned, unsigned_input)
 
-    def at(width: int) -> QGraph:
-        found = _at_width(graph, begun, width, weight_bits, formats, sparse)
+    multiplied = {name: replace(of, signed=of.signed and not codes) for name, of in formats.items()}
+    widths = tuple(width for width in ACCUMULATORS
+                   if width == acc_bits or (acc_bits is None and width <= widest))
+
+    def at(width: int, narrow: bool) -> QGraph:
+        found = _at_width(graph, begun, width, formats, multiplied, narrow)
         return found if fixed is None else _calibrate(found, fixed)
 
     try:
-        return _narrowest(at, (acc_bits,) if acc_bits else ACCUMULATORS, acc_bits or widest, usual)
+        return _narrowest(at, widths, usual)
     except FitError as refusal:
         if acc_bits not in ACCUMULATORS[:-1]:
             raise
-        at(ACCUMULATORS[-1])        # raises what is wrong at any width
+        at(ACCUMULATORS[-1], True)      # raises what is wrong at any width
         raise FitError(refusal.node, refusal.operator, refusal.problem,
                        f"use acc_bits={ACCUMULATORS[-1]}") from None
 
@@ -82,12 +92,15 @@ class Begun:
 
     layers : the float graph's.   nodes : with each row's own exponents, none raised.
     expected, usual : exponents that tensors are likely to have, for all inputs and for usual ones.
+    weight_bits, sparse : as `quantise` has them.
     """
 
     layers: list[Conv]
     nodes: list[QNode]
     expected: dict[str, int]
     usual: dict[str, int]
+    weight_bits: int
+    sparse: bool
 
 
 def begin(graph: Graph, *, weight_bits: int, sparse: bool) -> Begun:
@@ -95,7 +108,8 @@ def begin(graph: Graph, *, weight_bits: int, sparse: bool) -> Begun:
     layers = _layers(graph)
     return Begun(layers=layers, nodes=[_node(layer, weight_bits, sparse) for layer in layers],
                  expected=expected_exponents(graph),
-                 usual=expected_exponents(graph, USUAL_DEVIATION))
+                 usual=expected_exponents(graph, USUAL_DEVIATION),
+                 weight_bits=weight_bits, sparse=sparse)
 
 
 def _check(exponents: str, weight_bits: int, activation_bits: int, acc_bits: int | None) -> None:
@@ -151,35 +165,40 @@ def _node(node: Conv, weight_bits: int, sparse: bool) -> QNode:
                  epilogue=node.epilogue)
 
 
-def _narrowest(at: Callable[[int], QGraph], widths: tuple[int, ...], widest: int,
+def _narrowest(at: Callable[[int, bool], QGraph], widths: tuple[int, ...],
                expected: dict[str, int] | None) -> QGraph:
-    """Return the graph at the first of the widths that is enough.
+    """Return the graph at the first of the widths that is enough, or at the last.
 
-    at : the graph at a width, or FitError where it is not proved.
+    at : the graph at a width, rows narrowed or not; FitError where it is not proved.
     """
-    narrower: tuple[str, ...] = ()
-    for width in widths:
+    wide: tuple[str, ...] = ()
+    for width in widths[:-1]:
         try:
-            graph = at(width)
+            graph = at(width, False)
         except FitError:
-            if width == widths[-1]:
-                raise
             continue
-        lost = shortfalls(graph, expected)
-        if not lost or width >= widest:
-            return replace(graph, remarks=narrower + lost)
-        narrower = tuple(f"{widths[-1]}-bit accumulators, because {reason}" for reason in lost)
-    raise AssertionError("the last width returns or raises")
+        if not (lost := shortfalls(graph, expected)):
+            return graph
+        wide = tuple(f"{widths[-1]}-bit accumulators, because {reason}" for reason in lost)
+    graph = at(widths[-1], True)
+    return replace(graph, remarks=(*graph.remarks, *wide, *shortfalls(graph, expected)))
 
 
-def _at_width(graph: Graph, begun: Begun, width: int, weight_bits: int,
-              formats: Mapping[str, Format], sparse: bool) -> QGraph:
-    """Return the graph with its faint rows raised for ``width``-bit accumulators, and proved."""
+def _at_width(graph: Graph, begun: Begun, width: int, formats: Mapping[str, Format],
+              multiplied: Mapping[str, Format], narrow: bool) -> QGraph:
+    """Return the graph with its faint rows raised for ``width``-bit accumulators, and proved.
+
+    multiplied : what is multiplied of the mantissas of every tensor.
+    narrow     : narrow the rows whose sums do not fit.
+    """
     kept = {layer.name: layer.input for layer in begun.layers if layer.keeps}
     lsbs = raised_lsbs(begun.nodes, begun.expected, width, formats, kept)
-    nodes = [_raised(layer, node, lsbs[node.name], weight_bits, sparse)
+    nodes = [_raised(layer, node, lsbs[node.name], begun)
              for layer, node in zip(begun.layers, begun.nodes, strict=True)]
-    _prove_sums(nodes, width, formats)
+    lost: dict[str, np.ndarray] = {}
+    for at, layer in enumerate(begun.layers if narrow else ()):
+        nodes[at], lost[layer.name] = _narrowed(layer, nodes[at], width, multiplied, begun)
+    _prove_sums(nodes, width, multiplied, MANTISSA_BITS[0] if narrow else begun.weight_bits)
     needed = {node.name: int(input_minima(node, node.sw, width, formats[node.input]).max())
               for node in nodes}
     minima, read = exponent_minima(list(begun.expected), nodes, needed, kept)
@@ -197,31 +216,61 @@ def _at_width(graph: Graph, begun: Begun, width: int, weight_bits: int,
                          replace(formats[node.output], bits=activation_bits))))
              for node in nodes]
     return QGraph(tensors=_tensors(graph, formats, rules), nodes=tuple(nodes),
-                  input=graph.input, output=graph.output, weight_bits=weight_bits,
-                  activation_bits=activation_bits, acc_bits=width)
+                  input=graph.input, output=graph.output, weight_bits=begun.weight_bits,
+                  activation_bits=activation_bits, acc_bits=width,
+                  remarks=narrowed(lost, begun.weight_bits, width))
 
 
-def _raised(layer: Conv, node: QNode, sw: np.ndarray, weight_bits: int, sparse: bool) -> QNode:
+def _raised(layer: Conv, node: QNode, sw: np.ndarray, begun: Begun) -> QNode:
     """Return the node with weights of the exponents ``sw``, none below its own."""
     rows = np.flatnonzero(sw > node.sw)
     if not rows.size:
         return node
-    exponents = sw + Format(bits=weight_bits).fraction
-    matrix = weight_matrix(layer, exponents, weight_bits, sparse=sparse)
-    return replace(node, matrix=matrix, sw=sw,
-                   sb=np.where(node.bias == 0, sw, node.sb),
+    return replace(_with_lsbs(layer, node, sw, begun),
                    raised=tuple((int(row), int(sw[row] - node.sw[row])) for row in rows))
 
 
-def _prove_sums(nodes: list[QNode], width: int, formats: Mapping[str, Format]) -> None:
-    """FitError unless no sum of products can overflow a ``width``-bit accumulator."""
+def _narrowed(layer: Conv, node: QNode, width: int, multiplied: Mapping[str, Format],
+              begun: Begun) -> tuple[QNode, np.ndarray]:
+    """Return the node with as many bits fewer in each row's mantissas as its sums need to fit a
+    ``width``-bit accumulator, and how many, int64 (rows,): down to the fewest that weights have."""
+    bits = np.zeros(len(node.sw), np.int64)
+    found = node
+    for fewer in range(1, begun.weight_bits - MANTISSA_BITS[0] + 1):
+        over = farthest_sums(found.matrix, multiplied[node.input]) > _largest_sum(width)
+        if not over.any():
+            break
+        bits[over] = fewer
+        found = _with_lsbs(layer, node, node.sw + bits, begun)
+    return found, bits
+
+
+def _with_lsbs(layer: Conv, node: QNode, sw: np.ndarray, begun: Begun) -> QNode:
+    """Return the node with its weights rounded to the exponents ``sw``."""
+    exponents = sw + Format(bits=begun.weight_bits).fraction
+    return replace(node, sw=sw, sb=np.where(node.bias == 0, sw, node.sb), matrix=weight_matrix(
+        layer, exponents, begun.weight_bits, sparse=begun.sparse))
+
+
+def _largest_sum(width: int) -> int:
+    """Return how far from 0 a row's products may sum up to in a ``width``-bit accumulator."""
+    return (1 << width - 2) - 1
+
+
+def _prove_sums(nodes: list[QNode], width: int, multiplied: Mapping[str, Format],
+                bits: int) -> None:
+    """FitError unless no sum of products can overflow a ``width``-bit accumulator.
+
+    bits : of the weights of a row that may.
+    """
     for node in nodes:
-        totals = farthest_sums(node.matrix, formats[node.input])
+        totals = farthest_sums(node.matrix, multiplied[node.input])
         row = int(totals.argmax())
-        if totals[row] > (1 << width - 2) - 1:
-            raise FitError(node.name, node.kind, f"the sums of row {row} may reach {totals[row]}, "
-                           f"above {(1 << width - 2) - 1}, the limit of a {width}-bit accumulator",
-                           "prune the row")
+        if totals[row] > _largest_sum(width):
+            raise FitError(node.name, node.kind, f"the sums of row {row} may reach {totals[row]} "
+                           f"with weights of {bits} bits, above {_largest_sum(width)}, the limit "
+                           f"of a {width}-bit accumulator", "prune the row", need=Need(
+                               SUM_BITS, int(totals[row]).bit_length() + 2, width, "bits"))
 
 
 def _tensors(graph: Graph, formats: Mapping[str, Format], rules: dict[str, Kept | Dynamic],

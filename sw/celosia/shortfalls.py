@@ -2,12 +2,17 @@
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from celosia_spec.faint_rows import bias_minima, unit_minima
 from celosia_spec.isa import EXPONENT_MIN
 from celosia_spec.qgraph import QGraph, QNode, static_exponent
 
 SPARE_BITS = 1
 """Bits that must be left between what is expected and what would be lost."""
+
+_TOLD = 3
+"""Layers that are told one by one."""
 
 _Loss = tuple[int, str]
 """Bits that are lost, and where."""
@@ -27,6 +32,25 @@ def shortfalls(graph: QGraph, expected: Mapping[str, int] | None) -> tuple[str, 
         name: static_exponent(graph.tensors, name) or 0 for name in graph.tensors}
     losses = (_held(graph, likely, spare, source), _cut(graph, likely, spare, source))
     return tuple(_worst(found) for found in losses if found)
+
+
+def narrowed(bits: Mapping[str, np.ndarray], weight_bits: int, width: int) -> tuple[str, ...]:
+    """Return which weights have fewer bits, so that sums fit the accumulators: one line, or none.
+
+    bits        : by layer, bits that are missing in each row's mantissas, int64 (rows,).
+    weight_bits : of all others.   width : of the accumulators.
+    """
+    found = []
+    for name, missing in bits.items():
+        if missing.any():
+            few, many = weight_bits - missing.max(), weight_bits - missing[missing > 0].min()
+            found.append(f"{many if few == many else f'{few} to {many}'} bits in "
+                         f"{np.count_nonzero(missing)} of {len(missing)} rows of {name}")
+    if not found:
+        return ()
+    more = f", fewer in {len(found) - _TOLD} more layers" if len(found) > _TOLD else ""
+    return (f"weights have {', '.join(found[:_TOLD])}{more}, so that sums fit {width}-bit "
+            f"accumulators",)
 
 
 def _held(graph: QGraph, likely: Mapping[str, int], spare: int, source: str) -> list[_Loss]:

@@ -8,7 +8,7 @@ from itertools import chain
 import numpy as np
 from scipy.sparse import csr_array
 
-from celosia.compiler import ACCUMULATORS, Compiler, as_if_calibrated
+from celosia.compiler import Compiler, as_if_calibrated
 from celosia.graph import Conv, Graph
 from celosia.program import Program
 from celosia.quantise import Begun
@@ -42,9 +42,8 @@ def compile_or_advise(graph: Graph, compiler: Compiler, samples: np.ndarray | No
         return compiler.program(quantised)
     except FitError as refusal:
         trials = Trials(graphs, compiler)
-        wide = quantised is None or refusal.operator == ACCUMULATORS
-        here = trials.here(static=wide or not isinstance(compiler.array(), Array))
-        raise trials.advice(refusal, chain(trials.narrower() if wide else (), here),
+        here = trials.here(static=quantised is None or not isinstance(compiler.array(), Array))
+        raise trials.advice(refusal, chain(trials.narrower() if quantised is None else (), here),
                             trials.elsewhere(), last=trials.pruned()) from None
 
 
@@ -189,7 +188,7 @@ class Trials:
         return ", ".join(words)
 
     def narrower(self) -> Iterator[Trial]:
-        """Narrower weights, for sums that the accumulators are not wide enough for."""
+        """Narrower weights, whose units are larger: there is more room for biases."""
         for bits in range(self.compiler.weight_bits - 1, MANTISSA_BITS[0] - 1, -1):
             yield Trial(f"use weight_bits={bits}", "weight bits", str(bits),
                         replace(self.compiler, weight_bits=bits))

@@ -39,9 +39,9 @@ def graphs(draw: st.DrawFn) -> QGraph:
     try:
         return quantise(graph, activation_bits=bits, weight_bits=draw(st.sampled_from((4, 8))),
                         acc_bits=24, unsigned=draw(st.booleans()), unsigned_input=positive,
-                        exponents="static" if static else "dynamic",
+                        exponents="static" if static else "dynamic", codes=True,
                         calibration=images if static else None)
-    except FitError:            # sums that 24 bits do not hold
+    except FitError:            # a bias that 24 bits do not hold
         reject()
 
 

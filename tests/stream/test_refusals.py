@@ -59,7 +59,7 @@ def lone(shape, rows, kernel, *, pool=None, stride=(1, 1), acc_bits=24):
     (lambda: graph_of([linear("y", ("x",), np.full((1, 200), 127), 0)],
                       {"x": (200, 1, 1), "y": (1, 1, 1)}), Array(), FitError,
      r"y \(conv\): its input has signs, and the sums of a row may reach 6477000 in the lanes, "
-     r"which have 23 bits; give it fewer inputs"),
+     r"which have 23 bits; quantise with codes=True$"),
 ], ids=["pooling", "taps", "inputs", "bank rows", "ring", "tiles", "main memory",
         "fields", "sums with signs"])
 def test_refusal(graph, array, error, message):

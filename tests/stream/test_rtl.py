@@ -97,6 +97,29 @@ def test_a_last_layer_that_adds(machine, monkeypatch, grid):
         check(machine, graph, rng.standard_normal((2, high, wide)).astype(np.float32))
 
 
+@pytest.mark.parametrize("unsigned", [False, True])
+def test_rows_that_were_narrowed(machine, unsigned):
+    """Sums as far from 0 as they may be: of rows that just fit, and of narrowed ones."""
+    rng = np.random.default_rng(4)
+    count, most = 400, ((1 << 22) - 1) // (255 * 127)
+    weight = rng.uniform(1.5, 1.98, (6, count)) * rng.choice([-1, 1], (6, 1))
+    weight[0] = np.where(np.arange(count) < most, 127 / 64, 0)
+    weight[1] = -weight[0]
+    weight[2] = np.where(np.arange(count) <= most, 127 / 64, 0)
+    weight[3] = rng.standard_normal(count)
+    nodes = (Conv(name="a", input="x", weight=weight[:, :, None, None],
+                  bias=rng.standard_normal(6)),
+             Conv(name="b", input="a", weight=rng.standard_normal((3, 6, 1, 1)), bias=None))
+    graph = quantise(Graph(nodes=nodes, input="x", output="b", input_map=(count, 1, 1),
+                           input_shape=(count, 1, 1), output_shape=(3, 1, 1)),
+                     acc_bits=24, codes=True, unsigned_input=unsigned)
+    assert graph.remarks == ("weights have 6 to 7 bits in 3 of 6 rows of a, so that sums fit "
+                             "24-bit accumulators",)
+    check(machine, graph, np.full((count, 1, 1), 1.99, np.float32))
+    if not unsigned:
+        check(machine, graph, np.full((count, 1, 1), -1.99, np.float32))
+
+
 def test_lenet5(machine):
     """A network with long passes, most of which nothing else happens in."""
     rng = np.random.default_rng(5)

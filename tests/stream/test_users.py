@@ -27,6 +27,7 @@ from celosia_sim import golden
 from celosia_sim.virtual import VirtualBoard
 from celosia_sim.virtual.line import SimulatedLine
 from celosia_spec.errors import CelosiaError
+from registered import registered
 from stream.conftest import ARRAY
 
 pytestmark = pytest.mark.usefixtures("target")
@@ -215,6 +216,39 @@ def test_predictions_are_those_of_the_program(program):
     assert found.cycles == program.predicted_cycles
     assert found.macs == sum(layer.macs for layer in program.layers)
     assert 0 < found.fixed < found.cycles / 2
+
+
+def test_rows_are_narrowed_where_sums_have_24_bits(target, tmp_path):
+    """As `check`, prediction, program and machine agree, also when the network is pruned; where
+    sums may have 32 bits, they have."""
+    torch.manual_seed(2)
+    model = nn.Sequential(nn.Linear(600, 9), nn.ReLU(), nn.Linear(9, 4)).eval()
+    with torch.no_grad():
+        model[0].weight[::2] += 0.03
+    x = np.random.default_rng(3).random((2, 600)).astype(np.float32)
+    remark = "weights have 7 bits in 5 of 9 rows of 0, so that sums fit 24-bit accumulators"
+    array = replace(ARRAY, drain=1, fill=2)
+    with registered(replace(target, name="narrow", device=replace(target.device, array=array))):
+        program = celosia.compile(model, x[:1], target="narrow")
+        assert program.remarks == (remark,)
+        assert verify(program, x).passed
+        found = celosia.check(model, x[:1], targets=["narrow", "second"])
+        assert str(found).endswith(f"\nnarrow\n  {remark}")
+        assert found.targets[0].cycles == program.predicted_cycles
+        program.save(tmp_path / "net.celo")
+        assert celosia.load(tmp_path / "net.celo").remarks == (remark,)
+        predict = Predictor(x[:1], target="narrow").imported(model)
+        assert predict({}).cycles == program.predicted_cycles
+        kept = model[0].weight.detach().abs().numpy() > 0.02
+        predicted = predict({"0": kept})
+        with torch.no_grad():
+            model[0].weight *= torch.from_numpy(kept)
+        pruned = celosia.compile(model, x[:1], target="narrow")
+        assert (predicted.cycles, predicted.macs) == (
+            pruned.predicted_cycles, sum(layer.macs for layer in pruned.layers))
+        assert pruned.remarks == (remark.replace("5 of", "4 of"),)
+    wide = celosia.compile(model, x[:1], target="second")
+    assert (wide.accumulator_bits, wide.remarks) == (32, ())
 
 
 @pytest.mark.icarus

@@ -108,6 +108,22 @@ def test_an_operand_of_more_channels_than_one_part_holds(size, kernel, groups, m
     compare(graph, array, rng.random((3, *size)).astype(np.float32), monkeypatch)
 
 
+@pytest.mark.parametrize("unsigned", [False, True])
+def test_rows_that_were_narrowed(unsigned, monkeypatch):
+    """Random ones, among rows that fit."""
+    rng = np.random.default_rng(6)
+    weight = rng.standard_normal((20, 150, 3, 3)) + rng.uniform(-1, 1, (20, 1, 1, 1))
+    nodes = (Conv(name="a", input="x", weight=weight, bias=rng.standard_normal(20),
+                  epilogue=Epilogue(activation=Clamp(low=0.0, high=100.0))),
+             Conv(name="b", input="a", weight=rng.standard_normal((4, 20, 1, 1)), bias=None))
+    graph = quantise(Graph(nodes=nodes, input="x", output="b", input_map=(150, 4, 4),
+                           input_shape=(150, 4, 4), output_shape=(4, 2, 2)),
+                     widest=24, codes=True, unsigned=True, unsigned_input=unsigned)
+    assert "in 20 of 20 rows of a" in graph.remarks[0]
+    x = rng.random((150, 4, 4)) - (0 if unsigned else 0.5)
+    compare(graph, Array(clamp=True, drain=1, fill=2), x.astype(np.float32), monkeypatch)
+
+
 @pytest.mark.parametrize(("changes", "message"), [
     ({"activation_bits": 6}, "activations of 8 bits, the array has 6; quantise with activation_"),
     ({"weight_bits": 6}, "weights of 8 bits, the array has 6; quantise with weight_bits=6"),

@@ -62,8 +62,8 @@ def pooled(channels: int) -> nn.Module:
 
 
 def wide() -> nn.Module:
-    """Rows whose sums may leave 24 bits."""
-    layer = nn.Linear(1500, 16)
+    """Rows whose sums may leave 24 bits, however few bits weights have."""
+    layer = nn.Linear(5000, 4)
     nn.init.constant_(layer.weight, 0.9)
     return layer
 
@@ -94,7 +94,7 @@ REFUSED = {     # the network, its input's shape, a target; the same with the wa
                 "ulx3s-85f"),
     "weights": (lambda: dense(784, 128, 10), (1, 784), "icebreaker",
                 lambda: halved(dense(784, 128, 10)), (1, 784), "icebreaker"),
-    "sums": (wide, (1, 1500), "icebreaker", wide, (1, 1500), "ecp5-85f"),
+    "sums": (wide, (1, 5000), "icebreaker", wide, (1, 5000), "ecp5-85f"),
     "residual": (lambda: Joined(torch.add), VECTOR, "icebreaker",
                  lambda: Joined(torch.add), VECTOR, "ecp5-25f"),
     "GELU": (lambda: between(nn.GELU()), VECTOR, "icebreaker",

@@ -113,10 +113,73 @@ def test_the_accumulator_is_the_narrowest_that_is_proved() -> None:
     assert quantised(np.array([[*row, 1.0]])).acc_bits == 32
     assert quantised(row[None], activation_bits=9).acc_bits == 32
     assert quantised(np.array([[*row, 1.0]]), activation_bits=7).acc_bits == 24
-    with pytest.raises(CompileError, match=(
-            r"^fc \(conv\): the sums of row 1 may reach 4194429, above 4194303, the limit of a "
-            "24-bit accumulator; use acc_bits=32$")):
-        quantised(np.array([[0.0, *row], [1.0, *row]]), acc_bits=24)
+    assert quantised(row[None, :129], codes=True).acc_bits == 24
+    assert quantised(row[None, :130]).acc_bits == 24
+    assert quantised(row[None, :130], codes=True).acc_bits == 32
+
+
+LIMIT = (1 << 22) - 1
+"""What the products of a row may sum up to with 24 bits."""
+
+
+def test_a_row_whose_sums_do_not_fit_has_as_many_bits_fewer_as_they_need() -> None:
+    """The first rows fit exactly; the third is one over, the fourth by all but one bit."""
+    full = LIMIT // (127 * 127)
+    rest = (LIMIT - full * 127 * 127) // 127
+    row = np.concatenate([np.full(full, 127.0), [rest], np.zeros(7 * full - 1)])
+    over = row + (np.arange(8 * full) == full)
+    weight = np.array([row, -row, over, np.full(8 * full, 127.0), np.arange(8 * full) < 9])
+    for options in {"acc_bits": 24}, {"widest": 24}:
+        graph = quantised(weight, [0.0, 1.5, 0.0, -2.0, 0.0], **options)
+        node = graph.nodes[0]
+        assert node.sw.tolist() == [0, 0, 1, 4, -6] and graph.acc_bits == 24
+        mantissas = node.matrix.toarray()
+        assert (mantissas[:2] == [row, -row]).all() and (mantissas[3] == 8).all()
+        assert mantissas[2].tolist() == [round(w / 2) for w in over.tolist()]
+        assert graph.remarks == ("weights have 4 to 7 bits in 2 of 5 rows of fc, so that sums fit "
+                                 "24-bit accumulators",)
+        assert not node.raised
+    assert quantised(weight).acc_bits == 32 and not quantised(weight).remarks
+
+
+@pytest.mark.parametrize(("count", "options"), [
+    (3000, {}), (3000, {"unsigned_input": True}), (3000, {"codes": True}),
+    (6000, {"weight_bits": 6, "activation_bits": 9}), (3000, {"sparse": False})], ids=str)
+def test_random_rows_around_what_fits(count: int, options: dict) -> None:
+    """Each row has the first of its roundings, from the float weights on, whose sums fit."""
+    rng = RNG(7)
+    bits, length = options.get("weight_bits", 8), options.get("activation_bits", 8)
+    weight = rng.normal(size=(24, count)) + rng.uniform(-1, 1, (24, 1))
+    weight *= rng.random(weight.shape) < rng.uniform(0.2, 1, (24, 1))
+    fewer = []
+    node = quantised(weight, acc_bits=24, **options).nodes[0]
+    for row, got, sw in zip(weight, node.matrix.toarray(), node.sw, strict=True):
+        own = floor_log2(np.abs(row).max()) - (bits - 2)
+        fewer.append(int(sw) - own)
+        for less in range(fewer[-1] + 1):
+            scaled = [round(Fraction(w) / Fraction(2) ** (own + less)) for w in row]
+            most = 2 ** (bits - 1) - 1
+            rounded = [max(-most, min(most, m)) for m in scaled]
+            ends = [sum(m for m in rounded if m * sign > 0) for sign in (1, -1)]
+            far = ((2**length - 1) * max(ends[0], -ends[1])
+                   if options.get("unsigned_input") or options.get("codes")
+                   else (2 ** (length - 1) - 1) * (ends[0] - ends[1]))
+            assert (far <= LIMIT) == (less == fewer[-1])
+        assert got.tolist() == rounded
+    assert set(fewer) >= {0, 1, 2}
+
+
+def test_a_row_of_the_fewest_bits_whose_sums_do_not_fit_is_refused() -> None:
+    weight = np.full((2, 5000), 1.98)
+    weight[0, 4000:] = 0
+    for options, way_out in (({"acc_bits": 24}, "use acc_bits=32"),
+                             ({"widest": 24}, "prune the row")):
+        with pytest.raises(CompileError, match=(
+                r"^fc \(conv\): the sums of row 1 may reach 5080000 with weights of 4 bits, above "
+                rf"4194303, the limit of a 24-bit accumulator; {way_out}$")):
+            quantised(weight, **options)
+    weight[1, 4000:] = 0
+    assert quantised(weight, widest=24).acc_bits == 24
 
 
 @pytest.mark.parametrize(("width", "bits"), [(24, 8), (24, 6), (32, 8)])

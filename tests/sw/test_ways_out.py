@@ -29,10 +29,11 @@ def conv_net(channels: int, size: int, *layers: nn.Module) -> nn.Module:
                          nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 4))
 
 
-def wide_sums() -> nn.Module:
-    """A row whose sums need 32 bits with 8-bit weights, and 24 with fewer."""
-    model = nn.Linear(400, 4)
-    nn.init.constant_(model.weight, 1.98)
+def large_bias(bias: float) -> nn.Module:
+    """Biases for which 24-bit accumulators have no room beside such weights."""
+    model = nn.Linear(16, 4)
+    nn.init.constant_(model.weight, 1e-4)
+    nn.init.constant_(model.bias, bias)
     return model
 
 
@@ -40,15 +41,14 @@ CASES = {       # model, input, settings; the remedy
     "static": (lambda: conv_net(8, 28), (1, 1, 28, 28), {},
                "use static exponents (give calibration inputs) or compile it for ulx3s-85f"),
     "another board": (Sum, (1, 16), {}, "compile it for ulx3s-85f"),
-    "fewer lanes": (
-        lambda: nn.Sequential(nn.Conv2d(1, 16, 3, padding=2), nn.ReLU(), nn.MaxPool2d(2),
-                              nn.Flatten(), nn.Linear(1296, 4)), (1, 1, 16, 16), {},
-        "use static exponents (give calibration inputs) and 8 lanes or compile it for ulx3s-85f"),
+    "fewer lanes": (lambda: large_bias(60000), (1, 16), {},
+                    "use 8 lanes or compile it for hx8k-b-evn"),
     "sparse": (lambda: sparse(nn.Linear(784, 60), 0.8), (1, 784),
                {"target": "ecp5-25f", "sparse": False},
                "leave the zeros out (sparse) or compile it for icebreaker"),
     "pruned": (lambda: nn.Linear(3000, 40), (1, 3000), {"target": "hx8k"}, None),
-    "narrower": (wide_sums, (1, 400), {}, "use weight_bits=7 or compile it for hx8k-b-evn"),
+    "narrower": (lambda: large_bias(4000), (1, 16), {},
+                 "use weight_bits=6 or compile it for hx8k-b-evn"),
     "calibrated": (lambda: conv_net(8, 28), (1, 1, 28, 28), {"lanes": 4}, None),
 }
 

@@ -193,7 +193,7 @@ def _wrong(graph: QGraph, array: Array) -> Iterator[CompileError]:
             (graph.acc_bits > array.acc_bits or (added and graph.acc_bits != array.acc_bits),
              CompileError,
              f"{graph.acc_bits}-bit accumulators, the array has {array.acc_bits}",
-             f"give the array acc_bits={graph.acc_bits}"),
+             f"quantise with acc_bits={array.acc_bits}"),
             (added and not array.residual, FitError,
              "it adds tensors, and the array has no residual operand",
              "give the array residual=True"),
@@ -206,7 +206,7 @@ def _wrong(graph: QGraph, array: Array) -> Iterator[CompileError]:
                 most := _largest(node, array)) >> array.sum_bits - 1:
             yield FitError(node.name, str(node.kind), "its input has signs, and the sums of a row "
                            f"may reach {most} in the lanes, which have {array.sum_bits} bits",
-                           "give it fewer inputs, or the array acc_bits=32")
+                           "quantise with codes=True")
         if (pool := node.epilogue.pool) is not None and math.prod(pool.window) > PHASES:
             yield CompileError(node.name, str(node.kind), f"it pools windows of "
                                f"{math.prod(pool.window)} positions, the machine {PHASES} at most",

@@ -38,12 +38,14 @@ class Outcome:
 
     measured : whether the memory that weights take is known, or only the least that they may.
     planned  : whether that of all tables is known.
+    remarks  : of the quantised graph.
     """
 
     schedule: Planned | None
     refusals: tuple[CompileError, ...]
     measured: bool = True
     planned: bool = True
+    remarks: tuple[str, ...] = ()
 
 
 def attempt(graph: QGraph, array: ArrayConfig, target: str) -> Outcome:

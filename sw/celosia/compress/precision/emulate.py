@@ -4,7 +4,8 @@ This is the experiment of P3 (section 6.3) and of Song, Liu, Wang (AAAI 2018, ar
 weights and inputs of every convolution and linear layer are block-formatted, products and sums are
 exact, everything between layers (bias, shortcut, pooling) stays float. It tells what a width or a
 partition costs, fast, and for formats that the accelerator does not have. What the accelerator
-computes, with its rounding of biases and shortcuts too, is `celosia.run`.
+computes, with its rounding of biases and shortcuts too, and with the bits that long rows have on a
+target, is `celosia.run`.
 """
 
 from __future__ import annotations

@@ -90,9 +90,8 @@ class Predictor:
 
     A call takes any model, leaves it as it is and returns a `Prediction`. It raises ArgumentError
     for a layer that does not become a layer of the program, and CompileError where the compiler
-    refuses the network. Weights and tables that need more memory than the target has, and sums
-    that need wider accumulators than it can hold, are no error but ``problem``: the network may
-    yet be pruned.
+    refuses the network. Weights and tables that need more memory than the target has are no error
+    but ``problem``: the network may yet be pruned.
     """
 
     def __init__(self, example_input: Any, *, target: str = "icebreaker",
