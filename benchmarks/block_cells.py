@@ -293,8 +293,8 @@ if __name__ == "__main__":
          ("--no-residual", {"action": "store_true", "help": "an array without residual operands"}),
          ("--drain", {"type": int, "choices": (1, 2), "default": 2,
                       "help": "lanes whose sums leave a cycle (%(default)s)"}),
-         ("--flash", {"type": int, "default": 4, "choices": FLASH, "help": "cycles of an element "
-                      "from flash; 0: there is none (%(default)s)"}),
+         ("--flash", {"type": int, "default": 4, "choices": (0, *FLASH), "help": "cycles of an "
+                      "element from flash; 0: there is none (%(default)s)"}),
          ("--fill", {"type": int, "default": 4, "choices": (2, 4), "help": "elements that are "
                      "filled a cycle (%(default)s)"}),
          ("--blocks", {"nargs": "+", "metavar": "NAME", "help": "these ones only"}),

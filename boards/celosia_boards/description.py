@@ -60,7 +60,7 @@ class Flash:
     part: str
     base: int
     script: tuple[bytes, ...]
-    takes: tuple[int, ...] = (4, 16)
+    takes: tuple[int, ...] = (4, 8)
 
 
 @dataclass(frozen=True, kw_only=True)

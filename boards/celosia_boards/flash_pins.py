@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Cat, Const, Elaboratable, Instance, Module, Signal
+from amaranth.hdl import Const, Elaboratable, Instance, Module, Signal
 from amaranth.lib import io
 
 from celosia_boards.families.family import Family
@@ -14,14 +14,15 @@ class FlashPins(Elaboratable):
     """A register at every pin of the flash that `celosia_hw.flash.reader.FlashReader` reads.
 
     A clock pin may change twice a cycle. Where it is that of the configuration (ECP5), a design
-    reaches it through a block that has no register; the board's ``spi_flash`` has all others.
+    reaches it through a block that has no register. Of the board's ``spi_flash_4x``, pins 2 and 3
+    are 1 where two wires are read: low they protect the flash, and hold it.
 
     Parameters
     ----------
     core : Any
         Has ``flash_cs``, ``flash_clock``, ``flash_copi``, ``flash_drive`` and ``flash_i``, of 4
-        wires or of 1, whose reader's elements take 4 or 16 cycles; of 1, and 32 cycles, where the
-        clock is the configuration's.
+        wires or of 2; where the clock is the configuration's, it lasts two cycles
+        (`celosia_spec.stream.array.FLASH`).
     family : Family
         Of the board's device.
 
@@ -38,8 +39,9 @@ class FlashPins(Elaboratable):
 
     def elaborate(self, platform: Any) -> Module:
         m, core = Module(), self.core
-        wide, block = len(core.flash_i) == 4, self.family.configuration_clock
-        name = "spi_flash" if block else "spi_flash_4x" if wide else "spi_flash_1x"
+        wires, block = len(core.flash_i), self.family.configuration_clock
+        four = ("spi_flash_4x", 0) in platform.resources
+        name = "spi_flash_4x" if four else "spi_flash_2x"
         parts = [part.name for part in platform.lookup(name, 0).ios]
         flash = platform.request(name, 0, dir=dict.fromkeys(parts, "-"))
         m.submodules.cs = cs = io.FFBuffer(io.Direction.Output, flash.cs)
@@ -51,17 +53,11 @@ class FlashPins(Elaboratable):
         else:
             m.submodules.clock = clock = io.DDRBuffer(io.Direction.Output, flash.clk)
             m.d.comb += [clock.o[0].eq(0), clock.o[1].eq(core.flash_clock)]
-        if not wide:
-            for part in sorted({"wp", "hold"} & {*parts}):  # low they protect it, and hold it
-                m.submodules[part] = pin = io.FFBuffer(io.Direction.Output, getattr(flash, part))
-                m.d.comb += pin.o.eq(0)
-            m.submodules.copi = copi = io.FFBuffer(io.Direction.Output, flash.copi)
-            m.submodules.cipo = cipo = io.FFBuffer(io.Direction.Input, flash.cipo)
-            m.d.comb += [copi.o.eq(core.flash_copi), core.flash_i.eq(cipo.i)]
-            return m
-        pins = [io.FFBuffer(io.Direction.Bidir, flash.dq[k]) for k in range(4)]
-        for k, (pin, level) in enumerate(zip(pins, (core.flash_copi, 0, 1, 1), strict=True)):
-            m.submodules[f"dq{k}"] = pin
-            m.d.comb += [pin.o.eq(level), pin.oe.eq(core.flash_drive if k != 1 else 0)]
-        m.d.comb += core.flash_i.eq(Cat(pin.i for pin in pins))
+        for k, pin in enumerate(flash.dq):
+            way = io.Direction.Bidir if k < wires else io.Direction.Output
+            m.submodules[f"dq{k}"] = buffer = io.FFBuffer(way, pin)
+            m.d.comb += buffer.o.eq((core.flash_copi, 0, 1, 1)[k])
+            if k < wires:
+                m.d.comb += [buffer.oe.eq(core.flash_drive if k != 1 else 0),
+                             core.flash_i[k].eq(buffer.i)]
         return m

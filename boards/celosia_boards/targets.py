@@ -67,7 +67,7 @@ def _ulx3s(size: int, clock_mhz: float) -> Target:
         clock_mhz=clock_mhz, platform=f"celosia_boards.platforms.ulx3s:Ulx3s{size}F",
         crystal_mhz=25.0, leds=_ROW, held=("wifi_gpio0",), loaders=_ecp5("ulx3s"),
         usb=Usb(vendor=0x0403, product=0x6015, name=rf"ULX3S\D*{size}"),
-        flash=Flash(part="IS25LP128F", base=4 * _MIB, script=(_WAKE,), takes=(32,)))
+        flash=Flash(part="IS25LP128F", base=4 * _MIB, script=(_WAKE,), takes=(16,)))
 
 
 def _orangecrab(size: int, clock_mhz: float) -> Target:
@@ -100,7 +100,7 @@ _TABLE = (
         platform="amaranth_boards.ice40_hx8k_b_evn:ICE40HX8KBEVNPlatform",
         loaders=(_ICE40, _ICEPROG), clock_mhz=60.0, clock_step_mhz=3.0,
         usb=Usb(vendor=0x0403, product=0x6010, name="Lattice FTUSB", interface=1),
-        flash=Flash(part="N25Q32", base=_MIB, script=(_WAKE,), takes=(16,))),
+        flash=Flash(part="N25Q32", base=_MIB, script=(_WAKE,), takes=(8,))),
     _ECP5_25F,
     _ECP5_85F,
     _ulx3s(85, 55.0),

@@ -11,14 +11,14 @@ from celosia_hw.parts.compare import at_least
 from celosia_hw.parts.delay import chain
 from celosia_spec.stream.image import HEADER_BYTES, UNIT_BYTES
 
-READ = {1: 0x0B, 4: 0x6B}
+READ = {2: 0x3B, 4: 0x6B}
 """Read commands by the wires that data come on: both have 24 bits of address and 8 dummy clocks."""
 
 _FIRST, _ADDRESS, _DUMMY, _DATA = 8, 16, 40, 48
 """Numbers of the clocks with which command, address, dummy clocks and data begin. They are such
 that an element's first clock has a multiple of its clocks."""
 
-_UNIT_BITS = 16
+_UNIT_BITS = _ELEMENT_BITS = 16
 
 
 class Lines(wiring.Component):
@@ -28,7 +28,7 @@ class Lines(wiring.Component):
     Parameters
     ----------
     wires : int
-        Data pins of a read: 1, or 4, where the flash must have its quad enable bit set.
+        Data pins of a read: 2, or 4, where the flash must have its quad enable bit set.
     base : int
         Address of the image, a multiple of 64 KiB. The image may be as long as the largest power of
         two that ``base`` is a multiple of.
@@ -42,8 +42,8 @@ class Lines(wiring.Component):
     cs, clock, copi, drive : Out(1), i : In(wires)
         Select, high when the chip is selected. With ``cycles`` 1 the clock pin is low in the first
         half of a cycle, and what ``clock`` says in the second; with 2 it is ``clock``. ``copi`` is
-        data pin 0; it, and 1 at pins 2 and 3, are driven while ``drive``, pin 1 never. ``i`` are
-        the data pins, with one wire pin 1. All of them have a register at the pin.
+        data pin 0; it, and with 4 wires 1 at pins 2 and 3, are driven while ``drive``, pin 1 never.
+        ``i`` are the data pins. All of them have a register at the pin.
     begin : In(1), unit : In(16), busy : Out(1)
         Strobe, while ``busy`` is 0: read from the header on that ends this unit of the image.
         ``unit`` is stable until the first nibble. ``busy`` is 1 until the last nibble has come.
@@ -60,7 +60,7 @@ class Lines(wiring.Component):
     def __init__(self, wires: int, base: int, script: Sequence[bytes] = (b"\xab",),
                  cycles: int = 1) -> None:
         if wires not in READ:
-            raise ValueError(f"wires must be 1 or 4, not {wires!r}")
+            raise ValueError(f"wires must be 2 or 4, not {wires!r}")
         if not 0 < base < 1 << 24 or base % (1 << 16):
             raise ValueError(f"base must be a multiple of 64 KiB below 16 MiB, not {base:#x}")
         if cycles not in (1, 2):
@@ -80,11 +80,12 @@ class Lines(wiring.Component):
         m = Module()
         number, data, tick = Signal(6, reset_less=True), Signal(), Signal(init=1)
         last, done, pulse, active = Signal(), Signal(), Signal(), Signal()
+        count = Signal(range(_ELEMENT_BITS // self.wires))      # clocks of an element, as they come
         if self.cycles == 2:
             m.d.sync += tick.eq(active & ~tick)
         lengths = [8 * len(command) for command in self.script]
         m.d.comb += [
-            last.eq(number[:4 if self.wires == 1 else 2].all()),
+            last.eq(number[:len(count)].all()),
             pulse.eq(active & tick & (~(data & last) | self.free)),
             done.eq(self.wake & pulse & (number == Array(
                 [_FIRST + length - 1 for length in lengths])[self.step])),
@@ -100,21 +101,18 @@ class Lines(wiring.Component):
         came = chain(m, pulse & data, 3, "came", reset_less=False)[-1]
         was = chain(m, self.cs, 2, "was", reset_less=False)
         m.d.comb += self.busy.eq(active | Cat(*was).any())
+        with m.If(self.begin):
+            m.d.sync += count.eq(0)
+        with m.Elif(came):
+            m.d.sync += count.eq(count + 1)
         if self.wires == 4:
-            count = Signal(2)
             m.d.comb += [self.come.eq(came), self.nibble.eq(self.i), self.part.eq(count)]
-            with m.If(self.begin):
-                m.d.sync += count.eq(0)
-            with m.Elif(came):
-                m.d.sync += count.eq(count + 1)
         else:
-            count, before = Signal(4), Signal(3)
-            m.d.comb += [self.come.eq(came & count[:2].all()),
-                         self.nibble.eq(Cat(self.i, before)), self.part.eq(count[2:])]
-            with m.If(self.begin):
-                m.d.sync += count.eq(0)
-            with m.Elif(came):
-                m.d.sync += [count.eq(count + 1), before.eq(Cat(self.i, before))]
+            before = Signal(2, reset_less=True)
+            with m.If(came):
+                m.d.sync += before.eq(self.i)
+            m.d.comb += [self.come.eq(came & count[0]), self.nibble.eq(Cat(self.i, before)),
+                         self.part.eq(count[1:])]
         return m
 
     def _bit(self, number: Signal) -> Value:

@@ -14,7 +14,7 @@ from celosia_hw.flash.lines import Lines
 from celosia_hw.memory.main_memory import Access
 from celosia_hw.parts.compare import at_least
 from celosia_hw.parts.delay import chain
-from celosia_spec.stream.array import CONTROL_BITS, Array
+from celosia_spec.stream.array import CONTROL_BITS, FLASH, Array
 from celosia_spec.stream.image import (
     CHECKSUM_BYTES,
     CHECKSUM_TERMS,
@@ -39,9 +39,6 @@ _PLACES = {field.name: _HEADER + low // CONTROL_BITS for field, low in HEADER.pl
 
 _TAIL = TAIL_BYTES * 8 // CONTROL_BITS
 
-_WIRING = {4: (4, 1), 8: (4, 2), 16: (1, 1), 32: (1, 2)}
-"""Cycles of an element to wires and cycles of a clock."""
-
 
 class FlashReader(wiring.Component):
     """Wake the flash, check its image section by section and copy what is resident to main memory;
@@ -59,7 +56,7 @@ class FlashReader(wiring.Component):
     Members
     -------
     cs, clock, copi, drive : Out(1), i : In(wires)
-        See `Lines`; with 4 or 8 cycles for an element there are 4 wires, else 1.
+        See `Lines`; `FLASH` says how many.
     memory : Out(Access)
         Its side of main memory's port.
     copy : In(1), unit : In(16), copying : Out(1)
@@ -92,7 +89,7 @@ class FlashReader(wiring.Component):
         if not array.flash:
             raise ValueError("the array has no flash")
         self.array = array
-        wires, cycles = _WIRING[array.flash]
+        wires, cycles = FLASH[array.flash]
         self.lines = Lines(wires, base, script, cycles)
         self.pause = math.ceil(math.log2(WAKE_SECONDS * clock_hz))
         own = self.lines.signature.members

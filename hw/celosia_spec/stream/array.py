@@ -36,8 +36,8 @@ PIECE_BITS = 2
 PIECE = 1 << PIECE_BITS
 """Bank rows of a piece: bands, tiles, taps and position groups begin with a whole one."""
 
-FLASH = (0, 4, 8, 16, 32)
-"""Cycles of an element from flash: on four wires or on one, with a clock of a cycle or of two."""
+FLASH = {4: (4, 1), 8: (2, 1), 16: (2, 2)}
+"""Cycles of an element from flash, to the wires that it comes on and the cycles of a clock."""
 
 VERSION = 6
 """Counts up where streams or sections mean something else."""
@@ -97,8 +97,8 @@ class Array:
         if self.bank_rows > 1 << TAP_ROW_BITS[self.lanes]:
             raise ValueError(f"bank_rows can be at most {1 << TAP_ROW_BITS[self.lanes]} of "
                              f"{self.lanes} lanes, not {self.bank_rows}")
-        if self.flash not in FLASH:
-            raise ValueError(f"flash must be one of {', '.join(map(str, FLASH))}, "
+        if self.flash not in (0, *FLASH):
+            raise ValueError(f"flash must be one of {', '.join(map(str, (0, *FLASH)))}, "
                              f"not {self.flash!r}")
         if self.drain not in (1, 2):
             raise ValueError(f"drain must be 1 or 2, not {self.drain!r}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from celosia_spec.isa.fields import Field, Word
-from celosia_spec.stream.array import CONTROL_BITS, ENTRY_BITS, Array
+from celosia_spec.stream.array import CONTROL_BITS, ENTRY_BITS, FLASH, Array
 
 UNIT_WORDS = 16
 """Words of main memory that a unit has; sections go to multiples of it."""
@@ -100,7 +100,7 @@ def copy_cycles(array: Array, units: int) -> int:
     port of main memory: from the strobe that tells the reader to the one that tells the fetcher. If
     it is not the first one of several, the units from the first one's on count, and one more for
     each before it."""
-    clock = array.flash // 4 if array.flash < 16 else array.flash // 16
+    _, clock = FLASH[array.flash]
     elements = (HEADER_BYTES + units * UNIT_BYTES + TAIL_BYTES) * 8 // CONTROL_BITS
     return _COMMAND * clock + elements * array.flash + _AROUND
 

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from celosia_sim.clock.events import NEVER
-from celosia_spec.stream.array import CONTROL_BITS, Array
+from celosia_spec.stream.array import CONTROL_BITS, FLASH, Array
 from celosia_spec.stream.image import HEADER_BYTES, TAIL_BYTES, UNIT_BYTES
 
 _COMMAND = 40               # clocks of the flash before data come
@@ -22,7 +22,7 @@ class FlashReader:
     """Elements of sections that are copied one after the other."""
 
     def __init__(self, array: Array) -> None:
-        self._clock = array.flash // 4 if array.flash < 16 else array.flash // 16
+        _, self._clock = FLASH.get(array.flash, (0, 0))
         self._element = array.flash
         self._bodies: deque[tuple[int, int]] = deque()  # first element behind a header, and the end
         self._number = 0                    # of the element that comes

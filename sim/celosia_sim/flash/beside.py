@@ -4,6 +4,7 @@ import ctypes
 from pathlib import Path
 
 from celosia_sim.flash.chip import Chip, flash_error
+from celosia_spec.stream.array import FLASH
 
 __all__ = ["PINS", "Beside"]
 
@@ -22,7 +23,7 @@ _Step = ctypes.CFUNCTYPE(None, *[ctypes.c_int32] * 4, *[ctypes.c_int64] * 3,
 
 class _FlashChip(ctypes.Structure):
     _fields_ = (("memory", ctypes.c_void_p), ("size", ctypes.c_int64), ("step", _Step),
-                ("wide", ctypes.c_int32), ("twice", ctypes.c_int32))
+                ("wires", ctypes.c_int32), ("twice", ctypes.c_int32))
 
 
 class Beside:
@@ -36,10 +37,11 @@ class Beside:
     def __init__(self, chip: Chip, element: int, clock_hz: float) -> None:
         self.chip, self._half_ns = chip, 5e8 / clock_hz
         self._problem: BaseException | None = None
+        wires, cycles = FLASH[element]
         self._memory = (ctypes.c_uint8 * len(chip.memory)).from_buffer(chip.memory)
         self._told = _FlashChip(
             memory=ctypes.addressof(self._memory), size=len(chip.memory), step=_Step(self._step),
-            wide=element < 16, twice=element in (4, 16))
+            wires=wires, twice=cycles == 1)
         self.pointer = ctypes.byref(self._told)
 
     def check(self) -> None:

@@ -20,7 +20,7 @@ struct FlashChip {
     int64_t size;
     void (*step)(int32_t selected, int32_t clock, int32_t copi, int32_t drive, int64_t halves,
                  int64_t clocks, int64_t shortest, Seen* seen);
-    int32_t wide, twice;  // there are four data pins; the clock pin may change twice a cycle
+    int32_t wires, twice;  // data pins that are read; the clock pin may change twice a cycle
 };
 
 class FlashPins {
@@ -42,8 +42,8 @@ class FlashPins {
     template <class Core>
     auto after(Core& core, int) -> decltype(static_cast<void>(core.flash_cs)) {
         if (!chip) return;
-        const int32_t levels = (seen.levels & seen.driven) | (~seen.driven & 0xF);
-        core.flash_i = chip->wide ? levels : levels >> 1 & 1;
+        const int32_t levels = (seen.levels & seen.driven) | ~seen.driven;
+        core.flash_i = levels & ((1 << chip->wires) - 1);
     }
 
     template <class Core>

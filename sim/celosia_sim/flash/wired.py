@@ -9,6 +9,7 @@ import numpy as np
 
 from celosia_sim.flash.chip import Chip, Pins
 from celosia_sim.flash.parts import PARTS
+from celosia_spec.stream.array import FLASH
 
 __all__ = ["Contents", "Driven", "Wired"]
 
@@ -62,20 +63,20 @@ class Wired:
 
     def __init__(self, contents: Contents) -> None:
         self.chip, self._half_ns = contents.chip, 5e8 / contents.clock_hz
-        self._wide, self._twice = contents.element < 16, contents.element in (4, 16)
+        self._wires, self._cycles = FLASH[contents.element]
         self.driven = self._shown = Driven(0, 0, 0, 0)
         self._seen = Pins(0, 0)
         self._halves = 0
 
     @property
     def levels(self) -> int:
-        """Of the data pins; of a machine with one, of that."""
-        levels = self._seen.levels & self._seen.driven | ~self._seen.driven & 0xF
-        return levels if self._wide else levels >> 1 & 1
+        """Of the data pins that the machine reads."""
+        levels = self._seen.levels & self._seen.driven | ~self._seen.driven
+        return levels & (1 << self._wires) - 1
 
     def cycle(self, pins: Driven) -> None:
         """Let a cycle pass, at whose end the machine gives these."""
-        self._half(self.driven.clock and not self._twice)
+        self._half(self.driven.clock and self._cycles == 2)
         self._half(self.driven.clock)
         self.driven = pins
 
