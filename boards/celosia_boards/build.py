@@ -11,7 +11,7 @@ from celosia_boards.clock import MARGIN, highest_clock, possible_clock
 from celosia_boards.description import Target
 from celosia_boards.families import FAMILIES
 from celosia_boards.report import BuildReport, read_report, sha256_of
-from celosia_boards.stages import Job, OverfullError, platform_of
+from celosia_boards.stages import CirclingError, Job, OverfullError, platform_of
 from celosia_boards.toolchain import BuildError
 from celosia_boards.workplace import forget, publish, workplace
 
@@ -21,6 +21,9 @@ Design = Callable[[float], Elaboratable]
 """Makes the top level for an array's clock in MHz."""
 
 Progress = Callable[[str], None]
+
+SPARE = 4
+"""Seeds that are tried behind those that were asked for, where no one of these finds routes."""
 
 
 def build(design: Design, target: Target, directory: str | Path, *, seed: int = 0, seeds: int = 1,
@@ -35,7 +38,8 @@ def build(design: Design, target: Target, directory: str | Path, *, seed: int = 
     seeds     : how many are placed; the fastest is kept. A board with more than one then gets the
                 highest standard clock that this one meets (`celosia_boards.clock`), if it is
                 higher: the design is made anew for that clock and placed with the same seed, and
-                stays at the lower clock where that does not close.
+                stays at the lower clock where that does not close. Where the router goes in
+                circles on all of them, up to ``SPARE`` further seeds are tried.
     clock_mhz : clock that timing must close at, and that the board runs at; None is the target's.
     allow_timing_failure : keep a design that misses its clock.
     placement : further options of nextpnr, as its command line takes them.
@@ -68,7 +72,7 @@ def build(design: Design, target: Target, directory: str | Path, *, seed: int = 
         forget(directory, _stale(name))
         if known is not None:
             raise BuildError(_missed(target, known))
-        report = _fastest(job, range(seed, seed + seeds), clock, say)
+        report = _fastest(job, range(seed, seed + seeds), clock, say, spare=SPARE)
         if report.timing_met and seeds > 1 and clock_mhz is None:
             job, report = _at_higher_clock(job, design, report, say)
         if not (report.timing_met or allow_timing_failure):
@@ -127,25 +131,32 @@ def _place(job: Job, seed: int, clock_mhz: float) -> BuildReport:
     return report
 
 
-def _fastest(job: Job, seeds: Sequence[int], clock_mhz: float, say: Progress) -> BuildReport:
+def _fastest(job: Job, seeds: Sequence[int], clock_mhz: float, say: Progress,
+             spare: int = 0) -> BuildReport:
     """Synthesise, place every seed, and leave the files of the fastest.
 
-    A seed that finds no placement or no routes is passed over while another one does.
+    A seed that finds no placement or no routes is passed over while another one does. Where the
+    router goes in circles on all, so many further seeds are tried, until one finds routes.
     """
     say("synthesis")
     job.synthesise()
     best_folder = job.work / "best"
     best_folder.mkdir()
     best, placements, failure = None, [], None
-    for seed in seeds:
-        say("placement and routing" + (f", seed {seed}" if len(seeds) > 1 else ""))
+    following = range(seeds[-1] + 1, seeds[-1] + 1 + spare)
+    for seed in (*seeds, *following):
+        asked = seed not in following
+        if not asked and not (best is None and isinstance(failure, CirclingError)):
+            break
+        say("placement and routing" + (f", seed {seed}" if len(seeds) > 1 or not asked else ""))
         try:
             report = _place(job, seed, clock_mhz)
         except OverfullError:
             raise
         except BuildError as error:
             failure = error
-            say(f"seed {seed}: failed")
+            say(f"seed {seed}: " + ("the router goes in circles" if isinstance(error, CirclingError)
+                                    else "failed"))
             continue
         say(_words(report))
         placements.append(report.placement)

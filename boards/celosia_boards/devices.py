@@ -13,12 +13,11 @@ from celosia_spec.stream.array import Array
 
 __all__ = ["HX8K", "LFE5U", "LFE5UM5G_85F", "UP5K"]
 
-# nextpnr's first router goes in circles on some seeds of the HX8K; its second does not finish on a
-# UP5K that is nearly full. There the static placer leaves a fifth less of wire than the default
-# one, which legalises badly where nine cells of ten are taken; so the first router comes through.
+# nextpnr's first router goes in circles on some seeds of the HX8K. On the UP5K it does so on few,
+# and the second one leaves a quarter of the clock there.
 UP5K = Device(
     name="up5k", family=ICE40, synthesis="-device u",
-    placement=("--up5k", "--placer", "static"),
+    placement=("--up5k",),
     resources=Resources(luts=5280, ffs=5280, brams=30, dsps=8, sprams=4), ceiling_mhz=50.0,
     multiplier="mac16", sources=("bram", "spram"),
     array=ArrayConfig(

@@ -16,11 +16,15 @@ from celosia_boards.report import circling, overfull
 from celosia_boards.synthesis import script, synthesise
 from celosia_boards.toolchain import BuildError, find_tool, identity, run_tool
 
-__all__ = ["Job", "OverfullError", "platform_of"]
+__all__ = ["CirclingError", "Job", "OverfullError", "platform_of"]
 
 
 class OverfullError(BuildError):
     """The design has more of something than the device: no seed helps."""
+
+
+class CirclingError(BuildError):
+    """The router goes in circles: another seed may find routes."""
 
 
 def platform_of(target: Target) -> Any:
@@ -147,8 +151,11 @@ class Job:
         try:
             run_tool(f"nextpnr-{self.target.family.name}", self._arguments(seed, clock_mhz),
                      self.work, log, circling)
-        except BuildError:
-            excess = overfull((self.work / log).read_text(encoding="utf-8", errors="replace"))
+        except BuildError as error:
+            said = (self.work / log).read_text(encoding="utf-8", errors="replace")
+            if circling(said):
+                raise CirclingError(str(error)) from None
+            excess = overfull(said)
             if not excess:
                 raise
             raise OverfullError(f"the design needs {', '.join(excess)} of the "

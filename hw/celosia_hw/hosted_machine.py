@@ -41,9 +41,9 @@ class HostedMachine(wiring.Component):
     start, start_first, start_last : In(1), In(8), In(8)
         Strobe, while not busy: run the stream whose list of chunks begins in a word of main memory;
         its number has ``start_first`` in the lower eight bits.    busy : Out(1), done : Out(1)
-        From the cycle behind ``start`` until all is written. Strobe: the first cycle that is not
-        busy any more, unless it was aborted or an error ended it. A start that is refused, see
-        `Error`, is not followed by either.
+        From the cycle behind ``start`` until the one behind the machine's last. Strobe: that last
+        one, unless the run was aborted or an error ended it. A start that is refused, see `Error`,
+        is not followed by either.
     error : Out(8), saturated : Out(1)
         `Error` code of the last run, and whether a mantissa was clipped.
     abort : In(1)
@@ -70,12 +70,14 @@ class HostedMachine(wiring.Component):
         m.submodules.machine = machine
         connect_members(m, machine, self, self.of_flash)
         if self.of_flash:
-            m.d.comb += [fault.eq(self.fault), failed.eq(machine.busy & fault.any()),
+            m.d.comb += [fault.eq(self.fault), failed.eq(self.busy & fault.any()),
                          refused.eq(self.checking | fault.any())]
-        m.d.sync += [stop.eq(self.abort | machine.wrong | failed), ran.eq(self.busy)]
+        ends = self.abort | machine.wrong | failed
+        # The machine's own busy hangs on much: the host's is a register, and falls a cycle later.
+        goes = machine.start | (self.busy & machine.busy & ~ends)
+        m.d.sync += [stop.eq(ends), ran.eq(self.busy), self.busy.eq(goes)]
         m.d.comb += [
-            self.busy.eq(machine.busy & ~stop), self.saturated.eq(machine.saturated),
-            self.done.eq(ran & ~self.busy & ~stop),
+            self.saturated.eq(machine.saturated), self.done.eq(self.busy & ~machine.busy & ~ends),
             machine.start.eq(self.start & ~refused), machine.stop.eq(stop),
             machine.list.eq(Cat(self.start_first, self.start_last)[:RUN["list"].bits]),
         ]
@@ -85,32 +87,30 @@ class HostedMachine(wiring.Component):
             m.d.sync += self.error.eq(Error.NONE)
         with m.Elif(machine.wrong):
             m.d.sync += self.error.eq(Error.COMMAND)
-        self._memories(m)
+        self._memories(m, ran, goes)
         return m
 
-    def _memories(self, m: Module) -> None:
+    def _memories(self, m: Module, ran: Value, goes: Value) -> None:
         """Read and write while the machine stands still: then the port is the host's."""
         machine, port = self.machine, self.machine.host
         ours, exponents = Signal(), Signal()
-        write, element = Signal(), Signal(range(ENTRY_WORDS))
+        element = Signal(range(ENTRY_WORDS))
         read = Signal(2)            # as many cycles ago
         m.d.comb += [
-            write.eq(self.mem_write & ~self.busy), port.request.eq(ours),
-            Cat(element, port.address).eq(self.mem_address),
+            port.request.eq(ours), Cat(element, port.address).eq(self.mem_address),
             # A word is taken apart with its first element; the others move on to where it was.
             machine.split.eq(read[0] & (element == 0)),
             machine.push.eq(self.mem_keep | (read[0] & (element != 0))),
-            machine.pushed.eq(self.mem_wdata),
-            port.data.eq(self.mem_wdata), machine.host_write.eq(self.mem_write & exponents),
-            port.enable.eq(Cat(write & (element == k) for k in range(ENTRY_WORDS))),
+            machine.pushed.eq(self.mem_wdata), machine.host_write.eq(self.mem_write & exponents),
+            port.data.eq(self.mem_wdata), port.enable.eq(self.mem_write << element),
             # Inside, exponents are + 16.
             machine.host_slot.eq(self.mem_address),
             machine.host_exponent.eq(self.mem_wdata ^ _SIGN),
         ]
-        m.d.sync += [ours.eq((self.mem_space == Space.MAIN) & ~self.busy),
-                     exponents.eq((self.mem_space == Space.EXPONENTS) & ~self.busy),
+        m.d.sync += [ours.eq((self.mem_space == Space.MAIN) & ~goes),
+                     exponents.eq((self.mem_space == Space.EXPONENTS) & ~goes),
                      Cat(read, self.mem_rvalid).eq(Cat(self.mem_read, read))]
-        registers = self._registers(m)
+        registers = self._registers(m, ran)
         with m.If((self.mem_space == Space.MAIN) | self.mem_kept):
             m.d.sync += self.mem_rdata.eq(machine.word)
         with m.Elif(self.mem_space == Space.EXPONENTS):
@@ -118,10 +118,10 @@ class HostedMachine(wiring.Component):
         with m.Else():
             m.d.sync += self.mem_rdata.eq(registers)
 
-    def _registers(self, m: Module) -> Value:
+    def _registers(self, m: Module, ran: Value) -> Value:
         """Return the half of a register that is addressed."""
         cycles, status = Signal(COUNTER_BITS), Signal(layout(STATUS))
-        m.d.sync += cycles.eq(cycles + self.busy)
+        m.d.sync += cycles.eq(cycles + (self.busy & ran))
         with m.If(self.start):
             m.d.sync += cycles.eq(0)
         m.d.comb += [getattr(status, name).eq(getattr(self, name))

@@ -14,7 +14,7 @@ from amaranth.lib.wiring import In, Out
 from celosia_boards import toolchain
 from celosia_boards.bitstream import device_of
 from celosia_boards.board_top import BoardTop
-from celosia_boards.build import BuildError, build, sweep_seeds
+from celosia_boards.build import SPARE, BuildError, build, sweep_seeds
 from celosia_boards.families.ecp5 import ECP5
 from celosia_boards.families.family import Resources
 from celosia_boards.families.ice40 import ICE40
@@ -239,8 +239,11 @@ def test_a_router_that_goes_in_circles_is_given_up(monkeypatch, tmp_path):
     (tmp_path / "log").write_text(CIRCLES)
     stand_in(monkeypatch, tmp_path, f"cat {tmp_path}/log > celosia.nextpnr.log; sleep 600")
     entry = target("icebreaker")
+    said = []
     with pytest.raises(BuildError, match=r"^nextpnr-ice40: the router goes in circles, 2,509 conn"):
-        build(_design(entry), entry, tmp_path / "out", seeds=2)
+        build(_design(entry), entry, tmp_path / "out", seeds=2, progress=said.append)
+    assert [line for line in said if "circles" in line] == [
+        f"seed {seed}: the router goes in circles" for seed in range(2 + SPARE)]
 
 
 def test_core_must_have_the_board_s_members():

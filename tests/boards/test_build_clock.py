@@ -13,6 +13,7 @@ from celosia_boards.board_top import BoardTop
 from celosia_boards.build import BuildError, build
 from celosia_boards.clock import MARGIN, ClockError, highest_clock, possible_clock
 from celosia_boards.report import BuildReport
+from celosia_boards.stages import CirclingError, Job
 from celosia_boards.targets import target
 
 BOARD = target("icebreaker")
@@ -85,6 +86,26 @@ def test_best_of_the_seeds_is_kept(placer, tmp_path):
     values = json.loads((tmp_path / "out" / "celosia.report.json").read_text())
     values.pop("inputs")
     assert BuildReport.from_json(values) == report
+
+
+def test_further_seeds_are_tried_where_the_router_goes_in_circles(placer, tmp_path, monkeypatch):
+    calls = placer({(2, CLOCK): CLOCK + 1.0, (3, CLOCK): CLOCK + 2.0})
+    place = Job.place
+
+    def circles(job, seed, clock_mhz):
+        if seed < 2:
+            raise CirclingError("it goes in circles")
+        return place(job, seed, clock_mhz)
+
+    monkeypatch.setattr(Job, "place", circles)
+    said = []
+    report = build(design, BOARD, tmp_path / "out", progress=said.append)
+    assert report.seed == 2 and calls() == [f"2 {CLOCK}"]
+    assert "seed 1: the router goes in circles" in said
+    calls = placer({})
+    with pytest.raises(BuildError, match="status 1"):
+        build(design, BOARD, tmp_path / "other", seed=5)
+    assert len(calls()) == 1, "what fails otherwise is not tried again"
 
 
 def test_no_seed_works(placer, tmp_path):

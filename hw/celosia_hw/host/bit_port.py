@@ -134,10 +134,10 @@ class BitPort(wiring.Component):
         with m.If(self.mem_rvalid | first | (moved & at["data"])):
             m.d.sync += data.eq(Mux(self.mem_rvalid | first, self.mem_rdata, Cat(data[1:], value)))
         single = header[:2].all()
+        m.d.sync += self.mem_write.eq(first & ~(single & byte[1:3].any()))
         m.d.comb += [
             self.mem_read.eq(ended & sending), self.mem_keep.eq(first | (ended & ~sending & ~late)),
             self.mem_kept.eq(header[2] & ~sending), self.mem_wdata.eq(data),
-            self.mem_write.eq(writing & byte[0] & ~(single & byte[1:3].any())),
             self.o.valid.eq(sending & (~at["data"] | (loaded & ~ended))),
         ]
         return data[0], late
@@ -148,11 +148,11 @@ class BitPort(wiring.Component):
         address = Signal(8 * protocol.ADDRESS_BYTES, reset_less=True)
         with m.If(moved & at["address"]):
             m.d.sync += address.eq(Cat(address[1:], value))
-        double = Signal()
+        double = Signal(reset_less=True)
         number = byte[1:3]
+        m.d.sync += double.eq(self.mem_space == Space.REGISTERS)
         m.d.comb += [
             self.mem_space.eq(address[protocol.ADDRESS_BITS:]),
-            double.eq(self.mem_space == Space.REGISTERS),
             self.mem_address.eq(address[:protocol.ADDRESS_BITS] | Mux(
                 double, Cat(number[1], Const(0, 1), number[0]), number)),
             Cat(self.start_first, self.start_last).eq(address[:16]),

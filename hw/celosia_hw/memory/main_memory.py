@@ -40,7 +40,8 @@ class Access(wiring.Signature):
     request : an access is wanted, to word ``address``. Both are the client's registers, and stay
               until ``grant``.
     grant   : in the same cycle: it is made at the edge that ends it. What was read is in the
-              port's ``data`` in the cycle after that.
+              port's ``data`` in the cycle after that. The last client has it where no other one
+              asks, whether it asks itself or not.
     enable  : elements of the word that are written; 0 reads.   data : what they get, a word, or
               one element for all. Only of clients that write.
     """
@@ -73,7 +74,7 @@ class MainMemory(wiring.Component):
 
     Timing
     ------
-    An access a cycle. ``grant`` hangs on all ``request`` by logic, and on nothing else. ``data``
+    An access a cycle. ``grant`` hangs on ``request`` by logic, and on nothing else. ``data``
     belongs to the access that was granted in the cycle before; it means nothing where that wrote,
     or where there was none. A word may be read in the cycle after the one that wrote it. Reset
     leaves contents and data alone.
@@ -98,10 +99,12 @@ class MainMemory(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         clients = [getattr(self, client.name) for client in _CLIENTS]
+        *ranked, last = clients
         before: Value = Const(0)
-        for client in clients:
+        for client in ranked:
             m.d.comb += client.grant.eq(client.request & ~before)
             before = before | client.request
+        m.d.comb += last.grant.eq(~before)
         address = Signal(range(self.words))
         m.d.comb += address.eq(reduce(or_, (
             client.address & client.grant.replicate(len(address)) for client in clients)))
@@ -110,8 +113,8 @@ class MainMemory(wiring.Component):
         writer, *others = writing
         one = Signal(CONTROL_BITS)
         m.d.comb += [
-            enable.eq(Cat(*(_any([client.grant & client.enable[k] for client in writing])
-                            for k in range(ENTRY_WORDS)))),
+            enable.eq(_first([*((client.request, client.enable) for client in writing),
+                              (Const(1), Const(0, ENTRY_WORDS))])),
             one.eq(_first([(client.request, client.data) for client in others])),
             written.eq(Mux(writer.request, writer.data, one.replicate(ENTRY_WORDS))),
         ]
