@@ -193,7 +193,9 @@ ORDER = {
         counting, entries, regions
         ways
         plan
-        batches, flash
+        batches
+        parts
+        flash
         stream
         program
         cuts, disassembly, host, occupancy, report

@@ -115,7 +115,8 @@ def elements_of(entries: np.ndarray) -> np.ndarray:
 class Reader:
     """What the fetcher gives: control words and weight entries of chunks, in order.
 
-    taken : entries that were read, piece by piece, by their words of main memory.
+    taken  : entries that were read, piece by piece, by their words of main memory.
+    waited : sections of flash that were waited for before each.
     """
 
     def __init__(self, entries: np.ndarray, chunks: np.ndarray, flash: Flash | None) -> None:
@@ -123,6 +124,8 @@ class Reader:
         self._at, self._end, self._next = 0, 0, 0
         self._words: list[int] = []
         self.taken: list[range] = []
+        self.waited: list[int] = []
+        self._waits = 0
 
     def _take(self, count: int) -> np.ndarray:
         """Return the next entries, int64 (count, 4)."""
@@ -133,8 +136,10 @@ class Reader:
                 self._at, self._end = int(first), int(first + size)
                 if self._flash is not None and self._flash.copied[self._next]:
                     self._flash.wait()
+                    self._waits += 1
                 self._next += 1
             taken = min(count, self._end - self._at)
+            self.waited.append(self._waits)
             found.append(self._read(self._at, self._at + taken))
             self.taken.append(range(self._at, self._at + taken))
             self._at, count = self._at + taken, count - taken

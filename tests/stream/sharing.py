@@ -28,11 +28,11 @@ def check_memory(program) -> None:
     for at, (node, tensors) in enumerate(needed(program.graph)):
         owners = np.zeros(program.array.main_words, int)
         owners[:len(program.entries)] += 1
-        layers = sorted(program.flash.words)
-        for layer, section in zip(layers, program.sections[1:], strict=True):
+        for layer, sections in program.copied_layers.items():
             if program.flash.lives[layer].born <= at <= layer:
-                first = section.first * UNIT_WORDS
-                owners[first:first + len(section.words)] += 1
+                words = [np.arange(len(section.words)) + section.first * UNIT_WORDS
+                         for section in sections]
+                owners[np.unique(np.concatenate(words))] += 1
         for name in tensors:
             region, tensor = program.places[name], program.graph.tensors[name]
             size = tensor.shape[1] * tensor.shape[2] << region.wide
@@ -69,7 +69,7 @@ def check_words(program) -> None:
     assert planned[output].words - told[output].words in (0, 1)
     assert told == planned | {output: replace(planned[output], words=told[output].words)}
     for layer, own in zip(program.layers, words, strict=True):
-        kept = {batch.entry: batch for batch in own.batches}.values()
+        kept = own.kept
         assert own.groups == layer.groups
         assert sum(batch.weights for batch in kept) == np.count_nonzero(layer.node.matrix.data)
         assert sum(head["real"] for batch in kept for head in batch.heads) == (

@@ -94,8 +94,10 @@ def test_what_flash_brings_is_told(capsys):
     words = layer_words(program)
     copies = sum(len(own.commands(Op.COPY)) for own in words)
     sections = [piece for piece in pieces_told(program, words) if piece.kind == Kind.SECTION]
-    assert copies == len(program.flash.runs) and len(sections) == len(program.flash.words)
-    assert sum(flash_bytes(program).values()) == 8 * sum(piece.words for piece in sections)
+    assert copies == len(program.flash.commands) and len(sections) == len(program.flash.words)
+    assert flash_bytes(program) == {
+        program.graph.nodes[at].name: 8 * sum(len(section.words) for section in own)
+        for at, own in program.copied_layers.items()}
     made = stream_file(StreamSchedule(array=program.array, stream=program), target="second",
                        exponents="dynamic")
     layers, found = explain(made)

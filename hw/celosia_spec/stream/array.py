@@ -15,9 +15,9 @@ CONTROL_BITS = 16
 ENTRY_WORDS = ENTRY_BITS // CONTROL_BITS
 """Control words, weight words or elements that an entry holds."""
 
-MAIN_UNIT = 1024
+MAIN_UNIT = 256
 """A main memory that is no power of two has a multiple of so many entries: a block memory of the
-ECP5 has as many elements."""
+iCE40 has as many elements."""
 
 MAIN_WORDS_MAX = 1 << 16
 """Entries of main memory that an array has at most."""

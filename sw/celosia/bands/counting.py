@@ -105,6 +105,12 @@ def counted(graph: QGraph, node: QNode, way: Way, fill: Callable[[Band], Fill]) 
     return found
 
 
+def told(way: Way, fill: Callable[[Band], Fill]) -> int:
+    """Return the entries of a way's control words, those of its tables apart, about."""
+    bands = [band for own in way.bands for band in own]
+    return sum(2 + RECORD // ENTRY_WORDS * fill(band).records for band in bands)
+
+
 def _written(graph: QGraph, node: QNode, layout: Lines | Spread) -> Callable[[int], list[int]]:
     """Return a function of a stretch's lines: accesses that a row takes before each of its tiles,
     and before the end, to write its results."""
@@ -119,16 +125,15 @@ def _written(graph: QGraph, node: QNode, layout: Lines | Spread) -> Callable[[in
     return found
 
 
-def fills_of(graph: QGraph, node: QNode, way: Way, array: Array,
+def fills_of(graph: QGraph, node: QNode, layout: Lines | Spread, log2_groups: int, array: Array,
              apart: dict[str, int]) -> Callable[[Band], Fill]:
     """Return a function that tells what the records of a band's fills take."""
-    places = {name: _place(graph, way.layout, name, node.epilogue.add, apart[name])
+    places = {name: _place(graph, layout, name, node.epilogue.add, apart[name])
               for name in (*node.inputs, node.epilogue.add) if name is not None}
 
     @cache
     def found(band: Band) -> Fill:
-        made = records(graph, node, way.layout, band, places, array,
-                       log2_groups=way.log2_groups)
+        made = records(graph, node, layout, band, places, array, log2_groups=log2_groups)
         return Fill(sum(cycles(record, array) for record in made),
                     sum(accesses(record, array) for record in made), len(made))
 

@@ -43,8 +43,8 @@ def cut(program: StreamProgram, layer: int) -> Cut:
     copied = [number for number in program.copied if number <= end]
     if layer >= 0:
         chunks[end] = chunks[end][0], last - chunks[end][0] + 1
-    ahead = sum(born <= layer < dies for born, dies in (
-        (life.born, life.dies) for life in program.flash.lives.values()))
+    ahead = sum(len(program.flash.heads(at)) for at, life in program.flash.lives.items()
+                if life.born <= layer < life.dies)
     copied += range(len(chunks), len(chunks) + ahead)
     # An entry that says nothing, for all waits but the last: in the word that the list can spare.
     chunks += [(free, 1)] * (ahead - 1) + [(halt, 1)]

@@ -28,12 +28,14 @@ class Command:
 class Batch:
     """A batch of rows, or a part of one.
 
-    entry   : word of main memory in which it begins.   fields : its word's.
+    entry   : word of main memory in which it begins.   section : sections of flash that have been
+    waited for until then.   fields : its word's.
     heads   : of its rows, none of a part that joins another.
     weights : mantissas that are not 0.
     """
 
     entry: int
+    section: int
     fields: dict[str, int]
     heads: tuple[dict[str, int], ...]
     weights: int
@@ -44,12 +46,13 @@ class LayerWords:
     """What the machine meets from one layer's first command to its last.
 
     array : of the program.   items : in their order.   taken : the entries that they stand in,
-    piece by piece.
+    piece by piece.   waited : sections of flash that were waited for before each.
     """
 
     array: Array
     items: list[Command | Batch] = field(default_factory=list)
     taken: list[range] = field(default_factory=list)
+    waited: list[int] = field(default_factory=list)
 
     def commands(self, op: Op) -> list[Command]:
         """Return the commands of one kind."""
@@ -66,6 +69,17 @@ class LayerWords:
     def batches(self) -> list[Batch]:
         """The batches as often as they are read: each band reads its own anew."""
         return [item for item in self.items if isinstance(item, Batch)]
+
+    @property
+    def kept(self) -> list[Batch]:
+        """The batches as they stand in main memory, or come there: each once."""
+        return list({(batch.section, batch.entry): batch for batch in self.batches}.values())
+
+    @property
+    def entries(self) -> int:
+        """How many entries they stand in."""
+        return len({(section, word) for section, words in zip(self.waited, self.taken, strict=True)
+                    for word in words})
 
     @property
     def layer(self) -> dict[str, int]:
@@ -102,7 +116,8 @@ def layer_words(program: StreamProgram) -> list[LayerWords]:
         if command.op != Op.NOTHING:
             layer.items.append(command)
         if command.op in (Op.CLOSE, Op.JOIN) and layer.commands(Op.LAYER):
-            layer.taken, begin = reader.taken[begin:], len(reader.taken)
+            layer.taken, layer.waited = reader.taken[begin:], reader.waited[begin:]
+            begin = len(reader.taken)
             found.append(LayerWords(array=program.array))
 
 
@@ -127,7 +142,7 @@ def _command(reader: Reader, word: int) -> Command:
 
 
 def _batch(array: Array, reader: Reader, word: int, layer: LayerWords) -> Batch:
-    fields, entry = BATCH.unpack(word), reader.taken[-1][-1]
+    fields, entry, section = BATCH.unpack(word), reader.taken[-1][-1], reader.waited[-1]
     size = 0 if fields["joins"] else head_words(
         array, signed_in=bool(layer.layer["signed_in"]))
     heads = tuple(HEAD.unpack(reader.controls(size)[:len(HEAD.words)])
@@ -137,4 +152,4 @@ def _batch(array: Array, reader: Reader, word: int, layer: LayerWords) -> Batch:
     dense = fields["dense"]
     words = reader.weights(-(-fields["steps"] // (1 + dense)) * layer.groups)
     held = np.count_nonzero(words & 0xFF) + dense * np.count_nonzero(words >> 8)
-    return Batch(entry=entry, fields=fields, heads=heads, weights=int(held))
+    return Batch(entry=entry, section=section, fields=fields, heads=heads, weights=int(held))

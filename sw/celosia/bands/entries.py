@@ -92,13 +92,14 @@ class Stream(Entries):
     """Entries as they stand in main memory, and the orders in which they are read.
 
     orders   : one; of a network in steps one for each step of a period.
-    sections : entries that are copied from flash, by the layer.
-    layers   : entries of each layer, those of all orders.
+    sections : entries that are copied from flash, by the layer and which of its sections it is.
+    layers   : entries of each layer, those of all orders.   begins : those before its first band.
     """
 
     orders: list[Order] = field(default_factory=list)
-    sections: dict[int, Entries] = field(default_factory=dict)
+    sections: dict[tuple[int, int], Entries] = field(default_factory=dict)
     layers: list[int] = field(default_factory=list)
+    begins: list[int] = field(default_factory=list)
 
     @property
     def order(self) -> Order:
@@ -110,9 +111,9 @@ class Stream(Entries):
         """Words of main memory for the entries and the lists of chunks."""
         return self.size + sum(len(order.chunks) + 1 for order in self.orders)
 
-    def section(self, layer: int, first: int) -> Entries:
-        """Return the section of a layer, which is copied to word ``first`` and on."""
-        return self.sections.setdefault(layer, Entries(first))
+    def section(self, number: tuple[int, int], first: int) -> Entries:
+        """Return a section of a layer, which is copied to word ``first`` and on."""
+        return self.sections.setdefault(number, Entries(first))
 
     def lists(self) -> list[int]:
         """Return the words in which the lists of chunks begin."""

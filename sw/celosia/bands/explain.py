@@ -7,13 +7,13 @@ from itertools import groupby
 from celosia.bands.disassembly import Batch, Command, LayerWords, layer_words
 from celosia.bands.file import StreamFile
 from celosia.bands.lives import Life
-from celosia.bands.occupancy import Kind, Piece
+from celosia.bands.occupancy import Kind, Piece, section_piece
 from celosia.bands.program import StreamProgram
 from celosia.bands.report import spent
 from celosia_spec.stream.array import ENTRY_WORDS
 from celosia_spec.stream.controls import LAYER, Op
 from celosia_spec.stream.fills import accesses, run
-from celosia_spec.stream.image import UNIT_WORDS
+from celosia_spec.stream.image import UNIT_WORDS, Section
 from celosia_spec.stream.image import places as image_places
 from celosia_spec.stream.words import TILE_WORDS
 
@@ -140,26 +140,31 @@ def _written(own: LayerWords, lanes: int) -> tuple[int, int]:
 
 
 def _sections(stream: StreamProgram, words: Sequence[LayerWords]) -> Iterator[Piece]:
-    """Yield what is copied from flash: each until the first layer whose entries stand there."""
+    """Yield what is copied from flash for each layer, until the layer whose entries stand there."""
     image = dict(zip(image_places(stream.sections), stream.sections, strict=True))
+    found: dict[int, list[Section]] = {}
+    born: dict[int, int] = {}
     for at, own in enumerate(words):
         for copy in own.commands(Op.COPY):
             unit, more = copy.fields["unit"], True
             while more:
                 section = image[unit]
-                first, count = section.first * UNIT_WORDS, len(section.words)
+                there = range(section.first * UNIT_WORDS,
+                              (section.first + section.units) * UNIT_WORDS)
                 reads = next(layer for layer in range(at, len(words)) if any(
-                    first <= piece.start < first + count for piece in words[layer].taken))
-                yield Piece(kind=Kind.SECTION, name=stream.graph.nodes[reads].name, first=first,
-                            words=count, life=Life(at, reads))
+                    piece.start in there for piece in words[layer].taken))
+                found.setdefault(reads, []).append(section)
+                born.setdefault(reads, at)
                 unit, more = unit + section.units + 1, section.more
+    for reads, sections in found.items():
+        yield section_piece(stream.graph.nodes[reads].name, sections, Life(born[reads], reads))
 
 
 # Layers
 
 def _layer(program: StreamFile, at: int, own: LayerWords, found: Sequence[Piece]) -> LayerExplained:
     reported, bands, fills = program.layers[at], own.commands(Op.BAND), own.commands(Op.FILL)
-    kept = {batch.entry: batch for batch in own.batches}.values()
+    kept = own.kept
     weights = sum(batch.weights for batch in kept)
     tiles, passes = 0, 0
     for item in own.items:
@@ -167,7 +172,7 @@ def _layer(program: StreamFile, at: int, own: LayerWords, found: Sequence[Piece]
             passes += tiles * own.windows * (not item.fields["joins"])
         elif item.op == Op.BAND:
             tiles = item.fields["last_tile"] + 1
-    entries = set().union(*own.taken)
+    words = set().union(*own.taken)
     return LayerExplained(
         name=reported.name, kind=str(reported.kind), groups=own.groups,
         lanes=program.lanes // own.groups, windows=own.windows, bands=len(bands),
@@ -179,8 +184,8 @@ def _layer(program: StreamFile, at: int, own: LayerWords, found: Sequence[Piece]
         weights=weights,
         padding=sum(batch.fields["steps"] for batch in kept) * own.groups - weights,
         taps=len(own.table(Op.TAPS)), tile_table=len(own.table(Op.TILES)) // TILE_WORDS,
-        entries=len(entries), fetched=sum(map(len, own.taken)),
-        copied=any(piece.kind == Kind.SECTION and piece.first in entries and piece.life.dies == at
+        entries=own.entries, fetched=sum(map(len, own.taken)),
+        copied=any(piece.kind == Kind.SECTION and piece.first in words and piece.life.dies == at
                    for piece in found),
         spent=spent(reported, program.lanes), lines=tuple(_lines(at, own, found)))
 

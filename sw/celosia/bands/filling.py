@@ -95,7 +95,9 @@ def records(graph: QGraph, node: QNode, layout: Lines | Spread, band: Band,
 
 def _whole(layout: Spread, band: Band, node: QNode, places: Mapping[str, Place],
            common: dict[str, int], other: dict[str, int], array: Array) -> list[dict[str, int]]:
-    """Return the records of a layer that looks at its whole input."""
+    """Return the records of a layer that looks at its whole input; none where it is there."""
+    if band.begin == band.end:
+        return []
     row, operand = band.stretch.row, layout.operand
     found = Fill(**common, word=places[node.input].word, run=layout.source.elements,
                  row=row).records(array)

@@ -9,7 +9,7 @@ import numpy as np
 from celosia.bands.lives import Life
 from celosia.bands.program import StreamProgram
 from celosia_spec.stream.array import ENTRY_BITS
-from celosia_spec.stream.image import UNIT_BYTES, UNIT_WORDS
+from celosia_spec.stream.image import UNIT_BYTES, UNIT_WORDS, Section
 
 
 class Kind(enum.StrEnum):
@@ -70,16 +70,21 @@ def kib(words: int) -> float:
 def pieces(program: StreamProgram) -> list[Piece]:
     """Return what lies in main memory, the stream first, with its list of chunks."""
     layers = program.graph.nodes
-    copied = sorted(program.flash.words)
-    sections = dict(zip(copied, program.sections[1:], strict=True))
     return [
         Piece(kind=Kind.STREAM, name="stream", first=0, words=len(program.entries),
               life=Life(-1, len(layers))),
         *(Piece(kind=Kind.MAP, name=name, first=place.word, words=place.words, life=place.life)
           for name, place in program.places.items()),
-        *(Piece(kind=Kind.SECTION, name=layers[at].name, words=len(own.words),
-                first=own.first * UNIT_WORDS, life=program.flash.lives[at])
-          for at, own in sections.items())]
+        *(section_piece(layers[at].name, sections, program.flash.lives[at])
+          for at, sections in program.copied_layers.items())]
+
+
+def section_piece(name: str, sections: Sequence[Section], life: Life) -> Piece:
+    """Return the words that sections of a layer have, one after the other."""
+    first = min(section.first for section in sections)
+    end = max(section.first + section.units for section in sections)
+    return Piece(kind=Kind.SECTION, name=name, first=first * UNIT_WORDS,
+                 words=(end - first) * UNIT_WORDS, life=life)
 
 
 def fullest(found: Sequence[Piece], program: StreamProgram) -> Moment:
@@ -93,9 +98,8 @@ def fullest(found: Sequence[Piece], program: StreamProgram) -> Moment:
 def flash_bytes(program: StreamProgram) -> dict[str, int]:
     """Return the bytes of the image in flash that are copied during a run, by the layer; none where
     all is resident."""
-    copied = sorted(program.flash.words)
-    return {program.graph.nodes[at].name: section.units * UNIT_BYTES
-            for at, section in zip(copied, program.sections[1:], strict=True)}
+    return {program.graph.nodes[at].name: sum(section.units for section in sections) * UNIT_BYTES
+            for at, sections in program.copied_layers.items()}
 
 
 EMPTY, STREAM = "·", "="

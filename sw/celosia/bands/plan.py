@@ -1,12 +1,12 @@
 """How each layer runs: its row groups, its bands, and the cycles that they are counted to take."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from celosia.bands.counting import Way, about_fills_of, counted, fills_of
+from celosia.bands.counting import Fill, Way, about_fills_of, counted, fills_of, told
 from celosia.bands.grid import Grid
 from celosia.bands.layouts import (
     Band,
@@ -21,7 +21,7 @@ from celosia.bands.layouts import (
 from celosia.bands.ways import longest_batch, spread_of, ways_of, works_of
 from celosia_spec.errors import FitError, Need
 from celosia_spec.qgraph import QGraph, QNode
-from celosia_spec.stream.array import Array
+from celosia_spec.stream.array import ENTRY_WORDS, Array
 from celosia_spec.stream.words import TILE_WORDS
 
 COUNTED = 6
@@ -86,31 +86,53 @@ class Layer:
         return [band for part in self.parts for band in part.bands]
 
 
-def plan(graph: QGraph, array: Array) -> list[Layer]:
-    """Return how each node of a graph runs: of all ways that the banks and tables hold, the one
-    that is counted to take the fewest cycles. FitError where a node has none."""
-    apart = strides(graph)
-    return [_fastest(graph, node, array, apart) for node in graph.nodes]
+class Plan:
+    """How each node of a graph runs: of all ways that the banks and tables hold, the one that is
+    counted to take the fewest cycles. FitError where a node has none."""
+
+    def __init__(self, graph: QGraph, array: Array) -> None:
+        self.graph, self.array, self.apart = graph, array, strides(graph)
+        self._ways = [self._counted(node) for node in graph.nodes]
+
+    def layers(self, *, copied: bool = False) -> list[Layer]:
+        """Return them; where they are ``copied`` from flash, the cycles in which control words are
+        count, too."""
+        return [self._fastest(node, ways, copied=copied)
+                for node, ways in zip(self.graph.nodes, self._ways, strict=True)]
+
+    def _counted(self, node: QNode) -> list[tuple[int, Way]]:
+        """Return all ways of a node, and about how many cycles each takes."""
+        graph, array = self.graph, self.array
+        found = [(counted(graph, node, way, about_fills_of(graph, node, way, array)), way)
+                 for log2 in range(array.groups_max.bit_length())
+                 for way in ways_of(graph, node, array, log2, self.apart)]
+        if not found:
+            raise next(_refusals(graph, node, array, self.apart))
+        return found
+
+    def _fastest(self, node: QNode, ways: Sequence[tuple[int, Way]], *, copied: bool) -> Layer:
+        graph, array = self.graph, self.array
+
+        def copying(way: Way, fill: Callable[[Band], Fill]) -> int:
+            return told(way, fill) * ENTRY_WORDS * array.flash if copied else 0
+        order = sorted(ways, key=lambda found: found[0] + copying(
+            found[1], about_fills_of(graph, node, found[1], array)))
+        costs = []
+        for at, (_, way) in enumerate(order[:COUNTED]):
+            fill = fills_of(graph, node, way.layout, way.log2_groups, array, self.apart)
+            cycles = counted(graph, node, way, fill)
+            costs.append((cycles + copying(way, fill), at, cycles))
+        _, at, cycles = min(costs)
+        return _layer(node, order[at][1], array, cycles)
 
 
 def shortages(graph: QGraph, array: Array) -> Iterator[FitError]:
-    """Yield everything that leaves nodes of a graph without a way; `plan` raises the first."""
+    """Yield everything that leaves nodes of a graph without a way; `Plan` raises the first."""
     apart = strides(graph)
     for node in graph.nodes:
         if not any(True for log2 in range(array.groups_max.bit_length())
                    for _ in ways_of(graph, node, array, log2, apart)):
             yield from _refusals(graph, node, array, apart)
-
-
-def _fastest(graph: QGraph, node: QNode, array: Array, apart: dict[str, int]) -> Layer:
-    ways = [way for log2 in range(array.groups_max.bit_length())
-            for way in ways_of(graph, node, array, log2, apart)]
-    if not ways:
-        raise next(_refusals(graph, node, array, apart))
-    ways.sort(key=lambda way: counted(graph, node, way, about_fills_of(graph, node, way, array)))
-    found, best = min(((counted(graph, node, way, fills_of(graph, node, way, array, apart)), at)
-                       for at, way in enumerate(ways[:COUNTED])))
-    return _layer(node, ways[best], array, found)
 
 
 def _refusals(graph: QGraph, node: QNode, array: Array,

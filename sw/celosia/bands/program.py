@@ -1,14 +1,15 @@
 """A network as the second machine runs it."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from celosia.bands.batches import Batches
 from celosia.bands.entries import Stream
 from celosia.bands.flash import Copies, copies, least_refusal
-from celosia.bands.plan import Layer, plan, shortages
+from celosia.bands.plan import Layer, Plan, shortages
 from celosia.bands.regions import Region, regions
 from celosia.bands.slots import slots
 from celosia.bands.stream import stream, weights
@@ -50,7 +51,7 @@ class StreamProgram:
     pool    : of the network's output, if it has one: of stored sums the host takes the largest.
     entries : uint64, the stream, from word 0 on, and behind it the lists of its chunks.
     orders  : in which order entries are read; of a network in steps one for each of a period.
-    sections : the image of the flash: the entries, resident, and the batches that are copied.
+    sections : the image of the flash: the entries, resident, and those that are copied.
     flash   : which they are, and when.
     places  : region of every tensor.   slots : its exponent's.
     reads   : slot of the exponent at which each node reads.   layers : how each node runs.
@@ -72,6 +73,15 @@ class StreamProgram:
     layers: tuple[Layer, ...]
     sizes: tuple[int, ...]
     steps: Steps | None
+
+    @property
+    def copied_layers(self) -> dict[int, list[Section]]:
+        """The sections of each layer that is copied from flash, by its number."""
+        found: dict[int, list[Section]] = {}
+        numbers = [number for at in sorted(self.flash.words) for number in self.flash.sections(at)]
+        for (at, _), section in zip(numbers, self.sections[1:], strict=True):
+            found.setdefault(at, []).append(section)
+        return found
 
     @property
     def list_at(self) -> int:
@@ -102,21 +112,28 @@ def stream_program(source: QGraph, array: Array, steps: Steps | None = None) -> 
         raise refusal
     period = 1 if steps is None else steps.period
     graph, pool = _without_last_pool(graph)
-    layers = plan(graph, array)
     held, reads = slots(graph)
-    made = weights(graph, layers, array)
     nowhere = regions(graph, dict.fromkeys(graph.tensors, 0))
-    found = stream(graph, layers, made, nowhere, held, reads, array,
-                   Copies(maps={}), {}, period)
-    flash = copies(graph, layers, found.layers, array, found.words_needed, period)
-    if flash.runs:
-        found = stream(graph, layers, made, nowhere, held, reads, array, flash,
-                       dict.fromkeys(flash.words, 0), period)
+
+    def made_of(layers: list[Layer]) -> _Made:
+        made = weights(graph, layers, array)
+        found = stream(graph, layers, made, nowhere, held, reads, array, Copies(maps={}), {},
+                       period)
+        flash = copies(graph, layers, made, found, array)
+        return _Made(layers, made, found, flash)
+    way = _fewest(made_of, graph, array)
+    layers, made, found, flash = way.layers, way.made, way.stream, way.flash
+    for at, parted in flash.parts.items():
+        layers[at], made[at] = parted.layer, parted.made
+    if flash.runs or flash.parts:
+        found = stream(graph, layers, made, nowhere, held, reads, array, flash, {}, period)
     image = _image(found, flash)
-    units = dict(zip([-1, *sorted(flash.words)], image_places(image), strict=True))
+    units = dict(zip(sorted(found.sections), image_places(image)[1:], strict=True))
     places = regions(graph, flash.maps)
     found = stream(graph, layers, made, places, held, reads, array, flash, units, period)
     assert found.words_needed <= min(place.word for place in places.values())
+    assert all(own.size <= parted.room for at, parted in flash.parts.items()
+               for own in (found.sections[number] for number in flash.sections(at)))
     return StreamProgram(source=source, graph=graph, array=array, pool=pool, layers=tuple(layers),
                          places=places, slots=held, reads=reads, entries=found.words(),
                          orders=tuple(Reading(
@@ -125,6 +142,37 @@ def stream_program(source: QGraph, array: Array, steps: Steps | None = None) -> 
                              for at, order in zip(found.lists(), found.orders, strict=True)),
                          sections=_image(found, flash), flash=flash, sizes=tuple(found.layers),
                          steps=steps)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """How layers run, their batches, the stream if nothing is copied, and what is copied."""
+
+    layers: list[Layer]
+    made: list[list[Batches]]
+    stream: Stream
+    flash: Copies
+
+
+def _fewest(made_of: Callable[[list[Layer]], _Made], graph: QGraph, array: Array) -> _Made:
+    """Return the way that is counted to take the fewest cycles: where layers are parted, perhaps
+    one that has fewer control words."""
+    plan, refused = Plan(graph, array), None
+    found = []
+    try:
+        found.append(made_of(plan.layers()))
+        if not found[0].flash.parts:
+            return found[0]
+    except FitError as refusal:
+        if not array.flash or least_refusal(graph, array) is not None:
+            raise
+        refused = refusal
+    try:
+        found.append(made_of(plan.layers(copied=True)))
+    except FitError:
+        if refused is not None:
+            raise refused from None
+    return min(found, key=lambda way: way.flash.cycles(way.layers))
 
 
 def refusals(graph: QGraph, array: Array) -> Iterator[CompileError]:
@@ -143,10 +191,10 @@ def refusals(graph: QGraph, array: Array) -> Iterator[CompileError]:
 
 def _image(found: Stream, flash: Copies) -> tuple[Section, ...]:
     """Return the sections of flash: what is resident, then the layers that are copied."""
-    more = {layer for run in flash.runs.values() for layer in run[:-1]}
+    more = {number for way in flash.commands.values() for number in way[:-1]}
     parts = [(0, found.words(), True, False)] + [
-        (own.first // UNIT_WORDS, own.all(), False, layer in more)
-        for layer, own in sorted(found.sections.items())]
+        (own.first // UNIT_WORDS, own.all(), False, number in more)
+        for number, own in sorted(found.sections.items())]
     return tuple(Section(first=first, resident=resident, more=follows, words=np.concatenate(
         [words, np.zeros(-len(words) % UNIT_WORDS, np.uint64)]))
         for first, words, resident, follows in parts)

@@ -9,7 +9,7 @@ from celosia.bands.batches import Batches, batches
 from celosia.bands.counting import RECORD
 from celosia.bands.entries import Chunk, Entries, Order, Stream, command, controls, table
 from celosia.bands.filling import Place, records
-from celosia.bands.flash import Copies
+from celosia.bands.flash import Copies, Section
 from celosia.bands.layouts import Band, tap_step
 from celosia.bands.plan import Layer
 from celosia.bands.regions import Region
@@ -33,34 +33,44 @@ def weights(graph: QGraph, layers: Sequence[Layer], array: Array) -> list[list[B
 
 def stream(graph: QGraph, layers: Sequence[Layer], made: Sequence[Sequence[Batches]],
            places: dict[str, Region], slots: dict[str, int], reads: dict[str, int],
-           array: Array, flash: Copies, units: Mapping[int, int], period: int = 1) -> Stream:
+           array: Array, flash: Copies, units: Mapping[Section, int], period: int = 1) -> Stream:
     """Return the stream of a network.
 
     made : the layers' `weights`.   places : region of every tensor.   slots : its exponent's.
-    reads : of what each node reads.   flash : whose batches are copied.   units : of flash, by the
-    layer.   period : steps, each with an order of its own. How long it is depends on none of
-    places, slots, reads, and units.
+    reads : of what each node reads.   flash : whose batches are copied.   units : of flash, of
+    what is copied.   period : steps, each with an order of its own. How long it is depends on none
+    of places, slots, reads, and units.
     """
-    found = Stream(layers=[0] * len(layers))
+    found = Stream(layers=[0] * len(layers), begins=[0] * len(layers))
     weights: dict[QNode, dict[int, Chunk]] = {node: {} for node in graph.nodes}
+
+    def copy(at: int, k: int) -> list[int]:
+        return command(Op.COPY, unit=units.get(flash.commands[at, k][0], 0)) if (
+            at, k) in flash.commands else []
     for step in range(period):
         found.orders.append(Order())
-        for at, (layer, parts) in enumerate(zip(layers, made, strict=True)):
-            for first in flash.runs.get(at, [])[:1]:
-                found.order.read(found.add(controls(command(Op.COPY, unit=units[first])), at))
-            holds: Entries = found
+        for at, layer in enumerate(layers):
+            if begin := copy(at, -1):
+                found.order.read(found.add(controls(begin), at))
+            holds: list[Entries] = [found]
             if at in flash.words:
-                holds = found.section(at, flash.words[at])
-                found.order.wait()
-            before = holds.size
+                copied = [found.section(own, flash.first(own)) for own in flash.sections(at)]
+                holds = [*holds[:flash.parts[at].resident if at in flash.parts else 0], *copied]
+                if holds[0] is copied[0]:
+                    found.order.wait()
+            before = sum(held.size for held in holds)
             try:
-                _layer(found.order, holds, graph, layer, parts, places, slots,
-                       reads[layer.node.name], array, step, period, weights[layer.node])
+                begins = _layer(
+                    found.order, holds, [copy(at, k) for k in range(len(holds))],
+                    flash.parts[at].begins[1:] if at in flash.parts else (), graph, layer, made[at],
+                    places, slots, reads[layer.node.name], array, step, period,
+                    weights[layer.node])
             except ValueError as error:         # a number that its field does not hold
                 raise CompileError(
                     layer.node.name, str(layer.node.kind), str(error),
                     "give it smaller maps, or weights and biases nearer to 1") from None
-            found.layers[at] += holds.size - before
+            found.begins[at] += begins
+            found.layers[at] += sum(held.size for held in holds) - before
             found.order.ended()
     halt = found.add(controls(command(Op.HALT)))
     for order in found.orders:
@@ -68,18 +78,23 @@ def stream(graph: QGraph, layers: Sequence[Layer], made: Sequence[Sequence[Batch
     return found
 
 
-def _layer(out: Order, holds: Entries, graph: QGraph, layer: Layer, made: Sequence[Batches],
+def _layer(out: Order, holds: Sequence[Entries], copies: Sequence[list[int]],
+           begins: Sequence[int], graph: QGraph, layer: Layer, made: Sequence[Batches],
            places: dict[str, Region], slots: dict[str, int], read: int, array: Array,
-           step: int, period: int, weights: dict[int, Chunk]) -> None:
+           step: int, period: int, weights: dict[int, Chunk]) -> int:
     """Add a layer's entries for a step to where they are held, and read them; what it has in common
-    with other steps is there once.
+    with other steps is there once. Return how many were added before the first band.
 
-    weights : the batches of its parts, if they are there.
+    holds : its sections.   copies : the words that stand behind each.   begins : the numbers of the
+    parts with which those behind the first one begin.   weights : the batches of its parts, if they
+    are there.
     """
     roles = count()
+    sections = iter(zip(holds, copies, strict=True))
+    here, behind = next(sections)
 
     def read_controls(words: list[int]) -> None:
-        out.read(holds.add(controls(words), (layer.node.name, next(roles))))
+        out.read(here.add(controls(words), (layer.node.name, next(roles))))
 
     node, place = layer.node, places[layer.node.output]
     result = graph.tensors[node.output]
@@ -93,6 +108,7 @@ def _layer(out: Order, holds: Entries, graph: QGraph, layer: Layer, made: Sequen
     fills = [_records(graph, layer, band, places, array, step) for band in layer.bands]
     turn = first_line(graph.tensors, node.input, step) if layer.layout.around else 0
     taps = _taps(layer, array, turn)
+    before = here.size
     begin = (
         table(Op.TILES, tiles.words(array, layer.groups)) + _join(node, slots, read)
         + _fields(graph, layer, places, slots, read, array))
@@ -102,16 +118,26 @@ def _layer(out: Order, holds: Entries, graph: QGraph, layer: Layer, made: Sequen
         read_controls(_fills(fills[0]))
     else:
         read_controls(taps + begin + _fills(fills[0]))
+    begun = here.size - before
     width, line = result.shape[2], first_line(graph.tensors, node.output, step)
     following = iter(zip(layer.bands[1:], fills[1:], strict=True))
+    left: list[dict[str, int]] = []
     for number, (part, made_here) in enumerate(zip(layer.parts, made, strict=True)):
+        waiting: list[int] = []
+        if number in begins:
+            waiting = command(Op.WAIT) + _fills(left) if left else []
+            if behind:      # all of the section has been read
+                read_controls(behind)
+            here, behind = next(sections)
+            out.wait()
         for band in part.bands:
-            before = layer.layout.tiles(band.stretch.lines).written[:band.tile].sum()
-            read_controls(command(
+            written = layer.layout.tiles(band.stretch.lines).written[:band.tile].sum()
+            read_controls(waiting + command(
                 Op.BAND, **table_of[band],
-                position=(line + band.stretch.line) * width + int(before) << place.wide))
+                position=(line + band.stretch.line) * width + int(written) << place.wide))
+            waiting = []
             if number not in weights:
-                weights[number] = holds.add(made_here.entries(graph, node, part, place, array))
+                weights[number] = here.add(made_here.entries(graph, node, part, place, array))
             after, left = next(following, (None, []))
             # The next band is filled beside this one's batches, where it has other rows.
             beside = after is not None and after.beside
@@ -123,9 +149,10 @@ def _layer(out: Order, holds: Entries, graph: QGraph, layer: Layer, made: Sequen
                 if filled := turns.get(batch, 0):
                     read_controls(_fills(left[:filled]))
                     left = left[filled:]
-            if left:
+            if left and not (band is part.bands[-1] and number + 1 in begins):
                 read_controls(command(Op.WAIT) + _fills(left))
     read_controls(_close(graph, node, slots, read))
+    return begun
 
 
 def _turns(waiting: list[dict[str, int]], passes: list[int],

@@ -1,0 +1,214 @@
+# amaranth: UnusedElaboratable=no
+"""Layers that are larger than main memory: their entries come from flash in parts."""
+
+from collections import Counter
+from contextlib import suppress
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, assume, given, reject, settings
+from hypothesis import strategies as st
+
+from celosia.bands.program import stream_program
+from celosia.bands.simulate import job_of, results
+from celosia.graph import Conv, Graph
+from celosia.quantise import quantise
+from celosia_boards.host.driver import Driver
+from celosia_boards.host.machine import Machine
+from celosia_sim import golden
+from celosia_sim.clock.cycles import cycles
+from celosia_sim.virtual import VirtualBoard
+from celosia_sim.virtual.line import SimulatedLine
+from celosia_spec.epilogue import Epilogue, Relu
+from celosia_spec.errors import CompileError, FitError
+from celosia_spec.isa.frames import Command, encode_abort, paced, request
+from celosia_spec.stream.array import Array
+from celosia_spec.stream.image import pack
+from celosia_spec.stream.registers import RUN
+from stream import test_flash_rtl as flash_rtl
+from stream.networks import graphs, shrinking_network
+from stream.sharing import check_memory, check_words
+from stream.test_flash_words import run
+
+
+def connected(*sizes, kept=1.0):
+    """A network of fully connected layers."""
+    rng = np.random.default_rng(1)
+    nodes = tuple(Conv(name=f"n{k}", input=f"n{k - 1}" if k else "x", bias=rng.normal(size=after),
+                       weight=rng.normal(size=(after, before, 1, 1))
+                       * (rng.random((after, before, 1, 1)) < kept),
+                       epilogue=Epilogue(activation=Relu()))
+                  for k, (before, after) in enumerate(pairwise(sizes)))
+    shape = (sizes[0], 1, 1)
+    graph = Graph(nodes=nodes, input="x", output=nodes[-1].name, input_map=shape, input_shape=shape,
+                  output_shape=(sizes[-1], 1, 1))
+    return quantise(graph, acc_bits=24)
+
+
+def programs(graph, array):
+    """Yield the programs for main memories that do not hold the network at once, the largest
+    first."""
+    words, last = 2048, 0
+    while words >= 64:
+        try:
+            program = stream_program(graph, replace(array, main_words=words))
+        except FitError:
+            break
+        last = words
+        if program.copied:
+            yield program
+        words //= 2
+    for words in range(last // 2 // 256 * 256 + 256, last, 256):
+        with suppress(FitError):
+            yield stream_program(graph, replace(array, main_words=words))
+
+
+def check(program, x):
+    """Run an input on the machine of words."""
+    graph = program.source
+    check_memory(program)
+    check_words(program)
+    wanted = golden.run(graph, x[None])
+    for late in (False, True):
+        mantissas, exponent = run(program, x, late=late)
+        assert exponent == wanted.exponents[graph.output][0]
+        assert np.array_equal(mantissas, wanted.mantissas[graph.output][0])
+
+
+def kinds(program):
+    """Yield what the parts of a program are like."""
+    for parted in program.flash.parts.values():
+        yield f"{parted.places} places"
+        if parted.resident:
+            yield "resident"
+        first, *others = parted.layer.bands
+        for band in others:
+            if band.begin == band.end:
+                yield "in the banks"
+            elif band.begin == 0 and (band.stretch.line, band.stretch.channel) == (
+                    first.stretch.line, first.stretch.channel):
+                yield "filled again"
+    yield from ("ahead" for at, life in program.flash.lives.items()
+                if at in program.flash.parts and life.born < at)
+
+
+def test_random_networks():
+    seen = Counter()
+
+    @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[
+        HealthCheck.too_slow, HealthCheck.filter_too_much])
+    @given(st.data())
+    def each(data):
+        graph = data.draw(graphs())
+        array = Array(lanes=data.draw(st.sampled_from((8, 16))), clamp=True,
+                      bank_rows=data.draw(st.sampled_from((64, 128, 512))),
+                      ring=data.draw(st.sampled_from((64, 256))),
+                      flash=data.draw(st.sampled_from((4, 16))),
+                      activation_bits=graph.activation_bits)
+        tensor = graph.tensors[graph.input]
+        rng = np.random.default_rng(data.draw(st.integers(0, 1 << 32)))
+        x = (rng.random(tensor.user_shape) - (0.5 if tensor.signed else 0)).astype(np.float32)
+        try:
+            found = [program for program in programs(graph, array) if program.flash.parts]
+        except FitError:
+            reject()
+        if not found:
+            reject()
+        for program in found:
+            check(program, x)
+            seen.update(set(kinds(program)))
+
+    each()
+    assert len(seen) == 6 and min(seen.values()) > 2, seen
+
+
+ARRAY = replace(flash_rtl.ARRAY, bank_rows=64)
+
+PROGRAMS = {
+    "filled again": lambda: shrinking_network((4, 16, 2), (2, 2), 12),
+    "1 places": lambda: shrinking_network((4, 12, 2), (1, 2), 9),
+    "in the banks": lambda: connected(96, 64, 48, 10),
+    "resident": lambda: connected(96, 64, 48, 10)}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_from_power_up(name):
+    program = stream_program(PROGRAMS[name](), ARRAY)
+    assert name in kinds(program)
+    shape = program.graph.tensors["x"].user_shape
+    flash_rtl.check(program, np.random.default_rng(1).random((3, *shape)).astype(np.float32))
+
+
+@settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=[
+    HealthCheck.too_slow, HealthCheck.filter_too_much])
+@given(graphs(), st.integers(0, 1 << 32))
+def test_random_networks_from_power_up(graph, seed):
+    assume(graph.activation_bits == ARRAY.activation_bits)
+    assume(graph.nodes[-1].epilogue.add is None)
+    try:
+        program = stream_program(graph, ARRAY)
+    except CompileError:            # too large, or it adds and the array cannot
+        reject()
+    assume(program.flash.parts)
+    tensor = graph.tensors[graph.input]
+    x = np.random.default_rng(seed).random((2, *tensor.user_shape)) - 0.5 * tensor.signed
+    flash_rtl.check(program, x.astype(np.float32))
+
+
+def test_a_run_is_stopped_anywhere():
+    """Wherever a run is stopped, amid what is copied or computed, the next one is right, and takes
+    as long."""
+    program = stream_program(connected(96, 64, 48, 10), ARRAY)
+    images = np.random.default_rng(2).random((1, 96, 1, 1)).astype(np.float32)
+    job, wanted = job_of(program, images), golden.run(program.source, images)
+    expected = cycles(ARRAY, program.entries.tolist(), program.chunks.tolist(), program.copied,
+                      program.sections).cycles
+    with VirtualBoard("icebreaker", ARRAY, byte_level=True,
+                      image=pack(ARRAY, program.sections)) as virtual:
+        machine = Machine(SimulatedLine(virtual), ARRAY, virtual.clock_hz)
+        machine.greet()
+        driver = Driver(machine)
+        driver.load(job.setup, None)
+        for stop in np.random.default_rng(3).integers(0, expected, 12).tolist():
+            virtual.send(paced(request(Command.START, 0, RUN.pack(list=program.list_at))))
+            virtual.run(stop)
+            virtual.send(paced(encode_abort()))
+            virtual.run_until_quiet(100_000)
+            found = results(program, job, driver.execute(job, np.array([expected])))
+            assert np.array_equal(found.output, wanted.mantissas[program.source.output])
+            assert found.cycles == [expected]
+
+
+def test_more_is_resident_where_more_fits():
+    """What lies in main memory is not copied; where there is more of it, less is, and in the end no
+    layer waits."""
+    graph = connected(96, 64, 48, 10)
+    copied, waits = [], []
+    for words in (256, 512, 1024, 4096):
+        program = stream_program(graph, replace(ARRAY, main_words=words))
+        copied.append(sum(section.units for section in program.sections[1:]))
+        waits.append(program.flash.waits)
+    assert copied == sorted(copied, reverse=True) and copied[0] > 1.5 * copied[2] > copied[3] == 0
+    assert waits == sorted(waits, reverse=True) and waits[0] > 1.5 * waits[2] > waits[3] == 0
+
+
+def test_batches_are_dense_where_copying_takes_longer():
+    """A step for every column takes half as many entries for some more cycles: no gain where all
+    entries lie in main memory, but where they otherwise would not."""
+    graph = connected(96, 64, 10, kept=0.8)
+    for words, dense in ((256, True), (1280, True), (2048, False)):
+        program = stream_program(graph, replace(ARRAY, main_words=words, flash=16))
+        parts = program.layers[0].parts
+        assert {bool(own) for part in parts for own in part.dense} == {dense}
+        assert bool(program.copied) == (words == 256)
+
+
+def test_refusal():
+    """Where not even one batch fits beside the maps, or the list of what is read."""
+    with pytest.raises(FitError, match=r"n0 \(conv\): the maps that are alive there and a part of "
+                       r"its entries need at least \d+ words of main memory, the array has 64; "
+                       r"prune more, or give it smaller maps$") as raised:
+        stream_program(connected(96, 64, 10), replace(ARRAY, main_words=64))
+    assert raised.value.need.least
