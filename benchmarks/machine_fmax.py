@@ -35,7 +35,8 @@ ARRAYS = {
     "icebreaker": ("icebreaker", Array(residual=False), 48.0),
     "icebreaker, residual": ("icebreaker", Array(), 48.0),
     "icebreaker, 8 lanes": ("icebreaker", Array(lanes=8, residual=False), 48.0),
-    "hx8k": ("hx8k-b-evn", Array(lanes=8, main_words=512, bank_rows=256, residual=False), 48.0),
+    "hx8k": ("hx8k-b-evn", Array(lanes=8, main_words=768, residual=False, clamp=True, flash=8),
+             60.0),
     "ulx3s-25f": ("ulx3s-25f", Array(main_words=4096), 80.0),
 }
 """Target, array, and the clock in MHz that placement is asked for, by what they are called."""
