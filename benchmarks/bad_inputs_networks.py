@@ -49,10 +49,10 @@ _KNOWN = {"ended": celosia.Preprocessing(scale=1 / 255, mean=(0.5, 0.4, 0.3),
                                          deviation=(0.2, 0.3, 0.4), labels=tuple("abcdef"))}
 
 _NETWORKS = (
-    ("plain", _plain, (1, 9, 9), "icebreaker", "dynamic", 1.0),
-    ("strided", _strided, (2, 10, 11), "icebreaker", "static", 0.5),
-    ("vector", _vector, (40,), "icebreaker", "static", 0.3),
-    ("ended", _ended, (3, 5, 6), "icebreaker", "dynamic", 1.0),
+    ("plain", _plain, (1, 9, 9), "hx8k", "dynamic", 1.0),
+    ("strided", _strided, (2, 10, 11), "hx8k", "static", 0.5),
+    ("vector", _vector, (40,), "hx8k", "static", 0.3),
+    ("ended", _ended, (3, 5, 6), "hx8k", "dynamic", 1.0),
 )
 
 

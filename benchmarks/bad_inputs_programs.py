@@ -125,7 +125,7 @@ def _other_value(value: Any, rng: np.random.Generator) -> Any:
         return [value + 1, value - 1, -value, value * 2, 0, 1, int(rng.integers(-20, 20)),
                 int(rng.integers(0, 70_000)), _HUGE[rng.integers(len(_HUGE))]][rng.integers(9)]
     if isinstance(value, str):
-        return [value + " ", value[1:], value.upper(), "icebreaker", "static", "dynamic",
+        return [value + " ", value[1:], value.upper(), "hx8k", "static", "dynamic",
                 "copy", "x"][rng.integers(8)]
     return value
 

@@ -33,7 +33,7 @@ __all__ = ["PAGES", "page", "up_to_date"]
 PAGES = (Path("docs") / "machine.md", Path("docs") / "host-port.md")
 _BLOCK = re.compile(r"(<!-- (words|memories): ([\w -]+) -->\n).*?(<!-- end of words -->)",
                     re.DOTALL)
-_ARRAY = target("icebreaker").array
+_ARRAY = target("hx8k").array
 _WORDS = {"row": ROW, "batch": BATCH, "status": STATUS, "weight": weight_word(_ARRAY),
           "tap": tap_word(_ARRAY), "write": write_word(_ARRAY), "request": frames.REQUEST,
           "reply": frames.REPLY, "rejected": frames.REJECTED, "address": frames.ADDRESS,

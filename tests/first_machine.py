@@ -1,12 +1,18 @@
-"""Arrays of the first machine that are larger than any target's, for tests of what they have."""
+"""Arrays of the first machine that no target carries, for tests of what they have."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 
 from celosia_boards.targets import Target, target
 from celosia_spec.isa import ArrayConfig
 from registered import registered
+
+UP5K = ArrayConfig(
+    lanes=16, quad=4, beat=2, weight_rows=16384, bank_rows=512, table_rows=256, taps=256,
+    writes=256, program_words=256, store_beats=512, index_bits=12, count_bits=11, replicate=True,
+    clearing=False)
+"""Beats of two, all weights in four SPRAMs, no residual store and no clamp."""
 
 SIXTEEN = ArrayConfig(
     lanes=16, quad=4, beat=4, weight_rows=4096, bank_rows=2048, table_rows=512, taps=512,
@@ -20,6 +26,18 @@ THIRTY_TWO = replace(
 @contextmanager
 def target_large(array: ArrayConfig = SIXTEEN) -> Iterator[Target]:
     """A target "large" with such an array, and blocks of the ECP5-85F."""
-    like = target("ecp5-85f")
-    with registered(replace(like, name="large", device=replace(like.device, array=array))) as of:
+    with _target("large", "ecp5-85f", array) as of:
         yield of
+
+
+@contextmanager
+def target_up5k() -> Iterator[Target]:
+    """A target "up5k" with the array of that name, the iCEBreaker's blocks, and 24 MHz."""
+    with _target("up5k", "icebreaker", UP5K, clock_mhz=24.0) as of:
+        yield of
+
+
+def _target(name: str, like: str, array: ArrayConfig,
+            **changes: float) -> AbstractContextManager[Target]:
+    of = target(like)
+    return registered(replace(of, name=name, device=replace(of.device, array=array), **changes))

@@ -20,10 +20,7 @@ UP5K = Device(
     placement=("--up5k",),
     resources=Resources(luts=5280, ffs=5280, brams=30, dsps=8, sprams=4), ceiling_mhz=50.0,
     multiplier="mac16", sources=("bram", "spram"),
-    array=ArrayConfig(
-        lanes=16, quad=4, beat=2, weight_rows=16384, bank_rows=512, table_rows=256, taps=256,
-        writes=256, program_words=256, store_beats=512, index_bits=12, count_bits=11,
-        replicate=True, clearing=False))
+    array=Array(drain=1, fill=2, clamp=True))
 
 HX8K = Device(
     name="hx8k", family=ICE40, synthesis="-device hx",

@@ -18,15 +18,10 @@ from celosia_boards.host.link import Line
 from celosia_boards.host.machine import Machine, Status
 from celosia_boards.host.requests import BLOCK_BYTES
 from celosia_boards.targets import target, targets
+from celosia_spec.arrays import AnyArray
 from celosia_spec.errors import CelosiaError
-from celosia_spec.isa import (
-    COUNTER_BITS,
-    FORMAT_VERSION,
-    ArrayConfig,
-    Event,
-    Space,
-    array_hash,
-)
+from celosia_spec.isa import COUNTER_BITS, FORMAT_VERSION, Event, Space, array_hash
+from celosia_spec.stream.array import VERSION, Array, stream_hash
 
 if TYPE_CHECKING:
     from celosia.stepwise import Stream
@@ -289,17 +284,23 @@ def loaded(program: Program, port: str | None, *, baud: int | None = None,
 
 def _holder(found: int) -> str:
     """Return, in words, the array of which gateware carries a hash."""
-    for version in range(FORMAT_VERSION + _VERSIONS):
-        names = [name for name, of in targets().items()
-                 if (array_hash(of.array, version) if isinstance(of.array, ArrayConfig)
-                     else of.array.hash) == found]
-        if names and version == FORMAT_VERSION:
-            return f"that of {' or '.join(names)}"
-        if names:
-            return (f"that of {' or '.join(names)} in version {version} of the gateware, where "
-                    f"this Celosia has version {FORMAT_VERSION}")
-    return (f"one that this Celosia does not know (0x{found:08x}): with parameters of its own, or "
-            f"of another version")
+    names = [name for name, of in targets().items() if found in _hashes(of.array)]
+    if not names:
+        return (f"one that this Celosia does not know (0x{found:08x}): with parameters of its own, "
+                f"or of another version")
+    array = target(names[0]).array
+    version, own = (_hashes(array)[hash] for hash in (found, array.hash))
+    other = ("" if version == own else f" in version {version} of the gateware, where this Celosia "
+             f"has version {own}")
+    return f"that of {' or '.join(names)}{other}"
+
+
+def _hashes(array: AnyArray) -> dict[int, int]:
+    """Return the versions of the gateware that are known, by the hash that each has for an
+    array."""
+    if isinstance(array, Array):
+        return {stream_hash(array, version): version for version in range(VERSION + _VERSIONS)}
+    return {array_hash(array, version): version for version in range(FORMAT_VERSION + _VERSIONS)}
 
 
 def _whole(counted: np.ndarray, about: np.ndarray | int) -> np.ndarray:

@@ -17,6 +17,7 @@ from celosia.lower import lower
 from celosia.program import CoreProgram, Program
 from celosia.read_back import read_back
 from celosia_boards.arrays import array_for
+from celosia_boards.targets import target as find_target
 from celosia_spec import container
 from celosia_spec.arrays import AnyArray
 from celosia_spec.errors import CelosiaError
@@ -58,10 +59,10 @@ def _program(manifest: dict[str, Any], arrays: dict[str, np.ndarray]) -> CorePro
 
 def _check_array(target: str, array: AnyArray) -> None:
     """ValueError unless the target carries the array, with these lanes and widths."""
+    if type(find_target(target).array) is not type(array):
+        raise ValueError(f"it is for another machine than that of {target}")
     known = array_for(target, lanes=array.lanes, acc_bits=array.acc_bits,
                       weight_bits=array.weight_bits, activation_bits=array.activation_bits)
-    if type(known) is not type(array):
-        raise ValueError(f"it is for another machine than that of {target}")
     for field in fields(array):
         found, wanted = getattr(array, field.name), getattr(known, field.name)
         if found != wanted:

@@ -91,5 +91,5 @@ def _speed(program: Compiled) -> str:
 def _space(program: Compiled) -> str:
     held = sum(layer.weight_bytes for layer in program.layers)
     host = f"; {host_remark(program.host)}" if program.host else ""
-    return (f"weights and their places {held / 1024:.1f} KiB; fullest memory: "
+    return (f"weights and their places {held / 1024:.1f} KiB; fullest: "
             f"{program.fullest}{host}")

@@ -1,9 +1,12 @@
-"""Stand-ins for the synthesis tools, so that what happens around them can be tested."""
+"""Stand-ins for the synthesis tools, so that what happens around them can be tested; a host that
+waits for no endless run."""
 
 import tempfile
 from pathlib import Path
 
 import pytest
+
+from celosia_boards.host import machine
 
 DATA = Path(__file__).parent / "data"
 
@@ -56,3 +59,10 @@ def placer(tmp_path, fake_tool):
         fake_tool("ICEPACK", 'cp "$1" "$2"')
         return lambda: calls.read_text().splitlines()
     return make
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """A host that soon gives a run up: what a machine runs that was reset, or got a damaged stream,
+    may never end, and two seconds of that are simulated in a minute."""
+    monkeypatch.setattr(machine, "_PATIENCE_S", 0.02)

@@ -17,7 +17,7 @@ import celosia
 from celosia.cli import app
 from celosia.program import Program
 from celosia_sim.virtual import Faults, VirtualBoard, Wire, serving
-from celosia_spec.isa import Space
+from celosia_spec.stream.memories import Space
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
@@ -25,12 +25,15 @@ from torch import nn  # noqa: E402
 PROGRAM, INPUTS = "net.celo", "x.npy"
 
 
+def net() -> nn.Sequential:
+    torch.manual_seed(7)
+    return nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+                         nn.Linear(256, 6)).eval()
+
+
 @pytest.fixture(scope="module")
 def program() -> Program:
-    torch.manual_seed(7)
-    net = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
-                        nn.Linear(64, 6)).eval()
-    return celosia.compile(net, np.zeros((1, 1, 8, 8), np.float32), lanes=4)
+    return celosia.compile(net(), np.zeros((1, 1, 8, 8), np.float32))
 
 
 @pytest.fixture
@@ -76,7 +79,7 @@ def test_load_run_verify_and_compare(folder, program, port):
     assert there["cycles"] == [program.predicted_cycles] * 6 and golden["cycles"] is None
 
     checked = answer("verify", PROGRAM, "--input", INPUTS, "--port", port)
-    assert checked["mismatches"] == 0 and set(checked["tensors"]) == {"0", "4"}
+    assert checked["mismatches"] == 0 and set(checked["tensors"]) == {"input", "0", "4"}
     counted = answer("compare", PROGRAM, "--port", port)
     assert counted["different"] == []
     assert counted["counted"] == counted["simulated"] == program.predicted_cycles
@@ -102,14 +105,30 @@ def test_the_energy_of_an_inference(folder, port):
     assert "swapped" in invoke(*given, "--idle", "312", "--busy", "300", status=1).stderr
 
 
+def with_other_signs(program: Program, **weights: slice) -> dict[int, int]:
+    """Return what main memory holds instead where some weights have other signs: {address: value}.
+
+    weights : which of a layer's, by its name in the network behind a _.
+    """
+    other = net()
+    with torch.no_grad():
+        for name, some in weights.items():
+            other[int(name[1:])].weight.view(-1)[some] *= -1
+    there = celosia.compile(other, np.zeros((1, 1, 8, 8), np.float32)).program.entries.view("<u2")
+    return {int(at): int(there[at])
+            for at in np.flatnonzero(program.program.entries.view("<u2") != there)}
+
+
 def test_a_board_that_computes_wrong_is_refused(folder, program, monkeypatch):
     """Its weights are lost on the way to its memory."""
     from celosia_boards.host.machine import Machine
 
     kept = Machine.write
+    weights = list(with_other_signs(program, _0=slice(None), _4=slice(None)))
+    assert weights
 
     def lossy(self, at, values, progress=None):
-        some = at[:, 0] != Space.WEIGHTS
+        some = (at[:, 0] != Space.MAIN) | ~np.isin(at[:, 1], weights)
         kept(self, at[some], values[some], progress)
 
     monkeypatch.setattr(Machine, "write", lossy)
@@ -121,16 +140,17 @@ def test_a_board_that_computes_wrong_is_refused(folder, program, monkeypatch):
 @pytest.mark.parametrize("layer", [0, 1])
 def test_verify_names_the_first_layer_of_a_board_that_computes_wrong(folder, program, monkeypatch,
                                                                      layer):
-    """One of a layer's weights has another sign on the board."""
+    """Some weights have other signs on the board, behind what is read back there."""
     from celosia_boards.host.machine import Machine
 
-    kept, word = Machine.write, [0, 40][layer]
+    kept = Machine.write
+    there = with_other_signs(program, **{["_0", "_4"][layer]: slice(-9, None)})
+    assert there
 
     def other(self, at, values, progress=None):
         values = values.copy()
-        weights = np.flatnonzero(at[:, 0] == Space.WEIGHTS)
-        if len(weights):
-            values[weights[word]] ^= 0xFF
+        for address, value in there.items():
+            values[(at[:, 0] == Space.MAIN) & (at[:, 1] == address)] = value
         kept(self, at, values, progress)
 
     monkeypatch.setattr(Machine, "write", other)

@@ -22,7 +22,7 @@ def test_answers_of_the_virtual_board(tmp_path, monkeypatch) -> None:
     torch.manual_seed(7)
     net = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
                         nn.Linear(64, 6)).eval()
-    program = celosia.compile(net, np.zeros((1, 1, 8, 8), np.float32), lanes=4)
+    program = celosia.compile(net, np.zeros((1, 1, 8, 8), np.float32))
     program.save(tmp_path / "net.celo")
     x = np.random.default_rng(3).normal(size=(5, 1, 8, 8)).astype(np.float32)
     stream = io.BytesIO()

@@ -25,7 +25,7 @@ from celosia_spec.isa import ArrayConfig
 pytest.importorskip("torch")
 from celosia.frontend import import_model
 from fingerprints.networks import NETS, network, samples
-from first_machine import THIRTY_TWO
+from first_machine import THIRTY_TWO, UP5K
 
 STORED = Path(__file__).with_name("images.json")
 LARGE = {"weight_rows": 16384, "bank_rows": 1024, "table_rows": 1024, "taps": 1024,
@@ -33,7 +33,7 @@ LARGE = {"weight_rows": 16384, "bank_rows": 1024, "table_rows": 1024, "taps": 10
 ARRAYS = {
     "8 lanes": ArrayConfig(lanes=8, quad=2, beat=2, wide_elements=2, weight_bits=6,
                            activation_bits=6, **LARGE),
-    "icebreaker": target("icebreaker").array,
+    "icebreaker": UP5K,
     "ulx3s-85f": THIRTY_TWO,
     "deep": ArrayConfig(lanes=16, quad=4, beat=4, wide_elements=4, deep=True, **LARGE),
 }

@@ -27,6 +27,7 @@ ARRAYS = {
     "16-one": Array(residual=False, main_words=1024, drain=1),
     "16-one-residual": Array(main_words=1024, drain=1),
     "16-one-clamp": Array(residual=False, main_words=1024, drain=1, clamp=True, acc_bits=32),
+    "16-one-narrow": Array(main_words=1024, drain=1, weight_bits=6, activation_bits=5),
     "16": Array(residual=False, main_words=1024),
     "16-residual": Array(main_words=2048),
     "8-clamp": Array(lanes=8, main_words=1024, clamp=True, activation_bits=7),

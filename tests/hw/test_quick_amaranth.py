@@ -9,16 +9,15 @@ from amaranth.hdl import Module, signed, unsigned
 from amaranth.lib.memory import Memory
 
 from blocks.quick_amaranth import SLOW, quicken
-from celosia_boards.targets import target
 from celosia_hw.core import Core
+from first_machine import UP5K
 
-ICEBREAKER = target("icebreaker")
 DESIGNS = {
     "signed words": lambda: Memory(shape=signed(5), depth=9, init=[-3, 7, -16, 0, 1]),
     "one bit": lambda: Memory(shape=unsigned(1), depth=1, init=[1]),
     "no words": lambda: Memory(shape=unsigned(4), depth=0, init=[]),
     "no bits": lambda: Memory(shape=unsigned(0), depth=4, init=[]),
-    "core": lambda: Core(ICEBREAKER.array),
+    "core": lambda: Core(UP5K),
 }
 
 

@@ -15,11 +15,11 @@ from celosia.program import Program
 from celosia.quantise import quantise
 from celosia.schedule.scheduling import schedule
 from celosia.verify import verify
-from celosia_boards.targets import target
 from celosia_sim import golden
 from celosia_sim.simulate import simulate
 from celosia_spec.epilogue import Clamp
 from celosia_spec.isa import DESCRIPTOR, DESCRIPTOR_WORDS, ArrayConfig, Space
+from first_machine import UP5K
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
@@ -32,11 +32,11 @@ SIZES = {"weight_rows": 4096, "bank_rows": 1024, "table_rows": 1024, "taps": 102
 ARRAYS = {
     "8 lanes": ArrayConfig(lanes=8, quad=2, beat=2, wide_elements=2, weight_bits=6,
                            activation_bits=6, clamp=True, **SIZES),
-    "icebreaker": target("icebreaker").array,
+    "UP5K": UP5K,
     "deep": ArrayConfig(lanes=16, quad=4, beat=4, wide_elements=4, acc_bits=32, deep=True,
                         clamp=True, **SIZES),
 }
-"""Each costs a run of Verilator. The icebreaker's has 16 lanes and beats of two, rounds only
+"""Each costs a run of Verilator. The UP5K's has 16 lanes and beats of two, rounds only
 vectors to 16 bits, adds no residual operands, replicates weight words and cannot clear rows."""
 
 
@@ -115,7 +115,7 @@ def thin(model: nn.Module, density: float, seed=3) -> nn.Module:
 @dataclass(frozen=True)
 class Net:
     """A network, the shape of its input, and what an array must have for it: 16-bit rounding of
-    whole beats, a residual store, memories larger than the icebreaker's, a clamp."""
+    whole beats, a residual store, memories larger than the UP5K's, a clamp."""
 
     make: object
     shape: tuple[int, ...]

@@ -18,9 +18,9 @@ from celosia.cli.serve_sim import _shown
 from celosia_boards.targets import target
 from celosia_sim.virtual import Lights, Status
 from celosia_sim.virtual.leds import leds
-from celosia_spec.isa import Space
 from celosia_spec.isa import frames as protocol
 from celosia_spec.isa.frames import Decoder, Kind, Reply
+from celosia_spec.stream.memories import Space
 from host_frames import encode_read, encode_status
 
 
@@ -62,16 +62,17 @@ def ask(port, request):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_serves_an_empty_board_until_a_signal(program, number, tmp_path):
+def test_it_serves_a_board_with_the_image_in_its_flash_until_a_signal(program, number, tmp_path):
     link = tmp_path / "port"
+    stream = celosia.load(program).program.entries.view("<u2")
     with served(program, "--link", link) as (process, first):
         assert first == f"port: {link}\n"
         assert ask(str(link), encode_status(tag=3)) == Reply(tag=3, kind=Kind.IDLE)
-        held = ask(str(link), encode_read(Space.PROGRAM, 0, element_bytes=2))
-        assert held.elements(2) == [0] * 4
+        held = ask(str(link), encode_read(Space.MAIN, 0, element_bytes=2))
+        assert held.elements(2) == stream[:4].tolist()
         with serial.serial_for_url(str(link)):
-            assert re.match(r"a client is here: 0\.00\d s simulated, ",
-                            process.stderr.readline())
+            told = next(line for line in process.stderr if "client" in line)    # behind the stages
+            assert re.match(r"a client is here: 0\.00\d s simulated, ", told)
         process.send_signal(number)
         rest, _ = ended(process)
     assert process.returncode == 0 and not os.path.lexists(link)

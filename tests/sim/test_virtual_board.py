@@ -14,14 +14,21 @@ from celosia_sim.virtual import Lights, VirtualBoard
 from celosia_spec.isa import ArrayConfig, Register, Space
 from celosia_spec.isa import frames as protocol
 from celosia_spec.isa.frames import Decoder, Kind, Reason, Reply
+from first_machine import target_up5k
 from host_frames import encode_read, encode_start, encode_status, encode_write
 
-TARGET = "icebreaker"
+TARGET = "up5k"
 MS = 24_000
 """Cycles of a millisecond of the board."""
 
 TIMEOUT = 20 * MS + 15 * 240
 """Age at which the host port drops an incomplete request."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _first_machine():
+    with target_up5k():
+        yield
 
 
 def replies(data: bytes) -> list[Reply]:
@@ -208,7 +215,7 @@ def test_wrong_arguments():
         VirtualBoard(TARGET, baud_error=float("nan"))
     with pytest.raises(ValueError, match="7000000 baud is off"):
         VirtualBoard("ulx3s-85f", baud=7_000_000)
-    with pytest.raises(ArrayRefused, match="icebreaker: 64 lanes need 32 of its 8"):
+    with pytest.raises(ArrayRefused, match="up5k: 64 lanes need 32 of its 8"):
         VirtualBoard(TARGET, ArrayConfig(lanes=64, quad=4, beat=4))
     with VirtualBoard(TARGET, byte_level=True) as board:
         with pytest.raises(ValueError, match="cycles must not be negative, not -1"):

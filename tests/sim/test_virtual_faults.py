@@ -9,10 +9,17 @@ from celosia_sim.virtual.faults import CUT_MAX, STALL_SECONDS, TO_BOARD, TO_HOST
 from celosia_spec.isa import Space
 from celosia_spec.isa import frames as protocol
 from celosia_spec.isa.frames import Decoder
+from first_machine import target_up5k
 from host_frames import encode_read, encode_write
 
 DATA = bytes(random.Random(1).randrange(256) for _ in range(20_000))
 KINDS = ("drop", "flip", "duplicate", "cut", "noise")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _first_machine():
+    with target_up5k():
+        yield
 
 
 def pieces(data, seed):
@@ -77,7 +84,7 @@ def test_resets_come_after_exactly_so_many_bytes(byte_level):
     read = protocol.paced(encode_read(Space.BANKS, 0, element_bytes=1))
     assert len(write + read) == 39
     for spare, expected in ((3, 7), (4, 0)):
-        with VirtualBoard("icebreaker", byte_level=byte_level) as board:
+        with VirtualBoard("up5k", byte_level=byte_level) as board:
             wire = Wire(board, Faults(reset_after=43))
             wire.send(write + read)
             [_, before] = Decoder().feed(wire.run_until_quiet(10 ** 6))
@@ -92,7 +99,7 @@ def test_resets_come_after_exactly_so_many_bytes(byte_level):
 def test_damaged_sessions_give_no_reply_that_is_wrong():
     """Of 300 reads under faults of every kind each reply is the right one, and all end."""
     words = list(range(1, 9))
-    with VirtualBoard("icebreaker", byte_level=True) as board:
+    with VirtualBoard("up5k", byte_level=True) as board:
         wire = Wire(board, Faults(seed=9, drop=0.003, flip=0.003, duplicate=0.003, cut=0.001,
                                   noise=0.003))
         board.send(encode_write(Space.BANKS, 0, words, element_bytes=1))

@@ -7,14 +7,22 @@ from celosia_boards.host.job import Record
 from celosia_boards.host.session import Session
 from celosia_sim.golden import quantise_input
 from celosia_sim.virtual import VirtualBoard
+from celosia_sim.virtual.line import SimulatedLine
 from celosia_spec.isa import Space, memory_of
 from celosia_spec.isa import frames as protocol
 from celosia_spec.isa.frames import Decoder, Kind, Reply
+from first_machine import target_up5k
 from host_frames import encode_read, encode_start, encode_status, encode_write_run
 
-TARGET = "icebreaker"
+TARGET = "up5k"
 LONGEST = 10 ** 9
 """Cycles within which all is done."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _first_machine():
+    with target_up5k():
+        yield
 
 
 def replies(data: bytes) -> list[Reply]:
@@ -88,3 +96,23 @@ def load(board, program, at, values):
                                    element_bytes=size)
     found = ask(board, *frames)
     assert len(found) == len(frames) and {reply.kind for reply in found} == {Kind.IDLE}
+
+
+def test_the_driver_runs_lenet5_on_the_second_machine():
+    """Loaded, run and counted as a user does it; what is on the line is in tests/stream."""
+    pytest.importorskip("torch")
+    import celosia
+    from celosia.board import Board
+    from celosia.datasets import load_fashion_mnist, preprocess
+    from celosia.models.lenet5 import load_lenet5
+
+    inputs = preprocess(load_fashion_mnist("test")[0][:3])
+    program = celosia.compile(load_lenet5(pruned=True), inputs[:1])
+    golden = celosia.run(program, inputs)
+    with VirtualBoard(program.target, program.array, byte_level=True) as virtual:
+        board = Board(SimulatedLine(virtual))
+        board.load(program)
+        found = board.run(inputs)
+    np.testing.assert_array_equal(found.mantissa, golden.mantissa)
+    np.testing.assert_array_equal(found.exponent, golden.exponent)
+    assert found.cycles.tolist() == [program.predicted_cycles] * 3

@@ -15,14 +15,21 @@ from celosia_spec.errors import SimulationError
 from celosia_spec.isa import Space
 from celosia_spec.isa import frames as protocol
 from celosia_spec.isa.frames import Decoder, Kind, Reply
+from first_machine import target_up5k
 from host_frames import encode_read, encode_start, encode_status, encode_write
 
 READ = encode_read(Space.BANKS, 0, element_bytes=1, tag=5)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _first_machine():
+    with target_up5k():
+        yield
+
+
 @contextlib.contextmanager
 def served(end=None, faults=None, *, byte_level=True):
-    with VirtualBoard("icebreaker", byte_level=byte_level) as board:
+    with VirtualBoard("up5k", byte_level=byte_level) as board:
         with serving(Wire(board, faults), end) as server:
             yield server
 

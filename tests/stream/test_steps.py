@@ -358,8 +358,7 @@ class Strided(nn.Module):
                                r"steps of 2 lines, or a multiple \(hop=2\)"),
     ({"padding": 1}, CompileError, "c.*: it pads time by 1 lines before and 1 behind, and in a "
                                    "stream other lines stand there; pad no time"),
-    ({"target": "icebreaker"}, CelosiaError, "runs on the second machine, and icebreaker carries "
-                                             "the first")])
+    ({"target": "hx8k"}, CelosiaError, "runs on the second machine, and hx8k carries the first")])
 def test_what_cannot_be_is_refused_in_one_line(changes, error, message, target):
     inputs = np.random.default_rng(0).random((2, 2, 12, 1)).astype(np.float32)
     padding = changes.pop("padding", 0)

@@ -114,7 +114,7 @@ def test_each_change_removes_what_it_stands_beside() -> None:
             assert (problem.layer, problem.what) not in {
                 (other.layer, other.what) for other in again.targets[0].problems}
             tried += problem.tried
-    assert tried >= 5
+    assert tried >= 4
 
 
 def taken(remedy: str, model: nn.Module, name: str) -> tuple[nn.Module, dict]:
@@ -138,12 +138,12 @@ def taken(remedy: str, model: nn.Module, name: str) -> tuple[nn.Module, dict]:
 
 NETWORKS = {        # a network, its input's shape; a target that it does not fit
     "static": (lambda: nn.Sequential(nn.Conv2d(1, 8, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
-                                     nn.Flatten(), nn.Linear(8, 4)), PICTURE, "icebreaker"),
+                                     nn.Flatten(), nn.Linear(8, 4)), PICTURE, "hx8k"),
     "weights": (lambda: nn.Linear(784, 60), (1, 784), "hx8k"),
-    "add": (lambda: add(16), VECTOR, "icebreaker"),
+    "add": (lambda: add(16), VECTOR, "hx8k"),
     "wide sums": (lambda: filled(nn.Linear(4800, 4), 1.98), (1, 4800), "icebreaker"),
     "rows": (lambda: nn.Sequential(nn.Linear(16, 256), nn.ReLU(), nn.Linear(256, 4)), VECTOR,
-             "icebreaker"),
+             "hx8k"),
     "long rows": (lambda: nn.Linear(5000, 16), (1, 5000), "ecp5-25f"),
 }
 
@@ -185,7 +185,7 @@ def test_lowering_and_the_list_of_what_is_in_the_way_agree(name: str, where: str
 
 def test_every_overfull_memory_is_named() -> None:
     small = replace(SIXTEEN, weight_rows=4, table_rows=4, writes=4, taps=4, program_words=64)
-    graph = Compiler().quantised(
+    graph = Compiler(target="hx8k").quantised(
         optimise(import_model(load_lenet5(pruned=True), torch.zeros(PICTURE))), None)
     found = attempt(graph, small, "large")
     assert [refusal.need.what for refusal in found.refusals] == [
@@ -198,12 +198,14 @@ def test_every_overfull_memory_is_named() -> None:
 def test_all_operators_and_the_sizes_of_the_rest() -> None:
     report = check(Odd().eval(), zeros(SMALL), ["hx8k", "icebreaker"])
     assert not report.fits and report.sized
+    sizes = {}
     for entry in report.targets:
-        act, last, *sizes = entry.problems
+        act, last, *others = entry.problems
+        sizes[entry.target] = {problem.what for problem in others}
         assert (act.layer, act.operator) == ("act", "GELU")
         assert act.source.endswith("x = self.act(self.net[0](x))") and act.tried is False
         assert last.operator == "softplus" and "on the host" in last.remedy
-        assert "sums that wait to be rounded" in {problem.what for problem in sizes}
+    assert "sums that wait to be rounded" in sizes["hx8k"] - sizes["icebreaker"]
     text = str(report)
     assert text.count("GELU") == 1 and "on every target\n  act (GELU): not supported" in text
 
@@ -296,8 +298,8 @@ def test_it_is_exported_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_target_that_was_not_asked_for_may_help() -> None:
-    report = check(add(16), zeros(VECTOR), "icebreaker")
-    assert report.targets[0].remedies == ("compile it for ulx3s-85f",)
+    report = check(add(16), zeros(VECTOR), "hx8k")
+    assert report.targets[0].remedies == ("compile it for icebreaker",)
     problem = report.targets[0].problems[0]
     assert problem.problem == "this array has no residual store"
     assert (problem.available, problem.unit) == (0, "values") and problem.needed >= 16
@@ -315,7 +317,7 @@ def test_lanes_that_one_target_cannot_have_are_its_problem_alone() -> None:
     ({"targets": [None]}, "unknown target None"), ({"targets": 3}, "unknown target 3;"),
     ({"targets": ["icebreaker", "icebraker"]}, "did you mean 'icebreaker'?"),
     ({"exponents": "both"}, "exponents must be"), ({"exponents": "static"}, "need calibration"),
-    ({"lanes": 5}, "lanes must be a power of two"), ({"weight_bits": 3}, "weight_bits must be"),
+    ({"lanes": 5}, "lanes must be 8 or 16, not 5"), ({"weight_bits": 3}, "weight_bits must be"),
     ({"activation_bits": 8.5}, "activation_bits must be"),
     ({"calibration": [[float("nan")]]}, "calibration: element"),
     ({"calibration": np.zeros((0, 16))}, "calibration holds no inputs"),
@@ -437,7 +439,7 @@ def test_a_target_helps_only_where_it_was_looked_at() -> None:
                     (left.layer, left.what) for left in other.problems}
     added = {name: [problem.available for problem in entry.problems
                     if problem.what == "tensors to be added"] for name, entry in found.items()}
-    assert added["icebreaker"] == [0] and added["ecp5-25f"] == []
+    assert added["hx8k"] == [0] and added["icebreaker"] == []
 
 
 def test_progress_counts_the_targets_that_need_help() -> None:

@@ -24,7 +24,7 @@ from celosia_spec.program import Place
 from celosia_spec.qgraph import Geometry, NodeKind, QGraph, QNode, QTensor
 
 HEADER, ENTRY = 24, 80
-ARRAY = array_for("icebreaker", lanes=8)
+ARRAY = array_for("hx8k")
 
 
 def make_program(exponents: str = "dynamic") -> Program:
@@ -52,7 +52,7 @@ def make_program(exponents: str = "dynamic") -> Program:
     graph = QGraph(tensors={tensor.name: tensor for tensor in tensors}, nodes=nodes, input="x",
                    output="y", weight_bits=8, activation_bits=8, acc_bits=24,
                    remarks=("the bias of row 0 of conv1 holds x",))
-    return lower(graph, ARRAY, target="icebreaker", exponents=exponents)
+    return lower(graph, ARRAY, target="hx8k", exponents=exponents)
 
 
 @pytest.fixture

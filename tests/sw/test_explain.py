@@ -2,6 +2,7 @@
 
 import functools
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,16 +20,16 @@ from celosia.quantise import quantise
 from celosia_boards.targets import target
 from celosia_spec.isa import DESCRIPTOR, DESCRIPTOR_WORDS, MEMORIES, Space
 from fingerprints.networks import NETS, network
-from first_machine import THIRTY_TWO
+from first_machine import THIRTY_TWO, UP5K, target_up5k
 
-CASES = [("lenet5", "icebreaker"), ("pooled", "icebreaker"), ("residual", "large"),
+CASES = [("lenet5", "up5k"), ("pooled", "up5k"), ("residual", "large"),
          ("strided", "large"), ("depthwise", "large"), ("mlp", "hx8k")]
 
 
 @functools.cache
 def program(net: str, board: str) -> Program:
     graph = optimise(import_model(network(net), np.zeros((1, *NETS[net].shape), np.float32)))
-    array = THIRTY_TWO if board == "large" else target(board).array
+    array = {"up5k": UP5K, "large": THIRTY_TWO}.get(board) or target(board).array
     quantised = quantise(graph, exponents="dynamic", acc_bits=array.acc_bits)
     return lower(quantised, array, target=board, exponents="dynamic")
 
@@ -74,7 +75,7 @@ def test_fields_make_the_descriptor_again(net: str, board: str) -> None:
 
 
 def test_it_tells_what_the_words_say_and_not_what_the_graph_does() -> None:
-    made = program("lenet5", "icebreaker")
+    made = program("lenet5", "up5k")
     words = made.images[Space.PROGRAM].copy()
     place = DESCRIPTOR.places["relu"]
     words[place.word] ^= 1 << place.low
@@ -95,24 +96,25 @@ def test_the_map_has_every_tensor_and_every_exponent() -> None:
 
 
 @pytest.fixture(scope="module")
-def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     path = tmp_path_factory.mktemp("explain") / "net.celo"
-    program("lenet5", "icebreaker").save(path)
-    return path
+    program("lenet5", "up5k").save(path)
+    with target_up5k():
+        yield path
 
 
 def test_command(file: Path) -> None:
     shown = CliRunner().invoke(app, ["explain", str(file)])
     assert shown.exit_code == 0
     assert max(map(len, shown.stdout.splitlines())) <= 80
-    for layer in program("lenet5", "icebreaker").layers:
+    for layer in program("lenet5", "up5k").layers:
         assert f"{layer.name}: weights" in shown.stdout
     told = json.loads(CliRunner().invoke(app, ["explain", str(file), "--json"]).stdout)
     assert set(told) == {"target", "layers", "memory"} and len(told["layers"]) == 5
 
 
 def test_one_layer_in_words(file: Path) -> None:
-    name = program("lenet5", "icebreaker").layers[0].name
+    name = program("lenet5", "up5k").layers[0].name
     shown = CliRunner().invoke(app, ["explain", str(file), "--layer", name]).stdout
     assert max(map(len, shown.splitlines())) <= 80
     for field in DESCRIPTOR.fields:

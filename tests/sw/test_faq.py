@@ -88,15 +88,15 @@ def halved(model: nn.Module) -> nn.Module:
 
 PICTURE, LARGE, VECTOR = (1, 1, 28, 28), (1, 1, 100, 100), (1, 16)
 REFUSED = {     # the network, its input's shape, a target; the same with the way out taken
-    "store": (lambda: pooled(8), PICTURE, "icebreaker", lambda: pooled(8), PICTURE, "ulx3s-85f"),
+    "store": (lambda: pooled(8), PICTURE, "hx8k", lambda: pooled(8), PICTURE, "icebreaker"),
     "columns": (lambda: nn.Sequential(nn.Flatten(), dense(10000, 4)), LARGE, "ulx3s-85f",
                 lambda: nn.Sequential(nn.AvgPool2d(2), nn.Flatten(), dense(2500, 4)), LARGE,
                 "ulx3s-85f"),
-    "weights": (lambda: dense(784, 128, 10), (1, 784), "icebreaker",
-                lambda: halved(dense(784, 128, 10)), (1, 784), "icebreaker"),
+    "weights": (lambda: dense(784, 20, 10), (1, 784), "hx8k",
+                lambda: halved(dense(784, 20, 10)), (1, 784), "icebreaker"),
     "sums": (wide, (1, 5000), "icebreaker", wide, (1, 5000), "ecp5-85f"),
-    "residual": (lambda: Joined(torch.add), VECTOR, "icebreaker",
-                 lambda: Joined(torch.add), VECTOR, "ecp5-25f"),
+    "residual": (lambda: Joined(torch.add), VECTOR, "hx8k",
+                 lambda: Joined(torch.add), VECTOR, "icebreaker"),
     "GELU": (lambda: between(nn.GELU()), VECTOR, "icebreaker",
              lambda: between(nn.ReLU()), VECTOR, "icebreaker"),
     "LayerNorm": (lambda: between(nn.LayerNorm(16)), VECTOR, "icebreaker",

@@ -517,13 +517,14 @@ def test_json_lines(saved: Path, grey: Program, board: list) -> None:
         "board": "icebreaker", "port": "/dev/ttyFAKE", "backend": "board", "bytes": 800,
         "frames": 100, "seconds": 0.25, "predicted_cycles": grey.predicted_cycles,
         "clock_mhz": CLOCK, "scores": "softmax", "page": None}
-    wanted = celosia.run(grey, PIXELS.inputs(pixels)).answer
-    for number, (said, value) in enumerate(zip(answers, wanted, strict=True)):
+    wanted = celosia.run(grey, PIXELS.inputs(pixels))
+    for number, (said, value) in enumerate(zip(answers, wanted.answer, strict=True)):
         assert said.pop("ms_link") >= 15
         assert said == {
             "input": str(number), "class": value.argmax(), "label": LABELS[value.argmax()],
             "score": value.max(), "share": value.max(), "cycles": grey.predicted_cycles,
-            "ms_board": grey.predicted_cycles / 24e3, "saturated": False}
+            "ms_board": grey.predicted_cycles / CLOCK / 1e3,
+            "saturated": bool(wanted.saturated[number])}
 
 
 def test_a_line_each(saved: Path, tmp_path: Path, board: list) -> None:

@@ -23,7 +23,7 @@ from celosia_spec.isa import EXPONENT_SLOTS, MEMORIES, ArrayConfig, Memory, Spac
 from celosia_spec.program import Place
 from celosia_spec.qgraph import QGraph
 from fingerprints.networks import NETS, network
-from first_machine import SIXTEEN, THIRTY_TWO
+from first_machine import SIXTEEN, THIRTY_TWO, UP5K
 
 ARRAY = ArrayConfig(lanes=8, quad=8, residual_beats=64)
 """Of one row group: no way of running a network takes fewer words than another."""
@@ -44,7 +44,7 @@ def program(**parts: Any) -> Program:
     graph = QGraph(tensors={}, nodes=(), input="x", output="y", weight_bits=8, activation_bits=8,
                    acc_bits=24)
     images = {memory.space: np.zeros(0, np.uint32) for memory in IMAGES}
-    return Program(**{"target": "icebreaker", "array": ARRAY, "exponents": "dynamic",
+    return Program(**{"target": "hx8k", "array": ARRAY, "exponents": "dynamic",
                       "graph": graph, "layers": (), "images": images, "descriptors": 0,
                       "slots": {}, "places": {}} | parts)
 
@@ -97,7 +97,7 @@ def quantised() -> QGraph:
 
 @functools.cache
 def roomy() -> Program:
-    return lower(quantised(), ARRAY, target="icebreaker", exponents="dynamic")
+    return lower(quantised(), ARRAY, target="hx8k", exponents="dynamic")
 
 
 def tight(memory: Memory) -> ArrayConfig:
@@ -114,7 +114,7 @@ def tight(memory: Memory) -> ArrayConfig:
 def test_a_network_that_fills_it_compiles_is_saved_and_loads(
         memory: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     array = tight(memory)
-    full = lower(quantised(), array, target="icebreaker", exponents="dynamic")
+    full = lower(quantised(), array, target="hx8k", exponents="dynamic")
     [use] = (use for use in full.memory_use if use.name == memory.name)
     assert full.fits and use.used == use.available == roomy().images[memory.space].size
     file = tmp_path / "full.celo"
@@ -125,7 +125,7 @@ def test_a_network_that_fills_it_compiles_is_saved_and_loads(
     less = replace(array, **{DEPTH[memory.space]: getattr(array, DEPTH[memory.space]) - 1})
     with pytest.raises(FitError, match=f"words of {memory.name} memory, the array has "
                                        f"{memory.depth(less)}; {memory.way_out}"):
-        lower(quantised(), less, target="icebreaker", exponents="dynamic")
+        lower(quantised(), less, target="hx8k", exponents="dynamic")
     manifest, arrays = container.read(file)
     manifest["array"][DEPTH[memory.space]] -= 1
     manifest["array_hash"] = less.hash
@@ -140,9 +140,8 @@ def test_every_file_has_a_section_for_each_image() -> None:
 
 
 def test_exponents_lie_in_program_memory() -> None:
-    array = targets()["icebreaker"].array
-    assert memory_of(Space.PROGRAM).depth(array) == array.program_words - 32 == 224
-    assert memory_of(Space.EXPONENTS).depth(array) == 32
+    assert memory_of(Space.PROGRAM).depth(UP5K) == UP5K.program_words - 32 == 224
+    assert memory_of(Space.EXPONENTS).depth(UP5K) == 32
 
 
 def test_numbers_are_those_of_the_spaces() -> None:
@@ -150,8 +149,8 @@ def test_numbers_are_those_of_the_spaces() -> None:
 
 
 @pytest.mark.parametrize("array", [
-    targets()["icebreaker"].array, targets()["hx8k"].array, SIXTEEN, THIRTY_TWO],
-    ids=["icebreaker", "hx8k", "16 lanes", "32 lanes"])
+    UP5K, targets()["hx8k"].array, SIXTEEN, THIRTY_TWO],
+    ids=["UP5K", "hx8k", "16 lanes", "32 lanes"])
 @pytest.mark.parametrize("memory", MEMORIES, ids=named)
 def test_blocks_hold_what_a_program_may_use(memory: Memory, array: ArrayConfig) -> None:
     """Depth and word of the host's side, and the memories as built, are of one size."""

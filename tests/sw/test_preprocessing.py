@@ -98,17 +98,21 @@ def test_pixels_of_another_type_shape_or_number_of_channels_are_refused() -> Non
         Preprocessing(labels=("a",)).inputs(PIXELS)
 
 
-@pytest.mark.parametrize("preprocessing", [
-    None, Preprocessing(labels=("T-shirt/top", "Größe", "靴", "d")),
-    Preprocessing(scale=1 / 255, mean=MEAN, deviation=DEVIATION),
-    Preprocessing(scale=2, deviation=0.1, labels=("a", "a", "b", "c"))])
-def test_it_travels_in_the_program_file_and_changes_no_bit(preprocessing, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("preprocessing", "signed"), [
+    (None, True), (Preprocessing(labels=("T-shirt/top", "Größe", "靴", "d")), True),
+    (Preprocessing(scale=1 / 255, mean=MEAN, deviation=DEVIATION), True),
+    (Preprocessing(scale=2, deviation=0.1, labels=("a", "a", "b", "c")), False)])
+def test_it_travels_in_the_program_file_and_changes_no_bit(preprocessing, signed,
+                                                           tmp_path: Path) -> None:
+    """But that inputs that are never below 0 have no sign."""
     program = compiled(preprocessing)
     program.save(tmp_path / "p.celo")
     loaded = celosia.load(tmp_path / "p.celo")
     assert loaded.preprocessing == program.preprocessing == preprocessing
-    for space, image in compiled(None).images.items():
-        assert np.array_equal(program.images[space], image)
+    assert program.graph.tensors[program.graph.input].signed == signed
+    if signed:
+        assert np.array_equal(program.program.entries, compiled(None).program.entries)
+        assert program.image == compiled(None).image
 
 
 def test_it_must_suit_the_network() -> None:

@@ -248,7 +248,7 @@ def test_layers_for_other_inputs_are_named(name: str) -> None:
     compile_graph(mended(), shape)
 
 
-@pytest.mark.parametrize("name", ["icebreaker", "hx8k-b-evn"])
+@pytest.mark.parametrize("name", ["hx8k", "hx8k-b-evn"])
 @pytest.mark.parametrize(("layer", "bounds"),
                          [(nn.ReLU6(), "0 ... 6"), (nn.Hardtanh(), "-1 ... 1")])
 def test_an_array_without_a_clamp_names_the_layer_and_two_ways_out(name, layer, bounds) -> None:
@@ -256,8 +256,8 @@ def test_an_array_without_a_clamp_names_the_layer_and_two_ways_out(name, layer, 
     with pytest.raises(FitError) as caught:
         celosia.compile(head(conv(), layer), example, target=name)
     assert str(caught.value) == (f"0 (clamp): a clamp to {bounds} follows it, and this array has "
-                                 "ReLU only; compile it for ulx3s-85f")
-    assert celosia.compile(head(conv(), layer), example, target="ulx3s-85f").layers
+                                 "ReLU only; compile it for icebreaker")
+    assert celosia.compile(head(conv(), layer), example, target="icebreaker").layers
     assert celosia.compile(head(conv(), nn.ReLU()), example, target=name).layers
 
 

@@ -19,7 +19,6 @@ from celosia.passes import optimise
 from celosia.quantise import quantise
 from celosia.schedule.schedule import Schedule
 from celosia.schedule.scheduling import schedule
-from celosia_boards.targets import target
 from celosia_spec.errors import FitError
 from celosia_spec.isa import ArrayConfig
 from celosia_spec.qgraph import QGraph
@@ -27,11 +26,11 @@ from celosia_spec.qgraph import QGraph
 pytest.importorskip("torch")
 from celosia.frontend import import_model
 from fingerprints.networks import NETS, network
-from first_machine import THIRTY_TWO
+from first_machine import THIRTY_TWO, UP5K
 
 FOLDER = Path(__file__).parents[1] / "golden_schedules"
 UPDATE = "python -m pytest tests/sw/test_schedule.py -n0 --update"
-UP5K, ECP5 = target("icebreaker").array, THIRTY_TWO
+ECP5 = THIRTY_TWO
 
 
 class Golden(NamedTuple):

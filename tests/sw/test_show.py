@@ -48,4 +48,4 @@ def test_a_notebook_shows_layers_and_memories_and_no_markup_of_a_name():
     page = ElementTree.fromstring(f"<div>{shown.replace('<br>', '<br/>')}</div>")
     tables = page.findall("table")
     assert tables[0].findall("tbody/tr/td")[0].text == "<b>&x"
-    assert {row[0].text for row in tables[1].findall("tbody/tr")} >= {"weights", "program"}
+    assert {row[0].text for row in tables[1].findall("tbody/tr")} >= {"main memory", "taps"}

@@ -274,7 +274,7 @@ class Heads(wiring.Component):
         limit, sign = self.array.acc_bits - 2, value[-1]
 
         def beyond(first: int) -> Value:
-            bits = value[first:-1]
+            bits = value[min(first, len(value) - 1):-1]      # narrow mantissas have none so high
             return (bits ^ sign.replicate(len(bits))).any()
 
         # The one value that is too large by one unit is a power of two. Below a code are zeros.

@@ -126,9 +126,14 @@ class Array:
     @property
     def hash(self) -> int:
         """32-bit hash over all parameters and the version; programs and gateware carry it."""
-        text = json.dumps(["stream", VERSION, asdict(self)], sort_keys=True)
-        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
+        return stream_hash(self)
 
     def positions(self, log2_groups: int) -> int:
         """Return P', the lanes of a group, neighbouring output positions."""
         return self.lanes >> log2_groups
+
+
+def stream_hash(array: Array, version: int = VERSION) -> int:
+    """Return the hash that gateware of a version carries for an array."""
+    text = json.dumps(["stream", version, asdict(array)], sort_keys=True)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
