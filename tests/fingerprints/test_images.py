@@ -18,7 +18,6 @@ from celosia.graph import Graph
 from celosia.lower import lower
 from celosia.passes import optimise
 from celosia.quantise import quantise
-from celosia_boards.targets import target
 from celosia_spec.errors import CompileError
 from celosia_spec.isa import ArrayConfig
 

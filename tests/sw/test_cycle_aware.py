@@ -364,7 +364,8 @@ def test_resuming_gives_the_bits_of_an_unbroken_run(stop, tmp_path):
 def test_refusals(wrong, message):
     model = net()
     with pytest.raises(ArgumentError, match=message):
-        prune_to_cycles(model, **{"method": "magnitude", "budget": BUDGET, "example_input": X} | wrong)
+        prune_to_cycles(model, **{"method": "magnitude", "budget": BUDGET,
+                                  "example_input": X} | wrong)
     assert states_equal(model, net())
 
 

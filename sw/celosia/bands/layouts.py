@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
@@ -16,6 +17,10 @@ from celosia_spec.stream.words import TAP_GROUP
 
 Tap: TypeAlias = tuple[int, int, int]
 """Bank rows, rotation and mask of a tap word."""
+
+KEPT = 512
+"""Layouts whose taps and tiles are kept: a search compiles a network again and again, with other
+weights."""
 
 
 def joined(graph: QGraph, node: QNode) -> QTensor:
@@ -267,11 +272,7 @@ class Lines:
     def phases(self, turn: int = 0) -> list[list[Tap]]:
         """Return the taps of each phase: those of a residual operand, or of each position of the
         pooling window.   turn : as of `Grid.taps`."""
-        found = [self.operand_taps()] if self.addends else []
-        for window in self.grid.taps(self.span, turn):
-            found.append([(rows + block * BLOCK, bank, mask) for position, mask in window
-                          for rows, bank in [self.place(position)] for block in range(self.blocks)])
-        return found
+        return _phases(self, turn)
 
     def index(self, channels: int, kernel: int) -> np.ndarray:
         """Return the column index of every column of the weights, int64 (channels * kernel,)."""
@@ -280,20 +281,35 @@ class Lines:
 
     def tiles(self, lines: int) -> Tiles:
         """Return the tiles of so many lines of the output."""
-        pitch, width = self.grid.pitch, self.grid.columns.count
-        first = np.arange(0, (lines - 1) * pitch + width, self.size)
-        at = first[:, None] + np.arange(self.size + 1)
-        line, column = np.divmod(at[:, :-1], pitch)
-        written = ((column < width) & (line < lines) & (column % self.grid.columns.every == 0)
-                   & (line % self.grid.lines.every == 0))
-        kept = written.any(axis=1)
-        written, line = written[kept], line[kept]
-        # What lies between a line's last column and the next line begins like a line.
-        begins = (at % pitch == 0) | (at % pitch == width)
-        return Tiles(rows=first[kept] // self.size * self.depth, begins=begins[kept],
-                     written=written, lines=np.stack([
-                         np.where(written, line, lines).min(axis=1),
-                         np.where(written, line, -1).max(axis=1)], axis=1))
+        return _tiles(self, lines)
+
+
+@lru_cache(maxsize=KEPT)
+def _phases(layout: Lines, turn: int) -> list[list[Tap]]:
+    found = [layout.operand_taps()] if layout.addends else []
+    for window in layout.grid.taps(layout.span, turn):
+        found.append([(rows + block * BLOCK, bank, mask) for position, mask in window
+                      for rows, bank in [layout.place(position)] for block in range(layout.blocks)])
+    return found
+
+
+@lru_cache(maxsize=KEPT)
+def _tiles(layout: Lines, lines: int) -> Tiles:
+    grid, size = layout.grid, layout.size
+    pitch, width = grid.pitch, grid.columns.count
+    first = np.arange(0, (lines - 1) * pitch + width, size)
+    at = first[:, None] + np.arange(size + 1)
+    line, column = np.divmod(at[:, :-1], pitch)
+    written = ((column < width) & (line < lines) & (column % grid.columns.every == 0)
+               & (line % grid.lines.every == 0))
+    kept = written.any(axis=1)
+    written, line = written[kept], line[kept]
+    # What lies between a line's last column and the next line begins like a line.
+    begins = (at % pitch == 0) | (at % pitch == width)
+    return Tiles(rows=first[kept] // size * layout.depth, begins=begins[kept],
+                 written=written, lines=np.stack([
+                     np.where(written, line, lines).min(axis=1),
+                     np.where(written, line, -1).max(axis=1)], axis=1))
 
 
 @dataclass(frozen=True, kw_only=True)
