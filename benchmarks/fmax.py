@@ -29,7 +29,7 @@ from celosia_boards.targets import Target, target, targets
 from celosia_spec.errors import CelosiaError
 
 DEFAULT = ("icebreaker", "hx8k", "ecp5-25f")
-REQUIRED = {"icebreaker": 30.0, "ecp5-25f": 80.0, "ecp5-85f": 80.0, "ulx3s-85f": 80.0}
+REQUIRED = {"icebreaker": 48.0, "ecp5-25f": 80.0, "ecp5-85f": 80.0, "ulx3s-85f": 80.0}
 """Least median Fmax in MHz that the design is held to, whatever clock a target runs at."""
 COLUMNS = {"target": "", "seeds": "d", "lanes": "d", "LUTs": ",d", "of them": ".0%",
            "flip-flops": ",d", "block RAMs": "d", "of": "d", "multipliers": "d", "of ": "d",

@@ -36,9 +36,10 @@ Written by `make bench-report` from what the benchmarks measured. Do not edit: r
 What the words mean is in [numerics](numerics.md); a requirement that is missed says so. How the
 methods of compression work is told [method by method](methods/index.md). No board was attached
 for any figure: clocks are nextpnr's, cycles those of the simulated gateware, and images a second
-follow from the two, loading not counted. All targets but the HX8K carry the
-[second machine](second-machine.md) since 2026-11-27: all that is told of them here, but for
-"Clock and cells" of ECP5, was measured before, on the first.
+follow from the two, loading not counted. Targets carry the [second machine](second-machine.md)
+since 2026-11-27. Of it are "Exactness", "Accuracy", "Cycles", "Lane-cycles", "Clock and cells" and
+"Over the serial port", but for the HX8K; what other sections tell of targets was measured before,
+on the first.
 """
 
 

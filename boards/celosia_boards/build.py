@@ -85,8 +85,9 @@ def sweep_seeds(design: Design, target: Target, directory: str | Path, seeds: Se
                 progress: Progress | None = None) -> list[BuildReport]:
     """Synthesise a design once and place it once a seed; return a report for each seed, in order.
 
-    Makes no bitstream, and a missed clock is no error. ``<name>.sweep.json`` in ``directory``
-    holds all reports. Arguments and errors as for `build`.
+    Makes no bitstream, and a missed clock is no error. Seeds on which the router goes in circles
+    have no report; where it does on all of them, that is an error. ``<name>.sweep.json`` in
+    ``directory`` holds all reports. Arguments and errors as for `build`.
     """
     directory, say = Path(directory), progress or _silent
     clock = possible_clock(target, target.clock_mhz if clock_mhz is None else clock_mhz)
@@ -98,12 +99,19 @@ def sweep_seeds(design: Design, target: Target, directory: str | Path, seeds: Se
         forget(directory, _stale(name))
         say("synthesis")
         job.synthesise()
-        reports = []
+        reports, failure = [], None
         for seed in seeds:
             say(f"placement and routing, seed {seed}")
-            report = _place(job, seed, clock)
+            try:
+                report = _place(job, seed, clock)
+            except CirclingError as error:
+                failure = error
+                say(f"seed {seed}: the router goes in circles")
+                continue
             say(_words(report))
             reports.append(replace(report, log=directory / report.log.name))
+        if failure is not None and not reports:
+            raise failure
         text = json.dumps([report.to_json() for report in reports], indent=2) + "\n"
         (work / f"{name}.sweep.json").write_text(text, encoding="utf-8")
         publish(work, directory, (*job.results, f"{name}.sweep.json"))

@@ -10,7 +10,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from celosia_boards.board_top import BoardTop
-from celosia_boards.build import BuildError, build
+from celosia_boards.build import BuildError, build, sweep_seeds
 from celosia_boards.clock import MARGIN, ClockError, highest_clock, possible_clock
 from celosia_boards.report import BuildReport
 from celosia_boards.stages import CirclingError, Job
@@ -102,6 +102,10 @@ def test_further_seeds_are_tried_where_the_router_goes_in_circles(placer, tmp_pa
     report = build(design, BOARD, tmp_path / "out", progress=said.append)
     assert report.seed == 2 and calls() == [f"2 {CLOCK}"]
     assert "seed 1: the router goes in circles" in said
+    reports = sweep_seeds(design, BOARD, tmp_path / "sweep", [0, 2, 1, 3], progress=said.append)
+    assert [entry.seed for entry in reports] == [2, 3]
+    with pytest.raises(BuildError, match="circles"):
+        sweep_seeds(design, BOARD, tmp_path / "sweep", [0, 1])
     calls = placer({})
     with pytest.raises(BuildError, match="status 1"):
         build(design, BOARD, tmp_path / "other", seed=5)
