@@ -29,7 +29,7 @@ import celosia.compress
 import celosia.datasets  # noqa: F401 - imported once, not in the process of every command
 from celosia import cli
 from celosia.cli.progress import progress
-from celosia_sim.simulators.rtl import core_design
+from celosia_sim.simulators.rtl import machine_design
 from celosia_sim.simulators.verilated import library
 
 COLUMNS = {"kind": "", "cases": ",d", "refused in words": ",d", "accepted, as right": ",d",
@@ -111,7 +111,7 @@ def _programs(made: list[Base], folder: Path, arguments: argparse.Namespace,
               count: int) -> dict[str, Counter]:
     if not arguments.quick:         # once, not in every process
         for array in {base.program.array for base in made}:
-            library(core_design(array))
+            library(machine_design(array))
     cases = [(kind, index) for kind, (_, share) in programs.KINDS.items()
              for index in range(count * share // 100)]
 

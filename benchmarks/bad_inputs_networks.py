@@ -51,7 +51,7 @@ _KNOWN = {"ended": celosia.Preprocessing(scale=1 / 255, mean=(0.5, 0.4, 0.3),
 _NETWORKS = (
     ("plain", _plain, (1, 9, 9), "hx8k", "dynamic", 1.0),
     ("strided", _strided, (2, 10, 11), "hx8k", "static", 0.5),
-    ("vector", _vector, (40,), "hx8k", "static", 0.3),
+    ("vector", _vector, (40,), "hx8k-b-evn", "static", 0.3),
     ("ended", _ended, (3, 5, 6), "hx8k", "dynamic", 1.0),
 )
 

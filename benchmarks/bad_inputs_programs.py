@@ -14,15 +14,17 @@ from bad_inputs_networks import Base
 from scipy.sparse import csr_array
 
 import celosia
-from celosia.lower import lower
+from celosia.bands.file import StreamFile, stream_file
+from celosia.bands.host import output, prepare
+from celosia.bands.schedule import stream_schedule
+from celosia.bands.simulate import simulate
 from celosia.schedule.copies import copied, identity
-from celosia_sim import golden
-from celosia_sim.simulate import simulate
-from celosia_sim.word_machine import WordMachine
+from celosia_sim import golden, stream_machine
 from celosia_spec import container
 from celosia_spec.epilogue import Epilogue, Identity, Kept, Relu, Static
 from celosia_spec.errors import CelosiaError, SimulationError
 from celosia_spec.qgraph import NodeKind, QGraph
+from celosia_spec.stream.array import ENTRY_WORDS
 
 __all__ = ["EQUAL", "KINDS", "REFUSED", "judge", "mutant"]
 
@@ -80,7 +82,7 @@ def _header(path: Path, base: Base, rng: np.random.Generator) -> None:
 
 def _other_field(value: Any, field: int, rng: np.random.Generator) -> Any:
     if isinstance(value, bytes):
-        return [b"", b"manifest", b"image/taps", rng.bytes(40), b"\xff" * 40, b"a\0b"][
+        return [b"", b"manifest", b"stream", rng.bytes(40), b"\xff" * 40, b"a\0b"][
             rng.integers(6)]
     most = {1: 255, 2: 255, 3: 65535}.get(field, 2 ** 32 - 1 if field < 9 else 2 ** 64 - 1)
     return min(max([0, 1, value + 1, value - 1, value * 2, most, most // 2][rng.integers(7)], 0),
@@ -89,7 +91,7 @@ def _other_field(value: Any, field: int, rng: np.random.Generator) -> Any:
 
 def _manifest(path: Path, base: Base, rng: np.random.Generator) -> None:
     """One or two values anywhere in the manifest."""
-    manifest, arrays = container.read(path)
+    manifest, arrays = container.read(path, container.STREAM_VERSION)
     for _ in range(rng.integers(1, 3)):
         places = list(_places(manifest))
         holder, key = places[rng.integers(len(places))]
@@ -105,7 +107,7 @@ def _manifest(path: Path, base: Base, rng: np.random.Generator) -> None:
             rng.shuffle(holder)
         else:
             holder[key] = _other_value(holder[key], rng)
-    container.write(path, manifest, arrays)
+    container.write(path, manifest, arrays, container.STREAM_VERSION)
 
 
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:
@@ -132,7 +134,7 @@ def _other_value(value: Any, rng: np.random.Generator) -> Any:
 
 def _sections(path: Path, base: Base, rng: np.random.Generator) -> None:
     """The numbers, types, shapes, names or order of the other sections."""
-    manifest, arrays = container.read(path)
+    manifest, arrays = container.read(path, container.STREAM_VERSION)
     names = list(arrays)
     name, other = (names[k] for k in rng.integers(0, len(names), 2))
     array = arrays[name].copy()
@@ -161,7 +163,7 @@ def _sections(path: Path, base: Base, rng: np.random.Generator) -> None:
         rng.shuffle(names)
         arrays = {name: arrays[name] for name in [*names, *["more"] * int(rng.integers(2))]}
     with contextlib.suppress(ValueError):       # five axes: no such file can be
-        container.write(path, manifest, arrays)
+        container.write(path, manifest, arrays, container.STREAM_VERSION)
 
 
 def _lowered(path: Path, base: Base, rng: np.random.Generator) -> None:
@@ -171,9 +173,10 @@ def _lowered(path: Path, base: Base, rng: np.random.Generator) -> None:
     for _ in range(rng.integers(1, 4)):
         graph = _other_graph(graph, rng)
     try:
-        changed = lower(graph, program.array, target=program.target, exponents=program.exponents)
+        changed = stream_file(stream_schedule(graph, program.array), target=program.target,
+                              exponents=program.exponents)
     except Exception:       # the compiler is not made for these
-        changed = replace(program, graph=graph)
+        changed = replace(program, program=replace(program.program, source=graph))
     with contextlib.suppress(ValueError, OverflowError):    # a number that has no place in a file
         changed.save(path)
 
@@ -290,20 +293,30 @@ def judge(path: Path, base: Base, *, verilator: bool) -> str:
     else:
         x = base.x.reshape(len(base.x), *program.graph.tensors[program.graph.input].user_shape)
     wanted = golden.run(program.graph, x)
-    mantissa, exponent = golden.quantise_input(program.graph, x)
-    machine = WordMachine(program)
+    name = program.graph.output
     for index in range(len(x)):
-        for name, (found, block) in machine.run(mantissa[index], int(exponent[index])).items():
-            if ((found != wanted.mantissas[name][index]).any()
-                    or block != wanted.exponents[name][index]):
-                return f"tensor {name!r} differs from the golden model's"
+        found, block = _by_words(program, x[index])
+        if (found != wanted.mantissas[name][index]).any() or block != wanted.exponents[name][index]:
+            return f"tensor {name!r} differs from the golden model's"
     if problem := _answered(program, x):
         return problem
     if verilator and program.array == base.program.array:
-        problem = _simulated(program, mantissa, exponent, wanted)
+        problem = _simulated(program, x, wanted)
         if problem:
             return problem
     return EQUAL if _same(program, base, wanted) else CONSISTENT
+
+
+def _by_words(file: StreamFile, x: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return what the machine of words makes of an input: mantissas, and their exponent."""
+    program = file.program
+    main = np.zeros(program.array.main_words * ENTRY_WORDS, np.int64)
+    state = stream_machine.State(program.array, main)
+    state.exponents[program.slots[program.graph.input]] = prepare(program, x, main)
+    copies = np.isin(np.arange(len(program.chunks)), program.copied)
+    stream_machine.run(state, program.entries, program.chunks, stream_machine.Flash(
+        state, program.sections, copies, late=True))
+    return output(program, main, state.exponents)
 
 
 def _answered(program: celosia.Program, x: np.ndarray) -> str | None:
@@ -318,15 +331,15 @@ def _answered(program: celosia.Program, x: np.ndarray) -> str | None:
     return None
 
 
-def _simulated(program: celosia.Program, mantissa: np.ndarray, exponent: np.ndarray,
-               wanted: golden.GoldenResult) -> str | None:
+def _simulated(program: StreamFile, x: np.ndarray, wanted: golden.GoldenResult) -> str | None:
     try:
-        result = simulate(program, mantissa, exponent, tensors=True)
+        result = simulate(program.program, x)
     except SimulationError as problem:
         return f"the simulator: {problem}"
-    for name, (found, block) in result.tensors.items():
-        if (found != wanted.mantissas[name]).any() or (block != wanted.exponents[name]).any():
-            return f"tensor {name!r} of the simulated machine differs from the golden model's"
+    name = program.graph.output
+    if ((result.output != wanted.mantissas[name]).any()
+            or (result.exponent != wanted.exponents[name]).any()):
+        return f"tensor {name!r} of the simulated machine differs from the golden model's"
     if set(result.cycles.tolist()) != {program.predicted_cycles}:
         return f"{result.cycles.tolist()} cycles where {program.predicted_cycles} were predicted"
     return None

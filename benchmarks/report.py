@@ -38,8 +38,8 @@ methods of compression work is told [method by method](methods/index.md). No boa
 for any figure: clocks are nextpnr's, cycles those of the simulated gateware, and images a second
 follow from the two, loading not counted. Targets carry the [second machine](second-machine.md)
 since 2026-11-27. Of it are "Exactness", "Accuracy", "Cycles", "Lane-cycles", "Clock and cells" and
-"Over the serial port", but for the HX8K; what other sections tell of targets was measured before,
-on the first.
+"Over the serial port"; of the HX8K only cells and Fmax are. What other sections tell of targets,
+and the HX8K's cycles, were measured before, on the first.
 """
 
 

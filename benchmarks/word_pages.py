@@ -11,7 +11,6 @@ from pathlib import Path
 
 from harness.written_pages import main, replaced, table
 
-from celosia_boards.targets import target
 from celosia_spec.isa import (
     BATCH,
     DESCRIPTOR,
@@ -20,6 +19,7 @@ from celosia_spec.isa import (
     PREFETCH_WORDS,
     ROW,
     STATUS,
+    ArrayConfig,
     frames,
     tap_word,
     weight_word,
@@ -33,7 +33,10 @@ __all__ = ["PAGES", "page", "up_to_date"]
 PAGES = (Path("docs") / "machine.md", Path("docs") / "host-port.md")
 _BLOCK = re.compile(r"(<!-- (words|memories): ([\w -]+) -->\n).*?(<!-- end of words -->)",
                     re.DOTALL)
-_ARRAY = target("hx8k").array
+_ARRAY = ArrayConfig(
+    lanes=8, quad=2, beat=2, weight_rows=512, bank_rows=512, table_rows=256, taps=256, writes=256,
+    program_words=256, store_beats=512, index_bits=12, count_bits=12)
+"""A small one."""
 _WORDS = {"row": ROW, "batch": BATCH, "status": STATUS, "weight": weight_word(_ARRAY),
           "tap": tap_word(_ARRAY), "write": write_word(_ARRAY), "request": frames.REQUEST,
           "reply": frames.REPLY, "rejected": frames.REJECTED, "address": frames.ADDRESS,

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from celosia_boards.cache import cache_directory
-from celosia_sim.simulators.rtl import core_design
+from celosia_sim.simulators.rtl import core_design, machine_design
 from celosia_sim.simulators.runtime import runtime
 from celosia_sim.simulators.verilated import library
-from celosia_spec.isa import ArrayConfig
+from celosia_spec.arrays import AnyArray
+from celosia_spec.stream.array import Array
 
 __all__ = ["core_entries", "link", "runtime_entries"]
 
@@ -16,9 +17,10 @@ def runtime_entries() -> list[Path]:
     return [runtime().parent]
 
 
-def core_entries(array: ArrayConfig) -> list[Path]:
+def core_entries(array: AnyArray) -> list[Path]:
     """Return the entries of a core's simulator, and of all Verilog that is there."""
-    compiled = library(core_design(array)).parent
+    design = machine_design(array) if isinstance(array, Array) else core_design(array)
+    compiled = library(design).parent
     return [compiled, *(path for path in cache_directory().glob("verilog-*")
                         if path.is_dir() and not path.suffix)]
 

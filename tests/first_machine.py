@@ -14,6 +14,11 @@ UP5K = ArrayConfig(
     clearing=False)
 """Beats of two, all weights in four SPRAMs, no residual store and no clamp."""
 
+HX8K = ArrayConfig(
+    lanes=8, quad=2, beat=2, weight_rows=512, bank_rows=512, table_rows=256, taps=256, writes=256,
+    program_words=256, store_beats=512, index_bits=12, count_bits=12)
+"""A small one: 16 KiB of block memories hold everything."""
+
 SIXTEEN = ArrayConfig(
     lanes=16, quad=4, beat=4, weight_rows=4096, bank_rows=2048, table_rows=512, taps=512,
     writes=1024, program_words=512, store_beats=1024, residual_beats=1024, wide_elements=4,
@@ -34,6 +39,13 @@ def target_large(array: ArrayConfig = SIXTEEN) -> Iterator[Target]:
 def target_up5k() -> Iterator[Target]:
     """A target "up5k" with the array of that name, the iCEBreaker's blocks, and 24 MHz."""
     with _target("up5k", "icebreaker", UP5K, clock_mhz=24.0) as of:
+        yield of
+
+
+@contextmanager
+def target_first() -> Iterator[Target]:
+    """A target "first" with the small array of that machine, `HX8K`, and that device's blocks."""
+    with _target("first", "hx8k", HX8K) as of:
         yield of
 
 

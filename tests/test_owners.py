@@ -67,7 +67,6 @@ STAGES = {
     "celosia.lower.lower": {
         "sw/celosia/compare.py": "the array with deeper weight memory",
         "sw/celosia/serialise.py": "the array in a file",
-        "benchmarks/bad_inputs_programs.py": "networks that no compiler made",
         "benchmarks/netlist.py": "an array that Icarus simulates in minutes",
         "benchmarks/speed.py": "measures it alone",
     },

@@ -8,7 +8,6 @@ from dataclasses import replace
 from celosia_boards.families.ecp5 import ECP5
 from celosia_boards.families.family import Device, Resources
 from celosia_boards.families.ice40 import ICE40
-from celosia_spec.isa import ArrayConfig
 from celosia_spec.stream.array import Array
 
 __all__ = ["HX8K", "LFE5U", "LFE5UM5G_85F", "UP5K"]
@@ -26,9 +25,7 @@ HX8K = Device(
     name="hx8k", family=ICE40, synthesis="-device hx",
     placement=("--hx8k", "--router", "router2"),
     resources=Resources(luts=7680, ffs=7680, brams=32), multiplier="generic",
-    array=ArrayConfig(
-        lanes=8, quad=2, beat=2, weight_rows=512, bank_rows=512, table_rows=256, taps=256,
-        writes=256, program_words=256, store_beats=512, index_bits=12, count_bits=12))
+    array=Array(lanes=8, main_words=768, bank_rows=512, residual=False, clamp=True))
 
 # A block memory has 18 kbit: the tables are as deep as one is. Main memory takes what is left.
 _OF_25F = Array(lanes=16, main_words=6144, ring=512, controls=1024, taps=1024, tiles=1024,

@@ -98,7 +98,7 @@ _TABLE = (
         _HX8K, name="hx8k-b-evn", title="iCE40-HX8K breakout", crystal_mhz=12.0,
         pll_pad=False, leds=_ROW,
         platform="amaranth_boards.ice40_hx8k_b_evn:ICE40HX8KBEVNPlatform",
-        loaders=(_ICE40, _ICEPROG), clock_mhz=60.0, clock_step_mhz=3.0,
+        loaders=(_ICE40, _ICEPROG), clock_mhz=66.0, clock_step_mhz=3.0,
         usb=Usb(vendor=0x0403, product=0x6010, name="Lattice FTUSB", interface=1),
         flash=Flash(part="N25Q32", base=_MIB, script=(_WAKE,), takes=(8,))),
     _ECP5_25F,

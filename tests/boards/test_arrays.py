@@ -24,8 +24,8 @@ from first_machine import UP5K
 NAMES = list(targets())
 BITS = range(4, 10)
 MACHINES = ["icebreaker", "hx8k", "ecp5-25f", "ecp5-85f", "ulx3s-45f", "ulx3s-12f"]
-"""One of each device; the others are like one of them. The HX8K carries the first machine."""
-BLOCKS = {"icebreaker": 30, "hx8k": 30, "ecp5-25f": 54, "ecp5-85f": 158, "ulx3s-45f": 94,
+"""One of each device; the others are like one of them."""
+BLOCKS = {"icebreaker": 30, "hx8k": 32, "ecp5-25f": 54, "ecp5-85f": 158, "ulx3s-45f": 94,
           "ulx3s-12f": 32}
 """Block memories that nextpnr counts in each target's own array (docs/results.md)."""
 
@@ -87,12 +87,12 @@ def test_whatever_is_allowed_elaborates():
         assert (not entry.check(array)) == (_elaborates(entry, array) and fits), (
             name, changes)
         allowed += fits and _elaborates(entry, array)
-    assert allowed > 500
+    assert allowed > 450
 
 
 @pytest.mark.parametrize(("name", "changes"), [
     ("icebreaker", {"weight_bits": 6, "activation_bits": 5}),
-    ("hx8k", {"weight_bits": 4, "activation_bits": 8, "lanes": 4, "acc_bits": 32}),
+    ("hx8k", {"weight_bits": 4, "activation_bits": 8, "acc_bits": 32}),
     ("ecp5-25f", {"weight_bits": 5, "activation_bits": 9, "lanes": 8, "acc_bits": 32}),
 ])
 def test_whole_machines_elaborate(name, changes):
@@ -148,8 +148,10 @@ def test_array_for():
      "drain must be 2 of 8 lanes, and of 32 bits with residual operands"),
     ("icebreaker", {"lanes": 32}, "lanes must be 8 or 16, not 32"),
     ("hx8k", {"weight_bits": 9},
-     "hx8k: 8 lanes with 9-bit weights, 8-bit activations and 24-bit accumulators need 34 of its "
-     "32 block RAMs; use weight_bits=8 or lanes=4"),
+     "hx8k: weight_bits can be at most 8 in its stream, not 9; use weight_bits=8"),
+    ("hx8k", {"activation_bits": 9},
+     "hx8k: 8 lanes with 8-bit weights, 9-bit activations and 24-bit accumulators need 40 of its "
+     "32 block RAMs; use activation_bits=8 or target=ecp5-25f"),
     ("ulx3s-12f", {"lanes": 16},
      "ulx3s-12f: 16 lanes with 8-bit weights, 8-bit activations and 24-bit accumulators need 42 "
      "of its 32 block RAMs; use lanes=8 or target=icebreaker"),
@@ -157,7 +159,7 @@ def test_array_for():
      "ecp5-25f: weight_bits can be at most 8 in its stream, not 9; use weight_bits=8"),
     ("ecp5-85f", {"lanes": 24}, "lanes must be 8 or 16, not 24"),
     ("ecp5-85f", {"lanes": 32}, "lanes must be 8 or 16, not 32"),
-    ("hx8k", {"lanes": 2}, "lanes must be a power of two, 4 to 64, not 2"),
+    ("hx8k", {"lanes": 2}, "lanes must be 8 or 16, not 2"),
     ("hx8k", {"lanes": 8.0}, "lanes must be a whole number, not 8.0"),
     ("hx8k", {"weight_bits": 10}, "weight_bits must be 4 to 9, not 10"),
 ])
@@ -185,7 +187,7 @@ def test_every_way_out_works():
                                                             target(to).array.lanes)}
                 array_for(to, **changes | lanes | {k: int(v) for k, v in advised.items()})
                 tried += 1
-    assert tried > 400
+    assert tried > 250
 
 
 DEPTHS = ("weight_rows", "bank_rows", "table_rows", "taps", "writes", "program_words",

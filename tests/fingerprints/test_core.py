@@ -17,10 +17,10 @@ from amaranth.back import rtlil
 
 from celosia_boards.targets import target
 from celosia_hw.core import Core
-from first_machine import SIXTEEN, THIRTY_TWO, UP5K
+from first_machine import HX8K, SIXTEEN, THIRTY_TWO, UP5K
 
 STORED = Path(__file__).with_name("core.json")
-TARGETS = {"icebreaker": UP5K, "hx8k-b-evn": target("hx8k-b-evn").array,
+TARGETS = {"icebreaker": UP5K, "hx8k-b-evn": HX8K,
            "ulx3s-85f": THIRTY_TWO, "orangecrab-25f": SIXTEEN}
 _CELL = re.compile(r"^  cell (\S+) .*?^  end$", re.M | re.S)
 _WIDTH = re.compile(r"parameter \\(?:WIDTH|Y_WIDTH|A_WIDTH) (\d+)")

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from celosia_boards.targets import target
 from celosia_spec.isa import (
     BATCH,
     DESCRIPTOR,
@@ -19,7 +18,7 @@ from celosia_spec.isa import (
     write_word,
 )
 from celosia_spec.isa.fields import Word
-from first_machine import SIXTEEN, THIRTY_TWO, UP5K
+from first_machine import HX8K, SIXTEEN, THIRTY_TWO, UP5K
 
 
 def words() -> Iterator[Word]:
@@ -28,7 +27,7 @@ def words() -> Iterator[Word]:
                 frames.REJECTED, frames.ADDRESS, frames.DESCRIPTORS)
     for memory in MEMORIES:
         yield memory.word(ArrayConfig(lanes=16))
-    for array in (UP5K, target("hx8k").array, SIXTEEN, THIRTY_TWO):
+    for array in (UP5K, HX8K, SIXTEEN, THIRTY_TWO):
         yield from (weight_word(array), tap_word(array), write_word(array))
 
 

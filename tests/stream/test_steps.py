@@ -30,6 +30,7 @@ from celosia_sim.virtual.line import SimulatedLine
 from celosia_spec.errors import ArgumentError, CelosiaError, CompileError, SimulationError
 from celosia_spec.steps import Ring
 from celosia_spec.stream.array import Array
+from first_machine import target_first
 from stream.sharing import check_slots
 from stream.temporal import read_together, temporal
 from stream.test_flash_rtl import ARRAY as FLASH_ARRAY
@@ -358,13 +359,13 @@ class Strided(nn.Module):
                                r"steps of 2 lines, or a multiple \(hop=2\)"),
     ({"padding": 1}, CompileError, "c.*: it pads time by 1 lines before and 1 behind, and in a "
                                    "stream other lines stand there; pad no time"),
-    ({"target": "hx8k"}, CelosiaError, "runs on the second machine, and hx8k carries the first")])
+    ({"target": "first"}, CelosiaError, "runs on the second machine, and first carries the first")])
 def test_what_cannot_be_is_refused_in_one_line(changes, error, message, target):
     inputs = np.random.default_rng(0).random((2, 2, 12, 1)).astype(np.float32)
     padding = changes.pop("padding", 0)
     settings = {"target": "second", "exponents": "static", "calibration": inputs,
                 "stream": "time"} | changes
-    with pytest.raises(error, match=message):
+    with target_first(), pytest.raises(error, match=message):
         celosia.compile(Strided(padding), inputs[:1], **settings)
 
 

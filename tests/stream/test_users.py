@@ -27,6 +27,7 @@ from celosia_sim import golden
 from celosia_sim.virtual import VirtualBoard
 from celosia_sim.virtual.line import SimulatedLine
 from celosia_spec.errors import CelosiaError
+from first_machine import target_first
 from registered import registered
 from stream.conftest import ARRAY
 
@@ -67,10 +68,10 @@ def test_a_file_is_read_back(program, tmp_path):
 
 def test_a_file_for_another_array_is_refused(program, tmp_path):
     path = tmp_path / "net.celo"
-    other = replace(program, target="hx8k")
+    other = replace(program, target="first")
     other.save(path)
-    with pytest.raises(CelosiaError, match=r"it is for another machine than that of hx8k; "
-                                           r"compile the model again"):
+    with target_first(), pytest.raises(CelosiaError, match=(
+            r"it is for another machine than that of first; compile the model again")):
         celosia.load(path)
 
 

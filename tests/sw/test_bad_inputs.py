@@ -6,6 +6,7 @@ command lines.
 
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,8 @@ def test_refused_or_harmless(programs, tmp_path: Path, kind: str) -> None:
 
 def test_the_judge_sees_what_is_wrong(programs, tmp_path: Path, monkeypatch) -> None:
     """A file that was taken without a look at its meaning would be found out."""
-    from celosia import read_back, serialise
+    from celosia import read_back
+    from celosia.bands import file
 
     module, bases = programs
     path, base = tmp_path / "net.celo", bases[0]
@@ -51,12 +53,12 @@ def test_the_judge_sees_what_is_wrong(programs, tmp_path: Path, monkeypatch) -> 
     node.matrix.data[0] -= 1
     assert module.judge(path, base, verilator=False) == module.REFUSED
     monkeypatch.setattr(read_back, "_difference", lambda *_: "")
-    load = serialise._program
+    load = file._file
 
-    def keeps_images(manifest: dict, arrays: dict):
-        program = load(manifest, arrays)
-        program.images.update(base.program.images)
-        return program
+    def keeps_stream(manifest: dict, arrays: dict):
+        found = load(manifest, arrays)
+        return replace(found, program=replace(found.program,
+                                              entries=base.program.program.entries))
 
-    monkeypatch.setattr(serialise, "_program", keeps_images)
+    monkeypatch.setattr(file, "_file", keeps_stream)
     assert "differs from the golden model's" in module.judge(path, base, verilator=False)

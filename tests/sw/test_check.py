@@ -26,7 +26,7 @@ from celosia.passes import optimise
 from celosia.schedule.shortages import attempt
 from celosia_boards.targets import target, targets
 from celosia_spec.errors import CelosiaError, CompileError, FitError
-from first_machine import SIXTEEN
+from first_machine import SIXTEEN, target_first
 
 PICTURE, SMALL, VECTOR = (1, 1, 28, 28), (1, 1, 24, 24), (1, 16)
 
@@ -83,20 +83,20 @@ def test_what_fits_is_what_compile_makes_of_it() -> None:
             assert entry.milliseconds == pytest.approx(
                 cycles / target(entry.target).clock_mhz / 1000)
             assert entry.per_second == pytest.approx(1000 / entry.milliseconds)
-    assert {entry.target for entry in report.targets if not entry.fits} == {
-        "hx8k", "hx8k-b-evn"}
+    assert {entry.target for entry in report.targets if not entry.fits} == {"hx8k"}
 
 
 def test_everything_in_the_way_is_told_at_once() -> None:
-    found = by_name(check(crowded(), zeros(SMALL)))["hx8k"]
+    found = by_name(check(Deep(), zeros((1, 1, 32, 32))))["hx8k"]
     assert not found.fits and found.cycles is None
     problems = {(problem.layer, problem.what): problem for problem in found.problems}
-    waiting = "sums that wait to be rounded"
-    assert problems["0", waiting].needed == 8 * 576
-    assert problems["0", waiting].available == 1024
-    assert {("2", waiting), ("2", "maps"), ("network", "weights")} <= problems.keys()
-    weights = problems["network", "weights"]
-    assert 8 * 144 * 4 / 1024 < weights.needed < 6 and weights.available == 2
+    assert problems.keys() == {
+        ("convs.1", "tensors to be added"), ("mean", "taps"), ("mean", "rows of the banks"),
+        ("convs.1", "main memory")}
+    taps = problems["mean", "taps"]
+    assert (taps.needed, taps.available) == (512, 256)
+    memory = problems["convs.1", "main memory"]
+    assert memory.needed > 2 * 8 * 1024 * 2 / 1024 and memory.available == 6
     assert all(problem.needed > problem.available for problem in problems.values()
                if problem.needed is not None)
 
@@ -105,7 +105,7 @@ def test_each_change_removes_what_it_stands_beside() -> None:
     """Looked at once more with the change taken, that problem is not among the others."""
     x = np.random.default_rng(1).normal(size=(2, *SMALL[1:])).astype(np.float32)
     tried = 0
-    for entry in check(crowded(), x[:1], ["icebreaker", "hx8k"]).targets:
+    for entry in check(crowded(), x[:1], ["icebreaker", "hx8k", "hx8k-b-evn"]).targets:
         for problem in entry.problems:
             if problem.remedy is None:
                 continue
@@ -114,7 +114,7 @@ def test_each_change_removes_what_it_stands_beside() -> None:
             assert (problem.layer, problem.what) not in {
                 (other.layer, other.what) for other in again.targets[0].problems}
             tried += problem.tried
-    assert tried >= 4
+    assert tried >= 2
 
 
 def taken(remedy: str, model: nn.Module, name: str) -> tuple[nn.Module, dict]:
@@ -185,8 +185,9 @@ def test_lowering_and_the_list_of_what_is_in_the_way_agree(name: str, where: str
 
 def test_every_overfull_memory_is_named() -> None:
     small = replace(SIXTEEN, weight_rows=4, table_rows=4, writes=4, taps=4, program_words=64)
-    graph = Compiler(target="hx8k").quantised(
-        optimise(import_model(load_lenet5(pruned=True), torch.zeros(PICTURE))), None)
+    with target_first():
+        graph = Compiler(target="first").quantised(
+            optimise(import_model(load_lenet5(pruned=True), torch.zeros(PICTURE))), None)
     found = attempt(graph, small, "large")
     assert [refusal.need.what for refusal in found.refusals] == [
         "layers and their row batches", "weights", "rows of all layers", "kernel positions",
@@ -205,21 +206,22 @@ def test_all_operators_and_the_sizes_of_the_rest() -> None:
         assert (act.layer, act.operator) == ("act", "GELU")
         assert act.source.endswith("x = self.act(self.net[0](x))") and act.tried is False
         assert last.operator == "softplus" and "on the host" in last.remedy
-    assert "sums that wait to be rounded" in sizes["hx8k"] - sizes["icebreaker"]
+    assert "main memory" in sizes["hx8k"] - sizes["icebreaker"]
     text = str(report)
     assert text.count("GELU") == 1 and "on every target\n  act (GELU): not supported" in text
 
 
 def test_where_shapes_are_lost_weights_are_still_counted() -> None:
-    report = check(Odd(nn.MaxPool2d(3, 1, 1), nn.Upsample(scale_factor=2), nn.ELU(),
-                       nn.MaxPool2d(2)).eval(), zeros(SMALL))
+    model = Odd(nn.MaxPool2d(3, 1, 1), nn.Upsample(scale_factor=2), nn.ELU(), nn.MaxPool2d(2))
+    model.net[5] = nn.Linear(8 * 144, 8)
+    report = check(model.eval(), zeros(SMALL))
     assert not report.sized and "is not measured" in str(report)
     found = by_name(report)["hx8k"]
     assert [problem.operator for problem in found.problems[:-1]] == [
         "GELU", "max_pool2d", "Upsample", "ELU", "softplus"]
     weights = found.problems[-1]
-    assert weights.what == "weights" and weights.at_least and weights.available == 2
-    assert 8 * 144 * 4 / 1024 < weights.needed < 8 * (9 + 72 + 144 * 4) / 1024
+    assert weights.what == "main memory" and weights.at_least and weights.available == 6
+    assert 8 * 144 * 8 / 1024 < weights.needed < 8 * (9 + 72 + 144 * 8 + 1) / 1024
 
 
 def test_only_an_operator_in_the_way() -> None:
@@ -301,7 +303,7 @@ def test_a_target_that_was_not_asked_for_may_help() -> None:
     report = check(add(16), zeros(VECTOR), "hx8k")
     assert report.targets[0].remedies == ("compile it for icebreaker",)
     problem = report.targets[0].problems[0]
-    assert problem.problem == "this array has no residual store"
+    assert problem.problem == "it adds tensors, and the array has no residual operand"
     assert (problem.available, problem.unit) == (0, "values") and problem.needed >= 16
 
 

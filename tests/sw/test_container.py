@@ -5,6 +5,7 @@ import json
 import os
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
@@ -15,16 +16,16 @@ from scipy.sparse import csr_array
 from celosia import load
 from celosia.lower import lower
 from celosia.program import Program
-from celosia_boards.arrays import array_for
 from celosia_spec import container
 from celosia_spec.epilogue import Dynamic, Epilogue, Pool, Relu, Static
 from celosia_spec.errors import CelosiaError
 from celosia_spec.isa import Space
 from celosia_spec.program import Place
 from celosia_spec.qgraph import Geometry, NodeKind, QGraph, QNode, QTensor
+from first_machine import HX8K, target_first
 
 HEADER, ENTRY = 24, 80
-ARRAY = array_for("hx8k")
+ARRAY = HX8K
 
 
 def make_program(exponents: str = "dynamic") -> Program:
@@ -52,7 +53,13 @@ def make_program(exponents: str = "dynamic") -> Program:
     graph = QGraph(tensors={tensor.name: tensor for tensor in tensors}, nodes=nodes, input="x",
                    output="y", weight_bits=8, activation_bits=8, acc_bits=24,
                    remarks=("the bias of row 0 of conv1 holds x",))
-    return lower(graph, ARRAY, target="hx8k", exponents=exponents)
+    return lower(graph, ARRAY, target="first", exponents=exponents)
+
+
+@pytest.fixture(autouse=True)
+def _first_machine() -> Iterator[None]:
+    with target_first():
+        yield
 
 
 @pytest.fixture

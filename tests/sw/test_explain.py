@@ -17,19 +17,18 @@ from celosia.lower import lower
 from celosia.passes import optimise
 from celosia.program import Program
 from celosia.quantise import quantise
-from celosia_boards.targets import target
 from celosia_spec.isa import DESCRIPTOR, DESCRIPTOR_WORDS, MEMORIES, Space
 from fingerprints.networks import NETS, network
-from first_machine import THIRTY_TWO, UP5K, target_up5k
+from first_machine import HX8K, THIRTY_TWO, UP5K, target_up5k
 
 CASES = [("lenet5", "up5k"), ("pooled", "up5k"), ("residual", "large"),
-         ("strided", "large"), ("depthwise", "large"), ("mlp", "hx8k")]
+         ("strided", "large"), ("depthwise", "large"), ("mlp", "first")]
 
 
 @functools.cache
 def program(net: str, board: str) -> Program:
     graph = optimise(import_model(network(net), np.zeros((1, *NETS[net].shape), np.float32)))
-    array = {"up5k": UP5K, "large": THIRTY_TWO}.get(board) or target(board).array
+    array = {"up5k": UP5K, "large": THIRTY_TWO, "first": HX8K}[board]
     quantised = quantise(graph, exponents="dynamic", acc_bits=array.acc_bits)
     return lower(quantised, array, target=board, exponents="dynamic")
 

@@ -88,12 +88,14 @@ def halved(model: nn.Module) -> nn.Module:
 
 PICTURE, LARGE, VECTOR = (1, 1, 28, 28), (1, 1, 100, 100), (1, 16)
 REFUSED = {     # the network, its input's shape, a target; the same with the way out taken
-    "store": (lambda: pooled(8), PICTURE, "hx8k", lambda: pooled(8), PICTURE, "icebreaker"),
     "columns": (lambda: nn.Sequential(nn.Flatten(), dense(10000, 4)), LARGE, "ulx3s-85f",
                 lambda: nn.Sequential(nn.AvgPool2d(2), nn.Flatten(), dense(2500, 4)), LARGE,
                 "ulx3s-85f"),
-    "weights": (lambda: dense(784, 20, 10), (1, 784), "hx8k",
-                lambda: halved(dense(784, 20, 10)), (1, 784), "icebreaker"),
+    "main memory": (lambda: dense(784, 20, 10), (1, 784), "hx8k",
+                    lambda: dense(784, 20, 10), (1, 784), "hx8k-b-evn"),
+    "maps": (lambda: pooled(16), PICTURE, "hx8k-b-evn",
+             lambda: picture(16, nn.AvgPool2d(14), nn.Flatten(), dense(64, 10)), PICTURE,
+             "icebreaker"),
     "sums": (wide, (1, 5000), "icebreaker", wide, (1, 5000), "ecp5-85f"),
     "residual": (lambda: Joined(torch.add), VECTOR, "hx8k",
                  lambda: Joined(torch.add), VECTOR, "icebreaker"),

@@ -12,19 +12,18 @@ import pytest
 from celosia.graph import Conv, Graph, node_shape
 from celosia.lower import lower
 from celosia.quantise import quantise
-from celosia_boards.targets import target
 from celosia_spec.epilogue import Epilogue, Relu
 from celosia_spec.isa import ArrayConfig
 from celosia_spec.program import Layer
 from celosia_spec.qgraph import NodeKind
-from first_machine import SIXTEEN, THIRTY_TWO, UP5K
+from first_machine import HX8K, SIXTEEN, THIRTY_TWO, UP5K
 
 ROOMY = {"weight_rows": 65536, "bank_rows": 16384, "table_rows": 4096, "taps": 4096,
          "writes": 16384, "program_words": 4096, "store_beats": 32768, "index_bits": 16,
          "count_bits": 16, "acc_bits": 32}
 """Depths change no cycle; these let every layer in."""
 
-ARRAYS = {"UP5K": UP5K, "hx8k": target("hx8k").array,
+ARRAYS = {"UP5K": UP5K, "HX8K": HX8K,
           "16 lanes": SIXTEEN, "32 lanes": THIRTY_TWO}
 
 

@@ -2,6 +2,7 @@
 refused by whoever is asked, with a way out."""
 
 import functools
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,13 @@ from celosia.passes import optimise
 from celosia.program import CoreProgram as Program
 from celosia.quantise import quantise
 from celosia.schedule.memory_use import exceeded
-from celosia_boards.targets import targets
 from celosia_spec import container
 from celosia_spec.errors import CelosiaError, FitError
 from celosia_spec.isa import EXPONENT_SLOTS, MEMORIES, ArrayConfig, Memory, Space, memory_of
 from celosia_spec.program import Place
 from celosia_spec.qgraph import QGraph
 from fingerprints.networks import NETS, network
-from first_machine import SIXTEEN, THIRTY_TWO, UP5K
+from first_machine import HX8K, SIXTEEN, THIRTY_TWO, UP5K, target_first
 
 ARRAY = ArrayConfig(lanes=8, quad=8, residual_beats=64)
 """Of one row group: no way of running a network takes fewer words than another."""
@@ -35,6 +35,12 @@ DEPTH = {Space.PROGRAM: "program_words", Space.WEIGHTS: "weight_rows", Space.ROW
 """The parameter of an array that is a memory's depth."""
 
 
+@pytest.fixture(autouse=True)
+def _first_machine() -> Iterator[None]:
+    with target_first():
+        yield
+
+
 def named(memory: Memory) -> str:
     return memory.name
 
@@ -44,7 +50,7 @@ def program(**parts: Any) -> Program:
     graph = QGraph(tensors={}, nodes=(), input="x", output="y", weight_bits=8, activation_bits=8,
                    acc_bits=24)
     images = {memory.space: np.zeros(0, np.uint32) for memory in IMAGES}
-    return Program(**{"target": "hx8k", "array": ARRAY, "exponents": "dynamic",
+    return Program(**{"target": "first", "array": ARRAY, "exponents": "dynamic",
                       "graph": graph, "layers": (), "images": images, "descriptors": 0,
                       "slots": {}, "places": {}} | parts)
 
@@ -97,7 +103,7 @@ def quantised() -> QGraph:
 
 @functools.cache
 def roomy() -> Program:
-    return lower(quantised(), ARRAY, target="hx8k", exponents="dynamic")
+    return lower(quantised(), ARRAY, target="first", exponents="dynamic")
 
 
 def tight(memory: Memory) -> ArrayConfig:
@@ -114,7 +120,7 @@ def tight(memory: Memory) -> ArrayConfig:
 def test_a_network_that_fills_it_compiles_is_saved_and_loads(
         memory: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     array = tight(memory)
-    full = lower(quantised(), array, target="hx8k", exponents="dynamic")
+    full = lower(quantised(), array, target="first", exponents="dynamic")
     [use] = (use for use in full.memory_use if use.name == memory.name)
     assert full.fits and use.used == use.available == roomy().images[memory.space].size
     file = tmp_path / "full.celo"
@@ -125,7 +131,7 @@ def test_a_network_that_fills_it_compiles_is_saved_and_loads(
     less = replace(array, **{DEPTH[memory.space]: getattr(array, DEPTH[memory.space]) - 1})
     with pytest.raises(FitError, match=f"words of {memory.name} memory, the array has "
                                        f"{memory.depth(less)}; {memory.way_out}"):
-        lower(quantised(), less, target="hx8k", exponents="dynamic")
+        lower(quantised(), less, target="first", exponents="dynamic")
     manifest, arrays = container.read(file)
     manifest["array"][DEPTH[memory.space]] -= 1
     manifest["array_hash"] = less.hash
@@ -149,8 +155,8 @@ def test_numbers_are_those_of_the_spaces() -> None:
 
 
 @pytest.mark.parametrize("array", [
-    UP5K, targets()["hx8k"].array, SIXTEEN, THIRTY_TWO],
-    ids=["UP5K", "hx8k", "16 lanes", "32 lanes"])
+    UP5K, HX8K, SIXTEEN, THIRTY_TWO],
+    ids=["UP5K", "HX8K", "16 lanes", "32 lanes"])
 @pytest.mark.parametrize("memory", MEMORIES, ids=named)
 def test_blocks_hold_what_a_program_may_use(memory: Memory, array: ArrayConfig) -> None:
     """Depth and word of the host's side, and the memories as built, are of one size."""

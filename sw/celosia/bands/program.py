@@ -14,7 +14,7 @@ from celosia.bands.regions import Region, regions
 from celosia.bands.slots import slots
 from celosia.bands.stream import stream, weights
 from celosia_spec.epilogue import Pool
-from celosia_spec.errors import CompileError, FitError
+from celosia_spec.errors import CompileError, FitError, Need
 from celosia_spec.qgraph import QGraph, QNode
 from celosia_spec.steps import Steps
 from celosia_spec.stream.array import Array
@@ -226,7 +226,7 @@ def _largest(node: QNode, array: Array) -> int:
 def _wrong(graph: QGraph, array: Array) -> Iterator[CompileError]:
     """Yield where the arithmetic of a graph is not the array's; a FitError where other arrays have
     what this one has not."""
-    added = any(node.epilogue.add for node in graph.nodes)
+    added = next((node for node in graph.nodes if node.epilogue.add), None)
     clamped = any(node.epilogue.activation.clamps for node in graph.nodes)
     for wrong, error, problem, way_out in (
             (graph.weight_bits > WEIGHT["mantissa"].bits, CompileError,
@@ -242,13 +242,15 @@ def _wrong(graph: QGraph, array: Array) -> Iterator[CompileError]:
              CompileError,
              f"{graph.acc_bits}-bit accumulators, the array has {array.acc_bits}",
              f"quantise with acc_bits={array.acc_bits}"),
-            (added and not array.residual, FitError,
-             "it adds tensors, and the array has no residual operand",
-             "give the array residual=True"),
             (clamped and not array.clamp, FitError, "it clamps, and the array has ReLU only",
              "give the array clamp=True")):
         if wrong:
             yield error("network", "array", problem, way_out)
+    if added and not array.residual:
+        size = math.prod(graph.tensors[added.epilogue.add or ""].shape)
+        yield FitError(added.name, "add", "it adds tensors, and the array has no residual operand",
+                       "leave the addition out",
+                       need=Need("tensors to be added", size, 0, "values"))
     for node in graph.nodes:
         if graph.tensors[node.input].signed and (
                 most := _largest(node, array)) >> array.sum_bits - 1:
