@@ -22,6 +22,17 @@ class Base:
     x: np.ndarray
 
 
+class _Network(nn.Module):
+    """Layers by name, and a function that calls them."""
+
+    def __init__(self, forward: Callable, **layers: nn.Module) -> None:
+        super().__init__()
+        self.layers, self.call = nn.ModuleDict(layers), forward
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.call(self.layers, x)
+
+
 def _plain() -> nn.Module:
     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
                          nn.Linear(36, 5))
@@ -31,6 +42,20 @@ def _strided() -> nn.Module:
     return nn.Sequential(nn.Conv2d(2, 6, 3, stride=2, padding=1), nn.ReLU(),
                          nn.Conv2d(6, 6, 3, groups=6, padding=(1, 0), dilation=(1, 2)), nn.ReLU(),
                          nn.AvgPool2d(2), nn.Flatten(), nn.Linear(12, 3))
+
+
+def _added() -> nn.Module:
+    def forward(layers: nn.ModuleDict, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(layers["first"](x))
+        return torch.relu(layers["second"](x) + x + layers["third"](x))
+
+    return _Network(forward, first=nn.Conv2d(2, 5, 3, padding=1),
+                    second=nn.Conv2d(5, 5, 3, padding=1), third=nn.Conv2d(5, 5, 1))
+
+
+def _selected() -> nn.Module:
+    return nn.Sequential(nn.MaxPool2d(3, 2), nn.Conv2d(3, 8, (1, 3)), nn.ReLU(),
+                         nn.Conv2d(8, 2, 2, padding=(0, 1)))
 
 
 def _vector() -> nn.Module:
@@ -53,6 +78,8 @@ _NETWORKS = (
     ("strided", _strided, (2, 10, 11), "hx8k", "static", 0.5),
     ("vector", _vector, (40,), "hx8k-b-evn", "static", 0.3),
     ("ended", _ended, (3, 5, 6), "hx8k", "dynamic", 1.0),
+    ("added", _added, (2, 6, 7), "icebreaker", "dynamic", 0.6),
+    ("selected", _selected, (3, 9, 10), "icebreaker", "static", 1.0),
 )
 
 
