@@ -31,6 +31,20 @@ def check(program, images):
     assert set(found.cycles) == {exact.cycles}
 
 
+def check_random(graph, seed, array, chosen):
+    """Run inputs on the machine, of a network whose program is one of the chosen."""
+    assume(graph.activation_bits == array.activation_bits)
+    assume(graph.nodes[-1].epilogue.add is None)
+    try:
+        program = stream_program(graph, array)
+    except CompileError:            # too large, or it adds and the array cannot
+        reject()
+    assume(chosen(program))
+    tensor = graph.tensors[graph.input]
+    x = np.random.default_rng(seed).random((2, *tensor.user_shape)) - 0.5 * tensor.signed
+    check(program, x.astype(np.float32))
+
+
 def test_from_power_up():
     rng = np.random.default_rng(2)
     program = stream_program(shrinking_network(), ARRAY)
@@ -42,16 +56,7 @@ def test_from_power_up():
           suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 @given(graphs(), st.integers(0, 1 << 32))
 def test_random_networks(graph, seed):
-    assume(graph.activation_bits == ARRAY.activation_bits)
-    assume(graph.nodes[-1].epilogue.add is None)
-    try:
-        program = stream_program(graph, ARRAY)
-    except CompileError:            # too large, or it adds and the array cannot
-        reject()
-    assume(program.copied)
-    tensor = graph.tensors[graph.input]
-    x = np.random.default_rng(seed).random((2, *tensor.user_shape)) - 0.5 * tensor.signed
-    check(program, x.astype(np.float32))
+    check_random(graph, seed, ARRAY, lambda program: program.copied)
 
 
 def test_an_array_with_flash_has_a_reader():

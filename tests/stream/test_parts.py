@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, reject, settings
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
 from celosia.bands.program import stream_program
@@ -22,7 +22,7 @@ from celosia_sim.clock.cycles import cycles
 from celosia_sim.virtual import VirtualBoard
 from celosia_sim.virtual.line import SimulatedLine
 from celosia_spec.epilogue import Epilogue, Relu
-from celosia_spec.errors import CompileError, FitError
+from celosia_spec.errors import FitError
 from celosia_spec.isa.frames import Command, encode_abort, paced, request
 from celosia_spec.stream.array import Array
 from celosia_spec.stream.image import pack
@@ -145,16 +145,7 @@ def test_from_power_up(name):
     HealthCheck.too_slow, HealthCheck.filter_too_much])
 @given(graphs(), st.integers(0, 1 << 32))
 def test_random_networks_from_power_up(graph, seed):
-    assume(graph.activation_bits == ARRAY.activation_bits)
-    assume(graph.nodes[-1].epilogue.add is None)
-    try:
-        program = stream_program(graph, ARRAY)
-    except CompileError:            # too large, or it adds and the array cannot
-        reject()
-    assume(program.flash.parts)
-    tensor = graph.tensors[graph.input]
-    x = np.random.default_rng(seed).random((2, *tensor.user_shape)) - 0.5 * tensor.signed
-    flash_rtl.check(program, x.astype(np.float32))
+    flash_rtl.check_random(graph, seed, ARRAY, lambda program: program.flash.parts)
 
 
 def test_a_run_is_stopped_anywhere():
