@@ -217,7 +217,7 @@ ORDER = {
         __init__
     """,
     "celosia.frontend": """
-        call, kernels, origin, tracing
+        call, examples, kernels, origin, tracing
         arithmetic, constants, refusals, sizes, tail, unflattened
         operators, pt2
         export

@@ -41,7 +41,7 @@ from celosia_spec.qgraph import (
 NAME_LENGTH = 1000
 """Most characters of a layer's or a tensor's name."""
 
-_REMARKS_MAX, _REMARK_LENGTH = 5, 4 * NAME_LENGTH
+_REMARKS_MAX, _REMARK_LENGTH = 8, 4 * NAME_LENGTH
 _AXES_MAX = 8
 _SIZE_MAX = 1 << 16
 """Above every size, stride and dilation that an array can walk."""

@@ -136,8 +136,8 @@ class Compiled(ABC):
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What narrow accumulators cost the network, or why they are wide, and what the host
-        computes; mostly none."""
+        """What was done with the model and its example, what narrow accumulators cost, or why they
+        are wide, and what the host computes; mostly none."""
         return self.graph.remarks + ((host_remark(self.host),) if self.host else ())
 
     @property

@@ -149,8 +149,8 @@ class QGraph:
     input, output : names of the network's input and output tensors.
     weight_bits, activation_bits : mantissa widths L.
     acc_bits      : accumulator width W, proved sufficient for every row.
-    remarks       : what 24-bit accumulators cost this network, or why it takes 32 bits; for
-                    reports only, one line each.
+    remarks       : what was done with the model and its example, and what 24-bit accumulators
+                    cost it, or why it takes 32 bits; for reports only, one line each.
     """
 
     tensors: dict[str, QTensor]

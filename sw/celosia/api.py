@@ -29,9 +29,11 @@ def compile(model: Any, example_input: Any, *, target: str = "icebreaker", calib
     """Compile a trained network into a program for one target's array.
 
     model         : torch.nn.Module, torch.export.ExportedProgram, or path of a ``.pt2`` file.
-    example_input : float32 (1, C, H, W) or (1, F); tells the shapes.
+    example_input : (1, C, H, W), (1, C, L) or (1, F), or such a shape itself; tells the shapes. Of
+                    more than one input the first counts, and one may lack its batch axis
+                    (`Program.remarks` says so).
     target        : a board or a device; ``celosia targets`` lists them.
-    calibration   : float32 (N, C, H, W) or (N, F), or None; "static" exponents need it.
+    calibration   : float32 (N, C, H, W), (N, C, L) or (N, F), or None; "static" exponents need it.
     exponents     : "dynamic" (found for each image) or "static" (fixed by calibration).
     weight_bits, activation_bits : mantissa widths, 4 to 9.
     lanes         : None lets the target's default stand.

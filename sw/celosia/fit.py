@@ -68,7 +68,8 @@ class TargetCheck:
     remedies  : changes with each of which it has been compiled, this target's own first. Where
                 operators are in the way, of the network without them.
     rest_fits : whether only operators are in the way.
-    remarks   : what the width of the accumulators costs, where it fits; mostly nothing.
+    remarks   : what was done with the model and its example, and what the width of the
+                accumulators costs, where it fits; mostly nothing.
     """
 
     target: str

@@ -174,6 +174,7 @@ class Graph:
     input_shape, output_shape : as the user sees them, without the batch axis.
     sources       : the user's source line of a node, by its name, where it is known.
     host          : what the host computes from the output.
+    remarks       : what was done with the model and its example, one line each.
     """
 
     nodes: tuple[Node, ...]
@@ -184,6 +185,7 @@ class Graph:
     output_shape: tuple[int, ...]
     sources: Mapping[str, str] = field(default_factory=dict)
     host: tuple[HostLayer, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @property
     def shapes(self) -> dict[str, Shape]:

@@ -218,7 +218,7 @@ def _at_width(graph: Graph, begun: Begun, width: int, formats: Mapping[str, Form
     return QGraph(tensors=_tensors(graph, formats, rules), nodes=tuple(nodes),
                   input=graph.input, output=graph.output, weight_bits=begun.weight_bits,
                   activation_bits=activation_bits, acc_bits=width,
-                  remarks=narrowed(lost, begun.weight_bits, width))
+                  remarks=graph.remarks + narrowed(lost, begun.weight_bits, width))
 
 
 def _raised(layer: Conv, node: QNode, sw: np.ndarray, begun: Begun) -> QNode:

@@ -288,7 +288,7 @@ def test_what_is_no_network_is_refused_whole() -> None:
     with pytest.raises(CompileError, match="the model returns 2 values"):
         check(Two(), zeros(VECTOR))
     with pytest.raises(CelosiaError, match="example_input must have the shape"):
-        check(nn.Linear(16, 4), zeros((4, 16)))
+        check(nn.Linear(16, 4), zeros((4, 0)))
 
 
 def test_it_is_exported_once(monkeypatch: pytest.MonkeyPatch) -> None:

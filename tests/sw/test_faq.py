@@ -117,8 +117,6 @@ REFUSED = {     # the network, its input's shape, a target; the same with the wa
     "two outputs": (lambda: Joined(lambda a, b: (a, b)), VECTOR, "icebreaker",
                     lambda: Joined(lambda a, b: a), VECTOR, "icebreaker"),
     "branch": (Branch, VECTOR, "icebreaker", lambda: nn.Linear(16, 4), VECTOR, "icebreaker"),
-    "batch": (lambda: nn.Linear(16, 4), (4, 16), "icebreaker",
-              lambda: nn.Linear(16, 4), VECTOR, "icebreaker"),
 }
 
 

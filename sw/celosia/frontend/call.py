@@ -92,8 +92,16 @@ class Call:
             return default
         return (numbers[0], numbers[-1])
 
-    def flat_result(self) -> tuple[int, int, int]:
+    def map_result(self) -> tuple[int, int, int]:
         """Return the result's shape as a map (C, H, W)."""
-        if len(self.shape) == 4:
-            return self.shape[1], self.shape[2], self.shape[3]
-        return math.prod(self.shape), 1, 1
+        return map_shape(self.shape)
+
+
+def map_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Return a tensor's shape, batch axis first, as a map: a line (C, L) is one of height 1, and
+    all else but maps is a vector."""
+    if len(shape) == 4:
+        return shape[1], shape[2], shape[3]
+    if len(shape) == 3:
+        return shape[1], 1, shape[2]
+    return math.prod(shape), 1, 1

@@ -3,17 +3,18 @@
 import copy
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
-import numpy as np
 import torch
 from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
 from torch.utils._pytree import tree_structure
 
 from celosia.frontend import pt2
+from celosia.frontend.examples import Reading
 from celosia.frontend.origin import source_of
 from celosia.frontend.sizes import check_sizes, refuse_large
 from celosia.frontend.tracing import decomposed, tracing, with_plain_names
@@ -24,40 +25,8 @@ _ONE_INPUT = tree_structure(((0,), {}))
 Model: TypeAlias = torch.nn.Module | ExportedProgram | str | os.PathLike
 T = TypeVar("T")
 
-
-def example_tensor(example_input: np.ndarray | torch.Tensor) -> torch.Tensor:
-    """Return a tensor of the example's shape and type; ArgumentError where it is no array."""
-    if not isinstance(example_input, (np.ndarray, torch.Tensor)):
-        sizes = isinstance(example_input, (tuple, torch.Size)) and all(
-            isinstance(size, int) for size in example_input)
-        hint = f"; give torch.zeros({tuple(example_input)})" if sizes else ""
-        raise ArgumentError("example_input must be one numpy array or torch tensor, not "
-                            f"{type(example_input).__name__}{hint}")
-    try:
-        kind = (torch.from_numpy(np.empty(0, example_input.dtype)).dtype
-                if isinstance(example_input, np.ndarray) else example_input.dtype)
-        return torch.zeros(tuple(example_input.shape), dtype=kind)
-    except (TypeError, RuntimeError):
-        raise ArgumentError(f"example_input must be float32, not {example_input.dtype} of the "
-                            f"shape {tuple(example_input.shape)}") from None
-
-
-def check_example(example: torch.Tensor) -> ArgumentError | None:
-    """Return what is wrong with an example that is not float32 (1, C, H, W) or (1, F), or None."""
-    shape = tuple(example.shape)
-    if example.dtype != torch.float32:
-        hint = ("; give example.float(), and model.float() if the model is of that type"
-                if example.is_floating_point() else "")
-        return ArgumentError(f"example_input must be float32, not {example.dtype}{hint}")
-    if len(shape) not in (2, 4) or shape[0] != 1 or example.numel() == 0:
-        hint = ""
-        if len(shape) == 3:
-            hint = "; a map without the batch axis gets it from example_input[None]"
-        elif len(shape) in (2, 4) and shape[0] > 1:
-            hint = "; give one input of the batch, example_input[:1]"
-        return ArgumentError("example_input must have the shape (1, C, H, W) or (1, F), not "
-                             f"{shape}{hint}")
-    return None
+_TRAINED = (torch.nn.modules.batchnorm._BatchNorm, torch.nn.modules.dropout._DropoutNd)
+"""Layers that compute something else in training."""
 
 
 def as_program(model: torch.nn.Module, example: torch.Tensor) -> ExportedProgram:
@@ -70,45 +39,109 @@ def as_program(model: torch.nn.Module, example: torch.Tensor) -> ExportedProgram
                             "the torch.nn.Module that it was made of")
     _check_values(model)
     devices = {str(tensor.device) for tensor in _tensors(model).values()} - {"cpu"}
-    if devices:
+    if devices or other_types(_tensors(model)):
+        what = f"it is on {', '.join(sorted(devices))}" if devices else "it is not float32"
         try:
-            model = copy.deepcopy(model).cpu()
+            model = copy.deepcopy(model).cpu().float()
         except RuntimeError as error:
-            raise CompileError("model", "device", f"it is on {', '.join(sorted(devices))} and "
-                               f"cannot be copied ({quoted(_first_line(error))})",
-                               "give model.cpu()") from error
+            raise CompileError("model", "device", f"{what} and cannot be copied "
+                               f"({quoted(_first_line(error))})",
+                               "give model.cpu().float()") from error
     with tracing(own_code=True), _evaluation(model):
-        try:
-            return _refusing(lambda: torch.export.export(model, (example,)))
-        except CompileError as refusal:
-            other = {part.dtype for part in model.parameters()} - {example.dtype}
-            if not other:
-                raise
-            names = " and ".join(sorted(str(dtype) for dtype in other))
-            raise CompileError(refusal.node, refusal.operator, refusal.problem,
-                               f"its parameters are {names}: give model.float()",
-                               refusal.source) from refusal
+        return _refusing(lambda: torch.export.export(model, (example,)))
 
 
-def export(model: Model, example: torch.Tensor) -> ExportedProgram:
+def other_types(tensors: Mapping[str, Any]) -> list[str]:
+    """Return the types of floating-point numbers other than float32 that some tensors have."""
+    return sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()
+                   if isinstance(tensor, torch.Tensor) and tensor.is_floating_point()}
+                  - {"float32"})
+
+
+def export(model: torch.nn.Module | ExportedProgram, example: torch.Tensor) -> ExportedProgram:
     """Return the model's inference as an exported program in core ATen operators.
 
     A module is exported in evaluation mode and left as it was. Shapes that a program leaves open
     are fixed to the example's. CompileError where torch.export does not take the model.
     """
-    if isinstance(model, (str, os.PathLike)):
-        model = load_exported(model)
     with tracing():
-        if isinstance(model, ExportedProgram):
-            if not model.range_constraints:
-                return _bounded(_refusing(decomposed, model))
-            module = _refusing(lambda: with_plain_names(model).module())
-            return _bounded(
-                _refusing(lambda: decomposed(torch.export.export(module, (example,)))))
-        if not isinstance(model, torch.nn.Module):
-            raise ArgumentError("model must be a torch.nn.Module, a torch.export.ExportedProgram "
-                                f"or the path of a .pt2 file, not {type(model).__name__}")
-        return _bounded(_refusing(decomposed, as_program(model, example)))
+        if isinstance(model, torch.nn.Module):
+            return _bounded(_refusing(decomposed, as_program(model, example)))
+        if not model.range_constraints:
+            return _bounded(_refusing(decomposed, model))
+        module = _refusing(lambda: with_plain_names(model).module())
+        own = example if (declared := declared_input(model)) is None else example.to(declared.dtype)
+        return _bounded(_refusing(lambda: decomposed(torch.export.export(module, (own,)))))
+
+
+def opened(model: Model) -> torch.nn.Module | ExportedProgram:
+    """Return a model, read where it is a path; ArgumentError where it is none."""
+    if isinstance(model, (str, os.PathLike)):
+        return load_exported(model)
+    if not isinstance(model, (torch.nn.Module, ExportedProgram)):
+        raise ArgumentError("model must be a torch.nn.Module, a torch.export.ExportedProgram "
+                            f"or the path of a .pt2 file, not {type(model).__name__}")
+    return model
+
+
+def declared_input(program: ExportedProgram) -> torch.Tensor | None:
+    """Return a program's input as it was traced, without values; None unless it is one tensor."""
+    names = [spec.arg.name for spec in program.graph_signature.input_specs
+             if spec.kind == InputKind.USER_INPUT]
+    found = [node.meta.get("val") for node in program.graph.nodes
+             if node.op == "placeholder" and node.name in names]
+    return found[0] if len(found) == 1 and isinstance(found[0], torch.Tensor) else None
+
+
+def exported(model: torch.nn.Module | ExportedProgram,
+             ways: Iterable[Reading]) -> tuple[ExportedProgram, Reading]:
+    """Return a model's program, and of several ways to read its example the first that goes all
+    the way with one input; else the first of which torch makes a program.
+
+    CompileError where torch.export does not take the model, as `export` has it.
+    """
+    if isinstance(model, ExportedProgram):
+        declared = declared_input(model)
+        every = list(ways)
+        way = next((way for way in every if declared is not None and _fits(declared, way.example)),
+                   every[0])
+        return export(model, way.example), way
+    found: tuple[ExportedProgram, Reading] | None = None
+    problem: CompileError | None = None
+    for way in ways:
+        try:
+            program = export(model, way.example)
+        except CompileError as refusal:
+            problem = problem or refusal
+            continue
+        if _of_one_input(program):
+            return program, way
+        found = found or (program, way)
+    if found is None:
+        assert problem is not None
+        raise problem
+    return found
+
+
+def _fits(declared: torch.Tensor, example: torch.Tensor) -> bool:
+    """Whether an example has the sizes of a program's input, as far as these are fixed."""
+    return declared.ndim == example.ndim and all(
+        size == own for size, own in zip(declared.shape, example.shape, strict=True)
+        if isinstance(size, int))
+
+
+def _of_one_input(program: ExportedProgram) -> bool:
+    """Whether all tensors that a program makes of its input keep the batch axis of 1."""
+    names = {spec.arg.name for spec in program.graph_signature.input_specs
+             if spec.kind == InputKind.USER_INPUT}
+    made: set[torch.fx.Node] = set()
+    for node in program.graph.nodes:
+        if node.name in names or made.intersection(node.all_input_nodes):
+            made.add(node)
+            value = node.meta.get("val")
+            if isinstance(value, torch.Tensor) and value.shape[:1] != (1,):
+                return False
+    return True
 
 
 def _bounded(program: ExportedProgram) -> ExportedProgram:
@@ -120,6 +153,18 @@ def _bounded(program: ExportedProgram) -> ExportedProgram:
 
 def _tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return dict(model.named_parameters()) | dict(model.named_buffers())
+
+
+def remarks(model: torch.nn.Module | ExportedProgram) -> list[str]:
+    """Return what was done with a model to compile it, one line for each thing."""
+    found = []
+    tensors = model.state_dict if isinstance(model, ExportedProgram) else _tensors(model)
+    if types := other_types(tensors):
+        found.append(f"the model's {' and '.join(types)} parameters were taken as float32")
+    if isinstance(model, torch.nn.Module) and any(
+            part.training for part in model.modules() if isinstance(part, _TRAINED)):
+        found.append("the model was in training mode, and is compiled as after model.eval()")
+    return found
 
 
 def _check_values(model: torch.nn.Module) -> None:

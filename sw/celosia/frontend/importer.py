@@ -5,15 +5,15 @@ import operator as operators
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Node as FxNode
 
 from celosia.frontend import origin
-from celosia.frontend.call import Call, Constant, Value
+from celosia.frontend.call import Call, Constant, Value, map_shape
 from celosia.frontend.constants import fold
-from celosia.frontend.export import Model, check_example, example_tensor, export
+from celosia.frontend.examples import RANKS, Example, check_example, example_tensor, readings
+from celosia.frontend.export import Model, export, exported, opened, remarks
 from celosia.frontend.operators import HANDLERS, reshape
 from celosia.frontend.refusals import Refusals
 from celosia.frontend.tail import split
@@ -27,11 +27,11 @@ NAME_LENGTH = 900
 W = TypeVar("W", bound="Importer")
 
 
-def import_model(model: Model, example_input: np.ndarray | torch.Tensor) -> Graph:
+def import_model(model: Model, example_input: Example) -> Graph:
     """Return a PyTorch model as a float graph.
 
     model         : torch.nn.Module (left as it was), ExportedProgram, or the path of a .pt2 file.
-    example_input : float32 (1, C, H, W) or (1, F); only its shape counts.
+    example_input : as `celosia.compile` has it; only its shape counts.
 
     Raises CompileError naming the layer, the operator that cannot be compiled and the line of the
     user's source, ArgumentError for a wrong argument, CelosiaError for a file that cannot be read.
@@ -40,16 +40,18 @@ def import_model(model: Model, example_input: np.ndarray | torch.Tensor) -> Grap
     return walker(Importer, model, example_input).graph()
 
 
-def walker(kind: type[W], model: Model, example_input: np.ndarray | torch.Tensor) -> W:
+def walker(kind: type[W], model: Model, example_input: Example) -> W:
     """Return what walks the model's program, which it was exported to."""
-    example = example_tensor(example_input)
-    refusal = check_example(example)
+    given = example_tensor(example_input)
+    refusal, model = check_example(given), opened(model)
     if refusal is None:
-        return kind(export(model, example), example)
-    if isinstance(model, torch.nn.Module) and example.ndim and len(example) == 1:
-        # Layers that take such an example, an LSTM or an embedding, are what does not compile.
+        program, way = exported(model, readings(given))
+        done = [way.remark] if way.remark else []
+        return kind(program, way.example, remarks=(*done, *remarks(model)))
+    if isinstance(model, torch.nn.Module) and given.ndim and len(given) == 1:
+        # Layers that take such an example, an embedding, are what does not compile.
         try:
-            return kind(export(model, example), example, refusal)
+            return kind(export(model, given), given, refusal)
         except CompileError:
             pass
     raise refusal
@@ -58,12 +60,13 @@ def walker(kind: type[W], model: Model, example_input: np.ndarray | torch.Tensor
 class Importer:
     """Walks one program.
 
-    example : what ``program`` was exported with.   wrong : what is wrong with its shape.
+    example : what ``program`` was exported with.   wrong : what is wrong with it.
+    remarks : what was done with model and example so far.
     """
 
     def __init__(self, program: torch.export.ExportedProgram, example: torch.Tensor,
-                 wrong: ArgumentError | None = None) -> None:
-        self.program, self.wrong = program, wrong
+                 wrong: ArgumentError | None = None, remarks: tuple[str, ...] = ()) -> None:
+        self.program, self.wrong, self.remarks = program, wrong, remarks
         self.operands: dict[FxNode, Value | Constant] = {}
         self.nodes: list[Node] = []
         self.shapes: dict[str, tuple[int, int, int]] = {}
@@ -99,7 +102,8 @@ class Importer:
         return verify(Graph(nodes=tuple(nodes), input=source.name,
                             input_map=self.shapes[source.name], input_shape=source.shape[1:],
                             output=result.name, output_shape=result.shape[1:],
-                            sources=self.sources, host=self.tail.layers))
+                            sources=self.sources, host=self.tail.layers,
+                            remarks=self.remarks))
 
     def _placeholders(self, shape: tuple[int, ...]) -> Value:
         placeholders = {n.name: n for n in self.program.graph.nodes if n.op == "placeholder"}
@@ -120,10 +124,11 @@ class Importer:
         if declared != shape:
             raise CompileError(first.name, "input",
                                f"the program takes {declared}, example_input has {shape}",
-                               "give an example_input of the shape the model was exported with")
+                               "give an example_input of the shape the model was exported with"
+                               if declared[:1] == (1,) else "export it with one input, (1, ...)")
         value = Value(first.name, shape)
         self.operands[first] = value
-        self.shapes[value.name] = (shape[1:] if len(shape) == 4 else (math.prod(shape), 1, 1))
+        self.shapes[value.name] = map_shape(shape)
         return value
 
     def _output(self) -> FxNode:
@@ -164,7 +169,7 @@ class Importer:
                     between=self._unique(f"{name}.inner"), source=source)
         if handler is None:
             raise self.refusals.unsupported(node, call)
-        ranks = range(1, 9) if handler is reshape else (2, 4)   # squeezed one axis at a time
+        ranks = range(1, 9) if handler is reshape else RANKS   # squeezed one axis at a time
         if len(shape) not in ranks or shape[0] != 1 or 0 in shape:
             raise self.refusals.wrong_shape(node, call, self.wrong)
         try:

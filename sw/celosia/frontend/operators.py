@@ -171,7 +171,7 @@ def pad(call: Call) -> Node:
 
 
 def reshape(call: Call) -> Node:
-    return Reshape(name=call.name, input=call.value("self").name, shape=call.flat_result())
+    return Reshape(name=call.name, input=call.value("self").name, shape=call.map_result())
 
 
 def same(call: Call) -> str:

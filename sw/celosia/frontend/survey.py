@@ -3,15 +3,14 @@
 What is refused is left out, and the walk goes on behind it.
 """
 
-import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch.fx import Node as FxNode
 
 from celosia.frontend import origin
-from celosia.frontend.call import Constant, Value
+from celosia.frontend.call import Constant, Value, map_shape
+from celosia.frontend.examples import RANKS, Example
 from celosia.frontend.export import Model
 from celosia.frontend.importer import Importer, result_shape, walker
 from celosia.frontend.operators import HANDLERS
@@ -34,7 +33,7 @@ class Survey:
     refusals: tuple[CompileError, ...]
 
 
-def survey(model: Model, example_input: np.ndarray | torch.Tensor) -> Survey:
+def survey(model: Model, example_input: Example) -> Survey:
     """Return what is in a PyTorch model.
 
     Arguments and errors are those of `celosia.frontend.import_model`, except that operators which
@@ -53,8 +52,8 @@ class _Surveyor(Importer):
     """
 
     def __init__(self, program: torch.export.ExportedProgram, example: torch.Tensor,
-                 wrong: ArgumentError | None = None) -> None:
-        super().__init__(program, example, wrong)
+                 wrong: ArgumentError | None = None, remarks: tuple[str, ...] = ()) -> None:
+        super().__init__(program, example, wrong, remarks)
         self.found: dict[tuple[str, str], CompileError] = {}
         self.calls: set[str] = set()
         self.unknown: set[str] = set()
@@ -112,7 +111,7 @@ class _Surveyor(Importer):
             return passed
         name = self._unique(f"behind {node.name}")
         self.unknown.add(name)
-        if len(shape) not in (2, 4) or shape[0] != 1 or 0 in shape:
+        if len(shape) not in RANKS or shape[0] != 1 or 0 in shape:
             self.loose.add(name)
-        self.shapes[name] = shape[1:] if len(shape) == 4 else (math.prod(shape), 1, 1)
+        self.shapes[name] = map_shape(shape)
         return Value(name, shape)

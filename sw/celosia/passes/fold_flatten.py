@@ -24,9 +24,10 @@ def fold_flatten(graph: Graph) -> Graph:
 
     After: no Reshape is left. A linear layer's columns stay in PyTorch's flatten order
     (c * H + y) * W + x. ReLU, add and one factor for each channel work on the map before it was
-    flattened. A vector given as the network's input may be reshaped into a map, and the output
-    into anything.
+    flattened. The network's input may be reshaped into any map, and the output into anything. Of
+    several reshapes in a row the last one counts.
     """
+    graph = _last_ones(graph)
     state = _State({graph.input: graph.input_map})
     input_map = graph.input_map
     for node in graph.nodes:
@@ -44,8 +45,23 @@ def fold_flatten(graph: Graph) -> Graph:
                    output=state.names.get(graph.output, graph.output))
 
 
+def _last_ones(graph: Graph) -> Graph:
+    """Return the graph without reshapes that others alone read."""
+    sources: dict[str, str] = {}
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        if isinstance(node, Reshape):
+            node = replace(node, input=sources.get(node.input, node.input))
+            sources[node.name] = node.input
+        nodes.append(node)
+    graph = replace(graph, nodes=tuple(nodes))
+    uses = graph.uses
+    return replace(graph, nodes=tuple(
+        node for node in nodes if uses[node.name] or not isinstance(node, Reshape)))
+
+
 def _unflattens_input(graph: Graph, node: Reshape) -> bool:
-    return (node.input == graph.input and len(graph.input_shape) == 1
+    return (node.input == graph.input and node.shape[1:] != (1, 1)
             and graph.uses[graph.input] == 1)
 
 
