@@ -212,7 +212,7 @@ ORDER = {
     """,
     "celosia.passes": """
         average_to_linear, fold_batchnorm, fold_flatten, fold_forward, fold_padding,
-          fuse_epilogue, vector_input
+          fuse_epilogue, part_pools, vector_input
         select_nodes
         __init__
     """,

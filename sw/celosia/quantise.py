@@ -295,6 +295,9 @@ def _calibrate(graph: QGraph, calibration: np.ndarray) -> QGraph:
         calibration = calibration.detach().cpu().numpy()
     if len(calibration) == 0:
         raise ArgumentError("calibration holds no inputs; give it at least one")
+    if calibration.shape[1:] != (wanted := graph.tensors[graph.input].user_shape):
+        raise ArgumentError(f"calibration: shape {calibration.shape}, the network takes (N, "
+                            f"{', '.join(map(str, wanted))}); reshape it")
     found = golden.run(graph, calibration, keep_tensors=False).exponents
     return fixed(graph, {name: int(values.max()) for name, values in found.items()})
 

@@ -110,8 +110,6 @@ REFUSED = {     # the network, its input's shape, a target; the same with the wa
                     (1, 1, 16, 16), "ulx3s-85f",
                     lambda: nn.Sequential(nn.Conv2d(1, 4, 3), nn.MaxPool2d(2)),
                     (1, 1, 16, 16), "ulx3s-85f"),
-    "Conv1d": (lambda: nn.Conv1d(3, 16, 5), (1, 3, 32), "ulx3s-85f",
-               lambda: nn.Conv2d(3, 16, (1, 5)), (1, 3, 1, 32), "ulx3s-85f"),
     "cat": (lambda: Joined(lambda a, b: torch.cat([a, b], 1)), VECTOR, "ulx3s-85f",
             lambda: Joined(torch.add), VECTOR, "ulx3s-85f"),
     "two outputs": (lambda: Joined(lambda a, b: (a, b)), VECTOR, "icebreaker",

@@ -103,6 +103,12 @@ MODELS = {
     "adaptive to one": lambda: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(),
                                              nn.Linear(4, 3)),
     "mean": lambda: Function(lambda x: x.mean((-1, 2))),
+    "mean of columns": lambda: Function(lambda x: x.mean(2)),
+    "mean of lines": lambda: Function(lambda x: x.mean(3, keepdim=True)),
+    "mean, flat": lambda: Function(lambda x: F.relu(F.relu(x).flatten(2)).mean(-1)),
+    "largest": lambda: Function(lambda x: x.amax((2, 3))),
+    "largest, flat": lambda: Function(lambda x: F.relu(x).flatten(2).amax(2)),
+    "adaptive maximum": lambda: nn.AdaptiveMaxPool2d((4, 1)),
     "mean, kept": lambda: Function(lambda x: x.mean((2, 3), keepdim=True).squeeze(-1).squeeze(-1)),
     "linear": lambda: nn.Sequential(nn.Flatten(), nn.Linear(256, 7), nn.BatchNorm1d(7), nn.ReLU(),
                                     nn.Linear(7, 3, bias=False)),
@@ -113,6 +119,39 @@ MODELS = {
                                      nn.Dropout2d()),
     "contiguous": lambda: Function(lambda x: x.contiguous().clone() + x.detach()),
 }
+
+
+LINES = {       # of networks over lines
+    "conv": lambda: nn.Conv1d(4, 6, 3, stride=2, padding=2, dilation=2),
+    "grouped, normalised": lambda: nn.Sequential(
+        nn.Conv1d(4, 6, 3, padding="same"), nn.BatchNorm1d(6), nn.ReLU(),
+        nn.Conv1d(6, 4, 3, groups=2)),
+    "batch norm first": lambda: nn.Sequential(nn.BatchNorm1d(4), nn.Conv1d(4, 6, 1)),
+    "max pool": lambda: nn.Sequential(nn.Conv1d(4, 6, 3), nn.ReLU(), nn.MaxPool1d(2)),
+    "max pool, overlapping": lambda: nn.MaxPool1d(3, 2),
+    "average pool": lambda: nn.AvgPool1d(3, 2, padding=1),
+    "adaptive": lambda: nn.AdaptiveAvgPool1d(4),
+    "adaptive maximum": lambda: nn.AdaptiveMaxPool1d(2),
+    "classifier": lambda: nn.Sequential(nn.Conv1d(4, 6, 3), nn.AdaptiveAvgPool1d(1), nn.Flatten(),
+                                        nn.Linear(6, 3)),
+    "flattened": lambda: nn.Sequential(nn.Conv1d(4, 3, 3), nn.ReLU(), nn.Flatten(),
+                                       nn.Linear(42, 5)),
+    "mean": lambda: Function(lambda x: x.mean(-1)),
+    "largest": lambda: Function(lambda x: F.relu(x.amax(2, keepdim=True))),
+    "maximum": lambda: Function(lambda x: x.max(2)[0]),
+    "padded": lambda: nn.Sequential(nn.ZeroPad1d((2, 0)), nn.Conv1d(4, 4, 3)),
+    "added": lambda: Function(lambda x: F.relu(x) + F.max_pool1d(x, 1)),
+    "a map for a while": lambda: nn.Sequential(
+        nn.Unflatten(2, (1, 16)), nn.Conv2d(4, 3, (1, 3)), nn.Flatten(2), nn.Conv1d(3, 2, 3)),
+}
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_operators_on_lines_compute_what_pytorch_computes(name: str) -> None:
+    torch.manual_seed(3)
+    model, shape = randomise(LINES[name]()), (1, 4, 16)
+    ratio = snr(model, import_model(model, shape), shape)
+    assert ratio > 38, f"{ratio:.1f} dB"
 
 
 @pytest.mark.parametrize("name", MODELS)

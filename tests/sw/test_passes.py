@@ -1,5 +1,6 @@
 """Each pass, against a float interpreter of the graph that knows no fusion."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -26,6 +27,7 @@ from celosia.passes.fold_flatten import fold_flatten
 from celosia.passes.fold_forward import fold_forward
 from celosia.passes.fold_padding import fold_padding
 from celosia.passes.fuse_epilogue import fuse_epilogue
+from celosia.passes.part_pools import part_pools
 from celosia.passes.select_nodes import select_nodes
 from celosia.passes.vector_input import vector_input
 from celosia_spec.epilogue import Clamp, Epilogue, Identity, Pool, Relu
@@ -221,6 +223,19 @@ def test_the_output_may_be_reshaped_unless_it_is_read() -> None:
     with pytest.raises(CompileError, match=r"reshapes \(3, 6, 6\) to \(12, 3, 3\)"):
         fold_flatten(graph_of(conv("a", "x", 3, 4), reshape, relu("r", "f"),
                               output="f"))
+
+
+@pytest.mark.parametrize(("shape", "window", "stride", "sizes"), [
+    ((2, 6, 6), (5, 6), (5, 6), [6, 5]), ((2, 8, 9), (7, 6), (1, 2), [6, 7]),
+    ((2, 12, 70), (12, 70), (12, 70), [14, 5, 12]), ((1, 1, 74), (1, 37), (1, 37), [37]),
+    ((2, 10, 8), (5, 8), (2, 1), [8, 5]), ((1, 9, 40), (1, 33), (3, 1), [33, 1]),
+])
+def test_large_pools_are_parted(shape, window, stride, sizes) -> None:
+    before = graph_of(MaxPool(name="p", input="x", pool=Pool(window=window, stride=stride)),
+                      relu("r", "p"), shape=shape)
+    after = same(before, part_pools(before))
+    assert [math.prod(node.pool.window) for node in after.nodes[:-1]] == sizes
+    assert after.nodes[-2].name == "p"
 
 
 def test_batchnorm_alone_is_a_depthwise_layer() -> None:

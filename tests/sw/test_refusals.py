@@ -161,14 +161,29 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
     "adaptive": (lambda: nn.Sequential(nn.AdaptiveAvgPool2d(3)), "0 (adaptive_avg_pool2d): a map "
                  "of 8 x 8 does not divide into 3 x 3; choose an output size that divides the map",
                  lambda: nn.Sequential(nn.AdaptiveAvgPool2d(4))),
-    "mean": (lambda: Function(lambda x: x.mean(2, keepdim=True)), "mean (mean): the mean over axes "
-             "[2] of shape (1, 4, 8, 8) is not supported; take the mean over the axes (2, 3) of a "
+    "mean": (lambda: Function(lambda x: x.mean(1, keepdim=True)), "mean (mean): the mean over axes "
+             "[1] of shape (1, 4, 8, 8) is not supported; take the mean over the axes (2, 3) of a "
              "map", lambda: Function(lambda x: x.mean((2, 3), keepdim=True))),
+    "largest of all": (lambda: Function(lambda x: x.amax((1, 3))), "amax (amax): the maximum "
+                       "over axes [1, 3] of shape (1, 4, 8, 8) is not supported; take the "
+                       "maximum over the axes (2, 3) of a map",
+                       lambda: Function(lambda x: x.amax((2, 3)))),
+    "lines of maps": (
+        lambda: Function(lambda a, b, x: b(a(x).flatten(2)), conv(), nn.Conv1d(4, 4, 3)),
+        "layers.1 (conv): works on lines that were maps of shape (4, 8, 8); take the mean or the "
+        "maximum of all of each line, or keep the maps",
+        lambda: Function(lambda a, x: a(x).flatten(2).mean(2), conv())),
+    "padded channels": (lambda: Function(lambda a, x: a(F.pad(x, (0, 0, 0, 0, 1, 1))), conv(6)),
+                        "pad (pad): pads [0, 0, 0, 0, 1, 1] with 0; pad height and width with "
+                        "zeros only", ALONE),
+    "padded vector": (lambda: Function(lambda a, x: a(F.pad(x.flatten(1), (2, 0))),
+                                       nn.Linear(258, 4)),
+                      "pad (pad): pads [2, 0] with 0; pad height and width with zeros only", head),
     "broadcast": (lambda: Function(lambda x: x + x.mean((2, 3), keepdim=True)), "add (add): shapes "
                   "(1, 4, 8, 8) and (1, 4, 1, 1) differ; add tensors of equal shape",
                   lambda: Function(lambda x: x + F.relu(x))),
     "batch": (lambda: nn.Sequential(nn.Linear(8, 3)), "0 (linear): its result has the shape (32, "
-              "8); keep every tensor as (1, C, H, W) or (1, F)",
+              "8); keep every tensor as (1, C, H, W), (1, C, L) or (1, F)",
               lambda: nn.Sequential(nn.Flatten(), nn.Linear(256, 3))),
     "three axes": (lambda: Function(lambda x: F.relu(F.relu(x).reshape(1, 16, 16))), "reshape "
                    "(reshape): reshapes (4, 8, 8) to (16, 1, 16); flatten maps into vectors only",
@@ -184,8 +199,8 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
     "no output": (lambda: Function(lambda x: 3), "output (output): the model returns no tensor; "
                   "return exactly one tensor", lambda: Function(F.relu)),
     "empty": (lambda: Function(lambda x: F.linear(x.flatten(1), torch.zeros(0, 256))),
-              "linear (linear): its result has the shape (1, 0); keep every tensor as (1, C, H, W) "
-              "or (1, F)", head),
+              "linear (linear): its result has the shape (1, 0); keep every tensor as (1, C, H, "
+              "W), (1, C, L) or (1, F)", head),
     "ends the process": (lambda: Function(lambda x: sys.exit(3)), "model (torch.export): the model "
                          "cannot be exported (3); make its forward pass accept one float32 tensor "
                          "of example_input's shape", lambda: Function(F.relu)),
@@ -223,9 +238,6 @@ OTHERS = {      # networks whose inputs have other shapes; the layer is named, n
                                    nn.MultiheadAttention(16, 2, batch_first=True)),
                   torch.zeros(1, 10, 16), f"layers.0 (MultiheadAttention): {SAID}; "
                   f"{REMEDIES['multiheadattention']}", lambda: nn.Linear(160, 160), (1, 160)),
-    "Conv1d": (lambda: nn.Sequential(nn.Conv1d(3, 4, 5)), torch.zeros(1, 3, 64),
-               f"0 (Conv1d): {SAID}; {REMEDIES['conv1d']}",
-               lambda: nn.Sequential(nn.Conv2d(3, 4, (1, 5))), (1, 3, 1, 64)),
     "Conv3d": (lambda: nn.Sequential(nn.Conv3d(3, 4, 3)), torch.zeros(1, 3, 4, 4, 4),
                f"0 (Conv3d): {SAID}; {REMEDIES['conv3d']}",
                lambda: nn.Sequential(nn.Conv2d(12, 4, 3)), (1, 12, 4, 4)),

@@ -158,7 +158,11 @@ def _tensor(graph: QGraph, tensor: QTensor, made: int, rings: Mapping[str, int])
     """Return a tensor of which so many lines are made in a step."""
     count, height, width = tensor.shape
     user = tensor.user_shape
-    if made != height:
+    if made != height and len(user) == 2 and user != (count, height):
+        user = (made, width)            # a map of one channel, which has no axis
+    elif made != height and len(user) == 2:
+        user = (count, made)
+    elif made != height:
         user = (count, made, width) if len(user) != 3 or user[1] == height else (count, width, made)
     own = replace(tensor, shape=(count, made, width), user_shape=user)
     return Ring(**vars(own), lines=rings[own.name]) if own.name in rings else own

@@ -5,7 +5,7 @@ of the tensor that its result is the same as.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,14 +25,15 @@ def conv2d(call: Call) -> Node:
     if call.args["transposed"]:
         raise call.refuse("not supported by this machine", REMEDIES["conv_transpose2d"])
     source, weight = call.value("input"), call.constant("weight", "weight")
+    stride, (top, left), dilation = (call.pair(name) for name in ("stride", "padding", "dilation"))
+    if weight.ndim == 3:        # of lines
+        weight, stride, top, dilation = weight[:, :, None], (1, stride[1]), 0, (1, dilation[1])
     if weight.ndim != 4:
-        raise call.refuse(f"the convolution has {weight.ndim - 2} spatial dimensions, not 2",
-                          "use Conv2d")
-    top, left = call.pair("padding")
+        raise call.refuse(f"the convolution has {weight.ndim - 2} spatial dimensions",
+                          "use Conv2d or Conv1d")
     return Conv(name=call.name, input=source.name, weight=weight,
                 bias=call.optional("bias", "bias"), groups=int(call.args["groups"]),
-                stride=call.pair("stride"), padding=(top, left, top, left),
-                dilation=call.pair("dilation"))
+                stride=stride, padding=(top, left, top, left), dilation=dilation)
 
 
 def _linear(call: Call, source: Value, weight: np.ndarray, bias: np.ndarray | None) -> Node:
@@ -140,30 +141,62 @@ def avg_pool2d(call: Call) -> Node:
 
 
 def adaptive_avg_pool2d(call: Call) -> Node:
-    source, (high, wide) = call.value("self"), call.pair("output_size")
-    _, _, height, width = source.shape
+    window = _parts(call)
+    return AvgPool(name=call.name, input=call.value("self").name, window=window, stride=window,
+                   divisor=window[0] * window[1])
+
+
+def adaptive_max_pool2d(call: Call) -> Node:
+    window = _parts(call)
+    return MaxPool(name=call.name, input=call.value("self").name,
+                   pool=Pool(window=window, stride=window))
+
+
+def _parts(call: Call) -> tuple[int, int]:
+    """Return the size of the parts that adaptive pooling divides a map into."""
+    _, _, height, width = call.value("self").shape
+    high, wide = call.pair("output_size")
     if height % high or width % wide:
         raise call.refuse(f"a map of {height} x {width} does not divide into {high} x {wide}",
                           "choose an output size that divides the map")
-    window = (height // high, width // wide)
-    return AvgPool(name=call.name, input=source.name, window=window, stride=window,
-                   divisor=window[0] * window[1])
+    return height // high, width // wide
 
 
 def mean(call: Call) -> Node:
-    source = call.value("self")
-    axes = sorted(axis % len(source.shape) for axis in call.args["dim"] or ())
-    if len(source.shape) != 4 or axes != [2, 3]:
-        raise call.refuse(f"the mean over axes {axes} of shape {source.shape} is not supported",
-                          "take the mean over the axes (2, 3) of a map")
-    window = source.shape[2], source.shape[3]
-    return AvgPool(name=call.name, input=source.name, window=window, stride=window,
+    window = _reduced(call, "mean", call.args["dim"] or ())
+    return AvgPool(name=call.name, input=call.value("self").name, window=window, stride=window,
                    divisor=window[0] * window[1])
+
+
+def largest(call: Call) -> Node:
+    if call.args.get("dim") is None:
+        raise call.refuse("it compares all elements, or two tensors", "use a max-pool, or amax "
+                          "over the axes (2, 3)")
+    axes = call.args["dim"]
+    window = _reduced(call, "maximum", axes if isinstance(axes, (list, tuple)) else [axes])
+    return MaxPool(name=call.name, input=call.value("self").name,
+                   pool=Pool(window=window, stride=window))
+
+
+def _reduced(call: Call, what: str, given: Sequence[int]) -> tuple[int, int]:
+    """Return the window over which a mean or maximum is taken: height, width or both of a map, or
+    the length of lines."""
+    shape = call.value("self").shape
+    axes = sorted(axis % len(shape) for axis in given)
+    if len(shape) == 3 and axes == [2]:
+        return 1, shape[2]
+    # A map of one column is no line.
+    as_it_was = len(call.shape) != 3 or axes == [2] or shape[2] == 1
+    if len(shape) != 4 or axes not in ([2], [3], [2, 3]) or not as_it_was:
+        raise call.refuse(f"the {what} over axes {axes} of shape {shape} is not supported",
+                          f"take the {what} over the axes (2, 3) of a map")
+    return shape[2] if 2 in axes else 1, shape[3] if 3 in axes else 1
 
 
 def pad(call: Call) -> Node:
     amounts = [int(v) for v in call.args["pad"]] + [0] * 8
-    if call.args["value"] != 0 or min(amounts) < 0 or any(amounts[4:]):
+    sides = 2 * (len(call.shape) - 2)
+    if call.args["value"] != 0 or min(amounts) < 0 or any(amounts[sides:]):
         raise call.refuse(f"pads {call.args['pad']} with {call.args['value']:g}",
                           "pad height and width with zeros only")
     left, right, top, bottom = amounts[:4]
@@ -207,7 +240,10 @@ HANDLERS: dict[str, tuple[str, Handler]] = {
     "max_pool2d_with_indices": ("max_pool2d", max_pool2d),
     "avg_pool2d": ("avg_pool2d", avg_pool2d),
     "_adaptive_avg_pool2d": ("adaptive_avg_pool2d", adaptive_avg_pool2d),
+    "adaptive_max_pool2d": ("adaptive_max_pool2d", adaptive_max_pool2d),
     "mean": ("mean", mean),
+    "amax": ("amax", largest),
+    "max": ("max", largest),
     "add": ("add", arithmetic.add),
     "sub": ("sub", arithmetic.sub),
     "rsub": ("rsub", arithmetic.rsub),

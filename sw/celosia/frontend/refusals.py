@@ -9,12 +9,13 @@ from celosia.frontend.origin import PASSIVE, call_of, function, operator, torch_
 from celosia_spec.errors import ArgumentError, CelosiaError, CompileError
 
 LAYERS = frozenset({
-    "Conv2d", "Linear", "BatchNorm1d", "BatchNorm2d", "ReLU", "ReLU6", "Hardtanh", "MaxPool2d",
-    "AvgPool2d", "AdaptiveAvgPool2d", "Flatten", "Unflatten", "Dropout", "Dropout1d", "Dropout2d",
-    "Identity", "ZeroPad2d"})
+    "Conv1d", "Conv2d", "Linear", "BatchNorm1d", "BatchNorm2d", "ReLU", "ReLU6", "Hardtanh",
+    "MaxPool1d", "MaxPool2d", "AvgPool1d", "AvgPool2d", "AdaptiveAvgPool1d", "AdaptiveAvgPool2d",
+    "AdaptiveMaxPool1d", "AdaptiveMaxPool2d", "Flatten", "Unflatten", "Dropout", "Dropout1d",
+    "Dropout2d", "Identity", "ZeroPad1d", "ZeroPad2d", "ConstantPad1d", "ConstantPad2d"})
 """Classes of torch that compile, at least with some of their settings."""
 
-REMEDY = ("use the supported operators: conv2d, linear, batch_norm, relu, relu6, hardtanh, "
+REMEDY = ("use the supported operators: conv2d, conv1d, linear, batch_norm, relu, relu6, hardtanh, "
           "max_pool2d, avg_pool2d, add, flatten and a constant for each channel")
 
 _AT_END = "leave it out of the network and apply it to the outputs on the host"
@@ -24,10 +25,9 @@ _NORM = "replace it with BatchNorm and train the model again"
 _WINDOW = "use linear layers or convolutions over the whole window"
 _LINEAR = "use linear layers with constant weights"
 _SIZE = "keep the size of the maps, nothing on this machine enlarges one"
-_ORDER = "keep the axes in the order (1, C, H, W)"
+_ORDER = "keep the axes in the order (1, C, H, W) or (1, C, L)"
 _SPLIT = "use a layer for each part instead of splitting the result of one"
 _JOIN = "give each tensor a layer of its own and add their results"
-_ONE_LINE = "use the two-dimensional layers on maps (1, C, 1, L)"
 _GATE = "leave the gate out, this machine multiplies by constants only"
 
 _REMEDIES: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -44,7 +44,6 @@ _REMEDIES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (_ORDER, ("permute", "transpose", "movedim", "channel_shuffle")),
     (_SPLIT, ("split", "split_with_sizes", "chunk", "unbind", "tensor_split")),
     (_JOIN, ("cat", "concat", "stack")),
-    (_ONE_LINE, ("conv1d", "max_pool1d", "avg_pool1d", "adaptive_avg_pool1d")),
     ("use Conv2d, with the third axis among the channels", ("conv3d",)),
     ("use a 1 x 1 convolution, of stride 2 where every second element is taken", ("slice",)),
     ("pad height and width with zeros", ("pad",)),
@@ -85,7 +84,7 @@ class Refusals:
         remedy = next((REMEDIES[name] for name in names if name in REMEDIES), REMEDY)
         if remedy == _RELU and self._gates(node):
             remedy = _GATE
-        elif remedy not in (_WINDOW, _LINEAR, _ONE_LINE) and self._alone(node):
+        elif remedy not in (_WINDOW, _LINEAR) and self._alone(node):
             first = self._taken(self._parts(node)) == {self.input.name}
             if not self._readers(node) and not first:
                 remedy = _AT_END
@@ -101,7 +100,7 @@ class Refusals:
         if _layer(node) or function(node) in REMEDIES:
             return self.unsupported(node, call)
         return wrong or call.refuse(f"its result has the shape {call.shape}",
-                                    "keep every tensor as (1, C, H, W) or (1, F)")
+                                    "keep every tensor as (1, C, H, W), (1, C, L) or (1, F)")
 
     def explained(self, node: FxNode, call: Call, word: str, refusal: CompileError) -> CompileError:
         """Return the refusal of an operator, or of the function that it is a step of: PReLU is a

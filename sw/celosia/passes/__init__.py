@@ -13,13 +13,14 @@ from celosia.passes.fold_flatten import fold_flatten
 from celosia.passes.fold_forward import fold_forward
 from celosia.passes.fold_padding import fold_padding
 from celosia.passes.fuse_epilogue import fuse_epilogue
+from celosia.passes.part_pools import part_pools
 from celosia.passes.select_nodes import select_nodes
 from celosia.passes.vector_input import vector_input
 from celosia_spec.errors import ArgumentError, located
 
 PASSES: tuple[Callable[[Graph], Graph], ...] = (
     fold_forward, fold_flatten, fold_padding, fold_batchnorm, average_to_linear, vector_input,
-    fuse_epilogue, select_nodes)
+    part_pools, fuse_epilogue, select_nodes)
 
 
 def check_pass(dump_after: str | None) -> None:

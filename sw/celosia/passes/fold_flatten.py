@@ -7,15 +7,18 @@ import numpy as np
 from celosia.graph import (
     Activate,
     Add,
+    AvgPool,
     BatchNorm,
     Conv,
     Graph,
+    MaxPool,
     Node,
     Reshape,
     Shape,
     node_shape,
     operator,
 )
+from celosia_spec.epilogue import Pool
 from celosia_spec.errors import CompileError
 
 
@@ -70,27 +73,33 @@ class _State:
     """shapes : of the maps kept.   names : of removed tensors, to the map that holds the elements.
 
     flat : tensors that readers take for vectors although a map of more than one position is kept.
+    lines : likewise for lines, each of a channel.
     """
 
     shapes: dict[str, Shape]
     nodes: list[Node] = field(default_factory=list)
     names: dict[str, str] = field(default_factory=dict)
     flat: set[str] = field(default_factory=set)
+    lines: set[str] = field(default_factory=set)
 
     def reshape(self, node: Reshape) -> None:
         source = self.names.get(node.input, node.input)
         shape = self.shapes[source]
-        vector = node.shape[1:] == (1, 1)
-        if node.shape != shape and not vector:
+        self.names[node.name] = source
+        if node.shape == shape:
+            return
+        if node.shape[1:] == (1, 1):
+            self.flat.add(node.name)
+        elif node.shape[:2] == (shape[0], 1):
+            self.lines.add(node.name)
+        else:
             raise CompileError(node.name, "reshape", f"reshapes {shape} to {node.shape}",
                                "flatten maps into vectors only")
-        self.names[node.name] = source
-        if node.shape != shape:
-            self.flat.add(node.name)
 
     def add(self, node: Node) -> None:
-        flat = [name in self.flat for name in node.inputs]
-        sources = tuple(self.names.get(name, name) for name in node.inputs)
+        names = node.inputs
+        flat = [name in self.flat for name in names]
+        sources = tuple(self.names.get(name, name) for name in names)
         if isinstance(node, Add):
             node = replace(node, left=sources[0], right=sources[1])
             if self.shapes[sources[0]] != self.shapes[sources[1]]:
@@ -100,6 +109,11 @@ class _State:
                                    "let a linear layer of its own read the flattened map")
         else:
             node = replace(node, input=sources[0])
+        if self.lines.intersection(names):
+            if isinstance(node, (Activate, Add, BatchNorm)):
+                self.lines.add(node.name)
+            else:
+                node = _over_map(node, self.shapes[sources[0]])
         if any(flat) and isinstance(node, Conv):
             node = _whole_map(node, self.shapes[sources[0]])
         elif any(flat) and isinstance(node, (Activate, Add, BatchNorm)):
@@ -112,6 +126,17 @@ class _State:
                                "behind a linear layer")
         self.shapes[node.name] = node_shape(node, self.shapes)
         self.nodes.append(node)
+
+
+def _over_map(node: Node, shape: Shape) -> Node:
+    """Return a pool over whole lines as one over the maps that these were."""
+    size, whole = shape[1:], (1, shape[1] * shape[2])
+    if isinstance(node, AvgPool) and (node.window, node.padding) == (whole, (0, 0, 0, 0)):
+        return replace(node, window=size, stride=size)
+    if isinstance(node, MaxPool) and node.pool.window == whole:
+        return replace(node, pool=Pool(window=size, stride=size))
+    raise CompileError(node.name, operator(node), f"works on lines that were maps of shape {shape}",
+                       "take the mean or the maximum of all of each line, or keep the maps")
 
 
 def _by_channel(node: BatchNorm, shape: Shape) -> BatchNorm:

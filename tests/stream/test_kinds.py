@@ -1,0 +1,102 @@
+# amaranth: UnusedElaboratable=no
+"""Kinds of networks that users bring: the golden model is near PyTorch, and the machine of words
+and the gateware are the golden model."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import celosia
+from celosia.compiler import Compiler
+from celosia.verify import verify
+from stream.conftest import ARRAY
+from stream.test_words import compare
+
+pytestmark = pytest.mark.usefixtures("target")
+
+
+class Function(nn.Module):
+    """A forward pass given as a function of layers and x."""
+
+    def __init__(self, function, *layers: nn.Module) -> None:
+        super().__init__()
+        self.function, self.layers = function, nn.ModuleList(layers)
+
+    def forward(self, x):
+        return self.function(*self.layers, x)
+
+
+def lines() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv1d(3, 16, 5, padding=2), nn.BatchNorm1d(16), nn.ReLU(), nn.MaxPool1d(2),
+        nn.Conv1d(16, 16, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(),
+        nn.Linear(16, 5))
+
+
+def residual_lines() -> nn.Module:
+    return Function(lambda a, b, x: F.relu(b(F.relu(a(x))) + x).amax(2),
+                    nn.Conv1d(3, 8, 3, padding=1), nn.Conv1d(8, 3, 3, padding=1))
+
+
+NETWORKS = {
+    "lines": (lines, (3, 64)), "residual lines": (residual_lines, (3, 40)),
+    "large pools": (lambda: nn.Sequential(nn.Conv2d(2, 5, 3), nn.ReLU(), nn.AdaptiveMaxPool2d(1)),
+                    (2, 10, 10)),
+}
+
+
+def made(name: str):
+    """Return a network in evaluation, the shape of its inputs, and two of them."""
+    torch.manual_seed(0)
+    make, shape = NETWORKS[name]
+    model = make().eval()
+    for layer in model.modules():
+        if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            nn.init.uniform_(layer.running_mean, -0.5, 0.5)
+            nn.init.uniform_(layer.running_var, 0.5, 2)
+    x = np.random.default_rng(0).standard_normal((2, *shape)).astype(np.float32)
+    return model, shape, x
+
+
+@pytest.mark.parametrize("exponents", ["dynamic", "static"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_machine_of_words_is_the_golden_model_and_near_the_network(
+        name, exponents, monkeypatch):
+    model, shape, x = made(name)
+    samples = x if exponents == "static" else None
+    program = celosia.compile(model, shape, target="second", exponents=exponents,
+                              calibration=samples)
+    found = celosia.run(program, x)
+    with torch.no_grad():
+        wanted = torch.cat([model(torch.from_numpy(one[None])) for one in x]).numpy()
+    assert found.answer.shape == wanted.shape
+    assert np.abs(found.answer - wanted).max() < 0.05 * np.abs(wanted).max()
+    settings = Compiler(target="second", exponents=exponents)
+    compare(settings.quantised(settings.graph(model, shape), samples), ARRAY, x[0], monkeypatch)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_gateware_is_the_golden_model(name, tmp_path):
+    model, shape, x = made(name)
+    celosia.compile(model, shape, target="second").save(tmp_path / "net.celo")
+    found = verify(celosia.load(tmp_path / "net.celo"), x)
+    assert found.passed and found.values > 0
+
+
+def test_lines_in_steps_of_time():
+    """What a step gives is what the window that ends with it gives."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv1d(2, 4, 3), nn.ReLU(), nn.Conv1d(4, 3, 3)).eval()
+    stream = np.random.default_rng(0).random((2, 12)).astype(np.float32)
+    settings = {"target": "second", "exponents": "static",
+                "calibration": stream[None, :, :8]}
+    program = celosia.compile(model, (1, 2, 8), stream="time", hop=1, **settings)
+    whole = celosia.compile(model, (1, 2, 8), **settings)
+    with celosia.stream(program) as steps:
+        results = [steps.run(stream[:, end - 1:end]) for end in range(1, 13)]
+    assert [found is None for found in results] == [True] * 7 + [False] * 5
+    for end, found in enumerate(results[7:], 8):
+        window = celosia.run(whole, stream[None, :, end - 8:end])
+        assert (found.mantissa == window.mantissa[:, :, -1:]).all()
