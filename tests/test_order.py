@@ -212,13 +212,13 @@ ORDER = {
     """,
     "celosia.passes": """
         average_to_linear, fold_batchnorm, fold_flatten, fold_forward, fold_padding,
-          fuse_epilogue, part_pools, vector_input
-        select_nodes
+          fuse_epilogue, lift_moves, pad_pools, part_pools, vector_input, views
+        fold_moves, select_nodes
         __init__
     """,
     "celosia.frontend": """
         call, examples, kernels, origin, tracing
-        arithmetic, constants, refusals, sizes, tail, unflattened
+        arithmetic, constants, moves, refusals, sizes, tail, unflattened
         operators, pt2
         export
         importer

@@ -14,12 +14,15 @@ import numpy as np
 __all__ = ["ALONG", "OPERATORS", "HostLayer", "Scoring", "check_host", "compute", "host_remark",
            "scoring"]
 
-OPERATORS = ("argmax", "hardsigmoid", "log_sigmoid", "log_softmax", "reshape", "sigmoid",
-             "softmax", "tanh")
+OPERATORS = ("argmax", "hardsigmoid", "log_sigmoid", "log_softmax", "pixel_shuffle", "reshape",
+             "sigmoid", "softmax", "tanh")
 """What a :class:`HostLayer` may be, in the words of PyTorch."""
 
 ALONG = ("argmax", "log_softmax", "softmax")
 """Those of them that work over an axis."""
+
+_MOVES = ("pixel_shuffle", "reshape")
+"""Those that change no value."""
 
 _MOST = 16
 """Most layers that a program leaves to the host."""
@@ -51,7 +54,8 @@ def compute(layers: Sequence[HostLayer], values: np.ndarray) -> np.ndarray:
     values : float64 (N, ...), the array's output.
 
     Returns float64 (N, *shape of the last layer), int64 behind an argmax, whose ties go to the
-    lowest index. Formulas and names are PyTorch's; hardsigmoid is clip(x / 6 + 1 / 2, 0, 1).
+    lowest index. Formulas and names are PyTorch's; hardsigmoid is clip(x / 6 + 1 / 2, 0, 1), and
+    pixel_shuffle may take other factors for height and width.
     """
     from scipy import special
 
@@ -70,6 +74,8 @@ def compute(layers: Sequence[HostLayer], values: np.ndarray) -> np.ndarray:
                 values = np.clip(values / 6 + 0.5, 0, 1)
             case "tanh":
                 values = np.tanh(values)
+            case "pixel_shuffle":
+                values = _shuffled(values, layer.shape)
             case "argmax" if axis is None:
                 values = np.asarray(values.reshape(len(values), -1).argmax(axis=1))
             case "argmax":
@@ -78,6 +84,14 @@ def compute(layers: Sequence[HostLayer], values: np.ndarray) -> np.ndarray:
                 assert layer.operator == "reshape", layer
         values = values.reshape(len(values), *layer.shape)
     return values
+
+
+def _shuffled(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return maps (N, C * f * g, H, W) as (N, C, H * f, W * g), channels as neighbours."""
+    count, _, height, width = values.shape
+    rows, columns = shape[1] // height, shape[2] // width
+    parts = values.reshape(count, shape[0], rows, columns, height, width)
+    return parts.transpose(0, 1, 4, 2, 5, 3).reshape(count, *shape)
 
 
 class Scoring(NamedTuple):
@@ -113,7 +127,7 @@ def scoring(layers: Sequence[HostLayer], shape: tuple[int, ...]) -> Scoring:
             break
         kept.append(layer)
         shape = layer.shape
-        if layer.operator != "reshape":
+        if layer.operator not in _MOVES:
             threshold = 0.5 if layer.operator in ("sigmoid", "hardsigmoid") else None
     axis = min(axis, len(shape) - 1)
     count = shape[axis] if shape else 1
@@ -153,7 +167,10 @@ def _problem(layer: HostLayer, shape: tuple[int, ...]) -> str | None:
     elements = math.prod(shape)
     if word == "argmax":
         elements = 1 if axis is None else elements // shape[axis]
-    same = word in ("argmax", "reshape") or layer.shape == shape
+    same = word in ("argmax", *_MOVES) or layer.shape == shape
+    if word == "pixel_shuffle":
+        same = len(shape) == len(layer.shape) == 3 and min(layer.shape) > 0 and not (
+            layer.shape[1] % shape[1] or layer.shape[2] % shape[2])
     if (not same or len(layer.shape) > _AXES or min(layer.shape, default=1) < 1
             or math.prod(layer.shape) != elements):
         return f"{word} makes no {str(layer.shape)[:60]} of {shape}"

@@ -116,9 +116,13 @@ class Compiler:
 
         model, example_input, dump_after : as `celosia.compile` has them.
         """
+        return self.optimised(self.imported(model, example_input), dump_after=dump_after)
+
+    def imported(self, model: Any, example_input: Any) -> Graph:
+        """Return the float graph of a model before any pass."""
         from celosia.frontend import import_model
 
-        return self.optimised(import_model(model, example_input), dump_after=dump_after)
+        return import_model(model, example_input)
 
     def optimised(self, graph: Graph, *, dump_after: str | None = None) -> Graph:
         """Return an imported graph after all passes; CompileError where one cannot do its work."""

@@ -65,10 +65,12 @@ def _sums(node: Conv, means: dict[str, np.ndarray],
     """Return mean and variance of a node's rows, bias and residual operand included."""
     mean, variance = np.empty((2, len(node.weight)))
     group = np.arange(len(mean)) // (len(mean) // node.groups)
+    read_mean, read_variance = (np.concatenate([of[name] for name in node.read])
+                                for of in (means, variances))
     for part in row_parts(len(mean), node.weight[0].size):
         weight, own = node.weight[part], group[part]
-        mean[part] = _product(weight.sum(axis=(2, 3)), means[node.input], own, node.groups)
-        variance[part] = _product(np.square(weight).sum(axis=(2, 3)), variances[node.input], own,
+        mean[part] = _product(weight.sum(axis=(2, 3)), read_mean, own, node.groups)
+        variance[part] = _product(np.square(weight).sum(axis=(2, 3)), read_variance, own,
                                   node.groups)
     if node.bias is not None:
         mean = mean + node.bias

@@ -24,8 +24,13 @@ class Conv:
     A fully connected layer is a 1 x 1 convolution of a vector, or a kernel of the whole map.
 
     weight   : float64 (rows, C / groups, kh, kw).   bias : float64 (rows,), or None.
-    stride, dilation : (y, x).   padding : (top, left, bottom, right), zeros.
+    stride, dilation : (y, x).   padding : (top, left, bottom, right), zeros; below 0, what is cut
+               off, as transposed convolutions do.
     kind     : what it is to the user.
+    others   : tensors that it reads behind its input, one behind another along the channels.
+    up       : (y, x); so far apart its input's elements are taken to lie, with zeros between them,
+               before it is padded: a transposed convolution of that stride.
+    live     : bool as ``weight``, which elements are weights of the network; None: all.
     """
 
     name: str
@@ -38,11 +43,19 @@ class Conv:
     dilation: tuple[int, int] = (1, 1)
     kind: NodeKind = NodeKind.CONV
     epilogue: Epilogue = PLAIN
+    others: tuple[str, ...] = ()
+    up: tuple[int, int] = (1, 1)
+    live: np.ndarray | None = None
+
+    @property
+    def read(self) -> tuple[str, ...]:
+        """What its weights are multiplied with."""
+        return (self.input, *self.others)
 
     @property
     def inputs(self) -> tuple[str, ...]:
         add = self.epilogue.add
-        return (self.input,) if add is None else (self.input, add)
+        return self.read if add is None else (*self.read, add)
 
     @property
     def kernel(self) -> tuple[int, int]:
@@ -83,11 +96,15 @@ class Activate:
 
 @dataclass(frozen=True, kw_only=True)
 class MaxPool:
-    """Maximum over windows, without padding; partial windows are dropped."""
+    """Maximum over windows; partial windows are dropped.
+
+    padding : (top, left, bottom, right), places where there is nothing to be compared.
+    """
 
     name: str
     input: str
     pool: Pool
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -152,7 +169,23 @@ class Reshape:
         return (self.input,)
 
 
-Node = Conv | BatchNorm | Activate | MaxPool | AvgPool | Add | Pad | Reshape
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Move:
+    """Elements of other tensors in another order.
+
+    index    : int64 (C, H, W), which element of all inputs each one is, these being counted one
+               input behind the other, c, y, x; -1 for a zero.
+    operator : in the words of PyTorch.   remedy : what the user can do where the machine cannot.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    index: np.ndarray
+    operator: str
+    remedy: str
+
+
+Node = Conv | BatchNorm | Activate | MaxPool | AvgPool | Add | Pad | Reshape | Move
 
 OPERATORS = {BatchNorm: "batch_norm", MaxPool: "max_pool2d", AvgPool: "avg_pool2d", Add: "add",
              Pad: "pad", Reshape: "reshape"}
@@ -162,6 +195,8 @@ def operator(node: Node) -> str:
     """Return the node's operator, as messages name it."""
     if isinstance(node, Activate):
         return node.activation.kind
+    if isinstance(node, Move):
+        return node.operator
     return node.kind if isinstance(node, Conv) else OPERATORS[type(node)]
 
 
@@ -233,13 +268,17 @@ def node_shape(node: Node, shapes: dict[str, Shape]) -> Shape:
     match node:
         case Reshape():
             return node.shape
+        case Move():
+            return node.index.shape[0], node.index.shape[1], node.index.shape[2]
         case MaxPool():
-            return pool_shape((channels, height, width), node.pool)
+            top, left, bottom, right = node.padding
+            return pool_shape((channels, height + top + bottom, width + left + right), node.pool)
         case Pad():
             top, left, bottom, right = node.padding
             return channels, height + top + bottom, width + left + right
         case Conv():
             rows, window, dilation = node.weight.shape[0], node.kernel, node.dilation
+            height, width = (height - 1) * node.up[0] + 1, (width - 1) * node.up[1] + 1
         case AvgPool():
             rows, window, dilation = channels, node.window, (1, 1)
         case _:
@@ -260,7 +299,9 @@ def verify(graph: Graph) -> Graph:
         if isinstance(node, Conv):
             rows, own, _, _ = node.weight.shape
             assert node.weight.dtype == np.float64 and rows % node.groups == 0, node.name
-            assert own * node.groups == known[node.input][0], node.name
+            assert own * node.groups == sum(known[name][0] for name in node.read), node.name
+            assert len({known[name][1:] for name in node.read}) == 1, node.name
+            assert node.live is None or node.live.shape == node.weight.shape, node.name
         if isinstance(node, Add):
             assert known[node.left] == known[node.right], node.name
         known[node.name] = node_shape(node, known)
@@ -277,9 +318,13 @@ def rename(node: Node, names: dict[str, str]) -> Node:
     if isinstance(node, Add):
         return replace(node, left=names.get(node.left, node.left),
                        right=names.get(node.right, node.right))
+    if isinstance(node, Move):
+        return replace(node, inputs=tuple(names.get(name, name) for name in node.inputs))
     node = replace(node, input=names.get(node.input, node.input))
-    if isinstance(node, Conv) and (add := node.epilogue.add) is not None:
-        node = replace(node, epilogue=replace(node.epilogue, add=names.get(add, add)))
+    if isinstance(node, Conv):
+        node = replace(node, others=tuple(names.get(name, name) for name in node.others))
+        if (add := node.epilogue.add) is not None:
+            node = replace(node, epilogue=replace(node.epilogue, add=names.get(add, add)))
     return node
 
 
@@ -305,7 +350,7 @@ def _describe(node: Node) -> str:
             text += f" weight {'x'.join(map(str, node.weight.shape))}"
             text += f" nonzeros {np.count_nonzero(node.weight)}"
             for field, default in (("groups", 1), ("stride", (1, 1)), ("padding", (0, 0, 0, 0)),
-                                   ("dilation", (1, 1))):
+                                   ("dilation", (1, 1)), ("up", (1, 1))):
                 if getattr(node, field) != default:
                     text += f" {field} {getattr(node, field)}"
             text += " bias" if node.bias is not None else ""
@@ -315,6 +360,7 @@ def _describe(node: Node) -> str:
                 text += f" pool {pool.window} stride {pool.stride}"
         case MaxPool():
             text += f" window {node.pool.window} stride {node.pool.stride}"
+            text += f" padding {node.padding}" if any(node.padding) else ""
         case AvgPool():
             text += f" window {node.window} stride {node.stride} divisor {node.divisor}"
         case Pad():

@@ -135,13 +135,21 @@ def _layers(graph: Graph) -> list[Conv]:
 
 def _formats(graph: Graph, layers: list[Conv], bits: int, unsigned: bool,
              unsigned_input: bool) -> dict[str, Format]:
-    """Return what the mantissas of every tensor are, by its name."""
-    formats = {graph.input: Format(bits=bits, signed=not unsigned_input)}
-    for layer in layers:
-        behind = unsigned and layer.epilogue.activation.bounds[0] == 0
-        chosen = layer.keeps and not formats[layer.input].signed
-        formats[layer.name] = Format(bits=bits, signed=not (behind or chosen))
-    return formats | {graph.output: Format(bits=OUTPUT_BITS)}
+    """Return what the mantissas of every tensor are, by its name. Of those that are read together
+    all have a sign, or none."""
+    signed: set[str] = set()
+    while True:
+        formats = {graph.input: Format(bits=bits, signed=not unsigned_input)}
+        for layer in layers:
+            behind = unsigned and layer.epilogue.activation.bounds[0] == 0
+            chosen = layer.keeps and not formats[layer.input].signed
+            formats[layer.name] = Format(bits=bits, signed=layer.name in signed
+                                         or not (behind or chosen))
+        more = {name for layer in layers if len({formats[name].signed for name in layer.read}) > 1
+                for name in layer.read if not formats[name].signed}
+        if not more:
+            return formats | {graph.output: Format(bits=OUTPUT_BITS)}
+        signed |= more
 
 
 def _node(node: Conv, weight_bits: int, sparse: bool) -> QNode:
@@ -157,8 +165,9 @@ def _node(node: Conv, weight_bits: int, sparse: bool) -> QNode:
     exponents = row_exponents(node, "bias", bias)
     of_bias = Format(bits=OUTPUT_BITS)
     bias = of_bias.mantissas(bias, exponents)[0][:, 0].astype(np.int64)
-    return QNode(name=node.name, kind=node.kind, inputs=(node.input,), output=node.name,
-                 matrix=matrix, weights=node.weight.size, sw=sw, bias=bias,
+    weights = node.weight.size if node.live is None else np.count_nonzero(node.live)
+    return QNode(name=node.name, kind=node.kind, inputs=node.read, output=node.name,
+                 matrix=matrix, weights=int(weights), sw=sw, bias=bias,
                  sb=np.where(bias == 0, sw, of_bias.lsb(exponents)),
                  geometry=Geometry(kernel=node.kernel, stride=node.stride, padding=node.padding,
                                    dilation=node.dilation),
@@ -191,7 +200,8 @@ def _at_width(graph: Graph, begun: Begun, width: int, formats: Mapping[str, Form
     multiplied : what is multiplied of the mantissas of every tensor.
     narrow     : narrow the rows whose sums do not fit.
     """
-    kept = {layer.name: layer.input for layer in begun.layers if layer.keeps}
+    kept = {layer.name: layer.input for layer in begun.layers if layer.keeps
+            and formats[layer.name].fraction >= formats[layer.input].fraction}
     lsbs = raised_lsbs(begun.nodes, begun.expected, width, formats, kept)
     nodes = [_raised(layer, node, lsbs[node.name], begun)
              for layer, node in zip(begun.layers, begun.nodes, strict=True)]

@@ -40,9 +40,11 @@ def weight_matrix(node: Conv, exponents: np.ndarray, bits: int, *, sparse: bool)
     first = np.arange(rows, dtype=np.int32) // (rows // node.groups) * own
     counts, columns, data = [], [], []
     format = Format(bits=bits)
+    live = None if node.live is None else node.live.reshape(rows, own)
     for part in row_parts(rows, own):
         found, _ = format.mantissas(weight[part], exponents[part])
-        stored = found != 0 if sparse else np.ones_like(found, dtype=bool)
+        stored = (found != 0 if sparse else np.ones_like(found, dtype=bool) if live is None
+                  else live[part])
         counts.append(np.count_nonzero(stored, axis=1))
         columns.append((first[part, None] + np.arange(own, dtype=np.int32))[stored])
         data.append(found[stored].astype(np.int16))

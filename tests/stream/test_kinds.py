@@ -40,7 +40,34 @@ def residual_lines() -> nn.Module:
                     nn.Conv1d(3, 8, 3, padding=1), nn.Conv1d(8, 3, 3, padding=1))
 
 
+def joined(first, second, last, x):
+    return last(F.max_pool2d(torch.cat([F.relu(first(x)), second(x), x], 1), 2).mean((2, 3)))
+
+
+def unet(down, inner, join, last, x):
+    y = F.relu(down(x))
+    z = F.interpolate(F.relu(inner(F.max_pool2d(y, 3, 2, 1))), scale_factor=2)
+    return last(F.relu(join(torch.cat([z, y], 1))))
+
+
+def shuffled(first, second, x):
+    y = F.relu(first(x)).chunk(2, 1)
+    return second(torch.stack([y[1], y[0]], 2).flatten(1, 2)[:, :, 1:-1, ::2])
+
+
 NETWORKS = {
+    "joined": (lambda: Function(joined, nn.Conv2d(2, 5, 3, padding=1), nn.Conv2d(2, 3, 1),
+                                nn.Linear(10, 4)), (2, 8, 8)),
+    "U-Net": (lambda: Function(unet, nn.Conv2d(2, 6, 3, padding=1), nn.Conv2d(6, 8, 3, padding=1),
+                               nn.Conv2d(14, 5, 3, padding=1), nn.Conv2d(5, 2, 1)), (2, 8, 8)),
+    "shuffled": (lambda: Function(shuffled, nn.Conv2d(2, 8, 3, padding=1),
+                                  nn.Conv2d(8, 3, 3, padding=1)), (2, 8, 8)),
+    "transposed": (lambda: nn.Sequential(
+        nn.Conv2d(2, 6, 3, 2, 1), nn.ReLU(), nn.ConvTranspose2d(6, 4, 4, 2, 1), nn.ReLU(),
+        nn.Conv2d(4, 2, 3, padding=1), nn.Sigmoid()), (2, 8, 8)),
+    "pixel shuffle": (lambda: nn.Sequential(nn.Conv2d(2, 8, 3, padding=1), nn.ReLU(),
+                                            nn.Conv2d(8, 12, 3, padding=1), nn.PixelShuffle(2)),
+                      (2, 6, 6)),
     "lines": (lines, (3, 64)), "residual lines": (residual_lines, (3, 40)),
     "large pools": (lambda: nn.Sequential(nn.Conv2d(2, 5, 3), nn.ReLU(), nn.AdaptiveMaxPool2d(1)),
                     (2, 10, 10)),
@@ -78,11 +105,20 @@ def test_the_machine_of_words_is_the_golden_model_and_near_the_network(
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_gateware_is_the_golden_model(name, tmp_path):
+def test_the_gateware_is_the_golden_model(name):
     model, shape, x = made(name)
-    celosia.compile(model, shape, target="second").save(tmp_path / "net.celo")
-    found = verify(celosia.load(tmp_path / "net.celo"), x)
+    found = verify(celosia.compile(model, shape, target="second"), x)
     assert found.passed and found.values > 0
+
+
+@pytest.mark.parametrize("name", ["lines", "transposed", "shuffled"])
+def test_a_file_is_read_back(name, tmp_path):
+    model, shape, x = made(name)
+    program = celosia.compile(model, shape, target="second")
+    program.save(tmp_path / "net.celo")
+    found = celosia.load(tmp_path / "net.celo")
+    assert found.layers == program.layers and found.host == program.host
+    assert (celosia.run(found, x).answer == celosia.run(program, x).answer).all()
 
 
 def test_lines_in_steps_of_time():

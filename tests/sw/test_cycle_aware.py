@@ -386,3 +386,25 @@ def test_scores_that_are_all_equal_are_refused_before_anything_is_removed():
     with pytest.raises(ArgumentError, match="'magnitude' gives all weights of layer '.' the same"):
         prune_to_cycles(model, "magnitude", example_input=X, budget=dense * 3 // 4)
     assert all(mask.all() for mask in kept(model).values())
+
+
+def test_layers_that_read_what_was_split_have_costs_and_those_on_enlarged_maps_have_none():
+    class Split(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Conv2d(1, 8, 3), nn.Conv2d(4, 3, 3)
+            nn.init.constant_(self.last.weight, 0.5)
+
+        def forward(self, x):
+            return self.last(self.first(x).relu().chunk(2, 1)[1])
+
+    example = torch.zeros(1, 1, 8, 8)
+    predict = Predictor(example, target="ulx3s-85f").imported(Split())
+    masks = {"last": np.zeros((3, 4, 3, 3), bool)}
+    masks["last"][:, 0, 0, 0] = True
+    assert predict(masks).macs == predict({}).macs - 3 * 35 * 16
+    assert cycle_costs(Split(), example, target="ulx3s-85f")["last"].shape == (3, 1, 1, 1)
+    enlarged = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Upsample(scale_factor=2), nn.Conv2d(4, 3, 3))
+    with pytest.raises(ArgumentError, match=r"^layer '2' works on an enlarged map, where each of "
+                                            r"its weights stands several times, .*; prune by "):
+        cycle_costs(enlarged, example, target="ulx3s-85f")

@@ -158,12 +158,27 @@ def test_host_layers_that_cannot_be_are_refused(layers: list[HostLayer], words: 
 def test_every_operator_is_computed() -> None:
     """On numbers that PyTorch's float32 would lose."""
     values = np.array([[-800.0, 0.0, 1.0, 800.0]])
-    for operator in OPERATORS:
+    for operator in (word for word in OPERATORS if word != "pixel_shuffle"):
         axis = 0 if operator in ("softmax", "log_softmax", "argmax") else None
         shape = () if operator == "argmax" else (4,)
         found = compute([layer(operator, axis, shape)], values)
         assert found.shape == (1, *shape) and np.isfinite(found).all()
     assert compute([layer("log_softmax", 0, (4,))], values)[0, 0] == -1600
+
+
+def test_phases_are_put_together_as_pytorch_does() -> None:
+    values = np.random.default_rng(0).normal(size=(2, 12, 3, 5))
+    found = compute([layer("pixel_shuffle", None, (3, 6, 10))], values)
+    assert (found == F.pixel_shuffle(torch.from_numpy(values), 2).numpy()).all()
+    wide = compute([layer("pixel_shuffle", None, (4, 3, 15))], values)
+    assert (wide[:, 1, :, 2::3] == values[:, 5]).all()
+
+
+@pytest.mark.parametrize("shape", [(3, 6, 9), (3, 6), (3, 5, 10), (2, 6, 10), (-3, -6, 10)])
+def test_phases_that_cannot_be_are_refused(shape: tuple[int, ...]) -> None:
+    check_host([layer("pixel_shuffle", None, (3, 6, 10))], (12, 3, 5))
+    with pytest.raises(ValueError, match="pixel_shuffle makes no"):
+        check_host([layer("pixel_shuffle", None, shape)], (12, 3, 5))
 
 
 def test_a_name_that_could_not_be_read_back_is_not_written(tmp_path: Path) -> None:

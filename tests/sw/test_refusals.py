@@ -86,9 +86,6 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
                                             conv()),
                            f"transpose (transpose): {SAID}; {REMEDIES['permute']}",
                            TWO),
-    "every second": (lambda: Function(lambda a, b, x: b(a(x)[:, :, ::2, ::2]), conv(), conv()),
-                     f"slice (slice): {SAID}; {REMEDIES['slice']}",
-                     lambda: between(nn.Conv2d(4, 4, 1, stride=2, groups=4, bias=False))),
     "gate": (lambda: Function(lambda a, x: a(x) * torch.sigmoid(x.mean((2, 3), keepdim=True)),
                               conv()), f"sigmoid (sigmoid): {SAID}; leave the gate out, this "
              "machine multiplies by constants only", ALONE),
@@ -100,34 +97,38 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
         f"1 ({layer.__class__.__name__}): {SAID}; {REMEDIES['group_norm']}",
         NORM)
        for layer in (nn.GroupNorm(2, 4), nn.InstanceNorm2d(4), nn.LocalResponseNorm(2))},
-    "upsampled": (lambda: between(nn.Upsample(scale_factor=2)),
-                  f"1 (Upsample): {SAID}; {REMEDIES['interpolate']}", ALONE),
-    "transposed": (lambda: between(nn.ConvTranspose2d(4, 4, 2, 2)),
-                   f"1 (ConvTranspose2d): {SAID}; {REMEDIES['conv_transpose2d']}", A_RELU),
-    "joined": (lambda: Function(lambda a, b, c, x: c(torch.cat([a(x), b(x)], 1)), conv(), conv(),
-                                nn.Conv2d(8, 4, 1)),
-               f"cat (cat): {SAID}; {REMEDIES['cat']}",
-               lambda: Function(lambda a, b, x: a(x) + b(x), conv(), conv())),
-    "split": (lambda: Function(lambda a, x: sum(a(x).chunk(2, 1)), conv()),
-              f"chunk (chunk): {SAID}; {REMEDIES['chunk']}",
-              lambda: Function(lambda a, b, x: a(x) + b(x), nn.Conv2d(4, 2, 1),
-                               nn.Conv2d(4, 2, 1))),
+    "turned over": (lambda: Function(lambda a, b, x: b(a(x).flip(2)), conv(), conv()),
+                    f"flip (flip): {SAID}; {REMEDIES['flip']}", TWO),
+    "enlarged smoothly": (lambda: between(nn.Upsample(scale_factor=2, mode="bilinear")),
+                          f"1 (Upsample): {SAID}; {REMEDIES['interpolate']}",
+                          lambda: between(nn.Upsample(scale_factor=2))),
+    "enlarged by a broken number": (
+        lambda: between(nn.Upsample(size=(12, 12))), f"1 (Upsample): {SAID}; "
+        f"{REMEDIES['interpolate']}", lambda: between(nn.Upsample(size=(16, 16)))),
+    "enlarged and pooled": (
+        lambda: between(nn.Sequential(nn.Upsample(scale_factor=2), nn.MaxPool2d(2))), "1.1 "
+        "(max_pool2d): it pools a map that was enlarged; pool it before, or use a convolution with "
+        "a stride", lambda: between(nn.Sequential(nn.Upsample(scale_factor=2),
+                                                  nn.Conv2d(4, 4, 2, 2)))),
+    "enlarged to an odd size": (
+        lambda: nn.Sequential(nn.ConvTranspose2d(4, 4, 3, 2, 1)), "0 (conv): its output of 15 x 15 "
+        "does not divide into the 2 by which its input was enlarged; pad it so that it does, or "
+        "pad it before it is enlarged", lambda: nn.ConvTranspose2d(4, 4, 3, 2, 1, 1)),
+    "enlarged, padded and added": (
+        lambda: Function(lambda a, b, x: a(x) + F.pad(F.interpolate(b(x), scale_factor=2), (1, 0)),
+                         nn.Conv2d(4, 4, (1, 2), padding=(4, 5)), conv()), "add (add): a map of "
+        "16 x 17 does not divide into the 2 x 2 by which another was enlarged; use maps whose size "
+        "does", lambda: Function(lambda a, b, x: a(x) + F.interpolate(b(x), scale_factor=2),
+                                 nn.ConvTranspose2d(4, 4, 2, 2), conv())),
+    "joined lines": (lambda: Function(lambda a, x: a(torch.cat([x, x], 2)), conv()),
+                     f"cat (cat): {SAID}; {REMEDIES['cat']}", lambda: Function(
+                         lambda a, x: a(torch.cat([x, x], 1)), conv(8))),
     "reflected": (lambda: nn.Sequential(conv(), nn.Conv2d(4, 4, 3, padding=1,
                                                           padding_mode="reflect")),
                   f"1 (pad): {SAID}; {REMEDIES['pad']}", TWO),
     "padded with two": (lambda: Function(lambda a, x: a(F.pad(x, (1, 1), value=2.0)), conv()),
                         "pad (pad): pads [1, 1] with 2; pad height and width with zeros only",
                         lambda: Function(lambda a, x: a(F.pad(x, (1, 1))), conv())),
-    "shuffled": (lambda: between(nn.ChannelShuffle(2)),
-                 f"1 (ChannelShuffle): {SAID}; {REMEDIES['permute']}", TWO),
-    "padded at the end": (lambda: Function(lambda a, x: F.pad(a(x), (1, 1)), conv()),
-                          "pad (pad): the padded map leaves the network; pad in front of "
-                          "convolutions only",
-                          lambda: Function(lambda a, x: a(F.pad(x, (1, 1))), conv())),
-    "padded and pooled": (
-        lambda: Function(lambda a, x: F.max_pool2d(F.pad(a(x), (1, 1, 1, 1)), 2), conv()),
-        "pad (pad): max_pool2d (max_pool2d) reads the padded map; pad in front of convolutions "
-        "only", lambda: Function(lambda a, x: F.max_pool2d(a(F.pad(x, (1, 1, 1, 1))), 2), conv())),
     "reshaped in the middle": (
         lambda: Function(lambda a, b, x: b(a(x).reshape(1, 16, 4, 4)), conv(), conv(16)),
         "reshape (reshape): reshapes (4, 8, 8) to (16, 4, 4); flatten maps into vectors only",
@@ -140,19 +141,22 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
                          nn.Linear(256, 256))),
     "cumsum": (lambda: Function(lambda a, b, x: b(a(x).cumsum(1)), conv(), conv()),
                f"cumsum (cumsum): {SAID}; {REMEDY}", ALONE),
-    "max pool padding": (lambda: nn.Sequential(nn.MaxPool2d(3, 2, 1)), "0 (max_pool2d): padding "
-                         "(1, 1) is not supported; use padding=0, or a convolution of stride 2",
-                         MAX_POOL),
+    "max pool padding": (lambda: nn.Sequential(nn.MaxPool2d(3, 2, 1)), "0 (max_pool2d): it pads "
+                         "maps that may be below 0; put a ReLU before it or behind it, or use "
+                         "padding=0 and ceil_mode=False",
+                         lambda: nn.Sequential(nn.MaxPool2d(3, 2, 1), nn.ReLU())),
     "max pool dilation": (lambda: nn.Sequential(nn.MaxPool2d(2, dilation=2)), "0 (max_pool2d): "
                           "dilation (2, 2) is not supported; use dilation=1", MAX_POOL),
     "max pool ceil": (lambda: nn.Sequential(nn.MaxPool2d(3, 2, ceil_mode=True)), "0 (max_pool2d): "
-                      "ceil_mode=True is not supported; use ceil_mode=False", MAX_POOL),
+                      "it pads maps that may be below 0; put a ReLU before it or behind it, or use "
+                      "padding=0 and ceil_mode=False", MAX_POOL),
     "max pool indices": (lambda: Function(lambda x: F.max_pool2d(x, 2, return_indices=True)[1]),
                          "max_pool2d (max_pool2d_with_indices): its second result (the indices) is "
                          "used; use the pooled values only",
                          lambda: Function(lambda x: F.max_pool2d(x, 2, return_indices=True)[0])),
     "average pool ceil": (lambda: nn.Sequential(nn.AvgPool2d(3, 2, ceil_mode=True)), "0 "
-                          "(avg_pool2d): ceil_mode=True is not supported; use ceil_mode=False",
+                          "(avg_pool2d): ceil_mode=True is not supported, where windows reach "
+                          "beyond the map; use ceil_mode=False",
                           lambda: nn.Sequential(nn.AvgPool2d(3, 2))),
     "average pool count": (
         lambda: nn.Sequential(nn.AvgPool2d(3, 2, 1, count_include_pad=False)), "0 (avg_pool2d): "
@@ -173,21 +177,6 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
         "layers.1 (conv): works on lines that were maps of shape (4, 8, 8); take the mean or the "
         "maximum of all of each line, or keep the maps",
         lambda: Function(lambda a, x: a(x).flatten(2).mean(2), conv())),
-    "padded channels": (lambda: Function(lambda a, x: a(F.pad(x, (0, 0, 0, 0, 1, 1))), conv(6)),
-                        "pad (pad): pads [0, 0, 0, 0, 1, 1] with 0; pad height and width with "
-                        "zeros only", ALONE),
-    "padded vector": (lambda: Function(lambda a, x: a(F.pad(x.flatten(1), (2, 0))),
-                                       nn.Linear(258, 4)),
-                      "pad (pad): pads [2, 0] with 0; pad height and width with zeros only", head),
-    "broadcast": (lambda: Function(lambda x: x + x.mean((2, 3), keepdim=True)), "add (add): shapes "
-                  "(1, 4, 8, 8) and (1, 4, 1, 1) differ; add tensors of equal shape",
-                  lambda: Function(lambda x: x + F.relu(x))),
-    "batch": (lambda: nn.Sequential(nn.Linear(8, 3)), "0 (linear): its result has the shape (32, "
-              "8); keep every tensor as (1, C, H, W), (1, C, L) or (1, F)",
-              lambda: nn.Sequential(nn.Flatten(), nn.Linear(256, 3))),
-    "three axes": (lambda: Function(lambda x: F.relu(F.relu(x).reshape(1, 16, 16))), "reshape "
-                   "(reshape): reshapes (4, 8, 8) to (16, 1, 16); flatten maps into vectors only",
-                   lambda: Function(lambda x: F.relu(F.relu(x).reshape(1, 256)))),
     "no statistics": (lambda: nn.Sequential(nn.BatchNorm2d(4, track_running_stats=False)), "0 "
                       "(batch_norm): it takes its statistics from the batch; export the model "
                       "after model.eval(), with track_running_stats=True",

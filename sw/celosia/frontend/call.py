@@ -30,6 +30,22 @@ class Constant:
     origin: str
 
 
+@dataclass(frozen=True, eq=False)
+class Moved:
+    """A tensor, or several, whose elements are those of others; nothing has been computed.
+
+    names    : of the others.
+    elements : float64 as PyTorch sees its shape, or a list or tuple of such: which one of all
+               others' elements each is, counted from 1; 0 where it is a zero.
+    call     : of the last operator that moved them.   remedy : where the machine cannot do that.
+    """
+
+    names: tuple[str, ...]
+    elements: Any
+    call: "Call"
+    remedy: str
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Call:
     """name : of the result.   operator : in the words of PyTorch.   args : by schema name.

@@ -10,10 +10,11 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Node as FxNode
 
 from celosia.frontend import origin
-from celosia.frontend.call import Call, Constant, Value, map_shape
+from celosia.frontend.call import Call, Constant, Moved, Value, map_shape
 from celosia.frontend.constants import fold
 from celosia.frontend.examples import RANKS, Example, check_example, example_tensor, readings
 from celosia.frontend.export import Model, export, exported, opened, remarks
+from celosia.frontend.moves import moved, moves, node_of
 from celosia.frontend.operators import HANDLERS, reshape
 from celosia.frontend.refusals import Refusals
 from celosia.frontend.tail import split
@@ -67,7 +68,7 @@ class Importer:
     def __init__(self, program: torch.export.ExportedProgram, example: torch.Tensor,
                  wrong: ArgumentError | None = None, remarks: tuple[str, ...] = ()) -> None:
         self.program, self.wrong, self.remarks = program, wrong, remarks
-        self.operands: dict[FxNode, Value | Constant] = {}
+        self.operands: dict[FxNode, Value | Constant | Moved] = {}
         self.nodes: list[Node] = []
         self.shapes: dict[str, tuple[int, int, int]] = {}
         self.sources: dict[str, str] = {}
@@ -88,10 +89,12 @@ class Importer:
             if node in needed and node not in self.operands:
                 self.operands[node] = self._call(node)
         self._check_state(needed)
+        self._settle(output)
         result = self.operands[output]
         if isinstance(result, Constant):
             raise CompileError("output", "output", "it does not depend on the input",
                                "return a tensor that the network computes from its input")
+        assert isinstance(result, Value)
         if self.wrong is not None:
             raise self.wrong
         return result
@@ -153,8 +156,11 @@ class Importer:
                                    "the next output depends on it",
                                    "give the state to the network as an input, or leave it out")
 
-    def _call(self, node: FxNode) -> Value | Constant:
+    def _call(self, node: FxNode) -> Value | Constant | Moved:
         """Return what a node computes; add it to the graph unless it is constant or the same."""
+        moving = moves(node, [self.operands[n] for n in node.all_input_nodes])
+        for operand in () if moving else node.all_input_nodes:
+            self._settle(operand)
         kind = origin.operator(node)
         word, handler = HANDLERS.get(kind, (kind.lstrip("_"), None))
         called = self.refusals.called(node, word)
@@ -167,6 +173,9 @@ class Importer:
         call = Call(name=name, layer=layer, operator=called, args=self._bind(node),
                     shape=shape, aside=self._unique(f"{name}.factor"),
                     between=self._unique(f"{name}.inner"), source=source)
+        if moving:
+            return moved(node, {n: self.operands[n] for n in node.all_input_nodes}, call,
+                         self.refusals.unsupported(node, call).remedy, self._size)
         if handler is None:
             raise self.refusals.unsupported(node, call)
         ranks = range(1, 9) if handler is reshape else RANKS   # squeezed one axis at a time
@@ -179,12 +188,33 @@ class Importer:
         if isinstance(made, str):
             return Value(made, shape)
         for part in made if isinstance(made, list) else [made]:
-            self.shapes[part.name] = node_shape(part, self.shapes)
-            self.nodes.append(part)
-            if source is not None:
-                self.sources[part.name] = source
+            self._add(part, source)
         assert math.prod(self.shapes[name]) == math.prod(shape), (name, self.shapes[name], shape)
         return Value(name, shape)
+
+    def _add(self, node: Node, source: str | None) -> None:
+        self.shapes[node.name] = node_shape(node, self.shapes)
+        self.nodes.append(node)
+        if source is not None:
+            self.sources[node.name] = source
+
+    def _settle(self, node: FxNode) -> None:
+        """Make a tensor of the network of what was moved: something reads it that is no move."""
+        found = self.operands[node]
+        if not isinstance(found, Moved):
+            return
+        shape = result_shape(node)
+        if (not isinstance(found.elements, torch.Tensor) or len(shape) not in RANKS
+                or shape[0] != 1 or 0 in shape):
+            raise self.refusals.wrong_shape(node, found.call, self.wrong)
+        name = self._unique(found.call.layer)
+        made = node_of(found, name, self.shapes[found.names[0]])
+        if made is not None:
+            self._add(made, found.call.source)
+        self.operands[node] = Value(found.names[0] if made is None else name, shape)
+
+    def _size(self, name: str) -> int:
+        return math.prod(self.shapes[name])
 
     def _constants(self, node: FxNode) -> dict[FxNode, Constant]:
         operands = {n: self.operands[n] for n in node.all_input_nodes}

@@ -6,6 +6,7 @@ of the tensor that its result is the same as.
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,18 +23,26 @@ Handler = Callable[[Call], Node | list[Node] | str]
 
 
 def conv2d(call: Call) -> Node:
-    if call.args["transposed"]:
-        raise call.refuse("not supported by this machine", REMEDIES["conv_transpose2d"])
     source, weight = call.value("input"), call.constant("weight", "weight")
-    stride, (top, left), dilation = (call.pair(name) for name in ("stride", "padding", "dilation"))
+    stride, (top, left), dilation, (low, right) = (
+        call.pair(name) for name in ("stride", "padding", "dilation", "output_padding"))
     if weight.ndim == 3:        # of lines
-        weight, stride, top, dilation = weight[:, :, None], (1, stride[1]), 0, (1, dilation[1])
+        weight, stride, top, dilation, low = (
+            weight[:, :, None], (1, stride[1]), 0, (1, dilation[1]), 0)
     if weight.ndim != 4:
         raise call.refuse(f"the convolution has {weight.ndim - 2} spatial dimensions",
                           "use Conv2d or Conv1d")
-    return Conv(name=call.name, input=source.name, weight=weight,
-                bias=call.optional("bias", "bias"), groups=int(call.args["groups"]),
-                stride=stride, padding=(top, left, top, left), dilation=dilation)
+    groups = int(call.args["groups"])
+    conv = Conv(name=call.name, input=source.name, weight=weight, groups=groups, stride=stride,
+                padding=(top, left, top, left), dilation=dilation,
+                bias=call.optional("bias", "bias"))
+    if not call.args["transposed"]:
+        return conv
+    y, x = ((kernel - 1) * apart - before for kernel, apart, before in
+            zip(conv.kernel, dilation, (top, left), strict=True))
+    own = weight.reshape(groups, -1, *weight.shape[1:]).swapaxes(1, 2)[..., ::-1, ::-1]
+    return replace(conv, weight=own.reshape(-1, *own.shape[2:]).copy(), stride=(1, 1), up=stride,
+                   padding=(y, x, y + low, x + right))
 
 
 def _linear(call: Call, source: Value, weight: np.ndarray, bias: np.ndarray | None) -> Node:
@@ -115,29 +124,32 @@ def _clamp(call: Call, low: float, high: float) -> Node | list[Node]:
 
 
 def max_pool2d(call: Call) -> Node:
-    window = call.pair("kernel_size")
-    if call.pair("padding") != (0, 0):
-        raise call.refuse(f"padding {call.pair('padding')} is not supported",
-                          "use padding=0, or a convolution of stride 2")
+    source, window = call.value("self"), call.pair("kernel_size")
     if call.pair("dilation") != (1, 1):
         raise call.refuse(f"dilation {call.pair('dilation')} is not supported", "use dilation=1")
-    if call.args["ceil_mode"]:
-        raise call.refuse("ceil_mode=True is not supported", "use ceil_mode=False")
-    return MaxPool(name=call.name, input=call.value("self").name,
-                   pool=Pool(window=window, stride=call.pair("stride", window)))
+    stride, (top, left) = call.pair("stride", window), call.pair("padding")
+    # With ceil_mode windows reach beyond the map.
+    bottom, right = (
+        max((count - 1) * step + wide - size - before, 0) for count, step, wide, size, before in
+        zip(call.shape[-2:], stride, window, source.shape[-2:], (top, left), strict=True))
+    return MaxPool(name=call.name, input=source.name, pool=Pool(window=window, stride=stride),
+                   padding=(top, left, bottom, right))
 
 
 def avg_pool2d(call: Call) -> Node:
     window, (top, left) = call.pair("kernel_size"), call.pair("padding")
-    if call.args["ceil_mode"]:
-        raise call.refuse("ceil_mode=True is not supported", "use ceil_mode=False")
+    stride, sizes = call.pair("stride", window), call.value("self").shape[-2:]
+    if call.args["ceil_mode"] and any(
+            (count - 1) * step + wide > size + 2 * before for count, step, wide, size, before in
+            zip(call.shape[-2:], stride, window, sizes, (top, left), strict=True)):
+        raise call.refuse("ceil_mode=True is not supported, where windows reach beyond the map",
+                          "use ceil_mode=False")
     if (top, left) != (0, 0) and not call.args["count_include_pad"]:
         raise call.refuse("padding with count_include_pad=False is not supported",
                           "use padding=0 or count_include_pad=True")
     divisor = call.args["divisor_override"] or window[0] * window[1]
-    return AvgPool(name=call.name, input=call.value("self").name, window=window,
-                   stride=call.pair("stride", window), padding=(top, left, top, left),
-                   divisor=int(divisor))
+    return AvgPool(name=call.name, input=call.value("self").name, window=window, stride=stride,
+                   padding=(top, left, top, left), divisor=int(divisor))
 
 
 def adaptive_avg_pool2d(call: Call) -> Node:

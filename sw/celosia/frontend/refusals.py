@@ -4,19 +4,20 @@ from collections.abc import Mapping
 
 from torch.fx import Node as FxNode
 
-from celosia.frontend.call import Call, Constant, Value
+from celosia.frontend.call import Call, Constant, Moved, Value
 from celosia.frontend.origin import PASSIVE, call_of, function, operator, torch_module
 from celosia_spec.errors import ArgumentError, CelosiaError, CompileError
 
 LAYERS = frozenset({
-    "Conv1d", "Conv2d", "Linear", "BatchNorm1d", "BatchNorm2d", "ReLU", "ReLU6", "Hardtanh",
-    "MaxPool1d", "MaxPool2d", "AvgPool1d", "AvgPool2d", "AdaptiveAvgPool1d", "AdaptiveAvgPool2d",
-    "AdaptiveMaxPool1d", "AdaptiveMaxPool2d", "Flatten", "Unflatten", "Dropout", "Dropout1d",
-    "Dropout2d", "Identity", "ZeroPad1d", "ZeroPad2d", "ConstantPad1d", "ConstantPad2d"})
+    "Conv1d", "Conv2d", "ConvTranspose1d", "ConvTranspose2d", "Linear", "BatchNorm1d",
+    "BatchNorm2d", "ReLU", "ReLU6", "Hardtanh", "MaxPool1d", "MaxPool2d", "AvgPool1d", "AvgPool2d",
+    "AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveMaxPool1d", "AdaptiveMaxPool2d", "Flatten",
+    "Unflatten", "Dropout", "Dropout1d", "Dropout2d", "Identity", "ZeroPad1d", "ZeroPad2d",
+    "ConstantPad1d", "ConstantPad2d"})
 """Classes of torch that compile, at least with some of their settings."""
 
 REMEDY = ("use the supported operators: conv2d, conv1d, linear, batch_norm, relu, relu6, hardtanh, "
-          "max_pool2d, avg_pool2d, add, flatten and a constant for each channel")
+          "max_pool2d, avg_pool2d, add, cat, flatten and a constant for each channel")
 
 _AT_END = "leave it out of the network and apply it to the outputs on the host"
 _AT_START = "leave it out of the network and apply it to the inputs on the host"
@@ -24,10 +25,11 @@ _RELU = "replace it with ReLU and train the model again"
 _NORM = "replace it with BatchNorm and train the model again"
 _WINDOW = "use linear layers or convolutions over the whole window"
 _LINEAR = "use linear layers with constant weights"
-_SIZE = "keep the size of the maps, nothing on this machine enlarges one"
+_SIZE = "enlarge maps with mode='nearest' by whole numbers, or with a transposed convolution"
 _ORDER = "keep the axes in the order (1, C, H, W) or (1, C, L)"
-_SPLIT = "use a layer for each part instead of splitting the result of one"
-_JOIN = "give each tensor a layer of its own and add their results"
+_SPLIT = "split tensors along the channels only"
+_JOIN = "join tensors along the channels only, each of one size"
+_LINES = "take lines and columns in their order, all or one in so many"
 _GATE = "leave the gate out, this machine multiplies by constants only"
 
 _REMEDIES: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -39,13 +41,13 @@ _REMEDIES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (_WINDOW, ("lstm", "gru", "rnn_tanh", "rnn_relu")),
     (_LINEAR, ("multiheadattention", "multi_head_attention_forward",
                "scaled_dot_product_attention", "bmm", "matmul", "einsum", "bilinear")),
-    (_SIZE, ("interpolate", "conv_transpose2d", "pixel_shuffle", "upsample_nearest2d",
-             "upsample_bilinear2d")),
+    (_SIZE, ("interpolate", "upsample", "upsample_nearest2d", "upsample_bilinear2d")),
     (_ORDER, ("permute", "transpose", "movedim", "channel_shuffle")),
     (_SPLIT, ("split", "split_with_sizes", "chunk", "unbind", "tensor_split")),
     (_JOIN, ("cat", "concat", "stack")),
     ("use Conv2d, with the third axis among the channels", ("conv3d",)),
-    ("use a 1 x 1 convolution, of stride 2 where every second element is taken", ("slice",)),
+    (_LINES, ("slice", "flip", "roll", "index", "index_select", "narrow", "repeat", "expand")),
+    ("take the maximum over the axes (2, 3) of a map, or use a max-pool", ("max", "amax")),
     ("pad height and width with zeros", ("pad",)),
     ("look the rows up on the host and give the network those", ("embedding",)),
 )
@@ -66,7 +68,7 @@ class Refusals:
     source   : the program's input.
     """
 
-    def __init__(self, needed: set[FxNode], operands: Mapping[FxNode, Value | Constant],
+    def __init__(self, needed: set[FxNode], operands: Mapping[FxNode, Value | Constant | Moved],
                  source: Value) -> None:
         self.needed, self.operands, self.input = needed, operands, source
         self._calls: dict[str, set[FxNode]] = {}
@@ -125,8 +127,10 @@ class Refusals:
 
     def _taken(self, parts: set[FxNode]) -> set[str]:
         """Return the names of the network's tensors that some nodes take from others."""
-        return {value.name for part in parts for n in part.all_input_nodes
-                if n not in parts and isinstance(value := self.operands.get(n), Value)}
+        values = [self.operands.get(n) for part in parts for n in part.all_input_nodes
+                  if n not in parts]
+        return {name for value in values if isinstance(value, (Value, Moved))
+                for name in ((value.name,) if isinstance(value, Value) else value.names)}
 
     def _gates(self, node: FxNode) -> bool:
         """Whether another tensor of the network is multiplied by the call's result."""
@@ -139,7 +143,7 @@ class Refusals:
         todo = [node]
         while todo:
             current = todo.pop()
-            if isinstance(self.operands.get(current), Value):
+            if isinstance(self.operands.get(current), (Value, Moved)):
                 return False
             if current not in self.operands:
                 todo.extend(current.all_input_nodes)

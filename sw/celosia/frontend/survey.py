@@ -9,7 +9,7 @@ import torch
 from torch.fx import Node as FxNode
 
 from celosia.frontend import origin
-from celosia.frontend.call import Constant, Value, map_shape
+from celosia.frontend.call import Constant, Moved, Value, map_shape
 from celosia.frontend.examples import RANKS, Example
 from celosia.frontend.export import Model
 from celosia.frontend.importer import Importer, result_shape, walker
@@ -84,7 +84,7 @@ class _Surveyor(Importer):
                 nodes.append(node)
         return nodes[::-1]
 
-    def _call(self, node: FxNode) -> Value | Constant:
+    def _call(self, node: FxNode) -> Value | Constant | Moved:
         call, kind = origin.call_of(node), origin.operator(node)
         taken = {value.name for n in node.all_input_nodes
                  if isinstance(value := self.operands[n], Value)}

@@ -12,6 +12,7 @@ from celosia.graph import (
     Conv,
     Graph,
     MaxPool,
+    Move,
     Node,
     Reshape,
     Shape,
@@ -107,6 +108,9 @@ class _State:
                 raise CompileError(node.name, "add", f"adds flattened tensors of the shapes "
                                    f"{first} and {second}",
                                    "let a linear layer of its own read the flattened map")
+        elif isinstance(node, Move):        # a reshape leaves elements in their order
+            node = replace(node, inputs=sources)
+            flat, names = [], ()
         else:
             node = replace(node, input=sources[0])
         if self.lines.intersection(names):
@@ -133,7 +137,7 @@ def _over_map(node: Node, shape: Shape) -> Node:
     size, whole = shape[1:], (1, shape[1] * shape[2])
     if isinstance(node, AvgPool) and (node.window, node.padding) == (whole, (0, 0, 0, 0)):
         return replace(node, window=size, stride=size)
-    if isinstance(node, MaxPool) and node.pool.window == whole:
+    if isinstance(node, MaxPool) and (node.pool.window, node.padding) == (whole, (0, 0, 0, 0)):
         return replace(node, pool=Pool(window=size, stride=size))
     raise CompileError(node.name, operator(node), f"works on lines that were maps of shape {shape}",
                        "take the mean or the maximum of all of each line, or keep the maps")
@@ -150,7 +154,7 @@ def _by_channel(node: BatchNorm, shape: Shape) -> BatchNorm:
 
 
 def _whole_map(node: Conv, shape: Shape) -> Conv:
-    if node.groups != 1 or node.kernel != (1, 1) or any(node.padding):
+    if node.groups != 1 or node.kernel != (1, 1) or any(node.padding) or node.up != (1, 1):
         raise CompileError(node.name, "conv2d", f"convolves a flattened map of shape {shape}",
                            "use a linear layer behind the flattening")
     return replace(node, weight=node.weight.reshape(node.weight.shape[0], *shape))

@@ -70,7 +70,8 @@ def _folded(graph: Graph, norm: BatchNorm, path: list[Reshape | Pad | Conv]) -> 
                             for array in (scale, shift))
         if isinstance(node, Reshape):
             scale, shift = scale.reshape(node.shape), shift.reshape(node.shape)
-    padded = any(isinstance(node, Pad) for node in path) or any(reader.padding)
+    padded = any(isinstance(node, Pad) for node in path) or any(reader.padding) or (
+        reader.up != (1, 1))
     by_channel = all(np.all(array == array[:, :1, :1]) for array in (scale, shift))
     if not by_channel or (padded and np.any(shift)):
         return None

@@ -2,14 +2,13 @@
 
 from dataclasses import replace
 
-from celosia.graph import AvgPool, Conv, Graph, Node, Pad, operator
-from celosia_spec.errors import CompileError
+from celosia.graph import AvgPool, Conv, Graph, Node, Pad
 
 
 def fold_padding(graph: Graph) -> Graph:
     """Move every Pad into the convolutions and average pools that read it.
 
-    After: no Pad is left.
+    Nothing else reads any (`lift_moves`). After: no Pad is left.
     """
     pads: dict[str, Pad] = {}
     nodes: list[Node] = []
@@ -20,17 +19,12 @@ def fold_padding(graph: Graph) -> Graph:
             pads[node.name] = node
         else:
             nodes.append(node)
-    if graph.output in pads:
-        raise _refusal(pads[graph.output], "the padded map leaves the network")
     return replace(graph, nodes=tuple(nodes))
 
 
 def _absorb(node: Node, pad: Pad) -> Node:
-    if not isinstance(node, (Pad, Conv, AvgPool)):
-        raise _refusal(pad, f"{node.name} ({operator(node)}) reads the padded map")
-    (a, b, c, d), (top, left, bottom, right) = node.padding, pad.padding
+    assert isinstance(node, (Pad, Conv, AvgPool)), f"{node.name} reads the padded map"
+    up = node.up if isinstance(node, Conv) else (1, 1)
+    (a, b, c, d), (top, left, bottom, right) = node.padding, (
+        size * apart for size, apart in zip(pad.padding, 2 * up, strict=True))
     return replace(node, input=pad.input, padding=(a + top, b + left, c + bottom, d + right))
-
-
-def _refusal(pad: Pad, problem: str) -> CompileError:
-    return CompileError(pad.name, "pad", problem, "pad in front of convolutions only")

@@ -18,7 +18,8 @@ def vector_input(graph: Graph) -> Graph:
             or reader.input != graph.input or reader.groups != 1 or any(reader.padding)
             or reader.kernel != (height, width)):
         return graph
-    vector = replace(reader, weight=reader.weight.reshape(len(reader.weight), -1, 1, 1),
-                     stride=(1, 1), dilation=(1, 1))
+    flat = len(reader.weight), -1, 1, 1
+    vector = replace(reader, weight=reader.weight.reshape(flat), stride=(1, 1), dilation=(1, 1),
+                     live=None if reader.live is None else reader.live.reshape(flat))
     return replace(graph, input_map=(channels * height * width, 1, 1), nodes=tuple(
         vector if node is reader else node for node in graph.nodes))

@@ -116,9 +116,9 @@ def _rank_weights(
 ) -> _Ranking:
     """Rank single weights by value / cost; the best of each layer is always kept."""
     names = list(alive)
-    costs = {name: np.broadcast_to(row_costs(plan.layers[name])[:, None],
-                                   (len(alive[name]), alive[name][0].size)).ravel().copy()
-             for name in names}
+    costs = {name: np.broadcast_to(
+        row_costs(plan.layers[name].of_rows(name, len(alive[name])))[:, None],
+        (len(alive[name]), alive[name][0].size)).ravel().copy() for name in names}
     for name in names:
         costs[name][np.argmax(np.where(alive[name], values[name], -1.0))] = 0.0
     sizes = np.cumsum([alive[name].size for name in names])[:-1]
@@ -145,7 +145,8 @@ def _rank_steps(
     Step k of a batch holds the k-th most valuable weight of each of its rows, so value falls with
     k, and taking steps by value / cost is the best use of the cycles for these batches.
     """
-    tables = {name: _Steps.of(plan.layers[name], values[name], alive[name]) for name in alive}
+    tables = {name: _Steps.of(plan.layers[name].of_rows(name, len(alive[name])), values[name],
+                              alive[name]) for name in alive}
     ratio = np.concatenate([(table.value / table.passes)[table.paid] for table in tables.values()])
     cost = np.concatenate([np.full(int(table.paid.sum()), float(table.passes))
                            for table in tables.values()])

@@ -55,6 +55,17 @@ class LayerPlan:
         """Cycles in which the layer's weights are multiplied or a pass waits."""
         return self.passes * int(np.maximum(self.lengths, self.least).sum())
 
+    def of_rows(self, name: str, rows: int) -> LayerPlan:
+        """Return the plan; ArgumentError unless it is of so many rows, as the layer has.
+
+        One that works on an enlarged map runs with more: its phases have rows of their own.
+        """
+        if np.count_nonzero(self.batches >= 0) != rows:
+            raise ArgumentError(f"layer {name!r} works on an enlarged map, where each of its "
+                                f"weights stands several times, and none has a cost of its own; "
+                                f"prune by another method")
+        return self
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Prediction:
@@ -109,13 +120,13 @@ class Predictor:
         the model as it is now with these masks put on besides. Layers not named stay as they are.
         """
         layers = prunable_layers(model)
-        graph = self._compiler.graph(model, self.example_input)
+        graph = self._compiler.imported(model, self.example_input)
         called = {node.name for node in graph.nodes}
         # The program has a layer under the name that forward calls it by.
         names = {name: next((other for other in names_of(model, layer) if other in called), name)
                  for name, layer in layers.items()}
-        return lambda masks: self._predict(
-            _masked(graph, {names[name]: mask for name, mask in masks.items()}), names)
+        return lambda masks: self._predict(self._compiler.optimised(
+            _masked(graph, {names[name]: mask for name, mask in masks.items()})), names)
 
     def _predict(self, graph: Graph, names: Mapping[str, str]) -> Prediction:
         """names : {layer: its name in the graph}."""
@@ -156,7 +167,8 @@ def cycle_costs(model: nn.Module, example_input: Any, *, target: str = "icebreak
     """
     plans = Predictor(example_input, target=target, exponents=exponents)(model).layers
     return {
-        name: row_costs(plans[name]).reshape(-1, *[1] * (layer.weight.dim() - 1))
+        name: row_costs(plans[name].of_rows(name, len(layer.weight))).reshape(
+            -1, *[1] * (layer.weight.dim() - 1))
         for name, layer in prunable_layers(model).items()
     }
 
@@ -171,7 +183,7 @@ def row_costs(plan: LayerPlan) -> np.ndarray:
 
 
 def _masked(graph: Graph, masks: Mapping[str, np.ndarray]) -> Graph:
-    """Return the graph with zeros where masks are False; folding scales rows and keeps zeros."""
+    """Return an imported graph with zeros where masks are False; passes keep zeros."""
     nodes = [
         replace(node, weight=np.where(masks[node.name].reshape(node.weight.shape), node.weight, 0))
         if isinstance(node, Conv) and node.name in masks else node

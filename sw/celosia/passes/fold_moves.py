@@ -1,0 +1,387 @@
+"""Moves of elements, and what enlarges maps, go into the layers that read them."""
+
+import math
+from dataclasses import replace
+from itertools import count
+
+import numpy as np
+
+from celosia.graph import (
+    Activate,
+    Add,
+    Conv,
+    Graph,
+    MaxPool,
+    Move,
+    Node,
+    Shape,
+    identity,
+    node_shape,
+)
+from celosia.passes.views import Axis, View, expanded, over_elements, seen_as
+from celosia_spec.errors import CompileError
+from celosia_spec.host_layers import HostLayer
+from celosia_spec.qgraph import NodeKind
+
+
+def fold_moves(graph: Graph) -> Graph:
+    """Let layers read the elements where they lie.
+
+    A map that was enlarged is kept as its phases, maps of the size before, in channels of their
+    own: y[c, f * i + a, g * j + b] = stored[(c * f + a) * g + b, i, j]. Convolutions of such maps,
+    and transposed ones, are convolutions of what is stored, with as many products; nothing is
+    interleaved before the network's end, where the host does it. What was joined, split, sliced
+    and shuffled along the channels is in the columns of the weights; rows and columns that are left
+    out, or taken one in so many, are in stride and kernel. What no layer can read so is chosen by
+    one with weights 1.
+
+    After: no Move is left, and no Conv with ``up`` or that cuts off. The network's input is read
+    alone.
+    """
+    state = _State(graph)
+    for node in graph.nodes:
+        state.take(node)
+    return state.graph()
+
+
+class _State:
+    """shapes : of stored maps.   seen : of all tensors, as the network has them.   made : nodes.
+    views : of tensors that are not stored as they are.   moves : those that nobody has read yet.
+    kept : what has been made of a stored map, or of a view, already.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.before, self.shapes, self.seen = graph, {graph.input: graph.input_map}, graph.shapes
+        self.made: list[Node] = []
+        self.views: dict[str, View] = {}
+        self.moves: dict[str, Move] = {}
+        self.kept: dict[tuple, str] = {}
+
+    def graph(self) -> Graph:
+        """Return the graph of what was made; the host puts a map's phases together."""
+        graph, name = self.before, self.before.output
+        if name not in self.views and name not in self.moves:
+            return replace(graph, nodes=tuple(self.made))
+        phases = self._view(name).phases
+        output = self._stored(name, phases)
+        if phases == (1, 1):
+            return replace(graph, nodes=tuple(self.made), output=output)
+        layers = [HostLayer(name=name, operator="pixel_shuffle", axis=None, shape=self.seen[name])]
+        if graph.output_shape != self.seen[name]:
+            layers.append(HostLayer(name=name, operator="reshape", axis=None,
+                                    shape=graph.output_shape))
+        return replace(graph, nodes=tuple(self.made), output=output,
+                       output_shape=self.shapes[output], host=(*layers, *graph.host))
+
+    def take(self, node: Node) -> None:
+        """Add a node, or what it becomes."""
+        moved = any(name in self.moves or name in self.views for name in node.inputs)
+        match node:
+            case Move():
+                self.moves[node.name] = node
+            case Conv() if moved or node.up != (1, 1) or min(node.padding) < 0:
+                self._conv(node)
+            case Activate() | MaxPool() if moved:
+                self._each(node)
+            case Add() if moved:
+                self._add(node)
+            case _:
+                assert not moved, node.name
+                self._keep(node)
+
+    def _keep(self, node: Node) -> str:
+        self.shapes[node.name] = node_shape(node, self.shapes)
+        self.made.append(node)
+        return node.name
+
+    def _fresh(self, name: str) -> str:
+        """Return a name that no tensor has."""
+        taken = self.seen.keys() | self.shapes.keys()
+        return next(found for number in count(1) if (found := f"{name}.{number}") not in taken)
+
+    # What reads moved elements
+
+    def _conv(self, node: Conv) -> None:
+        if self.seen[node.name][1:] == (1, 1) and node.up == (1, 1) and node.groups == 1:
+            self._of_all(node)
+            return
+        view = self._view(node.input)
+        if node.groups == len(view.table) == len(node.weight) > 1 and self._channels(node, view):
+            return
+        phases = (1, 1)
+        sizes = self.seen[node.name][1:]
+        for axis in range(2):
+            own, up, stride = view.axes[axis].phases, node.up[axis], node.stride[axis]
+            least = own * up // math.gcd(own * up, stride) if sizes[axis] > 1 else 1
+            if sizes[axis] % least:
+                raise CompileError(
+                    node.name, node.kind, f"its output of {sizes[0]} x {sizes[1]} does not divide "
+                    f"into the {least} by which its input was enlarged",
+                    "pad it so that it does, or pad it before it is enlarged")
+            phases = (least, phases[1]) if axis == 0 else (phases[0], least)
+        self._expanded(node, view, phases)
+
+    def _expanded(self, node: Conv, view: View, phases: tuple[int, int]) -> None:
+        """Add a convolution of a view, and note how its own output is stored."""
+        size = self.seen[node.name][1:]
+        made = self._of_view(node, view, size, phases)
+        self._keep(made)
+        if phases != (1, 1):
+            self.views[node.name] = seen_as(node.name, len(node.weight), size, phases)
+
+    def _of_view(self, node: Conv, view: View, size: tuple[int, int],
+                 phases: tuple[int, int]) -> Conv:
+        """Return a convolution of a view as one of what is stored."""
+        view = self._apart(view)
+        stored = self.shapes[view.parts[0]]
+        made = expanded(node, view, stored[1:], self._count(view.parts), size, phases)
+        if made is None:            # zeros are read where something is stored
+            inner = replace(view, axes=(view.axes[0].inner, view.axes[1].inner))
+            name = self._identity(inner, node.input, view.phases)
+            around = seen_as(name, len(view.table), inner.size, view.phases)
+            lines, columns = (replace(own, size=axis.size, before=axis.before)
+                              for own, axis in zip(around.axes, view.axes, strict=True))
+            view = replace(around, axes=(lines, columns))
+            made = expanded(node, view, self.shapes[name][1:], self._count(view.parts), size,
+                            phases)
+            assert made is not None, node.name
+        return made
+
+    def _of_all(self, node: Conv) -> None:
+        """Add a layer with one position: whatever it reads, each element has a column."""
+        parts, index = self._elements(node.input)
+        sizes = {self.shapes[part][1:] for part in parts}
+        names: list[str] = []
+        for size in sorted(sizes):
+            own = tuple(part for part in parts if self.shapes[part][1:] == size)
+            made = over_elements(node, index, parts, own, self.shapes, first=not names)
+            name = node.name if len(sizes) == 1 else self._fresh(node.name)
+            names.append(self._keep(replace(made, name=name, **self._read(own))))
+        while len(names) > 1:
+            left, right, *names = names
+            names.insert(0, self._keep(Add(name=self._fresh(node.name) if names else node.name,
+                                           left=left, right=right)))
+
+    def _channels(self, node: Conv, view: View) -> bool:
+        """Add a depthwise layer for each part of a view, and return whether that can be."""
+        if node.up != (1, 1) or not self._whole(view) or view.phases != (1, 1):
+            return False
+        channel = view.table.ravel()
+        if sorted(channel.tolist()) != list(range(self._count(view.parts))):
+            return False
+        names, first = [], 0
+        for part in view.parts:
+            count = self.shapes[part][0]
+            own = np.arange(first, first + count)
+            rows = np.argsort(channel)[own]
+            name = node.name if len(view.parts) == 1 else self._fresh(node.name)
+            names.append(self._keep(replace(
+                node, name=name, input=part, weight=node.weight[rows], groups=count,
+                bias=None if node.bias is None else node.bias[rows])))
+            first += count
+        _, height, width = self.seen[node.name]
+        self.views[node.name] = View(tuple(names), view.table,
+                                     (Axis.of(height), Axis.of(width)))
+        return True
+
+    def _each(self, node: Activate | MaxPool) -> None:
+        """Let what an activation or a pool does be done to each part."""
+        view = self._view(node.input)
+        if isinstance(node, MaxPool) and not (self._whole(view) and view.phases == (1, 1)):
+            if view.phases != (1, 1):
+                raise CompileError(node.name, "max_pool2d", "it pools a map that was enlarged",
+                                   "pool it before, or use a convolution with a stride")
+            self._keep(replace(node, input=self._stored(node.input, (1, 1))))
+            return
+        what = node.pool if isinstance(node, MaxPool) else node.activation
+        names = []
+        for part in view.parts:
+            if (part, what) not in self.kept:
+                name = node.name if len(view.parts) == 1 else self._fresh(node.name)
+                self.kept[part, what] = self._keep(replace(node, name=name, input=part))
+            names.append(self.kept[part, what])
+        axes = view.axes
+        if isinstance(node, MaxPool):
+            _, height, width = self.seen[node.name]
+            axes = Axis.of(height), Axis.of(width)
+        self.views[node.name] = replace(view, parts=tuple(names), axes=axes)
+
+    def _add(self, node: Add) -> None:
+        views = [self._view(name) for name in node.inputs]
+        phases = _common(views)
+        self._check(node.name, "add", phases)
+        left, right = (self._stored(name, phases) for name in node.inputs)
+        self._keep(replace(node, left=left, right=right))
+        if phases != (1, 1):
+            count, height, width = self.seen[node.name]
+            self.views[node.name] = seen_as(node.name, count, (height, width), phases)
+
+    def _check(self, name: str, operator: str, phases: tuple[int, int]) -> None:
+        """CompileError unless a tensor's size divides into phases."""
+        _, height, width = self.seen[name]
+        if height % phases[0] or width % phases[1]:
+            raise CompileError(name, operator, f"a map of {height} x {width} does not divide into "
+                               f"the {phases[0]} x {phases[1]} by which another was enlarged",
+                               "use maps whose size does")
+
+    # Where elements lie
+
+    def _view(self, name: str) -> View:
+        """Return where a tensor's elements lie; CompileError where the machine cannot read them so.
+        """
+        if name not in self.views and name in self.moves:
+            self.views[name] = self._moved(self.moves[name])
+        if name in self.views:
+            return self.views[name]
+        channels, height, width = self.shapes[name]
+        return seen_as(name, channels, (height, width), (1, 1))
+
+    def _moved(self, move: Move) -> View:
+        """Return a move's view: of one input for each channel."""
+        refusal = CompileError(move.name, move.operator, "not supported by this machine",
+                               move.remedy)
+        sizes = [math.prod(self.seen[name]) for name in move.inputs]
+        ends = np.cumsum(sizes)
+        owners = np.where(move.index < 0, -1, np.searchsorted(ends, move.index, side="right"))
+        owners = owners.reshape(len(owners), -1)
+        owner = owners.max(axis=1)
+        if ((owners != owner[:, None]) & (owners >= 0)).any():
+            raise refusal
+        views, rows = [], []
+        for number in sorted(set(owner.tolist()) - {-1}):
+            source, first = move.inputs[number], int(ends[number]) - sizes[number]
+            index = np.where(move.index < 0, -1, move.index - first)
+            for own in _alike(index, np.flatnonzero(owner == number), self.seen[source]):
+                view = View.found(index[own], self.seen[source], self._view(source))
+                if view is None:
+                    raise refusal
+                views.append(view)
+                rows.append(own)
+        if not views:
+            raise refusal
+        if len({view.axes for view in views}) > 1:
+            phases = _common(views)
+            self._check(move.name, move.operator, phases)
+            views = [self._phased(view, move.name, phases) for view in views]
+        parts: list[str] = []
+        table = np.full((len(owner), *views[0].phases), -1)
+        for view, own in zip(views, rows, strict=True):
+            table[own] = self._numbers(view, parts)
+        return View(tuple(parts), table, views[0].axes)
+
+    def _phased(self, view: View, name: str, phases: tuple[int, int]) -> View:
+        """Return a view that is stored in phases."""
+        if view.phases == phases and self._whole(view):
+            return view
+        found = self._identity(view, name, phases)
+        return seen_as(found, len(view.table), view.size, phases)
+
+    def _numbers(self, view: View, parts: list[str]) -> np.ndarray:
+        """Return a view's table with the channels' numbers in ``parts``, to which its own are
+        added."""
+        steps = []
+        for part in view.parts:
+            if part not in parts:
+                parts.append(part)
+            steps.append(np.arange(self.shapes[part][0])
+                         + self._count(parts[:parts.index(part)]))
+        return np.concatenate([*steps, [-1]])[view.table]
+
+    def _elements(self, name: str) -> tuple[tuple[str, ...], np.ndarray]:
+        """Return stored maps, and which of their elements a tensor's are, int64 (C, H, W); -1 for
+        zeros."""
+        if name not in self.views and name in self.moves:
+            move, tables = self.moves[name], []
+            parts: list[str] = []
+            for other in move.inputs:
+                own, index = self._elements(other)
+                tables.append(self._element_numbers(own, index, parts).ravel())
+            return tuple(parts), np.concatenate([*tables, [-1]])[move.index]
+        view = self._view(name)
+        return view.parts, view.elements(self.shapes[view.parts[0]][1:])
+
+    def _element_numbers(self, own: tuple[str, ...], index: np.ndarray,
+                         parts: list[str]) -> np.ndarray:
+        """Return elements of some maps as those of ``parts``, to which these are added."""
+        numbers = []
+        for part in own:
+            if part not in parts:
+                parts.append(part)
+            before = sum(math.prod(self.shapes[other]) for other in parts[:parts.index(part)])
+            numbers.append(before + np.arange(math.prod(self.shapes[part])))
+        found: np.ndarray = np.concatenate([*numbers, [-1]])[index]
+        return found
+
+    def _stored(self, name: str, phases: tuple[int, int]) -> str:
+        """Return the stored map that has a tensor's elements in phases, and no others."""
+        view = self._view(name)
+        table = np.arange(view.table.size).reshape(view.table.shape)
+        if (view.phases == phases and self._whole(view) and len(view.parts) == 1
+                and self._count(view.parts) == view.table.size and (view.table == table).all()):
+            return view.parts[0]
+        if (name, phases) not in self.kept:
+            self.kept[name, phases] = self._identity(view, name, phases)
+        return self.kept[name, phases]
+
+    def _identity(self, view: View, name: str, phases: tuple[int, int]) -> str:
+        """Add a layer that stores a view in phases."""
+        view = self._apart(view)
+        chosen = len(view.parts) == 1 and view.table.min() >= 0
+        kind = NodeKind.SELECT if chosen else NodeKind.CONV
+        node = identity(self._fresh(name), name, len(view.table), kind)
+        return self._keep(self._of_view(node, view, view.size, phases))
+
+    def _apart(self, view: View) -> View:
+        """Return a view of the parts that it reads, with a copy in place of the network's input,
+        which is read alone."""
+        first = 0
+        parts: list[str] = []
+        table = np.full_like(view.table, -1)
+        for part in view.parts:
+            count = self.shapes[part][0]
+            inside = (view.table >= first) & (view.table < first + count)
+            if inside.any():
+                table[inside] = view.table[inside] - first + self._count(parts)
+                parts.append(part)
+            first += count
+        return View(self._copied(parts or view.parts[:1]), table, view.axes)
+
+    def _copied(self, parts: list[str] | tuple[str, ...]) -> tuple[str, ...]:
+        source = self.before.input
+        if source not in parts or len(parts) == 1:
+            return tuple(parts)
+        if (source,) not in self.kept:
+            self.kept[source,] = self._keep(identity(
+                self._fresh(source), source, self.shapes[source][0], NodeKind.SELECT))
+        return tuple(self.kept[source,] if part == source else part for part in parts)
+
+    def _read(self, parts: tuple[str, ...]) -> dict:
+        first, *others = self._copied(parts)
+        return {"input": first, "others": tuple(others)}
+
+    def _count(self, parts: list[str] | tuple[str, ...]) -> int:
+        return sum(self.shapes[part][0] for part in parts)
+
+    def _whole(self, view: View) -> bool:
+        """Whether a view's axes are those of what is stored."""
+        _, height, width = self.shapes[view.parts[0]]
+        return view.axes[0].whole(height) and view.axes[1].whole(width)
+
+
+def _alike(index: np.ndarray, channels: np.ndarray, shape: Shape) -> list[np.ndarray]:
+    """Return channels whose elements lie at the same places of their channels of a source of that
+    shape, together."""
+    size = shape[1] * shape[2]
+    places: dict[bytes, list[int]] = {}
+    for channel in channels.tolist():
+        own = index[channel]
+        phased = own // size != own.flat[0] // size         # of several channels: all as one
+        key = b"" if phased.any() else np.where(own < 0, -1, own % size).tobytes()
+        places.setdefault(key, []).append(channel)
+    return [np.array(found) for found in places.values()]
+
+
+def _common(views: list[View]) -> tuple[int, int]:
+    """Return the phases into which those of all views divide."""
+    return (math.lcm(*(view.phases[0] for view in views)),
+            math.lcm(*(view.phases[1] for view in views)))

@@ -1,0 +1,71 @@
+"""Padding of max pools becomes zeros, where no maximum is below 0."""
+
+from dataclasses import replace
+
+from celosia.graph import (
+    Activate,
+    Add,
+    Conv,
+    Graph,
+    MaxPool,
+    Move,
+    Node,
+    Pad,
+    Reshape,
+    identity,
+)
+from celosia_spec.errors import CompileError
+from celosia_spec.qgraph import NodeKind
+
+
+def pad_pools(graph: Graph) -> Graph:
+    """Let a layer with weights 1 choose what a padded max pool compares, with zeros around.
+
+    After: no MaxPool has padding. A zero is no larger than the largest of numbers that are not
+    below 0; and where only ReLUs read the pool, nothing else is seen of what is.
+    """
+    names = {graph.input} | {node.name for node in graph.nodes}
+    shapes = graph.shapes
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        if isinstance(node, MaxPool) and any(node.padding):
+            if not (_is_positive(graph, node.input) or _is_clamped(graph, node.name)):
+                raise CompileError(node.name, "max_pool2d", "it pads maps that may be below 0",
+                                   "put a ReLU before it or behind it, or use padding=0 and "
+                                   "ceil_mode=False")
+            source = f"{node.name}.padded"
+            while source in names:
+                source += "_"
+            names.add(source)
+            channels = shapes[node.input][0]
+            nodes.append(replace(identity(source, node.input, channels, NodeKind.SELECT),
+                                 padding=node.padding))
+            node = replace(node, input=source, padding=(0, 0, 0, 0))
+        nodes.append(node)
+    return replace(graph, nodes=tuple(nodes))
+
+
+def _is_positive(graph: Graph, name: str) -> bool:
+    """Whether no element of a tensor is below 0, for all inputs."""
+    node = next((node for node in graph.nodes if node.name == name), None)
+    match node:
+        case Activate():
+            return node.activation.bounds[0] >= 0 or _is_positive(graph, node.input)
+        case MaxPool() | Pad() | Reshape() | Add() | Move():
+            return all(_is_positive(graph, other) for other in node.inputs)
+        case Conv():        # an average
+            return (node.kind == NodeKind.AVERAGE and bool((node.weight >= 0).all())
+                    and (node.bias is None or bool((node.bias >= 0).all()))
+                    and _is_positive(graph, node.input))
+        case _:
+            return False
+
+
+def _is_clamped(graph: Graph, name: str) -> bool:
+    """Whether nothing but ReLUs, and clamps from 0 on, reads a tensor, at most behind more pools
+    that pad nothing or are such themselves."""
+    if name == graph.output:
+        return False
+    readers = [node for node in graph.nodes if name in node.inputs]
+    return all(node.activation.bounds[0] == 0 if isinstance(node, Activate) else
+               isinstance(node, MaxPool) and _is_clamped(graph, node.name) for node in readers)
