@@ -4,17 +4,19 @@
 PYTHON ?= python3
 VENV   ?= .venv
 TORCH  ?= torch==2.13.0
+NETWORKS ?= 5000
 PYTEST_ARGS ?= -n auto --dist loadfile
 
 PY    := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint type check docs clean
+.PHONY: help setup demo test random-networks lint type check docs clean
 
 help:
 	@echo "make demo   LeNet-5 from checkpoint to bitstream, compared bit for bit"
 	@echo "make test   the tests"
+	@echo "make random-networks   5,000 random networks, or NETWORKS of them, on all that runs networks"
 	@echo "make lint | type | check (lint, type, test) | docs | setup | clean"
 	@echo "make bench-NAME   one of: $(patsubst benchmarks/%.py,bench-%,$(filter-out benchmarks/bad_inputs_%,$(wildcard benchmarks/*.py)))"
 	@echo "  $(patsubst benchmarks/compression/%.py,bench-compression-%,$(wildcard benchmarks/compression/[a-z]*.py))"
@@ -35,6 +37,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(PY) -m pytest $(PYTEST_ARGS)
+
+random-networks: $(STAMP)
+	$(PY) -m pytest -n auto tests/stream/test_random.py --networks $(NETWORKS)
 
 lint: $(STAMP)
 	$(PY) -m ruff check .

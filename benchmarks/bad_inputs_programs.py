@@ -316,7 +316,7 @@ def _by_words(file: StreamFile, x: np.ndarray) -> tuple[np.ndarray, int]:
     copies = np.isin(np.arange(len(program.chunks)), program.copied)
     stream_machine.run(state, program.entries, program.chunks, stream_machine.Flash(
         state, program.sections, copies, late=True))
-    return output(program, main, state.exponents)
+    return output(program, main, state.exponents)[:2]
 
 
 def _answered(program: celosia.Program, x: np.ndarray) -> str | None:

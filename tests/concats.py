@@ -1,6 +1,6 @@
 """Random networks in which a node reads several tensors together."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -27,6 +27,13 @@ def linear(name: str, inputs: tuple[str, ...], weights: np.ndarray, sw: np.ndarr
                  sb=rows + sw - 4 * (np.asarray(bias) != 0), **fields)
 
 
+def normal(node: QNode) -> QNode:
+    """Return a node with the same biases, of 16 bits: as the compiler makes them, and the gateware
+    wants them."""
+    up = np.where(node.bias == 0, 0, 15 - np.frexp(np.abs(node.bias))[1])
+    return replace(node, bias=node.bias << up, sb=node.sb - up)
+
+
 def graph_of(nodes: list[QNode], shapes: dict[str, tuple[int, int, int]],
              unsigned: Collection[str] = (), width: int = 24) -> QGraph:
     """Return the graph of nodes, the last of which makes the output; ``unsigned`` have mantissas
@@ -49,9 +56,10 @@ def graph_of(nodes: list[QNode], shapes: dict[str, tuple[int, int, int]],
 
 
 @st.composite
-def joined(draw: st.DrawFn) -> tuple[QGraph, np.ndarray]:
+def joined(draw: st.DrawFn, widths: Sequence[int] = (24, 32)) -> tuple[QGraph, np.ndarray]:
     """Draw two or three branches, which read the input or those before them; d reads all of them
-    together, in some order, e some of them. Of a are also made a pool, p, and what d adds."""
+    together, in some order, e some of them. Of a are also made a pool, p, and what d adds. Sums
+    have one of some widths."""
     rng = np.random.default_rng(draw(st.integers(0, 1 << 32)))
     unsigned = draw(st.booleans())
     names = ["a", "b", "c"][:draw(st.integers(2, 3))]
@@ -87,8 +95,8 @@ def joined(draw: st.DrawFn) -> tuple[QGraph, np.ndarray]:
                         weights=16, **{f: np.repeat(getattr(nodes[-1], f), 2)
                                        for f in ("sw", "bias", "sb")})
     shapes |= {"p": (2, 2, 3), "d": (2, *SIZE), "e": (2, 2, 3), "y": (2, 2, 3)}
-    graph = graph_of(nodes, shapes, {*names, "p"} if unsigned else (),
-                     draw(st.sampled_from([24, 32])))
+    graph = graph_of([normal(node) for node in nodes], shapes, {*names, "p"} if unsigned else (),
+                     draw(st.sampled_from(widths)))
     x = (rng.normal(size=(2, *shapes["x"])) * 2.0 ** draw(st.integers(-6, 4))).astype(np.float32)
     if draw(st.booleans()):
         found = golden.run(graph, x[:1], keep_tensors=False).exponents

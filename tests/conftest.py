@@ -15,7 +15,7 @@ from celosia_sim.simulators.cosim import versions
 from celosia_spec.errors import SimulationError
 
 LONG = ("boards/test_driver.py", "sim/test_programs.py", "boards/test_build.py",
-        "stream/test_rtl.py", "stream/test_flash_words.py",
+        "stream/test_random.py", "stream/test_flash_words.py",
         "boards/test_cli_build.py", "sim/test_compressed.py", "sim/test_lenet5.py",
         "sim/test_backends.py", "sw/test_tutorial.py", "sw/test_cli_filters.py",
         "sw/test_cycle_aware.py", "sim/test_virtual_board.py", "hw/test_core.py",
@@ -41,6 +41,9 @@ def pytest_configure(config):
 def pytest_addoption(parser):
     parser.addoption("--update", action="store_true",
                      help="write what tests/fingerprints and the golden texts find (with -n0)")
+    parser.addoption("--networks", type=int, default=0, metavar="COUNT",
+                     help="run so many random networks in tests/stream/test_random.py, each time "
+                          "others")
 
 
 @pytest.fixture

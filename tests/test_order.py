@@ -152,6 +152,7 @@ ORDER = {
     "celosia_sim.golden": """
         linear, requantise
         epilogue
+        clipped
         model
         __init__, steps
     """,

@@ -196,7 +196,7 @@ class _Steps(_Stream):
 
         def right(record: Record) -> bool:
             found = results(self._program, job, record)
-            return all(np.array_equal(m, own[0]) and e == own[1] for m, e, own in zip(
+            return all(np.array_equal(m, own.mantissas) and e == own.exponent for m, e, own in zip(
                 found.output, found.exponent, wanted, strict=False))
 
         return Probe(job=job, right=right, cycles=self._file.step_cycles[0])

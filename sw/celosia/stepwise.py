@@ -60,10 +60,10 @@ def on_golden(program: StreamFile) -> Stream:
 
     def take(x: np.ndarray) -> RunResult:
         with refusals():
-            mantissa, exponent, clipped = golden.run(x)
+            found = golden.run(x)
         return from_parts(
-            program, mantissa[None], np.array([exponent]),
-            np.array([clipped]) | input_saturated(program.graph, x[None]), None, None)
+            program, found.mantissas[None], np.array([found.exponent]),
+            np.array([found.saturated]) | input_saturated(program.graph, x[None]), None, None)
 
     return Stream(program, take, golden.reset)
 

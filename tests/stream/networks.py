@@ -1,5 +1,6 @@
 """Random small networks: layers, shapes, strides, paddings, pools, residual additions."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -8,16 +9,66 @@ from hypothesis import strategies as st
 
 from celosia.graph import Conv, Graph
 from celosia.quantise import quantise
-from celosia_spec.epilogue import Clamp, Epilogue, Identity, Pool, Relu
+from celosia_spec.epilogue import Clamp, Epilogue, Identity, Pool, Relu, Static
 from celosia_spec.errors import FitError
 from celosia_spec.qgraph import NodeKind, QGraph
 
 ACTIVATIONS = (Relu(), Relu(), Identity(), Clamp(low=0.0, high=1.5), Clamp(low=-1.0, high=1.0))
 
 
+class Case:
+    """A network and an input, float32 (*user_shape)."""
+
+    def __init__(self, graph: QGraph, x: np.ndarray) -> None:
+        self.graph, self.x = graph, x
+
+    def __repr__(self) -> str:
+        return f"\n{told(self.graph)}\n{np.array2string(self.x, threshold=20)}"
+
+
+def told(graph: QGraph) -> str:
+    """Return a network in words, a line for each tensor."""
+    made = {node.output: node for node in graph.nodes}
+    lines = [f"{graph.activation_bits}-bit activations, {graph.weight_bits}-bit weights, "
+             f"{graph.acc_bits}-bit sums"]
+    for name, tensor in graph.tensors.items():
+        signs = "signed" if tensor.signed else "unsigned"
+        line = f"{name} {tensor.shape}, {signs}, {tensor.exponent}"
+        if (node := made.get(name)) is not None:
+            line += (f" = {node.kind} of {', '.join(node.inputs)}, {node.geometry}, "
+                     f"{node.epilogue}, {node.matrix.nnz} of {node.weights} weights")
+        lines.append(line)
+    return "\n".join(lines)
+
+
 @st.composite
-def graphs(draw: st.DrawFn) -> QGraph:
-    """A quantised network of one to four layers, with weights of some density."""
+def cases(draw: st.DrawFn, bits: int) -> Case:
+    """A network of activations of some bits, and an input of it, which may be larger than those of
+    its calibration; static exponents may be too small for what comes."""
+    graph = draw(graphs((bits,)))
+    tensor = graph.tensors[graph.input]
+    scale = draw(st.sampled_from((1.0, 1.0, 4.0)))
+    rng = np.random.default_rng(draw(st.integers(0, 1 << 32)))
+    x = (rng.random(tensor.user_shape) - 0.5 * tensor.signed) * scale
+    return Case(lowered(graph, draw(st.sampled_from((0, 0, 1, 3)))), x.astype(np.float32))
+
+
+def lowered(graph: QGraph, by: int) -> QGraph:
+    """Return a graph with smaller static exponents, where they may be, so that values are
+    clipped."""
+    return replace(graph, tensors=graph.tensors | {
+        name: replace(tensor, exponent=replace(tensor.exponent, value=max(
+            tensor.exponent.value - by, tensor.exponent.least)))
+        for name, tensor in graph.tensors.items()
+        if isinstance(tensor.exponent, Static) and name != graph.input})
+
+
+@st.composite
+def graphs(draw: st.DrawFn, widths: tuple[int, ...] = (4, 6, 8, 8, 8)) -> QGraph:
+    """A quantised network of one to four layers, with weights of some density.
+
+    widths : of its activations, one of them.
+    """
     rng = np.random.default_rng(draw(st.integers(0, 1 << 32)))
     shape = (draw(st.integers(1, 20)), draw(st.integers(1, 14)), draw(st.integers(1, 14)))
     nodes: list[Conv] = []
@@ -32,12 +83,12 @@ def graphs(draw: st.DrawFn) -> QGraph:
         shapes[name] = _shape(node, last)
     graph = Graph(nodes=tuple(nodes), input="x", output=name, input_map=shape, input_shape=shape,
                   output_shape=shapes[name])
-    bits = draw(st.sampled_from((4, 6, 8, 8, 8)))
+    bits = draw(st.sampled_from(widths))
     static = draw(st.booleans())
     positive = draw(st.booleans())
     images = rng.random((3, *shape)) * draw(st.sampled_from((0.01, 1.0, 100.0)))
     try:
-        return quantise(graph, activation_bits=bits, weight_bits=draw(st.sampled_from((4, 8))),
+        return quantise(graph, activation_bits=bits, weight_bits=draw(st.sampled_from((8, 4, 6))),
                         acc_bits=24, unsigned=draw(st.booleans()), unsigned_input=positive,
                         exponents="static" if static else "dynamic", codes=True,
                         calibration=images if static else None)
@@ -61,12 +112,12 @@ def _layer(draw: st.DrawFn, rng: np.random.Generator, name: str, source: str,
            shape: tuple[int, int, int], others: list[str],
            shapes: dict[str, tuple[int, int, int]]) -> Conv:
     channels, *size = shape
-    kind = draw(st.sampled_from(("conv", "conv", "depthwise", "full")))
+    kind = draw(st.sampled_from(("conv", "conv", "groups", "depthwise", "full")))
     if kind == "full":
         geometry = {"stride": (1, 1), "padding": (0, 0, 0, 0), "dilation": (1, 1)}
         kernel = tuple(size)
     else:
-        apart = tuple(draw(st.integers(1, 2)) for _ in size)
+        apart = tuple(draw(st.sampled_from((1, 1, 2, 3))) for _ in size)
         kernel = tuple(draw(st.integers(1, 5)) for _ in size)
         reach = [(k - 1) * d for k, d in zip(kernel, apart, strict=True)]
         before = [draw(st.integers(0, most)) for most in reach]
@@ -74,12 +125,16 @@ def _layer(draw: st.DrawFn, rng: np.random.Generator, name: str, source: str,
                   for most, extent, first in zip(reach, size, before, strict=True)]
         geometry = {"stride": tuple(draw(st.integers(1, 3)) for _ in size), "dilation": apart,
                     "padding": (before[0], before[1], behind[0], behind[1])}
-    rows = channels if kind == "depthwise" else draw(st.integers(1, 20))
-    weight = rng.standard_normal((rows, 1 if kind == "depthwise" else channels, *kernel))
+    groups, rows = 1, draw(st.integers(1, 20))
+    if kind in ("groups", "depthwise"):
+        groups = draw(st.sampled_from([count for count in range(1, channels + 1)
+                                       if channels % count == 0])) if kind == "groups" else channels
+        rows = groups * (draw(st.integers(1, 3)) if kind == "groups" else 1)
+    weight = rng.standard_normal((rows, channels // groups, *kernel))
     weight *= rng.random(weight.shape) < draw(st.sampled_from((0.05, 0.3, 1.0)))
     bias = rng.standard_normal(rows) if draw(st.booleans()) else None
     node = Conv(name=name, input=source, weight=weight, bias=bias,
-                groups=channels if kind == "depthwise" else 1, kind=NodeKind.CONV, **geometry)
+                groups=groups, kind=NodeKind.CONV, **geometry)
     activation = draw(st.sampled_from(ACTIVATIONS))
     plain = _shape(node, shape)
     fitting = [other for other in others if shapes[other] == plain]

@@ -12,6 +12,18 @@ from celosia_sim import cells
 from celosia_spec.isa import EXPONENT_MIN
 from celosia_spec.stream.array import ENTRY_WORDS, Array
 
+MACHINES = {
+    "16": (Array(main_words=4096, clamp=True), "generic"),
+    # Where one lane leaves a cycle, sums can be inside multiplier blocks.
+    "16, one lane, two elements": (Array(main_words=4096, clamp=True, bank_rows=128, drain=1,
+                                         fill=2), "mac16"),
+    "8 without residual": (Array(lanes=8, main_words=4096, bank_rows=256, ring=64, clamp=True,
+                                 residual=False), "generic"),
+    "8, codes of 5 bits, sums of 32": (Array(
+        lanes=8, main_words=4096, bank_rows=128, controls=128, taps=128, clamp=True, fill=2,
+        acc_bits=32, activation_bits=5), "generic")}
+"""Arrays, and their multipliers."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Ran:

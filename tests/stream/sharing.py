@@ -1,46 +1,109 @@
 """What a program keeps in main memory and in exponent slots, node by node, counted from its graph
-alone: nothing that is still needed may lie where something else does."""
+and its stream's words alone: nothing that is still needed may lie where something else does."""
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from unittest import mock
 
 import numpy as np
 
 from celosia.bands.disassembly import layer_words
 from celosia.bands.explain import pieces_told
 from celosia.bands.occupancy import Kind, pieces
+from celosia_sim.stream_machine import Flash, Reader
+from celosia_spec.steps import Ring, stored_name
 from celosia_spec.stream.image import UNIT_WORDS
 
 
 def needed(graph) -> Iterator[tuple[object, set[str]]]:
     """Yield each node, and None for the host behind the last one, with the tensors that must be
-    there while it runs."""
+    there while it runs; rings always."""
     made = {graph.input}
+    kept = {name for name, tensor in graph.tensors.items() if isinstance(tensor, Ring)}
     for at, node in enumerate(graph.nodes):
         made.add(node.output)
-        read = {name for later in graph.nodes[at:] for name in (*later.inputs, later.epilogue.add)}
-        yield node, made & read | {node.output} | made & {graph.output}
-    yield None, {graph.output}
+        read = {stored_name(graph.tensors, name) for later in graph.nodes[at:]
+                for name in (*later.inputs, later.epilogue.add) if name is not None}
+        yield node, kept | made & read | {node.output} | made & {graph.output}
+    yield None, kept | {graph.output}
 
 
 def check_memory(program) -> None:
-    """No word of main memory belongs to two maps, or to a map and the stream, or what is copied."""
+    """No word of main memory belongs to two maps, or to a map and the stream, or what is copied; in
+    any step of a period."""
+    copied = [_copied(replace(program, orders=(order,))) for order in program.orders]
     for at, (node, tensors) in enumerate(needed(program.graph)):
         owners = np.zeros(program.array.main_words, int)
         owners[:len(program.entries)] += 1
-        for layer, sections in program.copied_layers.items():
-            if program.flash.lives[layer].born <= at <= layer:
-                words = [np.arange(len(section.words)) + section.first * UNIT_WORDS
-                         for section in sections]
-                owners[np.unique(np.concatenate(words))] += 1
         for name in tensors:
             region, tensor = program.places[name], program.graph.tensors[name]
-            size = tensor.shape[1] * tensor.shape[2] << region.wide
+            lines = tensor.lines if isinstance(tensor, Ring) else tensor.shape[1]
+            size = lines * tensor.shape[2] << region.wide
             elements = np.arange(tensor.shape[0])[:, None] * region.stride + np.arange(size)
             words = np.unique(elements // 4) + region.word
             assert words.max() < program.array.main_words, name
             owners[words] += 1
         assert owners.max() == 1, node and node.name
+        for sections in copied:
+            there = [section for section in sections if section.born <= at <= section.dies]
+            assert not any(owners[section.words.start:section.words.stop].any()
+                           for section in there), node and node.name
+
+
+@dataclass
+class _Section:
+    """A section of flash: its words of main memory, and the layers from which to which it has
+    them."""
+
+    words: slice
+    born: int
+    dies: int = -1
+
+
+def _copied(program) -> list[_Section]:
+    """Return the sections that a run copies, in their order, as the words of its stream tell.
+
+    All that is fetched is resident, or of a section that is there; from the command that copies a
+    section on, nobody fetches what lay there before, and no other section goes there.
+    """
+    found: list[_Section] = []
+    fetched: list[int] = []         # of which section each piece is, or resident
+    resident, nothing = -1, -2
+    owners = np.full(program.array.main_words, nothing)
+    owners[:len(program.entries)] = resident
+    copy, wait, read = Flash.copy, Flash.wait, Reader._read
+    waited = iter(range(len(program.sections)))
+
+    def copies(self, unit):
+        before = len(self._asked)
+        copy(self, unit)
+        for section in self._asked[before:]:
+            first = section.first * UNIT_WORDS
+            words = slice(first, first + len(section.words))
+            owners[words] = nothing - 1 - len(found)
+            found.append(_Section(words, len(fetched) - 1))
+
+    def waits(self):
+        wait(self)
+        number = next(waited)
+        assert (owners[found[number].words] == nothing - 1 - number).all(), number
+        owners[found[number].words] = number
+
+    def reads(self, first, end):
+        own = set(owners[first:end].tolist())
+        assert len(own) == 1 and min(own) > nothing, (first, end, own)
+        fetched.extend(own)
+        return read(self, first, end)
+
+    with (mock.patch.object(Flash, "copy", copies), mock.patch.object(Flash, "wait", waits),
+          mock.patch.object(Reader, "_read", reads)):
+        ends = np.cumsum([len(own.taken) for own in layer_words(program)])
+    layers = np.searchsorted(ends, np.arange(len(fetched)), side="right").tolist()
+    for number, section in enumerate(found):
+        section.born = layers[section.born]
+        section.dies = max(layer for layer, own in zip(layers, fetched, strict=True)
+                           if own == number)
+    return found
 
 
 def check_slots(program) -> None:
@@ -49,7 +112,7 @@ def check_slots(program) -> None:
     last = graph.nodes[-1]
     for node, tensors in needed(graph):
         if node is None:        # the host needs the unit of the output's sums
-            tensors = tensors | (set() if last.joins else {last.input})
+            tensors = tensors | (set() if last.joins else {stored_name(graph.tensors, last.input)})
         taken = [program.slots[name] for name in tensors]
         if (node or last).joins:
             taken.append(program.reads[(node or last).name])

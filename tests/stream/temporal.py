@@ -6,12 +6,15 @@ import numpy as np
 from hypothesis import reject
 from hypothesis import strategies as st
 
+from celosia.bands.steps import steps
 from celosia.graph import Conv, Graph
 from celosia.quantise import fixed, quantise
 from celosia_spec.epilogue import Epilogue, Identity, Pool, Relu
 from celosia_spec.errors import FitError
 from celosia_spec.qgraph import Geometry, NodeKind, QGraph
+from celosia_spec.steps import Steps
 from concats import graph_of, linear
+from stream.networks import Case, lowered
 
 
 def lines(geometry, pool, height):
@@ -74,8 +77,9 @@ def temporal(draw: st.DrawFn) -> QGraph:
     graph = Graph(nodes=tuple(nodes), input="x", output=name, input_map=shape, input_shape=shape,
                   output_shape=shapes[name])
     try:
-        return quantise(graph, acc_bits=24, unsigned=draw(st.booleans()), exponents="static",
+        made = quantise(graph, acc_bits=24, unsigned=draw(st.booleans()), exponents="static",
                         unsigned_input=draw(st.booleans()), calibration=rng.random((3, *shape)))
+        return lowered(made, draw(st.sampled_from((0, 0, 1, 2))))
     except FitError:            # sums that 24 bits do not hold
         reject()
 
@@ -95,3 +99,32 @@ def read_together() -> QGraph:
     shapes = {"x": (2, 9, 1), "a": (3, 7, 1), "b": (4, 7, 1), "c": (4, 4, 1), "d": (3, 1, 1)}
     graph = graph_of(nodes, shapes)
     return fixed(graph, {name: 1 if name == "b" else 2 for name in graph.tensors})
+
+
+def stream_for(graph, steps_taken, hop, seed=1):
+    """Return the lines of so many steps of an input, float32 (C, lines, W)."""
+    tensor = graph.tensors[graph.input]
+    rng = np.random.default_rng(seed)
+    shape = (tensor.shape[0], steps_taken * hop, tensor.shape[2])
+    return (rng.random(shape) - (0.3 if tensor.signed else 0)).astype(np.float32)
+
+
+class Stream(Case):
+    """A network, its steps, and a stream for it, float32 (C, lines, W)."""
+
+    def __init__(self, graph: QGraph, steps: Steps, x: np.ndarray) -> None:
+        super().__init__(graph, x)
+        self.steps = steps
+
+    def __repr__(self) -> str:
+        return f"steps of {self.steps.hop} lines{super().__repr__()}"
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> Stream:
+    """A network in steps of some lines, and so many steps that all of a period have a result."""
+    graph = draw(temporal())
+    least = steps(graph).hop
+    found = steps(graph, least * draw(st.integers(1, graph.tensors["x"].shape[1] // least)))
+    return Stream(graph, found, stream_for(graph, found.first + found.period, found.hop,
+                                           draw(st.integers(0, 1 << 32))))

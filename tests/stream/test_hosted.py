@@ -67,7 +67,7 @@ def check(host, program, wanted):
     place, main = program.places[name], np.zeros(ARRAY.main_words * ENTRY_WORDS, np.int64)
     first, count = place.word * ENTRY_WORDS, place.words * ENTRY_WORDS
     main[first:first + count] = host.read(Space.MAIN, count, first)
-    mantissas, exponent = output(program, main, host.read(Space.EXPONENTS, EXPONENT_SLOTS))
+    mantissas, exponent, _ = output(program, main, host.read(Space.EXPONENTS, EXPONENT_SLOTS))
     assert exponent == wanted.exponents[name][0]
     assert np.array_equal(mantissas, wanted.mantissas[name][0])
 

@@ -141,13 +141,6 @@ def test_from_power_up(name):
     flash_rtl.check(program, np.random.default_rng(1).random((3, *shape)).astype(np.float32))
 
 
-@settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=[
-    HealthCheck.too_slow, HealthCheck.filter_too_much])
-@given(graphs(), st.integers(0, 1 << 32))
-def test_random_networks_from_power_up(graph, seed):
-    flash_rtl.check_random(graph, seed, ARRAY, lambda program: program.flash.parts)
-
-
 def test_a_run_is_stopped_anywhere():
     """Wherever a run is stopped, amid what is copied or computed, the next one is right, and takes
     as long."""

@@ -8,7 +8,7 @@ from celosia.compiler import Compiler
 from celosia.models import ResNet
 from celosia.quantise import quantise
 from celosia_spec.stream.array import Array
-from stream.test_words import compare
+from stream.compared import compare
 
 ARRAYS = {"16": Array(main_words=1 << 16), "8": Array(lanes=8, main_words=1 << 16)}
 
@@ -34,9 +34,9 @@ def network(depth, shortcut):
 
 @pytest.mark.parametrize("array", ARRAYS.values(), ids=ARRAYS)
 @pytest.mark.parametrize(("depth", "shortcut"), [(20, "A"), (20, "B"), (56, "B")])
-def test_network(array, depth, shortcut, monkeypatch):
+def test_network(array, depth, shortcut):
     x = torch.rand(1, 3, 8, 8)
     graph = quantise(Compiler().graph(network(depth, shortcut), x), unsigned=True,
                      unsigned_input=True, acc_bits=24)
     assert depth < 56 or len(graph.tensors) > 32
-    compare(graph, array, x.numpy()[0].astype(np.float32), monkeypatch)
+    compare(graph, array, x.numpy()[0].astype(np.float32))

@@ -1,81 +1,29 @@
 # amaranth: UnusedElaboratable=no
-"""Streams of random networks on the gateware: main memory is that of the machine of words, and
-cycles are those of the clock model."""
+"""Networks of some kinds on the gateware; `test_random.py` has random ones."""
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, reject, settings
-from hypothesis import strategies as st
 
 from celosia.bands import ways
-from celosia.bands.host import prepare
-from celosia.bands.program import stream_program
 from celosia.bands.ways import GRIDS
 from celosia.graph import Conv, Graph
 from celosia.quantise import quantise
-from celosia_sim import stream_machine
-from celosia_sim.clock.cycles import cycles
 from celosia_spec.epilogue import Epilogue, Identity, Pool, Relu
-from celosia_spec.errors import CompileError
-from celosia_spec.stream.array import Array
 from stream import rtl
-from stream.networks import graphs
-
-ARRAYS = {"16": Array(main_words=4096, clamp=True),
-          "16, one lane, two elements": Array(main_words=4096, clamp=True, bank_rows=128, drain=1,
-                                              fill=2),
-          "8 without residual": Array(lanes=8, main_words=4096, bank_rows=256, ring=64, clamp=True,
-                                      residual=False)}
+from stream.compared import compare, same
 
 
-@pytest.fixture(scope="module", params=ARRAYS)
+@pytest.fixture(scope="module", params=list(rtl.MACHINES)[:3])
 def machine(request):
-    array = ARRAYS[request.param]
-    # Where one lane leaves a cycle, sums can be inside multiplier blocks.
-    with rtl.machine(array, "mac16" if array.drain == 1 else "generic") as block:
+    array, mac = rtl.MACHINES[request.param]
+    with rtl.machine(array, mac) as block:
         yield array, block
 
 
 def check(machine, graph, x):
-    """Run one input on both machines, from the same noise in main memory on."""
+    """Run one input on all machines."""
     array, block = machine
-    program = stream_program(graph, array)
-    noise = np.random.default_rng(3).integers(0, 1 << 16, array.main_words * 4)
-    state = stream_machine.State(array, noise)
-    state.exponents[program.slots[graph.input]] = prepare(program, x, state.main)
-    before = state.main.copy(), state.exponents.copy()
-    stream_machine.run(state, program.entries, program.chunks)
-    found = rtl.run(block, array, *before, program.list_at, 400_000)
-    wrong = np.flatnonzero(found.main != state.main)
-    assert not wrong.size, [(int(at), hex(found.main[at]), hex(state.main[at])) for at in wrong[:9]]
-    exact = cycles(array, program.entries.tolist(), program.chunks.tolist())
-    assert found.cycles == exact.cycles
-    ends = (*exact.closed, exact.cycles)
-    assert [sum(own.values()) for own in exact.spent] == np.diff(ends, prepend=0).tolist()
-    assert sum(own["steps"] for own in exact.spent) == _steps(program)
-    assert np.array_equal(found.exponents, state.exponents)
-    assert found.saturated == state.saturated
-
-
-def _steps(program):
-    """Return the steps of all passes of a network, and those that read what is added."""
-    return sum((int(part.steps.sum()) * layer.phases + len(part.steps) * (part.added is not None))
-               * part.tiles for layer in program.layers for part in layer.parts)
-
-
-@settings(max_examples=60, deadline=None, derandomize=True,
-          suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-@given(st.data())
-def test_random_networks(machine, data):
-    graph = data.draw(graphs())
-    assume(graph.activation_bits == machine[0].activation_bits)
-    tensor = graph.tensors[graph.input]
-    rng = np.random.default_rng(data.draw(st.integers(0, 1 << 32)))
-    x = rng.random(tensor.user_shape) - (0.5 if tensor.signed else 0)
-    try:
-        check(machine, graph, x.astype(np.float32))
-    except CompileError:            # too large, or it adds and the array cannot
-        reject()
+    same(block, array, compare(graph, array, x))
 
 
 @pytest.mark.parametrize("grid", GRIDS[:3], ids=["plain", "multiples", "filled"])

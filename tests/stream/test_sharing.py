@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from celosia.bands.host import output, prepare
@@ -50,14 +50,17 @@ def test_networks_of_more_tensors_than_slots(seed, nodes, waiting):
     rng = np.random.default_rng(seed)
     graph = tangle(rng, nodes, waiting)
     array = Array(lanes=8)
-    program = stream_program(graph, array)
+    try:
+        program = stream_program(graph, array)
+    except FitError:            # more of them wait than there are slots
+        reject()
     check_memory(program)
     check_slots(program)
     x = rng.standard_normal(SHAPE).astype(np.float32)
     state = stream_machine.State(array, np.zeros(array.main_words * 4, np.int64))
     state.exponents[program.slots[graph.input]] = prepare(program, x, state.main)
     stream_machine.run(state, program.entries, program.chunks)
-    mantissas, exponent = output(program, state.main, state.exponents)
+    mantissas, exponent, _ = output(program, state.main, state.exponents)
     wanted = golden.run(graph, x[None], keep_tensors=False)
     assert exponent == wanted.exponents[graph.output][0]
     assert np.array_equal(mantissas, wanted.mantissas[graph.output][0])

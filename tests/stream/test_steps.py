@@ -14,8 +14,6 @@ from typer.testing import CliRunner
 
 import celosia
 from celosia.bands.file import stream_file
-from celosia.bands.host import output, prepare
-from celosia.bands.program import stream_program
 from celosia.bands.schedule import stream_schedule
 from celosia.bands.stepping import Stepping, simulated_steps
 from celosia.bands.steps import steps
@@ -23,86 +21,18 @@ from celosia.board import Board
 from celosia.cli import app
 from celosia.compare import compare
 from celosia.verify import verify
-from celosia_sim import golden, stream_machine
-from celosia_sim.golden.steps import GoldenSteps
 from celosia_sim.virtual import VirtualBoard
 from celosia_sim.virtual.line import SimulatedLine
 from celosia_spec.errors import ArgumentError, CelosiaError, CompileError, SimulationError
 from celosia_spec.steps import Ring
 from celosia_spec.stream.array import Array
 from first_machine import target_first
-from stream.sharing import check_slots
-from stream.temporal import read_together, temporal
+from stream.compared import compare_steps
+from stream.temporal import read_together, stream_for, temporal
 from stream.test_flash_rtl import ARRAY as FLASH_ARRAY
 
 ARRAYS = (Array(clamp=True), Array(lanes=8, bank_rows=256, ring=64, clamp=True),
           Array(clamp=True, drain=1, fill=2))
-
-
-def wanted(graph, stream, hop):
-    """Yield each step's lines of a stream, float (C, lines, W), and what the window that ends with
-    them gives: mantissas and exponent; None before there is one."""
-    height = graph.tensors[graph.input].shape[1]
-    for end in range(hop, stream.shape[1] + 1, hop):
-        found = None
-        if end >= height:
-            done = golden.run(graph, stream[None, :, end - height:end], keep_tensors=False)
-            found = done.mantissas[graph.output][0], done.exponents[graph.output][0]
-        yield stream[:, end - hop:end], found
-
-
-def compare_steps(graph, found, stream, array=None):
-    """Take all steps of a stream, on the golden model and, with an array, on the machine of words,
-    from noise in main memory on; compare their results."""
-    model, program = GoldenSteps(found.graph), None
-    if array is not None:
-        program = stream_program(graph, array, found)
-        check_rings(program)
-        check_slots(program)
-        state = stream_machine.State(program.array, np.random.default_rng(3).integers(
-            0, 1 << 16, program.array.main_words * 4))
-    whole = 0
-    for step, (x, right) in enumerate(wanted(graph, stream, found.hop)):
-        made, exponent, _ = model.run(x)
-        if right is not None:
-            whole += 1
-            assert np.array_equal(made, right[0][:, -made.shape[1]:])
-            assert exponent == right[1]
-        assert (right is not None) == (step + 1 >= found.first)
-        if program is None:
-            continue
-        order = program.orders[step % found.period]
-        state.exponents[program.slots[graph.input]] = prepare(program, x, state.main, step)
-        stream_machine.run(state, program.entries, order.chunks)
-        if right is not None:
-            mantissas, exponent = output(program, state.main, state.exponents)
-            assert np.array_equal(mantissas, made)
-            assert exponent == right[1]
-    assert whole
-
-
-def check_rings(program):
-    """No word of main memory belongs to two maps that are there at once, or to one and the stream;
-    what is kept is there always."""
-    places = program.places
-    assert {name for name, tensor in program.graph.tensors.items() if isinstance(tensor, Ring)} == {
-        name for name, place in places.items()
-        if place.life.born == -1 and place.life.dies == len(program.graph.nodes)} - (
-            set() if isinstance(program.graph.tensors["x"], Ring) else {"x"})
-    for at in range(-1, len(program.graph.nodes) + 1):
-        owners = np.zeros(program.array.main_words, int)
-        owners[:len(program.entries)] += 1
-        for place in places.values():
-            if place.life.born <= at <= place.life.dies:
-                owners[place.word:place.word + place.words] += 1
-        assert owners.max() == 1
-
-
-def stream_for(graph, steps_taken, hop, seed=1):
-    tensor = graph.tensors[graph.input]
-    rng = np.random.default_rng(seed)
-    shape = (tensor.shape[0], steps_taken * hop, tensor.shape[2])
-    return (rng.random(shape) - (0.3 if tensor.signed else 0)).astype(np.float32)
 
 
 @settings(max_examples=80, deadline=None, derandomize=True,

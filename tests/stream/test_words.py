@@ -8,66 +8,25 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from celosia.bands.host import output, prepare, stored
 from celosia.bands.program import stream_program
 from celosia.graph import Conv, Graph
 from celosia.quantise import quantise
-from celosia_sim import golden, stream_machine
 from celosia_spec.epilogue import Clamp, Epilogue
 from celosia_spec.errors import CompileError, FitError
 from celosia_spec.stream.array import Array
 from concats import joined
+from stream.compared import compare
 from stream.networks import graphs
-from stream.sharing import check_memory, check_slots, check_words
 
 ARRAYS = (Array(clamp=True), Array(lanes=8, bank_rows=256, ring=64, clamp=True),
           Array(bank_rows=64, ring=64, clamp=True))
 
 
-def compare(graph, array, x, monkeypatch):
-    """Run one input; compare every stored tensor when its layer is closed, what is read together
-    when its reader's is, and the output."""
-    program = stream_program(graph, array)
-    check_memory(program)
-    check_slots(program)
-    check_words(program)
-    state = stream_machine.State(array, np.random.default_rng(3).integers(
-        0, 1 << 16, array.main_words * 4))
-    state.exponents[program.slots[graph.input]] = prepare(program, x, state.main)
-    wanted = golden.run(graph, x[None])
-    left = list(graph.nodes)
-    set_exponent = stream_machine.set_exponent
-
-    def closed(state, found, fields):
-        set_exponent(state, found, fields)
-        if fields["slot"] != program.slots[left[0].output]:         # of what a layer will read
-            return
-        node = left.pop(0)
-        if node.joins:
-            read = wanted.readings[node.name]
-            exponent = state.exponents[program.reads[node.name]]
-            assert exponent == read.exponents[0], node.name
-            maps = [stored(program, name, state.main, exponent) for name in node.inputs]
-            assert np.array_equal(np.concatenate(maps), read.mantissas[0]), node.name
-        if (name := node.output) != graph.output:
-            exponent = state.exponents[program.slots[name]]
-            assert exponent == wanted.exponents[name][0], name
-            assert np.array_equal(stored(program, name, state.main, exponent),
-                                  wanted.mantissas[name][0]), name
-
-    monkeypatch.setattr(stream_machine, "set_exponent", closed)
-    stream_machine.run(state, program.entries, program.chunks)
-    assert not left
-    mantissas, exponent = output(program, state.main, state.exponents)
-    assert exponent == wanted.exponents[graph.output][0]
-    assert np.array_equal(mantissas, wanted.mantissas[graph.output][0])
-
-
 @pytest.mark.parametrize("array", ARRAYS, ids=["16", "8", "few bank rows"])
 @settings(max_examples=60, deadline=None, derandomize=True,
-          suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+          suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
-def test_random_networks(array, monkeypatch, data):
+def test_random_networks(array, data):
     graph = data.draw(graphs())
     if graph.activation_bits != array.activation_bits:
         array = Array(**{**vars(array), "activation_bits": graph.activation_bits})
@@ -75,26 +34,24 @@ def test_random_networks(array, monkeypatch, data):
     rng = np.random.default_rng(data.draw(st.integers(0, 1 << 32)))
     x = rng.random(tensor.user_shape) - (0.5 if tensor.signed else 0)
     x = x.astype(np.float32)
-    with monkeypatch.context() as patch:
-        if array.bank_rows < ARRAYS[0].bank_rows:       # not every layer has a band there
-            with suppress(FitError):
-                compare(graph, array, x, patch)
-        else:
-            compare(graph, array, x, patch)
+    if array.bank_rows < ARRAYS[0].bank_rows:       # not every layer has a band there
+        with suppress(FitError):
+            compare(graph, array, x)
+    else:
+        compare(graph, array, x)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True,
-          suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+          suppress_health_check=[HealthCheck.too_slow])
 @given(joined())
-def test_maps_that_are_read_together(monkeypatch, case):
+def test_maps_that_are_read_together(case):
     graph, x = case
-    with monkeypatch.context() as patch:
-        compare(graph, Array(acc_bits=graph.acc_bits, clamp=True), x[0], patch)
+    compare(graph, Array(acc_bits=graph.acc_bits, clamp=True), x[0])
 
 
 @pytest.mark.parametrize(("size", "kernel", "groups"), [
     ((3, 3), 1, 1), ((1, 1), 1, 1), ((4, 4), 3, 300)], ids=["banks", "reach", "depthwise"])
-def test_an_operand_of_more_channels_than_one_part_holds(size, kernel, groups, monkeypatch):
+def test_an_operand_of_more_channels_than_one_part_holds(size, kernel, groups):
     rng = np.random.default_rng(3)
     weight = rng.standard_normal((300, 300 // groups, kernel, kernel))
     weight *= rng.random(weight.shape) < (0.05 if groups == 1 else 1.0)
@@ -105,11 +62,11 @@ def test_an_operand_of_more_channels_than_one_part_holds(size, kernel, groups, m
                            output="b", output_shape=(300, *size)), acc_bits=24)
     array = Array(main_words=1 << 16)
     assert len(stream_program(graph, array).layers[1].parts) > 1
-    compare(graph, array, rng.random((3, *size)).astype(np.float32), monkeypatch)
+    compare(graph, array, rng.random((3, *size)).astype(np.float32))
 
 
 @pytest.mark.parametrize("unsigned", [False, True])
-def test_rows_that_were_narrowed(unsigned, monkeypatch):
+def test_rows_that_were_narrowed(unsigned):
     """Random ones, among rows that fit."""
     rng = np.random.default_rng(6)
     weight = rng.standard_normal((20, 150, 3, 3)) + rng.uniform(-1, 1, (20, 1, 1, 1))
@@ -121,7 +78,7 @@ def test_rows_that_were_narrowed(unsigned, monkeypatch):
                      widest=24, codes=True, unsigned=True, unsigned_input=unsigned)
     assert "in 20 of 20 rows of a" in graph.remarks[0]
     x = rng.random((150, 4, 4)) - (0 if unsigned else 0.5)
-    compare(graph, Array(clamp=True, drain=1, fill=2), x.astype(np.float32), monkeypatch)
+    compare(graph, Array(clamp=True, drain=1, fill=2), x.astype(np.float32))
 
 
 @pytest.mark.parametrize(("changes", "message"), [

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from celosia_sim.golden.clipped import Clipped
 from celosia_sim.golden.epilogue import activated, block_exponent, limited, max_pool
 from celosia_sim.golden.linear import Weights, exact_sums, weight_operand
-from celosia_sim.golden.requantise import clip, scale_rne
+from celosia_sim.golden.requantise import clip, clip_each, scale_rne
 from celosia_spec.block import Format, block_exponents
 from celosia_spec.epilogue import Activation
 from celosia_spec.isa import EXPONENT_MAX, OUTPUT_BITS
@@ -35,14 +36,17 @@ class GoldenResult:
                 output alone where the tensors were not kept.
     exponents : block exponent of every stored tensor by name, int32 (N,).
     readings  : of the nodes that read several tensors, by name; none where tensors were not kept.
-    saturated : bool (N,): clipping changed a value that some node reads, or of the output; or of
-                the input where its exponent is static.
+    saturated : bool (N,): clipping changed a value of a tensor that is read, or of the output; or
+                of the input where its exponent is static.
+    unread    : bool (N,): that, but none that any sum needs, or that leaves the network. A machine
+                need not see it.
     """
 
     mantissas: dict[str, np.ndarray]
     exponents: dict[str, np.ndarray]
     readings: dict[str, Reading]
     saturated: np.ndarray
+    unread: np.ndarray
 
 
 def quantise_input(graph: QGraph, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -112,7 +116,8 @@ def run(graph: QGraph, x: np.ndarray, *, keep_tensors: bool = True) -> GoldenRes
             mantissas=np.concatenate([c.readings[k].mantissas for c in chunks]),
             exponents=np.concatenate([c.readings[k].exponents for c in chunks]))
                   for k in chunks[0].readings},
-        saturated=saturated | np.concatenate([c.saturated for c in chunks]))
+        saturated=saturated | np.concatenate([c.saturated for c in chunks]),
+        unread=~saturated & np.concatenate([c.unread for c in chunks]))
 
 
 def _operand_elements(graph: QGraph) -> list[int]:
@@ -129,28 +134,26 @@ def _operand_elements(graph: QGraph) -> list[int]:
 def _run_chunk(graph: QGraph, weights: list[Weights], m: np.ndarray, exponents: np.ndarray,
                keep_tensors: bool) -> GoldenResult:
     stored, blocks = {graph.input: m}, {graph.input: exponents}
-    saturated = np.zeros(len(m), dtype=bool)
+    clipped = Clipped(graph, len(m))
     last = {name: at for at, node in enumerate(graph.nodes)
             for name in (*node.inputs, node.epilogue.add) if name is not None}
     joined = {name for node in graph.nodes if node.joins for name in node.inputs}
-    alone = {graph.output, *(node.epilogue.add for node in graph.nodes),
-             *(node.input for node in graph.nodes if not node.joins)}
     exact: dict[str, Sums] = {}
     readings: dict[str, Reading] = {}
     for at, (node, operand) in enumerate(zip(graph.nodes, weights, strict=True)):
         if node.joins:
-            read, clipped = joined_reading(graph, node, exact, blocks)
+            read, changed = joined_reading(graph, node, exact, blocks)
             readings[node.name] = read
-            saturated |= clipped
+            clipped.joins(node, changed)
         else:
             read = Reading(mantissas=stored[node.input], exponents=blocks[node.input])
+            clipped.reads(node)
         name = node.output
         sums = node_sums(graph, node, operand, read, stored, blocks)
         blocks[name] = sums.exponents
-        stored[name], clipped = sums.rounded(sums.exponents, graph.tensors[name].format,
+        stored[name], changed = sums.rounded(sums.exponents, graph.tensors[name].format,
                                              graph.acc_bits)
-        if name in alone:
-            saturated |= clipped
+        clipped.stores(name, changed)
         if name in joined:
             exact[name] = sums
         if not keep_tensors:
@@ -159,18 +162,20 @@ def _run_chunk(graph: QGraph, weights: list[Weights], m: np.ndarray, exponents: 
             readings = {}
     if not keep_tensors:
         stored = {graph.output: stored[graph.output]}
-    return GoldenResult(mantissas=stored, exponents=blocks, readings=readings, saturated=saturated)
+    return GoldenResult(mantissas=stored, exponents=blocks, readings=readings,
+                        saturated=clipped.any, unread=clipped.any & ~clipped.needed)
 
 
 def joined_reading(graph: QGraph, node: QNode, exact: dict[str, "Sums"],
                    blocks: dict[str, np.ndarray]) -> tuple[Reading, np.ndarray]:
-    """Return several tensors as a node reads them, each rounded from its sums, and who clipped."""
+    """Return several tensors as a node reads them, each rounded from its sums, and which values of
+    these were clipped."""
     exponents = np.max([blocks[name] for name in node.inputs], axis=0).clip(min=node.least)
     parts = [exact[name].rounded(exponents, graph.tensors[name].format, graph.acc_bits)
              for name in node.inputs]
     mantissas, clipped = zip(*parts, strict=True)
     return (Reading(mantissas=np.concatenate(mantissas, axis=1), exponents=exponents),
-            np.any(clipped, axis=0))
+            np.concatenate(clipped, axis=1))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -188,13 +193,13 @@ class Sums:
 
     def rounded(self, exponents: np.ndarray, format: Format,
                 width: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return mantissas at exponents (N,), int32 (N, C, H, W), and who clipped.
+        """Return mantissas at exponents (N,), int32 (N, C, H, W), and which of them were clipped.
 
         width : of the accumulators.
         """
         s_o = format.lsb(exponents)[:, None, None, None]
         m = limited(scale_rne(self.values, self.scale - s_o, width), self.activation, s_o)
-        m, clipped = clip(m, format.largest)
+        m, clipped = clip_each(m, format.largest)
         return m.astype(np.int32), clipped
 
 

@@ -25,3 +25,9 @@ def clip(values: np.ndarray, largest: int) -> tuple[np.ndarray, np.ndarray]:
     """Return values within +-largest, and whether clipping changed any, by index of axis 0."""
     clipped = np.clip(values, -largest, largest)
     return clipped, (clipped != values).any(axis=tuple(range(1, clipped.ndim)))
+
+
+def clip_each(values: np.ndarray, largest: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return values within +-largest, and which of them clipping changed."""
+    clipped: np.ndarray = np.clip(values, -largest, largest)
+    return clipped, np.not_equal(clipped, values)

@@ -168,7 +168,10 @@ def about_fills_of(graph: QGraph, node: QNode, way: Way, array: Array) -> Callab
 def about_fills(layout: Lines | Spread, band: Band, size: int) -> Fill:
     """Return what a band's fills take, about, where ``size`` elements are filled a cycle."""
     if isinstance(layout, Spread):
-        words = -(-(layout.source.elements + layout.addends) // size)
+        source = layout.source
+        words = -(-(source.elements + layout.addends) // size)
+        if source.stride != source.positions:       # channel by channel
+            words = source.channels * (max(3, -(-source.positions // size)) + 4)
         return Fill(words, words, 1 + (layout.addends > 0))
     grid, stretch = layout.grid, band.stretch
     step, height, width = grid.lines.step, grid.lines.size, grid.columns.size

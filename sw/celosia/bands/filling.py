@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from celosia.bands.layouts import Band, Lines, Rectangle, Spread, addend, joined, rectangles
+from celosia.bands.layouts import Band, Lines, Rectangle, Spread, Vector, addend, joined, rectangles
 from celosia_spec.qgraph import QGraph, QNode
 from celosia_spec.stream.array import ENTRY_WORDS, Array
 from celosia_spec.stream.fills import Fill, cycles
@@ -99,13 +99,30 @@ def _whole(layout: Spread, band: Band, node: QNode, places: Mapping[str, Place],
     if band.begin == band.end:
         return []
     row, operand = band.stretch.row, layout.operand
-    found = Fill(**common, word=places[node.input].word, run=layout.source.elements,
-                 row=row).records(array)
+    found = _side_by_side(layout.source, Fill(
+        **common, word=places[node.input].word, row=row, run=0), array)
     if operand is not None and node.epilogue.add is not None:
-        count = (band.stretch.addends - 1) * operand.stride + operand.positions
         place = places[node.epilogue.add]       # of one line of one element
-        found += Fill(**other, word=place.word, row=row + operand.row, run=count,
-                      element=band.stretch.added * operand.stride + place.line).records(array)
+        found += _side_by_side(replace(operand, channels=band.stretch.addends), Fill(
+            **other, word=place.word, row=row + operand.row, run=0,
+            element=band.stretch.added * operand.stride + place.line), array)
+    return found
+
+
+def _side_by_side(vector: Vector, fill: Fill, array: Array) -> list[dict[str, int]]:
+    """Return the records of a map's elements from where a fill begins, as they lie: as one line,
+    or, where there are gaps between channels, one of each: what other maps have left in gaps must
+    not be clipped."""
+    if vector.stride == vector.positions or vector.channels == 1:
+        return replace(fill, run=vector.channels * vector.positions).records(array)
+    found = []
+    for first in range(0, vector.channels, array.bank_rows):
+        rows, bank = vector.place(first * vector.stride)
+        line_row, line_bank = vector.place(vector.stride)
+        found += replace(
+            fill, run=vector.positions, lines=min(array.bank_rows, vector.channels - first),
+            pitch=vector.stride, element=fill.element + first * vector.stride, row=fill.row + rows,
+            bank=bank, line_row=line_row, line_bank=line_bank).records(array)
     return found
 
 

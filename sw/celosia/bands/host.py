@@ -64,9 +64,9 @@ def stored(program: StreamProgram, name: str, main: np.ndarray, exponent: int) -
 
 
 def output(program: StreamProgram, main: np.ndarray,
-           exponents: np.ndarray) -> tuple[np.ndarray, int]:
-    """Return the network's output, int64 mantissas of its shape, and its exponent: its sums,
-    pooled, and rounded by section 4 of the numerics.
+           exponents: np.ndarray) -> tuple[np.ndarray, int, bool]:
+    """Return the network's output, int64 mantissas of its shape, its exponent, and whether a value
+    was clipped: its sums, pooled, and rounded by section 4 of the numerics.
 
     main : elements.   exponents : of every slot.
     """
@@ -93,9 +93,10 @@ def output(program: StreamProgram, main: np.ndarray,
     right = exponent - tensor.format.fraction - unit
     largest = tensor.format.largest
     # All numbers are below 2^53 and powers of two apart, so that float64 is exact.
-    rounded = np.rint(np.ldexp(sums.astype(np.float64), -right)).clip(-largest, largest)
+    rounded = np.rint(np.ldexp(sums.astype(np.float64), -right))
     high = node.epilogue.activation.bounds[1]
     if high < np.inf:
         bound = np.rint(np.ldexp(high, tensor.format.fraction - exponent))
         rounded = rounded.clip(None if node.epilogue.activation.bounds[0] == 0 else -bound, bound)
-    return rounded.astype(np.int64), exponent
+    mantissas = rounded.clip(-largest, largest)
+    return mantissas.astype(np.int64), exponent, bool((mantissas != rounded).any())

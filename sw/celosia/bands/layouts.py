@@ -11,7 +11,7 @@ from celosia.bands.grid import Grid
 from celosia.bands.tiles import Tiles
 from celosia_spec.isa import BLOCK
 from celosia_spec.qgraph import QGraph, QNode, QTensor
-from celosia_spec.steps import Ring, View
+from celosia_spec.steps import Ring, View, stored_name
 from celosia_spec.stream.array import ENTRY_WORDS, PIECE
 from celosia_spec.stream.words import TAP_GROUP
 
@@ -40,20 +40,28 @@ def is_vector(node: QNode, source: QTensor, result: QTensor) -> bool:
 
 
 def strides(graph: QGraph) -> dict[str, int]:
-    """Return the elements from one channel of each stored map to the next: whole words, or one
-    where a channel has one position and all readers look at their whole input."""
+    """Return the elements from one channel of each stored map to the next: whole words, or no more
+    than there are where all readers look at their whole input, as it lies."""
     found = {}
     for name, tensor in graph.tensors.items():
         if isinstance(tensor, View):
             continue
         lines = tensor.lines if isinstance(tensor, Ring) else tensor.shape[1]
         positions = lines * tensor.shape[2]
-        packed = positions == 1 and all(
-            is_vector(node, graph.tensors[node.input], graph.tensors[node.output])
-            for node in graph.nodes if name in (*node.inputs, node.epilogue.add))
-        found[name] = 1 if packed else -(-positions // ENTRY_WORDS) * ENTRY_WORDS
+        packed = all(_as_it_lies(graph, node) for node in graph.nodes
+                     for read in (*node.inputs, node.epilogue.add)
+                     if read is not None and stored_name(graph.tensors, read) == name)
+        found[name] = positions if packed else -(-positions // ENTRY_WORDS) * ENTRY_WORDS
     return found | {name: found[tensor.of] for name, tensor in graph.tensors.items()
                     if isinstance(tensor, View)}
+
+
+def _as_it_lies(graph: QGraph, node: QNode) -> bool:
+    """Whether a node only ever reads maps whose channels follow each other without gaps, if they
+    do; where channels are read one by one, as averages do, each begins with a whole word."""
+    source, result = graph.tensors[node.input], graph.tensors[node.output]
+    return is_vector(node, source, result) and (
+        source.shape[1:] == (1, 1) or not is_depthwise(node, source, result))
 
 
 def is_depthwise(node: QNode, source: QTensor, result: QTensor) -> bool:
@@ -129,7 +137,7 @@ class Vector:
 
     @property
     def elements(self) -> int:
-        """Elements from the first to the last one, gaps between channels included."""
+        """Elements from the first to the last one, gaps between channels with them."""
         return (self.channels - 1) * self.stride + self.positions
 
     @property
@@ -141,6 +149,10 @@ class Vector:
     def blocks(self) -> int:
         """Tap words of a bank."""
         return -(-self.rows // BLOCK)
+
+    def place(self, element: int) -> tuple[int, int]:
+        """Return (bank rows, bank) from the first element to another one."""
+        return divmod(element, self.size)
 
     def taps(self) -> list[Tap]:
         """Return all taps."""

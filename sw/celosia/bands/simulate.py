@@ -35,7 +35,7 @@ class StreamResult:
 
     output    : int64 (N, C, H, W) mantissas.   exponent : int64 (N,).
     cycles    : int64 (N,), from the edge that accepts the start to the one that ends ``busy``.
-    saturated : bool (N,).
+    saturated : bool (N,), the machine's flag, or a value of the output was clipped.
     """
 
     output: np.ndarray
@@ -88,14 +88,16 @@ def results(program: StreamProgram, job: Job, record: Record) -> StreamResult:
     """Return what a job brought back."""
     main = elements(program)
     mantissas, exponents = [], []
-    for read in record.reads.astype(np.int64):
+    saturated = record.saturated[:, 0] != 0
+    for image, read in enumerate(record.reads.astype(np.int64)):
         slots = exponents_of(read[:EXPONENT_SLOTS])
         main[job.read_at[EXPONENT_SLOTS:, 1]] = read[EXPONENT_SLOTS:]
-        found, exponent = output(program, main, slots)
+        found, exponent, clipped = output(program, main, slots)
         mantissas.append(found)
         exponents.append(exponent)
+        saturated[image] |= clipped
     return StreamResult(output=np.array(mantissas), exponent=np.array(exponents),
-                        cycles=record.cycles[:, 0], saturated=record.saturated[:, 0] != 0)
+                        cycles=record.cycles[:, 0], saturated=saturated)
 
 
 def verilated(design: Design, flash: Contents | None, stages: Stages) -> VerilatedCore:
