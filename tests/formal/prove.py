@@ -18,6 +18,7 @@ _SCRIPT = """read_rtlil design.il
 hierarchy -top top
 proc
 opt
+memory_nordff
 async2sync
 dffunmap
 opt_clean

@@ -106,10 +106,12 @@ class FillEngine(wiring.Component):
         m.submodules.columns = columns = self.columns
         at = {name: Signal(name=f"at_{name}", init=name == "go")
               for name in _STEPS + _DRAIN}
-        kind, fresh = Signal(2), Signal()
+        kind = Signal(2)
+        fresh = Signal()
         word, queued = self._queue(m, at, kind)
         flags = self._flags(m, at, word)
-        running, taken, last, upper = Signal(), Signal(), Signal(), Signal()
+        running, taken, last, upper = (Signal(name=name) for name in (
+            "running", "granted", "last", "upper"))
         operand = Signal(CONTROL_BITS)
         loads = self._sequence(m, at, kind, fresh, word, queued, taken & last)
         m.d.comb += operand.eq(word & (loads | (flags.apart & running)).replicate(CONTROL_BITS))
@@ -143,8 +145,9 @@ class FillEngine(wiring.Component):
         """Return the word that was asked for in the cycle before, and whether there is a record."""
         frames = (self.QUEUED + 1).bit_length() - 1
         m.submodules.words = words = TableMemory(16 << frames, CONTROL_BITS)
-        into, place = Signal(frames), Signal(4, init=1)
-        out, queued, address = Signal(frames), Signal(), Signal(4)
+        into, out, queued = Signal(frames, name="into"), Signal(frames, name="out"), Signal()
+        place = Signal(4, init=1)
+        address = Signal(4)
         with m.If(self.load):
             m.d.sync += Cat(place, into).eq(Cat(place, into) + 1)
             with m.If(place.all()):
@@ -188,7 +191,7 @@ class FillEngine(wiring.Component):
                   word: Value, queued: Value, line_ends: Value) -> Signal:
         """Go through the steps of what is next; return whether the words of a place, of lines and
         channels may come."""
-        ended, turn, loads = Signal(), Signal(), Signal()
+        ended, turn, loads = (Signal(name=name) for name in ("ended", "turn", "loads"))
         m.d.comb += turn.eq(at["go"] & ended)
         line = self._counter(m, "lines", at, at["element"] & (kind != _LINE), turn, word,
                              loads)
@@ -244,7 +247,8 @@ class FillEngine(wiring.Component):
         """Count the accesses of a line; return the last one's last element."""
         size = self.array.fill
         low, bits = len(first), (self.array.lanes * self.array.bank_rows // size - 1).bit_length()
-        left, more = Signal(bits + 1, reset_less=True), Signal(reset_less=True)
+        left = Signal(bits + 1, reset_less=True)
+        more = Signal(reset_less=True)
         end = Signal.like(first, name="end")
         m.d.comb += last.eq(~left[-1] & ~more)
         # What is added beside the one lets a cell of the sum load, too.

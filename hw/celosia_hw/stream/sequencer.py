@@ -104,14 +104,15 @@ class Sequencer(wiring.Component):
         # A pass's steps less two; behind a pass's first step those that are left, less one; both
         # negative.
         bits = len(batch.steps)
-        steps, left = Signal(bits + 1, reset_less=True), Signal(bits, reset_less=True)
+        steps = Signal(bits + 1, reset_less=True)
+        left = Signal(bits, reset_less=True)
         joins, more, waits = Signal(reset_less=True), Signal(), Signal()
-        running, first, taken = Signal(), Signal(), Signal()
+        running, first, taken = (Signal(name=name) for name in ("running", "first", "takes"))
         fresh, turn, dense = self.fresh, self.turn, self.dense
         # Whether there is a step, and whether it is the last one, is found a cycle ahead, but for
         # its entry; so is what is compared: passes take four cycles at least.
-        ready, final = Signal(), Signal()
-        last, single = Signal(), Signal(reset_less=True)
+        ready, final, last = (Signal(name=name) for name in ("ready", "ready_last", "last"))
+        single = Signal(reset_less=True)
         one, free, onward = Signal(), Signal(), Signal(bits + 1)
         window, ends, closing, finished = self._passes(m, taken, turn)
         opens = Signal()
@@ -180,7 +181,8 @@ class Sequencer(wiring.Component):
     def _passes(self, m: Module, taken: Value, turn: Value) -> tuple[Signal, ...]:
         """Count phases and tiles; return whether the window begins, and, from a pass's second cycle
         on, whether it ends, whether the tile is the last one, and whether the pass is."""
-        phase, tile = Signal.like(self.layer.last_phase, name="phase"), Signal.like(self.last_tile)
+        phase, tile = (Signal.like(value, name=name) for value, name in (
+            (self.layer.last_phase, "phases"), (self.last_tile, "tiles")))
         window, ends, final, finished, later = (Signal(name=name) for name in (
             "window", "ends", "final", "finished", "later"))
         m.d.comb += [
