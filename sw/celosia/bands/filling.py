@@ -98,9 +98,10 @@ def _whole(layout: Spread, band: Band, node: QNode, places: Mapping[str, Place],
     """Return the records of a layer that looks at its whole input; none where it is there."""
     if band.begin == band.end:
         return []
-    row, operand = band.stretch.row, layout.operand
-    found = _side_by_side(layout.source, Fill(
-        **common, word=places[node.input].word, row=row, run=0), array)
+    row, source, operand = band.stretch.row, layout.source, layout.operand
+    found = _side_by_side(replace(source, channels=band.stretch.channels), Fill(
+        **common, word=places[node.input].word, row=row, run=0,
+        element=band.stretch.channel * source.stride), array)
     if operand is not None and node.epilogue.add is not None:
         place = places[node.epilogue.add]       # of one line of one element
         found += _side_by_side(replace(operand, channels=band.stretch.addends), Fill(

@@ -125,7 +125,7 @@ class Band:
 class Vector:
     """Elements of a map as they lie in main memory, side by side in the banks.
 
-    channels, positions : of the map, and of each channel.   size : P'.   stride : elements from a
+    channels, positions : of a stretch, and of each channel.   size : P'.   stride : elements from a
     channel to the next.   row : the first bank row.
     """
 
@@ -159,23 +159,24 @@ class Vector:
         return [(self.row + block * BLOCK, bank, 0) for bank in range(self.size)
                 for block in range(self.blocks)]
 
-    def index(self) -> np.ndarray:
-        """Return the column index of every element of every channel, int64."""
-        at = (np.arange(self.channels)[:, None] * self.stride + np.arange(self.positions)).ravel()
+    def index(self, channels: int) -> np.ndarray:
+        """Return the column index of every element of so many channels, int64."""
+        channel = np.arange(channels)[:, None] % self.channels
+        at = (channel * self.stride + np.arange(self.positions)).ravel()
         return at % self.size * (self.blocks * BLOCK) + at // self.size
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """A layer that looks at its whole input, which is one stretch; behind it lie those channels of
-    a residual operand that a stretch has."""
+    """A layer that looks at its whole input, or at whole channels of it, a stretch; behind it lie
+    those channels of a residual operand that a stretch has."""
 
     source: Vector
     operand: Vector | None = None
 
     @property
     def channels(self) -> int:
-        """Channels of the input."""
+        """Channels of the input in a stretch."""
         return self.source.channels
 
     @property
@@ -204,7 +205,7 @@ class Spread:
 
     def operand_index(self) -> np.ndarray:
         """Return the column index of every channel of a residual operand in a stretch, int64."""
-        return np.zeros(0, np.int64) if self.operand is None else self.operand.index()
+        return np.zeros(0, np.int64) if self.operand is None else self.operand.index(self.addends)
 
     def phases(self, turn: int = 0) -> list[list[Tap]]:
         """Return the taps of each phase, those of a residual operand first; no layer that looks at

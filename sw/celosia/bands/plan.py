@@ -145,12 +145,12 @@ def _refusals(graph: QGraph, node: QNode, array: Array,
     taps, rows, longest = [], [], []
     for log2 in range(array.groups_max.bit_length()):
         size, least = array.positions(log2), 0 if node.epilogue.add is None else 1 << log2
+        channels = 1 << log2 if depthwise else source.shape[0]
         if vector:
-            spread = spread_of(graph, node, apart, size, least)
+            spread = spread_of(graph, node, apart, size, channels, least)
             taps.append(tap_words(spread.phases()))
             rows.append(spread.rows)
             continue
-        channels = 1 << log2 if depthwise else source.shape[0]
         layout = Lines(grid=whole, size=size, span=whole.span(1), channels=channels, addends=least)
         taps.append(tap_words(layout.phases()))
         rows.append(layout.rows)

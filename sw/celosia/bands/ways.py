@@ -54,8 +54,9 @@ def ways_of(graph: QGraph, node: QNode, array: Array, log2: int,
     size, depthwise = array.positions(log2), is_depthwise(node, source, result)
     adds = node.epilogue.add is not None
     if is_vector(node, source, result):
-        for addends in _addends(result, apart[node.epilogue.add or node.input], log2, adds=adds):
-            spread = spread_of(graph, node, apart, size, addends)
+        for channels, addends in _held(source, result, apart[node.epilogue.add or node.input], log2,
+                                       depthwise=depthwise, adds=adds)[::-1 if depthwise else 1]:
+            spread = spread_of(graph, node, apart, size, channels, addends)
             if spread.rows <= array.bank_rows and tap_words(spread.phases()) <= array.taps:
                 yield _spread_way(graph, node, array, log2, spread)
                 break
@@ -75,7 +76,7 @@ def ways_of(graph: QGraph, node: QNode, array: Array, log2: int,
         if key in seen:
             continue
         seen.add(key)
-        for channels, addends in _held(source, result, log2, depthwise=depthwise, adds=adds):
+        for channels, addends in _held(source, result, 1, log2, depthwise=depthwise, adds=adds):
             for layout, lines in _layouts(grid, array, size, channels, addends):
                 held = channels, addends
                 if held not in works:
@@ -95,18 +96,24 @@ def _arounds(graph: QGraph, node: QNode) -> list[int]:
     return [ring.lines, 0] if isinstance(ring, Ring) and lone else [0]
 
 
-def _held(source: QTensor, result: QTensor, log2: int, *, depthwise: bool,
+def _held(source: QTensor, result: QTensor, stride: int, log2: int, *, depthwise: bool,
           adds: bool) -> list[tuple[int, int]]:
-    """Return how many channels of the input, and of a residual operand, a stretch may hold."""
+    """Return how many channels of the input, and of a residual operand, a stretch may hold.
+
+    stride : as of `_addends`.
+    """
     if depthwise:
         return [(count, count * adds) for count in _channels(source.shape[0], 1 << log2)
-                if not adds or count <= REACH]
-    return [(source.shape[0], addends) for addends in _addends(result, 1, log2, adds=adds)]
+                if not adds or count <= REACH // stride]
+    return [(source.shape[0], addends) for addends in _addends(result, stride, log2, adds=adds)]
 
 
 def _addends(result: QTensor, stride: int, log2: int, *, adds: bool) -> list[int]:
     """Return how many channels of a residual operand a stretch may have, the most first: what one
-    step reaches, and fewer where the banks do not hold those."""
+    step reaches, and fewer where the banks do not hold those.
+
+    stride : elements from one to the next.
+    """
     if not adds:
         return [0]
     found = [min(result.shape[0], REACH // stride)]
@@ -115,10 +122,11 @@ def _addends(result: QTensor, stride: int, log2: int, *, adds: bool) -> list[int
     return found
 
 
-def spread_of(graph: QGraph, node: QNode, apart: dict[str, int], size: int, addends: int) -> Spread:
-    """Return the layout of a layer that looks at its whole input."""
-    count, height, width = graph.tensors[node.input].shape
-    source = Vector(channels=count, positions=height * width, size=size, stride=apart[node.input])
+def spread_of(graph: QGraph, node: QNode, apart: dict[str, int], size: int, channels: int,
+              addends: int) -> Spread:
+    """Return the layout of a layer that looks at so many whole channels of its input."""
+    _, height, width = graph.tensors[node.input].shape
+    source = Vector(channels=channels, positions=height * width, size=size, stride=apart[node.input])
     if node.epilogue.add is None:
         return Spread(source=source)
     return Spread(source=source, operand=Vector(
@@ -300,8 +308,9 @@ def _table(layout: Lines, bands: list[list[Band]]) -> int:
 def works_of(graph: QGraph, node: QNode, array: Array, log2: int,
              layout: Lines | Spread) -> list[Work]:
     """Return the batches of each part."""
-    index = (layout.source.index() if isinstance(layout, Spread) else
-             layout.index(joined(graph, node).shape[0], math.prod(node.geometry.kernel)))
+    count = joined(graph, node).shape[0]
+    index = (layout.source.index(count) if isinstance(layout, Spread) else
+             layout.index(count, math.prod(node.geometry.kernel)))
     operand = layout.operand_index() if layout.addends else None
     return [_work(graph, node, array, log2, index, operand, share)
             for share in _shares(graph, node, layout)]
