@@ -192,6 +192,7 @@ ORDER = {
         layouts, slots
         filling
         counting, entries, regions
+        pages
         ways
         plan
         batches

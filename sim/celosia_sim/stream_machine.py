@@ -167,6 +167,12 @@ class Reader:
         return self._take(-(-count // ENTRY_WORDS)).ravel()[:count]
 
 
+_BETWEEN = (Op.BAND, Op.FILL, Op.WAIT, Op.NOTHING)
+"""Commands that may stand between the parts of a batch."""
+
+_NO_PART = "a batch is open, and no part of it follows; compile again"
+
+
 def run(state: State, entries: np.ndarray, chunks: np.ndarray, flash: Flash | None = None) -> None:
     """Run a stream to its end. SimulationError where a word of it means nothing.
 
@@ -176,16 +182,19 @@ def run(state: State, entries: np.ndarray, chunks: np.ndarray, flash: Flash | No
     reader = Reader(entries, chunks, flash)
     layer: dict[str, int] = {}
     band: dict[str, int] = {}
+    batch: Batch | None = None
     while True:
         word = reader.control()
         if not word & 1:
-            _batch(state, reader, BATCH.unpack(word), layer, band)
+            batch = _batch(state, reader, BATCH.unpack(word), layer, band, batch)
             continue
         command = COMMAND.unpack(word)
         op = command["op"]
         if op not in list(Op):
             raise SimulationError(f"control word {word:#06x} is no command; compile again")
         record = RECORDS.get(Op(op))
+        if batch is not None and op not in _BETWEEN:
+            raise SimulationError(_NO_PART)
         words = reader.controls(command["argument"]) if record else []
         fields = record.unpack(words[:len(record.words)]) if record else {}
         if op == Op.HALT:
@@ -232,50 +241,79 @@ def _fill(state: State, record: dict[str, int], exponent: int) -> None:
             mantissas, array.activation_bits, signed=bool(record["signed"]))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """A row of a batch: its head, and its steps and those that read its residual operand
-    (mantissas, column indices)."""
+@dataclass(kw_only=True)
+class Batch:
+    """A batch, as far as its parts have come.
 
-    head: dict[str, int]
-    steps: np.ndarray
-    added: np.ndarray
+    heads : of its rows.   dense : its entries are dense8.   tiles : their fields.
+    position : of the band, when it began.
+    columns : int64 (groups,), the index that each row has come to.
+    sums    : int64 (tiles, groups, phases, P').
+    codes   : of what is added, int64 (tiles, groups, P').
+    """
+
+    heads: list[dict[str, int]]
+    dense: int
+    tiles: list[dict[str, int]]
+    position: int
+    columns: np.ndarray
+    sums: np.ndarray
+    codes: np.ndarray
 
 
-def _batch(state: State, reader: Reader, batch: dict[str, int], layer: dict[str, int],
-           band: dict[str, int]) -> None:
+def _batch(state: State, reader: Reader, fields: dict[str, int], layer: dict[str, int],
+           band: dict[str, int], batch: Batch | None) -> Batch | None:
+    """Run a batch, or the next part of one; return it if another part follows."""
+    groups = 1 << layer["log2_groups"]
+    if (batch is not None) != fields["joins"] or (
+            batch is not None and fields["dense"] != batch.dense):
+        raise SimulationError(_NO_PART)
+    if batch is None:
+        batch = _begun(state, reader, fields["dense"], layer, band)
+    if (fields["joins"] or fields["open"]) and (
+            len(batch.tiles) > 1 or layer["last_phase"] > layer["residual"]):
+        raise SimulationError("a batch in parts has several passes; compile again")
+    steps = _steps(reader, fields, groups)
+    steps[1] = np.cumsum(steps[1], axis=0) + batch.columns
+    batch.columns = steps[1, -1]
+    for number, tile in enumerate(batch.tiles):
+        for group in range(groups):
+            for phase in range(layer["residual"], layer["last_phase"] + 1):
+                batch.sums[number, group, phase - layer["residual"]] += _sums(
+                    state, steps[..., group], group, tile, layer, phase)
+    if fields["open"]:
+        return batch
+    size, position = state.array.lanes // groups, batch.position
+    for tile, sums, codes in zip(batch.tiles, batch.sums, batch.codes, strict=True):
+        for group, head in enumerate(batch.heads):
+            own = tile["written"] >> group * size & (1 << size) - 1
+            _store(state, head, _wrapped(state.array, sums[group]) + head["excess"],
+                   codes[group], own, position, layer)
+        position += (tile["written"] & (1 << size) - 1).bit_count() << layer["wide"]
+    return None
+
+
+def _begun(state: State, reader: Reader, dense: int, layer: dict[str, int],
+           band: dict[str, int]) -> Batch:
+    """Return a batch of which nothing but heads, and what is added, has been read."""
     groups, signed = 1 << layer["log2_groups"], bool(layer["signed_in"])
     heads = [unpack(state.array, reader.controls(head_words(state.array, signed_in=signed)),
                     signed_in=signed) for _ in range(groups)]
-    dense, added = batch["dense"], _sparse(reader, layer["residual"], groups)
-    parts = [_steps(reader, batch, groups)]
-    while batch["open"]:                    # in its parts, a batch has one pass only
-        batch = BATCH.unpack(reader.control())
-        if batch["command"] or not batch["joins"] or batch["dense"] != dense:
-            raise SimulationError("a batch is open, and no part of it follows; compile again")
-        parts.append(_steps(reader, batch, groups))
-    steps = np.concatenate(parts, axis=1)
-    steps[1] = np.cumsum(steps[1], axis=0)
-    rows = []
-    for group, head in enumerate(heads):
-        rows.append(Row(head=head, steps=steps[..., group], added=added[..., group]))
-    if len(parts) > 1 and (band["last_tile"] or layer["last_phase"] > layer["residual"]):
-        raise SimulationError("a batch in parts has several passes; compile again")
-    position = band["position"]
+    tiles = []
     for tile in range(band["last_tile"] + 1):
         words_of = state.tiles[band["tile"] + tile * TILE_WORDS:][:TILE_WORDS]
-        tile_fields = {name: int(value) for word, bits in
-                       zip(tile_words(state.array), words_of, strict=True)
-                       for name, value in word.unpack(bits).items()}
-        tile_fields["row"] = tile_fields["piece"] * PIECE + band["row"]
-        for group, row in enumerate(rows):
-            sums = [_sums(state, row.steps, row.head["excess"], group, tile_fields, layer, phase)
-                    for phase in range(layer["residual"], layer["last_phase"] + 1)]
-            codes = _sums(state, row.added, 0, group, tile_fields, layer, 0)
-            size = state.array.lanes // groups
-            own = tile_fields["written"] >> group * size & (1 << size) - 1
-            _store(state, row, sums, codes, own, position, layer)
-        position += (tile_fields["written"] & (1 << size) - 1).bit_count() << layer["wide"]
+        tiles.append({name: int(value) for word, bits in
+                      zip(tile_words(state.array), words_of, strict=True)
+                      for name, value in word.unpack(bits).items()})
+        tiles[-1]["row"] = tiles[-1]["piece"] * PIECE + band["row"]
+    added = _sparse(reader, layer["residual"], groups)
+    size, phases = state.array.lanes // groups, layer["last_phase"] + 1 - layer["residual"]
+    return Batch(
+        heads=heads, dense=dense, tiles=tiles, position=band["position"],
+        columns=np.zeros(groups, np.int64),
+        sums=np.zeros((len(tiles), groups, phases, size), np.int64),
+        codes=np.array([[_sums(state, added[..., group], group, tile, layer, 0)
+                         for group in range(groups)] for tile in tiles]))
 
 
 def _steps(reader: Reader, batch: dict[str, int], groups: int) -> np.ndarray:
@@ -287,7 +325,7 @@ def _steps(reader: Reader, batch: dict[str, int], groups: int) -> np.ndarray:
     pairs = np.concatenate([pairs, pairs >> 8], axis=1) & 0xFF
     mantissas = (pairs - ((pairs & 0x80) << 1)).reshape(-1, groups)[:count]
     steps = np.ones_like(mantissas)
-    steps[0] = int(batch["joins"])              # the first column is column 0
+    steps[0] = batch["joins"]                   # the first column is column 0
     return np.array([mantissas, steps])
 
 
@@ -298,12 +336,14 @@ def _sparse(reader: Reader, count: int, groups: int) -> np.ndarray:
         2, count, groups)
 
 
-def _sums(state: State, steps: np.ndarray, excess: int, group: int, tile: dict[str, int],
+def _sums(state: State, steps: np.ndarray, group: int, tile: dict[str, int],
           layer: dict[str, int], phase: int) -> np.ndarray:
-    """Return the sums of a group's lanes in one pass, int64 (P',)."""
+    """Return what steps of a pass (mantissas, column indices) add to the sums of a group's lanes,
+    int64 (P',)."""
     array, (mantissas, columns) = state.array, steps
     size = array.lanes >> layer["log2_groups"]
-    tap = tap_word(array).unpack(state.taps[columns // BLOCK + phase * layer["tap_step"]])
+    tap = tap_word(array).unpack(state.taps[
+        (columns // BLOCK + phase * layer["tap_step"]) % array.taps])
     lanes = np.arange(size)
     at = tap["rotation"][:, None] + lanes
     rows = ((tile["row"] + tap["piece"] * PIECE + columns % BLOCK)[:, None]
@@ -311,10 +351,14 @@ def _sums(state: State, steps: np.ndarray, excess: int, group: int, tile: dict[s
     codes = state.banks[group * size + at % size, rows % array.bank_rows]
     hidden = _hidden(tile, group * size, size)[tap["mask"]]
     nothing = 1 << array.activation_bits - 1 if layer["signed_in"] else 0
-    sums = (mantissas[:, None] * np.where(hidden, nothing, codes)).sum(axis=0)
-    # Sums wrap as the accumulators do.
+    found: np.ndarray = (mantissas[:, None] * np.where(hidden, nothing, codes)).sum(axis=0)
+    return found
+
+
+def _wrapped(array: Array, sums: np.ndarray) -> np.ndarray:
+    """Return sums as the accumulators have them."""
     half = 1 << array.sum_bits - 1
-    found: np.ndarray = (sums + half) % (2 * half) - half + excess
+    found: np.ndarray = (sums + half) % (2 * half) - half
     return found
 
 
@@ -326,12 +370,12 @@ def _hidden(tile: dict[str, int], first: int, size: int) -> np.ndarray:
     return np.array([np.zeros(size, bool), begins, ends, begins | ends])
 
 
-def _store(state: State, row: Row, sums: list[np.ndarray], codes: np.ndarray, written: int,
+def _store(state: State, head: dict[str, int], sums: np.ndarray, codes: np.ndarray, written: int,
            position: int, layer: dict[str, int]) -> None:
-    """Write a row's results of one tile: of the sums of each phase, and the codes of what is
-    added."""
-    array, head = state.array, row.head
-    lanes = np.flatnonzero([written >> lane & 1 for lane in range(len(sums[0]))])
+    """Write a row's results of one tile: of the sums of each phase, int64 (phases, P'), and the
+    codes of what is added."""
+    array = state.array
+    lanes = np.flatnonzero([written >> lane & 1 for lane in range(len(codes))])
     if not head["real"] or not lanes.size:
         return
     bits = array.activation_bits

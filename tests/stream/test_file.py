@@ -70,7 +70,7 @@ def _changed(manifest, arrays, what):
         small = replace(ARRAY, main_words=64)
         manifest["machine"], manifest["array_hash"] = asdict(small), small.hash
     elif what == "limits":
-        manifest["array"]["taps"] *= 2
+        manifest["array"]["taps"] //= 2
     else:
         del manifest["machine"]
 

@@ -39,8 +39,9 @@ def lone(shape, rows, kernel, *, pool=None, stride=(1, 1), acc_bits=24):
      r"a \(conv\): it pools windows of 36 positions, the machine 32 at most; pool in two layers"),
     (lambda: lone((1, 40, 40), 1, (20, 20)), Array(), FitError,
      r"a \(conv\): it needs 400 taps, the array has 256; give it fewer channels, a smaller kernel"),
-    (lambda: lone((5000, 1, 1), 1, (1, 1), acc_bits=32), Array(acc_bits=32), FitError,
-     r"a \(conv\): it needs 316 taps, the array has 256; give it fewer inputs"),
+    (lambda: lone((25000, 1, 1), 1, (1, 1), acc_bits=32), Array(acc_bits=32), FitError,
+     r"a \(conv\): a row of it takes 289 words of the controls' ring, which holds 224; give it "
+     r"fewer inputs"),
     (lambda: lone((400, 3, 40), 1, (1, 1)), Array(), FitError,
      r"a \(conv\): what one line of its outputs reads takes 1200 rows of the banks, the array has "
      r"512; give it fewer channels, or narrower maps"),

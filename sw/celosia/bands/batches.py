@@ -1,17 +1,21 @@
 """The entries of batches: heads of their rows, and their weights."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from celosia.bands.entries import NOTHING, packed
+from celosia.bands.entries import NOTHING, command, packed
+from celosia.bands.filling import page_record
+from celosia.bands.layouts import Lines, Spread
+from celosia.bands.pages import FILL_WORDS, index_of, piece_steps, row_pages, turns
 from celosia.bands.plan import Layer, Part
 from celosia.bands.regions import Region
 from celosia.emit.weight_stream import encode
 from celosia_spec.isa import ArrayConfig
 from celosia_spec.qgraph import QGraph, QNode
 from celosia_spec.stream.array import ENTRY_WORDS, Array
-from celosia_spec.stream.controls import BATCH, head_words
+from celosia_spec.stream.controls import BATCH, Op, head_words
 from celosia_spec.stream.heads import pack
 from celosia_spec.stream.passes import code_weight
 from celosia_spec.stream.words import WEIGHT
@@ -21,56 +25,90 @@ from celosia_spec.stream.words import WEIGHT
 class Batches:
     """The batches of a part, wherever its output lies.
 
-    words : int64 (entries, 4), one batch behind the other; heads are missing.
+    words : int64 (entries, 4), one batch behind the other; heads and fills are missing.
     heads : int64 (rows,), place of each row's head in `words`, in batch order.
     sizes : entries of each batch.
+    fills : int64 (fills, 2), place of each fill of a page in `words`, and its page.
     """
 
     words: np.ndarray
     heads: np.ndarray
     sizes: list[int]
+    fills: np.ndarray
 
-    def entries(self, graph: QGraph, node: QNode, part: Part, place: Region,
+    def entries(self, graph: QGraph, layer: Layer, part: Part, places: Mapping[str, Region],
                 array: Array) -> np.ndarray:
-        """Return the entries, uint64, where a node's output lies at ``place``."""
+        """Return the entries, uint64, where a layer's maps lie at ``places``."""
+        node, layout = layer.node, layer.layout
         signed = graph.tensors[node.input].signed
-        heads = _heads(node, part.rows, place, array, signed=signed)
+        heads = _heads(node, part.rows, places[node.output], array, signed=signed)
         words = self.words.copy()
-        words.reshape(-1)[self.heads[:, None] + np.arange(heads.shape[1])] = heads
+        flat = words.reshape(-1)
+        flat[self.heads[:, None] + np.arange(heads.shape[1])] = heads
+        if isinstance(layout, Spread) and len(self.fills):
+            fills = np.array([command(Op.FILL, **page_record(
+                layout, page, places[node.input].word, array, signed=signed,
+                log2_groups=layer.log2_groups)) for page in range(layout.pages)])
+            at, page = self.fills.T
+            flat[at[:, None] + np.arange(FILL_WORDS)] = fills[page]
         return packed(words)
 
 
 def batches(graph: QGraph, layer: Layer, part: Part, array: Array) -> Batches:
-    """Return a part's batches; those that are too long for the ring in pieces."""
+    """Return a part's batches; in pieces where they are too long for the ring, or read the input
+    page by page."""
     groups, size = layer.groups, head_words(
         array, signed_in=graph.tensors[layer.node.input].signed)
-    longest = part.longest * ENTRY_WORDS * (1 + part.dense) // groups
-    pieces = -(-part.steps // longest)
-    batch = np.repeat(np.arange(len(pieces)), pieces)
+    longest = piece_steps(part.longest, part.dense, groups)
+    pieces = -(-part.page_steps // longest[:, None]).ravel()
+    batch, page = np.divmod(np.repeat(np.arange(len(pieces)), pieces), layer.layout.pages)
     begin = _within(pieces) * longest[batch]
-    steps = np.minimum(part.steps[batch] - begin, longest[batch])
-    dense = part.dense[batch]
+    left = part.page_steps[batch, page] - begin
+    steps = np.minimum(left, longest[batch])
+    first, dense = (page == 0) & (begin == 0), part.dense[batch]
+    turning = turns(layer.layout)
+    turn = np.where(begin == 0, np.array([len(words) for words in turning])[page], 0)
     count = -(-steps // (1 + dense)) * groups                   # weight words of a piece
-    control = -(-(1 + np.where(begin > 0, 0, groups * size)) // ENTRY_WORDS)
-    own = np.where(begin > 0, 0, int(part.added is not None))       # entries of what is added
+    control = -(-(turn + 1 + np.where(first, groups * size, 0)) // ENTRY_WORDS)
+    own = np.where(first, int(part.added is not None), 0)       # entries of what is added
     entries = control + own + -(-count // ENTRY_WORDS)
     at = np.cumsum(entries) - entries
     words = np.zeros((int(entries.sum()), ENTRY_WORDS), np.int64)
     words[np.repeat(at, control) + _within(control)] = NOTHING
-    words[at, 0] = BATCH.pack(steps=steps, single=(steps == 1).astype(np.int64),
-                              dense=dense.astype(np.int64),
-                              joins=(begin > 0).astype(np.int64),
-                              open=(begin + steps < part.steps[batch]).astype(np.int64))
+    flat = words.reshape(-1)
+    for number, own_words in enumerate(turning):
+        places = at[(page == number) & (begin == 0)] * ENTRY_WORDS
+        flat[places[:, None] + np.arange(len(own_words))] = own_words
+    flat[at * ENTRY_WORDS + turn] = BATCH.pack(
+        steps=steps, single=(steps == 1).astype(np.int64), dense=dense.astype(np.int64),
+        joins=(~first).astype(np.int64),
+        open=((page < layer.layout.pages - 1) | (steps < left)).astype(np.int64))
     if part.added is not None:
         weight = code_weight(signed_out=graph.tensors[layer.node.output].signed)
-        words[(at + control)[begin == 0], :groups] = WEIGHT.pack(
+        words[(at + control)[first], :groups] = WEIGHT.pack(
             mantissa=(part.rows >= 0) * weight,
             step=part.added).reshape(-1, groups)
-    words.reshape(-1)[np.repeat((at + control + own) * ENTRY_WORDS, count) + _within(count)
-                      ] = _weights(layer, part, array)
-    heads = at[begin == 0][:, None] * ENTRY_WORDS + 1 + np.arange(groups) * size
+    flat[np.repeat((at + control + own) * ENTRY_WORDS, count) + _within(count)] = _weights(
+        layer, part, array)
+    heads = at[first][:, None] * ENTRY_WORDS + 1 + np.arange(groups) * size
     return Batches(words=words, heads=heads.ravel(),
-                   sizes=np.bincount(batch, entries).astype(np.int64).tolist())
+                   sizes=np.bincount(batch, entries).astype(np.int64).tolist(),
+                   fills=_fills(layer.layout, batch, page, at * ENTRY_WORDS, turn))
+
+
+def _fills(layout: Lines | Spread, batch: np.ndarray, page: np.ndarray, at: np.ndarray,
+           turn: np.ndarray) -> np.ndarray:
+    """Return where which pages are filled in pieces, `Batches.fills`.
+
+    batch, page : of each piece; its page's number in its batch.   at : its first word.
+    turn : its words before the batch's.
+    """
+    fills = turn > FILL_WORDS
+    if not isinstance(layout, Spread) or not fills.any():
+        return np.zeros((0, 2), np.int64)
+    orders = np.array([layout.order(number) for number in range(layout.orders)])
+    return np.stack([(at + turn)[fills] - FILL_WORDS,
+                     orders[batch[fills] % layout.orders, page[fills] + 1]], axis=1)
 
 
 def _within(counts: np.ndarray) -> np.ndarray:
@@ -82,28 +120,48 @@ def _within(counts: np.ndarray) -> np.ndarray:
 
 def _weights(layer: Layer, part: Part, array: Array) -> np.ndarray:
     """Return the weight words of a part, int64, batch after batch."""
-    groups, dense = layer.groups, part.dense
-    count = -(-part.steps // (1 + dense)) * groups
+    groups, dense, steps = layer.groups, part.dense, part.steps
+    count = -(-steps // (1 + dense)) * groups
     found = np.empty(int(count.sum()), np.int64)
-    rows = part.rows.reshape(-1, groups)
-    in_dense = np.repeat(dense, count)
-    found[in_dense] = _dense(layer, rows[dense], int(part.steps[dense].max(initial=0)))
-    sparse = rows[~dense].ravel()
-    own = np.sort(sparse[sparse >= 0])
-    found[~in_dense] = encode(
-        layer.node.matrix[own], layer.index, np.where(sparse < 0, -1, np.searchsorted(own, sparse)),
-        part.steps[~dense], groups, ArrayConfig(lanes=array.lanes))
+    rows, number = part.rows.reshape(-1, groups), np.arange(len(dense)) % layer.layout.orders
+    for order in range(layer.layout.orders):
+        index = index_of(layer.layout, layer.index, order)
+        for own, words in ((dense, _dense), (~dense, _sparse)):
+            of = own & (number == order)
+            if of.any():
+                found[np.repeat(of, count)] = words(
+                    layer, index, rows[of], part.page_steps[of], array)
     return found
 
 
-def _dense(layer: Layer, rows: np.ndarray, columns: int) -> np.ndarray:
+def _sparse(layer: Layer, index: np.ndarray, rows: np.ndarray, steps: np.ndarray,
+            array: Array) -> np.ndarray:
+    """Return the words of batches that are not dense8; in each page those of a row begin together
+    with the others'."""
+    groups = layer.groups
+    places = np.flatnonzero(rows.ravel() >= 0)
+    matrix = layer.node.matrix[rows.ravel()[places]]
+    own = row_pages(matrix, layer.layout, index)
+    words = encode(matrix, index, np.arange(len(places)), own.sum(axis=1), 1,
+                   ArrayConfig(lanes=array.lanes))
+    batch, group = np.divmod(places, groups)
+    begin = (np.cumsum(steps) - steps.ravel()).reshape(steps.shape)[batch]
+    found = np.zeros(int(steps.sum()) * groups, np.int64)
+    found[(np.repeat(begin, own.ravel()) + _within(own.ravel())) * groups
+          + np.repeat(group, own.sum(axis=1))] = words
+    return found
+
+
+def _dense(layer: Layer, index: np.ndarray, rows: np.ndarray, steps: np.ndarray,
+           array: Array) -> np.ndarray:
     """Return the words of batches of dense8, (batches, groups): a step is a column, and two steps
     of a row a word."""
+    columns = int(steps[0].sum())
     matrix, places = layer.node.matrix, np.flatnonzero(rows.ravel() >= 0)
     own = matrix[rows.ravel()[places]]
     batch, group = np.divmod(np.repeat(places, np.diff(own.indptr)), layer.groups)
     mantissas = np.zeros((len(rows), columns + columns % 2, layer.groups), np.int64)
-    mantissas[batch, layer.index[own.indices], group] = own.data
+    mantissas[batch, index[own.indices], group] = own.data
     low, high = mantissas[:, ::2] & 0xFF, mantissas[:, 1::2] & 0xFF
     return (low | high << 8).ravel()
 

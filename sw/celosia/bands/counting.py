@@ -34,14 +34,14 @@ class Work:
     """The batches of a part, and what they take.
 
     index : column index of every column.   added : of each row's residual operand; None without.
-    longest : entries of the longest batch.
+    page_steps : int64 (batches, pages), of a pass.   longest : entries of the longest batch.
     passes : int64 (batches,), cycles for a tile.   cycles : of all batches for a tile.
     least : cycles that a pass takes at least.   fetched : accesses of main memory that they take.
     """
 
     rows: np.ndarray
     added: np.ndarray | None
-    steps: np.ndarray
+    page_steps: np.ndarray
     dense: np.ndarray
     index: np.ndarray
     longest: int
@@ -93,7 +93,7 @@ def counted(graph: QGraph, node: QNode, way: Way, fill: Callable[[Band], Fill]) 
     for at, (band, work) in enumerate(bands):
         words = written(band.stretch.lines)
         others = work.fetched + len(work.rows) * (words[band.tile + band.tiles] - words[band.tile])
-        passes = max(work.cycles * band.tiles, others + FETCH * len(work.steps))
+        passes = max(work.cycles * band.tiles, others + FETCH * len(work.dense))
         found += BAND
         if at + 1 < len(bands):
             after = fill(bands[at + 1][0])
@@ -172,6 +172,8 @@ def about_fills(layout: Lines | Spread, band: Band, size: int) -> Fill:
         words = -(-(source.elements + layout.addends) // size)
         if source.stride != source.positions:       # channel by channel
             words = source.channels * (max(3, -(-source.positions // size)) + 4)
+        if layout.page:                             # the first two
+            words = min(words, 2 * layout.page // size)
         return Fill(words, words, 1 + (layout.addends > 0))
     grid, stretch = layout.grid, band.stretch
     step, height, width = grid.lines.step, grid.lines.size, grid.columns.size

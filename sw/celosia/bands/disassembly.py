@@ -58,6 +58,18 @@ class LayerWords:
         """Return the commands of one kind."""
         return [item for item in self.items if isinstance(item, Command) and item.op == op]
 
+    @property
+    def bands(self) -> list[Command]:
+        """The bands, without those between the pieces of a batch: these wait for the next page of
+        the input, and change nothing."""
+        found, open_ = [], 0
+        for item in self.items:
+            if isinstance(item, Batch):
+                open_ = item.fields["open"]
+            elif item.op == Op.BAND and not open_:
+                found.append(item)
+        return found
+
     def table(self, op: Op) -> list[int]:
         """Return the words of a table that are written, by their places."""
         found: dict[int, int] = {}

@@ -163,7 +163,7 @@ def _sections(stream: StreamProgram, words: Sequence[LayerWords]) -> Iterator[Pi
 # Layers
 
 def _layer(program: StreamFile, at: int, own: LayerWords, found: Sequence[Piece]) -> LayerExplained:
-    reported, bands, fills = program.layers[at], own.commands(Op.BAND), own.commands(Op.FILL)
+    reported, bands, fills = program.layers[at], own.bands, own.commands(Op.FILL)
     kept = own.kept
     weights = sum(batch.weights for batch in kept)
     tiles, passes = 0, 0
@@ -193,15 +193,19 @@ def _layer(program: StreamFile, at: int, own: LayerWords, found: Sequence[Piece]
 # Commands
 
 def _lines(at: int, own: LayerWords, found: Sequence[Piece]) -> Iterator[Line]:
-    closing = own.items[-1]
+    closing, bands = own.items[-1], own.bands
     for batches, items in groupby(own.items, key=lambda item: isinstance(item, Batch)):
         if batches:
             yield _run([item for item in items if isinstance(item, Batch)])
             continue
         for item in items:
             assert isinstance(item, Command)
-            says = (_closed(item, own, found, at) if item is closing else
-                    _SAYS[item.op](item, own, found, at))
+            if item is closing:
+                says = _closed(item, own, found, at)
+            elif item.op == Op.BAND and item not in bands:
+                says = "the batch goes on with the next page of the input"
+            else:
+                says = _SAYS[item.op](item, own, found, at)
             yield Line(entry=item.entry, op=item.op.name.lower(), fields=item.fields, says=says)
 
 
@@ -213,8 +217,9 @@ def _run(batches: list[Batch]) -> Line:
               "dense": sum(batch.fields["dense"] for batch in batches),
               "rows": sum(head["real"] for batch in batches for head in batch.heads),
               "steps": sum(steps), "weights": sum(batch.weights for batch in batches)}
-    says = (f"{count(fields['batches'], 'batch', 'batches')} of {count(fields['rows'], 'row')}, "
-            f"{span(steps)} steps a pass, {count(fields['weights'], 'weight')}")
+    begun = (f"{count(fields['batches'], 'batch', 'batches')} of {count(fields['rows'], 'row')}"
+             if fields["batches"] else "of the same batch")
+    says = (f"{begun}, {span(steps)} steps a pass, {count(fields['weights'], 'weight')}")
     if fields["parts"]:
         says += f", in {count(len(batches), 'part')}"
     if fields["dense"]:

@@ -165,5 +165,5 @@ def _limits(array: Array) -> ArrayConfig:
     compiled: no narrower than this one's, and small enough that checking and compiling end."""
     return ArrayConfig(
         lanes=16, quad=2, beat=2, weight_rows=1 << 16, bank_rows=1 << 14, table_rows=1 << 14,
-        taps=array.taps, residual_beats=(1 << 16) * array.residual, acc_bits=array.acc_bits,
+        taps=1 << 16, residual_beats=(1 << 16) * array.residual, acc_bits=array.acc_bits,
         weight_bits=array.weight_bits, activation_bits=array.activation_bits, clamp=array.clamp)

@@ -99,6 +99,11 @@ def _whole(layout: Spread, band: Band, node: QNode, places: Mapping[str, Place],
     if band.begin == band.end:
         return []
     row, source, operand = band.stretch.row, layout.source, layout.operand
+    if layout.page:
+        return [page_record(layout, page, places[node.input].word, array,
+                            signed=bool(common["signed"]), log2_groups=common["log2_groups"])
+                for page in range(2)]
+    row, source, operand = band.stretch.row, layout.source, layout.operand
     found = _side_by_side(replace(source, channels=band.stretch.channels), Fill(
         **common, word=places[node.input].word, row=row, run=0,
         element=band.stretch.channel * source.stride), array)
@@ -125,6 +130,19 @@ def _side_by_side(vector: Vector, fill: Fill, array: Array) -> list[dict[str, in
             pitch=vector.stride, element=fill.element + first * vector.stride, row=fill.row + rows,
             bank=bank, line_row=line_row, line_bank=line_bank).records(array)
     return found
+
+
+def page_record(layout: Spread, page: int, word: int, array: Array, *, signed: bool,
+                log2_groups: int) -> dict[str, int]:
+    """Return the record that fills a page.
+
+    word : where the input begins.   signed : its elements have signs.
+    """
+    vector = layout.held(page)
+    record, = _side_by_side(vector, Fill(
+        signed=int(signed), log2_groups=log2_groups, rows=layout.depth, word=word,
+        element=int(layout.begins[page]), row=vector.row, run=0), array)
+    return record
 
 
 def _pieces(fill: Rectangle, most: int) -> Iterable[Rectangle]:

@@ -10,6 +10,7 @@ import numpy as np
 from celosia.bands.batches import Batches, batches
 from celosia.bands.counting import BAND, fills_of
 from celosia.bands.layouts import Band, strides
+from celosia.bands.pages import dense_steps
 from celosia.bands.plan import Layer, Part
 from celosia.bands.tiles import TileTable
 from celosia_spec.qgraph import QGraph
@@ -156,7 +157,8 @@ class Parting:
             parts.append(replace(
                 part, rows=part.rows[first * groups:end * groups], bands=tuple(bands),
                 added=None if part.added is None else part.added[first * groups:end * groups],
-                **{name: getattr(part, name)[first:end] for name in ("steps", "dense", "passes")}))
+                **{name: getattr(part, name)[first:end] for name in (
+                    "page_steps", "dense", "passes")}))
             made.append(_some(self.made[at], first, end, groups))
         counts = [(len(own.sizes), 2 * (band is not part.bands[0]))
                    for part, own in zip(parts, made, strict=True) for band in part.bands]
@@ -205,7 +207,8 @@ def _denser(graph: QGraph, layer: Layer, made: Sequence[Batches],
     copying what more entries they have without."""
     parts, found, cycles = [], [], layer.cycles
     for part, own in zip(layer.parts, made, strict=True):
-        columns = int(layer.index.max()) + 1
+        every = dense_steps(layer.layout, layer.index)
+        columns = int(every.sum())
         entries = [-(-steps * layer.groups // words) for steps, words in (
             (part.steps, ENTRY_WORDS), (columns, 2 * ENTRY_WORDS))]
         more = np.maximum(columns, layer.least) - np.maximum(part.steps, layer.least)
@@ -215,7 +218,7 @@ def _denser(graph: QGraph, layer: Layer, made: Sequence[Batches],
             more = gains * more * layer.phases
             cycles += int(more.sum()) * part.tiles
             part = replace(part, dense=part.dense | gains, passes=part.passes + more,
-                           steps=np.where(gains, columns, part.steps))
+                           page_steps=np.where(gains[:, None], every, part.page_steps))
             own = batches(graph, layer, part, array)
         parts.append(part)
         found.append(own)
@@ -225,8 +228,11 @@ def _denser(graph: QGraph, layer: Layer, made: Sequence[Batches],
 def _some(made: Batches, first: int, end: int, groups: int) -> Batches:
     """Return some of the batches of a part."""
     begin, behind = sum(made.sizes[:first]), sum(made.sizes[:end])
+    at = ENTRY_WORDS * begin
+    inside = (made.fills[:, 0] >= at) & (made.fills[:, 0] < ENTRY_WORDS * behind)
     return Batches(words=made.words[begin:behind], sizes=made.sizes[first:end],
-                   heads=made.heads[first * groups:end * groups] - begin * ENTRY_WORDS)
+                   heads=made.heads[first * groups:end * groups] - at,
+                   fills=made.fills[inside] - [at, 0])
 
 
 def _entries(op: Op) -> int:

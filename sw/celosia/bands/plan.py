@@ -18,7 +18,15 @@ from celosia.bands.layouts import (
     strides,
     tap_words,
 )
-from celosia.bands.ways import longest_batch, spread_of, ways_of, works_of
+from celosia.bands.ways import (
+    held_words,
+    longest_batch,
+    most_held,
+    paged_way,
+    spread_of,
+    ways_of,
+    works_of,
+)
 from celosia_spec.errors import FitError, Need
 from celosia_spec.qgraph import QGraph, QNode
 from celosia_spec.stream.array import ENTRY_WORDS, Array
@@ -32,7 +40,8 @@ COUNTED = 6
 class Part:
     """Batches that some bands run.
 
-    rows : of the weights in batch order, -1 for none.   steps : int64 (batches,), of a pass.
+    rows : of the weights in batch order, -1 for none.
+    page_steps : int64 (batches, pages), of a pass in each page of the input; most have one.
     added : column index of each row's residual operand; None without.
     dense : bool (batches,): every column has a step, and entries hold eight mantissas.
     passes : int64 (batches,), cycles for a tile.   bands : what runs them, one after the other.
@@ -41,11 +50,17 @@ class Part:
 
     rows: np.ndarray
     added: np.ndarray | None
-    steps: np.ndarray
+    page_steps: np.ndarray
     dense: np.ndarray
     passes: np.ndarray
     bands: tuple[Band, ...]
     longest: int
+
+    @property
+    def steps(self) -> np.ndarray:
+        """Steps of a pass of each batch, int64 (batches,)."""
+        found: np.ndarray = self.page_steps.sum(axis=1)
+        return found
 
     @property
     def tiles(self) -> int:
@@ -142,7 +157,7 @@ def _refusals(graph: QGraph, node: QNode, array: Array,
     source, result = joined(graph, node), graph.tensors[node.output]
     vector, depthwise = is_vector(node, source, result), is_depthwise(node, source, result)
     whole = Grid.of(node, source, result, fill=array.fill, filled=True)
-    taps, rows, longest = [], [], []
+    taps, rows, longest, held = [], [], [], []
     for log2 in range(array.groups_max.bit_length()):
         size, least = array.positions(log2), 0 if node.epilogue.add is None else 1 << log2
         channels = 1 << log2 if depthwise else source.shape[0]
@@ -150,12 +165,20 @@ def _refusals(graph: QGraph, node: QNode, array: Array,
             spread = spread_of(graph, node, apart, size, channels, least)
             taps.append(tap_words(spread.phases()))
             rows.append(spread.rows)
+            if (way := paged_way(graph, node, array, log2, apart)) is not None:
+                held.append(held_words(graph, node, array, way))
             continue
         layout = Lines(grid=whole, size=size, span=whole.span(1), channels=channels, addends=least)
         taps.append(tap_words(layout.phases()))
         rows.append(layout.rows)
         longest.append(max(work.longest for work in works_of(graph, node, array, log2, layout)))
     name, kind, none = node.name, str(node.kind), True
+    if held:
+        yield FitError(
+            name, kind, f"a row of it takes {min(held)} words of the controls' ring, which holds "
+            f"{most_held(array)}", "give it fewer inputs",
+            need=Need("control words of a row", min(held), most_held(array), "words"))
+        return
     if min(taps) > array.taps:
         none = False
         yield FitError(
@@ -188,8 +211,8 @@ def _layer(node: QNode, way: Way, array: Array, cycles: int) -> Layer:
     parts = []
     for work, bands in zip(way.works, way.bands, strict=True):
         single = pool is None and all(band.tiles == 1 for band in bands)
-        parts.append(Part(rows=work.rows, added=work.added, steps=work.steps, dense=work.dense,
-                          passes=work.passes, bands=tuple(bands),
+        parts.append(Part(rows=work.rows, added=work.added, page_steps=work.page_steps,
+                          dense=work.dense, passes=work.passes, bands=tuple(bands),
                           longest=longest_batch(array, single=single)))
     return Layer(node=node, log2_groups=way.log2_groups, layout=way.layout,
                  index=way.works[0].index, parts=tuple(parts), cycles=cycles,

@@ -137,7 +137,7 @@ def _layer(out: Order, holds: Sequence[Entries], copies: Sequence[list[int]],
                 position=(line + band.stretch.line) * width + int(written) << place.wide))
             waiting = []
             if number not in weights:
-                weights[number] = here.add(made_here.entries(graph, node, part, place, array))
+                weights[number] = here.add(made_here.entries(graph, layer, part, places, array))
             after, left = next(following, (None, []))
             # The next band is filled beside this one's batches, where it has other rows.
             beside = after is not None and after.beside

@@ -9,6 +9,7 @@ from itertools import product
 import numpy as np
 
 from celosia.bands.counting import Way, Work
+from celosia.bands.filling import page_record
 from celosia.bands.grid import NONE, Grid
 from celosia.bands.layouts import (
     Band,
@@ -21,13 +22,15 @@ from celosia.bands.layouts import (
     joined,
     tap_words,
 )
+from celosia.bands.pages import TURN, dense_steps, page_of, page_steps, piece_steps, words_held
 from celosia.bands.tiles import TileTable
-from celosia.schedule.steps import batch_steps, row_order, row_words
+from celosia.schedule.steps import row_order
 from celosia_spec.isa import BLOCK
 from celosia_spec.qgraph import QGraph, QNode, QTensor
 from celosia_spec.steps import Ring, stored_name
 from celosia_spec.stream.array import ENTRY_WORDS, RING_GAP, Array
 from celosia_spec.stream.controls import BATCH, head_words
+from celosia_spec.stream.fills import cycles
 from celosia_spec.stream.passes import pass_cycles
 from celosia_spec.stream.words import TILE_WORDS
 
@@ -60,6 +63,10 @@ def ways_of(graph: QGraph, node: QNode, array: Array, log2: int,
             if spread.rows <= array.bank_rows and tap_words(spread.phases()) <= array.taps:
                 yield _spread_way(graph, node, array, log2, spread)
                 break
+        else:
+            if (way := paged_way(graph, node, array, log2, apart)) is not None and (
+                    held_words(graph, node, array, way) <= most_held(array)):
+                yield way
         if not depthwise or apart[node.input] == 1:
             return
     works: dict[tuple[int, int], list[Work]] = {}
@@ -85,6 +92,38 @@ def ways_of(graph: QGraph, node: QNode, array: Array, log2: int,
                                     _shares(graph, node, layout),
                                     pooled=node.epilogue.pool is not None):
                     yield Way(log2_groups=log2, layout=layout, works=works[held], bands=bands)
+
+
+def paged_way(graph: QGraph, node: QNode, array: Array, log2: int,
+              apart: dict[str, int]) -> Way | None:
+    """Return the way in which a node's whole input goes through the banks page by page; None where
+    there is none, as not all rows read all of it, something is added, or the output moves from step
+    to step.
+
+    apart : `strides` of the graph.
+    """
+    source, result = joined(graph, node), graph.tensors[node.output]
+    if (is_depthwise(node, source, result) or node.epilogue.add is not None
+            or isinstance(result, Ring)):
+        return None
+    size = array.positions(log2)
+    page = page_of(array, size)
+    return _spread_way(graph, node, array, log2, replace(
+        spread_of(graph, node, apart, size, source.shape[0], 0),
+        page=page, copies=array.taps * BLOCK // (2 * page)))
+
+
+def held_words(graph: QGraph, node: QNode, array: Array, way: Way) -> int:
+    """Return the words of the controls' ring that the longest batch of a `paged_way` holds."""
+    work, = way.works
+    heads = head_words(array, signed_in=graph.tensors[node.input].signed) << way.log2_groups
+    longest = piece_steps(longest_batch(array, single=True), work.dense, 1 << way.log2_groups)
+    return words_held(way.layout, work.page_steps, longest, heads)
+
+
+def most_held(array: Array) -> int:
+    """Return the words of the controls' ring that a batch may hold."""
+    return array.controls - RING_GAP
 
 
 def _arounds(graph: QGraph, node: QNode) -> list[int]:
@@ -126,7 +165,8 @@ def spread_of(graph: QGraph, node: QNode, apart: dict[str, int], size: int, chan
               addends: int) -> Spread:
     """Return the layout of a layer that looks at so many whole channels of its input."""
     _, height, width = graph.tensors[node.input].shape
-    source = Vector(channels=channels, positions=height * width, size=size, stride=apart[node.input])
+    source = Vector(channels=channels, positions=height * width, size=size,
+                    stride=apart[node.input])
     if node.epilogue.add is None:
         return Spread(source=source)
     return Spread(source=source, operand=Vector(
@@ -309,15 +349,15 @@ def works_of(graph: QGraph, node: QNode, array: Array, log2: int,
              layout: Lines | Spread) -> list[Work]:
     """Return the batches of each part."""
     count = joined(graph, node).shape[0]
-    index = (layout.source.index(count) if isinstance(layout, Spread) else
+    index = (layout.index(count) if isinstance(layout, Spread) else
              layout.index(count, math.prod(node.geometry.kernel)))
     operand = layout.operand_index() if layout.addends else None
-    return [_work(graph, node, array, log2, index, operand, share)
+    return [_work(graph, node, array, log2, layout, index, operand, share)
             for share in _shares(graph, node, layout)]
 
 
-def _work(graph: QGraph, node: QNode, array: Array, log2: int, index: np.ndarray,
-          operand: np.ndarray | None, share: Share) -> Work:
+def _work(graph: QGraph, node: QNode, array: Array, log2: int, layout: Lines | Spread,
+          index: np.ndarray, operand: np.ndarray | None, share: Share) -> Work:
     """Return the batches of a share's rows."""
     groups, matrix, inside = 1 << log2, node.matrix, share.rows
     signed = graph.tensors[node.input].signed
@@ -325,24 +365,30 @@ def _work(graph: QGraph, node: QNode, array: Array, log2: int, index: np.ndarray
     if inside is not None:
         order = row_order(matrix[inside], groups, keep=False)
         rows = np.where(order < 0, -1, inside[order])
-    words = row_words(matrix.indptr, index[matrix.indices])
-    steps = batch_steps(words, rows, groups)
-    columns = int(index.max()) + 1
-    dense = columns * (DENSE - 1) <= steps * DENSE
-    steps = np.where(dense, columns, steps)
-    taken = -(-steps * groups // np.where(dense, 2 * ENTRY_WORDS, ENTRY_WORDS))
+    steps = page_steps(matrix, layout, index, rows, groups)
+    every = dense_steps(layout, index)
+    dense = every.sum() * (DENSE - 1) <= steps.sum(axis=1) * DENSE
+    steps = np.where(dense[:, None], every, steps)
+    entries = -(-steps * groups // np.where(dense, 2 * ENTRY_WORDS, ENTRY_WORDS)[:, None])
+    taken = entries.sum(axis=1)
     least = pass_cycles(array, log2_groups=log2, signed_in=signed,
                         wide=node.output == graph.output, residual=operand is not None)
     phases = math.prod(node.epilogue.pool.window) if node.epilogue.pool else 1
-    passes = np.maximum(steps, least) * phases
+    passes, filled = steps.sum(axis=1), 0
+    if isinstance(layout, Spread) and layout.page:      # another one is filled beside
+        filled = max(cycles(page_record(layout, page, 0, array, signed=signed, log2_groups=log2),
+                            array) for page in range(layout.pages))
+        longer = np.maximum(filled + entries - steps, 0)[:, 1:-1].sum(axis=1)
+        passes, filled = passes + longer + TURN * (layout.pages - 1), filled * (layout.pages - 2)
+    passes = np.maximum(passes, least) * phases
     added = None
     if operand is not None:             # an entry more, and a pass of one step
         added = np.where(rows < 0, 0, operand[np.maximum(rows - share.added, 0)])
         taken, passes = taken + 1, passes + least
-    return Work(rows=rows, added=added, steps=steps, dense=dense, index=index,
+    return Work(rows=rows, added=added, page_steps=steps, dense=dense, index=index,
                 longest=int(taken.max()), passes=passes, cycles=int(passes.sum()), least=least,
                 fetched=int(taken.sum()) + len(steps) * (
-                    head_words(array, signed_in=signed) * groups + 1))
+                    filled + head_words(array, signed_in=signed) * groups + 1))
 
 
 def longest_batch(array: Array, *, single: bool) -> int:
