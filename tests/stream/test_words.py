@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from celosia.bands.program import stream_program
 from celosia.graph import Conv, Graph
 from celosia.quantise import quantise
-from celosia_spec.epilogue import Clamp, Epilogue
+from celosia_spec.epilogue import Clamp, Epilogue, Pool, Relu
 from celosia_spec.errors import CompileError, FitError
 from celosia_spec.stream.array import Array
 from concats import joined
@@ -63,6 +63,21 @@ def test_an_operand_of_more_channels_than_one_part_holds(size, kernel, groups):
     array = Array(main_words=1 << 16)
     assert len(stream_program(graph, array).layers[1].parts) > 1
     compare(graph, array, rng.random((3, *size)).astype(np.float32))
+
+
+def test_lines_that_strides_pass_over_have_room_in_the_banks():
+    """A band's fill begins with lines that neither it nor the band before reads."""
+    rng = np.random.default_rng(0)
+    weight = np.zeros((1, 9, 2, 1))
+    weight.flat[[0, 2, 3, 14]] = 0.1, 0.6, 0.5, -1.2
+    nodes = (Conv(name="a", input="x", weight=weight, bias=None,
+                  stride=(2, 1), padding=(0, 0, 1, 0), epilogue=Epilogue(
+                      activation=Relu(), pool=Pool(window=(1, 2), stride=(2, 2)))),
+             Conv(name="b", input="a", weight=rng.standard_normal((1, 1, 1, 1)), bias=None))
+    graph = quantise(Graph(nodes=nodes, input="x", input_map=(9, 13, 12), input_shape=(9, 13, 12),
+                           output="b", output_shape=(1, 4, 6)), acc_bits=24)
+    x = rng.random((9, 13, 12)) - 0.5
+    compare(graph, Array(lanes=8, bank_rows=128, taps=128, fill=2), x.astype(np.float32))
 
 
 @pytest.mark.parametrize("unsigned", [False, True])

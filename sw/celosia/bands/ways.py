@@ -319,7 +319,9 @@ def _cut(layout: Lines, array: Array, parts: list[list[Stretch]], begin: Iterabl
                 count = min(next(sizes, most), len(lines) - tile)
                 last = lines[tile + count - 1][1] + reach + 1
                 rows = layout.rows_of(lines[tile][0], last)
-                if rows[1] - rows[0] > array.bank_rows:
+                # Strides may pass over lines that are filled all the same.
+                filled = layout.rows_of(min(end, lines[tile][0]), last)
+                if filled[1] - filled[0] > array.bank_rows:
                     return None
                 found[-1].append(Band(
                     stretch=stretch, tile=tile, tiles=count, begin=end, end=last,
