@@ -39,7 +39,7 @@ def many(request):
     def of(share: int) -> settings:
         return settings(max_examples=max(1, round(share * (asked or NETWORKS) / NETWORKS)),
                         derandomize=not asked, print_blob=True, deadline=None,
-                        report_multiple_bugs=False,
+                        report_multiple_bugs=False, phases=set(Phase) - {Phase.explain},
                         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much,
                                                HealthCheck.data_too_large])
 
