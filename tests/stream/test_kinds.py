@@ -89,8 +89,7 @@ def made(name: str):
 
 @pytest.mark.parametrize("exponents", ["dynamic", "static"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_machine_of_words_is_the_golden_model_and_near_the_network(
-        name, exponents, monkeypatch):
+def test_the_machine_of_words_is_the_golden_model_and_near_the_network(name, exponents):
     model, shape, x = made(name)
     samples = x if exponents == "static" else None
     program = celosia.compile(model, shape, target="second", exponents=exponents,
@@ -101,7 +100,7 @@ def test_the_machine_of_words_is_the_golden_model_and_near_the_network(
     assert found.answer.shape == wanted.shape
     assert np.abs(found.answer - wanted).max() < 0.05 * np.abs(wanted).max()
     settings = Compiler(target="second", exponents=exponents)
-    compare(settings.quantised(settings.graph(model, shape), samples), ARRAY, x[0], monkeypatch)
+    compare(settings.quantised(settings.graph(model, shape), samples), ARRAY, x[0])
 
 
 @pytest.mark.parametrize("name", NETWORKS)
