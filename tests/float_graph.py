@@ -11,6 +11,7 @@ from celosia.graph import (
     BatchNorm,
     Conv,
     Graph,
+    Leaky,
     MaxPool,
     Move,
     Pad,
@@ -80,6 +81,8 @@ def interpret(graph: Graph, x: np.ndarray) -> np.ndarray:
                 result = first * node.scale[:, None, None] + node.shift[:, None, None]
             case Activate():
                 result = first.clip(*node.activation.bounds)
+            case Leaky():
+                result = np.where(first > 0, first, first * node.slope[:, None, None])
             case MaxPool():
                 top, left, bottom, right = node.padding
                 first = np.pad(first, ((0, 0), (top, bottom), (left, right)),

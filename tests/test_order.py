@@ -214,13 +214,13 @@ ORDER = {
     """,
     "celosia.passes": """
         average_to_linear, fold_batchnorm, fold_flatten, fold_forward, fold_padding,
-          fuse_epilogue, lift_moves, pad_pools, part_pools, vector_input, views
+          fuse_epilogue, leaky_to_linear, lift_moves, pad_pools, part_pools, vector_input, views
         fold_moves, select_nodes
         __init__
     """,
     "celosia.frontend": """
         call, examples, kernels, origin, tracing
-        arithmetic, constants, moves, refusals, sizes, tail, unflattened
+        arithmetic, constants, moves, patterns, refusals, sizes, tail, unflattened
         operators, pt2
         export
         importer

@@ -94,6 +94,19 @@ class Activate:
         return (self.input,)
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Leaky:
+    """``y[c] = x[c]`` where that is above 0, else ``x[c] * slope[c]``; float64 (C,)."""
+
+    name: str
+    input: str
+    slope: np.ndarray
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.input,)
+
+
 @dataclass(frozen=True, kw_only=True)
 class MaxPool:
     """Maximum over windows; partial windows are dropped.
@@ -185,10 +198,10 @@ class Move:
     remedy: str
 
 
-Node = Conv | BatchNorm | Activate | MaxPool | AvgPool | Add | Pad | Reshape | Move
+Node = Conv | BatchNorm | Activate | Leaky | MaxPool | AvgPool | Add | Pad | Reshape | Move
 
-OPERATORS = {BatchNorm: "batch_norm", MaxPool: "max_pool2d", AvgPool: "avg_pool2d", Add: "add",
-             Pad: "pad", Reshape: "reshape"}
+OPERATORS = {BatchNorm: "batch_norm", Leaky: "leaky_relu", MaxPool: "max_pool2d",
+             AvgPool: "avg_pool2d", Add: "add", Pad: "pad", Reshape: "reshape"}
 
 
 def operator(node: Node) -> str:

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 import celosia
 from celosia.compiler import Compiler
 from celosia.verify import verify
+from stream.compared import compare
 from stream.conftest import ARRAY
-from stream.test_words import compare
 
 pytestmark = pytest.mark.usefixtures("target")
 
@@ -65,6 +65,8 @@ NETWORKS = {
     "transposed": (lambda: nn.Sequential(
         nn.Conv2d(2, 6, 3, 2, 1), nn.ReLU(), nn.ConvTranspose2d(6, 4, 4, 2, 1), nn.ReLU(),
         nn.Conv2d(4, 2, 3, padding=1), nn.Sigmoid()), (2, 8, 8)),
+    "leaky": (lambda: nn.Sequential(nn.Conv2d(2, 6, 3), nn.LeakyReLU(0.1), nn.Conv2d(6, 4, 3),
+                                    nn.PReLU(4, 0.3), nn.Flatten(), nn.Linear(64, 3)), (2, 8, 8)),
     "pixel shuffle": (lambda: nn.Sequential(nn.Conv2d(2, 8, 3, padding=1), nn.ReLU(),
                                             nn.Conv2d(8, 12, 3, padding=1), nn.PixelShuffle(2)),
                       (2, 6, 6)),

@@ -90,6 +90,13 @@ MODELS = {
     "clamp": lambda: Function(lambda x: torch.clamp(x, min=0)),
     "relu6": lambda: nn.Sequential(nn.Conv2d(4, 6, 3), nn.ReLU6(), nn.Conv2d(6, 3, 1)),
     "functional relu6": lambda: Function(lambda x: F.relu6(8 * x)),
+    "leaky relu": lambda: nn.Sequential(nn.Conv2d(4, 6, 3), nn.LeakyReLU(0.1), nn.Conv2d(6, 3, 1)),
+    "leaky relu of a flat map": lambda: nn.Sequential(
+        nn.Conv2d(4, 3, 3), nn.Flatten(), nn.LeakyReLU(0.2), nn.Linear(108, 3)),
+    "prelu": lambda: nn.Sequential(nn.Conv2d(4, 6, 3), nn.PReLU(6, 0.3), nn.MaxPool2d(2)),
+    "prelu, one slope": lambda: nn.Sequential(nn.PReLU(), nn.Flatten(), nn.Linear(256, 4),
+                                              nn.PReLU()),
+    "hardsigmoid": lambda: nn.Sequential(nn.Conv2d(4, 6, 3), nn.Hardsigmoid(), nn.ReLU()),
     "hardtanh": lambda: nn.Sequential(nn.Conv2d(4, 6, 3), nn.Hardtanh(-0.5, 0.5), nn.MaxPool2d(2)),
     "clamp, two bounds": lambda: Function(lambda x: torch.clamp(x, -0.25, 1.5)),
     "clamp above zero": lambda: Function(lambda x: F.relu(x.clamp(0.5, 2)) + x),

@@ -125,6 +125,11 @@ NETWORKS = {
                                               conv(4, 8, groups=2)), MAP),
     "ShuffleNet": (lambda: Function(shuffle_unit, conv(2, 2, 1), conv(2, 2, groups=2),
                                     conv(2, 2, 1), conv(3)), MAP),
+    "ShuffleNet, averaged": (lambda: Function(
+        lambda *layers: shuffle_unit(*layers).mean((2, 3)), conv(2, 2, 1), conv(2, 2, groups=2),
+        conv(2, 2, 1), nn.AvgPool2d(2)), MAP),
+    "a part, normalised": (lambda: halves(
+        lambda n, a, b: n(torch.cat([b[:, :3], a[:, 2:]], 1)).relu(), nn.BatchNorm2d(5)), MAP),
     "repeated": (lambda: Function(lambda a, x: a(x.repeat(1, 2, 1, 1)), conv(3, 8)), MAP),
     "flat in another order": (lambda: Function(
         lambda a, l, x: l(F.relu(a(x)).permute(0, 2, 3, 1).flatten(1)), conv(2),

@@ -13,6 +13,7 @@ from celosia.graph import (
     BatchNorm,
     Conv,
     Graph,
+    Leaky,
     MaxPool,
     Node,
     Pad,
@@ -492,3 +493,15 @@ def test_an_unknown_pass_is_named() -> None:
     with pytest.raises(ArgumentError, match=r"^dump_after must be 'all' or one of lift_moves, "
                                             r".*, not 'fuse_all'$"):
         optimise(everything(), dump_after="fuse_all")
+
+
+def test_leaky_relu_is_a_layer_of_what_is_before_and_its_relu() -> None:
+    slope = np.array([0.1, 0.0, -0.5, 2.0])
+    before = graph_of(conv("a", "x", 4, 4), Leaky(name="l", input="a", slope=slope),
+                      norm("n", "l"), Reshape(name="f", input="n", shape=(144, 1, 1)),
+                      Leaky(name="m", input="f", slope=np.repeat(slope, 36)),
+                      conv("fc", "m", 5, 144, kind=NodeKind.LINEAR))
+    after = same(before, optimise(before))
+    assert names(after) == ["a", "l.1", "l", "m.1", "m", "fc"]
+    assert after.nodes[2].others == ("l.1",)
+    assert np.count_nonzero(after.nodes[2].live) == 8

@@ -62,7 +62,7 @@ TWO = lambda: nn.Sequential(conv(), conv())
 REFUSED = {     # what a user brings; the message; the same with the advice taken
     **{f"{layer.__name__} inside": (
         lambda layer=layer: between(layer()), f"1 ({layer.__name__}): {SAID}; {RELU}", A_RELU)
-       for layer in (nn.LeakyReLU, nn.PReLU, nn.SiLU, nn.Sigmoid, nn.Hardswish, nn.Softplus)},
+       for layer in (nn.ELU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Hardswish, nn.Softplus)},
     "functional": (lambda: Function(lambda a, b, x: b(F.hardswish(a(x))), conv(), conv()),
                    f"hardswish (hardswish): {SAID}; {RELU}", A_RELU),
     "endless clamp": (lambda: between(nn.Hardtanh(0, 1e6)), "1 (hardtanh): clamps to 0 ... 1e+06: "

@@ -16,6 +16,7 @@ from celosia.frontend.examples import RANKS, Example, check_example, example_ten
 from celosia.frontend.export import Model, export, exported, opened, remarks
 from celosia.frontend.moves import moved, moves, node_of
 from celosia.frontend.operators import HANDLERS, reshape
+from celosia.frontend.patterns import prelu, read
 from celosia.frontend.refusals import Refusals
 from celosia.frontend.tail import split
 from celosia.graph import Graph, Node, node_shape, verify
@@ -158,8 +159,9 @@ class Importer:
 
     def _call(self, node: FxNode) -> Value | Constant | Moved:
         """Return what a node computes; add it to the graph unless it is constant or the same."""
-        moving = moves(node, [self.operands[n] for n in node.all_input_nodes])
-        for operand in () if moving else node.all_input_nodes:
+        operands = tuple(read(node))
+        moving = moves(node, [self.operands[n] for n in operands])
+        for operand in () if moving else operands:
             self._settle(operand)
         kind = origin.operator(node)
         word, handler = HANDLERS.get(kind, (kind.lstrip("_"), None))
@@ -167,7 +169,7 @@ class Importer:
         name, layer = self._unique(self._layer(node, word)), self._layer(node, called)
         source = origin.source(node)
         known = self._constants(node)
-        if len(known) == len(node.all_input_nodes):
+        if len(known) == len(operands):
             return fold(node, known, self.program.graph_module, layer, source)
         shape = result_shape(node)
         call = Call(name=name, layer=layer, operator=called, args=self._bind(node),
@@ -217,11 +219,13 @@ class Importer:
         return math.prod(self.shapes[name])
 
     def _constants(self, node: FxNode) -> dict[FxNode, Constant]:
-        operands = {n: self.operands[n] for n in node.all_input_nodes}
+        operands = {n: self.operands[n] for n in read(node)}
         return {n: operand for n, operand in operands.items() if isinstance(operand, Constant)}
 
     def _bind(self, node: FxNode) -> dict[str, Any]:
         """Return the arguments by schema name, nodes replaced by what they stand for."""
+        if (found := prelu(node)) is not None:
+            return {"self": self.operands[found.x], "weight": self.operands[found.slope]}
         args, kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda n: self.operands[n])
         if node.target is operators.getitem:
             return {"input": args[0], "index": args[1]}
@@ -257,7 +261,7 @@ def _ancestors(node: FxNode) -> set[FxNode]:
         current = todo.pop()
         if current not in found:
             found.add(current)
-            todo.extend(current.all_input_nodes)
+            todo.extend(read(current))
     return found
 
 

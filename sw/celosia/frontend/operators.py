@@ -14,7 +14,17 @@ import numpy as np
 from celosia.frontend import arithmetic
 from celosia.frontend.call import Call, Value
 from celosia.frontend.refusals import REMEDIES
-from celosia.graph import Activate, AvgPool, BatchNorm, Conv, MaxPool, Node, Pad, Reshape
+from celosia.graph import (
+    Activate,
+    AvgPool,
+    BatchNorm,
+    Conv,
+    Leaky,
+    MaxPool,
+    Node,
+    Pad,
+    Reshape,
+)
 from celosia_spec.epilogue import Pool, Relu, within
 from celosia_spec.errors import CompileError
 from celosia_spec.qgraph import NodeKind
@@ -121,6 +131,30 @@ def _clamp(call: Call, low: float, high: float) -> Node | list[Node]:
     return [BatchNorm(name=call.aside, input=source.name, scale=one, shift=-shift),
             Activate(name=call.between, input=call.aside, activation=limits),
             BatchNorm(name=call.name, input=call.between, scale=one, shift=shift)]
+
+
+def leaky_relu(call: Call) -> Node:
+    return _leaky(call, np.full(1, float(call.args["negative_slope"])))
+
+
+def prelu(call: Call) -> Node:
+    return _leaky(call, call.constant("weight", "slope").ravel())
+
+
+def _leaky(call: Call, slope: np.ndarray) -> Node:
+    source = call.value("self")
+    channels = source.shape[1]
+    if slope.size not in (1, channels):
+        raise call.refuse(f"it has {slope.size} slopes for {channels} channels",
+                          "give it one slope, or one for each channel")
+    return Leaky(name=call.name, input=source.name, slope=np.broadcast_to(slope, channels).copy())
+
+
+def hardsigmoid(call: Call) -> list[Node]:
+    source = call.value("self")
+    one = np.ones(source.shape[1])
+    return [BatchNorm(name=call.aside, input=source.name, scale=one / 6, shift=one / 2),
+            Activate(name=call.name, input=call.aside, activation=within(0, 1))]
 
 
 def max_pool2d(call: Call) -> Node:
@@ -246,6 +280,9 @@ HANDLERS: dict[str, tuple[str, Handler]] = {
     "_native_batch_norm_legit_functional": ("batch_norm", batch_norm_training),
     "native_dropout": ("dropout", dropout_training),
     "relu": ("relu", relu),
+    "leaky_relu": ("leaky_relu", leaky_relu),
+    "where": ("prelu", prelu),
+    "hardsigmoid": ("hardsigmoid", hardsigmoid),
     "clamp": ("clamp", clamp),
     "clamp_min": ("clamp", clamp),
     "hardtanh": ("hardtanh", hardtanh),

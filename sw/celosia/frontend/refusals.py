@@ -10,10 +10,10 @@ from celosia_spec.errors import ArgumentError, CelosiaError, CompileError
 
 LAYERS = frozenset({
     "Conv1d", "Conv2d", "ConvTranspose1d", "ConvTranspose2d", "Linear", "BatchNorm1d",
-    "BatchNorm2d", "ReLU", "ReLU6", "Hardtanh", "MaxPool1d", "MaxPool2d", "AvgPool1d", "AvgPool2d",
-    "AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveMaxPool1d", "AdaptiveMaxPool2d", "Flatten",
-    "Unflatten", "Dropout", "Dropout1d", "Dropout2d", "Identity", "ZeroPad1d", "ZeroPad2d",
-    "ConstantPad1d", "ConstantPad2d"})
+    "BatchNorm2d", "ReLU", "ReLU6", "LeakyReLU", "PReLU", "Hardtanh", "Hardsigmoid", "MaxPool1d",
+    "MaxPool2d", "AvgPool1d", "AvgPool2d", "AdaptiveAvgPool1d", "AdaptiveAvgPool2d",
+    "AdaptiveMaxPool1d", "AdaptiveMaxPool2d", "Flatten", "Unflatten", "Dropout", "Dropout1d",
+    "Dropout2d", "Identity", "ZeroPad1d", "ZeroPad2d", "ConstantPad1d", "ConstantPad2d"})
 """Classes of torch that compile, at least with some of their settings."""
 
 REMEDY = ("use the supported operators: conv2d, conv1d, linear, batch_norm, relu, relu6, hardtanh, "
@@ -33,7 +33,7 @@ _LINES = "take lines and columns in their order, all or one in so many"
 _GATE = "leave the gate out, this machine multiplies by constants only"
 
 _REMEDIES: tuple[tuple[str, tuple[str, ...]], ...] = (
-    (_RELU, ("leaky_relu", "prelu", "rrelu", "elu", "celu", "selu", "gelu", "silu", "mish",
+    (_RELU, ("rrelu", "elu", "celu", "selu", "gelu", "silu", "mish",
              "sigmoid", "hardsigmoid", "logsigmoid", "log_sigmoid", "tanh", "tanhshrink",
              "hardswish", "softplus", "softsign", "hardshrink", "softshrink", "threshold",
              "clip", "softmax", "softmin", "log_softmax")),

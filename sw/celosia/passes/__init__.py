@@ -14,6 +14,7 @@ from celosia.passes.fold_forward import fold_forward
 from celosia.passes.fold_moves import fold_moves
 from celosia.passes.fold_padding import fold_padding
 from celosia.passes.fuse_epilogue import fuse_epilogue
+from celosia.passes.leaky_to_linear import leaky_to_linear
 from celosia.passes.lift_moves import lift_moves
 from celosia.passes.pad_pools import pad_pools
 from celosia.passes.part_pools import part_pools
@@ -22,8 +23,8 @@ from celosia.passes.vector_input import vector_input
 from celosia_spec.errors import ArgumentError, located
 
 PASSES: tuple[Callable[[Graph], Graph], ...] = (
-    lift_moves, fold_forward, fold_flatten, fold_padding, fold_batchnorm, average_to_linear,
-    pad_pools, fold_moves, vector_input, part_pools, fuse_epilogue, select_nodes)
+    lift_moves, fold_forward, fold_flatten, fold_padding, leaky_to_linear, fold_batchnorm,
+    average_to_linear, pad_pools, fold_moves, vector_input, part_pools, fuse_epilogue, select_nodes)
 
 
 def check_pass(dump_after: str | None) -> None:

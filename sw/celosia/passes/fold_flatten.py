@@ -11,6 +11,7 @@ from celosia.graph import (
     BatchNorm,
     Conv,
     Graph,
+    Leaky,
     MaxPool,
     Move,
     Node,
@@ -114,14 +115,14 @@ class _State:
         else:
             node = replace(node, input=sources[0])
         if self.lines.intersection(names):
-            if isinstance(node, (Activate, Add, BatchNorm)):
+            if isinstance(node, (Activate, Add, BatchNorm, Leaky)):
                 self.lines.add(node.name)
             else:
                 node = _over_map(node, self.shapes[sources[0]])
         if any(flat) and isinstance(node, Conv):
             node = _whole_map(node, self.shapes[sources[0]])
-        elif any(flat) and isinstance(node, (Activate, Add, BatchNorm)):
-            if isinstance(node, BatchNorm):
+        elif any(flat) and isinstance(node, (Activate, Add, BatchNorm, Leaky)):
+            if isinstance(node, (BatchNorm, Leaky)):
                 node = _by_channel(node, self.shapes[sources[0]])
             self.flat.add(node.name)
         elif any(flat):
@@ -143,14 +144,15 @@ def _over_map(node: Node, shape: Shape) -> Node:
                        "take the mean or the maximum of all of each line, or keep the maps")
 
 
-def _by_channel(node: BatchNorm, shape: Shape) -> BatchNorm:
+def _by_channel(node: BatchNorm | Leaky, shape: Shape) -> BatchNorm | Leaky:
     """Return the node for the map before it was flattened."""
-    scale, shift = node.scale.reshape(shape), node.shift.reshape(shape)
-    if not all(np.all(array == array[:, :1, :1]) for array in (scale, shift)):
-        raise CompileError(node.name, "batch_norm", f"works on a flattened map of shape {shape}, "
+    fields = ("slope",) if isinstance(node, Leaky) else ("scale", "shift")
+    arrays = {field: getattr(node, field).reshape(shape) for field in fields}
+    if not all(np.all(array == array[:, :1, :1]) for array in arrays.values()):
+        raise CompileError(node.name, operator(node), f"works on a flattened map of shape {shape}, "
                            "otherwise from place to place", "put it before the flattening, or "
                            "let one linear layer alone read it")
-    return replace(node, scale=scale[:, 0, 0].copy(), shift=shift[:, 0, 0].copy())
+    return replace(node, **{field: array[:, 0, 0].copy() for field, array in arrays.items()})
 
 
 def _whole_map(node: Conv, shape: Shape) -> Conv:

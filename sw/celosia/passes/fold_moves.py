@@ -23,6 +23,9 @@ from celosia_spec.errors import CompileError
 from celosia_spec.host_layers import HostLayer
 from celosia_spec.qgraph import NodeKind
 
+PLACES = 16
+"""Most places in maps that channels of one map are taken from."""
+
 
 def fold_moves(graph: Graph) -> Graph:
     """Let layers read the elements where they lie.
@@ -163,21 +166,26 @@ class _State:
                                            left=left, right=right)))
 
     def _channels(self, node: Conv, view: View) -> bool:
-        """Add a depthwise layer for each part of a view, and return whether that can be."""
-        if node.up != (1, 1) or not self._whole(view) or view.phases != (1, 1):
-            return False
+        """Add a depthwise layer for each part of a view, and return whether that can be. Channels
+        that the view leaves out have no weights there."""
         channel = view.table.ravel()
-        if sorted(channel.tolist()) != list(range(self._count(view.parts))):
+        if (node.up != (1, 1) or not self._whole(view) or view.phases != (1, 1)
+                or channel.min() < 0 or len(set(channel.tolist())) < len(channel)):
             return False
         names, first = [], 0
         for part in view.parts:
             count = self.shapes[part][0]
-            own = np.arange(first, first + count)
-            rows = np.argsort(channel)[own]
+            rows = np.flatnonzero((channel >= first) & (channel < first + count))
+            own = channel[rows] - first
+            weight, bias = np.zeros((count, 1, *node.kernel)), np.zeros(count)
+            live = np.zeros(weight.shape, bool)
+            weight[own], live[own] = node.weight[rows], True
+            if node.bias is not None:
+                bias[own] = node.bias[rows]
             name = node.name if len(view.parts) == 1 else self._fresh(node.name)
             names.append(self._keep(replace(
-                node, name=name, input=part, weight=node.weight[rows], groups=count,
-                bias=None if node.bias is None else node.bias[rows])))
+                node, name=name, input=part, weight=weight, groups=count,
+                bias=None if node.bias is None else bias, live=None if live.all() else live)))
             first += count
         _, height, width = self.seen[node.name]
         self.views[node.name] = View(tuple(names), view.table,
@@ -251,13 +259,14 @@ class _State:
         for number in sorted(set(owner.tolist()) - {-1}):
             source, first = move.inputs[number], int(ends[number]) - sizes[number]
             index = np.where(move.index < 0, -1, move.index - first)
-            for own in _alike(index, np.flatnonzero(owner == number), self.seen[source]):
+            alike = _alike(index, np.flatnonzero(owner == number), self.seen[source])
+            for own in alike if len(alike) <= PLACES else ():
                 view = View.found(index[own], self.seen[source], self._view(source))
                 if view is None:
                     raise refusal
                 views.append(view)
                 rows.append(own)
-        if not views:
+        if sum(map(len, rows)) < np.count_nonzero(owner >= 0) or not views:
             raise refusal
         if len({view.axes for view in views}) > 1:
             phases = _common(views)
