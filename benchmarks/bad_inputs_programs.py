@@ -14,17 +14,16 @@ from bad_inputs_networks import Base
 from scipy.sparse import csr_array
 
 import celosia
-from celosia.bands.file import StreamFile, stream_file
 from celosia.bands.host import output, prepare
 from celosia.bands.schedule import stream_schedule
 from celosia.bands.simulate import simulate
-from celosia.schedule.copies import copied, identity
+from celosia.program import program_of
 from celosia_sim import golden, stream_machine
 from celosia_spec import container
 from celosia_spec.epilogue import Epilogue, Identity, Kept, Relu, Static
 from celosia_spec.errors import CelosiaError, SimulationError
-from celosia_spec.qgraph import NodeKind, QGraph
-from celosia_spec.stream.array import ENTRY_WORDS
+from celosia_spec.isa.array import ENTRY_WORDS
+from celosia_spec.qgraph import Geometry, NodeKind, QGraph, QNode, QTensor
 
 __all__ = ["EQUAL", "KINDS", "REFUSED", "judge", "mutant"]
 
@@ -91,7 +90,7 @@ def _other_field(value: Any, field: int, rng: np.random.Generator) -> Any:
 
 def _manifest(path: Path, base: Base, rng: np.random.Generator) -> None:
     """One or two values anywhere in the manifest."""
-    manifest, arrays = container.read(path, container.STREAM_VERSION)
+    manifest, arrays = container.read(path)
     for _ in range(rng.integers(1, 3)):
         places = list(_places(manifest))
         holder, key = places[rng.integers(len(places))]
@@ -107,7 +106,7 @@ def _manifest(path: Path, base: Base, rng: np.random.Generator) -> None:
             rng.shuffle(holder)
         else:
             holder[key] = _other_value(holder[key], rng)
-    container.write(path, manifest, arrays, container.STREAM_VERSION)
+    container.write(path, manifest, arrays)
 
 
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:
@@ -134,7 +133,7 @@ def _other_value(value: Any, rng: np.random.Generator) -> Any:
 
 def _sections(path: Path, base: Base, rng: np.random.Generator) -> None:
     """The numbers, types, shapes, names or order of the other sections."""
-    manifest, arrays = container.read(path, container.STREAM_VERSION)
+    manifest, arrays = container.read(path)
     names = list(arrays)
     name, other = (names[k] for k in rng.integers(0, len(names), 2))
     array = arrays[name].copy()
@@ -163,7 +162,7 @@ def _sections(path: Path, base: Base, rng: np.random.Generator) -> None:
         rng.shuffle(names)
         arrays = {name: arrays[name] for name in [*names, *["more"] * int(rng.integers(2))]}
     with contextlib.suppress(ValueError):       # five axes: no such file can be
-        container.write(path, manifest, arrays, container.STREAM_VERSION)
+        container.write(path, manifest, arrays)
 
 
 def _lowered(path: Path, base: Base, rng: np.random.Generator) -> None:
@@ -173,8 +172,8 @@ def _lowered(path: Path, base: Base, rng: np.random.Generator) -> None:
     for _ in range(rng.integers(1, 4)):
         graph = _other_graph(graph, rng)
     try:
-        changed = stream_file(stream_schedule(graph, program.array), target=program.target,
-                              exponents=program.exponents)
+        changed = program_of(stream_schedule(graph, program.array), target=program.target,
+                             exponents=program.exponents)
     except Exception:       # the compiler is not made for these
         changed = replace(program, program=replace(program.program, source=graph))
     with contextlib.suppress(ValueError, OverflowError):    # a number that has no place in a file
@@ -198,7 +197,7 @@ def _other_graph(graph: QGraph, rng: np.random.Generator) -> QGraph:
         lambda: {"inputs": (node.input, names[rng.integers(len(names))])},
         lambda: {"least": int(rng.integers(-20, 18))},
         lambda: {"epilogue": replace(after, add=names[rng.integers(len(names))])},
-        lambda: {"epilogue": replace(after, add=None)}, lambda: {"kind": NodeKind.COPY},
+        lambda: {"epilogue": replace(after, add=None)}, lambda: {"kind": NodeKind.SELECT},
         lambda: {"epilogue": replace(after, pool=after.pool and replace(
             after.pool, stride=_pair(rng, 1, 4)))},
         lambda: {"geometry": replace(node.geometry, padding=tuple(rng.integers(0, 3, 4).tolist()))},
@@ -232,8 +231,10 @@ def _one_more(graph: QGraph, rng: np.random.Generator) -> QGraph:
     reader = graph.nodes[at]
     source = graph.tensors[[reader.input, reader.epilogue.add or graph.input][rng.integers(2)]]
     name = f"{source.name} {'again' * int(rng.integers(1, 3))}"
-    made = identity(f"copy of {name}", source, name, graph.weight_bits)
-    result = copied(source, name) if rng.integers(4) else replace(source, name=name)
+    made = _identity(f"copy of {name}", source, name, graph.weight_bits)
+    result = replace(source, name=name)
+    if rng.integers(4):
+        result = replace(result, exponent=Kept(of=source.name, least=source.exponent.least))
     activation = Identity() if rng.integers(4) else Relu()
     made = replace(made, kind=list(NodeKind)[rng.integers(len(NodeKind))],
                    epilogue=Epilogue(activation=activation))
@@ -242,6 +243,17 @@ def _one_more(graph: QGraph, rng: np.random.Generator) -> QGraph:
     nodes = [*graph.nodes[:at], made, changed, *graph.nodes[at + 1:]]
     return replace(graph, nodes=tuple(nodes),
                    tensors=graph.tensors | {name: result})
+
+
+def _identity(name: str, source: QTensor, output: str, weight_bits: int) -> QNode:
+    """Return a node that makes a tensor again, under another name."""
+    channels, none = source.shape[0], np.zeros(source.shape[0], np.int64)
+    return QNode(
+        name=name, kind=NodeKind.SELECT, inputs=(source.name,), output=output,
+        matrix=csr_array((np.full(channels, 1 << weight_bits - 2, np.int16), np.arange(channels),
+                          np.arange(channels + 1)), shape=(channels, channels)),
+        sw=none - (weight_bits - 2), bias=none, sb=none, weights=channels,
+        geometry=Geometry(kernel=(1, 1)), epilogue=Epilogue())
 
 
 def _pair(rng: np.random.Generator, low: int, high: int) -> tuple[int, int]:
@@ -307,7 +319,7 @@ def judge(path: Path, base: Base, *, verilator: bool) -> str:
     return EQUAL if _same(program, base, wanted) else CONSISTENT
 
 
-def _by_words(file: StreamFile, x: np.ndarray) -> tuple[np.ndarray, int]:
+def _by_words(file: celosia.Program, x: np.ndarray) -> tuple[np.ndarray, int]:
     """Return what the machine of words makes of an input: mantissas, and their exponent."""
     program = file.program
     main = np.zeros(program.array.main_words * ENTRY_WORDS, np.int64)
@@ -331,7 +343,7 @@ def _answered(program: celosia.Program, x: np.ndarray) -> str | None:
     return None
 
 
-def _simulated(program: StreamFile, x: np.ndarray, wanted: golden.GoldenResult) -> str | None:
+def _simulated(program: celosia.Program, x: np.ndarray, wanted: golden.GoldenResult) -> str | None:
     try:
         result = simulate(program.program, x)
     except SimulationError as problem:

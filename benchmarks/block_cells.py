@@ -1,5 +1,5 @@
 # amaranth: UnusedElaboratable=no
-"""Cells and clock of the second machine's blocks, each synthesised alone for an iCE40 target.
+"""Cells and clock of the machine's blocks, each synthesised alone for an iCE40 target.
 
 Cells are logic cells as nextpnr packs them, by its rules: a look-up table with the flip-flop that
 alone reads it, a carry with the look-up table of the same sum. --place places each block between
@@ -49,8 +49,8 @@ from celosia_hw.stream.exponents import Exponents
 from celosia_hw.stream.fetcher import Fetcher
 from celosia_hw.stream.rings import ControlsRing, WeightsRing
 from celosia_hw.stream.sequencer import Sequencer
-from celosia_spec.stream.array import ENTRY_BITS, FLASH, Array
-from celosia_spec.stream.timing import MANTISSA, SUMS
+from celosia_spec.isa.array import ENTRY_BITS, FLASH, Array
+from celosia_spec.isa.timing import MANTISSA, SUMS
 
 CLOCK = 48.0
 """MHz that placements are made for."""
@@ -81,11 +81,11 @@ def blocks(of: Target, array: Array) -> dict[str, Callable[[], Component]]:
         "output": lambda: output(array, of.mac),
         "output.heads": lambda: Heads(array, heads),
         "output.normaliser": lambda: Normalise(array.acc_bits),
-        "fill": lambda: FillAndMemory(array, of.weight_memory),
+        "fill": lambda: FillAndMemory(array, of.main_memory),
         "fill.engine": lambda: FillEngine(array),
         "fill.columns": lambda: FillEngine(array).columns,
         "fill.finisher": lambda: Finisher(array.activation_bits),
-        "fill.memory": lambda: MainMemory(array.main_words, of.weight_memory),
+        "fill.memory": lambda: MainMemory(array.main_words, of.main_memory),
         "control": lambda: ControlPath(array, MANTISSA, lag),
         "control.fetcher": lambda: Fetcher(array),
         "control.controls": lambda: ControlsRing(array),
@@ -281,7 +281,7 @@ def measure(arguments: argparse.Namespace) -> Result:
     columns = {"block": "", "cells": ",d", **dict.fromkeys(KINDS, ",d")}
     if arguments.place:
         columns |= {"MHz": ".1f", "longest path": ""}
-    return Result(title="Blocks of the second machine", checks=tuple(checks), tables=(
+    return Result(title="Blocks of the machine", checks=tuple(checks), tables=(
         Table.of(f"{of.name}, {array.lanes} lanes", columns, rows),))
 
 

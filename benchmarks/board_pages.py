@@ -17,7 +17,6 @@ from celosia_boards.description import LoaderCommand, Target
 from celosia_boards.stages import platform_of
 from celosia_boards.targets import target, targets
 from celosia_hw.parts.uart import uart_divisor
-from celosia_spec.stream.array import Array
 
 __all__ = ["PAGES", "RESULTS", "fmax", "page", "up_to_date"]
 
@@ -97,11 +96,8 @@ def _commands(entry: Target) -> str:
 
 
 def _array(entry: Target) -> str:
-    lanes = f"{entry.array.lanes} lanes; "
-    if isinstance(entry.array, Array):
-        flash = ", and the board's flash" * bool(entry.array.flash)
-        return f"{lanes}{entry.weight_kib:g} KiB of weights and maps{flash}"
-    return f"{lanes}{entry.weight_kib:g} KiB of weights, {entry.map_kib:g} KiB of maps"
+    flash = ", and the board's flash" * bool(entry.array.flash)
+    return f"{entry.array.lanes} lanes; {entry.main_kib:g} KiB of weights and maps{flash}"
 
 
 def _table(found: dict[str, float]) -> str:

@@ -2,9 +2,8 @@
 
 Each network is compiled, or refused, by `celosia.compile` in a process of its own, so that all
 imports and torch.export's warm-up are in its figures; making the model and its random weights is
-not. Most networks are too large for every target: compiling them ends in a refusal, for which other
-settings are tried. What it would take to compile them is measured beside it, for an array whose
-memories are as deep as any can be: quantised, scheduled, and every weight stream encoded.
+not. The largest are too large for every target: compiling them ends in a refusal, for which other
+settings are tried.
 
 Processor time is of all threads, user and system; the least of several runs counts, since other
 processes on the machine only add to it.
@@ -32,7 +31,6 @@ class Net:
     words   : what it is.   make : a Python expression of it.   shape : of its input, (C, H, W).
     target  : what it is compiled for.   density : share of the weights that are not 0.
     seconds, memory : most processor seconds and bytes, or None.
-    room    : whether an array with room for it could run it.
     """
 
     words: str
@@ -42,14 +40,13 @@ class Net:
     density: float = 1.0
     seconds: float | None = None
     memory: float | None = None
-    room: bool = True
 
 
 NETS = (
     Net(words="LeNet-5, pruned", make="load_lenet5(pruned=True)", shape=(1, 28, 28),
-        target="icebreaker", seconds=3.0, room=False),
+        target="icebreaker", seconds=3.0),
     Net(words="ResNet-20, option B", make="ResNet(20, 'B')"),
-    Net(words="ResNet-110, option B", make="ResNet(110, 'B')", seconds=15.0, room=False),
+    Net(words="ResNet-110, option B", make="ResNet(110, 'B')", seconds=15.0),
     Net(words="VGG-16, 20 % of 33.6 M weights", make="VGG16(hidden=(4096, 4096))", density=0.2,
         seconds=40.0, memory=4 * GIB),
     Net(words="AlexNet, dense", make="AlexNet()", seconds=20.0, memory=2 * GIB),
@@ -57,7 +54,7 @@ NETS = (
 
 CHILD = """
 import json, resource, sys, time
-make, shape, target, density, room = json.loads(sys.argv[1])
+make, shape, target, density = json.loads(sys.argv[1])
 import numpy as np
 import torch
 import celosia, celosia.frontend
@@ -80,32 +77,9 @@ def timed(*arguments):
     export = time.process_time() - start
     return graph
 
-def with_room():
-    from dataclasses import replace
-    from celosia.bands.schedule import schedule_with_room
-    from celosia.compiler import Compiler
-    from celosia.emit.weight_stream import encode, port_rows
-    from celosia.schedule.scheduling import schedule
-    from celosia_spec.stream.array import Array
-
-    compiler = Compiler(target=target)
-    graph = compiler.quantised(compiler.graph(model, example), None)
-    if isinstance(compiler.array(), Array):
-        return schedule_with_room(graph, compiler.array())
-    deepest = ("weight_rows", "bank_rows", "table_rows", "taps", "writes", "program_words",
-               "store_beats", "residual_beats")
-    array = replace(compiler.array(), acc_bits=graph.acc_bits, index_bits=20, count_bits=16,
-                    **dict.fromkeys(deepest, 1 << 16))
-    found = schedule(graph, array)
-    for layer in found.layers:
-        matrix = layer.node.matrix
-        port_rows(encode(matrix, layer.reads.columns(matrix.shape[1]), layer.rows, layer.steps,
-                         layer.groups, array), layer.groups, array)
-    return found
-
 celosia.frontend.import_model, example = timed, np.zeros((1, *shape), np.float32)
 try:
-    found = with_room() if room else celosia.compile(model, example, target=target)
+    found = celosia.compile(model, example, target=target)
     outcome = f"{found.predicted_cycles:,} cycles"
 except celosia.CompileError as refusal:
     outcome = f"refused: {refusal}"
@@ -118,13 +92,13 @@ print(json.dumps({
 
 def measure(arguments: argparse.Namespace) -> Result:
     """Compile every network in fresh processes."""
-    rows, checks, notes, beside = [], [], [], []
+    rows, checks, notes = [], [], []
     nets = [net for net in NETS if (arguments.only or "") in net.words]
     with progress("networks") as report:
         for done, net in enumerate(nets):
             if report:
                 report(done, len(nets))
-            found = _least(net, arguments.runs, room=False)
+            found = _least(net, arguments.runs)
             rows.append([net.words, net.target, found["weights"], found["imports"],
                          found["export"], found["rest"], found["all"], found["memory"] / GIB])
             notes.append(f"{net.words}: {found['outcome']}.")
@@ -134,28 +108,17 @@ def measure(arguments: argparse.Namespace) -> Result:
             if net.memory is not None:
                 checks.append(Check.at_most(f"GiB, {net.words}", found["memory"] / GIB,
                                             net.memory / GIB, ".2f"))
-            if net.room:
-                room = _least(net, arguments.runs, room=True)
-                beside.append([net.words, found["all"], room["all"], room["memory"] / GIB])
-    tables = [Table.of("Processor seconds of a cold process", {
+    table = Table.of("Processor seconds of a cold process", {
         "network": "", "target": "", "weights": ",d", "imports (torch)": ".1f",
         "torch.export and import": ".1f", "all after it": ".1f", "in all": ".1f",
-        "peak memory, GiB": ".2f"}, rows)]
-    if beside:
-        tables.append(Table.of("Refused, and compiled for an array with room", {
-            "network": "", "refused, s": ".1f", "compiled, s": ".1f",
-            "peak memory, GiB": ".2f"}, beside))
-    return Result(title="Compiling", tables=tuple(tables), checks=tuple(checks),
-                  notes=tuple(notes))
+        "peak memory, GiB": ".2f"}, rows)
+    return Result(title="Compiling", tables=(table,), checks=tuple(checks), notes=tuple(notes))
 
 
-def _least(net: Net, runs: int, *, room: bool) -> dict[str, Any]:
+def _least(net: Net, runs: int) -> dict[str, Any]:
     """Return processor seconds of the stages and of all, the outcome, and bytes, of the run that
-    took the least.
-
-    room : compile for an array with room, instead of the target.
-    """
-    settings = json.dumps([net.make, net.shape, net.target, net.density, room])
+    took the least."""
+    settings = json.dumps([net.make, net.shape, net.target, net.density])
     found = []
     for _ in range(runs):
         done = subprocess.run([sys.executable, "-W", "ignore", "-c", CHILD, settings], check=True,

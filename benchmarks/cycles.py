@@ -1,8 +1,8 @@
 """Cycles of LeNet-5: sparse, dense on the same lanes, and the bound, layer by layer.
 
 The sparse figures are counted on the verilated machine; the dense ones are the compiler's, which
-exactness.py shows to be exact. The bound is max(useful products / lanes, weight words / words that
-the weight port gives a cycle).
+exactness.py shows to be exact. The bound is max(useful products / lanes, non-zero weights / those
+that an entry of main memory holds at most).
 """
 
 import argparse

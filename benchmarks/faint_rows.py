@@ -36,7 +36,7 @@ SCALE = 1e-4
 SHARES = (0.0, 0.1, 0.6)
 """Of the channels that have nearly died."""
 
-WIDTHS = ((8, 8), (9, 8), (9, 9))
+WIDTHS = ((8, 8), (9, 8))
 """Mantissas of activations and of weights, bits."""
 
 MOST_LOST = 0.5

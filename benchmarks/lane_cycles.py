@@ -2,7 +2,7 @@
 
 A lane-cycle is one lane for one clock cycle. The classes come from the cycle model; the cycles they
 sum to are counted on the verilated machine. The single layers have seeded random weights and are
-inner layers: their results go back into the banks (see harness/networks.py).
+inner layers: they store elements of a map, not sums (see harness/networks.py).
 """
 
 import argparse
@@ -24,12 +24,9 @@ CONVOLUTION, LINEAR = 0.95, 0.92
 share of its bound of a linear layer with at least 4 rows a lane."""
 NOTES = (
     "useful: a non-zero weight times a real output position (this column is the utilisation). "
-    "padding: words that only carry an index on. idle: lanes without an output position while a "
-    "weight was issued. bubble: a pass waited for the drain of the one before. drain: the "
-    "pipeline emptied and the block exponent was found. normalise: the pass that rounds a map "
-    "whose exponent is dynamic. load: descriptor, clearing, first batch length.",
-    "Of the second machine's layers: "
-    + "; ".join(f"{name}: {about}" for name, about in SPENT.items() if name != "steps") + ".")
+    "idle: other lanes in a cycle with a step: they have no output position, or their weight word "
+    "only carries an index on. "
+    + "; ".join(f"{name}: {about}" for name, about in SPENT.items() if name != "steps") + ".",)
 
 
 def single_layers() -> Iterator[tuple[str, torch.nn.Module, tuple[int, ...], float, bool]]:

@@ -1,4 +1,4 @@
-"""Clock and cells of the whole second machine on its serial line, after placement and routing.
+"""Clock and cells of the whole machine on its serial line, after placement and routing.
 
 A design that its device does not hold is synthesised only: its cells are counted, and how many are
 too many. Each design is synthesised once and placed with every seed; the median counts.
@@ -23,8 +23,8 @@ from celosia_boards.build import sweep_seeds
 from celosia_boards.families.ice40 import ICE40
 from celosia_boards.stages import Job, OverfullError
 from celosia_boards.targets import Target, target
-from celosia_spec.stream.array import Array
-from celosia_spec.stream.memories import blocks, main_blocks
+from celosia_spec.isa.array import Array
+from celosia_spec.isa.memories import blocks, main_blocks
 
 ARRAYS = {
     "icebreaker, small": ("icebreaker", Array(drain=1, fill=2, residual=False), 48.0),
@@ -52,7 +52,7 @@ def design(of: Target, array: Array, clock_mhz: float) -> Elaboratable:
 
 def rams(of: Target, array: Array) -> int:
     """Return the block memories that an array takes there."""
-    every = [*blocks(array, of.mac), *([main_blocks(array)] if of.weight_memory == "bram" else [])]
+    every = [*blocks(array, of.mac), *([main_blocks(array)] if of.main_memory == "bram" else [])]
     return sum(memory.count * of.family.blocks(memory.depth, memory.width) for memory in every)
 
 
@@ -82,7 +82,7 @@ def measure(arguments: argparse.Namespace) -> Result:
         checks += [Check.at_most(f"cells of {name}", cells, has.luts, ",d"),
                    Check.at_most(f"block RAMs of {name}", needed, has.brams, "d"),
                    Check.at_least(f"MHz of {name}", found[0] or 0.0, wanted, ".1f")]
-    return Result(title="The second machine, whole", checks=tuple(checks), tables=(
+    return Result(title="The machine, whole", checks=tuple(checks), tables=(
         Table.of("With serial port; on boards with PLL", COLUMNS, rows),))
 
 

@@ -1,6 +1,8 @@
-"""What a parameter of the array costs: the core's cells with its default, and with another value.
+"""What a parameter of the array costs: the machine's cells as its target has it, and with another
+value.
 
-The core of a target's array is synthesised as for a bitstream, twice; nothing is placed.
+The machine of a target's array, without flash, is synthesised as for a bitstream, twice; nothing is
+placed.
 """
 
 import argparse
@@ -16,23 +18,23 @@ from harness.result import Result, Table
 from celosia.cli.progress import progress
 from celosia_boards.stages import Job
 from celosia_boards.targets import target
-from celosia_hw.core import Core
-from celosia_spec.isa import ArrayConfig
+from celosia_hw.machine import Machine
+from celosia_spec.isa.array import Array
 
 KINDS = {"LUTs": ("SB_LUT4", "LUT4"), "flip-flops": ("SB_DFF", "TRELLIS_FF"),
          "carry cells": ("SB_CARRY", "CCU2C")}
 """What is counted, by how its cells' names begin."""
 
 
-def _cells(name: str, array: ArrayConfig) -> list[int]:
-    """Return how many cells of each of `KINDS` a core has on a target."""
+def _cells(name: str, array: Array) -> list[int]:
+    """Return how many cells of each of `KINDS` a machine has on a target."""
     of = target(name)
     with tempfile.TemporaryDirectory() as folder:
-        job = Job(target=replace(of, platform=None), work=Path(folder), name="core")
-        job.elaborate(Core(array, mac=of.mac, weight_memory=of.weight_memory))
+        job = Job(target=replace(of, platform=None), work=Path(folder), name="machine")
+        job.elaborate(Machine(array, mac=of.mac, main_memory=of.main_memory))
         job.synthesise()
-        netlist = json.loads((Path(folder) / "core.json").read_text(encoding="utf-8"))
-    found = Counter(cell["type"] for cell in netlist["modules"]["core"]["cells"].values())
+        netlist = json.loads((Path(folder) / "machine.json").read_text(encoding="utf-8"))
+    found = Counter(cell["type"] for cell in netlist["modules"]["machine"]["cells"].values())
     return [sum(count for kind, count in found.items() if kind.startswith(names))
             for names in KINDS.values()]
 
@@ -42,12 +44,12 @@ def measure(arguments: argparse.Namespace) -> Result:
     rows, values = [], {arguments.parameter: json.loads(arguments.value)}
     with progress("synthesis") as report:
         for done, name in enumerate(arguments.targets):
-            array = target(name).array
+            array = replace(target(name).array, flash=0)
             for of in (array, replace(array, **values)):
                 rows.append([name, str(getattr(of, arguments.parameter)), *_cells(name, of)])
             if report:
                 report(done + 1, len(arguments.targets))
-    table = Table.of(f"Core with {arguments.parameter}",
+    table = Table.of(f"Machine with {arguments.parameter}",
                      {"target": "", arguments.parameter: "", **dict.fromkeys(KINDS, ",d")}, rows)
     return Result(title="Cost of an array parameter", tables=(table,), checks=())
 
@@ -55,5 +57,5 @@ def measure(arguments: argparse.Namespace) -> Result:
 if __name__ == "__main__":
     main(measure, __doc__,
          ("--parameter", {"default": "clamp", "help": "of the array (%(default)s)"}),
-         ("--value", {"default": "true", "help": "of it, as JSON has it (%(default)s)"}),
+         ("--value", {"default": "false", "help": "of it, as JSON has it (%(default)s)"}),
          ("--targets", {"nargs": "+", "default": ["icebreaker"], "help": "(%(default)s)"}))

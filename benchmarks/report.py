@@ -36,10 +36,9 @@ Written by `make bench-report` from what the benchmarks measured. Do not edit: r
 What the words mean is in [numerics](numerics.md); a requirement that is missed says so. How the
 methods of compression work is told [method by method](methods/index.md). No board was attached
 for any figure: clocks are nextpnr's, cycles those of the simulated gateware, and images a second
-follow from the two, loading not counted. Targets carry the [second machine](second-machine.md)
-since 2026-11-27. Of it are "Exactness", "Accuracy", "Cycles", "Lane-cycles", "Clock and cells" and
-"Over the serial port"; of the HX8K only cells and Fmax are. What other sections tell of targets,
-and the HX8K's cycles, were measured before, on the first.
+follow from the two, loading not counted. [The machine](machine.md) is the one that targets carry
+since 2026-11-27. In sections with an earlier date, cycles and what is told of boards are those of
+the first machine, before it; weight bytes there are two a row less than now.
 """
 
 

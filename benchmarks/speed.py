@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,10 @@ from harness.networks import inputs, lenet5
 from harness.result import Check, Result, Table
 
 import celosia
-from celosia_boards.host.session import Session
-from celosia_sim.golden import quantise_input
+from celosia.bands.schedule import stream_schedule
+from celosia.bands.simulate import flash_of, job_of
+from celosia.bands.simulate import verilated as machine_of
+from celosia_boards.cache import unseen
 from celosia_sim.simulators import rtl, verilated
 from celosia_sim.simulators.tools import OPTIMISATION
 
@@ -54,7 +57,7 @@ def measure(arguments: argparse.Namespace) -> Result:
         ["imports (torch is most of it), fresh process", compiling["imports"], "s"],
         ["first compile in a process, torch.export's warm-up included", compiling["first"], "s"],
         ["every further compile", compiling["second"], "s"],
-        ["of that, lowering alone", _lowering(program), "s"],
+        ["of that, planning and writing the stream", _planning(program), "s"],
         [f"golden model, {len(x):,} images", golden, "images/s"],
         [f"simulator ready (Verilog, Verilator, C++ with {OPTIMISATION}; nearly 0 from the cache)",
          simulated["ready"], "s"],
@@ -84,22 +87,23 @@ def _compiling() -> dict[str, float]:
     return json.loads(done.stdout)
 
 
-def _lowering(program: celosia.Program) -> float:
-    from celosia.lower import lower
-
-    return _seconds(lambda: lower(program.graph, program.array, target=TARGET,
-                                  exponents=program.exponents))
+def _planning(program: celosia.Program) -> float:
+    return _seconds(lambda: stream_schedule(program.graph, program.array))
 
 
 def _simulation(program: celosia.Program, x: np.ndarray) -> dict[str, float]:
     """Return seconds until the simulator is ready, cycles and images a second of the loop."""
-    plan = Session(program, *quantise_input(program.graph, x), tensors=False)
+    job, flash = job_of(program.program, x), flash_of(program.program)
+    design = rtl.machine_design(program.array)
     start = time.perf_counter()
-    library = verilated.library(rtl.core_design(program.array))
+    verilated.library(design)
     ready = time.perf_counter() - start
-    with verilated.VerilatedCore(library) as machine:
-        seconds = _seconds(lambda: verilated.execute(machine, plan.job, None))
-        return {"ready": ready, "cycles": machine.edges / seconds, "images": len(x) / seconds}
+    with machine_of(design, flash, unseen) as machine:
+        begun = machine.edges
+        seconds = _seconds(lambda: verilated.execute(machine, replace(job, setup=job.setup[:0]),
+                                                     None))
+        return {"ready": ready, "cycles": (machine.edges - begun) / seconds,
+                "images": len(x) / seconds}
 
 
 if __name__ == "__main__":

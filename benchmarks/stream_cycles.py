@@ -1,11 +1,11 @@
-"""The second machine: its exact cycles, those that its compiler counts, and what it computes.
+"""The machine: its exact cycles, those that its compiler counts, and what it computes.
 
 Each network is compiled to a stream for the UP5K's array (decision 16), dense and with the weights
 of its convolutions and linear layers pruned by size, depthwise ones left alone. The machine of
 words runs one input, and its outputs must be the golden model's. The trained networks are given
 (CELOSIA_EXPERIMENTS and CELOSIA_CIFAR10, see benchmarks/harness/pictures.py); of the others the
 weights are random. Where main memory is too small for the stream, the last layers are copied from
-flash, on four wires. Goals are those of the second machine's issue.
+flash, on four wires. Goals are those that the machine was designed for.
 """
 
 import argparse
@@ -26,8 +26,8 @@ from celosia.compiler import Compiler
 from celosia.quantise import quantise
 from celosia_sim import golden, stream_machine
 from celosia_sim.clock.cycles import cycles as cycles_of
+from celosia_spec.isa.array import ENTRY_WORDS, Array
 from celosia_spec.qgraph import QGraph
-from celosia_spec.stream.array import ENTRY_WORDS, Array
 
 UP5K = Array(flash=4)
 DENSITIES = (1.0, 0.5, 0.2, 0.1)
@@ -146,7 +146,7 @@ def measure(arguments: argparse.Namespace) -> Result:
             "network": "", "density": "g", "kcycles": ",.1f", "counted": "+.1%",
             "goal": ",.1f", "of it": ".0%",
             "waits": ",.1f", "stream": ",.0f", "flash": ",.0f"}, rows)
-    return Result(title="The second machine: its cycles", tables=(table,),
+    return Result(title="The machine: its cycles", tables=(table,),
                   checks=tuple(checks), notes=(
                       "Cycles are exact, by the clock model, which the gateware is tested against; "
                       "what the compiler counts otherwise, that chooses how layers run, is the "

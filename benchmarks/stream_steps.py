@@ -1,4 +1,4 @@
-"""Streams of time on the second machine: the cycles of a step beside those of a window in one go.
+"""Streams of time: the cycles of a step beside those of a window in one go.
 
 MLPerf Tiny's streaming wakeword, trained, with static exponents, for the UP5K's array (decision
 16), dense and pruned as in `stream_cycles`; its recorded windows stand behind each other as a
@@ -23,8 +23,8 @@ from celosia.cli.progress import progress
 from celosia.compiler import Compiler
 from celosia.quantise import quantise
 from celosia_sim import golden, stream_machine
+from celosia_spec.isa.array import ENTRY_WORDS
 from celosia_spec.qgraph import QGraph
-from celosia_spec.stream.array import ENTRY_WORDS
 
 CLOCK_MHZ, COLUMN_MS = 48, 32
 HOPS = (1, 2, 4)

@@ -11,52 +11,41 @@ from pathlib import Path
 
 from harness.written_pages import main, replaced, table
 
-from celosia_spec.isa import (
-    BATCH,
-    DESCRIPTOR,
-    DESCRIPTOR_WORDS,
-    MEMORIES,
-    PREFETCH_WORDS,
-    ROW,
-    STATUS,
-    ArrayConfig,
-    frames,
-    tap_word,
-    weight_word,
-    write_word,
-)
-from celosia_spec.isa.descriptor import WORD_BITS
+from celosia_spec.isa import controls, frames, image, words
+from celosia_spec.isa.array import Array
 from celosia_spec.isa.fields import Field, Word
+from celosia_spec.isa.memories import MEMORIES
+from celosia_spec.isa.registers import STATUS
 
 __all__ = ["PAGES", "page", "up_to_date"]
 
 PAGES = (Path("docs") / "machine.md", Path("docs") / "host-port.md")
 _BLOCK = re.compile(r"(<!-- (words|memories): ([\w -]+) -->\n).*?(<!-- end of words -->)",
                     re.DOTALL)
-_ARRAY = ArrayConfig(
-    lanes=8, quad=2, beat=2, weight_rows=512, bank_rows=512, table_rows=256, taps=256, writes=256,
-    program_words=256, store_beats=512, index_bits=12, count_bits=12)
-"""A small one."""
-_WORDS = {"row": ROW, "batch": BATCH, "status": STATUS, "weight": weight_word(_ARRAY),
-          "tap": tap_word(_ARRAY), "write": write_word(_ARRAY), "request": frames.REQUEST,
-          "reply": frames.REPLY, "rejected": frames.REJECTED, "address": frames.ADDRESS,
-          "start": frames.DESCRIPTORS}
+_ARRAY = Array(clamp=True, drain=1, fill=2, flash=4)
+"""The iCEBreaker's."""
+_WORDS = {"weight": words.WEIGHT, "tap": words.tap_word(_ARRAY), "batch": controls.BATCH,
+          "command": controls.COMMAND, "chunk": controls.CHUNK, "status": STATUS,
+          "request": frames.REQUEST, "reply": frames.REPLY, "rejected": frames.REJECTED,
+          "address": frames.ADDRESS, "start": frames.START, "section": image.HEADER}
+_RECORDS = {"tile": words.tile_words(_ARRAY), "layer": controls.LAYER.words,
+            "head": controls.HEAD.words, "excess": controls.EXCESS.words,
+            "table": controls.TABLE.words, "band": controls.BAND.words,
+            "fill": controls.FILL.words, "close": controls.CLOSE.words,
+            "join": controls.JOIN.words, "copy": controls.COPY.words}
+"""Words in the order in which they stand in the stream."""
 
 
 def page(text: str) -> str:
     """Return a page with its generated blocks made anew."""
     def made(match: re.Match[str]) -> str:
-        head = ""
         if match[2] == "memories":
             lines = list(_memories())
-        elif match[3] == "descriptor":
-            lines = list(_descriptor())
-            head = (f"\nA descriptor is {DESCRIPTOR_WORDS} words of {WORD_BITS} bits. The next "
-                    f"layer's first {PREFETCH_WORDS} are loaded while this one's results\nare "
-                    f"normalised.\n")
+        elif match[3] in _RECORDS:
+            lines = list(_record(_RECORDS[match[3]]))
         else:
             lines = list(_word(_WORDS[match[3]]))
-        return f"{match[1]}{head}\n{table(lines)}\n\n{match[4]}"
+        return f"{match[1]}\n{table(lines)}\n\n{match[4]}"
     return _BLOCK.sub(made, text)
 
 
@@ -74,24 +63,23 @@ def _word(word: Word) -> Iterator[Sequence[str]]:
             yield _bits(field, low), f"`{field.name}`", _values(field), field.about + stored
 
 
-def _descriptor() -> Iterator[Sequence[str]]:
-    yield "word", "bits", "field", "what it holds", "read by"
+def _record(words: Sequence[Word]) -> Iterator[Sequence[str]]:
+    yield "word", "bits", "field", "values", "what it holds"
     yield ("---",) * 5
-    for field in DESCRIPTOR.fields:
-        index, low = DESCRIPTOR.places[field.name]
-        sign = ", signed" if field.signed else ""
-        yield (str(index), _bits(field, low), f"`{field.name}`", field.about + sign,
-               ", ".join(field.readers))
+    for index, word in enumerate(words):
+        for field, low in word.places():
+            if field.name != "_":
+                yield (str(index), _bits(field, low), f"`{field.name}`", _values(field),
+                       field.about)
 
 
 def _memories() -> Iterator[Sequence[str]]:
-    yield ("number", "memory", "what it is", "an address is", "bits", "addresses", "written",
-           "read back")
-    yield ("---",) * 8
+    yield "number", "memory", "what it is", "an address is", "bits", "addresses", "written"
+    yield ("---",) * 7
     for memory in MEMORIES:
         yield (str(int(memory.space)), f"`{memory.space.name}`", memory.about, memory.address,
-               str(memory.bits(_ARRAY)), f"{memory.depth(_ARRAY):,}",
-               *("yes" if may else "no" for may in (memory.writable, memory.readable)))
+               str(memory.word.bits), f"{memory.depth(_ARRAY):,}",
+               "yes" if memory.writable else "no")
 
 
 def _bits(field: Field, low: int) -> str:

@@ -3,11 +3,10 @@
 from pathlib import Path
 
 from celosia_boards.cache import cache_directory
-from celosia_sim.simulators.rtl import core_design, machine_design
+from celosia_sim.simulators.rtl import machine_design
 from celosia_sim.simulators.runtime import runtime
 from celosia_sim.simulators.verilated import library
-from celosia_spec.arrays import AnyArray
-from celosia_spec.stream.array import Array
+from celosia_spec.isa.array import Array
 
 __all__ = ["core_entries", "link", "runtime_entries"]
 
@@ -17,10 +16,9 @@ def runtime_entries() -> list[Path]:
     return [runtime().parent]
 
 
-def core_entries(array: AnyArray) -> list[Path]:
+def core_entries(array: Array) -> list[Path]:
     """Return the entries of a core's simulator, and of all Verilog that is there."""
-    design = machine_design(array) if isinstance(array, Array) else core_design(array)
-    compiled = library(design).parent
+    compiled = library(machine_design(array)).parent
     return [compiled, *(path for path in cache_directory().glob("verilog-*")
                         if path.is_dir() and not path.suffix)]
 

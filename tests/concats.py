@@ -11,7 +11,7 @@ from celosia.quantise import fixed
 from celosia_sim import golden
 from celosia_spec.epilogue import PLAIN, Clamp, Dynamic, Epilogue, Kept, Pool, Relu
 from celosia_spec.faint_rows import exponent_minima, input_minima
-from celosia_spec.isa import EXPONENT_MIN
+from celosia_spec.isa.numbers import EXPONENT_MIN
 from celosia_spec.qgraph import Geometry, NodeKind, QGraph, QNode, QTensor
 
 SIZE = (3, 4)
@@ -37,9 +37,9 @@ def normal(node: QNode) -> QNode:
 def graph_of(nodes: list[QNode], shapes: dict[str, tuple[int, int, int]],
              unsigned: Collection[str] = (), width: int = 24) -> QGraph:
     """Return the graph of nodes, the last of which makes the output; ``unsigned`` have mantissas
-    without a sign, copies and what is chosen keep exponents."""
+    without a sign, what is chosen keeps exponents."""
     kept = {node.output: node.input for node in nodes
-            if node.kind in (NodeKind.COPY, NodeKind.SELECT)}
+            if node.kind == NodeKind.SELECT}
     output = nodes[-1].output
     tensors = {name: QTensor(
         name=name, shape=shape, user_shape=shape, bits=16 if name == output else 8,

@@ -14,14 +14,12 @@ from blocks.quick_amaranth import quicken
 from celosia_sim.simulators.cosim import versions
 from celosia_spec.errors import SimulationError
 
-LONG = ("boards/test_driver.py", "sim/test_programs.py", "boards/test_build.py",
-        "stream/test_random.py", "stream/test_flash_words.py",
-        "boards/test_cli_build.py", "sim/test_compressed.py", "sim/test_lenet5.py",
-        "sim/test_backends.py", "sw/test_tutorial.py", "sw/test_cli_filters.py",
-        "sw/test_cycle_aware.py", "sim/test_virtual_board.py", "hw/test_core.py",
-        "hw/test_reading.py", "fingerprints/test_core.py", "sw/test_cli_prune.py",
-        "sw/test_check.py", "sw/test_tables.py", "sw/test_verify.py", "boards/test_arrays.py",
-        "sw/test_journal.py", "sw/test_cli_factorise.py")
+LONG = ("boards/test_driver.py", "boards/test_build.py", "stream/test_random.py",
+        "stream/test_flash_words.py", "boards/test_cli_build.py", "sim/test_compressed.py",
+        "sim/test_lenet5.py", "sim/test_backends.py", "sw/test_tutorial.py",
+        "sw/test_cli_filters.py", "sw/test_cycle_aware.py", "sim/test_virtual_board.py",
+        "sw/test_cli_prune.py", "sw/test_check.py", "sw/test_tables.py", "sw/test_verify.py",
+        "boards/test_arrays.py", "sw/test_journal.py", "sw/test_cli_factorise.py")
 """Files that take long, whatever the number of their tests: two workers begin with them, so that
 neither is left alone with one at the end."""
 
@@ -40,7 +38,7 @@ def pytest_configure(config):
 
 def pytest_addoption(parser):
     parser.addoption("--update", action="store_true",
-                     help="write what tests/fingerprints and the golden texts find (with -n0)")
+                     help="write what tests/fingerprints finds (with -n0)")
     parser.addoption("--networks", type=int, default=0, metavar="COUNT",
                      help="run so many random networks in tests/stream/test_random.py, each time "
                           "others")
@@ -100,11 +98,10 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_runtest_setup(item):
-    """Skip a test that needs a simulator under cocotb, which README's set-up does not bring; the
+    """Skip a test that needs Icarus under cocotb, which README's set-up does not bring; the
     reason says what is missing and how to get it."""
-    for mark, simulator in (("icarus", "icarus"), ("cocotb", "verilator")):
-        if item.get_closest_marker(mark):
-            try:
-                versions(simulator)
-            except SimulationError as missing:
-                pytest.skip(str(missing))
+    if item.get_closest_marker("icarus"):
+        try:
+            versions()
+        except SimulationError as missing:
+            pytest.skip(str(missing))

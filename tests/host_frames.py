@@ -3,15 +3,15 @@
 
 from collections.abc import Iterator, Sequence
 
-from celosia_spec.isa import Space
 from celosia_spec.isa.frames import (
     ADDRESS,
     DATA_BYTES,
-    DESCRIPTORS,
+    START,
     TAG_BITS,
     Command,
     request,
 )
+from celosia_spec.isa.memories import Space
 
 
 def _check(name: str, value: int, low: int, high: int) -> None:
@@ -59,9 +59,9 @@ def encode_read(space: Space, address: int, *, element_bytes: int, tag: int = 0)
     return _memory_request(Command.READ, space, address, element_bytes, tag)
 
 
-def encode_start(first: int, last: int, *, tag: int = 0) -> bytes:
-    """Return the request that runs descriptors ``first`` to ``last`` (0 to 255)."""
-    return request(Command.START, tag, DESCRIPTORS.pack(first=first, last=last))
+def encode_start(at: int, *, tag: int = 0) -> bytes:
+    """Return the request that runs the list of chunks at a word of main memory (0 to 65535)."""
+    return request(Command.START, tag, START.pack(list=at))
 
 
 def encode_status(*, tag: int = 0) -> bytes:

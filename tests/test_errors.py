@@ -19,7 +19,7 @@ SIGNALS = {
     "celosia_boards.host.driver.Lost": "celosia_boards.host.driver",
     "celosia_boards.host.exchange.Busy": "celosia_boards.host.machine",
     "celosia_boards.host.exchange.Damage": "celosia_boards.host.machine",
-    "celosia_boards.host.job.Stopped": "celosia_sim.simulate",
+    "celosia_boards.host.job.Stopped": "celosia.bands.simulate",
     "celosia_boards.host.wires.Gone": "celosia_boards.host.link",
 }
 """Exceptions that no user meets, to the module that catches them. Those whose name begins with _

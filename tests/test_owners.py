@@ -17,33 +17,13 @@ SOURCES = ("hw", "boards", "sim", "sw", "benchmarks")
 
 MEMORIES = {
     "hw/celosia_spec/isa/memories.py": "the table",
-    "hw/celosia_spec/stream/memories.py": "the table of the second machine",
-    "hw/celosia_hw/hosted_machine.py": "the second machine behind its host bus",
+    "hw/celosia_hw/hosted_machine.py": "what the host reaches of the machine",
     "hw/celosia_hw/host/bit_port.py": "registers have two elements there",
-    "sim/celosia_sim/benches/program.py": "words of main memory are taken apart",
-    "sw/celosia/bands/session.py": "reads maps of the second machine",
-    "sw/celosia/bands/simulate.py": "loads programs of the second machine",
-    "hw/celosia_spec/graph_rules.py": "least words that any program of a graph takes",
-    "hw/celosia_hw/control/program.py": "the block that owns it; exponents stand behind its words",
-    "hw/celosia_hw/control/sequencer.py": "descriptors that it can hold",
-    "boards/celosia_boards/legality.py": "weights may lie in other blocks than block memories",
-    "boards/celosia_boards/description.py": "what users are told of a target: weights, maps, sums",
     "boards/celosia_boards/host/driver.py": "registers are not as memories; programs are read back",
     "boards/celosia_boards/host/requests.py": "requests for registers",
-    "boards/celosia_boards/host/session.py": "banks are cleared; exponents and counters go along",
-    "sim/celosia_sim/word_machine.py": "what the machine does with each, a second time",
-    "sw/celosia/board.py": "the register that selects what is counted",
-    "sw/celosia/board_memory.py": "zeros around maps, where taps point",
-    "sw/celosia/disassembly.py": "the words of a layer",
-    "sw/celosia/explain.py": "the parts of a layer in each image; exponents",
-    "sw/celosia/emit/program.py": "fills the images",
-    "sw/celosia/emit/places.py": "gives tensors their addresses",
-    "sw/celosia/fit_search.py": "which refusals pruning and smaller maps help",
-    "sw/celosia/schedule/candidates.py": "sums that the accumulator store must hold",
-    "sw/celosia/schedule/check.py": "exponents that a graph needs",
-    "sw/celosia/schedule/row_groups.py": "what fewer row groups save; maps and residual operands",
-    "sw/celosia/schedule/schedule.py": "words that a schedule takes of each image",
-    "sw/celosia/schedule/shortages.py": "least weights, rows and maps",
+    "sim/celosia_sim/benches/program.py": "words of main memory are taken apart",
+    "sw/celosia/bands/session.py": "reads maps",
+    "sw/celosia/bands/simulate.py": "loads programs",
 }
 """Files that name a memory, as `Space.BANKS`, and what for."""
 
@@ -53,22 +33,24 @@ STAGES = {
     "celosia.passes.optimise": {},
     "celosia.quantise.begin": {},
     "celosia.quantise.quantise": {
-        "benchmarks/stream_cycles.py": "mantissas that no target has yet",
+        "benchmarks/stream_cycles.py": "for an array that no target carries",
         "benchmarks/stream_steps.py": "likewise",
-        "benchmarks/unsigned_mantissas.py": "likewise",
+        "benchmarks/unsigned_mantissas.py": "mantissas with a sign beside those without",
     },
-    "celosia.schedule.scheduling.schedule": {
-        "sw/celosia/lower.py": "for an array that is given",
-        "sw/celosia/schedule/shortages.py": "goes on where it stops",
-    },
-    "celosia.schedule.shortages.attempt": {},
-    "celosia.emit.program.emit": {"sw/celosia/lower.py": "for an array that is given"},
-    "celosia.lower.fitting": {},
-    "celosia.lower.lower": {
-        "sw/celosia/compare.py": "the array with deeper weight memory",
+    "celosia.bands.schedule.schedule_with_room": {},
+    "celosia.bands.schedule.stream_schedule": {
+        "sw/celosia/cli/streams.py": "a window in one go, beside its steps",
+        "sw/celosia/compare.py": "the array with deeper main memory",
         "sw/celosia/serialise.py": "the array in a file",
+        "benchmarks/bad_inputs_programs.py": "the array of a program that is changed",
         "benchmarks/netlist.py": "an array that Icarus simulates in minutes",
         "benchmarks/speed.py": "measures it alone",
+    },
+    "celosia.bands.schedule.attempt": {},
+    "celosia.program.program_of": {
+        "sw/celosia/serialise.py": "the array in a file",
+        "benchmarks/bad_inputs_programs.py": "the array of a program that is changed",
+        "benchmarks/netlist.py": "an array that Icarus simulates in minutes",
     },
 }
 """Functions that are stages, each with the files that import it beside `COMPILER`, and why."""

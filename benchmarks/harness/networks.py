@@ -2,16 +2,14 @@
 
 import numpy as np
 import torch
-from torch.nn.utils import prune
 
 import celosia
 from celosia.compare import simulated_layers
 from celosia.datasets import load_fashion_mnist, preprocess
 from celosia.models import load_lenet5
-from celosia_spec.errors import CelosiaError, FitError
+from celosia_spec.errors import CelosiaError
 
-__all__ = ["CALIBRATION", "MODES", "inputs", "layer_program", "lenet5", "lenet5_that_fits",
-           "simulated_cycles"]
+__all__ = ["CALIBRATION", "MODES", "inputs", "layer_program", "lenet5", "simulated_cycles"]
 
 MODES = ("dynamic", "static")
 """Both ways to choose a tensor's exponent."""
@@ -19,9 +17,6 @@ MODES = ("dynamic", "static")
 CALIBRATION = 500
 """Images that static exponents are calibrated on: training images where the full data set is
 installed, else the last of the shipped test images."""
-
-KEPT = 0.04
-"""Share of LeNet-5's weights that even the smallest array takes."""
 
 _SEED = 20
 
@@ -52,22 +47,6 @@ def lenet5(target: str = "icebreaker", exponents: str = "dynamic") -> celosia.Pr
                            target=target, calibration=samples, exponents=exponents)
 
 
-def lenet5_that_fits(target: str) -> tuple[str, celosia.Program]:
-    """Return LeNet-5 for a target, and what it is in words: pruned as it comes with the package or,
-    where that does not fit, to the share `KEPT` of each layer's weights, the largest."""
-    example = np.zeros((1, 1, 28, 28), np.float32)
-    try:
-        return "LeNet-5, pruned", celosia.compile(load_lenet5(pruned=True), example, target=target)
-    except FitError:
-        least = load_lenet5()
-    for layer in least.modules():
-        if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
-            prune.l1_unstructured(layer, "weight", 1 - KEPT)
-            prune.remove(layer, "weight")
-    words = f"LeNet-5, {KEPT:.0%} of the weights"
-    return words, celosia.compile(least, example, target=target)
-
-
 def layer_program(layer: torch.nn.Module, shape: tuple[int, ...], density: float, target: str,
                   exponents: str) -> tuple[celosia.Program, np.ndarray]:
     """Return a network of ``layer``, ReLU and a tiny reader, and one random input for it.
@@ -75,8 +54,8 @@ def layer_program(layer: torch.nn.Module, shape: tuple[int, ...], density: float
     layer   : a Conv2d or Linear; gets seeded random weights of which ``density`` are not zero.
     shape   : of one input, (C, H, W) or (F,).
 
-    The reader (one output row) makes the layer an inner one: its results are 8-bit mantissas that
-    go back into the banks, as in a network. Its own figures are ``program.layers[0]``.
+    The reader (one output row) makes the layer an inner one: it stores elements of a map that is
+    read again, as in a network. Its own figures are ``program.layers[0]``.
     """
     random = np.random.default_rng(_SEED)
     weights = random.normal(size=layer.weight.shape).astype(np.float32)

@@ -11,10 +11,9 @@ from typing import Any
 
 from celosia_boards.description import Target
 from celosia_boards.targets import target, targets
-from celosia_spec.arrays import AnyArray
 from celosia_spec.errors import CelosiaError
-from celosia_spec.isa import ACCUMULATORS, MANTISSA_BITS, ArrayConfig
-from celosia_spec.stream.array import TAP_ROW_BITS, Array
+from celosia_spec.isa.array import TAP_ROW_BITS, Array
+from celosia_spec.isa.numbers import ACCUMULATORS, MANTISSA_BITS
 
 __all__ = ["ArrayRefused", "array_for", "require", "widest_accumulators"]
 
@@ -23,7 +22,7 @@ class ArrayRefused(CelosiaError, ValueError):
     """A target cannot hold an array; one line: the target, the reason, a way out."""
 
 
-def require(of: Target, array: AnyArray) -> AnyArray:
+def require(of: Target, array: Array) -> Array:
     """Return ``array`` if the target can hold it; ArrayRefused with a way out that it can."""
     if problems := of.check(array):
         ways = " or ".join([*_smaller(of, array), *_elsewhere(of, array)])
@@ -33,10 +32,10 @@ def require(of: Target, array: AnyArray) -> AnyArray:
 
 
 def array_for(of: Target | str, lanes: int | None = None, acc_bits: int | None = None,
-              weight_bits: int | None = None, activation_bits: int | None = None) -> AnyArray:
+              weight_bits: int | None = None, activation_bits: int | None = None) -> Array:
     """Return the array of a target with these parameters in place of its own.
 
-    ``lanes`` keeps the quad, and so changes the words of a weight row; memories keep their depths.
+    Memories keep their depths, but more lanes have flatter banks.
     ValueError where no array allows the number, ArrayRefused where the target cannot hold the
     array.
     """
@@ -47,45 +46,44 @@ def array_for(of: Target | str, lanes: int | None = None, acc_bits: int | None =
                                            if value is not None}))
 
 
-def widest_accumulators(of: Target, array: AnyArray) -> int:
+def widest_accumulators(of: Target, array: Array) -> int:
     """Return the widest accumulators with which a target can hold an array like this one."""
     held = [bits for bits in ACCUMULATORS if _holds(of, array, {"acc_bits": bits})]
     return max(held, default=ACCUMULATORS[0])
 
 
-def _changed(array: AnyArray, changes: Mapping[str, Any]) -> AnyArray:
+def _changed(array: Array, changes: Mapping[str, Any]) -> Array:
     """Return the array with other parameters; ValueError where there is none with them.
 
-    Of the second machine only 16 lanes can leave one a cycle, and more lanes have flatter banks.
+    Only 16 lanes can leave one a cycle, and more lanes have flatter banks.
     """
-    if isinstance(array, Array) and (lanes := changes.get("lanes")) in TAP_ROW_BITS:
+    if (lanes := changes.get("lanes")) in TAP_ROW_BITS:
         return replace(array, drain=array.drain if lanes == array.lanes else 2,
                        bank_rows=min(array.bank_rows, 1 << TAP_ROW_BITS[lanes]), **changes)
     return replace(array, **changes)
 
 
-def _holds(of: Target, array: AnyArray, changes: Mapping[str, Any]) -> bool:
+def _holds(of: Target, array: Array, changes: Mapping[str, Any]) -> bool:
     """Whether the target can hold the array with other parameters."""
     with suppress(ValueError):
         return not of.check(_changed(array, changes))
     return False
 
 
-def _smaller(of: Target, array: AnyArray) -> Iterator[str]:
+def _smaller(of: Target, array: Array) -> Iterator[str]:
     """The widest numbers, and the most lanes, that the target holds with all else as asked; both
     together where one alone does not help."""
     least = MANTISSA_BITS[0]
     widths = sorted(itertools.product(range(least, array.weight_bits + 1),
                                       range(least, array.activation_bits + 1)),
                     key=sum, reverse=True)
-    lanes = [array.lanes >> k for k in range(array.lanes.bit_length())
-             if array.lanes >> k >= (max(4, array.quad) if isinstance(array, ArrayConfig) else 8)]
+    lanes = [number for number in (16, 8) if number <= array.lanes]
     ways = [*_first(of, array, itertools.product(lanes[:1], widths)),
             *_first(of, array, itertools.product(lanes, widths[:1]))]
     yield from ways or _first(of, array, itertools.product(lanes, widths))
 
 
-def _first(of: Target, array: AnyArray,
+def _first(of: Target, array: Array,
            choices: Iterable[tuple[int, tuple[int, int]]]) -> Iterator[str]:
     """The first choice of lanes and widths that the target holds, in words."""
     for lanes, (weight_bits, activation_bits) in choices:
@@ -97,7 +95,7 @@ def _first(of: Target, array: AnyArray,
             return
 
 
-def _elsewhere(of: Target, array: AnyArray) -> Iterator[str]:
+def _elsewhere(of: Target, array: Array) -> Iterator[str]:
     """The first other target whose own array holds what was asked."""
     for other in targets().values():
         changes: dict[str, Any] = {

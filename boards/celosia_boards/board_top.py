@@ -12,8 +12,7 @@ from celosia_boards.arrays import require
 from celosia_boards.clock import ClockSource, possible_clock
 from celosia_boards.description import Target
 from celosia_boards.flash_pins import FlashPins
-from celosia_spec.arrays import AnyArray
-from celosia_spec.stream.array import Array
+from celosia_spec.isa.array import Array
 
 if TYPE_CHECKING:
     from celosia_hw.flash.reader import FlashReader
@@ -77,7 +76,7 @@ class BoardTop(Elaboratable):
         return m
 
 
-def top_for(target: Target, array: AnyArray | None = None, *, clock_mhz: float | None = None,
+def top_for(target: Target, array: Array | None = None, *, clock_mhz: float | None = None,
             baud: int | None = None) -> wiring.Component | BoardTop:
     """Return the machine of a target, as `celosia_boards.build.build` wants it for a clock.
 
@@ -89,16 +88,13 @@ def top_for(target: Target, array: AnyArray | None = None, *, clock_mhz: float |
     where the target cannot hold the array.
     """
     from celosia_hw.serial_machine import SerialMachine
-    from celosia_hw.top import Top
 
     array = require(target, array or target.array)
     clock_mhz = target.clock_mhz if clock_mhz is None else clock_mhz
     mhz = possible_clock(target, clock_mhz)
     line = {"clock_hz": mhz * 1e6, "baud": target.baud if baud is None else baud}
-    core = (SerialMachine(array, mac=target.mac, main_memory=target.weight_memory,
-                          reader=_reader(target, array, mhz * 1e6), **line)
-            if isinstance(array, Array) else
-            Top(array, mac=target.mac, weight_memory=target.weight_memory, **line))
+    core = SerialMachine(array, mac=target.mac, main_memory=target.main_memory,
+                         reader=_reader(target, array, mhz * 1e6), **line)
     return core if target.platform is None else BoardTop(core, target, clock_mhz)
 
 

@@ -5,9 +5,7 @@ from typing import Any
 
 from celosia_boards.families.family import Device, Family, Resources
 from celosia_boards.legality import Problem, problems
-from celosia_spec.arrays import AnyArray
-from celosia_spec.isa import ArrayConfig, Space, memory_of
-from celosia_spec.stream.array import ENTRY_BITS, Array
+from celosia_spec.isa.array import ENTRY_BITS, Array
 
 __all__ = ["Flash", "LoaderCommand", "Target", "Usb"]
 
@@ -48,7 +46,7 @@ class LoaderCommand:
 
 @dataclass(frozen=True, kw_only=True)
 class Flash:
-    """A board's SPI flash, as the second machine reads it.
+    """A board's SPI flash, as the machine reads it.
 
     part   : its name, of `celosia_sim.flash.PARTS`.
     base   : address of the program's image in it, behind the bitstream.
@@ -79,7 +77,7 @@ class Target:
                     of the seeds meets with `celosia_boards.clock.MARGIN`.
     clock_step_mhz: standard clocks are its multiples: the PLL makes them exactly, and a bit on the
                     serial line at 1 Mbaud is a whole number of their cycles.
-    weight_memory : kind of `celosia_hw.memory.weight_memory.WeightMemory`.
+    main_memory   : kind of `celosia_hw.memory.main_memory.MainMemory`.
     leds          : (indicator, number of the ``led`` resource) pairs; indicators that share a LED
                     are ORed. Indicators: "busy", "error", "saturated".
     held          : resources, each one pin, that the design holds at a high level.
@@ -94,7 +92,7 @@ class Target:
     device: Device
     package: str
     clock_mhz: float
-    weight_memory: str = "bram"
+    main_memory: str = "bram"
     clock_step_mhz: float = 5.0
     speed: int = 0
     platform: str | None = None
@@ -117,10 +115,10 @@ class Target:
         return self.device.resources
 
     @property
-    def array(self) -> AnyArray:
+    def array(self) -> Array:
         """Parameters of the array: the device's, with what the board has of a flash."""
         array = self.device.array
-        if isinstance(array, Array) and self.flash is not None:
+        if self.flash is not None:
             return replace(array, flash=self.flash.takes[0])
         return array
 
@@ -129,11 +127,11 @@ class Target:
         """Kind of `celosia_hw.parts.multiplier.Multipliers`."""
         return self.device.multiplier
 
-    def check(self, array: AnyArray) -> list[Problem]:
+    def check(self, array: Array) -> list[Problem]:
         """Return why the target cannot hold ``array``, nothing where it can: lanes, multipliers
         and memories, counted before any synthesis. This is the only test of legality."""
-        found = problems(self.device, self.weight_memory, array)
-        if isinstance(array, Array) and array.flash:
+        found = problems(self.device, self.main_memory, array)
+        if array.flash:
             if self.flash is None:
                 found.append(Problem(parameter="flash",
                                      text="there is no flash that it could read"))
@@ -146,31 +144,12 @@ class Target:
     @property
     def machine(self) -> tuple[object, ...]:
         """All that a network's fit and cycles depend on: the same for targets that are alike."""
-        return self.array, self.resources, self.family.name, self.mac, self.weight_memory
+        return self.array, self.resources, self.family.name, self.mac, self.main_memory
 
     @property
-    def weight_kib(self) -> float:
-        """KiB of weights that the weight memory holds, zeros left out; of the second machine's main
-        memory, which holds maps too."""
-        if isinstance(self.array, ArrayConfig):
-            return memory_of(Space.WEIGHTS).capacity(self.array)
+    def main_kib(self) -> float:
+        """KiB of main memory, which holds weights, zeros left out, and maps."""
         return self.array.main_words * ENTRY_BITS / 8192
-
-    @property
-    def map_kib(self) -> float:
-        """KiB of mantissas that the banks hold: the maps between layers. Of the second machine's
-        main memory, which holds weights too."""
-        if isinstance(self.array, ArrayConfig):
-            return memory_of(Space.BANKS).capacity(self.array)
-        return self.weight_kib
-
-    @property
-    def sums(self) -> int | None:
-        """Sums that the accumulator store holds: a layer's outputs until they are rounded. None
-        where the machine has no such store."""
-        if isinstance(self.array, ArrayConfig):
-            return memory_of(Space.STORE).depth(self.array)
-        return None
 
     def facts(self) -> dict[str, Any]:
         """Return all that users are told of the target, as plain JSON values."""
@@ -180,4 +159,4 @@ class Target:
             "family": self.family.name, "device": self.device.name, "board": told.pop("platform"),
             "array": asdict(self.array), "lanes": self.array.lanes, "mac": self.mac,
             "ceiling_mhz": self.device.ceiling_mhz, "resources": asdict(self.resources),
-            "weight_kib": self.weight_kib, "map_kib": self.map_kib, "sums": self.sums}
+            "main_kib": self.main_kib}

@@ -8,7 +8,7 @@ from dataclasses import replace
 from celosia_boards.families.ecp5 import ECP5
 from celosia_boards.families.family import Device, Resources
 from celosia_boards.families.ice40 import ICE40
-from celosia_spec.stream.array import Array
+from celosia_spec.isa.array import Array
 
 __all__ = ["HX8K", "LFE5U", "LFE5UM5G_85F", "UP5K"]
 

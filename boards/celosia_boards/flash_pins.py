@@ -1,4 +1,4 @@
-"""The pins of a board's SPI flash, in front of the second machine's flash reader."""
+"""The pins of a board's SPI flash, in front of the flash reader."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ class FlashPins(Elaboratable):
     core : Any
         Has ``flash_cs``, ``flash_clock``, ``flash_copi``, ``flash_drive`` and ``flash_i``, of 4
         wires or of 2; where the clock is the configuration's, it lasts two cycles
-        (`celosia_spec.stream.array.FLASH`).
+        (`celosia_spec.isa.array.FLASH`).
     family : Family
         Of the board's device.
 

@@ -5,16 +5,12 @@ Plain Python: importing it loads neither Amaranth nor a board description.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
-from typing import Any
 
 from celosia_boards.families.family import Device
-from celosia_hw.blocks import MULTIPLIER_BITS, SPRAM_BITS, SPRAM_ROWS
-from celosia_spec.arrays import AnyArray
-from celosia_spec.isa import DELTA_BITS, Space, weight_word
-from celosia_spec.isa.memories import MEMORIES, Blocks
-from celosia_spec.stream import memories
-from celosia_spec.stream.array import Array
-from celosia_spec.stream.words import WEIGHT
+from celosia_hw.blocks import MULTIPLIER_BITS, SPRAM_ROWS
+from celosia_spec.isa.array import Array
+from celosia_spec.isa.memories import Blocks, blocks, main_blocks
+from celosia_spec.isa.words import WEIGHT
 
 __all__ = ["Problem", "block_memories", "problems"]
 
@@ -26,7 +22,7 @@ _IN_WORDS = ("lanes", "weight_bits", "activation_bits", "acc_bits")
 class Problem:
     """One thing that keeps an array from a target.
 
-    parameter : name of the array's parameter that asks for too much, or "weight_memory".
+    parameter : name of the array's parameter that asks for too much, or "main_memory".
     text      : what is wrong, with numbers: "32 lanes need 16 of its 8 multiplier blocks".
     """
 
@@ -37,51 +33,47 @@ class Problem:
         return self.text
 
 
-def block_memories(array: AnyArray, weight_memory: str,
-                   mac: str = "generic") -> list[Blocks | memories.Blocks]:
+def block_memories(array: Array, main_memory: str,
+                   mac: str = "generic") -> list[Blocks]:
     """Return the memories of an array that are built of block memories.
 
-    weight_memory : kind of `celosia_hw.memory.weight_memory.WeightMemory`; of the second machine
-    that of its main memory.   mac : kind of its multipliers.
+    main_memory : kind of `celosia_hw.memory.main_memory.MainMemory`.   mac : kind of its
+    multipliers.
     """
-    if isinstance(array, Array):
-        main = [memories.main_blocks(array)] if weight_memory == "bram" else []
-        return [*memories.blocks(array, mac), *main]
-    built = [memory.blocks(array) for memory in MEMORIES if memory.blocks is not None
-             and (memory.space is not Space.WEIGHTS or weight_memory == "bram")]
-    return [memory for memory in built if memory.depth]
+    return [*blocks(array, mac), *([main_blocks(array)] if main_memory == "bram" else [])]
 
 
-def problems(device: Device, weight_memory: str, array: AnyArray) -> list[Problem]:
+def problems(device: Device, main_memory: str, array: Array) -> list[Problem]:
     """Return why ``device`` cannot hold ``array``, a reason each; nothing where it can.
 
-    Multipliers: how many, and how wide. SPRAM: blocks, depth, and the width of a weight word.
-    Block memories: how many. Look-up tables are not counted here: only placement knows them.
+    Multipliers: how many, and how wide. SPRAM: its depth. Block memories: how many. Look-up tables
+    are not counted here: only placement knows them.
     """
     found = list(_multipliers(device, array))
-    if weight_memory not in device.sources:
-        found.append(Problem(parameter="weight_memory", text=(
-            f"its weights lie in {' or '.join(device.sources)}, not in {weight_memory}")))
-    elif weight_memory == "spram":
-        found += _spram(device, array)
+    if main_memory not in device.sources:
+        found.append(Problem(parameter="main_memory", text=(
+            f"its main memory is {' or '.join(device.sources)}, not {main_memory}")))
+    elif main_memory == "spram" and array.main_words > SPRAM_ROWS:
+        found.append(Problem(parameter="main_words", text=(
+            f"main_words can be at most {SPRAM_ROWS} in its SPRAM, not {array.main_words}")))
 
-    def blocks(of: AnyArray) -> int:
+    def count(of: Array) -> int:
         return sum(memory.count * device.family.blocks(memory.depth, memory.width)
-                   for memory in block_memories(of, weight_memory, device.multiplier))
+                   for memory in block_memories(of, main_memory, device.multiplier))
 
-    if blocks(array) > device.resources.brams:
-        name = _culprit(device, array, blocks)
+    if count(array) > device.resources.brams:
+        name = _culprit(device, array, count)
         who = (f"{array.lanes} lanes with {array.weight_bits}-bit weights, "
                f"{array.activation_bits}-bit activations and {array.acc_bits}-bit accumulators need"
                if name in _IN_WORDS else f"with {name}={getattr(array, name)} its array needs")
         found.append(Problem(parameter=name, text=(
-            f"{who} {blocks(array)} of its {device.resources.brams} block RAMs")))
+            f"{who} {count(array)} of its {device.resources.brams} block RAMs")))
     return found
 
 
-def _multipliers(device: Device, array: AnyArray) -> Iterator[Problem]:
+def _multipliers(device: Device, array: Array) -> Iterator[Problem]:
     widest = MULTIPLIER_BITS[device.multiplier]
-    if isinstance(array, Array) and array.weight_bits > WEIGHT["mantissa"].bits:
+    if array.weight_bits > WEIGHT["mantissa"].bits:
         yield Problem(parameter="weight_bits", text=(
             f"weight_bits can be at most {WEIGHT['mantissa'].bits} in its stream, not "
             f"{array.weight_bits}"))
@@ -97,27 +89,7 @@ def _multipliers(device: Device, array: AnyArray) -> Iterator[Problem]:
             f"multiplier blocks"))
 
 
-def _spram(device: Device, array: AnyArray) -> Iterator[Problem]:
-    if isinstance(array, Array):
-        if array.main_words > SPRAM_ROWS:
-            yield Problem(parameter="main_words", text=(
-                f"main_words can be at most {SPRAM_ROWS} in its SPRAM, not {array.main_words}"))
-        return
-    if array.groups_max > device.resources.sprams:
-        name = _culprit(device, array, lambda of: of.groups_max)
-        who = f"{array.lanes} lanes" + (f" with {name}={array.quad}" if name == "quad" else "")
-        yield Problem(parameter=name, text=(
-            f"{who} need {array.groups_max} of its {device.resources.sprams} SPRAM blocks"))
-    if array.weight_rows > SPRAM_ROWS:
-        yield Problem(parameter="weight_rows", text=(
-            f"weight_rows can be at most {SPRAM_ROWS} in its SPRAM, not {array.weight_rows}"))
-    if SPRAM_BITS < weight_word(array).bits <= MULTIPLIER_BITS[device.multiplier] + DELTA_BITS:
-        yield Problem(parameter="weight_bits", text=(
-            f"weight_bits can be at most {SPRAM_BITS - DELTA_BITS} in its SPRAM, not "
-            f"{array.weight_bits}"))
-
-
-def _culprit(device: Device, array: Any, need: Callable[[Any], int]) -> str:
+def _culprit(device: Device, array: Array, need: Callable[[Array], int]) -> str:
     """Return the parameter without whose change from the device's own array least is needed; the
     lanes where none differs."""
     own = device.array
@@ -128,6 +100,6 @@ def _culprit(device: Device, array: Any, need: Callable[[Any], int]) -> str:
         except ValueError:              # parameters that only go together
             return 0
 
-    changed = [field.name for field in fields(array) if type(array) is type(own)
-               and getattr(array, field.name) != getattr(own, field.name)]
+    changed = [field.name for field in fields(array)
+               if getattr(array, field.name) != getattr(own, field.name)]
     return max(changed, key=saved, default="lanes")

@@ -44,7 +44,7 @@ _WAKE, _QUAD = b"\xab", (b"\x50", b"\x31\x02")
 _MIB = 1 << 20
 
 _ICEBREAKER = Target(
-    name="icebreaker", title="iCEBreaker", device=UP5K, package="sg48", weight_memory="spram",
+    name="icebreaker", title="iCEBreaker", device=UP5K, package="sg48", main_memory="spram",
     platform="amaranth_boards.icebreaker:ICEBreakerPlatform", crystal_mhz=12.0, clock_mhz=39.0,
     clock_step_mhz=3.0, leds=(("error", 0), ("saturated", 0), ("busy", 1)),
     loaders=(_ICE40, _ICEPROG),

@@ -1,4 +1,4 @@
-"""The second machine behind the host bus."""
+"""The machine behind the host bus."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ from amaranth.lib.wiring import Out
 from celosia_hw.flash.reader import FlashReader
 from celosia_hw.layouts import layout
 from celosia_hw.machine import Machine
-from celosia_hw.signatures import KEEPING_BUS, connect_members, flipped_members
-from celosia_spec.stream.array import CONTROL_BITS, ENTRY_WORDS, Array
-from celosia_spec.stream.memories import Space
-from celosia_spec.stream.registers import COUNTER_BITS, RUN, STATUS, Error, Register
+from celosia_hw.signatures import HOST_BUS, connect_members, flipped_members
+from celosia_spec.isa.array import CONTROL_BITS, ENTRY_WORDS, Array
+from celosia_spec.isa.memories import Space
+from celosia_spec.isa.registers import COUNTER_BITS, STATUS, Error, Register
 
 
 class HostedMachine(wiring.Component):
@@ -29,7 +29,7 @@ class HostedMachine(wiring.Component):
     Members
     -------
     mem_space, mem_address, mem_write, mem_wdata, mem_read, mem_rdata, mem_rvalid
-        Memories, see `celosia_spec.stream.memories.Space`. A write is a strobe with address and
+        Memories, see `celosia_spec.isa.memories.Space`. A write is a strobe with address and
         data, any cycle; its space stands from the cycle before it on. Space and address of a read
         hold from the cycle before the strobe ``mem_read`` until ``mem_rvalid``, a strobe that comes
         with the data, 3 cycles later. Of a word of main memory the first element is read first, and
@@ -38,9 +38,9 @@ class HostedMachine(wiring.Component):
         has 32 bits, the upper half of them where address + 4 is; an exponent has five.
     mem_keep, mem_kept
         Four elements that are kept: see `BitPort`. They stay until a read or a start.
-    start, start_first, start_last : In(1), In(8), In(8)
-        Strobe, while not busy: run the stream whose list of chunks begins in a word of main memory;
-        its number has ``start_first`` in the lower eight bits.    busy : Out(1), done : Out(1)
+    start, start_list : In(1), In(16)
+        Strobe, while not busy: run the stream whose list of chunks begins in this word of main
+        memory.    busy : Out(1), done : Out(1)
         From the cycle behind ``start`` until the one behind the machine's last. Strobe: that last
         one, unless the run was aborted or an error ended it. A start that is refused, see `Error`,
         is not followed by either.
@@ -59,7 +59,7 @@ class HostedMachine(wiring.Component):
         self.machine = Machine(array, mac=mac, main_memory=main_memory, reader=reader)
         self.of_flash = {name: member for name, member in self.machine.signature.members.items()
                          if name.startswith("flash_") or name in ("checking", "ready", "fault")}
-        super().__init__({**flipped_members(KEEPING_BUS), "done": Out(1),
+        super().__init__({**flipped_members(HOST_BUS), "done": Out(1),
                           **self.of_flash})
 
     def elaborate(self, platform: Any) -> Module:
@@ -79,7 +79,7 @@ class HostedMachine(wiring.Component):
         m.d.comb += [
             self.saturated.eq(machine.saturated), self.done.eq(self.busy & ~machine.busy & ~ends),
             machine.start.eq(self.start & ~refused), machine.stop.eq(stop),
-            machine.list.eq(Cat(self.start_first, self.start_last)[:RUN["list"].bits]),
+            machine.list.eq(self.start_list),
         ]
         with m.If((self.start & refused) | failed):
             m.d.sync += self.error.eq(Cat(fault, Const(1)))

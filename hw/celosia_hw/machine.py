@@ -1,4 +1,4 @@
-"""The second machine's core: control, fill, reading and output around main memory."""
+"""The machine's core: control, fill, reading and output around main memory."""
 
 from typing import Any
 
@@ -13,8 +13,8 @@ from celosia_hw.memory.main_memory import Access, MainMemory
 from celosia_hw.output.path import OUTPUT_PATHS
 from celosia_hw.stream.control_path import ControlPath
 from celosia_hw.stream.exponents import SLOT_BITS
-from celosia_spec.stream.array import CONTROL_BITS, ENTRY_BITS, Array
-from celosia_spec.stream.timing import MANTISSA
+from celosia_spec.isa.array import CONTROL_BITS, ENTRY_BITS, Array
+from celosia_spec.isa.timing import MANTISSA
 
 _STATUS = ("checking", "ready", "fault")
 

@@ -1,4 +1,4 @@
-"""The second machine on a serial line."""
+"""The machine on a serial line."""
 
 from typing import Any
 
@@ -9,8 +9,8 @@ from amaranth.lib.wiring import In, Out
 from celosia_hw.flash.reader import FlashReader
 from celosia_hw.host.serial_port import SerialPort
 from celosia_hw.hosted_machine import HostedMachine
-from celosia_hw.signatures import KEEPING_BUS, connect_members
-from celosia_spec.stream.array import Array
+from celosia_hw.signatures import HOST_BUS, connect_members
+from celosia_spec.isa.array import Array
 
 
 class SerialMachine(wiring.Component):
@@ -50,7 +50,7 @@ class SerialMachine(wiring.Component):
         m = Module()
         m.submodules.machine = machine = self.machine
         m.submodules.host = host = self.host
-        connect_members(m, host, machine, KEEPING_BUS)
+        connect_members(m, host, machine, HOST_BUS)
         connect_members(m, machine, self, self.pins)
         m.d.comb += [
             host.rx.eq(self.rx), self.tx.eq(host.tx),

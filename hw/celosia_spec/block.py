@@ -6,7 +6,7 @@ import numpy as np
 
 from celosia_spec.errors import ArgumentError
 from celosia_spec.inputs import real_array
-from celosia_spec.isa import EXPONENT_MAX, EXPONENT_MIN
+from celosia_spec.isa.numbers import EXPONENT_MAX, EXPONENT_MIN
 
 ROUNDINGS = {"nearest-even": np.rint, "zero": np.trunc, "up": np.ceil, "down": np.floor}
 """Roundings of x * 2^-s to a mantissa. The machine has nearest-even only."""

@@ -16,9 +16,7 @@ from celosia_spec.errors import CelosiaError
 from celosia_spec.files import read_file, replacing
 
 MAGIC = b"\x89CELO\r\n\x1a"
-VERSION = 4
-STREAM_VERSION = 5
-"""Version of files of the second machine's programs (`celosia.bands.file`)."""
+VERSION = 6
 MANIFEST = "manifest"
 """Name of the one JSON section; it is the first."""
 
@@ -34,8 +32,7 @@ SIZE_MAX = 256 << 20
 """Largest file that is read, bytes; the largest target's program takes a tenth."""
 
 
-def write(path: str | Path, manifest: dict, arrays: dict[str, np.ndarray],
-          version: int = VERSION) -> None:
+def write(path: str | Path, manifest: dict, arrays: dict[str, np.ndarray]) -> None:
     """Write ``manifest`` (JSON) and ``arrays`` to ``path``; the file appears whole or not at all.
 
     Array types: uint8, int16, int32, int64, uint32, float64; at most four axes. Names: at most 40
@@ -59,14 +56,14 @@ def write(path: str | Path, manifest: dict, arrays: dict[str, np.ndarray],
         table += _ENTRY.pack(name.encode(), code, len(shape), 0, zlib.crc32(data), *axes, offset,
                              len(data))
         offset += len(data)
-    head = _HEADER.pack(MAGIC, version, len(sections), offset) + table
+    head = _HEADER.pack(MAGIC, VERSION, len(sections), offset) + table
     with replacing(path) as file:
         file.write(head + _CRC.pack(zlib.crc32(head)))
         file.writelines(data for *_, data in sections)
 
 
-def read(path: str | Path, version: int = VERSION) -> tuple[dict, dict[str, np.ndarray]]:
-    """Return the manifest and the arrays of the file that :func:`write` made, of one version.
+def read(path: str | Path) -> tuple[dict, dict[str, np.ndarray]]:
+    """Return the manifest and the arrays of the file that :func:`write` made.
 
     CelosiaError names the file, the section and the way out where the file is foreign, of another
     version, cut, longer than it says, damaged anywhere, or not written as :func:`write` does;
@@ -75,7 +72,7 @@ def read(path: str | Path, version: int = VERSION) -> tuple[dict, dict[str, np.n
     path = Path(path)
     data = read_file(path, SIZE_MAX)
     manifest, arrays = None, {}
-    for index, entry in enumerate(_entries(path, data, version)):
+    for index, entry in enumerate(_entries(path, data)):
         name, code, axes, _, crc, *shape, offset, length = entry
         body = data[offset:offset + length]
         if zlib.crc32(body) != crc:
@@ -92,26 +89,16 @@ def read(path: str | Path, version: int = VERSION) -> tuple[dict, dict[str, np.n
     return manifest, arrays
 
 
-def version_of(path: str | Path) -> int | None:
-    """Return the version of a file, None where it is none of ours; errors as of `read`."""
-    data = read_file(Path(path), SIZE_MAX)
-    if len(data) < _HEADER.size or data[:len(MAGIC)] != MAGIC:
-        return None
-    version: int = _HEADER.unpack_from(data)[1]
-    return version
-
-
-def _entries(path: Path, data: bytes, wanted: int) -> list[tuple]:
+def _entries(path: Path, data: bytes) -> list[tuple]:
     """Return the checked section table: sections back to back, from the table to the file's end."""
     if data[:len(MAGIC)] != MAGIC:
         raise CelosiaError(f"{path}: not a Celosia program file; make one with `celosia compile`")
     if len(data) < _HEADER.size:
         raise _damaged(path, f"the header is cut after {len(data)} bytes")
     _, version, count, size = _HEADER.unpack_from(data)
-    if version != wanted:
-        raise CelosiaError(f"{path}: program file version {version}, this release reads {VERSION} "
-                           f"and {STREAM_VERSION}; compile the model again, or use the release "
-                           f"that wrote the file")
+    if version != VERSION:
+        raise CelosiaError(f"{path}: program file version {version}, this release reads {VERSION}; "
+                           f"compile the model again, or use the release that wrote the file")
     end = _HEADER.size + count * _ENTRY.size
     if count > _SECTIONS_MAX or len(data) < end + _CRC.size:
         raise _damaged(path, f"the section table of {count} sections is cut")

@@ -1,8 +1,8 @@
 """What follows a node's exact sums, and how a stored tensor gets its exponent (numerics, 3 and 4).
 
-Sum types: `celosia_sim.golden` and `celosia.emit` take them apart, with ``match`` that ends with
-``assert_never``; all others ask them (`Function`, `Rule`). The field ``kind`` tells the classes
-apart in a program file.
+Sum types: `celosia_sim.golden` takes them apart, with ``match`` that ends with ``assert_never``;
+all others ask them (`Function`, `Rule`). The field ``kind`` tells the classes apart in a program
+file.
 """
 
 import math
@@ -13,7 +13,7 @@ from pydantic import Field
 
 from celosia_spec.block import Format
 from celosia_spec.errors import ArgumentError
-from celosia_spec.isa import EXPONENT_MAX, EXPONENT_MIN
+from celosia_spec.isa.numbers import EXPONENT_MAX, EXPONENT_MIN
 
 
 class Function:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from celosia_spec.block import Format
-from celosia_spec.isa import EXPONENT_MIN, UNIT_MARGIN
+from celosia_spec.isa.numbers import EXPONENT_MIN, UNIT_MARGIN
 from celosia_spec.qgraph import QNode, row_magnitudes
 
 FAINT_BITS = 3

@@ -19,7 +19,7 @@ exponent above 15 has the largest exponent and significand; every reader clips i
 
 import numpy as np
 
-from celosia_spec.isa import EXPONENT_MAX, EXPONENT_MIN, SIGNIFICAND_BITS
+from celosia_spec.isa.numbers import EXPONENT_MAX, EXPONENT_MIN, SIGNIFICAND_BITS
 
 
 def to_odd(sums: np.ndarray, unit: np.ndarray | int, *, signed: bool) -> np.ndarray:

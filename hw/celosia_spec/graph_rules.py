@@ -2,7 +2,7 @@
 
 The compiler keeps these rules by construction; a program file may hold anything. All rules are
 checked in an order in which nothing is computed from a number before its range is known, so that
-the work of checking and of lowering is bounded by the array's memories.
+the work of checking and of compiling is bounded.
 """
 
 import math
@@ -12,24 +12,19 @@ from typing import Any
 import numpy as np
 
 from celosia_spec.block import Format
-from celosia_spec.epilogue import PLAIN, highest, rounded
+from celosia_spec.epilogue import highest, rounded
 from celosia_spec.faint_rows import bias_minima, unit_minima
-from celosia_spec.isa import (
+from celosia_spec.isa.array import Array
+from celosia_spec.isa.controls import PHASES_MAX
+from celosia_spec.isa.numbers import (
+    BIAS_UNITS,
     EXPONENT_MAX,
     EXPONENT_MIN,
     EXPONENT_SLOTS,
-    MEMORIES,
     OUTPUT_BITS,
-    PHASE_BITS,
-    ROW,
-    ArrayConfig,
-    Space,
-    memory_of,
+    WEIGHT_UNITS,
 )
-from celosia_spec.isa.fields import Field
 from celosia_spec.qgraph import (
-    Geometry,
-    NodeKind,
     QGraph,
     QNode,
     QTensor,
@@ -41,10 +36,14 @@ from celosia_spec.qgraph import (
 NAME_LENGTH = 1000
 """Most characters of a layer's or a tensor's name."""
 
+_BIAS_MAX = (1 << OUTPUT_BITS - 1) - 1
 _REMARKS_MAX, _REMARK_LENGTH = 8, 4 * NAME_LENGTH
 _AXES_MAX = 8
 _SIZE_MAX = 1 << 16
-"""Above every size, stride and dilation that an array can walk."""
+"""Above every size, stride and dilation that an array can walk, and above all kernel positions."""
+
+_ELEMENTS_MAX, _ROWS_MAX, _WEIGHTS_MAX = 1 << 18, 1 << 16, 1 << 23
+"""Above the elements of every map, and all rows and weights, that main memory and flash hold."""
 
 
 def check_name(what: str, name: str) -> None:
@@ -54,15 +53,14 @@ def check_name(what: str, name: str) -> None:
                          f"characters")
 
 
-def check_tensors(tensors: Iterable[QTensor], array: ArrayConfig, *, input: str, output: str,
-                  bits: int, static: bool) -> dict[str, QTensor]:
-    """Return the tensors by name; ValueError where one cannot be stored by ``array``.
+def check_tensors(tensors: Iterable[QTensor], *, input: str, output: str, bits: int,
+                  static: bool) -> dict[str, QTensor]:
+    """Return the tensors by name; ValueError where one cannot be stored.
 
     input, output : names of the network's.   bits : mantissa width of all but the output.
     static : whether all exponents are fixed.
     """
     found: dict[str, QTensor] = {}
-    largest = max(memory.depth(array) for memory in MEMORIES if memory.holds == "tensors")
     for tensor in tensors:
         name = tensor.name
         check_name("tensor", name)
@@ -70,8 +68,8 @@ def check_tensors(tensors: Iterable[QTensor], array: ArrayConfig, *, input: str,
             raise ValueError(f"tensor {name!r} stands twice")
         found[name] = tensor
         _within(name, "shape", tensor.shape, 1, _SIZE_MAX)
-        _within(name, "shape", [math.prod(tensor.shape)], 1, largest)
-        _within(name, "user_shape", tensor.user_shape, 1, largest)
+        _within(name, "shape", [math.prod(tensor.shape)], 1, _ELEMENTS_MAX)
+        _within(name, "user_shape", tensor.user_shape, 1, _ELEMENTS_MAX)
         if (len(tensor.user_shape) > _AXES_MAX
                 or math.prod(tensor.user_shape) != math.prod(tensor.shape)):
             raise ValueError(f"{name!r}: user_shape {tensor.user_shape} is not a shape of "
@@ -92,14 +90,13 @@ def check_tensors(tensors: Iterable[QTensor], array: ArrayConfig, *, input: str,
     return found
 
 
-def check_nodes(tensors: Mapping[str, QTensor], nodes: Iterable[Any], array: ArrayConfig, *,
+def check_nodes(tensors: Mapping[str, QTensor], nodes: Iterable[Any], array: Array, *,
                 input: str, output: str) -> None:
     """ValueError unless the nodes, in their order, make every tensor once from those before it.
 
     nodes : :class:`QNode`, or records with its fields but without arrays.
     """
     made, names = {input}, set()
-    readers: dict[str, list[Any]] = {}      # of each tensor by itself
     read: set[str] = set()
     if input not in tensors:
         raise ValueError(f"the input {input[:40]!r} is no tensor")
@@ -117,8 +114,6 @@ def check_nodes(tensors: Mapping[str, QTensor], nodes: Iterable[Any], array: Arr
                 raise ValueError(f"{node.name!r} reads {operand[:40]!r}, which no node before it "
                                  f"makes")
         _check_joined(tensors, node, input)
-        if not node.joins:
-            readers.setdefault(node.input, []).append(node)
         read |= {*node.inputs, node.epilogue.add} - {None}
         if node.output not in tensors or node.output in made:
             raise ValueError(f"{node.name!r} makes {node.output[:40]!r}, which is no tensor or "
@@ -129,9 +124,6 @@ def check_nodes(tensors: Mapping[str, QTensor], nodes: Iterable[Any], array: Arr
         raise ValueError(f"no node makes {min(set(tensors) - made)!r}")
     if output == input or made - read != {output}:
         raise ValueError("the output must be made and not read, and every other tensor be read")
-    for name, several in readers.items():
-        if len(several) > 1 and any(node.kind != NodeKind.COPY for node in several):
-            raise ValueError(f"{name!r} is read by several nodes that are no copies")
 
 
 def _check_joined(tensors: Mapping[str, QTensor], node: Any, input: str) -> None:
@@ -151,7 +143,7 @@ def _check_joined(tensors: Mapping[str, QTensor], node: Any, input: str) -> None
         raise ValueError(f"{name!r} keeps exponents, and reads several tensors, each with its own")
 
 
-def _check_shapes(tensors: Mapping[str, QTensor], node: Any, array: ArrayConfig) -> None:
+def _check_shapes(tensors: Mapping[str, QTensor], node: Any, array: Array) -> None:
     """ValueError unless a node's geometry leads from its input's shape to its output's."""
     name, geometry, add, pool = node.name, node.geometry, node.epilogue.add, node.epilogue.pool
     source, result = tensors[node.input], tensors[node.output]
@@ -163,17 +155,17 @@ def _check_shapes(tensors: Mapping[str, QTensor], node: Any, array: ArrayConfig)
     if any(tensors[other].shape[1:] != source.shape[1:] for other in node.inputs):
         raise ValueError(f"{name!r} reads maps of several sizes together")
     channels = sum(tensors[other].shape[0] for other in node.inputs)
-    _within(name, "padded input", [channels * math.prod(size)], 1,
-            memory_of(Space.BANKS).depth(array))
+    _within(name, "padded input", [channels * math.prod(size)], 1, _ELEMENTS_MAX)
     shape = geometry.positions(source.shape[1:])
     phases = 1
     if pool is not None:
         _within(name, "pool", (*pool.window, *pool.stride), 1, _SIZE_MAX)
         shape, phases = windows(shape, pool.window, pool.stride), math.prod(pool.window)
-    if (min(shape) < 1 or result.shape[1:] != shape or phases > 1 << PHASE_BITS
-            or phases * math.prod(geometry.kernel) > array.taps):
+    if min(shape) < 1 or result.shape[1:] != shape:
         raise ValueError(f"{name!r}: its geometry does not lead from {source.shape} to "
-                         f"{result.shape}, or needs more than {array.taps} taps")
+                         f"{result.shape}")
+    _within(name, "pool window", [phases], 1, PHASES_MAX)
+    _within(name, "kernel", [phases * math.prod(geometry.kernel)], 1, _SIZE_MAX)
     if add is not None and (keeps is not None or pool is not None
                             or tensors[add].shape != result.shape):
         raise ValueError(f"{name!r}: its residual operand {add!r} has not the shape of its sums, "
@@ -184,9 +176,6 @@ def _check_shapes(tensors: Mapping[str, QTensor], node: Any, array: ArrayConfig)
                          f"{node.output!r} differ")
     _check_sign(node, source, result)
     _check_activation(node, result, array)
-    if node.kind == NodeKind.COPY and not (
-            keeps is not None and geometry == Geometry(kernel=(1, 1)) and node.epilogue == PLAIN):
-        raise ValueError(f"{name!r} is called a copy and changes what it copies")
 
 
 def _check_sign(node: Any, source: QTensor, result: QTensor) -> None:
@@ -202,7 +191,7 @@ def _check_sign(node: Any, source: QTensor, result: QTensor) -> None:
                          f"{source.name!r} has none")
 
 
-def _check_activation(node: Any, result: QTensor, array: ArrayConfig) -> None:
+def _check_activation(node: Any, result: QTensor, array: Array) -> None:
     """ValueError unless a clamp's bound is a mantissa, and its tensor's exponent reaches it."""
     activation, rule = node.epilogue.activation, result.exponent
     if rounded(activation, Format(bits=array.activation_bits, signed=result.signed)) != activation:
@@ -225,25 +214,24 @@ def check_remarks(remarks: Sequence[str]) -> None:
                              f"characters")
 
 
-def check_weights(graph: QGraph, array: ArrayConfig) -> None:
+def check_weights(graph: QGraph) -> None:
     """ValueError unless all weights and biases fit their words, and no sum can overflow.
 
     The nodes' matrices must be in canonical form, and all shapes as :func:`check_nodes` wants them.
     """
-    for space, count in ((Space.WEIGHTS, sum(node.matrix.nnz for node in graph.nodes)),
-                         (Space.ROWS, sum(node.matrix.shape[0] for node in graph.nodes))):
-        memory = memory_of(space)
-        if count > memory.depth(array):
-            raise ValueError(f"it needs at least {count} words of {memory.name} memory, the array "
-                             f"has {memory.depth(array)}; {memory.way_out}")
+    for what, count, most in (
+            ("weights", sum(node.matrix.nnz for node in graph.nodes), _WEIGHTS_MAX),
+            ("rows", sum(node.matrix.shape[0] for node in graph.nodes), _ROWS_MAX)):
+        if count > most:
+            raise ValueError(f"{count} {what}, at most {most} can be stored")
     for node in graph.nodes:
         limit = (1 << graph.weight_bits - 1) - 1
         _within(node.name, "weights", node.matrix.data, -limit, limit)
         _within(node.name, "number of weights", [node.weights], max(node.matrix.nnz, 1),
                 math.prod(node.matrix.shape))
-        _within_field(node.name, node.sw, ROW["sw"])
-        _within_field(node.name, node.bias, ROW["bias"], symmetric=True)
-        _within_field(node.name, node.sb, ROW["sb"])
+        _within(node.name, "sw", node.sw, WEIGHT_UNITS[0], WEIGHT_UNITS[-1])
+        _within(node.name, "bias", node.bias, -_BIAS_MAX, _BIAS_MAX)
+        _within(node.name, "sb", node.sb, BIAS_UNITS[0], BIAS_UNITS[-1])
         _check_sums(graph, node)
         _check_raised(node)
         if graph.tensors[node.output].exponent.keeps is not None:
@@ -283,10 +271,6 @@ def _check_chosen(node: QNode) -> None:
     if (any((np.ldexp(total.astype(np.float64), node.sw) != 1).any() for total in ones)
             or node.bias.any()):
         raise ValueError(f"{node.name!r} keeps exponents, but a row of it is not one element")
-
-
-def _within_field(name: str, values: np.ndarray, field: Field, *, symmetric: bool = False) -> None:
-    _within(name, field.name, values, field.least + symmetric, field.most)
 
 
 def _within(name: str, what: str, values: Iterable[int], low: int, high: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from celosia_spec.errors import ArgumentError
-from celosia_spec.isa import EXPONENT_MAX
+from celosia_spec.isa.numbers import EXPONENT_MAX
 
 __all__ = ["LABELS_MAX", "LABEL_LENGTH", "Preprocessing"]
 

@@ -1,31 +1,14 @@
-"""A compiled program: memory images for one array, and where every tensor lies."""
+"""What users know of a compiled program."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-
-from celosia_spec.arrays import AnyArray
 from celosia_spec.host_layers import HostLayer, Scoring, host_remark, scoring
-from celosia_spec.isa import MEMORIES, ArrayConfig, Memory, Space
+from celosia_spec.isa.array import Array
 from celosia_spec.preprocessing import Preprocessing
 from celosia_spec.qgraph import QGraph, static_exponent
 from celosia_spec.steps import Steps, View
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Place:
-    """Where a stored tensor lies.
-
-    space     : Space.BANKS (mantissas), or Space.STORE for the network's output.
-    addresses : int64 (copies, C, H, W), host-bus address of every element in every copy.
-    written   : index of the descriptor that writes it; -1 for the network's input.
-    """
-
-    space: Space
-    addresses: np.ndarray
-    written: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,14 +19,16 @@ class Layer:
     weights, nonzeros  : all weights of the layer, and those that are stored.
     dense_macs, macs   : multiply-accumulates of the dense layer, and useful ones (weight not zero).
     predicted_cycles   : from the layer's first cycle to the next layer's.
-    bound_cycles       : max(macs / lanes, weight words / port words), rounded up.
+    bound_cycles       : max(macs / lanes, weights that are stored / most that an entry holds),
+                         rounded up.
     groups             : row groups the array is split into.
-    weight_words       : words of the weight stream, padding included.   padding : padding words.
+    weight_words       : weight words of its batches, padding included.   padding : padding words.
     raised_rows        : (row, bits) of the rows whose weights were made coarser by so much, so that
                          their bias fits (numerics, section 5).
-    weight_bytes       : weight words, row table and batch lengths, bytes.
-    lane_cycles        : where lanes x predicted_cycles went: useful, padding, idle, bubble, drain,
-                         normalise, load. Sums to lanes * predicted_cycles.
+    weight_bytes       : its entries of the stream, bytes: weights, heads, commands.
+    lane_cycles        : where lanes x predicted_cycles went: useful, idle, and what else cycles
+                         were spent on (`celosia_sim.clock.cycles.SPENT`). Sums to lanes *
+                         predicted_cycles.
     """
 
     name: str
@@ -75,7 +60,7 @@ class MemoryUse(NamedTuple):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Compiled(ABC):
-    """What users know of a program, whichever machine it is for.
+    """What users know of a program.
 
     target      : name of the target it was compiled for.   array : the array's parameters.
     exponents   : "dynamic" or "static".
@@ -86,7 +71,7 @@ class Compiled(ABC):
     """
 
     target: str
-    array: AnyArray
+    array: Array
     exponents: str
     graph: QGraph
     layers: tuple[Layer, ...]
@@ -109,17 +94,9 @@ class Compiled(ABC):
         """How full every memory is that a program fills."""
 
     @property
+    @abstractmethod
     def fullest(self) -> str:
         """Which memory is fullest, in words."""
-        use = max((use for use in self.memory_use if use.available),
-                  key=lambda use: use.used / use.available)
-        return f"{use.name}, {use.used:,} of {use.available:,}"
-
-    @property
-    def main_memory(self) -> dict | None:
-        """When most of the second machine's main memory is taken, and what flash brings, ready for
-        JSON; None of the first machine."""
-        return None
 
     @property
     def fits(self) -> bool:
@@ -152,35 +129,3 @@ class Compiled(ABC):
         return [{"name": t.name, "shape": t.user_shape, "exponent_min": t.exponent.least,
                  "exponent": static_exponent(tensors, t.name)} for t in tensors.values()
                 if not isinstance(t, View)]
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Program(Compiled):
-    """What one array needs to run one network.
-
-    images      : memory contents by space, uint32, from address 0: PROGRAM, WEIGHTS, ROWS, TAPS,
-                  WRITES.
-    descriptors : number of descriptors; ``descriptor_nodes[i]`` is the node that descriptor i runs.
-    slots       : exponent slot of each tensor.   places : where each stored tensor lies.
-    layers      : one entry a descriptor.
-    """
-
-    array: ArrayConfig
-    images: dict[Space, np.ndarray]
-    descriptors: int
-    slots: dict[str, int]
-    places: dict[str, Place]
-
-    @property
-    def memory_use(self) -> tuple[MemoryUse, ...]:
-        """How full every memory is that a program fills."""
-        return tuple(MemoryUse(memory.name, self._used(memory), memory.depth(self.array))
-                     for memory in MEMORIES if memory.holds != "state")
-
-    def _used(self, memory: Memory) -> int:
-        if memory.holds == "image":
-            return self.images[memory.space].size
-        if memory.holds == "exponents":
-            return 1 + max(self.slots.values(), default=-1)
-        return max((int(place.addresses.max()) + 1 for place in self.places.values()
-                    if place.space == memory.space and place.addresses.size), default=0)

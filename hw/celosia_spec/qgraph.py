@@ -13,7 +13,7 @@ from scipy.sparse import csr_array
 
 from celosia_spec.block import Format
 from celosia_spec.epilogue import PLAIN, Epilogue, Exponent
-from celosia_spec.isa import EXPONENT_MIN
+from celosia_spec.isa.numbers import EXPONENT_MIN
 
 
 class NodeKind(StrEnum):
@@ -24,8 +24,6 @@ class NodeKind(StrEnum):
     AVERAGE = "average"
     SELECT = "select"
     """Chooses elements of its input, whose block exponent its output keeps."""
-    COPY = "copy"
-    """Added by the compiler where a tensor has several readers."""
 
 
 @dataclass(frozen=True, kw_only=True)

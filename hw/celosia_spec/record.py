@@ -26,9 +26,9 @@ from celosia_spec.graph_rules import (
     check_weights,
 )
 from celosia_spec.host_layers import HostLayer, check_host, scoring
-from celosia_spec.isa import ACCUMULATORS, MANTISSA_BITS, MEMORIES, ArrayConfig
+from celosia_spec.isa.array import Array
+from celosia_spec.isa.numbers import ACCUMULATORS, MANTISSA_BITS
 from celosia_spec.preprocessing import Preprocessing
-from celosia_spec.program import Program
 from celosia_spec.qgraph import Geometry, NodeKind, QGraph, QNode, QTensor
 
 _ROW_FIELDS = ("sw", "bias", "sb")
@@ -62,7 +62,7 @@ class Network:
     """What everything else in the file follows from, apart from arrays."""
 
     target: str
-    array: ArrayConfig
+    array: Array
     array_hash: int
     exponents: str
     tensors: list[QTensor]
@@ -80,16 +80,6 @@ class Network:
 _SCALARS = [field.name for field in fields(_Node)]
 _ENTRIES = [field.name for field in fields(Network)]
 _NETWORK = TypeAdapter(Network)
-_ANY = TypeAdapter(Any)
-
-
-def save(program: Program, path: str | Path) -> None:
-    """Write ``program`` to ``path``; the file appears whole or not at all.
-
-    CelosiaError where the file cannot be written, or a name in the program could not be read back.
-    """
-    check_names(path, program.graph, program.host)
-    container.write(path, *sections(program))
 
 
 def check_names(path: str | Path, graph: QGraph, host: Sequence[HostLayer]) -> None:
@@ -100,23 +90,6 @@ def check_names(path: str | Path, graph: QGraph, host: Sequence[HostLayer]) -> N
             check_name("layer or tensor", name)
     except ValueError as problem:
         raise CelosiaError(f"{path}: {problem}; rename the layer in the model") from None
-
-
-def sections(program: Program) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return the manifest and the arrays of a program's file."""
-    network = network_entries(
-        program.graph, target=program.target, array=program.array, array_hash=program.array.hash,
-        exponents=program.exponents, host=program.host, preprocessing=program.preprocessing)
-    places = [{"tensor": name, "space": int(place.space), "written": place.written}
-              for name, place in program.places.items()]
-    manifest = network | _ANY.dump_python(
-        {"descriptors": program.descriptors, "slots": program.slots, "places": places,
-         "layers": list(program.layers)}, mode="json")
-    arrays = {f"image/{memory.name}": program.images[memory.space]
-              for memory in MEMORIES if memory.holds == "image"}
-    for index, place in enumerate(program.places.values()):
-        arrays[f"place/{index}"] = place.addresses
-    return manifest, arrays | graph_sections(program.graph)
 
 
 def network_entries(graph: QGraph, **others: Any) -> dict[str, Any]:
@@ -165,9 +138,8 @@ def graph_of(network: Network, arrays: dict[str, np.ndarray]) -> QGraph:
         raise ValueError(f"acc_bits must be {' or '.join(map(str, ACCUMULATORS))}")
     if network.exponents not in EXPONENTS:
         raise ValueError(f"exponents must be {' or '.join(EXPONENTS)}")
-    tensors = check_tensors(network.tensors, network.array, input=network.input,
-                            output=network.output, bits=network.activation_bits,
-                            static=network.exponents == STATIC)
+    tensors = check_tensors(network.tensors, input=network.input, output=network.output,
+                            bits=network.activation_bits, static=network.exponents == STATIC)
     check_nodes(tensors, network.nodes, network.array, input=network.input, output=network.output)
     check_remarks(network.remarks)
     for layer in network.host:
@@ -183,7 +155,7 @@ def graph_of(network: Network, arrays: dict[str, np.ndarray]) -> QGraph:
                     for index, record in enumerate(network.nodes)),
         weight_bits=network.weight_bits, activation_bits=network.activation_bits,
         acc_bits=network.acc_bits, remarks=network.remarks)
-    check_weights(graph, network.array)
+    check_weights(graph)
     return graph
 
 

@@ -1,6 +1,6 @@
-"""The second machine without time: it runs a stream word by word, as decision 16 defines it.
+"""The machine without time: it runs a stream word by word, as decision 16 defines it.
 
-It decodes what `celosia_spec.stream` says and shares nothing with what wrote the words; what
+It decodes what `celosia_spec.isa` says and shares nothing with what wrote the words; what
 elements of maps are, `celosia_spec.floats` defines.
 """
 
@@ -12,15 +12,8 @@ import numpy as np
 from celosia_sim.golden.requantise import clip, scale_rne
 from celosia_spec.errors import SimulationError
 from celosia_spec.floats import code, exponent_of, finish, to_odd
-from celosia_spec.isa import (
-    BLOCK,
-    EXPONENT_MAX,
-    EXPONENT_MIN,
-    EXPONENT_SLOTS,
-    SIGNIFICAND_BITS,
-)
-from celosia_spec.stream.array import ENTRY_WORDS, PIECE, Array
-from celosia_spec.stream.controls import (
+from celosia_spec.isa.array import ENTRY_WORDS, PIECE, Array
+from celosia_spec.isa.controls import (
     BATCH,
     COMMAND,
     COPIES,
@@ -28,12 +21,13 @@ from celosia_spec.stream.controls import (
     Op,
     head_words,
 )
-from celosia_spec.stream.fills import places
-from celosia_spec.stream.heads import unpack
-from celosia_spec.stream.image import UNIT_WORDS, Section
-from celosia_spec.stream.image import places as places_of
-from celosia_spec.stream.passes import code_weight
-from celosia_spec.stream.words import TILE_WORDS, WEIGHT, tap_word, tile_words
+from celosia_spec.isa.fills import places
+from celosia_spec.isa.heads import unpack
+from celosia_spec.isa.image import UNIT_WORDS, Section
+from celosia_spec.isa.image import places as places_of
+from celosia_spec.isa.numbers import EXPONENT_MAX, EXPONENT_MIN, EXPONENT_SLOTS, SIGNIFICAND_BITS
+from celosia_spec.isa.passes import code_weight
+from celosia_spec.isa.words import BLOCK, TILE_WORDS, WEIGHT, tap_word, tile_words
 
 
 @dataclass

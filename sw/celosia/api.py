@@ -43,8 +43,8 @@ def compile(model: Any, example_input: Any, *, target: str = "icebreaker", calib
                     earlier lines is kept. None computes the whole window.
     hop           : new lines that a step takes; None takes the fewest that are possible.
     preprocessing : how pixels become inputs and what outputs are called, to be stored with the
-                    program. Where it, or the calibration, says that inputs are never below 0, the
-                    second machine gives their mantissas no sign, and refuses inputs below 0.
+                    program. Where it, or the calibration, says that inputs are never below 0, their
+                    mantissas get no sign, and inputs below 0 are refused.
     dump_after    : name of a graph pass whose result is printed on stderr.
 
     ArgumentError where one of these settings cannot be, CelosiaError where there is no such target

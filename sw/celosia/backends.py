@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from celosia.extras import names_extra
-from celosia.program import CoreProgram, Program
+from celosia.program import Program
 from celosia.results import (
     Notice,
     Progress,
@@ -24,8 +24,8 @@ from celosia.results import (
 from celosia_spec.errors import CelosiaError, refusals
 
 if TYPE_CHECKING:
+    from celosia.bands.session import SimResult
     from celosia.stepwise import Stream
-    from celosia_boards.host.session import SimResult
 
 GOLDEN, SIMULATORS, BOARD = "golden", ("verilator", "icarus"), "board"
 CHUNK = 250
@@ -76,11 +76,10 @@ def stream(program: Program, backend: str = GOLDEN, *, stages: Stages | None = N
 
     CelosiaError where the program does not run in steps, or the backend is not there.
     """
-    from celosia.bands.file import StreamFile
     from celosia.stepwise import on_golden, on_machine
 
     check_backend(backend)
-    if program.steps is None or not isinstance(program, StreamFile):
+    if program.steps is None:
         raise CelosiaError("the program computes whole windows: run it with celosia.run, or "
                            "compile the model with stream='time'")
     if backend == GOLDEN:
@@ -141,35 +140,16 @@ def simulate(program: Program, images: np.ndarray, simulator: str, *, tensors: b
 
     ``saturated`` then also tells of the input, which the machine does not see.
     """
-    from celosia_sim.golden import input_saturated
-
-    result = _simulated(program, images, simulator, tensors=tensors, progress=progress,
-                        stages=stages)
-    return replace(result, saturated=result.saturated | input_saturated(program.graph, images))
-
-
-def _simulated(program: Program, images: np.ndarray, simulator: str, *, tensors: bool,
-               progress: Progress | None, stages: Stages | None) -> SimResult:
-    from celosia_boards.cache import unseen
-
-    if isinstance(program, CoreProgram):
-        from celosia_sim.golden import quantise_input
-        from celosia_sim.simulate import simulate as run_simulator
-
-        with refusals():
-            mantissa, exponent = quantise_input(program.graph, images)
-        return run_simulator(program, mantissa, exponent, simulator=simulator, tensors=tensors,
-                             progress=progress, stages=stages or unseen)
-
-    from celosia.bands.file import StreamFile
     from celosia.bands.session import run as run_stream
     from celosia.bands.simulate import simulated
+    from celosia_boards.cache import unseen
+    from celosia_sim.golden import input_saturated
 
-    assert isinstance(program, StreamFile)
     with refusals():
         execute = simulated(program.program, simulator=simulator, progress=progress,
                             stages=stages or unseen)
-        return run_stream(program.program, images, execute, tensors=tensors)
+        result = run_stream(program.program, images, execute, tensors=tensors)
+    return replace(result, saturated=result.saturated | input_saturated(program.graph, images))
 
 
 def _run_golden(program: Program, images: np.ndarray, progress: Progress | None) -> RunResult:
@@ -183,4 +163,4 @@ def _run_golden(program: Program, images: np.ndarray, progress: Progress | None)
         if progress:
             progress(min(start + CHUNK, len(images)), len(images))
     mantissa, exponent, saturated = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return from_parts(program, mantissa, exponent, saturated, None, None)
+    return from_parts(program, mantissa, exponent, saturated, None)

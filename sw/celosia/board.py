@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from celosia.board_programs import BoardProgram, board_program, session_of
-from celosia.program import CoreProgram, Program
+from celosia.board_programs import BoardProgram, board_program
+from celosia.program import Program
 from celosia.results import Notice, Progress, RunResult, Stages, as_images, result_of
 from celosia_boards.host.driver import Driver
 from celosia_boards.host.job import Job, Record
@@ -18,14 +18,13 @@ from celosia_boards.host.link import Line
 from celosia_boards.host.machine import Machine, Status
 from celosia_boards.host.requests import BLOCK_BYTES
 from celosia_boards.targets import target, targets
-from celosia_spec.arrays import AnyArray
 from celosia_spec.errors import CelosiaError
-from celosia_spec.isa import COUNTER_BITS, FORMAT_VERSION, Event, Space, array_hash
-from celosia_spec.stream.array import VERSION, Array, stream_hash
+from celosia_spec.isa.array import VERSION, Array, array_hash
+from celosia_spec.isa.registers import COUNTER_BITS
 
 if TYPE_CHECKING:
+    from celosia.bands.session import SimResult
     from celosia.stepwise import Stream
-    from celosia_boards.host.session import SimResult
 
 __all__ = ["Board", "Loaded", "Repeated", "connect", "loaded"]
 
@@ -122,7 +121,7 @@ class Board:
 
         Every answer is of the program that was loaded and of the input given, or an error is
         raised. A board that lost its program meanwhile gets it again (``on_notice``). ``cycles``
-        are counted by the board, ``layer_cycles`` is None.
+        are counted by the board.
         """
         result = self.simulate(x, progress=progress)
         other = np.flatnonzero(result.cycles != self.program.predicted_cycles)
@@ -131,11 +130,11 @@ class Board:
                 f"{self.name}: the board counts {int(result.cycles[other[0]]):,} cycles for image "
                 f"{other[0]}, time after time, where {self.program.predicted_cycles:,} were "
                 f"predicted; see in which layer: celosia compare --port {self.name}")
-        return replace(result_of(self.program, result), layer_cycles=None)
+        return result_of(self.program, result)
 
     def simulate(self, x: Any, *, tensors: bool = False,
                  progress: Progress | None = None) -> SimResult:
-        """Do what `celosia.backends.simulate` does, on the board; ``layer_cycles`` are zeros.
+        """Do what `celosia.backends.simulate` does, on the board.
 
         tensors : also run layer by layer and read every stored tensor.
         """
@@ -145,7 +144,7 @@ class Board:
         images = as_images(program, x)
         assert self._given is not None
 
-        def execute(job: Job, cycles: np.ndarray, exact: bool) -> Record:
+        def execute(job: Job, cycles: int, exact: bool) -> Record:
             return self._execute(job, cycles, progress, exact=exact)
 
         found = self._given.simulate(images, execute, tensors=tensors)
@@ -159,23 +158,22 @@ class Board:
         Every answer is of the program and of what was given to the stream, or an error is raised:
         a board that lost what it had kept is given again what the window reaches back to.
         """
-        from celosia.bands.file import StreamFile
         from celosia.bands.stepping import Stepping
         from celosia.stepwise import on_machine
 
         program, driver = self.program, self._driver
-        if program.steps is None or not isinstance(program, StreamFile):
+        if program.steps is None:
             raise CelosiaError(f"{self.name}: the program computes whole windows; give them to "
                                f"board.run, or compile the model with stream='time'")
         assert driver is not None
 
         def take(job: Job, step: int) -> Record:
-            cycles = np.array([program.step_cycles[step]])
+            cycles = program.step_cycles[step]
             record = self._execute(job, cycles)
-            counted = _whole(record.cycles, cycles[0])
+            counted = _whole(record.cycles, cycles)
             if (counted != cycles).any():
-                raise CelosiaError(f"{self.name}: the board counts {int(counted[0, 0]):,} cycles "
-                                   f"for a step, time after time, where {int(cycles[0]):,} were "
+                raise CelosiaError(f"{self.name}: the board counts {int(counted[0]):,} cycles "
+                                   f"for a step, time after time, where {cycles:,} were "
                                    f"predicted; build and flash the board again")
             return replace(record, cycles=counted)
 
@@ -187,36 +185,18 @@ class Board:
         program, given = self.program, self._given
         assert given is not None
 
-        def execute(job: Job, cycles: np.ndarray, exact: bool) -> Record:
+        def execute(job: Job, cycles: int, exact: bool) -> Record:
             return self._execute(job, cycles, exact=exact)
 
         ends = np.cumsum([layer.predicted_cycles for layer in program.layers])
         return _whole(given.count_to_each_end(execute), ends)
 
     def counters(self) -> dict[str, int]:
-        """Run an input of zeros once for each event that the machine counts, and return how often
-        each came: "cycle", "step", "bubble" and "normalise", see `celosia_spec.isa.Event`.
-
-        CelosiaError for the second machine, which counts cycles alone: what its cycles are spent on
-        is exact in ``lane_cycles`` of the program's layers.
-        """
-        program = self.program
-        if not isinstance(program, CoreProgram):
-            raise CelosiaError(f"{self.name}: the array of {program.target} counts cycles and no "
-                               f"other events; what they are spent on is told by celosia compile, "
-                               f"and by lane_cycles of program.layers")
-        shape = program.graph.tensors[program.graph.input].user_shape
-        blank = session_of(program, np.zeros((1, *shape), np.float32)).job
-        cycles = np.array([program.predicted_cycles])
-        at = np.array([[Space.REGISTERS, 0], [Space.REGISTERS, 1]], np.uint32)
-        found = {}
-        for event in sorted(Event, reverse=True):       # that of all cycles last: it is checked
-            select = np.full((1, len(at)), event, np.uint32)
-            job = replace(blank, input_at=np.concatenate([at, blank.input_at]),
-                          input_values=np.concatenate([select, blank.input_values], axis=1))
-            record = self._execute(job, cycles, exact=event is Event.CYCLE)
-            found[event.name.lower()] = int(record.cycles[0, 0])
-        return dict(reversed(found.items()))
+        """Run an input of zeros, and return what the machine counts: "cycle". What its cycles are
+        spent on is exact in ``lane_cycles`` of the program's layers."""
+        shape = self.program.graph.tensors[self.program.graph.input].user_shape
+        found = self.simulate(np.zeros((1, *shape), np.float32))
+        return {"cycle": int(found.cycles[0])}
 
     def repeat(self, seconds: float) -> Repeated:
         """Keep the array busy for some seconds, for whoever measures what it draws.
@@ -247,7 +227,7 @@ class Board:
                                f"first: board.load(program)")
         return self._program
 
-    def _execute(self, job: Job, cycles: np.ndarray, progress: Progress | None = None, *,
+    def _execute(self, job: Job, cycles: int, progress: Progress | None = None, *,
                  exact: bool = True) -> Record:
         assert self._driver is not None
         return self._driver.execute(job, cycles, progress, exact=exact)
@@ -295,12 +275,10 @@ def _holder(found: int) -> str:
     return f"that of {' or '.join(names)}{other}"
 
 
-def _hashes(array: AnyArray) -> dict[int, int]:
+def _hashes(array: Array) -> dict[int, int]:
     """Return the versions of the gateware that are known, by the hash that each has for an
     array."""
-    if isinstance(array, Array):
-        return {stream_hash(array, version): version for version in range(VERSION + _VERSIONS)}
-    return {array_hash(array, version): version for version in range(FORMAT_VERSION + _VERSIONS)}
+    return {array_hash(array, version): version for version in range(VERSION + _VERSIONS)}
 
 
 def _whole(counted: np.ndarray, about: np.ndarray | int) -> np.ndarray:

@@ -4,29 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cached_property, singledispatch
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from celosia.bands.file import StreamFile
-from celosia.board_memory import memory_words
-from celosia.program import CoreProgram, Program
+from celosia.program import Program
 from celosia_boards.host.driver import Probe
 from celosia_boards.host.job import Job, Record
 from celosia_spec.errors import CelosiaError, refusals
 from celosia_spec.floats import to_odd
+from celosia_spec.isa.array import ENTRY_WORDS
 from celosia_spec.qgraph import static_exponent
-from celosia_spec.stream.array import ENTRY_WORDS
 
 if TYPE_CHECKING:
-    from celosia_boards.host.session import Session, SimResult
+    from celosia.bands.session import SimResult
 
-__all__ = ["BoardProgram", "Execute", "board_program", "session_of"]
+__all__ = ["BoardProgram", "Execute", "board_program"]
 
-Execute = Callable[[Job, np.ndarray, bool], Record]
-"""Carries out a job whose runs take so many cycles, int64 (runs,), the first of them exactly that
-or not."""
+Execute = Callable[[Job, int, bool], Record]
+"""Carries out a job whose runs take so many cycles, exactly that or not."""
 
 _PROBES = 4
 """Inputs whose answers the loaded machine must know; one of them where the line damaged nothing."""
@@ -36,15 +33,15 @@ _SEED = 20
 class BoardProgram(Protocol):
     """One program.
 
-    setup : what loads it, uint32 (words, 3): space, address, value.   start : the two bytes that
-    start it, see `Job.runs`.   probe : known answers; None where there are none.
+    setup : what loads it, uint32 (words, 3): space, address, value.   start : word where its
+    list of chunks begins.   probe : known answers; None where there are none.
     """
 
     @property
     def setup(self) -> np.ndarray: ...
 
     @property
-    def start(self) -> tuple[int, int]: ...
+    def start(self) -> int: ...
 
     @property
     def probe(self) -> Probe | None: ...
@@ -59,60 +56,18 @@ class BoardProgram(Protocol):
         ...
 
 
-@singledispatch
 def board_program(program: Program) -> BoardProgram:
     """Return a program as a board is given it."""
-    raise TypeError(f"no program: {program!r}")
+    return _Windows(program) if program.steps is None else _Steps(program)
 
 
-def session_of(program: CoreProgram, images: np.ndarray, *, tensors: bool = False) -> Session:
-    """Return what is to be done for float32 images (N, ...)."""
-    from celosia_boards.host.session import Session
-    from celosia_sim.golden import quantise_input
+class _Windows:
+    """A whole window at a run. The list of chunks, which runs to single layers cut short, is
+    written again with the inputs of its probe."""
 
-    with refusals():
-        mantissa, exponent = quantise_input(program.graph, images)
-        return Session(program, mantissa, exponent, tensors=tensors)
-
-
-class _Core:
-    """Of the first machine."""
-
-    def __init__(self, program: CoreProgram) -> None:
-        self._program = program
-        self.start = 0, program.descriptors - 1
-
-    @cached_property
-    def setup(self) -> np.ndarray:
-        return memory_words(self._program)
-
-    @cached_property
-    def probe(self) -> Probe:
-        images = _images(self._program)
-        plan = session_of(self._program, images)
-        return _probe(self._program, images, plan.job, plan.decode)
-
-    def simulate(self, images: np.ndarray, execute: Execute, *, tensors: bool) -> SimResult:
-        program = self._program
-        plan = session_of(program, images, tensors=tensors)
-        ends = [layer.predicted_cycles for layer in program.layers] if tensors else []
-        return plan.decode(execute(plan.job, np.array([program.predicted_cycles, *ends]), True))
-
-    def count_to_each_end(self, execute: Execute) -> np.ndarray:
-        from celosia_boards.host.session import job_to_each_end
-
-        ends = np.cumsum([layer.predicted_cycles for layer in self._program.layers])
-        record = execute(job_to_each_end(self._program), ends[::-1], True)
-        return record.cycles[0][::-1]
-
-
-class _Stream:
-    """Of the second machine. The list of chunks, which runs to single layers cut short, is written
-    again with the inputs of its probe."""
-
-    def __init__(self, program: StreamFile) -> None:
+    def __init__(self, program: Program) -> None:
         self._file, self._program = program, program.program
-        self.start = self._program.list_at & 0xFF, self._program.list_at >> 8
+        self.start = self._program.list_at
 
     @cached_property
     def setup(self) -> np.ndarray:
@@ -136,7 +91,7 @@ class _Stream:
     def simulate(self, images: np.ndarray, execute: Execute, *, tensors: bool) -> SimResult:
         from celosia.bands.session import run
 
-        cycles, exact = np.array([self._file.predicted_cycles]), [True]
+        cycles, exact = self._file.predicted_cycles, [True]
 
         def carry_out(job: Job) -> Record:
             return execute(job, cycles, bool(exact and exact.pop()))
@@ -150,12 +105,12 @@ class _Stream:
     def count_to_each_end(self, execute: Execute) -> np.ndarray:
         from celosia.bands.session import count_to_each_end
 
-        whole = np.array([self._file.predicted_cycles])
+        whole = self._file.predicted_cycles
         return count_to_each_end(self._program, lambda job: execute(job, whole, False))
 
 
-class _Steps(_Stream):
-    """Of the second machine, a step of time at a run. The stream's last word is not loaded: there
+class _Steps(_Windows):
+    """A step of time at a run. The stream's last word is not loaded: there
     stands what tells that the machine has kept its memory (`celosia.bands.stepping`)."""
 
     @cached_property
@@ -246,13 +201,3 @@ def _probe(program: Program, images: np.ndarray, job: Job,
                 and np.array_equal(found.exponent, golden.exponents[output][:count]))
 
     return Probe(job=job, right=right, cycles=program.predicted_cycles)
-
-
-@board_program.register
-def _of_core(program: CoreProgram) -> BoardProgram:
-    return _Core(program)
-
-
-@board_program.register
-def _of_stream(program: StreamFile) -> BoardProgram:
-    return _Stream(program) if program.steps is None else _Steps(program)

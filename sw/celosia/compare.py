@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from celosia.bands.schedule import stream_schedule
 from celosia.densify import densify
-from celosia.program import CoreProgram, Program
+from celosia.program import Program
 from celosia_spec.errors import CelosiaError, refusals
+from celosia_spec.isa.array import MAIN_WORDS_MAX
 from celosia_spec.program import Layer
-from celosia_spec.stream.array import MAIN_WORDS_MAX, Array
 
 if TYPE_CHECKING:
     from celosia.board import Board
     from celosia.results import Stages
-
-_WEIGHT_ROWS_MAX = 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +49,7 @@ class Comparison:
 def compare(program: Program) -> Comparison:
     """Compile the program's graph with its zeros kept for the same lanes, and set it beside.
 
-    The dense weights may not fit the array's weight memory; the baseline gets a deeper one, which
-    changes no cycle.
+    The dense weights may not fit main memory; the baseline gets a deeper one.
     """
     dense = _dense(program)
     lanes = program.array.lanes
@@ -75,15 +73,6 @@ def compare(program: Program) -> Comparison:
 def _dense(program: Program) -> tuple[Layer, ...]:
     """Return the layers of the dense baseline, on an array with room for it."""
     graph = densify(program.graph)
-    if isinstance(program, CoreProgram):
-        from celosia.lower import lower
-
-        roomy = replace(program.array, weight_rows=_WEIGHT_ROWS_MAX)
-        return lower(graph, roomy, target=program.target, exponents=program.exponents).layers
-
-    from celosia.bands.schedule import stream_schedule
-
-    assert isinstance(program.array, Array)
     steps = None if program.steps is None else replace(program.steps, graph=graph)
     return stream_schedule(graph, replace(program.array, main_words=MAIN_WORDS_MAX), steps).layers
 
@@ -130,24 +119,16 @@ def simulated_layers(program: Program,
     """Return, int64 (layers,) each, the cycles of every layer as the Verilog takes them, and those
     from the start to its end where nothing follows it.
 
-    The first machine tells in each cycle at which layer it is. The second does not, but runs to a
-    layer's end are predicted, too: a layer takes what is predicted of it, and as many cycles more
-    as the run to its end takes more, beside the run to the end of the layer before.
+    The machine does not tell at which layer it is, but runs to a layer's end are predicted, too: a
+    layer takes what is predicted of it, and as many cycles more as the run to its end takes more,
+    beside the run to the end of the layer before.
     """
-    from celosia_boards.cache import unseen
-
-    stages = stages or unseen
-    if isinstance(program, CoreProgram):
-        from celosia_sim.simulate import count_to_each_end
-
-        return count_to_each_end(program, stages=stages)
-
-    from celosia.bands.file import StreamFile
     from celosia.bands.session import count_to_each_end as count_stream
     from celosia.bands.session import ends as predicted_ends
     from celosia.bands.simulate import simulated
+    from celosia_boards.cache import unseen
 
-    assert isinstance(program, StreamFile)
+    stages = stages or unseen
     with refusals():
         ends = count_stream(program.program, simulated(program.program, stages=stages))
     stages("counting what runs to each layer take", 0, 0)

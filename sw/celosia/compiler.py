@@ -9,24 +9,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from celosia.graph import Graph
-from celosia.program import Program
 from celosia_boards.arrays import array_for, widest_accumulators
 from celosia_boards.targets import target as find_target
-from celosia_spec.arrays import AnyArray
 from celosia_spec.epilogue import DYNAMIC, STATIC, check_exponents
-from celosia_spec.errors import ArgumentError, CelosiaError, FitError, refusals
-from celosia_spec.isa import ACCUMULATORS, MANTISSA_BITS
+from celosia_spec.errors import ArgumentError, FitError, refusals
+from celosia_spec.isa.array import Array
+from celosia_spec.isa.numbers import ACCUMULATORS, MANTISSA_BITS
 from celosia_spec.qgraph import QGraph
-from celosia_spec.stream.array import Array
 
 if TYPE_CHECKING:
-    from celosia.bands.schedule import StreamSchedule
+    from celosia.bands.schedule import Outcome, StreamSchedule
+    from celosia.program import Program
     from celosia.quantise import Begun
-    from celosia.schedule.schedule import Schedule
-    from celosia.schedule.shortages import Outcome
     from celosia_spec.steps import Steps
-
-    AnySchedule = Schedule | StreamSchedule
 
 TIME = "time"
 """The one way to run a network in steps."""
@@ -37,7 +32,7 @@ class Compiler:
     """How to compile, every field as `celosia.compile` has it; and the stages of it: `graph`,
     `quantised`, `schedule`, `program`. Each takes what the one before returned.
 
-    unsigned_input : inputs are never below 0; the second machine's mantissas have no sign then.
+    unsigned_input : inputs are never below 0; their mantissas have no sign then.
     """
 
     target: str = "icebreaker"
@@ -70,13 +65,13 @@ class Compiler:
             if not isinstance(bits, int) or bits not in MANTISSA_BITS:
                 raise ArgumentError(f"{name} must be {MANTISSA_BITS[0]} to {MANTISSA_BITS[-1]}, "
                                     f"not {bits!r}")
-        array = self.array()
-        self._check_stream(array)
+        self.array()
+        self._check_stream()
         if self.exponents == STATIC and not calibrated:
             raise ArgumentError("static exponents need calibration inputs: give calibration an "
                                 "array (N, C, H, W) or (N, F), or use exponents='dynamic'")
 
-    def _check_stream(self, array: AnyArray) -> None:
+    def _check_stream(self) -> None:
         if self.stream is None:
             if self.hop is not None:
                 raise ArgumentError("hop is the lines of a step of time, and there are none: give "
@@ -88,10 +83,6 @@ class Compiler:
             raise ArgumentError("stream='time' keeps lines from step to step, and dynamic "
                                 "exponents are found for each window anew: give "
                                 "exponents='static' and calibration inputs")
-        if not isinstance(array, Array):
-            raise CelosiaError(f"stream='time' runs on the second machine, and {self.target} "
-                               f"carries the first; choose another target (celosia targets), or "
-                               f"leave stream out")
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -99,7 +90,7 @@ class Compiler:
         return {field.name: getattr(self, field.name) for field in fields(self)
                 if field.name != "unsigned_input"}
 
-    def array(self) -> AnyArray:
+    def array(self) -> Array:
         """Return the array before its accumulators are known; CelosiaError where the target cannot
         hold it."""
         with refusals():
@@ -145,26 +136,19 @@ class Compiler:
         """
         from celosia.quantise import quantise
 
-        second = isinstance(self.array(), Array)
         return quantise(graph, calibration=samples, exponents=self.exponents, acc_bits=acc_bits,
                         weight_bits=self.weight_bits, activation_bits=self.activation_bits,
                         widest=self.accumulators()[-1], sparse=self.sparse, begun=begun,
-                        unsigned=second, unsigned_input=second and self.unsigned_input,
-                        codes=second)
+                        unsigned_input=self.unsigned_input)
 
-    def schedule(self, graph: QGraph) -> "AnySchedule":
-        """Return how the array runs a quantised graph, as if it had room for all weights and tables
+    def schedule(self, graph: QGraph) -> "StreamSchedule":
+        """Return how the array runs a quantised graph, as if it had room for all weights and maps
         (`refusals`); FitError where it can run it in no way."""
+        from celosia.bands.schedule import schedule_with_room
+
         array = self._array_of(graph)
-        self._check_stream(array)
-        if isinstance(array, Array):
-            from celosia.bands.schedule import schedule_with_room
-
-            return schedule_with_room(graph, array, self.steps(graph))
-
-        from celosia.schedule.scheduling import schedule
-
-        return schedule(graph, array)
+        self._check_stream()
+        return schedule_with_room(graph, array, self.steps(graph))
 
     def steps(self, graph: QGraph) -> "Steps | None":
         """Return a quantised graph in steps of time, if that is asked for; CompileError where it
@@ -173,12 +157,12 @@ class Compiler:
 
         return None if self.stream is None else steps(graph, self.hop)
 
-    def refusals(self, found: "AnySchedule") -> Iterator[FitError]:
+    def refusals(self, found: "StreamSchedule") -> Iterator[FitError]:
         """Everything of a schedule that the target has no room for."""
         yield from self._too_wide(found.array)
         yield from found.refusals(self.target)
 
-    def fitting(self, graph: QGraph) -> "AnySchedule":
+    def fitting(self, graph: QGraph) -> "StreamSchedule":
         """Return the schedule; FitError where the target does not take the graph."""
         for refusal in self._too_wide(self._array_of(graph)):
             raise refusal
@@ -187,40 +171,33 @@ class Compiler:
             raise refusal
         return found
 
-    def program(self, graph: QGraph) -> Program:
+    def program(self, graph: QGraph) -> "Program":
         """Return the program; FitError where the target does not take the graph."""
-        from celosia.bands.file import stream_file
-        from celosia.bands.schedule import StreamSchedule
-        from celosia.emit.program import emit
+        from celosia.program import program_of
 
-        found = self.fitting(graph)
-        if isinstance(found, StreamSchedule):
-            return stream_file(found, target=self.target, exponents=self.exponents)
-        return emit(found, target=self.target, exponents=self.exponents)
+        return program_of(self.fitting(graph), target=self.target, exponents=self.exponents)
 
     def attempt(self, graph: QGraph) -> "Outcome":
         """Return the schedule, or everything that is in the way."""
-        from celosia.bands import schedule as bands
-        from celosia.schedule.shortages import Outcome, attempt
+        from celosia.bands.schedule import Outcome, attempt
 
         try:
             array = self._array_of(graph)
         except FitError as refusal:
             return Outcome(schedule=None, refusals=(refusal,))
-        outcome = (bands.attempt(graph, array, self.steps(graph)) if isinstance(array, Array) else
-                   attempt(graph, array, self.target))
+        outcome = attempt(graph, array, self.steps(graph))
         if refusals := tuple(self._too_wide(array)):
             outcome = replace(outcome, schedule=None, refusals=refusals + outcome.refusals)
         return replace(outcome, remarks=graph.remarks)
 
-    def _array_of(self, graph: QGraph) -> AnyArray:
+    def _array_of(self, graph: QGraph) -> Array:
         """Return the array with the accumulators of a graph; FitError where there is none."""
         try:
             return replace(self.array(), acc_bits=graph.acc_bits)
         except ValueError as problem:
             raise self._no_sums(graph.acc_bits, str(problem)) from None
 
-    def _too_wide(self, array: AnyArray) -> Iterator[FitError]:
+    def _too_wide(self, array: Array) -> Iterator[FitError]:
         """A refusal where an array's accumulators are too wide for the target."""
         if problems := find_target(self.target).check(array):
             yield self._no_sums(array.acc_bits, str(problems[0]))

@@ -13,7 +13,7 @@ import numpy as np
 
 from celosia.graph import Conv, Graph
 from celosia.weight_matrix import row_parts
-from celosia_spec.isa import EXPONENT_MIN
+from celosia_spec.isa.numbers import EXPONENT_MIN
 
 USUAL_DEVIATION = 0.5
 """Of inputs that were normalised, or are pictures in [0, 1]: mostly it is that or more."""

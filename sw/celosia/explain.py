@@ -1,181 +1,320 @@
-"""What the machine will do with a program, in words: read back out of the memory images."""
+"""What the machine will do with a program, in words: read back out of its stream."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
-import numpy as np
-
-from celosia.disassembly import LayerWords, layer_words
-from celosia_spec.isa import DESCRIPTOR, DESCRIPTOR_WORDS, Space, memory_of
-from celosia_spec.program import Place, Program
-
-
-@dataclass(frozen=True, kw_only=True)
-class Region:
-    """Some addresses of a memory.
-
-    memory      : its name.   holds : what stands there.   first, last : addresses, both of it.
-    depth       : addresses that a program may use.
-    """
-
-    memory: str
-    holds: str
-    first: int
-    last: int
-    depth: int
+from celosia.bands.disassembly import Batch, Command, LayerWords, layer_words
+from celosia.bands.lives import Life
+from celosia.bands.occupancy import Kind, Piece, section_piece
+from celosia.bands.program import StreamProgram
+from celosia.bands.report import spent
+from celosia.program import Program
+from celosia_spec.isa.array import ENTRY_WORDS
+from celosia_spec.isa.controls import LAYER, Op
+from celosia_spec.isa.fills import accesses, run
+from celosia_spec.isa.image import UNIT_WORDS, Section
+from celosia_spec.isa.image import places as image_places
+from celosia_spec.isa.words import TILE_WORDS
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One field of a descriptor: index of its word, lowest bit there, value, and what it says."""
+    """A command, or batches that follow each other.
 
-    word: int
-    low: int
-    bits: int
-    name: str
-    value: int
-    about: str
+    entry : word of main memory in which it begins.   op : its name.   fields : of its record.
+    says  : the same in a sentence.
+    """
+
+    entry: int
+    op: str
+    fields: dict[str, int]
+    says: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerExplained:
     """A layer as the machine meets it.
 
-    groups, lanes     : row groups, and lanes of each.
-    batches, tiles, windows, passes : of the layer; a pass is one of each.
-    steps, waits      : of a pass of each batch, cycles.
-    issued, waited    : of all passes.
-    weights, padding  : weight words that hold a weight, and those that hold none; copies once.
-    descriptor        : every field.   does : the same in sentences.
-    regions           : where its words stand.
+    groups, lanes   : row groups, and lanes of each.   windows : passes of a tile.
+    bands, tiles    : of the layer; each band's tiles are computed one after the other.
+    batches, parts  : of rows, as they stand in memory; further parts of those that were cut.
+    runs            : batches as often as bands read them.   passes : a tile and window each.
+    fills, filled   : records, and the accesses to main memory that they need.
+    weights, padding : weights that entries hold, and room in them for more.
+    taps            : words of the tap table.   tile_table : tiles in the tile table.
+    entries, fetched : entries as they stand in memory, and as often as they are fetched.
+    copied          : whether they come from flash.
+    spent           : cycles by `celosia_sim.clock.cycles.SPENT`.
+    lines           : its commands, one by one.
     """
 
     name: str
     kind: str
     groups: int
     lanes: int
-    batches: int
-    tiles: int
     windows: int
+    bands: int
+    tiles: int
+    batches: int
+    parts: int
+    runs: int
     passes: int
-    steps: tuple[int, ...]
-    waits: tuple[int, ...]
-    issued: int
-    waited: int
+    fills: int
+    filled: int
     weights: int
     padding: int
-    descriptor: tuple[Line, ...]
-    does: tuple[str, ...]
-    regions: tuple[Region, ...]
+    taps: int
+    tile_table: int
+    entries: int
+    fetched: int
+    copied: bool
+    spent: dict[str, int]
+    lines: tuple[Line, ...]
 
 
-def explain(program: Program) -> list[LayerExplained]:
-    """Return what each descriptor of a program makes the machine do."""
-    return [_layer(program, number, words) for number, words in enumerate(layer_words(program))]
+def explain(program: Program) -> tuple[list[LayerExplained], list[Piece]]:
+    """Return what each layer makes the machine do, and what lies in main memory meanwhile."""
+    words = layer_words(program.program)
+    found = pieces_told(program.program, words)
+    return [_layer(program, at, own, found) for at, own in enumerate(words)], found
 
 
-def memory_map(program: Program, layers: list[LayerExplained]) -> list[Region]:
-    """Return where everything stands, memory by memory: words of the layers, then tensors."""
-    found = [region for layer in layers for region in layer.regions]
-    for name, place in program.places.items():
-        if place.addresses.size:
-            found.append(_region(program, place.space, f"{name}, {_made(program, place)}",
-                                 place.addresses))
-    found.append(_region(program, Space.EXPONENTS, "block exponents of all tensors",
-                         np.array(list(program.slots.values()))))
-    return sorted(found, key=lambda region: (Space[region.memory.upper()], region.first))
+# Main memory
+
+def pieces_told(stream: StreamProgram, words: Sequence[LayerWords]) -> list[Piece]:
+    """Return what lies in main memory: maps where heads say that rows are written, from there to
+    the last layer that reads their exponents. The input is where the host puts it."""
+    graph = stream.graph
+    held = {stream.slots[graph.input]: graph.input}
+    place = stream.places[graph.input]
+    begins = {graph.input: (place.word, place.words, -1)}
+    dies = {graph.input: -1}
+    for at, own in enumerate(words):
+        *others, last = [item for item in own.items if isinstance(item, Command)]
+        for item in others:
+            for slot in _read(item):
+                if slot in held:
+                    dies[held[slot]] = at
+            if item.op == Op.JOIN:
+                held.pop(item.fields["slot"], None)
+        name = graph.nodes[at].output
+        held[last.fields["slot"]] = name
+        begins[name] = *_written(own, stream.array.lanes), at
+        dies[name] = at
+    dies[graph.output] = len(words)
+    return [
+        Piece(kind=Kind.STREAM, name="stream", first=0, words=len(stream.entries),
+              life=Life(-1, len(words))),
+        *(Piece(kind=Kind.MAP, name=name, first=first, words=count, life=Life(born, dies[name]))
+          for name, (first, count, born) in begins.items()),
+        *_sections(stream, words)]
 
 
-def _made(program: Program, place: Place) -> str:
-    return "the input" if place.written < 0 else f"of {program.graph.nodes[place.written].name}"
+def _read(command: Command) -> Iterator[int]:
+    """Yield the slots of exponents that a command reads."""
+    fields = command.fields
+    if command.op == Op.JOIN:
+        yield from (fields["first"], fields["second"])
+    elif command.op == Op.LAYER:
+        yield fields["in_slot"]
+        if fields["residual"]:
+            yield fields["residual_slot"]
 
 
-def _region(program: Program, space: Space, holds: str, addresses: np.ndarray) -> Region:
-    memory = memory_of(space)
-    return Region(memory=memory.name, holds=holds, first=int(addresses.min()),
-                  last=int(addresses.max()), depth=memory.depth(program.array))
+def _written(own: LayerWords, lanes: int) -> tuple[int, int]:
+    """Return the first word that a layer's rows are written to, and how many words."""
+    first, end, position, count = 1 << 32, 0, 0, 0
+    wide, every, tiles = own.layer["wide"], (1 << lanes // own.groups) - 1, own.table(Op.TILES)
+    for item in own.items:
+        if isinstance(item, Batch):
+            for head in item.heads:
+                if head["real"]:
+                    row = head["word"] * ENTRY_WORDS + head["element"] + position
+                    first, end = min(first, row), max(end, row + count)
+        elif item.op == Op.BAND:
+            position, place = item.fields["position"], item.fields["tile"] + TILE_WORDS - 1
+            written = tiles[place:place + (item.fields["last_tile"] + 1) * TILE_WORDS:TILE_WORDS]
+            count = sum((tile & every).bit_count() for tile in written) << wide
+    return first // ENTRY_WORDS, -(-end // ENTRY_WORDS) - first // ENTRY_WORDS
 
 
-def _layer(program: Program, number: int, words: LayerWords) -> LayerExplained:
-    fields, node = words.fields, program.graph.nodes[number]
-    held = int(np.count_nonzero(words.mantissas))
-    lines = tuple(
-        Line(word=word, low=low, bits=field.bits, name=field.name, value=fields[field.name],
-             about=field.about)
-        for field in DESCRIPTOR.fields for word, low in [DESCRIPTOR.places[field.name]])
+def _sections(stream: StreamProgram, words: Sequence[LayerWords]) -> Iterator[Piece]:
+    """Yield what is copied from flash for each layer, until the layer whose entries stand there."""
+    image = dict(zip(image_places(stream.sections), stream.sections, strict=True))
+    found: dict[int, list[Section]] = {}
+    born: dict[int, int] = {}
+    for at, own in enumerate(words):
+        for copy in own.commands(Op.COPY):
+            unit, more = copy.fields["unit"], True
+            while more:
+                section = image[unit]
+                there = range(section.first * UNIT_WORDS,
+                              (section.first + section.units) * UNIT_WORDS)
+                reads = next(layer for layer in range(at, len(words)) if any(
+                    piece.start in there for piece in words[layer].taken))
+                found.setdefault(reads, []).append(section)
+                born.setdefault(reads, at)
+                unit, more = unit + section.units + 1, section.more
+    for reads, sections in found.items():
+        yield section_piece(stream.graph.nodes[reads].name, sections, Life(born[reads], reads))
+
+
+# Layers
+
+def _layer(program: Program, at: int, own: LayerWords, found: Sequence[Piece]) -> LayerExplained:
+    reported, bands, fills = program.layers[at], own.bands, own.commands(Op.FILL)
+    kept = own.kept
+    weights = sum(batch.weights for batch in kept)
+    tiles, passes = 0, 0
+    for item in own.items:
+        if isinstance(item, Batch):
+            passes += tiles * own.windows * (not item.fields["joins"])
+        elif item.op == Op.BAND:
+            tiles = item.fields["last_tile"] + 1
+    words = set().union(*own.taken)
     return LayerExplained(
-        name=node.name, kind=node.kind, groups=words.groups, lanes=words.size,
-        batches=words.batches, tiles=words.tiles, windows=words.windows, passes=words.passes,
-        steps=tuple(words.steps.tolist()), waits=tuple(words.waits.tolist()),
-        issued=words.issued, waited=words.waited, weights=held,
-        padding=words.mantissas.size - held, descriptor=lines,
-        does=tuple(_sentences(program, words)),
-        regions=tuple(_regions(program, number, node.name, words)))
+        name=reported.name, kind=str(reported.kind), groups=own.groups,
+        lanes=program.lanes // own.groups, windows=own.windows, bands=len(bands),
+        tiles=sum(band.fields["last_tile"] + 1 for band in bands),
+        batches=sum(not batch.fields["joins"] for batch in kept),
+        parts=sum(batch.fields["joins"] for batch in kept),
+        runs=sum(not batch.fields["joins"] for batch in own.batches), passes=passes,
+        fills=len(fills), filled=sum(accesses(fill.fields, own.array) for fill in fills),
+        weights=weights,
+        padding=sum(batch.fields["steps"] for batch in kept) * own.groups - weights,
+        taps=len(own.table(Op.TAPS)), tile_table=len(own.table(Op.TILES)) // TILE_WORDS,
+        entries=own.entries, fetched=sum(map(len, own.taken)),
+        copied=any(piece.kind == Kind.SECTION and piece.first in words and piece.life.dies == at
+                   for piece in found),
+        spent=spent(reported, program.lanes), lines=tuple(_lines(at, own, found)))
 
 
-def _regions(program: Program, number: int, name: str, words: LayerWords) -> Iterator[Region]:
-    """Where a layer's words stand."""
-    fields, begin = words.fields, number * DESCRIPTOR_WORDS
-    places = [
-        (Space.PROGRAM, "descriptor", begin + np.arange(DESCRIPTOR_WORDS)),
-        (Space.PROGRAM, "batch words", fields["length_base"] + np.arange(words.batches)),
-        (Space.WEIGHTS, "weights", fields["weight_base"] * program.array.groups_max
-         + np.arange(words.words)),
-        (Space.ROWS, "rows", fields["row_base"] + np.arange(words.batches * words.groups)),
-        (Space.TAPS, "taps", words.entries),
-        (Space.WRITES, "writes", fields["write_base"] + np.arange(words.writes))]
-    for space, what, addresses in places:
-        if addresses.size:
-            yield _region(program, space, f"{name}: {what}", addresses)
+# Commands
+
+def _lines(at: int, own: LayerWords, found: Sequence[Piece]) -> Iterator[Line]:
+    closing, bands = own.items[-1], own.bands
+    for batches, items in groupby(own.items, key=lambda item: isinstance(item, Batch)):
+        if batches:
+            yield _run([item for item in items if isinstance(item, Batch)])
+            continue
+        for item in items:
+            assert isinstance(item, Command)
+            if item is closing:
+                says = _closed(item, own, found, at)
+            elif item.op == Op.BAND and item not in bands:
+                says = "the batch goes on with the next page of the input"
+            else:
+                says = _SAYS[item.op](item, own, found, at)
+            yield Line(entry=item.entry, op=item.op.name.lower(), fields=item.fields, says=says)
 
 
-def _sentences(program: Program, words: LayerWords) -> Iterator[str]:
-    """A layer's descriptor in sentences."""
-    fields, tensor = words.fields, {slot: name for name, slot in program.slots.items()}
-    yield (f"{_count(words.groups, 'row group')} of {words.size} lanes: "
-           f"{_count(words.batches, 'batch', 'batches')} of a row a group, "
-           f"{_count(words.tiles, 'tile')} of {words.size} positions for the {words.positions} of "
-           f"each row, {_count(words.windows, 'pool window')}: {words.passes:,} passes.")
-    yield (f"A pass takes {_range(words.steps)} steps, {words.issued:,} in all; passes wait "
-           f"{words.waited:,} cycles, so that sums never leave too early.")
-    yield (f"It reads {tensor[fields['input_slot']]} in the banks from row {fields['in_base']}, "
-           f"{_count(fields['in_channels'], 'row')} a position group, lines of "
-           f"{_count(fields['line'], 'position')}.")
-    if fields["clear_rows"]:
-        yield (f"Bank rows from {fields['clear_base']} on are cleared before, "
-               f"{fields['clear_rows']} of them.")
-    if fields["residual_read"]:
-        yield (f"It adds {tensor[fields['residual_slot']]}, from beat {fields['residual_from']} of "
-               f"the residual store.")
-    what = "; ".join(field.about for field in DESCRIPTOR.fields
-                     if field.name not in _SAID and field.bits == 1 and fields[field.name])
-    if what:
-        yield f"{what[0].upper()}{what[1:]}."
-    output = tensor[fields["output_slot"]]
-    if fields["keep"]:
+def _run(batches: list[Batch]) -> Line:
+    """Return the line of batches that follow each other."""
+    steps = [batch.fields["steps"] for batch in batches]
+    fields = {"batches": sum(not batch.fields["joins"] for batch in batches),
+              "parts": sum(batch.fields["joins"] for batch in batches),
+              "dense": sum(batch.fields["dense"] for batch in batches),
+              "rows": sum(head["real"] for batch in batches for head in batch.heads),
+              "steps": sum(steps), "weights": sum(batch.weights for batch in batches)}
+    begun = (f"{count(fields['batches'], 'batch', 'batches')} of {count(fields['rows'], 'row')}"
+             if fields["batches"] else "of the same batch")
+    says = (f"{begun}, {span(steps)} steps a pass, {count(fields['weights'], 'weight')}")
+    if fields["parts"]:
+        says += f", in {count(len(batches), 'part')}"
+    if fields["dense"]:
+        says += f", {'all' if fields['dense'] == len(batches) else fields['dense']} of them dense"
+    return Line(entry=batches[0].entry, op="batch", fields=fields, says=says)
+
+
+def _named(found: Sequence[Piece], at: int, word: int) -> str:
+    """Return what lies in a word while a layer runs."""
+    return next((piece.name for piece in found if piece.there(at)
+                 and piece.first <= word < piece.first + piece.words), "nothing")
+
+
+def _copy(command: Command, own: LayerWords, found: Sequence[Piece], at: int) -> str:
+    begun = [piece for piece in found if piece.kind == Kind.SECTION and piece.life.born == at]
+    what = ", ".join(f"{piece.name} to words {piece.first:,} to {piece.first + piece.words - 1:,}"
+                     for piece in begun)
+    return f"from unit {command.fields['unit']:,} of flash the entries of layers are copied: {what}"
+
+
+def _table(size: int) -> Callable[[Command, LayerWords, Sequence[Piece], int], str]:
+    def says(command: Command, own: LayerWords, found: Sequence[Piece], at: int) -> str:
+        place, words = command.fields["place"], len(command.words)
+        return f"{place // size:,} to {(place + words - 1) // size:,} of the table"
+    return says
+
+
+def _join(command: Command, own: LayerWords, found: Sequence[Piece], at: int) -> str:
+    fields = command.fields
+    return (f"slot {fields['slot']} gets the larger exponent of slots {fields['first']} and "
+            f"{fields['second']}: maps are read together")
+
+
+def _fields(command: Command, own: LayerWords, found: Sequence[Piece], at: int) -> str:
+    fields = command.fields
+    told = [f"{count(own.groups, 'row group')}",
+            f"the input's exponent in slot {fields['in_slot']}",
+            f"bank rows from one position group to the next: {fields['rows']}"]
+    if own.windows > 1:
+        told.append(f"{own.windows} passes of a tile, {fields['tap_step']} taps apart")
+    told += [field.about for word in LAYER.words for field in word.fields
+             if field.bits == 1 and fields[field.name]]
+    return "; ".join(told)
+
+
+def _fill(command: Command, own: LayerWords, found: Sequence[Piece], at: int) -> str:
+    fields = command.fields
+    element = (fields["page"] << 16) + fields["element"]
+    size = (f"{count(-fields['channels'], 'channel')} of {count(-fields['lines'], 'line')} of "
+            f"{count(run(fields, own.array), 'element')}")
+    what = "what is added, " * fields["residual"]
+    where = f"to bank row {fields['a_row']}, bank {fields['a_bank']} on"
+    if fields["zero"]:
+        return f"{what}zeros, {size}, {where}"
+    word, rest = divmod(element, ENTRY_WORDS)
+    how = (f", every {fields['step']}th" if fields["apart"] else
+           ", even and odd ones apart" if fields["pair"] else "")
+    return (f"{what}{_named(found, at, word)}, {size}{how}, from word {word:,}"
+            + (f" element {rest}" if rest else "") + f" {where}")
+
+
+def _band(command: Command, own: LayerWords, found: Sequence[Piece], at: int) -> str:
+    fields = command.fields
+    first, last = fields["tile"] // TILE_WORDS, fields["last_tile"]
+    return (f"tiles {first} to {first + last} of the table, from bank row {fields['row']} on; "
+            f"results from element {fields['position']:,} of a row on")
+
+
+def _wait(command: Command, own: LayerWords, found: Sequence[Piece], at: int) -> str:
+    return "when all steps before are issued"
+
+
+def _closed(command: Command, own: LayerWords, found: Sequence[Piece], at: int) -> str:
+    fields = command.fields
+    name = next(piece.name for piece in found if piece.kind == Kind.MAP and piece.life.born == at)
+    if command.op == Op.JOIN:
         rule = "that of its input"
-    elif fields["static"]:
-        rule = f"fixed at {fields['exponent']}"
+    elif fields["least"] == fields["most"]:
+        rule = f"fixed at {fields['least']}"
     else:
-        rule = f"that of its largest magnitude, at least {fields['least_exponent']}"
-    yield f"The block exponent of {output} is {rule}."
-    if fields["residual_write"]:
-        yield (f"{output} goes to the residual store too, from beat "
-               f"{fields['residual_to']} on.")
-    if not fields["wide"]:
-        how = "as they drain" if fields["direct"] else "in a normalising walk"
-        yield (f"Results are written to the banks {how}, for a reader of "
-               f"{_count(1 << fields['log2_out_groups'], 'row group')}.")
+        rule = f"that of its largest element, {fields['least']} to {fields['most']}"
+    return f"when all is written, slot {fields['slot']} has the exponent of {name}: {rule}"
 
 
-_SAID = {"keep", "static", "residual_read", "residual_write", "direct", "jump", "deinterleave"}
-"""Fields of one bit that have a sentence of their own, or say nothing that sentences tell."""
+_SAYS = {Op.COPY: _copy, Op.TAPS: _table(1), Op.TILES: _table(TILE_WORDS),
+         Op.JOIN: _join, Op.LAYER: _fields, Op.FILL: _fill, Op.BAND: _band, Op.WAIT: _wait}
+"""What says a command of a layer in a sentence."""
 
 
-def _count(number: int, one: str, more: str | None = None) -> str:
+def count(number: int, one: str, more: str | None = None) -> str:
+    """Return a number of things."""
     return f"{number:,} {one if number == 1 else more or one + 's'}"
 
 
-def _range(numbers: np.ndarray) -> str:
-    least, most = int(numbers.min()), int(numbers.max())
+def span(numbers: Sequence[int]) -> str:
+    """Return from where to where numbers go."""
+    least, most = min(numbers), max(numbers)
     return f"{least:,}" if least == most else f"{least:,} to {most:,}"

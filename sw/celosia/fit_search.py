@@ -8,27 +8,20 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from celosia.bands import schedule as bands
 from celosia.bands.flash import MAIN_MEMORY
+from celosia.bands.schedule import Outcome, attempt_weights
 from celosia.compiler import Compiler
 from celosia.graph import Conv, Graph
 from celosia.quantise import SUM_BITS
-from celosia.schedule.shortages import Outcome, attempt_weights
 from celosia.ways_out import DENSITIES, SECONDS, Graphs, Trial, Trials
 from celosia_boards.targets import target as find_target
-from celosia_spec.epilogue import DYNAMIC, STATIC
 from celosia_spec.errors import CelosiaError, CompileError, FitError
-from celosia_spec.isa import Space, memory_of
-from celosia_spec.stream.array import Array
 
 _STEPS = 6
 """Shares of the weights that are tried from the largest that may fit downwards."""
 
 _LEAST = 0.03
 """The smallest share of its weights that a network can be thought to work with."""
-
-_MAPS, _WEIGHTS = (memory_of(space).need for space in (Space.BANKS, Space.WEIGHTS))
-"""What refusals call what these hold."""
 
 Progress = Callable[[int, int], None]
 
@@ -85,8 +78,7 @@ class Search:
                 self._find(self.graphs, machine, SECONDS / len(open_))
 
     def elsewhere(self, settings: Compiler, asked: Sequence[str]) -> str | None:
-        """Return the first change to a target not asked for that compiles, with static exponents
-        or without."""
+        """Return the first change to a target not asked for that compiles."""
         if self.graphs is None:
             return None
         end = time.thread_time() + SECONDS
@@ -102,9 +94,7 @@ class Search:
 
     def _outcome(self, settings: Compiler) -> Outcome:
         if self.graphs is None:
-            array, target = settings.array(), settings.target
-            return (bands.attempt_weights(self.layers, array, target) if isinstance(array, Array)
-                    else attempt_weights(self.layers, array, target))
+            return attempt_weights(self.layers, settings.array(), settings.target)
         return _outcomes(self.graphs, Trial("", "", "", settings))[0]
 
     def _find(self, graphs: Graphs, machine: Machine, seconds: float) -> None:
@@ -120,49 +110,34 @@ class Search:
                 continue
             for one in keys:
                 if one not in machine.single and all(gone(one, outcome) for outcome in outcomes):
-                    machine.single[one] = _words(trial, machine.settings)
+                    machine.single[one] = _words(trial)
             if machine.whole is None and all(outcome.schedule for outcome in outcomes):
-                machine.whole = _words(trial, machine.settings)
+                machine.whole = _words(trial)
 
     def _trials(self, trials: Trials, machine: Machine) -> Iterator[Trial]:
         """Changes for one target, the small ones first."""
-        # Memories of weights and tables hold the same words with static exponents, and so does all
-        # of the second machine.
-        second = isinstance(machine.settings.array(), Array)
-        memories = second or all(refusal.operator == "memory"
-                                 for refusal in machine.outcome.refusals)
-        here = list(trials.here(static=not memories))
+        here = list(trials.here())
         shares = self._shares(trials.graphs.graph, machine.outcome)
         yield from (trial for trial in here if trial.compiler.lanes == machine.settings.lanes)
-        target = machine.settings.target
-        yield from (trials.pruned_to(share, target, machine.settings.exponents)
-                    for share in shares)
+        yield from (trials.pruned_to(share, machine.settings.target) for share in shares)
         yield from (trial for trial in here if trial.compiler.lanes != machine.settings.lanes)
-        if machine.settings.exponents == DYNAMIC and not memories:
-            yield from (trials.pruned_to(share, target, STATIC) for share in shares)
 
     def _shares(self, graph: Graph, outcome: Outcome) -> list[float]:
         """Return shares of the weights that may be left, where fewer weights can help at all."""
         needs = {refusal.need.what: refusal.need for refusal in outcome.refusals
                  if isinstance(refusal, FitError) and refusal.need}
-        if not {_WEIGHTS, MAIN_MEMORY} & needs.keys():
+        if MAIN_MEMORY not in needs:
             few = {"weights of a row", SUM_BITS} & needs.keys()
             return list(DENSITIES) if few else []
         layers = [node for node in graph.nodes if isinstance(node, Conv)]
         size = sum(node.weight.size for node in layers)
         stored = sum(np.count_nonzero(node.weight) for node in layers)
-        if _WEIGHTS in needs:
-            need = needs[_WEIGHTS]
-            most = need.available / need.needed * stored / size
-            step = 0.05 if most > 0.2 else 0.01
-            top = math.ceil(most / step)
-            shares = [round(k * step, 2) for k in range(top, top - _STEPS, -1)]
-        else:       # maps stay; weights take a byte or two now, and two each where many are gone
-            need = needs[MAIN_MEMORY]
-            high, low = ((need.available - need.needed) * 512 / size + count * stored / size / 2
-                         for count in (2, 1))
-            shares = sorted({_tidy(low + (high - low) * k / (_STEPS + 1))
-                             for k in range(_STEPS + 2)}, reverse=True)
+        # Maps stay; weights take a byte or two now, and two each where many are gone.
+        need = needs[MAIN_MEMORY]
+        high, low = ((need.available - need.needed) * 512 / size + count * stored / size / 2
+                     for count in (2, 1))
+        shares = sorted({_tidy(low + (high - low) * k / (_STEPS + 1))
+                         for k in range(_STEPS + 2)}, reverse=True)
         shares = [share for share in shares if _LEAST <= share < 1]
         return shares + [share for share in DENSITIES if share < min(shares, default=_LEAST)]
 
@@ -184,23 +159,19 @@ def _outcomes(graphs: Graphs, trial: Trial) -> list[Outcome]:
 def key(refusal: CompileError) -> Key:
     """Return what is in the way, whatever its size."""
     what = refusal.need.what if isinstance(refusal, FitError) and refusal.need else None
-    if refusal.operator == "memory" or what in (_MAPS, MAIN_MEMORY):
+    if refusal.operator == "memory" or what == MAIN_MEMORY:
         return (what or refusal.problem,)
     return refusal.node, what or re.sub(r"\d+", "#", refusal.problem)
 
 
 def gone(one: Key, outcome: Outcome) -> bool:
     """Whether something is known to be no longer in the way."""
-    known = outcome.planned or one == (_MAPS,) or len(one) > 1
-    if one == (_WEIGHTS,):
-        known = outcome.measured
+    known = outcome.planned or len(one) > 1
     return known and one not in {key(refusal) for refusal in outcome.refusals} and all(
         isinstance(refusal, FitError) for refusal in outcome.refusals)
 
 
-def _words(trial: Trial, settings: Compiler) -> str:
+def _words(trial: Trial) -> str:
     if trial.share == 1:
         return trial.remedy
-    static = trial.compiler.exponents != settings.exponents
-    return (f"prune it to the largest {trial.share:.0%} of each layer's weights"
-            + (" and use static exponents (give calibration inputs)" if static else ""))
+    return f"prune it to the largest {trial.share:.0%} of each layer's weights"

@@ -1,22 +1,38 @@
 """A program as users have it: it prints, a notebook shows it, and it writes its file."""
 
-from abc import abstractmethod
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from celosia.bands.layouts import tap_words
+from celosia.bands.occupancy import Kind, Moment, flash_bytes, fullest, pieces
+from celosia.bands.program import StreamProgram
+from celosia.bands.schedule import StreamSchedule
 from celosia.show import html, text
-from celosia_spec import program, record
+from celosia_spec import container
+from celosia_spec.host_layers import HostLayer
+from celosia_spec.isa.image import pack
+from celosia_spec.isa.numbers import EXPONENT_SLOTS
+from celosia_spec.preprocessing import Preprocessing
+from celosia_spec.program import Compiled, MemoryUse
+from celosia_spec.record import check_names, graph_sections, network_entries
+from celosia_spec.steps import Steps
 
 
-class Program(program.Compiled):
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Program(Compiled):
     """What one array needs to run one network. Printed, it is three lines; in a notebook, tables.
 
-    Its fields are those of `celosia_spec.program.Compiled`.
+    Its other fields are those of `celosia_spec.program.Compiled`.
+
+    program     : what main memory and flash hold.
+    step_cycles : of each step of a period; of a network in one go, of that.
     """
 
-    @property
-    def image(self) -> bytes:
-        """What the board's flash has to hold for it."""
-        return b""
+    program: StreamProgram
+    step_cycles: tuple[int, ...]
 
     def __repr__(self) -> str:
         return text(self)
@@ -24,13 +40,81 @@ class Program(program.Compiled):
     def _repr_html_(self) -> str:
         return html(self)
 
-    @abstractmethod
+    @property
+    def steps(self) -> Steps | None:
+        return self.program.steps
+
+    @property
+    def memory_use(self) -> tuple[MemoryUse, ...]:
+        """How much of main memory is needed from its begin on, and the tables of the layers."""
+        program, array = self.program, self.array
+        return (
+            MemoryUse("main memory", max(piece.first + piece.words for piece in pieces(program)),
+                      array.main_words),
+            MemoryUse("taps", max(tap_words(layer.layout.phases()) for layer in program.layers),
+                      array.taps),
+            MemoryUse("exponents", 1 + max(program.slots.values()), EXPONENT_SLOTS))
+
+    @property
+    def fullest_moment(self) -> Moment:
+        """When most of main memory is taken."""
+        return fullest(pieces(self.program), self.program)
+
+    @property
+    def fullest(self) -> str:
+        """Which memory is fullest, in words."""
+        return f"main memory, at {self.fullest_moment}"
+
+    @property
+    def main_memory(self) -> dict[str, Any]:
+        """When most of main memory is taken, words of it, and the bytes that are copied from flash,
+        by the layer; ready for JSON."""
+        moment = self.fullest_moment
+        return {"fullest": {"layer": moment.layer, "used": moment.used,
+                            "available": moment.available, "maps": moment.words[Kind.MAP],
+                            "stream": moment.words[Kind.STREAM],
+                            "sections": moment.words[Kind.SECTION]},
+                "flash_bytes": flash_bytes(self.program)}
+
+    @property
+    def image(self) -> bytes:
+        """What the board's flash has to hold for it."""
+        array = self.array
+        return pack(array, self.program.sections) if array.flash else b""
+
     def save(self, path: str | Path) -> None:
-        """Write the program file; it appears whole or not at all. CelosiaError where it cannot."""
+        """Write the file; it appears whole or not at all. CelosiaError where it cannot be written,
+        or a name could not be read back."""
+        check_names(path, self.program.source, self.host)
+        container.write(path, *self.sections())
+
+    def sections(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Return the manifest and the arrays: the network; main memory's words, lower half first;
+        the image of flash, if the array has one; where maps lie, and their exponents."""
+        program = self.program
+        entries = network_entries(
+            program.source, target=self.target, array=program.array,
+            array_hash=program.array.hash, exponents=self.exponents, host=self.host,
+            preprocessing=self.preprocessing)
+        manifest = entries | {
+            "list": program.list_at, "slots": program.slots,
+            "reads": program.reads,
+            "places": {name: [place.word, place.words, place.stride, int(place.wide)]
+                       for name, place in program.places.items()}}
+        if program.steps is not None:
+            manifest |= {"hop": program.steps.hop}
+        arrays = {"stream": program.entries.astype("<u8").view("<u4").reshape(-1, 2)}
+        if program.array.flash:
+            arrays["flash"] = np.frombuffer(self.image, np.uint8)
+        return manifest, arrays | graph_sections(program.source)
 
 
-class CoreProgram(Program, program.Program):
-    """A program of the first machine."""
-
-    def save(self, path: str | Path) -> None:
-        record.save(self, path)
+def program_of(found: StreamSchedule, *, target: str, exponents: str,
+               host: tuple[HostLayer, ...] = (),
+               preprocessing: Preprocessing | None = None) -> Program:
+    """Return the program of a network as an array runs it."""
+    program = found.stream
+    return Program(target=target, array=found.array, exponents=exponents,
+                   graph=program.source if program.steps is None else program.steps.graph,
+                   layers=found.layers, host=host, preprocessing=preprocessing,
+                   program=program, step_cycles=found.step_cycles)

@@ -14,7 +14,7 @@ from celosia_spec.block import Format
 from celosia_spec.epilogue import DYNAMIC, STATIC, Dynamic, Kept, Static, check_exponents, rounded
 from celosia_spec.errors import ArgumentError, CompileError, FitError, Need
 from celosia_spec.faint_rows import exponent_minima, input_minima, raised_lsbs
-from celosia_spec.isa import (
+from celosia_spec.isa.numbers import (
     ACCUMULATORS,
     EXPONENT_MAX,
     EXPONENT_MIN,
@@ -38,8 +38,8 @@ SUM_BITS = "bits of a sum"
 def quantise(graph: Graph, *, calibration: np.ndarray | None = None, exponents: str = "dynamic",
              weight_bits: int = 8, activation_bits: int = 8, acc_bits: int | None = None,
              widest: int = ACCUMULATORS[-1], sparse: bool = True,
-             begun: "Begun | None" = None, unsigned: bool = False,
-             unsigned_input: bool = False, codes: bool = False) -> QGraph:
+             begun: "Begun | None" = None, unsigned: bool = True,
+             unsigned_input: bool = False) -> QGraph:
     """Return the quantised graph of an optimised float graph (``celosia.passes.optimise``).
 
     calibration : (N, *input_shape), taken as float32; needed by static exponents only.
@@ -53,8 +53,6 @@ def quantise(graph: Graph, *, calibration: np.ndarray | None = None, exponents: 
     begun       : what `begin` returns of this graph with these weights; None begins here.
     unsigned    : give tensors behind a ReLU, or behind a clamp from 0 on, mantissas without a sign.
     unsigned_input : likewise for the network's input, which is never below 0 then.
-    codes       : sums have to fit also while mantissas with a sign are codes without
-                  (`celosia_spec.stream`).
 
     CompileError names the layer (and row) whose weights, bias or sums do not fit; it is a FitError
     where fewer bits may.
@@ -68,7 +66,8 @@ def quantise(graph: Graph, *, calibration: np.ndarray | None = None, exponents: 
     fixed = calibration if exponents == STATIC else None
     formats = _formats(graph, begun.layers, activation_bits, unsigned, unsigned_input)
 
-    multiplied = {name: replace(of, signed=of.signed and not codes) for name, of in formats.items()}
+    # Mantissas with a sign are multiplied as codes without (decision 16).
+    multiplied = {name: replace(of, signed=False) for name, of in formats.items()}
     widths = tuple(width for width in ACCUMULATORS
                    if width == acc_bits or (acc_bits is None and width <= widest))
 

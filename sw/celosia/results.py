@@ -13,8 +13,8 @@ from celosia_spec.host_layers import compute
 from celosia_spec.inputs import as_array
 
 if TYPE_CHECKING:
+    from celosia.bands.session import SimResult
     from celosia.program import Program
-    from celosia_boards.host.session import SimResult
 
 Progress = Callable[[int, int], None]
 """Called with the number of inputs done and the number of all."""
@@ -36,8 +36,7 @@ class RunResult:
                make of them, float64, behind an argmax int64.
     saturated: bool (N,), True where a rounding or the input was clipped.
     cycles   : int64 (N,), from start to done; None from the golden model.
-    layer_cycles : int64 (N, layers), or None likewise, and of boards and the second machine, which
-               do not tell them.
+    layer_cycles : int64 (N, layers), as predicted, where their sums are ``cycles``; else None.
     """
 
     mantissa: np.ndarray
@@ -58,7 +57,8 @@ def joined(parts: Sequence[RunResult]) -> RunResult:
     return RunResult(
         mantissa=of("mantissa"), exponent=of("exponent"), values=of("values"), answer=of("answer"),
         saturated=of("saturated"), cycles=None if first.cycles is None else of("cycles"),
-        layer_cycles=None if first.layer_cycles is None else of("layer_cycles"))
+        layer_cycles=None if any(part.layer_cycles is None for part in parts) else of(
+            "layer_cycles"))
 
 
 def as_images(program: Program, x: Any) -> np.ndarray:
@@ -82,17 +82,19 @@ def as_images(program: Program, x: Any) -> np.ndarray:
 def result_of(program: Program, simulation: SimResult) -> RunResult:
     """Return what users get of a run on the machine, simulated or on a board."""
     return from_parts(program, simulation.output, simulation.exponent, simulation.saturated,
-                   simulation.cycles, simulation.layer_cycles)
+                      simulation.cycles)
 
 
 def from_parts(program: Program, mantissa: np.ndarray, exponent: np.ndarray,
-               saturated: np.ndarray, cycles: np.ndarray | None,
-               layer_cycles: np.ndarray | None) -> RunResult:
+               saturated: np.ndarray, cycles: np.ndarray | None) -> RunResult:
     """Return the result of output mantissas, int (N, C, H, W), and what came with them."""
     tensor = program.graph.tensors[program.graph.output]
     mantissa = mantissa.reshape(len(mantissa), *tensor.user_shape).astype(np.int32)
     lsb = tensor.format.lsb(exponent).reshape(-1, *[1] * (mantissa.ndim - 1))
     values = np.ldexp(mantissa.astype(np.float64), lsb)
+    layers = np.array([layer.predicted_cycles for layer in program.layers])
+    exact = cycles is not None and (cycles == layers.sum()).all()
     return RunResult(mantissa=mantissa, exponent=exponent.astype(np.int32), values=values,
                      answer=compute(program.host, values), saturated=saturated,
-                     cycles=cycles, layer_cycles=layer_cycles)
+                     cycles=cycles,
+                     layer_cycles=np.tile(layers, (len(mantissa), 1)) if exact else None)

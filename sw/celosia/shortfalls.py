@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from celosia_spec.faint_rows import bias_minima, unit_minima
-from celosia_spec.isa import EXPONENT_MIN
+from celosia_spec.isa.numbers import EXPONENT_MIN
 from celosia_spec.qgraph import QGraph, QNode, static_exponent
 
 SPARE_BITS = 1

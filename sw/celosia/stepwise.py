@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from celosia.bands.file import StreamFile
 from celosia.bands.stepping import Stepping
 from celosia.program import Program
 from celosia.results import RunResult, as_images, from_parts
@@ -51,7 +50,7 @@ class Stream:
         self._forget()
 
 
-def on_golden(program: StreamFile) -> Stream:
+def on_golden(program: Program) -> Stream:
     """Return the stream of a program on the golden model."""
     from celosia_sim.golden import input_saturated
     from celosia_sim.golden.steps import GoldenSteps
@@ -63,12 +62,12 @@ def on_golden(program: StreamFile) -> Stream:
             found = golden.run(x)
         return from_parts(
             program, found.mantissas[None], np.array([found.exponent]),
-            np.array([found.saturated]) | input_saturated(program.graph, x[None]), None, None)
+            np.array([found.saturated]) | input_saturated(program.graph, x[None]), None)
 
     return Stream(program, take, golden.reset)
 
 
-def on_machine(program: StreamFile, machine: Stepping) -> Stream:
+def on_machine(program: Program, machine: Stepping) -> Stream:
     """Return the stream of a program on a machine."""
     from celosia_sim.golden import input_saturated
 
@@ -76,7 +75,6 @@ def on_machine(program: StreamFile, machine: Stepping) -> Stream:
         with refusals():
             found = machine.run(x)
         return from_parts(program, found.output, found.exponent,
-                          found.saturated | input_saturated(program.graph, x[None]), found.cycles,
-                          None)
+                          found.saturated | input_saturated(program.graph, x[None]), found.cycles)
 
     return Stream(program, take, machine.reset)

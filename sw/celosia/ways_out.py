@@ -13,11 +13,10 @@ from celosia.graph import Conv, Graph
 from celosia.program import Program
 from celosia.quantise import Begun
 from celosia_boards.targets import target, targets
-from celosia_spec.epilogue import DYNAMIC, STATIC
+from celosia_spec.epilogue import DYNAMIC
 from celosia_spec.errors import CelosiaError, CompileError, FitError
-from celosia_spec.isa import MANTISSA_BITS
+from celosia_spec.isa.numbers import MANTISSA_BITS
 from celosia_spec.qgraph import NodeKind, QGraph
-from celosia_spec.stream.array import Array
 
 SECONDS = 10.0
 """Processor time after which no further trial is started."""
@@ -25,15 +24,13 @@ SECONDS = 10.0
 DENSITIES = (0.5, 0.3, 0.2, 0.1, 0.05)
 """Shares of the weights that may be left, tried from the largest down."""
 
-_CALIBRATE = "use static exponents (give calibration inputs)"
-
 
 def compile_or_advise(graph: Graph, compiler: Compiler, samples: np.ndarray | None) -> Program:
     """Return the program of an optimised graph; samples : calibration inputs.
 
-    FitError where the network does not fit. What its remedy names has been compiled: static
-    exponents, another number of lanes or both, narrower weights, another target, a pruned network.
-    Where none of them fits, the remedy says what was tried in vain.
+    FitError where the network does not fit. What its remedy names has been compiled: another
+    number of lanes, narrower weights, another target, a pruned network; kinds of exponents take as
+    much room as each other. Where none of them fits, the remedy says what was tried in vain.
     """
     quantised = None
     graphs = Graphs(graph, samples)
@@ -42,8 +39,8 @@ def compile_or_advise(graph: Graph, compiler: Compiler, samples: np.ndarray | No
         return compiler.program(quantised)
     except FitError as refusal:
         trials = Trials(graphs, compiler)
-        here = trials.here(static=quantised is None or not isinstance(compiler.array(), Array))
-        raise trials.advice(refusal, chain(trials.narrower() if quantised is None else (), here),
+        narrower = trials.narrower() if quantised is None else ()
+        raise trials.advice(refusal, chain(narrower, trials.here()),
                             trials.elsewhere(), last=trials.pruned()) from None
 
 
@@ -91,8 +88,8 @@ class Graphs:
                   acc_bits: int | None = None) -> QGraph:
         """Return the graph with a share of each layer's weights as `Compiler.quantised` makes it;
         CompileError where it does not."""
-        key = (replace(compiler, target=Compiler.target, lanes=None), type(compiler.array()),
-               compiler.accumulators(), share, acc_bits)
+        key = (replace(compiler, target=Compiler.target, lanes=None), compiler.accumulators(),
+               share, acc_bits)
         if key not in self._known:
             try:
                 graph, begun = self._begin(compiler, share)
@@ -193,49 +190,36 @@ class Trials:
             yield Trial(f"use weight_bits={bits}", "weight bits", str(bits),
                         replace(self.compiler, weight_bits=bits))
 
-    def here(self, *, static: bool) -> Iterator[Trial]:
-        """Other settings for the same target; static exponents where they may help: on the second
-        machine they take as much room as others."""
+    def here(self) -> Iterator[Trial]:
+        """Other settings for the same target."""
         now = self.compiler
-        dynamic = static and now.exponents == DYNAMIC
         if not now.sparse:
             yield Trial("leave the zeros out (sparse)", "sparse weights", "",
                         replace(now, sparse=True))
-        if dynamic:
-            yield Trial(_CALIBRATE, "static exponents", "", replace(now, exponents=STATIC))
-        lanes = list(self._lanes())
-        for count in lanes:
+        for count in self._lanes():
             yield Trial(f"use {count} lanes", "lanes", str(count), replace(now, lanes=count))
-        for count in lanes if dynamic else ():
-            yield Trial(f"{_CALIBRATE} and {count} lanes", "lanes", str(count),
-                        replace(now, lanes=count, exponents=STATIC))
 
     def elsewhere(self) -> Iterator[Trial]:
         """Other targets with their own lanes."""
-        kinds = {self.compiler.exponents: "", STATIC: " with static exponents"}
-        for exponents, words in kinds.items():
-            for name in self._others():
-                yield Trial(f"compile it for {name}{words}", "target", name, replace(
-                    self.compiler, target=name, lanes=None, exponents=exponents))
+        for name in self._others():
+            yield Trial(f"compile it for {name}", "target", name,
+                        replace(self.compiler, target=name, lanes=None))
 
     def pruned(self) -> Iterator[Trial]:
-        """The smallest weights of each layer removed, for this target and for others; also with
-        static exponents. Nowhere where not even the smallest share fits."""
+        """The smallest weights of each layer removed, for this target and for others. Nowhere where
+        not even the smallest share fits."""
         for name in (self.compiler.target, *self._others()):
-            for exponents in dict.fromkeys((self.compiler.exponents, STATIC)):
-                trials = [self.pruned_to(share, name, exponents) for share in DENSITIES]
-                if self._fits(trials[-1]):
-                    yield from trials
+            trials = [self.pruned_to(share, name) for share in DENSITIES]
+            if self._fits(trials[-1]):
+                yield from trials
 
-    def pruned_to(self, share: float, name: str, exponents: str) -> Trial:
-        """The largest of each layer's weights kept, for one target and one kind of exponents."""
+    def pruned_to(self, share: float, name: str) -> Trial:
+        """The largest of each layer's weights kept, for one target."""
         now, own = self.compiler, name == self.compiler.target
-        words = "" if exponents == now.exponents else f", {_CALIBRATE}"
         return Trial(
-            f"prune it{'' if own else f' and compile it for {name}'}{words}: with the largest "
+            f"prune it{'' if own else f' and compile it for {name}'}: with the largest "
             f"{share:.0%} of each layer's weights it fits", "pruning", f"{share:.0%}",
-            replace(now, sparse=True, target=name, lanes=now.lanes if own else None,
-                    exponents=exponents), share)
+            replace(now, sparse=True, target=name, lanes=now.lanes if own else None), share)
 
     def _others(self) -> list[str]:
         """The other targets, boards before bare devices; of those that are alike one."""

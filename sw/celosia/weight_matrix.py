@@ -9,7 +9,7 @@ from scipy.sparse import csr_array
 from celosia.graph import Conv
 from celosia_spec.block import Format, block_exponents
 from celosia_spec.errors import CompileError
-from celosia_spec.isa import EXPONENT_MAX
+from celosia_spec.isa.numbers import EXPONENT_MAX
 
 _ELEMENTS = 1 << 16
 

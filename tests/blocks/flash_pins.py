@@ -2,7 +2,7 @@
 
 from blocks.verilated_block import Block
 from celosia_sim.flash import Chip, Pins
-from celosia_spec.stream.array import FLASH
+from celosia_spec.isa.array import FLASH
 
 __all__ = ["Attached"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 BUS_INPUTS = ("mem_space", "mem_address", "mem_write", "mem_wdata", "mem_read", "start",
-              "start_first", "start_last", "abort")
+              "start_list", "abort")
 """Signals the machine reads, in the order of ``HostStub.step``'s argument."""
 
 BUS_OUTPUTS = ("mem_rdata", "mem_rvalid", "busy", "error", "saturated")
@@ -24,7 +24,7 @@ class HostStub:
     error, saturated : what the machine shows on these signals.
     memory     : words by (space, address). Others read as ``0xA5000000 | address``.
     effects    : everything that happened, in order: ("write", space, address, word),
-                 ("start", first, last), ("abort",).
+                 ("start", word), ("abort",).
     """
 
     latency: int = 2
@@ -52,7 +52,7 @@ class HostStub:
             self.effects.append(("write", *place, self.memory[place]))
         if bus["start"]:
             self._busy = self.run_cycles
-            self.effects.append(("start", bus["start_first"], bus["start_last"]))
+            self.effects.append(("start", bus["start_list"]))
         if bus["abort"]:
             self._busy = 0
             self.effects.append(("abort",))
@@ -74,7 +74,7 @@ class HostStub:
 
 @dataclass(kw_only=True)
 class KeepingStub(HostStub):
-    """As the second machine's bus says: it keeps four elements, of 16 bits each."""
+    """As the machine's bus says: it keeps four elements, of 16 bits each."""
 
     word_bits: int = 16
     inputs: ClassVar[tuple[str, ...]] = (*BUS_INPUTS, "mem_keep", "mem_kept")

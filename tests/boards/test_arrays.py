@@ -13,13 +13,8 @@ from celosia_boards.arrays import ArrayRefused, array_for, require
 from celosia_boards.board_top import top_for
 from celosia_boards.legality import block_memories
 from celosia_boards.targets import target, targets
-from celosia_hw.core import Core
 from celosia_hw.machine import Machine
-from celosia_hw.memory.weight_memory import WeightMemory
 from celosia_hw.parts.multiplier import Multipliers
-from celosia_spec.isa import weight_word
-from celosia_spec.stream.array import Array
-from first_machine import UP5K
 
 NAMES = list(targets())
 BITS = range(4, 10)
@@ -39,7 +34,7 @@ def _grid():
 
 def _blocks(entry, array):
     return sum(use.count * entry.family.blocks(use.depth, use.width)
-               for use in block_memories(array, entry.weight_memory, entry.mac))
+               for use in block_memories(array, entry.main_memory, entry.mac))
 
 
 def _like(entry):
@@ -52,12 +47,8 @@ def _like(entry):
 
 def _elaborates(entry, array):
     """Whether the blocks that have limits of their own can be made; all check on creation."""
-    if isinstance(array, Array):
-        return array.weight_bits <= 8 and _made(      # what an entry of the stream has of a weight
-            Multipliers, array.lanes, array.weight_bits, array.activation_bits, entry.mac)
-    return (_made(Multipliers, array.lanes, array.weight_bits, array.activation_bits, entry.mac)
-            and _made(WeightMemory, array.weight_rows, array.groups_max, weight_word(array).bits,
-                      entry.weight_memory))
+    return array.weight_bits <= 8 and _made(          # what an entry of the stream has of a weight
+        Multipliers, array.lanes, array.weight_bits, array.activation_bits, entry.mac)
 
 
 @functools.cache
@@ -105,16 +96,14 @@ def test_whole_machines_elaborate(name, changes):
 
 @pytest.mark.parametrize("name", ["icebreaker", "hx8k", "ecp5-85f"])
 def test_memories_are_those_of_the_gateware(name):
-    """Every block memory of the elaborated core is counted, with its depth and width."""
+    """Every block memory of the elaborated machine is counted, with its depth and width."""
     entry = target(name)
     array = replace(entry.array, weight_bits=7, activation_bits=5)
-    core = (Machine(replace(array, flash=0), mac=entry.mac, main_memory=entry.weight_memory)
-            if isinstance(array, Array) else
-            Core(array, mac=entry.mac, weight_memory=entry.weight_memory))
-    text = rtlil.convert(core, name="core")
+    machine = Machine(replace(array, flash=0), mac=entry.mac, main_memory=entry.main_memory)
+    text = rtlil.convert(machine, name="machine")
     made = sorted((int(size), int(width))
                   for width, size in re.findall(r"memory width (\d+) size (\d+)", text))
-    counted = block_memories(array, entry.weight_memory, entry.mac)
+    counted = block_memories(array, entry.main_memory, entry.mac)
     assert made == sorted((use.depth, use.width) for use in counted for _ in range(use.count))
 
 
@@ -190,24 +179,17 @@ def test_every_way_out_works():
     assert tried > 250
 
 
-DEPTHS = ("weight_rows", "bank_rows", "table_rows", "taps", "writes", "program_words",
-          "store_beats", "residual_beats")
-DEPTHS_2 = ("main_words", "bank_rows", "ring", "controls", "taps", "tiles")
+DEPTHS = ("main_words", "bank_rows", "ring", "controls", "taps", "tiles")
 WIDTHS = {"lanes": (8, 16, 32, 64), "weight_bits": range(4, 10), "activation_bits": range(4, 10),
           "acc_bits": (24, 32)}
-RISING = WIDTHS | {key: [2 ** k for k in range(4, 17)] for key in DEPTHS}
-RISING_2 = WIDTHS | {key: [2 ** k for k in range(6, 17)] for key in DEPTHS_2}
-"""Values that an array of the first machine, of the second allows; and some that it does not."""
+RISING = WIDTHS | {key: [2 ** k for k in range(6, 17)] for key in DEPTHS}
+"""Values that an array allows, and some that it does not."""
 HELD = {("hx8k", "acc_bits"), ("icebreaker", "acc_bits"), ("icebreaker", "bank_rows"),
         ("icebreaker", "lanes"), *itertools.product(
     ("ecp5-25f", "ecp5-85f", "ulx3s-45f", "ulx3s-12f"),
     ("activation_bits", "acc_bits", "bank_rows", "lanes")), *itertools.product(
     ("ecp5-85f", "ulx3s-45f"), ("ring", "controls", "taps", "tiles"))}
 """Parameters of which a target holds every value."""
-
-
-def _rising(name):
-    return RISING_2 if isinstance(target(name).array, Array) else RISING
 
 
 def _allowed(array, parameter, value):
@@ -220,11 +202,11 @@ def _allowed(array, parameter, value):
 
 
 @pytest.mark.parametrize(("name", "parameter"), [
-    (name, parameter) for name in NAMES for parameter in _rising(name)])
+    (name, parameter) for name in NAMES for parameter in RISING])
 def test_one_parameter_too_large_is_refused_by_its_name(name, parameter):
     """From some value on, in the words of the check, and before anything is elaborated."""
     entry = target(name)
-    values = [value for value in _rising(name)[parameter]
+    values = [value for value in RISING[parameter]
               if _allowed(entry.array, parameter, value)]
     refused = [value for value in values
                if entry.check(replace(entry.array, **{parameter: value}))]
@@ -240,15 +222,7 @@ def test_one_parameter_too_large_is_refused_by_its_name(name, parameter):
             assert re.search(rf"{parameter}(=| can).*{value}", str(caught.value))
 
 
-def test_other_parameters_are_refused_by_their_names():
-    icebreaker = target("icebreaker")
-    first = replace(icebreaker, device=replace(icebreaker.device, array=UP5K))
-    blocks, brams = first.check(replace(UP5K, quad=2))
-    assert blocks.parameter == brams.parameter == "quad"
-    assert str(blocks) == "16 lanes with quad=2 need 8 of its 4 SPRAM blocks"
-    [problem] = replace(target("hx8k"), weight_memory="spram").check(target("hx8k").array)
+def test_another_main_memory_is_refused():
+    [problem] = replace(target("hx8k"), main_memory="spram").check(target("hx8k").array)
     assert (problem.parameter, str(problem)) == (
-        "weight_memory", "its weights lie in bram, not in spram")
-    deep = replace(UP5K, weight_rows=32768)
-    assert [str(problem) for problem in first.check(deep)] == [
-        "weight_rows can be at most 16384 in its SPRAM, not 32768"]
+        "main_memory", "its main memory is bram, not spram")

@@ -30,7 +30,7 @@ from celosia_boards.stages import Job
 from celosia_boards.synthesis import check_log
 from celosia_boards.targets import target
 from celosia_boards.toolchain import find_tool
-from celosia_hw.memory.weight_memory import WeightMemory
+from celosia_hw.memory.main_memory import MainMemory
 from celosia_hw.parts.multiplier import Multipliers
 from celosia_hw.parts.table_memory import TableMemory
 
@@ -40,8 +40,8 @@ DATA = Path(__file__).parent / "data"
 class Chain(wiring.Component):
     """A shift register from rx feeds multipliers and memories; their parity leaves at tx."""
 
-    def __init__(self, mac, weight_memory):
-        self.mac, self.weight_memory = mac, weight_memory
+    def __init__(self, mac, main_memory):
+        self.mac, self.main_memory = mac, main_memory
         super().__init__({"rx": In(1, init=1), "tx": Out(1), "busy": Out(1), "error": Out(1),
                           "saturated": Out(1)})
 
@@ -49,12 +49,12 @@ class Chain(wiring.Component):
         m = Module()
         bits, out = Signal(160), Signal(64)
         m.submodules.mult = mult = Multipliers(4, 8, 8, self.mac)
-        m.submodules.weights = weights = WeightMemory(256, 2, 16, self.weight_memory)
-        host = weights.host_weights
-        m.submodules.table = table = TableMemory(256, 16, output_register=True)
+        m.submodules.main = main = MainMemory(256, self.main_memory)
+        m.submodules.table = table = TableMemory(256, 16)
         m.d.comb += [
-            mult.w.as_value().eq(bits), mult.x.as_value().eq(weights.rows.words.as_value()),
-            Cat(weights.rows.row, host.address, host.data[:16], host.write).eq(bits[32:]),
+            mult.w.as_value().eq(bits), mult.x.as_value().eq(main.data),
+            Cat(main.fetcher.address, main.host.address, main.host.data, main.host.enable,
+                main.host.request, main.fetcher.request).eq(bits[32:]),
             Cat(table.read.addr, table.write.addr, table.write.en,
                 table.write.data).eq(bits[100:]),
         ]
@@ -108,7 +108,7 @@ class Elements(wiring.Component):
 def _design(entry):
     """A function that makes the small design of a target, for any clock."""
     def design(clock_mhz):
-        core = Chain(entry.mac, entry.weight_memory)
+        core = Chain(entry.mac, entry.main_memory)
         return core if entry.platform is None else BoardTop(core, entry, clock_mhz)
     return design
 
@@ -304,11 +304,11 @@ def test_elements_of_arrays_are_kept_apart(tmp_path, name):
     ("icebreaker", 1, 2, 2, "bin"),
     ("upduino", 1, 2, 2, "bin"),
     ("hx8k-b-evn", 3, 0, 0, "bin"),
-    ("ecp5-25f", 3, 4, 0, None),
-    ("ulx3s-85f", 3, 4, 0, "bit"),
-    ("ulx3s-12f", 3, 4, 0, "bit"),
-    ("ecp5-evn", 3, 4, 0, "bit"),
-    ("orangecrab-25f", 3, 4, 0, "bit"),
+    ("ecp5-25f", 2, 4, 0, None),
+    ("ulx3s-85f", 2, 4, 0, "bit"),
+    ("ulx3s-12f", 2, 4, 0, "bit"),
+    ("ecp5-evn", 2, 4, 0, "bit"),
+    ("orangecrab-25f", 2, 4, 0, "bit"),
 ])
 def test_small_build(tmp_path, name, brams, dsps, sprams, suffix):
     entry = target(name)

@@ -15,7 +15,6 @@ from celosia.board import Board
 from celosia.program import Program
 from celosia_sim.virtual import VirtualBoard
 from celosia_sim.virtual.line import Killed, SimulatedLine
-from first_machine import target_up5k
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
@@ -55,13 +54,6 @@ def small(seed: int, **settings: Any) -> Program:
 @pytest.fixture(scope="module")
 def program() -> Program:
     return small(7)
-
-
-@pytest.fixture(scope="module")
-def counting() -> Iterator[Program]:
-    """Of the first machine, which counts events."""
-    with target_up5k():
-        yield small(7, target="up5k", lanes=4)
 
 
 @pytest.fixture(scope="module")
@@ -197,14 +189,13 @@ def test_resets_are_counted_anew_for_every_run(machine, program):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_counters_are_right_over_a_damaging_line(counting, seed):
-    with VirtualBoard(counting.target, counting.array, byte_level=True) as machine:
-        board = Board(SimulatedLine(machine))
-        board.load(counting)
-        right = board.counters()
-        damage(board, 0.01, seed)
-        assert board.counters() == right
-        assert board._machine.damages
+def test_counters_are_right_over_a_damaging_line(machine, program, seed):
+    board = Board(SimulatedLine(machine))
+    board.load(program)
+    right = board.counters()
+    damage(board, 0.01, seed)
+    assert board.counters() == right
+    assert board._machine.damages
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -217,12 +208,12 @@ def test_layers_are_counted_right_over_a_damaging_line(machine, program, seed):
     assert board._machine.damages
 
 
-def test_counters_are_right_after_a_reset_at_any_moment(counting):
+def test_counters_are_right_after_a_reset_at_any_moment(program):
     def session(resets: list[float]) -> tuple[dict[str, int], float, float]:
-        with VirtualBoard(counting.target, counting.array, byte_level=True) as machine:
+        with VirtualBoard(program.target, program.array, byte_level=True) as machine:
             line = SimulatedLine(machine, latency_s=0.0002, resets=resets)
             board = Board(line)
-            board.load(counting)
+            board.load(program)
             begun = line.now()
             return board.counters(), begun, line.now()
 

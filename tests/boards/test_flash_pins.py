@@ -13,7 +13,7 @@ from celosia_boards.arrays import ArrayRefused, require
 from celosia_boards.board_top import BoardTop, top_for
 from celosia_boards.stages import Job
 from celosia_boards.targets import target
-from celosia_spec.stream.array import Array
+from celosia_spec.isa.array import Array
 
 BOTH, OUT, TWICE = "110100", "110101", "110001"
 """PIN_TYPE of SB_IO: registers in and out; out; out, in each half of a cycle."""

@@ -15,12 +15,9 @@ from celosia_boards.build import platform_of
 from celosia_boards.clock import possible_clock
 from celosia_boards.families.ecp5 import ECP5
 from celosia_boards.targets import UnknownTarget, target, targets
-from celosia_hw.memory.main_memory import MainMemory
-from celosia_hw.memory.weight_memory import WEIGHT_KINDS, WeightMemory
+from celosia_hw.memory.main_memory import MAIN_KINDS, MainMemory
 from celosia_hw.parts.multiplier import KINDS
 from celosia_hw.parts.uart import uart_divisor
-from celosia_spec.isa import weight_word
-from celosia_spec.stream.array import Array
 
 NAMES = ["icebreaker", "upduino", "icesugar", "hx8k", "hx8k-b-evn", "ecp5-25f", "ecp5-85f",
          "ulx3s-85f", "ulx3s-45f", "ulx3s-25f", "ulx3s-12f", "ecp5-evn", "orangecrab-85f",
@@ -56,22 +53,17 @@ def test_kinds(name):
     entry = target(name)
     assert entry.mac in KINDS
     assert entry.mac == "generic" or entry.mac in entry.family.multipliers
-    assert entry.weight_memory in WEIGHT_KINDS
+    assert entry.main_memory in MAIN_KINDS
     assert possible_clock(entry, entry.clock_mhz) == entry.clock_mhz
     assert entry.clock_mhz % entry.clock_step_mhz == 0
-    if isinstance(entry.array, Array):
-        MainMemory(entry.array.main_words, entry.weight_memory)
-    else:
-        WeightMemory(entry.array.weight_rows, entry.array.groups_max,
-                     weight_word(entry.array).bits, entry.weight_memory)
+    MainMemory(entry.array.main_words, entry.main_memory)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_array_reads_the_flash_that_its_board_has(name):
     entry = target(name)
-    if isinstance(entry.array, Array):
-        assert entry.array.flash == (entry.flash.takes[0] if entry.flash else 0)
-        assert entry.array == replace(entry.device.array, flash=entry.array.flash)
+    assert entry.array.flash == (entry.flash.takes[0] if entry.flash else 0)
+    assert entry.array == replace(entry.device.array, flash=entry.array.flash)
 
 
 @pytest.mark.parametrize("name", NAMES)

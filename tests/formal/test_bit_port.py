@@ -1,5 +1,5 @@
 # amaranth: UnusedElaboratable=no
-"""The second machine's host port: what arrives damaged has no effect, and it comes back to where it
+"""The machine's host port: what arrives damaged has no effect, and it comes back to where it
 hunts, whatever bits and answers come, and however long."""
 
 import pytest

@@ -6,7 +6,7 @@ import pytest
 from amaranth.hdl import Assert, Assume, Cat, Const, Module, Mux, Signal
 
 from celosia_hw.fill.engine import _DRAIN, _STEPS, FillEngine
-from celosia_spec.stream.array import Array
+from celosia_spec.isa.array import Array
 from formal.prove import holds, inside
 
 ARRAY = Array(lanes=8, controls=64, ring=64, bank_rows=64, main_words=64)

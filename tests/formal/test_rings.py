@@ -8,7 +8,7 @@ from amaranth.hdl import Assert, Assume, Cat, Const, Module, Mux, Signal, Value
 from celosia_hw.parts.delay import chain
 from celosia_hw.stream import rings
 from celosia_hw.stream.rings import ControlsRing, WeightsRing
-from celosia_spec.stream.array import RING_GAP, Array
+from celosia_spec.isa.array import RING_GAP, Array
 from formal.prove import holds, inside
 
 ARRAY = Array(lanes=8, controls=64, ring=64)

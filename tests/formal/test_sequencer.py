@@ -6,7 +6,7 @@ import pytest
 from amaranth.hdl import Assert, Assume, Const, Module, Mux, Signal
 
 from celosia_hw.stream.sequencer import Sequencer
-from celosia_spec.stream.array import Array
+from celosia_spec.isa.array import Array
 from formal.prove import holds, inside
 
 ARRAY = Array(lanes=8, controls=64, ring=64, tiles=64)

@@ -11,7 +11,7 @@ from blocks.verilated_block import Block
 from celosia_boards.families.ice40 import ICE40
 from celosia_hw.lanes.block_sums import BlockSums
 from celosia_sim import cells
-from celosia_spec.stream.array import QUAD, Array
+from celosia_spec.isa.array import QUAD, Array
 
 ONE = {"drain": 1, "residual": False}
 ARRAYS = {"8 bits": Array(**ONE), "fewer": Array(weight_bits=5, activation_bits=6, **ONE),

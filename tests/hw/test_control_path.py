@@ -1,5 +1,5 @@
 # amaranth: UnusedElaboratable=no
-"""The second machine's control path against a pure function of the stream: all that it makes
+"""The machine's control path against a pure function of the stream: all that it makes
 happen, in whatever cycles grants, fills and the output path leave it."""
 
 import random
@@ -13,9 +13,9 @@ from blocks.players import verilog_of
 from blocks.verilated_block import Block
 from celosia.bands.program import stream_program
 from celosia_spec.errors import CompileError
-from celosia_spec.stream.array import ENTRY_WORDS, RING_GAP, Array
-from celosia_spec.stream.controls import LAYER, Op
-from celosia_spec.stream.passes import pass_cycles
+from celosia_spec.isa.array import ENTRY_WORDS, RING_GAP, Array
+from celosia_spec.isa.controls import LAYER, Op
+from celosia_spec.isa.passes import pass_cycles
 from stream.control_bench import ARRAYS, Bench, WithSlots, lag
 from stream.networks import graphs
 from stream.random_streams import NOTHING, Writer

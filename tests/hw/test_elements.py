@@ -10,7 +10,7 @@ from blocks.verilated_block import Block
 from celosia_hw.fill.finisher import Finisher
 from celosia_hw.output.normalise import Normalise
 from celosia_spec.floats import code, exponent_of, finish, to_odd
-from celosia_spec.isa import EXPONENT_MAX, EXPONENT_MIN, SIGNIFICAND_BITS, UNIT_MARGIN
+from celosia_spec.isa.numbers import EXPONENT_MAX, EXPONENT_MIN, SIGNIFICAND_BITS, UNIT_MARGIN
 
 
 def play(dut, inputs, outputs):

@@ -16,10 +16,10 @@ from celosia_hw.fill.engine import FillEngine
 from celosia_hw.memory.main_memory import MainMemory
 from celosia_hw.parts.table_memory import TableMemory
 from celosia_spec.floats import code, finish
-from celosia_spec.isa import EXPONENT_MIN, SIGNIFICAND_BITS
-from celosia_spec.stream.array import Array
-from celosia_spec.stream.controls import FILL
-from celosia_spec.stream.fills import cycles, places
+from celosia_spec.isa.array import Array
+from celosia_spec.isa.controls import FILL
+from celosia_spec.isa.fills import cycles, places
+from celosia_spec.isa.numbers import EXPONENT_MIN, SIGNIFICAND_BITS
 
 WORDS = 1 << 13
 """Control words that the bench holds."""

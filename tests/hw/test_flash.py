@@ -14,8 +14,8 @@ from blocks.verilated_block import Block
 from celosia_hw.flash.lines import Lines
 from celosia_hw.flash.reader import FlashReader
 from celosia_sim.flash import PARTS, Chip, Pins
-from celosia_spec.stream.array import ENTRY_WORDS, FLASH, Array
-from celosia_spec.stream.image import (
+from celosia_spec.isa.array import ENTRY_WORDS, FLASH, Array
+from celosia_spec.isa.image import (
     HEADER_BYTES,
     UNIT_BYTES,
     UNIT_WORDS,
@@ -26,7 +26,7 @@ from celosia_spec.stream.image import (
     places,
     unpack,
 )
-from celosia_spec.stream.registers import Fault
+from celosia_spec.isa.registers import Fault
 
 ARRAYS = {cycles: Array(main_words=1024, flash=cycles) for cycles in FLASH}
 BASE, MHZ = 0x20000, 48.0

@@ -4,9 +4,9 @@ import random
 
 import pytest
 
-from celosia_spec.isa import ArrayConfig, Space, memory_of
 from celosia_spec.isa import frames as protocol
 from celosia_spec.isa.frames import Decoder, Kind, Reason, Reply
+from celosia_spec.isa.memories import Space, memory_of
 from host_frames import (
     encode_read,
     encode_start,
@@ -25,10 +25,10 @@ def test_crc_is_the_catalogued_one():
 
 def test_frames_byte_by_byte():
     """Layout of a write and of a start, written out by hand."""
-    write = encode_write(Space.WEIGHTS, 0x12344, [0x1122, -2, 3, 4], element_bytes=2,
+    write = encode_write(Space.MAIN, 0x12344, [0x1122, -2, 3, 4], element_bytes=2,
                          tag=9)
-    assert write[:13] == bytes.fromhex("c5 95 2211 feff 0300 0400 442321")
-    start = encode_start(3, 250, tag=1)
+    assert write[:13] == bytes.fromhex("c5 95 2211 feff 0300 0400 442311")
+    start = encode_start(250 << 8 | 3, tag=1)
     assert start[:5] == bytes([0xC5, 0x19, 3, 250, 0])
     assert len(write) == protocol.LONG_REQUEST_BYTES == 15
     assert len(start) == 7
@@ -46,41 +46,35 @@ def test_a_run_is_covered_once_and_in_order(element_bytes, address, count):
 
 
 def test_a_run_of_writes_has_few_frames():
-    frames = encode_write_run(Space.BANKS, 6, list(range(20)), element_bytes=1, tag=14)
+    frames = encode_write_run(Space.MAIN, 6, list(range(20)), element_bytes=1, tag=14)
     assert len(frames) == 2 + 2 + 2
     assert [frame[1] >> 4 for frame in frames] == [14, 15, 0, 1, 2, 3]
 
 
 def test_eight_bytes_take_nineteen_or_twenty_byte_times():
     """The rates that docs/host-port.md gives."""
-    assert len(protocol.paced(encode_write(Space.BANKS, 0, [0], element_bytes=8))) == 19
-    assert len(protocol.paced(encode_read(Space.BANKS, 0, element_bytes=8))) == 20
+    assert len(protocol.paced(encode_write(Space.MAIN, 0, [0], element_bytes=8))) == 19
+    assert len(protocol.paced(encode_read(Space.MAIN, 0, element_bytes=8))) == 20
 
 
 def test_element_bytes_of_the_spaces():
-    array = ArrayConfig(lanes=16)
-    assert memory_of(Space.BANKS).element_bytes(array) == 1
-    assert memory_of(Space.WEIGHTS).element_bytes(array) == 2
-    assert memory_of(Space.ROWS).element_bytes(array) == 4
-    wide = ArrayConfig(lanes=16, weight_bits=9, activation_bits=9)
-    assert memory_of(Space.BANKS).element_bytes(wide) == 2
-    assert memory_of(Space.WEIGHTS).element_bytes(wide) == 4
-    assert all(memory_of(space).element_bytes(array) in (1, 2, 4) for space in Space)
+    assert {space: memory_of(space).element_bytes for space in Space} == {
+        Space.REGISTERS: 4, Space.MAIN: 2, Space.EXPONENTS: 2}
 
 
 @pytest.mark.parametrize("call, message", [
-    (lambda: encode_write(Space.BANKS, 8, [0] * 7, element_bytes=1),
+    (lambda: encode_write(Space.MAIN, 8, [0] * 7, element_bytes=1),
      r"^elements must be 8 of 1 bytes, not 7$"),
-    (lambda: encode_write(Space.BANKS, 4, [0] * 8, element_bytes=1),
+    (lambda: encode_write(Space.MAIN, 4, [0] * 8, element_bytes=1),
      r"^address must be a multiple of 8 for elements of 1 bytes, not 4; move single elements "
      r"with element_bytes=8$"),
-    (lambda: encode_write(Space.BANKS, 0, [256] + [0] * 7, element_bytes=1),
+    (lambda: encode_write(Space.MAIN, 0, [256] + [0] * 7, element_bytes=1),
      r"^element must be -128 to 255, not 256$"),
-    (lambda: encode_read(Space.BANKS, 1 << 20, element_bytes=8),
+    (lambda: encode_read(Space.MAIN, 1 << 20, element_bytes=8),
      r"^place field address must be 0 to 1048575, not 1048576$"),
-    (lambda: encode_read(Space.BANKS, 0, element_bytes=3),
+    (lambda: encode_read(Space.MAIN, 0, element_bytes=3),
      r"^element_bytes must be 1, 2, 4 or 8, not 3$"),
-    (lambda: encode_start(0, 256), r"^start field last must be 0 to 255, not 256$"),
+    (lambda: encode_start(65536), r"^start field list must be 0 to 65535, not 65536$"),
     (lambda: encode_status(tag=16), r"^request header field tag must be 0 to 15, not 16$"),
     (lambda: Reply(tag=0, kind=Kind.IDLE).elements(4),
      r"^a reply of kind IDLE has no elements; check kind first$"),

@@ -1,5 +1,5 @@
 # amaranth: UnusedElaboratable=no
-"""The second machine's output path against a pure function: passes back to back, what they leave
+"""The machine's output path against a pure function: passes back to back, what they leave
 in main memory and when."""
 
 import random
@@ -17,11 +17,11 @@ from celosia_boards.families.ice40 import ICE40
 from celosia_hw.output.operand import Align
 from celosia_hw.output.path import OUTPUT_PATHS
 from celosia_sim import cells
-from celosia_spec.isa import EXPONENT_MIN, UNIT_MARGIN
-from celosia_spec.stream.array import ENTRY_WORDS, Array
-from celosia_spec.stream.controls import LAYER, head_words
-from celosia_spec.stream.heads import pack as pack_head
-from celosia_spec.stream.passes import code_weight, pass_cycles, row_cycles
+from celosia_spec.isa.array import ENTRY_WORDS, Array
+from celosia_spec.isa.controls import LAYER, head_words
+from celosia_spec.isa.heads import pack as pack_head
+from celosia_spec.isa.numbers import EXPONENT_MIN, UNIT_MARGIN
+from celosia_spec.isa.passes import code_weight, pass_cycles, row_cycles
 
 ARRAYS = {
     "16-one": Array(residual=False, main_words=1024, drain=1),

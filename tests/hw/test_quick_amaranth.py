@@ -9,15 +9,15 @@ from amaranth.hdl import Module, signed, unsigned
 from amaranth.lib.memory import Memory
 
 from blocks.quick_amaranth import SLOW, quicken
-from celosia_hw.core import Core
-from first_machine import UP5K
+from celosia_hw.machine import Machine
+from celosia_spec.isa.array import Array
 
 DESIGNS = {
     "signed words": lambda: Memory(shape=signed(5), depth=9, init=[-3, 7, -16, 0, 1]),
     "one bit": lambda: Memory(shape=unsigned(1), depth=1, init=[1]),
     "no words": lambda: Memory(shape=unsigned(4), depth=0, init=[]),
     "no bits": lambda: Memory(shape=unsigned(0), depth=4, init=[]),
-    "core": lambda: Core(UP5K),
+    "machine": lambda: Machine(Array(main_words=256)),
 }
 
 

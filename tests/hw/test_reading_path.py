@@ -1,5 +1,5 @@
 # amaranth: UnusedElaboratable=no
-"""The reading path of the second machine against its sums, one number after another."""
+"""The reading path of the machine against its sums, one number after another."""
 
 import random
 from collections import defaultdict
@@ -15,10 +15,10 @@ from celosia_boards.families.ice40 import ICE40
 from celosia_hw.lanes.reading import STEP, ReadingPath
 from celosia_hw.output.path import OutputPath
 from celosia_sim import cells
-from celosia_spec.stream.array import PIECE, QUAD, Array
-from celosia_spec.stream.passes import pass_cycles
-from celosia_spec.stream.timing import BANK, MANTISSA, SUMS, WRITTEN
-from celosia_spec.stream.words import TILE_WORDS, tap_word, tile_words
+from celosia_spec.isa.array import PIECE, QUAD, Array
+from celosia_spec.isa.passes import pass_cycles
+from celosia_spec.isa.timing import BANK, MANTISSA, SUMS, WRITTEN
+from celosia_spec.isa.words import TILE_WORDS, tap_word, tile_words
 
 SIZES = {"bank_rows": 64, "taps": 64, "tiles": 64}
 ARRAYS = {"8": Array(lanes=8, **SIZES), "16": Array(lanes=16, **SIZES),

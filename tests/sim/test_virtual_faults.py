@@ -6,20 +6,13 @@ import pytest
 
 from celosia_sim.virtual import Damage, Faults, VirtualBoard, Wire
 from celosia_sim.virtual.faults import CUT_MAX, STALL_SECONDS, TO_BOARD, TO_HOST
-from celosia_spec.isa import Space
 from celosia_spec.isa import frames as protocol
 from celosia_spec.isa.frames import Decoder
-from first_machine import target_up5k
+from celosia_spec.isa.memories import Space
 from host_frames import encode_read, encode_write
 
 DATA = bytes(random.Random(1).randrange(256) for _ in range(20_000))
 KINDS = ("drop", "flip", "duplicate", "cut", "noise")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _first_machine():
-    with target_up5k():
-        yield
 
 
 def pieces(data, seed):
@@ -80,37 +73,37 @@ def test_refused_rates():
 @pytest.mark.parametrize("byte_level", [False, True])
 def test_resets_come_after_exactly_so_many_bytes(byte_level):
     """The 43rd byte empties the memories; the 42nd does not."""
-    write = protocol.paced(encode_write(Space.BANKS, 0, [7] * 8, element_bytes=1))
-    read = protocol.paced(encode_read(Space.BANKS, 0, element_bytes=1))
+    write = protocol.paced(encode_write(Space.MAIN, 0, [7] * 4, element_bytes=2))
+    read = protocol.paced(encode_read(Space.MAIN, 0, element_bytes=2))
     assert len(write + read) == 39
     for spare, expected in ((3, 7), (4, 0)):
-        with VirtualBoard("up5k", byte_level=byte_level) as board:
+        with VirtualBoard("upduino", byte_level=byte_level) as board:
             wire = Wire(board, Faults(reset_after=43))
             wire.send(write + read)
             [_, before] = Decoder().feed(wire.run_until_quiet(10 ** 6))
-            assert before.elements(1) == [7] * 8
+            assert before.elements(2) == [7] * 4
             wire.send(b"\xff" * spare)
             assert wire.run_until_quiet(10 ** 6) == b""
             assert (wire.resets, wire.pending) == (int(spare == 4), 0)
             board.send(read)
-            assert Decoder().feed(board.run_until_quiet(10 ** 6))[0].elements(1) == [expected] * 8
+            assert Decoder().feed(board.run_until_quiet(10 ** 6))[0].elements(2) == [expected] * 4
 
 
 def test_damaged_sessions_give_no_reply_that_is_wrong():
     """Of 300 reads under faults of every kind each reply is the right one, and all end."""
-    words = list(range(1, 9))
-    with VirtualBoard("up5k", byte_level=True) as board:
+    words = [1, 2, 3, 4]
+    with VirtualBoard("upduino", byte_level=True) as board:
         wire = Wire(board, Faults(seed=9, drop=0.003, flip=0.003, duplicate=0.003, cut=0.001,
                                   noise=0.003))
-        board.send(encode_write(Space.BANKS, 0, words, element_bytes=1))
+        board.send(encode_write(Space.MAIN, 0, words, element_bytes=2))
         board.run_until_quiet(10 ** 6)
         decoder, right = Decoder(), 0
         for tag in range(300):
             wire.send(protocol.RESYNC + protocol.paced(
-                encode_read(Space.BANKS, 0, element_bytes=1, tag=tag % 16)))
+                encode_read(Space.MAIN, 0, element_bytes=2, tag=tag % 16)))
             for reply in decoder.feed(wire.run_until_quiet(10 ** 6)):
                 if reply.data:
-                    assert reply.elements(1) == words
+                    assert reply.elements(2) == words
                     right += reply.tag == tag % 16
             assert wire.quiet
         assert right > 200

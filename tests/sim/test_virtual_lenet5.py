@@ -3,26 +3,18 @@
 import numpy as np
 import pytest
 
+from celosia.bands.simulate import job_of, results
 from celosia_boards.host.job import Record
-from celosia_boards.host.session import Session
-from celosia_sim.golden import quantise_input
 from celosia_sim.virtual import VirtualBoard
 from celosia_sim.virtual.line import SimulatedLine
-from celosia_spec.isa import Space, memory_of
 from celosia_spec.isa import frames as protocol
 from celosia_spec.isa.frames import Decoder, Kind, Reply
-from first_machine import target_up5k
+from celosia_spec.isa.memories import Space
 from host_frames import encode_read, encode_start, encode_status, encode_write_run
 
-TARGET = "up5k"
+TARGET = "upduino"
 LONGEST = 10 ** 9
 """Cycles within which all is done."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _first_machine():
-    with target_up5k():
-        yield
 
 
 def replies(data: bytes) -> list[Reply]:
@@ -44,19 +36,18 @@ def test_lenet5_loaded_and_run_gives_golden_outputs():
     inputs = preprocess(load_fashion_mnist("test")[0][:3])
     program = celosia.compile(load_lenet5(pruned=True), inputs[:1], target=TARGET)
     golden = celosia.run(program, inputs)
-    plan = Session(program, *quantise_input(program.graph, inputs), tensors=False)
-    record = Record.empty(plan.job)
+    job = job_of(program.program, inputs)
+    record = Record.empty(job)
     with VirtualBoard(TARGET, program.array, byte_level=True) as stream:
-        record.reads[:] = reads(stream, program, plan.job)
+        record.reads[:] = reads(stream, program, job)
         assert stream.starts == 3 and stream.seen_lights().busy and not stream.lights.busy
         padding_bridges_a_run(stream, program)
     with VirtualBoard(TARGET, program.array) as line:
-        np.testing.assert_array_equal(reads(line, program, plan.job.first(1)), record.reads[:1])
+        np.testing.assert_array_equal(reads(line, program, job.first(1)), record.reads[:1])
         padding_bridges_a_run(line, program)
-    found = plan.decode(record)
+    found = results(program.program, job, record)
     np.testing.assert_array_equal(found.output.reshape(golden.mantissa.shape), golden.mantissa)
     np.testing.assert_array_equal(found.exponent, golden.exponent)
-    assert found.counter_cycles.tolist() == [program.predicted_cycles] * 3
 
 
 def reads(board, program, job):
@@ -65,20 +56,21 @@ def reads(board, program, job):
     rows = []
     for values in job.input_values:
         load(board, program, job.input_at, values)
-        [started] = ask(board, encode_start(0, program.descriptors - 1))
+        [started] = ask(board, encode_start(program.program.list_at))
         assert started.kind is Kind.RUNNING
         assert ask(board, encode_status()) == [Reply(tag=0, kind=Kind.IDLE)]
-        found = ask(board, *(encode_read(Space(space), address, element_bytes=8)
+        found = ask(board, *(encode_read(Space(space), address & ~3, element_bytes=2)
                              for space, address in job.read_at.tolist()))
-        rows.append([reply.elements(8)[0] for reply in found])
+        rows.append([reply.elements(2)[address & 3] for reply, (_, address) in zip(
+            found, job.read_at.tolist(), strict=True)])
     return np.array(rows, np.uint32)
 
 
 def padding_bridges_a_run(board, program):
     """What comes behind as much padding as a run takes on the line is answered; sooner is not."""
-    start = encode_start(0, program.descriptors - 1)
-    read = protocol.paced(encode_read(Space.BANKS, 0, element_bytes=1))
-    bytes_long = -(-program.predicted_cycles // 240)
+    start = encode_start(program.program.list_at)
+    read = protocol.paced(encode_read(Space.MAIN, 0, element_bytes=2))
+    bytes_long = -(-program.predicted_cycles // 390)
     for padding, kind in ((bytes_long - 20, Kind.REJECTED), (bytes_long + 2, Kind.DATA)):
         board.send(start + b"\xff" * padding + read)
         assert replies(board.run_until_quiet(LONGEST))[-1].kind is kind
@@ -90,15 +82,12 @@ def load(board, program, at, values):
     next_run = (np.diff(at[:, 0]) != 0) | (np.diff(at[:, 1].astype(int)) != 1)
     for run in np.split(np.arange(len(at)), 1 + np.flatnonzero(next_run)):
         space, address = at[run[0]].tolist()
-        size = memory_of(space).element_bytes(program.array)
-        words = values[run].astype(np.int64) & (1 << 8 * size) - 1
-        frames += encode_write_run(Space(space), address, words.tolist(),
-                                   element_bytes=size)
+        frames += encode_write_run(Space(space), address, values[run].tolist(), element_bytes=2)
     found = ask(board, *frames)
     assert len(found) == len(frames) and {reply.kind for reply in found} == {Kind.IDLE}
 
 
-def test_the_driver_runs_lenet5_on_the_second_machine():
+def test_the_driver_runs_lenet5():
     """Loaded, run and counted as a user does it; what is on the line is in tests/stream."""
     pytest.importorskip("torch")
     import celosia

@@ -12,24 +12,17 @@ import serial
 from celosia_sim.virtual import Faults, Lights, Pty, Socket, VirtualBoard, Wire, serving
 from celosia_sim.virtual.server import PENDING_MAX
 from celosia_spec.errors import SimulationError
-from celosia_spec.isa import Space
 from celosia_spec.isa import frames as protocol
 from celosia_spec.isa.frames import Decoder, Kind, Reply
-from first_machine import target_up5k
+from celosia_spec.isa.memories import Space
 from host_frames import encode_read, encode_start, encode_status, encode_write
 
-READ = encode_read(Space.BANKS, 0, element_bytes=1, tag=5)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _first_machine():
-    with target_up5k():
-        yield
+READ = encode_read(Space.MAIN, 0, element_bytes=2, tag=5)
 
 
 @contextlib.contextmanager
 def served(end=None, faults=None, *, byte_level=True):
-    with VirtualBoard("up5k", byte_level=byte_level) as board:
+    with VirtualBoard("upduino", byte_level=byte_level) as board:
         with serving(Wire(board, faults), end) as server:
             yield server
 
@@ -74,10 +67,10 @@ def test_clients_come_and_go(make, byte_level):
         for tag in range(4):
             with client(server.port) as port:
                 assert ask(port, status(tag)) == Reply(tag=tag, kind=Kind.IDLE)
-                port.write(encode_write(Space.BANKS, 0, [tag] * 8, element_bytes=1,
+                port.write(encode_write(Space.MAIN, 0, [tag] * 4, element_bytes=2,
                                         tag=7))
                 assert hear(port, 7).kind is Kind.IDLE
-                assert ask(port, READ).elements(1) == [tag] * 8
+                assert ask(port, READ).elements(2) == [tag] * 4
                 port.write(READ * 3)    # and away, without the answers
 
 
@@ -184,7 +177,7 @@ def test_resets_and_lights():
             assert ask(port, status(2)).tag == 2
             now = server.status()
             assert now.resets == 3 and now.client and now.seen == Lights()
-            assert ask(port, encode_start(0, 0, tag=8)).kind is Kind.RUNNING
+            assert ask(port, encode_start(0, tag=8)).kind is Kind.RUNNING
             assert server.status().seen.busy and server.status().starts == 1
 
 

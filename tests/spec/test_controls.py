@@ -1,11 +1,11 @@
-"""The second machine's control words: they fit, and what is packed comes back."""
+"""The machine's control words: they fit, and what is packed comes back."""
 
 import random
 
 import pytest
 
-from celosia_spec.stream.array import Array
-from celosia_spec.stream.controls import (
+from celosia_spec.isa.array import Array
+from celosia_spec.isa.controls import (
     BATCH,
     COMMAND,
     EXCESS,
@@ -15,7 +15,7 @@ from celosia_spec.stream.controls import (
     Op,
     head_words,
 )
-from celosia_spec.stream.words import TILE_WORDS, tap_word, tile_words
+from celosia_spec.isa.words import TILE_WORDS, tap_word, tile_words
 
 ALL = {**{op.name: record for op, record in RECORDS.items()}, "HEAD": HEAD, "EXCESS": EXCESS,
        "LONG_EXCESS": LONG_EXCESS}

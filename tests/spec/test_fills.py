@@ -5,9 +5,9 @@ import random
 import pytest
 
 from blocks.models.filling import some_fill, wanted
-from celosia_spec.stream.array import Array
-from celosia_spec.stream.controls import FILL
-from celosia_spec.stream.fills import Fill, places, run
+from celosia_spec.isa.array import Array
+from celosia_spec.isa.controls import FILL
+from celosia_spec.isa.fills import Fill, places, run
 
 
 @pytest.mark.parametrize(("lanes", "fill"), [(8, 4), (16, 4), (16, 2)])

@@ -5,7 +5,7 @@ import pytest
 
 from celosia_sim.golden.requantise import clip, scale_rne
 from celosia_spec.floats import code, exponent_of, finish, to_odd
-from celosia_spec.isa import EXPONENT_MAX, EXPONENT_MIN
+from celosia_spec.isa.numbers import EXPONENT_MAX, EXPONENT_MIN
 
 
 def sums_of(rng, count, *, signed):

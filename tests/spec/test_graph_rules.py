@@ -9,10 +9,10 @@ from scipy.sparse import csr_array
 
 from celosia_spec.epilogue import Clamp, Dynamic, Epilogue, Kept, Relu, Static
 from celosia_spec.graph_rules import check_nodes, check_tensors, check_weights
-from celosia_spec.isa import ArrayConfig
+from celosia_spec.isa.array import Array
 from celosia_spec.qgraph import Geometry, NodeKind, QGraph, QNode, QTensor, static_exponent
 
-ARRAY = ArrayConfig(lanes=8, quad=2, beat=2, wide_elements=2)
+ARRAY = Array(lanes=8)
 
 
 def tensor(name: str, bits: int = 8, signed: bool = False, **fields) -> QTensor:
@@ -40,10 +40,10 @@ def graph() -> QGraph:
 
 
 def check(found: QGraph) -> None:
-    tensors = check_tensors(found.tensors.values(), ARRAY, input=found.input, output=found.output,
+    tensors = check_tensors(found.tensors.values(), input=found.input, output=found.output,
                             bits=8, static=False)
     check_nodes(tensors, found.nodes, ARRAY, input=found.input, output=found.output)
-    check_weights(found, ARRAY)
+    check_weights(found)
 
 
 def with_tensor(name: str, **fields) -> Callable[[QGraph], QGraph]:

@@ -5,30 +5,24 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from celosia_spec.isa import (
-    BATCH,
-    DESCRIPTOR,
-    MEMORIES,
-    ROW,
-    STATUS,
-    ArrayConfig,
-    frames,
-    tap_word,
-    weight_word,
-    write_word,
-)
+from celosia_spec.isa import controls, frames
+from celosia_spec.isa.array import Array
 from celosia_spec.isa.fields import Word
-from first_machine import HX8K, SIXTEEN, THIRTY_TWO, UP5K
+from celosia_spec.isa.memories import MEMORIES
+from celosia_spec.isa.registers import STATUS
+from celosia_spec.isa.words import WEIGHT, tap_word, tile_words
 
 
 def words() -> Iterator[Word]:
-    """Every word of the first machine, those of an array for each of these."""
-    yield from (ROW, BATCH, STATUS, *DESCRIPTOR.words, frames.REQUEST, frames.REPLY,
-                frames.REJECTED, frames.ADDRESS, frames.DESCRIPTORS)
-    for memory in MEMORIES:
-        yield memory.word(ArrayConfig(lanes=16))
-    for array in (UP5K, HX8K, SIXTEEN, THIRTY_TWO):
-        yield from (weight_word(array), tap_word(array), write_word(array))
+    """Every word of the machine, those of an array for each of two."""
+    yield from (WEIGHT, STATUS, controls.BATCH, controls.CHUNK, controls.COMMAND, frames.REQUEST,
+                frames.REPLY, frames.REJECTED, frames.ADDRESS, frames.START)
+    for record in (*controls.RECORDS.values(), controls.HEAD, controls.EXCESS,
+                   controls.LONG_EXCESS):
+        yield from record.words
+    yield from (memory.word for memory in MEMORIES)
+    for array in (Array(), Array(lanes=8, bank_rows=1024)):
+        yield from (tap_word(array), *tile_words(array))
 
 
 @pytest.mark.parametrize("word", list(words()), ids=lambda word: word.name)
@@ -61,36 +55,17 @@ def test_what_does_not_fit_is_refused_by_name(word: Word) -> None:
 
 
 def test_fields_that_are_not_there_are_refused() -> None:
-    with pytest.raises(ValueError, match="row has no field scale"):
-        ROW.pack(scale=1)
-    with pytest.raises(ValueError, match="descriptor has no field scale"):
-        DESCRIPTOR.pack(scale=1)
-
-
-def test_a_descriptor_comes_back_field_by_field() -> None:
-    rng = np.random.default_rng(2)
-    values = {field.name: int(rng.integers(field.least, field.most, endpoint=True))
-              for field in DESCRIPTOR.fields}
-    packed = DESCRIPTOR.pack(**values)
-    assert DESCRIPTOR.unpack(packed) == values
-    assert DESCRIPTOR.unpack(np.array(packed)) == values
-    for name, (index, low) in DESCRIPTOR.places.items():
-        field = DESCRIPTOR.words[index][name]
-        assert field.decode(packed[index] >> low) == values[name]
-
-
-def test_names_of_descriptor_fields_are_unique_and_each_has_a_reader() -> None:
-    assert len(DESCRIPTOR.places) == len(DESCRIPTOR.fields)
-    assert all(field.readers and field.about for field in DESCRIPTOR.fields)
-    assert all(word.bits <= 16 for word in DESCRIPTOR.words)
+    with pytest.raises(ValueError, match="weight has no field scale"):
+        WEIGHT.pack(scale=1)
+    with pytest.raises(ValueError, match="layer has no field scale"):
+        controls.LAYER.pack(scale=1)
 
 
 def test_words_stand_where_they_always_stood() -> None:
-    """Programs in files hold them."""
-    array = ArrayConfig(lanes=8)
-    assert ROW.pack(bias=-1, sw=-2, sb=3) == 0xFFFF | 62 << 16 | 3 << 22
-    assert BATCH.pack(steps=4096, wait=15) == 0xFFFF and BATCH.pack(steps=1, wait=1) == 1 << 12
-    assert weight_word(array).pack(mantissa=-1, step=2) == 0x2FF
-    assert tap_word(array).pack(rotation=7, row=3) == 0b11111
-    assert write_word(array).pack(last=1, count=2, bank=5, row=1) == 0b1_101_01_1
-    assert DESCRIPTOR.pack(opcode=1, relu=1, log2_groups=2)[20:22] == [0b10001, 2]
+    """Images in flash hold them."""
+    array = Array()
+    assert WEIGHT.pack(mantissa=-1, step=2) == 0x2FF
+    assert tap_word(array).pack(rotation=15, mask=2, piece=1) == 0b1_10_1111
+    assert controls.BATCH.pack(dense=1, steps=2048) == 0xFFE2
+    assert controls.HEAD.pack(room=-1, right=3, element=2, real=1, bias=-2, word=9) == [
+        1 << 15 | 2 << 13 | 3 << 7 | 127, 0xFFFE, 9]

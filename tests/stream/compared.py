@@ -12,8 +12,8 @@ from celosia.bands.steps import Steps
 from celosia_sim import golden, stream_machine
 from celosia_sim.clock.cycles import cycles
 from celosia_sim.golden.steps import GoldenSteps
+from celosia_spec.isa.array import Array
 from celosia_spec.steps import Ring
-from celosia_spec.stream.array import Array
 from stream import rtl
 from stream.sharing import check_memory, check_slots, check_words
 

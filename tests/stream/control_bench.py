@@ -1,5 +1,5 @@
 # amaranth: UnusedElaboratable=no
-"""What stands around the second machine's control path, main memory, fills, slots, output path: a
+"""What stands around the machine's control path, main memory, fills, slots, output path: a
 bench that compares all that a stream makes happen."""
 
 import random
@@ -14,13 +14,13 @@ from celosia_hw.output.path import OutputPath
 from celosia_hw.parts.table_memory import TableMemory
 from celosia_hw.stream.control_path import ControlPath
 from celosia_hw.stream.sequencer import PASS
-from celosia_spec.stream.array import Array
-from celosia_spec.stream.controls import (
+from celosia_spec.isa.array import Array
+from celosia_spec.isa.controls import (
     FILL,
     LAYER,
 )
-from celosia_spec.stream.passes import head_reads, row_cycles
-from celosia_spec.stream.timing import MANTISSA, SUMS, WRITTEN
+from celosia_spec.isa.passes import head_reads, row_cycles
+from celosia_spec.isa.timing import MANTISSA, SUMS, WRITTEN
 
 LATE = MANTISSA
 LANES = 3       # cycles from the begin of a pass's output to the use of its tile's lanes

@@ -1,4 +1,4 @@
-"""The second machine behind its host port, verilated: requests in, replies out, byte by byte."""
+"""The machine behind its host port, verilated: requests in, replies out, byte by byte."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,13 +11,13 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from blocks.players import verilog_of
 from blocks.verilated_block import Block
 from celosia_hw.hosted_machine import HostedMachine
-from celosia_hw.signatures import KEEPING_BUS, connect_members
+from celosia_hw.signatures import HOST_BUS, connect_members
 from celosia_sim.virtual.byte_port import BytePort
 from celosia_spec.isa import frames
-from celosia_spec.isa.frames import Command, Kind, Reply
-from celosia_spec.stream.array import Array
-from celosia_spec.stream.memories import Space, exponent_word, exponents_of, memory_of
-from celosia_spec.stream.registers import RUN, STATUS, Register
+from celosia_spec.isa.array import Array
+from celosia_spec.isa.frames import START, Command, Kind, Reply
+from celosia_spec.isa.memories import Space, exponent_word, exponents_of, memory_of
+from celosia_spec.isa.registers import STATUS, Register
 from host_frames import encode_read, encode_status, encode_write
 
 GAP = 300
@@ -41,7 +41,7 @@ class Ported(wiring.Component):
         connect(m, flipped(self.i), self.port.i)
         connect(m, self.port.o, flipped(self.o))
         connect_members(m, self.port, self.machine, {
-            name: member for name, member in KEEPING_BUS.items() if name != "abort"})
+            name: member for name, member in HOST_BUS.items() if name != "abort"})
         m.d.comb += self.machine.abort.eq(self.port.abort | self.stop)
         return m
 
@@ -119,4 +119,4 @@ class Host:
 
 def start(word: int, tag: int = 0) -> bytes:
     """Return the request that runs the stream whose list begins in a word of main memory."""
-    return frames.request(Command.START, tag, RUN.pack(list=word))
+    return frames.request(Command.START, tag, START.pack(list=word))

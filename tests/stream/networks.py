@@ -90,7 +90,7 @@ def graphs(draw: st.DrawFn, widths: tuple[int, ...] = (4, 6, 8, 8, 8)) -> QGraph
     try:
         return quantise(graph, activation_bits=bits, weight_bits=draw(st.sampled_from((8, 4, 6))),
                         acc_bits=24, unsigned=draw(st.booleans()), unsigned_input=positive,
-                        exponents="static" if static else "dynamic", codes=True,
+                        exponents="static" if static else "dynamic",
                         calibration=images if static else None)
     except FitError:            # a bias that 24 bits do not hold
         reject()

@@ -4,8 +4,8 @@ with words that mean nothing else."""
 
 
 
-from celosia_spec.stream.array import ENTRY_WORDS, RING_GAP
-from celosia_spec.stream.controls import (
+from celosia_spec.isa.array import ENTRY_WORDS, RING_GAP
+from celosia_spec.isa.controls import (
     BATCH,
     CHUNK,
     COMMAND,

@@ -1,4 +1,4 @@
-"""Whole streams on the second machine's gateware, verilated."""
+"""Whole streams on the machine's gateware, verilated."""
 
 from dataclasses import dataclass
 
@@ -9,8 +9,8 @@ from blocks.verilated_block import Block
 from celosia_boards.families.ice40 import ICE40
 from celosia_hw.machine import Machine
 from celosia_sim import cells
-from celosia_spec.isa import EXPONENT_MIN
-from celosia_spec.stream.array import ENTRY_WORDS, Array
+from celosia_spec.isa.array import ENTRY_WORDS, Array
+from celosia_spec.isa.numbers import EXPONENT_MIN
 
 MACHINES = {
     "16": (Array(main_words=4096, clamp=True), "generic"),

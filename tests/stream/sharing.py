@@ -8,11 +8,11 @@ from unittest import mock
 import numpy as np
 
 from celosia.bands.disassembly import layer_words
-from celosia.bands.explain import pieces_told
 from celosia.bands.occupancy import Kind, pieces
+from celosia.explain import pieces_told
 from celosia_sim.stream_machine import Flash, Reader
+from celosia_spec.isa.image import UNIT_WORDS
 from celosia_spec.steps import Ring, stored_name
-from celosia_spec.stream.image import UNIT_WORDS
 
 
 def needed(graph) -> Iterator[tuple[object, set[str]]]:

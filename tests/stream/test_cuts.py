@@ -9,7 +9,7 @@ from celosia.bands.program import stream_program
 from celosia.bands.session import count_to_each_end, ends, run
 from celosia.bands.simulate import simulated
 from celosia_sim import golden
-from celosia_spec.stream.array import Array
+from celosia_spec.isa.array import Array
 from stream.networks import residual_network, shrinking_network
 from stream.test_flash_rtl import ARRAY
 

@@ -5,8 +5,8 @@ import pytest
 
 from celosia.bands.entries import Order, Stream, controls, packed, table
 from celosia_sim import stream_machine
-from celosia_spec.stream.array import Array
-from celosia_spec.stream.controls import Op
+from celosia_spec.isa.array import Array
+from celosia_spec.isa.controls import Op
 
 
 def test_a_table_is_written_whole():

@@ -1,4 +1,4 @@
-"""`celosia explain` of the second machine's programs: what words say, not what was planned.
+"""`celosia explain`: what words say, not what was planned.
 
 `sharing.check_words` compares the two on random networks."""
 
@@ -10,15 +10,15 @@ import pytest
 from typer.testing import CliRunner
 
 from celosia.bands.disassembly import layer_words
-from celosia.bands.explain import explain, pieces_told
-from celosia.bands.file import stream_file
 from celosia.bands.lives import Life
 from celosia.bands.occupancy import Kind, Piece, flash_bytes, fullest, letters, picture, pieces
 from celosia.bands.program import stream_program
 from celosia.bands.schedule import StreamSchedule
 from celosia.cli import app, streams
-from celosia_spec.stream.array import Array
-from celosia_spec.stream.controls import COMMAND, LAYER, RECORDS, Op
+from celosia.explain import explain, pieces_told
+from celosia.program import program_of
+from celosia_spec.isa.array import Array
+from celosia_spec.isa.controls import COMMAND, LAYER, RECORDS, Op
 from stream.networks import residual_network, shrinking_network
 from stream.sharing import check_words
 
@@ -76,8 +76,8 @@ def test_a_word_that_is_changed_is_told(program):
 def test_what_is_added_is_told():
     program = stream_program(residual_network(), Array(main_words=1024))
     check_words(program)
-    [layer] = (layer for layer in explain(stream_file(
-        StreamSchedule(array=program.array, stream=program), target="second",
+    [layer] = (layer for layer in explain(program_of(
+        StreamSchedule(array=program.array, stream=program), target="small",
         exponents="dynamic"))[0]
         if layer.name == "b")
     assert layer.windows == 2
@@ -98,8 +98,8 @@ def test_what_flash_brings_is_told(capsys):
     assert flash_bytes(program) == {
         program.graph.nodes[at].name: 8 * sum(len(section.words) for section in own)
         for at, own in program.copied_layers.items()}
-    made = stream_file(StreamSchedule(array=program.array, stream=program), target="second",
-                       exponents="dynamic")
+    made = program_of(StreamSchedule(array=program.array, stream=program), target="small",
+                      exponents="dynamic")
     layers, found = explain(made)
     assert [layer.name for layer in layers if layer.copied] == list(flash_bytes(program))
     [line, *_] = (line for layer in layers for line in layer.lines if line.op == "copy")

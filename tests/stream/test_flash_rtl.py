@@ -10,7 +10,7 @@ from celosia.bands.simulate import simulate
 from celosia_hw.machine import Machine
 from celosia_sim import golden
 from celosia_sim.clock.cycles import cycles
-from celosia_spec.stream.array import Array
+from celosia_spec.isa.array import Array
 from stream.networks import shrinking_network
 from stream.sharing import check_memory, check_slots, check_words
 

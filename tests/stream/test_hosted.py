@@ -13,12 +13,12 @@ from celosia.bands.host import output, prepare
 from celosia.bands.program import stream_program
 from celosia_hw.machine import Machine
 from celosia_sim import golden
-from celosia_spec.isa import EXPONENT_MIN, EXPONENT_SLOTS
+from celosia_spec.isa.array import ENTRY_WORDS, Array
+from celosia_spec.isa.controls import CHUNK, COMMAND, Op
 from celosia_spec.isa.frames import Kind, Reason, encode_abort
-from celosia_spec.stream.array import ENTRY_WORDS, Array
-from celosia_spec.stream.controls import CHUNK, COMMAND, Op
-from celosia_spec.stream.memories import Space, blocks, main_blocks
-from celosia_spec.stream.registers import Error
+from celosia_spec.isa.memories import Space, blocks, main_blocks
+from celosia_spec.isa.numbers import EXPONENT_MIN, EXPONENT_SLOTS
+from celosia_spec.isa.registers import Error
 from host_frames import encode_read, encode_status, encode_write
 from stream.hosted import Host, start
 from stream.networks import residual_network

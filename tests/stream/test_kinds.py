@@ -94,28 +94,28 @@ def made(name: str):
 def test_the_machine_of_words_is_the_golden_model_and_near_the_network(name, exponents):
     model, shape, x = made(name)
     samples = x if exponents == "static" else None
-    program = celosia.compile(model, shape, target="second", exponents=exponents,
+    program = celosia.compile(model, shape, target="small", exponents=exponents,
                               calibration=samples)
     found = celosia.run(program, x)
     with torch.no_grad():
         wanted = torch.cat([model(torch.from_numpy(one[None])) for one in x]).numpy()
     assert found.answer.shape == wanted.shape
     assert np.abs(found.answer - wanted).max() < 0.05 * np.abs(wanted).max()
-    settings = Compiler(target="second", exponents=exponents)
+    settings = Compiler(target="small", exponents=exponents)
     compare(settings.quantised(settings.graph(model, shape), samples), ARRAY, x[0])
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_gateware_is_the_golden_model(name):
     model, shape, x = made(name)
-    found = verify(celosia.compile(model, shape, target="second"), x)
+    found = verify(celosia.compile(model, shape, target="small"), x)
     assert found.passed and found.values > 0
 
 
 @pytest.mark.parametrize("name", ["lines", "transposed", "shuffled"])
 def test_a_file_is_read_back(name, tmp_path):
     model, shape, x = made(name)
-    program = celosia.compile(model, shape, target="second")
+    program = celosia.compile(model, shape, target="small")
     program.save(tmp_path / "net.celo")
     found = celosia.load(tmp_path / "net.celo")
     assert found.layers == program.layers and found.host == program.host
@@ -127,7 +127,7 @@ def test_lines_in_steps_of_time():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv1d(2, 4, 3), nn.ReLU(), nn.Conv1d(4, 3, 3)).eval()
     stream = np.random.default_rng(0).random((2, 12)).astype(np.float32)
-    settings = {"target": "second", "exponents": "static",
+    settings = {"target": "small", "exponents": "static",
                 "calibration": stream[None, :, :8]}
     program = celosia.compile(model, (1, 2, 8), stream="time", hop=1, **settings)
     whole = celosia.compile(model, (1, 2, 8), **settings)

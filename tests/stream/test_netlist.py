@@ -16,7 +16,7 @@ from celosia.bands.simulate import simulated
 from celosia_boards.devices import HX8K, LFE5U, UP5K
 from celosia_sim import golden
 from celosia_sim.simulators.netlist import machine_netlist, netlist
-from celosia_spec.stream.array import Array
+from celosia_spec.isa.array import Array
 from stream.networks import residual_network, shrinking_network
 
 SMALL = {"main_words": 1024, "bank_rows": 128, "ring": 64, "controls": 64, "taps": 64, "tiles": 64}

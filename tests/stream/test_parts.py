@@ -23,10 +23,9 @@ from celosia_sim.virtual import VirtualBoard
 from celosia_sim.virtual.line import SimulatedLine
 from celosia_spec.epilogue import Epilogue, Relu
 from celosia_spec.errors import FitError
-from celosia_spec.isa.frames import Command, encode_abort, paced, request
-from celosia_spec.stream.array import Array
-from celosia_spec.stream.image import pack
-from celosia_spec.stream.registers import RUN
+from celosia_spec.isa.array import Array
+from celosia_spec.isa.frames import START, Command, encode_abort, paced, request
+from celosia_spec.isa.image import pack
 from stream import test_flash_rtl as flash_rtl
 from stream.networks import graphs, shrinking_network
 from stream.sharing import check_memory, check_words
@@ -156,11 +155,11 @@ def test_a_run_is_stopped_anywhere():
         driver = Driver(machine)
         driver.load(job.setup, None)
         for stop in np.random.default_rng(3).integers(0, expected, 12).tolist():
-            virtual.send(paced(request(Command.START, 0, RUN.pack(list=program.list_at))))
+            virtual.send(paced(request(Command.START, 0, START.pack(list=program.list_at))))
             virtual.run(stop)
             virtual.send(paced(encode_abort()))
             virtual.run_until_quiet(100_000)
-            found = results(program, job, driver.execute(job, np.array([expected])))
+            found = results(program, job, driver.execute(job, expected))
             assert np.array_equal(found.output, wanted.mantissas[program.source.output])
             assert found.cycles == [expected]
 

@@ -1,4 +1,4 @@
-"""What the second machine cannot do is refused in one line: where, why, and what helps."""
+"""What the machine cannot do is refused in one line: where, why, and what helps."""
 
 from dataclasses import replace
 
@@ -15,8 +15,8 @@ from celosia.graph import Conv, Graph
 from celosia.quantise import quantise
 from celosia_spec.epilogue import PLAIN, Clamp, Epilogue, Pool
 from celosia_spec.errors import CompileError, FitError
-from celosia_spec.stream.array import Array
-from celosia_spec.stream.fills import places
+from celosia_spec.isa.array import Array
+from celosia_spec.isa.fills import places
 from concats import graph_of, linear
 
 
@@ -60,7 +60,7 @@ def lone(shape, rows, kernel, *, pool=None, stride=(1, 1), acc_bits=24):
     (lambda: graph_of([linear("y", ("x",), np.full((1, 200), 127), 0)],
                       {"x": (200, 1, 1), "y": (1, 1, 1)}), Array(), FitError,
      r"y \(conv\): its input has signs, and the sums of a row may reach 6477000 in the lanes, "
-     r"which have 23 bits; quantise with codes=True$"),
+     r"which have 23 bits; quantise it again$"),
 ], ids=["pooling", "taps", "inputs", "bank rows", "ring", "tiles", "main memory",
         "fields", "sums with signs"])
 def test_refusal(graph, array, error, message):

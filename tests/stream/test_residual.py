@@ -7,7 +7,7 @@ import torch
 from celosia.compiler import Compiler
 from celosia.models import ResNet
 from celosia.quantise import quantise
-from celosia_spec.stream.array import Array
+from celosia_spec.isa.array import Array
 from stream.compared import compare
 
 ARRAYS = {"16": Array(main_words=1 << 16), "8": Array(lanes=8, main_words=1 << 16)}
@@ -36,7 +36,7 @@ def network(depth, shortcut):
 @pytest.mark.parametrize(("depth", "shortcut"), [(20, "A"), (20, "B"), (56, "B")])
 def test_network(array, depth, shortcut):
     x = torch.rand(1, 3, 8, 8)
-    graph = quantise(Compiler().graph(network(depth, shortcut), x), unsigned=True,
+    graph = quantise(Compiler().graph(network(depth, shortcut), x),
                      unsigned_input=True, acc_bits=24)
     assert depth < 56 or len(graph.tensors) > 32
     compare(graph, array, x.numpy()[0].astype(np.float32))

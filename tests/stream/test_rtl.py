@@ -41,7 +41,7 @@ def test_a_last_layer_that_adds(machine, monkeypatch, grid):
                       epilogue=Epilogue(add="a", activation=Relu())))
         graph = quantise(Graph(nodes=nodes, input="x", output="b", input_map=(2, high, wide),
                                input_shape=(2, high, wide), output_shape=(channels, high, wide)),
-                         acc_bits=24, unsigned=True)
+                         acc_bits=24)
         check(machine, graph, rng.standard_normal((2, high, wide)).astype(np.float32))
 
 
@@ -60,7 +60,7 @@ def test_rows_that_were_narrowed(machine, unsigned):
              Conv(name="b", input="a", weight=rng.standard_normal((3, 6, 1, 1)), bias=None))
     graph = quantise(Graph(nodes=nodes, input="x", output="b", input_map=(count, 1, 1),
                            input_shape=(count, 1, 1), output_shape=(3, 1, 1)),
-                     acc_bits=24, codes=True, unsigned_input=unsigned)
+                     acc_bits=24, unsigned_input=unsigned)
     assert graph.remarks == ("weights have 6 to 7 bits in 3 of 6 rows of a, so that sums fit "
                              "24-bit accumulators",)
     check(machine, graph, np.full((count, 1, 1), 1.99, np.float32))
@@ -82,5 +82,5 @@ def test_lenet5(machine):
         name = f"n{at}"
     graph = quantise(Graph(nodes=tuple(nodes), input="x", output=name, input_map=(1, 28, 28),
                            input_shape=(1, 28, 28), output_shape=(10, 1, 1)),
-                     acc_bits=24, unsigned=True, unsigned_input=True)
+                     acc_bits=24, unsigned_input=True)
     check(machine, graph, rng.random((1, 28, 28)).astype(np.float32))

@@ -12,7 +12,7 @@ from celosia.quantise import quantise
 from celosia_sim import golden, stream_machine
 from celosia_spec.epilogue import Epilogue, Relu
 from celosia_spec.errors import FitError
-from celosia_spec.stream.array import Array
+from celosia_spec.isa.array import Array
 from concats import graph_of, joined, linear
 from stream.sharing import check_memory, check_slots
 

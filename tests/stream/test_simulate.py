@@ -15,9 +15,9 @@ from celosia_sim import golden
 from celosia_sim.flash import Contents
 from celosia_sim.simulators.rtl import FLASH, FLASH_HZ, machine_design
 from celosia_spec.errors import SimulationError
-from celosia_spec.stream.array import Array
-from celosia_spec.stream.controls import COMMAND
-from celosia_spec.stream.image import pack
+from celosia_spec.isa.array import Array
+from celosia_spec.isa.controls import COMMAND
+from celosia_spec.isa.image import pack
 from stream.networks import residual_network, shrinking_network
 from stream.test_flash_rtl import ARRAY
 

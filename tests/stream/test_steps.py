@@ -13,20 +13,19 @@ from torch import nn
 from typer.testing import CliRunner
 
 import celosia
-from celosia.bands.file import stream_file
 from celosia.bands.schedule import stream_schedule
 from celosia.bands.stepping import Stepping, simulated_steps
 from celosia.bands.steps import steps
 from celosia.board import Board
 from celosia.cli import app
 from celosia.compare import compare
+from celosia.program import program_of
 from celosia.verify import verify
 from celosia_sim.virtual import VirtualBoard
 from celosia_sim.virtual.line import SimulatedLine
 from celosia_spec.errors import ArgumentError, CelosiaError, CompileError, SimulationError
+from celosia_spec.isa.array import Array
 from celosia_spec.steps import Ring
-from celosia_spec.stream.array import Array
-from first_machine import target_first
 from stream.compared import compare_steps
 from stream.temporal import read_together, stream_for, temporal
 from stream.test_flash_rtl import ARRAY as FLASH_ARRAY
@@ -106,13 +105,13 @@ def calibration():
 
 @pytest.fixture(scope="module")
 def listener(target, calibration):
-    return celosia.compile(Listener(), calibration[:1], target="second", exponents="static",
+    return celosia.compile(Listener(), calibration[:1], target="small", exponents="static",
                            calibration=calibration, stream="time")
 
 
 @pytest.fixture(scope="module")
 def whole(target, calibration):
-    return celosia.compile(Listener(), calibration[:1], target="second", exponents="static",
+    return celosia.compile(Listener(), calibration[:1], target="small", exponents="static",
                            calibration=calibration)
 
 
@@ -183,7 +182,7 @@ def test_verify_compares_every_step(listener, sound):
 
 @pytest.mark.parametrize("hop", [3, 12])
 def test_steps_of_several_lines(hop, target, calibration, whole):
-    made = celosia.compile(Listener(), calibration[:1], target="second", exponents="static",
+    made = celosia.compile(Listener(), calibration[:1], target="small", exponents="static",
                            calibration=calibration, stream="time", hop=hop)
     stream = np.random.default_rng(2).random((9, 6, hop, 1)).astype(np.float32)
     right = celosia.run(whole, windows(stream, hop))
@@ -194,7 +193,7 @@ def test_steps_of_several_lines(hop, target, calibration, whole):
 
 def test_time_along_columns(target, calibration, listener, sound):
     across = np.swapaxes(calibration, 2, 3)
-    made = celosia.compile(Listener(across=True), across[:1], target="second", exponents="static",
+    made = celosia.compile(Listener(across=True), across[:1], target="small", exponents="static",
                            calibration=across, stream="time")
     assert made.step_cycles == listener.step_cycles
     assert np.array_equal(celosia.run(made, sound.reshape(-1, 6, 1, 1)).mantissa,
@@ -226,8 +225,8 @@ def test_a_board_keeps_its_state(damaged, listener, whole, sound):
         damages.append(kept != data)
         return kept
 
-    program = stream_file(stream_schedule(
-        listener.program.source, FLASH_ARRAY, listener.steps), target="second", exponents="static")
+    program = program_of(stream_schedule(
+        listener.program.source, FLASH_ARRAY, listener.steps), target="small", exponents="static")
     right = celosia.run(whole, windows(sound)).mantissa
     with VirtualBoard("icebreaker", FLASH_ARRAY, byte_level=True, image=program.image) as virtual:
         line = SimulatedLine(virtual, to_board=damage, to_host=damage) if damaged else (
@@ -253,7 +252,7 @@ def test_the_commands(target, calibration, tmp_path, monkeypatch):
         "from stream.test_steps import Listener\ndef make():\n    return Listener().eval()\n")
     inputs, path = str(tmp_path / "x.npy"), str(tmp_path / "net.celo")
     np.save(inputs, calibration)
-    call = ["compile", "listening:make", "--target", "second", "--calibration", inputs,
+    call = ["compile", "listening:make", "--target", "small", "--calibration", inputs,
             "--exponents", "static", "--stream", "time", "-o", path]
     told = json.loads(CliRunner().invoke(app, [*call, "--json"]).stdout)["steps"]
     assert (told["hop"], told["lines"], told["first"], told["period"]) == (1, 12, 12, 7)
@@ -288,20 +287,19 @@ class Strided(nn.Module):
     ({"hop": 3}, CompileError, r"a.*: a step of 3 lines brings it 3, and it takes every 2th; take "
                                r"steps of 2 lines, or a multiple \(hop=2\)"),
     ({"padding": 1}, CompileError, "c.*: it pads time by 1 lines before and 1 behind, and in a "
-                                   "stream other lines stand there; pad no time"),
-    ({"target": "first"}, CelosiaError, "runs on the second machine, and first carries the first")])
+                                   "stream other lines stand there; pad no time")])
 def test_what_cannot_be_is_refused_in_one_line(changes, error, message, target):
     inputs = np.random.default_rng(0).random((2, 2, 12, 1)).astype(np.float32)
     padding = changes.pop("padding", 0)
-    settings = {"target": "second", "exponents": "static", "calibration": inputs,
+    settings = {"target": "small", "exponents": "static", "calibration": inputs,
                 "stream": "time"} | changes
-    with target_first(), pytest.raises(error, match=message):
+    with pytest.raises(error, match=message):
         celosia.compile(Strided(padding), inputs[:1], **settings)
 
 
 def test_a_stride_makes_steps_longer(target):
     inputs = np.random.default_rng(0).random((20, 2, 12, 1)).astype(np.float32)
-    made, right = (celosia.compile(Strided(), inputs[:1], target="second", exponents="static",
+    made, right = (celosia.compile(Strided(), inputs[:1], target="small", exponents="static",
                                    calibration=inputs, stream=stream) for stream in ("time", None))
     assert made.steps.hop == 2
     stream = np.concatenate(list(inputs), axis=1)[:, :40].reshape(2, 20, 2, 1).swapaxes(0, 1)

@@ -1,5 +1,5 @@
 # amaranth: UnusedElaboratable=no
-"""What users call, for a target whose array is the second machine's."""
+"""What users call, for a target with little main memory."""
 
 import json
 import re
@@ -17,17 +17,13 @@ from celosia.board import Board
 from celosia.cli import app
 from celosia.cli.common import find_model
 from celosia.compare import compare, count
-from celosia.compiler import Compiler
 from celosia.compress import prune_to_cycles
 from celosia.compress.weights.prediction import Predictor
-from celosia.graph import Graph
 from celosia.verify import verify
-from celosia.ways_out import Graphs, Trials
 from celosia_sim import golden
 from celosia_sim.virtual import VirtualBoard
 from celosia_sim.virtual.line import SimulatedLine
 from celosia_spec.errors import CelosiaError
-from first_machine import target_first
 from registered import registered
 from stream.conftest import ARRAY
 
@@ -68,10 +64,9 @@ def test_a_file_is_read_back(program, tmp_path):
 
 def test_a_file_for_another_array_is_refused(program, tmp_path):
     path = tmp_path / "net.celo"
-    other = replace(program, target="first")
-    other.save(path)
-    with target_first(), pytest.raises(CelosiaError, match=(
-            r"it is for another machine than that of first; compile the model again")):
+    replace(program, target="ecp5-25f").save(path)
+    with pytest.raises(CelosiaError, match=(
+            r"its array's main_words is 4096, that of ecp5-25f \d+; compile the model again")):
         celosia.load(path)
 
 
@@ -123,10 +118,10 @@ def test_a_layer_that_takes_longer_is_found(program, target, monkeypatch):
 def test_check_and_compile_tell_the_same(program, tmp_path):
     module, example = find_model("lenet5-pruned")
     # Mantissas for one machine are not taken for the other.
-    for names in (["second"], ["ecp5-85f", "second"]):
+    for names in (["small"], ["ecp5-85f", "small"]):
         found = celosia.check(module, example[:1], targets=names)
         assert found.targets[-1].cycles == program.predicted_cycles
-    result = CliRunner().invoke(app, ["compile", "lenet5-pruned", "--target", "second", "--json"])
+    result = CliRunner().invoke(app, ["compile", "lenet5-pruned", "--target", "small", "--json"])
     assert result.exit_code == 0
     told = json.loads(result.stdout)
     assert told["predicted_cycles"] <= program.predicted_cycles     # its pixels have no sign
@@ -135,7 +130,7 @@ def test_check_and_compile_tell_the_same(program, tmp_path):
     assert moment["layer"] == "conv1" and moment["available"] == ARRAY.main_words
     assert moment["used"] == moment["maps"] + moment["stream"]
     assert told["main_memory"]["flash_bytes"] == {}
-    shown = CliRunner().invoke(app, ["compile", "lenet5-pruned", "--target", "second"]).stdout
+    shown = CliRunner().invoke(app, ["compile", "lenet5-pruned", "--target", "small"]).stdout
     assert "what cycles were spent on" in shown
     assert "main memory is fullest at conv1: maps" in shown
     assert "fullest: main memory, at conv1: maps" in repr(program)
@@ -143,7 +138,7 @@ def test_check_and_compile_tell_the_same(program, tmp_path):
 
 def test_what_does_not_fit_is_told_with_what_helps():
     module, example = find_model("lenet5")
-    found = celosia.check(module, example[:1], targets="second")
+    found = celosia.check(module, example[:1], targets="small")
     [entry] = found.targets
     assert not entry.fits
     assert "main memory: 63.6 KiB, room for 32" in str(found)
@@ -164,7 +159,7 @@ class Wide(nn.Module):
 
 
 def test_all_that_is_in_the_way_is_told():
-    found = celosia.check(Wide(), np.zeros((1, 1, 30, 30), np.float32), targets="second")
+    found = celosia.check(Wide(), np.zeros((1, 1, 30, 30), np.float32), targets="small")
     [entry] = found.targets
     assert [(problem.layer, problem.what, problem.at_least) for problem in entry.problems] == [
         ("a", "taps", False), ("b", "rows of the banks", False), ("a", "main memory", True)]
@@ -172,26 +167,17 @@ def test_all_that_is_in_the_way_is_told():
     assert not any("static" in (problem.remedy or "") for problem in entry.problems)
 
 
-def test_static_exponents_are_tried_only_where_they_may_help(target):
-    graphs, compiler = Graphs(Graph(nodes=(), input="x", input_map=(1, 1, 1), output="x",
-                                    input_shape=(1,), output_shape=(1,)), None), Compiler(
-        target="second")
-    kept, all_ = ({trial.compiler.exponents for trial in Trials(graphs, compiler).here(
-        static=static)} for static in (False, True))
-    assert kept == {"dynamic"} and all_ == {"dynamic", "static"}
-
-
 def test_inputs_that_are_never_below_zero_have_no_sign(program):
     """By what is known of pixels, or of calibration inputs."""
     module, example = find_model("lenet5-pruned")
     pixels = celosia.Preprocessing(scale=1 / 256)
-    known = celosia.compile(module, example[:1], target="second", preprocessing=pixels)
+    known = celosia.compile(module, example[:1], target="small", preprocessing=pixels)
     assert not known.graph.tensors[known.graph.input].signed
     assert known.predicted_cycles <= program.predicted_cycles
     with pytest.raises(CelosiaError, match="reaches down to -1"):
         celosia.run(known, np.full((1, 1, 28, 28), -1, np.float32))
     for values, signed in ((np.ones, False), (lambda shape: -np.ones(shape), True)):
-        made = celosia.compile(module, example[:1], target="second", exponents="static",
+        made = celosia.compile(module, example[:1], target="small", exponents="static",
                                calibration=values((2, 1, 28, 28)).astype(np.float32))
         assert made.graph.tensors[made.graph.input].signed == signed
     centred = replace(pixels, mean=(0.5,))
@@ -202,18 +188,18 @@ def test_what_has_too_little_room_is_predicted_and_pruned_until_it_fits(target):
     torch.manual_seed(0)
     module, example = nn.Sequential(nn.Linear(300, 200), nn.ReLU(), nn.Linear(200, 10)).eval(), \
         np.zeros((1, 300), np.float32)
-    found = Predictor(example, target="second")(module)
+    found = Predictor(example, target="small")(module)
     assert re.search(r"words of main memory, the array has 4096; prune more", found.problem)
     assert found.cycles == sum(plan.cycles for plan in found.layers.values()) + found.fixed
     with pytest.raises(CelosiaError, match="of main memory, the array has 4096; "):
-        celosia.compile(module, example, target="second")
-    prune_to_cycles(module, example_input=example, budget=10**6, target="second")
-    assert celosia.compile(module, example, target="second").memory_use[0].used > 0.85 * 4096
+        celosia.compile(module, example, target="small")
+    prune_to_cycles(module, example_input=example, budget=10**6, target="small")
+    assert celosia.compile(module, example, target="small").memory_use[0].used > 0.85 * 4096
 
 
 def test_predictions_are_those_of_the_program(program):
     module, example = find_model("lenet5-pruned")
-    found = Predictor(example[:1], target="second")(module)
+    found = Predictor(example[:1], target="small")(module)
     assert found.cycles == program.predicted_cycles
     assert found.macs == sum(layer.macs for layer in program.layers)
     assert 0 < found.fixed < found.cycles / 2
@@ -233,7 +219,7 @@ def test_rows_are_narrowed_where_sums_have_24_bits(target, tmp_path):
         program = celosia.compile(model, x[:1], target="narrow")
         assert program.remarks == (remark,)
         assert verify(program, x).passed
-        found = celosia.check(model, x[:1], targets=["narrow", "second"])
+        found = celosia.check(model, x[:1], targets=["narrow", "small"])
         assert str(found).endswith(f"\nnarrow\n  {remark}")
         assert found.targets[0].cycles == program.predicted_cycles
         program.save(tmp_path / "net.celo")
@@ -248,7 +234,7 @@ def test_rows_are_narrowed_where_sums_have_24_bits(target, tmp_path):
         assert (predicted.cycles, predicted.macs) == (
             pruned.predicted_cycles, sum(layer.macs for layer in pruned.layers))
         assert pruned.remarks == (remark.replace("5 of", "4 of"),)
-    wide = celosia.compile(model, x[:1], target="second")
+    wide = celosia.compile(model, x[:1], target="small")
     assert (wide.accumulator_bits, wide.remarks) == (32, ())
 
 

@@ -13,7 +13,7 @@ from celosia.graph import Conv, Graph
 from celosia.quantise import quantise
 from celosia_spec.epilogue import Clamp, Epilogue, Pool, Relu
 from celosia_spec.errors import CompileError, FitError
-from celosia_spec.stream.array import Array
+from celosia_spec.isa.array import Array
 from concats import joined
 from stream.compared import compare
 from stream.networks import graphs
@@ -90,7 +90,7 @@ def test_rows_that_were_narrowed(unsigned):
              Conv(name="b", input="a", weight=rng.standard_normal((4, 20, 1, 1)), bias=None))
     graph = quantise(Graph(nodes=nodes, input="x", output="b", input_map=(150, 4, 4),
                            input_shape=(150, 4, 4), output_shape=(4, 2, 2)),
-                     widest=24, codes=True, unsigned=True, unsigned_input=unsigned)
+                     widest=24, unsigned_input=unsigned)
     assert "in 20 of 20 rows of a" in graph.remarks[0]
     x = rng.random((150, 4, 4)) - (0 if unsigned else 0.5)
     compare(graph, Array(clamp=True, drain=1, fill=2), x.astype(np.float32))
@@ -100,7 +100,7 @@ def test_rows_that_were_narrowed(unsigned):
     ({"activation_bits": 6}, "activations of 8 bits, the array has 6; quantise with activation_"),
     ({"weight_bits": 6}, "weights of 8 bits, the array has 6; quantise with weight_bits=6"),
     ({"residual": False}, "it adds tensors, and the array has no residual operand"),
-    ({"clamp": False}, "it clamps, and the array has ReLU only; give the array clamp=True")])
+    ({"clamp": False}, "a .clamp.: a clamp to 0 ... 1 follows it, and the array has ReLU only; ")])
 def test_an_array_of_other_arithmetic(changes, message):
     nodes = (Conv(name="a", input="x", weight=np.ones((1, 1, 1, 1)), bias=None,
                   epilogue=Epilogue(activation=Clamp(low=0.0, high=1.0))),

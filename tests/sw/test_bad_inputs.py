@@ -41,8 +41,7 @@ def test_refused_or_harmless(programs, tmp_path: Path, kind: str) -> None:
 
 def test_the_judge_sees_what_is_wrong(programs, tmp_path: Path, monkeypatch) -> None:
     """A file that was taken without a look at its meaning would be found out."""
-    from celosia import read_back
-    from celosia.bands import file
+    from celosia import serialise
 
     module, bases = programs
     path, base = tmp_path / "net.celo", bases[0]
@@ -52,13 +51,13 @@ def test_the_judge_sees_what_is_wrong(programs, tmp_path: Path, monkeypatch) -> 
     base.program.save(path)
     node.matrix.data[0] -= 1
     assert module.judge(path, base, verilator=False) == module.REFUSED
-    monkeypatch.setattr(read_back, "_difference", lambda *_: "")
-    load = file._file
+    monkeypatch.setattr(serialise, "_difference", lambda *_: "")
+    load = serialise._program
 
     def keeps_stream(manifest: dict, arrays: dict):
         found = load(manifest, arrays)
         return replace(found, program=replace(found.program,
                                               entries=base.program.program.entries))
 
-    monkeypatch.setattr(file, "_file", keeps_stream)
+    monkeypatch.setattr(serialise, "_program", keeps_stream)
     assert "differs from the golden model's" in module.judge(path, base, verilator=False)

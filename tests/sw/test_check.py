@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +19,10 @@ from celosia.compiler import Compiler
 from celosia.fit import Problem, Report, TargetCheck, check
 from celosia.frontend import export, import_model
 from celosia.frontend.survey import survey
-from celosia.lower import lower
 from celosia.models import load_lenet5
 from celosia.passes import optimise
-from celosia.schedule.shortages import attempt
 from celosia_boards.targets import target, targets
 from celosia_spec.errors import CelosiaError, CompileError, FitError
-from first_machine import SIXTEEN, target_first
 
 PICTURE, SMALL, VECTOR = (1, 1, 28, 28), (1, 1, 24, 24), (1, 16)
 
@@ -124,8 +120,6 @@ def taken(remedy: str, model: nn.Module, name: str) -> tuple[nn.Module, dict]:
         settings["target"] = found[1]
     if found := re.search(r"use (\d+) lanes|and (\d+) lanes", remedy):
         settings["lanes"] = int(found[1] or found[2])
-    if "static exponents" in remedy:
-        settings["exponents"] = "static"
     if found := re.search(r"weight_bits=(\d)", remedy):
         settings["weight_bits"] = int(found[1])
     if found := re.search(r"the largest (\d+)% of each layer's weights", remedy):
@@ -168,7 +162,7 @@ def test_what_makes_it_fit_compiles(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name != "wide sums"])
 @pytest.mark.parametrize("where", ["icebreaker", "hx8k", "ecp5-25f", "ecp5-85f"])
-def test_lowering_and_the_list_of_what_is_in_the_way_agree(name: str, where: str) -> None:
+def test_compiling_and_the_list_of_what_is_in_the_way_agree(name: str, where: str) -> None:
     make, shape, _ = NETWORKS[name]
     torch.manual_seed(1)
     settings = Compiler(target=where)
@@ -181,19 +175,6 @@ def test_lowering_and_the_list_of_what_is_in_the_way_agree(name: str, where: str
     with pytest.raises(FitError) as first:
         settings.program(graph)
     assert str(first.value) in [str(refusal) for refusal in found.refusals]
-
-
-def test_every_overfull_memory_is_named() -> None:
-    small = replace(SIXTEEN, weight_rows=4, table_rows=4, writes=4, taps=4, program_words=64)
-    with target_first():
-        graph = Compiler(target="first").quantised(
-            optimise(import_model(load_lenet5(pruned=True), torch.zeros(PICTURE))), None)
-    found = attempt(graph, small, "large")
-    assert [refusal.need.what for refusal in found.refusals] == [
-        "layers and their row batches", "weights", "rows of all layers", "kernel positions",
-        "positions of maps"]
-    with pytest.raises(FitError, match="program memory"):
-        lower(graph, small, target="large", exponents="dynamic")
 
 
 def test_all_operators_and_the_sizes_of_the_rest() -> None:

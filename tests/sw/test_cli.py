@@ -268,7 +268,7 @@ def test_compare(folder: Path) -> None:
 
 
 def test_compare_where_the_dense_network_does_not_fit() -> None:
-    """The baseline gets a deeper weight memory; its cycles are those of an array that has one."""
+    """The baseline gets a deeper main memory; its cycles are those of an array that has one."""
     model = torch.nn.Linear(200, 20)
     with torch.no_grad():
         model.weight[torch.rand(20, 200) < 0.95] = 0

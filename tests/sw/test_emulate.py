@@ -15,14 +15,16 @@ from hypothesis.extra import numpy as arrays
 from torch import nn
 from torch.nn import functional
 
-import celosia
 from celosia.compress.masks.weights import apply_mask, current_mask, make_permanent
 from celosia.compress.precision.emulate import BlockLayer, block_format, emulate
 from celosia.compress.precision.partition import PARTITIONS, mean_bits
+from celosia.frontend import import_model
 from celosia.models import ResNet
+from celosia.passes import optimise
+from celosia.quantise import quantise
+from celosia_sim import golden
 from celosia_spec.block import bfp
 from celosia_spec.errors import ArgumentError
-from first_machine import target_large
 from tolerance import rounding
 
 ROUNDINGS = ("nearest-even", "zero", "up", "down")
@@ -163,19 +165,19 @@ def test_sums_that_need_more_than_24_bits_run_in_float64():
 
 
 @pytest.mark.parametrize("bits", [(4, 4), (5, 9), (8, 8)])
-def test_by_rows_it_is_the_accelerator_but_for_biases(bits):
+def test_by_rows_it_is_the_golden_model_with_signs_but_for_biases(bits):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(2, 8, 3, padding=1, bias=False), nn.ReLU(), nn.MaxPool2d(2),
                           nn.Conv2d(8, 6, 3, bias=False), nn.ReLU(), nn.Flatten(),
                           nn.Linear(54, 7, bias=False)).eval()
     x = torch.randn(6, 2, 10, 10)
-    with target_large() as of:
-        program = celosia.compile(model, x[:1], target=of.name, weight_bits=bits[0],
-                                  activation_bits=bits[1])
-        golden = celosia.run(program, x)
+    graph = quantise(optimise(import_model(model, x[:1])), weight_bits=bits[0],
+                     activation_bits=bits[1], unsigned=False)
+    right, name = golden.run(graph, x.numpy()), graph.output
+    lsb = right.exponents[name][:, None] - 14       # of the outputs' 16-bit mantissas
+    values = np.ldexp(right.mantissas[name].reshape(6, 7).astype(np.float64), lsb)
     found = emulate(model, weight_bits=bits[0], activation_bits=bits[1])(x).double().numpy()
-    half = np.ldexp(0.5, golden.exponent - 14)[:, None]     # of the outputs' 16-bit mantissas
-    assert (np.abs(golden.values - found) <= half).all()
+    assert (np.abs(values - found) <= np.ldexp(0.5, lsb)).all()
 
 
 # The formatting is compress.bfp's

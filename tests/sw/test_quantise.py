@@ -14,7 +14,7 @@ from celosia.quantise import quantise
 from celosia_sim import golden
 from celosia_spec.epilogue import Clamp, Dynamic, Epilogue, Kept, Pool, Relu
 from celosia_spec.errors import ArgumentError, CelosiaError, CompileError
-from celosia_spec.isa import ROW
+from celosia_spec.isa.numbers import BIAS_UNITS, OUTPUT_BITS, WEIGHT_UNITS
 from celosia_spec.qgraph import NodeKind, QGraph, static_exponent
 
 RNG = np.random.default_rng
@@ -71,14 +71,15 @@ def test_bias_has_sixteen_bits_and_an_exponent_of_its_own() -> None:
             assert m == min(round(Fraction(b) / Fraction(2) ** int(sb)), 2**15 - 1)
 
 
-def test_every_row_fits_the_row_table() -> None:
+def test_every_row_has_units_that_a_program_can_hold() -> None:
     """Smallest and largest weights and biases, and rows of nothing but zeros."""
     weight = np.array([[2.0**15, 0.0], [1e-30, 0.0], [0.0, 0.0], [1.0, 0.0]])
     for bias in ([1e-30] * 4, [65535.0, 1e-3, 1e-3, 1e-30], None):
         for bits in (4, 9):
             node = quantised(weight, bias, weight_bits=bits, acc_bits=32).nodes[0]
             for m, sw, sb in zip(node.bias, node.sw, node.sb, strict=True):
-                ROW.pack(bias=int(m), sw=int(sw), sb=int(sb - sw))
+                assert abs(m) < 1 << OUTPUT_BITS - 1
+                assert sw in WEIGHT_UNITS and sb - sw in BIAS_UNITS
             assert node.sw[1] == node.sw[2] == 15 - (bits - 2)      # rows without weights
 
 
@@ -105,17 +106,19 @@ def test_zeros_are_left_out_or_kept() -> None:
 
 
 def test_the_accumulator_is_the_narrowest_that_is_proved() -> None:
+    """Mantissas with a sign are multiplied as codes without; weights above and below 0 are asked
+    each by themselves."""
     fits = (1 << 22) - 1
-    count = fits // (127 * 127)
-    last = (fits - count * 127 * 127) // 127
+    count = fits // (255 * 127)
+    last = (fits - count * 255 * 127) // 255
     row = np.array([127.0] * count + [last])
-    assert quantised(row[None], activation_bits=8).acc_bits == 24
-    assert quantised(np.array([[*row, 1.0]])).acc_bits == 32
-    assert quantised(row[None], activation_bits=9).acc_bits == 32
-    assert quantised(np.array([[*row, 1.0]]), activation_bits=7).acc_bits == 24
-    assert quantised(row[None, :129], codes=True).acc_bits == 24
-    assert quantised(row[None, :130]).acc_bits == 24
-    assert quantised(row[None, :130], codes=True).acc_bits == 32
+    for unsigned in False, True:
+        for fitting in row, -row, [*row, *-row]:
+            assert quantised([fitting], unsigned_input=unsigned).acc_bits == 24
+        for over in [*row, 1.0], [*-row, -1.0]:
+            assert quantised([over], unsigned_input=unsigned).acc_bits == 32
+        assert quantised([row], activation_bits=9, unsigned_input=unsigned).acc_bits == 32
+        assert quantised([[*row, 1.0]], activation_bits=7, unsigned_input=unsigned).acc_bits == 24
 
 
 LIMIT = (1 << 22) - 1
@@ -124,8 +127,8 @@ LIMIT = (1 << 22) - 1
 
 def test_a_row_whose_sums_do_not_fit_has_as_many_bits_fewer_as_they_need() -> None:
     """The first rows fit exactly; the third is one over, the fourth by all but one bit."""
-    full = LIMIT // (127 * 127)
-    rest = (LIMIT - full * 127 * 127) // 127
+    full = LIMIT // (255 * 127)
+    rest = (LIMIT - full * 255 * 127) // 255
     row = np.concatenate([np.full(full, 127.0), [rest], np.zeros(7 * full - 1)])
     over = row + (np.arange(8 * full) == full)
     weight = np.array([row, -row, over, np.full(8 * full, 127.0), np.arange(8 * full) < 9])
@@ -143,7 +146,7 @@ def test_a_row_whose_sums_do_not_fit_has_as_many_bits_fewer_as_they_need() -> No
 
 
 @pytest.mark.parametrize(("count", "options"), [
-    (3000, {}), (3000, {"unsigned_input": True}), (3000, {"codes": True}),
+    (3000, {}), (3000, {"unsigned_input": True}),
     (6000, {"weight_bits": 6, "activation_bits": 9}), (3000, {"sparse": False})], ids=str)
 def test_random_rows_around_what_fits(count: int, options: dict) -> None:
     """Each row has the first of its roundings, from the float weights on, whose sums fit."""
@@ -161,9 +164,7 @@ def test_random_rows_around_what_fits(count: int, options: dict) -> None:
             most = 2 ** (bits - 1) - 1
             rounded = [max(-most, min(most, m)) for m in scaled]
             ends = [sum(m for m in rounded if m * sign > 0) for sign in (1, -1)]
-            far = ((2**length - 1) * max(ends[0], -ends[1])
-                   if options.get("unsigned_input") or options.get("codes")
-                   else (2 ** (length - 1) - 1) * (ends[0] - ends[1]))
+            far = (2**length - 1) * max(ends[0], -ends[1])
             assert (far <= LIMIT) == (less == fewer[-1])
         assert got.tolist() == rounded
     assert set(fewer) >= {0, 1, 2}
@@ -171,14 +172,14 @@ def test_random_rows_around_what_fits(count: int, options: dict) -> None:
 
 def test_a_row_of_the_fewest_bits_whose_sums_do_not_fit_is_refused() -> None:
     weight = np.full((2, 5000), 1.98)
-    weight[0, 4000:] = 0
+    weight[0, 2000:] = 0
     for options, way_out in (({"acc_bits": 24}, "use acc_bits=32"),
                              ({"widest": 24}, "prune the row")):
         with pytest.raises(CompileError, match=(
-                r"^fc \(conv\): the sums of row 1 may reach 5080000 with weights of 4 bits, above "
+                r"^fc \(conv\): the sums of row 1 may reach 10200000 with weights of 4 bits, above "
                 rf"4194303, the limit of a 24-bit accumulator; {way_out}$")):
             quantised(weight, **options)
-    weight[1, 4000:] = 0
+    weight[1, 2000:] = 0
     assert quantised(weight, widest=24).acc_bits == 24
 
 

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 import celosia
 from celosia import verify as verification
+from celosia.bands.session import SimResult
 from celosia.cli import app
-from celosia_boards.host.session import SimResult
 from celosia_sim import golden
 
 SHAPE = (2, 5, 4)
@@ -37,7 +37,6 @@ def perfect(program: celosia.Program, x: np.ndarray) -> SimResult:
     return SimResult(
         output=right.mantissas[output], exponent=right.exponents[output],
         saturated=right.saturated, cycles=cycles, counter_cycles=cycles,
-        layer_cycles=None,
         tensors={node.output: (right.mantissas[node.output], right.exponents[node.output])
                  for node in program.graph.nodes})
 

@@ -1,7 +1,6 @@
 """Networks that do not fit: what the message names is taken, and compiles."""
 
 import re
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ import celosia
 from celosia import ways_out
 from celosia.compiler import Compiler
 from celosia_spec.errors import CelosiaError, CompileError, FitError
-from first_machine import target_up5k
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
@@ -26,11 +24,6 @@ class Sum(nn.Module):
         return self.fc(torch.relu(self.b(torch.relu(self.a(x))) + x))
 
 
-def conv_net(channels: int, size: int, *layers: nn.Module) -> nn.Module:
-    return nn.Sequential(nn.Conv2d(1, channels, 3, 2, 1), nn.ReLU(), *layers,
-                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 4))
-
-
 def large_bias(bias: float) -> nn.Module:
     """Biases for which 24-bit accumulators have no room beside such weights."""
     model = nn.Linear(16, 4)
@@ -39,16 +32,8 @@ def large_bias(bias: float) -> nn.Module:
     return model
 
 
-@pytest.fixture(autouse=True)
-def _first_machine() -> Iterator[None]:
-    with target_up5k():
-        yield
-
-
 CASES = {       # model, input, settings; the remedy
-    "static": (lambda: conv_net(8, 28), (1, 1, 28, 28), {"target": "up5k"},
-               "use static exponents (give calibration inputs) or compile it for icebreaker"),
-    "another board": (Sum, (1, 16), {"target": "up5k"}, "compile it for icebreaker"),
+    "another board": (Sum, (1, 16), {"target": "hx8k"}, "compile it for icebreaker"),
     "fewer lanes": (lambda: large_bias(60000), (1, 16), {},
                     "use 8 lanes or compile it for hx8k-b-evn"),
     "sparse": (lambda: sparse(nn.Linear(784, 60), 0.8), (1, 784),
@@ -59,7 +44,6 @@ CASES = {       # model, input, settings; the remedy
               {"target": "upduino"}, "compile it for icebreaker"),
     "narrower": (lambda: large_bias(4000), (1, 16), {},
                  "use weight_bits=6 or compile it for hx8k-b-evn"),
-    "calibrated": (lambda: conv_net(8, 28), (1, 1, 28, 28), {"target": "up5k", "lanes": 4}, None),
 }
 
 
@@ -76,8 +60,6 @@ def taken(remedy: str, model: nn.Module, settings: dict) -> tuple[nn.Module, dic
         settings |= {"target": found[1], "lanes": None}
     if found := re.search(r"(\d+) lanes", remedy):
         settings["lanes"] = int(found[1])
-    if "static exponents" in remedy:
-        settings["exponents"] = "static"
     if "leave the zeros out" in remedy:
         settings["sparse"] = True
     if found := re.search(r"weight_bits=(\d)", remedy):
@@ -115,30 +97,10 @@ def test_where_nothing_helps_it_says_what_was_tried() -> None:
         celosia.compile(model, np.zeros((1, 3, 100, 100), np.float32), target="ulx3s-85f")
 
 
-def test_pruning_and_static_exponents_are_tried_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither alone is enough: the sums take too large a store, the weights too large a memory."""
-    monkeypatch.setattr(ways_out.Trials, "_others", lambda _: [])       # a larger board has room
-    model = nn.Sequential(nn.Conv2d(1, 10, 3), nn.ReLU(), nn.Flatten(), nn.Linear(1000, 100))
-    torch.manual_seed(0)
-    nn.init.normal_(model[3].weight, std=0.015)
-    x = np.random.default_rng(0).normal(size=(4, 1, 12, 12)).astype(np.float32)
-    with pytest.raises(FitError) as caught:
-        celosia.compile(model, x[:1], target="up5k")
-    assert caught.value.remedy == (
-        "prune it, use static exponents (give calibration inputs): with the largest 50% of each "
-        "layer's weights it fits")
-    for layer in (model[0], model[3]):
-        prune.l1_unstructured(layer, "weight", 0.5)
-    with pytest.raises(FitError):
-        celosia.compile(model, x[:1], target="up5k")
-    assert celosia.compile(model, x[:1], target="up5k", calibration=x,
-                           exponents="static").exponents == "static"
-
-
 def test_trials_end_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ways_out, "SECONDS", -1.0)
     with pytest.raises(FitError, match=r"leave the addition out \[test_ways_out"):
-        celosia.compile(Sum(), np.zeros((1, 16), np.float32), target="up5k")
+        celosia.compile(Sum(), np.zeros((1, 16), np.float32), target="hx8k")
 
 
 def test_a_refusal_that_no_setting_helps_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +112,7 @@ def test_a_refusal_that_no_setting_helps_is_not_tried(monkeypatch: pytest.Monkey
 
 def test_the_line_stands_beside_what_does_not_fit() -> None:
     with pytest.raises(FitError) as caught:
-        celosia.compile(Sum(), np.zeros((1, 16), np.float32), target="up5k")
+        celosia.compile(Sum(), np.zeros((1, 16), np.float32), target="hx8k")
     assert caught.value.source.startswith("test_ways_out.py:")
     assert caught.value.source.endswith("return self.fc(torch.relu(self.b(torch.relu(self.a(x))) "
                                         "+ x))")

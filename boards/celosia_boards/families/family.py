@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from celosia_spec.arrays import AnyArray
 from celosia_spec.errors import CelosiaError
+from celosia_spec.isa.array import Array
 
 if TYPE_CHECKING:
     from amaranth.hdl import Module, Signal
@@ -120,13 +120,13 @@ class Device:
     synthesis   : options of Yosys's ``synth_<family>``.
     ceiling_mhz : what the hard blocks stand, whatever nextpnr prints (it has only placeholders for
                   SB_MAC16 and SPRAM); None where it models them.
-    sources     : kinds of `celosia_hw.memory.weight_memory.WeightMemory` that it has.
+    sources     : kinds of `celosia_hw.memory.main_memory.MainMemory` that it has.
     """
 
     name: str
     family: Family
     resources: Resources
-    array: AnyArray
+    array: Array
     multiplier: str
     placement: tuple[str, ...]
     synthesis: str

@@ -5,8 +5,8 @@ the input that was given. How it knows:
 
 - after each run the machine's own count of cycles is read, on a good line last; it is that of the
   run, which a machine that was reset, or that never got START, does not have;
-- program memory, or the begin of the stream in main memory, is read back after loading, and was
-  written first: a reset on the way shows;
+- the begin of the stream in main memory is read back after loading, and was written first: a reset
+  on the way shows;
 - the first damage makes it careful: inputs are read back before a run, results are read twice,
   and what was read back after loading after them;
 - where a line damages anything, results count only when the machine then still computes the known
@@ -21,10 +21,12 @@ import numpy as np
 from celosia_boards.host.exchange import Busy, Damage, HostError
 from celosia_boards.host.job import Job, Record
 from celosia_boards.host.machine import ATTEMPTS, Endless, Machine
-from celosia_boards.host.requests import READ_EVENTS, Requests
+from celosia_boards.host.requests import READ_EVENTS
 from celosia_boards.host.work import Work, data_of
-from celosia_spec.isa import Space
+from celosia_spec.host_side import READ_BACK
 from celosia_spec.isa.frames import Reply
+from celosia_spec.isa.memories import Space
+from celosia_spec.isa.registers import WAYS_OUT
 
 __all__ = ["Driver", "Probe"]
 
@@ -78,7 +80,7 @@ class Driver:
         """Write the memories and make sure that the machine computes with them.
 
         setup  : uint32 (words, 3), space, address and value; those that are read back first, see
-                 `HostSide.kept`.
+                 `READ_BACK`.
         probe  : None where nothing is known.
         insist : refuse a machine that does not come to the known answers, HostError. Without it
                  such a machine is taken as it is, and not asked for them again: for who wants to
@@ -104,18 +106,16 @@ class Driver:
                         f"build and flash it again, at a lower clock if it missed its own "
                         f"(--clock)")
 
-    def execute(self, job: Job, cycles: np.ndarray,
+    def execute(self, job: Job, cycles: int,
                 progress: Callable[[int, int], None] | None = None, *,
                 exact: bool = True) -> Record:
         """Do a job's images on what was loaded; its setup is not looked at.
 
-        cycles : int64 (runs,), what each run takes, about.
-        exact  : whether the first run, which starts with the input, takes exactly that, by the
-                 machine's count; without it the count tells nothing of whether it has run, and
-                 what was loaded first is read after the images.
+        cycles : what a run takes, about.
+        exact  : whether it takes exactly that, by the machine's count; without it the count tells
+                 nothing of whether it has run, and what was loaded first is read after the images.
 
-        The record's ``layer_cycles`` are zeros: the machine does not tell. HostError where the
-        machine reports an error.
+        HostError where the machine reports an error.
         """
         work, start = self._work(job, cycles, exact=exact), 0
         self._lost = (-1, 0)
@@ -157,7 +157,7 @@ class Driver:
     def _fast(self, work: Work, start: int) -> Iterator[int]:
         """Yield images as they are done without a pause between them; ends early at any damage."""
         images = range(start, work.job.images)
-        if self._patient or not all(run.bridged for run in work.runs):
+        if self._patient or not work.run.bridged:
             yield from self._asking(work, images)
             return
         size = sum(map(len, work.parts(start)))
@@ -184,31 +184,23 @@ class Driver:
     def _asking(self, work: Work, images: range) -> Iterator[int]:
         """As `_fast`, but the machine is asked whether it is done. What a run leaves is read in one
         go with what the next one is given."""
-        last = len(work.runs) - 1
-        steps = [(image, number) for image in images for number in range(last + 1)]
-        before: tuple[int, int, Reply] | None = None
+        before: tuple[int, Reply] | None = None
         try:
-            for step in (*steps, None):
-                parts = []
-                if before:
-                    parts += [work.runs[before[1]].reads, READ_EVENTS]
-                if step:
-                    run = work.runs[step[1]]
-                    parts += [work.writes(step[0])] if run.reload else []
-                    parts.append(run.start)
+            for image in (*images, None):
+                parts = [work.reads, READ_EVENTS] if before else []
+                if image is not None:
+                    parts += [work.writes(image), work.run.start]
                 replies = list(self.machine.exchange.stream(parts))
                 if before:
-                    image, number, ended = before
-                    count = len(work.runs[number].reads) + 1
-                    if not work.result(image, number, ended, replies[:count]):
+                    done, ended = before
+                    if not work.result(done, ended, replies[:len(work.reads) + 1]):
                         raise Damage
-                    if number == last:
-                        yield image
-                if step:
-                    done = self.machine.ended(run, int(work.job.max_cycles))
-                    if done is None:
+                    yield done
+                if image is not None:
+                    status = self.machine.ended(work.run, int(work.job.max_cycles))
+                    if status is None:
                         raise Damage
-                    before = *step, done
+                    before = image, status
         except (Damage, Busy):
             self.machine.exchange.greet()
         else:
@@ -219,59 +211,38 @@ class Driver:
         counts: list[int] = []
         for _ in range(ATTEMPTS):
             work.record.cycles[image] = 0
-            if (all(self._careful_run(work, image, number) for number in range(len(work.runs)))
-                    and self._intact(work.job)):
+            if self._careful_run(work, image) and self._intact(work.job):
                 return
             error = self.machine.status().error
             self.machine.exchange.greet()
             if not self._intact(work.job):
                 raise Lost
-            counts.append(int(work.record.cycles[image, 0]))
+            counts.append(int(work.record.cycles[image]))
             if counts[-1] and counts.count(counts[-1]) > 2:
                 work.takes(counts[-1])      # it does take so many: that is a result, too
-        way_out = self.machine.side.ways_out.get(error, "build and flash the board again")
+        way_out = WAYS_OUT.get(error, "build and flash the board again")
         why = ("the line damages too much; use a shorter cable or another port" if not error else
                f"the machine stops with error {getattr(error, 'name', error)}; {way_out}")
         raise Undone(f"{self.machine.name}: image {image} was not done in {ATTEMPTS} attempts: "
                      f"{why}")
 
-    def _careful_run(self, work: Work, image: int, number: int) -> bool:
-        run, exchange = work.runs[number], self.machine.exchange
-        if run.reload:
-            wanted, register = work.writes(image), work.input.space == Space.REGISTERS
-            kept = np.flatnonzero(~register)
-            exchange.perform(wanted.at(kept))
-            there = data_of(exchange.perform(work.input.reads().at(kept)))
-            if not np.array_equal(there, wanted.data[kept]):
-                return False
-            if not self._registers(wanted.at(np.flatnonzero(register))):
-                return False
-        greeted = self.machine.greeted
-        if not self.machine.started(run):
+    def _careful_run(self, work: Work, image: int) -> bool:
+        exchange, wanted = self.machine.exchange, work.writes(image)
+        exchange.perform(wanted)
+        if not np.array_equal(data_of(exchange.perform(work.input.reads())), wanted.data):
             return False
-        ended = self.machine.ended(run, int(work.job.max_cycles))
-        register = run.access.space == Space.REGISTERS
-        counts = exchange.perform(Requests.joined([run.reads.at(register), READ_EVENTS]))
-        if ended is None or (self.machine.greeted != greeted
-                             and not all(reply.elements(4)[0] for reply in counts)):
-            return False                    # cleared, perhaps, before they were read
-        memory = run.reads.at(~register)
-        once, again = exchange.perform(memory), exchange.perform(memory)
-        found = iter(again), iter(counts)
-        replies = [next(found[is_register]) for is_register in register.astype(int)]
+        greeted = self.machine.greeted
+        if not self.machine.started(work.run):
+            return False
+        ended = self.machine.ended(work.run, int(work.job.max_cycles))
+        [count] = exchange.perform(READ_EVENTS)
+        if ended is None or (self.machine.greeted != greeted and not count.elements(4)[0]):
+            return False                    # cleared, perhaps, before it was read
+        once, again = exchange.perform(work.reads), exchange.perform(work.reads)
         return (np.array_equal(data_of(once), data_of(again))
-                and work.result(image, number, ended, [*replies, counts[-1]]))
+                and work.result(image, ended, [*again, count]))
 
-    def _registers(self, wanted: Requests) -> bool:
-        """Write registers, which cannot be read back; False where they may not hold that."""
-        for _ in range(ATTEMPTS):
-            greeted = self.machine.greeted
-            self.machine.exchange.perform(wanted)
-            if self.machine.greeted == greeted:
-                return True
-        return False
-
-    def _work(self, job: Job, cycles: np.ndarray, *, exact: bool) -> Work:
+    def _work(self, job: Job, cycles: int, *, exact: bool) -> Work:
         machine = self.machine
         return Work.of(job, cycles, machine.array, clock_hz=machine.clock_hz,
                        baud=machine.line.baud, exact=exact)
@@ -279,10 +250,9 @@ class Driver:
     def _intact(self, job: Job | None = None) -> bool:
         """Whether the memory that is read back holds what was loaded, but for a job's inputs."""
         assert self._setup is not None
-        side = self.machine.side
-        words = self._setup[self._setup[:, 0] == side.kept][:side.first]
+        words = self._setup[self._setup[:, 0] == Space.MAIN][:READ_BACK]
         if job is not None:
-            given = job.input_at[job.input_at[:, 0] == side.kept, 1]
+            given = job.input_at[job.input_at[:, 0] == Space.MAIN, 1]
             words = words[~np.isin(words[:, 1], given)]
         return np.array_equal(self.machine.read(words[:, :2]) & 0xFFFF, words[:, 2] & 0xFFFF)
 
@@ -292,7 +262,7 @@ class Driver:
             return True
         self.overwritten += 1
         job = self._probe.job if whole else self._probe.job.first(1)
-        work = self._work(job, np.array([self._probe.cycles]), exact=False)
+        work = self._work(job, self._probe.cycles, exact=False)
         try:
             image = 0
             while image < job.images:

@@ -17,9 +17,9 @@ from celosia_boards.host.holders import holders
 from celosia_boards.host.link import Line, LinkError
 from celosia_boards.host.requests import READ_HASH, Requests
 from celosia_spec.errors import CelosiaError
-from celosia_spec.isa import Register
 from celosia_spec.isa import frames as protocol
 from celosia_spec.isa.frames import Decoder, Kind, Reason, Reply
+from celosia_spec.isa.registers import Register
 
 __all__ = ["SILENCE", "Busy", "Damage", "Exchange", "HostError", "LineError", "StrangerError"]
 

@@ -40,26 +40,21 @@ class _Arrays:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Job(_Arrays):
-    """Bus writes, then for each image: the input, and one or more runs with reads after each.
+    """Bus writes, then for each image: the input, a run, and reads.
 
     setup        : uint32 (writes, 3): space, address, value. Once, after reset.
     input_at     : uint32 (words, 2): space and address of every word of an image's input.
     input_values : uint32 (images, words).
-    runs         : int64 (runs, 3): first and last descriptor; 1 where the input is written anew
-                   before the run.
-    read_at      : uint32 (reads, 2): space and address, the reads of all runs one after another.
-    read_ends    : int64 (runs,): where each run's reads end in ``read_at``.
-    descriptors  : int64 (): number of descriptors, at most 256.
+    start        : int64 (): word of main memory where the list of chunks begins.
+    read_at      : uint32 (reads, 2): space and address of what is read after each run.
     max_cycles   : int64 (): a run that takes longer is stopped.
     """
 
     setup: np.ndarray
     input_at: np.ndarray
     input_values: np.ndarray
-    runs: np.ndarray
+    start: np.ndarray
     read_at: np.ndarray
-    read_ends: np.ndarray
-    descriptors: np.ndarray
     max_cycles: np.ndarray
 
     @property
@@ -75,26 +70,21 @@ class Job(_Arrays):
 class Record(_Arrays):
     """What came back.
 
-    cycles       : int64 (images, runs), from the clock edge that accepts ``start`` to the one that
+    cycles       : int64 (images,), from the clock edge that accepts ``start`` to the one that
                    raises ``done``: counted at the ports by simulators, by the machine on a board.
-    layer_cycles : int64 (images, descriptors), of the first run: cycles in which ``layer`` held
-                   the descriptor's index. Sums to that run's cycles.
-    saturated    : uint8 (images, runs).
+    saturated    : bool (images,).
     reads        : uint32 (images, reads).
     """
 
     cycles: np.ndarray
-    layer_cycles: np.ndarray
     saturated: np.ndarray
     reads: np.ndarray
 
     @classmethod
     def empty(cls, job: Job) -> Self:
         """Return a record of the right shapes, all zeros."""
-        images, runs = job.images, len(job.runs)
-        return cls(cycles=np.zeros((images, runs), np.int64),
-                   layer_cycles=np.zeros((images, int(job.descriptors)), np.int64),
-                   saturated=np.zeros((images, runs), np.uint8),
+        images = job.images
+        return cls(cycles=np.zeros(images, np.int64), saturated=np.zeros(images, np.bool_),
                    reads=np.zeros((images, len(job.read_at)), np.uint32))
 
 
@@ -109,13 +99,13 @@ class Failure(enum.IntEnum):
 class Stopped(Exception):
     """A job could not be finished. All fields are integers.
 
-    failure : Failure.   image, run : where.   code, descriptor : the machine's error ports.
+    failure : Failure.   image : where.   code : the machine's error.
     """
 
-    def __init__(self, failure: int, image: int, run: int, code: int, descriptor: int) -> None:
-        super().__init__(failure, image, run, code, descriptor)
+    def __init__(self, failure: int, image: int, code: int) -> None:
+        super().__init__(failure, image, code)
         self.failure = Failure(failure)
-        self.image, self.run, self.code, self.descriptor = image, run, code, descriptor
+        self.image, self.code = image, code
 
     def save(self, path: Path) -> None:
         np.save(path, np.array(self.args, np.int64))

@@ -1,6 +1,5 @@
 """What can be asked of the machine at the other end of a line: done, or refused with a reason."""
 
-import enum
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -10,10 +9,10 @@ from celosia_boards.host.exchange import Busy, Damage, Exchange, HostError
 from celosia_boards.host.link import Line
 from celosia_boards.host.requests import READ_HASH, STATUS, Access, Requests
 from celosia_boards.host.work import Run, data_of
-from celosia_spec.arrays import AnyArray
-from celosia_spec.host_side import host_side
-from celosia_spec.isa import Register
-from celosia_spec.isa.frames import DESCRIPTORS, Command, Kind, Reply
+from celosia_spec.isa import registers
+from celosia_spec.isa.array import Array
+from celosia_spec.isa.frames import START, Command, Kind, Reply
+from celosia_spec.isa.registers import Error, Register
 
 __all__ = ["ATTEMPTS", "Endless", "Machine", "Status"]
 
@@ -32,17 +31,15 @@ class Endless(HostError):
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """The machine's state: running or not, its sticky flags, and, of the first machine, the
-    descriptor that runs, ran last or raised the error.
+    """The machine's state: running or not, and its sticky flags.
 
-    error : one of the array's codes, or a number that is none of them.
+    error : an `Error`, or a number that is none.
     checking, fault : the machine still checks its flash; what it found wrong with that, or 0.
     """
 
     busy: bool
     saturated: bool
-    error: enum.IntEnum | int
-    descriptor: int
+    error: Error | int
     checking: bool = False
     fault: int = 0
 
@@ -57,12 +54,11 @@ class Machine:
     """
 
     line: Line
-    array: AnyArray
+    array: Array
     clock_hz: float
 
     def __post_init__(self) -> None:
         self.exchange = Exchange(self.line)
-        self.side = host_side(self.array)
 
     @property
     def name(self) -> str:
@@ -84,15 +80,13 @@ class Machine:
         """Ask for the machine's state; a run goes on."""
         reply = self._insist(STATUS)
         if reply.kind is Kind.RUNNING:
-            return Status(busy=True, saturated=reply.saturated, error=self.side.errors(0),
-                          descriptor=0)
-        found = self.side.status.unpack(
+            return Status(busy=True, saturated=reply.saturated, error=Error.NONE)
+        found = registers.STATUS.unpack(
             self.exchange.perform(READ_HASH)[0].elements(4)[Register.STATUS])
-        code, errors = found["error"], self.side.errors
+        code = found["error"]
         return Status(busy=bool(found["busy"]), saturated=bool(found["saturated"]),
-                      error=errors(code) if code in set(errors) else code,
-                      descriptor=found.get("descriptor", 0),
-                      checking=bool(found.get("checking", 0)), fault=found.get("fault", 0))
+                      error=Error(code) if code in set(Error) else code,
+                      checking=bool(found["checking"]), fault=found["fault"])
 
     def abort(self) -> None:
         """Stop the machine at once; its memories stay as they are."""
@@ -102,8 +96,6 @@ class Machine:
         """Wait until a machine that has flash has checked it, and let it forget what was wrong
         there: who loads it needs none of it, or sees a run end with an error. HostError where that
         takes too long."""
-        if "checking" not in {field.name for field in self.side.status.fields}:
-            return
         limit = self.line.now() + _PATIENCE_S
         while (status := self.status()).checking:
             if self.line.now() > limit:
@@ -160,18 +152,17 @@ class Machine:
             if wait > 0.002:
                 self.line.read(wait)
 
-    def repeat(self, run: tuple[int, int], cycles: int, seconds: float) -> tuple[int, float]:
+    def repeat(self, at: int, cycles: int, seconds: float) -> tuple[int, float]:
         """Run again and again, on whatever the memories hold by then.
 
-        run : the two bytes that start it, see `Job.runs`.   cycles : what a run takes.
+        at : word where its list of chunks begins.   cycles : what a run takes.
         seconds : for how long.
 
         Returns how many runs there were, and in how many seconds. HostError where a run reports an
         error, or the line damages anything.
         """
         pause = int(1.1 * cycles / self.clock_hz * self.line.baud / 10) + 2
-        first, last = run
-        start = Requests.one(Command.START, DESCRIPTORS.pack(first=first, last=last), pause=pause)
+        start = Requests.one(Command.START, START.pack(list=at), pause=pause)
         begun, runs = self.line.now(), 0
 
         def starts() -> Iterator[Requests]:

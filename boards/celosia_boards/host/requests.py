@@ -9,14 +9,14 @@ from typing import Self
 
 import numpy as np
 
-from celosia_spec.arrays import AnyArray
-from celosia_spec.host_side import HostMemory, host_side
-from celosia_spec.isa import Register, Space
+from celosia_spec.host_side import HostMemory, host_memories
 from celosia_spec.isa import frames as protocol
+from celosia_spec.isa.array import Array
 from celosia_spec.isa.frames import Command, Kind
+from celosia_spec.isa.memories import Space
+from celosia_spec.isa.registers import Register
 
-__all__ = ["BLOCK_BYTES", "READ_EVENTS", "READ_HASH", "STATUS", "Access", "Requests",
-           "block_words"]
+__all__ = ["BLOCK_BYTES", "READ_EVENTS", "READ_HASH", "STATUS", "Access", "Requests"]
 
 BLOCK_BYTES = protocol.DATA_BYTES
 """Bytes of memory that a frame reads or writes."""
@@ -138,13 +138,13 @@ class Access:
     memories: tuple[HostMemory, ...]
 
     @classmethod
-    def of(cls, at: np.ndarray, array: AnyArray) -> Self:
+    def of(cls, at: np.ndarray, array: Array) -> Self:
         """Return how the words are cut; at : uint32 (words, 2), space and address of each.
 
         Blocks stand in the order in which their first words do. ValueError for an address beyond
         its memory.
         """
-        memories = host_side(array).memories
+        memories = host_memories(array)
         sizes = np.array([memory.element_bytes.bit_length() - 1 for memory in memories])
         depths = np.array([memory.depth for memory in memories])
         space, address = at[:, 0].astype(np.int64), at[:, 1].astype(np.int64)
@@ -166,10 +166,6 @@ class Access:
     def __len__(self) -> int:
         return len(self.space)
 
-    def _check(self, what: str, may: list[bool]) -> None:
-        for number in self.space[~np.array(may)[self.space]][:1].tolist():
-            raise ValueError(f"{self.memories[number].name} cannot be {what}")
-
     def _requests(self, command: Command, data: np.ndarray) -> Requests:
         place = protocol.ADDRESS.pack(space=self.space, address=self.address)
         return Requests(command=(command + self.size).astype(np.uint8),
@@ -182,7 +178,9 @@ class Access:
 
         ValueError for a memory that the machine alone writes.
         """
-        self._check("written", [memory.writable for memory in self.memories])
+        may = np.array([memory.writable for memory in self.memories])
+        for number in self.space[~may[self.space]][:1].tolist():
+            raise ValueError(f"{self.memories[number].name} cannot be written")
         data = np.zeros((len(self), protocol.DATA_BYTES), np.uint8)
         width = np.int64(1) << self.size[self.block]
         for byte in range(4):
@@ -192,8 +190,7 @@ class Access:
         return self._requests(Command.WRITE, data)
 
     def reads(self) -> Requests:
-        """Return what reads the blocks; ValueError for a memory that cannot be read."""
-        self._check("read", [memory.readable for memory in self.memories])
+        """Return what reads the blocks."""
         return self._requests(Command.READ, np.zeros((len(self), protocol.DATA_BYTES), np.uint8))
 
     def values(self, data: np.ndarray) -> np.ndarray:
@@ -209,9 +206,3 @@ class Access:
             found[inside] |= (data[self.block[inside], at[inside]].astype(np.uint32)
                               << np.uint32(8 * byte))
         return found
-
-
-def block_words(space: int, array: AnyArray) -> int:
-    """Return how many words of a memory a frame reads or writes, at an address that is a multiple
-    of so many."""
-    return BLOCK_BYTES // host_side(array).memories[space].element_bytes

@@ -7,7 +7,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from celosia_hw.fill.columns import Place, enables
-from celosia_spec.stream.array import Array
+from celosia_spec.isa.array import Array
 
 
 class ColumnPair(wiring.Component):

@@ -6,7 +6,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from celosia_spec.stream.array import ENTRY_WORDS, Array
+from celosia_spec.isa.array import ENTRY_WORDS, Array
 
 
 class Place(wiring.Component):

@@ -18,9 +18,9 @@ from celosia_hw.memory.main_memory import Access
 from celosia_hw.parts.compare import at_least, below
 from celosia_hw.parts.rotator import Rotator
 from celosia_hw.parts.table_memory import TableMemory
-from celosia_spec.stream.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS, Array
-from celosia_spec.stream.controls import FILL
-from celosia_spec.stream.fills import QUEUED
+from celosia_spec.isa.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS, Array
+from celosia_spec.isa.controls import FILL
+from celosia_spec.isa.fills import QUEUED
 
 _WORDS = {next(iter(word.fields)).name: place for place, word in enumerate(FILL.words, 1)}
 """Place of each word of a record, by its first field; place 0 of 16 stays empty."""
@@ -36,7 +36,7 @@ _DRAIN = ("drain", "empty", "done")
 
 
 class FillEngine(wiring.Component):
-    """Executes records of `celosia_spec.stream.controls.FILL`, one after another: reads elements
+    """Executes records of `celosia_spec.isa.controls.FILL`, one after another: reads elements
     from main memory, finishes them, and writes their codes into the banks.
 
     Parameters
@@ -78,7 +78,7 @@ class FillEngine(wiring.Component):
     Nothing hangs on when grants come.
 
     Records have at most ``bank_rows`` lines and channels, and keep what
-    `celosia_spec.stream.fills.places` asserts: elements of a word go to different columns.
+    `celosia_spec.isa.fills.places` asserts: elements of a word go to different columns.
 
     Logic cells on the UP5K: 815 and a block RAM; of these the finishers have 360, `Columns` 188.
     Of an array that fills two elements a cycle 485, 170 and 123.
@@ -292,7 +292,7 @@ class FillEngine(wiring.Component):
         """Finish the elements of ``data``, or of a half of it, that count, and give each column its
         own."""
         size = self.array.fill
-        m.submodules.rotator = rotator = Rotator(size, self.array.activation_bits, 1)
+        m.submodules.rotator = rotator = Rotator(size, self.array.activation_bits)
         finishers = [Finisher(self.array.activation_bits) for _ in range(size)]
         taken = Signal(size * CONTROL_BITS, reset_less=True)
         domain = m.d.sync if self.registered else m.d.comb
@@ -310,7 +310,7 @@ class FillEngine(wiring.Component):
         m.d.comb += [
             self.clipped.eq(_any([finisher.clipped for finisher in finishers])),
             rotator.i.eq(Cat(codes)),
-            rotator.rotation[0].eq(self.columns.turn), self.code.eq(rotator.o),
+            rotator.rotation.eq(self.columns.turn), self.code.eq(rotator.o),
         ]
 
 

@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 
 from celosia_hw.parts.compare import at_least
 from celosia_hw.parts.delay import chain
-from celosia_spec.stream.image import HEADER_BYTES, UNIT_BYTES
+from celosia_spec.isa.image import HEADER_BYTES, UNIT_BYTES
 
 READ = {2: 0x3B, 4: 0x6B}
 """Read commands by the wires that data come on: both have 24 bits of address and 8 dummy clocks."""

@@ -14,8 +14,8 @@ from celosia_hw.flash.lines import Lines
 from celosia_hw.memory.main_memory import Access
 from celosia_hw.parts.compare import at_least
 from celosia_hw.parts.delay import chain
-from celosia_spec.stream.array import CONTROL_BITS, FLASH, Array
-from celosia_spec.stream.image import (
+from celosia_spec.isa.array import CONTROL_BITS, FLASH, Array
+from celosia_spec.isa.image import (
     CHECKSUM_BYTES,
     CHECKSUM_TERMS,
     HEADER,
@@ -25,7 +25,7 @@ from celosia_spec.stream.image import (
     UNIT_BYTES,
     UNIT_WORDS,
 )
-from celosia_spec.stream.registers import Fault
+from celosia_spec.isa.registers import Fault
 
 WAKE_SECONDS = 4e-6
 """How long at least the flash is left alone before and behind each command that wakes it."""

@@ -1,4 +1,4 @@
-"""The second machine's host port: requests and replies bit by bit."""
+"""The host port: requests and replies bit by bit."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,11 +8,11 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from celosia_hw.parts.compare import at_least
-from celosia_hw.signatures import KEEPING_BUS
+from celosia_hw.signatures import HOST_BUS
 from celosia_spec.isa import frames as protocol
+from celosia_spec.isa.array import CONTROL_BITS
 from celosia_spec.isa.frames import Command, Kind, Reason
-from celosia_spec.stream.array import CONTROL_BITS
-from celosia_spec.stream.memories import Space
+from celosia_spec.isa.memories import Space
 
 _SYNC, _HEADER, _ADDRESS, _CHECKSUM, _DISPATCH = 14, 15, 8, 11, 13
 """Numbers of a frame's bytes, the first of each part; data have 0 to 7. So they follow each other:
@@ -47,8 +47,8 @@ class BitPort(wiring.Component):
         Strobe: of four elements that the machine keeps, each becomes the one behind it, and the
         last one ``mem_wdata``; not while ``busy``. While ``mem_kept``, and not ``busy``,
         ``mem_rdata`` is the first of them two cycles behind a strobe.
-    start, start_first, start_last : Out(1), Out(8), Out(8)
-        Strobe and its number. Never while ``busy``.
+    start, start_list : Out(1), Out(16)
+        Strobe and its word. Never while ``busy``.
     abort : Out(1)
         Strobe. Also while ``busy``.
     busy, error, saturated : In(1), In(8), In(1)
@@ -63,7 +63,7 @@ class BitPort(wiring.Component):
 
     def __init__(self) -> None:
         super().__init__({"i": In(stream.Signature(1)), "o": Out(stream.Signature(1)),
-                          "first": Out(1), "last": Out(1), **KEEPING_BUS})
+                          "first": Out(1), "last": Out(1), **HOST_BUS})
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
@@ -155,7 +155,7 @@ class BitPort(wiring.Component):
             self.mem_space.eq(address[protocol.ADDRESS_BITS:]),
             self.mem_address.eq(address[:protocol.ADDRESS_BITS] | Mux(
                 double, Cat(number[1], Const(0, 1), number[0]), number)),
-            Cat(self.start_first, self.start_last).eq(address[:16]),
+            self.start_list.eq(address),
         ]
 
     def _dispatch(self, m: Module, at: Mapping[str, Value], header: Signal, sending: Value,

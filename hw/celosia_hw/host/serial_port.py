@@ -1,4 +1,4 @@
-"""The second machine's host port on a serial line."""
+"""The host port on a serial line."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out, connect
 from celosia_hw.host.bit_line import BitLine
 from celosia_hw.host.bit_port import BitPort
 from celosia_hw.parts.uart import uart_divisor
-from celosia_hw.signatures import KEEPING_BUS, connect_members
+from celosia_hw.signatures import HOST_BUS, connect_members
 
 _LEAST = 12
 """Cycles of a bit: a reply must begin in the one behind its request, also where that wrote."""
@@ -40,7 +40,7 @@ class SerialPort(wiring.Component):
         if self.divisor < _LEAST:
             raise ValueError(f"clock_hz / baud must be at least {_LEAST}, not {self.divisor}; "
                              f"choose a lower baud rate")
-        super().__init__({"rx": In(1, init=1), "tx": Out(1, init=1), **KEEPING_BUS})
+        super().__init__({"rx": In(1, init=1), "tx": Out(1, init=1), **HOST_BUS})
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
@@ -50,5 +50,5 @@ class SerialPort(wiring.Component):
         connect(m, port.o, line.i)
         m.d.comb += [line.rx.eq(self.rx), self.tx.eq(line.tx), line.first.eq(port.first),
                      line.last.eq(port.last)]
-        connect_members(m, port, self, KEEPING_BUS)
+        connect_members(m, port, self, HOST_BUS)
         return m

@@ -8,10 +8,9 @@ from amaranth.lib.wiring import In, Out
 
 from celosia_hw.parts.compare import below
 from celosia_hw.parts.delay import delayed
-from celosia_spec.isa import BLOCK_BITS
-from celosia_spec.stream.array import PIECE_BITS, QUAD, Array
-from celosia_spec.stream.timing import BANK
-from celosia_spec.stream.words import piece_bits
+from celosia_spec.isa.array import PIECE_BITS, QUAD, Array
+from celosia_spec.isa.timing import BANK
+from celosia_spec.isa.words import BLOCK_BITS, piece_bits
 
 
 class BankRows(wiring.Component):

@@ -9,8 +9,8 @@ from amaranth.lib.wiring import In, Out
 from celosia_hw.parts.delay import chain, delayed
 from celosia_hw.parts.mac16 import mac16
 from celosia_hw.parts.table_memory import TableMemory
-from celosia_spec.stream.array import QUAD, Array
-from celosia_spec.stream.timing import MANTISSA, SUMS
+from celosia_spec.isa.array import QUAD, Array
+from celosia_spec.isa.timing import MANTISSA, SUMS
 
 LOW = 15
 """Bits of a sum that only the block knows; its accumulators have one more."""

@@ -7,8 +7,8 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from celosia_hw.parts.delay import delayed
-from celosia_spec.stream.array import QUAD, Array
-from celosia_spec.stream.timing import BANK, TAP
+from celosia_spec.isa.array import QUAD, Array
+from celosia_spec.isa.timing import BANK, TAP
 
 
 class Masks(wiring.Component):

@@ -8,8 +8,8 @@ from amaranth.lib.wiring import In, Out
 
 from celosia_hw.parts.delay import chain
 from celosia_hw.parts.multiplier import Multipliers
-from celosia_spec.stream.array import QUAD, Array
-from celosia_spec.stream.timing import MANTISSA, MULTIPLY, SUMS
+from celosia_spec.isa.array import QUAD, Array
+from celosia_spec.isa.timing import MANTISSA, MULTIPLY, SUMS
 
 
 class PassSums(wiring.Component):

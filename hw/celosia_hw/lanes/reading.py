@@ -15,10 +15,10 @@ from celosia_hw.lanes.tiles import Tiles
 from celosia_hw.lanes.turn import Turn
 from celosia_hw.parts.delay import chain
 from celosia_hw.parts.table_memory import TableMemory
-from celosia_spec.isa import DELTA_BITS
-from celosia_spec.stream.array import CONTROL_BITS, PIECE_BITS, Array
-from celosia_spec.stream.timing import MANTISSA, SUMS
-from celosia_spec.stream.words import TAP_GROUP_BITS
+from celosia_spec.isa.array import CONTROL_BITS, PIECE_BITS, Array
+from celosia_spec.isa.numbers import DELTA_BITS
+from celosia_spec.isa.timing import MANTISSA, SUMS
+from celosia_spec.isa.words import TAP_GROUP_BITS
 
 STEP = data.StructLayout({
     "valid": 1,     # there is a step; else the others mean nothing

@@ -8,10 +8,10 @@ from amaranth.lib.wiring import In, Out
 
 from celosia_hw.layouts import layout
 from celosia_hw.parts.table_memory import TableMemory
-from celosia_spec.isa import BLOCK_BITS, DELTA_BITS
-from celosia_spec.stream.array import CONTROL_BITS, Array
-from celosia_spec.stream.timing import TAP
-from celosia_spec.stream.words import tap_word
+from celosia_spec.isa.array import CONTROL_BITS, Array
+from celosia_spec.isa.numbers import DELTA_BITS
+from celosia_spec.isa.timing import TAP
+from celosia_spec.isa.words import BLOCK_BITS, tap_word
 
 
 class Taps(wiring.Component):

@@ -9,9 +9,9 @@ from amaranth.lib.wiring import In, Out
 from celosia_hw.layouts import layout
 from celosia_hw.parts.delay import chain
 from celosia_hw.parts.table_memory import TableMemory
-from celosia_spec.stream.array import CONTROL_BITS, Array
-from celosia_spec.stream.timing import WRITTEN
-from celosia_spec.stream.words import piece_bits, tile_words
+from celosia_spec.isa.array import CONTROL_BITS, Array
+from celosia_spec.isa.timing import WRITTEN
+from celosia_spec.isa.words import piece_bits, tile_words
 
 
 class Tiles(wiring.Component):

@@ -8,8 +8,8 @@ from amaranth.lib.wiring import In, Out
 
 from celosia_hw.parts.delay import delayed
 from celosia_hw.parts.rotator import Rotator, exchanges
-from celosia_spec.stream.array import QUAD, Array
-from celosia_spec.stream.timing import BANK, MANTISSA, TAP
+from celosia_spec.isa.array import QUAD, Array
+from celosia_spec.isa.timing import BANK, MANTISSA, TAP
 
 
 class Turn(wiring.Component):
@@ -55,8 +55,8 @@ class Turn(wiring.Component):
         late = delayed(m, self.rotation, BANK - TAP, "rotation")
         values: list[Value] = []
         for q in range(self.array.groups_max):
-            m.submodules[f"quad{q}"] = quad = Rotator(QUAD, self.width, 1)
-            m.d.comb += quad.rotation[0].eq(late[q])
+            m.submodules[f"quad{q}"] = quad = Rotator(QUAD, self.width)
+            m.d.comb += quad.rotation.eq(late[q])
             for j in range(QUAD):
                 value = Signal(self.width, name=f"turned{q * QUAD + j}", reset_less=True)
                 m.d.comb += quad.i[j].eq(self.codes[q * QUAD + j])

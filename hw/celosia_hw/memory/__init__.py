@@ -1,1 +1,1 @@
-"""Memories that weights come from."""
+"""Main memory, and its port."""

@@ -1,4 +1,4 @@
-"""Main memory of the second machine and its one port."""
+"""Main memory and its one port."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Member, Out
 
 from celosia_hw.blocks import SPRAM_BITS, SPRAM_ROWS
-from celosia_spec.stream.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS
+from celosia_spec.isa.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS
 
 __all__ = ["CLIENTS", "MAIN_KINDS", "Access", "MainMemory"]
 

@@ -6,7 +6,7 @@ from amaranth.hdl import Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from celosia_spec.stream.array import Array
+from celosia_spec.isa.array import Array
 
 
 class Beats(wiring.Component):

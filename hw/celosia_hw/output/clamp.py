@@ -6,7 +6,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from celosia_spec.isa import ELEMENT_BITS, SIGNIFICAND_BITS
+from celosia_spec.isa.numbers import ELEMENT_BITS, SIGNIFICAND_BITS
 
 
 class Clamp(wiring.Component):

@@ -10,12 +10,12 @@ from amaranth.lib.wiring import In, Member, Out
 from celosia_hw.layouts import layout
 from celosia_hw.parts.delay import chain, delayed
 from celosia_hw.parts.lookup import lookup
-from celosia_spec.isa import SIGNIFICAND_BITS
-from celosia_spec.stream import timing
-from celosia_spec.stream.array import CONTROL_BITS, Array
-from celosia_spec.stream.controls import EXCESS, HEAD, LAYER, excess_record
-from celosia_spec.stream.heads import bias_left
-from celosia_spec.stream.passes import WIDE_GAP, head_reads, row_cycles
+from celosia_spec.isa import timing
+from celosia_spec.isa.array import CONTROL_BITS, Array
+from celosia_spec.isa.controls import EXCESS, HEAD, LAYER, excess_record
+from celosia_spec.isa.heads import bias_left
+from celosia_spec.isa.numbers import SIGNIFICAND_BITS
+from celosia_spec.isa.passes import WIDE_GAP, head_reads, row_cycles
 
 layer_layout = layout(*LAYER.words)
 """What stays the same until `close`."""

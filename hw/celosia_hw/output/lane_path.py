@@ -15,9 +15,9 @@ from celosia_hw.output.normalise import Normalise
 from celosia_hw.output.pool import LanePool
 from celosia_hw.parts.delay import chain, delayed
 from celosia_hw.parts.table_memory import TableMemory
-from celosia_spec.isa import ELEMENT_BITS, EXPONENT_SLOTS, SIGNIFICAND_BITS
-from celosia_spec.stream.array import CONTROL_BITS, ENTRY_WORDS, Array
-from celosia_spec.stream.controls import HEAD
+from celosia_spec.isa.array import CONTROL_BITS, ENTRY_WORDS, Array
+from celosia_spec.isa.controls import HEAD
+from celosia_spec.isa.numbers import ELEMENT_BITS, EXPONENT_SLOTS, SIGNIFICAND_BITS
 
 
 class LanePath(wiring.Component):

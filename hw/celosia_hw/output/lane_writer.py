@@ -6,8 +6,8 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from celosia_spec.isa import ELEMENT_BITS
-from celosia_spec.stream.array import CONTROL_BITS, ENTRY_WORDS, Array
+from celosia_spec.isa.array import CONTROL_BITS, ENTRY_WORDS, Array
+from celosia_spec.isa.numbers import ELEMENT_BITS
 
 
 class LaneWriter(wiring.Component):

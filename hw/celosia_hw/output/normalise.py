@@ -6,8 +6,8 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from celosia_spec.isa import ELEMENT_BITS, SIGNIFICAND_BITS
-from celosia_spec.stream.timing import NORMALISE
+from celosia_spec.isa.numbers import ELEMENT_BITS, SIGNIFICAND_BITS
+from celosia_spec.isa.timing import NORMALISE
 
 
 class Normalise(wiring.Component):

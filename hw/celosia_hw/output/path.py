@@ -16,9 +16,9 @@ from celosia_hw.output.pool import Largest, Pool
 from celosia_hw.output.writer import Writer
 from celosia_hw.parts.delay import chain, delayed
 from celosia_hw.parts.table_memory import TableMemory
-from celosia_spec.isa import EXPONENT_SLOTS, SIGNIFICAND_BITS
-from celosia_spec.stream.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS, Array
-from celosia_spec.stream.passes import WIDE_GAP
+from celosia_spec.isa.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS, Array
+from celosia_spec.isa.numbers import EXPONENT_SLOTS, SIGNIFICAND_BITS
+from celosia_spec.isa.passes import WIDE_GAP
 
 
 class OutputPath(wiring.Component):

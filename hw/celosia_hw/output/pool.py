@@ -8,8 +8,8 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from celosia_hw.parts.table_memory import TableMemory
-from celosia_spec.isa import ELEMENT_BITS, SIGNIFICAND_BITS
-from celosia_spec.stream.array import Array
+from celosia_spec.isa.array import Array
+from celosia_spec.isa.numbers import ELEMENT_BITS, SIGNIFICAND_BITS
 
 BEAT = data.ArrayLayout(ELEMENT_BITS, 2)
 """Elements of two neighbouring lanes."""

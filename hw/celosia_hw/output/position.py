@@ -6,7 +6,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from celosia_spec.stream.array import CONTROL_BITS
+from celosia_spec.isa.array import CONTROL_BITS
 
 
 class Position(wiring.Component):

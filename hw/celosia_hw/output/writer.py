@@ -8,8 +8,8 @@ from amaranth.lib.wiring import In, Out
 
 from celosia_hw.output.pool import BEAT
 from celosia_hw.output.position import Position
-from celosia_spec.isa import ELEMENT_BITS
-from celosia_spec.stream.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS, Array
+from celosia_spec.isa.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS, Array
+from celosia_spec.isa.numbers import ELEMENT_BITS
 
 
 class Writer(wiring.Component):

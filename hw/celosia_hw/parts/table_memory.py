@@ -7,7 +7,7 @@ would carry a comparator and a bypass of its data width.
 
 from typing import Any
 
-from amaranth.hdl import Module, Shape, ShapeLike, Signal
+from amaranth.hdl import Module, Shape, ShapeLike
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import Out
 
@@ -24,9 +24,6 @@ class TableMemory(wiring.Component):
         Words, at least 1.
     shape : ShapeLike
         Of a word; at least one bit.
-    output_register : bool
-        Adds one register after the memory, and one cycle of latency: ECP5's block memory takes
-        5.8 ns from clock to data.
 
     Members
     -------
@@ -38,34 +35,20 @@ class TableMemory(wiring.Component):
 
     Timing
     ------
-    Domain ``sync``. ``read.data`` belongs to the address of ``latency`` edges before (1, with an
-    output register 2). A word may be read one edge after the one that wrote it. Reset leaves
-    contents and data alone.
+    Domain ``sync``. ``read.data`` belongs to the address of the edge before. A word may be read one
+    edge after the one that wrote it. Reset leaves contents and data alone.
     """
 
-    def __init__(self, depth: int, shape: ShapeLike, *, output_register: bool = False) -> None:
+    def __init__(self, depth: int, shape: ShapeLike) -> None:
         for name, value in (("depth", depth), ("width", Shape.cast(shape).width)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value!r}")
-        self.depth, self.shape, self.output_register = depth, shape, output_register
+        self.depth, self.shape = depth, shape
         address_bits = (depth - 1).bit_length()
         super().__init__({
             "read": Out(memory.ReadPort.Signature(addr_width=address_bits, shape=shape)),
             "write": Out(memory.WritePort.Signature(addr_width=address_bits, shape=shape)),
         })
-
-    @property
-    def latency(self) -> int:
-        """Edges from ``read.addr`` to ``read.data``."""
-        return 2 if self.output_register else 1
-
-    def written_by(self, host: Any) -> list[Any]:
-        """Return the connection of the write port with the host, and nobody else.
-
-        host : interface of `HostMemory`.
-        """
-        return [self.write.en.eq(host.write), self.write.addr.eq(host.address),
-                self.write.data.eq(host.data)]
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
@@ -74,11 +57,5 @@ class TableMemory(wiring.Component):
         read, write = block.read_port(), block.write_port()
         m.d.comb += [write.en.eq(self.write.en), write.addr.eq(self.write.addr),
                      write.data.eq(self.write.data), read.addr.eq(self.read.addr),
-                     read.en.eq(self.read.en)]
-        if self.output_register:
-            held = Signal.like(read.data, name="held", reset_less=True)
-            m.d.sync += held.eq(read.data)
-            m.d.comb += self.read.data.eq(held)
-        else:
-            m.d.comb += self.read.data.eq(read.data)
+                     read.en.eq(self.read.en), self.read.data.eq(read.data)]
         return m

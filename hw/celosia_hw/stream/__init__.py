@@ -1,1 +1,1 @@
-"""The second machine's control path: from the stream in main memory to steps."""
+"""The control path: from the stream in main memory to steps."""

@@ -14,8 +14,8 @@ from celosia_hw.stream.exponents import SLOT_BITS, Exponents
 from celosia_hw.stream.fetcher import Fetcher
 from celosia_hw.stream.rings import ControlsRing, WeightsRing
 from celosia_hw.stream.sequencer import PASS, Sequencer
-from celosia_spec.stream.array import CONTROL_BITS, ENTRY_BITS, Array
-from celosia_spec.stream.controls import LAYER
+from celosia_spec.isa.array import CONTROL_BITS, ENTRY_BITS, Array
+from celosia_spec.isa.controls import LAYER
 
 
 class ControlPath(wiring.Component):

@@ -8,9 +8,9 @@ from amaranth.lib.wiring import In, Out
 
 from celosia_hw.layouts import layout
 from celosia_hw.parts.lookup import lookup
-from celosia_spec.stream.array import CONTROL_BITS, Array
-from celosia_spec.stream.controls import BAND, BATCH, COMMAND, LAYER, Op, head_words
-from celosia_spec.stream.words import TILE_WORDS
+from celosia_spec.isa.array import CONTROL_BITS, Array
+from celosia_spec.isa.controls import BAND, BATCH, COMMAND, LAYER, Op, head_words
+from celosia_spec.isa.words import TILE_WORDS
 
 
 class Executor(wiring.Component):

@@ -8,9 +8,9 @@ from amaranth.lib.wiring import In, Out
 
 from celosia_hw.layouts import layout
 from celosia_hw.parts.compare import larger
-from celosia_spec.isa import EXPONENT_SLOTS
-from celosia_spec.stream.array import CONTROL_BITS
-from celosia_spec.stream.controls import CLOSE
+from celosia_spec.isa.array import CONTROL_BITS
+from celosia_spec.isa.controls import CLOSE
+from celosia_spec.isa.numbers import EXPONENT_SLOTS
 
 SLOT_BITS = (EXPONENT_SLOTS - 1).bit_length()
 

@@ -9,8 +9,8 @@ from amaranth.lib.wiring import In, Out
 from celosia_hw.layouts import layout
 from celosia_hw.memory.main_memory import Access
 from celosia_hw.parts.lookup import lookup
-from celosia_spec.stream.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS, Array
-from celosia_spec.stream.controls import BATCH, CHUNK, COMMAND, COPIES, LAYER, Op, head_words
+from celosia_spec.isa.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS, Array
+from celosia_spec.isa.controls import BATCH, CHUNK, COMMAND, COPIES, LAYER, Op, head_words
 
 
 class Fetcher(wiring.Component):

@@ -8,8 +8,8 @@ from amaranth.lib.wiring import In, Out
 
 from celosia_hw.parts.delay import chain
 from celosia_hw.parts.table_memory import TableMemory
-from celosia_spec.stream.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS, RING_GAP, Array
-from celosia_spec.stream.timing import READ
+from celosia_spec.isa.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS, RING_GAP, Array
+from celosia_spec.isa.timing import READ
 
 
 def _full(head: Value, tail: Value) -> Value:

@@ -11,10 +11,10 @@ from celosia_hw.layouts import layout
 from celosia_hw.parts.delay import chain, delayed
 from celosia_hw.parts.lookup import lookup
 from celosia_hw.stream.rings import WeightsRing
-from celosia_spec.stream.array import Array
-from celosia_spec.stream.controls import BATCH, LAYER
-from celosia_spec.stream.passes import pass_cycles
-from celosia_spec.stream.words import TILE_WORDS
+from celosia_spec.isa.array import Array
+from celosia_spec.isa.controls import BATCH, LAYER
+from celosia_spec.isa.passes import pass_cycles
+from celosia_spec.isa.words import TILE_WORDS
 
 PASS = data.StructLayout({
     "fresh": 1,     # its batch's first tile, and its window begins

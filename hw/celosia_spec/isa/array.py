@@ -4,127 +4,145 @@ import hashlib
 import json
 import operator
 from dataclasses import asdict, dataclass, fields
-from typing import Any
 
 from celosia_spec.isa.numbers import ACCUMULATORS, MANTISSA_BITS
 
-FORMAT_VERSION = 1
-"""Version of descriptors and table words. Part of the array hash: another version is refused."""
+ENTRY_BITS = 64
+"""Width of a word of main memory, of an entry of the stream."""
+
+CONTROL_BITS = 16
+"""Width of a control word, and of an element of a map."""
+
+ENTRY_WORDS = ENTRY_BITS // CONTROL_BITS
+"""Control words, weight words or elements that an entry holds."""
+
+MAIN_UNIT = 256
+"""A main memory that is no power of two has a multiple of so many entries: a block memory of the
+iCE40 has as many elements."""
+
+MAIN_WORDS_MAX = 1 << 16
+"""Entries of main memory that an array has at most."""
+
+QUAD = 4
+"""Lanes of the smallest group."""
+
+RING_GAP = 32
+"""Entries of the weights' ring that may stay free, so that what is asked for has room."""
+
+TAP_ROW_BITS = {8: 10, 16: 9}
+"""Lanes, and the widest place of a bank row: it is in one control word with what lanes are turned
+by, and a mask."""
+
+PIECE_BITS = 2
+PIECE = 1 << PIECE_BITS
+"""Bank rows of a piece: bands, tiles, taps and position groups begin with a whole one."""
+
+FLASH = {4: (4, 1), 8: (2, 1), 16: (2, 2)}
+"""Cycles of an element from flash, to the wires that it comes on and the cycles of a clock."""
+
+VERSION = 6
+"""Counts up where streams or sections mean something else."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArrayConfig:
+class Array:
     """Parameters of one array: everything that a program must match.
 
-    lanes          : multipliers, accumulators and activation banks; a power of two, 4 to 64.
-    quad           : lanes of the smallest row group; a power of two. ``lanes / quad`` groups have
-                     a weight word of their own each cycle.
-    beat           : elements the output stage handles a cycle; a power of two, at most ``quad``.
-    weight_rows    : depth of the weight memory, port rows of ``groups_max`` weight words.
-    bank_rows      : depth of an activation bank, mantissas.
-    table_rows     : depth of the row table, rows.
-    taps           : depth of the tap table, entries.
-    writes         : depth of the write table, entries.
-    program_words  : depth of the program memory, 16-bit words.
-    store_beats    : depth of the accumulator store, beats.
-    residual_beats : depth of the residual store, beats; 0 leaves residual operands out.
-    acc_bits       : accumulator width W, 24 or 32.
-    weight_bits, activation_bits : mantissa widths of the multipliers' operands, 4 to 9.
-    index_bits     : width of a column index.
-    count_bits     : width of the machine's counters: batches, tiles, positions, line width and
-                     batch lengths stay below ``2**count_bits``.
-    wide_elements  : elements of a beat that can be rounded to 16 bits, 1 or ``beat``; with 1 the
-                     network's output must be a vector.
-    replicate      : a weight word for several quads stands in the slots of all of them: more
-                     weight memory, no multiplexers behind it.
-    clearing       : the machine can clear bank rows between layers; without it, maps with zero
-                     padding cannot share their place with others.
-    clamp          : the output stage can clamp to a bound (ReLU6).
-    deep           : pipeline registers for devices with slow memories and fast logic.
+    lanes       : multipliers, accumulators and activation banks of a cluster; 8 or 16.
+    main_words  : depth of main memory, entries: a power of two or whole `MAIN_UNIT`s.
+    bank_rows   : depth of an activation bank, codes; as `TAP_ROW_BITS` allows.
+    ring        : depth of the weights' ring, entries.
+    controls    : depth of the controls' ring, control words.
+    taps        : depth of the tap table, words.
+    tiles       : depth of the tile table, words; a tile is three.
+    acc_bits    : accumulator width W, 24 or 32.
+    weight_bits : width of weight mantissas, 4 to 9.   activation_bits : L of codes, 4 to 9.
+    residual    : there is a residual operand.   clamp : outputs can be clamped.
+    fill        : elements that are filled into the banks a cycle, 2 or 4.
+    flash       : cycles in which an element comes from the board's flash, one of `FLASH`; 0: none
+                  is read.
+    drain       : lanes whose sums leave a cycle, 1 (of 16) or 2.
     """
 
-    lanes: int
-    quad: int = 4
-    beat: int = 4
-    weight_rows: int = 4096
+    lanes: int = 16
+    main_words: int = 16384
     bank_rows: int = 512
-    table_rows: int = 256
+    ring: int = 256
+    controls: int = 256
     taps: int = 256
-    writes: int = 256
-    program_words: int = 256
-    store_beats: int = 256
-    residual_beats: int = 0
+    tiles: int = 256
     acc_bits: int = 24
     weight_bits: int = 8
     activation_bits: int = 8
-    index_bits: int = 13
-    count_bits: int = 16
-    wide_elements: int = 1
-    replicate: bool = False
-    clearing: bool = True
+    residual: bool = True
     clamp: bool = False
-    deep: bool = False
+    fill: int = 4
+    flash: int = 0
+    drain: int = 2
 
     def __post_init__(self) -> None:
-        take(self)
-        for name, low, high in (("lanes", 4, 64), ("quad", 2, 16), ("beat", 2, 8)):
+        _take(self)
+        if self.lanes not in (8, 16):
+            raise ValueError(f"lanes must be 8 or 16, not {self.lanes!r}")
+        if self.fill not in (2, 4):
+            raise ValueError(f"fill must be 2 or 4, not {self.fill!r}")
+        if not (64 <= self.main_words <= MAIN_WORDS_MAX and (
+                not self.main_words & self.main_words - 1 or self.main_words % MAIN_UNIT == 0)):
+            raise ValueError(f"main_words must be a power of two, or a multiple of {MAIN_UNIT}, 64 "
+                             f"to {MAIN_WORDS_MAX}, not {self.main_words!r}")
+        for name, most in (("bank_rows", 1 << 11), ("ring", 1 << 12),
+                           ("controls", 1 << 12), ("taps", 1 << 11), ("tiles", 1 << 12)):
             value = getattr(self, name)
-            if not low <= value <= high or value & value - 1:
-                raise ValueError(f"{name} must be a power of two, {low} to {high}, not {value!r}")
-        if not self.beat <= self.quad <= self.lanes:
-            raise ValueError(f"beat ({self.beat}) must be at most quad ({self.quad}), and quad at "
-                             f"most lanes ({self.lanes})")
-        check_widths(self)
-        for name in ("weight_rows", "bank_rows", "table_rows", "taps", "writes", "program_words",
-                     "store_beats"):
-            value = getattr(self, name)
-            if not 4 <= value <= 65536:
-                raise ValueError(f"{name} must be 4 to 65536, not {value!r}")
-        if not 8 <= self.count_bits <= 16:
-            raise ValueError(f"count_bits must be 8 to 16, not {self.count_bits!r}")
-        if self.wide_elements not in (1, self.beat):
-            raise ValueError(f"wide_elements must be 1 or beat ({self.beat}), "
-                             f"not {self.wide_elements!r}")
-        if not 0 <= self.residual_beats <= 65536:
-            raise ValueError(f"residual_beats must be 0 to 65536, not {self.residual_beats!r}")
+            if not 64 <= value <= most or value & value - 1:
+                raise ValueError(f"{name} must be a power of two, 64 to {most}, not {value!r}")
+        if self.bank_rows > 1 << TAP_ROW_BITS[self.lanes]:
+            raise ValueError(f"bank_rows can be at most {1 << TAP_ROW_BITS[self.lanes]} of "
+                             f"{self.lanes} lanes, not {self.bank_rows}")
+        if self.flash not in (0, *FLASH):
+            raise ValueError(f"flash must be one of {', '.join(map(str, (0, *FLASH)))}, "
+                             f"not {self.flash!r}")
+        if self.drain not in (1, 2):
+            raise ValueError(f"drain must be 1 or 2, not {self.drain!r}")
+        if self.drain == 1 and (self.lanes != 16 or (self.residual and self.acc_bits != 24)):
+            raise ValueError("drain must be 2 of 8 lanes, and of 32 bits with residual operands")
+        _check_widths(self)
 
     @property
     def groups_max(self) -> int:
-        """Row groups the array can be split into; also weight words a port row holds."""
-        return self.lanes // self.quad
+        """Row groups that the array can be split into: a group has `QUAD` lanes at least, and an
+        entry has a weight word for each."""
+        return min(self.lanes // QUAD, ENTRY_WORDS)
 
     @property
-    def pass_beats(self) -> int:
-        """Beats of one pass: cycles in which its sums drain."""
-        return self.lanes // self.beat
+    def main_bits(self) -> int:
+        """Width of the address of an entry of main memory."""
+        return (self.main_words - 1).bit_length()
 
     @property
-    def lane_bits(self) -> int:
-        return self.lanes.bit_length() - 1
-
-    @property
-    def beat_bits(self) -> int:
-        return self.beat.bit_length() - 1
-
-    @property
-    def bank_row_bits(self) -> int:
-        return (self.bank_rows - 1).bit_length()
+    def sum_bits(self) -> int:
+        """Bits of a pass's sums. Accepted networks have none beyond 2^(W - 2); what comes to them
+        behind the lanes takes one bit more."""
+        return self.acc_bits - 1
 
     @property
     def hash(self) -> int:
-        """32-bit hash over all parameters and the format version; the gateware carries it."""
+        """32-bit hash over all parameters and the version; programs and gateware carry it."""
         return array_hash(self)
 
+    def positions(self, log2_groups: int) -> int:
+        """Return P', the lanes of a group, neighbouring output positions."""
+        return self.lanes >> log2_groups
 
-def array_hash(array: ArrayConfig, version: int = FORMAT_VERSION) -> int:
-    """Return the hash that gateware of a format version carries for an array."""
-    text = json.dumps([version, asdict(array)], sort_keys=True)
+
+def array_hash(array: Array, version: int = VERSION) -> int:
+    """Return the hash that gateware of a version carries for an array."""
+    text = json.dumps(["stream", version, asdict(array)], sort_keys=True)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
 
 
-def take(array: Any) -> None:
-    """Make a dataclass's whole numbers, of whatever type, ints; ValueError for one that is none,
-    and for a switch that is no bool."""
+def _take(array: Array) -> None:
+    """Make whole numbers of whatever type ints; ValueError for one that is none, and for a switch
+    that is no bool."""
     for part in fields(array):
         value = getattr(array, part.name)
         if part.type is bool:
@@ -137,7 +155,7 @@ def take(array: Any) -> None:
                 raise ValueError(f"{part.name} must be a whole number, not {value!r}") from None
 
 
-def check_widths(array: Any) -> None:
+def _check_widths(array: Array) -> None:
     """ValueError for accumulators or mantissas of a width that no array has."""
     if array.acc_bits not in ACCUMULATORS:
         raise ValueError(f"acc_bits must be {' or '.join(map(str, ACCUMULATORS))}, "

@@ -27,7 +27,6 @@ class Field(NamedTuple):
     signed  : whether its highest bit counts as minus.
     about   : what it holds: unit, range.
     offset  : added to the bits to get the value: a count from 1 on is stored as count - 1.
-    readers : blocks of the gateware that read it (fields of descriptors).
     """
 
     name: str
@@ -35,7 +34,6 @@ class Field(NamedTuple):
     signed: bool = False
     about: str = ""
     offset: int = 0
-    readers: tuple[str, ...] = ()
 
     @property
     def least(self) -> int:

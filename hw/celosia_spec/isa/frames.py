@@ -77,8 +77,8 @@ ADDRESS = Word("place", (
     Field("space", 4, about="`mem_space`: a `Space`")))
 """Address bytes of READ and WRITE."""
 
-DESCRIPTORS = Word("start", (
-    Field("first", 8, about="first descriptor to run"), Field("last", 8, about="last one"),
+START = Word("start", (
+    Field("list", 16, about="word of main memory where the list of chunks begins"),
     Field("_", 8)))
 """Address bytes of START; those of STATUS and ABORT are ignored."""
 
@@ -123,7 +123,7 @@ def request(command: int, tag: int, field: int = 0, data: bytes = b"") -> bytes:
     """Return the frame of a request.
 
     command : of a read or a write, with the binary logarithm of its elements' bytes.
-    field   : `ADDRESS` or `DESCRIPTORS`.   data : what a write writes.
+    field   : `ADDRESS` or `START`.   data : what a write writes.
     """
     header = REQUEST.pack(command=command, tag=tag)
     return _frame(bytes([header]) + data + field.to_bytes(ADDRESS_BYTES, "little"))

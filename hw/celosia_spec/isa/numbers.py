@@ -15,6 +15,15 @@ ACCUMULATORS = (24, 32)
 EXPONENT_MIN, EXPONENT_MAX = -16, 15
 """Range of a block exponent."""
 
+EXPONENT_SLOTS = 32
+"""Block exponents that the machine holds, one for each tensor of a program."""
+
+WEIGHT_UNITS = range(-32, 32)
+"""Exponents s_w of the unit of a row's weight mantissas."""
+
+BIAS_UNITS = range(-128, 128)
+"""Exponents of the unit of a row's bias mantissa, less s_w."""
+
 ELEMENT_BITS = 16
 """Width of an element of a map in main memory (`celosia_spec.floats`)."""
 

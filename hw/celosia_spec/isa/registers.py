@@ -1,4 +1,4 @@
-"""What the host reads of a machine's state, and the error codes that it may find there."""
+"""What the host reads of the machine's state, how it starts a run, and error codes."""
 
 import enum
 
@@ -11,36 +11,58 @@ COUNTER_BITS = 24
 class Register(enum.IntEnum):
     """Registers of ``Space.REGISTERS``. Reading changes nothing."""
 
-    ARRAY_HASH = 0     # low 32 bits of ArrayConfig.hash
-    STATUS = 1         # a STATUS word
-    EVENTS = 2         # cycles since start with the event that the host selected (Event)
+    ARRAY_HASH = 0     # low 32 bits of `Array.hash`
+    STATUS = 1         # a `STATUS` word
+    EVENTS = 2         # cycles from the start of the last run to its end
 
 
-class Event(enum.IntEnum):
-    """What ``Register.EVENTS`` counts: written to ``Space.REGISTERS``, whatever the address."""
+class Fault(enum.IntEnum):
+    """Why there is no program in flash, or why a section is not right."""
 
-    CYCLE = 0          # every cycle from the edge that accepts start to the one that raises done
-    STEP = 1           # a weight word was issued
-    BUBBLE = 2         # a pass waited for the drain of the one before
-    NORMALISE = 3      # normalising passes
+    NONE = 0
+    ABSENT = 1      # there is no header
+    FOREIGN = 2     # it is for another array
+    DAMAGED = 3     # a checksum is wrong, or a later header is not there
+
+
+_FLASH = 4
+"""Bit of the error codes that have a `Fault` in the bits below it."""
 
 
 class Error(enum.IntEnum):
-    """Error codes. The machine stops at the descriptor that raised one; ``start`` clears it."""
+    """Why a run ended before its `halt`, or did not begin. The next start, or an abort, clears it.
+
+    A start is refused until the image in flash is checked, and if that is not right. An abort
+    forgives what was wrong: who has written main memory by other means starts behind one.
+    """
 
     NONE = 0
-    OPCODE = 1      # unknown opcode
-    GROUPS = 2      # more row groups than the array has, or output groups likewise
-    COUNT = 3       # a line of no positions
-    PASS = 4        # a pass ended before the sums of the one before had drained
-    RANGE = 5       # first descriptor after last, or a table address past its end
+    COMMAND = 1     # a control word that is no command of this array
+    EARLY = _FLASH + Fault.NONE         # the image is not checked yet
+    ABSENT = _FLASH + Fault.ABSENT
+    FOREIGN = _FLASH + Fault.FOREIGN
+    DAMAGED = _FLASH + Fault.DAMAGED
+
+
+_COMPILE, _WRITE = "compile the program again for this array", "write its image to flash again"
+
+WAYS_OUT: dict[int, str] = {
+    Error.COMMAND: f"a word of the stream is no command; {_COMPILE}",
+    Error.EARLY: "its flash is still being read; wait",
+    Error.ABSENT: "there is no program in its flash; write its image there",
+    Error.FOREIGN: f"what is in its flash is for another array; {_WRITE}",
+    Error.DAMAGED: f"what is in its flash is damaged; {_WRITE}",
+}
+"""What errors mean, and what helps."""
 
 
 STATUS = Word("status", (
     Field("busy", 1, about="the machine runs"),
-    Field("saturated", 1, about="a result was clipped since the last start"),
-    Field("_", 6),
+    Field("saturated", 1, about="a mantissa was clipped since the last start"),
+    Field("checking", 1, about="the image in flash is being checked, and what is resident copied"),
+    Field("ready", 1, about="the image in flash is whole"),
+    Field("fault", 2, about="`Fault`, until a start or an abort"),
+    Field("_", 2),
     Field("error", 8, about="`Error` code; 0 for none"),
-    Field("descriptor", 8, about="the descriptor that runs, ran last, or raised the error"),
 ))
-"""What ``Register.STATUS`` holds."""
+"""What ``Register.STATUS`` holds. ``Register.EVENTS`` has the cycles from start to the end."""

@@ -1,50 +1,55 @@
-"""The words of a program's tables: what the compiler packs, and the machine takes apart."""
+"""The words of tables and weights."""
 
-from celosia_spec.isa.array import ArrayConfig
+from celosia_spec.isa.array import PIECE_BITS, Array
 from celosia_spec.isa.fields import Field, Word
-from celosia_spec.isa.numbers import DELTA_BITS, OUTPUT_BITS
+from celosia_spec.isa.numbers import DELTA_BITS
 
 BLOCK_BITS = 4
 BLOCK = 1 << BLOCK_BITS
-"""Channels a tap-table entry covers. A column index is ``tap_block * BLOCK + channel % BLOCK``."""
+"""Channels that a tap covers. A column index is ``tap * BLOCK + channel % BLOCK``."""
 
-ROW = Word("row", (
-    Field("bias", OUTPUT_BITS, True, "bias mantissa"),
-    Field("sw", 6, True, "exponent s_w of the weight mantissas' least significant bit"),
-    Field("sb", 8, True, "exponent of the bias mantissa's least significant bit, less s_w"),
-    Field("_", 2),
+WEIGHT = Word("weight", (
+    Field("mantissa", 8, True, "weight mantissa; 0 in padding"),
+    Field("step", DELTA_BITS, False, "column indices from the weight before it in its row"),
 ))
-"""One row of a weight matrix."""
-
-BATCH = Word("batch", (
-    Field("steps", 12, False, "steps of a pass", offset=1),
-    Field("wait", 4, False, "cycles that a pass waits before its first step"),
-))
-"""One row batch, in program memory."""
+"""One weight, or a longer step to the next one. Four are an entry. In an entry of dense8 both
+halves are mantissas, of two steps of a row, and every step is 1 but for a batch's first, 0."""
 
 
-def weight_word(array: ArrayConfig) -> Word:
-    """One weight, or a longer step to the next one."""
-    return Word("weight", (
-        Field("mantissa", array.weight_bits, True, "weight mantissa; 0 in padding"),
-        Field("step", DELTA_BITS, False, "column indices from the weight before it in its row"),
-    ))
+TAP_GROUP_BITS = DELTA_BITS - BLOCK_BITS
+TAP_GROUP = 1 << TAP_GROUP_BITS
+"""Taps that a step reaches. Those of a phase begin with a whole group of so many."""
 
 
-def tap_word(array: ArrayConfig) -> Word:
-    """Where one kernel position of a block of channels lies, seen from an output position."""
+def piece_bits(array: Array) -> int:
+    """Return the bits of a number of a piece of bank rows."""
+    return (array.bank_rows - 1).bit_length() - PIECE_BITS
+
+
+def tap_word(array: Array) -> Word:
+    """Where one kernel position of a block of 16 channels lies, seen from an output position."""
     return Word("tap", (
-        Field("rotation", array.lane_bits, False, "banks that lanes and banks are turned by"),
-        Field("row", array.bank_row_bits, False, "bank rows further on, modulo the banks' depth"),
+        Field("rotation", array.lanes.bit_length() - 1, False, "banks that lanes are turned by"),
+        Field("mask", 2, False, "lanes that read nothing: with bit 0 those that begin a line, with "
+                                "bit 1 those behind which one begins"),
+        Field("piece", piece_bits(array), False,
+              "pieces of bank rows further on, modulo the banks' depth"),
     ))
 
 
-def write_word(array: ArrayConfig) -> Word:
-    """Where elements of one beat go."""
-    return Word("write", (
-        Field("last", 1, False, "the beat's last entry"),
-        Field("count", array.beat_bits, False, "elements that go to consecutive positions",
-              offset=1),
-        Field("bank", array.lane_bits, False, "bank of the first, modulo the reader's row group"),
-        Field("row", array.bank_row_bits, False, "bank row of the first"),
-    ))
+def tile_words(array: Array) -> tuple[Word, Word, Word]:
+    """A tile: where it begins, the columns of its lanes, and which of them are written.
+
+    The lanes of every group have the same bits in ``starts``, and in ``written``.
+    """
+    return (
+        Word("tile", (
+            Field("behind", 1, False, "the position behind the last lane begins a line"),
+            Field("piece", piece_bits(array), False, "first piece of bank rows"))),
+        Word("starts", (Field("starts", array.lanes, False, "lanes that begin a line, the first "
+                                                            "one in bit 0"),)),
+        Word("written", (Field("written", array.lanes, False, "lanes whose results are kept"),)),
+    )
+
+
+TILE_WORDS = 3

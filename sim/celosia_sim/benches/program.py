@@ -34,29 +34,21 @@ from celosia_boards.host.job import (
     Stopped,
 )
 from celosia_sim.flash.wired import Contents, Driven, Wired
-from celosia_spec.stream.memories import Space
+from celosia_spec.isa.memories import Space
 
 PERIOD = 10
 """Clock period, nanoseconds."""
 
 
 async def reset(dut: Any) -> None:
-    """Start the clock and hold reset, of a machine that has one, all inputs at rest."""
+    """Start the clock, all inputs at rest, and wait as long as a reset would take."""
     for name in ("mem_space", "mem_address", "mem_write", "mem_wdata", "mem_read", "start",
-                 "start_first", "start_last", "abort"):
+                 "start_list", "abort", "mem_keep", "mem_kept"):
         dut[name].value = 0
-    for name in ("mem_keep", "mem_kept"):       # of the second machine
-        if hasattr(dut, name):
-            dut[name].value = 0
-    resets = hasattr(dut, "rst")
-    if resets:
-        dut.rst.value = 1
     await Timer(PERIOD, "ns")       # initial values settle before the first edge
     Clock(dut.clk, PERIOD, unit="ns").start()
     for _ in range(RESET_CYCLES):
         await RisingEdge(dut.clk)
-    if resets:
-        dut.rst.value = 0
 
 
 async def attend(dut: Any, chip: Wired) -> None:
@@ -106,12 +98,11 @@ async def read(dut: Any, at: np.ndarray) -> list[int]:
     """Return the values; fewer than ``len(at)`` where a read got no answer."""
     values: list[int] = []
     spaces = _Spaces(dut)
-    # The second machine takes words of main memory apart: their elements are read in their order.
-    apart = hasattr(dut, "mem_keep")
     for space, last in at.tolist():
         await spaces.set(space)
         value = None
-        for address in range(last & ~3 if apart and space == Space.MAIN else last, last + 1):
+        # Elements of a word of main memory are read in their order: the machine takes it apart.
+        for address in range(last & ~3 if space == Space.MAIN else last, last + 1):
             value = await _read(dut, address)
         if value is None:
             break
@@ -131,34 +122,6 @@ async def _read(dut: Any, address: int) -> int | None:
     return None
 
 
-class LayerWatch:
-    """Counts the cycles of each value of ``layer`` without work in every cycle; a machine that has
-    no such port is always at layer 0."""
-
-    def __init__(self, dut: Any) -> None:
-        self._signal: Any = getattr(dut, "layer", None)
-        self._changes: list[tuple[int, int]] = []
-        if self._signal is not None:
-            cocotb.start_soon(self._watch())
-
-    async def _watch(self) -> None:
-        while True:
-            await self._signal.value_change
-            self._changes.append((int(get_sim_time("ns")), int(self._signal.value)))
-
-    def restart(self) -> None:
-        """Forget all changes; call it in the cycle before ``start``'s."""
-        self._changes = [(0, 0 if self._signal is None else int(self._signal.value))]
-
-    def counts(self, start: int, end: int) -> np.ndarray:
-        """Return int64 (256,): cycles of each value from time ``start`` to ``end``, ns."""
-        total = np.zeros(256, np.int64)
-        ends = [time for time, _ in self._changes[1:]] + [end]
-        for (since, value), until in zip(self._changes, ends, strict=True):
-            total[value] += max(min(until, end) - max(since, start), 0) // PERIOD
-        return total
-
-
 async def _ended(dut: Any) -> None:
     """Return, in the read-only phase, at the edge that raises ``done``, or that ends a run with an
     error code."""
@@ -169,14 +132,12 @@ async def _ended(dut: Any) -> None:
             return
 
 
-async def run(dut: Any, watch: LayerWatch, first: int, last: int,
-              max_cycles: int) -> tuple[bool, int, np.ndarray, int, int, int]:
-    """Run descriptors ``first`` to ``last``.
+async def run(dut: Any, at: int, max_cycles: int) -> tuple[bool, int, int, int]:
+    """Run the list of chunks that begins in a word of main memory.
 
-    Return: finished, cycles, cycles of each layer (256,), saturated, error, its descriptor.
+    Return: finished, cycles, saturated, error.
     """
-    watch.restart()
-    dut.start_first.value, dut.start_last.value = first, last
+    dut.start_list.value = at
     dut.start.value = 1
     await RisingEdge(dut.clk)
     dut.start.value = 0
@@ -189,35 +150,23 @@ async def run(dut: Any, watch: LayerWatch, first: int, last: int,
         finished = False
     end = int(get_sim_time("ns"))
     saturated, error = int(dut.saturated.value), int(dut.error.value)
-    descriptor = int(dut.error_descriptor.value) if hasattr(dut, "error_descriptor") else 0
     await RisingEdge(dut.clk)
-    cycles = (end - start) // PERIOD
-    return finished, cycles, watch.counts(start, end), saturated, error, descriptor
+    return finished, (end - start) // PERIOD, saturated, error
 
 
-async def image(dut: Any, watch: LayerWatch, job: Job, index: int, record: Record) -> None:
+async def image(dut: Any, job: Job, index: int, record: Record) -> None:
     """Run image ``index`` of ``job`` and fill its place in ``record``; Stopped where it fails."""
-    begin = 0
-    for number, (first, last, load) in enumerate(job.runs.tolist()):
-        if load:
-            await write(dut, job.input_at, job.input_values[index])
-        finished, cycles, layers, saturated, error, descriptor = await run(
-            dut, watch, first, last, int(job.max_cycles))
-        fault = (index, number, error, descriptor)
-        if not finished:
-            raise Stopped(Failure.TIMEOUT, *fault)
-        if error:
-            raise Stopped(Failure.ERROR, *fault)
-        end = int(job.read_ends[number])
-        values = await read(dut, job.read_at[begin:end])
-        if len(values) < end - begin:
-            raise Stopped(Failure.NO_ANSWER, *fault)
-        record.cycles[index, number] = cycles
-        record.saturated[index, number] = saturated
-        record.reads[index, begin:end] = values
-        if number == 0:
-            record.layer_cycles[index] = layers[:int(job.descriptors)]
-        begin = end
+    await write(dut, job.input_at, job.input_values[index])
+    finished, cycles, saturated, error = await run(dut, int(job.start), int(job.max_cycles))
+    if not finished:
+        raise Stopped(Failure.TIMEOUT, index, error)
+    if error:
+        raise Stopped(Failure.ERROR, index, error)
+    values = await read(dut, job.read_at)
+    if len(values) < len(job.read_at):
+        raise Stopped(Failure.NO_ANSWER, index, error)
+    record.cycles[index], record.saturated[index] = cycles, saturated
+    record.reads[index] = values
 
 
 @cocotb.test()
@@ -238,10 +187,9 @@ async def program(dut: Any) -> None:
     if _faulty(chip, path):
         return
     await write(dut, job.setup[:, :2], job.setup[:, 2])
-    watch = LayerWatch(dut)
     try:
         for index in range(job.images):
-            await image(dut, watch, job, index, record)
+            await image(dut, job, index, record)
             (path.parent / "progress").write_text(str(index + 1))
     except Stopped as stopped:
         stopped.save(path.parent / "stopped.npy")

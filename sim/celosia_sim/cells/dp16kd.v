@@ -2,7 +2,8 @@
 // documents it: 18 kbit with two ports of 1, 2, 4, 9 or 18 bits, whose addresses count bits of 16
 // kbit; of 18 bits the two lowest address bits enable the writes of its halves. Yosys has only a
 // black box. What one port reads of bits that the other one writes in the same cycle is not defined.
-// Output registers and resets are not modelled, and asking for them stops the simulation.
+// Ports of 36 bits, output registers and resets are not modelled, and asking for them stops the
+// simulation.
 module DP16KD (
     input DIA17, DIA16, DIA15, DIA14, DIA13, DIA12, DIA11, DIA10, DIA9,
     input DIA8, DIA7, DIA6, DIA5, DIA4, DIA3, DIA2, DIA1, DIA0,
@@ -252,6 +253,10 @@ module DP16KD (
         if (REGMODE_A != "NOREG" || REGMODE_B != "NOREG" || CSDECODE_A != "0b000"
             || CSDECODE_B != "0b000" || CLKAMUX != "CLKA" || CLKBMUX != "CLKB") begin
             $display("DP16KD: this model has no output registers, decoders and clock inverters");
+            $finish;
+        end
+        if (DATA_WIDTH_A > 18 || DATA_WIDTH_B > 18) begin
+            $display("DP16KD: this model has no ports of 36 bits");
             $finish;
         end
     end

@@ -1,1 +1,1 @@
-"""When everything happens that a stream makes the second machine do: its exact cycles."""
+"""When everything happens that a stream makes the machine do: its exact cycles."""

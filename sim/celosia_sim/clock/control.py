@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Collection, Sequence
 
 from celosia_sim.clock.events import NEVER, Batch, Command, Entry
-from celosia_spec.stream.array import ENTRY_WORDS
-from celosia_spec.stream.controls import Op
+from celosia_spec.isa.array import ENTRY_WORDS
+from celosia_spec.isa.controls import Op
 
 _QUIET = (Op.LAYER, Op.TAPS, Op.TILES, Op.JOIN, Op.CLOSE, Op.HALT)
 

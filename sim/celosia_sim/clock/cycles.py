@@ -1,4 +1,4 @@
-"""The exact cycles of a stream on the second machine."""
+"""The exact cycles of a stream."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -10,10 +10,10 @@ from celosia_sim.clock.fills import FillEngine
 from celosia_sim.clock.flash import FlashReader
 from celosia_sim.clock.passes import Output, Sequencer
 from celosia_spec.errors import SimulationError
-from celosia_spec.stream.array import RING_GAP, Array
-from celosia_spec.stream.controls import Op
-from celosia_spec.stream.image import Section
-from celosia_spec.stream.timing import READ
+from celosia_spec.isa.array import RING_GAP, Array
+from celosia_spec.isa.controls import Op
+from celosia_spec.isa.image import Section
+from celosia_spec.isa.timing import READ
 
 _LONG = 1 << 26     # cycles without an end
 

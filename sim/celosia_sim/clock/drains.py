@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from functools import cache
 
 from celosia_sim.clock.events import Batch, Layer
-from celosia_spec.stream.array import ENTRY_WORDS, Array
-from celosia_spec.stream.timing import BIAS, NORMALISE, SUMS
+from celosia_spec.isa.array import ENTRY_WORDS, Array
+from celosia_spec.isa.timing import BIAS, NORMALISE, SUMS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from celosia_spec.stream.array import ENTRY_WORDS, Array
-from celosia_spec.stream.controls import BATCH, COMMAND, HEAD, RECORDS, Op
-from celosia_spec.stream.fills import places
-from celosia_spec.stream.image import UNIT_WORDS, Section
-from celosia_spec.stream.image import places as image_places
-from celosia_spec.stream.passes import head_reads, pass_cycles, row_cycles
-from celosia_spec.stream.words import TILE_WORDS, tile_words
+from celosia_spec.isa.array import ENTRY_WORDS, Array
+from celosia_spec.isa.controls import BATCH, COMMAND, HEAD, RECORDS, Op
+from celosia_spec.isa.fills import places
+from celosia_spec.isa.image import UNIT_WORDS, Section
+from celosia_spec.isa.image import places as image_places
+from celosia_spec.isa.passes import head_reads, pass_cycles, row_cycles
+from celosia_spec.isa.words import TILE_WORDS, tile_words
 
 NEVER = 1 << 62
 """A cycle that does not come."""

@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Sequence
 
 from celosia_sim.clock.events import NEVER
-from celosia_spec.stream.array import CONTROL_BITS, FLASH, Array
-from celosia_spec.stream.image import HEADER_BYTES, TAIL_BYTES, UNIT_BYTES
+from celosia_spec.isa.array import CONTROL_BITS, FLASH, Array
+from celosia_spec.isa.image import HEADER_BYTES, TAIL_BYTES, UNIT_BYTES
 
 _COMMAND = 40               # clocks of the flash before data come
 _ELEMENT = CONTROL_BITS // 8

@@ -8,9 +8,9 @@ from collections import deque
 
 from celosia_sim.clock.drains import Drains
 from celosia_sim.clock.events import NEVER, Batch
-from celosia_spec.stream.array import Array
-from celosia_spec.stream.passes import pass_cycles
-from celosia_spec.stream.timing import MANTISSA
+from celosia_spec.isa.array import Array
+from celosia_spec.isa.passes import pass_cycles
+from celosia_spec.isa.timing import MANTISSA
 
 _INSIDE = MANTISSA      # a step until its mantissas are read
 

@@ -4,7 +4,7 @@ import ctypes
 from pathlib import Path
 
 from celosia_sim.flash.chip import Chip, flash_error
-from celosia_spec.stream.array import FLASH
+from celosia_spec.isa.array import FLASH
 
 __all__ = ["PINS", "Beside"]
 

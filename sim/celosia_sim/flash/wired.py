@@ -9,7 +9,7 @@ import numpy as np
 
 from celosia_sim.flash.chip import Chip, Pins
 from celosia_sim.flash.parts import PARTS
-from celosia_spec.stream.array import FLASH
+from celosia_spec.isa.array import FLASH
 
 __all__ = ["Contents", "Driven", "Wired"]
 

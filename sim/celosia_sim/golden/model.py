@@ -10,7 +10,7 @@ from celosia_sim.golden.linear import Weights, exact_sums, weight_operand
 from celosia_sim.golden.requantise import clip, clip_each, scale_rne
 from celosia_spec.block import Format, block_exponents
 from celosia_spec.epilogue import Activation
-from celosia_spec.isa import EXPONENT_MAX, OUTPUT_BITS
+from celosia_spec.isa.numbers import EXPONENT_MAX, OUTPUT_BITS
 from celosia_spec.qgraph import QGraph, QNode
 
 CHUNK = 1 << 23

@@ -2,7 +2,7 @@
 ``python -m celosia_sim.simulators.cocotb_call CALL.json``.
 
 The runner takes its environment from its process, and a simulator that it has started cannot be
-stopped from within. CALL.json: {"simulator", "method", "arguments"}.
+stopped from within. CALL.json: {"method", "arguments"}.
 """
 
 import json
@@ -16,7 +16,7 @@ def main(path: str) -> None:
 
     call = json.loads(Path(path).read_text())
     try:
-        getattr(get_runner(call["simulator"]), call["method"])(**call["arguments"])
+        getattr(get_runner("icarus"), call["method"])(**call["arguments"])
     except (RuntimeError, SystemExit) as problem:       # which of them depends on its caller
         print(problem)
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""cocotb around the core, in Icarus or Verilator: the bench ``celosia_sim.benches.program``."""
+"""cocotb around the machine, in Icarus: the bench ``celosia_sim.benches.program``."""
 
 import contextlib
 import json
@@ -18,25 +18,17 @@ from celosia_boards.host.job import Job, Record, Stopped
 from celosia_boards.processes import started
 from celosia_sim.flash import Contents, flash_error
 from celosia_sim.simulators.rtl import TOP, Design
-from celosia_sim.simulators.tools import (
-    compiler_version,
-    icarus_version,
-    shared_python,
-    verilator_environment,
-    verilator_version,
-)
+from celosia_sim.simulators.tools import icarus_version, shared_python
 from celosia_spec.errors import SimulationError
 
 __all__ = ["execute", "icarus_text", "versions"]
 
 _BENCH = "celosia_sim.benches.program"
 _POLL_SECONDS = 0.5
-_BUILD_ARGS = {"icarus": (), "verilator": ("-Wno-fatal", "-Wno-lint", "-Wno-style", "-O3",
-                                           "--x-assign", "fast", "--x-initial", "fast")}
 
 
-def versions(simulator: str) -> str:
-    """Return what runs a simulation in ``simulator``: cocotb, and the simulator with its compiler.
+def versions() -> str:
+    """Return what runs a simulation: cocotb, and Icarus.
 
     SimulationError where something is missing; it says how to get it.
     """
@@ -45,20 +37,16 @@ def versions(simulator: str) -> str:
     except PackageNotFoundError:
         raise SimulationError(
             'cocotb is not installed; run: pip install "celosia[sim]"') from None
-    import cocotb_tools.config  # the verilated program holds the path of cocotb's libraries
+    import cocotb_tools.config
 
-    key += f" {cocotb_tools.config.libs_dir} "
-    key += (icarus_version() if simulator == "icarus"
-            else f"{verilator_version()} {compiler_version()}")
+    key += f" {cocotb_tools.config.libs_dir} {icarus_version()}"
     shared_python()
     return key
 
 
-def _environment(simulator: str) -> dict[str, str]:
-    """Return the environment in which cocotb's runner finds the simulator, and the bench us."""
-    env = verilator_environment() if simulator == "verilator" else dict(os.environ)
-    if "MAKEFLAGS" in env:      # Verilator's own part is half of the compiler's work
-        env["MAKEFLAGS"] += " OPT_GLOBAL=-O0"
+def _environment() -> dict[str, str]:
+    """Return the environment in which the bench finds us."""
+    env = dict(os.environ)
     for name in ("WAVES", "GUI", "PYTEST_CURRENT_TEST"):
         env.pop(name, None)
     return env | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -72,14 +60,14 @@ def _last_words(log: Path) -> str:
                 lines[-1] if lines else "it printed nothing")
 
 
-def _call(simulator: str, method: str, folder: Path, log: Path,
+def _call(method: str, folder: Path, log: Path,
           watch: Callable[[], None] | None = None, **arguments: Any) -> None:
     """Let cocotb's runner do ``method`` in a process of its own; call ``watch`` meanwhile."""
     call = folder / "call.json"
-    call.write_text(json.dumps({"simulator": simulator, "method": method, "arguments": {
+    call.write_text(json.dumps({"method": method, "arguments": {
         **arguments, "log_file": str(log)}}))
     with started([sys.executable, "-m", "celosia_sim.simulators.cocotb_call", str(call)], text=True,
-                 env=_environment(simulator), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                 env=_environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                  stderr=subprocess.DEVNULL) as process:
         done = False
         while not done:
@@ -90,7 +78,7 @@ def _call(simulator: str, method: str, folder: Path, log: Path,
                 watch()
     call.unlink()
     if process.returncode:
-        raise SimulationError(f"{simulator} under cocotb failed ({output.strip()}): "
+        raise SimulationError(f"icarus under cocotb failed ({output.strip()}): "
                               f"{_last_words(log)}")
 
 
@@ -135,22 +123,21 @@ def icarus_text(text: str) -> str:
     return _TRIGGER.sub(r"\1\2 ; initial \2 <= 0;", "".join(map(_joined, modules)))
 
 
-def _build(design: Design, simulator: str, stages: Stages) -> Path:
+def _build(design: Design, stages: Stages) -> Path:
     """Return the folder of the compiled simulation of ``design``."""
-    text = icarus_text(design.text) if simulator == "icarus" else design.text
+    text = icarus_text(design.text)
 
     def build(folder: Path) -> None:
         source = folder / "core.v"
         source.write_text(text)
-        stages(f"compiling for {simulator}", 0, 0)
-        _call(simulator, "build", folder, folder / "build.log",
+        stages("compiling for icarus", 0, 0)
+        _call("build", folder, folder / "build.log",
               sources=[str(source)], hdl_toplevel=TOP,
-              build_dir=str(folder), defines=dict(design.defines),
-              build_args=_BUILD_ARGS[simulator], timescale=("1ns", "1ps"), always=True)
+              build_dir=str(folder), defines=dict(design.defines), timescale=("1ns", "1ps"),
+              always=True)
 
-    key = digest(design.key, text, versions(simulator), platform.machine(),
-                 " ".join(_BUILD_ARGS[simulator]))
-    return cached(f"{simulator}-{key}", build, stages)
+    key = digest(design.key, text, versions(), platform.machine())
+    return cached(f"icarus-{key}", build, stages)
 
 
 def _counted(counter: Path, images: int,
@@ -168,23 +155,22 @@ def _counted(counter: Path, images: int,
     return watch
 
 
-def execute(design: Design, job: Job, simulator: str,
-            progress: Callable[[int, int], None] | None, stages: Stages = unseen,
-            flash: Contents | None = None) -> Record:
+def execute(design: Design, job: Job, progress: Callable[[int, int], None] | None,
+            stages: Stages = unseen, flash: Contents | None = None) -> Record:
     """Carry out ``job`` on ``design`` under cocotb.
 
-    simulator : "icarus" or "verilator".   flash : at the pins of a machine that reads one.
+    flash : at the pins of a machine that reads one.
     Stopped where the machine does not finish, SimulationError where the simulator fails, or the
     machine does what its flash does not allow.
     """
-    versions(simulator)
+    versions()
     with tempfile.TemporaryDirectory(prefix="celosia-") as name:
         folder = Path(name)
         job.save(folder / "job.npz")
         if flash is not None:
             flash.save(folder / "flash.npz")
-        build, log = _build(design, simulator, stages), folder / "run.log"
-        _call(simulator, "test", folder, log, _counted(folder / "progress", job.images, progress),
+        build, log = _build(design, stages), folder / "run.log"
+        _call("test", folder, log, _counted(folder / "progress", job.images, progress),
               test_module=_BENCH, hdl_toplevel=TOP, hdl_toplevel_lang="verilog",
               build_dir=str(build), test_dir=str(folder), results_xml=str(folder / "results.xml"),
               extra_env={"CELOSIA_JOB": str(folder / "job.npz")})
@@ -193,6 +179,6 @@ def execute(design: Design, job: Job, simulator: str,
         if (folder / "stopped.npy").is_file():
             raise Stopped.load(folder / "stopped.npy")
         if not (folder / "record.npz").is_file():
-            raise SimulationError(f"the bench under {simulator} left no record: "
+            raise SimulationError("the bench under icarus left no record: "
                                   f"{_last_words(log)}")
         return Record.load(folder / "record.npz")

@@ -39,36 +39,6 @@ struct Machine {
     }
 };
 
-// What a core says of where it is; 0 of one that does not.
-template <class Core>
-auto layer_of(const Core& core, int) -> decltype(static_cast<int>(core.layer)) {
-    return core.layer;
-}
-
-template <class Core>
-int layer_of(const Core&, long) {
-    return 0;
-}
-
-template <class Core>
-auto descriptor_of(const Core& core, int) -> decltype(static_cast<int>(core.error_descriptor)) {
-    return core.error_descriptor;
-}
-
-template <class Core>
-int descriptor_of(const Core&, long) {
-    return 0;
-}
-
-// Reset a core that can be.
-template <class Core>
-auto reset(Core& core, int value, int) -> decltype(static_cast<void>(core.rst)) {
-    core.rst = value;
-}
-
-template <class Core>
-void reset(Core&, int, long) {}
-
 // Whether a core still checks its flash, as it does from power-up on.
 template <class Core>
 auto checking(const Core& core, int) -> decltype(static_cast<int>(core.checking)) {
@@ -80,39 +50,26 @@ int checking(const Core&, long) {
     return 0;
 }
 
-// Address of the first read that brings the element at `address`: of a word of main memory elements
-// are read in their order, by a core that takes it apart.
-template <class Core>
-auto first_read(const Core& core, uint32_t address, int)
-    -> decltype(static_cast<uint32_t>(core.mem_keep)) {
-    return core.mem_space == 1 ? address & ~3u : address;
-}
-
-template <class Core>
-uint32_t first_read(const Core&, uint32_t address, long) {
-    return address;
-}
+// Number of main memory on the bus.
+constexpr uint32_t MAIN = 1;
 
 struct Outcome {
     int64_t cycles;
-    int32_t finished, saturated, error, descriptor;
+    int32_t finished, saturated, error;
 };
 
 }  // namespace
 
-// Return a machine that was held in reset for `reset_cycles`; chip : its flash, if it has one.
-EXPORT void* celosia_open(int64_t reset_cycles, const FlashChip* chip) {
+// Return a machine some cycles after power-up; chip : its flash, if it has one.
+EXPORT void* celosia_open(int64_t cycles, const FlashChip* chip) {
     auto* machine = new Machine;
     machine->flash.attach(chip);
     auto& core = *machine->core;
     core.clk = 0;
-    reset(core, 1, 0);
     core.mem_write = core.mem_read = core.start = 0;
     core.__SYM__abort = 0;  // Verilator's name for the port `abort`, a word of C
     core.eval();
-    for (int64_t i = 0; i < reset_cycles; ++i) machine->edge();
-    reset(core, 0, 0);
-    core.eval();
+    for (int64_t i = 0; i < cycles; ++i) machine->edge();
     return machine;
 }
 
@@ -160,7 +117,9 @@ EXPORT int64_t celosia_read(void* handle, int64_t count, const uint32_t* at, uin
     for (int64_t i = 0; i < count; ++i) {
         machine->space(at[2 * i]);
         const uint32_t last = at[2 * i + 1];
-        for (uint32_t address = first_read(core, last, 0); address <= last; ++address) {
+        // Elements of a word of main memory are read in their order: the machine takes it apart.
+        const uint32_t first = core.mem_space == MAIN ? last & ~3u : last;
+        for (uint32_t address = first; address <= last; ++address) {
             core.mem_address = address;
             core.mem_read = 1;
             machine->edge();
@@ -176,12 +135,11 @@ EXPORT int64_t celosia_read(void* handle, int64_t count, const uint32_t* at, uin
     return count;
 }
 
-// Start descriptors first ... last.
-EXPORT void celosia_start(void* handle, int32_t first, int32_t last) {
+// Start the list of chunks that begins in word `at` of main memory.
+EXPORT void celosia_start(void* handle, int32_t at) {
     auto* machine = static_cast<Machine*>(handle);
     auto& core = *machine->core;
-    core.start_first = first;
-    core.start_last = last;
+    core.start_list = at;
     core.start = 1;
     machine->edge();
     core.start = 0;
@@ -189,20 +147,17 @@ EXPORT void celosia_start(void* handle, int32_t first, int32_t last) {
 }
 
 // Let at most `cycles` cycles pass, until the end: done, or an error code while not busy.
-// Cycles are added to the outcome's, and to the 256 entries of layer_cycles: those in which `layer`
-// held the index.
-EXPORT void celosia_run(void* handle, int64_t cycles, int64_t* layer_cycles, Outcome* outcome) {
+// Cycles are added to the outcome's.
+EXPORT void celosia_run(void* handle, int64_t cycles, Outcome* outcome) {
     auto* machine = static_cast<Machine*>(handle);
     auto& core = *machine->core;
     const auto ended = [&core] { return core.done || (core.error && !core.busy); };
     for (; !ended() && cycles > 0; --cycles) {
-        ++layer_cycles[layer_of(core, 0)];
         machine->edge();
         ++outcome->cycles;
     }
     outcome->finished = ended();
     outcome->saturated = core.saturated;
     outcome->error = core.error;
-    outcome->descriptor = descriptor_of(core, 0);
     if (outcome->finished) machine->edge();
 }

@@ -10,14 +10,12 @@ from celosia_boards.cache import cached, digest
 from celosia_boards.families.family import Device
 from celosia_boards.synthesis import script, synthesise
 from celosia_boards.toolchain import BuildError
-from celosia_hw.core import Core
 from celosia_sim import cells
 from celosia_sim.simulators.rtl import TOP, Design, hosted_machine
 from celosia_spec.errors import SimulationError
-from celosia_spec.isa import ArrayConfig
-from celosia_spec.stream.array import Array
+from celosia_spec.isa.array import Array
 
-__all__ = ["core_netlist", "machine_netlist", "netlist"]
+__all__ = ["machine_netlist", "netlist"]
 
 _WRITE = "write_verilog -noattr netlist.v"
 
@@ -44,12 +42,7 @@ def netlist(component: wiring.Component, device: Device) -> Design:
                   brief=True)
 
 
-def core_netlist(array: ArrayConfig, device: Device, *, weight_memory: str = "bram") -> Design:
-    """Return the synthesised core of ``array``, with the device's multipliers."""
-    return netlist(Core(array, mac=device.multiplier, weight_memory=weight_memory), device)
-
-
 def machine_netlist(array: Array, device: Device, *, main_memory: str = "bram") -> Design:
-    """Return the second machine on its host bus, synthesised, with the device's multipliers; an
+    """Return the machine on its host bus, synthesised, with the device's multipliers; an
     array with flash reads what `celosia_sim.simulators.rtl.machine_design` does."""
     return netlist(hosted_machine(array, mac=device.multiplier, main_memory=main_memory), device)

@@ -11,13 +11,10 @@ from typing import Any
 import celosia_hw
 from celosia_boards.cache import Stages, cached, digest, unseen
 from celosia_boards.description import Flash
-from celosia_spec import isa, stream
-from celosia_spec.arrays import AnyArray
-from celosia_spec.isa import ArrayConfig
-from celosia_spec.stream.array import Array
+from celosia_spec import isa
+from celosia_spec.isa.array import Array
 
-__all__ = ["Design", "bus_design", "core_design", "design_of", "hosted_machine",
-           "machine_design", "verilog_of"]
+__all__ = ["Design", "design_of", "hosted_machine", "machine_design", "verilog_of"]
 
 TOP = "core"
 """Name of the top module, whatever it is."""
@@ -25,7 +22,7 @@ TOP = "core"
 
 @dataclass(frozen=True, kw_only=True)
 class Design:
-    """Verilog of one machine with the ports of ``celosia_hw.core.Core``, or of what is around it.
+    """Verilog of the machine on its host bus, or of what is around it.
 
     text    : Verilog; the top module is called ``core``.
     defines : macros for it.   brief : it is large and runs shortly, so that compilers do not
@@ -46,7 +43,7 @@ class Design:
 @functools.cache
 def _sources_key() -> str:
     """Hash over the gateware's source text and what turns it into Verilog."""
-    roots = [Path(package.__path__[0]) for package in (celosia_hw, isa, stream)]
+    roots = [Path(package.__path__[0]) for package in (celosia_hw, isa)]
     files = [(f"{root.name}/{path.relative_to(root)}", path.read_text())
              for root in roots for path in sorted(root.rglob("*.py"))]
     return digest(version("amaranth"), Path(__file__).read_text(),
@@ -76,31 +73,17 @@ def verilog_of(component: Any, name: str) -> str:
     return _EQUAL_WORDS.sub(_loop, text)
 
 
-def core_design(array: ArrayConfig, *, mac: str = "generic", weight_memory: str = "bram",
-                stages: Stages = unseen) -> Design:
-    """Return the core's Verilog, from the cache where the gateware's sources have not changed.
-
-    array : parameters of the array.   mac, weight_memory : see ``celosia_hw.core.Core``.
-    stages : called as it is made.
-    """
-    def make() -> Any:
-        from celosia_hw.core import Core
-        return Core(array, mac=mac, weight_memory=weight_memory)
-
-    return design_of(make, repr(sorted(asdict(array).items())), repr((mac, weight_memory)),
-                     stages=stages)
-
-
 FLASH, FLASH_HZ = Flash(part="W25Q32JV-IQ", base=1 << 20, script=(b"\xab",)), 48e6
 """What an array with flash reads where there is no board, and its clock then."""
 
 
 def machine_design(array: Array, stages: Stages = unseen, flash: Flash | None = FLASH,
                    clock_hz: float = FLASH_HZ) -> Design:
-    """Return the second machine's Verilog, on its host bus and without a reset, likewise.
+    """Return the machine's Verilog, on its host bus and without a reset, from the cache where the
+    gateware's sources have not changed.
 
-    flash, clock_hz : what arrays with flash read, and the machine's clock. ValueError where such an
-    array has none.
+    stages : called as it is made.   flash, clock_hz : what arrays with flash read, and the clock.
+    ValueError where such an array has none.
     """
     read = array.flash and flash and (flash.base, flash.script, clock_hz)
     if read is None:
@@ -119,25 +102,6 @@ def hosted_machine(array: Array, flash: Flash | None = FLASH, clock_hz: float = 
     reader = FlashReader(array, clock_hz=clock_hz, base=flash.base,
                          script=flash.script) if array.flash and flash else None
     return Unreset(HostedMachine(array, mac=mac, main_memory=main_memory, reader=reader))
-
-
-@functools.singledispatch
-def bus_design(array: AnyArray, stages: Stages, flash: Flash | None, clock_hz: float) -> Design:
-    """Return the Verilog of an array's machine on its host bus, of the first or the second.
-
-    flash, clock_hz : of the board, as `machine_design` takes them.
-    """
-    raise TypeError(f"no array: {array!r}")
-
-
-@bus_design.register
-def _first(array: ArrayConfig, stages: Stages, flash: Flash | None, clock_hz: float) -> Design:
-    return core_design(array, stages=stages)
-
-
-@bus_design.register
-def _second(array: Array, stages: Stages, flash: Flash | None, clock_hz: float) -> Design:
-    return machine_design(array, stages, flash, clock_hz)
 
 
 def design_of(make: Callable[[], Any], *key: str, stages: Stages = unseen) -> Design:

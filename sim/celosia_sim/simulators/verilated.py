@@ -84,8 +84,7 @@ def library(design: Design, stages: Stages = unseen, driver: Path = _DRIVER,
 
 class _Outcome(ctypes.Structure):
     _fields_ = (("cycles", ctypes.c_int64), ("finished", ctypes.c_int32),
-                ("saturated", ctypes.c_int32), ("error", ctypes.c_int32),
-                ("descriptor", ctypes.c_int32))
+                ("saturated", ctypes.c_int32), ("error", ctypes.c_int32))
 
 
 def _pointer(array: np.ndarray) -> ctypes.c_void_p:
@@ -135,16 +134,16 @@ class VerilatedCore:
                                             _pointer(values), ctypes.c_int64(READ_LATENCY_MAX))
         return values[:answered]
 
-    def run(self, first: int, last: int, max_cycles: int) -> tuple[_Outcome, np.ndarray]:
-        """Run descriptors ``first`` to ``last``; return the outcome and int64 cycles (256,)."""
-        outcome, layers = _Outcome(), np.zeros(256, np.int64)
-        self._calls.celosia_start(self._handle, first, last)
+    def run(self, at: int, max_cycles: int) -> _Outcome:
+        """Run the list of chunks that begins in a word of main memory; return the outcome."""
+        outcome = _Outcome()
+        self._calls.celosia_start(self._handle, at)
         while not outcome.finished and outcome.cycles < max_cycles:
             cycles = min(max_cycles - outcome.cycles, SLICE)
-            self._calls.celosia_run(self._handle, ctypes.c_int64(cycles), _pointer(layers),
+            self._calls.celosia_run(self._handle, ctypes.c_int64(cycles),
                                     ctypes.byref(outcome))
         self._check()
-        return outcome, layers
+        return outcome
 
     def _check(self) -> None:
         if self._flash is not None:
@@ -152,26 +151,18 @@ class VerilatedCore:
 
 
 def _image(machine: VerilatedCore, job: Job, image: int, record: Record) -> None:
-    start = 0
-    for run, (first, last, load) in enumerate(job.runs.tolist()):
-        if load:
-            machine.write(job.input_at, np.ascontiguousarray(job.input_values[image]))
-        outcome, layers = machine.run(first, last, int(job.max_cycles))
-        fault = (image, run, outcome.error, outcome.descriptor)
-        if not outcome.finished:
-            raise Stopped(Failure.TIMEOUT, *fault)
-        if outcome.error:
-            raise Stopped(Failure.ERROR, *fault)
-        end = int(job.read_ends[run])
-        values = machine.read(job.read_at[start:end])
-        if len(values) < end - start:
-            raise Stopped(Failure.NO_ANSWER, *fault)
-        record.cycles[image, run] = outcome.cycles
-        record.saturated[image, run] = outcome.saturated
-        record.reads[image, start:end] = values
-        if run == 0:
-            record.layer_cycles[image] = layers[:int(job.descriptors)]
-        start = end
+    machine.write(job.input_at, np.ascontiguousarray(job.input_values[image]))
+    outcome = machine.run(int(job.start), int(job.max_cycles))
+    if not outcome.finished:
+        raise Stopped(Failure.TIMEOUT, image, outcome.error)
+    if outcome.error:
+        raise Stopped(Failure.ERROR, image, outcome.error)
+    values = machine.read(job.read_at)
+    if len(values) < len(job.read_at):
+        raise Stopped(Failure.NO_ANSWER, image, outcome.error)
+    record.cycles[image] = outcome.cycles
+    record.saturated[image] = outcome.saturated
+    record.reads[image] = values
 
 
 def execute(machine: VerilatedCore, job: Job,

@@ -12,8 +12,7 @@ from celosia_boards.targets import target as find_target
 from celosia_sim.flash import PARTS, Beside, Chip
 from celosia_sim.virtual.design import core_library, port_library
 from celosia_sim.virtual.simulation import Call, Simulation
-from celosia_spec.arrays import AnyArray
-from celosia_spec.stream.array import Array
+from celosia_spec.isa.array import Array
 
 __all__ = ["BAUD_ERROR_MAX", "LINE_BITS", "Lights", "VirtualBoard"]
 
@@ -48,7 +47,7 @@ class VirtualBoard:
     ----------
     target : Target or str
         A board, or a bare device, which then has a serial port, too.
-    array : ArrayConfig or Array
+    array : Array
         The target's unless given. ArrayRefused where the target cannot hold it.
     baud : int
         Bits a second on the line; the target's unless given. ValueError where its clock makes no
@@ -60,7 +59,7 @@ class VirtualBoard:
     baud_error : float
         Percent by which the host's bits are longer than 1 / ``baud``; only with a line.
     image : bytes
-        What the board's flash holds where the second machine looks for it (`Flash.base`): a
+        What the board's flash holds where the machine looks for it (`Flash.base`): a
         program's image, if the array has flash. ValueError where the target has none for it.
     plain : bool
         Simulate every cycle, also those in which nothing can change. The bytes and their times are
@@ -78,7 +77,7 @@ class VirtualBoard:
            the machine does to it what nobody must.
     """
 
-    def __init__(self, target: Target | str, array: AnyArray | None = None, *,
+    def __init__(self, target: Target | str, array: Array | None = None, *,
                  baud: int | None = None, byte_level: bool = False, baud_error: float = 0.0,
                  image: bytes = b"", plain: bool = False, stages: Stages = unseen) -> None:
         self.target = target if isinstance(target, Target) else find_target(target)
@@ -92,11 +91,11 @@ class VirtualBoard:
         self.clock_hz = possible_clock(self.target, self.target.clock_mhz) * 1e6
         self.baud = self.target.baud if baud is None else baud
         self.byte_level, self.baud_error, self._plain = byte_level, baud_error, plain
-        port = port_library(self.array, self.clock_hz, self.baud, byte_level=byte_level,
+        port = port_library(self.clock_hz, self.baud, byte_level=byte_level,
                             stages=stages)
         self._libraries = core_library(self.array, stages, self.target.flash, self.clock_hz), port
         self.chip: Chip | None = None
-        if isinstance(self.array, Array) and self.array.flash:
+        if self.array.flash:
             flash = self.target.flash
             assert flash is not None        # or there would be no library
             self.chip = Chip(PARTS[flash.part], bytes(flash.base) + image)
@@ -153,7 +152,7 @@ class VirtualBoard:
     @property
     def quiet(self) -> bool:
         """Whether nothing can change any more before the next `send`: no byte under way or
-        awaited, no program running, no time-out of the port's left. Known only after a run."""
+        awaited, and the machine does nothing. Known only after a run."""
         return bool(self._call.quiet) and not self._pending
 
     @property
@@ -204,7 +203,6 @@ class VirtualBoard:
             setattr(self._call, name, getattr(seen, name))
         beside = None
         if self.chip is not None:
-            assert isinstance(self.array, Array)
             self.chip = Chip(self.chip.part, bytes(self.chip.memory))
             beside = Beside(self.chip, self.array.flash, self.clock_hz)
         return Simulation(*self._libraries, self.bit_cycles, plain=self._plain, flash=beside)

@@ -1,5 +1,5 @@
 // What passes between the host port and the core at a clock edge: the host bus of
-// celosia_hw/host/port.py, or of bit_port.py. Both sides are verilated models in libraries of their own.
+// celosia_hw/host/bit_port.py. Both sides are verilated models in libraries of their own.
 
 #pragma once
 
@@ -18,7 +18,8 @@
 // From the host port. Words first: no padding between members.
 struct Bus {
     uint32_t address, wdata;
-    uint8_t space, write, read, start, first, last, abort, keep;
+    uint16_t list;
+    uint8_t space, write, read, start, abort, keep;
     bool operator==(const Bus& other) const { return !std::memcmp(this, &other, sizeof(Bus)); }
 };
 
@@ -48,26 +49,6 @@ auto set_reset(Top& top, int value, int) -> decltype(static_cast<void>(top.rst))
 
 template <class Top>
 void set_reset(Top&, int, long) {}
-
-// Elements that the machine keeps before they are written, of a port and a core that have that.
-template <class Top>
-auto kept(const Top& top, int) -> decltype(static_cast<uint8_t>(top.mem_keep)) {
-    return top.mem_keep | top.mem_kept << 1;
-}
-
-template <class Top>
-uint8_t kept(const Top&, long) {
-    return 0;
-}
-
-template <class Top>
-auto set_kept(Top& top, uint8_t keep, int) -> decltype(static_cast<void>(top.mem_keep)) {
-    top.mem_keep = keep & 1;
-    top.mem_kept = keep >> 1;
-}
-
-template <class Top>
-void set_kept(Top&, uint8_t, long) {}
 
 // A verilated model, held in reset for some edges, then clocked one edge a call: its Verilog takes
 // every change of `clk` for an edge (design.py), so that an edge is one evaluation.

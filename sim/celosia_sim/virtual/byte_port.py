@@ -1,5 +1,5 @@
 # amaranth: UnusedElaboratable=no
-"""The second machine's host port, byte by byte."""
+"""The host port, byte by byte."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from celosia_hw.host.bit_port import BitPort
-from celosia_hw.signatures import KEEPING_BUS, connect_members
+from celosia_hw.signatures import HOST_BUS, connect_members
 
 
 class BytePort(wiring.Component):
@@ -29,12 +29,12 @@ class BytePort(wiring.Component):
     def __init__(self) -> None:
         self.port = BitPort()
         super().__init__({"i": In(stream.Signature(8)), "o": Out(stream.Signature(8)),
-                          **KEEPING_BUS})
+                          **HOST_BUS})
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         m.submodules.port = port = self.port
-        connect_members(m, port, self, KEEPING_BUS)
+        connect_members(m, port, self, HOST_BUS)
         given, left = Signal(8), Signal(range(9))
         m.d.comb += [
             port.i.valid.eq(left != 0), port.i.payload.eq(given[0]),

@@ -17,10 +17,10 @@ void take(Vcore& core, const Bus& bus) {
     core.mem_wdata = bus.wdata;
     core.mem_read = bus.read;
     core.start = bus.start;
-    core.start_first = bus.first;
-    core.start_last = bus.last;
+    core.start_list = bus.list;
     core.__SYM__abort = bus.abort;  // Verilator's name for the port `abort`, a word of C
-    set_kept(core, bus.keep, 0);
+    core.mem_keep = bus.keep & 1;
+    core.mem_kept = bus.keep >> 1;
 }
 
 void tell(const Vcore& core, State* state) {

@@ -175,10 +175,9 @@ struct Machine {
         bus.wdata = top.mem_wdata;
         bus.read = top.mem_read;
         bus.start = top.start;
-        bus.first = top.start_first;
-        bus.last = top.start_last;
+        bus.list = top.start_list;
         bus.abort = top.__SYM__abort;
-        bus.keep = kept(top, 0);
+        bus.keep = top.mem_keep | top.mem_kept << 1;
     }
 };
 

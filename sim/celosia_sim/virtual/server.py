@@ -18,7 +18,6 @@ PENDING_MAX = 4096
 """Bytes for the board that wait here; a client that sends more has to wait, as at a real port."""
 
 _SLICE, _SLICE_BYTES = 20_000, 4_000     # cycles between two looks at the port: 2 ms of work
-_TICK = 0.002           # seconds between two looks while only a time-out of the board passes
 _SHOW = 0.2             # seconds between two reports
 
 
@@ -46,9 +45,8 @@ class Status:
 class Server:
     """Carries bytes between a port and a board, and lets the board's time pass.
 
-    Simulated time passes as fast as it can while bytes are on the line or a program runs; while
-    only a time-out of the board is left, no faster than real time; and then not at all: the
-    process sleeps until a client sends something.
+    Simulated time passes as fast as it can while bytes are on the line or the machine works, and
+    then not at all: the process sleeps until a client sends something.
 
     wire  : the board. Only the server uses it while it serves.
     end   : the port; a pseudo-terminal of its own unless given. Closed with the server.
@@ -62,10 +60,7 @@ class Server:
         self._wake, self._woken = os.pipe()
         self._stopped = self._reset = False
         self._news = True       # something that `show` has not been told
-        self._moved = self._waited = 0      # cycle of the last sign of life; cycles paced since
-        self._still_since = self._shown = 0.0
-        board = wire.board
-        self._grace = 1000 + round(3 * board.byte_cycles)
+        self._shown = 0.0
 
     @property
     def port(self) -> str:
@@ -107,8 +102,7 @@ class Server:
         """Wait for bytes as long as there is nothing else to do; return how many came."""
         end, wire = self._end, self._wire
         room = wire.pending < PENDING_MAX
-        wait = (0.0 if not wire.quiet and not self._only_waits() else _TICK if not wire.quiet
-                else _SHOW if self._news and self._show else None)
+        wait = 0.0 if not wire.quiet else _SHOW if self._news and self._show else None
         files = [self._wake, *end.files(), *(end.readable() if room else [])]
         ready, writable, _ = select.select(files, end.writable(), [], wait)
         if writable:
@@ -125,28 +119,12 @@ class Server:
                 select.select([self._wake], [], [], stalled)
         return len(data)
 
-    def _only_waits(self) -> bool:
-        """Whether nothing but a time-out of the board is left."""
-        board = self._wire.board
-        return (not self._wire.pending and not board.lights.busy
-                and board.cycles - self._moved > self._grace)
-
     def _pass_time(self, arrived: int) -> None:
-        wire, board = self._wire, self._wire.board
+        wire = self._wire
         if wire.quiet and not arrived and not wire.pending:
             return
-        cycles = _SLICE_BYTES if board.byte_level else _SLICE
-        if self._only_waits() and not arrived:
-            passed = time.monotonic() - self._still_since
-            cycles = min(round(passed * board.clock_hz) - self._waited, 1_000_000)
-            self._waited += max(cycles, 0)
         self._news = True
-        before = board.bytes_in + board.bytes_out
-        came = wire.run_until_quiet(max(cycles, 0))
-        if arrived or wire.pending or board.lights.busy or (
-                board.bytes_in + board.bytes_out != before):
-            self._moved, self._waited = board.cycles, 0
-            self._still_since = time.monotonic()
+        came = wire.run_until_quiet(_SLICE_BYTES if wire.board.byte_level else _SLICE)
         if came:
             self._end.write(came)
 

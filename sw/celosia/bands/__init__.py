@@ -1,1 +1,1 @@
-"""How the second machine runs a network: bands of its maps, and the stream that says so."""
+"""How the machine runs a network: bands of its maps, and the stream that says so."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from celosia.bands.entries import NOTHING, command, packed
 from celosia.bands.filling import page_record
@@ -11,14 +12,13 @@ from celosia.bands.layouts import Lines, Spread
 from celosia.bands.pages import FILL_WORDS, index_of, piece_steps, row_pages, turns
 from celosia.bands.plan import Layer, Part
 from celosia.bands.regions import Region
-from celosia.emit.weight_stream import encode
-from celosia_spec.isa import ArrayConfig
+from celosia.bands.rows import LONGEST, extra_words
+from celosia_spec.isa.array import ENTRY_WORDS, Array
+from celosia_spec.isa.controls import BATCH, Op, head_words
+from celosia_spec.isa.heads import pack
+from celosia_spec.isa.passes import code_weight
+from celosia_spec.isa.words import WEIGHT
 from celosia_spec.qgraph import QGraph, QNode
-from celosia_spec.stream.array import ENTRY_WORDS, Array
-from celosia_spec.stream.controls import BATCH, Op, head_words
-from celosia_spec.stream.heads import pack
-from celosia_spec.stream.passes import code_weight
-from celosia_spec.stream.words import WEIGHT
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -89,7 +89,7 @@ def batches(graph: QGraph, layer: Layer, part: Part, array: Array) -> Batches:
             mantissa=(part.rows >= 0) * weight,
             step=part.added).reshape(-1, groups)
     flat[np.repeat((at + control + own) * ENTRY_WORDS, count) + _within(count)] = _weights(
-        layer, part, array)
+        layer, part)
     heads = at[first][:, None] * ENTRY_WORDS + 1 + np.arange(groups) * size
     return Batches(words=words, heads=heads.ravel(),
                    sizes=np.bincount(batch, entries).astype(np.int64).tolist(),
@@ -118,7 +118,7 @@ def _within(counts: np.ndarray) -> np.ndarray:
     return found
 
 
-def _weights(layer: Layer, part: Part, array: Array) -> np.ndarray:
+def _weights(layer: Layer, part: Part) -> np.ndarray:
     """Return the weight words of a part, int64, batch after batch."""
     groups, dense, steps = layer.groups, part.dense, part.steps
     count = -(-steps // (1 + dense)) * groups
@@ -129,31 +129,43 @@ def _weights(layer: Layer, part: Part, array: Array) -> np.ndarray:
         for own, words in ((dense, _dense), (~dense, _sparse)):
             of = own & (number == order)
             if of.any():
-                found[np.repeat(of, count)] = words(
-                    layer, index, rows[of], part.page_steps[of], array)
+                found[np.repeat(of, count)] = words(layer, index, rows[of], part.page_steps[of])
     return found
 
 
-def _sparse(layer: Layer, index: np.ndarray, rows: np.ndarray, steps: np.ndarray,
-            array: Array) -> np.ndarray:
+def _sparse(layer: Layer, index: np.ndarray, rows: np.ndarray, steps: np.ndarray) -> np.ndarray:
     """Return the words of batches that are not dense8; in each page those of a row begin together
     with the others'."""
     groups = layer.groups
     places = np.flatnonzero(rows.ravel() >= 0)
     matrix = layer.node.matrix[rows.ravel()[places]]
     own = row_pages(matrix, layer.layout, index)
-    words = encode(matrix, index, np.arange(len(places)), own.sum(axis=1), 1,
-                   ArrayConfig(lanes=array.lanes))
+    step, mantissa = _split(matrix, index)
     batch, group = np.divmod(places, groups)
     begin = (np.cumsum(steps) - steps.ravel()).reshape(steps.shape)[batch]
     found = np.zeros(int(steps.sum()) * groups, np.int64)
     found[(np.repeat(begin, own.ravel()) + _within(own.ravel())) * groups
-          + np.repeat(group, own.sum(axis=1))] = words
+          + np.repeat(group, own.sum(axis=1))] = WEIGHT.pack(mantissa=mantissa, step=step)
     return found
 
 
-def _dense(layer: Layer, index: np.ndarray, rows: np.ndarray, steps: np.ndarray,
-           array: Array) -> np.ndarray:
+def _split(matrix: csr_array, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return step and mantissa of every word, rows in their order and sorted by stream index; a
+    step that is too long for one word begins with words of the longest step and mantissa 0."""
+    row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    cell = row * (int(index.max(initial=0)) + 1) + index[matrix.indices]
+    order = np.argsort(cell)
+    at_index = index[matrix.indices[order]]
+    step = at_index.copy()
+    step[1:] -= np.where(row[1:] == row[:-1], at_index[:-1], 0)
+    extra = extra_words(step)
+    at = np.arange(len(row)) + np.cumsum(extra)
+    steps, mantissas = np.full((2, len(row) + int(extra.sum())), [[LONGEST], [0]])
+    steps[at], mantissas[at] = step - extra * LONGEST, matrix.data[order]
+    return steps, mantissas
+
+
+def _dense(layer: Layer, index: np.ndarray, rows: np.ndarray, steps: np.ndarray) -> np.ndarray:
     """Return the words of batches of dense8, (batches, groups): a step is a column, and two steps
     of a row a word."""
     columns = int(steps[0].sum())

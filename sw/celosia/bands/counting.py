@@ -9,12 +9,12 @@ import numpy as np
 
 from celosia.bands.filling import Place, records
 from celosia.bands.layouts import Band, Lines, Spread
+from celosia_spec.isa.array import ENTRY_WORDS, Array
+from celosia_spec.isa.controls import RECORDS, Op
+from celosia_spec.isa.fills import accesses, cycles
+from celosia_spec.isa.words import TILE_WORDS
 from celosia_spec.qgraph import QGraph, QNode
 from celosia_spec.steps import Ring, stored_name
-from celosia_spec.stream.array import ENTRY_WORDS, Array
-from celosia_spec.stream.controls import RECORDS, Op
-from celosia_spec.stream.fills import accesses, cycles
-from celosia_spec.stream.words import TILE_WORDS
 
 LAYER = 30
 """Cycles in which a layer's control words are carried out, those of its tables and fills apart."""

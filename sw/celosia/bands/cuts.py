@@ -7,7 +7,7 @@ import numpy as np
 from celosia.bands.entries import NOTHING, controls
 from celosia.bands.program import StreamProgram
 from celosia_sim.clock.cycles import cycles
-from celosia_spec.stream.controls import CHUNK
+from celosia_spec.isa.controls import CHUNK
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

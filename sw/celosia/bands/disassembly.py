@@ -1,4 +1,4 @@
-"""A stream's words read back: what the second machine will do, out of main memory alone."""
+"""A stream's words read back: what the machine will do, out of main memory alone."""
 
 from dataclasses import dataclass, field
 
@@ -6,8 +6,8 @@ import numpy as np
 
 from celosia.bands.program import StreamProgram
 from celosia_sim.stream_machine import Flash, Reader, State, elements_of
-from celosia_spec.stream.array import ENTRY_WORDS, Array
-from celosia_spec.stream.controls import BATCH, COMMAND, HEAD, RECORDS, Op, head_words
+from celosia_spec.isa.array import ENTRY_WORDS, Array
+from celosia_spec.isa.controls import BATCH, COMMAND, HEAD, RECORDS, Op, head_words
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from celosia_spec.stream.array import CONTROL_BITS, ENTRY_WORDS
-from celosia_spec.stream.controls import CHUNK, COMMAND, RECORDS, Op
+from celosia_spec.isa.array import CONTROL_BITS, ENTRY_WORDS
+from celosia_spec.isa.controls import CHUNK, COMMAND, RECORDS, Op
 
 NOTHING = COMMAND.pack(command=1, op=Op.NOTHING)
 """A command that does nothing: what an entry of control words is filled with."""

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from celosia.bands.layouts import Band, Lines, Rectangle, Spread, Vector, addend, joined, rectangles
+from celosia_spec.isa.array import ENTRY_WORDS, Array
+from celosia_spec.isa.fills import Fill, cycles
 from celosia_spec.qgraph import QGraph, QNode
-from celosia_spec.stream.array import ENTRY_WORDS, Array
-from celosia_spec.stream.fills import Fill, cycles
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from celosia.bands.plan import Layer
 from celosia.bands.regions import Need, map_needs, place
 from celosia_spec import errors
 from celosia_spec.errors import FitError
+from celosia_spec.isa.array import ENTRY_BITS, ENTRY_WORDS, Array
+from celosia_spec.isa.controls import COPIES
+from celosia_spec.isa.image import UNIT_WORDS, copy_cycles
 from celosia_spec.qgraph import QGraph, QNode
-from celosia_spec.stream.array import ENTRY_BITS, ENTRY_WORDS, Array
-from celosia_spec.stream.controls import COPIES
-from celosia_spec.stream.image import UNIT_WORDS, copy_cycles
 
 _ADDED = 4
 """Entries that a copied layer adds to the stream at most: its command, and three chunks."""

@@ -10,7 +10,7 @@ from celosia_sim import golden
 from celosia_spec.block import floor_log2
 from celosia_spec.epilogue import highest
 from celosia_spec.floats import finish, to_odd
-from celosia_spec.isa import EXPONENT_MIN
+from celosia_spec.isa.numbers import EXPONENT_MIN
 from celosia_spec.qgraph import QTensor
 from celosia_spec.steps import Ring, first_line
 

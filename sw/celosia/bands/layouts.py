@@ -9,11 +9,10 @@ import numpy as np
 
 from celosia.bands.grid import Grid
 from celosia.bands.tiles import Tiles
-from celosia_spec.isa import BLOCK
+from celosia_spec.isa.array import ENTRY_WORDS, PIECE
+from celosia_spec.isa.words import BLOCK, TAP_GROUP
 from celosia_spec.qgraph import QGraph, QNode, QTensor
 from celosia_spec.steps import Ring, View, stored_name
-from celosia_spec.stream.array import ENTRY_WORDS, PIECE
-from celosia_spec.stream.words import TAP_GROUP
 
 Tap: TypeAlias = tuple[int, int, int]
 """Bank rows, rotation and mask of a tap word."""
@@ -413,7 +412,7 @@ def _tiles(layout: Lines, lines: int) -> Tiles:
 
 @dataclass(frozen=True, kw_only=True)
 class Rectangle:
-    """A `celosia_spec.stream.fills.Fill` of one plane of lines, with positions in place of rows and
+    """A `celosia_spec.isa.fills.Fill` of one plane of lines, with positions in place of rows and
     banks; position 0 is where a stretch begins."""
 
     zero: bool

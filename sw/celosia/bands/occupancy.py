@@ -8,8 +8,8 @@ import numpy as np
 
 from celosia.bands.lives import Life
 from celosia.bands.program import StreamProgram
-from celosia_spec.stream.array import ENTRY_BITS
-from celosia_spec.stream.image import UNIT_BYTES, UNIT_WORDS, Section
+from celosia_spec.isa.array import ENTRY_BITS
+from celosia_spec.isa.image import UNIT_BYTES, UNIT_WORDS, Section
 
 
 class Kind(enum.StrEnum):

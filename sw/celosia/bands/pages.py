@@ -6,10 +6,10 @@ from scipy.sparse import csr_array
 
 from celosia.bands.entries import command
 from celosia.bands.layouts import Lines, Spread
-from celosia.schedule.steps import batch_steps, row_words
-from celosia_spec.isa import BLOCK
-from celosia_spec.stream.array import ENTRY_WORDS, Array
-from celosia_spec.stream.controls import RECORDS, Op
+from celosia.bands.rows import batch_steps, row_words
+from celosia_spec.isa.array import ENTRY_WORDS, Array
+from celosia_spec.isa.controls import RECORDS, Op
+from celosia_spec.isa.words import BLOCK
 
 TURN = 40
 """Cycles from a page's last step to the next one's first one."""

@@ -13,10 +13,10 @@ from celosia.bands.layouts import Band, strides
 from celosia.bands.pages import dense_steps
 from celosia.bands.plan import Layer, Part
 from celosia.bands.tiles import TileTable
+from celosia_spec.isa.array import ENTRY_WORDS, Array
+from celosia_spec.isa.controls import RECORDS, Op
+from celosia_spec.isa.words import TILE_WORDS
 from celosia_spec.qgraph import QGraph
-from celosia_spec.stream.array import ENTRY_WORDS, Array
-from celosia_spec.stream.controls import RECORDS, Op
-from celosia_spec.stream.words import TILE_WORDS
 
 _ENDS = 3
 """Entries at the end of a part: what copies another one, what waits for the banks, what closes the

@@ -28,9 +28,9 @@ from celosia.bands.ways import (
     works_of,
 )
 from celosia_spec.errors import FitError, Need
+from celosia_spec.isa.array import ENTRY_WORDS, Array
+from celosia_spec.isa.words import TILE_WORDS
 from celosia_spec.qgraph import QGraph, QNode
-from celosia_spec.stream.array import ENTRY_WORDS, Array
-from celosia_spec.stream.words import TILE_WORDS
 
 COUNTED = 6
 """Of all ways of a layer, so many are counted with what their fills take; the others are about."""

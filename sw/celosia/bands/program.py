@@ -1,4 +1,4 @@
-"""A network as the second machine runs it."""
+"""A network as the machine runs it."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -15,16 +15,13 @@ from celosia.bands.slots import slots
 from celosia.bands.stream import stream, weights
 from celosia_spec.epilogue import Pool
 from celosia_spec.errors import CompileError, FitError, Need
+from celosia_spec.isa.array import Array
+from celosia_spec.isa.controls import PHASES_MAX
+from celosia_spec.isa.image import UNIT_WORDS, Section
+from celosia_spec.isa.image import places as image_places
+from celosia_spec.isa.words import WEIGHT
 from celosia_spec.qgraph import QGraph, QNode
 from celosia_spec.steps import Steps
-from celosia_spec.stream.array import Array
-from celosia_spec.stream.controls import LAYER
-from celosia_spec.stream.image import UNIT_WORDS, Section
-from celosia_spec.stream.image import places as image_places
-from celosia_spec.stream.words import WEIGHT
-
-PHASES = LAYER.words[0]["last_phase"].most + 1
-"""Positions of the largest pooling window."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -227,25 +224,26 @@ def _wrong(graph: QGraph, array: Array) -> Iterator[CompileError]:
     """Yield where the arithmetic of a graph is not the array's; a FitError where other arrays have
     what this one has not."""
     added = next((node for node in graph.nodes if node.epilogue.add), None)
-    clamped = any(node.epilogue.activation.clamps for node in graph.nodes)
-    for wrong, error, problem, way_out in (
-            (graph.weight_bits > WEIGHT["mantissa"].bits, CompileError,
+    clamped = next((node for node in graph.nodes if node.epilogue.activation.clamps), None)
+    for wrong, problem, way_out in (
+            (graph.weight_bits > WEIGHT["mantissa"].bits,
              f"weights of {graph.weight_bits} bits, the stream has {WEIGHT['mantissa'].bits}",
              f"quantise with weight_bits={WEIGHT['mantissa'].bits}"),
-            (graph.weight_bits > array.weight_bits, CompileError,
+            (graph.weight_bits > array.weight_bits,
              f"weights of {graph.weight_bits} bits, the array has {array.weight_bits}",
              f"quantise with weight_bits={array.weight_bits}"),
-            (graph.activation_bits != array.activation_bits, CompileError,
+            (graph.activation_bits != array.activation_bits,
              f"activations of {graph.activation_bits} bits, the array has "
              f"{array.activation_bits}", f"quantise with activation_bits={array.activation_bits}"),
             (graph.acc_bits > array.acc_bits or (added and graph.acc_bits != array.acc_bits),
-             CompileError,
              f"{graph.acc_bits}-bit accumulators, the array has {array.acc_bits}",
-             f"quantise with acc_bits={array.acc_bits}"),
-            (clamped and not array.clamp, FitError, "it clamps, and the array has ReLU only",
-             "give the array clamp=True")):
+             f"quantise with acc_bits={array.acc_bits}")):
         if wrong:
-            yield error("network", "array", problem, way_out)
+            yield CompileError("network", "array", problem, way_out)
+    if clamped and not array.clamp:
+        low, high = clamped.epilogue.activation.bounds
+        yield FitError(clamped.name, "clamp", f"a clamp to {low:g} ... {high:g} follows it, and "
+                       "the array has ReLU only", "use ReLU there")
     if added and not array.residual:
         size = math.prod(graph.tensors[added.epilogue.add or ""].shape)
         yield FitError(added.name, "add", "it adds tensors, and the array has no residual operand",
@@ -256,8 +254,9 @@ def _wrong(graph: QGraph, array: Array) -> Iterator[CompileError]:
                 most := _largest(node, array)) >> array.sum_bits - 1:
             yield FitError(node.name, str(node.kind), "its input has signs, and the sums of a row "
                            f"may reach {most} in the lanes, which have {array.sum_bits} bits",
-                           "quantise with codes=True")
-        if (pool := node.epilogue.pool) is not None and math.prod(pool.window) > PHASES:
+                           "quantise it again")
+        if (pool := node.epilogue.pool) is not None and math.prod(pool.window) > PHASES_MAX:
             yield CompileError(node.name, str(node.kind), f"it pools windows of "
-                               f"{math.prod(pool.window)} positions, the machine {PHASES} at most",
+                               f"{math.prod(pool.window)} positions, the machine {PHASES_MAX} at "
+                               f"most",
                                "pool in two layers, one behind the other")

@@ -6,8 +6,8 @@ from typing import TypeVar
 
 from celosia.bands.layouts import strides
 from celosia.bands.lives import Life, lives
+from celosia_spec.isa.array import ENTRY_WORDS
 from celosia_spec.qgraph import QGraph
-from celosia_spec.stream.array import ENTRY_WORDS
 
 Name = TypeVar("Name")
 

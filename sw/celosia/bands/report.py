@@ -1,4 +1,4 @@
-"""What users are told of each layer of a program of the second machine."""
+"""What users are told of each layer of a program."""
 
 import math
 
@@ -8,8 +8,8 @@ from celosia.bands.flash import DENSEST
 from celosia.bands.plan import Layer as Plan
 from celosia.bands.program import StreamProgram
 from celosia_sim.clock.cycles import SPENT, Cycles, cycles
+from celosia_spec.isa.array import ENTRY_BITS
 from celosia_spec.program import Layer
-from celosia_spec.stream.array import ENTRY_BITS
 
 
 def clocked(program: StreamProgram) -> list[Cycles]:

@@ -1,4 +1,4 @@
-"""How an array of the second machine runs a graph, or what is in the way."""
+"""How an array runs a graph, or what is in the way."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,14 +10,13 @@ from celosia.bands.flash import DENSEST, MAIN_MEMORY
 from celosia.bands.program import StreamProgram, refusals, stream_program
 from celosia.bands.report import clocked, report
 from celosia.graph import Conv
-from celosia.schedule.shortages import Outcome
 from celosia_sim.clock.cycles import Cycles
 from celosia_spec.block import bfp
 from celosia_spec.errors import CompileError, FitError, Need
+from celosia_spec.isa.array import ENTRY_BITS, MAIN_WORDS_MAX, Array
 from celosia_spec.program import Layer
 from celosia_spec.qgraph import QGraph
 from celosia_spec.steps import Steps
-from celosia_spec.stream.array import ENTRY_BITS, MAIN_WORDS_MAX, Array
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -62,6 +61,22 @@ class StreamSchedule:
         """Everything of it that the array has no room for."""
         if self.short is not None:
             yield self.short
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """schedule : where the graph fits, else None.   refusals : everything in the way.
+
+    measured : whether the memory that weights take is known, or only the least that they may.
+    planned  : whether that of all tables is known.
+    remarks  : of the quantised graph.
+    """
+
+    schedule: StreamSchedule | None
+    refusals: tuple[CompileError, ...]
+    measured: bool = True
+    planned: bool = True
+    remarks: tuple[str, ...] = ()
 
 
 def stream_schedule(graph: QGraph, array: Array, steps: Steps | None = None) -> StreamSchedule:

@@ -1,6 +1,6 @@
-"""A program of the second machine on N inputs, whatever carries out its jobs."""
+"""A program on N inputs, whatever carries out its jobs."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -9,10 +9,30 @@ from celosia.bands.host import addresses, stored
 from celosia.bands.program import StreamProgram
 from celosia.bands.simulate import Execute, job_of, results
 from celosia_boards.host.job import Job
-from celosia_boards.host.session import SimResult
 from celosia_sim.clock.cycles import cycles
-from celosia_spec.stream.array import ENTRY_WORDS
-from celosia_spec.stream.memories import Space, exponents_of
+from celosia_spec.isa.array import ENTRY_WORDS
+from celosia_spec.isa.memories import Space, exponents_of
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SimResult:
+    """What N images gave.
+
+    output       : int32 (N, C, H, W), output mantissas.   exponent : int32 (N,).
+    saturated    : bool (N,), the machine's sticky flag.
+    cycles       : int64 (N,), from the clock edge that accepts ``start`` to the one that raises
+                   ``done``, counted outside the machine.
+    counter_cycles : int64 (N,), the same by the machine's own counter.
+    tensors      : name -> (mantissa int32 (N, C, H, W), exponent int32 (N,)); empty unless asked
+                   for. From a second, layer-by-layer run of every image.
+    """
+
+    output: np.ndarray
+    exponent: np.ndarray
+    saturated: np.ndarray
+    cycles: np.ndarray
+    counter_cycles: np.ndarray
+    tensors: dict[str, tuple[np.ndarray, np.ndarray]]
 
 
 def run(program: StreamProgram, images: np.ndarray, execute: Execute, *,
@@ -32,7 +52,7 @@ def run(program: StreamProgram, images: np.ndarray, execute: Execute, *,
     return SimResult(
         output=found.output.astype(np.int32), exponent=found.exponent.astype(np.int32),
         saturated=found.saturated, cycles=found.cycles, counter_cycles=found.cycles,
-        layer_cycles=None, tensors=held)
+        tensors=held)
 
 
 def count_to_each_end(program: StreamProgram, execute: Execute) -> np.ndarray:
@@ -46,7 +66,7 @@ def count_to_each_end(program: StreamProgram, execute: Execute) -> np.ndarray:
     return execute(replace(
         job, input_at=np.concatenate([job.input_at, lists[0][:, :2]]),
         input_values=np.concatenate([values, [words[:, 2] for words in lists]], axis=1),
-        read_at=job.read_at[:1], read_ends=np.array([1]))).cycles[:, 0]
+        read_at=job.read_at[:1])).cycles
 
 
 def ends(program: StreamProgram) -> np.ndarray:
@@ -72,7 +92,7 @@ def _read(program: StreamProgram, job: Job, execute: Execute,
     record = execute(replace(
         job, input_at=np.concatenate([job.input_at, stop[:, :2]]),
         input_values=np.concatenate([job.input_values, values], axis=1),
-        read_at=at, read_ends=np.array([len(at)])))
+        read_at=at))
     main = np.zeros(program.array.main_words * ENTRY_WORDS, np.int64)
     mantissas, exponents = [], []
     for *elements, exponent in record.reads.astype(np.int64):

@@ -1,4 +1,4 @@
-"""Programs of the second machine on its Verilog, in all simulators."""
+"""Programs on the machine's Verilog, in all simulators."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,11 +14,12 @@ from celosia_sim.simulators import cosim
 from celosia_sim.simulators.rtl import FLASH, FLASH_HZ, Design, machine_design
 from celosia_sim.simulators.verilated import VerilatedCore, execute, library
 from celosia_spec.errors import SimulationError
+from celosia_spec.isa.array import ENTRY_WORDS
+from celosia_spec.isa.image import pack
+from celosia_spec.isa.memories import Space, exponent_word, exponents_of
+from celosia_spec.isa.numbers import EXPONENT_SLOTS
+from celosia_spec.isa.registers import WAYS_OUT, Error
 from celosia_spec.steps import Ring
-from celosia_spec.stream.array import ENTRY_WORDS
-from celosia_spec.stream.image import pack
-from celosia_spec.stream.memories import EXPONENT_SLOTS, Space, exponent_word, exponents_of
-from celosia_spec.stream.registers import WAYS_OUT, Error
 
 Execute = Callable[[Job], Record]
 """What carries out a job."""
@@ -74,8 +75,7 @@ def job_of(program: StreamProgram, images: np.ndarray, step: int = 0,
         setup=np.column_stack([_at(Space.MAIN, np.arange(words)), main[:words]]).astype(np.uint32),
         input_at=np.concatenate([_at(Space.MAIN, taken),
                                  _at(Space.EXPONENTS, [program.slots[graph.input]])]),
-        input_values=values, runs=np.array([[order.list_at & 0xFF, order.list_at >> 8, 1]]),
-        read_at=reads, read_ends=np.array([len(reads)]), descriptors=np.array(1),
+        input_values=values, start=np.array(order.list_at), read_at=reads,
         max_cycles=np.array(PATIENCE * counted + 10_000))
 
 
@@ -88,7 +88,7 @@ def results(program: StreamProgram, job: Job, record: Record) -> StreamResult:
     """Return what a job brought back."""
     main = elements(program)
     mantissas, exponents = [], []
-    saturated = record.saturated[:, 0] != 0
+    saturated = record.saturated.copy()
     for image, read in enumerate(record.reads.astype(np.int64)):
         slots = exponents_of(read[:EXPONENT_SLOTS])
         main[job.read_at[EXPONENT_SLOTS:, 1]] = read[EXPONENT_SLOTS:]
@@ -97,7 +97,7 @@ def results(program: StreamProgram, job: Job, record: Record) -> StreamResult:
         exponents.append(exponent)
         saturated[image] |= clipped
     return StreamResult(output=np.array(mantissas), exponent=np.array(exponents),
-                        cycles=record.cycles[:, 0], saturated=saturated)
+                        cycles=record.cycles, saturated=saturated)
 
 
 def verilated(design: Design, flash: Contents | None, stages: Stages) -> VerilatedCore:
@@ -114,7 +114,7 @@ def _verilator(design: Design, job: Job, flash: Contents | None,
 
 def _icarus(design: Design, job: Job, flash: Contents | None,
             progress: Progress | None, stages: Stages) -> Record:
-    return cosim.execute(design, job, "icarus", progress, stages, flash)
+    return cosim.execute(design, job, progress, stages, flash)
 
 
 SIMULATORS = {"verilator": _verilator, "icarus": _icarus}
@@ -127,7 +127,8 @@ def simulated(program: StreamProgram, *, simulator: str = "verilator",
     """Return what carries out jobs of a program on its Verilog, each on a fresh machine.
 
     simulator : one of `SIMULATORS`. All give the same bits and cycles.
-    progress, stages : as of `celosia_sim.simulate.simulate`.   design : the machine's Verilog.
+    progress  : called with (finished images, N).   stages : called as the simulator is built, the
+    first time for an array.   design : the machine's Verilog.
 
     An array with flash is started with the program's image in it, and nothing is loaded else.
     SimulationError where a tool is missing, or the machine reports an error or finds no end.

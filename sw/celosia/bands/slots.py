@@ -2,7 +2,7 @@
 
 from celosia.bands.lives import Life, lives
 from celosia_spec.errors import FitError
-from celosia_spec.isa import EXPONENT_SLOTS
+from celosia_spec.isa.numbers import EXPONENT_SLOTS
 from celosia_spec.qgraph import QGraph
 from celosia_spec.steps import stored_name
 

@@ -24,7 +24,7 @@ from celosia_boards.host.job import Job, Record, Stopped
 from celosia_sim.simulators.rtl import Design, machine_design
 from celosia_sim.simulators.verilated import execute
 from celosia_spec.errors import SimulationError
-from celosia_spec.stream.array import ENTRY_WORDS
+from celosia_spec.isa.array import ENTRY_WORDS
 
 ATTEMPTS = 20
 """How often a step is taken where the machine loses what it has kept."""
@@ -80,7 +80,7 @@ class Stepping:
         program = self.program
         job = job_of(program, x[None], step, self._main)
         at = in_main([(len(program.entries) - 1) * ENTRY_WORDS])
-        job = replace(job, read_at=np.concatenate([job.read_at, at]), read_ends=job.read_ends + 1)
+        job = replace(job, read_at=np.concatenate([job.read_at, at]))
         if step:
             job = replace(job, setup=job.setup[:0])
         if fresh:

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from celosia_spec.errors import ArgumentError, CompileError
+from celosia_spec.isa.array import ENTRY_WORDS
 from celosia_spec.qgraph import QGraph, QNode, QTensor, static_exponent
 from celosia_spec.steps import Ring, Steps, View
-from celosia_spec.stream.array import ENTRY_WORDS
 
 _PHASE = 10
 """Words of main memory that a node which reads a ring has for each step of a period, about."""

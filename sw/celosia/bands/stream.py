@@ -17,13 +17,13 @@ from celosia.bands.tiles import TileTable
 from celosia_spec.block import floor_log2
 from celosia_spec.errors import CompileError
 from celosia_spec.floats import to_odd
-from celosia_spec.isa import EXPONENT_MAX, EXPONENT_MIN, SIGNIFICAND_BITS
+from celosia_spec.isa.array import PIECE, Array
+from celosia_spec.isa.controls import Op
+from celosia_spec.isa.fills import QUEUED, accesses, cycles
+from celosia_spec.isa.numbers import EXPONENT_MAX, EXPONENT_MIN, SIGNIFICAND_BITS
+from celosia_spec.isa.words import TILE_WORDS, tap_word
 from celosia_spec.qgraph import QGraph, QNode
 from celosia_spec.steps import Ring, first_line, stored_name
-from celosia_spec.stream.array import PIECE, Array
-from celosia_spec.stream.controls import Op
-from celosia_spec.stream.fills import QUEUED, accesses, cycles
-from celosia_spec.stream.words import TILE_WORDS, tap_word
 
 
 def weights(graph: QGraph, layers: Sequence[Layer], array: Array) -> list[list[Batches]]:

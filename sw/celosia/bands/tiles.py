@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from celosia_spec.stream.array import PIECE, Array
-from celosia_spec.stream.words import TILE_WORDS, tile_words
+from celosia_spec.isa.array import PIECE, Array
+from celosia_spec.isa.words import TILE_WORDS, tile_words
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

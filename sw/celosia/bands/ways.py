@@ -23,16 +23,15 @@ from celosia.bands.layouts import (
     tap_words,
 )
 from celosia.bands.pages import TURN, dense_steps, page_of, page_steps, piece_steps, words_held
+from celosia.bands.rows import row_order
 from celosia.bands.tiles import TileTable
-from celosia.schedule.steps import row_order
-from celosia_spec.isa import BLOCK
+from celosia_spec.isa.array import ENTRY_WORDS, RING_GAP, Array
+from celosia_spec.isa.controls import BATCH, head_words
+from celosia_spec.isa.fills import cycles
+from celosia_spec.isa.passes import pass_cycles
+from celosia_spec.isa.words import BLOCK, TILE_WORDS
 from celosia_spec.qgraph import QGraph, QNode, QTensor
 from celosia_spec.steps import Ring, stored_name
-from celosia_spec.stream.array import ENTRY_WORDS, RING_GAP, Array
-from celosia_spec.stream.controls import BATCH, head_words
-from celosia_spec.stream.fills import cycles
-from celosia_spec.stream.passes import pass_cycles
-from celosia_spec.stream.words import TILE_WORDS
 
 DENSE = 32
 """A batch gets a step for every column, and half as many entries, where that adds no more than one
@@ -363,9 +362,9 @@ def _work(graph: QGraph, node: QNode, array: Array, log2: int, layout: Lines | S
     """Return the batches of a share's rows."""
     groups, matrix, inside = 1 << log2, node.matrix, share.rows
     signed = graph.tensors[node.input].signed
-    rows = row_order(matrix, groups, keep=False)
+    rows = row_order(matrix, groups)
     if inside is not None:
-        order = row_order(matrix[inside], groups, keep=False)
+        order = row_order(matrix[inside], groups)
         rows = np.where(order < 0, -1, inside[order])
     steps = page_steps(matrix, layout, index, rows, groups)
     every = dense_steps(layout, index)

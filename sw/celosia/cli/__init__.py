@@ -24,8 +24,8 @@ COMMANDS = {
                       "output, every cycle."),
     "compare": ("compare", "Set sparse, dense and the bound side by side, layer by layer, on the "
                            "same lanes."),
-    "explain": ("explain", "Tell what the machine will do: schedule, memory map, and descriptors "
-                           "or commands, read back out of the words of a program."),
+    "explain": ("explain", "Tell what the machine will do: schedule, memory map, and commands, "
+                           "read back out of the words of a program."),
     "build": ("build", "Synthesise, place and route the program's array, and pack the bitstream."),
     "flash": ("build", "Load a bitstream onto a board with openFPGALoader or the board's own "
                        "loader."),

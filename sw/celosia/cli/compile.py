@@ -94,7 +94,6 @@ def summary(program: Program) -> dict[str, Any]:
 
 
 def _print(program: Program, result: dict[str, Any]) -> None:
-    from celosia.bands.file import StreamFile
     from celosia.bands.report import spent
 
     clock = clock_of(program)
@@ -122,19 +121,16 @@ def _print(program: Program, result: dict[str, Any]) -> None:
         f"{result['sparse_macs'] / (program.lanes * program.predicted_cycles):.1%}",
         f"{result['weight_bytes']:,}")
     common.show(table)
-    if isinstance(program, StreamFile):
-        streams.spent([(layer.name, spent(layer, program.lanes)) for layer in program.layers])
+    streams.spent([(layer.name, spent(layer, program.lanes)) for layer in program.layers])
     memories = common.table("memories, in words or numbers", "memory", "used", "available", "share")
     for name, entry in result["memory"].items():
         memories.add_row(name, f"{entry['used']:,}", f"{entry['available']:,}",
                          f"{entry['used'] / entry['available']:.0%}" if entry["available"] else "")
     common.show(memories)
-    if isinstance(program, StreamFile):
-        print(common.wrapped(f"main memory is fullest at {program.fullest_moment}"))
-        if copied := program.main_memory["flash_bytes"]:
-            print(common.wrapped(f"copied from flash in each inference: "
-                                 f"{sum(copied.values()) / 1024:.1f} KiB, of "
-                                 f"{', '.join(copied)}"))
+    print(common.wrapped(f"main memory is fullest at {program.fullest_moment}"))
+    if copied := program.main_memory["flash_bytes"]:
+        print(common.wrapped(f"copied from flash in each inference: "
+                             f"{sum(copied.values()) / 1024:.1f} KiB, of {', '.join(copied)}"))
     if result["steps"] is None:
         print(f"{program.predicted_cycles:,} cycles: {speed(program.predicted_cycles, clock)}")
     else:

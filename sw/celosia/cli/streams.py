@@ -1,4 +1,4 @@
-"""Tables about programs of the second machine, for the commands that show one."""
+"""Tables about a program's stream, for the commands that show one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -9,9 +9,8 @@ from celosia.show import figure
 from celosia_spec.errors import FitError
 
 if TYPE_CHECKING:
-    from celosia.bands.explain import LayerExplained
-    from celosia.bands.file import StreamFile
     from celosia.bands.occupancy import Piece
+    from celosia.explain import LayerExplained
     from celosia.program import Program
 
 _ROWS = 32
@@ -24,10 +23,9 @@ _NAME = 14
 def steps(program: "Program") -> dict[str, Any] | None:
     """Return what a step of a program in steps is, and its cycles beside those of a window in one
     go, ready for JSON; None of other programs."""
-    from celosia.bands.file import StreamFile
     from celosia.bands.schedule import stream_schedule
 
-    if program.steps is None or not isinstance(program, StreamFile):
+    if program.steps is None:
         return None
     own = program.steps
     try:
@@ -66,9 +64,9 @@ def spent(layers: Sequence[tuple[str, Mapping[str, int]]]) -> None:
     common.show(table)
 
 
-def explained(program: "StreamFile", layers: "Sequence[LayerExplained]",
+def explained(program: "Program", layers: "Sequence[LayerExplained]",
               pieces: "Sequence[Piece]", *, lone: bool) -> None:
-    """Print what `celosia.bands.explain` found, of all layers or of one."""
+    """Print what `celosia.explain` found, of all layers or of one."""
     from celosia_sim.clock.cycles import SPENT
 
     table = common.table(
@@ -97,7 +95,7 @@ def _commands(layer: "LayerExplained") -> None:
         print(head + common.wrapped(" " * len(head) + line.says, " " * len(head)).lstrip())
 
 
-def _picture(program: "StreamFile", pieces: "Sequence[Piece]") -> None:
+def _picture(program: "Program", pieces: "Sequence[Piece]") -> None:
     """Print main memory layer by layer, a mark for each of its ranges, and whose the marks are."""
     from celosia.bands.occupancy import EMPTY, Kind, kib, letters, picture
 
@@ -126,7 +124,7 @@ def _picture(program: "StreamFile", pieces: "Sequence[Piece]") -> None:
     print(f"{EMPTY}  nothing")
 
 
-def explained_json(program: "StreamFile", layers: "Sequence[LayerExplained]",
+def explained_json(program: "Program", layers: "Sequence[LayerExplained]",
                    pieces: "Sequence[Piece]", *, lone: bool) -> dict[str, Any]:
     """Return the same ready for JSON; commands of one layer only."""
     found = [asdict(layer) for layer in layers]

@@ -11,19 +11,15 @@ def targets(json: common.Json = False) -> None:
     if json:
         common.emit({"targets": [entry.facts() for entry in entries]})
         return
-    table = common.table("targets", "name", "board", "lanes", "MHz", "KiB of weights",
-                         "KiB of maps", "sums", "chip", "multipliers", "LUTs", words=2,
+    table = common.table("targets", "name", "board", "lanes", "MHz", "KiB of memory",
+                         "flash", "chip", "multipliers", "LUTs", words=2,
                          optional=("LUTs", "multipliers", "chip"))
     for entry in entries:
         has = entry.resources
-        sums = "" if entry.sums is None else f"{entry.sums:,}"
         table.add_row(entry.name, entry.title, str(entry.array.lanes), f"{entry.clock_mhz:g}",
-                      f"{entry.weight_kib:g}", f"{entry.map_kib:g}", sums,
+                      f"{entry.main_kib:g}", "yes" if entry.array.flash else "",
                       entry.device.name.upper(), str(has.dsps), f"{has.luts:,}")
     common.show(table)
-    shared = ("; where no sums are told, one memory has weights and maps, 2 bytes for each weight "
-              "or element" * any(entry.sums is None for entry in entries))
     print(common.wrapped(
-        "weights: of 8 bits, those that are not zero; maps: mantissas of 8 bits, copies for the "
-        f"lanes included; sums: outputs of one layer that wait to be rounded{shared}; what is no "
-        "board has no pins, and so no bitstream"))
+        "memory: of weights that are not zero and of maps, 2 bytes each; flash: weights "
+        "beyond that come from it; what is no board has no pins, and so no bitstream"))

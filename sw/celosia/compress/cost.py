@@ -1,7 +1,7 @@
 """What a network costs: parameters, multiply-accumulates, and bytes in the machine's weight format.
 
-The format's widths come from `celosia_spec.isa` and `celosia.schedule.steps`, as the compiler
-takes them; nothing is lowered, so a network that fits no board has a cost too.
+The format's widths come from `celosia_spec.isa` and `celosia.bands.rows`, as the compiler
+takes them; nothing is scheduled, so a network that fits no board has a cost too.
 """
 
 from __future__ import annotations
@@ -14,19 +14,22 @@ import numpy as np
 import torch
 from torch import nn
 
+from celosia.bands.rows import row_words
 from celosia.compress.entry import entry
 from celosia.compress.layers import parameter_count, prunable_layers
 from celosia.compress.promise import example_for, run_once
 from celosia.compress.readings import Readings, other_multiplier
-from celosia.schedule.steps import row_words
 from celosia_spec.errors import ArgumentError
-from celosia_spec.isa import BATCH, BLOCK, DELTA_BITS, ROW
+from celosia_spec.isa.array import CONTROL_BITS
+from celosia_spec.isa.controls import HEAD
+from celosia_spec.isa.numbers import DELTA_BITS
+from celosia_spec.isa.words import BLOCK
 
 __all__ = ["Cost", "LayerCost", "cost_of_layers", "measure", "output_positions"]
 
 FLOAT_BYTES = 4
-_TABLES_BYTES = (ROW.bits + BATCH.bits) // 8
-"""Row-table word (bias mantissa and two exponents) and batch word (length) of one row."""
+_TABLES_BYTES = (len(HEAD.words) + 1) * CONTROL_BITS // 8
+"""Head (bias, exponents, place of the results) and batch word (length) of one row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,11 +142,13 @@ def measure(model: nn.Module, example_input: Any, *, weight_bits: int = 8) -> Co
 
     - for each non-zero a word of `weight_bits` + 8 bits, mantissa and step of the column index;
       a step above 255 takes further words; a layer's words are rounded up to whole bytes;
-    - for each row a table word of 4 bytes (16-bit bias, exponents of weights and bias) and a row
-      length of 2 bytes.
+    - for each row a head of 6 bytes (16-bit bias, exponents of weights and bias, place of its
+      results) and a row length of 2 bytes.
 
-    A weight that is not zero but rounds to a zero mantissa is counted; the compiler drops it. A
-    compiled program's ``layers[].weight_bytes`` has the padding of its row groups in it besides.
+    The machine's words have 16 bits also of narrower weights. A weight that is not zero but rounds
+    to a zero mantissa is counted; the compiler drops it. A compiled program's
+    ``layers[].weight_bytes`` are all of a layer's entries: its tables and the padding of its row
+    groups are among them, and where hardly a zero is left out a weight takes a byte.
 
     Raises
     ------

@@ -1,10 +1,6 @@
-"""Rounding, alignment and block exponents, in exact fractions."""
+"""Rounding and alignment, in exact fractions."""
 
-from collections.abc import Iterable
 from fractions import Fraction
-
-NOTHING = -128
-"""Block exponent while every element was zero."""
 
 
 def scaled(value: int, shift: int) -> int:
@@ -28,8 +24,3 @@ def align_residual(r: int, shift: int, acc_bits: int) -> int:
     """Return r * 2^shift, rounded, within 2^(acc_bits - 3) - 1 in magnitude."""
     limit = (1 << acc_bits - 3) - 1
     return max(-limit, min(limit, scaled(r, shift)))
-
-
-def block_exponent(elements: Iterable[tuple[int, int]]) -> int:
-    """Return the largest floor(log2 abs a) + sw over (a, sw); NOTHING if all a are zero."""
-    return max((abs(a).bit_length() - 1 + sw for a, sw in elements if a), default=NOTHING)

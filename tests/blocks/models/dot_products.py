@@ -1,8 +1,8 @@
-"""What the second machine's reading path computes, one number after another."""
+"""What the machine's reading path computes, one number after another."""
 
 from dataclasses import dataclass
 
-from celosia_spec.stream.array import PIECE
+from celosia_spec.isa.array import PIECE
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,8 +3,8 @@
 import random
 from collections.abc import Iterator
 
-from celosia_spec.stream.array import Array
-from celosia_spec.stream.fills import Fill, Move
+from celosia_spec.isa.array import Array
+from celosia_spec.isa.fills import Fill, Move
 
 
 def wanted(fill: Fill, array: Array) -> Iterator[tuple[int, int, int]]:

@@ -1,4 +1,4 @@
-"""The second machine's output path: what passes leave in main memory (decision 16)."""
+"""The machine's output path: what passes leave in main memory (decision 16)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,9 +7,9 @@ import numpy as np
 
 from blocks.models.arithmetic import align_residual, scaled
 from celosia_spec.floats import exponent_of, to_odd
-from celosia_spec.isa import EXPONENT_MIN
-from celosia_spec.stream.array import ENTRY_WORDS, Array
-from celosia_spec.stream.passes import code_weight
+from celosia_spec.isa.array import ENTRY_WORDS, Array
+from celosia_spec.isa.numbers import EXPONENT_MIN
+from celosia_spec.isa.passes import code_weight
 
 
 @dataclass(frozen=True, kw_only=True)

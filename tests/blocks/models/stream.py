@@ -1,10 +1,10 @@
-"""The second machine's control path: what a stream makes happen (decision 16)."""
+"""The machine's control path: what a stream makes happen (decision 16)."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from celosia_spec.stream.array import ENTRY_WORDS, Array
-from celosia_spec.stream.controls import BATCH, COMMAND, RECORDS, Op, head_words
+from celosia_spec.isa.array import ENTRY_WORDS, Array
+from celosia_spec.isa.controls import BATCH, COMMAND, RECORDS, Op, head_words
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,9 +3,10 @@
 This is the experiment of P3 (section 6.3) and of Song, Liu, Wang (AAAI 2018, arXiv 1709.07776):
 weights and inputs of every convolution and linear layer are block-formatted, products and sums are
 exact, everything between layers (bias, shortcut, pooling) stays float. It tells what a width or a
-partition costs, fast, and for formats that the accelerator does not have. What the accelerator
-computes, with its rounding of biases and shortcuts too, and with the bits that long rows have on a
-target, is `celosia.run`.
+partition costs, fast, and for formats that the accelerator does not have. Every
+mantissa has a sign. What the accelerator computes, with mantissas that have none behind a ReLU,
+with its rounding of biases and shortcuts too, and with the bits that long rows have on a target, is
+`celosia.run`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from celosia.compress.precision.float_products import refuse_float_products
 from celosia.compress.precision.partition import Partition, partition_of
 from celosia_spec.block import ROUNDINGS, Format, bfp, check_bits
 from celosia_spec.errors import ArgumentError
-from celosia_spec.isa import EXPONENT_MAX, EXPONENT_MIN
+from celosia_spec.isa.numbers import EXPONENT_MAX, EXPONENT_MIN
 
 __all__ = ["BlockLayer", "block_format", "block_steps", "emulate"]
 

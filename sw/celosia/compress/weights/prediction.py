@@ -1,6 +1,6 @@
 """Predicted cycles of a network on a target, and what a weight contributes to them.
 
-The prediction is the compiler's own and exact: the network is imported, quantised and lowered as
+The prediction is the compiler's own and exact: the network is imported, quantised and scheduled as
 `celosia.compile` does it. The arithmetic behind the price of a weight, layer by layer:
 
 A layer's rows (output channels) run in batches of G, one row for each of the array's row groups,
@@ -28,7 +28,6 @@ from celosia.compiler import Compiler, as_if_calibrated
 from celosia.compress.entry import entry
 from celosia.compress.layers import names_of, prunable_layers
 from celosia.graph import Conv, Graph
-from celosia.schedule.schedule import Schedule
 from celosia_spec.epilogue import STATIC, check_exponents
 from celosia_spec.errors import ArgumentError
 
@@ -192,13 +191,8 @@ def _masked(graph: Graph, masks: Mapping[str, np.ndarray]) -> Graph:
     return replace(graph, nodes=tuple(nodes))
 
 
-def _plans(found: Schedule | StreamSchedule) -> dict[str, LayerPlan]:
+def _plans(found: StreamSchedule) -> dict[str, LayerPlan]:
     """Return the plan of each of a schedule's layers, by its name."""
-    if isinstance(found, Schedule):
-        return {layer.node.name: LayerPlan(
-            batches=layer.rows.reshape(-1, layer.groups), lengths=layer.steps,
-            passes=layer.work.tiles * layer.work.phases, least=layer.work.pass_cycles)
-            for layer in found.layers}
     return {layer.node.name: LayerPlan(
         batches=np.concatenate([part.rows.reshape(-1, layer.groups) for part in layer.parts]),
         lengths=np.concatenate([part.steps for part in layer.parts]),

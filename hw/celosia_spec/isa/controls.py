@@ -1,12 +1,12 @@
-"""Control words: what the stream tells the second machine to do, and their fields."""
+"""Control words: what the stream tells the machine to do, and their fields."""
 
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from celosia_spec.isa.array import CONTROL_BITS, Array
 from celosia_spec.isa.fields import Field, Value, Word
-from celosia_spec.stream.array import CONTROL_BITS, Array
 
 BATCH = Word("batch", (
     Field("command", 1, False, "0"),
@@ -104,6 +104,9 @@ LAYER = _record(
 )
 """What stays the same until `close`."""
 
+PHASES_MAX = LAYER.words[0]["last_phase"].most + 1
+"""Positions of a pooling window."""
+
 HEAD = _record(
     "head",
     (Field("room", 7, True, "exponent of its sums' unit + W + `UNIT_MARGIN`, where its input has "
@@ -115,7 +118,7 @@ HEAD = _record(
     (Field("bias", 16, True, "bias mantissa"),),
     (Field("word", 16, False, "where its channel of the output begins"),),
 )
-"""One row of a batch. `celosia_spec.stream.heads` makes them."""
+"""One row of a batch. `celosia_spec.isa.heads` makes them."""
 
 EXCESS = _record("excess", (Field("sum", 16, True, "minus the sum of the row's mantissas"),))
 """Behind the head of a row whose input has signs."""
@@ -170,7 +173,7 @@ FILL = _record(
     (Field("channels", 16, True, "minus the channels"),),
 )
 """Lines and channels of a map, and where they go in the banks, as moves from what was done last to
-what comes next; `celosia_spec.stream.fills` makes them. A place moves on by (rows, banks): banks
+what comes next; `celosia_spec.isa.fills` makes them. A place moves on by (rows, banks): banks
 beyond a group's last wrap to its first, ``rows`` bank rows on. Bank rows are modulo the banks'
 depth, elements modulo main memory."""
 
@@ -191,7 +194,7 @@ JOIN = _record(
 input's, instead of its `close`. The maps are closed."""
 
 COPY = _record("copy", (Field("unit", 16, False, "unit of flash that ends with its header"),))
-"""A section of flash is copied to main memory (`celosia_spec.stream.image`), beside everything
+"""A section of flash is copied to main memory (`celosia_spec.isa.image`), beside everything
 else, when those before it are; and then those behind it, as their headers say."""
 
 COPIES = 15

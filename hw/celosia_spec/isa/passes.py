@@ -1,7 +1,7 @@
-"""How fast passes can follow each other at the output of the second machine."""
+"""How fast passes can follow each other at the output."""
 
-from celosia_spec.stream.array import Array
-from celosia_spec.stream.controls import HEAD, excess_record
+from celosia_spec.isa.array import Array
+from celosia_spec.isa.controls import HEAD, excess_record
 
 WIDE_GAP = 4
 """Cycles behind a row whose sums are stored, where two lanes leave a cycle: they go around the

@@ -1,13 +1,13 @@
 """How many weight words the rows of a matrix take, and the batches that rows stand in.
 
 A word holds a weight and the step to it from the weight before it in its row; steps that are too
-long for one word take more words without a weight. Counted here, encoded in `celosia.emit`.
+long for one word take more words without a weight. Counted here, encoded in `batches`.
 """
 
 import numpy as np
 from scipy.sparse import csr_array
 
-from celosia_spec.isa import DELTA_BITS, ArrayConfig
+from celosia_spec.isa.numbers import DELTA_BITS
 
 LONGEST = (1 << DELTA_BITS) - 1
 """The longest step of one word."""
@@ -46,14 +46,13 @@ def row_words(starts: np.ndarray, index: np.ndarray) -> np.ndarray:
     return words
 
 
-def row_order(matrix: csr_array, groups: int, *, keep: bool) -> np.ndarray:
+def row_order(matrix: csr_array, groups: int) -> np.ndarray:
     """Return the rows in batch order; -1 stands for no row.
 
-    Rows of like length share a batch, since a batch takes as long as its longest row. ``keep``
-    leaves the rows in their own order (tensors that a residual addition reads).
+    Rows of like length share a batch, since a batch takes as long as its longest row.
     """
     rows = np.arange(matrix.shape[0])
-    if groups > 1 and not keep:
+    if groups > 1:
         rows = rows[np.argsort(-np.diff(matrix.indptr), kind="stable")]
     return np.concatenate([rows, np.full(-len(rows) % groups, -1)])
 
@@ -66,9 +65,3 @@ def batch_steps(words: np.ndarray, rows: np.ndarray, groups: int) -> np.ndarray:
     per_place = np.where(rows < 0, 0, words[rows]).reshape(-1, groups)
     steps: np.ndarray = np.maximum(per_place.max(axis=1), 1)
     return steps
-
-
-def port_words(steps: np.ndarray, groups: int, array: ArrayConfig) -> int:
-    """Return the words of weight memory, whole port rows, that batches of so many steps take."""
-    total, ports = int(steps.sum()), array.groups_max
-    return total * ports if array.replicate else -(-total * groups // ports) * ports

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from celosia_spec.isa import EXPONENT_MIN, UNIT_MARGIN
+from celosia_spec.isa.array import Array
+from celosia_spec.isa.controls import EXCESS, HEAD, excess_record
 from celosia_spec.isa.fields import Value
-from celosia_spec.stream.array import Array
-from celosia_spec.stream.controls import EXCESS, HEAD, excess_record
+from celosia_spec.isa.numbers import EXPONENT_MIN, UNIT_MARGIN
 
 _RIGHT = 32
 """What field ``right`` has more than places to the right, where the input has exponent -16."""

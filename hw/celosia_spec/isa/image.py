@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from celosia_spec.isa.array import CONTROL_BITS, ENTRY_BITS, FLASH, Array
 from celosia_spec.isa.fields import Field, Word
-from celosia_spec.stream.array import CONTROL_BITS, ENTRY_BITS, FLASH, Array
 
 UNIT_WORDS = 16
 """Words of main memory that a unit has; sections go to multiples of it."""

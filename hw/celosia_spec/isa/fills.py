@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from celosia_spec.stream.array import ENTRY_WORDS, Array
+from celosia_spec.isa.array import ENTRY_WORDS, Array
 
 Move: TypeAlias = tuple[int, int]
 """Bank rows and banks; more banks than a group has go on in its next position group."""

@@ -1,1 +1,0 @@
-"""Descriptors, and what runs when."""

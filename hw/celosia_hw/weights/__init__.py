@@ -1,1 +1,0 @@
-"""From weight words to the lanes' operands."""

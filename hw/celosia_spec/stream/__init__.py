@@ -1,1 +1,0 @@
-"""What compiler, gateware and simulators of the second machine agree on (decision 16)."""

@@ -1,1 +1,0 @@
-"""The memory images and the report of a schedule."""
