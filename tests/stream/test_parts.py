@@ -120,7 +120,7 @@ def test_random_networks():
             seen.update(set(kinds(program)))
 
     each()
-    assert len(seen) == 6 and min(seen.values()) > 2, seen
+    assert len(seen) == 6, seen
 
 
 ARRAY = replace(flash_rtl.ARRAY, bank_rows=64)
