@@ -65,6 +65,9 @@ NETWORKS = {
     "transposed": (lambda: nn.Sequential(
         nn.Conv2d(2, 6, 3, 2, 1), nn.ReLU(), nn.ConvTranspose2d(6, 4, 4, 2, 1), nn.ReLU(),
         nn.Conv2d(4, 2, 3, padding=1), nn.Sigmoid()), (2, 8, 8)),
+    "channels last": (lambda: Function(
+        lambda a, l, x: l(F.relu(a(x.permute(0, 3, 1, 2))).mean((2, 3))),
+        nn.Conv2d(3, 6, 3, padding=1), nn.Linear(6, 4)), (8, 8, 3)),
     "leaky": (lambda: nn.Sequential(nn.Conv2d(2, 6, 3), nn.LeakyReLU(0.1), nn.Conv2d(6, 4, 3),
                                     nn.PReLU(4, 0.3), nn.Flatten(), nn.Linear(64, 3)), (2, 8, 8)),
     "pixel shuffle": (lambda: nn.Sequential(nn.Conv2d(2, 8, 3, padding=1), nn.ReLU(),
@@ -112,7 +115,7 @@ def test_the_gateware_is_the_golden_model(name):
     assert found.passed and found.values > 0
 
 
-@pytest.mark.parametrize("name", ["lines", "transposed", "shuffled"])
+@pytest.mark.parametrize("name", ["lines", "transposed", "channels last"])
 def test_a_file_is_read_back(name, tmp_path):
     model, shape, x = made(name)
     program = celosia.compile(model, shape, target="small")

@@ -134,6 +134,13 @@ NETWORKS = {
     "flat in another order": (lambda: Function(
         lambda a, l, x: l(F.relu(a(x)).permute(0, 2, 3, 1).flatten(1)), conv(2),
         nn.Linear(128, 3)), MAP),
+    "channels last": (lambda: Function(lambda a, x: a(x.permute(0, 3, 1, 2)), conv(3)),
+                      (1, 8, 6, 4)),
+    "channels last, strides": (lambda: Function(
+        lambda a, l, x: l(F.relu(a(x.permute(0, 3, 1, 2))).flatten(1)), conv(3, stride=2),
+        nn.Linear(36, 2)), (1, 8, 6, 4)),
+    "channels last of lines": (lambda: Function(
+        lambda a, x: a(x.transpose(1, 2)), nn.Conv1d(4, 3, 3, padding=1)), (1, 16, 4)),
     "every second": (lambda: Function(lambda a, x: a(x[:, :, ::2, ::2]), nn.Conv2d(4, 3, 3)), MAP),
     "every second, padded": (lambda: Function(lambda a, x: a(x[:, :, 1::2, ::3]), conv(3)), MAP),
     "cropped": (lambda: Function(lambda a, x: a(x[:, :, 1:-1, 2:]), nn.Conv2d(4, 3, 3)), MAP),
@@ -227,7 +234,8 @@ def test_what_is_moved_is_computed_as_pytorch_does(name: str) -> None:
 def test_nothing_is_computed_where_columns_do() -> None:
     """Channels that are joined, split and shuffled, and maps that are enlarged, take no layer."""
     for name, layers in (("Inception", 5), ("channel shuffle", 2), ("flat in another order", 2),
-                         ("enlarged", 2), ("transposed twice", 2), ("every second", 1)):
+                         ("enlarged", 2), ("transposed twice", 2), ("every second", 1),
+                         ("channels last", 1), ("Focus", 1), ("pixel unshuffle", 1)):
         make, shape = NETWORKS[name]
         assert len(compare(make(), shape).nodes) == layers, name
 

@@ -14,7 +14,6 @@ from celosia.graph import (
     MaxPool,
     Move,
     Node,
-    Shape,
     identity,
     node_shape,
 )
@@ -22,9 +21,6 @@ from celosia.passes.views import Axis, View, expanded, over_elements, seen_as
 from celosia_spec.errors import CompileError
 from celosia_spec.host_layers import HostLayer
 from celosia_spec.qgraph import NodeKind
-
-PLACES = 16
-"""Most places in maps that channels of one map are taken from."""
 
 
 def fold_moves(graph: Graph) -> Graph:
@@ -50,18 +46,23 @@ def fold_moves(graph: Graph) -> Graph:
 class _State:
     """shapes : of stored maps.   seen : of all tensors, as the network has them.   made : nodes.
     views : of tensors that are not stored as they are.   moves : those that nobody has read yet.
-    kept : what has been made of a stored map, or of a view, already.
+    kept : what has been made of a stored map, or of a view, already.   taken : names.
     """
 
     def __init__(self, graph: Graph) -> None:
         self.before, self.shapes, self.seen = graph, {graph.input: graph.input_map}, graph.shapes
         self.made: list[Node] = []
+        self.taken = set(self.seen)
         self.views: dict[str, View] = {}
         self.moves: dict[str, Move] = {}
         self.kept: dict[tuple, str] = {}
 
     def graph(self) -> Graph:
         """Return the graph of what was made; the host puts a map's phases together."""
+        graph = self._graph()
+        return replace(graph, input_map=self.shapes[graph.input])
+
+    def _graph(self) -> Graph:
         graph, name = self.before, self.before.output
         if name not in self.views and name not in self.moves:
             return replace(graph, nodes=tuple(self.made))
@@ -98,9 +99,10 @@ class _State:
         return node.name
 
     def _fresh(self, name: str) -> str:
-        """Return a name that no tensor has."""
-        taken = self.seen.keys() | self.shapes.keys()
-        return next(found for number in count(1) if (found := f"{name}.{number}") not in taken)
+        """Return a name that no tensor has, nor will have."""
+        own = next(own for number in count(1) if (own := f"{name}.{number}") not in self.taken)
+        self.taken.add(own)
+        return own
 
     # What reads moved elements
 
@@ -259,14 +261,14 @@ class _State:
         for number in sorted(set(owner.tolist()) - {-1}):
             source, first = move.inputs[number], int(ends[number]) - sizes[number]
             index = np.where(move.index < 0, -1, move.index - first)
-            alike = _alike(index, np.flatnonzero(owner == number), self.seen[source])
-            for own in alike if len(alike) <= PLACES else ():
-                view = View.found(index[own], self.seen[source], self._view(source))
-                if view is None:
-                    raise refusal
-                views.append(view)
-                rows.append(own)
-        if sum(map(len, rows)) < np.count_nonzero(owner >= 0) or not views:
+            own = np.flatnonzero(owner == number)
+            view = (View.found(index[own], self.seen[source], self._view(source))
+                    or self._of_input(index[own], source))
+            if view is None:
+                raise refusal
+            views.append(view)
+            rows.append(own)
+        if not views:
             raise refusal
         if len({view.axes for view in views}) > 1:
             phases = _common(views)
@@ -274,9 +276,23 @@ class _State:
             views = [self._phased(view, move.name, phases) for view in views]
         parts: list[str] = []
         table = np.full((len(owner), *views[0].phases), -1)
+        shift = np.zeros((len(owner), 2), np.int64)
         for view, own in zip(views, rows, strict=True):
-            table[own] = self._numbers(view, parts)
-        return View(tuple(parts), table, views[0].axes)
+            table[own], shift[own] = self._numbers(view, parts), view.shifts
+        return View(tuple(parts), table, views[0].axes, shift if shift.any() else None)
+
+    def _of_input(self, index: np.ndarray, name: str) -> View | None:
+        """Return the view that a move has of the network's input as a map of one channel, where it
+        alone reads it: channels come last there."""
+        first, height, width = self.seen[name]
+        if name != self.before.input or self.before.uses[name] != 1:
+            return None
+        for shape in ((1, first, height * width), (1, 1, first * height * width)):
+            view = View.found(index, shape, seen_as(name, 1, shape[1:], (1, 1)))
+            if view is not None:
+                self.shapes[name] = shape
+                return view
+        return None
 
     def _phased(self, view: View, name: str, phases: tuple[int, int]) -> View:
         """Return a view that is stored in phases."""
@@ -353,7 +369,7 @@ class _State:
                 table[inside] = view.table[inside] - first + self._count(parts)
                 parts.append(part)
             first += count
-        return View(self._copied(parts or view.parts[:1]), table, view.axes)
+        return replace(view, parts=self._copied(parts or view.parts[:1]), table=table)
 
     def _copied(self, parts: list[str] | tuple[str, ...]) -> tuple[str, ...]:
         source = self.before.input
@@ -374,20 +390,8 @@ class _State:
     def _whole(self, view: View) -> bool:
         """Whether a view's axes are those of what is stored."""
         _, height, width = self.shapes[view.parts[0]]
-        return view.axes[0].whole(height) and view.axes[1].whole(width)
-
-
-def _alike(index: np.ndarray, channels: np.ndarray, shape: Shape) -> list[np.ndarray]:
-    """Return channels whose elements lie at the same places of their channels of a source of that
-    shape, together."""
-    size = shape[1] * shape[2]
-    places: dict[bytes, list[int]] = {}
-    for channel in channels.tolist():
-        own = index[channel]
-        phased = own // size != own.flat[0] // size         # of several channels: all as one
-        key = b"" if phased.any() else np.where(own < 0, -1, own % size).tobytes()
-        places.setdefault(key, []).append(channel)
-    return [np.array(found) for found in places.values()]
+        return (view.shift is None and view.axes[0].whole(height)
+                and view.axes[1].whole(width))
 
 
 def _common(views: list[View]) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 
@@ -56,11 +57,13 @@ class View:
 
     parts : these, of equal sizes.   table : int64 (C, phases y, phases x), in which channel of all
     parts, one behind the other, an element lies; -1 where it is zero.   axes : y, x.
+    shift : int64 (C, 2), how far on the places (y, x) of each channel are; None: of none.
     """
 
     parts: tuple[str, ...]
     table: np.ndarray
     axes: tuple[Axis, Axis]
+    shift: np.ndarray | None = None
 
     @property
     def phases(self) -> tuple[int, int]:
@@ -70,6 +73,11 @@ class View:
     def size(self) -> tuple[int, int]:
         """Height and width."""
         return self.axes[0].size, self.axes[1].size
+
+    @property
+    def shifts(self) -> np.ndarray:
+        """Its shift, int64 (C, 2), zeros where it has none."""
+        return np.zeros((len(self.table), 2), np.int64) if self.shift is None else self.shift
 
     @classmethod
     def found(cls, index: np.ndarray, shape: Shape, source: "View") -> "View | None":
@@ -89,6 +97,11 @@ class View:
             return None
         channel, at = np.divmod(inner, shape[1] * shape[2])
         y, x = np.divmod(at[live], shape[2])
+        shift = np.zeros((len(index), 2), np.int64)
+        for axis, places in enumerate((y, x)):
+            first = places.min(axis=(1, 2))
+            shift[live, axis] = first - first.min()
+        y, x = (places - shift[live, axis][:, None, None] for axis, places in enumerate((y, x)))
         lines, line = _axis(y, 1, index.shape[1], top), _axis(x, 2, index.shape[2], left)
         if lines is None or line is None:
             return None
@@ -97,11 +110,15 @@ class View:
         if (planes[live] != planes[live][:, :1, :, :1]).any():
             return None
         table = np.where(live[:, None, None], planes[:, 0, :, 0], -1)
-        return cls(source.parts, table, (lines, line))._in(source, shape)
+        return cls(source.parts, table, (lines, line),
+                   shift if shift.any() else None)._in(source, shape)
 
     def _in(self, source: "View", shape: Shape) -> "View | None":
         """Return a view of a source as one of the source's parts; None where it is none."""
-        stored = all(axis.phases == 1 and axis == Axis.of(axis.size) for axis in source.axes)
+        stored = source.shift is None and all(
+            axis.phases == 1 and axis == Axis.of(axis.size) for axis in source.axes)
+        if not stored and (self.shift is not None or source.shift is not None):
+            return None
         axes = []
         for own, other, size in zip(self.axes, source.axes, shape[1:], strict=True):
             if stored:
@@ -117,7 +134,7 @@ class View:
         channel = self.table[:, y % f][:, :, x % g]
         table = np.concatenate([source.table, np.full_like(source.table[:1], -1)])
         return View(source.parts, table[channel, (y // f)[:, None], x // g],
-                    (axes[0], axes[1]))
+                    (axes[0], axes[1]), self.shift)
 
     def elements(self, stored: tuple[int, int]) -> np.ndarray:
         """Return which of the parts' elements each one is, int64 (C, H, W); -1 for zeros.
@@ -127,7 +144,8 @@ class View:
         (y, a), (x, b) = (axis.places() for axis in self.axes)
         channel = self.table[:, a][:, :, b]
         zero = (channel < 0) | (y < 0)[:, None] | (x < 0)
-        return np.where(zero, -1, (channel * stored[0] + y[:, None]) * stored[1] + x)
+        down, right = self.shifts[:, :, None, None].swapaxes(0, 1)
+        return np.where(zero, -1, (channel * stored[0] + y[:, None] + down) * stored[1] + x + right)
 
 
 def _axis(places: np.ndarray, axis: int, size: int, before: int) -> Axis | None:
@@ -160,10 +178,11 @@ class _Taps:
     """A convolution along one axis of what is stored.
 
     taps : (phase of the output, kernel position, phase of the input, position of the kernel of what
-    is stored).   kernel, stride, dilation, padding : of that one.
+    is stored, shift of the channels that this is of).   kernel, stride, dilation, padding : of that
+    one.
     """
 
-    taps: list[tuple[int, int, int, int]]
+    taps: list[tuple[int, int, int, int, int]]
     kernel: int
     stride: int
     dilation: int
@@ -178,8 +197,9 @@ def expanded(node: Conv, view: View, stored: tuple[int, int], channels: int,
     stored, channels : height and width of the parts, and the channels of all.   size : of the
     output.
     """
-    found = [_taps(node, view.axes[axis], axis, stored[axis], size[axis], phases[axis])
-             for axis in range(2)]
+    shifts = view.shifts
+    found = [_taps(node, view.axes[axis], axis, stored[axis], size[axis], phases[axis],
+                   sorted(set(shifts[:, axis].tolist()))) for axis in range(2)]
     lines, columns = found
     if lines is None or columns is None:
         return None
@@ -187,10 +207,10 @@ def expanded(node: Conv, view: View, stored: tuple[int, int], channels: int,
     weight, live = _full(node)
     new = np.zeros((rows, f, g, channels, lines.kernel, columns.kernel))
     kept = np.zeros(new.shape, bool)
-    for b, k, a, at in lines.taps:
-        for c, m, d, to in columns.taps:
+    for b, k, a, at, down in lines.taps:
+        for c, m, d, to, right in columns.taps:
             channel = view.table[:, a, d]
-            own = np.flatnonzero(channel >= 0)
+            own = np.flatnonzero((channel >= 0) & (shifts == (down, right)).all(axis=1))
             place = np.s_[:, b, c, :, at, to]
             _scatter(new[place], kept[place], channel[own], weight[:, own, k, m],
                      live[:, own, k, m])
@@ -215,37 +235,36 @@ def _scatter(weight: np.ndarray, live: np.ndarray, columns: np.ndarray, values: 
         live[:, column] |= own
 
 
-def _taps(node: Conv, axis: Axis, number: int, stored: int, size: int,
-          phases: int) -> _Taps | None:
+def _taps(node: Conv, axis: Axis, number: int, stored: int, size: int, phases: int,
+          shifts: list[int]) -> _Taps | None:
     up, stride, apart = node.up[number], node.stride[number], node.dilation[number]
     count = size // phases
     step = axis.step * stride * phases // (up * axis.phases) if count > 1 else 1
     positions = np.arange(count) * step
     found = []
-    for phase in range(phases):
-        for k in range(node.kernel[number]):
-            at, between = divmod(stride * phase + apart * k - node.padding[number], up)
-            if between:
-                continue
-            at -= axis.before
-            place, own = divmod(at, axis.phases)
-            place = axis.first + axis.step * place
-            inside = np.arange(count) * (stride * phases // up if count > 1 else 1) + at
-            there = (inside >= 0) & (inside < axis.count)
-            if ((positions + place >= 0) & (positions + place < stored) != there).any():
-                if not there.any():
-                    continue
-                return None
-            if there.any():
-                found.append((phase, k, own, place))
-    places = [place for *_, place in found] or [0]
+    for phase, k, shift in product(range(phases), range(node.kernel[number]), shifts):
+        at, between = divmod(stride * phase + apart * k - node.padding[number], up)
+        if between:
+            continue
+        at -= axis.before
+        place, own = divmod(at, axis.phases)
+        place = axis.first + axis.step * place + shift
+        inside = np.arange(count) * (stride * phases // up if count > 1 else 1) + at
+        there = (inside >= 0) & (inside < axis.count)
+        if not there.any():
+            continue
+        if ((positions + place >= 0) & (positions + place < stored) != there).any():
+            return None
+        found.append((phase, k, own, place, shift))
+    places = [place for *_, place, _ in found] or [0]
     low = min(0, *places)
     # Positions beyond the last one of the output must not fit.
     high = max(*places, low, stored - count * step)
     dilation = math.gcd(*(place - low for place in places)) or max(high - low, 1)
     high += -(high - low) % dilation
     return _Taps(
-        taps=[(phase, k, own, (place - low) // dilation) for phase, k, own, place in found],
+        taps=[(phase, k, own, (place - low) // dilation, shift)
+              for phase, k, own, place, shift in found],
         kernel=(high - low) // dilation + 1, stride=step, dilation=dilation,
         padding=(-low, max(0, (count - 1) * step + high + 1 - stored)))
 
