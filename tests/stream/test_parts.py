@@ -140,6 +140,20 @@ def test_from_power_up(name):
     flash_rtl.check(program, np.random.default_rng(1).random((3, *shape)).astype(np.float32))
 
 
+def test_a_section_is_copied_amid_a_long_pass():
+    """All others wait for its end."""
+    rng = np.random.default_rng(1)
+    nodes = (Conv(name="a", input="x", weight=rng.normal(size=(19, 1, 1, 1)), bias=None,
+                  stride=(1, 3), epilogue=Epilogue(activation=Relu())),
+             Conv(name="b", input="a", weight=rng.normal(size=(15, 19, 2, 4))
+                  * (rng.random((15, 19, 2, 4)) < 0.99), bias=None))
+    graph = quantise(Graph(nodes=nodes, input="x", output="b", input_map=(1, 6, 11),
+                           input_shape=(1, 6, 11), output_shape=(15, 5, 1)), acc_bits=24)
+    program = stream_program(graph, ARRAY)
+    assert list(program.flash.parts) == [1]
+    flash_rtl.check(program, rng.random((1, 1, 6, 11)).astype(np.float32))
+
+
 def test_a_run_is_stopped_anywhere():
     """Wherever a run is stopped, amid what is copied or computed, the next one is right, and takes
     as long."""

@@ -132,13 +132,13 @@ class Executor:
     def offer(self) -> Batch | None:
         return self._command.batch if self._act else None
 
-    @property
-    def waits(self) -> bool:
-        """Whether nothing changes before the batch that runs begins, or ends, or words come."""
+    def waits(self, *, copying: bool) -> bool:
+        """Return whether nothing changes before the batch that runs begins, or ends, or words come,
+        or the flash reader, which is ``copying``, is free."""
         if self._fetch or self._fields:
             return not self.there
-        command = self._command
-        return self._act and command.op not in (Op.FILL, Op.NOTHING)
+        op = self._command.op
+        return self._act and (copying if op == Op.COPY else op not in (Op.FILL, Op.NOTHING))
 
     def stops(self, *, quiet: bool, filling: bool, copying: bool) -> str:
         """Return why there is no batch, a key of `SPENT`."""

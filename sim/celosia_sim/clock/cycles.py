@@ -147,7 +147,8 @@ class _Clock:
         rooms = self._rooms()
         if (set(self._places) != {self._kept} or self._entries != len(sequencer.entries)
                 or rooms != (self._room_words, self._room_entries) or executor.have != there
-                or not executor.waits or not self.fetcher.waits(*rooms)):
+                or not executor.waits(copying=self.flash.busy(now))
+                or not self.fetcher.waits(*rooms)):
             return 0
         times = [sequencer.turn, self.flash.next]
         if sequencer.freed:
