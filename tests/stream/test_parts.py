@@ -96,7 +96,7 @@ def kinds(program):
 def test_random_networks():
     seen = Counter()
 
-    @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[
+    @settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=[
         HealthCheck.too_slow, HealthCheck.filter_too_much])
     @given(st.data())
     def each(data):
