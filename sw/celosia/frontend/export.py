@@ -30,7 +30,8 @@ _TRAINED = (torch.nn.modules.batchnorm._BatchNorm, torch.nn.modules.dropout._Dro
 
 
 def as_program(model: torch.nn.Module, example: torch.Tensor) -> ExportedProgram:
-    """Return a module's inference as torch.export gives it, on the CPU; the module stays as it was.
+    """Return a module's inference as torch.export gives it, on the CPU and in the type of its
+    example; the module stays as it was.
 
     CompileError where torch.export does not take the module.
     """
@@ -39,10 +40,12 @@ def as_program(model: torch.nn.Module, example: torch.Tensor) -> ExportedProgram
                             "the torch.nn.Module that it was made of")
     _check_values(model)
     devices = {str(tensor.device) for tensor in _tensors(model).values()} - {"cpu"}
-    if devices or other_types(_tensors(model)):
+    types = {*other_types(_tensors(model))} - {*other_types({"example": example})}
+    if devices or types:
         what = f"it is on {', '.join(sorted(devices))}" if devices else "it is not float32"
         try:
-            model = copy.deepcopy(model).cpu().float()
+            model = copy.deepcopy(model).cpu()
+            model = model.to(example.dtype) if types else model
         except RuntimeError as error:
             raise CompileError("model", "device", f"{what} and cannot be copied "
                                f"({quoted(_first_line(error))})",
