@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -19,7 +20,9 @@ VALUES = torch.tensor([[0.5, -2.0, 0.0], [1.25, 3.0, -0.75]])
 
 
 def quantised() -> torch.Tensor:
-    return torch.quantize_per_tensor(VALUES, 0.25, 0, torch.qint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)    # of PyTorch, once: these tensors will go
+        return torch.quantize_per_tensor(VALUES, 0.25, 0, torch.qint8)
 
 
 KINDS = {
