@@ -168,6 +168,7 @@ ORDER = {
     "celosia.bands": """
         __init__, grid, lives, rows, steps, tiles
         layouts, slots
+        rectangles, spreads
         filling
         counting, entries, regions
         pages

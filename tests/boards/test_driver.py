@@ -236,7 +236,7 @@ def test_a_host_that_dies_leaves_nothing_behind(machine, program, images, golden
 
 
 def test_a_host_that_is_slow(machine, program):
-    """A byte a millisecond, which makes a frame take 15 of the 20 that it may."""
+    """A byte a millisecond: the machine waits for the rest of a frame."""
     there = Machine(SimulatedLine(machine, byte_s=0.001), program.array, machine.clock_hz)
     there.greet()
     at = np.stack([np.full(64, Space.MAIN), np.arange(64)], axis=1).astype(np.uint32)

@@ -10,10 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from celosia.bands.filling import page_record
-from celosia.bands.layouts import Spread, Vector, strides
+from celosia.bands.layouts import strides
 from celosia.bands.pages import page_of
 from celosia.bands.program import stream_program
 from celosia.bands.schedule import stream_schedule
+from celosia.bands.spreads import Spread, Vector
 from celosia.bands.ways import held_words, most_held, paged_way
 from celosia.explain import explain
 from celosia.graph import Conv, Graph

@@ -1,12 +1,13 @@
 """Bits of a serial line in clock cycles."""
 
-DIVISOR_MIN, DIVISOR_MAX = 8, 65535
+DIVISOR_MIN, DIVISOR_MAX = 12, 65535
+"""Cycles of a bit. A reply must begin in the one behind its request, also where that wrote."""
 
 
 def uart_divisor(clock_hz: float, baud: float) -> int:
     """Return clock cycles a bit, rounded.
 
-    ValueError where it is outside 8 to 65535, or where rounding is off by more than 1 %.
+    ValueError where it is outside 12 to 65535, or where rounding is off by more than 1 %.
     """
     divisor = round(clock_hz / baud)
     if not DIVISOR_MIN <= divisor <= DIVISOR_MAX:

@@ -89,7 +89,7 @@ LONG_REPLY_BYTES = SHORT_REPLY_BYTES + DATA_BYTES
 LONG_REQUEST_BYTES = 2 + DATA_BYTES + ADDRESS_BYTES + CRC_BYTES
 
 RESYNC = bytes([PAD]) * (LONG_REQUEST_BYTES + LONG_REPLY_BYTES)
-"""Completes and flushes whatever the machine took for a frame, without waiting for its timeout."""
+"""Completes and flushes whatever the machine took for a frame, which waits for the rest."""
 
 
 def crc_update(crc: int, byte: int) -> int:

@@ -8,11 +8,12 @@ from scipy.sparse import csr_array
 
 from celosia.bands.entries import NOTHING, command, packed
 from celosia.bands.filling import page_record
-from celosia.bands.layouts import Lines, Spread
+from celosia.bands.layouts import Lines
 from celosia.bands.pages import FILL_WORDS, index_of, piece_steps, row_pages, turns
 from celosia.bands.plan import Layer, Part
 from celosia.bands.regions import Region
 from celosia.bands.rows import LONGEST, extra_words
+from celosia.bands.spreads import Spread
 from celosia_spec.isa.array import ENTRY_WORDS, Array
 from celosia_spec.isa.controls import BATCH, Op, head_words
 from celosia_spec.isa.heads import pack

@@ -8,7 +8,8 @@ from functools import cache
 import numpy as np
 
 from celosia.bands.filling import Place, records
-from celosia.bands.layouts import Band, Lines, Spread
+from celosia.bands.layouts import Band, Lines
+from celosia.bands.spreads import Spread
 from celosia_spec.isa.array import ENTRY_WORDS, Array
 from celosia_spec.isa.controls import RECORDS, Op
 from celosia_spec.isa.fills import accesses, cycles

@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from celosia.bands.layouts import Band, Lines, Rectangle, Spread, Vector, addend, joined, rectangles
+from celosia.bands.layouts import Band, Lines, joined
+from celosia.bands.rectangles import Rectangle, addend, rectangles
+from celosia.bands.spreads import Spread, Vector
 from celosia_spec.isa.array import ENTRY_WORDS, Array
 from celosia_spec.isa.fills import Fill, cycles
 from celosia_spec.qgraph import QGraph, QNode

@@ -5,8 +5,9 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from celosia.bands.entries import command
-from celosia.bands.layouts import Lines, Spread
+from celosia.bands.layouts import Lines
 from celosia.bands.rows import batch_steps, row_words
+from celosia.bands.spreads import Spread
 from celosia_spec.isa.array import ENTRY_WORDS, Array
 from celosia_spec.isa.controls import RECORDS, Op
 from celosia_spec.isa.words import BLOCK

@@ -8,16 +8,8 @@ import numpy as np
 
 from celosia.bands.counting import Fill, Way, about_fills_of, counted, fills_of, told
 from celosia.bands.grid import Grid
-from celosia.bands.layouts import (
-    Band,
-    Lines,
-    Spread,
-    is_depthwise,
-    is_vector,
-    joined,
-    strides,
-    tap_words,
-)
+from celosia.bands.layouts import Band, Lines, is_depthwise, is_vector, joined, strides, tap_words
+from celosia.bands.spreads import Spread
 from celosia.bands.ways import (
     held_words,
     longest_batch,

@@ -11,19 +11,10 @@ import numpy as np
 from celosia.bands.counting import Way, Work
 from celosia.bands.filling import page_record
 from celosia.bands.grid import NONE, Grid
-from celosia.bands.layouts import (
-    Band,
-    Lines,
-    Spread,
-    Stretch,
-    Vector,
-    is_depthwise,
-    is_vector,
-    joined,
-    tap_words,
-)
+from celosia.bands.layouts import Band, Lines, Stretch, is_depthwise, is_vector, joined, tap_words
 from celosia.bands.pages import TURN, dense_steps, page_of, page_steps, piece_steps, words_held
 from celosia.bands.rows import row_order
+from celosia.bands.spreads import Spread, Vector
 from celosia.bands.tiles import TileTable
 from celosia_spec.isa.array import ENTRY_WORDS, RING_GAP, Array
 from celosia_spec.isa.controls import BATCH, head_words
