@@ -325,9 +325,8 @@ def _by_words(file: celosia.Program, x: np.ndarray) -> tuple[np.ndarray, int]:
     main = np.zeros(program.array.main_words * ENTRY_WORDS, np.int64)
     state = stream_machine.State(program.array, main)
     state.exponents[program.slots[program.graph.input]] = prepare(program, x, main)
-    copies = np.isin(np.arange(len(program.chunks)), program.copied)
-    stream_machine.run(state, program.entries, program.chunks, stream_machine.Flash(
-        state, program.sections, copies, late=True))
+    stream_machine.run(state, program.entries, program.order.lists, stream_machine.Flash(
+        state, program.sections, program.order.waiting, late=True))
     return output(program, main, state.exponents)[:2]
 
 

@@ -102,9 +102,8 @@ def differing(graph: QGraph, program: StreamProgram, x: np.ndarray) -> int:
     main_memory = np.zeros(program.array.main_words * ENTRY_WORDS, np.int64)
     state = stream_machine.State(program.array, main_memory)
     state.exponents[program.slots[graph.input]] = prepare(program, x, main_memory)
-    copied = np.isin(np.arange(len(program.chunks)), program.copied)
-    stream_machine.run(state, program.entries, program.chunks, stream_machine.Flash(
-        state, program.sections, copied, late=True))
+    stream_machine.run(state, program.entries, program.order.lists, stream_machine.Flash(
+        state, program.sections, program.order.waiting, late=True))
     found, exponent, _ = output(program, main_memory, state.exponents)
     wanted = golden.run(graph, x[None], keep_tensors=False)
     assert exponent == wanted.exponents[graph.output][0]

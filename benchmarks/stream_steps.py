@@ -44,9 +44,8 @@ def differing(graph: QGraph, program: StreamProgram, x: np.ndarray) -> int:
         order = program.orders[step % found.period]
         state.exponents[program.slots[graph.input]] = prepare(
             program, x[:, end - found.hop:end], main_memory, step)
-        copied = np.isin(np.arange(len(order.chunks)), order.copied)
-        stream_machine.run(state, program.entries, order.chunks, stream_machine.Flash(
-            state, program.sections, copied, late=True))
+        stream_machine.run(state, program.entries, order.lists, stream_machine.Flash(
+            state, program.sections, order.waiting, late=True))
         if end >= height:
             wanted = golden.run(graph, x[None, :, end - height:end], keep_tensors=False)
             mantissas, exponent, _ = output(program, main_memory, state.exponents)

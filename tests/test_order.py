@@ -170,7 +170,8 @@ ORDER = {
         layouts, slots
         rectangles, spreads
         filling
-        counting, entries, regions
+        dealing, entries, regions
+        counting
         pages
         ways
         plan

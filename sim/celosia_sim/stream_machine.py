@@ -4,7 +4,8 @@ It decodes what `celosia_spec.isa` says and shares nothing with what wrote the w
 elements of maps are, `celosia_spec.floats` defines.
 """
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -38,6 +39,8 @@ class State:
     taps, tiles : words.   exponents : of every slot.   largest : of what was written since one was
                   set.
     saturated : a mantissa was clipped.
+
+    Tables, and what was largest, are one cluster's; all of them have the same codes in their banks.
     """
 
     array: Array
@@ -57,19 +60,27 @@ class State:
         self.tiles = noise.integers(0, 1 << 16, array.tiles)
         self.exponents = np.full(EXPONENT_SLOTS, EXPONENT_MIN)
 
+    def beside(self) -> "State":
+        """Return those of another cluster."""
+        found = copy.copy(self)
+        found.taps, found.tiles = (table ^ 0xFFFF for table in (self.taps, self.tiles))
+        return found
+
 
 class Flash:
     """Sections that are copied to main memory.
 
-    image : of the flash, its sections.   copied : bool of every chunk, whether it waits for one.
+    image : of the flash, its sections.   copied : of each cluster bool of every chunk, whether it
+    waits for one.
     late  : a section is there when a chunk waits for it, and until then noise; else at once.
     """
 
-    def __init__(self, state: State, image: Sequence[Section], copied: np.ndarray, *,
+    def __init__(self, state: State, image: Sequence[Section], copied: Sequence[np.ndarray], *,
                  late: bool) -> None:
         self.state, self.late, self.copied = state, late, copied
         self._sections = dict(zip(places_of(image), image, strict=True))
         self._asked: list[Section] = []
+        self._there = 0
         self._noise = np.random.default_rng(2)
 
     def copy(self, unit: int) -> None:
@@ -88,11 +99,14 @@ class Flash:
             raise SimulationError(f"{len(self._asked)} sections are copied ahead, {COPIES} can be; "
                                   f"compile again")
 
-    def wait(self) -> None:
-        """Let a chunk wait for its section."""
+    def wait(self, number: int) -> None:
+        """Let a cluster's chunk wait for the section of a number."""
+        if number < self._there:        # another cluster did
+            return
         if not self._asked:
             raise SimulationError("a chunk waits for a section that nobody copies; compile again")
         section = self._asked.pop(0)
+        self._there += 1
         self._write(section, section.words)
 
     def _write(self, section: Section, words: np.ndarray) -> None:
@@ -109,12 +123,15 @@ def elements_of(entries: np.ndarray) -> np.ndarray:
 class Reader:
     """What the fetcher gives: control words and weight entries of chunks, in order.
 
+    cluster : whose chunks they are.
     taken  : entries that were read, piece by piece, by their words of main memory.
     waited : sections of flash that were waited for before each.
     """
 
-    def __init__(self, entries: np.ndarray, chunks: np.ndarray, flash: Flash | None) -> None:
+    def __init__(self, entries: np.ndarray, chunks: np.ndarray, flash: Flash | None,
+                 cluster: int = 0) -> None:
         self._entries, self._chunks, self._flash = entries, chunks, flash
+        self._cluster = cluster
         self._at, self._end, self._next = 0, 0, 0
         self._words: list[int] = []
         self.taken: list[range] = []
@@ -128,8 +145,8 @@ class Reader:
             if self._at == self._end:
                 first, size = self._chunks[self._next]
                 self._at, self._end = int(first), int(first + size)
-                if self._flash is not None and self._flash.copied[self._next]:
-                    self._flash.wait()
+                if self._flash is not None and self._flash.copied[self._cluster][self._next]:
+                    self._flash.wait(self._waits)
                     self._waits += 1
                 self._next += 1
             taken = min(count, self._end - self._at)
@@ -167,13 +184,47 @@ _BETWEEN = (Op.BAND, Op.FILL, Op.WAIT, Op.NOTHING)
 _NO_PART = "a batch is open, and no part of it follows; compile again"
 
 
-def run(state: State, entries: np.ndarray, chunks: np.ndarray, flash: Flash | None = None) -> None:
+_TOGETHER = (Op.BAND, Op.WAIT, Op.CLOSE, Op.JOIN, Op.COPY, Op.HALT)
+"""Commands that all clusters come to before one is carried out."""
+
+
+def run(state: State, entries: np.ndarray, lists: Sequence[np.ndarray],
+        flash: Flash | None = None) -> None:
     """Run a stream to its end. SimulationError where a word of it means nothing.
 
-    entries : uint64; with ``flash`` they are read from main memory instead.   chunks : (chunks, 2),
-    first entry and entries.
+    entries : uint64; with ``flash`` they are read from main memory instead.   lists : of each
+    cluster its chunks, (chunks, 2), first entry and entries.
+
+    What clusters do between two commands that they come to together is done cluster by cluster.
     """
-    reader = Reader(entries, chunks, flash)
+    states = [state, *(state.beside() for _ in lists[1:])]
+    clusters = [_cluster(own, Reader(entries, chunks, flash, number), fills=not number)
+                for number, (own, chunks) in enumerate(zip(states, lists, strict=True))]
+    while True:
+        (op, fields), *others = [next(cluster) for cluster in clusters]
+        if any(other[0] != op for other in others):
+            raise SimulationError("clusters wait for each other in different commands; compile "
+                                  "again")
+        if op == Op.HALT:
+            return
+        if op == Op.COPY:
+            if flash is None:
+                raise SimulationError("a section is to be copied, and there is no flash")
+            flash.copy(fields["unit"])
+        elif op in (Op.CLOSE, Op.JOIN):
+            set_exponent(state, max(own.largest for own in states) if op == Op.CLOSE else max(
+                int(state.exponents[fields[name]]) for name in ("first", "second")), fields)
+            for own in states:
+                own.largest = EXPONENT_MIN
+
+
+def _cluster(state: State, reader: Reader, *,
+             fills: bool) -> Iterator[tuple[int, dict[str, int]]]:
+    """Run one cluster's part of a stream; yield every command to which all of them come together,
+    and its fields.
+
+    fills : it is the one that has the fills.
+    """
     layer: dict[str, int] = {}
     band: dict[str, int] = {}
     batch: Batch | None = None
@@ -191,8 +242,8 @@ def run(state: State, entries: np.ndarray, chunks: np.ndarray, flash: Flash | No
             raise SimulationError(_NO_PART)
         words = reader.controls(command["argument"]) if record else []
         fields = record.unpack(words[:len(record.words)]) if record else {}
-        if op == Op.HALT:
-            return
+        if op in _TOGETHER:
+            yield op, fields
         if op == Op.LAYER:
             layer = fields
         elif op == Op.BAND:
@@ -201,17 +252,10 @@ def run(state: State, entries: np.ndarray, chunks: np.ndarray, flash: Flash | No
             table = state.taps if op == Op.TAPS else state.tiles
             table[fields["place"]:fields["place"] + len(words) - 1] = words[1:]
         elif op == Op.FILL:
+            if not fills:
+                raise SimulationError("the first cluster's fills are those of all; compile again")
             slot = layer["residual_slot" if fields["residual"] else "in_slot"]
             _fill(state, fields, int(state.exponents[slot]))
-        elif op == Op.COPY:
-            if flash is None:
-                raise SimulationError("a section is to be copied, and there is no flash")
-            flash.copy(fields["unit"])
-        elif op == Op.CLOSE:
-            set_exponent(state, state.largest, fields)
-        elif op == Op.JOIN:
-            set_exponent(state, max(int(state.exponents[fields[name]])
-                                    for name in ("first", "second")), fields)
 
 
 def set_exponent(state: State, found: int, fields: dict[str, int]) -> None:

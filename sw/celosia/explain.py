@@ -126,7 +126,7 @@ def _written(own: LayerWords, lanes: int) -> tuple[int, int]:
     """Return the first word that a layer's rows are written to, and how many words."""
     first, end, position, count = 1 << 32, 0, 0, 0
     wide, every, tiles = own.layer["wide"], (1 << lanes // own.groups) - 1, own.table(Op.TILES)
-    for item in own.items:
+    for item in (*own.items, *own.beside):
         if isinstance(item, Batch):
             for head in item.heads:
                 if head["real"]:
@@ -167,7 +167,7 @@ def _layer(program: Program, at: int, own: LayerWords, found: Sequence[Piece]) -
     kept = own.kept
     weights = sum(batch.weights for batch in kept)
     tiles, passes = 0, 0
-    for item in own.items:
+    for item in (*own.items, *own.beside):
         if isinstance(item, Batch):
             passes += tiles * own.windows * (not item.fields["joins"])
         elif item.op == Op.BAND:

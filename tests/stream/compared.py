@@ -7,7 +7,7 @@ from unittest import mock
 import numpy as np
 
 from celosia.bands.host import output, prepare, stored
-from celosia.bands.program import Reading, StreamProgram, stream_program
+from celosia.bands.program import ReadingOrder, StreamProgram, stream_program
 from celosia.bands.steps import Steps
 from celosia_sim import golden, stream_machine
 from celosia_sim.clock.cycles import cycles
@@ -31,7 +31,7 @@ class Run:
     program: StreamProgram
     main: np.ndarray
     exponents: np.ndarray
-    order: Reading
+    order: ReadingOrder
     state: stream_machine.State
 
 
@@ -73,7 +73,7 @@ def compare(graph, array, x) -> Run:
                                   wanted.mantissas[name][0]), name
 
     with mock.patch.object(stream_machine, "set_exponent", closed):
-        stream_machine.run(state, program.entries, program.chunks)
+        stream_machine.run(state, program.entries, program.order.lists)
     assert not left
     mantissas, exponent, clipped = output(program, state.main, state.exponents)
     assert exponent == wanted.exponents[graph.output][0]
@@ -90,7 +90,7 @@ def same(block, array: Array, run: Run) -> None:
     wrong = np.flatnonzero(found.main != run.state.main)
     assert not wrong.size, [(int(at), hex(found.main[at]), hex(run.state.main[at]))
                             for at in wrong[:9]]
-    exact = cycles(array, run.program.entries.tolist(), run.order.chunks.tolist())
+    exact = cycles(array, run.program.entries.tolist(), run.order.lists[0].tolist())
     assert found.cycles == exact.cycles
     ends = (*exact.closed, exact.cycles)
     assert [sum(own.values()) for own in exact.spent] == np.diff(ends, prepend=0).tolist()
@@ -133,7 +133,7 @@ def compare_steps(graph, found: Steps, stream, array=None, then=lambda run: None
         order = program.orders[step % found.period]
         state.exponents[program.slots[graph.input]] = prepare(program, x, state.main, step)
         before, state.saturated = (state.main.copy(), state.exponents.copy()), False
-        stream_machine.run(state, program.entries, order.chunks)
+        stream_machine.run(state, program.entries, order.lists)
         then(Run(program=program, main=before[0], exponents=before[1], order=order, state=state))
         if right is None:
             continue

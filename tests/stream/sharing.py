@@ -83,8 +83,8 @@ def _copied(program) -> list[_Section]:
             owners[words] = nothing - 1 - len(found)
             found.append(_Section(words, len(fetched) - 1))
 
-    def waits(self):
-        wait(self)
+    def waits(self, wanted):
+        wait(self, wanted)
         number = next(waited)
         assert (owners[found[number].words] == nothing - 1 - number).all(), number
         owners[found[number].words] = number

@@ -50,7 +50,7 @@ def test_a_list_is_no_longer_than_the_programs_own(program):
     for layer in range(-1, len(program.layers) - 1):
         found = cut(program, layer)
         assert len(found.words) == len(program.entries) - program.list_at
-        assert len(found.chunks) <= len(found.words)
+        assert sum(len(chunks) for chunks, _ in found.clusters) <= len(found.words)
 
 
 def test_what_is_copied_ahead_is_waited_for():
@@ -61,5 +61,5 @@ def test_what_is_copied_ahead_is_waited_for():
     for layer in ahead:
         word = program.flash.words[layer]
         assert place.word < word + program.sizes[layer] and word < place.word + place.words
-        before, behind = (cut(program, at).copied for at in (layer - 1, layer))
+        before, behind = (cut(program, at).clusters[0][1] for at in (layer - 1, layer))
         assert len(before) == len(behind)

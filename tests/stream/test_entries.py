@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from celosia.bands.entries import Order, Stream, controls, packed, table
+from celosia.bands.entries import Lists, Order, Stream, controls, packed, table
 from celosia_sim import stream_machine
 from celosia_spec.isa.array import Array
 from celosia_spec.isa.controls import Op
@@ -14,13 +14,13 @@ def test_a_table_is_written_whole():
     state = stream_machine.State(Array(taps=2048), np.zeros(0, np.int64))
     words = np.random.default_rng(1).integers(0, 1 << 16, 2048)
     entries = controls([*table(Op.TAPS, words.tolist()), 1 | Op.HALT << 1])
-    stream_machine.run(state, entries, np.array([[0, len(entries)]]))
+    stream_machine.run(state, entries, [np.array([[0, len(entries)]])])
     assert np.array_equal(state.taps, words)
 
 
 def test_neighbours_are_read_in_one_go():
     order = Order()
-    out = Stream(orders=[order])
+    out = Stream(orders=[Lists([order])])
     a, b, c = (out.add(packed(np.full((count, 4), count))) for count in (1, 2, 3))
     for chunk in (a, b, (6, 0), a, c):
         order.read(chunk)

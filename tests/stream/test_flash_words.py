@@ -45,10 +45,9 @@ def run(program, x, *, late):
     state = stream_machine.State(program.array, np.random.default_rng(3).integers(
         0, 1 << 16, program.array.main_words * 4))
     state.exponents[program.slots[program.graph.input]] = prepare(program, x, state.main)
-    copied = np.isin(np.arange(len(program.chunks)), program.copied)
-    stream_machine.run(state, program.entries, program.chunks, stream_machine.Flash(
-        state, list(unpack(program.array, pack(program.array, program.sections))), copied,
-        late=late))
+    stream_machine.run(state, program.entries, program.order.lists, stream_machine.Flash(
+        state, list(unpack(program.array, pack(program.array, program.sections))),
+        program.order.waiting, late=late))
     return output(program, state.main, state.exponents)[:2]
 
 
@@ -94,8 +93,8 @@ def test_nothing_is_copied_where_all_fits():
 
 def test_refusals():
     state = stream_machine.State(LARGE, np.zeros(LARGE.main_words * 4, np.int64))
-    flash = stream_machine.Flash(state, [], np.zeros(1, bool), late=False)
+    flash = stream_machine.Flash(state, [], [np.zeros(1, bool)], late=False)
     with pytest.raises(SimulationError, match="no section begins behind unit 3 of flash"):
         flash.copy(3)
     with pytest.raises(SimulationError, match="a chunk waits for a section that nobody copies"):
-        flash.wait()
+        flash.wait(0)

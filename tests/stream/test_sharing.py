@@ -59,7 +59,7 @@ def test_networks_of_more_tensors_than_slots(seed, nodes, waiting):
     x = rng.standard_normal(SHAPE).astype(np.float32)
     state = stream_machine.State(array, np.zeros(array.main_words * 4, np.int64))
     state.exponents[program.slots[graph.input]] = prepare(program, x, state.main)
-    stream_machine.run(state, program.entries, program.chunks)
+    stream_machine.run(state, program.entries, program.order.lists)
     mantissas, exponent, _ = output(program, state.main, state.exponents)
     wanted = golden.run(graph, x[None], keep_tensors=False)
     assert exponent == wanted.exponents[graph.output][0]

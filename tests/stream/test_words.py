@@ -18,11 +18,14 @@ from concats import joined
 from stream.compared import compare
 from stream.networks import graphs
 
-ARRAYS = (Array(clamp=True), Array(lanes=8, bank_rows=256, ring=64, clamp=True),
-          Array(bank_rows=64, ring=64, clamp=True))
+ARRAYS = {
+    "16": Array(clamp=True), "8": Array(lanes=8, bank_rows=256, ring=64, clamp=True),
+    "few bank rows": Array(bank_rows=64, ring=64, clamp=True),
+    "four of 16": Array(clamp=True, clusters=4),
+    "two of 8": Array(lanes=8, bank_rows=64, ring=64, clamp=True, clusters=2)}
 
 
-@pytest.mark.parametrize("array", ARRAYS, ids=["16", "8", "few bank rows"])
+@pytest.mark.parametrize("array", ARRAYS.values(), ids=ARRAYS)
 @settings(max_examples=60, deadline=None, derandomize=True,
           suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
@@ -34,7 +37,7 @@ def test_random_networks(array, data):
     rng = np.random.default_rng(data.draw(st.integers(0, 1 << 32)))
     x = rng.random(tensor.user_shape) - (0.5 if tensor.signed else 0)
     x = x.astype(np.float32)
-    if array.bank_rows < ARRAYS[0].bank_rows:       # not every layer has a band there
+    if array.bank_rows < ARRAYS["16"].bank_rows:       # not every layer has a band there
         with suppress(FitError):
             compare(graph, array, x)
     else:
@@ -108,6 +111,6 @@ def test_an_array_of_other_arithmetic(changes, message):
                   epilogue=Epilogue(add="a")))
     graph = quantise(Graph(nodes=nodes, input="x", input_map=(1, 2, 2), input_shape=(1, 2, 2),
                            output="b", output_shape=(1, 2, 2)), acc_bits=24)
-    stream_program(graph, ARRAYS[0])
+    stream_program(graph, ARRAYS["16"])
     with pytest.raises(CompileError, match=message):
-        stream_program(graph, replace(ARRAYS[0], **changes))
+        stream_program(graph, replace(ARRAYS["16"], **changes))

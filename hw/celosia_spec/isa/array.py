@@ -62,6 +62,8 @@ class Array:
     flash       : cycles in which an element comes from the board's flash, one of `FLASH`; 0: none
                   is read.
     drain       : lanes whose sums leave a cycle, 1 (of 16) or 2.
+    clusters    : arrays of ``lanes`` beside each other, around one main memory: 1, 2, 4 or 8; all
+                  other parameters but ``main_words`` are those of each.
     """
 
     lanes: int = 16
@@ -79,6 +81,7 @@ class Array:
     fill: int = 4
     flash: int = 0
     drain: int = 2
+    clusters: int = 1
 
     def __post_init__(self) -> None:
         _take(self)
@@ -105,7 +108,16 @@ class Array:
             raise ValueError(f"drain must be 1 or 2, not {self.drain!r}")
         if self.drain == 1 and (self.lanes != 16 or (self.residual and self.acc_bits != 24)):
             raise ValueError("drain must be 2 of 8 lanes, and of 32 bits with residual operands")
+        if self.clusters not in (1, 2, 4, 8):
+            raise ValueError(f"clusters must be 1, 2, 4 or 8, not {self.clusters!r}")
+        if self.clusters > 1 and self.drain == 1:
+            raise ValueError("drain must be 2 of several clusters")
         _check_widths(self)
+
+    @property
+    def lanes_all(self) -> int:
+        """Lanes of all clusters."""
+        return self.lanes * self.clusters
 
     @property
     def groups_max(self) -> int:
@@ -136,7 +148,10 @@ class Array:
 
 def array_hash(array: Array, version: int = VERSION) -> int:
     """Return the hash that gateware of a version carries for an array."""
-    text = json.dumps(["stream", version, asdict(array)], sort_keys=True)
+    parameters = asdict(array)
+    if array.clusters == 1:         # as arrays were before there were any others
+        del parameters["clusters"]
+    text = json.dumps(["stream", version, parameters], sort_keys=True)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
 
 

@@ -24,8 +24,10 @@ CHUNK = Word("chunk", (
     Field("final", 1, False, "no other chunk follows"),
     Field("copied", 1, False, "its entries come from flash: it waits until one more section is "
                               "copied than chunks before it have waited for"),
+    Field("next", 16, False, "of arrays of several clusters: word of the next chunk"),
 ))
-"""What the fetcher reads next; chunks lie one behind the other, a word of main memory each."""
+"""What the fetcher reads next, a word of main memory. Chunks lie one behind the other; those of
+several clusters wherever the one before says, the first one of the k-th in the list's k-th word."""
 
 
 class Op(enum.IntEnum):

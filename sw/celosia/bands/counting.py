@@ -1,7 +1,7 @@
 """The cycles that a way to run a layer is counted to take, by rules simpler than the machine's."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -36,7 +36,8 @@ class Work:
 
     index : column index of every column.   added : of each row's residual operand; None without.
     page_steps : int64 (batches, pages), of a pass.   longest : entries of the longest batch.
-    passes : int64 (batches,), cycles for a tile.   cycles : of all batches for a tile.
+    passes : int64 (batches,), cycles for a tile.   loads : of all batches for a tile, by how many
+    sets of clusters they are dealt to.
     least : cycles that a pass takes at least.   fetched : accesses of main memory that they take.
     """
 
@@ -47,19 +48,32 @@ class Work:
     index: np.ndarray
     longest: int
     passes: np.ndarray
-    cycles: int
+    loads: dict[int, int]
     least: int
     fetched: int
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Way:
-    """One way for a layer: the bands of each of its parts."""
+    """One way for a layer: the bands of each of its parts.
+
+    sets   : of clusters, to which batches are dealt.   splits : clusters of a set, each with its
+    own tiles of a band.
+    """
 
     log2_groups: int
     layout: Lines | Spread
     works: list[Work]
     bands: list[list[Band]]
+    sets: int = 1
+    splits: int = 1
+
+    def spread(self, clusters: int) -> Iterator["Way"]:
+        """Yield the ways in which clusters may share it."""
+        tiles = max(band.tiles for own in self.bands for band in own)
+        for sets in range(clusters, 0, -1):
+            if clusters % sets == 0 and (sets == clusters or clusters // sets <= tiles):
+                yield replace(self, sets=sets, splits=clusters // sets)
 
 
 @dataclass(frozen=True)
@@ -93,8 +107,10 @@ def counted(graph: QGraph, node: QNode, way: Way, fill: Callable[[Band], Fill]) 
         bands[0][0]).alone
     for at, (band, work) in enumerate(bands):
         words = written(band.stretch.lines)
-        others = work.fetched + len(work.rows) * (words[band.tile + band.tiles] - words[band.tile])
-        passes = max(work.cycles * band.tiles, others + FETCH * len(work.dense))
+        others = work.fetched * way.splits + len(work.rows) * (
+            words[band.tile + band.tiles] - words[band.tile])
+        passes = max(work.loads[way.sets] * -(-band.tiles // way.splits),
+                     others + FETCH * -(-len(work.dense) // way.sets))
         found += BAND
         if at + 1 < len(bands):
             after = fill(bands[at + 1][0])

@@ -45,12 +45,14 @@ class Batch:
 class LayerWords:
     """What the machine meets from one layer's first command to its last.
 
-    array : of the program.   items : in their order.   taken : the entries that they stand in,
-    piece by piece.   waited : sections of flash that were waited for before each.
+    array : of the program.   items : in their order, of several clusters the first one's.
+    beside : those of the other clusters.   taken : the entries that they stand in, piece by piece.
+    waited : sections of flash that were waited for before each.
     """
 
     array: Array
     items: list[Command | Batch] = field(default_factory=list)
+    beside: list[Command | Batch] = field(default_factory=list)
     taken: list[range] = field(default_factory=list)
     waited: list[int] = field(default_factory=list)
 
@@ -80,7 +82,7 @@ class LayerWords:
     @property
     def batches(self) -> list[Batch]:
         """The batches as often as they are read: each band reads its own anew."""
-        return [item for item in self.items if isinstance(item, Batch)]
+        return [item for item in (*self.items, *self.beside) if isinstance(item, Batch)]
 
     @property
     def kept(self) -> list[Batch]:
@@ -111,8 +113,20 @@ class LayerWords:
 
 def layer_words(program: StreamProgram) -> list[LayerWords]:
     """Read a stream as the machine does, chunk by chunk; what is copied from flash as it comes."""
+    found, *others = (_cluster_words(program, number)
+                      for number in range(len(program.order.clusters)))
+    for beside in others:
+        for layer, own in zip(found, beside, strict=True):
+            layer.beside += own.items
+            layer.taken += own.taken
+            layer.waited += own.waited
+    return found
+
+
+def _cluster_words(program: StreamProgram, number: int) -> list[LayerWords]:
+    """Read what one cluster does."""
     flash = _flash(program) if program.flash.runs else None
-    reader = Reader(program.entries, program.chunks, flash)
+    reader = Reader(program.entries, program.order.lists[number], flash, number)
     found, begin = [LayerWords(array=program.array)], 0
     while True:
         word = reader.control()
@@ -138,8 +152,8 @@ def _flash(program: StreamProgram) -> Flash:
     main = np.zeros(program.array.main_words * ENTRY_WORDS, np.int64)
     resident = elements_of(program.entries).ravel()
     main[:resident.size] = resident
-    copied = np.isin(np.arange(len(program.chunks)), program.copied)
-    return Flash(State(array=program.array, main=main), program.sections, copied, late=False)
+    return Flash(State(array=program.array, main=main), program.sections, program.order.waiting,
+                 late=False)
 
 
 def _command(reader: Reader, word: int) -> Command:

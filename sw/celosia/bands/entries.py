@@ -75,41 +75,98 @@ class Order:
         first, count = self.chunks[-1]
         self.ends.append((len(self.chunks) - 1, first + count - 1))
 
-    def words(self) -> np.ndarray:
-        """Return the list of chunks for the fetcher, and a word for another chunk, uint64: who lets
-        the machine halt behind a layer needs it."""
-        first, count = np.array(self.chunks).T
-        number = np.arange(len(self.chunks))
-        return np.concatenate([CHUNK.pack(
-            first=first, entries=count,
-            final=(number == len(self.chunks) - 1).astype(np.int64),
-            copied=np.isin(number, self.copied).astype(np.int64)).astype(np.uint64),
-            np.zeros(1, np.uint64)])
+
+@dataclass
+class Lists:
+    """An order for each cluster.
+
+    A list of chunks in main memory has them one behind the other, and a word for another chunk
+    behind each: who lets the machine halt behind a layer needs it. Of several clusters, their first
+    chunks stand before all others.
+    """
+
+    clusters: list[Order]
+
+    def read(self, chunk: Chunk) -> None:
+        """Let all clusters read a chunk next."""
+        for order in self.clusters:
+            order.read(chunk)
+
+    def wait(self) -> None:
+        """Let the next chunk of each wait for a section of flash."""
+        for order in self.clusters:
+            order.wait()
+
+    def ended(self) -> None:
+        """What was read so far is a layer."""
+        for order in self.clusters:
+            order.ended()
+
+    @property
+    def size(self) -> int:
+        """Words of the list."""
+        return sum(len(order.chunks) + 1 for order in self.clusters)
+
+    def words(self, at: int) -> np.ndarray:
+        """Return the list's words, uint64, where it begins in word ``at``."""
+        return listed([(order.chunks, order.copied) for order in self.clusters], at, self.size)
+
+
+def listed(lists: Sequence[tuple[Sequence[Chunk], Sequence[int]]], at: int,
+           size: int) -> np.ndarray:
+    """Return a list of so many words, uint64: of each cluster its chunks, and the numbers of those
+    that wait."""
+    words = np.zeros(size, np.uint64)
+    if len(lists) == 1:
+        (chunks, copied), = lists
+        words[:len(chunks)] = chunk_words(chunks, copied)
+        return words
+    free = len(lists)
+    for cluster, (chunks, copied) in enumerate(lists):
+        places = np.array([cluster, *range(free, free + len(chunks) - 1)])
+        words[places] = chunk_words(chunks, copied, [*(places[1:] + at), 0])
+        free += len(chunks) - 1
+    return words
+
+
+def chunk_words(chunks: Sequence[Chunk], copied: Sequence[int],
+                follows: Sequence[int] | int = 0) -> np.ndarray:
+    """Return the words of chunks, uint64.
+
+    copied : numbers of those that wait.   follows : the word of the one behind each.
+    """
+    first, count = np.array(chunks).T
+    number = np.arange(len(chunks))
+    found: np.ndarray = CHUNK.pack(
+        first=first, entries=count, final=(number == len(chunks) - 1).astype(np.int64),
+        copied=np.isin(number, copied).astype(np.int64),
+        next=np.broadcast_to(follows, number.shape)).astype(np.uint64)
+    return found
 
 
 @dataclass
 class Stream(Entries):
     """Entries as they stand in main memory, and the orders in which they are read.
 
-    orders   : one; of a network in steps one for each step of a period.
+    orders   : one; of a network in steps one for each step of a period; of each cluster its own.
     sections : entries that are copied from flash, by the layer and which of its sections it is.
     layers   : entries of each layer, those of all orders.   begins : those before its first band.
     """
 
-    orders: list[Order] = field(default_factory=list)
+    orders: list[Lists] = field(default_factory=list)
     sections: dict[tuple[int, int], Entries] = field(default_factory=dict)
     layers: list[int] = field(default_factory=list)
     begins: list[int] = field(default_factory=list)
 
     @property
-    def order(self) -> Order:
+    def order(self) -> Lists:
         """The order that is being made."""
         return self.orders[-1]
 
     @property
     def words_needed(self) -> int:
         """Words of main memory for the entries and the lists of chunks."""
-        return self.size + sum(len(order.chunks) + 1 for order in self.orders)
+        return self.size + sum(order.size for order in self.orders)
 
     def section(self, number: tuple[int, int], first: int) -> Entries:
         """Return a section of a layer, which is copied to word ``first`` and on."""
@@ -117,12 +174,13 @@ class Stream(Entries):
 
     def lists(self) -> list[int]:
         """Return the words in which the lists of chunks begin."""
-        sizes = [len(order.chunks) + 1 for order in self.orders]
+        sizes = [order.size for order in self.orders]
         return (self.size + np.cumsum([0, *sizes[:-1]])).tolist()
 
     def words(self) -> np.ndarray:
         """Return the entries, and behind them the lists of chunks, uint64."""
-        return np.concatenate([self.all(), *(order.words() for order in self.orders)])
+        return np.concatenate([self.all(), *(order.words(at) for at, order in zip(
+            self.lists(), self.orders, strict=True))])
 
 
 def packed(words: np.ndarray) -> np.ndarray:

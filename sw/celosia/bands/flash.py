@@ -192,12 +192,13 @@ class _Memory:
     def __init__(self, graph: QGraph, layers: Sequence[Layer], made: Sequence[Sequence[Batches]],
                  stream: Stream, array: Array) -> None:
         self.graph, self.layers, self.made, self.array = graph, layers, made, array
-        self.stream, self.orders = stream, len(stream.orders)
+        lists = [own for order in stream.orders for own in order.clusters]
+        self.stream, self.orders = stream, len(lists)
         self.needs = Needs(map_needs(graph).items())
         self.maps = [sum(need.words for need in self.needs.values()
                          if need.life.born <= at <= need.life.dies) for at in range(len(layers))]
         # The chunks of each layer alone, of all orders.
-        ends = np.array([[(-1, 0), *order.ends] for order in stream.orders])[..., 0]
+        ends = np.array([[(-1, 0), *own.ends] for own in lists])[..., 0]
         self.chunks = np.maximum(np.diff(ends) - 1, 0).sum(axis=0).tolist()
         self._partings: dict[int, Parting] = {}
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from celosia.bands.batches import Batches, batches
 from celosia.bands.counting import BAND, fills_of
+from celosia.bands.dealing import deal
 from celosia.bands.layouts import Band, strides
 from celosia.bands.pages import dense_steps
 from celosia.bands.plan import Layer, Part
@@ -74,7 +75,7 @@ class Parting:
         fill = _entries(Op.FILL)
         self._fills = [[period * fill * self._fill(band).records for band in part.bands]
                        for part in layer.parts]
-        self._band = period * (_entries(Op.BAND) + 1)
+        self._band = period * array.clusters * (_entries(Op.BAND) + 1)
         self._again = [self._repeated(part) for part in layer.parts]
         self._begin = begin
         self._known: dict[tuple[int, int, int], Parted | None] = {}
@@ -157,6 +158,7 @@ class Parting:
             parts.append(replace(
                 part, rows=part.rows[first * groups:end * groups], bands=tuple(bands),
                 added=None if part.added is None else part.added[first * groups:end * groups],
+                sets=deal(part.passes[first:end], self.array.clusters // self.layer.splits),
                 **{name: getattr(part, name)[first:end] for name in (
                     "page_steps", "dense", "passes")}))
             made.append(_some(self.made[at], first, end, groups))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from celosia.bands.counting import Fill, Way, about_fills_of, counted, fills_of, told
+from celosia.bands.dealing import deal
 from celosia.bands.grid import Grid
 from celosia.bands.layouts import Band, Lines, is_depthwise, is_vector, joined, strides, tap_words
 from celosia.bands.spreads import Spread
@@ -38,6 +39,7 @@ class Part:
     dense : bool (batches,): every column has a step, and entries hold eight mantissas.
     passes : int64 (batches,), cycles for a tile.   bands : what runs them, one after the other.
     longest : entries at which a batch is cut.
+    sets : int64 (batches,), the set of clusters that runs it.
     """
 
     rows: np.ndarray
@@ -47,6 +49,7 @@ class Part:
     passes: np.ndarray
     bands: tuple[Band, ...]
     longest: int
+    sets: np.ndarray
 
     @property
     def steps(self) -> np.ndarray:
@@ -66,7 +69,8 @@ class Layer:
 
     log2_groups : of its row groups.   layout : of its input in the banks.   index : column index
     of every column of its weights.   parts : its batches and bands.   cycles : counted.
-    least : cycles that a pass takes at least.
+    least : cycles that a pass takes at least.   splits : clusters of a set, each with its own tiles
+    of a band.
     """
 
     node: QNode
@@ -76,6 +80,7 @@ class Layer:
     parts: tuple[Part, ...]
     cycles: int
     least: int
+    splits: int = 1
 
     @property
     def groups(self) -> int:
@@ -91,6 +96,17 @@ class Layer:
     def bands(self) -> list[Band]:
         """All bands in their order."""
         return [band for part in self.parts for band in part.bands]
+
+    def share(self, band: Band, cluster: int) -> range:
+        """Return the tiles of a band that a cluster computes."""
+        own = cluster % self.splits
+        begin, end = (-(-band.tiles * k // self.splits) for k in (own, own + 1))
+        return range(band.tile + min(begin, band.tiles - 1), band.tile + end)
+
+    def batches(self, part: Part, cluster: int) -> list[int]:
+        """Return the numbers of a part's batches that a cluster runs."""
+        found: list[int] = np.flatnonzero(part.sets == cluster // self.splits).tolist()
+        return found
 
 
 class Plan:
@@ -112,7 +128,8 @@ class Plan:
         graph, array = self.graph, self.array
         found = [(counted(graph, node, way, about_fills_of(graph, node, way, array)), way)
                  for log2 in range(array.groups_max.bit_length())
-                 for way in ways_of(graph, node, array, log2, self.apart)]
+                 for one in ways_of(graph, node, array, log2, self.apart)
+                 for way in one.spread(array.clusters)]
         if not found:
             raise next(_refusals(graph, node, array, self.apart))
         return found
@@ -203,9 +220,14 @@ def _layer(node: QNode, way: Way, array: Array, cycles: int) -> Layer:
     parts = []
     for work, bands in zip(way.works, way.bands, strict=True):
         single = pool is None and all(band.tiles == 1 for band in bands)
-        parts.append(Part(rows=work.rows, added=work.added, page_steps=work.page_steps,
-                          dense=work.dense, passes=work.passes, bands=tuple(bands),
-                          longest=longest_batch(array, single=single)))
+        # Batches of a set stand behind each other.
+        sets = deal(work.passes, way.sets)
+        order = np.argsort(sets, kind="stable")
+        by_batch = work.rows.reshape(len(order), -1)[order]
+        added = None if work.added is None else work.added.reshape(by_batch.shape)[order].ravel()
+        parts.append(Part(rows=by_batch.ravel(), added=added, page_steps=work.page_steps[order],
+                          dense=work.dense[order], passes=work.passes[order], sets=sets[order],
+                          bands=tuple(bands), longest=longest_batch(array, single=single)))
     return Layer(node=node, log2_groups=way.log2_groups, layout=way.layout,
                  index=way.works[0].index, parts=tuple(parts), cycles=cycles,
-                 least=way.works[0].least)
+                 least=way.works[0].least, splits=way.splits)

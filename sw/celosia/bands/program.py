@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from celosia.bands.batches import Batches
-from celosia.bands.entries import Stream
+from celosia.bands.entries import Lists, Stream
 from celosia.bands.flash import Copies, copies, least_refusal
 from celosia.bands.plan import Layer, Plan, shortages
 from celosia.bands.regions import Region, regions
@@ -26,17 +26,45 @@ from celosia_spec.steps import Steps
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Reading:
-    """An order in which entries are read.
+    """What a cluster reads.
 
-    list_at : word in which its list of chunks begins.   chunks : int64 (chunks, 2), the same list:
-    first entry and entries.   copied : numbers of the chunks that wait for a section of flash.
-    ends    : of each layer, the chunk in which its last entry is read, and that entry.
+    chunks : int64 (chunks, 2), first entry and entries.   copied : numbers of the chunks that wait
+    for a section of flash.   ends : of each layer, the chunk in which its last entry is read, and
+    that entry.
     """
 
-    list_at: int
     chunks: np.ndarray
     copied: tuple[int, ...]
     ends: tuple[tuple[int, int], ...]
+
+    @property
+    def waiting(self) -> np.ndarray:
+        """Whether each chunk waits for a section of flash, bool."""
+        return np.isin(np.arange(len(self.chunks)), self.copied)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ReadingOrder:
+    """An order in which entries are read.
+
+    list_at : word in which its list of chunks begins, and how many words it has.
+    clusters : what each cluster reads.
+    """
+
+    list_at: int
+    size: int
+    clusters: tuple[Reading, ...]
+
+    @property
+    def lists(self) -> list[np.ndarray]:
+        """The chunks of each cluster."""
+        return [own.chunks for own in self.clusters]
+
+    @property
+    def waiting(self) -> list[np.ndarray]:
+        """Whether each of them waits for a section of flash."""
+        return [own.waiting for own in self.clusters]
+
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,7 +89,7 @@ class StreamProgram:
     array: Array
     pool: Pool | None
     entries: np.ndarray
-    orders: tuple[Reading, ...]
+    orders: tuple[ReadingOrder, ...]
     sections: tuple[Section, ...]
     flash: Copies
     places: dict[str, Region]
@@ -81,24 +109,24 @@ class StreamProgram:
         return found
 
     @property
+    def order(self) -> ReadingOrder:
+        """The first order."""
+        return self.orders[0]
+
+    @property
     def list_at(self) -> int:
-        """Where the first order's list of chunks begins."""
-        return self.orders[0].list_at
+        """Where its list of chunks begins."""
+        return self.order.list_at
 
     @property
     def chunks(self) -> np.ndarray:
-        """The first order's chunks."""
-        return self.orders[0].chunks
+        """What the first cluster reads in it."""
+        return self.order.clusters[0].chunks
 
     @property
     def copied(self) -> tuple[int, ...]:
-        """Of the first order's chunks those that wait for a section of flash."""
-        return self.orders[0].copied
-
-    @property
-    def ends(self) -> tuple[tuple[int, int], ...]:
-        """Where layers end in the first order."""
-        return self.orders[0].ends
+        """Of these chunks those that wait for a section of flash."""
+        return self.order.clusters[0].copied
 
 
 def stream_program(source: QGraph, array: Array, steps: Steps | None = None) -> StreamProgram:
@@ -133,12 +161,16 @@ def stream_program(source: QGraph, array: Array, steps: Steps | None = None) -> 
                for own in (found.sections[number] for number in flash.sections(at)))
     return StreamProgram(source=source, graph=graph, array=array, pool=pool, layers=tuple(layers),
                          places=places, slots=held, reads=reads, entries=found.words(),
-                         orders=tuple(Reading(
-                             list_at=at, chunks=np.array(order.chunks, np.int64),
-                             copied=tuple(order.copied), ends=tuple(order.ends))
-                             for at, order in zip(found.lists(), found.orders, strict=True)),
+                         orders=tuple(_order(order, at) for at, order in zip(
+                             found.lists(), found.orders, strict=True)),
                          sections=_image(found, flash), flash=flash, sizes=tuple(found.layers),
                          steps=steps)
+
+
+def _order(order: Lists, at: int) -> ReadingOrder:
+    return ReadingOrder(list_at=at, size=order.size, clusters=tuple(
+        Reading(chunks=np.array(own.chunks, np.int64), copied=tuple(own.copied),
+                ends=tuple(own.ends)) for own in order.clusters))
 
 
 @dataclass(frozen=True)

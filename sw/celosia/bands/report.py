@@ -15,8 +15,8 @@ from celosia_spec.program import Layer
 def clocked(program: StreamProgram) -> list[Cycles]:
     """Return the exact cycles of each order."""
     entries = program.entries.tolist()
-    return [cycles(program.array, entries, order.chunks.tolist(), order.copied, program.sections)
-            for order in program.orders]
+    return [cycles(program.array, entries, own.chunks.tolist(), own.copied, program.sections)
+            for order in program.orders for own in order.clusters[:1]]
 
 
 def report(program: StreamProgram, found: Cycles | None = None) -> tuple[Layer, ...]:

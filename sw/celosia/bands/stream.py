@@ -7,7 +7,16 @@ import numpy as np
 
 from celosia.bands.batches import Batches, batches
 from celosia.bands.counting import RECORD
-from celosia.bands.entries import Chunk, Entries, Order, Stream, command, controls, table
+from celosia.bands.entries import (
+    Chunk,
+    Entries,
+    Lists,
+    Order,
+    Stream,
+    command,
+    controls,
+    table,
+)
 from celosia.bands.filling import Place, records
 from celosia.bands.flash import Copies, Section
 from celosia.bands.layouts import Band, tap_step
@@ -48,7 +57,7 @@ def stream(graph: QGraph, layers: Sequence[Layer], made: Sequence[Sequence[Batch
         return command(Op.COPY, unit=units.get(flash.commands[at, k][0], 0)) if (
             at, k) in flash.commands else []
     for step in range(period):
-        found.orders.append(Order())
+        found.orders.append(Lists([Order() for _ in range(array.clusters)]))
         for at, layer in enumerate(layers):
             if begin := copy(at, -1):
                 found.order.read(found.add(controls(begin), at))
@@ -78,7 +87,7 @@ def stream(graph: QGraph, layers: Sequence[Layer], made: Sequence[Sequence[Batch
     return found
 
 
-def _layer(out: Order, holds: Sequence[Entries], copies: Sequence[list[int]],
+def _layer(out: Lists, holds: Sequence[Entries], copies: Sequence[list[int]],
            begins: Sequence[int], graph: QGraph, layer: Layer, made: Sequence[Batches],
            places: dict[str, Region], slots: dict[str, int], read: int, array: Array,
            step: int, period: int, weights: dict[int, Chunk]) -> int:
@@ -93,8 +102,14 @@ def _layer(out: Order, holds: Sequence[Entries], copies: Sequence[list[int]],
     sections = iter(zip(holds, copies, strict=True))
     here, behind = next(sections)
 
-    def read_controls(words: list[int]) -> None:
-        out.read(here.add(controls(words), (layer.node.name, next(roles))))
+    def read_controls(words: list[int], filled: Sequence[dict[str, int]] = (),
+                      own: Sequence[list[int]] = ()) -> None:
+        """Let clusters read commands: the same, then the first one's fills, then its own."""
+        role = layer.node.name, next(roles)
+        for cluster, order in enumerate(out.clusters):
+            told = [*words, *(_fills(filled) if cluster == 0 else ()),
+                    *(own[cluster] if own else ())]
+            order.read(here.add(controls(told), role))
 
     node, place = layer.node, places[layer.node.output]
     result = graph.tensors[node.output]
@@ -103,8 +118,7 @@ def _layer(out: Order, holds: Sequence[Entries], copies: Sequence[list[int]],
     for band in sorted(layer.bands, key=lambda band: -band.tiles):      # longer ones hold others
         own = layer.layout.tiles(band.stretch.lines).some(band.tile, band.tiles)
         first, row = tiles.add(own)
-        table_of[band] = {"tile": first * TILE_WORDS, "last_tile": band.tiles - 1,
-                          "row": (band.stretch.row + row) % array.bank_rows}
+        table_of[band] = first, (band.stretch.row + row) % array.bank_rows
     fills = [_records(graph, layer, band, places, array, step) for band in layer.bands]
     turn = first_line(graph.tensors, node.input, step) if layer.layout.around else 0
     taps = _taps(layer, array, turn)
@@ -115,42 +129,51 @@ def _layer(out: Order, holds: Sequence[Entries], copies: Sequence[list[int]],
     if period > 1:
         read_controls(taps)
         read_controls(begin)
-        read_controls(_fills(fills[0]))
+        read_controls([], fills[0])
+    elif array.clusters > 1:
+        read_controls(taps + begin)
+        read_controls([], fills[0])
     else:
-        read_controls(taps + begin + _fills(fills[0]))
+        read_controls(taps + begin, fills[0])
     begun = here.size - before
     width, line = result.shape[2], first_line(graph.tensors, node.output, step)
     following = iter(zip(layer.bands[1:], fills[1:], strict=True))
     left: list[dict[str, int]] = []
     for number, (part, made_here) in enumerate(zip(layer.parts, made, strict=True)):
-        waiting: list[int] = []
+        waiting: list[dict[str, int]] = []
         if number in begins:
-            waiting = command(Op.WAIT) + _fills(left) if left else []
+            waiting = left
             if behind:      # all of the section has been read
                 read_controls(behind)
             here, behind = next(sections)
             out.wait()
         for band in part.bands:
-            written = layer.layout.tiles(band.stretch.lines).written[:band.tile].sum()
-            read_controls(waiting + command(
-                Op.BAND, **table_of[band],
-                position=(line + band.stretch.line) * width + int(written) << place.wide))
+            shares = [layer.share(band, cluster) for cluster in range(array.clusters)]
+            written = layer.layout.tiles(band.stretch.lines).written
+            first, row = table_of[band]
+            read_controls(command(Op.WAIT) if waiting else [], waiting, [command(
+                Op.BAND, row=row, tile=(first + share.start - band.tile) * TILE_WORDS,
+                last_tile=max(len(share), 1) - 1,
+                position=(line + band.stretch.line) * width + int(
+                    written[:share.start].sum()) << place.wide) for share in shares])
             waiting = []
             if number not in weights:
                 weights[number] = here.add(made_here.entries(graph, layer, part, places, array))
             after, left = next(following, (None, []))
             # The next band is filled beside this one's batches, where it has other rows.
             beside = after is not None and after.beside
-            turns = _turns(left, (part.passes * band.tiles).tolist(), array) if beside else {}
-            at = weights[number][0]
-            for batch, size in enumerate(made_here.sizes):
-                out.read((at, size))
-                at += size
-                if filled := turns.get(batch, 0):
-                    read_controls(_fills(left[:filled]))
-                    left = left[filled:]
+            turns = _turns(left, (part.passes[layer.batches(part, 0)] * len(shares[0])).tolist(),
+                           array) if beside else {}
+            at = weights[number][0] + np.cumsum([0, *made_here.sizes])
+            for cluster, order in enumerate(out.clusters):
+                batches = layer.batches(part, cluster) if shares[cluster] else []
+                for number_here, batch in enumerate(batches):
+                    order.read((int(at[batch]), made_here.sizes[batch]))
+                    if cluster == 0 and (filled := turns.get(number_here, 0)):
+                        read_controls([], left[:filled])
+                        left = left[filled:]
             if left and not (band is part.bands[-1] and number + 1 in begins):
-                read_controls(command(Op.WAIT) + _fills(left))
+                read_controls(command(Op.WAIT), left)
     read_controls(_close(graph, node, slots, read))
     return begun
 
@@ -254,5 +277,5 @@ def _place(graph: QGraph, places: dict[str, Region], layer: Layer, name: str, st
                  tensor.lines if isinstance(tensor, Ring) else 0)
 
 
-def _fills(made: list[dict[str, int]]) -> list[int]:
+def _fills(made: Sequence[dict[str, int]]) -> list[int]:
     return [word for record in made for word in command(Op.FILL, **record)]

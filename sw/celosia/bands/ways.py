@@ -9,6 +9,7 @@ from itertools import product
 import numpy as np
 
 from celosia.bands.counting import Way, Work
+from celosia.bands.dealing import loads
 from celosia.bands.filling import page_record
 from celosia.bands.grid import NONE, Grid
 from celosia.bands.layouts import Band, Lines, Stretch, is_depthwise, is_vector, joined, tap_words
@@ -87,14 +88,14 @@ def ways_of(graph: QGraph, node: QNode, array: Array, log2: int,
 def paged_way(graph: QGraph, node: QNode, array: Array, log2: int,
               apart: dict[str, int]) -> Way | None:
     """Return the way in which a node's whole input goes through the banks page by page; None where
-    there is none, as not all rows read all of it, something is added, or the output moves from step
-    to step.
+    there is none, as not all rows read all of it, something is added, the output moves from step
+    to step, or batches of several clusters would have to turn pages together.
 
     apart : `strides` of the graph.
     """
     source, result = joined(graph, node), graph.tensors[node.output]
     if (is_depthwise(node, source, result) or node.epilogue.add is not None
-            or isinstance(result, Ring)):
+            or isinstance(result, Ring) or array.clusters > 1):
         return None
     size = array.positions(log2)
     page = page_of(array, size)
@@ -378,7 +379,8 @@ def _work(graph: QGraph, node: QNode, array: Array, log2: int, layout: Lines | S
         added = np.where(rows < 0, 0, operand[np.maximum(rows - share.added, 0)])
         taken, passes = taken + 1, passes + least
     return Work(rows=rows, added=added, page_steps=steps, dense=dense, index=index,
-                longest=int(taken.max()), passes=passes, cycles=int(passes.sum()), least=least,
+                longest=int(taken.max()), passes=passes, loads=loads(passes, array.clusters),
+                least=least,
                 fetched=int(taken.sum()) + len(steps) * (
                     filled + head_words(array, signed_in=signed) * groups + 1))
 
