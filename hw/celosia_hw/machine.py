@@ -2,19 +2,16 @@
 
 from typing import Any
 
-from amaranth.hdl import Module, ResetInserter, Signal
+from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from celosia_hw.cluster import Cluster
 from celosia_hw.fill.engine import FillEngine
 from celosia_hw.flash.reader import PINS, FlashReader
-from celosia_hw.lanes.reading import ReadingPath
 from celosia_hw.memory.main_memory import Access, MainMemory
-from celosia_hw.output.path import OUTPUT_PATHS
-from celosia_hw.stream.control_path import ControlPath
 from celosia_hw.stream.exponents import SLOT_BITS
 from celosia_spec.isa.array import CONTROL_BITS, ENTRY_BITS, Array
-from celosia_spec.isa.timing import MANTISSA
 
 _STATUS = ("checking", "ready", "fault")
 
@@ -63,10 +60,9 @@ class Machine(wiring.Component):
         if bool(array.flash) != (reader is not None):
             raise ValueError("an array with flash has a reader, and no other")
         self.array, self.reader = array, reader
-        self.memory = MainMemory(array.main_words, main_memory)
-        self.output = OUTPUT_PATHS[array.drain](array, mac)
-        self.reading, self.fill = ReadingPath(array, mac), FillEngine(array)
-        self.control = ControlPath(array, MANTISSA, ReadingPath.LATENCY - self.output.lead())
+        self.memory = MainMemory(array.main_words, main_memory, array.clusters)
+        self.clusters = [Cluster(array, mac, number) for number in range(array.clusters)]
+        self.fill, self.control = FillEngine(array), self.clusters[0].control
         address = array.main_bits
         of_flash = {} if reader is None else {
             **{f"flash_{name}": reader.signature.members[name] for name in PINS},
@@ -84,27 +80,42 @@ class Machine(wiring.Component):
         m = Module()
         memory, control, fill = self.memory, self.control, self.fill
         m.submodules.memory = memory
-        for name in ("control", "fill", "reading", "output"):
-            m.submodules[name] = ResetInserter(self.stop)(getattr(self, name))
+        m.submodules.fill = ResetInserter(self.stop)(fill)
         connect(m, flipped(self.host), memory.host)
-        connect(m, control.memory, memory.fetcher)
         connect(m, fill.memory, memory.fill)
-        for block in (control, fill, self):
-            m.d.comb += block.data.eq(memory.data)
-        m.d.comb += self.word.eq(control.read_word)
-        for name in ("start", "list", "host_write", "host_slot", "host_exponent", "split", "push",
-                     "pushed"):
+        m.d.comb += [
+            fill.data.eq(memory.data if self.array.clusters == 1 else memory.filled),
+            self.data.eq(memory.data), self.word.eq(control.read_word),
+            self.stored.eq(control.stored),
+            *(getattr(self, name).eq(Cat(*(getattr(cluster.control, name)
+                                           for cluster in self.clusters)).any())
+              for name in ("busy", "wrong")),
+        ]
+        for name in ("split", "push", "pushed"):
             m.d.comb += getattr(control, name).eq(getattr(self, name))
-        for name in ("busy", "stored", "wrong"):
-            m.d.comb += getattr(self, name).eq(getattr(control, name))
+        for cluster in self.clusters:
+            for name in ("start", "list", "host_write", "host_slot", "host_exponent"):
+                m.d.comb += getattr(cluster.control, name).eq(getattr(self, name))
+            cluster.add(m, self)
+        if len(self.clusters) > 1:
+            self._join(m)
         if self.reader is not None:
             self._flash(m, self.reader)
         self._fill(m)
-        self._reading(m)
-        self._output(m)
         m.d.sync += self.saturated.eq(((self.saturated & ~self.start) | (fill.clipped & self.busy))
                                       & ~self.stop)
         return m
+
+    def _join(self, m: Module) -> None:
+        """Let clusters wait for each other, and know the largest exponent of all of them."""
+        together, top = Signal(), Signal(SLOT_BITS)
+        tops: list[Value] = [cluster.output.top for cluster in self.clusters]
+        while len(tops) > 1:
+            tops = [Mux(a > b, a, b) for a, b in zip(tops[::2], tops[1::2], strict=True)]
+        m.d.sync += [together.eq(Cat(*(cluster.control.comes for cluster in self.clusters)).all()),
+                     top.eq(tops[0])]
+        for cluster in self.clusters:
+            m.d.comb += [cluster.control.together.eq(together), cluster.control.top.eq(top)]
 
     def _flash(self, m: Module, reader: FlashReader) -> None:
         m.submodules.reader, control = reader, self.control
@@ -116,15 +127,17 @@ class Machine(wiring.Component):
         m.d.comb += [
             *(getattr(self, name).eq(getattr(reader, name)) for name in _STATUS),
             reader.copy.eq(control.copy), reader.unit.eq(control.word),
-            control.copying.eq(reader.copying), control.copied.eq(reader.copied),
+            *(cluster.control.copying.eq(reader.copying) for cluster in self.clusters),
+            *(cluster.control.copied.eq(reader.copied) for cluster in self.clusters),
             reader.stop.eq(self.start | self.stop),
         ]
 
     def _fill(self, m: Module) -> None:
         control, fill = self.control, self.fill
         m.d.comb += [
-            fill.load.eq(control.fill), fill.word.eq(control.word), control.room.eq(fill.room),
-            control.filling.eq(fill.busy),
+            fill.load.eq(control.fill), fill.word.eq(control.word),
+            *(cluster.control.room.eq(fill.room) for cluster in self.clusters),
+            *(cluster.control.filling.eq(fill.busy) for cluster in self.clusters),
         ]
         exponent = Signal.like(control.exponent)
         m.d.sync += exponent.eq(control.exponent)
@@ -132,39 +145,3 @@ class Machine(wiring.Component):
             with m.If(fill.residual):
                 m.d.sync += exponent.eq(control.residual)
         m.d.comb += fill.exponent.eq(exponent)
-
-    def _reading(self, m: Module) -> None:
-        control, fill, reading, layer = self.control, self.fill, self.reading, self.control.layer
-        m.d.comb += [
-            *(getattr(reading, name).eq(layer[name])
-              for name in ("log2_groups", "signed_in", "rows", "tap_step")),
-            reading.band_row.eq(control.row), reading.band_tile.eq(control.tile),
-            reading.load.eq(control.load), reading.tile.eq(control.begins),
-            *(getattr(reading, name).eq(getattr(control, name))
-              for name in ("again", "step", "steps", "mantissas", "word")),
-            reading.write_taps.eq(control.tap), reading.write_tiles.eq(control.tile_word),
-            reading.address.eq(control.place),
-            *(getattr(reading, name).eq(getattr(fill, name))
-              for name in ("row", "code", "enable")),
-        ]
-
-    def _output(self, m: Module) -> None:
-        control, reading, output, memory = self.control, self.reading, self.output, self.memory
-        m.d.comb += [
-            *(getattr(output, name).eq(getattr(control, name))
-              for name in ("layer", "exponent", "position", "heads", "word")),
-            output.start.eq(control.output), output.clear.eq(control.closed),
-            *(getattr(output, name).eq(control.drained[name])
-              for name in ("fresh", "begins", "ends")),
-            output.written.eq(reading.written), output.sums.eq(reading.sums),
-            reading.shift.eq(output.shift), control.read.eq(output.read),
-            control.address.eq(output.address), control.top.eq(output.top),
-            control.held.eq(output.held), *(getattr(output, name).eq(getattr(control, name))
-                                            for name in ("slot", "keep", "kept")),
-            control.draining.eq(output.busy), control.placed.eq(output.placed),
-            memory.writer.request.eq(output.request), memory.writer.address.eq(output.place),
-            memory.writer.enable.eq(output.enables),
-            memory.writer.data.eq(output.data.replicate(2 // self.array.drain)),
-        ]
-        if self.array.residual:
-            m.d.comb += output.other.eq(control.residual)

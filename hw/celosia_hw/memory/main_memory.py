@@ -1,7 +1,7 @@
-"""Main memory and its one port."""
+"""Main memory and its port; where several clusters share it, fills have one of their own."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import or_
 from typing import Any
@@ -31,7 +31,13 @@ _CLIENTS = (_Client("writer", ENTRY_BITS), _Client("host", CONTROL_BITS),
             _Client("flash", CONTROL_BITS), _Client("fetcher"), _Client("fill"))
 
 CLIENTS = tuple(client.name for client in _CLIENTS)
-"""Who uses the port; who stands first is served first."""
+"""Who uses the port of one cluster; who stands first is served first."""
+
+
+def _clients(clusters: int) -> list[_Client]:
+    """Return who uses the port: writers and fetchers of all clusters stand side by side."""
+    return [replace(client, name=f"{client.name}{k or ''}") for client in _CLIENTS
+            for k in range(clusters if client.name in ("writer", "fetcher") else 1)]
 
 
 class Access(wiring.Signature):
@@ -61,6 +67,8 @@ class MainMemory(wiring.Component):
     ----------
     words : int
         Depth, `Array.main_words`; at most 16384 for ``spram``.
+    clusters : int
+        That share it.
     kind : str
         One of `MAIN_KINDS`. Both have the same timing. ``bram`` holds zeros at start, ``spram``
         holds nothing defined. Amaranth's own simulator ignores device blocks: simulate ``bram``.
@@ -68,9 +76,12 @@ class MainMemory(wiring.Component):
     Members
     -------
     writer, host, flash, fetcher, fill : In(Access)
-        The clients, by rank. The writer always gets its grant.
+        The clients, by rank. The writer always gets its grant. Of several clusters ``writer1`` and
+        on follow the first one's, and ``fetcher1``; then ``fill`` has a port of its own.
     data : Out(64)
         The word that was read, for all clients.
+    filled : Out(64)
+        Of several clusters: the word that ``fill`` has read, which has its grant always.
 
     Timing
     ------
@@ -84,39 +95,45 @@ class MainMemory(wiring.Component):
 
     LATENCY = 1
 
-    def __init__(self, words: int = 16384, kind: str = "bram") -> None:
+    def __init__(self, words: int = 16384, kind: str = "bram", clusters: int = 1) -> None:
         if kind not in MAIN_KINDS:
             raise ValueError(f"kind must be one of {', '.join(MAIN_KINDS)}, not {kind!r}")
+        if clusters > 1 and kind != "bram":
+            raise ValueError(f"kind must be 'bram' of several clusters, not {kind!r}")
         if words < 2:
             raise ValueError(f"words must be at least 2, not {words!r}")
         if kind == "spram" and words > SPRAM_ROWS:
             raise ValueError(f"words must be at most {SPRAM_ROWS} for kind 'spram', not {words}")
-        self.words, self.kind = words, kind
+        self.words, self.kind, self.clusters = words, kind, clusters
+        self.clients = _clients(clusters)
         super().__init__({
-            **{client.name: In(Access(words, client.written)) for client in _CLIENTS},
-            "data": Out(ENTRY_BITS)})
+            **{client.name: In(Access(words, client.written)) for client in self.clients},
+            "data": Out(ENTRY_BITS), **({"filled": Out(ENTRY_BITS)} if clusters > 1 else {})})
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        clients = [getattr(self, client.name) for client in _CLIENTS]
+        clients = [getattr(self, client.name) for client in self.clients]
         *ranked, last = clients
+        if self.clusters > 1:
+            clients = ranked
         before: Value = Const(0)
         for client in ranked:
             m.d.comb += client.grant.eq(client.request & ~before)
             before = before | client.request
-        m.d.comb += last.grant.eq(~before)
+        m.d.comb += last.grant.eq(~before if self.clusters == 1 else 1)
         address = Signal(range(self.words))
         m.d.comb += address.eq(reduce(or_, (
             client.address & client.grant.replicate(len(address)) for client in clients)))
-        writing = [client for client, kind in zip(clients, _CLIENTS, strict=True) if kind.written]
+        writing = [getattr(self, client.name) for client in self.clients if client.written]
         enable, written = Signal(ENTRY_WORDS), Signal(ENTRY_BITS)
-        writer, *others = writing
+        writers, others = writing[:-2], writing[-2:]
         one = Signal(CONTROL_BITS)
         m.d.comb += [
             enable.eq(_first([*((client.request, client.enable) for client in writing),
                               (Const(1), Const(0, ENTRY_WORDS))])),
             one.eq(_first([(client.request, client.data) for client in others])),
-            written.eq(Mux(writer.request, writer.data, one.replicate(ENTRY_WORDS))),
+            written.eq(_first([*((writer.request, writer.data) for writer in writers),
+                               (Const(1), one.replicate(ENTRY_WORDS))])),
         ]
         build = self._spram if self.kind == "spram" else self._bram
         build(m, address, enable, written)
@@ -128,6 +145,9 @@ class MainMemory(wiring.Component):
         write, read = block.write_port(granularity=CONTROL_BITS), block.read_port()
         m.d.comb += [write.addr.eq(address), write.en.eq(enable), write.data.eq(written),
                      read.addr.eq(address), self.data.eq(read.data)]
+        if self.clusters > 1:
+            other = block.read_port()
+            m.d.comb += [other.addr.eq(self.fill.address), self.filled.eq(other.data)]
 
     def _spram(self, m: Module, address: Signal, enable: Signal, written: Signal) -> None:
         wide = Signal(range(SPRAM_ROWS))

@@ -28,6 +28,8 @@ class ControlPath(wiring.Component):
         Cycles from a step's index to its mantissa, see `WeightsRing`.
     lag : int
         Cycles from a pass's last step to the begin of its output, see `Sequencer`.
+    cluster : int
+        Whose it is.
 
     Members
     -------
@@ -61,13 +63,15 @@ class ControlPath(wiring.Component):
         While ``busy`` is 0: see `Fetcher`, where ``read_word`` is ``word``.
     wrong : Out(1)
         Strobe: a word is no command of this array; only a reset ends what runs.
+    comes : Out(1), together, space : In(1)
+        Of several clusters: see `Executor`, and `Sequencer`, where ``space`` is ``room``.
 
     Cells on the UP5K, 16 lanes: 962, five block memories; of them the fetcher has 244, the rings 52
     and 278, executor 197, sequencer 140, exponents 48 (`make bench-block_cells`).
     """
 
-    def __init__(self, array: Array, late: int, lag: int) -> None:
-        self.array = array
+    def __init__(self, array: Array, late: int, lag: int, cluster: int = 0) -> None:
+        self.array, self.cluster = array, cluster
         self.executor = Executor(array)
         self.weights, self.sequencer = WeightsRing(array, late), Sequencer(array, lag)
         ring = (array.controls - 1).bit_length()
@@ -91,12 +95,13 @@ class ControlPath(wiring.Component):
             "stored": Out(SLOT_BITS), "split": In(1),
             "push": In(1), "pushed": In(CONTROL_BITS),
             "read_word": Out(CONTROL_BITS), "wrong": Out(1),
+            **({"comes": Out(1), "together": In(1), "space": In(1)} if array.clusters > 1 else {}),
         })
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         array = self.array
-        m.submodules.fetcher = fetcher = Fetcher(array)
+        m.submodules.fetcher = fetcher = Fetcher(array, self.cluster)
         # Rings begin at their first place in each run: when they are full hangs on places.
         rests, controls, weights = Signal(), ControlsRing(array), self.weights
         m.d.sync += rests.eq(~self.busy)
@@ -146,6 +151,9 @@ class ControlPath(wiring.Component):
             controls.read.eq(self.read), controls.address.eq(self.address),
             controls.tail.eq(sequencer.drained_heads),
         ]
+        if array.clusters > 1:
+            m.d.comb += [self.comes.eq(executor.comes), executor.together.eq(self.together),
+                         sequencer.room.eq(self.space)]
         # What is written: nothing is issued, waits for the output path, or is inside it.
         m.d.sync += quiet.eq(sequencer.idle & ~sequencer.pending & ~self.draining)
         m.d.comb += [

@@ -20,7 +20,8 @@ class Executor(wiring.Component):
     A command waits for what it would disturb: `layer`, `taps`, `tiles`, `join`, `close` and `halt`
     until all is written; `band` until all steps are issued and all fills are done, and its position
     until the output path has that of the band before; `wait` until all steps are issued; `fill`
-    until there is room for it; `copy` until the flash reader is free.
+    until there is room for it; `copy` until the flash reader is free. Of several clusters `band`,
+    `wait`, `copy`, `join` and `close` wait until all have come to them.
 
     Parameters
     ----------
@@ -50,6 +51,9 @@ class Executor(wiring.Component):
         output path has the band's position.
     wrong : Out(1)
         Strobe: the word is no command of this array; none is taken any more.
+    comes : Out(1), together : In(1)
+        Of several clusters: it waits for the others, and for nothing of its own; a cycle later, all
+        do.
 
     Timing
     ------
@@ -72,6 +76,7 @@ class Executor(wiring.Component):
             "tile_word": Out(1), "place": Out((tables - 1).bit_length()), "room": In(1),
             "fill": Out(1), "filling": In(1), "copy": Out(1), "copying": In(1), "idle": In(1),
             "quiet": In(1), "placed": In(1), "wrong": Out(1),
+            **({"comes": Out(1), "together": In(1)} if array.clusters > 1 else {}),
         })
 
     def elaborate(self, platform: Any) -> Module:
@@ -91,7 +96,7 @@ class Executor(wiring.Component):
             fetched.eq(fetch & self.have),
             self.batch.eq(held), self.offer.eq(act & ~command.command),
             # What it waits for, see `Op`.
-            ready.eq(act & command.command & Mux(
+            ready.eq(act & command.command & self._joined(m, act & command.command, op) & Mux(
                 op[4], op[6] | room,
                 Mux(op[5], self.idle & (op[6] | ~self.filling), self.quiet))),
             self.take.eq(fetched | next_word), heads.eq(self.taken & ~self.batch.joins),
@@ -121,6 +126,14 @@ class Executor(wiring.Component):
         ]
         self._words(m, command, fetched, fields, own, next_word)
         return m
+
+    def _joined(self, m: Module, waits: Value, op: Value) -> Value:
+        """Return whether all clusters have come to a command that they carry out together."""
+        if self.array.clusters == 1:
+            return Const(1, 1)
+        alone = ~(op[1] | op[5])
+        m.d.comb += self.comes.eq(waits & ~alone & (op[4] | Mux(op[5], self.idle, self.quiet)))
+        return alone | self.together
 
     def _words(self, m: Module, command: data.View, fetched: Value, fields: Value, own: Signal,
                next_word: Signal) -> None:

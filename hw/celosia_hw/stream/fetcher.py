@@ -24,12 +24,14 @@ class Fetcher(wiring.Component):
     Parameters
     ----------
     array : Array
+    cluster : int
+        Whose list it reads.
 
     Members
     -------
     start : In(1), list : In
-        Strobe, while ``busy`` is 0: begin with the chunk that word ``list`` of main memory names.
-        ``list`` is stable until the cycle behind.
+        Strobe, while ``busy`` is 0: begin with the chunk that word ``list`` of main memory names,
+        or as many behind it as clusters come before. ``list`` is stable until the cycle behind.
     memory : Out(Access), data : In(64)
         The port of main memory, see `MainMemory`.
     room_controls, room_entries : In(1)
@@ -57,8 +59,8 @@ class Fetcher(wiring.Component):
     grants are lost, between two chunks seven.
     """
 
-    def __init__(self, array: Array) -> None:
-        self.array = array
+    def __init__(self, array: Array, cluster: int = 0) -> None:
+        self.array, self.cluster = array, cluster
         bits = array.main_bits
         super().__init__({
             "start": In(1), "list": In(bits), "memory": Out(Access(array.main_words, 0)),
@@ -114,7 +116,7 @@ class Fetcher(wiring.Component):
         chunk = data.View(layout(CHUNK), self.data[:CHUNK.bits])
         m.d.sync += [swap.eq(0), loading.eq(listing & grant)]
         with m.If(self.start):
-            m.d.sync += [other.eq(self.list), swap.eq(1)]
+            m.d.sync += [other.eq(self.list + self.cluster), swap.eq(1)]
         with m.If(swap):
             m.d.sync += listing.eq(1)
         goes = swap | loading
@@ -126,6 +128,8 @@ class Fetcher(wiring.Component):
         with m.If(loading):
             m.d.sync += [other.eq(here), final.eq(chunk.final), ended.eq(0),
                          running.eq(1)]
+            if self.array.clusters > 1:
+                m.d.sync += other.eq(chunk.next)
             if self.array.flash:
                 m.d.sync += [running.eq(~chunk.copied), waits.eq(chunk.copied)]
         with m.If(running & ended & ~entry & ~arrived & (others == 0) & ~self.control):

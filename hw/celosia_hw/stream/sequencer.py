@@ -67,6 +67,8 @@ class Sequencer(wiring.Component):
         There is no batch.
     pending : Out(1)
         A pass has no ``start`` yet.
+    room : In(1)
+        Of several clusters: passes may end, see `WriteQueue`.
 
     Timing
     ------
@@ -96,6 +98,7 @@ class Sequencer(wiring.Component):
             "step": Out(STEP), "tile": Out(1), "again": Out(1), "phase": Out(1),
             "start": Out(1), "drained": Out(PASS), "drained_heads": Out(bits),
             "draining": In(1), "idle": Out(1), "pending": Out(1),
+            **({"room": In(1)} if array.clusters > 1 else {}),
         })
 
     def elaborate(self, platform: Any) -> Module:
@@ -176,7 +179,8 @@ class Sequencer(wiring.Component):
         with m.If(begins | age[-1]):
             m.d.sync += age.eq(Mux(begins, ~Cat(most, Const(0, 1)),
                                    age + begins.replicate(len(age)) + 1))
-        return ~(begins | age[-1])
+        aged = ~(begins | age[-1])
+        return aged & self.room if self.array.clusters > 1 else aged
 
     def _passes(self, m: Module, taken: Value, turn: Value) -> tuple[Signal, ...]:
         """Count phases and tiles; return whether the window begins, and, from a pass's second cycle

@@ -1,0 +1,105 @@
+"""A cluster of lanes: control path, reading path and output path."""
+
+from typing import TYPE_CHECKING, Any
+
+from amaranth.hdl import Module, ResetInserter
+from amaranth.lib.wiring import connect
+
+from celosia_hw.lanes.reading import ReadingPath
+from celosia_hw.output.path import OUTPUT_PATHS
+from celosia_hw.output.queue import WriteQueue
+from celosia_hw.stream.control_path import ControlPath
+from celosia_spec.isa.array import Array
+from celosia_spec.isa.timing import MANTISSA
+
+if TYPE_CHECKING:
+    from celosia_hw.machine import Machine
+
+
+class Cluster:
+    """What a machine has once for each cluster: blocks and the wires between them.
+
+    Parameters
+    ----------
+    array : Array
+    mac : str
+        Kind of `Multipliers`.
+    number : int
+        The first one, 0, has the fills of all.
+    """
+
+    def __init__(self, array: Array, mac: str, number: int) -> None:
+        self.array, self.number = array, number
+        self.output = OUTPUT_PATHS[array.drain](array, mac)
+        self.reading = ReadingPath(array, mac)
+        self.control = ControlPath(array, MANTISSA, ReadingPath.LATENCY - self.output.lead(),
+                                   number)
+
+    def add(self, m: Module, machine: "Machine") -> None:
+        """Add it to the machine's module."""
+        memory, name = machine.memory, str(self.number or "")
+        for block in ("control", "reading", "output"):
+            m.submodules[block + name] = ResetInserter(machine.stop)(getattr(self, block))
+        connect(m, self.control.memory, getattr(memory, f"fetcher{name}"))
+        m.d.comb += self.control.data.eq(memory.data)
+        self._reading(m, machine.fill)
+        self._output(m)
+        writer = getattr(memory, f"writer{name}")
+        if self.array.clusters > 1:
+            self._queue(m, machine, writer)
+        else:
+            self._write(m, writer)
+
+    def _reading(self, m: Module, fill: Any) -> None:
+        control, reading, layer = self.control, self.reading, self.control.layer
+        m.d.comb += [
+            *(getattr(reading, name).eq(layer[name])
+              for name in ("log2_groups", "signed_in", "rows", "tap_step")),
+            reading.band_row.eq(control.row), reading.band_tile.eq(control.tile),
+            reading.load.eq(control.load), reading.tile.eq(control.begins),
+            *(getattr(reading, name).eq(getattr(control, name))
+              for name in ("again", "step", "steps", "mantissas", "word")),
+            reading.write_taps.eq(control.tap), reading.write_tiles.eq(control.tile_word),
+            reading.address.eq(control.place),
+            *(getattr(reading, name).eq(getattr(fill, name))
+              for name in ("row", "code", "enable")),
+        ]
+
+    def _output(self, m: Module) -> None:
+        control, reading, output = self.control, self.reading, self.output
+        m.d.comb += [
+            *(getattr(output, name).eq(getattr(control, name))
+              for name in ("layer", "exponent", "position", "heads", "word")),
+            output.start.eq(control.output), output.clear.eq(control.closed),
+            *(getattr(output, name).eq(control.drained[name])
+              for name in ("fresh", "begins", "ends")),
+            output.written.eq(reading.written), output.sums.eq(reading.sums),
+            reading.shift.eq(output.shift), control.read.eq(output.read),
+            control.address.eq(output.address),
+            control.held.eq(output.held), *(getattr(output, name).eq(getattr(control, name))
+                                            for name in ("slot", "keep", "kept")),
+            control.placed.eq(output.placed),
+        ]
+        if self.array.residual:
+            m.d.comb += output.other.eq(control.residual)
+
+    def _write(self, m: Module, writer: Any) -> None:
+        """Write to main memory at once."""
+        control, output = self.control, self.output
+        m.d.comb += [
+            control.top.eq(output.top), control.draining.eq(output.busy),
+            writer.request.eq(output.request), writer.address.eq(output.place),
+            writer.enable.eq(output.enables),
+            writer.data.eq(output.data.replicate(2 // self.array.drain)),
+        ]
+
+    def _queue(self, m: Module, machine: "Machine", writer: Any) -> None:
+        """Write to main memory when the other clusters let it."""
+        control, output, queue = self.control, self.output, WriteQueue(self.array)
+        m.submodules[f"queue{self.number}"] = ResetInserter(machine.stop)(queue)
+        connect(m, queue.memory, writer)
+        m.d.comb += [
+            *(getattr(queue, name).eq(getattr(output, name))
+              for name in ("request", "place", "enables", "data")),
+            control.draining.eq(output.busy | queue.busy), control.space.eq(queue.room),
+        ]

@@ -1,0 +1,66 @@
+"""Writes of a cluster that wait for main memory's port."""
+
+from typing import Any
+
+from amaranth.hdl import Cat, Module, Signal
+from amaranth.lib import memory, wiring
+from amaranth.lib.wiring import In, Out
+
+from celosia_hw.memory.main_memory import Access
+from celosia_spec.isa.array import ENTRY_BITS, ENTRY_WORDS, Array
+
+
+class WriteQueue(wiring.Component):
+    """A queue for what an output path writes, where several share main memory's port.
+
+    `DEPTH` writes fit in. ``room`` is taken back while `AHEAD` more have a place: that is what
+    passes may still write that end before the sequencer sees it.
+
+    Parameters
+    ----------
+    array : Array
+
+    Members
+    -------
+    request : In(1), place : In, enables : In(4), data : In(64)
+        Of the output path, see `OutputPath`.
+    memory : Out(Access)
+        The writer's side of main memory's port.
+    room : Out(1)
+        Passes may end.
+    busy : Out(1)
+        From the cycle behind ``request`` on: something waits.
+
+    Timing
+    ------
+    A write asks for the port in the cycle behind ``request`` at the earliest.
+    """
+
+    DEPTH = 64
+    AHEAD = 40
+
+    def __init__(self, array: Array) -> None:
+        self.array = array
+        super().__init__({
+            "request": In(1), "place": In(array.main_bits), "enables": In(ENTRY_WORDS),
+            "data": In(ENTRY_BITS), "memory": Out(Access(array.main_words, ENTRY_BITS)),
+            "room": Out(1), "busy": Out(1)})
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        given, port = Cat(self.place, self.enables, self.data), self.memory
+        m.submodules.block = block = memory.Memory(shape=len(given), depth=self.DEPTH, init=[])
+        write, read = block.write_port(), block.read_port(domain="comb")
+        into, out = Signal(range(self.DEPTH)), Signal(range(self.DEPTH))
+        level = Signal(range(self.DEPTH + 1))
+        m.d.comb += [
+            write.en.eq(self.request), write.addr.eq(into), write.data.eq(given),
+            read.addr.eq(out), Cat(port.address, port.enable, port.data).eq(read.data),
+            port.request.eq(self.busy), self.busy.eq(level != 0),
+        ]
+        done = Signal()
+        m.d.comb += done.eq(port.request & port.grant)
+        m.d.sync += [into.eq(into + self.request), out.eq(out + done),
+                     level.eq(level + self.request - done),
+                     self.room.eq(level < self.DEPTH - self.AHEAD)]
+        return m
