@@ -43,6 +43,7 @@ ORDER = {
         memory
         fill, flash, host, lanes, output
         stream
+        cluster
         machine
         hosted_machine
         serial_machine
@@ -73,7 +74,7 @@ ORDER = {
     """,
     "celosia_hw.output": """
         __init__, beats, clamp, heads, lane_writer, normalise, pool, position
-        lane_path, operand, writer
+        lane_path, operand, queue, writer
         path
     """,
     "celosia_hw.stream": """
@@ -118,8 +119,9 @@ ORDER = {
     """,
     "celosia_sim.clock": """
         __init__, events
-        control, drains, fills, flash
+        control, drains, fills, flash, queue
         passes
+        cluster
         cycles
     """,
     "celosia_sim.flash": """

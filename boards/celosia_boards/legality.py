@@ -63,7 +63,7 @@ def problems(device: Device, main_memory: str, array: Array) -> list[Problem]:
 
     if count(array) > device.resources.brams:
         name = _culprit(device, array, count)
-        who = (f"{array.lanes} lanes with {array.weight_bits}-bit weights, "
+        who = (f"{array.lanes_all} lanes with {array.weight_bits}-bit weights, "
                f"{array.activation_bits}-bit activations and {array.acc_bits}-bit accumulators need"
                if name in _IN_WORDS else f"with {name}={getattr(array, name)} its array needs")
         found.append(Problem(parameter=name, text=(
@@ -83,10 +83,10 @@ def _multipliers(device: Device, array: Array) -> Iterator[Problem]:
             yield Problem(parameter=name, text=(
                 f"{name} can be at most {widest} in its multipliers, not {bits}"))
     served = device.family.multipliers.get(device.multiplier)
-    if served and -(-array.lanes // served) > device.resources.dsps:
+    if served and (needed := -(-array.lanes_all // served)) > device.resources.dsps:
         yield Problem(parameter="lanes", text=(
-            f"{array.lanes} lanes need {-(-array.lanes // served)} of its {device.resources.dsps} "
-            f"multiplier blocks"))
+            f"{array.lanes_all} lanes need {needed} of its {device.resources.dsps} multiplier "
+            f"blocks"))
 
 
 def _culprit(device: Device, array: Array, need: Callable[[Array], int]) -> str:

@@ -9,9 +9,9 @@ __all__ = ["check_log", "script", "synthesise"]
 
 # No memory of the design is read and written at the same place in the same cycle, or the result is
 # not used; saying so saves Yosys the comparator and bypass it would put around each memory. Only
-# read ports of memories with one write port, and not those that ask for the new data.
+# registered read ports of memories with one write port, and not those that ask for the new data.
 _NO_COLLISION = ("select -set plain t:$memrd_v2 r:COLLISION_X_MASK=1'0 %i "
-                 "r:TRANSPARENCY_MASK=1'0 %i\n"
+                 "r:TRANSPARENCY_MASK=1'0 %i r:CLK_ENABLE=1 %i\n"
                  "setparam -set COLLISION_X_MASK 1'1 @plain\n")
 
 

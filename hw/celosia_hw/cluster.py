@@ -1,19 +1,18 @@
 """A cluster of lanes: control path, reading path and output path."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from amaranth.hdl import Module, ResetInserter
+from amaranth.hdl import Module, ResetInserter, Value
 from amaranth.lib.wiring import connect
 
+from celosia_hw.fill.engine import FillEngine
 from celosia_hw.lanes.reading import ReadingPath
+from celosia_hw.memory.main_memory import MainMemory
 from celosia_hw.output.path import OUTPUT_PATHS
 from celosia_hw.output.queue import WriteQueue
 from celosia_hw.stream.control_path import ControlPath
 from celosia_spec.isa.array import Array
 from celosia_spec.isa.timing import MANTISSA
-
-if TYPE_CHECKING:
-    from celosia_hw.machine import Machine
 
 
 class Cluster:
@@ -35,22 +34,23 @@ class Cluster:
         self.control = ControlPath(array, MANTISSA, ReadingPath.LATENCY - self.output.lead(),
                                    number)
 
-    def add(self, m: Module, machine: "Machine") -> None:
-        """Add it to the machine's module."""
-        memory, name = machine.memory, str(self.number or "")
-        for block in ("control", "reading", "output"):
-            m.submodules[block + name] = ResetInserter(machine.stop)(getattr(self, block))
+    def connect(self, m: Module, memory: MainMemory, fill: FillEngine, stop: Value) -> None:
+        """Connect its blocks with each other, and with what clusters share.
+
+        stop : strobe, as of `Machine`.
+        """
+        name = str(self.number or "")
         connect(m, self.control.memory, getattr(memory, f"fetcher{name}"))
         m.d.comb += self.control.data.eq(memory.data)
-        self._reading(m, machine.fill)
+        self._reading(m, fill)
         self._output(m)
         writer = getattr(memory, f"writer{name}")
         if self.array.clusters > 1:
-            self._queue(m, machine, writer)
+            self._queue(m, writer, stop)
         else:
             self._write(m, writer)
 
-    def _reading(self, m: Module, fill: Any) -> None:
+    def _reading(self, m: Module, fill: FillEngine) -> None:
         control, reading, layer = self.control, self.reading, self.control.layer
         m.d.comb += [
             *(getattr(reading, name).eq(layer[name])
@@ -93,10 +93,10 @@ class Cluster:
             writer.data.eq(output.data.replicate(2 // self.array.drain)),
         ]
 
-    def _queue(self, m: Module, machine: "Machine", writer: Any) -> None:
+    def _queue(self, m: Module, writer: Any, stop: Value) -> None:
         """Write to main memory when the other clusters let it."""
         control, output, queue = self.control, self.output, WriteQueue(self.array)
-        m.submodules[f"queue{self.number}"] = ResetInserter(machine.stop)(queue)
+        m.submodules[f"queue{self.number}"] = ResetInserter(stop)(queue)
         connect(m, queue.memory, writer)
         m.d.comb += [
             *(getattr(queue, name).eq(getattr(output, name))

@@ -1,5 +1,7 @@
 """The machine's core: control, fill, reading and output around main memory."""
 
+from functools import reduce
+from operator import or_
 from typing import Any
 
 from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal, Value
@@ -80,15 +82,17 @@ class Machine(wiring.Component):
         m = Module()
         memory, control, fill = self.memory, self.control, self.fill
         m.submodules.memory = memory
-        m.submodules.fill = ResetInserter(self.stop)(fill)
+        for name in ("control", "fill", "reading", "output"):
+            for k, owner in enumerate([self] if name == "fill" else self.clusters):
+                m.submodules[f"{name}{k or ''}"] = ResetInserter(self.stop)(getattr(owner, name))
         connect(m, flipped(self.host), memory.host)
         connect(m, fill.memory, memory.fill)
         m.d.comb += [
             fill.data.eq(memory.data if self.array.clusters == 1 else memory.filled),
             self.data.eq(memory.data), self.word.eq(control.read_word),
             self.stored.eq(control.stored),
-            *(getattr(self, name).eq(Cat(*(getattr(cluster.control, name)
-                                           for cluster in self.clusters)).any())
+            *(getattr(self, name).eq(reduce(or_, (getattr(cluster.control, name)
+                                                  for cluster in self.clusters)))
               for name in ("busy", "wrong")),
         ]
         for name in ("split", "push", "pushed"):
@@ -96,7 +100,7 @@ class Machine(wiring.Component):
         for cluster in self.clusters:
             for name in ("start", "list", "host_write", "host_slot", "host_exponent"):
                 m.d.comb += getattr(cluster.control, name).eq(getattr(self, name))
-            cluster.add(m, self)
+            cluster.connect(m, memory, fill, self.stop)
         if len(self.clusters) > 1:
             self._join(m)
         if self.reader is not None:

@@ -105,7 +105,7 @@ class Compiled(ABC):
 
     @property
     def lanes(self) -> int:
-        return self.array.lanes
+        return self.array.lanes_all
 
     @property
     def accumulator_bits(self) -> int:

@@ -52,7 +52,7 @@ def compare(program: Program) -> Comparison:
     The dense weights may not fit main memory; the baseline gets a deeper one.
     """
     dense = _dense(program)
-    lanes = program.array.lanes
+    lanes = program.array.lanes_all
     layers = tuple(
         LayerComparison(name=sparse.name, density=sparse.nonzeros / sparse.weights,
                         cycles_sparse=sparse.predicted_cycles, cycles_dense=full.predicted_cycles,

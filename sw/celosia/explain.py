@@ -175,7 +175,7 @@ def _layer(program: Program, at: int, own: LayerWords, found: Sequence[Piece]) -
     words = set().union(*own.taken)
     return LayerExplained(
         name=reported.name, kind=str(reported.kind), groups=own.groups,
-        lanes=program.lanes // own.groups, windows=own.windows, bands=len(bands),
+        lanes=own.array.lanes // own.groups, windows=own.windows, bands=len(bands),
         tiles=sum(band.fields["last_tile"] + 1 for band in bands),
         batches=sum(not batch.fields["joins"] for batch in kept),
         parts=sum(batch.fields["joins"] for batch in kept),

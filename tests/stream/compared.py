@@ -90,10 +90,13 @@ def same(block, array: Array, run: Run) -> None:
     wrong = np.flatnonzero(found.main != run.state.main)
     assert not wrong.size, [(int(at), hex(found.main[at]), hex(run.state.main[at]))
                             for at in wrong[:9]]
-    exact = cycles(array, run.program.entries.tolist(), run.order.lists[0].tolist())
+    first, *beside = run.order.clusters
+    exact = cycles(array, run.program.entries.tolist(), first.chunks.tolist(),
+                   beside=[(own.chunks.tolist(), own.copied) for own in beside])
     assert found.cycles == exact.cycles
     ends = (*exact.closed, exact.cycles)
-    assert [sum(own.values()) for own in exact.spent] == np.diff(ends, prepend=0).tolist()
+    assert [sum(own.values()) for own in exact.spent] == (
+        array.clusters * np.diff(ends, prepend=0)).tolist()
     assert sum(own["steps"] for own in exact.spent) == _steps(run.program)
     assert np.array_equal(found.exponents, run.state.exponents)
     assert found.saturated == run.state.saturated

@@ -21,7 +21,9 @@ MACHINES = {
                                  residual=False), "generic"),
     "8, codes of 5 bits, sums of 32": (Array(
         lanes=8, main_words=4096, bank_rows=128, controls=128, taps=128, clamp=True, fill=2,
-        acc_bits=32, activation_bits=5), "generic")}
+        acc_bits=32, activation_bits=5), "generic"),
+    "four clusters of 8": (Array(lanes=8, main_words=4096, bank_rows=256, ring=64, clamp=True,
+                                 clusters=4), "generic")}
 """Arrays, and their multipliers."""
 
 

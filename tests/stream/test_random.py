@@ -12,7 +12,7 @@ from celosia.bands import regions
 from celosia.bands.lives import Life, lives
 from celosia.bands.program import stream_program
 from celosia_sim import stream_machine
-from celosia_sim.clock import cycles as clock
+from celosia_sim.clock import cluster as clock
 from celosia_spec.errors import CompileError, FitError
 from celosia_spec.floats import finish, to_odd
 from concats import joined
@@ -27,7 +27,7 @@ from stream.test_parts import ARRAY as SMALL_ARRAY
 WINDOWS, JOINED, STEPS, FLASH = 65, 20, 10, 15
 """Networks of each kind on each machine that runs such."""
 
-NETWORKS = 4 * WINDOWS + 2 * JOINED + 2 * STEPS + 2 * FLASH
+NETWORKS = len(rtl.MACHINES) * WINDOWS + 2 * JOINED + 2 * STEPS + 2 * FLASH
 """All that are run where nobody asks for more."""
 
 

@@ -37,7 +37,7 @@ class WriteQueue(wiring.Component):
     """
 
     DEPTH = 64
-    AHEAD = 40
+    AHEAD = 24
 
     def __init__(self, array: Array) -> None:
         self.array = array

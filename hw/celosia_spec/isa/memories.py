@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from celosia_spec.isa.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS, Array
@@ -110,14 +110,15 @@ def blocks(array: Array, mac: str = "generic") -> tuple[Blocks, ...]:
     mac : kind of its multipliers.
     """
     inside = array.drain == 1 and mac == "mac16"
-    return (
+    own = (
         Blocks("banks", array.lanes, array.bank_rows, array.activation_bits),
         Blocks("taps", array.groups_max, array.taps, tap_word(array).bits),
         Blocks("tiles", 1, array.tiles, CONTROL_BITS),
         Blocks("weights' ring", ENTRY_WORDS, array.ring, CONTROL_BITS),
         Blocks("controls' ring", 1, array.controls, CONTROL_BITS),
-        Blocks("fills", 1, 64, CONTROL_BITS),
         Blocks("pool", array.drain, array.lanes // array.drain, ELEMENT_BITS),
         Blocks("queue and exponents", 1, 2 * EXPONENT_SLOTS, max(array.lanes, CONTROL_BITS)),
         *([Blocks("sums that passes begin with", 1, 2 * array.lanes, 16)] if inside else []),
     )
+    return (*(replace(memory, count=memory.count * array.clusters) for memory in own),
+            Blocks("fills", 1, 64, CONTROL_BITS))

@@ -11,6 +11,7 @@ from celosia_sim.clock.events import NEVER, Batch, Command, Entry
 from celosia_spec.isa.array import ENTRY_WORDS
 from celosia_spec.isa.controls import Op
 
+_TOGETHER = (Op.BAND, Op.WAIT, Op.COPY, Op.JOIN, Op.CLOSE)
 _QUIET = (Op.LAYER, Op.TAPS, Op.TILES, Op.JOIN, Op.CLOSE, Op.HALT)
 
 
@@ -157,18 +158,26 @@ class Executor:
         return self._fields and not self._hold and (
             self.there if self._command.batch else self.have)
 
+    def comes(self, *, quiet: bool, idle: bool) -> bool:
+        """Return whether it waits for other clusters, and for nothing of its own."""
+        op = self._command.op
+        return self._act and op in _TOGETHER and (
+            op == Op.COPY or (quiet if op in _QUIET else idle))
+
     def step(self, *, quiet: bool, idle: bool, room: bool, filling: bool, placed: bool,
-             taken: bool, copying: bool) -> Command | None:
+             taken: bool, copying: bool, together: bool) -> Command | None:
         """Let a cycle pass; return a fill, or a copy, whose last word was loaded.
 
         taken : registered, a batch was taken over.   copying : the flash reader is not free.
+        together : all clusters have come.
         """
         command, op = self._command, self._command.op
         fetched = self._fetch and self.have
         word = self._fields and self.takes
         sets = self._fields and self._hold and self.have and op != Op.BAND
-        ready = self._act and (not copying if op == Op.COPY else self._ready(
-            quiet=quiet, idle=idle, room=room, filling=filling))
+        ready = self._act and (together or op not in _TOGETHER) and (
+            not copying if op == Op.COPY else self._ready(
+                quiet=quiet, idle=idle, room=room, filling=filling))
         ends = word and self._left == 1
         batch = command.batch if self._act and taken else None
         heads = batch.heads if batch is not None else 0

@@ -26,7 +26,8 @@ class Cut:
         """Return the cycles that it takes, exactly."""
         program = self.program
         entries = [*program.entries[:program.list_at].tolist(), *self.words.tolist()]
-        return cycles(program.array, entries, *self.clusters[0], program.sections).cycles
+        (chunks, copied), *beside = self.clusters
+        return cycles(program.array, entries, chunks, copied, program.sections, beside).cycles
 
 
 def cut(program: StreamProgram, layer: int) -> Cut:

@@ -15,8 +15,11 @@ from celosia_spec.program import Layer
 def clocked(program: StreamProgram) -> list[Cycles]:
     """Return the exact cycles of each order."""
     entries = program.entries.tolist()
-    return [cycles(program.array, entries, own.chunks.tolist(), own.copied, program.sections)
-            for order in program.orders for own in order.clusters[:1]]
+    found = []
+    for order in program.orders:
+        (chunks, copied), *beside = ((own.chunks.tolist(), own.copied) for own in order.clusters)
+        found.append(cycles(program.array, entries, chunks, copied, program.sections, beside))
+    return found
 
 
 def report(program: StreamProgram, found: Cycles | None = None) -> tuple[Layer, ...]:
@@ -37,13 +40,17 @@ def report(program: StreamProgram, found: Cycles | None = None) -> tuple[Layer, 
 
 
 def spent(layer: Layer, lanes: int) -> dict[str, int]:
-    """Return on what a layer's cycles were spent, by the keys of `SPENT`."""
+    """Return on what a layer's cycles were spent, by the keys of `SPENT`; clusters together.
+
+    lanes : of all clusters.
+    """
     found = {what: layer.lane_cycles[what] // lanes for what in SPENT if what != "steps"}
     return {"steps": layer.predicted_cycles - sum(found.values())} | found
 
 
 def _layer(program: StreamProgram, layer: Plan, entries: int, spent: dict[str, int]) -> Layer:
-    graph, node, lanes = program.graph, layer.node, program.array.lanes
+    graph, node, array = program.graph, layer.node, program.array
+    lanes = array.lanes         # what is spent is spent in each cluster
     positions = math.prod(graph.tensors[node.output].shape[1:]) * layer.phases
     useful = int(np.count_nonzero(node.matrix.data))
     words = sum(int(part.steps.sum()) for part in layer.parts) * layer.groups
@@ -52,8 +59,8 @@ def _layer(program: StreamProgram, layer: Plan, entries: int, spent: dict[str, i
         name=node.name, kind=node.kind, rows=node.matrix.shape[0], columns=node.matrix.shape[1],
         positions=positions, weights=node.weights, nonzeros=int(node.matrix.nnz),
         dense_macs=node.weights * positions, macs=useful * positions,
-        predicted_cycles=sum(spent.values()),
-        bound_cycles=max(-(-useful * positions // lanes), -(-useful // DENSEST)),
+        predicted_cycles=sum(spent.values()) // array.clusters,
+        bound_cycles=max(-(-useful * positions // array.lanes_all), -(-useful // DENSEST)),
         groups=layer.groups, weight_words=words, padding=words - int(node.matrix.nnz),
         weight_bytes=entries * ENTRY_BITS // 8,
         lane_cycles={"useful": useful * positions,

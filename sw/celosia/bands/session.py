@@ -7,9 +7,9 @@ import numpy as np
 from celosia.bands.cuts import Cut, cut
 from celosia.bands.host import addresses, stored
 from celosia.bands.program import StreamProgram
+from celosia.bands.report import clocked
 from celosia.bands.simulate import Execute, job_of, results
 from celosia_boards.host.job import Job
-from celosia_sim.clock.cycles import cycles
 from celosia_spec.isa.array import ENTRY_WORDS
 from celosia_spec.isa.memories import Space, exponents_of
 
@@ -72,8 +72,7 @@ def count_to_each_end(program: StreamProgram, execute: Execute) -> np.ndarray:
 def ends(program: StreamProgram) -> np.ndarray:
     """Return what `count_to_each_end` finds, as it is predicted."""
     return np.array([*(cut(program, layer).cycles() for layer in range(len(program.layers) - 1)),
-                     cycles(program.array, program.entries.tolist(), program.chunks.tolist(),
-                            program.copied, program.sections).cycles])
+                     clocked(program)[0].cycles])
 
 
 def _read(program: StreamProgram, job: Job, execute: Execute,

@@ -1,0 +1,185 @@
+"""A cluster: its agents, and the two rings between them."""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from celosia_sim.clock.control import Executor, Fetcher
+from celosia_sim.clock.events import Batch, Command, Entry
+from celosia_sim.clock.passes import Output, Sequencer
+from celosia_sim.clock.queue import WriteQueue
+from celosia_spec.isa.array import RING_GAP, Array
+from celosia_spec.isa.timing import READ
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """What clusters see of what they share.
+
+    room : for a fill's record.   filling : fills are not done.   copying : the flash reader is not
+    free.   copied : a section of flash is in main memory.   together : registered, all clusters had
+    come to a command that they carry out together.
+    """
+
+    room: bool
+    filling: bool
+    copying: bool
+    copied: bool
+    together: bool
+
+
+class Cluster:
+    """All agents of a cluster, and the two rings between them.
+
+    Of both rings words and entries are counted from the first one on.
+
+    spent : on what cycles were spent, by the keys of `SPENT`.   comes : it waits for the others.
+    """
+
+    def __init__(self, array: Array, commands: Sequence[Command], entries: Sequence[Entry],
+                 chunks: int, copied: Collection[int]) -> None:
+        self.array = array
+        self.sequencer, self.output = Sequencer(), Output(array, READ)
+        self.executor = Executor(commands)
+        self.fetcher = Fetcher(entries, chunks, copied)
+        self.spent: Counter[str] = Counter()
+        self.queue = WriteQueue() if array.clusters > 1 else None
+        self._words = self._at = self._kept = 0
+        self._places = [0 for _ in self.output.keeps]       # of heads that are still needed
+        self._entries = self._freed = 0
+        self._room_words = self._room_entries = False
+        self._quiet = True
+        # What everybody sees in a cycle.
+        self.comes = self._idle = self._draining = self._turn = self._passed = False
+        self._starts = self._placed = self._writes = False
+        self._offer: Batch | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether it has something to do."""
+        return self.executor.busy or self.fetcher.busy
+
+    @property
+    def wants_write(self) -> bool:
+        """Whether it wants the port for a write that waits."""
+        return self.queue is not None and self.queue.level > 0
+
+    def look(self, now: int) -> None:
+        """Find what is to be seen in a cycle."""
+        sequencer, output = self.sequencer, self.output
+        self._arrive(now)
+        sequencer.look()
+        if self.queue is not None and sequencer.turn == now and not self.queue.lets:
+            sequencer.turn += 1
+        self._idle = sequencer.batch is None
+        self._draining = now <= output.busy or self.wants_write
+        self._turn, self._offer = sequencer.turn == now, self.executor.offer
+        self._passed = sequencer.comes(now)
+        self._placed = output.placed(now)
+        if self._passed:
+            assert sequencer.batch is not None
+            output.announce(now, sequencer.batch, sequencer.number)
+        self._starts = output.starting(now)
+        self.comes = self.executor.comes(quiet=self._quiet, idle=self._idle)
+
+    def writes(self, now: int) -> bool:
+        """Return whether it takes the port for a write."""
+        self._writes = self.output.port(now)
+        return self._writes if self.queue is None else self.wants_write
+
+    def spend(self, now: int, seen: Shared) -> None:
+        """Count on what the cycle is spent."""
+        if self._idle:
+            why = self.executor.stops(quiet=self._quiet, filling=seen.filling,
+                                      copying=seen.copying)
+            self.spent["flash" if self.fetcher.lacks and why == "control" else why] += 1
+        elif self._turn:
+            self.spent.update(self.sequencer.spent(now))
+
+    def step(self, now: int, seen: Shared, *, granted: bool, written: bool) -> Command | None:
+        """Let a cycle pass; return a fill, or a copy, whose last word was loaded.
+
+        granted : the fetcher has the port.   written : a write that waits has it.
+        """
+        sequencer, output, executor = self.sequencer, self.output, self.executor
+        ends, offer, registered = sequencer.ends, self._offer, sequencer.taken
+        takes = offer is not None and not registered and (self._idle or (self._turn and ends))
+        self.fetcher.step(now, granted, self._room_words, self._room_entries, sequencer.entries,
+                          copied=seen.copied)
+        have = self._ring(now, draining=self._draining)
+        loaded = executor.step(
+            quiet=self._quiet, idle=self._idle, room=seen.room, filling=seen.filling,
+            placed=self._placed, taken=registered, copying=seen.copying,
+            together=self.queue is None or seen.together)
+        executor.there, executor.have = have
+        self._quiet = self._idle and not output.pending and not self._draining
+        output.pending = self._passed or (output.pending and not self._starts)
+        sequencer.taken = takes
+        if takes:
+            assert offer is not None
+            sequencer.take(now, offer)
+        elif self._turn:
+            sequencer.end(now)
+        if self.queue is not None:
+            self.queue.step(written=self._writes, granted=written)
+        return loaded
+
+    def next(self, now: int, *, copying: bool) -> list[int]:
+        """Return cycles before which nothing changes; none where that may be the next one."""
+        sequencer, output, executor = self.sequencer, self.output, self.executor
+        batch = sequencer.batch
+        if (batch is None or sequencer.turn <= now + 1 or sequencer.taken or now <= output.busy
+                or output.starts or output.pending or self.wants_write):
+            return []
+        there = self._at != self._words
+        rooms = self._rooms()
+        if (set(self._places) != {self._kept} or self._entries != len(sequencer.entries)
+                or rooms != (self._room_words, self._room_entries) or executor.have != there
+                or not executor.waits(copying=copying) or not self.fetcher.waits(*rooms)):
+            return []
+        return [sequencer.turn, *(time for time, _ in list(sequencer.freed)[:1])]
+
+    def _rooms(self) -> tuple[bool, bool]:
+        """Return whether there is room in both rings for what may be on its way."""
+        return (not _full(self._words, self._places[-1], self.array.controls),
+                not _full(self._entries, self._freed, self.array.ring))
+
+    def _arrive(self, now: int) -> None:
+        """Words and entries that were written before are in the rings, others have left."""
+        words, freed = self.fetcher.words, self.sequencer.freed
+        while words and words[0] < now:
+            words.popleft()
+            self._words += 1
+        written = self.sequencer.entries
+        while self._entries < len(written) and written[self._entries] < now:
+            self._entries += 1
+        while freed and freed[0][0] <= now:
+            self._freed = freed.popleft()[1]
+
+    def _ring(self, now: int, *, draining: bool) -> tuple[bool, bool]:
+        """Rooms of both rings, and the words of control; return whether the next one is there, and
+        whether it was read."""
+        executor, sequencer = self.executor, self.sequencer
+        self._room_words, self._room_entries = self._rooms()
+        take = executor.takes
+        reads = now in self.output.heads
+        self.output.heads.discard(now)
+        empty = not (self.output.pending or draining)
+        given = [self._kept, *self._places]
+        for number, keeps in enumerate(self.output.keeps):
+            if empty or now in keeps:
+                self._places[number] = given[number]
+            keeps.discard(now)
+        batch = sequencer.batch
+        if (batch is None and not sequencer.more) or (
+                sequencer.taken and batch is not None and not batch.joins):
+            self._kept = self._at
+        there = self._at + take != self._words
+        self._at += take
+        return there, there and not reads
+
+
+def _full(head: int, tail: int, size: int) -> bool:
+    """Return whether a ring's head is in the part before that of its tail."""
+    part = RING_GAP // 2
+    return (head // part + 1 - tail // part) % (size // part) == 0
