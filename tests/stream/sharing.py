@@ -30,8 +30,9 @@ def needed(graph) -> Iterator[tuple[object, set[str]]]:
 
 def check_memory(program) -> None:
     """No word of main memory belongs to two maps, or to a map and the stream, or what is copied; in
-    any step of a period."""
-    copied = [_copied(replace(program, orders=(order,))) for order in program.orders]
+    any step of a period, as each cluster fetches it."""
+    copied = [_copied(replace(program, orders=(replace(order, clusters=(own,)),)))
+              for order in program.orders for own in order.clusters]
     for at, (node, tensors) in enumerate(needed(program.graph)):
         owners = np.zeros(program.array.main_words, int)
         owners[:len(program.entries)] += 1

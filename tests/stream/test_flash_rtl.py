@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from celosia.bands.program import stream_program
+from celosia.bands.report import clocked
 from celosia.bands.simulate import simulate
 from celosia_hw.machine import Machine
 from celosia_sim import golden
-from celosia_sim.clock.cycles import cycles
 from celosia_spec.isa.array import Array
 from stream.networks import shrinking_network
 from stream.sharing import check_memory, check_slots, check_words
@@ -29,8 +29,7 @@ def check(program, images):
     assert np.array_equal(found.exponent, wanted.exponents[name])
     saturated = found.saturated | golden.input_saturated(program.source, images)
     assert ((saturated == wanted.saturated) | wanted.unread).all()
-    exact = cycles(program.array, program.entries.tolist(), program.chunks.tolist(),
-                   program.copied, program.sections)
+    exact, = clocked(program)
     assert set(found.cycles) == {exact.cycles}
 
 

@@ -2,6 +2,7 @@
 """Random networks on everything that runs them. `make random-networks` takes more of them, each
 time others."""
 
+from dataclasses import replace
 from unittest import mock
 
 import numpy as np
@@ -27,7 +28,7 @@ from stream.test_parts import ARRAY as SMALL_ARRAY
 WINDOWS, JOINED, STEPS, FLASH = 65, 20, 10, 15
 """Networks of each kind on each machine that runs such."""
 
-NETWORKS = len(rtl.MACHINES) * WINDOWS + 2 * JOINED + 2 * STEPS + 2 * FLASH
+NETWORKS = len(rtl.MACHINES) * WINDOWS + 3 * JOINED + 3 * STEPS + 3 * FLASH
 """All that are run where nobody asks for more."""
 
 
@@ -104,7 +105,7 @@ def test_faults_are_found(machine, fault):
         windows(machine, drawn)
 
 
-@on("16", "16, one lane, two elements")
+@on("16", "16, one lane, two elements", "four clusters of 8")
 def test_maps_that_are_read_together(machine, many):
     array, block = machine
 
@@ -116,7 +117,7 @@ def test_maps_that_are_read_together(machine, many):
     each()
 
 
-@on("16", "16, one lane, two elements")
+@on("16", "16, one lane, two elements", "four clusters of 8")
 def test_steps_of_time(machine, many):
     """Steps before a window is whole, and a period behind it."""
     array, block = machine
@@ -133,8 +134,9 @@ def test_steps_of_time(machine, many):
     each()
 
 
-@pytest.mark.parametrize(("array", "parts"), [(FLASH_ARRAY, False), (SMALL_ARRAY, True)],
-                         ids=["whole layers", "layers in parts"])
+@pytest.mark.parametrize(("array", "parts"), [
+    (FLASH_ARRAY, False), (SMALL_ARRAY, True), (replace(SMALL_ARRAY, clusters=2), True)],
+    ids=["whole layers", "layers in parts", "layers in parts, two clusters"])
 def test_from_flash(array, parts, many):
     """Entries are copied from flash: whole layers, or such that main memory does not hold."""
     @many(FLASH)
