@@ -11,6 +11,8 @@ from celosia_sim.clock.queue import WriteQueue
 from celosia_spec.isa.array import RING_GAP, Array
 from celosia_spec.isa.timing import READ
 
+_PART = RING_GAP // 2       # words or entries of a ring, by which it is told to be full
+
 
 @dataclass(frozen=True, kw_only=True)
 class Shared:
@@ -38,7 +40,7 @@ class Cluster:
 
     def __init__(self, array: Array, commands: Sequence[Command], entries: Sequence[Entry],
                  chunks: int, copied: Collection[int]) -> None:
-        self.array = array
+        self._parts = array.controls // _PART, array.ring // _PART
         self.sequencer, self.output = Sequencer(), Output(array, READ)
         self.executor = Executor(commands)
         self.fetcher = Fetcher(entries, chunks, copied)
@@ -89,12 +91,16 @@ class Cluster:
 
     def spend(self, now: int, seen: Shared) -> None:
         """Count on what the cycle is spent."""
-        if self._idle:
+        self.wait(seen, 1)
+        if self._turn:
+            self.spent.update(self.sequencer.spent(now))
+
+    def wait(self, seen: Shared, cycles: int) -> None:
+        """Let cycles pass on which nothing is spent, or which have no batch."""
+        if self.sequencer.batch is None:
             why = self.executor.stops(quiet=self._quiet, filling=seen.filling,
                                       copying=seen.copying)
-            self.spent["flash" if self.fetcher.lacks and why == "control" else why] += 1
-        elif self._turn:
-            self.spent.update(self.sequencer.spent(now))
+            self.spent["flash" if self.fetcher.lacks and why == "control" else why] += cycles
 
     def step(self, now: int, seen: Shared, *, granted: bool, written: bool) -> Command | None:
         """Let a cycle pass; return a fill, or a copy, whose last word was loaded.
@@ -124,25 +130,61 @@ class Cluster:
             self.queue.step(written=self._writes, granted=written)
         return loaded
 
-    def next(self, now: int, *, copying: bool) -> list[int]:
-        """Return cycles before which nothing changes; none where that may be the next one."""
-        sequencer, output, executor = self.sequencer, self.output, self.executor
-        batch = sequencer.batch
-        if (batch is None or sequencer.turn <= now + 1 or sequencer.taken or now <= output.busy
-                or output.starts or output.pending or self.wants_write):
-            return []
-        there = self._at != self._words
-        rooms = self._rooms()
-        if (set(self._places) != {self._kept} or self._entries != len(sequencer.entries)
-                or rooms != (self._room_words, self._room_entries) or executor.have != there
-                or not executor.waits(copying=copying) or not self.fetcher.waits(*rooms)):
-            return []
-        return [sequencer.turn, *(time for time, _ in list(sequencer.freed)[:1])]
+    @property
+    def waits_for_others(self) -> bool:
+        """Whether it will be seen to wait for the others."""
+        return self.executor.comes(quiet=self._quiet, idle=self.sequencer.batch is None)
+
+    def until(self, now: int, seen: Shared) -> int:
+        """Return a cycle, this one or a later one: until it each agent goes on as it does, or waits
+        for what it sees to change. Of several clusters none writes until then, or fetches."""
+        sequencer, output, fetcher = self.sequencer, self.output, self.fetcher
+        if sequencer.taken or not self._settled(now, seen):
+            return now
+        sequencer.look()
+        until = min(sequencer.next, output.next(now))
+        if fetcher.words:
+            until = min(until, fetcher.words[0] + 1)
+        if fetcher.waits(self._room_words, self._room_entries):
+            if self._entries != len(sequencer.entries) or fetcher.request:
+                return now
+        elif self.queue is not None or not sequencer.seen:
+            return now
+        else:
+            until = min(until, now + fetcher.streams(now, self._room_words, self._space()))
+        if self.queue is not None and output.writes:
+            until = min(until, output.writes[0])
+        return until
+
+    def _settled(self, now: int, seen: Shared) -> bool:
+        """Return whether all that is registered of others is as they are, and the executor
+        waits."""
+        sequencer, output = self.sequencer, self.output
+        idle, draining = sequencer.batch is None, now <= output.busy
+        if self.wants_write or not self.executor.waits(
+                quiet=self._quiet, idle=idle, room=seen.room, filling=seen.filling,
+                copying=seen.copying, together=self.queue is None or seen.together):
+            return False
+        empty = not (output.pending or draining)
+        if self._quiet != (idle and empty):
+            return False
+        if empty and any(place != self._kept for place in self._places):
+            return False
+        if idle and not sequencer.more and self._kept != self._at:
+            return False
+        return self._rooms() == (self._room_words, self._room_entries)
+
+    def _space(self) -> int:
+        """Return how many entries the fetcher may bring, and there is room for more still."""
+        here = self._entries // _PART
+        parts = (self._freed // _PART - here - 1) % self._parts[1]
+        return (here + parts) * _PART - len(self.sequencer.entries) - 2
 
     def _rooms(self) -> tuple[bool, bool]:
-        """Return whether there is room in both rings for what may be on its way."""
-        return (not _full(self._words, self._places[-1], self.array.controls),
-                not _full(self._entries, self._freed, self.array.ring))
+        """Return whether there is room in both rings for what may be on its way: their heads are
+        not in the parts before those of their tails."""
+        return (self._words // _PART + 1 - self._places[-1] // _PART) % self._parts[0] != 0, (
+            self._entries // _PART + 1 - self._freed // _PART) % self._parts[1] != 0
 
     def _arrive(self, now: int) -> None:
         """Words and entries that were written before are in the rings, others have left."""
@@ -162,14 +204,17 @@ class Cluster:
         executor, sequencer = self.executor, self.sequencer
         self._room_words, self._room_entries = self._rooms()
         take = executor.takes
-        reads = now in self.output.heads
-        self.output.heads.discard(now)
+        reads = self.output.reads(now)
         empty = not (self.output.pending or draining)
-        given = [self._kept, *self._places]
+        given = self._kept
         for number, keeps in enumerate(self.output.keeps):
-            if empty or now in keeps:
-                self._places[number] = given[number]
-            keeps.discard(now)
+            kept = bool(keeps) and keeps[0] == now
+            if kept:
+                keeps.popleft()
+            place = self._places[number]
+            if empty or kept:
+                self._places[number] = given
+            given = place
         batch = sequencer.batch
         if (batch is None and not sequencer.more) or (
                 sequencer.taken and batch is not None and not batch.joins):
@@ -177,9 +222,3 @@ class Cluster:
         there = self._at + take != self._words
         self._at += take
         return there, there and not reads
-
-
-def _full(head: int, tail: int, size: int) -> bool:
-    """Return whether a ring's head is in the part before that of its tail."""
-    part = RING_GAP // 2
-    return (head // part + 1 - tail // part) % (size // part) == 0

@@ -50,6 +50,32 @@ class Fetcher:
         return (self._running and not (self._ended or room or self.request or self.words
                                        or self._pace))
 
+    def streams(self, now: int, room_words: bool, most: int) -> int:
+        """Return in how many cycles it brings nothing but entries of weights, one in each in which
+        it has the port; 0 where it does something else, too.
+
+        most : entries that there is room for.
+        """
+        in_weights = self._running and self._weights and self.request and room_words
+        if not in_weights or self._ended or self._tight or self._pace or now in (
+                self._ahead, self._owed, self._switch):
+            return 0
+        count = 0
+        while count < most and not (self._entries[self._at + count].closes
+                                    or self._entries[self._at + count].ends):
+            count += 1
+        return count
+
+    def pass_over(self, start: int, until: int, taken: Sequence[int], written: list[int]) -> None:
+        """Bring entries in the cycles from one until another that are not taken."""
+        if taken:
+            lost = frozenset(taken)
+            found = [now + 1 for now in range(start, until) if now not in lost]
+        else:
+            found = list(range(start + 1, until + 1))
+        self._at += len(found)
+        written += found
+
     def step(self, now: int, granted: bool, room_words: bool, room_entries: bool,
              written: list[int], *, copied: bool = False) -> None:
         """Let a cycle pass; append the cycle in which an entry of weights is written.
@@ -133,13 +159,16 @@ class Executor:
     def offer(self) -> Batch | None:
         return self._command.batch if self._act else None
 
-    def waits(self, *, copying: bool) -> bool:
-        """Return whether nothing changes before the batch that runs begins, or ends, or words come,
-        or the flash reader, which is ``copying``, is free."""
+    def waits(self, *, quiet: bool, idle: bool, room: bool, filling: bool, copying: bool,
+              together: bool) -> bool:
+        """Return whether nothing changes before words come, or what it is told of the others."""
         if self._fetch or self._fields:
-            return not self.there
-        op = self._command.op
-        return self._act and (copying if op == Op.COPY else op not in (Op.FILL, Op.NOTHING))
+            return not (self.there or (self._fields and self._hold))
+        if self._command.batch is not None:
+            return self._act and not idle
+        return self._act and not self._carries_out(quiet=quiet, idle=idle, room=room,
+                                                   filling=filling, copying=copying,
+                                                   together=together)
 
     def stops(self, *, quiet: bool, filling: bool, copying: bool) -> str:
         """Return why there is no batch, a key of `SPENT`."""
@@ -175,9 +204,8 @@ class Executor:
         fetched = self._fetch and self.have
         word = self._fields and self.takes
         sets = self._fields and self._hold and self.have and op != Op.BAND
-        ready = self._act and (together or op not in _TOGETHER) and (
-            not copying if op == Op.COPY else self._ready(
-                quiet=quiet, idle=idle, room=room, filling=filling))
+        ready = self._act and self._carries_out(quiet=quiet, idle=idle, room=room, filling=filling,
+                                                copying=copying, together=together)
         ends = word and self._left == 1
         batch = command.batch if self._act and taken else None
         heads = batch.heads if batch is not None else 0
@@ -206,8 +234,14 @@ class Executor:
         self._left, self._here = command.words, int(command.op == Op.JOIN)
         self._hold |= command.op == Op.CLOSE
 
-    def _ready(self, *, quiet: bool, idle: bool, room: bool, filling: bool) -> bool:
+    def _carries_out(self, *, quiet: bool, idle: bool, room: bool, filling: bool, copying: bool,
+                     together: bool) -> bool:
+        """Return whether nothing that its command waits for is missing."""
         op = self._command.op
+        if op in _TOGETHER and not together:
+            return False
+        if op == Op.COPY:
+            return not copying
         if op in _QUIET:
             return quiet
         if op == Op.FILL:

@@ -66,8 +66,10 @@ class _Clock:
     def run(self) -> Cycles:
         now = 0
         while any(cluster.busy for cluster in self.clusters):
-            now = max(now + 1, self._next(now))
-            self.flash.pass_over(now)
+            until = self._until(now + 1)
+            if until > now + 1:
+                self._pass_over(now + 1, until)
+            now = until
             self._cycle(now)
             if now > _LONG:
                 raise SimulationError(f"the stream has not ended after {_LONG:,} cycles")
@@ -97,8 +99,7 @@ class _Clock:
         wanted = fill.wants(now)
         filled = wanted and (fill.zero or len(self.clusters) > 1
                              or not (port or first.fetcher.request))
-        seen = Shared(room=fill.queued != 3, filling=not fill.idle, copying=flash.busy(now),
-                      copied=copied, together=self._together)
+        seen = self._seen(now, copied=copied)
         self._together = all(cluster.comes for cluster in self.clusters)
         # Registers.
         for cluster in self.clusters:
@@ -112,16 +113,34 @@ class _Clock:
         fill.step(now, filled, loaded if asked is None else None)
         flash.step(now, read, asked)
 
-    def _next(self, now: int) -> int:
-        """Return the cycle before which nothing changes; 0 where that may be the next one.
+    def _seen(self, now: int, *, copied: bool) -> Shared:
+        """Return what clusters see in a cycle."""
+        return Shared(room=self.fill.queued != 3, filling=not self.fill.idle,
+                      copying=self.flash.busy(now), copied=copied, together=self._together)
 
-        So it is in the middle of long passes: all others wait for their end.
-        """
-        if not self.fill.idle:
-            return 0
-        times = [self.flash.next]
+    def _until(self, now: int) -> int:
+        """Return a cycle, this one or a later one: until it each block goes on as it does, or waits
+        for another."""
+        if len(self.clusters) > 1 and self._together != all(
+                cluster.waits_for_others for cluster in self.clusters):
+            return now
+        seen, until, first = self._seen(now, copied=False), self.flash.next, self.clusters[0]
         for cluster in self.clusters:
-            if not (found := cluster.next(now, copying=self.flash.busy(now))):
-                return 0
-            times += found
-        return min(time for time in times if time > now)
+            until = min(until, cluster.until(now, seen))
+            if until <= now:
+                return now
+        until = min(until, self.fill.next(now, starved=first.fetcher.request))
+        if self.flash.reads and first.output.writes:
+            until = min(until, first.output.writes[0])
+        return max(now, until)
+
+    def _pass_over(self, start: int, until: int) -> None:
+        """Let the cycles from one until another pass, of which `_until` said so."""
+        first, seen = self.clusters[0], self._seen(start, copied=False)
+        for cluster in self.clusters:
+            cluster.wait(seen, until - start)
+        taken = first.output.pass_over(until) + self.flash.pass_over(until)
+        self.fill.pass_over(start, until, taken if len(self.clusters) == 1 else (),
+                            starved=first.fetcher.request)
+        if first.fetcher.request:
+            first.fetcher.pass_over(start, until, taken, first.sequencer.entries)

@@ -1,7 +1,8 @@
 """What a stream makes happen, as far as it takes time: commands, batches, fills, entries."""
 
+from collections import deque
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -117,20 +118,24 @@ class Entry:
     ends: bool = False
 
 
+_AMONG = Entry(weights=True)
+"""Stands for all entries of weights behind which others of their batch come."""
+
+
 class _Reader:
     """Entries of chunks, one after the other; those that were read are in ``found``."""
 
     def __init__(self, entries: Sequence[int], chunks: Sequence[tuple[int, int]],
                  copied: Collection[int], sections: Iterable[Section]) -> None:
         self._entries: list[int] = []
-        self._ends = set()
+        self._ends: deque[int] = deque()
         main, waited = dict(enumerate(entries)), iter(sections)
         for number, (first, count) in enumerate(chunks):
             if number in copied:
                 section = next(waited)
                 main.update(enumerate(section.words.tolist(), section.first * UNIT_WORDS))
             self._entries += [int(main[at]) for at in range(first, first + count)]
-            self._ends.add(len(self._entries))
+            self._ends.append(len(self._entries))
         self._words: list[int] = []
         self.found: list[Entry] = []
 
@@ -138,7 +143,7 @@ class _Reader:
         if not self._words:
             entry = self._entries[len(self.found)]
             self._words = [entry >> 16 * k & 0xFFFF for k in range(ENTRY_WORDS)]
-            self._add(Entry(weights=False))
+            self._add([Entry(weights=False)])
         return self._words.pop(0)
 
     def words(self, count: int) -> list[int]:
@@ -149,12 +154,13 @@ class _Reader:
         last = self.found[-1]
         last.words, last.closes, last.part = ENTRY_WORDS - len(self._words), True, part
         self._words = []
-        for k in range(count):
-            self._add(Entry(weights=True, closes=k == count - 1))
+        self._add([_AMONG] * (count - 1) + [Entry(weights=True, closes=True)] * (count > 0))
 
-    def _add(self, entry: Entry) -> None:
-        self.found.append(entry)
-        entry.ends = len(self.found) in self._ends
+    def _add(self, entries: list[Entry]) -> None:
+        self.found += entries
+        while self._ends and self._ends[0] <= len(self.found):
+            at = self._ends.popleft() - 1
+            self.found[at] = replace(self.found[at], ends=True)
 
 
 def events(array: Array, entries: Sequence[int], chunks: Sequence[tuple[int, int]],
@@ -168,13 +174,14 @@ def events(array: Array, entries: Sequence[int], chunks: Sequence[tuple[int, int
         section for section in image if not section.resident]), 0
     found = {unit: number for number, unit in enumerate(image_places(image))}
     commands: list[Command] = []
-    layer: dict[str, int] = {}
+    layer: Layer | None = None
     band: dict[str, int] = {}
     rows: tuple[tuple[int, bool], ...] = ()
     table = np.zeros(array.tiles, np.int64)
     while True:
         word = reader.word()
         if not word & 1:
+            assert layer is not None
             batch = _batch(array, reader, word, layer, band, rows, table, first)
             rows, first = batch.rows, first + batch.entries
             commands.append(Command(op=None, words=1, batch=batch))
@@ -198,7 +205,7 @@ def events(array: Array, entries: Sequence[int], chunks: Sequence[tuple[int, int
             continue
         commands.append(Command(op=op, words=len(words)))
         if op == Op.LAYER:
-            layer = fields
+            layer = Layer.of(array, fields)
         elif op == Op.BAND:
             band = fields
         elif op == Op.TILES:
@@ -207,10 +214,10 @@ def events(array: Array, entries: Sequence[int], chunks: Sequence[tuple[int, int
             return commands, reader.found
 
 
-def _batch(array: Array, reader: _Reader, word: int, fields: dict[str, int], band: dict[str, int],
+def _batch(array: Array, reader: _Reader, word: int, layer: Layer, band: dict[str, int],
            rows: tuple[tuple[int, bool], ...], table: np.ndarray, first: int) -> Batch:
     """Return a batch whose first word this is; a part of one has the ``rows`` before it."""
-    batch, layer = BATCH.unpack(word), Layer.of(array, fields)
+    batch = BATCH.unpack(word)
     if not batch["joins"]:
         heads = [HEAD.unpack(reader.words(len(layer.heads))[:len(HEAD.words)])
                  for _ in range(layer.groups)]

@@ -5,6 +5,7 @@ gateware does is written here once more, apart from it.
 """
 
 from collections import deque
+from collections.abc import Sequence
 
 from celosia_sim.clock.events import NEVER, Command
 
@@ -34,6 +35,29 @@ class FillEngine:
     @property
     def zero(self) -> bool:
         return self._records[0].zero
+
+    def next(self, now: int, *, starved: bool) -> int:
+        """Return a cycle, this one or a later one, before which it only waits or goes along a line.
+
+        starved : another has main memory's port.
+        """
+        if not self._working:
+            return max(now, self._next) if self.queued else NEVER
+        if not self._left:
+            return min(max(self._ended + 1, self._goes), self._done)
+        if starved and not self.zero:
+            return NEVER
+        return max(now, self._runs) + self._left - 1
+
+    def pass_over(self, start: int, until: int, taken: Sequence[int], *, starved: bool) -> None:
+        """Let the cycles from one until another pass.
+
+        taken : in which the port is not free.   starved : it never is.
+        """
+        if self._working and self._left and (self.zero or not starved):
+            start = max(start, self._runs)
+            lost = 0 if self.zero else sum(cycle >= start for cycle in taken)
+            self._left -= max(until - start - lost, 0)
 
     def step(self, now: int, granted: bool, loaded: Command | None) -> None:
         """Let a cycle pass, with an access or not; a record may be there from the next one on."""

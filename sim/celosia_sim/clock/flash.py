@@ -43,20 +43,43 @@ class FlashReader:
         return bool(self._copied) and self._copied[0] == now
 
     @property
+    def reads(self) -> bool:
+        """Whether it reads, or has something to write."""
+        return bool(self._bodies) or self._asks != NEVER
+
+    @property
     def next(self) -> int:
         """A cycle before which nobody sees a change, if the port is free until then."""
         times = [self._copied[0] if self._copied else NEVER, self._free or NEVER]
         if self._bodies:
-            left = self._bodies[0][1] + TAIL_BYTES // _ELEMENT - 1 - self._number
-            times.append(self._pulse + left * self._element + _COPIED)
+            times.append(self._pulse + (self._last - self._number) * self._element + _COPIED)
         return min(times)
 
-    def pass_over(self, now: int) -> None:
-        """Let the cycles before this one pass in which the port was free."""
-        while self._bodies and self._pulse < now:
-            self._comes(self._pulse)
-        if self._asks < now:
+    def pass_over(self, until: int) -> list[int]:
+        """Let the cycles before one pass; return those in which it had the port, which it got at
+        once."""
+        found = [self._asks] if self._asks < until else []
+        if found:
             self._asks = NEVER
+        while self._bodies and self._pulse < until:
+            (first, end), number = self._bodies[0], self._number
+            if number == self._last:
+                self._comes(self._pulse)
+                continue
+            ahead = (first if number < first else end if number < end else self._last) - number
+            ahead = min(ahead, -((self._pulse - until) // self._element))
+            behind = self._pulse + ahead * self._element
+            if first <= number < end:
+                found += range(self._pulse + _ASKS, behind + _ASKS, self._element)
+            self._number, self._pulse = number + ahead, behind
+        if found and found[-1] >= until:
+            self._asks = found.pop()
+        return found
+
+    @property
+    def _last(self) -> int:
+        """Number of a section's last element."""
+        return self._bodies[0][1] + TAIL_BYTES // _ELEMENT - 1
 
     def step(self, now: int, granted: bool, asked: Sequence[int] | None) -> None:
         """Let a cycle pass, with an access or not; asked : sections to be copied, their units."""
@@ -89,7 +112,7 @@ class FlashReader:
         first, end = self._bodies[0]
         if first <= self._number < end:
             self._asks = now + _ASKS
-        if self._number == end + TAIL_BYTES // _ELEMENT - 1:
+        if self._number == self._last:
             self._copied.append(now + _COPIED)
             self._bodies.popleft()
             if not self._bodies:

@@ -5,6 +5,8 @@ gateware does is written here once more, apart from it.
 """
 
 from collections import deque
+from itertools import count
+from operator import sub
 
 from celosia_sim.clock.drains import Drains
 from celosia_sim.clock.events import NEVER, Batch
@@ -45,6 +47,17 @@ class Sequencer:
         """The pass has one step, which reads a residual operand."""
         return self.batch is not None and self.batch.layer.residual and self.number % 2 == 0
 
+    @property
+    def seen(self) -> bool:
+        """When the pass ends is known, or depends on the batch's last entry."""
+        return self.batch is None or self.turn != NEVER or not self.alone
+
+    @property
+    def next(self) -> int:
+        """A cycle before which it changes nothing."""
+        freed = self.freed[0][0] if self.freed else NEVER
+        return freed if self.batch is None else min(self.turn, freed)
+
     def look(self) -> None:
         """Find when the first pass ends, and begins, as soon as its entries are there; with a
         residual operand, the second one as well."""
@@ -59,14 +72,11 @@ class Sequencer:
             return
         if len(entries) < batch.first + batch.entries:
             return
-        before, entry, left = self._ready - 1, batch.first + batch.added, batch.steps - 1
-        while left:
-            steps = min(batch.entry_steps, left)
-            before = max(before + 1, entries[entry] + 2) + steps - 1
-            left -= steps
-            entry += steps == batch.entry_steps
-        there = self._there = max(before + 1, entries[entry] + 2)
-        self.turn = max(there, self._from + batch.layer.least)
+        ahead = count(0, batch.entry_steps)     # steps of the entries before
+        written = entries[batch.first + batch.added:batch.first + batch.entries]
+        begins = max(self._ready, max(map(sub, written, ahead)) + 2)
+        self._there = begins + batch.steps - 1
+        self.turn = max(self._there, self._from + batch.layer.least)
 
     def comes(self, now: int) -> bool:
         """Return whether a pass is on its way to the output path from this cycle on."""
@@ -113,22 +123,21 @@ class Sequencer:
 class Output:
     """Passes on their way to main memory.
 
-    starts : (cycle, batch, pass) of those that come.   heads : cycles in which it reads words of
-    the controls' ring.   keeps : for each register on the way, cycles in which it takes over the
-    place of a pass's heads.   busy : last cycle of the last pass.   pending : one is on its way,
-    and has not begun.
+    starts : (cycle, batch, pass) of those that come.   writes : cycles in which it has the port.
+    keeps : for each register on the way, cycles in which it takes over the place of a pass's heads.
+    busy : last cycle of the last pass.   pending : one is on its way, and has not begun.
     """
 
     def __init__(self, array: Array, delay: int) -> None:
         self.drains, self._delay = Drains(array), delay
         self.starts: deque[tuple[int, Batch, int]] = deque()
-        self.heads: set[int] = set()
         lag = self.drains.lag
         short = min(pass_cycles(array, log2_groups=log2_groups, signed_in=signed_in)
                     for log2_groups in range(array.groups_max.bit_length())
                     for signed_in in (False, True)) < lag + 4
-        self.keeps: list[set[int]] = [set() for _ in range(1 + short)]
-        self._writes: set[int] = set()
+        self.keeps: list[deque[int]] = [deque() for _ in range(1 + short)]
+        self.writes: deque[int] = deque()
+        self._heads: deque[int] = deque()
         self.busy = 0
         self.pending = False
         self._unplaced: deque[int] = deque()
@@ -138,7 +147,7 @@ class Output:
         start = now + self._delay + self.drains.lag
         self.starts.append((start, batch, number))
         for keeps, cycle in zip(self.keeps, (now + 1, start - 1), strict=False):
-            keeps.add(cycle)
+            keeps.append(cycle)
 
     def starting(self, now: int) -> bool:
         """Begin a pass if it is its turn."""
@@ -146,16 +155,40 @@ class Output:
             return False
         _, batch, number = self.starts.popleft()
         drain = self.drains.of(batch, number)
-        self.heads.update([now + cycle for cycle in drain.heads])
-        self._writes.update([now + cycle for cycle in drain.writes])
+        self._heads.extend([now + cycle for cycle in drain.heads])
+        self.writes.extend([now + cycle for cycle in drain.writes])
         self.busy = max(self.busy, now + drain.busy)
         self._unplaced.append(now + drain.placed)
         return True
 
     def port(self, now: int) -> bool:
         """Return whether main memory's port is taken."""
-        found = now in self._writes
-        self._writes.discard(now)
+        found = bool(self.writes) and self.writes[0] == now
+        if found:
+            self.writes.popleft()
+        return found
+
+    def reads(self, now: int) -> bool:
+        """Return whether a word of the controls' ring is read."""
+        while self._heads and self._heads[0] < now:
+            self._heads.popleft()
+        return bool(self._heads) and self._heads[0] == now
+
+    def next(self, now: int) -> int:
+        """Return a cycle before which it only writes, and reads heads."""
+        time = self.busy + 1 if now <= self.busy else NEVER
+        if self.starts:
+            time = min(time, self.starts[0][0])
+        for keeps in self.keeps:
+            if keeps:
+                time = min(time, keeps[0])
+        return time
+
+    def pass_over(self, until: int) -> list[int]:
+        """Let the cycles before one pass; return those in which the port was taken."""
+        found = []
+        while self.writes and self.writes[0] < until:
+            found.append(self.writes.popleft())
         return found
 
     def placed(self, now: int) -> bool:
