@@ -128,12 +128,14 @@ class MainMemory(wiring.Component):
         enable, written = Signal(ENTRY_WORDS), Signal(ENTRY_BITS)
         writers, others = writing[:-2], writing[-2:]
         one = Signal(CONTROL_BITS)
+        chosen: Value = one.replicate(ENTRY_WORDS)
+        for writer in reversed(writers):
+            chosen = Mux(writer.request, writer.data, chosen)
         m.d.comb += [
             enable.eq(_first([*((client.request, client.enable) for client in writing),
                               (Const(1), Const(0, ENTRY_WORDS))])),
             one.eq(_first([(client.request, client.data) for client in others])),
-            written.eq(_first([*((writer.request, writer.data) for writer in writers),
-                               (Const(1), one.replicate(ENTRY_WORDS))])),
+            written.eq(chosen),
         ]
         build = self._spram if self.kind == "spram" else self._bram
         build(m, address, enable, written)

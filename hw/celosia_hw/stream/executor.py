@@ -96,7 +96,7 @@ class Executor(wiring.Component):
             fetched.eq(fetch & self.have),
             self.batch.eq(held), self.offer.eq(act & ~command.command),
             # What it waits for, see `Op`.
-            ready.eq(act & command.command & self._joined(m, act & command.command, op) & Mux(
+            ready.eq(self._together(m, act & command.command, op) & Mux(
                 op[4], op[6] | room,
                 Mux(op[5], self.idle & (op[6] | ~self.filling), self.quiet))),
             self.take.eq(fetched | next_word), heads.eq(self.taken & ~self.batch.joins),
@@ -127,13 +127,13 @@ class Executor(wiring.Component):
         self._words(m, command, fetched, fields, own, next_word)
         return m
 
-    def _joined(self, m: Module, waits: Value, op: Value) -> Value:
-        """Return whether all clusters have come to a command that they carry out together."""
+    def _together(self, m: Module, waits: Value, op: Value) -> Value:
+        """Return whether a command ``waits``, and for no other cluster."""
         if self.array.clusters == 1:
-            return Const(1, 1)
+            return waits
         alone = ~(op[1] | op[5])
         m.d.comb += self.comes.eq(waits & ~alone & (op[4] | Mux(op[5], self.idle, self.quiet)))
-        return alone | self.together
+        return waits & (alone | self.together)
 
     def _words(self, m: Module, command: data.View, fetched: Value, fields: Value, own: Signal,
                next_word: Signal) -> None:

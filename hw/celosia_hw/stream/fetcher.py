@@ -116,7 +116,8 @@ class Fetcher(wiring.Component):
         chunk = data.View(layout(CHUNK), self.data[:CHUNK.bits])
         m.d.sync += [swap.eq(0), loading.eq(listing & grant)]
         with m.If(self.start):
-            m.d.sync += [other.eq(self.list + self.cluster), swap.eq(1)]
+            m.d.sync += [other.eq(self.list + self.cluster if self.cluster else self.list),
+                         swap.eq(1)]
         with m.If(swap):
             m.d.sync += listing.eq(1)
         goes = swap | loading
