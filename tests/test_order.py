@@ -152,12 +152,13 @@ ORDER = {
     """,
     "celosia": """
         densify, doctor_check, errors, evaluate, exits, extras, graph, reading, shortfalls, show
+        float_values
         datasets, doctor_boards, modelfile, passes, weight_matrix
         bands, frontend, labels, models
         expected, program
         answer_picture, board_programs, explain, quantise, results, serialise
         answers, compiler, samples, stepwise
-        board
+        accuracy, board
         backends, compare, compress, ways_out
         api, fit_search, live, verify
         demo, fit
@@ -194,8 +195,9 @@ ORDER = {
         __init__
     """,
     "celosia.passes": """
-        average_to_linear, fold_batchnorm, fold_flatten, fold_forward, fold_padding,
-          fuse_epilogue, leaky_to_linear, lift_moves, pad_pools, part_pools, vector_input, views
+        average_to_linear, correct_bias, equalise, fold_batchnorm, fold_flatten, fold_forward,
+          fold_padding, fuse_epilogue, leaky_to_linear, lift_moves, pad_pools, part_pools,
+          vector_input, views
         fold_moves, select_nodes
         __init__
     """,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def compile(model: Any, example_input: Any, *, target: str = "icebreaker", calibration: Any = None,
             exponents: str = "dynamic", weight_bits: int = 8, activation_bits: int = 8,
             lanes: int | None = None, sparse: bool = True, stream: str | None = None,
-            hop: int | None = None,
+            hop: int | None = None, accuracy: str = "none",
             preprocessing: Preprocessing | None = None,
             dump_after: str | None = None) -> Program:
     """Compile a trained network into a program for one target's array.
@@ -42,6 +42,9 @@ def compile(model: Any, example_input: Any, *, target: str = "icebreaker", calib
                     network is over a window, (1, C, T, W) or (1, C, 1, T), and what it computed of
                     earlier lines is kept. None computes the whole window.
     hop           : new lines that a step takes; None takes the fewest that are possible.
+    accuracy      : "default" runs the passes that make outputs more like the float ones, each only
+                    where it helps on calibration inputs that it has not seen (`Program.remarks`
+                    says so); it needs calibration. "none" runs none of them.
     preprocessing : how pixels become inputs and what outputs are called, to be stored with the
                     program. Where it, or the calibration, says that inputs are never below 0, their
                     mantissas get no sign, and inputs below 0 are refused.
@@ -52,16 +55,17 @@ def compile(model: Any, example_input: Any, *, target: str = "icebreaker", calib
     layer, the operator, the reason, the line of the model's source and the way out. FitError, which
     is one: another target or other settings may take the network; its way out has been tried.
     """
-    from celosia.compiler import Compiler
+    from celosia.compiler import AS_IS, Compiler
     from celosia.passes import check_pass
 
     compiler = Compiler(target=target, exponents=exponents, weight_bits=weight_bits,
                         activation_bits=activation_bits, lanes=lanes, sparse=sparse,
-                        stream=stream, hop=hop)
+                        stream=stream, hop=hop, accuracy=accuracy)
     compiler.check(calibrated=calibration is not None)
     check_pass(dump_after)
     samples = calibration_array(calibration)
 
+    from celosia.accuracy import more_accurate
     from celosia.ways_out import compile_or_advise
 
     compiler = replace(compiler, unsigned_input=(
@@ -70,7 +74,9 @@ def compile(model: Any, example_input: Any, *, target: str = "icebreaker", calib
     graph = compiler.graph(model, example_input, dump_after=dump_after)
     if preprocessing is not None:
         preprocessing.check(graph.input_shape[0], scoring(graph.host, graph.output_shape).classes)
-    with located(graph.sources):
+    with located(graph.sources), refusals():
+        if samples is not None and compiler.accuracy != AS_IS:
+            graph = more_accurate(graph, compiler, samples, dump_after=dump_after)
         return replace(compile_or_advise(graph, compiler, samples), host=graph.host,
                        preprocessing=preprocessing)
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from celosia.quantise import Begun
     from celosia_spec.steps import Steps
 
+ACCURACIES = AS_IS, PASSES = "none", "default"
+"""What is done for accuracy: nothing, or the passes that calibration inputs show to help."""
+
 TIME = "time"
 """The one way to run a network in steps."""
 
@@ -43,6 +46,7 @@ class Compiler:
     sparse: bool = True
     stream: str | None = None
     hop: int | None = None
+    accuracy: str = AS_IS
     unsigned_input: bool = False
 
     def __post_init__(self) -> None:
@@ -67,6 +71,7 @@ class Compiler:
                                     f"not {bits!r}")
         self.array()
         self._check_stream()
+        self._check_accuracy(calibrated=calibrated)
         if self.exponents == STATIC and not calibrated:
             raise ArgumentError("static exponents need calibration inputs: give calibration an "
                                 "array (N, C, H, W) or (N, F), or use exponents='dynamic'")
@@ -83,6 +88,15 @@ class Compiler:
             raise ArgumentError("stream='time' keeps lines from step to step, and dynamic "
                                 "exponents are found for each window anew: give "
                                 "exponents='static' and calibration inputs")
+
+    def _check_accuracy(self, *, calibrated: bool) -> None:
+        if self.accuracy not in ACCURACIES:
+            raise ArgumentError(f"accuracy must be {' or '.join(map(repr, ACCURACIES))}, not "
+                                f"{self.accuracy!r}")
+        if self.accuracy != AS_IS and not calibrated:
+            raise ArgumentError(f"accuracy={self.accuracy!r} needs calibration inputs: give "
+                                f"calibration an array (N, C, H, W) or (N, F), or use "
+                                f"accuracy={AS_IS!r}")
 
     @property
     def arguments(self) -> dict[str, Any]:

@@ -302,13 +302,18 @@ def _calibrate(graph: QGraph, calibration: np.ndarray) -> QGraph:
     """Return the graph with every exponent fixed to the largest that calibration finds."""
     if hasattr(calibration, "detach"):
         calibration = calibration.detach().cpu().numpy()
-    if len(calibration) == 0:
-        raise ArgumentError("calibration holds no inputs; give it at least one")
-    if calibration.shape[1:] != (wanted := graph.tensors[graph.input].user_shape):
-        raise ArgumentError(f"calibration: shape {calibration.shape}, the network takes (N, "
-                            f"{', '.join(map(str, wanted))}); reshape it")
+    check_calibration(calibration, graph.tensors[graph.input].user_shape)
     found = golden.run(graph, calibration, keep_tensors=False).exponents
     return fixed(graph, {name: int(values.max()) for name, values in found.items()})
+
+
+def check_calibration(calibration: np.ndarray, wanted: tuple[int, ...]) -> None:
+    """ArgumentError unless there are calibration inputs (N, *wanted)."""
+    if len(calibration) == 0:
+        raise ArgumentError("calibration holds no inputs; give it at least one")
+    if calibration.shape[1:] != wanted:
+        raise ArgumentError(f"calibration: shape {calibration.shape}, the network takes (N, "
+                            f"{', '.join(map(str, wanted))}); reshape it")
 
 
 def fixed(graph: QGraph, values: dict[str, int]) -> QGraph:

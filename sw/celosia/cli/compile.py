@@ -34,6 +34,9 @@ def compile(
                              "computed of earlier lines.")] = None,
     hop: Annotated[int | None, typer.Option(
         help="New lines of a step of time; the fewest that are possible.")] = None,
+    accuracy: Annotated[str, typer.Option(
+        help="default: passes that make outputs more like the float ones, where --calibration "
+             "shows that they help; none.")] = "none",
     dense: Annotated[bool, typer.Option(help="Keep the zeros: the dense baseline.")] = False,
     labels: preprocessing.Labels = None,
     scale: preprocessing.Scale = None,
@@ -46,7 +49,7 @@ def compile(
     """Compile a model for a target, check that it fits, and show the cycles of each layer."""
     settings = Compiler(target=target, exponents=exponents, weight_bits=weight_bits,
                         activation_bits=activation_bits, lanes=lanes, sparse=not dense,
-                        stream=stream, hop=hop)
+                        stream=stream, hop=hop, accuracy=accuracy)
     settings.check(calibrated=calibration is not None)
     check_pass(dump_after)
     if output is not None:

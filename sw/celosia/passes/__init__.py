@@ -1,6 +1,7 @@
 """Float graph to float graph, until nothing but linear nodes is left.
 
-Every pass is a pure function in a file of its own; PASSES is the order they run in.
+Every pass is a pure function in a file of its own; PASSES is the order they run in. Two more,
+`equalise` and `correct_bias`, take calibration inputs, and `celosia.accuracy` runs them behind.
 """
 
 import sys
@@ -8,6 +9,8 @@ from collections.abc import Callable
 
 from celosia.graph import Graph, verify
 from celosia.passes.average_to_linear import average_to_linear
+from celosia.passes.correct_bias import correct_bias
+from celosia.passes.equalise import equalise
 from celosia.passes.fold_batchnorm import fold_batchnorm
 from celosia.passes.fold_flatten import fold_flatten
 from celosia.passes.fold_forward import fold_forward
@@ -29,7 +32,7 @@ PASSES: tuple[Callable[[Graph], Graph], ...] = (
 
 def check_pass(dump_after: str | None) -> None:
     """ArgumentError unless there is such a pass."""
-    names = [step.__name__ for step in PASSES]
+    names = [step.__name__ for step in (*PASSES, equalise, correct_bias)]
     if dump_after not in (None, "all", *names):
         raise ArgumentError(f"dump_after must be 'all' or one of {', '.join(names)}, "
                             f"not {dump_after!r}")
@@ -52,4 +55,4 @@ def optimise(graph: Graph, dump_after: str | None = None) -> Graph:
     return graph
 
 
-__all__ = ["PASSES", "check_pass", "optimise"]
+__all__ = ["PASSES", "check_pass", "correct_bias", "equalise", "optimise"]

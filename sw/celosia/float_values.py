@@ -1,0 +1,56 @@
+"""What an optimised float graph computes, in float64."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from celosia.graph import Conv, Graph
+from celosia_sim.golden.epilogue import max_pool
+from celosia_sim.golden.linear import columns
+from celosia_spec.qgraph import Geometry
+
+
+def values(graph: Graph, x: np.ndarray) -> Iterator[tuple[dict[str, np.ndarray],
+                                                          dict[str, np.ndarray]]]:
+    """Yield for each input its tensors, float64 (C, H, W), and every node's sums before activation
+    and pool, both by name.
+
+    x : (N, *input_shape).
+    """
+    weights = {node.name: _weights(node) for node in graph.nodes if isinstance(node, Conv)}
+    for image in np.asarray(x, np.float32).astype(np.float64):
+        stored, sums = {graph.input: image.reshape(graph.input_map)}, {}
+        for node in graph.nodes:
+            assert isinstance(node, Conv), f"{node.name}: only optimised graphs have values"
+            found = _sums(node, weights[node.name], stored)
+            sums[node.name] = found
+            stored[node.name] = max_pool(found[None].clip(*node.epilogue.activation.bounds),
+                                         node.epilogue.pool)[0]
+        yield stored, sums
+
+
+def outputs(graph: Graph, x: np.ndarray) -> np.ndarray:
+    """Return the outputs of all inputs, float64 (N, C, H, W)."""
+    return np.stack([stored[graph.output] for stored, _ in values(graph, x)])
+
+
+def _weights(node: Conv) -> csr_array:
+    """Return the weights over all input channels, (rows, C * kh * kw)."""
+    rows, own = len(node.weight), node.weight[0].size
+    first = np.arange(rows) // (rows // node.groups) * own
+    return csr_array((node.weight.ravel(), (first[:, None] + np.arange(own)).ravel(),
+                      np.arange(rows + 1) * own), shape=(rows, own * node.groups))
+
+
+def _sums(node: Conv, weights: csr_array, stored: dict[str, np.ndarray]) -> np.ndarray:
+    geometry = Geometry(kernel=node.kernel, stride=node.stride, padding=node.padding,
+                        dilation=node.dilation)
+    read = np.concatenate([stored[name] for name in node.read])
+    operand, (height, width) = columns(read[None], geometry)
+    sums: np.ndarray = (weights @ operand).reshape(-1, height, width)
+    if node.bias is not None:
+        sums = sums + node.bias[:, None, None]
+    if node.epilogue.add is not None:
+        sums = sums + stored[node.epilogue.add]
+    return sums

@@ -1,0 +1,167 @@
+"""Passes for accuracy: free equalisation, bias correction, and the choice of what helps."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import celosia
+from celosia.accuracy import LEAST_INPUTS, more_accurate, output_ratio
+from celosia.compiler import Compiler
+from celosia.float_values import outputs
+from celosia.passes import correct_bias, equalise
+from celosia_spec.errors import CelosiaError
+from float_graph import interpret
+
+SHAPE = (3, 10, 10)
+
+
+def depthwise() -> nn.Module:
+    """Return a network with channels that only a depthwise layer reads, 1 to 1/64 as large."""
+    torch.manual_seed(3)
+    first = nn.Conv2d(3, 12, 3)
+    with torch.no_grad():
+        first.weight *= 2.0 ** -torch.arange(12).view(-1, 1, 1, 1).div(2)
+        first.bias *= 2.0 ** -torch.arange(12).div(2)
+    second = nn.Conv2d(12, 12, 3, groups=12)
+    with torch.no_grad():
+        second.weight *= 2.0 ** torch.arange(12).view(-1, 1, 1, 1).div(2)
+    return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), nn.Conv2d(12, 12, 1), nn.ReLU(),
+                         nn.AvgPool2d(6), nn.Flatten(), nn.Linear(12, 4)).eval()
+
+
+class Residual(nn.Module):
+    """Two tensors that are added, behind which only a depthwise layer reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.left, self.right = nn.Conv2d(3, 8, 3), nn.Conv2d(3, 8, 3)
+        self.own, self.last = nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 2, 1)
+        with torch.no_grad():
+            self.left.weight[3] /= 32
+            self.right.weight[3] /= 16
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.relu(self.own(self.left(x) + self.right(x))))
+
+
+def inputs(count: int) -> np.ndarray:
+    return np.random.default_rng(5).normal(size=(count, *SHAPE)).astype(np.float32)
+
+
+@pytest.mark.parametrize("make", [depthwise, lambda: Residual().eval()])
+def test_equalised_is_the_same_network(make) -> None:
+    graph, x = Compiler().graph(make(), (1, *SHAPE)), inputs(3)
+    found = equalise(graph, x)
+    assert any((old.weight != new.weight).any()
+               for old, new in zip(graph.nodes, found.nodes, strict=True))
+    assert np.array_equal(outputs(found, x), outputs(graph, x))
+    for image, output in zip(x, outputs(found, x), strict=True):
+        assert np.allclose(output.ravel(), interpret(graph, image), rtol=1e-9)
+
+
+def test_channels_become_equally_large() -> None:
+    from celosia.float_values import values
+
+    graph, x = Compiler().graph(depthwise(), (1, *SHAPE)), inputs(3)
+    name, largest = graph.nodes[0].name, []
+    for one in (graph, equalise(graph, x)):
+        tensors = [stored[name] for stored, _ in values(one, x)]
+        largest.append(np.max(tensors, axis=(0, 2, 3)))
+    before, after = largest
+    assert before.max() / before.min() > 16
+    assert after.max() / after.min() < 2
+    assert np.floor(np.log2(after.max())) == np.floor(np.log2(before.max()))
+
+
+@pytest.mark.parametrize("behind", [nn.Conv2d(12, 4, 3), nn.Identity()])
+def test_what_others_read_is_not_scaled(behind: nn.Module) -> None:
+    network = nn.Sequential(*depthwise()[:2], behind)
+    graph = Compiler().graph(network.eval(), (1, *SHAPE))
+    for old, new in zip(graph.nodes, equalise(graph, inputs(3)).nodes, strict=True):
+        assert np.array_equal(old.weight, new.weight)
+
+
+def test_what_a_clamp_bounds_is_not_scaled() -> None:
+    network = nn.Sequential(depthwise()[0], nn.ReLU6(), *depthwise()[2:])
+    graph, x = Compiler().graph(network.eval(), (1, *SHAPE)), inputs(3)
+    assert np.array_equal(graph.nodes[0].weight, equalise(graph, x).nodes[0].weight)
+
+
+def test_corrected_biases_take_the_mean_away() -> None:
+    compiler, x = Compiler(weight_bits=4), inputs(16)
+    graph = compiler.graph(depthwise(), (1, *SHAPE))
+    found = correct_bias(graph, compiler.quantised(graph, x), x)
+    wanted = outputs(graph, x)
+    errors = [np.abs((_values(compiler.quantised(one, x), x) - wanted).mean(axis=0)).max()
+              for one in (graph, found)]
+    assert errors[1] < errors[0] / 8
+
+
+def test_a_node_without_bias_gets_one() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    compiler, x = Compiler(weight_bits=4), inputs(8) + 1
+    graph = compiler.graph(network.eval(), (1, *SHAPE))
+    assert correct_bias(graph, compiler.quantised(graph, x), x).nodes[0].bias.any()
+
+
+@pytest.mark.parametrize("exponents", ["dynamic", "static"])
+def test_more_accurate_on_other_inputs(exponents: str) -> None:
+    compiler, x = Compiler(weight_bits=5, exponents=exponents), inputs(64)
+    graph = compiler.graph(depthwise(), (1, *SHAPE))
+    found = more_accurate(graph, compiler, x[:32])
+    before, after = (output_ratio(compiler.quantised(one, x[:32]), x[32:], outputs(graph, x[32:]))
+                     for one in (graph, found))
+    assert after > before + 1
+    assert [remark.split(",")[0] for remark in found.remarks[len(graph.remarks):]] == [
+        "accuracy: equalise", "accuracy: correct_bias"]
+
+
+def test_what_does_not_help_is_not_applied(monkeypatch: pytest.MonkeyPatch) -> None:
+    from celosia import accuracy
+
+    def worse(graph, x):
+        return accuracy.replace(graph, nodes=tuple(
+            accuracy.replace(node, weight=node.weight * 1.5) for node in graph.nodes))
+
+    monkeypatch.setattr(accuracy, "_passes", lambda compiler: {"worse": worse})
+    graph = Compiler().graph(depthwise(), (1, *SHAPE))
+    found = more_accurate(graph, Compiler(), inputs(LEAST_INPUTS))
+    assert found.nodes is graph.nodes
+    assert found.remarks[-1].endswith("not applied")
+
+
+def test_too_few_inputs_change_nothing() -> None:
+    graph = Compiler().graph(depthwise(), (1, *SHAPE))
+    found = more_accurate(graph, Compiler(), inputs(LEAST_INPUTS - 1))
+    assert found.nodes is graph.nodes
+    assert "too few" in found.remarks[-1]
+
+
+def test_compiled_program_says_what_was_done(capsys: pytest.CaptureFixture[str]) -> None:
+    x = inputs(16)
+    program = celosia.compile(depthwise(), x[:1], calibration=x, weight_bits=5,
+                              accuracy="default", dump_after="correct_bias")
+    assert any("correct_bias" in remark for remark in program.remarks)
+    assert capsys.readouterr().err.startswith("# after correct_bias\n")
+    plain = celosia.compile(depthwise(), x[:1], calibration=x, weight_bits=5)
+    assert not any("accuracy" in remark for remark in plain.remarks)
+
+
+@pytest.mark.parametrize(("settings", "words"), [
+    ({"accuracy": "default"}, "needs calibration inputs"),
+    ({"accuracy": "default", "calibration": inputs(8)[:, :, 1:]}, "reshape it"),
+    ({"accuracy": "default", "calibration": inputs(8) * 1e6}, "scale the input down"),
+    ({"accuracy": "most", "calibration": inputs(8)}, "'none' or 'default'")])
+def test_refused(settings: dict, words: str) -> None:
+    with pytest.raises(CelosiaError, match=words):
+        celosia.compile(depthwise(), (1, *SHAPE), **settings)
+
+
+def _values(graph, x: np.ndarray) -> np.ndarray:
+    from celosia_sim.golden import run
+
+    found = run(graph, x)
+    lsb = graph.tensors[graph.output].format.lsb(found.exponents[graph.output])
+    return np.ldexp(found.mantissas[graph.output].astype(float), lsb[:, None, None, None])
