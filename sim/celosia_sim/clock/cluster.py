@@ -14,7 +14,7 @@ from celosia_spec.isa.timing import READ
 _PART = RING_GAP // 2       # words or entries of a ring, by which it is told to be full
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, slots=True)
 class Shared:
     """What clusters see of what they share.
 
