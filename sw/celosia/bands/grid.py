@@ -107,12 +107,12 @@ class Grid:
         return cls(lines=lines, columns=columns, pitch=-(-wide // multiple) * multiple,
                    filled=filled, fill=fill)
 
-    @property
+    @cached_property
     def before(self) -> int:
         """Positions with zeros before the first line of a plane."""
         return max(0, -self.columns.shifts[0]) if self.filled else 0
 
-    @property
+    @cached_property
     def single(self) -> bool:
         """Whether one plane alone is stored: then lines can follow each other without an end."""
         return len(self.lines.planes) == len(self.columns.planes) == 1

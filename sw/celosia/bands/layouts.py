@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TypeAlias
 
 import numpy as np
@@ -140,17 +140,17 @@ class Lines:
         """Whether a ring is stored as it lies."""
         return self.grid.lines.around > 0
 
-    @property
+    @cached_property
     def depth(self) -> int:
         """Bank rows from one position group to the next."""
         return self.operand + pieces(self.addends)
 
-    @property
+    @cached_property
     def operand(self) -> int:
         """Bank rows of a position group before those of a residual operand."""
         return pieces(self.channels)
 
-    @property
+    @cached_property
     def rows(self) -> int:
         """Bank rows of the longest stretch."""
         return -(-self.grid.positions(self.span) // self.size) * self.depth

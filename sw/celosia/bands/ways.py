@@ -299,12 +299,14 @@ def _cut(layout: Lines, array: Array, parts: list[list[Stretch]], begin: Iterabl
     reach = layout.grid.span(0)
     row, low = 0, None
     sizes = iter(begin)
+    lines_of = {own.lines: _lines(layout, own.lines) for part in parts for own in part}
     found: list[list[Band]] = []
     for part in parts:
         found.append([])
         for own in part:
-            stretch = replace(own, row=row)
-            lines = _lines(layout, own.lines)
+            stretch = Stretch(line=own.line, lines=own.lines, channel=own.channel,
+                              channels=own.channels, added=own.added, addends=own.addends, row=row)
+            lines = lines_of[own.lines]
             tile = end = 0
             while tile < len(lines):
                 count = min(next(sizes, most), len(lines) - tile)
