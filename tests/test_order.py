@@ -49,7 +49,7 @@ ORDER = {
         serial_machine
     """,
     "celosia_hw.parts": """
-        __init__, compare, delay, lookup, mac16, rotator, table_memory, uart
+        __init__, compare, count, delay, lookup, mac16, rotator, table_memory, uart
         multiplier
     """,
     "celosia_hw.fill": """

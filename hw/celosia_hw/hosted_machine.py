@@ -30,7 +30,8 @@ class HostedMachine(wiring.Component):
     -------
     mem_space, mem_address, mem_write, mem_wdata, mem_read, mem_rdata, mem_rvalid
         Memories, see `celosia_spec.isa.memories.Space`. A write is a strobe with address and
-        data, any cycle; its space stands from the cycle before it on. Space and address of a read
+        data; its space stands from the cycle before it on, and all three for a cycle more, but for
+        the element's place in its word. Space and address of a read
         hold from the cycle before the strobe ``mem_read`` until ``mem_rvalid``, a strobe that comes
         with the data, 3 cycles later. Of a word of main memory the first element is read first, and
         the others in their order; nothing is written or kept between. Registers
@@ -102,13 +103,14 @@ class HostedMachine(wiring.Component):
             machine.split.eq(read[0] & (element == 0)),
             machine.push.eq(self.mem_keep | (read[0] & (element != 0))),
             machine.pushed.eq(self.mem_wdata), machine.host_write.eq(self.mem_write & exponents),
-            port.data.eq(self.mem_wdata), port.enable.eq(self.mem_write << element),
+            port.data.eq(self.mem_wdata),
             # Inside, exponents are + 16.
             machine.host_slot.eq(self.mem_address),
             machine.host_exponent.eq(self.mem_wdata ^ _SIGN),
         ]
         m.d.sync += [ours.eq((self.mem_space == Space.MAIN) & ~goes),
                      exponents.eq((self.mem_space == Space.EXPONENTS) & ~goes),
+                     port.enable.eq(self.mem_write << element),
                      Cat(read, self.mem_rvalid).eq(Cat(self.mem_read, read))]
         registers = self._registers(m, ran)
         with m.If((self.mem_space == Space.MAIN) | self.mem_kept):

@@ -30,9 +30,10 @@ class Bench:
             port.i.payload.eq(self.bit), port.i.valid.eq(self.valid), port.o.ready.eq(self.ready),
             port.mem_rdata.eq(self.rdata), port.mem_rvalid.eq(self.rvalid), port.busy.eq(self.busy)]
         (self.header, self.byte, self.number, self.rejected, self.sending, self.writing, self.crc,
-         self.wrong, self.alike, self.ended, self.loaded) = (inside(core, name) for name in (
-             "header", "byte", "bit", "rejected", "sending", "writing", "crc", "wrong", "alike",
-             "ended", "loaded"))
+         self.wrong, self.alike, self.ended, self.loaded, self.unknown, self.refused) = (
+             inside(core, name) for name in (
+                 "header", "byte", "bit", "rejected", "sending", "writing", "crc", "wrong", "alike",
+                 "ended", "loaded", "unknown", "refused"))
         self.parts = {name: inside(core, f"at_{name}") for name in PARTS}
 
     def at(self, *parts: str) -> Value:
@@ -64,6 +65,10 @@ def observed(bench: Bench) -> Module:
     wants = [right & (header[:4] == command) for command in (Command.ABORT, Command.START)]
     kinds = [right & (header[2:4] == command >> 2) for command in (Command.WRITE, Command.READ)]
     receives = bench.at("header", "data", "address", "checksum")
+    # The machine begins to run when it is told to.
+    may_run = Signal()
+    m.d.sync += may_run.eq(bench.busy | port.start)
+    m.d.comb += Assume(~bench.busy | may_run)
     m.d.comb += [
         # What is to be shown.
         Assert(~port.abort | wants[0]), Assert(~port.start | (wants[1] & ~bench.busy)),
@@ -79,6 +84,9 @@ def observed(bench: Bench) -> Module:
         Assert(bench.at("sync", "header", "reply sync", "reply header", "reply data",
                         "reply checksum") | (header == bench.header)),
         Assert(~bench.at("dispatch") | ((right == (bench.crc == 0)) & (right == ~bench.wrong))),
+        Assert(~bench.at("dispatch") | (bench.unknown == (header[:4] > Command.ABORT))),
+        Assert(~bench.at("dispatch") | bench.refused | (header[:4] != Command.START) | ~may_run),
+        Assert(~(port.start | port.abort) | bench.sending), Assert(~port.start | ~may_run),
         Assert(~bench.writing | (kinds[0] & ~bench.rejected)),
         Assert(~bench.at("reply data") | kinds[1]),
         Assert(~bench.at("reply sync") | Mux(bench.rejected, bench.header[:2] == Kind.REJECTED,

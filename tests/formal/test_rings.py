@@ -75,7 +75,7 @@ def controls() -> tuple[Module, list[Signal]]:
                  ring.read.eq(read), ring.address.eq(address)]
     m.d.sync += [taken.eq(taken + take), kept.eq(kept + leaves)]
     of = Writing(m, ARRAY.controls, WORDS, write, ring.room, kept)
-    count, took = inside(core, "count"), inside(core, "took")
+    count, took, wrote = (inside(core, name) for name in ("count", "took", "wrote"))
     m.d.comb += [
         # It takes what is there; what it has taken is kept as long as the output path wants.
         Assume(~take | ring.there), Assume(leaves <= modulo(taken - kept, kept)),
@@ -85,7 +85,9 @@ def controls() -> tuple[Module, list[Signal]]:
         Assert(ring.at == taken[:bits]), Assert(ring.head == of.written[:bits]),
         Assert(modulo(taken - kept, kept) <= of.since(kept)),
         Assert(of.since(taken) + took < ARRAY.controls),
-        Assert(count == (of.written - taken + took)[:bits]),
+        Assert(modulo(of.before - taken, taken) < ARRAY.controls),
+        Assert(modulo(of.before + wrote, of.before) == of.written),
+        Assert(count == (of.before - taken + took)[:bits]),
     ]
     return m, [write, take, read, address, leaves]
 
@@ -129,7 +131,7 @@ def weights() -> tuple[Module, list[Signal]]:
         ring.fresh.eq(fresh), ring.between.eq(between), ring.dense.eq(dense),
         ring.late_dense.eq(then["dense"][-1]), ring.log2_groups.eq(groups)]
     of, ahead = Writing(m, ARRAY.ring, ENTRIES, write, ring.room, first), modulo(end - place, end)
-    count, took = inside(core, "count"), inside(core, "took")
+    count, took, wrote = (inside(core, name) for name in ("count", "took", "wrote"))
     m.d.comb += [
         # Steps, passes of four cycles or more, and batches; each pass goes over the same entries.
         Assume(go | ~turn), Assume(turn | ~(back | closes)), Assume(~(back & closes)),
@@ -148,7 +150,8 @@ def weights() -> tuple[Module, list[Signal]]:
         Assert(early.entry == place[:bits]), Assert(ring.tail == first[:bits]),
         Assert(ring.head == of.written[:bits]), Assert(ring.available == of.there(end)),
         Assert(of.since(end) + took < ARRAY.ring),
-        Assert(count == (of.written - end + took)[:bits]),
+        Assert(modulo(of.before + wrote, of.before) == of.written),
+        Assert(count == (of.before - end + took)[:bits]),
         Assert(modulo(end - first, end) <= of.since(first)),
         Assert(modulo(place - first, end) <= modulo(end - first, end)),
         Assert(~fresh | (end == place)), Assert(within | fresh), Assert(~within | marked),

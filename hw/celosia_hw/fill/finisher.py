@@ -59,7 +59,8 @@ class Finisher(wiring.Component):
         m.d.sync += [
             distance.eq(difference[1:5]), over.eq(difference[5]),
             negative.eq(self.signed & self.element[places - 1]),
-            value.eq(Mux(odd, given >> 1, given)), dropped.eq(odd & given[0]),
+            value.eq(Cat(Mux(odd, given[1:], given[:-1]), given[-1] & ~odd)),
+            dropped.eq(odd & given[0]),
         ]
         with m.If(self.zero):
             # The whole distance, too: registers of one chain of carries have one reset.

@@ -44,9 +44,10 @@ class Lines(wiring.Component):
         half of a cycle, and what ``clock`` says in the second; with 2 it is ``clock``. ``copi`` is
         data pin 0; it, and with 4 wires 1 at pins 2 and 3, are driven while ``drive``, pin 1 never.
         ``i`` are the data pins. All of them have a register at the pin.
-    begin : In(1), unit : In(16), busy : Out(1)
+    begin : In(1), unit : In(16), busy : Out(1), stays : Out(1)
         Strobe, while ``busy`` is 0: read from the header on that ends this unit of the image.
-        ``unit`` is stable until the first nibble. ``busy`` is 1 until the last nibble has come.
+        ``unit`` is stable until the first nibble. ``busy`` is 1 until the last nibble has come;
+        ``stays`` is what it will be in the next cycle.
     wake : In(1), step : In
         With ``begin``: this command of the script instead. ``wake`` and ``step`` are stable.
     end : In(1)
@@ -73,7 +74,7 @@ class Lines(wiring.Component):
             "cs": Out(1), "clock": Out(1), "copi": Out(1), "drive": Out(1), "i": In(wires),
             "begin": In(1), "unit": In(_UNIT_BITS), "wake": In(1),
             "step": In(range(len(script))), "end": In(1), "free": In(1), "busy": Out(1),
-            "come": Out(1), "nibble": Out(4), "part": Out(2),
+            "stays": Out(1), "come": Out(1), "nibble": Out(4), "part": Out(2),
         })
 
     def elaborate(self, platform: Any) -> Module:
@@ -100,7 +101,8 @@ class Lines(wiring.Component):
         # The registers of the clock, of its pin, and of the data's.
         came = chain(m, pulse & data, 3, "came", reset_less=False)[-1]
         was = chain(m, self.cs, 2, "was", reset_less=False)
-        m.d.comb += self.busy.eq(active | Cat(*was).any())
+        m.d.comb += self.stays.eq(self.begin | active | Cat(*was[:-1]).any())
+        m.d.sync += self.busy.eq(self.stays)
         with m.If(self.begin):
             m.d.sync += count.eq(0)
         with m.Elif(came):

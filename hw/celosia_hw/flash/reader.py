@@ -13,6 +13,7 @@ from amaranth.lib.wiring import In, Out
 from celosia_hw.flash.lines import Lines
 from celosia_hw.memory.main_memory import Access
 from celosia_hw.parts.compare import at_least
+from celosia_hw.parts.count import counted
 from celosia_hw.parts.delay import chain
 from celosia_spec.isa.array import CONTROL_BITS, FLASH, Array
 from celosia_spec.isa.image import (
@@ -38,6 +39,7 @@ _HEADER = _ELEMENTS - HEADER_BYTES * 8 // CONTROL_BITS
 _PLACES = {field.name: _HEADER + low // CONTROL_BITS for field, low in HEADER.places()}
 
 _TAIL = TAIL_BYTES * 8 // CONTROL_BITS
+assert _TAIL <= _ELEMENTS // 2 <= _HEADER
 
 
 class FlashReader(wiring.Component):
@@ -96,7 +98,7 @@ class FlashReader(wiring.Component):
         super().__init__({
             **{name: own[name] for name in PINS},
             "memory": Out(Access(array.main_words, CONTROL_BITS)),
-            "copy": In(1), "unit": In(CONTROL_BITS), "copying": Out(1), "copied": Out(1),
+            "copy": In(1), "unit": In(CONTROL_BITS), "copying": Out(1, init=1), "copied": Out(1),
             "stop": In(1), "checking": Out(1), "ready": Out(1), "fault": Out(Fault),
         })
 
@@ -117,7 +119,8 @@ class FlashReader(wiring.Component):
         request, grant = self.memory.request, self.memory.grant
         # What the executor asks for has a cycle across the die; what is stopped counts no more.
         asked = Signal()
-        m.d.sync += asked.eq(self.copy & ~self.stop)
+        goes = self.copy & ~self.stop
+        m.d.sync += [asked.eq(goes), self.copying.eq(boot | lines.stays | goes)]
         checks, pausing = self._wake(m, Cat(element, unit), asked)
         m.d.comb += [
             *(getattr(self, name).eq(getattr(lines, name))
@@ -126,7 +129,7 @@ class FlashReader(wiring.Component):
             begin.eq(checks | asked), whole.eq(lines.come & lines.part.all()),
             # Words that are written are done when they are, others when they have come.
             done.eq((whole & ~(body & writes)) | (request & grant)),
-            self.copying.eq(boot | lines.busy | asked), self.checking.eq(boot),
+            self.checking.eq(boot),
             self.memory.address.eq(Cat(element[2:], unit)),
             self.memory.enable.eq(1 << element[:2]), self.memory.data.eq(held),
             lines.end.eq(end), head.eq(going & ~body & at_least(element, _HEADER)),
@@ -137,11 +140,13 @@ class FlashReader(wiring.Component):
             turn.eq((done | pausing) & element.all()),
         ]
         self._hold(m, whole, held)
-        m.d.sync += element.eq(Mux(begin, _HEADER, element + (done | pausing)))
+        m.d.sync += element.eq(Mux(begin, _HEADER, counted(element, done | pausing)))
         empty = self._header(m, boot, head, whole, element, held, unit, turn & (body | ~going),
                              turn & body, writes, last)
         wrong = self._compare(m, head, Cat(lines.part, element))
-        right = self._checksum(m, head | (going & (body | ~at_least(element, _TAIL))))
+        # From well behind a checksum on until a header, sums begin anew.
+        right = self._checksum(m, ~going | (
+            ~body & element[-1] & ~at_least(element, _HEADER)))
         summed = chain(m, going & ~body & (element == _TAIL - 1) & whole, 2, "summed",
                        reset_less=False)[-1]
         known, stops = Signal(), Signal()
@@ -218,14 +223,14 @@ class FlashReader(wiring.Component):
         with m.Elif(whole):         # the byte that came first is the lower one
             m.d.sync += held.eq(Cat(before[4:], lines.nibble, before[:4]))
 
-    def _checksum(self, m: Module, sums: Value) -> Signal:
+    def _checksum(self, m: Module, begins: Value) -> Signal:
         """Return whether the checksum was right a cycle ago."""
         lines, bits = self.lines, 8 * CHECKSUM_BYTES
         sum_, right = Signal(bits, name="sum"), Signal(name="right")
         feeds = sum_[bits - 4:] ^ lines.nibble
         with m.If(lines.come):
             m.d.sync += sum_.eq((sum_ << 4) ^ _product(feeds, CHECKSUM_TERMS))
-        with m.If(~sums):
+        with m.If(begins):
             m.d.sync += sum_.eq(-1)
         m.d.sync += right.eq(sum_ == 0)
         return right
@@ -238,11 +243,14 @@ class FlashReader(wiring.Component):
         wanted = sum((data[k // 2] >> 4 * (1 - k % 2) & 0xF) << 4 * k for k in range(size))
         wrong, number = Signal(2), Signal(range(HEADER_BYTES * 2))
         m.d.comb += number.eq(place)
+        differs = Signal(2)             # in the nibble before
         first = number < HEADER["magic"].bits // 4
-        with m.If(head & self.lines.come & ~at_least(number, size) & (
-                self.lines.nibble != Const(wanted, 4 * size).word_select(number, 4))):
-            m.d.sync += wrong.eq(wrong | Mux(first, 1, 2))
-        with m.Elif(~head):
+        m.d.sync += differs.eq(Mux(first, 1, 2) & (
+            head & self.lines.come & ~at_least(number, size)
+            & (self.lines.nibble != Const(wanted, 4 * size).word_select(number, 4))).replicate(2))
+        with m.If(head):
+            m.d.sync += wrong.eq(wrong | differs)
+        with m.Else():
             m.d.sync += wrong.eq(0)
         return wrong
 

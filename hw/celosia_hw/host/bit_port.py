@@ -8,6 +8,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from celosia_hw.parts.compare import at_least
+from celosia_hw.parts.count import counted
 from celosia_hw.signatures import HOST_BUS
 from celosia_spec.isa import frames as protocol
 from celosia_spec.isa.array import CONTROL_BITS
@@ -85,7 +86,7 @@ class BitPort(wiring.Component):
             moved.eq(Mux(sending, self.o.valid & self.o.ready, self.i.valid & self.i.ready)),
             value.eq(Mux(sending, self.o.payload, self.i.payload)), whole.eq(moved & self.last),
         ]
-        m.d.sync += bit.eq(_after(bit, moved))
+        m.d.sync += bit.eq(counted(bit, moved))
         crc, wrong = self._checksum(m, at, moved, value)
         # Whether data follow the header, with its last bit: the others have moved on by one.
         long = Mux(sending, header[1:3] == Kind.DATA, header[3:5] == Command.WRITE >> 2)
@@ -164,25 +165,32 @@ class BitPort(wiring.Component):
         are those of the reply behind its SYNC. Return whether it writes."""
         command = header[:4]
         writes = Signal()
-        rejected = Signal(reset_less=True)
+        rejected, unknown, refused = (Signal(name=name, reset_less=True)
+                                      for name in ("rejected", "unknown", "refused"))
         reads, kind = header[2:4] == Command.READ >> 2, header[2:4] == Command.WRITE >> 2
         with m.If(at["header"] & moved):
             m.d.sync += header.eq(Cat(header[1:], value))
         with m.If(at["sync"] & sending & whole & ~rejected):
             m.d.sync += command.eq(Cat(Mux(self.busy, Kind.RUNNING, Mux(
                 reads, Kind.DATA, Kind.IDLE))[:2], self.saturated, self.error != 0))
+        # A header stands for bytes before it is judged.
+        m.d.sync += [
+            unknown.eq(at_least(command, Command.ABORT + 1)),
+            refused.eq(Mux(kind, late, self.busy & (reads | (command == Command.START)))),
+            self.abort.eq(0), self.start.eq(0),
+        ]
         with m.If(at["dispatch"]):
             m.d.sync += rejected.eq(1)
             with m.If(wrong):
                 m.d.sync += command.eq(Reason.DAMAGED << 2 | Kind.REJECTED)
-            with m.Elif(at_least(command, Command.ABORT + 1)):
+            with m.Elif(unknown):
                 m.d.sync += command.eq(Reason.UNKNOWN << 2 | Kind.REJECTED)
-            with m.Elif(Mux(kind, late, self.busy & (reads | (command == Command.START)))):
+            with m.Elif(refused):
                 m.d.sync += command.eq(Reason.BUSY << 2 | Kind.REJECTED)
             with m.Else():
-                m.d.sync += rejected.eq(0)
-                m.d.comb += [self.abort.eq(command == Command.ABORT),
-                             self.start.eq(command == Command.START), writes.eq(kind)]
+                m.d.sync += [rejected.eq(0), self.abort.eq(command == Command.ABORT),
+                             self.start.eq(command == Command.START)]
+                m.d.comb += writes.eq(kind)
         return writes
 
     def _is_sync(self, m: Module, bit: Value, moved: Value, value: Value) -> Signal:
@@ -198,7 +206,7 @@ class BitPort(wiring.Component):
     def _go(self, m: Module, at: Mapping[str, Value], byte: Signal, sending: Signal,
             writing: Signal, whole: Value, long: Value, found: Value, writes: Value) -> None:
         """Go from byte to byte."""
-        m.d.sync += byte.eq(_after(byte, whole | writing | at["dispatch"]))
+        m.d.sync += byte.eq(counted(byte, whole | writing | at["dispatch"]))
         ends = byte[:3].all() & at["data"]
         with m.If(whole & at["header"] & ~long & ~sending):
             m.d.sync += byte.eq(_ADDRESS)
@@ -211,8 +219,3 @@ class BitPort(wiring.Component):
             m.d.sync += byte.eq(_SYNC)
         m.d.sync += [writing.eq(writes | (writing & ~ends)),
                      sending.eq((sending & ~over) | (at["dispatch"] & ~writes) | (writing & ends))]
-
-
-def _after(count: Value, step: Value) -> Value:
-    """Return a count of few bits, one more with ``step``, without a chain of carries."""
-    return Cat(bit ^ (step & count[:k].all()) for k, bit in enumerate(count))

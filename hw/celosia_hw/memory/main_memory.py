@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
-from operator import or_
 from typing import Any
 
 from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Mux, Signal, Value
@@ -121,21 +119,23 @@ class MainMemory(wiring.Component):
             m.d.comb += client.grant.eq(client.request & ~before)
             before = before | client.request
         m.d.comb += last.grant.eq(~before if self.clusters == 1 else 1)
-        address = Signal(range(self.words))
-        m.d.comb += address.eq(reduce(or_, (
-            client.address & client.grant.replicate(len(address)) for client in clients)))
-        writing = [getattr(self, client.name) for client in self.clients if client.written]
-        enable, written = Signal(ENTRY_WORDS), Signal(ENTRY_BITS)
-        writers, others = writing[:-2], writing[-2:]
-        one = Signal(CONTROL_BITS)
-        chosen: Value = one.replicate(ENTRY_WORDS)
-        for writer in reversed(writers):
-            chosen = Mux(writer.request, writer.data, chosen)
+        address, enable, written = (Signal(range(self.words)), Signal(ENTRY_WORDS),
+                                    Signal(ENTRY_BITS))
+        kinds = list(zip(clients, self.clients, strict=False))
+        writers = [client for client, kind in kinds if kind.written == ENTRY_BITS]
+        readers = [client for client, kind in kinds if not kind.written]
+        host, flash, one = self.host, self.flash, Signal(CONTROL_BITS)
+        # Writers' requests come latest: they choose last. Who writes one by one, and who reads,
+        # gives zeros where it is not served.
+        ones = Mux(host.request, host.address, Mux(flash.request, flash.address, 0))
+        reads = Mux(host.request | flash.request, 0,
+                    _first([(reader.request, reader.address) for reader in readers]))
         m.d.comb += [
-            enable.eq(_first([*((client.request, client.enable) for client in writing),
-                              (Const(1), Const(0, ENTRY_WORDS))])),
-            one.eq(_first([(client.request, client.data) for client in others])),
-            written.eq(chosen),
+            address.eq(_written(writers, "address", ones | reads)),
+            enable.eq(_written(writers, "enable", Mux(
+                host.request, host.enable, Mux(flash.request, flash.enable, 0)))),
+            one.eq(Mux(host.request, host.data, flash.data)),
+            written.eq(_written(writers, "data", one.replicate(ENTRY_WORDS))),
         ]
         build = self._spram if self.kind == "spram" else self._bram
         build(m, address, enable, written)
@@ -161,6 +161,13 @@ class MainMemory(wiring.Component):
                 i_MASKWREN=Const(15, 4), i_WREN=enable[k], i_CHIPSELECT=Const(1),
                 i_STANDBY=Const(0), i_SLEEP=Const(0), i_POWEROFF=Const(1),  # 1 keeps the power on
                 o_DATAOUT=self.data.word_select(k, SPRAM_BITS))
+
+
+def _written(writers: Sequence[Any], name: str, rest: Value) -> Value:
+    """Return a member of the first writer that asks, else the rest."""
+    for writer in reversed(writers):
+        rest = Mux(writer.request, getattr(writer, name), rest)
+    return rest
 
 
 def _first(choices: Sequence[tuple[Value, Value]]) -> Value:

@@ -13,6 +13,7 @@ from celosia_hw.output.heads import Heads, layer_layout
 from celosia_hw.output.lane_writer import LaneWriter
 from celosia_hw.output.normalise import Normalise
 from celosia_hw.output.pool import LanePool
+from celosia_hw.parts.count import counted
 from celosia_hw.parts.delay import chain, delayed
 from celosia_hw.parts.table_memory import TableMemory
 from celosia_spec.isa.array import CONTROL_BITS, ENTRY_WORDS, Array
@@ -167,13 +168,13 @@ class LanePath(wiring.Component):
         puts, gets = heads.at[1] | begun | heads.at[Heads.WORD], rows[0] | first | rows[2]
         m.d.comb += [
             queue.write.en.eq(puts | (self.keep & ~self.busy)),
-            queue.read.en.eq(gets | ~self.busy),
+            queue.read.en.eq(1),
             queue.write.data.eq(Mux(begun, self.written, Mux(self.busy, self.word, self.kept))),
             self.held.eq(queue.read.data),
         ]
         for name, port, moves in (("put", queue.write, puts), ("get", queue.read, gets)):
             at = Signal(4, name=name)
-            m.d.sync += at.eq(at + moves)
+            m.d.sync += at.eq(counted(at, moves))
             m.d.comb += port.addr.eq(Mux(self.busy, at, EXPONENT_SLOTS | self.slot))
         return queue.read.data
 

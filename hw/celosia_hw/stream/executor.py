@@ -83,10 +83,11 @@ class Executor(wiring.Component):
         m = Module()
         held = Signal(CONTROL_BITS, reset_less=True)
         left = data.View(layout(COMMAND), held).argument
-        fetch, act, fields = (Signal(name=name) for name in ("fetch", "act", "fields"))
+        # Words of a command, and those of a batch's heads, which are passed over.
+        fetch, act, fields, commands = (Signal(name=name) for name in (
+            "fetch", "act", "fields", "commands"))
         fetched, own, next_word, ready, ends = (Signal(name=name) for name in (
             "fetched", "own", "next_word", "ready", "ends"))
-        # Words of a batch's heads are passed over.
         heads, command = Signal(), data.View(layout(COMMAND), held)
         given, op = data.View(layout(COMMAND), self.word), command.op
         room = self.room
@@ -122,9 +123,10 @@ class Executor(wiring.Component):
             fetch.eq(self.start | (fetch & ~self.have) | (ready & op[6] & waits)
                      | (self.taken & self.batch.joins) | ends),
             fields.eq((ready & ~op[6]) | heads | (fields & ~ends)),
+            commands.eq((ready & ~op[6]) | (commands & ~ends)),
             self.busy.eq(self.start | (self.busy & ~(ready & op[6] & ~waits))),
         ]
-        self._words(m, command, fetched, fields, own, next_word)
+        self._words(m, command, fetched, fields, commands, own, next_word)
         return m
 
     def _together(self, m: Module, waits: Value, op: Value) -> Value:
@@ -135,18 +137,19 @@ class Executor(wiring.Component):
         m.d.comb += self.comes.eq(waits & ~alone & (op[4] | Mux(op[5], self.idle, self.quiet)))
         return waits & (alone | self.together)
 
-    def _words(self, m: Module, command: data.View, fetched: Value, fields: Value, own: Signal,
-               next_word: Signal) -> None:
+    def _words(self, m: Module, command: data.View, fetched: Value, fields: Value,
+               commands: Value, own: Signal, next_word: Signal) -> None:
         """Put a command's ``own`` words where they belong: ``here`` says which one comes."""
         here, op = Signal(max(len(LAYER.words), len(BAND.words))), command.op
         layer, band, hold = Signal(), Signal(), Signal()
         given = data.View(layout(COMMAND), self.word)
         m.d.comb += [
             layer.eq(op[0] & ~op[1]), band.eq(op[5] & ~op[4]), self.join.eq(op[0] & op[1]),
-            self.set.eq(fields & hold & self.have & ~op[5]),
-            own.eq(fields & ~hold & self.have & command.command),
+            # The output path is empty then, and does not read.
+            self.set.eq(commands & hold & self.there & ~op[5]),
+            own.eq(commands & ~hold & self.have),
             # Heads are passed over, whoever reads.
-            next_word.eq(own | (fields & self.there & ~command.command)),
+            next_word.eq(own | (fields & ~commands & self.there)),
             self.first.eq(own & op[0] & here[1]), self.second.eq(own & op[0] & here[2]),
             self.load.eq(own & band & here[2]),
             self.tap.eq(own & op[2] & ~here[0]), self.tile_word.eq(own & op[3] & ~here[0]),

@@ -1,5 +1,6 @@
 """The stream from main memory: chunks of entries, split into control words and weights."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
@@ -80,11 +81,11 @@ class Fetcher(wiring.Component):
         # Entries of the chunk, negative.
         left = Signal.like(here, name="left", reset_less=True)
         # What came: an entry of weights; one of control words, if it does not become the first one.
-        request, grant, entry, arrived, waits = (Signal(name=name) for name in (
-            "request", "grant", "entry", "arrived", "waits"))
+        request, grant, entry, arrived, waits, awake = (Signal(name=name) for name in (
+            "request", "grant", "entry", "arrived", "waits", "awake"))
         # The words of an entry behind its first one, and how many of them are left.
         rest, others = Signal(ENTRY_BITS - CONTROL_BITS, reset_less=True), Signal(2)
-        parses, switch = self._parse(m, weights, grant & running, arrived, arrived | others.any())
+        parses, switch = self._parse(m, weights, grant, running, arrived, arrived | others.any())
         ends, room, takes, tight = Signal(), Signal(), Signal(), Signal()
         onward = Signal(len(left) + 1)
         m.d.comb += [
@@ -102,12 +103,12 @@ class Fetcher(wiring.Component):
         ]
         m.d.sync += [
             tight.eq(~self.room_entries & (tight | (switch & (arrived | grant)))),
-            entry.eq(grant & running & (weights | switch)),
+            awake.eq(self.busy), entry.eq(grant & running & (weights | switch)),
             arrived.eq(grant & running & ~(weights | switch)),
             others.eq(Mux(arrived, ENTRY_WORDS - 1, others - others.any())),
             request.eq(swap | (request & ~grant) | (running & room & ~ended & ~ends)),
         ]
-        with m.If(self.busy | self.split | self.push):
+        with m.If(awake | self.split | self.push):
             m.d.sync += Cat(self.word, rest).eq(Mux(takes, self.data, Cat(rest, self.pushed)))
         with m.If(switch):
             m.d.sync += others.eq(0)
@@ -153,7 +154,7 @@ class Fetcher(wiring.Component):
         with m.Else():
             m.d.sync += count.eq((Cat(more, count) + Cat(more, less.replicate(len(count))))[1:])
 
-    def _parse(self, m: Module, weights: Signal, grant: Value, arrived: Value,
+    def _parse(self, m: Module, weights: Signal, grant: Value, running: Value, arrived: Value,
                there: Value) -> tuple[Signal, Signal]:
         """Follow the control words; return whether the word is a command or a batch, and whether it
         is the last one before weights.
@@ -196,19 +197,24 @@ class Fetcher(wiring.Component):
         comes = there & ~switch
         m.d.sync += [heads.eq(begins), self.control.eq(comes),
                      parses.eq(comes & none & ~begins), closes.eq(comes & none & begins)]
-        # What came with a batch's last word, asked for before it, is its first entry already.
-        counts = (grant & (weights | switch)) | (arrived & switch)
+        # What is granted counts; what came with a batch's last word, asked for before it, is its
+        # first entry already.
+        counts = (running & (weights | switch), arrived & switch)
         # The first entry of a batch, but of its parts behind the first one, reads what is added.
         with m.If(parses):
             m.d.sync += added.eq(residual & ~command.command & ~batch.joins)
-        with m.Elif(counts):
+        with m.Elif((grant & counts[0]) | counts[1]):
             m.d.sync += added.eq(0)
-        self._count(m, weights, counts & ~added, switch, parses, batch.steps, groups, dense)
+        self._count(m, weights, grant, [count & ~added for count in counts], switch, parses,
+                    batch.steps, groups, dense)
         return parses, switch
 
-    def _count(self, m: Module, weights: Signal, counts: Value, switch: Value, load: Value,
-               steps: Value, groups: Value, dense: Value) -> None:
-        """Count the entries of a batch: as many steps as an entry has for each."""
+    def _count(self, m: Module, weights: Signal, grant: Value, counts: Sequence[Value],
+               switch: Value, load: Value, steps: Value, groups: Value, dense: Value) -> None:
+        """Count the entries of a batch: as many steps as an entry has for each.
+
+        counts : what is granted is an entry of weights; there is one.
+        """
         rest, after = Signal(len(steps)), Signal(len(steps) + 1)
         owed, taken = Signal(), Signal()
         # Steps that are left, negative. Of a part, the first entry may come with the word that says
@@ -216,8 +222,11 @@ class Fetcher(wiring.Component):
         size = lookup(Cat(dense, groups), {
             flag | log2_groups << 1: ENTRY_WORDS << flag >> log2_groups
             for flag in range(2) for log2_groups in range(self.array.groups_max.bit_length())}, 4)
-        m.d.comb += [taken.eq((counts & ~load) | owed),
+        granted, there = counts
+        # The grant comes late.
+        m.d.comb += [taken.eq((grant & (granted & ~load)) | ((there & ~load) | owed)),
                      after.eq(rest + Cat(size, load.replicate(len(rest) - len(size))))]
         with m.If(load | taken):
             m.d.sync += rest.eq(Mux(load, ~steps, after[:-1]))
-        m.d.sync += [owed.eq(counts & load), weights.eq((weights | switch) & ~(taken & after[-1]))]
+        m.d.sync += [owed.eq(((grant & granted) | there) & load),
+                     weights.eq((weights | switch) & ~(taken & after[-1]))]

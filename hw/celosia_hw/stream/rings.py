@@ -21,14 +21,15 @@ def _full(head: Value, tail: Value) -> Value:
 
 def _waiting(m: Module, write: Value, takes: Value, bits: int) -> Value:
     """Count what is written and not taken; return whether there is something in the next cycle,
-    but for what is written in this one."""
+    but for what is written in this one. Both are counted a cycle later."""
     count, more, less = Signal(bits, name="count"), Signal(name="more"), Signal(name="less")
-    taken, took = Signal(name="taken"), Signal(name="took")     # in the cycle before
-    m.d.comb += [taken.eq(takes), more.eq(write & ~took), less.eq(took & ~write)]
-    m.d.sync += [took.eq(taken),
+    taken, took, wrote = Signal(name="taken"), Signal(name="took"), Signal(name="wrote")
+    m.d.comb += [taken.eq(takes), more.eq(wrote & ~took), less.eq(took & ~wrote)]
+    m.d.sync += [took.eq(taken), wrote.eq(write),
                  count.eq((Cat(more, count) + Cat(more, less.replicate(bits)))[1:])]
-    return count[2:].any() | Mux(taken | took, count[1] & (count[0] | ~(taken & took)),
-                                 count[:2].any())
+    # What was written in the cycle before is not taken yet.
+    return wrote | count[2:].any() | Mux(taken | took, count[1] & (count[0] | ~(taken & took)),
+                                         count[:2].any())
 
 
 class ControlsRing(wiring.Component):

@@ -79,17 +79,17 @@ class _Spaces:
 
 
 async def write(dut: Any, at: np.ndarray, values: np.ndarray) -> None:
-    """Write uint32 ``values`` (n,) to spaces and addresses ``at`` (n, 2), one a cycle, and wait
-    until the last one has taken effect."""
+    """Write uint32 ``values`` (n,) to spaces and addresses ``at`` (n, 2), one in two cycles, and
+    wait until the last one has taken effect."""
     spaces = _Spaces(dut)
     for (space, address), value in zip(at.tolist(), values.tolist(), strict=True):
-        dut.mem_write.value = 0
         await spaces.set(space)
         dut.mem_write.value = 1
         dut.mem_address.value = address
         dut.mem_wdata.value = value
         await RisingEdge(dut.clk)
-    dut.mem_write.value = 0
+        dut.mem_write.value = 0
+        await RisingEdge(dut.clk)
     for _ in range(WRITE_CYCLES):
         await RisingEdge(dut.clk)
 

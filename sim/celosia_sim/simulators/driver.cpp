@@ -89,22 +89,22 @@ EXPORT void celosia_close(void* handle) {
 // Return the number of clock edges since celosia_open.
 EXPORT int64_t celosia_edges(void* handle) { return static_cast<Machine*>(handle)->edges; }
 
-// Write values[i] to address at[2 * i + 1] of space at[2 * i], one a cycle, then wait until the
-// last one has taken effect: `settle` cycles.
+// Write values[i] to address at[2 * i + 1] of space at[2 * i], one in two cycles, then wait until
+// the last one has taken effect: `settle` cycles.
 EXPORT void celosia_write(void* handle, int64_t count, const uint32_t* at, const uint32_t* values,
                           int64_t settle) {
     auto* machine = static_cast<Machine*>(handle);
     auto& core = *machine->core;
     for (int64_t i = 0; i < count; ++i) {
-        core.mem_write = 0;
         machine->space(at[2 * i]);
         core.mem_write = 1;
         core.mem_address = at[2 * i + 1];
         core.mem_wdata = values[i];
         machine->edge();
+        core.mem_write = 0;
+        core.eval();
+        machine->edge();
     }
-    core.mem_write = 0;
-    core.eval();
     for (int64_t i = 0; i < settle; ++i) machine->edge();
 }
 
