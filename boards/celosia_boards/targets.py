@@ -45,7 +45,7 @@ _MIB = 1 << 20
 
 _ICEBREAKER = Target(
     name="icebreaker", title="iCEBreaker", device=UP5K, package="sg48", main_memory="spram",
-    platform="amaranth_boards.icebreaker:ICEBreakerPlatform", crystal_mhz=12.0, clock_mhz=39.0,
+    platform="amaranth_boards.icebreaker:ICEBreakerPlatform", crystal_mhz=12.0, clock_mhz=42.0,
     clock_step_mhz=3.0, leds=(("error", 0), ("saturated", 0), ("busy", 1)),
     loaders=(_ICE40, _ICEPROG),
     usb=Usb(vendor=0x0403, product=0x6010, name="iCEBreaker", interface=1),

@@ -102,19 +102,19 @@ def test_bytes_and_bits_give_the_same_replies(line):
 
 
 def test_the_line_takes_its_time(line):
-    """A byte takes 390 cycles, bytes follow each other without a gap, and the time is counted."""
-    assert (line.clock_hz, line.baud, line.bit_cycles) == (39e6, 1_000_000, 39)
+    """A byte takes 420 cycles, bytes follow each other without a gap, and the time is counted."""
+    assert (line.clock_hz, line.baud, line.bit_cycles) == (42e6, 1_000_000, 42)
     line.send(b"\xff" * 100)
-    line.run(390 * 60 - 1)
+    line.run(420 * 60 - 1)
     assert (line.bytes_in, line.pending) == (60, 40)
     line.run(2)
     assert (line.bytes_in, line.pending) == (61, 39)
     line.run_until_quiet(MS)
-    assert 390 * 100 <= line.cycles <= 390 * 101 and line.bytes_out == 0
+    assert 420 * 100 <= line.cycles <= 420 * 101 and line.bytes_out == 0
     before = line.cycles
     line.run(10 ** 9)
     assert line.cycles == before + 10 ** 9 and line.quiet
-    assert line.seconds == pytest.approx(line.cycles / 39e6)
+    assert line.seconds == pytest.approx(line.cycles / 42e6)
 
 
 def test_a_cut_request_waits_for_the_rest(line):
@@ -175,7 +175,7 @@ def test_port_and_core_are_what_the_gateware_has_as_its_top():
             came += byte
             ends += [board.cycles] * len(byte)
         line, bit = board.byte_cycles, board.bit_cycles
-    top = Unreset(SerialMachine(SMALL, clock_hz=39e6, baud=3_000_000))
+    top = Unreset(SerialMachine(SMALL, clock_hz=42e6, baud=3_000_000))
     levels = [level for byte in b"".join(map(protocol.paced, frames))
               for level in (0, *(byte >> index & 1 for index in range(8)), 1)]
     heard, previous, byte_ends = [], 1, []
@@ -194,7 +194,7 @@ def test_port_and_core_are_what_the_gateware_has_as_its_top():
             if cycle == begin + int(bit / 2 + len(heard[-1]) * bit):
                 heard[-1].append(tx)
         previous = tx
-    assert (line, len(replies(came))) == (130, len(frames))
+    assert (line, len(replies(came))) == (140, len(frames))
     assert byte_ends == ends
     assert came == bytes(sum(bit << k for k, bit in enumerate(byte[1:9])) for byte in heard)
 
