@@ -172,10 +172,11 @@ ORDER = {
         __init__, grid, lives, rows, steps, tiles
         layouts, slots
         rectangles, spreads
-        filling
-        dealing, entries, regions
+        filling, shares
+        banding, dealing, entries, regions
         counting
         pages
+        works
         ways
         plan
         batches

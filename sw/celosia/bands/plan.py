@@ -11,15 +11,8 @@ from celosia.bands.dealing import deal
 from celosia.bands.grid import Grid
 from celosia.bands.layouts import Band, Lines, is_depthwise, is_vector, joined, strides, tap_words
 from celosia.bands.spreads import Spread
-from celosia.bands.ways import (
-    held_words,
-    longest_batch,
-    most_held,
-    paged_way,
-    spread_of,
-    ways_of,
-    works_of,
-)
+from celosia.bands.ways import held_words, most_held, paged_way, spread_of, ways_of
+from celosia.bands.works import longest_batch, works_of
 from celosia_spec.errors import FitError, Need
 from celosia_spec.isa.array import ENTRY_WORDS, Array
 from celosia_spec.isa.words import TILE_WORDS
