@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || \
 	    { rm -rf $(VENV); echo "no venv module; install it: apt-get install python3-venv" >&2; exit 1; }
 	$(PY) -m pip install --quiet '$(TORCH)'
-	$(PY) -m pip install --quiet --editable '.[torch,sim,fpga,test,bench,docs]'
+	$(PY) -m pip install --quiet --editable '.[torch,onnx,sim,fpga,test,bench,docs]'
 	@touch $@
 
 demo: $(STAMP)

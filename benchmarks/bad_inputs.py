@@ -38,7 +38,7 @@ COLUMNS = {"kind": "", "cases": ",d", "refused in words": ",d", "accepted, as ri
 PROGRAM_SECONDS, COMMAND_SECONDS = 20.0, 60.0
 """How long a case may take."""
 
-PROGRAMS, FILES = 10_000, 500
+PROGRAMS, FILES = 10_000, 600
 QUICK = 20
 """With --quick, one of so many."""
 

@@ -34,6 +34,7 @@ from bad_inputs_archives import (
     zipped,
 )
 from bad_inputs_constants import computing
+from bad_inputs_onnx import onnx_file, sound_onnx
 
 import celosia
 
@@ -74,7 +75,8 @@ def cases(folder: Path, count: int, seed: int) -> Iterator[Case]:
     """Yield `count` command lines, the same for the same seed; each finds its file in place."""
     good = _Good(folder)
     kinds: list[tuple[str, float, Callable[[_Good, Path, Rng], tuple[list[str], bool | None]]]] = [
-        ("models (.pt2)", 0.34, _model), ("arrays (.npy)", 0.16, _array),
+        ("models (.pt2)", 0.34, _model), ("models (.onnx)", 0.2, _onnx),
+        ("arrays (.npy)", 0.16, _array),
         ("data sets (.npz)", 0.14, _archive), ("IDX, plain and gzipped", 0.12, _idx),
         ("CIFAR-10 batches", 0.04, _cifar), ("pictures", 0.12, _picture),
         ("weights (.safetensors)", 0.08, _weights)]
@@ -95,6 +97,7 @@ class _Good:
         self.folder = folder
         (folder / f"{_MODULE}.py").write_text(_NETWORKS)
         model, self.model = sound_model()
+        self.onnx = sound_onnx()
         celosia.compile(model, torch.zeros(1, 1, 8, 8), target="icebreaker").save(
             folder / "bad_files.celo")
         rng = np.random.default_rng(0)
@@ -123,6 +126,12 @@ def _model(good: _Good, place: Path, rng: Rng) -> tuple[list[str], bool | None]:
     file = computing(rng) if rng.random() < _COMPUTING else model_file(good.model, rng)
     (place / "net.pt2").write_bytes(file.content)
     return ["compile", f"{place.name}/net.pt2", "--target", "icebreaker", "--json"], file.accept
+
+
+def _onnx(good: _Good, place: Path, rng: Rng) -> tuple[list[str], bool | None]:
+    file = onnx_file(good.onnx, rng)
+    (place / "net.onnx").write_bytes(file.content)
+    return ["compile", f"{place.name}/net.onnx", "--target", "icebreaker", "--json"], file.accept
 
 
 # .npy and .npz

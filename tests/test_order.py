@@ -205,10 +205,17 @@ ORDER = {
     "celosia.frontend": """
         call, examples, kernels, origin, tracing
         arithmetic, constants, moves, patterns, refusals, sizes, tail, unflattened
-        operators, pt2
+        onnx, operators, pt2
         export
         importer
         __init__, survey
+    """,
+    "celosia.frontend.onnx": """
+        node, tensors
+        file, folding, shapes, moves, windows
+        operators
+        network
+        __init__
     """,
     "celosia.frontend.pt2": """
         checks, operators

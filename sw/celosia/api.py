@@ -20,18 +20,21 @@ if TYPE_CHECKING:
     from celosia_spec.preprocessing import Preprocessing
 
 @names_extra
-def compile(model: Any, example_input: Any, *, target: str = "icebreaker", calibration: Any = None,
-            exponents: str = "dynamic", weight_bits: int = 8, activation_bits: int = 8,
+def compile(model: Any, example_input: Any = None, *, target: str = "icebreaker",
+            calibration: Any = None, exponents: str = "dynamic", weight_bits: int = 8,
+            activation_bits: int = 8,
             lanes: int | None = None, sparse: bool = True, stream: str | None = None,
             hop: int | None = None, accuracy: str = "none",
             preprocessing: Preprocessing | None = None,
             dump_after: str | None = None) -> Program:
     """Compile a trained network into a program for one target's array.
 
-    model         : torch.nn.Module, torch.export.ExportedProgram, or path of a ``.pt2`` file.
+    model         : torch.nn.Module, torch.export.ExportedProgram, or path of a ``.pt2`` or
+                    ``.onnx`` file.
     example_input : (1, C, H, W), (1, C, L) or (1, F), or such a shape itself; tells the shapes. Of
                     more than one input the first counts, and one may lack its batch axis
-                    (`Program.remarks` says so).
+                    (`Program.remarks` says so). None where the model is exported or a file, and
+                    tells them itself.
     target        : a board or a device; ``celosia targets`` lists them.
     calibration   : float32 (N, C, H, W), (N, C, L) or (N, F), or None; "static" exponents need it.
     exponents     : "dynamic" (found for each image) or "static" (fixed by calibration).

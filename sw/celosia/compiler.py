@@ -116,14 +116,15 @@ class Compiler:
         widest = widest_accumulators(find_target(self.target), self.array())
         return tuple(width for width in ACCUMULATORS if width <= widest) or ACCUMULATORS[:1]
 
-    def graph(self, model: Any, example_input: Any, *, dump_after: str | None = None) -> Graph:
+    def graph(self, model: Any, example_input: Any = None, *,
+              dump_after: str | None = None) -> Graph:
         """Return the optimised float graph of a model; it is the same for all settings.
 
         model, example_input, dump_after : as `celosia.compile` has them.
         """
         return self.optimised(self.imported(model, example_input), dump_after=dump_after)
 
-    def imported(self, model: Any, example_input: Any) -> Graph:
+    def imported(self, model: Any, example_input: Any = None) -> Graph:
         """Return the float graph of a model before any pass."""
         from celosia.frontend import import_model
 

@@ -40,7 +40,7 @@ PACKAGES = {
     "packaging": ("", "celosia doctor"), "pyserial": ("", "boards on a serial port"),
     "rich": ("", "tables"), "typer": ("", "the command line"),
     "torch": ("torch", _COMPILE), "tensorly": ("torch", "factorise --method tucker"),
-    "pillow": ("torch", "pictures"), "cocotb": ("sim", _ICARUS),
+    "pillow": ("torch", "pictures"), "onnx": ("onnx", ".onnx files"), "cocotb": ("sim", _ICARUS),
     "amaranth-boards": ("fpga", "build for a board"),
 }
 """Package to the extra of Celosia that installs it ("" for none), and what it is needed for. The

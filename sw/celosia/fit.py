@@ -169,7 +169,7 @@ def _number(number: float) -> str:
 
 
 @names_extra
-def check(model: Any, example_input: Any, targets: Sequence[str] | str | None = None, *,
+def check(model: Any, example_input: Any = None, targets: Sequence[str] | str | None = None, *,
           calibration: Any = None, exponents: str = "dynamic", weight_bits: int = 8,
           activation_bits: int = 8, lanes: int | None = None, sparse: bool = True,
           progress: Progress | None = None) -> Report:

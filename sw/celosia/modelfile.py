@@ -1,4 +1,4 @@
-"""What a file given as a model is, and how a ``.pt2`` file is made of it."""
+"""What a file given as a model is, and how a ``.pt2`` file is made of what is not read."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from celosia.reading import MAX_BYTES, FileError, ZipReader
 from celosia_spec.errors import CelosiaError
 from celosia_spec.files import open_file
 
-__all__ = ["OLD_PT2", "refuse_other_model"]
+__all__ = ["OLD_PT2", "ONNX", "PT2", "model_format"]
 
+PT2, ONNX = "pt2", "onnx"
+"""The formats that are read."""
 OLD_PT2 = ("load it with the torch that wrote it, in a place where it may run code, and save it "
            "with torch.export.save of torch 2.9 or later")
 _HEAD = 64
@@ -37,7 +39,6 @@ _SCRIPT = _Kind("TorchScript, which runs code when opened",
 _SAFETENSORS = _Kind("safetensors weights, without the network that they belong to",
                      'model.load_state_dict(safetensors.torch.load_file({name!r}))  '
                      '# model = Net()')
-_ONNX = _Kind("an ONNX model, which Celosia does not read", _WRITE)
 _KERAS = _Kind("a Keras model, which Celosia does not read", _WRITE)
 _LITE = _Kind("a TensorFlow Lite model, which Celosia does not read", _WRITE)
 _TENSORFLOW = _Kind("a TensorFlow model, which Celosia does not read", _WRITE)
@@ -45,10 +46,12 @@ _GGUF = _Kind("a GGUF model, which Celosia does not read", _WRITE)
 _SUFFIXES = {
     ".pt": _PICKLED, ".pth": _PICKLED, ".ckpt": _PICKLED, ".pkl": _PICKLED, ".pickle": _PICKLED,
     ".bin": _PICKLED, ".jit": _SCRIPT, ".torchscript": _SCRIPT, ".ptl": _SCRIPT,
-    ".onnx": _ONNX, ".h5": _KERAS, ".hdf5": _KERAS, ".keras": _KERAS, ".tflite": _LITE,
+    ".h5": _KERAS, ".hdf5": _KERAS, ".keras": _KERAS, ".tflite": _LITE,
     ".pb": _TENSORFLOW, ".safetensors": _SAFETENSORS, ".gguf": _GGUF,
 }
 _SAVE = "save a model with torch.export.save"
+_ONNX_HEAD = re.compile(rb"\x08[\x03-\x1e][\x12\x1a\x22\x28\x32\x3a\x42]")
+"""Its version, then a field of the model."""
 _OTHER = {      # first bytes: what it is, and the way out
     b"\x93NUMPY": ("a NumPy array", _SAVE), b"\x1f\x8b": ("a gzip file", _SAVE),
     b"\x89PNG": ("a picture", _SAVE), b"\xff\xd8\xff": ("a picture", _SAVE),
@@ -56,8 +59,8 @@ _OTHER = {      # first bytes: what it is, and the way out
 }
 
 
-def refuse_other_model(path: str | os.PathLike[str]) -> None:
-    """Raise CelosiaError unless a path is a file that is an archive of torch.export.
+def model_format(path: str | os.PathLike[str]) -> str:
+    """Return PT2 for an archive of torch.export, ONNX for an ONNX model; CelosiaError for others.
 
     What a file is, its content tells before its name does. The message says what it is, and how
     a ``.pt2`` file is made of it.
@@ -68,17 +71,20 @@ def refuse_other_model(path: str | os.PathLike[str]) -> None:
     if not path.exists():
         raise CelosiaError(f"{path}: no such file; {_SAVE}")
     with open_file(path, MAX_BYTES) as stream:
-        refusal = _of_file(path, stream)
+        head = stream.read(_HEAD)
+        zipped = head.startswith(b"PK\3\4")
+        refusal = _of_zip(path, stream) if zipped else _of_other(path, head)
     if refusal:
         raise refusal
+    return PT2 if zipped else ONNX
 
 
-def _of_file(path: Path, stream: BinaryIO) -> CelosiaError | None:
-    """Return what a file is and the way out, or None where it is what it should be."""
-    head = stream.read(_HEAD)
-    if head.startswith(b"PK\3\4"):
-        return _of_zip(path, stream)
+def _of_other(path: Path, head: bytes) -> CelosiaError | None:
+    """Return what a file is that is no archive, and the way out; None where it is ONNX."""
     kind = _of_head(head)
+    told = kind or any(head.startswith(magic) for magic in _OTHER)
+    if not told and (path.suffix.lower() == ".onnx" or _ONNX_HEAD.match(head)):
+        return None
     if kind is None and path.suffix.lower() != ".pt2":
         kind = _SUFFIXES.get(path.suffix.lower())
     if kind is not None:
@@ -140,8 +146,6 @@ def _of_head(head: bytes) -> _Kind | None:
         return _GGUF
     if re.match(rb"\x80[\x02-\x05]", head):
         return _PICKLED
-    if re.match(rb"\x08[\x03-\x1e]\x12", head):
-        return _ONNX        # its version, then the name of what wrote it
     if head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= 100 << 20:
         return _SAFETENSORS
     return None

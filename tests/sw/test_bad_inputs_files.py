@@ -31,11 +31,11 @@ def test_a_seed_makes_the_same_files(files, tmp_path: Path) -> None:
     for name in ("one", "two"):
         folder = tmp_path / name
         folder.mkdir()
-        made.append((list(files.cases(folder, 40, 3)), content(folder)))
+        made.append((list(files.cases(folder, 60, 3)), content(folder)))
     assert made[0] == made[1]
     cases = made[0][0]
     assert {case.accept for case in cases} == {True, False, None}
-    assert len(Counter(case.kind for case in cases)) == 7
+    assert len(Counter(case.kind for case in cases)) == 8
 
 
 def imported(path: Path) -> None:
@@ -46,9 +46,9 @@ def imported(path: Path) -> None:
 
 def test_readers_agree_with_the_judge(files, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    readers = {"net.pt2": imported, "w.safetensors": load_safetensors}
+    readers = {"net.pt2": imported, "net.onnx": imported, "w.safetensors": load_safetensors}
     tried: Counter = Counter()
-    for case in files.cases(tmp_path, 120, 5):
+    for case in files.cases(tmp_path, 140, 5):
         place = Path(case.arguments[1 if case.arguments[0] == "compile" else -1])
         read = readers.get(place.name)
         if case.arguments[0] == "run":
@@ -67,5 +67,5 @@ def test_readers_agree_with_the_judge(files, tmp_path: Path, monkeypatch) -> Non
         assert taken or not case.accept, case
         if read is not read_array:
             assert taken == case.accept, case
-    assert min(tried[suffix] for suffix in (".pt2", ".npy", ".safetensors")) > 3
+    assert min(tried[suffix] for suffix in (".pt2", ".onnx", ".npy", ".safetensors")) > 3
     assert not Path(files.RAN).exists()

@@ -308,7 +308,7 @@ def test_prune_a_function_of_a_module(folder: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(("arguments", "message"), [
     (("compile", "missing.pt2"), "missing.pt2: no such file"),
     (("compile", "net.celo"), "compiled already); run it with celosia run"),
-    (("compile", "no_such_name"), "give a .pt2 file, lenet5"),
+    (("compile", "no_such_name"), "give a .pt2 or .onnx file, lenet5"),
     (("compile", "no_such_module:make"), "No module named 'no_such_module'"),
     (("compile", "model.pt2", "--target", "virtex"), "unknown target 'virtex'"),
     (("compile", "model.pt2", "--lanes", "5"), "lanes must be 8 or 16, not 5"),

@@ -83,4 +83,4 @@ def test_folder_is_checked_before_the_work(tmp_path: Path) -> None:
 
 
 def test_readme_names_the_wheel_of_this_version() -> None:
-    assert f"dist/celosia-{celosia.__version__}-py3-none-any.whl[torch,sim,fpga]" in README
+    assert f"dist/celosia-{celosia.__version__}-py3-none-any.whl[torch,onnx,sim,fpga]" in README

@@ -35,7 +35,7 @@ def test_every_package_that_users_get_is_looked_for():
     """Core and extras of users; tools that come as packages are looked for as tools."""
     project = tomllib.loads(PYPROJECT.read_text())["project"]
     asked = set()
-    for extra in ("", "torch", "sim", "fpga"):
+    for extra in ("", "torch", "onnx", "sim", "fpga"):
         lines = project["optional-dependencies"][extra] if extra else project["dependencies"]
         for line in lines:
             name = re.match(r"[\w-]+", line)[0]

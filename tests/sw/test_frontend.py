@@ -428,6 +428,6 @@ def test_programs_of_other_types_and_numbers_of_inputs() -> None:
 
 def test_models_of_another_kind_are_refused() -> None:
     with pytest.raises(ArgumentError, match=r"^model must be a torch\.nn\.Module, a torch\.export"
-                                            r"\.ExportedProgram or the path of a \.pt2 file, not "
-                                            "dict$"):
+                                            r"\.ExportedProgram or the path of a \.pt2 or \.onnx "
+                                            r"file, not dict$"):
         import_model({}, example())

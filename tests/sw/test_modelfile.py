@@ -20,7 +20,7 @@ from torch import nn
 
 from celosia.cli.common import find_model
 from celosia.frontend.export import load_exported
-from celosia.modelfile import refuse_other_model
+from celosia.modelfile import ONNX, PT2, model_format
 from celosia_spec.errors import CelosiaError
 
 
@@ -31,7 +31,7 @@ class Net(nn.Sequential):
 
 def refusal(path: Path) -> str:
     with pytest.raises(CelosiaError) as caught:
-        refuse_other_model(path)
+        model_format(path)
     with pytest.raises(CelosiaError) as again:
         find_model(str(path))
     assert str(caught.value) == str(again.value)
@@ -105,9 +105,7 @@ HEADER = json.dumps({"w": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
 
 
 @pytest.mark.parametrize(("name", "content", "message"), [
-    ("net.onnx", b"\x08\x08\x12\x07pytorch", "an ONNX model, which Celosia does not read"),
-    ("net.onnx", b"", "an ONNX model"),
-    ("net.pt2", b"\x08\x08\x12\x07pytorch", "an ONNX model"),
+    ("net.onnx", b"\x89HDF\r\n\x1a\n", "a Keras model"),
     ("net.h5", b"\x89HDF\r\n\x1a\n", "a Keras model"),
     ("net.pt2", b"\x89HDF\r\n\x1a\n", "a Keras model"),
     ("net.keras", zipped("metadata.json", "config.json", "model.weights.h5"), "a Keras model"),
@@ -136,8 +134,8 @@ def test_other_files_are_refused_by_what_they_are(tmp_path: Path, name: str, con
 
 
 def test_the_command_line_shows_the_lines_as_they_are(tmp_path: Path) -> None:
-    (tmp_path / "a\nb.onnx").write_bytes(b"\x08\x08\x12")
-    done = subprocess.run([sys.executable, "-m", "celosia", "compile", "a\nb.onnx"],
+    (tmp_path / "a\nb.tflite").write_bytes(b"\x1c\0\0\0TFL3")
+    done = subprocess.run([sys.executable, "-m", "celosia", "compile", "a\nb.tflite"],
                           capture_output=True, text=True, cwd=tmp_path)
     first, *code = done.stderr.splitlines()
     assert done.returncode == 1 and done.stdout == "" and len(code) == 2
@@ -162,11 +160,22 @@ def test_a_model_is_what_its_content_says(tmp_path: Path) -> None:
     assert example.shape == (1, 4) and "0.weight" in program.state_dict
 
 
+@pytest.mark.parametrize(("name", "content", "found"), [
+    ("net.onnx", b"\x08\x08\x12\x07pytorch", ONNX), ("net.onnx", b"", ONNX),
+    ("net.pt2", b"\x08\x08\x12\x07pytorch", ONNX), ("net", b"\x08\x0a\x3a\x9d\x01\x0a", ONNX),
+    ("net.onnx", zipped("net/archive_format"), PT2)])
+def test_what_is_read_is_told_by_content(tmp_path: Path, name: str, content: bytes, found: str
+                                         ) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    assert model_format(path) == found
+
+
 def test_refusing_other_models_needs_no_torch(tmp_path: Path) -> None:
-    path = tmp_path / "net.onnx"
-    path.write_bytes(b"\x08\x08\x12")
-    code = ("import sys; from celosia.modelfile import refuse_other_model\n"
-            f"try: refuse_other_model({str(path)!r})\n"
+    path = tmp_path / "net.tflite"
+    path.write_bytes(b"\x1c\0\0\0TFL3")
+    code = ("import sys; from celosia.modelfile import model_format\n"
+            f"try: model_format({str(path)!r})\n"
             "except Exception as problem: print(type(problem).__name__, 'torch' in sys.modules)")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["CelosiaError", "False"]

@@ -35,7 +35,7 @@ def check(
     refused_arrays(names, settings, calibrated=calibration is not None)
     shape = common.input_shape(input_shape)
     samples = None if calibration is None else common.read_array(calibration)
-    module, example = common.find_model(model)
+    module, example = common.find_model(model, common.known_shape(shape, samples))
     with common.users_prints(), work() as shown:
         report = check_model(
             module, common.example_input(model, example, samples, shape), names or None,

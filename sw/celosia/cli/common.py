@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
 ProgramPath = Annotated[Path, typer.Argument(metavar="PROGRAM.celo", help="A compiled program.")]
 ModelName = Annotated[str, typer.Argument(
-    metavar="MODEL", help="A .pt2 file, lenet5, lenet5-pruned, or package.module:function where "
-                          "the function returns a torch.nn.Module.")]
+    metavar="MODEL", help="A .pt2 or .onnx file, lenet5, lenet5-pruned, or package.module:function "
+                          "where the function returns a torch.nn.Module.")]
 InputShape = Annotated[str | None, typer.Option(
     "--input-shape", metavar="C,H,W", help="Shape of one input, F of a vector, where neither the "
                                            "model nor --calibration tells it.")]
@@ -97,8 +97,10 @@ def read_array(path: Path) -> "np.ndarray":
     return load_npy(path)
 
 
-def find_model(name: str) -> "tuple[Any, np.ndarray | None]":
+def find_model(name: str, shape: Sequence[int] = ()) -> "tuple[Any, np.ndarray | None]":
     """Return the model that ``name`` stands for, and an example input where it brings one.
+
+    shape : of one input, where it is known; for a file that leaves it open.
 
     A file is what its content says, whatever it is called. CelosiaError where the file, the
     module or the function is not there, or the file is no model.
@@ -108,14 +110,15 @@ def find_model(name: str) -> "tuple[Any, np.ndarray | None]":
 
         from celosia.models import load_lenet5
         return load_lenet5(pruned=name.endswith("pruned")), np.zeros((1, 1, 28, 28), np.float32)
-    if name.endswith(".pt2") or Path(name).exists():
-        return _exported(name)
+    if name.endswith((".pt2", ".onnx")) or Path(name).exists():
+        return _of_file(name, shape)
     module_name, colon, function_name = name.partition(":")
     if not colon:
         script = Path(f"{name}.py").is_file()
         raise CelosiaError(f"model {name!r}: there is no such file; give "
                            + (f"{name}:FUNCTION, a function in {name}.py, or " * script)
-                           + "a .pt2 file, lenet5, lenet5-pruned or package.module:function")
+                           + "a .pt2 or .onnx file, lenet5, lenet5-pruned or "
+                           "package.module:function")
     if module_name.endswith(".py"):
         plain = ".".join(Path(module_name).with_suffix("").parts)
         raise CelosiaError(f"model {name!r}: modules are named without .py, and with points for "
@@ -184,15 +187,19 @@ def users_prints() -> Iterator[None]:
         yield
 
 
-def _exported(path: str) -> "tuple[Any, np.ndarray | None]":
-    from celosia.modelfile import refuse_other_model
+def _of_file(path: str, shape: Sequence[int]) -> "tuple[Any, np.ndarray | None]":
+    from celosia.modelfile import ONNX, model_format
 
-    refuse_other_model(path)    # before torch is imported, which takes seconds
-    from celosia.frontend.export import load_exported
+    if model_format(path) == ONNX:      # before torch is imported, which takes seconds
+        from celosia.frontend.onnx import load_onnx
+
+        module, zeros = load_onnx(path, shape)
+        return module, zeros.numpy()
+    from celosia.frontend.export import load_exported, own_example
 
     exported = load_exported(path)
-    arguments = exported.example_inputs[0] if exported.example_inputs else ()
-    return exported, arguments[0].detach().numpy() if arguments else None
+    example = own_example(exported)
+    return exported, None if example is None else example.detach().numpy()
 
 
 def input_shape(text: str | None) -> tuple[int, ...] | None:
@@ -204,6 +211,11 @@ def input_shape(text: str | None) -> tuple[int, ...] | None:
         raise CelosiaError(f"--input-shape {text!r}: give one to three whole numbers above 0 with "
                            f"commas between, such as 1,28,28")
     return tuple(map(int, parts))
+
+
+def known_shape(shape: tuple[int, ...] | None, samples: "np.ndarray | None") -> tuple[int, ...]:
+    """Return the shape of one input that --input-shape or else --calibration tells, or ()."""
+    return shape or (() if samples is None else samples.shape[1:])
 
 
 def example_input(name: str, example: "np.ndarray | None", samples: "np.ndarray | None",

@@ -57,7 +57,7 @@ def compile(
     told = preprocessing.told(model, labels, scale, mean, deviation)
     shape = common.input_shape(input_shape)
     samples = None if calibration is None else common.read_array(calibration)
-    module, example = common.find_model(model)
+    module, example = common.find_model(model, common.known_shape(shape, samples))
     with common.users_prints():
         program = api.compile(module, common.example_input(model, example, samples, shape),
                               calibration=samples, preprocessing=told, dump_after=dump_after,

@@ -9,7 +9,7 @@ import torch
 
 from celosia_spec.errors import ArgumentError
 
-Example: TypeAlias = "np.ndarray | torch.Tensor | tuple | list"
+Example: TypeAlias = np.ndarray | torch.Tensor | tuple | list
 """An array or tensor, a tuple or list that holds one, or the numbers of a shape."""
 
 RANKS = (2, 3, 4)

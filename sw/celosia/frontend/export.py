@@ -18,6 +18,7 @@ from celosia.frontend.examples import Reading
 from celosia.frontend.origin import source_of
 from celosia.frontend.sizes import check_sizes, refuse_large
 from celosia.frontend.tracing import decomposed, tracing, with_plain_names
+from celosia.modelfile import ONNX, model_format
 from celosia_spec.errors import ArgumentError, CelosiaError, CompileError, quoted
 
 _ONE_INPUT = tree_structure(((0,), {}))
@@ -77,14 +78,31 @@ def export(model: torch.nn.Module | ExportedProgram, example: torch.Tensor) -> E
         return _bounded(_refusing(lambda: decomposed(torch.export.export(module, (own,)))))
 
 
-def opened(model: Model) -> torch.nn.Module | ExportedProgram:
-    """Return a model, read where it is a path; ArgumentError where it is none."""
+def opened(model: Model, example: torch.Tensor | None
+           ) -> tuple[torch.nn.Module | ExportedProgram, torch.Tensor]:
+    """Return a model, read where it is a path, and an example of its input: the one given, else
+    the model's own. ArgumentError where there is no such thing."""
     if isinstance(model, (str, os.PathLike)):
-        return load_exported(model)
+        if model_format(model) == ONNX:
+            from celosia.frontend.onnx import load_onnx
+
+            return load_onnx(model, () if example is None else tuple(example.shape))
+        model = load_exported(model)
     if not isinstance(model, (torch.nn.Module, ExportedProgram)):
         raise ArgumentError("model must be a torch.nn.Module, a torch.export.ExportedProgram "
-                            f"or the path of a .pt2 file, not {type(model).__name__}")
-    return model
+                            f"or the path of a .pt2 or .onnx file, not {type(model).__name__}")
+    if example is None and isinstance(model, ExportedProgram):
+        example = own_example(model)
+    if example is None:
+        raise ArgumentError("the model does not tell its input's shape; give example_input, an "
+                            "input or a shape such as (1, 1, 28, 28)")
+    return model, example
+
+
+def own_example(program: ExportedProgram) -> torch.Tensor | None:
+    """Return the first of the inputs that a program was exported with; None where it has none."""
+    arguments = program.example_inputs[0] if program.example_inputs else ()
+    return arguments[0] if arguments and isinstance(arguments[0], torch.Tensor) else None
 
 
 def declared_input(program: ExportedProgram) -> torch.Tensor | None:

@@ -29,10 +29,11 @@ NAME_LENGTH = 900
 W = TypeVar("W", bound="Importer")
 
 
-def import_model(model: Model, example_input: Example) -> Graph:
-    """Return a PyTorch model as a float graph.
+def import_model(model: Model, example_input: Example | None = None) -> Graph:
+    """Return a PyTorch or ONNX model as a float graph.
 
-    model         : torch.nn.Module (left as it was), ExportedProgram, or the path of a .pt2 file.
+    model         : torch.nn.Module (left as it was), ExportedProgram, or the path of a .pt2 or
+                    .onnx file.
     example_input : as `celosia.compile` has it; only its shape counts.
 
     Raises CompileError naming the layer, the operator that cannot be compiled and the line of the
@@ -42,10 +43,10 @@ def import_model(model: Model, example_input: Example) -> Graph:
     return walker(Importer, model, example_input).graph()
 
 
-def walker(kind: type[W], model: Model, example_input: Example) -> W:
+def walker(kind: type[W], model: Model, example_input: Example | None) -> W:
     """Return what walks the model's program, which it was exported to."""
-    given = example_tensor(example_input)
-    refusal, model = check_example(given), opened(model)
+    model, given = opened(model, None if example_input is None else example_tensor(example_input))
+    refusal = check_example(given)
     if refusal is None:
         program, way = exported(model, readings(given))
         done = [way.remark] if way.remark else []

@@ -34,8 +34,8 @@ class Survey:
     refusals: tuple[CompileError, ...]
 
 
-def survey(model: Model, example_input: Example) -> Survey:
-    """Return what is in a PyTorch model.
+def survey(model: Model, example_input: Example | None = None) -> Survey:
+    """Return what is in a PyTorch or ONNX model.
 
     Arguments and errors are those of `celosia.frontend.import_model`, except that operators which
     do not compile are collected.

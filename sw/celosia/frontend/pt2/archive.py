@@ -10,7 +10,7 @@ from pathlib import Path
 from celosia.frontend.pt2 import tensors
 from celosia.frontend.pt2.checks import Unsound, shown
 from celosia.frontend.pt2.program import clean
-from celosia.modelfile import OLD_PT2, refuse_other_model
+from celosia.modelfile import OLD_PT2, model_format
 from celosia.reading import MAX_BYTES, FileError, ZipReader, parse_json
 from celosia_spec.files import open_file
 
@@ -46,7 +46,7 @@ def read(path: Path) -> Program:
     Raises CelosiaError, FileError or CompileError that names the file or the layer, the reason
     and the way out.
     """
-    refuse_other_model(path)
+    model_format(path)
     with open_file(path, MAX_BYTES) as stream:
         try:
             return _Reader(ZipReader(stream, path, packed=False)).program()

@@ -1,0 +1,129 @@
+"""Reading an ``.onnx`` file: nothing in it is run, and nothing is opened but weights beside it."""
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from celosia.frontend.onnx import tensors
+from celosia.reading import FileError
+from celosia_spec.errors import CelosiaError, quoted
+from celosia_spec.files import read_file
+
+MAX_INPUT = 1 << 28
+"""Most values of an input."""
+MAX_NODES = 100_000
+OPSETS = range(7, onnx.defs.onnx_opset_version() + 1)
+"""Versions of the operators that are read: from 7 on, constants spread as NumPy's do."""
+_OWN = ("", "ai.onnx")
+_FLOATS = ("FLOAT", "FLOAT16", "DOUBLE", "BFLOAT16")
+
+
+def read(path: Path, shape: Sequence[int] = ()) -> onnx.ModelProto:
+    """Return the model in a file, its input with a shape, and a batch of 1.
+
+    shape : of an input, with the batch axis or without, where it is known; it stands in for the
+            sizes that the file leaves open.
+
+    CelosiaError where it is damaged, keeps weights in other folders, uses operators that are not
+    ONNX's own, or where its input is not known, or another one.
+    """
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(read_file(path, tensors.MAX_BYTES))
+    except DecodeError as problem:
+        raise FileError(f"{path}: not a readable .onnx file ({problem}); export it again") from None
+    if not model.HasField("graph"):
+        raise FileError(f"{path}: not a readable .onnx file (no network in it); export it again")
+    if not all(isinstance(name, str) for name in _names(model)):
+        raise FileError(f"{path}: not a readable .onnx file (a name is not UTF-8); export it again")
+    _check_operators(model, path)
+    tensors.complete(model.graph, path)
+    try:
+        onnx.checker.check_model(model)
+    except (onnx.checker.ValidationError, ValueError, RuntimeError) as problem:
+        line = next(iter(str(problem).strip().splitlines()), type(problem).__name__)
+        raise FileError(f"{path}: not a sound ONNX model ({quoted(line)}); export it again"
+                        ) from None
+    _fix_input(model.graph, path, shape)
+    return model
+
+
+def inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    """Return a graph's inputs, without weights that old files list among them."""
+    weights = {tensor.name for tensor in graph.initializer}
+    return [info for info in graph.input if info.name not in weights]
+
+
+def opset(model: onnx.ModelProto) -> int:
+    """Return the version of ONNX's own operators, 0 where a model names none."""
+    return next((entry.version for entry in model.opset_import if entry.domain in _OWN), 0)
+
+
+def _names(model: onnx.ModelProto) -> Iterator[str]:
+    """Yield the names in a model. Protobuf has bytes in place of those that are not UTF-8."""
+    graph = model.graph
+    for node in graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        yield from (attribute.name for attribute in node.attribute)
+    yield from (entry.domain for entry in model.opset_import)
+    yield from (named.name for named in (*graph.input, *graph.output, *graph.initializer))
+
+
+def _check_operators(model: onnx.ModelProto, path: Path) -> None:
+    version = opset(model)
+    if version not in OPSETS:
+        raise CelosiaError(f"{path}: ONNX operators of version {version or '?'}; export it with "
+                           f"opset_version {OPSETS[0]} to {OPSETS[-1]}")
+    if len(model.graph.node) > MAX_NODES:
+        raise CelosiaError(f"{path}: more than {MAX_NODES} nodes; export a part of the network")
+    for node in model.graph.node:
+        kind = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+        what = f"{path}: {quoted(node.name or kind)} ({quoted(kind)})"
+        if node.domain not in _OWN or model.functions:
+            raise CelosiaError(f"{what}: not one of ONNX's own operators; export the network "
+                               "without custom operators and model functions")
+        if "Quantize" in node.op_type or "Integer" in node.op_type or node.op_type[:4] == "QLin":
+            raise CelosiaError(f"{what}: the network is quantised already, and Celosia has a "
+                               "number format of its own; give the float network that it was made "
+                               "of")
+        if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
+            raise CelosiaError(f"{what}: a graph inside a graph; export the network without "
+                               "branches and loops")
+
+
+def _fix_input(graph: onnx.GraphProto, path: Path, shape: Sequence[int]) -> None:
+    """Give a graph's input one shape, with a batch of 1."""
+    given = inputs(graph)
+    if len(given) != 1:
+        raise CelosiaError(f"{path}: {len(given)} inputs, and a network takes one; join them along "
+                           "axis 1, and let the network split them")
+    kind = given[0].type.tensor_type
+    name = next((name for name, number in onnx.TensorProto.DataType.items()
+                 if number == kind.elem_type), "of no known type")
+    if name not in _FLOATS:
+        raise CelosiaError(f"{path}: its input is {name.lower()}, and an input is float32; "
+                           "leave out what makes float32 of it, and do that on the host")
+    file = [size.dim_value for size in kind.shape.dim] or [0] * len(shape)
+    if len(file) == 1:
+        raise CelosiaError(f"{path}: its input has one axis, and inputs have a batch axis before "
+                           "all others; export it with an input (1, ...)")
+    wanted = shape[len(shape) - len(file) + 1:] or file[1:]
+    own = [1, *(size or new for size, new in zip(file[1:], wanted, strict=False))]
+    if len(own) < 2 or min(own) <= 0:
+        raise CelosiaError(f"{path}: its input leaves sizes open; tell them with --input-shape, "
+                           "in Python with example_input")
+    if own[1:] != list(wanted):
+        raise CelosiaError(f"{path}: its input is {_words(own)}, not {_words(shape)}; give inputs "
+                           "of that shape, or export it with the other one")
+    if math.prod(own) > MAX_INPUT:
+        raise FileError(f"{path}: an input of more than {MAX_INPUT} values; export it with an "
+                        "example input")
+    del kind.shape.dim[:]
+    kind.shape.dim.extend(onnx.TensorShapeProto.Dimension(dim_value=size) for size in own)
+
+
+def _words(shape: Sequence[int]) -> str:
+    return f"({', '.join(map(str, shape))})"

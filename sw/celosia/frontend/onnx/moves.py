@@ -1,0 +1,127 @@
+"""ONNX's operators that move elements, as modules of torch."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from celosia.frontend.onnx.node import First, Node
+
+
+def split(node: Node) -> nn.Module:
+    axis, count = node.attribute("axis", 0), len(node.proto.output)
+    size = node.shape()[axis]
+    sizes = node.setting(1, "split", None)
+    if sizes is None:
+        each = -(-size // count)
+        sizes = [min(each, size - each * k) for k in range(count)]
+    return First(lambda x: torch.split(x, list(sizes), axis))
+
+
+def cut(node: Node) -> nn.Module:
+    starts, ends = node.setting(1, "starts", []), node.setting(2, "ends", [])
+    axes = node.setting(3, "axes", list(range(len(starts))))
+    steps = node.setting(4, "steps", [1] * len(starts))
+    if min(steps, default=1) < 1:
+        raise node.refuse("it goes backwards", "use steps above 0")
+    index = [slice(None)] * len(node.shape())
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        index[axis] = slice(start, end, step)
+    return First(lambda x: x[tuple(index)])
+
+
+def gather(node: Node) -> nn.Module:
+    axis, places = node.attribute("axis", 0), node.tensor(1)
+    size = node.shape()[axis]
+    if places.ndim > 1:
+        raise node.refuse(f"its indices have {places.ndim} axes", "use one axis of indices")
+    places = torch.where(places < 0, places + size, places)
+    if places.ndim == 0:
+        return First(lambda x: x.select(axis, int(places)))
+    return node.does(lambda x, _: x.index_select(axis, places))
+
+
+def reshape(node: Node) -> nn.Module:
+    sizes = node.setting(1, "shape", [])
+    if 0 in sizes and not node.attribute("allowzero", 0):
+        sizes = [own or node.shape()[at] for at, own in enumerate(sizes)]
+    return First(lambda x: x.reshape(sizes))
+
+
+def flatten(node: Node) -> nn.Module:
+    if node.attribute("axis", 1) != 1:
+        raise node.refuse("it joins the batch with other axes, or leaves some apart", "use axis 1")
+    return nn.Flatten()
+
+
+def transpose(node: Node) -> nn.Module:
+    order = node.attribute("perm", list(reversed(range(len(node.shape())))))
+    return First(lambda x: x.permute(*order))
+
+
+def squeeze(node: Node) -> nn.Module:
+    axes = node.setting(1, "axes", [at for at, size in enumerate(node.shape()) if size == 1])
+    return First(lambda x: x.squeeze(tuple(axes)))
+
+
+def unsqueeze(node: Node) -> nn.Module:
+    axes, rank = node.setting(1, "axes", []), len(node.shape())
+    places = sorted(axis % (rank + len(axes)) for axis in axes)
+
+    def widened(x: torch.Tensor) -> torch.Tensor:
+        for axis in places:
+            x = x.unsqueeze(axis)
+        return x
+    return First(widened)
+
+
+def pad(node: Node) -> nn.Module:
+    rank = len(node.shape())
+    given = node.setting(1, "pads", [])
+    axes = node.setting(3, "axes", list(range(rank)))
+    value, mode = node.setting(2, "value", 0.0), node.attribute("mode", "constant")
+    if mode != "constant":
+        raise node.refuse(f"padding of mode {mode}", "pad with a constant")
+    sides = {axis % rank: (given[at], given[len(axes) + at]) for at, axis in enumerate(axes)}
+    order = [side for axis in reversed(range(rank)) for side in sides.get(axis, (0, 0))]
+    while order[-2:] == [0, 0]:
+        del order[-2:]
+    return First(lambda x: F.pad(x, order, value=value))
+
+
+_REPEATING = {("asymmetric", "floor"), ("half_pixel", "round_prefer_floor"),
+              ("half_pixel", "round_prefer_ceil"), ("pytorch_half_pixel", "round_prefer_floor")}
+"""Ways to look an enlarged map's elements up that repeat each as often, for whole factors."""
+
+
+def resize(node: Node) -> nn.Module:
+    before = node.shape()
+    after = node.shapes.get(node.proto.output[0], ())
+    factors = [new / old for new, old in zip(after, before, strict=False)]
+    mode = node.attribute("mode", "nearest")
+    whole = (len(factors) == len(before) and factors[:2] == [1, 1]
+             and all(f == int(f) >= 1 for f in factors))
+    how = (("asymmetric", "floor") if node.opset < 11 else
+           (node.attribute("coordinate_transformation_mode", "half_pixel"),
+            node.attribute("nearest_mode", "round_prefer_floor")))
+    if mode != "nearest" or not whole or how not in _REPEATING:
+        raise node.refuse(f"it resizes {before} to {after} ({mode}, {', '.join(how)})",
+                          "repeat the nearest value a whole number of times")
+    return First(lambda x: F.interpolate(x, scale_factor=[float(f) for f in factors[2:]]))
+
+
+def depth_to_space(node: Node) -> nn.Module:
+    size = node.attribute("blocksize", 1)
+    if node.attribute("mode", "DCR") == "CRD":
+        return nn.PixelShuffle(size)
+    batch, channels, high, wide = node.shape()
+    parts = (batch, size, size, channels // size ** 2, high, wide)
+    return First(lambda x: x.reshape(parts).permute(0, 3, 4, 1, 5, 2).reshape(
+        batch, parts[3], high * size, wide * size))
+
+
+def space_to_depth(node: Node) -> nn.Module:
+    size = node.attribute("blocksize", 1)
+    batch, channels, high, wide = node.shape()
+    parts = (batch, channels, high // size, size, wide // size, size)
+    return First(lambda x: x.reshape(parts).permute(0, 3, 5, 1, 2, 4).reshape(
+        batch, channels * size ** 2, parts[2], parts[4]))

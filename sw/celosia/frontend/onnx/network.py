@@ -1,0 +1,112 @@
+"""An ONNX graph as a graph of torch.fx: one module for each node, under the node's name."""
+
+import keyword
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import onnx
+import torch
+from torch import nn
+
+from celosia.frontend.onnx import file, tensors
+from celosia.frontend.onnx.folding import Folding
+from celosia.frontend.onnx.node import Node
+from celosia.frontend.onnx.operators import OPERATORS
+from celosia.frontend.onnx.shapes import Shapes
+from celosia.frontend.refusals import REMEDIES
+from celosia_spec.errors import CelosiaError, quoted
+
+_WORDS = {"LayerNormalization": "layer_norm", "InstanceNormalization": "instance_norm",
+          "GroupNormalization": "group_norm", "LRN": "local_response_norm", "RNN": "rnn_tanh",
+          "Attention": "scaled_dot_product_attention", "Einsum": "einsum"}
+"""What torch calls operators that are refused."""
+
+
+def load_onnx(path: str | os.PathLike[str],
+              shape: Sequence[int] = ()) -> tuple[nn.Module, torch.Tensor]:
+    """Return an ``.onnx`` file's network in evaluation mode and zeros of its input's shape.
+
+    shape : as `file.read` has it.
+
+    CelosiaError as `file.read`; CompileError names the ONNX node that has no place here.
+    """
+    path = Path(path)
+    return _Builder(file.read(path, shape), path).module()
+
+
+class _Builder:
+    """constants : of what is known, by name.   live : of what depends on the input."""
+
+    def __init__(self, model: onnx.ModelProto, path: Path) -> None:
+        self.graph, self.path = model.graph, path
+        self.opset, self.folding = file.opset(model), Folding(model.opset_import)
+        self.input = file.inputs(self.graph)[0]
+        self.shapes = Shapes(model.opset_import, self.input)
+        self.constants = {tensor.name: tensors.array(tensor, path)
+                          for tensor in self.graph.initializer}
+        self.fx = torch.fx.Graph()
+        self.live = {self.input.name: self.fx.placeholder("input")}
+        self.modules: dict[str, nn.Module] = {}
+
+    def module(self) -> tuple[nn.Module, torch.Tensor]:
+        for node in self.graph.node:
+            self._add(node)
+        results = [self.live.get(result.name) for result in self.graph.output]
+        if None in results or not results:
+            raise CelosiaError(f"{self.path}: an output does not depend on the input; leave it out")
+        self.fx.output(results[0] if len(results) == 1 else tuple(results))
+        root = nn.Module()
+        for name, part in self.modules.items():
+            root.add_module(name, part)
+        return (torch.fx.GraphModule(root, self.fx).eval(),
+                torch.zeros(self.shapes[self.input.name]))
+
+    def _add(self, proto: onnx.NodeProto) -> None:
+        node = Node(proto, self.constants, self.shapes, self.opset)
+        folded = self.folding.results(node)
+        if folded is not None:
+            self.constants |= zip(proto.output, folded, strict=True)
+            return
+        make = OPERATORS.get(proto.op_type)
+        if make is None:
+            word = _WORDS.get(proto.op_type, proto.op_type.lower())
+            raise node.refuse("not supported by this machine", REMEDIES.get(
+                word, f"leave it out, or use one of {', '.join(sorted(OPERATORS))}"))
+        operands = tuple(self.live[name] for name in proto.input if name in self.live)
+        if not operands:
+            raise node.refuse("it does not depend on the input", "leave it out")
+        self.shapes.infer(node)
+        part = _made(make, node)
+        name = self._name(node)
+        self.modules[name] = part
+        result = self.fx.call_module(name, operands)
+        if len(proto.output) == 1 or proto.op_type in ("Dropout", "BatchNormalization"):
+            self.live[proto.output[0]] = result
+            return
+        for index, output in enumerate(proto.output):
+            self.live[output] = self.fx.call_function(_item, (result, index))
+
+    def _name(self, node: Node) -> str:
+        """Return a plain name for a node's module: it stands in the code that torch.fx writes."""
+        plain = re.sub(r"\W+", "_", node.name, flags=re.ASCII).strip("_") or node.proto.op_type
+        plain = f"n{plain}" if plain[0].isdigit() else plain
+        while (plain in self.modules or keyword.iskeyword(plain)
+               or hasattr(torch.fx.GraphModule, plain) or hasattr(nn.Module(), plain)):
+            plain += "_"
+        return plain
+
+
+def _made(make: Callable[[Node], nn.Module], node: Node) -> nn.Module:
+    try:
+        return make(node)
+    except CelosiaError:
+        raise
+    except (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError) as problem:
+        raise node.refuse(f"its operands and attributes do not fit ({quoted(str(problem))[:120]})",
+                          "export the model again") from None
+
+
+def _item(values: tuple[torch.Tensor, ...], index: int) -> torch.Tensor:
+    return values[index]

@@ -1,0 +1,120 @@
+"""ONNX's operators as modules of torch."""
+
+import functools
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from celosia.frontend.onnx import moves, windows
+from celosia.frontend.onnx.node import First, Node, filled
+
+
+def gemm(node: Node) -> nn.Module:
+    weight, bias = node.tensor(1), node.optional(2)
+    if node.attribute("transA", 0):
+        raise node.refuse("it transposes its input", "transpose the weights instead")
+    weight = node.attribute("alpha", 1.0) * (weight if node.attribute("transB", 0) else weight.T)
+    if bias is not None:
+        bias = (node.attribute("beta", 1.0) * bias).expand(1, weight.shape[0])[0].clone()
+    return filled(nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta"),
+                  weight.contiguous(), bias)
+
+
+def matmul(node: Node) -> nn.Module:
+    if node.proto.input[1] not in node.constants:
+        raise node.refuse("no constant on its right", "use linear layers with constant weights")
+    weight = node.tensor(1)
+    if weight.ndim != 2:
+        raise node.refuse(f"a constant of {weight.ndim} axes", "multiply by a matrix")
+    return filled(nn.Linear(*weight.shape, bias=False, device="meta"), weight.T.contiguous(), None)
+
+
+def batch_norm(node: Node) -> nn.Module:
+    scale, shift, mean, variance = (node.tensor(at) for at in range(1, 5))
+    kind = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d}.get(len(node.shape()))
+    if kind is None:
+        raise node.refuse(f"an operand of shape {node.shape()}", "normalise maps or vectors")
+    if node.attribute("training_mode", 0) or not node.attribute("spatial", 1):
+        raise node.refuse("it takes its statistics from the batch, or for each place of a map",
+                          "export the model in evaluation mode")
+    layer = filled(kind(len(mean), node.attribute("epsilon", 1e-5)), scale, shift)
+    layer.running_mean, layer.running_var = mean, variance
+    return layer
+
+
+def clip(node: Node) -> nn.Module:
+    low, high = node.setting(1, "min", None), node.setting(2, "max", None)
+    return First(lambda x: torch.clamp(x, low, high))
+
+
+def reduced(node: Node) -> nn.Module:
+    function = {"ReduceMean": torch.mean, "ReduceMax": torch.amax}[node.proto.op_type]
+    axes = node.setting(1, "axes", None)
+    if axes is None:
+        raise node.refuse("it takes all axes, the batch among them", "name the axes")
+    keep = bool(node.attribute("keepdims", 1))
+    return First(lambda x: function(x, tuple(axes), keepdim=keep))
+
+
+def along(node: Node) -> nn.Module:
+    """Return a softmax; before version 13 one over all axes from the one that is named."""
+    rank, named = len(node.shape()), node.attribute("axis", 1 if node.opset < 13 else -1)
+    if node.opset < 13 and named % rank != rank - 1:
+        raise node.refuse(f"it takes the axes from {named} on together",
+                          "export it with opset_version 13 or later")
+    return {"Softmax": nn.Softmax, "LogSoftmax": nn.LogSoftmax}[node.proto.op_type](named)
+
+
+def argmax(node: Node) -> nn.Module:
+    if node.attribute("select_last_index", 0):
+        raise node.refuse("of equal values it takes the last", "take the first")
+    axis, keep = node.attribute("axis", 0), bool(node.attribute("keepdims", 1))
+    return First(lambda x: torch.argmax(x, axis, keep))
+
+
+def cast(node: Node) -> nn.Module:
+    kind = node.attribute("to", 0)
+    if kind not in FLOATS:
+        raise node.refuse("it makes whole numbers of the input", "keep the network in float32")
+    return nn.Identity()
+
+
+def does(function: Callable[..., torch.Tensor]) -> Callable[[Node], nn.Module]:
+    return lambda node: node.does(function)
+
+
+def gelu(node: Node) -> nn.Module:
+    return nn.GELU(node.attribute("approximate", "none"))
+
+
+FLOATS = {1, 10, 11, 16}
+"""ONNX's numbers for float32, float16, float64 and bfloat16."""
+
+OPERATORS: dict[str, Callable[[Node], nn.Module]] = {
+    "Conv": windows.conv, "ConvTranspose": windows.conv_transpose, "Gemm": gemm, "MatMul": matmul,
+    "BatchNormalization": batch_norm, "MaxPool": windows.max_pool,
+    "AveragePool": windows.average_pool, "GlobalMaxPool": windows.global_pool,
+    "GlobalAveragePool": windows.global_pool, "ReduceMean": reduced, "ReduceMax": reduced,
+    "Relu": lambda node: nn.ReLU(), "Clip": clip, "Identity": lambda node: nn.Identity(),
+    "LeakyRelu": lambda node: nn.LeakyReLU(node.attribute("alpha", 0.01)),
+    "PRelu": does(lambda x, slope: F.prelu(x, slope.flatten())),
+    "HardSigmoid": lambda node: First(lambda x: torch.clamp(
+        x * node.attribute("alpha", 0.2) + node.attribute("beta", 0.5), 0, 1)),
+    "Dropout": lambda node: nn.Identity(), "Cast": cast,
+    "Add": does(torch.add), "Sub": does(torch.sub), "Mul": does(torch.mul), "Div": does(torch.div),
+    "Sum": does(lambda *parts: functools.reduce(torch.add, parts)), "Neg": does(torch.neg),
+    "Concat": lambda node: node.does(
+        lambda *parts: torch.cat(parts, node.attribute("axis", 1))),
+    "Split": moves.split, "Slice": moves.cut, "Gather": moves.gather, "Reshape": moves.reshape,
+    "Flatten": moves.flatten, "Transpose": moves.transpose, "Squeeze": moves.squeeze,
+    "Unsqueeze": moves.unsqueeze, "Pad": moves.pad, "Resize": moves.resize,
+    "Upsample": moves.resize, "DepthToSpace": moves.depth_to_space,
+    "SpaceToDepth": moves.space_to_depth, "Softmax": along, "LogSoftmax": along, "ArgMax": argmax,
+    "Sigmoid": lambda node: nn.Sigmoid(), "Tanh": lambda node: nn.Tanh(),
+    # What the machine does not have is refused behind this, in the words of torch.
+    "Elu": lambda node: nn.ELU(node.attribute("alpha", 1.0)), "Selu": lambda node: nn.SELU(),
+    "Gelu": gelu, "HardSwish": lambda node: nn.Hardswish(), "Mish": lambda node: nn.Mish(),
+    "Softplus": lambda node: nn.Softplus(), "Softsign": lambda node: nn.Softsign(),
+}

@@ -1,0 +1,373 @@
+"""ONNX: networks compute what onnxruntime computes; files that are not sound are refused."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import celosia
+from celosia.frontend import import_model
+from celosia_spec.errors import CelosiaError
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+from celosia.frontend.onnx import load_onnx  # noqa: E402
+
+node = onnx.helper.make_node
+RNG = np.random.default_rng(0)
+
+
+def normal(*shape: int) -> np.ndarray:
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+def near(found: np.ndarray, wanted: np.ndarray) -> float:
+    """Return the signal to noise of outputs, in dB."""
+    return 10 * np.log10((wanted ** 2).sum() / ((found - wanted) ** 2).sum())
+
+
+def saved(folder: Path, nodes: list, shape: tuple, constants: dict, rank: int,
+          opset: int = 17, kind: int = onnx.TensorProto.FLOAT, batch: int | str = "N") -> Path:
+    """Save a network from x (N, *shape) to y, a tensor of `rank` axes."""
+    tensor = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        nodes, "network", [tensor("x", kind, [batch, *shape])],
+        [tensor("y", kind, [f"y{axis}" for axis in range(rank)])],
+        [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()])
+    path = folder / "network.onnx"
+    onnx.save(onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=8), path)
+    return path
+
+
+def conv(**attributes: object) -> list:
+    return [node("Conv", ["x", "w"], ["y"], name="conv", **attributes)]
+
+
+NETWORKS = {
+    "classifier": ([
+        node("Conv", ["x", "w", "b"], ["a"], auto_pad="SAME_UPPER", strides=[2, 2]),
+        node("Relu", ["a"], ["r"]), node("GlobalAveragePool", ["r"], ["p"]),
+        node("Flatten", ["p"], ["f"]), node("Gemm", ["f", "v", "c"], ["y"], transB=1)],
+        (3, 10, 10), {"w": normal(8, 3, 3, 3), "b": normal(8), "v": normal(5, 8), "c": normal(5)},
+        2),
+    "line, with a shape that is computed": ([
+        node("Conv", ["x", "w"], ["a"], pads=[2, 2], dilations=[2], group=2),
+        node("LeakyRelu", ["a"], ["l"], alpha=.125),
+        node("MaxPool", ["l"], ["m"], kernel_shape=[2], strides=[2]),
+        node("Shape", ["m"], ["s"]), node("Gather", ["s", "i"], ["d"]),
+        node("Unsqueeze", ["d", "z"], ["e"]), node("Concat", ["e", "rest"], ["t"], axis=0),
+        node("Reshape", ["m", "t"], ["q"]), node("MatMul", ["q", "v"], ["u"]),
+        node("Add", ["u", "c"], ["y"])],
+        (4, 12), {"w": normal(6, 2, 3), "i": np.int64(0), "z": np.array([0]),
+                  "rest": np.array([-1]), "v": normal(36, 5), "c": normal(5)}, 2),
+    "halves": ([
+        node("Conv", ["x", "w"], ["a"]),
+        node("BatchNormalization", ["a", "s", "h", "m", "v"], ["b"]),
+        node("Split", ["b"], ["p", "q"], axis=1), node("Clip", ["p", "lo", "hi"], ["pc"]),
+        node("Concat", ["q", "pc"], ["y"], axis=1)],
+        (3, 6, 6), {"w": normal(8, 3, 1, 1), "s": normal(8), "h": normal(8), "m": normal(8),
+                    "v": abs(normal(8)), "lo": np.float32(0), "hi": np.float32(6)}, 4),
+    "larger maps": ([
+        node("Conv", ["x", "w"], ["a"]),
+        node("Resize", ["a", "", "k"], ["r"], mode="nearest",
+             coordinate_transformation_mode="asymmetric", nearest_mode="floor"),
+        node("DepthToSpace", ["r"], ["y"], blocksize=2, mode="CRD")],
+        (3, 5, 5), {"w": normal(8, 3, 3, 3), "k": np.array([1, 1, 2, 2], np.float32)}, 4),
+    "transposed": ([
+        node("Pad", ["x", "p"], ["a"]),
+        node("ConvTranspose", ["a", "w", "b"], ["t"], strides=[2, 2], pads=[1, 1, 1, 1],
+             output_padding=[1, 1]),
+        node("PRelu", ["t", "s"], ["r"]), node("Mul", ["r", "g"], ["y"])],
+        (3, 4, 4), {"p": np.array([0, 0, 1, 0, 0, 0, 0, 1]), "w": normal(3, 6, 3, 3),
+                    "b": normal(6), "s": normal(6, 1, 1), "g": normal(6, 1, 1)}, 4),
+    "settings as attributes": ([
+        node("Slice", ["x"], ["a"], starts=[1], ends=[3], axes=[1]),
+        node("Conv", ["a", "w"], ["b"]), node("ReduceMean", ["b"], ["y"], axes=[2, 3], keepdims=0)],
+        (4, 5, 5), {"w": normal(6, 2, 3, 3)}, 2, 9),
+    "channels from depth and back": ([
+        node("SpaceToDepth", ["x"], ["a"], blocksize=2), node("Conv", ["a", "w"], ["b"]),
+        node("DepthToSpace", ["b"], ["y"], blocksize=2)],
+        (3, 6, 6), {"w": normal(8, 12, 1, 1)}, 4),
+    "a pool of the same size, as Keras has it": ([
+        node("Conv", ["x", "w"], ["a"]), node("Relu", ["a"], ["r"]),
+        node("MaxPool", ["r"], ["m"], kernel_shape=[3, 3], strides=[2, 2],
+             auto_pad="SAME_UPPER"),
+        node("Sum", ["m", "m"], ["s"]), node("Gather", ["s", "i"], ["y"], axis=1)],
+        (3, 8, 8), {"w": normal(6, 3, 1, 1), "i": np.array([4, 1, -1])}, 4),
+}
+
+
+class Network(nn.Module):
+    def __init__(self, function, *layers: nn.Module) -> None:
+        super().__init__()
+        self.function, self.layers = function, nn.ModuleList(layers)
+
+    def forward(self, x):
+        return self.function(x, *self.layers)
+
+
+def residual(x, first, deep, short, last):
+    x = F.relu(first(x))
+    return last(F.relu6(deep(x) + short(x)).mean((2, 3)))
+
+
+def shuffled(x, first, last):
+    x = F.relu(first(x))
+    return last(x.view(len(x), 2, 4, *x.shape[2:]).transpose(1, 2).reshape(x.shape))
+
+
+def swapped(x, first, last):
+    x, y = first(x).chunk(2, 1)
+    return last(torch.cat([F.hardtanh(y), F.leaky_relu(x, .25)], 1))
+
+
+EXPORTED = {
+    "residual": (lambda: Network(
+        residual, nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8)),
+        nn.Conv2d(8, 16, 3, 1, 1, groups=8), nn.Conv2d(8, 16, 1), nn.Linear(16, 5)), (3, 12, 12)),
+    "shuffled": (lambda: Network(shuffled, nn.Conv2d(2, 8, 3, padding=1),
+                                 nn.Conv2d(8, 4, 3, groups=4)), (2, 8, 8)),
+    "swapped": (lambda: Network(swapped, nn.Conv2d(2, 8, 3, padding=1), nn.Conv2d(8, 4, 3)),
+                (2, 8, 8)),
+    "line": (lambda: nn.Sequential(
+        nn.Conv1d(3, 8, 5, padding=2), nn.BatchNorm1d(8), nn.ReLU(), nn.MaxPool1d(2),
+        nn.Conv1d(8, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(8, 4)),
+        (3, 20)),
+    "autoencoder": (lambda: nn.Sequential(
+        nn.Conv2d(1, 8, 3, 2, 1), nn.ReLU(), nn.Upsample(scale_factor=2),
+        nn.Conv2d(8, 4, 3, padding=1), nn.ReLU(), nn.ConvTranspose2d(4, 1, 2, 2)), (1, 8, 8)),
+    "vector": (lambda: nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 16), nn.Hardsigmoid(), nn.Linear(16, 3), nn.Softmax(1)),
+        (1, 8, 8)),
+}
+
+
+@pytest.fixture(scope="module", params=[*NETWORKS, *EXPORTED])
+def network(request, tmp_path_factory) -> Path:
+    """A file of each network above."""
+    folder = tmp_path_factory.mktemp("onnx")
+    if request.param in NETWORKS:
+        return saved(folder, *NETWORKS[request.param])
+    make, shape = EXPORTED[request.param]
+    torch.manual_seed(0)
+    path = folder / "network.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")     # the exporter that needs no other package is deprecated
+        torch.onnx.export(make().eval(), (torch.zeros(1, *shape),), path, dynamo=False,
+                          input_names=["x"], dynamic_axes={"x": {0: "N"}})
+    return path
+
+
+def float_outputs(path: Path, inputs: np.ndarray) -> np.ndarray:
+    return onnxruntime.InferenceSession(path).run(None, {"x": inputs})[0]
+
+
+def test_networks_compute_what_onnxruntime_computes(network):
+    module, example = load_onnx(network)
+    inputs = normal(*example.shape)
+    wanted = float_outputs(network, inputs)
+    with torch.no_grad():
+        found = module(torch.from_numpy(inputs)).numpy()
+    assert np.abs(wanted).max() > 0.1
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_programs_are_near_onnxruntime(network):
+    """At 8 bits, on random weights and inputs; without an example, which the file tells."""
+    program = celosia.compile(network, target="ulx3s-85f")
+    inputs = normal(8, *program.graph.tensors[program.graph.input].user_shape)
+    wanted = np.concatenate([float_outputs(network, one[None]) for one in inputs])
+    assert near(celosia.run(program, inputs).answer, wanted) > 30
+
+
+KINDS = Path(onnx.__file__).parent / "backend" / "test" / "data" / "pytorch-converted"
+
+
+def stored(path: Path) -> np.ndarray:
+    tensor = onnx.TensorProto()
+    tensor.ParseFromString(path.read_bytes())
+    return onnx.numpy_helper.to_array(tensor)
+
+
+def test_networks_of_the_onnx_package_compute_what_is_stored_with_them(tmp_path):
+    computed = 0
+    for folder in sorted(KINDS.iterdir()):
+        model = onnx.load(folder / "model.onnx")
+        if model.opset_import[0].version < 7:
+            model = onnx.version_converter.convert_version(model, 13)
+        onnx.save(model, tmp_path / "model.onnx")
+        try:
+            module, example = load_onnx(tmp_path / "model.onnx")
+        except CelosiaError:
+            continue
+        inputs, wanted = (torch.tensor(stored(folder / "test_data_set_0" / f"{name}_0.pb"))
+                          for name in ("input", "output"))
+        with torch.no_grad():
+            found = torch.cat([module(one[None]) for one in inputs])
+        assert inputs.shape[1:] == example.shape[1:]
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+        computed += 1
+    assert computed >= 56
+
+
+W = {"w": normal(2, 3, 1, 1)}
+MAP, OPEN = (3, 4, 4), (3, "h", 4)
+REFUSED = {
+    r"odd \(Exp\): not supported.*one of Add, ": ([node("Exp", ["x"], ["y"], name="odd")], MAP,
+                                                 {}, 4),
+    "use linear layers or convolutions": ([node("LSTM", ["x", "w", "w"], ["y"])], (4, 4),
+                                          {"w": normal(1, 4, 4)}, 4),
+    "mine.Odd.*not one of": ([node("Odd", ["x"], ["y"], domain="mine")], MAP, {}, 4),
+    "quantised already": ([node("QuantizeLinear", ["x", "s"], ["y"])], MAP,
+                          {"s": np.float32(1)}, 4),
+    "version 6": (conv(), MAP, W, 4, 6),
+    "its input is int8": (conv(), MAP, W, 4, 17, onnx.TensorProto.INT8),
+    "sizes open.*--input-shape": (conv(), OPEN, W, 4),
+    "no constant on its right": ([node("MatMul", ["x", "x"], ["y"])], MAP, {}, 4),
+    "one axis": ([node("Relu", ["x"], ["y"])], (), {}, 1),
+    "more than": (conv(), (3, 1 << 20, 1 << 20), W, 4),
+    "whole numbers of the input": ([node("Cast", ["x"], ["a"], to=6),
+                                    node("Cast", ["a"], ["y"], to=1)], MAP, {}, 4),
+    "not a sound": ([node("Relu", ["b"], ["a"]), node("Relu", ["a"], ["b"]),
+                     node("Add", ["x", "a"], ["y"])], MAP, {}, 4),
+    "conv.*do not fit": (conv(strides=[0, 0], auto_pad="SAME_UPPER"), MAP, W, 4),
+    "conv.*do not fit.*strides": (conv(strides=[1]), MAP, W, 4),
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_has_no_place_is_refused_by_name(message, tmp_path):
+    with pytest.raises(CelosiaError, match=message) as refusal:
+        load_onnx(saved(tmp_path, *REFUSED[message]))
+    assert "\n" not in str(refusal.value)
+
+
+MANY = np.array([1, 1, 1 << 20, 1 << 20])
+LARGE = {
+    "filled": [node("ConstantOfShape", ["n"], ["c"])],
+    "spread": [node("Expand", ["one", "n"], ["c"])],
+    "a size that is computed": [node("Add", ["n", "n"], ["m"]), node("Expand", ["one", "m"],
+                                                                    ["c"])],
+    "counted": [node("Range", ["zero", "end", "step"], ["c"])],
+    "a table": [node("Add", ["column", "row"], ["c"])],
+    "looked up": [node("Gather", ["column", "places"], ["c"], axis=1)],
+    "one after the other": [node("Expand", ["row", "some"], [f"c{k}"]) for k in range(9)] + [
+        node("Sum", [f"c{k}" for k in range(9)], ["c"])],
+}
+
+
+@pytest.mark.parametrize("how", LARGE)
+def test_constants_that_need_all_memory_are_refused(how, tmp_path):
+    path = saved(tmp_path, [*LARGE[how], node("Add", ["x", "c"], ["y"])], (1, 1, 1), {
+        "n": MANY, "one": np.float32([1]), "zero": np.float32(0), "end": np.float32(1e9),
+        "step": np.float32(1e-3), "row": normal(1, 1, 1, 1 << 15),
+        "column": normal(1, 1, 1 << 15, 1), "places": np.zeros(1 << 15, np.int64),
+        "some": np.array([1, 1, 300, 1 << 15])}, 4)
+    with pytest.raises(CelosiaError, match="keep constants small"):
+        load_onnx(path)
+
+
+@pytest.mark.parametrize("name", ["class", "forward", "training", "1", "x²", "a\nb", "); import os",
+                                  "", "same"])
+def test_any_name_of_a_node_will_do(name, tmp_path):
+    path = saved(tmp_path, [node("Conv", ["x", "w"], ["a"], name=name),
+                            node("Relu", ["a"], ["y"], name=name)], MAP, W, 4)
+    module, example = load_onnx(path)
+    assert torch.equal(module(example + 1), F.relu(F.conv2d(example + 1, torch.tensor(W["w"]))))
+    assert len(import_model(module, example).nodes) == 2
+
+
+@pytest.mark.parametrize("kind", ["FLOAT16", "BFLOAT16", "DOUBLE"])
+def test_other_floats_are_taken_as_float32_and_told(kind, tmp_path):
+    number = onnx.TensorProto.DataType.Value(kind)
+    path = saved(tmp_path, [node("Conv", ["x", "w"], ["a"]), node("Cast", ["a"], ["b"], to=1),
+                            node("Cast", ["b"], ["y"], to=number)], MAP, W, 4, 22, number)
+    model = onnx.load(path)
+    kept = W["w"].astype(onnx.helper.tensor_dtype_to_np_dtype(number))
+    model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(kept, "w"))
+    onnx.save(model, path)
+    program = celosia.compile(path)
+    inputs = normal(4, *MAP)
+    wanted = F.conv2d(torch.tensor(inputs), torch.tensor(kept.astype(np.float32)))
+    assert near(celosia.run(program, inputs).answer, wanted.numpy()) > 30
+    assert len([remark for remark in program.remarks if "parameters were taken as" in remark]) == 1
+
+
+def test_a_batch_in_the_file_becomes_one_input(tmp_path):
+    module, example = load_onnx(saved(tmp_path, conv(), MAP, W, 4, batch=8))
+    assert example.shape == module(example)[:, :1].expand(-1, 3, -1, -1).shape == (1, *MAP)
+
+
+def test_sizes_that_the_file_leaves_open_come_from_the_example(tmp_path):
+    path = saved(tmp_path, conv(), OPEN, W, 4)
+    for shape in ((1, 3, 6, 4), (5, 3, 6, 4), (3, 6, 4)):
+        assert celosia.compile(path, shape).graph.tensors["input"].shape == (3, 6, 4)
+    with pytest.raises(CelosiaError, match=r"its input is \(1, 3, 6, 4\), not \(1, 2, 6, 4\)"):
+        celosia.compile(path, (1, 2, 6, 4))
+
+
+def outside(path: Path, location: str, **place: str) -> None:
+    """Let a file say that its weights are elsewhere."""
+    model = onnx.load(path, load_external_data=False)
+    weight = model.graph.initializer[0]
+    weight.ClearField("raw_data")
+    weight.ClearField("external_data")
+    weight.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in {"location": location, **place}.items():
+        weight.external_data.add(key=key, value=value)
+    path.write_bytes(model.SerializeToString())
+
+
+def test_weights_in_files_beside_it_are_read_and_no_others(tmp_path):
+    path = saved(tmp_path, conv(), MAP, W, 4)
+    (tmp_path / "weights").write_bytes(b"four" + W["w"].tobytes())
+    outside(path, "weights", offset="4")
+    np.testing.assert_array_equal(load_onnx(path)[0].conv.weight.detach(), W["w"])
+    outside(path, "weights", offset="4", length=str(W["w"].nbytes))
+    load_onnx(path)
+    for place in ({"offset": "8", "length": "24"}, {"offset": "-4"}, {"length": "-1"},
+                  {"offset": "4", "length": "x"}, {"offset": "0"}):
+        outside(path, "weights", **place)
+        with pytest.raises(CelosiaError, match="not where|not a sound|does not hold"):
+            load_onnx(path)
+    outside(path, "other")
+    with pytest.raises(CelosiaError, match="weights are in other, which is not there"):
+        load_onnx(path)
+    for location in ("../weights", "/etc/passwd", "./weights", "", "..", "a\0b"):
+        outside(path, location)
+        with pytest.raises(CelosiaError, match="of its own folder"):
+            load_onnx(path)
+
+
+@pytest.mark.parametrize("length", [0, 4, 20])
+def test_a_tensor_of_another_length_is_refused(length, tmp_path):
+    path = saved(tmp_path, conv(), MAP, W, 4)
+    model = onnx.load(path)
+    model.graph.initializer[0].raw_data = bytes(length)
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(CelosiaError, match="not a sound|does not hold"):
+        load_onnx(path)
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path):
+    path = saved(tmp_path, conv(), MAP, W, 4)
+    content = path.read_bytes()
+    for place in range(len(content)):
+        if content[place:place + 4] == b"conv" or content[place - 1:place + 1] in (b"\1x", b"\1w"):
+            path.write_bytes(content[:place] + b"\xff" + content[place + 1:])
+            with pytest.raises(CelosiaError, match="not UTF-8"):
+                load_onnx(path)
+
+
+def test_every_truncated_file_is_refused(tmp_path):
+    path = saved(tmp_path, conv(), MAP, W, 4)
+    content = path.read_bytes()
+    for length in range(0, len(content), 7):
+        path.write_bytes(content[:length])
+        with pytest.raises(CelosiaError):
+            load_onnx(path)
