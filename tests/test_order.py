@@ -172,7 +172,7 @@ ORDER = {
         __init__, grid, lives, rows, steps, tiles
         layouts, slots
         rectangles, spreads
-        filling, shares
+        filling, packing, shares
         banding, dealing, entries, regions
         counting
         pages

@@ -2,19 +2,34 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache, lru_cache
+from dataclasses import dataclass
+from functools import cache, cached_property, lru_cache
 
 from celosia.bands.layouts import KEPT, Band, Lines, Stretch
 from celosia.bands.shares import Share
+from celosia.bands.spreads import Spread
 from celosia.bands.tiles import TileTable
 from celosia_spec.isa.array import Array
 from celosia_spec.isa.words import TILE_WORDS
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Banding:
+    """The bands of each part of a layer."""
+
+    layout: Lines | Spread
+    parts: list[list[Band]]
+
+    @cached_property
+    def tiles(self) -> int:
+        """The most tiles of a band."""
+        return max(band.tiles for part in self.parts for band in part)
+
+
 @lru_cache(maxsize=KEPT)
 def bandings(layout: Lines, array: Array, lines: int, shares: tuple[Share, ...], *,
-             single: bool) -> list[list[list[Band]]]:
-    """Return the bands of each part, as they may be.
+             single: bool) -> list[Banding]:
+    """Return all ways to cut parts into bands that banks and tables hold.
 
     lines : of a stretch.   single : bands of one tile each.
     """
@@ -33,7 +48,7 @@ def bandings(layout: Lines, array: Array, lines: int, shares: tuple[Share, ...],
         for begin in _begins(min(most, tiles), every=_period(layout) if crowded else 1):
             bands = _cut(layout, array, parts, begin, most)
             if bands is not None and (not crowded or _table(layout, bands) <= array.tiles):
-                found.append(bands)
+                found.append(Banding(layout=layout, parts=bands))
     return found
 
 

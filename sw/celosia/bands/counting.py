@@ -1,14 +1,18 @@
 """The cycles that a way to run a layer is counted to take, by rules simpler than the machine's."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property, lru_cache
+from itertools import zip_longest
 
 import numpy as np
 
+from celosia.bands.banding import Banding
+from celosia.bands.dealing import loads
 from celosia.bands.filling import Place, records
-from celosia.bands.layouts import Band, Lines
+from celosia.bands.layouts import KEPT, Band, Lines
 from celosia.bands.spreads import Spread
 from celosia_spec.isa.array import ENTRY_WORDS, Array
 from celosia_spec.isa.controls import RECORDS, Op
@@ -34,46 +38,48 @@ FETCH = 3
 class Work:
     """The batches of a part, and what they take.
 
-    index : column index of every column.   added : of each row's residual operand; None without.
-    page_steps : int64 (batches, pages), of a pass.   longest : entries of the longest batch.
-    passes : int64 (batches,), cycles for a tile.   loads : of all batches for a tile, by how many
-    sets of clusters they are dealt to.
-    least : cycles that a pass takes at least.   fetched : accesses of main memory that they take.
+    groups : rows of a batch.   rows : in batch order, -1 for none.
+    added : of each row's residual operand; None without.   index : column index of every column.
+    page_steps : int64 (batches, pages), of a pass.   dense : bool (batches,).
+    entries : int64 (batches,).   passes : int64 (batches,), cycles for a tile.
+    least : cycles that a pass takes at least.   beside : accesses of main memory that a batch takes
+    beside its entries.   clusters : of the array.
     """
 
+    groups: int
     rows: np.ndarray
     added: np.ndarray | None
     page_steps: np.ndarray
     dense: np.ndarray
     index: np.ndarray
-    longest: int
+    entries: np.ndarray
     passes: np.ndarray
-    loads: dict[int, int]
     least: int
-    fetched: int
+    beside: int
+    clusters: int
 
+    def some(self, begin: int, end: int) -> "Work":
+        """Return the batches from one until another."""
+        rows = slice(begin * self.groups, end * self.groups)
+        return replace(
+            self, rows=self.rows[rows], added=None if self.added is None else self.added[rows],
+            page_steps=self.page_steps[begin:end], dense=self.dense[begin:end],
+            entries=self.entries[begin:end], passes=self.passes[begin:end])
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Way:
-    """One way for a layer: the bands of each of its parts.
+    @cached_property
+    def longest(self) -> int:
+        """Entries of the longest batch."""
+        return int(self.entries.max())
 
-    sets   : of clusters, to which batches are dealt.   splits : clusters of a set, each with its
-    own tiles of a band.
-    """
+    @cached_property
+    def fetched(self) -> int:
+        """Accesses of main memory that they take."""
+        return int(self.entries.sum()) + self.beside * len(self.entries)
 
-    log2_groups: int
-    layout: Lines | Spread
-    works: list[Work]
-    bands: list[list[Band]]
-    sets: int = 1
-    splits: int = 1
-
-    def spread(self, clusters: int) -> Iterator["Way"]:
-        """Yield the ways in which clusters may share it."""
-        tiles = max(band.tiles for own in self.bands for band in own)
-        for sets in range(clusters, 0, -1):
-            if clusters % sets == 0 and (sets == clusters or clusters // sets <= tiles):
-                yield replace(self, sets=sets, splits=clusters // sets)
+    @cached_property
+    def loads(self) -> dict[int, int]:
+        """Cycles of all batches for a tile, by how many sets of clusters they are dealt to."""
+        return loads(self.passes, self.clusters)
 
 
 @dataclass(frozen=True)
@@ -98,48 +104,117 @@ class Fill:
         return max(math.ceil(min(slow, passes) + left), self.records * RECORD)
 
 
-def counted(graph: QGraph, node: QNode, way: Way, fill: Callable[[Band], Fill]) -> int:
+@dataclass(frozen=True)
+class Turn:
+    """A band as it is counted.
+
+    part : its number.   tiles : how many.   words : accesses in which a row's results are written.
+    after : what the next band's fills take; None of the last one.   beside : they are beside it.
+    """
+
+    part: int
+    tiles: int
+    words: int
+    after: Fill | None
+    beside: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """The bands of a layer as they are counted, whatever its weights are.
+
+    tables : words of its taps and tiles.   first : what the first band's fills take.
+    turns : equal bands once, and how many they are.
+    """
+
+    tables: int
+    first: Fill
+    turns: tuple[tuple[Turn, int], ...]
+
+    @property
+    def told(self) -> int:
+        """Entries of the control words, those of tables apart, about."""
+        records = self.first.records + sum(
+            count * turn.after.records for turn, count in self.turns if turn.after)
+        return 2 * sum(count for _, count in self.turns) + RECORD // ENTRY_WORDS * records
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Way:
+    """One way for a layer: the batches and the bands of each of its parts.
+
+    sets   : of clusters, to which batches are dealt.   splits : clusters of a set, each with its
+    own tiles of a band.
+    """
+
+    log2_groups: int
+    works: list[Work]
+    banding: Banding
+    sets: int = 1
+    splits: int = 1
+
+    @property
+    def layout(self) -> Lines | Spread:
+        return self.banding.layout
+
+    def spread(self, clusters: int) -> Iterator["Way"]:
+        """Yield the ways in which clusters may share it."""
+        for sets in range(clusters, 0, -1):
+            if clusters % sets == 0 and (sets == clusters
+                                         or clusters // sets <= self.banding.tiles):
+                yield replace(self, sets=sets, splits=clusters // sets)
+
+
+def course(banding: Banding, fill: Callable[[Band], Fill], *, wide: bool) -> Course:
+    """Return the course of bands.   wide : sums of two elements are stored."""
+    layout = banding.layout
+    bands = [(part, band) for part, own in enumerate(banding.parts) for band in own]
+    words = {lines: _written(layout, lines, wide=wide)
+             for lines in {band.stretch.lines for _, band in bands}}
+    turns: Counter[Turn] = Counter()
+    for (part, band), after in zip_longest(bands, [band for _, band in bands[1:]]):
+        own = words[band.stretch.lines]
+        turns[Turn(part, band.tiles, own[band.tile + band.tiles] - own[band.tile],
+                   fill(after) if after else None, bool(after and after.beside))] += 1
+    return Course(
+        tables=sum(map(len, layout.phases())) + TILE_WORDS * max(
+            len(layout.tiles(lines)) for lines in words),
+        first=fill(bands[0][1]), turns=tuple(turns.items()))
+
+
+@lru_cache(maxsize=16 * KEPT)
+def about_course(banding: Banding, size: int, *, twice: bool, wide: bool) -> Course:
+    """Return a `course`, about, where ``size`` elements are filled a cycle.   twice :
+    `filled_twice`."""
+    return course(banding, lambda band: _about(banding.layout, band, size, twice=twice), wide=wide)
+
+
+def counted(way: Way, course: Course) -> int:
     """Return the cycles of a layer: those of its bands' passes or, where that is more, of what its
     port has to do meanwhile."""
-    written = _written(graph, node, way.layout)
-    bands = [(band, work) for work, own in zip(way.works, way.bands, strict=True) for band in own]
-    found = LAYER + sum(map(len, way.layout.phases())) + TILE_WORDS * _longest_stretch(way) + fill(
-        bands[0][0]).alone
-    for at, (band, work) in enumerate(bands):
-        words = written(band.stretch.lines)
-        others = work.fetched * way.splits + len(work.rows) * (
-            words[band.tile + band.tiles] - words[band.tile])
-        passes = max(work.loads[way.sets] * -(-band.tiles // way.splits),
+    found = LAYER + course.tables + course.first.alone
+    for turn, count in course.turns:
+        work = way.works[turn.part]
+        others = work.fetched * way.splits + len(work.rows) * turn.words
+        passes = max(work.loads[way.sets] * -(-turn.tiles // way.splits),
                      others + FETCH * -(-len(work.dense) // way.sets))
-        found += BAND
-        if at + 1 < len(bands):
-            after = fill(bands[at + 1][0])
-            if bands[at + 1][0].beside:
-                passes = max(passes, after.beside(passes, others))
-            else:
-                passes += after.alone
-        found += passes
+        if turn.after is None:
+            after = 0
+        elif turn.beside:
+            after = max(0, turn.after.beside(passes, others) - passes)
+        else:
+            after = turn.after.alone
+        found += count * (BAND + passes + after)
     return found
 
 
-def told(way: Way, fill: Callable[[Band], Fill]) -> int:
-    """Return the entries of a way's control words, those of its tables apart, about."""
-    bands = [band for own in way.bands for band in own]
-    return sum(2 + RECORD // ENTRY_WORDS * fill(band).records for band in bands)
-
-
-def _written(graph: QGraph, node: QNode, layout: Lines | Spread) -> Callable[[int], list[int]]:
-    """Return a function of a stretch's lines: accesses that a row takes before each of its tiles,
-    and before the end, to write its results."""
-    wide = node.output == graph.output
-
-    @cache
-    def found(lines: int) -> list[int]:
-        ends = np.cumsum(layout.tiles(lines).written.sum(axis=1)) << wide
-        begins = np.concatenate([[0], ends[:-1]])
-        words = -(-ends // ENTRY_WORDS) - begins // ENTRY_WORDS
-        return [0, *np.cumsum(words).tolist()]
-    return found
+def _written(layout: Lines | Spread, lines: int, *, wide: bool) -> list[int]:
+    """Return the accesses that a row of a stretch takes before each of its tiles, and before the
+    end, to write its results."""
+    ends = np.cumsum(layout.tiles(lines).written.sum(axis=1)) << wide
+    begins = np.concatenate([[0], ends[:-1]])
+    words = -(-ends // ENTRY_WORDS) - begins // ENTRY_WORDS
+    return [0, *np.cumsum(words).tolist()]
 
 
 def fills_of(graph: QGraph, node: QNode, layout: Lines | Spread, log2_groups: int, array: Array,
@@ -171,15 +246,15 @@ def _place(graph: QGraph, layout: Lines | Spread, name: str, added: str | None,
     return Place(0, stride, ring.lines - view.shape[1] // 2, ring.lines)
 
 
-def about_fills_of(graph: QGraph, node: QNode, way: Way, array: Array) -> Callable[[Band], Fill]:
-    """Return a function that tells what a band's fills take, about."""
-    twice = not way.layout.around and any(isinstance(
+def filled_twice(graph: QGraph, node: QNode, layout: Lines | Spread) -> bool:
+    """Whether what a node reads goes around its ring's end, and is filled in two pieces."""
+    return not layout.around and any(isinstance(
         graph.tensors[stored_name(graph.tensors, name)], Ring) for name in node.inputs)
 
-    def of(band: Band) -> Fill:
-        found = about_fills(way.layout, band, array.fill)
-        return Fill(2 * found.cycles, found.accesses, 2 * found.records) if twice else found
-    return of
+
+def _about(layout: Lines | Spread, band: Band, size: int, *, twice: bool) -> Fill:
+    found = about_fills(layout, band, size)
+    return Fill(2 * found.cycles, found.accesses, 2 * found.records) if twice else found
 
 
 def about_fills(layout: Lines | Spread, band: Band, size: int) -> Fill:
@@ -213,9 +288,3 @@ def about_fills(layout: Lines | Spread, band: Band, size: int) -> Fill:
         added = -(-grid.columns.count // size) * (band.end - band.begin) * stretch.addends
         takes, words, count = takes + added + 5 * stretch.addends, words + added, count + 1
     return Fill(takes + 8 * count, words, count)
-
-
-def _longest_stretch(way: Way) -> int:
-    """Return the tiles of a layer's longest stretch, about what its table holds."""
-    return max(len(way.layout.tiles(lines)) for lines in {
-        band.stretch.lines for bands in way.bands for band in bands})

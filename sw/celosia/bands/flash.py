@@ -2,17 +2,19 @@
 or in parts."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
 
 import numpy as np
 
 from celosia.bands.batches import Batches
 from celosia.bands.entries import Stream
 from celosia.bands.lives import Life
+from celosia.bands.packing import Need, Packing
 from celosia.bands.parts import Parted, Parting
 from celosia.bands.plan import Layer
-from celosia.bands.regions import Need, map_needs, place
+from celosia.bands.regions import map_needs
 from celosia_spec import errors
 from celosia_spec.errors import FitError
 from celosia_spec.isa.array import ENTRY_BITS, ENTRY_WORDS, Array
@@ -127,7 +129,7 @@ def copies(graph: QGraph, layers: Sequence[Layer], made: Sequence[Sequence[Batch
     parted. FitError where main memory is too small.
     """
     needs = Needs(map_needs(graph).items())
-    found = place(needs, stream.words_needed, array.main_words)
+    found = Packing(needs, stream.words_needed).before(array.main_words)
     if _end(needs, found) <= array.main_words:
         return Copies(maps=_maps(found))
     if not array.flash:
@@ -206,9 +208,8 @@ class _Memory:
         """Return the way that is counted to take the fewest cycles."""
         best = None
         for first in range(len(self.layers) - 1, -1, -1):
-            way = self._way(first, {}, self._rest(first, {}))
-            if way is not None and (best is None or way.waits < best.waits):
-                best = way
+            most = None if best is None else best.waits
+            best = self._way(first, {}, self._rest(first, {}), most) or best
             if best is not None and not best.waits:
                 break
         if best is None or best.waits * _WAITING > sum(layer.cycles for layer in self.layers):
@@ -218,9 +219,12 @@ class _Memory:
             best = min(ways, key=lambda way: way.cycles(self.layers))
         return best
 
-    def _way(self, first: int, parts: dict[int, Parted], rest: int) -> Copies | None:
+    def _way(self, first: int, parts: dict[int, Parted], rest: int,
+             most: int | None = None) -> Copies | None:
+        """Return what is copied when if the layers from the first one on are; None where it does
+        not fit, or at least ``most`` cycles pass in waiting."""
         return _Schedule(self.needs, self.layers, self.stream.layers, first, self.array, rest,
-                         parts).run()
+                         parts, most).run()
 
     def _rest(self, first: int, parts: Mapping[int, Parted]) -> int:
         """Return the words of what is resident, if the layers from the first one on are copied."""
@@ -333,24 +337,29 @@ class _Schedule:
     they are used, and without a layer that waits because the reader is still busy."""
 
     def __init__(self, needs: Needs, layers: Sequence[Layer], entries: Sequence[int],
-                 first: int, array: Array, rest: int, parts: Mapping[int, Parted]) -> None:
-        self.array, self.layers, self.rest, self.parts = array, layers, rest, dict(parts)
+                 first: int, array: Array, rest: int, parts: Mapping[int, Parted],
+                 most: int | None) -> None:
+        self.array, self.layers, self.parts, self.most = array, layers, dict(parts), most
         self.entries = [len(_heads(at, parts)) * parts[at].room if at in parts else count
                         for at, count in enumerate(entries)]
         self.left = [at for at in range(first, len(layers)) if self.entries[at]]
-        self.needs: Needs = {**needs, **{at: _need(self.entries[at], Life(at, at))
-                                         for at in self.left}}
+        self.packing: Packing[str | int] = Packing(
+            {**needs, **{at: _need(self.entries[at], Life(at, at)) for at in self.left}}, rest)
+        self.begins = [0, *accumulate(layer.cycles for layer in layers)]
+        self.ahead = copy_cycles(array, 0)
         self.free = self.waits = 0
         self.ready: dict[Section, int] = {}
 
     def run(self) -> Copies | None:
-        """Return what is copied when; None where it does not fit."""
+        """Return what is copied when; None where it does not fit, or takes too long."""
         if self._found() is None:
             return None
         now = 0
         runs: dict[int, list[int]] = {}
         for at, layer in enumerate(self.layers):
             run = []
+            if self.most is not None and self._least_waits(now) >= self.most:
+                return None
             if self.free <= now or at in self.left or at in self.parts:
                 run = self._next(at)
             if run:
@@ -370,6 +379,15 @@ class _Schedule:
         words = {name: word for name, word in found.items() if isinstance(name, int)}
         return Copies(maps=_maps(found), words=words, parts=self.parts, runs=runs,
                       waits=self.waits)
+
+    def _least_waits(self, now: int) -> int:
+        """Return how many cycles pass in waiting at least: a layer that is left, and in no parts,
+        begins when the reader has copied it and all before it."""
+        ready, found = max(now, self.free), 0
+        for at in self.left:
+            ready += copy_cycles(self.array, -(-self.entries[at] // UNIT_WORDS)) - self.ahead
+            found = max(found, ready - self.begins[at])
+        return found
 
     def _copy(self, sections: Sequence[Section], now: int) -> int:
         """Copy sections when the reader is free; return when that is, if any are copied."""
@@ -395,15 +413,13 @@ class _Schedule:
             held = sum(len(_heads(of, self.parts)) for of in [*ahead, *run, following])
             if held > COPIES:
                 break
-            need = self.needs[following]
-            self.needs[following] = replace(need, life=Life(at, following))
+            self.packing.move(following, Life(at, following))
             if self._found() is None:
-                self.needs[following] = need
+                self.packing.move(following, Life(following, following))
                 break
             run.append(self.left.pop(0))
         return run
 
     def _found(self) -> dict[str | int, int] | None:
         """Return where everything lies, if it fits."""
-        found = place(self.needs, self.rest, self.array.main_words)
-        return found if _end(self.needs, found) <= self.array.main_words else None
+        return self.packing.within(self.array.main_words)

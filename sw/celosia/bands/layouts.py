@@ -71,6 +71,14 @@ def is_depthwise(node: QNode, source: QTensor, result: QTensor) -> bool:
             and bool((matrix.indices // kernel == row).all()))
 
 
+def line_index(held: int, channels: int, kernel: int) -> np.ndarray:
+    """Return the column index of every column of the weights, int64 (channels * kernel,), where so
+    many channels are held in the banks at a time."""
+    tap = np.arange(kernel) * (-(-held // BLOCK) * BLOCK)
+    found: np.ndarray = (np.arange(channels)[:, None] % held + tap).ravel()
+    return found
+
+
 def pieces(rows: int) -> int:
     """Return the bank rows of whole pieces that hold so many."""
     return -(-rows // PIECE) * PIECE
@@ -196,8 +204,7 @@ class Lines:
 
     def index(self, channels: int, kernel: int) -> np.ndarray:
         """Return the column index of every column of the weights, int64 (channels * kernel,)."""
-        tap = np.arange(kernel) * (self.blocks * BLOCK)
-        return (np.arange(channels)[:, None] % self.channels + tap).ravel()
+        return line_index(self.channels, channels, kernel)
 
     def tiles(self, lines: int) -> Tiles:
         """Return the tiles of so many lines of the output."""

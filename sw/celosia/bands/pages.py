@@ -1,6 +1,8 @@
 """Inputs that are larger than the banks, or than what taps reach of them: they go through the banks
 page by page, again for each batch."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.sparse import csr_array
 
@@ -51,18 +53,17 @@ def row_pages(matrix: csr_array, layout: Lines | Spread, index: np.ndarray) -> n
     return found
 
 
-def page_steps(matrix: csr_array, layout: Lines | Spread, index: np.ndarray, rows: np.ndarray,
-               groups: int) -> np.ndarray:
+def page_steps(words: Sequence[np.ndarray], rows: np.ndarray, groups: int) -> np.ndarray:
     """Return the steps of each batch in each page, int64 (batches, pages), pages in the order in
     which it reads them.
 
-    index : for the first batch.   rows : in batch order.
+    words : `row_pages` of each of the orders in which batches read them in turn.
+    rows  : in batch order.
     """
-    either = [np.stack([batch_steps(words, rows, groups) for words in row_pages(
-        matrix, layout, index_of(layout, index, number)).T], axis=1)
-        for number in range(layout.orders)]
+    either = [np.stack([batch_steps(page, rows, groups) for page in own.T], axis=1)
+              for own in words]
     batch = np.arange(len(either[0]))
-    found: np.ndarray = np.stack(either)[batch % layout.orders, batch]
+    found: np.ndarray = np.stack(either)[batch % len(words), batch]
     return found
 
 

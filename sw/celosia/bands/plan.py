@@ -1,12 +1,20 @@
 """How each layer runs: its row groups, its bands, and the cycles that they are counted to take."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from celosia.bands.counting import Fill, Way, about_fills_of, counted, fills_of, told
+from celosia.bands.counting import (
+    Course,
+    Way,
+    about_course,
+    counted,
+    course,
+    filled_twice,
+    fills_of,
+)
 from celosia.bands.dealing import deal
 from celosia.bands.grid import Grid
 from celosia.bands.layouts import Band, Lines, is_depthwise, is_vector, joined, strides, tap_words
@@ -119,7 +127,7 @@ class Plan:
     def _counted(self, node: QNode) -> list[tuple[int, Way]]:
         """Return all ways of a node, and about how many cycles each takes."""
         graph, array = self.graph, self.array
-        found = [(counted(graph, node, way, about_fills_of(graph, node, way, array)), way)
+        found = [(counted(way, self._about(node, way)), way)
                  for log2 in range(array.groups_max.bit_length())
                  for one in ways_of(graph, node, array, log2, self.apart)
                  for way in one.spread(array.clusters)]
@@ -127,18 +135,23 @@ class Plan:
             raise next(_refusals(graph, node, array, self.apart))
         return found
 
+    def _about(self, node: QNode, way: Way) -> Course:
+        """Return the course of a way's bands, about."""
+        return about_course(way.banding, self.array.fill, wide=node.output == self.graph.output,
+                            twice=filled_twice(self.graph, node, way.layout))
+
     def _fastest(self, node: QNode, ways: Sequence[tuple[int, Way]], *, copied: bool) -> Layer:
         graph, array = self.graph, self.array
 
-        def copying(way: Way, fill: Callable[[Band], Fill]) -> int:
-            return told(way, fill) * ENTRY_WORDS * array.flash if copied else 0
-        order = sorted(ways, key=lambda found: found[0] + copying(
-            found[1], about_fills_of(graph, node, found[1], array)))
+        def copying(course: Course) -> int:
+            return course.told * ENTRY_WORDS * array.flash if copied else 0
+        order = sorted(ways, key=lambda found: found[0] + copying(self._about(node, found[1])))
         costs = []
         for at, (_, way) in enumerate(order[:COUNTED]):
             fill = fills_of(graph, node, way.layout, way.log2_groups, array, self.apart)
-            cycles = counted(graph, node, way, fill)
-            costs.append((cycles + copying(way, fill), at, cycles))
+            exact = course(way.banding, fill, wide=node.output == graph.output)
+            cycles = counted(way, exact)
+            costs.append((cycles + copying(exact), at, cycles))
         _, at, cycles = min(costs)
         return _layer(node, order[at][1], array, cycles)
 
@@ -211,7 +224,7 @@ def _refusals(graph: QGraph, node: QNode, array: Array,
 def _layer(node: QNode, way: Way, array: Array, cycles: int) -> Layer:
     pool = node.epilogue.pool
     parts = []
-    for work, bands in zip(way.works, way.bands, strict=True):
+    for work, bands in zip(way.works, way.banding.parts, strict=True):
         single = pool is None and all(band.tiles == 1 for band in bands)
         # Batches of a set stand behind each other.
         sets = deal(work.passes, way.sets)

@@ -46,14 +46,15 @@ def row_words(starts: np.ndarray, index: np.ndarray) -> np.ndarray:
     return words
 
 
-def row_order(matrix: csr_array, groups: int) -> np.ndarray:
-    """Return the rows in batch order; -1 stands for no row.
+def row_order(weights: np.ndarray, groups: int) -> np.ndarray:
+    """Return rows in batch order; -1 stands for no row.
 
-    Rows of like length share a batch, since a batch takes as long as its longest row.
+    weights : how many each row has. Rows of like length share a batch, since a batch takes as long
+    as its longest row.
     """
-    rows = np.arange(matrix.shape[0])
+    rows = np.arange(len(weights))
     if groups > 1:
-        rows = rows[np.argsort(-np.diff(matrix.indptr), kind="stable")]
+        rows = rows[np.argsort(-weights, kind="stable")]
     return np.concatenate([rows, np.full(-len(rows) % groups, -1)])
 
 

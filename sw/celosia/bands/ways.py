@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
 
-from celosia.bands.banding import bandings
+from celosia.bands.banding import Banding, bandings
 from celosia.bands.counting import Way, Work
 from celosia.bands.grid import NONE, Grid
 from celosia.bands.layouts import Band, Lines, Stretch, is_depthwise, is_vector, joined, tap_words
@@ -72,9 +72,9 @@ def ways_of(graph: QGraph, node: QNode, array: Array, log2: int,
                 single = longest > longest_batch(array, single=False)
                 if single and node.epilogue.pool is not None:
                     continue        # what the ring does not hold is cut, and has one pass
-                for bands in bandings(layout, array, lines, shares_of(graph, node, layout),
-                                      single=single):
-                    yield Way(log2_groups=log2, layout=layout, works=works[held], bands=bands)
+                for banding in bandings(layout, array, lines, shares_of(graph, node, layout),
+                                        single=single):
+                    yield Way(log2_groups=log2, works=works[held], banding=banding)
 
 
 def paged_way(graph: QGraph, node: QNode, array: Array, log2: int,
@@ -163,8 +163,8 @@ def _spread_way(graph: QGraph, node: QNode, array: Array, log2: int, spread: Spr
                    tile=0, tiles=1, begin=0, end=1,
                    beside=k > 0 and 2 * spread.rows <= array.bank_rows)]
              for k, share in enumerate(shares_of(graph, node, spread))]
-    return Way(log2_groups=log2, layout=spread, works=works_of(graph, node, array, log2, spread),
-               bands=bands)
+    return Way(log2_groups=log2, works=works_of(graph, node, array, log2, spread),
+               banding=Banding(layout=spread, parts=bands))
 
 
 def _channels(count: int, groups: int) -> list[int]:
