@@ -13,7 +13,7 @@ from harness.command import main
 from harness.result import Check, Result, Table
 from harness.tiny import keyword_spotter, person_detector, wakeword
 
-from celosia.accuracy import more_accurate, output_ratio
+from celosia.accuracy import applied, more_accurate, output_ratio
 from celosia.compiler import Compiler
 from celosia.float_values import outputs
 from celosia_sim.golden import run
@@ -39,10 +39,9 @@ def measure(arguments: argparse.Namespace) -> Result:
         ratios = [output_ratio(graph, x[calibration:], wanted[calibration:]) for graph in graphs]
         reached = output_ratio(graphs[1], x, wanted)
         agreeing = _agreement(graphs[1], x, wanted)
-        applied = [remark.removeprefix("accuracy: ").split(",")[0] for remark in passed.remarks
-                   if remark.startswith("accuracy: ") and not remark.endswith("not applied")]
-        rows.append([name, calibration, len(x) - calibration, ", ".join(applied) or "none",
-                     *ratios, reached, agreeing])
+        helping = ", ".join(applied(passed.remarks)) or "none"
+        rows.append([name, calibration, len(x) - calibration, helping, *ratios,
+                     reached, agreeing])
         checks.append(Check.at_least(f"dB, {name}", round(reached, 2), least, ".2f"))
     table = Table.of(
         "Signal-to-noise ratio of the outputs, dB, 8 bits, dynamic exponents",

@@ -159,7 +159,7 @@ ORDER = {
         answer_picture, board_programs, explain, quantise, results, serialise
         answers, compiler, samples, stepwise
         accuracy, board
-        backends, compare, compress, ways_out
+        backends, compare, compress, noise, ways_out
         api, fit_search, live, verify
         demo, fit
         __init__
@@ -310,6 +310,7 @@ ORDER = {
     "celosia.cli": """
         preprocessing, progress, tables
         common
+        noise
         __init__, answers, build, check, compare, doctor, energy, figures, live, load, network,
           serve_sim, streams, targets
         compile, explain

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -83,6 +83,20 @@ def _passes(compiler: Compiler) -> dict[str, Pass]:
     return {"equalise": equalise, "correct_bias": corrected}
 
 
+def applied(remarks: Iterable[str]) -> list[str]:
+    """Return the passes that `more_accurate` says it has applied."""
+    return [remark.removeprefix("accuracy: ").split(",")[0] for remark in remarks
+            if remark.startswith("accuracy: ") and "," in remark
+            and not remark.endswith("not applied")]
+
+
+def decibels(signal: float, noise: float) -> float:
+    """Return the ratio of two energies, dB; infinite without noise."""
+    if noise == 0:
+        return math.inf
+    return 10 * math.log10(signal / noise) if signal else -math.inf
+
+
 def output_ratio(graph: QGraph, x: np.ndarray, wanted: np.ndarray) -> float:
     """Return the signal-to-noise ratio of the outputs for inputs ``x``, dB; infinite without noise.
 
@@ -92,9 +106,7 @@ def output_ratio(graph: QGraph, x: np.ndarray, wanted: np.ndarray) -> float:
     lsb = tensor.format.lsb(found.exponents[graph.output])
     made = np.ldexp(found.mantissas[graph.output].astype(float), lsb[:, None, None, None])
     signal, noise = np.square(wanted).sum(), np.square(made - wanted).sum()
-    if noise == 0:
-        return math.inf
-    return 10 * math.log10(signal / noise) if signal else -math.inf
+    return decibels(signal, noise)
 
 
 def _remark(graph: Graph, remark: str) -> Graph:

@@ -1,6 +1,6 @@
 """What an optimised float graph computes, in float64."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -10,24 +10,40 @@ from celosia_sim.golden.epilogue import max_pool
 from celosia_sim.golden.linear import columns
 from celosia_spec.qgraph import Geometry
 
+Tensors = dict[str, np.ndarray]
+"""Float64 (C, H, W) by name, of one input."""
 
-def values(graph: Graph, x: np.ndarray) -> Iterator[tuple[dict[str, np.ndarray],
-                                                          dict[str, np.ndarray]]]:
-    """Yield for each input its tensors, float64 (C, H, W), and every node's sums before activation
-    and pool, both by name.
+Completion = Callable[[Tensors], tuple[Tensors, Tensors]]
+
+
+def values(graph: Graph, x: np.ndarray) -> Iterator[tuple[Tensors, Tensors]]:
+    """Yield for each input its tensors, and every node's sums before activation and pool.
 
     x : (N, *input_shape).
     """
-    weights = {node.name: _weights(node) for node in graph.nodes if isinstance(node, Conv)}
+    computed = completion(graph)
     for image in np.asarray(x, np.float32).astype(np.float64):
-        stored, sums = {graph.input: image.reshape(graph.input_map)}, {}
+        yield computed({graph.input: image.reshape(graph.input_map)})
+
+
+def completion(graph: Graph) -> Completion:
+    """Return a function that takes some tensors of an input, the network's input among them. It
+    returns all tensors, and the sums of those nodes whose tensors it was not given."""
+    weights = {node.name: _weights(node) for node in graph.nodes if isinstance(node, Conv)}
+
+    def computed(given: Tensors) -> tuple[Tensors, Tensors]:
+        stored, sums = dict(given), {}
         for node in graph.nodes:
             assert isinstance(node, Conv), f"{node.name}: only optimised graphs have values"
+            if node.name in given:
+                continue
             found = _sums(node, weights[node.name], stored)
             sums[node.name] = found
             stored[node.name] = max_pool(found[None].clip(*node.epilogue.activation.bounds),
                                          node.epilogue.pool)[0]
-        yield stored, sums
+        return stored, sums
+
+    return computed
 
 
 def outputs(graph: Graph, x: np.ndarray) -> np.ndarray:

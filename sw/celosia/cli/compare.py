@@ -1,12 +1,14 @@
 """``celosia compare``."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from celosia import api, backends
 from celosia.cli import common
+from celosia.cli.noise import compare_with_float
 from celosia.cli.progress import work
 from celosia.cli.tables import Table
 from celosia.compare import Comparison, count
@@ -22,14 +24,28 @@ def compare(
         help="board:PORT, to count each layer's cycles on a board.")] = None,
     port: common.Port = None,
     baud: common.Baud = None,
+    against: Annotated[str | None, typer.Option(
+        metavar="float", help="The float network, to show what rounding costs in each layer.")]
+    = None,
+    model: Annotated[str | None, typer.Option(
+        metavar="MODEL", help="What the program was compiled from; with --against float.")] = None,
+    input: Annotated[list[Path] | None, typer.Option(
+        metavar="FILE", help="Inputs, as `celosia run` takes them; with --against float.")] = None,
+    limit: Annotated[int | None, typer.Option(
+        min=1, help="Only the first so many inputs.")] = None,
     json: common.Json = False,
 ) -> None:
     """Set sparse, dense and the bound side by side, layer by layer, on the same lanes.
 
     With a board: the cycles that were predicted, that the simulated gateware takes, and that the
-    board counts.
+    board counts. With --against float: signal to noise of what each layer stores, and the layer
+    that costs the outputs most.
     """
+    noisy = _noisy(against, model, input, limit, board=backend is not None or port is not None)
     loaded = api.load(program)
+    if noisy is not None:
+        compare_with_float(loaded, *noisy, limit, json)
+        return
     if backend is not None or port is not None:
         _with_board(loaded, common.backend_of(backend, port, backends.BOARD), baud, json)
         return
@@ -44,6 +60,25 @@ def compare(
         common.show(comparison_table(f"{loaded.target}, {loaded.lanes} lanes", result, clock))
         print(f"sparse: {speed(result.total.cycles_sparse, clock)}\n"
               f"dense:  {speed(result.total.cycles_dense, clock)}")
+
+
+def _noisy(against: str | None, model: str | None, input: list[Path] | None, limit: int | None, *,
+           board: bool) -> tuple[str, list[Path]] | None:
+    """Return model and inputs to compare with float; None without --against."""
+    if against is None:
+        if (model, input, limit) != (None, None, None):
+            raise CelosiaError("--model, --input and --limit go with --against float; give it, too")
+        return None
+    if against != "float":
+        raise CelosiaError(f"--against {against!r}: a program is compared with float; give "
+                           f"--against float")
+    if board:
+        raise CelosiaError("--against float compares with no board, and --backend and --port are "
+                           "one; leave either out")
+    if model is None or not input:
+        raise CelosiaError("--against float needs the model that the program was compiled from, "
+                           "and inputs; give --model MODEL --input FILE")
+    return model, input
 
 
 def _with_board(program: Program, backend: str, baud: int | None, json: bool) -> None:

@@ -1,0 +1,194 @@
+"""A program's mantissas beside what the float network computes, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from celosia.accuracy import MOST_INPUTS, applied, decibels
+from celosia.compiler import Compiler
+from celosia.float_values import Completion, Tensors, completion
+from celosia.graph import Graph
+from celosia_sim import golden
+from celosia_spec.errors import CelosiaError, refusals
+from celosia_spec.qgraph import QGraph
+
+if TYPE_CHECKING:
+    from celosia.program import Program
+
+_BLOCK = 8
+"""So many inputs are computed at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerNoise:
+    """What a layer stores, beside the float network's.
+
+    name        : of the layer; of the first, of the network's input.
+    ratio       : signal to noise, dB; infinite where both are equal.
+    alone       : of the network's outputs, dB, in float64 but for this layer, which errs as much
+                  as it does behind the mantissas that it reads.
+    saturated   : share of the mantissas that are the largest there are, or the least.
+    zeros       : share of the mantissas that are 0.   zeros_float : of the float network's values.
+    """
+
+    name: str
+    ratio: float
+    alone: float
+    saturated: float
+    zeros: float
+    zeros_float: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise:
+    """The input and all layers in order, measured on so many inputs."""
+
+    layers: tuple[LayerNoise, ...]
+    inputs: int
+
+    @property
+    def worst(self) -> LayerNoise:
+        """The layer whose rounding costs the outputs most."""
+        return min(self.layers, key=lambda layer: layer.alone)
+
+    @property
+    def output_ratio(self) -> float:
+        """Signal to noise of the outputs, dB."""
+        return self.layers[-1].ratio
+
+
+def against_float(program: Program, model: Any, x: np.ndarray, *,
+                  progress: Callable[[int, int], None] | None = None) -> Noise:
+    """Set what a program computes beside the float network.
+
+    model    : what it was compiled from, as `celosia.compile` takes it.
+    x        : float32 (N, *user_shape); of many, 64 are taken, evenly spread.
+    progress : called with the inputs that are done, and all.
+
+    CelosiaError where the model is another one.
+    """
+    if program.steps is not None:
+        raise CelosiaError("the program takes steps of time, and the float network none; compile "
+                           "the model without stream to compare the two")
+    quantised = program.graph
+    tensor = quantised.tensors[quantised.input]
+    graph = Compiler(target=program.target).graph(model, (1, *tensor.user_shape))
+    _check_same(graph, quantised)
+    with refusals():
+        return noise(graph, quantised, x[::-(-len(x) // MOST_INPUTS)], progress=progress,
+                     equalised="equalise" in applied(quantised.remarks))
+
+
+def noise(graph: Graph, quantised: QGraph, x: np.ndarray, *, equalised: bool,
+          progress: Callable[[int, int], None] | None = None) -> Noise:
+    """Set a quantised graph beside the float graph that it was made from.
+
+    x         : (N, *input_shape).
+    equalised : channels may be larger in it than in the float graph, by powers of two.
+    """
+    sums = {name: _Sums() for name in quantised.tensors}
+    scales = _scales(graph, quantised, x) if equalised else {}
+    computed = completion(graph)
+    for done, (wanted, found, mantissas) in enumerate(_images(graph, quantised, x), start=1):
+        found = {name: np.ldexp(value, -scales[name]) if name in scales else value
+                 for name, value in found.items()}
+        before: Tensors = {}
+        for name, own in sums.items():
+            own.add(wanted[name], found[name], mantissas[name],
+                    quantised.tensors[name].format.largest)
+            exact = wanted[name] if name == graph.input else _one(computed, found, name)
+            made, _ = computed(before | {name: wanted[name] + found[name] - exact})
+            own.add_output(wanted[graph.output], made[graph.output])
+            before[name] = wanted[name]
+        if progress is not None:
+            progress(done, len(x))
+    return Noise(layers=tuple(_layers(sums)), inputs=len(x))
+
+
+def _one(computed: Completion, found: Tensors, name: str) -> np.ndarray:
+    """Return what a layer makes in float64 of all that others store."""
+    made, _ = computed({other: value for other, value in found.items() if other != name})
+    return made[name]
+
+
+class _Sums:
+    """What is summed up of a tensor over all inputs."""
+
+    def __init__(self) -> None:
+        self.count = self.saturated = self.zeros = self.zeros_float = 0
+        self.signal = self.noise = self.output_signal = self.output_noise = 0.0
+
+    def add(self, wanted: np.ndarray, found: np.ndarray, m: np.ndarray, largest: int) -> None:
+        self.count += m.size
+        self.saturated += int(np.count_nonzero(np.abs(m) == largest))
+        self.zeros += int(np.count_nonzero(m == 0))
+        self.zeros_float += int(np.count_nonzero(wanted == 0))
+        self.signal += float(np.square(wanted).sum())
+        self.noise += float(np.square(found - wanted).sum())
+
+    def add_output(self, wanted: np.ndarray, found: np.ndarray) -> None:
+        self.output_signal += float(np.square(wanted).sum())
+        self.output_noise += float(np.square(found - wanted).sum())
+
+
+def _layers(sums: dict[str, _Sums]) -> Iterator[LayerNoise]:
+    for name, own in sums.items():
+        yield LayerNoise(
+            name=name, ratio=decibels(own.signal, own.noise),
+            alone=decibels(own.output_signal, own.output_noise),
+            saturated=own.saturated / own.count, zeros=own.zeros / own.count,
+            zeros_float=own.zeros_float / own.count)
+
+
+def _images(graph: Graph, quantised: QGraph, x: np.ndarray,
+            ) -> Iterator[tuple[Tensors, Tensors, Tensors]]:
+    """Yield the tensors of each input in float, as the machine stores them, and mantissas."""
+    computed = completion(graph)
+    for first in range(0, len(x), _BLOCK):
+        block = np.asarray(x[first:first + _BLOCK], np.float32)
+        result = golden.run(quantised, block)
+        for at, image in enumerate(block.astype(np.float64)):
+            wanted, _ = computed({graph.input: image.reshape(graph.input_map)})
+            mantissas = {name: m[at] for name, m in result.mantissas.items()}
+            yield wanted, {name: np.ldexp(m.astype(np.float64), _lsb(quantised, result, name, at))
+                           for name, m in mantissas.items()}, mantissas
+
+
+def _lsb(graph: QGraph, result: golden.GoldenResult, name: str, at: int) -> int:
+    return int(graph.tensors[name].format.lsb(result.exponents[name][at]))
+
+
+def _scales(graph: Graph, quantised: QGraph, x: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the powers of two by which channels are larger than in the float graph, int64
+    (C, 1, 1), by the tensor: those that fit best."""
+    along = {name: np.zeros((shape[0], 2)) for name, shape in graph.shapes.items()}
+    for wanted, found, _ in _images(graph, quantised, x):
+        for name, total in along.items():
+            total += np.stack([(wanted[name] * other).sum(axis=(1, 2))
+                               for other in (found[name], wanted[name])], axis=1)
+    scales = {}
+    for name, total in along.items():
+        both, own = total.T
+        sound = (both > 0) & (own > 0)
+        bits = np.rint(np.log2(both, where=sound, out=np.zeros_like(both))
+                       - np.log2(own, where=sound, out=np.zeros_like(own)))
+        scales[name] = bits.astype(np.int64)[:, None, None]
+    return scales
+
+
+def _check_same(graph: Graph, quantised: QGraph) -> None:
+    """CelosiaError unless both have the same layers of the same shapes."""
+    ours = {name: tensor.shape for name, tensor in quantised.tensors.items()}
+    for name in (*ours, *graph.shapes):
+        if ours.get(name) != graph.shapes.get(name):
+            raise CelosiaError(
+                f"model: layer {name!r} is {_told(graph.shapes.get(name))}, in the program "
+                f"{_told(ours.get(name))}; give the model that the program was compiled from")
+
+
+def _told(shape: tuple[int, ...] | None) -> str:
+    return "not there" if shape is None else " x ".join(map(str, shape))
