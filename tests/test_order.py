@@ -212,7 +212,8 @@ ORDER = {
     """,
     "celosia.frontend.onnx": """
         node, tensors
-        file, folding, shapes, moves, windows
+        moves, quantisers, shapes, windows
+        bounds, file, folding
         operators
         network
         __init__

@@ -178,7 +178,7 @@ def _tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def remarks(model: torch.nn.Module | ExportedProgram) -> list[str]:
     """Return what was done with a model to compile it, one line for each thing."""
-    found = []
+    found = [*getattr(model, "meta", {}).get("remarks", ())]      # of `frontend.onnx`
     tensors = model.state_dict if isinstance(model, ExportedProgram) else _tensors(model)
     if types := other_types(tensors):
         found.append(f"the model's {' and '.join(types)} parameters were taken as float32")

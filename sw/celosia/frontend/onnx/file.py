@@ -8,6 +8,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from celosia.frontend.onnx import tensors
+from celosia.frontend.onnx.quantisers import quantises
 from celosia.reading import FileError
 from celosia_spec.errors import CelosiaError, quoted
 from celosia_spec.files import read_file
@@ -82,13 +83,13 @@ def _check_operators(model: onnx.ModelProto, path: Path) -> None:
     for node in model.graph.node:
         kind = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
         what = f"{path}: {quoted(node.name or kind)} ({quoted(kind)})"
-        if node.domain not in _OWN or model.functions:
+        if (node.domain not in _OWN and not quantises(node)) or model.functions:
             raise CelosiaError(f"{what}: not one of ONNX's own operators; export the network "
                                "without custom operators and model functions")
-        if "Quantize" in node.op_type or "Integer" in node.op_type or node.op_type[:4] == "QLin":
-            raise CelosiaError(f"{what}: the network is quantised already, and Celosia has a "
-                               "number format of its own; give the float network that it was made "
-                               "of")
+        if node.op_type.startswith(("QLinear", "Dynamic")) or node.op_type.endswith("Integer"):
+            raise CelosiaError(f"{what}: it computes with whole numbers; quantise the float "
+                               "network with QuantizeLinear and DequantizeLinear instead "
+                               "(QuantFormat.QDQ), or give the float network")
         if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
             raise CelosiaError(f"{what}: a graph inside a graph; export the network without "
                                "branches and loops")

@@ -7,8 +7,9 @@ import numpy as np
 import onnx
 import onnx.reference
 
+from celosia.frontend.onnx import quantisers
 from celosia.frontend.onnx.node import Node
-from celosia_spec.errors import quoted
+from celosia_spec.errors import CelosiaError, quoted
 
 MAX_FOLDED = 1 << 26
 """Most values that the constants computed of a file's own may have, all together."""
@@ -34,13 +35,17 @@ class Folding:
             return [np.array(node.shapes[proto.input[0]][start:end], np.int64)]
         given = {name: node.constants.get(name) for name in proto.input if name}
         operands = [array for array in given.values() if array is not None]
-        if proto.op_type not in _BROADCAST | _OTHERS or len(operands) < len(given):
+        known = proto.op_type in _BROADCAST | _OTHERS or quantisers.quantises(proto)
+        if not known or len(operands) < len(given):
             return None
         try:
             self.left -= _size(node, [node.constants[name] for name in proto.input if name])
             if self.left >= 0:
                 with np.errstate(all="ignore"):
-                    return self._run(node, given)
+                    return ([quantisers.constant(node)] if quantisers.quantises(proto) else
+                            self._run(node, given))
+        except CelosiaError:
+            raise
         except Exception as problem:    # the reference raises whatever NumPy does
             raise node.refuse(f"a constant cannot be computed ({quoted(str(problem))[:120]})",
                               "export the model again") from None

@@ -11,9 +11,11 @@ import torch
 from torch import nn
 
 from celosia.frontend.onnx import file, tensors
+from celosia.frontend.onnx.bounds import Bounds
 from celosia.frontend.onnx.folding import Folding
 from celosia.frontend.onnx.node import Node
 from celosia.frontend.onnx.operators import OPERATORS
+from celosia.frontend.onnx.quantisers import quantises, remark
 from celosia.frontend.onnx.shapes import Shapes
 from celosia.frontend.refusals import REMEDIES
 from celosia_spec.errors import CelosiaError, quoted
@@ -22,6 +24,9 @@ _WORDS = {"LayerNormalization": "layer_norm", "InstanceNormalization": "instance
           "GroupNormalization": "group_norm", "LRN": "local_response_norm", "RNN": "rnn_tanh",
           "Attention": "scaled_dot_product_attention", "Einsum": "einsum"}
 """What torch calls operators that are refused."""
+
+REMARKS = "remarks"
+"""Where a module's ``meta`` holds what was done to make it, in sentences."""
 
 
 def load_onnx(path: str | os.PathLike[str],
@@ -37,7 +42,10 @@ def load_onnx(path: str | os.PathLike[str],
 
 
 class _Builder:
-    """constants : of what is known, by name.   live : of what depends on the input."""
+    """constants : of what is known, by name.   live : of what depends on the input.
+
+    quantised : how many constants are, and how many tensors that depend on the input.
+    """
 
     def __init__(self, model: onnx.ModelProto, path: Path) -> None:
         self.graph, self.path = model.graph, path
@@ -49,6 +57,8 @@ class _Builder:
         self.fx = torch.fx.Graph()
         self.live = {self.input.name: self.fx.placeholder("input")}
         self.modules: dict[str, nn.Module] = {}
+        self.bounds = Bounds(self.graph)
+        self.quantised = [0, 0]
 
     def module(self) -> tuple[nn.Module, torch.Tensor]:
         for node in self.graph.node:
@@ -60,16 +70,21 @@ class _Builder:
         root = nn.Module()
         for name, part in self.modules.items():
             root.add_module(name, part)
-        return (torch.fx.GraphModule(root, self.fx).eval(),
-                torch.zeros(self.shapes[self.input.name]))
+        made = torch.fx.GraphModule(root, self.fx).eval()
+        if any(self.quantised):
+            made.meta[REMARKS] = (remark(*self.quantised),)
+        return made, torch.zeros(self.shapes[self.input.name])
 
     def _add(self, proto: onnx.NodeProto) -> None:
         node = Node(proto, self.constants, self.shapes, self.opset)
         folded = self.folding.results(node)
         if folded is not None:
             self.constants |= zip(proto.output, folded, strict=True)
+            self.quantised[0] += proto.op_type != "QuantizeLinear" and quantises(proto)
             return
         make = OPERATORS.get(proto.op_type)
+        if quantises(proto):
+            make = self._quantiser
         if make is None:
             word = _WORDS.get(proto.op_type, proto.op_type.lower())
             raise node.refuse("not supported by this machine", REMEDIES.get(
@@ -77,16 +92,26 @@ class _Builder:
         operands = tuple(self.live[name] for name in proto.input if name in self.live)
         if not operands:
             raise node.refuse("it does not depend on the input", "leave it out")
-        self.shapes.infer(node)
+        if not quantises(proto):
+            self.shapes.infer(node)
         part = _made(make, node)
         name = self._name(node)
         self.modules[name] = part
         result = self.fx.call_module(name, operands)
+        self.bounds.learn(node)
         if len(proto.output) == 1 or proto.op_type in ("Dropout", "BatchNormalization"):
             self.live[proto.output[0]] = result
             return
         for index, output in enumerate(proto.output):
             self.live[output] = self.fx.call_function(_item, (result, index))
+
+    def _quantiser(self, node: Node) -> nn.Module:
+        source, *others = node.proto.input
+        if source not in self.live or not self.constants.keys() >= set(filter(None, others)):
+            raise node.refuse("its scale depends on the input", "quantise with constant scales")
+        self.shapes.same(node.proto.output[0], source)
+        self.quantised[1] += node.proto.op_type != "DequantizeLinear"
+        return self.bounds.cut(node)
 
     def _name(self, node: Node) -> str:
         """Return a plain name for a node's module: it stands in the code that torch.fx writes."""

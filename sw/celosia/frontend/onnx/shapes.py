@@ -33,6 +33,10 @@ class Shapes(Mapping[str, tuple[int, ...]]):
     def __len__(self) -> int:
         return len(self.types)
 
+    def same(self, name: str, of: str) -> None:
+        """Give a tensor the type of another."""
+        self.types[name] = self.types[of]
+
     def infer(self, node: Node) -> None:
         """Learn the shapes of a node's results; CompileError where its operands do not fit."""
         names = dict.fromkeys(name for name in node.proto.input if name)

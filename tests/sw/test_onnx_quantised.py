@@ -1,0 +1,172 @@
+"""Quantised ONNX networks: what onnxruntime computes of QDQ, what QONNX's definition says."""
+
+import logging
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import celosia
+from celosia_spec.errors import CelosiaError
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+from celosia.frontend.onnx import load_onnx  # noqa: E402
+
+node = onnx.helper.make_node
+FLOAT = onnx.TensorProto.FLOAT
+QONNX = "qonnx.custom_op.general"
+
+
+def near(found: np.ndarray, wanted: np.ndarray) -> float:
+    """Return the signal to noise of outputs, in dB."""
+    return 10 * np.log10((wanted ** 2).sum() / ((found - wanted) ** 2).sum())
+
+
+class Network(nn.Module):
+    """A ReLU and clamps that a quantiser stands for, one of them behind a slice; a shortcut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.deep = nn.Conv2d(2, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.halves, self.last = nn.Conv2d(8, 8, 1), nn.Linear(8, 3)
+
+    def forward(self, x):
+        x = F.relu(self.first(x))
+        x = F.relu6(self.deep(x) + x)
+        x, y = self.halves(x).chunk(2, 1)
+        return self.last(torch.cat([F.hardtanh(x, -.25, .25), F.relu(y)], 1).mean((2, 3)))
+
+
+class Samples:
+    def __init__(self, inputs: np.ndarray) -> None:
+        self.left = iter(inputs)
+
+    def get_next(self) -> dict | None:
+        one = next(self.left, None)
+        return None if one is None else {"x": one[None]}
+
+
+@pytest.fixture(scope="module")
+def floats(tmp_path_factory) -> tuple[Path, np.ndarray]:
+    """A float network, and inputs for it."""
+    torch.manual_seed(1)
+    path = tmp_path_factory.mktemp("qdq") / "float.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")     # the exporter that needs no other package is deprecated
+        torch.onnx.export(Network().eval(), (torch.zeros(1, 2, 6, 6),), path, dynamo=False,
+                          input_names=["x"])
+    return path, np.random.default_rng(0).standard_normal((16, 2, 6, 6)).astype(np.float32)
+
+
+def outputs(path: Path, inputs: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(path)
+    return np.concatenate([session.run(None, {"x": one[None]})[0] for one in inputs])
+
+
+@pytest.mark.parametrize("how", ["unsigned activations", "signed, a scale for each channel"])
+def test_qdq_of_onnxruntime(how, floats, tmp_path):
+    quantization = pytest.importorskip("onnxruntime.quantization")
+    path, inputs = floats
+    signed = quantization.QuantType.QInt8
+    options = {"weight_type": signed, "activation_type": signed, "per_channel": True}
+    logging.disable(logging.WARNING)    # that it would rather have the network preprocessed
+    try:
+        quantization.quantize_static(path, tmp_path / "qdq.onnx", Samples(inputs),
+                                     quant_format=quantization.QuantFormat.QDQ,
+                                     **(options if how.startswith("signed") else {}))
+    finally:
+        logging.disable(logging.NOTSET)
+    kept = {found.op_type for found in onnx.load(tmp_path / "qdq.onnx").graph.node}
+    assert "QuantizeLinear" in kept and not kept & {"Clip"}
+    wanted = outputs(tmp_path / "qdq.onnx", inputs)
+    module, _ = load_onnx(tmp_path / "qdq.onnx")
+    with torch.no_grad():
+        found = np.concatenate([module(torch.from_numpy(one[None])) for one in inputs])
+    assert near(outputs(path, inputs), wanted) > 25
+    assert near(found, wanted) > 25
+    program = celosia.compile(tmp_path / "qdq.onnx")
+    assert near(celosia.run(program, inputs).answer, wanted) > 25
+    assert any("the file is quantised: 8 constants" in remark for remark in program.remarks)
+    plain = celosia.compile(path)
+    assert program.predicted_cycles <= 1.1 * plain.predicted_cycles
+
+
+def qonnx(folder: Path, nodes: list, constants: dict) -> Path:
+    tensor = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        nodes, "network", [tensor("x", FLOAT, ["N", 2, 6, 6])], [tensor("y", FLOAT, list("abcd"))],
+        [onnx.numpy_helper.from_array(np.asarray(value, np.float32), name)
+         for name, value in constants.items()])
+    opsets = [onnx.helper.make_opsetid("", 13), onnx.helper.make_opsetid(QONNX, 1)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8),
+              folder / "qonnx.onnx")
+    return folder / "qonnx.onnx"
+
+
+def quant(*names: str, kind: str = "Quant", **attributes: object) -> object:
+    return node(kind, list(names[:-1]), [names[-1]], domain=QONNX, **attributes)
+
+
+RNG = np.random.default_rng(2)
+V, X = RNG.normal(size=(4, 2, 3, 3)), RNG.normal(size=(8, 2, 6, 6)).astype(np.float32)
+SCALE = RNG.uniform(.1, .2, (4, 1, 1, 1))
+CONSTANTS = {"v": V, "s": SCALE, "z": 0, "four": 4, "t": .02, "eight": 8}
+CONV = [node("Conv", ["x", "w"], ["a"]), node("Relu", ["a"], ["r"]),
+        quant("r", "t", "z", "eight", "y", signed=0)]
+WEIGHTS = {
+    "four bits": (quant("v", "s", "z", "four", "w"), np.clip(np.round(V / SCALE), -8, 7) * SCALE),
+    "four bits, narrow, cut": (
+        quant("v", "s", "z", "four", "w", narrow=1, rounding_mode="FLOOR"),
+        np.clip(np.floor(V / SCALE), -7, 7) * SCALE),
+    "unsigned, around a zero point": (
+        quant("v", "s", "four", "four", "w", signed=0),
+        (np.clip(np.round(V / SCALE + 4), 0, 15) - 4) * SCALE),
+    "signs": (quant("v", "s", "w", kind="BipolarQuant"), np.where(V >= 0, SCALE, -SCALE)),
+}
+
+
+@pytest.mark.parametrize("how", WEIGHTS)
+def test_qonnx(how, tmp_path):
+    first, weights = WEIGHTS[how]
+    path = qonnx(tmp_path, [first, *CONV], CONSTANTS)
+    wanted = F.conv2d(torch.from_numpy(X), torch.tensor(weights, dtype=torch.float32)).relu()
+    module, _ = load_onnx(path)
+    torch.testing.assert_close(module(torch.from_numpy(X)), wanted, rtol=1e-5, atol=1e-5)
+    assert near(celosia.run(celosia.compile(path), X).answer, wanted.numpy()) > 30
+
+
+def test_an_activation_that_only_the_range_tells(tmp_path):
+    """Of sums what is below 0, or above the range, is cut off; of the input nothing is."""
+    conv = node("Conv", ["p", "v"], ["a"])
+    path = qonnx(tmp_path, [quant("x", "t", "z", "eight", "p"), conv,
+                            quant("a", "t", "z", "eight", "y", signed=0)], CONSTANTS)
+    found = load_onnx(path)[0](torch.from_numpy(X))
+    wanted = F.conv2d(torch.from_numpy(X), torch.tensor(V, dtype=torch.float32)).clamp(0, 5.1)
+    assert float(wanted.max()) == pytest.approx(5.1)
+    torch.testing.assert_close(found, wanted)
+
+
+REFUSED = {
+    r"nothing of the input but its sign": [quant("x", "t", "y", kind="BipolarQuant")],
+    r"scale depends on the input": [quant("x", "x", "z", "four", "y")],
+    r"scale depends on the input; quantise": [quant("v", "x", "z", "four", "y")],
+    r"rounds by HALF_UP": [quant("v", "s", "z", "four", "w", rounding_mode="half_up"), *CONV],
+    r"lets nothing through": [
+        node("Conv", ["x", "v"], ["a"]), quant("a", "z", "z", "four", "y")],
+    r"has 64 bits": [quant("v", "s", "z", "many", "w"), *CONV],
+    r"Trunc.*not one of ONNX's own": [quant("x", "t", "z", "four", "four", "y", kind="Trunc")],
+    r"QLinearAdd.*QuantFormat.QDQ": [node("QLinearAdd", ["x", "x"], ["y"])],
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_is_refused(message, tmp_path):
+    path = qonnx(tmp_path, REFUSED[message], CONSTANTS | {"many": 64})
+    with pytest.raises(CelosiaError, match=message) as refusal:
+        load_onnx(path)
+    assert "\n" not in str(refusal.value)
