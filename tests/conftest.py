@@ -3,6 +3,7 @@ does not bring, and which processes a test has left behind."""
 
 import contextlib
 import gc
+import os
 import signal
 import uuid
 from pathlib import Path
@@ -27,8 +28,12 @@ neither is left alone with one at the end."""
 def pytest_configure(config):
     """Let files be given to workers in the order below, not by their numbers of tests; and let
     garbage be looked for seldom: among all that torch and Amaranth keep, that takes more than
-    half the time in which Amaranth elaborates a core. Amaranth is quickened. Ctrl-C works, as
-    tests expect it, where a shell started this in the background and lets it ignore SIGINT."""
+    half the time in which Amaranth elaborates a core. Amaranth is quickened. What tests compute
+    with, the workers that are started later and all that they start, takes one thread: where
+    threads are more than cores, OpenMP's wait for each other at full speed, and small networks
+    train at a twentieth of it. Ctrl-C works, as tests expect it, where a shell started this in the
+    background and lets it ignore SIGINT."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     config.option.loadscopereorder = False
     quicken()
     gc.set_threshold(100_000, 20, 20)

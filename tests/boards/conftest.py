@@ -65,4 +65,5 @@ def placer(tmp_path, fake_tool):
 def impatient(monkeypatch):
     """A host that soon gives a run up: what a machine runs that was reset, or got a damaged stream,
     may never end, and two seconds of that are simulated in a minute."""
-    monkeypatch.setattr(machine, "_PATIENCE_S", 0.02)
+    monkeypatch.setattr(machine, "_PATIENCE_S", 0.004)
+    monkeypatch.setattr(machine, "_PATIENCE", 4)
