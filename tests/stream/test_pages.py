@@ -33,7 +33,9 @@ from stream.test_rtl import check
 ARRAYS = {
     "16 lanes, two elements": Array(main_words=8192, bank_rows=64, clamp=True, drain=1, fill=2),
     "16 lanes, few taps": Array(main_words=8192, bank_rows=128, taps=64, clamp=True),
-    "8 lanes": Array(lanes=8, main_words=8192, bank_rows=128, ring=64, clamp=True)}
+    "8 lanes": Array(lanes=8, main_words=8192, bank_rows=128, ring=64, clamp=True),
+    "two clusters of 8": Array(lanes=8, main_words=8192, bank_rows=128, ring=64, clamp=True,
+                               clusters=2)}
 
 UP5K = Array(drain=1, fill=2, clamp=True, flash=8)
 
@@ -162,9 +164,11 @@ FLASH = Array(lanes=8, main_words=1024, bank_rows=64, ring=64, taps=64, tiles=64
               clamp=True, flash=4)
 
 
-def test_entries_that_come_from_flash_in_parts():
+@pytest.mark.parametrize("clusters", [1, 2, 4])
+def test_entries_that_come_from_flash_in_parts(clusters):
     graph, x = full((1100, 1, 1), 30, 0.3)
-    found = [program for program in test_parts.programs(graph, FLASH) if program.flash.parts]
+    array = replace(FLASH, clusters=clusters)
+    found = [program for program in test_parts.programs(graph, array) if program.flash.parts]
     assert any(len(parted.made) > 2 for program in found for parted in program.flash.parts.values())
     assert all(program.layers[0].layout.pages > 2 for program in found)
     for program in found:

@@ -105,6 +105,7 @@ def test_random_networks():
                       bank_rows=data.draw(st.sampled_from((64, 128, 512))),
                       ring=data.draw(st.sampled_from((64, 256))),
                       flash=data.draw(st.sampled_from((4, 16))),
+                      clusters=data.draw(st.sampled_from((1, 1, 2, 4))),
                       activation_bits=graph.activation_bits)
         tensor = graph.tensors[graph.input]
         rng = np.random.default_rng(data.draw(st.integers(0, 1 << 32)))

@@ -158,7 +158,11 @@ class Way:
         return self.banding.layout
 
     def spread(self, clusters: int) -> Iterator["Way"]:
-        """Yield the ways in which clusters may share it."""
+        """Yield the ways in which clusters may share it; where pages are turned, the first one runs
+        all batches."""
+        if isinstance(self.layout, Spread) and self.layout.page:
+            yield self
+            return
         for sets in range(clusters, 0, -1):
             if clusters % sets == 0 and (sets == clusters
                                          or clusters // sets <= self.banding.tiles):

@@ -231,7 +231,8 @@ class _Memory:
         entries = self.stream.layers
         return (self.stream.words_needed - sum(entries[first:])
                 + self.orders * _ADDED * (len(entries) - first)
-                + sum(parted.held + self.orders * parted.chunks - self.chunks[at]
+                + sum(parted.held + self.orders // self.array.clusters * parted.chunks
+                      - self.chunks[at]
                       - (self.orders * (_ADDED - _COMMAND) if at >= first else entries[at])
                       for at, parted in parts.items()))
 

@@ -93,6 +93,12 @@ def turns(layout: Lines | Spread) -> list[list[int]]:
     return [[], *[[*band, *[0] * FILL_WORDS]] * (layout.pages - 2), band]
 
 
+def beside_words(layout: Lines | Spread) -> list[int]:
+    """Return the control words that other clusters read while the first one runs a batch: they turn
+    its pages with it."""
+    return [word for words in turns(layout) if words for word in command(Op.BAND)]
+
+
 def words_held(layout: Lines | Spread, steps: np.ndarray, longest: np.ndarray, heads: int) -> int:
     """Return the words of the controls' ring that the longest batch holds. Its heads are needed
     until its sums leave, so whatever stands between its pieces stays behind them; words that fill

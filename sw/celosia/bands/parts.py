@@ -11,7 +11,7 @@ from celosia.bands.batches import Batches, batches
 from celosia.bands.counting import BAND, fills_of
 from celosia.bands.dealing import deal
 from celosia.bands.layouts import Band, strides
-from celosia.bands.pages import dense_steps
+from celosia.bands.pages import beside_words, dense_steps
 from celosia.bands.plan import Layer, Part
 from celosia.bands.tiles import TileTable
 from celosia_spec.isa.array import ENTRY_WORDS, Array
@@ -35,7 +35,7 @@ class Parted:
     begins : the numbers of the parts with which sections begin.
     resident : sections that are in main memory from the start on, 1 or 0; the others are copied.
     entries, shares : of each section: its entries, at most; its share of the layer's cycles.
-    chunks : in which its entries are read, at most.
+    chunks : in which all clusters read its entries, at most.
     room   : entries of a place in main memory.   places : how many there are, one behind the other;
     a section comes to the one in which the last one was read longest ago.
     """
@@ -75,7 +75,10 @@ class Parting:
         fill = _entries(Op.FILL)
         self._fills = [[period * fill * self._fill(band).records for band in part.bands]
                        for part in layer.parts]
-        self._band = period * array.clusters * (_entries(Op.BAND) + 1)
+        # Of several clusters all but one read that pages are turned, once for each batch.
+        beside = beside_words(layer.layout) if array.clusters > 1 else []
+        self._turned = -(-len(beside) // ENTRY_WORDS)
+        self._band = period * array.clusters * (_entries(Op.BAND) + 1) + self._turned
         self._again = [self._repeated(part) for part in layer.parts]
         self._begin = begin
         self._known: dict[tuple[int, int, int], Parted | None] = {}
@@ -158,7 +161,7 @@ class Parting:
             parts.append(replace(
                 part, rows=part.rows[first * groups:end * groups], bands=tuple(bands),
                 added=None if part.added is None else part.added[first * groups:end * groups],
-                sets=deal(part.passes[first:end], self.array.clusters // self.layer.splits),
+                sets=deal(part.passes[first:end], self.layer.sets),
                 **{name: getattr(part, name)[first:end] for name in (
                     "page_steps", "dense", "passes")}))
             made.append(_some(self.made[at], first, end, groups))
@@ -168,6 +171,11 @@ class Parting:
         # What a band is alone, or what it reads anew; and fills between its batches.
         chunks = sum(1 + anew + 2 * min(self._fill(after).records, count)
                      for (count, anew), after in zip(counts, [*bands[1:], bands[0]], strict=True))
+        if (clusters := self.array.clusters) > 1:
+            # Each has commands of its own; of a set's batches none may follow the one before.
+            readers = clusters if self._turned else self.layer.splits
+            chunks = (clusters * (chunks + 3 * (len(bands) + 1))
+                      + readers * sum(count for count, _ in counts))
         begins = np.cumsum([0, *map(len, sections)]).tolist()
         cycles = [sum(float(part.passes.sum()) * part.tiles for part in parts[first:end])
                   for first, end in pairwise(begins)]

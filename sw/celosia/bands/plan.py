@@ -70,8 +70,8 @@ class Layer:
 
     log2_groups : of its row groups.   layout : of its input in the banks.   index : column index
     of every column of its weights.   parts : its batches and bands.   cycles : counted.
-    least : cycles that a pass takes at least.   splits : clusters of a set, each with its own tiles
-    of a band.
+    least : cycles that a pass takes at least.   sets : of clusters, to which batches are dealt.
+    splits : clusters of a set, each with its own tiles of a band.
     """
 
     node: QNode
@@ -81,6 +81,7 @@ class Layer:
     parts: tuple[Part, ...]
     cycles: int
     least: int
+    sets: int = 1
     splits: int = 1
 
     @property
@@ -236,4 +237,4 @@ def _layer(node: QNode, way: Way, array: Array, cycles: int) -> Layer:
                           bands=tuple(bands), longest=longest_batch(array, single=single)))
     return Layer(node=node, log2_groups=way.log2_groups, layout=way.layout,
                  index=way.works[0].index, parts=tuple(parts), cycles=cycles,
-                 least=way.works[0].least, splits=way.splits)
+                 least=way.works[0].least, sets=way.sets, splits=way.splits)

@@ -20,6 +20,7 @@ from celosia.bands.entries import (
 from celosia.bands.filling import Place, records
 from celosia.bands.flash import Copies, Section
 from celosia.bands.layouts import Band, tap_step
+from celosia.bands.pages import beside_words
 from celosia.bands.plan import Layer
 from celosia.bands.regions import Region
 from celosia.bands.tiles import TileTable
@@ -137,6 +138,7 @@ def _layer(out: Lists, holds: Sequence[Entries], copies: Sequence[list[int]],
         read_controls(taps + begin, fills[0])
     begun = here.size - before
     width, line = result.shape[2], first_line(graph.tensors, node.output, step)
+    paged = beside_words(layer.layout)
     following = iter(zip(layer.bands[1:], fills[1:], strict=True))
     left: list[dict[str, int]] = []
     for number, (part, made_here) in enumerate(zip(layer.parts, made, strict=True)):
@@ -172,6 +174,11 @@ def _layer(out: Lists, holds: Sequence[Entries], copies: Sequence[list[int]],
                     if cluster == 0 and (filled := turns.get(number_here, 0)):
                         read_controls([], left[:filled])
                         left = left[filled:]
+            if paged and array.clusters > 1:
+                turned = here.add(controls(paged), (layer.node.name, -1))
+                for order in out.clusters[1:]:
+                    for _ in made_here.sizes:
+                        order.read(turned)
             if left and not (band is part.bands[-1] and number + 1 in begins):
                 read_controls(command(Op.WAIT), left)
     read_controls(_close(graph, node, slots, read))

@@ -80,14 +80,14 @@ def ways_of(graph: QGraph, node: QNode, array: Array, log2: int,
 def paged_way(graph: QGraph, node: QNode, array: Array, log2: int,
               apart: dict[str, int]) -> Way | None:
     """Return the way in which a node's whole input goes through the banks page by page; None where
-    there is none, as not all rows read all of it, something is added, the output moves from step
-    to step, or batches of several clusters would have to turn pages together.
+    there is none, as not all rows read all of it, something is added, or the output moves from step
+    to step.
 
     apart : `strides` of the graph.
     """
     source, result = joined(graph, node), graph.tensors[node.output]
     if (is_depthwise(node, source, result) or node.epilogue.add is not None
-            or isinstance(result, Ring) or array.clusters > 1):
+            or isinstance(result, Ring)):
         return None
     size = array.positions(log2)
     page = page_of(array, size)
