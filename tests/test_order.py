@@ -71,6 +71,7 @@ ORDER = {
     """,
     "celosia_hw.memory": """
         __init__, main_memory
+        shared_memory
     """,
     "celosia_hw.output": """
         __init__, beats, clamp, heads, lane_writer, normalise, pool, position

@@ -8,6 +8,7 @@ from amaranth.lib.wiring import connect
 from celosia_hw.fill.engine import FillEngine
 from celosia_hw.lanes.reading import ReadingPath
 from celosia_hw.memory.main_memory import MainMemory
+from celosia_hw.memory.shared_memory import SharedMemory
 from celosia_hw.output.path import OUTPUT_PATHS
 from celosia_hw.output.queue import WriteQueue
 from celosia_hw.stream.control_path import ControlPath
@@ -34,21 +35,21 @@ class Cluster:
         self.control = ControlPath(array, MANTISSA, ReadingPath.LATENCY - self.output.lead(),
                                    number)
 
-    def connect(self, m: Module, memory: MainMemory, fill: FillEngine, stop: Value) -> None:
+    def connect(self, m: Module, memory: MainMemory | SharedMemory, fill: FillEngine,
+                stop: Value) -> None:
         """Connect its blocks with each other, and with what clusters share.
 
         stop : strobe, as of `Machine`.
         """
-        name = str(self.number or "")
-        connect(m, self.control.memory, getattr(memory, f"fetcher{name}"))
         m.d.comb += self.control.data.eq(memory.data)
         self._reading(m, fill)
         self._output(m)
-        writer = getattr(memory, f"writer{name}")
-        if self.array.clusters > 1:
-            self._queue(m, writer, stop)
+        if isinstance(memory, MainMemory):
+            connect(m, self.control.memory, memory.fetcher)
+            self._write(m, memory.writer)
         else:
-            self._write(m, writer)
+            connect(m, self.control.memory, memory.fetchers[self.number])
+            self._queue(m, memory.writers[self.number], stop)
 
     def _reading(self, m: Module, fill: FillEngine) -> None:
         control, reading, layer = self.control, self.reading, self.control.layer
@@ -61,9 +62,11 @@ class Cluster:
               for name in ("again", "step", "steps", "mantissas", "word")),
             reading.write_taps.eq(control.tap), reading.write_tiles.eq(control.tile_word),
             reading.address.eq(control.place),
-            *(getattr(reading, name).eq(getattr(fill, name))
-              for name in ("row", "code", "enable")),
         ]
+        # Several clusters lie far apart: a register more, long before a band reads what it wrote.
+        domain = m.d.comb if self.array.clusters == 1 else m.d.sync
+        domain += [getattr(reading, name).eq(getattr(fill, name))
+                   for name in ("row", "code", "enable")]
 
     def _output(self, m: Module) -> None:
         control, reading, output = self.control, self.reading, self.output

@@ -33,10 +33,10 @@ class HostedMachine(wiring.Component):
         data; its space stands from the cycle before it on, and all three for a cycle more, but for
         the element's place in its word. Space and address of a read
         hold from the cycle before the strobe ``mem_read`` until ``mem_rvalid``, a strobe that comes
-        with the data, 3 cycles later. Of a word of main memory the first element is read first, and
-        the others in their order; nothing is written or kept between. Registers
-        can be read always, other memories while not busy. Writes while busy are ignored. A register
-        has 32 bits, the upper half of them where address + 4 is; an exponent has five.
+        with the data, 3 cycles later, 4 of several clusters. Of a word of main memory the first
+        element is read first, and the others in their order; nothing is written or kept between.
+        Registers can be read always, other memories while not busy. Writes while busy are ignored.
+        A register has 32 bits, the upper half of them where address + 4 is; an exponent has five.
     mem_keep, mem_kept
         Four elements that are kept: see `BitPort`. They stay until a read or a start.
     start, start_list : In(1), In(16)
@@ -96,12 +96,13 @@ class HostedMachine(wiring.Component):
         machine, port = self.machine, self.machine.host
         ours, exponents = Signal(), Signal()
         element = Signal(range(ENTRY_WORDS))
-        read = Signal(2)            # as many cycles ago
+        late = int(self.machine.array.clusters > 1)     # words of main memory come a cycle later
+        read = Signal(2 + late)     # as many cycles ago
         m.d.comb += [
             port.request.eq(ours), Cat(element, port.address).eq(self.mem_address),
             # A word is taken apart with its first element; the others move on to where it was.
-            machine.split.eq(read[0] & (element == 0)),
-            machine.push.eq(self.mem_keep | (read[0] & (element != 0))),
+            machine.split.eq(read[late] & (element == 0)),
+            machine.push.eq(self.mem_keep | (read[late] & (element != 0))),
             machine.pushed.eq(self.mem_wdata), machine.host_write.eq(self.mem_write & exponents),
             port.data.eq(self.mem_wdata),
             # Inside, exponents are + 16.

@@ -12,6 +12,7 @@ from celosia_hw.cluster import Cluster
 from celosia_hw.fill.engine import FillEngine
 from celosia_hw.flash.reader import PINS, FlashReader
 from celosia_hw.memory.main_memory import Access, MainMemory
+from celosia_hw.memory.shared_memory import SharedMemory
 from celosia_hw.stream.exponents import SLOT_BITS
 from celosia_spec.isa.array import CONTROL_BITS, ENTRY_BITS, Array
 
@@ -62,7 +63,7 @@ class Machine(wiring.Component):
         if bool(array.flash) != (reader is not None):
             raise ValueError("an array with flash has a reader, and no other")
         self.array, self.reader = array, reader
-        self.memory = MainMemory(array.main_words, main_memory, array.clusters)
+        self.memory = _memory(array, main_memory)
         self.clusters = [Cluster(array, mac, number) for number in range(array.clusters)]
         self.fill, self.control = FillEngine(array), self.clusters[0].control
         address = array.main_bits
@@ -88,7 +89,7 @@ class Machine(wiring.Component):
         connect(m, flipped(self.host), memory.host)
         connect(m, fill.memory, memory.fill)
         m.d.comb += [
-            fill.data.eq(memory.data if self.array.clusters == 1 else memory.filled),
+            fill.data.eq(memory.data if isinstance(memory, MainMemory) else memory.filled),
             self.data.eq(memory.data), self.word.eq(control.read_word),
             self.stored.eq(control.stored),
             *(getattr(self, name).eq(reduce(or_, (getattr(cluster.control, name)
@@ -149,3 +150,12 @@ class Machine(wiring.Component):
             with m.If(fill.residual):
                 m.d.sync += exponent.eq(control.residual)
         m.d.comb += fill.exponent.eq(exponent)
+
+
+def _memory(array: Array, kind: str) -> MainMemory | SharedMemory:
+    """Return the main memory of an array; several clusters share one in block memory."""
+    if array.clusters == 1:
+        return MainMemory(array.main_words, kind)
+    if kind != "bram":
+        raise ValueError(f"main_memory must be 'bram' of several clusters, not {kind!r}")
+    return SharedMemory(array.main_words, array.clusters)

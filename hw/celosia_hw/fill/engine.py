@@ -144,7 +144,8 @@ class FillEngine(wiring.Component):
     def _queue(self, m: Module, at: dict[str, Signal], kind: Value) -> tuple[Signal, Signal]:
         """Return the word that was asked for in the cycle before, and whether there is a record."""
         frames = (self.QUEUED + 1).bit_length() - 1
-        m.submodules.words = words = TableMemory(16 << frames, CONTROL_BITS)
+        m.submodules.words = words = TableMemory(
+            16 << frames, CONTROL_BITS, block=self.array.clusters == 1)
         into, out, queued = Signal(frames, name="into"), Signal(frames, name="out"), Signal()
         place = Signal(4, init=1)
         address = Signal(4)

@@ -1,10 +1,9 @@
-"""Main memory and its port; where several clusters share it, fills have one of their own."""
+"""Main memory and its port."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Mux, Signal, Value
+from amaranth.hdl import ClockSignal, Const, Instance, Module, Mux, Signal, Value
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Member, Out
 
@@ -29,13 +28,7 @@ _CLIENTS = (_Client("writer", ENTRY_BITS), _Client("host", CONTROL_BITS),
             _Client("flash", CONTROL_BITS), _Client("fetcher"), _Client("fill"))
 
 CLIENTS = tuple(client.name for client in _CLIENTS)
-"""Who uses the port of one cluster; who stands first is served first."""
-
-
-def _clients(clusters: int) -> list[_Client]:
-    """Return who uses the port: writers and fetchers of all clusters stand side by side."""
-    return [replace(client, name=f"{client.name}{k or ''}") for client in _CLIENTS
-            for k in range(clusters if client.name in ("writer", "fetcher") else 1)]
+"""Who uses the port; who stands first is served first."""
 
 
 class Access(wiring.Signature):
@@ -65,8 +58,6 @@ class MainMemory(wiring.Component):
     ----------
     words : int
         Depth, `Array.main_words`; at most 16384 for ``spram``.
-    clusters : int
-        That share it.
     kind : str
         One of `MAIN_KINDS`. Both have the same timing. ``bram`` holds zeros at start, ``spram``
         holds nothing defined. Amaranth's own simulator ignores device blocks: simulate ``bram``.
@@ -74,12 +65,9 @@ class MainMemory(wiring.Component):
     Members
     -------
     writer, host, flash, fetcher, fill : In(Access)
-        The clients, by rank. The writer always gets its grant. Of several clusters ``writer1`` and
-        on follow the first one's, and ``fetcher1``; then ``fill`` has a port of its own.
+        The clients, by rank. The writer always gets its grant.
     data : Out(64)
         The word that was read, for all clients.
-    filled : Out(64)
-        Of several clusters: the word that ``fill`` has read, which has its grant always.
 
     Timing
     ------
@@ -93,49 +81,41 @@ class MainMemory(wiring.Component):
 
     LATENCY = 1
 
-    def __init__(self, words: int = 16384, kind: str = "bram", clusters: int = 1) -> None:
+    def __init__(self, words: int = 16384, kind: str = "bram") -> None:
         if kind not in MAIN_KINDS:
             raise ValueError(f"kind must be one of {', '.join(MAIN_KINDS)}, not {kind!r}")
-        if clusters > 1 and kind != "bram":
-            raise ValueError(f"kind must be 'bram' of several clusters, not {kind!r}")
         if words < 2:
             raise ValueError(f"words must be at least 2, not {words!r}")
         if kind == "spram" and words > SPRAM_ROWS:
             raise ValueError(f"words must be at most {SPRAM_ROWS} for kind 'spram', not {words}")
-        self.words, self.kind, self.clusters = words, kind, clusters
-        self.clients = _clients(clusters)
+        self.words, self.kind = words, kind
         super().__init__({
-            **{client.name: In(Access(words, client.written)) for client in self.clients},
-            "data": Out(ENTRY_BITS), **({"filled": Out(ENTRY_BITS)} if clusters > 1 else {})})
+            **{client.name: In(Access(words, client.written)) for client in _CLIENTS},
+            "data": Out(ENTRY_BITS)})
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        clients = [getattr(self, client.name) for client in self.clients]
-        *ranked, last = clients
-        if self.clusters > 1:
-            clients = ranked
+        *ranked, last = (getattr(self, client.name) for client in _CLIENTS)
         before: Value = Const(0)
         for client in ranked:
             m.d.comb += client.grant.eq(client.request & ~before)
             before = before | client.request
-        m.d.comb += last.grant.eq(~before if self.clusters == 1 else 1)
+        m.d.comb += last.grant.eq(~before)
         address, enable, written = (Signal(range(self.words)), Signal(ENTRY_WORDS),
                                     Signal(ENTRY_BITS))
-        kinds = list(zip(clients, self.clients, strict=False))
-        writers = [client for client, kind in kinds if kind.written == ENTRY_BITS]
-        readers = [client for client, kind in kinds if not kind.written]
-        host, flash, one = self.host, self.flash, Signal(CONTROL_BITS)
-        # Writers' requests come latest: they choose last. Who writes one by one, and who reads,
+        fetcher, fill = self.fetcher, self.fill
+        writer, host, flash, one = self.writer, self.host, self.flash, Signal(CONTROL_BITS)
+        # The writer's request comes latest: it chooses last. Who writes one by one, and who reads,
         # gives zeros where it is not served.
         ones = Mux(host.request, host.address, Mux(flash.request, flash.address, 0))
         reads = Mux(host.request | flash.request, 0,
-                    _first([(reader.request, reader.address) for reader in readers]))
+                    Mux(fetcher.request, fetcher.address, fill.address))
         m.d.comb += [
-            address.eq(_written(writers, "address", ones | reads)),
-            enable.eq(_written(writers, "enable", Mux(
+            address.eq(Mux(writer.request, writer.address, ones | reads)),
+            enable.eq(Mux(writer.request, writer.enable, Mux(
                 host.request, host.enable, Mux(flash.request, flash.enable, 0)))),
             one.eq(Mux(host.request, host.data, flash.data)),
-            written.eq(_written(writers, "data", one.replicate(ENTRY_WORDS))),
+            written.eq(Mux(writer.request, writer.data, one.replicate(ENTRY_WORDS))),
         ]
         build = self._spram if self.kind == "spram" else self._bram
         build(m, address, enable, written)
@@ -147,9 +127,6 @@ class MainMemory(wiring.Component):
         write, read = block.write_port(granularity=CONTROL_BITS), block.read_port()
         m.d.comb += [write.addr.eq(address), write.en.eq(enable), write.data.eq(written),
                      read.addr.eq(address), self.data.eq(read.data)]
-        if self.clusters > 1:
-            other = block.read_port()
-            m.d.comb += [other.addr.eq(self.fill.address), self.filled.eq(other.data)]
 
     def _spram(self, m: Module, address: Signal, enable: Signal, written: Signal) -> None:
         wide = Signal(range(SPRAM_ROWS))
@@ -161,23 +138,3 @@ class MainMemory(wiring.Component):
                 i_MASKWREN=Const(15, 4), i_WREN=enable[k], i_CHIPSELECT=Const(1),
                 i_STANDBY=Const(0), i_SLEEP=Const(0), i_POWEROFF=Const(1),  # 1 keeps the power on
                 o_DATAOUT=self.data.word_select(k, SPRAM_BITS))
-
-
-def _written(writers: Sequence[Any], name: str, rest: Value) -> Value:
-    """Return a member of the first writer that asks, else the rest."""
-    for writer in reversed(writers):
-        rest = Mux(writer.request, getattr(writer, name), rest)
-    return rest
-
-
-def _first(choices: Sequence[tuple[Value, Value]]) -> Value:
-    """Return the value of the first condition that holds, else the last one's: a tree."""
-    if len(choices) == 1:
-        return choices[0][1]
-    half = (len(choices) + 1) // 2
-    return Mux(_any([condition for condition, _ in choices[:half]]), _first(choices[:half]),
-               _first(choices[half:]))
-
-
-def _any(conditions: Sequence[Value]) -> Value:
-    return Cat(*conditions).any()

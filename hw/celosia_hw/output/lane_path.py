@@ -164,7 +164,8 @@ class LanePath(wiring.Component):
         of the pass, where the row's channel lies with it."""
         begun = chain(m, heads.first, 2, "pass", reset_less=False)[-1]
         # Behind the queue's words lie the exponents, for those who use them between passes.
-        m.submodules.queue = queue = TableMemory(2 * EXPONENT_SLOTS, CONTROL_BITS)
+        m.submodules.queue = queue = TableMemory(2 * EXPONENT_SLOTS, CONTROL_BITS,
+                                                 block=self.array.clusters == 1)
         puts, gets = heads.at[1] | begun | heads.at[Heads.WORD], rows[0] | first | rows[2]
         m.d.comb += [
             queue.write.en.eq(puts | (self.keep & ~self.busy)),

@@ -296,7 +296,8 @@ class OutputPath(wiring.Component):
         """
         first = chain(m, heads.first, 2, "pass", reset_less=False)
         # Behind the queue's words lie the exponents, for those who use them between passes.
-        queue = TableMemory(2 * EXPONENT_SLOTS, max(self.array.lanes, CONTROL_BITS))
+        queue = TableMemory(2 * EXPONENT_SLOTS, max(self.array.lanes, CONTROL_BITS),
+                            block=self.array.clusters == 1)
         m.submodules.queue = queue
         write, read = queue.write, queue.read
         puts, gets = Signal(), Signal()

@@ -94,7 +94,8 @@ class Pool(wiring.Component):
         read, write = Signal(range(beats)), Signal(range(beats))
         m.d.sync += [read.eq(read + self.ahead), write.eq(write + self.done)]
         for e in range(2):
-            m.submodules[f"lane{e}"] = lane = TableMemory(beats, ELEMENT_BITS)
+            m.submodules[f"lane{e}"] = lane = TableMemory(
+                beats, ELEMENT_BITS, block=self.array.clusters == 1)
             so_far = Signal(ELEMENT_BITS, name=f"so_far{e}")    # inverted
             largest = Signal(ELEMENT_BITS, name=f"largest{e}", reset_less=True)
             m.d.comb += [
@@ -179,7 +180,8 @@ class LanePool(wiring.Component):
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        m.submodules.memory = memory = TableMemory(self.array.lanes, ELEMENT_BITS)
+        m.submodules.memory = memory = TableMemory(
+            self.array.lanes, ELEMENT_BITS, block=self.array.clusters == 1)
         so_far = Signal(ELEMENT_BITS, reset_less=True)      # inverted
         m.d.comb += [
             memory.read.addr.eq(self.lane), memory.read.en.eq(1), memory.write.addr.eq(self.place),

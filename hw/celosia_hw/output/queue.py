@@ -25,7 +25,7 @@ class WriteQueue(wiring.Component):
     request : In(1), place : In, enables : In(4), data : In(64)
         Of the output path, see `OutputPath`.
     memory : Out(Access)
-        The writer's side of main memory's port.
+        A writer's side of `SharedMemory`.
     room : Out(1)
         Passes may end.
     busy : Out(1)
@@ -52,15 +52,15 @@ class WriteQueue(wiring.Component):
         m.submodules.block = block = memory.Memory(shape=len(given), depth=self.DEPTH, init=[])
         write, read = block.write_port(), block.read_port(domain="comb")
         into, out = Signal(range(self.DEPTH)), Signal(range(self.DEPTH))
-        level = Signal(range(self.DEPTH + 1))
+        level, after = (Signal(range(self.DEPTH + 1), name=name) for name in ("level", "after"))
+        done = Signal()
         m.d.comb += [
             write.en.eq(self.request), write.addr.eq(into), write.data.eq(given),
             read.addr.eq(out), Cat(port.address, port.enable, port.data).eq(read.data),
-            port.request.eq(self.busy), self.busy.eq(level != 0),
+            port.request.eq(self.busy), after.eq(level + self.request - done),
         ]
-        done = Signal()
         m.d.comb += done.eq(port.request & port.grant)
         m.d.sync += [into.eq(into + self.request), out.eq(out + done),
-                     level.eq(level + self.request - done),
+                     level.eq(after), self.busy.eq(after != 0),
                      self.room.eq(level < self.DEPTH - self.AHEAD)]
         return m

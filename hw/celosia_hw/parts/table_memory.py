@@ -15,8 +15,7 @@ __all__ = ["TableMemory"]
 
 
 class TableMemory(wiring.Component):
-    """Memory with one write port and one read port; zeros at start; always in block memory,
-    however small.
+    """Memory with one write port and one read port; zeros at start.
 
     Parameters
     ----------
@@ -24,6 +23,9 @@ class TableMemory(wiring.Component):
         Words, at least 1.
     shape : ShapeLike
         Of a word; at least one bit.
+    block : bool
+        It stands in block memory, however small; else in look-up tables, on devices whose look-up
+        tables are memories too.
 
     Members
     -------
@@ -39,11 +41,11 @@ class TableMemory(wiring.Component):
     edge after the one that wrote it. Reset leaves contents and data alone.
     """
 
-    def __init__(self, depth: int, shape: ShapeLike) -> None:
+    def __init__(self, depth: int, shape: ShapeLike, *, block: bool = True) -> None:
         for name, value in (("depth", depth), ("width", Shape.cast(shape).width)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value!r}")
-        self.depth, self.shape = depth, shape
+        self.depth, self.shape, self.block = depth, shape, block
         address_bits = (depth - 1).bit_length()
         super().__init__({
             "read": Out(memory.ReadPort.Signature(addr_width=address_bits, shape=shape)),
@@ -53,7 +55,8 @@ class TableMemory(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         m.submodules.block = block = memory.Memory(
-            shape=self.shape, depth=self.depth, init=[], attrs={"ram_style": "block"})
+            shape=self.shape, depth=self.depth, init=[],
+            attrs={"ram_style": "block" if self.block else "distributed"})
         read, write = block.read_port(), block.write_port()
         m.d.comb += [write.en.eq(self.write.en), write.addr.eq(self.write.addr),
                      write.data.eq(self.write.data), read.addr.eq(self.read.addr),

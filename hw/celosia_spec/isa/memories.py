@@ -105,7 +105,9 @@ def main_blocks(array: Array) -> Blocks:
 
 
 def blocks(array: Array, mac: str = "generic") -> tuple[Blocks, ...]:
-    """Return all other memories of an array; they stand in block memory on every device.
+    """Return all other memories of an array that stand in block memory.
+
+    Of several clusters small tables stand in look-up tables.
 
     mac : kind of its multipliers.
     """
@@ -116,9 +118,13 @@ def blocks(array: Array, mac: str = "generic") -> tuple[Blocks, ...]:
         Blocks("tiles", 1, array.tiles, CONTROL_BITS),
         Blocks("weights' ring", ENTRY_WORDS, array.ring, CONTROL_BITS),
         Blocks("controls' ring", 1, array.controls, CONTROL_BITS),
+    )
+    if array.clusters > 1:
+        return tuple(replace(memory, count=memory.count * array.clusters) for memory in own)
+    return (
+        *own,
         Blocks("pool", array.drain, array.lanes // array.drain, ELEMENT_BITS),
         Blocks("queue and exponents", 1, 2 * EXPONENT_SLOTS, max(array.lanes, CONTROL_BITS)),
         *([Blocks("sums that passes begin with", 1, 2 * array.lanes, 16)] if inside else []),
+        Blocks("fills", 1, 64, CONTROL_BITS),
     )
-    return (*(replace(memory, count=memory.count * array.clusters) for memory in own),
-            Blocks("fills", 1, 64, CONTROL_BITS))

@@ -62,6 +62,7 @@ class _Clock:
         self.closed: list[int] = []
         self.spent: list[Counter[str]] = []
         self._together = True
+        self._served: Cluster | None = None     # of several: whose fetcher sees its grant next
 
     def run(self) -> Cycles:
         now = 0
@@ -94,20 +95,23 @@ class _Clock:
         writer = next((cluster for cluster in self.clusters if cluster.wants_write), None)
         read = flash.wants(now) and not port
         port = port or read
-        fetching = None if port else next((cluster for cluster in self.clusters
-                                           if cluster.fetcher.request), None)
+        fetching = None if port else next((cluster for cluster in self.clusters if (
+            cluster.fetcher.request and cluster is not self._served)), None)
+        granted = self._served if len(self.clusters) > 1 else fetching
         wanted = fill.wants(now)
         filled = wanted and (fill.zero or len(self.clusters) > 1
                              or not (port or first.fetcher.request))
         seen = self._seen(now, copied=copied)
         self._together = all(cluster.comes for cluster in self.clusters)
+        if len(self.clusters) > 1:
+            self._served = fetching
         # Registers.
         for cluster in self.clusters:
             cluster.spend(now, seen)
         if first.executor.closed:
             self.closed.append(now)
             self.spent.append(self._taken())
-        loaded, *_ = [cluster.step(now, seen, granted=cluster is fetching,
+        loaded, *_ = [cluster.step(now, seen, granted=cluster is granted,
                                    written=cluster is writer) for cluster in self.clusters]
         asked = loaded.sections if loaded and loaded.op == Op.COPY else None
         fill.step(now, filled, loaded if asked is None else None)

@@ -1,0 +1,80 @@
+# amaranth: UnusedElaboratable=no
+"""Main memory of several clusters against a list of words: who is served, what is read and
+written."""
+
+import numpy as np
+import pytest
+
+from blocks.players import verilog_of
+from blocks.verilated_block import Block
+from celosia_hw.memory.shared_memory import SharedMemory
+from celosia_spec.isa.array import ENTRY_WORDS
+
+CYCLES, WORDS = 6000, 64
+
+
+def stimulus(clusters):
+    """Return the clients of the shared port by rank, each with whether its grant comes a cycle
+    behind the choice, and random inputs."""
+    rng, each = np.random.default_rng(clusters), range(clusters)
+    clients = {f"writers__{k}": False for k in each} | {"host": False, "flash": False} | {
+        f"fetchers__{k}": True for k in each}
+    found = {"fill__address": rng.integers(0, WORDS, CYCLES)}
+    for name in clients:
+        found[f"{name}__request"] = rng.random(CYCLES) < 0.6 / clusters
+        found[f"{name}__address"] = rng.integers(0, WORDS, CYCLES)
+        if not name.startswith("fetchers"):
+            found[f"{name}__enable"] = rng.integers(0, 16, CYCLES) * rng.integers(0, 2, CYCLES)
+            bits = 64 if name.startswith("writers") else 16
+            found[f"{name}__data"] = rng.integers(0, 1 << bits, CYCLES, dtype=np.uint64)
+    return clients, {name: np.asarray(values, np.uint64) for name, values in found.items()}
+
+
+@pytest.mark.parametrize("clusters", [2, 4])
+def test_ports(clusters):
+    clients, inputs = stimulus(clusters)
+    with Block(verilog_of(SharedMemory(WORDS, clusters))) as block:
+        found = block.stream(inputs, [*(f"{name}__grant" for name in clients), "fill__grant",
+                                      "data", "filled"])
+    assert found["fill__grant"].all()
+    known = [[0] * ENTRY_WORDS for _ in range(WORDS)]
+    late = made = read = filled = None
+    reads = fills = 0
+    for cycle in range(CYCLES):
+        now = {name: int(values[cycle]) for name, values in inputs.items()}
+        chosen = next((name for name in clients
+                       if now[f"{name}__request"] and name != late), None)
+        assert [name for name in clients if found[f"{name}__grant"][cycle]] == [
+            name for name in clients
+            if name == (late if clients[name] else chosen)], cycle
+        for name, wanted in (("data", read), ("filled", filled)):
+            assert wanted is None or int(found[name][cycle]) == wanted, (cycle, name)
+        reads, fills = reads + (read is not None), fills + (filled is not None)
+        # What was chosen in the cycle before is done.
+        place, enable, data = made or (0, 0, [])
+        same = enable and place == now["fill__address"]
+        filled = None if same else value(known[now["fill__address"]])
+        read = value(known[place]) if made and not enable else None
+        for k in range(ENTRY_WORDS):
+            if enable >> k & 1:
+                known[place][k] = data[k]
+        late = chosen if chosen and clients[chosen] else None
+        made = chosen and (now[f"{chosen}__address"], now.get(f"{chosen}__enable", 0),
+                           elements(chosen, now.get(f"{chosen}__data", 0)))
+    assert min(reads, fills) > 1500
+
+
+def elements(client, data):
+    """Return the elements that a client writes: one for all, or each its own."""
+    return [data >> 16 * k * client.startswith("writers") & 0xFFFF for k in range(ENTRY_WORDS)]
+
+
+def value(word):
+    """Return the number that elements are."""
+    return sum(element << 16 * k for k, element in enumerate(word))
+
+
+def test_refusal():
+    with pytest.raises(ValueError) as caught:
+        SharedMemory(1, 2)
+    assert str(caught.value) == "words must be at least 2, not 1"
