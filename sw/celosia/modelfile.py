@@ -36,7 +36,8 @@ _WHOLE = _Kind("a whole model as torch.save writes it, which runs code when open
                'model = torch.load({name!r}, weights_only=False)  # only if you trust its author')
 _SCRIPT = _Kind("TorchScript, which runs code when opened",
                 'model.load_state_dict(torch.jit.load({name!r}).state_dict())  # model = Net()')
-_SAFETENSORS = _Kind("safetensors weights, without the network that they belong to",
+_SAFETENSORS = _Kind("safetensors weights, without the network that they belong to (where "
+                     "package.module:function makes that, give them with --weights)",
                      'model.load_state_dict(safetensors.torch.load_file({name!r}))  '
                      '# model = Net()')
 _KERAS = _Kind("a Keras model, which Celosia does not read", _WRITE)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 import celosia
@@ -424,3 +425,28 @@ def test_results_are_written_where_their_ending_says_so(folder, tmp_path, name) 
     assert "results are written as .npz" in refusal(
         "run", folder / "net.celo", "--input", folder / "x.npy", "-o", tmp_path / name)
     assert not list(tmp_path.iterdir())
+
+
+def test_trained_weights_come_from_a_file(folder: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("cli_weights_net.py").write_text("""
+import torch
+
+def make():
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(6, 3))
+""")
+    weights = {"1.weight": np.eye(3, 6, dtype=np.float32), "1.bias": np.zeros(3, np.float32)}
+    save_file(weights, "trained.safetensors")
+    save_file({"1.weight": weights["1.weight"]}, "half.safetensors")
+    given = ("cli_weights_net:make", "--input-shape", "1,2,3", "--weights")
+    assert answer("compile", *given, "trained.safetensors", "-o", "net.celo")["nonzeros"] == 3
+    x = np.float32([[[[1, 2, 3], [4, 5, 6]]]])
+    assert celosia.run(celosia.load("net.celo"), x).values.tolist() == [[1, 2, 3]]
+    assert answer("check", *given, "trained.safetensors", "--target", "icebreaker")["fits"]
+    for command in ("compile", "check"):
+        assert "half.safetensors: does not fit the model: 1.bias missing" in refusal(
+            command, *given, "half.safetensors")
+        assert "a .pt2 file has its weights; leave --weights out" in refusal(
+            command, folder / "model.pt2", "--weights", "trained.safetensors")
+    assert "trained.safetensors" in refusal("compile", *given, "trained.safetensors", "-o",
+                                            "trained.safetensors")

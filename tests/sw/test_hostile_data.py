@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from celosia import reading
-from celosia.cli.network import load_weights
+from celosia.cli.common import load_weights
 from celosia.datasets import DatasetError, cifar10, fashion_mnist, load_dataset, read_idx
 from celosia.datasets import pictures as picture_folder
 from celosia_spec.errors import CelosiaError

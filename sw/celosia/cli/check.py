@@ -19,6 +19,7 @@ def check(
     target: Annotated[list[str] | None, typer.Option(
         help="Board or device, may be given again; all of them without it.")] = None,
     input_shape: common.InputShape = None,
+    weights: common.Weights = None,
     calibration: Annotated[Path | None, typer.Option(
         help="Inputs, float32 (N, ...) in a .npy file; static exponents need them.")] = None,
     exponents: Annotated[str, typer.Option(help="dynamic or static.")] = "dynamic",
@@ -35,7 +36,7 @@ def check(
     refused_arrays(names, settings, calibrated=calibration is not None)
     shape = common.input_shape(input_shape)
     samples = None if calibration is None else common.read_array(calibration)
-    module, example = common.find_model(model, common.known_shape(shape, samples))
+    module, example = common.find_weighted(model, weights, common.known_shape(shape, samples))
     with common.users_prints(), work() as shown:
         report = check_model(
             module, common.example_input(model, example, samples, shape), names or None,

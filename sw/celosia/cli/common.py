@@ -30,6 +30,8 @@ ModelName = Annotated[str, typer.Argument(
 InputShape = Annotated[str | None, typer.Option(
     "--input-shape", metavar="C,H,W", help="Shape of one input, F of a vector, where neither the "
                                            "model nor --calibration tells it.")]
+Weights = Annotated[Path | None, typer.Option(
+    help="Trained weights for MODEL, a .safetensors file.")]
 Port = Annotated[str | None, typer.Option(
     metavar="PORT", help="A board's serial port, such as /dev/ttyUSB1, socket://HOST:PORT, or auto "
                          "for the only board. Where a board is meant without it: "
@@ -95,6 +97,38 @@ def read_array(path: Path) -> "np.ndarray":
     from celosia.reading import load_npy
 
     return load_npy(path)
+
+
+def find_weighted(name: str, weights: Path | None, shape: Sequence[int] = ()
+                  ) -> "tuple[Any, np.ndarray | None]":
+    """Return a model as `find_model` does, with the weights of a .safetensors file if one is given.
+    """
+    model, example = find_model(name, shape)
+    if weights is not None:
+        if not _is_network(model):
+            raise CelosiaError(f"{name}: a .pt2 file has its weights; leave --weights out, or give "
+                               "package.module:function, which makes the network")
+        load_weights(model, weights)
+    return model, example
+
+
+def load_weights(module: Any, path: Path) -> None:
+    """Give a module the parameters and buffers of a .safetensors file, all of them."""
+    from celosia.reading import load_safetensors
+
+    tensors, own = load_safetensors(path), module.state_dict()
+
+    def fits(name: str) -> bool:
+        given, wanted = tensors.get(name), own.get(name)
+        return (given is not None and wanted is not None and given.shape == wanted.shape
+                and given.is_floating_point() == wanted.is_floating_point())
+
+    wrong = [name for name in sorted(own.keys() | tensors.keys()) if not fits(name)]
+    if wrong:
+        raise CelosiaError(f"{path}: does not fit the model: {', '.join(wrong[:5])} missing, not "
+                           f"in the model, or of another shape or type; give the weights of this "
+                           f"network")
+    module.load_state_dict(tensors)
 
 
 def find_model(name: str, shape: Sequence[int] = ()) -> "tuple[Any, np.ndarray | None]":

@@ -21,6 +21,7 @@ def compile(
     calibration: Annotated[Path | None, typer.Option(
         help="Inputs, float32 (N, ...) in a .npy file; static exponents need them.")] = None,
     input_shape: common.InputShape = None,
+    weights: common.Weights = None,
     target: Annotated[str, typer.Option(help="Board or device; see `celosia targets`.")]
     = "icebreaker",
     output: Annotated[Path | None, typer.Option(
@@ -53,11 +54,11 @@ def compile(
     settings.check(calibrated=calibration is not None)
     check_pass(dump_after)
     if output is not None:
-        check_output(output, model, calibration, labels)
+        check_output(output, model, calibration, labels, weights)
     told = preprocessing.told(model, labels, scale, mean, deviation)
     shape = common.input_shape(input_shape)
     samples = None if calibration is None else common.read_array(calibration)
-    module, example = common.find_model(model, common.known_shape(shape, samples))
+    module, example = common.find_weighted(model, weights, common.known_shape(shape, samples))
     with common.users_prints():
         program = api.compile(module, common.example_input(model, example, samples, shape),
                               calibration=samples, preprocessing=told, dump_after=dump_after,

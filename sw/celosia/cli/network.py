@@ -17,7 +17,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from celosia import api, backends
 from celosia.cli import common
-from celosia.reading import load_safetensors
 from celosia_spec.errors import CelosiaError, refusals
 from celosia_spec.files import check_folder, check_output, replacing
 
@@ -133,7 +132,7 @@ def find_module(name: str, weights: Path | None) -> tuple[Any, np.ndarray | None
     if not isinstance(module, torch.nn.Module):
         module = _unflattened(name, module, example)
     if weights is not None:
-        load_weights(module, weights)
+        common.load_weights(module, weights)
     return module, example
 
 
@@ -169,23 +168,6 @@ def example_for(name: str, example: np.ndarray | None, data: Data | None) -> np.
     if data is None and example is None:
         raise CelosiaError(f"model {name!r} does not tell its input shape; give --data")
     return common.example_input(name, example, None if data is None else data.example)
-
-
-def load_weights(module: Any, path: Path) -> None:
-    """Give a module the parameters and buffers of a .safetensors file, all of them."""
-    tensors, own = load_safetensors(path), module.state_dict()
-
-    def fits(name: str) -> bool:
-        given, wanted = tensors.get(name), own.get(name)
-        return (given is not None and wanted is not None and given.shape == wanted.shape
-                and given.is_floating_point() == wanted.is_floating_point())
-
-    wrong = [name for name in sorted(own.keys() | tensors.keys()) if not fits(name)]
-    if wrong:
-        raise CelosiaError(f"{path}: does not fit the model: {', '.join(wrong[:5])} missing, not "
-                           f"in the model, or of another shape or type; give the weights of this "
-                           f"network")
-    module.load_state_dict(tensors)
 
 
 def accuracy(module: Any, inputs: Any, labels: Any) -> float:

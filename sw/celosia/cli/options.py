@@ -26,8 +26,6 @@ Fuse = Annotated[bool, typer.Option(
 FuseRetrained = Annotated[str | None, typer.Option(
     metavar="LAYERS", help="As --fuse, and retrain convolutions to take over the pools and "
                            "normalisations behind them: LAYER,... or all.")]
-Weights = Annotated[Path | None, typer.Option(
-    help="Trained weights for MODEL, a .safetensors file.")]
 Data = Annotated[str | None, typer.Option(
     help="fashion-mnist; a folder of IDX files, CIFAR-10's binary batches or pictures; or a .npz "
          "file. Without it nothing is retrained or measured.")]
@@ -53,7 +51,7 @@ class Request:
 
     model: common.ModelName
     output: Output
-    weights: Weights = None
+    weights: common.Weights = None
     data: Data = None
     mean: Mean = None
     deviation: Deviation = None
