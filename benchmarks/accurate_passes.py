@@ -33,7 +33,7 @@ def measure(arguments: argparse.Namespace) -> Result:
         x = inputs.numpy()
         compiler = Compiler(target="ulx3s-85f", unsigned_input=bool((x >= 0).all()))
         plain = compiler.graph(network, x[:1])
-        passed = more_accurate(plain, compiler, x[:calibration])
+        passed = more_accurate(plain, compiler, x[:calibration]).graph
         wanted, graphs = outputs(plain, x), [compiler.quantised(graph, None)
                                              for graph in (plain, passed)]
         ratios = [output_ratio(graph, x[calibration:], wanted[calibration:]) for graph in graphs]

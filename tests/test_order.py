@@ -154,6 +154,7 @@ ORDER = {
     "celosia": """
         densify, doctor_check, errors, evaluate, exits, extras, graph, reading, shortfalls, show
         float_values
+        beside_float, closest_exponents
         datasets, doctor_boards, modelfile, passes, weight_matrix
         bands, frontend, labels, models
         expected, program

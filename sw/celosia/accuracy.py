@@ -1,18 +1,19 @@
 """Which passes for accuracy help a network, measured on inputs that they have not seen."""
 
-import math
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from celosia.compiler import Compiler
+from celosia.beside_float import decibels, energies, ratios
+from celosia.compiler import BEST, Compiler
 from celosia.float_values import outputs
 from celosia.graph import Graph, verify
 from celosia.passes import correct_bias, equalise
 from celosia.quantise import check_calibration
 from celosia_sim import golden
+from celosia_spec.epilogue import STATIC
 from celosia_spec.qgraph import QGraph
 
 LEAST_INPUTS = 8
@@ -23,9 +24,25 @@ MOST_INPUTS = 64
 
 Pass = Callable[[Graph, np.ndarray], Graph]
 
+CLIPPING = "clipping exponents"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Improved:
+    """A graph whose mantissas make outputs more like the float ones.
+
+    compiler : to go on with.
+    noise    : of every stored tensor, signal to noise before and after, dB; none where there were
+               too few inputs to judge by.
+    """
+
+    graph: Graph
+    compiler: Compiler
+    noise: dict[str, tuple[float, float]]
+
 
 def more_accurate(graph: Graph, compiler: Compiler, samples: np.ndarray, *,
-                  dump_after: str | None = None) -> Graph:
+                  dump_after: str | None = None) -> Improved:
     """Return an optimised graph after the passes that make the outputs of its mantissas more like
     the float outputs, with a remark on each of them.
 
@@ -33,46 +50,76 @@ def more_accurate(graph: Graph, compiler: Compiler, samples: np.ndarray, *,
     dump_after : as `celosia.passes.optimise` has it.
 
     A pass is made of either half of the inputs and judged by the other; where it does not help
-    both times, the graph stays as it was. One that does is made of all of them.
+    both times, the graph stays as it was. One that does is made of all of them. With accuracy
+    "best", static exponents that clip are chosen in the same way.
     """
     check_calibration(samples, graph.input_shape)
     if len(samples) < LEAST_INPUTS:
-        return _remark(graph, f"accuracy: {len(samples)} calibration inputs are too few to judge "
-                              f"by; give {LEAST_INPUTS} or more")
+        return Improved(compiler=compiler, noise={}, graph=_remark(
+            graph, f"accuracy: {len(samples)} calibration inputs are too few to judge by; give "
+                   f"{LEAST_INPUTS} or more"))
     samples = samples[::-(-len(samples) // MOST_INPUTS)]
     halves = [_Half(graph, compiler, samples[at::2], samples[1 - at::2]) for at in range(2)]
-    found = graph
+    before, found = _energies(halves), graph
     for name, step in _passes(compiler).items():
         after = [half.after(step) for half in halves]
-        helps = all(new.ratio > old.ratio for new, old in zip(after, halves, strict=True))
-        gains = " and ".join(f"{old.ratio:.1f} -> {new.ratio:.1f} dB"
-                             for new, old in zip(after, halves, strict=True))
+        helps, told = _judged(name, halves, after, len(samples))
         if helps:
             halves, found = after, verify(step(found, samples))
-        found = _remark(found, f"accuracy: {name}, {gains} on either half of {len(samples)} "
-                               f"calibration inputs, made of the other"
-                               f"{'' if helps else ': not applied'}")
+        found = _remark(found, told)
         if dump_after in ("all", name):
             print(f"# after {name}\n{found.dump()}", end="", file=sys.stderr)
-    return found
+    if compiler.accuracy == BEST and compiler.exponents == STATIC:
+        after = [half.clipped() for half in halves]
+        helps, told = _judged(CLIPPING, halves, after, len(samples))
+        if helps:
+            halves, compiler = after, replace(compiler, clipped=True)
+        found = _remark(found, told)
+    ratios_after = ratios(_energies(halves))
+    return Improved(graph=found, compiler=compiler, noise={
+        name: (ratio, ratios_after[name]) for name, ratio in ratios(before).items()})
 
 
 class _Half:
     """A graph that is made of some inputs and judged by others.
 
+    exact : the graph that computes what the network does, with channels of the same sizes.
     ratio : of its outputs for those, dB.
     """
 
     def __init__(self, graph: Graph, compiler: Compiler, seen: np.ndarray, held: np.ndarray,
-                 wanted: np.ndarray | None = None) -> None:
+                 exact: Graph | None = None, wanted: np.ndarray | None = None) -> None:
         self.graph, self.compiler, self.seen, self.held = graph, compiler, seen, held
+        self.exact = graph if exact is None else exact
         self.wanted = outputs(graph, held) if wanted is None else wanted
-        self.ratio = output_ratio(compiler.quantised(graph, seen), held, self.wanted)
+        self.quantised = compiler.quantised(graph, seen)
+        self.ratio = output_ratio(self.quantised, held, self.wanted)
 
     def after(self, step: Pass) -> "_Half":
         """Return the same after a pass."""
-        return _Half(verify(step(self.graph, self.seen)), self.compiler, self.seen, self.held,
-                     self.wanted)
+        graph = verify(step(self.graph, self.seen))
+        return _Half(graph, self.compiler, self.seen, self.held,
+                     graph if step is equalise else self.exact, self.wanted)
+
+    def clipped(self) -> "_Half":
+        """Return the same with static exponents that clip."""
+        return _Half(self.graph, replace(self.compiler, clipped=True), self.seen, self.held,
+                     self.exact, self.wanted)
+
+
+def _judged(name: str, before: list[_Half], after: list[_Half], inputs: int) -> tuple[bool, str]:
+    """Return whether a change helps in both halves, and what is said of it."""
+    helps = all(new.ratio > old.ratio for new, old in zip(after, before, strict=True))
+    gains = " and ".join(f"{old.ratio:.1f} -> {new.ratio:.1f} dB"
+                         for new, old in zip(after, before, strict=True))
+    return helps, (f"accuracy: {name}, {gains} on either half of {inputs} calibration inputs, made "
+                   f"of the other{'' if helps else ': not applied'}")
+
+
+def _energies(halves: list[_Half]) -> dict[str, np.ndarray]:
+    """Return signal and noise of every tensor, over the inputs by which the halves are judged."""
+    one, other = (energies(half.exact, half.quantised, half.held) for half in halves)
+    return {name: sums + other[name] for name, sums in one.items()}
 
 
 def _passes(compiler: Compiler) -> dict[str, Pass]:
@@ -88,13 +135,6 @@ def applied(remarks: Iterable[str]) -> list[str]:
     return [remark.removeprefix("accuracy: ").split(",")[0] for remark in remarks
             if remark.startswith("accuracy: ") and "," in remark
             and not remark.endswith("not applied")]
-
-
-def decibels(signal: float, noise: float) -> float:
-    """Return the ratio of two energies, dB; infinite without noise."""
-    if noise == 0:
-        return math.inf
-    return 10 * math.log10(signal / noise) if signal else -math.inf
 
 
 def output_ratio(graph: QGraph, x: np.ndarray, wanted: np.ndarray) -> float:

@@ -47,7 +47,8 @@ def compile(model: Any, example_input: Any = None, *, target: str = "icebreaker"
     hop           : new lines that a step takes; None takes the fewest that are possible.
     accuracy      : "default" runs the passes that make outputs more like the float ones, each only
                     where it helps on calibration inputs that it has not seen (`Program.remarks`
-                    says so); it needs calibration. "none" runs none of them.
+                    says so); it needs calibration. "best" lets static exponents clip, too, where
+                    that helps. "none" does nothing of it. `Program.noise` tells what it gave.
     preprocessing : how pixels become inputs and what outputs are called, to be stored with the
                     program. Where it, or the calibration, says that inputs are never below 0, their
                     mantissas get no sign, and inputs below 0 are refused.
@@ -78,10 +79,12 @@ def compile(model: Any, example_input: Any = None, *, target: str = "icebreaker"
     if preprocessing is not None:
         preprocessing.check(graph.input_shape[0], scoring(graph.host, graph.output_shape).classes)
     with located(graph.sources), refusals():
+        noise: dict[str, tuple[float, float]] = {}
         if samples is not None and compiler.accuracy != AS_IS:
-            graph = more_accurate(graph, compiler, samples, dump_after=dump_after)
+            improved = more_accurate(graph, compiler, samples, dump_after=dump_after)
+            graph, compiler, noise = improved.graph, improved.compiler, improved.noise
         return replace(compile_or_advise(graph, compiler, samples), host=graph.host,
-                       preprocessing=preprocessing)
+                       preprocessing=preprocessing, noise=noise)
 
 
 def load(path: str | Path) -> Program:

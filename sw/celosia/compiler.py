@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from celosia.quantise import Begun
     from celosia_spec.steps import Steps
 
-ACCURACIES = AS_IS, PASSES = "none", "default"
-"""What is done for accuracy: nothing, or the passes that calibration inputs show to help."""
+ACCURACIES = AS_IS, PASSES, BEST = "none", "default", "best"
+"""What is done for accuracy: nothing; the passes that calibration inputs show to help; and static
+exponents that clip, too, where they help."""
 
 TIME = "time"
 """The one way to run a network in steps."""
@@ -36,6 +37,7 @@ class Compiler:
     `quantised`, `schedule`, `program`. Each takes what the one before returned.
 
     unsigned_input : inputs are never below 0; their mantissas have no sign then.
+    clipped        : static exponents are those with least noise, which may clip.
     """
 
     target: str = "icebreaker"
@@ -48,6 +50,7 @@ class Compiler:
     hop: int | None = None
     accuracy: str = AS_IS
     unsigned_input: bool = False
+    clipped: bool = False
 
     def __post_init__(self) -> None:
         """Make whole numbers of any kind ints; what is none is refused by `check`."""
@@ -91,7 +94,8 @@ class Compiler:
 
     def _check_accuracy(self, *, calibrated: bool) -> None:
         if self.accuracy not in ACCURACIES:
-            raise ArgumentError(f"accuracy must be {' or '.join(map(repr, ACCURACIES))}, not "
+            *others, last = map(repr, ACCURACIES)
+            raise ArgumentError(f"accuracy must be {', '.join(others)} or {last}, not "
                                 f"{self.accuracy!r}")
         if self.accuracy != AS_IS and not calibrated:
             raise ArgumentError(f"accuracy={self.accuracy!r} needs calibration inputs: give "
@@ -102,7 +106,7 @@ class Compiler:
     def arguments(self) -> dict[str, Any]:
         """What `celosia.compile` is to be called with for the same."""
         return {field.name: getattr(self, field.name) for field in fields(self)
-                if field.name != "unsigned_input"}
+                if field.name not in ("unsigned_input", "clipped")}
 
     def array(self) -> Array:
         """Return the array before its accumulators are known; CelosiaError where the target cannot
@@ -154,7 +158,7 @@ class Compiler:
         return quantise(graph, calibration=samples, exponents=self.exponents, acc_bits=acc_bits,
                         weight_bits=self.weight_bits, activation_bits=self.activation_bits,
                         widest=self.accumulators()[-1], sparse=self.sparse, begun=begun,
-                        unsigned_input=self.unsigned_input)
+                        unsigned_input=self.unsigned_input, clipped=self.clipped)
 
     def schedule(self, graph: QGraph) -> "StreamSchedule":
         """Return how the array runs a quantised graph, as if it had room for all weights and maps

@@ -8,20 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from celosia.accuracy import MOST_INPUTS, applied, decibels
+from celosia.accuracy import MOST_INPUTS, applied
+from celosia.beside_float import decibels, tensors
 from celosia.compiler import Compiler
 from celosia.float_values import Completion, Tensors, completion
 from celosia.graph import Graph
-from celosia_sim import golden
 from celosia_spec.errors import CelosiaError, refusals
 from celosia_spec.qgraph import QGraph
 
 if TYPE_CHECKING:
     from celosia.program import Program
-
-_BLOCK = 8
-"""So many inputs are computed at once."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class LayerNoise:
@@ -93,7 +89,7 @@ def noise(graph: Graph, quantised: QGraph, x: np.ndarray, *, equalised: bool,
     sums = {name: _Sums() for name in quantised.tensors}
     scales = _scales(graph, quantised, x) if equalised else {}
     computed = completion(graph)
-    for done, (wanted, found, mantissas) in enumerate(_images(graph, quantised, x), start=1):
+    for done, (wanted, found, mantissas) in enumerate(tensors(graph, quantised, x), start=1):
         found = {name: np.ldexp(value, -scales[name]) if name in scales else value
                  for name, value in found.items()}
         before: Tensors = {}
@@ -144,29 +140,11 @@ def _layers(sums: dict[str, _Sums]) -> Iterator[LayerNoise]:
             zeros_float=own.zeros_float / own.count)
 
 
-def _images(graph: Graph, quantised: QGraph, x: np.ndarray,
-            ) -> Iterator[tuple[Tensors, Tensors, Tensors]]:
-    """Yield the tensors of each input in float, as the machine stores them, and mantissas."""
-    computed = completion(graph)
-    for first in range(0, len(x), _BLOCK):
-        block = np.asarray(x[first:first + _BLOCK], np.float32)
-        result = golden.run(quantised, block)
-        for at, image in enumerate(block.astype(np.float64)):
-            wanted, _ = computed({graph.input: image.reshape(graph.input_map)})
-            mantissas = {name: m[at] for name, m in result.mantissas.items()}
-            yield wanted, {name: np.ldexp(m.astype(np.float64), _lsb(quantised, result, name, at))
-                           for name, m in mantissas.items()}, mantissas
-
-
-def _lsb(graph: QGraph, result: golden.GoldenResult, name: str, at: int) -> int:
-    return int(graph.tensors[name].format.lsb(result.exponents[name][at]))
-
-
 def _scales(graph: Graph, quantised: QGraph, x: np.ndarray) -> dict[str, np.ndarray]:
     """Return the powers of two by which channels are larger than in the float graph, int64
     (C, 1, 1), by the tensor: those that fit best."""
     along = {name: np.zeros((shape[0], 2)) for name, shape in graph.shapes.items()}
-    for wanted, found, _ in _images(graph, quantised, x):
+    for wanted, found, _ in tensors(graph, quantised, x):
         for name, total in along.items():
             total += np.stack([(wanted[name] * other).sum(axis=(1, 2))
                                for other in (found[name], wanted[name])], axis=1)

@@ -1,6 +1,6 @@
 """A program as users have it: it prints, a notebook shows it, and it writes its file."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,13 @@ class Program(Compiled):
 
     program     : what main memory and flash hold.
     step_cycles : of each step of a period; of a network in one go, of that.
+    noise       : signal to noise of every stored tensor before and after what was done for
+                  accuracy, dB, by its name; not in the file.
     """
 
     program: StreamProgram
     step_cycles: tuple[int, ...]
+    noise: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return text(self)

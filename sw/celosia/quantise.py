@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from celosia.closest_exponents import closest_exponents
 from celosia.expected import USUAL_DEVIATION, expected_exponents
 from celosia.graph import Conv, Graph, operator
 from celosia.shortfalls import narrowed, shortfalls
@@ -39,7 +40,7 @@ def quantise(graph: Graph, *, calibration: np.ndarray | None = None, exponents: 
              weight_bits: int = 8, activation_bits: int = 8, acc_bits: int | None = None,
              widest: int = ACCUMULATORS[-1], sparse: bool = True,
              begun: "Begun | None" = None, unsigned: bool = True,
-             unsigned_input: bool = False) -> QGraph:
+             unsigned_input: bool = False, clipped: bool = False) -> QGraph:
     """Return the quantised graph of an optimised float graph (``celosia.passes.optimise``).
 
     calibration : (N, *input_shape), taken as float32; needed by static exponents only.
@@ -53,6 +54,7 @@ def quantise(graph: Graph, *, calibration: np.ndarray | None = None, exponents: 
     begun       : what `begin` returns of this graph with these weights; None begins here.
     unsigned    : give tensors behind a ReLU, or behind a clamp from 0 on, mantissas without a sign.
     unsigned_input : likewise for the network's input, which is never below 0 then.
+    clipped     : let static exponents clip where that makes less noise (`closest_exponents`).
 
     CompileError names the layer (and row) whose weights, bias or sums do not fit; it is a FitError
     where fewer bits may.
@@ -63,7 +65,7 @@ def quantise(graph: Graph, *, calibration: np.ndarray | None = None, exponents: 
                             "(N, C, H, W) or (N, F), or use exponents='dynamic'")
     begun = begun or begin(graph, weight_bits=weight_bits, sparse=sparse)
     usual = begun.usual if exponents == DYNAMIC else None
-    fixed = calibration if exponents == STATIC else None
+    samples = calibration if exponents == STATIC else None
     formats = _formats(graph, begun.layers, activation_bits, unsigned, unsigned_input)
 
     # Mantissas with a sign are multiplied as codes without (decision 16).
@@ -73,7 +75,11 @@ def quantise(graph: Graph, *, calibration: np.ndarray | None = None, exponents: 
 
     def at(width: int, narrow: bool) -> QGraph:
         found = _at_width(graph, begun, width, formats, multiplied, narrow)
-        return found if fixed is None else _calibrate(found, fixed)
+        if samples is None:
+            return found
+        largest = _largest(found, samples)
+        return fixed(found, closest_exponents(graph, found, largest, samples) if clipped
+                     else largest)
 
     try:
         return _narrowest(at, widths, usual)
@@ -298,13 +304,13 @@ def _tensors(graph: Graph, formats: Mapping[str, Format], rules: dict[str, Kept 
     return tensors
 
 
-def _calibrate(graph: QGraph, calibration: np.ndarray) -> QGraph:
-    """Return the graph with every exponent fixed to the largest that calibration finds."""
+def _largest(graph: QGraph, calibration: np.ndarray) -> dict[str, int]:
+    """Return the largest exponent of each tensor that calibration finds."""
     if hasattr(calibration, "detach"):
         calibration = calibration.detach().cpu().numpy()
     check_calibration(calibration, graph.tensors[graph.input].user_shape)
     found = golden.run(graph, calibration, keep_tensors=False).exponents
-    return fixed(graph, {name: int(values.max()) for name, values in found.items()})
+    return {name: int(values.max()) for name, values in found.items()}
 
 
 def check_calibration(calibration: np.ndarray, wanted: tuple[int, ...]) -> None:

@@ -1,12 +1,18 @@
 """Passes for accuracy: free equalisation, bias correction, and the choice of what helps."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
 import celosia
-from celosia.accuracy import LEAST_INPUTS, more_accurate, output_ratio
+from celosia.accuracy import CLIPPING, LEAST_INPUTS, more_accurate, output_ratio
+from celosia.cli import app
+from celosia.closest_exponents import closest_exponents
 from celosia.compiler import Compiler
 from celosia.float_values import outputs
 from celosia.passes import correct_bias, equalise
@@ -110,7 +116,7 @@ def test_a_node_without_bias_gets_one() -> None:
 def test_more_accurate_on_other_inputs(exponents: str) -> None:
     compiler, x = Compiler(weight_bits=5, exponents=exponents), inputs(64)
     graph = compiler.graph(depthwise(), (1, *SHAPE))
-    found = more_accurate(graph, compiler, x[:32])
+    found = more_accurate(graph, compiler, x[:32]).graph
     before, after = (output_ratio(compiler.quantised(one, x[:32]), x[32:], outputs(graph, x[32:]))
                      for one in (graph, found))
     assert after > before + 1
@@ -127,14 +133,14 @@ def test_what_does_not_help_is_not_applied(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(accuracy, "_passes", lambda compiler: {"worse": worse})
     graph = Compiler().graph(depthwise(), (1, *SHAPE))
-    found = more_accurate(graph, Compiler(), inputs(LEAST_INPUTS))
+    found = more_accurate(graph, Compiler(), inputs(LEAST_INPUTS)).graph
     assert found.nodes is graph.nodes
     assert found.remarks[-1].endswith("not applied")
 
 
 def test_too_few_inputs_change_nothing() -> None:
     graph = Compiler().graph(depthwise(), (1, *SHAPE))
-    found = more_accurate(graph, Compiler(), inputs(LEAST_INPUTS - 1))
+    found = more_accurate(graph, Compiler(), inputs(LEAST_INPUTS - 1)).graph
     assert found.nodes is graph.nodes
     assert "too few" in found.remarks[-1]
 
@@ -149,11 +155,87 @@ def test_compiled_program_says_what_was_done(capsys: pytest.CaptureFixture[str])
     assert not any("accuracy" in remark for remark in plain.remarks)
 
 
+@pytest.mark.parametrize(("bits", "helps"), [(4, True), (9, False)])
+def test_exponents_clip_where_it_helps(bits: int, helps: bool) -> None:
+    """Mantissas of few bits gain more where most values are than they lose at the largest."""
+    x = inputs(64)
+    torch.manual_seed(3)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(256, 3)).eval()
+    settings = {"exponents": "static", "activation_bits": bits, "calibration": x[:32],
+                "target": "ulx3s-85f"}
+    default, best = (celosia.compile(network, x[:1], accuracy=accuracy, **settings)
+                     for accuracy in ("default", "best"))
+    told = next(remark for remark in best.remarks if CLIPPING in remark)
+    assert told.endswith("not applied") is not helps
+    exponents = [[tensor["exponent"] for tensor in program.tensors] for program in (default, best)]
+    assert all(one >= other for one, other in zip(*exponents, strict=True))
+    assert exponents[0][-1] == exponents[1][-1]
+    assert (exponents[0] != exponents[1]) is helps
+    if helps:
+        wanted = outputs(Compiler().graph(network, x[:1]), x[32:])
+        before, after = (output_ratio(program.graph, x[32:], wanted)
+                         for program in (default, best))
+        assert after > before + 1
+
+
+def test_closest_exponents_are_those_of_least_noise() -> None:
+    compiler, x = Compiler(exponents="static", activation_bits=5), inputs(8)
+    x[0, 0, 0, 0] = 31.0
+    graph = compiler.graph(depthwise(), x[:1])
+    usual = compiler.quantised(graph, x)
+    largest = {name: tensor.exponent.fixed for name, tensor in usual.tensors.items()
+               if tensor.exponent.fixed is not None}
+    assert largest[graph.input] == 4
+    noise = []
+    for exponent in range(4, 0, -1):
+        lsb = 2.0 ** (exponent - 3)
+        noise.append(np.square(np.clip(np.round(x / lsb), -15, 15) * lsb - x).sum())
+    found = closest_exponents(graph, usual, largest, x)
+    assert found[graph.input] == 4 - int(np.argmin(noise))
+    assert found[graph.output] == largest[graph.output]
+
+
+def test_noise_is_told_by_layer() -> None:
+    x = inputs(16)
+    program = celosia.compile(depthwise(), x[:1], calibration=x, weight_bits=5, accuracy="default")
+    assert list(program.noise) == list(program.graph.tensors)
+    before, after = program.noise[program.graph.output]
+    assert after > before
+    graph = Compiler().graph(depthwise(), x[:1])
+    compiler = Compiler(weight_bits=5)
+    signal, noise = 0.0, 0.0
+    for half in (x[::2], x[1::2]):
+        wanted = outputs(graph, half)
+        signal += np.square(wanted).sum()
+        noise += np.square(_values(compiler.quantised(graph, half), half) - wanted).sum()
+    assert before == pytest.approx(10 * np.log10(signal / noise))
+    first = program.graph.nodes[0].name
+    assert min(program.noise[first]) > 20      # equalised, too, at its own scale
+    assert celosia.compile(depthwise(), x[:1], calibration=x).noise == {}
+
+
+def test_report_tells_noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = inputs(16)
+    np.save(tmp_path / "x.npy", x)
+    torch.export.save(torch.export.export(depthwise(), (torch.from_numpy(x[:1]),)),
+                      tmp_path / "net.pt2")
+    monkeypatch.chdir(tmp_path)
+    given = ["compile", "net.pt2", "--calibration", "x.npy", "--accuracy", "default"]
+    shown = CliRunner().invoke(app, given)
+    found = json.loads(CliRunner().invoke(app, [*given, "--json"]).stdout)["noise"]
+    last = list(found.values())[-1]
+    assert last["after"] > 20
+    line = next(line for line in shown.stdout.splitlines() if "linear" in line or "fc" in line
+                or f"{last['after']:.1f}" in line)
+    assert f"{last['before']:.1f}" in line
+    assert max(map(len, shown.stdout.split("accuracy: ")[0].splitlines())) <= 80
+
+
 @pytest.mark.parametrize(("settings", "words"), [
     ({"accuracy": "default"}, "needs calibration inputs"),
     ({"accuracy": "default", "calibration": inputs(8)[:, :, 1:]}, "reshape it"),
     ({"accuracy": "default", "calibration": inputs(8) * 1e6}, "scale the input down"),
-    ({"accuracy": "most", "calibration": inputs(8)}, "'none' or 'default'")])
+    ({"accuracy": "most", "calibration": inputs(8)}, "'none', 'default' or 'best'")])
 def test_refused(settings: dict, words: str) -> None:
     with pytest.raises(CelosiaError, match=words):
         celosia.compile(depthwise(), (1, *SHAPE), **settings)

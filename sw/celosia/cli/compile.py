@@ -9,6 +9,7 @@ import typer
 
 from celosia import api
 from celosia.cli import common, preprocessing, streams
+from celosia.cli.tables import decibels, finite
 from celosia.compiler import Compiler
 from celosia.passes import check_pass
 from celosia.program import Program
@@ -37,7 +38,7 @@ def compile(
         help="New lines of a step of time; the fewest that are possible.")] = None,
     accuracy: Annotated[str, typer.Option(
         help="default: passes that make outputs more like the float ones, where --calibration "
-             "shows that they help; none.")] = "none",
+             "shows that they help; best: static exponents that clip, too; none.")] = "none",
     dense: Annotated[bool, typer.Option(help="Keep the zeros: the dense baseline.")] = False,
     labels: preprocessing.Labels = None,
     scale: preprocessing.Scale = None,
@@ -91,6 +92,8 @@ def summary(program: Program) -> dict[str, Any]:
             use.name: {"used": use.used, "available": use.available}
             for use in program.memory_use},
         "main_memory": program.main_memory, "steps": streams.steps(program),
+        "noise": {name: dict(zip(("before", "after"), map(finite, both), strict=True))
+                  for name, both in program.noise.items()},
         "tensors": program.tensors, "remarks": list(program.remarks),
         "host": [asdict(layer) for layer in program.host],
         "preprocessing": program.preprocessing and asdict(program.preprocessing),
@@ -106,7 +109,7 @@ def _print(program: Program, result: dict[str, Any]) -> None:
         f"{program.accumulator_bits}-bit accumulators, weights {result['compression']:.1f} times "
         f"smaller than dense float32",
         "layer", "kind", "rows", "columns", "density", "useful MACs", "cycles", "ms",
-        "utilisation", "bytes", words=2,
+        "utilisation", "bytes", "dB before", "dB", words=2,
         optional=("columns", "rows", "useful MACs", "bytes", "utilisation", "kind"))
     for layer in program.layers:
         table.add_row(
@@ -115,7 +118,7 @@ def _print(program: Program, result: dict[str, Any]) -> None:
             f"{layer.predicted_cycles:,}",
             f"{rate(layer.predicted_cycles, clock).milliseconds:,.3f}",
             f"{layer.macs / (program.lanes * layer.predicted_cycles):.1%}",
-            f"{layer.weight_bytes:,}")
+            f"{layer.weight_bytes:,}", *map(decibels, program.noise.get(layer.name, (None, None))))
     table.add_section()
     weights = sum(layer.weights for layer in program.layers)
     table.add_row(
@@ -123,7 +126,7 @@ def _print(program: Program, result: dict[str, Any]) -> None:
         f"{program.predicted_cycles:,}",
         f"{rate(program.predicted_cycles, clock).milliseconds:,.3f}",
         f"{result['sparse_macs'] / (program.lanes * program.predicted_cycles):.1%}",
-        f"{result['weight_bytes']:,}")
+        f"{result['weight_bytes']:,}", "", "")
     common.show(table)
     streams.spent([(layer.name, spent(layer, program.lanes)) for layer in program.layers])
     memories = common.table("memories, in words or numbers", "memory", "used", "available", "share")

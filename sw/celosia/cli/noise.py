@@ -1,12 +1,12 @@
 """``celosia compare --against float``."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from celosia.cli import common
 from celosia.cli.progress import work
+from celosia.cli.tables import decibels, finite
 from celosia.noise import Noise, against_float
 from celosia.program import Program
 from celosia.samples import read_samples
@@ -21,8 +21,8 @@ def compare_with_float(program: Program, model: str, input: Sequence[Path], limi
         found = against_float(program, network, samples.inputs, progress=shown.count)
     if json:
         common.emit({"target": program.target, "inputs": found.inputs, "worst": found.worst.name,
-                     "output_ratio": _finite(found.output_ratio),
-                     "layers": [{name: _finite(value) if isinstance(value, float) else value
+                     "output_ratio": finite(found.output_ratio),
+                     "layers": [{name: finite(value) if isinstance(value, float) else value
                                  for name, value in asdict(layer).items()}
                                 for layer in found.layers]})
     else:
@@ -36,17 +36,9 @@ def _print(program: Program, found: Noise, given: int) -> None:
         "dB", "outputs alone, dB", "saturated", "zero", "zero in float",
         optional=("zero in float",))
     for layer in found.layers:
-        table.add_row(layer.name, _decibels(layer.ratio), _decibels(layer.alone),
+        table.add_row(layer.name, decibels(layer.ratio), decibels(layer.alone),
                       f"{layer.saturated:.2%}", f"{layer.zeros:.1%}", f"{layer.zeros_float:.1%}")
     common.show(table)
     print(common.wrapped(
-        f"outputs: {_decibels(found.output_ratio)} dB. Most is lost in {found.worst.name}: if "
-        f"nothing else were rounded, it would be {_decibels(found.worst.alone)}"))
-
-
-def _decibels(ratio: float) -> str:
-    return f"{ratio:.1f}" if math.isfinite(ratio) else "no noise" if ratio > 0 else "no signal"
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+        f"outputs: {decibels(found.output_ratio)} dB. Most is lost in {found.worst.name}: if "
+        f"nothing else were rounded, it would be {decibels(found.worst.alone)}"))

@@ -1,5 +1,6 @@
 """Tables that fit where they are printed: a name or a figure is never cut."""
 
+import math
 import shutil
 import textwrap
 from collections.abc import Sequence
@@ -142,10 +143,22 @@ def width() -> int:
     return shutil.get_terminal_size((WIDTH, 24)).columns
 
 
+def decibels(ratio: float | None) -> str:
+    """Return a ratio of signal to noise, dB, for a table; "" of None."""
+    if ratio is None:
+        return ""
+    return f"{ratio:.1f}" if math.isfinite(ratio) else "no noise" if ratio > 0 else "no signal"
+
+
+def finite(value: float) -> float | None:
+    """Return a number as JSON can have it: None where it is infinite."""
+    return value if math.isfinite(value) else None
+
+
 def wrapped(text: str, indent: str = "") -> str:
     """Return a sentence on lines of the terminal's width; those after the first are indented."""
     return textwrap.fill(text, max(width(), 20), subsequent_indent=indent,
                          break_on_hyphens=False)
 
 
-__all__ = ["Table", "show", "table", "width", "wrapped"]
+__all__ = ["Table", "decibels", "finite", "show", "table", "width", "wrapped"]
