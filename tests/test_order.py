@@ -282,7 +282,7 @@ ORDER = {
         drop
     """,
     "celosia.compress.precision": """
-        __init__, float_products, partition
+        __init__, float_products, in_format, partition
         emulate
         nsr
     """,
@@ -318,7 +318,7 @@ ORDER = {
           serve_sim, streams, targets
         compile, explain
         demo, options, run
-        change
+        change, tune
         factorise, prune
     """,
 }

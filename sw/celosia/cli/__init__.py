@@ -40,6 +40,8 @@ COMMANDS = {
                        "the rounds."),
     "factorise": ("factorise", "Replace a model's layers by products of thinner ones, and retrain "
                                "those."),
+    "tune": ("tune", "Train a model in the numbers of a target, and compile it: for mantissas of "
+                     "few bits."),
     "doctor": ("doctor", "Show what Celosia finds here, what each part is needed for, and how to "
                          "get what is missing."),
     "demo": ("demo", "Take LeNet-5 from its checkpoint to an iCEBreaker bitstream, compared bit "

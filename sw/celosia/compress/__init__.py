@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from celosia.compress.lowrank.tucker import tucker2, tucker_ranks
     from celosia.compress.masks.weights import make_permanent
     from celosia.compress.precision.emulate import emulate
+    from celosia.compress.precision.in_format import InFormat, in_format
     from celosia.compress.precision.nsr import NsrReport, array_nsr, nsr
     from celosia.compress.precision.partition import mean_bits
     from celosia.compress.training.finetune import FineTune, flip_and_shift
@@ -53,6 +54,7 @@ __all__ = [
     "FilterReport",
     "FineTune",
     "FusionReport",
+    "InFormat",
     "Journal",
     "LayerDensity",
     "LayerRanks",
@@ -75,6 +77,7 @@ __all__ = [
     "fold_batchnorm",
     "fold_masks",
     "fuse",
+    "in_format",
     "make_permanent",
     "mask_penalty",
     "mean_bits",
@@ -114,6 +117,7 @@ _HOMES = {name: home for home, names in {
     "celosia.compress.lowrank.tucker": "tucker2 tucker_ranks",
     "celosia.compress.masks.weights": "make_permanent",
     "celosia.compress.precision.emulate": "emulate",
+    "celosia.compress.precision.in_format": "InFormat in_format",
     "celosia.compress.precision.nsr": "NsrReport array_nsr nsr",
     "celosia.compress.precision.partition": "mean_bits",
     "celosia.compress.training.finetune": "FineTune flip_and_shift",

@@ -1,0 +1,92 @@
+"""Training in the machine's number format: ResNet-20 with mantissas of few bits.
+
+The given network is first trained on for some steps in float; then for as many more once in float
+and once in the format. All three are compared in the format, and the second in float. The machine's
+figures are the golden model's.
+"""
+
+import argparse
+import copy
+import math
+import sys
+from collections.abc import Sequence
+
+import _path  # noqa: F401
+import torch
+from harness.command import main
+from harness.pictures import CIFAR10, cifar10, given_resnet, top1
+from harness.result import Check, Result, Table
+from torch import nn
+
+from celosia.compress import FineTune, in_format
+
+TARGET = "ulx3s-85f"
+RATE, BATCH = 3e-4, 50
+WITHIN = {5: 0.5, 4: 3.0}
+"""Points that a width may stay behind the float network trained as long."""
+
+
+def measure(arguments: argparse.Namespace) -> Result:
+    """Train and compare, width by width."""
+    torch.set_num_threads(1)
+    train, test = cifar10("train", arguments.train), cifar10("test", arguments.pictures)
+    begun = given_resnet(20)
+    given = top1(begun, *test)
+    _trained("float", begun, arguments, train)
+    long = _trained("float, on", copy.deepcopy(begun), arguments, train, round=1)
+    reference = top1(long, *test)
+    rows, checks = [], []
+    for bits in arguments.bits:
+        rounded = [top1(_in_format(net, bits, train), *test) for net in (begun, long)]
+        net = _in_format(begun, bits, train)
+        _trained(f"{bits} bits", net, arguments, train, round=1, teacher=begun)
+        found = top1(net, *test)
+        behind = 100 * (reference - found)
+        rows.append((bits, *(100 * share for share in (*rounded, found)), behind))
+        if bits in WITHIN:
+            checks.append(Check.at_most(
+                f"ResNet-20, {bits} bits: points behind float trained as long", behind,
+                WITHIN[bits], ".1f"))
+    chance = 100 * math.sqrt(reference * (1 - reference) / len(test[0]))
+    return Result(
+        title="Compression: training in the format",
+        tables=(Table.of(
+            f"ResNet-20, {len(test[0]):,} test pictures, right, %",
+            {"mantissa bits": "d", "float training, rounded": ".1f",
+             "as long in float, rounded": ".1f", "as long in the format": ".1f",
+             "points behind float": ".1f"}, rows),),
+        checks=tuple(checks), notes=(
+            f"{CIFAR10}; dynamic exponents, weights and stored tensors of the same width, "
+            f"`compress.in_format` on {TARGET}. {arguments.steps} steps of {BATCH} of "
+            f"{len(train[0]):,} training pictures in float (Adam, peak {RATE:g}), then as many in "
+            f"float or in the format, there with the float network as teacher. Float: "
+            f"{given:.1%} as given, {reference:.1%} trained as long as the last column. One "
+            f"standard deviation of such a share is {chance:.1f} points.",))
+
+
+def _in_format(net: nn.Module, bits: int, train: Sequence[torch.Tensor]) -> nn.Module:
+    return in_format(net, train[0][:1], target=TARGET, weight_bits=bits, activation_bits=bits)
+
+
+def _trained(what: str, net: nn.Module, arguments: argparse.Namespace,
+             train: Sequence[torch.Tensor], round: int = 0,
+             teacher: nn.Module | None = None) -> nn.Module:
+    """Train a network in place, in eval mode as far as normalisation goes, and return it."""
+    left = arguments.steps
+    for part in range(math.ceil(left * BATCH / len(train[0]))):
+        count = min(left * BATCH - part * len(train[0]), len(train[0]))
+        order = torch.randperm(len(train[0]), generator=torch.Generator().manual_seed(
+            1000 * round + part))[:count]
+        FineTune(inputs=train[0][order], labels=train[1][order], learning_rate=RATE,
+                 batch_size=BATCH, weight_decay=0.0, seed=part, teacher=teacher,
+                 on_epoch=lambda _, epoch, loss: print(f"{what}: loss {loss:.3f}", file=sys.stderr,
+                                                       flush=True))(net, round)
+    return net.eval()
+
+
+if __name__ == "__main__":
+    main(measure, __doc__,
+         ("--bits", {"nargs": "+", "type": int, "default": [5, 4]}),
+         ("--steps", {"type": int, "default": 150, "help": "of training (%(default)s)"}),
+         ("--train", {"type": int, "default": 5_000, "help": "training pictures (%(default)s)"}),
+         ("--pictures", {"type": int, "default": 10_000, "help": "test pictures (%(default)s)"}))

@@ -1,0 +1,109 @@
+"""``celosia tune``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from celosia import api
+from celosia.cli import common, network, options
+from celosia.cli.compile import summary
+from celosia.cli.progress import work
+from celosia.compiler import Compiler
+from celosia.compress.spans import POSITIVE
+from celosia.show import clock_of, speed
+from celosia_spec.epilogue import STATIC
+from celosia_spec.errors import refusals
+from celosia_spec.files import check_output
+
+if TYPE_CHECKING:
+    from celosia_spec.preprocessing import Preprocessing
+
+CALIBRATION = 32
+"""Training inputs that static exponents are found with."""
+
+
+def tune(
+    model: common.ModelName,
+    data: Annotated[str, typer.Option(
+        help="fashion-mnist; a folder of IDX files, CIFAR-10's binary batches or pictures; or a "
+             ".npz file.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Program file to write.")],
+    weights: common.Weights = None,
+    mean: options.Mean = None,
+    deviation: options.Deviation = None,
+    target: Annotated[str, typer.Option(help="Board or device; see `celosia targets`.")]
+    = "icebreaker",
+    exponents: Annotated[str, typer.Option(help="dynamic or static.")] = "dynamic",
+    weight_bits: Annotated[int, typer.Option(min=4, max=9)] = 8,
+    activation_bits: Annotated[int, typer.Option(min=4, max=9)] = 8,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 1,
+    learning_rate: Annotated[float, typer.Option(help="Its peak.")] = 3e-4,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images a step.")] = 64,
+    teach: Annotated[bool, typer.Option(
+        help="Learn from the float network's outputs, too.")] = True,
+    seed: options.Seed = 0,
+    json: common.Json = False,
+) -> None:
+    """Train a model in the numbers of a target, and compile it: for mantissas of few bits."""
+    settings = Compiler(target=target, exponents=exponents, weight_bits=weight_bits,
+                        activation_bits=activation_bits)
+    settings.check(calibrated=True)
+    POSITIVE.check("--learning-rate", learning_rate)
+    rule = (options.read_numbers("--mean", mean), options.read_numbers("--deviation", deviation))
+    check_output(output, model, weights, data)
+
+    from celosia import compress
+
+    module, example = network.find_module(model, weights)
+    loaded = network.load_data(data, rule)
+    assert loaded is not None
+    example = network.example_for(model, example, loaded)
+    with refusals(TypeError), common.users_prints(), work() as shown:
+        network.warn_untrained(module)
+        format: dict[str, Any] = {
+            "target": target, "weight_bits": weight_bits, "exponents": exponents,
+            "activation_bits": activation_bits, "preprocessing": _preprocessing(loaded.choices),
+            "calibration": loaded.train_inputs[:CALIBRATION] if exponents == STATIC else None}
+        api.compile(module, example, **format)      # refuses now what it would refuse later
+        net = compress.in_format(module, example, **format)
+        accuracies = {"float": network.test_accuracy(module, loaded),
+                      "before": network.test_accuracy(net, loaded)}
+        compress.FineTune(
+            inputs=loaded.train_inputs, labels=loaded.train_labels, epochs=epochs,
+            learning_rate=learning_rate, batch_size=batch_size, seed=seed,
+            teacher=module if teach else None,
+            on_epoch=lambda _, epoch, loss: shown.stage(f"training, loss {loss:.3f}", epoch + 1,
+                                                        epochs))(net, 0)
+        accuracies["after"] = network.test_accuracy(net, loaded)
+        program = net.program()
+    program.save(output)
+    result = summary(program) | {
+        "accuracy": accuracies, "weight_bits": weight_bits, "activation_bits": activation_bits,
+        "choices": {**network.origin(model, weights, target, loaded), "epochs": epochs,
+                    "learning_rate": learning_rate, "batch_size": batch_size, "teach": teach,
+                    "seed": seed}, "output": str(output)}
+    if json:
+        common.emit(result)
+        return
+    table = common.table(f"{len(loaded.test_labels):,} test images", "network", "accuracy",
+                         words=1)
+    for name, share in (("float", "float"), (f"{weight_bits} / {activation_bits} bits", "before"),
+                        ("the same, trained", "after")):
+        table.add_row(name, f"{accuracies[share]:.2%}")
+    common.show(table)
+    print(f"{program.predicted_cycles:,} cycles: "
+          f"{speed(program.predicted_cycles, clock_of(program))}")
+    print(f"wrote {output}")
+
+
+def _preprocessing(choices: dict[str, Any]) -> "Preprocessing | None":
+    """Return how pixels became inputs, as a program keeps it; None where they were inputs."""
+    from celosia_spec.preprocessing import Preprocessing
+
+    if "pixel" not in choices["inputs"]:
+        return None
+    if "mean" not in choices:
+        return Preprocessing(scale=1 / 256)
+    return Preprocessing(scale=1 / 255, mean=tuple(choices["mean"]),
+                         deviation=tuple(choices["deviation"]))

@@ -1,0 +1,190 @@
+"""Training in the machine's number format.
+
+The network's outputs are the golden model's, bit for bit; gradients are those of the float network
+around them, and go straight through every rounding (Bengio, Léonard, Courville, arXiv 1308.3432).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from celosia.compiler import Compiler
+from celosia.compress.entry import entry
+from celosia.graph import Conv, Graph
+from celosia_sim import golden
+from celosia_sim.golden.model import GoldenResult
+from celosia_spec.errors import located, refusals
+from celosia_spec.inputs import calibration_array
+from celosia_spec.qgraph import NodeKind, QGraph, QNode
+
+if TYPE_CHECKING:
+    from celosia.program import Program
+    from celosia_spec.preprocessing import Preprocessing
+
+__all__ = ["InFormat", "in_format"]
+
+_TRAINED = (NodeKind.CONV, NodeKind.LINEAR)
+"""Nodes that have weights of the network; averages and selections have none."""
+
+
+@entry
+def in_format(
+    model: nn.Module,
+    example_input: Any,
+    *,
+    target: str = "icebreaker",
+    weight_bits: int = 8,
+    activation_bits: int = 8,
+    exponents: str = "dynamic",
+    calibration: Any = None,
+    preprocessing: Preprocessing | None = None,
+) -> InFormat:
+    """Return a network to be trained that computes what the target does, bit for bit.
+
+    It has the weights and biases that the compiled program has, batch normalisation folded; a
+    weight that is 0, because it was pruned, stays so. Train it with any loop, such as `FineTune`,
+    with the float network as teacher where labels are few; `InFormat.program` compiles it. What
+    the host computes behind the output, such as a softmax, is left out here.
+
+    Arguments are as `celosia.compile` has them; the model is not changed. Static exponents are
+    those that calibration gives, found anew for every batch; some 30 inputs are enough.
+
+    Errors are those of `celosia.compile`.
+    """
+    compiler = Compiler(target=target, exponents=exponents, weight_bits=weight_bits,
+                        activation_bits=activation_bits)
+    compiler.check(calibrated=calibration is not None)
+    samples = calibration_array(calibration)
+    compiler = replace(compiler, unsigned_input=(
+        (preprocessing is not None and preprocessing.unsigned)
+        or (samples is not None and bool((samples >= 0).all()))))
+    graph = compiler.graph(model, example_input)
+    return InFormat(graph, compiler, samples, preprocessing)
+
+
+class InFormat(nn.Module):  # type: ignore[misc]
+    """A network whose every stored number is the machine's.
+
+    Parameters are float32, called ``weights.3`` and ``biases.3`` of node 3 of `graph`. Inputs are
+    (N, ...) as the model had them, outputs (N, ...) likewise; both on the parameters' device, while
+    the golden model runs on the CPU.
+    """
+
+    def __init__(self, graph: Graph, compiler: Compiler, samples: np.ndarray | None,
+                 preprocessing: Preprocessing | None) -> None:
+        super().__init__()
+        self._graph, self._compiler, self._samples = graph, compiler, samples
+        self._preprocessing = preprocessing
+        self.weights, self.biases = nn.ParameterDict(), nn.ParameterDict()
+        for number, node in enumerate(graph.nodes):
+            assert isinstance(node, Conv), node.name
+            if node.kind in _TRAINED:
+                self.weights[str(number)] = nn.Parameter(torch.tensor(node.weight).float())
+                if node.bias is not None:
+                    self.biases[str(number)] = nn.Parameter(torch.tensor(node.bias).float())
+
+    def graph(self) -> Graph:
+        """Return the float graph with the weights and biases of now."""
+        with located(self._graph.sources):
+            return replace(self._graph, nodes=tuple(
+                self._now(number, node) for number, node in enumerate(self._graph.nodes)))
+
+    def _now(self, number: int, node: Any) -> Any:
+        key = str(number)
+        if key not in self.weights:
+            return node
+        weight = np.where(node.weight == 0, 0.0, _array(self.weights[key]))
+        return replace(node, weight=weight, bias=_array(self.biases[key])
+                       if key in self.biases else node.bias)
+
+    def quantised(self) -> QGraph:
+        """Return the quantised graph of now."""
+        with located(self._graph.sources), refusals():
+            return self._compiler.quantised(self.graph(), self._samples)
+
+    def program(self) -> Program:
+        """Return the program for the target; FitError where that does not take the network, for
+        which `celosia.compile` of the model tells what helps."""
+        with located(self._graph.sources), refusals():
+            return replace(self._compiler.program(self.quantised()), host=self._graph.host,
+                           preprocessing=self._preprocessing)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        graph, found = self._graph, self.quantised()
+        result = golden.run(found, input.detach().cpu().numpy())
+        stored = {graph.input: _straight(input.reshape(-1, *graph.input_map),
+                                         _tensor(found, result, graph.input))}
+        for number, (node, made) in enumerate(zip(graph.nodes, found.nodes, strict=True)):
+            assert isinstance(node, Conv), node.name
+            read = self._read(node, made, found, result, stored)
+            sums = self._sums(str(number), node, made, read)
+            if (add := node.epilogue.add) is not None:
+                sums = sums + stored[add]
+            values = sums.clamp(*node.epilogue.activation.bounds)
+            if (pool := node.epilogue.pool) is not None:
+                values = functional.max_pool2d(values, pool.window, pool.stride)
+            stored[node.name] = _straight(values, _tensor(found, result, node.name))
+        return stored[graph.output].reshape(-1, *graph.output_shape)
+
+    def _read(self, node: Conv, made: QNode, found: QGraph, result: GoldenResult,
+              stored: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Return what a node multiplies."""
+        read = torch.cat([stored[name] for name in node.read], dim=1)
+        if not made.joins:
+            return read
+        together = result.readings[node.name]
+        lsb = found.tensors[made.input].format.lsb(together.exponents)
+        return _straight(read, np.ldexp(together.mantissas.astype(float),
+                                        lsb[:, None, None, None]))
+
+    def _sums(self, key: str, node: Conv, made: QNode, read: torch.Tensor) -> torch.Tensor:
+        """Return a node's sums in float, of what it reads and its weights as they are stored."""
+        rows, own = len(node.weight), node.weight[0].size
+        first = np.arange(rows) // (rows // node.groups) * own
+        columns = first[:, None] + np.arange(own)
+        values = np.ldexp(np.take_along_axis(made.matrix.toarray(), columns, 1).astype(float),
+                          made.sw[:, None]).reshape(node.weight.shape)
+        given = self.weights[key] if key in self.weights else read.new_tensor(node.weight)
+        given = given * torch.from_numpy(node.weight != 0).to(given.device)
+        bias = self.biases[key] if key in self.biases else (
+            None if node.bias is None else read.new_tensor(node.bias))
+        top, left, bottom, right = node.padding
+        return functional.conv2d(
+            functional.pad(read, [left, right, top, bottom]),
+            _straight(given, values).to(read.dtype), None if bias is None else bias.to(read.dtype),
+            node.stride, 0, node.dilation, node.groups)
+
+
+class _Straight(torch.autograd.Function):  # type: ignore[misc]
+    """Some values for others, whose gradients they take."""
+
+    @staticmethod
+    def forward(ctx: Any, instead_of: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return gradients[0], None
+
+
+def _straight(instead_of: torch.Tensor, values: np.ndarray) -> torch.Tensor:
+    found: torch.Tensor = _Straight.apply(
+        instead_of, torch.from_numpy(values).to(instead_of.device, instead_of.dtype))
+    return found
+
+
+def _tensor(graph: QGraph, result: GoldenResult, name: str) -> np.ndarray:
+    """Return the values of a stored tensor, float64 (N, C, H, W)."""
+    lsb = graph.tensors[name].format.lsb(result.exponents[name])
+    return np.ldexp(result.mantissas[name].astype(float), lsb[:, None, None, None])
+
+
+def _array(parameter: torch.Tensor) -> np.ndarray:
+    found: np.ndarray = parameter.detach().cpu().double().numpy()
+    return found

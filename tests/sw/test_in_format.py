@@ -1,0 +1,169 @@
+"""Training in the machine's number format: outputs are the golden model's, zeros stay, and training
+gains what few bits had lost."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from typer.testing import CliRunner
+
+import celosia
+from celosia import compress
+from celosia.cli import app
+from celosia_spec.errors import ArgumentError, CelosiaError
+
+FOUR = {"weight_bits": 4, "activation_bits": 4}
+
+
+class Residual(nn.Module):
+    """Normalisation, a depthwise layer, a clamp, a shortcut, two tensors together, and averages."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(2, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6)
+        self.deep = nn.Conv2d(6, 6, 3, padding=1, groups=6)
+        self.mixed, self.last = nn.Conv2d(12, 8, 1), nn.Linear(8, 3)
+
+    def forward(self, x):
+        x = functional.relu(self.norm(self.first(x)))
+        y = functional.relu6(self.deep(x) + x)
+        both = functional.max_pool2d(functional.relu(self.mixed(torch.cat([x, y], 1))), 2)
+        return self.last(both.mean((2, 3)))
+
+
+def network(seed: int = 1) -> Residual:
+    torch.manual_seed(seed)
+    net = Residual()
+    net.norm.running_mean.normal_()
+    net.norm.running_var.uniform_(0.5, 2)
+    return net.eval()
+
+
+def drawn(count: int, *shape: int) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(count).normal(size=(count, *shape))).float()
+
+
+@pytest.mark.parametrize("exponents", ["dynamic", "static"])
+@pytest.mark.parametrize("bits", [4, 6, 8])
+def test_outputs_are_those_of_the_program_before_and_after_training(exponents, bits):
+    x = drawn(12, 2, 8, 8)
+    settings = {"weight_bits": bits, "activation_bits": bits, "exponents": exponents,
+                "calibration": x[:4] if exponents == "static" else None}
+    made = compress.in_format(network(), x[:1], **settings)
+    before = made(x).detach()
+    program = celosia.compile(network(), x[:1], **settings)
+    assert np.array_equal(before, celosia.run(program, x).values)
+    compress.FineTune(inputs=x, labels=torch.arange(12) % 3, epochs=2, learning_rate=0.01)(made, 0)
+    after = made(x).detach()
+    assert not torch.equal(before, after)
+    assert np.array_equal(after, celosia.run(made.program(), x).values)
+
+
+def test_gradients_are_those_of_the_float_network_where_rounding_is_fine():
+    x, net = drawn(4, 2, 8, 8), network()
+    made = compress.in_format(net, x[:1], weight_bits=8, activation_bits=8)
+    made(x).square().sum().backward()
+    net(x).square().sum().backward()
+    found, wanted = made.weights["2"].grad.flatten(), net.mixed.weight.grad.flatten()
+    assert functional.cosine_similarity(found, wanted, dim=0) > 0.99
+    assert abs(found.norm() / wanted.norm() - 1) < 0.02
+
+
+def test_pruned_weights_stay_zero():
+    x, net = drawn(8, 2, 8, 8), network()
+    compress.prune(net, "magnitude", rates={"mixed": 0.5, "last": 0.5})
+    made = compress.in_format(net, x[:1], **FOUR)
+    zeros = {key: weight == 0 for key, weight in made.weights.items()}
+    assert sum(int(zero.sum()) for zero in zeros.values()) >= 48 + 12
+    compress.FineTune(inputs=x, labels=torch.arange(8) % 3, epochs=3, learning_rate=0.05)(made, 0)
+    pruned = {layer.name: layer.nonzeros for layer in made.program().layers}
+    assert pruned["mixed"] <= 48
+    assert pruned["last"] <= 12
+
+
+def test_the_model_stays_as_it_was():
+    x, net = drawn(6, 2, 8, 8), network()
+    state = {name: value.clone() for name, value in net.state_dict().items()}
+    made = compress.in_format(net, x[:1], **FOUR)
+    compress.FineTune(inputs=x, labels=torch.arange(6) % 3, learning_rate=0.1, teacher=net)(made, 0)
+    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
+
+
+def test_a_state_is_kept_and_given_back():
+    x = drawn(6, 2, 8, 8)
+    made, other = (compress.in_format(network(seed), x[:1], **FOUR) for seed in (1, 2))
+    assert not torch.equal(made(x), other(x))
+    other.load_state_dict(made.state_dict())
+    other.eval()
+    assert torch.equal(made(x)[3:], other(x[3:]))
+
+
+def test_double_inputs_and_none():
+    x = drawn(3, 2, 8, 8)
+    made = compress.in_format(network(), x[:1], **FOUR)
+    assert torch.equal(made(x.double()).float(), made(x))
+    assert made(x[:0]).shape == (0, 3)
+
+
+def test_refusals():
+    x = drawn(3, 2, 8, 8)
+    with pytest.raises(ArgumentError, match="need calibration"):
+        compress.in_format(network(), x[:1], exponents="static")
+    with pytest.raises(ArgumentError, match="weight_bits must be 4 to 9, not 3"):
+        compress.in_format(network(), x[:1], weight_bits=3)
+    with pytest.raises(CelosiaError, match="Softsign"):
+        compress.in_format(nn.Softsign(), torch.zeros(1, 4))
+    made = compress.in_format(network(), x[:1], **FOUR)
+    with torch.no_grad():
+        made.weights["2"][0] = 1e9
+    with pytest.raises(CelosiaError, match="mixed"):
+        made(x)
+
+
+MODEL = """
+import torch
+
+def make():
+    torch.manual_seed(1)
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(1, 8, 3), torch.nn.ReLU(), torch.nn.MaxPool2d(2),
+        torch.nn.Flatten(), torch.nn.Linear(72, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
+"""
+
+
+@pytest.mark.parametrize("exponents", ["dynamic", "static"])
+def test_tune_writes_a_program_that_is_as_accurate_as_it_says(network_folder, exponents):
+    folder = network_folder("tuned_net", MODEL)
+    done = CliRunner().invoke(app, [
+        "tune", "tuned_net:make", "--data", "data.npz", "-o", "tuned.celo", "--weight-bits", "4",
+        "--activation-bits", "4", "--exponents", exponents, "--epochs", "15", "--batch-size", "16",
+        "--learning-rate", "0.01", "--no-teach", "--json"])
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)
+    assert result["accuracy"]["after"] > max(0.8, result["accuracy"]["before"])
+    program = celosia.load(folder / "tuned.celo")
+    assert program.exponents == exponents
+    from celosia import datasets
+    data = datasets.load_dataset("data.npz")
+    right = celosia.run(program, datasets.as_inputs(data.test_images)).values.argmax(1)
+    assert (right == data.test_labels).mean() == pytest.approx(result["accuracy"]["after"])
+
+
+def test_tune_shows_a_table_and_says_what_cannot_be(network_folder):
+    network_folder("tuned_net", MODEL)
+    words = ["tune", "tuned_net:make", "--data", "data.npz", "-o", "tuned.celo"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert "8 / 8 bits" in done.stdout
+    assert "wrote tuned.celo" in done.stdout
+    for more, why in ((["--learning-rate", "0"], "--learning-rate must be above 0"),
+                      (["--target", "none"], "none"), (["--exponents", "odd"], "odd"),
+                      (["--mean", "0.5"], "both mean and deviation")):
+        done = CliRunner().invoke(app, [*words, *more])
+        assert done.exit_code == 1
+        assert why in done.stderr
