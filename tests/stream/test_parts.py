@@ -121,7 +121,8 @@ def test_random_networks():
             seen.update(set(kinds(program)))
 
     each()
-    assert len(seen) == 6, seen
+    # A band that is filled again is seldom among them; `test_from_power_up` has one.
+    assert {"1 places", "2 places", "resident", "in the banks", "ahead"} <= seen.keys(), seen
 
 
 ARRAY = replace(flash_rtl.ARRAY, bank_rows=64)

@@ -68,7 +68,8 @@ def refusal(*arguments: object) -> str:
 
 
 COMMANDS = ("targets", "check", "compile", "run", "verify", "compare", "explain", "build", "flash",
-            "load", "live", "serve-sim", "energy", "prune", "factorise", "doctor", "demo")
+            "load", "live", "serve-sim", "energy", "prune", "factorise", "tune", "doctor",
+            "demo")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
