@@ -1,5 +1,6 @@
 """``celosia tune``."""
 
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -67,14 +68,17 @@ def tune(
             "calibration": loaded.train_inputs[:CALIBRATION] if exponents == STATIC else None}
         api.compile(module, example, **format)      # refuses now what it would refuse later
         net = compress.in_format(module, example, **format)
+        shown.stage("measuring before")
         accuracies = {"float": network.test_accuracy(module, loaded),
                       "before": network.test_accuracy(net, loaded)}
+        steps, step = epochs * -(-len(loaded.train_labels) // batch_size), count(1)
+        shown.stage("training", 0, steps)
         compress.FineTune(
             inputs=loaded.train_inputs, labels=loaded.train_labels, epochs=epochs,
             learning_rate=learning_rate, batch_size=batch_size, seed=seed,
             teacher=module if teach else None,
-            on_epoch=lambda _, epoch, loss: shown.stage(f"training, loss {loss:.3f}", epoch + 1,
-                                                        epochs))(net, 0)
+            after_step=lambda *_: shown.stage("training", next(step), steps))(net, 0)
+        shown.stage("measuring after")
         accuracies["after"] = network.test_accuracy(net, loaded)
         program = net.program()
     program.save(output)
