@@ -119,6 +119,10 @@ def test_refusals():
     with pytest.raises(CelosiaError, match="Softsign"):
         compress.in_format(nn.Softsign(), torch.zeros(1, 4))
     made = compress.in_format(network(), x[:1], **FOUR)
+    with pytest.raises(CelosiaError, match="has its program already"):
+        celosia.compile(made, x[:1])
+    with pytest.raises(CelosiaError, match="image 1 of the input holds values that are not finite"):
+        made(torch.stack([x[0], x[0] / 0]))
     with torch.no_grad():
         made.weights["2"][0] = 1e9
     with pytest.raises(CelosiaError, match="mixed"):

@@ -19,7 +19,7 @@ from celosia.compress.entry import entry
 from celosia.graph import Conv, Graph
 from celosia_sim import golden
 from celosia_sim.golden.model import GoldenResult
-from celosia_spec.errors import located, refusals
+from celosia_spec.errors import ArgumentError, located, refusals
 from celosia_spec.inputs import calibration_array
 from celosia_spec.qgraph import NodeKind, QGraph, QNode
 
@@ -116,8 +116,12 @@ class InFormat(nn.Module):  # type: ignore[misc]
                            preprocessing=self._preprocessing)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if torch.compiler.is_exporting():
+            raise ArgumentError("a network in the format has its program already: call its "
+                                "program(), or give the network that it was made of")
         graph, found = self._graph, self.quantised()
-        result = golden.run(found, input.detach().cpu().numpy())
+        with refusals():
+            result = golden.run(found, input.detach().cpu().numpy())
         stored = {graph.input: _straight(input.reshape(-1, *graph.input_map),
                                          _tensor(found, result, graph.input))}
         for number, (node, made) in enumerate(zip(graph.nodes, found.nodes, strict=True)):
