@@ -23,6 +23,7 @@ from celosia_sim.virtual import VirtualBoard
 from celosia_sim.virtual.line import SimulatedLine
 from celosia_spec.epilogue import Epilogue, Relu
 from celosia_spec.errors import FitError
+from celosia_spec.isa import image
 from celosia_spec.isa.array import Array
 from celosia_spec.isa.frames import START, Command, encode_abort, paced, request
 from celosia_spec.isa.image import pack
@@ -211,3 +212,14 @@ def test_refusal():
                        r"prune more, or give it smaller maps$") as raised:
         stream_program(connected(96, 64, 10), replace(ARRAY, main_words=64))
     assert raised.value.need.least
+
+
+def test_more_flash_than_commands_reach(monkeypatch):
+    graph = connected(96, 64, 48, 10)
+    last = max(image.places(stream_program(graph, ARRAY).sections)[1:])
+    monkeypatch.setattr("celosia.bands.program._UNITS", last)
+    stream_program(graph, ARRAY)
+    monkeypatch.setattr("celosia.bands.program._UNITS", last - 1)
+    with pytest.raises(FitError, match=r"network \(flash\): its weights begin as far as [\d.]+ KiB "
+                       r"into flash, and commands reach [\d.]+; prune more$"):
+        stream_program(graph, ARRAY)

@@ -16,12 +16,15 @@ from celosia.bands.stream import stream, weights
 from celosia_spec.epilogue import Pool
 from celosia_spec.errors import CompileError, FitError, Need
 from celosia_spec.isa.array import Array
-from celosia_spec.isa.controls import PHASES_MAX
-from celosia_spec.isa.image import UNIT_WORDS, Section
+from celosia_spec.isa.controls import COPY, PHASES_MAX
+from celosia_spec.isa.image import UNIT_BYTES, UNIT_WORDS, Section
 from celosia_spec.isa.image import places as image_places
 from celosia_spec.isa.words import WEIGHT
 from celosia_spec.qgraph import QGraph, QNode
 from celosia_spec.steps import Steps
+
+_UNITS = COPY.words[0]["unit"].most
+"""Units of flash before the last section that a command reaches."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -154,6 +157,11 @@ def stream_program(source: QGraph, array: Array, steps: Steps | None = None) -> 
         found = stream(graph, layers, made, nowhere, held, reads, array, flash, {}, period)
     image = _image(found, flash)
     units = dict(zip(sorted(found.sections), image_places(image)[1:], strict=True))
+    if units and (last := max(units.values())) > _UNITS:
+        needed, reached = (count * UNIT_BYTES / 1024 for count in (last, _UNITS))
+        raise FitError("network", "flash", f"its weights begin as far as {needed:,.1f} KiB into "
+                       f"flash, and commands reach {reached:,.1f}", "prune more",
+                       need=Need("flash", needed, reached, "KiB"))
     places = regions(graph, flash.maps)
     found = stream(graph, layers, made, places, held, reads, array, flash, units, period)
     assert found.words_needed <= min(place.word for place in places.values())
