@@ -43,26 +43,32 @@ def bandings(layout: Lines, array: Array, lines: int, shares: tuple[Share, ...],
     tiles = len(layout.tiles(lines))
     shapes = {stretch.lines for part in parts for stretch in part}
     crowded = TILE_WORDS * sum(len(layout.tiles(own)) for own in shapes) > array.tiles
+    every = _period(layout) if crowded else 1
+
+    @cache
+    def cut(most: int, *begin: int) -> list[list[Band]] | None:
+        return _cut(layout, array, parts, begin, most)
     found = []
-    for most in [1] if single else _uniform(layout, array, parts, tiles, crowded=crowded):
-        for begin in _begins(min(most, tiles), every=_period(layout) if crowded else 1):
-            bands = _cut(layout, array, parts, begin, most)
+    for most in [1] if single else _uniform(cut, tiles, every):
+        for begin in _begins(min(most, tiles), every):
+            bands = cut(most, *begin)
             if bands is not None and (not crowded or _table(layout, bands) <= array.tiles):
                 found.append(Banding(layout=layout, parts=bands))
     return found
 
 
-def _uniform(layout: Lines, array: Array, parts: list[list[Stretch]], tiles: int, *,
-             crowded: bool) -> list[int]:
+def _uniform(cut: Callable[[int], list[list[Band]] | None], tiles: int, every: int) -> list[int]:
     """Return how many tiles a band may have at most: all of a stretch, as many as fit beside the
-    next one's, and as many as fit alone."""
-    every = _period(layout) if crowded else 1
+    next one's, and as many as fit alone.
 
+    cut : returns bands of so many tiles, if they fit.   tiles : of a stretch.   every : of what
+    number of tiles bands are multiples.
+    """
     def largest(fits: Callable[[list[list[Band]]], bool]) -> int:
         low, high = 0, -(-tiles // every)
         while low < high:
             middle = (low + high + 1) // 2
-            bands = _cut(layout, array, parts, [], middle * every)
+            bands = cut(middle * every)
             low, high = (middle, high) if bands and fits(bands) else (low, middle - 1)
         return low * every
     most = {largest(lambda bands: all(band.beside for part in bands for band in part[1:])),
