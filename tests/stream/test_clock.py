@@ -26,7 +26,7 @@ ARRAYS = {name: array for name, (array, _) in rtl.MACHINES.items()} | {
 
 def step_by_step(program: StreamProgram) -> list[clock.Cycles]:
     """Return the cycles of each order, where each cycle is gone through."""
-    with mock.patch.object(clock._Clock, "_until", lambda self, now: now):
+    with mock.patch.object(clock._Clock, "_until", lambda self, now, seen: now):
         return clocked(program)
 
 
@@ -56,9 +56,9 @@ def test_waits_for_flash_are_passed_over():
     program = stream_program(connected(256, 64, 10), FLASH)
     step, steps = clock._Clock._cycle, []
 
-    def counted(self, now):
+    def counted(self, now, seen):
         steps.append(now)
-        step(self, now)
+        step(self, now, seen)
 
     with mock.patch.object(clock._Clock, "_cycle", counted):
         found, = clocked(program)

@@ -14,7 +14,7 @@ from celosia_spec.isa.timing import READ
 _PART = RING_GAP // 2       # words or entries of a ring, by which it is told to be full
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(slots=True)
 class Shared:
     """What clusters see of what they share.
 
@@ -47,7 +47,7 @@ class Cluster:
         self.spent: Counter[str] = Counter()
         self.queue = WriteQueue() if array.clusters > 1 else None
         self._words = self._at = self._kept = 0
-        self._places = [0 for _ in self.output.keeps]       # of heads that are still needed
+        self._places = [0] * self.output.keeps       # of heads that are still needed
         self._entries = self._freed = 0
         self._room_words = self._room_entries = False
         self._quiet = True
@@ -76,13 +76,13 @@ class Cluster:
         self._idle = sequencer.batch is None
         self._draining = now <= output.busy or self.wants_write
         self._turn, self._offer = sequencer.turn == now, self.executor.offer
-        self._passed = sequencer.comes(now)
+        self._passed = self._turn and sequencer.comes(now)
         self._placed = output.placed(now)
         if self._passed:
             assert sequencer.batch is not None
             output.announce(now, sequencer.batch, sequencer.number)
         self._starts = output.starting(now)
-        self.comes = self.executor.comes(quiet=self._quiet, idle=self._idle)
+        self.comes = self.queue is not None and self.waits_for_others
 
     def writes(self, now: int) -> bool:
         """Return whether it takes the port for a write."""
@@ -108,8 +108,9 @@ class Cluster:
         granted : the fetcher has the port.   written : a write that waits has it.
         """
         sequencer, output, executor = self.sequencer, self.output, self.executor
-        ends, offer, registered = sequencer.ends, self._offer, sequencer.taken
-        takes = offer is not None and not registered and (self._idle or (self._turn and ends))
+        offer, registered = self._offer, sequencer.taken
+        takes = offer is not None and not registered and (
+            self._idle or (self._turn and sequencer.ends))
         self.fetcher.step(now, granted, self._room_words, self._room_entries, sequencer.entries,
                           copied=seen.copied)
         have = self._ring(now, draining=self._draining)
@@ -139,12 +140,12 @@ class Cluster:
         """Return a cycle, this one or a later one: until it each agent goes on as it does, or waits
         for what it sees to change. Of several clusters none writes until then, or fetches."""
         sequencer, output, fetcher = self.sequencer, self.output, self.fetcher
-        if sequencer.taken or not self._settled(now, seen):
-            return now
         sequencer.look()
-        until = min(sequencer.next, output.next(now))
+        until = sequencer.next if self._steady else min(sequencer.next, output.next(now))
         if fetcher.words:
             until = min(until, fetcher.words[0] + 1)
+        if until <= now or sequencer.taken or not self._settled(now, seen):
+            return now
         if fetcher.waits(self._room_words, self._room_entries):
             if self._entries != len(sequencer.entries) or fetcher.request:
                 return now
@@ -155,6 +156,17 @@ class Cluster:
         if self.queue is not None and output.writes:
             until = min(until, output.writes[0])
         return until
+
+    @property
+    def _steady(self) -> bool:
+        """Whether nobody sees passes come, begin and end in the output path: another one is to come
+        of the batch, its heads are kept already, and no band waits for its position."""
+        return self.sequencer.batch is not None and self._same and not self.executor.holds
+
+    @property
+    def _same(self) -> bool:
+        """Whether the heads that are kept next are kept already on the whole way."""
+        return self._places[0] == self._kept == self._places[-1]
 
     def _settled(self, now: int, seen: Shared) -> bool:
         """Return whether all that is registered of others is as they are, and the executor
@@ -168,7 +180,7 @@ class Cluster:
         empty = not (output.pending or draining)
         if self._quiet != (idle and empty):
             return False
-        if empty and any(place != self._kept for place in self._places):
+        if empty and not self._same:
             return False
         if idle and not sequencer.more and self._kept != self._at:
             return False
@@ -206,15 +218,13 @@ class Cluster:
         take = executor.takes
         reads = self.output.reads(now)
         empty = not (self.output.pending or draining)
-        given = self._kept
-        for number, keeps in enumerate(self.output.keeps):
-            kept = bool(keeps) and keeps[0] == now
-            if kept:
-                keeps.popleft()
-            place = self._places[number]
-            if empty or kept:
-                self._places[number] = given
-            given = place
+        if not self._same:
+            given = self._kept
+            for number, due in enumerate(self.output.keeping(now)):
+                place = self._places[number]
+                if empty or due:
+                    self._places[number] = given
+                given = place
         batch = sequencer.batch
         if (batch is None and not sequencer.more) or (
                 sequencer.taken and batch is not None and not batch.joins):

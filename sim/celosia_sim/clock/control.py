@@ -156,6 +156,11 @@ class Executor:
         self._written = False
 
     @property
+    def holds(self) -> bool:
+        """Whether a word waits, for a place or for what closes a layer."""
+        return self._hold
+
+    @property
     def offer(self) -> Batch | None:
         return self._command.batch if self._act else None
 
@@ -201,6 +206,9 @@ class Executor:
         together : all clusters have come.
         """
         command, op = self._command, self._command.op
+        if self._act and op is None and not (taken or self._hold or self._step or self.closed
+                                             or self._written):
+            return None         # a batch that nobody takes over
         fetched = self._fetch and self.have
         word = self._fields and self.takes
         sets = self._fields and self._hold and self.have and op != Op.BAND

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from celosia_sim.clock.cluster import Cluster, Shared
-from celosia_sim.clock.events import events
+from celosia_sim.clock.events import NEVER, events
 from celosia_sim.clock.fills import FillEngine
 from celosia_sim.clock.flash import FlashReader
 from celosia_spec.errors import SimulationError
@@ -61,20 +61,28 @@ class _Clock:
         self.clusters, self.flash, self.fill = clusters, FlashReader(array), FillEngine()
         self.closed: list[int] = []
         self.spent: list[Counter[str]] = []
-        self._together = True
+        self._several, self._together = len(clusters) > 1, True
         self._served: Cluster | None = None     # of several: whose fetcher sees its grant next
 
     def run(self) -> Cycles:
         now = 0
-        while any(cluster.busy for cluster in self.clusters):
-            until = self._until(now + 1)
-            if until > now + 1:
-                self._pass_over(now + 1, until)
-            now = until
-            self._cycle(now)
+        while self._busy:
+            now += 1
+            seen = self._seen(now)
+            until = self._until(now, seen)
+            if until > now:
+                self._pass_over(now, until, seen)
+                now, seen = until, self._seen(until)
+            self._cycle(now, seen)
             if now > _LONG:
                 raise SimulationError(f"the stream has not ended after {_LONG:,} cycles")
         return Cycles(cycles=now, closed=tuple(self.closed), spent=(*self.spent, self._taken()))
+
+    @property
+    def _busy(self) -> bool:
+        """Whether a cluster has something to do."""
+        return any(cluster.busy for cluster in self.clusters) if self._several else (
+            self.clusters[0].busy)
 
     def _taken(self) -> Counter[str]:
         """Return what has been spent since the last time."""
@@ -84,67 +92,67 @@ class _Clock:
             cluster.spent = Counter()
         return found
 
-    def _cycle(self, now: int) -> None:
-        first, fill, flash = self.clusters[0], self.fill, self.flash
+    def _cycle(self, now: int, seen: Shared) -> None:
+        clusters, fill, flash = self.clusters, self.fill, self.flash
         # What everybody sees of the others in this cycle.
-        for cluster in self.clusters:
+        for cluster in clusters:
             cluster.look(now)
-        copied, port = flash.copied(now), False
-        for cluster in self.clusters:
+        port = False
+        for cluster in clusters:
             port |= cluster.writes(now)
-        writer = next((cluster for cluster in self.clusters if cluster.wants_write), None)
+        writer = next((cluster for cluster in clusters if cluster.wants_write),
+                      None) if self._several else None
         read = flash.wants(now) and not port
-        port = port or read
-        fetching = None if port else next((cluster for cluster in self.clusters if (
-            cluster.fetcher.request and cluster is not self._served)), None)
-        granted = self._served if len(self.clusters) > 1 else fetching
-        wanted = fill.wants(now)
-        filled = wanted and (fill.zero or len(self.clusters) > 1
-                             or not (port or first.fetcher.request))
-        seen = self._seen(now, copied=copied)
-        self._together = all(cluster.comes for cluster in self.clusters)
-        if len(self.clusters) > 1:
+        fetchers = [cluster for cluster in clusters if (
+            cluster.fetcher.request and cluster is not self._served)]
+        fetching = fetchers[0] if fetchers and not (port or read) else None
+        granted = self._served if self._several else fetching
+        filled = fill.wants(now) and (fill.zero or self._several
+                                      or not (port or read or fetching))
+        if self._several:
+            self._together = all(cluster.comes for cluster in clusters)
             self._served = fetching
         # Registers.
-        for cluster in self.clusters:
+        for cluster in clusters:
             cluster.spend(now, seen)
-        if first.executor.closed:
+        if clusters[0].executor.closed:
             self.closed.append(now)
             self.spent.append(self._taken())
         loaded, *_ = [cluster.step(now, seen, granted=cluster is granted,
-                                   written=cluster is writer) for cluster in self.clusters]
+                                   written=cluster is writer) for cluster in clusters]
         asked = loaded.sections if loaded and loaded.op == Op.COPY else None
         fill.step(now, filled, loaded if asked is None else None)
         flash.step(now, read, asked)
 
-    def _seen(self, now: int, *, copied: bool) -> Shared:
+    def _seen(self, now: int) -> Shared:
         """Return what clusters see in a cycle."""
-        return Shared(room=self.fill.queued != 3, filling=not self.fill.idle,
-                      copying=self.flash.busy(now), copied=copied, together=self._together)
+        fill, flash = self.fill, self.flash
+        return Shared(fill.queued != 3, not fill.idle, flash.busy(now), flash.copied(now),
+                      self._together)
 
-    def _until(self, now: int) -> int:
+    def _until(self, now: int, seen: Shared) -> int:
         """Return a cycle, this one or a later one: until it each block goes on as it does, or waits
         for another."""
-        if len(self.clusters) > 1 and self._together != all(
+        if self._several and self._together != all(
                 cluster.waits_for_others for cluster in self.clusters):
             return now
-        seen, until, first = self._seen(now, copied=False), self.flash.next, self.clusters[0]
+        until, first = NEVER, self.clusters[0]
         for cluster in self.clusters:
             until = min(until, cluster.until(now, seen))
             if until <= now:
                 return now
-        until = min(until, self.fill.next(now, starved=first.fetcher.request))
-        if self.flash.reads and first.output.writes:
-            until = min(until, first.output.writes[0])
+        until = min(until, self.flash.next, self.fill.next(now, starved=first.fetcher.request))
+        if self.flash.reads:
+            until = min(until, self.flash.clash(first.output.writes))
         return max(now, until)
 
-    def _pass_over(self, start: int, until: int) -> None:
+    def _pass_over(self, start: int, until: int, seen: Shared) -> None:
         """Let the cycles from one until another pass, of which `_until` said so."""
-        first, seen = self.clusters[0], self._seen(start, copied=False)
+        first = self.clusters[0]
         for cluster in self.clusters:
             cluster.wait(seen, until - start)
         taken = first.output.pass_over(until) + self.flash.pass_over(until)
-        self.fill.pass_over(start, until, taken if len(self.clusters) == 1 else (),
+        self.fill.pass_over(start, until, () if self._several else taken,
                             starved=first.fetcher.request)
         if first.fetcher.request:
             first.fetcher.pass_over(start, until, taken, first.sequencer.entries)

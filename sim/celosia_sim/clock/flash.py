@@ -5,7 +5,7 @@ gateware does is written here once more, apart from it.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from celosia_sim.clock.events import NEVER
 from celosia_spec.isa.array import CONTROL_BITS, FLASH, Array
@@ -54,6 +54,15 @@ class FlashReader:
         if self._bodies:
             times.append(self._pulse + (self._last - self._number) * self._element + _COPIED)
         return min(times)
+
+    def clash(self, writes: Iterable[int]) -> int:
+        """Return the first of the cycles in which another writes that it may want the port in, too,
+        if it gets it at once until then."""
+        asks = self._pulse + _ASKS
+        for write in writes:
+            if write == self._asks or not (write - asks) % self._element:
+                return write
+        return NEVER
 
     def pass_over(self, until: int) -> list[int]:
         """Let the cycles before one pass; return those in which it had the port, which it got at

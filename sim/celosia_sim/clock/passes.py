@@ -8,7 +8,7 @@ from collections import deque
 from itertools import count
 from operator import sub
 
-from celosia_sim.clock.drains import Drains
+from celosia_sim.clock.drains import Drain, Drains
 from celosia_sim.clock.events import NEVER, Batch
 from celosia_spec.isa.array import Array
 from celosia_spec.isa.passes import pass_cycles
@@ -123,19 +123,21 @@ class Sequencer:
 class Output:
     """Passes on their way to main memory.
 
-    starts : (cycle, batch, pass) of those that come.   writes : cycles in which it has the port.
-    keeps : for each register on the way, cycles in which it takes over the place of a pass's heads.
-    busy : last cycle of the last pass.   pending : one is on its way, and has not begun.
+    starts : (cycle, what it does) of each pass that comes.   writes : cycles in which it has the
+    port, those of passes that come with them.
+    keeps : how many registers on the way keep the place of a pass's heads, 1 or 2.
+    busy : last cycle of the last pass that began.   pending : one is on its way, and has not begun.
     """
 
     def __init__(self, array: Array, delay: int) -> None:
         self.drains, self._delay = Drains(array), delay
-        self.starts: deque[tuple[int, Batch, int]] = deque()
+        self.starts: deque[tuple[int, Drain]] = deque()
         lag = self.drains.lag
         short = min(pass_cycles(array, log2_groups=log2_groups, signed_in=signed_in)
                     for log2_groups in range(array.groups_max.bit_length())
                     for signed_in in (False, True)) < lag + 4
-        self.keeps: list[deque[int]] = [deque() for _ in range(1 + short)]
+        self.keeps = 1 + short
+        self._kept: list[deque[int]] = [deque() for _ in range(self.keeps)]     # when they do
         self.writes: deque[int] = deque()
         self._heads: deque[int] = deque()
         self.busy = 0
@@ -144,22 +146,24 @@ class Output:
 
     def announce(self, now: int, batch: Batch, number: int) -> None:
         """A pass comes."""
-        start = now + self._delay + self.drains.lag
-        self.starts.append((start, batch, number))
-        for keeps, cycle in zip(self.keeps, (now + 1, start - 1), strict=False):
+        start, drain = now + self._delay + self.drains.lag, self.drains.of(batch, number)
+        self.starts.append((start, drain))
+        self._heads.extend([start + cycle for cycle in drain.heads])
+        self.writes.extend([start + cycle for cycle in drain.writes])
+        for keeps, cycle in zip(self._kept, (now + 1, start - 1), strict=False):
             keeps.append(cycle)
 
     def starting(self, now: int) -> bool:
         """Begin a pass if it is its turn."""
         if not self.starts or self.starts[0][0] != now:
             return False
-        _, batch, number = self.starts.popleft()
-        drain = self.drains.of(batch, number)
-        self._heads.extend([now + cycle for cycle in drain.heads])
-        self.writes.extend([now + cycle for cycle in drain.writes])
-        self.busy = max(self.busy, now + drain.busy)
-        self._unplaced.append(now + drain.placed)
+        self._begin()
         return True
+
+    def _begin(self) -> None:
+        start, drain = self.starts.popleft()
+        self.busy = max(self.busy, start + drain.busy)
+        self._unplaced.append(start + drain.placed)
 
     def port(self, now: int) -> bool:
         """Return whether main memory's port is taken."""
@@ -170,8 +174,7 @@ class Output:
 
     def reads(self, now: int) -> bool:
         """Return whether a word of the controls' ring is read."""
-        while self._heads and self._heads[0] < now:
-            self._heads.popleft()
+        _drop(self._heads, now)
         return bool(self._heads) and self._heads[0] == now
 
     def next(self, now: int) -> int:
@@ -179,20 +182,36 @@ class Output:
         time = self.busy + 1 if now <= self.busy else NEVER
         if self.starts:
             time = min(time, self.starts[0][0])
-        for keeps in self.keeps:
+        for keeps in self._kept:
+            _drop(keeps, now)
             if keeps:
                 time = min(time, keeps[0])
         return time
 
+    def keeping(self, now: int) -> list[bool]:
+        """Return whether each of the registers takes over the place of a pass's heads."""
+        for keeps in self._kept:
+            _drop(keeps, now)
+        return [bool(keeps) and keeps[0] == now for keeps in self._kept]
+
     def pass_over(self, until: int) -> list[int]:
-        """Let the cycles before one pass; return those in which the port was taken."""
+        """Let the cycles before one pass, in which passes may begin that nobody waits for; return
+        those in which the port was taken."""
         found = []
         while self.writes and self.writes[0] < until:
             found.append(self.writes.popleft())
+        while self.starts and self.starts[0][0] < until:
+            self._begin()
+            self.pending = False
         return found
 
     def placed(self, now: int) -> bool:
         """Return whether all that began have their bands' positions."""
-        while self._unplaced and self._unplaced[0] < now:
-            self._unplaced.popleft()
+        _drop(self._unplaced, now)
         return not self._unplaced and not self.pending
+
+
+def _drop(cycles: deque[int], now: int) -> None:
+    """Drop cycles that are over."""
+    while cycles and cycles[0] < now:
+        cycles.popleft()
