@@ -45,6 +45,14 @@ def test_cycles_that_are_passed_over(array):
     each()
 
 
+def test_passes_of_other_clusters_are_passed_over():
+    graph = shrinking_network((16, 16, 16), (1, 1), 8)
+    program = stream_program(graph, ARRAYS["four clusters of 8"])
+    with mock.patch.object(clock, "_LONG", 1 << 16):    # where one is forgotten, there is no end
+        found = clocked(program)
+    assert found == step_by_step(program)
+
+
 def test_writes_while_the_flash_is_read():
     array = replace(ARRAYS["flash, 16 lanes"], main_words=1024, taps=64, tiles=64)
     program = stream_program(shrinking_network((16, 16, 16), (1, 1), 8), array)

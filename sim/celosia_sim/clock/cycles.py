@@ -151,7 +151,8 @@ class _Clock:
         first = self.clusters[0]
         for cluster in self.clusters:
             cluster.wait(seen, until - start)
-        taken = first.output.pass_over(until) + self.flash.pass_over(until)
+        taken = [cycle for cluster in self.clusters for cycle in cluster.output.pass_over(until)]
+        taken += self.flash.pass_over(until)
         self.fill.pass_over(start, until, () if self._several else taken,
                             starved=first.fetcher.request)
         if first.fetcher.request:
