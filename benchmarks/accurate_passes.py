@@ -13,7 +13,7 @@ from harness.command import main
 from harness.result import Check, Result, Table
 from harness.tiny import keyword_spotter, person_detector, wakeword
 
-from celosia.accuracy import applied, more_accurate, output_ratio
+from celosia.accuracy import more_accurate, output_ratio
 from celosia.compiler import Compiler
 from celosia.float_values import outputs
 from celosia_sim.golden import run
@@ -33,13 +33,13 @@ def measure(arguments: argparse.Namespace) -> Result:
         x = inputs.numpy()
         compiler = Compiler(target="ulx3s-85f", unsigned_input=bool((x >= 0).all()))
         plain = compiler.graph(network, x[:1])
-        passed = more_accurate(plain, compiler, x[:calibration]).graph
+        improved = more_accurate(plain, compiler, x[:calibration])
         wanted, graphs = outputs(plain, x), [compiler.quantised(graph, None)
-                                             for graph in (plain, passed)]
+                                             for graph in (plain, improved.graph)]
         ratios = [output_ratio(graph, x[calibration:], wanted[calibration:]) for graph in graphs]
         reached = output_ratio(graphs[1], x, wanted)
         agreeing = _agreement(graphs[1], x, wanted)
-        helping = ", ".join(applied(passed.remarks)) or "none"
+        helping = ", ".join(improved.applied) or "none"
         rows.append([name, calibration, len(x) - calibration, helping, *ratios,
                      reached, agreeing])
         checks.append(Check.at_least(f"dB, {name}", round(reached, 2), least, ".2f"))

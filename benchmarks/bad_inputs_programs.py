@@ -206,7 +206,7 @@ def _other_graph(graph: QGraph, rng: np.random.Generator) -> QGraph:
         lambda: {"geometry": replace(node.geometry, kernel=node.geometry.kernel[::-1])},
         lambda: {"name": graph.nodes[0].name}, lambda: {"weights": int(rng.integers(-1, 500))},
     ]
-    choice = int(rng.integers(len(changes) + 7))
+    choice = int(rng.integers(len(changes) + 9))
     if choice < len(changes):
         nodes = list(graph.nodes)
         nodes[index] = replace(node, **changes[choice]())
@@ -220,6 +220,8 @@ def _other_graph(graph: QGraph, rng: np.random.Generator) -> QGraph:
               replace(tensor, exponent=Kept(of=names[rng.integers(len(names))], least=least)),
               replace(tensor, bits=int(rng.choice([4, 8, 9, 16]))),
               replace(tensor, signed=not tensor.signed),
+              replace(tensor, low=int(rng.integers(-1, 9))),
+              replace(tensor, raised=tuple(rng.integers(-1, 33, tensor.shape[0]).tolist())),
               replace(tensor, shape=shape), replace(tensor, user_shape=(int(np.prod(shape)),))][
                   choice - len(changes)]
     return replace(graph, tensors=graph.tensors | {name: tensor})

@@ -200,7 +200,7 @@ ORDER = {
     "celosia.passes": """
         average_to_linear, correct_bias, equalise, fold_batchnorm, fold_flatten, fold_forward,
           fold_padding, fuse_epilogue, leaky_to_linear, lift_moves, pad_pools, part_pools,
-          vector_input, views
+          vector_input, views, wide_input
         fold_moves, select_nodes
         __init__
     """,

@@ -16,7 +16,7 @@ from celosia_spec.errors import CelosiaError
 from celosia_spec.files import read_file, replacing
 
 MAGIC = b"\x89CELO\r\n\x1a"
-VERSION = 6
+VERSION = 7
 MANIFEST = "manifest"
 """Name of the one JSON section; it is the first."""
 

@@ -69,11 +69,18 @@ def check_tensors(tensors: Iterable[QTensor], *, input: str, output: str, bits: 
         found[name] = tensor
         _within(name, "shape", tensor.shape, 1, _SIZE_MAX)
         _within(name, "shape", [math.prod(tensor.shape)], 1, _ELEMENTS_MAX)
+        _within(name, "bits of low parts", [tensor.low], 0, bits - 1 if name == input else 0)
+        if tensor.low and tensor.shape[0] % 2:
+            raise ValueError(f"{name!r}: {tensor.shape[0]} channels are no high and low parts")
         _within(name, "user_shape", tensor.user_shape, 1, _ELEMENTS_MAX)
         if (len(tensor.user_shape) > _AXES_MAX
-                or math.prod(tensor.user_shape) != math.prod(tensor.shape)):
+                or math.prod(tensor.user_shape) != math.prod(tensor.numbers)):
             raise ValueError(f"{name!r}: user_shape {tensor.user_shape} is not a shape of "
-                             f"{tensor.shape}")
+                             f"{tensor.numbers}")
+        _within(name, "bits of raised channels", tensor.raised, 0, EXPONENT_MAX - EXPONENT_MIN)
+        if tensor.raised and len(tensor.raised) != tensor.shape[0]:
+            raise ValueError(f"{name!r}: {len(tensor.raised)} channels raised, there are "
+                             f"{tensor.shape[0]}")
         if tensor.bits != (OUTPUT_BITS if name == output else bits):
             raise ValueError(f"{name!r}: mantissas of {tensor.bits} bits")
         if name == output and not tensor.signed:

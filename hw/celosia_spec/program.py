@@ -7,7 +7,7 @@ from typing import NamedTuple
 from celosia_spec.host_layers import HostLayer, Scoring, host_remark, scoring
 from celosia_spec.isa.array import Array
 from celosia_spec.preprocessing import Preprocessing
-from celosia_spec.qgraph import QGraph, static_exponent
+from celosia_spec.qgraph import QGraph, low_sums, static_exponent
 from celosia_spec.steps import Steps, View
 
 
@@ -116,6 +116,11 @@ class Compiled(ABC):
         """What was done with the model and its example, what narrow accumulators cost, or why they
         are wide, and what the host computes; mostly none."""
         return self.graph.remarks + ((host_remark(self.host),) if self.host else ())
+
+    @property
+    def low_sums(self) -> set[str]:
+        """Names of the layers that sum up the low parts of a wide input."""
+        return low_sums(self.graph if self.steps is None else self.steps.window)
 
     @property
     def scoring(self) -> Scoring:

@@ -35,6 +35,10 @@ class QTensor:
     bits       : mantissa width L, sign included; 16 for the network's output.
     exponent   : how its block exponent is found.
     signed     : False where no element can be below 0: its mantissas have no sign then.
+    low        : of a wide input (numerics, section 6), bits of every number's low part: channel 2c
+                 of the shape holds high parts, channel 2c + 1 low ones. 0: there are none.
+    raised     : bits by which each channel is larger than the float network's; empty: none is. For
+                 reports only.
     """
 
     name: str
@@ -43,11 +47,35 @@ class QTensor:
     bits: int
     exponent: Exponent
     signed: bool = True
+    low: int = 0
+    raised: tuple[int, ...] = ()
 
     @property
     def format(self) -> Format:
         """What its mantissas are."""
         return Format(bits=self.bits, signed=self.signed)
+
+    @property
+    def whole(self) -> Format:
+        """What they are with their low parts."""
+        return Format(bits=self.bits + self.low, signed=self.signed)
+
+    @property
+    def numbers(self) -> tuple[int, int, int]:
+        """The shape without low parts."""
+        channels, height, width = self.shape
+        return channels // 2 if self.low else channels, height, width
+
+    def parts(self, m: np.ndarray) -> np.ndarray:
+        """Return whole mantissas (N, *numbers) as they are stored, (N, *shape)."""
+        if not self.low:
+            return m
+        high = (m >> self.low).clip(min=self.format.least)
+        return np.stack([high, m - (high << self.low)], axis=2).reshape(len(m), *self.shape)
+
+    def joined(self, m: np.ndarray) -> np.ndarray:
+        """Return stored mantissas (N, *shape) as whole ones, (N, *numbers)."""
+        return (m[:, ::2] << self.low) + m[:, 1::2] if self.low else m
 
 
 def static_exponent(tensors: Mapping[str, QTensor], name: str) -> int | None:
@@ -159,6 +187,14 @@ class QGraph:
     activation_bits: int
     acc_bits: int
     remarks: tuple[str, ...] = ()
+
+
+def low_sums(graph: QGraph) -> set[str]:
+    """Return the names of the nodes that sum up the low parts of a wide input."""
+    if not graph.tensors[graph.input].low:
+        return set()
+    return {node.epilogue.add for node in graph.nodes
+            if node.epilogue.add is not None and node.input == graph.input}
 
 
 def least_read(tensors: Mapping[str, QTensor], node: QNode) -> int:

@@ -1,7 +1,7 @@
 """Which passes for accuracy help a network, measured on inputs that they have not seen."""
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -32,12 +32,14 @@ class Improved:
     """A graph whose mantissas make outputs more like the float ones.
 
     compiler : to go on with.
+    applied  : names of the passes that were.
     noise    : of every stored tensor, signal to noise before and after, dB; none where there were
                too few inputs to judge by.
     """
 
     graph: Graph
     compiler: Compiler
+    applied: tuple[str, ...]
     noise: dict[str, tuple[float, float]]
 
 
@@ -55,17 +57,18 @@ def more_accurate(graph: Graph, compiler: Compiler, samples: np.ndarray, *,
     """
     check_calibration(samples, graph.input_shape)
     if len(samples) < LEAST_INPUTS:
-        return Improved(compiler=compiler, noise={}, graph=_remark(
+        return Improved(compiler=compiler, applied=(), noise={}, graph=_remark(
             graph, f"accuracy: {len(samples)} calibration inputs are too few to judge by; give "
                    f"{LEAST_INPUTS} or more"))
     samples = samples[::-(-len(samples) // MOST_INPUTS)]
     halves = [_Half(graph, compiler, samples[at::2], samples[1 - at::2]) for at in range(2)]
-    before, found = _energies(halves), graph
+    before, found, applied = _energies(halves), graph, []
     for name, step in _passes(compiler).items():
         after = [half.after(step) for half in halves]
         helps, told = _judged(name, halves, after, len(samples))
         if helps:
             halves, found = after, verify(step(found, samples))
+            applied.append(name)
         found = _remark(found, told)
         if dump_after in ("all", name):
             print(f"# after {name}\n{found.dump()}", end="", file=sys.stderr)
@@ -74,16 +77,17 @@ def more_accurate(graph: Graph, compiler: Compiler, samples: np.ndarray, *,
         helps, told = _judged(CLIPPING, halves, after, len(samples))
         if helps:
             halves, compiler = after, replace(compiler, clipped=True)
+            applied.append(CLIPPING)
         found = _remark(found, told)
     ratios_after = ratios(_energies(halves))
-    return Improved(graph=found, compiler=compiler, noise={
+    return Improved(graph=found, compiler=compiler, applied=tuple(applied), noise={
         name: (ratio, ratios_after[name]) for name, ratio in ratios(before).items()})
 
 
 class _Half:
     """A graph that is made of some inputs and judged by others.
 
-    exact : the graph that computes what the network does, with channels of the same sizes.
+    exact : the graph that computes what the network does.
     ratio : of its outputs for those, dB.
     """
 
@@ -98,8 +102,7 @@ class _Half:
     def after(self, step: Pass) -> "_Half":
         """Return the same after a pass."""
         graph = verify(step(self.graph, self.seen))
-        return _Half(graph, self.compiler, self.seen, self.held,
-                     graph if step is equalise else self.exact, self.wanted)
+        return _Half(graph, self.compiler, self.seen, self.held, self.exact, self.wanted)
 
     def clipped(self) -> "_Half":
         """Return the same with static exponents that clip."""
@@ -128,13 +131,6 @@ def _passes(compiler: Compiler) -> dict[str, Pass]:
         return correct_bias(graph, compiler.quantised(graph, x), x)
 
     return {"equalise": equalise, "correct_bias": corrected}
-
-
-def applied(remarks: Iterable[str]) -> list[str]:
-    """Return the passes that `more_accurate` says it has applied."""
-    return [remark.removeprefix("accuracy: ").split(",")[0] for remark in remarks
-            if remark.startswith("accuracy: ") and "," in remark
-            and not remark.endswith("not applied")]
 
 
 def output_ratio(graph: QGraph, x: np.ndarray, wanted: np.ndarray) -> float:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @names_extra
 def compile(model: Any, example_input: Any = None, *, target: str = "icebreaker",
             calibration: Any = None, exponents: str = "dynamic", weight_bits: int = 8,
-            activation_bits: int = 8,
+            activation_bits: int = 8, input_bits: int | None = None,
             lanes: int | None = None, sparse: bool = True, stream: str | None = None,
             hop: int | None = None, accuracy: str = "none",
             preprocessing: Preprocessing | None = None,
@@ -39,6 +39,8 @@ def compile(model: Any, example_input: Any = None, *, target: str = "icebreaker"
     calibration   : float32 (N, C, H, W), (N, C, L) or (N, F), or None; "static" exponents need it.
     exponents     : "dynamic" (found for each image) or "static" (fixed by calibration).
     weight_bits, activation_bits : mantissa widths, 4 to 9.
+    input_bits    : of the input's mantissas, up to 2 * activation_bits - 1; None takes
+                    activation_bits. More of them let the layers that read it compute twice.
     lanes         : None lets the target's default stand.
     sparse        : False keeps zero weights as work to be done, the dense baseline.
     stream        : "time" for a program that takes a step of time at a run (`celosia.stream`): the
@@ -63,8 +65,8 @@ def compile(model: Any, example_input: Any = None, *, target: str = "icebreaker"
     from celosia.passes import check_pass
 
     compiler = Compiler(target=target, exponents=exponents, weight_bits=weight_bits,
-                        activation_bits=activation_bits, lanes=lanes, sparse=sparse,
-                        stream=stream, hop=hop, accuracy=accuracy)
+                        activation_bits=activation_bits, input_bits=input_bits, lanes=lanes,
+                        sparse=sparse, stream=stream, hop=hop, accuracy=accuracy)
     compiler.check(calibrated=calibration is not None)
     check_pass(dump_after)
     samples = calibration_array(calibration)

@@ -8,7 +8,7 @@ import numpy as np
 from celosia.float_values import Tensors, completion
 from celosia.graph import Graph
 from celosia_sim import golden
-from celosia_spec.qgraph import QGraph
+from celosia_spec.qgraph import QGraph, QTensor
 
 _BLOCK = 8
 """So many inputs are computed at once."""
@@ -24,23 +24,31 @@ def decibels(signal: float, noise: float) -> float:
 def tensors(graph: Graph, quantised: QGraph, x: np.ndarray,
             ) -> Iterator[tuple[Tensors, Tensors, Tensors]]:
     """Yield the tensors of each of the inputs (N, *input_shape): in float, as the machine stores
-    them, and their mantissas."""
+    them, at the float graph's size, and their mantissas, whole ones of a wide input."""
     computed = completion(graph)
     for first in range(0, len(x), _BLOCK):
         block = np.asarray(x[first:first + _BLOCK], np.float32)
         result = golden.run(quantised, block)
-        lsbs = {name: tensor.format.lsb(result.exponents[name])
-                for name, tensor in quantised.tensors.items()}
+        own = {name: quantised.tensors[name] for name in graph.shapes}
+        whole = {name: tensor.joined(result.mantissas[name]) for name, tensor in own.items()}
+        units = {name: _units(tensor, result.exponents[name]) for name, tensor in own.items()}
         for at, image in enumerate(block.astype(np.float64)):
             wanted, _ = computed({graph.input: image.reshape(graph.input_map)})
-            mantissas = {name: m[at] for name, m in result.mantissas.items()}
-            yield wanted, {name: np.ldexp(m.astype(np.float64), int(lsbs[name][at]))
+            mantissas = {name: m[at] for name, m in whole.items()}
+            yield wanted, {name: np.ldexp(m.astype(np.float64), units[name][at])
                            for name, m in mantissas.items()}, mantissas
+
+
+def _units(tensor: QTensor, exponents: np.ndarray) -> np.ndarray:
+    """Return exponents of the float graph's unit of a tensor's mantissas, int64 (N, C or 1, 1, 1).
+    """
+    raised = np.array(tensor.raised or (0,))
+    return (tensor.whole.lsb(exponents)[:, None] - raised)[:, :, None, None]
 
 
 def energies(graph: Graph, quantised: QGraph, x: np.ndarray) -> dict[str, np.ndarray]:
     """Return signal and noise of every tensor over inputs (N, *input_shape), float64 (2,)."""
-    found = {name: np.zeros(2) for name in quantised.tensors}
+    found = {name: np.zeros(2) for name in graph.shapes}
     for wanted, stored, _ in tensors(graph, quantised, x):
         for name, sums in found.items():
             sums += (np.square(wanted[name]).sum(),

@@ -17,7 +17,7 @@ def closest_exponents(graph: Graph, quantised: QGraph, largest: dict[str, int],
 
     largest : the exponents with which nothing is clipped.
     """
-    noise = {name: np.zeros(LOWER) for name in largest if name != graph.output}
+    noise = {name: np.zeros(LOWER) for name in graph.shapes if name != graph.output}
     for stored, _ in values(graph, x):
         for name, sums in noise.items():
             sums += [_noise(quantised, name, stored[name], largest[name] - lower)
@@ -31,6 +31,6 @@ def _noise(graph: QGraph, name: str, value: np.ndarray, exponent: int) -> float:
     tensor = graph.tensors[name]
     if exponent < tensor.exponent.least:
         return np.inf
-    m, _ = tensor.format.mantissas(value[None], np.array([exponent]))
-    made = np.ldexp(m[0].astype(np.float64), int(tensor.format.lsb(np.array(exponent))))
+    m, _ = tensor.whole.mantissas(value[None], np.array([exponent]))
+    made = np.ldexp(m[0].astype(np.float64), int(tensor.whole.lsb(np.array(exponent))))
     return float(np.square(made - value).sum())

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from celosia.graph import Graph
+from celosia.graph import Graph, verify
 from celosia_boards.arrays import array_for, widest_accumulators
 from celosia_boards.targets import target as find_target
 from celosia_spec.epilogue import DYNAMIC, STATIC, check_exponents
-from celosia_spec.errors import ArgumentError, FitError, refusals
+from celosia_spec.errors import ArgumentError, FitError, located, refusals
 from celosia_spec.isa.array import Array
 from celosia_spec.isa.numbers import ACCUMULATORS, MANTISSA_BITS
 from celosia_spec.qgraph import QGraph
@@ -44,6 +44,7 @@ class Compiler:
     exponents: str = DYNAMIC
     weight_bits: int = 8
     activation_bits: int = 8
+    input_bits: int | None = None
     lanes: int | None = None
     sparse: bool = True
     stream: str | None = None
@@ -54,7 +55,7 @@ class Compiler:
 
     def __post_init__(self) -> None:
         """Make whole numbers of any kind ints; what is none is refused by `check`."""
-        for name in ("weight_bits", "activation_bits", "lanes", "hop"):
+        for name in ("weight_bits", "activation_bits", "input_bits", "lanes", "hop"):
             with suppress(TypeError):
                 object.__setattr__(self, name, operator.index(getattr(self, name)))
 
@@ -72,12 +73,23 @@ class Compiler:
             if not isinstance(bits, int) or bits not in MANTISSA_BITS:
                 raise ArgumentError(f"{name} must be {MANTISSA_BITS[0]} to {MANTISSA_BITS[-1]}, "
                                     f"not {bits!r}")
-        self.array()
+        self._check_input(self.array())
         self._check_stream()
         self._check_accuracy(calibrated=calibrated)
         if self.exponents == STATIC and not calibrated:
             raise ArgumentError("static exponents need calibration inputs: give calibration an "
                                 "array (N, C, H, W) or (N, F), or use exponents='dynamic'")
+
+    def _check_input(self, array: Array) -> None:
+        least, most = self.activation_bits, 2 * self.activation_bits - 1
+        if self.input_bits is not None and (not isinstance(self.input_bits, int) or not
+                                            least <= self.input_bits <= most):
+            raise ArgumentError(f"input_bits must be {least} to {most} with activation_bits="
+                                f"{least}, not {self.input_bits!r}")
+        if self.low_bits and not array.residual:
+            raise ArgumentError(f"input_bits={self.input_bits} adds the sums of two layers, and "
+                                f"the array of {self.target} adds no tensors; leave input_bits "
+                                f"out, or take another target")
 
     def _check_stream(self) -> None:
         if self.stream is None:
@@ -103,6 +115,11 @@ class Compiler:
                                 f"accuracy={AS_IS!r}")
 
     @property
+    def low_bits(self) -> int:
+        """Of the low part of every number of the input; 0 where it has none."""
+        return 0 if self.input_bits is None else self.input_bits - self.activation_bits
+
+    @property
     def arguments(self) -> dict[str, Any]:
         """What `celosia.compile` is to be called with for the same."""
         return {field.name: getattr(self, field.name) for field in fields(self)
@@ -122,7 +139,8 @@ class Compiler:
 
     def graph(self, model: Any, example_input: Any = None, *,
               dump_after: str | None = None) -> Graph:
-        """Return the optimised float graph of a model; it is the same for all settings.
+        """Return the optimised float graph of a model; it is the same for all settings, but that
+        a wide input is read by layers without a pool.
 
         model, example_input, dump_after : as `celosia.compile` has them.
         """
@@ -136,15 +154,20 @@ class Compiler:
 
     def optimised(self, graph: Graph, *, dump_after: str | None = None) -> Graph:
         """Return an imported graph after all passes; CompileError where one cannot do its work."""
-        from celosia.passes import optimise
+        from celosia.passes import apart, optimise
 
-        return optimise(graph, dump_after=dump_after)
+        found = optimise(graph, dump_after=dump_after)
+        if not self.low_bits:
+            return found
+        with located(found.sources):
+            return verify(apart(found))
 
     def begun(self, graph: Graph) -> "Begun":
         """Return what of `quantised` does not depend on the accumulators, to be used again."""
         from celosia.quantise import begin
 
-        return begin(graph, weight_bits=self.weight_bits, sparse=self.sparse)
+        return begin(graph, weight_bits=self.weight_bits, sparse=self.sparse,
+                     low_bits=self.low_bits)
 
     def quantised(self, graph: Graph, samples: np.ndarray | None, *,
                   acc_bits: int | None = None, begun: "Begun | None" = None) -> QGraph:
@@ -158,6 +181,7 @@ class Compiler:
         return quantise(graph, calibration=samples, exponents=self.exponents, acc_bits=acc_bits,
                         weight_bits=self.weight_bits, activation_bits=self.activation_bits,
                         widest=self.accumulators()[-1], sparse=self.sparse, begun=begun,
+                        low_bits=self.low_bits,
                         unsigned_input=self.unsigned_input, clipped=self.clipped)
 
     def schedule(self, graph: QGraph) -> "StreamSchedule":

@@ -171,7 +171,8 @@ def _number(number: float) -> str:
 @names_extra
 def check(model: Any, example_input: Any = None, targets: Sequence[str] | str | None = None, *,
           calibration: Any = None, exponents: str = "dynamic", weight_bits: int = 8,
-          activation_bits: int = 8, lanes: int | None = None, sparse: bool = True,
+          activation_bits: int = 8, input_bits: int | None = None, lanes: int | None = None,
+          sparse: bool = True,
           progress: Progress | None = None) -> Report:
     """Tell for each target whether a network fits, and everything in the way where it does not.
 
@@ -189,7 +190,7 @@ def check(model: Any, example_input: Any = None, targets: Sequence[str] | str | 
     asked: Any = [targets] if isinstance(targets, str) else targets or all_targets()
     names = list(asked) if isinstance(asked, Iterable) else [asked]
     settings = Compiler(exponents=exponents, weight_bits=weight_bits, sparse=sparse,
-                        activation_bits=activation_bits, lanes=lanes)
+                        activation_bits=activation_bits, input_bits=input_bits, lanes=lanes)
     refused = refused_arrays(names, settings, calibrated=calibration is not None)
     samples = calibration_array(calibration)
 

@@ -223,6 +223,8 @@ class Graph:
     sources       : the user's source line of a node, by its name, where it is known.
     host          : what the host computes from the output.
     remarks       : what was done with the model and its example, one line each.
+    raised        : bits by which each channel of a tensor is larger than in the network, by its
+                    name, where one is.
     """
 
     nodes: tuple[Node, ...]
@@ -234,6 +236,7 @@ class Graph:
     sources: Mapping[str, str] = field(default_factory=dict)
     host: tuple[HostLayer, ...] = ()
     remarks: tuple[str, ...] = ()
+    raised: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def shapes(self) -> dict[str, Shape]:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from celosia.accuracy import MOST_INPUTS, applied
+from celosia.accuracy import MOST_INPUTS
 from celosia.beside_float import decibels, tensors
 from celosia.compiler import Compiler
 from celosia.float_values import Completion, Tensors, completion
 from celosia.graph import Graph
 from celosia_spec.errors import CelosiaError, refusals
-from celosia_spec.qgraph import QGraph
+from celosia_spec.qgraph import QGraph, low_sums
 
 if TYPE_CHECKING:
     from celosia.program import Program
@@ -72,30 +72,27 @@ def against_float(program: Program, model: Any, x: np.ndarray, *,
                            "the model without stream to compare the two")
     quantised = program.graph
     tensor = quantised.tensors[quantised.input]
-    graph = Compiler(target=program.target).graph(model, (1, *tensor.user_shape))
+    compiler = Compiler(target=program.target, activation_bits=tensor.bits,
+                        input_bits=tensor.whole.bits)
+    graph = compiler.graph(model, (1, *tensor.user_shape))
     _check_same(graph, quantised)
     with refusals():
-        return noise(graph, quantised, x[::-(-len(x) // MOST_INPUTS)], progress=progress,
-                     equalised="equalise" in applied(quantised.remarks))
+        return noise(graph, quantised, x[::-(-len(x) // MOST_INPUTS)], progress=progress)
 
 
-def noise(graph: Graph, quantised: QGraph, x: np.ndarray, *, equalised: bool,
+def noise(graph: Graph, quantised: QGraph, x: np.ndarray, *,
           progress: Callable[[int, int], None] | None = None) -> Noise:
     """Set a quantised graph beside the float graph that it was made from.
 
-    x         : (N, *input_shape).
-    equalised : channels may be larger in it than in the float graph, by powers of two.
+    x : (N, *input_shape).
     """
-    sums = {name: _Sums() for name in quantised.tensors}
-    scales = _scales(graph, quantised, x) if equalised else {}
+    sums = {name: _Sums() for name in graph.shapes}
     computed = completion(graph)
     for done, (wanted, found, mantissas) in enumerate(tensors(graph, quantised, x), start=1):
-        found = {name: np.ldexp(value, -scales[name]) if name in scales else value
-                 for name, value in found.items()}
         before: Tensors = {}
         for name, own in sums.items():
             own.add(wanted[name], found[name], mantissas[name],
-                    quantised.tensors[name].format.largest)
+                    quantised.tensors[name].whole.largest)
             exact = wanted[name] if name == graph.input else _one(computed, found, name)
             made, _ = computed(before | {name: wanted[name] + found[name] - exact})
             own.add_output(wanted[graph.output], made[graph.output])
@@ -140,27 +137,10 @@ def _layers(sums: dict[str, _Sums]) -> Iterator[LayerNoise]:
             zeros_float=own.zeros_float / own.count)
 
 
-def _scales(graph: Graph, quantised: QGraph, x: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the powers of two by which channels are larger than in the float graph, int64
-    (C, 1, 1), by the tensor: those that fit best."""
-    along = {name: np.zeros((shape[0], 2)) for name, shape in graph.shapes.items()}
-    for wanted, found, _ in tensors(graph, quantised, x):
-        for name, total in along.items():
-            total += np.stack([(wanted[name] * other).sum(axis=(1, 2))
-                               for other in (found[name], wanted[name])], axis=1)
-    scales = {}
-    for name, total in along.items():
-        both, own = total.T
-        sound = (both > 0) & (own > 0)
-        bits = np.rint(np.log2(both, where=sound, out=np.zeros_like(both))
-                       - np.log2(own, where=sound, out=np.zeros_like(own)))
-        scales[name] = bits.astype(np.int64)[:, None, None]
-    return scales
-
-
 def _check_same(graph: Graph, quantised: QGraph) -> None:
     """CelosiaError unless both have the same layers of the same shapes."""
-    ours = {name: tensor.shape for name, tensor in quantised.tensors.items()}
+    ours = {name: tensor.numbers for name, tensor in quantised.tensors.items()
+            if name not in low_sums(quantised)}
     for name in (*ours, *graph.shapes):
         if ours.get(name) != graph.shapes.get(name):
             raise CelosiaError(

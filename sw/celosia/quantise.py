@@ -8,6 +8,7 @@ import numpy as np
 from celosia.closest_exponents import closest_exponents
 from celosia.expected import USUAL_DEVIATION, expected_exponents
 from celosia.graph import Conv, Graph, operator
+from celosia.passes.wide_input import with_low_parts
 from celosia.shortfalls import narrowed, shortfalls
 from celosia.weight_matrix import row_exponents, weight_matrix
 from celosia_sim import golden
@@ -37,7 +38,8 @@ SUM_BITS = "bits of a sum"
 
 
 def quantise(graph: Graph, *, calibration: np.ndarray | None = None, exponents: str = "dynamic",
-             weight_bits: int = 8, activation_bits: int = 8, acc_bits: int | None = None,
+             weight_bits: int = 8, activation_bits: int = 8, low_bits: int = 0,
+             acc_bits: int | None = None,
              widest: int = ACCUMULATORS[-1], sparse: bool = True,
              begun: "Begun | None" = None, unsigned: bool = True,
              unsigned_input: bool = False, clipped: bool = False) -> QGraph:
@@ -46,6 +48,7 @@ def quantise(graph: Graph, *, calibration: np.ndarray | None = None, exponents: 
     calibration : (N, *input_shape), taken as float32; needed by static exponents only.
     exponents   : "dynamic" (found for each image) or "static" (fixed by calibration).
     weight_bits, activation_bits : mantissa widths L, 4 to 9.
+    low_bits    : of a wide input (``celosia.passes.wide_input.apart``), below ``activation_bits``.
     acc_bits    : accumulator width W; None takes the narrowest that is proved sufficient and in
                   which no tensor is expected to lose anything (numerics, section 5).
     widest      : the widest W that None may take. Rows whose sums do not fit it, or a W that is
@@ -63,10 +66,11 @@ def quantise(graph: Graph, *, calibration: np.ndarray | None = None, exponents: 
     if exponents == STATIC and calibration is None:
         raise ArgumentError("static exponents need calibration inputs: give calibration an array "
                             "(N, C, H, W) or (N, F), or use exponents='dynamic'")
-    begun = begun or begin(graph, weight_bits=weight_bits, sparse=sparse)
+    begun = begun or begin(graph, weight_bits=weight_bits, sparse=sparse, low_bits=low_bits)
     usual = begun.usual if exponents == DYNAMIC else None
     samples = calibration if exponents == STATIC else None
-    formats = _formats(graph, begun.layers, activation_bits, unsigned, unsigned_input)
+    parted = begun.graph
+    formats = _formats(parted, begun.layers, activation_bits, unsigned, unsigned_input)
 
     # Mantissas with a sign are multiplied as codes without (decision 16).
     multiplied = {name: replace(of, signed=False) for name, of in formats.items()}
@@ -74,7 +78,7 @@ def quantise(graph: Graph, *, calibration: np.ndarray | None = None, exponents: 
                    if width == acc_bits or (acc_bits is None and width <= widest))
 
     def at(width: int, narrow: bool) -> QGraph:
-        found = _at_width(graph, begun, width, formats, multiplied, narrow)
+        found = _at_width(parted, begun, width, formats, multiplied, narrow)
         if samples is None:
             return found
         largest = _largest(found, samples)
@@ -95,11 +99,14 @@ def quantise(graph: Graph, *, calibration: np.ndarray | None = None, exponents: 
 class Begun:
     """What of a quantised graph does not depend on its accumulators.
 
-    layers : the float graph's.   nodes : with each row's own exponents, none raised.
+    graph  : the float graph, with the low parts of a wide input, of so many bits.
+    layers : of it.   nodes : with each row's own exponents, none raised.
     expected, usual : exponents that tensors are likely to have, for all inputs and for usual ones.
     weight_bits, sparse : as `quantise` has them.
     """
 
+    graph: Graph
+    low_bits: int
     layers: list[Conv]
     nodes: list[QNode]
     expected: dict[str, int]
@@ -108,10 +115,14 @@ class Begun:
     sparse: bool
 
 
-def begin(graph: Graph, *, weight_bits: int, sparse: bool) -> Begun:
+def begin(graph: Graph, *, weight_bits: int, sparse: bool, low_bits: int = 0) -> Begun:
     """Begin to quantise a graph; CompileError names a layer whose weights or bias do not fit."""
     layers = _layers(graph)
-    return Begun(layers=layers, nodes=[_node(layer, weight_bits, sparse) for layer in layers],
+    if low_bits:
+        graph = with_low_parts(graph, low_bits)
+        layers = _layers(graph)
+    return Begun(graph=graph, low_bits=low_bits, layers=layers,
+                 nodes=[_node(layer, weight_bits, sparse) for layer in layers],
                  expected=expected_exponents(graph),
                  usual=expected_exponents(graph, USUAL_DEVIATION),
                  weight_bits=weight_bits, sparse=sparse)
@@ -230,7 +241,7 @@ def _at_width(graph: Graph, begun: Begun, width: int, formats: Mapping[str, Form
                          node.epilogue.activation,
                          replace(formats[node.output], bits=activation_bits))))
              for node in nodes]
-    return QGraph(tensors=_tensors(graph, formats, rules), nodes=tuple(nodes),
+    return QGraph(tensors=_tensors(graph, formats, rules, begun.low_bits), nodes=tuple(nodes),
                   input=graph.input, output=graph.output, weight_bits=begun.weight_bits,
                   activation_bits=activation_bits, acc_bits=width,
                   remarks=graph.remarks + narrowed(lost, begun.weight_bits, width))
@@ -289,7 +300,7 @@ def _prove_sums(nodes: list[QNode], width: int, multiplied: Mapping[str, Format]
 
 
 def _tensors(graph: Graph, formats: Mapping[str, Format], rules: dict[str, Kept | Dynamic],
-             ) -> dict[str, QTensor]:
+             low: int) -> dict[str, QTensor]:
     vectors = {node.name for node in graph.nodes
                if isinstance(node, Conv) and node.kind == NodeKind.LINEAR}
     tensors = {}
@@ -300,7 +311,8 @@ def _tensors(graph: Graph, formats: Mapping[str, Format], rules: dict[str, Kept 
         user = graph.output_shape if name == graph.output else user
         tensors[name] = QTensor(
             name=name, shape=shape, user_shape=tuple(user), exponent=rules[name],
-            bits=formats[name].bits, signed=formats[name].signed)
+            bits=formats[name].bits, signed=formats[name].signed,
+            low=low if name == graph.input else 0, raised=graph.raised.get(name, ()))
     return tensors
 
 

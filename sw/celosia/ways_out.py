@@ -67,7 +67,7 @@ class Graphs:
     def __init__(self, graph: Graph, samples: np.ndarray | None) -> None:
         self.graph, self.samples = graph, samples
         self._known: dict[object, QGraph | CompileError] = {}
-        self._begun: dict[tuple[int, bool, float], tuple[Graph, Begun]] = {}
+        self._begun: dict[tuple[int, bool, int, float], tuple[Graph, Begun]] = {}
 
     def of(self, trial: Trial) -> Iterator[QGraph]:
         """The trial's graph with its mantissas, in each way that has to fit."""
@@ -104,7 +104,7 @@ class Graphs:
 
     def _begin(self, compiler: Compiler, share: float) -> tuple[Graph, Begun]:
         """Return the graph with a share of its weights, and its mantissas."""
-        key = compiler.weight_bits, compiler.sparse, share
+        key = compiler.weight_bits, compiler.sparse, compiler.low_bits, share
         if key not in self._begun:
             graph = self.graph if share == 1 else replace(self.graph, nodes=tuple(
                 _pruned(node, share) if isinstance(node, Conv) else node

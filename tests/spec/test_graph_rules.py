@@ -1,5 +1,6 @@
 """What a quantised graph of tensors without a sign must keep."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -66,6 +67,9 @@ def test_circles_of_kept_exponents_are_refused() -> None:
 def test_a_graph_that_keeps_the_rules() -> None:
     check(graph())
     check(with_node(0, epilogue=Epilogue(activation=Clamp(low=0, high=255 / 128)))(graph()))
+    check(with_tensor("a", raised=(31,))(graph()))
+    parts = csr_array(np.array([[-64, 0]], np.int16))
+    check(with_node(0, matrix=parts)(with_tensor("x", low=7, shape=(2, 2, 2))(graph())))
 
 
 @pytest.mark.parametrize(("change", "message"), [
@@ -78,6 +82,13 @@ def test_a_graph_that_keeps_the_rules() -> None:
     (with_tensor("s", signed=True), "'two' keeps exponents, but 's' has a sign and 'a' has none"),
     (with_node(0, epilogue=Epilogue(activation=Clamp(low=0, high=511 / 256))),
      "'one' clamps to 1.99609, which is no mantissa of 8 bits"),
+    (with_tensor("x", low=8, shape=(2, 2, 2)), "'x': bits of low parts must be 0 to 7, not 8"),
+    (with_tensor("a", low=1, shape=(2, 2, 2)), "'a': bits of low parts must be 0 to 0, not 1"),
+    (with_tensor("x", low=7), "'x': 1 channels are no high and low parts"),
+    (with_tensor("x", low=7, shape=(2, 2, 2), user_shape=(2, 2, 2)),
+     re.escape("'x': user_shape (2, 2, 2) is not a shape of (1, 2, 2)")),
+    (with_tensor("a", raised=(32,)), "'a': bits of raised channels must be 0 to 31, not 32"),
+    (with_tensor("a", raised=(1, 1)), "'a': 2 channels raised, there are 1"),
     (with_node(2, sw=np.array([-32]), sb=np.array([-32])),
      "'three': the unit of row 0's sums may be too small, 's' may have exponents of -16")])
 def test_what_is_refused(change: Callable[[QGraph], QGraph], message: str) -> None:

@@ -46,6 +46,26 @@ def test_a_last_layer_that_adds(machine, monkeypatch, grid):
 
 
 @pytest.mark.parametrize("unsigned", [False, True])
+@pytest.mark.parametrize("groups", [1, 3])
+def test_a_wide_input(machine, unsigned, groups):
+    """Its low parts are channels and layers of their own."""
+    array, _ = machine
+    if not array.residual:
+        pytest.skip("it adds, and the array cannot")
+    rng = np.random.default_rng(groups)
+    nodes = (Conv(name="a", input="x", weight=rng.standard_normal((6, 3 // groups, 3, 3)),
+                  bias=rng.standard_normal(6), groups=groups, padding=(1, 1, 1, 1),
+                  epilogue=Epilogue(activation=Relu())),
+             Conv(name="b", input="a", weight=rng.standard_normal((4, 6, 1, 1)), bias=None))
+    graph = quantise(Graph(nodes=nodes, input="x", output="b", input_map=(3, 6, 5),
+                           input_shape=(3, 6, 5), output_shape=(4, 6, 5)),
+                     acc_bits=array.acc_bits, activation_bits=array.activation_bits,
+                     low_bits=array.activation_bits - 1, unsigned_input=unsigned)
+    assert [node.name for node in graph.nodes] == ["a.low", "a", "b"]
+    check(machine, graph, rng.uniform(-(not unsigned), 1, (3, 6, 5)).astype(np.float32))
+
+
+@pytest.mark.parametrize("unsigned", [False, True])
 def test_rows_that_were_narrowed(machine, unsigned):
     """Sums as far from 0 as they may be: of rows that just fit, and of narrowed ones."""
     rng = np.random.default_rng(4)

@@ -148,7 +148,7 @@ def test_future_version(path: Path) -> None:
     data = bytearray(path.read_bytes())
     struct.pack_into("<I", data, 8, container.VERSION + 1)
     path.write_bytes(data)
-    with pytest.raises(CelosiaError, match="version 7, this release reads 6; compile"):
+    with pytest.raises(CelosiaError, match="version 8, this release reads 7; compile"):
         load(path)
 
 

@@ -71,7 +71,7 @@ def _input_blocks(graph: QGraph, x: np.ndarray) -> tuple[np.ndarray, np.ndarray,
     if x.shape[1:] != tensor.user_shape or x.ndim == 0:
         wanted = ", ".join(["N", *map(str, tensor.user_shape)])
         raise ValueError(f"{tensor.name}: the input must have the shape ({wanted}), not {x.shape}")
-    x = x.reshape(len(x), *tensor.shape).astype(np.float64)
+    x = x.reshape(len(x), *tensor.numbers).astype(np.float64)
     bad = ~np.isfinite(x).all(axis=(1, 2, 3))
     if bad.any():
         raise ValueError(f"{tensor.name}: image {int(bad.argmax())} of the input holds values "
@@ -84,15 +84,15 @@ def _input_blocks(graph: QGraph, x: np.ndarray) -> tuple[np.ndarray, np.ndarray,
                          "more; compile it with calibration inputs like these, and without scale")
     if (fixed := tensor.exponent.fixed) is not None:
         exponents = np.full(len(x), fixed, dtype=np.int64)
-        m, clipped = tensor.format.mantissas(x, exponents)
-        return m, exponents.astype(np.int32), clipped
+        m, clipped = tensor.whole.mantissas(x, exponents)
+        return tensor.parts(m), exponents.astype(np.int32), clipped
     exponents = block_exponents(x, tensor.exponent.least)
     if exponents.max(initial=0) > EXPONENT_MAX:
         image = int(exponents.argmax())
         raise ValueError(f"{tensor.name}: image {image} of the input needs the block exponent "
                          f"{exponents[image]}, above {EXPONENT_MAX}; scale the input down")
-    m, _ = tensor.format.mantissas(x, exponents)
-    return m, exponents.astype(np.int32), np.zeros(len(x), dtype=bool)
+    m, _ = tensor.whole.mantissas(x, exponents)
+    return tensor.parts(m), exponents.astype(np.int32), np.zeros(len(x), dtype=bool)
 
 
 def run(graph: QGraph, x: np.ndarray, *, keep_tensors: bool = True) -> GoldenResult:

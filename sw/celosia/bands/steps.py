@@ -156,7 +156,7 @@ def _reads(graph: QGraph, node: QNode, made: int) -> Iterator[tuple[str, tuple[i
 
 def _tensor(graph: QGraph, tensor: QTensor, made: int, rings: Mapping[str, int]) -> QTensor:
     """Return a tensor of which so many lines are made in a step."""
-    count, height, width = tensor.shape
+    count, height, width = tensor.numbers
     user = tensor.user_shape
     if made != height and len(user) == 2 and user != (count, height):
         user = (made, width)            # a map of one channel, which has no axis
@@ -164,7 +164,7 @@ def _tensor(graph: QGraph, tensor: QTensor, made: int, rings: Mapping[str, int])
         user = (count, made)
     elif made != height:
         user = (count, made, width) if len(user) != 3 or user[1] == height else (count, width, made)
-    own = replace(tensor, shape=(count, made, width), user_shape=user)
+    own = replace(tensor, shape=(tensor.shape[0], made, width), user_shape=user)
     return Ring(**vars(own), lines=rings[own.name]) if own.name in rings else own
 
 

@@ -25,6 +25,7 @@ def check(
     exponents: Annotated[str, typer.Option(help="dynamic or static.")] = "dynamic",
     weight_bits: Annotated[int, typer.Option(min=4, max=9)] = 8,
     activation_bits: Annotated[int, typer.Option(min=4, max=9)] = 8,
+    input_bits: common.InputBits = None,
     lanes: Annotated[int | None, typer.Option(help="Instead of each target's default.")] = None,
     dense: Annotated[bool, typer.Option(help="Keep the zeros: the dense baseline.")] = False,
     json: common.Json = False,
@@ -32,7 +33,8 @@ def check(
     """Tell which targets a model fits and how fast, or all that is in the way and what helps."""
     names = target or []
     settings = Compiler(exponents=exponents, weight_bits=weight_bits, lanes=lanes,
-                        activation_bits=activation_bits, sparse=not dense)
+                        activation_bits=activation_bits, input_bits=input_bits,
+                        sparse=not dense)
     refused_arrays(names, settings, calibrated=calibration is not None)
     shape = common.input_shape(input_shape)
     samples = None if calibration is None else common.read_array(calibration)
@@ -41,7 +43,8 @@ def check(
         report = check_model(
             module, common.example_input(model, example, samples, shape), names or None,
             calibration=samples, exponents=exponents, weight_bits=weight_bits,
-            activation_bits=activation_bits, lanes=lanes, sparse=not dense,
+            activation_bits=activation_bits, input_bits=input_bits, lanes=lanes,
+            sparse=not dense,
             progress=lambda done, of: shown.stage("looking for what helps", done, of))
     if json:
         common.emit({"model": model, "exponents": exponents, "fits": report.fits,

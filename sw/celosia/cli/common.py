@@ -32,6 +32,9 @@ InputShape = Annotated[str | None, typer.Option(
                                            "model nor --calibration tells it.")]
 Weights = Annotated[Path | None, typer.Option(
     help="Trained weights for MODEL, a .safetensors file.")]
+InputBits = Annotated[int | None, typer.Option(
+    help="Of the input's mantissas, up to 15 with activations of 8; the layers that read it then "
+         "compute twice.")]
 Port = Annotated[str | None, typer.Option(
     metavar="PORT", help="A board's serial port, such as /dev/ttyUSB1, socket://HOST:PORT, or auto "
                          "for the only board. Where a board is meant without it: "

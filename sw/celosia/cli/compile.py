@@ -30,6 +30,7 @@ def compile(
     exponents: Annotated[str, typer.Option(help="dynamic or static.")] = "dynamic",
     weight_bits: Annotated[int, typer.Option(min=4, max=9)] = 8,
     activation_bits: Annotated[int, typer.Option(min=4, max=9)] = 8,
+    input_bits: common.InputBits = None,
     lanes: Annotated[int | None, typer.Option(help="Instead of the target's default.")] = None,
     stream: Annotated[str | None, typer.Option(
         metavar="time", help="A program that takes a step of time at a run, and keeps what it "
@@ -50,8 +51,8 @@ def compile(
 ) -> None:
     """Compile a model for a target, check that it fits, and show the cycles of each layer."""
     settings = Compiler(target=target, exponents=exponents, weight_bits=weight_bits,
-                        activation_bits=activation_bits, lanes=lanes, sparse=not dense,
-                        stream=stream, hop=hop, accuracy=accuracy)
+                        activation_bits=activation_bits, input_bits=input_bits, lanes=lanes,
+                        sparse=not dense, stream=stream, hop=hop, accuracy=accuracy)
     settings.check(calibrated=calibration is not None)
     check_pass(dump_after)
     if output is not None:
@@ -95,9 +96,18 @@ def summary(program: Program) -> dict[str, Any]:
         "noise": {name: dict(zip(("before", "after"), map(finite, both), strict=True))
                   for name, both in program.noise.items()},
         "tensors": program.tensors, "remarks": list(program.remarks),
+        "wide_input": wide_input(program),
         "host": [asdict(layer) for layer in program.host],
         "preprocessing": program.preprocessing and asdict(program.preprocessing),
     }
+
+
+def wide_input(program: Program) -> dict[str, Any] | None:
+    """Return the bits of a wide input, the layers of its low parts, and their cycles."""
+    layers = [layer for layer in program.layers if layer.name in program.low_sums]
+    return {"bits": program.graph.tensors[program.graph.input].whole.bits,
+            "layers": [layer.name for layer in layers],
+            "cycles": sum(layer.predicted_cycles for layer in layers)} if layers else None
 
 
 def _print(program: Program, result: dict[str, Any]) -> None:
@@ -138,6 +148,9 @@ def _print(program: Program, result: dict[str, Any]) -> None:
     if copied := program.main_memory["flash_bytes"]:
         print(common.wrapped(f"copied from flash in each inference: "
                              f"{sum(copied.values()) / 1024:.1f} KiB, of {', '.join(copied)}"))
+    if wide := result["wide_input"]:
+        print(common.wrapped(f"input of {wide['bits']} bits: its low parts take "
+                             f"{wide['cycles']:,} cycles, in {', '.join(wide['layers'])}"))
     if result["steps"] is None:
         print(f"{program.predicted_cycles:,} cycles: {speed(program.predicted_cycles, clock)}")
     else:

@@ -1,7 +1,8 @@
 """Float graph to float graph, until nothing but linear nodes is left.
 
-Every pass is a pure function in a file of its own; PASSES is the order they run in. Two more,
-`equalise` and `correct_bias`, take calibration inputs, and `celosia.accuracy` runs them behind.
+Every pass is a pure function in a file of its own; PASSES is the order they run in. Where the input
+is wide, `apart` runs behind. Two more, `equalise` and `correct_bias`, take calibration inputs, and
+`celosia.accuracy` runs them last.
 """
 
 import sys
@@ -23,6 +24,7 @@ from celosia.passes.pad_pools import pad_pools
 from celosia.passes.part_pools import part_pools
 from celosia.passes.select_nodes import select_nodes
 from celosia.passes.vector_input import vector_input
+from celosia.passes.wide_input import apart
 from celosia_spec.errors import ArgumentError, located
 
 PASSES: tuple[Callable[[Graph], Graph], ...] = (
@@ -55,4 +57,4 @@ def optimise(graph: Graph, dump_after: str | None = None) -> Graph:
     return graph
 
 
-__all__ = ["PASSES", "check_pass", "correct_bias", "equalise", "optimise"]
+__all__ = ["PASSES", "apart", "check_pass", "correct_bias", "equalise", "optimise"]

@@ -32,18 +32,17 @@ def correct_bias(graph: Graph, quantised: QGraph, x: np.ndarray) -> Graph:
     """
     wanted = _means(graph, x)
     images = [_Image(quantised, image[None]) for image in x]
-    nodes = []
-    for layer, node in zip(graph.nodes, quantised.nodes, strict=True):
-        assert isinstance(layer, Conv)
-        if layer.kind not in (NodeKind.AVERAGE, NodeKind.SELECT):
+    layers = {layer.name: layer for layer in graph.nodes}
+    for node in quantised.nodes:
+        layer = layers.get(node.name)       # low parts of the input have none
+        if isinstance(layer, Conv) and layer.kind not in (NodeKind.AVERAGE, NodeKind.SELECT):
             means = np.mean([image.mean(node) for image in images], axis=0)
             bias = np.zeros(len(layer.weight)) if layer.bias is None else layer.bias
             bias = bias + wanted[layer.name] - means
-            layer, node = replace(layer, bias=bias), _with_bias(node, bias)
+            layers[layer.name], node = replace(layer, bias=bias), _with_bias(node, bias)
         for image in images:
             image.store(node)
-        nodes.append(layer)
-    return replace(graph, nodes=tuple(nodes))
+    return replace(graph, nodes=tuple(layers.values()))
 
 
 def _means(graph: Graph, x: np.ndarray) -> dict[str, np.ndarray]:

@@ -29,7 +29,9 @@ def equalise(graph: Graph, x: np.ndarray) -> Graph:
     for names in groups:
         bits = _bits(graph, names, np.max([largest[name] for name in names], axis=0))
         raised |= dict.fromkeys(names, bits)
-    return replace(graph, nodes=tuple(_scaled(node, raised) for node in _layers(graph)))
+    return replace(graph, nodes=tuple(_scaled(node, raised) for node in _layers(graph)),
+                   raised={name: tuple(bits.tolist()) for name, bits in raised.items()
+                           if bits.any()})
 
 
 def _layers(graph: Graph) -> list[Conv]:
