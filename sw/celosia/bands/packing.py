@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from heapq import heapify, heappop, heappush
+from operator import itemgetter
 from typing import Generic, TypeAlias, TypeVar
 
 from celosia.bands.lives import Life
@@ -12,8 +13,11 @@ Name = TypeVar("Name")
 _ORDERS = 12
 """Orders in which needs are placed, at most."""
 
-_Rank: TypeAlias = tuple[int, ...]
+_Rank: TypeAlias = int
 """Where a need stands in an order: the least is placed first."""
+
+_FIRST: _Rank = -1 << 100
+"""Before all that `_rank` returns."""
 
 _Span: TypeAlias = tuple[int, int]
 """From which word until which one something lies."""
@@ -47,7 +51,8 @@ class Packing(Generic[Name]):
         for name, need in self._needs.items():
             self._enter(name, need)
         self._near = {name: self._beside(name) for name in self._needs}
-        self._ranks = {name: _rank(need, at) for at, (name, need) in enumerate(needs.items())}
+        self._numbers = {name: number for number, name in enumerate(needs)}
+        self._ranks = {name: _rank(need, self._numbers[name]) for name, need in needs.items()}
         self._spans: dict[Name, _Span] = {}
         self._settle(self._spans, self._ranks, self._needs)
 
@@ -64,7 +69,7 @@ class Packing(Generic[Name]):
             self._near[other].remove(name)
         for other in new - old:
             self._near[other].add(name)
-        self._ranks[name] = _rank(need, self._ranks[name][-1])
+        self._ranks[name] = _rank(need, self._numbers[name])
         self._settle(self._spans, self._ranks, {name} | old | new)
 
     @property
@@ -97,9 +102,8 @@ class Packing(Generic[Name]):
             _, last = max((ranks[name], name) for name, span in spans.items() if span[1] == top)
             if top <= max(end, least) or least > end or last == front or turn == _ORDERS - 1:
                 break
-            passed = {other for other in self._near[last] if ranks[other] < ranks[last]}
-            ranks[last], front = (-(1 << 62) - turn,), last
-            self._settle(spans, ranks, {last} | passed)
+            ranks[last], front = _FIRST - turn, last
+            self._settle(spans, ranks, [last])
         return best
 
     def _enter(self, name: Name, need: Need) -> None:
@@ -114,8 +118,8 @@ class Packing(Generic[Name]):
 
     def _settle(self, spans: dict[Name, _Span], ranks: Mapping[Name, _Rank],
                 moved: Iterable[Name]) -> None:
-        """Put right where needs lie: those that moved in the order, and what lies beside those that
-        are placed elsewhere by it."""
+        """Put right where needs lie: those that moved in the order, and those behind them that
+        these are in the way of, or no longer are."""
         queued = set(moved)
         waiting = [(ranks[name], name) for name in queued]
         heapify(waiting)
@@ -123,14 +127,18 @@ class Packing(Generic[Name]):
             rank, name = heappop(waiting)
             queued.remove(name)
             near = self._near[name]
+            old = spans.get(name)
             span = self._lowest(self._needs[name], sorted(
                 [spans[other] for other in near if ranks[other] < rank]))
-            if span != spans.get(name):
-                spans[name] = span
-                for other in near - queued:
-                    if ranks[other] > rank:
-                        heappush(waiting, (ranks[other], other))
-                        queued.add(other)
+            if span == old:
+                continue
+            spans[name] = begin, end = span
+            freed = end if old is None else old[0]      # words from there on may be free now
+            for other in near - queued:
+                first, last = spans[other]
+                if ranks[other] > rank and (last > freed or (first < end and begin < last)):
+                    heappush(waiting, (ranks[other], other))
+                    queued.add(other)
 
     def _lowest(self, need: Need, taken: Iterable[_Span]) -> _Span:
         """Return the lowest words for a need beside those that are taken, in their order."""
@@ -145,8 +153,11 @@ class Packing(Generic[Name]):
 
 
 def _rank(need: Need, number: int) -> _Rank:
-    """Return the rank of a need, which is one of so many."""
-    return -need.words, need.life.born, need.life.dies, number
+    """Return the rank of a need by its words, its life and its number: the largest is first."""
+    rank = -need.words
+    for value in (need.life.born + 1, need.life.dies + 1, number):
+        rank = (rank << 20) + value
+    return rank
 
 
 def _begins(spans: Mapping[Name, _Span]) -> dict[Name, int]:
@@ -154,4 +165,4 @@ def _begins(spans: Mapping[Name, _Span]) -> dict[Name, int]:
 
 
 def _top(spans: Mapping[Name, _Span]) -> int:
-    return max(end for _, end in spans.values())
+    return max(map(itemgetter(1), spans.values()))
