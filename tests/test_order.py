@@ -162,7 +162,7 @@ ORDER = {
         answers, compiler, samples, stepwise
         accuracy, board
         backends, compare, compress, noise, ways_out
-        api, fit_search, live, verify
+        api, fit_search, live, verify, widths
         demo, fit
         __init__
         doctor
@@ -314,9 +314,9 @@ ORDER = {
         preprocessing, progress, tables
         common
         noise
-        __init__, answers, build, check, compare, doctor, energy, figures, live, load, network,
-          serve_sim, streams, targets
-        compile, explain
+        __init__, answers, build, compare, doctor, energy, figures, live, load, network,
+          serve_sim, streams, targets, widths
+        check, compile, explain
         demo, options, run
         change, tune
         factorise, prune

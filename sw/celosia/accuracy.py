@@ -1,5 +1,6 @@
 """Which passes for accuracy help a network, measured on inputs that they have not seen."""
 
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from celosia.passes import correct_bias, equalise
 from celosia.quantise import check_calibration
 from celosia_sim import golden
 from celosia_spec.epilogue import STATIC
+from celosia_spec.errors import CelosiaError
 from celosia_spec.qgraph import QGraph
 
 LEAST_INPUTS = 8
@@ -25,6 +27,9 @@ MOST_INPUTS = 64
 Pass = Callable[[Graph, np.ndarray], Graph]
 
 CLIPPING = "clipping exponents"
+
+HALF = 10 * math.log10(2)
+"""What makes half of the noise lets signal to noise be so much higher if it is alone, dB."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -79,6 +84,8 @@ def more_accurate(graph: Graph, compiler: Compiler, samples: np.ndarray, *,
             halves, compiler = after, replace(compiler, clipped=True)
             applied.append(CLIPPING)
         found = _remark(found, told)
+    if wider := _wider(halves, len(samples)):
+        found = _remark(found, wider)
     ratios_after = ratios(_energies(halves))
     return Improved(graph=found, compiler=compiler, applied=tuple(applied), noise={
         name: (ratio, ratios_after[name]) for name, ratio in ratios(before).items()})
@@ -104,19 +111,55 @@ class _Half:
         graph = verify(step(self.graph, self.seen))
         return _Half(graph, self.compiler, self.seen, self.held, self.exact, self.wanted)
 
+    @property
+    def input_ratio(self) -> float:
+        """Of the outputs if nothing but the input were rounded, dB."""
+        tensor = self.quantised.tensors[self.quantised.input]
+        m, exponents = golden.quantise_input(self.quantised, self.held)
+        lsbs = tensor.whole.lsb(exponents)[:, None, None, None]
+        rounded = np.ldexp(tensor.joined(m).astype(np.float64), lsbs)
+        return decibels_of(outputs(self.exact, rounded.reshape(self.held.shape)), self.wanted)
+
+    def wide(self, compiler: Compiler) -> "_Half":
+        """Return the same with a wide input; CompileError where there can be none."""
+        return _Half(compiler.separated(self.graph), compiler, self.seen, self.held, self.exact,
+                     self.wanted)
+
     def clipped(self) -> "_Half":
         """Return the same with static exponents that clip."""
         return _Half(self.graph, replace(self.compiler, clipped=True), self.seen, self.held,
                      self.exact, self.wanted)
 
 
+def _wider(halves: list[_Half], inputs: int) -> str | None:
+    """Return what is said of a wide input where the input's rounding makes most of the noise that
+    is left, and more bits of it help."""
+    compiler = halves[0].compiler
+    wide = replace(compiler, input_bits=2 * compiler.activation_bits - 1)
+    if compiler.low_bits or any(half.input_ratio > half.ratio + HALF for half in halves):
+        return None
+    try:
+        wide.check(calibrated=True)
+        after = [half.wide(wide) for half in halves]
+    except CelosiaError:
+        return None
+    if not all(new.ratio > old.ratio for new, old in zip(after, halves, strict=True)):
+        return None
+    return (f"accuracy: the input's rounding costs most; with input_bits={wide.input_bits}, which "
+            f"computes the first layer twice, {_gains(halves, after)} on either half of {inputs} "
+            f"calibration inputs")
+
+
+def _gains(before: list[_Half], after: list[_Half]) -> str:
+    return " and ".join(f"{old.ratio:.1f} -> {new.ratio:.1f} dB"
+                        for new, old in zip(after, before, strict=True))
+
+
 def _judged(name: str, before: list[_Half], after: list[_Half], inputs: int) -> tuple[bool, str]:
     """Return whether a change helps in both halves, and what is said of it."""
     helps = all(new.ratio > old.ratio for new, old in zip(after, before, strict=True))
-    gains = " and ".join(f"{old.ratio:.1f} -> {new.ratio:.1f} dB"
-                         for new, old in zip(after, before, strict=True))
-    return helps, (f"accuracy: {name}, {gains} on either half of {inputs} calibration inputs, made "
-                   f"of the other{'' if helps else ': not applied'}")
+    return helps, (f"accuracy: {name}, {_gains(before, after)} on either half of {inputs} "
+                   f"calibration inputs, made of the other{'' if helps else ': not applied'}")
 
 
 def _energies(halves: list[_Half]) -> dict[str, np.ndarray]:
@@ -138,11 +181,19 @@ def output_ratio(graph: QGraph, x: np.ndarray, wanted: np.ndarray) -> float:
 
     wanted : outputs in float64, (N, C, H, W).
     """
+    return decibels_of(values_of(graph, x), wanted)
+
+
+def values_of(graph: QGraph, x: np.ndarray) -> np.ndarray:
+    """Return the outputs for inputs ``x``, float64 (N, C, H, W)."""
     found, tensor = golden.run(graph, x, keep_tensors=False), graph.tensors[graph.output]
     lsb = tensor.format.lsb(found.exponents[graph.output])
-    made = np.ldexp(found.mantissas[graph.output].astype(float), lsb[:, None, None, None])
-    signal, noise = np.square(wanted).sum(), np.square(made - wanted).sum()
-    return decibels(signal, noise)
+    return np.ldexp(found.mantissas[graph.output].astype(float), lsb[:, None, None, None])
+
+
+def decibels_of(made: np.ndarray, wanted: np.ndarray) -> float:
+    """Return the signal-to-noise ratio of numbers, dB; infinite where they are those wanted."""
+    return decibels(float(np.square(wanted).sum()), float(np.square(made - wanted).sum()))
 
 
 def _remark(graph: Graph, remark: str) -> Graph:

@@ -73,23 +73,30 @@ class Compiler:
             if not isinstance(bits, int) or bits not in MANTISSA_BITS:
                 raise ArgumentError(f"{name} must be {MANTISSA_BITS[0]} to {MANTISSA_BITS[-1]}, "
                                     f"not {bits!r}")
-        self._check_input(self.array())
+        self.array()
+        self.check_input()
+        if (refusal := self.input_refusal()) is not None:
+            raise ArgumentError(refusal)
         self._check_stream()
         self._check_accuracy(calibrated=calibrated)
         if self.exponents == STATIC and not calibrated:
             raise ArgumentError("static exponents need calibration inputs: give calibration an "
                                 "array (N, C, H, W) or (N, F), or use exponents='dynamic'")
 
-    def _check_input(self, array: Array) -> None:
+    def input_refusal(self) -> str | None:
+        """Return why the target can have no such input, None where it can."""
+        if not self.low_bits or self.array().residual:
+            return None
+        return (f"input_bits={self.input_bits} adds the sums of two layers, and the array of "
+                f"{self.target} adds no tensors; leave input_bits out, or take another target")
+
+    def check_input(self) -> None:
+        """ArgumentError unless the input's bits are in their range."""
         least, most = self.activation_bits, 2 * self.activation_bits - 1
         if self.input_bits is not None and (not isinstance(self.input_bits, int) or not
                                             least <= self.input_bits <= most):
             raise ArgumentError(f"input_bits must be {least} to {most} with activation_bits="
                                 f"{least}, not {self.input_bits!r}")
-        if self.low_bits and not array.residual:
-            raise ArgumentError(f"input_bits={self.input_bits} adds the sums of two layers, and "
-                                f"the array of {self.target} adds no tensors; leave input_bits "
-                                f"out, or take another target")
 
     def _check_stream(self) -> None:
         if self.stream is None:
@@ -154,13 +161,18 @@ class Compiler:
 
     def optimised(self, graph: Graph, *, dump_after: str | None = None) -> Graph:
         """Return an imported graph after all passes; CompileError where one cannot do its work."""
-        from celosia.passes import apart, optimise
+        from celosia.passes import optimise
 
-        found = optimise(graph, dump_after=dump_after)
+        return self.separated(optimise(graph, dump_after=dump_after))
+
+    def separated(self, graph: Graph) -> Graph:
+        """Return an optimised graph as a wide input needs it; CompileError where it cannot be."""
+        from celosia.passes import apart
+
         if not self.low_bits:
-            return found
-        with located(found.sources):
-            return verify(apart(found))
+            return graph
+        with located(graph.sources):
+            return verify(apart(graph))
 
     def begun(self, graph: Graph) -> "Begun":
         """Return what of `quantised` does not depend on the accumulators, to be used again."""

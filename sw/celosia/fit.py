@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from celosia.compiler import Compiler
+from celosia.compiler import AS_IS, Compiler
 from celosia.extras import names_extra
 from celosia.fit_search import Key, Machine, Progress, Search, gone, key
 from celosia.graph import Graph
@@ -15,8 +15,11 @@ from celosia.show import figure, rate, speed
 from celosia_boards.arrays import ArrayRefused, array_for
 from celosia_boards.targets import target as find_target
 from celosia_boards.targets import targets as all_targets
-from celosia_spec.errors import CompileError, FitError, quoted
+from celosia_spec.errors import CompileError, FitError, quoted, refusals
 from celosia_spec.inputs import calibration_array
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +175,7 @@ def _number(number: float) -> str:
 def check(model: Any, example_input: Any = None, targets: Sequence[str] | str | None = None, *,
           calibration: Any = None, exponents: str = "dynamic", weight_bits: int = 8,
           activation_bits: int = 8, input_bits: int | None = None, lanes: int | None = None,
-          sparse: bool = True,
+          sparse: bool = True, accuracy: str = "none",
           progress: Progress | None = None) -> Report:
     """Tell for each target whether a network fits, and everything in the way where it does not.
 
@@ -190,7 +193,8 @@ def check(model: Any, example_input: Any = None, targets: Sequence[str] | str | 
     asked: Any = [targets] if isinstance(targets, str) else targets or all_targets()
     names = list(asked) if isinstance(asked, Iterable) else [asked]
     settings = Compiler(exponents=exponents, weight_bits=weight_bits, sparse=sparse,
-                        activation_bits=activation_bits, input_bits=input_bits, lanes=lanes)
+                        activation_bits=activation_bits, input_bits=input_bits, lanes=lanes,
+                        accuracy=accuracy)
     refused = refused_arrays(names, settings, calibrated=calibration is not None)
     samples = calibration_array(calibration)
 
@@ -203,6 +207,8 @@ def check(model: Any, example_input: Any = None, targets: Sequence[str] | str | 
             graph = settings.optimised(found.graph)
         except CompileError as refusal:     # of a pass, which stops at the first
             refusals.append(refusal)
+    if graph is not None and samples is not None and settings.accuracy != AS_IS:
+        graph, settings = _more_accurate(graph, settings, samples, refused)
     search = Search(graph, samples, found.layers)
     machines = {name: search.machine(replace(settings, target=name))
                 for name, reason in refused.items() if reason is None}
@@ -214,6 +220,23 @@ def check(model: Any, example_input: Any = None, targets: Sequence[str] | str | 
     return Report(sized=graph is not None, targets=tuple(
         _impossible(name, reason) if reason is not None
         else _checked(name, machines, operators, graph, other) for name, reason in refused.items()))
+
+
+def _more_accurate(graph: Graph, settings: Compiler, samples: np.ndarray,
+                   refused: Mapping[str, str | None]) -> tuple[Graph, Compiler]:
+    """Return the graph and the settings after what is done for accuracy: the same for all targets,
+    measured on the first that can have the array."""
+    from celosia.accuracy import more_accurate
+
+    first = next((name for name, reason in refused.items() if reason is None), None)
+    if first is None:
+        return graph, settings
+    try:
+        with refusals():
+            improved = more_accurate(graph, replace(settings, target=first), samples)
+    except CompileError:            # which the targets report
+        return graph, settings
+    return improved.graph, replace(improved.compiler, target=settings.target)
 
 
 def refused_arrays(names: Sequence[str], settings: Compiler, *,
@@ -229,14 +252,17 @@ def refused_arrays(names: Sequence[str], settings: Compiler, *,
             array_for(name, settings.lanes, weight_bits=settings.weight_bits,
                       activation_bits=settings.activation_bits)
         except ArrayRefused as reason:
-            replace(own, lanes=None, weight_bits=4, activation_bits=4).check(calibrated=calibrated)
+            replace(own, lanes=None, weight_bits=4, activation_bits=4, input_bits=None).check(
+                calibrated=calibrated)
             found[name] = str(reason)
         except ValueError:
             own.check(calibrated=calibrated)        # says what is wrong
             raise
         else:
-            own.check(calibrated=calibrated)
-            found[name] = None
+            own.check_input()
+            found[name] = own.input_refusal()
+            replace(own, input_bits=None if found[name] else own.input_bits).check(
+                calibrated=calibrated)
     return found
 
 

@@ -191,3 +191,31 @@ def test_commands_tell_what_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert json.loads(checked)["targets"][0]["cycles"] == found["predicted_cycles"]
     plain = json.loads(CliRunner().invoke(app, ["compile", "net.pt2", "--json"]).stdout)
     assert plain["wide_input"] is None
+
+
+def test_it_is_suggested_where_the_input_costs_most() -> None:
+    x = inputs(32)
+    told = [celosia.compile(balanced(), x[:1], calibration=x, accuracy="default",
+                            weight_bits=bits).remarks[-1] for bits in (8, 4)]
+    assert "the input's rounding costs most; with input_bits=15" in told[0]
+    assert "input_bits" not in told[1]
+    before, after = told[0].split("twice, ")[1].split(" dB")[0].split(" -> ")
+    assert float(after) > float(before) + 3
+
+
+@pytest.mark.parametrize("settings", [{"input_bits": 15}, {"target": "hx8k"}])
+def test_it_is_not_suggested_where_it_is_or_cannot_be(settings: dict) -> None:
+    x, compiler = inputs(16), Compiler(accuracy="default", **settings)
+    improved = more_accurate(compiler.graph(balanced(), x[:1]), compiler, x)
+    assert not any("input_bits" in remark for remark in improved.graph.remarks)
+
+
+def test_targets_that_cannot_have_it_are_told() -> None:
+    found = celosia.check(network(), (1, *SHAPE), ["hx8k", "icebreaker"], input_bits=15)
+    one, other = found.targets
+    assert not one.fits
+    assert "adds no tensors" in one.problems[0].problem
+    assert one.problems[0].remedy.startswith("leave input_bits out")
+    assert other.fits
+    with pytest.raises(CelosiaError, match="8 to 15"):
+        celosia.check(network(), (1, *SHAPE), input_bits="many")

@@ -1,17 +1,23 @@
 """``celosia check``."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from celosia.cli import common
 from celosia.cli.progress import work
+from celosia.cli.widths import as_json, read_bits
+from celosia.cli.widths import show as show_widths
 from celosia.compiler import Compiler
 from celosia.fit import Report, TargetCheck, refused_arrays
 from celosia.fit import check as check_model
 from celosia.show import figure, rate
+from celosia_spec.errors import CelosiaError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def check(
@@ -27,24 +33,36 @@ def check(
     activation_bits: Annotated[int, typer.Option(min=4, max=9)] = 8,
     input_bits: common.InputBits = None,
     lanes: Annotated[int | None, typer.Option(help="Instead of each target's default.")] = None,
+    accuracy: common.Accuracy = "none",
     dense: Annotated[bool, typer.Option(help="Keep the zeros: the dense baseline.")] = False,
+    bits: Annotated[str | None, typer.Option(
+        metavar="W/A,...", help="Measure on --calibration what weights and activations of these "
+                                "bits give, on one target: 8/8,6/8, or all.")] = None,
+    labels: Annotated[Path | None, typer.Option(
+        help="With --bits: classes of the calibration inputs, whole numbers (N,) in a .npy "
+             "file.")] = None,
     json: common.Json = False,
 ) -> None:
     """Tell which targets a model fits and how fast, or all that is in the way and what helps."""
     names = target or []
     settings = Compiler(exponents=exponents, weight_bits=weight_bits, lanes=lanes,
                         activation_bits=activation_bits, input_bits=input_bits,
-                        sparse=not dense)
+                        sparse=not dense, accuracy=accuracy)
+    pairs = _pairs(bits, names, calibration, labels)
     refused_arrays(names, settings, calibrated=calibration is not None)
     shape = common.input_shape(input_shape)
     samples = None if calibration is None else common.read_array(calibration)
     module, example = common.find_weighted(model, weights, common.known_shape(shape, samples))
+    if pairs:
+        _widths(model, module, common.example_input(model, example, samples, shape), pairs,
+                replace(settings, target=names[0]), samples, labels, json=json)
+        return
     with common.users_prints(), work() as shown:
         report = check_model(
             module, common.example_input(model, example, samples, shape), names or None,
             calibration=samples, exponents=exponents, weight_bits=weight_bits,
             activation_bits=activation_bits, input_bits=input_bits, lanes=lanes,
-            sparse=not dense,
+            sparse=not dense, accuracy=accuracy,
             progress=lambda done, of: shown.stage("looking for what helps", done, of))
     if json:
         common.emit({"model": model, "exponents": exponents, "fits": report.fits,
@@ -56,6 +74,42 @@ def check(
         where = report.targets[0].target if count == 1 else f"any of {count} targets"
         common.refuse(f"{model} does not fit {where}; what is in the way and what helps is told "
                       f"{'in the JSON' if json else 'above'}")
+
+
+def _pairs(bits: str | None, targets: list[str], calibration: Path | None,
+           labels: Path | None) -> list[tuple[int, int]]:
+    """Return what --bits says, nothing without it; CelosiaError where what it needs is missing."""
+    if bits is None:
+        if labels is not None:
+            raise CelosiaError("--labels goes with --bits; leave it out, or give --bits 8/8")
+        return []
+    pairs = read_bits(bits)
+    if len(targets) != 1:
+        raise CelosiaError("--bits measures for one target; give --target once, such as --target "
+                           "icebreaker")
+    if calibration is None:
+        raise CelosiaError("--bits measures on inputs; give --calibration inputs.npy, an array "
+                           "(N, C, H, W) or (N, F)")
+    return pairs
+
+
+def _widths(name: str, model: Any, example: "np.ndarray", pairs: list[tuple[int, int]],
+            settings: Compiler, samples: "np.ndarray | None", labels: Path | None, *,
+            json: bool) -> None:
+    from celosia.widths import widths
+
+    given = settings.arguments
+    for own in ("weight_bits", "activation_bits", "stream", "hop"):
+        del given[own]
+    with common.users_prints(), work() as shown:
+        found = widths(
+            model, example, bits=pairs, calibration=samples, **given,
+            labels=None if labels is None else common.read_array(labels),
+            progress=lambda done, of: shown.stage("measuring widths", done, of))
+    if json:
+        common.emit({"model": name, "exponents": settings.exponents, **as_json(found)})
+    else:
+        show_widths(f"{name}, {settings.exponents} exponents", found)
 
 
 def _print(title: str, report: Report) -> None:

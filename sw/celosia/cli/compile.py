@@ -37,9 +37,7 @@ def compile(
                              "computed of earlier lines.")] = None,
     hop: Annotated[int | None, typer.Option(
         help="New lines of a step of time; the fewest that are possible.")] = None,
-    accuracy: Annotated[str, typer.Option(
-        help="default: passes that make outputs more like the float ones, where --calibration "
-             "shows that they help; best: static exponents that clip, too; none.")] = "none",
+    accuracy: common.Accuracy = "none",
     dense: Annotated[bool, typer.Option(help="Keep the zeros: the dense baseline.")] = False,
     labels: preprocessing.Labels = None,
     scale: preprocessing.Scale = None,

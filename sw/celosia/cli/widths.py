@@ -1,0 +1,67 @@
+"""``celosia check --bits``: a network at several widths of its mantissas."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from celosia.cli import common
+from celosia.cli.tables import decibels, finite
+from celosia.show import figure, rate
+from celosia_boards.targets import target as find_target
+from celosia_spec.errors import CelosiaError
+from celosia_spec.isa.numbers import MANTISSA_BITS
+
+if TYPE_CHECKING:
+    from celosia.widths import Widths
+
+ALL = "all"
+
+
+def read_bits(text: str) -> list[tuple[int, int]]:
+    """Return the pairs of "8/8,6/8", weights first, or every pair for "all"; CelosiaError where
+    that is none."""
+    if text == ALL:
+        return [(weight, activation) for activation in reversed(MANTISSA_BITS)
+                for weight in reversed(MANTISSA_BITS)]
+    found = []
+    for part in text.split(","):
+        weight, slash, activation = part.strip().partition("/")
+        if not (slash and weight.isdecimal() and activation.isdecimal()):
+            raise CelosiaError(f"--bits {text!r}: give pairs of weight and activation bits with "
+                               f"commas between, such as 8/8,6/8, or {ALL}")
+        found.append((int(weight), int(activation)))
+    return found
+
+
+def as_json(found: "Widths") -> dict[str, Any]:
+    """Return the result, ready for JSON: a ratio without noise is null."""
+    return asdict(found) | {"widths": [
+        asdict(width) | {"ratio": None if width.ratio is None else finite(width.ratio)}
+        for width in found.widths]}
+
+
+def show(title: str, found: "Widths") -> None:
+    """Print a line for each width, and below what is in the way of some."""
+    clock = find_target(found.target).clock_mhz
+    table = common.table(f"{title}, {found.target}, {found.inputs} inputs", "weights",
+                         "activations", "dB", "as in float", "right", "cycles", "ms", "KiB")
+    problems: dict[str, list[str]] = {}
+    for width in found.widths:
+        speed = ("", "", "")
+        if width.cycles is not None and width.weight_bytes is not None:
+            speed = (f"{width.cycles:,}", figure(rate(width.cycles, clock).milliseconds),
+                     f"{width.weight_bytes / 1024:,.1f}")
+        table.add_row(f"{width.weight_bits} bits", f"{width.activation_bits} bits",
+                      decibels(width.ratio), *map(_share, (width.agreement, width.accuracy)),
+                      *speed)
+        if width.problem is not None:
+            problems.setdefault(width.problem, []).append(
+                f"{width.weight_bits}/{width.activation_bits}")
+    common.show(table)
+    if found.accuracy is not None:
+        print(f"right in float: {found.accuracy:.1%}")
+    for problem, bits in problems.items():
+        print(common.wrapped(f"{', '.join(bits)}: {problem}", "  "))
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"

@@ -1,0 +1,126 @@
+"""What mantissas of more and of fewer bits give a network: accuracy, cycles and bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from celosia.accuracy import decibels_of, more_accurate, values_of
+from celosia.compiler import AS_IS, Compiler
+from celosia.evaluate import accuracy as share_right
+from celosia.extras import names_extra
+from celosia.float_values import outputs
+from celosia.graph import Graph
+from celosia_spec.errors import ArgumentError, CelosiaError, located, refusals
+from celosia_spec.inputs import calibration_array, real_array
+
+
+@dataclass(frozen=True, kw_only=True)
+class Width:
+    """A network with weights and activations of so many bits.
+
+    ratio     : signal to noise of the outputs, dB; infinite where they are the float network's.
+    agreement : share of the inputs whose largest output is that of the float network.
+    accuracy  : share of the inputs whose largest output is at their label; None without labels.
+    cycles, weight_bytes : of an inference; None where the target does not take the network.
+    problem   : why it does not, or cannot have such mantissas; None where it takes it.
+    """
+
+    weight_bits: int
+    activation_bits: int
+    ratio: float | None = None
+    agreement: float | None = None
+    accuracy: float | None = None
+    cycles: int | None = None
+    weight_bytes: int | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Widths:
+    """A network at several widths, on so many inputs.
+
+    accuracy : of the float network; None without labels.
+    """
+
+    target: str
+    inputs: int
+    accuracy: float | None
+    widths: tuple[Width, ...]
+
+
+@names_extra
+def widths(model: Any, example_input: Any = None, *, bits: Sequence[tuple[int, int]],
+           calibration: Any, labels: Any = None, target: str = "icebreaker",
+           exponents: str = "dynamic", input_bits: int | None = None, lanes: int | None = None,
+           sparse: bool = True, accuracy: str = AS_IS,
+           progress: Callable[[int, int], None] | None = None) -> Widths:
+    """Measure a network with weights and activations of several widths.
+
+    bits        : pairs of weight bits and activation bits.
+    calibration : inputs, float32 (N, ...). All of them are measured, and static exponents found
+                  and passes for accuracy made with them.
+    labels      : whole numbers (N,), or None.
+    progress    : called with the pairs that are done, and all.
+
+    The rest is as `celosia.compile` has it. CelosiaError for what no width could be compiled with.
+    """
+    settings = [Compiler(target=target, exponents=exponents, weight_bits=weight, lanes=lanes,
+                         activation_bits=activation, sparse=sparse, accuracy=accuracy,
+                         input_bits=input_bits) for weight, activation in bits]
+    if not settings:
+        raise ArgumentError("bits holds no pairs; give at least one, such as (8, 8)")
+    samples = calibration_array(calibration)
+    if samples is None:
+        raise ArgumentError("widths are measured on inputs: give calibration an array "
+                            "(N, C, H, W) or (N, F)")
+    known = None if labels is None else _labels(labels, len(samples))
+    replace(settings[0], weight_bits=4, activation_bits=4, input_bits=None).check(calibrated=True)
+    graph = Compiler(target=target).graph(model, example_input)
+    wanted = outputs(graph, samples)
+    found = []
+    for done, compiler in enumerate(settings):
+        if progress is not None:
+            progress(done, len(settings))
+        compiler = replace(compiler, unsigned_input=bool((samples >= 0).all()))
+        found.append(_measured(compiler, graph, samples, wanted, known))
+    return Widths(target=target, inputs=len(samples), widths=tuple(found),
+                  accuracy=None if known is None else share_right(wanted, known))
+
+
+def _labels(labels: Any, count: int) -> np.ndarray:
+    found = real_array(labels, "labels")
+    if found.shape != (count,) or found.dtype.kind not in "iu":
+        raise ArgumentError(f"labels: {found.dtype} of shape {found.shape}; give a whole number "
+                            f"for each of the {count} inputs")
+    return found
+
+
+def _measured(compiler: Compiler, graph: Graph, samples: np.ndarray, wanted: np.ndarray,
+              labels: np.ndarray | None) -> Width:
+    """Return what a width gives; wanted : outputs in float64, (N, C, H, W)."""
+    width = Width(weight_bits=compiler.weight_bits, activation_bits=compiler.activation_bits)
+    try:
+        compiler.check(calibrated=True)
+        with located(graph.sources), refusals():
+            graph = compiler.separated(graph)
+            if compiler.accuracy != AS_IS:
+                improved = more_accurate(graph, compiler, samples)
+                graph, compiler = improved.graph, improved.compiler
+            quantised = compiler.quantised(graph, samples)
+            made = values_of(quantised, samples)
+    except CelosiaError as refusal:
+        return replace(width, problem=str(refusal))
+    largest = [values.reshape(len(samples), -1).argmax(axis=1) for values in (made, wanted)]
+    width = replace(width, ratio=decibels_of(made, wanted),
+                    agreement=float(np.mean(largest[0] == largest[1])),
+                    accuracy=None if labels is None else share_right(made, labels))
+    try:
+        layers = compiler.fitting(quantised).layers
+    except CelosiaError as refusal:
+        return replace(width, problem=str(refusal))
+    return replace(width, cycles=sum(layer.predicted_cycles for layer in layers),
+                   weight_bytes=sum(layer.weight_bytes for layer in layers))
