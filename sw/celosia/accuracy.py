@@ -8,20 +8,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from celosia.beside_float import decibels, energies, ratios
-from celosia.compiler import BEST, Compiler
+from celosia.compiler import BEST, LEAST_INPUTS, Compiler
 from celosia.float_values import outputs
 from celosia.graph import Graph, verify
 from celosia.passes import correct_bias, equalise
 from celosia.quantise import check_calibration
 from celosia_sim import golden
 from celosia_spec.epilogue import STATIC
-from celosia_spec.errors import CelosiaError
+from celosia_spec.errors import CelosiaError, CompileError
 from celosia_spec.qgraph import QGraph
 
-LEAST_INPUTS = 8
-"""Calibration inputs with which a pass can be judged: half of them are kept from it."""
-
-MOST_INPUTS = 64
+MOST_INPUTS = 32
 """As many are looked at, evenly spread."""
 
 Pass = Callable[[Graph, np.ndarray], Graph]
@@ -57,8 +54,8 @@ def more_accurate(graph: Graph, compiler: Compiler, samples: np.ndarray, *,
     dump_after : as `celosia.passes.optimise` has it.
 
     A pass is made of either half of the inputs and judged by the other; where it does not help
-    both times, the graph stays as it was. One that does is made of all of them. With accuracy
-    "best", static exponents that clip are chosen in the same way.
+    both times, or needs wider accumulators, the graph stays as it was. One that does is made of all
+    of them. With accuracy "best", static exponents that clip are chosen in the same way.
     """
     check_calibration(samples, graph.input_shape)
     if len(samples) < LEAST_INPUTS:
@@ -69,10 +66,16 @@ def more_accurate(graph: Graph, compiler: Compiler, samples: np.ndarray, *,
     halves = [_Half(graph, compiler, samples[at::2], samples[1 - at::2]) for at in range(2)]
     before, found, applied = _energies(halves), graph, []
     for name, step in _passes(compiler).items():
-        after = [half.after(step) for half in halves]
+        try:
+            after = [half.after(step) for half in halves]
+            made = verify(step(found, samples))
+            compiler.quantised(made, samples)
+        except CompileError as refusal:
+            found = _remark(found, f"accuracy: {name}, {refusal.problem}: not applied")
+            continue
         helps, told = _judged(name, halves, after, len(samples))
         if helps:
-            halves, found = after, verify(step(found, samples))
+            halves, found = after, made
             applied.append(name)
         found = _remark(found, told)
         if dump_after in ("all", name):
@@ -157,7 +160,8 @@ def _gains(before: list[_Half], after: list[_Half]) -> str:
 
 def _judged(name: str, before: list[_Half], after: list[_Half], inputs: int) -> tuple[bool, str]:
     """Return whether a change helps in both halves, and what is said of it."""
-    helps = all(new.ratio > old.ratio for new, old in zip(after, before, strict=True))
+    helps = all(new.ratio > old.ratio and new.quantised.acc_bits <= old.quantised.acc_bits
+                for new, old in zip(after, before, strict=True))
     return helps, (f"accuracy: {name}, {_gains(before, after)} on either half of {inputs} "
                    f"calibration inputs, made of the other{'' if helps else ': not applied'}")
 

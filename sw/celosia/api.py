@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from celosia.extras import names_extra
-from celosia_spec.errors import CelosiaError, located, refusals
+from celosia_spec.errors import CelosiaError, FitError, located, refusals
 from celosia_spec.files import check_folder
 from celosia_spec.host_layers import scoring
 from celosia_spec.inputs import calibration_array
@@ -24,7 +25,7 @@ def compile(model: Any, example_input: Any = None, *, target: str = "icebreaker"
             calibration: Any = None, exponents: str = "dynamic", weight_bits: int = 8,
             activation_bits: int = 8, input_bits: int | None = None,
             lanes: int | None = None, sparse: bool = True, stream: str | None = None,
-            hop: int | None = None, accuracy: str = "none",
+            hop: int | None = None, accuracy: str | None = None,
             preprocessing: Preprocessing | None = None,
             dump_after: str | None = None) -> Program:
     """Compile a trained network into a program for one target's array.
@@ -49,8 +50,9 @@ def compile(model: Any, example_input: Any = None, *, target: str = "icebreaker"
     hop           : new lines that a step takes; None takes the fewest that are possible.
     accuracy      : "default" runs the passes that make outputs more like the float ones, each only
                     where it helps on calibration inputs that it has not seen (`Program.remarks`
-                    says so); it needs calibration. "best" lets static exponents clip, too, where
-                    that helps. "none" does nothing of it. `Program.noise` tells what it gave.
+                    says so). "best" lets static exponents clip, too, where that helps. "none" does
+                    nothing of it. None is "default" where there are 8 calibration inputs or
+                    more, else "none". `Program.noise` tells what it gave.
     preprocessing : how pixels become inputs and what outputs are called, to be stored with the
                     program. Where it, or the calibration, says that inputs are never below 0, their
                     mantissas get no sign, and inputs below 0 are refused.
@@ -61,7 +63,7 @@ def compile(model: Any, example_input: Any = None, *, target: str = "icebreaker"
     layer, the operator, the reason, the line of the model's source and the way out. FitError, which
     is one: another target or other settings may take the network; its way out has been tried.
     """
-    from celosia.compiler import AS_IS, Compiler
+    from celosia.compiler import Compiler
     from celosia.passes import check_pass
 
     compiler = Compiler(target=target, exponents=exponents, weight_bits=weight_bits,
@@ -82,9 +84,10 @@ def compile(model: Any, example_input: Any = None, *, target: str = "icebreaker"
         preprocessing.check(graph.input_shape[0], scoring(graph.host, graph.output_shape).classes)
     with located(graph.sources), refusals():
         noise: dict[str, tuple[float, float]] = {}
-        if samples is not None and compiler.accuracy != AS_IS:
-            improved = more_accurate(graph, compiler, samples, dump_after=dump_after)
-            graph, compiler, noise = improved.graph, improved.compiler, improved.noise
+        if samples is not None and compiler.passes(len(samples)):
+            with suppress(FitError):        # which is said below, with a way out
+                improved = more_accurate(graph, compiler, samples, dump_after=dump_after)
+                graph, compiler, noise = improved.graph, improved.compiler, improved.noise
         return replace(compile_or_advise(graph, compiler, samples), host=graph.host,
                        preprocessing=preprocessing, noise=noise)
 

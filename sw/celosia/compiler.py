@@ -27,6 +27,9 @@ ACCURACIES = AS_IS, PASSES, BEST = "none", "default", "best"
 """What is done for accuracy: nothing; the passes that calibration inputs show to help; and static
 exponents that clip, too, where they help."""
 
+LEAST_INPUTS = 8
+"""Calibration inputs with which a pass can be judged: half of them are kept from it."""
+
 TIME = "time"
 """The one way to run a network in steps."""
 
@@ -49,7 +52,7 @@ class Compiler:
     sparse: bool = True
     stream: str | None = None
     hop: int | None = None
-    accuracy: str = AS_IS
+    accuracy: str | None = None
     unsigned_input: bool = False
     clipped: bool = False
 
@@ -112,6 +115,8 @@ class Compiler:
                                 "exponents='static' and calibration inputs")
 
     def _check_accuracy(self, *, calibrated: bool) -> None:
+        if self.accuracy is None:
+            return
         if self.accuracy not in ACCURACIES:
             *others, last = map(repr, ACCURACIES)
             raise ArgumentError(f"accuracy must be {', '.join(others)} or {last}, not "
@@ -120,6 +125,10 @@ class Compiler:
             raise ArgumentError(f"accuracy={self.accuracy!r} needs calibration inputs: give "
                                 f"calibration an array (N, C, H, W) or (N, F), or use "
                                 f"accuracy={AS_IS!r}")
+
+    def passes(self, inputs: int) -> bool:
+        """Whether the passes for accuracy run, with so many calibration inputs."""
+        return inputs >= LEAST_INPUTS if self.accuracy is None else self.accuracy != AS_IS
 
     @property
     def low_bits(self) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from celosia.compiler import AS_IS, Compiler
+from celosia.compiler import Compiler
 from celosia.extras import names_extra
 from celosia.fit_search import Key, Machine, Progress, Search, gone, key
 from celosia.graph import Graph
@@ -175,7 +175,7 @@ def _number(number: float) -> str:
 def check(model: Any, example_input: Any = None, targets: Sequence[str] | str | None = None, *,
           calibration: Any = None, exponents: str = "dynamic", weight_bits: int = 8,
           activation_bits: int = 8, input_bits: int | None = None, lanes: int | None = None,
-          sparse: bool = True, accuracy: str = "none",
+          sparse: bool = True, accuracy: str | None = None,
           progress: Progress | None = None) -> Report:
     """Tell for each target whether a network fits, and everything in the way where it does not.
 
@@ -207,7 +207,7 @@ def check(model: Any, example_input: Any = None, targets: Sequence[str] | str | 
             graph = settings.optimised(found.graph)
         except CompileError as refusal:     # of a pass, which stops at the first
             refusals.append(refusal)
-    if graph is not None and samples is not None and settings.accuracy != AS_IS:
+    if graph is not None and samples is not None and settings.passes(len(samples)):
         graph, settings = _more_accurate(graph, settings, samples, refused)
     search = Search(graph, samples, found.layers)
     machines = {name: search.machine(replace(settings, target=name))

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from celosia.accuracy import MOST_INPUTS
 from celosia.beside_float import decibels, tensors
 from celosia.compiler import Compiler
 from celosia.float_values import Completion, Tensors, completion
@@ -18,6 +17,10 @@ from celosia_spec.qgraph import QGraph, low_sums
 
 if TYPE_CHECKING:
     from celosia.program import Program
+
+MOST_INPUTS = 64
+"""As many are looked at, evenly spread."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LayerNoise:

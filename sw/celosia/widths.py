@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from celosia.accuracy import decibels_of, more_accurate, values_of
-from celosia.compiler import AS_IS, Compiler
+from celosia.compiler import Compiler
 from celosia.evaluate import accuracy as share_right
 from celosia.extras import names_extra
 from celosia.float_values import outputs
@@ -56,7 +56,7 @@ class Widths:
 def widths(model: Any, example_input: Any = None, *, bits: Sequence[tuple[int, int]],
            calibration: Any, labels: Any = None, target: str = "icebreaker",
            exponents: str = "dynamic", input_bits: int | None = None, lanes: int | None = None,
-           sparse: bool = True, accuracy: str = AS_IS,
+           sparse: bool = True, accuracy: str | None = None,
            progress: Callable[[int, int], None] | None = None) -> Widths:
     """Measure a network with weights and activations of several widths.
 
@@ -107,7 +107,7 @@ def _measured(compiler: Compiler, graph: Graph, samples: np.ndarray, wanted: np.
         compiler.check(calibrated=True)
         with located(graph.sources), refusals():
             graph = compiler.separated(graph)
-            if compiler.accuracy != AS_IS:
+            if compiler.passes(len(samples)):
                 improved = more_accurate(graph, compiler, samples)
                 graph, compiler = improved.graph, improved.compiler
             quantised = compiler.quantised(graph, samples)

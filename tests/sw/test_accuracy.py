@@ -151,8 +151,58 @@ def test_compiled_program_says_what_was_done(capsys: pytest.CaptureFixture[str])
                               accuracy="default", dump_after="correct_bias")
     assert any("correct_bias" in remark for remark in program.remarks)
     assert capsys.readouterr().err.startswith("# after correct_bias\n")
-    plain = celosia.compile(depthwise(), x[:1], calibration=x, weight_bits=5)
+    plain = celosia.compile(depthwise(), x[:1], calibration=x, weight_bits=5, accuracy="none")
     assert not any("accuracy" in remark for remark in plain.remarks)
+
+
+@pytest.mark.parametrize(("count", "runs"), [(LEAST_INPUTS - 1, False), (LEAST_INPUTS, True)])
+def test_passes_run_where_there_are_enough_inputs(count: int, runs: bool) -> None:
+    x = inputs(count)
+    for asked in (None, "default"):
+        program = celosia.compile(depthwise(), x[:1], calibration=x, accuracy=asked)
+        told = [remark for remark in program.remarks if remark.startswith("accuracy: ")]
+        assert bool(program.noise) is runs
+        assert (len(told) >= 2) is runs
+    (target,) = celosia.check(depthwise(), x[:1], "icebreaker", calibration=x).targets
+    assert any("correct_bias" in remark for remark in target.remarks) is runs
+
+
+def test_a_pass_that_cannot_be_is_not_applied(monkeypatch: pytest.MonkeyPatch) -> None:
+    from celosia import accuracy
+
+    def larger(graph, x):
+        return accuracy.replace(graph, nodes=tuple(
+            accuracy.replace(node, weight=node.weight * 2.0**16) for node in graph.nodes))
+
+    monkeypatch.setattr(accuracy, "_passes", lambda compiler: {"larger": larger})
+    graph = Compiler().graph(depthwise(), (1, *SHAPE))
+    found = more_accurate(graph, Compiler(), inputs(LEAST_INPUTS)).graph
+    assert found.nodes is graph.nodes
+    assert "accuracy: larger, the weight of row" in found.remarks[-1]
+    assert found.remarks[-1].endswith("not applied")
+
+
+def test_what_needs_wider_accumulators_is_not_applied() -> None:
+    x, compiler = inputs(16), Compiler(weight_bits=4, target="ulx3s-85f")
+    graph = compiler.graph(depthwise(), x[:1])
+    from celosia import accuracy
+
+    def narrow(self, graph, samples, **others):
+        found = QUANTISED(self, graph, samples, **others)
+        return accuracy.replace(found, acc_bits=24 + 8 * (graph.nodes[0].bias[0] != first))
+
+    QUANTISED, first = Compiler.quantised, graph.nodes[0].bias[0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Compiler, "quantised", narrow)
+        assert more_accurate(graph, compiler, x).applied == ()
+    assert more_accurate(graph, compiler, x).applied
+
+
+def test_what_does_not_fit_is_refused_with_its_way_out() -> None:
+    torch.manual_seed(1)
+    wide = nn.Sequential(nn.Flatten(), nn.Linear(300, 300), nn.ReLU(), nn.Linear(300, 4))
+    with pytest.raises(CelosiaError, match="prune it|compile it for|tried in vain"):
+        celosia.compile(wide.eval(), (1, *SHAPE), calibration=inputs(8), target="hx8k")
 
 
 @pytest.mark.parametrize(("bits", "helps"), [(4, True), (9, False)])
@@ -211,7 +261,7 @@ def test_noise_is_told_by_layer() -> None:
     assert before == pytest.approx(10 * np.log10(signal / noise))
     first = program.graph.nodes[0].name
     assert min(program.noise[first]) > 20      # equalised, too, at its own scale
-    assert celosia.compile(depthwise(), x[:1], calibration=x).noise == {}
+    assert celosia.compile(depthwise(), x[:1], calibration=x, accuracy="none").noise == {}
 
 
 def test_report_tells_noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ def check(
     activation_bits: Annotated[int, typer.Option(min=4, max=9)] = 8,
     input_bits: common.InputBits = None,
     lanes: Annotated[int | None, typer.Option(help="Instead of each target's default.")] = None,
-    accuracy: common.Accuracy = "none",
+    accuracy: common.Accuracy = None,
     dense: Annotated[bool, typer.Option(help="Keep the zeros: the dense baseline.")] = False,
     bits: Annotated[str | None, typer.Option(
         metavar="W/A,...", help="Measure on --calibration what weights and activations of these "

@@ -32,9 +32,10 @@ InputShape = Annotated[str | None, typer.Option(
                                            "model nor --calibration tells it.")]
 Weights = Annotated[Path | None, typer.Option(
     help="Trained weights for MODEL, a .safetensors file.")]
-Accuracy = Annotated[str, typer.Option(
-    help="default: passes that make outputs more like the float ones, where --calibration shows "
-         "that they help; best: static exponents that clip, too; none.")]
+Accuracy = Annotated[str | None, typer.Option(
+    metavar="none|default|best",
+    help="default, from 8 inputs of --calibration on: passes that make outputs more like the float "
+         "ones, where these show that they help; best: static exponents that clip, too.")]
 InputBits = Annotated[int | None, typer.Option(
     help="Of the input's mantissas, up to 15 with activations of 8; the layers that read it then "
          "compute twice.")]

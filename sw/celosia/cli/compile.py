@@ -37,7 +37,7 @@ def compile(
                              "computed of earlier lines.")] = None,
     hop: Annotated[int | None, typer.Option(
         help="New lines of a step of time; the fewest that are possible.")] = None,
-    accuracy: common.Accuracy = "none",
+    accuracy: common.Accuracy = None,
     dense: Annotated[bool, typer.Option(help="Keep the zeros: the dense baseline.")] = False,
     labels: preprocessing.Labels = None,
     scale: preprocessing.Scale = None,
