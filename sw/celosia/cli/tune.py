@@ -66,7 +66,7 @@ def tune(
             "target": target, "weight_bits": weight_bits, "exponents": exponents,
             "activation_bits": activation_bits, "preprocessing": _preprocessing(loaded.choices),
             "calibration": loaded.train_inputs[:CALIBRATION] if exponents == STATIC else None}
-        api.compile(module, example, **format)      # refuses now what it would refuse later
+        api.compile(module, example, accuracy="none", **format)     # refuses now, not later
         net = compress.in_format(module, example, **format)
         shown.stage("measuring before")
         accuracies = {"float": network.test_accuracy(module, loaded),
