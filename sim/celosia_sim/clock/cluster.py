@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from celosia_sim.clock.control import Executor, Fetcher
-from celosia_sim.clock.events import Batch, Command, Entry
+from celosia_sim.clock.events import NEVER, Batch, Command, Entry
 from celosia_sim.clock.passes import Output, Sequencer
 from celosia_sim.clock.queue import WriteQueue
 from celosia_spec.isa.array import RING_GAP, Array
@@ -137,25 +137,53 @@ class Cluster:
         return self.executor.comes(quiet=self._quiet, idle=self.sequencer.batch is None)
 
     def until(self, now: int, seen: Shared) -> int:
-        """Return a cycle, this one or a later one: until it each agent goes on as it does, or waits
-        for what it sees to change. Of several clusters none writes until then, or fetches."""
-        sequencer, output, fetcher = self.sequencer, self.output, self.fetcher
+        """Return a cycle, this one or a later one: until it all but the fetcher go on, or wait for
+        what they see to change. Of several clusters none writes until then."""
+        sequencer, output = self.sequencer, self.output
         sequencer.look()
         until = sequencer.next if self._steady else min(sequencer.next, output.next(now))
-        if fetcher.words:
-            until = min(until, fetcher.words[0] + 1)
+        until = min(until, self._fed)
         if until <= now or sequencer.taken or not self._settled(now, seen):
             return now
-        if fetcher.waits(self._room_words, self._room_entries):
-            if self._entries != len(sequencer.entries) or fetcher.request:
-                return now
-        elif self.queue is not None or not sequencer.seen:
-            return now
-        else:
-            until = min(until, now + fetcher.streams(now, self._room_words, self._space()))
         if self.queue is not None and output.writes:
             until = min(until, output.writes[0])
         return until
+
+    def even(self, now: int) -> int:
+        """Return a cycle until which the fetcher waits, or brings one entry of weights after the
+        other; of several clusters it waits."""
+        sequencer, fetcher = self.sequencer, self.fetcher
+        until = fetcher.words[0] + 1 if fetcher.words else NEVER
+        if fetcher.waits(self._room_words, self._room_entries):
+            return now if self._entries != len(sequencer.entries) or fetcher.request else until
+        if self.queue is not None or not sequencer.seen:
+            return now
+        return min(until, now + fetcher.streams(now, self._room_words, self._space()))
+
+    def brings_evenly(self, now: int) -> bool:
+        """Return whether the fetcher may go on as `even` says for more than a cycle."""
+        fetcher = self.fetcher
+        return not fetcher.words and (fetcher.in_weights(now, self._room_words)
+                                      or fetcher.waits(self._room_words, self._room_entries))
+
+    def bring(self, now: int, seen: Shared, *, granted: bool) -> int:
+        """Let a cycle pass in which only the fetcher goes on; return until when that is so.
+
+        granted : it has the port.
+        """
+        sequencer = self.sequencer
+        self._arrive(now)
+        self.wait(seen, 1)
+        self.fetcher.step(now, granted, self._room_words, self._room_entries, sequencer.entries)
+        self._room_words, self._room_entries = self._rooms()
+        sequencer.look()
+        return min(sequencer.next, self._fed)
+
+    @property
+    def _fed(self) -> int:
+        """When a word comes that the executor waits for."""
+        words = self.fetcher.words
+        return words[0] + 1 if words and self.executor.lacks else NEVER
 
     @property
     def _steady(self) -> bool:

@@ -50,15 +50,19 @@ class Fetcher:
         return (self._running and not (self._ended or room or self.request or self.words
                                        or self._pace))
 
+    def in_weights(self, now: int, room_words: bool) -> bool:
+        """Return whether it goes from one entry of weights to the next."""
+        return (self._running and self._weights and self.request and room_words
+                and not (self._ended or self._tight or self._pace)
+                and now not in (self._ahead, self._owed, self._switch))
+
     def streams(self, now: int, room_words: bool, most: int) -> int:
         """Return in how many cycles it brings nothing but entries of weights, one in each in which
         it has the port; 0 where it does something else, too.
 
         most : entries that there is room for.
         """
-        in_weights = self._running and self._weights and self.request and room_words
-        if not in_weights or self._ended or self._tight or self._pace or now in (
-                self._ahead, self._owed, self._switch):
+        if not self.in_weights(now, room_words):
             return 0
         count = 0
         while count < most and not (self._entries[self._at + count].closes
@@ -159,6 +163,11 @@ class Executor:
     def holds(self) -> bool:
         """Whether a word waits, for a place or for what closes a layer."""
         return self._hold
+
+    @property
+    def lacks(self) -> bool:
+        """Whether it waits for a word of control."""
+        return self._fetch or self._fields
 
     @property
     def offer(self) -> Batch | None:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from celosia_sim.clock.cluster import Cluster, Shared
-from celosia_sim.clock.events import NEVER, events
+from celosia_sim.clock.events import events
 from celosia_sim.clock.fills import FillEngine
 from celosia_sim.clock.flash import FlashReader
 from celosia_spec.errors import SimulationError
@@ -65,18 +65,19 @@ class _Clock:
         self._served: Cluster | None = None     # of several: whose fetcher sees its grant next
 
     def run(self) -> Cycles:
-        now = 0
+        now = 1
         while self._busy:
-            now += 1
             seen = self._seen(now)
             until = self._until(now, seen)
             if until > now:
-                self._pass_over(now, until, seen)
-                now, seen = until, self._seen(until)
-            self._cycle(now, seen)
+                now = self._go_on(now, until, seen)
+            else:
+                self._cycle(now, seen)
+                now += 1
             if now > _LONG:
                 raise SimulationError(f"the stream has not ended after {_LONG:,} cycles")
-        return Cycles(cycles=now, closed=tuple(self.closed), spent=(*self.spent, self._taken()))
+        return Cycles(cycles=now - 1, closed=tuple(self.closed),
+                      spent=(*self.spent, self._taken()))
 
     @property
     def _busy(self) -> bool:
@@ -132,19 +133,55 @@ class _Clock:
 
     def _until(self, now: int, seen: Shared) -> int:
         """Return a cycle, this one or a later one: until it each block goes on as it does, or waits
-        for another."""
+        for another; of one cluster all but the fetcher, the fill engine and the flash reader."""
         if self._several and self._together != all(
                 cluster.waits_for_others for cluster in self.clusters):
             return now
-        until, first = NEVER, self.clusters[0]
+        until = self.flash.next
         for cluster in self.clusters:
             until = min(until, cluster.until(now, seen))
             if until <= now:
                 return now
-        until = min(until, self.flash.next, self.fill.next(now, starved=first.fetcher.request))
+        return self._even(now, until) if self._several else until
+
+    def _even(self, now: int, until: int) -> int:
+        """Return until when all others go on as they do, too, this cycle or a later one."""
+        first = self.clusters[0]
+        for cluster in self.clusters:
+            until = min(until, cluster.even(now))
+            if until <= now:
+                return now
+        until = min(until, self.fill.next(now, starved=first.fetcher.request))
         if self.flash.reads:
             until = min(until, self.flash.clash(first.output.writes))
         return max(now, until)
+
+    def _go_on(self, now: int, until: int, seen: Shared) -> int:
+        """Let the cycles from one on pass, or some of them, of which `_until` said so; return the
+        first one that is left."""
+        even = until if self._several else self._even(now, until)
+        if even > now:
+            self._pass_over(now, even, seen)
+            return even
+        return self._bring(now, until, seen)
+
+    def _bring(self, now: int, until: int, seen: Shared) -> int:
+        """Let cycles pass in which only the fetcher, the fill engine and the flash reader change,
+        one at least; return the first one that is left."""
+        (first,), fill, flash = self.clusters, self.fill, self.flash
+        fetcher, records, even = first.fetcher, fill.queued, False
+        while now < until and fill.queued == records and not even:
+            port = first.output.port(now)
+            read = flash.wants(now) and not port
+            free = not (port or read)
+            filled = fill.wants(now) and (fill.zero or (free and not fetcher.request))
+            until = min(until, first.bring(now, seen, granted=fetcher.request and free))
+            fill.step(now, filled, None)
+            flash.step(now, read, None)
+            now += 1
+            even = first.brings_evenly(now)
+        first.output.pass_over(now)
+        return now
 
     def _pass_over(self, start: int, until: int, seen: Shared) -> None:
         """Let the cycles from one until another pass, of which `_until` said so."""
