@@ -74,8 +74,8 @@ class Memory(wiring.Component):
 
 
 @pytest.mark.parametrize(("depth", "width", "granularity"), [
-    (64, 18, 9), (1024, 36, 9), (1024, 16, 16), (2048, 9, 9), (4096, 4, 4), (8192, 2, 2),
-    (16384, 1, 1), (2048, 64, 16)])
+    (64, 18, 9), (512, 36, 9), (512, 32, 32), (512, 64, 16), (1024, 36, 9), (1024, 16, 16),
+    (2048, 9, 9), (4096, 4, 4), (8192, 2, 2), (16384, 1, 1), (2048, 64, 16)])
 def test_ecp5s_block_memory(depth, width, granularity):
     """In every shape that Yosys gives it, with words that it begins with."""
     rng = np.random.default_rng(depth + width)

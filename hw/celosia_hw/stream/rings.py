@@ -145,8 +145,8 @@ class WeightsRing(wiring.Component):
     """Entries of weights between the fetcher and the array, split so that steps are read when a
     step is issued, and mantissas ``late`` cycles later.
 
-    Four block memories: two have the lower halves of two words each, mantissas, and two the upper
-    ones, steps (or, of dense8, mantissas too). A batch's entries are kept until the next one comes;
+    One memory has the words' lower halves, mantissas, and one the upper ones, steps (or, of dense8,
+    mantissas too). A batch's entries are kept until the next one comes;
     of what its last steps have not read yet, the gap behind them takes care.
 
     Parameters
@@ -250,18 +250,14 @@ class WeightsRing(wiring.Component):
 
     def _read(self, m: Module, name: str, first: int, address: Value) -> list[Value]:
         """Return the four bytes of an entry's words that begin at bit ``first``."""
-        found = []
-        for k in range(ENTRY_WORDS // 2):
-            m.submodules[f"{name}{k}"] = memory = TableMemory(self.array.ring, CONTROL_BITS)
-            begin = 2 * CONTROL_BITS * k + first
-            m.d.comb += [
-                memory.write.en.eq(self.write), memory.write.addr.eq(self.head),
-                memory.write.data.eq(Cat(self.written[begin:begin + 8],
-                                         self.written[begin + CONTROL_BITS:][:8])),
-                memory.read.en.eq(1), memory.read.addr.eq(address),
-            ]
-            found += [memory.read.data[:8], memory.read.data[8:]]
-        return found
+        m.submodules[name] = memory = TableMemory(self.array.ring, ENTRY_BITS // 2)
+        m.d.comb += [
+            memory.write.en.eq(self.write), memory.write.addr.eq(self.head),
+            memory.write.data.eq(Cat(self.written.word_select(k, CONTROL_BITS)[first:first + 8]
+                                     for k in range(ENTRY_WORDS))),
+            memory.read.en.eq(1), memory.read.addr.eq(address),
+        ]
+        return [memory.read.data.word_select(k, 8) for k in range(ENTRY_WORDS)]
 
     def _choose(self, m: Module, name: str, words: list[Value], slot: Value, single: Value,
                 every: Value) -> list[Value]:

@@ -116,7 +116,7 @@ def blocks(array: Array, mac: str = "generic") -> tuple[Blocks, ...]:
         Blocks("banks", array.lanes, array.bank_rows, array.activation_bits),
         Blocks("taps", array.groups_max, array.taps, tap_word(array).bits),
         Blocks("tiles", 1, array.tiles, CONTROL_BITS),
-        Blocks("weights' ring", ENTRY_WORDS, array.ring, CONTROL_BITS),
+        Blocks("weights' ring", 2, array.ring, ENTRY_BITS // 2),
         Blocks("controls' ring", 1, array.controls, CONTROL_BITS),
     )
     if array.clusters > 1:

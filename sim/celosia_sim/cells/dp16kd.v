@@ -1,9 +1,10 @@
 // Behaviour of ECP5's DP16KD as Lattice's "ECP5 and ECP5-5G Memory Usage Guide" (FPGA-TN-02204)
-// documents it: 18 kbit with two ports of 1, 2, 4, 9 or 18 bits, whose addresses count bits of 16
-// kbit; of 18 bits the two lowest address bits enable the writes of its halves. Yosys has only a
-// black box. What one port reads of bits that the other one writes in the same cycle is not defined.
-// Ports of 36 bits, output registers and resets are not modelled, and asking for them stops the
-// simulation.
+// documents it: 18 kbit with two ports of 1, 2, 4, 9, 18 or 36 bits, whose addresses count bits of
+// 16 kbit; of 18 and 36 bits the lowest address bits enable the writes of 9 bits each. A port A of
+// 36 bits only writes, its upper half comes on DIB; a port B of 36 bits only reads, its lower half
+// goes to DOA. Yosys has only a black box. What one port reads of bits that the other one writes in
+// the same cycle is not defined. Output registers and resets are not modelled, and asking for them
+// stops the simulation.
 module DP16KD (
     input DIA17, DIA16, DIA15, DIA14, DIA13, DIA12, DIA11, DIA10, DIA9,
     input DIA8, DIA7, DIA6, DIA5, DIA4, DIA3, DIA2, DIA1, DIA0,
@@ -96,86 +97,88 @@ module DP16KD (
     parameter [319:0] INITVAL_3E = 0;
     parameter [319:0] INITVAL_3F = 0;
     reg [8:0] words [0:2047];
-    reg [17:0] out_a, out_b;
+    reg [17:0] out_a;
+    reg [35:0] out_b;
 
-    wire [17:0] in_a = {DIA17, DIA16, DIA15, DIA14, DIA13, DIA12, DIA11, DIA10, DIA9,
-                        DIA8, DIA7, DIA6, DIA5, DIA4, DIA3, DIA2, DIA1, DIA0};
     wire [17:0] in_b = {DIB17, DIB16, DIB15, DIB14, DIB13, DIB12, DIB11, DIB10, DIB9,
                         DIB8, DIB7, DIB6, DIB5, DIB4, DIB3, DIB2, DIB1, DIB0};
+    wire [35:0] in_a = {in_b, DIA17, DIA16, DIA15, DIA14, DIA13, DIA12, DIA11, DIA10, DIA9,
+                        DIA8, DIA7, DIA6, DIA5, DIA4, DIA3, DIA2, DIA1, DIA0};
     wire [13:0] at_a = {ADA13, ADA12, ADA11, ADA10, ADA9, ADA8, ADA7, ADA6, ADA5, ADA4, ADA3, ADA2,
                         ADA1, ADA0};
     wire [13:0] at_b = {ADB13, ADB12, ADB11, ADB10, ADB9, ADB8, ADB7, ADB6, ADB5, ADB4, ADB3, ADB2,
                         ADB1, ADB0};
     wire on_a = CEA & ~(CSA2 | CSA1 | CSA0), on_b = CEB & ~(CSB2 | CSB1 | CSB0);
     assign {DOA17, DOA16, DOA15, DOA14, DOA13, DOA12, DOA11, DOA10, DOA9,
-            DOA8, DOA7, DOA6, DOA5, DOA4, DOA3, DOA2, DOA1, DOA0} = out_a;
+            DOA8, DOA7, DOA6, DOA5, DOA4, DOA3, DOA2, DOA1, DOA0}
+        = DATA_WIDTH_B == 36 ? out_b[17:0] : out_a;
     assign {DOB17, DOB16, DOB15, DOB14, DOB13, DOB12, DOB11, DOB10, DOB9,
-            DOB8, DOB7, DOB6, DOB5, DOB4, DOB3, DOB2, DOB1, DOB0} = out_b;
+            DOB8, DOB7, DOB6, DOB5, DOB4, DOB3, DOB2, DOB1, DOB0}
+        = DATA_WIDTH_B == 36 ? out_b[35:18] : out_b[17:0];
 
-    // The word of 18 bits that a port's address lies in, and what its narrower ones are of it.
-    wire [17:0] wide_a = {words[{at_a[13:4], 1'b1}], words[{at_a[13:4], 1'b0}]};
-    wire [17:0] wide_b = {words[{at_b[13:4], 1'b1}], words[{at_b[13:4], 1'b0}]};
+    // The word of 36 bits that a port's address lies in, and what its narrower ones are of it.
+    wire [35:0] wide_a = {words[{at_a[13:5], 2'd3}], words[{at_a[13:5], 2'd2}],
+                          words[{at_a[13:5], 2'd1}], words[{at_a[13:5], 2'd0}]};
+    wire [35:0] wide_b = {words[{at_b[13:5], 2'd3}], words[{at_b[13:5], 2'd2}],
+                          words[{at_b[13:5], 2'd1}], words[{at_b[13:5], 2'd0}]};
 
-    function [17:0] part(input [17:0] wide, input [13:0] at, input integer width);
-        reg [8:0] word;
-        begin
-            word = at[3] ? wide[17:9] : wide[8:0];
-            case (width)
-                18: part = wide;
-                9: part = word;
-                4: part = word >> {at[2], 2'b00} & 15;
-                2: part = word >> {at[2:1], 1'b0} & 3;
-                default: part = word >> at[2:0] & 1;
-            endcase
-        end
+    // Where in that word a port's own one begins.
+    function [5:0] first(input [13:0] at, input integer width);
+        case (width)
+            36: first = 0;
+            18: first = at[4] ? 18 : 0;
+            9: first = 9 * at[4:3];
+            4: first = 9 * at[4:3] + {at[2], 2'b00};
+            2: first = 9 * at[4:3] + {at[2:1], 1'b0};
+            default: first = 9 * at[4:3] + at[2:0];
+        endcase
     endfunction
 
-    // Which bits of that word a write changes, and what they become.
-    function [17:0] mask(input [13:0] at, input integer width);
+    // Which bits of it a write changes.
+    function [35:0] mask(input [13:0] at, input integer width);
         case (width)
+            36: mask = {{9{at[3]}}, {9{at[2]}}, {9{at[1]}}, {9{at[0]}}};
             18: mask = {{9{at[1]}}, {9{at[0]}}};
-            9: mask = 18'h1ff << (at[3] ? 9 : 0);
-            4: mask = 18'hf << (at[3] ? 9 : 0) + {at[2], 2'b00};
-            2: mask = 18'h3 << (at[3] ? 9 : 0) + {at[2:1], 1'b0};
-            default: mask = 18'h1 << (at[3] ? 9 : 0) + at[2:0];
+            default: mask = (36'd1 << width) - 1;
         endcase
     endfunction
 
-    function [17:0] put(input [17:0] in, input [13:0] at, input integer width);
-        case (width)
-            18: put = in;
-            9: put = in << (at[3] ? 9 : 0);
-            4: put = in << (at[3] ? 9 : 0) + {at[2], 2'b00};
-            2: put = in << (at[3] ? 9 : 0) + {at[2:1], 1'b0};
-            default: put = in << (at[3] ? 9 : 0) + at[2:0];
-        endcase
-    endfunction
+    wire [5:0] first_a = first(at_a, DATA_WIDTH_A), first_b = first(at_b, DATA_WIDTH_B);
+    wire [35:0] writes_a = on_a && WEA ? mask(at_a, DATA_WIDTH_A) << first_a : 0;
+    wire [35:0] writes_b = on_b && WEB ? mask(at_b, DATA_WIDTH_B) << first_b : 0;
+    wire [35:0] next_a = wide_a & ~writes_a | in_a << first_a & writes_a;
+    wire [35:0] next_b = wide_b & ~writes_b | in_b << first_b & writes_b;
+    wire same = at_a[13:5] == at_b[13:5];
+    wire [35:0] other_a = same ? writes_b & 36'bx : 0, other_b = same ? writes_a & 36'bx : 0;
+    wire [35:0] kept_a = (36'd1 << DATA_WIDTH_A) - 1, kept_b = (36'd1 << DATA_WIDTH_B) - 1;
 
-    wire [17:0] writes_a = on_a && WEA ? mask(at_a, DATA_WIDTH_A) : 0;
-    wire [17:0] writes_b = on_b && WEB ? mask(at_b, DATA_WIDTH_B) : 0;
-    wire [17:0] next_a = wide_a & ~writes_a | put(in_a, at_a, DATA_WIDTH_A) & writes_a;
-    wire [17:0] next_b = wide_b & ~writes_b | put(in_b, at_b, DATA_WIDTH_B) & writes_b;
-    wire same = at_a[13:4] == at_b[13:4];
-    wire [17:0] other_a = same ? writes_b & 18'bx : 0, other_b = same ? writes_a & 18'bx : 0;
-
+    integer nine_a, nine_b;
     always @(posedge CLKA)
         if (on_a) begin
-            if (|writes_a[8:0]) words[{at_a[13:4], 1'b0}] <= next_a[8:0];
-            if (|writes_a[17:9]) words[{at_a[13:4], 1'b1}] <= next_a[17:9];
-            if (!WEA || WRITEMODE_A == "READBEFOREWRITE")
-                out_a <= part(wide_a ^ other_a, at_a, DATA_WIDTH_A);
+            for (nine_a = 0; nine_a < 4; nine_a = nine_a + 1)
+                if (|writes_a[9 * nine_a +: 9])
+                    words[4 * at_a[13:5] + nine_a] <= next_a[9 * nine_a +: 9];
+            if (DATA_WIDTH_A == 36)
+                out_a <= 18'bx;
+            else if (!WEA || WRITEMODE_A == "READBEFOREWRITE")
+                out_a <= (wide_a ^ other_a) >> first_a & kept_a;
             else if (WRITEMODE_A == "WRITETHROUGH")
-                out_a <= part(next_a ^ other_a, at_a, DATA_WIDTH_A);
+                out_a <= (next_a ^ other_a) >> first_a & kept_a;
         end
 
     always @(posedge CLKB)
         if (on_b) begin
-            if (|writes_b[8:0]) words[{at_b[13:4], 1'b0}] <= next_b[8:0];
-            if (|writes_b[17:9]) words[{at_b[13:4], 1'b1}] <= next_b[17:9];
+            for (nine_b = 0; nine_b < 4; nine_b = nine_b + 1)
+                if (|writes_b[9 * nine_b +: 9])
+                    words[4 * at_b[13:5] + nine_b] <= next_b[9 * nine_b +: 9];
             if (!WEB || WRITEMODE_B == "READBEFOREWRITE")
-                out_b <= part(wide_b ^ other_b, at_b, DATA_WIDTH_B);
+                out_b <= (wide_b ^ other_b) >> first_b & kept_b;
             else if (WRITEMODE_B == "WRITETHROUGH")
-                out_b <= part(next_b ^ other_b, at_b, DATA_WIDTH_B);
+                out_b <= (next_b ^ other_b) >> first_b & kept_b;
+            if (WEB && (DATA_WIDTH_A == 36 || DATA_WIDTH_B == 36)) begin
+                $display("DP16KD: with ports of 36 bits, port B cannot write");
+                $finish;
+            end
         end
 
     // A value has 16 words of 18 bits, each in 20.
@@ -253,10 +256,6 @@ module DP16KD (
         if (REGMODE_A != "NOREG" || REGMODE_B != "NOREG" || CSDECODE_A != "0b000"
             || CSDECODE_B != "0b000" || CLKAMUX != "CLKA" || CLKBMUX != "CLKB") begin
             $display("DP16KD: this model has no output registers, decoders and clock inverters");
-            $finish;
-        end
-        if (DATA_WIDTH_A > 18 || DATA_WIDTH_B > 18) begin
-            $display("DP16KD: this model has no ports of 36 bits");
             $finish;
         end
     end
