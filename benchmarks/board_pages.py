@@ -97,7 +97,7 @@ def _commands(entry: Target) -> str:
 
 def _array(entry: Target) -> str:
     flash = ", and the board's flash" * bool(entry.array.flash)
-    return f"{entry.array.lanes} lanes; {entry.main_kib:g} KiB of weights and maps{flash}"
+    return f"{entry.array.lanes_all} lanes; {entry.main_kib:g} KiB of weights and maps{flash}"
 
 
 def _table(found: dict[str, float]) -> str:
@@ -108,7 +108,8 @@ def _table(found: dict[str, float]) -> str:
         if entry.platform:
             pins = _pins(entry)
             lines.append([f"[{entry.title}]({_page_of(entry)}): `{entry.name}`",
-                          entry.device.name.upper(), str(entry.array.lanes), f"{entry.clock_mhz:g}",
+                          entry.device.name.upper(), str(entry.array.lanes_all),
+                          f"{entry.clock_mhz:g}",
                           _mhz(found.get(entry.name)).removesuffix(" MHz"),
                           f"{pins['rx']} / {pins['tx']}", f"{entry.baud:,}",
                           entry.loaders[0].program])

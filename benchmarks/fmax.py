@@ -123,7 +123,7 @@ def _row(entry: Target, reports: list[BuildReport]) -> list:
     has = entry.resources
     most = {name: max(getattr(report, name) for report in reports)
             for name in ("luts", "ffs", "brams", "dsps", "sprams")}
-    return [entry.name, len(reports), entry.array.lanes, most["luts"], most["luts"] / has.luts,
+    return [entry.name, len(reports), entry.array.lanes_all, most["luts"], most["luts"] / has.luts,
             most["ffs"], most["brams"], has.brams, most["dsps"], has.dsps, most["sprams"],
             has.sprams, reports[0].clock_mhz, *_fmax(reports)]
 

@@ -39,7 +39,7 @@ ARRAYS = {
              60.0),
     "ulx3s-25f": ("ulx3s-25f", Array(main_words=4096), 80.0),
     "ulx3s-85f, four clusters": ("ulx3s-85f", Array(
-        main_words=16384, ring=512, controls=1024, taps=1024, tiles=1024, flash=16, clamp=True,
+        main_words=24576, ring=512, controls=1024, taps=1024, tiles=1024, flash=16, clamp=True,
         clusters=4), 60.0),
     "ulx3s-85f, eight clusters": ("ulx3s-85f", Array(
         main_words=4096, clamp=True, clusters=8), 50.0),

@@ -15,7 +15,13 @@ from celosia_spec.errors import CelosiaError
 from celosia_spec.isa.array import TAP_ROW_BITS, Array
 from celosia_spec.isa.numbers import ACCUMULATORS, MANTISSA_BITS
 
-__all__ = ["ArrayRefused", "array_for", "require", "widest_accumulators"]
+__all__ = ["LANES", "ArrayRefused", "array_for", "require", "widest_accumulators"]
+
+CLUSTER_LANES = 16
+"""Lanes of a cluster where there are several."""
+
+LANES = (8, 16, 32, 64, 128)
+"""Lanes that an array can have."""
 
 
 class ArrayRefused(CelosiaError, ValueError):
@@ -35,14 +41,17 @@ def array_for(of: Target | str, lanes: int | None = None, acc_bits: int | None =
               weight_bits: int | None = None, activation_bits: int | None = None) -> Array:
     """Return the array of a target with these parameters in place of its own.
 
-    Memories keep their depths, but more lanes have flatter banks.
+    lanes : of `LANES`; those of all clusters.
+
+    Memories keep their depths, but more lanes have flatter banks, and some devices have less main
+    memory with more lanes.
     ValueError where no array allows the number, ArrayRefused where the target cannot hold the
     array.
     """
     of = of if isinstance(of, Target) else target(of)
     asked = {"lanes": lanes, "acc_bits": acc_bits, "weight_bits": weight_bits,
              "activation_bits": activation_bits}
-    return require(of, _changed(of.array, {name: value for name, value in asked.items()
+    return require(of, _changed(of.array_of(lanes), {name: value for name, value in asked.items()
                                            if value is not None}))
 
 
@@ -57,10 +66,14 @@ def _changed(array: Array, changes: Mapping[str, Any]) -> Array:
 
     Only 16 lanes can leave one a cycle, and more lanes have flatter banks.
     """
-    if (lanes := changes.get("lanes")) in TAP_ROW_BITS:
-        return replace(array, drain=array.drain if lanes == array.lanes else 2,
-                       bank_rows=min(array.bank_rows, 1 << TAP_ROW_BITS[lanes]), **changes)
-    return replace(array, **changes)
+    lanes = changes.get("lanes", array.lanes_all)
+    if lanes not in LANES:
+        *others, last = map(str, LANES)
+        raise ValueError(f"lanes must be {', '.join(others)} or {last}, not {lanes!r}")
+    own = min(lanes, CLUSTER_LANES)
+    return replace(array, **{**changes, "lanes": own}, clusters=lanes // own,
+                   drain=array.drain if lanes == array.lanes_all else 2,
+                   bank_rows=min(array.bank_rows, 1 << TAP_ROW_BITS[own]))
 
 
 def _holds(of: Target, array: Array, changes: Mapping[str, Any]) -> bool:
@@ -77,7 +90,7 @@ def _smaller(of: Target, array: Array) -> Iterator[str]:
     widths = sorted(itertools.product(range(least, array.weight_bits + 1),
                                       range(least, array.activation_bits + 1)),
                     key=sum, reverse=True)
-    lanes = [number for number in (16, 8) if number <= array.lanes]
+    lanes = [number for number in reversed(LANES) if number <= array.lanes_all]
     ways = [*_first(of, array, itertools.product(lanes[:1], widths)),
             *_first(of, array, itertools.product(lanes, widths[:1]))]
     yield from ways or _first(of, array, itertools.product(lanes, widths))
@@ -91,7 +104,8 @@ def _first(of: Target, array: Array,
                                    "activation_bits": activation_bits}
         if _holds(of, array, changes):
             yield " and ".join(f"{name}={value}" for name, value in changes.items()
-                               if value != getattr(array, name))
+                               if value != (array.lanes_all if name == "lanes"
+                                            else getattr(array, name)))
             return
 
 
@@ -99,8 +113,8 @@ def _elsewhere(of: Target, array: Array) -> Iterator[str]:
     """The first other target whose own array holds what was asked."""
     for other in targets().values():
         changes: dict[str, Any] = {
-            "lanes": max(array.lanes, other.array.lanes), "acc_bits": array.acc_bits,
+            "lanes": max(array.lanes_all, other.array.lanes_all), "acc_bits": array.acc_bits,
             "weight_bits": array.weight_bits, "activation_bits": array.activation_bits}
-        if other != of and _holds(other, other.array, changes):
+        if other != of and _holds(other, other.array_of(changes["lanes"]), changes):
             yield f"target={other.name}"
             return

@@ -117,10 +117,16 @@ class Target:
     @property
     def array(self) -> Array:
         """Parameters of the array: the device's, with what the board has of a flash."""
-        array = self.device.array
-        if self.flash is not None:
-            return replace(array, flash=self.flash.takes[0])
-        return array
+        return self._with_flash(self.device.array)
+
+    def array_of(self, lanes: int | None) -> Array:
+        """Return the device's own array of so many lanes, with the flash; of those that it has no
+        array of its own for, and of None, the one it carries."""
+        return self._with_flash(next((array for array in self.device.others
+                                      if array.lanes_all == lanes), self.device.array))
+
+    def _with_flash(self, array: Array) -> Array:
+        return array if self.flash is None else replace(array, flash=self.flash.takes[0])
 
     @property
     def mac(self) -> str:
@@ -157,6 +163,6 @@ class Target:
         del told["device"], told["flash"]
         return told | {
             "family": self.family.name, "device": self.device.name, "board": told.pop("platform"),
-            "array": asdict(self.array), "lanes": self.array.lanes, "mac": self.mac,
+            "array": asdict(self.array), "lanes": self.array.lanes_all, "mac": self.mac,
             "ceiling_mhz": self.device.ceiling_mhz, "resources": asdict(self.resources),
             "main_kib": self.main_kib}

@@ -14,7 +14,7 @@ from celosia_spec.isa.words import WEIGHT
 
 __all__ = ["Problem", "block_memories", "problems"]
 
-_IN_WORDS = ("lanes", "weight_bits", "activation_bits", "acc_bits")
+_IN_WORDS = ("lanes", "clusters", "weight_bits", "activation_bits", "acc_bits")
 """Parameters that a refusal tells in words; of the others it gives name and value."""
 
 
@@ -56,6 +56,9 @@ def problems(device: Device, main_memory: str, array: Array) -> list[Problem]:
     elif main_memory == "spram" and array.main_words > SPRAM_ROWS:
         found.append(Problem(parameter="main_words", text=(
             f"main_words can be at most {SPRAM_ROWS} in its SPRAM, not {array.main_words}")))
+    if main_memory == "spram" and array.clusters > 1:
+        found.append(Problem(parameter="clusters", text=(
+            f"its SPRAM has one port, and {array.clusters} clusters need two")))
 
     def count(of: Array) -> int:
         return sum(memory.count * device.family.blocks(memory.depth, memory.width)

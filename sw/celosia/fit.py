@@ -279,7 +279,7 @@ def _checked(name: str, machines: dict[str, Machine], operators: tuple[Problem, 
     """Return what became of the network on a target; other : a way out on one not asked for."""
     machine, clock = machines[name], find_target(name).clock_mhz
     schedule = machine.outcome.schedule
-    lanes = machine.settings.array().lanes
+    lanes = machine.settings.array().lanes_all
     if schedule is not None and not operators:
         found = rate(schedule.predicted_cycles, clock)
         return TargetCheck(target=name, lanes=lanes, clock_mhz=clock, fits=True,

@@ -84,7 +84,7 @@ def _steps(manifest: dict[str, Any], graph: QGraph) -> Steps | None:
 
 def _check_array(target: str, array: Array) -> None:
     """ValueError unless the target carries the array, with these lanes and widths."""
-    known = array_for(target, lanes=array.lanes, acc_bits=array.acc_bits,
+    known = array_for(target, lanes=array.lanes_all, acc_bits=array.acc_bits,
                       weight_bits=array.weight_bits, activation_bits=array.activation_bits)
     for field in fields(array):
         found, wanted = getattr(array, field.name), getattr(known, field.name)

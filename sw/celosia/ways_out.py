@@ -232,7 +232,7 @@ class Trials:
 
     def _lanes(self) -> Iterator[int]:
         """Numbers of lanes that the target's array can have, near the present one first."""
-        now = self.compiler.array().lanes
+        now = self.compiler.array().lanes_all
         for lanes in (now // 2, now * 2, now // 4, now * 4, now // 8):
             try:
                 replace(self.compiler, lanes=lanes).array()

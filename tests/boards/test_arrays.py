@@ -20,8 +20,8 @@ NAMES = list(targets())
 BITS = range(4, 10)
 MACHINES = ["icebreaker", "hx8k", "ecp5-25f", "ecp5-85f", "ulx3s-45f", "ulx3s-12f"]
 """One of each device; the others are like one of them."""
-BLOCKS = {"icebreaker": 30, "hx8k": 32, "ecp5-25f": 54, "ecp5-85f": 158, "ulx3s-45f": 94,
-          "ulx3s-12f": 32}
+BLOCKS = {"icebreaker": 30, "hx8k": 32, "ecp5-25f": 52, "ecp5-85f": 156, "ulx3s-45f": 92,
+          "ulx3s-12f": 30}
 """Block memories that nextpnr counts in each target's own array (docs/results.md)."""
 
 
@@ -39,9 +39,8 @@ def _blocks(entry, array):
 
 def _like(entry):
     """The one of `MACHINES` with the same device, but for its package."""
-    kind = entry.device.name.replace("um5g", "u"), entry.family.name
     [found] = (name for name in MACHINES
-               if (target(name).device.name, target(name).family.name) == kind)
+               if target(name).device.array == entry.device.array)
     return found
 
 
@@ -72,7 +71,7 @@ def test_whatever_is_allowed_elaborates():
                 replace(entry.array, **changes)
             continue
         blocks = _blocks(entry, array)
-        dsps = {"mac16": -(-array.lanes // 2), "mult18": array.lanes}.get(entry.mac, 0)
+        dsps = {"mac16": -(-array.lanes_all // 2), "mult18": array.lanes_all}.get(entry.mac, 0)
         has = entry.resources
         fits = blocks <= has.brams and dsps <= has.dsps
         assert (not entry.check(array)) == (_elaborates(entry, array) and fits), (
@@ -94,15 +93,17 @@ def test_whole_machines_elaborate(name, changes):
     assert text.count("cell \\SB_SPRAM256KA") == (4 if name == "icebreaker" else 0)
 
 
-@pytest.mark.parametrize("name", ["icebreaker", "hx8k", "ecp5-85f"])
+@pytest.mark.parametrize("name", ["icebreaker", "hx8k", "ecp5-85f", "ecp5-85f, 64 lanes"])
 def test_memories_are_those_of_the_gateware(name):
     """Every block memory of the elaborated machine is counted, with its depth and width."""
+    name, _, lanes = name.partition(", ")
     entry = target(name)
-    array = replace(entry.array, weight_bits=7, activation_bits=5)
+    array = replace(entry.array_of(64 if lanes else None), weight_bits=7, activation_bits=5)
     machine = Machine(replace(array, flash=0), mac=entry.mac, main_memory=entry.main_memory)
     text = rtlil.convert(machine, name="machine")
-    made = sorted((int(size), int(width))
-                  for width, size in re.findall(r"memory width (\d+) size (\d+)", text))
+    made = sorted((int(size), int(width)) for width, size in re.findall(
+        r'attribute \\ram_style "block"\n(?: *attribute .*\n)* *memory width (\d+) size (\d+)',
+        text))
     counted = block_memories(array, entry.main_memory, entry.mac)
     assert made == sorted((use.depth, use.width) for use in counted for _ in range(use.count))
 
@@ -119,9 +120,14 @@ def test_array_for():
     eight = array_for(target("icebreaker"), lanes=8, acc_bits=32, weight_bits=6)
     assert eight == replace(target("icebreaker").array, lanes=8, acc_bits=32, weight_bits=6,
                             drain=2)
-    own = target("ulx3s-12f").array
     assert array_for("ecp5-25f", lanes=8, activation_bits=4) == replace(
         target("ecp5-25f").array, lanes=8, activation_bits=4)
+    assert array_for("ecp5-85f", lanes=32) == replace(target("ecp5-85f").array, clusters=2)
+    own = target("ulx3s-85f").array
+    assert array_for("ulx3s-85f", lanes=64) == replace(own, clusters=4, main_words=24576)
+    assert {target(name).array_of(lanes).lanes_all for name in NAMES
+            for lanes in (target(name).array.lanes_all, None)} == {8, 16}
+    own = target("ulx3s-12f").array
     wider = array_for(replace(target("ecp5-85f"), device=target("ulx3s-12f").device), lanes=8)
     assert wider == replace(own, flash=0)
 
@@ -135,20 +141,26 @@ def test_array_for():
      "activation_bits=8 or target=ecp5-25f"),
     ("icebreaker", {"acc_bits": 32},
      "drain must be 2 of 8 lanes, and of 32 bits with residual operands"),
-    ("icebreaker", {"lanes": 32}, "lanes must be 8 or 16, not 32"),
+    ("icebreaker", {"lanes": 32},
+     "icebreaker: 32 lanes need 16 of its 8 multiplier blocks; use lanes=16 or target=ecp5-85f"),
     ("hx8k", {"weight_bits": 9},
      "hx8k: weight_bits can be at most 8 in its stream, not 9; use weight_bits=8"),
     ("hx8k", {"activation_bits": 9},
      "hx8k: 8 lanes with 8-bit weights, 9-bit activations and 24-bit accumulators need 40 of its "
      "32 block RAMs; use activation_bits=8 or target=ecp5-25f"),
     ("ulx3s-12f", {"lanes": 16},
-     "ulx3s-12f: 16 lanes with 8-bit weights, 8-bit activations and 24-bit accumulators need 42 "
+     "ulx3s-12f: 16 lanes with 8-bit weights, 8-bit activations and 24-bit accumulators need 40 "
      "of its 32 block RAMs; use lanes=8 or target=icebreaker"),
     ("ecp5-25f", {"weight_bits": 9},
      "ecp5-25f: weight_bits can be at most 8 in its stream, not 9; use weight_bits=8"),
-    ("ecp5-85f", {"lanes": 24}, "lanes must be 8 or 16, not 24"),
-    ("ecp5-85f", {"lanes": 32}, "lanes must be 8 or 16, not 32"),
-    ("hx8k", {"lanes": 2}, "lanes must be 8 or 16, not 2"),
+    ("ecp5-85f", {"lanes": 24}, "lanes must be 8, 16, 32, 64 or 128, not 24"),
+    ("ecp5-85f", {"lanes": 128},
+     "ecp5-85f: 128 lanes with 8-bit weights, 8-bit activations and 24-bit accumulators need 320 "
+     "of its 208 block RAMs; use lanes=32"),
+    ("ulx3s-45f", {"lanes": 64},
+     "ulx3s-45f: 64 lanes with 8-bit weights, 8-bit activations and 24-bit accumulators need 160 "
+     "of its 108 block RAMs; use lanes=16 or target=ecp5-85f"),
+    ("hx8k", {"lanes": 2}, "lanes must be 8, 16, 32, 64 or 128, not 2"),
     ("hx8k", {"lanes": 8.0}, "lanes must be a whole number, not 8.0"),
     ("hx8k", {"weight_bits": 10}, "weight_bits must be 4 to 9, not 10"),
 ])
@@ -172,8 +184,8 @@ def test_every_way_out_works():
             for way in str(refusal).partition("; use ")[2].split(" or "):
                 advised = dict(part.split("=") for part in way.split(" and "))
                 to = advised.pop("target", name)
-                lanes = {} if to == name else {"lanes": max(changes["lanes"],
-                                                            target(to).array.lanes)}
+                lanes = {"lanes": array.lanes_all if to == name else max(
+                    array.lanes_all, target(to).array.lanes_all)}
                 array_for(to, **changes | lanes | {k: int(v) for k, v in advised.items()})
                 tried += 1
     assert tried > 250
@@ -185,10 +197,11 @@ WIDTHS = {"lanes": (8, 16, 32, 64), "weight_bits": range(4, 10), "activation_bit
 RISING = WIDTHS | {key: [2 ** k for k in range(6, 17)] for key in DEPTHS}
 """Values that an array allows, and some that it does not."""
 HELD = {("hx8k", "acc_bits"), ("icebreaker", "acc_bits"), ("icebreaker", "bank_rows"),
-        ("icebreaker", "lanes"), *itertools.product(
+        ("icebreaker", "lanes"), ("ulx3s-12f", "taps"), *itertools.product(
     ("ecp5-25f", "ecp5-85f", "ulx3s-45f", "ulx3s-12f"),
     ("activation_bits", "acc_bits", "bank_rows", "lanes")), *itertools.product(
-    ("ecp5-85f", "ulx3s-45f"), ("ring", "controls", "taps", "tiles"))}
+    ("ecp5-85f", "ulx3s-45f"), ("ring",)), *itertools.product(
+    ("ecp5-25f", "ecp5-85f", "ulx3s-45f"), ("controls", "taps", "tiles"))}
 """Parameters of which a target holds every value."""
 
 
@@ -220,6 +233,13 @@ def test_one_parameter_too_large_is_refused_by_its_name(name, parameter):
         assert f"{entry.name}: {entry.check(array)[0]}; use " in str(caught.value)
         if parameter not in WIDTHS:
             assert re.search(rf"{parameter}(=| can).*{value}", str(caught.value))
+
+
+def test_clusters_in_spram_are_refused():
+    entry = target("icebreaker")
+    problem = entry.check(replace(entry.array, lanes=8, drain=2, clusters=2))[0]
+    assert (problem.parameter, str(problem)) == (
+        "clusters", "its SPRAM has one port, and 2 clusters need two")
 
 
 def test_another_main_memory_is_refused():

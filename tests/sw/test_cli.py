@@ -313,7 +313,7 @@ def test_prune_a_function_of_a_module(folder: Path, monkeypatch: pytest.MonkeyPa
     (("compile", "no_such_name"), "give a .pt2 or .onnx file, lenet5"),
     (("compile", "no_such_module:make"), "No module named 'no_such_module'"),
     (("compile", "model.pt2", "--target", "virtex"), "unknown target 'virtex'"),
-    (("compile", "model.pt2", "--lanes", "5"), "lanes must be 8 or 16, not 5"),
+    (("compile", "model.pt2", "--lanes", "5"), "lanes must be 8, 16, 32, 64 or 128, not 5"),
     (("compile", "model.pt2", "--exponents", "static"), "calibration"),
     (("compile", "model.pt2", "--calibration", "model.pt2"), "model.pt2: "),
     (("compile", "bad.pt2"), "bad.pt2: not a readable .pt2 file"),

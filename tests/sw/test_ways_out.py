@@ -93,7 +93,7 @@ def test_where_nothing_helps_it_says_what_was_tried() -> None:
     model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
     with pytest.raises(FitError, match=(
             r"^0 \(average\): what one line of its outputs reads takes 628 rows of the banks, .*; "
-            r"tried in vain: 8 lanes, every other target, pruning to 5%$")):
+            r"tried in vain: 8, 32, 64 lanes, every other target, pruning to 5%$")):
         celosia.compile(model, np.zeros((1, 3, 100, 100), np.float32), target="ulx3s-85f")
 
 
@@ -129,8 +129,8 @@ def test_the_line_stands_beside_what_does_not_fit() -> None:
     ({"activation_bits": "8"}, "activation_bits must be 4 to 9, not '8'"),
     ({"lanes": 16.0}, "lanes must be a whole number, not 16.0"),
     ({"activation_bits": 10}, "activation_bits must be 4 to 9, not 10"),
-    ({"lanes": 5}, "lanes must be 8 or 16, not 5"),
-    ({"lanes": 64}, "lanes must be 8 or 16, not 64"),
+    ({"lanes": 5}, "lanes must be 8, 16, 32, 64 or 128, not 5"),
+    ({"lanes": 64}, "icebreaker: 64 lanes need 32 of its 8 multiplier blocks; use lanes=16 or"),
     ({"dump_after": "nonsense"}, "dump_after must be 'all' or one of"),
     ({"calibration": [[float("nan")]]}, "calibration: element"),
 ])

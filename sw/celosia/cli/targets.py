@@ -16,7 +16,7 @@ def targets(json: common.Json = False) -> None:
                          optional=("LUTs", "multipliers", "chip"))
     for entry in entries:
         has = entry.resources
-        table.add_row(entry.name, entry.title, str(entry.array.lanes), f"{entry.clock_mhz:g}",
+        table.add_row(entry.name, entry.title, str(entry.array.lanes_all), f"{entry.clock_mhz:g}",
                       f"{entry.main_kib:g}", "yes" if entry.array.flash else "",
                       entry.device.name.upper(), str(has.dsps), f"{has.luts:,}")
     common.show(table)
