@@ -183,6 +183,7 @@ ORDER = {
         plan
         batches
         parts
+        copies
         flash
         stream
         program

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from celosia.bands.batches import Batches
+from celosia.bands.copies import Copies
 from celosia.bands.entries import Lists, Stream
-from celosia.bands.flash import Copies, copies, least_refusal
+from celosia.bands.flash import copies, least_refusal
 from celosia.bands.plan import Layer, Plan, shortages
 from celosia.bands.regions import Region, regions
 from celosia.bands.slots import slots

@@ -6,6 +6,7 @@ from itertools import count
 import numpy as np
 
 from celosia.bands.batches import Batches, batches
+from celosia.bands.copies import Copies, Section
 from celosia.bands.counting import RECORD
 from celosia.bands.entries import (
     Chunk,
@@ -18,7 +19,6 @@ from celosia.bands.entries import (
     table,
 )
 from celosia.bands.filling import Place, records
-from celosia.bands.flash import Copies, Section
 from celosia.bands.layouts import Band, tap_step
 from celosia.bands.pages import beside_words
 from celosia.bands.plan import Layer
