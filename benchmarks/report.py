@@ -17,7 +17,7 @@ from harness.command import FOLDER
 from harness.result import Cell, Check, Result, Table
 
 ORDER = ("exactness", "netlist", "accuracy", "faint_rows", "unsigned_mantissas",
-         "accurate_passes", "cycles", "lane_cycles", "fmax", "parameter_cost", "speed",
+         "accurate_passes", "curves", "cycles", "lane_cycles", "fmax", "parameter_cost", "speed",
          "compile_speed", "first_hour", "bad_inputs", "kernels", "board_link",
          "board_faults", "virtual_board",
          "compression-train", "compression-lenet5", "compression-ae_lip", "compression-p1",

@@ -10,6 +10,7 @@ from celosia.graph import (
     AvgPool,
     BatchNorm,
     Conv,
+    Curve,
     Graph,
     Leaky,
     MaxPool,
@@ -83,6 +84,8 @@ def interpret(graph: Graph, x: np.ndarray) -> np.ndarray:
                 result = first.clip(*node.activation.bounds)
             case Leaky():
                 result = np.where(first > 0, first, first * node.slope[:, None, None])
+            case Curve():
+                result = node.pieces(first)
             case MaxPool():
                 top, left, bottom, right = node.padding
                 first = np.pad(first, ((0, 0), (top, bottom), (left, right)),

@@ -152,7 +152,8 @@ ORDER = {
         __init__
     """,
     "celosia": """
-        densify, doctor_check, errors, evaluate, exits, extras, graph, reading, shortfalls, show
+        densify, doctor_check, errors, evaluate, exits, extras, pieces, reading, shortfalls, show
+        graph
         float_values
         beside_float, closest_exponents
         datasets, doctor_boards, modelfile, passes, weight_matrix
@@ -199,9 +200,9 @@ ORDER = {
         __init__
     """,
     "celosia.passes": """
-        average_to_linear, correct_bias, equalise, fold_batchnorm, fold_flatten, fold_forward,
-          fold_padding, fuse_epilogue, leaky_to_linear, lift_moves, pad_pools, part_pools,
-          vector_input, views, wide_input
+        average_to_linear, correct_bias, curve_to_linear, equalise, fold_batchnorm, fold_flatten,
+          fold_forward, fold_padding, fuse_epilogue, leaky_to_linear, lift_moves, pad_pools,
+          part_pools, vector_input, views, wide_input
         fold_moves, select_nodes
         __init__
     """,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from celosia.pieces import Pieces
 from celosia_spec.epilogue import PLAIN, Activation, Epilogue, Identity, Pool
 from celosia_spec.host_layers import HostLayer
 from celosia_spec.qgraph import NodeKind
@@ -107,6 +108,24 @@ class Leaky:
         return (self.input,)
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Curve:
+    """``y = pieces(x)`` of every element: a function that is no straight line, as straight pieces.
+
+    operator : in the words of PyTorch.   off : as `celosia.pieces.fit` returns it.
+    """
+
+    name: str
+    input: str
+    pieces: Pieces
+    operator: str
+    off: float
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.input,)
+
+
 @dataclass(frozen=True, kw_only=True)
 class MaxPool:
     """Maximum over windows; partial windows are dropped.
@@ -198,7 +217,7 @@ class Move:
     remedy: str
 
 
-Node = Conv | BatchNorm | Activate | Leaky | MaxPool | AvgPool | Add | Pad | Reshape | Move
+Node = Conv | BatchNorm | Activate | Leaky | Curve | MaxPool | AvgPool | Add | Pad | Reshape | Move
 
 OPERATORS = {BatchNorm: "batch_norm", Leaky: "leaky_relu", MaxPool: "max_pool2d",
              AvgPool: "avg_pool2d", Add: "add", Pad: "pad", Reshape: "reshape"}
@@ -208,7 +227,7 @@ def operator(node: Node) -> str:
     """Return the node's operator, as messages name it."""
     if isinstance(node, Activate):
         return node.activation.kind
-    if isinstance(node, Move):
+    if isinstance(node, Curve | Move):
         return node.operator
     return node.kind if isinstance(node, Conv) else OPERATORS[type(node)]
 

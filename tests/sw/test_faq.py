@@ -43,6 +43,11 @@ class Branch(nn.Module):
         return x if x.sum() > 0 else -x
 
 
+class Exponential(nn.Module):
+    def forward(self, x):
+        return torch.exp(x)
+
+
 def between(layer: nn.Module) -> nn.Module:
     return nn.Sequential(nn.Linear(16, 16), layer, nn.Linear(16, 4))
 
@@ -102,8 +107,8 @@ REFUSED = {     # the network, its input's shape, a target; the same with the wa
     "sums": (wide, (1, 5000), "icebreaker", wide, (1, 5000), "ecp5-85f"),
     "residual": (lambda: Joined(torch.add), VECTOR, "hx8k",
                  lambda: Joined(torch.add), VECTOR, "icebreaker"),
-    "GELU": (lambda: between(nn.GELU()), VECTOR, "icebreaker",
-             lambda: between(nn.ReLU()), VECTOR, "icebreaker"),
+    "exponential": (lambda: between(Exponential()), VECTOR, "icebreaker",
+                    lambda: between(nn.ReLU()), VECTOR, "icebreaker"),
     "LayerNorm": (lambda: between(nn.LayerNorm(16)), VECTOR, "icebreaker",
                   lambda: between(nn.BatchNorm1d(16)), VECTOR, "icebreaker"),
     "batch statistics": (

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from celosia.graph import Activate, Conv, Graph
+from celosia.graph import Activate, Conv, Curve, Graph
 from celosia.passes import optimise
 from celosia.quantise import quantise
 from celosia_sim import golden
@@ -151,6 +151,79 @@ LINES = {       # of networks over lines
     "a map for a while": lambda: nn.Sequential(
         nn.Unflatten(2, (1, 16)), nn.Conv2d(4, 3, (1, 3)), nn.Flatten(2), nn.Conv1d(3, 2, 3)),
 }
+
+
+CURVES = {      # functions of one number, each of them one node
+    "sigmoid": nn.Sigmoid(), "tanh": nn.Tanh(), "silu": nn.SiLU(), "gelu": nn.GELU(),
+    "gelu, tanh": nn.GELU(approximate="tanh"), "elu": nn.ELU(0.7), "selu": nn.SELU(),
+    "celu": nn.CELU(1.3), "hardswish": nn.Hardswish(), "mish": nn.Mish(),
+    "abs": Function(torch.abs), "softplus": nn.Softplus(2.0), "log sigmoid": nn.LogSigmoid(),
+    "softsign": nn.Softsign(), "softshrink": nn.Softshrink(), "erf": Function(torch.erf),
+    "swish": Function(lambda x: x * torch.sigmoid(1.702 * x)),
+    "sixth": Function(lambda x: x * F.relu6(x + 3) / 6),
+    "halves": Function(lambda x: 0.5 * x * (1 + torch.erf(x / 2 ** 0.5))),
+    "larger": Function(lambda x: torch.maximum(x, x / 10)),
+    "in a chain": Function(lambda x: torch.tanh(F.softplus(x))),
+    "behind a slope": nn.Sequential(nn.PReLU(), nn.Sigmoid()),
+    "behind a function": nn.Sequential(nn.SiLU(), nn.Tanh()),
+}
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_functions_of_one_number_are_pieces(name: str) -> None:
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Conv2d(4, 6, 3), CURVES[name], nn.Conv2d(6, 3, 3)).eval()
+    graph = import_model(model, example())
+    curves = [node for node in graph.nodes if isinstance(node, Curve)]
+    assert len(curves) == 1 + (name == "behind a function")
+    assert all(curve.off < 0.01 for curve in curves)
+    assert [remark.split(": ")[1][:23] for remark in graph.remarks] == [
+        "12 straight pieces, off" for curve in curves if curve.off > 1e-6]
+    ratio = snr(model, graph, SHAPE)
+    assert ratio > 28, f"{ratio:.1f} dB"
+
+
+def test_a_function_may_take_a_parameter_that_is_one_number() -> None:
+    class Swish(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.beta = nn.Parameter(torch.tensor([1.5]))
+
+        def forward(self, x):
+            return x * torch.sigmoid(self.beta * x)
+
+    graph = import_model(nn.Sequential(nn.Conv2d(4, 6, 3), Swish()), example())
+    x = np.linspace(-5, 5, 101)
+    assert np.abs(graph.nodes[-1].pieces(x) - x / (1 + np.exp(-1.5 * x))).max() < 0.02
+
+
+@pytest.mark.parametrize(("function", "words"), [
+    (torch.exp, r"1.exp \(exp\): it does not run straight far from 0; replace it with ReLU"),
+    (lambda x: x ** 2, r"1.pow \(pow\): it does not run straight far from 0; replace it with ReLU"),
+    (lambda x: x * x, r"1.mul \(mul\): two tensors of the network are multiplied"),
+    (torch.sqrt, r"1.sqrt \(sqrt\): it is not finite everywhere; replace it"),
+    (lambda x: x * torch.sigmoid(x.mean((2, 3), keepdim=True)),
+     r"1.mul \(mul\): two tensors of the network are multiplied"),
+    (lambda x: x / (1 + F.max_pool2d(x, 1).abs()), r"1.div \(div\): it divides by a tensor"),
+    (lambda x: F.glu(x, 1), r"1.glu \(glu\): not supported by this machine; leave the gate out"),
+    (lambda x: F.hardshrink(x), r"1.hardshrink \(hardshrink\): not supported by this machine; re"),
+    (lambda x: torch.atan(20 * x).tan(), r"1.tan \(tan\): not supported")])
+def test_what_is_no_curve_is_refused(function, words: str) -> None:
+    with pytest.raises(CompileError, match="^" + words):
+        import_model(nn.Sequential(nn.Conv2d(4, 4, 3), Function(function), nn.ReLU()), example())
+
+
+def test_a_function_of_parameters_is_computed_once() -> None:
+    class Gate(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate = nn.Parameter(torch.linspace(-1, 1, 4)[:, None, None])
+
+        def forward(self, x):
+            return x * (self.gate * torch.sigmoid(self.gate)) + F.silu(self.gate)
+
+    graph = import_model(Gate(), example())
+    assert not any(isinstance(node, Curve) for node in graph.nodes)
 
 
 @pytest.mark.parametrize("name", LINES)

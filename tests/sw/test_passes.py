@@ -12,6 +12,7 @@ from celosia.graph import (
     AvgPool,
     BatchNorm,
     Conv,
+    Curve,
     Graph,
     Leaky,
     MaxPool,
@@ -31,6 +32,7 @@ from celosia.passes.lift_moves import lift_moves
 from celosia.passes.part_pools import part_pools
 from celosia.passes.select_nodes import select_nodes
 from celosia.passes.vector_input import vector_input
+from celosia.pieces import Pieces
 from celosia_spec.epilogue import Clamp, Epilogue, Identity, Pool, Relu
 from celosia_spec.errors import ArgumentError, CompileError
 from celosia_spec.qgraph import NodeKind
@@ -493,6 +495,22 @@ def test_an_unknown_pass_is_named() -> None:
     with pytest.raises(ArgumentError, match=r"^dump_after must be 'all' or one of lift_moves, "
                                             r".*, not 'fuse_all'$"):
         optimise(everything(), dump_after="fuse_all")
+
+
+@pytest.mark.parametrize(("below", "above", "last"), [
+    (0.0, 0.0, ["c.1", "c"]), (0.0, 1.0, ["c.1", "c.2", "c"]), (1.0, 1.0, ["c.1", "c"]),
+    (0.5, -2.0, ["c.1.1", "c.1", "c.3", "c"]), (3.0, 0.0, ["c.1", "c.3", "c.4", "c"]),
+    (-2.0, -2.0, ["c.1", "c.2", "c"])])
+@pytest.mark.parametrize("knots", [3, 1])
+def test_a_curve_is_clamped_pieces_and_its_ends(below, above, last, knots) -> None:
+    pieces = Pieces(knots=np.array([-1.5, 0.25, 1.0])[:knots], below=below, above=above,
+                    values=np.array([0.5, -1.0, 2.0])[:knots])
+    before = graph_of(conv("a", "x", 4, 4), Curve(name="c", input="a", pieces=pieces, off=0.0,
+                                                  operator="silu"), conv("b", "c", 3, 4))
+    after = same(before, optimise(before))
+    if knots > 1:
+        assert names(after) == ["a", *last, "b"]
+    assert all(isinstance(node, Conv) for node in after.nodes)
 
 
 def test_leaky_relu_is_a_layer_of_what_is_before_and_its_relu() -> None:

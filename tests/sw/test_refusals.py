@@ -64,17 +64,19 @@ TWO = lambda: nn.Sequential(conv(), conv())
 REFUSED = {     # what a user brings; the message; the same with the advice taken
     **{f"{layer.__name__} inside": (
         lambda layer=layer: between(layer()), f"1 ({layer.__name__}): {SAID}; {RELU}", A_RELU)
-       for layer in (nn.ELU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Hardswish, nn.Softplus)},
-    "functional": (lambda: Function(lambda a, b, x: b(F.hardswish(a(x))), conv(), conv()),
-                   f"hardswish (hardswish): {SAID}; {RELU}", A_RELU),
+       for layer in (nn.Hardshrink, nn.Softmin)},
+    "functional": (lambda: Function(lambda a, b, x: b(F.hardshrink(a(x))), conv(), conv()),
+                   f"hardshrink (hardshrink): {SAID}; {RELU}", A_RELU),
+    "exponential": (lambda: Function(lambda a, b, x: b(a(x).exp()), conv(), conv()),
+                    f"exp (exp): it does not run straight far from 0; {RELU}", A_RELU),
     "endless clamp": (lambda: between(nn.Hardtanh(0, 1e6)), "1 (hardtanh): clamps to 0 ... 1e+06: "
                       "a clamp's upper bound must be 2^-16 to below 2^16, not 1e+06; scale the "
                       "layer before it, or leave the clamp out", A_RELU),
     "clamp": (lambda: Function(lambda a, x: a(x).clamp(max=1), conv()), "clamp (clamp): clamps to "
               f"... 1, and the machine clamps at zero, or between two bounds; {RELU}",
               lambda: Function(lambda a, x: a(x).clamp(min=0), conv())),
-    "softplus at the end": (lambda: nn.Sequential(conv(), nn.Softplus()),
-                            f"1 (Softplus): {SAID}; {OUTPUTS}", ALONE),
+    "threshold at the end": (lambda: nn.Sequential(conv(), nn.Threshold(0.1, 0.0)),
+                             f"1 (Threshold): {SAID}; {OUTPUTS}", ALONE),
     "topk at the end": (lambda: Function(lambda a, x: a(x).topk(2)[1], head()),
                         f"topk (topk): {SAID}; {OUTPUTS}", head),
     "softmax over the batch": (lambda: Function(lambda a, x: a(x).softmax(0), head()), "softmax "
@@ -89,8 +91,11 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
                            f"transpose (transpose): {SAID}; {REMEDIES['permute']}",
                            TWO),
     "gate": (lambda: Function(lambda a, x: a(x) * torch.sigmoid(x.mean((2, 3), keepdim=True)),
-                              conv()), f"sigmoid (sigmoid): {SAID}; leave the gate out, this "
-             "machine multiplies by constants only", ALONE),
+                              conv()), "mul (mul): two tensors of the network are "
+             "multiplied; multiply by constants only, such as a gate's usual value", ALONE),
+    "halves": (lambda: nn.Sequential(conv(), nn.GLU(1), nn.Conv2d(2, 4, 3, padding=1)),
+               f"1 (GLU): {SAID}; leave the gate out, this machine multiplies by constants only",
+               A_RELU),
     "product": (lambda: Function(lambda a, x: a(x) * a(x), conv()), "mul (mul): two tensors of the "
                 "network are multiplied; multiply by constants only, such as a gate's usual value",
                 lambda: Function(lambda a, x: a(x) * 0.5, conv())),

@@ -75,7 +75,7 @@ def test_four_threads_compile_at_once() -> None:
 
 
 def test_a_refusal_in_one_thread_is_its_own() -> None:
-    models = [nn.Sequential(nn.Linear(6, 3), nn.GELU(), nn.Linear(3, 3)), Dropped()] * 2
+    models = [nn.Sequential(nn.Linear(6, 3), nn.LayerNorm(3), nn.Linear(3, 3)), Dropped()] * 2
     results = in_threads(4, lambda k: import_model(models[k], X))
     assert [isinstance(result, CompileError) for result in results] == [True, False] * 2
 
@@ -224,13 +224,13 @@ def test_exported_programs_may_have_any_names() -> None:
 
 def test_a_refusal_of_an_odd_name_is_one_line_that_a_terminal_does_not_obey() -> None:
     model = nn.Sequential()
-    model.add_module("\x1b[2J\n" + "x" * 300, nn.GELU())
+    model.add_module("\x1b[2J\n" + "x" * 300, nn.LayerNorm(6))
     model.add_module("fc", nn.Linear(6, 3))
     with pytest.raises(CompileError) as caught:
         import_model(model, X)
     text = str(caught.value)
     assert text.isprintable() and len(text) < 300
-    assert text.startswith(r"\x1b[2J\nxxx") and "(GELU): not supported" in text
+    assert text.startswith(r"\x1b[2J\nxxx") and "(LayerNorm): not supported" in text
 
 
 def test_a_bar_that_another_thread_draws_goes_on_while_a_model_is_traced(

@@ -106,7 +106,7 @@ def test_trials_end_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_refusal_that_no_setting_helps_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ways_out.Trials, "_first", lambda *_: pytest.fail("tried"))
     with pytest.raises(CompileError, match="replace it with ReLU"):
-        celosia.compile(nn.Sequential(nn.Linear(4, 4), nn.GELU(), nn.Linear(4, 4)),
+        celosia.compile(nn.Sequential(nn.Linear(4, 4), nn.Hardshrink(), nn.Linear(4, 4)),
                         np.zeros((1, 4), np.float32))
 
 

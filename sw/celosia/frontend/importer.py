@@ -15,11 +15,11 @@ from celosia.frontend.constants import fold
 from celosia.frontend.examples import RANKS, Example, check_example, example_tensor, readings
 from celosia.frontend.export import Model, export, exported, opened, remarks
 from celosia.frontend.moves import moved, moves, node_of
-from celosia.frontend.operators import HANDLERS, reshape
-from celosia.frontend.patterns import prelu, read
+from celosia.frontend.operators import HANDLERS, curve, reshape
+from celosia.frontend.patterns import Patterns, prelu
 from celosia.frontend.refusals import Refusals
 from celosia.frontend.tail import split
-from celosia.graph import Graph, Node, node_shape, verify
+from celosia.graph import Curve, Graph, Node, node_shape, verify
 from celosia_spec.errors import ArgumentError, CompileError, quoted
 
 NAME_LENGTH = 900
@@ -75,6 +75,7 @@ class Importer:
         self.shapes: dict[str, tuple[int, int, int]] = {}
         self.sources: dict[str, str] = {}
         self.input = self._placeholders(tuple(example.shape))
+        self.patterns = Patterns(program.graph.nodes, self._constant_nodes(), self._scalars())
 
     def graph(self) -> Graph:
         """Return the program as a float graph; CompileError for the first node that is none."""
@@ -85,7 +86,7 @@ class Importer:
         """Turn every node that the output depends on into nodes of the graph; return the output."""
         self.tail = split(self._output())
         output = self.tail.output
-        needed = _ancestors(output)
+        needed = self._ancestors(output)
         self.refusals = Refusals(needed, self.operands, self.input)
         for node in self.program.graph.nodes:
             if node in needed and node not in self.operands:
@@ -108,7 +109,7 @@ class Importer:
                             input_map=self.shapes[source.name], input_shape=source.shape[1:],
                             output=result.name, output_shape=result.shape[1:],
                             sources=self.sources, host=self.tail.layers,
-                            remarks=self.remarks))
+                            remarks=(*self.remarks, *_approximations(nodes))))
 
     def _placeholders(self, shape: tuple[int, ...]) -> Value:
         placeholders = {n.name: n for n in self.program.graph.nodes if n.op == "placeholder"}
@@ -147,6 +148,31 @@ class Importer:
                                "return exactly one tensor")
         return users[0]
 
+    def _constant_nodes(self) -> set[FxNode]:
+        """Return the nodes that do not depend on the input."""
+        found: set[FxNode] = set()
+        for node in self.program.graph.nodes:
+            if (node in self.operands and node.name != self.input.name) or (
+                    node.op != "placeholder" and found.issuperset(node.all_input_nodes)):
+                found.add(node)
+        return found
+
+    def _scalars(self) -> dict[FxNode, torch.Tensor]:
+        """Return the parameters and buffers that are a single number, float64 ()."""
+        return {node: operand.value.detach().cpu().to(torch.float64).reshape(())
+                for node, operand in self.operands.items() if isinstance(operand, Constant)
+                and isinstance(operand.value, torch.Tensor) and operand.value.numel() == 1
+                and operand.value.is_floating_point()}
+
+    def _ancestors(self, node: FxNode) -> set[FxNode]:
+        found, todo = set(), [node]
+        while todo:
+            current = todo.pop()
+            if current not in found:
+                found.add(current)
+                todo.extend(self.patterns.read(current))
+        return found
+
     def _check_state(self, needed: set[FxNode]) -> None:
         """CompileError where an output depends on a buffer that the forward pass changes."""
         signature = self.program.graph_signature
@@ -160,12 +186,14 @@ class Importer:
 
     def _call(self, node: FxNode) -> Value | Constant | Moved:
         """Return what a node computes; add it to the graph unless it is constant or the same."""
-        operands = tuple(read(node))
+        operands = tuple(self.patterns.read(node))
         moving = moves(node, [self.operands[n] for n in operands])
         for operand in () if moving else operands:
             self._settle(operand)
         kind = origin.operator(node)
         word, handler = HANDLERS.get(kind, (kind.lstrip("_"), None))
+        if self.patterns.function(node) is not None:
+            handler = curve
         called = self.refusals.called(node, word)
         name, layer = self._unique(self._layer(node, word)), self._layer(node, called)
         source = origin.source(node)
@@ -220,13 +248,15 @@ class Importer:
         return math.prod(self.shapes[name])
 
     def _constants(self, node: FxNode) -> dict[FxNode, Constant]:
-        operands = {n: self.operands[n] for n in read(node)}
+        operands = {n: self.operands[n] for n in self.patterns.read(node)}
         return {n: operand for n, operand in operands.items() if isinstance(operand, Constant)}
 
     def _bind(self, node: FxNode) -> dict[str, Any]:
         """Return the arguments by schema name, nodes replaced by what they stand for."""
         if (found := prelu(node)) is not None:
             return {"self": self.operands[found.x], "weight": self.operands[found.slope]}
+        if (whole := self.patterns.function(node)) is not None:
+            return {"self": self.operands[whole.x], "function": whole}
         args, kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda n: self.operands[n])
         if node.target is operators.getitem:
             return {"input": args[0], "index": args[1]}
@@ -256,14 +286,15 @@ class Importer:
         return unique
 
 
-def _ancestors(node: FxNode) -> set[FxNode]:
-    found, todo = set(), [node]
-    while todo:
-        current = todo.pop()
-        if current not in found:
-            found.add(current)
-            todo.extend(read(current))
-    return found
+def _approximations(nodes: Sequence[Node]) -> list[str]:
+    """Return how far the nodes' curves are off at most, a line for each function of the user's."""
+    found: dict[str, Curve] = {}
+    for node in nodes:
+        if isinstance(node, Curve) and node.off > found.get(node.operator, node).off - 1e-12:
+            found[node.operator] = node
+    return [f"{operator}: {len(curve.pieces.values) - 1} straight pieces, off by up to "
+            f"{curve.off:.2%} of its span between -4 and 4"
+            for operator, curve in found.items() if curve.off > 1e-6]
 
 
 def result_shape(node: FxNode) -> tuple[int, ...]:

@@ -19,12 +19,14 @@ from celosia.graph import (
     AvgPool,
     BatchNorm,
     Conv,
+    Curve,
     Leaky,
     MaxPool,
     Node,
     Pad,
     Reshape,
 )
+from celosia.pieces import fit
 from celosia_spec.epilogue import Pool, Relu, within
 from celosia_spec.errors import CompileError
 from celosia_spec.qgraph import NodeKind
@@ -148,6 +150,17 @@ def _leaky(call: Call, slope: np.ndarray) -> Node:
         raise call.refuse(f"it has {slope.size} slopes for {channels} channels",
                           "give it one slope, or one for each channel")
     return Leaky(name=call.name, input=source.name, slope=np.broadcast_to(slope, channels).copy())
+
+
+def curve(call: Call) -> Node:
+    source = call.value("self")
+    if source.shape != call.shape:
+        raise call.refuse("not supported by this machine", REMEDIES["silu"])
+    try:
+        pieces, off = fit(call.args["function"])
+    except (ValueError, RuntimeError) as problem:
+        raise call.refuse(str(problem), REMEDIES["silu"]) from None
+    return Curve(name=call.name, input=source.name, pieces=pieces, operator=call.operator, off=off)
 
 
 def hardsigmoid(call: Call) -> list[Node]:

@@ -1,11 +1,30 @@
-"""Functions of torch that core ATen has in pieces, and that are known whole."""
+"""Functions that the program has in pieces, and that are known whole."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+import torch
 from torch.fx import Node as FxNode
+from torch.fx import map_arg
 
 from celosia.frontend.origin import operator
+
+_CURVES = frozenset({
+    "abs", "atan", "celu", "elu", "erf", "exp", "expm1", "gelu", "hardswish", "log1p",
+    "log_sigmoid", "mish", "pow", "reciprocal", "sigmoid", "silu", "softplus", "sqrt", "square",
+    "tanh", "where"})
+"""Functions of one number that the machine has no word for."""
+
+_PAIRS = frozenset({"mul", "div", "maximum", "minimum"})
+"""The same of two tensors, where both are computed from one."""
+
+_LINES = frozenset({
+    "add", "clamp", "clamp_max", "clamp_min", "eq", "ge", "gt", "hardsigmoid", "hardtanh", "le",
+    "leaky_relu", "lt", "ne", "neg", "relu", "rsub", "sign", "sub"})
+"""What may be a step of such a function, but not its last."""
+
+_EVERY = _CURVES | _PAIRS | _LINES
 
 
 @dataclass(frozen=True)
@@ -15,6 +34,27 @@ class Prelu:
     x: FxNode
     slope: FxNode
     steps: tuple[FxNode, FxNode]
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function of each element of a tensor.
+
+    x : the tensor's node.   steps : what computes it from that, in order, the result's node last.
+    scalars : single numbers that the steps take, beside others.
+    """
+
+    x: FxNode
+    steps: tuple[FxNode, ...]
+    scalars: Mapping[FxNode, torch.Tensor]
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Return the function of float64 values."""
+        known = {**self.scalars, self.x: torch.from_numpy(x)}
+        for step in self.steps:
+            args, kwargs = map_arg((step.args, step.kwargs), known.__getitem__)
+            known[step] = step.target(*args, **kwargs)      # type: ignore[operator]
+        return known[self.steps[-1]].numpy()
 
 
 def prelu(node: FxNode) -> Prelu | None:
@@ -33,7 +73,61 @@ def prelu(node: FxNode) -> Prelu | None:
     return Prelu(x, factors[0], (positive, other))
 
 
-def read(node: FxNode) -> Iterable[FxNode]:
-    """Return the nodes that a node reads, as a whole function where it is the last piece of one."""
-    found = prelu(node)
-    return node.all_input_nodes if found is None else (found.x, found.slope)
+class Patterns:
+    """The patterns of one program.
+
+    nodes : all of it, in order.   constants : those that depend on no input.
+    scalars : values of parameters that are a single number, float64 ().
+    """
+
+    def __init__(self, nodes: Iterable[FxNode], constants: Collection[FxNode],
+                 scalars: Mapping[FxNode, torch.Tensor]) -> None:
+        self._order = {node: at for at, node in enumerate(nodes)}
+        self._constants, self._scalars = constants, scalars
+        self._functions: dict[FxNode, Function | None] = {}
+
+    def read(self, node: FxNode) -> Iterable[FxNode]:
+        """Return the nodes that a node reads, as a whole function where it is the last piece of
+        one."""
+        if (found := prelu(node)) is not None:
+            return found.x, found.slope
+        whole = self.function(node)
+        return node.all_input_nodes if whole is None else (whole.x,)
+
+    def function(self, node: FxNode) -> Function | None:
+        """Return the function of one tensor's elements that a node is the last step of, where the
+        machine has no word for that step; else None.
+
+        It goes back to the nearest tensor that all its steps are computed from, and on through
+        steps that the machine has no words for either.
+        """
+        if node not in self._functions:
+            self._functions[node] = self._function(node)
+        return self._functions[node]
+
+    def _function(self, node: FxNode) -> Function | None:
+        alone = _is_step(node, _CURVES) and prelu(node) is None
+        pair = _is_step(node, _PAIRS) and len(self._taken({node})) > 1
+        if node in self._constants or not (alone or pair):
+            return None
+        steps, found = {node}, None
+        while True:
+            taken = self._taken(steps)
+            last = max(taken, key=self._order.__getitem__)
+            if len(taken) == 1:
+                found = Function(last, tuple(sorted(steps, key=self._order.__getitem__)),
+                                 self._scalars)
+            known = _CURVES if len(taken) == 1 else _EVERY
+            if last in self._constants or not _is_step(last, known):
+                return found
+            steps.add(last)
+
+    def _taken(self, steps: Collection[FxNode]) -> set[FxNode]:
+        """Return the tensors that some steps take from others."""
+        return {n for step in steps for n in step.all_input_nodes
+                if n not in steps and n not in self._scalars}
+
+
+def _is_step(node: FxNode, names: frozenset[str]) -> bool:
+    return (isinstance(node.target, torch._ops.OpOverload) and node.target.namespace == "aten"
+            and operator(node) in names)

@@ -10,7 +10,9 @@ from celosia_spec.errors import ArgumentError, CelosiaError, CompileError
 
 LAYERS = frozenset({
     "Conv1d", "Conv2d", "ConvTranspose1d", "ConvTranspose2d", "Linear", "BatchNorm1d",
-    "BatchNorm2d", "ReLU", "ReLU6", "LeakyReLU", "PReLU", "Hardtanh", "Hardsigmoid", "MaxPool1d",
+    "BatchNorm2d", "ReLU", "ReLU6", "LeakyReLU", "PReLU", "Hardtanh", "Hardsigmoid", "Sigmoid",
+    "Tanh", "SiLU", "GELU", "ELU", "SELU", "CELU", "Hardswish", "Mish", "Softplus", "LogSigmoid",
+    "Tanhshrink", "Softsign", "Softshrink", "MaxPool1d",
     "MaxPool2d", "AvgPool1d", "AvgPool2d", "AdaptiveAvgPool1d", "AdaptiveAvgPool2d",
     "AdaptiveMaxPool1d", "AdaptiveMaxPool2d", "Flatten", "Unflatten", "Dropout", "Dropout1d",
     "Dropout2d", "Identity", "ZeroPad1d", "ZeroPad2d", "ConstantPad1d", "ConstantPad2d"})
@@ -37,6 +39,7 @@ _REMEDIES: tuple[tuple[str, tuple[str, ...]], ...] = (
              "sigmoid", "hardsigmoid", "logsigmoid", "log_sigmoid", "tanh", "tanhshrink",
              "hardswish", "softplus", "softsign", "hardshrink", "softshrink", "threshold",
              "clip", "softmax", "softmin", "log_softmax")),
+    (_GATE, ("glu",)),
     (_NORM, ("layer_norm", "group_norm", "instance_norm", "local_response_norm", "rms_norm")),
     (_WINDOW, ("lstm", "gru", "rnn_tanh", "rnn_relu")),
     (_LINEAR, ("multiheadattention", "multi_head_attention_forward",

@@ -14,7 +14,6 @@ from celosia.frontend.examples import RANKS, Example
 from celosia.frontend.export import Model
 from celosia.frontend.importer import Importer, result_shape, walker
 from celosia.frontend.operators import HANDLERS
-from celosia.frontend.patterns import read
 from celosia.graph import Conv, Graph, Node
 from celosia_spec.errors import ArgumentError, CelosiaError, CompileError
 
@@ -87,7 +86,8 @@ class _Surveyor(Importer):
 
     def _call(self, node: FxNode) -> Value | Constant | Moved:
         call, kind = origin.call_of(node), origin.operator(node)
-        taken = {value.name for n in read(node) if isinstance(value := self.operands[n], Value)}
+        taken = {value.name for n in self.patterns.read(node)
+                 if isinstance(value := self.operands[n], Value)}
         follows = taken & self.loose or (kind == "getitem" and taken & self.unknown)
         if call in self.calls or (follows and kind in HANDLERS):
             return self._stand_in(node)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from celosia.graph import Graph, verify
 from celosia.passes.average_to_linear import average_to_linear
 from celosia.passes.correct_bias import correct_bias
+from celosia.passes.curve_to_linear import curve_to_linear
 from celosia.passes.equalise import equalise
 from celosia.passes.fold_batchnorm import fold_batchnorm
 from celosia.passes.fold_flatten import fold_flatten
@@ -28,8 +29,9 @@ from celosia.passes.wide_input import apart
 from celosia_spec.errors import ArgumentError, located
 
 PASSES: tuple[Callable[[Graph], Graph], ...] = (
-    lift_moves, fold_forward, fold_flatten, fold_padding, leaky_to_linear, fold_batchnorm,
-    average_to_linear, pad_pools, fold_moves, vector_input, part_pools, fuse_epilogue, select_nodes)
+    lift_moves, fold_forward, fold_flatten, fold_padding, curve_to_linear, leaky_to_linear,
+    fold_batchnorm, average_to_linear, pad_pools, fold_moves, vector_input, part_pools,
+    fuse_epilogue, select_nodes)
 
 
 def check_pass(dump_after: str | None) -> None:

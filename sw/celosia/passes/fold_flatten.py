@@ -10,6 +10,7 @@ from celosia.graph import (
     AvgPool,
     BatchNorm,
     Conv,
+    Curve,
     Graph,
     Leaky,
     MaxPool,
@@ -115,13 +116,13 @@ class _State:
         else:
             node = replace(node, input=sources[0])
         if self.lines.intersection(names):
-            if isinstance(node, (Activate, Add, BatchNorm, Leaky)):
+            if isinstance(node, (Activate, Add, BatchNorm, Curve, Leaky)):
                 self.lines.add(node.name)
             else:
                 node = _over_map(node, self.shapes[sources[0]])
         if any(flat) and isinstance(node, Conv):
             node = _whole_map(node, self.shapes[sources[0]])
-        elif any(flat) and isinstance(node, (Activate, Add, BatchNorm, Leaky)):
+        elif any(flat) and isinstance(node, (Activate, Add, BatchNorm, Curve, Leaky)):
             if isinstance(node, (BatchNorm, Leaky)):
                 node = _by_channel(node, self.shapes[sources[0]])
             self.flat.add(node.name)

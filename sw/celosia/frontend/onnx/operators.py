@@ -113,8 +113,10 @@ OPERATORS: dict[str, Callable[[Node], nn.Module]] = {
     "Upsample": moves.resize, "DepthToSpace": moves.depth_to_space,
     "SpaceToDepth": moves.space_to_depth, "Softmax": along, "LogSoftmax": along, "ArgMax": argmax,
     "Sigmoid": lambda node: nn.Sigmoid(), "Tanh": lambda node: nn.Tanh(),
-    # What the machine does not have is refused behind this, in the words of torch.
     "Elu": lambda node: nn.ELU(node.attribute("alpha", 1.0)), "Selu": lambda node: nn.SELU(),
     "Gelu": gelu, "HardSwish": lambda node: nn.Hardswish(), "Mish": lambda node: nn.Mish(),
     "Softplus": lambda node: nn.Softplus(), "Softsign": lambda node: nn.Softsign(),
+    "Celu": lambda node: nn.CELU(node.attribute("alpha", 1.0)), "Swish": lambda node: First(
+        lambda x: x * torch.sigmoid(x * node.attribute("alpha", 1.0))),
+    "Abs": does(torch.abs), "Erf": does(torch.erf),
 }
