@@ -93,9 +93,12 @@ class Job:
 
     def place(self, seed: int, clock_mhz: float) -> bool:
         """Leave the placed design, nextpnr's report and its log; return whether the cache had
-        them."""
-        return self._stage("placement", self._placed(seed, clock_mhz), self._placement_files,
-                           lambda: self._place(seed, clock_mhz))
+        them. CirclingError where the router goes in circles; the cache has that, too."""
+        cached = self._stage("placement", self._placed(seed, clock_mhz), self._placement_files,
+                             lambda: self._place(seed, clock_mhz))
+        if reason := circling(self._said()):
+            raise CirclingError(f"nextpnr-{self.target.family.name}: {reason}")
+        return cached
 
     def pack(self, seed: int, clock_mhz: float) -> Path:
         """Return the bitstream made of the placed design, which `place` has left."""
@@ -147,20 +150,24 @@ class Job:
         return [*arguments, f"--{family.constraints}", f"{name}.{family.constraints}"]
 
     def _place(self, seed: int, clock_mhz: float) -> None:
-        log = f"{self.name}.nextpnr.log"
         try:
             run_tool(f"nextpnr-{self.target.family.name}", self._arguments(seed, clock_mhz),
-                     self.work, log, circling)
-        except BuildError as error:
-            said = (self.work / log).read_text(encoding="utf-8", errors="replace")
-            if circling(said):
-                raise CirclingError(str(error)) from None
+                     self.work, f"{self.name}.nextpnr.log", circling)
+        except BuildError:
+            said = self._said()
+            if circling(said):      # minutes of work: what they have shown is kept, in the log
+                for suffix in self._placement_files[:-1]:
+                    self._file(suffix).write_bytes(b"")
+                return
             excess = overfull(said)
             if not excess:
                 raise
             raise OverfullError(f"the design needs {', '.join(excess)} of the "
                                 f"{self.target.device.name}; choose fewer lanes or a larger "
                                 f"target") from None
+
+    def _said(self) -> str:
+        return self._file("nextpnr.log").read_text(encoding="utf-8", errors="replace")
 
     def move_placement(self, source: Path, destination: Path) -> None:
         """Move what `place` leaves from one folder to another."""
