@@ -1,0 +1,79 @@
+"""What works: kinds of networks that people bring, compiled for two boards and compared with torch.
+
+Small untrained networks, dynamic exponents, 8 bits, no calibration. The outputs of eight random
+inputs are compared with torch's in float32.
+"""
+
+import argparse
+import copy
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from harness.command import main
+from harness.kinds import Kind, kinds
+from harness.result import Check, Result, Table
+
+import celosia
+from celosia_spec.errors import CelosiaError
+
+TARGETS = {"icebreaker": 60, "ulx3s-85f": 68}
+"""How many kinds each must compile."""
+
+
+def measure(arguments: argparse.Namespace) -> Result:
+    """Compile every kind for every target."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    compiled, refused = [], []
+    counts, wrong = dict.fromkeys(TARGETS, 0), []
+    for kind in kinds():
+        cells, said = [], ""
+        for target in TARGETS:
+            try:
+                program = celosia.compile(copy.deepcopy(kind.model), kind.example, target=target)
+            except CelosiaError as refusal:
+                cells, said = [*cells, None], str(refusal).partition(" [")[0]
+                continue
+            counts[target] += 1
+            cells.append(program.predicted_cycles)
+        if said:
+            refused.append([kind.name, said])
+            continue
+        ratio = _decibels(kind, program)
+        if ratio is not None and ratio < arguments.least:
+            wrong.append(f"{kind.name}, {ratio:.1f} dB")
+        compiled.append([kind.name, *cells, ratio])
+    tables = (
+        Table.of("What compiles", {"kind": "", **{f"cycles, {name}": ",d" for name in TARGETS},
+                                   "outputs, dB": ".1f"}, compiled),
+        Table.of("What does not", {"kind": "", "the refusal": ""}, refused))
+    checks = [Check.at_least(f"kinds of {len(compiled) + len(refused)} that compile for {name}",
+                             counts[name], least, "d") for name, least in TARGETS.items()]
+    checks.append(Check.at_most(f"kinds whose outputs have less than {arguments.least:g} dB",
+                                len(wrong), 0, "d"))
+    return Result(title="Kinds of networks", tables=tables, checks=tuple(checks),
+                  notes=tuple(wrong))
+
+
+def _decibels(kind: Kind, program: celosia.Program) -> float | None:
+    """Return the ratio of a program's outputs to its model's, dB; None where they are the same, as
+    classes are."""
+    shape = program.graph.tensors[program.graph.input].user_shape
+    x = np.random.default_rng(0).random((8, *shape), np.float32)
+    model = copy.deepcopy(kind.model).eval().float()
+    with torch.no_grad():
+        wanted: Any = [model(torch.from_numpy(one[None])) for one in x]
+    wanted = np.concatenate([next(iter(y.values())) if isinstance(y, dict) else y for y in wanted])
+    found = celosia.run(program, x).answer
+    if np.array_equal(found, wanted):
+        return None
+    found = found.reshape(wanted.shape)
+    return float(10 * np.log10(np.square(wanted).sum() / np.square(found - wanted).sum()))
+
+
+if __name__ == "__main__":
+    main(measure, __doc__,
+         ("--least", {"type": float, "default": 20.0, "help": "dB that outputs must have "
+                                                             "(%(default)s)"}))
