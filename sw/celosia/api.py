@@ -76,9 +76,7 @@ def compile(model: Any, example_input: Any = None, *, target: str = "icebreaker"
     from celosia.accuracy import more_accurate
     from celosia.ways_out import compile_or_advise
 
-    compiler = replace(compiler, unsigned_input=(
-        (preprocessing is not None and preprocessing.unsigned)
-        or (samples is not None and bool((samples >= 0).all()))))
+    compiler = compiler.of_inputs(samples, preprocessing)
     graph = compiler.graph(model, example_input, dump_after=dump_after)
     if preprocessing is not None:
         preprocessing.check(graph.input_shape[0], scoring(graph.host, graph.output_shape).classes)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from celosia.bands.schedule import Outcome, StreamSchedule
     from celosia.program import Program
     from celosia.quantise import Begun
+    from celosia_spec.preprocessing import Preprocessing
     from celosia_spec.steps import Steps
 
 ACCURACIES = AS_IS, PASSES, BEST = "none", "default", "best"
@@ -140,6 +141,13 @@ class Compiler:
         """What `celosia.compile` is to be called with for the same."""
         return {field.name: getattr(self, field.name) for field in fields(self)
                 if field.name not in ("unsigned_input", "clipped")}
+
+    def of_inputs(self, samples: np.ndarray | None,
+                  preprocessing: "Preprocessing | None" = None) -> "Compiler":
+        """Return the settings for inputs like these, or made so: they may be never below 0."""
+        return replace(self, unsigned_input=(
+            (preprocessing is not None and preprocessing.unsigned)
+            or (samples is not None and bool((samples >= 0).all()))))
 
     def array(self) -> Array:
         """Return the array before its accumulators are known; CelosiaError where the target cannot

@@ -21,6 +21,8 @@ from celosia_spec.inputs import calibration_array
 if TYPE_CHECKING:
     import numpy as np
 
+    from celosia_spec.preprocessing import Preprocessing
+
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
@@ -176,6 +178,7 @@ def check(model: Any, example_input: Any = None, targets: Sequence[str] | str | 
           calibration: Any = None, exponents: str = "dynamic", weight_bits: int = 8,
           activation_bits: int = 8, input_bits: int | None = None, lanes: int | None = None,
           sparse: bool = True, accuracy: str | None = None,
+          preprocessing: Preprocessing | None = None,
           progress: Progress | None = None) -> Report:
     """Tell for each target whether a network fits, and everything in the way where it does not.
 
@@ -197,6 +200,7 @@ def check(model: Any, example_input: Any = None, targets: Sequence[str] | str | 
                         accuracy=accuracy)
     refused = refused_arrays(names, settings, calibrated=calibration is not None)
     samples = calibration_array(calibration)
+    settings = settings.of_inputs(samples, preprocessing)
 
     from celosia.frontend.survey import survey
 

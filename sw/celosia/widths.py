@@ -85,8 +85,7 @@ def widths(model: Any, example_input: Any = None, *, bits: Sequence[tuple[int, i
     for done, compiler in enumerate(settings):
         if progress is not None:
             progress(done, len(settings))
-        compiler = replace(compiler, unsigned_input=bool((samples >= 0).all()))
-        found.append(_measured(compiler, graph, samples, wanted, known))
+        found.append(_measured(compiler.of_inputs(samples), graph, samples, wanted, known))
     return Widths(target=target, inputs=len(samples), widths=tuple(found),
                   accuracy=None if known is None else share_right(wanted, known))
 

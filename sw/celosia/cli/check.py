@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from celosia.cli import common
+from celosia.cli.preprocessing import told
 from celosia.cli.progress import work
 from celosia.cli.widths import as_json, read_bits
 from celosia.cli.widths import show as show_widths
@@ -63,6 +64,7 @@ def check(
             calibration=samples, exponents=exponents, weight_bits=weight_bits,
             activation_bits=activation_bits, input_bits=input_bits, lanes=lanes,
             sparse=not dense, accuracy=accuracy,
+            preprocessing=told(model, None, None, None, None),
             progress=lambda done, of: shown.stage("looking for what helps", done, of))
     if json:
         common.emit({"model": model, "exponents": exponents, "fits": report.fits,

@@ -61,9 +61,7 @@ def in_format(
                         activation_bits=activation_bits)
     compiler.check(calibrated=calibration is not None)
     samples = calibration_array(calibration)
-    compiler = replace(compiler, unsigned_input=(
-        (preprocessing is not None and preprocessing.unsigned)
-        or (samples is not None and bool((samples >= 0).all()))))
+    compiler = compiler.of_inputs(samples, preprocessing)
     graph = compiler.graph(model, example_input)
     return InFormat(graph, compiler, samples, preprocessing)
 

@@ -41,10 +41,11 @@ __all__ = ["CycleReport", "prune_to_cycles"]
 class CycleReport(RoundsReport):
     """The outcome of `prune_to_cycles`.
 
-    cycles       : predicted cycles of the pruned network, at most the budget.
+    cycles       : predicted cycles of the pruned network, at most the budget, whether its inputs
+                   may be below 0 or not: of the two the more.
     dense_cycles : those of the network as it was given.
     trimmed      : weights removed after the last fine-tuning, because it had moved weights away
-                   from zero that the machine skipped before.
+                   from zero that the machine skipped before, or for the other kind of inputs.
     rounds       : ``measured`` of each holds its "predicted_cycles".
     """
 
@@ -187,7 +188,7 @@ class _Run:
             share = self.share((index + 1) / self.rounds)
             goal = round(self.start + (self.budget - self.start) * share)
         found = self.score(model)
-        masks = masks_for(model, _values(model, found), self.predict, goal, lockstep=self.lockstep)
+        masks = self._masks(model, found, goal)
         if index == 0:
             for name, layer in prunable_layers(model).items():
                 refuse_equal(self.method, name, found[name], current_mask(layer).cpu().numpy(),
@@ -197,13 +198,18 @@ class _Run:
     def tune(self, model: nn.Module, index: int) -> None:
         if self.finetune is not None:
             self.finetune(model, index)
-        prediction, before = self.predict(model), _kept(model)
-        if index + 1 == self.rounds and not within(prediction, self.budget):
-            for name, mask in self.choose(model, index).items():
+        last, before, goal = index + 1 == self.rounds, _kept(model), self.budget
+        prediction = self.predict.most(model) if last else self.predict(model)
+        while last and not within(prediction, self.budget):
+            for name, mask in self._masks(model, self.score(model), goal).items():
                 layer = model.get_submodule(name)
                 apply_mask(layer, torch.from_numpy(mask).to(layer.weight.device))
-            prediction = self.predict(model)
+            prediction = self.predict.most(model)
+            goal -= max(prediction.cycles - self.budget, 1)
         self.found.update(predicted_cycles=prediction.cycles, trimmed=before - _kept(model))
+
+    def _masks(self, model: nn.Module, scores: Masks, goal: int) -> Masks:
+        return masks_for(model, _values(model, scores), self.predict, goal, lockstep=self.lockstep)
 
     def observe(self, model: nn.Module) -> dict[str, float | int | None]:
         return ({} if self.measure is None else dict(self.measure(model))) | self.found

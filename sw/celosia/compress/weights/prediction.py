@@ -97,6 +97,9 @@ class Predictor:
     exponents
         "dynamic" or "static". Static ones need no calibration here: cycles do not depend on their
         values.
+    unsigned_input
+        Whether inputs are never below 0, which `celosia.compile` learns of its preprocessing or
+        its calibration inputs. Cycles differ by a few in a thousand.
 
     A call takes any model, leaves it as it is and returns a `Prediction`. It raises ArgumentError
     for a layer that does not become a layer of the program, and CompileError where the compiler
@@ -105,14 +108,22 @@ class Predictor:
     """
 
     def __init__(self, example_input: Any, *, target: str = "icebreaker",
-                 exponents: str = "dynamic") -> None:
+                 exponents: str = "dynamic", unsigned_input: bool = False) -> None:
         check_exponents(exponents)
-        self._compiler = Compiler(target=target)
+        self._compiler = Compiler(target=target, unsigned_input=unsigned_input)
         self._compiler.array()
         self.example_input, self.exponents = example_input, exponents
 
     def __call__(self, model: nn.Module) -> Prediction:
         return self.imported(model)({})
+
+    def most(self, model: nn.Module) -> Prediction:
+        """Return the prediction that has more cycles of the two, of inputs that may be below 0 and
+        of inputs that may not."""
+        other = Predictor(self.example_input, target=self._compiler.target,
+                          exponents=self.exponents,
+                          unsigned_input=not self._compiler.unsigned_input)
+        return max(self(model), other(model), key=lambda found: (bool(found.problem), found.cycles))
 
     def imported(self, model: nn.Module) -> Callable[[Mapping[str, np.ndarray]], Prediction]:
         """Return a function of masks, {layer name: bool of the weight's shape}: the prediction of
