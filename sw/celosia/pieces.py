@@ -19,8 +19,11 @@ _REACH = 64.0
 _GRID = np.linspace(-_REACH, _REACH, 16 * 1024 + 1)
 _BETWEEN = np.linspace(-_REACH, _REACH, 100_003)
 _FAR = np.array([256.0, 511.0, 512.0])
+_ZERO = len(_GRID) // 2
 _USUAL = np.abs(_GRID) <= 4
 _POLISH = 60
+_NEAR = 0.3 + np.minimum(np.abs(_GRID), 1.0)
+"""How far off pieces may be, in shares of the same: where numbers are small, less."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -49,7 +52,7 @@ def fit(function: Callable[[np.ndarray], np.ndarray]) -> tuple[Pieces, float]:
 
     function : of float64 (n,), element by element.
     ValueError, which says why, where it is not finite, does not run straight far out, or is off by
-    more than a hundredth.
+    more than a fiftieth.
     """
     with np.errstate(all="ignore"):
         y, low, high = function(_GRID), function(-_FAR), function(_FAR)
@@ -62,10 +65,13 @@ def fit(function: Callable[[np.ndarray], np.ndarray]) -> tuple[Pieces, float]:
             raise ValueError("it does not run straight far from 0")
     ends = Pieces(knots=np.zeros(1), values=np.zeros(1), below=below, above=above)
     rest = y - ends(_GRID)
+    for x, far, end in ((-_FAR, low, rest[0]), (_FAR, high, rest[-1])):
+        if np.abs(far - ends(x) - end).max() > span / 50:
+            raise ValueError(f"it does not run straight farther than {_REACH:g} from 0")
     pieces = _fitted(rest, ends)
     with np.errstate(all="ignore"):
         off = float(np.abs(pieces(_BETWEEN) - function(_BETWEEN)).max()) / max(span, 1e-9)
-    if off > 0.01:
+    if off > 0.02:
         raise ValueError(f"{PIECES} straight pieces are off by up to {off:.0%} of its span")
     return pieces, off
 
@@ -75,7 +81,8 @@ def _slope(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def _fitted(rest: np.ndarray, ends: Pieces) -> Pieces:
-    """Return the pieces of the rest: the least deviation that so many can have, by bisection."""
+    """Return the pieces of the rest: the least deviation that so many can have, by bisection; none
+    at 0."""
     if np.ptp(rest) < 1e-9:
         return Pieces(knots=np.zeros(1), values=rest[:1], below=ends.below, above=ends.above)
     low, high = 0.0, float(np.ptp(rest))
@@ -85,23 +92,27 @@ def _fitted(rest: np.ndarray, ends: Pieces) -> Pieces:
     at = np.array(list(_cut(rest, high)))
     knots, values = _GRID[at], rest[at]
     values[[0, -1]] = rest[[0, -1]]
+    free = (at != _ZERO) & (at != at[0]) & (at != at[-1])
     for _ in range(_POLISH):    # from chords, off to one side, to what is off half as far to both
-        error = np.interp(_GRID, knots, values) - rest
+        error = (np.interp(_GRID, knots, values) - rest) / _NEAR
         extremes = [(part.max() + part.min()) / 2 for before, behind in zip(
             (0, *at[:-1]), (*at[1:], len(_GRID) - 1), strict=True)
             for part in (error[before:behind + 1],)]
-        values[1:-1] -= np.array(extremes[1:-1]) / 2
+        values[free] -= (np.array(extremes) * _NEAR[at] / 2)[free]
     return Pieces(knots=knots, values=values, below=ends.below, above=ends.above)
 
 
 def _cut(rest: np.ndarray, off: float) -> Iterator[int]:
-    """Yield where chords begin and end, none of which leaves the rest by more than ``off``."""
-    first = int(np.argmax(np.abs(rest - rest[0]) > off / 2)) - 1
-    last = len(rest) - int(np.argmax(np.abs(rest - rest[-1])[::-1] > off / 2))
+    """Yield where chords begin and end, 0 among them, none of which leaves the rest by more than
+    ``off``, and near 0 by less."""
+    first = int(np.argmax(np.abs(rest - rest[0]) > off / 2 * _NEAR)) - 1
+    last = len(rest) - int(np.argmax((np.abs(rest - rest[-1]) > off / 2 * _NEAR)[::-1]))
+    if rest[_ZERO] not in (rest[0], rest[-1]):
+        first, last = min(first, _ZERO), max(last, _ZERO)
     at = max(first, 0)
     yield at
     while at < last:
-        near, beyond = at + 1, last + 1
+        near, beyond = at + 1, (_ZERO if at < _ZERO < last else last) + 1
         while beyond - near > 1:
             middle = (near + beyond) // 2
             near, beyond = ((middle, beyond) if _chord_off(rest, at, middle) <= off
@@ -112,4 +123,5 @@ def _cut(rest: np.ndarray, off: float) -> Iterator[int]:
 
 def _chord_off(rest: np.ndarray, first: int, last: int) -> float:
     part = rest[first:last + 1]
-    return float(np.abs(part - np.linspace(part[0], part[-1], len(part))).max())
+    error = np.abs(part - np.linspace(part[0], part[-1], len(part)))
+    return float((error / _NEAR[first:last + 1]).max())

@@ -498,9 +498,9 @@ def test_an_unknown_pass_is_named() -> None:
 
 
 @pytest.mark.parametrize(("below", "above", "last"), [
-    (0.0, 0.0, ["c.1", "c"]), (0.0, 1.0, ["c.1", "c.2", "c"]), (1.0, 1.0, ["c.1", "c"]),
-    (0.5, -2.0, ["c.1.1", "c.1", "c.3", "c"]), (3.0, 0.0, ["c.1", "c.3", "c.4", "c"]),
-    (-2.0, -2.0, ["c.1", "c.2", "c"])])
+    (0.0, 0.0, ["c.1", "c"]), (0.0, 1.0, ["c.1", "c.2", "c.4", "c"]),
+    (1.0, 1.0, ["c.1", "c.3", "c"]), (0.5, -2.0, ["c.1.1", "c.1", "c.2", "c.4", "c"]),
+    (3.0, 0.0, ["c.1", "c.3", "c.5", "c"]), (-2.0, -2.0, ["c.1", "c.3", "c"])])
 @pytest.mark.parametrize("knots", [3, 1])
 def test_a_curve_is_clamped_pieces_and_its_ends(below, above, last, knots) -> None:
     pieces = Pieces(knots=np.array([-1.5, 0.25, 1.0])[:knots], below=below, above=above,

@@ -19,12 +19,15 @@ _CURVES = frozenset({
 _PAIRS = frozenset({"mul", "div", "maximum", "minimum"})
 """The same of two tensors, where both are computed from one."""
 
+_SUMS = frozenset({"add", "sub"})
+"""Likewise, where a step of such a function is among them."""
+
 _LINES = frozenset({
-    "add", "clamp", "clamp_max", "clamp_min", "eq", "ge", "gt", "hardsigmoid", "hardtanh", "le",
-    "leaky_relu", "lt", "ne", "neg", "relu", "rsub", "sign", "sub"})
+    "clamp", "clamp_max", "clamp_min", "eq", "ge", "gt", "hardsigmoid", "hardtanh", "le",
+    "leaky_relu", "lt", "ne", "neg", "relu", "rsub", "sign"})
 """What may be a step of such a function, but not its last."""
 
-_EVERY = _CURVES | _PAIRS | _LINES
+_EVERY = _CURVES | _PAIRS | _SUMS | _LINES
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ class Patterns:
 
     def _function(self, node: FxNode) -> Function | None:
         alone = _is_step(node, _CURVES) and prelu(node) is None
-        pair = _is_step(node, _PAIRS) and len(self._taken({node})) > 1
+        pair = _is_step(node, _PAIRS | _SUMS) and len(self._taken({node})) > 1
         if node in self._constants or not (alone or pair):
             return None
         steps, found = {node}, None
@@ -119,13 +122,18 @@ class Patterns:
                                  self._scalars)
             known = _CURVES if len(taken) == 1 else _EVERY
             if last in self._constants or not _is_step(last, known):
-                return found
+                return found if found is None or _bends(found) else None
             steps.add(last)
 
     def _taken(self, steps: Collection[FxNode]) -> set[FxNode]:
         """Return the tensors that some steps take from others."""
         return {n for step in steps for n in step.all_input_nodes
                 if n not in steps and n not in self._scalars}
+
+
+def _bends(function: Function) -> bool:
+    """Whether a function is more than sums of what the machine has words for."""
+    return not all(_is_step(step, _SUMS | _LINES) for step in function.steps)
 
 
 def _is_step(node: FxNode, names: frozenset[str]) -> bool:

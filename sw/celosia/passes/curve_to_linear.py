@@ -13,9 +13,9 @@ from celosia_spec.epilogue import Relu, within
 def curve_to_linear(graph: Graph) -> Graph:
     """Turn the pieces of a curve, whose rest goes up by ``rise`` from one knot to the next, into
     the sum of ``rise * clamp((x - knot) / (next - knot), 0, 1)``: only the piece that x lies in is
-    rounded, all others are 0 or 1. The ends are added to that.
+    rounded, all others are 0 or 1. That is added to the ends.
 
-    After: no Curve is left; the layer that adds the pieces has its name.
+    After: no Curve is left; the last of its layers has its name.
     """
     shapes, names = graph.shapes, {graph.input} | {node.name for node in graph.nodes}
     nodes: list[Node] = []
@@ -43,57 +43,50 @@ def curve_to_linear(graph: Graph) -> Graph:
 
 
 def _parts(node: Curve, channels: int, names: Iterator[str]) -> list[Node]:
-    pieces = node.pieces
-    ends = _ends(node, np.ones(channels), names)
-    end = ends[-1].name if ends else node.input
-    straight = pieces.below or pieces.above
+    """Return the nodes of a curve, the last of which is its result.
+
+    What is added to sums is cut where it is much larger than they are (numerics, section 5). So the
+    ends, which know no bound, are summed, and the rest is added to them. It is 0 at 0, and nowhere
+    much larger than the ends are.
+    """
+    pieces, one = node.pieces, np.ones(channels)
+    nodes, factor = _ends(node, one, names)
+    end = nodes[-1].name if nodes else node.input
     if len(pieces.knots) == 1:
-        return [*ends, BatchNorm(name=node.name, input=end,
-                                 shift=np.full(channels, pieces.values[0]),
-                                 scale=np.full(channels, 1.0 if straight else 0.0))]
-    rest = _rest(node, channels, next(names), next(names))
-    return [*ends, *rest, Add(name=next(names), left=node.name, right=end)] if straight else rest
+        return [*nodes, BatchNorm(name=node.name, input=end, scale=factor * one,
+                                  shift=pieces.values[0] * one)]
+    if not factor:
+        return _rest(node, channels, (next(names), next(names), node.name), 0.0)
+    at_0 = float(np.interp(0.0, pieces.knots, pieces.values))
+    rest = _rest(node, channels, (next(names), next(names), next(names)), at_0)
+    return [*nodes, *rest,
+            Conv(name=node.name, input=end, groups=channels, bias=at_0 * one,
+                 weight=factor * one[:, None, None, None]),
+            Add(name=next(names), left=rest[-1].name, right=node.name)]
 
 
-def _ends(node: Curve, one: np.ndarray, names: Iterator[str]) -> list[Node]:
-    """Return the nodes that make ``above * max(x, 0) + below * min(x, 0)``; none where that is x,
-    or 0.
+def _ends(node: Curve, one: np.ndarray, names: Iterator[str]) -> tuple[list[Node], float]:
+    """Return the nodes that make ``above * max(x, 0) + below * min(x, 0)``, none where x itself
+    does, and the factor that is still to come.
 
     one : float64 (channels,), ones.
     """
     below, above = node.pieces.below, node.pieces.above
-    nodes: list[Node] = []
-
-    def last() -> str:
-        return nodes[-1].name if nodes else node.input
-
-    def scale(factor: float) -> None:
-        if factor != 1:
-            nodes.append(BatchNorm(name=next(names), input=last(), scale=factor * one,
-                                   shift=0 * one))
-
-    def rectify() -> None:
-        nodes.append(Activate(name=next(names), input=last(), activation=Relu()))
-
     if below == above:
-        if above:
-            scale(above)
-    elif above:
-        if below:
-            nodes.append(Leaky(name=next(names), input=last(), slope=below / above * one))
-        else:
-            rectify()
-        scale(above)
-    else:
-        scale(-1)
-        rectify()
-        scale(-below)
-    return nodes
+        return [], above
+    name = next(names)
+    if above:
+        return [Leaky(name=name, input=node.input, slope=below / above * one) if below else
+                Activate(name=name, input=node.input, activation=Relu())], above
+    other = next(names)
+    return [BatchNorm(name=name, input=node.input, scale=-one, shift=0 * one),
+            Activate(name=other, input=name, activation=Relu())], -below
 
 
-def _rest(node: Curve, channels: int, inner: str, outer: str) -> list[Node]:
-    """Return the nodes that make the rest; ``inner`` and ``outer`` are the first two. Rows of one
-    channel follow each other."""
+def _rest(node: Curve, channels: int, names: tuple[str, str, str], less: float) -> list[Node]:
+    """Return the nodes, of these names, that make the rest less a number. Rows of one channel
+    follow each other."""
+    inner, outer, total = names
     knots, values = node.pieces.knots, node.pieces.values
     scale = 1 / np.diff(knots)
     return [
@@ -101,5 +94,5 @@ def _rest(node: Curve, channels: int, inner: str, outer: str) -> list[Node]:
              weight=np.tile(scale, channels)[:, None, None, None],
              bias=np.tile(-knots[:-1] * scale, channels)),
         Activate(name=outer, input=inner, activation=within(0, 1)),
-        Conv(name=node.name, input=outer, groups=channels, bias=np.full(channels, values[0]),
+        Conv(name=total, input=outer, groups=channels, bias=np.full(channels, values[0] - less),
              weight=np.tile(np.diff(values), (channels, 1))[:, :, None, None])]
