@@ -10,6 +10,7 @@ from celosia.bands.occupancy import Kind, Piece, section_piece
 from celosia.bands.program import StreamProgram
 from celosia.bands.report import spent
 from celosia.program import Program
+from celosia.show import count
 from celosia_spec.isa.array import ENTRY_WORDS
 from celosia_spec.isa.controls import LAYER, Op
 from celosia_spec.isa.fills import accesses, run
@@ -307,11 +308,6 @@ def _closed(command: Command, own: LayerWords, found: Sequence[Piece], at: int) 
 _SAYS = {Op.COPY: _copy, Op.TAPS: _table(1), Op.TILES: _table(TILE_WORDS),
          Op.JOIN: _join, Op.LAYER: _fields, Op.FILL: _fill, Op.BAND: _band, Op.WAIT: _wait}
 """What says a command of a layer in a sentence."""
-
-
-def count(number: int, one: str, more: str | None = None) -> str:
-    """Return a number of things."""
-    return f"{number:,} {one if number == 1 else more or one + 's'}"
 
 
 def span(numbers: Sequence[int]) -> str:

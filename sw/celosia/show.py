@@ -27,6 +27,11 @@ def rate(cycles: int, clock_mhz: float) -> Rate:
     return Rate(cycles / (clock_mhz * 1e3), clock_mhz * 1e6 / cycles)
 
 
+def count(number: int, one: str, more: str | None = None) -> str:
+    """Return a number of things."""
+    return f"{number:,} {one if number == 1 else more or one + 's'}"
+
+
 def figure(number: float) -> str:
     """Return a positive number with three significant digits, or all before the point."""
     digits = 2 - math.floor(math.log10(number))

@@ -130,6 +130,12 @@ def test_command(files: list[str]) -> None:
     assert "8/9: icebreaker: activation_bits can be at most 8" in " ".join(shown.stdout.split())
 
 
+def test_one_input_is_no_plural(files: list[str]) -> None:
+    np.save("x.npy", inputs(1))
+    shown = " ".join(CliRunner().invoke(app, files).stdout.split())
+    assert "icebreaker, 1 input " in shown
+
+
 @pytest.mark.parametrize(("given", "words"), [
     (["--target", "ulx3s-85f"], "give --target once"), (["--bits", "8"], "give pairs of weight"),
     (["--labels", "x.npy"], "a whole number for each of the 24 inputs")])

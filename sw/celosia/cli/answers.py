@@ -14,6 +14,7 @@ from celosia.cli.tables import width
 from celosia.program import Program
 from celosia.results import RunResult
 from celosia.samples import Samples
+from celosia.show import count
 from celosia_spec.errors import quoted
 
 BEST = 5
@@ -97,7 +98,7 @@ def _show_classes(samples: Samples, found: list[dict[str, Any]], labels: Sequenc
                              for entry in answer["best"])
             print(wrapped(f"{title}: {best}", "    "))
     if len(found) > shown:
-        print(f"and {len(found) - shown:,} inputs more; --json has all")
+        print(f"and {count(len(found) - shown, 'input')} more; --json has all")
 
 
 def _name(number: int, labels: Sequence[str]) -> str:
@@ -144,9 +145,10 @@ def _figures(entry: dict[str, Any]) -> list[str]:
 
 
 def _show_evaluation(found: answers.Evaluation, classes: int, labels: Sequence[str]) -> None:
-    right = sum(count for (true, answer), count in found.counts.items() if true == answer)
-    print(f"accuracy {found.accuracy:.2%}: {right:,} of {sum(found.counts.values()):,} inputs")
-    if not found.confusions or sum(found.counts.values()) == 1:
+    right = sum(times for (true, answer), times in found.counts.items() if true == answer)
+    inputs = sum(found.counts.values())
+    print(f"accuracy {found.accuracy:.2%}: {right:,} of {count(inputs, 'input')}")
+    if not found.confusions or inputs == 1:
         return
     lines = _matrix(found, classes, labels) if classes <= _MATRIX else []
     if lines and max(map(cell_len, lines)) <= width():
@@ -154,9 +156,9 @@ def _show_evaluation(found: answers.Evaluation, classes: int, labels: Sequence[s
         print("\n".join(lines))
         return
     print("most often taken for another class:")
-    for true, answer, count in found.confusions[:_PAIRS]:
+    for true, answer, times in found.confusions[:_PAIRS]:
         of = sum(n for (own, _), n in found.counts.items() if own == true)
-        print(wrapped(f"{count:>6,} of {of:,}  {_name(true, labels)} for {_name(answer, labels)}",
+        print(wrapped(f"{times:>6,} of {of:,}  {_name(true, labels)} for {_name(answer, labels)}",
                       " " * 8))
     if len(found.confusions) > _PAIRS:
         print(f"and {len(found.confusions) - _PAIRS:,} pairs more; --json has all")

@@ -17,7 +17,7 @@ from celosia.cli.progress import work
 from celosia.labels import read_labels, read_truth
 from celosia.program import Program
 from celosia.samples import Samples, read_samples
-from celosia.show import clock_of, rate, speed
+from celosia.show import clock_of, count, rate, speed
 from celosia_spec.errors import CelosiaError
 from celosia_spec.files import check_output, replacing
 from celosia_spec.preprocessing import Preprocessing
@@ -90,9 +90,8 @@ def run(
             **answers.as_json(loaded, samples, result, names), "drawn": range_drawn,
             "output": None if output is None else str(output)})
         return
-    count = len(samples.inputs)
     print(common.wrapped(
-        f"{count:,} input{'s' * (count != 1)} on {backend} in {seconds:.2f} s, "
+        f"{count(len(samples.inputs), 'input')} on {backend} in {seconds:.2f} s, "
         f"{int(result.saturated.sum())} saturated"
         + ("" if result.cycles is None else f", {_span(result.cycles)} cycles each")))
     print(_speed(loaded))
@@ -161,11 +160,10 @@ def verify(
             "mismatches": found.mismatches, "first_mismatch": first,
             "cycles": found.cycles.tolist(), **_predicted(loaded)})
     else:
-        count = len(found.tensors)
-        tensors = f"{count} tensor{'s' * (count != 1)}"
         print(common.wrapped(
-            f"{found.images} input{'s' * (found.images != 1)}, {tensors}, {found.values:,} values: "
-            f"{found.mismatches} mismatches; took {_span(found.cycles)} cycles"))
+            f"{count(found.images, 'input')}, {count(len(found.tensors), 'tensor')}, "
+            f"{count(found.values, 'value')}: {count(found.mismatches, 'mismatch', 'mismatches')}; "
+            f"took {_span(found.cycles)} cycles"))
         print(_speed(loaded))
     if first is not None:
         common.refuse(f"{_layer(loaded, first['tensor'])}, image {first['image']}, element "

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from celosia.cli import common
 from celosia.cli.tables import decibels, finite
-from celosia.show import figure, rate
+from celosia.show import count, figure, rate
 from celosia_boards.targets import target as find_target
 from celosia_spec.errors import CelosiaError
 from celosia_spec.isa.numbers import MANTISSA_BITS
@@ -42,8 +42,9 @@ def as_json(found: "Widths") -> dict[str, Any]:
 def show(title: str, found: "Widths") -> None:
     """Print a line for each width, and below what is in the way of some."""
     clock = find_target(found.target).clock_mhz
-    table = common.table(f"{title}, {found.target}, {found.inputs} inputs", "weights",
-                         "activations", "dB", "as in float", "right", "cycles", "ms", "KiB")
+    table = common.table(f"{title}, {found.target}, {count(found.inputs, 'input')}",
+                         "weights", "activations", "dB", "as in float", "right", "cycles", "ms",
+                         "KiB")
     problems: dict[str, list[str]] = {}
     for width in found.widths:
         speed = ("", "", "")
