@@ -152,7 +152,8 @@ ORDER = {
         __init__
     """,
     "celosia": """
-        densify, doctor_check, errors, evaluate, exits, extras, pieces, reading, shortfalls, show
+        calibration, densify, doctor_check, errors, evaluate, exits, extras, pieces, reading
+        shortfalls, show
         graph
         float_values
         beside_float, closest_exponents

@@ -12,7 +12,7 @@ from celosia_spec.errors import ArgumentError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["as_array", "as_tensor", "calibration_array", "real_array"]
+__all__ = ["as_array", "as_tensor", "real_array"]
 
 _WANTED = "give real numbers, float32 (N, ...)"
 
@@ -34,15 +34,6 @@ def as_array(x: Any, name: str = "input") -> np.ndarray:
                                 "inputs down")
         raise ArgumentError(f"{name}: element {at} is {given[at]}; remove NaN and infinity first")
     return array
-
-
-def calibration_array(x: Any) -> np.ndarray | None:
-    """Return calibration inputs as `as_array` does, None as it is; ArgumentError if there are none.
-    """
-    samples = None if x is None else as_array(x, "calibration")
-    if samples is not None and not samples.size:
-        raise ArgumentError("calibration holds no inputs; give it at least one, or leave it out")
-    return samples
 
 
 def real_array(x: Any, name: str) -> np.ndarray:

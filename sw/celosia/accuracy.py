@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from celosia.beside_float import decibels, energies, ratios
+from celosia.calibration import check_calibration
 from celosia.compiler import BEST, LEAST_INPUTS, Compiler
 from celosia.float_values import outputs
 from celosia.graph import Graph, verify
 from celosia.passes import correct_bias, equalise
-from celosia.quantise import check_calibration
 from celosia_sim import golden
 from celosia_spec.epilogue import STATIC
 from celosia_spec.errors import CelosiaError, CompileError

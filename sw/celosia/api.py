@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from celosia.calibration import calibration_array
 from celosia.extras import names_extra
 from celosia_spec.errors import CelosiaError, FitError, located, refusals
 from celosia_spec.files import check_folder
 from celosia_spec.host_layers import scoring
-from celosia_spec.inputs import calibration_array
 
 if TYPE_CHECKING:
     from celosia.program import Program

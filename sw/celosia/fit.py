@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from celosia.calibration import calibration_array
 from celosia.compiler import Compiler
 from celosia.extras import names_extra
 from celosia.fit_search import Key, Machine, Progress, Search, gone, key
@@ -16,7 +17,6 @@ from celosia_boards.arrays import ArrayRefused, array_for
 from celosia_boards.targets import target as find_target
 from celosia_boards.targets import targets as all_targets
 from celosia_spec.errors import CompileError, FitError, quoted, refusals
-from celosia_spec.inputs import calibration_array
 
 if TYPE_CHECKING:
     import numpy as np

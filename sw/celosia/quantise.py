@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from celosia.calibration import check_calibration
 from celosia.closest_exponents import closest_exponents
 from celosia.expected import USUAL_DEVIATION, expected_exponents
 from celosia.graph import Conv, Graph, operator
@@ -323,15 +324,6 @@ def _largest(graph: QGraph, calibration: np.ndarray) -> dict[str, int]:
     check_calibration(calibration, graph.tensors[graph.input].user_shape)
     found = golden.run(graph, calibration, keep_tensors=False).exponents
     return {name: int(values.max()) for name, values in found.items()}
-
-
-def check_calibration(calibration: np.ndarray, wanted: tuple[int, ...]) -> None:
-    """ArgumentError unless there are calibration inputs (N, *wanted)."""
-    if len(calibration) == 0:
-        raise ArgumentError("calibration holds no inputs; give it at least one")
-    if calibration.shape[1:] != wanted:
-        raise ArgumentError(f"calibration: shape {calibration.shape}, the network takes (N, "
-                            f"{', '.join(map(str, wanted))}); reshape it")
 
 
 def fixed(graph: QGraph, values: dict[str, int]) -> QGraph:

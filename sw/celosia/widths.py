@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from celosia.accuracy import decibels_of, more_accurate, values_of
+from celosia.calibration import calibration_array
 from celosia.compiler import Compiler
 from celosia.evaluate import accuracy as share_right
 from celosia.extras import names_extra
 from celosia.float_values import outputs
 from celosia.graph import Graph
 from celosia_spec.errors import ArgumentError, CelosiaError, located, refusals
-from celosia_spec.inputs import calibration_array, real_array
+from celosia_spec.inputs import real_array
 
 
 @dataclass(frozen=True, kw_only=True)

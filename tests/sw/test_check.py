@@ -308,6 +308,8 @@ def test_lanes_that_one_target_cannot_have_are_its_problem_alone() -> None:
     ({"activation_bits": 8.5}, "activation_bits must be"),
     ({"calibration": [[float("nan")]]}, "calibration: element"),
     ({"calibration": np.zeros((0, 16))}, "calibration holds no inputs"),
+    ({"calibration": np.float32([[0.0], [-65536.0], [1e30]])},
+     "calibration: input 1 needs the block exponent 16, above 15; scale the inputs down"),
 ])
 def test_settings_are_checked_before_the_model_is_read(settings: dict, message: str) -> None:
     with pytest.raises(CelosiaError, match=re.escape(message)):

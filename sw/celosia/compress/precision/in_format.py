@@ -14,13 +14,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from celosia.calibration import calibration_array
 from celosia.compiler import Compiler
 from celosia.compress.entry import entry
 from celosia.graph import Conv, Graph
 from celosia_sim import golden
 from celosia_sim.golden.model import GoldenResult
 from celosia_spec.errors import ArgumentError, located, refusals
-from celosia_spec.inputs import calibration_array
 from celosia_spec.qgraph import NodeKind, QGraph, QNode
 
 if TYPE_CHECKING:

@@ -1,0 +1,37 @@
+"""Calibration inputs: what users give as such, and what is told of them."""
+
+from typing import Any
+
+import numpy as np
+
+from celosia_spec.block import block_exponents
+from celosia_spec.errors import ArgumentError
+from celosia_spec.inputs import as_array
+from celosia_spec.isa.numbers import EXPONENT_MAX
+
+
+def calibration_array(x: Any) -> np.ndarray | None:
+    """Return calibration inputs as `as_array` does, None as it is; ArgumentError if there are none,
+    or where one holds a value that no input can have.
+    """
+    samples = None if x is None else as_array(x, "calibration")
+    if samples is None:
+        return None
+    if not samples.size:
+        raise ArgumentError("calibration holds no inputs; give it at least one, or leave it out")
+    largest = np.abs(samples).reshape(len(samples), -1).max(axis=1)
+    exponents = block_exponents(largest[:, None])
+    if exponents.max() > EXPONENT_MAX:
+        first = int((exponents > EXPONENT_MAX).argmax())
+        raise ArgumentError(f"calibration: input {first} needs the block exponent "
+                            f"{exponents[first]}, above {EXPONENT_MAX}; scale the inputs down")
+    return samples
+
+
+def check_calibration(calibration: np.ndarray, wanted: tuple[int, ...]) -> None:
+    """ArgumentError unless there are calibration inputs (N, *wanted)."""
+    if len(calibration) == 0:
+        raise ArgumentError("calibration holds no inputs; give it at least one")
+    if calibration.shape[1:] != wanted:
+        raise ArgumentError(f"calibration: shape {calibration.shape}, the network takes (N, "
+                            f"{', '.join(map(str, wanted))}); reshape it")
