@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from celosia.beside_float import decibels, energies, ratios
-from celosia.calibration import check_calibration
+from celosia.calibration import check_calibration, different
 from celosia.compiler import BEST, LEAST_INPUTS, Compiler
 from celosia.float_values import outputs
 from celosia.graph import Graph, verify
@@ -53,15 +53,14 @@ def more_accurate(graph: Graph, compiler: Compiler, samples: np.ndarray, *,
     samples    : calibration inputs, (N, *input_shape).
     dump_after : as `celosia.passes.optimise` has it.
 
-    A pass is made of either half of the inputs and judged by the other; where it does not help
-    both times, or needs wider accumulators, the graph stays as it was. One that does is made of all
-    of them. With accuracy "best", static exponents that clip are chosen in the same way.
+    A pass is made of either half of the different inputs and judged by the other; where it does not
+    help both times, or needs wider accumulators, the graph stays as it was. One that does is made
+    of all of them. With accuracy "best", static exponents that clip are chosen in the same way.
     """
     check_calibration(samples, graph.input_shape)
-    if len(samples) < LEAST_INPUTS:
-        return Improved(compiler=compiler, applied=(), noise={}, graph=_remark(
-            graph, f"accuracy: {len(samples)} calibration inputs are too few to judge by; give "
-                   f"{LEAST_INPUTS} or more"))
+    samples = different(samples)
+    if (told := too_few(samples)) is not None:
+        return Improved(graph=_remark(graph, told), compiler=compiler, applied=(), noise={})
     samples = samples[::-(-len(samples) // MOST_INPUTS)]
     halves = [_Half(graph, compiler, samples[at::2], samples[1 - at::2]) for at in range(2)]
     before, found, applied = _energies(halves), graph, []
@@ -92,6 +91,15 @@ def more_accurate(graph: Graph, compiler: Compiler, samples: np.ndarray, *,
     ratios_after = ratios(_energies(halves))
     return Improved(graph=found, compiler=compiler, applied=tuple(applied), noise={
         name: (ratio, ratios_after[name]) for name, ratio in ratios(before).items()})
+
+
+def too_few(samples: np.ndarray) -> str | None:
+    """Return what is said where passes cannot be judged by calibration inputs, None where they
+    can."""
+    if (found := len(different(samples))) >= LEAST_INPUTS:
+        return None
+    return (f"accuracy: cannot be judged by {found} different calibration "
+            f"input{'s' * (found != 1)}; give {LEAST_INPUTS} different ones")
 
 
 class _Half:

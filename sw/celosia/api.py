@@ -51,8 +51,8 @@ def compile(model: Any, example_input: Any = None, *, target: str = "icebreaker"
     accuracy      : "default" runs the passes that make outputs more like the float ones, each only
                     where it helps on calibration inputs that it has not seen (`Program.remarks`
                     says so). "best" lets static exponents clip, too, where that helps. "none" does
-                    nothing of it. None is "default" where there are 8 calibration inputs or
-                    more, else "none". `Program.noise` tells what it gave.
+                    nothing of it. None is "default" where there are 8 different calibration
+                    inputs or more, else "none". `Program.noise` tells what it gave.
     preprocessing : how pixels become inputs and what outputs are called, to be stored with the
                     program. Where it, or the calibration, says that inputs are never below 0, their
                     mantissas get no sign, and inputs below 0 are refused.
@@ -82,7 +82,7 @@ def compile(model: Any, example_input: Any = None, *, target: str = "icebreaker"
         preprocessing.check(graph.input_shape[0], scoring(graph.host, graph.output_shape).classes)
     with located(graph.sources), refusals():
         noise: dict[str, tuple[float, float]] = {}
-        if samples is not None and compiler.passes(len(samples)):
+        if samples is not None and compiler.passes(samples):
             with suppress(FitError):        # which is said below, with a way out
                 improved = more_accurate(graph, compiler, samples, dump_after=dump_after)
                 graph, compiler, noise = improved.graph, improved.compiler, improved.noise

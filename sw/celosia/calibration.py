@@ -1,5 +1,6 @@
 """Calibration inputs: what users give as such, and what is told of them."""
 
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -35,3 +36,11 @@ def check_calibration(calibration: np.ndarray, wanted: tuple[int, ...]) -> None:
     if calibration.shape[1:] != wanted:
         raise ArgumentError(f"calibration: shape {calibration.shape}, the network takes (N, "
                             f"{', '.join(map(str, wanted))}); reshape it")
+
+
+def different(samples: np.ndarray) -> np.ndarray:
+    """Return inputs (N, ...) without those that are equal to an earlier one; 0 equals -0."""
+    first: dict[bytes, int] = {}
+    for at, sample in enumerate(samples):
+        first.setdefault(sha256((sample + 0.0).tobytes()).digest(), at)
+    return samples[list(first.values())]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from celosia.calibration import different
 from celosia.graph import Graph, verify
 from celosia_boards.arrays import array_for, widest_accumulators
 from celosia_boards.targets import target as find_target
@@ -29,7 +30,7 @@ ACCURACIES = AS_IS, PASSES, BEST = "none", "default", "best"
 exponents that clip, too, where they help."""
 
 LEAST_INPUTS = 8
-"""Calibration inputs with which a pass can be judged: half of them are kept from it."""
+"""Different calibration inputs with which a pass can be judged: half of them are kept from it."""
 
 TIME = "time"
 """The one way to run a network in steps."""
@@ -127,9 +128,11 @@ class Compiler:
                                 f"calibration an array (N, C, H, W) or (N, F), or use "
                                 f"accuracy={AS_IS!r}")
 
-    def passes(self, inputs: int) -> bool:
-        """Whether the passes for accuracy run, with so many calibration inputs."""
-        return inputs >= LEAST_INPUTS if self.accuracy is None else self.accuracy != AS_IS
+    def passes(self, samples: np.ndarray | None) -> bool:
+        """Whether the passes for accuracy run, with these calibration inputs."""
+        if samples is None or self.accuracy is not None:
+            return samples is not None and self.accuracy != AS_IS
+        return len(different(samples)) >= LEAST_INPUTS
 
     @property
     def low_bits(self) -> int:

@@ -211,7 +211,7 @@ def check(model: Any, example_input: Any = None, targets: Sequence[str] | str | 
             graph = settings.optimised(found.graph)
         except CompileError as refusal:     # of a pass, which stops at the first
             refusals.append(refusal)
-    if graph is not None and samples is not None and settings.passes(len(samples)):
+    if graph is not None and samples is not None and settings.passes(samples):
         graph, settings = _more_accurate(graph, settings, samples, refused)
     search = Search(graph, samples, found.layers)
     machines = {name: search.machine(replace(settings, target=name))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from celosia.accuracy import decibels_of, more_accurate, values_of
+from celosia.accuracy import decibels_of, more_accurate, too_few, values_of
 from celosia.calibration import calibration_array
 from celosia.compiler import Compiler
 from celosia.evaluate import accuracy as share_right
@@ -45,12 +45,14 @@ class Widths:
     """A network at several widths, on so many inputs.
 
     accuracy : of the float network; None without labels.
+    remarks  : why nothing was done for accuracy where that was asked for.
     """
 
     target: str
     inputs: int
     accuracy: float | None
     widths: tuple[Width, ...]
+    remarks: tuple[str, ...] = ()
 
 
 @names_extra
@@ -87,7 +89,9 @@ def widths(model: Any, example_input: Any = None, *, bits: Sequence[tuple[int, i
         if progress is not None:
             progress(done, len(settings))
         found.append(_measured(compiler.of_inputs(samples), graph, samples, wanted, known))
+    told = too_few(samples) if settings[0].passes(samples) else None
     return Widths(target=target, inputs=len(samples), widths=tuple(found),
+                  remarks=() if told is None else (told,),
                   accuracy=None if known is None else share_right(wanted, known))
 
 
@@ -107,7 +111,7 @@ def _measured(compiler: Compiler, graph: Graph, samples: np.ndarray, wanted: np.
         compiler.check(calibrated=True)
         with located(graph.sources), refusals():
             graph = compiler.separated(graph)
-            if compiler.passes(len(samples)):
+            if compiler.passes(samples):
                 improved = more_accurate(graph, compiler, samples)
                 graph, compiler = improved.graph, improved.compiler
             quantised = compiler.quantised(graph, samples)

@@ -142,7 +142,8 @@ def test_too_few_inputs_change_nothing() -> None:
     graph = Compiler().graph(depthwise(), (1, *SHAPE))
     found = more_accurate(graph, Compiler(), inputs(LEAST_INPUTS - 1)).graph
     assert found.nodes is graph.nodes
-    assert "too few" in found.remarks[-1]
+    assert found.remarks[-1] == ("accuracy: cannot be judged by 7 different calibration inputs; "
+                                 "give 8 different ones")
 
 
 def test_compiled_program_says_what_was_done(capsys: pytest.CaptureFixture[str]) -> None:
@@ -165,6 +166,29 @@ def test_passes_run_where_there_are_enough_inputs(count: int, runs: bool) -> Non
         assert (len(told) >= 2) is runs
     (target,) = celosia.check(depthwise(), x[:1], "icebreaker", calibration=x).targets
     assert any("correct_bias" in remark for remark in target.remarks) is runs
+
+
+@pytest.mark.parametrize("equal", [
+    np.repeat(inputs(1), 8, axis=0), np.zeros((8, *SHAPE)), np.full((8, *SHAPE), 0.5),
+    np.zeros((8, *SHAPE)) * np.resize([1, -1], (8, 1, 1, 1))])
+def test_equal_inputs_judge_nothing(equal: np.ndarray) -> None:
+    told = "accuracy: cannot be judged by 1 different calibration input; give 8 different ones"
+    for asked, said in ((None, []), ("default", [told]), ("best", [told])):
+        program = celosia.compile(depthwise(), equal[:1], calibration=equal, accuracy=asked)
+        (target,) = celosia.check(depthwise(), equal[:1], "icebreaker", calibration=equal,
+                                  accuracy=asked).targets
+        for remarks in (program.remarks, target.remarks):
+            assert [remark for remark in remarks if remark.startswith("accuracy")] == said
+        assert program.noise == {}
+
+
+def test_copies_are_not_on_both_sides() -> None:
+    x, compiler = inputs(16), Compiler(weight_bits=5)
+    graph = compiler.graph(depthwise(), x[:1])
+    plain, copied = (more_accurate(graph, compiler, samples)
+                     for samples in (x, np.repeat(x, 2, axis=0)))
+    assert copied.applied
+    assert (copied.graph.remarks, copied.noise) == (plain.graph.remarks, plain.noise)
 
 
 def test_a_pass_that_cannot_be_is_not_applied(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,6 +65,14 @@ def test_passes_for_accuracy_are_made_at_each_width() -> None:
     assert passed.widths[0].ratio > plain.widths[0].ratio + 0.5
 
 
+@pytest.mark.parametrize(("accuracy", "told"), [
+    (None, ()), ("none", ()), ("default", ("accuracy: cannot be judged by 1 different calibration "
+                                           "input; give 8 different ones",))])
+def test_equal_inputs_judge_no_pass(accuracy: str | None, told: tuple[str, ...]) -> None:
+    x = np.repeat(inputs(1), 8, axis=0)
+    assert widths(network(), x[:1], bits=[(8, 8)], calibration=x, accuracy=accuracy).remarks == told
+
+
 def test_widths_that_cannot_be_are_told() -> None:
     x = inputs(4)
     found = widths(network(), x[:1], bits=[(8, 9), (8, 8), (3, 8)], calibration=x)
@@ -132,8 +140,9 @@ def test_command(files: list[str]) -> None:
 
 def test_one_input_is_no_plural(files: list[str]) -> None:
     np.save("x.npy", inputs(1))
-    shown = " ".join(CliRunner().invoke(app, files).stdout.split())
+    shown = " ".join(CliRunner().invoke(app, [*files, "--accuracy", "best"]).stdout.split())
     assert "icebreaker, 1 input " in shown
+    assert "accuracy: cannot be judged by 1 different calibration input; give 8" in shown
 
 
 @pytest.mark.parametrize(("given", "words"), [

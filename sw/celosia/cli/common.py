@@ -34,8 +34,8 @@ Weights = Annotated[Path | None, typer.Option(
     help="Trained weights for MODEL, a .safetensors file.")]
 Accuracy = Annotated[str | None, typer.Option(
     metavar="none|default|best",
-    help="default, from 8 inputs of --calibration on: passes that make outputs more like the float "
-         "ones, where these show that they help; best: static exponents that clip, too.")]
+    help="default, from 8 different inputs of --calibration on: passes that make outputs more like "
+         "the float ones, where these show that they help; best: static exponents that clip, too.")]
 InputBits = Annotated[int | None, typer.Option(
     help="Of the input's mantissas, up to 15 with activations of 8; the layers that read it then "
          "compute twice.")]

@@ -60,6 +60,8 @@ def show(title: str, found: "Widths") -> None:
     common.show(table)
     if found.accuracy is not None:
         print(f"right in float: {found.accuracy:.1%}")
+    for remark in found.remarks:
+        print(common.wrapped(remark, "  "))
     for problem, bits in problems.items():
         print(common.wrapped(f"{', '.join(bits)}: {problem}", "  "))
 
