@@ -8,7 +8,7 @@ from scipy.sparse import csr_array
 
 from celosia.bands.entries import command
 from celosia.bands.layouts import Lines
-from celosia.bands.rows import batch_steps, row_words
+from celosia.bands.rows import batch_steps, long_steps, row_words
 from celosia.bands.spreads import Spread
 from celosia_spec.isa.array import ENTRY_WORDS, Array
 from celosia_spec.isa.controls import RECORDS, Op
@@ -45,12 +45,12 @@ def row_pages(matrix: csr_array, layout: Lines | Spread, index: np.ndarray) -> n
     at = index[matrix.indices]
     if not isinstance(layout, Spread) or not layout.page:
         return row_words(matrix.indptr, at)[:, None]
-    until = []
-    for end in range(layout.page, (layout.pages + 1) * layout.page, layout.page):
-        kept = at < end
-        until.append(row_words(np.concatenate([[0], np.cumsum(kept)])[matrix.indptr], at[kept]))
-    found: np.ndarray = np.diff(until, axis=0, prepend=0).T
-    return found
+    rows, pages = matrix.shape[0], layout.pages
+    own = np.repeat(np.arange(rows), np.diff(matrix.indptr)) * pages + at // layout.page
+    row, index, extra = long_steps(matrix.indptr, at)
+    found: np.ndarray = np.bincount(own, minlength=rows * pages) + np.bincount(
+        row * pages + index // layout.page, extra, rows * pages).astype(np.int64)
+    return found.reshape(rows, pages)
 
 
 def page_steps(words: Sequence[np.ndarray], rows: np.ndarray, groups: int) -> np.ndarray:

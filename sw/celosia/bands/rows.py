@@ -28,9 +28,19 @@ def row_words(starts: np.ndarray, index: np.ndarray) -> np.ndarray:
     of every weight, in any order within a row.
     """
     words = np.diff(starts).astype(np.int64)
-    most = int(index.max(initial=0))
+    row, _, extra = long_steps(starts, index)
+    return words + np.bincount(row, extra, len(words)).astype(np.int64)
+
+
+def long_steps(starts: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the weights that take words without a weight before theirs: row and stream index of
+    each, and how many words, int64 (n,).
+
+    Arguments as of `row_words`.
+    """
+    words, most = np.diff(starts).astype(np.int64), int(index.max(initial=0))
     if most <= LONGEST:
-        return words
+        return (np.zeros(0, np.int64),) * 3
     # A row with a weight in every half of a longest step has no step that is too long.
     met = csr_array((np.ones(len(index), bool), index // _HALF, starts),
                     shape=(len(words), most // _HALF + 1)).toarray()
@@ -42,8 +52,8 @@ def row_words(starts: np.ndarray, index: np.ndarray) -> np.ndarray:
     cell = np.sort(row * (most + 1) + index[at])        # by row, then by index
     step = np.diff(cell, prepend=0)
     step[begin] = cell[begin] % (most + 1)
-    words[sparse] += np.bincount(row, extra_words(step), len(sparse)).astype(np.int64)
-    return words
+    long = np.flatnonzero(step > LONGEST)
+    return sparse[row[long]], cell[long] % (most + 1), extra_words(step[long])
 
 
 def row_order(weights: np.ndarray, groups: int) -> np.ndarray:
