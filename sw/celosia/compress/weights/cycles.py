@@ -45,7 +45,7 @@ class CycleReport(RoundsReport):
                    may be below 0 or not: of the two the more.
     dense_cycles : those of the network as it was given.
     trimmed      : weights removed after the last fine-tuning, because it had moved weights away
-                   from zero that the machine skipped before, or for the other kind of inputs.
+                   from zero that the machine skipped before.
     rounds       : ``measured`` of each holds its "predicted_cycles".
     """
 
@@ -136,8 +136,9 @@ def prune_to_cycles(
                                 "cycles in both; give each a copy of it, or use prune")
     predict = Predictor(example_input, target=target, exponents=exponents)
     start = predict(model).cycles
+    either = Predictor(example_input, target=target, exponents=exponents, signs=(True, False))
     run = _Run(method=method, score=lambda pruned: scores(pruned, method, inputs, **options),
-               predict=predict, start=start, budget=budget, rounds=rounds,
+               predict=predict, either=either, start=start, budget=budget, rounds=rounds,
                share=SCHEDULES[schedule], lockstep=lockstep, finetune=finetune, measure=measure)
     run.check(model)
     choices = {
@@ -161,12 +162,14 @@ def prune_to_cycles(
 class _Run:
     """What the rounds of one call share; its methods are what `run_rounds` calls.
 
-    found : predicted cycles and trimmed weights of the round that was last fine-tuned.
+    either : predicts the cycles that inputs take which may be below 0, or others, if more.
+    found  : predicted cycles and trimmed weights of the round that was last fine-tuned.
     """
 
     method: str
     score: Callable[[nn.Module], Masks]
     predict: Predictor
+    either: Predictor
     start: int
     budget: int
     rounds: int
@@ -180,7 +183,7 @@ class _Run:
         """Raise ArgumentError where the budget is out of reach, whatever the scores."""
         ones = {name: np.ones(layer.weight.shape)
                 for name, layer in prunable_layers(model).items()}
-        masks_for(model, ones, self.predict, self.budget, lockstep=self.lockstep)
+        masks_for(model, ones, self.either, self.budget, lockstep=self.lockstep)
 
     def choose(self, model: nn.Module, index: int) -> Masks:
         goal = self.budget
@@ -188,7 +191,8 @@ class _Run:
             share = self.share((index + 1) / self.rounds)
             goal = round(self.start + (self.budget - self.start) * share)
         found = self.score(model)
-        masks = self._masks(model, found, goal)
+        masks = masks_for(model, _values(model, found), self._predictor(index), goal,
+                          lockstep=self.lockstep)
         if index == 0:
             for name, layer in prunable_layers(model).items():
                 refuse_equal(self.method, name, found[name], current_mask(layer).cpu().numpy(),
@@ -198,18 +202,18 @@ class _Run:
     def tune(self, model: nn.Module, index: int) -> None:
         if self.finetune is not None:
             self.finetune(model, index)
-        last, before, goal = index + 1 == self.rounds, _kept(model), self.budget
-        prediction = self.predict.most(model) if last else self.predict(model)
-        while last and not within(prediction, self.budget):
-            for name, mask in self._masks(model, self.score(model), goal).items():
+        predict = self._predictor(index)
+        prediction, before = predict(model), _kept(model)
+        if index + 1 == self.rounds and not within(prediction, self.budget):
+            for name, mask in self.choose(model, index).items():
                 layer = model.get_submodule(name)
                 apply_mask(layer, torch.from_numpy(mask).to(layer.weight.device))
-            prediction = self.predict.most(model)
-            goal -= max(prediction.cycles - self.budget, 1)
+            prediction = predict(model)
         self.found.update(predicted_cycles=prediction.cycles, trimmed=before - _kept(model))
 
-    def _masks(self, model: nn.Module, scores: Masks, goal: int) -> Masks:
-        return masks_for(model, _values(model, scores), self.predict, goal, lockstep=self.lockstep)
+    def _predictor(self, index: int) -> Predictor:
+        """Return what a round is predicted by: only the last one has to keep the budget."""
+        return self.either if index + 1 == self.rounds else self.predict
 
     def observe(self, model: nn.Module) -> dict[str, float | int | None]:
         return ({} if self.measure is None else dict(self.measure(model))) | self.found

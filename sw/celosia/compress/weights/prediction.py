@@ -16,7 +16,7 @@ p-th are free.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -97,9 +97,10 @@ class Predictor:
     exponents
         "dynamic" or "static". Static ones need no calibration here: cycles do not depend on their
         values.
-    unsigned_input
-        Whether inputs are never below 0, which `celosia.compile` learns of its preprocessing or
-        its calibration inputs. Cycles differ by a few in a thousand.
+    signs
+        Of each kind of inputs that counts, whether they may be below 0. `celosia.compile` learns
+        it of its preprocessing or its calibration inputs; cycles differ by a few in a thousand. Of
+        several kinds, the one that takes most is predicted.
 
     A call takes any model, leaves it as it is and returns a `Prediction`. It raises ArgumentError
     for a layer that does not become a layer of the program, and CompileError where the compiler
@@ -108,22 +109,14 @@ class Predictor:
     """
 
     def __init__(self, example_input: Any, *, target: str = "icebreaker",
-                 exponents: str = "dynamic", unsigned_input: bool = False) -> None:
+                 exponents: str = "dynamic", signs: Sequence[bool] = (True,)) -> None:
         check_exponents(exponents)
-        self._compiler = Compiler(target=target, unsigned_input=unsigned_input)
+        self._compiler, self._signs = Compiler(target=target), signs
         self._compiler.array()
         self.example_input, self.exponents = example_input, exponents
 
     def __call__(self, model: nn.Module) -> Prediction:
         return self.imported(model)({})
-
-    def most(self, model: nn.Module) -> Prediction:
-        """Return the prediction that has more cycles of the two, of inputs that may be below 0 and
-        of inputs that may not."""
-        other = Predictor(self.example_input, target=self._compiler.target,
-                          exponents=self.exponents,
-                          unsigned_input=not self._compiler.unsigned_input)
-        return max(self(model), other(model), key=lambda found: (bool(found.problem), found.cycles))
 
     def imported(self, model: nn.Module) -> Callable[[Mapping[str, np.ndarray]], Prediction]:
         """Return a function of masks, {layer name: bool of the weight's shape}: the prediction of
@@ -140,11 +133,16 @@ class Predictor:
 
     def _predict(self, graph: Graph, names: Mapping[str, str]) -> Prediction:
         """names : {layer: its name in the graph}."""
-        quantised = self._compiler.quantised(graph, None)
+        return max((self._of_sign(graph, names, signed) for signed in self._signs),
+                   key=lambda found: (found.problem is not None, found.cycles))
+
+    def _of_sign(self, graph: Graph, names: Mapping[str, str], signed: bool) -> Prediction:
+        compiler = replace(self._compiler, unsigned_input=not signed)
+        quantised = compiler.quantised(graph, None)
         if self.exponents == STATIC:
             quantised = as_if_calibrated(quantised)
-        found = self._compiler.schedule(quantised)
-        problem = next(map(str, self._compiler.refusals(found)), None)
+        found = compiler.schedule(quantised)
+        problem = next(map(str, compiler.refusals(found)), None)
         plans = _plans(found)
         return Prediction(cycles=found.predicted_cycles, problem=problem, macs=found.macs,
                           layers={name: _known(plans, called) for name, called in names.items()})
