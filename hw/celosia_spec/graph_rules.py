@@ -37,7 +37,7 @@ NAME_LENGTH = 1000
 """Most characters of a layer's or a tensor's name."""
 
 _BIAS_MAX = (1 << OUTPUT_BITS - 1) - 1
-_REMARKS_MAX, _REMARK_LENGTH = 16, 4 * NAME_LENGTH
+_REMARKS_MAX, _REMARK_LENGTH = 32, 4 * NAME_LENGTH
 _AXES_MAX = 8
 _SIZE_MAX = 1 << 16
 """Above every size, stride and dilation that an array can walk, and above all kernel positions."""
