@@ -49,12 +49,12 @@ OURS, SINGLE = "score / cost, lockstep", "score / cost"
 BASELINES, TUNED = ("uniform", "global", "share"), "row-balanced, tuned"
 NETWORKS: dict[str, dict[str, Any]] = {
     "lenet5": {"title": "LeNet-5 on Fashion-MNIST, iCEBreaker", "target": "icebreaker",
-               "make": load_lenet5, "data": fashion_mnist, "budgets": (9700, 7000, 5000),
+               "make": load_lenet5, "data": fashion_mnist, "budgets": (14_000, 12_000, 10_000),
                "seeds": 3, "series": (*BASELINES, TUNED, SINGLE, OURS),
                "tune": {"epochs": (1, 1, 1, 3), "learning_rate": 2e-3, "batch_size": 128}},
     "resnet8": {"title": f"ResNet-8 on {CIFAR10}, ULX3S 85F", "target": "ulx3s-85f",
                 "make": lambda: trained("resnet8"), "data": cifar10,
-                "budgets": (140_000, 110_000, 90_000), "seeds": 1,
+                "budgets": (400_000, 300_000, 220_000), "seeds": 1,
                 "series": (*BASELINES, TUNED, SINGLE, OURS),
                 "tune": {"epochs": (1, 1, 1, 2), "learning_rate": 2e-3, "batch_size": 128}},
 }
