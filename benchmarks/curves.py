@@ -33,29 +33,31 @@ def measure(arguments: argparse.Namespace) -> Result:
     rows: list[list] = []
     checks = []
     ratio, cycles = _network(nn.ReLU())
-    rows.append(["ReLU", None, None, None, ratio, cycles])
+    rows.append(["ReLU", None, None, None, None, ratio, cycles])
     for name, function in FUNCTIONS.items():
-        (pieces, off, alone), (ratio, cycles) = _alone(function), _network(function)
-        rows.append([name, pieces, off, alone, ratio, cycles])
+        (pieces, off, small, alone), (ratio, cycles) = _alone(function), _network(function)
+        rows.append([name, pieces, off, small, alone, ratio, cycles])
         checks.append(Check.at_least(f"dB of the pieces of {name}", alone, LEAST, ".1f"))
     table = Table.of(
         "Functions, and a small network with them, iCEBreaker, 16 lanes, 8 / 8",
-        {"function": "", "pieces": "d", "off by, at most": ".2%", "pieces alone, dB": ".1f",
+        {"function": "", "pieces": "d", "off by, at most": ".2%",
+         "pieces alone, inputs of 0.1, dB": ".1f", "inputs of 1, dB": ".1f",
          "network, dB": ".1f", "cycles": ",d"}, rows)
     return Result(title="Functions in pieces", tables=(table,), checks=tuple(checks),
                   notes=("Off by: a share of the function's span between -4 and 4. The function "
                          "works on 600 elements of the network.",))
 
 
-def _alone(function: nn.Module) -> tuple[int, float, float]:
+def _alone(function: nn.Module) -> tuple[int, float, float, float]:
     """Return the number of pieces, how far they are off at most, and their ratio to the function
-    on normal inputs, dB."""
+    on normal inputs of a deviation of 0.1 and of 1, dB."""
     def exact(x: np.ndarray) -> np.ndarray:
         return function(torch.from_numpy(x)).numpy()
 
     pieces, off = fit(exact)
     x = np.random.default_rng(0).standard_normal(100_000)
-    return len(pieces.values) - 1, off, _decibels(exact(x), pieces(x))
+    small, alone = (_decibels(exact(scale * x), pieces(scale * x)) for scale in (0.1, 1.0))
+    return len(pieces.values) - 1, off, small, alone
 
 
 def _network(function: nn.Module) -> tuple[float, int]:

@@ -6,12 +6,14 @@ words runs one input, and its outputs must be the golden model's. The trained ne
 (CELOSIA_EXPERIMENTS and CELOSIA_CIFAR10, see benchmarks/harness/pictures.py); of the others the
 weights are random. Where main memory is too small for the stream, the last layers are copied from
 flash, on four wires. With several clusters the array is that of an ECP5, with as much main memory
-as any has. Goals are those that the machine was designed for, with one cluster and with four.
+as any has; with a target it is that target's, with its flash. Goals are those that the machine was
+designed for, with one cluster and with four.
 """
 
 import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -26,6 +28,7 @@ from celosia.bands.report import clocked
 from celosia.cli.progress import progress
 from celosia.compiler import Compiler
 from celosia.quantise import quantise
+from celosia_boards.arrays import array_for
 from celosia_sim import golden, stream_machine
 from celosia_spec.isa.array import ENTRY_WORDS, MAIN_WORDS_MAX, Array
 from celosia_spec.qgraph import QGraph
@@ -48,7 +51,7 @@ class Sample:
     name: str
     network: nn.Module
     x: torch.Tensor
-    goals: tuple[float, float, float, float]
+    goals: tuple[float, float, float, float] | None = None
 
 
 class Block(nn.Module):  # type: ignore[misc]
@@ -74,6 +77,13 @@ def _lenet5(padding: int) -> nn.Module:
         nn.Linear(84, 10))
 
 
+def _dense(*sizes: int) -> nn.Module:
+    layers: list[nn.Module] = []
+    for pair in pairwise(sizes):
+        layers += [nn.Linear(*pair), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
 def _resnet8() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 16, 3, 1, 1), nn.ReLU(), Block(16, 16), Block(16, 32),
                          Block(32, 64), nn.AvgPool2d(8), nn.Flatten(), nn.Linear(64, 10))
@@ -92,6 +102,9 @@ def samples() -> Iterator[Sample]:
     yield Sample("DS-CNN", network, x, (185, 105, 58.3, 49.6))
     network, x = person_detector(1)
     yield Sample("MobileNetV1 x0.25", network, x, (541, 437, 216, 184))
+    yield Sample("LeNet-300-100", _dense(784, 300, 100, 10), torch.rand(1, 784))
+    yield Sample("autoencoder", _dense(640, 128, 128, 128, 128, 8, 128, 128, 128, 128, 640),
+                 torch.rand(1, 640))
 
 
 def prune(network: nn.Module, density: float) -> None:
@@ -128,13 +141,20 @@ def measure(arguments: argparse.Namespace) -> Result:
     rows: list[list[str | float | int | None]] = []
     checks = []
     clusters = arguments.clusters
-    array = replace(UP5K, drain=arguments.drain, fill=arguments.fill) if clusters == 1 else replace(
-        ECP5, clusters=clusters, fill=arguments.fill)
+    if arguments.target:
+        array = array_for(arguments.target, lanes=arguments.lanes)
+        title = f"{arguments.target}, {array.lanes_all} lanes"
+    elif clusters == 1:
+        array = replace(UP5K, drain=arguments.drain, fill=arguments.fill)
+        title = "16 lanes of a UP5K"
+    else:
+        array = replace(ECP5, clusters=clusters, fill=arguments.fill)
+        title = f"{array.lanes_all} lanes"
     named = [sample for sample in samples()
              if not arguments.networks or sample.name in arguments.networks]
     with progress("networks") as report:
         for done, sample in enumerate(named):
-            goals = {1: sample.goals, 4: FOUR[sample.name]}.get(clusters, (None,) * 4)
+            goals = {1: sample.goals, 4: FOUR.get(sample.name)}.get(array.clusters) or (None,) * 4
             for density, goal in zip(DENSITIES, goals, strict=True):
                 prune(sample.network, density)
                 graph = quantise(Compiler().graph(sample.network.eval(), sample.x), unsigned=True,
@@ -151,7 +171,7 @@ def measure(arguments: argparse.Namespace) -> Result:
             if report:
                 report(done + 1, len(named))
     table = Table.of(
-        "16 lanes of a UP5K" if clusters == 1 else f"{array.lanes_all} lanes", {
+        title, {
             "network": "", "density": "g", "kcycles": ",.1f", "counted": "+.1%",
             "goal": ",.1f", "of it": ".0%",
             "waits": ",.1f", "stream": ",.0f", "flash": ",.0f"}, rows)
@@ -172,5 +192,7 @@ if __name__ == "__main__":
                       "help": "lanes whose sums leave a cycle (%(default)s)"}),
          ("--clusters", {"type": int, "choices": (1, 2, 4, 8), "default": 1,
                          "help": "clusters of 16 lanes (%(default)s)"}),
+         ("--target", {"help": "with the array of this target"}),
+         ("--lanes", {"type": int, "help": "with --target: not those that it carries"}),
          ("--fill", {"type": int, "choices": (2, 4), "default": 4,
                      "help": "elements that are filled a cycle (%(default)s)"}))

@@ -155,7 +155,7 @@ ORDER = {
         calibration, densify, doctor_check, errors, evaluate, exits, extras, pieces, reading
         shortfalls, show
         graph
-        float_values
+        float_values, graph_text
         beside_float, closest_exponents
         datasets, doctor_boards, modelfile, passes, weight_matrix
         bands, frontend, labels, models

@@ -12,6 +12,7 @@ from celosia.calibration import check_calibration, different
 from celosia.compiler import BEST, LEAST_INPUTS, Compiler
 from celosia.float_values import outputs
 from celosia.graph import Graph, verify
+from celosia.graph_text import dump
 from celosia.passes import correct_bias, equalise
 from celosia_sim import golden
 from celosia_spec.epilogue import STATIC
@@ -78,7 +79,7 @@ def more_accurate(graph: Graph, compiler: Compiler, samples: np.ndarray, *,
             applied.append(name)
         found = _remark(found, told)
         if dump_after in ("all", name):
-            print(f"# after {name}\n{found.dump()}", end="", file=sys.stderr)
+            print(f"# after {name}\n{dump(found)}", end="", file=sys.stderr)
     if compiler.accuracy == BEST and compiler.exponents == STATIC:
         after = [half.clipped() for half in halves]
         helps, told = _judged(CLIPPING, halves, after, len(samples))

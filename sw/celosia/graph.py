@@ -4,14 +4,14 @@ Weights are float64, nothing here knows PyTorch. Every node makes one tensor, wh
 node's name. A tensor of one image has the shape (C, H, W); a vector of F features is (F, 1, 1).
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import count
 
 import numpy as np
 
 from celosia.pieces import Pieces
-from celosia_spec.epilogue import PLAIN, Activation, Epilogue, Identity, Pool
+from celosia_spec.epilogue import PLAIN, Activation, Epilogue, Pool
 from celosia_spec.host_layers import HostLayer
 from celosia_spec.qgraph import NodeKind
 
@@ -219,19 +219,6 @@ class Move:
 
 Node = Conv | BatchNorm | Activate | Leaky | Curve | MaxPool | AvgPool | Add | Pad | Reshape | Move
 
-OPERATORS = {BatchNorm: "batch_norm", Leaky: "leaky_relu", MaxPool: "max_pool2d",
-             AvgPool: "avg_pool2d", Add: "add", Pad: "pad", Reshape: "reshape"}
-
-
-def operator(node: Node) -> str:
-    """Return the node's operator, as messages name it."""
-    if isinstance(node, Activate):
-        return node.activation.kind
-    if isinstance(node, Curve | Move):
-        return node.operator
-    return node.kind if isinstance(node, Conv) else OPERATORS[type(node)]
-
-
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Graph:
     """Nodes in execution order.
@@ -273,16 +260,6 @@ class Graph:
             counts[name] += 1
         counts[self.output] += 1
         return counts
-
-    def dump(self) -> str:
-        """Return the graph as text, one node a line."""
-        shapes = self.shapes
-        lines = [f"{self.input}: {_shape(shapes[self.input])} = input"]
-        lines += [f"{node.name}: {_shape(shapes[node.name])} = {_describe(node)}"
-                  for node in self.nodes]
-        lines += [f"return {self.output}"]
-        lines += [f"the host: {layer}" for layer in self.host]
-        return "\n".join(lines) + "\n"
 
 
 def _windows(size: int, window: int, stride: int, dilation: int = 1) -> int:
@@ -369,39 +346,8 @@ def identity(name: str, source: str, channels: int, kind: NodeKind) -> Conv:
                 groups=channels, kind=kind)
 
 
-def _shape(shape: Shape) -> str:
-    return "x".join(map(str, shape))
-
-
-def _bounds(activation: Activation) -> str:
-    low, high = activation.bounds
-    return "" if high == math.inf else f" {low:g} ... {high:g}"
-
-
-def _describe(node: Node) -> str:
-    text = f"{operator(node)}({', '.join(node.inputs)})"
-    match node:
-        case Conv():
-            text += f" weight {'x'.join(map(str, node.weight.shape))}"
-            text += f" nonzeros {np.count_nonzero(node.weight)}"
-            for field, default in (("groups", 1), ("stride", (1, 1)), ("padding", (0, 0, 0, 0)),
-                                   ("dilation", (1, 1)), ("up", (1, 1))):
-                if getattr(node, field) != default:
-                    text += f" {field} {getattr(node, field)}"
-            text += " bias" if node.bias is not None else ""
-            if node.epilogue.activation != Identity():
-                text += f" {node.epilogue.activation.kind}{_bounds(node.epilogue.activation)}"
-            if (pool := node.epilogue.pool) is not None:
-                text += f" pool {pool.window} stride {pool.stride}"
-        case MaxPool():
-            text += f" window {node.pool.window} stride {node.pool.stride}"
-            text += f" padding {node.padding}" if any(node.padding) else ""
-        case AvgPool():
-            text += f" window {node.window} stride {node.stride} divisor {node.divisor}"
-        case Pad():
-            text += f" padding {node.padding}"
-        case Activate():
-            text += _bounds(node.activation)
-        case _:
-            pass
-    return text
+def fresh(name: str, taken: set[str]) -> str:
+    """Return a name behind another that no tensor has, "name.1", and take it."""
+    found = next(found for number in count(1) if (found := f"{name}.{number}") not in taken)
+    taken.add(found)
+    return found

@@ -81,8 +81,8 @@ def _slope(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def _fitted(rest: np.ndarray, ends: Pieces) -> Pieces:
-    """Return the pieces of the rest: the least deviation that so many can have, by bisection; none
-    at 0."""
+    """Return the pieces of the rest: the least deviation that so many can have, by bisection. At 0
+    they are exact."""
     if np.ptp(rest) < 1e-9:
         return Pieces(knots=np.zeros(1), values=rest[:1], below=ends.below, above=ends.above)
     low, high = 0.0, float(np.ptp(rest))

@@ -8,7 +8,8 @@ import numpy as np
 from celosia.calibration import check_calibration
 from celosia.closest_exponents import closest_exponents
 from celosia.expected import USUAL_DEVIATION, expected_exponents
-from celosia.graph import Conv, Graph, operator
+from celosia.graph import Conv, Graph
+from celosia.graph_text import operator
 from celosia.passes.wide_input import with_low_parts
 from celosia.shortfalls import narrowed, shortfalls
 from celosia.weight_matrix import row_exponents, weight_matrix

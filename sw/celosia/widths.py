@@ -123,8 +123,8 @@ def _measured(compiler: Compiler, graph: Graph, samples: np.ndarray, wanted: np.
                     agreement=float(np.mean(largest[0] == largest[1])),
                     accuracy=None if labels is None else share_right(made, labels))
     try:
-        layers = compiler.fitting(quantised).layers
+        schedule = compiler.fitting(quantised)
     except CelosiaError as refusal:
         return replace(width, problem=str(refusal))
-    return replace(width, cycles=sum(layer.predicted_cycles for layer in layers),
-                   weight_bytes=sum(layer.weight_bytes for layer in layers))
+    return replace(width, cycles=schedule.predicted_cycles,
+                   weight_bytes=sum(layer.weight_bytes for layer in schedule.layers))

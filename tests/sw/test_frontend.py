@@ -19,6 +19,8 @@ from torch.nn import functional as F  # noqa: E402
 from torch.nn.utils import parametrize, prune  # noqa: E402
 
 from celosia.frontend import import_model  # noqa: E402
+from celosia.frontend.patterns import Function as ElementFunction  # noqa: E402
+from celosia.graph_text import dump  # noqa: E402
 
 SHAPE = (1, 4, 8, 8)
 
@@ -229,6 +231,15 @@ def test_what_is_no_curve_is_refused(function, words: str) -> None:
         import_model(nn.Sequential(nn.Conv2d(4, 4, 3), Function(function), nn.ReLU()), example())
 
 
+def test_a_step_of_a_file_that_could_end_the_process_is_not_run() -> None:
+    graph = torch.fx.Graph()
+    x, zero = graph.placeholder("x"), graph.placeholder("zero")
+    step = graph.call_function(torch.ops.aten.div.Tensor_mode, (zero, zero),
+                               {"rounding_mode": "floor"})
+    with pytest.raises(ValueError, match="it divides whole numbers by -1 or 0, and rounds"):
+        ElementFunction(x, (step,), {zero: torch.tensor(0)})(np.zeros(3))
+
+
 def test_a_function_of_parameters_is_computed_once() -> None:
     class Gate(nn.Module):
         def __init__(self) -> None:
@@ -328,9 +339,9 @@ def test_every_form_of_a_model_gives_the_same_graph(tmp_path: Path) -> None:
     batch = torch.export.Dim("batch")
     dynamic = quiet(torch.export.export, model, (torch.zeros(2, *SHAPE[1:]),),
                     dynamic_shapes=({0: batch},))
-    text = import_model(model, torch.zeros(SHAPE)).dump()
+    text = dump(import_model(model, torch.zeros(SHAPE)))
     for form in (program, tmp_path / "network.pt2", str(tmp_path / "network.pt2"), dynamic):
-        assert import_model(form, example()).dump() == text
+        assert dump(import_model(form, example())) == text
 
 
 class Mask(nn.Module):

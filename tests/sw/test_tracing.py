@@ -21,6 +21,7 @@ from torch import nn  # noqa: E402
 from celosia.frontend import import_model  # noqa: E402
 from celosia.frontend import tracing as tracing_module  # noqa: E402
 from celosia.frontend.tracing import decomposed, tracing  # noqa: E402
+from celosia.graph_text import dump  # noqa: E402
 
 X = np.random.default_rng(0).normal(size=(1, 6)).astype(np.float32)
 
@@ -216,8 +217,8 @@ def test_exported_programs_may_have_any_names() -> None:
         free = torch.export.export(Named(NAMES).eval(), (torch.zeros(2, 6),),
                                    dynamic_shapes=({0: batch},))
     before = list(fixed.state_dict)
-    text = import_model(Named(NAMES), X).dump()
-    assert import_model(fixed, X).dump() == text
+    text = dump(import_model(Named(NAMES), X))
+    assert dump(import_model(fixed, X)) == text
     assert list(fixed.state_dict) == before
     assert len(import_model(free, X).nodes) == len(import_model(fixed, X).nodes)
 

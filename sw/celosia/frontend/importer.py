@@ -290,7 +290,7 @@ def _approximations(nodes: Sequence[Node]) -> list[str]:
     """Return how far the nodes' curves are off at most, a line for each function of the user's."""
     found: dict[str, Curve] = {}
     for node in nodes:
-        if isinstance(node, Curve) and node.off > found.get(node.operator, node).off - 1e-12:
+        if isinstance(node, Curve) and node.off >= found.get(node.operator, node).off:
             found[node.operator] = node
     return [f"{operator}: {len(curve.pieces.values) - 1} straight pieces, off by up to "
             f"{curve.off:.2%} of its span between -4 and 4"

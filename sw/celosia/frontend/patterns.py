@@ -8,6 +8,7 @@ import torch
 from torch.fx import Node as FxNode
 from torch.fx import map_arg
 
+from celosia.frontend.kernels import obstacle
 from celosia.frontend.origin import operator
 
 _CURVES = frozenset({
@@ -52,12 +53,16 @@ class Function:
     scalars: Mapping[FxNode, torch.Tensor]
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        """Return the function of float64 values."""
+        """Return the function of float64 values; ValueError where a step of it is not run."""
         known = {**self.scalars, self.x: torch.from_numpy(x)}
         for step in self.steps:
+            assert isinstance(step.target, torch._ops.OpOverload)
             args, kwargs = map_arg((step.args, step.kwargs), known.__getitem__)
-            known[step] = step.target(*args, **kwargs)      # type: ignore[operator]
-        return known[self.steps[-1]].numpy()
+            if (reason := obstacle(step.target, args, kwargs)) is not None:
+                raise ValueError(reason)
+            known[step] = step.target(*args, **kwargs)
+        result: np.ndarray = known[self.steps[-1]].to(torch.float64).numpy()
+        return result
 
 
 def prelu(node: FxNode) -> Prelu | None:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 
 from celosia.graph import Graph, verify
+from celosia.graph_text import dump
 from celosia.passes.average_to_linear import average_to_linear
 from celosia.passes.correct_bias import correct_bias
 from celosia.passes.curve_to_linear import curve_to_linear
@@ -55,7 +56,7 @@ def optimise(graph: Graph, dump_after: str | None = None) -> Graph:
         with located(graph.sources):
             graph = verify(step(graph))
         if dump_after in ("all", step.__name__):
-            print(f"# after {step.__name__}\n{graph.dump()}", end="", file=sys.stderr)
+            print(f"# after {step.__name__}\n{dump(graph)}", end="", file=sys.stderr)
     return graph
 
 

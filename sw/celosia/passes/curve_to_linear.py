@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import count
+from functools import partial
 
 import numpy as np
 
-from celosia.graph import Activate, Add, BatchNorm, Conv, Curve, Graph, Leaky, Node, rename
+from celosia.graph import Activate, Add, BatchNorm, Conv, Curve, Graph, Leaky, Node, fresh, rename
 from celosia_spec.epilogue import Relu, within
 
 
@@ -17,15 +17,9 @@ def curve_to_linear(graph: Graph) -> Graph:
 
     After: no Curve is left; the last of its layers has its name.
     """
-    shapes, names = graph.shapes, {graph.input} | {node.name for node in graph.nodes}
+    shapes, taken = graph.shapes, {graph.input} | {node.name for node in graph.nodes}
     nodes: list[Node] = []
     sources, now = dict(graph.sources), dict[str, str]()
-
-    def fresh(name: str) -> Iterator[str]:
-        for number in count(1):
-            if (found := f"{name}.{number}") not in names:
-                names.add(found)
-                yield found
 
     for node in graph.nodes:
         channels = shapes[node.inputs[0]][0]
@@ -33,7 +27,7 @@ def curve_to_linear(graph: Graph) -> Graph:
         if not isinstance(node, Curve):
             nodes.append(node)
             continue
-        parts = _parts(node, channels, fresh(node.name))
+        parts = _parts(node, channels, iter(partial(fresh, node.name, taken), None))
         now[node.name] = parts[-1].name
         if node.name in sources:
             sources |= {part.name: sources[node.name] for part in parts}

@@ -19,8 +19,8 @@ from celosia.graph import (
     Reshape,
     Shape,
     node_shape,
-    operator,
 )
+from celosia.graph_text import operator
 from celosia_spec.epilogue import Pool
 from celosia_spec.errors import CompileError
 

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from itertools import count
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from celosia.graph import (
     MaxPool,
     Move,
     Node,
+    fresh,
     identity,
     node_shape,
 )
@@ -100,9 +100,7 @@ class _State:
 
     def _fresh(self, name: str) -> str:
         """Return a name that no tensor has, nor will have."""
-        own = next(own for number in count(1) if (own := f"{name}.{number}") not in self.taken)
-        self.taken.add(own)
-        return own
+        return fresh(name, self.taken)
 
     # What reads moved elements
 

@@ -1,11 +1,10 @@
 """LeakyReLU and PReLU are linear nodes that read their input and its ReLU."""
 
 from dataclasses import replace
-from itertools import count
 
 import numpy as np
 
-from celosia.graph import Activate, Conv, Graph, Leaky, Move, Node
+from celosia.graph import Activate, Conv, Graph, Leaky, Move, Node, fresh
 from celosia_spec.epilogue import Relu
 
 
@@ -15,19 +14,14 @@ def leaky_to_linear(graph: Graph) -> Graph:
 
     After: no Leaky is left.
     """
-    shapes, names = graph.shapes, {graph.input} | {node.name for node in graph.nodes}
+    shapes, taken = graph.shapes, {graph.input} | {node.name for node in graph.nodes}
     nodes: list[Node] = []
-
-    def fresh(name: str) -> str:
-        found = next(found for number in count(1) if (found := f"{name}.{number}") not in names)
-        names.add(found)
-        return found
-
     for node in graph.nodes:
         if not isinstance(node, Leaky):
             nodes.append(node)
             continue
-        relu, both, shape = fresh(node.name), fresh(node.name), shapes[node.input]
+        relu, both = fresh(node.name, taken), fresh(node.name, taken)
+        shape = shapes[node.input]
         place = np.arange(shape[0] * shape[1] * shape[2]).reshape(shape)
         nodes += [
             Activate(name=relu, input=node.input, activation=Relu()),
