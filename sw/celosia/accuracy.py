@@ -16,7 +16,7 @@ from celosia.graph_text import dump
 from celosia.passes import correct_bias, equalise
 from celosia_sim import golden
 from celosia_spec.epilogue import STATIC
-from celosia_spec.errors import CelosiaError, CompileError
+from celosia_spec.errors import CelosiaError, CompileError, FitError
 from celosia_spec.qgraph import QGraph
 
 MOST_INPUTS = 32
@@ -63,7 +63,11 @@ def more_accurate(graph: Graph, compiler: Compiler, samples: np.ndarray, *,
     if (told := too_few(samples)) is not None:
         return Improved(graph=_remark(graph, told), compiler=compiler, applied=(), noise={})
     samples = samples[::-(-len(samples) // MOST_INPUTS)]
-    halves = [_Half(graph, compiler, samples[at::2], samples[1 - at::2]) for at in range(2)]
+    try:
+        halves = [_Half(graph, compiler, samples[at::2], samples[1 - at::2]) for at in range(2)]
+    except FitError as refusal:
+        told = f"accuracy: cannot be judged, {refusal.node}: {refusal.problem}"
+        return Improved(graph=_remark(graph, told), compiler=compiler, applied=(), noise={})
     before, found, applied = _energies(halves), graph, []
     for name, step in _passes(compiler).items():
         try:

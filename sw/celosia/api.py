@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from celosia.calibration import calibration_array
 from celosia.extras import names_extra
-from celosia_spec.errors import CelosiaError, FitError, located, refusals
+from celosia_spec.errors import CelosiaError, located, refusals
 from celosia_spec.files import check_folder
 from celosia_spec.host_layers import scoring
 
@@ -83,9 +82,8 @@ def compile(model: Any, example_input: Any = None, *, target: str = "icebreaker"
     with located(graph.sources), refusals():
         noise: dict[str, tuple[float, float]] = {}
         if samples is not None and compiler.passes(samples):
-            with suppress(FitError):        # which is said below, with a way out
-                improved = more_accurate(graph, compiler, samples, dump_after=dump_after)
-                graph, compiler, noise = improved.graph, improved.compiler, improved.noise
+            improved = more_accurate(graph, compiler, samples, dump_after=dump_after)
+            graph, compiler, noise = improved.graph, improved.compiler, improved.noise
         return replace(compile_or_advise(graph, compiler, samples), host=graph.host,
                        preprocessing=preprocessing, noise=noise)
 

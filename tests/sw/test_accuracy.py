@@ -16,7 +16,7 @@ from celosia.closest_exponents import closest_exponents
 from celosia.compiler import Compiler
 from celosia.float_values import outputs
 from celosia.passes import correct_bias, equalise
-from celosia_spec.errors import CelosiaError
+from celosia_spec.errors import CelosiaError, FitError
 from float_graph import interpret
 
 SHAPE = (3, 10, 10)
@@ -220,6 +220,17 @@ def test_what_needs_wider_accumulators_is_not_applied() -> None:
         patch.setattr(Compiler, "quantised", narrow)
         assert more_accurate(graph, compiler, x).applied == ()
     assert more_accurate(graph, compiler, x).applied
+
+
+def test_where_the_network_does_not_fit_it_is_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_wide(*arguments: object, **settings: object) -> None:
+        raise FitError("4", "conv", "its sums are too wide", "prune it")
+
+    graph = Compiler().graph(depthwise(), (1, *SHAPE))
+    monkeypatch.setattr(Compiler, "quantised", too_wide)
+    found = more_accurate(graph, Compiler(), inputs(8))
+    assert found.graph.remarks == ("accuracy: cannot be judged, 4: its sums are too wide",)
+    assert found.graph.nodes == graph.nodes and found.applied == ()
 
 
 def test_what_does_not_fit_is_refused_with_its_way_out() -> None:
