@@ -18,6 +18,7 @@ from harness.command import FOLDER, main
 from harness.result import Check, Result, Table
 
 from celosia.cli.progress import stages
+from celosia_boards.arrays import array_for
 from celosia_boards.board_top import top_for
 from celosia_boards.build import sweep_seeds
 from celosia_boards.families.ice40 import ICE40
@@ -38,9 +39,7 @@ ARRAYS = {
     "hx8k": ("hx8k-b-evn", Array(lanes=8, main_words=768, residual=False, clamp=True, flash=8),
              60.0),
     "ulx3s-25f": ("ulx3s-25f", Array(main_words=4096), 80.0),
-    "ulx3s-85f, four clusters": ("ulx3s-85f", Array(
-        main_words=24576, ring=512, controls=1024, taps=1024, tiles=1024, flash=16, clamp=True,
-        clusters=4), 60.0),
+    "ulx3s-85f, four clusters": ("ulx3s-85f", array_for("ulx3s-85f", lanes=64), 60.0),
     "ulx3s-85f, eight clusters": ("ulx3s-85f", Array(
         main_words=4096, clamp=True, clusters=8), 50.0),
 }

@@ -14,6 +14,7 @@ from celosia.float_values import outputs
 from celosia.graph import Graph, verify
 from celosia.graph_text import dump
 from celosia.passes import correct_bias, equalise
+from celosia.show import count
 from celosia_sim import golden
 from celosia_spec.epilogue import STATIC
 from celosia_spec.errors import CelosiaError, CompileError, FitError
@@ -103,8 +104,8 @@ def too_few(samples: np.ndarray) -> str | None:
     can."""
     if (found := len(different(samples))) >= LEAST_INPUTS:
         return None
-    return (f"accuracy: cannot be judged by {found} different calibration "
-            f"input{'s' * (found != 1)}; give {LEAST_INPUTS} different ones")
+    return (f"accuracy: cannot be judged by {count(found, 'different calibration input')}; give "
+            f"{LEAST_INPUTS} different ones")
 
 
 class _Half:
