@@ -13,7 +13,6 @@ designed for, with one cluster and with four.
 import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -27,6 +26,7 @@ from celosia.bands.program import StreamProgram, stream_program
 from celosia.bands.report import clocked
 from celosia.cli.progress import progress
 from celosia.compiler import Compiler
+from celosia.models import FCAutoencoder, LeNet5, LeNet300, ResNet
 from celosia.quantise import quantise
 from celosia_boards.arrays import array_for
 from celosia_sim import golden, stream_machine
@@ -54,57 +54,21 @@ class Sample:
     goals: tuple[float, float, float, float] | None = None
 
 
-class Block(nn.Module):  # type: ignore[misc]
-    """A residual block with a 1 x 1 convolution beside it where channels change."""
-
-    def __init__(self, before: int, channels: int) -> None:
-        super().__init__()
-        stride = 1 if before == channels else 2
-        self.first = nn.Conv2d(before, channels, 3, stride, 1)
-        self.second = nn.Conv2d(channels, channels, 3, 1, 1)
-        self.beside = nn.Identity() if stride == 1 else nn.Conv2d(before, channels, 1, stride)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.relu(self.second(torch.relu(self.first(x))) + self.beside(x))
-
-
-def _lenet5(padding: int) -> nn.Module:
-    size = 5 if padding else 4
-    return nn.Sequential(
-        nn.Conv2d(1, 6, 5, padding=padding), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
-        nn.Linear(16 * size * size, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(),
-        nn.Linear(84, 10))
-
-
-def _dense(*sizes: int) -> nn.Module:
-    layers: list[nn.Module] = []
-    for pair in pairwise(sizes):
-        layers += [nn.Linear(*pair), nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
-
-
-def _resnet8() -> nn.Module:
-    return nn.Sequential(nn.Conv2d(3, 16, 3, 1, 1), nn.ReLU(), Block(16, 16), Block(16, 32),
-                         Block(32, 64), nn.AvgPool2d(8), nn.Flatten(), nn.Linear(64, 10))
-
-
 def samples() -> Iterator[Sample]:
     """Yield the networks, each with one input."""
     torch.manual_seed(0)
-    yield Sample("LeNet-5, padding 0", _lenet5(0), torch.rand(1, 1, 28, 28), (27.7, 15, 7.3, 5.01))
-    yield Sample("LeNet-5, padding 2", _lenet5(2), torch.rand(1, 1, 28, 28),
+    yield Sample("LeNet-5, padding 0", LeNet5(), torch.rand(1, 1, 28, 28), (27.7, 15, 7.3, 5.01))
+    yield Sample("LeNet-5, padding 2", LeNet5(padding=2), torch.rand(1, 1, 28, 28),
                  (42.2, 22.8, 10.8, 7.08))
-    yield Sample("ResNet-8", _resnet8(), torch.rand(1, 3, 32, 32), (834, 424, 183, 105))
+    yield Sample("ResNet-8", ResNet(8, "B"), torch.rand(1, 3, 32, 32), (834, 424, 183, 105))
     network, x = wakeword(1)
     yield Sample("streaming wakeword, a window", network, x, (60.6, 34, 18, 13.8))
     network, x = keyword_spotter(1)
     yield Sample("DS-CNN", network, x, (185, 105, 58.3, 49.6))
     network, x = person_detector(1)
     yield Sample("MobileNetV1 x0.25", network, x, (541, 437, 216, 184))
-    yield Sample("LeNet-300-100", _dense(784, 300, 100, 10), torch.rand(1, 784))
-    yield Sample("autoencoder", _dense(640, 128, 128, 128, 128, 8, 128, 128, 128, 128, 640),
-                 torch.rand(1, 640))
+    yield Sample("LeNet-300-100", LeNet300(), torch.rand(1, 1, 28, 28))
+    yield Sample("autoencoder", FCAutoencoder(), torch.rand(1, 640))
 
 
 def prune(network: nn.Module, density: float) -> None:

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from celosia.models import LeNet5
+
 
 class Net(NamedTuple):
     """A network, the shape of its input, and the share of its weights that stays."""
@@ -73,9 +75,7 @@ NETS = {
                               lambda: nn.AvgPool2d(2), nn.Flatten, _linear(90, 4)),
                     (3, 8, 8), 0.6),
     "residual": Net(Residual, (3, 10, 10), 0.5),
-    "lenet5": Net(_sequence(_conv(1, 6, 5), nn.ReLU, _pool(2), _conv(6, 16, 5), nn.ReLU,
-                            _pool(2), nn.Flatten, _linear(256, 120), nn.ReLU, _linear(120, 84),
-                            nn.ReLU, _linear(84, 10)), (1, 28, 28), 0.1),
+    "lenet5": Net(LeNet5, (1, 28, 28), 0.1),
 }
 
 

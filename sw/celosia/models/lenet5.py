@@ -2,7 +2,8 @@
 
 The shape is that of LeCun et al., "Gradient-based learning applied to document recognition",
 Proc. IEEE 86(11), 1998, with ReLU for tanh, max-pooling for trainable subsampling, every map of
-conv2 connected to every map of conv1, and no padding (28 x 28 instead of 32 x 32 inputs).
+conv2 connected to every map of conv1, and, where nothing else is asked for, no padding (28 x 28
+instead of 32 x 32 inputs).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _DATA = Path(__file__).resolve().parent.parent / "data"
 
 
 class LeNet5(nn.Module):  # type: ignore[misc]
-    """Two convolutions and three linear layers; 44,190 weights and 236 biases.
+    """Two convolutions and three linear layers; 44,190 weights and 236 biases without padding.
 
     Forward: float32 (N, 1, 28, 28), as `celosia.datasets.preprocess` makes it, to float32 logits
     (N, 10).
@@ -39,13 +40,15 @@ class LeNet5(nn.Module):  # type: ignore[misc]
     | fc1   | (120, 256)       | yes  |          | (120,)      |
     | fc2   | (84, 120)        | yes  |          | (84,)       |
     | fc3   | (10, 84)         | no   |          | (10,)       |
+
+    padding : of conv1; 2 gives the original's maps, (16, 5, 5) behind conv2, and 61,706 parameters.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, padding: int = 0) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(1, 6, 5)
+        self.conv1 = nn.Conv2d(1, 6, 5, padding=padding)
         self.conv2 = nn.Conv2d(6, 16, 5)
-        self.fc1 = nn.Linear(256, 120)
+        self.fc1 = nn.Linear(16 * ((12 + padding) // 2 - 2) ** 2, 120)
         self.fc2 = nn.Linear(120, 84)
         self.fc3 = nn.Linear(84, 10)
 

@@ -60,8 +60,7 @@ class ResNet(nn.Module):  # type: ignore[misc]
     Forward: float32 (N, 3, 32, 32) to float32 logits (N, classes).
 
     depth    : 8, 14, 20, 32, 44, 56, 110, ...
-    shortcut : "A" (no parameters; 20 layers have 0.270 M) or "B" (1 x 1 convolutions; what the
-               accelerator's compiler takes).
+    shortcut : "A" (no parameters; 20 layers have 0.270 M) or "B" (1 x 1 convolutions).
     inner    : {block index: output channels of its first convolution} where they differ from the
                stage's; blocks count from 0 through all stages.
     """
