@@ -1,5 +1,6 @@
 """The dense baseline: the same quantised network with every removed weight stored as a zero."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -18,11 +19,29 @@ def densify(graph: QGraph) -> QGraph:
 
 
 def _dense(node: QNode) -> csr_array:
-    rows, columns = node.matrix.shape
-    width = node.weights // rows                    # weights a row; columns / width groups
-    groups = columns // width
-    first = np.arange(rows) // (rows // groups) * width
-    indices = first[:, None] + np.arange(width)
-    data = np.take_along_axis(node.matrix.toarray(), indices, axis=1)
-    return csr_array((data.ravel(), indices.ravel(), np.arange(rows + 1) * width),
+    kept = _kept(node)
+    pattern = csr_array(kept)
+    return csr_array((node.matrix.toarray()[kept], pattern.indices, pattern.indptr),
                      shape=node.matrix.shape)
+
+
+def _kept(node: QNode) -> np.ndarray:
+    """Return which weights a node has, if none was removed, bool (rows, columns).
+
+    Of a layer whose rows are the phases of an enlarged map, which has weights for some taps only:
+    those for taps, and where rows have channels of their own for channels, that a row has any for.
+    """
+    rows, columns = node.matrix.shape
+    stored = np.zeros(node.matrix.shape, bool)
+    stored[np.repeat(np.arange(rows), np.diff(node.matrix.indptr)), node.matrix.indices] = True
+    groups, rest = divmod(rows * columns, node.weights)
+    if not (rest or rows % groups or columns % groups):
+        own = np.kron(np.eye(groups, dtype=bool),
+                      np.ones((rows // groups, columns // groups), bool))
+        if not (stored & ~own).any():
+            return own
+    by_tap = stored.reshape(rows, -1, math.prod(node.geometry.kernel))
+    found = np.broadcast_to(by_tap.any(axis=1, keepdims=True), by_tap.shape)
+    if found.sum() > node.weights:          # each row has channels of its own
+        found = np.logical_and(found, by_tap.any(axis=2, keepdims=True))
+    return found.reshape(rows, columns)
