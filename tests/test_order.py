@@ -159,7 +159,7 @@ ORDER = {
         beside_float, closest_exponents
         datasets, doctor_boards, modelfile, passes, weight_matrix
         bands, frontend, labels, models
-        expected, program
+        expected, program, zoo
         answer_picture, board_programs, explain, quantise, results, serialise
         answers, compiler, samples, stepwise
         accuracy, board
@@ -232,7 +232,8 @@ ORDER = {
         __init__
     """,
     "celosia.models": """
-        alexnet, lenet5, resnet, restoration, vgg
+        alexnet, autoencoder, ecg, lenet5, mlperf_tiny, mobilenet_v2, perceptron, resnet,
+          restoration, squeezenet, unet, vgg, yolo
         __init__
     """,
     "celosia.compress": """
@@ -317,8 +318,8 @@ ORDER = {
         preprocessing, progress, tables
         common
         noise
-        __init__, answers, build, compare, doctor, energy, figures, live, load, network,
-          serve_sim, streams, targets, widths
+        __init__, answers, build, compare, doctor, energy, figures, live, load, models,
+          network, serve_sim, streams, targets, widths
         check, compile, explain
         demo, options, run
         change, tune

@@ -67,9 +67,9 @@ def refusal(*arguments: object) -> str:
     return result.stderr
 
 
-COMMANDS = ("targets", "check", "compile", "run", "verify", "compare", "explain", "build", "flash",
-            "load", "live", "serve-sim", "energy", "prune", "factorise", "tune", "doctor",
-            "demo")
+COMMANDS = ("targets", "models", "check", "compile", "run", "verify", "compare", "explain",
+            "build", "flash", "load", "live", "serve-sim", "energy", "prune", "factorise", "tune",
+            "doctor", "demo")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

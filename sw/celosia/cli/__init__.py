@@ -14,6 +14,8 @@ from celosia_spec.errors import CelosiaError
 
 COMMANDS = {
     "targets": ("targets", "List boards and bare devices with their lanes, memories and clocks."),
+    "models": ("models", "List the networks that are known by name, with their inputs, sizes and "
+                         "weights."),
     "check": ("check", "Tell which targets a model fits and how fast, or all that is in the way "
                        "and what helps."),
     "compile": ("compile", "Compile a model for a target, check that it fits, and show the cycles "

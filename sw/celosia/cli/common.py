@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from celosia import exits
+from celosia import exits, zoo
 from celosia.cli.tables import show as show
 from celosia.cli.tables import table as table
 from celosia.cli.tables import width as width
@@ -22,11 +22,14 @@ from celosia_spec.errors import CelosiaError, quoted, refusals
 if TYPE_CHECKING:
     import numpy as np
 
+    from celosia.program import Program
+
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
 ProgramPath = Annotated[Path, typer.Argument(metavar="PROGRAM.celo", help="A compiled program.")]
 ModelName = Annotated[str, typer.Argument(
-    metavar="MODEL", help="A .pt2 or .onnx file, lenet5, lenet5-pruned, or package.module:function "
-                          "where the function returns a torch.nn.Module.")]
+    metavar="MODEL", help="A .pt2 or .onnx file, a name that `celosia models` lists, such as "
+                          "lenet5, or package.module:function where the function returns a "
+                          "torch.nn.Module.")]
 InputShape = Annotated[str | None, typer.Option(
     "--input-shape", metavar="C,H,W", help="Shape of one input, F of a vector, where neither the "
                                            "model nor --calibration tells it.")]
@@ -46,7 +49,7 @@ Port = Annotated[str | None, typer.Option(
 Baud = Annotated[int | None, typer.Option(
     min=1200, help="Bits a second on the serial port; what the board is built for without it.")]
 _LONGEST = 2000
-_GIVEN = ("lenet5", "lenet5-pruned")
+_COUNTS = "num_batches_tracked"
 
 
 def emit(result: dict[str, Any]) -> None:
@@ -106,6 +109,16 @@ def read_array(path: Path) -> "np.ndarray":
     return load_npy(path)
 
 
+def load_program(path: Path) -> "Program":
+    """Return a compiled program; say on stderr where its weights are random."""
+    from celosia import api
+
+    program = api.load(path)
+    if zoo.UNTRAINED in program.remarks:
+        notice(zoo.UNTRAINED)
+    return program
+
+
 def find_weighted(name: str, weights: Path | None, shape: Sequence[int] = ()
                   ) -> "tuple[Any, np.ndarray | None]":
     """Return a model as `find_model` does, with the weights of a .safetensors file if one is given.
@@ -120,7 +133,8 @@ def find_weighted(name: str, weights: Path | None, shape: Sequence[int] = ()
 
 
 def load_weights(module: Any, path: Path) -> None:
-    """Give a module the parameters and buffers of a .safetensors file, all of them."""
+    """Give a module the parameters and buffers of a .safetensors file: all that it has, but for
+    how many batches a normalisation has seen."""
     from celosia.reading import load_safetensors
 
     tensors, own = load_safetensors(path), module.state_dict()
@@ -130,12 +144,14 @@ def load_weights(module: Any, path: Path) -> None:
         return (given is not None and wanted is not None and given.shape == wanted.shape
                 and given.is_floating_point() == wanted.is_floating_point())
 
-    wrong = [name for name in sorted(own.keys() | tensors.keys()) if not fits(name)]
+    wrong = [name for name in sorted(own.keys() | tensors.keys())
+             if not fits(name) and (name in tensors or not name.endswith(_COUNTS))]
     if wrong:
         raise CelosiaError(f"{path}: does not fit the model: {', '.join(wrong[:5])} missing, not "
                            f"in the model, or of another shape or type; give the weights of this "
                            f"network")
-    module.load_state_dict(tensors)
+    module.load_state_dict(own | tensors)
+    zoo.now_trained(module)
 
 
 def find_model(name: str, shape: Sequence[int] = ()) -> "tuple[Any, np.ndarray | None]":
@@ -146,11 +162,10 @@ def find_model(name: str, shape: Sequence[int] = ()) -> "tuple[Any, np.ndarray |
     A file is what its content says, whatever it is called. CelosiaError where the file, the
     module or the function is not there, or the file is no model.
     """
-    if name in _GIVEN:
+    if (entry := zoo.NETWORKS.get(name)) is not None:
         import numpy as np
 
-        from celosia.models import load_lenet5
-        return load_lenet5(pruned=name.endswith("pruned")), np.zeros((1, 1, 28, 28), np.float32)
+        return entry.make(), np.zeros((1, *entry.shape), np.float32)
     if name.endswith((".pt2", ".onnx")) or Path(name).exists():
         return _of_file(name, shape)
     module_name, colon, function_name = name.partition(":")
@@ -158,8 +173,8 @@ def find_model(name: str, shape: Sequence[int] = ()) -> "tuple[Any, np.ndarray |
         script = Path(f"{name}.py").is_file()
         raise CelosiaError(f"model {name!r}: there is no such file; give "
                            + (f"{name}:FUNCTION, a function in {name}.py, or " * script)
-                           + "a .pt2 or .onnx file, lenet5, lenet5-pruned or "
-                           "package.module:function")
+                           + f"a .pt2 or .onnx file, {zoo.near(name) or 'lenet5'} or another name "
+                             "that `celosia models` lists, or package.module:function")
     if module_name.endswith(".py"):
         plain = ".".join(Path(module_name).with_suffix("").parts)
         raise CelosiaError(f"model {name!r}: modules are named without .py, and with points for "

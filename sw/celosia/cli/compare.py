@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from celosia import api, backends
+from celosia import backends
 from celosia.cli import common
 from celosia.cli.noise import compare_with_float
 from celosia.cli.progress import work
@@ -42,7 +42,7 @@ def compare(
     that costs the outputs most.
     """
     noisy = _noisy(against, model, input, limit, board=backend is not None or port is not None)
-    loaded = api.load(program)
+    loaded = common.load_program(program)
     if noisy is not None:
         compare_with_float(loaded, *noisy, limit, json)
         return

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from celosia import api
 from celosia.board import connect
 from celosia.cli import common
 from celosia.cli.progress import work
@@ -38,7 +37,7 @@ def energy(
     if idle is not None and busy is not None and busy <= idle:
         raise CelosiaError(f"--busy {busy:g} is not more than --idle {idle:g}: were they swapped? "
                            f"A meter must show milliwatts to a tenth, averaged over the time")
-    loaded = api.load(program)
+    loaded = common.load_program(program)
     with work("loading the board") as shown, connect(
             port, baud=baud, on_notice=common.notice) as board:
         shown.stage("loading the board")

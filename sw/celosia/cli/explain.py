@@ -4,7 +4,6 @@ from typing import Annotated
 
 import typer
 
-from celosia import api
 from celosia.cli import common, streams
 from celosia_spec.errors import CelosiaError, quoted
 
@@ -20,7 +19,7 @@ def explain(
     of a program."""
     from celosia.explain import explain as explained
 
-    loaded = api.load(program)
+    loaded = common.load_program(program)
     names = [known.name for known in loaded.layers]
     if layer is not None and layer not in names:
         raise CelosiaError(f"{program}: no layer {quoted(layer)}; --layer takes one of "

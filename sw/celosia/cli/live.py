@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from celosia import api, backends
+from celosia import backends
 from celosia.board import connect
 from celosia.cli import common
 from celosia.cli.progress import work
@@ -69,7 +69,7 @@ def live(
     backend = common.backend_of(backend, port, backends.BOARD)
     _check_source(watch, stdin, camera, newest)
     place = address(listen or _LISTEN)
-    loaded = api.load(program)
+    loaded = common.load_program(program)
     check_answers(loaded)
     newest_answer = _newest(loaded)
     with ExitStack() as held:

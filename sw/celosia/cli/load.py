@@ -2,7 +2,6 @@
 
 from dataclasses import asdict
 
-from celosia import api
 from celosia.board import connect
 from celosia.cli import common
 from celosia.cli.progress import work
@@ -18,7 +17,7 @@ def load(
 
     It stays there until another is loaded, or the power is off.
     """
-    loaded = api.load(program)
+    loaded = common.load_program(program)
     with work("loading the board") as shown, connect(
             port, baud=baud, on_notice=common.notice) as board:
         done = board.load(loaded, progress=shown.count)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from celosia.zoo import NETWORKS
 from celosia_spec.errors import CelosiaError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def told(model: str, labels: Path | None, scale: str | None, mean: str | None,
     from celosia_spec.preprocessing import Preprocessing
 
     found: Preprocessing | None = None
-    if model in ("lenet5", "lenet5-pruned"):
+    if model in NETWORKS and NETWORKS[model].trained:
         from celosia.models import LENET5_PREPROCESSING
 
         found = LENET5_PREPROCESSING

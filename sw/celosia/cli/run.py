@@ -8,7 +8,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from celosia import api, backends
+from celosia import backends
 from celosia import verify as verification
 from celosia.answer_picture import check_picture, shown_range, write_picture
 from celosia.answers import check_truth
@@ -60,7 +60,7 @@ def run(
     backend = common.backend_of(backend, port, backends.GOLDEN)
     if output is not None:
         check_output(output, program, truth, labels, *input)
-    loaded = api.load(program)
+    loaded = common.load_program(program)
     names = _class_names(loaded, labels)
     drawn = output is not None and output.suffix.lower() == ".png"
     if output is not None and not drawn and output.suffix.lower() not in (".npz", ""):
@@ -148,7 +148,7 @@ def verify(
     On a board: celosia verify PROGRAM.celo --input FILE --port auto
     """
     backend = common.backend_of(backend, port, "verilator")
-    loaded = api.load(program)
+    loaded = common.load_program(program)
     x = read_samples(input, loaded, limit).inputs
     with work(f"verifying {backend}") as shown:
         found = verification.verify(loaded, x, backend, baud=baud, progress=shown.count,

@@ -60,7 +60,7 @@ def serve_sim(
     """
     from celosia_boards.targets import target as find_target
 
-    loaded, begun = api.load(program), time.monotonic()
+    loaded, begun = common.load_program(program), time.monotonic()
     with refusals():
         place = find_target(board or loaded.target)
         api.check_buildable(loaded, place)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from celosia import api
+from celosia import api, zoo
 from celosia.cli import common, network, options
 from celosia.cli.compile import summary
 from celosia.cli.progress import work
@@ -62,6 +62,7 @@ def tune(
     example = network.example_for(model, example, loaded)
     with refusals(TypeError), common.users_prints(), work() as shown:
         network.warn_untrained(module)
+        zoo.now_trained(module)
         format: dict[str, Any] = {
             "target": target, "weight_bits": weight_bits, "exponents": exponents,
             "activation_bits": activation_bits, "preprocessing": _preprocessing(loaded.choices),
