@@ -316,7 +316,7 @@ ORDER = {
     """,
     "celosia.cli": """
         preprocessing, progress, tables
-        common
+        common, difference, page
         noise
         __init__, answers, build, compare, doctor, energy, figures, live, load, models,
           network, serve_sim, streams, targets, widths

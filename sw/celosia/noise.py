@@ -80,7 +80,12 @@ def against_float(program: Program, model: Any, x: np.ndarray, *,
     graph = compiler.graph(model, (1, *tensor.user_shape))
     _check_same(graph, quantised)
     with refusals():
-        return noise(graph, quantised, x[::-(-len(x) // MOST_INPUTS)], progress=progress)
+        return noise(graph, quantised, spread(x), progress=progress)
+
+
+def spread(x: np.ndarray) -> np.ndarray:
+    """Return those of many inputs that are looked at."""
+    return x[::-(-len(x) // MOST_INPUTS)]
 
 
 def noise(graph: Graph, quantised: QGraph, x: np.ndarray, *,

@@ -12,13 +12,16 @@ from typer.testing import CliRunner
 
 import celosia
 from celosia.accuracy import output_ratio
+from celosia.backends import simulate
 from celosia.cli import app
 from celosia.compiler import Compiler
 from celosia.float_values import outputs
 from celosia.noise import against_float
+from celosia.verify import verify
 from celosia_spec.block import bfp
 from celosia_spec.errors import CelosiaError
 from float_graph import interpret
+from pages import xml
 
 SHAPE = (2, 8, 8)
 
@@ -184,8 +187,61 @@ def test_command(folder: Path) -> None:
     (("--against", "float"), "give --model MODEL --input FILE"),
     (("--against", "golden"), "give --against float"),
     (("--model", "net.pt2"), "go with --against float"),
-    (("--against", "float", "--port", "auto"), "leave either out")])
+    (("--html", "x.html"), "go with --against float"),
+    (("--against", "float", "--model", "net.pt2", "--input", "net.celo", "--html", "net.celo"),
+     "needs that file for something else")])
 def test_refusals(folder: Path, arguments: tuple[str, ...], words: str) -> None:
     refusal = command(folder, *arguments, status=1).stderr
     assert words in refusal
     assert refusal.count("\n") == 1
+
+
+@pytest.fixture
+def given(folder: Path) -> list[str]:
+    return ["--against", "float", "--model", str(folder / "net.pt2"), "--input",
+            str(folder / "x.npy"), "--limit", "2"]
+
+
+def test_page(folder: Path, given: list[str]) -> None:
+    page = folder / "x.html"
+    printed = command(folder, *given, "--html", str(page)).stdout
+    root = xml(page)
+    program = celosia.load(folder / "net.celo")
+    cells = [cell.text for cell in root.iter("td")]
+    found = against_float(program, network(), inputs()[:2])
+    assert cells[::6] == [layer.name for layer in found.layers]
+    assert cells[1::6] == [f"{layer.ratio:.1f}" for layer in found.layers]
+    assert root.find(".//p").text == " ".join(printed.splitlines()[-2:])
+    stored, alone = (list(plot.iter("rect")) for plot in root.iter("svg"))
+    assert len(stored) == len(alone) == len(found.layers)
+    (red,) = (bar for bar in (*stored, *alone) if bar.get("fill") == "#b03a2e")
+    assert red is min(alone, key=lambda bar: float(bar.get("width")))
+
+
+def test_backend_with_the_golden_models_mantissas(folder: Path, given: list[str]) -> None:
+    found = json.loads(command(folder, *given, "--backend", "verilator", "--json").stdout)
+    verified = verify(celosia.load(folder / "net.celo"), inputs()[:2])
+    assert found["backend"] == {"name": "verilator", "values": verified.values, "mismatches": 0,
+                                "first_mismatch": None}
+    shown = command(folder, *given, "--backend", "verilator").stdout
+    assert f"All {verified.values:,} values that verilator shows are" in " ".join(shown.split())
+
+
+def test_first_element_that_differs_is_named(folder: Path, given: list[str],
+                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(program: object, images: np.ndarray, *rest: object, **given: object) -> object:
+        found = simulate(program, images, *rest, **given)
+        found.output[1, 2] += 7
+        return found
+
+    monkeypatch.setattr("celosia.verify.simulate", wrong)
+    program = celosia.load(folder / "net.celo")
+    golden = celosia.run(program, inputs()[:2]).mantissa
+    page = folder / "wrong.html"
+    result = command(folder, *given, "--backend", "verilator", "--html", str(page), status=1)
+    layer = program.graph.nodes[-1].name
+    assert f"layer {layer!r}" in result.stderr
+    expected = int(golden.reshape(2, -1)[1, 2])
+    assert f"image 1, element (2, 0, 0): expected {expected}, got {expected + 7}" in result.stderr
+    assert "1 differs from the golden model's" in " ".join(result.stdout.split())
+    assert "1 differs" in page.read_text()

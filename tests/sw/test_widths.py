@@ -17,6 +17,7 @@ from celosia.compiler import Compiler
 from celosia.float_values import outputs
 from celosia.widths import widths
 from celosia_spec.errors import CelosiaError
+from pages import xml
 
 SHAPE = (2, 8, 8)
 
@@ -138,6 +139,36 @@ def test_command(files: list[str]) -> None:
     assert "8/9: icebreaker: activation_bits can be at most 8" in " ".join(shown.stdout.split())
 
 
+@pytest.mark.parametrize("labels", [[], ["--labels", "y.npy"]])
+def test_page(files: list[str], labels: list[str]) -> None:
+    """Every width that the target takes is in both plots, the more right and the finer higher."""
+    found = json.loads(CliRunner().invoke(
+        app, [*files, *labels, "--html", "x.html", "--json"]).stdout)
+    body = xml(Path("x.html"))
+    assert [cell.text for cell in body.iter("td")][::8 if labels else 7] == [
+        f"{width['weight_bits']} bits" for width in found["widths"]]
+    for plot, key in zip(body.iter("svg"), ("cycles", "weight_bytes"), strict=True):
+        places = [(float(point.get("cx")), -float(point.get("cy")))
+                  for point in plot.iter("circle")]
+        assert len(places) == 2
+        assert {"8/8", "4/8"} <= {text.text for text in plot.iter("text")}
+        one, other = found["widths"][:2]
+        up = "accuracy" if labels else "ratio"
+        for axis, name in enumerate((key, up)):
+            assert (places[0][axis] > places[1][axis]) == (one[name] > other[name])
+    told = [text.text for text in body.iter("p")]
+    assert any("activation_bits can be at most 8" in text for text in told)
+    assert any(text.startswith("right in float") for text in told) == bool(labels)
+
+
+def test_target_is_the_icebreaker_where_none_is_given(files: list[str]) -> None:
+    given = [*files[:4], *files[6:], "--json"]
+    assert "--target" not in given
+    found = json.loads(CliRunner().invoke(app, given).stdout)
+    assert found["target"] == "icebreaker"
+    assert found["widths"]
+
+
 def test_one_input_is_no_plural(files: list[str]) -> None:
     np.save("x.npy", inputs(1))
     shown = " ".join(CliRunner().invoke(app, [*files, "--accuracy", "best"]).stdout.split())
@@ -156,6 +187,8 @@ def test_command_refuses(files: list[str], given: list[str], words: str) -> None
 
 @pytest.mark.parametrize(("given", "words"), [
     (["--labels", "y.npy"], "--labels goes with --bits"),
+    (["--html", "x.html"], "--html goes with --bits"),
+    (["--bits", "8/8", "--calibration", "x.npy", "--html", "x.npy"], "for something else"),
     (["--bits", "8/8", "--target", "hx8k"], "give --calibration"),
     (["--accuracy", "default"], "needs calibration inputs")])
 def test_what_belongs_together(files: list[str], given: list[str], words: str) -> None:

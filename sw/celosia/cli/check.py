@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from celosia.cli import common
+from celosia.cli.page import check_page
 from celosia.cli.preprocessing import told
 from celosia.cli.progress import work
 from celosia.cli.widths import as_json, read_bits
 from celosia.cli.widths import show as show_widths
+from celosia.cli.widths import write as write_widths
 from celosia.compiler import Compiler
 from celosia.fit import Report, TargetCheck, refused_arrays
 from celosia.fit import check as check_model
@@ -42,6 +44,7 @@ def check(
     labels: Annotated[Path | None, typer.Option(
         help="With --bits: classes of the calibration inputs, whole numbers (N,) in a .npy "
              "file.")] = None,
+    html: common.Html = None,
     json: common.Json = False,
 ) -> None:
     """Tell which targets a model fits and how fast, or all that is in the way and what helps."""
@@ -49,14 +52,16 @@ def check(
     settings = Compiler(exponents=exponents, weight_bits=weight_bits, lanes=lanes,
                         activation_bits=activation_bits, input_bits=input_bits,
                         sparse=not dense, accuracy=accuracy)
-    pairs = _pairs(bits, names, calibration, labels)
+    pairs = _pairs(bits, names, calibration, labels, html)
     refused_arrays(names, settings, calibrated=calibration is not None)
+    check_page(html, *(path for path in (calibration, labels) if path))
     shape = common.input_shape(input_shape)
     samples = None if calibration is None else common.read_array(calibration)
     module, example = common.find_weighted(model, weights, common.known_shape(shape, samples))
     if pairs:
         _widths(model, module, common.example_input(model, example, samples, shape), pairs,
-                replace(settings, target=names[0]), samples, labels, json=json)
+                replace(settings, target=names[0]) if names else settings, samples, labels,
+                html=html, json=json)
         return
     with common.users_prints(), work() as shown:
         report = check_model(
@@ -78,15 +83,16 @@ def check(
                       f"{'in the JSON' if json else 'above'}")
 
 
-def _pairs(bits: str | None, targets: list[str], calibration: Path | None,
-           labels: Path | None) -> list[tuple[int, int]]:
+def _pairs(bits: str | None, targets: list[str], calibration: Path | None, labels: Path | None,
+           html: Path | None) -> list[tuple[int, int]]:
     """Return what --bits says, nothing without it; CelosiaError where what it needs is missing."""
     if bits is None:
-        if labels is not None:
-            raise CelosiaError("--labels goes with --bits; leave it out, or give --bits 8/8")
+        for option, given in (("labels", labels), ("html", html)):
+            if given is not None:
+                raise CelosiaError(f"--{option} goes with --bits; leave it out, or give --bits 8/8")
         return []
     pairs = read_bits(bits)
-    if len(targets) != 1:
+    if len(targets) > 1:
         raise CelosiaError("--bits measures for one target; give --target once, such as --target "
                            "icebreaker")
     if calibration is None:
@@ -97,10 +103,10 @@ def _pairs(bits: str | None, targets: list[str], calibration: Path | None,
 
 def _widths(name: str, model: Any, example: "np.ndarray", pairs: list[tuple[int, int]],
             settings: Compiler, samples: "np.ndarray | None", labels: Path | None, *,
-            json: bool) -> None:
+            html: Path | None, json: bool) -> None:
     from celosia.widths import widths
 
-    given = settings.arguments
+    given, title = settings.arguments, f"{name}, {settings.exponents} exponents"
     for own in ("weight_bits", "activation_bits", "stream", "hop"):
         del given[own]
     with common.users_prints(), work() as shown:
@@ -111,7 +117,9 @@ def _widths(name: str, model: Any, example: "np.ndarray", pairs: list[tuple[int,
     if json:
         common.emit({"model": name, "exponents": settings.exponents, **as_json(found)})
     else:
-        show_widths(f"{name}, {settings.exponents} exponents", found)
+        show_widths(title, found)
+    if html is not None:
+        write_widths(html, title, found)
 
 
 def _print(title: str, report: Report) -> None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from celosia.program import Program
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
+Html = Annotated[Path | None, typer.Option(
+    metavar="FILE", help="Write table and plot to this HTML page, too.")]
 ProgramPath = Annotated[Path, typer.Argument(metavar="PROGRAM.celo", help="A compiled program.")]
 ModelName = Annotated[str, typer.Argument(
     metavar="MODEL", help="A .pt2 or .onnx file, a name that `celosia models` lists, such as "

@@ -9,6 +9,7 @@ import typer
 from celosia import backends
 from celosia.cli import common
 from celosia.cli.noise import compare_with_float
+from celosia.cli.page import check_page
 from celosia.cli.progress import work
 from celosia.cli.tables import Table
 from celosia.compare import Comparison, count
@@ -21,7 +22,8 @@ from celosia_spec.errors import CelosiaError
 def compare(
     program: common.ProgramPath,
     backend: Annotated[str | None, typer.Option(
-        help="board:PORT, to count each layer's cycles on a board.")] = None,
+        help="board:PORT, to count each layer's cycles on a board; with --against float whatever "
+             "is to have the golden model's mantissas.")] = None,
     port: common.Port = None,
     baud: common.Baud = None,
     against: Annotated[str | None, typer.Option(
@@ -33,6 +35,7 @@ def compare(
         metavar="FILE", help="Inputs, as `celosia run` takes them; with --against float.")] = None,
     limit: Annotated[int | None, typer.Option(
         min=1, help="Only the first so many inputs.")] = None,
+    html: common.Html = None,
     json: common.Json = False,
 ) -> None:
     """Set sparse, dense and the bound side by side, layer by layer, on the same lanes.
@@ -41,10 +44,13 @@ def compare(
     board counts. With --against float: signal to noise of what each layer stores, and the layer
     that costs the outputs most.
     """
-    noisy = _noisy(against, model, input, limit, board=backend is not None or port is not None)
+    noisy = _noisy(against, model, input, limit, html)
+    check_page(html, program, *input or ())
     loaded = common.load_program(program)
     if noisy is not None:
-        compare_with_float(loaded, *noisy, limit, json)
+        named = None if backend is None and port is None else common.backend_of(
+            backend, port, backends.BOARD)
+        compare_with_float(loaded, *noisy, limit, backend=named, baud=baud, html=html, json=json)
         return
     if backend is not None or port is not None:
         _with_board(loaded, common.backend_of(backend, port, backends.BOARD), baud, json)
@@ -62,19 +68,17 @@ def compare(
               f"dense:  {speed(result.total.cycles_dense, clock)}")
 
 
-def _noisy(against: str | None, model: str | None, input: list[Path] | None, limit: int | None, *,
-           board: bool) -> tuple[str, list[Path]] | None:
+def _noisy(against: str | None, model: str | None, input: list[Path] | None, limit: int | None,
+           html: Path | None) -> tuple[str, list[Path]] | None:
     """Return model and inputs to compare with float; None without --against."""
     if against is None:
-        if (model, input, limit) != (None, None, None):
-            raise CelosiaError("--model, --input and --limit go with --against float; give it, too")
+        if (model, input, limit, html) != (None, None, None, None):
+            raise CelosiaError("--model, --input, --limit and --html go with --against float; give "
+                               "it, too")
         return None
     if against != "float":
         raise CelosiaError(f"--against {against!r}: a program is compared with float; give "
                            f"--against float")
-    if board:
-        raise CelosiaError("--against float compares with no board, and --backend and --port are "
-                           "one; leave either out")
     if model is None or not input:
         raise CelosiaError("--against float needs the model that the program was compiled from, "
                            "and inputs; give --model MODEL --input FILE")

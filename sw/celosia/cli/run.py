@@ -13,6 +13,7 @@ from celosia import verify as verification
 from celosia.answer_picture import check_picture, shown_range, write_picture
 from celosia.answers import check_truth
 from celosia.cli import common
+from celosia.cli.difference import difference
 from celosia.cli.progress import work
 from celosia.labels import read_labels, read_truth
 from celosia.program import Program
@@ -153,8 +154,8 @@ def verify(
     with work(f"verifying {backend}") as shown:
         found = verification.verify(loaded, x, backend, baud=baud, progress=shown.count,
                                     stages=shown.stage, notice=common.notice)
-    first = None if found.first_mismatch is None else asdict(found.first_mismatch)
     if json:
+        first = None if found.first_mismatch is None else asdict(found.first_mismatch)
         common.emit({
             "images": found.images, "values": found.values, "tensors": list(found.tensors),
             "mismatches": found.mismatches, "first_mismatch": first,
@@ -165,29 +166,12 @@ def verify(
             f"{count(found.values, 'value')}: {count(found.mismatches, 'mismatch', 'mismatches')}; "
             f"took {_span(found.cycles)} cycles"))
         print(_speed(loaded))
-    if first is not None:
-        common.refuse(f"{_layer(loaded, first['tensor'])}, image {first['image']}, element "
-                      f"{first['element']}: expected {first['expected']}, got {first['got']}; "
-                      f"{_blame(backend)}")
+    if found.first_mismatch is not None:
+        common.refuse(difference(loaded, backend, found.first_mismatch))
     if not found.passed:
         common.refuse(f"{_span(found.cycles)} cycles instead of {found.predicted_cycles:,}; the "
                       f"cycle model is wrong for this program, report it with the program")
 
-
-def _layer(program: Program, tensor: str) -> str:
-    """Return, in words, the layer that computes a tensor, and the tensor."""
-    names = [node.name for node in program.graph.nodes if node.output == tensor]
-    if not names:
-        return f"tensor {tensor!r}"
-    return f"layer {names[0]!r}" + (f", tensor {tensor!r}" if tensor != names[0] else "")
-
-
-def _blame(backend: str) -> str:
-    if backends.on_board(backend):
-        return ("the board does not compute what the golden model does; check its power, build for "
-                "a lower clock (--clock), and if --backend verilator agrees with the golden model, "
-                "report it")
-    return "the gateware and the golden model disagree, report it with the program"
 
 
 def _span(cycles: np.ndarray) -> str:

@@ -47,12 +47,12 @@ class Table:
 
     def fits(self, width: int) -> bool:
         """Tell whether all columns stand on lines of ``width``, no figure or short name wrapped."""
-        kept = self._filled()
+        kept = self.filled()
         return self._frame(kept) + sum(self._least(at) for at in kept) <= width
 
     def layout(self, width: int) -> list[tuple[int, int]]:
         """Return number and width of the columns that are printed on lines of ``width``."""
-        kept = self._filled()
+        kept = self.filled()
         for name in self.optional:
             if self._frame(kept) + sum(self._least(at) for at in kept) <= width:
                 break
@@ -88,11 +88,11 @@ class Table:
         console = Console(width=width, markup=False, emoji=False, highlight=False)
         with console.capture() as printed:
             console.print(drawn)
-        out = [self.columns[at] for at in self._filled() if at not in dict(laid)]
+        out = [self.columns[at] for at in self.filled() if at not in dict(laid)]
         note = f"(no room for: {', '.join(out)}; --json has all)\n" if out else ""
         return printed.get() + note
 
-    def _filled(self) -> list[int]:
+    def filled(self) -> list[int]:
         """Numbers of the columns that have something in them; the first is always among them."""
         return [at for at in range(len(self.columns))
                 if at == 0 or not self.rows or any(row[at] for row in self.rows)]

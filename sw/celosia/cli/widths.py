@@ -1,10 +1,14 @@
 """``celosia check --bits``: a network at several widths of its mantissas."""
 
+import math
+from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from celosia.cli import common
-from celosia.cli.tables import decibels, finite
+from celosia.cli.page import points, sentence, table_html, write_page
+from celosia.cli.tables import Table, decibels, finite
 from celosia.show import count, figure, rate
 from celosia_boards.targets import target as find_target
 from celosia_spec.errors import CelosiaError
@@ -41,11 +45,37 @@ def as_json(found: "Widths") -> dict[str, Any]:
 
 def show(title: str, found: "Widths") -> None:
     """Print a line for each width, and below what is in the way of some."""
+    common.show(_table(title, found))
+    for words in _below(found):
+        print(common.wrapped(words, "  "))
+
+
+def write(path: Path, title: str, found: "Widths") -> None:
+    """Write all that is printed, and plots over cycles and bytes, to an HTML page."""
+    right = found.accuracy is not None
+    up = "right, %" if right else "signal to noise of the outputs, dB"
+    drawn: list[list[tuple[str, float, float]]] = [[], []]
+    for width in found.widths:
+        height = width.ratio if width.accuracy is None else 100 * width.accuracy
+        if width.cycles is None or width.weight_bytes is None or height is None or (
+                not math.isfinite(height)):
+            continue
+        name = f"{width.weight_bits}/{width.activation_bits}"
+        drawn[0].append((name, width.cycles, height))
+        drawn[1].append((name, width.weight_bytes / 1024, height))
+    table = _table(title, found)
+    write_page(path, table.title, [
+        table_html(table), *map(sentence, _below(found)),
+        *(points(f"{across} (points: bits of weights / of activations)", up, values)
+          for across, values in zip(("cycles an inference", "KiB of weights"), drawn, strict=True)
+          if values)])
+
+
+def _table(title: str, found: "Widths") -> Table:
     clock = find_target(found.target).clock_mhz
     table = common.table(f"{title}, {found.target}, {count(found.inputs, 'input')}",
                          "weights", "activations", "dB", "as in float", "right", "cycles", "ms",
                          "KiB")
-    problems: dict[str, list[str]] = {}
     for width in found.widths:
         speed = ("", "", "")
         if width.cycles is not None and width.weight_bytes is not None:
@@ -54,16 +84,21 @@ def show(title: str, found: "Widths") -> None:
         table.add_row(f"{width.weight_bits} bits", f"{width.activation_bits} bits",
                       decibels(width.ratio), *map(_share, (width.agreement, width.accuracy)),
                       *speed)
+    return table
+
+
+def _below(found: "Widths") -> Iterator[str]:
+    """Return the sentences below the table."""
+    if found.accuracy is not None:
+        yield f"right in float: {found.accuracy:.1%}"
+    yield from found.remarks
+    problems: dict[str, list[str]] = {}
+    for width in found.widths:
         if width.problem is not None:
             problems.setdefault(width.problem, []).append(
                 f"{width.weight_bits}/{width.activation_bits}")
-    common.show(table)
-    if found.accuracy is not None:
-        print(f"right in float: {found.accuracy:.1%}")
-    for remark in found.remarks:
-        print(common.wrapped(remark, "  "))
     for problem, bits in problems.items():
-        print(common.wrapped(f"{', '.join(bits)}: {problem}", "  "))
+        yield f"{', '.join(bits)}: {problem}"
 
 
 def _share(value: float | None) -> str:
