@@ -22,7 +22,7 @@ PACKAGES = {"celosia_spec": "hw", "celosia_hw": "hw", "celosia_boards": "boards"
 ORDER = {
     "celosia_spec": """
         __init__, errors, host_layers, isa
-        files, floats, host_side, inputs, preprocessing
+        files, floats, host_side, inputs, outputs, preprocessing
         block, container
         epilogue
         qgraph
@@ -155,11 +155,11 @@ ORDER = {
         calibration, densify, doctor_check, errors, evaluate, exits, extras, pieces, reading
         shortfalls, show
         graph
-        float_values, graph_text
-        beside_float, closest_exponents
-        datasets, doctor_boards, modelfile, passes, weight_matrix
+        float_values, graph_text, weight_matrix
+        beside_float, closest_exponents, expected
+        datasets, doctor_boards, modelfile, passes
         bands, frontend, labels, models
-        expected, program, zoo
+        program, zoo
         answer_picture, board_programs, explain, quantise, results, serialise
         answers, compiler, samples, stepwise
         accuracy, board
@@ -204,14 +204,14 @@ ORDER = {
         average_to_linear, correct_bias, curve_to_linear, equalise, fold_batchnorm, fold_flatten,
           fold_forward, fold_padding, fuse_epilogue, leaky_to_linear, lift_moves, pad_pools,
           part_pools, vector_input, views, wide_input
-        fold_moves, select_nodes
+        fold_moves, join_outputs, select_nodes
         __init__
     """,
     "celosia.frontend": """
         call, examples, kernels, origin, tracing
         arithmetic, constants, moves, patterns, refusals, sizes, tail, unflattened
-        onnx, operators, pt2
-        export
+        ends, onnx, operators, pt2
+        export, joined
         importer
         __init__, survey
     """,

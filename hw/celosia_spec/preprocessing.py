@@ -89,12 +89,14 @@ class Preprocessing:
             result[:, channel] = table[channel % len(table)][pixels[:, channel]]
         return result
 
-    def check(self, channels: int, outputs: int) -> None:
-        """ArgumentError unless it suits a network of so many input channels and outputs."""
+    def check(self, channels: int, *classes: int) -> None:
+        """ArgumentError unless it suits a network of so many input channels, whose outputs tell so
+        many classes apart, each by itself."""
         self._check_channels(channels)
-        if len(self.labels) not in (0, outputs):
-            raise ArgumentError(f"{len(self.labels)} labels, and the network tells {outputs} "
-                                f"classes apart; give each output one name, in their order")
+        if len(self.labels) not in (0, *classes):
+            raise ArgumentError(f"{len(self.labels)} labels, and the network tells "
+                                f"{' or '.join(map(str, classes))} classes apart; give each output "
+                                f"one name, in their order")
 
     def __str__(self) -> str:
         if self.scale is None:

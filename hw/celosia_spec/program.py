@@ -4,8 +4,12 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from celosia_spec.host_layers import HostLayer, Scoring, host_remark, scoring
+import numpy as np
+
+from celosia_spec.errors import CelosiaError
+from celosia_spec.host_layers import HostLayer, Scoring, compute, host_remark
 from celosia_spec.isa.array import Array
+from celosia_spec.outputs import Output, outputs_of
 from celosia_spec.preprocessing import Preprocessing
 from celosia_spec.qgraph import QGraph, low_sums, static_exponent
 from celosia_spec.steps import Steps, View
@@ -67,6 +71,8 @@ class Compiled(ABC):
     graph       : the quantised graph (for the golden model); of a program in steps, of one step.
     layers      : one entry a layer, as the machine runs them.
     host        : what the host computes from the array's output; mostly nothing.
+    returns     : the parts of what it then has that the network returns; empty where it returns one
+                  tensor, which is all of it.
     preprocessing : how pixels become inputs and what outputs are called, or None.
     """
 
@@ -76,6 +82,7 @@ class Compiled(ABC):
     graph: QGraph
     layers: tuple[Layer, ...]
     host: tuple[HostLayer, ...] = ()
+    returns: tuple[Output, ...] = ()
     preprocessing: Preprocessing | None = None
 
     @property
@@ -115,7 +122,12 @@ class Compiled(ABC):
     def remarks(self) -> tuple[str, ...]:
         """What was done with the model and its example, what narrow accumulators cost, or why they
         are wide, and what the host computes; mostly none."""
-        return self.graph.remarks + ((host_remark(self.host),) if self.host else ())
+        return self.graph.remarks + ((host_remark(self.host_layers),) if self.host_layers else ())
+
+    @property
+    def host_layers(self) -> tuple[HostLayer, ...]:
+        """All that the host computes."""
+        return (*self.host, *(layer for output in self.returns for layer in output.host))
 
     @property
     def low_sums(self) -> set[str]:
@@ -123,9 +135,32 @@ class Compiled(ABC):
         return low_sums(self.graph if self.steps is None else self.steps.window)
 
     @property
+    def outputs(self) -> tuple[Output, ...]:
+        """The tensors that the network returns, in their order."""
+        shape = self.graph.tensors[self.graph.output].user_shape
+        return outputs_of(self.returns, self.host, shape)
+
+    def output(self, name: str | None = None) -> Output:
+        """Return the output of a name; None is the only one. CelosiaError where there is none, or
+        several."""
+        names = {output.name: output for output in self.outputs}
+        if name is None and len(names) == 1:
+            return self.outputs[0]
+        if name not in names:
+            said = "say which is meant, with --of NAME" if name is None else (
+                f"none of them is {name[:40]!r}")
+            raise CelosiaError(f"the network returns {', '.join(names)}; {said}")
+        return names[name]
+
+    def returned(self, values: np.ndarray) -> np.ndarray:
+        """Return what `outputs` are parts of: values, float64 (N, ...), of the array's output, or
+        what the host makes of all of them."""
+        return compute(self.host, values) if self.returns else values
+
+    @property
     def scoring(self) -> Scoring:
-        """How the network's answer tells classes apart."""
-        return scoring(self.host, self.graph.tensors[self.graph.output].user_shape)
+        """How the network's only answer tells classes apart."""
+        return self.output().scoring
 
     @property
     def tensors(self) -> list[dict]:

@@ -37,8 +37,8 @@ class QTensor:
     signed     : False where no element can be below 0: its mantissas have no sign then.
     low        : of a wide input (numerics, section 6), bits of every number's low part: channel 2c
                  of the shape holds high parts, channel 2c + 1 low ones. 0: there are none.
-    raised     : bits by which each channel is larger than the float network's; empty: none is. For
-                 reports only.
+    raised     : bits by which each channel is larger than the float network's; empty: none is. Of
+                 the network's output the host takes them away again; else they are for reports.
     """
 
     name: str

@@ -25,9 +25,10 @@ from celosia_spec.graph_rules import (
     check_tensors,
     check_weights,
 )
-from celosia_spec.host_layers import HostLayer, check_host, scoring
+from celosia_spec.host_layers import HostLayer, check_host
 from celosia_spec.isa.array import Array
 from celosia_spec.isa.numbers import ACCUMULATORS, MANTISSA_BITS
+from celosia_spec.outputs import Output, check_outputs, outputs_of
 from celosia_spec.preprocessing import Preprocessing
 from celosia_spec.qgraph import Geometry, NodeKind, QGraph, QNode, QTensor
 
@@ -75,18 +76,23 @@ class Network:
     remarks: tuple[str, ...]
     host: tuple[HostLayer, ...]
     preprocessing: Preprocessing | None
+    returns: tuple[Output, ...] = ()
 
 
 _SCALARS = [field.name for field in fields(_Node)]
 _ENTRIES = [field.name for field in fields(Network)]
+_RETURNS = "returns"
+"""The entry that stands in a manifest only where there are such."""
 _NETWORK = TypeAdapter(Network)
 
 
-def check_names(path: str | Path, graph: QGraph, host: Sequence[HostLayer]) -> None:
+def check_names(path: str | Path, graph: QGraph, host: Sequence[HostLayer],
+                returns: Sequence[Output]) -> None:
     """CelosiaError where a name could not be read back from a file."""
+    layers = (*host, *(layer for output in returns for layer in output.host))
     try:
         for name in (*graph.tensors, *(node.name for node in graph.nodes),
-                     *(layer.name for layer in host)):
+                     *(layer.name for layer in layers), *(output.name for output in returns)):
             check_name("layer or tensor", name)
     except ValueError as problem:
         raise CelosiaError(f"{path}: {problem}; rename the layer in the model") from None
@@ -102,6 +108,8 @@ def network_entries(graph: QGraph, **others: Any) -> dict[str, Any]:
         activation_bits=graph.activation_bits, acc_bits=graph.acc_bits, remarks=graph.remarks,
         **others)
     entries: dict[str, Any] = _NETWORK.dump_python(network, mode="json")
+    if not network.returns:
+        del entries[_RETURNS]
     return entries
 
 
@@ -123,7 +131,7 @@ def network_of(manifest: dict[str, Any]) -> Network:
 
     KeyError where one is missing, ValidationError where one is of another type.
     """
-    entries = {name: manifest[name] for name in _ENTRIES}
+    entries = {name: manifest[name] for name in _ENTRIES if name in manifest or name != _RETURNS}
     return _NETWORK.validate_json(container.to_json(entries), strict=True)
 
 
@@ -142,13 +150,10 @@ def graph_of(network: Network, arrays: dict[str, np.ndarray]) -> QGraph:
                             bits=network.activation_bits, static=network.exponents == STATIC)
     check_nodes(tensors, network.nodes, network.array, input=network.input, output=network.output)
     check_remarks(network.remarks)
-    for layer in network.host:
-        check_name("layer", layer.name)
-    shape = tensors[network.output].user_shape
-    check_host(network.host, shape)
+    outputs = _outputs(network, tensors[network.output].user_shape)
     if network.preprocessing is not None:
         network.preprocessing.check(tensors[network.input].user_shape[0],
-                                    scoring(network.host, shape).classes)
+                                    *(output.scoring.classes for output in outputs))
     graph = QGraph(
         tensors=tensors, input=network.input, output=network.output,
         nodes=tuple(_node(arrays, f"node/{index}/", tensors, record)
@@ -157,6 +162,22 @@ def graph_of(network: Network, arrays: dict[str, np.ndarray]) -> QGraph:
         acc_bits=network.acc_bits, remarks=network.remarks)
     check_weights(graph)
     return graph
+
+
+def _outputs(network: Network, shape: tuple[int, ...]) -> tuple[Output, ...]:
+    """Return what a network returns; ValueError where the host cannot make it.
+
+    shape : of the array's output, without the batch axis.
+    """
+    for layer in (*network.host, *(layer for output in network.returns for layer in output.host)):
+        check_name("layer", layer.name)
+    check_host(network.host, shape)
+    if not network.returns:
+        return outputs_of((), network.host, shape)
+    for output in network.returns:
+        check_name("output", output.name)
+    check_outputs(network.returns, math.prod(network.host[-1].shape if network.host else shape))
+    return network.returns
 
 
 def _node(arrays: dict[str, np.ndarray], prefix: str, tensors: dict[str, QTensor],

@@ -121,7 +121,7 @@ class _Half:
         self.exact = graph if exact is None else exact
         self.wanted = outputs(graph, held) if wanted is None else wanted
         self.quantised = compiler.quantised(graph, seen)
-        self.ratio = output_ratio(self.quantised, held, self.wanted)
+        self.ratio = worst_ratio(graph, values_of(self.quantised, held), self.wanted)
 
     def after(self, step: Pass) -> "_Half":
         """Return the same after a pass."""
@@ -135,7 +135,8 @@ class _Half:
         m, exponents = golden.quantise_input(self.quantised, self.held)
         lsbs = tensor.whole.lsb(exponents)[:, None, None, None]
         rounded = np.ldexp(tensor.joined(m).astype(np.float64), lsbs)
-        return decibels_of(outputs(self.exact, rounded.reshape(self.held.shape)), self.wanted)
+        return worst_ratio(self.exact, outputs(self.exact, rounded.reshape(self.held.shape)),
+                      self.wanted)
 
     def wide(self, compiler: Compiler) -> "_Half":
         """Return the same with a wide input; CompileError where there can be none."""
@@ -192,6 +193,13 @@ def _passes(compiler: Compiler) -> dict[str, Pass]:
         return correct_bias(graph, compiler.quantised(graph, x), x)
 
     return {"equalise": equalise, "correct_bias": corrected}
+
+
+def worst_ratio(graph: Graph, made: np.ndarray, wanted: np.ndarray) -> float:
+    """Return the signal-to-noise ratio of outputs, float64 (N, C, H, W), dB: of several that the
+    network returns, that of the worst."""
+    made, wanted = (graph.returned(values) for values in (made, wanted))
+    return min(decibels_of(output.part(made), output.part(wanted)) for output in graph.outputs)
 
 
 def output_ratio(graph: QGraph, x: np.ndarray, wanted: np.ndarray) -> float:

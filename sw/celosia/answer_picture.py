@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from celosia.datasets.pictures import pillow
-from celosia.program import Program
 from celosia_spec.errors import CelosiaError
 from celosia_spec.files import replacing
 from celosia_spec.host_layers import HostLayer
+from celosia_spec.outputs import Output
 
 __all__ = ["check_picture", "shown_range", "write_picture"]
 
@@ -19,29 +19,22 @@ _RANGES = {"softmax": (0.0, 1.0), "sigmoid": (0.0, 1.0), "hardsigmoid": (0.0, 1.
            "tanh": (-1.0, 1.0)}
 
 
-def check_picture(path: Path, program: Program) -> None:
-    """CelosiaError unless a program's answer is a map and Pillow is there to draw it."""
+def check_picture(path: Path, output: Output) -> None:
+    """CelosiaError unless an output is a map and Pillow is there to draw it."""
     pillow()
-    shape = answer_shape(program)
+    shape = output.answer_shape
     if len(shape) not in (2, 3):
         raise CelosiaError(f"{path}: the network's answer has the shape {shape} and is no map; "
                            f"name a .npz file")
 
 
-def answer_shape(program: Program) -> tuple[int, ...]:
-    """Return the shape of an answer, without the batch axis."""
-    if program.host:
-        return program.host[-1].shape
-    return program.graph.tensors[program.graph.output].user_shape
-
-
-def shown_range(program: Program, answer: np.ndarray) -> tuple[float, float]:
+def shown_range(output: Output, answer: np.ndarray) -> tuple[float, float]:
     """Return the numbers that are drawn black and white: those that the last layer can give,
     class 0 and the last, or the least and the largest there are."""
-    steps = [layer for layer in program.host if layer.operator != "reshape"]
+    steps = [layer for layer in output.host if layer.operator != "reshape"]
     last: HostLayer | None = steps[-1] if steps else None
     if last is not None and last.operator == "argmax":
-        return 0.0, float(max(program.scoring.classes - 1, 1))
+        return 0.0, float(max(output.scoring.classes - 1, 1))
     if last is not None and last.operator in _RANGES:
         return _RANGES[last.operator]
     return float(answer.min()), float(answer.max())

@@ -11,7 +11,6 @@ from celosia.calibration import calibration_array
 from celosia.extras import names_extra
 from celosia_spec.errors import CelosiaError, located, refusals
 from celosia_spec.files import check_folder
-from celosia_spec.host_layers import scoring
 
 if TYPE_CHECKING:
     from celosia.program import Program
@@ -78,14 +77,15 @@ def compile(model: Any, example_input: Any = None, *, target: str = "icebreaker"
     compiler = compiler.of_inputs(samples, preprocessing)
     graph = compiler.graph(model, example_input, dump_after=dump_after)
     if preprocessing is not None:
-        preprocessing.check(graph.input_shape[0], scoring(graph.host, graph.output_shape).classes)
+        preprocessing.check(graph.input_shape[0],
+                            *(output.scoring.classes for output in graph.outputs))
     with located(graph.sources), refusals():
         noise: dict[str, tuple[float, float]] = {}
         if samples is not None and compiler.passes(samples):
             improved = more_accurate(graph, compiler, samples, dump_after=dump_after)
             graph, compiler, noise = improved.graph, improved.compiler, improved.noise
         return replace(compile_or_advise(graph, compiler, samples), host=graph.host,
-                       preprocessing=preprocessing, noise=noise)
+                       returns=graph.returns, preprocessing=preprocessing, noise=noise)
 
 
 def load(path: str | Path) -> Program:

@@ -1,7 +1,7 @@
 """What a quantised graph stores of inputs, beside what the float graph computes of them."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -31,7 +31,8 @@ def tensors(graph: Graph, quantised: QGraph, x: np.ndarray,
         result = golden.run(quantised, block)
         own = {name: quantised.tensors[name] for name in graph.shapes}
         whole = {name: tensor.joined(result.mantissas[name]) for name, tensor in own.items()}
-        units = {name: _units(tensor, result.exponents[name]) for name, tensor in own.items()}
+        units = {name: _units(tensor, result.exponents[name], graph.raised.get(name, (0,)))
+                 for name, tensor in own.items()}
         for at, image in enumerate(block.astype(np.float64)):
             wanted, _ = computed({graph.input: image.reshape(graph.input_map)})
             mantissas = {name: m[at] for name, m in whole.items()}
@@ -39,10 +40,12 @@ def tensors(graph: Graph, quantised: QGraph, x: np.ndarray,
                            for name, m in mantissas.items()}, mantissas
 
 
-def _units(tensor: QTensor, exponents: np.ndarray) -> np.ndarray:
+def _units(tensor: QTensor, exponents: np.ndarray, before: Sequence[int]) -> np.ndarray:
     """Return exponents of the float graph's unit of a tensor's mantissas, int64 (N, C or 1, 1, 1).
+
+    before : bits by which its channels are raised in the float graph, too.
     """
-    raised = np.array(tensor.raised or (0,))
+    raised = np.array(tensor.raised or (0,)) - np.array(before)
     return (tensor.whole.lsb(exponents)[:, None] - raised)[:, :, None, None]
 
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from celosia.pieces import Pieces
 from celosia_spec.epilogue import PLAIN, Activation, Epilogue, Pool
-from celosia_spec.host_layers import HostLayer
+from celosia_spec.host_layers import HostLayer, compute
+from celosia_spec.outputs import Output, outputs_of
 from celosia_spec.qgraph import NodeKind
 
 Shape = tuple[int, int, int]
@@ -228,6 +229,8 @@ class Graph:
     input_shape, output_shape : as the user sees them, without the batch axis.
     sources       : the user's source line of a node, by its name, where it is known.
     host          : what the host computes from the output.
+    returns       : the parts of what it then has that the network returns; empty where it returns
+                    one tensor, which is all of it.
     remarks       : what was done with the model and its example, one line each.
     raised        : bits by which each channel of a tensor is larger than in the network, by its
                     name, where one is.
@@ -241,6 +244,7 @@ class Graph:
     output_shape: tuple[int, ...]
     sources: Mapping[str, str] = field(default_factory=dict)
     host: tuple[HostLayer, ...] = ()
+    returns: tuple[Output, ...] = ()
     remarks: tuple[str, ...] = ()
     raised: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
@@ -251,6 +255,16 @@ class Graph:
         for node in self.nodes:
             shapes[node.name] = node_shape(node, shapes)
         return shapes
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """The tensors that the network returns, in their order."""
+        return outputs_of(self.returns, self.host, self.output_shape)
+
+    def returned(self, values: np.ndarray) -> np.ndarray:
+        """Return what `outputs` are parts of: values, float64 (N, C, H, W), of the output, or what
+        the host makes of all of them."""
+        return compute(self.host, values) if self.returns else values
 
     @property
     def uses(self) -> dict[str, int]:

@@ -43,6 +43,8 @@ def dump(graph: Graph) -> str:
               for node in graph.nodes]
     lines += [f"return {graph.output}"]
     lines += [f"the host: {layer}" for layer in graph.host]
+    lines += [f"{output.name}: {'x'.join(map(str, output.shape))} from {output.first}"
+              + "".join(f", {layer}" for layer in output.host) for output in graph.returns]
     return "\n".join(lines) + "\n"
 
 

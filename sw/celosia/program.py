@@ -12,9 +12,11 @@ from celosia.bands.program import StreamProgram
 from celosia.bands.schedule import StreamSchedule
 from celosia.show import html, text
 from celosia_spec import container
+from celosia_spec.errors import CompileError
 from celosia_spec.host_layers import HostLayer
 from celosia_spec.isa.image import pack
 from celosia_spec.isa.numbers import EXPONENT_SLOTS
+from celosia_spec.outputs import Output
 from celosia_spec.preprocessing import Preprocessing
 from celosia_spec.program import Compiled, MemoryUse
 from celosia_spec.record import check_names, graph_sections, network_entries
@@ -36,6 +38,15 @@ class Program(Compiled):
     program: StreamProgram
     step_cycles: tuple[int, ...]
     noise: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """CompileError where a step makes some lines alone of maps that are returned together."""
+        output = self.graph.output
+        if self.returns and self.steps is not None and (
+                self.graph.tensors[output].shape != self.steps.window.tensors[output].shape):
+            raise CompileError(output, "output", "it is several maps over time, of which a step "
+                               "makes some lines alone", "join them along axis 1 (torch.cat), and "
+                               "split what each step gives")
 
     def __repr__(self) -> str:
         return text(self)
@@ -88,7 +99,7 @@ class Program(Compiled):
     def save(self, path: str | Path) -> None:
         """Write the file; it appears whole or not at all. CelosiaError where it cannot be written,
         or a name could not be read back."""
-        check_names(path, self.program.source, self.host)
+        check_names(path, self.program.source, self.host, self.returns)
         container.write(path, *self.sections())
 
     def sections(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -98,7 +109,7 @@ class Program(Compiled):
         entries = network_entries(
             program.source, target=self.target, array=program.array,
             array_hash=program.array.hash, exponents=self.exponents, host=self.host,
-            preprocessing=self.preprocessing)
+            returns=self.returns, preprocessing=self.preprocessing)
         manifest = entries | {
             "list": program.list_at, "slots": program.slots,
             "reads": program.reads,
@@ -113,11 +124,11 @@ class Program(Compiled):
 
 
 def program_of(found: StreamSchedule, *, target: str, exponents: str,
-               host: tuple[HostLayer, ...] = (),
+               host: tuple[HostLayer, ...] = (), returns: tuple[Output, ...] = (),
                preprocessing: Preprocessing | None = None) -> Program:
     """Return the program of a network as an array runs it."""
     program = found.stream
     return Program(target=target, array=found.array, exponents=exponents,
                    graph=program.source if program.steps is None else program.steps.graph,
-                   layers=found.layers, host=host, preprocessing=preprocessing,
-                   program=program, step_cycles=found.step_cycles)
+                   layers=found.layers, host=host, returns=returns,
+                   preprocessing=preprocessing, program=program, step_cycles=found.step_cycles)

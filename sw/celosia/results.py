@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from celosia_spec.errors import CelosiaError
-from celosia_spec.host_layers import compute
 from celosia_spec.inputs import as_array
 
 if TYPE_CHECKING:
     from celosia.bands.session import SimResult
     from celosia.program import Program
+    from celosia_spec.qgraph import QTensor
 
 Progress = Callable[[int, int], None]
 """Called with the number of inputs done and the number of all."""
@@ -28,12 +28,13 @@ many of its steps are begun, and how many it has (0 of 0 where they are not know
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class RunResult:
-    """Outputs of N inputs. The output's value is ``mantissa * 2 ** (exponent - (bits - 2))``.
+    """Outputs of N inputs. The output's value is ``mantissa * 2 ** (exponent - (bits - 2))``; of
+    channels that are stored larger (`QTensor.raised`) it is so many bits less.
 
     mantissa : int32 (N, ...), as the array computes it.   exponent : int32 (N,).
     values   : float64 (N, ...), exact.
-    answer   : what the network returns: the values, or what the host's layers (`Program.host`)
-               make of them, float64, behind an argmax int64.
+    answers  : what the network returns, by the names of its outputs (`Program.outputs`): parts of
+               the values, or what the host's layers make of them, float64, behind an argmax int64.
     saturated: bool (N,), True where a rounding or the input was clipped.
     cycles   : int64 (N,), from start to done; None from the golden model.
     layer_cycles : int64 (N, layers), as predicted, where their sums are ``cycles``; else None.
@@ -42,10 +43,27 @@ class RunResult:
     mantissa: np.ndarray
     exponent: np.ndarray
     values: np.ndarray
-    answer: np.ndarray
+    answers: Mapping[str, np.ndarray]
     saturated: np.ndarray
     cycles: np.ndarray | None
     layer_cycles: np.ndarray | None
+
+    @property
+    def answer(self) -> np.ndarray:
+        """What a network with one output returns; CelosiaError where it has several."""
+        if len(self.answers) > 1:
+            first = next(iter(self.answers))
+            raise CelosiaError(f"the network returns {', '.join(self.answers)}; take one of "
+                               f"result.answers, such as result.answers[{first!r}]")
+        return next(iter(self.answers.values()))
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All of it as arrays with names: an only answer is "answer", others "answer.NAME"."""
+        found = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        if len(self.answers) == 1:
+            return found | {"answer": self.answer}
+        return found | {f"answer.{name}": answer for name, answer in self.answers.items()}
 
 
 def joined(parts: Sequence[RunResult]) -> RunResult:
@@ -55,7 +73,9 @@ def joined(parts: Sequence[RunResult]) -> RunResult:
 
     first = parts[0]
     return RunResult(
-        mantissa=of("mantissa"), exponent=of("exponent"), values=of("values"), answer=of("answer"),
+        mantissa=of("mantissa"), exponent=of("exponent"), values=of("values"),
+        answers={name: np.concatenate([part.answers[name] for part in parts])
+                 for name in first.answers},
         saturated=of("saturated"), cycles=None if first.cycles is None else of("cycles"),
         layer_cycles=None if any(part.layer_cycles is None for part in parts) else of(
             "layer_cycles"))
@@ -79,6 +99,15 @@ def as_images(program: Program, x: Any) -> np.ndarray:
     return array
 
 
+def _lsbs(tensor: QTensor, exponent: np.ndarray) -> np.ndarray:
+    """Return the exponents of an output's mantissas in the network's own scale, (N, ...)."""
+    lsb = tensor.format.lsb(exponent)
+    if not tensor.raised:
+        return lsb.reshape(-1, *[1] * len(tensor.user_shape))
+    raised = np.broadcast_to(np.array(tensor.raised)[:, None, None], tensor.shape)
+    return lsb.reshape(-1, *[1] * len(tensor.user_shape)) - raised.reshape(1, *tensor.user_shape)
+
+
 def result_of(program: Program, simulation: SimResult) -> RunResult:
     """Return what users get of a run on the machine, simulated or on a board."""
     return from_parts(program, simulation.output, simulation.exponent, simulation.saturated,
@@ -90,11 +119,11 @@ def from_parts(program: Program, mantissa: np.ndarray, exponent: np.ndarray,
     """Return the result of output mantissas, int (N, C, H, W), and what came with them."""
     tensor = program.graph.tensors[program.graph.output]
     mantissa = mantissa.reshape(len(mantissa), *tensor.user_shape).astype(np.int32)
-    lsb = tensor.format.lsb(exponent).reshape(-1, *[1] * (mantissa.ndim - 1))
-    values = np.ldexp(mantissa.astype(np.float64), lsb)
+    values = np.ldexp(mantissa.astype(np.float64), _lsbs(tensor, exponent))
     layers = np.array([layer.predicted_cycles for layer in program.layers])
     exact = cycles is not None and (cycles == layers.sum()).all()
+    returned = program.returned(values)
     return RunResult(mantissa=mantissa, exponent=exponent.astype(np.int32), values=values,
-                     answer=compute(program.host, values), saturated=saturated,
-                     cycles=cycles,
+                     answers={output.name: output.answer(returned) for output in program.outputs},
+                     saturated=saturated, cycles=cycles,
                      layer_cycles=np.tile(layers, (len(mantissa), 1)) if exact else None)

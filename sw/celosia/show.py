@@ -95,6 +95,6 @@ def _speed(program: Compiled) -> str:
 
 def _space(program: Compiled) -> str:
     held = sum(layer.weight_bytes for layer in program.layers)
-    host = f"; {host_remark(program.host)}" if program.host else ""
+    host = f"; {host_remark(program.host_layers)}" if program.host_layers else ""
     return (f"weights and their places {held / 1024:.1f} KiB; fullest: "
             f"{program.fullest}{host}")

@@ -83,6 +83,10 @@ def widths(model: Any, example_input: Any = None, *, bits: Sequence[tuple[int, i
     known = None if labels is None else _labels(labels, len(samples))
     replace(settings[0], weight_bits=4, activation_bits=4, input_bits=None).check(calibrated=True)
     graph = Compiler(target=target).graph(model, example_input)
+    if known is not None and graph.returns:
+        raise ArgumentError("labels are classes of one output, and the network returns "
+                            f"{len(graph.returns)}; leave labels out, or give a network that "
+                            "returns the one with the classes")
     wanted = outputs(graph, samples)
     found = []
     for done, compiler in enumerate(settings):
@@ -103,6 +107,13 @@ def _labels(labels: Any, count: int) -> np.ndarray:
     return found
 
 
+def _largest(graph: Graph, values: np.ndarray) -> np.ndarray:
+    """Return which element is largest in each output of values (N, C, H, W), int64 (N, outputs)."""
+    values = graph.returned(values)
+    return np.stack([output.part(values).reshape(len(values), -1).argmax(axis=1)
+                     for output in graph.outputs], axis=1)
+
+
 def _measured(compiler: Compiler, graph: Graph, samples: np.ndarray, wanted: np.ndarray,
               labels: np.ndarray | None) -> Width:
     """Return what a width gives; wanted : outputs in float64, (N, C, H, W)."""
@@ -118,9 +129,9 @@ def _measured(compiler: Compiler, graph: Graph, samples: np.ndarray, wanted: np.
             made = values_of(quantised, samples)
     except CelosiaError as refusal:
         return replace(width, problem=str(refusal))
-    largest = [values.reshape(len(samples), -1).argmax(axis=1) for values in (made, wanted)]
+    largest = [_largest(graph, values) for values in (made, wanted)]
     width = replace(width, ratio=decibels_of(made, wanted),
-                    agreement=float(np.mean(largest[0] == largest[1])),
+                    agreement=float(np.mean((largest[0] == largest[1]).all(axis=1))),
                     accuracy=None if labels is None else share_right(made, labels))
     try:
         schedule = compiler.fitting(quantised)

@@ -265,12 +265,12 @@ def test_a_gate_is_told_from_an_activation_before_another() -> None:
 
 
 def test_what_is_no_network_is_refused_whole() -> None:
-    class Two(nn.Module):
+    class Number(nn.Module):
         def forward(self, x):
-            return x, x
+            return x, 3
 
-    with pytest.raises(CompileError, match="the model returns 2 values"):
-        check(Two(), zeros(VECTOR))
+    with pytest.raises(CompileError, match="the model returns a value there that is no"):
+        check(Number(), zeros(VECTOR))
     with pytest.raises(CelosiaError, match="example_input must have the shape"):
         check(nn.Linear(16, 4), zeros((4, 0)))
 

@@ -203,6 +203,14 @@ def array(name: str, value: np.ndarray | None):
     return change
 
 
+def part(name: str, first: int, shape: list[int], operator: str | None = None,
+         axis: int | None = None) -> dict:
+    """Return the manifest's entry of an output, with a layer of the host's or without."""
+    host = [] if operator is None else [
+        {"name": "s", "operator": operator, "axis": axis, "shape": shape}]
+    return {"name": name, "first": first, "shape": shape, "host": host}
+
+
 HUGE = 10 ** 18
 GRAPH_CHANGES = [
     # The array is one that the target carries.
@@ -311,6 +319,21 @@ GRAPH_CHANGES = [
     (entry("host", value=[{"name": "\n", "operator": "sigmoid", "axis": None, "shape": [3]}]),
      "must have 1 to 1000 printable characters"),
     (entry("host", value=[{"name": "s", "operator": "os.system", "axis": None, "shape": [3]}]),
+     "the host has no operator"),
+    (entry("returns", value=[]), "manifest entry 'returns' is not what"),
+    (entry("returns", value=None), "manifest entry returns"),
+    (entry("returns", value=[{"name": "a"}]), "manifest entry returns.0.first"),
+    (entry("returns", value=[part("a", 0, [3])]), "1 parts of the output, 2 to 64 can be"),
+    (entry("returns", value=[part(str(k), 0, [3]) for k in range(65)]), "65 parts of the output"),
+    (entry("returns", value=[part("a", 0, [1])] * 2), "two parts of the output have one name"),
+    (entry("returns", value=[part("a\x1b[2J", 0, [1]), part("b", 1, [2])]),
+     "must have 1 to 1000 printable characters"),
+    *((entry("returns", value=[part("a", 0, [1]), part("b", first, shape)]), "are no part of 3")
+      for first, shape in ((1, [3]), (-1, [1]), (3, [1]), (0, [0]), (0, [-1, -1]), (HUGE, [1]),
+                           (0, [HUGE]))),
+    (entry("returns", value=[part("a", 0, [1]), part("b", 1, [2], "softmax", 1)]),
+     "softmax over axis 1 of the shape"),
+    (entry("returns", value=[part("a", 0, [1]), part("b", 1, [2], "os.system", None)]),
      "the host has no operator"),
     (entry("preprocessing", value=[]), "manifest entry preprocessing"),
     (entry("preprocessing", value={"scale": 1.0, "mean": [0.0], "deviation": [0.0], "labels": []}),

@@ -190,10 +190,24 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
                       lambda: nn.Sequential(nn.BatchNorm2d(4))),
     "double": (lambda: Function(lambda x: x.double()), "double (double): converts to "
                "torch.float64; keep the network in float32", ALONE),
-    "outputs": (lambda: Function(lambda x: (x, F.relu(x))), "output (output): the model returns 2 "
-                "values; return exactly one tensor", lambda: Function(F.relu)),
-    "no output": (lambda: Function(lambda x: 3), "output (output): the model returns no tensor; "
-                  "return exactly one tensor", lambda: Function(F.relu)),
+    "a number among outputs": (
+        lambda: Function(lambda x: {"y": F.relu(x), "classes": 3}), "classes (output): the model "
+        "returns a value there that is no tensor; leave it out of what the model returns",
+        lambda: Function(F.relu)),
+    "a constant among outputs": (
+        lambda: Function(lambda x: (F.relu(x), torch.ones(1, 3))), "1 (output): it does not depend "
+        "on the input; return tensors that the network computes from its input",
+        lambda: Function(F.relu)),
+    "many outputs": (
+        lambda: Function(lambda x: [F.relu(x) for _ in range(65)]), "output (output): the model "
+        "returns 65 tensors, above 64; join some of them along axis 1 (torch.cat)",
+        lambda: Function(lambda x: [F.relu(x) for _ in range(64)])),
+    "nothing": (lambda: Function(lambda x: None), "output (output): the model returns no tensor; "
+                "return a tensor that the network computes from its input",
+                lambda: Function(F.relu)),
+    "no output": (lambda: Function(lambda x: 3), "output (output): the model returns a value there "
+                  "that is no tensor; leave it out of what the model returns",
+                  lambda: Function(F.relu)),
     "empty": (lambda: Function(lambda x: F.linear(x.flatten(1), torch.zeros(0, 256))),
               "linear (linear): its result has the shape (1, 0); keep every tensor as (1, C, H, "
               "W), (1, C, L) or (1, F)", head),
@@ -201,7 +215,7 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
                          "cannot be exported (3); make its forward pass accept one float32 tensor "
                          "of example_input's shape", lambda: Function(F.relu)),
     "constant output": (lambda: Function(lambda x: torch.ones(1, 3)), "output (output): it does "
-                        "not depend on the input; return a tensor that the network computes from "
+                        "not depend on the input; return tensors that the network computes from "
                         "its input", lambda: Function(F.relu)),
     "dynamic weight": (lambda: Function(lambda x: F.conv2d(x, x)), "conv2d (conv2d): its weight is "
                        "computed from the input; keep the weight a parameter of the layer", ALONE),
@@ -215,7 +229,8 @@ def test_what_does_not_compile_is_named_and_the_advice_leads_out(name: str) -> N
         compile_graph(model())
     text, source = str(caught.value), caught.value.source
     assert text == message + ("" if source is None else f" [{quoted(source)}]")
-    if isinstance(model(), Function) and caught.value.node not in ("output", "model"):
+    if isinstance(model(), Function) and caught.value.operator != "output" and (
+            caught.value.node != "model"):
         assert re.match(r"test_refusals\.py:\d+: return self\.function\(", source)
     compiles(mended)
 

@@ -16,6 +16,7 @@ from celosia.results import RunResult
 from celosia.samples import Samples
 from celosia.show import count
 from celosia_spec.errors import quoted
+from celosia_spec.outputs import Output
 
 BEST = 5
 """Classes that are shown of an answer."""
@@ -25,51 +26,64 @@ _MATRIX, _PAIRS = 10, 10
 """Most classes of a confusion table, and most pairs where there are more."""
 
 
-def as_json(program: Program, samples: Samples, result: RunResult,
+def as_json(program: Program, samples: Samples, result: RunResult, outputs: Sequence[Output],
             labels: Sequence[str]) -> dict[str, Any]:
-    """Return answers, accuracy and confusions; of maps statistics."""
+    """Return answers, accuracy and confusions; of maps statistics. Of several outputs these are
+    under their names."""
     found: dict[str, Any] = {"names": list(samples.names), "answers": None, "map": None,
-                             "accuracy": None, "confusions": None}
-    if _is_map(program):
-        found["map"] = _map(program, result, labels)
-    else:
-        found["answers"] = _answers(program, result, labels)
+                             "outputs": None, "accuracy": None, "confusions": None}
+    told = {output.name: _told(program, result, output, labels) for output in outputs}
+    found |= told[outputs[0].name] if len(told) == 1 else {"outputs": told}
     if samples.truth is not None:
-        evaluation = _evaluated(program, samples, result)
+        evaluation = _evaluated(program, samples, result, outputs[0])
         found["accuracy"] = evaluation.accuracy
         found["confusions"] = [{"true": true, "answer": answer, "inputs": count}
                                for true, answer, count in evaluation.confusions]
     return found
 
 
-def show_answers(program: Program, samples: Samples, result: RunResult,
+def show_answers(program: Program, samples: Samples, result: RunResult, outputs: Sequence[Output],
                  labels: Sequence[str]) -> None:
-    """Print the best classes of the first inputs, or the statistics of maps; then accuracy and
-    confusions where the true classes are known."""
-    if _is_map(program):
-        _show_map(_map(program, result, labels))
-    else:
-        _show_classes(samples, _answers(program, result, labels), labels)
+    """Print the best classes of the first inputs, or the statistics of maps, for each of the
+    outputs; then accuracy and confusions where the true classes are known, of the only one."""
+    for output in outputs:
+        if len(outputs) > 1:
+            print(f"{output.name}:")
+        names = answers.labels_of(program, output, labels)
+        told = _told(program, result, output, labels)
+        if told["map"] is not None:
+            _show_map(told["map"])
+        else:
+            _show_classes(samples, told["answers"], names)
     if samples.truth is not None:
-        _show_evaluation(_evaluated(program, samples, result), program.scoring.classes, labels)
+        _show_evaluation(_evaluated(program, samples, result, outputs[0]),
+                         outputs[0].scoring.classes, labels)
 
 
-def _evaluated(program: Program, samples: Samples, result: RunResult) -> answers.Evaluation:
+def _evaluated(program: Program, samples: Samples, result: RunResult,
+               output: Output) -> answers.Evaluation:
     assert samples.truth is not None
-    return answers.evaluate(answers.chosen(program, result), samples.truth)
+    return answers.evaluate(answers.chosen(program, result, output.name), samples.truth)
 
 
-def _is_map(program: Program) -> bool:
-    return not answers.tells_classes(program) and math.prod(program.scoring.shape) > 1
+def _told(program: Program, result: RunResult, output: Output,
+          labels: Sequence[str]) -> dict[str, Any]:
+    """Return an output's answers, or of maps what they come to."""
+    names = answers.labels_of(program, output, labels)
+    if not answers.tells_classes(output) and math.prod(output.scoring.shape) > 1:
+        return {"answers": None, "map": _map(result.answers[output.name], output, names)}
+    return {"answers": _answers(program, result, output, names), "map": None}
 
 
-def _answers(program: Program, result: RunResult, labels: Sequence[str]) -> list[dict[str, Any]]:
+def _answers(program: Program, result: RunResult, output: Output,
+             labels: Sequence[str]) -> list[dict[str, Any]]:
     """Return each input's answer: its class and the best with their scores, or its one number."""
     def named(number: int) -> dict[str, Any]:
         return {"class": number, "name": labels[number] if labels else None}
 
-    scores = answers.scores(program, result)
-    classes = answers.chosen(program, result).tolist() if answers.tells_classes(program) else []
+    scores = answers.scores(program, result, output.name)
+    classes = (answers.chosen(program, result, output.name).tolist()
+               if answers.tells_classes(output) else [])
     if scores.shape[1] == 1:
         values = [{"value": value} for value in scores[:, 0].tolist()]
         return [named(number) | value for number, value in zip(classes, values, strict=True)
@@ -105,19 +119,18 @@ def _name(number: int, labels: Sequence[str]) -> str:
     return labels[number] if number < len(labels) else f"class {number}"
 
 
-def _map(program: Program, result: RunResult, labels: Sequence[str]) -> dict[str, Any]:
+def _map(answer: np.ndarray, output: Output, labels: Sequence[str]) -> dict[str, Any]:
     """Return the shape of an answer that is a map, and what its elements come to."""
-    answer = result.answer
     found: dict[str, Any] = {"shape": list(answer.shape[1:]),
                              **asdict(answers.statistics(answer)), "channels": [], "classes": []}
     if answer.dtype == np.int64:
-        counts = np.bincount(answer.reshape(-1), minlength=program.scoring.classes)
+        counts = np.bincount(answer.reshape(-1), minlength=output.scoring.classes)
         found["classes"] = [
             {"class": number, "name": labels[number] if labels else None,
              "share": int(count) / answer.size} for number, count in enumerate(counts.tolist())]
     elif answer.ndim == 4:
         found["channels"] = [
-            {"name": labels[channel] if labels and program.scoring.axis == 0 else None,
+            {"name": labels[channel] if labels and output.scoring.axis == 0 else None,
              **asdict(answers.statistics(answer[:, channel]))}
             for channel in range(answer.shape[1])]
     return found

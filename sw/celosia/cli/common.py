@@ -44,6 +44,9 @@ Accuracy = Annotated[str | None, typer.Option(
 InputBits = Annotated[int | None, typer.Option(
     help="Of the input's mantissas, up to 15 with activations of 8; the layers that read it then "
          "compute twice.")]
+OutputName = Annotated[str | None, typer.Option(
+    "--of", metavar="NAME", help="Of a network with several outputs: only this one. --truth, and a "
+                                 "map as a picture, need it.")]
 Port = Annotated[str | None, typer.Option(
     metavar="PORT", help="A board's serial port, such as /dev/ttyUSB1, socket://HOST:PORT, or auto "
                          "for the only board. Where a board is meant without it: "

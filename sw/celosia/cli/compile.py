@@ -96,6 +96,9 @@ def summary(program: Program) -> dict[str, Any]:
         "tensors": program.tensors, "remarks": list(program.remarks),
         "wide_input": wide_input(program),
         "host": [asdict(layer) for layer in program.host],
+        "outputs": [{"name": output.name, "shape": list(output.answer_shape),
+                     "host": [asdict(layer) for layer in output.host]}
+                    for output in program.outputs],
         "preprocessing": program.preprocessing and asdict(program.preprocessing),
     }
 
@@ -157,6 +160,9 @@ def _print(program: Program, result: dict[str, Any]) -> None:
               for layer in program.layers if layer.raised_rows]
     if raised:
         print(f"weights made coarser, so that the bias fits, in rows: {_few(raised, '; ')}")
+    if program.returns:
+        outputs = (f"{output.name} {output.answer_shape}" for output in program.outputs)
+        print(common.wrapped(f"returns {', '.join(outputs)}"))
     for remark in program.remarks:
         print(remark)
     if program.preprocessing:

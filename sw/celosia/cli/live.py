@@ -18,6 +18,7 @@ from celosia.cli.progress import work
 from celosia.program import Program
 from celosia.show import clock_of, figure
 from celosia_spec.errors import CelosiaError, quoted
+from celosia_spec.outputs import Output
 
 if TYPE_CHECKING:
     from celosia.live.runner import Answer, Runner
@@ -48,6 +49,8 @@ def live(
     baud: common.Baud = None,
     backend: Annotated[str | None, typer.Option(
         help="board:PORT; or golden or verilator, which need no board.")] = None,
+    of: Annotated[str | None, typer.Option(
+        "--of", metavar="NAME", help="Of a network with several outputs: which is shown.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="End after so many answers.")] = None,
     web: Annotated[bool, typer.Option(
         "--web", help="Also show the newest answer on a page for a browser on this "
@@ -70,8 +73,9 @@ def live(
     _check_source(watch, stdin, camera, newest)
     place = address(listen or _LISTEN)
     loaded = common.load_program(program)
-    check_answers(loaded)
-    newest_answer = _newest(loaded)
+    shown = loaded.output(of)
+    check_answers(shown)
+    newest_answer = _newest(loaded, shown)
     with ExitStack() as held:
         def skipped(why: str) -> None:
             newest_answer.skip()
@@ -81,14 +85,14 @@ def live(
         url = None
         if web or listen is not None:
             url = held.enter_context(Page(newest_answer, *place)).url
-        runner, about = held.enter_context(_runner(loaded, backend, baud))
+        runner, about = held.enter_context(_runner(loaded, shown, backend, baud))
         newest_answer.about = runner.name
-        _say(about | {"page": url} if json else _heading(loaded, runner, about), json)
+        _say(about | {"page": url} if json else _heading(shown, runner, about), json)
         if url is not None and not json:
             _say(f"page for a browser: {url}", json)
         started, done = time.monotonic(), 0
         for shot in source:
-            found = answer(loaded, runner, shot)
+            found = answer(loaded, runner, shot, of)
             newest_answer.show(found, shot)
             _say(found.as_json() if json else _line(found), json)
             done += 1
@@ -126,22 +130,23 @@ def _source(program: Program, watch: Path | None, stdin: bool, camera: int | Non
     return Camera(camera, program)
 
 
-def _newest(program: Program) -> "Newest":
+def _newest(program: Program, output: Output) -> "Newest":
+    from celosia.answers import labels_of
     from celosia.live.runner import scale_of
     from celosia.live.web import Newest
 
-    return Newest(scale_of(program), program.preprocessing.labels if program.preprocessing else ())
+    return Newest(scale_of(output), tuple(labels_of(program, output)))
 
 
 @contextmanager
-def _runner(program: Program, backend: str,
+def _runner(program: Program, output: Output, backend: str,
             baud: int | None) -> "Iterator[tuple[Runner, dict[str, Any]]]":
     """Yield what answers, and the first line of the JSON."""
     from celosia.live.runner import OnBoard, OnModel, prepare, scale_of
 
     about = {"board": None, "port": None, "backend": backend.partition(":")[0], "bytes": None,
              "frames": None, "seconds": None, "predicted_cycles": program.predicted_cycles,
-             "clock_mhz": clock_of(program), "scores": scale_of(program).kind}
+             "clock_mhz": clock_of(program), "scores": scale_of(output).kind}
     if not backends.on_board(backend):
         with work() as shown:
             model = OnModel(program, backend, shown.stage)
@@ -162,12 +167,12 @@ def _say(what: dict[str, Any] | str, json: bool) -> None:
     print(text.dumps(what, allow_nan=False) if json else what, flush=True)
 
 
-def _heading(program: Program, runner: "Runner", about: dict[str, Any]) -> str:
+def _heading(output: Output, runner: "Runner", about: dict[str, Any]) -> str:
     from celosia.live.runner import scale_of
 
     loaded = (f", {about['bytes']:,} bytes loaded in {about['seconds']:.2f} s"
               if about["bytes"] is not None else "")
-    scores = scale_of(program).about
+    scores = scale_of(output).about
     return f"{runner.name}{loaded}" + (f"; per cent: {scores}" if scores else "")
 
 

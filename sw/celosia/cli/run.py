@@ -49,6 +49,7 @@ def run(
     labels: Annotated[Path | None, typer.Option(
         metavar="FILE", help="Names of the classes, one on each line, instead of those that are "
                              "stored with the program.")] = None,
+    of: common.OutputName = None,
     limit: Limit = None,
     json: common.Json = False,
 ) -> None:
@@ -62,14 +63,17 @@ def run(
     if output is not None:
         check_output(output, program, truth, labels, *input)
     loaded = common.load_program(program)
+    outputs = loaded.outputs if of is None else (loaded.output(of),)
     names = _class_names(loaded, labels)
     drawn = output is not None and output.suffix.lower() == ".png"
     if output is not None and not drawn and output.suffix.lower() not in (".npz", ""):
         raise CelosiaError(f"{output}: results are written as .npz, and maps as .png too; give the "
                            f"file one of these endings")
     if output is not None and drawn:
-        check_picture(output, loaded)
+        check_picture(output, loaded.output(of))
     samples = _samples(loaded, input, limit, truth, names)
+    if samples.truth is not None:
+        check_truth(loaded.output(of), samples.truth, len(samples.inputs))
     started = time.perf_counter()
     with work(f"running on {backend}") as shown:
         result = backends.run(loaded, samples.inputs, backend, baud=baud, progress=shown.count,
@@ -77,18 +81,19 @@ def run(
     seconds = time.perf_counter() - started
     range_drawn = None
     if output is not None and drawn:
-        range_drawn = shown_range(loaded, result.answer)
-        write_picture(output, result.answer, *range_drawn)
+        shown_output = loaded.output(of)
+        answer = result.answers[shown_output.name]
+        range_drawn = shown_range(shown_output, answer)
+        write_picture(output, answer, *range_drawn)
     elif output is not None:
-        arrays = {name: value for name, value in vars(result).items() if value is not None}
         with replacing(output) as file:
-            np.savez(file, **arrays)
+            np.savez(file, **result.arrays)     # type: ignore[arg-type]
     if json:
         common.emit({
             "images": len(samples.inputs),
             "cycles": None if result.cycles is None else result.cycles.tolist(),
             **_predicted(loaded), "saturated": int(result.saturated.sum()), "seconds": seconds,
-            **answers.as_json(loaded, samples, result, names), "drawn": range_drawn,
+            **answers.as_json(loaded, samples, result, outputs, names), "drawn": range_drawn,
             "output": None if output is None else str(output)})
         return
     print(common.wrapped(
@@ -96,7 +101,7 @@ def run(
         f"{int(result.saturated.sum())} saturated"
         + ("" if result.cycles is None else f", {_span(result.cycles)} cycles each")))
     print(_speed(loaded))
-    answers.show_answers(loaded, samples, result, names)
+    answers.show_answers(loaded, samples, result, outputs, names)
     if output is not None:
         print(f"wrote {output}" + (f", black {range_drawn[0]:.4g}, white {range_drawn[1]:.4g}"
                                    if range_drawn else ""))
@@ -108,18 +113,16 @@ def _class_names(program: Program, labels: Path | None) -> tuple[str, ...]:
     if labels is not None:
         known = replace(known, labels=read_labels(labels))
         known.check(program.graph.tensors[program.graph.input].user_shape[0],
-                    program.scoring.classes)
+                    *(output.scoring.classes for output in program.outputs))
     return known.labels
 
 
 def _samples(program: Program, sources: list[Path], limit: int | None, truth: Path | None,
              names: tuple[str, ...]) -> Samples:
-    """Return the inputs with their true classes, checked before any long work."""
+    """Return the inputs with their true classes."""
     samples = read_samples(sources, program, limit)
     if truth is not None:
         samples = replace(samples, truth=read_truth(truth, names)[:limit])
-    if samples.truth is not None:
-        check_truth(program, samples.truth, len(samples.inputs))
     return samples
 
 

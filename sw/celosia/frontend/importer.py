@@ -6,21 +6,24 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
-from torch.export.graph_signature import InputKind, OutputKind
+from torch.export.graph_signature import InputKind
 from torch.fx import Node as FxNode
 
 from celosia.frontend import origin
 from celosia.frontend.call import Call, Constant, Moved, Value, map_shape
 from celosia.frontend.constants import fold
+from celosia.frontend.ends import End, ends
 from celosia.frontend.examples import RANKS, Example, check_example, example_tensor, readings
 from celosia.frontend.export import Model, export, exported, opened, remarks
+from celosia.frontend.joined import joined
 from celosia.frontend.moves import moved, moves, node_of
 from celosia.frontend.operators import HANDLERS, curve, reshape
 from celosia.frontend.patterns import Patterns, prelu
 from celosia.frontend.refusals import Refusals
-from celosia.frontend.tail import split
 from celosia.graph import Curve, Graph, Node, node_shape, verify
 from celosia_spec.errors import ArgumentError, CompileError, quoted
+from celosia_spec.host_layers import HostLayer
+from celosia_spec.outputs import Output
 
 NAME_LENGTH = 900
 """Longest name of a layer; the passes may add a word to it, a program file takes 1,000."""
@@ -83,23 +86,38 @@ class Importer:
         return self.made(self.nodes, result)
 
     def walk(self) -> Value:
-        """Turn every node that the output depends on into nodes of the graph; return the output."""
-        self.tail = split(self._output())
-        output = self.tail.output
-        needed = self._ancestors(output)
+        """Turn every node that an output depends on into nodes of the graph; return the output:
+        of several, the one that has all."""
+        self.ends, left = ends(self.program)
+        self.remarks += tuple(left)
+        needed = self._ancestors([end.tail.output for end in self.ends])
         self.refusals = Refusals(needed, self.operands, self.input)
         for node in self.program.graph.nodes:
             if node in needed and node not in self.operands:
                 self.operands[node] = self._call(node)
         self._check_state(needed)
-        self._settle(output)
-        result = self.operands[output]
-        if isinstance(result, Constant):
-            raise CompileError("output", "output", "it does not depend on the input",
-                               "return a tensor that the network computes from its input")
-        assert isinstance(result, Value)
+        found = [self._result(end) for end in self.ends]
         if self.wrong is not None:
             raise self.wrong
+        self.host: tuple[HostLayer, ...] = ()
+        self.returns: tuple[Output, ...] = ()
+        if len(found) == 1:
+            self.host = self.ends[0].tail.layers
+            return found[0]
+        whole, self.returns = joined(self.ends, found, self.nodes, self.shapes,
+                                     self._unique("outputs"))
+        if whole.node is not None:
+            self._add(whole.node, None)
+        return whole.value
+
+    def _result(self, end: End) -> Value:
+        """Return the tensor that the array computes of one that the network returns."""
+        self._settle(end.tail.output)
+        result = self.operands[end.tail.output]
+        if isinstance(result, Constant):
+            raise CompileError(end.name, "output", "it does not depend on the input",
+                               "return tensors that the network computes from its input")
+        assert isinstance(result, Value)
         return result
 
     def made(self, nodes: Sequence[Node], result: Value) -> Graph:
@@ -108,7 +126,7 @@ class Importer:
         return verify(Graph(nodes=tuple(nodes), input=source.name,
                             input_map=self.shapes[source.name], input_shape=source.shape[1:],
                             output=result.name, output_shape=result.shape[1:],
-                            sources=self.sources, host=self.tail.layers,
+                            sources=self.sources, host=self.host, returns=self.returns,
                             remarks=(*self.remarks, *_approximations(nodes))))
 
     def _placeholders(self, shape: tuple[int, ...]) -> Value:
@@ -137,17 +155,6 @@ class Importer:
         self.shapes[value.name] = map_shape(shape)
         return value
 
-    def _output(self) -> FxNode:
-        results = next(n for n in self.program.graph.nodes if n.op == "output").args[0]
-        specs = self.program.graph_signature.output_specs
-        users = [result for result, spec in zip(results, specs, strict=True)
-                 if spec.kind == OutputKind.USER_OUTPUT]
-        if len(users) != 1 or not isinstance(users[0], FxNode):
-            what = "no tensor" if len(users) == 1 else f"{len(users)} values"
-            raise CompileError("output", "output", f"the model returns {what}",
-                               "return exactly one tensor")
-        return users[0]
-
     def _constant_nodes(self) -> set[FxNode]:
         """Return the nodes that do not depend on the input."""
         found: set[FxNode] = set()
@@ -164,8 +171,8 @@ class Importer:
                 and isinstance(operand.value, torch.Tensor) and operand.value.numel() == 1
                 and operand.value.is_floating_point()}
 
-    def _ancestors(self, node: FxNode) -> set[FxNode]:
-        found, todo = set(), [node]
+    def _ancestors(self, outputs: list[FxNode]) -> set[FxNode]:
+        found, todo = set(), list(outputs)
         while todo:
             current = todo.pop()
             if current not in found:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from celosia import backends, results
-from celosia.answers import chosen, scores, tells_classes
+from celosia.answers import chosen, labels_of, scores, tells_classes
 from celosia.show import clock_of, rate
 from celosia_spec.errors import CelosiaError
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from celosia.board import Board
     from celosia.live.shots import Shot
     from celosia.program import Program
+    from celosia_spec.outputs import Output
 
 __all__ = ["Answer", "OnBoard", "OnModel", "Runner", "Scale", "answer", "check_answers",
            "prepare", "scale_of"]
@@ -85,18 +86,18 @@ _ABOUT = {
 }
 
 
-def check_answers(program: Program) -> None:
-    """CelosiaError unless the network's answer is a class or one number."""
-    if not tells_classes(program) and np.prod(program.scoring.shape) > 1:
-        raise CelosiaError(f"the network answers with a map of the shape {program.scoring.shape}, "
+def check_answers(output: Output) -> None:
+    """CelosiaError unless an output is a class or one number."""
+    if not tells_classes(output) and np.prod(output.scoring.shape) > 1:
+        raise CelosiaError(f"the network answers with a map of the shape {output.scoring.shape}, "
                            f"and live shows classes; draw maps with celosia run -o maps.png")
 
 
-def scale_of(program: Program) -> Scale:
-    """Return what the scores of a program that `check_answers` takes are."""
-    last = [layer.operator for layer in program.scoring.layers if layer.operator != "reshape"]
+def scale_of(output: Output) -> Scale:
+    """Return what the scores of an output that `check_answers` takes are."""
+    last = [layer.operator for layer in output.scoring.layers if layer.operator != "reshape"]
     kind = last[-1] if last else "logits"
-    if not tells_classes(program):
+    if not tells_classes(output):
         kind = "value"
     return Scale(kind=kind, about=_ABOUT[kind])
 
@@ -159,24 +160,27 @@ class Answer:
 def prepare(program: Program, runner: Runner) -> None:
     """Run an input of zeros: a simulator is built, and SciPy imported, at the first one."""
     shape = program.graph.tensors[program.graph.input].user_shape
-    scores(program, runner.run(np.zeros((1, *shape), np.float32)))
+    found = runner.run(np.zeros((1, *shape), np.float32))
+    for output in program.outputs:
+        scores(program, found, output.name)
 
 
-def answer(program: Program, runner: Runner, shot: Shot) -> Answer:
-    """Run one input."""
+def answer(program: Program, runner: Runner, shot: Shot, name: str | None = None) -> Answer:
+    """Run one input. name : of the output that is the answer, as `Program.output` takes it."""
+    output = program.output(name)
     started = time.perf_counter()
     result = runner.run(shot.inputs)
     wall = 1e3 * (time.perf_counter() - started)
     cycles = None if result.cycles is None else int(result.cycles[0])
     ms_board = rate(cycles or program.predicted_cycles, clock_of(program)).milliseconds
-    found, scale = scores(program, result)[0], scale_of(program)
-    number = int(chosen(program, result)[0]) if scale.kind != "value" else None
+    found, scale = scores(program, result, name)[0], scale_of(output)
+    number = int(chosen(program, result, name)[0]) if scale.kind != "value" else None
     score, shares = float(found[0 if len(found) == 1 else number]), _shares(scale.kind, found)
-    if program.scoring.threshold is not None:       # one score tells two classes apart
+    if output.scoring.threshold is not None:       # one score tells two classes apart
         assert shares is not None
         shares = np.array([1 - shares[0], shares[0]])
         found = np.array([1 - found[0], found[0]])
-    names = program.preprocessing.labels if program.preprocessing else ()
+    names = labels_of(program, output)
     return Answer(
         input=shot.name, number=number,
         label=names[number] if names and number is not None else None, score=score,

@@ -20,6 +20,7 @@ from celosia.passes.fold_forward import fold_forward
 from celosia.passes.fold_moves import fold_moves
 from celosia.passes.fold_padding import fold_padding
 from celosia.passes.fuse_epilogue import fuse_epilogue
+from celosia.passes.join_outputs import join_outputs
 from celosia.passes.leaky_to_linear import leaky_to_linear
 from celosia.passes.lift_moves import lift_moves
 from celosia.passes.pad_pools import pad_pools
@@ -32,7 +33,7 @@ from celosia_spec.errors import ArgumentError, located
 PASSES: tuple[Callable[[Graph], Graph], ...] = (
     lift_moves, fold_forward, fold_flatten, fold_padding, curve_to_linear, leaky_to_linear,
     fold_batchnorm, average_to_linear, pad_pools, fold_moves, vector_input, part_pools,
-    fuse_epilogue, select_nodes)
+    fuse_epilogue, select_nodes, join_outputs)
 
 
 def check_pass(dump_after: str | None) -> None:

@@ -30,8 +30,8 @@ def equalise(graph: Graph, x: np.ndarray) -> Graph:
         bits = _bits(graph, names, np.max([largest[name] for name in names], axis=0))
         raised |= dict.fromkeys(names, bits)
     return replace(graph, nodes=tuple(_scaled(node, raised) for node in _layers(graph)),
-                   raised={name: tuple(bits.tolist()) for name, bits in raised.items()
-                           if bits.any()})
+                   raised={**graph.raised, **{name: tuple(bits.tolist())
+                                              for name, bits in raised.items() if bits.any()}})
 
 
 def _layers(graph: Graph) -> list[Conv]:

@@ -268,7 +268,8 @@ class _State:
             rows.append(own)
         if not views:
             raise refusal
-        if len({view.axes for view in views}) > 1:
+        sizes_stored = {self.shapes[part][1:] for view in views for part in view.parts}
+        if len({view.axes for view in views}) > 1 or len(sizes_stored) > 1:
             phases = _common(views)
             self._check(move.name, move.operator, phases)
             views = [self._phased(view, move.name, phases) for view in views]

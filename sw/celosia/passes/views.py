@@ -204,7 +204,7 @@ def expanded(node: Conv, view: View, stored: tuple[int, int], channels: int,
     if lines is None or columns is None:
         return None
     rows, (f, g) = len(node.weight), phases
-    weight, live = _full(node)
+    weight, live = full_weight(node)
     new = np.zeros((rows, f, g, channels, lines.kernel, columns.kernel))
     kept = np.zeros(new.shape, bool)
     for b, k, a, at, down in lines.taps:
@@ -269,7 +269,7 @@ def _taps(node: Conv, axis: Axis, number: int, stored: int, size: int, phases: i
         padding=(-low, max(0, (count - 1) * step + high + 1 - stored)))
 
 
-def _full(node: Conv) -> tuple[np.ndarray, np.ndarray]:
+def full_weight(node: Conv) -> tuple[np.ndarray, np.ndarray]:
     """Return a convolution's weights for all of its input's channels, and which are weights."""
     rows, own = node.weight.shape[:2]
     weight = np.zeros((rows, own * node.groups, *node.kernel))

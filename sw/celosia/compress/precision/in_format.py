@@ -6,6 +6,7 @@ around them, and go straight through every rounding (Bengio, Léonard, Courville
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +64,9 @@ def in_format(
     samples = calibration_array(calibration)
     compiler = compiler.of_inputs(samples, preprocessing)
     graph = compiler.graph(model, example_input)
+    if graph.returns and graph.host:
+        raise ArgumentError("the network returns several maps that were enlarged, which the host "
+                            "puts together; train it with one of them")
     return InFormat(graph, compiler, samples, preprocessing)
 
 
@@ -70,8 +74,8 @@ class InFormat(nn.Module):  # type: ignore[misc]
     """A network whose every stored number is the machine's.
 
     Parameters are float32, called ``weights.3`` and ``biases.3`` of node 3 of `graph`. Inputs are
-    (N, ...) as the model had them, outputs (N, ...) likewise; both on the parameters' device, while
-    the golden model runs on the CPU.
+    (N, ...) as the model had them, outputs (N, ...) likewise, several as a dictionary by their
+    names; both on the parameters' device, while the golden model runs on the CPU.
     """
 
     def __init__(self, graph: Graph, compiler: Compiler, samples: np.ndarray | None,
@@ -111,9 +115,20 @@ class InFormat(nn.Module):  # type: ignore[misc]
         which `celosia.compile` of the model tells what helps."""
         with located(self._graph.sources), refusals():
             return replace(self._compiler.program(self.quantised()), host=self._graph.host,
-                           preprocessing=self._preprocessing)
+                           returns=self._graph.returns, preprocessing=self._preprocessing)
 
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
+    def _returned(self, output: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
+        """Return what is made of the output (N, C, H, W); of several tensors each by its name."""
+        graph = self._graph
+        if (raised := graph.raised.get(graph.output)) is not None:
+            output = output * torch.tensor(raised, device=output.device).neg().exp2()[:, None, None]
+        if not graph.returns:
+            return output.reshape(-1, *graph.output_shape)
+        flat = output.flatten(1)
+        return {part.name: flat[:, part.first:part.first + math.prod(part.shape)].reshape(
+            -1, *part.shape) for part in graph.returns}
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
         if torch.compiler.is_exporting():
             raise ArgumentError("a network in the format has its program already: call its "
                                 "program(), or give the network that it was made of")
@@ -132,7 +147,7 @@ class InFormat(nn.Module):  # type: ignore[misc]
             if (pool := node.epilogue.pool) is not None:
                 values = functional.max_pool2d(values, pool.window, pool.stride)
             stored[node.name] = _straight(values, _tensor(found, result, node.name))
-        return stored[graph.output].reshape(-1, *graph.output_shape)
+        return self._returned(stored[graph.output])
 
     def _read(self, node: Conv, made: QNode, found: QGraph, result: GoldenResult,
               stored: dict[str, torch.Tensor]) -> torch.Tensor:

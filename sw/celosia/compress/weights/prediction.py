@@ -145,7 +145,8 @@ class Predictor:
         problem = next(map(str, compiler.refusals(found)), None)
         plans = _plans(found)
         return Prediction(cycles=found.predicted_cycles, problem=problem, macs=found.macs,
-                          layers={name: _known(plans, called) for name, called in names.items()})
+                          layers={name: _known(plans, called, joined=bool(graph.returns))
+                                  for name, called in names.items()})
 
 
 @entry
@@ -209,7 +210,11 @@ def _plans(found: StreamSchedule) -> dict[str, LayerPlan]:
         for layer in found.stream.layers}
 
 
-def _known(plans: Mapping[str, LayerPlan], name: str) -> LayerPlan:
+def _known(plans: Mapping[str, LayerPlan], name: str, *, joined: bool) -> LayerPlan:
+    """joined : the network returns several tensors, which layers may make together."""
+    if name not in plans and joined:
+        raise ArgumentError(f"layer {name!r} makes an output together with others, and its weights "
+                            f"have no cost of their own; prune by another method")
     if name not in plans:
         raise ArgumentError(
             f"layer {name!r} is not one of the program's ({', '.join(map(repr, plans))}); "

@@ -66,7 +66,8 @@ class _Builder:
         results = [self.live.get(result.name) for result in self.graph.output]
         if None in results or not results:
             raise CelosiaError(f"{self.path}: an output does not depend on the input; leave it out")
-        self.fx.output(results[0] if len(results) == 1 else tuple(results))
+        names = [result.name for result in self.graph.output]
+        self.fx.output(results[0] if len(results) == 1 else dict(zip(names, results, strict=True)))
         root = nn.Module()
         for name, part in self.modules.items():
             root.add_module(name, part)
