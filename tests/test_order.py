@@ -152,18 +152,18 @@ ORDER = {
         __init__
     """,
     "celosia": """
-        calibration, densify, doctor_check, errors, evaluate, exits, extras, pieces, reading
+        calibration, densify, doctor_check, errors, evaluate, exits, extras, grids, pieces, reading
         shortfalls, show
         graph
-        float_values, graph_text, weight_matrix
+        float_values, graph_text, range_exponents, weight_matrix
         beside_float, closest_exponents, expected
         datasets, doctor_boards, modelfile, passes
-        bands, frontend, labels, models
+        bands, frontend, labels, models, original
         program, zoo
         answer_picture, board_programs, explain, quantise, results, serialise
         answers, compiler, samples, stepwise
         accuracy, board
-        backends, compare, compress, noise, ways_out
+        backends, beside_quantised, compare, compress, noise, ways_out
         api, fit_search, live, verify, widths
         demo, fit
         __init__
@@ -202,13 +202,13 @@ ORDER = {
     """,
     "celosia.passes": """
         average_to_linear, correct_bias, curve_to_linear, equalise, fold_batchnorm, fold_flatten,
-          fold_forward, fold_padding, fuse_epilogue, leaky_to_linear, lift_moves, pad_pools,
-          part_pools, vector_input, views, wide_input
+          fold_forward, fold_padding, fuse_epilogue, leaky_to_linear, leave_quantisers, lift_moves,
+          pad_pools, part_pools, vector_input, views, wide_input
         fold_moves, join_outputs, select_nodes
         __init__
     """,
     "celosia.frontend": """
-        call, examples, kernels, origin, tracing
+        call, examples, kernels, origin, quantised, tracing
         arithmetic, constants, moves, patterns, refusals, sizes, tail, unflattened
         ends, onnx, operators, pt2
         export, joined

@@ -35,8 +35,11 @@ def compile(model: Any, example_input: Any = None, *, target: str = "icebreaker"
                     (`Program.remarks` says so). None where the model is exported or a file, and
                     tells them itself.
     target        : a board or a device; ``celosia targets`` lists them.
-    calibration   : float32 (N, C, H, W), (N, C, L) or (N, F), or None; "static" exponents need it.
-    exponents     : "dynamic" (found for each image) or "static" (fixed by calibration).
+    calibration   : float32 (N, C, H, W), (N, C, L) or (N, F), or None; "static" exponents need it,
+                    but of a quantised network whose scales tell them. Of such a network
+                    `Program.quantised` then says how far the program is from it.
+    exponents     : "dynamic" (found for each image) or "static" (fixed: by the scales of a
+                    quantised network, else by calibration).
     weight_bits, activation_bits : mantissa widths, 4 to 9.
     input_bits    : of the input's mantissas, up to 2 * activation_bits - 1; None takes
                     activation_bits. More of them let the layers that read it compute twice.
@@ -72,10 +75,12 @@ def compile(model: Any, example_input: Any = None, *, target: str = "icebreaker"
     samples = calibration_array(calibration)
 
     from celosia.accuracy import more_accurate
+    from celosia.beside_quantised import quantised_loss
     from celosia.ways_out import compile_or_advise
 
     compiler = compiler.of_inputs(samples, preprocessing)
-    graph = compiler.graph(model, example_input, dump_after=dump_after)
+    imported = compiler.imported(model, example_input)
+    graph = optimised = compiler.optimised(imported, dump_after=dump_after)
     if preprocessing is not None:
         preprocessing.check(graph.input_shape[0],
                             *(output.scoring.classes for output in graph.outputs))
@@ -84,8 +89,11 @@ def compile(model: Any, example_input: Any = None, *, target: str = "icebreaker"
         if samples is not None and compiler.passes(samples):
             improved = more_accurate(graph, compiler, samples, dump_after=dump_after)
             graph, compiler, noise = improved.graph, improved.compiler, improved.noise
-        return replace(compile_or_advise(graph, compiler, samples), host=graph.host,
-                       returns=graph.returns, preprocessing=preprocessing, noise=noise)
+        program = replace(compile_or_advise(graph, compiler, samples), host=graph.host,
+                          returns=graph.returns, preprocessing=preprocessing, noise=noise)
+        if samples is None:
+            return program
+        return replace(program, quantised=quantised_loss(imported, optimised, program, samples))
 
 
 def load(path: str | Path) -> Program:

@@ -84,9 +84,6 @@ class Compiler:
             raise ArgumentError(refusal)
         self._check_stream()
         self._check_accuracy(calibrated=calibrated)
-        if self.exponents == STATIC and not calibrated:
-            raise ArgumentError("static exponents need calibration inputs: give calibration an "
-                                "array (N, C, H, W) or (N, F), or use exponents='dynamic'")
 
     def input_refusal(self) -> str | None:
         """Return why the target can have no such input, None where it can."""

@@ -12,6 +12,7 @@ from celosia.compiler import Compiler
 from celosia.extras import names_extra
 from celosia.fit_search import Key, Machine, Progress, Search, gone, key
 from celosia.graph import Graph
+from celosia.range_exponents import check_static
 from celosia.show import figure, rate, speed
 from celosia_boards.arrays import ArrayRefused, array_for
 from celosia_boards.targets import target as find_target
@@ -211,6 +212,8 @@ def check(model: Any, example_input: Any = None, targets: Sequence[str] | str | 
             graph = settings.optimised(found.graph)
         except CompileError as refusal:     # of a pass, which stops at the first
             refusals.append(refusal)
+    if graph is not None:
+        check_static(graph, exponents, calibrated=samples is not None)
     if graph is not None and samples is not None and settings.passes(samples):
         graph, settings = _more_accurate(graph, settings, samples, refused)
     search = Search(graph, samples, found.layers)

@@ -29,7 +29,7 @@ def values(graph: Graph, x: np.ndarray) -> Iterator[tuple[Tensors, Tensors]]:
 def completion(graph: Graph) -> Completion:
     """Return a function that takes some tensors of an input, the network's input among them. It
     returns all tensors, and the sums of those nodes whose tensors it was not given."""
-    weights = {node.name: _weights(node) for node in graph.nodes if isinstance(node, Conv)}
+    weights = {node.name: weights_of(node) for node in graph.nodes if isinstance(node, Conv)}
 
     def computed(given: Tensors) -> tuple[Tensors, Tensors]:
         stored, sums = dict(given), {}
@@ -37,7 +37,7 @@ def completion(graph: Graph) -> Completion:
             assert isinstance(node, Conv), f"{node.name}: only optimised graphs have values"
             if node.name in given:
                 continue
-            found = _sums(node, weights[node.name], stored)
+            found = sums_of(node, weights[node.name], stored)
             sums[node.name] = found
             stored[node.name] = max_pool(found[None].clip(*node.epilogue.activation.bounds),
                                          node.epilogue.pool)[0]
@@ -51,7 +51,7 @@ def outputs(graph: Graph, x: np.ndarray) -> np.ndarray:
     return np.stack([stored[graph.output] for stored, _ in values(graph, x)])
 
 
-def _weights(node: Conv) -> csr_array:
+def weights_of(node: Conv) -> csr_array:
     """Return the weights over all input channels, (rows, C * kh * kw)."""
     rows, own = len(node.weight), node.weight[0].size
     first = np.arange(rows) // (rows // node.groups) * own
@@ -59,7 +59,11 @@ def _weights(node: Conv) -> csr_array:
                       np.arange(rows + 1) * own), shape=(rows, own * node.groups))
 
 
-def _sums(node: Conv, weights: csr_array, stored: dict[str, np.ndarray]) -> np.ndarray:
+def sums_of(node: Conv, weights: csr_array, stored: Tensors) -> np.ndarray:
+    """Return the sums of a node before activation and pool, (rows, H, W), of what it reads.
+
+    weights : as `weights_of` returns them.
+    """
     geometry = Geometry(kernel=node.kernel, stride=node.stride, padding=node.padding,
                         dilation=node.dilation)
     read = np.concatenate([stored[name] for name in node.read])

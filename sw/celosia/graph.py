@@ -4,12 +4,13 @@ Weights are float64, nothing here knows PyTorch. Every node makes one tensor, wh
 node's name. A tensor of one image has the shape (C, H, W); a vector of F features is (F, 1, 1).
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
 
 import numpy as np
 
+from celosia.grids import Grid
 from celosia.pieces import Pieces
 from celosia_spec.epilogue import PLAIN, Activation, Epilogue, Pool
 from celosia_spec.host_layers import HostLayer, compute
@@ -17,6 +18,7 @@ from celosia_spec.outputs import Output, outputs_of
 from celosia_spec.qgraph import NodeKind
 
 Shape = tuple[int, int, int]
+Range = tuple[float, float]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -218,7 +220,21 @@ class Move:
     remedy: str
 
 
-Node = Conv | BatchNorm | Activate | Leaky | Curve | MaxPool | AvgPool | Add | Pad | Reshape | Move
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Quantise:
+    """The nearest numbers of a grid: what a quantised network makes of a tensor on its way."""
+
+    name: str
+    input: str
+    grid: Grid
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.input,)
+
+
+Node = (Conv | BatchNorm | Activate | Leaky | Curve | MaxPool | AvgPool | Add | Pad | Reshape | Move
+        | Quantise)
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Graph:
@@ -234,6 +250,8 @@ class Graph:
     remarks       : what was done with the model and its example, one line each.
     raised        : bits by which each channel of a tensor is larger than in the network, by its
                     name, where one is.
+    ranges        : the least and the largest value that a quantised network lets through of a
+                    tensor, by its name, where it quantises it.
     """
 
     nodes: tuple[Node, ...]
@@ -247,6 +265,7 @@ class Graph:
     returns: tuple[Output, ...] = ()
     remarks: tuple[str, ...] = ()
     raised: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    ranges: Mapping[str, Range] = field(default_factory=dict)
 
     @property
     def shapes(self) -> dict[str, Shape]:
@@ -352,6 +371,17 @@ def rename(node: Node, names: dict[str, str]) -> Node:
         if (add := node.epilogue.add) is not None:
             node = replace(node, epilogue=replace(node.epilogue, add=names.get(add, add)))
     return node
+
+
+def ranges_after(graph: Graph, names: Mapping[str, str],
+                 changed: Collection[str] = ()) -> dict[str, Range]:
+    """Return a graph's ranges after some tensors are gone.
+
+    names   : of these, in order, to the tensor that is now what each was.
+    changed : such tensors that do not lie within what they were before.
+    """
+    return {names.get(name, name): ends for name, ends in graph.ranges.items()
+            if name in names or name not in changed}
 
 
 def identity(name: str, source: str, channels: int, kind: NodeKind) -> Conv:

@@ -17,13 +17,15 @@ from celosia.graph import (
     Move,
     Node,
     Pad,
+    Quantise,
     Reshape,
     Shape,
 )
 from celosia_spec.epilogue import Activation, Identity
 
 OPERATORS = {BatchNorm: "batch_norm", Leaky: "leaky_relu", MaxPool: "max_pool2d",
-             AvgPool: "avg_pool2d", Add: "add", Pad: "pad", Reshape: "reshape"}
+             AvgPool: "avg_pool2d", Add: "add", Pad: "pad", Reshape: "reshape",
+             Quantise: "quantise"}
 
 
 def operator(node: Node) -> str:
@@ -79,6 +81,8 @@ def _describe(node: Node) -> str:
             text += f" window {node.window} stride {node.stride} divisor {node.divisor}"
         case Pad():
             text += f" padding {node.padding}"
+        case Quantise():
+            text += " to {:g} ... {:g}".format(*node.grid.ends)
         case Activate():
             text += _bounds(node.activation)
         case _:

@@ -10,6 +10,7 @@ from celosia.bands.layouts import tap_words
 from celosia.bands.occupancy import Kind, Moment, flash_bytes, fullest, pieces
 from celosia.bands.program import StreamProgram
 from celosia.bands.schedule import StreamSchedule
+from celosia.original import QuantisedLoss
 from celosia.show import html, text
 from celosia_spec import container
 from celosia_spec.errors import CompileError
@@ -33,11 +34,14 @@ class Program(Compiled):
     step_cycles : of each step of a period; of a network in one go, of that.
     noise       : signal to noise of every stored tensor before and after what was done for
                   accuracy, dB, by its name; not in the file.
+    quantised   : of a quantised network, how far this is from it, on the calibration inputs; None
+                  without such. Not in the file.
     """
 
     program: StreamProgram
     step_cycles: tuple[int, ...]
     noise: dict[str, tuple[float, float]] = field(default_factory=dict)
+    quantised: QuantisedLoss | None = None
 
     def __post_init__(self) -> None:
         """CompileError where a step makes some lines alone of maps that are returned together."""

@@ -11,11 +11,12 @@ from celosia.expected import USUAL_DEVIATION, expected_exponents
 from celosia.graph import Conv, Graph
 from celosia.graph_text import operator
 from celosia.passes.wide_input import with_low_parts
+from celosia.range_exponents import check_static, range_exponents
 from celosia.shortfalls import narrowed, shortfalls
 from celosia.weight_matrix import row_exponents, weight_matrix
 from celosia_sim import golden
 from celosia_spec.block import Format
-from celosia_spec.epilogue import DYNAMIC, STATIC, Dynamic, Kept, Static, check_exponents, rounded
+from celosia_spec.epilogue import DYNAMIC, Dynamic, Kept, Static, check_exponents, rounded
 from celosia_spec.errors import ArgumentError, CompileError, FitError, Need
 from celosia_spec.faint_rows import exponent_minima, input_minima, raised_lsbs
 from celosia_spec.isa.numbers import (
@@ -47,8 +48,9 @@ def quantise(graph: Graph, *, calibration: np.ndarray | None = None, exponents: 
              unsigned_input: bool = False, clipped: bool = False) -> QGraph:
     """Return the quantised graph of an optimised float graph (``celosia.passes.optimise``).
 
-    calibration : (N, *input_shape), taken as float32; needed by static exponents only.
-    exponents   : "dynamic" (found for each image) or "static" (fixed by calibration).
+    calibration : (N, *input_shape), taken as float32; needed by static exponents only, of tensors
+                  that have no range (`celosia.range_exponents`).
+    exponents   : "dynamic" (found for each image) or "static" (fixed by ranges and calibration).
     weight_bits, activation_bits : mantissa widths L, 4 to 9.
     low_bits    : of a wide input (``celosia.passes.wide_input.apart``), below ``activation_bits``.
     acc_bits    : accumulator width W; None takes the narrowest that is proved sufficient and in
@@ -65,12 +67,9 @@ def quantise(graph: Graph, *, calibration: np.ndarray | None = None, exponents: 
     where fewer bits may.
     """
     _check(exponents, weight_bits, activation_bits, acc_bits)
-    if exponents == STATIC and calibration is None:
-        raise ArgumentError("static exponents need calibration inputs: give calibration an array "
-                            "(N, C, H, W) or (N, F), or use exponents='dynamic'")
+    check_static(graph, exponents, calibrated=calibration is not None)
     begun = begun or begin(graph, weight_bits=weight_bits, sparse=sparse, low_bits=low_bits)
     usual = begun.usual if exponents == DYNAMIC else None
-    samples = calibration if exponents == STATIC else None
     parted = begun.graph
     formats = _formats(parted, begun.layers, activation_bits, unsigned, unsigned_input)
 
@@ -81,11 +80,11 @@ def quantise(graph: Graph, *, calibration: np.ndarray | None = None, exponents: 
 
     def at(width: int, narrow: bool) -> QGraph:
         found = _at_width(parted, begun, width, formats, multiplied, narrow)
-        if samples is None:
+        if exponents == DYNAMIC:
             return found
-        largest = _largest(found, samples)
-        return fixed(found, closest_exponents(graph, found, largest, samples) if clipped
-                     else largest)
+        largest = _static(parted, found, calibration)
+        return fixed(found, closest_exponents(graph, found, largest, calibration)
+                     if clipped and calibration is not None else largest)
 
     try:
         return _narrowest(at, widths, usual)
@@ -316,6 +315,21 @@ def _tensors(graph: Graph, formats: Mapping[str, Format], rules: dict[str, Kept 
             bits=formats[name].bits, signed=formats[name].signed,
             low=low if name == graph.input else 0, raised=graph.raised.get(name, ()))
     return tensors
+
+
+def _static(graph: Graph, quantised: QGraph, calibration: np.ndarray | None) -> dict[str, int]:
+    """Return the exponent of each tensor that its range in the network gives; of all others the
+    largest that calibration finds. CompileError where there is neither."""
+    known = range_exponents(graph, quantised)
+    if calibration is not None:
+        return _largest(quantised, calibration) | {
+            name: exponent for name, exponent in known.items() if name in graph.ranges}
+    for name, tensor in quantised.tensors.items():
+        if tensor.exponent.found and name not in known:
+            raise CompileError(name, "tensor", "the network has no scale for it, which a static "
+                               "exponent could be made of", "give calibration inputs, or use "
+                               "exponents='dynamic'")
+    return known
 
 
 def _largest(graph: QGraph, calibration: np.ndarray) -> dict[str, int]:

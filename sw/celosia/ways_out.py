@@ -72,7 +72,7 @@ class Graphs:
     def of(self, trial: Trial) -> Iterator[QGraph]:
         """The trial's graph with its mantissas, in each way that has to fit."""
         compiler, share = trial.compiler, trial.share
-        if compiler.exponents == DYNAMIC or self.samples is not None:
+        if compiler.exponents == DYNAMIC or self.samples is not None or self.graph.ranges:
             yield self.quantised(compiler, share)
             return
         # No calibration inputs: no place and no cycle depends on the exponents' values, but the

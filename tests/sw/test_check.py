@@ -302,7 +302,7 @@ def test_lanes_that_one_target_cannot_have_are_its_problem_alone() -> None:
     ({"targets": "virtex"}, "unknown target 'virtex'"),
     ({"targets": [None]}, "unknown target None"), ({"targets": 3}, "unknown target 3;"),
     ({"targets": ["icebreaker", "icebraker"]}, "did you mean 'icebreaker'?"),
-    ({"exponents": "both"}, "exponents must be"), ({"exponents": "static"}, "need calibration"),
+    ({"exponents": "both"}, "exponents must be"),
     ({"lanes": 5}, "lanes must be 8, 16, 32, 64 or 128, not 5"),
     ({"weight_bits": 3}, "weight_bits must be"),
     ({"activation_bits": 8.5}, "activation_bits must be"),

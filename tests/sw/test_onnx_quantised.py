@@ -11,6 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 
 import celosia
+from celosia import original
+from celosia.frontend import import_model
+from celosia.passes import optimise
 from celosia_spec.errors import CelosiaError
 
 onnx = pytest.importorskip("onnx")
@@ -68,19 +71,34 @@ def outputs(path: Path, inputs: np.ndarray) -> np.ndarray:
     return np.concatenate([session.run(None, {"x": one[None]})[0] for one in inputs])
 
 
-@pytest.mark.parametrize("how", ["unsigned activations", "signed, a scale for each channel"])
-def test_qdq_of_onnxruntime(how, floats, tmp_path):
+KINDS = ["unsigned activations", "signed, a scale for each channel", "symmetric activations",
+         "weights of four bits", "16 bits"]
+
+
+def quantised(how: str, floats: tuple[Path, np.ndarray], folder: Path) -> None:
+    """Write a float network as onnxruntime quantises it, to qdq.onnx."""
     quantization = pytest.importorskip("onnxruntime.quantization")
     path, inputs = floats
-    signed = quantization.QuantType.QInt8
-    options = {"weight_type": signed, "activation_type": signed, "per_channel": True}
+    types = quantization.QuantType
+    options = {
+        KINDS[0]: {},
+        KINDS[1]: {"weight_type": types.QInt8, "activation_type": types.QInt8, "per_channel": True},
+        KINDS[2]: {"activation_type": types.QInt8, "extra_options": {"ActivationSymmetric": True}},
+        KINDS[3]: {"weight_type": types.QInt4},
+        KINDS[4]: {"weight_type": types.QInt16, "activation_type": types.QUInt16,
+                   "extra_options": {"UseQDQContribOps": True}}}[how]
     logging.disable(logging.WARNING)    # that it would rather have the network preprocessed
     try:
-        quantization.quantize_static(path, tmp_path / "qdq.onnx", Samples(inputs),
-                                     quant_format=quantization.QuantFormat.QDQ,
-                                     **(options if how.startswith("signed") else {}))
+        quantization.quantize_static(path, folder / "qdq.onnx", Samples(inputs),
+                                     quant_format=quantization.QuantFormat.QDQ, **options)
     finally:
         logging.disable(logging.NOTSET)
+
+
+@pytest.mark.parametrize("how", KINDS[:2])
+def test_qdq_of_onnxruntime(how, floats, tmp_path):
+    path, inputs = floats
+    quantised(how, floats, tmp_path)
     kept = {found.op_type for found in onnx.load(tmp_path / "qdq.onnx").graph.node}
     assert "QuantizeLinear" in kept and not kept & {"Clip"}
     wanted = outputs(tmp_path / "qdq.onnx", inputs)
@@ -91,9 +109,28 @@ def test_qdq_of_onnxruntime(how, floats, tmp_path):
     assert near(found, wanted) > 25
     program = celosia.compile(tmp_path / "qdq.onnx")
     assert near(celosia.run(program, inputs).answer, wanted) > 25
-    assert any("the file is quantised: 8 constants" in remark for remark in program.remarks)
+    assert any("takes 8 constants with their quantised values" in remark
+               for remark in program.remarks)
     plain = celosia.compile(path)
     assert program.predicted_cycles <= 1.1 * plain.predicted_cycles
+
+
+@pytest.mark.parametrize("how", KINDS)
+def test_scales_become_static_exponents(how, floats, tmp_path):
+    """Without calibration inputs, and no worse than with dynamic exponents by more than 3 dB."""
+    _, inputs = floats
+    quantised(how, floats, tmp_path)
+    wanted = outputs(tmp_path / "qdq.onnx", inputs)
+    graph = import_model(tmp_path / "qdq.onnx")
+    assert near(original.outputs(graph, inputs).reshape(wanted.shape), wanted) > 60
+    program = celosia.compile(tmp_path / "qdq.onnx", exponents="static", target="ulx3s-85f")
+    dynamic = celosia.compile(tmp_path / "qdq.onnx", target="ulx3s-85f")
+    found, free = (near(celosia.run(one, inputs).answer, wanted) for one in (program, dynamic))
+    assert found > max(25, free - 3)
+    told = celosia.compile(tmp_path / "qdq.onnx", exponents="static", target="ulx3s-85f",
+                           calibration=inputs, accuracy="none").quantised
+    assert told.ratio == pytest.approx(found, abs=.1) and told.inputs == len(inputs)
+    assert not any(hasattr(tensor.exponent, "value") for tensor in dynamic.graph.tensors.values())
 
 
 def qonnx(folder: Path, nodes: list, constants: dict) -> Path:
@@ -149,6 +186,59 @@ def test_an_activation_that_only_the_range_tells(tmp_path):
     wanted = F.conv2d(torch.from_numpy(X), torch.tensor(V, dtype=torch.float32)).clamp(0, 5.1)
     assert float(wanted.max()) == pytest.approx(5.1)
     torch.testing.assert_close(found, wanted)
+
+
+def pair(*grid: str, other: tuple[str, ...] = (), between: tuple = ()) -> list:
+    """Return a quantiser and a dequantiser of the input, and what stands between them."""
+    return [node("QuantizeLinear", ["x", *grid], ["q"]), *between,
+            node("DequantizeLinear", ["p" if between else "q", *(other or grid)], ["y"])]
+
+
+QDQ_REFUSED = {
+    "its scale or zero point is another than the quantiser's": pair("t", other=("twice",)),
+    "it computes with whole numbers": pair("t", between=(node("Add", ["q", "q"], ["p"]),)),
+    "a scale is not above 0, or not finite": pair("none"),
+    "a scale is not above 0, or not finite;": pair("minus"),
+    "a scale is not above 0, or not finite; ": pair("nan"),
+}
+
+
+@pytest.mark.parametrize("message", QDQ_REFUSED)
+def test_pairs_that_are_refused(message, tmp_path):
+    path = qonnx(tmp_path, QDQ_REFUSED[message], CONSTANTS | {
+        "nan": np.nan, "minus": -.1, "none": 0, "twice": .04})
+    with pytest.raises(CelosiaError, match=message.strip("; ")) as refusal:
+        load_onnx(path)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(("scales", "zeros", "message"), [
+    ("two", "z", None), ("three", "z", r"it has 3 scales, and no channels of that number"),
+    ("t", "half", "a zero point is none of -8 to 7"), ("t", "many", "a zero point is none of"),
+])
+def test_scales_of_qonnx_on_the_way(scales, zeros, message, tmp_path):
+    constants = CONSTANTS | {"two": np.full((1, 2, 1, 1), [[[.1]], [[.2]]]), "many": 64,
+                             "three": np.full((1, 3, 1, 1), .1), "half": .5}
+    nodes = [quant("x", scales, zeros, "four", "p"), node("Conv", ["p", "v"], ["y"])]
+    path = qonnx(tmp_path, nodes, constants)
+    if message is not None:
+        with pytest.raises(CelosiaError, match=message):
+            load_onnx(path)
+        return
+    graph = import_model(path)
+    scale = np.array([.1, .2]).reshape(1, 2, 1, 1)
+    inputs = np.clip(np.round(X / scale), -8, 7) * scale
+    wanted = F.conv2d(torch.tensor(inputs, dtype=torch.float32), torch.tensor(V).float()).numpy()
+    assert near(original.outputs(graph, X), wanted) > 100
+    assert optimise(graph).ranges["input"] == pytest.approx((-1.6, 1.4))
+
+
+def test_whole_numbers_may_be_moved_and_pooled(tmp_path):
+    between = (node("MaxPool", ["q"], ["m"], kernel_shape=[2, 2], strides=[2, 2]),
+               node("Transpose", ["m"], ["p"], perm=[0, 1, 3, 2]))
+    graph = import_model(qonnx(tmp_path, pair("t", between=between), CONSTANTS | {"t": .03}))
+    wanted = F.max_pool2d(torch.from_numpy(np.clip(np.round(X / np.float32(.03)), 0, 255) * .03), 2)
+    np.testing.assert_allclose(original.outputs(graph, X), wanted.transpose(2, 3), atol=1e-6)
 
 
 REFUSED = {

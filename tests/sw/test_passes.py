@@ -493,8 +493,8 @@ return fc
 
 
 def test_an_unknown_pass_is_named() -> None:
-    with pytest.raises(ArgumentError, match=r"^dump_after must be 'all' or one of lift_moves, "
-                                            r".*, not 'fuse_all'$"):
+    with pytest.raises(ArgumentError, match=r"^dump_after must be 'all' or one of "
+                                            r"leave_quantisers, .*, not 'fuse_all'$"):
         optimise(everything(), dump_after="fuse_all")
 
 

@@ -122,7 +122,6 @@ def test_the_line_stands_beside_what_does_not_fit() -> None:
     ({"target": "virtex"}, "unknown target 'virtex'"),
     ({"target": None}, "unknown target None"), ({"target": ["hx8k"]}, "unknown target ['hx8k'];"),
     ({"exponents": "both"}, "exponents must be 'dynamic' or 'static', not 'both'"),
-    ({"exponents": "static"}, "static exponents need calibration inputs"),
     ({"weight_bits": 3}, "weight_bits must be 4 to 9, not 3"),
     ({"weight_bits": 8.0}, "weight_bits must be 4 to 9, not 8.0"),
     ({"weight_bits": np.int8(3)}, "weight_bits must be 4 to 9, not 3"),

@@ -20,7 +20,8 @@ from celosia_spec.files import check_output
 def compile(
     model: common.ModelName,
     calibration: Annotated[Path | None, typer.Option(
-        help="Inputs, float32 (N, ...) in a .npy file; static exponents need them.")] = None,
+        help="Inputs, float32 (N, ...) in a .npy file; static exponents need them, but of a "
+             "quantised network.")] = None,
     input_shape: common.InputShape = None,
     weights: common.Weights = None,
     target: Annotated[str, typer.Option(help="Board or device; see `celosia targets`.")]
@@ -93,6 +94,8 @@ def summary(program: Program) -> dict[str, Any]:
         "main_memory": program.main_memory, "steps": streams.steps(program),
         "noise": {name: dict(zip(("before", "after"), map(finite, both), strict=True))
                   for name, both in program.noise.items()},
+        "quantised": program.quantised and {
+            name: finite(value) for name, value in asdict(program.quantised).items()},
         "tensors": program.tensors, "remarks": list(program.remarks),
         "wide_input": wide_input(program),
         "host": [asdict(layer) for layer in program.host],
@@ -165,6 +168,11 @@ def _print(program: Program, result: dict[str, Any]) -> None:
         print(common.wrapped(f"returns {', '.join(outputs)}"))
     for remark in program.remarks:
         print(remark)
+    if loss := program.quantised:
+        print(common.wrapped(
+            f"on {loss.inputs} calibration inputs: {decibels(loss.ratio)} dB against the quantised "
+            f"network, {decibels(loss.float_ratio)} dB against it without rounding on the way, "
+            f"from which it is {decibels(loss.original)} dB itself"))
     if program.preprocessing:
         names = len(program.preprocessing.labels)
         print(common.wrapped(f"pictures: {program.preprocessing}; {names or 'no'} class names"))

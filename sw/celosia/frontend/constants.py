@@ -8,7 +8,7 @@ import torch
 from torch.fx import GraphModule
 from torch.fx import Node as FxNode
 
-from celosia.frontend import kernels
+from celosia.frontend import kernels, quantised
 from celosia.frontend.call import Constant
 from celosia.frontend.origin import operator
 from celosia_spec.errors import CompileError
@@ -30,6 +30,8 @@ def fold(node: FxNode, operands: Mapping[FxNode, Constant], owner: GraphModule, 
     if node.op == "get_attr":
         return Constant(getattr(owner, str(node.target), None), origin)
     args, kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda n: operands[n].value)
+    if (word := quantised.word(node)) is not None:
+        return Constant(_quantised(node, word, args, kwargs, name, source), origin)
     problem = _obstacle(node, args, kwargs)
     if problem:
         raise CompileError(name, operator(node), problem, _REMEDY, source)
@@ -40,6 +42,17 @@ def fold(node: FxNode, operands: Mapping[FxNode, Constant], owner: GraphModule, 
         words = str(error).strip().splitlines() or [type(error).__name__]
         raise CompileError(name, operator(node), f"a constant cannot be computed ({words[0]})",
                            "repair the model's parameters", source) from None
+
+
+def _quantised(node: FxNode, word: str, args: Any, kwargs: Mapping[str, Any], name: str,
+               source: str | None) -> torch.Tensor:
+    assert isinstance(node.target, torch._ops.OpOverload)
+    names = [argument.name for argument in node.target._schema.arguments]
+    try:
+        return quantised.constant(word, dict(zip(names, args, strict=False)) | dict(kwargs))
+    except (ValueError, KeyError, TypeError, AttributeError) as problem:
+        raise CompileError(name, word, f"a constant cannot be computed ({problem})",
+                           quantised.REMEDY, source) from None
 
 
 def _obstacle(node: FxNode, args: Any, kwargs: Mapping[str, Any]) -> str | None:

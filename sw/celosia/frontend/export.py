@@ -13,7 +13,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.utils._pytree import tree_structure
 
-from celosia.frontend import pt2
+from celosia.frontend import pt2, quantised
 from celosia.frontend.examples import Reading
 from celosia.frontend.origin import source_of
 from celosia.frontend.sizes import check_sizes, refuse_large
@@ -176,9 +176,14 @@ def _tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return dict(model.named_parameters()) | dict(model.named_buffers())
 
 
-def remarks(model: torch.nn.Module | ExportedProgram) -> list[str]:
-    """Return what was done with a model to compile it, one line for each thing."""
+def remarks(model: torch.nn.Module | ExportedProgram, program: ExportedProgram) -> list[str]:
+    """Return what was done with a model to compile it, one line for each thing.
+
+    program : that it was exported to.
+    """
     found = [*getattr(model, "meta", {}).get("remarks", ())]      # of `frontend.onnx`
+    if not found and any(map(quantised.passes, program.graph.nodes)):
+        found.append(quantised.told(program))
     tensors = model.state_dict if isinstance(model, ExportedProgram) else _tensors(model)
     if types := other_types(tensors):
         found.append(f"the model's {' and '.join(types)} parameters were taken as float32")

@@ -3,13 +3,14 @@
 import math
 import operator as operators
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
 from torch.export.graph_signature import InputKind
 from torch.fx import Node as FxNode
 
-from celosia.frontend import origin
+from celosia.frontend import origin, quantised
 from celosia.frontend.call import Call, Constant, Moved, Value, map_shape
 from celosia.frontend.constants import fold
 from celosia.frontend.ends import End, ends
@@ -20,7 +21,8 @@ from celosia.frontend.moves import moved, moves, node_of
 from celosia.frontend.operators import HANDLERS, curve, reshape
 from celosia.frontend.patterns import Patterns, prelu
 from celosia.frontend.refusals import Refusals
-from celosia.graph import Curve, Graph, Node, node_shape, verify
+from celosia.graph import Curve, Graph, Node, Quantise, node_shape, verify
+from celosia.grids import Grid
 from celosia_spec.errors import ArgumentError, CompileError, quoted
 from celosia_spec.host_layers import HostLayer
 from celosia_spec.outputs import Output
@@ -51,9 +53,10 @@ def walker(kind: type[W], model: Model, example_input: Example | None) -> W:
     model, given = opened(model, None if example_input is None else example_tensor(example_input))
     refusal = check_example(given)
     if refusal is None:
-        program, way = exported(model, readings(given))
+        with quantised.marked(model):
+            program, way = exported(model, readings(given))
         done = [way.remark] if way.remark else []
-        return kind(program, way.example, remarks=(*done, *remarks(model)))
+        return kind(program, way.example, remarks=(*done, *remarks(model, program)))
     if isinstance(model, torch.nn.Module) and given.ndim and len(given) == 1:
         # Layers that take such an example, an embedding, are what does not compile.
         try:
@@ -77,6 +80,7 @@ class Importer:
         self.nodes: list[Node] = []
         self.shapes: dict[str, tuple[int, int, int]] = {}
         self.sources: dict[str, str] = {}
+        self.whole = quantised.ProgramNumbers()
         self.input = self._placeholders(tuple(example.shape))
         self.patterns = Patterns(program.graph.nodes, self._constant_nodes(), self._scalars())
 
@@ -112,6 +116,9 @@ class Importer:
 
     def _result(self, end: End) -> Value:
         """Return the tensor that the array computes of one that the network returns."""
+        if end.tail.output in self.whole.grids:
+            raise CompileError(end.name, "output", "its result is whole numbers",
+                               "dequantise it in the network")
         self._settle(end.tail.output)
         result = self.operands[end.tail.output]
         if isinstance(result, Constant):
@@ -194,6 +201,9 @@ class Importer:
     def _call(self, node: FxNode) -> Value | Constant | Moved:
         """Return what a node computes; add it to the graph unless it is constant or the same."""
         operands = tuple(self.patterns.read(node))
+        known = self._constants(node)
+        if len(known) < len(operands) and quantised.word(node) is not None:
+            return self._quantised(node)
         moving = moves(node, [self.operands[n] for n in operands])
         for operand in () if moving else operands:
             self._settle(operand)
@@ -204,9 +214,14 @@ class Importer:
         called = self.refusals.called(node, word)
         name, layer = self._unique(self._layer(node, word)), self._layer(node, called)
         source = origin.source(node)
-        known = self._constants(node)
         if len(known) == len(operands):
             return fold(node, known, self.program.graph_module, layer, source)
+        try:
+            self.whole.follow(node, (n for n in operands if n not in known), kind)
+        except ValueError as problem:
+            raise CompileError(layer, called, str(problem), quantised.REMEDY, source) from None
+        if node in self.whole.scales:
+            return self.operands[operands[0]]
         shape = result_shape(node)
         call = Call(name=name, layer=layer, operator=called, args=self._bind(node),
                     shape=shape, aside=self._unique(f"{name}.factor"),
@@ -229,6 +244,33 @@ class Importer:
             self._add(part, source)
         assert math.prod(self.shapes[name]) == math.prod(shape), (name, self.shapes[name], shape)
         return Value(name, shape)
+
+    def _quantised(self, node: FxNode) -> Value | Constant | Moved:
+        """Return what a quantiser, a dequantiser, or what finds a scale, makes of its tensor."""
+        word, tensor = quantised.word(node) or "", node.all_input_nodes[0]
+        args = {name: value.value if isinstance(value, Constant) else
+                None if isinstance(value, Value | Moved) else value
+                for name, value in self._bind(node).items()}
+        try:
+            grid = self.whole.take(node, args)
+        except ValueError as problem:
+            raise CompileError(self._layer(node, word), word, str(problem), quantised.REMEDY,
+                               origin.source(node)) from None
+        return self.operands[tensor] if grid is None else self._on_grid(tensor, grid)
+
+    def _on_grid(self, tensor: FxNode, grid: Grid) -> Value | Moved:
+        """Return a tensor rounded to a grid. What is moved is rounded before, where that is the
+        same."""
+        if grid.scale.size > 1:
+            self._settle(tensor)
+        found = self.operands[tensor]
+        assert isinstance(found, Value | Moved)
+        names = [found.name] if isinstance(found, Value) else found.names
+        made = [self._unique(f"{name}.quantised") for name in names]
+        for name, new in zip(names, made, strict=True):
+            self._add(Quantise(name=new, input=name, grid=grid), None)
+        return (replace(found, name=made[0]) if isinstance(found, Value) else
+                replace(found, names=tuple(made)))
 
     def _add(self, node: Node, source: str | None) -> None:
         self.shapes[node.name] = node_shape(node, self.shapes)

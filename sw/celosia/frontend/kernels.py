@@ -78,10 +78,13 @@ def obstacle(operator: torch._ops.OpOverload, args: Any, kwargs: Mapping[str, An
 def runs(operator: Any, kwargs: Mapping[str, Any]) -> bool:
     """Whether an operator of a program may be run as a layer, on any values of fitting shape.
 
-    Only those of ATen are asked about: others compute shapes, or hold a graph.
+    Only those of ATen and of quantised programs are asked about: others compute shapes, or hold a
+    graph.
     """
-    if not isinstance(operator, torch._ops.OpOverload) or operator.namespace != "aten":
+    if not isinstance(operator, torch._ops.OpOverload):
         return True
+    if operator.namespace != "aten":
+        return operator.namespace != "quantized_decomposed"
     name = operator._schema.name.split("::")[-1]
     if name in _DIVISIONS:
         return name == "div" and kwargs.get("rounding_mode") is None

@@ -6,7 +6,8 @@ import traceback
 from torch.fx import Node as FxNode
 
 PASSIVE = frozenset({"view", "_unsafe_view", "permute", "clone", "alias", "detach", "expand",
-                     "squeeze", "unsqueeze", "getitem", "_to_copy"})
+                     "squeeze", "unsqueeze", "getitem", "_to_copy", "quantize_per_tensor",
+                     "quantize_per_channel", "dequantize_per_tensor", "dequantize_per_channel"})
 """Operators that compute nothing. Many functions are made of one that computes and such."""
 
 _FRAME = re.compile(r'File "([^"\n]*)", line (\d+), in [^\n]*(?:\n +(?!File ")([^\n]*))?')

@@ -10,6 +10,7 @@ from torch.fx import map_arg
 
 from celosia.frontend.kernels import obstacle
 from celosia.frontend.origin import operator
+from celosia.frontend.quantised import passes
 
 _CURVES = frozenset({
     "abs", "atan", "celu", "elu", "erf", "exp", "expm1", "gelu", "hardswish", "log1p",
@@ -56,6 +57,9 @@ class Function:
         """Return the function of float64 values; ValueError where a step of it is not run."""
         known = {**self.scalars, self.x: torch.from_numpy(x)}
         for step in self.steps:
+            if passes(step):        # what rounds on the way is no part of a function
+                known[step] = known[step.all_input_nodes[0]]
+                continue
             assert isinstance(step.target, torch._ops.OpOverload)
             args, kwargs = map_arg((step.args, step.kwargs), known.__getitem__)
             if (reason := obstacle(step.target, args, kwargs)) is not None:
@@ -126,19 +130,20 @@ class Patterns:
                 found = Function(last, tuple(sorted(steps, key=self._order.__getitem__)),
                                  self._scalars)
             known = _CURVES if len(taken) == 1 else _EVERY
-            if last in self._constants or not _is_step(last, known):
+            if last in self._constants or not (_is_step(last, known)
+                                               or (passes(last) and len(taken) > 1)):
                 return found if found is None or _bends(found) else None
             steps.add(last)
 
     def _taken(self, steps: Collection[FxNode]) -> set[FxNode]:
         """Return the tensors that some steps take from others."""
-        return {n for step in steps for n in step.all_input_nodes
+        return {n for step in steps for n in step.all_input_nodes[:1 if passes(step) else None]
                 if n not in steps and n not in self._scalars}
 
 
 def _bends(function: Function) -> bool:
     """Whether a function is more than sums of what the machine has words for."""
-    return not all(_is_step(step, _SUMS | _LINES) for step in function.steps)
+    return not all(_is_step(step, _SUMS | _LINES) or passes(step) for step in function.steps)
 
 
 def _is_step(node: FxNode, names: frozenset[str]) -> bool:

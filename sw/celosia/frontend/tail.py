@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch.fx import Node as FxNode
 
-from celosia.frontend import origin
+from celosia.frontend import origin, quantised
 from celosia_spec.errors import CompileError
 from celosia_spec.host_layers import ALONG, HostLayer
 
@@ -13,7 +13,7 @@ _OPERATORS = {"_softmax": "softmax", "_safe_softmax": "softmax", "_log_softmax":
               "sigmoid": "sigmoid", "log_sigmoid": "log_sigmoid", "hardsigmoid": "hardsigmoid",
               "tanh": "tanh", "argmax": "argmax"}
 _RESHAPES = frozenset({"view", "_unsafe_view", "squeeze", "unsqueeze"})
-_SAME = frozenset({"clone", "alias", "detach"})
+_SAME = frozenset({"clone", "alias", "detach", "quantize_per_tensor", "dequantize_per_tensor"})
 _CAST, _WIDE = "_to_copy", ("torch.float32", "torch.float64")
 
 
@@ -75,6 +75,8 @@ def _layers(node: FxNode, chain: list[FxNode]) -> Iterator[HostLayer]:
 
 def _operand(node: FxNode) -> FxNode | None:
     """Return the tensor that a node computes its result from, if the host could do that too."""
+    if quantised.passes(node):
+        return node.all_input_nodes[0]
     if node.op != "call_function" or len(node.all_input_nodes) != 1:
         return None
     word, before = _word(node), node.all_input_nodes[0]

@@ -11,7 +11,7 @@ from torch import nn
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from celosia.frontend import kernels, origin
+from celosia.frontend import kernels, origin, quantised
 from celosia.frontend.tracing import is_plain, tracing, with_plain_names
 from celosia_spec.errors import CelosiaError, quoted
 
@@ -77,6 +77,9 @@ def _check_operators(program: ExportedProgram, name: str) -> None:
     """CelosiaError unless every operator is one that may be run on what a file says."""
     for _, _, graph in _graphs(program.graph_module):
         for node in graph.nodes:
+            if quantised.word(node) is not None:
+                raise CelosiaError(f"{name}: it is quantised; give the float network, and quantise "
+                                   "what comes of it")
             if node.op == "call_function" and not kernels.runs(node.target, node.kwargs):
                 raise CelosiaError(
                     f"{name}: {origin.layer(node, origin.operator(node))} is the operator "

@@ -22,6 +22,7 @@ from celosia.passes.fold_padding import fold_padding
 from celosia.passes.fuse_epilogue import fuse_epilogue
 from celosia.passes.join_outputs import join_outputs
 from celosia.passes.leaky_to_linear import leaky_to_linear
+from celosia.passes.leave_quantisers import leave_quantisers
 from celosia.passes.lift_moves import lift_moves
 from celosia.passes.pad_pools import pad_pools
 from celosia.passes.part_pools import part_pools
@@ -31,9 +32,9 @@ from celosia.passes.wide_input import apart
 from celosia_spec.errors import ArgumentError, located
 
 PASSES: tuple[Callable[[Graph], Graph], ...] = (
-    lift_moves, fold_forward, fold_flatten, fold_padding, curve_to_linear, leaky_to_linear,
-    fold_batchnorm, average_to_linear, pad_pools, fold_moves, vector_input, part_pools,
-    fuse_epilogue, select_nodes, join_outputs)
+    leave_quantisers, lift_moves, fold_forward, fold_flatten, fold_padding, curve_to_linear,
+    leaky_to_linear, fold_batchnorm, average_to_linear, pad_pools, fold_moves, vector_input,
+    part_pools, fuse_epilogue, select_nodes, join_outputs)
 
 
 def check_pass(dump_after: str | None) -> None:

@@ -6,7 +6,19 @@ from functools import partial
 
 import numpy as np
 
-from celosia.graph import Activate, Add, BatchNorm, Conv, Curve, Graph, Leaky, Node, fresh, rename
+from celosia.graph import (
+    Activate,
+    Add,
+    BatchNorm,
+    Conv,
+    Curve,
+    Graph,
+    Leaky,
+    Node,
+    fresh,
+    ranges_after,
+    rename,
+)
 from celosia_spec.epilogue import Relu, within
 
 
@@ -33,7 +45,7 @@ def curve_to_linear(graph: Graph) -> Graph:
             sources |= {part.name: sources[node.name] for part in parts}
         nodes += parts
     return replace(graph, nodes=tuple(nodes), sources=sources,
-                   output=now.get(graph.output, graph.output))
+                   output=now.get(graph.output, graph.output), ranges=ranges_after(graph, now))
 
 
 def _parts(node: Curve, channels: int, names: Iterator[str]) -> list[Node]:

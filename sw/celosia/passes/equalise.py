@@ -31,7 +31,9 @@ def equalise(graph: Graph, x: np.ndarray) -> Graph:
         raised |= dict.fromkeys(names, bits)
     return replace(graph, nodes=tuple(_scaled(node, raised) for node in _layers(graph)),
                    raised={**graph.raised, **{name: tuple(bits.tolist())
-                                              for name, bits in raised.items() if bits.any()}})
+                                              for name, bits in raised.items() if bits.any()}},
+                   ranges={name: ends for name, ends in graph.ranges.items()
+                           if name not in raised or not raised[name].any()})
 
 
 def _layers(graph: Graph) -> list[Conv]:

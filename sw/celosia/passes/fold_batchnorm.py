@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from celosia.graph import BatchNorm, Conv, Graph, Node, rename
+from celosia.graph import BatchNorm, Conv, Graph, Node, ranges_after, rename
 
 
 def fold_batchnorm(graph: Graph) -> Graph:
@@ -27,7 +27,8 @@ def fold_batchnorm(graph: Graph) -> Graph:
             else:
                 node = _depthwise(node, shapes[node.name][0])
         made[node.name] = node
-    return replace(graph, nodes=tuple(made.values()), output=names.get(graph.output, graph.output))
+    return replace(graph, nodes=tuple(made.values()), output=names.get(graph.output, graph.output),
+                   ranges=ranges_after(graph, names, set(names.values())))
 
 
 def _fold(conv: Conv, norm: BatchNorm) -> Conv:

@@ -53,6 +53,7 @@ class _State:
         self.before, self.shapes, self.seen = graph, {graph.input: graph.input_map}, graph.shapes
         self.made: list[Node] = []
         self.taken = set(self.seen)
+        self.ranges = dict(graph.ranges)
         self.views: dict[str, View] = {}
         self.moves: dict[str, Move] = {}
         self.kept: dict[tuple, str] = {}
@@ -60,7 +61,7 @@ class _State:
     def graph(self) -> Graph:
         """Return the graph of what was made; the host puts a map's phases together."""
         graph = self._graph()
-        return replace(graph, input_map=self.shapes[graph.input])
+        return replace(graph, input_map=self.shapes[graph.input], ranges=self.ranges)
 
     def _graph(self) -> Graph:
         graph, name = self.before, self.before.output
@@ -101,6 +102,15 @@ class _State:
     def _fresh(self, name: str) -> str:
         """Return a name that no tensor has, nor will have."""
         return fresh(name, self.taken)
+
+    def _part(self, name: str, count: int) -> str:
+        """Return a name for one of so many parts of a tensor."""
+        if count == 1:
+            return name
+        part = self._fresh(name)
+        if name in self.ranges:
+            self.ranges[part] = self.ranges[name]
+        return part
 
     # What reads moved elements
 
@@ -182,7 +192,7 @@ class _State:
             weight[own], live[own] = node.weight[rows], True
             if node.bias is not None:
                 bias[own] = node.bias[rows]
-            name = node.name if len(view.parts) == 1 else self._fresh(node.name)
+            name = self._part(node.name, len(view.parts))
             names.append(self._keep(replace(
                 node, name=name, input=part, weight=weight, groups=count,
                 bias=None if node.bias is None else bias, live=None if live.all() else live)))
@@ -205,7 +215,7 @@ class _State:
         names = []
         for part in view.parts:
             if (part, what) not in self.kept:
-                name = node.name if len(view.parts) == 1 else self._fresh(node.name)
+                name = self._part(node.name, len(view.parts))
                 self.kept[part, what] = self._keep(replace(node, name=name, input=part))
             names.append(self.kept[part, what])
         axes = view.axes

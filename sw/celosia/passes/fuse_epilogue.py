@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from celosia.graph import Activate, Add, Conv, Graph, MaxPool, Node, identity, rename
+from celosia.graph import Activate, Add, Conv, Graph, MaxPool, Node, identity, ranges_after, rename
 from celosia_spec.epilogue import PLAIN, Activation, Epilogue, within
 from celosia_spec.qgraph import NodeKind
 
@@ -20,7 +20,8 @@ def fuse_epilogue(graph: Graph) -> Graph:
     for node in graph.nodes:
         fusion.take(rename(node, fusion.names))
     return replace(graph, nodes=tuple(fusion.made.values()),
-                   output=fusion.names.get(graph.output, graph.output))
+                   output=fusion.names.get(graph.output, graph.output),
+                   ranges=ranges_after(graph, fusion.names, fusion.sums))
 
 
 def can_pool(before: Conv, node: MaxPool, uses: dict[str, int]) -> bool:
@@ -52,12 +53,13 @@ def pooled(conv: Conv, node: MaxPool) -> Conv:
 class _Fusion:
     """made : the nodes so far, by name.   names : of tensors that are gone, to what they are now.
 
-    uses : how often each tensor is read.
+    uses : how often each tensor is read.   sums : those that another was added to.
     """
 
     def __init__(self, graph: Graph) -> None:
         self.uses, self.shapes = graph.uses, graph.shapes
         self.names: dict[str, str] = {}
+        self.sums: set[str] = set()
         self.made: dict[str, Node] = {}
 
     def take(self, node: Node) -> None:
@@ -97,6 +99,7 @@ class _Fusion:
             if isinstance(sums, Conv) and self._is_plain(sums):
                 del self.made[name]                 # it stands where the addition stood
                 self.made[name] = replace(sums, epilogue=Epilogue(add=other))
+                self.sums.add(name)
                 return self._is_now(node.name, name)
         sums = identity(node.name, last, self.shapes[node.name][0], NodeKind.CONV)
         self.made[node.name] = replace(sums, epilogue=Epilogue(add=first))

@@ -59,7 +59,9 @@ def join_outputs(graph: Graph) -> Graph:
              for name, bit in left.items()
              if bit >= (_FAINT_INLINED if name in inlined else _FAINT_COPIED)]
     return replace(graph, nodes=(*nodes, *copied.values(), node), output=node.name,
-                   remarks=(*graph.remarks, *faint), raised={
+                   remarks=(*graph.remarks, *faint), ranges={
+                       name: ends for name, ends in graph.ranges.items()
+                       if name not in (*inlined, last.name, node.name)}, raised={
                        **graph.raised, node.name: tuple(raised[_order(last)].tolist())}
                    if raised.any() else graph.raised)
 

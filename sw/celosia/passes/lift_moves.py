@@ -13,6 +13,7 @@ from celosia.graph import (
     Move,
     Node,
     Pad,
+    Range,
     Reshape,
     Shape,
     node_shape,
@@ -26,7 +27,8 @@ def lift_moves(graph: Graph) -> Graph:
     After: no Activate and no Move reads a Move, and no Reshape but one that makes the output. Zero
     padding that something else reads than convolutions and average pools is a Move, too.
     """
-    state, kept = _State(graph, {graph.input: graph.input_map}), _pads(graph)
+    state, kept = (_State(graph, {graph.input: graph.input_map}, dict(graph.ranges)),
+                   _pads(graph))
     for node in graph.nodes:
         if isinstance(node, Move):
             state.moves[node.name] = state.composed(node)
@@ -43,7 +45,7 @@ def lift_moves(graph: Graph) -> Graph:
             state.add(node)
     if graph.output in state.moves:
         state.add_move(graph.output)
-    return replace(graph, nodes=tuple(state.nodes))
+    return replace(graph, nodes=tuple(state.nodes), ranges=state.ranges)
 
 
 def _pads(graph: Graph) -> set[str]:
@@ -74,6 +76,7 @@ class _State:
 
     graph: Graph
     shapes: dict[str, Shape]
+    ranges: dict[str, Range]
     nodes: list[Node] = field(default_factory=list)
     moves: dict[str, Move] = field(default_factory=dict)
     added: set[str] = field(default_factory=set)
@@ -111,6 +114,8 @@ class _State:
             key = name, node.activation
             if key not in self.done:
                 self.done[key] = f"{node.name}.{number}"
+                if node.name in self.ranges:
+                    self.ranges[self.done[key]] = self.ranges[node.name]
                 self.add(replace(node, name=self.done[key], input=name))
             names.append(self.done[key])
         self.moves[node.name] = replace(before, name=node.name, inputs=tuple(names))

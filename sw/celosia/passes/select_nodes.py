@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from celosia.graph import Activate, Conv, Graph, MaxPool, identity, rename
+from celosia.graph import Activate, Conv, Graph, MaxPool, identity, ranges_after, rename
 from celosia.passes.fuse_epilogue import activated, can_pool, pooled
 from celosia_spec.qgraph import NodeKind
 
@@ -34,7 +34,8 @@ def select_nodes(graph: Graph) -> Graph:
     if output == graph.input:
         output = f"{graph.input}.copy"
         made[output] = identity(output, graph.input, graph.input_map[0], NodeKind.SELECT)
-    return replace(graph, nodes=tuple(made.values()), output=output)
+    return replace(graph, nodes=tuple(made.values()), output=output,
+                   ranges=ranges_after(graph, names))
 
 
 def _extends(before: Conv, node: Activate | MaxPool, uses: dict[str, int]) -> bool:

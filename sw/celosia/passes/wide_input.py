@@ -6,7 +6,7 @@ from itertools import chain
 
 import numpy as np
 
-from celosia.graph import Conv, Graph, Node, identity, rename
+from celosia.graph import Conv, Graph, Node, identity, ranges_after, rename
 from celosia_spec.epilogue import PLAIN, Epilogue
 from celosia_spec.errors import CompileError
 from celosia_spec.qgraph import NodeKind
@@ -36,7 +36,8 @@ def apart(graph: Graph) -> Graph:
         names[node.name] = _fresh(f"{node.name}.pool", taken)
         chosen = identity(names[node.name], node.name, len(node.weight), NodeKind.SELECT)
         nodes.append(replace(chosen, epilogue=Epilogue(pool=pool)))
-    return replace(graph, nodes=tuple(nodes), output=names.get(graph.output, graph.output))
+    return replace(graph, nodes=tuple(nodes), output=names.get(graph.output, graph.output),
+                   ranges={**graph.ranges, **ranges_after(graph, names)})
 
 
 def with_low_parts(graph: Graph, low: int) -> Graph:

@@ -15,8 +15,10 @@ from celosia.frontend.onnx.node import Node
 from celosia.frontend.onnx.quantisers import ends, quantises
 
 _SUMS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "Add", "Sum"})
-_MOVES = frozenset({"Split", "Slice", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze",
-                    "Gather", "MaxPool", "Identity", "DequantizeLinear"})
+MOVES = frozenset({"Concat", "Split", "Slice", "Reshape", "Transpose", "Flatten", "Squeeze",
+                   "Unsqueeze", "Gather", "MaxPool", "Identity"})
+"""What does the same to whole numbers as to what these stand for."""
+_FOLLOWED = MOVES - {"Concat"} | {"DequantizeLinear"}
 _FREE = frozenset({"Add", "Sum", "Softmax", "LogSoftmax", "ArgMax"})
 """What reads sums themselves: a range with both signs, in front of it, is what was measured."""
 _MARGIN = 1.01
@@ -59,7 +61,7 @@ class Bounds:
         for name in node.proto.output:
             if kind in _SUMS:
                 self.of[name] = -math.inf, math.inf
-            elif source and (kind in _MOVES or quantises(node.proto)):
+            elif source and (kind in _FOLLOWED or quantises(node.proto)):
                 self.of.setdefault(name, source)
 
     def _read_by(self, name: str) -> Iterator[str]:

@@ -11,13 +11,15 @@ import torch
 from torch import nn
 
 from celosia.frontend.onnx import file, tensors
-from celosia.frontend.onnx.bounds import Bounds
+from celosia.frontend.onnx.bounds import MOVES, Bounds
 from celosia.frontend.onnx.folding import Folding
 from celosia.frontend.onnx.node import Node
 from celosia.frontend.onnx.operators import OPERATORS
-from celosia.frontend.onnx.quantisers import quantises, remark
+from celosia.frontend.onnx.quantisers import grid, quantises
 from celosia.frontend.onnx.shapes import Shapes
+from celosia.frontend.quantised import REMEDY, Quantiser, WholeNumbers, remark
 from celosia.frontend.refusals import REMEDIES
+from celosia.grids import Grid
 from celosia_spec.errors import CelosiaError, quoted
 
 _WORDS = {"LayerNormalization": "layer_norm", "InstanceNormalization": "instance_norm",
@@ -59,6 +61,7 @@ class _Builder:
         self.modules: dict[str, nn.Module] = {}
         self.bounds = Bounds(self.graph)
         self.quantised = [0, 0]
+        self.whole = WholeNumbers[str]()
 
     def module(self) -> tuple[nn.Module, torch.Tensor]:
         for node in self.graph.node:
@@ -95,6 +98,7 @@ class _Builder:
             raise node.refuse("it does not depend on the input", "leave it out")
         if not quantises(proto):
             self.shapes.infer(node)
+            self._follow(node)
         part = _made(make, node)
         name = self._name(node)
         self.modules[name] = part
@@ -111,8 +115,29 @@ class _Builder:
         if source not in self.live or not self.constants.keys() >= set(filter(None, others)):
             raise node.refuse("its scale depends on the input", "quantise with constant scales")
         self.shapes.same(node.proto.output[0], source)
-        self.quantised[1] += node.proto.op_type != "DequantizeLinear"
-        return self.bounds.cut(node)
+        kind = node.proto.op_type
+        self.quantised[1] += kind != "DequantizeLinear"
+        cut = self.bounds.cut(node)
+        try:
+            if kind == "DequantizeLinear":
+                own = self.whole.grids.get(source)
+                self.whole.read(source, grid(node, own if isinstance(own, Grid) else None))
+                return cut
+            found = grid(node)
+        except ValueError as problem:
+            raise node.refuse(str(problem), REMEDY) from None
+        if kind == "QuantizeLinear":
+            self.whole.grids[node.proto.output[0]] = found
+        return Quantiser(found, cut)
+
+    def _follow(self, node: Node) -> None:
+        """Refuse what computes with whole numbers."""
+        live = [name for name in node.proto.input if name in self.live]
+        try:
+            for output in node.proto.output:
+                self.whole.pass_on(output, live, node.proto.op_type in MOVES)
+        except ValueError as problem:
+            raise node.refuse(str(problem), REMEDY) from None
 
     def _name(self, node: Node) -> str:
         """Return a plain name for a node's module: it stands in the code that torch.fx writes."""

@@ -3,13 +3,16 @@
 Of ATen those that compute tensors from tensors and numbers, and nothing else: none that reads or
 writes a file, draws random numbers, leaves memory as it found it, or takes a library's own packed
 format. None of recurrent layers, which count on the length of their list of weights even while they
-are traced, nor ``tensor_split``, which makes as many results as it is told. What Celosia then does
-with an operator is the importer's to say; which it runs is in `frontend.kernels`.
+are traced, nor ``tensor_split``, which makes as many results as it is told. And those of quantised
+programs (`frontend.quantised`). What Celosia then does with an operator is the importer's to say;
+which it runs is in `frontend.kernels`.
 """
 
 import re
 
 import torch
+
+from celosia.frontend import quantised
 
 REGIONS = {"torch.ops.higher_order.wrap_with_set_grad_enabled",
            "torch.ops.higher_order.wrap_with_autocast"}
@@ -19,7 +22,8 @@ own."""
 DETACH_IN_PLACE, DETACH = "torch.ops.aten.detach_.default", "torch.ops.aten.detach.default"
 """The first stands behind each ``torch.tensor(...)``, and torch cannot trace it a second time."""
 
-_ATEN = re.compile(r"torch\.ops\.aten\.([a-z_][A-Za-z0-9_]*)\.([A-Za-z][A-Za-z0-9_]*)")
+_KNOWN = re.compile(r"torch\.ops\.(aten|quantized_decomposed)"
+                    r"\.([a-z_][A-Za-z0-9_]*)\.([A-Za-z][A-Za-z0-9_]*)")
 _SHAPE = {"sym_size", "sym_stride", "sym_numel", "sym_storage_offset"}
 _CHECKS = {"_assert_tensor_metadata"}
 _NAMES = """
@@ -67,16 +71,21 @@ EQUATION = re.compile(r"[A-Za-z., >\-]{1,200}")
 
 def base_name(target: str) -> str | None:
     """Return "conv2d" of "torch.ops.aten.conv2d.default"; None if it is not such a name."""
-    found = _ATEN.fullmatch(target)
-    return found[1] if found else None
+    found = _KNOWN.fullmatch(target)
+    return found[2] if found else None
 
 
 def find(target: str) -> "torch._ops.OpOverload | None":
     """Return the operator of a name such as "torch.ops.aten.conv2d.default"; None if refused."""
-    found = _ATEN.fullmatch(target)
+    found = _KNOWN.fullmatch(target)
     if found is None:
         return None
-    base, overload = found.groups()
+    space, base, overload = found.groups()
+    if space == quantised.NAMESPACE:
+        known_there = base in quantised.OPERATORS
+        packet = getattr(torch.ops.quantized_decomposed, base, None) if known_there else None
+        return (getattr(packet, overload) if packet is not None and overload in packet.overloads()
+                else None)
     known = _TENSOR | _SHAPE | _CHECKS
     in_place = base.endswith("_") and base.rstrip("_") in _TENSOR
     if base not in known and not in_place:

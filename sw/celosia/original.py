@@ -1,0 +1,111 @@
+"""What a float graph computes as it was imported: before any pass, quantisers and all."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from celosia.float_values import Tensors, sums_of, weights_of
+from celosia.graph import (
+    Activate,
+    Add,
+    BatchNorm,
+    Conv,
+    Curve,
+    Graph,
+    Leaky,
+    MaxPool,
+    Move,
+    Node,
+    Pad,
+    Quantise,
+    Reshape,
+)
+from celosia.passes.average_to_linear import average_to_linear
+from celosia_sim.golden.epilogue import max_pool
+
+Padding = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantisedLoss:
+    """A program's outputs beside those of the quantised network that it was compiled from; of
+    several tensors that this returns, the worst.
+
+    inputs   : that were measured.
+    ratio    : signal to noise of the program's outputs, against the quantised network's, dB.
+    float_ratio : against those of the same network without the quantisers on the way, dB.
+    original : of the quantised network's outputs, against these, dB.
+    """
+
+    inputs: int
+    ratio: float
+    float_ratio: float
+    original: float
+
+
+def is_quantised(graph: Graph) -> bool:
+    """Whether an imported graph has quantisers on the way."""
+    return any(isinstance(node, Quantise) for node in graph.nodes)
+
+
+def outputs(graph: Graph, x: np.ndarray) -> np.ndarray:
+    """Return the outputs of an imported graph, float64 (N, C, H, W).
+
+    x : (N, *input_shape).
+    """
+    graph = average_to_linear(graph)
+    found = []
+    for image in np.asarray(x, np.float32).astype(np.float64):
+        stored = {graph.input: image.reshape(graph.input_map)}
+        for node in graph.nodes:
+            stored[node.name] = _result(node, stored)
+        found.append(stored[graph.output])
+    return np.stack(found)
+
+
+def _result(node: Node, stored: Tensors) -> np.ndarray:
+    """Return what a node makes, (C, H, W), of the tensors so far."""
+    x = stored[node.inputs[0]]
+    match node:
+        case Conv():
+            return _convolved(node, x)
+        case BatchNorm():
+            return x * node.scale[:, None, None] + node.shift[:, None, None]
+        case Activate():
+            return x.clip(*node.activation.bounds)
+        case Leaky():
+            return np.where(x > 0, x, x * node.slope[:, None, None])
+        case Curve():
+            return node.pieces(x)
+        case Quantise():
+            return node.grid.nearest(x)
+        case MaxPool():
+            return max_pool(_padded(x, node.padding, -np.inf)[None], node.pool)[0]
+        case Add():
+            return x + stored[node.right]
+        case Pad():
+            return _padded(x, node.padding)
+        case Reshape():
+            return x.reshape(node.shape)
+        case Move():
+            every = np.concatenate([*(stored[name].ravel() for name in node.inputs), [0.0]])
+            return every[node.index]
+    raise AssertionError(node)
+
+
+def _convolved(node: Conv, x: np.ndarray) -> np.ndarray:
+    down, across = node.up
+    channels, height, width = x.shape
+    apart = np.zeros((channels, (height - 1) * down + 1, (width - 1) * across + 1))
+    apart[:, ::down, ::across] = x
+    plain = replace(node, padding=(0, 0, 0, 0))
+    return sums_of(plain, weights_of(node), {node.input: _padded(apart, node.padding)})
+
+
+def _padded(x: np.ndarray, padding: Padding, value: float = 0.0) -> np.ndarray:
+    """Return a map with a margin, which is cut off where it is below 0."""
+    top, left, bottom, right = padding
+    around = np.pad(x, ((0, 0), (max(top, 0), max(bottom, 0)), (max(left, 0), max(right, 0))),
+                    constant_values=value)
+    _, height, width = around.shape
+    return around[:, max(-top, 0):height - max(-bottom, 0), max(-left, 0):width - max(-right, 0)]
