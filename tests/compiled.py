@@ -1,4 +1,5 @@
-"""What the suite's cache holds of simulators, for tests that keep a cache of their own."""
+"""What the suite's cache holds of simulators, for tests that keep a cache of their own; an array
+whose simulator several tests take."""
 
 from pathlib import Path
 
@@ -8,7 +9,10 @@ from celosia_sim.simulators.runtime import runtime
 from celosia_sim.simulators.verilated import library
 from celosia_spec.isa.array import Array
 
-__all__ = ["core_entries", "link", "runtime_entries"]
+__all__ = ["SMALL", "core_entries", "link", "runtime_entries"]
+
+SMALL = Array(lanes=8, main_words=64, bank_rows=64, ring=64, controls=64, taps=64, tiles=64)
+"""It is compiled soon, and no target carries it."""
 
 
 def runtime_entries() -> list[Path]:

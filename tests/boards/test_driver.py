@@ -3,7 +3,6 @@ reset, hosts that die, and the words for what cannot be mended."""
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,6 +21,7 @@ from celosia_sim.virtual.line import Killed, SimulatedLine
 from celosia_spec.isa import frames as protocol
 from celosia_spec.isa.array import ENTRY_WORDS, VERSION, array_hash
 from celosia_spec.isa.memories import MEMORIES, Space, memory_of
+from compiled import SMALL
 from host_frames import encode_read, encode_write
 
 torch = pytest.importorskip("torch")
@@ -311,7 +311,7 @@ def test_another_array_is_named(machine, program):
     other = celosia.compile(net(), np.zeros((1, 1, 8, 8), np.float32), target="hx8k-b-evn")
     with pytest.raises(celosia.CelosiaError, match="holds that of icebreaker.*--target"):
         board.load(other)
-    with VirtualBoard("icebreaker", replace(program.array, ring=128), byte_level=True) as own:
+    with VirtualBoard("icebreaker", SMALL, byte_level=True) as own:
         board = Board(SimulatedLine(own))
         with pytest.raises(celosia.CelosiaError, match="holds one that this Celosia does not know"):
             board.load(program)

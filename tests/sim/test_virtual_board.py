@@ -18,6 +18,7 @@ from celosia_spec.isa.array import Array
 from celosia_spec.isa.frames import Decoder, Kind, Reason, Reply
 from celosia_spec.isa.memories import Space
 from celosia_spec.isa.registers import Register
+from compiled import SMALL
 from host_frames import encode_read, encode_start, encode_status, encode_write
 
 TARGET = "upduino"
@@ -159,9 +160,6 @@ def test_a_reset_empties_the_memories(line):
     line.reset(keep_pending=True)
     assert line.pending == 10
     assert replies(line.run_until_quiet(10 * MS))[0].elements(2) == [0] * 4
-
-
-SMALL = Array(lanes=8, main_words=64, bank_rows=64, ring=64, controls=64, taps=64, tiles=64)
 
 
 def test_port_and_core_are_what_the_gateware_has_as_its_top():

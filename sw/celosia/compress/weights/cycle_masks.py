@@ -13,7 +13,7 @@ from celosia.compress.masks.weights import current_mask
 from celosia.compress.weights.prediction import LayerPlan, Prediction, Predictor, row_costs
 from celosia_spec.errors import ArgumentError
 
-__all__ = ["masks_for", "within"]
+__all__ = ["masks_for", "refuse_out_of_reach", "within"]
 
 Masks = dict[str, np.ndarray]
 
@@ -52,17 +52,26 @@ def masks_for(
     ArgumentError
         `goal` is below what can be reached, or the smallest network does not fit the target.
     """
-    alive = {name: current_mask(layer).cpu().numpy()
-             for name, layer in prunable_layers(model).items()}
-    attempt = predict.imported(model)
-    plan = attempt({})
-    if within(plan, goal):
+    alive, attempt = _alive(model), predict.imported(model)
+    ranking = _ranking(attempt, values, alive, goal, lockstep=lockstep)
+    if ranking is None:
         return alive
-    ranking = _rank_weights(plan, values, alive)
-    if lockstep:
-        plan = attempt(ranking.masks(ranking.count(goal - plan.fixed)))
-        ranking = _rank_steps(plan, values, alive)
     return ranking.masks(_search(ranking, lambda count: attempt(ranking.masks(count)), goal))
+
+
+def refuse_out_of_reach(model: nn.Module, predict: Predictor, goal: int, *,
+                        lockstep: bool) -> None:
+    """Raise the ArgumentError of `masks_for` where `goal` is out of reach, whatever the values."""
+    alive, attempt = _alive(model), predict.imported(model)
+    ones = {name: np.ones(mask.shape) for name, mask in alive.items()}
+    ranking = _ranking(attempt, ones, alive, goal, lockstep=lockstep)
+    if ranking is not None:
+        _least(attempt(ranking.masks(0)), goal)
+
+
+def _alive(model: nn.Module) -> Masks:
+    return {name: current_mask(layer).cpu().numpy()
+            for name, layer in prunable_layers(model).items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +90,31 @@ class _Ranking:
         return max(int(np.searchsorted(self.spent, cycles, "right")) - 1, 0)
 
 
+def _ranking(attempt: Callable[[Masks], Prediction], values: Mapping[str, np.ndarray],
+             alive: Mapping[str, np.ndarray], goal: int, *, lockstep: bool) -> _Ranking | None:
+    """Return the order in which weights or steps are taken; None where all of them may stay."""
+    plan = attempt({})
+    if within(plan, goal):
+        return None
+    ranking = _rank_weights(plan, values, alive)
+    if lockstep:
+        plan = attempt(ranking.masks(ranking.count(goal - plan.fixed)))
+        ranking = _rank_steps(plan, values, alive)
+    return ranking
+
+
+def _least(found: Prediction, goal: int) -> int:
+    """Return the cycles of what is left of the fewest weights; ArgumentError unless they are
+    within the goal."""
+    if not within(found, goal):
+        raise ArgumentError(
+            f"{found.problem}, even with the fewest weights" if found.problem else
+            f"a budget of {goal:,} cycles cannot be met: with the fewest weights the network still "
+            f"takes {found.cycles:,}; give at least that, or choose a target with more lanes"
+        )
+    return found.cycles
+
+
 def _search(ranking: _Ranking, attempt: Callable[[int], Prediction], goal: int) -> int:
     """Return the largest count found whose exact prediction is within the goal.
 
@@ -88,14 +122,7 @@ def _search(ranking: _Ranking, attempt: Callable[[int], Prediction], goal: int) 
     allowance by the difference that the one before has shown, inside a shrinking bracket.
     """
     low, high = 0, len(ranking.spent) - 1
-    least = attempt(0)
-    if not within(least, goal):
-        raise ArgumentError(
-            f"{least.problem}, even with the fewest weights" if least.problem else
-            f"a budget of {goal:,} cycles cannot be met: with the fewest weights the network still "
-            f"takes {least.cycles:,}; give at least that, or choose a target with more lanes"
-        )
-    allowance = float(goal - least.cycles)
+    allowance = float(goal - _least(attempt(0), goal))
     for _ in range(TRIALS):
         if high - low <= 1:
             break

@@ -27,7 +27,7 @@ from celosia.compress.layers import (
 from celosia.compress.masks.weights import apply_mask, current_mask
 from celosia.compress.training.journal import Journal, describe, fingerprint
 from celosia.compress.training.rounds import RoundRecord, RoundsReport, densities, run_rounds
-from celosia.compress.weights.cycle_masks import Masks, masks_for, within
+from celosia.compress.weights.cycle_masks import Masks, masks_for, refuse_out_of_reach, within
 from celosia.compress.weights.prediction import Predictor
 from celosia.compress.weights.prune import DEFAULT_ROUNDS
 from celosia.compress.weights.schedule import SCHEDULES
@@ -181,9 +181,7 @@ class _Run:
 
     def check(self, model: nn.Module) -> None:
         """Raise ArgumentError where the budget is out of reach, whatever the scores."""
-        ones = {name: np.ones(layer.weight.shape)
-                for name, layer in prunable_layers(model).items()}
-        masks_for(model, ones, self.either, self.budget, lockstep=self.lockstep)
+        refuse_out_of_reach(model, self.either, self.budget, lockstep=self.lockstep)
 
     def choose(self, model: nn.Module, index: int) -> Masks:
         goal = self.budget
