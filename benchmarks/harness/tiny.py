@@ -10,10 +10,13 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
-from celosia.models import DSCNN, MobileNetV1, Wakeword
+from celosia.zoo import NETWORKS, now_trained
 from harness.pictures import DEVIATION, MEAN, cifar10, experiment
 
-__all__ = ["keyword_spotter", "person_detector", "wakeword"]
+__all__ = ["GIVEN", "keyword_spotter", "person_detector", "trained", "wakeword"]
+
+GIVEN = {"ds-cnn": "kws", "mobilenet-v1": "vww", "wakeword": "sww"}
+"""Networks of `celosia.zoo`, and what their weights' files are called after."""
 
 
 def person_detector(pictures: int) -> tuple[nn.Module, torch.Tensor]:
@@ -23,7 +26,7 @@ def person_detector(pictures: int) -> tuple[nn.Module, torch.Tensor]:
     x, _ = cifar10("test", pictures)
     mean, deviation = (torch.tensor(v).view(1, 3, 1, 1) for v in (MEAN, DEVIATION))
     small = (x * deviation + mean).clamp(0, 1)
-    return _trained(MobileNetV1(), "vww"), functional.interpolate(
+    return trained("mobilenet-v1"), functional.interpolate(
         small, size=(96, 96), mode="bilinear", align_corners=False)
 
 
@@ -32,7 +35,7 @@ def wakeword(windows: int) -> tuple[nn.Module, torch.Tensor]:
     benchmark's recorded windows, float32 (N, 40, 30, 1), never below 0.
     """
     with np.load(experiment("mlperf_tiny_sww_inputs.npz"), allow_pickle=False) as archive:
-        return _trained(Wakeword(), "sww"), torch.from_numpy(archive["x"][:windows])
+        return trained("wakeword"), torch.from_numpy(archive["x"][:windows])
 
 
 def keyword_spotter(samples: int) -> tuple[nn.Module, torch.Tensor]:
@@ -42,9 +45,12 @@ def keyword_spotter(samples: int) -> tuple[nn.Module, torch.Tensor]:
     """
     x = torch.randn(samples, 1, 49, 10, generator=torch.Generator().manual_seed(0)) * 8
     x[..., 0] *= 8
-    return _trained(DSCNN(), "kws"), x
+    return trained("ds-cnn"), x
 
 
-def _trained(network: nn.Module, name: str) -> nn.Module:
-    network.load_state_dict(load_file(experiment(f"mlperf_tiny_{name}.safetensors")))
-    return network.eval()
+def trained(name: str) -> nn.Module:
+    """Return one of `GIVEN` with its trained weights, in eval mode."""
+    network = NETWORKS[name].make()
+    network.load_state_dict(load_file(experiment(f"mlperf_tiny_{GIVEN[name]}.safetensors")))
+    now_trained(network)
+    return network

@@ -45,7 +45,8 @@ class Widths:
     """A network at several widths, on so many inputs.
 
     accuracy : of the float network; None without labels.
-    remarks  : why nothing was done for accuracy where that was asked for.
+    remarks  : what was done with the model and its example, and why nothing was done for accuracy
+               where that was asked for.
     """
 
     target: str
@@ -95,7 +96,7 @@ def widths(model: Any, example_input: Any = None, *, bits: Sequence[tuple[int, i
         found.append(_measured(compiler.of_inputs(samples), graph, samples, wanted, known))
     told = too_few(samples) if settings[0].passes(samples) else None
     return Widths(target=target, inputs=len(samples), widths=tuple(found),
-                  remarks=() if told is None else (told,),
+                  remarks=graph.remarks if told is None else (*graph.remarks, told),
                   accuracy=None if known is None else share_right(wanted, known))
 
 

@@ -161,6 +161,9 @@ def test_commands_take_names_and_say_that_weights_are_random(tmp_path: Path):
     assert zoo.UNTRAINED in json.loads(checked)["targets"][0]["remarks"]
     x = tmp_path / "x.npy"
     np.save(x, np.random.default_rng(0).random((2, 1, 28, 28), np.float32))
+    measured = invoke("check", "conv-autoencoder", "--target", "icebreaker", "--bits", "8/8",
+                      "--calibration", x, "--json").stdout
+    assert zoo.UNTRAINED in json.loads(measured)["remarks"]
     assert zoo.UNTRAINED in invoke("run", path, "--input", x).stderr
     assert zoo.UNTRAINED in invoke("explain", path).stderr
     assert zoo.UNTRAINED in invoke("compare", path).stderr
