@@ -58,8 +58,8 @@ def fit(function: Callable[[np.ndarray], np.ndarray]) -> tuple[Pieces, float]:
         y, low, high = function(_GRID), function(-_FAR), function(_FAR)
     if not all(np.isfinite(part).all() for part in (y, low, high)):
         raise ValueError("it is not finite everywhere")
-    below, above = _slope(-_FAR, low), _slope(_FAR, high)
     span = float(np.ptp(y[_USUAL]))
+    below, above = _slope(-_FAR, low, span), _slope(_FAR, high, span)
     for slope, x, far in ((below, -_FAR, low), (above, _FAR, high)):
         if abs(far[0] - (far[2] + slope * (x[0] - x[2]))) > span / 100:
             raise ValueError("it does not run straight far from 0")
@@ -76,8 +76,10 @@ def fit(function: Callable[[np.ndarray], np.ndarray]) -> tuple[Pieces, float]:
     return pieces, off
 
 
-def _slope(x: np.ndarray, y: np.ndarray) -> float:
-    return round(float((y[2] - y[1]) / (x[2] - x[1])), 9) + 0.0     # no -0.0
+def _slope(x: np.ndarray, y: np.ndarray, span: float) -> float:
+    """Return the slope far out; 0 where it makes next to nothing of the span even there."""
+    slope = round(float((y[2] - y[1]) / (x[2] - x[1])), 9)
+    return slope if abs(slope * x[2]) > span / 200 else 0.0
 
 
 def _fitted(rest: np.ndarray, ends: Pieces) -> Pieces:

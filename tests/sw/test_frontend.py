@@ -168,6 +168,15 @@ CURVES = {      # functions of one number, each of them one node
     "sixth": Function(lambda x: x * F.relu6(x + 3) / 6),
     "halves": Function(lambda x: 0.5 * x * (1 + torch.erf(x / 2 ** 0.5))),
     "larger": Function(lambda x: torch.maximum(x, x / 10)),
+    "sigmoid, exp": Function(lambda x: 1 / (1 + torch.exp(-x))),
+    "tanh, exp": Function(lambda x: 1 - 2 * (1 + torch.exp(2 * x)) ** -1),
+    "softplus, exp": Function(lambda x: torch.log(1 + torch.exp(x))),
+    "mish, exp": Function(lambda x: x * torch.tanh(torch.log(torch.exp(x) + 1))),
+    "bell": Function(lambda x: 1 / (1 + x * x)), "root": Function(lambda x: (x ** 2 + 1).sqrt()),
+    "isru": Function(lambda x: x * torch.rsqrt(1 + 3 * x.square())),
+    "faint slope": Function(lambda x: torch.tanh(x) + x / 100),
+    "faint end": Function(lambda x: torch.sigmoid(x) + torch.relu(x) / 50),
+    "atan": Function(torch.atan),
     "in a chain": Function(lambda x: torch.tanh(F.softplus(x))),
     "behind a slope": nn.Sequential(nn.PReLU(), nn.Sigmoid()),
     "behind a function": nn.Sequential(nn.SiLU(), nn.Tanh()),
@@ -188,7 +197,8 @@ def test_functions_of_one_number_are_pieces(name: str) -> None:
     assert ratio > 24, f"{ratio:.1f} dB"
 
 
-@pytest.mark.parametrize("name", ["silu", "elu", "gelu", "softplus", "log sigmoid", "tanhshrink"])
+@pytest.mark.parametrize("name", ["silu", "elu", "gelu", "softplus", "log sigmoid", "tanhshrink",
+                                  "softsign", "atan", "isru", "faint slope", "faint end"])
 @pytest.mark.parametrize("scale", [0.1, 1.0, 80.0])
 def test_functions_are_right_for_numbers_of_every_size(name: str, scale: float) -> None:
     """Without calibration nothing tells how large they are."""
@@ -414,7 +424,7 @@ def test_a_model_that_cannot_be_traced_is_refused() -> None:
 
 
 def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(CelosiaError, match=r"none\.pt2: no such file; save a model with "):
+    with pytest.raises(CelosiaError, match=r"none\.pt2: no such file; give one that is there, or"):
         import_model(tmp_path / "none.pt2", example())
     (tmp_path / "bad.pt2").write_bytes(b"not a program")
     with pytest.raises(CelosiaError, match=r"bad\.pt2: not a readable \.pt2 file \(.*\); save"):

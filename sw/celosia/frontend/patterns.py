@@ -13,10 +13,14 @@ from celosia.frontend.origin import operator
 from celosia.frontend.quantised import passes
 
 _CURVES = frozenset({
-    "abs", "atan", "celu", "elu", "erf", "exp", "expm1", "gelu", "hardswish", "log1p",
-    "log_sigmoid", "mish", "pow", "reciprocal", "sigmoid", "silu", "softplus", "sqrt", "square",
-    "tanh", "where"})
+    "abs", "atan", "celu", "elu", "erf", "exp", "expm1", "gelu", "hardswish", "log", "log1p",
+    "log_sigmoid", "mish", "pow", "reciprocal", "rsqrt", "sigmoid", "silu", "softplus", "sqrt",
+    "square", "tanh", "where"})
 """Functions of one number that the machine has no word for."""
+
+_PARTS = frozenset({"exp", "expm1", "log", "pow", "reciprocal", "rsqrt", "sqrt", "square"})
+"""Those of them that are not finite everywhere, or not straight far from 0: only what is made of
+them can be."""
 
 _PAIRS = frozenset({"mul", "div", "maximum", "minimum"})
 """The same of two tensors, where both are computed from one."""
@@ -110,8 +114,8 @@ class Patterns:
         """Return the function of one tensor's elements that a node is the last step of, where the
         machine has no word for that step; else None.
 
-        It goes back to the nearest tensor that all its steps are computed from, and on through
-        steps that the machine has no words for either.
+        It goes back to the nearest tensor that all its steps are computed from, on through steps
+        that the machine has no words for either, and to what is no function by itself.
         """
         if node not in self._functions:
             self._functions[node] = self._function(node)
@@ -129,11 +133,23 @@ class Patterns:
             if len(taken) == 1:
                 found = Function(last, tuple(sorted(steps, key=self._order.__getitem__)),
                                  self._scalars)
-            known = _CURVES if len(taken) == 1 else _EVERY
-            if last in self._constants or not (_is_step(last, known)
-                                               or (passes(last) and len(taken) > 1)):
+            onward = len(taken) > 1 or self._is_part(last)
+            if last in self._constants or not (_is_step(last, _EVERY if onward else _CURVES)
+                                               or (onward and passes(last))):
                 return found if found is None or _bends(found) else None
             steps.add(last)
+
+    def _is_part(self, node: FxNode) -> bool:
+        """Whether a step is computed from one that is no function by itself."""
+        while (_is_step(node, _SUMS | _LINES | _PAIRS) or passes(node)) and (
+                node not in self._constants):
+            taken = self._taken({node})
+            if len(taken) != 1:
+                return False
+            if _is_step(node, _PAIRS) and node.args[0] is node.args[1]:
+                return True         # its square
+            (node,) = taken
+        return _is_step(node, _PARTS)
 
     def _taken(self, steps: Collection[FxNode]) -> set[FxNode]:
         """Return the tensors that some steps take from others."""

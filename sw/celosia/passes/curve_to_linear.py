@@ -21,6 +21,9 @@ from celosia.graph import (
 )
 from celosia_spec.epilogue import Relu, within
 
+_FAINT = 1 / 64
+"""Slope far out, in spans of the rest, below which the ends are added to the rest."""
+
 
 def curve_to_linear(graph: Graph) -> Graph:
     """Turn the pieces of a curve, whose rest goes up by ``rise`` from one knot to the next, into
@@ -53,7 +56,7 @@ def _parts(node: Curve, channels: int, names: Iterator[str]) -> list[Node]:
 
     What is added to sums is cut where it is much larger than they are (numerics, section 5). So the
     ends, which know no bound, are summed, and the rest is added to them. It is 0 at 0, and nowhere
-    much larger than the ends are.
+    much larger than the ends are; where these are faint, it is the other way round.
     """
     pieces, one = node.pieces, np.ones(channels)
     nodes, factor = _ends(node, one, names)
@@ -63,6 +66,11 @@ def _parts(node: Curve, channels: int, names: Iterator[str]) -> list[Node]:
                                   shift=pieces.values[0] * one)]
     if not factor:
         return _rest(node, channels, (next(names), next(names), node.name), 0.0)
+    if abs(factor) < _FAINT * np.ptp(pieces.values):
+        own = Conv(name=next(names), input=end, groups=channels, bias=0 * one,
+                   weight=factor * one[:, None, None, None])
+        return [*nodes, own, *_rest(node, channels, (next(names), next(names), node.name), 0.0),
+                Add(name=next(names), left=own.name, right=node.name)]
     at_0 = float(np.interp(0.0, pieces.knots, pieces.values))
     rest = _rest(node, channels, (next(names), next(names), next(names)), at_0)
     return [*nodes, *rest,
