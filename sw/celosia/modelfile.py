@@ -70,7 +70,8 @@ def model_format(path: str | os.PathLike[str]) -> str:
     if path.is_dir():
         raise _of_folder(path)
     if not path.exists():
-        raise CelosiaError(f"{path}: no such file; {_SAVE}")
+        raise CelosiaError(f"{path}: no such file; give one that is there, or "
+                           f"{_SAVE} or torch.onnx.export")
     with open_file(path, MAX_BYTES) as stream:
         head = stream.read(_HEAD)
         zipped = head.startswith(b"PK\3\4")

@@ -257,14 +257,16 @@ def write_report(result: dict[str, Any], path: Path) -> None:
 
 
 @contextmanager
-def rounds_shown(what: str) -> Iterator[Callable[[Any], None] | None]:
-    """Yield a function of a method's `Shown` that shows it in a bar; None off a terminal.
+def rounds_shown(what: str) -> Iterator[Callable[[Any], None]]:
+    """Yield a function of a method's `Shown` that shows it in a bar, off a terminal on a line.
 
     That a run goes on after rounds that it found is said on stderr in any case.
     """
     with _messages(), common.users_prints():
         if not sys.stderr.isatty():
-            yield None
+            yield lambda shown: print(
+                f"{what}, round {shown.round + 1} of {shown.rounds}: {describe_round(shown)}",
+                file=sys.stderr, flush=True)
             return
         columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(),
                    TextColumn("{task.fields[state]}"), TimeRemainingColumn())

@@ -21,5 +21,6 @@ def targets(json: common.Json = False) -> None:
                       entry.device.name.upper(), str(has.dsps), f"{has.luts:,}")
     common.show(table)
     print(common.wrapped(
-        "memory: of weights that are not zero and of maps, 2 bytes each; flash: weights "
-        "beyond that come from it; what is no board has no pins, and so no bitstream"))
+        "memory: of weights that are not zero, 1 or 2 bytes each, and of maps, 2 bytes an element; "
+        "flash: weights beyond that come from it; what is no board has no pins, and so no "
+        "bitstream"))
