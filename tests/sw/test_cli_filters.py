@@ -16,6 +16,7 @@ import celosia
 from celosia.cli import app, options
 from celosia.compress.options import Option
 from celosia.compress.training import journal
+from rounds_shown import beside_rounds
 
 MODEL = """
 import torch
@@ -54,8 +55,9 @@ def invoke(*arguments: object, status: int = 0, model: str = "make"):
 
 def answer(*arguments: object, model: str = "make") -> dict:
     result = invoke(*arguments, "--json", model=model)
-    assert result.stderr.startswith("celosia: the weights look untrained" * (model == "still"))
-    assert result.stderr.count("\n") == (model == "still")
+    told = beside_rounds(result.stderr)
+    assert told.startswith("celosia: the weights look untrained" * (model == "still"))
+    assert told.count("\n") == (model == "still")
     return json.loads(result.stdout)
 
 
