@@ -1,5 +1,7 @@
 """Static exponents of a network that was quantised: from the ranges of its tensors."""
 
+from collections.abc import Collection
+
 import numpy as np
 
 from celosia.graph import Conv, Graph, Range
@@ -7,7 +9,7 @@ from celosia_spec.block import floor_log2
 from celosia_spec.epilogue import STATIC, highest
 from celosia_spec.errors import ArgumentError, CompileError
 from celosia_spec.isa.numbers import EXPONENT_MAX
-from celosia_spec.qgraph import QGraph
+from celosia_spec.qgraph import QGraph, low_sums
 
 _NO_LARGER = 1 + 2.0**-20
 """Sum of a mean's weights, at most: they are rounded."""
@@ -28,7 +30,7 @@ def range_exponents(graph: Graph, quantised: QGraph) -> dict[str, int]:
     """
     activations = {node.output: node.epilogue.activation for node in quantised.nodes}
     found = {}
-    for name, (low, high) in ranges(graph).items():
+    for name, (low, high) in ranges(graph, low_sums(quantised)).items():
         tensor = quantised.tensors[name]
         if not tensor.exponent.found:
             continue
@@ -44,11 +46,12 @@ def range_exponents(graph: Graph, quantised: QGraph) -> dict[str, int]:
     return found
 
 
-def ranges(graph: Graph) -> dict[str, Range]:
+def ranges(graph: Graph, coarse: Collection[str] = ()) -> dict[str, Range]:
     """Return the range of each tensor of an optimised graph, as far as it is known: its own, that
     of a clamp, or that of tensors whose elements or whose means its elements are.
 
-    The output, whose mantissas are wide, may also have the range that no sum of its can leave.
+    coarse : of these a range that no sum can leave does, too, as it does of the output, whose
+             mantissas are wide.
     """
     found = {graph.input: graph.ranges[graph.input]} if graph.input in graph.ranges else {}
     for node in graph.nodes:
@@ -57,7 +60,7 @@ def ranges(graph: Graph) -> dict[str, Range]:
         own = graph.ranges.get(node.name) or _of_inputs(node, found)
         if own is None and np.isfinite(bounds).all():
             own = bounds
-        if own is None and node.name == graph.output:
+        if own is None and (node.name == graph.output or node.name in coarse):
             own = _of_sums(node, found)
         if own is not None:
             found[node.name] = (max(own[0], bounds[0]), max(min(own[1], bounds[1]), 0.0))
@@ -79,14 +82,15 @@ def _of_sums(node: Conv, known: dict[str, Range]) -> Range | None:
 
 
 def _of_inputs(node: Conv, known: dict[str, Range]) -> Range | None:
-    """Return the range of what a node reads where it copies, scales or averages that, with the same
-    range on the other side of 0 where it may turn its sign; else None."""
+    """Return the range of what a node reads, as many times as large as the node makes it, where
+    it copies, scales or averages that, and the same on the other side of 0 where it may turn its
+    sign; else None."""
     sizes = np.abs(node.weight).sum(axis=(1, 2, 3))
     copies = (np.count_nonzero(node.weight, axis=(1, 2, 3)) <= 1).all()
     if (node.epilogue.add is not None or (node.bias is not None and node.bias.any())
             or not (copies or (sizes <= _NO_LARGER).all()) or not set(node.read) <= known.keys()):
         return None
-    factor = float(sizes.max()) if copies else 1.0
+    factor = float(sizes.max() if copies else min(sizes.max(), 1.0))
     low = min(0.0, *(known[name][0] for name in node.read)) * factor
     high = max(0.0, *(known[name][1] for name in node.read)) * factor
     return (low, high) if (node.weight >= 0).all() else (min(low, -high), max(high, -low))

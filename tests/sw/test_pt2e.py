@@ -21,6 +21,7 @@ from celosia.accuracy import decibels_of, values_of
 from celosia.cli import app
 from celosia.compiler import Compiler
 from celosia.fit import check
+from celosia.float_values import outputs
 from celosia.frontend import import_model
 from celosia.passes import optimise
 from celosia.range_exponents import ranges
@@ -111,7 +112,6 @@ def test_the_loss_against_the_quantised_network_is_told(tmp_path: Path) -> None:
     assert found.inputs == len(X)
     assert found.ratio == pytest.approx(decibels_of(made.reshape(wanted.shape), wanted), abs=.01)
     floats = Compiler().graph(path)
-    from celosia.float_values import outputs
     exact = outputs(floats, X).reshape(wanted.shape)
     assert found.original == pytest.approx(decibels_of(wanted, exact), abs=.01)
     assert found.float_ratio == pytest.approx(decibels_of(made.reshape(wanted.shape), exact))
@@ -193,8 +193,11 @@ class Body(nn.Module):
         super().__init__()
         torch.manual_seed(2)
         self.first, self.last = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 3, 3)
-        self.side = nn.Conv2d(4, 4, 1)
+        self.side, self.each = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, padding=1, groups=4)
+        self.norm = nn.BatchNorm2d(4)
+        self.norm.running_var *= 2
         self.part = part
+        self.eval()
 
     def forward(self, x):
         x = rounded(F.relu(self.first(rounded(x, .03))), .01, -128)
@@ -241,8 +244,20 @@ def among_whole_numbers(net: Body, x: torch.Tensor) -> torch.Tensor:
     return OPS.dequantize_per_tensor(m, *args)
 
 
+def joined_before(net: Body, x: torch.Tensor) -> torch.Tensor:
+    """What is joined goes through a ReLU and a depthwise layer, which work on each part."""
+    side = rounded(net.side(x), .02)
+    x = rounded(F.relu(torch.cat([side[:, :2], -x[:, 2:]], 1)), .011, -128)
+    return rounded(F.relu(net.each(x)), .008, -128)
+
+
+def normalised(net: Body, x: torch.Tensor) -> torch.Tensor:
+    return rounded(F.relu(net.norm(net.side(x))), .02, -128)
+
+
 PARTS = {part.__name__: part for part in (
-    residual, joined, shuffled, pooled, curved, by_channel, among_whole_numbers)}
+    residual, joined, joined_before, normalised, shuffled, pooled, curved, by_channel,
+    among_whole_numbers)}
 
 
 @pytest.mark.parametrize("name", PARTS)
@@ -298,6 +313,34 @@ def test_unknown_ranges_are_named_or_follow() -> None:
     assert "no scale for it" in report.problems[0].problem
     calibrated = exponents(static(imported(unknown), X))
     assert calibrated["between"] in range(-3, 2) and calibrated["a"] == 1
+
+
+def rounded_before_the_sum(net: Body, x: torch.Tensor) -> torch.Tensor:
+    return rounded(net.side(x), .002) + rounded(x, .01)
+
+
+def rounded_before_the_norm(net: Body, x: torch.Tensor) -> torch.Tensor:
+    return net.norm(rounded(net.side(x), .002))
+
+
+@pytest.mark.parametrize("part", [rounded_before_the_sum, rounded_before_the_norm])
+def test_a_scale_is_not_that_of_what_comes_after(part: Callable) -> None:
+    """Nothing is stored before the sum, and what is stored behind it has no scale."""
+    with pytest.raises(CompileError, match=r"^side \(tensor\): the network has no scale for it"):
+        static(imported(Body(part)))
+
+
+def test_programs_in_steps_of_time_and_wide_inputs() -> None:
+    model = Body(lambda net, x: x)
+    model.first.padding = (0, 0)
+    program = celosia.compile(model, (1, 2, 6, 6), exponents="static", stream="time")
+    assert program.steps is not None
+    plain, wide = (celosia.compile(model, (1, 2, 6, 6), exponents="static", input_bits=bits)
+                   for bits in (8, 15))
+    exact = outputs(Compiler().graph(model, X[:1]), X)
+    coarse, fine = (decibels_of(celosia.run(found, X).values.astype(float), exact)
+                    for found in (plain, wide))
+    assert fine > coarse + .2 and wide.low_sums == {"first.low"}
 
 
 def test_calibration_decides_where_no_scale_does() -> None:
@@ -459,7 +502,8 @@ def argument(name: str, value: dict, target: str = "tize_per_tensor") -> Callabl
     (lambda program: nodes_of(program, "quantize_per_tensor")[0].update(
         target="torch.ops.quantized_decomposed.load.default"), "not supported by this machine"),
     (lambda program: nodes_of(program, "quantize_per_tensor")[0].update(
-        target="torch.ops.torchao.quantize_affine.default"), "not supported by this machine"),
+        target="torch.ops.torchao.quantize_affine.default"),
+     "not supported by this machine; quantise with torchao's pt2e"),
 ])
 def test_files_that_are_not_sound_are_refused(tmp_path: Path, change: Callable[[dict], None],
                                               message: str) -> None:

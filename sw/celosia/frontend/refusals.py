@@ -53,6 +53,8 @@ _REMEDIES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("take the maximum over the axes (2, 3) of a map, or use a max-pool", ("max", "amax")),
     ("pad height and width with zeros", ("pad",)),
     ("look the rows up on the host and give the network those", ("embedding",)),
+    ("quantise with torchao's pt2e (convert_pt2e), or give the float network",
+     ("choose_qparams_affine", "quantize_affine", "dequantize_affine")),
 )
 REMEDIES = {name: remedy for remedy, names in _REMEDIES for name in names}
 """A way out by the layer (in lower case) or function of torch that the user called, or by the

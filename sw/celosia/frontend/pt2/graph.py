@@ -166,8 +166,9 @@ class _Scope:
         operator = operators.find(target)
         if operator is None:
             word = operators.base_name(target) or text(target, _OPERATOR, 60).replace("\n", " ")
-            raise CompileError(layer, word, "not supported by this machine",
-                               REMEDIES.get(word, REMEDY))
+            names = [word, *word.split(".")]
+            raise CompileError(layer, word, "not supported by this machine", next(
+                (REMEDIES[name] for name in names if name in REMEDIES), REMEDY))
         known = {argument.name: str(argument.real_type).removeprefix("Optional[").rstrip("]")
                  for argument in operator._schema.arguments}
         if len(set(map(str, given))) != len(given) or not known.keys() >= set(map(str, given)):
