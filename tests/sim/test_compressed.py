@@ -5,6 +5,7 @@ Nothing is retrained: what counts are the shapes, the densities and the kinds of
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable
 
@@ -126,22 +127,24 @@ LENET5 = {
 """What is done to the network, and a target that takes the result."""
 
 
+@functools.cache
+def lenet5(name: str) -> nn.Module:
+    compress, _ = LENET5[name]
+    model = load_lenet5()
+    return (compress(model) or model).eval()
+
+
 @pytest.mark.parametrize("name", LENET5)
 def test_lenet5(name):
-    compress, target = LENET5[name]
-    model = load_lenet5()
-    model = compress(model) or model
+    model = copy.deepcopy(lenet5(name))
     make_permanent(model)
-    program = check(model.eval(), pictures(), target, "dynamic")
+    program = check(model, pictures(), LENET5[name][1], "dynamic")
     assert sum(layer.macs for layer in program.layers) < LENET5_MACS
 
 
 @pytest.mark.parametrize("name", ["fused", "cycle-aware", "SVD, spatial", "Tucker"])
 def test_lenet5_static(name):
-    compress, target = LENET5[name]
-    model = load_lenet5()
-    model = compress(model) or model
-    check(model.eval(), pictures(), target, "static")
+    check(lenet5(name), pictures(), LENET5[name][1], "static")
 
 
 # A residual network with shortcuts of both kinds: none, and 1 x 1 convolutions
@@ -184,9 +187,14 @@ RESIDUAL = {
 }
 
 
+@functools.cache
+def residual_by(name: str) -> nn.Module:
+    model = residual()
+    RESIDUAL[name](model)
+    return model
+
+
 @pytest.mark.parametrize("exponents", ["dynamic", "static"])
 @pytest.mark.parametrize("name", RESIDUAL)
 def test_residual_network(name, exponents):
-    model = residual()
-    RESIDUAL[name](model)
-    check(model, colours(), "ecp5-25f", exponents)
+    check(residual_by(name), colours(), "ecp5-25f", exponents)

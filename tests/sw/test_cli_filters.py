@@ -248,7 +248,8 @@ def test_retrained_fusion_moves_the_stride(folder):
 
 
 def test_options_of_a_criterion(folder):
-    run = ("--method", "ae-lip", "--rates", "7=0.5", "--data", "data.npz", "--learning-rate", 1e-30)
+    run = ("--method", "ae-lip", "--rates", "7=0.5", "--data", "data.npz", "--learning-rate", 1e-30,
+           "--rounds", 2)
     result = answer(*run, "--option", "score=normalised_sum", "--option", "intervals=32",
                     "--option", "schedule=linear")
     assert result["choices"]["options"]["score"] == "normalised_sum"

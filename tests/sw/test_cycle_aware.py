@@ -313,8 +313,8 @@ def test_a_network_too_large_for_the_target_is_pruned_until_it_fits():
 
 def test_main_memory_without_a_flash_is_pruned_for_too():
     torch.manual_seed(0)
-    model = nn.Sequential(*(nn.Linear(200, 200) for _ in range(4))).eval()
-    x = torch.zeros(1, 200)
+    model = nn.Sequential(*(nn.Linear(160, 160) for _ in range(3))).eval()
+    x = torch.zeros(1, 160)
     assert "words of main memory, the array has" in Predictor(x, target="upduino")(model).problem
     prune_to_cycles(model, example_input=x, budget=10**6, target="upduino")
     program = celosia.compile(model, x, target="upduino")
