@@ -60,13 +60,15 @@ def measure(arguments: argparse.Namespace) -> Result:
 def _decibels(kind: Kind, program: celosia.Program) -> float | None:
     """Return the ratio of a program's outputs to its model's, dB, of several the worst; None where
     they are the same, as classes are."""
-    shape = program.graph.tensors[program.graph.input].user_shape
-    x = np.random.default_rng(0).random((8, *shape), np.float32)
+    rng = np.random.default_rng(0)
+    x = tuple(rng.random((8, *one.shape), np.float32) for one in program.inputs)
     model = copy.deepcopy(kind.model).eval().float()
     with torch.no_grad():
-        returned = [tree_leaves(model(torch.from_numpy(one[None]))) for one in x]
-    ratios = [_ratio(np.concatenate(parts), found) for parts, found in zip(
-        zip(*returned, strict=True), celosia.run(program, x).answers.values(), strict=True)]
+        returned = [tree_leaves(model(*(torch.from_numpy(part[at:at + 1]) for part in x)))
+                    for at in range(8)]
+    answers = celosia.run(program, x if program.takes else x[0]).answers.values()
+    ratios = [_ratio(np.concatenate(parts), found)
+              for parts, found in zip(zip(*returned, strict=True), answers, strict=True)]
     return min((ratio for ratio in ratios if ratio is not None), default=None)
 
 

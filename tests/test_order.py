@@ -23,7 +23,7 @@ ORDER = {
     "celosia_spec": """
         __init__, errors, host_layers, isa
         files, floats, host_side, inputs, outputs, preprocessing
-        block, container
+        block, container, network_inputs
         epilogue
         qgraph
         faint_rows, steps
@@ -156,7 +156,7 @@ ORDER = {
         shortfalls, show
         graph
         float_values, graph_text, range_exponents, weight_matrix
-        beside_float, closest_exponents, expected
+        beside_float, closest_exponents, expected, input_scales
         datasets, doctor_boards, modelfile, passes
         bands, frontend, labels, models, original
         program, zoo
@@ -210,7 +210,7 @@ ORDER = {
     "celosia.frontend": """
         call, examples, kernels, origin, quantised, tracing
         arithmetic, constants, moves, patterns, refusals, sizes, tail, unflattened
-        ends, onnx, operators, pt2
+        ends, onnx, operators, pt2, starts
         export, joined
         importer
         __init__, survey

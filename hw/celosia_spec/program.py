@@ -9,6 +9,7 @@ import numpy as np
 from celosia_spec.errors import CelosiaError
 from celosia_spec.host_layers import HostLayer, Scoring, compute, host_remark
 from celosia_spec.isa.array import Array
+from celosia_spec.network_inputs import Input
 from celosia_spec.outputs import Output, outputs_of
 from celosia_spec.preprocessing import Preprocessing
 from celosia_spec.qgraph import QGraph, low_sums, static_exponent
@@ -73,6 +74,8 @@ class Compiled(ABC):
     host        : what the host computes from the array's output; mostly nothing.
     returns     : the parts of what it then has that the network returns; empty where it returns one
                   tensor, which is all of it.
+    takes       : the tensors that the network takes, joined into the array's input; empty where it
+                  takes one, which is all of it.
     preprocessing : how pixels become inputs and what outputs are called, or None.
     """
 
@@ -83,6 +86,7 @@ class Compiled(ABC):
     layers: tuple[Layer, ...]
     host: tuple[HostLayer, ...] = ()
     returns: tuple[Output, ...] = ()
+    takes: tuple[Input, ...] = ()
     preprocessing: Preprocessing | None = None
 
     @property
@@ -133,6 +137,12 @@ class Compiled(ABC):
     def low_sums(self) -> set[str]:
         """Names of the layers that sum up the low parts of a wide input."""
         return low_sums(self.graph if self.steps is None else self.steps.window)
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """The tensors that the network takes, in their order."""
+        tensor = self.graph.tensors[self.graph.input]
+        return self.takes or (Input(name=tensor.name, shape=tensor.user_shape),)
 
     @property
     def outputs(self) -> tuple[Output, ...]:

@@ -38,7 +38,8 @@ class QTensor:
     low        : of a wide input (numerics, section 6), bits of every number's low part: channel 2c
                  of the shape holds high parts, channel 2c + 1 low ones. 0: there are none.
     raised     : bits by which each channel is larger than the float network's; empty: none is. Of
-                 the network's output the host takes them away again; else they are for reports.
+                 the network's output the host takes them away again, to its input it adds them;
+                 else they are for reports.
     """
 
     name: str
@@ -65,6 +66,13 @@ class QTensor:
         """The shape without low parts."""
         channels, height, width = self.shape
         return channels // 2 if self.low else channels, height, width
+
+    @property
+    def larger(self) -> np.ndarray:
+        """Bits by which each of its numbers is larger than the float network's, int64 (C, 1, 1), or
+        (1, 1, 1)."""
+        bits = np.array(self.raised[::2] if self.low else self.raised, np.int64)
+        return bits.reshape(-1, 1, 1) if self.raised else np.zeros((1, 1, 1), np.int64)
 
     def parts(self, m: np.ndarray) -> np.ndarray:
         """Return whole mantissas (N, *numbers) as they are stored, (N, *shape)."""

@@ -28,6 +28,7 @@ from celosia_spec.graph_rules import (
 from celosia_spec.host_layers import HostLayer, check_host
 from celosia_spec.isa.array import Array
 from celosia_spec.isa.numbers import ACCUMULATORS, MANTISSA_BITS
+from celosia_spec.network_inputs import Input, check_inputs
 from celosia_spec.outputs import Output, check_outputs, outputs_of
 from celosia_spec.preprocessing import Preprocessing
 from celosia_spec.qgraph import Geometry, NodeKind, QGraph, QNode, QTensor
@@ -77,22 +78,24 @@ class Network:
     host: tuple[HostLayer, ...]
     preprocessing: Preprocessing | None
     returns: tuple[Output, ...] = ()
+    takes: tuple[Input, ...] = ()
 
 
 _SCALARS = [field.name for field in fields(_Node)]
 _ENTRIES = [field.name for field in fields(Network)]
-_RETURNS = "returns"
-"""The entry that stands in a manifest only where there are such."""
+_SEVERAL = ("returns", "takes")
+"""Entries that stand in a manifest only where they are not empty."""
 _NETWORK = TypeAdapter(Network)
 
 
 def check_names(path: str | Path, graph: QGraph, host: Sequence[HostLayer],
-                returns: Sequence[Output]) -> None:
+                returns: Sequence[Output], takes: Sequence[Input]) -> None:
     """CelosiaError where a name could not be read back from a file."""
     layers = (*host, *(layer for output in returns for layer in output.host))
     try:
         for name in (*graph.tensors, *(node.name for node in graph.nodes),
-                     *(layer.name for layer in layers), *(output.name for output in returns)):
+                     *(layer.name for layer in layers), *(output.name for output in returns),
+                     *(one.name for one in takes)):
             check_name("layer or tensor", name)
     except ValueError as problem:
         raise CelosiaError(f"{path}: {problem}; rename the layer in the model") from None
@@ -108,9 +111,7 @@ def network_entries(graph: QGraph, **others: Any) -> dict[str, Any]:
         activation_bits=graph.activation_bits, acc_bits=graph.acc_bits, remarks=graph.remarks,
         **others)
     entries: dict[str, Any] = _NETWORK.dump_python(network, mode="json")
-    if not network.returns:
-        del entries[_RETURNS]
-    return entries
+    return {name: value for name, value in entries.items() if value or name not in _SEVERAL}
 
 
 def graph_sections(graph: QGraph) -> dict[str, np.ndarray]:
@@ -131,7 +132,8 @@ def network_of(manifest: dict[str, Any]) -> Network:
 
     KeyError where one is missing, ValidationError where one is of another type.
     """
-    entries = {name: manifest[name] for name in _ENTRIES if name in manifest or name != _RETURNS}
+    entries = {name: manifest[name] for name in _ENTRIES
+               if name in manifest or name not in _SEVERAL}
     return _NETWORK.validate_json(container.to_json(entries), strict=True)
 
 
@@ -151,6 +153,10 @@ def graph_of(network: Network, arrays: dict[str, np.ndarray]) -> QGraph:
     check_nodes(tensors, network.nodes, network.array, input=network.input, output=network.output)
     check_remarks(network.remarks)
     outputs = _outputs(network, tensors[network.output].user_shape)
+    if network.takes:
+        for one in network.takes:
+            check_name("input", one.name)
+        check_inputs(network.takes, tensors[network.input].user_shape)
     if network.preprocessing is not None:
         network.preprocessing.check(tensors[network.input].user_shape[0],
                                     *(output.scoring.classes for output in outputs))

@@ -7,10 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from celosia.calibration import calibration_array
+from celosia.calibration import calibration_array, known_early
 from celosia.extras import names_extra
 from celosia_spec.errors import CelosiaError, located, refusals
 from celosia_spec.files import check_folder
+
+UNKNOWN_SCALES = ("the inputs share one block exponent: give calibration inputs if one is much "
+                  "smaller than another")
 
 if TYPE_CHECKING:
     from celosia.program import Program
@@ -33,11 +36,13 @@ def compile(model: Any, example_input: Any = None, *, target: str = "icebreaker"
     example_input : (1, C, H, W), (1, C, L) or (1, F), or such a shape itself; tells the shapes. Of
                     more than one input the first counts, and one may lack its batch axis
                     (`Program.remarks` says so). None where the model is exported or a file, and
-                    tells them itself.
+                    tells them itself. Of a network that takes several tensors a tuple of such, one
+                    of each, or a mapping of their names to such.
     target        : a board or a device; ``celosia targets`` lists them.
     calibration   : float32 (N, C, H, W), (N, C, L) or (N, F), or None; "static" exponents need it,
                     but of a quantised network whose scales tell them. Of such a network
-                    `Program.quantised` then says how far the program is from it.
+                    `Program.quantised` then says how far the program is from it. Of several inputs
+                    a tuple of such, or a mapping.
     exponents     : "dynamic" (found for each image) or "static" (fixed: by the scales of a
                     quantised network, else by calibration).
     weight_bits, activation_bits : mantissa widths, 4 to 9.
@@ -72,15 +77,19 @@ def compile(model: Any, example_input: Any = None, *, target: str = "icebreaker"
                         sparse=sparse, stream=stream, hop=hop, accuracy=accuracy)
     compiler.check(calibrated=calibration is not None)
     check_pass(dump_after)
-    samples = calibration_array(calibration)
+    samples = calibration_array(calibration) if known_early(calibration) else None
 
     from celosia.accuracy import more_accurate
     from celosia.beside_quantised import quantised_loss
     from celosia.ways_out import compile_or_advise
 
-    compiler = compiler.of_inputs(samples, preprocessing)
     imported = compiler.imported(model, example_input)
     graph = optimised = compiler.optimised(imported, dump_after=dump_after)
+    if samples is None or graph.takes:
+        samples = calibration_array(calibration, graph.takes, graph.input_shape)
+    compiler = compiler.of_inputs(samples, preprocessing, graph)
+    if graph.takes and samples is None:
+        graph = replace(graph, remarks=(*graph.remarks, UNKNOWN_SCALES))
     if preprocessing is not None:
         preprocessing.check(graph.input_shape[0],
                             *(output.scoring.classes for output in graph.outputs))
@@ -90,7 +99,8 @@ def compile(model: Any, example_input: Any = None, *, target: str = "icebreaker"
             improved = more_accurate(graph, compiler, samples, dump_after=dump_after)
             graph, compiler, noise = improved.graph, improved.compiler, improved.noise
         program = replace(compile_or_advise(graph, compiler, samples), host=graph.host,
-                          returns=graph.returns, preprocessing=preprocessing, noise=noise)
+                          returns=graph.returns, takes=graph.takes, preprocessing=preprocessing,
+                          noise=noise)
         if samples is None:
             return program
         return replace(program, quantised=quantised_loss(imported, optimised, program, samples))

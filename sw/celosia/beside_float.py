@@ -45,8 +45,8 @@ def _units(tensor: QTensor, exponents: np.ndarray, before: Sequence[int]) -> np.
 
     before : bits by which its channels are raised in the float graph, too.
     """
-    raised = np.array(tensor.raised or (0,)) - np.array(before)
-    return (tensor.whole.lsb(exponents)[:, None] - raised)[:, :, None, None]
+    raised = tensor.larger - np.array(before)[:, None, None]
+    return np.asarray(tensor.whole.lsb(exponents)[:, None, None, None] - raised)
 
 
 def energies(graph: Graph, quantised: QGraph, x: np.ndarray) -> dict[str, np.ndarray]:

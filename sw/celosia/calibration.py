@@ -1,5 +1,6 @@
 """Calibration inputs: what users give as such, and what is told of them."""
 
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -9,15 +10,27 @@ from celosia_spec.block import block_exponents
 from celosia_spec.errors import ArgumentError
 from celosia_spec.inputs import as_array
 from celosia_spec.isa.numbers import EXPONENT_MAX
+from celosia_spec.network_inputs import Input, joined
 
 
-def calibration_array(x: Any) -> np.ndarray | None:
+def known_early(x: Any) -> bool:
+    """Whether calibration inputs are of one input for sure: those of several may be in a tuple."""
+    if isinstance(x, (tuple, list)):
+        return not any(hasattr(part, "shape") for part in x)
+    return not isinstance(x, Mapping)
+
+
+def calibration_array(x: Any, takes: Sequence[Input] = (),
+                      shape: tuple[int, ...] = ()) -> np.ndarray | None:
     """Return calibration inputs as `as_array` does, None as it is; ArgumentError if there are none,
     or where one holds a value that no input can have.
+
+    takes, shape : the inputs of a network that takes several, which are joined, and the shape of
+    all together, without the batch axis.
     """
-    samples = None if x is None else as_array(x, "calibration")
-    if samples is None:
+    if x is None:
         return None
+    samples = joined(takes, x, shape, "calibration") if takes else as_array(x, "calibration")
     if not samples.size:
         raise ArgumentError("calibration holds no inputs; give it at least one, or leave it out")
     largest = np.abs(samples).reshape(len(samples), -1).max(axis=1)

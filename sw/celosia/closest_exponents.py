@@ -29,6 +29,8 @@ def _noise(graph: QGraph, name: str, value: np.ndarray, exponent: int) -> float:
     """Return the energy by which a tensor's mantissas at an exponent miss its value; infinite
     where it cannot have the exponent."""
     tensor = graph.tensors[name]
+    if name == graph.input:
+        value = np.ldexp(value, tensor.larger)
     if exponent < tensor.exponent.least:
         return np.inf
     m, _ = tensor.whole.mantissas(value[None], np.array([exponent]))

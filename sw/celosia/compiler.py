@@ -43,6 +43,7 @@ class Compiler:
 
     unsigned_input : inputs are never below 0; their mantissas have no sign then.
     clipped        : static exponents are those with least noise, which may clip.
+    larger_input   : bits by which each channel of the input is made larger (`input_scales`); ().
     """
 
     target: str = "icebreaker"
@@ -57,6 +58,7 @@ class Compiler:
     accuracy: str | None = None
     unsigned_input: bool = False
     clipped: bool = False
+    larger_input: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Make whole numbers of any kind ints; what is none is refused by `check`."""
@@ -140,12 +142,16 @@ class Compiler:
     def arguments(self) -> dict[str, Any]:
         """What `celosia.compile` is to be called with for the same."""
         return {field.name: getattr(self, field.name) for field in fields(self)
-                if field.name not in ("unsigned_input", "clipped")}
+                if field.name not in ("unsigned_input", "clipped", "larger_input")}
 
-    def of_inputs(self, samples: np.ndarray | None,
-                  preprocessing: "Preprocessing | None" = None) -> "Compiler":
-        """Return the settings for inputs like these, or made so: they may be never below 0."""
-        return replace(self, unsigned_input=(
+    def of_inputs(self, samples: np.ndarray | None, preprocessing: "Preprocessing | None" = None,
+                  graph: Graph | None = None) -> "Compiler":
+        """Return the settings for inputs like these, or made so: they may be never below 0, and of
+        several tensors that an optimised graph takes some may be smaller."""
+        from celosia.input_scales import larger_bits
+
+        bits = () if graph is None else larger_bits(graph, samples)
+        return replace(self, larger_input=bits, unsigned_input=(
             (preprocessing is not None and preprocessing.unsigned)
             or (samples is not None and bool((samples >= 0).all()))))
 
@@ -196,7 +202,7 @@ class Compiler:
         from celosia.quantise import begin
 
         return begin(graph, weight_bits=self.weight_bits, sparse=self.sparse,
-                     low_bits=self.low_bits)
+                     low_bits=self.low_bits, larger_input=self.larger_input)
 
     def quantised(self, graph: Graph, samples: np.ndarray | None, *,
                   acc_bits: int | None = None, begun: "Begun | None" = None) -> QGraph:
@@ -210,7 +216,7 @@ class Compiler:
         return quantise(graph, calibration=samples, exponents=self.exponents, acc_bits=acc_bits,
                         weight_bits=self.weight_bits, activation_bits=self.activation_bits,
                         widest=self.accumulators()[-1], sparse=self.sparse, begun=begun,
-                        low_bits=self.low_bits,
+                        low_bits=self.low_bits, larger_input=self.larger_input,
                         unsigned_input=self.unsigned_input, clipped=self.clipped)
 
     def schedule(self, graph: QGraph) -> "StreamSchedule":

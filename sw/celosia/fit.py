@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from celosia.calibration import calibration_array
+from celosia.calibration import calibration_array, known_early
 from celosia.compiler import Compiler
 from celosia.extras import names_extra
 from celosia.fit_search import Key, Machine, Progress, Search, gone, key
@@ -200,12 +200,13 @@ def check(model: Any, example_input: Any = None, targets: Sequence[str] | str | 
                         activation_bits=activation_bits, input_bits=input_bits, lanes=lanes,
                         accuracy=accuracy)
     refused = refused_arrays(names, settings, calibrated=calibration is not None)
-    samples = calibration_array(calibration)
-    settings = settings.of_inputs(samples, preprocessing)
+    samples = calibration_array(calibration) if known_early(calibration) else None
 
     from celosia.frontend.survey import survey
 
     found = survey(model, example_input)
+    if found.graph is not None and (samples is None or found.graph.takes):
+        samples = calibration_array(calibration, found.graph.takes, found.graph.input_shape)
     refusals, graph = list(found.refusals), None
     if found.graph is not None:
         try:
@@ -214,6 +215,7 @@ def check(model: Any, example_input: Any = None, targets: Sequence[str] | str | 
             refusals.append(refusal)
     if graph is not None:
         check_static(graph, exponents, calibrated=samples is not None)
+    settings = settings.of_inputs(samples, preprocessing, graph)
     if graph is not None and samples is not None and settings.passes(samples):
         graph, settings = _more_accurate(graph, settings, samples, refused)
     search = Search(graph, samples, found.layers)

@@ -14,6 +14,7 @@ from celosia.grids import Grid
 from celosia.pieces import Pieces
 from celosia_spec.epilogue import PLAIN, Activation, Epilogue, Pool
 from celosia_spec.host_layers import HostLayer, compute
+from celosia_spec.network_inputs import Input
 from celosia_spec.outputs import Output, outputs_of
 from celosia_spec.qgraph import NodeKind
 
@@ -243,6 +244,8 @@ class Graph:
     input, output : names of the network's input and output tensors.
     input_map     : (C, H, W) of the input.
     input_shape, output_shape : as the user sees them, without the batch axis.
+    takes         : the tensors that the network takes, joined into the input; empty where it takes
+                    one, which is all of it.
     sources       : the user's source line of a node, by its name, where it is known.
     host          : what the host computes from the output.
     returns       : the parts of what it then has that the network returns; empty where it returns
@@ -263,6 +266,7 @@ class Graph:
     sources: Mapping[str, str] = field(default_factory=dict)
     host: tuple[HostLayer, ...] = ()
     returns: tuple[Output, ...] = ()
+    takes: tuple[Input, ...] = ()
     remarks: tuple[str, ...] = ()
     raised: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     ranges: Mapping[str, Range] = field(default_factory=dict)

@@ -77,7 +77,8 @@ def against_float(program: Program, model: Any, x: np.ndarray, *,
     tensor = quantised.tensors[quantised.input]
     compiler = Compiler(target=program.target, activation_bits=tensor.bits,
                         input_bits=tensor.whole.bits)
-    graph = compiler.graph(model, (1, *tensor.user_shape))
+    shapes = tuple((1, *one.shape) for one in program.takes)
+    graph = compiler.graph(model, shapes or (1, *tensor.user_shape))
     _check_same(graph, quantised)
     with refusals():
         return noise(graph, quantised, spread(x), progress=progress)

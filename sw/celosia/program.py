@@ -17,6 +17,7 @@ from celosia_spec.errors import CompileError
 from celosia_spec.host_layers import HostLayer
 from celosia_spec.isa.image import pack
 from celosia_spec.isa.numbers import EXPONENT_SLOTS
+from celosia_spec.network_inputs import Input
 from celosia_spec.outputs import Output
 from celosia_spec.preprocessing import Preprocessing
 from celosia_spec.program import Compiled, MemoryUse
@@ -103,7 +104,8 @@ class Program(Compiled):
     def save(self, path: str | Path) -> None:
         """Write the file; it appears whole or not at all. CelosiaError where it cannot be written,
         or a name could not be read back."""
-        check_names(path, self.program.source, self.host, self.returns)
+        check_names(path, self.program.source, self.host, self.returns,
+                    self.takes)
         container.write(path, *self.sections())
 
     def sections(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -113,7 +115,7 @@ class Program(Compiled):
         entries = network_entries(
             program.source, target=self.target, array=program.array,
             array_hash=program.array.hash, exponents=self.exponents, host=self.host,
-            returns=self.returns, preprocessing=self.preprocessing)
+            returns=self.returns, takes=self.takes, preprocessing=self.preprocessing)
         manifest = entries | {
             "list": program.list_at, "slots": program.slots,
             "reads": program.reads,
@@ -129,10 +131,11 @@ class Program(Compiled):
 
 def program_of(found: StreamSchedule, *, target: str, exponents: str,
                host: tuple[HostLayer, ...] = (), returns: tuple[Output, ...] = (),
+               takes: tuple[Input, ...] = (),
                preprocessing: Preprocessing | None = None) -> Program:
     """Return the program of a network as an array runs it."""
     program = found.stream
     return Program(target=target, array=found.array, exponents=exponents,
                    graph=program.source if program.steps is None else program.steps.graph,
-                   layers=found.layers, host=host, returns=returns,
+                   layers=found.layers, host=host, returns=returns, takes=takes,
                    preprocessing=preprocessing, program=program, step_cycles=found.step_cycles)

@@ -10,6 +10,7 @@ from celosia.closest_exponents import closest_exponents
 from celosia.expected import USUAL_DEVIATION, expected_exponents
 from celosia.graph import Conv, Graph
 from celosia.graph_text import operator
+from celosia.input_scales import with_larger_input
 from celosia.passes.wide_input import with_low_parts
 from celosia.range_exponents import check_static, range_exponents
 from celosia.shortfalls import narrowed, shortfalls
@@ -45,13 +46,15 @@ def quantise(graph: Graph, *, calibration: np.ndarray | None = None, exponents: 
              acc_bits: int | None = None,
              widest: int = ACCUMULATORS[-1], sparse: bool = True,
              begun: "Begun | None" = None, unsigned: bool = True,
-             unsigned_input: bool = False, clipped: bool = False) -> QGraph:
+             unsigned_input: bool = False, clipped: bool = False,
+             larger_input: tuple[int, ...] = ()) -> QGraph:
     """Return the quantised graph of an optimised float graph (``celosia.passes.optimise``).
 
     calibration : (N, *input_shape), taken as float32; needed by static exponents only, of tensors
                   that have no range (`celosia.range_exponents`).
     exponents   : "dynamic" (found for each image) or "static" (fixed by ranges and calibration).
     weight_bits, activation_bits : mantissa widths L, 4 to 9.
+    larger_input : bits by which each channel of the input is made larger (`input_scales`), or ().
     low_bits    : of a wide input (``celosia.passes.wide_input.apart``), below ``activation_bits``.
     acc_bits    : accumulator width W; None takes the narrowest that is proved sufficient and in
                   which no tensor is expected to lose anything (numerics, section 5).
@@ -68,7 +71,8 @@ def quantise(graph: Graph, *, calibration: np.ndarray | None = None, exponents: 
     """
     _check(exponents, weight_bits, activation_bits, acc_bits)
     check_static(graph, exponents, calibrated=calibration is not None)
-    begun = begun or begin(graph, weight_bits=weight_bits, sparse=sparse, low_bits=low_bits)
+    begun = begun or begin(graph, weight_bits=weight_bits, sparse=sparse, low_bits=low_bits,
+                           larger_input=larger_input)
     usual = begun.usual if exponents == DYNAMIC else None
     parted = begun.graph
     formats = _formats(parted, begun.layers, activation_bits, unsigned, unsigned_input)
@@ -100,7 +104,8 @@ def quantise(graph: Graph, *, calibration: np.ndarray | None = None, exponents: 
 class Begun:
     """What of a quantised graph does not depend on its accumulators.
 
-    graph  : the float graph, with the low parts of a wide input, of so many bits.
+    graph  : the float graph, with the low parts of a wide input, of so many bits, and for an input
+             whose channels are larger by some bits, if any.
     layers : of it.   nodes : with each row's own exponents, none raised.
     expected, usual : exponents that tensors are likely to have, for all inputs and for usual ones.
     weight_bits, sparse : as `quantise` has them.
@@ -108,6 +113,7 @@ class Begun:
 
     graph: Graph
     low_bits: int
+    larger_input: tuple[int, ...]
     layers: list[Conv]
     nodes: list[QNode]
     expected: dict[str, int]
@@ -116,13 +122,15 @@ class Begun:
     sparse: bool
 
 
-def begin(graph: Graph, *, weight_bits: int, sparse: bool, low_bits: int = 0) -> Begun:
+def begin(graph: Graph, *, weight_bits: int, sparse: bool, low_bits: int = 0,
+          larger_input: tuple[int, ...] = ()) -> Begun:
     """Begin to quantise a graph; CompileError names a layer whose weights or bias do not fit."""
+    graph = with_larger_input(graph, larger_input)
     layers = _layers(graph)
     if low_bits:
         graph = with_low_parts(graph, low_bits)
         layers = _layers(graph)
-    return Begun(graph=graph, low_bits=low_bits, layers=layers,
+    return Begun(graph=graph, low_bits=low_bits, larger_input=larger_input, layers=layers,
                  nodes=[_node(layer, weight_bits, sparse) for layer in layers],
                  expected=expected_exponents(graph),
                  usual=expected_exponents(graph, USUAL_DEVIATION),
@@ -242,7 +250,7 @@ def _at_width(graph: Graph, begun: Begun, width: int, formats: Mapping[str, Form
                          node.epilogue.activation,
                          replace(formats[node.output], bits=activation_bits))))
              for node in nodes]
-    return QGraph(tensors=_tensors(graph, formats, rules, begun.low_bits), nodes=tuple(nodes),
+    return QGraph(tensors=_tensors(graph, formats, rules, begun), nodes=tuple(nodes),
                   input=graph.input, output=graph.output, weight_bits=begun.weight_bits,
                   activation_bits=activation_bits, acc_bits=width,
                   remarks=graph.remarks + narrowed(lost, begun.weight_bits, width))
@@ -301,9 +309,11 @@ def _prove_sums(nodes: list[QNode], width: int, multiplied: Mapping[str, Format]
 
 
 def _tensors(graph: Graph, formats: Mapping[str, Format], rules: dict[str, Kept | Dynamic],
-             low: int) -> dict[str, QTensor]:
+             begun: Begun) -> dict[str, QTensor]:
     vectors = {node.name for node in graph.nodes
                if isinstance(node, Conv) and node.kind == NodeKind.LINEAR}
+    bits = np.repeat(begun.larger_input, 2 if begun.low_bits else 1)
+    raised = dict(graph.raised) | ({graph.input: tuple(bits.tolist())} if bits.size else {})
     tensors = {}
     for name, shape in graph.shapes.items():
         vector = name in vectors and shape[1:] == (1, 1)
@@ -313,7 +323,8 @@ def _tensors(graph: Graph, formats: Mapping[str, Format], rules: dict[str, Kept 
         tensors[name] = QTensor(
             name=name, shape=shape, user_shape=tuple(user), exponent=rules[name],
             bits=formats[name].bits, signed=formats[name].signed,
-            low=low if name == graph.input else 0, raised=graph.raised.get(name, ()))
+            low=begun.low_bits if name == graph.input else 0,
+            raised=raised.get(name, ()))
     return tensors
 
 

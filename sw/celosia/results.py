@@ -10,6 +10,7 @@ import numpy as np
 
 from celosia_spec.errors import CelosiaError
 from celosia_spec.inputs import as_array
+from celosia_spec.network_inputs import joined as joined_inputs
 
 if TYPE_CHECKING:
     from celosia.bands.session import SimResult
@@ -82,9 +83,14 @@ def joined(parts: Sequence[RunResult]) -> RunResult:
 
 
 def as_images(program: Program, x: Any) -> np.ndarray:
-    """Return the inputs as float32 (N, ...), checked against the network's input shape."""
+    """Return the inputs as float32 (N, ...), checked against the network's input shape.
+
+    x : an array; of several inputs a tuple of arrays, or a mapping of their names to such, which
+        are joined here, but of a program in steps.
+    """
     tensor = program.graph.tensors[program.graph.input]
-    array = as_array(x)
+    array = as_array(x) if not program.takes or program.steps is not None else joined_inputs(
+        program.takes, x, tensor.user_shape)
     wanted = "(N, " + ", ".join(str(size) for size in tensor.user_shape) + ")"
     if array.shape[1:] != tuple(tensor.user_shape) or array.ndim == 0:
         raise CelosiaError(f"input: shape {array.shape}, the network takes {wanted}; "
@@ -104,7 +110,7 @@ def _lsbs(tensor: QTensor, exponent: np.ndarray) -> np.ndarray:
     lsb = tensor.format.lsb(exponent)
     if not tensor.raised:
         return lsb.reshape(-1, *[1] * len(tensor.user_shape))
-    raised = np.broadcast_to(np.array(tensor.raised)[:, None, None], tensor.shape)
+    raised = np.broadcast_to(tensor.larger, tensor.shape)
     return lsb.reshape(-1, *[1] * len(tensor.user_shape)) - raised.reshape(1, *tensor.user_shape)
 
 

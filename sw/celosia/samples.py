@@ -46,7 +46,8 @@ def read_samples(sources: Sequence[Path], program: Program, limit: int | None = 
     """Return the inputs in files, told by their content, and their classes where these are there.
 
     sources : several pictures; or one folder of pictures, ``.npy`` file, ``.npz`` file with an
-              array ``images`` and perhaps ``labels``, or data set (`celosia.datasets`), whose test
+              array ``images`` and perhaps ``labels`` (of a network that takes several tensors
+              an array of each, by its name), or data set (`celosia.datasets`), whose test
               images are taken.
     limit   : take only the first so many.
 
@@ -94,6 +95,8 @@ def _from_archive(path: Path, program: Program, limit: int | None) -> Samples:
     with open_file(path, MAX_BYTES) as stream:
         archive = ZipReader(stream, path, packed=True)
         names = [name.removesuffix(".npy") for name in archive.names]
+        if program.takes:
+            return _of_several(path, archive, names, program, limit)
         if any(name in names for name in _SPLIT):
             return _from_dataset(path, program, limit)
         if "images" not in names:
@@ -102,6 +105,19 @@ def _from_archive(path: Path, program: Program, limit: int | None) -> Samples:
         images = archive.array("images.npy")
         labels = archive.array("labels.npy") if "labels" in names else None
     return _from_arrays(path, images, labels, program, limit)
+
+
+def _of_several(path: Path, archive: ZipReader, names: Sequence[str], program: Program,
+                limit: int | None) -> Samples:
+    """Return the inputs of a network that takes several tensors, each under its name."""
+    wanted = [one.name for one in program.takes]
+    if missing := [name for name in wanted if name not in names]:
+        raise CelosiaError(f"{path}: has no array {', '.join(missing)}; write it with "
+                           f"numpy.savez(file, {'=..., '.join(wanted)}=...)")
+    inputs = as_images(program, {name: archive.array(f"{name}.npy") for name in wanted})
+    labels = archive.array("labels.npy") if "labels" in {*names} - {*wanted} else None
+    truth = None if labels is None else as_labels(f"{path}: labels", labels)
+    return Samples(inputs=inputs[:limit], truth=None if truth is None else truth[:limit])
 
 
 def _from_arrays(path: Path | str, images: np.ndarray, labels: np.ndarray | None, program: Program,
@@ -162,6 +178,10 @@ def _size(file: Path | str, picture: Any, program: Program) -> tuple[int, int, i
     """Return the (C, H, W) that pictures get; of a vector that has as many elements as the first
     picture, or three times as many, that picture's."""
     takes = program.graph.tensors[program.graph.input].user_shape
+    if program.takes:
+        raise CelosiaError(f"{file}: a picture, and the network takes "
+                           f"{', '.join(one.name for one in program.takes)}; give them by these "
+                           f"names in a .npz file")
     area = picture.width * picture.height
     if len(takes) == 3 and takes[0] in (1, 3):
         return takes[0], takes[1], takes[2]

@@ -69,7 +69,8 @@ def _program(manifest: dict[str, Any], arrays: dict[str, np.ndarray]) -> Program
     graph = graph_of(network, arrays)
     return program_of(stream_schedule(graph, array, _steps(manifest, graph)), target=network.target,
                       exponents=network.exponents, host=network.host,
-                      returns=network.returns, preprocessing=network.preprocessing)
+                      returns=network.returns, takes=network.takes,
+                      preprocessing=network.preprocessing)
 
 
 def _steps(manifest: dict[str, Any], graph: QGraph) -> Steps | None:

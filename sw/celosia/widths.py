@@ -77,13 +77,14 @@ def widths(model: Any, example_input: Any = None, *, bits: Sequence[tuple[int, i
                          input_bits=input_bits) for weight, activation in bits]
     if not settings:
         raise ArgumentError("bits holds no pairs; give at least one, such as (8, 8)")
-    samples = calibration_array(calibration)
-    if samples is None:
+    if calibration is None:
         raise ArgumentError("widths are measured on inputs: give calibration an array "
                             "(N, C, H, W) or (N, F)")
-    known = None if labels is None else _labels(labels, len(samples))
     replace(settings[0], weight_bits=4, activation_bits=4, input_bits=None).check(calibrated=True)
     graph = Compiler(target=target).graph(model, example_input)
+    samples = calibration_array(calibration, graph.takes, graph.input_shape)
+    assert samples is not None
+    known = None if labels is None else _labels(labels, len(samples))
     if known is not None and graph.returns:
         raise ArgumentError("labels are classes of one output, and the network returns "
                             f"{len(graph.returns)}; leave labels out, or give a network that "
@@ -93,7 +94,8 @@ def widths(model: Any, example_input: Any = None, *, bits: Sequence[tuple[int, i
     for done, compiler in enumerate(settings):
         if progress is not None:
             progress(done, len(settings))
-        found.append(_measured(compiler.of_inputs(samples), graph, samples, wanted, known))
+        own = compiler.of_inputs(samples, graph=graph)
+        found.append(_measured(own, graph, samples, wanted, known))
     told = too_few(samples) if settings[0].passes(samples) else None
     return Widths(target=target, inputs=len(samples), widths=tuple(found),
                   remarks=graph.remarks if told is None else (*graph.remarks, told),

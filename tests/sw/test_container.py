@@ -211,6 +211,11 @@ def part(name: str, first: int, shape: list[int], operator: str | None = None,
     return {"name": name, "first": first, "shape": shape, "host": host}
 
 
+def taken(name: str, *shape: int) -> dict:
+    """Return the manifest's entry of one of several inputs."""
+    return {"name": name, "shape": list(shape)}
+
+
 HUGE = 10 ** 18
 GRAPH_CHANGES = [
     # The array is one that the target carries.
@@ -335,6 +340,16 @@ GRAPH_CHANGES = [
      "softmax over axis 1 of the shape"),
     (entry("returns", value=[part("a", 0, [1]), part("b", 1, [2], "os.system", None)]),
      "the host has no operator"),
+    (entry("takes", value=[]), "manifest entry 'takes' is not what"),
+    (entry("takes", value=None), "manifest entry takes"),
+    (entry("takes", value=[{"name": "a"}]), "manifest entry takes.0.shape"),
+    (entry("takes", value=[taken("a", 1, 4, 4)]), "1 parts of the input, 2 to 64 can be"),
+    (entry("takes", value=[taken("a", 1, 4, 4)] * 2), "two parts of the input have one name"),
+    (entry("takes", value=[taken("a\x1b[2J", 1, 2, 2), taken("b", 4)]),
+     "must have 1 to 1000 printable characters"),
+    *((entry("takes", value=[taken("a", 1, 2, 2), taken("b", *shape)]), "are no input of the shape")
+      for shape in ((1, 4, 4), (1,), (0,), (), (0, 4, 4), (-1, -1, 4), (HUGE,), (1, 5, 1),
+                    (1, 1, HUGE), (1,) * 9)),
     (entry("preprocessing", value=[]), "manifest entry preprocessing"),
     (entry("preprocessing", value={"scale": 1.0, "mean": [0.0], "deviation": [0.0], "labels": []}),
      "deviation must be above 0"),

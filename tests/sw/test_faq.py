@@ -122,8 +122,8 @@ REFUSED = {     # the network, its input's shape, a target; the same with the wa
                                  nn.Conv2d(4, 1, 1)), (1, 1, 8, 8), "ulx3s-85f",
                  lambda: picture(4, nn.Upsample(scale_factor=2), nn.Conv2d(4, 1, 1)),
                  (1, 1, 8, 8), "ulx3s-85f"),
-    "two outputs": (lambda: Joined(lambda a, b: (a, b)), VECTOR, "icebreaker",
-                    lambda: Joined(lambda a, b: a), VECTOR, "icebreaker"),
+    "a number returned": (lambda: Joined(lambda a, b: {"y": a, "classes": 4}), VECTOR, "icebreaker",
+                          lambda: Joined(lambda a, b: {"y": a, "z": b}), VECTOR, "icebreaker"),
     "branch": (Branch, VECTOR, "icebreaker", lambda: nn.Linear(16, 4), VECTOR, "icebreaker"),
 }
 

@@ -410,7 +410,7 @@ class TwoInputs(nn.Module):
 def test_programs_with_other_inputs_are_refused() -> None:
     x = torch.zeros(SHAPE)
     program = quiet(torch.export.export, TwoInputs(), (x, x))
-    with pytest.raises(CompileError, match=r"^input \(input\): the model has 2 inputs; give it"):
+    with pytest.raises(CompileError, match=r"^input \(input\): the model takes 2 inputs, and exa"):
         import_model(program, example())
     program = quiet(torch.export.export, nn.ReLU(), (x,))
     with pytest.raises(CompileError, match=r"^input \(input\): the program takes \(1, 4, 8, 8\), "
@@ -439,8 +439,11 @@ SHAPES = "the shape (1, C, H, W), (1, C, L) or (1, F), not "
     ("x", "must be one numpy array or torch tensor, or a shape such as (1, 784), not str"),
     ((), "must be one numpy array or torch tensor, or a shape such as (1, 784), not tuple"),
     ((-1, 4), "is the shape (-1, 4); give sizes above 0"),
-    ([np.zeros((1, 4))] * 2, "holds 2 tensors, and a network takes one; let it take all of them "
-                             "joined along axis 1, and split them itself"),
+    ([np.zeros((1, 4)), "x"], "1 must be one numpy array or torch tensor, or a shape such as "
+                              "(1, 784), not str"),
+    ({"a": np.zeros((1, 4)), "b": np.zeros((1, 4))}, "has a, b, the network takes input"),
+    ((np.zeros((1, 4)), np.zeros((1, 4), np.int64)), "1 must be float32, not torch.int64; give "
+                                                     "example.float()"),
     (np.zeros((1, 4), np.int64), "must be float32, not torch.int64; give example.float()"),
     (np.zeros((1, 4), "U3"), "must be float32, not <U3 of the shape (1, 4)"),
     (np.zeros((1, 0)), f"must have {SHAPES}(1, 0)"), ((1, 0), f"must have {SHAPES}(1, 0)"),

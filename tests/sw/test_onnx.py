@@ -168,7 +168,7 @@ def float_outputs(path: Path, inputs: np.ndarray) -> np.ndarray:
 
 
 def test_networks_compute_what_onnxruntime_computes(network):
-    module, example = load_onnx(network)
+    module, (example,) = load_onnx(network)
     inputs = normal(*example.shape)
     wanted = float_outputs(network, inputs)
     with torch.no_grad():
@@ -202,7 +202,7 @@ def test_networks_of_the_onnx_package_compute_what_is_stored_with_them(tmp_path)
             model = onnx.version_converter.convert_version(model, 13)
         onnx.save(model, tmp_path / "model.onnx")
         try:
-            module, example = load_onnx(tmp_path / "model.onnx")
+            module, (example,) = load_onnx(tmp_path / "model.onnx")
         except CelosiaError:
             continue
         inputs, wanted = (torch.tensor(stored(folder / "test_data_set_0" / f"{name}_0.pb"))
@@ -277,7 +277,7 @@ def test_constants_that_need_all_memory_are_refused(how, tmp_path):
 def test_any_name_of_a_node_will_do(name, tmp_path):
     path = saved(tmp_path, [node("Conv", ["x", "w"], ["a"], name=name),
                             node("Relu", ["a"], ["y"], name=name)], MAP, W, 4)
-    module, example = load_onnx(path)
+    module, (example,) = load_onnx(path)
     assert torch.equal(module(example + 1), F.relu(F.conv2d(example + 1, torch.tensor(W["w"]))))
     assert len(import_model(module, example).nodes) == 2
 
@@ -299,7 +299,7 @@ def test_other_floats_are_taken_as_float32_and_told(kind, tmp_path):
 
 
 def test_a_batch_in_the_file_becomes_one_input(tmp_path):
-    module, example = load_onnx(saved(tmp_path, conv(), MAP, W, 4, batch=8))
+    module, (example,) = load_onnx(saved(tmp_path, conv(), MAP, W, 4, batch=8))
     assert example.shape == module(example)[:, :1].expand(-1, 3, -1, -1).shape == (1, *MAP)
 
 

@@ -154,4 +154,5 @@ def test_settings_are_those_of_compile() -> None:
     parameters = inspect.signature(celosia.compile).parameters
     settings = Compiler().arguments
     assert {name: parameters[name].default for name in settings} == settings
-    assert settings.keys() | {"unsigned_input", "clipped"} == Compiler.__dataclass_fields__.keys()
+    assert settings.keys() | {"unsigned_input", "clipped", "larger_input"} == (
+        Compiler.__dataclass_fields__.keys())

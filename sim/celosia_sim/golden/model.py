@@ -71,7 +71,7 @@ def _input_blocks(graph: QGraph, x: np.ndarray) -> tuple[np.ndarray, np.ndarray,
     if x.shape[1:] != tensor.user_shape or x.ndim == 0:
         wanted = ", ".join(["N", *map(str, tensor.user_shape)])
         raise ValueError(f"{tensor.name}: the input must have the shape ({wanted}), not {x.shape}")
-    x = x.reshape(len(x), *tensor.numbers).astype(np.float64)
+    x = np.ldexp(x.reshape(len(x), *tensor.numbers).astype(np.float64), tensor.larger)
     bad = ~np.isfinite(x).all(axis=(1, 2, 3))
     if bad.any():
         raise ValueError(f"{tensor.name}: image {int(bad.argmax())} of the input holds values "

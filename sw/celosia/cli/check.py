@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -19,9 +19,6 @@ from celosia.fit import check as check_model
 from celosia.show import figure, rate
 from celosia_spec.errors import CelosiaError
 
-if TYPE_CHECKING:
-    import numpy as np
-
 
 def check(
     model: common.ModelName,
@@ -30,7 +27,8 @@ def check(
     input_shape: common.InputShape = None,
     weights: common.Weights = None,
     calibration: Annotated[Path | None, typer.Option(
-        help="Inputs, float32 (N, ...) in a .npy file; static exponents need them.")] = None,
+        help="Inputs, float32 (N, ...) in a .npy file, of several tensors in a .npz file by their "
+             "names; static exponents need them.")] = None,
     exponents: Annotated[str, typer.Option(help="dynamic or static.")] = "dynamic",
     weight_bits: Annotated[int, typer.Option(min=4, max=9)] = 8,
     activation_bits: Annotated[int, typer.Option(min=4, max=9)] = 8,
@@ -56,7 +54,7 @@ def check(
     refused_arrays(names, settings, calibrated=calibration is not None)
     check_page(html, *(path for path in (calibration, labels) if path))
     shape = common.input_shape(input_shape)
-    samples = None if calibration is None else common.read_array(calibration)
+    samples = None if calibration is None else common.read_calibration(calibration)
     module, example = common.find_weighted(model, weights, common.known_shape(shape, samples))
     if pairs:
         _widths(model, module, common.example_input(model, example, samples, shape), pairs,
@@ -101,9 +99,9 @@ def _pairs(bits: str | None, targets: list[str], calibration: Path | None, label
     return pairs
 
 
-def _widths(name: str, model: Any, example: "np.ndarray", pairs: list[tuple[int, int]],
-            settings: Compiler, samples: "np.ndarray | None", labels: Path | None, *,
-            html: Path | None, json: bool) -> None:
+def _widths(name: str, model: Any, example: "common.Examples", pairs: list[tuple[int, int]],
+            settings: Compiler, samples: Any, labels: Path | None, *, html: Path | None,
+            json: bool) -> None:
     from celosia.widths import widths
 
     given, title = settings.arguments, f"{name}, {settings.exponents} exponents"

@@ -20,9 +20,15 @@ from celosia.extras import missing
 from celosia_spec.errors import CelosiaError, quoted, refusals
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import TypeAlias
+
     import numpy as np
 
     from celosia.program import Program
+
+    Shapes: TypeAlias = Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
+    Examples: TypeAlias = np.ndarray | tuple[np.ndarray, ...] | dict[str, np.ndarray]
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
 Html = Annotated[Path | None, typer.Option(
@@ -34,7 +40,8 @@ ModelName = Annotated[str, typer.Argument(
                           "torch.nn.Module.")]
 InputShape = Annotated[str | None, typer.Option(
     "--input-shape", metavar="C,H,W", help="Shape of one input, F of a vector, where neither the "
-                                           "model nor --calibration tells it.")]
+                                           "model nor --calibration tells it; of several tensors "
+                                           "with colons between.")]
 Weights = Annotated[Path | None, typer.Option(
     help="Trained weights for MODEL, a .safetensors file.")]
 Accuracy = Annotated[str | None, typer.Option(
@@ -124,11 +131,23 @@ def load_program(path: Path) -> "Program":
     return program
 
 
-def find_weighted(name: str, weights: Path | None, shape: Sequence[int] = ()
-                  ) -> "tuple[Any, np.ndarray | None]":
+def read_calibration(path: Path) -> "np.ndarray | dict[str, np.ndarray]":
+    """Return the array of a ``.npy`` file, or those of an ``.npz`` file by their names."""
+    from celosia.reading import MAX_BYTES, ZipReader
+    from celosia_spec.files import open_file
+
+    with open_file(path, MAX_BYTES) as stream:
+        if not stream.read(4).startswith(b"PK"):
+            return read_array(path)
+        archive = ZipReader(stream, path, packed=True)
+        return {name.removesuffix(".npy"): archive.array(name) for name in archive.names}
+
+
+def find_weighted(name: str, weights: Path | None, shapes: "Shapes" = ()
+                  ) -> "tuple[Any, Examples | None]":
     """Return a model as `find_model` does, with the weights of a .safetensors file if one is given.
     """
-    model, example = find_model(name, shape)
+    model, example = find_model(name, shapes)
     if weights is not None:
         if not _is_network(model):
             raise CelosiaError(f"{name}: a .pt2 file has its weights; leave --weights out, or give "
@@ -159,10 +178,11 @@ def load_weights(module: Any, path: Path) -> None:
     zoo.now_trained(module)
 
 
-def find_model(name: str, shape: Sequence[int] = ()) -> "tuple[Any, np.ndarray | None]":
+def find_model(name: str, shapes: "Shapes" = ()) -> "tuple[Any, Examples | None]":
     """Return the model that ``name`` stands for, and an example input where it brings one.
 
-    shape : of one input, where it is known; for a file that leaves it open.
+    shapes : of one input, of each tensor or by their names, where they are known; for a file that
+             leaves them open.
 
     A file is what its content says, whatever it is called. CelosiaError where the file, the
     module or the function is not there, or the file is no model.
@@ -172,7 +192,7 @@ def find_model(name: str, shape: Sequence[int] = ()) -> "tuple[Any, np.ndarray |
 
         return entry.make(), np.zeros((1, *entry.shape), np.float32)
     if name.endswith((".pt2", ".onnx")) or Path(name).exists():
-        return _of_file(name, shape)
+        return _of_file(name, shapes)
     module_name, colon, function_name = name.partition(":")
     if not colon:
         script = Path(f"{name}.py").is_file()
@@ -248,47 +268,65 @@ def users_prints() -> Iterator[None]:
         yield
 
 
-def _of_file(path: str, shape: Sequence[int]) -> "tuple[Any, np.ndarray | None]":
+def _of_file(path: str, shapes: "Shapes") -> "tuple[Any, Examples | None]":
     from celosia.modelfile import ONNX, model_format
 
     if model_format(path) == ONNX:      # before torch is imported, which takes seconds
         from celosia.frontend.onnx import load_onnx
 
-        module, zeros = load_onnx(path, shape)
-        return module, zeros.numpy()
-    from celosia.frontend.export import load_exported, own_example
+        module, zeros = load_onnx(path, shapes)
+        return module, _alone([one.numpy() for one in zeros])
+    from celosia.frontend.export import load_exported, own_examples
 
     exported = load_exported(path)
-    example = own_example(exported)
-    return exported, None if example is None else example.detach().numpy()
+    examples = own_examples(exported)
+    return exported, None if examples is None else _alone(
+        [one.detach().numpy() for one in examples.tensors])
 
 
-def input_shape(text: str | None) -> tuple[int, ...] | None:
-    """Return what --input-shape says; CelosiaError where it is no shape."""
-    if text is None:
-        return None
+def _alone(examples: "list[np.ndarray]") -> "Examples":
+    return examples[0] if len(examples) == 1 else tuple(examples)
+
+
+def input_shape(text: str | None) -> tuple[tuple[int, ...], ...]:
+    """Return the shapes that --input-shape says, of each tensor that the network takes.
+    CelosiaError where one is no shape."""
+    return () if text is None else tuple(_shape(part, text) for part in text.split(":"))
+
+
+def _shape(text: str, whole: str) -> tuple[int, ...]:
     parts = text.replace("x", ",").split(",")
     if not all(part.strip().isdecimal() and int(part) for part in parts) or len(parts) > 3:
-        raise CelosiaError(f"--input-shape {text!r}: give one to three whole numbers above 0 with "
+        raise CelosiaError(f"--input-shape {whole!r}: give one to three whole numbers above 0 with "
                            f"commas between, such as 1,28,28")
     return tuple(map(int, parts))
 
 
-def known_shape(shape: tuple[int, ...] | None, samples: "np.ndarray | None") -> tuple[int, ...]:
-    """Return the shape of one input that --input-shape or else --calibration tells, or ()."""
-    return shape or (() if samples is None else samples.shape[1:])
+def known_shape(shapes: tuple[tuple[int, ...], ...],
+                samples: "np.ndarray | dict[str, np.ndarray] | None") -> "Shapes":
+    """Return the shapes of one input that --input-shape or else --calibration tells, or ()."""
+    if shapes or samples is None:
+        return shapes
+    if isinstance(samples, dict):
+        return {name: array.shape[1:] for name, array in samples.items()}
+    return (samples.shape[1:],) if samples.ndim > 1 else ()
 
 
-def example_input(name: str, example: "np.ndarray | None", samples: "np.ndarray | None",
-                  shape: tuple[int, ...] | None = None) -> "np.ndarray":
-    """Return one float32 input (1, ...) that tells the network's shapes.
+def example_input(name: str, example: "Examples | None",
+                  samples: "np.ndarray | dict[str, np.ndarray] | None",
+                  shapes: tuple[tuple[int, ...], ...] = ()) -> "Examples":
+    """Return one float32 input (1, ...) that tells the network's shapes; of several tensors each,
+    or by their names.
 
-    shape : what --input-shape says, which counts more than the others.
+    shapes : what --input-shape says, which counts more than the others.
     """
     import numpy as np
 
-    if shape is not None:
-        return np.zeros((1, *shape), np.float32)
+    if shapes:
+        return _alone([np.zeros((1, *shape), np.float32) for shape in shapes])
+    if isinstance(samples, dict):
+        return {name: array[:1].astype(np.float32) if array.ndim else array
+                for name, array in samples.items()}
     if samples is not None and samples.ndim > 1 and len(samples):
         return samples[:1].astype(np.float32)
     if example is None:

@@ -20,8 +20,8 @@ from celosia_spec.files import check_output
 def compile(
     model: common.ModelName,
     calibration: Annotated[Path | None, typer.Option(
-        help="Inputs, float32 (N, ...) in a .npy file; static exponents need them, but of a "
-             "quantised network.")] = None,
+        help="Inputs, float32 (N, ...) in a .npy file, of several tensors in a .npz file by their "
+             "names; static exponents need them, but of a quantised network.")] = None,
     input_shape: common.InputShape = None,
     weights: common.Weights = None,
     target: Annotated[str, typer.Option(help="Board or device; see `celosia targets`.")]
@@ -58,7 +58,7 @@ def compile(
         check_output(output, model, calibration, labels, weights)
     told = preprocessing.told(model, labels, scale, mean, deviation)
     shape = common.input_shape(input_shape)
-    samples = None if calibration is None else common.read_array(calibration)
+    samples = None if calibration is None else common.read_calibration(calibration)
     module, example = common.find_weighted(model, weights, common.known_shape(shape, samples))
     with common.users_prints():
         program = api.compile(module, common.example_input(model, example, samples, shape),
@@ -99,6 +99,7 @@ def summary(program: Program) -> dict[str, Any]:
         "tensors": program.tensors, "remarks": list(program.remarks),
         "wide_input": wide_input(program),
         "host": [asdict(layer) for layer in program.host],
+        "inputs": [{"name": one.name, "shape": list(one.shape)} for one in program.inputs],
         "outputs": [{"name": output.name, "shape": list(output.answer_shape),
                      "host": [asdict(layer) for layer in output.host]}
                     for output in program.outputs],
@@ -163,6 +164,9 @@ def _print(program: Program, result: dict[str, Any]) -> None:
               for layer in program.layers if layer.raised_rows]
     if raised:
         print(f"weights made coarser, so that the bias fits, in rows: {_few(raised, '; ')}")
+    if program.takes:
+        inputs = (f"{one.name} {one.shape}" for one in program.takes)
+        print(common.wrapped(f"takes {', '.join(inputs)}"))
     if program.returns:
         outputs = (f"{output.name} {output.answer_shape}" for output in program.outputs)
         print(common.wrapped(f"returns {', '.join(outputs)}"))

@@ -129,6 +129,10 @@ def find_module(name: str, weights: Path | None) -> tuple[Any, np.ndarray | None
     import torch
 
     module, example = common.find_model(name)
+    if isinstance(example, (tuple, dict)):
+        raise CelosiaError(f"{name}: it takes {len(example)} tensors, and prune and factorise "
+                           "change networks of one; give one that takes them joined along axis 1, "
+                           "and splits them itself")
     if not isinstance(module, torch.nn.Module):
         module = _unflattened(name, module, example)
     if weights is not None:
@@ -167,7 +171,7 @@ def example_for(name: str, example: np.ndarray | None, data: Data | None) -> np.
     """Return one float32 input (1, ...) that tells the network's shapes."""
     if data is None and example is None:
         raise CelosiaError(f"model {name!r} does not tell its input shape; give --data")
-    return common.example_input(name, example, None if data is None else data.example)
+    return np.asarray(common.example_input(name, example, None if data is None else data.example))
 
 
 def accuracy(module: Any, inputs: Any, labels: Any) -> float:
@@ -179,10 +183,12 @@ def accuracy(module: Any, inputs: Any, labels: Any) -> float:
 
     device = next(module.parameters()).device
     with evaluating(module), torch.no_grad():
-        outputs = [module(part.to(device, copy=True)).cpu()
-                   for part in inputs.split(backends.CHUNK)]
+        outputs = [module(part.to(device, copy=True)) for part in inputs.split(backends.CHUNK)]
+    if not all(isinstance(output, torch.Tensor) for output in outputs):
+        raise CelosiaError("the network returns several tensors, and accuracy is of one; give a "
+                           "module that returns the one with the classes")
     with refusals():
-        return float(share(torch.cat(outputs), labels))
+        return float(share(torch.cat(outputs).cpu(), labels))
 
 
 def test_accuracy(module: Any, data: Data | None) -> float | None:
@@ -247,7 +253,7 @@ def check_saves(module: Any, example: np.ndarray) -> Any:
     from celosia.frontend.export import as_program
 
     with common.users_prints():
-        return as_program(module, torch.from_numpy(example))
+        return as_program(module, (torch.from_numpy(example),))
 
 
 def write_report(result: dict[str, Any], path: Path) -> None:

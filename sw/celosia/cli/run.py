@@ -25,7 +25,8 @@ from celosia_spec.preprocessing import Preprocessing
 
 Input = Annotated[list[Path], typer.Option(
     "--input", metavar="FILE", help="A picture, PNG or JPEG (--input may be given again); a folder "
-    "of pictures; inputs (N, ...) in a .npy file; a .npz file with images and labels; a data set, "
+    "of pictures; inputs (N, ...) in a .npy file; a .npz file with images and labels, or with "
+    "each of several tensors by its name; a data set, "
     "such as fashion-mnist, whose test images are taken.")]
 Backend = Annotated[str | None, typer.Option(
     help="golden, verilator, icarus, or board:PORT.")]

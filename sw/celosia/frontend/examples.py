@@ -1,6 +1,6 @@
 """Examples of a network's input as users give them, and how a network may read them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -9,79 +9,121 @@ import torch
 
 from celosia_spec.errors import ArgumentError
 
-Example: TypeAlias = np.ndarray | torch.Tensor | tuple | list
-"""An array or tensor, a tuple or list that holds one, or the numbers of a shape."""
+Example: TypeAlias = np.ndarray | torch.Tensor | tuple | list | Mapping
+"""An array or tensor, or the numbers of a shape; of several inputs a tuple or list of such, or a
+mapping of names to such."""
 
 RANKS = (2, 3, 4)
 """Axes that an input may have, the batch axis among them."""
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
-    """One way to read an example.
+class Examples:
+    """tensors : of each input.   names : of these, or () where they are in the network's order."""
 
-    example : zeros, one input behind a batch axis of 1.   remark : what had to be done, or "".
+    tensors: tuple[torch.Tensor, ...]
+    names: tuple[str, ...] = ()
+
+    def ordered(self, wanted: Sequence[str]) -> "Examples":
+        """Return them in the network's order; ArgumentError where it has inputs of other names."""
+        if not self.names:
+            return self
+        if set(self.names) != set(wanted):
+            raise ArgumentError(f"example_input has {', '.join(self.names)}, the network takes "
+                                f"{', '.join(wanted)}")
+        return Examples(tuple(self.tensors[self.names.index(name)] for name in wanted))
+
+    @property
+    def known(self) -> Sequence[Sequence[int]] | Mapping[str, Sequence[int]]:
+        """Their shapes, by name where they have some."""
+        return dict(zip(self.names, self.shapes, strict=True)) if self.names else self.shapes
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        return tuple(tuple(tensor.shape) for tensor in self.tensors)
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """One way to read examples.
+
+    examples : zeros, of each input one behind a batch axis of 1.   remark : what had to be done, or
+    "".
     """
 
-    example: torch.Tensor
+    examples: tuple[torch.Tensor, ...]
     remark: str = ""
 
 
-def example_tensor(given: Example) -> torch.Tensor:
-    """Return zeros of an example's shape and type; ArgumentError where it is none."""
-    if isinstance(given, (tuple, list)):
-        given = _unpacked(given)
+def example_tensors(given: Example) -> Examples:
+    """Return zeros of the shapes and types of examples; ArgumentError where they are none."""
+    if isinstance(given, Mapping):
+        return Examples(tuple(_tensor(_unpacked(part), f"example_input {name}")
+                              for name, part in given.items()), tuple(map(str, given)))
+    if isinstance(given, (tuple, list)) and len(given) > 1 and not all(
+            isinstance(part, (int, np.integer)) for part in given):
+        return Examples(tuple(_tensor(_unpacked(part), f"example_input {number}")
+                              for number, part in enumerate(given)))
+    return Examples((_tensor(_unpacked(given), "example_input"),))
+
+
+def _tensor(given: Any, what: str) -> torch.Tensor:
+    """Return zeros of an example's shape and type."""
     if not isinstance(given, (np.ndarray, torch.Tensor)):
-        raise ArgumentError("example_input must be one numpy array or torch tensor, or a shape "
+        raise ArgumentError(f"{what} must be one numpy array or torch tensor, or a shape "
                             f"such as (1, 784), not {type(given).__name__}")
     try:
         kind = (torch.from_numpy(np.empty(0, given.dtype)).dtype
                 if isinstance(given, np.ndarray) else given.dtype)
         return torch.zeros(tuple(given.shape), dtype=kind)
     except (TypeError, RuntimeError):
-        raise ArgumentError(f"example_input must be float32, not {given.dtype} of the shape "
+        raise ArgumentError(f"{what} must be float32, not {given.dtype} of the shape "
                             f"{tuple(given.shape)}") from None
 
 
-def _unpacked(given: tuple | list) -> Any:
+def _unpacked(given: Any) -> Any:
     """Return what a tuple holds, or zeros of the shape that it is."""
+    if not isinstance(given, (tuple, list)):
+        return given
     sizes = [size for size in given if isinstance(size, (int, np.integer))]
     if given and len(sizes) == len(given):
         if min(sizes) < 0:
             raise ArgumentError(f"example_input is the shape {tuple(map(int, given))}; give sizes "
                                 "above 0")
         return torch.empty(tuple(map(int, given)), device="meta", dtype=torch.float32)
-    if len(given) == 1:
-        return given[0]
-    if len(given) > 1 and all(isinstance(part, (np.ndarray, torch.Tensor)) for part in given):
-        raise ArgumentError(f"example_input holds {len(given)} tensors, and a network takes one; "
-                            "let it take all of them joined along axis 1, and split them itself")
-    return given
+    return given[0] if len(given) == 1 else given
 
 
-def check_example(example: torch.Tensor) -> ArgumentError | None:
-    """Return what is wrong with an example that no network reads, or None."""
-    if not example.is_floating_point():
-        return ArgumentError(f"example_input must be float32, not {example.dtype}; give "
-                             "example.float()")
-    shape = tuple(example.shape)
-    if not 1 <= len(shape) <= RANKS[-1] or example.numel() == 0:
-        return ArgumentError("example_input must have the shape (1, C, H, W), (1, C, L) or (1, F), "
-                             f"not {shape}")
+def check_examples(examples: Examples) -> ArgumentError | None:
+    """Return what is wrong with examples that no network reads, or None."""
+    names = examples.names or tuple(map(str, range(len(examples.tensors))))
+    for name, example in zip(names, examples.tensors, strict=True):
+        what = "example_input" if len(names) == 1 else f"example_input {name}"
+        if not example.is_floating_point():
+            return ArgumentError(f"{what} must be float32, not {example.dtype}; give "
+                                 "example.float()")
+        shape = tuple(example.shape)
+        if not 1 <= len(shape) <= RANKS[-1] or example.numel() == 0:
+            return ArgumentError(f"{what} must have the shape (1, C, H, W), (1, C, L) or (1, F), "
+                                 f"not {shape}")
     return None
 
 
-def readings(example: torch.Tensor) -> Iterator[Reading]:
-    """Yield the ways to read an example: as inputs of which the first counts, and as one input
+def readings(examples: Examples) -> Iterator[Reading]:
+    """Yield the ways to read examples: as inputs of which the first counts, and as one input
     without its batch axis. What is more likely comes first."""
-    example = example.to(torch.float32)
-    shape = tuple(example.shape)
-    if len(shape) in RANKS:
-        yield Reading(example[:1], "" if shape[0] == 1 else
-                      f"example_input {shape} is {shape[0]} inputs, of which the first counts")
-    if len(shape) < RANKS[-1]:
-        yield Reading(example[None], f"example_input {shape} is one input without the batch axis; "
-                                     f"the network takes {_batch(shape)}")
+    tensors = tuple(example.to(torch.float32) for example in examples.tensors)
+    shapes = ", ".join(map(str, examples.shapes))
+    ranks, counts = {example.ndim for example in tensors}, {len(example) for example in tensors}
+    if ranks <= set(RANKS) and len(counts) == 1:
+        [count] = counts
+        yield Reading(tuple(example[:1] for example in tensors), "" if count == 1 else
+                      f"example_input {shapes} is {count} inputs, of which the first counts")
+    if max(ranks) < RANKS[-1]:
+        wanted = ", ".join(map(_batch, examples.shapes))
+        yield Reading(tuple(example[None] for example in tensors),
+                      f"example_input {shapes} is one input without the batch axis; the network "
+                      f"takes {wanted}")
 
 
 def _batch(shape: tuple[int, ...]) -> str:

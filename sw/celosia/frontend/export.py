@@ -1,9 +1,10 @@
 """Any form of a PyTorch model to an exported program in core ATen operators."""
 
 import copy
+import inspect
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -11,17 +12,15 @@ from typing import Any, TypeAlias, TypeVar
 import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
-from torch.utils._pytree import tree_structure
+from torch.utils._pytree import tree_leaves, tree_structure
 
 from celosia.frontend import pt2, quantised
-from celosia.frontend.examples import Reading
+from celosia.frontend.examples import Examples, Reading
 from celosia.frontend.origin import source_of
 from celosia.frontend.sizes import check_sizes, refuse_large
 from celosia.frontend.tracing import decomposed, tracing, with_plain_names
 from celosia.modelfile import ONNX, model_format
 from celosia_spec.errors import ArgumentError, CelosiaError, CompileError, quoted
-
-_ONE_INPUT = tree_structure(((0,), {}))
 
 Model: TypeAlias = torch.nn.Module | ExportedProgram | str | os.PathLike
 T = TypeVar("T")
@@ -30,9 +29,9 @@ _TRAINED = (torch.nn.modules.batchnorm._BatchNorm, torch.nn.modules.dropout._Dro
 """Layers that compute something else in training."""
 
 
-def as_program(model: torch.nn.Module, example: torch.Tensor) -> ExportedProgram:
+def as_program(model: torch.nn.Module, examples: Sequence[torch.Tensor]) -> ExportedProgram:
     """Return a module's inference as torch.export gives it, on the CPU and in the type of its
-    example; the module stays as it was.
+    examples, one of each input; the module stays as it was.
 
     CompileError where torch.export does not take the module.
     """
@@ -41,18 +40,18 @@ def as_program(model: torch.nn.Module, example: torch.Tensor) -> ExportedProgram
                             "the torch.nn.Module that it was made of")
     _check_values(model)
     devices = {str(tensor.device) for tensor in _tensors(model).values()} - {"cpu"}
-    types = {*other_types(_tensors(model))} - {*other_types({"example": example})}
+    types = {*other_types(_tensors(model))} - {*other_types({"example": examples[0]})}
     if devices or types:
         what = f"it is on {', '.join(sorted(devices))}" if devices else "it is not float32"
         try:
             model = copy.deepcopy(model).cpu()
-            model = model.to(example.dtype) if types else model
+            model = model.to(examples[0].dtype) if types else model
         except RuntimeError as error:
             raise CompileError("model", "device", f"{what} and cannot be copied "
                                f"({quoted(_first_line(error))})",
                                "give model.cpu().float()") from error
     with tracing(own_code=True), _evaluation(model):
-        return _refusing(lambda: torch.export.export(model, (example,)))
+        return _refusing(lambda: torch.export.export(model, tuple(examples)), len(examples))
 
 
 def other_types(tensors: Mapping[str, Any]) -> list[str]:
@@ -62,76 +61,94 @@ def other_types(tensors: Mapping[str, Any]) -> list[str]:
                   - {"float32"})
 
 
-def export(model: torch.nn.Module | ExportedProgram, example: torch.Tensor) -> ExportedProgram:
+def export(model: torch.nn.Module | ExportedProgram,
+           examples: Sequence[torch.Tensor]) -> ExportedProgram:
     """Return the model's inference as an exported program in core ATen operators.
 
     A module is exported in evaluation mode and left as it was. Shapes that a program leaves open
-    are fixed to the example's. CompileError where torch.export does not take the model.
+    are fixed to the examples'. CompileError where torch.export does not take the model.
     """
     with tracing():
         if isinstance(model, torch.nn.Module):
-            return _bounded(_refusing(decomposed, as_program(model, example)))
+            program = as_program(model, examples)
+            return _bounded(_refusing(lambda: decomposed(program)))
         if not model.range_constraints:
-            return _bounded(_refusing(decomposed, model))
+            return _bounded(_refusing(lambda: decomposed(model)))
         module = _refusing(lambda: with_plain_names(model).module())
-        own = example if (declared := declared_input(model)) is None else example.to(declared.dtype)
-        return _bounded(_refusing(lambda: decomposed(torch.export.export(module, (own,)))))
+        declared = declared_inputs(model)
+        own = tuple(example.to(of.dtype) for example, of in zip(examples, declared, strict=False)
+                    ) if declared else tuple(examples)
+        return _bounded(_refusing(lambda: decomposed(torch.export.export(module, own))))
 
 
-def opened(model: Model, example: torch.Tensor | None
-           ) -> tuple[torch.nn.Module | ExportedProgram, torch.Tensor]:
-    """Return a model, read where it is a path, and an example of its input: the one given, else
-    the model's own. ArgumentError where there is no such thing."""
+def opened(model: Model, examples: Examples | None
+           ) -> tuple[torch.nn.Module | ExportedProgram, Examples]:
+    """Return a model, read where it is a path, and examples of its inputs: those given, else the
+    model's own. ArgumentError where there is no such thing."""
     if isinstance(model, (str, os.PathLike)):
         if model_format(model) == ONNX:
             from celosia.frontend.onnx import load_onnx
 
-            return load_onnx(model, () if example is None else tuple(example.shape))
+            module, own = load_onnx(model, () if examples is None else examples.known)
+            return module, Examples(own)
         model = load_exported(model)
     if not isinstance(model, (torch.nn.Module, ExportedProgram)):
         raise ArgumentError("model must be a torch.nn.Module, a torch.export.ExportedProgram "
                             f"or the path of a .pt2 or .onnx file, not {type(model).__name__}")
-    if example is None and isinstance(model, ExportedProgram):
-        example = own_example(model)
-    if example is None:
+    if examples is None and isinstance(model, ExportedProgram):
+        examples = own_examples(model)
+    if examples is None:
         raise ArgumentError("the model does not tell its input's shape; give example_input, an "
                             "input or a shape such as (1, 1, 28, 28)")
-    return model, example
+    return model, examples.ordered(input_names(model)) if examples.names else examples
 
 
-def own_example(program: ExportedProgram) -> torch.Tensor | None:
-    """Return the first of the inputs that a program was exported with; None where it has none."""
-    arguments = program.example_inputs[0] if program.example_inputs else ()
-    return arguments[0] if arguments and isinstance(arguments[0], torch.Tensor) else None
+def own_examples(program: ExportedProgram) -> Examples | None:
+    """Return the inputs that a program was exported with; None where it has none."""
+    found = tree_leaves(program.example_inputs) if program.example_inputs else []
+    tensors = all(isinstance(one, torch.Tensor) for one in found)
+    return Examples(tuple(found)) if found and tensors else None
 
 
-def declared_input(program: ExportedProgram) -> torch.Tensor | None:
-    """Return a program's input as it was traced, without values; None unless it is one tensor."""
-    names = [spec.arg.name for spec in program.graph_signature.input_specs
-             if spec.kind == InputKind.USER_INPUT]
+def input_names(model: torch.nn.Module | ExportedProgram) -> list[str]:
+    """Return what users call the inputs of a model."""
+    if isinstance(model, ExportedProgram):
+        return [spec.arg.name for spec in model.graph_signature.input_specs
+                if spec.kind == InputKind.USER_INPUT]
+    if (names := getattr(model, "meta", {}).get("inputs")) is not None:     # of `frontend.onnx`
+        return list(names)
+    return list(inspect.signature(model.forward).parameters)
+
+
+def declared_inputs(program: ExportedProgram) -> list[torch.Tensor]:
+    """Return a program's inputs as they were traced, without values; [] unless all are tensors."""
     found = [node.meta.get("val") for node in program.graph.nodes
-             if node.op == "placeholder" and node.name in names]
-    return found[0] if len(found) == 1 and isinstance(found[0], torch.Tensor) else None
+             if node.op == "placeholder" and node.name in input_names(program)]
+    return found if all(isinstance(one, torch.Tensor) for one in found) else []
 
 
 def exported(model: torch.nn.Module | ExportedProgram,
              ways: Iterable[Reading]) -> tuple[ExportedProgram, Reading]:
-    """Return a model's program, and of several ways to read its example the first that goes all
+    """Return a model's program, and of several ways to read its examples the first that goes all
     the way with one input; else the first of which torch makes a program.
 
     CompileError where torch.export does not take the model, as `export` has it.
     """
     if isinstance(model, ExportedProgram):
-        declared = declared_input(model)
+        declared = declared_inputs(model)
         every = list(ways)
-        way = next((way for way in every if declared is not None and _fits(declared, way.example)),
-                   every[0])
-        return export(model, way.example), way
+        way = next((way for way in every if len(declared) == len(way.examples) and all(
+            map(_fits, declared, way.examples))), every[0])
+        if declared and len(declared) != len(way.examples):
+            raise CompileError("input", "input", f"the model takes {len(declared)} inputs, and "
+                               f"example_input has {len(way.examples)}", "give one example of "
+                               "each, in a tuple, or by their names")
+        return export(model, way.examples), way
     found: tuple[ExportedProgram, Reading] | None = None
     problem: CompileError | None = None
     for way in ways:
         try:
-            program = export(model, way.example)
+            program = export(model, way.examples)
         except CompileError as refusal:
             problem = problem or refusal
             continue
@@ -207,7 +224,7 @@ def _check_values(model: torch.nn.Module) -> None:
 def load_exported(path: str | os.PathLike) -> ExportedProgram:
     """Return the exported program in a .pt2 file; nothing in the file is run (`frontend.pt2`).
 
-    Its ``example_inputs`` are zeros of the input's shape, 1 where the number of inputs is open.
+    Its ``example_inputs`` are zeros of the inputs' shapes, 1 where the number of inputs is open.
     CelosiaError where the file is no such file, or not sound.
     """
     source = pt2.read(Path(path))
@@ -215,8 +232,9 @@ def load_exported(path: str | os.PathLike) -> ExportedProgram:
         with tracing(), _hidden_reason():
             program = torch.export.load(source.archive)
             check_sizes(program)
-            if source.example is not None and program.call_spec.in_spec == _ONE_INPUT:
-                program.example_inputs = ((torch.zeros(source.example),), {})
+            if source.examples and program.call_spec.in_spec == tree_structure(
+                    ((0,) * len(source.examples), {})):
+                program.example_inputs = (tuple(map(torch.zeros, source.examples)), {})
             return program
     except CompileError:
         raise
@@ -266,17 +284,19 @@ def _evaluation(model: torch.nn.Module) -> Iterator[None]:
             vars(module).update(tensors)
 
 
-def _refusing(work: Callable[..., T], *arguments: Any) -> T:
+def _refusing(work: Callable[[], T], inputs: int = 1) -> T:
     """Return what ``work`` returns; CompileError where torch cannot trace the model.
 
-    Whatever the model's own code raises ends here too.
+    Whatever the model's own code raises ends here too.   inputs : that it is traced with.
     """
     try:
-        return work(*arguments)
+        return work()
     except (Exception, SystemExit) as error:
         line = _first_line(error)
         problem = f"the model cannot be exported ({quoted(line)})"
-        remedy = "make its forward pass accept one float32 tensor of example_input's shape"
+        remedy = ("make its forward pass accept one float32 tensor of example_input's shape"
+                  if inputs == 1 else f"make its forward pass accept {inputs} float32 tensors of "
+                  "example_input's shapes")
         if "data-dependent" in line:
             problem = "the model cannot be exported, a branch depends on the values of a tensor"
             remedy = "compute the same for every input"

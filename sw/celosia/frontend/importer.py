@@ -11,16 +11,17 @@ from torch.export.graph_signature import InputKind
 from torch.fx import Node as FxNode
 
 from celosia.frontend import origin, quantised
-from celosia.frontend.call import Call, Constant, Moved, Value, map_shape
+from celosia.frontend.call import Call, Constant, Moved, Value
 from celosia.frontend.constants import fold
 from celosia.frontend.ends import End, ends
-from celosia.frontend.examples import RANKS, Example, check_example, example_tensor, readings
+from celosia.frontend.examples import RANKS, Example, check_examples, example_tensors, readings
 from celosia.frontend.export import Model, export, exported, opened, remarks
 from celosia.frontend.joined import joined
 from celosia.frontend.moves import moved, moves, node_of
 from celosia.frontend.operators import HANDLERS, curve, reshape
 from celosia.frontend.patterns import Patterns, prelu
 from celosia.frontend.refusals import Refusals
+from celosia.frontend.starts import start
 from celosia.graph import Curve, Graph, Node, Quantise, node_shape, verify
 from celosia.grids import Grid
 from celosia_spec.errors import ArgumentError, CompileError, quoted
@@ -50,17 +51,19 @@ def import_model(model: Model, example_input: Example | None = None) -> Graph:
 
 def walker(kind: type[W], model: Model, example_input: Example | None) -> W:
     """Return what walks the model's program, which it was exported to."""
-    model, given = opened(model, None if example_input is None else example_tensor(example_input))
-    refusal = check_example(given)
+    model, given = opened(model, None if example_input is None else example_tensors(example_input))
+    refusal = check_examples(given)
     if refusal is None:
         with quantised.marked(model):
             program, way = exported(model, readings(given))
         done = [way.remark] if way.remark else []
-        return kind(program, way.example, remarks=(*done, *remarks(model, program)))
-    if isinstance(model, torch.nn.Module) and given.ndim and len(given) == 1:
+        return kind(program, way.examples, remarks=(*done, *remarks(model, program)),
+                    names=getattr(model, "meta", {}).get("inputs", ()))
+    if isinstance(model, torch.nn.Module) and all(
+            one.ndim and len(one) == 1 for one in given.tensors):
         # Layers that take such an example, an embedding, are what does not compile.
         try:
-            return kind(export(model, given), given, refusal)
+            return kind(export(model, given.tensors), given.tensors, refusal)
         except CompileError:
             pass
     raise refusal
@@ -69,19 +72,25 @@ def walker(kind: type[W], model: Model, example_input: Example | None) -> W:
 class Importer:
     """Walks one program.
 
-    example : what ``program`` was exported with.   wrong : what is wrong with it.
-    remarks : what was done with model and example so far.
+    examples : what ``program`` was exported with.   wrong : what is wrong with them.
+    remarks : what was done with model and examples so far.   names : of several inputs, where they
+    are not the program's.
     """
 
-    def __init__(self, program: torch.export.ExportedProgram, example: torch.Tensor,
-                 wrong: ArgumentError | None = None, remarks: tuple[str, ...] = ()) -> None:
+    def __init__(self, program: torch.export.ExportedProgram, examples: Sequence[torch.Tensor],
+                 wrong: ArgumentError | None = None, remarks: tuple[str, ...] = (),
+                 names: Sequence[str] = ()) -> None:
         self.program, self.wrong, self.remarks = program, wrong, remarks
         self.operands: dict[FxNode, Value | Constant | Moved] = {}
         self.nodes: list[Node] = []
         self.shapes: dict[str, tuple[int, int, int]] = {}
         self.sources: dict[str, str] = {}
         self.whole = quantised.ProgramNumbers()
-        self.input = self._placeholders(tuple(example.shape))
+        self._constants_of_program()
+        found = start(program, [tuple(example.shape) for example in examples], names)
+        self.input, self.takes = found.whole, found.takes
+        self.operands |= found.operands
+        self.shapes[self.input.name] = found.map
         self.patterns = Patterns(program.graph.nodes, self._constant_nodes(), self._scalars())
 
     def graph(self) -> Graph:
@@ -134,39 +143,24 @@ class Importer:
                             input_map=self.shapes[source.name], input_shape=source.shape[1:],
                             output=result.name, output_shape=result.shape[1:],
                             sources=self.sources, host=self.host, returns=self.returns,
+                            takes=self.takes,
                             remarks=(*self.remarks, *_approximations(nodes))))
 
-    def _placeholders(self, shape: tuple[int, ...]) -> Value:
+    def _constants_of_program(self) -> None:
+        """Take down the parameters, buffers and constants of the program."""
         placeholders = {n.name: n for n in self.program.graph.nodes if n.op == "placeholder"}
-        inputs = []
         for spec in self.program.graph_signature.input_specs:
-            if spec.kind == InputKind.USER_INPUT:
-                inputs.append(placeholders.get(spec.arg.name))
-            elif isinstance(spec.target, str):
+            if spec.kind != InputKind.USER_INPUT and isinstance(spec.target, str):
                 stored = self.program.state_dict.get(spec.target)
                 if stored is None:
                     stored = self.program.constants[spec.target]
                 self.operands[placeholders[spec.arg.name]] = Constant(stored, spec.target)
-        first = inputs[0] if len(inputs) == 1 else None
-        if first is None or not isinstance(first.meta.get("val"), torch.Tensor):
-            raise CompileError("input", "input", f"the model has {len(inputs)} inputs",
-                               "give it exactly one input, a tensor")
-        declared = tuple(first.meta["val"].shape)
-        if declared != shape:
-            raise CompileError(first.name, "input",
-                               f"the program takes {declared}, example_input has {shape}",
-                               "give an example_input of the shape the model was exported with"
-                               if declared[:1] == (1,) else "export it with one input, (1, ...)")
-        value = Value(first.name, shape)
-        self.operands[first] = value
-        self.shapes[value.name] = map_shape(shape)
-        return value
 
     def _constant_nodes(self) -> set[FxNode]:
         """Return the nodes that do not depend on the input."""
         found: set[FxNode] = set()
         for node in self.program.graph.nodes:
-            if (node in self.operands and node.name != self.input.name) or (
+            if isinstance(self.operands.get(node), Constant) or (
                     node.op != "placeholder" and found.issuperset(node.all_input_nodes)):
                 found.add(node)
         return found

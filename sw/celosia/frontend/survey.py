@@ -3,6 +3,7 @@
 What is refused is left out, and the walk goes on behind it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -51,9 +52,10 @@ class _Surveyor(Importer):
     found : refusals by layer and operator.   calls : calls of the user's that are refused.
     """
 
-    def __init__(self, program: torch.export.ExportedProgram, example: torch.Tensor,
-                 wrong: ArgumentError | None = None, remarks: tuple[str, ...] = ()) -> None:
-        super().__init__(program, example, wrong, remarks)
+    def __init__(self, program: torch.export.ExportedProgram, examples: Sequence[torch.Tensor],
+                 wrong: ArgumentError | None = None, remarks: tuple[str, ...] = (),
+                 names: Sequence[str] = ()) -> None:
+        super().__init__(program, examples, wrong, remarks, names)
         self.found: dict[tuple[str, str], CompileError] = {}
         self.calls: set[str] = set()
         self.unknown: set[str] = set()

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 from torch.fx import Node
+from torch.utils._pytree import tree_leaves
 
 from celosia.frontend import kernels, origin, quantised
 from celosia.frontend.tracing import is_plain, tracing, with_plain_names
@@ -220,8 +221,8 @@ def _check_same(program: ExportedProgram, module: nn.Module, example: torch.Tens
     try:
         with tracing():
             run = with_plain_names(program).module()
-            wanted = torch.cat([run(x[None]) for x in inputs])
-            found = module(inputs)
+            wanted = torch.cat([_flat(run(x[None])) for x in inputs])
+            found = _flat(module(inputs))
     except Exception as error:
         raise CelosiaError(f"{name}: it does not run on a batch ({quoted(_line(error))}); export "
                            f"it with flatten(1) for shapes that hold the batch size, or {_WAY_OUT}"
@@ -230,6 +231,12 @@ def _check_same(program: ExportedProgram, module: nn.Module, example: torch.Tens
     if found.shape != wanted.shape or not float((found - wanted).abs().max()) <= _CLOSE * scale:
         raise CelosiaError(f"{name}: its results for a batch are not those of its inputs one by "
                            f"one; {_WAY_OUT}")
+
+
+def _flat(returned: Any) -> torch.Tensor:
+    """Return all that a network returns of N inputs, (N, elements)."""
+    return torch.cat([leaf.flatten(1) if leaf.ndim > 1 else leaf[:, None]
+                      for leaf in tree_leaves(returned) if leaf is not None], dim=1)
 
 
 def _line(error: BaseException) -> str:

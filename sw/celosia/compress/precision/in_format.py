@@ -19,6 +19,7 @@ from celosia.calibration import calibration_array
 from celosia.compiler import Compiler
 from celosia.compress.entry import entry
 from celosia.graph import Conv, Graph
+from celosia.range_exponents import check_static
 from celosia_sim import golden
 from celosia_sim.golden.model import GoldenResult
 from celosia_spec.errors import ArgumentError, located, refusals
@@ -61,9 +62,10 @@ def in_format(
     compiler = Compiler(target=target, exponents=exponents, weight_bits=weight_bits,
                         activation_bits=activation_bits)
     compiler.check(calibrated=calibration is not None)
-    samples = calibration_array(calibration)
-    compiler = compiler.of_inputs(samples, preprocessing)
     graph = compiler.graph(model, example_input)
+    check_static(graph, exponents, calibrated=calibration is not None)
+    samples = calibration_array(calibration, graph.takes, graph.input_shape)
+    compiler = compiler.of_inputs(samples, preprocessing)
     if graph.returns and graph.host:
         raise ArgumentError("the network returns several maps that were enlarged, which the host "
                             "puts together; train it with one of them")
@@ -115,7 +117,8 @@ class InFormat(nn.Module):  # type: ignore[misc]
         which `celosia.compile` of the model tells what helps."""
         with located(self._graph.sources), refusals():
             return replace(self._compiler.program(self.quantised()), host=self._graph.host,
-                           returns=self._graph.returns, preprocessing=self._preprocessing)
+                           returns=self._graph.returns, takes=self._graph.takes,
+                           preprocessing=self._preprocessing)
 
     def _returned(self, output: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
         """Return what is made of the output (N, C, H, W); of several tensors each by its name."""

@@ -94,7 +94,7 @@ def _unread(model: nn.Module, names: Collection[str],
     from celosia.frontend.export import export
 
     layers = {name: model.get_submodule(name) for name in names}
-    paths = paths_to_outputs(export(model, example_for(model, example_input)),
+    paths = paths_to_outputs(export(model, (example_for(model, example_input),)),
                              [held_weight(layer).detach() for layer in layers.values()])
     found = {}
     for (name, layer), read in zip(layers.items(), paths, strict=True):

@@ -1,8 +1,9 @@
 """Reading an ``.onnx`` file: nothing in it is run, and nothing is opened but weights beside it."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import onnx
 from google.protobuf.message import DecodeError
@@ -12,9 +13,12 @@ from celosia.frontend.onnx.quantisers import quantises
 from celosia.reading import FileError
 from celosia_spec.errors import CelosiaError, quoted
 from celosia_spec.files import read_file
+from celosia_spec.network_inputs import INPUTS_MAX
+
+Shapes: TypeAlias = Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
 
 MAX_INPUT = 1 << 28
-"""Most values of an input."""
+"""Most values of all inputs."""
 MAX_NODES = 100_000
 OPSETS = range(7, onnx.defs.onnx_opset_version() + 1)
 """Versions of the operators that are read: from 7 on, constants spread as NumPy's do."""
@@ -22,14 +26,14 @@ _OWN = ("", "ai.onnx")
 _FLOATS = ("FLOAT", "FLOAT16", "DOUBLE", "BFLOAT16")
 
 
-def read(path: Path, shape: Sequence[int] = ()) -> onnx.ModelProto:
-    """Return the model in a file, its input with a shape, and a batch of 1.
+def read(path: Path, shapes: Shapes = ()) -> onnx.ModelProto:
+    """Return the model in a file, its inputs with shapes, and a batch of 1.
 
-    shape : of an input, with the batch axis or without, where it is known; it stands in for the
-            sizes that the file leaves open.
+    shapes : of the inputs in their order, or by their names, with the batch axis or without, where
+             they are known; they stand in for the sizes that the file leaves open.
 
     CelosiaError where it is damaged, keeps weights in other folders, uses operators that are not
-    ONNX's own, or where its input is not known, or another one.
+    ONNX's own, or where its inputs are not known, or others.
     """
     model = onnx.ModelProto()
     try:
@@ -48,7 +52,7 @@ def read(path: Path, shape: Sequence[int] = ()) -> onnx.ModelProto:
         line = next(iter(str(problem).strip().splitlines()), type(problem).__name__)
         raise FileError(f"{path}: not a sound ONNX model ({quoted(line)}); export it again"
                         ) from None
-    _fix_input(model.graph, path, shape)
+    _fix_inputs(model.graph, path, shapes)
     return model
 
 
@@ -95,33 +99,49 @@ def _check_operators(model: onnx.ModelProto, path: Path) -> None:
                                "branches and loops")
 
 
-def _fix_input(graph: onnx.GraphProto, path: Path, shape: Sequence[int]) -> None:
-    """Give a graph's input one shape, with a batch of 1."""
+def _fix_inputs(graph: onnx.GraphProto, path: Path, shapes: Shapes) -> None:
+    """Give each of a graph's inputs one shape, with a batch of 1."""
     given = inputs(graph)
-    if len(given) != 1:
-        raise CelosiaError(f"{path}: {len(given)} inputs, and a network takes one; join them along "
-                           "axis 1, and let the network split them")
-    kind = given[0].type.tensor_type
+    names = [info.name for info in given]
+    if not 1 <= len(given) <= INPUTS_MAX:
+        raise CelosiaError(f"{path}: {len(given)} inputs, and a network takes 1 to {INPUTS_MAX}; "
+                           "export a part of the network")
+    if isinstance(shapes, Mapping):
+        if set(shapes) != set(names):
+            raise CelosiaError(f"{path}: its inputs are {quoted(', '.join(names))}, not "
+                               f"{', '.join(shapes)}; give these")
+        shapes = [shapes[name] for name in names]
+    if shapes and len(shapes) != len(given):
+        raise CelosiaError(f"{path}: {len(given)} inputs, and the shapes of {len(shapes)} are "
+                           f"given; give those of {quoted(', '.join(names))}")
+    for info, shape in zip(given, shapes or [()] * len(given), strict=True):
+        what = "its input" if len(given) == 1 else f"its input {quoted(info.name)}"
+        _fix_input(info, path, what, shape)
+    if sum(math.prod(size.dim_value for size in info.type.tensor_type.shape.dim)
+           for info in given) > MAX_INPUT:
+        raise FileError(f"{path}: an input of more than {MAX_INPUT} values; export it with an "
+                        "example input")
+
+
+def _fix_input(info: onnx.ValueInfoProto, path: Path, what: str, shape: Sequence[int]) -> None:
+    kind = info.type.tensor_type
     name = next((name for name, number in onnx.TensorProto.DataType.items()
                  if number == kind.elem_type), "of no known type")
     if name not in _FLOATS:
-        raise CelosiaError(f"{path}: its input is {name.lower()}, and an input is float32; "
+        raise CelosiaError(f"{path}: {what} is {name.lower()}, and an input is float32; "
                            "leave out what makes float32 of it, and do that on the host")
     file = [size.dim_value for size in kind.shape.dim] or [0] * len(shape)
     if len(file) == 1:
-        raise CelosiaError(f"{path}: its input has one axis, and inputs have a batch axis before "
+        raise CelosiaError(f"{path}: {what} has one axis, and inputs have a batch axis before "
                            "all others; export it with an input (1, ...)")
     wanted = shape[len(shape) - len(file) + 1:] or file[1:]
     own = [1, *(size or new for size, new in zip(file[1:], wanted, strict=False))]
     if len(own) < 2 or min(own) <= 0:
-        raise CelosiaError(f"{path}: its input leaves sizes open; tell them with --input-shape, "
+        raise CelosiaError(f"{path}: {what} leaves sizes open; tell them with --input-shape, "
                            "in Python with example_input")
     if own[1:] != list(wanted):
-        raise CelosiaError(f"{path}: its input is {_words(own)}, not {_words(shape)}; give inputs "
+        raise CelosiaError(f"{path}: {what} is {_words(own)}, not {_words(shape)}; give inputs "
                            "of that shape, or export it with the other one")
-    if math.prod(own) > MAX_INPUT:
-        raise FileError(f"{path}: an input of more than {MAX_INPUT} values; export it with an "
-                        "example input")
     del kind.shape.dim[:]
     kind.shape.dim.extend(onnx.TensorShapeProto.Dimension(dim_value=size) for size in own)
 

@@ -3,7 +3,7 @@
 import keyword
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
@@ -27,20 +27,22 @@ _WORDS = {"LayerNormalization": "layer_norm", "InstanceNormalization": "instance
           "Attention": "scaled_dot_product_attention", "Einsum": "einsum"}
 """What torch calls operators that are refused."""
 
-REMARKS = "remarks"
-"""Where a module's ``meta`` holds what was done to make it, in sentences."""
+REMARKS, INPUTS = "remarks", "inputs"
+"""Where a module's ``meta`` holds what was done to make it, in sentences, and the names of its
+inputs."""
+_NAME_LENGTH = 100
 
 
-def load_onnx(path: str | os.PathLike[str],
-              shape: Sequence[int] = ()) -> tuple[nn.Module, torch.Tensor]:
-    """Return an ``.onnx`` file's network in evaluation mode and zeros of its input's shape.
+def load_onnx(path: str | os.PathLike[str], shapes: file.Shapes = ()
+              ) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
+    """Return an ``.onnx`` file's network in evaluation mode and zeros of its inputs' shapes.
 
-    shape : as `file.read` has it.
+    shapes : as `file.read` has them.
 
     CelosiaError as `file.read`; CompileError names the ONNX node that has no place here.
     """
     path = Path(path)
-    return _Builder(file.read(path, shape), path).module()
+    return _Builder(file.read(path, shapes), path).module()
 
 
 class _Builder:
@@ -52,18 +54,20 @@ class _Builder:
     def __init__(self, model: onnx.ModelProto, path: Path) -> None:
         self.graph, self.path = model.graph, path
         self.opset, self.folding = file.opset(model), Folding(model.opset_import)
-        self.input = file.inputs(self.graph)[0]
-        self.shapes = Shapes(model.opset_import, self.input)
+        self.inputs = file.inputs(self.graph)
+        self.shapes = Shapes(model.opset_import, self.inputs)
         self.constants = {tensor.name: tensors.array(tensor, path)
                           for tensor in self.graph.initializer}
         self.fx = torch.fx.Graph()
-        self.live = {self.input.name: self.fx.placeholder("input")}
+        self.live = {info.name: self.fx.placeholder("input" if len(self.inputs) == 1
+                                                    else f"input_{number}")
+                     for number, info in enumerate(self.inputs)}
         self.modules: dict[str, nn.Module] = {}
         self.bounds = Bounds(self.graph)
         self.quantised = [0, 0]
         self.whole = WholeNumbers[str]()
 
-    def module(self) -> tuple[nn.Module, torch.Tensor]:
+    def module(self) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
         for node in self.graph.node:
             self._add(node)
         results = [self.live.get(result.name) for result in self.graph.output]
@@ -77,7 +81,8 @@ class _Builder:
         made = torch.fx.GraphModule(root, self.fx).eval()
         if any(self.quantised):
             made.meta[REMARKS] = (remark(*self.quantised),)
-        return made, torch.zeros(self.shapes[self.input.name])
+        made.meta[INPUTS] = tuple(quoted(info.name, _NAME_LENGTH) for info in self.inputs)
+        return made, tuple(torch.zeros(self.shapes[info.name]) for info in self.inputs)
 
     def _add(self, proto: onnx.NodeProto) -> None:
         node = Node(proto, self.constants, self.shapes, self.opset)

@@ -17,12 +17,12 @@ _TOLD = 64
 
 
 class Shapes(Mapping[str, tuple[int, ...]]):
-    """Shapes of tensors that depend on the input, 0 where a size is not known."""
+    """Shapes of tensors that depend on the inputs, 0 where a size is not known."""
 
-    def __init__(self, opsets: Sequence[onnx.OperatorSetIdProto], given: onnx.ValueInfoProto
-                 ) -> None:
+    def __init__(self, opsets: Sequence[onnx.OperatorSetIdProto],
+                 given: Sequence[onnx.ValueInfoProto]) -> None:
         self.opsets = list(opsets)
-        self.types = {given.name: given.type}
+        self.types = {info.name: info.type for info in given}
 
     def __getitem__(self, name: str) -> tuple[int, ...]:
         return tuple(size.dim_value for size in self.types[name].tensor_type.shape.dim)

@@ -33,11 +33,11 @@ _BOOLS = b"\0\1"
 class Program:
     """archive : a ``.pt2`` file for `torch.export.load`, in memory.
 
-    example : the shape of the program's input, float32; None where it has none or does not tell.
+    examples : the shapes of the program's inputs, float32; () where it has none or does not tell.
     """
 
     archive: io.BytesIO
-    example: tuple[int, ...] | None
+    examples: tuple[tuple[int, ...], ...]
 
 
 def read(path: Path) -> Program:
@@ -94,7 +94,7 @@ class _Reader:
                                   **_PLAIN}.items():
                 archive.writestr(f"archive/{name}", content)
         target.seek(0, os.SEEK_SET)
-        return Program(target, cleaned.example)
+        return Program(target, cleaned.examples)
 
     def _check_entries(self) -> None:
         """Refuse what holds pickles or code, and what is not known."""

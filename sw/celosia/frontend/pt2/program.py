@@ -32,12 +32,12 @@ _ONE_TENSOR = "return one tensor from the model's forward, and give it one"
 class Cleaned:
     """A program for torch to load.
 
-    document : its JSON.   example : the shape of its one input, float32, with 1 and the file's
-    own examples for open sizes; None where it has no such input.
+    document : its JSON.   examples : the shapes of its inputs, float32, with 1 and the file's
+    own examples for open sizes; () where it has others.
     """
 
     document: dict[str, Any]
-    example: tuple[int, ...] | None
+    examples: tuple[tuple[int, ...], ...]
 
 
 def clean(value: Any, weights: dict[str, Stored], constants: dict[str, Stored],
@@ -75,7 +75,7 @@ def clean(value: Any, weights: dict[str, Stored], constants: dict[str, Stored],
         "torch_version": text(found.get("torch_version", "unknown"), "its version of torch", 60),
         "guards_code": [],      # Python source, which torch would run; the ranges say the same
     }
-    return Cleaned(document, signature.example)
+    return Cleaned(document, signature.told)
 
 
 class _Signature:
@@ -86,7 +86,8 @@ class _Signature:
                  names: PathNames) -> None:
         self.graph, self.values = graph, values
         self.weights, self.constants, self.names = weights, constants, names
-        self.example: tuple[int, ...] | None = None
+        self.examples: list[tuple[int, ...] | None] = []
+        self.elements = 0
 
     def read(self, value: Any) -> dict[str, Any]:
         found = fields(value, "its signature", ("input_specs", "output_specs"))
@@ -159,9 +160,16 @@ class _Signature:
             raise Unsound(f"its signature and its graph differ in {shown(found)}")
         return argument
 
+    @property
+    def told(self) -> tuple[tuple[int, ...], ...]:
+        """The shapes of the caller's inputs; () unless all are told."""
+        return tuple(one for one in self.examples if one is not None) if all(
+            one is not None for one in self.examples) else ()
+
     def _keep_example(self, argument: dict[str, Any]) -> None:
-        """Take down the shape of the caller's first input."""
-        if self.example is not None or "as_tensor" not in argument:
+        """Take down the shape of an input of the caller's."""
+        self.examples.append(None)
+        if "as_tensor" not in argument:
             return
         described = self.values[argument["as_tensor"]["name"]]
         shape, numbers = [], 1
@@ -170,8 +178,9 @@ class _Signature:
             shape.append(1 if axis == 0 and "as_expr" in size else hint.get("as_int", -1))
             numbers *= shape[-1]
         if described["dtype"] == FLOAT32 and min(shape, default=-1) >= 0 and (
-                numbers <= _MAX_EXAMPLE):
-            self.example = tuple(shape)
+                self.elements + numbers <= _MAX_EXAMPLE):
+            self.elements += numbers
+            self.examples[-1] = tuple(shape)
 
 
 def _symbol(value: str) -> str:

@@ -1,0 +1,120 @@
+"""Several tensors that a network takes, joined along axis 1 into the one that the array reads.
+
+Where they are maps of several sizes, all get the largest height and width, with zeros below and to
+the right; a vector beside maps fills these one behind another, with zeros behind.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from celosia_spec.errors import ArgumentError
+from celosia_spec.inputs import as_array
+
+__all__ = ["INPUTS_MAX", "Input", "channels", "check_inputs", "joined", "places",
+           "size_of"]
+
+INPUTS_MAX = 64
+"""Most tensors that a network takes."""
+_AXES = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """One of the tensors that a network takes.
+
+    name : as its forward pass calls it.   shape : without the batch axis.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+
+
+def joined(inputs: Sequence[Input], given: Any, shape: tuple[int, ...],
+           what: str = "input") -> np.ndarray:
+    """Return several inputs as the one that the array takes, float32 (N, *shape).
+
+    inputs : in their order.
+    given  : a tuple or list of arrays, (N, ...) each, or a mapping of names to such; what is joined
+             already is returned as it is.
+    shape  : without the batch axis, of all together: a map, a line or a vector.
+    what   : what a refusal calls them.
+
+    ArgumentError where they are others.
+    """
+    names = [one.name for one in inputs]
+    wanted = ", ".join(f"{one.name} (N, {', '.join(map(str, one.shape))})" for one in inputs)
+    if isinstance(given, Mapping):
+        if set(given) != set(names):
+            raise ArgumentError(f"{what}: arrays {', '.join(map(str, given))[:200]}, the network "
+                                f"takes {wanted}")
+        parts = [given[name] for name in names]
+    elif isinstance(given, (tuple, list)):
+        parts = list(given)
+    else:
+        array = as_array(given, what)
+        if array.shape[1:] == shape:
+            return array
+        raise ArgumentError(f"{what}: one array, the network takes {wanted}; give them in a tuple, "
+                            f"or by their names")
+    if len(parts) != len(inputs):
+        raise ArgumentError(f"{what}: {len(parts)} arrays, the network takes {wanted}")
+    arrays = [as_array(part, f"{what} {one.name}")
+              for part, one in zip(parts, inputs, strict=True)]
+    for array, one in zip(arrays, inputs, strict=True):
+        if array.shape[1:] != one.shape:
+            raise ArgumentError(f"{what} {one.name}: shape {array.shape}, the network takes "
+                                f"{wanted}; reshape it, one input is N = 1")
+    if len({len(array) for array in arrays}) > 1:
+        counts = ", ".join(f"{len(array)} of {one.name}"
+                           for array, one in zip(arrays, inputs, strict=True))
+        raise ArgumentError(f"{what}: {counts}; give as many of each")
+    count, found, first = len(arrays[0]), np.zeros((len(arrays[0]), *shape), np.float32), 0
+    flat, size = found.reshape(count, math.prod(shape)), size_of(shape)
+    for array, one in zip(arrays, inputs, strict=True):
+        place = first + places(one.shape, size).ravel()
+        flat[:, place] = array.reshape(count, len(place))
+        first += channels(one.shape, size) * math.prod(size)
+    return found
+
+
+def size_of(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return height and width of what is a map, a line (C, L) or a vector (F,)."""
+    height, width = (1, 1, *shape[1:])[-2:]
+    return height, width
+
+
+def channels(shape: tuple[int, ...], size: tuple[int, int]) -> int:
+    """Return how many maps of a size an input of a shape takes."""
+    if size_of(shape) == (1, 1):
+        return -(-math.prod(shape) // math.prod(size))
+    return shape[0]
+
+
+def places(shape: tuple[int, ...], size: tuple[int, int]) -> np.ndarray:
+    """Return which element of its maps each of an input's is, int64 (*shape).
+
+    size : of these maps, in which they lie in the order c, y, x.
+    """
+    if size_of(shape) == (1, 1):
+        return np.arange(math.prod(shape)).reshape(shape)
+    high, wide = size_of(shape)
+    found = np.arange(shape[0] * math.prod(size)).reshape(shape[0], *size)[:, :high, :wide]
+    return found.reshape(shape)
+
+
+def check_inputs(inputs: Sequence[Input], shape: tuple[int, ...]) -> None:
+    """ValueError unless the inputs are several, each with a name of its own, and together of a
+    shape. Names themselves are checked by who reads them."""
+    if not 2 <= len(inputs) <= INPUTS_MAX:
+        raise ValueError(f"{len(inputs)} parts of the input, 2 to {INPUTS_MAX} can be")
+    if len({one.name for one in inputs}) < len(inputs):
+        raise ValueError("two parts of the input have one name")
+    if any(len(one.shape) > _AXES or min(one.shape, default=0) < 1 for one in inputs) or sum(
+            channels(one.shape, size_of(shape)) for one in inputs) != shape[0] or any(
+            own > most for one in inputs
+            for own, most in zip(size_of(one.shape), size_of(shape), strict=True)):
+        raise ValueError(f"the parts of the input are no input of the shape {shape}")
