@@ -226,9 +226,14 @@ def check(model: Any, example_input: Any = None, targets: Sequence[str] | str | 
     if not any(machine.outcome.schedule for machine in machines.values()) and machines:
         other = search.elsewhere(next(iter(machines.values())).settings, names)
     operators = tuple(_problem(refusal, refusal.remedy, tried=False) for refusal in refusals)
-    return Report(sized=graph is not None, targets=tuple(
+    entries = tuple(
         _impossible(name, reason) if reason is not None
-        else _checked(name, machines, operators, graph, other) for name, reason in refused.items()))
+        else _checked(name, machines, operators, graph, other) for name, reason in refused.items())
+    if len(entries) == 1 and entries[0].fits and lanes is None:
+        (entry,), (machine,) = entries, machines.values()
+        more = tuple(_more_lanes(search, machine, entry))
+        entries = (replace(entry, remarks=(*entry.remarks, *more)),)
+    return Report(sized=graph is not None, targets=entries)
 
 
 def _more_accurate(graph: Graph, settings: Compiler, samples: np.ndarray,
@@ -305,6 +310,16 @@ def _checked(name: str, machines: dict[str, Machine], operators: tuple[Problem, 
     return TargetCheck(
         target=name, lanes=lanes, clock_mhz=clock, fits=False, problems=operators + problems,
         rest_fits=schedule is not None, remedies=tuple(way for way in ways if way and problems))
+
+
+def _more_lanes(search: Search, machine: Machine, entry: TargetCheck) -> Iterator[str]:
+    """Say how fast the network is with more lanes than the target has by default, where it is."""
+    for array in find_target(entry.target).device.others:
+        own = replace(machine.settings, lanes=array.lanes_all)
+        schedule = search.machine(own).outcome.schedule
+        if schedule and entry.cycles and schedule.predicted_cycles < entry.cycles:
+            yield (f"{own.lanes} lanes take {schedule.predicted_cycles:,} cycles: --lanes "
+                   f"{own.lanes}, in Python lanes={own.lanes}")
 
 
 def _board(names: Sequence[str]) -> str:

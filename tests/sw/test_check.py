@@ -19,7 +19,7 @@ from celosia.compiler import Compiler
 from celosia.fit import Problem, Report, TargetCheck, check
 from celosia.frontend import export, import_model
 from celosia.frontend.survey import survey
-from celosia.models import load_lenet5
+from celosia.models import LeNet300, load_lenet5
 from celosia.passes import optimise
 from celosia_boards.targets import target, targets
 from celosia_spec.errors import CelosiaError, CompileError, FitError
@@ -436,3 +436,25 @@ def test_progress_counts_the_targets_that_need_help() -> None:
     check(nn.Linear(300, 10), zeros((1, 300)), ["icebreaker", "hx8k"],
           progress=lambda *call: calls.append(call))
     assert calls == [(0, 1)]
+
+
+def test_more_lanes_are_told_where_they_are_faster() -> None:
+    torch.manual_seed(0)
+    wide = nn.Sequential(nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3)).eval()
+    (entry,) = check(wide, zeros((1, 8, 16, 16)), "ulx3s-85f").targets
+    program = celosia.compile(wide, zeros((1, 8, 16, 16)), target="ulx3s-85f", lanes=64)
+    assert entry.remarks == (f"64 lanes take {program.predicted_cycles:,} cycles: --lanes 64, in "
+                             f"Python lanes=64",)
+    assert entry.cycles is not None and entry.cycles > program.predicted_cycles
+    for asked in ({"targets": "ulx3s-85f", "lanes": 16}, {"targets": "icebreaker"},
+                  {"targets": ["ulx3s-85f", "icebreaker"]}):
+        report = check(wide, zeros((1, 8, 16, 16)), **asked)
+        assert not any(entry.remarks for entry in report.targets)
+
+
+def test_more_lanes_that_are_slower_are_not_told() -> None:
+    torch.manual_seed(0)
+    (entry,) = check(LeNet300(), zeros(PICTURE), "ulx3s-85f").targets
+    slower = celosia.compile(LeNet300(), zeros(PICTURE), target="ulx3s-85f", lanes=64)
+    assert entry.cycles is not None and entry.cycles < slower.predicted_cycles
+    assert not entry.remarks
