@@ -4,6 +4,7 @@ with a controller."""
 import ctypes
 import random
 import subprocess
+import weakref
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -325,3 +326,12 @@ def test_the_pins_of_verilated_machines_show_the_same(pins, part, element):
         complains = pytest.raises(SimulationError, match="the flash at .* ns: ")
         with complains if alone.errors else nullcontext():
             beside.check()
+
+
+def test_a_chip_beside_no_machine_any_more_is_freed():
+    chip = Chip(IM, BYTES)
+    gone, beside = weakref.ref(chip), Beside(chip, next(iter(FLASH)), 24e6)
+    del chip
+    assert gone() is not None
+    del beside
+    assert gone() is None

@@ -1,6 +1,8 @@
 """A flash chip at the pins of a verilated machine: the chip of `chip`, as pins.h calls it."""
 
 import ctypes
+import weakref
+from functools import partial
 from pathlib import Path
 
 from celosia_sim.flash.chip import Chip, flash_error
@@ -39,8 +41,10 @@ class Beside:
         self._problem: BaseException | None = None
         wires, cycles = FLASH[element]
         self._memory = (ctypes.c_uint8 * len(chip.memory)).from_buffer(chip.memory)
+        # Held by itself, this object would never be freed, nor the chip's megabytes.
+        step = _Step(partial(Beside._step, weakref.proxy(self)))
         self._told = _FlashChip(
-            memory=ctypes.addressof(self._memory), size=len(chip.memory), step=_Step(self._step),
+            memory=ctypes.addressof(self._memory), size=len(chip.memory), step=step,
             wires=wires, twice=cycles == 1)
         self.pointer = ctypes.byref(self._told)
 
