@@ -57,9 +57,9 @@ def measure(arguments: argparse.Namespace) -> Result:
     least = -(-entry.cost()[1] // MACS_A_CYCLE)
     own = placed()
     table = Table.of("DS-CNN, keyword spotting of MLPerf Tiny, on an iCE40UP5K", {
-        "machine": "", "cycles": ",d", "MHz": "g", "ms": ",.1f", "logic cells": ",d",
+        "machine": "", "cycles": ",d", "MHz": ".1f", "ms": ",.2f", "logic cells": ",d",
         "block RAMs": "d", "multipliers": "d"}, [
-            ["CFU-Playground, measured", TICKS * TICK, None, 2000.0, 5241, 14, 8],
+            ["CFU-Playground, measured", TICKS * TICK, None, "about 2,000", 5241, 14, 8],
             ["MARLANN, at least", least, FMAX, least / FMAX / 1e3, None, None, None],
             ["Celosia, iCEBreaker, predicted", cycles, target(BOARD).clock_mhz, milliseconds,
              int(own["LUTs"]), int(own["block RAMs"]), int(own["multipliers"])]])
