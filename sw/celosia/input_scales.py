@@ -54,13 +54,11 @@ def _room(graph: Graph, starts: np.ndarray) -> np.ndarray:
 
 
 def with_larger_input(graph: Graph, bits: Sequence[int]) -> Graph:
-    """Return an optimised graph for an input whose channels are larger by so many bits."""
+    """Return an optimised graph for an input whose channels are larger by so many bits. Its range
+    is not known then, but by the calibration inputs that say so."""
     if not bits:
         return graph
-    ranges = dict(graph.ranges)
-    if graph.input in ranges:
-        low, high = (end * 2.0**max(bits) for end in ranges[graph.input])
-        ranges[graph.input] = low, high
+    ranges = {name: ends for name, ends in graph.ranges.items() if name != graph.input}
     return replace(graph, ranges=ranges, nodes=tuple(
         _smaller(node, np.array(bits)) if node.inputs[0] == graph.input else node
         for node in graph.nodes))

@@ -20,6 +20,7 @@ from celosia import original
 from celosia.accuracy import decibels_of, values_of
 from celosia.cli import app
 from celosia.compiler import Compiler
+from celosia.compress import in_format
 from celosia.fit import check
 from celosia.float_values import outputs
 from celosia.frontend import import_model
@@ -380,6 +381,29 @@ def test_several_tensors_are_returned() -> None:
         celosia.compile(model, X[:1], exponents="static")
 
 
+def test_several_tensors_are_taken() -> None:
+    """One of them much smaller: with calibration inputs it is made larger, and the range of both is
+    that of none."""
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(5)
+            self.one, self.other = nn.Conv2d(2, 4, 3), nn.Conv2d(2, 4, 3)
+            self.other.weight.data *= 200
+
+        def forward(self, x, y):
+            x, y = self.one(rounded(x, .03)), self.other(rounded(y, .0001))
+            return rounded(F.relu(rounded(x, .03) + rounded(y, .03)), .03, -128)
+
+    model, inputs = Both().eval(), (X, X[::-1].copy() / 300)
+    graph = import_model(model, tuple(x[:1] for x in inputs))
+    assert optimise(graph).ranges[graph.input] == pytest.approx((-3.84, 3.81))
+    program = celosia.compile(model, tuple(x[:1] for x in inputs), exponents="static",
+                              calibration=inputs, accuracy="none")
+    assert program.quantised.ratio > 28 and program.quantised.float_ratio > 30
+    celosia.compile(model, tuple(x[:1] for x in inputs), exponents="static")
+
+
 def test_a_range_beyond_all_exponents() -> None:
     model = Body(lambda net, x: rounded(net.side(x), 1e6))
     with pytest.raises(CompileError, match=r"up to 1\.28e\+08 through, .* exponent 26, above 15; "):
@@ -394,6 +418,14 @@ def test_passes_for_accuracy_take_a_quantised_network() -> None:
                              accuracy="default")
     assert better.quantised.float_ratio > 30
     assert plain.graph.tensors["x"].exponent == better.graph.tensors["x"].exponent
+
+
+def test_training_in_the_format_finds_exponents_of_its_own() -> None:
+    path = DATA / "pt2e_xnnpack.pt2"
+    with pytest.raises(ArgumentError, match="need calibration"):
+        in_format(path, X[:1], exponents="static")
+    made = in_format(path, X[:1], exponents="static", calibration=X / 16)
+    assert exponents(made.quantised())["x"] < static(import_model(path)).tensors["x"].exponent.fixed
 
 
 # What is refused

@@ -62,7 +62,7 @@ def in_format(
     compiler = Compiler(target=target, exponents=exponents, weight_bits=weight_bits,
                         activation_bits=activation_bits)
     compiler.check(calibrated=calibration is not None)
-    graph = compiler.graph(model, example_input)
+    graph = replace(compiler.graph(model, example_input), ranges={})    # which training changes
     check_static(graph, exponents, calibrated=calibration is not None)
     samples = calibration_array(calibration, graph.takes, graph.input_shape)
     compiler = compiler.of_inputs(samples, preprocessing)
