@@ -118,5 +118,12 @@ OPERATORS: dict[str, Callable[[Node], nn.Module]] = {
     "Softplus": lambda node: nn.Softplus(), "Softsign": lambda node: nn.Softsign(),
     "Celu": lambda node: nn.CELU(node.attribute("alpha", 1.0)), "Swish": lambda node: First(
         lambda x: x * torch.sigmoid(x * node.attribute("alpha", 1.0))),
-    "Abs": does(torch.abs), "Erf": does(torch.erf),
+    "Abs": does(torch.abs), "Erf": does(torch.erf), "Atan": does(torch.atan),
+    # Of these, formulas are made.
+    "Exp": does(torch.exp), "Log": does(torch.log), "Sqrt": does(torch.sqrt),
+    "Reciprocal": does(torch.reciprocal), "Pow": does(torch.pow), "Where": does(torch.where),
+    "Greater": does(torch.gt), "Less": does(torch.lt), "GreaterOrEqual": does(torch.ge),
+    "LessOrEqual": does(torch.le),
+    "Max": does(lambda *parts: functools.reduce(torch.maximum, parts)),
+    "Min": does(lambda *parts: functools.reduce(torch.minimum, parts)),
 }
