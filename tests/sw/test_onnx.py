@@ -206,6 +206,16 @@ def test_formulas_are_functions_in_pieces(name, tmp_path):
     assert near(celosia.run(celosia.compile(path), x).answer, float_outputs(path, x)) > 30
 
 
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_a_number_is_divided_by_a_tensor(shape, tmp_path):
+    path = saved(tmp_path, [
+        node("MatMul", ["x", "w"], ["a"]), node("Exp", ["a"], ["e"]),
+        node("Add", ["e", "one"], ["d"]), node("Div", ["one", "d"], ["y"])], (8,),
+        {"w": normal(8, 6), "one": np.ones(shape, np.float32)}, 2)
+    x = normal(8, 8)
+    assert near(celosia.run(celosia.compile(path), x).answer, float_outputs(path, x)) > 30
+
+
 KINDS = Path(onnx.__file__).parent / "backend" / "test" / "data" / "pytorch-converted"
 
 

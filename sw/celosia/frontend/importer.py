@@ -104,7 +104,9 @@ class Importer:
         self.ends, left = ends(self.program)
         self.remarks += tuple(left)
         needed = self._ancestors([end.tail.output for end in self.ends])
-        self.refusals = Refusals(needed, self.operands, self.input)
+        functions = filter(None, map(self.patterns.function, needed))
+        inside = {step for function in functions for step in function.steps}
+        self.refusals = Refusals(needed | inside, self.operands, self.input)
         for node in self.program.graph.nodes:
             if node in needed and node not in self.operands:
                 self.operands[node] = self._call(node)

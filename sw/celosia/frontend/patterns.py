@@ -11,6 +11,7 @@ from torch.fx import map_arg
 from celosia.frontend.kernels import obstacle
 from celosia.frontend.origin import operator
 from celosia.frontend.quantised import passes
+from celosia.pieces import fit
 
 _CURVES = frozenset({
     "abs", "atan", "celu", "elu", "erf", "exp", "expm1", "gelu", "hardswish", "log", "log1p",
@@ -115,7 +116,8 @@ class Patterns:
         machine has no word for that step; else None.
 
         It goes back to the nearest tensor that all its steps are computed from, on through steps
-        that the machine has no words for either, and to what is no function by itself.
+        that the machine has no words for either, and on where these, or the next ones, are no
+        function in pieces by themselves.
         """
         if node not in self._functions:
             self._functions[node] = self._function(node)
@@ -124,37 +126,59 @@ class Patterns:
     def _function(self, node: FxNode) -> Function | None:
         alone = _is_step(node, _CURVES) and prelu(node) is None
         pair = _is_step(node, _PAIRS | _SUMS) and len(self._taken({node})) > 1
-        if node in self._constants or not (alone or pair):
+        if node in self._constants or not (alone or pair or self._divides(node)):
             return None
-        steps, found = {node}, None
+        steps, found = {node}, list[Function]()
         while True:
             taken = self._taken(steps)
             last = max(taken, key=self._order.__getitem__)
             if len(taken) == 1:
-                found = Function(last, tuple(sorted(steps, key=self._order.__getitem__)),
-                                 self._scalars)
-            onward = len(taken) > 1 or self._is_part(last)
-            if last in self._constants or not (_is_step(last, _EVERY if onward else _CURVES)
-                                               or (onward and passes(last))):
-                return found if found is None or _bends(found) else None
+                found.append(Function(last, tuple(sorted(steps, key=self._order.__getitem__)),
+                                      self._scalars))
+            onward = len(taken) > 1 or _is_step(last, _CURVES) or self._is_part(last)
+            if not self._is_any(last) or not (onward or not _stands(found[-1])):
+                break
             steps.add(last)
+        best = found[-1] if len(found) == 1 else next(
+            filter(_stands, reversed(found)), found[-1] if found else None)
+        return best if best is None or _bends(best) else None
+
+    def _is_any(self, node: FxNode) -> bool:
+        """Whether a step may be one of a function's, not its last."""
+        return node not in self._constants and (_is_step(node, _EVERY) or passes(node))
+
+    def _divides(self, node: FxNode) -> bool:
+        """Whether a number is divided by a tensor."""
+        return _is_step(node, frozenset({"div"})) and node.args[0] in self._scalars
 
     def _is_part(self, node: FxNode) -> bool:
-        """Whether a step is computed from one that is no function by itself."""
-        while (_is_step(node, _SUMS | _LINES | _PAIRS) or passes(node)) and (
-                node not in self._constants):
-            taken = self._taken({node})
-            if len(taken) != 1:
+        """Whether a step is computed from one that is no function by itself, or from products."""
+        steps: set[FxNode] = set()
+        taken = {node}
+        while True:
+            last = max(taken, key=self._order.__getitem__)
+            if not self._is_any(last):
                 return False
-            if _is_step(node, _PAIRS) and node.args[0] is node.args[1]:
-                return True         # its square
-            (node,) = taken
-        return _is_step(node, _PARTS)
+            steps.add(last)
+            taken = self._taken(steps)
+            if _is_step(last, _PARTS) or self._divides(last) or (
+                    _is_step(last, _PAIRS) and (
+                        len(self._taken({last})) > 1 or last.args[0] is last.args[1])):
+                return True
 
     def _taken(self, steps: Collection[FxNode]) -> set[FxNode]:
         """Return the tensors that some steps take from others."""
         return {n for step in steps for n in step.all_input_nodes[:1 if passes(step) else None]
                 if n not in steps and n not in self._scalars}
+
+
+def _stands(function: Function) -> bool:
+    """Whether a function has pieces."""
+    try:
+        fit(function)
+    except ValueError:
+        return False
+    return True
 
 
 def _bends(function: Function) -> bool:
