@@ -45,12 +45,22 @@ _SIZE_MAX = 1 << 16
 _ELEMENTS_MAX, _ROWS_MAX, _WEIGHTS_MAX = 1 << 18, 1 << 16, 1 << 23
 """Above the elements of every map, and all rows and weights, that main memory and flash hold."""
 
+SEPARATORS = "/\\"
+"""What names of inputs and outputs do not hold: they become names of arrays in files."""
+
 
 def check_name(what: str, name: str) -> None:
     """ValueError unless a layer's or tensor's name can stand in a message and in a table."""
     if not 0 < len(name) <= NAME_LENGTH or not name.isprintable():
         raise ValueError(f"{what} {name[:40]!a} must have 1 to {NAME_LENGTH} printable "
                          f"characters")
+
+
+def check_part_name(what: str, name: str) -> None:
+    """ValueError unless an input's or output's name can also be that of an array in a file."""
+    check_name(what, name)
+    if set(name) & set(SEPARATORS):
+        raise ValueError(f"{what} {name[:40]!a} must have none of {' '.join(SEPARATORS)}")
 
 
 def check_tensors(tensors: Iterable[QTensor], *, input: str, output: str, bits: int,

@@ -14,12 +14,12 @@ import numpy as np
 from celosia_spec.errors import ArgumentError
 from celosia_spec.inputs import as_array
 
-__all__ = ["INPUTS_MAX", "Input", "channels", "check_inputs", "joined", "places",
-           "size_of"]
+__all__ = ["INPUTS_MAX", "Input", "channels", "check_inputs", "joined", "joined_shape",
+           "places", "size_of"]
 
 INPUTS_MAX = 64
 """Most tensors that a network takes."""
-_AXES = 8
+_AXES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +106,19 @@ def places(shape: tuple[int, ...], size: tuple[int, int]) -> np.ndarray:
     return found.reshape(shape)
 
 
+def joined_shape(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """Return the shape of several inputs together: a vector where all are vectors, a line where
+    all are lines, else a map.
+
+    shapes : of 1 to 3 axes, without the batch axis.
+    """
+    sizes = [size_of(shape) for shape in shapes]
+    size = max(high for high, _ in sizes), max(wide for _, wide in sizes)
+    found = sum(channels(shape, size) for shape in shapes), *size
+    ranks = {len(shape) for shape in shapes}
+    return found[:1] if ranks == {1} else (found[0], found[2]) if ranks == {2} else found
+
+
 def check_inputs(inputs: Sequence[Input], shape: tuple[int, ...]) -> None:
     """ValueError unless the inputs are several, each with a name of its own, and together of a
     shape. Names themselves are checked by who reads them."""
@@ -113,8 +126,7 @@ def check_inputs(inputs: Sequence[Input], shape: tuple[int, ...]) -> None:
         raise ValueError(f"{len(inputs)} parts of the input, 2 to {INPUTS_MAX} can be")
     if len({one.name for one in inputs}) < len(inputs):
         raise ValueError("two parts of the input have one name")
-    if any(len(one.shape) > _AXES or min(one.shape, default=0) < 1 for one in inputs) or sum(
-            channels(one.shape, size_of(shape)) for one in inputs) != shape[0] or any(
-            own > most for one in inputs
-            for own, most in zip(size_of(one.shape), size_of(shape), strict=True)):
+    shapes = [one.shape for one in inputs]
+    if any(not 1 <= len(own) <= _AXES or min(own) < 1 for own in shapes) or (
+            joined_shape(shapes) != shape):
         raise ValueError(f"the parts of the input are no input of the shape {shape}")

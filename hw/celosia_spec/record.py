@@ -21,6 +21,7 @@ from celosia_spec.errors import CelosiaError
 from celosia_spec.graph_rules import (
     check_name,
     check_nodes,
+    check_part_name,
     check_remarks,
     check_tensors,
     check_weights,
@@ -94,9 +95,10 @@ def check_names(path: str | Path, graph: QGraph, host: Sequence[HostLayer],
     layers = (*host, *(layer for output in returns for layer in output.host))
     try:
         for name in (*graph.tensors, *(node.name for node in graph.nodes),
-                     *(layer.name for layer in layers), *(output.name for output in returns),
-                     *(one.name for one in takes)):
+                     *(layer.name for layer in layers)):
             check_name("layer or tensor", name)
+        for name in (*(output.name for output in returns), *(one.name for one in takes)):
+            check_part_name("output or input", name)
     except ValueError as problem:
         raise CelosiaError(f"{path}: {problem}; rename the layer in the model") from None
 
@@ -155,7 +157,7 @@ def graph_of(network: Network, arrays: dict[str, np.ndarray]) -> QGraph:
     outputs = _outputs(network, tensors[network.output].user_shape)
     if network.takes:
         for one in network.takes:
-            check_name("input", one.name)
+            check_part_name("input", one.name)
         check_inputs(network.takes, tensors[network.input].user_shape)
     if network.preprocessing is not None:
         network.preprocessing.check(tensors[network.input].user_shape[0],
@@ -181,7 +183,7 @@ def _outputs(network: Network, shape: tuple[int, ...]) -> tuple[Output, ...]:
     if not network.returns:
         return outputs_of((), network.host, shape)
     for output in network.returns:
-        check_name("output", output.name)
+        check_part_name("output", output.name)
     check_outputs(network.returns, math.prod(network.host[-1].shape if network.host else shape))
     return network.returns
 

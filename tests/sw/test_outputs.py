@@ -110,6 +110,21 @@ def test_names_that_are_none_become_numbers() -> None:
     assert names == ["0", "1"]
 
 
+def test_names_that_are_paths_become_others(tmp_path: Path) -> None:
+    model = Function(lambda a, x: {"/head/a": a(x), "b\\c": F.relu(a(x)), "d": -a(x)},
+                     nn.Linear(16, 3))
+    program = celosia.compile(model, VECTOR, target=TARGET)
+    assert [output.name for output in program.returns] == ["head.a", "b.c", "d"]
+    assert program.remarks == ("outputs are called by other names: /head/a head.a, b\\c b.c",)
+    program.save(tmp_path / "p.celo")
+    assert celosia.load(tmp_path / "p.celo").returns == program.returns
+
+
+def test_outputs_that_are_none_are_told_of_in_one_line() -> None:
+    model = Function(lambda a, x: {"a": a(x), "b": None, "c": None}, nn.Linear(16, 3))
+    assert "output b, c is None, and left out" in import_model(model, VECTOR).remarks
+
+
 def test_labels_name_the_classes_of_the_outputs_that_tell_as_many_apart() -> None:
     known = celosia.Preprocessing(labels=("a", "b", "c", "d", "e"))
     program = celosia.compile(made("ends of their own"), VECTOR, target=TARGET,

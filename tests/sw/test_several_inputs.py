@@ -15,6 +15,7 @@ from celosia.cli import app
 from celosia.noise import against_float
 from celosia.passes import optimise
 from celosia.widths import widths
+from celosia_spec import container
 from celosia_spec.errors import CelosiaError, CompileError
 from celosia_spec.network_inputs import joined
 from float_graph import interpret
@@ -305,6 +306,58 @@ def test_a_flat_picture_is_scaled_element_by_element() -> None:
     source = program.graph.tensors[program.graph.input]
     assert source.shape == (128, 1, 1) and set(source.raised[:64]) == {0} != set(source.raised[64:])
     assert decibels(wanted(model, x)[0], celosia.run(program, x).answer) > 30
+
+
+DAMAGE = {      # what a file says of its inputs and outputs, and the refusal
+    "an axis more": ("takes", 0, "shape", [3, 8, 8, 1], "parts of the input are no input of the"),
+    "a narrower map": ("takes", 0, "shape", [3, 8, 1], "parts of the input are no input of the"),
+    "no axis": ("takes", 1, "shape", [], "parts of the input are no input of the"),
+    "a longer vector": ("takes", 1, "shape", [65], "parts of the input are no input of the"),
+    "an input's path": ("takes", 0, "name", "../x", "input '../x' must have none of /"),
+    "an output's path": ("returns", 1, "name", r"a\b", "output .* must have none of /"),
+    "a longer output": ("returns", 1, "shape", [5], "are no part of 260"),
+    "an output further on": ("returns", 1, "first", 257, "are no part of 260"),
+}
+
+
+@pytest.fixture(scope="module")
+def sound() -> celosia.Program:
+    """A program of a map and a vector, with a map and a vector as outputs."""
+    model = Two(lambda l, m, a, b: (l(a), m(b)), conv(4, 3), nn.Linear(10, 4)).eval()
+    return celosia.compile(model, (MAP, (1, 10)), target=TARGET)
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_a_file_with_other_inputs_or_outputs_is_refused(what: str, sound: celosia.Program,
+                                                        tmp_path: Path) -> None:
+    entry, at, field, value, message = DAMAGE[what]
+    manifest, arrays = sound.sections()
+    container.write(tmp_path / "sound.celo", manifest, arrays)
+    assert celosia.load(tmp_path / "sound.celo").takes == sound.takes
+    manifest[entry][at][field] = value
+    container.write(tmp_path / "p.celo", manifest, arrays)
+    with pytest.raises(CelosiaError, match=f"not a valid program, .*{message}"):
+        celosia.load(tmp_path / "p.celo")
+
+
+def test_an_input_of_more_axes_than_a_map_is_refused() -> None:
+    model = Two(lambda a, b: a.flatten(1) + b)
+    with pytest.raises(CelosiaError, match=r"example_input 0 must have the shape .*, not \(1, 2"):
+        celosia.compile(model, ((1, 2, 2, 2, 2), (1, 16)), target=TARGET)
+
+
+def test_paths_are_no_names_of_inputs(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    info = onnx.helper.make_tensor_value_info
+    names = ["left/x", "right"]
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Add", names, ["y"])], "graph",
+        [info(name, onnx.TensorProto.FLOAT, (1, 4)) for name in names],
+        [info("y", onnx.TensorProto.FLOAT, (1, 4))])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)]),
+              tmp_path / "net.onnx")
+    with pytest.raises(CelosiaError, match="input 'left/x' must have none of / .*; rename it in"):
+        celosia.compile(tmp_path / "net.onnx", target=TARGET)
 
 
 def test_the_command_line_takes_arrays_by_their_names(tmp_path: Path,

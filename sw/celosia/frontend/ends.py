@@ -1,5 +1,6 @@
 """What an exported program returns: which of its nodes, and what users call them."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
@@ -11,9 +12,10 @@ from torch.fx import Node as FxNode
 
 from celosia.frontend.tail import Tail, split
 from celosia_spec.errors import CompileError, quoted
+from celosia_spec.graph_rules import SEPARATORS
 from celosia_spec.outputs import ONLY, OUTPUTS_MAX
 
-_NAME_LENGTH = 100
+_NAME_LENGTH, _REMARK_LENGTH = 100, 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +28,8 @@ class End:
 
 
 def ends(program: ExportedProgram) -> tuple[list[End], list[str]]:
-    """Return the tensors that a program returns, and a remark for each None beside them.
+    """Return the tensors that a program returns, and remarks on their names and on None
+    beside them.
 
     CompileError where it returns something else, or nothing.
     """
@@ -34,7 +37,8 @@ def ends(program: ExportedProgram) -> tuple[list[End], list[str]]:
     specs = program.graph_signature.output_specs
     users = [result for result, spec in zip(results, specs, strict=True)
              if spec.kind == OutputKind.USER_OUTPUT]
-    names = _unique(_names(program.call_spec.out_spec), len(users))
+    own = _names(program.call_spec.out_spec)
+    names = _unique(own, len(users))
     found = [(name, user) for name, user in zip(names, users, strict=True) if user is not None]
     if not found:
         raise CompileError("output", "output", "the model returns no tensor",
@@ -46,15 +50,24 @@ def ends(program: ExportedProgram) -> tuple[list[End], list[str]]:
         if not isinstance(user, FxNode) or not isinstance(user.meta.get("val"), torch.Tensor):
             raise CompileError(name, "output", "the model returns a value there that is no tensor",
                                "leave it out of what the model returns")
-    left = [f"output {name} is None, and left out" for name, user in zip(names, users, strict=True)
-            if user is None]
-    return [End(name, split(user)) for name, user in found], left
+    none = ", ".join(name for name, user in zip(names, users, strict=True) if user is None)
+    left = [quoted(f"output {none} is None, and left out", _REMARK_LENGTH)] if none else []
+    return [End(name, split(user)) for name, user in found], [*left, *_renamed(own, names)]
+
+
+def _renamed(own: list[str], names: list[str]) -> list[str]:
+    """Return a remark on the outputs whose names cannot be those of arrays in a file."""
+    found = [f"{quoted(old, _NAME_LENGTH)} {new}" for old, new in zip(own, names, strict=False)
+             if set(old) & set(SEPARATORS)]
+    if len(names) < 2 or not found:
+        return []
+    return [quoted(f"outputs are called by other names: {', '.join(found)}", _REMARK_LENGTH)]
 
 
 def _unique(names: list[str], count: int) -> list[str]:
-    """Return so many names, printable and each another."""
-    names = [quoted(name, _NAME_LENGTH) for name in names]
-    if len(names) != count or len(set(names)) != count:
+    """Return so many names, printable, without separators of paths, and each another."""
+    names = [quoted(re.sub(r"[/\\]+", ".", name).strip("."), _NAME_LENGTH) for name in names]
+    if len(names) != count or not all(names) or len(set(names)) != count:
         return [str(number) for number in range(count)]
     return names
 

@@ -9,8 +9,16 @@ from torch.export.graph_signature import InputKind
 from torch.fx import Node as FxNode
 
 from celosia.frontend.call import Call, Moved, Value, map_shape
+from celosia.frontend.examples import RANKS
 from celosia_spec.errors import CompileError
-from celosia_spec.network_inputs import INPUTS_MAX, Input, channels, places
+from celosia_spec.network_inputs import (
+    INPUTS_MAX,
+    Input,
+    channels,
+    joined_shape,
+    places,
+    size_of,
+)
 
 _JOINED = "inputs"
 _REMEDY = "give the network maps of one size, or vectors"
@@ -71,9 +79,13 @@ def start(program: ExportedProgram, shapes: Sequence[tuple[int, ...]],
 
 def _joined(nodes: Sequence[FxNode], shapes: Sequence[tuple[int, ...]],
             names: Sequence[str]) -> Start:
-    """Return several inputs as parts of one."""
-    maps = [map_shape(shape) for shape in shapes]
-    height, width = size = max(own[1] for own in maps), max(own[2] for own in maps)
+    """Return several inputs as parts of one; CompileError where one is neither map nor vector."""
+    for name, shape in zip(names, shapes, strict=True):
+        if len(shape) not in RANKS:
+            raise CompileError(name, "input", f"it has the shape {shape}",
+                               "give it the shape (1, C, H, W), (1, C, L) or (1, F)")
+    user = joined_shape([shape[1:] for shape in shapes])
+    height, width = size = size_of(user)
     first, operands = 0, {}
     for node, shape, name in zip(nodes, shapes, names, strict=True):
         elements = torch.from_numpy(first * height * width + 1 + places(shape[1:], size)[None])
@@ -81,10 +93,5 @@ def _joined(nodes: Sequence[FxNode], shapes: Sequence[tuple[int, ...]],
                     aside=f"{node.name}.factor", between=f"{node.name}.inner", source=None)
         operands[node] = Moved((_JOINED,), elements.double(), call, _REMEDY)
         first += channels(shape[1:], size)
-    user: tuple[int, ...] = (first, height, width)
-    if {len(shape) for shape in shapes} == {2}:
-        user = (first,)
-    elif {len(shape) for shape in shapes} == {3} and height == 1:
-        user = (first, width)
     return Start(Value(_JOINED, (1, *user)), (first, height, width), operands, tuple(
         Input(name=name, shape=shape[1:]) for name, shape in zip(names, shapes, strict=True)))

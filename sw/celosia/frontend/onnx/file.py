@@ -13,6 +13,7 @@ from celosia.frontend.onnx.quantisers import quantises
 from celosia.reading import FileError
 from celosia_spec.errors import CelosiaError, quoted
 from celosia_spec.files import read_file
+from celosia_spec.graph_rules import check_part_name
 from celosia_spec.network_inputs import INPUTS_MAX
 
 Shapes: TypeAlias = Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
@@ -106,6 +107,11 @@ def _fix_inputs(graph: onnx.GraphProto, path: Path, shapes: Shapes) -> None:
     if not 1 <= len(given) <= INPUTS_MAX:
         raise CelosiaError(f"{path}: {len(given)} inputs, and a network takes 1 to {INPUTS_MAX}; "
                            "export a part of the network")
+    for name in names if len(names) > 1 else ():
+        try:
+            check_part_name("input", name)
+        except ValueError as problem:
+            raise CelosiaError(f"{path}: {problem}; rename it in the file") from None
     if isinstance(shapes, Mapping):
         if set(shapes) != set(names):
             raise CelosiaError(f"{path}: its inputs are {quoted(', '.join(names))}, not "
