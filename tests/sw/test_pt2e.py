@@ -564,3 +564,25 @@ def test_pruning_asks_for_the_float_network() -> None:
     result = CliRunner().invoke(
         app, ["prune", str(DATA / "pt2e_xnnpack.pt2"), "--rate", "0.5", "-o", "none.pt2"])
     assert result.exit_code == 1 and "quantise" in result.stderr
+
+
+def test_a_module_of_an_exported_program_compiles() -> None:
+    """Such a module, as `convert_pt2e` returns it, refuses `eval` and `train`."""
+    own = torch.export.export(nn.Linear(4, 2), (torch.zeros(1, 4),)).module()
+    with pytest.raises(NotImplementedError):
+        own.eval()
+    for model in own, nn.Sequential(own, nn.Dropout(.5), nn.Linear(2, 3)):
+        modes = [part.training for part in model.modules()]
+        program = celosia.compile(model, (1, 4), target="icebreaker")
+        assert [part.training for part in model.modules()] == modes
+        x = RNG.standard_normal((8, 4)).astype(np.float32)
+        wanted = torch_outputs(nn.Sequential(own, model[2]) if model is not own else own, x)
+        assert decibels_of(celosia.run(program, x).answer, wanted) > 30
+        assert check(model, (1, 4), ["icebreaker"]).targets[0].fits
+
+
+def test_pruning_refuses_a_module_of_an_exported_program() -> None:
+    own = torch.export.export(nn.Linear(4, 2), (torch.zeros(1, 4),)).module()
+    for model, name in ((own, "the model"), (nn.Sequential(own, nn.Linear(2, 3)), "0")):
+        with pytest.raises(ArgumentError, match=f"'{name}' was made by torch.export, has one mode"):
+            in_format(model, torch.zeros(1, 4))

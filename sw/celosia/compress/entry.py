@@ -11,7 +11,7 @@ from functools import wraps
 from typing import ParamSpec, TypeVar
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.nn.parameter import is_lazy
 
 from celosia_spec.errors import ArgumentError
@@ -27,7 +27,7 @@ def entry(function: Callable[P, R]) -> Callable[P, R]:
 
     Inside, gradients are on and inference mode is off, whatever the caller set. The first argument
     that is a module is the network or layer: ArgumentError if one of its tensors has no numbers
-    yet, or cannot be changed since it was made in inference mode.
+    yet, or cannot be changed since it was made in inference mode, or where torch.export made it.
     """
 
     @wraps(function)
@@ -43,7 +43,11 @@ def entry(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _refuse_unusable(model: nn.Module) -> None:
-    """Raise ArgumentError, which names a tensor that cannot be worked with, if there is one."""
+    """Raise ArgumentError, which names it, if a part or a tensor cannot be worked with."""
+    for name, part in model.named_modules():
+        if isinstance(part, fx.GraphModule) and "train" in vars(part):
+            raise ArgumentError(f"{name or 'the model'!r} was made by torch.export, has one mode "
+                                "and no layers; give the torch.nn.Module that was exported")
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if is_lazy(tensor):
             raise ArgumentError(f"{name!r} has no numbers before the network has run; run it once "

@@ -275,13 +275,24 @@ def _evaluation(model: torch.nn.Module) -> Iterator[None]:
                        if isinstance(value, torch.Tensor)}) for module in model.modules()]
     try:
         if any(training for _, training in modes):
-            model.eval()
+            _evaluate(model)
         yield
     finally:
         for module, training in modes:
             module.training = training
         for module, tensors in plain:
             vars(module).update(tensors)
+
+
+def _evaluate(model: torch.nn.Module) -> None:
+    """Put a model into evaluation mode, but parts of it that torch.export made: these have one mode
+    and refuse to be put into another."""
+    try:
+        model.eval()
+    except NotImplementedError:
+        model.training = False
+        for part in model.children():
+            _evaluate(part)
 
 
 def _refusing(work: Callable[[], T], inputs: int = 1) -> T:
