@@ -39,6 +39,13 @@ class Pieces:
     below: float
     above: float
 
+    @property
+    def nearest(self) -> float:
+        """Width of the shorter one of the pieces that end at 0, or of the nearest one: numbers are
+        rounded to a share of it, however small they are."""
+        at = int(np.abs(self.knots).argmin())
+        return float(np.diff(self.knots[max(at - 1, 0):at + 2]).min())
+
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Return f of float64 values of any shape."""
         ends = self.above * np.maximum(x, 0) + self.below * np.minimum(x, 0)

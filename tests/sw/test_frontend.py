@@ -1,5 +1,6 @@
 """PyTorch models to float graphs: each operator against PyTorch, each refusal with its message."""
 
+import re
 import warnings
 from pathlib import Path
 
@@ -197,6 +198,7 @@ def test_functions_of_one_number_are_pieces(name: str) -> None:
     assert all(curve.off < 0.02 for curve in curves)
     assert [remark.split(": ")[1][:23] for remark in graph.remarks] == [
         "12 straight pieces, off" for curve in curves if curve.off > 1e-6]
+    assert all(re.search(r"below about 0\.\d+$", remark) for remark in graph.remarks)
     ratio = snr(model, graph, SHAPE)
     assert ratio > 24, f"{ratio:.1f} dB"
 

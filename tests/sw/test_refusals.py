@@ -202,6 +202,11 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
         lambda: Function(lambda x: [F.relu(x) for _ in range(65)]), "output (output): the model "
         "returns 65 tensors, above 64; join some of them along axis 1 (torch.cat)",
         lambda: Function(lambda x: [F.relu(x) for _ in range(64)])),
+    "large maps of two sizes": (
+        lambda: Function(lambda x: [F.interpolate(x, scale_factor=6), F.relu(x)]),
+        "output (output): maps of several sizes are joined number by number, up to 4,096, and "
+        "these have 9,472; return maps of one size (pool or enlarge some), or each from a network "
+        "of its own", lambda: Function(lambda x: [F.relu(x), F.relu(x) * 0.5])),
     "nothing": (lambda: Function(lambda x: None), "output (output): the model returns no tensor; "
                 "return a tensor that the network computes from its input",
                 lambda: Function(F.relu)),

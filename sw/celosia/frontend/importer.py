@@ -338,7 +338,8 @@ def _approximations(nodes: Sequence[Node]) -> list[str]:
         if isinstance(node, Curve) and node.off >= found.get(node.operator, node).off:
             found[node.operator] = node
     return [f"{operator}: {len(curve.pieces.values) - 1} straight pieces, off by up to "
-            f"{curve.off:.2%} of its span between -4 and 4"
+            f"{curve.off:.2%} of its span between -4 and 4; coarse where all numbers are below "
+            f"about {curve.pieces.nearest / 4:.1g}"
             for operator, curve in found.items() if curve.off > 1e-6]
 
 

@@ -9,7 +9,11 @@ import numpy as np
 from celosia.frontend.call import Value
 from celosia.frontend.ends import End
 from celosia.graph import Move, Node, Reshape, Shape
+from celosia_spec.errors import CompileError
 from celosia_spec.outputs import Output
+
+MOST_FLATTENED = 4096
+"""Most numbers of maps of several sizes: the layer that joins them has as many rows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +33,7 @@ def joined(ends: Sequence[End], found: Sequence[Value], nodes: Sequence[Node],
     They lie along the channels where all are maps of one size, or vectors; else each is flattened.
 
     nodes, shapes : so far.   name : of that tensor.
+    CompileError where maps of several sizes have more than `MOST_FLATTENED` numbers.
     """
     before = {node.name: node.input for node in nodes if isinstance(node, Reshape)}
     first: dict[str, int] = {}
@@ -45,6 +50,11 @@ def joined(ends: Sequence[End], found: Sequence[Value], nodes: Sequence[Node],
     if len(first) == 1:
         return Whole(found[0], None), tuple(outputs)
     sizes = {shapes[source][1:] for source in first}
+    if len(sizes) > 1 and size > MOST_FLATTENED:
+        raise CompileError(
+            "output", "output", f"maps of several sizes are joined number by number, up to "
+            f"{MOST_FLATTENED:,}, and these have {size:,}",
+            "return maps of one size (pool or enlarge some), or each from a network of its own")
     height, width = sizes.pop() if len(sizes) == 1 else (1, 1)
     index = np.arange(size).reshape(-1, height, width)
     vector = (height, width) == (1, 1)
