@@ -188,6 +188,47 @@ def test_an_activation_that_only_the_range_tells(tmp_path):
     torch.testing.assert_close(found, wanted)
 
 
+CLAMPS = {      # what follows the first layer, whether that is right without the clamp in the file
+    "end": (lambda x, o: F.hardtanh(x), True),
+    "end, uneven": (lambda x, o: x.clamp(-.5, .7), False),
+    "middle, uneven": (lambda x, o: o(x.clamp(-.5, .7)), True),
+    "middle, flattened": (lambda x, o: o(x.clamp(-.5, .7)).flatten(1), True),
+    "addition": (lambda x, o: o(F.hardtanh(x[:, :4], -.3, .3) + x[:, 4:]), False),
+}
+
+
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("where", CLAMPS)
+def test_clamps_that_became_ranges(where, kept, tmp_path):
+    """Inputs so large that clamps cut most of the sums off; what a range does not tell is named."""
+    quantization = pytest.importorskip("onnxruntime.quantization")
+    follow, told = CLAMPS[where]
+    torch.manual_seed(2)
+
+    class Clamped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(2, 8, 3, padding=1)
+            self.last = nn.Conv2d(4 if where == "addition" else 8, 3, 3, padding=1)
+
+        def forward(self, x):
+            return follow(self.first(x), self.last)
+
+    inputs = 4 * np.random.default_rng(1).standard_normal((16, 2, 6, 6)).astype(np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(Clamped().eval(), (torch.zeros(1, 2, 6, 6),), tmp_path / "float.onnx",
+                          dynamo=False, input_names=["x"])
+    quantization.quantize_static(
+        tmp_path / "float.onnx", tmp_path / "qdq.onnx", Samples(inputs),
+        quant_format=quantization.QuantFormat.QDQ,
+        extra_options={"QDQKeepRemovableActivations": kept})
+    program = celosia.compile(tmp_path / "qdq.onnx")
+    found = near(celosia.run(program, inputs).answer, outputs(tmp_path / "qdq.onnx", inputs))
+    assert (found > 25) == (told or kept)
+    assert told or kept or "QDQKeepRemovableActivations" in program.remarks[-1]
+
+
 def pair(*grid: str, other: tuple[str, ...] = (), between: tuple = ()) -> list:
     """Return a quantiser and a dequantiser of the input, and what stands between them."""
     return [node("QuantizeLinear", ["x", *grid], ["q"]), *between,
