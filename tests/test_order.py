@@ -163,7 +163,7 @@ ORDER = {
         answer_picture, board_programs, explain, quantise, results, serialise
         answers, compiler, samples, stepwise
         accuracy, board
-        backends, beside_quantised, compare, compress, noise, ways_out
+        backends, beside_quantised, compare, compress, faint_outputs, noise, ways_out
         api, fit_search, live, verify, widths
         demo, fit
         __init__
@@ -201,9 +201,9 @@ ORDER = {
         __init__
     """,
     "celosia.passes": """
-        average_to_linear, correct_bias, curve_to_linear, equalise, fold_batchnorm, fold_flatten,
-          fold_forward, fold_padding, fuse_epilogue, leaky_to_linear, leave_quantisers, lift_moves,
-          pad_pools, part_pools, vector_input, views, wide_input
+        average_to_linear, copy_read, correct_bias, curve_to_linear, equalise, fold_batchnorm,
+          fold_flatten, fold_forward, fold_padding, fuse_epilogue, leaky_to_linear,
+          leave_quantisers, lift_moves, pad_pools, part_pools, vector_input, views, wide_input
         fold_moves, join_outputs, select_nodes
         __init__
     """,

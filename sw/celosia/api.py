@@ -12,9 +12,6 @@ from celosia.extras import names_extra
 from celosia_spec.errors import CelosiaError, located, refusals
 from celosia_spec.files import check_folder
 
-UNKNOWN_SCALES = ("the inputs share one block exponent: give calibration inputs if one is much "
-                  "smaller than another")
-
 if TYPE_CHECKING:
     from celosia.program import Program
     from celosia_boards.build import BuildReport
@@ -81,15 +78,20 @@ def compile(model: Any, example_input: Any = None, *, target: str = "icebreaker"
 
     from celosia.accuracy import more_accurate
     from celosia.beside_quantised import quantised_loss
+    from celosia.faint_outputs import faint_outputs, output_remarks
+    from celosia.input_scales import as_read, input_remarks
     from celosia.ways_out import compile_or_advise
 
     imported = compiler.imported(model, example_input)
-    graph = optimised = compiler.optimised(imported, dump_after=dump_after)
-    if samples is None or graph.takes:
-        samples = calibration_array(calibration, graph.takes, graph.input_shape)
+    if samples is None or imported.takes:
+        samples = calibration_array(calibration, imported.takes, imported.input_shape)
+    graph = optimised = compiler.optimised(imported, samples, dump_after=dump_after)
+    if samples is not None:
+        samples = as_read(graph, samples)
     compiler = compiler.of_inputs(samples, preprocessing, graph)
-    if graph.takes and samples is None:
-        graph = replace(graph, remarks=(*graph.remarks, UNKNOWN_SCALES))
+    graph = replace(graph, remarks=(
+        *graph.remarks, *input_remarks(graph, samples, compiler.larger_input),
+        *output_remarks(graph, calibrated=samples is not None)))
     if preprocessing is not None:
         preprocessing.check(graph.input_shape[0],
                             *(output.scoring.classes for output in graph.outputs))
@@ -103,6 +105,8 @@ def compile(model: Any, example_input: Any = None, *, target: str = "icebreaker"
                           noise=noise)
         if samples is None:
             return program
+        program = replace(program, graph=replace(program.graph, remarks=(
+            *program.graph.remarks, *faint_outputs(graph, program, samples))))
         return replace(program, quantised=quantised_loss(imported, optimised, program, samples))
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from celosia.calibration import different
+from celosia.calibration import check_calibration, different
 from celosia.graph import Graph, verify
 from celosia_boards.arrays import array_for, widest_accumulators
 from celosia_boards.targets import target as find_target
@@ -182,11 +182,23 @@ class Compiler:
 
         return import_model(model, example_input)
 
-    def optimised(self, graph: Graph, *, dump_after: str | None = None) -> Graph:
-        """Return an imported graph after all passes; CompileError where one cannot do its work."""
-        from celosia.passes import optimise
+    def optimised(self, graph: Graph, samples: np.ndarray | None = None, *,
+                  like: QGraph | None = None, dump_after: str | None = None) -> Graph:
+        """Return an imported graph after all passes; CompileError where one cannot do its work.
 
-        return self.separated(optimise(graph, dump_after=dump_after))
+        samples : calibration inputs, which tell how large each of several outputs is.
+        like    : a graph that has been made of it, whose several outputs are made the same way.
+        """
+        from celosia.passes import Sizes, as_in, estimated, measured, optimise
+
+        sizes: Sizes = estimated
+        if like is not None:
+            output = like.tensors[like.output]
+            sizes = as_in(output.name, output.raised or (0,) * output.shape[0], like.tensors)
+        elif samples is not None and graph.returns:
+            check_calibration(samples, graph.input_shape)
+            sizes = measured(samples)
+        return self.separated(optimise(graph, dump_after=dump_after, sizes=sizes))
 
     def separated(self, graph: Graph) -> Graph:
         """Return an optimised graph as a wide input needs it; CompileError where it cannot be."""

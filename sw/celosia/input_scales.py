@@ -13,6 +13,82 @@ from celosia_spec.qgraph import NodeKind
 
 MOST_BITS = 10
 """By so much an input is made larger at most."""
+_FAINT = 3
+"""Inputs that stay smaller by so many bits are told of."""
+
+UNKNOWN = ("the inputs share one block exponent: give calibration inputs if one is much smaller "
+           "than another")
+
+
+def channels_read(graph: Graph, name: str) -> np.ndarray:
+    """Return which channels of a tensor of an optimised graph are read, bool (C,)."""
+    shapes = graph.shapes
+    found = np.full(shapes[name][0], name == graph.output)
+    for node in graph.nodes:
+        assert isinstance(node, Conv), f"{node.name}: only optimised graphs have channels"
+        if node.epilogue.add == name:
+            found[:] = True
+        rows = (node.weight != 0).any(axis=(2, 3))
+        own = rows.reshape(node.groups, -1, rows.shape[1]).any(axis=1).ravel()
+        ends = np.cumsum([shapes[part][0] for part in node.read])
+        for part, read in zip(node.read, np.split(own, ends[:-1]), strict=True):
+            if part == name:
+                found |= read
+    return found
+
+
+def as_read(graph: Graph, samples: np.ndarray) -> np.ndarray:
+    """Return inputs (N, *input_shape) as the host stores them: 0 where nothing reads a channel."""
+    if not graph.takes:
+        return samples
+    maps = samples.reshape(len(samples), *graph.input_map)
+    read = channels_read(graph, graph.input)[:, None, None]
+    return np.where(read, maps, 0).astype(samples.dtype).reshape(samples.shape)
+
+
+def input_remarks(graph: Graph, samples: np.ndarray | None,
+                  larger: Sequence[int]) -> tuple[str, ...]:
+    """Return what is told of the tensors that a network takes: which are not read, and which are
+    much smaller than another.
+
+    samples : calibration inputs (N, *input_shape).   larger : as `larger_bits` returns them.
+    """
+    starts = _starts(graph)
+    if starts is None:
+        return () if samples is not None or not graph.takes else (UNKNOWN,)
+    read = np.logical_or.reduceat(channels_read(graph, graph.input), starts)
+    told = [f"input {one.name}: nothing reads it; zeros are stored for it"
+            for one, known in zip(graph.takes, read, strict=True) if not known]
+    if samples is None:
+        return (*told, UNKNOWN) if read.sum() > 1 else tuple(told)
+    raised = np.array(larger or (0,) * graph.input_map[0])[starts]
+    exponents = _exponents(graph, samples, starts) + raised
+    smaller = exponents.max() - exponents
+    return (*told, *(
+        f"input {one.name}: the inputs share one block exponent, and it is 2^{bits} times smaller "
+        f"than another; bring the inputs to one size outside the network"
+        for one, bits, known in zip(graph.takes, smaller, read, strict=True)
+        if known and bits >= _FAINT))
+
+
+def _starts(graph: Graph) -> np.ndarray | None:
+    """Return the first channel of each tensor that an optimised graph takes; None where it takes
+    one, or its channels are no longer in their order."""
+    if not graph.takes:
+        return None
+    size, count = size_of(graph.input_shape), graph.input_map[0]
+    own = [channels(one.shape, size) for one in graph.takes]
+    if count % sum(own):         # its axes have been turned
+        return None
+    return np.cumsum([0, *own[:-1]]) * (count // sum(own))
+
+
+def _exponents(graph: Graph, samples: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Return the exponent of the largest value of each tensor that is taken, int64; of one that is
+    always 0, the largest of all."""
+    largest = np.abs(samples).max(axis=0).reshape(graph.input_map[0], -1).max(axis=1)
+    largest = np.maximum.reduceat(largest, starts)
+    return np.asarray(floor_log2(np.where(largest > 0, largest, largest.max() or 1)), np.int64)
 
 
 def larger_bits(graph: Graph, samples: np.ndarray | None) -> tuple[int, ...]:
@@ -24,15 +100,11 @@ def larger_bits(graph: Graph, samples: np.ndarray | None) -> tuple[int, ...]:
     """
     if samples is None or not graph.takes:
         return ()
-    size = size_of(graph.input_shape)
-    count = graph.input_map[0]
-    own = sum(channels(one.shape, size) for one in graph.takes)
-    if count % own:         # its axes have been turned
+    starts = _starts(graph)
+    if starts is None:
         return ()
-    counts = [channels(one.shape, size) * (count // own) for one in graph.takes]
-    largest = np.abs(samples).max(axis=0).reshape(count, -1).max(axis=1)
-    starts = np.cumsum([0, *counts[:-1]])
-    exponents = floor_log2(np.maximum.reduceat(largest, starts))
+    counts = np.diff([*starts, graph.input_map[0]])
+    exponents = _exponents(graph, samples, starts)
     bits = np.minimum(exponents.max() - exponents, MOST_BITS)
     bits = np.minimum(bits, _room(graph, starts))
     found = np.repeat(bits.clip(min=0), counts)

@@ -78,7 +78,8 @@ def against_float(program: Program, model: Any, x: np.ndarray, *,
     compiler = Compiler(target=program.target, activation_bits=tensor.bits,
                         input_bits=tensor.whole.bits)
     shapes = tuple((1, *one.shape) for one in program.takes)
-    graph = compiler.graph(model, shapes or (1, *tensor.user_shape))
+    imported = compiler.imported(model, shapes or (1, *tensor.user_shape))
+    graph = compiler.optimised(imported, like=quantised)
     _check_same(graph, quantised)
     with refusals():
         return noise(graph, quantised, spread(x), progress=progress)

@@ -15,7 +15,7 @@ from celosia_spec.network_inputs import joined as joined_inputs
 if TYPE_CHECKING:
     from celosia.bands.session import SimResult
     from celosia.program import Program
-    from celosia_spec.qgraph import QTensor
+    from celosia_spec.qgraph import QGraph, QTensor
 
 Progress = Callable[[int, int], None]
 """Called with the number of inputs done and the number of all."""
@@ -82,6 +82,18 @@ def joined(parts: Sequence[RunResult]) -> RunResult:
             "layer_cycles"))
 
 
+def _read(graph: QGraph) -> np.ndarray:
+    """Return which channels of the input a layer reads, bool (C, 1, 1). Others are stored as 0, as
+    large values there would take the bits of those that are read."""
+    tensor = graph.tensors[graph.input]
+    read = np.zeros(tensor.shape[0], bool)
+    for node in graph.nodes:
+        if graph.input in node.inputs:
+            height, width = node.geometry.kernel
+            read[np.unique(node.matrix.indices[node.matrix.data != 0]) // (height * width)] = True
+    return np.asarray(read.reshape(tensor.numbers[0], -1).any(axis=1))[:, None, None]
+
+
 def as_images(program: Program, x: Any) -> np.ndarray:
     """Return the inputs as float32 (N, ...), checked against the network's input shape.
 
@@ -97,6 +109,9 @@ def as_images(program: Program, x: Any) -> np.ndarray:
                            f"reshape it, one input is N = 1")
     if len(array) == 0:
         raise CelosiaError(f"input: no inputs in it, the network takes {wanted} with N > 0")
+    if program.takes and program.steps is None:
+        array = np.where(_read(program.graph), array.reshape(len(array), *tensor.numbers), 0)
+        array = array.astype(np.float32).reshape(-1, *tensor.user_shape)
     known = program.preprocessing
     pixels = str(getattr(x, "dtype", "")).endswith("uint8")     # of NumPy or torch
     if pixels and known is not None and known.scale is not None:

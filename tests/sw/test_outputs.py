@@ -115,7 +115,7 @@ def test_names_that_are_paths_become_others(tmp_path: Path) -> None:
                      nn.Linear(16, 3))
     program = celosia.compile(model, VECTOR, target=TARGET)
     assert [output.name for output in program.returns] == ["head.a", "b.c", "d"]
-    assert program.remarks == ("outputs are called by other names: /head/a head.a, b\\c b.c",)
+    assert "outputs are called by other names: /head/a head.a, b\\c b.c" in program.remarks
     program.save(tmp_path / "p.celo")
     assert celosia.load(tmp_path / "p.celo").returns == program.returns
 
@@ -174,7 +174,8 @@ def test_a_faint_output_is_as_right_as_a_loud_one(name: str, scale: float, tmp_p
     torch.manual_seed(4)
     model, x = SCALES[name](scale).eval(), inputs(MAP, 16)
     program = celosia.compile(model, MAP, target=TARGET)
-    assert any(program.graph.tensors[program.graph.output].raised) and not program.remarks
+    assert any(program.graph.tensors[program.graph.output].raised)
+    assert len(program.remarks) == 1 and "give calibration inputs" in program.remarks[0]
     result = celosia.run(program, x)
     for answer, right in zip(result.answers.values(), leaves(model, x), strict=True):
         assert decibels_of(answer, right) > 30

@@ -276,8 +276,8 @@ def test_inputs_of_any_scale_are_as_good_where_calibration_tells_it(
 def test_scales_that_nobody_tells_are_told_of() -> None:
     model, x = scaled(100, apart=True)
     program = celosia.compile(model, [(1, 16)] * 2, target=TARGET)
-    assert program.remarks == ("the inputs share one block exponent: give calibration inputs if "
-                               "one is much smaller than another",)
+    assert program.remarks[0] == ("the inputs share one block exponent: give calibration inputs "
+                                  "if one is much smaller than another")
     faint = [decibels(right, answer) for answer, right in zip(
         celosia.run(program, x).answers.values(), wanted(model, x), strict=True)][1]
     wide = celosia.compile(model, x, target=TARGET, input_bits=15)

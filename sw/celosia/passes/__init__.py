@@ -11,6 +11,7 @@ from collections.abc import Callable
 from celosia.graph import Graph, verify
 from celosia.graph_text import dump
 from celosia.passes.average_to_linear import average_to_linear
+from celosia.passes.copy_read import copy_read
 from celosia.passes.correct_bias import correct_bias
 from celosia.passes.curve_to_linear import curve_to_linear
 from celosia.passes.equalise import equalise
@@ -20,7 +21,7 @@ from celosia.passes.fold_forward import fold_forward
 from celosia.passes.fold_moves import fold_moves
 from celosia.passes.fold_padding import fold_padding
 from celosia.passes.fuse_epilogue import fuse_epilogue
-from celosia.passes.join_outputs import join_outputs
+from celosia.passes.join_outputs import Sizes, as_in, estimated, join_outputs, measured
 from celosia.passes.leaky_to_linear import leaky_to_linear
 from celosia.passes.leave_quantisers import leave_quantisers
 from celosia.passes.lift_moves import lift_moves
@@ -34,7 +35,7 @@ from celosia_spec.errors import ArgumentError, located
 PASSES: tuple[Callable[[Graph], Graph], ...] = (
     leave_quantisers, lift_moves, fold_forward, fold_flatten, fold_padding, curve_to_linear,
     leaky_to_linear, fold_batchnorm, average_to_linear, pad_pools, fold_moves, vector_input,
-    part_pools, fuse_epilogue, select_nodes, join_outputs)
+    part_pools, fuse_epilogue, select_nodes, copy_read, join_outputs)
 
 
 def check_pass(dump_after: str | None) -> None:
@@ -45,10 +46,12 @@ def check_pass(dump_after: str | None) -> None:
                             f"not {dump_after!r}")
 
 
-def optimise(graph: Graph, dump_after: str | None = None) -> Graph:
+def optimise(graph: Graph, dump_after: str | None = None,
+             sizes: Sizes = estimated) -> Graph:
     """Return the graph with every pass applied; afterwards all its nodes are Conv.
 
     dump_after : name of a pass, or "all": print the graph to stderr after it.
+    sizes      : as `join_outputs` has it.
 
     CompileError where a pass cannot do its work, with the user's source line where it is known.
     """
@@ -56,10 +59,11 @@ def optimise(graph: Graph, dump_after: str | None = None) -> Graph:
     verify(graph)
     for step in PASSES:
         with located(graph.sources):
-            graph = verify(step(graph))
+            graph = verify(join_outputs(graph, sizes) if step is join_outputs else step(graph))
         if dump_after in ("all", step.__name__):
             print(f"# after {step.__name__}\n{dump(graph)}", end="", file=sys.stderr)
     return graph
 
 
-__all__ = ["PASSES", "apart", "check_pass", "correct_bias", "equalise", "optimise"]
+__all__ = ["PASSES", "Sizes", "apart", "as_in", "check_pass", "correct_bias", "equalise",
+           "estimated", "measured", "optimise"]

@@ -1,13 +1,15 @@
 """Layers whose results are returned together become one layer, which makes the output."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from celosia.expected import expected_exponents
+from celosia.float_values import values
 from celosia.graph import Conv, Graph, Shape, fresh, identity
 from celosia.passes.views import full_weight
+from celosia_spec.block import floor_log2
 from celosia_spec.epilogue import PLAIN
 from celosia_spec.isa.numbers import EXPONENT_MAX
 from celosia_spec.qgraph import NodeKind, windows
@@ -18,17 +20,75 @@ _FAINT_COPIED, _FAINT_INLINED = 3, 8
 _LEAST_BITS, _MOST_BITS, _MARGIN = 2, 12, 4
 """By so many bits a tensor is made larger, or not at all: how large it is, is not known better. So
 far from the largest exponent all stay."""
+_MOST_INPUTS = 16
+"""Of so many inputs the values are looked at."""
+
+@dataclass(frozen=True)
+class Parts:
+    """What is done with the tensors that are copied into the output, by their names.
+
+    bits : by which each is made larger.   left : by which it is then smaller than the largest.
+    far  : layers that are copied, too, as they read much smaller tensors than the others.
+    """
+
+    bits: Mapping[str, int]
+    left: Mapping[str, int]
+    far: Collection[str]
 
 
-def join_outputs(graph: Graph) -> Graph:
+Sizes = Callable[[Graph, Conv, Mapping[str, Conv]], Parts]
+"""Decides that, of a graph, the layer that copies, and those that it could compute."""
+
+
+def estimated(graph: Graph, last: Conv, free: Mapping[str, Conv]) -> Parts:
+    """Decide by how large tensors are likely to be, by the weights."""
+    exponents = expected_exponents(graph)
+    most = max(exponents[name] for name in last.read)
+    room = dict.fromkeys(last.read, EXPONENT_MAX - _MARGIN - most)
+    return _parts(graph, last, free, exponents, room)
+
+
+def measured(samples: np.ndarray) -> Sizes:
+    """Return what decides by the largest values for inputs (N, *input_shape). A tensor that is 0
+    for all of them counts as large: nothing is known of it."""
+    def sizes(graph: Graph, last: Conv, free: Mapping[str, Conv]) -> Parts:
+        largest = dict.fromkeys(graph.shapes, 0.0)
+        for stored, _ in values(graph, samples[::-(-len(samples) // _MOST_INPUTS)]):
+            largest = {name: max(most, float(np.abs(stored[name]).max()))
+                       for name, most in largest.items()}
+        top = max(largest.values()) or 1.0
+        exponents = {name: int(floor_log2(np.array(most or top)))
+                     for name, most in largest.items()}
+        room = {name: EXPONENT_MAX - _MARGIN - _weight_exponent(graph, name)
+                for name in last.read}
+        return _parts(graph, last, free, exponents, room)
+    return sizes
+
+
+def as_in(output: str, raised: Sequence[int], layers: Collection[str]) -> Sizes:
+    """Return what decides as it was decided for a graph with an output, whose channels are larger
+    by so many bits, and layers."""
+    def sizes(graph: Graph, last: Conv, free: Mapping[str, Conv]) -> Parts:
+        read = np.empty(len(raised), np.int64)
+        read[_order(last)] = raised
+        ends = np.cumsum([graph.shapes[name][0] for name in last.read])
+        bits = {name: int(own[0])
+                for name, own in zip(last.read, np.split(read, ends[:-1]), strict=True)}
+        return Parts(bits, {}, {name for name in free if name in layers and name != output})
+    return sizes
+
+
+def join_outputs(graph: Graph, sizes: Sizes = estimated) -> Graph:
     """Let the layer that copies several tensors into the output compute them, where it can.
 
     It can where nothing else reads them, their layers move over maps of one size in equal steps, do
     the same behind their sums and pool nothing. Then all rows are rounded once, to the output's
     mantissas; what is copied was rounded to fewer bits before.
 
-    Tensors that are likely to be smaller than others are made larger by powers of two, as all share
-    the output's block exponent; the host makes them small again (`Graph.raised`).
+    Tensors that are smaller than others are made larger by powers of two, as all share the output's
+    block exponent; the host makes them small again (`Graph.raised`).
+
+    sizes : what decides by how many, and which layers stay by themselves.
     """
     made = {node.name: node for node in graph.nodes if isinstance(node, Conv)}
     last = made.get(graph.output)
@@ -39,8 +99,10 @@ def join_outputs(graph: Graph) -> Graph:
             if name in made and uses[name] == 1 and _plain(made[name])}
     near = {name: node for name, node in free.items() if shapes[node.input][1:]
             == shapes[graph.output][1:] and node.stride == (1, 1) and node.epilogue == PLAIN}
-    bits, left = _bits(graph, last)
-    for inlined in (free, near, {}):
+    parted = sizes(graph, last, free)
+    bits, left = parted.bits, parted.left
+    for some in (free, near, {}):
+        inlined = {name: node for name, node in some.items() if name not in parted.far}
         copied = _larger_copies(last, {name: bit for name, bit in bits.items()
                                        if name not in inlined}, shapes)
         parts = [_larger(inlined[name], bits[name]) if name in inlined else
@@ -73,18 +135,30 @@ def _name(graph: Graph, last: Conv, inlined: Mapping[str, Conv]) -> str:
     return name if name and free and len(name) <= _NAME_LENGTH else last.name
 
 
-def _bits(graph: Graph, last: Conv) -> tuple[dict[str, int], dict[str, int]]:
-    """Return by how many bits each tensor that is copied into the output is made larger, and by how
-    many it is then smaller than the largest."""
-    exponents = expected_exponents(graph)
-    most = max(exponents[name] for name in last.read)
-    room = max(0, min(_MOST_BITS, EXPONENT_MAX - _MARGIN - most))
+def _parts(graph: Graph, last: Conv, free: Mapping[str, Conv], exponents: Mapping[str, int],
+           room: Mapping[str, int]) -> Parts:
+    """Decide by the tensors' exponents.   room : bits by which each may become larger."""
     made = {node.name: node for node in graph.nodes if isinstance(node, Conv)}
     clamped = any(name in made and made[name].epilogue.activation.clamps for name in last.read)
+    most = max(exponents[name] for name in last.read)
     smaller = {name: most - exponents[name] for name in last.read}
-    bits = {name: 0 if clamped or bit < _LEAST_BITS else min(room, bit)
-            for name, bit in smaller.items()}
-    return bits, {name: bit - bits[name] for name, bit in smaller.items()}
+    bits = {name: min(_MOST_BITS, room[name], bit) for name, bit in smaller.items()}
+    bits = {name: 0 if clamped or bit < _LEAST_BITS else bit for name, bit in bits.items()}
+    read = {name: max(exponents[source] for source in free[name].read) if name in free
+            else exponents[name] + bits[name] for name in last.read}
+    far = {name for name in free if read[name] + _FAINT_COPIED <= max(read.values())}
+    return Parts(bits, {name: bit - bits[name] for name, bit in smaller.items()}, far)
+
+
+def _weight_exponent(graph: Graph, name: str) -> int:
+    """Return the exponent of the largest weight or bias of the layer that makes a tensor; 0
+    without one."""
+    [*found] = (node for node in graph.nodes if node.name == name and isinstance(node, Conv))
+    if not found:
+        return 0
+    largest = max(np.abs(found[0].weight).max(), np.abs(found[0].bias).max()
+                  if found[0].bias is not None else 0)
+    return int(floor_log2(np.array(largest)))
 
 
 def _larger(node: Conv, bits: int) -> Conv:
