@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from celosia.calibration import calibration_array, known_early
 from celosia.extras import names_extra
-from celosia_spec.errors import CelosiaError, located, refusals
+from celosia_spec.errors import ArgumentError, CelosiaError, located, refusals
 from celosia_spec.files import check_folder
 
 if TYPE_CHECKING:
@@ -83,6 +83,10 @@ def compile(model: Any, example_input: Any = None, *, target: str = "icebreaker"
     from celosia.ways_out import compile_or_advise
 
     imported = compiler.imported(model, example_input)
+    if imported.takes and preprocessing is not None and preprocessing.scale is not None:
+        names = ", ".join(one.name for one in imported.takes)
+        raise ArgumentError(f"scale, mean and deviation are those of pictures, and the network "
+                            f"takes {names}; leave them out, and give numbers as it was trained")
     if samples is None or imported.takes:
         samples = calibration_array(calibration, imported.takes, imported.input_shape)
     graph = optimised = compiler.optimised(imported, samples, dump_after=dump_after)

@@ -417,8 +417,9 @@ def test_an_unknown_shape_is_asked_for(tmp_path, monkeypatch, command) -> None:
     monkeypatch.chdir(tmp_path)
     Path("klass.py").write_text(SCRIPTS["klass"])
     monkeypatch.delitem(sys.modules, "klass", raising=False)
-    assert "does not tell its input shape; give --input-shape C,H,W" in refusal(
-        command, "klass:Net")
+    told = refusal(command, "klass:Net")
+    assert "does not tell its input shape; give --input-shape C,H,W" in told
+    assert "3,8,8:10 of two tensors" in told and "an .npz file with each under its name" in told
 
 
 @pytest.mark.parametrize("name", ["x.jpg", "net.celo", "y.npz.bak"])

@@ -190,6 +190,11 @@ def test_what_does_not_fit_is_refused(given: object, message: str) -> None:
 def test_another_number_of_examples_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CompileError, match="make its forward pass accept 3 float32 tensors of ex"):
         import_model(made("vectors"), ((1, 16),) * 3)
+    with pytest.raises(CompileError, match=(
+            "the model takes 2 inputs, and example_input has 1; give one example of each, in a "
+            "tuple, or by their names; on the command line --input-shape with colons between, "
+            "such as 3,8,8:10")):
+        import_model(made("vectors"), (1, 16))
     exported = torch.export.export(made("vectors"), (torch.zeros(1, 16), torch.zeros(1, 10)))
     with pytest.raises(CompileError, match="the model takes 2 inputs, and example_input has 1; "):
         import_model(exported, (1, 16))
@@ -218,6 +223,20 @@ def test_inputs_of_an_onnx_file_have_its_names(tmp_path: Path) -> None:
     assert np.array_equal(celosia.run(program, x).values, celosia.run(plain, x).values)
     with pytest.raises(CelosiaError, match="its inputs are left.1, right.1, not a, b; give these"):
         celosia.compile(tmp_path / "net.onnx", {"a": (1, 16), "b": (1, 10)}, target=TARGET)
+
+
+def test_pixels_of_several_inputs_are_refused() -> None:
+    """Only one of them may be a picture, and the others have no pixels."""
+    x = inputs([(1, 16), (1, 10)])
+    known = celosia.Preprocessing(scale=1 / 255, labels=("a", "b", "c", "d", "e"))
+    with pytest.raises(CelosiaError, match=(
+            "^scale, mean and deviation are those of pictures, and the network takes a, b; leave "
+            "them out, and give numbers as it was trained$")):
+        celosia.compile(made("vectors"), x, target=TARGET, preprocessing=known)
+    model = Two(lambda l, a, b: l(torch.cat([a, b], 1)), nn.Linear(26, 5)).eval()
+    named = celosia.compile(model, x, target=TARGET,
+                            preprocessing=celosia.Preprocessing(labels=known.labels))
+    assert named.preprocessing is not None and named.preprocessing.labels == known.labels
 
 
 def test_calibration_has_each_input_too() -> None:
@@ -383,6 +402,9 @@ def test_the_command_line_takes_arrays_by_their_names(tmp_path: Path,
     assert told["inputs"] == [{"name": "a", "shape": [16]}, {"name": "b", "shape": [10]}]
     assert "takes a (16,), b (10,)" in invoke(
         "compile", "net_of_two:Net", "--calibration", "inputs.npz", "--exponents", "static")
+    assert "takes a (16,), b (10,)" in invoke("compile", "net_of_two:Net", "--calibration", "x.npz")
+    assert ("on the command line --input-shape with colons between, such as 3,8,8:10" in invoke(
+        "compile", "net_of_two:Net", "--input-shape", "16", status=1))
     found = json.loads(invoke("run", "p.celo", "--input", "x.npz", "--json", "--limit", "3"))
     right = celosia.run(celosia.load("p.celo"), (a[:3], b[:3])).answer
     assert [one["class"] for one in found["answers"]] == right.argmax(1).tolist()

@@ -132,7 +132,8 @@ def load_program(path: Path) -> "Program":
 
 
 def read_calibration(path: Path) -> "np.ndarray | dict[str, np.ndarray]":
-    """Return the array of a ``.npy`` file, or those of an ``.npz`` file by their names."""
+    """Return the array of a ``.npy`` file, or those of an ``.npz`` file by their names, without
+    classes (N,) called ``labels``: no input has that shape."""
     from celosia.reading import MAX_BYTES, ZipReader
     from celosia_spec.files import open_file
 
@@ -140,7 +141,8 @@ def read_calibration(path: Path) -> "np.ndarray | dict[str, np.ndarray]":
         if not stream.read(4).startswith(b"PK"):
             return read_array(path)
         archive = ZipReader(stream, path, packed=True)
-        return {name.removesuffix(".npy"): archive.array(name) for name in archive.names}
+        found = {name.removesuffix(".npy"): archive.array(name) for name in archive.names}
+    return {name: array for name, array in found.items() if name != "labels" or array.ndim != 1}
 
 
 def find_weighted(name: str, weights: Path | None, shapes: "Shapes" = ()
@@ -331,6 +333,7 @@ def example_input(name: str, example: "Examples | None",
         return samples[:1].astype(np.float32)
     if example is None:
         raise CelosiaError(f"model {name!r} does not tell its input shape; give --input-shape "
-                           f"C,H,W such as 1,28,28 (F of vectors), or --calibration inputs.npy, "
-                           f"an array (N, C, H, W) or (N, F)")
+                           f"C,H,W such as 1,28,28 (F of vectors, 3,8,8:10 of two tensors), "
+                           f"or --calibration inputs.npy, an array (N, C, H, W) or (N, F), of "
+                           f"several tensors an .npz file with each under its name")
     return example

@@ -140,12 +140,12 @@ def exported(model: torch.nn.Module | ExportedProgram,
         way = next((way for way in every if len(declared) == len(way.examples) and all(
             map(_fits, declared, way.examples))), every[0])
         if declared and len(declared) != len(way.examples):
-            raise CompileError("input", "input", f"the model takes {len(declared)} inputs, and "
-                               f"example_input has {len(way.examples)}", "give one example of "
-                               "each, in a tuple, or by their names")
+            raise _other_count(len(declared), len(way.examples))
         return export(model, way.examples), way
     found: tuple[ExportedProgram, Reading] | None = None
     problem: CompileError | None = None
+    ways = [*ways]
+    _check_count(model, len(ways[0].examples))
     for way in ways:
         try:
             program = export(model, way.examples)
@@ -159,6 +159,24 @@ def exported(model: torch.nn.Module | ExportedProgram,
         assert problem is not None
         raise problem
     return found
+
+
+def _check_count(model: torch.nn.Module, count: int) -> None:
+    """CompileError where a model must be given more tensors than there are examples."""
+    if isinstance(model, torch.jit.ScriptModule):       # which has no signature, and is refused
+        return
+    needed = [one for one in inspect.signature(model.forward).parameters.values()
+              if one.default is one.empty and one.kind in (one.POSITIONAL_ONLY,
+                                                           one.POSITIONAL_OR_KEYWORD)]
+    if len(needed) > count:
+        raise _other_count(len(needed), count)
+
+
+def _other_count(takes: int, count: int) -> CompileError:
+    return CompileError(
+        "input", "input", f"the model takes {takes} inputs, and example_input has {count}",
+        "give one example of each, in a tuple, or by their names; on the command line "
+        "--input-shape with colons between, such as 3,8,8:10")
 
 
 def _fits(declared: torch.Tensor, example: torch.Tensor) -> bool:
