@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from celosia.beside_float import decibels, energies, ratios
-from celosia.calibration import check_calibration, different
+from celosia.calibration import check_calibration, different, spread
 from celosia.compiler import BEST, LEAST_INPUTS, Compiler
 from celosia.float_values import outputs
 from celosia.graph import Graph, verify
@@ -63,7 +63,7 @@ def more_accurate(graph: Graph, compiler: Compiler, samples: np.ndarray, *,
     samples = different(samples)
     if (told := too_few(samples)) is not None:
         return Improved(graph=_remark(graph, told), compiler=compiler, applied=(), noise={})
-    samples = samples[::-(-len(samples) // MOST_INPUTS)]
+    samples = spread(samples, MOST_INPUTS)
     try:
         halves = [_Half(graph, compiler, samples[at::2], samples[1 - at::2]) for at in range(2)]
     except FitError as refusal:

@@ -4,6 +4,7 @@ import numpy as np
 
 from celosia import float_values, original
 from celosia.accuracy import MOST_INPUTS, decibels_of, values_of
+from celosia.calibration import spread
 from celosia.graph import Graph
 from celosia.original import QuantisedLoss, is_quantised
 from celosia.program import Program
@@ -19,7 +20,7 @@ def quantised_loss(imported: Graph, optimised: Graph, program: Program,
     """
     if program.steps is not None or not is_quantised(imported):
         return None
-    samples = samples[::-(-len(samples) // MOST_INPUTS)]
+    samples = spread(samples, MOST_INPUTS)
     added = optimised.host[:len(optimised.host) - len(imported.host)]
     raised = np.array(optimised.raised.get(optimised.output, (0,)))[:, None, None]
 

@@ -51,6 +51,11 @@ def check_calibration(calibration: np.ndarray, wanted: tuple[int, ...]) -> None:
                             f"{', '.join(map(str, wanted))}); reshape it")
 
 
+def spread(samples: np.ndarray, most: int) -> np.ndarray:
+    """Return so many of some inputs (N, ...) at most, evenly spread."""
+    return samples[::-(-len(samples) // most)]
+
+
 def different(samples: np.ndarray) -> np.ndarray:
     """Return inputs (N, ...) without those that are equal to an earlier one; 0 equals -0."""
     first: dict[bytes, int] = {}

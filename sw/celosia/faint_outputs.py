@@ -8,12 +8,13 @@ import numpy as np
 
 from celosia import float_values
 from celosia.accuracy import decibels_of, values_of
+from celosia.calibration import spread
 from celosia.graph import Graph
+from celosia.passes.join_outputs import MOST_INPUTS
 
 if TYPE_CHECKING:
     from celosia.program import Program
 
-_MOST_INPUTS = 16
 _TOLD = 5
 LEAST = 20.0
 """dB of signal to noise below which an output is told of."""
@@ -33,11 +34,11 @@ def output_remarks(graph: Graph, *, calibrated: bool) -> tuple[str, ...]:
 def faint_outputs(graph: Graph, program: Program, samples: np.ndarray) -> tuple[str, ...]:
     """Return a line for each output that has less than `LEAST` of what the float graph computes.
 
-    samples : calibration inputs (N, *input_shape), of which 16 are looked at, evenly spread.
+    samples : calibration inputs (N, *input_shape), of which some are looked at.
     """
     if program.steps is not None or not (graph.returns or graph.takes):
         return ()
-    samples = samples[::-(-len(samples) // _MOST_INPUTS)]
+    samples = spread(samples, MOST_INPUTS)
     raised = np.array(graph.raised.get(graph.output, (0,)))[:, None, None]
     made, wanted = (graph.returned(np.ldexp(values, -raised)) for values in (
         values_of(program.graph, samples), float_values.outputs(graph, samples)))

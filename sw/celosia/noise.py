@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from celosia.beside_float import decibels, tensors
+from celosia.calibration import spread
 from celosia.compiler import Compiler
 from celosia.float_values import Completion, Tensors, completion
 from celosia.graph import Graph
@@ -82,12 +83,7 @@ def against_float(program: Program, model: Any, x: np.ndarray, *,
     graph = compiler.optimised(imported, like=quantised)
     _check_same(graph, quantised)
     with refusals():
-        return noise(graph, quantised, spread(x), progress=progress)
-
-
-def spread(x: np.ndarray) -> np.ndarray:
-    """Return those of many inputs that are looked at."""
-    return x[::-(-len(x) // MOST_INPUTS)]
+        return noise(graph, quantised, spread(x, MOST_INPUTS), progress=progress)
 
 
 def noise(graph: Graph, quantised: QGraph, x: np.ndarray, *,

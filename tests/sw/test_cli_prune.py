@@ -280,3 +280,24 @@ def test_a_network_that_could_not_be_saved_is_refused_before_it_is_trained(
         "values of a tensor; compute the same for every input [cli_prune_net.py:11: return y if "
         "y.sum() > 0 else -y]\n")
     assert not (folder / "pruned.pt2").exists()
+
+
+EXPORTED = """
+import torch
+
+def make():
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4))
+    return torch.export.export(net, (torch.zeros(1, 1, 8, 8),)).module()
+"""
+
+
+@pytest.mark.parametrize("command", [("prune", "--rate", "0.5"),
+                                     ("factorise", "--ranks", "fc=2")])
+def test_a_module_of_an_exported_program_is_refused(network_folder, command) -> None:
+    network_folder("cli_prune_net", EXPORTED)
+    result = CliRunner().invoke(app, [command[0], "cli_prune_net:make", "-o", "pruned.pt2",
+                                      *command[1:], "--data", "data.npz"])
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "celosia: 'the model' was made by torch.export, has one mode and no layers; give the "
+        "torch.nn.Module that was exported\n")

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 import celosia
+from celosia.frontend.patterns import MOST_STEPS
 from celosia.graph import Activate, Conv, Curve, Graph
 from celosia.passes import optimise
+from celosia.pieces import fit
 from celosia.quantise import quantise
 from celosia_sim import golden
 from celosia_spec.errors import ArgumentError, CelosiaError, CompileError
@@ -229,6 +231,22 @@ def test_a_function_may_take_a_parameter_that_is_one_number() -> None:
     graph = import_model(nn.Sequential(nn.Conv2d(4, 6, 3), Swish()), example())
     x = np.linspace(-5, 5, 101)
     assert np.abs(graph.nodes[-1].pieces(x) - x / (1 + np.exp(-1.5 * x))).max() < 0.02
+
+
+@pytest.mark.parametrize("last", [torch.exp, torch.tanh])
+def test_of_many_steps_a_function_takes_some(last, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them is tried as its first: of all, that would take forever."""
+    def long(x: torch.Tensor) -> torch.Tensor:
+        for _ in range(300):
+            x = torch.relu(x) + 1
+        return last(x * x)
+
+    tried = []
+    monkeypatch.setattr("celosia.frontend.patterns.fit", lambda f: (tried.append(f), fit(f))[1])
+    with pytest.raises(CompileError, match=f"{last.__name__}|mul"):
+        import_model(nn.Sequential(nn.Conv2d(4, 4, 3), Function(long)), example())
+    assert len(tried) <= 2 * MOST_STEPS
+    assert all(len(f.steps) <= MOST_STEPS for f in tried)
 
 
 @pytest.mark.parametrize(("function", "words"), [

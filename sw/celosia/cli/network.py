@@ -128,7 +128,11 @@ def find_module(name: str, weights: Path | None) -> tuple[Any, np.ndarray | None
     """Return a module that can be changed, with the weights of a file, and an example input."""
     import torch
 
+    from celosia.compress.entry import refuse_unusable
+
     module, example = common.find_model(name)
+    if isinstance(module, torch.nn.Module):
+        refuse_unusable(module)
     if isinstance(example, (tuple, dict)):
         raise CelosiaError(f"{name}: it takes {len(example)} tensors, and prune and factorise "
                            "change networks of one; give one that takes them joined along axis 1, "

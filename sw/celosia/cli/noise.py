@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from celosia.calibration import spread
 from celosia.cli import common
 from celosia.cli.difference import difference
 from celosia.cli.page import bars, sentence, table_html, write_page
 from celosia.cli.progress import work
 from celosia.cli.tables import Table, decibels, finite
-from celosia.noise import Noise, against_float, spread
+from celosia.noise import MOST_INPUTS, Noise, against_float
 from celosia.program import Program
 from celosia.samples import read_samples
 from celosia.show import count
@@ -28,7 +29,7 @@ def compare_with_float(program: Program, model: str, input: Sequence[Path], limi
     same = None
     if backend is not None:
         with work(f"verifying {backend}") as shown:
-            same = verify(program, spread(samples.inputs), backend, baud=baud,
+            same = verify(program, spread(samples.inputs, MOST_INPUTS), backend, baud=baud,
                           progress=shown.count, stages=shown.stage, notice=common.notice)
     words = _words(found) if same is None else f"{_words(found)}. {_equal(backend, same)}"
     table = _table(program, found, len(samples.inputs))

@@ -35,14 +35,14 @@ def entry(function: Callable[P, R]) -> Callable[P, R]:
         model = next((value for value in (*args, *kwargs.values()) if isinstance(value, nn.Module)),
                      None)
         if model is not None:
-            _refuse_unusable(model)
+            refuse_unusable(model)
         with torch.inference_mode(False), torch.enable_grad():
             return function(*args, **kwargs)
 
     return called
 
 
-def _refuse_unusable(model: nn.Module) -> None:
+def refuse_unusable(model: nn.Module) -> None:
     """Raise ArgumentError, which names it, if a part or a tensor cannot be worked with."""
     for name, part in model.named_modules():
         if isinstance(part, fx.GraphModule) and "train" in vars(part):

@@ -36,6 +36,9 @@ _LINES = frozenset({
 
 _EVERY = _CURVES | _PAIRS | _SUMS | _LINES
 
+MOST_STEPS = 64
+"""Of a function: each that is looked at may be tried as its first."""
+
 
 @dataclass(frozen=True)
 class Prelu:
@@ -136,7 +139,8 @@ class Patterns:
                 found.append(Function(last, tuple(sorted(steps, key=self._order.__getitem__)),
                                       self._scalars))
             onward = len(taken) > 1 or _is_step(last, _CURVES) or self._is_part(last)
-            if not self._is_any(last) or not (onward or not _stands(found[-1])):
+            if not self._is_any(last) or len(steps) == MOST_STEPS or not (
+                    onward or not _stands(found[-1])):
                 break
             steps.add(last)
         best = found[-1] if len(found) == 1 else next(
@@ -157,7 +161,7 @@ class Patterns:
         taken = {node}
         while True:
             last = max(taken, key=self._order.__getitem__)
-            if not self._is_any(last):
+            if not self._is_any(last) or len(steps) == MOST_STEPS:
                 return False
             steps.add(last)
             taken = self._taken(steps)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from celosia.calibration import spread
 from celosia.expected import expected_exponents
 from celosia.float_values import values
 from celosia.graph import Conv, Graph, Shape, fresh, identity
@@ -20,8 +21,9 @@ _FAINT_COPIED, _FAINT_INLINED = 3, 8
 _LEAST_BITS, _MOST_BITS, _MARGIN = 2, 12, 4
 """By so many bits a tensor is made larger, or not at all: how large it is, is not known better. So
 far from the largest exponent all stay."""
-_MOST_INPUTS = 16
-"""Of so many inputs the values are looked at."""
+MOST_INPUTS = 16
+"""Calibration inputs that tell how large outputs are, and how right."""
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -53,7 +55,7 @@ def measured(samples: np.ndarray) -> Sizes:
     for all of them counts as large: nothing is known of it."""
     def sizes(graph: Graph, last: Conv, free: Mapping[str, Conv]) -> Parts:
         largest = dict.fromkeys(graph.shapes, 0.0)
-        for stored, _ in values(graph, samples[::-(-len(samples) // _MOST_INPUTS)]):
+        for stored, _ in values(graph, spread(samples, MOST_INPUTS)):
             largest = {name: max(most, float(np.abs(stored[name]).max()))
                        for name, most in largest.items()}
         top = max(largest.values()) or 1.0
@@ -153,12 +155,11 @@ def _parts(graph: Graph, last: Conv, free: Mapping[str, Conv], exponents: Mappin
 def _weight_exponent(graph: Graph, name: str) -> int:
     """Return the exponent of the largest weight or bias of the layer that makes a tensor; 0
     without one."""
-    [*found] = (node for node in graph.nodes if node.name == name and isinstance(node, Conv))
-    if not found:
-        return 0
-    largest = max(np.abs(found[0].weight).max(), np.abs(found[0].bias).max()
-                  if found[0].bias is not None else 0)
-    return int(floor_log2(np.array(largest)))
+    for node in graph.nodes:
+        if node.name == name and isinstance(node, Conv):
+            numbers = node.weight if node.bias is None else np.append(node.weight, node.bias)
+            return int(floor_log2(np.abs(numbers).max()))
+    return 0
 
 
 def _larger(node: Conv, bits: int) -> Conv:
