@@ -3,7 +3,8 @@
 The pieces alone are compared with torch's function on normal inputs. The network (a convolution,
 the function, a convolution of stride 2, ReLU, a linear layer; random weights, eight seeds, 32
 inputs each) is compiled for the iCEBreaker with dynamic exponents; its outputs are compared with
-torch's in float32.
+torch's in float32. How small numbers fare is seen in a smaller one (linear, SiLU, linear, without
+biases), whose inputs are scaled down.
 """
 
 import argparse
@@ -20,9 +21,12 @@ from celosia.pieces import fit
 FUNCTIONS: dict[str, nn.Module] = {
     "Sigmoid": nn.Sigmoid(), "Tanh": nn.Tanh(), "SiLU": nn.SiLU(),
     "GELU": nn.GELU(), "ELU": nn.ELU(), "SELU": nn.SELU(), "Hardswish": nn.Hardswish(),
-    "Mish": nn.Mish(), "Softplus": nn.Softplus()}
+    "Mish": nn.Mish(), "Softplus": nn.Softplus(), "Softsign": nn.Softsign()}
 SHAPE = (1, 12, 12)
 SEEDS, INPUTS = 8, 32
+SCALES = (1.0, 0.1, 0.03, 0.01, 0.001)
+"""Of the inputs of the network that has small numbers."""
+
 LEAST = 40.0
 """dB that pieces must have: less noise than 8 bits make in the network with ReLU."""
 
@@ -43,7 +47,10 @@ def measure(arguments: argparse.Namespace) -> Result:
         {"function": "", "pieces": "d", "off by, at most": ".2%",
          "pieces alone, inputs of 0.1, dB": ".1f", "inputs of 1, dB": ".1f",
          "network, dB": ".1f", "cycles": ",d"}, rows)
-    return Result(title="Functions in pieces", tables=(table,), checks=tuple(checks),
+    faint = Table.of("SiLU of small numbers, iCEBreaker, 8 / 8", {
+        "deviation of what it reads": ".4f", "outputs, dB": ".1f"},
+        [_faint(scale) for scale in SCALES])
+    return Result(title="Functions in pieces", tables=(table, faint), checks=tuple(checks),
                   notes=("Off by: a share of the function's span between -4 and 4. The function "
                          "works on 600 elements of the network.",))
 
@@ -73,6 +80,17 @@ def _network(function: nn.Module) -> tuple[float, int]:
             ratios.append(_decibels(model(x).numpy(), celosia.run(program, x.numpy()).values))
         cycles = program.predicted_cycles
     return float(np.mean(ratios)), cycles
+
+
+def _faint(scale: float) -> list[float]:
+    """Return the deviation of what SiLU reads, and the ratio of the outputs to torch's, dB."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 8, bias=False), nn.SiLU(), nn.Linear(8, 4, bias=False))
+    x = scale * np.random.default_rng(0).standard_normal((256, 16)).astype(np.float32)
+    found = celosia.run(celosia.compile(model.eval(), x[:1]), x).answer
+    with torch.no_grad():
+        read, wanted = model[0](torch.from_numpy(x)), model(torch.from_numpy(x))
+    return [float(read.std()), _decibels(wanted.numpy(), found)]
 
 
 def _decibels(wanted: np.ndarray, found: np.ndarray) -> float:
