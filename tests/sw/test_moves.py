@@ -18,23 +18,9 @@ from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from celosia.frontend import import_model  # noqa: E402
+from returning import Function, conv  # noqa: E402
 
 MAP, LINE, VECTOR = (1, 4, 8, 8), (1, 4, 16), (1, 16)
-
-
-class Function(nn.Module):
-    """A forward pass given as a function of layers and x."""
-
-    def __init__(self, function, *layers: nn.Module) -> None:
-        super().__init__()
-        self.function, self.layers = function, nn.ModuleList(layers)
-
-    def forward(self, x):
-        return self.function(*self.layers, x)
-
-
-def conv(rows: int, channels: int = 4, kernel: int = 3, **fields) -> nn.Module:
-    return nn.Conv2d(channels, rows, kernel, padding=kernel // 2, **fields)
 
 
 def compare(model: nn.Module, shape: tuple[int, ...]) -> Graph:
