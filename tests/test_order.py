@@ -208,7 +208,7 @@ ORDER = {
         __init__
     """,
     "celosia.frontend": """
-        call, examples, kernels, origin, quantised, tracing
+        call, decomposed, examples, kernels, origin, quantised, tracing
         arithmetic, constants, moves, patterns, refusals, sizes, tail, unflattened
         ends, onnx, operators, pt2, starts
         export, joined

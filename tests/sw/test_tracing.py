@@ -18,9 +18,11 @@ from celosia_spec.errors import CompileError
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
+from celosia.frontend import decomposed as decomposed_module  # noqa: E402
 from celosia.frontend import import_model  # noqa: E402
 from celosia.frontend import tracing as tracing_module  # noqa: E402
-from celosia.frontend.tracing import decomposed, tracing  # noqa: E402
+from celosia.frontend.decomposed import decomposed  # noqa: E402
+from celosia.frontend.tracing import tracing  # noqa: E402
 from celosia.graph_text import dump  # noqa: E402
 
 X = np.random.default_rng(0).normal(size=(1, 6)).astype(np.float32)
@@ -111,6 +113,11 @@ def test_only_the_tracing_thread_is_silent(capsys: pytest.CaptureFixture) -> Non
     assert [record.getMessage() for record in heard] == ["other", "after"]
 
 
+def test_records_that_nobody_reads_are_not_put_together() -> None:
+    import_model(Dropped(), X)
+    assert logging.getLogger(tracing_module._TRACES).handlers == []
+
+
 NAMES = ["class", 'a"b', "a'b", "a\nb", "[/b]x", "ﬁ", "a,b;c", "a\\", '"""', "x" * 300, "\x1b[31m",
          "a\u202e\0b", "self", "{x} %s *", '"); raise SystemExit(7) #']
 
@@ -118,10 +125,10 @@ NAMES = ["class", 'a"b', "a'b", "a\nb", "[/b]x", "ﬁ", "a,b;c", "a\\", '"""', "
 class Named(nn.Module):
     """Layers, a parameter and a buffer with the names given."""
 
-    def __init__(self, names: list[str]) -> None:
+    def __init__(self, names: list[str], relu: Callable = torch.relu) -> None:
         super().__init__()
         torch.manual_seed(1)
-        self.names = names
+        self.names, self.relu = names, relu
         for name in names:
             self._modules[name] = nn.Linear(6, 6)
         self.register_parameter(f"{names[0]}!", nn.Parameter(torch.rand(6)))
@@ -129,7 +136,7 @@ class Named(nn.Module):
 
     def forward(self, x):
         for name in self.names:
-            x = torch.relu(self._modules[name](x))
+            x = self.relu(self._modules[name](x))
         return x * getattr(self, f"{self.names[0]}!") + getattr(self, f"{self.names[0]}?")
 
 
@@ -144,7 +151,7 @@ def test_operators_are_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
         ask()
 
     monkeypatch.setattr(utils, "_materialize_cpp_cia_ops", asks)
-    tracing_module._table.cache_clear()
+    decomposed_module._table.cache_clear()
     with torch.library._scoped_library("celosia_tests", "FRAGMENT") as library:
         for lookups in (1, 2):
             for _ in range(2):
@@ -174,24 +181,44 @@ class Composite(nn.Module):
         return f.log_softmax(f.dropout(x, training=self.training).squeeze(), dim=-1)
 
 
-def test_what_is_left_to_torchs_dispatcher_decomposes_as_torch_does_it() -> None:
-    """The same operators of the same arguments, with the same places in the source."""
+class Written(Composite):
+    """Some of it written where its operands stood."""
+
+    def forward(self, x):
+        return super().forward((x * 2).relu_().add_(1))
+
+
+@pytest.mark.parametrize("model", [Composite, Written])
+def test_a_program_is_decomposed_as_torch_does_it(model: type[nn.Module]) -> None:
+    """The same operators of the same arguments, with the same places in the source; where tensors
+    are written into, torch itself does most of it."""
     with tracing():
-        program = torch.export.export(Composite().eval(), (torch.zeros(1, 4, 6, 6),))
+        program = torch.export.export(model().eval(), (torch.zeros(1, 4, 6, 6),))
         table = torch.export.default_decompositions()
-        for whole in tracing_module._WHOLE:
+        for whole in decomposed_module._WHOLE:
             table.pop(whole)
         ours, theirs = decomposed(program), program.run_decompositions(table)
+    assert decomposed_module._writes_nothing(program) is (model is Composite)
     assert len(ours.graph.nodes) > 40
     for one, other in zip(ours.graph.nodes, theirs.graph.nodes, strict=True):
         assert (one.name, one.op, one.target) == (other.name, other.op, other.target)
         assert str((one.args, one.kwargs)) == str((other.args, other.kwargs))
         assert one.meta.get("stack_trace") == other.meta.get("stack_trace")
         assert one.meta.get("nn_module_stack") == other.meta.get("nn_module_stack")
+        if one.op == "call_function":
+            assert one.meta.get("torch_fn") == other.meta.get("torch_fn")
+        if one.op != "output":
+            assert str(one.meta["val"]) == str(other.meta["val"])
+    assert str(ours.graph_signature) == str(theirs.graph_signature)
+    assert list(ours.state_dict) == list(theirs.state_dict)
+    assert torch.equal(ours.module()(torch.ones(1, 4, 6, 6)),
+                       theirs.module()(torch.ones(1, 4, 6, 6)))
 
 
-def test_layers_may_have_any_names() -> None:
-    graph = import_model(Named(NAMES), X)
+@pytest.mark.parametrize("relu", [torch.relu, torch.relu_])
+def test_layers_may_have_any_names(relu: Callable) -> None:
+    """Whether torch decomposes the program, or does not."""
+    graph = import_model(Named(NAMES, relu), X)
     layers = [node for node in graph.nodes if hasattr(node, "weight")]
     assert [node.name for node in layers] == [
         name if name.isprintable() else ascii(name)[1:-1] for name in NAMES]

@@ -15,10 +15,11 @@ from torch.export.graph_signature import InputKind
 from torch.utils._pytree import tree_leaves, tree_structure
 
 from celosia.frontend import pt2, quantised
+from celosia.frontend.decomposed import decomposed, with_plain_names
 from celosia.frontend.examples import Examples, Reading
 from celosia.frontend.origin import source_of
 from celosia.frontend.sizes import check_sizes, refuse_large
-from celosia.frontend.tracing import decomposed, tracing, with_plain_names
+from celosia.frontend.tracing import tracing
 from celosia.modelfile import ONNX, model_format
 from celosia_spec.errors import ArgumentError, CelosiaError, CompileError, quoted
 

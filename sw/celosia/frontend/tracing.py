@@ -1,33 +1,27 @@
-"""torch.export as if it were a function: from any thread, without a word, with any names.
+"""torch.export as if it were a function: from any thread, and without a word.
 
-torch.export keeps what it works on in module variables, logs and prints what it does not like, and
-writes the names of parameters into Python source that it then runs.
+torch.export keeps what it works on in module variables, and logs and prints what it does not like.
 """
 
 import gc
 import io
-import keyword
 import logging
-import re
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import replace
-from functools import lru_cache, partial
 from typing import Any, TextIO
 
 import torch
-import torch._export.utils as export_utils
 from torch._subclasses import fake_tensor
-from torch.export import ExportedProgram, exported_program
-from torch.export.graph_signature import ExportGraphSignature
 
 _ONE_AT_A_TIME = threading.RLock()
 _CONSTANT = 4096
 """Most elements of a constant whose values are known while a model is traced."""
-_PART = re.compile(r"[A-Za-z0-9_]+", re.ASCII)
+_TRACES = "torch.__trace"
+"""Of a logger that prints nothing: its handler writes to files where the user asked for such, else
+takes itself off at the first record. Until it has, torch puts every record together."""
 
 
 @contextmanager
@@ -76,7 +70,8 @@ def _unheard() -> Iterator[None]:
     """Drop what this thread logs by torch's loggers or prints on stderr."""
     thread = threading.get_ident()
     handlers = {handler for name in list(logging.root.manager.loggerDict)
-                if name.split(".")[0] == "torch" for handler in logging.getLogger(name).handlers}
+                if name.split(".")[0] == "torch" and name != _TRACES
+                for handler in logging.getLogger(name).handlers}
 
     def others(record: logging.LogRecord) -> bool:
         return record.thread != thread
@@ -114,92 +109,3 @@ class _Others(io.TextIOBase):
 
     def isatty(self) -> bool:
         return self.stream.isatty()
-
-
-_WHOLE = (torch.ops.aten.hardsigmoid.default, torch.ops.aten.log_sigmoid.default)
-"""Operators that stay in one piece: at a network's end the host computes them."""
-
-
-@lru_cache(maxsize=1)
-def _table(composite: tuple[str, ...]) -> tuple[dict[Any, Any], dict[Any, Any]]:
-    """Return what torch shall decompose otherwise than its dispatcher does, and what before that.
-
-    composite : the operators that are registered as made of others, which both depend on.
-    What operators there are is asked once, not once for each of their namespaces. An operator that
-    decomposes as the dispatcher does it anyway is left to that: torch would give each of 500 such
-    kernels for 15 backends, and take them back.
-    """
-    ask = export_utils._materialize_cpp_cia_ops
-    ask()
-    export_utils._materialize_cpp_cia_ops = lambda: None
-    try:
-        table = torch.export.default_decompositions()
-        for whole in _WHOLE:
-            table.pop(whole)
-        first, rest = exported_program._split_decomp_table_to_cia_and_python_decomp(
-            table.materialize())
-    finally:
-        export_utils._materialize_cpp_cia_ops = ask
-    return {operator: kernel for operator, kernel in first.items()
-            if not (isinstance(kernel, partial)
-                    and kernel.keywords.get("kernel") is operator)}, rest
-
-
-@contextmanager
-def _lean() -> Iterator[None]:
-    """Let torch decompose a program in half the time, to the same operators: the tables of what it
-    decomposes are made once."""
-    split = exported_program._split_decomp_table_to_cia_and_python_decomp
-    first, rest = _table(tuple(
-        torch._C._dispatch_get_registrations_for_dispatch_key("CompositeImplicitAutograd")))
-    exported_program._split_decomp_table_to_cia_and_python_decomp = lambda _: (first, dict(rest))
-    try:
-        yield
-    finally:
-        exported_program._split_decomp_table_to_cia_and_python_decomp = split
-
-
-def decomposed(program: ExportedProgram) -> ExportedProgram:
-    """Return the program in core ATen operators, its parameters called as before.
-
-    Meanwhile those have plain names: torch writes them into source code, where a keyword is a
-    syntax error and a quote ends a string.
-    """
-    names = {name: f"celosia_{k}" for k, name in enumerate(_targets(program)) if not is_plain(name)}
-    with _lean():
-        if not names:
-            return program.run_decompositions({})
-        back = {plain: name for name, plain in names.items()}
-        return _renamed(_renamed(program, names).run_decompositions({}), back)
-
-
-def with_plain_names(program: ExportedProgram) -> ExportedProgram:
-    """Return the program with such names as `ExportedProgram.module` can write into source."""
-    return _renamed(program, {name: f"celosia_{k}" for k, name in enumerate(_targets(program))
-                              if not is_plain(name)})
-
-
-def _targets(program: ExportedProgram) -> list[str]:
-    specs = [*program.graph_signature.input_specs, *program.graph_signature.output_specs]
-    return list(dict.fromkeys(spec.target for spec in specs if isinstance(spec.target, str)))
-
-
-def is_plain(name: str) -> bool:
-    """Whether torch can write a name into source code."""
-    return all(_PART.fullmatch(part) and not keyword.iskeyword(part) for part in name.split("."))
-
-
-def _renamed(program: ExportedProgram, names: Mapping[str, str]) -> ExportedProgram:
-    """Return the program with other names for its parameters, buffers and constants."""
-    def keys(tensors: Mapping[str, Any]) -> dict[str, Any]:
-        return {names.get(name, name): tensor for name, tensor in tensors.items()}
-
-    signature = program.graph_signature
-    inputs, outputs = ([replace(spec, target=names.get(spec.target, spec.target)) for spec in specs]
-                       for specs in (signature.input_specs, signature.output_specs))
-    return ExportedProgram(
-        root=program.graph_module, graph=program.graph,
-        graph_signature=ExportGraphSignature(input_specs=inputs, output_specs=outputs),
-        state_dict=keys(program.state_dict), range_constraints=program.range_constraints,
-        module_call_graph=program.module_call_graph, example_inputs=program.example_inputs,
-        constants=keys(program.constants), verifiers=program.verifiers)

@@ -13,7 +13,8 @@ from torch.fx import Node
 from torch.utils._pytree import tree_leaves
 
 from celosia.frontend import kernels, origin, quantised
-from celosia.frontend.tracing import is_plain, tracing, with_plain_names
+from celosia.frontend.decomposed import is_plain, with_plain_names
+from celosia.frontend.tracing import tracing
 from celosia_spec.errors import CelosiaError, quoted
 
 __all__ = ["as_module"]
