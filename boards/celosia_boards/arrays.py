@@ -43,15 +43,14 @@ def array_for(of: Target | str, lanes: int | None = None, acc_bits: int | None =
 
     lanes : of `LANES`; those of all clusters.
 
-    Memories keep their depths, but more lanes have flatter banks, and some devices have less main
-    memory with more lanes.
+    Memories keep their depths, but more lanes have flatter banks.
     ValueError where no array allows the number, ArrayRefused where the target cannot hold the
     array.
     """
     of = of if isinstance(of, Target) else target(of)
     asked = {"lanes": lanes, "acc_bits": acc_bits, "weight_bits": weight_bits,
              "activation_bits": activation_bits}
-    return require(of, _changed(of.array_of(lanes), {name: value for name, value in asked.items()
+    return require(of, _changed(of.array, {name: value for name, value in asked.items()
                                            if value is not None}))
 
 
@@ -115,6 +114,6 @@ def _elsewhere(of: Target, array: Array) -> Iterator[str]:
         changes: dict[str, Any] = {
             "lanes": max(array.lanes_all, other.array.lanes_all), "acc_bits": array.acc_bits,
             "weight_bits": array.weight_bits, "activation_bits": array.activation_bits}
-        if other != of and _holds(other, other.array_of(changes["lanes"]), changes):
+        if other != of and _holds(other, other.array, changes):
             yield f"target={other.name}"
             return

@@ -117,15 +117,7 @@ class Target:
     @property
     def array(self) -> Array:
         """Parameters of the array: the device's, with what the board has of a flash."""
-        return self._with_flash(self.device.array)
-
-    def array_of(self, lanes: int | None) -> Array:
-        """Return the device's own array of so many lanes, with the flash; of those that it has no
-        array of its own for, and of None, the one it carries."""
-        return self._with_flash(next((array for array in self.device.others
-                                      if array.lanes_all == lanes), self.device.array))
-
-    def _with_flash(self, array: Array) -> Array:
+        array = self.device.array
         return array if self.flash is None else replace(array, flash=self.flash.takes[0])
 
     @property

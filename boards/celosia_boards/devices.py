@@ -31,9 +31,8 @@ HX8K = Device(
 _OF_25F = Array(lanes=16, main_words=6144, ring=512, controls=1024, taps=1024, tiles=1024,
                 clamp=True)
 _OF_12F = replace(_OF_25F, lanes=8, main_words=3072, bank_rows=1024)
-_OF_45F = replace(_OF_25F, main_words=16384)
-_OF_85F = replace(_OF_25F, main_words=32768)
-_OF_85F_64 = replace(_OF_25F, main_words=24576, clusters=4)
+_OF_45F = replace(_OF_25F, main_words=16384, clusters=2)
+_OF_85F = replace(_OF_25F, main_words=32768, clusters=4)
 
 _25F = Device(
     name="lfe5u-25f", family=ECP5, synthesis="-nowidelut", placement=("--25k",),
@@ -51,8 +50,7 @@ _45F = replace(
 
 _85F = replace(
     _45F, name="lfe5u-85f", placement=("--85k",),
-    resources=Resources(luts=83640, ffs=83640, brams=208, dsps=156), array=_OF_85F,
-    others=(_OF_85F_64,))
+    resources=Resources(luts=83640, ffs=83640, brams=208, dsps=156), array=_OF_85F)
 
 LFE5U = {12: _12F, 25: _25F, 45: _45F, 85: _85F}
 """ECP5 without transceivers, by thousands of look-up tables."""

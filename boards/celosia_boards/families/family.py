@@ -115,7 +115,6 @@ class Device:
 
     name        : "up5k", "lfe5u-25f", ...
     array       : parameters of the array that its targets carry.
-    others      : arrays that they carry instead where other numbers of lanes are asked for.
     multiplier  : kind of `celosia_hw.parts.multiplier.Multipliers`.
     placement   : nextpnr's options: the chip, and what makes the placement of arrays on it better.
     synthesis   : options of Yosys's ``synth_<family>``.
@@ -133,7 +132,6 @@ class Device:
     synthesis: str
     ceiling_mhz: float | None = None
     sources: tuple[str, ...] = ("bram",)
-    others: tuple[Array, ...] = ()
 
 
 def fewest(shapes: Iterable[tuple[int, int]], depth: int, width: int) -> int:

@@ -16,6 +16,7 @@ from celosia_hw.lanes.turn import Turn
 from celosia_hw.parts.delay import chain
 from celosia_hw.parts.table_memory import TableMemory
 from celosia_spec.isa.array import CONTROL_BITS, PIECE_BITS, Array
+from celosia_spec.isa.memories import block_banks
 from celosia_spec.isa.numbers import DELTA_BITS
 from celosia_spec.isa.timing import MANTISSA, SUMS
 from celosia_spec.isa.words import TAP_GROUP_BITS
@@ -131,7 +132,8 @@ class ReadingPath(wiring.Component):
                 bank_rows.tap_pieces[q].eq(tap.piece), bank_rows.rotation[q].eq(tap.rotation),
                 turn.rotation[q].eq(tap.rotation), masks.masks[q].eq(tap.mask)]
         for b in range(array.lanes):
-            m.submodules[f"bank{b}"] = bank = TableMemory(array.bank_rows, array.activation_bits)
+            m.submodules[f"bank{b}"] = bank = TableMemory(
+                array.bank_rows, array.activation_bits, block=b < block_banks(array))
             m.d.comb += [
                 bank.write.en.eq(self.enable[b]), bank.write.addr.eq(self.row[b % self.array.fill]),
                 bank.write.data.eq(self.code[b % self.array.fill]),

@@ -104,16 +104,26 @@ def main_blocks(array: Array) -> Blocks:
     return Blocks("main memory", 1, array.main_words, ENTRY_BITS)
 
 
+LUT_BANKS = 5
+"""Banks of each of several clusters that stand in look-up tables: a bank fills a quarter of a block
+memory of the ECP5, so no other memory gives one back for as few of them."""
+
+
+def block_banks(array: Array) -> int:
+    """Return how many banks of a cluster, the first ones, stand in block memory."""
+    return array.lanes - LUT_BANKS * (array.clusters > 1)
+
+
 def blocks(array: Array, mac: str = "generic") -> tuple[Blocks, ...]:
     """Return all other memories of an array that stand in block memory.
 
-    Of several clusters small tables stand in look-up tables.
+    Of several clusters small tables, and some banks, stand in look-up tables.
 
     mac : kind of its multipliers.
     """
     inside = array.drain == 1 and mac == "mac16"
     own = (
-        Blocks("banks", array.lanes, array.bank_rows, array.activation_bits),
+        Blocks("banks", block_banks(array), array.bank_rows, array.activation_bits),
         Blocks("taps", array.groups_max, array.taps, tap_word(array).bits),
         Blocks("tiles", 1, array.tiles, CONTROL_BITS),
         Blocks("weights' ring", 2, array.ring, ENTRY_BITS // 2),

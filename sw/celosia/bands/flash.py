@@ -25,7 +25,8 @@ _COMMAND = 2
 """Those of a layer in parts, its other chunks apart."""
 
 _SMALL = 128
-"""Entries of a section at least, where there is room: cycles pass before its first one comes."""
+"""Entries of a section for each cluster at least, where there is room: cycles pass before its first
+one comes, and each cluster reads of each section."""
 
 _WAITING = 10
 """Layers are parted where without it more than one cycle in so many passes in waiting."""
@@ -159,7 +160,7 @@ class _Memory:
 
     def _parted(self) -> Iterator[Copies]:
         """Yield ways in which layers are parted, and as much as can be is resident."""
-        for least, places in ((_SMALL, 2), (0, 2), (0, 1)):
+        for least, places in ((_SMALL * self.array.clusters, 2), (0, 2), (0, 1)):
             rooms = [whole_units(max(self._parting(at).least, least))
                      for at in range(len(self.layers))]
             for first in range(len(self.layers), -1, -1):
