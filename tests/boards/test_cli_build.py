@@ -114,6 +114,6 @@ def test_program_for_another_target():
     with pytest.raises(celosia.CelosiaError) as caught:
         celosia.build(for_85f, "ecp5-25f")
     assert str(caught.value) == (
-        "ecp5-25f: with main_words=32768 its array needs 156 of its 56 block RAMs, which the "
+        "ecp5-25f: 64 lanes need 64 of its 28 multiplier blocks, which the "
         "program for ecp5-85f asks for; compile it for ecp5-25f (--target ecp5-25f)")
     check_buildable(small(target="ecp5-25f"), target("ecp5-25f"))
