@@ -25,8 +25,8 @@ _COMMAND = 2
 """Those of a layer in parts, its other chunks apart."""
 
 _SMALL = 128
-"""Entries of a section for each cluster at least, where there is room: cycles pass before its first
-one comes, and each cluster reads of each section."""
+"""Entries of a section at least, where there is room: cycles pass before its first one comes. Of
+several clusters each reads of each section, and fewer may be better: up to so many for each."""
 
 _WAITING = 10
 """Layers are parted where without it more than one cycle in so many passes in waiting."""
@@ -160,15 +160,25 @@ class _Memory:
 
     def _parted(self) -> Iterator[Copies]:
         """Yield ways in which layers are parted, and as much as can be is resident."""
-        for least, places in ((_SMALL * self.array.clusters, 2), (0, 2), (0, 1)):
-            rooms = [whole_units(max(self._parting(at).least, least))
-                     for at in range(len(self.layers))]
-            for first in range(len(self.layers), -1, -1):
-                ways = [way for kept, share in _SHARES if (way := self._in_rooms(
-                    first, rooms, places, kept, share)) is not None]
-                yield from ways
-                if ways:
-                    return
+        for leasts, places in ((self._small, 2), ((0,), 2), ((0,), 1)):
+            ways = [way for least in leasts for way in self._of_size(least, places)]
+            yield from ways
+            if ways:
+                return
+
+    @property
+    def _small(self) -> list[int]:
+        return [_SMALL << k for k in range(self.array.clusters.bit_length())]
+
+    def _of_size(self, least: int, places: int) -> list[Copies]:
+        """Return ways in which as few layers as can be are copied, with sections of so many entries
+        at least."""
+        rooms = [whole_units(max(self._parting(at).least, least)) for at in range(len(self.layers))]
+        for first in range(len(self.layers), -1, -1):
+            if ways := [way for kept, share in _SHARES if (way := self._in_rooms(
+                    first, rooms, places, kept, share)) is not None]:
+                return ways
+        return []
 
     def _in_rooms(self, first: int, rooms: Sequence[int], places: int, kept: float,
                   share: float) -> Copies | None:
