@@ -39,7 +39,7 @@ ARRAYS = {
     "hx8k": ("hx8k-b-evn", Array(lanes=8, main_words=768, residual=False, clamp=True, flash=8),
              60.0),
     "ulx3s-25f": ("ulx3s-25f", Array(main_words=4096), 80.0),
-    "ulx3s-85f, four clusters": ("ulx3s-85f", array_for("ulx3s-85f", lanes=64), 60.0),
+    "ulx3s-85f, four clusters": ("ulx3s-85f", array_for("ulx3s-85f"), 60.0),
     "ulx3s-85f, eight clusters": ("ulx3s-85f", Array(
         main_words=4096, clamp=True, clusters=8), 50.0),
 }

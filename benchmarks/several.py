@@ -35,7 +35,7 @@ def measure(arguments: argparse.Namespace) -> Result:
     rows: list[list] = []
     for name, make in OUTPUTS.items():
         rows += [[name, factor, *_outputs(make(factor))] for factor in FACTORS]
-    table = Table.of("Two outputs, ulx3s-85f, 16 lanes, 8 / 8", {
+    table = Table.of("Two outputs, ulx3s-85f, 8 / 8", {
         "outputs": "", "the first is larger by": "d", "first, dB": ".1f", "second, dB": ".1f",
         "cycles": ",d"}, rows)
     inputs = Table.of("Two inputs, ulx3s-85f, 8 / 8: dB of what is made of the smaller one", {

@@ -26,8 +26,7 @@ from celosia_boards.targets import target
 from celosia_spec.errors import CompileError
 from celosia_spec.qgraph import QGraph
 
-BOARDS = (("icebreaker", 16), ("hx8k-b-evn", 8), ("ulx3s-25f", 16), ("ulx3s-85f", 16),
-          ("ulx3s-85f", 64))
+BOARDS = (("icebreaker", 16), ("hx8k-b-evn", 8), ("ulx3s-25f", 16), ("ulx3s-85f", 64))
 """Target and lanes."""
 
 LEFT_OUT = ("resnet-20-b", "resnet-56-b", "resnet-110", "resnet-110-b")

@@ -103,7 +103,7 @@ _TABLE = (
         flash=Flash(part="N25Q32", base=_MIB, script=(_WAKE,), takes=(8,))),
     _ECP5_25F,
     _ECP5_85F,
-    _ulx3s(85, 55.0),
+    _ulx3s(85, 60.0),
     _ulx3s(45, 65.0),
     _ulx3s(25, 70.0),
     _ulx3s(12, 75.0),
