@@ -19,6 +19,8 @@ from celosia_sim.clock.cycles import SPENT
 from celosia_spec.program import Layer
 
 LENET_TARGET, LAYER_TARGET = "icebreaker", "ecp5-85f"
+LANES = (16, 64)
+"""Of the array that single layers run on."""
 CONVOLUTION, LINEAR = 0.95, 0.92
 """Least utilisation of a convolution of at least 256 positions and 32 non-zeros a row, and least
 share of its bound of a linear layer with at least 4 rows a lane."""
@@ -49,24 +51,27 @@ def measure(arguments: argparse.Namespace) -> Result:
         checks.append(_sums(f"LeNet-5, {mode}", program.layers, program.lanes, cycles))
         tables.append(Table.of(f"LeNet-5, {LENET_TARGET}, {program.lanes} lanes, {mode} exponents: "
                                "share of the lane-cycles", _columns(program.layers), rows))
-    for mode in MODES:
-        rows = []
-        for title, module, shape, density, convolution in single_layers():
-            program, sample = layer_program(module, shape, density, LAYER_TARGET, mode)
-            cycles = _simulated(title, program, sample, checks)
-            layer = program.layers[0]
-            rows.append(_row(title, layer, program.lanes))
-            checks.append(_sums(f"{title}, {mode}", (layer,), program.lanes, cycles[:1]))
-            useful = layer.macs / (program.lanes * layer.predicted_cycles)
-            bound = layer.bound_cycles / layer.predicted_cycles
-            checks.append(
-                Check.at_least(f"utilisation, {title}, {mode}", useful, CONVOLUTION, ".1%")
-                if convolution else
-                Check.at_least(f"bound / cycles, {title}, {mode}", bound, LINEAR, ".1%"))
-        tables.append(Table.of(f"Single layers, {LAYER_TARGET}, {program.lanes} lanes, {mode} "
-                               "exponents: share of the lane-cycles", _columns(program.layers),
-                               rows))
+    tables += [_single(lanes, mode, checks) for lanes in LANES for mode in MODES]
     return Result(title="Lane-cycles", tables=tuple(tables), checks=tuple(checks), notes=NOTES)
+
+
+def _single(lanes: int, mode: str, checks: list[Check]) -> Table:
+    """Count the single layers on an array of so many lanes."""
+    rows = []
+    for title, module, shape, density, convolution in single_layers():
+        program, sample = layer_program(module, shape, density, LAYER_TARGET, mode, lanes)
+        layer = program.layers[0]
+        told = f"{title}, {lanes} lanes, {mode}"
+        cycles = _simulated(f"{title}, {lanes} lanes", program, sample, checks)
+        rows.append(_row(title, layer, lanes))
+        checks.append(_sums(told, (layer,), lanes, cycles[:1]))
+        useful = layer.macs / (lanes * layer.predicted_cycles)
+        bound = layer.bound_cycles / layer.predicted_cycles
+        checks.append(Check.at_least(f"utilisation, {told}", useful, CONVOLUTION, ".1%")
+                      if convolution else
+                      Check.at_least(f"bound / cycles, {told}", bound, LINEAR, ".1%"))
+    return Table.of(f"Single layers, {LAYER_TARGET}, {lanes} lanes, {mode} exponents: share of the "
+                    "lane-cycles", _columns(program.layers), rows)
 
 
 def _simulated(title: str, program: Program, x: np.ndarray, checks: list[Check]) -> np.ndarray:

@@ -48,7 +48,7 @@ def lenet5(target: str = "icebreaker", exponents: str = "dynamic") -> celosia.Pr
 
 
 def layer_program(layer: torch.nn.Module, shape: tuple[int, ...], density: float, target: str,
-                  exponents: str) -> tuple[celosia.Program, np.ndarray]:
+                  exponents: str, lanes: int) -> tuple[celosia.Program, np.ndarray]:
     """Return a network of ``layer``, ReLU and a tiny reader, and one random input for it.
 
     layer   : a Conv2d or Linear; gets seeded random weights of which ``density`` are not zero.
@@ -69,7 +69,7 @@ def layer_program(layer: torch.nn.Module, shape: tuple[int, ...], density: float
     reader = torch.nn.Conv2d(rows, 1, 1) if weights.ndim == 4 else torch.nn.Linear(rows, 1)
     model = torch.nn.Sequential(layer, torch.nn.ReLU(), reader).eval()
     x = random.random((64, *shape), np.float32)
-    program = celosia.compile(model, x[:1], target=target, exponents=exponents,
+    program = celosia.compile(model, x[:1], target=target, exponents=exponents, lanes=lanes,
                               calibration=x if exponents == "static" else None)
     return program, x[:1]
 
