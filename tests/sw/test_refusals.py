@@ -4,7 +4,7 @@ import functools
 import re
 import sys
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -34,6 +34,21 @@ class Function(nn.Module):
 
     def forward(self, x):
         return self.function(*self.layers, x)
+
+
+@dataclass
+class Pair:
+    """What torch.export knows nothing of."""
+
+    first: torch.Tensor
+    second: torch.Tensor
+
+
+class Known(Pair):
+    """What it has been told of."""
+
+
+torch.export.register_dataclass(Known)
 
 
 def conv(channels: int = 4) -> nn.Module:
@@ -219,6 +234,10 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
     "ends the process": (lambda: Function(lambda x: sys.exit(3)), "model (torch.export): the model "
                          "cannot be exported (3); make its forward pass accept one float32 tensor "
                          "of example_input's shape", lambda: Function(F.relu)),
+    "object": (lambda: Function(lambda x: Pair(F.relu(x), x)), "model (torch.export): the model "
+               "returns a Pair, whose parts torch does not know; return a tuple or a dictionary, "
+               "or call torch.export.register_dataclass with its class before",
+               lambda: Function(lambda x: Known(F.relu(x), x))),
     "constant output": (lambda: Function(lambda x: torch.ones(1, 3)), "output (output): it does "
                         "not depend on the input; return tensors that the network computes from "
                         "its input", lambda: Function(F.relu)),

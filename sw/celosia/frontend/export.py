@@ -4,6 +4,7 @@ import copy
 import inspect
 import logging
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -330,6 +331,11 @@ def _refusing(work: Callable[[], T], inputs: int = 1) -> T:
         if "data-dependent" in line:
             problem = "the model cannot be exported, a branch depends on the values of a tensor"
             remedy = "compute the same for every input"
+        if unknown := re.search(r"Found <class '(.*?)'> in output, which is not a known ty", line):
+            name = quoted(unknown[1].rpartition(".")[2])
+            problem = f"the model returns a {name}, whose parts torch does not know"
+            remedy = ("return a tuple or a dictionary, or call torch.export.register_dataclass "
+                      "with its class before")
         raise CompileError("model", "torch.export", problem, remedy,
                            source_of(error)) from error
 
