@@ -50,27 +50,29 @@ class Packing(Generic[Name]):
         self._words: dict[int, int] = {}            # that these have
         for name, need in self._needs.items():
             self._enter(name, need)
-        self._near = {name: self._beside(name) for name in self._needs}
         self._numbers = {name: number for number, name in enumerate(needs)}
-        self._ranks = {name: _rank(need, self._numbers[name]) for name, need in needs.items()}
+        self._order: _Order[Name] = _Order(
+            {name: _rank(need, self._numbers[name]) for name, need in needs.items()},
+            {name: set() for name in needs}, {name: set() for name in needs})
+        for name in self._needs:
+            self._order.put(name, self._beside(name))
         self._spans: dict[Name, _Span] = {}
-        self._settle(self._spans, self._ranks, self._needs)
+        for name in sorted(self._needs, key=self._order.ranks.__getitem__):
+            self._spans[name] = self._lowest(name, self._spans, self._order)
 
     def move(self, name: Name, life: Life) -> None:
         """Change when something is needed."""
-        old, need = self._near[name], self._needs[name]
+        old, need = self._order.near(name), self._needs[name]
         for at in range(need.life.born, need.life.dies + 1):
             self._alive[at].remove(name)
             self._words[at] -= need.words
         self._needs[name] = need = replace(need, life=life)
         self._enter(name, need)
-        self._near[name] = new = self._beside(name)
-        for other in old - new:
-            self._near[other].remove(name)
-        for other in new - old:
-            self._near[other].add(name)
-        self._ranks[name] = _rank(need, self._numbers[name])
-        self._settle(self._spans, self._ranks, {name} | old | new)
+        new = self._beside(name)
+        self._order.take(name)
+        self._order.ranks[name] = _rank(need, self._numbers[name])
+        self._order.put(name, new)
+        self._settle(self._spans, self._order, {name} | old | new)
 
     @property
     def least(self) -> int:
@@ -92,18 +94,19 @@ class Packing(Generic[Name]):
     def _before(self, end: int) -> dict[Name, _Span]:
         """Return where needs lie. Where they do not end before a word, what ends highest goes
         before all others, a few times, unless no order can do."""
-        spans, ranks, least = self._spans.copy(), self._ranks.copy(), self.least
-        front = min(ranks, key=ranks.__getitem__)
+        spans, order, least = self._spans.copy(), self._order, self.least
+        front = min(order.ranks, key=order.ranks.__getitem__)
         best, lowest = spans.copy(), _top(spans)
         for turn in range(_ORDERS):
             top = _top(spans)
             if top < lowest:
                 best, lowest = spans.copy(), top
-            _, last = max((ranks[name], name) for name, span in spans.items() if span[1] == top)
+            _, last = max((order.ranks[name], name) for name, span in spans.items()
+                          if span[1] == top)
             if top <= max(end, least) or least > end or last == front or turn == _ORDERS - 1:
                 break
-            ranks[last], front = _FIRST - turn, last
-            self._settle(spans, ranks, [last])
+            order, front = order.with_first(last, _FIRST - turn), last
+            self._settle(spans, order, [last])
         return best
 
     def _enter(self, name: Name, need: Need) -> None:
@@ -116,40 +119,80 @@ class Packing(Generic[Name]):
         life = self._needs[name].life
         return set().union(*(self._alive[at] for at in range(life.born, life.dies + 1))) - {name}
 
-    def _settle(self, spans: dict[Name, _Span], ranks: Mapping[Name, _Rank],
+    def _settle(self, spans: dict[Name, _Span], order: "_Order[Name]",
                 moved: Iterable[Name]) -> None:
         """Put right where needs lie: those that moved in the order, and those behind them that
         these are in the way of, or no longer are."""
-        queued = set(moved)
+        ranks, queued = order.ranks, set(moved)
         waiting = [(ranks[name], name) for name in queued]
         heapify(waiting)
         while waiting:
-            rank, name = heappop(waiting)
+            _, name = heappop(waiting)
             queued.remove(name)
-            near = self._near[name]
-            old = spans.get(name)
-            span = self._lowest(self._needs[name], sorted(
-                [spans[other] for other in near if ranks[other] < rank]))
+            freed, _ = old = spans[name]        # words from there on may be free now
+            span = self._lowest(name, spans, order)
             if span == old:
                 continue
             spans[name] = begin, end = span
-            freed = end if old is None else old[0]      # words from there on may be free now
-            for other in near - queued:
+            for other in order.behind[name] - queued:
                 first, last = spans[other]
-                if ranks[other] > rank and (last > freed or (first < end and begin < last)):
+                if last > freed or (first < end and begin < last):
                     heappush(waiting, (ranks[other], other))
                     queued.add(other)
 
-    def _lowest(self, need: Need, taken: Iterable[_Span]) -> _Span:
-        """Return the lowest words for a need beside those that are taken, in their order."""
+    def _lowest(self, name: Name, spans: Mapping[Name, _Span], order: "_Order[Name]") -> _Span:
+        """Return the lowest words for a need beside those before it."""
+        need = self._needs[name]
         words, multiple = need.words, need.multiple
         at = -(-self._first // multiple) * multiple
-        for begin, end in taken:
+        for begin, end in sorted([spans[other] for other in order.before[name]]):
             if at + words <= begin:
                 break
             if end > at:
                 at = -(-end // multiple) * multiple
         return at, at + words
+
+
+@dataclass(frozen=True, slots=True)
+class _Order(Generic[Name]):
+    """In which order needs are placed.
+
+    ranks : of each, the least first.   before, behind : of what is needed at the same time as each,
+    what is placed before it, and behind it.
+    """
+
+    ranks: dict[Name, _Rank]
+    before: dict[Name, set[Name]]
+    behind: dict[Name, set[Name]]
+
+    def near(self, name: Name) -> set[Name]:
+        """Return what is needed at the same time."""
+        return self.before[name] | self.behind[name]
+
+    def put(self, name: Name, near: set[Name]) -> None:
+        """Say what is needed at the same time as something."""
+        rank = self.ranks[name]
+        for other in near:
+            first, last = (name, other) if rank < self.ranks[other] else (other, name)
+            self.behind[first].add(last)
+            self.before[last].add(first)
+
+    def take(self, name: Name) -> None:
+        """Let nothing be needed at the same time as something."""
+        for other in self.before[name]:
+            self.behind[other].remove(name)
+        for other in self.behind[name]:
+            self.before[other].remove(name)
+        self.before[name], self.behind[name] = set(), set()
+
+    def with_first(self, name: Name, rank: _Rank) -> "_Order[Name]":
+        """Return the order in which one need has the least rank."""
+        before, behind = self.before[name], self.behind[name]
+        return _Order(
+            self.ranks | {name: rank},
+            self.before | {other: self.before[other] | {name} for other in before} | {name: set()},
+            self.behind | {other: self.behind[other] - {name} for other in before}
+            | {name: before | behind})
 
 
 def _rank(need: Need, number: int) -> _Rank:
