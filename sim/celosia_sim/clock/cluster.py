@@ -78,7 +78,7 @@ class Cluster:
         self._turn, self._offer = sequencer.turn == now, self.executor.offer
         self._passed = self._turn and sequencer.comes(now)
         self._placed = output.placed(now)
-        if self._passed:
+        if self._passed and sequencer.last == NEVER:
             assert sequencer.batch is not None
             output.announce(now, sequencer.batch, sequencer.number)
         self._starts = output.starting(now)
@@ -141,8 +141,9 @@ class Cluster:
         what they see to change. Of several clusters none writes until then."""
         sequencer, output = self.sequencer, self.output
         sequencer.look()
-        until = sequencer.next if self._steady else min(sequencer.next, output.next(now))
-        until = min(until, self._fed)
+        until = min(self._seen_next(), self._fed)
+        if not self._steady:
+            until = min(until, output.next(now))
         if until <= now or sequencer.taken or not self._settled(now, seen):
             return now
         if self.queue is not None and output.writes:
@@ -173,11 +174,41 @@ class Cluster:
         """
         sequencer = self.sequencer
         self._arrive(now)
+        if sequencer.turn == now:
+            self._pass_ends()
         self.wait(seen, 1)
         self.fetcher.step(now, granted, self._room_words, self._room_entries, sequencer.entries)
         self._room_words, self._room_entries = self._rooms()
         sequencer.look()
-        return min(sequencer.next, self._fed)
+        return min(self._seen_next(), self._fed)
+
+    def pass_over(self, until: int) -> list[int]:
+        """Let the cycles before one pass, in which passes may end that another one of the batch
+        follows; return those in which the port was taken."""
+        while self.sequencer.turn < until:
+            self._pass_ends()
+        return self.output.pass_over(until)
+
+    def _pass_ends(self) -> None:
+        """End a pass that another one of its batch follows."""
+        sequencer, output = self.sequencer, self.output
+        now = sequencer.turn
+        if sequencer.comes(now):
+            output.pending, output.came = True, now
+        self.spent.update(sequencer.spent(now))
+        sequencer.end(now)
+
+    def _seen_next(self) -> int:
+        """Return a cycle before which nobody sees a change of the sequencer: passes end in it that
+        others of their batch follow, of which the output path is told before."""
+        sequencer = self.sequencer
+        if self.queue is not None or not (self._steady and sequencer.known):
+            return sequencer.next
+        if sequencer.last == NEVER:
+            assert sequencer.batch is not None
+            for turn, number in sequencer.tell():
+                self.output.announce(turn, sequencer.batch, number)
+        return min(sequencer.last, sequencer.freed[0][0] if sequencer.freed else NEVER)
 
     @property
     def _fed(self) -> int:

@@ -153,7 +153,7 @@ class _Clock:
                 return now
         until = min(until, self.fill.next(now, starved=first.fetcher.request))
         if self.flash.reads:
-            until = min(until, self.flash.clash(first.output.writes))
+            until = min(until, self.flash.clash(first.output.writes, until))
         return max(now, until)
 
     def _go_on(self, now: int, until: int, seen: Shared) -> int:
@@ -180,7 +180,7 @@ class _Clock:
             flash.step(now, read, None)
             now += 1
             even = first.brings_evenly(now)
-        first.output.pass_over(now)
+        first.pass_over(now)
         return now
 
     def _pass_over(self, start: int, until: int, seen: Shared) -> None:
@@ -188,9 +188,9 @@ class _Clock:
         first = self.clusters[0]
         for cluster in self.clusters:
             cluster.wait(seen, until - start)
-        taken = [cycle for cluster in self.clusters for cycle in cluster.output.pass_over(until)]
-        taken += self.flash.pass_over(until)
-        self.fill.pass_over(start, until, () if self._several else taken,
+        taken = [cycle for cluster in self.clusters for cycle in cluster.pass_over(until)]
+        taken += self.flash.pass_over(until, taken)
+        self.fill.pass_over(start, until, () if self._several else sorted(taken),
                             starved=first.fetcher.request)
         if first.fetcher.request:
             first.fetcher.pass_over(start, until, taken, first.sequencer.entries)

@@ -4,10 +4,15 @@ Each has what its registers hold in the current cycle, and is told what happens 
 gateware does is written here once more, apart from it.
 """
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Sequence
 
 from celosia_sim.clock.events import NEVER, Command
+
+_PREPARED, _BEHIND, _DONE = 3, 4, 3
+"""Cycles from a line's end until the next one's address is there; from then until all else is; from
+the last line's end until the record is done."""
 
 
 class FillEngine:
@@ -21,7 +26,7 @@ class FillEngine:
         self._records: deque[Command] = deque()
         self._lines: list[int] = []         # accesses of the lines to come, backwards
         self._channels: deque[list[int]] = deque()
-        self._left = self._runs = self._goes = self._next = 0
+        self._left = self._runs = self._goes = self._next = self._rest = 0
         self._ended, self._done, self._working = NEVER, NEVER, False
 
     @property
@@ -37,27 +42,50 @@ class FillEngine:
         return self._records[0].zero
 
     def next(self, now: int, *, starved: bool) -> int:
-        """Return a cycle, this one or a later one, before which it only waits or goes along a line.
+        """Return a cycle, this one or a later one, before which nobody sees a change: no record is
+        done, and none begins.
 
         starved : another has main memory's port.
         """
         if not self._working:
             return max(now, self._next) if self.queued else NEVER
-        if not self._left:
-            return min(max(self._ended + 1, self._goes), self._done)
-        if starved and not self.zero:
+        if self._done != NEVER:
+            return self._done
+        if starved and not self.zero and (self._left or self._rest):
             return NEVER
-        return max(now, self._runs) + self._left - 1
+        ends = max(now, self._runs) + self._left if self._left else self._ended + 1
+        return max(ends, self._goes) + self._rest + _DONE
 
     def pass_over(self, start: int, until: int, taken: Sequence[int], *, starved: bool) -> None:
-        """Let the cycles from one until another pass.
+        """Let the cycles from one until another pass, before `next`.
 
-        taken : in which the port is not free.   starved : it never is.
+        taken : in which the port is not free, in their order.   starved : it never is.
         """
-        if self._working and self._left and (self.zero or not starved):
-            start = max(start, self._runs)
-            lost = 0 if self.zero else sum(cycle >= start for cycle in taken)
-            self._left -= max(until - start - lost, 0)
+        while self._working and self._done == NEVER:
+            if self._left:
+                start = max(start, self._runs)
+                if start >= until or (starved and not self.zero):
+                    return
+                start = self._go_along(start, until, () if self.zero else taken)
+            elif (turn := max(self._ended + 1, self._goes)) < until:
+                self._turn(turn)
+            else:
+                return
+
+    def _go_along(self, start: int, until: int, taken: Sequence[int]) -> int:
+        """Go along a line in the cycles from one until another; return the cycle behind its end, or
+        ``until``."""
+        for at in range(bisect_left(taken, start), len(taken)):
+            free = taken[at] - start
+            if free >= self._left:
+                break
+            self._left -= free
+            start = taken[at] + 1
+        free = min(self._left, max(until - start, 0))
+        self._left -= free
+        if not self._left:
+            self._ended = start + free - 1
+        return start + free
 
     def step(self, now: int, granted: bool, loaded: Command | None) -> None:
         """Let a cycle pass, with an access or not; a record may be there from the next one on."""
@@ -85,20 +113,27 @@ class FillEngine:
         self._working = True
         self._channels = deque(record.lines)
         self._lines = self._channels.popleft()[::-1]
-        self._line(now, 6, 4)
+        self._rest = sum(self._least(left) for lines in record.lines for left in lines)
+        self._line(now, 6)
 
     def _turn(self, now: int) -> None:
         """A line ends."""
         if self._lines:
-            self._line(now, 3, 4)
+            self._line(now, _PREPARED)
         elif self._channels:
             self._lines = self._channels.popleft()[::-1]
-            self._line(now, 4, 4)
+            self._line(now, _PREPARED + 1)
         else:
-            self._ended, self._done = NEVER, now + 3
+            self._ended, self._done = NEVER, now + _DONE
 
-    def _line(self, now: int, prepared: int, rest: int) -> None:
-        """Begin a line: its address is there after so many cycles, all else ``rest`` later."""
+    def _line(self, now: int, prepared: int) -> None:
+        """Begin a line: its address is there after so many cycles, all else `_BEHIND` later."""
         self._left, self._ended = self._lines.pop(), NEVER
-        self._goes = now + prepared + rest
+        self._rest -= self._least(self._left)
+        self._goes = now + prepared + _BEHIND
         self._runs = self._goes if self._records[0].apart else now + prepared + 1
+
+    def _least(self, left: int) -> int:
+        """Return the cycles that a line takes at least, behind another one."""
+        return max(_PREPARED + _BEHIND,
+                   _PREPARED + (_BEHIND if self._records[0].apart else 1) + left)

@@ -5,7 +5,8 @@ gateware does is written here once more, apart from it.
 """
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from itertools import count
 
 from celosia_sim.clock.events import NEVER
 from celosia_spec.isa.array import CONTROL_BITS, FLASH, Array
@@ -55,18 +56,29 @@ class FlashReader:
             times.append(self._pulse + (self._last - self._number) * self._element + _COPIED)
         return min(times)
 
-    def clash(self, writes: Iterable[int]) -> int:
-        """Return the first of the cycles in which another writes that it may want the port in, too,
-        if it gets it at once until then."""
-        asks = self._pulse + _ASKS
+    def clash(self, writes: Iterable[int], until: int) -> int:
+        """Return the first of the cycles in which another writes, before one, from which on it may
+        want the port and not have it before the next element comes; NEVER if there is none."""
+        asks, first, last = self._pulse + _ASKS, 0, NEVER       # first, last: of those it may wait
         for write in writes:
-            if write == self._asks or not (write - asks) % self._element:
+            if write >= until:
+                break
+            if write == self._asks:
                 return write
+            if write != last + 1:
+                first = NEVER
+            if first == NEVER and not (write - asks) % self._element:
+                first = write
+            if first != NEVER and write - first + 1 >= self._element - _ASKS:
+                return first
+            last = write
         return NEVER
 
-    def pass_over(self, until: int) -> list[int]:
-        """Let the cycles before one pass; return those in which it had the port, which it got at
-        once."""
+    def pass_over(self, until: int, taken: Collection[int]) -> list[int]:
+        """Let the cycles before one pass; return those in which it had the port.
+
+        taken : cycles in which another has it, before the next element comes another one each time.
+        """
         found = [self._asks] if self._asks < until else []
         if found:
             self._asks = NEVER
@@ -81,6 +93,9 @@ class FlashReader:
             if first <= number < end:
                 found += range(self._pulse + _ASKS, behind + _ASKS, self._element)
             self._number, self._pulse = number + ahead, behind
+        if taken:
+            lost = frozenset(taken)
+            found = [next(cycle for cycle in count(asks) if cycle not in lost) for asks in found]
         if found and found[-1] >= until:
             self._asks = found.pop()
         return found

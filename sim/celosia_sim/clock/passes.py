@@ -5,6 +5,7 @@ gateware does is written here once more, apart from it.
 """
 
 from collections import deque
+from collections.abc import Iterator
 from itertools import count
 from operator import sub
 
@@ -21,7 +22,8 @@ class Sequencer:
     """Steps of batches.
 
     entries : for each entry that was written, when.   batch : what runs, if something does.
-    turn    : when its pass ends, once that is known.
+    turn    : when its pass ends, once that is known.   last : when the batch's last one does, once
+    the output path knows of all.
     more    : a part follows the last batch.
     freed   : (cycle, entries) from when on the first entries are no longer needed.
     """
@@ -29,7 +31,7 @@ class Sequencer:
     def __init__(self) -> None:
         self.entries: list[int] = []
         self.batch: Batch | None = None
-        self.turn = NEVER
+        self.turn = self.last = NEVER
         self.number = 0
         self.more = False
         self.freed: deque[tuple[int, int]] = deque()
@@ -57,6 +59,30 @@ class Sequencer:
         """A cycle before which it changes nothing."""
         freed = self.freed[0][0] if self.freed else NEVER
         return freed if self.batch is None else min(self.turn, freed)
+
+    @property
+    def known(self) -> bool:
+        """Whether it is known when each pass of the batch ends."""
+        return self.batch is not None and self.turn != NEVER and not (
+            self.batch.added and self.number == 0)
+
+    def tell(self) -> Iterator[tuple[int, int]]:
+        """Find when the batch's last pass ends, and yield when each of its passes ends that goes
+        to the output path, from the current one on, and its number."""
+        batch, turn = self.batch, self.turn
+        assert batch is not None
+        for number in range(self.number, batch.passes):
+            alone = batch.layer.residual and number % 2 == 0
+            if number > self.number:
+                turn += self._takes(alone=alone)
+            if alone or not batch.open:
+                yield turn, number
+        self.last = turn
+
+    def _takes(self, *, alone: bool) -> int:
+        """Return the cycles of a pass behind another one of its batch."""
+        assert self.batch is not None
+        return max(self.batch.layer.least, 1 if alone else self.batch.steps)
 
     def look(self) -> None:
         """Find when the first pass ends, and begins, as soon as its entries are there; with a
@@ -102,7 +128,7 @@ class Sequencer:
         if batch.added and self.number == 1:
             self.turn = NEVER
         else:
-            self.turn = now + max(batch.layer.least, 1 if self.alone else batch.steps)
+            self.turn = now + self._takes(alone=self.alone)
 
     def take(self, now: int, batch: Batch) -> None:
         """Take a batch over; the one before may end in the same cycle."""
@@ -113,7 +139,7 @@ class Sequencer:
         if self._dense != batch.dense and now <= self._last + _INSIDE:
             self._ready = max(self._last + _INSIDE + 2, now + 2)
         self._dense, self.more = batch.dense, batch.open
-        self.turn = NEVER
+        self.turn = self.last = NEVER
 
     def _leave(self, now: int, batch: Batch) -> None:
         self.freed.append((now + 2, batch.first + batch.entries))
@@ -127,6 +153,7 @@ class Output:
     port, those of passes that come with them.
     keeps : how many registers on the way keep the place of a pass's heads, 1 or 2.
     busy : last cycle of the last pass that began.   pending : one is on its way, and has not begun.
+    came : since when, if the cycles since then pass at once.
     """
 
     def __init__(self, array: Array, delay: int) -> None:
@@ -140,7 +167,7 @@ class Output:
         self._kept: list[deque[int]] = [deque() for _ in range(self.keeps)]     # when they do
         self.writes: deque[int] = deque()
         self._heads: deque[int] = deque()
-        self.busy = 0
+        self.busy = self.came = 0
         self.pending = False
         self._unplaced: deque[int] = deque()
 
@@ -201,8 +228,8 @@ class Output:
         while self.writes and self.writes[0] < until:
             found.append(self.writes.popleft())
         while self.starts and self.starts[0][0] < until:
+            self.pending &= self.starts[0][0] <= self.came
             self._begin()
-            self.pending = False
         return found
 
     def placed(self, now: int) -> bool:
