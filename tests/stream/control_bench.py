@@ -2,6 +2,7 @@
 """What stands around the machine's control path, main memory, fills, slots, output path: a
 bench that compares all that a stream makes happen."""
 
+import functools
 import random
 from collections import deque
 
@@ -37,6 +38,7 @@ def split(value, names, widths):
     return found
 
 
+@functools.cache
 def lag(array):
     """Return the cycles from a pass's last step to the begin of its output."""
     return SUMS - OutputPath(array).lead()

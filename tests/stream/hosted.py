@@ -20,7 +20,7 @@ from celosia_spec.isa.memories import Space, exponent_word, exponents_of, memory
 from celosia_spec.isa.registers import STATUS, Register
 from host_frames import encode_read, encode_status, encode_write
 
-GAP = 300
+GAP = 150
 """Cycles from a request to the next one; more than any reply takes."""
 
 _BYTE = 10
