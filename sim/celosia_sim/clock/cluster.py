@@ -131,6 +131,20 @@ class Cluster:
             self.queue.step(written=self._writes, granted=written)
         return loaded
 
+    def bring_weights(self, now: int) -> None:
+        """Let the fetcher bring an entry of weights, as `even` says."""
+        self.fetcher.bring(now, self.sequencer.entries)
+
+    def share(self, now: int, *, granted: bool) -> None:
+        """Let its writes wait for the port; granted : one of them has it."""
+        assert self.queue is not None
+        self.queue.step(written=self.output.port(now), granted=granted)
+
+    def rest(self, cycles: int) -> None:
+        """Let cycles pass in which no write waits, or comes."""
+        assert self.queue is not None
+        self.queue.pass_over(cycles)
+
     @property
     def waits_for_others(self) -> bool:
         """Whether it will be seen to wait for the others."""
@@ -138,7 +152,7 @@ class Cluster:
 
     def until(self, now: int, seen: Shared) -> int:
         """Return a cycle, this one or a later one: until it all but the fetcher go on, or wait for
-        what they see to change. Of several clusters none writes until then."""
+        what they see to change."""
         sequencer, output = self.sequencer, self.output
         sequencer.look()
         until = min(self._seen_next(), self._fed)
@@ -146,20 +160,19 @@ class Cluster:
             until = min(until, output.next(now))
         if until <= now or sequencer.taken or not self._settled(now, seen):
             return now
-        if self.queue is not None and output.writes:
-            until = min(until, output.writes[0])
         return until
 
     def even(self, now: int) -> int:
         """Return a cycle until which the fetcher waits, or brings one entry of weights after the
-        other; of several clusters it waits."""
+        other, one in two cycles where several clusters share the port."""
         sequencer, fetcher = self.sequencer, self.fetcher
         until = fetcher.words[0] + 1 if fetcher.words else NEVER
         if fetcher.waits(self._room_words, self._room_entries):
             return now if self._entries != len(sequencer.entries) or fetcher.request else until
-        if self.queue is not None or not sequencer.seen:
+        if not sequencer.seen:
             return now
-        return min(until, now + fetcher.streams(now, self._room_words, self._space()))
+        count = fetcher.streams(now, self._room_words, self._space())
+        return min(until, now + (count if self.queue is None else 2 * count))
 
     def brings_evenly(self, now: int) -> bool:
         """Return whether the fetcher may go on as `even` says for more than a cycle."""
@@ -232,7 +245,7 @@ class Cluster:
         waits."""
         sequencer, output = self.sequencer, self.output
         idle, draining = sequencer.batch is None, now <= output.busy
-        if self.wants_write or not self.executor.waits(
+        if (self.wants_write and not draining and not self._steady) or not self.executor.waits(
                 quiet=self._quiet, idle=idle, room=seen.room, filling=seen.filling,
                 copying=seen.copying, together=self.queue is None or seen.together):
             return False

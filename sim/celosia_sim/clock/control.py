@@ -70,6 +70,11 @@ class Fetcher:
             count += 1
         return count
 
+    def bring(self, now: int, written: list[int]) -> None:
+        """Bring an entry of weights, with others behind it."""
+        self._at += 1
+        written.append(now + 1)
+
     def pass_over(self, start: int, until: int, taken: Sequence[int], written: list[int]) -> None:
         """Bring entries in the cycles from one until another that are not taken."""
         if taken:

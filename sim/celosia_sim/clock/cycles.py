@@ -101,8 +101,7 @@ class _Clock:
         port = False
         for cluster in clusters:
             port |= cluster.writes(now)
-        writer = next((cluster for cluster in clusters if cluster.wants_write),
-                      None) if self._several else None
+        writer = self._wanting if self._several else None
         read = flash.wants(now) and not port
         fetchers = [cluster for cluster in clusters if (
             cluster.fetcher.request and cluster is not self._served)]
@@ -151,15 +150,18 @@ class _Clock:
             until = min(until, cluster.even(now))
             if until <= now:
                 return now
-        until = min(until, self.fill.next(now, starved=first.fetcher.request))
-        if self.flash.reads:
+        until = min(until, self.fill.next(now, starved=self._starved))
+        if self.flash.reads and not self._several:
             until = min(until, self.flash.clash(first.output.writes, until))
         return max(now, until)
 
     def _go_on(self, now: int, until: int, seen: Shared) -> int:
         """Let the cycles from one on pass, or some of them, of which `_until` said so; return the
         first one that is left."""
-        even = until if self._several else self._even(now, until)
+        if self._several:
+            self._share(now, until, seen)
+            return until
+        even = self._even(now, until)
         if even > now:
             self._pass_over(now, even, seen)
             return even
@@ -185,12 +187,59 @@ class _Clock:
 
     def _pass_over(self, start: int, until: int, seen: Shared) -> None:
         """Let the cycles from one until another pass, of which `_until` said so."""
-        first = self.clusters[0]
-        for cluster in self.clusters:
-            cluster.wait(seen, until - start)
-        taken = [cycle for cluster in self.clusters for cycle in cluster.pass_over(until)]
+        (first,) = self.clusters
+        first.wait(seen, until - start)
+        taken = first.pass_over(until)
         taken += self.flash.pass_over(until, taken)
-        self.fill.pass_over(start, until, () if self._several else sorted(taken),
-                            starved=first.fetcher.request)
+        self.fill.pass_over(start, until, sorted(taken), starved=self._starved)
         if first.fetcher.request:
             first.fetcher.pass_over(start, until, taken, first.sequencer.entries)
+
+    def _share(self, start: int, until: int, seen: Shared) -> None:
+        """Let the cycles from one until another pass, of which `_until` said so, in which several
+        clusters have the port by turns: they write, and bring entries of weights."""
+        for cluster in self.clusters:
+            cluster.wait(seen, until - start)
+        self.fill.pass_over(start, until, (), starved=False)
+        fetching = [cluster for cluster in self.clusters if cluster.fetcher.request]
+        now = start
+        while now < until:
+            if not fetching and self._served is None and not self._wanting:
+                free = min([until, *(cluster.output.writes[0] for cluster in self.clusters
+                                     if cluster.output.writes)])
+                if free > now:
+                    self.flash.pass_over(free, ())
+                    for cluster in self.clusters:
+                        cluster.rest(free - now)
+                    now = free
+                    continue
+            self._turn(now, fetching)
+            now += 1
+        for cluster in self.clusters:
+            cluster.pass_over(until)
+
+    def _turn(self, now: int, fetching: Sequence[Cluster]) -> None:
+        """Let one of several clusters have the port, or none, and no block but it see that.
+
+        fetching : those that bring entries of weights.
+        """
+        writer, read = self._wanting, False
+        if self.flash.reads:
+            read = self.flash.wants(now) and writer is None
+            self.flash.step(now, read, None)
+        if self._served is not None:
+            self._served.bring_weights(now)
+        self._served = None if writer is not None or read else next(
+            (cluster for cluster in fetching if cluster is not self._served), None)
+        for cluster in self.clusters:
+            cluster.share(now, granted=cluster is writer)
+
+    @property
+    def _wanting(self) -> Cluster | None:
+        """Of several clusters the one whose write is next."""
+        return next((cluster for cluster in self.clusters if cluster.wants_write), None)
+
+    @property
+    def _starved(self) -> bool:
+        """Whether the fill engine waits as a fetcher always wants the port."""
+        return not self._several and self.clusters[0].fetcher.request
