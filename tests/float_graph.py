@@ -15,6 +15,7 @@ from celosia.graph import (
     Leaky,
     MaxPool,
     Move,
+    Multiply,
     Pad,
     Reshape,
     node_shape,
@@ -93,6 +94,8 @@ def interpret(graph: Graph, x: np.ndarray) -> np.ndarray:
                 result = max_pool(first, node, node.pool)
             case Add():
                 result = first + values[node.right]
+            case Multiply():
+                result = first * values[node.right]
             case Pad():
                 top, left, bottom, right = node.padding
                 result = np.pad(first, ((0, 0), (top, bottom), (left, right)))

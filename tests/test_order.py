@@ -159,7 +159,7 @@ ORDER = {
         beside_float, closest_exponents, expected, input_scales
         datasets, doctor_boards, modelfile, passes
         bands, frontend, labels, models, original
-        program, zoo
+        products, program, zoo
         answer_picture, board_programs, explain, quantise, results, serialise
         answers, compiler, samples, stepwise
         accuracy, board
@@ -203,7 +203,8 @@ ORDER = {
     "celosia.passes": """
         average_to_linear, copy_read, correct_bias, curve_to_linear, equalise, fold_batchnorm,
           fold_flatten, fold_forward, fold_padding, fuse_epilogue, leaky_to_linear,
-          leave_quantisers, lift_moves, pad_pools, part_pools, vector_input, views, wide_input
+          leave_quantisers, lift_moves, pad_pools, part_pools, product_to_linear, vector_input,
+          views, wide_input
         fold_moves, join_outputs, select_nodes
         __init__
     """,

@@ -190,15 +190,24 @@ class Compiler:
         like    : a graph that has been made of it, whose several outputs are made the same way.
         """
         from celosia.passes import Sizes, as_in, estimated, measured, optimise
+        from celosia.products import products, remarks, scales_in
 
         sizes: Sizes = estimated
         if like is not None:
             output = like.tensors[like.output]
             sizes = as_in(output.name, output.raised or (0,) * output.shape[0], like.tensors)
-        elif samples is not None and graph.returns:
-            check_calibration(samples, graph.input_shape)
-            sizes = measured(samples)
-        return self.separated(optimise(graph, dump_after=dump_after, sizes=sizes))
+            scales = scales_in(graph, like)
+        else:
+            if samples is not None:
+                check_calibration(samples, graph.input_shape)
+            if samples is not None and graph.returns:
+                sizes = measured(samples)
+            with located(graph.sources):
+                found = products(graph, samples)
+            scales = {name: product.scale for name, product in found.items()}
+            graph = replace(graph, remarks=(
+                *graph.remarks, *remarks(found, calibrated=samples is not None)))
+        return self.separated(optimise(graph, dump_after=dump_after, sizes=sizes, scales=scales))
 
     def separated(self, graph: Graph) -> Graph:
         """Return an optimised graph as a wide input needs it; CompileError where it cannot be."""

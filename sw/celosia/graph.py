@@ -180,6 +180,19 @@ class Add:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Multiply:
+    """Product of two tensors. Along an axis where one has one element, that stands for all."""
+
+    name: str
+    left: str
+    right: str
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return self.left, self.right
+
+
+@dataclass(frozen=True, kw_only=True)
 class Pad:
     """Zero padding: (top, left, bottom, right)."""
 
@@ -234,8 +247,8 @@ class Quantise:
         return (self.input,)
 
 
-Node = (Conv | BatchNorm | Activate | Leaky | Curve | MaxPool | AvgPool | Add | Pad | Reshape | Move
-        | Quantise)
+Node = (Conv | BatchNorm | Activate | Leaky | Curve | MaxPool | AvgPool | Add | Multiply | Pad
+        | Reshape | Move | Quantise)
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Graph:
@@ -319,6 +332,9 @@ def node_shape(node: Node, shapes: dict[str, Shape]) -> Shape:
             return node.shape
         case Move():
             return node.index.shape[0], node.index.shape[1], node.index.shape[2]
+        case Multiply():
+            other = shapes[node.right]
+            return max(channels, other[0]), max(height, other[1]), max(width, other[2])
         case MaxPool():
             top, left, bottom, right = node.padding
             return pool_shape((channels, height + top + bottom, width + left + right), node.pool)
@@ -353,6 +369,9 @@ def verify(graph: Graph) -> Graph:
             assert node.live is None or node.live.shape == node.weight.shape, node.name
         if isinstance(node, Add):
             assert known[node.left] == known[node.right], node.name
+        if isinstance(node, Multiply):
+            assert all(1 in sizes or len(sizes) == 1 for sizes in map(set, zip(
+                known[node.left], known[node.right], strict=True))), node.name
         known[node.name] = node_shape(node, known)
         assert min(known[node.name]) > 0, f"{node.name} is empty"
         if isinstance(node, Conv) and node.epilogue.add is not None:
@@ -364,7 +383,7 @@ def verify(graph: Graph) -> Graph:
 
 def rename(node: Node, names: dict[str, str]) -> Node:
     """Return the node with its operands replaced as ``names`` says."""
-    if isinstance(node, Add):
+    if isinstance(node, Add | Multiply):
         return replace(node, left=names.get(node.left, node.left),
                        right=names.get(node.right, node.right))
     if isinstance(node, Move):

@@ -15,6 +15,7 @@ from celosia.graph import (
     Leaky,
     MaxPool,
     Move,
+    Multiply,
     Node,
     Pad,
     Quantise,
@@ -24,7 +25,7 @@ from celosia.graph import (
 from celosia_spec.epilogue import Activation, Identity
 
 OPERATORS = {BatchNorm: "batch_norm", Leaky: "leaky_relu", MaxPool: "max_pool2d",
-             AvgPool: "avg_pool2d", Add: "add", Pad: "pad", Reshape: "reshape",
+             AvgPool: "avg_pool2d", Add: "add", Multiply: "mul", Pad: "pad", Reshape: "reshape",
              Quantise: "quantise"}
 
 

@@ -1,5 +1,6 @@
 """What a float graph computes as it was imported: before any pass, quantisers and all."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from celosia.graph import (
     Leaky,
     MaxPool,
     Move,
+    Multiply,
     Node,
     Pad,
     Quantise,
@@ -53,14 +55,17 @@ def outputs(graph: Graph, x: np.ndarray) -> np.ndarray:
 
     x : (N, *input_shape).
     """
+    return np.stack([stored[graph.output] for stored in values(graph, x)])
+
+
+def values(graph: Graph, x: np.ndarray) -> Iterator[Tensors]:
+    """Yield the tensors of an imported graph for each of the inputs (N, *input_shape)."""
     graph = average_to_linear(graph)
-    found = []
     for image in np.asarray(x, np.float32).astype(np.float64):
         stored = {graph.input: image.reshape(graph.input_map)}
         for node in graph.nodes:
             stored[node.name] = _result(node, stored)
-        found.append(stored[graph.output])
-    return np.stack(found)
+        yield stored
 
 
 def _result(node: Node, stored: Tensors) -> np.ndarray:
@@ -83,6 +88,8 @@ def _result(node: Node, stored: Tensors) -> np.ndarray:
             return max_pool(_padded(x, node.padding, -np.inf)[None], node.pool)[0]
         case Add():
             return x + stored[node.right]
+        case Multiply():
+            return x * stored[node.right]
         case Pad():
             return _padded(x, node.padding)
         case Reshape():

@@ -1,5 +1,5 @@
 # amaranth: UnusedElaboratable=no
-"""Networks with functions that are computed as straight pieces: on the gateware, and refused."""
+"""Networks with functions and products that are straight pieces: on the gateware, and refused."""
 
 from dataclasses import replace
 
@@ -20,10 +20,23 @@ CLAMPING = replace(ARRAY, clamp=True)
 SHAPE = (2, 6, 6)
 
 
-@pytest.fixture(scope="module")
-def model() -> nn.Module:
+class Gated(nn.Module):
+    """Squeeze-and-excite, and a gated linear unit behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.gate = nn.Conv2d(2, 4, 3), nn.Conv2d(4, 4, 1)
+        self.b = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.GLU(), nn.Linear(5, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.a(x).relu()
+        return self.b(y * torch.sigmoid(self.gate(y.mean((2, 3), keepdim=True))))
+
+
+@pytest.fixture(scope="module", params=["functions", "products"])
+def model(request) -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(
+    return Gated().eval() if request.param == "products" else nn.Sequential(
         nn.Conv2d(2, 4, 3), nn.SiLU(), nn.Conv2d(4, 3, 3, padding=1), nn.Tanh(), nn.Flatten(),
         nn.Linear(48, 5), nn.ELU(), nn.Linear(5, 3)).eval()
 

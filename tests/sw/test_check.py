@@ -258,12 +258,6 @@ def test_operators_that_do_not_compile_are_collected(name: str) -> None:
             node.name for node in import_model(model, torch.zeros(shape)).nodes]
 
 
-def test_a_gate_is_told_from_an_activation_before_another() -> None:
-    first, _ = survey(nn.Sequential(nn.Linear(4, 4), nn.Hardshrink(), nn.Threshold(1, 0),
-                                    nn.Linear(4, 4)), torch.zeros(1, 4)).refusals
-    assert first.remedy == "replace it with ReLU and train the model again"
-
-
 def test_what_is_no_network_is_refused_whole() -> None:
     class Number(nn.Module):
         def forward(self, x):

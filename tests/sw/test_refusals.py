@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import celosia
-from celosia.passes import optimise
+from celosia.compiler import Compiler
 from celosia_boards.targets import target
 from celosia_spec.errors import ArgumentError, CompileError, FitError, quoted
 from registered import carrying
@@ -65,7 +65,7 @@ def head(*layers: nn.Module) -> nn.Module:
 
 
 def compile_graph(model: nn.Module, shape: tuple[int, ...] = SHAPE):
-    return optimise(import_model(model, np.zeros(shape, np.float32)))
+    return Compiler().graph(model, np.zeros(shape, np.float32))
 
 
 RELU = "replace it with ReLU and train the model again"
@@ -105,15 +105,10 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
                                             conv()),
                            f"transpose (transpose): {SAID}; {REMEDIES['permute']}",
                            TWO),
-    "gate": (lambda: Function(lambda a, x: a(x) * torch.sigmoid(x.mean((2, 3), keepdim=True)),
-                              conv()), "mul (mul): two tensors of the network are "
-             "multiplied; multiply by constants only, such as a gate's usual value", ALONE),
-    "halves": (lambda: nn.Sequential(conv(), nn.GLU(1), nn.Conv2d(2, 4, 3, padding=1)),
-               f"1 (GLU): {SAID}; leave the gate out, this machine multiplies by constants only",
-               A_RELU),
-    "product": (lambda: Function(lambda a, x: a(x) * a(x), conv()), "mul (mul): two tensors of the "
-                "network are multiplied; multiply by constants only, such as a gate's usual value",
-                lambda: Function(lambda a, x: a(x) * 0.5, conv())),
+    "product": (lambda: Function(lambda a, x: a(x) * x.flatten(1)[:, :8], conv()), "mul (mul): "
+                "shapes (1, 4, 8, 8) and (1, 8) differ in their axes; multiply tensors of one "
+                "number of axes",
+                lambda: Function(lambda a, x: a(x) * a(x).mean((2, 3), True), conv())),
     **{f"{layer.__class__.__name__} inside": (
         lambda layer=layer: between(layer),
         f"1 ({layer.__class__.__name__}): {SAID}; {REMEDIES['group_norm']}",

@@ -6,7 +6,7 @@ With a constant for each channel they are a BatchNorm of constants, ``y = x * sc
 import numpy as np
 
 from celosia.frontend.call import Call, Value
-from celosia.graph import Add, BatchNorm, Node
+from celosia.graph import Add, BatchNorm, Multiply, Node
 
 
 def add(call: Call) -> Node | list[Node]:
@@ -30,8 +30,16 @@ def mul(call: Call) -> Node:
         value = call.args[source]
         if isinstance(value, Value) and not isinstance(call.args[factor], Value):
             return _scaled(call, value, call.constant(factor, "factor"))
-    raise call.refuse("two tensors of the network are multiplied",
-                      "multiply by constants only, such as a gate's usual value")
+    left, right = call.value("self"), call.value("other")
+    if len(left.shape) != len(right.shape):
+        raise call.refuse(f"shapes {left.shape} and {right.shape} differ in their axes",
+                          "multiply tensors of one number of axes")
+    return Multiply(name=call.name, left=left.name, right=right.name)
+
+
+def square(call: Call) -> Node:
+    source = call.value("self").name
+    return Multiply(name=call.name, left=source, right=source)
 
 
 def div(call: Call) -> Node:

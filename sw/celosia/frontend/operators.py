@@ -312,6 +312,8 @@ HANDLERS: dict[str, tuple[str, Handler]] = {
     "neg": ("neg", arithmetic.neg),
     "mul": ("mul", arithmetic.mul),
     "div": ("div", arithmetic.div),
+    "square": ("square", arithmetic.square),
+    "pow": ("pow", arithmetic.square),
     "constant_pad_nd": ("pad", pad),
     "view": ("reshape", reshape),
     "_unsafe_view": ("reshape", reshape),

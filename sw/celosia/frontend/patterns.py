@@ -145,7 +145,9 @@ class Patterns:
             steps.add(last)
         best = found[-1] if len(found) == 1 else next(
             filter(_stands, reversed(found)), found[-1] if found else None)
-        return best if best is None or _bends(best) else None
+        if best is None or not _bends(best) or (_is_product(node) and not _stands(best)):
+            return None
+        return best
 
     def _is_any(self, node: FxNode) -> bool:
         """Whether a step may be one of a function's, not its last."""
@@ -188,6 +190,12 @@ def _stands(function: Function) -> bool:
 def _bends(function: Function) -> bool:
     """Whether a function is more than sums of what the machine has words for."""
     return not all(_is_step(step, _SUMS | _LINES) or passes(step) for step in function.steps)
+
+
+def _is_product(node: FxNode) -> bool:
+    """Whether a step multiplies two tensors, or a tensor by itself."""
+    return _is_step(node, frozenset({"mul", "square"})) or (
+        _is_step(node, frozenset({"pow"})) and node.args[1:] == (2,))
 
 
 def _is_step(node: FxNode, names: frozenset[str]) -> bool:

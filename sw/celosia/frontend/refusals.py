@@ -12,7 +12,7 @@ LAYERS = frozenset({
     "Conv1d", "Conv2d", "ConvTranspose1d", "ConvTranspose2d", "Linear", "BatchNorm1d",
     "BatchNorm2d", "ReLU", "ReLU6", "LeakyReLU", "PReLU", "Hardtanh", "Hardsigmoid", "Sigmoid",
     "Tanh", "SiLU", "GELU", "ELU", "SELU", "CELU", "Hardswish", "Mish", "Softplus", "LogSigmoid",
-    "Tanhshrink", "Softsign", "Softshrink", "MaxPool1d",
+    "Tanhshrink", "Softsign", "Softshrink", "GLU", "MaxPool1d",
     "MaxPool2d", "AvgPool1d", "AvgPool2d", "AdaptiveAvgPool1d", "AdaptiveAvgPool2d",
     "AdaptiveMaxPool1d", "AdaptiveMaxPool2d", "Flatten", "Unflatten", "Dropout", "Dropout1d",
     "Dropout2d", "Identity", "ZeroPad1d", "ZeroPad2d", "ConstantPad1d", "ConstantPad2d"})
@@ -32,14 +32,12 @@ _ORDER = "keep the axes in the order (1, C, H, W) or (1, C, L)"
 _SPLIT = "split tensors along the channels only"
 _JOIN = "join tensors along the channels only, each of one size"
 _LINES = "take lines and columns in their order, all or one in so many"
-_GATE = "leave the gate out, this machine multiplies by constants only"
 
 _REMEDIES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (_RELU, ("rrelu", "elu", "celu", "selu", "gelu", "silu", "mish",
              "sigmoid", "hardsigmoid", "logsigmoid", "log_sigmoid", "tanh", "tanhshrink",
              "hardswish", "softplus", "softsign", "hardshrink", "softshrink", "threshold",
              "clip", "softmax", "softmin", "log_softmax")),
-    (_GATE, ("glu",)),
     (_NORM, ("layer_norm", "group_norm", "instance_norm", "local_response_norm", "rms_norm")),
     (_WINDOW, ("lstm", "gru", "rnn_tanh", "rnn_relu")),
     (_LINEAR, ("multiheadattention", "multi_head_attention_forward",
@@ -89,9 +87,7 @@ class Refusals:
         """Return the refusal of what the node is a part of."""
         names = (_layer(node).lower(), function(node), operator(node).lstrip("_"))
         remedy = next((REMEDIES[name] for name in names if name in REMEDIES), REMEDY)
-        if remedy == _RELU and self._gates(node):
-            remedy = _GATE
-        elif remedy not in (_WINDOW, _LINEAR) and self._alone(node):
+        if remedy not in (_WINDOW, _LINEAR) and self._alone(node):
             first = self._taken(self._parts(node)) == {self.input.name}
             if not self._readers(node) and not first:
                 remedy = _AT_END
@@ -136,23 +132,6 @@ class Refusals:
                   if n not in parts]
         return {name for value in values if isinstance(value, (Value, Moved))
                 for name in ((value.name,) if isinstance(value, Value) else value.names)}
-
-    def _gates(self, node: FxNode) -> bool:
-        """Whether another tensor of the network is multiplied by the call's result."""
-        return any(operator(user) == "mul" and len(user.all_input_nodes) == 2
-                   and not any(self._constant(n) for n in user.all_input_nodes)
-                   for user in self._readers(node))
-
-    def _constant(self, node: FxNode) -> bool:
-        """Whether a node, walked or not, depends on parameters only."""
-        todo = [node]
-        while todo:
-            current = todo.pop()
-            if isinstance(self.operands.get(current), (Value, Moved)):
-                return False
-            if current not in self.operands:
-                todo.extend(current.all_input_nodes)
-        return True
 
     def _readers(self, node: FxNode) -> set[FxNode]:
         """Return the nodes outside the call that compute something from its result."""

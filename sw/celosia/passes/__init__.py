@@ -7,6 +7,7 @@ is wide, `apart` runs behind. Two more, `equalise` and `correct_bias`, take cali
 
 import sys
 from collections.abc import Callable
+from functools import partial
 
 from celosia.graph import Graph, verify
 from celosia.graph_text import dump
@@ -27,15 +28,16 @@ from celosia.passes.leave_quantisers import leave_quantisers
 from celosia.passes.lift_moves import lift_moves
 from celosia.passes.pad_pools import pad_pools
 from celosia.passes.part_pools import part_pools
+from celosia.passes.product_to_linear import NONE, Scales, product_to_linear
 from celosia.passes.select_nodes import select_nodes
 from celosia.passes.vector_input import vector_input
 from celosia.passes.wide_input import apart
 from celosia_spec.errors import ArgumentError, located
 
 PASSES: tuple[Callable[[Graph], Graph], ...] = (
-    leave_quantisers, lift_moves, fold_forward, fold_flatten, fold_padding, curve_to_linear,
-    leaky_to_linear, fold_batchnorm, average_to_linear, pad_pools, fold_moves, vector_input,
-    part_pools, fuse_epilogue, select_nodes, copy_read, join_outputs)
+    leave_quantisers, product_to_linear, lift_moves, fold_forward, fold_flatten, fold_padding,
+    curve_to_linear, leaky_to_linear, fold_batchnorm, average_to_linear, pad_pools, fold_moves,
+    vector_input, part_pools, fuse_epilogue, select_nodes, copy_read, join_outputs)
 
 
 def check_pass(dump_after: str | None) -> None:
@@ -47,23 +49,25 @@ def check_pass(dump_after: str | None) -> None:
 
 
 def optimise(graph: Graph, dump_after: str | None = None,
-             sizes: Sizes = estimated) -> Graph:
+             sizes: Sizes = estimated, scales: Scales = NONE) -> Graph:
     """Return the graph with every pass applied; afterwards all its nodes are Conv.
 
     dump_after : name of a pass, or "all": print the graph to stderr after it.
-    sizes      : as `join_outputs` has it.
+    sizes      : as `join_outputs` has it.   scales : as `product_to_linear` has them.
 
     CompileError where a pass cannot do its work, with the user's source line where it is known.
     """
     check_pass(dump_after)
     verify(graph)
+    given = {"product_to_linear": partial(product_to_linear, scales=scales),
+             "join_outputs": partial(join_outputs, sizes=sizes)}
     for step in PASSES:
         with located(graph.sources):
-            graph = verify(join_outputs(graph, sizes) if step is join_outputs else step(graph))
+            graph = verify(given.get(step.__name__, step)(graph))
         if dump_after in ("all", step.__name__):
             print(f"# after {step.__name__}\n{dump(graph)}", end="", file=sys.stderr)
     return graph
 
 
-__all__ = ["PASSES", "Sizes", "apart", "as_in", "check_pass", "correct_bias", "equalise",
+__all__ = ["PASSES", "Scales", "Sizes", "apart", "as_in", "check_pass", "correct_bias", "equalise",
            "estimated", "measured", "optimise"]

@@ -15,6 +15,7 @@ from celosia.graph import (
     Leaky,
     MaxPool,
     Move,
+    Multiply,
     Node,
     Reshape,
     Shape,
@@ -114,6 +115,7 @@ class _State:
             node = replace(node, inputs=sources)
             flat, names = [], ()
         else:
+            assert not isinstance(node, Multiply), node.name
             node = replace(node, input=sources[0])
         if self.lines.intersection(names):
             if isinstance(node, (Activate, Add, BatchNorm, Curve, Leaky)):

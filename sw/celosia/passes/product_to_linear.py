@@ -1,0 +1,184 @@
+"""Products of two tensors are quarter squares, and squares are clamped linear nodes."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from celosia.graph import (
+    Activate,
+    BatchNorm,
+    Conv,
+    Graph,
+    Move,
+    Multiply,
+    Node,
+    Shape,
+    fresh,
+)
+from celosia_spec.epilogue import within
+from celosia_spec.errors import CompileError
+
+PIECES = 32
+"""Most pieces of a product: each costs an element of main memory at every place."""
+
+_LANES, _ROWS, _ELEMENTS = 16, 384, 1 << 14
+"""A part of a product goes through so many rows of so many banks, and if `_FEW` parts are enough
+lies in so many elements of main memory."""
+
+_FEW, _MOST = 16, 24
+"""Parts: what reads the product reads all of them, and needs the exponent of each."""
+
+_REMEDY = "let a layer of its own make what is multiplied"
+
+Knots = tuple[int, ...]
+"""Where the pieces of a square meet, in units, rising; those next to each other are a power of two
+apart."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How large the two tensors of a product are.
+
+    right : bits by which the right tensor is made larger, so that it is about as large as the left.
+    unit  : exponent of the width of the narrowest pieces.
+    sums, differences : knots of the pieces for ``left + right`` and ``left - right``.
+    """
+
+    right: int
+    unit: int
+    sums: Knots
+    differences: Knots
+
+    @property
+    def pieces(self) -> int:
+        """So many rows make one element."""
+        return len(self.sums) + len(self.differences) - 2
+
+    @property
+    def factor(self) -> float:
+        """What the difference of both squares, in units, is multiplied by."""
+        return 2.0**(2 * self.unit - self.right - 2)
+
+    def __call__(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        """Return the product of float64 tensors as the pieces make it."""
+        right = np.ldexp(right, self.right)
+        squares = [np.interp(np.ldexp(x, -self.unit), knots, np.square(knots)) for x, knots in (
+            (left + right, self.sums), (left - right, self.differences))]
+        return np.asarray(self.factor * (squares[0] - squares[1]))
+
+
+Scales = Mapping[str, Scale]
+"""Of products, by their names."""
+
+NONE: Scales = {}
+
+
+def product_to_linear(graph: Graph, scales: Scales = NONE) -> Graph:
+    """Turn ``a * b`` into ``((a + b)^2 - (a - b)^2) / 4``, and the squares into straight pieces
+    between knots at whole numbers of units, whose squares differ by whole numbers that weights have
+    exactly. Where one tensor is 0, both squares err alike, and the product is 0.
+
+    scales : of all products.
+
+    After: no Multiply is left; the last of its layers has its name.
+    """
+    shapes, taken = graph.shapes, {graph.input} | {node.name for node in graph.nodes}
+    nodes: list[Node] = []
+    sources = dict(graph.sources)
+    for node in graph.nodes:
+        if not isinstance(node, Multiply):
+            nodes.append(node)
+            continue
+        parts = _parts(node, scales[node.name], shapes, iter(partial(fresh, node.name, taken),
+                                                             None))
+        if node.name in sources:
+            sources |= {part.name: sources[node.name] for part in parts}
+        nodes += parts
+    return replace(graph, nodes=tuple(nodes), sources=sources)
+
+
+def _parts(node: Multiply, scale: Scale, shapes: Mapping[str, Shape],
+           names: Iterator[str]) -> list[Node]:
+    """Return the nodes of a product."""
+    shape = shapes[node.name]
+    left = _spread(node.left, shapes[node.left], shape, 0, names)
+    right = _spread(node.right, shapes[node.right], shape, scale.right, names)
+    read = tuple(made[-1].name if made else name
+                 for made, name in ((left, node.left), (right, node.right)))
+    place = np.arange(shape[0] * shape[1] * shape[2]).reshape(shape)
+    ends = _cut(node, shape, scale.pieces)
+    if len(ends) == 1:
+        return [*left, *right, *_product(node.name, read, place, place.size, scale, names)]
+    made = [_product(next(names), read, place[first:end], place.size, scale, names)
+            for first, end in ends]
+    whole = Move(name=node.name, inputs=tuple(part[-1].name for part in made), index=place,
+                 operator="mul", remedy=_REMEDY)
+    return [*left, *right, *(one for part in made for one in part), whole]
+
+
+def _cut(node: Multiply, shape: Shape, pieces: int) -> list[tuple[int, int]]:
+    """Return the channels, first and end, of each part of a product: their pieces have to fit
+    banks and main memory. CompileError where there are too many parts."""
+    channels, height, width = shape
+    rows = _ROWS * _LANES if (height, width) == (1, 1) else _ROWS // -(-width // _LANES)
+    count = -(-channels // max(rows // pieces, 1))
+    if count > _MOST:
+        raise CompileError(node.name, "mul", f"a product of {channels} x {height} x {width} "
+                           f"elements has to be made in {count} parts, and the machine reads "
+                           f"{_MOST} at most", "multiply "
+                           f"{_MOST * max(rows // PIECES, 1)} channels at most")
+    small = -(-channels // max(_ELEMENTS // (pieces * height * width), 1))
+    count = max(count, min(small, _FEW))
+    return [(channels * part // count, channels * (part + 1) // count) for part in range(count)]
+
+
+def _product(name: str, read: tuple[str, ...], place: np.ndarray, size: int, scale: Scale,
+             names: Iterator[str]) -> list[Node]:
+    """Return the nodes that make some channels of a product of two tensors of one shape.
+
+    place : int64 (channels, H, W), the numbers of their elements in either tensor, of ``size``.
+    """
+    both, inner, outer = next(names), next(names), next(names)
+    channels = len(place)
+    signs = np.repeat([1.0, -1.0], [len(scale.sums) - 1, len(scale.differences) - 1])
+    knots = np.array(scale.sums[:-1] + scale.differences[:-1], float)
+    widths = np.append(np.diff(scale.sums), np.diff(scale.differences))
+    rises = signs * widths * (2 * knots + widths)
+    unit, factor = 2.0**-scale.unit, scale.factor
+    return [
+        Move(name=both, inputs=read, operator="mul", remedy=_REMEDY,
+             index=np.stack([place, place + size], axis=1).reshape(-1, *place.shape[1:])),
+        Conv(name=inner, input=both, groups=channels, bias=np.tile(-knots / widths, channels),
+             weight=np.tile(unit / widths[:, None] * np.stack([np.ones(len(signs)), signs], axis=1),
+                            (channels, 1))[:, :, None, None]),
+        Activate(name=outer, input=inner, activation=within(0, 1)),
+        Conv(name=name, input=outer, groups=channels,
+             weight=np.tile(factor * rises, (channels, 1))[:, :, None, None],
+             bias=np.full(channels, factor * (float(scale.sums[0])**2
+                                              - float(scale.differences[0])**2)))]
+
+
+def _spread(name: str, shape: Shape, whole: Shape, bits: int, names: Iterator[str]) -> list[Node]:
+    """Return the nodes that make a tensor as large as the product, and its numbers larger."""
+    nodes: list[Node] = []
+    if shape[0] < whole[0]:
+        index = np.broadcast_to(np.arange(shape[1] * shape[2]).reshape(1, *shape[1:]),
+                                (whole[0], *shape[1:]))
+        nodes.append(Move(name=next(names), inputs=(name,), index=index.copy(), operator="mul",
+                          remedy=_REMEDY))
+        name = nodes[-1].name
+    factor = 2.0**bits
+    for axis in (1, 2):
+        if shape[axis] < whole[axis]:
+            size = (whole[axis], 1) if axis == 1 else (1, whole[axis])
+            nodes.append(Conv(
+                name=next(names), input=name, groups=whole[0], bias=None,
+                weight=np.full((whole[0], 1, *size), factor),
+                padding=(size[0] - 1, size[1] - 1, size[0] - 1, size[1] - 1)))
+            name, factor = nodes[-1].name, 1.0
+    if factor != 1:
+        one = np.ones(whole[0])
+        nodes.append(BatchNorm(name=next(names), input=name, scale=factor * one, shift=0 * one))
+    return nodes
