@@ -22,6 +22,7 @@ from celosia.graph import (
 )
 from celosia_spec.epilogue import Epilogue, Pool
 from celosia_spec.host_layers import compute
+from celosia_spec.qgraph import Border, Edge
 
 
 def windows(x: np.ndarray, node, shape: tuple[int, int, int]):
@@ -36,6 +37,21 @@ def windows(x: np.ndarray, node, shape: tuple[int, int, int]):
             rows = y * stride[0] + np.arange(kernel[0]) * dilation[0]
             cols = z * stride[1] + np.arange(kernel[1]) * dilation[1]
             yield y, z, x[:, rows[:, None], cols]
+
+
+def bordered(x: np.ndarray, border: Border) -> np.ndarray:
+    """Return a map (C, H, W), element by element, with what stands around it."""
+    count, height, width = x.shape
+    own = [[*before, *(Edge(at) for at in range(size)), *behind] for before, size, behind in
+           ((border[0], height, border[2]), (border[1], width, border[3]))]
+    found = np.empty((count, len(own[0]), len(own[1])))
+    for y, line in enumerate(own[0]):
+        for z, column in enumerate(own[1]):
+            for c in range(count):
+                there = column.channels[c] if column.channels else c
+                there = line.channels[there] if line.channels else there
+                found[c, y, z] = x[there, line.at, column.at]
+    return found
 
 
 def max_pool(x: np.ndarray, node, pool: Pool | None) -> np.ndarray:
@@ -60,7 +76,7 @@ def interpret(graph: Graph, x: np.ndarray) -> np.ndarray:
         match node:
             case Conv():
                 own, rows = node.weight.shape[1], node.weight.shape[0] // node.groups
-                first = np.concatenate([values[name] for name in node.read])
+                first = bordered(np.concatenate([values[name] for name in node.read]), node.border)
                 if node.up != (1, 1):
                     between = np.zeros((len(first), *((size - 1) * apart + 1 for size, apart in zip(
                         first.shape[1:], node.up, strict=True))))

@@ -168,6 +168,7 @@ def _check_shapes(tensors: Mapping[str, QTensor], node: Any, array: Array) -> No
     _within(name, "kernel, stride and dilation",
             (*geometry.kernel, *geometry.stride, *geometry.dilation), 1, _SIZE_MAX)
     _within(name, "padding", geometry.padding, 0, _SIZE_MAX)
+    _check_border(tensors, node)
     size = geometry.padded(source.shape[1:])
     if any(tensors[other].shape[1:] != source.shape[1:] for other in node.inputs):
         raise ValueError(f"{name!r} reads maps of several sizes together")
@@ -193,6 +194,18 @@ def _check_shapes(tensors: Mapping[str, QTensor], node: Any, array: Array) -> No
                          f"{node.output!r} differ")
     _check_sign(node, source, result)
     _check_activation(node, result, array)
+
+
+def _check_border(tensors: Mapping[str, QTensor], node: Any) -> None:
+    """ValueError unless what stands around a node's input are lines, columns and channels of it."""
+    channels = sum(tensors[name].shape[0] for name in node.inputs)
+    for edges, size in zip(node.geometry.border, 2 * tensors[node.input].shape[1:], strict=True):
+        _within(node.name, "line or column of the border", [edge.at for edge in edges], 0, size - 1)
+        for edge in edges:
+            if len(edge.channels) not in (0, channels):
+                raise ValueError(f"{node.name!r}: a border of {len(edge.channels)} channels, it "
+                                 f"reads {channels}")
+            _within(node.name, "channel of the border", edge.channels, 0, channels - 1)
 
 
 def _check_sign(node: Any, source: QTensor, result: QTensor) -> None:

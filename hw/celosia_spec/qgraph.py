@@ -7,6 +7,7 @@ arithmetic; the field names below are its symbols.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeAlias
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -105,11 +106,31 @@ def windows(size: tuple[int, int], window: tuple[int, int], stride: tuple[int, i
     return down, right
 
 
+@dataclass(frozen=True)
+class Edge:
+    """A line or a column of a map that stands beside it once more.
+
+    at : its number.   channels : which channel stands in the place of each one; empty: its own.
+    """
+
+    at: int
+    channels: tuple[int, ...] = ()
+
+
+Border: TypeAlias = tuple[tuple[Edge, ...], tuple[Edge, ...], tuple[Edge, ...], tuple[Edge, ...]]
+"""Lines above a map, columns to its left, lines below, columns to its right, each in their order.
+Columns are those of the map with its lines: so corners are columns of lines."""
+
+BARE: Border = ((), (), (), ())
+"""The border of a map around which nothing stands."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Geometry:
     """Where an output position of a linear node looks. All in elements of the input map.
 
     kernel, stride, dilation : (y, x).   padding : (top, left, bottom, right), zeros.
+    border : what stands around the map, within these zeros.
     A fully connected layer is a kernel of its whole input map.
     """
 
@@ -117,11 +138,17 @@ class Geometry:
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
     dilation: tuple[int, int] = (1, 1)
+    border: Border = BARE
+
+    def bordered(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return the size of a map with its border."""
+        top, left, bottom, right = map(len, self.border)
+        return size[0] + top + bottom, size[1] + left + right
 
     def padded(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Return the size of a map with its padding."""
-        top, left, bottom, right = self.padding
-        return size[0] + top + bottom, size[1] + left + right
+        """Return the size of a map with its border and its padding."""
+        (height, width), (top, left, bottom, right) = self.bordered(size), self.padding
+        return height + top + bottom, width + left + right
 
     def positions(self, size: tuple[int, int]) -> tuple[int, int]:
         """Return the positions that it gives on a map of this size."""

@@ -32,7 +32,7 @@ from celosia_spec.isa.numbers import ACCUMULATORS, MANTISSA_BITS
 from celosia_spec.network_inputs import Input, check_inputs
 from celosia_spec.outputs import Output, check_outputs, outputs_of
 from celosia_spec.preprocessing import Preprocessing
-from celosia_spec.qgraph import Geometry, NodeKind, QGraph, QNode, QTensor
+from celosia_spec.qgraph import BARE, Geometry, NodeKind, QGraph, QNode, QTensor
 
 _ROW_FIELDS = ("sw", "bias", "sb")
 
@@ -113,6 +113,9 @@ def network_entries(graph: QGraph, **others: Any) -> dict[str, Any]:
         activation_bits=graph.activation_bits, acc_bits=graph.acc_bits, remarks=graph.remarks,
         **others)
     entries: dict[str, Any] = _NETWORK.dump_python(network, mode="json")
+    for node, entry in zip(graph.nodes, entries["nodes"], strict=True):
+        if node.geometry.border == BARE:    # of files of before, too
+            del entry["geometry"]["border"]
     return {name: value for name, value in entries.items() if value or name not in _SEVERAL}
 
 

@@ -8,7 +8,6 @@ from scipy.sparse import csr_array
 from celosia.graph import Conv, Graph
 from celosia_sim.golden.epilogue import max_pool
 from celosia_sim.golden.linear import columns
-from celosia_spec.qgraph import Geometry
 
 Tensors = dict[str, np.ndarray]
 """Float64 (C, H, W) by name, of one input."""
@@ -64,10 +63,8 @@ def sums_of(node: Conv, weights: csr_array, stored: Tensors) -> np.ndarray:
 
     weights : as `weights_of` returns them.
     """
-    geometry = Geometry(kernel=node.kernel, stride=node.stride, padding=node.padding,
-                        dilation=node.dilation)
     read = np.concatenate([stored[name] for name in node.read])
-    operand, (height, width) = columns(read[None], geometry)
+    operand, (height, width) = columns(read[None], node.geometry)
     sums: np.ndarray = (weights @ operand).reshape(-1, height, width)
     if node.bias is not None:
         sums = sums + node.bias[:, None, None]

@@ -16,7 +16,7 @@ from celosia_spec.epilogue import PLAIN, Activation, Epilogue, Pool
 from celosia_spec.host_layers import HostLayer, compute
 from celosia_spec.network_inputs import Input
 from celosia_spec.outputs import Output, outputs_of
-from celosia_spec.qgraph import NodeKind
+from celosia_spec.qgraph import BARE, Border, Geometry, NodeKind
 
 Shape = tuple[int, int, int]
 Range = tuple[float, float]
@@ -35,6 +35,7 @@ class Conv:
     others   : tensors that it reads behind its input, one behind another along the channels.
     up       : (y, x); so far apart its input's elements are taken to lie, with zeros between them,
                before it is padded: a transposed convolution of that stride.
+    border   : what stands around the map of what it reads, within the padding.
     live     : bool as ``weight``, which elements are weights of the network; None: all.
     """
 
@@ -50,6 +51,7 @@ class Conv:
     epilogue: Epilogue = PLAIN
     others: tuple[str, ...] = ()
     up: tuple[int, int] = (1, 1)
+    border: Border = BARE
     live: np.ndarray | None = None
 
     @property
@@ -65,6 +67,12 @@ class Conv:
     @property
     def kernel(self) -> tuple[int, int]:
         return self.weight.shape[2], self.weight.shape[3]
+
+    @property
+    def geometry(self) -> Geometry:
+        """Where an output position looks, of a node without ``up`` that cuts nothing off."""
+        return Geometry(kernel=self.kernel, stride=self.stride, padding=self.padding,
+                        dilation=self.dilation, border=self.border)
 
     @property
     def keeps(self) -> bool:
@@ -343,6 +351,7 @@ def node_shape(node: Node, shapes: dict[str, Shape]) -> Shape:
             return channels, height + top + bottom, width + left + right
         case Conv():
             rows, window, dilation = node.weight.shape[0], node.kernel, node.dilation
+            height, width = node.geometry.bordered((height, width))
             height, width = (height - 1) * node.up[0] + 1, (width - 1) * node.up[1] + 1
         case AvgPool():
             rows, window, dilation = channels, node.window, (1, 1)

@@ -28,7 +28,6 @@ from celosia_spec.isa.numbers import (
     OUTPUT_BITS,
 )
 from celosia_spec.qgraph import (
-    Geometry,
     NodeKind,
     QGraph,
     QNode,
@@ -194,9 +193,7 @@ def _node(node: Conv, weight_bits: int, sparse: bool) -> QNode:
     return QNode(name=node.name, kind=node.kind, inputs=node.read, output=node.name,
                  matrix=matrix, weights=int(weights), sw=sw, bias=bias,
                  sb=np.where(bias == 0, sw, of_bias.lsb(exponents)),
-                 geometry=Geometry(kernel=node.kernel, stride=node.stride, padding=node.padding,
-                                   dilation=node.dilation),
-                 epilogue=node.epilogue)
+                 geometry=node.geometry, epilogue=node.epilogue)
 
 
 def _narrowest(at: Callable[[int, bool], QGraph], widths: tuple[int, ...],

@@ -105,7 +105,8 @@ def same(block, array: Array, run: Run) -> None:
 def _steps(program: StreamProgram) -> int:
     """Return the steps of all passes of a network, and those that read what is added."""
     return sum((int(part.steps.sum()) * layer.phases + len(part.steps) * (part.added is not None))
-               * part.tiles for layer in program.layers for part in layer.parts)
+               * len(layer.share(band, cluster)) for layer in program.layers
+               for part in layer.parts for band in part.bands for cluster in range(layer.splits))
 
 
 def compare_steps(graph, found: Steps, stream, array=None, then=lambda run: None) -> None:

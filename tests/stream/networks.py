@@ -11,7 +11,7 @@ from celosia.graph import Conv, Graph
 from celosia.quantise import quantise
 from celosia_spec.epilogue import Clamp, Epilogue, Identity, Pool, Relu, Static
 from celosia_spec.errors import FitError
-from celosia_spec.qgraph import NodeKind, QGraph
+from celosia_spec.qgraph import BARE, Border, Edge, NodeKind, QGraph
 
 ACTIVATIONS = (Relu(), Relu(), Identity(), Clamp(low=0.0, high=1.5), Clamp(low=-1.0, high=1.0))
 
@@ -99,7 +99,7 @@ def graphs(draw: st.DrawFn, widths: tuple[int, ...] = (4, 6, 8, 8, 8)) -> QGraph
 def _shape(node: Conv, source: tuple[int, int, int]) -> tuple[int, int, int]:
     top, left, bottom, right = node.padding
     size = [extent + before + behind for extent, before, behind in
-            zip(source[1:], (top, left), (bottom, right), strict=True)]
+            zip(node.geometry.bordered(source[1:]), (top, left), (bottom, right), strict=True)]
     found = [(extent - (kernel - 1) * apart - 1) // stride + 1 for extent, kernel, apart, stride in
              zip(size, node.kernel, node.dilation, node.stride, strict=True)]
     if (pool := node.epilogue.pool) is not None:
@@ -115,7 +115,7 @@ def _layer(draw: st.DrawFn, rng: np.random.Generator, name: str, source: str,
     # The one with the fewest draws comes first: so it is what others shrink to.
     kind = draw(st.sampled_from(("full", "conv", "conv", "groups", "depthwise")))
     if kind == "full":
-        geometry = {"stride": (1, 1), "padding": (0, 0, 0, 0), "dilation": (1, 1)}
+        geometry = {"stride": (1, 1), "padding": (0, 0, 0, 0), "dilation": (1, 1), "border": BARE}
         kernel = tuple(size)
     else:
         apart = tuple(draw(st.sampled_from((1, 1, 2, 3))) for _ in size)
@@ -125,7 +125,8 @@ def _layer(draw: st.DrawFn, rng: np.random.Generator, name: str, source: str,
         behind = [draw(st.integers(min(most, max(0, most + 1 - extent - first)), most))
                   for most, extent, first in zip(reach, size, before, strict=True)]
         geometry = {"stride": tuple(draw(st.integers(1, 3)) for _ in size), "dilation": apart,
-                    "padding": (before[0], before[1], behind[0], behind[1])}
+                    "padding": (before[0], before[1], behind[0], behind[1]),
+                    "border": _border(draw, rng, shape)}
     groups, rows = 1, draw(st.integers(1, 20))
     if kind in ("groups", "depthwise"):
         groups = draw(st.sampled_from([count for count in range(1, channels + 1)
@@ -151,6 +152,18 @@ def _layer(draw: st.DrawFn, rng: np.random.Generator, name: str, source: str,
         epilogue = Epilogue(activation=activation, pool=Pool(window=window, stride=stride))
     return Conv(name=name, input=source, weight=node.weight, bias=bias, groups=node.groups,
                 kind=NodeKind.CONV, epilogue=epilogue, **geometry)
+
+
+def _border(draw: st.DrawFn, rng: np.random.Generator, shape: tuple[int, int, int]) -> Border:
+    """Up to two lines or columns on each side of a map, of any channels."""
+    if not draw(st.sampled_from((False, False, True))):
+        return BARE
+    channels = draw(st.sampled_from(((), (), tuple(rng.permutation(shape[0]).tolist()),
+                                     tuple(rng.integers(shape[0], size=shape[0]).tolist()))))
+    top, left, bottom, right = (
+        tuple(Edge(int(rng.integers(size)), channels) for _ in range(draw(st.integers(0, 2))))
+        for size in 2 * shape[1:])
+    return top, left, bottom, right
 
 
 def residual_network() -> QGraph:

@@ -35,7 +35,8 @@ class Fill:
     word, element      : where the first channel begins; its first element of the first line.
     plane              : words from one channel to the next.   channels, run, lines : channels,
                          elements of a line, lines.   pitch : elements from one line to the next.
-    row, bank          : place of the first element of the first channel; a channel is one bank row.
+    row, bank          : place of the first element of the first channel.
+    channel_rows       : bank rows from one channel to the next.
     rows               : bank rows from one position group to the next.
     plane_x_*, plane_y_* : from a plane of columns, of lines, to the next.
     line_*             : from the last plane of lines to the first, one line of the grid on.
@@ -57,6 +58,7 @@ class Fill:
     element: int = 0
     plane: int = 0
     channels: int = 1
+    channel_rows: int = 1
     run: int
     lines: int = 1
     pitch: int = 0
@@ -82,8 +84,8 @@ class Fill:
         far = self.plane * ENTRY_WORDS >= 1 << 15 and ENTRY_WORDS << array.main_bits > 1 << 16
         if self.channels > 1 and far:
             return [record for c in range(self.channels) for record in replace(
-                self, channels=1, word=self.word + c * self.plane, row=self.row + c,
-            ).records(array)]
+                self, channels=1, word=self.word + c * self.plane,
+                row=self.row + c * self.channel_rows).records(array)]
         found = []
         for plane in range(self.step_y):
             first = (plane - self.phase_y) % self.step_y
@@ -152,7 +154,7 @@ class Fill:
             places, counts = [(row, bank), (row, bank + unit)], [n, n]
         here, below = self._place(first, 0), self._place(first + every, 0)
         move = below[0] - here[0], below[1] - here[1]
-        back = 1 - (count - 1) * move[0], -(count - 1) * move[1]
+        back = self.channel_rows - (count - 1) * move[0], -(count - 1) * move[1]
         read = n * columns.step if apart else n
         pitch = self.pitch * every
         gaps = [-n % unit] * 2 if self.zero else [

@@ -8,7 +8,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from scipy.sparse import csr_array
 
 from celosia_spec.block import Format
-from celosia_spec.qgraph import Geometry, QNode, farthest_sums
+from celosia_spec.qgraph import Border, Geometry, QNode, farthest_sums
 
 Weights: TypeAlias = np.ndarray | csr_array
 
@@ -37,6 +37,8 @@ def columns(x: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, tuple[int, i
 
     x : (N, C, height, width).   Rows in the order of ``QNode.matrix``'s columns.
     """
+    if any(geometry.border):
+        x = bordered(x, geometry.border)
     top, left, bottom, right = geometry.padding
     if any(geometry.padding):
         x = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
@@ -47,6 +49,15 @@ def columns(x: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, tuple[int, i
     n, c, height, width = view.shape[:4]
     return (view.transpose(1, 4, 5, 0, 2, 3).reshape(c * kh * kw, n * height * width),
             (height, width))
+
+
+def bordered(x: np.ndarray, border: Border) -> np.ndarray:
+    """Return maps (N, C, height, width) with what stands around them."""
+    for axis, before, behind in ((2, border[0], border[2]), (3, border[1], border[3])):
+        first, last = ([(x[:, list(edge.channels)] if edge.channels else x).take([edge.at], axis)
+                        for edge in edges] for edges in (before, behind))
+        x = np.concatenate([*first, x, *last], axis=axis)
+    return x
 
 
 def exact_sums(x: np.ndarray, weights: Weights, geometry: Geometry) -> np.ndarray:

@@ -235,7 +235,8 @@ def fills_of(graph: QGraph, node: QNode, layout: Lines | Spread, log2_groups: in
 
     def of(band: Band) -> Fill:
         # Channels of one map, and bank rows, make no difference.
-        stretch = band.stretch if node.joins else replace(band.stretch, channel=0)
+        moved = any(edge.channels for edges in node.geometry.border for edge in edges)
+        stretch = band.stretch if node.joins or moved else replace(band.stretch, channel=0)
         return found(replace(band, stretch=replace(stretch, added=0, row=0)))
     return of
 
@@ -272,7 +273,7 @@ def about_fills(layout: Lines | Spread, band: Band, size: int) -> Fill:
             words = min(words, 2 * layout.page // size)
         return Fill(words, words, 1 + (layout.addends > 0))
     grid, stretch = layout.grid, band.stretch
-    step, height, width = grid.lines.step, grid.lines.size, grid.columns.size
+    step, height, width = grid.lines.step, grid.lines.size, grid.columns.stored
     first, planes = stretch.line + grid.lines.shifts[0], len(grid.lines.planes)
     inside = max(0, min((first + band.end) * step, height) - max((first + band.begin) * step, 0))
     lines = inside * planes // step
@@ -287,6 +288,8 @@ def about_fills(layout: Lines | Spread, band: Band, size: int) -> Fill:
         gaps = planes * len(grid.columns.planes)
         takes += ((band.end - band.begin) * 7 + 2) * gaps
         count += gaps * 2
+    beside = grid.columns.size - width
+    takes, words, count = takes + 7 * beside * lines, words + beside, count + beside * planes
     takes, words = stretch.channels * takes, stretch.channels * lines * words
     if layout.addends:
         added = -(-grid.columns.count // size) * (band.end - band.begin) * stretch.addends

@@ -2,6 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
 
 from celosia.bands.layouts import Band, Lines, joined
 from celosia.bands.rectangles import Rectangle, addend, rectangles
@@ -9,6 +12,10 @@ from celosia.bands.spreads import Spread, Vector
 from celosia_spec.isa.array import ENTRY_WORDS, Array
 from celosia_spec.isa.fills import Fill, cycles
 from celosia_spec.qgraph import QGraph, QNode
+
+
+MOST_APART = 64
+"""Most channels from one to the next in a fill."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +69,13 @@ def records(graph: QGraph, node: QNode, layout: Lines | Spread, band: Band,
     made = [part for fill in rectangles(layout, band.stretch, band.begin, band.end)
             for part in _pieces(fill, array.bank_rows)]
 
-    def of(fill: Rectangle, begin: int, channels: int, word: int, plane: int,
+    def of(fill: Rectangle, begin: int, channels: int, word: int, plane: int, apart: int = 1,
            common: dict[str, int] = common) -> Fill:
         return Fill(
             **common, **_places(layout, fill, band.stretch.row + begin), zero=int(fill.zero),
             only=int(fill.only), step_x=fill.step, phase_x=fill.phase, word=word,
-            element=fill.element, plane=plane, channels=channels, run=fill.run, lines=fill.lines,
-            pitch=fill.pitch)
+            element=fill.element, plane=plane * apart, channels=channels, channel_rows=apart,
+            run=fill.run, lines=fill.lines, pitch=fill.pitch)
     zeros = [fill for fill in made if fill.zero]
     found = [record for fill in zeros
              for record in of(fill, 0, fill.channels, 0, 0).records(array)]
@@ -78,9 +85,9 @@ def records(graph: QGraph, node: QNode, layout: Lines | Spread, band: Band,
                      run=(last - first) * layout.size).records(array)
         if _takes(whole, array) < _takes(found, array):
             found = whole
-    width = source.shape[2]
+    width = graph.tensors[node.input].shape[2]
     found += [record for fill in made if not fill.zero
-              for part, place in _parts(graph, node, band, places)
+              for part, place in _parts(graph, node, band, places, fill.moved)
               for piece in place.pieces(fill, width)
               for record in of(piece, *part).records(array)]
     added = addend(layout, band.stretch, band.begin, band.end)
@@ -91,7 +98,7 @@ def records(graph: QGraph, node: QNode, layout: Lines | Spread, band: Band,
         found += [record for fill in _pieces(added, array.bank_rows)
                   for piece in place.pieces(fill, graph.tensors[add].shape[2])
                   for record in of(piece, layout.operand, piece.channels, word, plane,
-                                   other).records(array)]
+                                   common=other).records(array)]
     return found
 
 
@@ -172,20 +179,52 @@ def _block(layout: Lines, band: Band, zeros: list[Rectangle]) -> tuple[int, int]
     return first * layout.depth, -(-last // layout.size) * layout.depth
 
 
-def _parts(graph: QGraph, node: QNode, band: Band,
-           places: Mapping[str, Place]) -> Iterable[tuple[tuple[int, int, int, int], Place]]:
+def _parts(graph: QGraph, node: QNode, band: Band, places: Mapping[str, Place],
+           moved: tuple[int, ...]) -> Iterable[tuple[tuple[int, int, int, int, int], Place]]:
     """Yield what of each map a band holds: (its first channel there, channels, where the first one
-    lies, words from one to the next), and the map's place."""
+    lies, words from a channel of the map to the next, channels from one to the next), and the map's
+    place.   moved : as a `Rectangle` has it."""
     before, stretch = 0, band.stretch
+    end = stretch.channel + stretch.channels
     for name in node.inputs:
         count, place = graph.tensors[name].shape[0], places[name]
-        first = max(stretch.channel, before)
-        channels = min(stretch.channel + stretch.channels, before + count) - first
-        if channels > 0:
-            plane = place.stride // ENTRY_WORDS
-            yield (first - stretch.channel, channels, place.word + (first - before) * plane,
-                   plane), place
+        plane = place.stride // ENTRY_WORDS
+        for first, channels, source, apart in channel_runs(
+                moved or None, stretch.channel, end, before, before + count):
+            yield (first - stretch.channel, channels, place.word + (source - before) * plane, plane,
+                   apart), place
         before += count
+
+
+@lru_cache(maxsize=1 << 12)
+def channel_runs(moved: tuple[int, ...] | None, begin: int, end: int, low: int,
+                 high: int) -> list[tuple[int, int, int, int]]:
+    """Return the channels from one until another whose elements are of channels ``low`` to before
+    ``high``, as few runs: (the first one, how many, where that is filled from, channels from one to
+    the next, there and here).   moved : as a `Rectangle` has it; None: none is."""
+    if moved is None:
+        first = max(begin, low)
+        return [(first, min(end, high) - first, first, 1)] if first < min(end, high) else []
+    found = []
+    source = np.array(moved[begin:end])
+    inside = (source >= low) & (source < high)
+    back = np.arange(begin, end) - source
+    for distance in np.unique(back[inside]).tolist():
+        own = begin + np.flatnonzero(inside & (back == distance))
+        runs = min((_progressions(own, apart) for apart in range(1, MOST_APART + 1)), key=len)
+        found += [(first, count, first - distance, apart) for first, count, apart in runs]
+    return found
+
+
+def _progressions(numbers: np.ndarray, apart: int) -> list[tuple[int, int, int]]:
+    """Return rising numbers as runs of such that are so far apart: (first, count, apart)."""
+    found = []
+    for rest in range(apart):
+        own = numbers[numbers % apart == rest]
+        for run in np.split(own, np.flatnonzero(np.diff(own) != apart) + 1):
+            if run.size:
+                found.append((int(run[0]), len(run), apart))
+    return found
 
 
 def _places(layout: Lines, fill: Rectangle, row: int) -> dict[str, int]:

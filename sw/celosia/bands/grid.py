@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from celosia_spec.qgraph import QNode, QTensor
+from celosia_spec.qgraph import Edge, QNode, QTensor
 
 FIRST, LAST = 1, 2
 """Masks that hide the first column of a line, or the last one."""
@@ -22,12 +22,13 @@ NONE = 3
 class Axis:
     """One axis of a layer.
 
-    size : elements of the input.   count : output positions, behind pooling.
+    size : elements of the input, with what stands beside it.   count : output positions, behind pooling.
     step : S; 1 where there is one position.   offsets : ``[window position][kernel position]``, of
     the input element that output position 0 looks at.
     every : only every so manyth position is an output.   whole : all planes are stored.
     around : lines of the ring that is stored as it lies, behind whose last line its first one comes
     again; 0 where the input is stored from its first line on.
+    low, high : what stands before and behind the map.
     """
 
     size: int
@@ -37,6 +38,8 @@ class Axis:
     every: int = 1
     whole: bool = False
     around: int = 0
+    low: tuple[Edge, ...] = ()
+    high: tuple[Edge, ...] = ()
 
     @classmethod
     def of(cls, node: QNode, source: QTensor, result: QTensor, axis: int, *, dense: bool = False,
@@ -52,7 +55,25 @@ class Axis:
         step = stride * (pool.stride[axis] if pool else 1) if count > 1 else 1
         every = step if dense else 1
         return cls(size=around or source.shape[1 + axis], count=(count - 1) * every + 1,
-                   step=step // every, offsets=offsets, every=every, whole=whole, around=around)
+                   step=step // every, offsets=offsets, every=every, whole=whole, around=around,
+                   low=geometry.border[axis], high=geometry.border[axis + 2])
+
+    @property
+    def stored(self) -> int:
+        """Elements of the map."""
+        return self.size - len(self.low) - len(self.high)
+
+    def runs(self, numbers: range) -> Iterator[tuple[int, int, Edge]]:
+        """Yield pieces of numbered elements as they lie in the map: how many are before a piece,
+        how many it has, and the first one. What stands beside the map has one each."""
+        before, count = len(self.low), len(numbers)
+        begin, end = (min(max(-(-(at - numbers.start) // numbers.step), 0), count)
+                      for at in (before, before + self.stored))
+        yield from ((at, 1, self.low[numbers[at]]) for at in range(begin))
+        if begin < end:
+            yield begin, end - begin, Edge(numbers[begin] - before)
+        yield from ((at, 1, self.high[numbers[at] - before - self.stored])
+                    for at in range(end, count))
 
     @cached_property
     def planes(self) -> tuple[int, ...]:
@@ -123,12 +144,14 @@ class Grid:
 
         With a step of 2, the elements that are filled in a cycle, half of them on either plane, go
         to different banks. Where a map's lines are odd in length, odd ones begin with an odd
-        element.
+        element; so do all where an odd number of columns stands before it.
         """
         size = self.before + span * self.pitch
         if self.columns.step != 2:
             return size
-        odd = not self.lines.step % 2 and plane * self.columns.size % 2
+        width, begin = self.columns.stored, len(self.columns.low)
+        alike = not (self.lines.step % 2 and width % 2)
+        odd = alike and ((plane - len(self.lines.low)) * width - begin) % 2
         return size + (self.fill // 2 + bool(odd) - size) % self.fill
 
     def plane_y(self, span: int) -> int:

@@ -23,10 +23,11 @@ weights."""
 
 
 def joined(graph: QGraph, node: QNode) -> QTensor:
-    """Return what a node reads as one tensor: its inputs, one behind another along the channels."""
+    """Return what a node reads as one tensor: its inputs, one behind another along the channels,
+    with what stands around them."""
     tensors = [graph.tensors[name] for name in node.inputs]
     return replace(tensors[0], shape=(sum(tensor.shape[0] for tensor in tensors),
-                                      *tensors[0].shape[1:]))
+                                      *node.geometry.bordered(tensors[0].shape[1:])))
 
 
 def is_vector(node: QNode, source: QTensor, result: QTensor) -> bool:
@@ -34,7 +35,7 @@ def is_vector(node: QNode, source: QTensor, result: QTensor) -> bool:
     geometry = node.geometry
     return (len(node.inputs) == 1 and not isinstance(source, View)
             and geometry.kernel == source.shape[1:]
-            and result.shape[1:] == (1, 1) and not any(geometry.padding)
+            and result.shape[1:] == (1, 1) and not any(geometry.padding + geometry.border)
             and node.epilogue.pool is None)
 
 

@@ -86,7 +86,8 @@ class Parting:
     @property
     def least(self) -> int:
         """Entries of the smallest place that holds each of its sections."""
-        found = [self._piece(at, first=batch == 0) + size + (at == batch == 0) * self._begin
+        found = [self._piece(at, first=batch == 0) + size + (
+            self._waiting(at, first=batch == 0) if at or batch else self._begin)
                  for at, made in enumerate(self.made) for batch, size in enumerate(made.sizes)]
         return max(found) + _ENDS
 
@@ -111,6 +112,7 @@ class Parting:
                 if used[-1] + needs > most:
                     if batch > begun:
                         sections[-1].append((at, begun, batch))
+                    opens += self._waiting(at, first=not batch)
                     begun, needs, most = batch, size + opens, room
                     if not sections[-1] or _ENDS + needs > room:
                         return None
@@ -128,6 +130,11 @@ class Parting:
         if again and not first:
             return self._band * len(again) + follows
         return self._band * len(fills) + sum(fills[1:]) + follows
+
+    def _waiting(self, at: int, *, first: bool) -> int:
+        """Return the entries of fills with which a section begins whose first batches are some of a
+        part, at most: beside the band before there may have been no room for them."""
+        return 0 if self._again[at] and not first else self._fills[at][0]
 
     def _repeated(self, part: Part) -> tuple[Band, ...] | None:
         """Return the bands in which other rows are computed of what the last ones have left in the

@@ -1,17 +1,21 @@
 """What a band fills: rectangles of a map, and zeros around it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from celosia.bands.layouts import (
     Lines,
     Stretch,
 )
+from celosia_spec.qgraph import Edge
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rectangle:
     """A `celosia_spec.isa.fills.Fill` of one plane of lines, with positions in place of rows and
-    banks; position 0 is where a stretch begins."""
+    banks; position 0 is where a stretch begins.
+
+    moved : which channel is filled in the place of each one; empty: its own.
+    """
 
     zero: bool
     only: bool
@@ -25,6 +29,7 @@ class Rectangle:
     position: int
     plane_x: int
     line: int
+    moved: tuple[int, ...] = ()
 
 
 def addend(layout: Lines, stretch: Stretch, begin: int, end: int) -> Rectangle | None:
@@ -50,33 +55,56 @@ def rectangles(layout: Lines, stretch: Stretch, begin: int, end: int) -> list[Re
         return []
     grid, span = layout.grid, layout.span
     axis, across = grid.lines, grid.columns
-    height, width = axis.size, across.size
-    single = len(across.planes) == 1 and across.step > 1
-    phase = -across.planes[0] % across.step if single else 0
-    whole = axis.step == across.step == 1 and grid.pitch == width
     first = stretch.line + axis.shifts[0]
     zeros, found = [], []
     for index, plane in enumerate(axis.planes):
         # The map's lines on this plane are grid lines `top` to before `bottom` of the stretch.
         top = min(max(-first, begin), end)
-        bottom = min(max(-(-(height - plane) // axis.step) - first, top), end)
+        bottom = min(max(-(-(axis.size - plane) // axis.step) - first, top), end)
         at = grid.before + index * grid.plane_y(span)
         for start, stop in ((begin, top), (bottom, end)):
             if start < stop:
                 zeros += [_zeros(layout, stretch, at + place * grid.plane_x(span, plane)
                                  + start * grid.pitch, across.length(column), stop - start)
                           for place, column in enumerate(across.planes) if across.length(column)]
-        if top < bottom:
-            lines = bottom - top
-            found.append(Rectangle(
-                zero=False, only=single, step=across.step, phase=phase,
-                element=((first + top) * axis.step + plane) * width, channels=stretch.channels,
-                run=lines * width if whole else width, lines=1 if whole else lines,
-                pitch=axis.step * width, position=at + top * grid.pitch - (phase > 0),
-                plane_x=0 if single else grid.plane_x(span, plane), line=grid.pitch))
+        begins, ends = ((first + line) * axis.step + plane for line in (top, bottom))
+        found += [replace(part, position=part.position + at + (top + down) * grid.pitch)
+                  for down, lines, line in axis.runs(range(begins, ends, axis.step))
+                  for left, run, column in across.runs(range(across.size))
+                  for part in _lines(layout, stretch, plane, line, lines, left, run, column)]
     if grid.filled:
         zeros += _gaps(layout, stretch, begin, end)
     return zeros + found
+
+
+def _lines(layout: Lines, stretch: Stretch, plane: int, line: Edge, lines: int, left: int, run: int,
+           column: Edge) -> list[Rectangle]:
+    """Return the fill of so many lines of a plane from a line of the map on, and of a run of
+    columns, which have so many others to their left; none where no tap reads them. Its position is
+    relative to where these lines begin."""
+    grid = layout.grid
+    axis, across, step = grid.lines, grid.columns, grid.columns.step
+    single, width = len(across.planes) == 1, across.stored
+    behind = left - across.planes[0] if single else left
+    phase, apart = behind % step, 0 if single else grid.plane_x(layout.span, plane)
+    position = (behind - phase) // step + phase * apart
+    if run == 1 < step:
+        if single and phase:
+            return []
+        step, phase = 1, 0
+    whole = axis.step == step == 1 and grid.pitch == run == across.size
+    return [Rectangle(
+        zero=False, only=single and step > 1, step=step, phase=phase,
+        element=line.at * width + column.at, channels=stretch.channels,
+        run=lines * width if whole else run, lines=1 if whole else lines, pitch=axis.step * width,
+        position=position, plane_x=apart, line=grid.pitch, moved=_moved(line, column))]
+
+
+def _moved(line: Edge, column: Edge) -> tuple[int, ...]:
+    """Return which channel stands in the place of each one in a column of a line."""
+    if line.channels and column.channels:
+        return tuple(line.channels[channel] for channel in column.channels)
+    return line.channels or column.channels
 
 
 def _zeros(layout: Lines, stretch: Stretch, position: int, run: int, lines: int) -> Rectangle:

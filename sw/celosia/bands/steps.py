@@ -72,7 +72,8 @@ def _upright(graph: QGraph) -> QGraph:
             pool = replace(pool, window=pool.window[::-1], stride=pool.stride[::-1])
         return replace(node, epilogue=replace(node.epilogue, pool=pool), geometry=replace(
             own, kernel=own.kernel[::-1], stride=own.stride[::-1], dilation=own.dilation[::-1],
-            padding=(left, top, right, bottom)))
+            padding=(left, top, right, bottom),
+            border=(own.border[1], own.border[0], own.border[3], own.border[2])))
 
     return replace(graph, nodes=tuple(map(turned, graph.nodes)), tensors={
         name: replace(tensor, shape=(tensor.shape[0], tensor.shape[2], tensor.shape[1]))
@@ -92,7 +93,8 @@ def _check(graph: QGraph) -> None:
                 "would need another one with each step", "use static exponents (exponents="
                 "\"static\" and calibration inputs)")
     for node in graph.nodes:
-        top, _, bottom, _ = node.geometry.padding
+        top, bottom = (node.geometry.padding[side] + len(node.geometry.border[side])
+                       for side in (0, 2))
         if top or bottom:
             raise CompileError(
                 node.name, str(node.kind), f"it pads time by {top} lines before and {bottom} "

@@ -36,6 +36,17 @@ _WHOLE = (torch.ops.aten.hardsigmoid.default, torch.ops.aten.log_sigmoid.default
 """Operators that stay in one piece: at a network's end the host computes them."""
 
 
+def _around(x: torch.Tensor, pad: list[int]) -> torch.Tensor:
+    """Return a tensor padded with its other end, the last axis first; torch would write it into
+    memory as it is."""
+    for axis, (before, behind) in enumerate(zip(pad[::2], pad[1::2], strict=True), 1):
+        size = x.shape[-axis]
+        x = torch.cat([x.narrow(-axis, size - max(before, 0), max(before, 0)),
+                       x.narrow(-axis, max(-before, 0), size - max(-before, 0) - max(-behind, 0)),
+                       x.narrow(-axis, 0, max(behind, 0))], -axis)
+    return x
+
+
 @lru_cache(maxsize=1)
 def _table(composite: tuple[str, ...]) -> tuple[dict[Any, Any], dict[Any, Any]]:
     """Return what torch shall decompose otherwise than its dispatcher does, and what before that.
@@ -52,6 +63,7 @@ def _table(composite: tuple[str, ...]) -> tuple[dict[Any, Any], dict[Any, Any]]:
         table = torch.export.default_decompositions()
         for whole in _WHOLE:
             table.pop(whole)
+        table[torch.ops.aten._pad_circular.default] = _around
         first, rest = exported_program._split_decomp_table_to_cia_and_python_decomp(
             table.materialize())
     finally:

@@ -64,7 +64,8 @@ def _by_channel(node: Conv) -> bool:
     """Whether every row reads one channel of one tensor; a row that chooses, the one of its own
     number."""
     return (not node.others and node.weight.shape[1] == 1
-            and (not node.keeps or len(node.weight) == node.groups))
+            and (not node.keeps or len(node.weight) == node.groups)
+            and not any(edge.channels for edges in node.border for edge in edges))
 
 
 def _largest(graph: Graph, x: np.ndarray, names: set[str]) -> dict[str, np.ndarray]:

@@ -148,16 +148,20 @@ class _State:
         view = self._apart(view)
         stored = self.shapes[view.parts[0]]
         made = expanded(node, view, stored[1:], self._count(view.parts), size, phases)
-        if made is None:            # zeros are read where something is stored
+        if made is None:            # what is around is read where something else is stored
             inner = replace(view, axes=(view.axes[0].inner, view.axes[1].inner))
             name = self._identity(inner, node.input, view.phases)
             around = seen_as(name, len(view.table), inner.size, view.phases)
-            lines, columns = (replace(own, size=axis.size, before=axis.before)
+            lines, columns = (replace(axis, phases=own.phases, first=0, step=1)
                               for own, axis in zip(around.axes, view.axes, strict=True))
             view = replace(around, axes=(lines, columns))
             made = expanded(node, view, self.shapes[name][1:], self._count(view.parts), size,
                             phases)
-            assert made is not None, node.name
+        if made is None:
+            raise CompileError(
+                node.name, node.kind, "of a map that was enlarged, lines or columns are to stand "
+                "around it where the machine keeps others",
+                "pad it before it is enlarged, or with fewer lines, or with zeros")
         return made
 
     def _of_all(self, node: Conv) -> None:

@@ -180,7 +180,7 @@ def _copies(node: Conv) -> bool:
     """Whether each row of a layer is one channel of what it reads, as it is."""
     one = node.weight != 0
     return (node.epilogue == PLAIN and node.bias is None and node.kernel == (1, 1)
-            and node.stride == (1, 1) and not any(node.padding)
+            and node.stride == (1, 1) and not any(node.padding + node.border)
             and bool((node.weight[one] == 1).all() and (one.sum(axis=(1, 2, 3)) == 1).all()))
 
 
@@ -206,7 +206,8 @@ def _joined(last: Conv, parts: Sequence[Conv], shapes: Mapping[str, Shape],
     """
     read = list(dict.fromkeys(name for part in parts for name in part.read))
     sizes = {shapes[name][1:] for name in read}
-    if (len(sizes) > 1 or len({part.stride for part in parts}) > 1
+    if (len(sizes) > 1 or any(any(part.border) for part in parts)
+            or len({part.stride for part in parts}) > 1
             or len({part.epilogue for part in parts}) > 1 or (source in read and len(read) > 1)):
         return None
     size, out = sizes.pop(), shapes[last.name][1:]

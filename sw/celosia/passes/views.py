@@ -1,25 +1,31 @@
 """Maps as parts of others, and the convolutions that read them so."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
 
 from celosia.graph import Conv, Shape
+from celosia_spec.qgraph import Border, Edge
 
 PHASES = 8
 """Most phases that an axis is parted into."""
+
+BORDER = 16
+"""Most lines or columns that stand around a map on a side."""
 
 
 @dataclass(frozen=True)
 class Axis:
     """How an axis of a map lies in stored ones.
 
-    size   : of the map.   before, count : zeros before what is stored, and how much of it is.
+    size   : of the map.   before, count : elements before what is stored, and how much of it is.
     phases : so many neighbours have one place, in channels of their own.
     first, step : the place in the stored map of the first ones, and from ones to the next.
+    low, high : what stands right before what is stored and behind it: which elements of it; else
+    there are zeros.
     """
 
     size: int
@@ -28,6 +34,8 @@ class Axis:
     phases: int = 1
     first: int = 0
     step: int = 1
+    low: tuple[int, ...] = ()
+    high: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, size: int, phases: int = 1) -> "Axis":
@@ -36,8 +44,8 @@ class Axis:
 
     @property
     def inner(self) -> "Axis":
-        """It without the zeros around."""
-        return replace(self, size=self.count, before=0)
+        """It without what is around."""
+        return replace(self, size=self.count, before=0, low=(), high=())
 
     def whole(self, stored: int) -> bool:
         """Whether it is a stored axis of that size."""
@@ -45,9 +53,17 @@ class Axis:
 
     def places(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the place and the phase of each element; -1 of zeros."""
-        at = np.arange(self.size) - self.before
-        place, phase = np.divmod(at, self.phases)
-        zero = (at < 0) | (at >= self.count)
+        return self.lies(np.arange(self.size) - self.before)
+
+    def lies(self, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the place and the phase of elements that are so far behind the first one that is
+        stored, int64; -1 of zeros."""
+        found = at.copy()
+        for begin, beside in ((-len(self.low), self.low), (self.count, self.high)):
+            inside = (at >= begin) & (at < begin + len(beside))
+            found[inside] = np.array(beside, np.int64)[at[inside] - begin]
+        place, phase = np.divmod(found, self.phases)
+        zero = (found < 0) | (found >= self.count)
         return np.where(zero, -1, self.first + self.step * place), np.where(zero, -1, phase)
 
 
@@ -102,11 +118,14 @@ class View:
             first = places.min(axis=(1, 2))
             shift[live, axis] = first - first.min()
         y, x = (places - shift[live, axis][:, None, None] for axis, places in enumerate((y, x)))
-        lines, line = _axis(y, 1, index.shape[1], top), _axis(x, 2, index.shape[2], left)
+        lines = _axis(y, inner[live], 1, index.shape[1], top)
+        line = _axis(x, inner[live], 2, index.shape[2], left)
         if lines is None or line is None:
             return None
-        f, g = lines.phases, line.phases
-        planes = channel.reshape(len(index), high // f, f, wide // g, g)
+        (f, high), (g, wide) = ((axis.phases, axis.count) for axis in (lines, line))
+        y, x = lines.before - top, line.before - left
+        planes = channel[:, y:y + high, x:x + wide].reshape(
+            len(index), high // f, f, wide // g, g)
         if (planes[live] != planes[live][:, :1, :, :1]).any():
             return None
         table = np.where(live[:, None, None], planes[:, 0, :, 0], -1)
@@ -123,10 +142,15 @@ class View:
         for own, other, size in zip(self.axes, source.axes, shape[1:], strict=True):
             if stored:
                 axes.append(own)
-            elif own.whole(size):
+            elif own.whole(size) and not (other.low or other.high):
                 axes.append(replace(other, size=own.size, phases=own.phases * other.phases,
                                     before=other.before * own.phases,
                                     count=other.count * own.phases))
+            elif own.inner.whole(size) and other == other.inner:
+                axes.append(replace(own, phases=own.phases * other.phases, first=other.first,
+                                    step=other.step))
+            elif own.whole(size) and own.phases == 1:
+                axes.append(other)
             else:
                 return None
         numbers = [np.arange(axis.phases) for axis in axes]
@@ -148,13 +172,43 @@ class View:
         return np.where(zero, -1, (channel * stored[0] + y[:, None] + down) * stored[1] + x + right)
 
 
-def _axis(places: np.ndarray, axis: int, size: int, before: int) -> Axis | None:
-    """Return how an axis lies in another whose places, int64 (C, H, W), are given; None where it
-    has no order, or channels have others."""
-    first = np.moveaxis(places, axis, 0).reshape(places.shape[axis], -1)
+def _axis(places: np.ndarray, index: np.ndarray, axis: int, size: int, before: int) -> Axis | None:
+    """Return how an axis lies in another one; None where it has no order, or channels have others.
+
+    places, index : int64 (C, H, W), in the other, and of elements.   size : of the axis.
+    before : zeros before all this.
+    """
+    first, elements = (np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
+                       for array in (places, index))
     if (first != first[:, :1]).any():
         return None
-    at, count = first[:, 0], len(first)
+    at, every = first[:, 0], len(first)
+    for low, high in _around(at):
+        inner = _even(at[low:every - high], size, before + low)
+        if inner is None:
+            continue
+        found = [_same(elements, number, low, every - high)
+                 for number in (*range(low), *range(every - high, every))]
+        if None not in found:
+            beside = tuple(number for number in found if number is not None)
+            return replace(inner, low=beside[:low], high=beside[low:])
+    return None
+
+
+def _around(at: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Yield how many elements may stand before and behind what places rise in, fewest first."""
+    every = len(at)
+    falls = np.flatnonzero(np.diff(at) < 0)
+    for total in range(every):
+        for low in range(max(0, total - BORDER), min(total, BORDER) + 1):
+            inside = (falls >= low) & (falls < every - (total - low) - 1)
+            if not inside.any():
+                yield low, total - low
+
+
+def _even(at: np.ndarray, size: int, before: int) -> Axis | None:
+    """Return the axis that has some places, whose first one is element ``before`` of it."""
+    count = len(at)
     for phases in range(1, min(count, PHASES) + 1):
         if count % phases:
             continue
@@ -163,6 +217,13 @@ def _axis(places: np.ndarray, axis: int, size: int, before: int) -> Axis | None:
         if (groups == groups[:, :1]).all() and len(steps) == 1 and min(steps) > 0:
             return Axis(size, before, count, phases, int(at[0]), steps.pop())
     return None
+
+
+def _same(elements: np.ndarray, number: int, begin: int, end: int) -> int | None:
+    """Return which of the lines or columns from one until another has the elements of one; None
+    where none has.   elements : int64 (number, all the others)."""
+    alike = np.flatnonzero((elements[begin:end] == elements[number]).all(axis=1))
+    return int(alike[0]) if alike.size else None
 
 
 def seen_as(name: str, channels: int, size: tuple[int, int], phases: tuple[int, int]) -> View:
@@ -179,7 +240,7 @@ class _Taps:
 
     taps : (phase of the output, kernel position, phase of the input, position of the kernel of what
     is stored, shift of the channels that this is of).   kernel, stride, dilation, padding : of that
-    one.
+    one.   border : what stands before the map and behind it, within the padding.
     """
 
     taps: list[tuple[int, int, int, int, int]]
@@ -187,12 +248,36 @@ class _Taps:
     stride: int
     dilation: int
     padding: tuple[int, int]
+    border: tuple[list["_Beside"], list["_Beside"]]
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """What stands beside a stored map.   at : which place of it.   phases : (phase that is read
+    there, phase of which the elements are)."""
+
+    at: int
+    phases: frozenset[tuple[int, int]]
+
+    def edge(self, table: np.ndarray, channels: int) -> Edge | None:
+        """Return what stands there of so many channels; None where one is to be two.
+
+        table : int64 (C, phases, others), in which channel elements lie; -1 for zeros.
+        """
+        found: dict[int, int] = {}
+        for own, other in self.phases:
+            for here, there in zip(table[:, own].ravel().tolist(), table[:, other].ravel().tolist(),
+                                   strict=True):
+                if here >= 0 and found.setdefault(here, there) != there:
+                    return None
+        moved = tuple(found.get(channel, channel) for channel in range(channels))
+        return Edge(self.at, () if moved == tuple(range(channels)) else moved)
 
 
 def expanded(node: Conv, view: View, stored: tuple[int, int], channels: int,
              size: tuple[int, int], phases: tuple[int, int]) -> Conv | None:
     """Return a convolution of a view as one of its parts, which makes its output in phases; None
-    where a zero of the view's is something else there.
+    where what stands around the view is something else there.
 
     stored, channels : height and width of the parts, and the channels of all.   size : of the
     output.
@@ -202,6 +287,9 @@ def expanded(node: Conv, view: View, stored: tuple[int, int], channels: int,
                    sorted(set(shifts[:, axis].tolist()))) for axis in range(2)]
     lines, columns = found
     if lines is None or columns is None:
+        return None
+    border = _border(lines, columns, view.table, channels)
+    if border is None:
         return None
     rows, (f, g) = len(node.weight), phases
     weight, live = full_weight(node)
@@ -220,7 +308,21 @@ def expanded(node: Conv, view: View, stored: tuple[int, int], channels: int,
         node, input=first, others=tuple(others), bias=bias, groups=1, up=(1, 1),
         weight=new.reshape(rows * f * g, *new.shape[3:]), live=kept.reshape(-1, *new.shape[3:]),
         stride=(lines.stride, columns.stride), dilation=(lines.dilation, columns.dilation),
-        padding=(lines.padding[0], columns.padding[0], lines.padding[1], columns.padding[1])))
+        padding=(lines.padding[0], columns.padding[0], lines.padding[1], columns.padding[1]),
+        border=border))
+
+
+def _border(lines: _Taps, columns: _Taps, table: np.ndarray, channels: int) -> Border | None:
+    """Return what stands around a stored map of so many channels; None where it cannot be."""
+    found: list[tuple[Edge, ...]] = []
+    for side in range(2):
+        for axis, own in ((lines, table), (columns, table.swapaxes(1, 2))):
+            edges = [beside.edge(own, channels) for beside in axis.border[side]]
+            if None in edges:
+                return None
+            found.append(tuple(edge for edge in edges if edge is not None))
+    top, left, bottom, right = found
+    return top, left, bottom, right
 
 
 def _scatter(weight: np.ndarray, live: np.ndarray, columns: np.ndarray, values: np.ndarray,
@@ -242,6 +344,7 @@ def _taps(node: Conv, axis: Axis, number: int, stored: int, size: int, phases: i
     step = axis.step * stride * phases // (up * axis.phases) if count > 1 else 1
     positions = np.arange(count) * step
     found = []
+    around = _Around(stored)
     for phase, k, shift in product(range(phases), range(node.kernel[number]), shifts):
         at, between = divmod(stride * phase + apart * k - node.padding[number], up)
         if between:
@@ -249,11 +352,12 @@ def _taps(node: Conv, axis: Axis, number: int, stored: int, size: int, phases: i
         at -= axis.before
         place, own = divmod(at, axis.phases)
         place = axis.first + axis.step * place + shift
-        inside = np.arange(count) * (stride * phases // up if count > 1 else 1) + at
-        there = (inside >= 0) & (inside < axis.count)
-        if not there.any():
+        wanted, phases_there = axis.lies(
+            np.arange(count) * (stride * phases // up if count > 1 else 1) + at)
+        if (wanted < 0).all():
             continue
-        if ((positions + place >= 0) & (positions + place < stored) != there).any():
+        if not around.reads(positions + place, own, np.where(wanted < 0, -1, wanted + shift),
+                            phases_there):
             return None
         found.append((phase, k, own, place, shift))
     places = [place for *_, place, _ in found] or [0]
@@ -262,11 +366,58 @@ def _taps(node: Conv, axis: Axis, number: int, stored: int, size: int, phases: i
     high = max(*places, low, stored - count * step)
     dilation = math.gcd(*(place - low for place in places)) or max(high - low, 1)
     high += -(high - low) % dilation
+    border = around.found()
+    if border is None:
+        return None
     return _Taps(
         taps=[(phase, k, own, (place - low) // dilation, shift)
               for phase, k, own, place, shift in found],
-        kernel=(high - low) // dilation + 1, stride=step, dilation=dilation,
-        padding=(-low, max(0, (count - 1) * step + high + 1 - stored)))
+        kernel=(high - low) // dilation + 1, stride=step, dilation=dilation, border=border,
+        padding=(-low - len(border[0]),
+                 max(0, (count - 1) * step + high + 1 - stored) - len(border[1])))
+
+
+class _Around:
+    """What taps read of an axis of a stored map, and beside it.
+
+    zeros : places beside it where there is nothing.   places : of others, which place of the map
+    stands there.   phases : and (phase that is read there, phase of which the elements are).
+    """
+
+    def __init__(self, stored: int) -> None:
+        self.stored, self.zeros = stored, set[int]()
+        self.places: dict[int, int] = {}
+        self.phases: dict[int, set[tuple[int, int]]] = {}
+
+    def reads(self, places: np.ndarray, phase: int, wanted: np.ndarray,
+              phases: np.ndarray) -> bool:
+        """Take down what a tap of one phase reads, and return whether it can have it.
+
+        places : that it reads, one for each output.   wanted, phases : where what it is to have
+        lies; -1 for zeros.
+        """
+        inside = (places >= 0) & (places < self.stored)
+        if ((places != wanted) | (phase != phases))[inside].any():
+            return False
+        for place, at, own in zip(places[~inside].tolist(), wanted[~inside].tolist(),
+                                  phases[~inside].tolist(), strict=True):
+            if at < 0:
+                self.zeros.add(place)
+            elif self.places.setdefault(place, at) != at:
+                return False
+            else:
+                self.phases.setdefault(place, set()).add((phase, own))
+        return True
+
+    def found(self) -> tuple[list[_Beside], list[_Beside]] | None:
+        """Return what stands before the map and behind it; None where a zero is among it."""
+        before = range(min(0, *self.places, 0), 0)
+        behind = range(self.stored, max(self.stored - 1, *self.places, self.stored - 1) + 1)
+        if self.zeros.intersection((*before, *behind)):
+            return None
+        low, high = ([_Beside(self.places.get(place, 0), frozenset(self.phases.get(place, ())))
+                      for place in side] for side in (before, behind))
+        return low, high
 
 
 def full_weight(node: Conv) -> tuple[np.ndarray, np.ndarray]:

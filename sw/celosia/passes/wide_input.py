@@ -81,7 +81,8 @@ def _check(node: Conv, source: str) -> None:
     if node.epilogue.add is not None:
         raise CompileError(node.name, node.kind, "it reads the input and adds a tensor, and a wide "
                            "input has sums of its own to be added there", _WAY_OUT)
-    if node.keeps or node.others or node.input != source:
+    if (node.keeps or node.others or node.input != source
+            or any(edge.channels for edges in node.border for edge in edges)):
         raise CompileError(node.name, node.kind, "it takes elements of the input as they are, and "
                            "those of a wide input are in two parts", _WAY_OUT)
 
