@@ -205,12 +205,13 @@ ORDER = {
           fold_flatten, fold_forward, fold_padding, fuse_epilogue, leaky_to_linear,
           leave_quantisers, lift_moves, pad_pools, part_pools, product_to_linear, vector_input,
           views, wide_input
+        read_views
         fold_moves, join_outputs, select_nodes
         __init__
     """,
     "celosia.frontend": """
         call, decomposed, examples, kernels, origin, quantised, tracing
-        arithmetic, constants, moves, patterns, refusals, sizes, tail, unflattened
+        arithmetic, constants, moves, patterns, refusals, resizing, sizes, tail, unflattened
         ends, onnx, operators, pt2, starts
         export, joined
         importer

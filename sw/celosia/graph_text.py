@@ -71,7 +71,7 @@ def _describe(node: Node) -> str:
                 if getattr(node, field) != default:
                     text += f" {field} {getattr(node, field)}"
             if any(node.border):
-                text += f" border {tuple(tuple(edge.at for edge in edges) for edges in node.border)}"
+                text += f" border {[[edge.at for edge in edges] for edges in node.border]}"
             text += " bias" if node.bias is not None else ""
             if node.epilogue.activation != Identity():
                 text += f" {node.epilogue.activation.kind}{_bounds(node.epilogue.activation)}"

@@ -73,6 +73,14 @@ NETWORKS = {
     "pixel shuffle": (lambda: nn.Sequential(nn.Conv2d(2, 8, 3, padding=1), nn.ReLU(),
                                             nn.Conv2d(8, 12, 3, padding=1), nn.PixelShuffle(2)),
                       (2, 6, 6)),
+    "borders": (lambda: nn.Sequential(
+        nn.Conv2d(2, 6, 3, 2, 1, padding_mode="reflect"), nn.ReLU(),
+        nn.Conv2d(6, 5, 3, padding=1, groups=1, padding_mode="replicate"), nn.ReLU(),
+        nn.Conv2d(5, 5, 3, padding=1, groups=5, padding_mode="circular")), (2, 11, 8)),
+    "between elements": (lambda: nn.Sequential(
+        nn.Conv2d(2, 6, 3, padding=1), nn.Upsample(scale_factor=2, mode="bilinear"), nn.ReLU(),
+        nn.Conv2d(6, 3, 3, padding=1, padding_mode="replicate"),
+        nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(3, 2, 3, padding=1)), (2, 4, 4)),
     "lines": (lines, (3, 64)), "residual lines": (residual_lines, (3, 40)),
     "large pools": (lambda: nn.Sequential(nn.Conv2d(2, 5, 3), nn.ReLU(), nn.AdaptiveMaxPool2d(1)),
                     (2, 10, 10)),

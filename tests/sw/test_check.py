@@ -194,7 +194,8 @@ def test_all_operators_and_the_sizes_of_the_rest() -> None:
 
 
 def test_where_shapes_are_lost_weights_are_still_counted() -> None:
-    model = Odd(nn.LocalResponseNorm(2), nn.Upsample(scale_factor=2, mode="bilinear"),
+    model = Odd(nn.LocalResponseNorm(2), nn.Upsample(scale_factor=2, mode="bilinear",
+                                                     align_corners=True),
                 nn.Softmax(1), nn.MaxPool2d(2))
     model.net[5] = nn.Linear(8 * 144, 8)
     report = check(model.eval(), zeros(SMALL))

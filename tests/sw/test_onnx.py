@@ -78,6 +78,15 @@ NETWORKS = {
              coordinate_transformation_mode="asymmetric", nearest_mode="floor"),
         node("DepthToSpace", ["r"], ["y"], blocksize=2, mode="CRD")],
         (3, 5, 5), {"w": normal(8, 3, 3, 3), "k": np.array([1, 1, 2, 2], np.float32)}, 4),
+    "between elements": ([
+        node("Pad", ["x", "p"], ["a"], mode="reflect"),
+        node("Conv", ["a", "w"], ["b"]), node("Pad", ["b", "q"], ["c"], mode="edge"),
+        node("Resize", ["c", "", "k"], ["r"], mode="linear"),
+        node("Resize", ["r", "", "k"], ["y"], mode="linear",
+             coordinate_transformation_mode="asymmetric")],
+        (3, 5, 5), {"p": np.array([0, 0, 1, 0, 0, 0, 0, 2]),
+                    "q": np.array([0, 0, 0, 1, 0, 0, 1, 0]), "w": normal(8, 3, 3, 3),
+                    "k": np.array([1, 1, 2, 2], np.float32)}, 4),
     "transposed": ([
         node("Pad", ["x", "p"], ["a"]),
         node("ConvTranspose", ["a", "w", "b"], ["t"], strides=[2, 2], pads=[1, 1, 1, 1],

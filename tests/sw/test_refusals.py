@@ -116,9 +116,9 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
        for layer in (nn.GroupNorm(2, 4), nn.InstanceNorm2d(4), nn.LocalResponseNorm(2))},
     "turned over": (lambda: Function(lambda a, b, x: b(a(x).flip(2)), conv(), conv()),
                     f"flip (flip): {SAID}; {REMEDIES['flip']}", TWO),
-    "enlarged smoothly": (lambda: between(nn.Upsample(scale_factor=2, mode="bilinear")),
+    "enlarged smoothly": (lambda: between(nn.Upsample(scale_factor=2, mode="bicubic")),
                           f"1 (Upsample): {SAID}; {REMEDIES['interpolate']}",
-                          lambda: between(nn.Upsample(scale_factor=2))),
+                          lambda: between(nn.Upsample(scale_factor=2, mode="bilinear"))),
     "enlarged by a broken number": (
         lambda: between(nn.Upsample(size=(12, 12))), f"1 (Upsample): {SAID}; "
         f"{REMEDIES['interpolate']}", lambda: between(nn.Upsample(size=(16, 16)))),
@@ -137,12 +137,13 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
         "16 x 17 does not divide into the 2 x 2 by which another was enlarged; use maps whose size "
         "does", lambda: Function(lambda a, b, x: a(x) + F.interpolate(b(x), scale_factor=2),
                                  nn.ConvTranspose2d(4, 4, 2, 2), conv())),
-    "joined lines": (lambda: Function(lambda a, x: a(torch.cat([x, x], 2)), conv()),
+    "joined lines": (lambda: Function(lambda a, x: a(torch.cat([x, a(x)], 2)), conv()),
                      f"cat (cat): {SAID}; {REMEDIES['cat']}", lambda: Function(
                          lambda a, x: a(torch.cat([x, x], 1)), conv(8))),
-    "reflected": (lambda: nn.Sequential(conv(), nn.Conv2d(4, 4, 3, padding=1,
-                                                          padding_mode="reflect")),
-                  f"1 (pad): {SAID}; {REMEDIES['pad']}", TWO),
+    "zeros reflected": (lambda: nn.Sequential(
+        conv(), nn.ZeroPad2d(1), nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect")),
+        f"2 (pad): {SAID}; {REMEDIES['pad']}", lambda: nn.Sequential(
+            conv(), nn.ZeroPad2d(1), nn.Conv2d(4, 4, 3, padding=1))),
     "padded with two": (lambda: Function(lambda a, x: a(F.pad(x, (1, 1), value=2.0)), conv()),
                         "pad (pad): pads [1, 1] with 2; pad height and width with zeros only",
                         lambda: Function(lambda a, x: a(F.pad(x, (1, 1))), conv())),

@@ -13,7 +13,6 @@ from celosia_spec.isa.array import ENTRY_WORDS, Array
 from celosia_spec.isa.fills import Fill, cycles
 from celosia_spec.qgraph import QGraph, QNode
 
-
 MOST_APART = 64
 """Most channels from one to the next in a fill."""
 

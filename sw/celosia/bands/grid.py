@@ -22,9 +22,10 @@ NONE = 3
 class Axis:
     """One axis of a layer.
 
-    size : elements of the input, with what stands beside it.   count : output positions, behind pooling.
-    step : S; 1 where there is one position.   offsets : ``[window position][kernel position]``, of
-    the input element that output position 0 looks at.
+    size : elements of the input, with what stands beside it.
+    count : output positions, behind pooling.   step : S; 1 where there is one position.
+    offsets : ``[window position][kernel position]``, of the input element that output position 0
+    looks at.
     every : only every so manyth position is an output.   whole : all planes are stored.
     around : lines of the ring that is stored as it lies, behind whose last line its first one comes
     again; 0 where the input is stored from its first line on.

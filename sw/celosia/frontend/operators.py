@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from celosia.frontend import arithmetic
+from celosia.frontend import arithmetic, resizing
 from celosia.frontend.call import Call, Value
 from celosia.frontend.refusals import REMEDIES
 from celosia.graph import (
@@ -315,6 +315,8 @@ HANDLERS: dict[str, tuple[str, Handler]] = {
     "square": ("square", arithmetic.square),
     "pow": ("pow", arithmetic.square),
     "constant_pad_nd": ("pad", pad),
+    "upsample_linear1d": ("interpolate", resizing.linear),
+    "upsample_bilinear2d": ("interpolate", resizing.linear),
     "view": ("reshape", reshape),
     "_unsafe_view": ("reshape", reshape),
     "squeeze": ("squeeze", reshape),

@@ -27,7 +27,8 @@ _RELU = "replace it with ReLU and train the model again"
 _NORM = "replace it with BatchNorm and train the model again"
 _WINDOW = "use linear layers or convolutions over the whole window"
 _LINEAR = "use linear layers with constant weights"
-_SIZE = "enlarge maps with mode='nearest' by whole numbers, or with a transposed convolution"
+_SIZE = ("enlarge maps by whole numbers with mode='nearest' or 'bilinear', or with a transposed "
+         "convolution")
 _ORDER = "keep the axes in the order (1, C, H, W) or (1, C, L)"
 _SPLIT = "split tensors along the channels only"
 _JOIN = "join tensors along the channels only, each of one size"
@@ -42,7 +43,8 @@ _REMEDIES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (_WINDOW, ("lstm", "gru", "rnn_tanh", "rnn_relu")),
     (_LINEAR, ("multiheadattention", "multi_head_attention_forward",
                "scaled_dot_product_attention", "bmm", "matmul", "einsum", "bilinear")),
-    (_SIZE, ("interpolate", "upsample", "upsample_nearest2d", "upsample_bilinear2d")),
+    (_SIZE, ("interpolate", "upsample", "upsample_nearest2d", "upsample_bilinear2d",
+             "upsample_linear1d", "upsample_bicubic2d")),
     (_ORDER, ("permute", "transpose", "movedim", "channel_shuffle")),
     (_SPLIT, ("split", "split_with_sizes", "chunk", "unbind", "tensor_split")),
     (_JOIN, ("cat", "concat", "stack")),
@@ -59,7 +61,7 @@ REMEDIES = {name: remedy for remedy, names in _REMEDIES for name in names}
 operator of ATen."""
 
 _MOVES = frozenset({"permute", "transpose", "movedim", "slice", "interpolate", "pad", "flip",
-                    "roll", "upsample_nearest2d", "upsample_bilinear2d"})
+                    "roll", "upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d"})
 """What may as well be done to the inputs on the host."""
 
 

@@ -17,7 +17,8 @@ from celosia.graph import (
     identity,
     node_shape,
 )
-from celosia.passes.views import Axis, View, expanded, over_elements, seen_as
+from celosia.passes.read_views import expanded, over_elements
+from celosia.passes.views import Axis, View, seen_as
 from celosia_spec.errors import CompileError
 from celosia_spec.host_layers import HostLayer
 from celosia_spec.qgraph import NodeKind
@@ -183,7 +184,8 @@ class _State:
         """Add a depthwise layer for each part of a view, and return whether that can be. Channels
         that the view leaves out have no weights there."""
         channel = view.table.ravel()
-        if (node.up != (1, 1) or not self._whole(view) or view.phases != (1, 1)
+        if (node.up != (1, 1) or min(node.padding) < 0 or not self._whole(view)
+                or view.phases != (1, 1)
                 or channel.min() < 0 or len(set(channel.tolist())) < len(channel)):
             return False
         names, first = [], 0

@@ -9,7 +9,7 @@ from celosia.calibration import spread
 from celosia.expected import expected_exponents
 from celosia.float_values import values
 from celosia.graph import Conv, Graph, Shape, fresh, identity
-from celosia.passes.views import full_weight
+from celosia.passes.read_views import full_weight
 from celosia_spec.block import floor_log2
 from celosia_spec.epilogue import PLAIN
 from celosia_spec.isa.numbers import EXPONENT_MAX

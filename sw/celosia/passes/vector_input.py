@@ -15,8 +15,8 @@ def vector_input(graph: Graph) -> Graph:
     channels, height, width = graph.input_map
     reader = next((node for node in graph.nodes if graph.input in node.inputs), None)
     if (height * width == 1 or graph.uses[graph.input] != 1 or not isinstance(reader, Conv)
-            or reader.input != graph.input or reader.groups != 1 or any(reader.padding + reader.border)
-            or reader.kernel != (height, width)):
+            or reader.input != graph.input or reader.groups != 1
+            or any(reader.padding + reader.border) or reader.kernel != (height, width)):
         return graph
     flat = len(reader.weight), -1, 1, 1
     vector = replace(reader, weight=reader.weight.reshape(flat), stride=(1, 1), dilation=(1, 1),

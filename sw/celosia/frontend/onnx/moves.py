@@ -74,23 +74,57 @@ def unsqueeze(node: Node) -> nn.Module:
     return First(widened)
 
 
+_PADS = {"constant": "constant", "edge": "replicate", "reflect": "reflect", "wrap": "circular"}
+"""Modes of padding, and torch's words for them."""
+
+
 def pad(node: Node) -> nn.Module:
     rank = len(node.shape())
     given = node.setting(1, "pads", [])
     axes = node.setting(3, "axes", list(range(rank)))
     value, mode = node.setting(2, "value", 0.0), node.attribute("mode", "constant")
-    if mode != "constant":
-        raise node.refuse(f"padding of mode {mode}", "pad with a constant")
+    if mode not in _PADS:
+        raise node.refuse(f"padding of mode {mode}", f"use one of {', '.join(_PADS)}")
     sides = {axis % rank: (given[at], given[len(axes) + at]) for at, axis in enumerate(axes)}
     order = [side for axis in reversed(range(rank)) for side in sides.get(axis, (0, 0))]
     while order[-2:] == [0, 0]:
         del order[-2:]
-    return First(lambda x: F.pad(x, order, value=value))
+    if mode == "constant":
+        return First(lambda x: F.pad(x, order, value=value))
+    if len(order) > 2 * (rank - 2):
+        raise node.refuse(f"it pads the channels in mode {mode}", "pad height and width")
+    order += [0] * (2 * (rank - 2) - len(order))
+    return First(lambda x: F.pad(x, order, mode=_PADS[mode]))
 
 
 _REPEATING = {("asymmetric", "floor"), ("half_pixel", "round_prefer_floor"),
               ("half_pixel", "round_prefer_ceil"), ("pytorch_half_pixel", "round_prefer_floor")}
 """Ways to look an enlarged map's elements up that repeat each as often, for whole factors."""
+
+
+_PLACES = ("half_pixel", "pytorch_half_pixel", "align_corners")
+"""Where elements of an enlarged map lie between those before, as torch has it."""
+
+
+class _Ahead(nn.Module):
+    """Elements between one and the next, the last one again behind the last: ``asymmetric``.
+
+    factors : along each axis.   Forward: (1, channels, ...).
+    """
+
+    def __init__(self, factors: list[int], channels: int) -> None:
+        super().__init__()
+        self.factors = factors
+        weight = torch.ones(())
+        for factor in factors:
+            weight = weight[..., None] * (1 - (torch.arange(2 * factor) - factor).abs() / factor)
+        self.register_buffer("weight", weight.expand(channels, 1, *weight.shape).clone())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        spread = F.conv_transpose2d if len(self.factors) == 2 else F.conv_transpose1d
+        x = F.pad(x, [0, 1] * len(self.factors), mode="replicate")
+        return spread(x, self.weight, stride=self.factors, padding=self.factors,
+                      groups=x.shape[1])
 
 
 def resize(node: Node) -> nn.Module:
@@ -103,9 +137,16 @@ def resize(node: Node) -> nn.Module:
     how = (("asymmetric", "floor") if node.opset < 11 else
            (node.attribute("coordinate_transformation_mode", "half_pixel"),
             node.attribute("nearest_mode", "round_prefer_floor")))
+    if mode == "linear" and whole and len(before) < 5 and how[0] == "asymmetric":
+        return _Ahead([int(f) for f in factors[2:]], before[1])
+    sized = list(after[:2]) == list(before[:2]) and len(before) < 5
+    if sized and mode == "linear" and how[0] in _PLACES:
+        kind = "bilinear" if len(before) == 4 else "linear"
+        return First(lambda x: F.interpolate(x, after[2:], mode=kind,
+                                             align_corners=how[0] == "align_corners"))
     if mode != "nearest" or not whole or how not in _REPEATING:
         raise node.refuse(f"it resizes {before} to {after} ({mode}, {', '.join(how)})",
-                          "repeat the nearest value a whole number of times")
+                          "enlarge maps by whole numbers, nearest, or linear and half_pixel")
     return First(lambda x: F.interpolate(x, scale_factor=[float(f) for f in factors[2:]]))
 
 
