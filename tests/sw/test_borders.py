@@ -1,11 +1,16 @@
 """Maps around which lines and columns of their own stand again, and maps that are resized with what
 lies between their elements: what the passes make of them is what PyTorch computes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import celosia
+from celosia_boards.targets import target as find_target
 from celosia_spec.errors import CompileError
+from celosia_spec.graph_rules import check_nodes
+from celosia_spec.qgraph import Edge
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
@@ -134,3 +139,38 @@ def test_refusals_name_a_way_out(name: str) -> None:
     with pytest.raises(CompileError, match=problem):
         celosia.compile(nn.Sequential(conv(4), refused(), nn.Conv2d(4, 2, 1)).eval(), MAP)
     compare(nn.Sequential(conv(4), instead(), nn.Conv2d(4, 2, 1)), MAP)
+
+
+def test_a_file_keeps_borders_and_their_channels(tmp_path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.ConvTranspose2d(4, 4, 2, 2), around("replicate"))
+    program = celosia.compile(model.eval(), MAP)
+    border = program.graph.nodes[-1].geometry.border
+    assert [len(edges) for edges in border] == [1, 1, 1, 1] and border[0][0].channels
+    program.save(tmp_path / "net.celo")
+    found = celosia.load(tmp_path / "net.celo")
+    assert found.graph.nodes[-1].geometry == program.graph.nodes[-1].geometry
+
+
+def test_a_border_over_time_is_refused_in_a_stream() -> None:
+    model = nn.Conv1d(4, 3, 3, padding=1, padding_mode="replicate").eval()
+    with pytest.raises(CompileError, match="it pads time by 1 lines before and 1 behind"):
+        celosia.compile(model, LINE, stream="time", exponents="static",
+                        calibration=np.ones((8, *LINE[1:]), np.float32))
+
+
+WRONG = {"a line": (Edge(8), "line or column of the border must be 0 to 7, not 8"),
+         "channels": (Edge(0, (0, 1)), "a border of 2 channels, it reads 4"),
+         "a channel": (Edge(0, (0, 1, 2, 4)), "channel of the border must be 0 to 3, not 4")}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_no_map_has_is_no_border(name: str) -> None:
+    edge, problem = WRONG[name]
+    graph = celosia.compile(around("replicate").eval(), MAP).graph
+    node, = graph.nodes
+    node = replace(node, geometry=replace(node.geometry, border=((edge,), *node.geometry.border[1:])
+                                          ))
+    with pytest.raises(ValueError, match=problem):
+        check_nodes(graph.tensors, [node], find_target("icebreaker").array, input=graph.input,
+                    output=graph.output)
