@@ -65,7 +65,7 @@ class Machine(wiring.Component):
         self.array, self.reader = array, reader
         self.memory = _memory(array, main_memory)
         self.clusters = [Cluster(array, mac, number) for number in range(array.clusters)]
-        self.fill, self.control = FillEngine(array), self.clusters[0].control
+        self.fill, self.control = FillEngine(array, mac), self.clusters[0].control
         address = array.main_bits
         of_flash = {} if reader is None else {
             **{f"flash_{name}": reader.signature.members[name] for name in PINS},

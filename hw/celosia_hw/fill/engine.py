@@ -21,6 +21,7 @@ from celosia_hw.parts.table_memory import TableMemory
 from celosia_spec.isa.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS, Array
 from celosia_spec.isa.controls import FILL
 from celosia_spec.isa.fills import QUEUED
+from celosia_spec.isa.memories import has_lut_memory
 
 _WORDS = {next(iter(word.fields)).name: place for place, word in enumerate(FILL.words, 1)}
 """Place of each word of a record, by its first field; place 0 of 16 stays empty."""
@@ -42,6 +43,8 @@ class FillEngine(wiring.Component):
     Parameters
     ----------
     array : Array
+    mac : str
+        Kind of `Multipliers` of its machine.
 
     Members
     -------
@@ -86,8 +89,8 @@ class FillEngine(wiring.Component):
 
     QUEUED = QUEUED
 
-    def __init__(self, array: Array) -> None:
-        self.array = array
+    def __init__(self, array: Array, mac: str = "generic") -> None:
+        self.array, self.mac = array, mac
         # Block memories are late, and far apart; where half a word is taken, cells count more.
         self.registered = array.fill == ENTRY_WORDS
         self.latency = 6 if self.registered else 5
@@ -145,7 +148,7 @@ class FillEngine(wiring.Component):
         """Return the word that was asked for in the cycle before, and whether there is a record."""
         frames = (self.QUEUED + 1).bit_length() - 1
         m.submodules.words = words = TableMemory(
-            16 << frames, CONTROL_BITS, block=self.array.clusters == 1)
+            16 << frames, CONTROL_BITS, block=not has_lut_memory(self.mac))
         into, out, queued = Signal(frames, name="into"), Signal(frames, name="out"), Signal()
         place = Signal(4, init=1)
         address = Signal(4)

@@ -77,7 +77,7 @@ class ReadingPath(wiring.Component):
     LATENCY = SUMS
 
     def __init__(self, array: Array, mac: str = "generic") -> None:
-        self.array = array
+        self.array, self.mac = array, mac
         self.taps, self.tiles = Taps(array), Tiles(array)
         self.pass_sums = (BlockSums(array) if mac == "mac16" and array.drain == 1
                           else PassSums(array, mac))
@@ -133,7 +133,7 @@ class ReadingPath(wiring.Component):
                 turn.rotation[q].eq(tap.rotation), masks.masks[q].eq(tap.mask)]
         for b in range(array.lanes):
             m.submodules[f"bank{b}"] = bank = TableMemory(
-                array.bank_rows, array.activation_bits, block=b < block_banks(array))
+                array.bank_rows, array.activation_bits, block=b < block_banks(array, self.mac))
             m.d.comb += [
                 bank.write.en.eq(self.enable[b]), bank.write.addr.eq(self.row[b % self.array.fill]),
                 bank.write.data.eq(self.code[b % self.array.fill]),

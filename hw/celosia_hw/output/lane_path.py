@@ -18,6 +18,7 @@ from celosia_hw.parts.delay import chain, delayed
 from celosia_hw.parts.table_memory import TableMemory
 from celosia_spec.isa.array import CONTROL_BITS, ENTRY_WORDS, Array
 from celosia_spec.isa.controls import HEAD
+from celosia_spec.isa.memories import has_lut_memory
 from celosia_spec.isa.numbers import ELEMENT_BITS, EXPONENT_SLOTS, SIGNIFICAND_BITS
 
 
@@ -165,7 +166,7 @@ class LanePath(wiring.Component):
         begun = chain(m, heads.first, 2, "pass", reset_less=False)[-1]
         # Behind the queue's words lie the exponents, for those who use them between passes.
         m.submodules.queue = queue = TableMemory(2 * EXPONENT_SLOTS, CONTROL_BITS,
-                                                 block=self.array.clusters == 1)
+                                                 block=not has_lut_memory(self.mac))
         puts, gets = heads.at[1] | begun | heads.at[Heads.WORD], rows[0] | first | rows[2]
         m.d.comb += [
             queue.write.en.eq(puts | (self.keep & ~self.busy)),

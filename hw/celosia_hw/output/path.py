@@ -17,6 +17,7 @@ from celosia_hw.output.writer import Writer
 from celosia_hw.parts.delay import chain, delayed
 from celosia_hw.parts.table_memory import TableMemory
 from celosia_spec.isa.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS, Array
+from celosia_spec.isa.memories import has_lut_memory
 from celosia_spec.isa.numbers import EXPONENT_SLOTS, SIGNIFICAND_BITS
 from celosia_spec.isa.passes import WIDE_GAP
 
@@ -76,7 +77,7 @@ class OutputPath(wiring.Component):
     _CODE = 3
 
     def __init__(self, array: Array, mac: str = "generic") -> None:
-        self.array = array
+        self.array, self.mac = array, mac
         self.latency = 2 + Normalise.LATENCY + array.clamp
         self.word_bits = array.main_bits
         ring = (array.controls - 1).bit_length()
@@ -102,7 +103,7 @@ class OutputPath(wiring.Component):
         m = Module()
         layer = self.layer
         sums, late = self.lead() - 1, self.lead() - 1 + self.latency
-        m.submodules.pool = pool = Pool(self.array)
+        m.submodules.pool = pool = Pool(self.array, self.mac)
         m.submodules.heads = heads = Heads(self.array, late + 1)
         m.d.comb += [
             heads.layer.eq(layer), heads.exponent.eq(self.exponent), heads.start.eq(self.start),
@@ -297,7 +298,7 @@ class OutputPath(wiring.Component):
         first = chain(m, heads.first, 2, "pass", reset_less=False)
         # Behind the queue's words lie the exponents, for those who use them between passes.
         queue = TableMemory(2 * EXPONENT_SLOTS, max(self.array.lanes, CONTROL_BITS),
-                            block=self.array.clusters == 1)
+                            block=not has_lut_memory(self.mac))
         m.submodules.queue = queue
         write, read = queue.write, queue.read
         puts, gets = Signal(), Signal()

@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 
 from celosia_hw.parts.table_memory import TableMemory
 from celosia_spec.isa.array import Array
+from celosia_spec.isa.memories import has_lut_memory
 from celosia_spec.isa.numbers import ELEMENT_BITS, SIGNIFICAND_BITS
 
 BEAT = data.ArrayLayout(ELEMENT_BITS, 2)
@@ -80,8 +81,8 @@ class Pool(wiring.Component):
     same ones in the same order; from a beat to the same one of the next pass it takes 4 cycles.
     """
 
-    def __init__(self, array: Array) -> None:
-        self.array = array
+    def __init__(self, array: Array, mac: str = "generic") -> None:
+        self.array, self.mac = array, mac
         super().__init__({
             "signed": In(1), "wide": In(1), "ahead": In(1), "elements": In(BEAT), "first": In(1),
             "sums": In(2 * ELEMENT_BITS), "clear": In(1), "keep": In(2), "done": In(1),
@@ -95,7 +96,7 @@ class Pool(wiring.Component):
         m.d.sync += [read.eq(read + self.ahead), write.eq(write + self.done)]
         for e in range(2):
             m.submodules[f"lane{e}"] = lane = TableMemory(
-                beats, ELEMENT_BITS, block=self.array.clusters == 1)
+                beats, ELEMENT_BITS, block=not has_lut_memory(self.mac))
             so_far = Signal(ELEMENT_BITS, name=f"so_far{e}")    # inverted
             largest = Signal(ELEMENT_BITS, name=f"largest{e}", reset_less=True)
             m.d.comb += [
@@ -181,7 +182,7 @@ class LanePool(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         m.submodules.memory = memory = TableMemory(
-            self.array.lanes, ELEMENT_BITS, block=self.array.clusters == 1)
+            self.array.lanes, ELEMENT_BITS, block=not has_lut_memory(self.mac))
         so_far = Signal(ELEMENT_BITS, reset_less=True)      # inverted
         m.d.comb += [
             memory.read.addr.eq(self.lane), memory.read.en.eq(1), memory.write.addr.eq(self.place),

@@ -104,33 +104,43 @@ def main_blocks(array: Array) -> Blocks:
     return Blocks("main memory", 1, array.main_words, ENTRY_BITS)
 
 
+LUT_ROWS = 512
+"""Codes at most of a bank that stands in look-up tables. It fills a quarter of a block memory of
+the ECP5, so no other memory gives one back for as few of them."""
+
 LUT_BANKS = 5
-"""Banks of each of several clusters that stand in look-up tables: a bank fills a quarter of a block
-memory of the ECP5, so no other memory gives one back for as few of them."""
+"""Banks of each of several clusters that do: all of them would take most of the look-up tables."""
 
 
-def block_banks(array: Array) -> int:
+def has_lut_memory(mac: str) -> bool:
+    """Whether look-up tables are memories, too, where multipliers are of this kind: the ECP5's."""
+    return mac == "mult18"
+
+
+def block_banks(array: Array, mac: str) -> int:
     """Return how many banks of a cluster, the first ones, stand in block memory."""
-    return array.lanes - LUT_BANKS * (array.clusters > 1)
+    if not has_lut_memory(mac) or array.bank_rows > LUT_ROWS:
+        return array.lanes
+    return 0 if array.clusters == 1 else array.lanes - LUT_BANKS
 
 
 def blocks(array: Array, mac: str = "generic") -> tuple[Blocks, ...]:
-    """Return all other memories of an array that stand in block memory.
-
-    Of several clusters small tables, and some banks, stand in look-up tables.
+    """Return all other memories of an array that stand in block memory. Where look-up tables are
+    memories, small tables and some banks stand in them.
 
     mac : kind of its multipliers.
     """
     inside = array.drain == 1 and mac == "mac16"
     own = (
-        Blocks("banks", block_banks(array), array.bank_rows, array.activation_bits),
+        Blocks("banks", block_banks(array, mac), array.bank_rows, array.activation_bits),
         Blocks("taps", array.groups_max, array.taps, tap_word(array).bits),
         Blocks("tiles", 1, array.tiles, CONTROL_BITS),
         Blocks("weights' ring", 2, array.ring, ENTRY_BITS // 2),
         Blocks("controls' ring", 1, array.controls, CONTROL_BITS),
     )
-    if array.clusters > 1:
-        return tuple(replace(memory, count=memory.count * array.clusters) for memory in own)
+    own = tuple(replace(memory, count=memory.count * array.clusters) for memory in own)
+    if has_lut_memory(mac):
+        return own
     return (
         *own,
         Blocks("pool", array.drain, array.lanes // array.drain, ELEMENT_BITS),
