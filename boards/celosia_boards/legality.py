@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 from celosia_boards.families.family import Device
 from celosia_hw.blocks import MULTIPLIER_BITS, SPRAM_ROWS
 from celosia_spec.isa.array import Array
-from celosia_spec.isa.memories import Blocks, blocks, main_blocks
+from celosia_spec.isa.memories import Blocks, blocks, lut_banks, main_blocks
 from celosia_spec.isa.words import WEIGHT
 
 __all__ = ["Problem", "block_memories", "problems"]
@@ -46,10 +46,10 @@ def block_memories(array: Array, main_memory: str,
 def problems(device: Device, main_memory: str, array: Array) -> list[Problem]:
     """Return why ``device`` cannot hold ``array``, a reason each; nothing where it can.
 
-    Multipliers: how many, and how wide. SPRAM: its depth. Block memories: how many. Look-up tables
-    are not counted here: only placement knows them.
+    Multipliers: how many, and how wide. SPRAM: its depth. Block memories: how many. Look-up tables:
+    that banks take no more than half; how many all takes only placement knows.
     """
-    found = list(_multipliers(device, array))
+    found = [*_multipliers(device, array), *_luts(device, array)]
     if main_memory not in device.sources:
         found.append(Problem(parameter="main_memory", text=(
             f"its main memory is {' or '.join(device.sources)}, not {main_memory}")))
@@ -90,6 +90,18 @@ def _multipliers(device: Device, array: Array) -> Iterator[Problem]:
         yield Problem(parameter="lanes", text=(
             f"{array.lanes_all} lanes need {needed} of its {device.resources.dsps} multiplier "
             f"blocks"))
+
+
+def _luts(device: Device, array: Array) -> Iterator[Problem]:
+    banks = lut_banks(array, device.multiplier)
+    if not banks.count or device.family.lut_memory is None:
+        return
+    words, bits, luts = device.family.lut_memory
+    needed = banks.count * -(-banks.depth // words) * -(-banks.width // bits) * luts
+    if 2 * needed > device.resources.luts:
+        yield Problem(parameter="lanes", text=(
+            f"{array.lanes_all} lanes need {needed:,} of its {device.resources.luts:,} look-up "
+            f"tables for their banks alone"))
 
 
 def _culprit(device: Device, array: Array, need: Callable[[Array], int]) -> str:

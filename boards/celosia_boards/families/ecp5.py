@@ -74,6 +74,7 @@ class _Ecp5:
     name = "ecp5"
     title = "ECP5"
     multipliers: Mapping[str, int] = {"mult18": 1}
+    lut_memory: tuple[int, int, int] | None = 16, 4, 6
     constraints = "lpf"
     placed, placed_option = "config", "--textcfg"
     packer, bitstream = "ecppack", "bit"

@@ -60,6 +60,8 @@ class Family(Protocol):
     name        : of its placer, ``nextpnr-<name>``.   title : as people write it.
     multipliers : kind of `celosia_hw.parts.multiplier.Multipliers` to lanes that a block serves;
                   a kind that is not here is made of logic.
+    lut_memory  : words and bits of the smallest memory that stands in look-up tables, and how many
+                  of them it takes; None where they are no memories.
     constraints : suffix of the file of pins; nextpnr's option has its name.
     placed      : suffix of the placed design.   placed_option : nextpnr's option for it.
     packer      : the tool that makes a bitstream of it.   bitstream : suffix of that.
@@ -73,6 +75,7 @@ class Family(Protocol):
     name: str
     title: str
     multipliers: Mapping[str, int]
+    lut_memory: tuple[int, int, int] | None
     constraints: str
     placed: str
     placed_option: str

@@ -68,6 +68,7 @@ class _Ice40:
     name = "ice40"
     title = "iCE40"
     multipliers: Mapping[str, int] = {"mac16": 2}
+    lut_memory: tuple[int, int, int] | None = None
     constraints = "pcf"
     placed, placed_option = "asc", "--asc"
     packer, bitstream = "icepack", "bin"

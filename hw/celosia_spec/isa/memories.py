@@ -124,6 +124,12 @@ def block_banks(array: Array, mac: str) -> int:
     return 0 if array.clusters == 1 else array.lanes - LUT_BANKS
 
 
+def lut_banks(array: Array, mac: str) -> Blocks:
+    """Return the banks of all clusters that stand in look-up tables."""
+    return Blocks("banks", (array.lanes - block_banks(array, mac)) * array.clusters,
+                  array.bank_rows, array.activation_bits)
+
+
 def blocks(array: Array, mac: str = "generic") -> tuple[Blocks, ...]:
     """Return all other memories of an array that stand in block memory. Where look-up tables are
     memories, small tables and some banks stand in them.
