@@ -137,14 +137,14 @@ def blocks(array: Array, mac: str = "generic") -> tuple[Blocks, ...]:
     mac : kind of its multipliers.
     """
     inside = array.drain == 1 and mac == "mac16"
-    own = (
+    one = (
         Blocks("banks", block_banks(array, mac), array.bank_rows, array.activation_bits),
         Blocks("taps", array.groups_max, array.taps, tap_word(array).bits),
         Blocks("tiles", 1, array.tiles, CONTROL_BITS),
         Blocks("weights' ring", 2, array.ring, ENTRY_BITS // 2),
         Blocks("controls' ring", 1, array.controls, CONTROL_BITS),
     )
-    own = tuple(replace(memory, count=memory.count * array.clusters) for memory in own)
+    own = tuple(replace(memory, count=memory.count * array.clusters) for memory in one)
     if has_lut_memory(mac):
         return own
     return (
