@@ -136,21 +136,17 @@ def blocks(array: Array, mac: str = "generic") -> tuple[Blocks, ...]:
 
     mac : kind of its multipliers.
     """
-    inside = array.drain == 1 and mac == "mac16"
-    one = (
+    inside, small = array.drain == 1 and mac == "mac16", not has_lut_memory(mac)
+    of_cluster = [
         Blocks("banks", block_banks(array, mac), array.bank_rows, array.activation_bits),
         Blocks("taps", array.groups_max, array.taps, tap_word(array).bits),
         Blocks("tiles", 1, array.tiles, CONTROL_BITS),
         Blocks("weights' ring", 2, array.ring, ENTRY_BITS // 2),
         Blocks("controls' ring", 1, array.controls, CONTROL_BITS),
-    )
-    own = tuple(replace(memory, count=memory.count * array.clusters) for memory in one)
-    if has_lut_memory(mac):
-        return own
-    return (
-        *own,
-        Blocks("pool", array.drain, array.lanes // array.drain, ELEMENT_BITS),
-        Blocks("queue and exponents", 1, 2 * EXPONENT_SLOTS, max(array.lanes, CONTROL_BITS)),
+        *([Blocks("pool", array.drain, array.lanes // array.drain, ELEMENT_BITS),
+           Blocks("queue and exponents", 1, 2 * EXPONENT_SLOTS,
+                  max(array.lanes, CONTROL_BITS))] if small else []),
         *([Blocks("sums that passes begin with", 1, 2 * array.lanes, 16)] if inside else []),
-        Blocks("fills", 1, 64, CONTROL_BITS),
-    )
+    ]
+    return (*(replace(memory, count=memory.count * array.clusters) for memory in of_cluster),
+            *([Blocks("fills", 1, 64, CONTROL_BITS)] if small else []))
