@@ -109,11 +109,11 @@ _TABLE = (
     _ulx3s(12, 75.0),
     replace(
         _ECP5_85F, name="ecp5-evn", title="ECP5-5G evaluation",
-        device=LFE5UM5G_85F, speed=8, crystal_mhz=12.0, clock_mhz=84.0, clock_step_mhz=4.0,
+        device=LFE5UM5G_85F, speed=8, crystal_mhz=12.0, clock_mhz=80.0, clock_step_mhz=4.0,
         leds=_ROW, loaders=_ecp5("ecp5_evn"),
         platform="amaranth_boards.ecp5_5g_evn:ECP55GEVNPlatform",
         usb=Usb(vendor=0x0403, product=0x6010, name="ECP5 Evaluation", interface=1)),
-    _orangecrab(85, 84.0),
+    _orangecrab(85, 80.0),
     _orangecrab(25, 84.0),
     replace(
         _ECP5_25F, name="colorlight-i5", title="Colorlight i5 7.0",
