@@ -138,7 +138,7 @@ NETWORKS = {        # a network, its input's shape; a target that it does not fi
     "wide sums": (lambda: filled(nn.Linear(4800, 4), 1.98), (1, 4800), "icebreaker"),
     "rows": (lambda: nn.Sequential(nn.Linear(16, 256), nn.ReLU(), nn.Linear(256, 4)), VECTOR,
              "hx8k"),
-    "long rows": (lambda: nn.Linear(5000, 16), (1, 5000), "ecp5-25f"),
+    "long rows": (lambda: nn.Linear(7000, 16), (1, 7000), "ecp5-25f"),
 }
 
 

@@ -36,7 +36,7 @@ CASES = {       # model, input, settings; the remedy
     "another board": (Sum, (1, 16), {"target": "hx8k"}, "compile it for icebreaker"),
     "fewer lanes": (lambda: large_bias(60000), (1, 16), {},
                     "use 8 lanes or compile it for hx8k-b-evn"),
-    "sparse": (lambda: sparse(nn.Linear(784, 60), 0.8), (1, 784),
+    "sparse": (lambda: sparse(nn.Linear(784, 130), 0.8), (1, 784),
                {"target": "ecp5-25f", "sparse": False},
                "leave the zeros out (sparse) or compile it for icebreaker"),
     "pruned": (lambda: nn.Linear(3000, 40), (1, 3000), {"target": "hx8k"}, None),
