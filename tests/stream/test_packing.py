@@ -9,13 +9,18 @@ from celosia.bands.lives import Life
 from celosia.bands.packing import Need, Packing
 
 
+def meet(one: Life, other: Life) -> bool:
+    """Whether both must be there at some node."""
+    return one.born <= other.dies and other.born <= one.dies
+
+
 def _placed(needs: Mapping[int, Need], order: Iterable[int], first: int) -> dict[int, int]:
     """First words, each as low as can be when those before it lie."""
     found: dict[int, int] = {}
     for name in order:
         need = needs[name]
         at = -(-first // need.multiple) * need.multiple
-        for other in sorted((other for other in found if needs[other].life.meets(need.life)),
+        for other in sorted((other for other in found if meet(needs[other].life, need.life)),
                             key=found.__getitem__):
             if at + need.words <= found[other]:
                 break
@@ -28,7 +33,7 @@ def _placed(needs: Mapping[int, Need], order: Iterable[int], first: int) -> dict
 def _before(needs: Mapping[int, Need], first: int, end: int) -> tuple[int, dict[int, int]]:
     """The end, and first words, of the lowest of 12 orders at most."""
     order = sorted(needs, key=lambda name: (-needs[name].words, needs[name].life))
-    least = first + max(sum(need.words for need in needs.values() if need.life.meets(Life(at, at)))
+    least = first + max(sum(need.words for need in needs.values() if meet(need.life, Life(at, at)))
                         for at in range(-1, 24))
     tried = []
     for _ in range(12):

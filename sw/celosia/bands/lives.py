@@ -16,10 +16,6 @@ class Life:
     born: int
     dies: int
 
-    def meets(self, other: "Life") -> bool:
-        """Whether both must be there at some node."""
-        return self.born <= other.dies and other.born <= self.dies
-
 
 def lives(graph: QGraph) -> dict[str, Life]:
     """Return the life of every tensor that is stored: from the node that makes it to the last one
