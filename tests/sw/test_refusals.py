@@ -137,6 +137,13 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
         "16 x 17 does not divide into the 2 x 2 by which another was enlarged; use maps whose size "
         "does", lambda: Function(lambda a, b, x: a(x) + F.interpolate(b(x), scale_factor=2),
                                  nn.ConvTranspose2d(4, 4, 2, 2), conv())),
+    "joined constant": (
+        lambda: Function(lambda a, x: a(torch.cat([x, torch.ones(1, 1, 8, 8)], 1)),
+                         nn.Conv2d(5, 4, 3)),
+        "cat (cat): it joins a constant that is not 0 to a tensor of the network; join zeros, and "
+        "add a constant for each channel or feature to all of it",
+        lambda: Function(lambda a, x: a(torch.cat([x, torch.zeros(1, 1, 8, 8)], 1) + torch.tensor(
+            [0.0, 0.0, 0.0, 0.0, 1.0]).view(5, 1, 1)), nn.Conv2d(5, 4, 3))),
     "joined lines": (lambda: Function(lambda a, x: a(torch.cat([x, a(x)], 2)), conv()),
                      f"cat (cat): {SAID}; {REMEDIES['cat']}", lambda: Function(
                          lambda a, x: a(torch.cat([x, x], 1)), conv(8))),
