@@ -84,6 +84,11 @@ FOLDED = {      # the layers that are left: none for the constants
     "scaled behind": (lambda m, x: F.relu(m.padded(x) * m.four - 1), MAP, ["padded conv"]),
     "all behind": (lambda m, x: -(1 - m.head(x) / 3) * 2, VECTOR, ["head linear"]),
     "alpha": (lambda m, x: torch.sub(m.head(x), m.three, alpha=2), VECTOR, ["head linear"]),
+    "of a tensor's shape": (
+        lambda m, x: torch.ones_like(m.head(x)) - m.head(x) * torch.full_like(m.head(x), 2)
+        + torch.zeros_like(m.head(x)), VECTOR, ["head linear"]),
+    "of a map's shape": (lambda m, x: m.padded(x) + torch.full_like(m.padded(x), 3), MAP,
+                         ["padded conv"]),
     "grouped": (lambda m, x: m.grouped((x - m.mean) * 3), MAP, ["grouped conv"]),
     "batch norm behind flattening": (
         lambda m, x: m.fc(m.norm(F.relu(m.same(x)).flatten(1))), MAP, ["same conv", "fc linear"]),

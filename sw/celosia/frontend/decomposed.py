@@ -49,6 +49,20 @@ def _around(x: torch.Tensor, pad: list[int]) -> torch.Tensor:
     return x
 
 
+def _full(x: torch.Tensor, value: float, *, dtype: torch.dtype | None = None,
+          **_: Any) -> torch.Tensor:
+    """Return a constant of a tensor's shape, which depends on no element of it."""
+    return torch.full(x.shape, value, dtype=dtype or x.dtype, device=x.device)
+
+
+def _ones(x: torch.Tensor, **options: Any) -> torch.Tensor:
+    return _full(x, 1, **options)
+
+
+def _zeros(x: torch.Tensor, **options: Any) -> torch.Tensor:
+    return _full(x, 0, **options)
+
+
 @lru_cache(maxsize=1)
 def _table(composite: tuple[str, ...]) -> tuple[dict[Any, Any], dict[Any, Any]]:
     """Return what torch shall decompose otherwise than its dispatcher does, and what before that.
@@ -66,6 +80,9 @@ def _table(composite: tuple[str, ...]) -> tuple[dict[Any, Any], dict[Any, Any]]:
         for whole in _WHOLE:
             table.pop(whole)
         table[torch.ops.aten._pad_circular.default] = _around
+        table[torch.ops.aten.full_like.default] = _full
+        table[torch.ops.aten.ones_like.default] = _ones
+        table[torch.ops.aten.zeros_like.default] = _zeros
         first, rest = exported_program._split_decomp_table_to_cia_and_python_decomp(
             table.materialize())
     finally:
