@@ -31,14 +31,16 @@ def pytest_configure(config):
     half the time in which Amaranth elaborates a core. Amaranth is quickened. What tests compute
     with, the workers that are started later and all that they start, takes one thread: where
     threads are more than cores, OpenMP's wait for each other at full speed, and small networks
-    train at a twentieth of it. Ctrl-C works, as tests expect it, where a shell started this in the
-    background and lets it ignore SIGINT."""
+    train at a twentieth of it. Ctrl-C and a closed terminal end processes, as tests expect it, where
+    a shell started this in the background, or nohup, and lets it ignore them."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     config.option.loadscopereorder = False
     quicken()
     gc.set_threshold(100_000, 20, 20)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_addoption(parser):
