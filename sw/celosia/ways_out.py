@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, takewhile
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -22,7 +22,7 @@ SECONDS = 10.0
 """Processor time after which no further trial is started."""
 
 DENSITIES = (0.5, 0.3, 0.2, 0.1, 0.05)
-"""Shares of the weights that may be left, tried from the largest down."""
+"""Shares of the weights that may be left."""
 
 
 def compile_or_advise(graph: Graph, compiler: Compiler, samples: np.ndarray | None) -> Program:
@@ -41,7 +41,7 @@ def compile_or_advise(graph: Graph, compiler: Compiler, samples: np.ndarray | No
         trials = Trials(graphs, compiler)
         narrower = trials.narrower() if quantised is None else ()
         raise trials.advice(refusal, chain(narrower, trials.here()),
-                            trials.elsewhere(), last=trials.pruned()) from None
+                            trials.elsewhere()) from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,14 +124,11 @@ class Trials:
         self.failed: dict[str, list[str]] = {}
         self.end = time.thread_time() + SECONDS
 
-    def advice(self, refusal: FitError, *groups: Iterator[Trial],
-               last: Iterator[Trial]) -> FitError:
-        """Return the refusal with the first trial of each group that compiles as its remedy.
-
-        last : tried only where nothing else helps.
-        """
+    def advice(self, refusal: FitError, *groups: Iterator[Trial]) -> FitError:
+        """Return the refusal with the first trial of each group that compiles as its remedy; pruned
+        networks are tried only where nothing else helps."""
         ways = [way for group in groups if (way := self._first(group))]
-        if not ways and (way := self._first(last)):
+        if not ways and (way := self._pruned()):
             ways = [way]
         in_vain = f"; tried in vain: {self._in_vain()}" if self.failed else ""
         remedy = " or ".join(ways) or f"{refusal.remedy}{in_vain}"
@@ -205,13 +202,15 @@ class Trials:
             yield Trial(f"compile it for {name}", "target", name,
                         replace(self.compiler, target=name, lanes=None))
 
-    def pruned(self) -> Iterator[Trial]:
-        """The smallest weights of each layer removed, for this target and for others. Nowhere where
-        not even the smallest share fits."""
+    def _pruned(self) -> str | None:
+        """Return the remedy that removes the smallest weights of each layer, for this target or
+        for the first other one on which any share fits: the largest share found in time, from the
+        smallest on, which takes the least of it."""
         for name in (self.compiler.target, *self._others()):
-            trials = [self.pruned_to(share, name) for share in DENSITIES]
-            if self._fits(trials[-1]):
-                yield from trials
+            trials = (self.pruned_to(share, name) for share in reversed(DENSITIES))
+            if fitting := list(takewhile(self._fits, trials)):
+                return fitting[-1].remedy
+        return None
 
     def pruned_to(self, share: float, name: str) -> Trial:
         """The largest of each layer's weights kept, for one target."""
