@@ -31,8 +31,8 @@ def pytest_configure(config):
     half the time in which Amaranth elaborates a core. Amaranth is quickened. What tests compute
     with, the workers that are started later and all that they start, takes one thread: where
     threads are more than cores, OpenMP's wait for each other at full speed, and small networks
-    train at a twentieth of it. Ctrl-C and a closed terminal end processes, as tests expect it, where
-    a shell started this in the background, or nohup, and lets it ignore them."""
+    train at a twentieth of it. Ctrl-C and a closed terminal end processes, as tests expect it,
+    where a shell started this in the background, or nohup, and lets it ignore them."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     config.option.loadscopereorder = False
     quicken()
