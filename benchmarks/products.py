@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from harness.command import main
+from harness.kinds import Forward
 from harness.result import Check, Result, Table
 from torch import nn
 
@@ -22,19 +23,6 @@ TARGET, SEEDS, CALIBRATION, INPUTS = "ulx3s-85f", 4, 32, 64
 SIZES = (0.01, 1.0, 100.0)
 LEAST = 25.0
 """dB that outputs must have with calibration inputs."""
-
-
-class Forward(nn.Module):
-    """What a function makes of layers and the input."""
-
-    def __init__(self, function: Callable, **layers: nn.Module) -> None:
-        super().__init__()
-        self.function = function
-        for name, layer in layers.items():
-            setattr(self, name, layer)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.function(self, x)
 
 
 def _normalised(layer: nn.Conv2d, *more: nn.Module) -> nn.Sequential:

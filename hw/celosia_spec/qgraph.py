@@ -125,6 +125,11 @@ BARE: Border = ((), (), (), ())
 """The border of a map around which nothing stands."""
 
 
+def moves_channels(border: Border) -> bool:
+    """Whether channels stand in a border at other numbers than their own."""
+    return any(edge.channels for edges in border for edge in edges)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Geometry:
     """Where an output position of a linear node looks. All in elements of the input map.

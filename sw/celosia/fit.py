@@ -185,7 +185,7 @@ def check(model: Any, example_input: Any = None, targets: Sequence[str] | str | 
     """Tell for each target whether a network fits, and everything in the way where it does not.
 
     targets  : names, or None for all of them.
-    progress : called with numbers, of targets for which changes were looked for and of all such.
+    progress : called with what is done now, how many targets it is done for, and of how many.
 
     The rest is as `celosia.compile` has it.
 
@@ -205,6 +205,8 @@ def check(model: Any, example_input: Any = None, targets: Sequence[str] | str | 
 
     from celosia.frontend.survey import survey
 
+    told = progress or (lambda name, done, of: None)
+    told("importing the network", 0, 0)
     found = survey(model, example_input)
     if found.graph is not None and (samples is None or found.graph.takes):
         samples = calibration_array(calibration, found.graph.takes, found.graph.input_shape)
@@ -222,9 +224,12 @@ def check(model: Any, example_input: Any = None, targets: Sequence[str] | str | 
     if graph is not None and samples is not None and settings.passes(samples):
         graph, settings = _more_accurate(graph, settings, samples, refused)
     search = Search(graph, samples, found.layers)
-    machines = {name: search.machine(replace(settings, target=name))
-                for name, reason in refused.items() if reason is None}
-    search.find_changes(progress)
+    possible = [name for name, reason in refused.items() if reason is None]
+    machines = {}
+    for done, name in enumerate(possible):
+        told(f"compiling for {name}", done, len(possible))
+        machines[name] = search.machine(replace(settings, target=name))
+    search.find_changes(told)
     other = None
     if not any(machine.outcome.schedule for machine in machines.values()) and machines:
         other = search.elsewhere(next(iter(machines.values())).settings, names)

@@ -23,7 +23,9 @@ _STEPS = 6
 _LEAST = 0.03
 """The smallest share of its weights that a network can be thought to work with."""
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[str, int, int], None]
+"""What long work calls: what is done now, how many of it are done, and of how many; 0 of 0 where
+there is one."""
 
 Key = tuple[str, ...]
 """What is in the way, whatever its size: it is gone where no refusal has its key."""
@@ -64,15 +66,11 @@ class Search:
             self._machines[alike] = Machine(settings, self._outcome(settings))
         return self._machines[alike]
 
-    def find_changes(self, progress: Progress | None = None) -> None:
-        """Look for changes for every machine that the network does not fit.
-
-        progress : called with the number of machines done and the number of all.
-        """
+    def find_changes(self, progress: Progress) -> None:
+        """Look for changes for every machine that the network does not fit."""
         open_ = [machine for machine in self._machines.values() if machine.outcome.schedule is None]
         for done, machine in enumerate(open_):
-            if progress:
-                progress(done, len(open_))
+            progress("looking for what helps", done, len(open_))
             if self.graphs is not None and all(isinstance(refusal, FitError)
                                                for refusal in machine.outcome.refusals):
                 self._find(self.graphs, machine, SECONDS / len(open_))

@@ -15,6 +15,7 @@ from celosia_boards.legality import block_memories
 from celosia_boards.targets import target, targets
 from celosia_hw.machine import Machine
 from celosia_hw.parts.multiplier import Multipliers
+from celosia_spec.isa.memories import has_lut_memory
 
 NAMES = list(targets())
 BITS = range(4, 10)
@@ -78,6 +79,12 @@ def test_whatever_is_allowed_elaborates():
             name, changes)
         allowed += fits and _elaborates(entry, array)
     assert allowed > 450
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gateware_and_family_agree_on_memories_in_look_up_tables(name):
+    entry = target(name)
+    assert has_lut_memory(entry.mac) == bool(entry.family.lut_memory)
 
 
 @pytest.mark.parametrize(("name", "changes"), [

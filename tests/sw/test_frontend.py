@@ -105,6 +105,17 @@ MODELS = {
                                               nn.PReLU()),
     "hardsigmoid": lambda: nn.Sequential(nn.Conv2d(4, 6, 3), nn.Hardsigmoid(), nn.ReLU()),
     "hardtanh": lambda: nn.Sequential(nn.Conv2d(4, 6, 3), nn.Hardtanh(-0.5, 0.5), nn.MaxPool2d(2)),
+    **{name: lambda act=act: Function(act) for name, act in {
+        "where": lambda x: torch.where(x > 0, x, 0.0),
+        "where, zeros": lambda x: torch.where(x <= 0, torch.zeros_like(x), x),
+        "masked": lambda x: x.masked_fill(x < 0, 0.0),
+        "times a comparison": lambda x: x * (x > 0), "threshold": lambda x: F.threshold(x, 0, 0),
+        "larger of 0": lambda x: torch.maximum(torch.zeros(1), x),
+        "larger of a number": lambda x: torch.maximum(x, torch.full_like(x, -0.5)),
+        "smaller": lambda x: torch.minimum(torch.tensor(0.5), x),
+        "lower bound": lambda x: F.relu(x.clamp(min=-0.25) + x), "clamp_min": lambda x:
+            torch.clamp_min(x, 2.0), "upper bound": lambda x: x.clamp(max=1) + x,
+        "clamp_max": lambda x: torch.clamp_max(x, -1.0)}.items()},
     "clamp, two bounds": lambda: Function(lambda x: torch.clamp(x, -0.25, 1.5)),
     "clamp above zero": lambda: Function(lambda x: F.relu(x.clamp(0.5, 2)) + x),
     "clamp of a clamp": lambda: Function(lambda x: x.clamp(-2, 2).relu().clamp(-1, 1)),

@@ -74,6 +74,7 @@ OUTPUTS = "leave it out of the network and apply it to the outputs on the host"
 INPUTS = "leave it out of the network and apply it to the inputs on the host"
 A_RELU, ALONE = (lambda: between(nn.ReLU())), conv
 MAX_POOL, NORM = (lambda: nn.Sequential(nn.MaxPool2d(3, 2))), (lambda: between(nn.BatchNorm2d(4)))
+MASK, EXPONENTS = torch.ones(8, 8).bool(), torch.tensor([2.0, 3.0, 2.0, 1.0]).view(4, 1, 1)
 TWO = lambda: nn.Sequential(conv(), conv())
 
 REFUSED = {     # what a user brings; the message; the same with the advice taken
@@ -87,10 +88,20 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
     "endless clamp": (lambda: between(nn.Hardtanh(0, 1e6)), "1 (hardtanh): clamps to 0 ... 1e+06: "
                       "a clamp's upper bound must be 2^-16 to below 2^16, not 1e+06; scale the "
                       "layer before it, or leave the clamp out", A_RELU),
-    "clamp": (lambda: Function(lambda a, x: a(x).clamp(max=1), conv()), "clamp (clamp): clamps to "
-              f"... 1, and the machine clamps at zero, or between two bounds; {RELU}",
-              lambda: Function(lambda a, x: a(x).clamp(min=0), conv())),
-    "threshold at the end": (lambda: nn.Sequential(conv(), nn.Threshold(0.1, 0.0)),
+    "clamp": (lambda: Function(lambda a, x: a(x).clamp(2, 1), conv()), "clamp (clamp): clamps to "
+              f"2 ... 1, and the machine clamps at numbers, the lower one first; {RELU}",
+              lambda: Function(lambda a, x: a(x).clamp(1, 2), conv())),
+    "larger of two": (lambda: Function(lambda a, x: torch.maximum(a(x), x), conv()), "maximum "
+                      "(maximum): it compares tensors element by element; use ReLU, PReLU or "
+                      "clamp instead", lambda: Function(lambda a, x: a(x).clamp(min=1), conv())),
+    "chosen": (lambda: Function(lambda a, x: torch.where(MASK, a(x), x), conv()), "where (where): "
+               "it chooses between tensors element by element; use ReLU, PReLU or clamp instead",
+               lambda: Function(lambda a, x: F.relu(a(x)), conv())),
+    "raised to several powers": (
+        lambda: Function(lambda a, x: a(x) ** EXPONENTS, conv()), "pow (pow): its exponent is not "
+        "the number 2; multiply the tensor by itself instead",
+        lambda: Function(lambda a, x: a(x) * a(x), conv())),
+    "threshold at the end": (lambda: nn.Sequential(conv(), nn.Threshold(2.0, 0.0)),
                              f"1 (Threshold): {SAID}; {OUTPUTS}", ALONE),
     "topk at the end": (lambda: Function(lambda a, x: a(x).topk(2)[1], head()),
                         f"topk (topk): {SAID}; {OUTPUTS}", head),

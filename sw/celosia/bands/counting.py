@@ -18,7 +18,7 @@ from celosia_spec.isa.array import ENTRY_WORDS, Array
 from celosia_spec.isa.controls import RECORDS, Op
 from celosia_spec.isa.fills import accesses, cycles
 from celosia_spec.isa.words import TILE_WORDS
-from celosia_spec.qgraph import QGraph, QNode
+from celosia_spec.qgraph import QGraph, QNode, moves_channels
 from celosia_spec.steps import Ring, stored_name
 
 LAYER = 30
@@ -235,7 +235,7 @@ def fills_of(graph: QGraph, node: QNode, layout: Lines | Spread, log2_groups: in
 
     def of(band: Band) -> Fill:
         # Channels of one map, and bank rows, make no difference.
-        moved = any(edge.channels for edges in node.geometry.border for edge in edges)
+        moved = moves_channels(node.geometry.border)
         stretch = band.stretch if node.joins or moved else replace(band.stretch, channel=0)
         return found(replace(band, stretch=replace(stretch, added=0, row=0)))
     return of

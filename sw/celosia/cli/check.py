@@ -1,5 +1,6 @@
 """``celosia check``."""
 
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -68,7 +69,7 @@ def check(
             activation_bits=activation_bits, input_bits=input_bits, lanes=lanes,
             sparse=not dense, accuracy=accuracy,
             preprocessing=told(model, None, None, None, None),
-            progress=lambda done, of: shown.stage("looking for what helps", done, of))
+            progress=shown.stage if sys.stderr.isatty() or not json else None)
     if json:
         common.emit({"model": model, "exponents": exponents, "fits": report.fits,
                      **asdict(report)})

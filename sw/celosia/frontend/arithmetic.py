@@ -42,6 +42,14 @@ def square(call: Call) -> Node:
     return Multiply(name=call.name, left=source, right=source)
 
 
+def power(call: Call) -> Node:
+    exponent = call.args["exponent"]
+    if isinstance(exponent, Value) or np.any(call.constant("exponent", "exponent") != 2):
+        raise call.refuse("its exponent is not the number 2",
+                          "multiply the tensor by itself instead")
+    return square(call)
+
+
 def div(call: Call) -> Node:
     if call.args.get("rounding_mode") is not None:
         raise call.refuse(f"it rounds ({call.args['rounding_mode']})", "divide without rounding")

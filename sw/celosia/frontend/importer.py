@@ -168,11 +168,17 @@ class Importer:
         return found
 
     def _scalars(self) -> dict[FxNode, torch.Tensor]:
-        """Return the parameters and buffers that are a single number, float64 ()."""
-        return {node: operand.value.detach().cpu().to(torch.float64).reshape(())
-                for node, operand in self.operands.items() if isinstance(operand, Constant)
-                and isinstance(operand.value, torch.Tensor) and operand.value.numel() == 1
-                and operand.value.is_floating_point()}
+        """Return the parameters and buffers that are a single number, and what is filled with one
+        (``zeros_like``), float64 ()."""
+        found = {node: operand.value.detach().cpu().to(torch.float64).reshape(())
+                 for node, operand in self.operands.items() if isinstance(operand, Constant)
+                 and isinstance(operand.value, torch.Tensor) and operand.value.numel() == 1
+                 and operand.value.is_floating_point()}
+        for node in self.program.graph.nodes:
+            at = {"scalar_tensor": 0, "full": 1}.get(origin.operator(node))
+            if at is not None and isinstance(node.args[at], int | float):
+                found[node] = torch.tensor(node.args[at], dtype=torch.float64)
+        return found
 
     def _ancestors(self, outputs: list[FxNode]) -> set[FxNode]:
         found, todo = set(), list(outputs)

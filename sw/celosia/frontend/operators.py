@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from celosia.frontend import arithmetic, resizing
-from celosia.frontend.call import Call, Value
+from celosia.frontend.call import Call, Constant, Value
 from celosia.frontend.refusals import REMEDIES
 from celosia.graph import (
     Activate,
@@ -101,15 +101,46 @@ def relu(call: Call) -> Node:
 def clamp(call: Call) -> Node | list[Node]:
     ends: list[Any] = [call.args["min"], call.args.get("max")]
     low, high = ends
-    if low == 0 and high is None:
-        return relu(call)
-    known = all(isinstance(end, int | float) and math.isfinite(end) for end in ends)
-    if not known or low >= high:
+    given = [end for end in ends if end is not None]
+    known = all(isinstance(end, int | float) and math.isfinite(end) for end in given)
+    if not known or (len(given) == 2 and low >= high):
         words = " ... ".join("" if end is None else f"{end}" if isinstance(end, int | float)
                              else "a tensor" for end in ends).strip()
-        raise call.refuse(f"clamps to {words}, and the machine clamps at zero, or between two "
-                          "bounds", REMEDIES["clip"])
-    return _clamp(call, float(low), float(high))
+        raise call.refuse(f"clamps to {words}, and the machine clamps at numbers, the lower one "
+                          "first", REMEDIES["clip"])
+    if len(given) == 2:
+        return _clamp(call, float(low), float(high))
+    return _one_sided(call, "self", float(given[0]), above=high is None)
+
+
+def maximum(call: Call) -> Node | list[Node]:
+    return _larger(call, above=True)
+
+
+def minimum(call: Call) -> Node | list[Node]:
+    return _larger(call, above=False)
+
+
+def _larger(call: Call, *, above: bool) -> Node | list[Node]:
+    """Return the larger of a tensor and a number, element by element, or the smaller."""
+    for source, bound in (("self", "other"), ("other", "self")):
+        if isinstance(call.args[source], Value) and isinstance(call.args[bound], Constant):
+            numbers = np.unique(call.constant(bound, "bound"))
+            if len(numbers) == 1 and call.value(source).shape == call.shape:
+                return _one_sided(call, source, float(numbers[0]), above=above)
+    raise call.refuse("it compares tensors element by element", REMEDIES["maximum"])
+
+
+def _one_sided(call: Call, argument: str, bound: float, *, above: bool) -> Node | list[Node]:
+    """Return ``max(x, bound)``, ``bound + relu(x - bound)``; or ``min(x, bound)``."""
+    source = call.value(argument)
+    if above and bound == 0:
+        return Activate(name=call.name, input=source.name, activation=Relu())
+    one, shift = np.ones(source.shape[1]), np.full(source.shape[1], bound)
+    sign = one if above else -one
+    return [BatchNorm(name=call.aside, input=source.name, scale=sign, shift=-sign * shift),
+            Activate(name=call.between, input=call.aside, activation=Relu()),
+            BatchNorm(name=call.name, input=call.between, scale=sign, shift=shift)]
 
 
 def hardtanh(call: Call) -> Node | list[Node]:
@@ -139,7 +170,9 @@ def leaky_relu(call: Call) -> Node:
     return _leaky(call, np.full(1, float(call.args["negative_slope"])))
 
 
-def prelu(call: Call) -> Node:
+def where(call: Call) -> Node:
+    if "weight" not in call.args:
+        raise call.refuse("it chooses between tensors element by element", REMEDIES["where"])
     return _leaky(call, call.constant("weight", "slope").ravel())
 
 
@@ -160,6 +193,8 @@ def curve(call: Call) -> Node:
         pieces, off = fit(call.args["function"])
     except (ValueError, RuntimeError) as problem:
         raise call.refuse(str(problem), REMEDIES["silu"]) from None
+    if (pieces.below, pieces.above) == (0, 1) and not np.any(pieces.values):
+        return relu(call)
     return Curve(name=call.name, input=source.name, pieces=pieces, operator=call.operator, off=off)
 
 
@@ -294,10 +329,13 @@ HANDLERS: dict[str, tuple[str, Handler]] = {
     "native_dropout": ("dropout", dropout_training),
     "relu": ("relu", relu),
     "leaky_relu": ("leaky_relu", leaky_relu),
-    "where": ("prelu", prelu),
+    "where": ("where", where),
     "hardsigmoid": ("hardsigmoid", hardsigmoid),
     "clamp": ("clamp", clamp),
     "clamp_min": ("clamp", clamp),
+    "clamp_max": ("clamp", clamp),
+    "maximum": ("maximum", maximum),
+    "minimum": ("minimum", minimum),
     "hardtanh": ("hardtanh", hardtanh),
     "max_pool2d_with_indices": ("max_pool2d", max_pool2d),
     "avg_pool2d": ("avg_pool2d", avg_pool2d),
@@ -313,7 +351,7 @@ HANDLERS: dict[str, tuple[str, Handler]] = {
     "mul": ("mul", arithmetic.mul),
     "div": ("div", arithmetic.div),
     "square": ("square", arithmetic.square),
-    "pow": ("pow", arithmetic.square),
+    "pow": ("pow", arithmetic.power),
     "constant_pad_nd": ("pad", pad),
     "upsample_linear1d": ("interpolate", resizing.linear),
     "upsample_bilinear2d": ("interpolate", resizing.linear),

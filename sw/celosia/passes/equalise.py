@@ -8,6 +8,7 @@ from celosia.float_values import values
 from celosia.graph import Conv, Graph
 from celosia_spec.block import floor_log2
 from celosia_spec.isa.numbers import EXPONENT_MAX, EXPONENT_MIN
+from celosia_spec.qgraph import moves_channels
 
 MOST_BITS = 6
 """By so much a channel is raised at most."""
@@ -65,7 +66,7 @@ def _by_channel(node: Conv) -> bool:
     number."""
     return (not node.others and node.weight.shape[1] == 1
             and (not node.keeps or len(node.weight) == node.groups)
-            and not any(edge.channels for edges in node.border for edge in edges))
+            and not moves_channels(node.border))
 
 
 def _largest(graph: Graph, x: np.ndarray, names: set[str]) -> dict[str, np.ndarray]:

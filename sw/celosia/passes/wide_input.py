@@ -9,7 +9,7 @@ import numpy as np
 from celosia.graph import Conv, Graph, Node, identity, ranges_after, rename
 from celosia_spec.epilogue import PLAIN, Epilogue
 from celosia_spec.errors import CompileError
-from celosia_spec.qgraph import NodeKind
+from celosia_spec.qgraph import NodeKind, moves_channels
 
 _WAY_OUT = "compile it without input_bits, or let layers with weights alone read the input"
 
@@ -82,7 +82,7 @@ def _check(node: Conv, source: str) -> None:
         raise CompileError(node.name, node.kind, "it reads the input and adds a tensor, and a wide "
                            "input has sums of its own to be added there", _WAY_OUT)
     if (node.keeps or node.others or node.input != source
-            or any(edge.channels for edges in node.border for edge in edges)):
+            or moves_channels(node.border)):
         raise CompileError(node.name, node.kind, "it takes elements of the input as they are, and "
                            "those of a wide input are in two parts", _WAY_OUT)
 
