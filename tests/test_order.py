@@ -156,7 +156,7 @@ ORDER = {
         shortfalls, show
         graph
         float_values, graph_text, range_exponents, weight_matrix
-        beside_float, closest_exponents, expected, input_scales
+        beside_float, closest_exponents, expected, input_scales, operand_room
         datasets, doctor_boards, modelfile, passes
         bands, frontend, labels, models, original
         products, program, zoo

@@ -11,6 +11,7 @@ from celosia.expected import USUAL_DEVIATION, expected_exponents
 from celosia.graph import Conv, Graph
 from celosia.graph_text import operator
 from celosia.input_scales import with_larger_input
+from celosia.operand_room import bounds, operand_minimum
 from celosia.passes.wide_input import with_low_parts
 from celosia.range_exponents import check_static, range_exponents
 from celosia.shortfalls import narrowed, shortfalls
@@ -107,6 +108,7 @@ class Begun:
              whose channels are larger by some bits, if any.
     layers : of it.   nodes : with each row's own exponents, none raised.
     expected, usual : exponents that tensors are likely to have, for all inputs and for usual ones.
+    bounds : largest magnitudes of those tensors that have one.
     weight_bits, sparse : as `quantise` has them.
     """
 
@@ -117,6 +119,7 @@ class Begun:
     nodes: list[QNode]
     expected: dict[str, int]
     usual: dict[str, int]
+    bounds: dict[str, float]
     weight_bits: int
     sparse: bool
 
@@ -132,7 +135,7 @@ def begin(graph: Graph, *, weight_bits: int, sparse: bool, low_bits: int = 0,
     return Begun(graph=graph, low_bits=low_bits, larger_input=larger_input, layers=layers,
                  nodes=[_node(layer, weight_bits, sparse) for layer in layers],
                  expected=expected_exponents(graph),
-                 usual=expected_exponents(graph, USUAL_DEVIATION),
+                 usual=expected_exponents(graph, USUAL_DEVIATION), bounds=bounds(layers),
                  weight_bits=weight_bits, sparse=sparse)
 
 
@@ -231,8 +234,10 @@ def _at_width(graph: Graph, begun: Begun, width: int, formats: Mapping[str, Form
     for at, layer in enumerate(begun.layers if narrow else ()):
         nodes[at], lost[layer.name] = _narrowed(layer, nodes[at], width, multiplied, begun)
     _prove_sums(nodes, width, multiplied, MANTISSA_BITS[0] if narrow else begun.weight_bits)
-    needed = {node.name: int(input_minima(node, node.sw, width, formats[node.input]).max())
-              for node in nodes}
+    needed = {node.name: max(
+        int(input_minima(node, node.sw, width, formats[node.input]).max()),
+        operand_minimum(node, width, formats[node.input], begun.expected, begun.bounds))
+        for node in nodes}
     minima, read = exponent_minima(list(begun.expected), nodes, needed, kept)
     for node in reversed(nodes):
         if read[node.name] > EXPONENT_MAX:

@@ -4,6 +4,7 @@ import functools
 import re
 import sys
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -145,9 +146,18 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
     "enlarged, padded and added": (
         lambda: Function(lambda a, b, x: a(x) + F.pad(F.interpolate(b(x), scale_factor=2), (1, 0)),
                          nn.Conv2d(4, 4, (1, 2), padding=(4, 5)), conv()), "add (add): a map of "
-        "16 x 17 does not divide into the 2 x 2 by which another was enlarged; use maps whose size "
+        "16 x 17 does not divide into 2 x 2, by which maps were enlarged; use maps whose size "
         "does", lambda: Function(lambda a, b, x: a(x) + F.interpolate(b(x), scale_factor=2),
                                  nn.ConvTranspose2d(4, 4, 2, 2), conv())),
+    "enlarged, padded to an odd size": (
+        lambda: nn.Sequential(nn.ConvTranspose2d(4, 4, 2, 2), nn.ZeroPad2d((1, 0, 2, 1))),
+        "1 (pad): a map of 19 x 17 does not divide into 2 x 2, by which maps were enlarged; use "
+        "maps whose size does",
+        lambda: nn.Sequential(nn.ConvTranspose2d(4, 4, 2, 2), nn.ZeroPad2d((1, 1, 2, 2)))),
+    "as many as differ": (lambda: Function(lambda a, x: a(x).unique(), conv()),
+                          f"unique (unique): {SAID}; {OUTPUTS}", ALONE),
+    "where it is positive": (lambda: Function(lambda a, x: a(x)[a(x) > 0], conv()),
+                             f"gt (gt): {SAID}; {REMEDY}", ALONE),
     "joined constant": (
         lambda: Function(lambda a, x: a(torch.cat([x, torch.ones(1, 1, 8, 8)], 1)),
                          nn.Conv2d(5, 4, 3)),
@@ -271,6 +281,8 @@ def test_what_does_not_compile_is_named_and_the_advice_leads_out(name: str) -> N
             caught.value.node != "model"):
         assert re.match(r"test_refusals\.py:\d+: return self\.function\(", source)
     compiles(mended)
+    with suppress(CompileError):        # of the whole, behind which nothing is known
+        assert not celosia.check(model(), np.zeros(SHAPE, np.float32), "icebreaker").fits
 
 
 @functools.cache

@@ -197,7 +197,8 @@ def _of_one_input(program: ExportedProgram) -> bool:
         if node.name in names or made.intersection(node.all_input_nodes):
             made.add(node)
             value = node.meta.get("val")
-            if isinstance(value, torch.Tensor) and value.shape[:1] != (1,):
+            if isinstance(value, torch.Tensor) and not (
+                    value.ndim and isinstance(value.shape[0], int) and value.shape[0] == 1):
                 return False
     return True
 

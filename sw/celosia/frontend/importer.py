@@ -350,7 +350,8 @@ def _approximations(nodes: Sequence[Node]) -> list[str]:
 
 
 def result_shape(node: FxNode) -> tuple[int, ...]:
-    """Return the shape of a node's (first) result; () where that is no tensor."""
+    """Return the shape of a node's (first) result; () where that is no tensor, and 0 for a size
+    that depends on values."""
     value = node.meta.get("val")
     first = value[0] if isinstance(value, (tuple, list)) and value else value
-    return tuple(getattr(first, "shape", ()))
+    return tuple(size if isinstance(size, int) else 0 for size in getattr(first, "shape", ()))

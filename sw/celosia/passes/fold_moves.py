@@ -69,6 +69,7 @@ class _State:
         if name not in self.views and name not in self.moves:
             return replace(graph, nodes=tuple(self.made))
         phases = self._view(name).phases
+        self._check(name, self.moves[name].operator if name in self.moves else "output", phases)
         output = self._stored(name, phases)
         if phases == (1, 1):
             return replace(graph, nodes=tuple(self.made), output=output)
@@ -245,7 +246,7 @@ class _State:
         _, height, width = self.seen[name]
         if height % phases[0] or width % phases[1]:
             raise CompileError(name, operator, f"a map of {height} x {width} does not divide into "
-                               f"the {phases[0]} x {phases[1]} by which another was enlarged",
+                               f"{phases[0]} x {phases[1]}, by which maps were enlarged",
                                "use maps whose size does")
 
     # Where elements lie
