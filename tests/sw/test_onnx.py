@@ -199,6 +199,9 @@ FORMULAS = {    # what ONNX writes in steps, or has no word for
     "larger": lambda x: torch.maximum(x, x / 10), "smaller": lambda x: torch.minimum(x, x / 3 + 1),
     "exponential": lambda x: 1 / (1 + torch.exp(-x)), "root": lambda x: torch.sqrt(x * x + 1),
     "powers": lambda x: (x ** 2 + 1) ** 0.5, "arc": torch.atan,
+    "square": lambda x: 1 + x ** 2, "one bound": lambda x: x.clamp(min=0.25),
+    "masked": lambda x: x.masked_fill(x < 0, 0.0),
+    "at most": lambda x: torch.minimum(x, torch.tensor(0.5)),
     "one side": lambda x: torch.where(x <= 0.5, x, 0.25 + x / 2)}
 
 

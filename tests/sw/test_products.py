@@ -56,6 +56,7 @@ def of_vectors(function: Callable) -> Callable[[], Net]:
                        b=nn.Linear(24, 16), c=nn.Linear(16, 5))
 
 
+TWO = torch.tensor(2.0)
 MAP, VECTOR, LINE = (3, 8, 8), (24,), (4, 20)
 NETWORKS: dict[str, tuple[Callable[[], Net], tuple[int, ...]]] = {
     "squeeze-and-excite, hardsigmoid": (lambda: excited(F.hardsigmoid), MAP),
@@ -73,7 +74,7 @@ NETWORKS: dict[str, tuple[Callable[[], Net], tuple[int, ...]]] = {
     "of one sign": (of_vectors(lambda a, b: F.relu(a) * F.relu(b)), VECTOR),
     "of other sizes": (of_vectors(lambda a, b: 0.02 * a * F.relu(b)), VECTOR),
     "square": (of_vectors(lambda a, b: a * a + b), VECTOR),
-    "power": (of_vectors(lambda a, b: a**2 + torch.square(b)), VECTOR),
+    "power": (of_vectors(lambda a, b: a**TWO + torch.square(b)), VECTOR),
     "the input's": (lambda: Net(lambda net, x: net.b(x * torch.sigmoid(net.a(x))),
                                 a=nn.Linear(24, 24), b=nn.Linear(24, 5)), VECTOR),
     "flattened": (lambda: Net(

@@ -30,8 +30,8 @@ _SUMS = frozenset({"add", "sub"})
 """Likewise, where a step of such a function is among them."""
 
 _LINES = frozenset({
-    "clamp", "clamp_max", "clamp_min", "eq", "ge", "gt", "hardsigmoid", "hardtanh", "le",
-    "leaky_relu", "lt", "ne", "neg", "relu", "rsub", "sign"})
+    "_to_copy", "clamp", "clamp_max", "clamp_min", "eq", "ge", "gt", "hardsigmoid", "hardtanh",
+    "le", "leaky_relu", "lt", "ne", "neg", "relu", "rsub", "sign"})
 """What may be a step of such a function, but not its last."""
 
 _EVERY = _CURVES | _PAIRS | _SUMS | _LINES
@@ -145,7 +145,8 @@ class Patterns:
             steps.add(last)
         best = found[-1] if len(found) == 1 else next(
             filter(_stands, reversed(found)), found[-1] if found else None)
-        if best is None or not _bends(best) or (_is_product(node) and not _stands(best)):
+        if best is None or not _bends(best) or (
+                self._is_product(node) and not _stands(best)):
             return None
         return best
 
@@ -156,6 +157,15 @@ class Patterns:
     def _divides(self, node: FxNode) -> bool:
         """Whether a number is divided by a tensor."""
         return _is_step(node, frozenset({"div"})) and node.args[0] in self._scalars
+
+    def _is_product(self, node: FxNode) -> bool:
+        """Whether a step multiplies two tensors, or a tensor by itself."""
+        if not _is_step(node, frozenset({"pow"})):
+            return _is_step(node, frozenset({"mul", "square"}))
+        exponent = node.args[1]
+        if isinstance(exponent, FxNode):
+            exponent = self._scalars.get(exponent)
+        return bool(exponent == 2)
 
     def _is_part(self, node: FxNode) -> bool:
         """Whether a step is computed from one that is no function by itself, or from products."""
@@ -190,12 +200,6 @@ def _stands(function: Function) -> bool:
 def _bends(function: Function) -> bool:
     """Whether a function is more than sums of what the machine has words for."""
     return not all(_is_step(step, _SUMS | _LINES) or passes(step) for step in function.steps)
-
-
-def _is_product(node: FxNode) -> bool:
-    """Whether a step multiplies two tensors, or a tensor by itself."""
-    return _is_step(node, frozenset({"mul", "square"})) or (
-        _is_step(node, frozenset({"pow"})) and node.args[1:] == (2,))
 
 
 def _is_step(node: FxNode, names: frozenset[str]) -> bool:

@@ -76,6 +76,8 @@ def argmax(node: Node) -> nn.Module:
 
 def cast(node: Node) -> nn.Module:
     kind = node.attribute("to", 0)
+    if kind == BOOL:
+        return First(lambda x: x if x.dtype == torch.bool else x != 0)
     if kind not in FLOATS:
         raise node.refuse("it makes whole numbers of the input", "keep the network in float32")
     return nn.Identity()
@@ -91,6 +93,9 @@ def gelu(node: Node) -> nn.Module:
 
 FLOATS = {1, 10, 11, 16}
 """ONNX's numbers for float32, float16, float64 and bfloat16."""
+
+BOOL = 9
+"""That for truth values."""
 
 OPERATORS: dict[str, Callable[[Node], nn.Module]] = {
     "Conv": windows.conv, "ConvTranspose": windows.conv_transpose, "Gemm": gemm, "MatMul": matmul,
