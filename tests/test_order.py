@@ -211,7 +211,8 @@ ORDER = {
     """,
     "celosia.frontend": """
         call, decomposed, examples, kernels, origin, quantised, tracing
-        arithmetic, constants, moves, patterns, refusals, resizing, sizes, tail, unflattened
+        arithmetic, constants, moves, patterns, periodic, refusals, sizes, tail, unflattened
+        adaptive, resizing
         ends, onnx, operators, pt2, starts
         export, joined
         importer

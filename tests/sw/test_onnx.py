@@ -280,6 +280,15 @@ REFUSED = {
     "more than": (conv(), (3, 1 << 20, 1 << 20), W, 4),
     "whole numbers of the input": ([node("Cast", ["x"], ["a"], to=6),
                                     node("Cast", ["a"], ["y"], to=1)], MAP, {}, 4),
+    "by other factors than it was given": (
+        [node("Resize", ["x", "", "k"], ["y"], mode="linear")], MAP,
+        {"k": np.float32([1, 1, 2.1, 1])}, 4),
+    "1, 1.*linear, pytorch_half_pixel": (
+        [node("Resize", ["x", "", "", "k"], ["y"], mode="linear",
+              coordinate_transformation_mode="pytorch_half_pixel")], MAP,
+        {"k": np.array([1, 3, 1, 1])}, 4),
+    "antialias": ([node("Resize", ["x", "", "k"], ["y"], mode="linear", antialias=1)], MAP,
+                  {"k": np.float32([1, 1, 0.5, 0.5])}, 4, 18),
     "not a sound": ([node("Relu", ["b"], ["a"]), node("Relu", ["a"], ["b"]),
                      node("Add", ["x", "a"], ["y"])], MAP, {}, 4),
     "conv.*do not fit": (conv(strides=[0, 0], auto_pad="SAME_UPPER"), MAP, W, 4),

@@ -131,9 +131,9 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
     "enlarged smoothly": (lambda: between(nn.Upsample(scale_factor=2, mode="bicubic")),
                           f"1 (Upsample): {SAID}; {REMEDIES['interpolate']}",
                           lambda: between(nn.Upsample(scale_factor=2, mode="bilinear"))),
-    "enlarged by a broken number": (
-        lambda: between(nn.Upsample(size=(12, 12))), f"1 (Upsample): {SAID}; "
-        f"{REMEDIES['interpolate']}", lambda: between(nn.Upsample(size=(16, 16)))),
+    "enlarged by cubes": (
+        lambda: between(nn.Upsample(scale_factor=2, mode="bicubic")), f"1 (Upsample): {SAID}; "
+        f"{REMEDIES['interpolate']}", lambda: between(nn.Upsample(size=(12, 12)))),
     "enlarged and pooled": (
         lambda: between(nn.Sequential(nn.Upsample(scale_factor=2), nn.MaxPool2d(2))), "1.1 "
         "(max_pool2d): it pools a map that was enlarged; pool it before, or use a convolution with "
@@ -208,9 +208,6 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
         lambda: nn.Sequential(nn.AvgPool2d(3, 2, 1, count_include_pad=False)), "0 (avg_pool2d): "
         "padding with count_include_pad=False is not supported; use padding=0 or "
         "count_include_pad=True", lambda: nn.Sequential(nn.AvgPool2d(3, 2, 1))),
-    "adaptive": (lambda: nn.Sequential(nn.AdaptiveAvgPool2d(3)), "0 (adaptive_avg_pool2d): a map "
-                 "of 8 x 8 does not divide into 3 x 3; choose an output size that divides the map",
-                 lambda: nn.Sequential(nn.AdaptiveAvgPool2d(4))),
     "mean": (lambda: Function(lambda x: x.mean(1, keepdim=True)), "mean (mean): the mean over axes "
              "[1] of shape (1, 4, 8, 8) is not supported; take the mean over the axes (2, 3) of a "
              "map", lambda: Function(lambda x: x.mean((2, 3), keepdim=True))),

@@ -18,14 +18,14 @@ from celosia.frontend import kernels, origin
 from celosia.frontend.call import Call, Constant, Moved, Value, map_shape
 from celosia.frontend.examples import RANKS
 from celosia.graph import Move, Node, Reshape
+from celosia.passes.views import PHASES
 
 ELEMENTS = 1 << 24
 """Most elements of what is moved."""
 
 _MOVES = frozenset({
     "cat", "chunk", "expand", "flip", "index", "index_select", "narrow", "permute", "repeat",
-    "roll", "select", "slice", "split", "split_with_sizes", "stack", "t", "transpose", "unbind",
-    "upsample_nearest2d"})
+    "roll", "select", "slice", "split", "split_with_sizes", "stack", "t", "transpose", "unbind"})
 _AS_WELL = frozenset({"view", "_unsafe_view", "squeeze", "unsqueeze", "clone", "alias", "detach",
                       "getitem"})
 """What moves nothing: moves where it has more axes than a tensor of the network, or reads moved
@@ -37,6 +37,8 @@ def moves(node: FxNode, operands: Sequence[Value | Constant | Moved]) -> bool:
     word = origin.operator(node)
     if word == "constant_pad_nd":
         return _moves_by_padding(node)
+    if word == "upsample_nearest2d":
+        return _moves_by_resizing(node)
     return word in _MOVES or (word in _AS_WELL and (
         len(_first_shape(node)) > RANKS[-1]
         or any(isinstance(operand, Moved) for operand in operands)))
@@ -49,6 +51,18 @@ def _moves_by_padding(node: FxNode) -> bool:
     assert isinstance(amounts, (list, tuple))
     return value == 0 and rank > 1 and len(amounts) <= 2 * (rank - 1) and (
         min(amounts) < 0 or any(amounts[2 * (rank - 2):]))
+
+
+def _moves_by_resizing(node: FxNode) -> bool:
+    before, after = (_first_shape(of)[2:] for of in (node.all_input_nodes[0], node))
+    return repeats(before, after)
+
+
+def repeats(before: Sequence[int], after: Sequence[int]) -> bool:
+    """Whether of a map of some size that is enlarged to another every element stands as often as
+    every other, or one in so many is taken; and no oftener than a view tells."""
+    return all(old % new == 0 or (new % old == 0 and new <= PHASES * old)
+               for old, new in zip(before, after, strict=True))
 
 
 def moved(node: FxNode, operands: Mapping[FxNode, Value | Constant | Moved], call: Call,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from celosia.frontend import arithmetic, resizing
+from celosia.frontend import adaptive, arithmetic, resizing
 from celosia.frontend.call import Call, Constant, Value
 from celosia.frontend.refusals import REMEDIES
 from celosia.graph import (
@@ -234,28 +234,6 @@ def avg_pool2d(call: Call) -> Node:
                    padding=(top, left, top, left), divisor=int(divisor))
 
 
-def adaptive_avg_pool2d(call: Call) -> Node:
-    window = _parts(call)
-    return AvgPool(name=call.name, input=call.value("self").name, window=window, stride=window,
-                   divisor=window[0] * window[1])
-
-
-def adaptive_max_pool2d(call: Call) -> Node:
-    window = _parts(call)
-    return MaxPool(name=call.name, input=call.value("self").name,
-                   pool=Pool(window=window, stride=window))
-
-
-def _parts(call: Call) -> tuple[int, int]:
-    """Return the size of the parts that adaptive pooling divides a map into."""
-    _, _, height, width = call.value("self").shape
-    high, wide = call.pair("output_size")
-    if height % high or width % wide:
-        raise call.refuse(f"a map of {height} x {width} does not divide into {high} x {wide}",
-                          "choose an output size that divides the map")
-    return height // high, width // wide
-
-
 def mean(call: Call) -> Node:
     window = _reduced(call, "mean", call.args["dim"] or ())
     return AvgPool(name=call.name, input=call.value("self").name, window=window, stride=window,
@@ -339,8 +317,8 @@ HANDLERS: dict[str, tuple[str, Handler]] = {
     "hardtanh": ("hardtanh", hardtanh),
     "max_pool2d_with_indices": ("max_pool2d", max_pool2d),
     "avg_pool2d": ("avg_pool2d", avg_pool2d),
-    "_adaptive_avg_pool2d": ("adaptive_avg_pool2d", adaptive_avg_pool2d),
-    "adaptive_max_pool2d": ("adaptive_max_pool2d", adaptive_max_pool2d),
+    "_adaptive_avg_pool2d": ("adaptive_avg_pool2d", adaptive.average),
+    "adaptive_max_pool2d": ("adaptive_max_pool2d", adaptive.largest),
     "mean": ("mean", mean),
     "amax": ("amax", largest),
     "max": ("max", largest),
@@ -353,6 +331,8 @@ HANDLERS: dict[str, tuple[str, Handler]] = {
     "square": ("square", arithmetic.square),
     "pow": ("pow", arithmetic.power),
     "constant_pad_nd": ("pad", pad),
+    "upsample_nearest1d": ("interpolate", resizing.nearest),
+    "upsample_nearest2d": ("interpolate", resizing.nearest),
     "upsample_linear1d": ("interpolate", resizing.linear),
     "upsample_bilinear2d": ("interpolate", resizing.linear),
     "view": ("reshape", reshape),

@@ -32,7 +32,7 @@ MOVES = frozenset({
     "_unsafe_view", "adaptive_max_pool2d", "alias", "amax", "cat", "clone", "detach", "getitem",
     "index_select", "max_pool2d_with_indices", "permute", "select", "slice", "split",
     "split_with_sizes", "squeeze", "stack", "t", "transpose", "unbind", "unsqueeze",
-    "upsample_nearest2d", "view"})
+    "upsample_nearest1d", "upsample_nearest2d", "view"})
 """Operators that do the same to whole numbers as to what these stand for."""
 
 Key = TypeVar("Key")

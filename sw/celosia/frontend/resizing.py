@@ -1,88 +1,73 @@
-"""Maps whose size changes by a whole number, with straight lines between their elements: layers
-with fixed weights, of maps around which their outermost elements stand again."""
+"""Maps of another size, with straight lines between their elements or the nearest ones."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from fractions import Fraction
 
 import numpy as np
+import torch
 
 from celosia.frontend.call import Call
-from celosia.graph import Conv, Move, Node, Shape
-from celosia_spec.qgraph import NodeKind
+from celosia.frontend.moves import repeats
+from celosia.frontend.periodic import axis, layer
+from celosia.graph import Move, Node, Shape
 
-_WAY_OUT = ("enlarge maps by whole numbers, with align_corners=False, or with a transposed "
-            "convolution")
-
-@dataclass(frozen=True)
-class _Axis:
-    """A convolution along an axis.
-
-    weights, up, stride, padding : of it (`Conv`).   around : how often the first and the last
-    element stand again.
-    """
-
-    weights: np.ndarray
-    up: int = 1
-    stride: int = 1
-    padding: tuple[int, int] = (0, 0)
-    around: tuple[int, int] = (0, 0)
+_WAY_OUT = ("give it a size or a factor by which it becomes just that, with align_corners=False, "
+            "or use a transposed convolution")
 
 
 def linear(call: Call) -> list[Node]:
     """Return the layer that makes a map of another size, and what it reads."""
     before, factors = call.value("input").shape, call.args["scale_factors"]
-    channels, *sizes = _as_map(before)
-    after = _as_map(call.shape)[1:]
+    shape = _as_map(before)
+    sizes, after = shape[1:], _as_map(call.shape)[1:]
     told = [new / old for new, old in zip(after, sizes, strict=True)]
     # Places are counted with the factors that were given, whatever sizes come of them.
     given = told if factors is None else [1.0, *factors][-2:]
     if call.args["align_corners"] and any(
             1 < old != new for old, new in zip(sizes, after, strict=True)):
         raise call.refuse("with align_corners=True weights differ from place to place", _WAY_OUT)
-    lines, columns = (_axis(old, new) for old, new in zip(sizes, after, strict=True))
-    if lines is None or columns is None or not np.allclose(given, told):
-        raise call.refuse(f"it resizes {_size(before)} to {_size(call.shape)}, by no whole number",
-                          _WAY_OUT)
-    source, nodes = call.value("input").name, list[Node]()
-    if any(lines.around + columns.around):
-        index = np.arange(channels * math.prod(sizes)).reshape(channels, *sizes)
-        nodes.append(Move(name=call.between, inputs=(source,), operator=call.operator,
-                          index=np.pad(index, ((0, 0), lines.around, columns.around), mode="edge"),
-                          remedy=_WAY_OUT))
-        source = call.between
-    kernel = np.outer(lines.weights, columns.weights)
-    return [*nodes, Conv(
-        name=call.name, input=source, weight=np.tile(kernel, (channels, 1, 1, 1)), bias=None,
-        groups=channels, kind=NodeKind.AVERAGE, live=np.tile(kernel != 0, (channels, 1, 1, 1)),
-        up=(lines.up, columns.up), stride=(lines.stride, columns.stride),
-        padding=(lines.padding[0], columns.padding[0], lines.padding[1], columns.padding[1]))]
+    if any(abs(one - other) > 1e-6 * one for one, other in zip(given, told, strict=True)):
+        raise _uneven(call, before)
+    lines, columns = (axis([_between(at, old, new) for at in range(new)], old)
+                      for old, new in zip(sizes, after, strict=True))
+    assert lines is not None and columns is not None
+    return layer(call, call.value("input").name, shape, (lines, columns), _WAY_OUT)
 
 
-def _axis(before: int, after: int) -> _Axis | None:
-    """Return how an axis gets another size; None where neither size divides the other."""
-    if before == after:
-        return _Axis(np.ones(1))
+def nearest(call: Call) -> list[Node] | Move:
+    """Return the layer that takes the elements that torch takes; a move where each stands as often
+    as every other."""
+    before = call.value("input").shape
+    shape = _as_map(before)
+    size, factors = _as_map(call.shape)[1:], call.args["scale_factors"]
+    at = torch.arange(shape[1] * shape[2], dtype=torch.float64).reshape(1, 1, *shape[1:])
+    taken = torch.ops.aten.upsample_nearest2d(
+        at, None if factors else size, [1.0, *factors][-2:] if factors else None)[0, 0].long()
+    if repeats(shape[1:], size):
+        every = np.arange(shape[0])[:, None, None] * at.numel() + taken.numpy()
+        return Move(name=call.name, inputs=(call.value("input").name,), operator=call.operator,
+                    index=every, remedy=_WAY_OUT)
+    lines, columns = (axis([{int(one): 1.0} for one in of], old) for of, old in (
+        (taken[:, 0] // shape[2], shape[1]), (taken[0], shape[2])))
+    if lines is None or columns is None:
+        raise _uneven(call, before)
+    return layer(call, call.value("input").name, shape, (lines, columns), _WAY_OUT)
+
+
+def _uneven(call: Call, before: tuple[int, ...]) -> Exception:
+    return call.refuse(f"it resizes {_size(before)} to {_size(call.shape)}, by other factors than "
+                       "it was given", _WAY_OUT)
+
+
+def _between(at: int, before: int, after: int) -> Mapping[int, float]:
+    """Return the weights of an output, of the elements before it and behind it."""
     if before == 1:
-        return _Axis(np.ones(after), up=after, padding=(after - 1, after - 1))
-    up, stride = max(after // before, 1), max(before // after, 1)
-    if after * stride != before * up:
-        return None
-    weights: dict[int, float] = {}      # by how far behind an output's place an element lies
-    near: list[int] = []
-    for phase in range(up):
-        place = (phase + 0.5) * stride / up - 0.5
-        here, behind = math.floor(place), place - math.floor(place)
-        for number, weight in ((here, 1 - behind), (here + 1, behind)):
-            if weight:
-                near.append(number)
-                weights[number * up - phase] = weight
-    last = before - 1 - (after // up - 1) * stride
-    low, high = max(0, -min(near)), max(0, max(near) - last)
-    first, count = min(weights), max(weights) - min(weights) + 1
-    kernel = np.array([weights.get(first + at, 0.0) for at in range(count)])
-    top = -first - up * low
-    bottom = (after - 1) * stride + count - ((before + low + high - 1) * up + 1) - top
-    return _Axis(kernel, up, stride, (top, bottom), (low, high))
+        return {0: 1.0}
+    place = Fraction((2 * at + 1) * before - after, 2 * after)
+    here = math.floor(place)
+    behind = float(place - here)
+    return {here: 1 - behind, here + 1: behind} if behind else {here: 1.0}
 
 
 def _as_map(shape: tuple[int, ...]) -> Shape:

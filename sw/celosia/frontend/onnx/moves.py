@@ -127,6 +127,20 @@ class _Ahead(nn.Module):
                       groups=x.shape[1])
 
 
+def _scales(node: Node, rank: int) -> list[float]:
+    """Return by how much a resize says that axes become larger; [] where it gives sizes."""
+    at = 1 if node.opset < 11 else 2
+    found = [float(one) for one in (node.constant(at).ravel() if node.has(at) else
+                                    node.attribute("scales", ()))]
+    axes = node.attribute("axes", None)
+    if not found or axes is None:
+        return found
+    scales = [1.0] * rank
+    for axis, scale in zip(axes, found, strict=False):
+        scales[axis] = scale
+    return scales
+
+
 def resize(node: Node) -> nn.Module:
     before = node.shape()
     after = node.shapes.get(node.proto.output[0], ())
@@ -137,9 +151,18 @@ def resize(node: Node) -> nn.Module:
     how = (("asymmetric", "floor") if node.opset < 11 else
            (node.attribute("coordinate_transformation_mode", "half_pixel"),
             node.attribute("nearest_mode", "round_prefer_floor")))
+    given = _scales(node, len(before))
+    if any(not abs(scale - factor) <= 1e-6 * factor
+           for scale, factor in zip(given, factors, strict=False)):
+        raise node.refuse(f"it resizes {before} to {after}, by other factors than it was given",
+                          "give it the sizes")
+    if node.attribute("antialias", 0):
+        raise node.refuse("it smooths what it makes smaller (antialias)", "pool it before")
     if mode == "linear" and whole and len(before) < 5 and how[0] == "asymmetric":
         return _Ahead([int(f) for f in factors[2:]], before[1])
-    sized = list(after[:2]) == list(before[:2]) and len(before) < 5
+    sized = (list(after[:2]) == list(before[:2]) and len(before) < 5
+             and (how[0] != "pytorch_half_pixel" or all(
+                 new > 1 or old == 1 for old, new in zip(before, after, strict=False))))
     if sized and mode == "linear" and how[0] in _PLACES:
         kind = "bilinear" if len(before) == 4 else "linear"
         return First(lambda x: F.interpolate(x, after[2:], mode=kind,

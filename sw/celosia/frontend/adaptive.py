@@ -1,0 +1,90 @@
+"""Pooling to a map of a given size, whatever the size before.
+
+Along an axis of ``n`` elements, output ``i`` of ``m`` is of the elements from ``i * n // m`` to
+``ceil((i + 1) * n / m)``, as PyTorch has it. Where all windows are of one size and equally far
+apart, that is an ordinary pool.
+"""
+
+import math
+from itertools import pairwise
+
+import numpy as np
+
+from celosia.frontend.call import Call
+from celosia.frontend.periodic import axis, layer
+from celosia.graph import AvgPool, MaxPool, Move, Node
+from celosia_spec.epilogue import Pool
+
+_WAY_OUT = "choose an output size that divides the map"
+
+_Windows = list[tuple[int, int]]
+"""The first element and the end of each output's window."""
+
+
+def average(call: Call) -> Node | list[Node]:
+    """Return an average pool; where windows differ in size, a layer whose weights come again."""
+    axes = _axes(call)
+    pools = [_pool(windows) for windows in axes]
+    source = call.value("self")
+    if all(pools):
+        window, stride = _pairs(pools)
+        return AvgPool(name=call.name, input=source.name, window=window, stride=stride,
+                       divisor=math.prod(window))
+    if all(end - first == 1 for windows in axes for first, end in windows):
+        return _copied(call, axes)
+    lines, columns = (
+        axis([dict.fromkeys(range(first, end), 1 / (end - first)) for first, end in windows], size)
+        for windows, size in zip(axes, source.shape[2:], strict=True))
+    assert lines is not None and columns is not None
+    _, channels, height, width = source.shape
+    return layer(call, source.name, (channels, height, width), (lines, columns), _WAY_OUT)
+
+
+def largest(call: Call) -> Node:
+    """Return a max-pool; CompileError where windows differ in size."""
+    axes = _axes(call)
+    pools = [_pool(windows) for windows in axes]
+    if all(pools):
+        window, stride = _pairs(pools)
+        return MaxPool(name=call.name, input=call.value("self").name,
+                       pool=Pool(window=window, stride=stride))
+    if all(end - first == 1 for windows in axes for first, end in windows):
+        return _copied(call, axes)
+    _, _, height, width = call.value("self").shape
+    high, wide = call.pair("output_size")
+    raise call.refuse(f"a map of {height} x {width} does not divide into {high} x {wide}, so its "
+                      "windows are of several sizes",
+                      f"{_WAY_OUT}, or take averages")
+
+
+def _axes(call: Call) -> tuple[_Windows, _Windows]:
+    lines, columns = (
+        [(at * old // new, -(-(at + 1) * old // new)) for at in range(new)]
+        for old, new in zip(call.value("self").shape[2:], call.shape[2:], strict=True))
+    return lines, columns
+
+
+def _pool(windows: _Windows) -> tuple[int, int] | None:
+    """Return the size and the distance of windows; None where these are not the same."""
+    sizes = {end - first for first, end in windows}
+    steps = {after[0] - before[0] for before, after in pairwise(windows)}
+    if len(sizes) > 1 or len(steps) > 1 or steps == {0}:
+        return None
+    size = min(sizes)
+    return size, min(steps, default=size)
+
+
+def _pairs(pools: list[tuple[int, int] | None]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return windows and strides, (y, x), of what `_pool` returns for both axes."""
+    (high, down), (wide, right) = (pool for pool in pools if pool is not None)
+    return (high, wide), (down, right)
+
+
+def _copied(call: Call, axes: tuple[_Windows, _Windows]) -> Move:
+    """Return a move, where every window is one element."""
+    source = call.value("self")
+    lines, columns = ([first for first, _ in windows] for windows in axes)
+    index = np.arange(math.prod(source.shape)).reshape(source.shape[1:])
+    return Move(name=call.name, inputs=(source.name,), operator=call.operator,
+                index=index[:, lines][:, :, columns],
+                remedy=_WAY_OUT)
