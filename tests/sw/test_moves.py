@@ -122,6 +122,12 @@ NETWORKS = {
         lambda a, b, x: b(torch.cat([a(x).relu(), *(F.max_pool2d(a(x).relu(), k, 1, k // 2)
                                                     for k in (3, 5))], 1)), conv(3), conv(2, 9)),
         MAP),
+    "padded, below zero": (lambda: nn.Sequential(
+        conv(3), nn.MaxPool2d((3, 5), (2, 1), (1, 2)), conv(2, 3)), MAP),
+    "beyond the map, below zero": (lambda: nn.Sequential(nn.MaxPool2d(3, 2, ceil_mode=True)), MAP),
+    "SPPF": (lambda: Function(
+        lambda a, b, x: b(torch.cat([y := F.leaky_relu(a(x)), z := F.max_pool2d(y, 5, 1, 2),
+                                     F.max_pool2d(z, 5, 1, 2)], 1)), conv(3), conv(2, 9)), MAP),
     "max pool of lines": (lambda: nn.Sequential(nn.Conv1d(4, 3, 3), nn.ReLU(),
                                                 nn.MaxPool1d(3, 2, 1, ceil_mode=True)), LINE),
     "cropped at the end": (lambda: Function(lambda a, x: a(x)[:, 1:, 2:6], conv(3)), MAP),

@@ -187,15 +187,8 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
                          nn.Linear(256, 256))),
     "cumsum": (lambda: Function(lambda a, b, x: b(a(x).cumsum(1)), conv(), conv()),
                f"cumsum (cumsum): {SAID}; {REMEDY}", ALONE),
-    "max pool padding": (lambda: nn.Sequential(nn.MaxPool2d(3, 2, 1)), "0 (max_pool2d): it pads "
-                         "maps that may be below 0; put a ReLU before it or behind it, or use "
-                         "padding=0 and ceil_mode=False",
-                         lambda: nn.Sequential(nn.MaxPool2d(3, 2, 1), nn.ReLU())),
     "max pool dilation": (lambda: nn.Sequential(nn.MaxPool2d(2, dilation=2)), "0 (max_pool2d): "
                           "dilation (2, 2) is not supported; use dilation=1", MAX_POOL),
-    "max pool ceil": (lambda: nn.Sequential(nn.MaxPool2d(3, 2, ceil_mode=True)), "0 (max_pool2d): "
-                      "it pads maps that may be below 0; put a ReLU before it or behind it, or use "
-                      "padding=0 and ceil_mode=False", MAX_POOL),
     "max pool indices": (lambda: Function(lambda x: F.max_pool2d(x, 2, return_indices=True)[1]),
                          "max_pool2d (max_pool2d_with_indices): its second result (the indices) is "
                          "used; use the pooled values only",

@@ -1,6 +1,8 @@
-"""Padding of max pools becomes zeros, where no maximum is below 0."""
+"""Padding of max pools becomes zeros where no maximum is below 0, else elements of the map."""
 
 from dataclasses import replace
+
+import numpy as np
 
 from celosia.graph import (
     Activate,
@@ -12,37 +14,46 @@ from celosia.graph import (
     Node,
     Pad,
     Reshape,
+    Shape,
     identity,
 )
-from celosia_spec.errors import CompileError
 from celosia_spec.qgraph import NodeKind
 
 
 def pad_pools(graph: Graph) -> Graph:
-    """Let a layer with weights 1 choose what a padded max pool compares, with zeros around.
+    """Let a layer with weights 1 choose what a padded max pool compares, with zeros around, or with
+    the map's outermost elements.
 
     After: no MaxPool has padding. A zero is no larger than the largest of numbers that are not
-    below 0; and where only ReLUs read the pool, nothing else is seen of what is.
+    below 0; and where only ReLUs read the pool, nothing else is seen of what is. A window that
+    looks beyond the map looks at its edge as well: an element of that makes no difference.
     """
     names = {graph.input} | {node.name for node in graph.nodes}
     shapes = graph.shapes
     nodes: list[Node] = []
     for node in graph.nodes:
         if isinstance(node, MaxPool) and any(node.padding):
-            if not (_is_positive(graph, node.input) or _is_clamped(graph, node.name)):
-                raise CompileError(node.name, "max_pool2d", "it pads maps that may be below 0",
-                                   "put a ReLU before it or behind it, or use padding=0 and "
-                                   "ceil_mode=False")
             source = f"{node.name}.padded"
             while source in names:
                 source += "_"
             names.add(source)
-            channels = shapes[node.input][0]
-            nodes.append(replace(identity(source, node.input, channels, NodeKind.SELECT),
-                                 padding=node.padding))
+            zeros = _is_positive(graph, node.input) or _is_clamped(graph, node.name)
+            nodes.append((_with_zeros if zeros else _with_edges)(node, source, shapes[node.input]))
             node = replace(node, input=source, padding=(0, 0, 0, 0))
         nodes.append(node)
     return replace(graph, nodes=tuple(nodes))
+
+
+def _with_zeros(node: MaxPool, name: str, shape: Shape) -> Node:
+    return replace(identity(name, node.input, shape[0], NodeKind.SELECT), padding=node.padding)
+
+
+def _with_edges(node: MaxPool, name: str, shape: Shape) -> Node:
+    top, left, bottom, right = node.padding
+    index = np.arange(shape[0] * shape[1] * shape[2]).reshape(shape)
+    return Move(name=name, inputs=(node.input,), operator="max_pool2d",
+                index=np.pad(index, ((0, 0), (top, bottom), (left, right)), mode="edge"),
+                remedy="put a ReLU before it or behind it, or use padding=0 and ceil_mode=False")
 
 
 def _is_positive(graph: Graph, name: str) -> bool:
