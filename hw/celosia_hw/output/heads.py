@@ -112,8 +112,7 @@ class Heads(wiring.Component):
         if self.array.drain == 1:
             m.d.comb += self.drained.eq(Cat(*chain(
                 m, self.at[self.sums - 2], len(self.drained) - 1, "drained", reset_less=False)))
-        self._unit(m)
-        self._bias(m)
+        self._bias(m, self._unit(m))
         return m
 
     def _walk(self, m: Module) -> Signal:
@@ -173,16 +172,17 @@ class Heads(wiring.Component):
             Cat(layer.log2_groups, layer.signed_in, layer.wide, layer.residual), cases, len(last)))
         return at == last
 
-    def _unit(self, m: Module) -> None:
-        """Exponents, in cycle 1: the unit of the row's sums and how far its bias moves."""
+    def _unit(self, m: Module) -> Signal:
+        """Exponents, in cycle 1: the unit of the row's sums and, returned, how far its bias
+        moves."""
         array, head = self.array, layout(HEAD.words[0])(self.word[:HEAD.words[0].bits])
         right, far = Signal(7), self._far(m) if self.codes else Const(0, signed(8))
         m.d.comb += right.eq(self.exponent + head.right)
-        self.amount = Signal(5, reset_less=True)
+        amount = Signal(5, reset_less=True)
         bias = self.at[1] if self.codes else Const(1, 1)
-        m.d.sync += self.amount.eq(Mux(bias, right[:5], Mux(far[-1], 0, far[:5])))
+        m.d.sync += amount.eq(Mux(bias, right[:5], Mux(far[-1], 0, far[:5])))
         with m.If(Mux(bias, right[6], ~far[-1] & far[5:7].any())):
-            m.d.sync += self.amount.eq(31)
+            m.d.sync += amount.eq(31)
         with m.If(self.at[1]):
             m.d.sync += [self.reach.eq(self.exponent + head.room), self.real.eq(head.real),
                          self.element.eq(head.element)]
@@ -200,7 +200,7 @@ class Heads(wiring.Component):
             for k, register, value in ((3, self.room, reach), (5, self.last, self.room)):
                 with m.If(self.drained[k]):
                     m.d.sync += register.eq(value)
-            return
+            return amount
         given = Signal.like(self.room, reset_less=True)
         if array.residual:
             reach = Mux(self.alone, array.acc_bits - SIGNIFICAND_BITS - 1, reach)
@@ -209,17 +209,18 @@ class Heads(wiring.Component):
                 (self.last, self.room))):
             with m.If(self.at[self.sums + k]):
                 m.d.sync += register.eq(value)
+        return amount
 
     def _held(self, m: Module, value: Value, name: str) -> Signal:
         held = Signal.like(value, name=name, reset_less=True)
         m.d.sync += held.eq(value)
         return held
 
-    def _bias(self, m: Module) -> None:
-        """Mantissa, in cycle 2: shifted, then less the excess of signed inputs."""
+    def _bias(self, m: Module, amount: Value) -> None:
+        """Mantissa, in cycle 2: shifted by the amount, then less the excess of signed inputs."""
         array, word = self.array, self.word
         rounded, up = self._moved(
-            m, (self._code(word) if self.codes else word).as_signed(), self.amount)
+            m, (self._code(word) if self.codes else word).as_signed(), amount)
         if excess_record(array) is EXCESS:
             excess: Value = Cat(Const(0, array.activation_bits - 1), word)
         else:

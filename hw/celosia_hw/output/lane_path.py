@@ -101,7 +101,7 @@ class LanePath(wiring.Component):
         loads, kept = Signal(), Signal()
         m.d.sync += [kept.eq(lanes.active), first[1].eq(first[0]), loads.eq(first[0] & self.fresh)]
         read = self._queued(m, heads, rows, first[0])
-        begins, counts, takes, puts = self._flags(m, lanes, read, rows, first)
+        begins, counts, takes, puts, at = self._flags(m, lanes, read, rows, first)
         m.d.comb += [
             *(block.log2_groups.eq(layer.log2_groups) for block in (drained, ahead, lanes)),
             drained.row.eq(heads.drained[2]), lanes.row.eq(rows[3]),
@@ -122,7 +122,7 @@ class LanePath(wiring.Component):
             m.d.comb += [heads.code.eq(pool.read), pool.first.eq(begins | layer.residual)]
             with m.If(layer.residual):
                 m.d.comb += ahead.row.eq(heads.at[1])
-        m.d.comb += writer.element.eq(self._element)
+        m.d.comb += writer.element.eq(at)
         self._top(m, writer, puts)
         self._inside(m, heads, over, first[1])
         return m
@@ -181,16 +181,17 @@ class LanePath(wiring.Component):
         return queue.read.data
 
     def _flags(self, m: Module, lanes: Lanes, read: Value, rows: list[Value],
-               first: Value) -> tuple[Signal, Signal, Signal, Signal]:
+               first: Value) -> tuple[Signal, ...]:
         """Return whether the window begins; whether it ends, and it is the pass's last row; and
-        whether the lane takes a place, and is written there."""
+        whether the lane takes a place, and is written there; and which element of a word is
+        its first."""
         layer = self.layer
         head = layout(HEAD.words[0])(read[:HEAD.words[0].bits])
-        real, self._element = Signal(reset_less=True), Signal(2, reset_less=True)
+        real, element = Signal(reset_less=True), Signal(2, reset_less=True)
         begins, ends, then, writes = (Signal(name=name, reset_less=True) for name in (
             "begins", "ends", "then", "writes"))
         with m.If(rows[1]):
-            m.d.sync += [real.eq(head.real), self._element.eq(head.element)]
+            m.d.sync += [real.eq(head.real), element.eq(head.element)]
         m.d.comb += then.eq(Mux(first[1], self.ends, ends))
         with m.If(first[1]):
             m.d.sync += [begins.eq(self.begins), ends.eq(then)]
@@ -203,7 +204,7 @@ class LanePath(wiring.Component):
         final = (Const(self.array.lanes - 1) >> layer.log2_groups) | lanes.lane
         m.d.comb += [takes.eq(lanes.active & mask[0]), puts.eq(takes & writes),
                      counts.eq(ends & final.all())]
-        return begins, counts, takes, puts
+        return begins, counts, takes, puts, element
 
     def _top(self, m: Module, writer: LaneWriter, puts: Value) -> None:
         """Find the largest exponent of what is written."""
