@@ -100,7 +100,8 @@ def interpret(graph: Graph, x: np.ndarray) -> np.ndarray:
             case Activate():
                 result = first.clip(*node.activation.bounds)
             case Leaky():
-                result = np.where(first > 0, first, first * node.slope[:, None, None])
+                bent = node.knee + (first - node.knee) * node.slope[:, None, None]
+                result = np.where((first > node.knee) != node.above, first, bent)
             case Curve():
                 result = node.pieces(first)
             case MaxPool():

@@ -6,9 +6,8 @@ from celosia import float_values, original
 from celosia.accuracy import MOST_INPUTS, decibels_of, values_of
 from celosia.calibration import spread
 from celosia.graph import Graph
-from celosia.original import QuantisedLoss, is_quantised
+from celosia.original import QuantisedLoss, as_imported, is_quantised
 from celosia.program import Program
-from celosia_spec.host_layers import compute
 
 
 def quantised_loss(imported: Graph, optimised: Graph, program: Program,
@@ -21,13 +20,9 @@ def quantised_loss(imported: Graph, optimised: Graph, program: Program,
     if program.steps is not None or not is_quantised(imported):
         return None
     samples = spread(samples, MOST_INPUTS)
-    added = optimised.host[:len(optimised.host) - len(imported.host)]
-    raised = np.array(optimised.raised.get(optimised.output, (0,)))[:, None, None]
 
     def returned(values: np.ndarray) -> np.ndarray:
-        """Return an optimised graph's outputs as the imported one has them."""
-        own = np.ldexp(values.reshape(len(values), *optimised.shapes[optimised.output]), -raised)
-        return compute(added, own.reshape(len(values), *optimised.output_shape))
+        return as_imported(imported, optimised, values)
 
     def ratio(made: np.ndarray, wanted: np.ndarray) -> float:
         return min(decibels_of(output.part(made), output.part(wanted))

@@ -4,7 +4,7 @@ Weights are float64, nothing here knows PyTorch. Every node makes one tensor, wh
 node's name. A tensor of one image has the shape (C, H, W); a vector of F features is (F, 1, 1).
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
 
@@ -109,11 +109,23 @@ class Activate:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Leaky:
-    """``y[c] = x[c]`` where that is above 0, else ``x[c] * slope[c]``; float64 (C,)."""
+    """``y[c] = x[c]`` on one side of a number, on the other a line of another slope.
+
+    slope : float64 (C,).   knee : the number.   above : whether the line is above it, not below.
+    """
 
     name: str
     input: str
     slope: np.ndarray
+    knee: float = 0.0
+    above: bool = False
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Return what it makes of a map (C, H, W)."""
+        beyond = x - self.knee
+        turned = np.maximum(beyond, 0) if self.above else np.minimum(beyond, 0)
+        result: np.ndarray = x - (1 - self.slope[:, None, None]) * turned
+        return result
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -125,6 +137,7 @@ class Curve:
     """``y = pieces(x)`` of every element: a function that is no straight line, as straight pieces.
 
     operator : in the words of PyTorch.   off : as `celosia.pieces.fit` returns it.
+    function : what the pieces are of, float64 (n,) to (n,); None where nobody asks for it.
     """
 
     name: str
@@ -132,6 +145,7 @@ class Curve:
     pieces: Pieces
     operator: str
     off: float
+    function: Callable[[np.ndarray], np.ndarray] | None = None
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from celosia.graph import (
 )
 from celosia.passes.average_to_linear import average_to_linear
 from celosia_sim.golden.epilogue import max_pool
+from celosia_spec.host_layers import compute
 
 Padding = tuple[int, int, int, int]
 
@@ -48,6 +49,19 @@ class QuantisedLoss:
 def is_quantised(graph: Graph) -> bool:
     """Whether an imported graph has quantisers on the way."""
     return any(isinstance(node, Quantise) for node in graph.nodes)
+
+
+def has_pieces(graph: Graph) -> bool:
+    """Whether functions or products of an imported graph are made of straight pieces."""
+    return any(isinstance(node, Curve | Multiply) for node in graph.nodes)
+
+
+def as_imported(imported: Graph, optimised: Graph, values: np.ndarray) -> np.ndarray:
+    """Return outputs (N, C, H, W) of an optimised graph as the imported one has them."""
+    added = optimised.host[:len(optimised.host) - len(imported.host)]
+    raised = np.array(optimised.raised.get(optimised.output, (0,)))[:, None, None]
+    own = np.ldexp(values.reshape(len(values), *optimised.shapes[optimised.output]), -raised)
+    return compute(added, own.reshape(len(values), *optimised.output_shape))
 
 
 def outputs(graph: Graph, x: np.ndarray) -> np.ndarray:
@@ -79,9 +93,10 @@ def _result(node: Node, stored: Tensors) -> np.ndarray:
         case Activate():
             return x.clip(*node.activation.bounds)
         case Leaky():
-            return np.where(x > 0, x, x * node.slope[:, None, None])
+            return node(x)
         case Curve():
-            return node.pieces(x)
+            return (node.pieces(x) if node.function is None else
+                    node.function(x.ravel()).reshape(x.shape))
         case Quantise():
             return node.grid.nearest(x)
         case MaxPool():

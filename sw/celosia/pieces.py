@@ -59,7 +59,7 @@ def fit(function: Callable[[np.ndarray], np.ndarray]) -> tuple[Pieces, float]:
 
     function : of float64 (n,), element by element.
     ValueError, which says why, where it is not finite, does not run straight far out, or is off by
-    more than a fiftieth.
+    more than a fiftieth, or jumps.
     """
     with np.errstate(all="ignore"):
         y, low, high = function(_GRID), function(-_FAR), function(_FAR)
@@ -80,7 +80,22 @@ def fit(function: Callable[[np.ndarray], np.ndarray]) -> tuple[Pieces, float]:
         off = float(np.abs(pieces(_BETWEEN) - function(_BETWEEN)).max()) / max(span, 1e-9)
     if off > 0.02:
         raise ValueError(f"{PIECES} straight pieces are off by up to {off:.0%} of its span")
+    if (jump := _jump(function, y)) > 1e-3 * span:
+        raise ValueError(f"it jumps by {jump:.2g}")
     return pieces, off
+
+
+def _jump(function: Callable[[np.ndarray], np.ndarray], y: np.ndarray) -> float:
+    """Return the largest step of a function, whose values on the grid are y, between two numbers
+    that are next to each other: it lies where these rise most."""
+    at = np.argsort(np.abs(np.diff(y)))[-16:]
+    low, high = _GRID[at], _GRID[at + 1]
+    for _ in range(40):
+        middle = (low + high) / 2
+        left, inside, right = (function(x) for x in (low, middle, high))
+        below = np.abs(inside - left) > np.abs(right - inside)
+        low, high = np.where(below, low, middle), np.where(below, middle, high)
+    return float(np.abs(function(high) - function(low)).max())
 
 
 def _slope(x: np.ndarray, y: np.ndarray, span: float) -> float:

@@ -236,7 +236,7 @@ def _at_width(graph: Graph, begun: Begun, width: int, formats: Mapping[str, Form
     _prove_sums(nodes, width, multiplied, MANTISSA_BITS[0] if narrow else begun.weight_bits)
     needed = {node.name: max(
         int(input_minima(node, node.sw, width, formats[node.input]).max()),
-        operand_minimum(node, width, formats[node.input], begun.expected, begun.bounds))
+        operand_minimum(node, width, formats[node.input], begun.bounds))
         for node in nodes}
     minima, read = exponent_minima(list(begun.expected), nodes, needed, kept)
     for node in reversed(nodes):

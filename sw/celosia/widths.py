@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from celosia import original
 from celosia.accuracy import decibels_of, more_accurate, too_few, values_of
 from celosia.calibration import calibration_array
 from celosia.compiler import Compiler
 from celosia.evaluate import accuracy as share_right
 from celosia.extras import names_extra
-from celosia.float_values import outputs
 from celosia.graph import Graph
+from celosia.original import as_imported
 from celosia_spec.errors import ArgumentError, CelosiaError, located, refusals
 from celosia_spec.inputs import real_array
 
@@ -81,21 +82,23 @@ def widths(model: Any, example_input: Any = None, *, bits: Sequence[tuple[int, i
         raise ArgumentError("widths are measured on inputs: give calibration an array "
                             "(N, C, H, W) or (N, F)")
     replace(settings[0], weight_bits=4, activation_bits=4, input_bits=None).check(calibrated=True)
-    graph = Compiler(target=target).graph(model, example_input)
-    samples = calibration_array(calibration, graph.takes, graph.input_shape)
+    compiler = Compiler(target=target)
+    imported = compiler.imported(model, example_input)
+    samples = calibration_array(calibration, imported.takes, imported.input_shape)
     assert samples is not None
+    graph = compiler.optimised(imported, samples)
     known = None if labels is None else _labels(labels, len(samples))
     if known is not None and graph.returns:
         raise ArgumentError("labels are classes of one output, and the network returns "
                             f"{len(graph.returns)}; leave labels out, or give a network that "
                             "returns the one with the classes")
-    wanted = outputs(graph, samples)
+    wanted = original.outputs(imported, samples)
     found = []
     for done, compiler in enumerate(settings):
         if progress is not None:
             progress(done, len(settings))
         own = compiler.of_inputs(samples, graph=graph)
-        found.append(_measured(own, graph, samples, wanted, known))
+        found.append(_measured(own, imported, graph, samples, wanted, known))
     told = too_few(samples) if settings[0].passes(samples) else None
     return Widths(target=target, inputs=len(samples), widths=tuple(found),
                   remarks=graph.remarks if told is None else (*graph.remarks, told),
@@ -111,15 +114,18 @@ def _labels(labels: Any, count: int) -> np.ndarray:
 
 
 def _largest(graph: Graph, values: np.ndarray) -> np.ndarray:
-    """Return which element is largest in each output of values (N, C, H, W), int64 (N, outputs)."""
-    values = graph.returned(values)
+    """Return which element is largest in each output of an imported graph's values, int64
+    (N, outputs)."""
     return np.stack([output.part(values).reshape(len(values), -1).argmax(axis=1)
                      for output in graph.outputs], axis=1)
 
 
-def _measured(compiler: Compiler, graph: Graph, samples: np.ndarray, wanted: np.ndarray,
-              labels: np.ndarray | None) -> Width:
-    """Return what a width gives; wanted : outputs in float64, (N, C, H, W)."""
+def _measured(compiler: Compiler, imported: Graph, graph: Graph, samples: np.ndarray,
+              wanted: np.ndarray, labels: np.ndarray | None) -> Width:
+    """Return what a width gives.
+
+    graph : optimised.   wanted : outputs of the imported one in float64.
+    """
     width = Width(weight_bits=compiler.weight_bits, activation_bits=compiler.activation_bits)
     try:
         compiler.check(calibrated=True)
@@ -129,10 +135,10 @@ def _measured(compiler: Compiler, graph: Graph, samples: np.ndarray, wanted: np.
                 improved = more_accurate(graph, compiler, samples)
                 graph, compiler = improved.graph, improved.compiler
             quantised = compiler.quantised(graph, samples)
-            made = values_of(quantised, samples)
+            made = as_imported(imported, graph, values_of(quantised, samples)).reshape(wanted.shape)
     except CelosiaError as refusal:
         return replace(width, problem=str(refusal))
-    largest = [_largest(graph, values) for values in (made, wanted)]
+    largest = [_largest(imported, values) for values in (made, wanted)]
     width = replace(width, ratio=decibels_of(made, wanted),
                     agreement=float(np.mean((largest[0] == largest[1]).all(axis=1))),
                     accuracy=None if labels is None else share_right(made, labels))

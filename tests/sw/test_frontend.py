@@ -114,6 +114,10 @@ MODELS = {
         "threshold": lambda x: F.threshold(x, 0, 0),
         "larger of 0": lambda x: torch.maximum(torch.zeros(1), x),
         "larger of a number": lambda x: torch.maximum(x, torch.full_like(x, -0.5)),
+        "far bounds": lambda x: x.clamp(-1, 50) + x.clamp(-100) + torch.fmin(x, torch.tensor(70)),
+        "bounds beyond all": lambda x: x.clamp(-1e30, 3e38) + x.clamp(0, 1e6),
+        "tensors as bounds": lambda x: torch.where(x > 0, x, torch.tensor(0.0)).clamp(
+            max=torch.tensor([1.5])),
         "smaller": lambda x: torch.minimum(torch.tensor(0.5), x),
         "lower bound": lambda x: F.relu(x.clamp(min=-0.25) + x), "clamp_min": lambda x:
             torch.clamp_min(x, 2.0), "upper bound": lambda x: x.clamp(max=1) + x,

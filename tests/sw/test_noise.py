@@ -18,6 +18,7 @@ from celosia.compiler import Compiler
 from celosia.float_values import outputs
 from celosia.noise import against_float
 from celosia.verify import verify
+from celosia.widths import widths
 from celosia_spec.block import bfp
 from celosia_spec.errors import CelosiaError
 from float_graph import interpret
@@ -245,3 +246,29 @@ def test_first_element_that_differs_is_named(folder: Path, given: list[str],
     assert f"image 1, element (2, 0, 0): expected {expected}, got {expected + 7}" in result.stderr
     assert "1 differs from the golden model's" in " ".join(result.stdout.split())
     assert "1 differs" in page.read_text()
+
+
+@pytest.mark.parametrize("function", [lambda x: torch.nn.functional.silu(x / 8),
+                                      lambda x: torch.nn.functional.gelu(x) * x],
+                         ids=["pieces", "product"])
+def test_functions_are_compared_with_themselves_and_not_with_their_pieces(function) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.first, self.last = nn.Conv2d(2, 4, 3), nn.Conv2d(4, 3, 1, bias=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(function(self.first(x)))
+
+    x = np.random.default_rng(0).standard_normal((16, 2, 6, 6)).astype(np.float32)
+    program = celosia.compile(Net(), x[:1], calibration=x, accuracy="none")
+    wanted = Net()(torch.from_numpy(x)).detach().numpy().astype(float)
+    noise = celosia.run(program, x).answer - wanted
+    ratio = 10 * np.log10(np.square(wanted).sum() / np.square(noise).sum())
+    found = against_float(program, Net(), x)
+    assert found.functions == pytest.approx(ratio, abs=0.05)
+    assert found.functions < found.output_ratio
+    (width,) = widths(Net(), x[:1], bits=[(8, 8)], calibration=x, accuracy="none").widths
+    assert width.ratio == pytest.approx(ratio, abs=0.05)
+    assert width.cycles == program.predicted_cycles

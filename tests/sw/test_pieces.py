@@ -28,6 +28,8 @@ NONE = {
     "reciprocal": (torch.reciprocal, "it is not finite everywhere"),
     "bent far away": (lambda x: x * torch.sigmoid(x - 100), "straight farther than 64 from 0"),
     "step far away": (lambda x: torch.sigmoid(x.relu() - 100), "straight farther than 64 from 0"),
+    "small steps": (lambda x: F.hardshrink(x, 0.02), "it jumps by 0.02"),
+    "a step among others": (lambda x: F.silu(x) + 0.05 * (x > 3), "it jumps by 0.05"),
     "hardshrink": (F.hardshrink, "12 straight pieces are off by up to .*%"),
     "steps": (torch.floor, "12 straight pieces are off by up to .*%"),
     "waves": (lambda x: torch.tanh(x) + torch.sin(9 * x) * (x.abs() < 9), "pieces are off")}

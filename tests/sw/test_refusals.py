@@ -86,21 +86,32 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
                    f"hardshrink (hardshrink): {SAID}; {RELU}", A_RELU),
     "exponential": (lambda: Function(lambda a, b, x: b(a(x).exp()), conv(), conv()),
                     f"exp (exp): it does not run straight far from 0; {RELU}", A_RELU),
-    "endless clamp": (lambda: between(nn.Hardtanh(0, 1e6)), "1 (hardtanh): clamps to 0 ... 1e+06: "
-                      "a clamp's upper bound must be 2^-16 to below 2^16, not 1e+06; scale the "
-                      "layer before it, or leave the clamp out", A_RELU),
+    "narrow clamp": (lambda: between(nn.Hardtanh(0, 1e-6)), "1 (hardtanh): clamps to 0 ... 1e-06: "
+                     "a clamp's upper bound must be 2^-16 to below 2^16, not 1e-06; scale the "
+                     "layer before it, or leave the clamp out", A_RELU),
+    "clamp beyond all": (lambda: Function(lambda a, x: a(x).clamp(min=1e9), conv()), "clamp "
+                         "(clamp): clamps at 1e+09, and the machine's numbers are below 65536; "
+                         f"{RELU}", lambda: Function(lambda a, x: a(x).clamp(max=1e9), conv())),
     "clamp": (lambda: Function(lambda a, x: a(x).clamp(2, 1), conv()), "clamp (clamp): clamps to "
-              f"2 ... 1, and the machine clamps at numbers, the lower one first; {RELU}",
+              f"2 ... 1; {RELU}",
               lambda: Function(lambda a, x: a(x).clamp(1, 2), conv())),
     "larger of two": (lambda: Function(lambda a, x: torch.maximum(a(x), x), conv()), "maximum "
-                      "(maximum): it compares tensors element by element; use ReLU, PReLU or "
-                      "clamp instead", lambda: Function(lambda a, x: a(x).clamp(min=1), conv())),
+                      "(maximum): it compares with a tensor, element by element; "
+                      f"{REMEDIES['maximum']}",
+                      lambda: Function(lambda a, x: x + F.relu(a(x) - x), conv())),
     "chosen": (lambda: Function(lambda a, x: torch.where(MASK, a(x), x), conv()), "where (where): "
-               "it chooses between tensors element by element; use ReLU, PReLU or clamp instead",
+               f"it chooses between tensors element by element; {REMEDIES['where']}",
                lambda: Function(lambda a, x: F.relu(a(x)), conv())),
+    "a sign": (lambda: Function(lambda a, x: torch.where(a(x) > 0, 1.0, -1.0), conv()), "where "
+               f"(where): 12 straight pieces are off by up to 84% of its span; {RELU}", A_RELU),
+    "a wide exponent": (
+        lambda: Function(lambda a, x: a(x).mean((2, 3), True) ** torch.full((4, 8, 8), 2.0),
+                         conv()), "pow (pow): a constant widens the shape (1, 4, 1, 1) to (1, 4, "
+        "8, 8); give it the number 2", lambda: Function(
+            lambda a, x: a(x).mean((2, 3), True) ** 2, conv())),
     "raised to several powers": (
         lambda: Function(lambda a, x: a(x) ** EXPONENTS, conv()), "pow (pow): its exponent is not "
-        "the number 2; multiply the tensor by itself instead",
+        "the number 2; write powers as products, such as x * x * x",
         lambda: Function(lambda a, x: a(x) * a(x), conv())),
     "threshold at the end": (lambda: nn.Sequential(conv(), nn.Threshold(2.0, 0.0)),
                              f"1 (Threshold): {SAID}; {OUTPUTS}", ALONE),
@@ -157,7 +168,7 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
     "as many as differ": (lambda: Function(lambda a, x: a(x).unique(), conv()),
                           f"unique (unique): {SAID}; {OUTPUTS}", ALONE),
     "where it is positive": (lambda: Function(lambda a, x: a(x)[a(x) > 0], conv()),
-                             f"gt (gt): {SAID}; {REMEDY}", ALONE),
+                             f"gt (gt): {SAID}; {REMEDIES['gt']}", ALONE),
     "joined constant": (
         lambda: Function(lambda a, x: a(torch.cat([x, torch.ones(1, 1, 8, 8)], 1)),
                          nn.Conv2d(5, 4, 3)),

@@ -53,6 +53,7 @@ def _json(program: Program, found: Noise, backend: str | None,
           same: Verification | None) -> dict[str, object]:
     return {"target": program.target, "inputs": found.inputs, "worst": found.worst.name,
             "output_ratio": finite(found.output_ratio),
+            "output_ratio_functions": None if found.functions is None else finite(found.functions),
             "backend": None if same is None else {
                 "name": backend, "values": same.values, "mismatches": same.mismatches,
                 "first_mismatch": same.first_mismatch and asdict(same.first_mismatch)},
@@ -73,8 +74,12 @@ def _table(program: Program, found: Noise, given: int) -> Table:
 
 
 def _words(found: Noise) -> str:
-    return (f"outputs: {decibels(found.output_ratio)} dB. Most is lost in {found.worst.name}: if "
-            f"nothing else were rounded, it would be {decibels(found.worst.alone)}")
+    whole = "" if found.functions is None else (
+        f"outputs, against the functions themselves and not their pieces: "
+        f"{decibels(found.functions)} dB; ")
+    return (f"{whole}outputs: {decibels(found.output_ratio)} dB. Most is lost in "
+            f"{found.worst.name}: if nothing else were rounded, it would be "
+            f"{decibels(found.worst.alone)}")
 
 
 def _equal(backend: str | None, same: Verification) -> str:

@@ -46,7 +46,10 @@ def power(call: Call) -> Node:
     exponent = call.args["exponent"]
     if isinstance(exponent, Value) or np.any(call.constant("exponent", "exponent") != 2):
         raise call.refuse("its exponent is not the number 2",
-                          "multiply the tensor by itself instead")
+                          "write powers as products, such as x * x * x")
+    if call.shape != call.value("self").shape:
+        raise call.refuse(f"a constant widens the shape {call.value('self').shape} to {call.shape}",
+                          "give it the number 2")
     return square(call)
 
 

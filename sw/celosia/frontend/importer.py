@@ -69,6 +69,12 @@ def walker(kind: type[W], model: Model, example_input: Example | None) -> W:
     raise refusal
 
 
+_FILLED = {"scalar_tensor": 0, "full": 1}
+"""Operators that make a tensor of one number, and which of their arguments that is."""
+
+_COPIES = frozenset({"alias", "clone", "detach", "detach_", "lift_fresh_copy", "_to_copy"})
+
+
 class Importer:
     """Walks one program.
 
@@ -169,15 +175,21 @@ class Importer:
 
     def _scalars(self) -> dict[FxNode, torch.Tensor]:
         """Return the parameters and buffers that are a single number, and what is filled with one
-        (``zeros_like``), float64 ()."""
-        found = {node: operand.value.detach().cpu().to(torch.float64).reshape(())
-                 for node, operand in self.operands.items() if isinstance(operand, Constant)
-                 and isinstance(operand.value, torch.Tensor) and operand.value.numel() == 1
-                 and operand.value.is_floating_point()}
+        (``zeros_like``), float64 (); no truth values."""
+        found: dict[FxNode, torch.Tensor] = {}
         for node in self.program.graph.nodes:
-            at = {"scalar_tensor": 0, "full": 1}.get(origin.operator(node))
-            if at is not None and isinstance(node.args[at], int | float):
-                found[node] = torch.tensor(node.args[at], dtype=torch.float64)
+            operand, at = self.operands.get(node), _FILLED.get(origin.operator(node))
+            read = node.all_input_nodes
+            if isinstance(operand, Constant) and isinstance(operand.value, torch.Tensor):
+                value = operand.value.detach().cpu()
+            elif at is not None and isinstance(node.args[at], int | float):
+                value = torch.full((), node.args[at], dtype=node.meta["val"].dtype)
+            elif len(read) == 1 and read[0] in found and origin.operator(node) in _COPIES:
+                value = found[read[0]].to(node.meta["val"].dtype)
+            else:
+                continue
+            if value.numel() == 1 and value.dtype != torch.bool and not value.is_complex():
+                found[node] = value.to(torch.float64).reshape(())
         return found
 
     def _ancestors(self, outputs: list[FxNode]) -> set[FxNode]:

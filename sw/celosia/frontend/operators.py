@@ -7,9 +7,9 @@ of the tensor that its result is the same as.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
+import torch
 
 from celosia.frontend import adaptive, arithmetic, resizing
 from celosia.frontend.call import Call, Constant, Value
@@ -29,6 +29,7 @@ from celosia.graph import (
 from celosia.pieces import fit
 from celosia_spec.epilogue import Pool, Relu, within
 from celosia_spec.errors import CompileError
+from celosia_spec.isa.numbers import EXPONENT_MAX
 from celosia_spec.qgraph import NodeKind
 
 Handler = Callable[[Call], Node | list[Node] | str]
@@ -94,76 +95,108 @@ def dropout_training(call: Call) -> Node:
                       "call model.eval() before torch.export.export")
 
 
+_BEYOND = float(2 << EXPONENT_MAX)
+"""No number of the machine is as large."""
+
+
 def relu(call: Call) -> Node:
     return Activate(name=call.name, input=call.value("self").name, activation=Relu())
 
 
-def clamp(call: Call) -> Node | list[Node]:
-    ends: list[Any] = [call.args["min"], call.args.get("max")]
-    low, high = ends
-    given = [end for end in ends if end is not None]
-    known = all(isinstance(end, int | float) and math.isfinite(end) for end in given)
-    if not known or (len(given) == 2 and low >= high):
-        words = " ... ".join("" if end is None else f"{end}" if isinstance(end, int | float)
-                             else "a tensor" for end in ends).strip()
-        raise call.refuse(f"clamps to {words}, and the machine clamps at numbers, the lower one "
-                          "first", REMEDIES["clip"])
-    if len(given) == 2:
-        return _clamp(call, float(low), float(high))
-    return _one_sided(call, "self", float(given[0]), above=high is None)
+def clamp(call: Call) -> Node | list[Node] | str:
+    if call.shape != call.value("self").shape:
+        raise _widens(call, "self")
+    low, high = (_number(call, end) for end in ("min", "max"))
+    if low is not None and high is not None and (math.isnan(low + high) or low >= high):
+        raise call.refuse(f"clamps to {low:g} ... {high:g}", REMEDIES["clip"])
+    return _clamp(call, low, high)
 
 
-def maximum(call: Call) -> Node | list[Node]:
-    return _larger(call, above=True)
-
-
-def minimum(call: Call) -> Node | list[Node]:
-    return _larger(call, above=False)
-
-
-def _larger(call: Call, *, above: bool) -> Node | list[Node]:
-    """Return the larger of a tensor and a number, element by element, or the smaller."""
-    for source, bound in (("self", "other"), ("other", "self")):
-        if isinstance(call.args[source], Value) and isinstance(call.args[bound], Constant):
-            numbers = np.unique(call.constant(bound, "bound"))
-            if len(numbers) == 1 and call.value(source).shape == call.shape:
-                return _one_sided(call, source, float(numbers[0]), above=above)
-    raise call.refuse("it compares tensors element by element", REMEDIES["maximum"])
-
-
-def _one_sided(call: Call, argument: str, bound: float, *, above: bool) -> Node | list[Node]:
-    """Return ``max(x, bound)``, ``bound + relu(x - bound)``; or ``min(x, bound)``."""
-    source = call.value(argument)
-    if above and bound == 0:
-        return Activate(name=call.name, input=source.name, activation=Relu())
-    one, shift = np.ones(source.shape[1]), np.full(source.shape[1], bound)
-    sign = one if above else -one
-    return [BatchNorm(name=call.aside, input=source.name, scale=sign, shift=-sign * shift),
-            Activate(name=call.between, input=call.aside, activation=Relu()),
-            BatchNorm(name=call.name, input=call.between, scale=sign, shift=shift)]
-
-
-def hardtanh(call: Call) -> Node | list[Node]:
+def hardtanh(call: Call) -> Node | list[Node] | str:
     return _clamp(call, float(call.args["min_val"]), float(call.args["max_val"]))
 
 
-def _clamp(call: Call, low: float, high: float) -> Node | list[Node]:
-    """Return the clamp; where its bounds are not 0 and h, or -h and h, of what was shifted so that
-    they are, and shifted back."""
+def maximum(call: Call) -> Node | list[Node] | str:
+    return _larger(call, above=False)
+
+
+def minimum(call: Call) -> Node | list[Node] | str:
+    return _larger(call, above=True)
+
+
+def _number(call: Call, argument: str) -> float | None:
+    """Return a bound, None where it is left out; CompileError where it is not one number."""
+    value = call.args.get(argument)
+    if value is None or isinstance(value, int | float):
+        return value if value is None else float(value)
+    tensor = value.value if isinstance(value, Constant) else None
+    if not isinstance(tensor, torch.Tensor) or tensor.is_complex() or len(tensor.unique()) != 1:
+        raise call.refuse("it compares with a tensor, element by element", REMEDIES["maximum"])
+    return float(tensor.unique())
+
+
+def _larger(call: Call, *, above: bool) -> Node | list[Node] | str:
+    """Return the larger of a tensor and a number, element by element; the smaller where above."""
+    source, bound = ("self", "other") if isinstance(call.args["self"], Value) else ("other", "self")
+    number = _number(call, bound)
+    if call.value(source).shape != call.shape:
+        raise _widens(call, source)
+    assert number is not None
+    return _bounded(call, call.value(source), number, above=above)
+
+
+def _widens(call: Call, argument: str) -> CompileError:
+    return call.refuse(f"a constant widens the shape {call.value(argument).shape} to {call.shape}",
+                       "give it one number")
+
+
+def _clamp(call: Call, low: float | None, high: float | None) -> Node | list[Node] | str:
+    """Return the clamp between bounds, or at one: no number is as large as `_BEYOND`. The machine
+    has those between 0 and h, and -h and h. Two that do not lie around 0 are shifted there and
+    back; of two that do, the nearer one is a clamp of its own."""
     source = call.value("self")
+    low = None if low is None or low <= -_BEYOND else low
+    high = None if high is None or high >= _BEYOND else high
+    if low is None or high is None:
+        bound = high if low is None else low
+        return source.name if bound is None else _bounded(call, source, bound, above=low is None)
     even = low in (0, -high)
-    centre, half = (low + high) / 2, (high - low) / 2
+    largest, centre = max(-low, high), (low + high) / 2
     try:
-        limits = within(low, high) if even else within(-half, half)
+        limits = (within(low, high) if even else within(-largest, largest) if low < 0 < high else
+                  within(centre - high, high - centre))
     except ValueError as problem:
         raise call.refuse(f"clamps to {low:g} ... {high:g}: {problem}",
                           "scale the layer before it, or leave the clamp out") from None
     if even:
         return Activate(name=call.name, input=source.name, activation=limits)
+    if low < 0 < high:
+        return [Activate(name=call.aside, input=source.name, activation=limits),
+                Leaky(name=call.name, input=call.aside, slope=np.zeros(source.shape[1]),
+                      knee=high if high < -low else low, above=high < -low)]
     one, shift = np.ones(source.shape[1]), np.full(source.shape[1], centre)
     return [BatchNorm(name=call.aside, input=source.name, scale=one, shift=-shift),
             Activate(name=call.between, input=call.aside, activation=limits),
             BatchNorm(name=call.name, input=call.between, scale=one, shift=shift)]
+
+
+def _bounded(call: Call, source: Value, bound: float, *, above: bool) -> Node | list[Node] | str:
+    """Return ``max(x, bound)``; where above, ``min(x, bound)``. What is always as large as its
+    bound is shifted there and back."""
+    if math.isnan(bound) or (bound <= -_BEYOND if above else bound >= _BEYOND):
+        raise call.refuse(f"clamps at {bound:g}, and the machine's numbers are below {_BEYOND:g}",
+                          REMEDIES["clip"])
+    if abs(bound) >= _BEYOND:
+        return source.name
+    if bound == 0 and not above:
+        return Activate(name=call.name, input=source.name, activation=Relu())
+    one, shift = np.ones(source.shape[1]), np.full(source.shape[1], bound)
+    if (bound > 0) == above:
+        return Leaky(name=call.name, input=source.name, slope=0 * one, knee=bound, above=above)
+    sign = -one if above else one
+    return [BatchNorm(name=call.aside, input=source.name, scale=sign, shift=-sign * shift),
+            Activate(name=call.between, input=call.aside, activation=Relu()),
+            BatchNorm(name=call.name, input=call.between, scale=sign, shift=shift)]
 
 
 def leaky_relu(call: Call) -> Node:
@@ -195,7 +228,8 @@ def curve(call: Call) -> Node:
         raise call.refuse(str(problem), REMEDIES["silu"]) from None
     if (pieces.below, pieces.above) == (0, 1) and not np.any(pieces.values):
         return relu(call)
-    return Curve(name=call.name, input=source.name, pieces=pieces, operator=call.operator, off=off)
+    return Curve(name=call.name, input=source.name, pieces=pieces, operator=call.operator, off=off,
+                 function=call.args["function"])
 
 
 def hardsigmoid(call: Call) -> list[Node]:
@@ -313,6 +347,8 @@ HANDLERS: dict[str, tuple[str, Handler]] = {
     "clamp_min": ("clamp", clamp),
     "clamp_max": ("clamp", clamp),
     "maximum": ("maximum", maximum),
+    "fmax": ("fmax", maximum),
+    "fmin": ("fmin", minimum),
     "minimum": ("minimum", minimum),
     "hardtanh": ("hardtanh", hardtanh),
     "max_pool2d_with_indices": ("max_pool2d", max_pool2d),

@@ -72,7 +72,10 @@ class Function:
             args, kwargs = map_arg((step.args, step.kwargs), known.__getitem__)
             if (reason := obstacle(step.target, args, kwargs)) is not None:
                 raise ValueError(reason)
-            known[step] = step.target(*args, **kwargs)
+            try:
+                known[step] = step.target(*args, **kwargs)
+            except (RuntimeError, TypeError) as error:   # of truth values, mostly
+                raise ValueError(str(error).strip().splitlines()[0]) from None
         result: np.ndarray = known[self.steps[-1]].to(torch.float64).numpy()
         return result
 

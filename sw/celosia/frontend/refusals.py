@@ -51,7 +51,10 @@ _REMEDIES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (_LINES, ("slice", "flip", "roll", "index", "index_select", "narrow", "repeat", "expand")),
     ("take the maximum over the axes (2, 3) of a map, or use a max-pool", ("max", "amax")),
     ("pad height and width with zeros", ("pad",)),
-    ("use ReLU, PReLU or clamp instead", ("where", "masked_fill", "maximum", "minimum")),
+    ("use ReLU, PReLU or clamp, or multiply by a constant mask", (
+        "where", "masked_fill", "gt", "ge", "lt", "le", "eq", "ne")),
+    ("write max(a, b) as b + relu(a - b), and min(a, b) as b - relu(b - a)", (
+        "maximum", "minimum", "fmax", "fmin")),
     ("look the rows up on the host and give the network those", ("embedding",)),
     ("quantise with torchao's pt2e (convert_pt2e), or give the float network",
      ("choose_qparams_affine", "quantize_affine", "dequantize_affine")),

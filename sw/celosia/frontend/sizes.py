@@ -41,7 +41,8 @@ def check_sizes(program: ExportedProgram) -> None:
 def refuse_large(node: torch.fx.Node, result: Any) -> None:
     """CompileError where a node's result holds a tensor of more than `MAX_ELEMENTS` elements."""
     for value in result if isinstance(result, (tuple, list)) else [result]:
-        if isinstance(value, torch.Tensor) and value.numel() > MAX_ELEMENTS:
+        if isinstance(value, torch.Tensor) and all(
+                isinstance(size, int) for size in value.shape) and value.numel() > MAX_ELEMENTS:
             raise CompileError(node.name, origin.operator(node), f"a tensor of {value.numel()} "
                                f"elements, more than {MAX_ELEMENTS}",
                                "use a smaller input or smaller layers")

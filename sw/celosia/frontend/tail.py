@@ -111,4 +111,4 @@ def _word(node: FxNode) -> str:
 
 
 def _dims(node: FxNode) -> tuple[int, ...]:
-    return tuple(int(size) for size in node.meta["val"].shape)
+    return tuple(size if isinstance(size, int) else 0 for size in node.meta["val"].shape)

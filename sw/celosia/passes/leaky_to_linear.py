@@ -1,16 +1,17 @@
-"""LeakyReLU and PReLU are linear nodes that read their input and its ReLU."""
+"""LeakyReLU, PReLU and clamps at a bound are linear nodes that read their input and a ReLU."""
 
 from dataclasses import replace
 
 import numpy as np
 
-from celosia.graph import Activate, Conv, Graph, Leaky, Move, Node, fresh
+from celosia.graph import Activate, BatchNorm, Conv, Graph, Leaky, Move, Node, fresh
 from celosia_spec.epilogue import Relu
 
 
 def leaky_to_linear(graph: Graph) -> Graph:
     """Turn ``max(x, 0) + slope * min(x, 0)`` into ``(1 - slope) * max(x, 0) + slope * x``: one
-    layer of two weights a row.
+    layer of two weights a row. About a knee, ``x + (1 - slope) * max(knee - x, 0)``, or with the
+    line above it ``x - (1 - slope) * max(x - knee, 0)``: a knee far away takes no bits of x.
 
     After: no Leaky is left.
     """
@@ -21,13 +22,20 @@ def leaky_to_linear(graph: Graph) -> Graph:
             nodes.append(node)
             continue
         relu, both = fresh(node.name, taken), fresh(node.name, taken)
+        source, weights = node.input, [node.slope, 1 - node.slope]
+        if node.knee:
+            source, one = fresh(node.name, taken), np.ones(shapes[node.input][0])
+            sign = one if node.above else -one
+            weights = [one, (node.slope - 1) * sign]
+            nodes.append(BatchNorm(name=source, input=node.input, scale=sign,
+                                   shift=-sign * node.knee))
         shape = shapes[node.input]
         place = np.arange(shape[0] * shape[1] * shape[2]).reshape(shape)
         nodes += [
-            Activate(name=relu, input=node.input, activation=Relu()),
+            Activate(name=relu, input=source, activation=Relu()),
             Move(name=both, inputs=(node.input, relu), operator="leaky_relu",
                  index=np.stack([place, place + place.size], axis=1).reshape(-1, *shape[1:]),
                  remedy="replace it with ReLU and train the model again"),
             Conv(name=node.name, input=both, bias=None, groups=shape[0], weight=np.stack(
-                [node.slope, 1 - node.slope], axis=1)[:, :, None, None])]
+                weights, axis=1)[:, :, None, None])]
     return replace(graph, nodes=tuple(nodes))
