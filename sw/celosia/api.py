@@ -25,7 +25,8 @@ def compile(model: Any, example_input: Any = None, *, target: str = "icebreaker"
             lanes: int | None = None, sparse: bool = True, stream: str | None = None,
             hop: int | None = None, accuracy: str | None = None,
             preprocessing: Preprocessing | None = None,
-            dump_after: str | None = None) -> Program:
+            dump_after: str | None = None,
+            progress: Callable[[str], None] | None = None) -> Program:
     """Compile a trained network into a program for one target's array.
 
     model         : torch.nn.Module, torch.export.ExportedProgram, or path of a ``.pt2`` or
@@ -60,6 +61,8 @@ def compile(model: Any, example_input: Any = None, *, target: str = "icebreaker"
                     program. Where it, or the calibration, says that inputs are never below 0, their
                     mantissas get no sign, and inputs below 0 are refused.
     dump_after    : name of a graph pass whose result is printed on stderr.
+    progress      : called with what takes long and begins, such as to look for what helps where
+                    the network does not fit.
 
     ArgumentError where one of these settings cannot be, CelosiaError where there is no such target
     or it cannot hold the array at all, both before the model is read. CompileError names the
@@ -104,7 +107,7 @@ def compile(model: Any, example_input: Any = None, *, target: str = "icebreaker"
         if samples is not None and compiler.passes(samples):
             improved = more_accurate(graph, compiler, samples, dump_after=dump_after)
             graph, compiler, noise = improved.graph, improved.compiler, improved.noise
-        program = replace(compile_or_advise(graph, compiler, samples), host=graph.host,
+        program = replace(compile_or_advise(graph, compiler, samples, progress), host=graph.host,
                           returns=graph.returns, takes=graph.takes, preprocessing=preprocessing,
                           noise=noise)
         if samples is None:

@@ -59,7 +59,9 @@ class Problem:
         where = "" if self.layer == "network" else f"{self.layer} ({self.operator}): "
         text = self.problem
         if self.needed is not None and self.available is not None:
-            text = (f"{self.what}: {'at least ' * self.at_least}{_number(self.needed)}"
+            alike = _number(self.needed) == _number(self.available)
+            text = (f"{self.what}: {'at least ' * self.at_least}"
+                    f"{f'{self.needed:,.2f}' if alike else _number(self.needed)}"
                     f"{self.units}, room for {_number(self.available)}")
         return f"{where}{text}" + (f" [{self.source}]" if self.source else "")
 

@@ -83,8 +83,8 @@ def _cut(graph: QGraph, likely: Mapping[str, int], spare: int, source: str) -> l
         largest = graph.acc_bits - 3 + int(node.sw[row]) + s_x
         lost = likely[add] + 1 + spare - largest
         if lost > 0:
-            found.append((lost, f"row {row} of {node.name} cuts {add}, which is added to it, at "
-                                f"2^{largest}, where numbers up to about 2^{likely[add] + 1} are "
+            found.append((lost, f"row {row} of {node.name} cuts {add}, which is added to it, from "
+                                f"2^{largest} on, and numbers up to about 2^{likely[add] + 1} are "
                                 f"{source}"))
     return found
 

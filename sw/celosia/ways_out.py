@@ -1,7 +1,7 @@
 """What to do where a network does not fit: other settings, each tried before it is named."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, takewhile
 
@@ -25,8 +25,11 @@ DENSITIES = (0.5, 0.3, 0.2, 0.1, 0.05)
 """Shares of the weights that may be left."""
 
 
-def compile_or_advise(graph: Graph, compiler: Compiler, samples: np.ndarray | None) -> Program:
-    """Return the program of an optimised graph; samples : calibration inputs.
+def compile_or_advise(graph: Graph, compiler: Compiler, samples: np.ndarray | None,
+                      progress: Callable[[str], None] | None = None) -> Program:
+    """Return the program of an optimised graph.
+
+    samples : calibration inputs.   progress : called with what takes long and begins.
 
     FitError where the network does not fit. What its remedy names has been compiled: another
     number of lanes, narrower weights, another target, a pruned network; kinds of exponents take as
@@ -38,6 +41,8 @@ def compile_or_advise(graph: Graph, compiler: Compiler, samples: np.ndarray | No
         quantised = graphs.quantised(compiler)
         return compiler.program(quantised)
     except FitError as refusal:
+        if progress is not None:
+            progress("looking for what helps")
         trials = Trials(graphs, compiler)
         narrower = trials.narrower() if quantised is None else ()
         raise trials.advice(refusal, chain(narrower, trials.here()),

@@ -315,8 +315,9 @@ def test_a_faint_branch_takes_wider_accumulators(faint: float) -> None:
     # An accumulator holds numbers below 2^(W - 3) units of the operand.
     usual = expected_exponents(block(faint), USUAL_DEVIATION)
     most = 24 - 3 + int(narrow.nodes[1].sw[row]) + usual["a"] - 7       # a has no sign
-    assert (f"32-bit accumulators, because row {row} of b cuts x, which is added to it, at "
-            f"2^{most}, where numbers up to about 2^{usual['x'] + 1} are expected") in graph.remarks
+    assert (f"32-bit accumulators, because row {row} of b cuts x, which is added to it, from "
+            f"2^{most} on, and numbers up to about 2^{usual['x'] + 1} are "
+            "expected") in graph.remarks
     cut = any(" cuts x" in told and not told.startswith("32-bit") for told in graph.remarks)
     assert cut == (faint == 1e-6)
     assert noise(block(faint), x, unsigned=not cut) > noise(block(1.0), x) - 3

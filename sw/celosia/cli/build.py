@@ -129,7 +129,7 @@ def build_table(title: str, result: dict[str, Any]) -> Any:
     """Return the table of a build: cells used and available, and the clock."""
     table = common.table(title, "what", "used", "available")
     for name in ("luts", "ffs", "brams", "sprams", "dsps"):
-        table.add_row(name.upper().replace("S", "s"), f"{result[name]:,}",
+        table.add_row(f"{name[:-1].upper()}s", f"{result[name]:,}",
                       f"{result['available'][name]:,}")
     table.add_section()
     table.add_row("clock, MHz", f"{result['clock_mhz']:g}", "")

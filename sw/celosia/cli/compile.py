@@ -9,6 +9,7 @@ import typer
 
 from celosia import api
 from celosia.cli import common, preprocessing, streams
+from celosia.cli.progress import stages
 from celosia.cli.tables import decibels, finite
 from celosia.compiler import Compiler
 from celosia.passes import check_pass
@@ -60,10 +61,10 @@ def compile(
     shape = common.input_shape(input_shape)
     samples = None if calibration is None else common.read_calibration(calibration)
     module, example = common.find_weighted(model, weights, common.known_shape(shape, samples))
-    with common.users_prints():
+    with common.users_prints(), stages() as stage:
         program = api.compile(module, common.example_input(model, example, samples, shape),
                               calibration=samples, preprocessing=told, dump_after=dump_after,
-                              **settings.arguments)
+                              progress=None if json else stage, **settings.arguments)
     if output is not None:
         program.save(output)
     result = summary(program) | {"output": None if output is None else str(output)}
