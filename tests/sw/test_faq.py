@@ -114,10 +114,6 @@ REFUSED = {     # the network, its input's shape, a target; the same with the wa
     "batch statistics": (
         lambda: normalised(track_running_stats=False), (1, 1, 8, 8), "icebreaker",
         normalised, (1, 1, 8, 8), "icebreaker"),
-    "padded pool": (lambda: nn.Sequential(nn.Conv2d(1, 4, 3), nn.MaxPool2d(3, 2, 1)),
-                    (1, 1, 16, 16), "ulx3s-85f",
-                    lambda: nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(3, 2, 1)),
-                    (1, 1, 16, 16), "ulx3s-85f"),
     "align_corners": (lambda: picture(4, nn.UpsamplingBilinear2d(scale_factor=2),
                                       nn.Conv2d(4, 1, 1)), (1, 1, 8, 8), "ulx3s-85f",
                       lambda: picture(4, nn.Upsample(scale_factor=2, mode="bilinear"),
