@@ -60,8 +60,8 @@ class Problem:
         text = self.problem
         if self.needed is not None and self.available is not None:
             alike = _number(self.needed) == _number(self.available)
-            text = (f"{self.what}: {'at least ' * self.at_least}"
-                    f"{f'{self.needed:,.2f}' if alike else _number(self.needed)}"
+            text = (f"{self.what}: {'more than ' if alike else 'at least ' * self.at_least}"
+                    f"{_number(self.needed)}"
                     f"{self.units}, room for {_number(self.available)}")
         return f"{where}{text}" + (f" [{self.source}]" if self.source else "")
 

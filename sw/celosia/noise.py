@@ -97,7 +97,7 @@ def against_float(program: Program, model: Any, x: np.ndarray, *,
         if not has_pieces(imported):
             return found
         made = as_imported(imported, graph, values_of(quantised, x))
-    wanted = original.outputs(imported, x)
+    wanted = original.floats(imported, x)
     return replace(found, functions=min(
         decibels_of(output.part(made), output.part(wanted)) for output in imported.outputs))
 

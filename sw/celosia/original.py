@@ -23,6 +23,7 @@ from celosia.graph import (
     Reshape,
 )
 from celosia.passes.average_to_linear import average_to_linear
+from celosia.passes.leave_quantisers import leave_quantisers
 from celosia_sim.golden.epilogue import max_pool
 from celosia_spec.host_layers import compute
 
@@ -62,6 +63,11 @@ def as_imported(imported: Graph, optimised: Graph, values: np.ndarray) -> np.nda
     raised = np.array(optimised.raised.get(optimised.output, (0,)))[:, None, None]
     own = np.ldexp(values.reshape(len(values), *optimised.shapes[optimised.output]), -raised)
     return compute(added, own.reshape(len(values), *optimised.output_shape))
+
+
+def floats(imported: Graph, x: np.ndarray) -> np.ndarray:
+    """Return the outputs of an imported graph without its quantisers, float64 (N, C, H, W)."""
+    return outputs(leave_quantisers(imported), x)
 
 
 def outputs(graph: Graph, x: np.ndarray) -> np.ndarray:

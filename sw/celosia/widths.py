@@ -92,7 +92,7 @@ def widths(model: Any, example_input: Any = None, *, bits: Sequence[tuple[int, i
         raise ArgumentError("labels are classes of one output, and the network returns "
                             f"{len(graph.returns)}; leave labels out, or give a network that "
                             "returns the one with the classes")
-    wanted = original.outputs(imported, samples)
+    wanted = original.floats(imported, samples)
     found = []
     for done, compiler in enumerate(settings):
         if progress is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -315,6 +316,8 @@ def test_numbers_read_as_users_know_them() -> None:
     problem = Problem(layer="conv1", operator="conv", problem="", what="maps", needed=29.25,
                       available=8.0, unit="KiB", source="net.py:3: x = conv1(x)")
     assert str(problem) == "conv1 (conv): maps: 29.2 KiB, room for 8 [net.py:3: x = conv1(x)]"
+    assert str(replace(problem, needed=256.01, available=256.0, source=None)) == (
+        "conv1 (conv): maps: more than 256 KiB, room for 256")
 
 
 NET = """

@@ -287,6 +287,9 @@ REFUSED = {
         [node("Resize", ["x", "", "", "k"], ["y"], mode="linear",
               coordinate_transformation_mode="pytorch_half_pixel")], MAP,
         {"k": np.array([1, 3, 1, 1])}, 4),
+    "do not fit.*axis value: 7": (
+        [node("Resize", ["x", "", "k"], ["y"], mode="linear", axes=[7])], MAP,
+        {"k": np.float32([2])}, 4, 18),
     "antialias": ([node("Resize", ["x", "", "k"], ["y"], mode="linear", antialias=1)], MAP,
                   {"k": np.float32([1, 1, 0.5, 0.5])}, 4, 18),
     "not a sound": ([node("Relu", ["b"], ["a"]), node("Relu", ["a"], ["b"]),

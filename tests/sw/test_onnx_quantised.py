@@ -14,6 +14,7 @@ import celosia
 from celosia import original
 from celosia.frontend import import_model
 from celosia.passes import optimise
+from celosia.widths import widths
 from celosia_spec.errors import CelosiaError
 
 onnx = pytest.importorskip("onnx")
@@ -131,6 +132,15 @@ def test_scales_become_static_exponents(how, floats, tmp_path):
                            calibration=inputs, accuracy="none").quantised
     assert told.ratio == pytest.approx(found, abs=.1) and told.inputs == len(inputs)
     assert not any(hasattr(tensor.exponent, "value") for tensor in dynamic.graph.tensors.values())
+
+
+def test_widths_are_beside_the_network_without_quantisers(floats, tmp_path):
+    quantised(KINDS[3], floats, tmp_path)
+    path, (_, inputs) = tmp_path / "qdq.onnx", floats
+    found = celosia.compile(path, calibration=inputs, accuracy="none").quantised
+    (width,) = widths(path, bits=[(8, 8)], calibration=inputs, accuracy="none").widths
+    assert width.ratio == pytest.approx(found.float_ratio, abs=0.01)
+    assert abs(width.ratio - found.ratio) > 1
 
 
 def qonnx(folder: Path, nodes: list, constants: dict) -> Path:

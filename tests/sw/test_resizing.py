@@ -36,6 +36,11 @@ def test_sizes_become_others(way: str, before: int) -> None:
                                    err_msg=f"{shape} to {size}")
 
 
+@pytest.mark.parametrize("way", [*WAYS.values(), nn.AdaptiveMaxPool2d], ids=[*WAYS, "largest"])
+def test_one_element_becomes_more_than_a_map_has_phases(way) -> None:
+    compare(nn.Sequential(conv(3), way((9, 12))), (1, 4, 1, 1))
+
+
 NETWORKS = {
     "behind": lambda way: nn.Sequential(conv(3), way((6, 12)), conv(2, 3)),
     "behind, strided": lambda way: nn.Sequential(conv(3), way((12, 12)), conv(2, 3, stride=2)),

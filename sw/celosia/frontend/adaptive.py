@@ -11,6 +11,7 @@ from itertools import pairwise
 import numpy as np
 
 from celosia.frontend.call import Call
+from celosia.frontend.moves import repeats
 from celosia.frontend.periodic import axis, layer
 from celosia.graph import AvgPool, MaxPool, Move, Node
 from celosia_spec.epilogue import Pool
@@ -25,22 +26,14 @@ def average(call: Call) -> Node | list[Node]:
     """Return an average pool; where windows differ in size, a layer whose weights come again."""
     axes = _axes(call)
     pools = [_pool(windows) for windows in axes]
-    source = call.value("self")
     if all(pools):
         window, stride = _pairs(pools)
-        return AvgPool(name=call.name, input=source.name, window=window, stride=stride,
+        return AvgPool(name=call.name, input=call.value("self").name, window=window, stride=stride,
                        divisor=math.prod(window))
-    if all(end - first == 1 for windows in axes for first, end in windows):
-        return _copied(call, axes)
-    lines, columns = (
-        axis([dict.fromkeys(range(first, end), 1 / (end - first)) for first, end in windows], size)
-        for windows, size in zip(axes, source.shape[2:], strict=True))
-    assert lines is not None and columns is not None
-    _, channels, height, width = source.shape
-    return layer(call, source.name, (channels, height, width), (lines, columns), _WAY_OUT)
+    return _by_element(call, axes)
 
 
-def largest(call: Call) -> Node:
+def largest(call: Call) -> Node | list[Node]:
     """Return a max-pool; CompileError where windows differ in size."""
     axes = _axes(call)
     pools = [_pool(windows) for windows in axes]
@@ -49,7 +42,7 @@ def largest(call: Call) -> Node:
         return MaxPool(name=call.name, input=call.value("self").name,
                        pool=Pool(window=window, stride=stride))
     if all(end - first == 1 for windows in axes for first, end in windows):
-        return _copied(call, axes)
+        return _by_element(call, axes)
     _, _, height, width = call.value("self").shape
     high, wide = call.pair("output_size")
     raise call.refuse(f"a map of {height} x {width} does not divide into {high} x {wide}, so its "
@@ -80,11 +73,19 @@ def _pairs(pools: list[tuple[int, int] | None]) -> tuple[tuple[int, int], tuple[
     return (high, wide), (down, right)
 
 
-def _copied(call: Call, axes: tuple[_Windows, _Windows]) -> Move:
-    """Return a move, where every window is one element."""
+def _by_element(call: Call, axes: tuple[_Windows, _Windows]) -> Node | list[Node]:
+    """Return a layer that averages windows; a move where each is one element, and stands as often
+    as every other."""
     source = call.value("self")
-    lines, columns = ([first for first, _ in windows] for windows in axes)
-    index = np.arange(math.prod(source.shape)).reshape(source.shape[1:])
-    return Move(name=call.name, inputs=(source.name,), operator=call.operator,
-                index=index[:, lines][:, :, columns],
-                remedy=_WAY_OUT)
+    _, channels, height, width = source.shape
+    if repeats((height, width), call.shape[2:]) and all(
+            end - first == 1 for windows in axes for first, end in windows):
+        index = np.arange(channels * height * width).reshape(channels, height, width)
+        lines, columns = ([first for first, _ in windows] for windows in axes)
+        return Move(name=call.name, inputs=(source.name,), operator=call.operator,
+                    index=index[:, lines][:, :, columns], remedy=_WAY_OUT)
+    down, right = (
+        axis([dict.fromkeys(range(first, end), 1 / (end - first)) for first, end in windows], size)
+        for windows, size in zip(axes, (height, width), strict=True))
+    assert down is not None and right is not None
+    return layer(call, source.name, (channels, height, width), (down, right), _WAY_OUT)

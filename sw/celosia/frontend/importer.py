@@ -180,7 +180,9 @@ class Importer:
         for node in self.program.graph.nodes:
             operand, at = self.operands.get(node), _FILLED.get(origin.operator(node))
             read = node.all_input_nodes
-            if isinstance(operand, Constant) and isinstance(operand.value, torch.Tensor):
+            if isinstance(operand, Constant):
+                if not isinstance(operand.value, torch.Tensor) or operand.value.numel() != 1:
+                    continue
                 value = operand.value.detach().cpu()
             elif at is not None and isinstance(node.args[at], int | float):
                 value = torch.full((), node.args[at], dtype=node.meta["val"].dtype)
@@ -188,7 +190,7 @@ class Importer:
                 value = found[read[0]].to(node.meta["val"].dtype)
             else:
                 continue
-            if value.numel() == 1 and value.dtype != torch.bool and not value.is_complex():
+            if value.dtype != torch.bool and not value.is_complex():
                 found[node] = value.to(torch.float64).reshape(())
         return found
 

@@ -128,7 +128,8 @@ class _Ahead(nn.Module):
 
 
 def _scales(node: Node, rank: int) -> list[float]:
-    """Return by how much a resize says that axes become larger; [] where it gives sizes."""
+    """Return by how much a resize says that axes become larger; [] where it gives sizes. That there
+    are such axes, shape inference has seen."""
     at = 1 if node.opset < 11 else 2
     found = [float(one) for one in (node.constant(at).ravel() if node.has(at) else
                                     node.attribute("scales", ()))]
