@@ -15,7 +15,7 @@ from harness.networks import MODES, inputs, layer_program, lenet5, simulated_cyc
 from harness.result import Check, Result, Table
 
 from celosia.program import Program
-from celosia_sim.clock.cycles import SPENT
+from celosia_sim.clock.machine_clock import SPENT
 from celosia_spec.program import Layer
 
 LENET_TARGET, LAYER_TARGET = "icebreaker", "ecp5-85f"

@@ -123,6 +123,8 @@ ORDER = {
         control, drains, fills, flash, queue
         passes
         cluster
+        machine_clock
+        one_cluster, several_clusters
         cycles
     """,
     "celosia_sim.flash": """
@@ -153,7 +155,7 @@ ORDER = {
     """,
     "celosia": """
         calibration, densify, doctor_check, errors, evaluate, exits, extras, grids, pieces, reading
-        shortfalls, show
+        shortfalls, show, uncollected
         graph
         float_values, graph_text, range_exponents, weight_matrix
         beside_float, closest_exponents, expected, input_scales, operand_room

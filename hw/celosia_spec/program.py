@@ -32,7 +32,7 @@ class Layer:
                          their bias fits (numerics, section 5).
     weight_bytes       : its entries of the stream, bytes: weights, heads, commands.
     lane_cycles        : where lanes x predicted_cycles went: useful, idle, and what else cycles
-                         were spent on (`celosia_sim.clock.cycles.SPENT`). Sums to lanes *
+                         were spent on (`celosia_sim.clock.machine_clock.SPENT`). Sums to lanes *
                          predicted_cycles.
     """
 

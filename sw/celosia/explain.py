@@ -46,7 +46,7 @@ class LayerExplained:
     taps            : words of the tap table.   tile_table : tiles in the tile table.
     entries, fetched : entries as they stand in memory, and as often as they are fetched.
     copied          : whether they come from flash.
-    spent           : cycles by `celosia_sim.clock.cycles.SPENT`.
+    spent           : cycles by `celosia_sim.clock.machine_clock.SPENT`.
     lines           : its commands, one by one.
     """
 

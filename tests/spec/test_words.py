@@ -44,7 +44,7 @@ def test_what_is_packed_comes_back(word: Word) -> None:
 
 @pytest.mark.parametrize("word", list(words()), ids=lambda word: word.name)
 def test_what_does_not_fit_is_refused_by_name(word: Word) -> None:
-    for field in word.fields:
+    for field, _ in word.named.values():
         for value in (field.least - 1, field.most + 1):
             wanted = (f"{word.name} field {field.name} must be {field.least} to {field.most}, "
                       f"not {value}")
@@ -57,6 +57,8 @@ def test_what_does_not_fit_is_refused_by_name(word: Word) -> None:
 def test_fields_that_are_not_there_are_refused() -> None:
     with pytest.raises(ValueError, match="weight has no field scale"):
         WEIGHT.pack(scale=1)
+    with pytest.raises(ValueError, match="status has no field _"):
+        STATUS.pack(_=0)
     with pytest.raises(ValueError, match="layer has no field scale"):
         controls.LAYER.pack(scale=1)
 

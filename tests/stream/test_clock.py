@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, reject, settings
 
 from celosia.bands.program import StreamProgram, stream_program
 from celosia.bands.report import clocked
-from celosia_sim.clock import cycles as clock
+from celosia_sim.clock import cluster, machine_clock, one_cluster
 from celosia_spec.errors import CompileError
 from celosia_spec.isa.array import Array
 from stream import rtl
@@ -24,9 +24,9 @@ ARRAYS = {name: array for name, (array, _) in rtl.MACHINES.items()} | {
                              flash=4, clamp=True)}
 
 
-def step_by_step(program: StreamProgram) -> list[clock.Cycles]:
+def step_by_step(program: StreamProgram) -> list[machine_clock.Cycles]:
     """Return the cycles of each order, where each cycle is gone through."""
-    with mock.patch.object(clock._Clock, "_until", lambda self, now, seen: now):
+    with mock.patch.object(cluster.Cluster, "until", lambda self, now, seen: now):
         return clocked(program)
 
 
@@ -48,7 +48,7 @@ def test_cycles_that_are_passed_over(array):
 def test_passes_of_other_clusters_are_passed_over():
     graph = shrinking_network((16, 16, 16), (1, 1), 8)
     program = stream_program(graph, ARRAYS["four clusters of 8"])
-    with mock.patch.object(clock, "_LONG", 1 << 16):    # where one is forgotten, there is no end
+    with mock.patch.object(machine_clock, "_LONG", 1 << 16):  # where one is forgotten: no end
         found = clocked(program)
     assert found == step_by_step(program)
 
@@ -62,13 +62,13 @@ def test_writes_while_the_flash_is_read():
 
 def test_waits_for_flash_are_passed_over():
     program = stream_program(connected(256, 64, 10), FLASH)
-    step, steps = clock._Clock._cycle, []
+    step, steps = one_cluster.OneCluster._cycle, []
 
     def counted(self, now, seen):
         steps.append(now)
         step(self, now, seen)
 
-    with mock.patch.object(clock._Clock, "_cycle", counted):
+    with mock.patch.object(one_cluster.OneCluster, "_cycle", counted):
         found, = clocked(program)
     assert found.spent[0]["flash"] > found.cycles // 2
     assert len(steps) < found.cycles // 10

@@ -3,6 +3,7 @@
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from celosia_spec.isa.array import CONTROL_BITS, Array
@@ -66,13 +67,19 @@ class Record:
         """Return the words of these values, ints or int64 arrays of one shape; fields that are not
         named are 0. ValueError: word, field, range and value of what does not fit, or a name that
         no word has."""
-        names = [{field.name for field in word.fields} for word in self.words]
-        if unknown := values.keys() - set().union(*names):
+        if unknown := values.keys() - self._word_of.keys():
             raise ValueError(f"{self.words[0].name} has no field {', '.join(sorted(unknown))}")
-        given = [{name: value for name, value in values.items() if name in own} for own in names]
+        given: list[dict[str, Value]] = [{} for _ in self.words]
+        for name, value in values.items():
+            given[self._word_of[name]][name] = value
         nothing: Any = 0
         return [word.pack(**own) if own else nothing
                 for word, own in zip(self.words, given, strict=True)]
+
+    @cached_property
+    def _word_of(self) -> dict[str, int]:
+        """The number of the word that has a field, by its name."""
+        return {name: number for number, word in enumerate(self.words) for name in word.named}
 
     def unpack(self, words: Sequence[int]) -> dict[str, int]:
         """Return the values of all fields."""

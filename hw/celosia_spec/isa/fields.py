@@ -8,7 +8,7 @@ listing the boards must not wait for it.
 import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
@@ -47,11 +47,12 @@ class Field(NamedTuple):
 
     def encode(self, value: Value, word: str) -> Value:
         """Return the field's bits; ValueError where a value does not fit, ``word`` names it."""
-        wrong = (value < self.least) | (value > self.most)
+        least = self.least
+        most = least + (1 << self.bits) - 1
+        wrong = (value < least) | (value > most)
         if wrong if isinstance(wrong, bool) else wrong.any():
             first = value if isinstance(wrong, bool) else value[wrong].flat[0]  # type: ignore[index]
-            raise ValueError(f"{word} field {self.name} must be {self.least} to {self.most}, "
-                             f"not {first}")
+            raise ValueError(f"{word} field {self.name} must be {least} to {most}, not {first}")
         return value - self.offset & (1 << self.bits) - 1
 
     def decode(self, bits: Value) -> Value:
@@ -81,19 +82,25 @@ class Word:
             yield field, low
             low += field.bits
 
+    @cached_property
+    def named(self) -> dict[str, tuple[Field, int]]:
+        """Each field and its lowest bit, by its name; "_" is not among them."""
+        return {field.name: (field, low) for field, low in self.places() if field.name != "_"}
+
     def __getitem__(self, name: str) -> Field:
         """The field of a name; KeyError where there is none."""
-        return {field.name: field for field in self.fields}[name]
+        return self.named[name][0]
 
     def pack(self, **values: Value) -> Value:
         """Return the word of these values, ints or int64 arrays of one shape; bits of fields that
         are not named are 0. ValueError: word, field, range and value of what does not fit."""
-        if unknown := values.keys() - {field.name for field in self.fields}:
+        named = self.named
+        if unknown := values.keys() - named.keys():
             raise ValueError(f"{self.name} has no field {', '.join(sorted(unknown))}")
-        return reduce(operator.or_, (field.encode(values[field.name], self.name) << low
-                                     for field, low in self.places() if field.name in values))
+        return reduce(operator.or_, (field.encode(value, self.name) << low
+                                     for name, value in values.items()
+                                     for field, low in [named[name]]))
 
     def unpack(self, word: Value) -> dict[str, Value]:
         """Return the values of all named fields of a word, or of an array of words."""
-        return {field.name: field.decode(word >> low) for field, low in self.places()
-                if field.name != "_"}
+        return {name: field.decode(word >> low) for name, (field, low) in self.named.items()}

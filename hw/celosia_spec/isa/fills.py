@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
@@ -215,14 +216,25 @@ def run(record: Mapping[str, int], array: Array) -> int:
 
 
 def _accesses(record: Mapping[str, int], array: Array) -> np.ndarray:
-    """Return the accesses for each line, int64 (channels, lines)."""
+    """Return the accesses for each line, int64 (channels, lines); not to be written."""
     n, size = run(record, array), array.fill
-    line, channel = np.arange(-record["lines"]), np.arange(-record["channels"])[:, None]
+    lines, channels = -record["lines"], -record["channels"]
     if record["apart"]:
-        return np.full((len(channel), len(line)), n)
+        return np.full((channels, lines), n)
     across = n + record["line_element"]
-    first = (record["element"] + line * across
-             + channel * ((len(line) - 1) * across + n + record["channel_element"]))
+    return _words_of(n, size, lines, channels, record["element"] % size, across % size,
+                     ((lines - 1) * across + n + record["channel_element"]) % size)
+
+
+@lru_cache(maxsize=1 << 10)
+def _words_of(n: int, size: int, lines: int, channels: int, element: int, line: int,
+              channel: int) -> np.ndarray:
+    """Return how many words each of some runs of ``n`` elements touches, int64 (channels, lines).
+
+    size : elements of a word.   element, line, channel : the first one's number, and how far on
+    those of the next line and channel are.
+    """
+    first = element + np.arange(lines) * line + np.arange(channels)[:, None] * channel
     found: np.ndarray = (first % size + n + size - 1) // size
     return found
 

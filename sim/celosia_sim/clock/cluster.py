@@ -35,7 +35,11 @@ class Cluster:
 
     Of both rings words and entries are counted from the first one on.
 
-    spent : on what cycles were spent, by the keys of `SPENT`.   comes : it waits for the others.
+    spent : on what cycles were spent, by the keys of `SPENT`.
+    steady, calm : of several clusters, cycles until which it goes on as it does, or waits: until
+             `calm` its fetcher, too, which waits or brings entries of weights. Only the fetcher
+             and the writes of steady ones are followed; the rest is to `catch_up`.
+    moves : of a steady one, the cycle in which its queue of writes moves next, at the earliest.
     """
 
     def __init__(self, array: Array, commands: Sequence[Command], entries: Sequence[Entry],
@@ -51,8 +55,9 @@ class Cluster:
         self._entries = self._freed = 0
         self._room_words = self._room_entries = False
         self._quiet = True
+        self.steady = self.calm = self.moves = self._since = 1
         # What everybody sees in a cycle.
-        self.comes = self._idle = self._draining = self._turn = self._passed = False
+        self._idle = self._draining = self._turn = self._passed = False
         self._starts = self._placed = self._writes = False
         self._offer: Batch | None = None
 
@@ -82,7 +87,6 @@ class Cluster:
             assert sequencer.batch is not None
             output.announce(now, sequencer.batch, sequencer.number)
         self._starts = output.starting(now)
-        self.comes = self.queue is not None and self.waits_for_others
 
     def writes(self, now: int) -> bool:
         """Return whether it takes the port for a write."""
@@ -94,6 +98,7 @@ class Cluster:
         self.wait(seen, 1)
         if self._turn:
             self.spent.update(self.sequencer.spent(now))
+        self._since = now + 1
 
     def wait(self, seen: Shared, cycles: int) -> None:
         """Let cycles pass on which nothing is spent, or which have no batch."""
@@ -129,21 +134,46 @@ class Cluster:
             sequencer.end(now)
         if self.queue is not None:
             self.queue.step(written=self._writes, granted=written)
+            self.moves = now
         return loaded
 
-    def bring_weights(self, now: int) -> None:
-        """Let the fetcher bring an entry of weights, as `even` says."""
-        self.fetcher.bring(now, self.sequencer.entries)
+    def settle(self, now: int, seen: Shared) -> None:
+        """Find until when it is steady, and calm, unless others change."""
+        if self.steady <= now:
+            self.catch_up(now, seen)
+            self.steady = self.until(now, seen)
+            self._find_moves(now)
+        elif not self.brings_evenly(now):
+            return
+        self.calm = min(self.steady, self.even(now)) if self.steady > now else now
+
+    def catch_up(self, now: int, seen: Shared) -> None:
+        """Let the cycles before one pass, as far as they did not: it was steady in them."""
+        if self._since < now:
+            self.wait(seen, now - self._since)
+            self._since = now
+        self.pass_over(now)
+
+    def wake(self, now: int, seen: Shared) -> None:
+        """Let the cycles before one pass in which it was steady: others change in it."""
+        self.catch_up(now, seen)
+        self.steady = self.calm = now
+
+    def bring_weights(self, cycles: range) -> None:
+        """Let the fetcher bring an entry of weights in each of these cycles, as `even` says."""
+        self.fetcher.bring(cycles, self.sequencer.entries)
 
     def share(self, now: int, *, granted: bool) -> None:
         """Let its writes wait for the port; granted : one of them has it."""
         assert self.queue is not None
         self.queue.step(written=self.output.port(now), granted=granted)
+        self._find_moves(now)
 
-    def rest(self, cycles: int) -> None:
-        """Let cycles pass in which no write waits, or comes."""
+    def _find_moves(self, now: int) -> None:
+        """Find when the queue of writes moves next."""
         assert self.queue is not None
-        self.queue.pass_over(cycles)
+        writes = self.output.writes
+        self.moves = now if not self.queue.rests else writes[0] if writes else NEVER
 
     @property
     def waits_for_others(self) -> bool:
@@ -189,11 +219,14 @@ class Cluster:
         self._arrive(now)
         if sequencer.turn == now:
             self._pass_ends()
-        self.wait(seen, 1)
+        self.wait(seen, now + 1 - self._since if self.queue else 1)
+        self._since = now + 1
         self.fetcher.step(now, granted, self._room_words, self._room_entries, sequencer.entries)
         self._room_words, self._room_entries = self._rooms()
         sequencer.look()
-        return min(self._seen_next(), self._fed)
+        until = min(self._seen_next(), self._fed)
+        self.steady = min(self.steady, until)
+        return until
 
     def pass_over(self, until: int) -> list[int]:
         """Let the cycles before one pass, in which passes may end that another one of the batch

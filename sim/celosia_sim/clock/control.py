@@ -70,10 +70,10 @@ class Fetcher:
             count += 1
         return count
 
-    def bring(self, now: int, written: list[int]) -> None:
-        """Bring an entry of weights, with others behind it."""
-        self._at += 1
-        written.append(now + 1)
+    def bring(self, cycles: range, written: list[int]) -> None:
+        """Bring entries of weights, one in each of these cycles, with others behind them."""
+        self._at += len(cycles)
+        written += range(cycles.start + 1, cycles.stop + 1, cycles.step)
 
     def pass_over(self, start: int, until: int, taken: Sequence[int], written: list[int]) -> None:
         """Bring entries in the cycles from one until another that are not taken."""

@@ -56,6 +56,11 @@ class FlashReader:
             times.append(self._pulse + (self._last - self._number) * self._element + _COPIED)
         return min(times)
 
+    @property
+    def asks(self) -> int:
+        """A cycle before which the port is not wanted."""
+        return min(self._asks, self._pulse + _ASKS)
+
     def clash(self, writes: Iterable[int], until: int) -> int:
         """Return the first of the cycles in which another writes, before one, from which on it may
         want the port and not have it before the next element comes; NEVER if there is none."""

@@ -17,9 +17,10 @@ class WriteQueue:
         self.level = 0
         self._room = self.lets = True
 
-    def pass_over(self, cycles: int) -> None:
-        """Let cycles pass in which nothing waits, and nothing is written."""
-        self.lets, self._room = self._room or cycles > 1, True
+    @property
+    def rests(self) -> bool:
+        """Whether nothing changes before something is written."""
+        return not self.level and self.lets and self._room
 
     def step(self, *, written: bool, granted: bool) -> None:
         """Let a cycle pass.

@@ -12,7 +12,7 @@ import numpy as np
 from celosia.bands.banding import Banding
 from celosia.bands.dealing import loads
 from celosia.bands.filling import Place, records
-from celosia.bands.layouts import KEPT, Band, Lines
+from celosia.bands.layouts import KEPT, Band, Lines, Stretch
 from celosia.bands.spreads import Spread
 from celosia_spec.isa.array import ENTRY_WORDS, Array
 from celosia_spec.isa.controls import RECORDS, Op
@@ -131,7 +131,7 @@ class Course:
     first: Fill
     turns: tuple[tuple[Turn, int], ...]
 
-    @property
+    @cached_property
     def told(self) -> int:
         """Entries of the control words, those of tables apart, about."""
         records = self.first.records + sum(
@@ -157,16 +157,16 @@ class Way:
     def layout(self) -> Lines | Spread:
         return self.banding.layout
 
-    def spread(self, clusters: int) -> Iterator["Way"]:
-        """Yield the ways in which clusters may share it; where pages are turned, the first one runs
-        all batches."""
+    def spreads(self, clusters: int) -> Iterator[tuple[int, int]]:
+        """Yield `sets` and `splits` with which clusters may share it; where pages are turned, the
+        first one runs all batches."""
         if isinstance(self.layout, Spread) and self.layout.page:
-            yield self
+            yield 1, 1
             return
         for sets in range(clusters, 0, -1):
             if clusters % sets == 0 and (sets == clusters
                                          or clusters // sets <= self.banding.tiles):
-                yield replace(self, sets=sets, splits=clusters // sets)
+                yield sets, clusters // sets
 
 
 def course(banding: Banding, fill: Callable[[Band], Fill], *, wide: bool) -> Course:
@@ -193,15 +193,19 @@ def about_course(banding: Banding, size: int, *, twice: bool, wide: bool) -> Cou
     return course(banding, lambda band: _about(banding.layout, band, size, twice=twice), wide=wide)
 
 
-def counted(way: Way, course: Course) -> int:
+def counted(way: Way, course: Course, sets: int, splits: int) -> int:
     """Return the cycles of a layer: those of its bands' passes or, where that is more, of what its
-    port has to do meanwhile."""
+    port has to do meanwhile.
+
+    sets, splits : how clusters share the way (`Way.spreads`).
+    """
+    works = [(work.loads[sets], work.fetched * splits, len(work.rows),
+              FETCH * -(-len(work.dense) // sets)) for work in way.works]
     found = LAYER + course.tables + course.first.alone
     for turn, count in course.turns:
-        work = way.works[turn.part]
-        others = work.fetched * way.splits + len(work.rows) * turn.words
-        passes = max(work.loads[way.sets] * -(-turn.tiles // way.splits),
-                     others + FETCH * -(-len(work.dense) // way.sets))
+        load, fetched, rows, fetch = works[turn.part]
+        others = fetched + rows * turn.words
+        passes = max(load * -(-turn.tiles // splits), others + fetch)
         if turn.after is None:
             after = 0
         elif turn.beside:
@@ -227,17 +231,23 @@ def fills_of(graph: QGraph, node: QNode, layout: Lines | Spread, log2_groups: in
     places = {name: _place(graph, layout, name, node.epilogue.add, apart[name])
               for name in (*node.inputs, node.epilogue.add) if name is not None}
 
+    # Channels of one map make no difference, nor do bank rows.
+    apart_channels = node.joins or moves_channels(node.geometry.border)
+
     @cache
-    def found(band: Band) -> Fill:
+    def found(channel: int, *what: int) -> Fill:
+        line, lines, channels, addends, begin, end = what
+        band = Band(stretch=Stretch(line=line, lines=lines, channel=channel, channels=channels,
+                                    addends=addends),
+                    tile=0, tiles=0, begin=begin, end=end, beside=False)
         made = records(graph, node, layout, band, places, array, log2_groups=log2_groups)
         return Fill(sum(cycles(record, array) for record in made),
                     sum(accesses(record, array) for record in made), len(made))
 
     def of(band: Band) -> Fill:
-        # Channels of one map, and bank rows, make no difference.
-        moved = moves_channels(node.geometry.border)
-        stretch = band.stretch if node.joins or moved else replace(band.stretch, channel=0)
-        return found(replace(band, stretch=replace(stretch, added=0, row=0)))
+        own = band.stretch
+        return found(own.channel if apart_channels else 0, own.line, own.lines, own.channels,
+                     own.addends, band.begin, band.end)
     return of
 
 

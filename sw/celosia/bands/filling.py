@@ -1,10 +1,8 @@
 """Records of fills: what of which map goes to the banks for a band."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-
-import numpy as np
 
 from celosia.bands.layouts import Band, Lines, joined
 from celosia.bands.rectangles import Rectangle, addend, rectangles
@@ -36,7 +34,7 @@ class Place:
         elements."""
         total, at = self.lines * width, fill.element + self.line * width
         if not total:
-            yield replace(fill, element=at)
+            yield fill if at == fill.element else replace(fill, element=at)
         elif fill.lines == 1:
             done = 0
             while done < fill.run:
@@ -155,6 +153,9 @@ def page_record(layout: Spread, page: int, word: int, array: Array, *, signed: b
 
 def _pieces(fill: Rectangle, most: int) -> Iterable[Rectangle]:
     """Yield a fill in pieces of as many lines as a record may have."""
+    if fill.lines <= most:
+        yield fill
+        return
     for first in range(0, fill.lines, most):
         yield replace(fill, lines=min(most, fill.lines - first),
                       position=fill.position + first * fill.line,
@@ -205,25 +206,27 @@ def channel_runs(moved: tuple[int, ...] | None, begin: int, end: int, low: int,
         first = max(begin, low)
         return [(first, min(end, high) - first, first, 1)] if first < min(end, high) else []
     found = []
-    source = np.array(moved[begin:end])
-    inside = (source >= low) & (source < high)
-    back = np.arange(begin, end) - source
-    for distance in np.unique(back[inside]).tolist():
-        own = begin + np.flatnonzero(inside & (back == distance))
-        runs = min((_progressions(own, apart) for apart in range(1, MOST_APART + 1)), key=len)
-        found += [(first, count, first - distance, apart) for first, count, apart in runs]
+    moves: dict[int, list[int]] = {}
+    for channel, source in enumerate(moved[begin:end], begin):
+        if low <= source < high:
+            moves.setdefault(channel - source, []).append(channel)
+    for distance, own in sorted(moves.items()):
+        there = frozenset(own)
+        apart = min(range(1, MOST_APART + 1),
+                    key=lambda apart: sum(channel - apart not in there for channel in own))
+        found += [(first, count, first - distance, apart)
+                  for first, count in _progressions(own, apart)]
     return found
 
 
-def _progressions(numbers: np.ndarray, apart: int) -> list[tuple[int, int, int]]:
-    """Return rising numbers as runs of such that are so far apart: (first, count, apart)."""
-    found = []
-    for rest in range(apart):
-        own = numbers[numbers % apart == rest]
-        for run in np.split(own, np.flatnonzero(np.diff(own) != apart) + 1):
-            if run.size:
-                found.append((int(run[0]), len(run), apart))
-    return found
+def _progressions(numbers: Sequence[int], apart: int) -> list[tuple[int, int]]:
+    """Return rising numbers as runs of such that are so far apart: (first, count)."""
+    counts: dict[int, int] = {}     # by the first one
+    first_of: dict[int, int] = {}
+    for number in numbers:
+        first = first_of[number] = first_of.get(number - apart, number)
+        counts[first] = counts.get(first, 0) + 1
+    return sorted(counts.items(), key=lambda run: (run[0] % apart, run[0]))
 
 
 def _places(layout: Lines, fill: Rectangle, row: int) -> dict[str, int]:

@@ -2,19 +2,12 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
-from celosia.bands.counting import (
-    Course,
-    Way,
-    about_course,
-    counted,
-    course,
-    filled_twice,
-    fills_of,
-)
+from celosia.bands.counting import Way, about_course, counted, course, filled_twice, fills_of
 from celosia.bands.dealing import deal
 from celosia.bands.grid import Grid
 from celosia.bands.layouts import Band, Lines, is_depthwise, is_vector, joined, strides, tap_words
@@ -111,6 +104,19 @@ class Layer:
         return found
 
 
+class _Counted(NamedTuple):
+    """A way, as clusters share it, about.
+
+    cycles : that it takes.   told : entries of its control words.
+    """
+
+    cycles: int
+    told: int
+    way: Way
+    sets: int
+    splits: int
+
+
 class Plan:
     """How each node of a graph runs: of all ways that the banks and tables hold, the one that is
     counted to take the fewest cycles. FitError where a node has none."""
@@ -125,36 +131,35 @@ class Plan:
         return [self._fastest(node, ways, copied=copied)
                 for node, ways in zip(self.graph.nodes, self._ways, strict=True)]
 
-    def _counted(self, node: QNode) -> list[tuple[int, Way]]:
-        """Return all ways of a node, and about how many cycles each takes."""
-        graph, array = self.graph, self.array
-        found = [(counted(way, self._about(node, way)), way)
-                 for log2 in range(array.groups_max.bit_length())
-                 for one in ways_of(graph, node, array, log2, self.apart)
-                 for way in one.spread(array.clusters)]
+    def _counted(self, node: QNode) -> list[_Counted]:
+        """Return all ways of a node, about."""
+        graph, array, found = self.graph, self.array, []
+        for log2 in range(array.groups_max.bit_length()):
+            for way in ways_of(graph, node, array, log2, self.apart):
+                about = about_course(way.banding, array.fill, wide=node.output == graph.output,
+                                     twice=filled_twice(graph, node, way.layout))
+                found += [_Counted(counted(way, about, *spread), about.told, way, *spread)
+                          for spread in way.spreads(array.clusters)]
         if not found:
             raise next(_refusals(graph, node, array, self.apart))
         return found
 
-    def _about(self, node: QNode, way: Way) -> Course:
-        """Return the course of a way's bands, about."""
-        return about_course(way.banding, self.array.fill, wide=node.output == self.graph.output,
-                            twice=filled_twice(self.graph, node, way.layout))
-
-    def _fastest(self, node: QNode, ways: Sequence[tuple[int, Way]], *, copied: bool) -> Layer:
+    def _fastest(self, node: QNode, ways: Sequence[_Counted], *, copied: bool) -> Layer:
         graph, array = self.graph, self.array
-
-        def copying(course: Course) -> int:
-            return course.told * ENTRY_WORDS * array.flash if copied else 0
-        order = sorted(ways, key=lambda found: found[0] + copying(self._about(node, found[1])))
-        costs = []
-        for at, (_, way) in enumerate(order[:COUNTED]):
-            fill = fills_of(graph, node, way.layout, way.log2_groups, array, self.apart)
-            exact = course(way.banding, fill, wide=node.output == graph.output)
-            cycles = counted(way, exact)
-            costs.append((cycles + copying(exact), at, cycles))
+        entry = ENTRY_WORDS * array.flash if copied else 0
+        order = sorted(ways, key=lambda about: about.cycles + entry * about.told)
+        costs, fills = [], {}
+        for at, about in enumerate(order[:COUNTED]):
+            way = about.way
+            laid = id(way.layout), way.log2_groups      # several have the same one
+            if laid not in fills:
+                fills[laid] = fills_of(graph, node, way.layout, way.log2_groups, array, self.apart)
+            exact = course(way.banding, fills[laid], wide=node.output == graph.output)
+            cycles = counted(way, exact, about.sets, about.splits)
+            costs.append((cycles + entry * exact.told, at, cycles))
         _, at, cycles = min(costs)
-        return _layer(node, order[at][1], array, cycles)
+        best = order[at]
+        return _layer(node, replace(best.way, sets=best.sets, splits=best.splits), array, cycles)
 
 
 def shortages(graph: QGraph, array: Array) -> Iterator[FitError]:

@@ -14,6 +14,7 @@ from celosia.bands.plan import Layer, Plan, shortages
 from celosia.bands.regions import Region, regions
 from celosia.bands.slots import slots
 from celosia.bands.stream import stream, weights
+from celosia.uncollected import uncollected
 from celosia_spec.epilogue import Pool
 from celosia_spec.errors import CompileError, FitError, Need
 from celosia_spec.isa.array import Array
@@ -133,6 +134,7 @@ class StreamProgram:
         return self.order.clusters[0].copied
 
 
+@uncollected()
 def stream_program(source: QGraph, array: Array, steps: Steps | None = None) -> StreamProgram:
     """Return the program of a quantised graph, or of its ``steps``; FitError where the array has no
     room for it, CompileError where its arithmetic is another."""

@@ -7,11 +7,14 @@ import numpy as np
 from celosia.bands.flash import DENSEST
 from celosia.bands.plan import Layer as Plan
 from celosia.bands.program import StreamProgram
-from celosia_sim.clock.cycles import SPENT, Cycles, cycles
+from celosia.uncollected import uncollected
+from celosia_sim.clock.cycles import cycles
+from celosia_sim.clock.machine_clock import SPENT, Cycles
 from celosia_spec.isa.array import ENTRY_BITS
 from celosia_spec.program import Layer
 
 
+@uncollected()
 def clocked(program: StreamProgram) -> list[Cycles]:
     """Return the exact cycles of each order."""
     entries = program.entries.tolist()

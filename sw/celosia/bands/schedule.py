@@ -10,7 +10,7 @@ from celosia.bands.flash import DENSEST, MAIN_MEMORY
 from celosia.bands.program import StreamProgram, refusals, stream_program
 from celosia.bands.report import clocked, report
 from celosia.graph import Conv
-from celosia_sim.clock.cycles import Cycles
+from celosia_sim.clock.machine_clock import Cycles
 from celosia_spec.block import bfp
 from celosia_spec.errors import CompileError, FitError, Need
 from celosia_spec.isa.array import ENTRY_BITS, MAIN_WORDS_MAX, Array

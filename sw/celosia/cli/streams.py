@@ -67,7 +67,7 @@ def spent(layers: Sequence[tuple[str, Mapping[str, int]]]) -> None:
 def explained(program: "Program", layers: "Sequence[LayerExplained]",
               pieces: "Sequence[Piece]", *, lone: bool) -> None:
     """Print what `celosia.explain` found, of all layers or of one."""
-    from celosia_sim.clock.cycles import SPENT
+    from celosia_sim.clock.machine_clock import SPENT
 
     table = common.table(
         "schedule", "layer", "kind", "groups", "lanes", "bands", "tiles", "batches", "passes",

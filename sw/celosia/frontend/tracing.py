@@ -3,7 +3,6 @@
 torch.export keeps what it works on in module variables, and logs and prints what it does not like.
 """
 
-import gc
 import io
 import logging
 import sys
@@ -15,6 +14,8 @@ from typing import Any, TextIO
 
 import torch
 from torch._subclasses import fake_tensor
+
+from celosia.uncollected import uncollected
 
 _ONE_AT_A_TIME = threading.RLock()
 _CONSTANT = 4096
@@ -28,29 +29,16 @@ takes itself off at the first record. Until it has, torch puts every record toge
 def tracing(*, own_code: bool = False) -> Iterator[None]:
     """Let one thread at a time trace models; its warnings, logs and prints on stderr are dropped.
 
-    Those of other threads are not. No garbage is looked for meanwhile: what torch loads and makes
-    stays, and to look at it again and again takes a quarter of the time.
+    Those of other threads are not. No garbage is looked for meanwhile.
 
     own_code : the model is a module of the user's, which may look at its constants: torch runs what
     is computed of them for real. Of a program that may come from a file it runs nothing.
     """
     limit = _CONSTANT if own_code else -1
     with (_ONE_AT_A_TIME, warnings.catch_warnings(), torch.no_grad(), _unheard(),
-          _known_constants(limit), _uncollected()):
+          _known_constants(limit), uncollected()):
         warnings.simplefilter("ignore")
         yield
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Let objects be made without a look for unreachable ones among all others."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 @contextmanager

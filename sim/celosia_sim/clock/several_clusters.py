@@ -1,0 +1,150 @@
+"""A run of a machine of several clusters."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from celosia_sim.clock.cluster import Cluster
+from celosia_sim.clock.machine_clock import MachineClock
+from celosia_spec.isa.array import Array
+
+
+class SeveralClusters(MachineClock):
+    """The clusters write and fetch by turns, and fills have a port of their own.
+
+    While a cluster is steady its fetcher and its writes alone are followed; while all are calm, no
+    more than who has the port.
+    """
+
+    def __init__(self, array: Array, clusters: Sequence[Cluster]) -> None:
+        super().__init__(array, clusters)
+        self._come = False                      # all wait for each other
+        self._together = True                   # registered: they do
+        self._served: Cluster | None = None     # whose fetcher sees its grant next
+        self._told, self._changed = self.seen(1), True      # what clusters saw; it may have changed
+
+    @property
+    def busy(self) -> bool:
+        return any(cluster.busy for cluster in self.clusters)
+
+    def taken(self, now: int) -> Counter[str]:
+        found: Counter[str] = Counter()
+        for cluster in self.clusters:
+            cluster.catch_up(now, self._told)
+            found.update(cluster.spent)
+            cluster.spent = Counter()
+        return found
+
+    def advance(self, now: int) -> int:
+        clusters, flash = self.clusters, self.flash.next
+        if self._changed or flash <= now:
+            seen, self._changed = self.seen(now, together=self._together), False
+            if seen != self._told or flash <= now or self._together != self._come:
+                for cluster in clusters:
+                    cluster.wake(now, self._told)
+                self._told = seen
+                return self._cycle(now)
+        for cluster in clusters:
+            if cluster.calm <= now:
+                cluster.settle(now, self._told)
+        until = min(flash, *[cluster.steady for cluster in clusters])
+        if until > now:
+            until = min(until, self.fill.next(now, starved=False))
+        return self._go_on(now, until) if until > now else self._cycle(now)
+
+    def _cycle(self, now: int) -> int:
+        """Let a cycle pass; return the next one."""
+        lively = [cluster for cluster in self.clusters if cluster.steady <= now]
+        for cluster in lively:
+            cluster.look(now)
+        for cluster in lively:
+            cluster.writes(now)
+        seen, fill, first = self._told, self.fill, self.clusters[0]
+        records, filled = fill.queued, fill.wants(now)
+        writer, served, read = self._turn(now, [
+            cluster for cluster in self.clusters if cluster.calm <= now < cluster.steady])
+        for cluster in lively:
+            cluster.spend(now, seen)
+        if first.executor.closed:
+            self.close(now)
+        loaded = None
+        for cluster in lively:
+            found = cluster.step(now, seen, granted=cluster is served, written=cluster is writer)
+            if cluster is first:
+                loaded = found
+        self.share(now, filled=filled, read=read, loaded=loaded)
+        come = all(cluster.waits_for_others for cluster in self.clusters)
+        self._changed = (seen.copied or loaded is not None or fill.queued != records
+                         or not come == self._come == self._together)
+        self._together, self._come = self._come, come
+        return now + 1
+
+    def _go_on(self, start: int, until: int) -> int:
+        """Let the cycles from one until another pass, or some of them, in which all clusters are
+        steady; return the first one that is left."""
+        now, clusters = start, self.clusters
+        while now < until:
+            bringing = [cluster for cluster in clusters if cluster.calm <= now]
+            if bringing:
+                *_, read = self._turn(now, bringing)
+                self.flash.step(now, read, None)
+                now += 1
+                until = min([until, *[cluster.steady for cluster in bringing]])
+            else:
+                now = self._calm(now, min([until, *[cluster.calm for cluster in clusters]]))
+            if now < until:
+                for cluster in clusters:
+                    if cluster.calm <= now:
+                        cluster.settle(now, self._told)
+        self.fill.pass_over(start, now, (), starved=False)
+        return now
+
+    def _calm(self, now: int, until: int) -> int:
+        """Let the cycles from one until another pass, in which all clusters are calm."""
+        fetching = [cluster for cluster in self.clusters if cluster.fetcher.request]
+        while now < until:
+            free = min([until, *[cluster.moves for cluster in self.clusters]])
+            if fetching or self._served is not None:
+                free = min(free, self.flash.asks)
+            if free > now:
+                self.flash.pass_over(free, ())
+                self._fetch(now, free, fetching)
+                now = free
+            else:
+                *_, read = self._turn(now, ())
+                self.flash.step(now, read, None)
+                now += 1
+        return now
+
+    def _fetch(self, start: int, until: int, fetching: Sequence[Cluster]) -> None:
+        """Let fetchers have the port by turns, in cycles in which nobody else wants it."""
+        turns = [self._served]
+        for _ in range(2):
+            turns.append(next((cluster for cluster in fetching if cluster is not turns[-1]), None))
+        for served, cycles in zip(turns, (range(start, start + 1), range(start + 1, until, 2),
+                                          range(start + 2, until, 2)), strict=True):
+            if served is not None:
+                served.bring_weights(cycles)
+        self._served = turns[2 - (until - start) % 2]
+
+    def _turn(self, now: int, bringing: Sequence[Cluster],
+              ) -> tuple[Cluster | None, Cluster | None, bool]:
+        """Let fetchers and writes of the steady clusters go on; return the cluster of which a write
+        has the port, that whose fetcher sees its grant, and whether the flash reader has the port.
+
+        bringing : of the steady clusters, those that are not calm.
+        """
+        clusters, served = self.clusters, self._served
+        moving = [cluster for cluster in clusters if cluster.moves <= now]
+        writer = next((cluster for cluster in moving if cluster.wants_write), None)
+        read = self.flash.wants(now) and writer is None
+        self._served = None if writer is not None or read else next(
+            (cluster for cluster in clusters
+             if cluster.fetcher.request and cluster is not served), None)
+        for cluster in moving:
+            if cluster.steady > now:
+                cluster.share(now, granted=cluster is writer)
+        if served is not None and served.calm > now:
+            served.bring_weights(range(now, now + 1))
+        for cluster in bringing:
+            cluster.bring(now, self._told, granted=cluster is served)
+        return writer, served, read
