@@ -22,7 +22,7 @@ Pair = tuple[torch.Tensor, torch.Tensor]
 _LUMA = np.array([65.481, 128.553, 24.966]) / 255
 
 
-class Denoiser(nn.Module):  # type: ignore[misc]
+class Denoiser(nn.Module):
     """Noisy pictures (N, 1, H, W) in, clean ones out, by a network that predicts the noise."""
 
     def __init__(self, network: nn.Module) -> None:

@@ -116,7 +116,7 @@ def sharpener(limit: int | None) -> Case:
                 nothing=nn.Identity)
 
 
-class Zero(nn.Module):  # type: ignore[misc]
+class Zero(nn.Module):
     """Predicts no noise."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

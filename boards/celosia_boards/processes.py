@@ -30,18 +30,18 @@ if os.getppid() == int(sys.argv[1]):
 
 
 @contextmanager
-def started(command: Sequence[str], **arguments: Any) -> Iterator[subprocess.Popen]:
+def started(command: Sequence[str], **arguments: Any) -> Iterator[subprocess.Popen[str]]:
     """Start ``command`` as a process group of its own.
 
     If the block is left by an exception (Ctrl-C and `stoppable` included), every process of the
     group is killed first: compilers that ``make`` has started do not go on writing into a folder
     that is being removed. On Linux the command is also killed when this process is.
-    arguments : of ``subprocess.Popen``.
+    Its pipes carry text.   arguments : of ``subprocess.Popen``.
     """
     if sys.platform == "linux":
         command = [sys.executable, "-IS", "-c", _TIED, str(os.getpid()), *command]
     with (stoppable(),
-          subprocess.Popen(command, start_new_session=True, **arguments) as process):
+          subprocess.Popen(command, start_new_session=True, text=True, **arguments) as process):
         try:
             yield process
         except BaseException:
@@ -49,7 +49,7 @@ def started(command: Sequence[str], **arguments: Any) -> Iterator[subprocess.Pop
             raise
 
 
-def _end(process: subprocess.Popen) -> None:
+def _end(process: subprocess.Popen[str]) -> None:
     """Kill a process group and wait until it is gone, a moment at most: who has lost its parent
     may stay as an entry of the process table."""
     end = time.monotonic() + _GONE_SECONDS

@@ -83,7 +83,7 @@ def run_tool(name: str, arguments: Sequence[str], directory: Path, log: str,
 
     The tool does not outlive this call, however that ends: see `celosia_boards.processes`.
     """
-    with started([find_tool(name), *arguments], cwd=directory, text=True, errors="replace",
+    with started([find_tool(name), *arguments], cwd=directory, errors="replace",
                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                  stdin=subprocess.DEVNULL) as tool:
         while True:

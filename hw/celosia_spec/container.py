@@ -9,6 +9,7 @@ import math
 import struct
 import zlib
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,7 +33,18 @@ SIZE_MAX = 256 << 20
 """Largest file that is read, bytes; the largest target's program takes a tenth."""
 
 
-def write(path: str | Path, manifest: dict, arrays: dict[str, np.ndarray]) -> None:
+class _Section(NamedTuple):
+    """A checked entry of the table.   code : of its type.   offset, length : of its bytes."""
+
+    name: str
+    code: int
+    shape: tuple[int, ...]
+    crc: int
+    offset: int
+    length: int
+
+
+def write(path: str | Path, manifest: dict[str, object], arrays: dict[str, np.ndarray]) -> None:
     """Write ``manifest`` (JSON) and ``arrays`` to ``path``; the file appears whole or not at all.
 
     Array types: uint8, int16, int32, int64, uint32, float64; at most four axes. Names: at most 40
@@ -62,7 +74,7 @@ def write(path: str | Path, manifest: dict, arrays: dict[str, np.ndarray]) -> No
         file.writelines(data for *_, data in sections)
 
 
-def read(path: str | Path) -> tuple[dict, dict[str, np.ndarray]]:
+def read(path: str | Path) -> tuple[dict[str, object], dict[str, np.ndarray]]:
     """Return the manifest and the arrays of the file that :func:`write` made.
 
     CelosiaError names the file, the section and the way out where the file is foreign, of another
@@ -72,8 +84,7 @@ def read(path: str | Path) -> tuple[dict, dict[str, np.ndarray]]:
     path = Path(path)
     data = read_file(path, SIZE_MAX)
     manifest, arrays = None, {}
-    for index, entry in enumerate(_entries(path, data)):
-        name, code, axes, _, crc, *shape, offset, length = entry
+    for index, (name, code, shape, crc, offset, length) in enumerate(_entries(path, data)):
         body = data[offset:offset + length]
         if zlib.crc32(body) != crc:
             raise _damaged(path, f"section {name!r} does not match its CRC-32")
@@ -82,14 +93,14 @@ def read(path: str | Path) -> tuple[dict, dict[str, np.ndarray]]:
         if code == _JSON:
             manifest = _parse(path, body)
         else:
-            arrays[name] = np.frombuffer(body, _TYPES[code]).reshape(shape[:axes]).astype(
+            arrays[name] = np.frombuffer(body, _TYPES[code]).reshape(shape).astype(
                 np.dtype(_TYPES[code]).newbyteorder("="))
     if manifest is None:
         raise _damaged(path, f"section {MANIFEST!r} is missing")
     return manifest, arrays
 
 
-def _entries(path: Path, data: bytes) -> list[tuple]:
+def _entries(path: Path, data: bytes) -> list[_Section]:
     """Return the checked section table: sections back to back, from the table to the file's end."""
     if data[:len(MAGIC)] != MAGIC:
         raise CelosiaError(f"{path}: not a Celosia program file; make one with `celosia compile`")
@@ -109,19 +120,19 @@ def _entries(path: Path, data: bytes) -> list[tuple]:
     entries, names, offset = [], set(), end + _CRC.size
     for raw in _ENTRY.iter_unpack(data[_HEADER.size:end]):
         entry = _check_entry(path, raw, offset)
-        if entry[0] in names:
-            raise _damaged(path, f"section {entry[0]!r} stands twice")
-        names.add(entry[0])
+        if entry.name in names:
+            raise _damaged(path, f"section {entry.name!r} stands twice")
+        names.add(entry.name)
         entries.append(entry)
-        offset += entry[-1]
+        offset += entry.length
     if offset != size:
         raise _damaged(path, f"sections end at byte {offset}, the file at {size}")
     return entries
 
 
-def _check_entry(path: Path, raw: tuple, offset: int) -> tuple:
+def _check_entry(path: Path, raw: tuple[Any, ...], offset: int) -> _Section:
     """Return the table entry with its name decoded; every field of it may then be used."""
-    name_bytes, code, axes, reserved, _, *shape, start, length = raw
+    name_bytes, code, axes, reserved, crc, *shape, start, length = raw
     try:
         name = name_bytes.rstrip(b"\0").decode()
     except UnicodeDecodeError:
@@ -137,10 +148,10 @@ def _check_entry(path: Path, raw: tuple, offset: int) -> tuple:
         raise _damaged(path, f"section {name!r} has {length} bytes for shape {tuple(shape)}")
     if start != offset:
         raise _damaged(path, f"section {name!r} starts at byte {start} instead of {offset}")
-    return (name, *raw[1:])
+    return _Section(name, code, tuple(shape[:axes]), crc, start, length)
 
 
-def _parse(path: Path, body: bytes) -> dict:
+def _parse(path: Path, body: bytes) -> dict[str, object]:
     try:
         manifest = json.loads(body, parse_int=_integer)
         same = to_json(manifest) == body

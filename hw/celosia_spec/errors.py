@@ -53,7 +53,7 @@ class CompileError(CelosiaError):
         self.remedy = remedy
         self.source = source
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
         return type(self), (self.node, self.operator, self.problem, self.remedy, self.source)
 
     def at(self, source: str | None) -> "CompileError":
@@ -88,7 +88,7 @@ class FitError(CompileError):
         super().__init__(node, operator, problem, remedy, source)
         self.need = need
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
         return type(self), (self.node, self.operator, self.problem, self.remedy, self.source,
                             self.need)
 

@@ -62,7 +62,9 @@ def input_minima(node: QNode, sw: np.ndarray, width: int, inputs: Format) -> np.
 
     Arguments as of `bias_minima`.
     """
-    return np.maximum(bias_minima(node, sw, width, inputs), unit_minima(node, sw, width, inputs))
+    minima: np.ndarray = np.maximum(bias_minima(node, sw, width, inputs),
+                                    unit_minima(node, sw, width, inputs))
+    return minima
 
 
 def exponent_minima(tensors: Sequence[str], nodes: Sequence[QNode], needed: Mapping[str, int],

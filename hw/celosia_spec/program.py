@@ -173,7 +173,7 @@ class Compiled(ABC):
         return self.output().scoring
 
     @property
-    def tensors(self) -> list[dict]:
+    def tensors(self) -> list[dict[str, object]]:
         """Name, shape, smallest exponent and static exponent of every stored tensor."""
         tensors = self.graph.tensors
         return [{"name": t.name, "shape": t.user_shape, "exponent_min": t.exponent.least,

@@ -214,7 +214,9 @@ def values_of(graph: QGraph, x: np.ndarray) -> np.ndarray:
     """Return the outputs for inputs ``x``, float64 (N, C, H, W)."""
     found, tensor = golden.run(graph, x, keep_tensors=False), graph.tensors[graph.output]
     lsb = tensor.format.lsb(found.exponents[graph.output])
-    return np.ldexp(found.mantissas[graph.output].astype(float), lsb[:, None, None, None])
+    values: np.ndarray = np.ldexp(found.mantissas[graph.output].astype(float),
+                                  lsb[:, None, None, None])
+    return values
 
 
 def decibels_of(made: np.ndarray, wanted: np.ndarray) -> float:

@@ -70,4 +70,5 @@ class Grid:
         """Return the nearest of the numbers to values (C, H, W), float64."""
         scale, zero = self.scale[:, None, None], self.zero[:, None, None]
         m = whole(x / scale, zero, (self.least, self.most))
-        return (m - zero) * scale
+        values: np.ndarray = (m - zero) * scale
+        return values

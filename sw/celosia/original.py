@@ -95,7 +95,8 @@ def _result(node: Node, stored: Tensors) -> np.ndarray:
         case Conv():
             return _convolved(node, x)
         case BatchNorm():
-            return x * node.scale[:, None, None] + node.shift[:, None, None]
+            scaled: np.ndarray = x * node.scale[:, None, None] + node.shift[:, None, None]
+            return scaled
         case Activate():
             return x.clip(*node.activation.bounds)
         case Leaky():
@@ -106,7 +107,8 @@ def _result(node: Node, stored: Tensors) -> np.ndarray:
         case Quantise():
             return node.grid.nearest(x)
         case MaxPool():
-            return max_pool(_padded(x, node.padding, -np.inf)[None], node.pool)[0]
+            pooled: np.ndarray = max_pool(_padded(x, node.padding, -np.inf)[None], node.pool)[0]
+            return pooled
         case Add():
             return x + stored[node.right]
         case Multiply():
@@ -117,7 +119,8 @@ def _result(node: Node, stored: Tensors) -> np.ndarray:
             return x.reshape(node.shape)
         case Move():
             every = np.concatenate([*(stored[name].ravel() for name in node.inputs), [0.0]])
-            return every[node.index]
+            moved: np.ndarray = every[node.index]
+            return moved
     raise AssertionError(node)
 
 

@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -123,7 +123,7 @@ def load_safetensors(path: str | Path) -> dict[str, torch.Tensor]:
                         "weights again") from None
 
 
-def read_npy(stream: BinaryIO, size: int, where: object) -> np.ndarray:
+def read_npy(stream: IO[bytes], size: int, where: object) -> np.ndarray:
     """Return the array of a ``.npy`` stream of `size` bytes, writable, of numbers or bools.
 
     The shape times the type must be what follows the header, to the byte. FileError otherwise,
@@ -166,7 +166,7 @@ def npy_images(stream: BinaryIO, where: object,
         number += 1
 
 
-def _npy_values(stream: BinaryIO, kind: np.dtype, fortran: bool, shape: tuple[int, ...],
+def _npy_values(stream: IO[bytes], kind: np.dtype, fortran: bool, shape: tuple[int, ...],
                 where: object) -> np.ndarray:
     """Return the values that follow in a stream as an array, in native order."""
     with memory(where):
@@ -178,7 +178,7 @@ def _npy_values(stream: BinaryIO, kind: np.dtype, fortran: bool, shape: tuple[in
     return array if kind.isnative else array.astype(kind.newbyteorder("="))
 
 
-def _npy_header(stream: BinaryIO, where: object,
+def _npy_header(stream: IO[bytes], where: object,
                 head: bytes) -> tuple[np.dtype, bool, tuple[int, ...], int]:
     """Return element type, order, shape, and the bytes read; head : the first 8 bytes."""
     if head[:6] != _MAGIC:
@@ -213,7 +213,7 @@ def _npy_header(stream: BinaryIO, where: object,
     return np.dtype(descr), header["fortran_order"], shape, 8 + width + length
 
 
-def _fill(stream: BinaryIO, raw: np.ndarray, where: object) -> None:
+def _fill(stream: IO[bytes], raw: np.ndarray, where: object) -> None:
     """Read exactly as many bytes as `raw` has."""
     view, done = memoryview(raw.data), 0
     while done < len(view):
@@ -259,7 +259,7 @@ class ZipReader:
     def array(self, name: str) -> np.ndarray:
         """Return an entry that is a ``.npy`` file; its checksum must be right."""
         with self._sound(), self._zip.open(self._entries[name]) as stream:
-            return read_npy(stream, self.size(name), f"{self.where}: {name}")  # type: ignore[arg-type]
+            return read_npy(stream, self.size(name), f"{self.where}: {name}")
 
     @contextmanager
     def _sound(self) -> Iterator[None]:

@@ -126,7 +126,9 @@ def _lsbs(tensor: QTensor, exponent: np.ndarray) -> np.ndarray:
     if not tensor.raised:
         return lsb.reshape(-1, *[1] * len(tensor.user_shape))
     raised = np.broadcast_to(tensor.larger, tensor.shape)
-    return lsb.reshape(-1, *[1] * len(tensor.user_shape)) - raised.reshape(1, *tensor.user_shape)
+    own: np.ndarray = lsb.reshape(-1, *[1] * len(tensor.user_shape)) - raised.reshape(
+        1, *tensor.user_shape)
+    return own
 
 
 def result_of(program: Program, simulation: SimResult) -> RunResult:

@@ -46,7 +46,7 @@ class Entry:
             torch.manual_seed(SEED)
             module: torch.nn.Module = getattr(models, self.maker)(**self.options).eval()
         if not self.trained:
-            module.meta = {"remarks": [UNTRAINED]}      # type: ignore[assignment]
+            module.meta = {"remarks": [UNTRAINED]}
         return module
 
     def cost(self) -> tuple[int, int]:

@@ -33,7 +33,7 @@ class HostStub:
     error: int = 0
     saturated: int = 0
     memory: dict[tuple[int, int], int] = field(default_factory=dict)
-    effects: list[tuple] = field(default_factory=list)
+    effects: list[tuple[object, ...]] = field(default_factory=list)
     _busy: int = 0
     _reads: list[tuple[int, int]] = field(default_factory=list)
 

@@ -51,7 +51,7 @@ class Field(NamedTuple):
         most = least + (1 << self.bits) - 1
         wrong = (value < least) | (value > most)
         if wrong if isinstance(wrong, bool) else wrong.any():
-            first = value if isinstance(wrong, bool) else value[wrong].flat[0]  # type: ignore[index]
+            first = value if isinstance(wrong, bool) else value[wrong].flat[0]
             raise ValueError(f"{word} field {self.name} must be {least} to {most}, not {first}")
         return value - self.offset & (1 << self.bits) - 1
 

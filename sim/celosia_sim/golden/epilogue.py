@@ -27,7 +27,8 @@ def activated(sums: np.ndarray, activation: Activation) -> np.ndarray:
         case Identity():
             return sums
         case Relu():
-            return np.maximum(sums, 0)
+            positive: np.ndarray = np.maximum(sums, 0)
+            return positive
         case Clamp():
             return np.maximum(sums, 0) if activation.low == 0 else sums
         case _:
@@ -42,7 +43,8 @@ def limited(m: np.ndarray, activation: Activation, s_o: np.ndarray) -> np.ndarra
     if not isinstance(activation, Clamp):
         return m
     low, high = (np.rint(np.ldexp(bound, -s_o)).astype(np.int64) for bound in activation.bounds)
-    return np.minimum(np.maximum(m, low), high)
+    within: np.ndarray = np.minimum(np.maximum(m, low), high)
+    return within
 
 
 def max_pool(x: np.ndarray, pool: Pool | None) -> np.ndarray:

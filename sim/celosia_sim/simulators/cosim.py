@@ -66,7 +66,7 @@ def _call(method: str, folder: Path, log: Path,
     call = folder / "call.json"
     call.write_text(json.dumps({"method": method, "arguments": {
         **arguments, "log_file": str(log)}}))
-    with started([sys.executable, "-m", "celosia_sim.simulators.cocotb_call", str(call)], text=True,
+    with started([sys.executable, "-m", "celosia_sim.simulators.cocotb_call", str(call)],
                  env=_environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                  stderr=subprocess.DEVNULL) as process:
         done = False

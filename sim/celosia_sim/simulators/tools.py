@@ -44,7 +44,7 @@ def run_tool(name: str, command: Sequence[str], *, cwd: Path | None = None,
              env: dict[str, str] | None = None) -> str:
     """Run ``command`` and return what it printed; SimulationError with its words if it fails."""
     with started(command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                 stderr=subprocess.STDOUT, text=True, errors="replace") as process:
+                 stderr=subprocess.STDOUT, errors="replace") as process:
         printed, _ = process.communicate()
     if process.returncode:
         lines = printed.splitlines()

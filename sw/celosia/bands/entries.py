@@ -175,7 +175,8 @@ class Stream(Entries):
     def lists(self) -> list[int]:
         """Return the words in which the lists of chunks begin."""
         sizes = [order.size for order in self.orders]
-        return (self.size + np.cumsum([0, *sizes[:-1]])).tolist()
+        words: list[int] = (self.size + np.cumsum([0, *sizes[:-1]])).tolist()
+        return words
 
     def words(self) -> np.ndarray:
         """Return the entries, and behind them the lists of chunks, uint64."""
@@ -187,8 +188,9 @@ def packed(words: np.ndarray) -> np.ndarray:
     """Return words (entries, 4) as entries, uint64 (entries,)."""
     if ((words < 0) | (words >> CONTROL_BITS)).any():
         raise ValueError("a word of an entry has 16 bits")
-    return (words.astype(np.uint64) << np.arange(0, 64, CONTROL_BITS, dtype=np.uint64)).sum(
-        axis=1, dtype=np.uint64)
+    places = np.arange(0, 64, CONTROL_BITS, dtype=np.uint64)
+    entries: np.ndarray = (words.astype(np.uint64) << places).sum(axis=1, dtype=np.uint64)
+    return entries
 
 
 def controls(words: Sequence[int]) -> np.ndarray:

@@ -113,7 +113,7 @@ class _Memory:
                          if need.life.born <= at <= need.life.dies) for at in range(len(layers))]
         # The chunks of each layer alone, of all orders.
         ends = np.array([[(-1, 0), *own.ends] for own in lists])[..., 0]
-        self.chunks = np.maximum(np.diff(ends) - 1, 0).sum(axis=0).tolist()
+        self.chunks: list[int] = np.maximum(np.diff(ends) - 1, 0).sum(axis=0).tolist()
         self._partings: dict[int, Parting] = {}
 
     def found(self) -> Copies:

@@ -208,4 +208,5 @@ def _begins(spans: Mapping[Name, _Span]) -> dict[Name, int]:
 
 
 def _top(spans: Mapping[Name, _Span]) -> int:
-    return max(map(itemgetter(1), spans.values()))
+    top: int = max(map(itemgetter(1), spans.values()))
+    return top

@@ -57,7 +57,8 @@ class Vector:
 
     def column(self, at: np.ndarray) -> np.ndarray:
         """Return the column index of elements that lie so far from the first one, int64."""
-        return at % self.size * (self.blocks * BLOCK) + at // self.size
+        index: np.ndarray = at % self.size * (self.blocks * BLOCK) + at // self.size
+        return index
 
     def index(self, channels: int) -> np.ndarray:
         """Return the column index of every element of so many channels, int64."""
@@ -135,7 +136,9 @@ class Spread:
         at = self.source.at(channels)
         page = np.searchsorted(self.begins, at, side="right") - 1
         within = at - self.begins[page]
-        return np.argsort(self.order(batch))[page] * self.page + self.place(0).column(within)
+        index: np.ndarray = (np.argsort(self.order(batch))[page] * self.page
+                             + self.place(0).column(within))
+        return index
 
     @property
     def channels(self) -> int:

@@ -200,7 +200,8 @@ def test_accuracy(module: Any, data: Data | None) -> float | None:
     return None if data is None else accuracy(module, data.test_inputs, data.test_labels)
 
 
-def measurer(data: Data | None, example: np.ndarray, target: str) -> Callable[[Any], dict]:
+def measurer(data: Data | None, example: np.ndarray, target: str
+             ) -> Callable[[Any], dict[str, float | int | None]]:
     """Return a function that measures a module: accuracy on the test images, predicted cycles.
 
     Cycles are those of the compiler, also where the weights need more memory than the target has;

@@ -260,8 +260,9 @@ def _nudged(tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 def _epsilon(tensors: list[torch.Tensor]) -> float:
     """Return the coarsest machine epsilon among the types."""
-    return max((torch.finfo(tensor.dtype).eps for tensor in tensors),
-               default=torch.finfo(torch.float32).eps)
+    epsilon: float = max((torch.finfo(tensor.dtype).eps for tensor in tensors),
+                         default=torch.finfo(torch.float32).eps)
+    return epsilon
 
 
 def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:

@@ -58,7 +58,7 @@ def function_name(function: Callable[..., Any]) -> str:
     return str(name).partition(".")[0]      # of torch.ops: "relu.default"
 
 
-class Readings(TorchFunctionMode):  # type: ignore[misc]
+class Readings(TorchFunctionMode):
     """Watches one run of a model: which layers are called, and whose tensors others read.
 
     strangers : names of layers whose weight or bias a function read outside of the layer's call.

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from celosia.datasets.dataset import Dataset, DatasetError, damage
 from celosia.datasets.kinds import loader
 from celosia.reading import MAX_BYTES
 from celosia_spec.files import open_file
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 __all__ = ["MAX_PIXELS", "SUFFIXES", "Pictures", "open_picture", "pictures_in", "pillow"]
 
@@ -95,7 +98,7 @@ def pictures_in(path: Path) -> list[Path]:
     return files
 
 
-def _decoded(files: list[Path]) -> Iterator[Any]:
+def _decoded(files: list[Path]) -> Iterator[Image]:
     """Yield the pictures of a split, as many as `MAX_BYTES` hold."""
     total = 0
     for file in files:
@@ -107,7 +110,7 @@ def _decoded(files: list[Path]) -> Iterator[Any]:
         yield picture
 
 
-def open_picture(file: Path) -> Any:
+def open_picture(file: Path) -> Image:
     """Return a picture of Pillow's, decoded, in mode L or RGB; DatasetError if it is not sound."""
     opener = pillow()
     with damage(), open_file(file, MAX_BYTES) as stream, warnings.catch_warnings():
@@ -128,7 +131,7 @@ def open_picture(file: Path) -> Any:
                 if _shines_through(picture):
                     raise DatasetError(f"{file}: some of its pixels are transparent; put it on a "
                                        "background and save it without transparency")
-                result = picture.convert("L" if picture.mode in _GREY else "RGB")
+                result: Image = picture.convert("L" if picture.mode in _GREY else "RGB")
         except DatasetError:
             raise
         except Exception as problem:    # Pillow raises whatever its parsers do
@@ -138,12 +141,13 @@ def open_picture(file: Path) -> Any:
     return result
 
 
-def _shines_through(picture: Any) -> bool:
+def _shines_through(picture: Image) -> bool:
     """Whether a picture has pixels that are not opaque, whose colour nobody sees as it is."""
     if not picture.has_transparency_data:
         return False
     low, _ = picture.convert("RGBA").getchannel("A").getextrema()
-    return bool(low < 255)
+    assert not isinstance(low, tuple)       # of one channel
+    return low < 255
 
 
 def _line(problem: Exception) -> str:
@@ -151,7 +155,7 @@ def _line(problem: Exception) -> str:
     return next(iter(text.splitlines()), type(problem).__name__)
 
 
-def _stack(pictures: list, colour: bool, size: tuple[int, int]) -> np.ndarray:
+def _stack(pictures: list[Image], colour: bool, size: tuple[int, int]) -> np.ndarray:
     """Return pictures of one size (width, height) as uint8 (N, H, W) or (N, 3, H, W)."""
     for picture in pictures:
         if picture.size != size:

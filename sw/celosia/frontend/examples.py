@@ -9,7 +9,8 @@ import torch
 
 from celosia_spec.errors import ArgumentError
 
-Example: TypeAlias = np.ndarray | torch.Tensor | tuple | list | Mapping
+Example: TypeAlias = (
+    np.ndarray | torch.Tensor | tuple[object, ...] | list[Any] | Mapping[str, object])
 """An array or tensor, or the numbers of a shape; of several inputs a tuple or list of such, or a
 mapping of names to such."""
 

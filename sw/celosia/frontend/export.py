@@ -24,7 +24,7 @@ from celosia.frontend.tracing import tracing
 from celosia.modelfile import ONNX, model_format
 from celosia_spec.errors import ArgumentError, CelosiaError, CompileError, quoted
 
-Model: TypeAlias = torch.nn.Module | ExportedProgram | str | os.PathLike
+Model: TypeAlias = torch.nn.Module | ExportedProgram | str | os.PathLike[str]
 T = TypeVar("T")
 
 _TRAINED = (torch.nn.modules.batchnorm._BatchNorm, torch.nn.modules.dropout._DropoutNd)
@@ -242,7 +242,7 @@ def _check_values(model: torch.nn.Module) -> None:
                                "load the trained weights into it")
 
 
-def load_exported(path: str | os.PathLike) -> ExportedProgram:
+def load_exported(path: str | os.PathLike[str]) -> ExportedProgram:
     """Return the exported program in a .pt2 file; nothing in the file is run (`frontend.pt2`).
 
     Its ``example_inputs`` are zeros of the inputs' shapes, 1 where the number of inputs is open.

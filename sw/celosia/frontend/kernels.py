@@ -84,7 +84,7 @@ def runs(operator: Any, kwargs: Mapping[str, Any]) -> bool:
     if not isinstance(operator, torch._ops.OpOverload):
         return True
     if operator.namespace != "aten":
-        return operator.namespace != "quantized_decomposed"
+        return bool(operator.namespace != "quantized_decomposed")
     name = operator._schema.name.split("::")[-1]
     if name in _DIVISIONS:
         return name == "div" and kwargs.get("rounding_mode") is None

@@ -15,7 +15,7 @@ __all__ = ["AlexNet"]
 _WIDTHS = (64, 192, 384, 256, 256)
 
 
-class AlexNet(nn.Module):  # type: ignore[misc]
+class AlexNet(nn.Module):
     """Five convolutions and three linear layers; 23.27 M parameters at full width.
 
     Forward: float32 (N, 3, 32, 32) to float32 logits (N, classes).

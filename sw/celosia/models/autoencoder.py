@@ -8,7 +8,7 @@ from torch import nn
 __all__ = ["ConvAutoencoder"]
 
 
-class ConvAutoencoder(nn.Sequential):  # type: ignore[misc]
+class ConvAutoencoder(nn.Sequential):
     """Two convolutions of stride 2, two transposed ones, and one more; 3,217 parameters.
 
     Forward: float32 (N, 1, H, W), sides multiples of 4, to the same restored, in [0, 1].

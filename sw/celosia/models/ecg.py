@@ -9,7 +9,7 @@ from torch import nn
 __all__ = ["ECGNet"]
 
 
-class ECGNet(nn.Module):  # type: ignore[misc]
+class ECGNet(nn.Module):
     """A convolution over time, five residual blocks that halve it, and three linear layers.
 
     Forward: one heartbeat of 187 samples, float32 (N, 1, 187), to float32 logits (N, classes);
@@ -29,7 +29,7 @@ class ECGNet(nn.Module):  # type: ignore[misc]
         return self.classifier(self.blocks(self.first(x)))
 
 
-class _Block(nn.Module):  # type: ignore[misc]
+class _Block(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.first = nn.Conv1d(channels, channels, 5, padding=2)

@@ -27,7 +27,7 @@ LENET5_PREPROCESSING = Preprocessing(scale=1 / 256, labels=CLASSES)
 _DATA = Path(__file__).resolve().parent.parent / "data"
 
 
-class LeNet5(nn.Module):  # type: ignore[misc]
+class LeNet5(nn.Module):
     """Two convolutions and three linear layers; 44,190 weights and 236 biases without padding.
 
     Forward: float32 (N, 1, 28, 28), as `celosia.datasets.preprocess` makes it, to float32 logits

@@ -20,7 +20,7 @@ EPSILON = 1e-3
 """Keras' own, of batch normalisation."""
 
 
-class DSCNN(nn.Sequential):  # type: ignore[misc]
+class DSCNN(nn.Sequential):
     """Keyword spotting: a convolution and four depthwise separable ones; 22,604 parameters.
 
     Zhang et al., "Hello edge: keyword spotting on microcontrollers", arXiv 1711.07128. Batch
@@ -42,7 +42,7 @@ class DSCNN(nn.Sequential):  # type: ignore[misc]
                                     nn.Linear(channels, classes)]))
 
 
-class MobileNetV1(nn.Sequential):  # type: ignore[misc]
+class MobileNetV1(nn.Sequential):
     """Person detection at a quarter of the width; 216,322 parameters.
 
     Howard et al., "MobileNets", arXiv 1704.04861, table 1; convolutions have biases, as the
@@ -70,7 +70,7 @@ class MobileNetV1(nn.Sequential):  # type: ignore[misc]
                                     nn.Linear(channels, classes)]))
 
 
-class Wakeword(nn.Sequential):  # type: ignore[misc]
+class Wakeword(nn.Sequential):
     """Streaming wakeword: four depthwise separable convolutions over time; 46,875 parameters.
 
     Forward: 40 features of 30 moments, float32 (N, 40, 30, 1), to float32 logits (N, classes).
@@ -90,7 +90,7 @@ class Wakeword(nn.Sequential):  # type: ignore[misc]
         super().__init__(*layers, nn.Flatten(), nn.Linear(channels, classes))
 
 
-class FCAutoencoder(nn.Sequential):  # type: ignore[misc]
+class FCAutoencoder(nn.Sequential):
     """Anomaly detection: nine hidden linear layers, the middle one narrow; 267,928 parameters.
 
     Forward: five spectra of 128 bands, float32 (N, 640), to the same restored, (N, 640).

@@ -12,7 +12,7 @@ STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3,
 """Expansion, channels at width 1, blocks and the first one's stride; table 2."""
 
 
-class InvertedResidual(nn.Module):  # type: ignore[misc]
+class InvertedResidual(nn.Module):
     """A 1 x 1 convolution to more channels, a depthwise one, and one back; added where it can be.
 
     expansion : channels inside are so many times those of the input.
@@ -31,7 +31,7 @@ class InvertedResidual(nn.Module):  # type: ignore[misc]
         return x + self.body(x) if self.added else self.body(x)
 
 
-class MobileNetV2(nn.Module):  # type: ignore[misc]
+class MobileNetV2(nn.Module):
     """A convolution, seventeen inverted residuals, a wide 1 x 1 convolution, average, linear.
 
     Forward: float32 (N, 3, H, W), sides multiples of 32, to float32 logits (N, classes).

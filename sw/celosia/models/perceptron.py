@@ -8,7 +8,7 @@ from torch import nn
 __all__ = ["LeNet300"]
 
 
-class LeNet300(nn.Sequential):  # type: ignore[misc]
+class LeNet300(nn.Sequential):
     """Two hidden linear layers, 300 and 100 wide; 266,610 parameters.
 
     Forward: float32 (N, 1, 28, 28) to float32 logits (N, classes).

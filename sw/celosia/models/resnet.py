@@ -18,7 +18,7 @@ STAGES = (16, 32, 64)
 """Channels of the three stages."""
 
 
-class BasicBlock(nn.Module):  # type: ignore[misc]
+class BasicBlock(nn.Module):
     """Two 3 x 3 convolutions and a shortcut around them.
 
     inner    : output channels of the first convolution.
@@ -54,7 +54,7 @@ class BasicBlock(nn.Module):  # type: ignore[misc]
         return torch.relu(y + self.shortcut(x))
 
 
-class ResNet(nn.Module):  # type: ignore[misc]
+class ResNet(nn.Module):
     """6 n + 2 layers: a convolution, three stages of n blocks, average pool, linear.
 
     Forward: float32 (N, 3, 32, 32) to float32 logits (N, classes).

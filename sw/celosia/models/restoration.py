@@ -11,7 +11,7 @@ from torch import nn
 __all__ = ["VDSR", "DnCNN"]
 
 
-class DnCNN(nn.Module):  # type: ignore[misc]
+class DnCNN(nn.Module):
     """Zhang et al., "Beyond a Gaussian denoiser", IEEE TIP 26(7), 2017: 17 layers, 0.556 M weights.
 
     Forward: noisy grey levels (N, 1, H, W) in [0, 1] to the predicted noise; subtract it.
@@ -34,7 +34,7 @@ class DnCNN(nn.Module):  # type: ignore[misc]
         return self.dncnn(x)
 
 
-class _ConvReLU(nn.Module):  # type: ignore[misc]
+class _ConvReLU(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
@@ -43,7 +43,7 @@ class _ConvReLU(nn.Module):  # type: ignore[misc]
         return torch.relu(self.conv(x))
 
 
-class VDSR(nn.Module):  # type: ignore[misc]
+class VDSR(nn.Module):
     """Kim et al., "Accurate image super-resolution using very deep convolutional networks", 2016.
 
     Forward: luma (N, 1, H, W) in [0, 1], enlarged by bicubic interpolation, to the sharpened luma.

@@ -16,7 +16,7 @@ _FIRES = ((16, 64, False), (16, 64, True), (32, 128, False), (32, 128, True), (4
 """Channels between, of each of both convolutions, and whether a pool follows."""
 
 
-class Fire(nn.Module):  # type: ignore[misc]
+class Fire(nn.Module):
     """A 1 x 1 convolution to few channels, then 1 x 1 and 3 x 3 ones side by side, concatenated."""
 
     def __init__(self, channels: int, squeezed: int, expanded: int) -> None:
@@ -31,7 +31,7 @@ class Fire(nn.Module):  # type: ignore[misc]
         return torch.cat([torch.relu(self.expand1x1(x)), torch.relu(self.expand3x3(x))], 1)
 
 
-class SqueezeNet(nn.Module):  # type: ignore[misc]
+class SqueezeNet(nn.Module):
     """A convolution, eight fire modules and a 1 x 1 convolution, averaged.
 
     Forward: float32 (N, 3, 32, 32) to float32 logits (N, classes).

@@ -9,7 +9,7 @@ from torch import nn
 __all__ = ["UNet"]
 
 
-class UNet(nn.Module):  # type: ignore[misc]
+class UNet(nn.Module):
     """Pairs of 3 x 3 convolutions, ``depth`` times a pool and as often up again beside the skip.
 
     Forward: float32 (N, channels, H, W), sides multiples of 2^depth, to float32 (N, classes, H, W).

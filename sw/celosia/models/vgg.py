@@ -23,7 +23,7 @@ VGG16_PRUNED_A = (32, 64, 128, 128, 256, 256, 256, 256, 256, 256, 256, 256, 256)
 _POOL_AFTER = (1, 3, 6, 9, 12)
 
 
-class VGG16(nn.Module):  # type: ignore[misc]
+class VGG16(nn.Module):
     """Thirteen 3 x 3 convolutions and up to three linear layers.
 
     Forward: float32 (N, 3, 32, 32) to float32 logits (N, classes).

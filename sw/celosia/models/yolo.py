@@ -11,7 +11,7 @@ __all__ = ["TinyYOLO"]
 _WIDTHS = (16, 32, 64, 128, 256, 512)
 
 
-class TinyYOLO(nn.Module):  # type: ignore[misc]
+class TinyYOLO(nn.Module):
     """Eight 3 x 3 convolutions with batch normalisation, five pools, and a 1 x 1 head.
 
     Forward: float32 (N, 3, H, W), sides multiples of 32, to float32

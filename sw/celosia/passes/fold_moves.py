@@ -57,7 +57,7 @@ class _State:
         self.ranges = dict(graph.ranges)
         self.views: dict[str, View] = {}
         self.moves: dict[str, Move] = {}
-        self.kept: dict[tuple, str] = {}
+        self.kept: dict[tuple[object, ...], str] = {}
 
     def graph(self) -> Graph:
         """Return the graph of what was made; the host puts a map's phases together."""
@@ -175,7 +175,8 @@ class _State:
             own = tuple(part for part in parts if self.shapes[part][1:] == size)
             made = over_elements(node, index, parts, own, self.shapes, first=not names)
             name = node.name if len(sizes) == 1 else self._fresh(node.name)
-            names.append(self._keep(replace(made, name=name, **self._read(own))))
+            first, *others = self._copied(own)
+            names.append(self._keep(replace(made, name=name, input=first, others=tuple(others))))
         while len(names) > 1:
             left, right, *names = names
             names.insert(0, self._keep(Add(name=self._fresh(node.name) if names else node.name,
@@ -326,7 +327,8 @@ class _State:
                 parts.append(part)
             steps.append(np.arange(self.shapes[part][0])
                          + self._count(parts[:parts.index(part)]))
-        return np.concatenate([*steps, [-1]])[view.table]
+        numbers: np.ndarray = np.concatenate([*steps, [-1]])[view.table]
+        return numbers
 
     def _elements(self, name: str) -> tuple[tuple[str, ...], np.ndarray]:
         """Return stored maps, and which of their elements a tensor's are, int64 (C, H, W); -1 for
@@ -395,10 +397,6 @@ class _State:
             self.kept[source,] = self._keep(identity(
                 self._fresh(source), source, self.shapes[source][0], NodeKind.SELECT))
         return tuple(self.kept[source,] if part == source else part for part in parts)
-
-    def _read(self, parts: tuple[str, ...]) -> dict:
-        first, *others = self._copied(parts)
-        return {"input": first, "others": tuple(others)}
 
     def _count(self, parts: list[str] | tuple[str, ...]) -> int:
         return sum(self.shapes[part][0] for part in parts)

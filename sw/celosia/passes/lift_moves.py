@@ -81,7 +81,7 @@ class _State:
     moves: dict[str, Move] = field(default_factory=dict)
     added: set[str] = field(default_factory=set)
     reshapes: dict[str, Reshape] = field(default_factory=dict)
-    done: dict[tuple, str] = field(default_factory=dict)
+    done: dict[tuple[object, ...], str] = field(default_factory=dict)
 
     def composed(self, node: Move) -> Move:
         """Return a move as one of tensors that are not moved."""

@@ -54,7 +54,8 @@ def _score(
         result = contribution * entropy
     else:
         result = sum(part / (part.max() or 1.0) for part in (contribution, entropy))
-    return result.reshape(weight.shape)
+    scores: np.ndarray = result.reshape(weight.shape)
+    return scores
 
 
 def _own_entropy(x: np.ndarray, intervals: int) -> np.ndarray:
@@ -99,4 +100,5 @@ def _entropy(below: np.ndarray, count: int) -> np.ndarray:
     shape = (*below.shape[:-1], 1)
     edges = np.concatenate([np.zeros(shape), below, np.full(shape, count)], axis=-1)
     share = np.diff(edges, axis=-1) / count
-    return np.sum(share * np.log(1 / np.where(share > 0, share, 1.0)), axis=-1)
+    entropy: np.ndarray = np.sum(share * np.log(1 / np.where(share > 0, share, 1.0)), axis=-1)
+    return entropy

@@ -94,7 +94,7 @@ class _Trace:
     by: str
 
 
-class Follow(TorchFunctionMode):  # type: ignore[misc]
+class Follow(TorchFunctionMode):
     """While active, finds the activation function that takes a layer's output.
 
     wait : False shows a layer's output at once.   seen : names of the layers that ran.

@@ -8,7 +8,7 @@ read after its memory was changed through another view.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -97,7 +97,7 @@ def record(model: nn.Module, x: torch.Tensor) -> Record:
                   given=recorder.given, outputs=last, uses=uses)
 
 
-class _Watched(nn.Module):  # type: ignore[misc]
+class _Watched(nn.Module):
     """A network whose forward, and nothing around it, is noted."""
 
     def __init__(self, model: nn.Module, recorder: _Recorder) -> None:
@@ -113,7 +113,7 @@ class _Watched(nn.Module):  # type: ignore[misc]
         return self.returned[-1]
 
 
-class _Recorder(TorchFunctionMode):  # type: ignore[misc]
+class _Recorder(TorchFunctionMode):
     """While active, notes every function of torch that is called from Python."""
 
     def __init__(self) -> None:
@@ -123,7 +123,8 @@ class _Recorder(TorchFunctionMode):  # type: ignore[misc]
         self.types: dict[int, torch.dtype] = {}
         self.given: dict[int, torch.Tensor] = {}
         self.places: list[str] = []
-        self._known = WeakTensorKeyDictionary()     # tensor: (number, version)
+        self._known: MutableMapping[torch.Tensor, tuple[int, int]] = (     # (number, version)
+            WeakTensorKeyDictionary())
 
     def begin(self, x: torch.Tensor) -> None:
         """Give the network's input its number, the first."""

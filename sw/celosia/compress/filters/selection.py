@@ -163,7 +163,8 @@ def _by_cost(
 
     def cost(level: int) -> int:
         left = {name: kept[name][indices] for name, indices in at(level).items()}
-        return getattr(structure.cost(left), target.kind)
+        figure: int = getattr(structure.cost(left), target.kind)
+        return figure
 
     dense = getattr(structure.cost(), target.kind)
     most = dense * (1 - _exact(target.number) * share)

@@ -64,7 +64,8 @@ class Effect:
     @property
     def folded(self) -> np.ndarray:
         """(n,), True where the layer has to hold what its input is."""
-        return ~self.zero & ~np.isnan(self.values)
+        folded: np.ndarray = ~self.zero & ~np.isnan(self.values)
+        return folded
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,12 +42,14 @@ class Map:
     @property
     def zero(self) -> np.ndarray:
         """(n,), True where a zeroed filter's channel is 0 whatever the parameters are."""
-        return self.known & (self.values == 0).numpy()
+        zero: np.ndarray = self.known & (self.values == 0).numpy()
+        return zero
 
     @property
     def lost(self) -> np.ndarray:
         """(n,), True where a zeroed filter's channel is no single number."""
-        return self.values.double().isnan().numpy()
+        lost: np.ndarray = self.values.double().isnan().numpy()
+        return lost
 
     def at(self, axis: int, places: np.ndarray) -> Map:
         """Return the map with the channels at these places, along another axis."""

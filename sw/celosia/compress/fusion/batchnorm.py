@@ -38,7 +38,7 @@ _PARTNERS: dict[type, tuple[type, ...]] = {
 """The layers that each normalisation can go into: where axis 1 is that of their outputs."""
 
 
-class Folded(tuple):  # type: ignore[type-arg]
+class Folded(tuple[str, ...]):
     """Names of the batch normalisations that were folded, in the order in which they run.
 
     left : {name: why} of the others.

@@ -134,7 +134,7 @@ def remove(node: fx.Node) -> None:
     node.graph.erase_node(node)
 
 
-class _Tracer(fx.Tracer):  # type: ignore[misc]
+class _Tracer(fx.Tracer):
     """Does not look into layers, those with a forward of their own among them."""
 
     record_stack_traces = True
@@ -153,7 +153,7 @@ def is_leaf(module: nn.Module, name: str) -> bool:
             and _Tracer().is_leaf_module(module, name))
 
 
-class _Reads(TorchFunctionMode):  # type: ignore[misc]
+class _Reads(TorchFunctionMode):
     """Notes which tensors are read while it is active, and whether random numbers are drawn."""
 
     def __init__(self) -> None:

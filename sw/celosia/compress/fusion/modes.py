@@ -68,7 +68,7 @@ def _same(traced: fx.GraphModule, node: fx.Node | None, other: fx.GraphModule,
     if node is None or twin is None or (node.op, node.target) != (twin.op, twin.target):
         return False
     if node.op == "get_attr":
-        return torch.equal(tensor_of(traced, node), tensor_of(other, twin))
+        return bool(torch.equal(tensor_of(traced, node), tensor_of(other, twin)))
     return bool(_given(node) == _given(twin))
 
 

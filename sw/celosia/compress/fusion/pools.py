@@ -76,7 +76,8 @@ def symmetric_padding(conv: nn.Conv2d) -> Pair | None:
     if conv.padding == "valid":
         return (0, 0)
     if conv.padding != "same":
-        return conv.padding
+        padding: Pair = conv.padding
+        return padding
     total = [d * (k - 1) for d, k in zip(conv.dilation, conv.kernel_size, strict=True)]
     return None if any(t % 2 for t in total) else (total[0] // 2, total[1] // 2)
 

@@ -84,7 +84,7 @@ class Site:
     @property
     def parameters(self) -> int:
         """Weights of the layer, biases not counted."""
-        return self.layer.weight.numel()
+        return int(self.layer.weight.numel())
 
     @property
     def macs(self) -> int:
@@ -164,7 +164,7 @@ class Decomposition:
 
     def saves(self, layer: Layer, ranks: Ranks) -> bool:
         """Say whether the decomposed layer has fewer weights than the layer."""
-        return self.parameters(layer, ranks) < layer.weight.numel()
+        return self.parameters(layer, ranks) < int(layer.weight.numel())
 
     def scaled(self, layer: Layer, ranks: Ranks, factor: float) -> Ranks:
         """Return the ranks times a factor, rounded, within the minimum and the full ranks."""

@@ -157,8 +157,8 @@ class Run:
     def loses_nothing(self, name: str, ranks: Ranks) -> bool:
         """Tell whether ranks lose no more of a layer's present weight than rounding does."""
         layer = self.present(name)
-        return self.way.lost(layer, self.way.split(layer, ranks)) <= (
-            _ROUNDINGS * torch.finfo(layer.weight.dtype).eps)
+        epsilon: float = torch.finfo(layer.weight.dtype).eps
+        return self.way.lost(layer, self.way.split(layer, ranks)) <= _ROUNDINGS * epsilon
 
     def _culprit(self, ranks: Mapping[str, Ranks]) -> str:
         """Return the first layer without which, decomposed alone, the network does not run."""

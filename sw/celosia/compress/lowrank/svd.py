@@ -151,7 +151,8 @@ def as_matrix(layer: Layer, scheme: str = "channel") -> np.ndarray:
     weight = layer.weight.detach().cpu().double().numpy()
     if weight.ndim == 4 and scheme == "spatial":
         weight = weight.transpose(0, 3, 1, 2)
-    return weight.reshape(_shape(layer, scheme))
+    matrix: np.ndarray = weight.reshape(_shape(layer, scheme))
+    return matrix
 
 
 def output_size(conv: nn.Conv2d, size: tuple[int, int]) -> tuple[int, int]:
@@ -191,8 +192,8 @@ def in_place_of(layer: Layer, parts: Sequence[nn.Module]) -> nn.Sequential:
 
 
 def convolution(
-    like: nn.Conv2d, weight: np.ndarray, stride: tuple, padding: tuple | str, dilation: tuple,
-    bias: bool = False,
+    like: nn.Conv2d, weight: np.ndarray, stride: tuple[int, ...], padding: tuple[int, ...] | str,
+    dilation: tuple[int, ...], bias: bool = False,
 ) -> nn.Conv2d:  # fmt: skip
     """Return a Conv2d with these weights, of another's type, device and padding mode."""
     outputs, inputs, *kernel = weight.shape

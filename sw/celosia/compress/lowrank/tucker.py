@@ -95,7 +95,8 @@ def tucker_parameters(conv: nn.Conv2d, ranks: Sequence[int]) -> int:
     _check_conv(conv)
     outputs, inputs = ranks
     area = math.prod(conv.kernel_size)
-    return conv.in_channels * inputs + area * inputs * outputs + outputs * conv.out_channels
+    weights: int = conv.in_channels * inputs + area * inputs * outputs + outputs * conv.out_channels
+    return weights
 
 
 def tucker_macs(conv: nn.Conv2d, ranks: Sequence[int], size: tuple[int, int]) -> int:
@@ -108,7 +109,7 @@ def tucker_macs(conv: nn.Conv2d, ranks: Sequence[int], size: tuple[int, int]) ->
     """
     _check_conv(conv)
     _, inputs = ranks
-    first = conv.in_channels * inputs
+    first: int = conv.in_channels * inputs
     rest = tucker_parameters(conv, ranks) - first
     return first * math.prod(size) + rest * math.prod(output_size(conv, size))
 
@@ -176,7 +177,7 @@ def _decompose(kernel: np.ndarray, outputs: int, inputs: int) -> tuple[np.ndarra
 def _unfold(conv: nn.Conv2d, mode: int) -> np.ndarray:
     """Return the kernel as a float64 matrix with one row for each output (0) or input (1) channel.
     """
-    kernel = conv.weight.detach().cpu().double().numpy()
+    kernel: np.ndarray = conv.weight.detach().cpu().double().numpy()
     return np.moveaxis(kernel, mode, 0).reshape(kernel.shape[mode], -1)
 
 

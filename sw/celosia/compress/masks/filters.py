@@ -21,7 +21,7 @@ _GAMMA_OF = "filter_mask_of"
 """Attribute of a batch normalisation whose gamma is a mask: the convolution's name."""
 
 
-class FilterMask(nn.Module):  # type: ignore[misc]
+class FilterMask(nn.Module):
     """Parametrisation that multiplies row c of a parameter by ``mask[c]``.
 
     layer : name of the convolution that the mask belongs to.

@@ -17,7 +17,7 @@ from celosia_spec.errors import ArgumentError
 __all__ = ["Mask", "apply_mask", "current_mask", "make_permanent", "mask_weight", "own_class"]
 
 
-class Mask(nn.Module):  # type: ignore[misc]
+class Mask(nn.Module):
     """Parametrisation that replaces removed weights by +0.0.
 
     Constructed from a bool tensor of the weight's shape, True where the weight is kept.

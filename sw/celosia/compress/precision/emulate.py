@@ -119,7 +119,7 @@ def emulate(
     return result.eval()
 
 
-class BlockLayer(nn.Module):  # type: ignore[misc]
+class BlockLayer(nn.Module):
     """A `Conv2d` or `Linear` layer whose weight and inputs are block-formatted.
 
     Attributes: `weight`, the formatted values, and `bias` or None, in the layer's type, but at
@@ -196,15 +196,15 @@ class BlockLayer(nn.Module):  # type: ignore[misc]
         except ArgumentError as problem:
             raise ArgumentError(f"layer {self.name!r}, inputs: {problem}") from None
 
-    @torch.no_grad()
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Return the outputs in the type of the inputs: exact sums, rounded once, plus bias.
 
         It computes in the wider of the types of the inputs and of the layer; outputs for whole
         numbers stay in the layer's.
         """
-        y = self._outputs(input.to(torch.promote_types(input.dtype, self.weight.dtype)))
-        return y.to(input.dtype if input.is_floating_point() else self.weight.dtype)
+        with torch.no_grad():
+            y = self._outputs(input.to(torch.promote_types(input.dtype, self.weight.dtype)))
+            return y.to(input.dtype if input.is_floating_point() else self.weight.dtype)
 
     def _outputs(self, x: torch.Tensor) -> torch.Tensor:
         if self.weight.ndim == 2:

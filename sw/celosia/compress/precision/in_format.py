@@ -72,7 +72,7 @@ def in_format(
     return InFormat(graph, compiler, samples, preprocessing)
 
 
-class InFormat(nn.Module):  # type: ignore[misc]
+class InFormat(nn.Module):
     """A network whose every stored number is the machine's.
 
     Parameters are float32, called ``weights.3`` and ``biases.3`` of node 3 of `graph`. Inputs are
@@ -181,7 +181,7 @@ class InFormat(nn.Module):  # type: ignore[misc]
             node.stride, 0, node.dilation, node.groups)
 
 
-class _Straight(torch.autograd.Function):  # type: ignore[misc]
+class _Straight(torch.autograd.Function):
     """Some values for others, whose gradients they take."""
 
     @staticmethod
@@ -202,7 +202,8 @@ def _straight(instead_of: torch.Tensor, values: np.ndarray) -> torch.Tensor:
 def _tensor(graph: QGraph, result: GoldenResult, name: str) -> np.ndarray:
     """Return the values of a stored tensor, float64 (N, C, H, W)."""
     lsb = graph.tensors[name].format.lsb(result.exponents[name])
-    return np.ldexp(result.mantissas[name].astype(float), lsb[:, None, None, None])
+    values: np.ndarray = np.ldexp(result.mantissas[name].astype(float), lsb[:, None, None, None])
+    return values
 
 
 def _array(parameter: torch.Tensor) -> np.ndarray:

@@ -180,7 +180,7 @@ def _widths(bits: int | tuple[int, int]) -> tuple[int, int]:
     return both
 
 
-class _Reference(fx.Interpreter):  # type: ignore[misc]
+class _Reference(fx.Interpreter):
     """Runs the float network and adds up what the model and the comparison need.
 
     energy : of each node's result, by its name.   sums : of a layer, {what: energy}, by its name.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import fx
@@ -14,6 +14,7 @@ from celosia_spec.errors import ArgumentError
 __all__ = ["RULES", "Path", "pattern", "rule", "unknown"]
 
 Rule = Callable[..., Any]
+R = TypeVar("R", bound=Rule)
 
 RULES: dict[str, Rule] = {}
 """{operator: function(node, *args, **kwargs)} on arguments of which some are Paths."""
@@ -31,7 +32,7 @@ class Path:
         return self.value.shape
 
 
-class _Binary(torch.autograd.Function):  # type: ignore[misc]
+class _Binary(torch.autograd.Function):
     """1 where a number is not 0; the gradient likewise."""
 
     @staticmethod
@@ -43,10 +44,10 @@ class _Binary(torch.autograd.Function):  # type: ignore[misc]
         return (slope != 0).to(torch.float32)
 
 
-def rule(*names: str) -> Callable[[Rule], Rule]:
+def rule(*names: str) -> Callable[[R], R]:
     """Return a decorator that makes a function the rule of some operators."""
 
-    def register(function: Rule) -> Rule:
+    def register(function: R) -> R:
         RULES.update(dict.fromkeys(names, function))
         return function
 

@@ -83,7 +83,7 @@ def _given(program: ExportedProgram, spec: Any) -> Any:
     return torch.empty(node.meta["val"].shape)
 
 
-class _Walk(fx.Interpreter):  # type: ignore[misc]
+class _Walk(fx.Interpreter):
     """Runs a program with Paths in the place of what depends on inputs and parameters."""
 
     def __init__(self, module: fx.GraphModule) -> None:

@@ -299,7 +299,8 @@ def _found(journal: Journal, search: Callable[[], RateSearch]) -> Mapping[str, A
     """Return the search's outcome, from the journal if it has been done before."""
     if "search" not in journal.notes:
         journal.note("search", search().as_json())
-    return journal.notes["search"]
+    found: Mapping[str, Any] = journal.notes["search"]
+    return found
 
 
 def _check(

@@ -51,7 +51,7 @@ class Folding:
                               "export the model again") from None
         raise node.refuse(f"constants of more than {MAX_FOLDED} values", "keep constants small")
 
-    def _run(self, node: Node, given: dict) -> list[np.ndarray]:
+    def _run(self, node: Node, given: dict[str, np.ndarray | None]) -> list[np.ndarray]:
         proto = node.proto
         graph = onnx.helper.make_graph([proto], "fold", [onnx.ValueInfoProto(name=name)
                                                          for name in given],
@@ -74,5 +74,6 @@ def _size(node: Node, operands: list[np.ndarray]) -> int:
         return max(0, math.ceil((limit - start) / delta))
     if kind == "Gather":
         of = operands[0]
-        return of.size // of.shape[node.attribute("axis", 0)] * operands[1].size
+        most: int = of.size // of.shape[node.attribute("axis", 0)] * operands[1].size
+        return most
     return sum(array.size for array in operands)

@@ -4,7 +4,7 @@ ONNX also infers whole graphs, constants that shapes depend on among them, witho
 these come to. So here they are computed by `folding`, and told to the rules.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -27,7 +27,7 @@ class Shapes(Mapping[str, tuple[int, ...]]):
     def __getitem__(self, name: str) -> tuple[int, ...]:
         return tuple(size.dim_value for size in self.types[name].tensor_type.shape.dim)
 
-    def __iter__(self):     # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[str]:
         return iter(self.types)
 
     def __len__(self) -> int:
