@@ -24,7 +24,6 @@ PAGES = Path("docs") / "boards"
 RESULTS = Path("docs") / "results.md"
 _BLOCK = re.compile(r"(<!-- (facts|commands|table): ([\w -]+) -->\n).*?(<!-- end of \2 -->)",
                     re.DOTALL)
-_FAMILY_PAGES = {"ulx3s": "ulx3s.md", "orangecrab": "orangecrab.md"}
 _NETWORK = "lenet5-pruned"
 
 
@@ -117,7 +116,12 @@ def _table(found: dict[str, float]) -> str:
 
 
 def _page_of(entry: Target) -> str:
-    return _FAMILY_PAGES.get(entry.name.rpartition("-")[0], f"{entry.name}.md")
+    """The page that has its facts, alone or beside those of other boards."""
+    for path in sorted(PAGES.glob("*.md")):
+        for block in _BLOCK.finditer(path.read_text(encoding="utf-8")):
+            if block[2] == "facts" and entry.name in block[3].split():
+                return path.name
+    return f"{entry.name}.md"
 
 
 def _pins(entry: Target) -> dict[str, str]:

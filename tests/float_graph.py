@@ -121,6 +121,8 @@ def interpret(graph: Graph, x: np.ndarray) -> np.ndarray:
             case Move():
                 every = np.concatenate([*(values[name].ravel() for name in node.inputs), [0.0]])
                 result = every[node.index]
+            case _:
+                raise AssertionError(node)
         values[node.name] = result
     output = values[graph.output].reshape(1, *graph.output_shape)
     return compute(graph.host, output).ravel()

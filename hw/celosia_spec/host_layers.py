@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["ALONG", "OPERATORS", "HostLayer", "Scoring", "check_host", "compute", "host_remark",
-           "scoring"]
+__all__ = ["ALONG", "MOVES", "OPERATORS", "HostLayer", "Scoring", "check_host", "compute",
+           "host_remark", "scoring"]
 
 OPERATORS = ("argmax", "hardsigmoid", "log_sigmoid", "log_softmax", "pixel_shuffle", "reshape",
              "sigmoid", "softmax", "tanh")
@@ -21,7 +21,7 @@ OPERATORS = ("argmax", "hardsigmoid", "log_sigmoid", "log_softmax", "pixel_shuff
 ALONG = ("argmax", "log_softmax", "softmax")
 """Those of them that work over an axis."""
 
-_MOVES = ("pixel_shuffle", "reshape")
+MOVES = ("pixel_shuffle", "reshape")
 """Those that change no value."""
 
 _MOST = 16
@@ -127,7 +127,7 @@ def scoring(layers: Sequence[HostLayer], shape: tuple[int, ...]) -> Scoring:
             break
         kept.append(layer)
         shape = layer.shape
-        if layer.operator not in _MOVES:
+        if layer.operator not in MOVES:
             threshold = 0.5 if layer.operator in ("sigmoid", "hardsigmoid") else None
     axis = min(axis, len(shape) - 1)
     count = shape[axis] if shape else 1
@@ -167,7 +167,7 @@ def _problem(layer: HostLayer, shape: tuple[int, ...]) -> str | None:
     elements = math.prod(shape)
     if word == "argmax":
         elements = 1 if axis is None else elements // shape[axis]
-    same = word in ("argmax", *_MOVES) or layer.shape == shape
+    same = word in ("argmax", *MOVES) or layer.shape == shape
     if word == "pixel_shuffle":
         same = len(shape) == len(layer.shape) == 3 and min(layer.shape) > 0 and not (
             layer.shape[1] % shape[1] or layer.shape[2] % shape[2])

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from celosia.stepwise import Stream
 
 GOLDEN, SIMULATORS, BOARD = "golden", ("verilator", "icarus"), "board"
+NAMES = f"{GOLDEN}, {', '.join(SIMULATORS)}, or {BOARD}:PORT"
+"""All of them, in words."""
+
 CHUNK = 250
 """Inputs that the golden model computes between two reports of progress."""
 
@@ -130,8 +133,8 @@ def port_of(backend: str) -> str | None:
 def check_backend(backend: str) -> None:
     """CelosiaError unless ``backend`` is one that there is."""
     if backend not in (GOLDEN, *SIMULATORS) and not on_board(backend):
-        raise CelosiaError(f"unknown backend {backend!r}; use {GOLDEN}, {', '.join(SIMULATORS)}, "
-                           f"or {BOARD}:PORT such as {BOARD}:auto")
+        raise CelosiaError(f"unknown backend {backend!r}; use {NAMES} such as "
+                           f"{BOARD}:auto")
 
 
 def simulate(program: Program, images: np.ndarray, simulator: str, *, tensors: bool = False,

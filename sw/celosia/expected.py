@@ -40,7 +40,7 @@ def expected_exponents(graph: Graph, least_deviation: float = 0.0) -> dict[str, 
         low, high = node.epilogue.activation.bounds
         exponents[node.name] = _exponent(mean if low == 0 else np.abs(mean), variance, high)
         if (low, high) != (-math.inf, math.inf):
-            mean, variance = _within(low, min(high, _HUGE), mean, variance)
+            mean, variance = _within(max(low, -_HUGE), min(high, _HUGE), mean, variance)
         means[node.name], variances[node.name] = mean, variance
     return exponents
 

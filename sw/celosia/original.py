@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import assert_never
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from celosia.float_values import Tensors, sums_of, weights_of
 from celosia.graph import (
     Activate,
     Add,
+    AvgPool,
     BatchNorm,
     Conv,
     Curve,
@@ -121,7 +123,9 @@ def _result(node: Node, stored: Tensors) -> np.ndarray:
             every = np.concatenate([*(stored[name].ravel() for name in node.inputs), [0.0]])
             moved: np.ndarray = every[node.index]
             return moved
-    raise AssertionError(node)
+        case AvgPool():
+            raise AssertionError(f"{node.name}: average_to_linear leaves none")
+    assert_never(node)
 
 
 def _convolved(node: Conv, x: np.ndarray) -> np.ndarray:

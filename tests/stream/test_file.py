@@ -1,6 +1,6 @@
 """Program files: read back, and refused with any byte changed."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +12,11 @@ from celosia.program import Program, program_of
 from celosia.quantise import quantise
 from celosia.serialise import load
 from celosia_boards.targets import target as find
-from celosia_spec import container
+from celosia_spec import container, record
 from celosia_spec.epilogue import Epilogue, Relu
 from celosia_spec.errors import CelosiaError
 from celosia_spec.isa.array import Array
+from celosia_spec.qgraph import QNode
 from celosia_spec.record import graph_of, graph_sections, network_entries, network_of
 from registered import carrying
 from stream.networks import residual_network
@@ -165,3 +166,9 @@ def test_a_file_of_another_version_is_refused(saved, tmp_path, monkeypatch, vers
     assert str(refusal.value) == (
         f"{path}: program file version {version}, this release reads 7; compile the model again, "
         f"or use the release that wrote the file")
+
+
+def test_a_file_has_every_field_of_a_node():
+    arrays = {"matrix", *record._ROW_FIELDS}
+    kept = arrays | {part.name for part in fields(record._Node)}
+    assert {part.name for part in fields(QNode)} == kept

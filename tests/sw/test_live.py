@@ -28,7 +28,7 @@ from celosia.cli import live as command
 from celosia.live import camera, folder
 from celosia.live.camera import Camera
 from celosia.live.folder import Folder
-from celosia.live.runner import OnModel, answer
+from celosia.live.runner import OnModel, answer, scale_of
 from celosia.live.shots import Shot, picture_of
 from celosia.live.stream import Stream
 from celosia.program import Program
@@ -499,6 +499,13 @@ def live(program: Path, *arguments: object, status: int = 0, stdin: bytes = b"")
     result = CliRunner().invoke(app, ["live", str(program), *map(str, arguments)], input=stdin)
     assert result.exit_code == status, result.output
     return result
+
+
+def test_a_map_that_was_enlarged_and_flattened_has_logits() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ConvTranspose2d(4, 1, 2, 2), nn.Flatten())
+    output, = celosia.compile(model, (1, *GREY)).outputs
+    assert [layer.operator for layer in output.host] == ["pixel_shuffle", "reshape"]
+    assert scale_of(output).kind == "logits"
 
 
 @pytest.fixture

@@ -146,11 +146,15 @@ class Array:
         return self.lanes >> log2_groups
 
 
+_LATER = ("clusters",)
+"""Parameters that arrays have not always had: one with its default is as all were before."""
+
+
 def array_hash(array: Array, version: int = VERSION) -> int:
     """Return the hash that gateware of a version carries for an array."""
-    parameters = asdict(array)
-    if array.clusters == 1:         # as arrays were before there were any others
-        del parameters["clusters"]
+    defaults = {part.name: part.default for part in fields(array)}
+    parameters = {name: value for name, value in asdict(array).items()
+                  if name not in _LATER or value != defaults[name]}
     text = json.dumps(["stream", version, parameters], sort_keys=True)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
 

@@ -94,9 +94,9 @@ def output(program: StreamProgram, main: np.ndarray,
     largest = tensor.format.largest
     # All numbers are below 2^53 and powers of two apart, so that float64 is exact.
     rounded = np.rint(np.ldexp(sums.astype(np.float64), -right))
-    high = node.epilogue.activation.bounds[1]
-    if high < np.inf:
+    low, high = node.epilogue.activation.bounds
+    if node.epilogue.activation.clamps:
         bound = np.rint(np.ldexp(high, tensor.format.fraction - exponent))
-        rounded = rounded.clip(None if node.epilogue.activation.bounds[0] == 0 else -bound, bound)
+        rounded = rounded.clip(None if low == 0 else -bound, bound)
     mantissas = rounded.clip(-largest, largest)
     return mantissas.astype(np.int64), exponent, bool((mantissas != rounded).any())

@@ -271,18 +271,13 @@ def users_prints() -> Iterator[None]:
 
 
 def _of_file(path: str, shapes: "Shapes") -> "tuple[Any, Examples | None]":
-    from celosia.modelfile import ONNX, model_format
+    from celosia.modelfile import model_format
 
-    if model_format(path) == ONNX:      # before torch is imported, which takes seconds
-        from celosia.frontend.onnx import load_onnx
+    model_format(path)      # what is none is refused before torch is imported, which takes seconds
+    from celosia.frontend.export import read_model
 
-        module, zeros = load_onnx(path, shapes)
-        return module, _alone([one.numpy() for one in zeros])
-    from celosia.frontend.export import load_exported, own_examples
-
-    exported = load_exported(path)
-    examples = own_examples(exported)
-    return exported, None if examples is None else _alone(
+    model, examples = read_model(path, shapes)
+    return model, None if examples is None else _alone(
         [one.detach().numpy() for one in examples.tensors])
 
 

@@ -28,8 +28,7 @@ Input = Annotated[list[Path], typer.Option(
     "of pictures; inputs (N, ...) in a .npy file; a .npz file with images and labels, or with "
     "each of several tensors by its name; a data set, "
     "such as fashion-mnist, whose test images are taken.")]
-Backend = Annotated[str | None, typer.Option(
-    help="golden, verilator, icarus, or board:PORT.")]
+Backend = Annotated[str | None, typer.Option(help=f"{backends.NAMES}.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the first so many inputs.")]
 
 

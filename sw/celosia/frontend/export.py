@@ -88,12 +88,9 @@ def opened(model: Model, examples: Examples | None
     """Return a model, read where it is a path, and examples of its inputs: those given, else the
     model's own. ArgumentError where there is no such thing."""
     if isinstance(model, (str, os.PathLike)):
-        if model_format(model) == ONNX:
-            from celosia.frontend.onnx import load_onnx
-
-            module, own = load_onnx(model, () if examples is None else examples.known)
-            return module, Examples(own)
-        model = load_exported(model)
+        model, own = read_model(model, () if examples is None else examples.known)
+        if own is not None and (examples is None or isinstance(model, torch.nn.Module)):
+            examples = own      # a module is made for them
     if not isinstance(model, (torch.nn.Module, ExportedProgram)):
         raise ArgumentError("model must be a torch.nn.Module, a torch.export.ExportedProgram "
                             f"or the path of a .pt2 or .onnx file, not {type(model).__name__}")
@@ -103,6 +100,22 @@ def opened(model: Model, examples: Examples | None
         raise ArgumentError("the model does not tell its input's shape; give example_input, an "
                             "input or a shape such as (1, 1, 28, 28)")
     return model, examples.ordered(input_names(model)) if examples.names else examples
+
+
+def read_model(path: str | os.PathLike[str],
+               shapes: Sequence[Sequence[int]] | Mapping[str, Sequence[int]] = ()
+               ) -> tuple[torch.nn.Module | ExportedProgram, Examples | None]:
+    """Return the model in a file, and examples of its inputs where it tells their shapes.
+
+    shapes : of the inputs in their order, or by their names; for a file that leaves them open.
+    """
+    if model_format(path) == ONNX:
+        from celosia.frontend.onnx import load_onnx
+
+        module, own = load_onnx(path, shapes)
+        return module, Examples(own)
+    program = load_exported(path)
+    return program, own_examples(program)
 
 
 def own_examples(program: ExportedProgram) -> Examples | None:

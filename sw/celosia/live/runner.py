@@ -12,6 +12,7 @@ from celosia import backends, results
 from celosia.answers import chosen, labels_of, scores, tells_classes
 from celosia.show import clock_of, rate
 from celosia_spec.errors import CelosiaError
+from celosia_spec.host_layers import MOVES
 
 if TYPE_CHECKING:
     from celosia.board import Board
@@ -81,9 +82,8 @@ _ABOUT = {
     "hardsigmoid": "the network's own hardsigmoid, each class by itself",
     "log_sigmoid": "the network's log-sigmoid, each class by itself",
     "logits": "softmax, computed here, of the network's logits",
-    "tanh": "",
-    "value": "",
 }
+"""Of what ends a network: what its shares are, where it has any (`_shares`)."""
 
 
 def check_answers(output: Output) -> None:
@@ -95,11 +95,11 @@ def check_answers(output: Output) -> None:
 
 def scale_of(output: Output) -> Scale:
     """Return what the scores of an output that `check_answers` takes are."""
-    last = [layer.operator for layer in output.scoring.layers if layer.operator != "reshape"]
+    last = [layer.operator for layer in output.scoring.layers if layer.operator not in MOVES]
     kind = last[-1] if last else "logits"
     if not tells_classes(output):
         kind = "value"
-    return Scale(kind=kind, about=_ABOUT[kind])
+    return Scale(kind=kind, about=_ABOUT.get(kind, ""))
 
 
 def _shares(kind: str, found: np.ndarray) -> np.ndarray | None:
