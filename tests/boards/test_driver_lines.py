@@ -38,7 +38,8 @@ class Trickle(SimulatedLine):
 
 
 def compiled(net: nn.Module, *shape: int, **settings: Any) -> Program:
-    return celosia.compile(net.eval(), np.zeros((1, *shape), np.float32), **settings)
+    return celosia.compile(net.eval(), np.zeros((1, *shape), np.float32),
+                           **{"target": "hx8k"} | settings)
 
 
 def drawn(count: int, *shape: int) -> np.ndarray:
