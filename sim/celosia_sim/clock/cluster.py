@@ -83,9 +83,8 @@ class Cluster:
         self._turn, self._offer = sequencer.turn == now, self.executor.offer
         self._passed = self._turn and sequencer.comes(now)
         self._placed = output.placed(now)
-        if self._passed and sequencer.last == NEVER:
-            assert sequencer.batch is not None
-            output.announce(now, sequencer.batch, sequencer.number)
+        if self._passed and sequencer.told <= sequencer.number:
+            self._tell()
         self._starts = output.starting(now)
 
     def writes(self, now: int) -> bool:
@@ -225,7 +224,9 @@ class Cluster:
         self._room_words, self._room_entries = self._rooms()
         sequencer.look()
         until = min(self._seen_next(), self._fed)
-        self.steady = min(self.steady, until)
+        if self.queue is not None:
+            self.steady = min(self.steady, until)
+            self._find_moves(now)
         return until
 
     def pass_over(self, until: int) -> list[int]:
@@ -247,14 +248,19 @@ class Cluster:
     def _seen_next(self) -> int:
         """Return a cycle before which nobody sees a change of the sequencer: passes end in it that
         others of their batch follow, of which the output path is told before."""
-        sequencer = self.sequencer
-        if self.queue is not None or not (self._steady and sequencer.known):
+        sequencer, queue, writes = self.sequencer, self.queue, self.output.writes
+        if not (self._steady and sequencer.known):
             return sequencer.next
-        if sequencer.last == NEVER:
-            assert sequencer.batch is not None
-            for turn, number in sequencer.tell():
-                self.output.announce(turn, sequencer.batch, number)
-        return min(sequencer.last, sequencer.freed[0][0] if sequencer.freed else NEVER)
+        while sequencer.untold and (queue is None or queue.lets_all(len(writes))):
+            self._tell()
+        return sequencer.seen_next
+
+    def _tell(self) -> None:
+        """Tell the output path of the next pass of the batch."""
+        batch, told = self.sequencer.batch, self.sequencer.tell()
+        if told is not None and batch is not None:
+            turn, number = told
+            self.output.announce(turn, batch, number)
 
     @property
     def _fed(self) -> int:

@@ -5,7 +5,6 @@ gateware does is written here once more, apart from it.
 """
 
 from collections import deque
-from collections.abc import Iterator
 from itertools import count
 from operator import sub
 
@@ -22,8 +21,8 @@ class Sequencer:
     """Steps of batches.
 
     entries : for each entry that was written, when.   batch : what runs, if something does.
-    turn    : when its pass ends, once that is known.   last : when the batch's last one does, once
-    the output path knows of all.
+    turn    : when its pass ends, once that is known.   told : of how many of the batch's passes the
+    output path knows.
     more    : a part follows the last batch.
     freed   : (cycle, entries) from when on the first entries are no longer needed.
     """
@@ -31,12 +30,12 @@ class Sequencer:
     def __init__(self) -> None:
         self.entries: list[int] = []
         self.batch: Batch | None = None
-        self.turn = self.last = NEVER
-        self.number = 0
+        self.turn = NEVER
+        self.number = self.told = 0
         self.more = False
         self.freed: deque[tuple[int, int]] = deque()
         self.taken = False          # registered: a batch was taken over in the cycle before
-        self._from = self._ready = self._there = 0
+        self._from = self._ready = self._there = self._ahead = 0
         self._last, self._dense = -NEVER, False
 
     @property
@@ -66,18 +65,31 @@ class Sequencer:
         return self.batch is not None and self.turn != NEVER and not (
             self.batch.added and self.number == 0)
 
-    def tell(self) -> Iterator[tuple[int, int]]:
-        """Find when the batch's last pass ends, and yield when each of its passes ends that goes
-        to the output path, from the current one on, and its number."""
-        batch, turn = self.batch, self.turn
+    @property
+    def untold(self) -> bool:
+        """Whether the output path does not know of all passes of the batch."""
+        return self.batch is not None and self.told < self.batch.passes
+
+    def tell(self) -> tuple[int, int] | None:
+        """Return when the first pass ends of which the output path does not know, and its number;
+        None where it does not go there."""
+        batch = self.batch
         assert batch is not None
-        for number in range(self.number, batch.passes):
-            alone = batch.layer.residual and number % 2 == 0
-            if number > self.number:
-                turn += self._takes(alone=alone)
-            if alone or not batch.open:
-                yield turn, number
-        self.last = turn
+        if self.told <= self.number:
+            self.told, self._ahead = self.number, self.turn
+        number, turn = self.told, self._ahead
+        alone = batch.layer.residual and number % 2 == 0
+        self.told += 1
+        if self.untold:
+            self._ahead += self._takes(alone=batch.layer.residual and not alone)
+        return (turn, number) if alone or not batch.open else None
+
+    @property
+    def seen_next(self) -> int:
+        """A cycle before which nobody sees a change: passes end in it of which the output path was
+        told."""
+        turn = self._ahead if self.told > self.number else self.turn
+        return min(turn, self.freed[0][0] if self.freed else NEVER)
 
     def _takes(self, *, alone: bool) -> int:
         """Return the cycles of a pass behind another one of its batch."""
@@ -139,7 +151,7 @@ class Sequencer:
         if self._dense != batch.dense and now <= self._last + _INSIDE:
             self._ready = max(self._last + _INSIDE + 2, now + 2)
         self._dense, self.more = batch.dense, batch.open
-        self.turn = self.last = NEVER
+        self.turn, self.told = NEVER, self.number
 
     def _leave(self, now: int, batch: Batch) -> None:
         self.freed.append((now + 2, batch.first + batch.entries))

@@ -22,6 +22,10 @@ class WriteQueue:
         """Whether nothing changes before something is written."""
         return not self.level and self.lets and self._room
 
+    def lets_all(self, writes: int) -> bool:
+        """Whether it lets passes end whenever they do, while no more than so many are written."""
+        return self.lets and self._room and self.level + writes < _ROOM
+
     def step(self, *, written: bool, granted: bool) -> None:
         """Let a cycle pass.
 
