@@ -144,7 +144,9 @@ def _check_entry(path: Path, raw: tuple[Any, ...], offset: int) -> _Section:
     if code != _JSON and code not in _TYPES:
         raise _damaged(path, f"section {name!r} has the unknown type {code}")
     itemsize = 1 if code == _JSON else np.dtype(_TYPES[code]).itemsize
-    if axes > 4 or any(shape[axes:]) or length != math.prod(shape[:axes]) * itemsize:
+    # Of an empty array no axis is longer than what fits a file either.
+    if (axes > 4 or any(shape[axes:]) or length != math.prod(shape[:axes]) * itemsize
+            or math.prod(axis or 1 for axis in shape) * itemsize > SIZE_MAX):
         raise _damaged(path, f"section {name!r} has {length} bytes for shape {tuple(shape)}")
     if start != offset:
         raise _damaged(path, f"section {name!r} starts at byte {start} instead of {offset}")

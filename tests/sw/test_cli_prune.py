@@ -239,7 +239,8 @@ def test_the_same_command_goes_on_after_a_stop(folder, monkeypatch):
     (("--mean", "0.5", "--data", "data.npz"), "give both mean and deviation"),
     (("--mean", "a", "--deviation", "1", "--data", "data.npz"), "--mean 'a': give numbers"),
     (("--mean", "0.5"), "say how --data becomes inputs"),
-    ((), "does not tell its input shape; give --data"),
+    ((), "does not tell its input shape; give --data, or --input-shape C,H,W"),
+    (("--input-shape", "1,x"), "--input-shape '1,x': give one to three whole numbers"),
     (("--data", "gone"), "gone: no such file or folder; a data set is"),
     (("--data", "data.npz", "--select", "sun2016"), "goes with method 'correlation' only"),
     (("--data", "data.npz", "--order", "sideways"),
@@ -251,6 +252,20 @@ def test_refusals(folder, arguments, message):
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
     assert not Path("pruned.pt2").exists()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_file_that_leaves_sizes_open_is_pruned_as_it_is_compiled(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    module = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU()).eval()
+    torch.onnx.export(module, (torch.zeros(1, 1, 8, 8),), "open.onnx", dynamo=False,
+                      input_names=["x"], dynamic_axes={"x": {2: "h", 3: "w"}})
+    wanted = ("prune", "open.onnx", "-o", "pruned.pt2", "--rate", "0.5", "--json")
+    refused = CliRunner().invoke(app, wanted)
+    assert refused.exit_code == 1 and "tell them with --input-shape" in refused.stderr
+    found = CliRunner().invoke(app, [*wanted, "--input-shape", "1,8,8"])
+    assert found.exit_code == 0, found.output
+    assert torch.export.load("pruned.pt2").example_inputs[0][0].shape == (1, 1, 8, 8)
 
 
 BRANCHES = """

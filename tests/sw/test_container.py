@@ -180,6 +180,17 @@ def test_forged_table(path: Path, changes: dict, problem: str) -> None:
         load(path)
 
 
+@pytest.mark.parametrize("shape", [
+    (2**32 - 1, 2**31, 0), (0, 2**32 - 1, 2**32 - 1, 2**32 - 1), (2**32 - 1, 0)])
+def test_empty_sections_of_long_axes(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    path = tmp_path / "empty.celo"
+    container.write(path, {}, {"a": np.zeros((0, 3))})
+    assert container.read(path)[1]["a"].shape == (0, 3)
+    forge(path, axes=len(shape), **{f"s{axis}": size for axis, size in enumerate(shape)})
+    with pytest.raises(CelosiaError, match="has 0 bytes for shape"):
+        container.read(path)
+
+
 def rewrite(path: Path, change) -> None:
     """Write the file again, well formed, after ``change(manifest, arrays)``."""
     manifest, arrays = container.read(path)

@@ -50,9 +50,8 @@ def change(
 
     network.check_outputs(asked.output, asked.report, asked.checkpoint, asked.model, asked.weights,
                           asked.data)
-    module, example = network.find_module(asked.model, asked.weights)
     loaded = network.load_data(asked.data, rule)
-    example = network.example_for(asked.model, example, loaded)
+    module, example = network.find_module(asked.model, asked.weights, loaded, asked.input_shape)
     network.check_saves(module, example)
     chosen: dict[str, Any] = {}
     with refusals(TypeError), network.rounds_shown(doing) as progress:

@@ -124,13 +124,19 @@ def origin(model: str, weights: Path | None, target: str, data: Data | None) -> 
             "torch": torch.__version__, "target": target, **({} if data is None else data.choices)}
 
 
-def find_module(name: str, weights: Path | None) -> tuple[Any, np.ndarray | None]:
-    """Return a module that can be changed, with the weights of a file, and an example input."""
+def find_module(name: str, weights: Path | None = None, data: Data | None = None,
+                input_shape: str | None = None) -> tuple[Any, np.ndarray]:
+    """Return a module that can be changed, with the weights of a file, and one float32 input
+    (1, ...) that tells the network's shapes.
+
+    input_shape : what --input-shape says, which counts more than the data.
+    """
     import torch
 
     from celosia.compress.entry import refuse_unusable
 
-    module, example = common.find_model(name)
+    shapes, samples = common.input_shape(input_shape), None if data is None else data.example
+    module, example = common.find_model(name, common.known_shape(shapes, samples))
     if isinstance(module, torch.nn.Module):
         refuse_unusable(module)
     if isinstance(example, (tuple, dict)):
@@ -141,7 +147,10 @@ def find_module(name: str, weights: Path | None) -> tuple[Any, np.ndarray | None
         module = _unflattened(name, module, example)
     if weights is not None:
         common.load_weights(module, weights)
-    return module, example
+    if example is None and samples is None and not shapes:
+        raise CelosiaError(f"model {name!r} does not tell its input shape; give --data, or "
+                           "--input-shape C,H,W such as 1,28,28")
+    return module, np.asarray(common.example_input(name, example, samples, shapes))
 
 
 def _unflattened(name: str, program: Any, example: np.ndarray | None) -> Any:
@@ -169,13 +178,6 @@ def warn_untrained(module: Any) -> bool:
         print("celosia: the weights look untrained, every layer's are as torch draws them; give a "
               "trained model, or its weights with --weights", file=sys.stderr)
     return untrained
-
-
-def example_for(name: str, example: np.ndarray | None, data: Data | None) -> np.ndarray:
-    """Return one float32 input (1, ...) that tells the network's shapes."""
-    if data is None and example is None:
-        raise CelosiaError(f"model {name!r} does not tell its input shape; give --data")
-    return np.asarray(common.example_input(name, example, None if data is None else data.example))
 
 
 def accuracy(module: Any, inputs: Any, labels: Any) -> float:

@@ -36,6 +36,9 @@ Epochs = Annotated[int | None, typer.Option(
     min=0, help="Of retraining after each round, and of training what a method trains; 1.")]
 LearningRate = Annotated[float | None, typer.Option(help="Its peak; 0.001.")]
 Optimizer = Annotated[str | None, typer.Option(help="adamw or sgd, with momentum 0.9; adamw.")]
+InputShape = Annotated[str | None, typer.Option(
+    "--input-shape", metavar="C,H,W",
+    help="Shape of one input, F of a vector, where neither the model nor --data tells it.")]
 Checkpoint = Annotated[Path | None, typer.Option(
     help="A folder for finished rounds; the same command goes on after them.")]
 Report = Annotated[Path | None, typer.Option(
@@ -52,6 +55,7 @@ class Request:
     model: common.ModelName
     output: Output
     weights: common.Weights = None
+    input_shape: InputShape = None
     data: Data = None
     mean: Mean = None
     deviation: Deviation = None

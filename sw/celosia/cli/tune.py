@@ -56,10 +56,9 @@ def tune(
 
     from celosia import compress
 
-    module, example = network.find_module(model, weights)
     loaded = network.load_data(data, rule)
     assert loaded is not None
-    example = network.example_for(model, example, loaded)
+    module, example = network.find_module(model, weights, loaded)
     with refusals(TypeError), common.users_prints(), work() as shown:
         network.warn_untrained(module)
         zoo.now_trained(module)

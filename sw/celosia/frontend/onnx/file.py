@@ -140,17 +140,18 @@ def _fix_input(info: onnx.ValueInfoProto, path: Path, what: str, shape: Sequence
     if len(file) == 1:
         raise CelosiaError(f"{path}: {what} has one axis, and inputs have a batch axis before "
                            "all others; export it with an input (1, ...)")
-    wanted = shape[len(shape) - len(file) + 1:] or file[1:]
+    given = [1, *shape[-(len(file) - 1):]] if len(shape) in (len(file), len(file) - 1) else shape
+    wanted = given[1:] if shape else file[1:]
     own = [1, *(size or new for size, new in zip(file[1:], wanted, strict=False))]
+    if shape and (len(given) != len(file) or own != given):
+        raise CelosiaError(f"{path}: {what} is {_words([1, *file[1:]])}, not {_words(given)}; give "
+                           "inputs of that shape, or export it with the other one")
     if len(own) < 2 or min(own) <= 0:
         raise CelosiaError(f"{path}: {what} leaves sizes open; tell them with --input-shape, "
                            "in Python with example_input")
-    if own[1:] != list(wanted):
-        raise CelosiaError(f"{path}: {what} is {_words(own)}, not {_words(shape)}; give inputs "
-                           "of that shape, or export it with the other one")
     del kind.shape.dim[:]
     kind.shape.dim.extend(onnx.TensorShapeProto.Dimension(dim_value=size) for size in own)
 
 
 def _words(shape: Sequence[int]) -> str:
-    return f"({', '.join(map(str, shape))})"
+    return f"({', '.join(str(size or '?') for size in shape)})"
