@@ -356,6 +356,8 @@ def imports(name: str) -> frozenset[str]:
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
                 found.add(inner if inner in modules() else str(node.module))
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            found |= {str(name.value) for name in node.args[:1] if isinstance(name, ast.Constant)}
     return frozenset(found & modules().keys() - {name})
 
 

@@ -37,7 +37,7 @@ ARRAYS = {
 
 
 @functools.cache
-def _graph(name: str) -> Graph:
+def imported(name: str) -> Graph:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")     # of torch.export's own code
         return optimise(import_model(network(name), np.zeros((1, *NETS[name].shape), np.float32)))
@@ -45,7 +45,7 @@ def _graph(name: str) -> Graph:
 
 def _fingerprint(name: str, array: Array, exponents: str) -> str:
     """SHA-256 over everything that the machine is given, or the layer that is refused."""
-    graph = _graph(name)
+    graph = imported(name)
     try:
         quantised = quantise(
             graph, exponents=exponents, weight_bits=array.weight_bits,

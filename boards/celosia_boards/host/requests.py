@@ -80,7 +80,7 @@ class Requests:
                 for code in self.command.tolist()]
 
     def frames(self, first_tag: int) -> list[bytes]:
-        """Return the bytes of every request, padded as `host_protocol.paced` does, and paused.
+        """Return the bytes of every request, padded as `frames.paced` does, and paused.
 
         first_tag : of the first; those of the others count up from it, modulo 16.
         """

@@ -12,7 +12,7 @@ from celosia_hw.parts.count import counted
 from celosia_hw.signatures import HOST_BUS
 from celosia_spec.isa import frames as protocol
 from celosia_spec.isa.array import CONTROL_BITS
-from celosia_spec.isa.frames import Command, Kind, Reason
+from celosia_spec.isa.frames import REJECTED, Command, Kind, Reason
 from celosia_spec.isa.memories import Space
 
 _SYNC, _HEADER, _ADDRESS, _CHECKSUM, _DISPATCH = 14, 15, 8, 11, 13
@@ -106,11 +106,10 @@ class BitPort(wiring.Component):
         crc = Signal(16, reset_less=True)
         wrong = Signal(reset_less=True)
         feeds = Signal()
-        # x^16 + x^12 + x^5 + 1, lowest bit first. A checksum that is right, or is sent, feeds
-        # nothing back.
+        # A checksum that is right, or is sent, feeds nothing back.
         m.d.comb += feeds.eq(crc[0] ^ value)
         with m.If(moved):
-            m.d.sync += [crc.eq(crc[1:] ^ Mux(feeds, 0x8408, 0)),
+            m.d.sync += [crc.eq(crc[1:] ^ Mux(feeds, protocol.CRC_POLYNOMIAL, 0)),
                          wrong.eq(at["checksum"] & (wrong | feeds))]
             with m.If(at["sync"]):
                 m.d.sync += crc.eq(protocol.CRC_INIT)
@@ -182,11 +181,11 @@ class BitPort(wiring.Component):
         with m.If(at["dispatch"]):
             m.d.sync += rejected.eq(1)
             with m.If(wrong):
-                m.d.sync += command.eq(Reason.DAMAGED << 2 | Kind.REJECTED)
+                m.d.sync += command.eq(REJECTED.pack(kind=Kind.REJECTED, reason=Reason.DAMAGED))
             with m.Elif(unknown):
-                m.d.sync += command.eq(Reason.UNKNOWN << 2 | Kind.REJECTED)
+                m.d.sync += command.eq(REJECTED.pack(kind=Kind.REJECTED, reason=Reason.UNKNOWN))
             with m.Elif(refused):
-                m.d.sync += command.eq(Reason.BUSY << 2 | Kind.REJECTED)
+                m.d.sync += command.eq(REJECTED.pack(kind=Kind.REJECTED, reason=Reason.BUSY))
             with m.Else():
                 m.d.sync += [rejected.eq(0), self.abort.eq(command == Command.ABORT),
                              self.start.eq(command == Command.START)]

@@ -26,7 +26,7 @@ DATA_BYTES = 8
 ADDRESS_BYTES = 3
 CRC_BYTES = 2
 CRC_INIT = 0xFFFF
-_CRC_POLY = 0x8408  # x^16 + x^12 + x^5 + 1, lowest bit first
+CRC_POLYNOMIAL = 0x8408  # x^16 + x^12 + x^5 + 1, lowest bit first
 
 
 class Command(enum.IntEnum):
@@ -96,7 +96,7 @@ def crc_update(crc: int, byte: int) -> int:
     """Return the CRC after one more byte. Linear over GF(2) in (crc, byte)."""
     crc ^= byte
     for _ in range(8):
-        crc = crc >> 1 ^ (_CRC_POLY if crc & 1 else 0)
+        crc = crc >> 1 ^ (CRC_POLYNOMIAL if crc & 1 else 0)
     return crc
 
 

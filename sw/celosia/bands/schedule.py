@@ -16,7 +16,7 @@ from celosia_spec.errors import CompileError, FitError, Need
 from celosia_spec.isa.array import ENTRY_BITS, MAIN_WORDS_MAX, Array
 from celosia_spec.program import Layer
 from celosia_spec.qgraph import QGraph
-from celosia_spec.steps import Steps
+from celosia_spec.steps import Steps, stored_name
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -41,6 +41,34 @@ class StreamSchedule:
         """What users are told of each layer; of a network in steps, in the step of a period that
         takes the most cycles."""
         return report(self.stream, max(self._clocked, key=lambda found: found.cycles))
+
+    def __str__(self) -> str:
+        """A line a layer: how it runs, where what it reads and writes lies in main memory (first
+        word, and how many), units of it that come from flash, and its exact cycles."""
+        stream, copied = self.stream, self.stream.copied_layers
+        tensors = stream.graph.tensors
+
+        def region(name: str) -> str:
+            place = stream.places[stored_name(tensors, name)]
+            return f"{name}@{place.word}+{place.words}"
+        rows = []
+        for at, (layer, told) in enumerate(zip(stream.layers, self.layers, strict=True)):
+            node, parts = layer.node, layer.parts
+            units = sum(section.units for section in copied.get(at, ()))
+            read = [*map(region, node.inputs),
+                    *([f"+ {region(node.epilogue.add)}"] if node.epilogue.add else [])]
+            counts = {"groups": layer.groups, "parts": len(parts), "bands": len(layer.bands),
+                      "tiles": sum(part.tiles for part in parts),
+                      "batches": sum(len(part.dense) for part in parts),
+                      "steps": sum(int(part.steps.sum()) for part in parts)}
+            rows.append((
+                node.name, *(f"{count} {what}" for what, count in counts.items()),
+                *([f"{layer.sets} x {layer.splits} clusters"] if self.array.clusters > 1 else []),
+                f"{' '.join(read)} -> {region(node.output)}",
+                *([f"{units} units from flash"] if copied else []),
+                f"{told.predicted_cycles} cycles"))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
     @property
     def step_cycles(self) -> tuple[int, ...]:
