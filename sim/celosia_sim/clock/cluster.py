@@ -215,18 +215,21 @@ class Cluster:
         granted : it has the port.
         """
         sequencer = self.sequencer
+        turn = sequencer.turn
         self._arrive(now)
-        if sequencer.turn == now:
+        if turn == now:
             self._pass_ends()
         self.wait(seen, now + 1 - self._since if self.queue else 1)
         self._since = now + 1
         self.fetcher.step(now, granted, self._room_words, self._room_entries, sequencer.entries)
         self._room_words, self._room_entries = self._rooms()
         sequencer.look()
-        until = min(self._seen_next(), self._fed)
-        if self.queue is not None:
-            self.steady = min(self.steady, until)
-            self._find_moves(now)
+        until = self._fed
+        if sequencer.turn != turn:
+            until = min(until, self._seen_next())
+            if self.queue is not None and self.moves > now:     # passes may have been told of
+                self._find_moves(now)
+        self.steady = min(self.steady, until)
         return until
 
     def pass_over(self, until: int) -> list[int]:

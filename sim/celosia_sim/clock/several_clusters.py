@@ -134,12 +134,19 @@ class SeveralClusters(MachineClock):
         bringing : of the steady clusters, those that are not calm.
         """
         clusters, served = self.clusters, self._served
-        moving = [cluster for cluster in clusters if cluster.moves <= now]
-        writer = next((cluster for cluster in moving if cluster.wants_write), None)
+        moving, writer = [], None
+        for cluster in clusters:
+            if cluster.moves <= now:
+                moving.append(cluster)
+                if writer is None and cluster.wants_write:
+                    writer = cluster
         read = self.flash.wants(now) and writer is None
-        self._served = None if writer is not None or read else next(
-            (cluster for cluster in clusters
-             if cluster.fetcher.request and cluster is not served), None)
+        self._served = None
+        if writer is None and not read:
+            for cluster in clusters:
+                if cluster.fetcher.request and cluster is not served:
+                    self._served = cluster
+                    break
         for cluster in moving:
             if cluster.steady > now:
                 cluster.share(now, granted=cluster is writer)
