@@ -76,7 +76,7 @@ class MachineClock(ABC):
         self._closed.append(now)
         self._spent.append(self.taken(now + 1))
 
-    def share(self, now: int, *, filled: bool, read: bool, loaded: Command | None) -> None:
+    def step_engines(self, now: int, *, filled: bool, read: bool, loaded: Command | None) -> None:
         """Let a cycle of the fill engine and the flash reader pass.
 
         filled, read : they have the port.   loaded : a fill, or a copy, whose last word came.

@@ -42,7 +42,7 @@ class OneCluster(MachineClock):
         if first.executor.closed:
             self.close(now)
         loaded = first.step(now, seen, granted=fetching, written=False)
-        self.share(now, filled=filled, read=read, loaded=loaded)
+        self.step_engines(now, filled=filled, read=read, loaded=loaded)
 
     def _until(self, now: int, seen: Shared) -> int:
         """Return a cycle, this one or a later one: until it all but the fetcher, the fill engine

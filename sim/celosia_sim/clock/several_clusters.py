@@ -71,7 +71,7 @@ class SeveralClusters(MachineClock):
             found = cluster.step(now, seen, granted=cluster is served, written=cluster is writer)
             if cluster is first:
                 loaded = found
-        self.share(now, filled=filled, read=read, loaded=loaded)
+        self.step_engines(now, filled=filled, read=read, loaded=loaded)
         come = all(cluster.waits_for_others for cluster in self.clusters)
         self._changed = (seen.copied or loaded is not None or fill.queued != records
                          or not come == self._come == self._together)
