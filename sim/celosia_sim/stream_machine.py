@@ -28,7 +28,7 @@ from celosia_spec.isa.image import UNIT_WORDS, Section
 from celosia_spec.isa.image import places as places_of
 from celosia_spec.isa.numbers import EXPONENT_MAX, EXPONENT_MIN, EXPONENT_SLOTS, SIGNIFICAND_BITS
 from celosia_spec.isa.passes import code_weight
-from celosia_spec.isa.words import BLOCK, TILE_WORDS, WEIGHT, tap_word, tile_words
+from celosia_spec.isa.words import BLOCK, DENSE, TILE_WORDS, WEIGHT, tap_word, tile_words
 
 
 @dataclass
@@ -359,9 +359,8 @@ def _steps(reader: Reader, batch: dict[str, int], groups: int) -> np.ndarray:
     count = batch["steps"]
     if not batch["dense"]:
         return _sparse(reader, count, groups)
-    pairs = reader.weights(-(-count // 2) * groups).reshape(-1, 1, groups)
-    pairs = np.concatenate([pairs, pairs >> 8], axis=1) & 0xFF
-    mantissas = (pairs - ((pairs & 0x80) << 1)).reshape(-1, groups)[:count]
+    pairs = DENSE.unpack(reader.weights(-(-count // 2) * groups).reshape(-1, groups))
+    mantissas = np.stack([pairs["low"], pairs["high"]], axis=1).reshape(-1, groups)[:count]
     steps = np.ones_like(mantissas)
     steps[0] = batch["joins"]                   # the first column is column 0
     return np.array([mantissas, steps])

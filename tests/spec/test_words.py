@@ -10,13 +10,13 @@ from celosia_spec.isa.array import Array
 from celosia_spec.isa.fields import Word
 from celosia_spec.isa.memories import MEMORIES
 from celosia_spec.isa.registers import STATUS
-from celosia_spec.isa.words import WEIGHT, tap_word, tile_words
+from celosia_spec.isa.words import DENSE, WEIGHT, tap_word, tile_words
 
 
 def words() -> Iterator[Word]:
     """Every word of the machine, those of an array for each of two."""
-    yield from (WEIGHT, STATUS, controls.BATCH, controls.CHUNK, controls.COMMAND, frames.REQUEST,
-                frames.REPLY, frames.REJECTED, frames.ADDRESS, frames.START)
+    yield from (WEIGHT, DENSE, STATUS, controls.BATCH, controls.CHUNK, controls.COMMAND,
+                frames.REQUEST, frames.REPLY, frames.REJECTED, frames.ADDRESS, frames.START)
     for record in (*controls.RECORDS.values(), controls.HEAD, controls.EXCESS,
                    controls.LONG_EXCESS):
         yield from record.words

@@ -12,8 +12,13 @@ WEIGHT = Word("weight", (
     Field("mantissa", 8, True, "weight mantissa; 0 in padding"),
     Field("step", DELTA_BITS, False, "column indices from the weight before it in its row"),
 ))
-"""One weight, or a longer step to the next one. Four are an entry. In an entry of dense8 both
-halves are mantissas, of two steps of a row, and every step is 1 but for a batch's first, 0."""
+"""One weight, or a longer step to the next one. Four are an entry."""
+
+DENSE = Word("dense", (
+    Field("low", 8, True, "weight mantissa of a step"),
+    Field("high", 8, True, "that of the next step; 0 behind the last one"),
+))
+"""Two weights of a row, in an entry of dense8: every step is 1 but for a batch's first, 0."""
 
 
 TAP_GROUP_BITS = DELTA_BITS - BLOCK_BITS

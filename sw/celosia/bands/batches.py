@@ -18,7 +18,7 @@ from celosia_spec.isa.array import ENTRY_WORDS, Array
 from celosia_spec.isa.controls import BATCH, Op, head_words
 from celosia_spec.isa.heads import pack
 from celosia_spec.isa.passes import code_weight
-from celosia_spec.isa.words import WEIGHT
+from celosia_spec.isa.words import DENSE, WEIGHT
 from celosia_spec.qgraph import QGraph, QNode
 
 
@@ -175,8 +175,7 @@ def _dense(layer: Layer, index: np.ndarray, rows: np.ndarray, steps: np.ndarray)
     batch, group = np.divmod(np.repeat(places, np.diff(own.indptr)), layer.groups)
     mantissas = np.zeros((len(rows), columns + columns % 2, layer.groups), np.int64)
     mantissas[batch, index[own.indices], group] = own.data
-    low, high = mantissas[:, ::2] & 0xFF, mantissas[:, 1::2] & 0xFF
-    return (low | high << 8).ravel()
+    return DENSE.pack(low=mantissas[:, ::2], high=mantissas[:, 1::2]).ravel()
 
 
 def _heads(node: QNode, rows: np.ndarray, place: Region, array: Array, *,

@@ -8,6 +8,7 @@ from celosia.bands.program import StreamProgram
 from celosia_sim.stream_machine import Flash, Reader, State, elements_of
 from celosia_spec.isa.array import ENTRY_WORDS, Array
 from celosia_spec.isa.controls import BATCH, COMMAND, HEAD, RECORDS, Op, head_words
+from celosia_spec.isa.words import DENSE, WEIGHT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,5 +178,6 @@ def _batch(array: Array, reader: Reader, word: int, layer: LayerWords) -> Batch:
         reader.weights(layer.groups)        # steps that read what is added
     dense = fields["dense"]
     words = reader.weights(-(-fields["steps"] // (1 + dense)) * layer.groups)
-    held = np.count_nonzero(words & 0xFF) + dense * np.count_nonzero(words >> 8)
-    return Batch(entry=entry, section=section, fields=fields, heads=heads, weights=int(held))
+    mantissas = DENSE.unpack(words).values() if dense else [WEIGHT.unpack(words)["mantissa"]]
+    return Batch(entry=entry, section=section, fields=fields, heads=heads,
+                 weights=sum(int(np.count_nonzero(own)) for own in mantissas))
