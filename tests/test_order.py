@@ -33,7 +33,7 @@ ORDER = {
     "celosia_spec.isa": """
         __init__, fields, numbers, timing
         array, frames, registers
-        controls, fills, image, words
+        controls, entries, fills, image, words
         heads, memories, passes
     """,
     "celosia_hw": """

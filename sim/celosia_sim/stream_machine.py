@@ -22,6 +22,7 @@ from celosia_spec.isa.controls import (
     Op,
     head_words,
 )
+from celosia_spec.isa.entries import elements_of
 from celosia_spec.isa.fills import places
 from celosia_spec.isa.heads import unpack
 from celosia_spec.isa.image import UNIT_WORDS, Section
@@ -112,12 +113,6 @@ class Flash:
     def _write(self, section: Section, words: np.ndarray) -> None:
         first = section.first * UNIT_WORDS * ENTRY_WORDS
         self.state.main[first:first + len(words) * ENTRY_WORDS] = elements_of(words).ravel()
-
-
-def elements_of(entries: np.ndarray) -> np.ndarray:
-    """Return the elements of entries, int64 (entries, 4)."""
-    found = entries[:, None] >> np.arange(0, 64, 16, dtype=np.uint64) & np.uint64(0xFFFF)
-    return found.astype(np.int64)
 
 
 class Reader:

@@ -7,6 +7,7 @@ import pytest
 
 from celosia_spec.isa import controls, frames
 from celosia_spec.isa.array import Array
+from celosia_spec.isa.entries import elements_of, entries_of, words_of
 from celosia_spec.isa.fields import Word
 from celosia_spec.isa.memories import MEMORIES
 from celosia_spec.isa.registers import STATUS
@@ -71,3 +72,15 @@ def test_words_stand_where_they_always_stood() -> None:
     assert controls.BATCH.pack(dense=1, steps=2048) == 0xFFE2
     assert controls.HEAD.pack(room=-1, right=3, element=2, real=1, bias=-2, word=9) == [
         1 << 15 | 2 << 13 | 3 << 7 | 127, 0xFFFE, 9]
+
+
+def test_entries_have_their_first_word_in_the_lowest_bits() -> None:
+    words = np.array([[1, 2, 3, 0xFFFF], [0x8000, 0, 0, 4]])
+    entries = entries_of(words)
+    assert entries.tolist() == [0xFFFF_0003_0002_0001, 0x0004_0000_0000_8000]
+    assert entries.dtype == np.uint64
+    assert elements_of(entries).tolist() == words.tolist()
+    assert [words_of(entry) for entry in entries.tolist()] == words.tolist()
+    for wrong in (-1, 1 << 16):
+        with pytest.raises(ValueError, match="a word of an entry has 16 bits"):
+            entries_of(np.array([[0, 0, 0, wrong]]))

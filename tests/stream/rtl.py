@@ -10,6 +10,7 @@ from celosia_boards.families.ice40 import ICE40
 from celosia_hw.machine import Machine
 from celosia_sim import cells
 from celosia_spec.isa.array import ENTRY_WORDS, Array
+from celosia_spec.isa.entries import elements_of
 from celosia_spec.isa.numbers import EXPONENT_MIN
 
 MACHINES = {
@@ -61,8 +62,7 @@ def _read(block: Block, array: Array) -> np.ndarray:
     words = np.append(np.arange(array.main_words), [0] * late)
     read = block.stream({"host__address": words}, ["data"])["data"][late:]
     block.set("host__request", 0)
-    elements = (read[:, None] >> np.arange(0, 64, 16, dtype=np.uint64)) & np.uint64(0xFFFF)
-    return elements.ravel().astype(np.int64)
+    return elements_of(read).ravel()
 
 
 def run(block: Block, array: Array, main: np.ndarray, exponents: np.ndarray, start: int,

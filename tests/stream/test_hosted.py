@@ -15,6 +15,7 @@ from celosia_hw.machine import Machine
 from celosia_sim import golden
 from celosia_spec.isa.array import ENTRY_WORDS, Array
 from celosia_spec.isa.controls import CHUNK, COMMAND, Op
+from celosia_spec.isa.entries import elements_of
 from celosia_spec.isa.frames import Kind, Reason, encode_abort
 from celosia_spec.isa.memories import Space, blocks, main_blocks
 from celosia_spec.isa.numbers import EXPONENT_MIN, EXPONENT_SLOTS
@@ -150,10 +151,8 @@ def test_a_word_that_is_no_command(host, program, images, word):
     """It ends the run with an error, which the next start clears."""
     x, wanted = images[0]
     entries = controls([COMMAND.pack(command=1, op=Op.WAIT, argument=1), word])
-    host.write(Space.MAIN, np.concatenate([
-        entries[:, None] >> np.arange(0, 64, 16, dtype=np.uint64) & np.uint64(0xFFFF),
-        CHUNK.pack(first=0, entries=1, final=1) >> np.arange(0, 64, 16)[None] & 0xFFFF,
-    ]).astype(np.int64).ravel())
+    chunk = CHUNK.pack(first=0, entries=1, final=1)
+    host.write(Space.MAIN, elements_of(np.append(entries, np.uint64(chunk))).ravel())
     host.start(1)
     assert host.finish(MOST).failed
     assert host.registers()[1]["error"] == Error.COMMAND

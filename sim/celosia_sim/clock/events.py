@@ -8,6 +8,7 @@ import numpy as np
 
 from celosia_spec.isa.array import ENTRY_WORDS, Array
 from celosia_spec.isa.controls import BATCH, COMMAND, HEAD, RECORDS, Op
+from celosia_spec.isa.entries import words_of
 from celosia_spec.isa.fills import places
 from celosia_spec.isa.image import UNIT_WORDS, Section
 from celosia_spec.isa.image import places as image_places
@@ -141,8 +142,7 @@ class _Reader:
 
     def word(self) -> int:
         if not self._words:
-            entry = self._entries[len(self.found)]
-            self._words = [entry >> 16 * k & 0xFFFF for k in range(ENTRY_WORDS)]
+            self._words = words_of(self._entries[len(self.found)])
             self._add([Entry(weights=False)])
         return self._words.pop(0)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_array
 
-from celosia.bands.entries import NOTHING, command, packed
+from celosia.bands.entries import NOTHING, command
 from celosia.bands.filling import page_record
 from celosia.bands.layouts import Lines
 from celosia.bands.pages import FILL_WORDS, index_of, piece_steps, row_pages, turns
@@ -16,6 +16,7 @@ from celosia.bands.rows import LONGEST, extra_words
 from celosia.bands.spreads import Spread
 from celosia_spec.isa.array import ENTRY_WORDS, Array
 from celosia_spec.isa.controls import BATCH, Op, head_words
+from celosia_spec.isa.entries import entries_of
 from celosia_spec.isa.heads import pack
 from celosia_spec.isa.passes import code_weight
 from celosia_spec.isa.words import DENSE, WEIGHT
@@ -52,7 +53,7 @@ class Batches:
                 log2_groups=layer.log2_groups)) for page in range(layout.pages)])
             at, page = self.fills.T
             flat[at[:, None] + np.arange(FILL_WORDS)] = fills[page]
-        return packed(words)
+        return entries_of(words)
 
 
 def batches(graph: QGraph, layer: Layer, part: Part, array: Array) -> Batches:

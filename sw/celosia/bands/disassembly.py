@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from celosia.bands.program import StreamProgram
-from celosia_sim.stream_machine import Flash, Reader, State, elements_of
+from celosia_sim.stream_machine import Flash, Reader, State
 from celosia_spec.isa.array import ENTRY_WORDS, Array
 from celosia_spec.isa.controls import BATCH, COMMAND, HEAD, RECORDS, Op, head_words
+from celosia_spec.isa.entries import elements_of
 from celosia_spec.isa.words import DENSE, WEIGHT
 
 

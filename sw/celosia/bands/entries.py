@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from celosia_spec.isa.array import CONTROL_BITS, ENTRY_WORDS
+from celosia_spec.isa.array import ENTRY_WORDS
 from celosia_spec.isa.controls import CHUNK, COMMAND, RECORDS, Op
+from celosia_spec.isa.entries import entries_of
 
 NOTHING = COMMAND.pack(command=1, op=Op.NOTHING)
 """A command that does nothing: what an entry of control words is filled with."""
@@ -184,19 +185,10 @@ class Stream(Entries):
             self.lists(), self.orders, strict=True))])
 
 
-def packed(words: np.ndarray) -> np.ndarray:
-    """Return words (entries, 4) as entries, uint64 (entries,)."""
-    if ((words < 0) | (words >> CONTROL_BITS)).any():
-        raise ValueError("a word of an entry has 16 bits")
-    places = np.arange(0, 64, CONTROL_BITS, dtype=np.uint64)
-    entries: np.ndarray = (words.astype(np.uint64) << places).sum(axis=1, dtype=np.uint64)
-    return entries
-
-
 def controls(words: Sequence[int]) -> np.ndarray:
     """Return control words as entries, uint64, the last one filled up."""
     filled = [*words] + [NOTHING] * (-len(words) % ENTRY_WORDS)
-    return packed(np.array(filled, np.int64).reshape(-1, ENTRY_WORDS))
+    return entries_of(np.array(filled, np.int64).reshape(-1, ENTRY_WORDS))
 
 
 def command(op: Op, **fields: int) -> list[int]:

@@ -10,6 +10,7 @@ from celosia_sim import golden
 from celosia_spec.block import floor_log2
 from celosia_spec.epilogue import highest
 from celosia_spec.floats import finish, to_odd
+from celosia_spec.isa.entries import elements_of
 from celosia_spec.isa.numbers import EXPONENT_MIN
 from celosia_spec.qgraph import QTensor
 from celosia_spec.steps import Ring, first_line
@@ -43,8 +44,8 @@ def prepare(program: StreamProgram, x: np.ndarray, main: np.ndarray, step: int =
     """Put the stream and one input, (*user_shape), into the elements of main memory; return the
     input's exponent.   step : which takes the input, of a network in steps."""
     graph = program.graph
-    words = program.entries[:, None] >> np.arange(0, 64, 16, dtype=np.uint64) & np.uint64(0xFFFF)
-    main[:words.size] = words.ravel().astype(np.int64)
+    words = elements_of(program.entries)
+    main[:words.size] = words.ravel()
     mantissas, exponents = golden.quantise_input(graph, x[None])
     tensor, exponent = graph.tensors[graph.input], int(exponents[0])
     at = input_addresses(program, step)

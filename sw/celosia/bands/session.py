@@ -11,6 +11,7 @@ from celosia.bands.report import clocked
 from celosia.bands.simulate import Execute, job_of, results
 from celosia_boards.host.job import Job
 from celosia_spec.isa.array import ENTRY_WORDS
+from celosia_spec.isa.entries import elements_of
 from celosia_spec.isa.memories import Space, exponents_of
 
 
@@ -107,7 +108,6 @@ def _list(found: Cut) -> np.ndarray:
 
 def _written(program: StreamProgram, words: np.ndarray) -> np.ndarray:
     """Return what writes a list of chunks, uint32 (elements, 3): space, address, value."""
-    elements = words[:, None] >> np.arange(0, 64, 16, dtype=np.uint64) & np.uint64(0xFFFF)
     first = program.list_at * ENTRY_WORDS
     return np.array([(Space.MAIN, first + at, value)
-                     for at, value in enumerate(elements.ravel().tolist())], np.uint32)
+                     for at, value in enumerate(elements_of(words).ravel().tolist())], np.uint32)
