@@ -21,6 +21,7 @@ from celosia_spec.isa.controls import (
     RECORDS,
     Op,
     head_words,
+    is_command,
 )
 from celosia_spec.isa.entries import elements_of
 from celosia_spec.isa.fills import places
@@ -225,7 +226,7 @@ def _cluster(state: State, reader: Reader, *,
     batch: Batch | None = None
     while True:
         word = reader.control()
-        if not word & 1:
+        if not is_command(word):
             batch = _batch(state, reader, BATCH.unpack(word), layer, band, batch)
             continue
         command = COMMAND.unpack(word)

@@ -56,6 +56,13 @@ COMMAND = Word("command", (
 ))
 """A command; the words of its `Record` follow, and behind those of a table its words."""
 
+_COMMAND = COMMAND.pack(command=1)
+
+
+def is_command(word: int) -> bool:
+    """Return whether a control word is a command; else it is a batch."""
+    return bool(word & _COMMAND)
+
 
 @dataclass(frozen=True)
 class Record:

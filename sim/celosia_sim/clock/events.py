@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from celosia_spec.isa.array import ENTRY_WORDS, Array
-from celosia_spec.isa.controls import BATCH, COMMAND, HEAD, RECORDS, Op
+from celosia_spec.isa.controls import BATCH, COMMAND, HEAD, RECORDS, Op, is_command
 from celosia_spec.isa.entries import words_of
 from celosia_spec.isa.fills import places
 from celosia_spec.isa.image import UNIT_WORDS, Section
@@ -180,7 +180,7 @@ def events(array: Array, entries: Sequence[int], chunks: Sequence[tuple[int, int
     table = np.zeros(array.tiles, np.int64)
     while True:
         word = reader.word()
-        if not word & 1:
+        if not is_command(word):
             assert layer is not None
             batch = _batch(array, reader, word, layer, band, rows, table, first)
             rows, first = batch.rows, first + batch.entries

@@ -7,7 +7,7 @@ import numpy as np
 from celosia.bands.program import StreamProgram
 from celosia_sim.stream_machine import Flash, Reader, State
 from celosia_spec.isa.array import ENTRY_WORDS, Array
-from celosia_spec.isa.controls import BATCH, COMMAND, HEAD, RECORDS, Op, head_words
+from celosia_spec.isa.controls import BATCH, COMMAND, HEAD, RECORDS, Op, head_words, is_command
 from celosia_spec.isa.entries import elements_of
 from celosia_spec.isa.words import DENSE, WEIGHT
 
@@ -133,7 +133,7 @@ def _cluster_words(program: StreamProgram, number: int) -> list[LayerWords]:
     while True:
         word = reader.control()
         layer = found[-1]
-        if not word & 1:
+        if not is_command(word):
             layer.items.append(_batch(program.array, reader, word, layer))
             continue
         command = _command(reader, word)
