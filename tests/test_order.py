@@ -33,8 +33,8 @@ ORDER = {
     "celosia_spec.isa": """
         __init__, fields, numbers, timing
         array, frames, registers
-        controls, entries, fills, image, words
-        heads, memories, passes
+        controls, entries, image, words
+        fills, heads, memories, passes
     """,
     "celosia_hw": """
         __init__, blocks, layouts

@@ -13,7 +13,7 @@ from celosia.program import Program
 from celosia.show import count
 from celosia_spec.isa.array import ENTRY_WORDS
 from celosia_spec.isa.controls import LAYER, Op
-from celosia_spec.isa.fills import accesses, run
+from celosia_spec.isa.fills import accesses, first_element, run
 from celosia_spec.isa.image import UNIT_WORDS, Section
 from celosia_spec.isa.image import places as image_places
 from celosia_spec.isa.words import TILE_WORDS
@@ -268,14 +268,13 @@ def _fields(command: Command, own: LayerWords, found: Sequence[Piece], at: int) 
 
 def _fill(command: Command, own: LayerWords, found: Sequence[Piece], at: int) -> str:
     fields = command.fields
-    element = (fields["page"] << 16) + fields["element"]
     size = (f"{count(-fields['channels'], 'channel')} of {count(-fields['lines'], 'line')} of "
             f"{count(run(fields, own.array), 'element')}")
     what = "what is added, " * fields["residual"]
     where = f"to bank row {fields['a_row']}, bank {fields['a_bank']} on"
     if fields["zero"]:
         return f"{what}zeros, {size}, {where}"
-    word, rest = divmod(element, ENTRY_WORDS)
+    word, rest = divmod(first_element(fields), ENTRY_WORDS)
     how = (f", every {fields['step']}th" if fields["apart"] else
            ", even and odd ones apart" if fields["pair"] else "")
     return (f"{what}{_named(found, at, word)}, {size}{how}, from word {word:,}"

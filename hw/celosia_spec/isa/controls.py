@@ -88,6 +88,10 @@ class Record:
         """The number of the word that has a field, by its name."""
         return {name: number for number, word in enumerate(self.words) for name in word.named}
 
+    def __getitem__(self, name: str) -> Field:
+        """The field of a name; KeyError where there is none."""
+        return self.words[self._word_of[name]][name]
+
     def unpack(self, words: Sequence[int]) -> dict[str, int]:
         """Return the values of all fields."""
         return {name: value for word, bits in zip(self.words, words, strict=True)
@@ -120,7 +124,7 @@ LAYER = _record(
 )
 """What stays the same until `close`."""
 
-PHASES_MAX = LAYER.words[0]["last_phase"].most + 1
+PHASES_MAX = LAYER["last_phase"].most + 1
 """Positions of a pooling window."""
 
 HEAD = _record(

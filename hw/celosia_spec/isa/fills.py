@@ -8,12 +8,16 @@ from typing import TypeAlias
 import numpy as np
 
 from celosia_spec.isa.array import ENTRY_WORDS, Array
+from celosia_spec.isa.controls import FILL
 
 Move: TypeAlias = tuple[int, int]
 """Bank rows and banks; more banks than a group has go on in its next position group."""
 
 _PAIRED = {2: (0, 1), 4: (0, 2, 1, 3)}
 """Banks from the first of so many elements to each, with ``pair``: even ones, then odd ones."""
+
+_ELEMENT, _MOVED = FILL["element"], FILL["channel_element"]
+"""Lower bits of an element's number, and how far on the next one is: of as many bits."""
 
 QUEUED = 3
 """Records that the gateware takes before the first one of them is done."""
@@ -82,7 +86,7 @@ class Fill:
         apart, else none. Others one a cycle.
         ValueError: more lines or elements than the array's banks can hold.
         """
-        far = self.plane * ENTRY_WORDS >= 1 << 15 and ENTRY_WORDS << array.main_bits > 1 << 16
+        far = self.plane * ENTRY_WORDS > _MOVED.most and not _wraps(array)
         if self.channels > 1 and far:
             return [record for c in range(self.channels) for record in replace(
                 self, channels=1, word=self.word + c * self.plane,
@@ -160,12 +164,12 @@ class Fill:
         pitch = self.pitch * every
         gaps = [-n % unit] * 2 if self.zero else [
             pitch - read, self.plane * ENTRY_WORDS - (count - 1) * pitch - read]
-        if ENTRY_WORDS << array.main_bits <= 1 << 16:
-            gaps = [(gap + (1 << 15)) % (1 << 16) - (1 << 15) for gap in gaps]
+        if _wraps(array):
+            gaps = [_MOVED.decode(gap) for gap in gaps]
         found = {
             "run": unit - (n * unit - unit + 1 if apart else n), "lines": -count,
-            "rows": self.rows % array.bank_rows, "element": number % (1 << 16),
-            "page": number >> 16, "step": columns.step if apart else 0,
+            "rows": self.rows % array.bank_rows, "element": _ELEMENT.decode(number),
+            "page": number >> _ELEMENT.bits, "step": columns.step if apart else 0,
             "line_element": gaps[0] if count > 1 else 0,
             "channel_element": gaps[1] if self.channels > 1 else 0,
             "residual": self.residual, "signed": self.signed, "zero": self.zero, "pair": int(pair),
@@ -189,6 +193,16 @@ class Places:
     element: np.ndarray
     bank: np.ndarray
     row: np.ndarray
+
+
+def _wraps(array: Array) -> bool:
+    """Whether elements of main memory have numbers of no more bits than `_MOVED`."""
+    return ENTRY_WORDS << array.main_bits <= 1 << _MOVED.bits
+
+
+def first_element(record: Mapping[str, int]) -> int:
+    """Return the number in main memory of a record's first element."""
+    return (record["page"] << _ELEMENT.bits) + record["element"]
 
 
 def cycles(record: Mapping[str, int], array: Array) -> int:
@@ -254,8 +268,7 @@ def places(record: Mapping[str, int], array: Array) -> Places:
     channel = np.arange(-record["channels"])[:, None, None]
     read = n * record["step"] if apart else n
     across, last = read + record["line_element"], len(line) - 1
-    number = (record["page"] << 16) + record["element"]
-    element = (number + channel * (last * across + read + record["channel_element"])
+    element = (first_element(record) + channel * (last * across + read + record["channel_element"])
                + line * across + x * (record["step"] if apart else 1))
     element %= ENTRY_WORDS << array.main_bits
     odd = element % 2 * parts

@@ -25,7 +25,7 @@ from celosia_spec.isa.words import WEIGHT
 from celosia_spec.qgraph import QGraph, QNode
 from celosia_spec.steps import Steps
 
-_UNITS = COPY.words[0]["unit"].most
+_UNITS = COPY["unit"].most
 """Units of flash before the last section that a command reaches."""
 
 
