@@ -15,11 +15,16 @@ and Melquiond, "Emulation of FMA and correctly rounded sums", IEEE TC 57, 2008, 
 value = significand * 2^(e - 10), or 2^(e - 9) with a sign; e is floor(log2 abs value), -16 ... 15.
 The leading one is explicit: below 2^-16 a significand has leading zeros. A number that needs an
 exponent above 15 has the largest exponent and significand; every reader clips it. Order is kept.
+
+The network's output is stored as its sums, in two elements each: the lower half first.
 """
 
 import numpy as np
 
-from celosia_spec.isa.numbers import EXPONENT_MAX, EXPONENT_MIN, SIGNIFICAND_BITS
+from celosia_spec.isa.numbers import ELEMENT_BITS, EXPONENT_MAX, EXPONENT_MIN, SIGNIFICAND_BITS
+
+SIGN = 1 << SIGNIFICAND_BITS - 1
+"""The sign of an element, where its tensor has numbers below 0."""
 
 
 def to_odd(sums: np.ndarray, unit: np.ndarray | int, *, signed: bool) -> np.ndarray:
@@ -40,7 +45,7 @@ def to_odd(sums: np.ndarray, unit: np.ndarray | int, *, signed: bool) -> np.ndar
     significand = np.where(right < 0, magnitude << np.minimum(-right, bits), odd)
     over = e > EXPONENT_MAX
     significand = np.where(over, (1 << bits) - 1, significand)
-    sign = (sums < 0).astype(np.int64) << bits if signed else 0
+    sign = np.where(sums < 0, SIGN, 0) if signed else 0
     stored: np.ndarray = (np.minimum(e, EXPONENT_MAX) - EXPONENT_MIN << SIGNIFICAND_BITS
                           | sign | significand)
     return stored
@@ -62,7 +67,7 @@ def finish(elements: np.ndarray, exponent: np.ndarray | int, bits: int, *,
     elements = np.asarray(elements, dtype=np.int64)
     places = SIGNIFICAND_BITS - signed
     significand = elements & (1 << places) - 1
-    negative = (elements >> places & 1).astype(bool) if signed else np.zeros(elements.shape, bool)
+    negative = elements & SIGN > 0 if signed else np.zeros(elements.shape, bool)
     distance = exponent - exponent_of(elements)
     cut = (SIGNIFICAND_BITS - bits + distance.clip(0)).clip(max=SIGNIFICAND_BITS + 2)
     rounded = significand + (1 << cut - 1) - 1 + (significand >> cut & 1) >> cut
@@ -76,3 +81,16 @@ def code(mantissas: np.ndarray, bits: int, *, signed: bool) -> np.ndarray:
     """Return mantissas as a bank holds them, 0 ... 2^L - 1: those with a sign are moved up by
     2^(L-1), which the sums of a row take back."""
     return mantissas + ((1 << bits - 1) if signed else 0)
+
+
+def halves(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the elements that store sums of 32 bits, int64 of their shape, 0 ... 65535."""
+    half = (1 << ELEMENT_BITS) - 1
+    return sums & half, sums >> ELEMENT_BITS & half
+
+
+def joined(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Return the sums that elements store, int64 of their shape."""
+    sign = 1 << ELEMENT_BITS - 1
+    sums: np.ndarray = low | (high ^ sign) - sign << ELEMENT_BITS
+    return sums

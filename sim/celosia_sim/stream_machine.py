@@ -12,7 +12,7 @@ import numpy as np
 
 from celosia_sim.golden.requantise import clip, scale_rne
 from celosia_spec.errors import SimulationError
-from celosia_spec.floats import code, exponent_of, finish, to_odd
+from celosia_spec.floats import SIGN, code, exponent_of, finish, halves, to_odd
 from celosia_spec.isa.array import ENTRY_WORDS, PIECE, Array
 from celosia_spec.isa.controls import (
     BATCH,
@@ -28,7 +28,7 @@ from celosia_spec.isa.fills import places
 from celosia_spec.isa.heads import unpack
 from celosia_spec.isa.image import UNIT_WORDS, Section
 from celosia_spec.isa.image import places as places_of
-from celosia_spec.isa.numbers import EXPONENT_MAX, EXPONENT_MIN, EXPONENT_SLOTS, SIGNIFICAND_BITS
+from celosia_spec.isa.numbers import EXPONENT_MAX, EXPONENT_MIN, EXPONENT_SLOTS, OUTPUT_BITS
 from celosia_spec.isa.passes import code_weight
 from celosia_spec.isa.words import BLOCK, DENSE, TILE_WORDS, WEIGHT, tap_word, tile_words
 
@@ -414,7 +414,7 @@ def _store(state: State, head: dict[str, int], sums: np.ndarray, codes: np.ndarr
     bits = array.activation_bits
     fraction = bits - 2 if layer["signed_in"] else bits - 1
     unit = head["sw"] + int(state.exponents[layer["in_slot"]]) - fraction
-    bias = scale_rne(np.array([head["bias"]]), head["sb"] + head["sw"] - unit, 16)
+    bias = scale_rne(np.array([head["bias"]]), head["sb"] + head["sw"] - unit, OUTPUT_BITS)
     at = (head["word"] * ENTRY_WORDS + head["element"]
           + position + (np.arange(len(lanes)) << layer["wide"]))
     values = [phase[lanes] + bias for phase in sums]
@@ -429,7 +429,7 @@ def _store(state: State, head: dict[str, int], sums: np.ndarray, codes: np.ndarr
     if layer["relu"]:
         result = np.maximum(result, 0)
     if layer["wide"]:
-        state.main[at], state.main[at + 1] = result & 0xFFFF, result >> 16 & 0xFFFF
+        state.main[at], state.main[at + 1] = halves(result)
         return
     elements = to_odd(result, unit, signed=bool(layer["signed_out"]))
     if layer["clamp"]:
@@ -441,7 +441,7 @@ def _store(state: State, head: dict[str, int], sums: np.ndarray, codes: np.ndarr
 
 def _clamped(elements: np.ndarray, layer: dict[str, int]) -> np.ndarray:
     """Return elements within a bound and its opposite; their bits have the numbers' order."""
-    sign = 1 << SIGNIFICAND_BITS - 1 if layer["signed_out"] else 0
+    sign = SIGN if layer["signed_out"] else 0
     magnitude = np.minimum(elements & ~sign, layer["bound"])
     limited: np.ndarray = magnitude | elements & sign
     return limited

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from celosia_sim.golden.requantise import clip, scale_rne
-from celosia_spec.floats import code, exponent_of, finish, to_odd
+from celosia_spec.floats import SIGN, code, exponent_of, finish, halves, joined, to_odd
 from celosia_spec.isa.numbers import EXPONENT_MAX, EXPONENT_MIN
 
 
@@ -64,3 +64,16 @@ def test_order_and_exponent(signed):
 def test_what_a_bank_holds():
     assert list(code(np.array([-127, 0, 127]), 8, signed=True)) == [1, 128, 255]
     assert list(code(np.array([0, 255]), 8, signed=False)) == [0, 255]
+
+
+def test_halves_of_a_sum():
+    sums = np.array([0, 1, -1, 0x1234_5678, -0x1234_5678, (1 << 31) - 1, -1 << 31])
+    low, high = halves(sums)
+    assert low.tolist() == [0, 1, 0xFFFF, 0x5678, 0xA988, 0xFFFF, 0]
+    assert high.tolist() == [0, 0, 0xFFFF, 0x1234, 0xEDCB, 0x7FFF, 0x8000]
+    assert joined(low, high).tolist() == sums.tolist()
+
+
+def test_the_sign_of_an_element():
+    found = to_odd(np.array([3, -3]), -10, signed=True)
+    assert found[0] ^ found[1] == SIGN == 1 << 10

@@ -6,15 +6,17 @@ from typing import Any
 import numpy as np
 
 from celosia_spec.isa.array import Array
-from celosia_spec.isa.controls import EXCESS, HEAD, excess_record
+from celosia_spec.isa.controls import EXCESS, HEAD, LONG_EXCESS, excess_record
 from celosia_spec.isa.fields import Value
 from celosia_spec.isa.numbers import EXPONENT_MIN, UNIT_MARGIN
 
 _RIGHT = 32
 """What field ``right`` has more than places to the right, where the input has exponent -16."""
 
-_MOST = (1 << 6) - 1
+_MOST = HEAD["right"].most
 """Largest field ``right``: from there on a bias rounds to zero."""
+
+_LOW = LONG_EXCESS["low"]
 
 
 def bias_left(array: Array) -> int:
@@ -49,7 +51,7 @@ def pack(array: Array, *, signed_in: bool, sw: Value, sb: Value, bias: Value, su
         record = excess_record(array)
         excess = -sums << array.activation_bits - 1
         words += (record.pack(sum=-sums) if record is EXCESS else
-                  record.pack(low=excess & 0xFFFF, high=excess >> 16))
+                  record.pack(low=_LOW.decode(excess), high=excess >> _LOW.bits))
     return words
 
 
@@ -64,5 +66,5 @@ def unpack(array: Array, words: Sequence[int], *, signed_in: bool) -> dict[str, 
     found["sb"] = bias_left(array) + unit + _RIGHT - found["right"]
     excess = excess_record(array).unpack(words[size:]) if signed_in else {"sum": 0}
     found["excess"] = (excess["sum"] << array.activation_bits - 1 if "sum" in excess else
-                       (excess["high"] << 16) + excess["low"])
+                       (excess["high"] << _LOW.bits) + excess["low"])
     return found

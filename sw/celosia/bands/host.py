@@ -9,7 +9,7 @@ from celosia.bands.regions import Region
 from celosia_sim import golden
 from celosia_spec.block import floor_log2
 from celosia_spec.epilogue import highest
-from celosia_spec.floats import finish, to_odd
+from celosia_spec.floats import finish, joined, to_odd
 from celosia_spec.isa.entries import elements_of
 from celosia_spec.isa.numbers import EXPONENT_MIN
 from celosia_spec.qgraph import QTensor
@@ -75,8 +75,7 @@ def output(program: StreamProgram, main: np.ndarray,
     tensor = graph.tensors[graph.output]
     node = next(node for node in graph.nodes if node.output == tensor.name)
     at = addresses(tensor, program.places[tensor.name])
-    halves = main[at] | main[at + 1] << 16
-    sums: np.ndarray = halves - (halves >> 31 << 32)
+    sums = joined(main[at], main[at + 1])
     if (pool := program.pool) is not None:
         down, across = pool.stride
         windows = np.lib.stride_tricks.sliding_window_view(sums, pool.window, (1, 2))
