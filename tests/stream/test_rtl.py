@@ -9,6 +9,7 @@ from celosia.bands.ways import GRIDS
 from celosia.graph import Conv, Graph
 from celosia.quantise import quantise
 from celosia_spec.epilogue import Epilogue, Identity, Pool, Relu
+from celosia_spec.isa.array import Array
 from stream import rtl
 from stream.compared import compare, same
 
@@ -86,6 +87,23 @@ def test_rows_that_were_narrowed(machine, unsigned):
     check(machine, graph, np.full((count, 1, 1), 1.99, np.float32))
     if not unsigned:
         check(machine, graph, np.full((count, 1, 1), -1.99, np.float32))
+
+
+@pytest.mark.parametrize("lanes", [8, 16])
+def test_weights_of_few_bits(lanes):
+    """Whole entries of them, and some with steps."""
+    array = Array(lanes=lanes, main_words=4096, bank_rows=128, clamp=True, weight_bits=5)
+    rng = np.random.default_rng(lanes)
+    weight = rng.standard_normal((4, 6, 3, 3)) * (rng.random((4, 6, 3, 3)) < 0.3)
+    nodes = (Conv(name="a", input="x", weight=rng.standard_normal((6, 3, 3, 3)),
+                  bias=rng.standard_normal(6), padding=(1, 1, 1, 1),
+                  epilogue=Epilogue(activation=Relu())),
+             Conv(name="b", input="a", weight=weight, bias=None))
+    graph = quantise(Graph(nodes=nodes, input="x", output="b", input_map=(3, 6, 5),
+                           input_shape=(3, 6, 5), output_shape=(4, 4, 3)),
+                     acc_bits=24, weight_bits=array.weight_bits)
+    with rtl.machine(array) as block:
+        check((array, block), graph, rng.uniform(-1, 1, (3, 6, 5)).astype(np.float32))
 
 
 def test_lenet5(machine):

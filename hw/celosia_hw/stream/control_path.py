@@ -3,7 +3,7 @@
 from typing import Any
 
 from amaranth.hdl import Module, ResetInserter, Signal
-from amaranth.lib import data, wiring
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from celosia_hw.lanes.reading import STEP
@@ -45,7 +45,8 @@ class ControlPath(wiring.Component):
         See `Executor`; the record's word is ``word``.
     copy : Out(1), copying, copied : In(1)
         See `Executor` and `Fetcher`; the section is ``word``.
-    step : Out(STEP), begins, again, phase : Out(1), steps, mantissas : Out(quads x 8)
+    step : Out(STEP), begins, again, phase : Out(1), steps : Out(quads x 8)
+    mantissas : Out(quads x signed(weight_bits))
         A step, and what is strobed with it: see `Sequencer`, where ``begins`` is ``tile``.
         ``mantissas`` come ``late`` cycles behind.
     output : Out(1), drained, heads : Out, read : In(1), address : In
@@ -76,7 +77,7 @@ class ControlPath(wiring.Component):
         self.weights, self.sequencer = WeightsRing(array, late), Sequencer(array, lag)
         ring = (array.controls - 1).bit_length()
         own = self.executor.signature.members
-        words = Out(data.ArrayLayout(8, self.weights.quads))
+        of_weights = self.weights.signature.members
         super().__init__({
             "start": In(1), "list": In(array.main_bits), "busy": Out(1),
             "memory": Out(Access(array.main_words, 0)), "data": In(ENTRY_BITS),
@@ -84,7 +85,8 @@ class ControlPath(wiring.Component):
             **{name: own[name] for name in ("row", "tile", "position", "load", "tap",
                                             "tile_word", "place", "room", "filling", "fill")},
             "word": Out(CONTROL_BITS), "step": Out(STEP), "begins": Out(1), "again": Out(1),
-            "phase": Out(1), "steps": words, "mantissas": words, "output": Out(1),
+            "phase": Out(1), "output": Out(1),
+            **{name: of_weights[name] for name in ("steps", "mantissas")},
             "drained": Out(PASS), "heads": Out(ring), "read": In(1),
             "address": In(ring), "draining": In(1), "placed": In(1),
             **{name: own[name] for name in ("copy", "copying")}, "copied": In(1),

@@ -2,13 +2,14 @@
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from celosia_hw.parts.delay import chain
 from celosia_hw.parts.table_memory import TableMemory
 from celosia_spec.isa.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS, RING_GAP, Array
+from celosia_spec.isa.numbers import DELTA_BITS
 from celosia_spec.isa.timing import READ
 
 
@@ -179,7 +180,7 @@ class WeightsRing(wiring.Component):
         Mantissas of steps have not been read yet.
     steps : Out(quads x 8)
         ``LATENCY`` cycles behind ``go``.
-    mantissas : Out(quads x 8)
+    mantissas : Out(quads x signed(weight_bits))
         ``late`` cycles behind ``steps``.
     head, tail : Out
         Where the next entry is written, and the batch's first one.
@@ -197,12 +198,13 @@ class WeightsRing(wiring.Component):
         self.array, self.late = array, late
         self.quads = array.lanes // 4
         bits = (array.ring - 1).bit_length()
-        words = Out(data.ArrayLayout(8, self.quads))
         super().__init__({
             "write": In(1), "written": In(ENTRY_BITS), "room": Out(1), "available": Out(1),
             **{name: In(1) for name in ("between", "go", "turn", "back", "fresh", "begins", "ones",
                                         "dense", "late_dense")},
-            "log2_groups": In(2), "inside": Out(1), "steps": words, "mantissas": words,
+            "log2_groups": In(2), "inside": Out(1),
+            "steps": Out(data.ArrayLayout(DELTA_BITS, self.quads)),
+            "mantissas": Out(data.ArrayLayout(signed(array.weight_bits), self.quads)),
             "head": Out(bits), "tail": Out(bits),
         })
 
