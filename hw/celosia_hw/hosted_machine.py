@@ -11,7 +11,7 @@ from celosia_hw.layouts import layout
 from celosia_hw.machine import Machine
 from celosia_hw.signatures import HOST_BUS, connect_members, flipped_members
 from celosia_spec.isa.array import CONTROL_BITS, ENTRY_WORDS, Array
-from celosia_spec.isa.memories import Space
+from celosia_spec.isa.memories import EXPONENT_BITS, Space, memory_of
 from celosia_spec.isa.registers import COUNTER_BITS, STATUS, Error, Register
 
 
@@ -67,7 +67,7 @@ class HostedMachine(wiring.Component):
         m = Module()
         machine, stop, ran = self.machine, Signal(), Signal()
         # What is wrong with the flash: a start is refused then, and a run ends.
-        fault, refused, failed = Signal(2), Signal(), Signal()
+        fault, refused, failed = Signal(STATUS["fault"].bits), Signal(), Signal()
         m.submodules.machine = machine
         connect_members(m, machine, self, self.of_flash)
         if self.of_flash:
@@ -83,7 +83,7 @@ class HostedMachine(wiring.Component):
             machine.list.eq(self.start_list),
         ]
         with m.If((self.start & refused) | failed):
-            m.d.sync += self.error.eq(Cat(fault, Const(1)))
+            m.d.sync += self.error.eq(Error.EARLY | fault)
         with m.Elif(self.start | self.abort):
             m.d.sync += self.error.eq(Error.NONE)
         with m.Elif(machine.wrong):
@@ -134,7 +134,7 @@ class HostedMachine(wiring.Component):
                          for name in ("checking", "ready", "fault")]
         upper, number = self.mem_address[_UPPER], self.mem_address[:_UPPER]
         halves = [value.word_select(upper, CONTROL_BITS)
-                  for value in (Const(self.array.hash, 32), cycles)]
+                  for value in (Const(self.array.hash, _REGISTER_BITS), cycles)]
         return Mux(number == Register.STATUS, status.as_value(),
                    Mux(number == Register.ARRAY_HASH, *halves))
 
@@ -142,5 +142,7 @@ class HostedMachine(wiring.Component):
 _UPPER = (len(Register) - 1).bit_length()
 """Bit of an address that tells the halves of a register apart."""
 
-_SIGN = 16
-"""Bit of an exponent's five in which it differs from the exponent + 16."""
+_REGISTER_BITS = memory_of(Space.REGISTERS).word.bits
+
+_SIGN = 1 << EXPONENT_BITS - 1
+"""Bit of an exponent in which it differs from the exponent + 16."""

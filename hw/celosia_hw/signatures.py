@@ -7,14 +7,15 @@ from amaranth.hdl import Module
 from amaranth.lib.wiring import In, Member, Out
 
 from celosia_spec.isa.array import CONTROL_BITS
-from celosia_spec.isa.frames import ADDRESS_BITS, START
+from celosia_spec.isa.frames import ADDRESS, START
+from celosia_spec.isa.registers import STATUS
 
 HOST_BUS: dict[str, Member] = {
-    "mem_space": Out(4), "mem_address": Out(ADDRESS_BITS), "mem_write": Out(1),
-    "mem_wdata": Out(CONTROL_BITS), "mem_keep": Out(1), "mem_kept": Out(1), "mem_read": Out(1),
-    "mem_rdata": In(CONTROL_BITS), "mem_rvalid": In(1), "start": Out(1),
-    "start_list": Out(START["list"].bits), "abort": Out(1), "busy": In(1), "error": In(8),
-    "saturated": In(1)}
+    "mem_space": Out(ADDRESS["space"].bits), "mem_address": Out(ADDRESS["address"].bits),
+    "mem_write": Out(1), "mem_wdata": Out(CONTROL_BITS), "mem_keep": Out(1), "mem_kept": Out(1),
+    "mem_read": Out(1), "mem_rdata": In(CONTROL_BITS), "mem_rvalid": In(1), "start": Out(1),
+    "start_list": Out(START["list"].bits), "abort": Out(1), "busy": In(1),
+    "error": In(STATUS["error"].bits), "saturated": In(1)}
 """The machine's host bus, seen from the host: members of their own, not of a nested signature, so
 that they have these names around the machine too. See `BitPort` and `HostedMachine`."""
 

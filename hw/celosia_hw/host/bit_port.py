@@ -4,15 +4,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
-from amaranth.lib import stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from celosia_hw.layouts import layout
 from celosia_hw.parts.compare import at_least
 from celosia_hw.parts.count import counted
 from celosia_hw.signatures import HOST_BUS
 from celosia_spec.isa import frames as protocol
 from celosia_spec.isa.array import CONTROL_BITS
-from celosia_spec.isa.frames import REJECTED, Command, Kind, Reason
+from celosia_spec.isa.frames import REJECTED, REPLY, REQUEST, SIZE_BITS, Command, Kind, Reason
 from celosia_spec.isa.memories import Space
 
 _SYNC, _HEADER, _ADDRESS, _CHECKSUM, _DISPATCH = 14, 15, 8, 11, 13
@@ -72,7 +73,7 @@ class BitPort(wiring.Component):
         bit = Signal(3)
         # The frame is a reply; what was kept is written.
         sending, writing = Signal(name="sending"), Signal(name="writing")
-        header = Signal(8, reset_less=True)
+        header = Signal(REQUEST.bits, reset_less=True)
         at = {name: Signal(name=f"at_{name}")
               for name in ("sync", "header", "data", "address", "checksum", "dispatch")}
         moved, value, whole = (Signal(name=name) for name in ("moved", "value", "whole"))
@@ -88,12 +89,14 @@ class BitPort(wiring.Component):
         ]
         m.d.sync += bit.eq(counted(bit, moved))
         crc, wrong = self._checksum(m, at, moved, value)
-        # Whether data follow the header, with its last bit: the others have moved on by one.
-        long = Mux(sending, header[1:3] == Kind.DATA, header[3:5] == Command.WRITE >> 2)
-        data, late = self._data(m, at, byte, sending, writing, moved, value, whole, long, header)
+        # Whether data follow the header, with its last bit.
+        came = Cat(header[1:], value)
+        long = Mux(sending, data.View(layout(REPLY), came).kind == Kind.DATA,
+                   _is(data.View(layout(REQUEST), came).command, Command.WRITE))
+        bit_of, late = self._data(m, at, byte, sending, writing, moved, value, whole, long, header)
         m.d.comb += self.o.payload.eq(Mux(
             at["sync"], Const(protocol.SYNC, 8).bit_select(bit, 1),
-            Mux(at["header"], header[0], Mux(at["data"], data, crc))))
+            Mux(at["header"], header[0], Mux(at["data"], bit_of, crc))))
         self._address(m, at, byte, moved, value)
         writes = self._dispatch(m, at, header, sending, moved, value, whole, wrong, late)
         found = self._is_sync(m, bit, moved, self.i.payload)
@@ -120,7 +123,7 @@ class BitPort(wiring.Component):
               header: Value) -> tuple[Value, Signal]:
         """Keep elements that came, read those that go; return the next bit of one, and whether the
         machine ran when the header came: then nothing was kept."""
-        data = Signal(CONTROL_BITS, reset_less=True)
+        element = Signal(CONTROL_BITS, reset_less=True)
         late = Signal(reset_less=True)
         # An element has ended, or the header: of a request one more is kept, before the others.
         ended, loaded = Signal(name="ended"), Signal(name="loaded")
@@ -132,15 +135,17 @@ class BitPort(wiring.Component):
             m.d.sync += late.eq(self.busy)
         first = writing & ~byte[0]
         with m.If(self.mem_rvalid | first | (moved & at["data"])):
-            m.d.sync += data.eq(Mux(self.mem_rvalid | first, self.mem_rdata, Cat(data[1:], value)))
-        single = header[:2].all()
+            m.d.sync += element.eq(Mux(self.mem_rvalid | first, self.mem_rdata,
+                                       Cat(element[1:], value)))
+        command = data.View(layout(REQUEST), header).command
+        single = command[:SIZE_BITS].all()
         m.d.sync += self.mem_write.eq(first & ~(single & byte[1:3].any()))
         m.d.comb += [
             self.mem_read.eq(ended & sending), self.mem_keep.eq(first | (ended & ~sending & ~late)),
-            self.mem_kept.eq(header[2] & ~sending), self.mem_wdata.eq(data),
+            self.mem_kept.eq(command[SIZE_BITS] & ~sending), self.mem_wdata.eq(element),
             self.o.valid.eq(sending & (~at["data"] | (loaded & ~ended))),
         ]
-        return data[0], late
+        return element[0], late
 
     def _address(self, m: Module, at: Mapping[str, Value], byte: Value, moved: Value,
                  value: Value) -> None:
@@ -148,30 +153,31 @@ class BitPort(wiring.Component):
         address = Signal(8 * protocol.ADDRESS_BYTES, reset_less=True)
         with m.If(moved & at["address"]):
             m.d.sync += address.eq(Cat(address[1:], value))
-        double = Signal(reset_less=True)
+        place, double = data.View(layout(protocol.ADDRESS), address), Signal(reset_less=True)
         number = byte[1:3]
         m.d.sync += double.eq(self.mem_space == Space.REGISTERS)
         m.d.comb += [
-            self.mem_space.eq(address[protocol.ADDRESS_BITS:]),
-            self.mem_address.eq(address[:protocol.ADDRESS_BITS] | Mux(
+            self.mem_space.eq(place.space), self.mem_address.eq(place.address | Mux(
                 double, Cat(number[1], Const(0, 1), number[0]), number)),
-            self.start_list.eq(address),
+            self.start_list.eq(data.View(layout(protocol.START), address).list),
         ]
 
     def _dispatch(self, m: Module, at: Mapping[str, Value], header: Signal, sending: Value,
                   moved: Value, value: Value, whole: Value, wrong: Value, late: Value) -> Signal:
         """Choose what to do about a whole request, and what its reply says: the header's low bits
         are those of the reply behind its SYNC. Return whether it writes."""
-        command = header[:4]
+        command = data.View(layout(REQUEST), header).command
+        reply = data.View(layout(REPLY), header)
         writes = Signal()
         rejected, unknown, refused = (Signal(name=name, reset_less=True)
                                       for name in ("rejected", "unknown", "refused"))
-        reads, kind = header[2:4] == Command.READ >> 2, header[2:4] == Command.WRITE >> 2
+        reads, kind = _is(command, Command.READ), _is(command, Command.WRITE)
         with m.If(at["header"] & moved):
             m.d.sync += header.eq(Cat(header[1:], value))
         with m.If(at["sync"] & sending & whole & ~rejected):
-            m.d.sync += command.eq(Cat(Mux(self.busy, Kind.RUNNING, Mux(
-                reads, Kind.DATA, Kind.IDLE))[:2], self.saturated, self.error != 0))
+            m.d.sync += [reply.kind.eq(Mux(self.busy, Kind.RUNNING, Mux(
+                reads, Kind.DATA, Kind.IDLE))), reply.saturated.eq(self.saturated),
+                reply.failed.eq(self.error != 0)]
         # A header stands for bytes before it is judged.
         m.d.sync += [
             unknown.eq(at_least(command, Command.ABORT + 1)),
@@ -218,3 +224,8 @@ class BitPort(wiring.Component):
             m.d.sync += byte.eq(_SYNC)
         m.d.sync += [writing.eq(writes | (writing & ~ends)),
                      sending.eq((sending & ~over) | (at["dispatch"] & ~writes) | (writing & ends))]
+
+
+def _is(command: Value, kind: Command) -> Value:
+    """Return whether a command is a READ or a WRITE, of elements of any size."""
+    return command[SIZE_BITS:] == kind >> SIZE_BITS

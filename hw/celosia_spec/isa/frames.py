@@ -32,8 +32,8 @@ CRC_POLYNOMIAL = 0x8408  # x^16 + x^12 + x^5 + 1, lowest bit first
 class Command(enum.IntEnum):
     """Field ``command`` of a request's header.
 
-    READ and WRITE have log2 of the element size in bytes (0 to 3) added: a frame moves
-    ``8 >> n`` elements of ``1 << n`` bytes.
+    READ and WRITE have log2 of the element size in bytes (0 to 3) added, in their `SIZE_BITS`: a
+    frame moves ``8 >> n`` elements of ``1 << n`` bytes.
     """
 
     READ = 0
@@ -41,6 +41,10 @@ class Command(enum.IntEnum):
     STATUS = 8
     START = 9
     ABORT = 10
+
+
+SIZE_BITS = 2
+"""Lowest bits of a command that tell the size of elements, of READ and WRITE."""
 
 
 class Kind(enum.IntEnum):
@@ -82,7 +86,7 @@ START = Word("start", (
     Field("_", 8)))
 """Address bytes of START; those of STATUS and ABORT are ignored."""
 
-ADDRESS_BITS, TAG_BITS = ADDRESS["address"].bits, _TAG.bits
+TAG_BITS = _TAG.bits
 
 SHORT_REPLY_BYTES = 2 + CRC_BYTES
 LONG_REPLY_BYTES = SHORT_REPLY_BYTES + DATA_BYTES
