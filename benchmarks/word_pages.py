@@ -1,8 +1,8 @@
 """Write what the docs say about the machine's words and memories.
 
 All of it comes from the tables of `celosia_spec.isa`. A page holds it between two comments,
-``words: NAME`` or ``memories: all`` and ``end of words``, which this replaces. ``--check`` writes
-nothing and has exit status 1 where a page is not up to date.
+``words: NAME``, ``memories: all`` or ``frames: all`` and ``end of words``, which this replaces.
+``--check`` writes nothing and has exit status 1 where a page is not up to date.
 """
 
 import re
@@ -20,7 +20,7 @@ from celosia_spec.isa.registers import STATUS
 __all__ = ["PAGES", "page", "up_to_date"]
 
 PAGES = (Path("docs") / "machine.md", Path("docs") / "host-port.md")
-_BLOCK = re.compile(r"(<!-- (words|memories): ([\w -]+) -->\n).*?(<!-- end of words -->)",
+_BLOCK = re.compile(r"(<!-- (words|memories|frames): ([\w -]+) -->\n).*?(<!-- end of words -->)",
                     re.DOTALL)
 _ARRAY = Array(clamp=True, drain=1, fill=2, flash=4)
 """The iCEBreaker's."""
@@ -42,6 +42,8 @@ def page(text: str) -> str:
     def made(match: re.Match[str]) -> str:
         if match[2] == "memories":
             lines = list(_memories())
+        elif match[2] == "frames":
+            lines = list(_frames())
         elif match[3] in _RECORDS:
             lines = list(_record(_RECORDS[match[3]]))
         else:
@@ -81,6 +83,20 @@ def _memories() -> Iterator[Sequence[str]]:
         yield (str(int(memory.space)), f"`{memory.space.name}`", memory.about, memory.address,
                str(memory.word.bits), f"{memory.depth(_ARRAY):,}",
                "yes" if memory.writable else "no")
+
+
+def _frames() -> Iterator[Sequence[str]]:
+    head, data, end = f"`{frames.SYNC:02X}` · header", f"{frames.DATA_BYTES} data", (
+        f"{frames.CRC_BYTES} CRC")
+    place = f"{frames.ADDRESS_BYTES} address"
+    yield "", "bytes", "in all"
+    yield ("---",) * 3
+    for name, parts, size in (
+            ("request, long (WRITE)", (head, data, place, end), frames.LONG_REQUEST_BYTES),
+            ("request, short (all others)", (head, place, end), frames.SHORT_REQUEST_BYTES),
+            ("reply, long (DATA)", (head, data, end), frames.LONG_REPLY_BYTES),
+            ("reply, short (all others)", (head, end), frames.SHORT_REPLY_BYTES)):
+        yield name, " · ".join(parts), str(size)
 
 
 def _bits(field: Field, low: int) -> str:

@@ -8,7 +8,22 @@ from types import ModuleType
 import pytest
 
 from celosia_spec.isa.controls import HEAD, RECORDS
+from celosia_spec.isa.frames import (
+    CRC_BYTES,
+    CRC_INIT,
+    CRC_POLYNOMIAL,
+    LONG_REQUEST_BYTES,
+    PAD,
+    RESYNC,
+    SHORT_REQUEST_BYTES,
+    Command,
+    Kind,
+    Reason,
+    crc16,
+    paddings,
+)
 from celosia_spec.isa.memories import MEMORIES
+from celosia_spec.isa.registers import COUNTER_BITS, Error, Register
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,3 +59,27 @@ def test_every_field_and_memory_stands_in_the_page_of_the_machine() -> None:
                    for field in word.fields),
                  *(memory.space.name for memory in MEMORIES)):
         assert f"`{name}`" in text
+
+
+def test_what_the_page_of_the_host_port_says_in_numbers() -> None:
+    """Its sentences, and the tables of commands, replies and errors, which are written by hand."""
+    text = " ".join((ROOT / "docs" / "host-port.md").read_text().split())
+    read, write = (paddings(command) for command in (Command.READ, Command.WRITE))
+    there, back = LONG_REQUEST_BYTES + write, SHORT_REQUEST_BYTES + read
+    for said in (
+            f"reflected polynomial 0x{CRC_POLYNOMIAL:04X}, initial value 0x{CRC_INIT:04X}",
+            f'`"123456789"` gives 0x{crc16(b"123456789"):04X}',
+            f"Use `{PAD:02X}` for padding", f"`RESYNC` is {len(RESYNC)} bytes `{PAD:02X}`",
+            f"A write then takes {LONG_REQUEST_BYTES} + {write} byte times, a read "
+            f"{SHORT_REQUEST_BYTES} + {read}: **{there} and {back} byte times",
+            f"lets 1 in {1 << 8 * CRC_BYTES:,} of all others pass",
+            f"the cycles of the last run, {COUNTER_BITS} bits ({Register.EVENTS})",
+            f"array's hash (address {Register.ARRAY_HASH}), the state ({Register.STATUS})"):
+        assert said in text, said
+    codes = [f"| {code}..{code + 3} | {code.name} + n |" for code in (Command.READ, Command.WRITE)]
+    codes += [f"| {code} | {code.name} |" for code in Command if code >= Command.STATUS]
+    codes += [f"| {kind} | {kind.name}:" for kind in Kind]
+    codes += [f"{reason} {reason.name}" for reason in Reason]
+    assert [code for code in codes if code not in text] == []
+    errors = text.partition("Error codes;")[2].partition("Codes 4 to 7")[0]
+    assert re.findall(r"\| (\d+) \|", errors) == [str(int(code)) for code in Error]

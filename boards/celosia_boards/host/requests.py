@@ -23,7 +23,7 @@ BLOCK_BYTES = protocol.DATA_BYTES
 
 _TAGS = 1 << protocol.TAG_BITS
 _WORD_SIZE = 2      # log2 of a register's bytes
-_CRC = np.array([protocol.crc_update(0, byte) for byte in range(256)], np.uint16)
+_CRC = np.array(protocol.CRC_AFTER, f"<u{protocol.CRC_BYTES}")
 """What a byte does to a CRC of zero; the CRC is linear."""
 
 _PADDINGS = np.array([protocol.paddings(command) for command in range(16)])
@@ -88,24 +88,28 @@ class Requests:
         tags = (first_tag + np.arange(len(self))) % _TAGS
         header = protocol.REQUEST.pack(command=self.command.astype(np.int64),
                                        tag=tags).astype(np.uint8)
-        address = self.address[:, None] >> np.arange(0, 24, 8, dtype=np.uint32) & 0xFF
+        address = _bytes(self.address.astype("<u4"))[:, :protocol.ADDRESS_BYTES]
         found: list[bytes] = [b""] * len(self)
         for long in (False, True):
             which = np.flatnonzero(writes == long)
             body = np.concatenate([header[which, None], *([self.data[which]] if long else []),
-                                   address[which].astype(np.uint8)], axis=1)
-            crc = np.full(len(which), protocol.CRC_INIT, np.uint16)
+                                   address[which]], axis=1)
+            crc = np.full(len(which), protocol.CRC_INIT, _CRC.dtype)
             for column in body.T:
                 crc = crc >> 8 ^ _CRC[(crc ^ column) & 0xFF]
-            frames = np.empty((len(which), 1 + body.shape[1] + protocol.CRC_BYTES), np.uint8)
-            frames[:, 0], frames[:, 1:-2] = protocol.SYNC, body
-            frames[:, -2], frames[:, -1] = crc & 0xFF, crc >> 8
+            sync = np.full((len(which), 1), protocol.SYNC, np.uint8)
+            frames = np.concatenate([sync, body, _bytes(crc)], axis=1)
             size, text = frames.shape[1], frames.tobytes()
             pads = _PADDINGS[self.command[which]] + self.pause[which]
             for row, (index, pad) in enumerate(zip(which.tolist(), pads.tolist(), strict=True)):
                 found[index] = (text[row * size:(row + 1) * size]
                                 + bytes([protocol.PAD]) * pad)
         return found
+
+
+def _bytes(numbers: np.ndarray) -> np.ndarray:
+    """Return the bytes of numbers (N,), uint8 (N, bytes of each), in their order in memory."""
+    return np.ascontiguousarray(numbers)[:, None].view(np.uint8)
 
 
 def _register_read(register: Register) -> Requests:

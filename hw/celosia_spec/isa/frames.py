@@ -90,7 +90,8 @@ TAG_BITS = _TAG.bits
 
 SHORT_REPLY_BYTES = 2 + CRC_BYTES
 LONG_REPLY_BYTES = SHORT_REPLY_BYTES + DATA_BYTES
-LONG_REQUEST_BYTES = 2 + DATA_BYTES + ADDRESS_BYTES + CRC_BYTES
+SHORT_REQUEST_BYTES = SHORT_REPLY_BYTES + ADDRESS_BYTES
+LONG_REQUEST_BYTES = SHORT_REQUEST_BYTES + DATA_BYTES
 
 RESYNC = bytes([PAD]) * (LONG_REQUEST_BYTES + LONG_REPLY_BYTES)
 """Completes and flushes whatever the machine took for a frame, which waits for the rest."""
@@ -104,7 +105,7 @@ def crc_update(crc: int, byte: int) -> int:
     return crc
 
 
-_AFTER = [crc_update(0, byte) for byte in range(256)]
+CRC_AFTER = tuple(crc_update(0, byte) for byte in range(256))
 """What a byte makes of a CRC of zero."""
 
 
@@ -115,7 +116,7 @@ def crc16(data: bytes) -> int:
     """
     crc = CRC_INIT
     for byte in data:
-        crc = crc >> 8 ^ _AFTER[(crc ^ byte) & 0xFF]
+        crc = crc >> 8 ^ CRC_AFTER[(crc ^ byte) & 0xFF]
     return crc
 
 
