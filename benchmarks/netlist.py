@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from harness.command import main
+from harness.netlist import machine_netlist
 from harness.networks import MODES
 from harness.result import Check, Result, Table
 
@@ -26,7 +27,6 @@ from celosia.program import program_of
 from celosia_boards.devices import HX8K, LFE5U, UP5K
 from celosia_sim.golden import GoldenResult, input_saturated
 from celosia_sim.golden import run as run_golden
-from celosia_sim.simulators.netlist import machine_netlist
 from celosia_spec.isa.array import Array
 
 _SMALL = Array(main_words=512, bank_rows=128, ring=64, controls=64, taps=64, tiles=64)

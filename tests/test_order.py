@@ -110,7 +110,7 @@ ORDER = {
         driver
     """,
     "celosia_sim": """
-        __init__, cells, clock, flash, golden
+        __init__, clock, flash, golden
         benches, simulators
         stream_machine
         virtual
@@ -143,7 +143,7 @@ ORDER = {
     "celosia_sim.simulators": """
         __init__, cocotb_call, tools, unreset
         rtl, runtime
-        cosim, netlist, verilated
+        cosim, verilated
     """,
     "celosia_sim.virtual": """
         byte_port, ends, faults, simulation

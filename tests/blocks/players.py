@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from harness import cells
+
 from blocks.icarus_bench import PLAYED, bench, steps_file
 from blocks.pysim import run
 from blocks.vectors import Step, Vectors
 from blocks.verilated_block import Block
-from celosia_sim import cells
 from celosia_sim.simulators import rtl
 from celosia_sim.simulators.cosim import icarus_text
 from celosia_sim.simulators.tools import run_tool
@@ -140,9 +141,9 @@ def play_icarus(dut: Any, vectors: Vectors, sources: Sequence[Path] = ()) -> Non
         (folder / "bench.v").write_text(bench(widths, inputs, clocked=clocked))
         (folder / "block.v").write_text(icarus_text(text))
         (folder / "steps").write_text(steps_file(steps, widths, inputs))
-        run_tool("iverilog", ["iverilog", "-g2012", "-s", "bench", "-o", "bench",
-                              *cells.ICARUS_ARGS, "bench.v", *map(str, sources), "block.v"],
-                 cwd=folder)
+        defines = [f"-D{macro}={value}" for macro, value in cells.DEFINES]
+        run_tool("iverilog", ["iverilog", "-g2012", "-s", "bench", "-o", "bench", *defines,
+                              "bench.v", *map(str, sources), "block.v"], cwd=folder)
         *_, printed = run_tool("vvp", ["vvp", "bench"], cwd=folder).splitlines()
     if printed != PLAYED:
         cycle, port, got = printed.split()

@@ -30,7 +30,7 @@ def test_one_file_calls_yosys():
     """What is simulated after synthesis is what bitstreams are made of."""
     assert holders('run_tool("yosys"') == ["boards/celosia_boards/synthesis.py"]
     assert holders("synthesis import script, synthesise") == [
-        "boards/celosia_boards/stages.py", "sim/celosia_sim/simulators/netlist.py"]
+        "boards/celosia_boards/stages.py", "benchmarks/harness/netlist.py"]
 
 
 def test_families_differ_in_what_tells_them_apart():

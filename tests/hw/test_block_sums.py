@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from amaranth.hdl import Cat, Module, ResetInserter
 from amaranth.lib.wiring import Component, In, Out
+from harness import cells
 
 from blocks.players import verilog_of
 from blocks.verilated_block import Block
 from celosia_boards.families.ice40 import ICE40
 from celosia_hw.lanes.block_sums import BlockSums
-from celosia_sim import cells
 from celosia_spec.isa.array import QUAD, Array
 
 ONE = {"drain": 1, "residual": False}

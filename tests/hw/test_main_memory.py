@@ -3,12 +3,12 @@
 
 import numpy as np
 import pytest
+from harness import cells
 
 from blocks.players import verilog_of
 from blocks.verilated_block import Block
 from celosia_boards.families.ice40 import ICE40
 from celosia_hw.memory.main_memory import CLIENTS, MainMemory
-from celosia_sim import cells
 from celosia_spec.isa.array import ENTRY_WORDS
 
 WIDTHS = {"writer": 64, "host": 16, "flash": 16}

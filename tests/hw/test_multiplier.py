@@ -5,12 +5,12 @@ import itertools
 import random
 
 import pytest
+from harness import cells
 
 from blocks.players import verilog_of
 from blocks.vectors import Vectors, pack
 from celosia_boards.families.ice40 import ICE40
 from celosia_hw.parts.multiplier import KINDS, Multipliers
-from celosia_sim import cells
 
 
 def _sources(kind):

@@ -7,6 +7,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from harness import cells
 
 from blocks.models.arithmetic import align_residual
 from blocks.models.output import Output, Pass, Row
@@ -16,7 +17,6 @@ from blocks.verilated_block import Block
 from celosia_boards.families.ice40 import ICE40
 from celosia_hw.output.operand import Align
 from celosia_hw.output.path import OUTPUT_PATHS
-from celosia_sim import cells
 from celosia_spec.isa.array import ENTRY_WORDS, Array
 from celosia_spec.isa.controls import LAYER, head_words
 from celosia_spec.isa.heads import pack as pack_head

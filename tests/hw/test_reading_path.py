@@ -6,6 +6,7 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
+from harness import cells
 
 from blocks.models.dot_products import Tap, Tile, dot_product
 from blocks.players import verilog_of
@@ -14,7 +15,6 @@ from blocks.verilated_block import Block
 from celosia_boards.families.ice40 import ICE40
 from celosia_hw.lanes.reading import STEP, ReadingPath
 from celosia_hw.output.path import OutputPath
-from celosia_sim import cells
 from celosia_spec.isa.array import PIECE, QUAD, Array
 from celosia_spec.isa.passes import pass_cycles
 from celosia_spec.isa.timing import BANK, MANTISSA, SUMS, WRITTEN

@@ -11,6 +11,7 @@ import pytest
 from amaranth.back import verilog
 from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import memory, wiring
+from harness.netlist import netlist
 
 from celosia.bands.simulate import SIMULATORS, why_stopped
 from celosia_boards.cache import unseen
@@ -18,7 +19,6 @@ from celosia_boards.devices import HX8K, UP5K
 from celosia_boards.host.job import Job, Record, Stopped
 from celosia_hw.signatures import HOST_BUS, flipped_members
 from celosia_sim.simulators import cosim, tools, verilated
-from celosia_sim.simulators.netlist import netlist
 from celosia_sim.simulators.rtl import Design
 from celosia_sim.simulators.unreset import Unreset
 from celosia_spec.errors import SimulationError

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 import numpy as np
+from harness import cells
 
 from blocks.players import verilog_of
 from blocks.verilated_block import Block
 from celosia_boards.families.ice40 import ICE40
 from celosia_hw.machine import Machine
-from celosia_sim import cells
 from celosia_spec.isa.array import ENTRY_WORDS, Array
 from celosia_spec.isa.entries import elements_of
 from celosia_spec.isa.numbers import EXPONENT_MIN

@@ -7,6 +7,7 @@ import pytest
 from amaranth.hdl import Module
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
+from harness.netlist import machine_netlist, netlist
 
 from blocks.verilated_block import Block
 from celosia.bands.program import stream_program
@@ -15,7 +16,6 @@ from celosia.bands.session import run
 from celosia.bands.simulate import simulated
 from celosia_boards.devices import HX8K, LFE5U, UP5K
 from celosia_sim import golden
-from celosia_sim.simulators.netlist import machine_netlist, netlist
 from celosia_spec.isa.array import Array
 from stream.networks import residual_network, shrinking_network
 

@@ -10,8 +10,6 @@ from celosia_spec.errors import SimulationError
 DEFINES = (("NO_ICE40_DEFAULT_ASSIGNMENTS", "1"),)
 """Macros for all models: Icarus 11 does not know the default port values in Yosys's iCE40 ones."""
 
-ICARUS_ARGS = tuple(f"-D{name}={value}" for name, value in DEFINES)
-
 OWN = ("dp16kd.v", "mult18x18d.v")
 """Our models of blocks of which Yosys has only black boxes."""
 

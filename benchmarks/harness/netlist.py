@@ -10,10 +10,10 @@ from celosia_boards.cache import cached, digest
 from celosia_boards.families.family import Device
 from celosia_boards.synthesis import script, synthesise
 from celosia_boards.toolchain import BuildError
-from celosia_sim import cells
 from celosia_sim.simulators.rtl import TOP, Design, hosted_machine
 from celosia_spec.errors import SimulationError
 from celosia_spec.isa.array import Array
+from harness import cells
 
 __all__ = ["machine_netlist", "netlist"]
 
