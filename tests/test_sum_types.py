@@ -23,6 +23,15 @@ OWNERS = {
 }
 """Sum type to the files that may take it apart."""
 
+ASKED = {
+    "hw/celosia_spec/graph_rules.py": "which rules a sound graph has",
+    "hw/celosia_spec/qgraph.py": "goes from tensor to tensor that keep an exponent",
+    "sim/celosia_sim/golden/model.py": "inputs have no sums",
+    "sw/celosia/bands/stream.py": "a command of its own sets an exponent that is kept",
+}
+"""Files that ask a rule whether its exponent is fixed or kept, and what for; all others let it say
+what the exponent is."""
+
 OTHER_KINDS = {"sw/celosia/compress/fusion/fold.py"}
 """Files whose ``kind`` is of something else: of torch's pools."""
 
@@ -68,11 +77,23 @@ def compared(source: str) -> set[str]:
             if isinstance(part, ast.Constant) and isinstance(part.value, str)}
 
 
+def asked(source: str) -> set[str]:
+    """What a source asks of exponents' rules, that only some have."""
+    return {node.attr for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)
+            and node.attr in ("fixed", "keeps")
+            and ast.unparse(node.value).rpartition(".")[2] in ("rule", "exponent")}
+
+
 @pytest.mark.parametrize("sum_type", OWNERS, ids=["activation", "exponent"])
 def test_only_its_owners_take_a_sum_type_apart(sum_type: object) -> None:
     found = {str(path.relative_to(ROOT)) for path in SOURCES
              if told_apart(source := path.read_text(), imported(source)) & classes(sum_type)}
     assert found == OWNERS[sum_type]
+
+
+def test_few_ask_which_rule_an_exponent_has() -> None:
+    found = {str(path.relative_to(ROOT)) for path in SOURCES if asked(path.read_text())}
+    assert found == ASKED.keys()
 
 
 def test_no_kind_is_compared_with_a_text() -> None:
@@ -90,3 +111,5 @@ def test_what_is_told_apart_is_seen() -> None:
     assert told_apart(source, imported(source)) == {"Kept", "Clamp"}
     assert told_apart(source, {"Kept"}) == {"Kept"}
     assert compared(source) == {"copy", "relu"}
+    assert asked("rule.fixed or self.exponent.keeps or plan.fixed or rule.least") == {
+        "fixed", "keeps"}

@@ -6,6 +6,7 @@ file.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -144,6 +145,13 @@ class Rule:
         """The tensor whose exponent it is; None where it is one of its own."""
         return None
 
+    def given(self, needed: int, most: int, exponent_of: Callable[[str], int]) -> int:
+        """Return the exponent of an image.
+
+        needed : by its largest value.   most : see `highest`.   exponent_of : of another tensor.
+        """
+        raise NotImplementedError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Dynamic(Rule):
@@ -156,6 +164,9 @@ class Dynamic(Rule):
     @property
     def found(self) -> bool:
         return True
+
+    def given(self, needed: int, most: int, exponent_of: Callable[[str], int]) -> int:
+        return min(max(needed, self.least), most)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +181,9 @@ class Static(Rule):
     def fixed(self) -> int:
         return self.value
 
+    def given(self, needed: int, most: int, exponent_of: Callable[[str], int]) -> int:
+        return self.value
+
 
 @dataclass(frozen=True, kw_only=True)
 class Kept(Rule):
@@ -182,6 +196,9 @@ class Kept(Rule):
     @property
     def keeps(self) -> str:
         return self.of
+
+    def given(self, needed: int, most: int, exponent_of: Callable[[str], int]) -> int:
+        return exponent_of(self.of)
 
 
 EXPONENTS = DYNAMIC, STATIC = "dynamic", "static"

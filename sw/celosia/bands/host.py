@@ -82,14 +82,10 @@ def output(program: StreamProgram, main: np.ndarray,
         sums = windows[:, ::down, ::across].max((-2, -1))
     s_x = int(exponents[program.reads[node.name]]) - graph.tensors[node.input].format.fraction
     unit = (node.sw + s_x)[:, None, None]
-    rule = tensor.exponent
-    if rule.fixed is not None:
-        exponent = rule.fixed
-    elif rule.keeps is not None:
-        exponent = int(exponents[program.slots[rule.keeps]])
-    else:
-        found = int((floor_log2(sums) + unit).max(initial=EXPONENT_MIN))
-        exponent = min(max(found, rule.least), highest(node.epilogue.activation, rule.least))
+    exponent = tensor.exponent.given(
+        int((floor_log2(sums) + unit).max(initial=EXPONENT_MIN)),
+        highest(node.epilogue.activation, tensor.exponent.least),
+        lambda name: int(exponents[program.slots[name]]))
     right = exponent - tensor.format.fraction - unit
     largest = tensor.format.largest
     # All numbers are below 2^53 and powers of two apart, so that float64 is exact.
