@@ -15,7 +15,7 @@ FOLDER = Path(__file__).with_name("schedules")
 BOARD = ARRAYS["icebreaker"]
 SCHEDULES = {
     "lenet5": ("lenet5", BOARD), "residual": ("residual", BOARD), "depthwise": ("depthwise", BOARD),
-    "several clusters": ("lenet5", replace(ARRAYS["ulx3s-25f"], clusters=4, main_words=32768)),
+    "several clusters": ("lenet5", ARRAYS["ulx3s-85f"]),
     "copied from flash": ("lenet5", replace(BOARD, main_words=1536)),
     "in parts": ("lenet5", replace(BOARD, main_words=1024))}
 
