@@ -51,6 +51,12 @@ def check_memory(program) -> None:
                            for section in there), node and node.name
 
 
+def held_words(program) -> int:
+    """Return the words of main memory that a program takes: in so many, all that it holds fits."""
+    return max(len(program.entries),
+               *(place.word + place.words for place in program.places.values()))
+
+
 @dataclass
 class _Section:
     """A section of flash: its words of main memory, and the layers from which to which it has

@@ -16,7 +16,7 @@ from celosia_spec.errors import FitError, SimulationError
 from celosia_spec.isa.array import Array
 from celosia_spec.isa.image import pack, unpack
 from stream.networks import graphs
-from stream.sharing import check_memory, check_words
+from stream.sharing import check_memory, check_words, held_words
 
 LARGE = Array(clamp=True, flash=4)
 SETTINGS = settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=[
@@ -27,10 +27,7 @@ def smallest(graph):
     """Return the program for the smallest main memory that has a way to run the network."""
     array = replace(LARGE, activation_bits=graph.activation_bits)
     found = stream_program(graph, array)
-    # All of it fits into as many words as it takes there: sizes above that need not be tried.
-    words = max(found.list_at + len(found.chunks),
-                *(place.word + place.words for place in found.places.values()))
-    array = replace(array, main_words=max(64, 1 << (words - 1).bit_length()))
+    array = replace(array, main_words=max(64, 1 << (held_words(found) - 1).bit_length()))
     while array.main_words > 64:
         array = replace(array, main_words=array.main_words // 2)
         try:

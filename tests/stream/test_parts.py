@@ -29,7 +29,7 @@ from celosia_spec.isa.frames import START, Command, encode_abort, paced, request
 from celosia_spec.isa.image import pack
 from stream import test_flash_rtl as flash_rtl
 from stream.networks import graphs, shrinking_network
-from stream.sharing import check_memory, check_words
+from stream.sharing import check_memory, check_words, held_words
 from stream.test_flash_words import run
 
 
@@ -50,17 +50,19 @@ def connected(*sizes, kept=1.0):
 def programs(graph, array):
     """Yield the programs for main memories that do not hold the network at once, the largest
     first."""
-    words, last = 2048, 0
-    while words >= 64:
-        try:
-            program = stream_program(graph, replace(array, main_words=words))
-        except FitError:
-            break
+    held, last = 2049, 0        # all fits into so many words; it runs in so many
+    for words in (2048, 1024, 512, 256, 128, 64):
+        if words < held:
+            try:
+                program = stream_program(graph, replace(array, main_words=words))
+            except FitError:
+                break
+            if program.copied:
+                yield program
+            else:
+                held = held_words(program)
         last = words
-        if program.copied:
-            yield program
-        words //= 2
-    for words in range(last // 2 // 256 * 256 + 256, last, 256):
+    for words in range(last // 2 // 256 * 256 + 256, min(last, held), 256):
         with suppress(FitError):
             yield stream_program(graph, replace(array, main_words=words))
 

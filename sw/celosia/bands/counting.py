@@ -119,7 +119,7 @@ class Turn:
     beside: bool
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Course:
     """The bands of a layer as they are counted, whatever its weights are.
 
@@ -199,8 +199,18 @@ def counted(way: Way, course: Course, sets: int, splits: int) -> int:
 
     sets, splits : how clusters share the way (`Way.spreads`).
     """
-    works = [(work.loads[sets], work.fetched * splits, len(work.rows),
-              FETCH * -(-len(work.dense) // sets)) for work in way.works]
+    return _cycles(course, tuple(
+        (work.loads[sets], work.fetched * splits, len(work.rows),
+         FETCH * -(-len(work.dense) // sets)) for work in way.works), splits)
+
+
+@lru_cache(maxsize=1 << 14)     # layers of a shape have the same ones
+def _cycles(course: Course, works: tuple[tuple[int, int, int, int], ...], splits: int) -> int:
+    """Return what `counted` does.
+
+    works : of each part the load of its batches, accesses for their entries, rows, and cycles in
+    which nothing is fetched behind heads.
+    """
     found = LAYER + course.tables + course.first.alone
     for turn, count in course.turns:
         load, fetched, rows, fetch = works[turn.part]

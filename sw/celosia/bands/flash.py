@@ -2,6 +2,7 @@
 or in parts."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 
 import numpy as np
 
@@ -115,6 +116,7 @@ class _Memory:
         ends = np.array([[(-1, 0), *own.ends] for own in lists])[..., 0]
         self.chunks: list[int] = np.maximum(np.diff(ends) - 1, 0).sum(axis=0).tolist()
         self._partings: dict[int, Parting] = {}
+        self._unparted = cache(lambda first, rest: self._way(first, {}, rest))
 
     def found(self) -> Copies:
         """Return the way that is counted to take the fewest cycles."""
@@ -196,7 +198,8 @@ class _Memory:
                 parts, words = self._parts(first, rooms, places, kept, share, left + fixed), rest
             if parts is None:
                 return None
-            if (way := self._way(first, parts, rest)) is not None:
+            way = self._way(first, parts, rest) if parts else self._unparted(first, rest)
+            if way is not None:
                 return way
         return None
 
