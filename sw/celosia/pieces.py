@@ -6,6 +6,7 @@ min(x, 0)``, and a rest that is constant far out; the rest is approximated by st
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -75,7 +76,7 @@ def fit(function: Callable[[np.ndarray], np.ndarray]) -> tuple[Pieces, float]:
     for x, far, end in ((-_FAR, low, rest[0]), (_FAR, high, rest[-1])):
         if np.abs(far - ends(x) - end).max() > span / 50:
             raise ValueError(f"it does not run straight farther than {_REACH:g} from 0")
-    pieces = _fitted(rest, ends)
+    pieces = _fitted(rest.tobytes(), below, above)
     with np.errstate(all="ignore"):
         off = float(np.abs(pieces(_BETWEEN) - function(_BETWEEN)).max()) / max(span, 1e-9)
     if off > 0.02:
@@ -104,11 +105,13 @@ def _slope(x: np.ndarray, y: np.ndarray, span: float) -> float:
     return slope if abs(slope * x[2]) > span / 200 else 0.0
 
 
-def _fitted(rest: np.ndarray, ends: Pieces) -> Pieces:
-    """Return the pieces of the rest: the least deviation that so many can have, by bisection. At 0
-    they are exact."""
+@lru_cache(maxsize=64)      # networks have few functions, in many places
+def _fitted(given: bytes, below: float, above: float) -> Pieces:
+    """Return the pieces of the rest, given by its values on the grid: the least deviation that
+    so many can have, by bisection. At 0 they are exact."""
+    rest = np.frombuffer(given)
     if np.ptp(rest) < 1e-9:
-        return Pieces(knots=np.zeros(1), values=rest[:1], below=ends.below, above=ends.above)
+        return Pieces(knots=np.zeros(1), values=rest[:1], below=below, above=above)
     low, high = 0.0, float(np.ptp(rest))
     while high - low > high / 100:
         middle = (low + high) / 2
@@ -123,7 +126,8 @@ def _fitted(rest: np.ndarray, ends: Pieces) -> Pieces:
             (0, *at[:-1]), (*at[1:], len(_GRID) - 1), strict=True)
             for part in (error[before:behind + 1],)]
         values[free] -= (np.array(extremes) * _NEAR[at] / 2)[free]
-    return Pieces(knots=knots, values=values, below=ends.below, above=ends.above)
+    knots.flags.writeable = values.flags.writeable = False
+    return Pieces(knots=knots, values=values, below=below, above=above)
 
 
 def _cut(rest: np.ndarray, off: float) -> Iterator[int]:

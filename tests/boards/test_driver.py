@@ -3,6 +3,7 @@ reset, hosts that die, and the words for what cannot be mended."""
 
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from celosia_spec.isa.array import ENTRY_WORDS, VERSION, Array, array_hash
 from celosia_spec.isa.memories import MEMORIES, Space, memory_of
 from compiled import SMALL
 from host_frames import encode_read, encode_write
+from registered import carrying
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
@@ -146,9 +148,10 @@ def nets() -> Iterator[tuple[nn.Module, tuple[int, int, int]]]:
 
 @pytest.mark.parametrize(("of", "bits"), [("upduino", {}), ("ecp5-25f", {"activation_bits": 9})])
 def test_what_the_memories_held_before_does_no_harm(of, bits):
+    """With a small main memory, all of which is written."""
     rng = np.random.default_rng(8)
-    array = array_for(of, **bits)
-    with VirtualBoard(of, array, byte_level=True) as machine:
+    array = replace(array_for(of, **bits), main_words=1024)
+    with carrying(array, "small", of), VirtualBoard(of, array, byte_level=True) as machine:
         board = Board(SimulatedLine(machine))
         there = Machine(SimulatedLine(machine), array, 1e6)
         there.greet()
@@ -157,8 +160,8 @@ def test_what_the_memories_held_before_does_no_harm(of, bits):
             depth = memory_of(Space.MAIN).depth(array)
             at = np.stack([np.full(depth, Space.MAIN), np.arange(depth)], axis=1)
             there.write(at.astype(np.uint32), rng.integers(0, 1 << 16, depth).astype(np.uint32))
-            program = celosia.compile(net.eval(), np.zeros((1, *shape), np.float32), target=of,
-                                      **bits)
+            program = celosia.compile(net.eval(), np.zeros((1, *shape), np.float32),
+                                      target="small", **bits)
             images = rng.normal(size=(3, *shape)).astype(np.float32)
             board.load(program)
             same(board.run(images), celosia.run(program, images))

@@ -1,11 +1,14 @@
 """LeNet-5 on the virtual board, by frames alone."""
 
+import math
+
 import numpy as np
 import pytest
 
 from celosia.bands.simulate import job_of, results
 from celosia_boards.host.job import Record
 from celosia_sim.virtual import VirtualBoard
+from celosia_sim.virtual.board import LINE_BITS
 from celosia_sim.virtual.line import SimulatedLine
 from celosia_spec.isa import frames as protocol
 from celosia_spec.isa.frames import Decoder, Kind, Reply
@@ -13,6 +16,8 @@ from celosia_spec.isa.memories import Space
 from host_frames import encode_read, encode_start, encode_status, encode_write_run
 
 TARGET = "upduino"
+BAUD = 3_000_000
+"""Of the line: bits are few cycles long, and loading takes a third of those at a million."""
 LONGEST = 10 ** 9
 """Cycles within which all is done."""
 
@@ -42,7 +47,7 @@ def test_lenet5_loaded_and_run_gives_golden_outputs():
         record.reads[:] = reads(stream, program, job)
         assert stream.starts == 3 and stream.seen_lights().busy and not stream.lights.busy
         padding_bridges_a_run(stream, program)
-    with VirtualBoard(TARGET, program.array) as line:
+    with VirtualBoard(TARGET, program.array, baud=BAUD) as line:
         np.testing.assert_array_equal(reads(line, program, job.first(1)), record.reads[:1])
         padding_bridges_a_run(line, program)
     found = results(program.program, job, record)
@@ -70,7 +75,7 @@ def padding_bridges_a_run(board, program):
     """What comes behind as much padding as a run takes on the line is answered; sooner is not."""
     start = encode_start(program.program.list_at)
     read = protocol.paced(encode_read(Space.MAIN, 0, element_bytes=2))
-    bytes_long = -(-program.predicted_cycles // 390)
+    bytes_long = math.ceil(program.predicted_cycles / (LINE_BITS * board.bit_cycles))
     for padding, kind in ((bytes_long - 20, Kind.REJECTED), (bytes_long + 2, Kind.DATA)):
         board.send(start + b"\xff" * padding + read)
         assert replies(board.run_until_quiet(LONGEST))[-1].kind is kind
