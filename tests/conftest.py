@@ -104,6 +104,12 @@ def pytest_collection_modifyitems(items):
             item.add_marker("icarus")
 
 
+def pytest_collection_finish():
+    """What was imported stays: garbage is not looked for among it."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_runtest_setup(item):
     """Skip a test that needs Icarus under cocotb, which README's set-up does not bring; the
     reason says what is missing and how to get it."""
