@@ -8,8 +8,7 @@ round (`schedule`) and how the network recovers in between (any callable, such a
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ from celosia.compress.training.rounds import (
     run_rounds,
 )
 from celosia.compress.weights.schedule import ORDERS, count_kept, plan_rounds, resolve_rates
-from celosia.compress.weights.search import GRID, RateSearch, search_rates
+from celosia.compress.weights.search import GRID, search_rates
 from celosia.compress.weights.selection import (
     Select,
     find_selection,
@@ -164,42 +163,96 @@ def prune(
     TypeError
         An option that the method does not have.
     """
-    if rounds is None:
-        rounds = DEFAULT_ROUNDS if finetune is not None else 1
-    schedule = ORDERS.get(order, "cubic") if schedule is None else schedule
-    _check(scope, rates, order, select, layers)
-    pick = find_selection(select, method, strong)
-    rates, layers = _concerned(model, rates, layers)
-    options = options | ({"signed": True} if select == "sun2016" else {})
-    plan_rounds({}, rounds, schedule, order)
-    choices = {
-        "method": method, "options": asdict(resolve_options(method, options)),
-        "rates": "search" if rates == "search" else _resolve(model, rates, layers),
-        "layers": describe(layers), "scope": scope, "schedule": schedule, "order": order,
-        "select": select, "strong": strong if select == "sun2016" else None,
-        "rounds": rounds, "seed": seed, "ties": "lower index stays",
-        "finetuned": finetune is not None, "finetune": describe(finetune),
-        "search": _check_search(rates, evaluate, accuracy_budget, grid),
-        "start": fingerprint(model, inputs),
-    }  # fmt: skip
-    journal = Journal(checkpoint, choices)
-    if rates == "search":
-        assert evaluate is not None and accuracy_budget is not None     # by _check_search
-        found = _found(journal, partial(
-            search_rates, model, method, inputs=inputs, evaluate=evaluate, budget=accuracy_budget,
-            grid=grid, layers=layers, select=select, strong=strong, seed=seed, **options))
-        choices |= {"rates": _resolve(model, found["rates"], None),
-                    "search": choices["search"] | found}  # fmt: skip
-    steps = plan_rounds(choices["rates"], rounds, schedule, order)
-    if not any(choices["rates"].values()) and (not steps or rates == "search"):
-        raise ArgumentError("no layer has a rate above 0, so there is nothing to prune; give "
-                            "higher rates, or the search a larger budget or lower rates to try")
-    chooser = _Chooser(method=method, inputs=inputs, options=options, steps=steps, scope=scope,
-                       pick=pick, seed=seed)
-    records = run_rounds(model, len(steps), chooser, finetune=finetune, seed=seed,
-                         journal=journal, measure=measure, progress=progress,
-                         ties=None if select == "sun2016" else lambda: chooser.ties)
-    return PruneReport(layers=records[-1].layers, rounds=records, choices=choices)
+    asked = _Settings(
+        method=method, inputs=inputs, rates=rates, finetune=finetune, rounds=rounds,
+        schedule=schedule, seed=seed, scope=scope, order=order, select=select, strong=strong,
+        layers=layers, evaluate=evaluate, budget=accuracy_budget, grid=grid, options=options)
+    return asked.settled(model).run(model, checkpoint, measure, progress)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Settings:
+    """What a call of `prune` asks for; `settled` is the first stage of it, `run` all others."""
+
+    method: str
+    inputs: Any | None
+    rates: Any
+    finetune: Callable[[nn.Module, int], None] | None
+    rounds: Any
+    schedule: Any
+    seed: int
+    scope: str
+    order: str
+    select: str
+    strong: float
+    layers: Collection[str] | None
+    evaluate: Callable[[nn.Module], float] | None
+    budget: float | None
+    grid: Collection[float]
+    options: Mapping[str, Any]
+
+    def settled(self, model: nn.Module) -> _Settings:
+        """Return them with nothing left open, and layers under first names; ArgumentError where
+        they mean nothing together."""
+        rounds, schedule = self.rounds, self.schedule
+        if rounds is None:
+            rounds = DEFAULT_ROUNDS if self.finetune is not None else 1
+        if schedule is None:
+            schedule = ORDERS.get(self.order, "cubic")
+        _check(self.scope, self.rates, self.order, self.select, self.layers)
+        find_selection(self.select, self.method, self.strong)
+        rates, layers = _concerned(model, self.rates, self.layers)
+        plan_rounds({}, rounds, schedule, self.order)
+        signed = {"signed": True} if self.select == "sun2016" else {}
+        return replace(self, rounds=rounds, schedule=schedule, rates=rates, layers=layers,
+                       options={**self.options, **signed})
+
+    def run(self, model: nn.Module, checkpoint: str | Path | None, measure: Measure | None,
+            progress: Callable[[RoundRecord], None] | None) -> PruneReport:
+        """Prune the model as they say."""
+        choices = self.choices(model)
+        journal = Journal(checkpoint, choices)
+        if self.rates == "search":
+            choices |= self.searched(model, journal, choices["search"])
+        steps = plan_rounds(choices["rates"], self.rounds, self.schedule, self.order)
+        if not any(choices["rates"].values()) and (not steps or self.rates == "search"):
+            raise ArgumentError("no layer has a rate above 0, so there is nothing to prune; give "
+                                "higher rates, or the search a larger budget or lower rates to try")
+        chooser = _Chooser(method=self.method, inputs=self.inputs, options=self.options,
+                           steps=steps, scope=self.scope, seed=self.seed,
+                           pick=find_selection(self.select, self.method, self.strong))
+        records = run_rounds(model, len(steps), chooser, finetune=self.finetune, seed=self.seed,
+                             journal=journal, measure=measure, progress=progress,
+                             ties=None if self.select == "sun2016" else lambda: chooser.ties)
+        return PruneReport(layers=records[-1].layers, rounds=records, choices=choices)
+
+    def choices(self, model: nn.Module) -> dict[str, Any]:
+        """Return them as a report has them; the rates of a search are still missing."""
+        return {
+            "method": self.method, "options": asdict(resolve_options(self.method, self.options)),
+            "rates": ("search" if self.rates == "search" else
+                      _resolve(model, self.rates, self.layers)),
+            "layers": describe(self.layers), "scope": self.scope, "schedule": self.schedule,
+            "order": self.order, "select": self.select,
+            "strong": self.strong if self.select == "sun2016" else None,
+            "rounds": self.rounds, "seed": self.seed, "ties": "lower index stays",
+            "finetuned": self.finetune is not None, "finetune": describe(self.finetune),
+            "search": _check_search(self.rates, self.evaluate, self.budget, self.grid),
+            "start": fingerprint(model, self.inputs),
+        }  # fmt: skip
+
+    def searched(self, model: nn.Module, journal: Journal,
+                 search: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the rates that the search finds, and what it found; from the journal if it has
+        been done before."""
+        assert self.evaluate is not None and self.budget is not None    # by _check_search
+        if "search" not in journal.notes:
+            journal.note("search", search_rates(
+                model, self.method, inputs=self.inputs, evaluate=self.evaluate,
+                budget=self.budget, grid=self.grid, layers=self.layers, select=self.select,
+                strong=self.strong, seed=self.seed, **self.options).as_json())
+        found = journal.notes["search"]
+        return {"rates": _resolve(model, found["rates"], None), "search": {**search, **found}}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -293,14 +346,6 @@ def _resolve(model: nn.Module, rates: Any, layers: Collection[str] | None) -> di
     if layers is not None and not isinstance(rates, Mapping):
         rates = dict.fromkeys(layers, rates)
     return resolve_rates(rates, sizes)
-
-
-def _found(journal: Journal, search: Callable[[], RateSearch]) -> Mapping[str, Any]:
-    """Return the search's outcome, from the journal if it has been done before."""
-    if "search" not in journal.notes:
-        journal.note("search", search().as_json())
-    found: Mapping[str, Any] = journal.notes["search"]
-    return found
 
 
 def _check(
