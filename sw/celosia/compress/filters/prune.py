@@ -186,37 +186,73 @@ def prune_filters(
     TypeError
         An option that the method does not have.
     """
-    target = Target.of(rate=rate, macs=macs, parameters=parameters, conv_macs=conv_macs,
-                       threshold=threshold)
-    _check(model, method, target, rounds, scope)
-    look = partial(trace_for, model, example_input, method, coupled, ignore, constants)
-    start = look()
-    choices = {"method": method, target.kind: target.value, "scope": scope, "coupled": coupled,
-               "ignore": sorted(ignore), "constants": constants, "rounds": rounds,
-               "schedule": "linear", "seed": seed, "ties": "lower index stays",
-               "finetuned": finetune is not None, "finetune": describe(finetune),
-               "options": asdict(resolve(method, lookup(method, "filters").options, options)),
-               "start": fingerprint(model, inputs)}
-    journal = Journal(checkpoint, choices)
-    run = _Run(model, example_input, look, start, lookup(method, "filters"),
-               partial(filter_scores, method=method, inputs=inputs, **options))
-    if journal.records:
-        run.rebuild(journal.records[-1]["kept"], journal.restore())
-    for index in range(len(journal.records), rounds):
-        with reproducible(model, seed + index):
-            run.remove(target, scope, Fraction(index + 1, rounds))
-            if finetune is not None:
-                finetune(model, index)
-        with reproducible(model, seed + index):
-            measured = {} if measure is None else dict(measure(model))
-        journal.finish(run.record() | {"measured": measured}, model.state_dict())
-        if progress is not None:
-            progress(_round(index, rounds, journal.records[-1]))
-    return FilterReport(
-        layers=run.layers(), skipped=start.skipped, before=start.cost(), after=start.count(model),
-        rounds=tuple(_round(index, rounds, record)
-                     for index, record in enumerate(journal.records)),
-        choices=choices)
+    asked = _Settings(
+        target=Target.of(rate=rate, macs=macs, parameters=parameters, conv_macs=conv_macs,
+                         threshold=threshold),
+        method=method, scope=scope, coupled=coupled, ignore=ignore, constants=constants,
+        rounds=rounds, seed=seed, finetune=finetune, inputs=inputs, options=options)
+    return asked.run(model, example_input, checkpoint, measure, progress)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Settings:
+    """What a call of `prune_filters` asks for."""
+
+    target: Target
+    method: str
+    scope: str
+    coupled: str
+    ignore: Collection[str]
+    constants: str
+    rounds: int
+    seed: int
+    finetune: Callable[[nn.Module, int], None] | None
+    inputs: Any | None
+    options: Mapping[str, Any]
+
+    def run(self, model: nn.Module, example_input: Any, checkpoint: str | Path | None,
+            measure: Measure | None, progress: Callable[[FilterRound], None] | None
+            ) -> FilterReport:
+        """Prune the model as they say."""
+        _check(model, self.method, self.target, self.rounds, self.scope)
+        look = partial(trace_for, model, example_input, self.method, self.coupled, self.ignore,
+                       self.constants)
+        start = look()
+        choices = self.choices(model)
+        journal = Journal(checkpoint, choices)
+        run = _Run(model, example_input, look, start, lookup(self.method, "filters"),
+                   partial(filter_scores, method=self.method, inputs=self.inputs, **self.options))
+        if journal.records:
+            run.rebuild(journal.records[-1]["kept"], journal.restore())
+        for index in range(len(journal.records), self.rounds):
+            self.one_round(run, index, journal, measure)
+            if progress is not None:
+                progress(_round(index, self.rounds, journal.records[-1]))
+        return FilterReport(
+            layers=run.layers(), skipped=start.skipped, before=start.cost(),
+            after=start.count(model), choices=choices,
+            rounds=tuple(_round(index, self.rounds, record)
+                         for index, record in enumerate(journal.records)))
+
+    def choices(self, model: nn.Module) -> dict[str, Any]:
+        """Return them as a report has them."""
+        options = resolve(self.method, lookup(self.method, "filters").options, self.options)
+        return {"method": self.method, self.target.kind: self.target.value, "scope": self.scope,
+                "coupled": self.coupled, "ignore": sorted(self.ignore),
+                "constants": self.constants, "rounds": self.rounds, "schedule": "linear",
+                "seed": self.seed, "ties": "lower index stays",
+                "finetuned": self.finetune is not None, "finetune": describe(self.finetune),
+                "options": asdict(options), "start": fingerprint(model, self.inputs)}
+
+    def one_round(self, run: _Run, index: int, journal: Journal, measure: Measure | None) -> None:
+        """Remove a round's filters, fine-tune, and keep the round."""
+        with reproducible(run.model, self.seed + index):
+            run.remove(self.target, self.scope, Fraction(index + 1, self.rounds))
+            if self.finetune is not None:
+                self.finetune(run.model, index)
+        with reproducible(run.model, self.seed + index):
+            measured = {} if measure is None else dict(measure(run.model))
+        journal.finish(run.record() | {"measured": measured}, run.model.state_dict())
 
 
 class _Run:

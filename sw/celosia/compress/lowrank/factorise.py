@@ -180,35 +180,81 @@ def factorise(
         With a layer replaced the network does not run any more, or computes something else though
         nothing is lost. The round's layers are as before it then.
     """
-    way = Decomposition(method=method, scheme=scheme, minimum=minimum)
-    _check(ranks, rule, parameters_removed, macs_removed, evaluate, accuracy_budget, rounds)
-    ranks, layers, skip = _named(model, ranks, layers, skip)
-    run_once(model, example_for(model, example_input))
-    before = cost_of_layers(model, example_for(model, example_input))
-    sites, left = choose_sites(model, example_input, way, layers if ranks is None else ranks, skip)
-    choices = {
-        "method": method, "scheme": scheme if method == "svd" else None, "rule": rule,
-        "value": value, "given": describe(ranks), "parameters_removed": parameters_removed,
-        "macs_removed": macs_removed, "layers": list(sites), "minimum": minimum,
-        "weakening": weakening, "rounds": rounds, "accuracy_budget": accuracy_budget,
-        "evaluate": describe(evaluate), "seed": seed, "finetuned": finetune is not None,
-        "finetune": describe(finetune), "example": list(np.shape(example_input)),
-        "start": fingerprint(model),
-    }  # fmt: skip
-    journal = Journal(checkpoint, choices)
-    if "plan" not in journal.notes:
-        budget = _budget(parameters_removed, macs_removed, before)
-        journal.note("plan", {"ranks": as_lists(given_ranks(way, sites, ranks))} if ranks else
-                     choose_ranks(model, way, sites, rule, value, budget, weakening=weakening,
-                                  evaluate=evaluate, allowed=accuracy_budget, seed=seed))
-    rows = _rows(way, sites, left, journal.notes["plan"])
-    run = Run(model=model, example=example_for(model, example_input), way=way, rounds=rounds,
-               weights=before.weights,
-               final={name: row.ranks for name, row in rows.items() if row.ranks is not None},
-               originals={name: plain_copy(site.layer) for name, site in sites.items()})
-    records = run(journal, finetune, seed, measure, progress)
-    return FactoriseReport(layers=rows, rounds=records, parameters_before=before.parameters,
-                           macs_before=before.macs, choices=choices | journal.notes["plan"])
+    asked = _Settings(
+        way=Decomposition(method=method, scheme=scheme, minimum=minimum), ranks=ranks, rule=rule,
+        value=value, parameters_removed=parameters_removed, macs_removed=macs_removed,
+        layers=layers, skip=skip, weakening=weakening, finetune=finetune, rounds=rounds,
+        evaluate=evaluate, accuracy_budget=accuracy_budget, seed=seed)
+    return asked.run(model, example_input, checkpoint, measure, progress)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Settings:
+    """What a call of `factorise` asks for."""
+
+    way: Decomposition
+    ranks: Mapping[str, Any] | None
+    rule: str | None
+    value: float | None
+    parameters_removed: float | None
+    macs_removed: float | None
+    layers: Collection[str] | None
+    skip: Collection[str]
+    weakening: float
+    finetune: Callable[[nn.Module, int], None] | None
+    rounds: int
+    evaluate: Callable[[nn.Module], float] | None
+    accuracy_budget: float | None
+    seed: int
+
+    def run(self, model: nn.Module, example_input: Any, checkpoint: str | Path | None,
+            measure: Measure | None, progress: Callable[[FactoriseRound], None] | None
+            ) -> FactoriseReport:
+        """Factorise the model as they say."""
+        _check(self.ranks, self.rule, self.parameters_removed, self.macs_removed, self.evaluate,
+               self.accuracy_budget, self.rounds)
+        ranks, layers, skip = _named(model, self.ranks, self.layers, self.skip)
+        run_once(model, example_for(model, example_input))
+        before = cost_of_layers(model, example_for(model, example_input))
+        sites, left = choose_sites(model, example_input, self.way,
+                                   layers if ranks is None else ranks, skip)
+        choices = self.choices(model, example_input, ranks, sites)
+        journal = Journal(checkpoint, choices)
+        if "plan" not in journal.notes:
+            journal.note("plan", self.plan(model, ranks, sites, before))
+        rows = _rows(self.way, sites, left, journal.notes["plan"])
+        run = Run(model=model, example=example_for(model, example_input), way=self.way,
+                  rounds=self.rounds, weights=before.weights,
+                  final={name: row.ranks for name, row in rows.items() if row.ranks is not None},
+                  originals={name: plain_copy(site.layer) for name, site in sites.items()})
+        records = run(journal, self.finetune, self.seed, measure, progress)
+        return FactoriseReport(layers=rows, rounds=records, parameters_before=before.parameters,
+                               macs_before=before.macs, choices=choices | journal.notes["plan"])
+
+    def choices(self, model: nn.Module, example_input: Any, ranks: Mapping[str, Any] | None,
+                sites: Mapping[str, Site]) -> dict[str, Any]:
+        """Return them as a report has them."""
+        return {
+            "method": self.way.method,
+            "scheme": self.way.scheme if self.way.method == "svd" else None, "rule": self.rule,
+            "value": self.value, "given": describe(ranks),
+            "parameters_removed": self.parameters_removed, "macs_removed": self.macs_removed,
+            "layers": list(sites), "minimum": self.way.minimum, "weakening": self.weakening,
+            "rounds": self.rounds, "accuracy_budget": self.accuracy_budget,
+            "evaluate": describe(self.evaluate), "seed": self.seed,
+            "finetuned": self.finetune is not None, "finetune": describe(self.finetune),
+            "example": list(np.shape(example_input)), "start": fingerprint(model),
+        }  # fmt: skip
+
+    def plan(self, model: nn.Module, ranks: Mapping[str, Any] | None, sites: Mapping[str, Site],
+             before: Cost) -> dict[str, Any]:
+        """Return the ranks, those that are given or those that rule and budget choose."""
+        budget = _budget(self.parameters_removed, self.macs_removed, before)
+        if ranks:
+            return {"ranks": as_lists(given_ranks(self.way, sites, ranks))}
+        return choose_ranks(model, self.way, sites, self.rule, self.value, budget,
+                            weakening=self.weakening, evaluate=self.evaluate,
+                            allowed=self.accuracy_budget, seed=self.seed)
 
 
 def _named(

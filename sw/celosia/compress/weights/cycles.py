@@ -129,11 +129,7 @@ def prune_to_cycles(
     layers = prunable_layers(model)
     refuse_computed_weight(model, layers.values(), [nn.Module])
     refuse_strangers(model, layers.values())
-    for name, layer in layers.items():
-        others = [other for other in holders(model, layer) if other != name]
-        if others:
-            raise ArgumentError(f"layers {name!r} and {others[0]!r} hold one weight, which costs "
-                                "cycles in both; give each a copy of it, or use prune")
+    _refuse_shared(model, layers)
     predict = Predictor(example_input, target=target, exponents=exponents)
     start = predict(model).cycles
     either = Predictor(example_input, target=target, exponents=exponents, signs=(True, False))
@@ -156,6 +152,15 @@ def prune_to_cycles(
     return CycleReport(cycles=last["predicted_cycles"], dense_cycles=start,
                        trimmed=last["trimmed"], layers=densities(model), rounds=records,
                        choices=choices)
+
+
+def _refuse_shared(model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
+    """Raise ArgumentError for a weight that several layers hold."""
+    for name, layer in layers.items():
+        others = [other for other in holders(model, layer) if other != name]
+        if others:
+            raise ArgumentError(f"layers {name!r} and {others[0]!r} hold one weight, which costs "
+                                "cycles in both; give each a copy of it, or use prune")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
