@@ -29,11 +29,12 @@ class Bench:
         m.d.comb += [
             port.i.payload.eq(self.bit), port.i.valid.eq(self.valid), port.o.ready.eq(self.ready),
             port.mem_rdata.eq(self.rdata), port.mem_rvalid.eq(self.rvalid), port.busy.eq(self.busy)]
-        (self.header, self.byte, self.number, self.rejected, self.sending, self.writing, self.crc,
+        (self.header, self.byte, self.number, self.rejected, self.sending, self.writing,
          self.wrong, self.alike, self.ended, self.loaded, self.unknown, self.refused) = (
              inside(core, name) for name in (
-                 "header", "byte", "bit", "rejected", "sending", "writing", "crc", "wrong", "alike",
+                 "header", "byte", "bit", "rejected", "sending", "writing", "wrong", "alike",
                  "ended", "loaded", "unknown", "refused"))
+        self.crc = core.submodules.crc.crc
         self.parts = {name: inside(core, f"at_{name}") for name in PARTS}
 
     def at(self, *parts: str) -> Value:

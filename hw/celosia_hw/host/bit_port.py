@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import crc, data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from celosia_hw.layouts import layout
@@ -15,6 +15,12 @@ from celosia_spec.isa import frames as protocol
 from celosia_spec.isa.array import CONTROL_BITS
 from celosia_spec.isa.frames import REJECTED, REPLY, REQUEST, SIZE_BITS, Command, Kind, Reason
 from celosia_spec.isa.memories import Space
+
+_CRC_BITS = 8 * protocol.CRC_BYTES
+_CRC = crc.Algorithm(
+    crc_width=_CRC_BITS, polynomial=int(f"{protocol.CRC_POLYNOMIAL:0{_CRC_BITS}b}"[::-1], 2),
+    initial_crc=protocol.CRC_INIT, reflect_input=True, reflect_output=True,
+    xor_output=0)(data_width=1)
 
 _SYNC, _HEADER, _ADDRESS, _CHECKSUM, _DISPATCH = 14, 15, 8, 11, 13
 """Numbers of a frame's bytes, the first of each part; data have 0 to 7. So they follow each other:
@@ -106,17 +112,13 @@ class BitPort(wiring.Component):
     def _checksum(self, m: Module, at: Mapping[str, Value], moved: Value,
                   value: Value) -> tuple[Value, Signal]:
         """Return the bit of the checksum that comes next, and whether one that came was wrong."""
-        crc = Signal(16, reset_less=True)
+        m.submodules.crc = crc = _CRC.create()
         wrong = Signal(reset_less=True)
-        feeds = Signal()
-        # A checksum that is right, or is sent, feeds nothing back.
-        m.d.comb += feeds.eq(crc[0] ^ value)
+        m.d.comb += [crc.start.eq(moved & at["sync"]), crc.valid.eq(moved & ~at["sync"]),
+                     crc.data.eq(value)]
         with m.If(moved):
-            m.d.sync += [crc.eq(crc[1:] ^ Mux(feeds, protocol.CRC_POLYNOMIAL, 0)),
-                         wrong.eq(at["checksum"] & (wrong | feeds))]
-            with m.If(at["sync"]):
-                m.d.sync += crc.eq(protocol.CRC_INIT)
-        return crc[0], wrong
+            m.d.sync += wrong.eq(at["checksum"] & (wrong | (crc.crc[0] ^ value)))
+        return crc.crc[0], wrong
 
     def _data(self, m: Module, at: Mapping[str, Value], byte: Value, sending: Value, writing: Value,
               moved: Value, value: Value, whole: Value, long: Value,
