@@ -13,7 +13,7 @@ import numpy as np
 from celosia_sim.golden.requantise import clip, scale_rne
 from celosia_spec.errors import SimulationError
 from celosia_spec.floats import SIGN, code, exponent_of, finish, halves, to_odd
-from celosia_spec.isa.array import ENTRY_WORDS, PIECE, Array
+from celosia_spec.isa.array import CONTROL_BITS, ENTRY_WORDS, PIECE, Array
 from celosia_spec.isa.controls import (
     BATCH,
     COMMAND,
@@ -58,14 +58,15 @@ class State:
         noise = np.random.default_rng(1)        # what memories hold before must not matter
         array = self.array
         self.banks = noise.integers(0, 1 << array.activation_bits, (array.lanes, array.bank_rows))
-        self.taps = noise.integers(0, 1 << 16, array.taps)
-        self.tiles = noise.integers(0, 1 << 16, array.tiles)
+        self.taps = noise.integers(0, 1 << CONTROL_BITS, array.taps)
+        self.tiles = noise.integers(0, 1 << CONTROL_BITS, array.tiles)
         self.exponents = np.full(EXPONENT_SLOTS, EXPONENT_MIN)
 
     def beside(self) -> "State":
         """Return those of another cluster."""
         found = copy.copy(self)
-        found.taps, found.tiles = (table ^ 0xFFFF for table in (self.taps, self.tiles))
+        other = (1 << CONTROL_BITS) - 1
+        found.taps, found.tiles = (table ^ other for table in (self.taps, self.tiles))
         return found
 
 

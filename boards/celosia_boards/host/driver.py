@@ -26,6 +26,7 @@ from celosia_boards.host.work import Work, data_of
 from celosia_spec.host_side import READ_BACK
 from celosia_spec.isa.frames import Reply
 from celosia_spec.isa.memories import Space
+from celosia_spec.isa.numbers import ELEMENT_BITS
 from celosia_spec.isa.registers import WAYS_OUT
 
 __all__ = ["Driver", "Probe"]
@@ -254,7 +255,8 @@ class Driver:
         if job is not None:
             given = job.input_at[job.input_at[:, 0] == Space.MAIN, 1]
             words = words[~np.isin(words[:, 1], given)]
-        return np.array_equal(self.machine.read(words[:, :2]) & 0xFFFF, words[:, 2] & 0xFFFF)
+        bits = (1 << ELEMENT_BITS) - 1
+        return np.array_equal(self.machine.read(words[:, :2]) & bits, words[:, 2] & bits)
 
     def _right(self, *, whole: bool) -> bool:
         """Whether the machine comes to the known answers: to the first, or to all."""

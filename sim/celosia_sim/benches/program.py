@@ -34,6 +34,7 @@ from celosia_boards.host.job import (
     Stopped,
 )
 from celosia_sim.flash.wired import Contents, Driven, Wired
+from celosia_spec.isa.array import ENTRY_WORDS
 from celosia_spec.isa.memories import Space
 
 PERIOD = 10
@@ -102,7 +103,8 @@ async def read(dut: Any, at: np.ndarray) -> list[int]:
         await spaces.set(space)
         value = None
         # Elements of a word of main memory are read in their order: the machine takes it apart.
-        for address in range(last & ~3 if space == Space.MAIN else last, last + 1):
+        before = last % ENTRY_WORDS if space == Space.MAIN else 0
+        for address in range(last - before, last + 1):
             value = await _read(dut, address)
         if value is None:
             break

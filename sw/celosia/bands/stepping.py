@@ -25,6 +25,9 @@ from celosia_sim.simulators.rtl import Design, machine_design
 from celosia_sim.simulators.verilated import execute
 from celosia_spec.errors import SimulationError
 from celosia_spec.isa.array import ENTRY_WORDS
+from celosia_spec.isa.numbers import ELEMENT_BITS
+
+_ELEMENT = (1 << ELEMENT_BITS) - 1
 
 ATTEMPTS = 20
 """How often a step is taken where the machine loses what it has kept."""
@@ -84,12 +87,12 @@ class Stepping:
         if step:
             job = replace(job, setup=job.setup[:0])
         if fresh:
-            self._mark = 1 + secrets.randbelow(0xFFFF)
+            self._mark = 1 + secrets.randbelow(_ELEMENT)
             job = replace(job, input_at=np.concatenate([job.input_at, at]),
                           input_values=np.append(job.input_values, [[self._mark]], axis=1).astype(
                               np.uint32))
         record = self._execute(job, step % len(program.orders))
-        return results(program, job, record), int(record.reads[0, -1]) & 0xFFFF == self._mark
+        return results(program, job, record), int(record.reads[0, -1]) & _ELEMENT == self._mark
 
 
 @contextmanager
