@@ -2,9 +2,9 @@
 
 import re
 import shlex
-import sys
 from pathlib import Path
 
+import board_pages
 import pytest
 
 from celosia.cli import find
@@ -14,38 +14,29 @@ ROOT = Path(__file__).parents[2]
 BOARDS = [name for name, entry in targets().items() if entry.platform]
 
 
-@pytest.fixture(scope="module")
-def pages():
-    """The script that writes them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "path", [str(ROOT / "benchmarks"), *sys.path])
-        import board_pages
-        yield board_pages
-
-
 def texts():
     return {path.name: path.read_text() for path in (ROOT / "docs" / "boards").glob("*.md")}
 
 
-def test_pages_are_up_to_date(pages, monkeypatch):
+def test_pages_are_up_to_date(monkeypatch):
     monkeypatch.chdir(ROOT)
-    assert pages.up_to_date(write=False) == [], "run: python benchmarks/board_pages.py"
+    assert board_pages.up_to_date(write=False) == [], "run: python benchmarks/board_pages.py"
 
 
-def test_a_page_that_is_behind_is_found_and_mended(pages, tmp_path, monkeypatch):
+def test_a_page_that_is_behind_is_found_and_mended(tmp_path, monkeypatch):
     (tmp_path / "docs" / "boards").mkdir(parents=True)
     page = tmp_path / "docs" / "boards" / "icebreaker.md"
     good = texts()["icebreaker.md"]
     page.write_text(good.replace("receives on 6", "receives on 9"))
     (tmp_path / "docs" / "results.md").write_text((ROOT / "docs" / "results.md").read_text())
     monkeypatch.chdir(tmp_path)
-    assert [path.name for path in pages.up_to_date(write=False)] == ["icebreaker.md"]
+    assert [path.name for path in board_pages.up_to_date(write=False)] == ["icebreaker.md"]
     assert page.read_text() != good
-    pages.up_to_date(write=True)
-    assert page.read_text() == good and pages.up_to_date(write=False) == []
+    board_pages.up_to_date(write=True)
+    assert page.read_text() == good and board_pages.up_to_date(write=False) == []
 
 
-def test_every_board_has_its_facts_and_is_in_the_index_and_the_navigation(pages):
+def test_every_board_has_its_facts_and_is_in_the_index_and_the_navigation():
     found = texts()
     facts = [name for text in found.values()
              for names in re.findall(r"<!-- facts: (.*) -->", text) for name in names.split()]

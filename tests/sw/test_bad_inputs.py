@@ -4,7 +4,6 @@
 command lines.
 """
 
-import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -19,12 +18,10 @@ COUNT = {"bytes changed": 60, "header and section table, mended": 40, "manifest,
 @pytest.fixture(scope="module")
 def programs():
     """The benchmark's module that changes and judges program files, and the programs."""
-    folder = str(Path(__file__).parents[2] / "benchmarks")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "path", [folder, *sys.path])
-        import bad_inputs_networks
-        import bad_inputs_programs
-        yield bad_inputs_programs, bad_inputs_networks.bases(1)
+    import bad_inputs_networks
+    import bad_inputs_programs
+
+    return bad_inputs_programs, bad_inputs_networks.bases(1)
 
 
 @pytest.mark.parametrize("kind", COUNT)

@@ -1,6 +1,5 @@
 """The benchmark's damaged archives and data sets: the same for a seed, and judged on their own."""
 
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -15,10 +14,9 @@ from celosia_spec.errors import CelosiaError
 @pytest.fixture(scope="module")
 def files():
     """The benchmark's module that writes them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "path", [str(Path(__file__).parents[2] / "benchmarks"), *sys.path])
-        import bad_inputs_files
-        yield bad_inputs_files
+    import bad_inputs_files
+
+    return bad_inputs_files
 
 
 def content(folder: Path) -> dict[str, bytes]:
