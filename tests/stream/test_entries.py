@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from celosia.bands.entries import Lists, Order, Stream, controls, packed, table
+from celosia.bands.entries import Lists, Order, Stream, controls, table
 from celosia_sim import stream_machine
 from celosia_spec.isa.array import Array
 from celosia_spec.isa.controls import Op
+from celosia_spec.isa.entries import entries_of
 
 
 def test_a_table_is_written_whole():
@@ -21,7 +22,7 @@ def test_a_table_is_written_whole():
 def test_neighbours_are_read_in_one_go():
     order = Order()
     out = Stream(orders=[Lists([order])])
-    a, b, c = (out.add(packed(np.full((count, 4), count))) for count in (1, 2, 3))
+    a, b, c = (out.add(entries_of(np.full((count, 4), count))) for count in (1, 2, 3))
     for chunk in (a, b, (6, 0), a, c):
         order.read(chunk)
     assert order.chunks == [(0, 3), (0, 1), (3, 3)]
@@ -33,4 +34,4 @@ def test_neighbours_are_read_in_one_go():
 
 def test_words_of_more_bits_are_refused():
     with pytest.raises(ValueError, match="16 bits"):
-        packed(np.array([[0, 0, 1 << 16, 0]]))
+        entries_of(np.array([[0, 0, 1 << 16, 0]]))
