@@ -65,7 +65,7 @@ class Cluster:
         ]
         # Several clusters lie far apart: a register more, long before a band reads what it wrote.
         domain = m.d.comb if self.array.clusters == 1 else m.d.sync
-        domain += [getattr(reading, name).eq(getattr(fill, name))
+        domain += [getattr(reading, name).eq(getattr(fill.codes, name))
                    for name in ("row", "code", "enable")]
 
     def _output(self, m: Module) -> None:

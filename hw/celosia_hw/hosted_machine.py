@@ -75,12 +75,12 @@ class HostedMachine(wiring.Component):
                          refused.eq(self.checking | fault.any())]
         ends = self.abort | machine.wrong | failed
         # The machine's own busy hangs on much: the host's is a register, and falls a cycle later.
-        goes = machine.start | (self.busy & machine.busy & ~ends)
+        goes = machine.run.start | (self.busy & machine.busy & ~ends)
         m.d.sync += [stop.eq(ends), ran.eq(self.busy), self.busy.eq(goes)]
         m.d.comb += [
             self.saturated.eq(machine.saturated), self.done.eq(self.busy & ~machine.busy & ~ends),
-            machine.start.eq(self.start & ~refused), machine.stop.eq(stop),
-            machine.list.eq(self.start_list),
+            machine.run.start.eq(self.start & ~refused), machine.stop.eq(stop),
+            machine.run.list.eq(self.start_list),
         ]
         with m.If((self.start & refused) | failed):
             m.d.sync += self.error.eq(Error.EARLY | fault)
@@ -94,6 +94,7 @@ class HostedMachine(wiring.Component):
     def _memories(self, m: Module, ran: Value, goes: Value) -> None:
         """Read and write while the machine stands still: then the port is the host's."""
         machine, port = self.machine, self.machine.host
+        slots, kept = machine.slots, machine.elements
         ours, exponents = Signal(), Signal()
         element = Signal(range(ENTRY_WORDS))
         late = int(self.machine.array.clusters > 1)     # words of main memory come a cycle later
@@ -101,13 +102,12 @@ class HostedMachine(wiring.Component):
         m.d.comb += [
             port.request.eq(ours), Cat(element, port.address).eq(self.mem_address),
             # A word is taken apart with its first element; the others move on to where it was.
-            machine.split.eq(read[late] & (element == 0)),
-            machine.push.eq(self.mem_keep | (read[late] & (element != 0))),
-            machine.pushed.eq(self.mem_wdata), machine.host_write.eq(self.mem_write & exponents),
+            kept.split.eq(read[late] & (element == 0)),
+            kept.push.eq(self.mem_keep | (read[late] & (element != 0))),
+            kept.pushed.eq(self.mem_wdata), slots.write.eq(self.mem_write & exponents),
             port.data.eq(self.mem_wdata),
             # Inside, exponents are + 16.
-            machine.host_slot.eq(self.mem_address),
-            machine.host_exponent.eq(self.mem_wdata ^ _SIGN),
+            slots.slot.eq(self.mem_address), slots.exponent.eq(self.mem_wdata ^ _SIGN),
         ]
         m.d.sync += [ours.eq((self.mem_space == Space.MAIN) & ~goes),
                      exponents.eq((self.mem_space == Space.EXPONENTS) & ~goes),
@@ -115,7 +115,7 @@ class HostedMachine(wiring.Component):
                      Cat(read, self.mem_rvalid).eq(Cat(self.mem_read, read))]
         registers = self._registers(m, ran)
         with m.If((self.mem_space == Space.MAIN) | self.mem_kept):
-            m.d.sync += self.mem_rdata.eq(machine.word)
+            m.d.sync += self.mem_rdata.eq(kept.word)
         with m.Elif(self.mem_space == Space.EXPONENTS):
             m.d.sync += self.mem_rdata.eq(machine.stored ^ _SIGN)
         with m.Else():

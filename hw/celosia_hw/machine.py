@@ -13,7 +13,8 @@ from celosia_hw.fill.engine import FillEngine
 from celosia_hw.flash.reader import PINS, FlashReader
 from celosia_hw.memory.main_memory import Access, MainMemory
 from celosia_hw.memory.shared_memory import SharedMemory
-from celosia_hw.stream.exponents import SLOT_BITS
+from celosia_hw.stream.exponents import SLOT_BITS, HostSlots
+from celosia_hw.stream.fetcher import Elements, Run
 from celosia_spec.isa.array import CONTROL_BITS, ENTRY_BITS, Array
 
 _STATUS = ("checking", "ready", "fault")
@@ -39,17 +40,12 @@ class Machine(wiring.Component):
     flash_cs, flash_clock, flash_copi, flash_drive : Out(1), flash_i : In(wires)
     checking, ready : Out(1), fault : Out(Fault)
         See `FlashReader`; only with one.
-    start : In(1), list : In, busy : Out(1)
-        Strobe, while ``busy`` is 0: run the stream whose list of chunks begins in that word. When
-        ``busy`` falls, everything is written.
-    host_write : In(1), host_slot, host_exponent : In(5), stored : Out(5)
-        While ``busy`` is 0: strobe, a slot gets an exponent + 16; ``stored`` is that of
-        ``host_slot`` a cycle later.
-    split : In(1), word : Out(16)
-        While ``busy`` is 0: strobe, the first element of ``data`` is ``word`` a cycle later.
-    push : In(1), pushed : In(16)
-        While ``busy`` is 0: strobe, each of four elements, of which ``word`` is the first one,
-        becomes the one behind it, and the last one ``pushed``.
+    run : In(Run), busy : Out(1)
+        While ``busy`` is 0. When it falls, everything is written.
+    slots : In(HostSlots), stored : Out(5)
+        While ``busy`` is 0; ``stored`` is the exponent + 16 of the slot a cycle later.
+    elements : In(Elements)
+        While ``busy`` is 0: four elements that are kept, those of ``data``.
     stop : In(1)
         Strobe: what runs ends. Main memory and exponents keep what they have, all else begins anew.
     wrong : Out(1)
@@ -66,17 +62,14 @@ class Machine(wiring.Component):
         self.memory = _memory(array, main_memory)
         self.clusters = [Cluster(array, mac, number) for number in range(array.clusters)]
         self.fill, self.control = FillEngine(array, mac), self.clusters[0].control
-        address = array.main_bits
         of_flash = {} if reader is None else {
             **{f"flash_{name}": reader.signature.members[name] for name in PINS},
             **{name: reader.signature.members[name] for name in _STATUS}}
         super().__init__({
             "host": In(Access(array.main_words, CONTROL_BITS)),
-            "data": Out(ENTRY_BITS), "start": In(1), "list": In(address), "busy": Out(1),
-            "host_write": In(1), "host_slot": In(SLOT_BITS), "host_exponent": In(SLOT_BITS),
-            "stored": Out(SLOT_BITS), "split": In(1), "push": In(1),
-            "pushed": In(CONTROL_BITS), "word": Out(CONTROL_BITS), "stop": In(1),
-            "wrong": Out(1), "saturated": Out(1), **of_flash,
+            "data": Out(ENTRY_BITS), "run": In(Run(array)), "busy": Out(1),
+            "slots": In(HostSlots()), "stored": Out(SLOT_BITS), "elements": In(Elements()),
+            "stop": In(1), "wrong": Out(1), "saturated": Out(1), **of_flash,
         })
 
     def elaborate(self, platform: Any) -> Module:
@@ -88,27 +81,25 @@ class Machine(wiring.Component):
                 m.submodules[f"{name}{k or ''}"] = ResetInserter(self.stop)(getattr(owner, name))
         connect(m, flipped(self.host), memory.host)
         connect(m, fill.memory, memory.fill)
+        connect(m, flipped(self.elements), control.elements)
+        connect(m, flipped(self.run), *(cluster.control.run for cluster in self.clusters))
+        connect(m, flipped(self.slots), *(cluster.control.host for cluster in self.clusters))
         m.d.comb += [
             fill.data.eq(memory.data if isinstance(memory, MainMemory) else memory.filled),
-            self.data.eq(memory.data), self.word.eq(control.read_word),
-            self.stored.eq(control.stored),
+            self.data.eq(memory.data), self.stored.eq(control.stored),
             *(getattr(self, name).eq(reduce(or_, (getattr(cluster.control, name)
                                                   for cluster in self.clusters)))
               for name in ("busy", "wrong")),
         ]
-        for name in ("split", "push", "pushed"):
-            m.d.comb += getattr(control, name).eq(getattr(self, name))
         for cluster in self.clusters:
-            for name in ("start", "list", "host_write", "host_slot", "host_exponent"):
-                m.d.comb += getattr(cluster.control, name).eq(getattr(self, name))
             cluster.connect(m, memory, fill, self.stop)
         if len(self.clusters) > 1:
             self._join(m)
         if self.reader is not None:
             self._flash(m, self.reader)
         self._fill(m)
-        m.d.sync += self.saturated.eq(((self.saturated & ~self.start) | (fill.clipped & self.busy))
-                                      & ~self.stop)
+        m.d.sync += self.saturated.eq(~self.stop & (
+            (self.saturated & ~self.run.start) | (fill.clipped & self.busy)))
         return m
 
     def _join(self, m: Module) -> None:
@@ -125,25 +116,24 @@ class Machine(wiring.Component):
     def _flash(self, m: Module, reader: FlashReader) -> None:
         m.submodules.reader, control = reader, self.control
         connect(m, reader.memory, self.memory.flash)
+        connect(m, control.copies, reader.copies)
         for name, member in reader.signature.members.items():
             if name in PINS:
                 inside, outside = getattr(reader, name), getattr(self, f"flash_{name}")
                 m.d.comb += inside.eq(outside) if member.flow == In else outside.eq(inside)
         m.d.comb += [
             *(getattr(self, name).eq(getattr(reader, name)) for name in _STATUS),
-            reader.copy.eq(control.copy), reader.unit.eq(control.word),
-            *(cluster.control.copying.eq(reader.copying) for cluster in self.clusters),
+            *(cluster.control.copies.copying.eq(reader.copies.copying)
+              for cluster in self.clusters[1:]),
             *(cluster.control.copied.eq(reader.copied) for cluster in self.clusters),
-            reader.stop.eq(self.start | self.stop),
+            reader.stop.eq(self.run.start | self.stop),
         ]
 
     def _fill(self, m: Module) -> None:
         control, fill = self.control, self.fill
-        m.d.comb += [
-            fill.load.eq(control.fill), fill.word.eq(control.word),
-            *(cluster.control.room.eq(fill.room) for cluster in self.clusters),
-            *(cluster.control.filling.eq(fill.busy) for cluster in self.clusters),
-        ]
+        connect(m, control.fills, fill.fills)
+        for other in (cluster.control.fills for cluster in self.clusters[1:]):
+            m.d.comb += [other.room.eq(fill.fills.room), other.busy.eq(fill.fills.busy)]
         exponent = Signal.like(control.exponent)
         m.d.sync += exponent.eq(control.exponent)
         if self.array.residual:

@@ -1,12 +1,13 @@
-"""The host bus, and how it is connected."""
+"""What two rooms share that do not know each other, and the host bus."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from amaranth.hdl import Module
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Member, Out
 
-from celosia_spec.isa.array import CONTROL_BITS
+from celosia_spec.isa.array import CONTROL_BITS, Array
 from celosia_spec.isa.frames import ADDRESS, START
 from celosia_spec.isa.registers import STATUS
 
@@ -18,6 +19,17 @@ HOST_BUS: dict[str, Member] = {
     "error": In(STATUS["error"].bits), "saturated": In(1)}
 """The machine's host bus, seen from the host: members of their own, not of a nested signature, so
 that they have these names around the machine too. See `BitPort` and `HostedMachine`."""
+
+
+class Codes(wiring.Signature):
+    """Writes into the banks, seen from who fills them: bank b gets ``code[b % fill]`` in
+    ``row[b % fill]`` where ``enable[b]``."""
+
+    def __init__(self, array: Array) -> None:
+        super().__init__({
+            "row": Out(data.ArrayLayout((array.bank_rows - 1).bit_length(), array.fill)),
+            "code": Out(data.ArrayLayout(array.activation_bits, array.fill)),
+            "enable": Out(array.lanes)})
 
 
 def flipped_members(members: Mapping[str, Member]) -> dict[str, Member]:

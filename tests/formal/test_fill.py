@@ -21,7 +21,7 @@ def engine() -> tuple[Module, list[Signal]]:
     m.submodules.own = core = own.elaborate(None)
     load, grant = Signal(name="load_in"), Signal(name="grant_in")
     given, exponent = Signal(16, name="word_in"), Signal(5, name="exponent_in")
-    m.d.comb += [own.load.eq(load), own.memory.grant.eq(grant), own.word.eq(given),
+    m.d.comb += [own.fills.load.eq(load), own.memory.grant.eq(grant), own.fills.word.eq(given),
                  own.exponent.eq(exponent)]
     at = {name: inside(core, f"at_{name}") for name in _STEPS + _DRAIN}
     running, taken, last, ended, left, more, first, into, out, loads, flags, place, kind = (
@@ -49,7 +49,7 @@ def engine() -> tuple[Module, list[Signal]]:
     states = Cat(*at.values())
     m.d.comb += [
         # A record is loaded where there is room; its lines have elements, and no more than fit.
-        Assume(~load | own.room | (words > 0)),
+        Assume(~load | own.fills.room | (words > 0)),
         Assume(~at["a"] | ((run <= 3) & (run >= 4 - ARRAY.lanes * ARRAY.bank_rows))),
         Assume(~(at["a"] & apart) | (read[:2] == 3)),
         # What is to be shown: of records, and of a line's accesses.

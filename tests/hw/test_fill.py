@@ -51,10 +51,10 @@ class Bench(wiring.Component):
         m.submodules.engine = engine = self.engine
         m.submodules.main = main = MainMemory(self.array.main_words)
         m.submodules.controls = controls = TableMemory(WORDS, 16)
-        at, place, exponent = Signal(range(WORDS)), Signal(4), Signal(5)
+        at, place, exponent, fills = Signal(range(WORDS)), Signal(4), Signal(5), engine.fills
         m.d.comb += [
-            engine.load.eq(self.may & (at != self.words) & (engine.room | (place != 0))),
-            engine.word.eq(controls.read.data), controls.read.addr.eq(at + engine.load),
+            fills.load.eq(self.may & (at != self.words) & (fills.room | (place != 0))),
+            fills.word.eq(controls.read.data), controls.read.addr.eq(at + fills.load),
             controls.write.en.eq(self.write & self.control), controls.write.addr.eq(self.number),
             controls.write.data.eq(self.element),
             main.host.request.eq(self.write & ~self.control),
@@ -62,11 +62,13 @@ class Bench(wiring.Component):
             main.host.enable.eq(1 << self.number[:2]), main.fetcher.request.eq(self.other),
             main.fetcher.address.eq(at), engine.data.eq(main.data),
             engine.exponent.eq(exponent), self.request.eq(engine.memory.request),
+            *(getattr(self, name).eq(getattr(engine.codes, name))
+              for name in ("row", "code", "enable")), self.busy.eq(fills.busy),
             *(getattr(self, name).eq(getattr(engine, name))
-              for name in ("row", "code", "enable", "clipped", "done", "busy", "start")),
+              for name in ("clipped", "done", "start")),
         ]
         connect(m, engine.memory, main.fill)
-        with m.If(engine.load):
+        with m.If(fills.load):
             m.d.sync += [at.eq(at + 1), place.eq(Mux(place == len(FILL.words) - 1, 0, place + 1))]
         number = Signal(5)
         m.d.sync += exponent.eq(number ^ engine.residual)

@@ -75,7 +75,7 @@ class Bench:
     def run(self, limit=300_000):
         """Let cycles pass until the reader is free; return how many."""
         begin = self.cycle
-        while self.block.get("copying"):
+        while self.block.get("copies__copying"):
             self.tick()
             assert self.cycle - begin < limit
         return self.cycle - begin
@@ -83,13 +83,13 @@ class Bench:
     def copy(self, unit, *, stop=None, count=1):
         """Copy sections; return the cycles until they are there. stop : after so many cycles."""
         block, begin = self.block, self.cycle
-        block.set("copy", 1)
-        block.set("unit", unit)
+        block.set("copies__copy", 1)
+        block.set("copies__unit", unit)
         self.tick()
-        block.set("copy", 0)
-        block.set("unit", self.rng.getrandbits(16))
+        block.set("copies__copy", 0)
+        block.set("copies__unit", self.rng.getrandbits(16))
         block.settle()
-        while block.get("copying") and (not block.get("copied") or count > 1):
+        while block.get("copies__copying") and (not block.get("copied") or count > 1):
             count -= block.get("copied")
             if stop == self.cycle - begin:
                 block.set("stop", 1)

@@ -105,16 +105,16 @@ class Bench:
 
     def run(self):
         block = self.block
-        block.set("host_write", 1)
+        block.set("host__write", 1)
         for slot, exponent in enumerate(self.slots.exponents):
-            block.set("host_slot", slot)
-            block.set("host_exponent", exponent)
+            block.set("host__slot", slot)
+            block.set("host__exponent", exponent)
             block.tick()
-        block.set("host_write", 0)
-        block.set("start", 1)
-        block.set("list", self.list)
+        block.set("host__write", 0)
+        block.set("run__start", 1)
+        block.set("run__list", self.list)
         self.tick()
-        block.set("start", 0)
+        block.set("run__start", 0)
         while block.get("busy") or self.cycle < 5:
             self.tick()
             assert self.cycle < 200_000
@@ -123,7 +123,7 @@ class Bench:
         assert self.found == self.wanted.before()
         assert not self.record and not self.captured and not self.sections
         for slot in range(32):
-            block.set("host_slot", slot)
+            block.set("host__slot", slot)
             self.tick()
             assert block.get("stored") == self.slots.exponents[slot], slot
         return self.lasts
@@ -135,8 +135,8 @@ class Bench:
         block.set("memory__grant", 0)
         block.set("data", self.data if self.data is not None else rng.getrandbits(64))
         block.set("top", self.top)
-        block.set("room", len(self.fills) < 3)
-        block.set("filling", bool(self.fills))
+        block.set("fills__room", len(self.fills) < 3)
+        block.set("fills__busy", bool(self.fills))
         self.copy()
         block.settle()
         self.step()
@@ -158,7 +158,7 @@ class Bench:
         done = self.copying == 1
         self.copying = max(0, self.copying - 1)
         self.block.set("copied", done)
-        self.block.set("copying", self.copying > 0)
+        self.block.set("copies__copying", self.copying > 0)
         if done:
             for k, entry in zip(*self.sections.pop(0), strict=True):
                 self.memory[k] = entry
@@ -216,16 +216,16 @@ class Bench:
                 assert (block.get("place"), block.get("word")) == (place, word)
                 assert self.cycle > self.ends and not self.captured
                 found[name] += 1
-        if block.get("fill"):
-            self.record.append(block.get("word"))
+        if block.get("fills__load"):
+            self.record.append(block.get("fills__word"))
             if len(self.record) == len(FILL.words):
                 assert self.record == wanted.fills[found["fills"]]
                 found["fills"] += 1
                 self.record = []
                 self.fills.append(0)
-        if block.get("copy"):
+        if block.get("copies__copy"):
             assert not self.copying
-            assert block.get("word") == wanted.copies[found["copies"]]
+            assert block.get("copies__unit") == wanted.copies[found["copies"]]
             found["copies"] += 1
             self.copying = self.rng.choice([2, 20, 300])
         if self.fills and self.rng.random() < 0.03 + self.patience:

@@ -71,16 +71,16 @@ def run(block: Block, array: Array, main: np.ndarray, exponents: np.ndarray, sta
     ``start``, and read all back. AssertionError where it takes more than ``most`` cycles."""
     _write(block, np.arange(len(main)), main)
     slots = np.arange(len(exponents))
-    block.stream({"host_write": np.ones_like(slots), "host_slot": slots,
-                  "host_exponent": exponents - EXPONENT_MIN}, [])
-    block.set("host_write", 0)
-    block.set("list", start)
-    block.set("start", 1)
+    block.stream({"slots__write": np.ones_like(slots), "slots__slot": slots,
+                  "slots__exponent": exponents - EXPONENT_MIN}, [])
+    block.set("slots__write", 0)
+    block.set("run__list", start)
+    block.set("run__start", 1)
     block.tick()
-    block.set("start", 0)
+    block.set("run__start", 0)
     cycles = 0
     while True:
-        busy = block.stream({"start": np.zeros(1000, int)}, ["busy"])["busy"]
+        busy = block.stream({"run__start": np.zeros(1000, int)}, ["busy"])["busy"]
         if not busy.all():
             cycles += int(busy.argmin())
             break
@@ -88,6 +88,6 @@ def run(block: Block, array: Array, main: np.ndarray, exponents: np.ndarray, sta
         assert cycles < most, f"{cycles} cycles"
     saturated = bool(block.get("saturated"))
     elements = _read(block, array)
-    kept = block.stream({"host_slot": np.append(slots, 0)}, ["stored"])["stored"][1:]
+    kept = block.stream({"slots__slot": np.append(slots, 0)}, ["stored"])["stored"][1:]
     return Ran(main=elements, cycles=cycles, saturated=saturated,
                exponents=kept.astype(np.int64) + EXPONENT_MIN)

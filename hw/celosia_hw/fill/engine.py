@@ -18,6 +18,7 @@ from celosia_hw.memory.main_memory import Access
 from celosia_hw.parts.compare import at_least, below
 from celosia_hw.parts.rotator import Rotator
 from celosia_hw.parts.table_memory import TableMemory
+from celosia_hw.signatures import Codes
 from celosia_spec.isa.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS, Array
 from celosia_spec.isa.controls import FILL
 from celosia_spec.isa.fills import QUEUED
@@ -36,6 +37,19 @@ _DRAIN = ("drain", "empty", "done")
 """Cycles behind a record's last request; then nothing goes on."""
 
 
+class Fills(wiring.Signature):
+    """Records that are to be executed, seen from who gives them.
+
+    load, word : strobe: the next control word of a record.
+    room       : there is room for a record; stays until its last word is loaded.
+    busy       : records are queued or executed. Falls in the cycle in which the last code is
+                 written.
+    """
+
+    def __init__(self) -> None:
+        super().__init__({"load": Out(1), "word": Out(CONTROL_BITS), "room": In(1), "busy": In(1)})
+
+
 class FillEngine(wiring.Component):
     """Executes records of `celosia_spec.isa.controls.FILL`, one after another: reads elements
     from main memory, finishes them, and writes their codes into the banks.
@@ -48,13 +62,8 @@ class FillEngine(wiring.Component):
 
     Members
     -------
-    load : In(1), word : In(16)
-        Strobe: the next control word of a record.
-    room : Out(1)
-        There is room for a record; stays until its last word is loaded. ``QUEUED`` fit in, with
-        the one that is executed.
-    busy : Out(1)
-        Records are queued or executed. Falls in the cycle in which the last code is written.
+    fills : In(Fills)
+        ``QUEUED`` records fit in, with the one that is executed.
     done : Out(1)
         Strobe: what a record wrote is complete at the end of the next cycle, or where words go
         through a register of the one behind it.
@@ -64,9 +73,7 @@ class FillEngine(wiring.Component):
         Its map's exponent + 16: from five cycles after ``start`` to the next ``start``.
     memory : Out(Access), data : In(64)
         The port of main memory, see `MainMemory`. Grants may come at any time.
-    row, code : Out(fill of them), enable : Out(lanes)
-        Writes into the banks: bank b gets ``code[b % fill]`` in ``row[b % fill]`` where
-        ``enable[b]``.
+    codes : Out(Codes)
     clipped : Out(1)
         Strobe: an element is larger than its tensor's exponent allows.
 
@@ -96,12 +103,9 @@ class FillEngine(wiring.Component):
         self.latency = 6 if self.registered else 5
         self.columns = Columns(array) if array.fill == 4 else ColumnPair(array)
         super().__init__({
-            "load": In(1), "word": In(CONTROL_BITS), "room": Out(1), "busy": Out(1),
-            "done": Out(1), "start": Out(1), "residual": Out(1), "exponent": In(5),
-            "memory": Out(Access(array.main_words, 0)), "data": In(ENTRY_BITS),
-            "row": Out(data.ArrayLayout(self.columns.row_bits, array.fill)),
-            "code": Out(data.ArrayLayout(array.activation_bits, array.fill)),
-            "enable": Out(array.lanes), "clipped": Out(1),
+            "fills": In(Fills()), "done": Out(1), "start": Out(1), "residual": Out(1),
+            "exponent": In(5), "memory": Out(Access(array.main_words, 0)), "data": In(ENTRY_BITS),
+            "codes": Out(Codes(array)), "clipped": Out(1),
         })
 
     def elaborate(self, platform: Any) -> Module:
@@ -134,8 +138,8 @@ class FillEngine(wiring.Component):
         m.d.comb += [getattr(columns, name).eq(value) for name, value in moves.items()]
         m.d.comb += [
             columns.elements.eq(late[-1]), columns.masks.eq(flags.masks),
-            self.row.eq(columns.row), self.enable.eq(columns.enable),
-            self.start.eq(at["channels"]), self.busy.eq(queued),
+            self.codes.row.eq(columns.row), self.codes.enable.eq(columns.enable),
+            self.start.eq(at["channels"]), self.fills.busy.eq(queued),
         ]
         if isinstance(columns, ColumnPair):
             m.d.comb += [columns.single.eq(flags.pair), columns.apart.eq(flags.apart)]
@@ -152,7 +156,7 @@ class FillEngine(wiring.Component):
         into, out, queued = Signal(frames, name="into"), Signal(frames, name="out"), Signal()
         place = Signal(4, init=1)
         address = Signal(4)
-        with m.If(self.load):
+        with m.If(self.fills.load):
             m.d.sync += Cat(place, into).eq(Cat(place, into) + 1)
             with m.If(place.all()):
                 m.d.sync += place.eq(1)
@@ -165,9 +169,9 @@ class FillEngine(wiring.Component):
             own[name] = Const(_WORDS[first], 4)
         m.d.comb += [
             address.eq(_any([value & at[name].replicate(4) for name, value in own.items()])),
-            queued.eq(into != out), self.room.eq((into + 1)[:frames] != out),
+            queued.eq(into != out), self.fills.room.eq((into + 1)[:frames] != out),
             self.done.eq(at["done"]),
-            words.write.en.eq(self.load), words.write.data.eq(self.word),
+            words.write.en.eq(self.fills.load), words.write.data.eq(self.fills.word),
             words.write.addr.eq(Cat(place, into)), words.read.addr.eq(Cat(address, out)),
         ]
         return words.read.data, queued
@@ -314,7 +318,7 @@ class FillEngine(wiring.Component):
         m.d.comb += [
             self.clipped.eq(_any([finisher.clipped for finisher in finishers])),
             rotator.i.eq(Cat(codes)),
-            rotator.rotation.eq(self.columns.turn), self.code.eq(rotator.o),
+            rotator.rotation.eq(self.columns.turn), self.codes.code.eq(rotator.o),
         ]
 
 

@@ -42,6 +42,18 @@ _TAIL = TAIL_BYTES * 8 // CONTROL_BITS
 assert _TAIL <= _ELEMENTS // 2 <= _HEADER
 
 
+class Copies(wiring.Signature):
+    """Sections that are to be copied, seen from who asks for them.
+
+    copy, unit : strobe, while ``copying`` is 0: copy the section whose header ends that unit, and
+                 those behind it as it says.
+    copying    : sections are copied; 1 from reset on, until the image is checked.
+    """
+
+    def __init__(self) -> None:
+        super().__init__({"copy": Out(1), "unit": Out(CONTROL_BITS), "copying": In(1, init=1)})
+
+
 class FlashReader(wiring.Component):
     """Wake the flash, check its image section by section and copy what is resident to main memory;
     then copy section after section on demand.
@@ -61,9 +73,7 @@ class FlashReader(wiring.Component):
         See `Lines`; `FLASH` says how many.
     memory : Out(Access)
         Its side of main memory's port.
-    copy : In(1), unit : In(16), copying : Out(1)
-        Strobe, while ``copying`` is 0: copy the section whose header ends that unit, and those
-        behind it as it says. ``copying`` is 1 from reset on, until the image is checked.
+    copies : In(Copies)
     checking : Out(1)
         From reset on until the image is checked.
     copied : Out(1)
@@ -98,8 +108,8 @@ class FlashReader(wiring.Component):
         super().__init__({
             **{name: own[name] for name in PINS},
             "memory": Out(Access(array.main_words, CONTROL_BITS)),
-            "copy": In(1), "unit": In(CONTROL_BITS), "copying": Out(1, init=1), "copied": Out(1),
-            "stop": In(1), "checking": Out(1), "ready": Out(1), "fault": Out(Fault),
+            "copies": In(Copies()), "copied": Out(1), "stop": In(1), "checking": Out(1),
+            "ready": Out(1), "fault": Out(Fault),
         })
 
     def elaborate(self, platform: Any) -> Module:
@@ -119,8 +129,8 @@ class FlashReader(wiring.Component):
         request, grant = self.memory.request, self.memory.grant
         # What the executor asks for has a cycle across the die; what is stopped counts no more.
         asked = Signal()
-        goes = self.copy & ~self.stop
-        m.d.sync += [asked.eq(goes), self.copying.eq(boot | lines.stays | goes)]
+        goes = self.copies.copy & ~self.stop
+        m.d.sync += [asked.eq(goes), self.copies.copying.eq(boot | lines.stays | goes)]
         checks, pausing = self._wake(m, Cat(element, unit), asked)
         m.d.comb += [
             *(getattr(self, name).eq(getattr(lines, name))
@@ -218,8 +228,8 @@ class FlashReader(wiring.Component):
         lines, before = self.lines, Signal(CONTROL_BITS - 4, reset_less=True)
         with m.If(lines.come):
             m.d.sync += before.eq(Cat(lines.nibble, before))
-        with m.If(~self.copying):
-            m.d.sync += held.eq(self.unit)
+        with m.If(~self.copies.copying):
+            m.d.sync += held.eq(self.copies.unit)
         with m.Elif(whole):         # the byte that came first is the lower one
             m.d.sync += held.eq(Cat(before[4:], lines.nibble, before[:4]))
 

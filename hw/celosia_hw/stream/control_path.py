@@ -4,14 +4,14 @@ from typing import Any
 
 from amaranth.hdl import Module, ResetInserter, Signal
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
 
 from celosia_hw.lanes.reading import STEP
 from celosia_hw.layouts import layout
 from celosia_hw.memory.main_memory import Access
 from celosia_hw.stream.executor import Executor
-from celosia_hw.stream.exponents import SLOT_BITS, Exponents
-from celosia_hw.stream.fetcher import Fetcher
+from celosia_hw.stream.exponents import SLOT_BITS, Exponents, HostSlots
+from celosia_hw.stream.fetcher import Elements, Fetcher, Run
 from celosia_hw.stream.rings import ControlsRing, WeightsRing
 from celosia_hw.stream.sequencer import PASS, Sequencer
 from celosia_spec.isa.array import CONTROL_BITS, ENTRY_BITS, Array
@@ -33,18 +33,16 @@ class ControlPath(wiring.Component):
 
     Members
     -------
-    start : In(1), list : In, busy : Out(1)
-        Strobe, while ``busy`` is 0: run the stream whose list of chunks begins in that word.
+    run : In(Run), busy : Out(1)
+        While ``busy`` is 0.
     memory : Out(Access), data : In(64)
         The fetcher's side of main memory's port.
     layer, row, tile, position, load
         See `Executor`.
     tap, tile_word : Out(1), place : Out, word : Out(16)
         Strobes: the word goes to a table.
-    room, filling : In(1), fill : Out(1)
-        See `Executor`; the record's word is ``word``.
-    copy : Out(1), copying, copied : In(1)
-        See `Executor` and `Fetcher`; the section is ``word``.
+    fills : Out(Fills), copies : Out(Copies), copied : In(1)
+        See `Executor` and `Fetcher`.
     step : Out(STEP), begins, again, phase : Out(1), steps : Out(quads x 8)
     mantissas : Out(quads x signed(weight_bits))
         A step, and what is strobed with it: see `Sequencer`, where ``begins`` is ``tile``.
@@ -58,10 +56,8 @@ class ControlPath(wiring.Component):
     exponent, residual : Out(5), top : In(5), slot : Out(5), keep : Out(1), kept : Out(5)
     closed : Out(1)
         See `Exponents`.
-    host_write : In(1), host_slot, host_exponent : In(5), stored : Out(5)
-        See `Exponents`; while ``busy`` is 0.
-    split, push : In(1), pushed : In(16), read_word : Out(16)
-        While ``busy`` is 0: see `Fetcher`, where ``read_word`` is ``word``.
+    host : In(HostSlots), stored : Out(5), elements : In(Elements)
+        While ``busy`` is 0: see `Exponents` and `Fetcher`.
     wrong : Out(1)
         Strobe: a word is no command of this array; only a reset ends what runs.
     comes : Out(1), together, space : In(1)
@@ -79,24 +75,22 @@ class ControlPath(wiring.Component):
         own = self.executor.signature.members
         of_weights = self.weights.signature.members
         super().__init__({
-            "start": In(1), "list": In(array.main_bits), "busy": Out(1),
+            "run": In(Run(array)), "busy": Out(1),
             "memory": Out(Access(array.main_words, 0)), "data": In(ENTRY_BITS),
             "layer": Out(layout(*LAYER.words)),
             **{name: own[name] for name in ("row", "tile", "position", "load", "tap",
-                                            "tile_word", "place", "room", "filling", "fill")},
+                                            "tile_word", "place", "fills", "copies")},
             "word": Out(CONTROL_BITS), "step": Out(STEP), "begins": Out(1), "again": Out(1),
             "phase": Out(1), "output": Out(1),
             **{name: of_weights[name] for name in ("steps", "mantissas")},
             "drained": Out(PASS), "heads": Out(ring), "read": In(1),
             "address": In(ring), "draining": In(1), "placed": In(1),
-            **{name: own[name] for name in ("copy", "copying")}, "copied": In(1),
+            "copied": In(1),
             "slot": Out(SLOT_BITS), "keep": Out(1), "kept": Out(SLOT_BITS),
             "held": In(SLOT_BITS), "exponent": Out(SLOT_BITS),
             "residual": Out(SLOT_BITS), "top": In(SLOT_BITS), "closed": Out(1),
-            "host_write": In(1), "host_slot": In(SLOT_BITS), "host_exponent": In(SLOT_BITS),
-            "stored": Out(SLOT_BITS), "split": In(1),
-            "push": In(1), "pushed": In(CONTROL_BITS),
-            "read_word": Out(CONTROL_BITS), "wrong": Out(1),
+            "host": In(HostSlots()), "stored": Out(SLOT_BITS), "elements": In(Elements()),
+            "wrong": Out(1),
             **({"comes": Out(1), "together": In(1), "space": In(1)} if array.clusters > 1 else {}),
         })
 
@@ -112,26 +106,24 @@ class ControlPath(wiring.Component):
         m.submodules.executor = executor = self.executor
         m.submodules.sequencer = sequencer = self.sequencer
         m.submodules.exponents = exponents = Exponents()
-        wiring.connect(m, fetcher.memory, wiring.flipped(self.memory))
+        connect(m, fetcher.memory, flipped(self.memory))
+        connect(m, flipped(self.run), fetcher.run)
+        connect(m, flipped(self.elements), fetcher.elements)
+        connect(m, flipped(self.host), exponents.host)
+        connect(m, executor.fills, flipped(self.fills))
+        connect(m, executor.copies, flipped(self.copies))
         quiet = Signal()
         m.d.comb += [
-            fetcher.start.eq(self.start), fetcher.list.eq(self.list), fetcher.data.eq(self.data),
-            *(getattr(fetcher, name).eq(getattr(self, name))
-              for name in ("split", "push", "pushed")),
-            self.read_word.eq(fetcher.word),
-            self.wrong.eq(executor.wrong),
+            fetcher.data.eq(self.data), self.wrong.eq(executor.wrong),
             fetcher.room_controls.eq(controls.room), fetcher.room_entries.eq(weights.room),
             controls.write.eq(fetcher.control), controls.written.eq(fetcher.word),
             weights.write.eq(fetcher.entry), weights.written.eq(self.data),
-            executor.start.eq(self.start), self.busy.eq(executor.busy | fetcher.busy),
+            executor.start.eq(self.run.start), self.busy.eq(executor.busy | fetcher.busy),
             executor.there.eq(controls.there), executor.have.eq(controls.have),
             executor.word.eq(controls.word), controls.take.eq(executor.take),
             self.word.eq(controls.word),
             *(getattr(self, name).eq(getattr(executor, name)) for name in (
-                "layer", "row", "tile", "position", "load", "tap", "tile_word", "place",
-                "fill", "copy")),
-            *(getattr(executor, name).eq(getattr(self, name)) for name in (
-                "room", "filling", "copying")),
+                "layer", "row", "tile", "position", "load", "tap", "tile_word", "place")),
             fetcher.copied.eq(self.copied),
             executor.idle.eq(sequencer.idle), executor.placed.eq(self.placed & ~sequencer.pending),
             executor.quiet.eq(quiet),
@@ -163,11 +155,9 @@ class ControlPath(wiring.Component):
                                             for name in ("first", "second", "set", "join")),
             exponents.top.eq(self.top),
             executor.closed.eq(exponents.closed), self.closed.eq(exponents.closed),
-            exponents.idle.eq(~executor.busy), exponents.write.eq(self.host_write),
-            exponents.address.eq(self.host_slot), exponents.value.eq(self.host_exponent),
-            self.stored.eq(exponents.stored), self.slot.eq(exponents.slot),
-            self.keep.eq(exponents.keep), self.kept.eq(exponents.kept),
-            exponents.held.eq(self.held),
+            exponents.idle.eq(~executor.busy), self.stored.eq(exponents.stored),
+            self.slot.eq(exponents.slot), self.keep.eq(exponents.keep),
+            self.kept.eq(exponents.kept), exponents.held.eq(self.held),
             self.exponent.eq(exponents.exponent), self.residual.eq(exponents.residual),
         ]
         return m

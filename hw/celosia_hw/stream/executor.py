@@ -6,6 +6,8 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from celosia_hw.fill.engine import Fills
+from celosia_hw.flash.reader import Copies
 from celosia_hw.layouts import layout
 from celosia_hw.parts.lookup import lookup
 from celosia_spec.isa.array import CONTROL_BITS, Array
@@ -42,10 +44,8 @@ class Executor(wiring.Component):
         A batch; strobe: it was taken in the cycle before.
     tap, tile_word : Out(1), place : Out
         Strobes: ``word`` goes to this place of the table.
-    room : In(1), fill : Out(1), filling : In(1)
-        There is room for a fill's record; strobe: ``word`` is its next one; fills are not done.
-    copy : Out(1), copying : In(1)
-        Strobe: ``word`` is the section that the flash reader copies; it copies one.
+    fills : Out(Fills), copies : Out(Copies)
+        Where records and sections go.
     idle, quiet, placed : In(1)
         No steps are left to be issued; and all is written, which may be said a cycle late; the
         output path has the band's position.
@@ -73,8 +73,8 @@ class Executor(wiring.Component):
             "last_tile": Out((array.tiles // TILE_WORDS - 1).bit_length()),
             "position": Out(CONTROL_BITS), "load": Out(1), "offer": Out(1),
             "batch": Out(layout(BATCH)), "taken": In(1), "tap": Out(1),
-            "tile_word": Out(1), "place": Out((tables - 1).bit_length()), "room": In(1),
-            "fill": Out(1), "filling": In(1), "copy": Out(1), "copying": In(1), "idle": In(1),
+            "tile_word": Out(1), "place": Out((tables - 1).bit_length()),
+            "fills": Out(Fills()), "copies": Out(Copies()), "idle": In(1),
             "quiet": In(1), "placed": In(1), "wrong": Out(1),
             **({"comes": Out(1), "together": In(1)} if array.clusters > 1 else {}),
         })
@@ -90,16 +90,16 @@ class Executor(wiring.Component):
             "fetched", "own", "next_word", "ready", "ends"))
         heads, command = Signal(), data.View(layout(COMMAND), held)
         given, op = data.View(layout(COMMAND), self.word), command.op
-        room = self.room
+        room = self.fills.room
         if self.array.flash:
-            room = Mux(op[5], ~self.copying, room)
+            room = Mux(op[5], ~self.copies.copying, room)
         m.d.comb += [
             fetched.eq(fetch & self.have),
             self.batch.eq(held), self.offer.eq(act & ~command.command),
             # What it waits for, see `Op`.
             ready.eq(self._together(m, act & command.command, op) & Mux(
                 op[4], op[6] | room,
-                Mux(op[5], self.idle & (op[6] | ~self.filling), self.quiet))),
+                Mux(op[5], self.idle & (op[6] | ~self.fills.busy), self.quiet))),
             self.take.eq(fetched | next_word), heads.eq(self.taken & ~self.batch.joins),
         ]
         known: Value = Const(0, 1)
@@ -153,7 +153,8 @@ class Executor(wiring.Component):
             self.first.eq(own & op[0] & here[1]), self.second.eq(own & op[0] & here[2]),
             self.load.eq(own & band & here[2]),
             self.tap.eq(own & op[2] & ~here[0]), self.tile_word.eq(own & op[3] & ~here[0]),
-            self.fill.eq(own & op[4] & ~op[5]), self.copy.eq(own & op[4] & op[5]),
+            self.fills.load.eq(own & op[4] & ~op[5]), self.fills.word.eq(self.word),
+            self.copies.copy.eq(own & op[4] & op[5]), self.copies.unit.eq(self.word),
         ]
         with m.If(fetched):
             # The slots of a join are where a layer has its own.

@@ -15,6 +15,16 @@ from celosia_spec.isa.numbers import EXPONENT_SLOTS
 SLOT_BITS = (EXPONENT_SLOTS - 1).bit_length()
 
 
+class HostSlots(wiring.Signature):
+    """The host's use of slots, seen from the host.
+
+    write, slot, exponent : strobe: the slot gets its exponent, + 16.
+    """
+
+    def __init__(self) -> None:
+        super().__init__({"write": Out(1), "slot": Out(SLOT_BITS), "exponent": Out(SLOT_BITS)})
+
+
 class Exponents(wiring.Component):
     """Slots with an exponent each. All exponents are stored, and handed on, + 16.
 
@@ -32,9 +42,8 @@ class Exponents(wiring.Component):
         Until the cycle behind ``closed``: the slot of ``word`` gets ``top``, the largest that was
         written since the last ``closed``, with ``join`` the larger one of the last two that
         strobes asked for, within the bounds of ``word``. Strobe: it has it.
-    idle : In(1), write : In(1), address : In(5), value : In(5), stored : Out(5)
-        The host's, while ``idle``: strobe, a slot gets its exponent; ``stored`` is that of
-        ``address`` a cycle later.
+    idle : In(1), host : In(HostSlots), stored : Out(5)
+        The host's, while ``idle``; ``stored`` is the exponent of its slot a cycle later.
     slot : Out(5), keep : Out(1), kept : Out(5), held : In(5)
         The memory of the slots, which stands in the output path's: strobe, ``slot`` gets ``kept``;
         ``held`` is that of ``slot`` a cycle later. Nobody uses them while passes are inside there.
@@ -49,8 +58,8 @@ class Exponents(wiring.Component):
             "word": In(CONTROL_BITS), "first": In(1), "second": In(1), "exponent": Out(SLOT_BITS),
             "residual": Out(SLOT_BITS), "slot": Out(SLOT_BITS), "keep": Out(1),
             "kept": Out(SLOT_BITS), "held": In(SLOT_BITS), "set": In(1), "join": In(1),
-            "top": In(SLOT_BITS), "closed": Out(1), "idle": In(1), "write": In(1),
-            "address": In(SLOT_BITS), "value": In(SLOT_BITS), "stored": Out(SLOT_BITS),
+            "top": In(SLOT_BITS), "closed": Out(1), "idle": In(1),
+            "host": In(HostSlots()), "stored": Out(SLOT_BITS),
         })
 
     def elaborate(self, platform: Any) -> Module:
@@ -58,7 +67,7 @@ class Exponents(wiring.Component):
         bound = data.View(layout(CLOSE.words[0]), self.word[:CLOSE.words[0].bits])
         m.d.comb += [
             self.stored.eq(self.held),
-            self.slot.eq(Mux(self.idle, self.address, self.word[:SLOT_BITS])),
+            self.slot.eq(Mux(self.idle, self.host.slot, self.word[:SLOT_BITS])),
         ]
         # No layer runs while a slot is set: so it is done in the registers of the layer's own
         # exponents. What was found, then not below the least, then not above the most, then it is
@@ -82,7 +91,7 @@ class Exponents(wiring.Component):
         with m.If(found | takes_it | Mux(larger(other, value), takes_larger, takes_smaller)):
             m.d.sync += value.eq(Mux(found, self.top, other))
         m.d.comb += [
-            self.keep.eq(written | (self.idle & self.write)),
-            self.kept.eq(Mux(self.idle, self.value, value)),
+            self.keep.eq(written | (self.idle & self.host.write)),
+            self.kept.eq(Mux(self.idle, self.host.exponent, value)),
         ]
         return m

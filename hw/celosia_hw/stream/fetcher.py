@@ -14,6 +14,30 @@ from celosia_spec.isa.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS, Array
 from celosia_spec.isa.controls import BATCH, CHUNK, COMMAND, COPIES, LAYER, Op, head_words
 
 
+class Run(wiring.Signature):
+    """What begins a run, seen from who starts it.
+
+    start, list : strobe: run the stream whose list of chunks begins in that word of main memory,
+                  which is stable until the cycle behind.
+    """
+
+    def __init__(self, array: Array) -> None:
+        super().__init__({"start": Out(1), "list": Out(array.main_bits)})
+
+
+class Elements(wiring.Signature):
+    """Four elements that are kept while nothing runs, seen from who uses them.
+
+    split        : strobe: they are those of the word that was read.
+    push, pushed : strobe: each becomes the one behind it, and the last one ``pushed``.
+    word         : the first of them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__({"split": Out(1), "push": Out(1), "pushed": Out(CONTROL_BITS),
+                          "word": In(CONTROL_BITS)})
+
+
 class Fetcher(wiring.Component):
     """Read chunk after chunk of the list; hand control words on one by one, entries of weights as
     they are.
@@ -30,9 +54,9 @@ class Fetcher(wiring.Component):
 
     Members
     -------
-    start : In(1), list : In
-        Strobe, while ``busy`` is 0: begin with the chunk that word ``list`` of main memory names,
-        or as many behind it as clusters come before. ``list`` is stable until the cycle behind.
+    run : In(Run)
+        While ``busy`` is 0. It begins with the chunk that word ``list`` names, or as many behind it
+        as clusters come before.
     memory : Out(Access), data : In(64)
         The port of main memory, see `MainMemory`.
     room_controls, room_entries : In(1)
@@ -42,12 +66,8 @@ class Fetcher(wiring.Component):
         Strobe: the next control word.
     entry : Out(1)
         Strobe: ``data`` is the next entry of weights.
-    split : In(1)
-        While ``busy`` is 0, for the host: strobe, the first element of ``data`` is ``word`` a cycle
-        later.
-    push : In(1), pushed : In(16)
-        Likewise: strobe, each of four elements, of which ``word`` is the first one, becomes the one
-        behind it, and the last one ``pushed``.
+    elements : In(Elements)
+        While ``busy`` is 0, for the host: those of ``data``.
     copied : In(1)
         Strobe: a section of flash is in main memory; chunks wait for them, see `CHUNK`.
     busy : Out(1)
@@ -62,16 +82,15 @@ class Fetcher(wiring.Component):
 
     def __init__(self, array: Array, cluster: int = 0) -> None:
         self.array, self.cluster = array, cluster
-        bits = array.main_bits
         super().__init__({
-            "start": In(1), "list": In(bits), "memory": Out(Access(array.main_words, 0)),
+            "run": In(Run(array)), "memory": Out(Access(array.main_words, 0)),
             "data": In(ENTRY_BITS), "room_controls": In(1), "room_entries": In(1),
             "control": Out(1), "word": Out(CONTROL_BITS), "entry": Out(1), "copied": In(1),
-            "split": In(1), "push": In(1), "pushed": In(CONTROL_BITS), "busy": Out(1),
+            "elements": In(Elements()), "busy": Out(1),
         })
 
     def elaborate(self, platform: Any) -> Module:
-        m = Module()
+        m, run, kept = Module(), self.run, self.elements
         # What is asked for: the next chunk, or an entry; its turn is over.
         swap, listing, loading, running = (Signal(name=name) for name in (
             "swap", "listing", "loading", "running"))
@@ -98,7 +117,7 @@ class Fetcher(wiring.Component):
             # one of weights: there is always room for one, and for a second one if that is known.
             room.eq(self.room_controls & Mux(weights | switch, self.room_entries & ~parses,
                                              ~grant & ~arrived & ~others.all() & ~tight)),
-            takes.eq(arrived | self.split),
+            takes.eq(arrived | kept.split), kept.word.eq(self.word),
             self.busy.eq(swap | listing | loading | waits | running),
         ]
         m.d.sync += [
@@ -108,16 +127,16 @@ class Fetcher(wiring.Component):
             others.eq(Mux(arrived, ENTRY_WORDS - 1, others - others.any())),
             request.eq(swap | (request & ~grant) | (running & room & ~ended & ~ends)),
         ]
-        with m.If(awake | self.split | self.push):
-            m.d.sync += Cat(self.word, rest).eq(Mux(takes, self.data, Cat(rest, self.pushed)))
+        with m.If(awake | kept.split | kept.push):
+            m.d.sync += Cat(self.word, rest).eq(Mux(takes, self.data, Cat(rest, kept.pushed)))
         with m.If(switch):
             m.d.sync += others.eq(0)
         with m.If(ends):
             m.d.sync += ended.eq(1)
         chunk = data.View(layout(CHUNK), self.data[:CHUNK.bits])
         m.d.sync += [swap.eq(0), loading.eq(listing & grant)]
-        with m.If(self.start):
-            m.d.sync += [other.eq(self.list + self.cluster if self.cluster else self.list),
+        with m.If(run.start):
+            m.d.sync += [other.eq(run.list + self.cluster if self.cluster else run.list),
                          swap.eq(1)]
         with m.If(swap):
             m.d.sync += listing.eq(1)
@@ -149,7 +168,7 @@ class Fetcher(wiring.Component):
                      less.eq(used & ~self.copied)]
         with m.If(used):
             m.d.sync += [running.eq(1), waits.eq(0)]
-        with m.If(self.start):
+        with m.If(self.run.start):
             m.d.sync += count.eq(0)
         with m.Else():
             m.d.sync += count.eq((Cat(more, count) + Cat(more, less.replicate(len(count))))[1:])
