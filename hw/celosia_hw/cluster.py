@@ -52,21 +52,13 @@ class Cluster:
             self._queue(m, memory.writers[self.number], stop)
 
     def _reading(self, m: Module, fill: FillEngine) -> None:
-        control, reading, layer = self.control, self.reading, self.control.layer
-        m.d.comb += [
-            *(getattr(reading, name).eq(layer[name])
-              for name in ("log2_groups", "signed_in", "rows", "tap_step")),
-            reading.band_row.eq(control.row), reading.band_tile.eq(control.tile),
-            reading.load.eq(control.load), reading.tile.eq(control.begins),
-            *(getattr(reading, name).eq(getattr(control, name))
-              for name in ("again", "step", "steps", "mantissas", "word")),
-            reading.write_taps.eq(control.tap), reading.write_tiles.eq(control.tile_word),
-            reading.address.eq(control.place),
-        ]
+        codes, given = self.reading.codes, fill.codes
+        connect(m, self.control.reading, self.reading.control)
+        m.d.comb += self.reading.layer.eq(self.control.layer)
         # Several clusters lie far apart: a register more, long before a band reads what it wrote.
         domain = m.d.comb if self.array.clusters == 1 else m.d.sync
-        domain += [getattr(reading, name).eq(getattr(fill.codes, name))
-                   for name in ("row", "code", "enable")]
+        domain += [codes.row.eq(given.row), codes.code.eq(given.code),
+                   codes.enable.eq(given.enable)]
 
     def _output(self, m: Module) -> None:
         control, reading, output = self.control, self.reading, self.output
@@ -76,8 +68,8 @@ class Cluster:
             output.start.eq(control.output), output.clear.eq(control.closed),
             *(getattr(output, name).eq(control.drained[name])
               for name in ("fresh", "begins", "ends")),
-            output.written.eq(reading.written), output.sums.eq(reading.sums),
-            reading.shift.eq(output.shift), control.read.eq(output.read),
+            output.written.eq(reading.shadow.written), output.sums.eq(reading.shadow.sums),
+            reading.shadow.shift.eq(output.shift), control.read.eq(output.read),
             control.address.eq(output.address),
             control.held.eq(output.held), *(getattr(output, name).eq(getattr(control, name))
                                             for name in ("slot", "keep", "kept")),

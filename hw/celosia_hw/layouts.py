@@ -3,6 +3,7 @@
 from amaranth.hdl import Shape
 from amaranth.lib import data
 
+from celosia_spec.isa.controls import LAYER
 from celosia_spec.isa.fields import Word
 
 
@@ -17,3 +18,7 @@ def layout(*words: Word) -> data.StructLayout:
         name = f"_{len(names)}" if field.name == "_" else field.name
         names[name] = Shape(field.bits, field.signed)
     return data.StructLayout(names)
+
+
+LAYER_LAYOUT = layout(*LAYER.words)
+"""What stays the same until `close`."""

@@ -98,8 +98,8 @@ class Machine(wiring.Component):
         if self.reader is not None:
             self._flash(m, self.reader)
         self._fill(m)
-        m.d.sync += self.saturated.eq(~self.stop & (
-            (self.saturated & ~self.run.start) | (fill.clipped & self.busy)))
+        m.d.sync += self.saturated.eq(
+            ((self.saturated & ~self.run.start) | (fill.clipped & self.busy)) & ~self.stop)
         return m
 
     def _join(self, m: Module) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from amaranth.hdl import Module
+from amaranth.hdl import Module, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Member, Out
 
@@ -30,6 +30,19 @@ class Codes(wiring.Signature):
             "row": Out(data.ArrayLayout((array.bank_rows - 1).bit_length(), array.fill)),
             "code": Out(data.ArrayLayout(array.activation_bits, array.fill)),
             "enable": Out(array.lanes)})
+
+
+class Shadow(wiring.Signature):
+    """Sums of a pass, seen from where they wait.
+
+    sums    : of the next lanes.   shift : strobe: those behind them in the following cycle.
+    written : lanes of the pass that are written, the same ones in each group.
+    """
+
+    def __init__(self, array: Array) -> None:
+        super().__init__({
+            "sums": Out(data.ArrayLayout(signed(array.acc_bits), array.drain)),
+            "shift": In(1), "written": Out(array.lanes)})
 
 
 def flipped_members(members: Mapping[str, Member]) -> dict[str, Member]:

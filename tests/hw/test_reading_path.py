@@ -14,6 +14,7 @@ from blocks.vectors import pack
 from blocks.verilated_block import Block
 from celosia_boards.families.ice40 import ICE40
 from celosia_hw.lanes.reading import STEP, ReadingPath
+from celosia_hw.layouts import LAYER_LAYOUT
 from celosia_hw.output.path import OutputPath
 from celosia_spec.isa.array import PIECE, QUAD, Array
 from celosia_spec.isa.passes import pass_cycles
@@ -47,16 +48,17 @@ class Play:
         self.log2_groups, self.size = log2_groups, array.positions(log2_groups)
         self.phases, self.signed = rng.choice([1, 1, 2, 4]), rng.randrange(2)
         self.rows, self.tap_step = self.bank_row(), array.taps // self.phases
-        self.levels[self.cycle] |= {"log2_groups": log2_groups, "signed_in": self.signed,
-                                    "rows": self.rows + rng.randrange(PIECE),
-                                    "tap_step": self.tap_step % array.taps}
+        self.levels[self.cycle]["layer"] = LAYER_LAYOUT.const({
+            "log2_groups": log2_groups, "signed_in": self.signed,
+            "rows": self.rows + rng.randrange(PIECE), "tap_step": self.tap_step % array.taps,
+        }).as_bits()
         self.taps = [Tap(piece=rng.randrange(array.bank_rows // PIECE),
                          rotation=rng.randrange(self.size), mask=rng.choice([0, *range(4)]))
                      for _ in range(array.taps)]
         words = [tap_word(array).pack(**vars(tap)) for tap in self.taps]
-        self.table("taps", words)
+        self.table("tap", words)
         self.tiles = [self.tile() for _ in range(array.tiles // TILE_WORDS)]
-        self.table("tiles", [word for tile in self.tiles for word in self.tile_words(tile)])
+        self.table("tile", [word for tile in self.tiles for word in self.tile_words(tile)])
         for _ in range(2):
             self.fill()
             self.band()
@@ -84,7 +86,9 @@ class Play:
 
     def table(self, name, words):
         for address, word in enumerate(words):
-            self.inputs[self.cycle] |= {f"write_{name}": 1, "address": address, "word": word}
+            self.inputs[self.cycle] |= {
+                f"control__tables__{name}": 1, "control__tables__place": address,
+                "control__tables__word": word}
             self.cycle += 1
 
     def fill(self):
@@ -98,9 +102,9 @@ class Play:
             for rows in zip(*order, strict=True):
                 codes = [self.bits(array.activation_bits) for _ in range(QUAD)]
                 self.inputs[self.cycle] |= {
-                    "enable": (1 << QUAD) - 1 << quad * QUAD,
-                    "row": pack(rows, (array.bank_rows - 1).bit_length()),
-                    "code": pack(codes, array.activation_bits)}
+                    "codes__enable": (1 << QUAD) - 1 << quad * QUAD,
+                    "codes__row": pack(rows, (array.bank_rows - 1).bit_length()),
+                    "codes__code": pack(codes, array.activation_bits)}
                 for j in range(QUAD):
                     self.banks[quad * QUAD + j][rows[j]] = codes[j]
                 self.cycle += 1
@@ -111,9 +115,9 @@ class Play:
         rng = self.rng
         first, count = rng.randrange(len(self.tiles) - 4), rng.randrange(1, 5)
         self.row = self.bank_row()
-        self.levels[self.cycle - 2] |= {"band_row": self.row + rng.randrange(PIECE),
-                                        "band_tile": first * TILE_WORDS}
-        self.inputs[self.cycle - 2]["load"] = 1
+        self.levels[self.cycle - 2] |= {"control__band__row": self.row + rng.randrange(PIECE),
+                                        "control__band__tile": first * TILE_WORDS}
+        self.inputs[self.cycle - 2]["control__band__load"] = 1
         for _ in range(rng.randrange(1, 6)):
             for k in range(count):
                 for phase in range(self.phases):
@@ -126,7 +130,7 @@ class Play:
         begin = self.cycle
         idle = max(0, rng.choice([WRITTEN, array.lanes // 2]) - length)
         if not phase:
-            self.inputs[begin] |= {"tile": 1, "again": again}
+            self.inputs[begin] |= {"control__steps__tile": 1, "control__steps__again": again}
             self.shown.append((begin + WRITTEN, self.tile_words(tile)[2]))
         self.cycle += idle
         room, rows, sums = self.tap_step * 16 - 1, [], []
@@ -153,9 +157,10 @@ class Play:
     def step(self, words, **flags):
         quads = self.array.groups_max
         given = [words[q * len(words) // quads] for q in range(quads)]
-        self.inputs[self.cycle] |= {"step": STEP.const({"valid": 1, **flags}).as_bits(),
-                                    "steps": pack([step for step, _ in given], 8)}
-        self.inputs[self.cycle + MANTISSA]["mantissas"] = pack(
+        self.inputs[self.cycle] |= {
+            "control__steps__step": STEP.const({"valid": 1, **flags}).as_bits(),
+            "control__weights__steps": pack([step for step, _ in given], 8)}
+        self.inputs[self.cycle + MANTISSA]["control__weights__mantissas"] = pack(
             [mantissa for _, mantissa in given], self.array.weight_bits)
 
     def given(self, dut):
@@ -163,17 +168,19 @@ class Play:
         array, rng = self.array, np.random.default_rng(1)
         length = self.cycle + SUMS + array.lanes
         found, level = {}, {}
-        noisy = {"steps": 8 * array.groups_max, "mantissas": array.weight_bits * array.groups_max,
-                 "address": 6, "word": 16, "row": 24, "code": array.activation_bits * QUAD,
-                 "again": 1}
-        for name in ("log2_groups", "signed_in", "rows", "tap_step", "band_row", "band_tile",
-                     "load", "tile", "step", "write_taps", "write_tiles", "enable"):
+        noisy = {"control__weights__steps": 8 * array.groups_max,
+                 "control__weights__mantissas": array.weight_bits * array.groups_max,
+                 "control__tables__place": 6, "control__tables__word": 16, "codes__row": 24,
+                 "codes__code": array.activation_bits * QUAD, "control__steps__again": 1}
+        for name in ("layer", "control__band__row", "control__band__tile", "control__band__load",
+                     "control__steps__tile", "control__tables__tap", "control__tables__tile",
+                     "codes__enable"):
             found[name] = np.zeros(length, np.uint64)
         for name, bits in noisy.items():
             found[name] = rng.integers(0, 1 << bits, length, dtype=np.uint64)
-        found["shift"] = (rng.random(length) < 0.8).astype(np.uint64)
+        found["shadow__shift"] = (rng.random(length) < 0.8).astype(np.uint64)
         # Without `valid` a step's other flags are noise.
-        found["step"] = rng.integers(0, 4, length, dtype=np.uint64) << np.uint64(1)
+        found["control__steps__step"] = rng.integers(0, 4, length, dtype=np.uint64) << np.uint64(1)
         for cycle in range(length):
             level |= self.levels.get(cycle, {})
             for name, value in (level | self.inputs.get(cycle, {})).items():
@@ -193,9 +200,10 @@ def test_sums(name, mac):
     dut = ReadingPath(array, mac)
     inputs = play.given(dut)
     with Block(verilog_of(dut), [cells.models(ICE40)] * (mac == "mac16")) as block:
-        found = block.stream(inputs, ["sums", "written", "late"])
+        found = block.stream(inputs, ["shadow__sums", "shadow__written", "late"])
+    shift, shown = inputs["shadow__shift"], found["shadow__written"]
     assert len(play.passes) > 150
-    ends = [cycle for cycle, _ in play.passes[1:]] + [len(inputs["shift"])]
+    ends = [cycle for cycle, _ in play.passes[1:]] + [len(shift)]
     whole = 0
     for (begin, sums), end in zip(play.passes, ends, strict=True):
         at = 0
@@ -203,14 +211,14 @@ def test_sums(name, mac):
             if at == array.lanes:
                 break
             wanted = pack(sums[at:at + 2], array.acc_bits)
-            assert int(found["sums"][cycle]) == wanted, (cycle, at)
-            at += 2 * int(inputs["shift"][cycle])
+            assert int(found["shadow__sums"][cycle]) == wanted, (cycle, at)
+            at += 2 * int(shift[cycle])
         whole += at == array.lanes
     assert whole > len(play.passes) // 4
-    ends = [cycle for cycle, _ in play.shown[1:]] + [len(inputs["shift"])]
+    ends = [cycle for cycle, _ in play.shown[1:]] + [len(shift)]
     for (begin, written), end in zip(play.shown, ends, strict=True):
-        assert (found["written"][begin:end] == written).all(), begin
-    assert (found["late"][MANTISSA - 1:] == inputs["step"][:1 - MANTISSA]).all()
+        assert (shown[begin:end] == written).all(), begin
+    assert (found["late"][MANTISSA - 1:] == inputs["control__steps__step"][:1 - MANTISSA]).all()
 
 
 @pytest.mark.parametrize(("operands", "residual"), [(False, False), (True, False), (True, True)],

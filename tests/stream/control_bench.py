@@ -210,10 +210,11 @@ class Bench:
         block, wanted, found = self.block, self.wanted, self.found
         if head is not None:
             assert block.get("word") == head
-        for strobe, name in (("tap", "taps"), ("tile_word", "tiles")):
-            if block.get(strobe):
+        for strobe, name in (("tap", "taps"), ("tile", "tiles")):
+            if block.get(f"reading__tables__{strobe}"):
                 place, word = getattr(wanted, name)[found[name]]
-                assert (block.get("place"), block.get("word")) == (place, word)
+                assert [block.get(f"reading__tables__{part}") for part in ("place", "word")] == [
+                    place, word]
                 assert self.cycle > self.ends and not self.captured
                 found[name] += 1
         if block.get("fills__load"):
@@ -241,16 +242,17 @@ class Bench:
     def step(self):
         block, wanted, found = self.block, self.wanted, self.found
         if self.cycle in self.mantissa_of:
-            assert block.get("mantissas") == self.mantissa_of.pop(self.cycle)
-        step = flags(STEP, block.get("step"))
-        strobes = {name: block.get(name) for name in ("begins", "phase")}
+            assert block.get("reading__weights__mantissas") == self.mantissa_of.pop(self.cycle)
+        step = flags(STEP, block.get("reading__steps__step"))
+        strobes = {"begins": block.get("reading__steps__tile"), "phase": block.get("phase")}
         if any(strobes.values()):
             assert self.index == 0 and self.opened is None
-            self.opened, self.tiled = strobes | {"again": block.get("again")}, self.cycle
-        if block.get("load"):
+            self.opened, self.tiled = strobes | {
+                "again": block.get("reading__steps__again")}, self.cycle
+        if block.get("reading__band__load"):
             self.loads += 1
             row, tile = (wanted.bands[self.loads - 1][0][name] for name in ("row", "tile"))
-            assert (block.get("row"), block.get("tile")) == (row, tile)
+            assert self.band() == (row, tile)
             assert self.index == 0
         if not step.pop("valid"):
             assert not any(step.values())
@@ -268,7 +270,7 @@ class Bench:
             tiles = band["last_tile"] + 1
             self.tile = (self.tile + 1) % tiles if not one.first else 0
             assert opened["again"] == (self.tile == tiles - 1)
-        assert block.get("steps") == self.quads(one.steps[self.index])
+        assert block.get("reading__weights__steps") == self.quads(one.steps[self.index])
         self.mantissa_of[self.cycle + LATE] = self.quads(one.mantissas[self.index])
         self.index += 1
         if first:
@@ -280,6 +282,9 @@ class Bench:
             if one.captured:
                 self.captured.append((self.cycle + lag(self.array), one, layer, band,
                                       self.tiled))
+
+    def band(self):
+        return tuple(self.block.get(f"reading__band__{name}") for name in ("row", "tile"))
 
     def quads(self, values):
         return sum(value << 8 * k for k, value in enumerate(values))
@@ -294,8 +299,7 @@ class Bench:
         for name, slot in (("exponent", layer["in_slot"]), ("residual", layer["residual_slot"])):
             assert block.get(name) == self.slots.exponents[slot]
         assert self.loads == before["bands"]
-        for name in ("row", "tile"):
-            assert block.get(name) == band[name]
+        assert self.band() == (band["row"], band["tile"])
         for name in ("taps", "tiles", "closes"):
             assert found[name] == before[name], name
         fills = self.wanted.bands[before["bands"] - 1][1]["fills"]

@@ -7,18 +7,15 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Member, Out
 
-from celosia_hw.layouts import layout
+from celosia_hw.layouts import LAYER_LAYOUT, layout
 from celosia_hw.parts.delay import chain, delayed
 from celosia_hw.parts.lookup import lookup
 from celosia_spec.isa import timing
 from celosia_spec.isa.array import CONTROL_BITS, Array
-from celosia_spec.isa.controls import EXCESS, HEAD, LAYER, excess_record
+from celosia_spec.isa.controls import EXCESS, HEAD, excess_record
 from celosia_spec.isa.heads import bias_left
 from celosia_spec.isa.numbers import SIGNIFICAND_BITS
 from celosia_spec.isa.passes import WIDE_GAP, head_reads, row_cycles
-
-layer_layout = layout(*LAYER.words)
-"""What stays the same until `close`."""
 
 
 class Heads(wiring.Component):
@@ -33,7 +30,7 @@ class Heads(wiring.Component):
 
     Members
     -------
-    layer : In(layer_layout)
+    layer : In(LAYER_LAYOUT)
     exponent : In(5)
         The input's + 16.
     start : In(1)
@@ -98,7 +95,7 @@ class Heads(wiring.Component):
             more |= {"other": In(5), "code": In(array.activation_bits),
                      "addend": Out(signed(array.acc_bits))}
         super().__init__({
-            "layer": In(layer_layout), "exponent": In(5), "start": In(1), "heads": In(bits),
+            "layer": In(LAYER_LAYOUT), "exponent": In(5), "start": In(1), "heads": In(bits),
             "read": Out(1), "address": Out(bits), "word": In(CONTROL_BITS),
             "at": Out(cycles), "first": Out(1), "reach": Out(7), "real": Out(1),
             "element": Out(2), "bias": Out(signed(array.acc_bits)), "up": Out(1),

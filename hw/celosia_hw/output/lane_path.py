@@ -6,10 +6,10 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from celosia_hw.layouts import layout
+from celosia_hw.layouts import LAYER_LAYOUT, layout
 from celosia_hw.output.beats import Lanes
 from celosia_hw.output.clamp import Clamp
-from celosia_hw.output.heads import Heads, layer_layout
+from celosia_hw.output.heads import Heads
 from celosia_hw.output.lane_writer import LaneWriter
 from celosia_hw.output.normalise import Normalise
 from celosia_hw.output.pool import LanePool
@@ -58,7 +58,7 @@ class LanePath(wiring.Component):
         ring = (array.controls - 1).bit_length()
         other = {"other": In(5)} if array.residual else {}
         super().__init__({
-            "layer": In(layer_layout), "exponent": In(5), **other, "position": In(CONTROL_BITS),
+            "layer": In(LAYER_LAYOUT), "exponent": In(5), **other, "position": In(CONTROL_BITS),
             "start": In(1), "heads": In(ring), "fresh": In(1), "begins": In(1), "ends": In(1),
             "written": In(array.lanes), "read": Out(1), "address": Out(ring),
             "word": In(CONTROL_BITS),

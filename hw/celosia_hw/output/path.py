@@ -6,9 +6,10 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from celosia_hw.layouts import LAYER_LAYOUT
 from celosia_hw.output.beats import Beats
 from celosia_hw.output.clamp import Clamp
-from celosia_hw.output.heads import Heads, layer_layout
+from celosia_hw.output.heads import Heads
 from celosia_hw.output.lane_path import LanePath
 from celosia_hw.output.normalise import Normalise
 from celosia_hw.output.operand import Align
@@ -28,7 +29,7 @@ class OutputPath(wiring.Component):
 
     Members
     -------
-    layer : In(layer_layout), exponent, other : In(5)
+    layer : In(LAYER_LAYOUT), exponent, other : In(5)
         Exponents of its input and of its residual operand, + 16; ``other`` only of arrays with
         residual operands. Stable while a pass is inside, and two cycles before the first.
     position : In(16)
@@ -82,7 +83,7 @@ class OutputPath(wiring.Component):
         self.word_bits = array.main_bits
         ring = (array.controls - 1).bit_length()
         members = {
-            "layer": In(layer_layout), "exponent": In(5), "position": In(CONTROL_BITS),
+            "layer": In(LAYER_LAYOUT), "exponent": In(5), "position": In(CONTROL_BITS),
             "start": In(1), "heads": In(ring), "fresh": In(1), "begins": In(1), "ends": In(1),
             "written": In(array.lanes), "read": Out(1), "address": Out(ring),
             "word": In(CONTROL_BITS),

@@ -6,8 +6,10 @@ from amaranth.hdl import Module, ResetInserter, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from celosia_hw.lanes.reading import STEP
-from celosia_hw.layouts import layout
+from celosia_hw.fill.engine import Fills
+from celosia_hw.flash.reader import Copies
+from celosia_hw.lanes.reading import ReadingControl
+from celosia_hw.layouts import LAYER_LAYOUT
 from celosia_hw.memory.main_memory import Access
 from celosia_hw.stream.executor import Executor
 from celosia_hw.stream.exponents import SLOT_BITS, Exponents, HostSlots
@@ -15,7 +17,6 @@ from celosia_hw.stream.fetcher import Elements, Fetcher, Run
 from celosia_hw.stream.rings import ControlsRing, WeightsRing
 from celosia_hw.stream.sequencer import PASS, Sequencer
 from celosia_spec.isa.array import CONTROL_BITS, ENTRY_BITS, Array
-from celosia_spec.isa.controls import LAYER
 
 
 class ControlPath(wiring.Component):
@@ -37,17 +38,13 @@ class ControlPath(wiring.Component):
         While ``busy`` is 0.
     memory : Out(Access), data : In(64)
         The fetcher's side of main memory's port.
-    layer, row, tile, position, load
+    layer : Out(LAYER_LAYOUT), position : Out(16)
         See `Executor`.
-    tap, tile_word : Out(1), place : Out, word : Out(16)
-        Strobes: the word goes to a table.
     fills : Out(Fills), copies : Out(Copies), copied : In(1)
         See `Executor` and `Fetcher`.
-    step : Out(STEP), begins, again, phase : Out(1), steps : Out(quads x 8)
-    mantissas : Out(quads x signed(weight_bits))
-        A step, and what is strobed with it: see `Sequencer`, where ``begins`` is ``tile``.
-        ``mantissas`` come ``late`` cycles behind.
-    output : Out(1), drained, heads : Out, read : In(1), address : In
+    reading : Out(ReadingControl), phase : Out(1)
+        See `Sequencer`; mantissas come ``late`` cycles behind their step.
+    output : Out(1), drained, heads : Out, read : In(1), address : In, word : Out(16)
         See `Sequencer`, where ``output`` is ``start``, and `ControlsRing`; what is read is ``word``
         in the next cycle.
     draining : In(1), placed : In(1)
@@ -72,17 +69,12 @@ class ControlPath(wiring.Component):
         self.executor = Executor(array)
         self.weights, self.sequencer = WeightsRing(array, late), Sequencer(array, lag)
         ring = (array.controls - 1).bit_length()
-        own = self.executor.signature.members
-        of_weights = self.weights.signature.members
         super().__init__({
             "run": In(Run(array)), "busy": Out(1),
             "memory": Out(Access(array.main_words, 0)), "data": In(ENTRY_BITS),
-            "layer": Out(layout(*LAYER.words)),
-            **{name: own[name] for name in ("row", "tile", "position", "load", "tap",
-                                            "tile_word", "place", "fills", "copies")},
-            "word": Out(CONTROL_BITS), "step": Out(STEP), "begins": Out(1), "again": Out(1),
-            "phase": Out(1), "output": Out(1),
-            **{name: of_weights[name] for name in ("steps", "mantissas")},
+            "layer": Out(LAYER_LAYOUT), "position": Out(CONTROL_BITS),
+            "fills": Out(Fills()), "copies": Out(Copies()), "word": Out(CONTROL_BITS),
+            "reading": Out(ReadingControl(array)), "phase": Out(1), "output": Out(1),
             "drained": Out(PASS), "heads": Out(ring), "read": In(1),
             "address": In(ring), "draining": In(1), "placed": In(1),
             "copied": In(1),
@@ -112,6 +104,10 @@ class ControlPath(wiring.Component):
         connect(m, flipped(self.host), exponents.host)
         connect(m, executor.fills, flipped(self.fills))
         connect(m, executor.copies, flipped(self.copies))
+        connect(m, executor.band, flipped(self.reading.band))
+        connect(m, executor.tables, flipped(self.reading.tables))
+        connect(m, sequencer.steps, flipped(self.reading.steps))
+        connect(m, weights.weights, flipped(self.reading.weights))
         quiet = Signal()
         m.d.comb += [
             fetcher.data.eq(self.data), self.wrong.eq(executor.wrong),
@@ -122,8 +118,7 @@ class ControlPath(wiring.Component):
             executor.there.eq(controls.there), executor.have.eq(controls.have),
             executor.word.eq(controls.word), controls.take.eq(executor.take),
             self.word.eq(controls.word),
-            *(getattr(self, name).eq(getattr(executor, name)) for name in (
-                "layer", "row", "tile", "position", "load", "tap", "tile_word", "place")),
+            self.layer.eq(executor.layer), self.position.eq(executor.position),
             fetcher.copied.eq(self.copied),
             executor.idle.eq(sequencer.idle), executor.placed.eq(self.placed & ~sequencer.pending),
             executor.quiet.eq(quiet),
@@ -137,10 +132,8 @@ class ControlPath(wiring.Component):
                 "late_dense")),
             sequencer.inside.eq(weights.inside),
             weights.log2_groups.eq(executor.layer.log2_groups),
-            self.step.eq(sequencer.step), self.begins.eq(sequencer.tile),
-            self.again.eq(sequencer.again), self.phase.eq(sequencer.phase),
-            self.output.eq(sequencer.start), self.steps.eq(weights.steps),
-            self.mantissas.eq(weights.mantissas), self.drained.eq(sequencer.drained),
+            self.phase.eq(sequencer.phase),
+            self.output.eq(sequencer.start), self.drained.eq(sequencer.drained),
             self.heads.eq(sequencer.drained_heads),
             controls.read.eq(self.read), controls.address.eq(self.address),
             controls.tail.eq(sequencer.drained_heads),

@@ -8,7 +8,8 @@ from amaranth.lib.wiring import In, Out
 
 from celosia_hw.fill.engine import Fills
 from celosia_hw.flash.reader import Copies
-from celosia_hw.layouts import layout
+from celosia_hw.lanes.reading import Band, Tables
+from celosia_hw.layouts import LAYER_LAYOUT, layout
 from celosia_hw.parts.lookup import lookup
 from celosia_spec.isa.array import CONTROL_BITS, Array
 from celosia_spec.isa.controls import BAND, BATCH, COMMAND, LAYER, Op, head_words
@@ -38,12 +39,11 @@ class Executor(wiring.Component):
     layer : Out(LAYER)
     first, second, set, join : Out(1), closed : In(1)
         See `Exponents`, whose ``word`` is the ring's.
-    row, tile, last_tile, position : Out, load : Out(1)
-        Of the band. Strobe: ``row`` and ``tile`` are there.
+    band : Out(Band), last_tile, position : Out
+        Of the band.
     offer : Out(1), batch : Out(BATCH), taken : In(1)
         A batch; strobe: it was taken in the cycle before.
-    tap, tile_word : Out(1), place : Out
-        Strobes: ``word`` goes to this place of the table.
+    tables : Out(Tables)
     fills : Out(Fills), copies : Out(Copies)
         Where records and sections go.
     idle, quiet, placed : In(1)
@@ -63,17 +63,14 @@ class Executor(wiring.Component):
 
     def __init__(self, array: Array) -> None:
         self.array = array
-        tables = max(array.taps, array.tiles)
         super().__init__({
             "start": In(1), "busy": Out(1), "there": In(1), "have": In(1),
-            "word": In(CONTROL_BITS), "take": Out(1), "layer": Out(layout(*LAYER.words)),
+            "word": In(CONTROL_BITS), "take": Out(1), "layer": Out(LAYER_LAYOUT),
             "first": Out(1), "second": Out(1), "set": Out(1), "join": Out(1), "closed": In(1),
-            "row": Out((array.bank_rows - 1).bit_length()),
-            "tile": Out((array.tiles - 1).bit_length()),
+            "band": Out(Band(array)),
             "last_tile": Out((array.tiles // TILE_WORDS - 1).bit_length()),
-            "position": Out(CONTROL_BITS), "load": Out(1), "offer": Out(1),
-            "batch": Out(layout(BATCH)), "taken": In(1), "tap": Out(1),
-            "tile_word": Out(1), "place": Out((tables - 1).bit_length()),
+            "position": Out(CONTROL_BITS), "offer": Out(1),
+            "batch": Out(layout(BATCH)), "taken": In(1), "tables": Out(Tables(array)),
             "fills": Out(Fills()), "copies": Out(Copies()), "idle": In(1),
             "quiet": In(1), "placed": In(1), "wrong": Out(1),
             **({"comes": Out(1), "together": In(1)} if array.clusters > 1 else {}),
@@ -142,6 +139,7 @@ class Executor(wiring.Component):
         """Put a command's ``own`` words where they belong: ``here`` says which one comes."""
         here, op = Signal(max(len(LAYER.words), len(BAND.words))), command.op
         layer, band, hold = Signal(), Signal(), Signal()
+        place = self.tables.place
         given = data.View(layout(COMMAND), self.word)
         m.d.comb += [
             layer.eq(op[0] & ~op[1]), band.eq(op[5] & ~op[4]), self.join.eq(op[0] & op[1]),
@@ -151,8 +149,9 @@ class Executor(wiring.Component):
             # Heads are passed over, whoever reads.
             next_word.eq(own | (fields & ~commands & self.there)),
             self.first.eq(own & op[0] & here[1]), self.second.eq(own & op[0] & here[2]),
-            self.load.eq(own & band & here[2]),
-            self.tap.eq(own & op[2] & ~here[0]), self.tile_word.eq(own & op[3] & ~here[0]),
+            self.band.load.eq(own & band & here[2]), self.tables.word.eq(self.word),
+            self.tables.tap.eq(own & op[2] & ~here[0]),
+            self.tables.tile.eq(own & op[3] & ~here[0]),
             self.fills.load.eq(own & op[4] & ~op[5]), self.fills.word.eq(self.word),
             self.copies.copy.eq(own & op[4] & op[5]), self.copies.unit.eq(self.word),
         ]
@@ -170,16 +169,16 @@ class Executor(wiring.Component):
             with m.If(own & layer & here[k]):
                 m.d.sync += self.layer.as_value()[low:low + word.bits].eq(self.word)
             low += word.bits
-        for k, register in ((0, self.row), (2, self.last_tile), (3, self.position)):
+        for k, register in ((0, self.band.row), (2, self.last_tile), (3, self.position)):
             with m.If(own & band & here[k]):
                 m.d.sync += register.eq(self.word)
         # A band's tile stands in the register that counts the words of tables, for which all steps
         # are waited for.
         loads = Mux(op[5], here[1], here[0])
         with m.If(own & Mux(op[5], band & here[1], op[2] | op[3])):
-            m.d.sync += self.place.eq(Mux(
-                loads, self.word, self.place + loads.replicate(len(self.place)) + 1))
-        m.d.comb += self.tile.eq(self.place)
+            m.d.sync += place.eq(Mux(
+                loads, self.word, place + loads.replicate(len(place)) + 1))
+        m.d.comb += self.band.tile.eq(place)
 
     def _head_words(self) -> Value:
         """Return the words of a batch's heads, less one."""

@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
-from amaranth.lib import data, wiring
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from celosia_hw.lanes.reading import Weights
 from celosia_hw.parts.delay import chain
 from celosia_hw.parts.table_memory import TableMemory
 from celosia_spec.isa.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS, RING_GAP, Array
-from celosia_spec.isa.numbers import DELTA_BITS
 from celosia_spec.isa.timing import READ
 
 
@@ -178,10 +178,8 @@ class WeightsRing(wiring.Component):
         Of the layer; stable while steps are inside.
     inside : Out(1)
         Mantissas of steps have not been read yet.
-    steps : Out(quads x 8)
-        ``LATENCY`` cycles behind ``go``.
-    mantissas : Out(quads x signed(weight_bits))
-        ``late`` cycles behind ``steps``.
+    weights : Out(Weights)
+        Steps ``LATENCY`` cycles behind ``go``, mantissas ``late`` cycles behind those.
     head, tail : Out
         Where the next entry is written, and the batch's first one.
 
@@ -203,9 +201,7 @@ class WeightsRing(wiring.Component):
             **{name: In(1) for name in ("between", "go", "turn", "back", "fresh", "begins", "ones",
                                         "dense", "late_dense")},
             "log2_groups": In(2), "inside": Out(1),
-            "steps": Out(data.ArrayLayout(DELTA_BITS, self.quads)),
-            "mantissas": Out(data.ArrayLayout(signed(array.weight_bits), self.quads)),
-            "head": Out(bits), "tail": Out(bits),
+            "weights": Out(Weights(array)), "head": Out(bits), "tail": Out(bits),
         })
 
     def elaborate(self, platform: Any) -> Module:
@@ -245,9 +241,9 @@ class WeightsRing(wiring.Component):
         for q, (step, mantissa) in enumerate(zip(
                 self._choose(m, "step", upper, slots[0], single, every),
                 self._choose(m, "mantissa", half, slots[1], single, every), strict=True)):
-            m.d.sync += [self.steps[q].eq(step), self.mantissas[q].eq(mantissa)]
+            m.d.sync += [self.weights.steps[q].eq(step), self.weights.mantissas[q].eq(mantissa)]
             with m.If(ones):
-                m.d.sync += self.steps[q].eq(~begins)
+                m.d.sync += self.weights.steps[q].eq(~begins)
         return m
 
     def _read(self, m: Module, name: str, first: int, address: Value) -> list[Value]:

@@ -6,13 +6,13 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from celosia_hw.lanes.reading import STEP
-from celosia_hw.layouts import layout
+from celosia_hw.lanes.reading import Steps
+from celosia_hw.layouts import LAYER_LAYOUT, layout
 from celosia_hw.parts.delay import chain, delayed
 from celosia_hw.parts.lookup import lookup
 from celosia_hw.stream.rings import WeightsRing
 from celosia_spec.isa.array import Array
-from celosia_spec.isa.controls import BATCH, LAYER
+from celosia_spec.isa.controls import BATCH
 from celosia_spec.isa.passes import pass_cycles
 from celosia_spec.isa.words import TILE_WORDS
 
@@ -40,7 +40,7 @@ class Sequencer(wiring.Component):
 
     Members
     -------
-    layer : In(LAYER)
+    layer : In(LAYER_LAYOUT)
         Stable while a batch runs, and two cycles before.
     last_tile : In
         Tiles of the band - 1; with ``taken``.
@@ -54,10 +54,10 @@ class Sequencer(wiring.Component):
         The entry of the next step is in the weights' ring; mantissas are still to be read there.
     between, go, turn, back, fresh, begins, ones, dense, late_dense : Out(1)
         A step, and with it what `WeightsRing` wants.
-    step : Out(STEP), tile, again, phase : Out(1)
+    steps : Out(Steps), phase : Out(1)
         `WeightsRing.LATENCY` cycles behind ``go``. Columns and sums begin with ``first``, and end
-        with ``last``; those of a batch in parts only once. Strobes as soon as a pass's first step
-        may come: its tile begins, and is the band's last; a phase of the same tile begins.
+        with ``last``; those of a batch in parts only once. As soon as a pass's first step may come
+        its tile begins, or with ``phase`` a phase of the same tile.
     start : Out(1), drained : Out(PASS), drained_heads : Out
         Strobe: the output path begins with a pass; with ``start``, and for three cycles more.
         ``drained_heads`` is the oldest word of the controls' ring that is still needed.
@@ -89,13 +89,13 @@ class Sequencer(wiring.Component):
                     residual=residual and array.residual)
         bits = (array.controls - 1).bit_length()
         super().__init__({
-            "layer": In(layout(*LAYER.words)),
+            "layer": In(LAYER_LAYOUT),
             "last_tile": In((array.tiles // TILE_WORDS - 1).bit_length()),
             "offer": In(1), "batch": In(layout(BATCH)), "taken": Out(1),
             "heads": In(bits), "available": In(1), "inside": In(1),
             **{name: Out(1) for name in ("between", "go", "turn", "back", "fresh", "begins",
                                          "ones", "dense", "late_dense")},
-            "step": Out(STEP), "tile": Out(1), "again": Out(1), "phase": Out(1),
+            "steps": Out(Steps()), "phase": Out(1),
             "start": Out(1), "drained": Out(PASS), "drained_heads": Out(bits),
             "draining": In(1), "idle": Out(1), "pending": Out(1),
             **({"room": In(1)} if array.clusters > 1 else {}),
@@ -165,8 +165,8 @@ class Sequencer(wiring.Component):
         # A pass of one step has its tile before that step waits, too.
         given = Cat(self.go, begins, captured, opens & ~joins & window, opens & ~joins & ~window)
         held = chain(m, given, WeightsRing.LATENCY, "step", reset_less=False)[-1]
-        m.d.comb += [Cat(self.step, self.tile, self.phase).eq(held),
-                     self.again.eq(delayed(m, closing, WeightsRing.LATENCY - 1, "again"))]
+        m.d.comb += [Cat(self.steps.step, self.steps.tile, self.phase).eq(held),
+                     self.steps.again.eq(delayed(m, closing, WeightsRing.LATENCY - 1, "again"))]
         return m
 
     def _aged(self, m: Module, begins: Value) -> Value:
