@@ -74,8 +74,9 @@ ORDER = {
         shared_memory
     """,
     "celosia_hw.output": """
-        __init__, beats, clamp, heads, lane_writer, normalise, pool, position
-        lane_path, operand, queue, writer
+        __init__, beats, clamp, control, normalise, operand, pool, position
+        heads, lane_writer, queue, writer
+        lane_path
         path
     """,
     "celosia_hw.stream": """

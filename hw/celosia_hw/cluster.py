@@ -61,40 +61,27 @@ class Cluster:
                    codes.enable.eq(given.enable)]
 
     def _output(self, m: Module) -> None:
-        control, reading, output = self.control, self.reading, self.output
-        m.d.comb += [
-            *(getattr(output, name).eq(getattr(control, name))
-              for name in ("layer", "exponent", "position", "heads", "word")),
-            output.start.eq(control.output), output.clear.eq(control.closed),
-            *(getattr(output, name).eq(control.drained[name])
-              for name in ("fresh", "begins", "ends")),
-            output.written.eq(reading.shadow.written), output.sums.eq(reading.shadow.sums),
-            reading.shadow.shift.eq(output.shift), control.read.eq(output.read),
-            control.address.eq(output.address),
-            control.held.eq(output.held), *(getattr(output, name).eq(getattr(control, name))
-                                            for name in ("slot", "keep", "kept")),
-            control.placed.eq(output.placed),
-        ]
-        if self.array.residual:
-            m.d.comb += output.other.eq(control.residual)
+        control, output = self.control, self.output
+        connect(m, control.output, output.control)
+        connect(m, control.exponents, output.exponents)
+        connect(m, self.reading.shadow, output.shadow)
+        m.d.comb += output.layer.eq(control.layer)
 
     def _write(self, m: Module, writer: Any) -> None:
         """Write to main memory at once."""
-        control, output = self.control, self.output
+        write = self.output.write
+        connect(m, self.output.state, self.control.state)
         m.d.comb += [
-            control.top.eq(output.top), control.draining.eq(output.busy),
-            writer.request.eq(output.request), writer.address.eq(output.place),
-            writer.enable.eq(output.enables),
-            writer.data.eq(output.data.replicate(2 // self.array.drain)),
+            writer.request.eq(write.request), writer.address.eq(write.address),
+            writer.enable.eq(write.enable),
+            writer.data.eq(write.data.replicate(2 // self.array.drain)),
         ]
 
     def _queue(self, m: Module, writer: Any, stop: Value) -> None:
         """Write to main memory when the other clusters let it."""
-        control, output, queue = self.control, self.output, WriteQueue(self.array)
+        state, own, queue = self.control.state, self.output.state, WriteQueue(self.array)
         m.submodules[f"queue{self.number}"] = ResetInserter(stop)(queue)
+        connect(m, self.output.write, queue.write)
         connect(m, queue.memory, writer)
-        m.d.comb += [
-            *(getattr(queue, name).eq(getattr(output, name))
-              for name in ("request", "place", "enables", "data")),
-            control.draining.eq(output.busy | queue.busy), control.space.eq(queue.room),
-        ]
+        m.d.comb += [state.busy.eq(own.busy | queue.busy), state.placed.eq(own.placed),
+                     self.control.space.eq(queue.room)]

@@ -13,9 +13,10 @@ from celosia_hw.fill.engine import FillEngine
 from celosia_hw.flash.reader import PINS, FlashReader
 from celosia_hw.memory.main_memory import Access, MainMemory
 from celosia_hw.memory.shared_memory import SharedMemory
-from celosia_hw.stream.exponents import SLOT_BITS, HostSlots
+from celosia_hw.stream.exponents import HostSlots
 from celosia_hw.stream.fetcher import Elements, Run
 from celosia_spec.isa.array import CONTROL_BITS, ENTRY_BITS, Array
+from celosia_spec.isa.memories import EXPONENT_BITS
 
 _STATUS = ("checking", "ready", "fault")
 
@@ -68,7 +69,7 @@ class Machine(wiring.Component):
         super().__init__({
             "host": In(Access(array.main_words, CONTROL_BITS)),
             "data": Out(ENTRY_BITS), "run": In(Run(array)), "busy": Out(1),
-            "slots": In(HostSlots()), "stored": Out(SLOT_BITS), "elements": In(Elements()),
+            "slots": In(HostSlots()), "stored": Out(EXPONENT_BITS), "elements": In(Elements()),
             "stop": In(1), "wrong": Out(1), "saturated": Out(1), **of_flash,
         })
 
@@ -104,14 +105,14 @@ class Machine(wiring.Component):
 
     def _join(self, m: Module) -> None:
         """Let clusters wait for each other, and know the largest exponent of all of them."""
-        together, top = Signal(), Signal(SLOT_BITS)
-        tops: list[Value] = [cluster.output.top for cluster in self.clusters]
+        together, top = Signal(), Signal(EXPONENT_BITS)
+        tops: list[Value] = [cluster.output.state.top for cluster in self.clusters]
         while len(tops) > 1:
             tops = [Mux(a > b, a, b) for a, b in zip(tops[::2], tops[1::2], strict=True)]
         m.d.sync += [together.eq(Cat(*(cluster.control.comes for cluster in self.clusters)).all()),
                      top.eq(tops[0])]
         for cluster in self.clusters:
-            m.d.comb += [cluster.control.together.eq(together), cluster.control.top.eq(top)]
+            m.d.comb += [cluster.control.together.eq(together), cluster.control.state.top.eq(top)]
 
     def _flash(self, m: Module, reader: FlashReader) -> None:
         m.submodules.reader, control = reader, self.control
@@ -134,11 +135,11 @@ class Machine(wiring.Component):
         connect(m, control.fills, fill.fills)
         for other in (cluster.control.fills for cluster in self.clusters[1:]):
             m.d.comb += [other.room.eq(fill.fills.room), other.busy.eq(fill.fills.busy)]
-        exponent = Signal.like(control.exponent)
-        m.d.sync += exponent.eq(control.exponent)
+        exponent, own = Signal(EXPONENT_BITS), control.exponents
+        m.d.sync += exponent.eq(own.input)
         if self.array.residual:
             with m.If(fill.residual):
-                m.d.sync += exponent.eq(control.residual)
+                m.d.sync += exponent.eq(own.residual)
         m.d.comb += fill.exponent.eq(exponent)
 
 

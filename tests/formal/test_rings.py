@@ -72,7 +72,7 @@ def controls() -> tuple[Module, list[Signal]]:
     address, leaves = Signal(bits, name="address_in"), Signal(bits, name="leaves_in")
     taken, kept = (Signal(bits + 2, name=name) for name in ("taken_so_far", "kept_so_far"))
     m.d.comb += [ring.write.eq(write), ring.take.eq(take), ring.tail.eq(kept),
-                 ring.read.eq(read), ring.address.eq(address)]
+                 ring.heads.read.eq(read), ring.heads.address.eq(address)]
     m.d.sync += [taken.eq(taken + take), kept.eq(kept + leaves)]
     of = Writing(m, ARRAY.controls, WORDS, write, ring.room, kept)
     count, took, wrote = (inside(core, name) for name in ("count", "took", "wrote"))

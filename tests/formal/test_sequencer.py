@@ -50,7 +50,7 @@ def passes() -> tuple[Module, list[Signal]]:
         given_part.eq(joins), steps.eq(now_steps), part.eq(now_part),
         tiles.eq(now_tiles), count.eq(now_count + own.go),
         age.eq(Mux(now_age == APART - 1, now_age, now_age + 1)),
-        started.eq(Mux(own.start, 0, Mux(started == APART - 1, started, started + 1))),
+        started.eq(Mux(own.passes.start, 0, Mux(started == APART - 1, started, started + 1))),
         phase.eq(Mux(own.turn, Mux(now_phase == last_phase, 0, now_phase + 1), now_phase)),
         tile.eq(now_tile + (own.turn & (now_phase == last_phase)))]
     first, last, ready, final, left, step_count, finished, ends, window, phases, tiles_left = (
@@ -72,7 +72,7 @@ def passes() -> tuple[Module, list[Signal]]:
         Assert(~own.turn | (finished == ((now_tile == now_tiles) & (now_phase == last_phase)))),
         Assert(~running | (own.fresh == ((now_tile == 0) & (now_phase <= residual)))),
         Assert(~own.between | ~own.turn),
-        Assert(~own.back | own.turn), Assert(~own.start | (started == APART - 1)),
+        Assert(~own.back | own.turn), Assert(~own.passes.start | (started == APART - 1)),
         # What carries that from cycle to cycle.
         Assert(~running | (now_count < least)), Assert(~running | (first == (now_count == 0))),
         Assert(~running | (last == (now_count + 1 == least))), Assert(~(ready & last)),

@@ -37,6 +37,10 @@ ARRAYS = {
 PACKED = "16-one"
 """Is built as for the UP5K, of whose cells the pool has some."""
 
+PORTS = {"clear": "exponents__closed", "written": "shadow__written"} | {
+    name: f"control__passes__{name}" for name in ("start", "heads", "fresh", "begins", "ends")}
+"""Ports of what goes on from cycle to cycle."""
+
 
 class Bench:
     """Plays layers on a block, and on the model."""
@@ -59,12 +63,14 @@ class Bench:
         drain = self.array.drain
         lanes = self.shadow[:drain] or [rng.getrandbits(self.array.acc_bits) for _ in range(drain)]
         for name, value in inputs.items():
-            block.set(name, value)
-        block.set("sums", pack(lanes, self.array.acc_bits))
-        block.set("word", self.ring[self.asked] if self.asked is not None else rng.getrandbits(16))
+            block.set(PORTS[name], value)
+        block.set("shadow__sums", pack(lanes, self.array.acc_bits))
+        block.set("control__heads__word",
+                  self.ring[self.asked] if self.asked is not None else rng.getrandbits(16))
         block.settle()
-        self.asked = block.get("address") if block.get("read") else None
-        if block.get("shift"):
+        read, address = (block.get(f"control__heads__{name}") for name in ("read", "address"))
+        self.asked = address if read else None
+        if block.get("shadow__shift"):
             assert self.shadow
             self.shadow = self.shadow[drain:]
         self._access()
@@ -72,10 +78,10 @@ class Bench:
         self.cycle += 1
 
     def _access(self):
-        if not self.block.get("request"):
+        request, word, enables, data = (self.block.get(f"write__{name}") for name in (
+            "request", "address", "enable", "data"))
+        if not request:
             return
-        word, enables = self.block.get("place"), self.block.get("enables")
-        data = self.block.get("data")
         if self.array.drain == 1:
             data |= data << 32
         assert enables
@@ -96,10 +102,9 @@ class Bench:
         model = Output(array, layer, exponent, other, rng.randrange(words) << wide,
                        self.memory.copy())
         block.set("layer", self._bits(LAYER, layer))
-        block.set("exponent", exponent - EXPONENT_MIN)
-        block.set("position", model.position)
-        if array.residual:
-            block.set("other", other - EXPONENT_MIN)
+        block.set("exponents__input", exponent - EXPONENT_MIN)
+        block.set("exponents__residual", other - EXPONENT_MIN)
+        block.set("control__position", model.position)
         self.tick(clear=1, start=0)
         self.tick(clear=0)
         self.written, self.expected = {}, []
@@ -109,7 +114,7 @@ class Bench:
         self._batches(model, words)
         for _ in range(100):
             self.tick()
-            if not block.get("busy"):
+            if not block.get("state__busy"):
                 break
         self._check(model)
 
@@ -149,10 +154,10 @@ class Bench:
             rows = [self._row(channels.pop(), model.exponent, layer) for _ in range(groups)]
             heads = self._heads(rows, layer["signed_in"])
             if rng.random() < 0.5:                          # another band
-                while not block.get("placed"):
+                while not block.get("state__placed"):
                     self.tick(start=0)
                 model.position = start + rng.randrange(8) * (1 + layer["wide"])
-                block.set("position", model.position)
+                block.set("control__position", model.position)
             for tile, mask in enumerate(masks):
                 for phase in range(phases):
                     limits = [(1 << array.acc_bits - 2) - 1 >> min(scale + rng.randrange(4), 30)
@@ -168,11 +173,11 @@ class Bench:
     def _check(self, model):
         """Compare main memory, and when it was written."""
         layer = model.layer
-        assert not self.block.get("busy")
+        assert not self.block.get("state__busy")
         wrong = np.flatnonzero(self.memory != model.memory)
         assert not len(wrong), (layer, [(int(k), hex(self.memory[k]), hex(model.memory[k]))
                                         for k in wrong[:5]])
-        assert self.block.get("top") + EXPONENT_MIN == model.top
+        assert self.block.get("state__top") + EXPONENT_MIN == model.top
         assert self.written.keys() == {element for element, _, _ in self.expected}
         for element, beat, last in self.expected:
             latency = self.path.latency

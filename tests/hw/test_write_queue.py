@@ -30,9 +30,9 @@ def test_writes_keep_their_order(share):
             write = len(waiting) < WriteQueue.DEPTH and rng.random() < 0.5
             word = [int(rng.integers(0, 1 << bits, dtype=np.uint64)) for bits in (6, 4, 63)]
             grant = rng.random() < share
-            for name, value in zip(("request", "place", "enables", "data"), (write, *word),
+            for name, value in zip(("request", "address", "enable", "data"), (write, *word),
                                    strict=True):
-                block.set(name, int(value))
+                block.set(f"write__{name}", int(value))
             block.set("memory__grant", int(grant))
             assert block.get("busy") == block.get("memory__request") == bool(waiting), cycle
             if cycle:

@@ -14,7 +14,6 @@ from celosia_hw.lanes.reading import STEP
 from celosia_hw.output.path import OutputPath
 from celosia_hw.parts.table_memory import TableMemory
 from celosia_hw.stream.control_path import ControlPath
-from celosia_hw.stream.sequencer import PASS
 from celosia_spec.isa.array import Array
 from celosia_spec.isa.controls import (
     FILL,
@@ -54,22 +53,26 @@ class WithSlots(Component):
 
     def __init__(self, array):
         self.control = ControlPath(array, LATE, lag(array))
-        super().__init__({name: member for name, member in self.control.signature.members.items()
-                          if name not in ("slot", "keep", "kept", "held")})
+        members = [*self.control.signature.members.items(),
+                   *self.control.output.signature.members.items()]
+        super().__init__({name: member for name, member in members
+                          if name not in ("output", "slots")})
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.control = control = self.control
+        own = control.output.slots
         m.submodules.slots = slots = TableMemory(32, 5)
         noise = Signal()
-        m.d.sync += noise.eq(self.draining)
+        m.d.sync += noise.eq(self.state.busy)
         m.d.comb += [
-            slots.read.en.eq(1), slots.read.addr.eq(control.slot),
-            slots.write.addr.eq(control.slot), slots.write.data.eq(control.kept),
-            slots.write.en.eq(control.keep & ~self.draining),
-            control.held.eq(slots.read.data ^ noise.replicate(5))]
+            slots.read.en.eq(1), slots.read.addr.eq(own.slot),
+            slots.write.addr.eq(own.slot), slots.write.data.eq(own.kept),
+            slots.write.en.eq(own.keep & ~self.state.busy),
+            own.held.eq(slots.read.data ^ noise.replicate(5))]
         for name, member in self.signature.members.items():
-            inside, outside = getattr(control, name), getattr(self, name)
+            owner = control if name in control.signature.members else control.output
+            inside, outside = getattr(owner, name), getattr(self, name)
             if member.is_signature:
                 connect(m, inside, flipped(outside))
             elif member.flow is In:
@@ -134,15 +137,15 @@ class Bench:
             self.granting = rng.choice(self.grants)
         block.set("memory__grant", 0)
         block.set("data", self.data if self.data is not None else rng.getrandbits(64))
-        block.set("top", self.top)
+        block.set("state__top", self.top)
         block.set("fills__room", len(self.fills) < 3)
         block.set("fills__busy", bool(self.fills))
         self.copy()
         block.settle()
         self.step()
         word = self.output()
-        block.set("draining", self.cycle <= self.ends)
-        block.set("placed", not self.uses)
+        block.set("state__busy", self.cycle <= self.ends)
+        block.set("state__placed", not self.uses)
         block.settle()
         self.data = None
         if block.get("memory__request") and rng.random() < self.granting:
@@ -169,13 +172,13 @@ class Bench:
         block, word = self.block, None
         if self.asked is not None:
             word, self.asked = self.asked, None
-        start = block.get("output")
+        start = block.get("passes__start")
         assert start >= (bool(self.captured) and self.captured[0][0] == self.cycle)
         if start:
             due, one, layer, band, tiled = self.captured.popleft()
             assert due == self.cycle
             assert tiled + WRITTEN <= self.cycle + LANES
-            heads = block.get("heads")
+            heads = block.get("passes__heads")
             reads = head_reads(self.array, signed_in=bool(layer["signed_in"]))
             apart = self.apart(layer)
             self.flags_of |= dict.fromkeys(range(self.cycle, self.cycle + 4), one)
@@ -192,13 +195,13 @@ class Bench:
         if self.cycle in self.uses:
             assert block.get("position") == self.uses.pop(self.cycle)
         read = self.reads.pop(self.cycle, None)
-        block.set("read", read is not None)
-        block.set("address", read[0] if read else self.rng.randrange(self.array.controls))
+        block.set("heads__read", read is not None)
+        block.set("heads__address", read[0] if read else self.rng.randrange(self.array.controls))
         self.asked = read[1] if read else None
         return word
 
     def drained(self):
-        return flags(PASS, self.block.get("drained"))
+        return {name: self.block.get(f"passes__{name}") for name in ("fresh", "begins", "ends")}
 
     def apart(self, layer):
         return row_cycles(self.array, **self.kind(layer))
@@ -209,7 +212,7 @@ class Bench:
     def observe(self, head):
         block, wanted, found = self.block, self.wanted, self.found
         if head is not None:
-            assert block.get("word") == head
+            assert block.get("heads__word") == head
         for strobe, name in (("tap", "taps"), ("tile", "tiles")):
             if block.get(f"reading__tables__{strobe}"):
                 place, word = getattr(wanted, name)[found[name]]
@@ -232,7 +235,7 @@ class Bench:
         if self.fills and self.rng.random() < 0.03 + self.patience:
             self.fills.popleft()
             self.fill_done += 1
-        if block.get("closed"):
+        if block.get("exponents__closed"):
             assert self.cycle > self.ends and not self.captured
             op, fields = wanted.closes[found["closes"]]
             self.slots.close(op, fields, self.top)
@@ -296,8 +299,8 @@ class Bench:
         for word, value in zip(LAYER.words, LAYER.pack(**layer), strict=True):
             bits, low = bits | value << low, low + word.bits
         assert block.get("layer") == bits
-        for name, slot in (("exponent", layer["in_slot"]), ("residual", layer["residual_slot"])):
-            assert block.get(name) == self.slots.exponents[slot]
+        for name, slot in (("input", layer["in_slot"]), ("residual", layer["residual_slot"])):
+            assert block.get(f"exponents__{name}") == self.slots.exponents[slot]
         assert self.loads == before["bands"]
         assert self.band() == (band["row"], band["tile"])
         for name in ("taps", "tiles", "closes"):

@@ -8,6 +8,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Member, Out
 
 from celosia_hw.layouts import LAYER_LAYOUT, layout
+from celosia_hw.output.control import HeadReads
 from celosia_hw.parts.delay import chain, delayed
 from celosia_hw.parts.lookup import lookup
 from celosia_spec.isa import timing
@@ -37,16 +38,15 @@ class Heads(wiring.Component):
         A pass begins; not before the last row of the pass before it has had its cycles.
     heads : In
         With ``start``: where its first head lies in the ring.
-    read : Out(1), address : Out, word : In(16)
-        Read port of the ring; ``word`` comes a cycle behind its address. Its address rises from
-        head to head.
+    reads : Out(HeadReads)
+        The address rises from head to head.
     at : Out(cycles), first : Out(1)
         Bit k: a row's cycle k; cycle 0 follows ``start``. With bit 0: it is the pass's first.
     reach : Out(7)
         Exponent of the row's unit + W + `UNIT_MARGIN`, from its cycle 2 on.
     real : Out(1), element : Out(2)
         There is such a row, and the first element of its channel in a word; from its cycle 2 on.
-        The word is ``word`` in its cycle `WORD`.
+        The word is what is read in its cycle `WORD`.
     bias : Out(signed(acc_bits)), up : Out(1)
         What is added to a row's sums: bias less excess, and 1 where the bias is rounded up. From
         its cycle `BIAS` on, ``up`` with ``addend`` a cycle later.
@@ -96,7 +96,7 @@ class Heads(wiring.Component):
                      "addend": Out(signed(array.acc_bits))}
         super().__init__({
             "layer": In(LAYER_LAYOUT), "exponent": In(5), "start": In(1), "heads": In(bits),
-            "read": Out(1), "address": Out(bits), "word": In(CONTROL_BITS),
+            "reads": Out(HeadReads(self.array)),
             "at": Out(cycles), "first": Out(1), "reach": Out(7), "real": Out(1),
             "element": Out(2), "bias": Out(signed(array.acc_bits)), "up": Out(1),
             "room": Out(7), "near": Out(2), "last": Out(7), **more,
@@ -114,13 +114,13 @@ class Heads(wiring.Component):
 
     def _walk(self, m: Module) -> Signal:
         """Count cycles of a row and rows of a pass; ask for the words. Return that a row begins."""
-        layer = self.layer
+        layer, reads = self.layer, self.reads
         at, active, begin, end, row = Signal(5), Signal(), Signal(), Signal(), Signal()
         left = Signal(2)
         words = Signal()                                # there is one more
         m.d.comb += [
             end.eq(self._ends(m, at)), row.eq(active & (at == 0)), self.first.eq(row & begin),
-            self.read.eq(active & words),
+            reads.read.eq(active & words),
         ]
         if self.array.residual and self.array.drain == 2:
             late = at[(WIDE_GAP - 1).bit_length():].any()
@@ -131,9 +131,9 @@ class Heads(wiring.Component):
             layer.signed_in & at.matches(*(cycle - 1 for cycle in late[len(plain):]))))
         m.d.sync += at.eq(Mux(end | self.start, 0, at + 1))
         # What loads stands as a summand's bits, so that it goes into the adder's look-up tables.
-        m.d.sync += self.address.eq(Mux(
+        m.d.sync += reads.address.eq(Mux(
             self.start, self.heads,
-            self.address + self.start.replicate(len(self.address)) + self.read))
+            reads.address + self.start.replicate(len(reads.address)) + reads.read))
         with m.If(self.start):
             m.d.sync += [active.eq(1), begin.eq(1), left.eq((1 << layer.log2_groups) - 1)]
         with m.Elif(end):
@@ -172,7 +172,7 @@ class Heads(wiring.Component):
     def _unit(self, m: Module) -> Signal:
         """Exponents, in cycle 1: the unit of the row's sums and, returned, how far its bias
         moves."""
-        array, head = self.array, layout(HEAD.words[0])(self.word[:HEAD.words[0].bits])
+        array, head = self.array, layout(HEAD.words[0])(self.reads.word[:HEAD.words[0].bits])
         right, far = Signal(7), self._far(m) if self.codes else Const(0, signed(8))
         m.d.comb += right.eq(self.exponent + head.right)
         amount = Signal(5, reset_less=True)
@@ -215,7 +215,7 @@ class Heads(wiring.Component):
 
     def _bias(self, m: Module, amount: Value) -> None:
         """Mantissa, in cycle 2: shifted by the amount, then less the excess of signed inputs."""
-        array, word = self.array, self.word
+        array, word = self.array, self.reads.word
         rounded, up = self._moved(
             m, (self._code(word) if self.codes else word).as_signed(), amount)
         if excess_record(array) is EXCESS:

@@ -3,12 +3,13 @@
 from typing import Any
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
-from amaranth.lib import data, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
 
 from celosia_hw.layouts import LAYER_LAYOUT, layout
 from celosia_hw.output.beats import Lanes
 from celosia_hw.output.clamp import Clamp
+from celosia_hw.output.control import LayerExponents, OutputControl, OutputState, Write
 from celosia_hw.output.heads import Heads
 from celosia_hw.output.lane_writer import LaneWriter
 from celosia_hw.output.normalise import Normalise
@@ -16,10 +17,11 @@ from celosia_hw.output.pool import LanePool
 from celosia_hw.parts.count import counted
 from celosia_hw.parts.delay import chain, delayed
 from celosia_hw.parts.table_memory import TableMemory
-from celosia_spec.isa.array import CONTROL_BITS, ENTRY_WORDS, Array
+from celosia_hw.signatures import Shadow
+from celosia_spec.isa.array import CONTROL_BITS, Array
 from celosia_spec.isa.controls import HEAD
 from celosia_spec.isa.memories import has_lut_memory
-from celosia_spec.isa.numbers import ELEMENT_BITS, EXPONENT_SLOTS, SIGNIFICAND_BITS
+from celosia_spec.isa.numbers import EXPONENT_SLOTS, SIGNIFICAND_BITS
 
 
 class LanePath(wiring.Component):
@@ -31,15 +33,12 @@ class LanePath(wiring.Component):
     -------
     Those of `OutputPath`, but:
 
-    start : In(1)
-        Passes follow each other by 16 cycles or more.
-    fresh, begins, ends : In(1)
-        From the second cycle behind ``start`` until the fourteenth; a cycle more of arrays with
-        residual operands.
-    sums : In(1 x signed(acc_bits)), shift : Out(1)
-        The next lane of the shadow; the one behind it is there in the cycle behind ``shift``.
-    data : Out(32)
-        Of a write, for both halves of the word. Request, place, enables and data are registers.
+    control : In(OutputControl)
+        Passes follow each other by 16 cycles or more. What is said of a pass is said from the
+        second cycle behind its ``start`` until the fourteenth; a cycle more of arrays with residual
+        operands.
+    write : Out(Write)
+        Registers.
 
     Timing
     ------
@@ -54,19 +53,10 @@ class LanePath(wiring.Component):
     def __init__(self, array: Array, mac: str = "generic") -> None:
         self.array, self.mac = array, mac
         self.latency = 2 + Normalise.LATENCY + array.clamp
-        self.word_bits = array.main_bits
-        ring = (array.controls - 1).bit_length()
-        other = {"other": In(5)} if array.residual else {}
         super().__init__({
-            "layer": In(LAYER_LAYOUT), "exponent": In(5), **other, "position": In(CONTROL_BITS),
-            "start": In(1), "heads": In(ring), "fresh": In(1), "begins": In(1), "ends": In(1),
-            "written": In(array.lanes), "read": Out(1), "address": Out(ring),
-            "word": In(CONTROL_BITS),
-            "sums": In(data.ArrayLayout(signed(array.acc_bits), 1)), "shift": Out(1),
-            "request": Out(1), "place": Out(self.word_bits), "enables": Out(ENTRY_WORDS),
-            "data": Out(2 * ELEMENT_BITS), "clear": In(1), "top": Out(5), "placed": Out(1),
-            "slot": In(5), "keep": In(1), "kept": In(5), "held": Out(5), "busy": Out(1),
-        })
+            "layer": In(LAYER_LAYOUT), "exponents": In(LayerExponents()),
+            "control": In(OutputControl(array)), "shadow": In(Shadow(array)),
+            "write": Out(Write(array)), "state": Out(OutputState())})
 
     def lead(self) -> int:
         """Return the cycles from ``start`` until the pass's sums must be in the shadow."""
@@ -74,12 +64,12 @@ class LanePath(wiring.Component):
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        layer = self.layer
+        layer, passes = self.layer, self.control.passes
         m.submodules.heads = heads = Heads(self.array, self.lead() + self.latency - 4)
+        connect(m, heads.reads, flipped(self.control.heads))
         m.d.comb += [
-            heads.layer.eq(layer), heads.exponent.eq(self.exponent), heads.start.eq(self.start),
-            heads.heads.eq(self.heads), heads.word.eq(self.word), self.read.eq(heads.read),
-            self.address.eq(heads.address),
+            heads.layer.eq(layer), heads.exponent.eq(self.exponents.input),
+            heads.start.eq(passes.start), heads.heads.eq(passes.heads),
         ]
         m.submodules.drained, m.submodules.ahead, m.submodules.lanes = drained, ahead, lanes = [
             Lanes(self.array) for _ in range(3)]
@@ -99,7 +89,8 @@ class LanePath(wiring.Component):
             m.d.sync += left.eq(Mux(first[0], (1 << layer.log2_groups) - 1, left - 1))
         m.d.comb += first[0].eq(rows[1] & (left == 0))
         loads, kept = Signal(), Signal()
-        m.d.sync += [kept.eq(lanes.active), first[1].eq(first[0]), loads.eq(first[0] & self.fresh)]
+        m.d.sync += [kept.eq(lanes.active), first[1].eq(first[0]),
+                     loads.eq(first[0] & passes.fresh)]
         read = self._queued(m, heads, rows, first[0])
         begins, counts, takes, puts, at = self._flags(m, lanes, read, rows, first)
         m.d.comb += [
@@ -109,20 +100,19 @@ class LanePath(wiring.Component):
             ahead.row.eq(rows[0]), pool.lane.eq(ahead.lane), pool.place.eq(lanes.lane),
             pool.keep.eq(kept), pool.kept.eq(writer.stored),
             pool.signed.eq(layer.signed_out), pool.element.eq(element), pool.first.eq(begins),
-            writer.wide.eq(wide), writer.position.eq(self.position),
+            writer.wide.eq(wide), writer.position.eq(self.control.position),
             writer.clear.eq(wide & layer.relu & total[-1]),
             writer.fresh.eq(loads), writer.row.eq(rows[3]),
             writer.word.eq(read), writer.takes.eq(takes), writer.counts.eq(counts),
             writer.puts.eq(puts), writer.last.eq(lanes.active & lanes.last),
             writer.larger.eq(pool.largest), writer.sums.eq(total),
-            self.request.eq(writer.request), self.place.eq(writer.address),
-            self.enables.eq(writer.enables), self.data.eq(writer.data),
         ]
         if self.array.residual:
             m.d.comb += [heads.code.eq(pool.read), pool.first.eq(begins | layer.residual)]
             with m.If(layer.residual):
                 m.d.comb += ahead.row.eq(heads.at[1])
         m.d.comb += writer.element.eq(at)
+        connect(m, writer.write, flipped(self.write))
         self._top(m, writer, puts)
         self._inside(m, heads, over, first[1])
         return m
@@ -135,16 +125,16 @@ class LanePath(wiring.Component):
         with m.If(Mux(layer.wide, over, drained.active & drained.lane.all())):
             m.d.sync += codes.eq(~(layer.residual & codes))
         alone = layer.residual & codes
-        m.d.comb += [heads.other.eq(self.other), heads.alone.eq(alone)]
+        m.d.comb += [heads.other.eq(self.exponents.residual), heads.alone.eq(alone)]
         return alone
 
     def _sums(self, m: Module, heads: Heads, drained: Lanes) -> tuple[Signal, Value]:
         """Drain the shadow; return a lane's sum with its bias, and its element."""
         layer = self.layer
         total = Signal(signed(self.array.acc_bits), reset_less=True)
-        m.d.comb += self.shift.eq(drained.active)
+        m.d.comb += self.shadow.shift.eq(drained.active)
         addend = heads.addend if self.array.residual else heads.bias
-        m.d.sync += total.eq((Cat(heads.up, self.sums[0]).as_signed()
+        m.d.sync += total.eq((Cat(heads.up, self.shadow.sums[0]).as_signed()
                               + Cat(heads.up, addend).as_signed())[1:])
         m.submodules.normalise = normalise = Normalise(self.array.acc_bits)
         m.d.comb += [
@@ -165,19 +155,21 @@ class LanePath(wiring.Component):
         of the pass, where the row's channel lies with it."""
         begun = chain(m, heads.first, 2, "pass", reset_less=False)[-1]
         # Behind the queue's words lie the exponents, for those who use them between passes.
+        slots, busy = self.control.slots, self.state.busy
         m.submodules.queue = queue = TableMemory(2 * EXPONENT_SLOTS, CONTROL_BITS,
                                                  block=not has_lut_memory(self.mac))
         puts, gets = heads.at[1] | begun | heads.at[Heads.WORD], rows[0] | first | rows[2]
         m.d.comb += [
-            queue.write.en.eq(puts | (self.keep & ~self.busy)),
+            queue.write.en.eq(puts | (slots.keep & ~busy)),
             queue.read.en.eq(1),
-            queue.write.data.eq(Mux(begun, self.written, Mux(self.busy, self.word, self.kept))),
-            self.held.eq(queue.read.data),
+            queue.write.data.eq(Mux(begun, self.shadow.written,
+                                    Mux(busy, heads.reads.word, slots.kept))),
+            slots.held.eq(queue.read.data),
         ]
         for name, port, moves in (("put", queue.write, puts), ("get", queue.read, gets)):
             at = Signal(4, name=name)
             m.d.sync += at.eq(counted(at, moves))
-            m.d.comb += port.addr.eq(Mux(self.busy, at, EXPONENT_SLOTS | self.slot))
+            m.d.comb += port.addr.eq(Mux(busy, at, EXPONENT_SLOTS | slots.slot))
         return queue.read.data
 
     def _flags(self, m: Module, lanes: Lanes, read: Value, rows: list[Value],
@@ -185,16 +177,16 @@ class LanePath(wiring.Component):
         """Return whether the window begins; whether it ends, and it is the pass's last row; and
         whether the lane takes a place, and is written there; and which element of a word is
         its first."""
-        layer = self.layer
+        layer, passes = self.layer, self.control.passes
         head = layout(HEAD.words[0])(read[:HEAD.words[0].bits])
         real, element = Signal(reset_less=True), Signal(2, reset_less=True)
         begins, ends, then, writes = (Signal(name=name, reset_less=True) for name in (
             "begins", "ends", "then", "writes"))
         with m.If(rows[1]):
             m.d.sync += [real.eq(head.real), element.eq(head.element)]
-        m.d.comb += then.eq(Mux(first[1], self.ends, ends))
+        m.d.comb += then.eq(Mux(first[1], passes.ends, ends))
         with m.If(first[1]):
-            m.d.sync += [begins.eq(self.begins), ends.eq(then)]
+            m.d.sync += [begins.eq(passes.begins), ends.eq(then)]
         with m.If(rows[2]):
             m.d.sync += writes.eq(real & then)
         mask = Signal(self.array.lanes, reset_less=True)
@@ -212,9 +204,10 @@ class LanePath(wiring.Component):
         m.d.comb += exponent.eq(writer.stored[SIGNIFICAND_BITS:])
         # Kept inverted, as it is compared.
         below = Signal(5, init=31)
-        m.d.comb += self.top.eq(~below)
-        with m.If(self.clear | (counts & (exponent + below)[5])):
-            m.d.sync += below.eq(Mux(self.clear, 31, ~exponent))
+        m.d.comb += self.state.top.eq(~below)
+        clear = self.exponents.closed
+        with m.If(clear | (counts & (exponent + below)[5])):
+            m.d.sync += below.eq(Mux(clear, 31, ~exponent))
 
     def _inside(self, m: Module, heads: Heads, over: Value, placed: Value) -> None:
         """Count the passes that are inside, and find whether one has no position yet.
@@ -223,10 +216,10 @@ class LanePath(wiring.Component):
         before.
         """
         begun = chain(m, heads.first, 1, "begun", reset_less=False)[1]
-        unplaced, inside = Signal(), Signal(2)
-        m.d.comb += self.placed.eq(~unplaced)
+        unplaced, inside, passes = Signal(), Signal(2), self.control.passes
+        m.d.comb += self.state.placed.eq(~unplaced)
         m.d.sync += [
-            unplaced.eq(self.start | (unplaced & ~((begun & ~self.fresh) | placed))),
-            inside.eq(inside + self.start - over),
-            self.busy.eq(self.start | inside.any()),
+            unplaced.eq(passes.start | (unplaced & ~((begun & ~passes.fresh) | placed))),
+            inside.eq(inside + passes.start - over),
+            self.state.busy.eq(passes.start | inside.any()),
         ]

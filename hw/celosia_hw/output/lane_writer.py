@@ -6,7 +6,8 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from celosia_spec.isa.array import CONTROL_BITS, ENTRY_WORDS, Array
+from celosia_hw.output.control import Write
+from celosia_spec.isa.array import CONTROL_BITS, Array
 from celosia_spec.isa.numbers import ELEMENT_BITS
 
 
@@ -34,9 +35,8 @@ class LaneWriter(wiring.Component):
         the pass's last row; it is written; it is the row's last one.
     larger, sums : In(16), In(32)
         In a lane's cycle: its element; its sum.
-    request : Out(1), address : Out, enables : Out(4), data : Out(32)
-        A write of main memory, which is granted at once: both halves of the word get ``data``.
-        All are registers.
+    write : Out(Write)
+        Registers.
     stored : Out(16)
         The last element, whether it is written or not.
 
@@ -53,41 +53,40 @@ class LaneWriter(wiring.Component):
             "wide": In(1), "clear": In(1), "position": In(CONTROL_BITS), "fresh": In(1),
             "row": In(1), "element": In(2), "word": In(self.word_bits), "takes": In(1),
             "counts": In(1), "puts": In(1), "last": In(1), "larger": In(ELEMENT_BITS),
-            "sums": In(2 * ELEMENT_BITS), "request": Out(1), "address": Out(self.word_bits),
-            "enables": Out(ENTRY_WORDS), "data": Out(2 * ELEMENT_BITS),
+            "sums": In(2 * ELEMENT_BITS), "write": Out(Write(array)),
             "stored": Out(ELEMENT_BITS),
         })
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        at = self._position(m)
+        at, write = self._position(m), self.write
         slot, kept, begin = Signal(2), Signal(2), Signal(3)
         m.d.comb += [begin.eq(at[:2] + self.element), slot.eq(Mux(self.row, begin[:2], kept))]
         m.d.sync += kept.eq(slot + Mux(self.wide, self.takes << 1, self.takes))
         upper, held, puts = Signal(), Signal(), self.puts
         m.d.comb += [upper.eq(slot[0] | self.wide),
-                     held.eq((self.enables[0] | self.enables[2]) & ~self.request)]
-        m.d.sync += self.request.eq((puts & upper) | (self.last & (puts | held)))
+                     held.eq((write.enable[0] | write.enable[2]) & ~write.request)]
+        m.d.sync += write.request.eq((puts & upper) | (self.last & (puts | held)))
         for half in range(2):
-            here, enables = slot[1] == half, self.enables[2 * half:]
+            here, enable = slot[1] == half, write.enable[2 * half:]
             m.d.sync += [
-                enables[0].eq((puts & here & ~slot[0]) | (enables[0] & ~self.request)),
-                enables[1].eq(puts & here & upper),
+                enable[0].eq((puts & here & ~slot[0]) | (enable[0] & ~write.request)),
+                enable[1].eq(puts & here & upper),
             ]
         with m.If(~slot[0]):
-            m.d.sync += self.data[:ELEMENT_BITS].eq(Mux(
+            m.d.sync += write.data[:ELEMENT_BITS].eq(Mux(
                 self.wide, self.sums[:ELEMENT_BITS], self.larger))
-        m.d.sync += self.data[ELEMENT_BITS:].eq(Mux(
+        m.d.sync += write.data[ELEMENT_BITS:].eq(Mux(
             self.wide, self.sums[ELEMENT_BITS:], self.larger))
         with m.If(self.clear):
-            m.d.sync += self.data.eq(0)
-        m.d.comb += self.stored.eq(self.data[ELEMENT_BITS:])
+            m.d.sync += write.data.eq(0)
+        m.d.comb += self.stored.eq(write.data[ELEMENT_BITS:])
         # Behind the last element of a word, the next one's come. The row's load stands as a
         # summand's bits, so that it goes into the adder's own look-up tables.
-        onward = self.enables[2:].any() & self.request
-        m.d.sync += self.address.eq(Mux(
+        onward = write.enable[2:].any() & write.request
+        m.d.sync += write.address.eq(Mux(
             self.row, self.word + at[2:] + begin[2],
-            self.address + self.row.replicate(self.word_bits) + onward))
+            write.address + self.row.replicate(self.word_bits) + onward))
         return m
 
     def _position(self, m: Module) -> Signal:

@@ -3,12 +3,13 @@
 from typing import Any
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
-from amaranth.lib import data, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
 
 from celosia_hw.layouts import LAYER_LAYOUT
 from celosia_hw.output.beats import Beats
 from celosia_hw.output.clamp import Clamp
+from celosia_hw.output.control import LayerExponents, OutputControl, OutputState, Write
 from celosia_hw.output.heads import Heads
 from celosia_hw.output.lane_path import LanePath
 from celosia_hw.output.normalise import Normalise
@@ -17,7 +18,8 @@ from celosia_hw.output.pool import Largest, Pool
 from celosia_hw.output.writer import Writer
 from celosia_hw.parts.delay import chain, delayed
 from celosia_hw.parts.table_memory import TableMemory
-from celosia_spec.isa.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS, Array
+from celosia_hw.signatures import Shadow
+from celosia_spec.isa.array import CONTROL_BITS, Array
 from celosia_spec.isa.memories import has_lut_memory
 from celosia_spec.isa.numbers import EXPONENT_SLOTS, SIGNIFICAND_BITS
 from celosia_spec.isa.passes import WIDE_GAP
@@ -29,35 +31,16 @@ class OutputPath(wiring.Component):
 
     Members
     -------
-    layer : In(LAYER_LAYOUT), exponent, other : In(5)
-        Exponents of its input and of its residual operand, + 16; ``other`` only of arrays with
-        residual operands. Stable while a pass is inside, and two cycles before the first.
-    position : In(16)
-        Of the band: first element of a row that is written.
-    start : In(1)
-        A pass begins: its sums are in the shadow `lead` cycles later. Passes follow each other
-        by groups * `row_cycles` or more.
-    heads : In
-        With ``start``: where its rows' heads lie in the controls' ring.
-    fresh, begins, ends, written : In(1), In(1), In(1), In(lanes)
-        The pass is that of its batch's first tile and begins its window, its window begins, its
-        window ends; the lanes that are written, the same ones in each group. From the second cycle
-        behind ``start`` on, lanes from the third, for two cycles.
-    read : Out(1), address : Out, word : In(16)
-        Read port of the controls' ring; ``word`` comes a cycle behind.
-    sums : In(2 x signed(acc_bits)), shift : Out(1)
-        The next two lanes of the shadow; the two behind them are there in the cycle behind
-        ``shift``.
-    request : Out(1), place : Out, enables : Out(4), data : Out(64)
-        A write to main memory, which is granted at once.
-    clear : In(1), top : Out(5)
-        Exponent + 16 of the largest element written since ``clear``; that of 0 while there is none.
-    placed : Out(1)
-        From the cycle behind ``start`` on: passes inside have taken the position.
-    slot : In(5), keep : In(1), kept : In(5), held : Out(5)
-        The memory of `Exponents`, which is the queue's; while not ``busy``.
-    busy : Out(1)
-        A pass is inside. When it falls, everything is written, and ``top`` is right.
+    layer : In(LAYER_LAYOUT), exponents : In(LayerExponents)
+        Stable while a pass is inside, and two cycles before the first.
+    control : In(OutputControl)
+        A pass's sums are in the shadow `lead` cycles behind its ``start``. Passes follow each other
+        by groups * `row_cycles` or more. What is said of a pass is said from the second cycle
+        behind ``start`` on, for two cycles.
+    shadow : In(Shadow)
+        Lanes that are written from the third cycle behind ``start`` on, for two cycles.
+    write : Out(Write)
+    state : Out(OutputState)
 
     Timing
     ------
@@ -80,21 +63,10 @@ class OutputPath(wiring.Component):
     def __init__(self, array: Array, mac: str = "generic") -> None:
         self.array, self.mac = array, mac
         self.latency = 2 + Normalise.LATENCY + array.clamp
-        self.word_bits = array.main_bits
-        ring = (array.controls - 1).bit_length()
-        members = {
-            "layer": In(LAYER_LAYOUT), "exponent": In(5), "position": In(CONTROL_BITS),
-            "start": In(1), "heads": In(ring), "fresh": In(1), "begins": In(1), "ends": In(1),
-            "written": In(array.lanes), "read": Out(1), "address": Out(ring),
-            "word": In(CONTROL_BITS),
-            "sums": In(data.ArrayLayout(signed(array.acc_bits), 2)), "shift": Out(1),
-            "request": Out(1), "place": Out(self.word_bits), "enables": Out(ENTRY_WORDS),
-            "data": Out(ENTRY_BITS), "clear": In(1), "top": Out(5), "placed": Out(1),
-            "slot": In(5), "keep": In(1), "kept": In(5), "held": Out(5), "busy": Out(1),
-        }
-        if array.residual:
-            members |= {"other": In(5)}
-        super().__init__(members)
+        super().__init__({
+            "layer": In(LAYER_LAYOUT), "exponents": In(LayerExponents()),
+            "control": In(OutputControl(array)), "shadow": In(Shadow(array)),
+            "write": Out(Write(array)), "state": Out(OutputState())})
 
     def lead(self) -> int:
         """Return the cycles from ``start`` until the pass's sums must be in the shadow."""
@@ -102,14 +74,14 @@ class OutputPath(wiring.Component):
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        layer = self.layer
+        passes = self.control.passes
         sums, late = self.lead() - 1, self.lead() - 1 + self.latency
         m.submodules.pool = pool = Pool(self.array, self.mac)
         m.submodules.heads = heads = Heads(self.array, late + 1)
+        connect(m, heads.reads, flipped(self.control.heads))
         m.d.comb += [
-            heads.layer.eq(layer), heads.exponent.eq(self.exponent), heads.start.eq(self.start),
-            heads.heads.eq(self.heads), heads.word.eq(self.word), self.read.eq(heads.read),
-            self.address.eq(heads.address),
+            heads.layer.eq(self.layer), heads.exponent.eq(self.exponents.input),
+            heads.start.eq(passes.start), heads.heads.eq(passes.heads),
         ]
         self._sums(m, heads, pool, sums)
         self._write(m, heads, pool, late)
@@ -129,13 +101,13 @@ class OutputPath(wiring.Component):
         m.submodules.beats = beats = Beats(self.array)
         m.d.comb += [
             beats.log2_groups.eq(layer.log2_groups), beats.single.eq(self._single()),
-            beats.row.eq(row), self.shift.eq(beats.done),
+            beats.row.eq(row), self.shadow.shift.eq(beats.done),
         ]
         m.d.comb += heads.alone.eq(alone)
         totals = []
         for e in range(2):
             total = Signal(signed(self.array.acc_bits), name=f"total{e}", reset_less=True)
-            m.d.sync += total.eq((Cat(up, self.sums[e]).as_signed()
+            m.d.sync += total.eq((Cat(up, self.shadow.sums[e]).as_signed()
                                   + Cat(up, addend).as_signed())[1:])
             m.submodules[f"normalise{e}"] = normalise = Normalise(self.array.acc_bits)
             m.d.comb += [
@@ -168,16 +140,17 @@ class OutputPath(wiring.Component):
         first phase of a layer with a residual operand: then nothing is."""
         if not self.array.residual:
             return heads.bias, heads.up, Const(0, 1)
-        layer, bits = self.layer, self.array.activation_bits
+        layer, exponents, bits = self.layer, self.exponents, self.array.activation_bits
         # Rows alternate: those of all groups in the first phase, then those in the second one.
         count = Signal(range(2 * self.array.groups_max), init=2 * self.array.groups_max - 1)
-        m.d.sync += count.eq((count + heads.at[heads.sums - 2]) | self.clear.replicate(len(count)))
+        m.d.sync += count.eq((count + heads.at[heads.sums - 2])
+                             | exponents.closed.replicate(len(count)))
         alone = layer.residual & ~count.bit_select(layer.log2_groups, 1)
         m.submodules.align = align = Align(bits, self.array.acc_bits)
         apart, code = Signal(range(128)), Signal(bits, reset_less=True)
         odd = chain(m, heads.odd, 2, "lane_odd")[-1]
         m.d.sync += [
-            apart.eq(self.other + layer.residual_signed + self.array.acc_bits - bits - 1),
+            apart.eq(exponents.residual + layer.residual_signed + self.array.acc_bits - bits - 1),
             code.eq(Mux(odd, pool.held[1][:bits], pool.held[0][:bits])),
         ]
         with m.If(~layer.residual):
@@ -219,16 +192,16 @@ class OutputPath(wiring.Component):
         m.d.comb += [
             writer.element.eq(own[:2]), writer.puts.eq(puts),
             pool.first.eq(self._first(begins)), pool.keep.eq(turn), pool.done.eq(done),
-            writer.position.eq(self.position), writer.begin.eq(firsts[2]),
+            writer.position.eq(self.control.position), writer.begin.eq(firsts[2]),
             writer.again.eq(fresh), writer.moves.eq(begins), writer.load.eq(load),
             writer.row.eq(get), writer.word.eq(read), writer.takes.eq(takes),
-            writer.last.eq(last), writer.elements.eq(pool.largest), self.request.eq(writer.request),
-            self.place.eq(writer.address), self.enables.eq(writer.enables),
-            self.data.eq(writer.data), largest.clear.eq(self.clear),
+            writer.last.eq(last), writer.elements.eq(pool.largest),
+            largest.clear.eq(self.exponents.closed),
             largest.valid.eq(puts & (~layer.wide).replicate(2)),
             *(largest.exponents[e].eq(pool.largest[e][SIGNIFICAND_BITS:]) for e in range(2)),
-            self.top.eq(largest.top),
+            self.state.top.eq(largest.top),
         ]
+        connect(m, writer.write, flipped(self.write))
         self._inside(m, heads, last, firsts[2] & fresh)
 
     def _first(self, begins: Value) -> Value:
@@ -282,11 +255,11 @@ class OutputPath(wiring.Component):
         last : a row's last beat.   placed : a pass gets the band's position.
         """
         begun = chain(m, heads.first, 1, "begun", reset_less=False)[1]
-        unplaced, inside = Signal(3), Signal(4)
-        m.d.sync += unplaced.eq(unplaced + self.start - (begun & ~self.fresh) - placed)
-        m.d.comb += self.placed.eq(unplaced == 0)
-        m.d.sync += [inside.eq(inside + (self.start << self.layer.log2_groups) - last),
-                     self.busy.eq(self.start | inside.any())]
+        unplaced, inside, passes = Signal(3), Signal(4), self.control.passes
+        m.d.sync += unplaced.eq(unplaced + passes.start - (begun & ~passes.fresh) - placed)
+        m.d.comb += self.state.placed.eq(unplaced == 0)
+        m.d.sync += [inside.eq(inside + (passes.start << self.layer.log2_groups) - last),
+                     self.state.busy.eq(passes.start | inside.any())]
 
     def _queued(self, m: Module, heads: Heads,
                 asks: Value) -> tuple[Value, list[Signal], Signal, Signal]:
@@ -301,16 +274,18 @@ class OutputPath(wiring.Component):
         queue = TableMemory(2 * EXPONENT_SLOTS, max(self.array.lanes, CONTROL_BITS),
                             block=not has_lut_memory(self.mac))
         m.submodules.queue = queue
-        write, read = queue.write, queue.read
+        write, read, slots, busy = queue.write, queue.read, self.control.slots, self.state.busy
+        passes = self.control.passes
         puts, gets = Signal(), Signal()
         m.d.comb += [
             puts.eq(first[1] | first[2] | heads.at[Heads.WORD]),
-            write.en.eq(puts | (self.keep & ~self.busy)), read.en.eq(gets | ~self.busy),
-            write.data.eq(Mux(first[2], self.written, Mux(self.busy, self.word, self.kept))),
-            self.held.eq(read.data),
+            write.en.eq(puts | (slots.keep & ~busy)), read.en.eq(gets | ~busy),
+            write.data.eq(Mux(first[2], self.shadow.written,
+                              Mux(busy, heads.reads.word, slots.kept))),
+            slots.held.eq(read.data),
         ]
         with m.If(first[1]):
-            m.d.comb += write.data.eq(Cat(self.fresh, self.begins, self.ends))
+            m.d.comb += write.data.eq(Cat(passes.fresh, passes.begins, passes.ends))
         ask, left, begins = Signal(), Signal(2), Signal()
         m.d.sync += ask.eq(asks)
         m.d.comb += begins.eq(ask & (left == 0))
@@ -323,7 +298,7 @@ class OutputPath(wiring.Component):
             at = Signal(4, name="written_at" if port is write else "read_at")
             with m.If(moves):
                 m.d.sync += at.eq(at + 1)
-            m.d.comb += port.addr.eq(Mux(self.busy, at, EXPONENT_SLOTS | self.slot))
+            m.d.comb += port.addr.eq(Mux(busy, at, EXPONENT_SLOTS | slots.slot))
         return read.data, firsts, get, load
 
 

@@ -7,7 +7,8 @@ from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from celosia_hw.memory.main_memory import Access
-from celosia_spec.isa.array import ENTRY_BITS, ENTRY_WORDS, Array
+from celosia_hw.output.control import Write
+from celosia_spec.isa.array import ENTRY_BITS, Array
 
 
 class WriteQueue(wiring.Component):
@@ -22,18 +23,18 @@ class WriteQueue(wiring.Component):
 
     Members
     -------
-    request : In(1), place : In, enables : In(4), data : In(64)
-        Of the output path, see `OutputPath`.
+    write : In(Write)
+        Of the output path.
     memory : Out(Access)
         A writer's side of `SharedMemory`.
     room : Out(1)
         Passes may end.
     busy : Out(1)
-        From the cycle behind ``request`` on: something waits.
+        From the cycle behind a ``write`` on: something waits.
 
     Timing
     ------
-    A write asks for the port in the cycle behind ``request`` at the earliest.
+    A write asks for the port in the cycle behind its ``request`` at the earliest.
     """
 
     DEPTH = 64
@@ -42,25 +43,25 @@ class WriteQueue(wiring.Component):
     def __init__(self, array: Array) -> None:
         self.array = array
         super().__init__({
-            "request": In(1), "place": In(array.main_bits), "enables": In(ENTRY_WORDS),
-            "data": In(ENTRY_BITS), "memory": Out(Access(array.main_words, ENTRY_BITS)),
+            "write": In(Write(array)), "memory": Out(Access(array.main_words, ENTRY_BITS)),
             "room": Out(1), "busy": Out(1)})
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        given, port = Cat(self.place, self.enables, self.data), self.memory
+        own, port = self.write, self.memory
+        given = Cat(own.address, own.enable, own.data)
         m.submodules.block = block = memory.Memory(shape=len(given), depth=self.DEPTH, init=[])
         write, read = block.write_port(), block.read_port(domain="comb")
         into, out = Signal(range(self.DEPTH)), Signal(range(self.DEPTH))
         level, after = (Signal(range(self.DEPTH + 1), name=name) for name in ("level", "after"))
         done = Signal()
         m.d.comb += [
-            write.en.eq(self.request), write.addr.eq(into), write.data.eq(given),
+            write.en.eq(own.request), write.addr.eq(into), write.data.eq(given),
             read.addr.eq(out), Cat(port.address, port.enable, port.data).eq(read.data),
-            port.request.eq(self.busy), after.eq(level + self.request - done),
+            port.request.eq(self.busy), after.eq(level + own.request - done),
         ]
         m.d.comb += done.eq(port.request & port.grant)
-        m.d.sync += [into.eq(into + self.request), out.eq(out + done),
+        m.d.sync += [into.eq(into + own.request), out.eq(out + done),
                      level.eq(after), self.busy.eq(after != 0),
                      self.room.eq(level < self.DEPTH - self.AHEAD)]
         return m

@@ -6,9 +6,10 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from celosia_hw.output.control import Write
 from celosia_hw.output.pool import BEAT
 from celosia_hw.output.position import Position
-from celosia_spec.isa.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS, Array
+from celosia_spec.isa.array import CONTROL_BITS, ENTRY_WORDS, Array
 from celosia_spec.isa.numbers import ELEMENT_BITS
 
 
@@ -40,8 +41,7 @@ class Writer(wiring.Component):
     last : In(1)
         The row's last beat.
     elements : In(2 x 16)
-    request : Out(1), address : Out, enables : Out(4), data : Out(64)
-        A write of main memory, which is granted at once.
+    write : Out(Write)
 
     Timing
     ------
@@ -56,13 +56,12 @@ class Writer(wiring.Component):
             "position": In(CONTROL_BITS), "begin": In(1), "again": In(1), "moves": In(1),
             "row": In(1), "element": In(2), "load": In(1), "word": In(self.word_bits),
             "takes": In(2), "puts": In(2), "last": In(1), "elements": In(BEAT),
-            "request": Out(1), "address": Out(self.word_bits), "enables": Out(ENTRY_WORDS),
-            "data": Out(ENTRY_BITS),
+            "write": Out(Write(array)),
         })
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        takes, slot = self.takes, Signal(2)
+        takes, slot, write = self.takes, Signal(2), self.write
         position = self._place(m, takes, slot)
         here = [slot == k for k in range(ENTRY_WORDS)]
         first, second = self.puts
@@ -83,16 +82,16 @@ class Writer(wiring.Component):
         m.d.comb += [
             kept.eq(Mux(done, held[0] & beyond, Mux(early, 0, held))),
             after.eq(kept | Cat(into[:3], into[3] & ~early)),
-            self.request.eq(done | early),
-            self.enables.eq(Cat(held[0] & ~beyond, held[1:3], held[3] | early)),
-            self.data.eq(Cat(*slots[:3], Mux(done, slots[3], self.elements[0]))),
+            write.request.eq(done | early),
+            write.enable.eq(Cat(held[0] & ~beyond, held[1:3], held[3] | early)),
+            write.data.eq(Cat(*slots[:3], Mux(done, slots[3], self.elements[0]))),
         ]
         m.d.sync += [
             held.eq(after), beyond.eq(over & ~early),
             done.eq((into[3] & ~early) | (self.last & after.any())),
         ]
-        with m.If(self.load | self.request):
-            m.d.sync += self.address.eq(Mux(self.load, position, self.address + 1))
+        with m.If(self.load | write.request):
+            m.d.sync += write.address.eq(Mux(self.load, position, write.address + 1))
         return m
 
     def _place(self, m: Module, takes: Signal, slot: Signal) -> Value:

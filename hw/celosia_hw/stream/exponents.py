@@ -7,12 +7,11 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from celosia_hw.layouts import layout
+from celosia_hw.output.control import SLOT_BITS, LayerExponents, SlotMemory
 from celosia_hw.parts.compare import larger
 from celosia_spec.isa.array import CONTROL_BITS
 from celosia_spec.isa.controls import CLOSE
-from celosia_spec.isa.numbers import EXPONENT_SLOTS
-
-SLOT_BITS = (EXPONENT_SLOTS - 1).bit_length()
+from celosia_spec.isa.memories import EXPONENT_BITS
 
 
 class HostSlots(wiring.Signature):
@@ -22,7 +21,7 @@ class HostSlots(wiring.Signature):
     """
 
     def __init__(self) -> None:
-        super().__init__({"write": Out(1), "slot": Out(SLOT_BITS), "exponent": Out(SLOT_BITS)})
+        super().__init__({"write": Out(1), "slot": Out(SLOT_BITS), "exponent": Out(EXPONENT_BITS)})
 
 
 class Exponents(wiring.Component):
@@ -35,18 +34,16 @@ class Exponents(wiring.Component):
     first, second : In(1)
         Strobes: ``word`` has the slot of the layer's input, or of a join's first exponent; of its
         residual operand, or of the second one.
-    exponent, residual : Out(5)
+    layer : Out(LayerExponents)
         What the slots of the last ``first`` and ``second`` held, three cycles behind, until the
         next ``set``.
-    set, join : In(1), top : In(5), closed : Out(1)
+    set, join : In(1), top : In(5)
         Until the cycle behind ``closed``: the slot of ``word`` gets ``top``, the largest that was
         written since the last ``closed``, with ``join`` the larger one of the last two that
-        strobes asked for, within the bounds of ``word``. Strobe: it has it.
+        strobes asked for, within the bounds of ``word``. It has it with ``closed``.
     idle : In(1), host : In(HostSlots), stored : Out(5)
         The host's, while ``idle``; ``stored`` is the exponent of its slot a cycle later.
-    slot : Out(5), keep : Out(1), kept : Out(5), held : In(5)
-        The memory of the slots, which stands in the output path's: strobe, ``slot`` gets ``kept``;
-        ``held`` is that of ``slot`` a cycle later. Nobody uses them while passes are inside there.
+    memory : Out(SlotMemory)
 
     Timing
     ------
@@ -55,24 +52,24 @@ class Exponents(wiring.Component):
 
     def __init__(self) -> None:
         super().__init__({
-            "word": In(CONTROL_BITS), "first": In(1), "second": In(1), "exponent": Out(SLOT_BITS),
-            "residual": Out(SLOT_BITS), "slot": Out(SLOT_BITS), "keep": Out(1),
-            "kept": Out(SLOT_BITS), "held": In(SLOT_BITS), "set": In(1), "join": In(1),
-            "top": In(SLOT_BITS), "closed": Out(1), "idle": In(1),
-            "host": In(HostSlots()), "stored": Out(SLOT_BITS),
+            "word": In(CONTROL_BITS), "first": In(1), "second": In(1), "set": In(1),
+            "join": In(1), "layer": Out(LayerExponents()), "memory": Out(SlotMemory()),
+            "top": In(EXPONENT_BITS), "idle": In(1), "host": In(HostSlots()),
+            "stored": Out(EXPONENT_BITS),
         })
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
+        memory, closed = self.memory, self.layer.closed
         bound = data.View(layout(CLOSE.words[0]), self.word[:CLOSE.words[0].bits])
         m.d.comb += [
-            self.stored.eq(self.held),
-            self.slot.eq(Mux(self.idle, self.host.slot, self.word[:SLOT_BITS])),
+            self.stored.eq(memory.held),
+            memory.slot.eq(Mux(self.idle, self.host.slot, self.word[:SLOT_BITS])),
         ]
         # No layer runs while a slot is set: so it is done in the registers of the layer's own
         # exponents. What was found, then not below the least, then not above the most, then it is
         # written. Each of them is held, and compared a cycle later.
-        value, other, step = self.exponent, self.residual, Signal(2)
+        value, other, step = self.layer.input, self.layer.residual, Signal(2)
         taken, takes_it, takes_larger, takes_smaller, found, written = (
             Signal(name=name) for name in (
                 "taken", "takes_it", "takes_larger", "takes_smaller", "found", "written"))
@@ -83,15 +80,15 @@ class Exponents(wiring.Component):
         m.d.sync += [
             first.eq(self.first), taken.eq(self.first | self.second), takes_it.eq(first),
             takes_larger.eq((step == 1) | (taken & ~first & self.join)),
-            takes_smaller.eq(step == 2), written.eq(step == 3), self.closed.eq(written),
-            step.eq(step + (self.set & ~written & ~self.closed)),
+            takes_smaller.eq(step == 2), written.eq(step == 3), closed.eq(written),
+            step.eq(step + (self.set & ~written & ~closed)),
         ]
         with m.If(taken | self.set):
-            m.d.sync += other.eq(Mux(step[0], least, Mux(step[1], most, self.held)))
+            m.d.sync += other.eq(Mux(step[0], least, Mux(step[1], most, memory.held)))
         with m.If(found | takes_it | Mux(larger(other, value), takes_larger, takes_smaller)):
             m.d.sync += value.eq(Mux(found, self.top, other))
         m.d.comb += [
-            self.keep.eq(written | (self.idle & self.host.write)),
-            self.kept.eq(Mux(self.idle, self.host.exponent, value)),
+            memory.keep.eq(written | (self.idle & self.host.write)),
+            memory.kept.eq(Mux(self.idle, self.host.exponent, value)),
         ]
         return m

@@ -7,6 +7,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from celosia_hw.lanes.reading import Weights
+from celosia_hw.output.control import HeadReads
 from celosia_hw.parts.delay import chain
 from celosia_hw.parts.table_memory import TableMemory
 from celosia_spec.isa.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS, RING_GAP, Array
@@ -55,15 +56,15 @@ class ControlsRing(wiring.Component):
         Strobe, with ``there``: it is taken.
     at : Out
         Place of the next word to be taken.
-    read : In(1), address : In
-        The output path reads: ``word`` is its own in the next cycle.
+    heads : In(HeadReads)
+        The output path reads.
     tail : In, head : Out
         The oldest word that is still needed, and where the next one is written.
 
     Timing
     ------
     A word can be taken two cycles behind its ``write``, one each cycle; it is not ``word`` behind a
-    ``read``.
+    read.
     """
 
     def __init__(self, array: Array) -> None:
@@ -72,26 +73,26 @@ class ControlsRing(wiring.Component):
         super().__init__({
             "write": In(1), "written": In(CONTROL_BITS), "room": Out(1), "there": Out(1),
             "have": Out(1), "word": Out(CONTROL_BITS), "take": In(1), "at": Out(bits),
-            "read": In(1), "address": In(bits), "tail": In(bits), "head": Out(bits),
+            "heads": In(HeadReads(array)), "tail": In(bits), "head": Out(bits),
         })
 
     def elaborate(self, platform: Any) -> Module:
-        m = Module()
+        m, heads = Module(), self.heads
         m.submodules.memory = memory = TableMemory(self.array.controls, CONTROL_BITS)
         other, then = Signal(), Signal(len(self.at) + 1)
         m.d.comb += [
             memory.write.en.eq(self.write), memory.write.addr.eq(self.head),
             memory.write.data.eq(self.written), memory.read.en.eq(1),
             # The choice stands as a summand's bits, so that it goes into the adder's own tables.
-            then.eq(Cat(self.take, self.at) + Cat(self.take, self.read.replicate(len(self.at)))),
-            memory.read.addr.eq(Mux(self.read, self.address, then[1:])),
-            self.word.eq(memory.read.data),
+            then.eq(Cat(self.take, self.at) + Cat(self.take, heads.read.replicate(len(self.at)))),
+            memory.read.addr.eq(Mux(heads.read, heads.address, then[1:])),
+            self.word.eq(memory.read.data), heads.word.eq(memory.read.data),
             self.have.eq(self.there & ~other),
         ]
         m.d.sync += [
             self.head.eq(self.head + self.write), self.room.eq(~_full(self.head, self.tail)),
             self.there.eq(_waiting(m, self.write, self.take, len(self.head))),
-            other.eq(self.read),
+            other.eq(heads.read),
         ]
         with m.If(self.take):
             m.d.sync += self.at.eq(self.at + 1)

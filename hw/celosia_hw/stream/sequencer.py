@@ -3,11 +3,12 @@
 from typing import Any
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
-from amaranth.lib import data, wiring
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from celosia_hw.lanes.reading import Steps
 from celosia_hw.layouts import LAYER_LAYOUT, layout
+from celosia_hw.output.control import Passes
 from celosia_hw.parts.delay import chain, delayed
 from celosia_hw.parts.lookup import lookup
 from celosia_hw.stream.rings import WeightsRing
@@ -15,13 +16,6 @@ from celosia_spec.isa.array import Array
 from celosia_spec.isa.controls import BATCH
 from celosia_spec.isa.passes import pass_cycles
 from celosia_spec.isa.words import TILE_WORDS
-
-PASS = data.StructLayout({
-    "fresh": 1,     # its batch's first tile, and its window begins
-    "begins": 1,    # its window begins
-    "ends": 1,      # its window ends
-})
-"""Flags of a pass that is drained, as the output path wants them."""
 
 
 class Sequencer(wiring.Component):
@@ -36,7 +30,7 @@ class Sequencer(wiring.Component):
     ----------
     array : Array
     lag : int
-        Cycles from a pass's last ``step`` to ``start``, 0 to 3.
+        Cycles from a pass's last step to its ``start``, 0 to 3.
 
     Members
     -------
@@ -58,11 +52,11 @@ class Sequencer(wiring.Component):
         `WeightsRing.LATENCY` cycles behind ``go``. Columns and sums begin with ``first``, and end
         with ``last``; those of a batch in parts only once. As soon as a pass's first step may come
         its tile begins, or with ``phase`` a phase of the same tile.
-    start : Out(1), drained : Out(PASS), drained_heads : Out
-        Strobe: the output path begins with a pass; with ``start``, and for three cycles more.
-        ``drained_heads`` is the oldest word of the controls' ring that is still needed.
+    passes : Out(Passes)
+        What is said of a pass is said with ``start``, and for three cycles more. ``heads`` is the
+        oldest word of the controls' ring that is still needed.
     draining : In(1)
-        From the cycle behind ``start`` on: passes are inside the output path.
+        From the cycle behind a ``start`` on: passes are inside the output path.
     idle : Out(1)
         There is no batch.
     pending : Out(1)
@@ -96,7 +90,7 @@ class Sequencer(wiring.Component):
             **{name: Out(1) for name in ("between", "go", "turn", "back", "fresh", "begins",
                                          "ones", "dense", "late_dense")},
             "steps": Out(Steps()), "phase": Out(1),
-            "start": Out(1), "drained": Out(PASS), "drained_heads": Out(bits),
+            "passes": Out(Passes(array)),
             "draining": In(1), "idle": Out(1), "pending": Out(1),
             **({"room": In(1)} if array.clusters > 1 else {}),
         })
@@ -208,11 +202,11 @@ class Sequencer(wiring.Component):
     def _drain(self, m: Module, keep: Value, comes: Value, flags: Value) -> None:
         """Begin a pass's output, and keep what the output path has to know of it: where heads lie
         is the batch's with ``keep``."""
-        kept, empty = Signal.like(self.heads, name="kept"), Signal()
+        kept, empty, passes = Signal.like(self.heads, name="kept"), Signal(), self.passes
         with m.If(keep):
             m.d.sync += kept.eq(self.heads)
         strobes = chain(m, comes, WeightsRing.LATENCY + self.lag, "begins", reset_less=False)
-        m.d.comb += self.start.eq(strobes[-1])
+        m.d.comb += passes.start.eq(strobes[-1])
         given: Value = Cat(delayed(m, flags, 1, "flags"), kept)
         # While nothing leaves, it goes on with the executor.
         m.d.comb += empty.eq(~self.pending & ~self.draining)
@@ -223,5 +217,5 @@ class Sequencer(wiring.Component):
             with m.If(strobe | empty):
                 m.d.sync += place.eq(given)
             given = place
-        m.d.comb += [self.drained.eq(given), self.drained_heads.eq(given[len(flags):])]
-        m.d.sync += self.pending.eq(comes | (self.pending & ~self.start))
+        m.d.comb += Cat(passes.fresh, passes.begins, passes.ends, passes.heads).eq(given)
+        m.d.sync += self.pending.eq(comes | (self.pending & ~passes.start))
