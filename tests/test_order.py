@@ -80,7 +80,8 @@ ORDER = {
         path
     """,
     "celosia_hw.stream": """
-        __init__, executor, exponents, fetcher, rings
+        __init__, exponents, rings
+        executor, fetcher
         sequencer
         control_path
     """,

@@ -106,13 +106,14 @@ class Machine(wiring.Component):
     def _join(self, m: Module) -> None:
         """Let clusters wait for each other, and know the largest exponent of all of them."""
         together, top = Signal(), Signal(EXPONENT_BITS)
+        controls = [cluster.control for cluster in self.clusters]
         tops: list[Value] = [cluster.output.state.top for cluster in self.clusters]
         while len(tops) > 1:
             tops = [Mux(a > b, a, b) for a, b in zip(tops[::2], tops[1::2], strict=True)]
-        m.d.sync += [together.eq(Cat(*(cluster.control.comes for cluster in self.clusters)).all()),
+        m.d.sync += [together.eq(Cat(*(control.meeting.comes for control in controls)).all()),
                      top.eq(tops[0])]
-        for cluster in self.clusters:
-            m.d.comb += [cluster.control.together.eq(together), cluster.control.state.top.eq(top)]
+        for control in controls:
+            m.d.comb += [control.meeting.together.eq(together), control.state.top.eq(top)]
 
     def _flash(self, m: Module, reader: FlashReader) -> None:
         m.submodules.reader, control = reader, self.control

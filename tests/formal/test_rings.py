@@ -71,16 +71,16 @@ def controls() -> tuple[Module, list[Signal]]:
     write, take, read = (Signal(name=f"{name}_in") for name in ("write", "take", "read"))
     address, leaves = Signal(bits, name="address_in"), Signal(bits, name="leaves_in")
     taken, kept = (Signal(bits + 2, name=name) for name in ("taken_so_far", "kept_so_far"))
-    m.d.comb += [ring.write.eq(write), ring.take.eq(take), ring.tail.eq(kept),
+    m.d.comb += [ring.writes.write.eq(write), ring.words.take.eq(take), ring.tail.eq(kept),
                  ring.heads.read.eq(read), ring.heads.address.eq(address)]
     m.d.sync += [taken.eq(taken + take), kept.eq(kept + leaves)]
-    of = Writing(m, ARRAY.controls, WORDS, write, ring.room, kept)
+    of = Writing(m, ARRAY.controls, WORDS, write, ring.writes.room, kept)
     count, took, wrote = (inside(core, name) for name in ("count", "took", "wrote"))
     m.d.comb += [
         # It takes what is there; what it has taken is kept as long as the output path wants.
-        Assume(~take | ring.there), Assume(leaves <= modulo(taken - kept, kept)),
+        Assume(~take | ring.words.there), Assume(leaves <= modulo(taken - kept, kept)),
         # What is to be shown.
-        Assert(ring.there == of.there(taken)),
+        Assert(ring.words.there == of.there(taken)),
         # What carries that from cycle to cycle.
         Assert(ring.at == taken[:bits]), Assert(ring.head == of.written[:bits]),
         Assert(modulo(taken - kept, kept) <= of.since(kept)),
@@ -101,6 +101,7 @@ def weights() -> tuple[Module, list[Signal]]:
     """Return a ring of weights, and its inputs: steps of batch after batch, whose passes go over
     its entries again."""
     m, ring = Module(), WeightsRing(ARRAY, LATE)
+    reads = ring.reads
     m.submodules.ring = core = ring.elaborate(None)
     bits = len(ring.head)
     inputs = [Signal(name=f"{name}_in") for name in (
@@ -127,17 +128,18 @@ def weights() -> tuple[Module, list[Signal]]:
     then = {name: chain(m, value, LATE, f"then_{name}", reset_less=False) for name, value in (
         ("go", go), ("dense", dense), ("place", place), ("word", early.word), ("half", early.half))}
     m.d.comb += [
-        ring.write.eq(write), ring.go.eq(go), ring.turn.eq(turn), ring.back.eq(back),
-        ring.fresh.eq(fresh), ring.between.eq(between), ring.dense.eq(dense),
-        ring.late_dense.eq(then["dense"][-1]), ring.log2_groups.eq(groups)]
-    of, ahead = Writing(m, ARRAY.ring, ENTRIES, write, ring.room, first), modulo(end - place, end)
+        ring.writes.write.eq(write), reads.go.eq(go), reads.turn.eq(turn), reads.back.eq(back),
+        reads.fresh.eq(fresh), reads.between.eq(between), reads.dense.eq(dense),
+        reads.late_dense.eq(then["dense"][-1]), ring.log2_groups.eq(groups)]
+    of = Writing(m, ARRAY.ring, ENTRIES, write, ring.writes.room, first)
+    ahead = modulo(end - place, end)
     count, took, wrote = (inside(core, name) for name in ("count", "took", "wrote"))
     m.d.comb += [
         # Steps, passes of four cycles or more, and batches; each pass goes over the same entries.
         Assume(go | ~turn), Assume(turn | ~(back | closes)), Assume(~(back & closes)),
         Assume(~turn | ((ended == 3) & ~between)), Assume(~between | ~within),
         Assume(~go | marked | between), Assume(~go | begun), Assume(~begun | (groups == kind)),
-        Assume(~go | ~fresh | ring.available),
+        Assume(~go | ~fresh | reads.available),
         Assume(~go | fresh | ((ahead > 0) & (ahead <= modulo(end - first, end)))),
         Assume(fresh | ~final | (place + 1 == end)),
         Assume(fresh | ~turn | back | closes | (place + 1 != end)),
@@ -148,7 +150,7 @@ def weights() -> tuple[Module, list[Signal]]:
         Assert(~walk.go | (of.since(then["place"][-1]) < ARRAY.ring)),
         # What carries that from cycle to cycle.
         Assert(early.entry == place[:bits]), Assert(ring.tail == first[:bits]),
-        Assert(ring.head == of.written[:bits]), Assert(ring.available == of.there(end)),
+        Assert(ring.head == of.written[:bits]), Assert(reads.available == of.there(end)),
         Assert(of.since(end) + took < ARRAY.ring),
         Assert(modulo(of.before + wrote, of.before) == of.written),
         Assert(count == (of.before - end + took)[:bits]),

@@ -12,7 +12,7 @@ from celosia_hw.lanes.reading import ReadingControl
 from celosia_hw.layouts import LAYER_LAYOUT
 from celosia_hw.memory.main_memory import Access
 from celosia_hw.output.control import LayerExponents, OutputControl, OutputState
-from celosia_hw.stream.executor import Executor
+from celosia_hw.stream.executor import Executor, Meeting
 from celosia_hw.stream.exponents import Exponents, HostSlots
 from celosia_hw.stream.fetcher import Elements, Fetcher, Run
 from celosia_hw.stream.rings import ControlsRing, WeightsRing
@@ -52,8 +52,8 @@ class ControlPath(wiring.Component):
         While ``busy`` is 0: see `Exponents` and `Fetcher`.
     wrong : Out(1)
         Strobe: a word is no command of this array; only a reset ends what runs.
-    comes : Out(1), together, space : In(1)
-        Of several clusters: see `Executor`, and `Sequencer`, where ``space`` is ``room``.
+    meeting : Out(Meeting), space : In(1)
+        Of several clusters: see `Sequencer`, where ``space`` is ``room``.
 
     Cells on the UP5K, 16 lanes: 962, five block memories; of them the fetcher has 244, the rings 52
     and 278, executor 197, sequencer 140, exponents 48 (`make bench-block_cells`).
@@ -72,7 +72,7 @@ class ControlPath(wiring.Component):
             "fills": Out(Fills()), "copies": Out(Copies()), "copied": In(1),
             "host": In(HostSlots()), "stored": Out(EXPONENT_BITS), "elements": In(Elements()),
             "wrong": Out(1),
-            **({"comes": Out(1), "together": In(1), "space": In(1)} if array.clusters > 1 else {}),
+            **({"meeting": Out(Meeting()), "space": In(1)} if array.clusters > 1 else {}),
         })
 
     def elaborate(self, platform: Any) -> Module:
@@ -87,54 +87,42 @@ class ControlPath(wiring.Component):
         m.submodules.executor = executor = self.executor
         m.submodules.sequencer = sequencer = self.sequencer
         m.submodules.exponents = exponents = Exponents()
-        connect(m, fetcher.memory, flipped(self.memory))
         connect(m, flipped(self.run), fetcher.run)
+        connect(m, fetcher.memory, flipped(self.memory))
         connect(m, flipped(self.elements), fetcher.elements)
-        connect(m, flipped(self.host), exponents.host)
-        connect(m, executor.fills, flipped(self.fills))
-        connect(m, executor.copies, flipped(self.copies))
+        connect(m, fetcher.controls, controls.writes)
+        connect(m, fetcher.entries, weights.writes)
+        connect(m, controls.words, executor.words)
+        connect(m, flipped(self.output.heads), controls.heads)
+        connect(m, executor.slots, exponents.orders)
         connect(m, executor.band, flipped(self.reading.band))
         connect(m, executor.tables, flipped(self.reading.tables))
+        connect(m, executor.fills, flipped(self.fills))
+        connect(m, executor.copies, flipped(self.copies))
+        connect(m, executor.batches, sequencer.batches)
+        connect(m, sequencer.reads, weights.reads)
         connect(m, sequencer.steps, flipped(self.reading.steps))
         connect(m, weights.weights, flipped(self.reading.weights))
         connect(m, sequencer.passes, flipped(self.output.passes))
-        connect(m, flipped(self.output.heads), controls.heads)
+        connect(m, flipped(self.host), exponents.host)
         connect(m, exponents.memory, flipped(self.output.slots))
         connect(m, exponents.layer, flipped(self.exponents))
         quiet, state = Signal(), self.state
         m.d.comb += [
-            fetcher.data.eq(self.data), self.wrong.eq(executor.wrong),
-            fetcher.room_controls.eq(controls.room), fetcher.room_entries.eq(weights.room),
-            controls.write.eq(fetcher.control), controls.written.eq(fetcher.word),
-            weights.write.eq(fetcher.entry), weights.written.eq(self.data),
-            executor.start.eq(self.run.start), self.busy.eq(executor.busy | fetcher.busy),
-            executor.there.eq(controls.there), executor.have.eq(controls.have),
-            executor.word.eq(controls.word), controls.take.eq(executor.take),
+            fetcher.data.eq(self.data), fetcher.copied.eq(self.copied),
+            executor.start.eq(self.run.start), executor.idle.eq(sequencer.idle),
+            executor.placed.eq(state.placed & ~sequencer.pending), executor.quiet.eq(quiet),
+            self.busy.eq(executor.busy | fetcher.busy), self.wrong.eq(executor.wrong),
             self.layer.eq(executor.layer), self.output.position.eq(executor.position),
-            fetcher.copied.eq(self.copied),
-            executor.idle.eq(sequencer.idle), executor.placed.eq(state.placed & ~sequencer.pending),
-            executor.quiet.eq(quiet),
-            executor.taken.eq(sequencer.taken), sequencer.draining.eq(state.busy),
-            sequencer.layer.eq(executor.layer), sequencer.last_tile.eq(executor.last_tile),
-            sequencer.offer.eq(executor.offer),
-            sequencer.batch.eq(executor.batch),
-            sequencer.heads.eq(controls.at), sequencer.available.eq(weights.available),
-            *(getattr(weights, name).eq(getattr(sequencer, name)) for name in (
-                "between", "go", "turn", "back", "fresh", "begins", "ones", "dense",
-                "late_dense")),
-            sequencer.inside.eq(weights.inside),
-            weights.log2_groups.eq(executor.layer.log2_groups),
-            self.phase.eq(sequencer.phase), controls.tail.eq(sequencer.passes.heads),
+            sequencer.layer.eq(executor.layer), weights.log2_groups.eq(executor.layer.log2_groups),
+            sequencer.heads.eq(controls.at), controls.tail.eq(sequencer.passes.heads),
+            sequencer.draining.eq(state.busy), self.phase.eq(sequencer.phase),
+            exponents.top.eq(state.top), exponents.idle.eq(~executor.busy),
+            self.stored.eq(exponents.stored),
         ]
-        if array.clusters > 1:
-            m.d.comb += [self.comes.eq(executor.comes), executor.together.eq(self.together),
-                         sequencer.room.eq(self.space)]
+        if self.array.clusters > 1:
+            connect(m, executor.meeting, flipped(self.meeting))
+            m.d.comb += sequencer.room.eq(self.space)
         # What is written: nothing is issued, waits for the output path, or is inside it.
         m.d.sync += quiet.eq(sequencer.idle & ~sequencer.pending & ~state.busy)
-        m.d.comb += [
-            exponents.word.eq(controls.word), *(getattr(exponents, name).eq(getattr(executor, name))
-                                            for name in ("first", "second", "set", "join")),
-            exponents.top.eq(state.top), executor.closed.eq(exponents.layer.closed),
-            exponents.idle.eq(~executor.busy), self.stored.eq(exponents.stored),
-        ]
         return m

@@ -11,9 +11,34 @@ from celosia_hw.flash.reader import Copies
 from celosia_hw.lanes.reading import Band, Tables
 from celosia_hw.layouts import LAYER_LAYOUT, layout
 from celosia_hw.parts.lookup import lookup
+from celosia_hw.stream.exponents import SlotOrders
+from celosia_hw.stream.rings import ControlWords
 from celosia_spec.isa.array import CONTROL_BITS, Array
 from celosia_spec.isa.controls import BAND, BATCH, COMMAND, LAYER, Op, head_words
 from celosia_spec.isa.words import TILE_WORDS
+
+
+class Batches(wiring.Signature):
+    """Batches, seen from who reads their words.
+
+    offer, batch : there is one.
+    taken        : strobe: it was taken over in the cycle before; in it ``offer`` says nothing.
+    last_tile    : tiles of the band - 1; with ``taken``.
+    """
+
+    def __init__(self, array: Array) -> None:
+        super().__init__({"offer": Out(1), "batch": Out(layout(BATCH)), "taken": In(1),
+                          "last_tile": Out((array.tiles // TILE_WORDS - 1).bit_length())})
+
+
+class Meeting(wiring.Signature):
+    """How several clusters wait for each other, seen from each.
+
+    comes : it waits for the others, and for nothing of its own.   together : a cycle later, all do.
+    """
+
+    def __init__(self) -> None:
+        super().__init__({"comes": Out(1), "together": In(1)})
 
 
 class Executor(wiring.Component):
@@ -34,16 +59,11 @@ class Executor(wiring.Component):
     -------
     start : In(1), busy : Out(1)
         Strobe, while ``busy`` is 0; it is 0 from `halt` on.
-    there, have : In(1), word : In(16), take : Out(1)
-        See `ControlsRing`.
-    layer : Out(LAYER)
-    first, second, set, join : Out(1), closed : In(1)
-        See `Exponents`, whose ``word`` is the ring's.
-    band : Out(Band), last_tile, position : Out
-        Of the band.
-    offer : Out(1), batch : Out(BATCH), taken : In(1)
-        A batch; strobe: it was taken in the cycle before.
+    words : In(ControlWords)
+    layer : Out(LAYER_LAYOUT)
+    slots : Out(SlotOrders), band : Out(Band), position : Out(16), batches : Out(Batches)
     tables : Out(Tables)
+        ``position`` is that of `OutputControl`.
     fills : Out(Fills), copies : Out(Copies)
         Where records and sections go.
     idle, quiet, placed : In(1)
@@ -51,9 +71,8 @@ class Executor(wiring.Component):
         output path has the band's position.
     wrong : Out(1)
         Strobe: the word is no command of this array; none is taken any more.
-    comes : Out(1), together : In(1)
-        Of several clusters: it waits for the others, and for nothing of its own; a cycle later, all
-        do.
+    meeting : Out(Meeting)
+        Of several clusters.
 
     Timing
     ------
@@ -64,20 +83,16 @@ class Executor(wiring.Component):
     def __init__(self, array: Array) -> None:
         self.array = array
         super().__init__({
-            "start": In(1), "busy": Out(1), "there": In(1), "have": In(1),
-            "word": In(CONTROL_BITS), "take": Out(1), "layer": Out(LAYER_LAYOUT),
-            "first": Out(1), "second": Out(1), "set": Out(1), "join": Out(1), "closed": In(1),
-            "band": Out(Band(array)),
-            "last_tile": Out((array.tiles // TILE_WORDS - 1).bit_length()),
-            "position": Out(CONTROL_BITS), "offer": Out(1),
-            "batch": Out(layout(BATCH)), "taken": In(1), "tables": Out(Tables(array)),
-            "fills": Out(Fills()), "copies": Out(Copies()), "idle": In(1),
-            "quiet": In(1), "placed": In(1), "wrong": Out(1),
-            **({"comes": Out(1), "together": In(1)} if array.clusters > 1 else {}),
+            "start": In(1), "busy": Out(1), "words": In(ControlWords()),
+            "layer": Out(LAYER_LAYOUT), "slots": Out(SlotOrders()), "band": Out(Band(array)),
+            "position": Out(CONTROL_BITS), "batches": Out(Batches(array)),
+            "tables": Out(Tables(array)), "fills": Out(Fills()), "copies": Out(Copies()),
+            "idle": In(1), "quiet": In(1), "placed": In(1), "wrong": Out(1),
+            **({"meeting": Out(Meeting())} if array.clusters > 1 else {}),
         })
 
     def elaborate(self, platform: Any) -> Module:
-        m = Module()
+        m, words, batches = Module(), self.words, self.batches
         held = Signal(CONTROL_BITS, reset_less=True)
         left = data.View(layout(COMMAND), held).argument
         # Words of a command, and those of a batch's heads, which are passed over.
@@ -86,18 +101,18 @@ class Executor(wiring.Component):
         fetched, own, next_word, ready, ends = (Signal(name=name) for name in (
             "fetched", "own", "next_word", "ready", "ends"))
         heads, command = Signal(), data.View(layout(COMMAND), held)
-        given, op = data.View(layout(COMMAND), self.word), command.op
+        given, op = data.View(layout(COMMAND), words.word), command.op
         room = self.fills.room
         if self.array.flash:
             room = Mux(op[5], ~self.copies.copying, room)
         m.d.comb += [
-            fetched.eq(fetch & self.have),
-            self.batch.eq(held), self.offer.eq(act & ~command.command),
+            fetched.eq(fetch & words.have),
+            batches.batch.eq(held), batches.offer.eq(act & ~command.command),
             # What it waits for, see `Op`.
             ready.eq(self._together(m, act & command.command, op) & Mux(
                 op[4], op[6] | room,
                 Mux(op[5], self.idle & (op[6] | ~self.fills.busy), self.quiet))),
-            self.take.eq(fetched | next_word), heads.eq(self.taken & ~self.batch.joins),
+            words.take.eq(fetched | next_word), heads.eq(batches.taken & ~batches.batch.joins),
         ]
         known: Value = Const(0, 1)
         for one in Op:
@@ -111,14 +126,14 @@ class Executor(wiring.Component):
             less.eq(left + fields.replicate(len(left))), ends.eq(next_word & ~less[-1]),
         ]
         with m.If(fetched):
-            m.d.sync += held.eq(self.word)
+            m.d.sync += held.eq(words.word)
         with m.If(fetched | heads | next_word):
             m.d.sync += left.eq(Mux(fields, less[:-1], count))
         waits = op[4] | op[5]
         m.d.sync += [
-            act.eq(fetched | (act & ~ready & ~self.taken)),
-            fetch.eq(self.start | (fetch & ~self.have) | (ready & op[6] & waits)
-                     | (self.taken & self.batch.joins) | ends),
+            act.eq(fetched | (act & ~ready & ~batches.taken)),
+            fetch.eq(self.start | (fetch & ~words.have) | (ready & op[6] & waits)
+                     | (batches.taken & batches.batch.joins) | ends),
             fields.eq((ready & ~op[6]) | heads | (fields & ~ends)),
             commands.eq((ready & ~op[6]) | (commands & ~ends)),
             self.busy.eq(self.start | (self.busy & ~(ready & op[6] & ~waits))),
@@ -131,29 +146,32 @@ class Executor(wiring.Component):
         if self.array.clusters == 1:
             return waits
         alone = ~(op[1] | op[5])
-        m.d.comb += self.comes.eq(waits & ~alone & (op[4] | Mux(op[5], self.idle, self.quiet)))
-        return waits & (alone | self.together)
+        m.d.comb += self.meeting.comes.eq(
+            waits & ~alone & (op[4] | Mux(op[5], self.idle, self.quiet)))
+        return waits & (alone | self.meeting.together)
 
     def _words(self, m: Module, command: data.View, fetched: Value, fields: Value,
                commands: Value, own: Signal, next_word: Signal) -> None:
         """Put a command's ``own`` words where they belong: ``here`` says which one comes."""
+        words, slots = self.words, self.slots
         here, op = Signal(max(len(LAYER.words), len(BAND.words))), command.op
         layer, band, hold = Signal(), Signal(), Signal()
         place = self.tables.place
-        given = data.View(layout(COMMAND), self.word)
+        given = data.View(layout(COMMAND), words.word)
         m.d.comb += [
-            layer.eq(op[0] & ~op[1]), band.eq(op[5] & ~op[4]), self.join.eq(op[0] & op[1]),
+            layer.eq(op[0] & ~op[1]), band.eq(op[5] & ~op[4]), slots.join.eq(op[0] & op[1]),
             # The output path is empty then, and does not read.
-            self.set.eq(commands & hold & self.there & ~op[5]),
-            own.eq(commands & ~hold & self.have),
+            slots.set.eq(commands & hold & words.there & ~op[5]),
+            own.eq(commands & ~hold & words.have),
             # Heads are passed over, whoever reads.
-            next_word.eq(own | (fields & ~commands & self.there)),
-            self.first.eq(own & op[0] & here[1]), self.second.eq(own & op[0] & here[2]),
-            self.band.load.eq(own & band & here[2]), self.tables.word.eq(self.word),
+            next_word.eq(own | (fields & ~commands & words.there)),
+            slots.first.eq(own & op[0] & here[1]), slots.second.eq(own & op[0] & here[2]),
+            self.band.load.eq(own & band & here[2]),
             self.tables.tap.eq(own & op[2] & ~here[0]),
             self.tables.tile.eq(own & op[3] & ~here[0]),
-            self.fills.load.eq(own & op[4] & ~op[5]), self.fills.word.eq(self.word),
-            self.copies.copy.eq(own & op[4] & op[5]), self.copies.unit.eq(self.word),
+            self.fills.load.eq(own & op[4] & ~op[5]), self.copies.copy.eq(own & op[4] & op[5]),
+            *(word.eq(words.word) for word in (
+                slots.word, self.tables.word, self.fills.word, self.copies.unit)),
         ]
         with m.If(fetched):
             # The slots of a join are where a layer has its own.
@@ -163,21 +181,21 @@ class Executor(wiring.Component):
         # A band's position waits; so does the word that sets an exponent.
         m.d.sync += hold.eq((fetched & given.command & given.op[1] & ~given.op[0])
                             | (own & (op[1] | op[5]) & here[2])
-                            | (hold & ~Mux(op[5], self.placed, self.closed)))
+                            | (hold & ~Mux(op[5], self.placed, slots.closed)))
         low = 0
         for k, word in enumerate(LAYER.words):
             with m.If(own & layer & here[k]):
-                m.d.sync += self.layer.as_value()[low:low + word.bits].eq(self.word)
+                m.d.sync += self.layer.as_value()[low:low + word.bits].eq(words.word)
             low += word.bits
-        for k, register in ((0, self.band.row), (2, self.last_tile), (3, self.position)):
+        for k, register in ((0, self.band.row), (2, self.batches.last_tile), (3, self.position)):
             with m.If(own & band & here[k]):
-                m.d.sync += register.eq(self.word)
+                m.d.sync += register.eq(words.word)
         # A band's tile stands in the register that counts the words of tables, for which all steps
         # are waited for.
         loads = Mux(op[5], here[1], here[0])
         with m.If(own & Mux(op[5], band & here[1], op[2] | op[3])):
             m.d.sync += place.eq(Mux(
-                loads, self.word, place + loads.replicate(len(place)) + 1))
+                loads, words.word, place + loads.replicate(len(place)) + 1))
         m.d.comb += self.band.tile.eq(place)
 
     def _head_words(self) -> Value:

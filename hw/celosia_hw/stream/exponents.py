@@ -24,23 +24,33 @@ class HostSlots(wiring.Signature):
         super().__init__({"write": Out(1), "slot": Out(SLOT_BITS), "exponent": Out(EXPONENT_BITS)})
 
 
+class SlotOrders(wiring.Signature):
+    """What happens to slots, seen from who says it.
+
+    word          : control word, for all others; a slot stands in its lowest bits.
+    first, second : strobes: it has the slot of the layer's input, or of a join's first exponent; of
+                    its residual operand, or of the second one.
+    set, join     : until the cycle behind ``closed``: its slot gets the largest exponent that was
+                    written since the last ``closed``, with ``join`` the larger one of the last two
+                    that strobes asked for, within the word's bounds.
+    closed        : strobe: it has it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__({"word": Out(CONTROL_BITS), "first": Out(1), "second": Out(1),
+                          "set": Out(1), "join": Out(1), "closed": In(1)})
+
+
 class Exponents(wiring.Component):
     """Slots with an exponent each. All exponents are stored, and handed on, + 16.
 
     Members
     -------
-    word : In(16)
-        Control word, for the strobes and ``set``; a slot stands in its lowest bits.
-    first, second : In(1)
-        Strobes: ``word`` has the slot of the layer's input, or of a join's first exponent; of its
-        residual operand, or of the second one.
+    orders : In(SlotOrders), top : In(5)
+        ``top`` is the largest exponent that was written.
     layer : Out(LayerExponents)
         What the slots of the last ``first`` and ``second`` held, three cycles behind, until the
         next ``set``.
-    set, join : In(1), top : In(5)
-        Until the cycle behind ``closed``: the slot of ``word`` gets ``top``, the largest that was
-        written since the last ``closed``, with ``join`` the larger one of the last two that
-        strobes asked for, within the bounds of ``word``. It has it with ``closed``.
     idle : In(1), host : In(HostSlots), stored : Out(5)
         The host's, while ``idle``; ``stored`` is the exponent of its slot a cycle later.
     memory : Out(SlotMemory)
@@ -52,19 +62,18 @@ class Exponents(wiring.Component):
 
     def __init__(self) -> None:
         super().__init__({
-            "word": In(CONTROL_BITS), "first": In(1), "second": In(1), "set": In(1),
-            "join": In(1), "layer": Out(LayerExponents()), "memory": Out(SlotMemory()),
-            "top": In(EXPONENT_BITS), "idle": In(1), "host": In(HostSlots()),
+            "orders": In(SlotOrders()), "top": In(EXPONENT_BITS), "layer": Out(LayerExponents()),
+            "memory": Out(SlotMemory()), "idle": In(1), "host": In(HostSlots()),
             "stored": Out(EXPONENT_BITS),
         })
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        memory, closed = self.memory, self.layer.closed
-        bound = data.View(layout(CLOSE.words[0]), self.word[:CLOSE.words[0].bits])
+        memory, orders, closed = self.memory, self.orders, self.layer.closed
+        bound = data.View(layout(CLOSE.words[0]), orders.word[:CLOSE.words[0].bits])
         m.d.comb += [
-            self.stored.eq(memory.held),
-            memory.slot.eq(Mux(self.idle, self.host.slot, self.word[:SLOT_BITS])),
+            self.stored.eq(memory.held), orders.closed.eq(closed),
+            memory.slot.eq(Mux(self.idle, self.host.slot, orders.word[:SLOT_BITS])),
         ]
         # No layer runs while a slot is set: so it is done in the registers of the layer's own
         # exponents. What was found, then not below the least, then not above the most, then it is
@@ -76,14 +85,14 @@ class Exponents(wiring.Component):
         first = Signal()
         # Bounds have a sign: their top bit says whether they are less than 16.
         least, most = (Cat(number[:-1], ~number[-1]) for number in (bound.least, bound.most))
-        m.d.comb += found.eq(self.set & ~self.join & (step == 0))
+        m.d.comb += found.eq(orders.set & ~orders.join & (step == 0))
         m.d.sync += [
-            first.eq(self.first), taken.eq(self.first | self.second), takes_it.eq(first),
-            takes_larger.eq((step == 1) | (taken & ~first & self.join)),
+            first.eq(orders.first), taken.eq(orders.first | orders.second), takes_it.eq(first),
+            takes_larger.eq((step == 1) | (taken & ~first & orders.join)),
             takes_smaller.eq(step == 2), written.eq(step == 3), closed.eq(written),
-            step.eq(step + (self.set & ~written & ~closed)),
+            step.eq(step + (orders.set & ~written & ~closed)),
         ]
-        with m.If(taken | self.set):
+        with m.If(taken | orders.set):
             m.d.sync += other.eq(Mux(step[0], least, Mux(step[1], most, memory.held)))
         with m.If(found | takes_it | Mux(larger(other, value), takes_larger, takes_smaller)):
             m.d.sync += value.eq(Mux(found, self.top, other))

@@ -10,6 +10,7 @@ from amaranth.lib.wiring import In, Out
 from celosia_hw.layouts import layout
 from celosia_hw.memory.main_memory import Access
 from celosia_hw.parts.lookup import lookup
+from celosia_hw.stream.rings import RingWrites
 from celosia_spec.isa.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS, Array
 from celosia_spec.isa.controls import BATCH, CHUNK, COMMAND, COPIES, LAYER, Op, head_words
 
@@ -59,13 +60,9 @@ class Fetcher(wiring.Component):
         as clusters come before.
     memory : Out(Access), data : In(64)
         The port of main memory, see `MainMemory`.
-    room_controls, room_entries : In(1)
-        There is room for eight control words and for five entries more than were written a cycle
-        before.
-    control : Out(1), word : Out(16)
-        Strobe: the next control word.
-    entry : Out(1)
-        Strobe: ``data`` is the next entry of weights.
+    controls, entries : Out(RingWrites)
+        Control words, and entries of weights, which are ``data``. Up to eight and five are written
+        behind a cycle with ``room``.
     elements : In(Elements)
         While ``busy`` is 0, for the host: those of ``data``.
     copied : In(1)
@@ -84,13 +81,14 @@ class Fetcher(wiring.Component):
         self.array, self.cluster = array, cluster
         super().__init__({
             "run": In(Run(array)), "memory": Out(Access(array.main_words, 0)),
-            "data": In(ENTRY_BITS), "room_controls": In(1), "room_entries": In(1),
-            "control": Out(1), "word": Out(CONTROL_BITS), "entry": Out(1), "copied": In(1),
-            "elements": In(Elements()), "busy": Out(1),
+            "data": In(ENTRY_BITS), "controls": Out(RingWrites(CONTROL_BITS)),
+            "entries": Out(RingWrites(ENTRY_BITS)), "copied": In(1), "elements": In(Elements()),
+            "busy": Out(1),
         })
 
     def elaborate(self, platform: Any) -> Module:
         m, run, kept = Module(), self.run, self.elements
+        controls, entries = self.controls, self.entries
         # What is asked for: the next chunk, or an entry; its turn is over.
         swap, listing, loading, running = (Signal(name=name) for name in (
             "swap", "listing", "loading", "running"))
@@ -112,23 +110,23 @@ class Fetcher(wiring.Component):
             grant.eq(self.memory.grant), ends.eq(grant & running & onward[-1]),
             # Loads stand as summands' bits, so that they go into the counters' own look-up tables.
             onward.eq(left + loading.replicate(len(left)) + 1),
-            self.entry.eq(entry | (arrived & switch)),
+            entries.write.eq(entry | (arrived & switch)), entries.word.eq(self.data),
             # Behind control words the next entry comes when all of them have been parsed. It may be
             # one of weights: there is always room for one, and for a second one if that is known.
-            room.eq(self.room_controls & Mux(weights | switch, self.room_entries & ~parses,
+            room.eq(controls.room & Mux(weights | switch, entries.room & ~parses,
                                              ~grant & ~arrived & ~others.all() & ~tight)),
-            takes.eq(arrived | kept.split), kept.word.eq(self.word),
+            takes.eq(arrived | kept.split), kept.word.eq(controls.word),
             self.busy.eq(swap | listing | loading | waits | running),
         ]
         m.d.sync += [
-            tight.eq(~self.room_entries & (tight | (switch & (arrived | grant)))),
+            tight.eq(~entries.room & (tight | (switch & (arrived | grant)))),
             awake.eq(self.busy), entry.eq(grant & running & (weights | switch)),
             arrived.eq(grant & running & ~(weights | switch)),
             others.eq(Mux(arrived, ENTRY_WORDS - 1, others - others.any())),
             request.eq(swap | (request & ~grant) | (running & room & ~ended & ~ends)),
         ]
         with m.If(awake | kept.split | kept.push):
-            m.d.sync += Cat(self.word, rest).eq(Mux(takes, self.data, Cat(rest, kept.pushed)))
+            m.d.sync += Cat(controls.word, rest).eq(Mux(takes, self.data, Cat(rest, kept.pushed)))
         with m.If(switch):
             m.d.sync += others.eq(0)
         with m.If(ends):
@@ -153,7 +151,7 @@ class Fetcher(wiring.Component):
                 m.d.sync += other.eq(chunk.next)
             if self.array.flash:
                 m.d.sync += [running.eq(~chunk.copied), waits.eq(chunk.copied)]
-        with m.If(running & ended & ~entry & ~arrived & (others == 0) & ~self.control):
+        with m.If(running & ended & ~entry & ~arrived & (others == 0) & ~controls.write):
             m.d.sync += [running.eq(0), swap.eq(~final)]
         with m.If(loading | (grant & running)):
             m.d.sync += left.eq(Mux(loading, ~chunk.entries, onward[:-1]))
@@ -183,13 +181,13 @@ class Fetcher(wiring.Component):
         """
         # Words that are left, of heads but for the last one, negative; if there are none, one that
         # comes is a command or a batch, or closes the heads.
-        left = Signal(COMMAND["argument"].bits + 1)
+        controls, left = self.controls, Signal(COMMAND["argument"].bits + 1)
         heads, layer = Signal(), Signal()
         groups, signed_in, dense, residual, added = (
             Signal(2), Signal(), Signal(), Signal(), Signal())
-        command = data.View(layout(COMMAND), self.word)
-        batch = data.View(layout(BATCH), self.word)
-        fields = data.View(layout(LAYER.words[0]), self.word[:LAYER.words[0].bits])
+        command = data.View(layout(COMMAND), controls.word)
+        batch = data.View(layout(BATCH), controls.word)
+        fields = data.View(layout(LAYER.words[0]), controls.word[:LAYER.words[0].bits])
         parses, closes, switch = (Signal(name=name) for name in ("parses", "closes", "switch"))
         none, begins, after = Signal(), Signal(), Signal.like(left, name="after")
         count = lookup(Cat(signed_in, groups), {
@@ -203,18 +201,18 @@ class Fetcher(wiring.Component):
                 parses, ~Cat(Mux(command.command, command.argument, count),
                              Mux(command.command, command.op[6], batch.joins)),
                 left + parses.replicate(len(left)) + 1)),
-            none.eq(~Mux(self.control, after[-1], left[-1])),
+            none.eq(~Mux(controls.write, after[-1], left[-1])),
         ]
-        with m.If(self.control):
+        with m.If(controls.write):
             m.d.sync += [left.eq(after), layer.eq(0)]
         with m.If(parses):
             m.d.sync += [dense.eq(batch.dense),
                          layer.eq(command.command & (command.op == Op.LAYER))]
-        with m.If(layer & self.control):
+        with m.If(layer & controls.write):
             m.d.sync += [groups.eq(fields.log2_groups), signed_in.eq(fields.signed_in),
                          residual.eq(fields.residual & bool(self.array.residual))]
         comes = there & ~switch
-        m.d.sync += [heads.eq(begins), self.control.eq(comes),
+        m.d.sync += [heads.eq(begins), controls.write.eq(comes),
                      parses.eq(comes & none & ~begins), closes.eq(comes & none & begins)]
         # What is granted counts; what came with a batch's last word, asked for before it, is its
         # first entry already.

@@ -34,6 +34,46 @@ def _waiting(m: Module, write: Value, takes: Value, bits: int) -> Value:
                                          count[:2].any())
 
 
+class RingWrites(wiring.Signature):
+    """Writes into a ring, seen from who writes.
+
+    write, word : strobe: the next one.
+    room        : more fit in than had been written a cycle before: half of `RING_GAP`, and one.
+    """
+
+    def __init__(self, bits: int) -> None:
+        super().__init__({"write": Out(1), "word": Out(bits), "room": In(1)})
+
+
+class ControlWords(wiring.Signature):
+    """Control words one by one, seen from their ring.
+
+    there, have : there is a next one to be taken; ``word`` is that.
+    take        : strobe, with ``there``: it is taken.
+    """
+
+    def __init__(self) -> None:
+        super().__init__({"there": Out(1), "have": Out(1), "word": Out(CONTROL_BITS),
+                          "take": In(1)})
+
+
+class WeightReads(wiring.Signature):
+    """Steps that are read from the ring of weights, seen from who issues them.
+
+    available : the entry of the next step is there, on a batch's first pass. Others find theirs.
+    inside    : mantissas of steps have not been read yet.
+    between   : steps of another batch come next, or none.
+    go        : a step.   turn, back : see `Walk`. Passes end 4 cycles apart or more.
+    fresh     : with ``go``: it is of a batch's first pass.
+    begins, ones      : with ``go``: the step is column 0 of dense8; steps of dense8 are 1.
+    dense, late_dense : the batch is dense8; so is that whose mantissas are read.
+    """
+
+    def __init__(self) -> None:
+        super().__init__({"available": In(1), "inside": In(1), **{name: Out(1) for name in (
+            "between", "go", "turn", "back", "fresh", "begins", "ones", "dense", "late_dense")}})
+
+
 class ControlsRing(wiring.Component):
     """Control words between the fetcher and those who read them.
 
@@ -46,14 +86,7 @@ class ControlsRing(wiring.Component):
 
     Members
     -------
-    write : In(1), written : In(16)
-        Strobe: the next word.
-    room : Out(1)
-        More words fit in than had been written a cycle before: half of `RING_GAP`, and one.
-    there : Out(1), have : Out(1), word : Out(16)
-        There is a next one to be taken; ``word`` is that.
-    take : In(1)
-        Strobe, with ``there``: it is taken.
+    writes : In(RingWrites), words : Out(ControlWords)
     at : Out
         Place of the next word to be taken.
     heads : In(HeadReads)
@@ -71,30 +104,29 @@ class ControlsRing(wiring.Component):
         self.array = array
         bits = (array.controls - 1).bit_length()
         super().__init__({
-            "write": In(1), "written": In(CONTROL_BITS), "room": Out(1), "there": Out(1),
-            "have": Out(1), "word": Out(CONTROL_BITS), "take": In(1), "at": Out(bits),
+            "writes": In(RingWrites(CONTROL_BITS)), "words": Out(ControlWords()), "at": Out(bits),
             "heads": In(HeadReads(array)), "tail": In(bits), "head": Out(bits),
         })
 
     def elaborate(self, platform: Any) -> Module:
-        m, heads = Module(), self.heads
+        m, writes, words, heads = Module(), self.writes, self.words, self.heads
         m.submodules.memory = memory = TableMemory(self.array.controls, CONTROL_BITS)
         other, then = Signal(), Signal(len(self.at) + 1)
         m.d.comb += [
-            memory.write.en.eq(self.write), memory.write.addr.eq(self.head),
-            memory.write.data.eq(self.written), memory.read.en.eq(1),
+            memory.write.en.eq(writes.write), memory.write.addr.eq(self.head),
+            memory.write.data.eq(writes.word), memory.read.en.eq(1),
             # The choice stands as a summand's bits, so that it goes into the adder's own tables.
-            then.eq(Cat(self.take, self.at) + Cat(self.take, heads.read.replicate(len(self.at)))),
+            then.eq(Cat(words.take, self.at) + Cat(words.take, heads.read.replicate(len(self.at)))),
             memory.read.addr.eq(Mux(heads.read, heads.address, then[1:])),
-            self.word.eq(memory.read.data), heads.word.eq(memory.read.data),
-            self.have.eq(self.there & ~other),
+            words.word.eq(memory.read.data), heads.word.eq(memory.read.data),
+            words.have.eq(words.there & ~other),
         ]
         m.d.sync += [
-            self.head.eq(self.head + self.write), self.room.eq(~_full(self.head, self.tail)),
-            self.there.eq(_waiting(m, self.write, self.take, len(self.head))),
+            self.head.eq(self.head + writes.write), writes.room.eq(~_full(self.head, self.tail)),
+            words.there.eq(_waiting(m, writes.write, words.take, len(self.head))),
             other.eq(heads.read),
         ]
-        with m.If(self.take):
+        with m.If(words.take):
             m.d.sync += self.at.eq(self.at + 1)
         return m
 
@@ -159,26 +191,10 @@ class WeightsRing(wiring.Component):
 
     Members
     -------
-    write : In(1), written : In(64)
-        Strobe: the next entry.
-    room : Out(1)
-        More entries fit in than had been written a cycle before: half of `RING_GAP`, and one.
-    available : Out(1)
-        The entry of the next step is there, on a batch's first pass. Others find theirs.
-    between : In(1)
-        Steps of another batch come next, or none.
-    go : In(1), turn, back : In(1)
-        A step; see `Walk`. Passes end 4 cycles apart or more.
-    fresh : In(1)
-        With ``go``: it is of a batch's first pass.
-    begins, ones : In(1)
-        With ``go``: the step is column 0 of dense8; steps of dense8 are 1.
-    dense, late_dense : In(1)
-        The batch is dense8; so is that whose mantissas are read.
+    writes : In(RingWrites), reads : In(WeightReads)
+        Entries, and steps of them.
     log2_groups : In(2)
         Of the layer; stable while steps are inside.
-    inside : Out(1)
-        Mantissas of steps have not been read yet.
     weights : Out(Weights)
         Steps ``LATENCY`` cycles behind ``go``, mantissas ``late`` cycles behind those.
     head, tail : Out
@@ -198,46 +214,44 @@ class WeightsRing(wiring.Component):
         self.quads = array.lanes // 4
         bits = (array.ring - 1).bit_length()
         super().__init__({
-            "write": In(1), "written": In(ENTRY_BITS), "room": Out(1), "available": Out(1),
-            **{name: In(1) for name in ("between", "go", "turn", "back", "fresh", "begins", "ones",
-                                        "dense", "late_dense")},
-            "log2_groups": In(2), "inside": Out(1),
-            "weights": Out(Weights(array)), "head": Out(bits), "tail": Out(bits),
+            "writes": In(RingWrites(ENTRY_BITS)), "reads": In(WeightReads()),
+            "log2_groups": In(2), "weights": Out(Weights(array)), "head": Out(bits),
+            "tail": Out(bits),
         })
 
     def elaborate(self, platform: Any) -> Module:
-        m = Module()
-        m.d.sync += [self.head.eq(self.head + self.write),
-                     self.room.eq(~_full(self.head, self.tail))]
+        m, writes, reads = Module(), self.writes, self.reads
+        m.d.sync += [self.head.eq(self.head + writes.write),
+                     writes.room.eq(~_full(self.head, self.tail))]
         m.submodules.early, m.submodules.late = early, late = Walk(self.array), Walk(self.array)
-        go = chain(m, self.go, self.late, "go", reset_less=False)
-        turn = chain(m, self.turn, self.late, "turn", reset_less=False)
+        go = chain(m, reads.go, self.late, "go", reset_less=False)
+        turn = chain(m, reads.turn, self.late, "turn", reset_less=False)
         single, every = Signal(), Signal()
         m.d.sync += [single.eq(self.log2_groups == 0), every.eq(self.log2_groups[1])]
         # Passes are longer than this is kept, and needed.
         back, back_late = Signal(reset_less=True), Signal(reset_less=True)
-        m.d.sync += back.eq(self.back)
+        m.d.sync += back.eq(reads.back)
         with m.If(turn[1]):
             m.d.sync += back_late.eq(back)
         m.d.comb += [
-            early.go.eq(self.go), early.turn.eq(self.turn), early.back.eq(self.back),
+            early.go.eq(reads.go), early.turn.eq(reads.turn), early.back.eq(reads.back),
             late.go.eq(go[-1]), late.turn.eq(turn[-1]), late.back.eq(turn[-1] & back_late),
-            early.dense.eq(self.dense), late.dense.eq(self.late_dense),
+            early.dense.eq(reads.dense), late.dense.eq(reads.late_dense),
             *(walk.base.eq(self.tail) for walk in (early, late)),
             *(walk.single.eq(single) for walk in (early, late)),
             *(walk.every.eq(every) for walk in (early, late)),
         ]
-        with m.If(self.between):
+        with m.If(reads.between):
             m.d.sync += self.tail.eq(early.entry)
-        m.d.sync += self.available.eq(_waiting(m, self.write, early.onward & self.fresh,
+        m.d.sync += reads.available.eq(_waiting(m, writes.write, early.onward & reads.fresh,
                                                len(self.head)))
         lower = self._read(m, "mantissa", 0, late.entry)
         upper = self._read(m, "step", 8, Mux(late.go & late.dense, late.entry, early.entry))
         slots = [Signal(2, name=f"slot{k}", reset_less=True) for k in range(2)]
         high, ones, begins = Signal(reset_less=True), Signal(), Signal()
-        m.d.comb += self.inside.eq(Cat(*go[1:]).any())
+        m.d.comb += reads.inside.eq(Cat(*go[1:]).any())
         m.d.sync += [slots[0].eq(early.word), slots[1].eq(late.word), high.eq(late.half),
-                     ones.eq(self.ones), begins.eq(self.begins)]
+                     ones.eq(reads.ones), begins.eq(reads.begins)]
         half = [Mux(high, above, below) for below, above in zip(lower, upper, strict=True)]
         for q, (step, mantissa) in enumerate(zip(
                 self._choose(m, "step", upper, slots[0], single, every),
@@ -249,10 +263,11 @@ class WeightsRing(wiring.Component):
 
     def _read(self, m: Module, name: str, first: int, address: Value) -> list[Value]:
         """Return the four bytes of an entry's words that begin at bit ``first``."""
+        writes = self.writes
         m.submodules[name] = memory = TableMemory(self.array.ring, ENTRY_BITS // 2)
         m.d.comb += [
-            memory.write.en.eq(self.write), memory.write.addr.eq(self.head),
-            memory.write.data.eq(Cat(self.written.word_select(k, CONTROL_BITS)[first:first + 8]
+            memory.write.en.eq(writes.write), memory.write.addr.eq(self.head),
+            memory.write.data.eq(Cat(writes.word.word_select(k, CONTROL_BITS)[first:first + 8]
                                      for k in range(ENTRY_WORDS))),
             memory.read.en.eq(1), memory.read.addr.eq(address),
         ]

@@ -7,15 +7,14 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from celosia_hw.lanes.reading import Steps
-from celosia_hw.layouts import LAYER_LAYOUT, layout
+from celosia_hw.layouts import LAYER_LAYOUT
 from celosia_hw.output.control import Passes
 from celosia_hw.parts.delay import chain, delayed
 from celosia_hw.parts.lookup import lookup
-from celosia_hw.stream.rings import WeightsRing
+from celosia_hw.stream.executor import Batches
+from celosia_hw.stream.rings import WeightReads, WeightsRing
 from celosia_spec.isa.array import Array
-from celosia_spec.isa.controls import BATCH
 from celosia_spec.isa.passes import pass_cycles
-from celosia_spec.isa.words import TILE_WORDS
 
 
 class Sequencer(wiring.Component):
@@ -36,18 +35,11 @@ class Sequencer(wiring.Component):
     -------
     layer : In(LAYER_LAYOUT)
         Stable while a batch runs, and two cycles before.
-    last_tile : In
-        Tiles of the band - 1; with ``taken``.
-    offer : In(1), batch : In(BATCH), taken : Out(1)
-        There is a batch; ``taken`` in the cycle behind that in which it is taken over; in it
-        ``offer`` says nothing.
+    batches : In(Batches)
     heads : In
         With ``taken``: where its heads lie in the controls' ring; else, the next word that is
         taken from there.
-    available, inside : In(1)
-        The entry of the next step is in the weights' ring; mantissas are still to be read there.
-    between, go, turn, back, fresh, begins, ones, dense, late_dense : Out(1)
-        A step, and with it what `WeightsRing` wants.
+    reads : Out(WeightReads)
     steps : Out(Steps), phase : Out(1)
         `WeightsRing.LATENCY` cycles behind ``go``. Columns and sums begin with ``first``, and end
         with ``last``; those of a batch in parts only once. As soon as a pass's first step may come
@@ -83,12 +75,8 @@ class Sequencer(wiring.Component):
                     residual=residual and array.residual)
         bits = (array.controls - 1).bit_length()
         super().__init__({
-            "layer": In(LAYER_LAYOUT),
-            "last_tile": In((array.tiles // TILE_WORDS - 1).bit_length()),
-            "offer": In(1), "batch": In(layout(BATCH)), "taken": Out(1),
-            "heads": In(bits), "available": In(1), "inside": In(1),
-            **{name: Out(1) for name in ("between", "go", "turn", "back", "fresh", "begins",
-                                         "ones", "dense", "late_dense")},
+            "layer": In(LAYER_LAYOUT), "batches": In(Batches(array)), "heads": In(bits),
+            "reads": Out(WeightReads()),
             "steps": Out(Steps()), "phase": Out(1),
             "passes": Out(Passes(array)),
             "draining": In(1), "idle": Out(1), "pending": Out(1),
@@ -96,8 +84,8 @@ class Sequencer(wiring.Component):
         })
 
     def elaborate(self, platform: Any) -> Module:
-        m = Module()
-        batch = self.batch
+        m, reads, batches = Module(), self.reads, self.batches
+        batch = batches.batch
         # A pass's steps less two; behind a pass's first step those that are left, less one; both
         # negative.
         bits = len(batch.steps)
@@ -105,7 +93,7 @@ class Sequencer(wiring.Component):
         left = Signal(bits, reset_less=True)
         joins, more, waits = Signal(reset_less=True), Signal(), Signal()
         running, first, taken = (Signal(name=name) for name in ("running", "first", "takes"))
-        fresh, turn, dense = self.fresh, self.turn, self.dense
+        fresh, turn, dense = reads.fresh, reads.turn, reads.dense
         # Whether there is a step, and whether it is the last one, is found a cycle ahead, but for
         # its entry; so is what is compared: passes take four cycles at least.
         ready, final, last = (Signal(name=name) for name in ("ready", "ready_last", "last"))
@@ -121,21 +109,21 @@ class Sequencer(wiring.Component):
             # Loads stand as summands' bits, so that they go into the counters' own look-up tables.
             onward.eq(left + first.replicate(bits) + 1),
             one.eq(Mux(first, ~steps[-1], onward[-1])),
-            free.eq(self.available | ~fresh), turn.eq(final & free),
-            self.go.eq((ready | final) & free),
+            free.eq(reads.available | ~fresh), turn.eq(final & free),
+            reads.go.eq((ready | final) & free),
             self.idle.eq(~running),
-            taken.eq(self.offer & (~running | (turn & finished))),
-            self.ones.eq(dense & ~alone),
-            self.back.eq(turn & ~alone & ~finished), self.between.eq(self.idle | self.taken),
+            taken.eq(batches.offer & (~running | (turn & finished))),
+            reads.ones.eq(dense & ~alone),
+            reads.back.eq(turn & ~alone & ~finished), reads.between.eq(self.idle | batches.taken),
             # Mantissas of dense8 are read where steps of others are.
-            waits.eq(dense ^ self.late_dense),
+            waits.eq(dense ^ reads.late_dense),
         ]
-        m.d.sync += [self.taken.eq(taken),
-                     ready.eq(running & ~(waits & self.inside) & ~last),
-                     final.eq(running & ~(waits & self.inside) & last & aged)]
-        with m.If(~self.inside):
-            m.d.sync += self.late_dense.eq(Mux(self.idle, batch.dense, dense))
-        with m.If(self.go):
+        m.d.sync += [batches.taken.eq(taken),
+                     ready.eq(running & ~(waits & reads.inside) & ~last),
+                     final.eq(running & ~(waits & reads.inside) & last & aged)]
+        with m.If(~reads.inside):
+            m.d.sync += reads.late_dense.eq(Mux(self.idle, batch.dense, dense))
+        with m.If(reads.go):
             m.d.sync += [first.eq(last), left.eq(Mux(first, steps, onward)), last.eq(one),
                          ready.eq(~one), final.eq(one & aged)]
         with m.If(turn):
@@ -148,16 +136,16 @@ class Sequencer(wiring.Component):
                          last.eq(batch.single | begun),
                          single.eq(batch.single), running.eq(1),
                          ready.eq(~(batch.single | begun) & (
-                             (self.late_dense == batch.dense) | (self.idle & ~self.inside))),
+                             (reads.late_dense == batch.dense) | (self.idle & ~reads.inside))),
                          final.eq(0)]
-        captured, begins = Signal(), self.begins
+        captured, begins = Signal(), reads.begins
         m.d.sync += opens.eq(taken | (turn & ~finished))
         m.d.comb += [captured.eq(turn & (~more | alone)),
-                     begins.eq(self.go & first & ~joins)]
-        self._drain(m, (self.taken & ~joins) | (self.idle & ~more), captured,
+                     begins.eq(reads.go & first & ~joins)]
+        self._drain(m, (batches.taken & ~joins) | (self.idle & ~more), captured,
                     Cat(fresh & window, window, ends))
         # A pass of one step has its tile before that step waits, too.
-        given = Cat(self.go, begins, captured, opens & ~joins & window, opens & ~joins & ~window)
+        given = Cat(reads.go, begins, captured, opens & ~joins & window, opens & ~joins & ~window)
         held = chain(m, given, WeightsRing.LATENCY, "step", reset_less=False)[-1]
         m.d.comb += [Cat(self.steps.step, self.steps.tile, self.phase).eq(held),
                      self.steps.again.eq(delayed(m, closing, WeightsRing.LATENCY - 1, "again"))]
@@ -179,20 +167,21 @@ class Sequencer(wiring.Component):
     def _passes(self, m: Module, taken: Value, turn: Value) -> tuple[Signal, ...]:
         """Count phases and tiles; return whether the window begins, and, from a pass's second cycle
         on, whether it ends, whether the tile is the last one, and whether the pass is."""
+        batches = self.batches
         phase, tile = (Signal.like(value, name=name) for value, name in (
-            (self.layer.last_phase, "phases"), (self.last_tile, "tiles")))
+            (self.layer.last_phase, "phases"), (batches.last_tile, "tiles")))
         window, ends, final, finished, later = (Signal(name=name) for name in (
             "window", "ends", "final", "finished", "later"))
         m.d.comb += [
-            later.eq(self.batch.joins & self.layer.residual & bool(self.array.residual)),
+            later.eq(batches.batch.joins & self.layer.residual & bool(self.array.residual)),
             final.eq(tile.all())]
         m.d.sync += [ends.eq(phase.all() | self.idle), finished.eq(ends & final)]
         with m.If(turn | self.idle):
             m.d.sync += [window.eq(ends), phase.eq(Mux(
                 ends, ~self.layer.last_phase, phase + ends.replicate(len(phase)) + 1))]
-        with m.If((turn & ends) | self.taken):
-            m.d.sync += tile.eq(Mux(self.taken, ~self.last_tile,
-                                    tile + self.taken.replicate(len(tile)) + 1))
+        with m.If((turn & ends) | batches.taken):
+            m.d.sync += tile.eq(Mux(batches.taken, ~batches.last_tile,
+                                    tile + batches.taken.replicate(len(tile)) + 1))
         with m.If(taken):
             m.d.sync += window.eq(~later)
             with m.If(later):           # of two phases the second one
