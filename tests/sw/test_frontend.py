@@ -83,6 +83,8 @@ MODELS = {
         "bounds beyond all": lambda x: x.clamp(-1e30, 3e38) + x.clamp(0, 1e6),
         "tensors as bounds": lambda x: torch.where(x > 0, x, torch.tensor(0.0)).clamp(
             max=torch.tensor([1.5])),
+        "larger of two": lambda x: torch.maximum(*x.chunk(2, 1)),
+        "smaller of two": lambda x: torch.fmin(*x.chunk(2, 1)).relu() + x[:, 1:3],
         "smaller": lambda x: torch.minimum(torch.tensor(0.5), x),
         "lower bound": lambda x: F.relu(x.clamp(min=-0.25) + x), "clamp_min": lambda x:
             torch.clamp_min(x, 2.0), "upper bound": lambda x: x.clamp(max=1) + x,

@@ -94,10 +94,15 @@ REFUSED = {     # what a user brings; the message; the same with the advice take
     "clamp": (lambda: Function(lambda a, x: a(x).clamp(2, 1), conv()), "clamp (clamp): clamps to "
               f"2 ... 1; {RELU}",
               lambda: Function(lambda a, x: a(x).clamp(1, 2), conv())),
-    "larger of two": (lambda: Function(lambda a, x: torch.maximum(a(x), x), conv()), "maximum "
-                      "(maximum): it compares with a tensor, element by element; "
-                      f"{REMEDIES['maximum']}",
-                      lambda: Function(lambda a, x: x + F.relu(a(x) - x), conv())),
+    "larger of two sizes": (lambda: Function(
+        lambda a, x: torch.maximum(a(x), x.mean((2, 3), True)), conv()), "maximum (maximum): "
+        "shapes (1, 4, 8, 8) and (1, 4, 1, 1) differ; compare tensors of equal shape",
+        lambda: Function(lambda a, x: torch.maximum(a(x), x), conv())),
+    "larger of numbers": (lambda: Function(lambda a, x: torch.maximum(
+        a(x), torch.arange(4.0).reshape(4, 1, 1)), conv()), "maximum (maximum): it compares with "
+        f"several numbers; {REMEDIES['maximum']}",
+        lambda: Function(lambda a, x: F.relu(a(x) - torch.arange(4.0).reshape(4, 1, 1))
+                         + torch.arange(4.0).reshape(4, 1, 1), conv())),
     "chosen": (lambda: Function(lambda a, x: torch.where(MASK, a(x), x), conv()), "where (where): "
                f"it chooses between tensors element by element; {REMEDIES['where']}",
                lambda: Function(lambda a, x: F.relu(a(x)), conv())),

@@ -81,10 +81,10 @@ def _sum(call: Call, left_factor: float, right_factor: float) -> Node | list[Nod
     operands, nodes = [left.name, right.name], []
     for at, (operand, factor) in enumerate(((left, left_factor), (right, right_factor))):
         if factor != 1:
-            nodes.append(BatchNorm(name=call.aside, input=operand.name,
+            operands[at] = call.part("factor")
+            nodes.append(BatchNorm(name=operands[at], input=operand.name,
                                    scale=_channels(call, operand, factor),
                                    shift=_channels(call, operand, 0.0)))
-            operands[at] = call.aside
     return [*nodes, Add(name=call.name, left=operands[0], right=operands[1])]
 
 

@@ -1,6 +1,7 @@
 """One operator call of the exported program, with its operands resolved."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,9 +53,8 @@ class Call:
 
     layer  : what the user calls it, for messages.
     shape  : of the result, batch axis first.
-    aside  : a free name for a node made in front of the layer's own.
-    between : another, for one between the two.
     source : the user's line, or None.
+    free   : returns a name that no node has, like another.
     """
 
     name: str
@@ -62,9 +62,12 @@ class Call:
     operator: str
     args: dict[str, Any]
     shape: tuple[int, ...]
-    aside: str
-    between: str
     source: str | None
+    free: Callable[[str], str]
+
+    def part(self, what: str) -> str:
+        """Return a free name for a node that is made in front of the result's own."""
+        return self.free(f"{self.name}.{what}")
 
     def refuse(self, problem: str, remedy: str) -> CompileError:
         return CompileError(self.layer, self.operator, problem, remedy, self.source)

@@ -240,8 +240,7 @@ class Importer:
             return self.operands[operands[0]]
         shape = result_shape(node)
         call = Call(name=name, layer=layer, operator=called, args=self._bind(node),
-                    shape=shape, aside=self._unique(f"{name}.factor"),
-                    between=self._unique(f"{name}.inner"), source=source)
+                    shape=shape, source=source, free=self._unique)
         if moving:
             return moved(node, {n: self.operands[n] for n in node.all_input_nodes}, call,
                          self.refusals.unsupported(node, call).remedy, self._size)

@@ -16,6 +16,7 @@ from celosia.frontend.call import Call, Constant, Value
 from celosia.frontend.refusals import REMEDIES
 from celosia.graph import (
     Activate,
+    Add,
     AvgPool,
     BatchNorm,
     Conv,
@@ -131,18 +132,44 @@ def _number(call: Call, argument: str) -> float | None:
         return value if value is None else float(value)
     tensor = value.value if isinstance(value, Constant) else None
     if not isinstance(tensor, torch.Tensor) or tensor.is_complex() or len(tensor.unique()) != 1:
-        raise call.refuse("it compares with a tensor, element by element", REMEDIES["maximum"])
+        raise call.refuse("it compares with several numbers", REMEDIES["maximum"])
     return float(tensor.unique())
 
 
 def _larger(call: Call, *, above: bool) -> Node | list[Node] | str:
-    """Return the larger of a tensor and a number, element by element; the smaller where above."""
+    """Return the larger of a tensor and a number or another tensor, element by element; the smaller
+    where above."""
     source, bound = ("self", "other") if isinstance(call.args["self"], Value) else ("other", "self")
+    if isinstance(call.args[bound], Value):
+        return _larger_of_two(call, call.value("self"), call.value("other"), above=above)
     number = _number(call, bound)
     if call.value(source).shape != call.shape:
         raise _widens(call, source)
     assert number is not None
     return _bounded(call, call.value(source), number, above=above)
+
+
+def _larger_of_two(call: Call, one: Value, other: Value, *, above: bool) -> list[Node]:
+    """Return ``other + relu(one - other)``; where above, ``other - relu(other - one)``."""
+    if one.shape != other.shape:
+        raise call.refuse(f"shapes {one.shape} and {other.shape} differ",
+                          "compare tensors of equal shape")
+    less, more = (one, other) if above else (other, one)
+    negative, difference, beyond = map(call.part, ("factor", "difference", "inner"))
+    nodes: list[Node] = [_negative(negative, less.name, less),
+                         Add(name=difference, left=more.name, right=negative),
+                         Activate(name=beyond, input=difference, activation=Relu())]
+    if above:
+        taken = call.part("taken")
+        nodes.append(_negative(taken, beyond, less))
+        beyond = taken
+    return [*nodes, Add(name=call.name, left=other.name, right=beyond)]
+
+
+def _negative(name: str, source: str, like: Value) -> BatchNorm:
+    """Return a tensor with the other sign.   like : what has its channels."""
+    one = np.ones(like.shape[1])
+    return BatchNorm(name=name, input=source, scale=-one, shift=0 * one)
 
 
 def _widens(call: Call, argument: str) -> CompileError:
@@ -171,13 +198,15 @@ def _clamp(call: Call, low: float | None, high: float | None) -> Node | list[Nod
     if even:
         return Activate(name=call.name, input=source.name, activation=limits)
     if low < 0 < high:
-        return [Activate(name=call.aside, input=source.name, activation=limits),
-                Leaky(name=call.name, input=call.aside, slope=np.zeros(source.shape[1]),
+        inner = call.part("inner")
+        return [Activate(name=inner, input=source.name, activation=limits),
+                Leaky(name=call.name, input=inner, slope=np.zeros(source.shape[1]),
                       knee=high if high < -low else low, above=high < -low)]
     one, shift = np.ones(source.shape[1]), np.full(source.shape[1], centre)
-    return [BatchNorm(name=call.aside, input=source.name, scale=one, shift=-shift),
-            Activate(name=call.between, input=call.aside, activation=limits),
-            BatchNorm(name=call.name, input=call.between, scale=one, shift=shift)]
+    shifted, inner = call.part("factor"), call.part("inner")
+    return [BatchNorm(name=shifted, input=source.name, scale=one, shift=-shift),
+            Activate(name=inner, input=shifted, activation=limits),
+            BatchNorm(name=call.name, input=inner, scale=one, shift=shift)]
 
 
 def _bounded(call: Call, source: Value, bound: float, *, above: bool) -> Node | list[Node] | str:
@@ -194,9 +223,10 @@ def _bounded(call: Call, source: Value, bound: float, *, above: bool) -> Node | 
     if (bound > 0) == above:
         return Leaky(name=call.name, input=source.name, slope=0 * one, knee=bound, above=above)
     sign = -one if above else one
-    return [BatchNorm(name=call.aside, input=source.name, scale=sign, shift=-sign * shift),
-            Activate(name=call.between, input=call.aside, activation=Relu()),
-            BatchNorm(name=call.name, input=call.between, scale=sign, shift=shift)]
+    shifted, inner = call.part("factor"), call.part("inner")
+    return [BatchNorm(name=shifted, input=source.name, scale=sign, shift=-sign * shift),
+            Activate(name=inner, input=shifted, activation=Relu()),
+            BatchNorm(name=call.name, input=inner, scale=sign, shift=shift)]
 
 
 def leaky_relu(call: Call) -> Node:
@@ -235,8 +265,9 @@ def curve(call: Call) -> Node:
 def hardsigmoid(call: Call) -> list[Node]:
     source = call.value("self")
     one = np.ones(source.shape[1])
-    return [BatchNorm(name=call.aside, input=source.name, scale=one / 6, shift=one / 2),
-            Activate(name=call.name, input=call.aside, activation=within(0, 1))]
+    sixth = call.part("factor")
+    return [BatchNorm(name=sixth, input=source.name, scale=one / 6, shift=one / 2),
+            Activate(name=call.name, input=sixth, activation=within(0, 1))]
 
 
 def max_pool2d(call: Call) -> Node:

@@ -61,10 +61,11 @@ def layer(call: Call, source: str, shape: Shape, axes: tuple[Axis, Axis],
     nodes: list[Node] = []
     if any(lines.around + columns.around):
         index = np.arange(math.prod(shape)).reshape(channels, *sizes)
-        nodes.append(Move(name=call.between, inputs=(source,), operator=call.operator,
+        inner = call.part("inner")
+        nodes.append(Move(name=inner, inputs=(source,), operator=call.operator,
                           index=np.pad(index, ((0, 0), lines.around, columns.around), mode="edge"),
                           remedy=remedy))
-        source = call.between
+        source = inner
     kernel = np.outer(lines.weights, columns.weights)
     return [*nodes, Conv(
         name=call.name, input=source, weight=np.tile(kernel, (channels, 1, 1, 1)), bias=None,

@@ -90,7 +90,7 @@ def _joined(nodes: Sequence[FxNode], shapes: Sequence[tuple[int, ...]],
     for node, shape, name in zip(nodes, shapes, names, strict=True):
         elements = torch.from_numpy(first * height * width + 1 + places(shape[1:], size)[None])
         call = Call(name=node.name, layer=name, operator="input", args={}, shape=shape,
-                    aside=f"{node.name}.factor", between=f"{node.name}.inner", source=None)
+                    source=None, free=str)
         operands[node] = Moved((_JOINED,), elements.double(), call, _REMEDY)
         first += channels(shape[1:], size)
     return Start(Value(_JOINED, (1, *user)), (first, height, width), operands, tuple(
