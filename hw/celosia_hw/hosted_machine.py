@@ -51,17 +51,17 @@ class HostedMachine(wiring.Component):
         Strobe: stop at once; main memory and exponents keep what they have. From two cycles behind
         it on memories can be accessed, and a run be started.
     flash_cs, flash_clock, flash_copi, flash_drive, flash_i, checking, ready, fault
-        See `Machine`; only with a reader.
+        See `Pins` and `Image`; only with a reader.
     """
 
     def __init__(self, array: Array, *, mac: str = "generic", main_memory: str = "bram",
                  reader: FlashReader | None = None) -> None:
         self.array = array
         self.machine = Machine(array, mac=mac, main_memory=main_memory, reader=reader)
-        self.of_flash = {name: member for name, member in self.machine.signature.members.items()
-                         if name.startswith("flash_") or name in ("checking", "ready", "fault")}
-        super().__init__({**flipped_members(HOST_BUS), "done": Out(1),
-                          **self.of_flash})
+        self.pins = dict(reader.pins.signature.members) if reader else {}
+        self.image = dict(reader.image.signature.members) if reader else {}
+        super().__init__({**flipped_members(HOST_BUS), "done": Out(1), **self.image,
+                          **{f"flash_{name}": member for name, member in self.pins.items()}})
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
@@ -69,8 +69,9 @@ class HostedMachine(wiring.Component):
         # What is wrong with the flash: a start is refused then, and a run ends.
         fault, refused, failed = Signal(STATUS["fault"].bits), Signal(), Signal()
         m.submodules.machine = machine
-        connect_members(m, machine, self, self.of_flash)
-        if self.of_flash:
+        if self.image:
+            connect_members(m, machine.image, self, self.image)
+            connect_members(m, machine.flash, self, self.pins, "flash_")
             m.d.comb += [fault.eq(self.fault), failed.eq(self.busy & fault.any()),
                          refused.eq(self.checking | fault.any())]
         ends = self.abort | machine.wrong | failed
@@ -129,9 +130,7 @@ class HostedMachine(wiring.Component):
             m.d.sync += cycles.eq(0)
         m.d.comb += [getattr(status, name).eq(getattr(self, name))
                      for name in ("busy", "saturated", "error")]
-        if self.of_flash:
-            m.d.comb += [getattr(status, name).eq(getattr(self, name))
-                         for name in ("checking", "ready", "fault")]
+        m.d.comb += [getattr(status, name).eq(getattr(self, name)) for name in self.image]
         upper, number = self.mem_address[_UPPER], self.mem_address[:_UPPER]
         halves = [value.word_select(upper, CONTROL_BITS)
                   for value in (Const(self.array.hash, _REGISTER_BITS), cycles)]

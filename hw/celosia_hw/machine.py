@@ -10,15 +10,13 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from celosia_hw.cluster import Cluster
 from celosia_hw.fill.engine import FillEngine
-from celosia_hw.flash.reader import PINS, FlashReader
+from celosia_hw.flash.reader import FlashReader, Image
 from celosia_hw.memory.main_memory import Access, MainMemory
 from celosia_hw.memory.shared_memory import SharedMemory
 from celosia_hw.stream.exponents import HostSlots
 from celosia_hw.stream.fetcher import Elements, Run
 from celosia_spec.isa.array import CONTROL_BITS, ENTRY_BITS, Array
 from celosia_spec.isa.memories import EXPONENT_BITS
-
-_STATUS = ("checking", "ready", "fault")
 
 
 class Machine(wiring.Component):
@@ -38,8 +36,7 @@ class Machine(wiring.Component):
     -------
     host : In(Access), data : Out(64)
         Main memory's port for others, at any time, see `MainMemory`.
-    flash_cs, flash_clock, flash_copi, flash_drive : Out(1), flash_i : In(wires)
-    checking, ready : Out(1), fault : Out(Fault)
+    flash : Out(Pins), image : Out(Image)
         See `FlashReader`; only with one.
     run : In(Run), busy : Out(1)
         While ``busy`` is 0. When it falls, everything is written.
@@ -64,8 +61,7 @@ class Machine(wiring.Component):
         self.clusters = [Cluster(array, mac, number) for number in range(array.clusters)]
         self.fill, self.control = FillEngine(array, mac), self.clusters[0].control
         of_flash = {} if reader is None else {
-            **{f"flash_{name}": reader.signature.members[name] for name in PINS},
-            **{name: reader.signature.members[name] for name in _STATUS}}
+            "flash": Out(reader.pins.signature), "image": Out(Image())}
         super().__init__({
             "host": In(Access(array.main_words, CONTROL_BITS)),
             "data": Out(ENTRY_BITS), "run": In(Run(array)), "busy": Out(1),
@@ -119,12 +115,9 @@ class Machine(wiring.Component):
         m.submodules.reader, control = reader, self.control
         connect(m, reader.memory, self.memory.flash)
         connect(m, control.copies, reader.copies)
-        for name, member in reader.signature.members.items():
-            if name in PINS:
-                inside, outside = getattr(reader, name), getattr(self, f"flash_{name}")
-                m.d.comb += inside.eq(outside) if member.flow == In else outside.eq(inside)
+        connect(m, reader.pins, flipped(self.flash))
+        connect(m, reader.image, flipped(self.image))
         m.d.comb += [
-            *(getattr(self, name).eq(getattr(reader, name)) for name in _STATUS),
             *(cluster.control.copies.copying.eq(reader.copies.copying)
               for cluster in self.clusters[1:]),
             *(cluster.control.copied.eq(reader.copied) for cluster in self.clusters),

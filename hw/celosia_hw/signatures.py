@@ -50,8 +50,12 @@ def flipped_members(members: Mapping[str, Member]) -> dict[str, Member]:
     return {name: member.flip() for name, member in members.items()}
 
 
-def connect_members(m: Module, giver: Any, taker: Any, members: Mapping[str, Member]) -> None:
-    """Connect members of two components; an ``Out`` is ``giver``'s to drive."""
+def connect_members(m: Module, giver: Any, taker: Any, members: Mapping[str, Member],
+                    prefix: str = "") -> None:
+    """Connect members of two components; an ``Out`` is ``giver``'s to drive.
+
+    prefix : of their names at ``taker``.
+    """
     for name, member in members.items():
-        given, taken = getattr(giver, name), getattr(taker, name)
+        given, taken = getattr(giver, name), getattr(taker, prefix + name)
         m.d.comb += taken.eq(given) if member.flow is Out else given.eq(taken)

@@ -64,7 +64,7 @@ def test_normaliser(acc_bits, signed):
         unit, value = np.repeat(units, len(sums)), np.tile(sums, len(units))
         room = unit + acc_bits + UNIT_MARGIN
         got, = play(Normalise(acc_bits), {
-            "sum": value & (1 << acc_bits) - 1, "room": np.roll(room, 1),
-            "near": np.roll(room, 2) >> 1 & 3, "last": np.roll(room, 3),
+            "sum": value & (1 << acc_bits) - 1, "unit__room": np.roll(room, 1),
+            "unit__near": np.roll(room, 2) >> 1 & 3, "unit__last": np.roll(room, 3),
             "signed": np.full(len(value), signed)}, ["element"])
         assert np.array_equal(got, to_odd(value, unit, signed=bool(signed)))

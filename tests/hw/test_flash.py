@@ -49,7 +49,7 @@ class Bench:
 
     def __init__(self, array, block, chip, *, grants=1.0):
         self.array, self.block, self.chip, self.grants = array, block, chip, grants
-        self.attached = Attached(block, chip, array.flash, MHZ)
+        self.attached = Attached(block, chip, array.flash, MHZ, prefix="pins__")
         self.rng = random.Random(1)
         self.memory = [[None] * ENTRY_WORDS for _ in range(array.main_words)]
         self.cycle, self.copied = 0, 0
@@ -101,7 +101,7 @@ class Bench:
         return cycles
 
     def ready(self):
-        return bool(self.block.get("ready")), Fault(self.block.get("fault"))
+        return bool(self.block.get("image__ready")), Fault(self.block.get("image__fault"))
 
     def holds(self, made):
         """Whether main memory holds these sections, the later ones above the earlier."""

@@ -21,6 +21,22 @@ that an element's first clock has a multiple of its clocks."""
 _UNIT_BITS = _ELEMENT_BITS = 16
 
 
+class Pins(wiring.Signature):
+    """Pins of a flash, seen from who reads it. All of them have a register at the pin.
+
+    cs    : select, high when the chip is selected.
+    clock : where the pin has a double-data-rate register, what it is in the second half of a cycle,
+            low in the first; else the pin.
+    copi, drive : data pin 0; it, and with 4 wires 1 at pins 2 and 3, are driven while ``drive``,
+            pin 1 never.
+    i     : the data pins.
+    """
+
+    def __init__(self, wires: int) -> None:
+        super().__init__({"cs": Out(1), "clock": Out(1), "copi": Out(1), "drive": Out(1),
+                          "i": In(wires)})
+
+
 class Lines(wiring.Component):
     """One transaction at a time: a command that reads from an address on until it is ended, or a
     command that only does something.
@@ -39,11 +55,7 @@ class Lines(wiring.Component):
 
     Members
     -------
-    cs, clock, copi, drive : Out(1), i : In(wires)
-        Select, high when the chip is selected. With ``cycles`` 1 the clock pin is low in the first
-        half of a cycle, and what ``clock`` says in the second; with 2 it is ``clock``. ``copi`` is
-        data pin 0; it, and with 4 wires 1 at pins 2 and 3, are driven while ``drive``, pin 1 never.
-        ``i`` are the data pins. All of them have a register at the pin.
+    pins : Out(Pins)
     begin : In(1), unit : In(16), busy : Out(1), stays : Out(1)
         Strobe, while ``busy`` is 0: read from the header on that ends this unit of the image.
         ``unit`` is stable until the first nibble. ``busy`` is 1 until the last nibble has come;
@@ -71,14 +83,13 @@ class Lines(wiring.Component):
         self.wires, self.base, self.script = wires, base, tuple(script)
         self.cycles = cycles
         super().__init__({
-            "cs": Out(1), "clock": Out(1), "copi": Out(1), "drive": Out(1), "i": In(wires),
-            "begin": In(1), "unit": In(_UNIT_BITS), "wake": In(1),
+            "pins": Out(Pins(wires)), "begin": In(1), "unit": In(_UNIT_BITS), "wake": In(1),
             "step": In(range(len(script))), "end": In(1), "free": In(1), "busy": Out(1),
             "stays": Out(1), "come": Out(1), "nibble": Out(4), "part": Out(2),
         })
 
     def elaborate(self, platform: Any) -> Module:
-        m = Module()
+        m, pins = Module(), self.pins
         number, data, tick = Signal(6, reset_less=True), Signal(), Signal(init=1)
         last, done, pulse, active = Signal(), Signal(), Signal(), Signal()
         count = Signal(range(_ELEMENT_BITS // self.wires))      # clocks of an element, as they come
@@ -92,15 +103,15 @@ class Lines(wiring.Component):
                 [_FIRST + length - 1 for length in lengths])[self.step])),
         ]
         m.d.sync += [
-            active.eq((active & ~done & ~self.end) | self.begin), self.cs.eq(active),
-            self.clock.eq(pulse), self.copi.eq(self._bit(number)),
-            self.drive.eq(active & ~data & (self.wake | ~at_least(number, _DUMMY))),
+            active.eq((active & ~done & ~self.end) | self.begin), pins.cs.eq(active),
+            pins.clock.eq(pulse), pins.copi.eq(self._bit(number)),
+            pins.drive.eq(active & ~data & (self.wake | ~at_least(number, _DUMMY))),
         ]
         m.d.sync += [number.eq(Mux(self.begin, _FIRST, number + pulse)),
                      data.eq(~self.begin & (data | (pulse & (number == _DATA - 1))))]
         # The registers of the clock, of its pin, and of the data's.
         came = chain(m, pulse & data, 3, "came", reset_less=False)[-1]
-        was = chain(m, self.cs, 2, "was", reset_less=False)
+        was = chain(m, pins.cs, 2, "was", reset_less=False)
         m.d.comb += self.stays.eq(self.begin | active | Cat(*was[:-1]).any())
         m.d.sync += self.busy.eq(self.stays)
         with m.If(self.begin):
@@ -108,12 +119,12 @@ class Lines(wiring.Component):
         with m.Elif(came):
             m.d.sync += count.eq(count + 1)
         if self.wires == 4:
-            m.d.comb += [self.come.eq(came), self.nibble.eq(self.i), self.part.eq(count)]
+            m.d.comb += [self.come.eq(came), self.nibble.eq(pins.i), self.part.eq(count)]
         else:
             before = Signal(2, reset_less=True)
             with m.If(came):
-                m.d.sync += before.eq(self.i)
-            m.d.comb += [self.come.eq(came & count[0]), self.nibble.eq(Cat(self.i, before)),
+                m.d.sync += before.eq(pins.i)
+            m.d.comb += [self.come.eq(came & count[0]), self.nibble.eq(Cat(pins.i, before)),
                          self.part.eq(count[1:])]
         return m
 

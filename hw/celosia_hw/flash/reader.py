@@ -8,9 +8,9 @@ from typing import Any
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
 
-from celosia_hw.flash.lines import Lines
+from celosia_hw.flash.lines import Lines, Pins
 from celosia_hw.memory.main_memory import Access
 from celosia_hw.parts.compare import at_least
 from celosia_hw.parts.count import counted
@@ -30,9 +30,6 @@ from celosia_spec.isa.registers import Fault
 
 WAKE_SECONDS = 4e-6
 """How long at least the flash is left alone before and behind each command that wakes it."""
-
-PINS = ("cs", "clock", "copi", "drive", "i")
-"""Members of the reader that go to the flash."""
 
 _ELEMENTS = UNIT_BYTES * 8 // CONTROL_BITS
 _HEADER = _ELEMENTS - HEADER_BYTES * 8 // CONTROL_BITS
@@ -54,6 +51,18 @@ class Copies(wiring.Signature):
         super().__init__({"copy": Out(1), "unit": Out(CONTROL_BITS), "copying": In(1, init=1)})
 
 
+class Image(wiring.Signature):
+    """The state of the image in flash, seen from who reads it.
+
+    checking : from reset on until it is checked.
+    ready    : it is whole, and what is resident is in main memory.
+    fault    : Fault: otherwise, or where a section that was to be copied is not right, why.
+    """
+
+    def __init__(self) -> None:
+        super().__init__({"checking": Out(1), "ready": Out(1), "fault": Out(Fault)})
+
+
 class FlashReader(wiring.Component):
     """Wake the flash, check its image section by section and copy what is resident to main memory;
     then copy section after section on demand.
@@ -69,22 +78,18 @@ class FlashReader(wiring.Component):
 
     Members
     -------
-    cs, clock, copi, drive : Out(1), i : In(wires)
-        See `Lines`; `FLASH` says how many.
+    pins : Out(Pins)
+        `FLASH` says how many.
     memory : Out(Access)
         Its side of main memory's port.
     copies : In(Copies)
-    checking : Out(1)
-        From reset on until the image is checked.
     copied : Out(1)
         Strobe: a section is in main memory, and its checksum is right.
     stop : In(1)
         Strobe: what is copied on demand is of no use any more. It is not ``copied``, from two
         cycles later on nothing is written, and ``copying`` falls soon. There is no ``fault`` then.
-    ready : Out(1), fault : Out(Fault)
-        The image is whole, and what is resident is in main memory. Otherwise, or where a section
-        that was to be copied is not right, ``fault`` says why, until ``stop``; such a section is
-        not ``copied``.
+    image : Out(Image)
+        ``fault`` stays until ``stop``; a section that is not right is not ``copied``.
 
     Timing
     ------
@@ -104,17 +109,14 @@ class FlashReader(wiring.Component):
         wires, cycles = FLASH[array.flash]
         self.lines = Lines(wires, base, script, cycles)
         self.pause = math.ceil(math.log2(WAKE_SECONDS * clock_hz))
-        own = self.lines.signature.members
         super().__init__({
-            **{name: own[name] for name in PINS},
-            "memory": Out(Access(array.main_words, CONTROL_BITS)),
-            "copies": In(Copies()), "copied": Out(1), "stop": In(1), "checking": Out(1),
-            "ready": Out(1), "fault": Out(Fault),
-        })
+            "pins": Out(Pins(wires)), "memory": Out(Access(array.main_words, CONTROL_BITS)),
+            "copies": In(Copies()), "copied": Out(1), "stop": In(1), "image": Out(Image())})
 
     def elaborate(self, platform: Any) -> Module:
-        m = Module()
+        m, image = Module(), self.image
         m.submodules.lines = lines = self.lines
+        connect(m, lines.pins, flipped(self.pins))
         # Sections are read; what comes are words. Between them stand a section's checksum and, in
         # the unit's last elements, the next one's header.
         going, body = Signal(name="going"), Signal(name="body")
@@ -133,13 +135,11 @@ class FlashReader(wiring.Component):
         m.d.sync += [asked.eq(goes), self.copies.copying.eq(boot | lines.stays | goes)]
         checks, pausing = self._wake(m, Cat(element, unit), asked)
         m.d.comb += [
-            *(getattr(self, name).eq(getattr(lines, name))
-              for name in PINS if name != "i"),
-            lines.i.eq(self.i), lines.unit.eq(held), lines.free.eq(~request | grant),
+            lines.unit.eq(held), lines.free.eq(~request | grant),
             begin.eq(checks | asked), whole.eq(lines.come & lines.part.all()),
             # Words that are written are done when they are, others when they have come.
             done.eq((whole & ~(body & writes)) | (request & grant)),
-            self.checking.eq(boot),
+            image.checking.eq(boot),
             self.memory.address.eq(Cat(element[2:], unit)),
             self.memory.enable.eq(1 << element[:2]), self.memory.data.eq(held),
             lines.end.eq(end), head.eq(going & ~body & at_least(element, _HEADER)),
@@ -165,17 +165,17 @@ class FlashReader(wiring.Component):
         with m.If(turn):
             m.d.sync += body.eq(going & ~(body & empty))
         with m.If(turn & going & ~body & wrong.any()):
-            m.d.sync += [end.eq(1), self.ready.eq(0), self.fault.eq(Mux(
+            m.d.sync += [end.eq(1), image.ready.eq(0), image.fault.eq(Mux(
                 wrong[0], Mux(known, Fault.DAMAGED, Fault.ABSENT), Fault.FOREIGN))]
         with m.If(summed):
             m.d.sync += [
                 end.eq(last | ~right), known.eq(known | right),
                 self.copied.eq(right & ~boot & ~self.stop & ~end),
-                self.ready.eq(right & (self.ready | (boot & last)))]
+                image.ready.eq(right & (image.ready | (boot & last)))]
             with m.If(~right):
-                m.d.sync += self.fault.eq(Fault.DAMAGED)
+                m.d.sync += image.fault.eq(Fault.DAMAGED)
         with m.If(stops):
-            m.d.sync += self.fault.eq(Fault.NONE)
+            m.d.sync += image.fault.eq(Fault.NONE)
         with m.If(end):
             m.d.sync += [body.eq(0), boot.eq(0)]
         m.d.sync += going.eq(begin | (going & ~end))

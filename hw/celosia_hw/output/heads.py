@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Member, Out
 
 from celosia_hw.layouts import LAYER_LAYOUT, layout
 from celosia_hw.output.control import HeadReads
+from celosia_hw.output.normalise import Unit
 from celosia_hw.parts.delay import chain, delayed
 from celosia_hw.parts.lookup import lookup
 from celosia_spec.isa import timing
@@ -50,10 +51,10 @@ class Heads(wiring.Component):
     bias : Out(signed(acc_bits)), up : Out(1)
         What is added to a row's sums: bias less excess, and 1 where the bias is rounded up. From
         its cycle `BIAS` on, ``up`` with ``addend`` a cycle later.
-    room, near, last : Out(7), Out(2), Out(7)
-        ``reach``, as `Normalise` wants it: two, three and four
-        cycles behind the row's first sums, which are in cycle ``sums``; of sums that are codes of
-        a residual operand what leaves them where they are.
+    unit : Out(Unit)
+        ``reach``, as `Normalise` wants it: two, three and four cycles behind the row's first sums,
+        which are in cycle ``sums``; of sums that are codes of a residual operand what leaves them
+        where they are.
     alone : In(1)
         Of arrays with residual operands, from a row's cycle ``sums`` - 1 on: its sums are codes of
         one.
@@ -99,7 +100,7 @@ class Heads(wiring.Component):
             "reads": Out(HeadReads(self.array)),
             "at": Out(cycles), "first": Out(1), "reach": Out(7), "real": Out(1),
             "element": Out(2), "bias": Out(signed(array.acc_bits)), "up": Out(1),
-            "room": Out(7), "near": Out(2), "last": Out(7), **more,
+            "unit": Out(Unit()), **more,
         })
 
     def elaborate(self, platform: Any) -> Module:
@@ -172,7 +173,8 @@ class Heads(wiring.Component):
     def _unit(self, m: Module) -> Signal:
         """Exponents, in cycle 1: the unit of the row's sums and, returned, how far its bias
         moves."""
-        array, head = self.array, layout(HEAD.words[0])(self.reads.word[:HEAD.words[0].bits])
+        array, unit = self.array, self.unit
+        head = layout(HEAD.words[0])(self.reads.word[:HEAD.words[0].bits])
         right, far = Signal(7), self._far(m) if self.codes else Const(0, signed(8))
         m.d.comb += right.eq(self.exponent + head.right)
         amount = Signal(5, reset_less=True)
@@ -191,19 +193,19 @@ class Heads(wiring.Component):
                 m.d.sync += waits.eq(reach)
             reach = waits
         if array.drain == 1:            # rows take four cycles at least
-            m.d.sync += self.near.eq(self.room[1:3])
+            m.d.sync += unit.near.eq(unit.room[1:3])
             if self.codes:
                 reach = Mux(self.alone, array.acc_bits - SIGNIFICAND_BITS - 1, reach)
-            for k, register, value in ((3, self.room, reach), (5, self.last, self.room)):
+            for k, register, value in ((3, unit.room, reach), (5, unit.last, unit.room)):
                 with m.If(self.drained[k]):
                     m.d.sync += register.eq(value)
             return amount
-        given = Signal.like(self.room, reset_less=True)
+        given = Signal.like(unit.room, reset_less=True)
         if array.residual:
             reach = Mux(self.alone, array.acc_bits - SIGNIFICAND_BITS - 1, reach)
         for k, (register, value) in enumerate((
-                (given, reach), (self.room, given), (self.near, self.room[1:3]),
-                (self.last, self.room))):
+                (given, reach), (unit.room, given), (unit.near, unit.room[1:3]),
+                (unit.last, unit.room))):
             with m.If(self.at[self.sums + k]):
                 m.d.sync += register.eq(value)
         return amount

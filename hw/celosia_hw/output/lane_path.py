@@ -137,10 +137,10 @@ class LanePath(wiring.Component):
         m.d.sync += total.eq((Cat(heads.up, self.shadow.sums[0]).as_signed()
                               + Cat(heads.up, addend).as_signed())[1:])
         m.submodules.normalise = normalise = Normalise(self.array.acc_bits)
+        connect(m, heads.unit, normalise.unit)
         m.d.comb += [
-            normalise.sum.eq(total), normalise.room.eq(heads.room),
-            normalise.near.eq(heads.near), normalise.last.eq(heads.last),
-            normalise.relu.eq(layer.relu), normalise.signed.eq(layer.signed_out),
+            normalise.sum.eq(total), normalise.relu.eq(layer.relu),
+            normalise.signed.eq(layer.signed_out),
         ]
         if not self.array.clamp:
             return total, normalise.element

@@ -10,6 +10,18 @@ from celosia_spec.isa.numbers import ELEMENT_BITS, SIGNIFICAND_BITS
 from celosia_spec.isa.timing import NORMALISE
 
 
+class Unit(wiring.Signature):
+    """``unit + W + UNIT_MARGIN`` of a row, which is how far a sum may move to the left, seen from
+    who knows it.
+
+    room : a cycle behind a sum.   near : of it bits 1 and 2 two cycles behind.
+    last : three cycles behind.
+    """
+
+    def __init__(self) -> None:
+        super().__init__({"room": Out(7), "near": Out(2), "last": Out(7)})
+
+
 class Normalise(wiring.Component):
     """``element = to_odd(sum, unit)`` (`celosia_spec.floats`): normalise, and mark what is cut off.
 
@@ -24,9 +36,8 @@ class Normalise(wiring.Component):
         Its most negative value never occurs. Not negative where ``signed`` is 0, after ``relu``.
     relu : In(1)
         Sums below zero become zero.
-    room, near, last : In(7), In(2), In(7)
-        ``unit + W + UNIT_MARGIN``, of the row: how far a sum may move to the left. A cycle behind
-        the sum; of it bits 1 and 2 two cycles behind; three cycles behind.
+    unit : In(Unit)
+        Of the sum's row.
     signed : In(1)
         Whether elements have a sign.
     element : Out(16)
@@ -40,9 +51,8 @@ class Normalise(wiring.Component):
 
     def __init__(self, acc_bits: int = 24) -> None:
         self.acc_bits = acc_bits
-        super().__init__({"sum": In(signed(acc_bits)), "room": In(7), "near": In(2),
-                          "last": In(7), "relu": In(1), "signed": In(1),
-                          "element": Out(ELEMENT_BITS)})
+        super().__init__({"sum": In(signed(acc_bits)), "unit": In(Unit()), "relu": In(1),
+                          "signed": In(1), "element": Out(ELEMENT_BITS)})
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
@@ -62,10 +72,10 @@ class Normalise(wiring.Component):
         value, sticky, free, *moves, negative = self._held(
             m, "near", value, sticky, free, two, four, *moves, negative)
         value, lost = self._cut(value, 1)
-        one = ~value[-1] & (free | self.last[0])
+        one = ~value[-1] & (free | self.unit.last[0])
         value, sticky, exponent, negative = self._held(
             m, "last", Mux(one, value << 1, value)[:len(value)], sticky | lost,
-            self.last - Cat(one, *moves), negative)
+            self.unit.last - Cat(one, *moves), negative)
         m.d.sync += self.element.eq(self._element(m, value, sticky, negative, exponent))
         return m
 
@@ -83,7 +93,8 @@ class Normalise(wiring.Component):
 
         less : the value, inverted where ``negative``, whose bits are all the same.
         """
-        value, bits, room, free = less ^ negative, len(less), self.room[3:5], self.room[5:].any()
+        value, bits = less ^ negative, len(less)
+        room, free = self.unit.room[3:5], self.unit.room[5:].any()
         full, sixteen, eight = Signal(2), Signal(), Signal()
         then = ~value[bits - 24:bits - 16].any() if bits >= 24 else Const(0, 1)
         by, low = Signal(bits - 16), value[:16]
@@ -100,7 +111,7 @@ class Normalise(wiring.Component):
 
     def _near(self, m: Module, value: Value, free: Value) -> tuple[Value, Value, Value, Value]:
         """Likewise by 4 and by 2."""
-        room, bits, four, two = self.near, len(value), Signal(), Signal()
+        room, bits, four, two = self.unit.near, len(value), Signal(), Signal()
         full = [value[bits - 2 * k - 2:bits - 2 * k].any() for k in range(3)]
         m.d.comb += [
             four.eq(~full[0] & ~full[1] & (free | room[1])),

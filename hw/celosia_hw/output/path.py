@@ -110,10 +110,10 @@ class OutputPath(wiring.Component):
             m.d.sync += total.eq((Cat(up, self.shadow.sums[e]).as_signed()
                                   + Cat(up, addend).as_signed())[1:])
             m.submodules[f"normalise{e}"] = normalise = Normalise(self.array.acc_bits)
+            connect(m, heads.unit, normalise.unit)
             m.d.comb += [
-                normalise.sum.eq(total), normalise.room.eq(heads.room),
-                normalise.near.eq(heads.near), normalise.last.eq(heads.last),
-                normalise.relu.eq(layer.relu), normalise.signed.eq(layer.signed_out),
+                normalise.sum.eq(total), normalise.relu.eq(layer.relu),
+                normalise.signed.eq(layer.signed_out),
             ]
             element = normalise.element
             if self.array.clamp:
