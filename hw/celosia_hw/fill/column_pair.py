@@ -7,7 +7,9 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from celosia_hw.fill.columns import Place, enables
+from celosia_hw.layouts import layout
 from celosia_spec.isa.array import Array
+from celosia_spec.isa.controls import PLACE
 
 
 class ColumnPair(wiring.Component):
@@ -47,7 +49,7 @@ class ColumnPair(wiring.Component):
         self.bank_bits = array.lanes.bit_length() - 1
         super().__init__({
             "elements": In(2), "single": In(1), "apart": In(1), "masks": In(self.bank_bits),
-            "move": In(data.StructLayout({"row": 11, "bank": 5})), "move_a": In(1),
+            "move": In(layout(PLACE)), "move_a": In(1),
             "move_b": In(1), "set": In(1), "rows_ready": In(1),
             "row": Out(data.ArrayLayout(self.row_bits, 2)), "enable": Out(array.lanes),
             "turn": Out(1),

@@ -6,7 +6,9 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from celosia_hw.layouts import layout
 from celosia_spec.isa.array import ENTRY_WORDS, Array
+from celosia_spec.isa.controls import PLACE
 
 
 class Place(wiring.Component):
@@ -64,7 +66,7 @@ class Columns(wiring.Component):
         Those of a word that are written; neighbours, without ``pair``.
     pair : In(1), masks : In(log2 lanes)
         Of the record. masks: bits of a bank's number that tell groups apart.
-    move : In(11 + 5)
+    move : In(layout(PLACE))
         Bank rows and banks.
     move_a, move_b : In(1)
         Strobe: A or B moves by ``move``.
@@ -92,7 +94,7 @@ class Columns(wiring.Component):
         self.bank_bits = array.lanes.bit_length() - 1
         super().__init__({
             "elements": In(ENTRY_WORDS), "pair": In(1), "masks": In(self.bank_bits),
-            "move": In(data.StructLayout({"row": 11, "bank": 5})), "move_a": In(1),
+            "move": In(layout(PLACE)), "move_a": In(1),
             "move_b": In(1), "set": In(1), "rows_ready": In(1),
             "row": Out(data.ArrayLayout(self.row_bits, ENTRY_WORDS)), "enable": Out(array.lanes),
             "turn": Out(2),

@@ -158,9 +158,14 @@ BAND = _record("band", (Field("row", 16, False, "bank row that its tiles count f
                (Field("last_tile", 16, False, "tiles - 1"),),
                (Field("position", 16, False, "first element of a row that its tiles write"),))
 
+PLACE = Word("place", (Field("row", 11, False, "bank rows"), Field("bank", 5, False, "banks")))
+"""Where a fill goes in the banks, or how far it moves on there."""
+
+
 def _place(name: str, about: str) -> tuple[Field, ...]:
-    return (Field(f"{name}_row", 11, False, f"bank rows {about}"),
-            Field(f"{name}_bank", 5, False, "banks, likewise"))
+    row, bank = PLACE.fields
+    return (row._replace(name=f"{name}_row", about=f"{row.about} {about}"),
+            bank._replace(name=f"{name}_bank", about=f"{bank.about}, likewise"))
 
 
 FILL = _record(
