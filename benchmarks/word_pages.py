@@ -62,8 +62,7 @@ def _word(word: Word) -> Iterator[Sequence[str]]:
     yield ("---",) * 4
     for field, low in word.places():
         if field.name != "_":
-            stored = f"; stored less {field.offset}" if field.offset else ""
-            yield _bits(field, low), f"`{field.name}`", _values(field), field.about + stored
+            yield _bits(field, low), f"`{field.name}`", _values(field), _about(field)
 
 
 def _record(words: Sequence[Word]) -> Iterator[Sequence[str]]:
@@ -73,7 +72,7 @@ def _record(words: Sequence[Word]) -> Iterator[Sequence[str]]:
         for field, low in word.places():
             if field.name != "_":
                 yield (str(index), _bits(field, low), f"`{field.name}`", _values(field),
-                       field.about)
+                       _about(field))
 
 
 def _memories() -> Iterator[Sequence[str]]:
@@ -101,6 +100,11 @@ def _frames() -> Iterator[Sequence[str]]:
 
 def _bits(field: Field, low: int) -> str:
     return str(low) if field.bits == 1 else f"{low}..{low + field.bits - 1}"
+
+
+def _about(field: Field) -> str:
+    stored = f"; stored {'less' if field.offset > 0 else 'plus'} {abs(field.offset)}"
+    return field.about + (stored if field.offset else "")
 
 
 def _values(field: Field) -> str:

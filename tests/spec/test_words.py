@@ -70,7 +70,7 @@ def test_words_stand_where_they_always_stood() -> None:
     assert WEIGHT.pack(mantissa=-1, step=2) == 0x2FF
     assert tap_word(array).pack(rotation=15, mask=2, piece=1) == 0b1_10_1111
     assert controls.BATCH.pack(dense=1, steps=2048) == 0xFFE2
-    assert controls.HEAD.pack(room=-1, right=3, element=2, real=1, bias=-2, word=9) == [
+    assert controls.HEAD.pack(room=-1, right=-29, element=2, real=1, bias=-2, word=9) == [
         1 << 15 | 2 << 13 | 3 << 7 | 127, 0xFFFE, 9]
 
 

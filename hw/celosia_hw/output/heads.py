@@ -19,6 +19,10 @@ from celosia_spec.isa.heads import bias_left
 from celosia_spec.isa.numbers import SIGNIFICAND_BITS
 from celosia_spec.isa.passes import WIDE_GAP, head_reads, row_cycles
 
+_MOVE_BITS = (-HEAD["right"].offset).bit_length() - 1
+"""Bits of how far biases and codes move to the right."""
+assert HEAD["right"].offset == -(1 << _MOVE_BITS)
+
 
 class Heads(wiring.Component):
     """Row after row, ``row_cycles`` apart: a strobe, the words of the head, and from them bias and
@@ -177,11 +181,12 @@ class Heads(wiring.Component):
         head = layout(HEAD.words[0])(self.reads.word[:HEAD.words[0].bits])
         right, far = Signal(7), self._far(m) if self.codes else Const(0, signed(8))
         m.d.comb += right.eq(self.exponent + head.right)
-        amount = Signal(5, reset_less=True)
+        amount = Signal(_MOVE_BITS, reset_less=True)
         bias = self.at[1] if self.codes else Const(1, 1)
-        m.d.sync += amount.eq(Mux(bias, right[:5], Mux(far[-1], 0, far[:5])))
-        with m.If(Mux(bias, right[6], ~far[-1] & far[5:7].any())):
-            m.d.sync += amount.eq(31)
+        m.d.sync += amount.eq(Mux(bias, right[:_MOVE_BITS], Mux(far[-1], 0, far[:_MOVE_BITS])))
+        # The bias's field has its offset: with it, a move too far is twice as much.
+        with m.If(Mux(bias, right[_MOVE_BITS + 1], ~far[-1] & far[_MOVE_BITS:-1].any())):
+            m.d.sync += amount.eq((1 << _MOVE_BITS) - 1)
         with m.If(self.at[1]):
             m.d.sync += [self.reach.eq(self.exponent + head.room), self.real.eq(head.real),
                          self.element.eq(head.element)]

@@ -132,7 +132,7 @@ HEAD = _record(
     (Field("room", 7, True, "exponent of its sums' unit + W + `UNIT_MARGIN`, where its input has "
                             "exponent -16"),
      Field("right", 6, False, "places that its bias moves to the right of where it is shifted "
-                              "from (`bias_left`), + 32, where its input has exponent -16"),
+                              "from (`bias_left`), where its input has exponent -16", offset=-32),
      Field("element", 2, False, "its channel's first element in `word`"),
      Field("real", 1, False, "there is such a row")),
     (Field("bias", 16, True, "bias mantissa"),),

@@ -10,9 +10,6 @@ from celosia_spec.isa.controls import EXCESS, HEAD, LONG_EXCESS, excess_record
 from celosia_spec.isa.fields import Value
 from celosia_spec.isa.numbers import EXPONENT_MIN, UNIT_MARGIN
 
-_RIGHT = 32
-"""What field ``right`` has more than places to the right, where the input has exponent -16."""
-
 _MOST = HEAD["right"].most
 """Largest field ``right``: from there on a bias rounds to zero."""
 
@@ -43,7 +40,7 @@ def pack(array: Array, *, signed_in: bool, sw: Value, sb: Value, bias: Value, su
     ValueError: what does not fit.
     """
     unit = _unit(array, signed_in=signed_in)
-    right = np.minimum(bias_left(array) - sb + unit + _RIGHT, _MOST)
+    right = np.minimum(bias_left(array) - sb + unit, _MOST)
     words = HEAD.pack(room=sw + unit + array.acc_bits + UNIT_MARGIN,
                       right=right if isinstance(sb, np.ndarray) else int(right), bias=bias,
                       word=word, element=element, real=real)
@@ -63,7 +60,7 @@ def unpack(array: Array, words: Sequence[int], *, signed_in: bool) -> dict[str, 
     found = HEAD.unpack(words[:size])
     unit = _unit(array, signed_in=signed_in)
     found["sw"] = found["room"] - unit - array.acc_bits - UNIT_MARGIN
-    found["sb"] = bias_left(array) + unit + _RIGHT - found["right"]
+    found["sb"] = bias_left(array) + unit - found["right"]
     excess = excess_record(array).unpack(words[size:]) if signed_in else {"sum": 0}
     found["excess"] = (excess["sum"] << array.activation_bits - 1 if "sum" in excess else
                        (excess["high"] << _LOW.bits) + excess["low"])
