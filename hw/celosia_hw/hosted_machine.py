@@ -11,7 +11,8 @@ from celosia_hw.layouts import layout
 from celosia_hw.machine import Machine
 from celosia_hw.signatures import HOST_BUS, connect_members, flipped_members
 from celosia_spec.isa.array import CONTROL_BITS, ENTRY_WORDS, Array
-from celosia_spec.isa.memories import EXPONENT_BITS, Space, memory_of
+from celosia_spec.isa.memories import Space, memory_of
+from celosia_spec.isa.numbers import EXPONENT_BITS
 from celosia_spec.isa.registers import COUNTER_BITS, STATUS, Error, Register
 
 

@@ -16,7 +16,7 @@ from celosia_hw.memory.shared_memory import SharedMemory
 from celosia_hw.stream.exponents import HostSlots
 from celosia_hw.stream.fetcher import Elements, Run
 from celosia_spec.isa.array import CONTROL_BITS, ENTRY_BITS, Array
-from celosia_spec.isa.memories import EXPONENT_BITS
+from celosia_spec.isa.numbers import EXPONENT_BITS
 
 
 class Machine(wiring.Component):

@@ -23,6 +23,7 @@ from celosia_spec.isa.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS, Array
 from celosia_spec.isa.controls import FILL
 from celosia_spec.isa.fills import QUEUED
 from celosia_spec.isa.memories import has_lut_memory
+from celosia_spec.isa.numbers import EXPONENT_BITS
 
 _WORDS = {next(iter(word.fields)).name: place for place, word in enumerate(FILL.words, 1)}
 """Place of each word of a record, by its first field; place 0 of 16 stays empty."""
@@ -104,8 +105,8 @@ class FillEngine(wiring.Component):
         self.columns = Columns(array) if array.fill == 4 else ColumnPair(array)
         super().__init__({
             "fills": In(Fills()), "done": Out(1), "start": Out(1), "residual": Out(1),
-            "exponent": In(5), "memory": Out(Access(array.main_words, 0)), "data": In(ENTRY_BITS),
-            "codes": Out(Codes(array)), "clipped": Out(1),
+            "exponent": In(EXPONENT_BITS), "memory": Out(Access(array.main_words, 0)),
+            "data": In(ENTRY_BITS), "codes": Out(Codes(array)), "clipped": Out(1),
         })
 
     def elaborate(self, platform: Any) -> Module:

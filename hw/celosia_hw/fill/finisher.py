@@ -6,7 +6,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from celosia_spec.isa.numbers import ELEMENT_BITS, SIGNIFICAND_BITS
+from celosia_spec.isa.numbers import ELEMENT_BITS, EXPONENT_BITS, SIGNIFICAND_BITS
 
 
 class Finisher(wiring.Component):
@@ -42,22 +42,22 @@ class Finisher(wiring.Component):
 
     def __init__(self, bits: int = 8) -> None:
         self.bits = bits
-        super().__init__({"element": In(ELEMENT_BITS), "exponent": In(5), "signed": In(1),
-                          "zero": In(1), "code": Out(bits), "clipped": Out(1)})
+        super().__init__({"element": In(ELEMENT_BITS), "exponent": In(EXPONENT_BITS),
+                          "signed": In(1), "zero": In(1), "code": Out(bits), "clipped": Out(1)})
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         places = SIGNIFICAND_BITS
         negative, over = Signal(reset_less=True), Signal(reset_less=True)
         value, dropped = Signal(places, reset_less=True), Signal(reset_less=True)
-        distance = Signal(4, reset_less=True)
-        difference = Signal(6)
+        distance = Signal(EXPONENT_BITS - 1, reset_less=True)
+        difference = Signal(EXPONENT_BITS + 1)
         given = Cat(self.element[:places - 1], self.element[places - 1] & ~self.signed)
         # A move by one place needs no difference: with it, a register costs no cell of its own.
         odd = self.exponent[0] ^ self.element[places]
         m.d.comb += difference.eq(self.exponent - self.element[places:])
         m.d.sync += [
-            distance.eq(difference[1:5]), over.eq(difference[5]),
+            distance.eq(difference[1:-1]), over.eq(difference[-1]),
             negative.eq(self.signed & self.element[places - 1]),
             value.eq(Cat(Mux(odd, given[1:], given[:-1]), given[-1] & ~odd)),
             dropped.eq(odd & given[0]),

@@ -4,10 +4,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from celosia_spec.isa.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS, Array
-from celosia_spec.isa.memories import EXPONENT_BITS
-from celosia_spec.isa.numbers import EXPONENT_SLOTS
-
-SLOT_BITS = (EXPONENT_SLOTS - 1).bit_length()
+from celosia_spec.isa.numbers import EXPONENT_BITS, SLOT_BITS
 
 
 class Passes(wiring.Signature):

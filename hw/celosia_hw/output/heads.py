@@ -16,7 +16,7 @@ from celosia_spec.isa import timing
 from celosia_spec.isa.array import CONTROL_BITS, Array
 from celosia_spec.isa.controls import EXCESS, HEAD, excess_record
 from celosia_spec.isa.heads import bias_left
-from celosia_spec.isa.numbers import SIGNIFICAND_BITS
+from celosia_spec.isa.numbers import EXPONENT_BITS, SIGNIFICAND_BITS
 from celosia_spec.isa.passes import WIDE_GAP, head_reads, row_cycles
 
 _MOVE_BITS = (-HEAD["right"].offset).bit_length() - 1
@@ -97,11 +97,11 @@ class Heads(wiring.Component):
         if array.drain == 2 or self.codes:
             more["alone"] = In(1)
         if self.codes:
-            more |= {"other": In(5), "code": In(array.activation_bits),
+            more |= {"other": In(EXPONENT_BITS), "code": In(array.activation_bits),
                      "addend": Out(signed(array.acc_bits))}
         super().__init__({
-            "layer": In(LAYER_LAYOUT), "exponent": In(5), "start": In(1), "heads": In(bits),
-            "reads": Out(HeadReads(self.array)),
+            "layer": In(LAYER_LAYOUT), "exponent": In(EXPONENT_BITS), "start": In(1),
+            "heads": In(bits), "reads": Out(HeadReads(self.array)),
             "at": Out(cycles), "first": Out(1), "reach": Out(7), "real": Out(1),
             "element": Out(2), "bias": Out(signed(array.acc_bits)), "up": Out(1),
             "unit": Out(Unit()), **more,

@@ -21,7 +21,7 @@ from celosia_hw.signatures import Shadow
 from celosia_spec.isa.array import CONTROL_BITS, Array
 from celosia_spec.isa.controls import HEAD
 from celosia_spec.isa.memories import has_lut_memory
-from celosia_spec.isa.numbers import EXPONENT_SLOTS, SIGNIFICAND_BITS
+from celosia_spec.isa.numbers import EXPONENT_BITS, EXPONENT_SLOTS, SIGNIFICAND_BITS
 
 
 class LanePath(wiring.Component):
@@ -200,14 +200,16 @@ class LanePath(wiring.Component):
 
     def _top(self, m: Module, writer: LaneWriter, puts: Value) -> None:
         """Find the largest exponent of what is written."""
-        counts, exponent = delayed(m, puts & ~self.layer.wide, 1, "counts"), Signal(5)
+        counts = delayed(m, puts & ~self.layer.wide, 1, "counts")
+        exponent = Signal(EXPONENT_BITS)
         m.d.comb += exponent.eq(writer.stored[SIGNIFICAND_BITS:])
         # Kept inverted, as it is compared.
-        below = Signal(5, init=31)
+        nothing = (1 << EXPONENT_BITS) - 1
+        below = Signal(EXPONENT_BITS, init=nothing)
         m.d.comb += self.state.top.eq(~below)
         clear = self.exponents.closed
-        with m.If(clear | (counts & (exponent + below)[5])):
-            m.d.sync += below.eq(Mux(clear, 31, ~exponent))
+        with m.If(clear | (counts & (exponent + below)[-1])):
+            m.d.sync += below.eq(Mux(clear, nothing, ~exponent))
 
     def _inside(self, m: Module, heads: Heads, over: Value, placed: Value) -> None:
         """Count the passes that are inside, and find whether one has no position yet.

@@ -6,7 +6,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from celosia_spec.isa.numbers import ELEMENT_BITS, SIGNIFICAND_BITS
+from celosia_spec.isa.numbers import ELEMENT_BITS, EXPONENT_BITS, SIGNIFICAND_BITS
 from celosia_spec.isa.timing import NORMALISE
 
 
@@ -130,12 +130,13 @@ class Normalise(wiring.Component):
     def _element(self, m: Module, value: Value, sticky: Value, sign: Value,
                  exponent: Value) -> Value:
         over = Signal()
-        field, significand = Signal(5), Signal(SIGNIFICAND_BITS)
+        field, significand = Signal(EXPONENT_BITS), Signal(SIGNIFICAND_BITS)
         cut = len(value) - SIGNIFICAND_BITS
         m.d.comb += [
-            over.eq(value[-1] & exponent[5:].any()),
+            over.eq(value[-1] & exponent[EXPONENT_BITS:].any()),
             # Without its top bit a value is 0, or lies below 2^-16.
-            field.eq((exponent[:5] & value[-1].replicate(5)) | over.replicate(5)),
+            field.eq((exponent[:EXPONENT_BITS] & value[-1].replicate(EXPONENT_BITS))
+                     | over.replicate(EXPONENT_BITS)),
             significand.eq(Cat(value[cut] | value[:cut].any() | sticky, value[cut + 1:])
                            | over.replicate(SIGNIFICAND_BITS)),
         ]

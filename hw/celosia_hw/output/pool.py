@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 from celosia_hw.parts.table_memory import TableMemory
 from celosia_spec.isa.array import Array
 from celosia_spec.isa.memories import has_lut_memory
-from celosia_spec.isa.numbers import ELEMENT_BITS, SIGNIFICAND_BITS
+from celosia_spec.isa.numbers import ELEMENT_BITS, EXPONENT_BITS, SIGNIFICAND_BITS
 
 BEAT = data.ArrayLayout(ELEMENT_BITS, 2)
 """Elements of two neighbouring lanes."""
@@ -132,9 +132,8 @@ class Largest(wiring.Component):
     """
 
     def __init__(self) -> None:
-        bits = ELEMENT_BITS - SIGNIFICAND_BITS
-        super().__init__({"clear": In(1), "exponents": In(data.ArrayLayout(bits, 2)),
-                          "valid": In(2), "top": Out(bits)})
+        super().__init__({"clear": In(1), "valid": In(2), "top": Out(EXPONENT_BITS),
+                          "exponents": In(data.ArrayLayout(EXPONENT_BITS, 2))})
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()

@@ -18,7 +18,7 @@ from celosia_hw.stream.fetcher import Elements, Fetcher, Run
 from celosia_hw.stream.rings import ControlsRing, WeightsRing
 from celosia_hw.stream.sequencer import Sequencer
 from celosia_spec.isa.array import ENTRY_BITS, Array
-from celosia_spec.isa.memories import EXPONENT_BITS
+from celosia_spec.isa.numbers import EXPONENT_BITS
 
 
 class ControlPath(wiring.Component):

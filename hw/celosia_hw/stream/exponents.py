@@ -7,11 +7,11 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from celosia_hw.layouts import layout
-from celosia_hw.output.control import SLOT_BITS, LayerExponents, SlotMemory
+from celosia_hw.output.control import LayerExponents, SlotMemory
 from celosia_hw.parts.compare import larger
 from celosia_spec.isa.array import CONTROL_BITS
 from celosia_spec.isa.controls import CLOSE
-from celosia_spec.isa.memories import EXPONENT_BITS
+from celosia_spec.isa.numbers import EXPONENT_BITS, SLOT_BITS
 
 
 class HostSlots(wiring.Signature):

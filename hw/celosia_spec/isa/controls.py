@@ -8,6 +8,7 @@ from typing import Any
 
 from celosia_spec.isa.array import CONTROL_BITS, Array
 from celosia_spec.isa.fields import Field, Value, Word
+from celosia_spec.isa.numbers import EXPONENT_BITS, SLOT_BITS
 
 BATCH = Word("batch", (
     Field("command", 1, False, "0"),
@@ -116,9 +117,9 @@ LAYER = _record(
      Field("last_phase", 5, False, "positions of the pooling window - 1; 1 with `residual`"),
      Field("residual_signed", 1, False, "elements of the tensor that is added have signs; "
                                         "0 where there is none")),
-    (Field("in_slot", 5, False, "exponent slot of the input"),
+    (Field("in_slot", SLOT_BITS, False, "exponent slot of the input"),
      Field("rows", 11, False, "bank rows from one position group of the input to the next")),
-    (Field("residual_slot", 5, False, "exponent slot of the tensor that is added"),
+    (Field("residual_slot", SLOT_BITS, False, "exponent slot of the tensor that is added"),
      Field("tap_step", 11, False, "taps from one phase to the next, whole groups")),
     (Field("bound", 16, False, "element of a clamp's bound"),),
 )
@@ -202,17 +203,18 @@ what comes next; `celosia_spec.isa.fills` makes them. A place moves on by (rows,
 beyond a group's last wrap to its first, ``rows`` bank rows on. Bank rows are modulo the banks'
 depth, elements modulo main memory."""
 
-_SET = (Field("slot", 5, False, "exponent slot that is set"),
-        Field("least", 5, True, "smallest exponent that it gets"),
-        Field("most", 5, True, "largest exponent that it gets"))
+_SET = (Field("slot", SLOT_BITS, False, "exponent slot that is set"),
+        Field("least", EXPONENT_BITS, True, "smallest exponent that it gets"),
+        Field("most", EXPONENT_BITS, True, "largest exponent that it gets"))
 
 CLOSE = _record("close", _SET)
 """Exponent of an output: that of the largest element written since the last `close` or `join`."""
 
 JOIN = _record(
     "join",
-    (Field("first", 5, False, "slot of an exponent, where a layer has its input's"),),
-    (Field("second", 5, False, "slot of another, where a layer has its residual operand's"),),
+    (Field("first", SLOT_BITS, False, "slot of an exponent, where a layer has its input's"),),
+    (Field("second", SLOT_BITS, False, "slot of another, where a layer has its residual "
+                                       "operand's"),),
     _SET,
 )
 """The larger one of two exponents: of a reading of several tensors, or of an output that keeps its

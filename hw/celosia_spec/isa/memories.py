@@ -9,17 +9,12 @@ from typing import TYPE_CHECKING
 
 from celosia_spec.isa.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS, Array
 from celosia_spec.isa.fields import Field, Value, Word
-from celosia_spec.isa.numbers import ELEMENT_BITS, EXPONENT_SLOTS
+from celosia_spec.isa.numbers import ELEMENT_BITS, EXPONENT_BITS, EXPONENT_SLOTS
 from celosia_spec.isa.registers import Register
 from celosia_spec.isa.words import tap_word
 
 if TYPE_CHECKING:
     import numpy as np
-
-
-EXPONENT_BITS = 5
-"""Bits of an exponent where the host reads and writes it. The highest one is its sign; in a frame
-zeros stand above."""
 
 
 class Space(enum.IntEnum):
@@ -74,7 +69,8 @@ MEMORIES = (
 
 
 def exponent_word(exponent: Value) -> Value:
-    """Return what the host writes for an exponent; ints, or int64 of any shape."""
+    """Return what the host writes for an exponent, in a frame zeros stand above; ints, or int64 of
+    any shape."""
     return exponent & (1 << EXPONENT_BITS) - 1
 
 

@@ -15,8 +15,14 @@ ACCUMULATORS = (24, 32)
 EXPONENT_MIN, EXPONENT_MAX = -16, 15
 """Range of a block exponent."""
 
+EXPONENT_BITS = (EXPONENT_MAX - EXPONENT_MIN).bit_length()
+"""Bits of an exponent, of one + 16 likewise."""
+
 EXPONENT_SLOTS = 32
 """Block exponents that the machine holds, one for each tensor of a program."""
+
+SLOT_BITS = (EXPONENT_SLOTS - 1).bit_length()
+"""Bits of the number of such a slot."""
 
 WEIGHT_UNITS = range(-32, 32)
 """Exponents s_w of the unit of a row's weight mantissas."""
