@@ -34,7 +34,8 @@ ORDER = {
         __init__, fields, numbers, timing
         array, frames, registers
         controls, entries, image, words
-        fills, heads, memories, passes
+        heads, memories, passes
+        fills
     """,
     "celosia_hw": """
         __init__, blocks, layouts

@@ -22,14 +22,24 @@ from celosia_hw.signatures import Codes
 from celosia_spec.isa.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS, Array
 from celosia_spec.isa.controls import FILL
 from celosia_spec.isa.fills import QUEUED
-from celosia_spec.isa.memories import has_lut_memory
+from celosia_spec.isa.memories import FILL_RECORDS, FILL_WORDS, has_lut_memory
 from celosia_spec.isa.numbers import EXPONENT_BITS
 
 _WORDS = {next(iter(word.fields)).name: place for place, word in enumerate(FILL.words, 1)}
-"""Place of each word of a record, by its first field; place 0 of 16 stays empty."""
+"""Place of each word of a record, by its first field; place 0 stays empty."""
+
+_PLACE_BITS = (FILL_WORDS - 1).bit_length()
 
 _START, _LINE, _CHANNEL = 1, 2, 3
-"""What a sequence prepares; 0 is nothing. Its own words are those from 4, 8, 12 on."""
+"""What a sequence prepares; 0 is nothing. Its own words' places begin with it."""
+
+_OWN = {"element": "element", "a": "a_row", "b": "b_row"}
+"""Its own words in their order, and the first field of each."""
+
+assert len(_WORDS) == FILL_WORDS - 1 == (1 << _PLACE_BITS) - 1
+assert all(_WORDS[prefix + first] == kind << 2 | low
+           for kind, prefix in ((_START, ""), (_LINE, "line_"), (_CHANNEL, "channel_"))
+           for low, first in enumerate(_OWN.values()))
 
 _STEPS = ("flags", "channels", "lines", "element", "run", "a", "b", "rows", "rest", "go")
 """Cycles of a sequence, by the word whose address is given; the last one stays."""
@@ -151,26 +161,26 @@ class FillEngine(wiring.Component):
 
     def _queue(self, m: Module, at: dict[str, Signal], kind: Value) -> tuple[Signal, Signal]:
         """Return the word that was asked for in the cycle before, and whether there is a record."""
-        frames = (self.QUEUED + 1).bit_length() - 1
         m.submodules.words = words = TableMemory(
-            16 << frames, CONTROL_BITS, block=not has_lut_memory(self.mac))
-        into, out, queued = Signal(frames, name="into"), Signal(frames, name="out"), Signal()
-        place = Signal(4, init=1)
-        address = Signal(4)
+            FILL_RECORDS * FILL_WORDS, CONTROL_BITS, block=not has_lut_memory(self.mac))
+        into, out = (Signal(range(FILL_RECORDS), name=name) for name in ("into", "out"))
+        queued = Signal()
+        place = Signal(_PLACE_BITS, init=1)
+        address = Signal(_PLACE_BITS)
         with m.If(self.fills.load):
             m.d.sync += Cat(place, into).eq(Cat(place, into) + 1)
             with m.If(place.all()):
                 m.d.sync += place.eq(1)
         with m.If(at["done"]):
             m.d.sync += out.eq(out + 1)
-        own = {name: Cat(number, kind) for name, number in (("element", Const(0, 2)),
-                                                            ("a", Const(1, 2)), ("b", Const(2, 2)))}
+        own = {name: Cat(Const(low, 2), kind) for low, name in enumerate(_OWN)}
         for name, first in (("flags", "signed"), ("channels", "channels"), ("lines", "lines"),
                             ("run", "run"), ("rows", "rows"), ("rest", "step"), ("go", "step")):
-            own[name] = Const(_WORDS[first], 4)
+            own[name] = Const(_WORDS[first], _PLACE_BITS)
         m.d.comb += [
-            address.eq(_any([value & at[name].replicate(4) for name, value in own.items()])),
-            queued.eq(into != out), self.fills.room.eq((into + 1)[:frames] != out),
+            address.eq(_any([value & at[name].replicate(len(address))
+                             for name, value in own.items()])),
+            queued.eq(into != out), self.fills.room.eq((into + 1)[:len(out)] != out),
             self.done.eq(at["done"]),
             words.write.en.eq(self.fills.load), words.write.data.eq(self.fills.word),
             words.write.addr.eq(Cat(place, into)), words.read.addr.eq(Cat(address, out)),

@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 from celosia_hw.memory.main_memory import Access
 from celosia_hw.output.control import Write
 from celosia_spec.isa.array import ENTRY_BITS, Array
+from celosia_spec.isa.memories import WRITES, WRITES_AHEAD
 
 
 class WriteQueue(wiring.Component):
@@ -37,8 +38,7 @@ class WriteQueue(wiring.Component):
     A write asks for the port in the cycle behind its ``request`` at the earliest.
     """
 
-    DEPTH = 64
-    AHEAD = 24
+    DEPTH, AHEAD = WRITES, WRITES_AHEAD
 
     def __init__(self, array: Array) -> None:
         self.array = array

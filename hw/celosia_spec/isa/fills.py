@@ -9,6 +9,7 @@ import numpy as np
 
 from celosia_spec.isa.array import ENTRY_WORDS, Array
 from celosia_spec.isa.controls import FILL
+from celosia_spec.isa.memories import FILL_RECORDS
 
 Move: TypeAlias = tuple[int, int]
 """Bank rows and banks; more banks than a group has go on in its next position group."""
@@ -19,8 +20,8 @@ _PAIRED = {2: (0, 1), 4: (0, 2, 1, 3)}
 _ELEMENT, _MOVED = FILL["element"], FILL["channel_element"]
 """Lower bits of an element's number, and how far on the next one is: of as many bits."""
 
-QUEUED = 3
-"""Records that the gateware takes before the first one of them is done."""
+QUEUED = FILL_RECORDS - 1
+"""Records that the gateware takes before the first one of them is done: one place stays free."""
 
 _AROUND = 7
 """Cycles of a record beside those of its lines."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from celosia_spec.isa.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS, Array
+from celosia_spec.isa.controls import FILL
 from celosia_spec.isa.fields import Field, Value, Word
 from celosia_spec.isa.numbers import ELEMENT_BITS, EXPONENT_BITS, EXPONENT_SLOTS
 from celosia_spec.isa.registers import Register
@@ -95,6 +96,16 @@ class Blocks:
     width: int
 
 
+FILL_RECORDS, FILL_WORDS = 4, len(FILL.words) + 1
+"""Records of fills that their memory has places for, and words of a place: the first one stays
+empty."""
+
+
+WRITES, WRITES_AHEAD = 64, 24
+"""Writes of a cluster that can wait where several share main memory's port, and how many of them
+may still come when the sequencer is told that there is no room."""
+
+
 def main_blocks(array: Array) -> Blocks:
     """Return what main memory is built of, where it stands in block memory."""
     return Blocks("main memory", 1, array.main_words, ENTRY_BITS)
@@ -145,4 +156,4 @@ def blocks(array: Array, mac: str = "generic") -> tuple[Blocks, ...]:
         *([Blocks("sums that passes begin with", 1, 2 * array.lanes, 16)] if inside else []),
     ]
     return (*(replace(memory, count=memory.count * array.clusters) for memory in of_cluster),
-            *([Blocks("fills", 1, 64, CONTROL_BITS)] if small else []))
+            *([Blocks("fills", 1, FILL_RECORDS * FILL_WORDS, CONTROL_BITS)] if small else []))

@@ -12,6 +12,7 @@ from celosia_sim.clock.flash import FlashReader
 from celosia_spec.errors import SimulationError
 from celosia_spec.isa.array import Array
 from celosia_spec.isa.controls import Op
+from celosia_spec.isa.fills import QUEUED
 
 _LONG = 1 << 26     # cycles without an end
 
@@ -88,4 +89,5 @@ class MachineClock(ABC):
     def seen(self, now: int, *, together: bool = True) -> Shared:
         """Return what clusters see in a cycle; together : of each other."""
         fill, flash = self.fill, self.flash
-        return Shared(fill.queued != 3, not fill.idle, flash.busy(now), flash.copied(now), together)
+        return Shared(fill.queued != QUEUED, not fill.idle, flash.busy(now), flash.copied(now),
+                      together)

@@ -4,7 +4,9 @@ It has what its registers hold in the current cycle, and is told what happens in
 gateware does is written here once more, apart from it.
 """
 
-_ROOM = 40      # writes with which it lets passes end
+from celosia_spec.isa.memories import WRITES, WRITES_AHEAD
+
+_ROOM = WRITES - WRITES_AHEAD       # writes with which it lets passes end
 
 
 class WriteQueue:
