@@ -12,6 +12,10 @@ from celosia_hw.parts.delay import chain
 from celosia_hw.parts.table_memory import TableMemory
 from celosia_spec.isa.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS, RING_GAP, Array
 from celosia_spec.isa.timing import READ
+from celosia_spec.isa.words import DENSE, WEIGHT
+
+assert ([(field.bits, low) for field, low in WEIGHT.places()]
+        == [(field.bits, low) for field, low in DENSE.places()])
 
 
 def _full(head: Value, tail: Value) -> Value:
@@ -211,7 +215,6 @@ class WeightsRing(wiring.Component):
         if not 2 <= late <= 5:
             raise ValueError(f"late must be 2 to 5, not {late!r}")
         self.array, self.late = array, late
-        self.quads = array.lanes // 4
         bits = (array.ring - 1).bit_length()
         super().__init__({
             "writes": In(RingWrites(ENTRY_BITS)), "reads": In(WeightReads()),
@@ -245,8 +248,8 @@ class WeightsRing(wiring.Component):
             m.d.sync += self.tail.eq(early.entry)
         m.d.sync += reads.available.eq(_waiting(m, writes.write, early.onward & reads.fresh,
                                                len(self.head)))
-        lower = self._read(m, "mantissa", 0, late.entry)
-        upper = self._read(m, "step", 8, Mux(late.go & late.dense, late.entry, early.entry))
+        lower = self._read(m, "mantissa", late.entry)
+        upper = self._read(m, "step", Mux(late.go & late.dense, late.entry, early.entry))
         slots = [Signal(2, name=f"slot{k}", reset_less=True) for k in range(2)]
         high, ones, begins = Signal(reset_less=True), Signal(), Signal()
         m.d.comb += reads.inside.eq(Cat(*go[1:]).any())
@@ -261,23 +264,24 @@ class WeightsRing(wiring.Component):
                 m.d.sync += self.weights.steps[q].eq(~begins)
         return m
 
-    def _read(self, m: Module, name: str, first: int, address: Value) -> list[Value]:
-        """Return the four bytes of an entry's words that begin at bit ``first``."""
-        writes = self.writes
-        m.submodules[name] = memory = TableMemory(self.array.ring, ENTRY_BITS // 2)
+    def _read(self, m: Module, name: str, address: Value) -> list[Value]:
+        """Return what an entry's words have in this field of `WEIGHT`."""
+        writes, (field, first) = self.writes, WEIGHT.named[name]
+        m.submodules[name] = memory = TableMemory(self.array.ring, ENTRY_WORDS * field.bits)
         m.d.comb += [
             memory.write.en.eq(writes.write), memory.write.addr.eq(self.head),
-            memory.write.data.eq(Cat(writes.word.word_select(k, CONTROL_BITS)[first:first + 8]
-                                     for k in range(ENTRY_WORDS))),
+            memory.write.data.eq(Cat(
+                writes.word.word_select(k, CONTROL_BITS)[first:first + field.bits]
+                for k in range(ENTRY_WORDS))),
             memory.read.en.eq(1), memory.read.addr.eq(address),
         ]
-        return [memory.read.data.word_select(k, 8) for k in range(ENTRY_WORDS)]
+        return [memory.read.data.word_select(k, field.bits) for k in range(ENTRY_WORDS)]
 
     def _choose(self, m: Module, name: str, words: list[Value], slot: Value, single: Value,
                 every: Value) -> list[Value]:
         """Return each quad's word: that of its group, the first group's in ``slot``."""
         def held(value: Value, label: str) -> Signal:
-            kept = Signal(8, name=f"{name}_{label}")
+            kept = Signal(len(value), name=f"{name}_{label}")
             m.d.comb += kept.eq(value)
             return kept
 
@@ -285,6 +289,6 @@ class WeightsRing(wiring.Component):
         odd = held(Mux(slot[1], words[3], words[1]), "odd")
         low = held(Mux(slot[0], odd, even), "low")
         high = held(Mux(single & ~slot[0], even, odd), "high")
-        if self.quads == 2:
+        if self.array.groups_max == 2:
             return [low, high]
         return [low, Mux(every, odd, low), Mux(every, words[2], high), Mux(every, words[3], high)]
