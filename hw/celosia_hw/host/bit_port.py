@@ -22,10 +22,15 @@ _CRC = crc.Algorithm(
     initial_crc=protocol.CRC_INIT, reflect_input=True, reflect_output=True,
     xor_output=0)(data_width=1)
 
-_SYNC, _HEADER, _ADDRESS, _CHECKSUM, _DISPATCH = 14, 15, 8, 11, 13
-"""Numbers of a frame's bytes, the first of each part; data have 0 to 7. So they follow each other:
-SYNC, header, data, address, checksum, what is done then, and the reply's SYNC. Frames leave out
-what they lack."""
+_ADDRESS = protocol.DATA_BYTES
+_CHECKSUM = _ADDRESS + protocol.ADDRESS_BYTES
+_DISPATCH = _CHECKSUM + protocol.CRC_BYTES
+_SYNC, _HEADER = _DISPATCH + 1, _DISPATCH + 2
+"""Numbers of a frame's bytes, the first of each part; data have those from 0 on. So they follow
+each other: SYNC, header, data, address, checksum, what is done then, and the reply's SYNC. Frames
+leave out what they lack."""
+
+assert protocol.CRC_BYTES == 2 and 2 * _ADDRESS == _HEADER + 1 == 1 << 4
 
 
 class BitPort(wiring.Component):
@@ -87,7 +92,7 @@ class BitPort(wiring.Component):
             at["sync"].eq(byte == _SYNC), at["header"].eq(byte == _HEADER),
             at["data"].eq(~byte[3]), at["dispatch"].eq(byte == _DISPATCH),
             at["address"].eq(at_least(byte, _ADDRESS) & ~at_least(byte, _CHECKSUM)),
-            at["checksum"].eq((byte == _CHECKSUM) | (byte == _CHECKSUM + 1)),
+            at["checksum"].eq((byte == _CHECKSUM) | (byte == _DISPATCH - 1)),
             self.last.eq(bit.all()), self.first.eq(at["sync"]),
             self.i.ready.eq(~(sending | writing | at["dispatch"])),
             moved.eq(Mux(sending, self.o.valid & self.o.ready, self.i.valid & self.i.ready)),
@@ -221,7 +226,7 @@ class BitPort(wiring.Component):
             m.d.sync += byte.eq(_CHECKSUM)
         with m.If(writes):
             m.d.sync += byte.eq(0)
-        over = whole & sending & (byte == _CHECKSUM + 1)
+        over = whole & sending & (byte == _DISPATCH - 1)
         with m.If((whole & at["sync"] & ~sending & ~found) | over | (writing & ends)):
             m.d.sync += byte.eq(_SYNC)
         m.d.sync += [writing.eq(writes | (writing & ~ends)),
