@@ -9,16 +9,26 @@ from amaranth.lib.wiring import In, Out
 
 from celosia_hw.parts.compare import at_least
 from celosia_hw.parts.delay import chain
-from celosia_spec.isa.image import HEADER_BYTES, UNIT_BYTES
+from celosia_spec.isa.array import CONTROL_BITS
+from celosia_spec.isa.controls import COPY
+from celosia_spec.isa.image import (
+    ADDRESS_BITS,
+    COMMAND_BITS,
+    HEADER_BYTES,
+    READ_CLOCKS,
+    UNIT_BYTES,
+)
 
 READ = {2: 0x3B, 4: 0x6B}
-"""Read commands by the wires that data come on: both have 24 bits of address and 8 dummy clocks."""
+"""Read commands by the wires that data come on."""
 
-_FIRST, _ADDRESS, _DUMMY, _DATA = 8, 16, 40, 48
-"""Numbers of the clocks with which command, address, dummy clocks and data begin. They are such
-that an element's first clock has a multiple of its clocks."""
+_FIRST = 8
+_DUMMY = _FIRST + COMMAND_BITS + ADDRESS_BITS
+_DATA = _FIRST + READ_CLOCKS
+"""Numbers of the clocks with which the command, dummy clocks and data begin. They are such that an
+element's first clock has a multiple of its clocks."""
 
-_UNIT_BITS = _ELEMENT_BITS = 16
+_UNIT_BITS, _ELEMENT_BITS = COPY["unit"].bits, CONTROL_BITS
 
 
 class Pins(wiring.Signature):
@@ -74,7 +84,7 @@ class Lines(wiring.Component):
                  cycles: int = 1) -> None:
         if wires not in READ:
             raise ValueError(f"wires must be 2 or 4, not {wires!r}")
-        if not 0 < base < 1 << 24 or base % (1 << 16):
+        if not 0 < base < 1 << ADDRESS_BITS or base % (1 << 16):
             raise ValueError(f"base must be a multiple of 64 KiB below 16 MiB, not {base:#x}")
         if cycles not in (1, 2):
             raise ValueError(f"cycles must be 1 or 2, not {cycles!r}")
@@ -130,13 +140,13 @@ class Lines(wiring.Component):
 
     def _bit(self, number: Signal) -> Value:
         """Return the bit that goes out with the clock of this number."""
-        sent = READ[self.wires] << 24 | self.base | UNIT_BYTES - HEADER_BYTES
-        fixed = sum((sent >> 31 - k & 1) << _FIRST + k for k in range(32))
+        sent = READ[self.wires] << ADDRESS_BITS | self.base | UNIT_BYTES - HEADER_BYTES
+        fixed = sum((sent >> _DUMMY - 1 - k & 1) << k for k in range(_FIRST, _DUMMY))
         first = _DUMMY - (UNIT_BYTES.bit_length() - 1) - _UNIT_BITS
         # The base has no lower ones.
         size = ((self.base & -self.base) // UNIT_BYTES).bit_length() - 1
         bits = [self.unit[k] if k < size else Const(0, 1) for k in range(_UNIT_BITS)]
-        unit = Array([bits[(first - 1 - k) % _UNIT_BITS] for k in range(16)])[number[:4]]
+        unit = Array([bits[(first - 1 - k) % _UNIT_BITS] for k in range(_UNIT_BITS)])[number[:4]]
         inside = at_least(number, first) & ~at_least(number, first + _UNIT_BITS)
         told = 0
         for step, command in enumerate(self.script):

@@ -44,8 +44,14 @@ bits apart, which is longer than any section, all bursts of 24, and of anything 
 
 _ALL = (1 << 8 * CHECKSUM_BYTES) - 1
 
-_COMMAND, _AROUND = 40, 7
-"""Clocks of the flash before data come: command, address, dummy clocks. Cycles around them."""
+COMMAND_BITS, ADDRESS_BITS, DUMMY_CLOCKS = 8, 24, 8
+"""What goes out to the flash, bit by bit, and clocks then until data come."""
+
+READ_CLOCKS = COMMAND_BITS + ADDRESS_BITS + DUMMY_CLOCKS
+"""Clocks of the flash before data come."""
+
+_AROUND = 7
+"""Cycles around what the clocks of a section take."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -87,6 +93,11 @@ def checksum(data: bytes) -> int:
     return found
 
 
+def _tail(data: bytes) -> bytes:
+    """Return what stands behind a section."""
+    return checksum(data).to_bytes(CHECKSUM_BYTES, "big") + bytes(TAIL_BYTES - CHECKSUM_BYTES)
+
+
 def places(sections: Sequence[Section]) -> list[int]:
     """Return the unit that ends with the header of each section, counted from the image's begin."""
     found = [0]
@@ -102,7 +113,7 @@ def copy_cycles(array: Array, units: int) -> int:
     each before it."""
     _, clock = FLASH[array.flash]
     elements = (HEADER_BYTES + units * UNIT_BYTES + TAIL_BYTES) * 8 // CONTROL_BITS
-    return _COMMAND * clock + elements * array.flash + _AROUND
+    return READ_CLOCKS * clock + elements * array.flash + _AROUND
 
 
 def pack(array: Array, sections: Sequence[Section]) -> bytes:
@@ -121,8 +132,7 @@ def pack(array: Array, sections: Sequence[Section]) -> bytes:
                              units=-section.units)
         image += b"\xff" * (-(len(image) + HEADER_BYTES) % UNIT_BYTES)
         data = header.to_bytes(HEADER_BYTES, "little") + section.words.astype("<u8").tobytes()
-        image += data + checksum(data).to_bytes(CHECKSUM_BYTES, "big")
-        image += bytes(TAIL_BYTES - CHECKSUM_BYTES)
+        image += data + _tail(data)
     return bytes(image)
 
 
@@ -140,8 +150,7 @@ def unpack(array: Array, image: bytes) -> Iterator[Section]:
             raise ValueError("the image is for another array")
         end = (unit + 1 - header["units"]) * UNIT_BYTES
         data = image[at:end]
-        told = image[end:end + TAIL_BYTES]
-        if len(told) < TAIL_BYTES or int.from_bytes(told, "big") != checksum(data) << 8:
+        if image[end:end + TAIL_BYTES] != _tail(data):
             raise ValueError(f"the section at unit {unit} of the image is damaged")
         yield Section(first=header["first"], resident=bool(header["resident"]),
                       more=bool(header["more"]),

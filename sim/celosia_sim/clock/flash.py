@@ -10,9 +10,8 @@ from itertools import count
 
 from celosia_sim.clock.events import NEVER
 from celosia_spec.isa.array import CONTROL_BITS, FLASH, Array
-from celosia_spec.isa.image import HEADER_BYTES, TAIL_BYTES, UNIT_BYTES
+from celosia_spec.isa.image import HEADER_BYTES, READ_CLOCKS, TAIL_BYTES, UNIT_BYTES
 
-_COMMAND = 40               # clocks of the flash before data come
 _ELEMENT = CONTROL_BITS // 8
 _ASKS, _COPIED, _FREE = 4, 6, 10
 """Cycles from the last clock of an element until it is to be written; of a section until it is
@@ -134,7 +133,7 @@ class FlashReader:
             self._bodies.append((first, first + units * UNIT_BYTES // _ELEMENT))
             at += (units + 1) * UNIT_BYTES // _ELEMENT
         self._number, self._free = 0, NEVER
-        self._pulse = now + 1 + _COMMAND * self._clock + self._element
+        self._pulse = now + 1 + READ_CLOCKS * self._clock + self._element
 
     def _comes(self, now: int) -> None:
         """An element's last clock."""
