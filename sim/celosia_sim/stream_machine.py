@@ -13,7 +13,7 @@ import numpy as np
 from celosia_sim.golden.requantise import clip, scale_rne
 from celosia_spec.errors import SimulationError
 from celosia_spec.floats import SIGN, code, exponent_of, finish, halves, to_odd
-from celosia_spec.isa.array import CONTROL_BITS, ENTRY_WORDS, PIECE, Array
+from celosia_spec.isa.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS, PIECE, Array
 from celosia_spec.isa.controls import (
     BATCH,
     COMMAND,
@@ -94,7 +94,7 @@ class Flash:
                                       f"again")
             self._asked.append(section)
             self._write(section, section.words if not self.late else self._noise.integers(
-                0, 1 << 64, len(section.words), np.uint64))
+                0, 1 << ENTRY_BITS, len(section.words), np.uint64))
             if not section.more:
                 break
             unit += section.units + 1

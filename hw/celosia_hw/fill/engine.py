@@ -14,7 +14,7 @@ from celosia_hw.fill.column_pair import ColumnPair
 from celosia_hw.fill.columns import Columns
 from celosia_hw.fill.finisher import Finisher
 from celosia_hw.layouts import layout
-from celosia_hw.memory.main_memory import Access
+from celosia_hw.memory.main_memory import Access, MainMemory
 from celosia_hw.parts.compare import at_least, below
 from celosia_hw.parts.rotator import Rotator
 from celosia_hw.parts.table_memory import TableMemory
@@ -111,8 +111,8 @@ class FillEngine(wiring.Component):
         self.array, self.mac = array, mac
         # Block memories are late, and far apart; where half a word is taken, cells count more.
         self.registered = array.fill == ENTRY_WORDS
-        self.latency = 6 if self.registered else 5
-        self.columns = Columns(array) if array.fill == 4 else ColumnPair(array)
+        self.latency = MainMemory.LATENCY + self.registered + Finisher.LATENCY
+        self.columns = Columns(array) if array.fill == ENTRY_WORDS else ColumnPair(array)
         super().__init__({
             "fills": In(Fills()), "done": Out(1), "start": Out(1), "residual": Out(1),
             "exponent": In(EXPONENT_BITS), "memory": Out(Access(array.main_words, 0)),

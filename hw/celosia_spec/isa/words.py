@@ -57,4 +57,4 @@ def tile_words(array: Array) -> tuple[Word, Word, Word]:
     )
 
 
-TILE_WORDS = 3
+TILE_WORDS = len(tile_words(Array()))
