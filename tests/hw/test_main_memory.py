@@ -8,8 +8,11 @@ from harness import cells
 from blocks.players import verilog_of
 from blocks.verilated_block import Block
 from celosia_boards.families.ice40 import ICE40
-from celosia_hw.memory.main_memory import CLIENTS, MainMemory
+from celosia_hw.memory.main_memory import MainMemory
 from celosia_spec.isa.array import ENTRY_WORDS
+
+CLIENTS = ("writer", "host", "flash", "fetcher", "fill")
+"""Who uses the port; who stands first is served first."""
 
 WIDTHS = {"writer": 64, "host": 16, "flash": 16}
 

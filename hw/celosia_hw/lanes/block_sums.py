@@ -97,8 +97,7 @@ class BlockSums(wiring.Component):
                 at, lane = slice(8 * half, 8 * half + 8), first + half
                 m.d.comb += [a[at].eq(self.mantissas[lane // QUAD]), b[at].eq(self.x[lane])]
                 ends.append(sums[16 * half:16 * half + 16])
-            m.submodules[f"mac16_{first}"] = mac16(a, b, sums, signed_b=False, hold=hold,
-                                                   clear=clears)
+            m.submodules[f"mac16_{first}"] = mac16(a, b, sums, hold=hold, clear=clears)
         return ends
 
     def _units(self, m: Module, lane: int, low: Value, down: Value, hold: Value,

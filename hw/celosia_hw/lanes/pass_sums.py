@@ -38,8 +38,7 @@ class PassSums(wiring.Component):
 
     def __init__(self, array: Array, mac: str = "generic") -> None:
         self.array = array
-        self.multipliers = Multipliers(array.lanes, array.weight_bits, array.activation_bits, mac,
-                                       signed_x=False)
+        self.multipliers = Multipliers(array.lanes, array.weight_bits, array.activation_bits, mac)
         super().__init__({
             "valid": In(1), "first": In(1), "last": In(1),
             "mantissas": In(data.ArrayLayout(signed(array.weight_bits), array.groups_max)),

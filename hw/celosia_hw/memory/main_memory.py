@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Member, Out
 from celosia_hw.blocks import SPRAM_BITS, SPRAM_ROWS
 from celosia_spec.isa.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS
 
-__all__ = ["CLIENTS", "MAIN_KINDS", "Access", "MainMemory"]
+__all__ = ["MAIN_KINDS", "Access", "MainMemory"]
 
 MAIN_KINDS = ("bram", "spram")
 """``bram``: inferred block memory; ``spram``: four SB_SPRAM256KA of iCE40 UltraPlus."""
@@ -26,8 +26,6 @@ class _Client:
 
 _CLIENTS = (_Client("writer", ENTRY_BITS), _Client("host", CONTROL_BITS),
             _Client("flash", CONTROL_BITS), _Client("fetcher"), _Client("fill"))
-
-CLIENTS = tuple(client.name for client in _CLIENTS)
 """Who uses the port; who stands first is served first."""
 
 

@@ -9,11 +9,11 @@ from amaranth.hdl import ClockSignal, Const, Instance, Value
 __all__ = ["mac16"]
 
 
-def mac16(a: Value, b: Value, o: Value, *, signed_b: bool, hold: Value | None = None,
+def mac16(a: Value, b: Value, o: Value, *, hold: Value | None = None,
           clear: Value | None = None) -> Instance:
     """Return a block: each half of ``a`` times that of ``b``, to the same half of ``o``.
 
-    a, b : 16 bits; a has signs.   o : 32 bits.   signed_b : b has signs, too.
+    a, b : 16 bits; a has signs, b has none.   o : 32 bits.
     hold : products are added to the block's accumulators Q, modulo 2^16, except in cycles with
            ``hold``; ``o`` is what they become at this cycle's end if nothing holds them. Else
            ``o`` has the products.
@@ -28,7 +28,7 @@ def mac16(a: Value, b: Value, o: Value, *, signed_b: bool, hold: Value | None = 
     return Instance(
         "SB_MAC16",
         p_NEG_TRIGGER=Const(0, 1), p_MODE_8x8=Const(1, 1),
-        p_A_SIGNED=Const(1, 1), p_B_SIGNED=Const(signed_b, 1),
+        p_A_SIGNED=Const(1, 1), p_B_SIGNED=Const(0, 1),
         p_A_REG=Const(1, 1), p_B_REG=Const(1, 1), p_C_REG=Const(0, 1), p_D_REG=Const(0, 1),
         p_TOP_8x8_MULT_REG=Const(1, 1), p_BOT_8x8_MULT_REG=Const(1, 1),
         p_PIPELINE_16x16_MULT_REG1=Const(0, 1), p_PIPELINE_16x16_MULT_REG2=Const(0, 1),

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import ClockSignal, Const, Instance, Module, Shape, Signal, signed
+from amaranth.hdl import ClockSignal, Const, Instance, Module, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -17,25 +17,23 @@ KINDS = tuple(MULTIPLIER_BITS)
 
 
 class Multipliers(wiring.Component):
-    """Products ``p[i] = w[i] * x[i]``, one multiplier a lane. Weights w are signed.
+    """Products ``p[i] = w[i] * x[i]``, one multiplier a lane. Weights w are signed, codes x
+    are not.
 
     Parameters
     ----------
     lanes : int
         Number of multipliers, at least 1.
     weight_bits, activation_bits : int
-        Operand widths, bits, sign included: 2 to 18, for ``mac16`` 2 to 8; without a sign
-        ``mult18`` takes 17.
+        Operand widths, bits: 2 to 18, for ``mac16`` 2 to 8; of codes 2 to 17, but for ``mac16``.
     kind : str
         One of `KINDS`. All kinds give the same bits in the same cycles. Amaranth's own simulator
         ignores device blocks: simulate ``generic`` there.
-    signed_x : bool
-        Whether x is signed.
 
     Members
     -------
     w : In(array of lanes x signed(weight_bits))
-    x : In(array of lanes x signed(activation_bits)), or unsigned
+    x : In(array of lanes x activation_bits)
     p : Out(array of lanes x signed(weight_bits + activation_bits))
         Exact products.
 
@@ -48,7 +46,7 @@ class Multipliers(wiring.Component):
     LATENCY = 2
 
     def __init__(self, lanes: int, weight_bits: int, activation_bits: int,
-                 kind: str = "generic", *, signed_x: bool = True) -> None:
+                 kind: str = "generic") -> None:
         if kind not in KINDS:
             raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
         if lanes < 1:
@@ -56,16 +54,15 @@ class Multipliers(wiring.Component):
         most = MULTIPLIER_BITS[kind]
         # SB_MAC16 knows operands without a sign; the others take one bit more for it.
         limits = (("weight_bits", weight_bits, most),
-                  ("activation_bits", activation_bits, most - (not signed_x and kind != "mac16")))
+                  ("activation_bits", activation_bits, most - (kind != "mac16")))
         for name, bits, limit in limits:
             if not 2 <= bits <= limit:
                 raise ValueError(f"{name} must be 2 to {limit} for kind {kind!r}, not {bits!r}")
-        self.lanes, self.kind, self.signed_x = lanes, kind, signed_x
+        self.lanes, self.kind = lanes, kind
         self.weight_bits, self.activation_bits = weight_bits, activation_bits
-        self.x_shape = Shape(activation_bits, signed_x)
         super().__init__({
             "w": In(data.ArrayLayout(signed(weight_bits), lanes)),
-            "x": In(data.ArrayLayout(self.x_shape, lanes)),
+            "x": In(data.ArrayLayout(activation_bits, lanes)),
             "p": Out(data.ArrayLayout(signed(weight_bits + activation_bits), lanes)),
         })
 
@@ -82,7 +79,7 @@ class Multipliers(wiring.Component):
 
     def _generic(self, m: Module, lane: int) -> None:
         w = Signal(signed(self.weight_bits), reset_less=True, name=f"w_{lane}")
-        x = Signal(self.x_shape, reset_less=True, name=f"x_{lane}")
+        x = Signal(self.activation_bits, reset_less=True, name=f"x_{lane}")
         p = Signal(signed(self.weight_bits + self.activation_bits), reset_less=True,
                    name=f"p_{lane}")
         m.d.sync += [w.eq(self.w[lane]), x.eq(self.x[lane]), p.eq(w * x)]
@@ -98,7 +95,7 @@ class Multipliers(wiring.Component):
                 b[8 * half:8 * half + 8].eq(self.x[lane]),
                 self.p[lane].eq(product[16 * half:16 * half + 16]),
             ]
-        m.submodules[f"mac16_{first}"] = mac16(a, b, product, signed_b=self.signed_x)
+        m.submodules[f"mac16_{first}"] = mac16(a, b, product)
 
     def _mult18(self, m: Module, lane: int) -> None:
         a = Signal(signed(18), name=f"a_{lane}")
