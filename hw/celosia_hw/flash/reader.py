@@ -18,6 +18,7 @@ from celosia_hw.parts.delay import chain
 from celosia_spec.isa.array import CONTROL_BITS, FLASH, Array
 from celosia_spec.isa.image import (
     CHECKSUM_BYTES,
+    CHECKSUM_INIT,
     CHECKSUM_TERMS,
     HEADER,
     HEADER_BYTES,
@@ -234,14 +235,15 @@ class FlashReader(wiring.Component):
             m.d.sync += held.eq(Cat(before[4:], lines.nibble, before[:4]))
 
     def _checksum(self, m: Module, begins: Value) -> Signal:
-        """Return whether the checksum was right a cycle ago."""
+        """Return whether the checksum was right a cycle ago. `amaranth.lib.crc` takes four cells
+        of an iCE40 more, with `start`, and five with a reset of its own."""
         lines, bits = self.lines, 8 * CHECKSUM_BYTES
         sum_, right = Signal(bits, name="sum"), Signal(name="right")
         feeds = sum_[bits - 4:] ^ lines.nibble
         with m.If(lines.come):
             m.d.sync += sum_.eq((sum_ << 4) ^ _product(feeds, CHECKSUM_TERMS))
         with m.If(begins):
-            m.d.sync += sum_.eq(-1)
+            m.d.sync += sum_.eq(CHECKSUM_INIT)
         m.d.sync += right.eq(sum_ == 0)
         return right
 

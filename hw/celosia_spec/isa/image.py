@@ -40,9 +40,10 @@ CHECKSUM_BYTES, TAIL_BYTES = 3, 4
 CHECKSUM_TERMS = (0, 4, 13, 19)
 """Exponents of the CRC's polynomial below 24. It is primitive: errors of two bits show up to 2^24
 bits apart, which is longer than any section, all bursts of 24, and of anything else all but one in
-2^24. It begins with ones. With four bits a cycle it takes a cell of an iCE40 a bit."""
+2^24. With four bits a cycle it takes a cell of an iCE40 a bit."""
 
-_ALL = (1 << 8 * CHECKSUM_BYTES) - 1
+CHECKSUM_INIT = (1 << 8 * CHECKSUM_BYTES) - 1
+"""What the CRC begins with: ones."""
 
 COMMAND_BITS, ADDRESS_BITS, DUMMY_CLOCKS = 8, 24, 8
 """What goes out to the flash, bit by bit, and clocks then until data come."""
@@ -87,9 +88,10 @@ _AFTER = [_after(byte) for byte in range(256)]
 
 def checksum(data: bytes) -> int:
     """Return the CRC of ``data``, the highest bit of a byte first."""
-    found = _ALL
+    found = CHECKSUM_INIT
     for byte in data:
-        found = (found << 8 & _ALL) ^ _AFTER[found >> 8 * CHECKSUM_BYTES - 8 ^ byte]
+        found = (found << 8) % (1 << 8 * CHECKSUM_BYTES) ^ _AFTER[
+            found >> 8 * CHECKSUM_BYTES - 8 ^ byte]
     return found
 
 
