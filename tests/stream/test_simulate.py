@@ -18,6 +18,8 @@ from celosia_spec.errors import SimulationError
 from celosia_spec.isa.array import Array
 from celosia_spec.isa.controls import COMMAND
 from celosia_spec.isa.image import pack
+from celosia_spec.isa.memories import UPPER_HALF, Space
+from celosia_spec.isa.registers import Register
 from stream.networks import residual_network, shrinking_network
 from stream.test_flash_rtl import ARRAY
 
@@ -82,6 +84,28 @@ def test_an_error_of_the_machine_is_told():
             r"^the machine stopped with error COMMAND \(image 0\); a word of the stream is no "
             r"command; compile the program again for this array$")):
         simulated(program)(replace(job, setup=setup))
+
+
+@pytest.mark.parametrize("half", [0, UPPER_HALF])
+def test_a_counter_that_is_wrong_is_told(half, monkeypatch):
+    program = stream_program(residual_network(), Array(main_words=1024))
+    x = np.zeros((2, *program.graph.tensors[program.graph.input].user_shape), np.float32)
+    carried = SIMULATORS["verilator"]
+
+    def wrong(design, job, *more):
+        record = carried(design, job, *more)
+        counter = Space.REGISTERS, Register.EVENTS + half
+        [at] = np.flatnonzero((job.read_at == counter).all(axis=1))
+        record.reads[1, at] += 1
+        return record
+
+    cycles = sum(layer.predicted_cycles for layer in report(program))
+    counts = cycles + (1 << 16 if half else 1)
+    monkeypatch.setitem(SIMULATORS, "verilator", wrong)
+    with pytest.raises(SimulationError, match=(
+            rf"^the machine counts {counts:,} cycles of a run that takes {cycles:,} \(image 1\); "
+            r"its counter is wrong, report it$")):
+        simulate(program, x)
 
 
 @pytest.mark.parametrize("simulator", EVERY_SIMULATOR)

@@ -36,7 +36,7 @@ def perfect(program: celosia.Program, x: np.ndarray) -> SimResult:
     cycles = np.full(len(x), program.predicted_cycles)
     return SimResult(
         output=right.mantissas[output], exponent=right.exponents[output],
-        saturated=right.saturated, cycles=cycles, counter_cycles=cycles,
+        saturated=right.saturated, cycles=cycles,
         tensors={node.output: (right.mantissas[node.output], right.exponents[node.output])
                  for node in program.graph.nodes})
 

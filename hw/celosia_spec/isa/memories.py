@@ -81,6 +81,10 @@ def exponents_of(words: np.ndarray) -> np.ndarray:
     return (words.astype("int64") & 2 * sign - 1 ^ sign) - sign
 
 
+UPPER_HALF = 1 << (len(Register) - 1).bit_length()
+"""Added to a register's address on the host's bus, which is half as wide, for its upper half."""
+
+
 def memory_of(space: Space) -> Memory:
     """The memory of a number; KeyError where there is none."""
     return {memory.space: memory for memory in MEMORIES}[space]

@@ -22,8 +22,7 @@ class SimResult:
     output       : int32 (N, C, H, W), output mantissas.   exponent : int32 (N,).
     saturated    : bool (N,), the machine's sticky flag.
     cycles       : int64 (N,), from the clock edge that accepts ``start`` to the one that raises
-                   ``done``, counted outside the machine.
-    counter_cycles : int64 (N,), the same by the machine's own counter.
+                   ``done``, by the machine's own counter; of a simulated one also at its ports.
     tensors      : name -> (mantissa int32 (N, C, H, W), exponent int32 (N,)); empty unless asked
                    for. From a second, layer-by-layer run of every image.
     """
@@ -32,7 +31,6 @@ class SimResult:
     exponent: np.ndarray
     saturated: np.ndarray
     cycles: np.ndarray
-    counter_cycles: np.ndarray
     tensors: dict[str, tuple[np.ndarray, np.ndarray]]
 
 
@@ -52,8 +50,7 @@ def run(program: StreamProgram, images: np.ndarray, execute: Execute, *,
             held[program.layers[at].node.output] = _read(program, job, execute, at)
     return SimResult(
         output=found.output.astype(np.int32), exponent=found.exponent.astype(np.int32),
-        saturated=found.saturated, cycles=found.cycles, counter_cycles=found.cycles,
-        tensors=held)
+        saturated=found.saturated, cycles=found.cycles, tensors=held)
 
 
 def count_to_each_end(program: StreamProgram, execute: Execute) -> np.ndarray:

@@ -14,11 +14,11 @@ from celosia_sim.simulators import cosim
 from celosia_sim.simulators.rtl import FLASH, FLASH_HZ, Design, machine_design
 from celosia_sim.simulators.verilated import VerilatedCore, execute, library
 from celosia_spec.errors import SimulationError
-from celosia_spec.isa.array import ENTRY_WORDS
+from celosia_spec.isa.array import CONTROL_BITS, ENTRY_WORDS
 from celosia_spec.isa.image import pack
-from celosia_spec.isa.memories import Space, exponent_word, exponents_of
+from celosia_spec.isa.memories import UPPER_HALF, Space, exponent_word, exponents_of
 from celosia_spec.isa.numbers import EXPONENT_SLOTS
-from celosia_spec.isa.registers import WAYS_OUT, Error
+from celosia_spec.isa.registers import COUNTER_BITS, WAYS_OUT, Error, Register
 from celosia_spec.steps import Ring
 
 Execute = Callable[[Job], Record]
@@ -117,6 +117,19 @@ def _icarus(design: Design, job: Job, flash: Contents | None,
     return cosim.execute(design, job, progress, stages, flash)
 
 
+def counted(job: Job, execute: Execute) -> Record:
+    """Carry out a job on a simulated machine, and read its counter after each run; SimulationError
+    where that does not hold the cycles seen from outside."""
+    at = _at(Space.REGISTERS, [Register.EVENTS, Register.EVENTS + UPPER_HALF])
+    record = execute(replace(job, read_at=np.concatenate([job.read_at, at])))
+    lower, upper = record.reads[:, -2:].astype(np.int64).T
+    counts, taken = lower | upper << CONTROL_BITS, record.cycles % (1 << COUNTER_BITS)
+    for image in np.flatnonzero(counts != taken)[:1]:
+        raise SimulationError(f"the machine counts {counts[image]:,} cycles of a run that takes "
+                              f"{taken[image]:,} (image {image}); its counter is wrong, report it")
+    return replace(record, reads=record.reads[:, :-2])
+
+
 SIMULATORS = {"verilator": _verilator, "icarus": _icarus}
 """Compiled loop around Verilator's model; cocotb and Icarus."""
 
@@ -131,7 +144,8 @@ def simulated(program: StreamProgram, *, simulator: str = "verilator",
     first time for an array.   design : the machine's Verilog.
 
     An array with flash is started with the program's image in it, and nothing is loaded else.
-    SimulationError where a tool is missing, or the machine reports an error or finds no end.
+    SimulationError where a tool is missing, or the machine reports an error, finds no end or counts
+    other cycles.
     """
     design = machine_design(program.array, stages) if design is None else design
     flash = flash_of(program)
@@ -140,7 +154,8 @@ def simulated(program: StreamProgram, *, simulator: str = "verilator",
         if flash:
             job = replace(job, setup=job.setup[:0])
         try:
-            return SIMULATORS[simulator](design, job, flash, progress, stages)
+            return counted(job, lambda job: SIMULATORS[simulator](design, job, flash, progress,
+                                                                  stages))
         except Stopped as stopped:
             raise SimulationError(why_stopped(stopped, job)) from stopped
 

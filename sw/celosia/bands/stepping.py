@@ -11,6 +11,7 @@ import numpy as np
 from celosia.bands.program import StreamProgram
 from celosia.bands.simulate import (
     StreamResult,
+    counted,
     elements,
     flash_of,
     in_main,
@@ -100,10 +101,10 @@ def simulated_steps(program: StreamProgram, *, stages: Stages = unseen,
                     design: Design | None = None) -> Iterator[Stepping]:
     """Yield a program in steps on one simulated machine, in the compiled loop.
 
-    stages : as of `celosia_sim.simulate.simulate`.   design : the machine's Verilog.
+    stages : as of `celosia.bands.simulate.simulate`.   design : the machine's Verilog.
 
     An array with flash is started with the program's image in it. SimulationError where a tool is
-    missing, or the machine reports an error or finds no end.
+    missing, or the machine reports an error, finds no end or counts other cycles.
     """
     flash = flash_of(program)
     design = machine_design(program.array, stages) if design is None else design
@@ -111,7 +112,7 @@ def simulated_steps(program: StreamProgram, *, stages: Stages = unseen,
         def take(job: Job, step: int) -> Record:
             job = replace(job, setup=job.setup[:0]) if flash else job
             try:
-                return execute(machine, job, None)
+                return counted(job, lambda job: execute(machine, job, None))
             except Stopped as stopped:
                 raise SimulationError(why_stopped(stopped, job)) from stopped
 
