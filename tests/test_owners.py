@@ -25,7 +25,7 @@ MEMORIES = {
     "sw/celosia/bands/session.py": "reads maps",
     "sw/celosia/bands/simulate.py": "loads programs",
 }
-"""Files that name a memory, as `Space.BANKS`, and what for."""
+"""Files that name a memory, as `Space.MAIN`, and what for."""
 
 COMPILER = "sw/celosia/compiler.py"
 STAGES = {

@@ -26,7 +26,7 @@ class BitLine(wiring.Component):
     Parameters
     ----------
     divisor : int
-        Clock cycles a bit, 8 to 65535.
+        Clock cycles a bit, `parts.uart.DIVISOR_MIN` to `DIVISOR_MAX`.
 
     Members
     -------
