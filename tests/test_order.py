@@ -105,10 +105,10 @@ ORDER = {
     """,
     "celosia_boards.host": """
         __init__, holders, job, ports, requests
-        refusals, work
+        refusals
         wires
         link
-        exchange
+        exchange, work
         machine
         driver
     """,

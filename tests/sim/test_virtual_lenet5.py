@@ -7,8 +7,8 @@ import pytest
 
 from celosia.bands.simulate import job_of, results
 from celosia_boards.host.job import Record
+from celosia_boards.host.link import LINE_BITS
 from celosia_sim.virtual import VirtualBoard
-from celosia_sim.virtual.board import LINE_BITS
 from celosia_sim.virtual.line import SimulatedLine
 from celosia_spec.isa import frames as protocol
 from celosia_spec.isa.frames import Decoder, Kind, Reply

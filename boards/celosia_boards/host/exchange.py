@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from celosia_boards.host.holders import holders
-from celosia_boards.host.link import Line, LinkError
+from celosia_boards.host.link import LINE_BITS, Line, LinkError
 from celosia_boards.host.requests import READ_HASH, Requests
 from celosia_spec.errors import CelosiaError
 from celosia_spec.isa import frames as protocol
@@ -94,7 +94,7 @@ class Exchange:
         self.array_hash: int | None = None
         self._decoder, self._tag, self._slowest = Decoder(), 0, 0.0
         self._torn = False          # whether replies may still come that nobody waits for
-        self._window = max(_LEAST, int(_AHEAD * line.baud / 10))
+        self._window = max(_LEAST, int(_AHEAD * line.baud / LINE_BITS))
 
     def greet(self) -> int:
         """Find the machine, stop what it does, and return its array's hash.
@@ -110,7 +110,7 @@ class Exchange:
             tag, begun, before = self._next(_HELLO), self.line.now(), None
             hello = b"".join([protocol.RESYNC, protocol.paced(protocol.encode_abort(tag=tag)),
                               *READ_HASH.frames(tag + _FIRST), *READ_HASH.frames(tag + _LAST)])
-            line_time = 10 * len(hello) / self.line.baud
+            line_time = LINE_BITS * len(hello) / self.line.baud
             try:
                 self._write(hello)
             except LinkError:
@@ -162,7 +162,7 @@ class Exchange:
             if not waiting:
                 self._torn = False
                 return
-            came = self.line.read(_GAP + 4 * self._slowest + 10 * flying / self.line.baud)
+            came = self.line.read(_GAP + 4 * self._slowest + LINE_BITS * flying / self.line.baud)
             if not came:
                 raise self._damaged()
             for reply in self._decoder.feed(came):
@@ -206,7 +206,7 @@ class Exchange:
         self.tally.sent += count
         burst = b"".join([*requests.frames(tag), *READ_HASH.frames(tag + count)])
         self._write(burst)
-        line_time = 10 * len(burst) / self.line.baud
+        line_time = LINE_BITS * len(burst) / self.line.baud
         found: dict[int, Reply] = {}
         clean = True
         while (left := begun + line_time + self._quiet() - self.line.now()) > 0:
@@ -238,7 +238,7 @@ class Exchange:
         self.tally.sent += 1
         frame = request.frames(tag)[0]
         self._write(frame)
-        line_time = 10 * len(frame) / self.line.baud
+        line_time = LINE_BITS * len(frame) / self.line.baud
         while (left := begun + line_time + self._quiet() - self.line.now()) > 0:
             for reply in self._decoder.feed(self.line.read(left)):
                 if reply.tag == tag and reply.kind in request.kinds()[0]:
@@ -295,7 +295,7 @@ class Exchange:
         return min(_QUIET + 4 * self._slowest, SILENCE / 4)
 
     def _write(self, data: bytes) -> None:
-        self.line.write(data, SILENCE + 20 * len(data) / self.line.baud)
+        self.line.write(data, SILENCE + 2 * LINE_BITS * len(data) / self.line.baud)
 
     def _damaged(self) -> Damage:
         self.tally.damages += 1

@@ -13,7 +13,10 @@ from celosia_boards.host.ports import Port, find
 from celosia_boards.host.wires import Gone, Wire, open_wire
 from celosia_spec.errors import CelosiaError
 
-__all__ = ["UNREAD", "Line", "Link", "LinkError", "open_link"]
+__all__ = ["LINE_BITS", "UNREAD", "Line", "Link", "LinkError", "open_link"]
+
+LINE_BITS = 10
+"""Bits that a byte takes on a serial line: start, eight, stop."""
 
 UNREAD = 1 << 20
 """Bytes that are kept for a host that does not read: ten seconds of a line at 1 Mbaud."""

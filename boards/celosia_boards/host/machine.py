@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from celosia_boards.host.exchange import Busy, Damage, Exchange, HostError
-from celosia_boards.host.link import Line
+from celosia_boards.host.link import LINE_BITS, Line
 from celosia_boards.host.requests import READ_HASH, STATUS, Access, Requests
 from celosia_boards.host.work import Run, data_of
 from celosia_spec.isa import registers
@@ -161,7 +161,7 @@ class Machine:
         Returns how many runs there were, and in how many seconds. HostError where a run reports an
         error, or the line damages anything.
         """
-        pause = int(1.1 * cycles / self.clock_hz * self.line.baud / 10) + 2
+        pause = int(1.1 * cycles / self.clock_hz * self.line.baud / LINE_BITS) + 2
         start = Requests.one(Command.START, START.pack(list=at), pause=pause)
         begun, runs = self.line.now(), 0
 

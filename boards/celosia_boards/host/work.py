@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from celosia_boards.host.job import Job, Record
+from celosia_boards.host.link import LINE_BITS
 from celosia_boards.host.requests import READ_EVENTS, STATUS, Access, Requests
 from celosia_spec.isa import frames as protocol
 from celosia_spec.isa.array import Array
@@ -58,7 +59,7 @@ class Work:
         seconds = 1.05 * cycles / clock_hz
         bridged = seconds <= _PAUSE_S
         start = Requests.one(Command.START, protocol.START.pack(list=int(job.start)),
-                             pause=int(seconds * baud / 10) + 2 if bridged else 0)
+                             pause=int(seconds * baud / LINE_BITS) + 2 if bridged else 0)
         output = Access.of(job.read_at, array)
         return cls(job, Run(start=start, cycles=cycles, bridged=bridged),
                    Access.of(job.input_at, array), output, output.reads(), Record.empty(job), exact)

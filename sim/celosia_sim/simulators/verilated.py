@@ -3,8 +3,9 @@
 import ctypes
 import platform
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Self
 
 import numpy as np
@@ -48,14 +49,17 @@ on each goes into the headers of both."""
 
 
 def library(design: Design, stages: Stages = unseen, driver: Path = _DRIVER,
-            headers: Sequence[Path] = ()) -> Path:
+            headers: Sequence[Path] = (),
+            constants: Mapping[str, int] = MappingProxyType({})) -> Path:
     """Return the shared library of ``design``, compiled unless the cache holds it.
 
     stages  : called as it is compiled, which may take minutes.
     driver  : the C++ around it, whose exports the library has.   headers : what that includes,
-    beside what belongs to flash chips.
+    beside what belongs to flash chips.   constants : that both know, by their names.
     SimulationError where Verilator or the compiler is missing or fails.
     """
+    known = "".join(f"constexpr int {name} = {value};\n" for name, value in constants.items())
+
     def build(folder: Path) -> None:
         (folder / "core.v").write_text(design.text)
         shutil.copy(driver, folder / "driver.cpp")
@@ -66,7 +70,7 @@ def library(design: Design, stages: Stages = unseen, driver: Path = _DRIVER,
             env["MAKEFLAGS"] += " OPT_FAST=-O0"
         macros = [f"-D{name}={value}" for name, value in design.defines]
         stages("translating to C++ (Verilator)", 0, 0)
-        (folder / _DRIVEN).write_text(f'#include "{_MODEL}"\n#include "driver.cpp"\n')
+        (folder / _DRIVEN).write_text(f'#include "{_MODEL}"\n{known}#include "driver.cpp"\n')
         run_tool("verilator", ["verilator", *_VERILATOR_FLAGS, *macros, "core.v", _DRIVEN],
                  cwd=folder, env=env)
         stages("compiling the simulator", 0, 0)
@@ -76,7 +80,7 @@ def library(design: Design, stages: Stages = unseen, driver: Path = _DRIVER,
                          "-lpthread"], cwd=folder, env=env)
         shutil.rmtree(folder / "obj")
 
-    key = digest(design.key, *(path.read_text() for path in (driver, PINS, *headers)),
+    key = digest(design.key, known, *(path.read_text() for path in (driver, PINS, *headers)),
                  verilator_version(), compiler_version(), platform.machine(),
                  " ".join(_VERILATOR_FLAGS))
     return cached(f"verilated-{key}", build, stages) / "core.so"

@@ -7,6 +7,7 @@ from typing import Self
 from celosia_boards.arrays import require
 from celosia_boards.cache import Stages, unseen
 from celosia_boards.clock import possible_clock
+from celosia_boards.host.link import LINE_BITS
 from celosia_boards.targets import Target
 from celosia_boards.targets import target as find_target
 from celosia_sim.flash import PARTS, Beside, Chip
@@ -14,10 +15,7 @@ from celosia_sim.virtual.design import core_library, port_library
 from celosia_sim.virtual.simulation import Call, Simulation
 from celosia_spec.isa.array import Array
 
-__all__ = ["BAUD_ERROR_MAX", "LINE_BITS", "Lights", "VirtualBoard"]
-
-LINE_BITS = 10
-"""Bits that a byte takes on the line: start, eight, stop."""
+__all__ = ["BAUD_ERROR_MAX", "Lights", "VirtualBoard"]
 
 BAUD_ERROR_MAX = 50.0
 """Largest error of the host's bit time, percent, either way."""

@@ -7,9 +7,11 @@ from typing import Any
 
 from celosia_boards.cache import Stages, unseen
 from celosia_boards.description import Flash
+from celosia_boards.host.link import LINE_BITS
 from celosia_hw.host.serial_port import SerialPort
 from celosia_sim.simulators.rtl import Design, design_of, machine_design
 from celosia_sim.simulators.verilated import library
+from celosia_sim.virtual.simulation import FRACTION
 from celosia_spec.isa.array import Array
 
 __all__ = ["core_library", "port_library"]
@@ -43,7 +45,8 @@ def port_library(clock_hz: float, baud: float, *, byte_level: bool,
     design = design_of(make, repr(("port", byte_level, serial.divisor)), stages=stages)
     return library(_both_edges(design), stages,
                    _HERE / ("byte_stream.cpp" if byte_level else "serial_line.cpp"),
-                   [_HERE / "bus.h", _HERE / "port.h"])
+                   [_HERE / "bus.h", _HERE / "port.h"],
+                   {"FRACTION": FRACTION, "LINE_BITS": LINE_BITS})
 
 
 def _both_edges(design: Design) -> Design:

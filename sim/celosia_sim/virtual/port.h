@@ -35,8 +35,7 @@ class Stillness {
     int64_t first, next, same = 0;
 };
 
-constexpr int FRACTION = 20;   // bits behind the point of a time in cycles
-constexpr int LINE_BITS = 10;  // of a byte: start, eight, stop
+// FRACTION, bits behind the point of a time in cycles, and LINE_BITS, of a byte, are design.py's.
 constexpr int64_t CORE_TRIAL = 16, PORT_TRIAL = 8;
 constexpr int64_t ROUND = 128;  // edges of the longest circle that is looked for
 

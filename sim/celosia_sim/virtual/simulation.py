@@ -9,7 +9,7 @@ from celosia_sim.flash import Beside
 __all__ = ["FRACTION", "Call", "Simulation"]
 
 FRACTION = 20
-"""Bits behind the point of a bit time, as serial_line.cpp has them."""
+"""Bits behind the point of a bit time, in Python and in C++."""
 
 
 class Call(ctypes.Structure):
