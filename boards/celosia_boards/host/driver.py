@@ -21,7 +21,7 @@ import numpy as np
 from celosia_boards.host.exchange import Busy, Damage, HostError
 from celosia_boards.host.job import Job, Record
 from celosia_boards.host.machine import ATTEMPTS, Endless, Machine
-from celosia_boards.host.requests import READ_EVENTS
+from celosia_boards.host.requests import READ_EVENTS, REGISTER_BYTES
 from celosia_boards.host.work import Work, data_of
 from celosia_spec.host_side import READ_BACK
 from celosia_spec.isa.frames import Reply
@@ -237,7 +237,8 @@ class Driver:
             return False
         ended = self.machine.ended(work.run, int(work.job.max_cycles))
         [count] = exchange.perform(READ_EVENTS)
-        if ended is None or (self.machine.greeted != greeted and not count.elements(4)[0]):
+        if ended is None or (self.machine.greeted != greeted
+                             and not count.elements(REGISTER_BYTES)[0]):
             return False                    # cleared, perhaps, before it was read
         once, again = exchange.perform(work.reads), exchange.perform(work.reads)
         return (np.array_equal(data_of(once), data_of(again))

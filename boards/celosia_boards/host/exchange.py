@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from celosia_boards.host.holders import holders
 from celosia_boards.host.link import LINE_BITS, Line, LinkError
-from celosia_boards.host.requests import READ_HASH, Requests
+from celosia_boards.host.requests import READ_HASH, REGISTER_BYTES, Requests
 from celosia_spec.errors import CelosiaError
 from celosia_spec.isa import frames as protocol
 from celosia_spec.isa.frames import Decoder, Kind, Reason, Reply
@@ -34,7 +34,6 @@ _TAGS = 1 << protocol.TAG_BITS
 _BURST = 11
 """Requests of a burst: with the closing one, and one more that a duplicate may look like, fewer
 than there are tags."""
-_HASH_BYTES = 4
 _FIRST, _LAST, _HELLO = 5, 10, 12
 """Tags, from a greeting's first one on, of its two closing requests, and how many it takes. No
 other requests follow each other with tags so far apart, so replies to earlier ones are told from
@@ -214,7 +213,7 @@ class Exchange:
             for reply in self._decoder.feed(came):
                 place = (reply.tag - tag) % _TAGS
                 if (place == count and reply.kind is Kind.DATA
-                        and reply.elements(_HASH_BYTES)[Register.ARRAY_HASH] == self.array_hash):
+                        and reply.elements(REGISTER_BYTES)[Register.ARRAY_HASH] == self.array_hash):
                     self._slowest = max(self.line.now() - begun - line_time, self._slowest * 0.9)
                     if not (clean and len(found) == count) or self._decoder.skipped:
                         self._damaged()
@@ -270,15 +269,15 @@ class Exchange:
         the one before it where the hash is not known."""
         if reply.kind is not Kind.DATA or reply.tag != (tag + _LAST) % _TAGS:
             return False
-        if reply.elements(_HASH_BYTES)[Register.ARRAY_HASH] == self.array_hash:
+        if reply.elements(REGISTER_BYTES)[Register.ARRAY_HASH] == self.array_hash:
             return True
         return (before is not None and before.kind is Kind.DATA
                 and before.tag == (tag + _FIRST) % _TAGS
-                and before.data[:_HASH_BYTES] == reply.data[:_HASH_BYTES])
+                and before.data[:REGISTER_BYTES] == reply.data[:REGISTER_BYTES])
 
     def _known(self, reply: Reply) -> int:
         """Return the hash that a reply to `READ_HASH` tells; StrangerError where it was another."""
-        found = reply.elements(_HASH_BYTES)[Register.ARRAY_HASH]
+        found = reply.elements(REGISTER_BYTES)[Register.ARRAY_HASH]
         if self.array_hash is not None and found != self.array_hash:
             raise StrangerError(f"{self.line.name}: another machine answers than at first; connect "
                                 f"to it again")

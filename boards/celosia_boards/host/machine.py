@@ -7,7 +7,7 @@ import numpy as np
 
 from celosia_boards.host.exchange import Busy, Damage, Exchange, HostError
 from celosia_boards.host.link import LINE_BITS, Line
-from celosia_boards.host.requests import READ_HASH, STATUS, Access, Requests
+from celosia_boards.host.requests import READ_HASH, REGISTER_BYTES, STATUS, Access, Requests
 from celosia_boards.host.work import Run, data_of
 from celosia_spec.isa import registers
 from celosia_spec.isa.array import Array
@@ -82,7 +82,7 @@ class Machine:
         if reply.kind is Kind.RUNNING:
             return Status(busy=True, saturated=reply.saturated, error=Error.NONE)
         found = registers.STATUS.unpack(
-            self.exchange.perform(READ_HASH)[0].elements(4)[Register.STATUS])
+            self.exchange.perform(READ_HASH)[0].elements(REGISTER_BYTES)[Register.STATUS])
         code = found["error"]
         return Status(busy=bool(found["busy"]), saturated=bool(found["saturated"]),
                       error=Error(code) if code in set(Error) else code,
@@ -204,7 +204,8 @@ class Machine:
             try:
                 for reply in self.exchange.stream(_marked(requests, certain)):
                     if len(done) - certain == _STEP or len(done) == len(requests):
-                        if reply.elements(4)[Register.ARRAY_HASH] != self.exchange.array_hash:
+                        found = reply.elements(REGISTER_BYTES)
+                        if found[Register.ARRAY_HASH] != self.exchange.array_hash:
                             raise Damage
                         certain = len(done)
                         stretch = _STEP

@@ -13,16 +13,18 @@ from celosia_spec.host_side import HostMemory, host_memories
 from celosia_spec.isa import frames as protocol
 from celosia_spec.isa.array import Array
 from celosia_spec.isa.frames import Command, Kind
-from celosia_spec.isa.memories import Space
+from celosia_spec.isa.memories import Space, memory_of
 from celosia_spec.isa.registers import Register
 
-__all__ = ["BLOCK_BYTES", "READ_EVENTS", "READ_HASH", "STATUS", "Access", "Requests"]
+__all__ = ["BLOCK_BYTES", "READ_EVENTS", "READ_HASH", "REGISTER_BYTES", "STATUS", "Access",
+           "Requests"]
 
 BLOCK_BYTES = protocol.DATA_BYTES
 """Bytes of memory that a frame reads or writes."""
 
+REGISTER_BYTES = memory_of(Space.REGISTERS).element_bytes
+
 _TAGS = 1 << protocol.TAG_BITS
-_WORD_SIZE = 2      # log2 of a register's bytes
 _CRC = np.array(protocol.CRC_AFTER, f"<u{protocol.CRC_BYTES}")
 """What a byte does to a CRC of zero; the CRC is linear."""
 
@@ -112,10 +114,14 @@ def _bytes(numbers: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(numbers)[:, None].view(np.uint8)
 
 
+def _log2(count: int) -> int:
+    return count.bit_length() - 1
+
+
 def _register_read(register: Register) -> Requests:
     """Return what reads a register, and the one behind it; registers of even numbers alone."""
     place = protocol.ADDRESS.pack(space=Space.REGISTERS, address=register)
-    return Requests.one(Command.READ + _WORD_SIZE, place)
+    return Requests.one(Command.READ + _log2(REGISTER_BYTES), place)
 
 
 STATUS = Requests.one(Command.STATUS)
@@ -149,14 +155,14 @@ class Access:
         its memory.
         """
         memories = host_memories(array)
-        sizes = np.array([memory.element_bytes.bit_length() - 1 for memory in memories])
+        sizes = np.array([_log2(memory.element_bytes) for memory in memories])
         depths = np.array([memory.depth for memory in memories])
         space, address = at[:, 0].astype(np.int64), at[:, 1].astype(np.int64)
         for number, beyond in at[address >= depths[space]][:1].tolist():
             raise ValueError(f"{memories[number].name} has {depths[number]} addresses, not "
                              f"{beyond + 1}")
         size = sizes[space]
-        shift = 3 - size
+        shift = _log2(protocol.DATA_BYTES) - size
         key = protocol.ADDRESS.pack(space=space, address=address >> shift << shift)
         _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
         order = np.argsort(first)
@@ -187,7 +193,7 @@ class Access:
             raise ValueError(f"{self.memories[number].name} cannot be written")
         data = np.zeros((len(self), protocol.DATA_BYTES), np.uint8)
         width = np.int64(1) << self.size[self.block]
-        for byte in range(4):
+        for byte in range(protocol.ELEMENT_BYTES_MAX):
             inside = byte < width
             at = self.place * width + byte
             data[self.block[inside], at[inside]] = values[inside] >> np.uint32(8 * byte) & 0xFF
@@ -204,7 +210,7 @@ class Access:
         """
         width = np.int64(1) << self.size[self.block]
         found = np.zeros(len(self.block), np.uint32)
-        for byte in range(4):
+        for byte in range(protocol.ELEMENT_BYTES_MAX):
             inside = byte < width
             at = self.place * width + byte
             found[inside] |= (data[self.block[inside], at[inside]].astype(np.uint32)

@@ -6,7 +6,7 @@ import numpy as np
 
 from celosia_boards.host.job import Job, Record
 from celosia_boards.host.link import LINE_BITS
-from celosia_boards.host.requests import READ_EVENTS, STATUS, Access, Requests
+from celosia_boards.host.requests import READ_EVENTS, REGISTER_BYTES, STATUS, Access, Requests
 from celosia_spec.isa import frames as protocol
 from celosia_spec.isa.array import Array
 from celosia_spec.isa.frames import Command, Kind, Reply
@@ -86,7 +86,7 @@ class Work:
 
         False where the machine cannot have run it: an error, or another count.
         """
-        count = replies[-1].elements(4)[0]
+        count = replies[-1].elements(REGISTER_BYTES)[0]
         self.record.cycles[image] = count
         self.record.saturated[image] = ended.saturated
         self.record.reads[image] = self.output.values(data_of(replies[:-1]))

@@ -23,6 +23,9 @@ receiver that lost the start bits find them again."""
 DATA_BYTES = 8
 """Payload of a write request and of a read reply."""
 
+ELEMENT_BYTES_MAX = 4
+"""Bytes of an element that exist; those of larger ones behind them do not."""
+
 ADDRESS_BYTES = 3
 CRC_BYTES = 2
 CRC_INIT = 0xFFFF
@@ -173,7 +176,7 @@ class Reply:
         """Return the elements read; of ``element_bytes=8`` only the low 32 bits exist."""
         if self.kind is not Kind.DATA:
             raise ValueError(f"a reply of kind {self.kind.name} has no elements; check kind first")
-        used = min(element_bytes, 4)
+        used = min(element_bytes, ELEMENT_BYTES_MAX)
         return [int.from_bytes(self.data[at:at + used], "little", signed=signed)
                 for at in range(0, DATA_BYTES, element_bytes)]
 
