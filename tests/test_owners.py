@@ -22,6 +22,7 @@ MEMORIES = {
     "boards/celosia_boards/host/driver.py": "registers are not as memories; programs are read back",
     "boards/celosia_boards/host/requests.py": "requests for registers",
     "sim/celosia_sim/benches/program.py": "words of main memory are taken apart",
+    "sim/celosia_sim/simulators/verilated.py": "likewise",
     "sw/celosia/bands/session.py": "reads maps",
     "sw/celosia/bands/simulate.py": "loads programs",
 }

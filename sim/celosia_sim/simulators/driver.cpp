@@ -1,5 +1,6 @@
 // The compiled loop around the verilated core: bus writes, bus reads and runs, a call each.
-// Compiled once for each core and called through ctypes (verilated.py).
+// Compiled once for each core and called through ctypes (verilated.py), from where it has MAIN, the
+// number of main memory on the bus, and ENTRY_WORDS, the elements of its words.
 //
 // One cycle is one rising edge of clk. Inputs are set before the edge that samples them; outputs
 // are looked at after it.
@@ -49,9 +50,6 @@ template <class Core>
 int checking(const Core&, long) {
     return 0;
 }
-
-// Number of main memory on the bus.
-constexpr uint32_t MAIN = 1;
 
 struct Outcome {
     int64_t cycles;
@@ -118,7 +116,7 @@ EXPORT int64_t celosia_read(void* handle, int64_t count, const uint32_t* at, uin
         machine->space(at[2 * i]);
         const uint32_t last = at[2 * i + 1];
         // Elements of a word of main memory are read in their order: the machine takes it apart.
-        const uint32_t first = core.mem_space == MAIN ? last & ~3u : last;
+        const uint32_t first = core.mem_space == MAIN ? last - last % ENTRY_WORDS : last;
         for (uint32_t address = first; address <= last; ++address) {
             core.mem_address = address;
             core.mem_read = 1;

@@ -30,6 +30,8 @@ from celosia_sim.simulators.tools import (
     verilator_environment,
     verilator_version,
 )
+from celosia_spec.isa.array import ENTRY_WORDS
+from celosia_spec.isa.memories import Space
 
 __all__ = ["VerilatedCore", "execute", "library"]
 
@@ -37,6 +39,7 @@ SLICE = 50_000
 """Cycles between two chances for Python to see Ctrl-C: less than a second."""
 
 _DRIVER = Path(__file__).parent / "driver.cpp"
+_CONSTANTS = MappingProxyType({"MAIN": Space.MAIN, "ENTRY_WORDS": ENTRY_WORDS})
 
 _VERILATOR_FLAGS = (
     "--cc", "--exe", "-O3", "--output-split", "0", "--x-assign", "fast", "--x-initial", "fast",
@@ -50,7 +53,7 @@ on each goes into the headers of both."""
 
 def library(design: Design, stages: Stages = unseen, driver: Path = _DRIVER,
             headers: Sequence[Path] = (),
-            constants: Mapping[str, int] = MappingProxyType({})) -> Path:
+            constants: Mapping[str, int] = _CONSTANTS) -> Path:
     """Return the shared library of ``design``, compiled unless the cache holds it.
 
     stages  : called as it is compiled, which may take minutes.

@@ -27,7 +27,7 @@ def core_library(array: Array, stages: Stages, flash: Flash | None, clock_hz: fl
     timing of the device's, and zeros in them at the start.
     """
     design = _both_edges(machine_design(array, stages, flash, clock_hz))
-    return library(design, stages, _HERE / "core_bus.cpp", [_HERE / "bus.h"])
+    return library(design, stages, _HERE / "core_bus.cpp", [_HERE / "bus.h"], {})
 
 
 def port_library(clock_hz: float, baud: float, *, byte_level: bool,
