@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from celosia.calibration import calibration_array, known_early
+from celosia.compiler import Compiler
 from celosia.extras import names_extra
 from celosia_spec.errors import ArgumentError, CelosiaError, located, refusals
 from celosia_spec.files import check_folder
@@ -20,10 +21,11 @@ if TYPE_CHECKING:
 
 @names_extra
 def compile(model: Any, example_input: Any = None, *, target: str = "icebreaker",
-            calibration: Any = None, exponents: str = "dynamic", weight_bits: int = 8,
-            activation_bits: int = 8, input_bits: int | None = None,
-            lanes: int | None = None, sparse: bool = True, stream: str | None = None,
-            hop: int | None = None, accuracy: str | None = None,
+            calibration: Any = None, exponents: str = Compiler.exponents,
+            weight_bits: int = Compiler.weight_bits,
+            activation_bits: int = Compiler.activation_bits,
+            input_bits: int | None = None, lanes: int | None = None, sparse: bool = True,
+            stream: str | None = None, hop: int | None = None, accuracy: str | None = None,
             preprocessing: Preprocessing | None = None,
             dump_after: str | None = None,
             progress: Callable[[str], None] | None = None) -> Program:
@@ -69,7 +71,6 @@ def compile(model: Any, example_input: Any = None, *, target: str = "icebreaker"
     layer, the operator, the reason, the line of the model's source and the way out. FitError, which
     is one: another target or other settings may take the network; its way out has been tried.
     """
-    from celosia.compiler import Compiler
     from celosia.passes import check_pass
 
     compiler = Compiler(target=target, exponents=exponents, weight_bits=weight_bits,

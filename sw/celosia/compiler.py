@@ -48,8 +48,8 @@ class Compiler:
 
     target: str = "icebreaker"
     exponents: str = DYNAMIC
-    weight_bits: int = 8
-    activation_bits: int = 8
+    weight_bits: int = Array.weight_bits
+    activation_bits: int = Array.activation_bits
     input_bits: int | None = None
     lanes: int | None = None
     sparse: bool = True

@@ -179,8 +179,9 @@ def _number(number: float) -> str:
 
 @names_extra
 def check(model: Any, example_input: Any = None, targets: Sequence[str] | str | None = None, *,
-          calibration: Any = None, exponents: str = "dynamic", weight_bits: int = 8,
-          activation_bits: int = 8, input_bits: int | None = None, lanes: int | None = None,
+          calibration: Any = None, exponents: str = Compiler.exponents,
+          weight_bits: int = Compiler.weight_bits, activation_bits: int = Compiler.activation_bits,
+          input_bits: int | None = None, lanes: int | None = None,
           sparse: bool = True, accuracy: str | None = None,
           preprocessing: Preprocessing | None = None,
           progress: Progress | None = None) -> Report:

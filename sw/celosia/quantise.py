@@ -21,6 +21,7 @@ from celosia_spec.block import Format
 from celosia_spec.epilogue import DYNAMIC, Dynamic, Kept, Static, check_exponents, rounded
 from celosia_spec.errors import ArgumentError, CompileError, FitError, Need
 from celosia_spec.faint_rows import exponent_minima, input_minima, raised_lsbs
+from celosia_spec.isa.array import Array
 from celosia_spec.isa.numbers import (
     ACCUMULATORS,
     EXPONENT_MAX,
@@ -41,8 +42,9 @@ SUM_BITS = "bits of a sum"
 """What refused sums need more of."""
 
 
-def quantise(graph: Graph, *, calibration: np.ndarray | None = None, exponents: str = "dynamic",
-             weight_bits: int = 8, activation_bits: int = 8, low_bits: int = 0,
+def quantise(graph: Graph, *, calibration: np.ndarray | None = None, exponents: str = DYNAMIC,
+             weight_bits: int = Array.weight_bits,
+             activation_bits: int = Array.activation_bits, low_bits: int = 0,
              acc_bits: int | None = None,
              widest: int = ACCUMULATORS[-1], sparse: bool = True,
              begun: "Begun | None" = None, unsigned: bool = True,

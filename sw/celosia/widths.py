@@ -60,7 +60,8 @@ class Widths:
 @names_extra
 def widths(model: Any, example_input: Any = None, *, bits: Sequence[tuple[int, int]],
            calibration: Any, labels: Any = None, target: str = "icebreaker",
-           exponents: str = "dynamic", input_bits: int | None = None, lanes: int | None = None,
+           exponents: str = Compiler.exponents, input_bits: int | None = None,
+           lanes: int | None = None,
            sparse: bool = True, accuracy: str | None = None,
            progress: Callable[[int, int], None] | None = None) -> Widths:
     """Measure a network with weights and activations of several widths.

@@ -29,9 +29,9 @@ def compile(
     = "icebreaker",
     output: Annotated[Path | None, typer.Option(
         "--output", "-o", help="Program file to write; without it only the report.")] = None,
-    exponents: Annotated[str, typer.Option(help="dynamic or static.")] = "dynamic",
-    weight_bits: Annotated[int, typer.Option(min=4, max=9)] = 8,
-    activation_bits: Annotated[int, typer.Option(min=4, max=9)] = 8,
+    exponents: Annotated[str, typer.Option(help="dynamic or static.")] = Compiler.exponents,
+    weight_bits: Annotated[int, typer.Option(min=4, max=9)] = Compiler.weight_bits,
+    activation_bits: Annotated[int, typer.Option(min=4, max=9)] = Compiler.activation_bits,
     input_bits: common.InputBits = None,
     lanes: Annotated[int | None, typer.Option(help="Instead of the target's default.")] = None,
     stream: Annotated[str | None, typer.Option(

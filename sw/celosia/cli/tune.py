@@ -35,9 +35,9 @@ def tune(
     deviation: options.Deviation = None,
     target: Annotated[str, typer.Option(help="Board or device; see `celosia targets`.")]
     = "icebreaker",
-    exponents: Annotated[str, typer.Option(help="dynamic or static.")] = "dynamic",
-    weight_bits: Annotated[int, typer.Option(min=4, max=9)] = 8,
-    activation_bits: Annotated[int, typer.Option(min=4, max=9)] = 8,
+    exponents: Annotated[str, typer.Option(help="dynamic or static.")] = Compiler.exponents,
+    weight_bits: Annotated[int, typer.Option(min=4, max=9)] = Compiler.weight_bits,
+    activation_bits: Annotated[int, typer.Option(min=4, max=9)] = Compiler.activation_bits,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 1,
     learning_rate: Annotated[float, typer.Option(help="Its peak.")] = 3e-4,
     batch_size: Annotated[int, typer.Option(min=1, help="Images a step.")] = 64,

@@ -41,9 +41,9 @@ def in_format(
     example_input: Any,
     *,
     target: str = "icebreaker",
-    weight_bits: int = 8,
-    activation_bits: int = 8,
-    exponents: str = "dynamic",
+    weight_bits: int = Compiler.weight_bits,
+    activation_bits: int = Compiler.activation_bits,
+    exponents: str = Compiler.exponents,
     calibration: Any = None,
     preprocessing: Preprocessing | None = None,
 ) -> InFormat:

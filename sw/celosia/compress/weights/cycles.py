@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from celosia.compiler import Compiler
 from celosia.compress.criteria.registry import resolve_options
 from celosia.compress.criteria.scoring import scores
 from celosia.compress.entry import entry
@@ -62,7 +63,7 @@ def prune_to_cycles(
     example_input: Any,
     budget: int,
     target: str = "icebreaker",
-    exponents: str = "dynamic",
+    exponents: str = Compiler.exponents,
     inputs: Any | None = None,
     finetune: Callable[[nn.Module, int], None] | None = None,
     rounds: int | None = None,

@@ -109,7 +109,7 @@ class Predictor:
     """
 
     def __init__(self, example_input: Any, *, target: str = "icebreaker",
-                 exponents: str = "dynamic", signs: Sequence[bool] = (True,)) -> None:
+                 exponents: str = Compiler.exponents, signs: Sequence[bool] = (True,)) -> None:
         check_exponents(exponents)
         self._compiler, self._signs = Compiler(target=target), signs
         self._compiler.array()
@@ -151,7 +151,7 @@ class Predictor:
 
 @entry
 def cycle_costs(model: nn.Module, example_input: Any, *, target: str = "icebreaker",
-                exponents: str = "dynamic") -> dict[str, np.ndarray]:
+                exponents: str = Compiler.exponents) -> dict[str, np.ndarray]:
     """Return what a weight costs: predicted cycles that one weight less in its row saves.
 
     The rows of a batch run in lockstep, so the saving comes when each of them has a weight less;
