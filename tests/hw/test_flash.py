@@ -24,9 +24,9 @@ from celosia_spec.isa.image import (
     copy_cycles,
     pack,
     places,
-    unpack,
 )
 from celosia_spec.isa.registers import Fault
+from flash_image import unpack
 
 ARRAYS = {cycles: Array(main_words=1024, flash=cycles) for cycles in FLASH}
 BASE, MHZ = 0x20000, 48.0

@@ -14,7 +14,8 @@ from celosia.bands.program import stream_program
 from celosia_sim import golden, stream_machine
 from celosia_spec.errors import FitError, SimulationError
 from celosia_spec.isa.array import Array
-from celosia_spec.isa.image import pack, unpack
+from celosia_spec.isa.image import pack
+from flash_image import unpack
 from stream.networks import graphs
 from stream.sharing import check_memory, check_words, held_words
 

@@ -5,7 +5,7 @@ comes its checksum, in the first bytes of the unit behind, whose end may be the 
 else is FF. Bytes of a word, and words, lie lowest first.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -136,25 +136,3 @@ def pack(array: Array, sections: Sequence[Section]) -> bytes:
         data = header.to_bytes(HEADER_BYTES, "little") + section.words.astype("<u8").tobytes()
         image += data + _tail(data)
     return bytes(image)
-
-
-def unpack(array: Array, image: bytes) -> Iterator[Section]:
-    """Yield the sections of an image. ValueError where it is no image of the array, is damaged, or
-    ends too early."""
-    unit, last = 0, False
-    while not last:
-        at = (unit + 1) * UNIT_BYTES - HEADER_BYTES
-        bits = int.from_bytes(image[at:at + HEADER_BYTES], "little")
-        header = HEADER.unpack(bits)
-        if header["magic"] != MAGIC:
-            raise ValueError(f"unit {unit} of the image ends with no header")
-        if header["array"] != array.hash:
-            raise ValueError("the image is for another array")
-        end = (unit + 1 - header["units"]) * UNIT_BYTES
-        data = image[at:end]
-        if image[end:end + TAIL_BYTES] != _tail(data):
-            raise ValueError(f"the section at unit {unit} of the image is damaged")
-        yield Section(first=header["first"], resident=bool(header["resident"]),
-                      more=bool(header["more"]),
-                      words=np.frombuffer(data[HEADER_BYTES:], "<u8").astype(np.uint64))
-        unit, last = unit - header["units"] + 1, bool(header["last"])
