@@ -11,7 +11,7 @@ from celosia_hw.layouts import layout
 from celosia_hw.machine import Machine
 from celosia_hw.signatures import HOST_BUS, connect_members, flipped_members
 from celosia_spec.isa.array import CONTROL_BITS, ENTRY_WORDS, Array
-from celosia_spec.isa.memories import Space, memory_of
+from celosia_spec.isa.memories import UPPER_HALF, Space, memory_of
 from celosia_spec.isa.numbers import EXPONENT_BITS
 from celosia_spec.isa.registers import COUNTER_BITS, STATUS, Error, Register
 
@@ -139,7 +139,7 @@ class HostedMachine(wiring.Component):
                    Mux(number == Register.ARRAY_HASH, *halves))
 
 
-_UPPER = (len(Register) - 1).bit_length()
+_UPPER = UPPER_HALF.bit_length() - 1
 """Bit of an address that tells the halves of a register apart."""
 
 _REGISTER_BITS = memory_of(Space.REGISTERS).word.bits
