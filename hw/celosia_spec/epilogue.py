@@ -6,6 +6,7 @@ file.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -127,7 +128,7 @@ PLAIN = Epilogue()
 """Nothing follows: the sums are what is stored."""
 
 
-class Rule:
+class Rule(ABC):
     """What every rule is asked."""
 
     @property
@@ -145,12 +146,12 @@ class Rule:
         """The tensor whose exponent it is; None where it is one of its own."""
         return None
 
+    @abstractmethod
     def given(self, needed: int, most: int, exponent_of: Callable[[str], int]) -> int:
         """Return the exponent of an image.
 
         needed : by its largest value.   most : see `highest`.   exponent_of : of another tensor.
         """
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -95,11 +95,6 @@ def checksum(data: bytes) -> int:
     return found
 
 
-def _tail(data: bytes) -> bytes:
-    """Return what stands behind a section."""
-    return checksum(data).to_bytes(CHECKSUM_BYTES, "big") + bytes(TAIL_BYTES - CHECKSUM_BYTES)
-
-
 def places(sections: Sequence[Section]) -> list[int]:
     """Return the unit that ends with the header of each section, counted from the image's begin."""
     found = [0]
@@ -134,5 +129,6 @@ def pack(array: Array, sections: Sequence[Section]) -> bytes:
                              units=-section.units)
         image += b"\xff" * (-(len(image) + HEADER_BYTES) % UNIT_BYTES)
         data = header.to_bytes(HEADER_BYTES, "little") + section.words.astype("<u8").tobytes()
-        image += data + _tail(data)
+        image += data + checksum(data).to_bytes(CHECKSUM_BYTES, "big")
+        image += bytes(TAIL_BYTES - CHECKSUM_BYTES)
     return bytes(image)
