@@ -16,12 +16,14 @@ from torch import nn
 from torch.nn import functional
 
 from celosia.calibration import calibration_array
+from celosia.closest_exponents import clipped_rows
 from celosia.compiler import Compiler
 from celosia.compress.entry import entry
 from celosia.graph import Conv, Graph
 from celosia.range_exponents import check_static
 from celosia_sim import golden
 from celosia_sim.golden.model import GoldenResult
+from celosia_spec.epilogue import STATIC
 from celosia_spec.errors import ArgumentError, located, refusals
 from celosia_spec.qgraph import NodeKind, QGraph, QNode
 
@@ -45,6 +47,7 @@ def in_format(
     activation_bits: int = Compiler.activation_bits,
     exponents: str = Compiler.exponents,
     calibration: Any = None,
+    clip: bool = False,
     preprocessing: Preprocessing | None = None,
 ) -> InFormat:
     """Return a network to be trained that computes what the target does, bit for bit.
@@ -54,13 +57,18 @@ def in_format(
     with the float network as teacher where labels are few; `InFormat.program` compiles it. What
     the host computes behind the output, such as a softmax, is left out here.
 
-    Arguments are as `celosia.compile` has them; the model is not changed. Static exponents are
-    those that calibration gives, found anew for every batch; some 30 inputs are enough.
+    clip : give each row of weights, and with static exponents each stored tensor but the output,
+           the exponent at which its mantissas are nearest to it, in the mean of squares, and clip
+           what is beyond. Of few bits that is better, for training goes around what is clipped.
+
+    All other arguments are as `celosia.compile` has them; the model is not changed. Static
+    exponents are those that calibration gives, found anew for every batch; some 30 inputs are
+    enough.
 
     Errors are those of `celosia.compile`.
     """
     compiler = Compiler(target=target, exponents=exponents, weight_bits=weight_bits,
-                        activation_bits=activation_bits)
+                        activation_bits=activation_bits, clipped=clip and exponents == STATIC)
     compiler.check(calibrated=calibration is not None)
     graph = replace(compiler.graph(model, example_input), ranges={})    # which training changes
     check_static(graph, exponents, calibrated=calibration is not None)
@@ -69,7 +77,7 @@ def in_format(
     if graph.returns and graph.host:
         raise ArgumentError("the network returns several maps that were enlarged, which the host "
                             "puts together; train it with one of them")
-    return InFormat(graph, compiler, samples, preprocessing)
+    return InFormat(graph, compiler, samples, preprocessing, clip=clip)
 
 
 class InFormat(nn.Module):
@@ -81,10 +89,10 @@ class InFormat(nn.Module):
     """
 
     def __init__(self, graph: Graph, compiler: Compiler, samples: np.ndarray | None,
-                 preprocessing: Preprocessing | None) -> None:
+                 preprocessing: Preprocessing | None, *, clip: bool) -> None:
         super().__init__()
         self._graph, self._compiler, self._samples = graph, compiler, samples
-        self._preprocessing = preprocessing
+        self._preprocessing, self._clip = preprocessing, clip
         self.weights, self.biases = nn.ParameterDict(), nn.ParameterDict()
         for number, node in enumerate(graph.nodes):
             assert isinstance(node, Conv), node.name
@@ -104,13 +112,18 @@ class InFormat(nn.Module):
         if key not in self.weights:
             return node
         weight = np.where(node.weight == 0, 0.0, _array(self.weights[key]))
+        if self._clip:
+            weight = clipped_rows(weight, self._compiler.weight_bits)
         return replace(node, weight=weight, bias=_array(self.biases[key])
                        if key in self.biases else node.bias)
 
     def quantised(self) -> QGraph:
         """Return the quantised graph of now."""
+        return self._quantised(self.graph())
+
+    def _quantised(self, graph: Graph) -> QGraph:
         with located(self._graph.sources), refusals():
-            return self._compiler.quantised(self.graph(), self._samples)
+            return self._compiler.quantised(graph, self._samples)
 
     def program(self) -> Program:
         """Return the program for the target; FitError where that does not take the network, for
@@ -135,11 +148,12 @@ class InFormat(nn.Module):
         if torch.compiler.is_exporting():
             raise ArgumentError("a network in the format has its program already: call its "
                                 "program(), or give the network that it was made of")
-        graph, found = self._graph, self.quantised()
+        graph = self.graph()
+        found = self._quantised(graph)
         with refusals():
             result = golden.run(found, input.detach().cpu().numpy())
-        stored = {graph.input: _straight(input.reshape(-1, *graph.input_map),
-                                         _tensor(found, result, graph.input))}
+        stored = {graph.input: _stored(input.reshape(-1, *graph.input_map), found, result,
+                                       graph.input)}
         for number, (node, made) in enumerate(zip(graph.nodes, found.nodes, strict=True)):
             assert isinstance(node, Conv), node.name
             read = self._read(node, made, found, result, stored)
@@ -149,7 +163,7 @@ class InFormat(nn.Module):
             values = sums.clamp(*node.epilogue.activation.bounds)
             if (pool := node.epilogue.pool) is not None:
                 values = functional.max_pool2d(values, pool.window, pool.stride)
-            stored[node.name] = _straight(values, _tensor(found, result, node.name))
+            stored[node.name] = _stored(values, found, result, node.name)
         return self._returned(stored[graph.output])
 
     def _read(self, node: Conv, made: QNode, found: QGraph, result: GoldenResult,
@@ -164,14 +178,19 @@ class InFormat(nn.Module):
                                         lsb[:, None, None, None]))
 
     def _sums(self, key: str, node: Conv, made: QNode, read: torch.Tensor) -> torch.Tensor:
-        """Return a node's sums in float, of what it reads and its weights as they are stored."""
+        """Return the sums in float of a node of now, of what it reads and its weights as they are
+        stored. A weight that is 0 for good, or clipped, has no gradient."""
         rows, own = len(node.weight), node.weight[0].size
         first = np.arange(rows) // (rows // node.groups) * own
         columns = first[:, None] + np.arange(own)
         values = np.ldexp(np.take_along_axis(made.matrix.toarray(), columns, 1).astype(float),
                           made.sw[:, None]).reshape(node.weight.shape)
-        given = self.weights[key] if key in self.weights else read.new_tensor(node.weight)
-        given = given * torch.from_numpy(node.weight != 0).to(given.device)
+        if key in self.weights:
+            given = self.weights[key]
+            follows = (self._graph.nodes[int(key)].weight != 0) & (node.weight == _array(given))
+            given = given * torch.from_numpy(follows).to(given.device)
+        else:
+            given = read.new_tensor(node.weight)
         bias = self.biases[key] if key in self.biases else (
             None if node.bias is None else read.new_tensor(node.bias))
         top, left, bottom, right = node.padding
@@ -199,11 +218,14 @@ def _straight(instead_of: torch.Tensor, values: np.ndarray) -> torch.Tensor:
     return found
 
 
-def _tensor(graph: QGraph, result: GoldenResult, name: str) -> np.ndarray:
-    """Return the values of a stored tensor, float64 (N, C, H, W)."""
-    lsb = graph.tensors[name].format.lsb(result.exponents[name])
-    values: np.ndarray = np.ldexp(result.mantissas[name].astype(float), lsb[:, None, None, None])
-    return values
+def _stored(values: torch.Tensor, graph: QGraph, result: GoldenResult, name: str) -> torch.Tensor:
+    """Return a stored tensor (N, C, H, W) in place of the values that it is made of. What is
+    clipped, by more than rounding does, has no gradient."""
+    lsb = graph.tensors[name].format.lsb(result.exponents[name])[:, None, None, None]
+    made = np.ldexp(result.mantissas[name].astype(float), lsb)
+    beyond = np.abs(_array(values)) - np.abs(made) > np.ldexp(1.0, lsb)
+    return _straight(torch.where(torch.from_numpy(beyond).to(values.device), values.detach(),
+                                 values), made)
 
 
 def _array(parameter: torch.Tensor) -> np.ndarray:
