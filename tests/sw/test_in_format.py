@@ -49,6 +49,49 @@ def drawn(count: int, *shape: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("exponents", ["dynamic", "static"])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_outputs_of_one_that_clips_are_those_of_its_program(exponents, bits):
+    x = drawn(12, 2, 8, 8)
+    net = network()
+    with torch.no_grad():
+        net.mixed.weight[:, 0] = 1      # three times the largest of the others
+    made = compress.in_format(net, x[:1], weight_bits=bits, activation_bits=bits, clip=True,
+                              exponents=exponents,
+                              calibration=x[:8] if exponents == "static" else None)
+    before = made(x).detach()
+    assert np.array_equal(before, celosia.run(made.program(), x).values)
+    weight = made.weights["2"]
+    compress.FineTune(inputs=x, labels=torch.arange(12) % 3, epochs=2, learning_rate=0.01)(made, 0)
+    after = made(x).detach()
+    assert not torch.equal(before, after)
+    assert np.array_equal(after, celosia.run(made.program(), x).values)
+    now = torch.from_numpy(made.graph().nodes[2].weight)
+    assert (now.abs() < weight.detach().abs()).any()
+
+
+def test_what_is_clipped_has_no_gradient():
+    x, net = drawn(16, 2, 8, 8), network()
+    with torch.no_grad():
+        net.mixed.weight[:, 0] = 1      # three times the largest of the others
+    made = compress.in_format(net, x[:1], **FOUR, exponents="static", calibration=x, clip=True)
+    weight, now = made.weights["2"], torch.from_numpy(made.graph().nodes[2].weight)
+    clipped = now.abs() < weight.detach().abs()
+    assert clipped.any()
+    assert not clipped.all()
+    made(x).square().sum().backward()
+    assert weight.grad[clipped].count_nonzero() == 0
+    assert weight.grad[~clipped].count_nonzero() > 0
+    loud = x.clone().requires_grad_()
+    with torch.no_grad():
+        loud[:8] *= 1000
+    made(loud).square().sum().backward()
+    beyond = loud.detach().abs() > 2 * x.abs().max()
+    assert beyond.any()
+    assert loud.grad[beyond].count_nonzero() == 0
+    assert loud.grad[~beyond].count_nonzero() > 0
+
+
+@pytest.mark.parametrize("exponents", ["dynamic", "static"])
 @pytest.mark.parametrize("bits", [4, 6, 8])
 def test_outputs_are_those_of_the_program_before_and_after_training(exponents, bits):
     x = drawn(12, 2, 8, 8)
@@ -140,15 +183,17 @@ def make():
 """
 
 
-@pytest.mark.parametrize("exponents", ["dynamic", "static"])
-def test_tune_writes_a_program_that_is_as_accurate_as_it_says(network_folder, exponents):
+@pytest.mark.parametrize(("exponents", "clip"), [
+    ("dynamic", False), ("static", False), ("static", True)])
+def test_tune_writes_a_program_that_is_as_accurate_as_it_says(network_folder, exponents, clip):
     folder = network_folder("tuned_net", MODEL)
     done = CliRunner().invoke(app, [
         "tune", "tuned_net:make", "--data", "data.npz", "-o", "tuned.celo", "--weight-bits", "4",
         "--activation-bits", "4", "--exponents", exponents, "--epochs", "15", "--batch-size", "16",
-        "--learning-rate", "0.01", "--no-teach", "--json"])
+        "--learning-rate", "0.01", "--no-teach", "--json", *["--clip"] * clip])
     assert done.exit_code == 0, done.output
     result = json.loads(done.stdout)
+    assert result["choices"]["clip"] is clip
     assert result["accuracy"]["after"] > max(0.8, result["accuracy"]["before"])
     program = celosia.load(folder / "tuned.celo")
     assert program.exponents == exponents

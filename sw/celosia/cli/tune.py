@@ -38,6 +38,9 @@ def tune(
     exponents: Annotated[str, typer.Option(help="dynamic or static.")] = Compiler.exponents,
     weight_bits: Annotated[int, typer.Option(min=4, max=9)] = Compiler.weight_bits,
     activation_bits: Annotated[int, typer.Option(min=4, max=9)] = Compiler.activation_bits,
+    clip: Annotated[bool, typer.Option(
+        "--clip", help="Let weights, and with static exponents maps, clip where that makes less "
+                       "noise: for 4 or 5 bits.")] = False,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 1,
     learning_rate: Annotated[float, typer.Option(help="Its peak.")] = 3e-4,
     batch_size: Annotated[int, typer.Option(min=1, help="Images a step.")] = 64,
@@ -67,7 +70,7 @@ def tune(
             "activation_bits": activation_bits, "preprocessing": _preprocessing(loaded.choices),
             "calibration": loaded.train_inputs[:CALIBRATION] if exponents == STATIC else None}
         api.compile(module, example, accuracy="none", **format)     # refuses now, not later
-        net = compress.in_format(module, example, **format)
+        net = compress.in_format(module, example, clip=clip, **format)
         shown.stage("measuring before")
         accuracies = {"float": network.test_accuracy(module, loaded),
                       "before": network.test_accuracy(net, loaded)}
@@ -84,9 +87,9 @@ def tune(
     program.save(output)
     result = summary(program) | {
         "accuracy": accuracies, "weight_bits": weight_bits, "activation_bits": activation_bits,
-        "choices": {**network.origin(model, weights, target, loaded), "epochs": epochs,
-                    "learning_rate": learning_rate, "batch_size": batch_size, "teach": teach,
-                    "seed": seed}, "output": str(output)}
+        "choices": {**network.origin(model, weights, target, loaded), "clip": clip,
+                    "epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size,
+                    "teach": teach, "seed": seed}, "output": str(output)}
     if json:
         common.emit(result)
         return

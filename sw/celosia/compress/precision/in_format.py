@@ -94,10 +94,12 @@ class InFormat(nn.Module):
         self._graph, self._compiler, self._samples = graph, compiler, samples
         self._preprocessing, self._clip = preprocessing, clip
         self.weights, self.biases = nn.ParameterDict(), nn.ParameterDict()
+        self._alive: dict[str, np.ndarray] = {}
         for number, node in enumerate(graph.nodes):
             assert isinstance(node, Conv), node.name
             if node.kind in _TRAINED:
                 self.weights[str(number)] = nn.Parameter(torch.tensor(node.weight).float())
+                self._alive[str(number)] = node.weight != 0
                 if node.bias is not None:
                     self.biases[str(number)] = nn.Parameter(torch.tensor(node.bias).float())
 
@@ -111,7 +113,7 @@ class InFormat(nn.Module):
         key = str(number)
         if key not in self.weights:
             return node
-        weight = np.where(node.weight == 0, 0.0, _array(self.weights[key]))
+        weight = np.where(self._alive[key], _array(self.weights[key]), 0.0)
         if self._clip:
             weight = clipped_rows(weight, self._compiler.weight_bits)
         return replace(node, weight=weight, bias=_array(self.biases[key])
@@ -187,8 +189,8 @@ class InFormat(nn.Module):
                           made.sw[:, None]).reshape(node.weight.shape)
         if key in self.weights:
             given = self.weights[key]
-            follows = (self._graph.nodes[int(key)].weight != 0) & (node.weight == _array(given))
-            given = given * torch.from_numpy(follows).to(given.device)
+            follows = node.weight == _array(given)
+            given = given * torch.from_numpy(follows & self._alive[key]).to(given.device)
         else:
             given = read.new_tensor(node.weight)
         bias = self.biases[key] if key in self.biases else (
