@@ -71,14 +71,14 @@ def blocks(of: Target, array: Array) -> dict[str, Callable[[], Component]]:
     lag = SUMS - output(array).lead()
     heads = output(array).latency + output(array).lead()
     found: dict[str, Callable[[], Component]] = {
-        "reading": lambda: ReadingPath(array, of.mac),
+        "reading": lambda: ReadingPath(array, of.fabric),
         "reading.taps": lambda: Taps(array),
         "reading.tiles": lambda: Tiles(array),
         "reading.bank rows": lambda: BankRows(array),
         "reading.masks": lambda: Masks(array),
         "reading.turn": lambda: Turn(array),
-        "reading.sums": lambda: ReadingPath(array, of.mac).pass_sums,
-        "output": lambda: output(array, of.mac),
+        "reading.sums": lambda: ReadingPath(array, of.fabric).pass_sums,
+        "output": lambda: output(array, of.fabric),
         "output.heads": lambda: Heads(array, heads),
         "output.normaliser": lambda: Normalise(array.acc_bits),
         "fill": lambda: FillAndMemory(array, of.main_memory),
@@ -96,7 +96,7 @@ def blocks(of: Target, array: Array) -> dict[str, Callable[[], Component]]:
     }
     if array.drain == 1:
         found |= {"output.lanes": lambda: Lanes(array),
-                  "output.pool": lambda: LanePool(array, of.mac),
+                  "output.pool": lambda: LanePool(array, of.fabric),
                   "output.writer": lambda: LaneWriter(array)}
     else:
         found |= {"output.beats": lambda: Beats(array), "output.pool": lambda: Pool(array),

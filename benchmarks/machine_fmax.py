@@ -56,7 +56,7 @@ def design(of: Target, array: Array, clock_mhz: float) -> Elaboratable:
 
 def rams(of: Target, array: Array) -> int:
     """Return the block memories that an array takes there."""
-    every = [*blocks(array, of.mac), *([main_blocks(array)] if of.main_memory == "bram" else [])]
+    every = [*blocks(array, of.fabric), *([main_blocks(array)] if of.main_memory == "bram" else [])]
     return sum(memory.count * of.family.blocks(memory.depth, memory.width) for memory in every)
 
 

@@ -31,7 +31,7 @@ def _cells(name: str, array: Array) -> list[int]:
     of = target(name)
     with tempfile.TemporaryDirectory() as folder:
         job = Job(target=replace(of, platform=None), work=Path(folder), name="machine")
-        job.elaborate(Machine(array, mac=of.mac, main_memory=of.main_memory))
+        job.elaborate(Machine(array, fabric=of.fabric, main_memory=of.main_memory))
         job.synthesise()
         netlist = json.loads((Path(folder) / "machine.json").read_text(encoding="utf-8"))
     found = Counter(cell["type"] for cell in netlist["modules"]["machine"]["cells"].values())

@@ -31,7 +31,7 @@ ORDER = {
         record
     """,
     "celosia_spec.isa": """
-        __init__, fields, numbers, timing
+        __init__, fabric, fields, numbers, timing
         array, frames, registers
         controls, entries, image, words
         heads, memories, passes

@@ -45,4 +45,4 @@ def netlist(component: wiring.Component, device: Device) -> Design:
 def machine_netlist(array: Array, device: Device, *, main_memory: str = "bram") -> Design:
     """Return the machine on its host bus, synthesised, with the device's multipliers; an
     array with flash reads what `celosia_sim.simulators.rtl.machine_design` does."""
-    return netlist(hosted_machine(array, mac=device.multiplier, main_memory=main_memory), device)
+    return netlist(hosted_machine(array, fabric=device.fabric, main_memory=main_memory), device)

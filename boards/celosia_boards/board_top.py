@@ -93,7 +93,7 @@ def top_for(target: Target, array: Array | None = None, *, clock_mhz: float | No
     clock_mhz = target.clock_mhz if clock_mhz is None else clock_mhz
     mhz = possible_clock(target, clock_mhz)
     line = {"clock_hz": mhz * 1e6, "baud": target.baud if baud is None else baud}
-    core = SerialMachine(array, mac=target.mac, main_memory=target.main_memory,
+    core = SerialMachine(array, fabric=target.fabric, main_memory=target.main_memory,
                          reader=_reader(target, array, mhz * 1e6), **line)
     return core if target.platform is None else BoardTop(core, target, clock_mhz)
 

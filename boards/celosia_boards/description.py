@@ -6,6 +6,7 @@ from typing import Any
 from celosia_boards.families.family import Device, Family, Resources
 from celosia_boards.legality import Problem, problems
 from celosia_spec.isa.array import ENTRY_BITS, Array
+from celosia_spec.isa.fabric import Fabric
 
 __all__ = ["Flash", "LoaderCommand", "Target", "Usb"]
 
@@ -121,9 +122,9 @@ class Target:
         return array if self.flash is None else replace(array, flash=self.flash.takes[0])
 
     @property
-    def mac(self) -> str:
-        """Kind of `celosia_hw.parts.multiplier.Multipliers`."""
-        return self.device.multiplier
+    def fabric(self) -> Fabric:
+        """What its gateware is built of."""
+        return self.device.fabric
 
     def check(self, array: Array) -> list[Problem]:
         """Return why the target cannot hold ``array``, nothing where it can: lanes, multipliers
@@ -142,7 +143,7 @@ class Target:
     @property
     def machine(self) -> tuple[object, ...]:
         """All that a network's fit and cycles depend on: the same for targets that are alike."""
-        return self.array, self.resources, self.family.name, self.mac, self.main_memory
+        return self.array, self.resources, self.family.name, self.fabric, self.main_memory
 
     @property
     def main_kib(self) -> float:
@@ -155,6 +156,7 @@ class Target:
         del told["device"], told["flash"]
         return told | {
             "family": self.family.name, "device": self.device.name, "board": told.pop("platform"),
-            "array": asdict(self.array), "lanes": self.array.lanes_all, "mac": self.mac,
+            "array": asdict(self.array), "lanes": self.array.lanes_all,
+            "mac": self.fabric.multiplier,
             "ceiling_mhz": self.device.ceiling_mhz, "resources": asdict(self.resources),
             "main_kib": self.main_kib}

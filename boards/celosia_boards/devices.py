@@ -5,10 +5,11 @@ Plain Python: importing it loads no Amaranth.
 
 from dataclasses import replace
 
-from celosia_boards.families.ecp5 import ECP5
+from celosia_boards.families.ecp5 import ECP5, ECP5_FABRIC
 from celosia_boards.families.family import Device, Resources
-from celosia_boards.families.ice40 import ICE40
+from celosia_boards.families.ice40 import ICE40, ULTRA_PLUS_FABRIC
 from celosia_spec.isa.array import Array
+from celosia_spec.isa.fabric import GENERIC
 
 __all__ = ["HX8K", "LFE5U", "LFE5UM5G_85F", "UP5K"]
 
@@ -18,13 +19,13 @@ UP5K = Device(
     name="up5k", family=ICE40, synthesis="-device u",
     placement=("--up5k",),
     resources=Resources(luts=5280, ffs=5280, brams=30, dsps=8, sprams=4), ceiling_mhz=50.0,
-    multiplier="mac16", sources=("bram", "spram"),
+    fabric=ULTRA_PLUS_FABRIC, sources=("bram", "spram"),
     array=Array(drain=1, fill=2, clamp=True))
 
 HX8K = Device(
     name="hx8k", family=ICE40, synthesis="-device hx",
     placement=("--hx8k", "--router", "router2"),
-    resources=Resources(luts=7680, ffs=7680, brams=32), multiplier="generic",
+    resources=Resources(luts=7680, ffs=7680, brams=32), fabric=GENERIC,
     array=Array(lanes=8, main_words=768, bank_rows=512, residual=False, clamp=True))
 
 # A block memory has 18 kbit: the tables are as deep as one is. Main memory takes what is left.
@@ -36,7 +37,7 @@ _OF_85F = replace(_OF_25F, main_words=32768, clusters=4)
 
 _25F = Device(
     name="lfe5u-25f", family=ECP5, synthesis="-nowidelut", placement=("--25k",),
-    resources=Resources(luts=24288, ffs=24288, brams=56, dsps=28), multiplier="mult18",
+    resources=Resources(luts=24288, ffs=24288, brams=56, dsps=28), fabric=ECP5_FABRIC,
     array=_OF_25F)
 
 # The die is the 25F's, and nextpnr would fill it; Lattice vouches for this much of it.

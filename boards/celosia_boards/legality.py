@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, replace
 from celosia_boards.families.family import Device
 from celosia_hw.blocks import MULTIPLIER_BITS, SPRAM_ROWS
 from celosia_spec.isa.array import Array
+from celosia_spec.isa.fabric import GENERIC, Fabric
 from celosia_spec.isa.memories import Blocks, blocks, lut_banks, main_blocks
 from celosia_spec.isa.words import WEIGHT
 
@@ -33,14 +34,12 @@ class Problem:
         return self.text
 
 
-def block_memories(array: Array, main_memory: str,
-                   mac: str = "generic") -> list[Blocks]:
+def block_memories(array: Array, main_memory: str, fabric: Fabric = GENERIC) -> list[Blocks]:
     """Return the memories of an array that are built of block memories.
 
-    main_memory : kind of `celosia_hw.memory.main_memory.MainMemory`.   mac : kind of its
-    multipliers.
+    main_memory : kind of `celosia_hw.memory.main_memory.MainMemory`.
     """
-    return [*blocks(array, mac), *([main_blocks(array)] if main_memory == "bram" else [])]
+    return [*blocks(array, fabric), *([main_blocks(array)] if main_memory == "bram" else [])]
 
 
 def problems(device: Device, main_memory: str, array: Array) -> list[Problem]:
@@ -62,7 +61,7 @@ def problems(device: Device, main_memory: str, array: Array) -> list[Problem]:
 
     def count(of: Array) -> int:
         return sum(memory.count * device.family.blocks(memory.depth, memory.width)
-                   for memory in block_memories(of, main_memory, device.multiplier))
+                   for memory in block_memories(of, main_memory, device.fabric))
 
     if count(array) > device.resources.brams:
         name = _culprit(device, array, count)
@@ -75,7 +74,7 @@ def problems(device: Device, main_memory: str, array: Array) -> list[Problem]:
 
 
 def _multipliers(device: Device, array: Array) -> Iterator[Problem]:
-    widest = MULTIPLIER_BITS[device.multiplier]
+    widest = MULTIPLIER_BITS[device.fabric.multiplier]
     if array.weight_bits > WEIGHT["mantissa"].bits:
         yield Problem(parameter="weight_bits", text=(
             f"weight_bits can be at most {WEIGHT['mantissa'].bits} in its stream, not "
@@ -85,7 +84,7 @@ def _multipliers(device: Device, array: Array) -> Iterator[Problem]:
         if bits > widest:
             yield Problem(parameter=name, text=(
                 f"{name} can be at most {widest} in its multipliers, not {bits}"))
-    served = device.family.multipliers.get(device.multiplier)
+    served = device.fabric.served
     if served and (needed := -(-array.lanes_all // served)) > device.resources.dsps:
         yield Problem(parameter="lanes", text=(
             f"{array.lanes_all} lanes need {needed} of its {device.resources.dsps} multiplier "
@@ -93,10 +92,10 @@ def _multipliers(device: Device, array: Array) -> Iterator[Problem]:
 
 
 def _luts(device: Device, array: Array) -> Iterator[Problem]:
-    banks = lut_banks(array, device.multiplier)
-    if not banks.count or device.family.lut_memory is None:
+    banks = lut_banks(array, device.fabric)
+    if not banks.count or device.fabric.lut_memory is None:
         return
-    words, bits, luts = device.family.lut_memory
+    words, bits, luts = device.fabric.lut_memory
     needed = banks.count * -(-banks.depth // words) * -(-banks.width // bits) * luts
     if 2 * needed > device.resources.luts:
         yield Problem(parameter="lanes", text=(

@@ -13,6 +13,7 @@ from celosia_hw.output.path import OUTPUT_PATHS
 from celosia_hw.output.queue import WriteQueue
 from celosia_hw.stream.control_path import ControlPath
 from celosia_spec.isa.array import Array
+from celosia_spec.isa.fabric import Fabric
 from celosia_spec.isa.timing import MANTISSA
 
 
@@ -22,16 +23,16 @@ class Cluster:
     Parameters
     ----------
     array : Array
-    mac : str
-        Kind of `Multipliers`.
+    fabric : Fabric
+        What it is built of.
     number : int
         The first one, 0, has the fills of all.
     """
 
-    def __init__(self, array: Array, mac: str, number: int) -> None:
+    def __init__(self, array: Array, fabric: Fabric, number: int) -> None:
         self.array, self.number = array, number
-        self.output = OUTPUT_PATHS[array.drain](array, mac)
-        self.reading = ReadingPath(array, mac)
+        self.output = OUTPUT_PATHS[array.drain](array, fabric)
+        self.reading = ReadingPath(array, fabric)
         self.control = ControlPath(array, MANTISSA, ReadingPath.LATENCY - self.output.lead(),
                                    number)
 

@@ -11,6 +11,7 @@ from celosia_hw.layouts import layout
 from celosia_hw.machine import Machine
 from celosia_hw.signatures import HOST_BUS, connect_members, flipped_members
 from celosia_spec.isa.array import CONTROL_BITS, ENTRY_WORDS, Array
+from celosia_spec.isa.fabric import GENERIC, Fabric
 from celosia_spec.isa.memories import UPPER_HALF, Space, memory_of
 from celosia_spec.isa.numbers import EXPONENT_BITS
 from celosia_spec.isa.registers import COUNTER_BITS, STATUS, Error, Register
@@ -23,7 +24,7 @@ class HostedMachine(wiring.Component):
     ----------
     array : Array
         Its hash is readable as ``Register.ARRAY_HASH``.
-    mac, main_memory, reader
+    fabric, main_memory, reader
         See `Machine`. While the host's space is main memory and nothing runs, its port is the
         host's: the reader waits.
 
@@ -55,10 +56,10 @@ class HostedMachine(wiring.Component):
         See `Pins` and `Image`; only with a reader.
     """
 
-    def __init__(self, array: Array, *, mac: str = "generic", main_memory: str = "bram",
+    def __init__(self, array: Array, *, fabric: Fabric = GENERIC, main_memory: str = "bram",
                  reader: FlashReader | None = None) -> None:
         self.array = array
-        self.machine = Machine(array, mac=mac, main_memory=main_memory, reader=reader)
+        self.machine = Machine(array, fabric=fabric, main_memory=main_memory, reader=reader)
         self.pins = dict(reader.pins.signature.members) if reader else {}
         self.image = dict(reader.image.signature.members) if reader else {}
         super().__init__({**flipped_members(HOST_BUS), "done": Out(1), **self.image,

@@ -16,6 +16,7 @@ from celosia_hw.memory.shared_memory import SharedMemory
 from celosia_hw.stream.exponents import HostSlots
 from celosia_hw.stream.fetcher import Elements, Run
 from celosia_spec.isa.array import CONTROL_BITS, ENTRY_BITS, Array
+from celosia_spec.isa.fabric import GENERIC, Fabric
 from celosia_spec.isa.numbers import EXPONENT_BITS
 
 
@@ -25,8 +26,8 @@ class Machine(wiring.Component):
     Parameters
     ----------
     array : Array
-    mac : str
-        Kind of `Multipliers`.
+    fabric : Fabric
+        What it is built of.
     main_memory : str
         One of `MAIN_KINDS`.
     reader : FlashReader, optional
@@ -52,14 +53,14 @@ class Machine(wiring.Component):
         Since ``start`` a mantissa was clipped.
     """
 
-    def __init__(self, array: Array, *, mac: str = "generic", main_memory: str = "bram",
+    def __init__(self, array: Array, *, fabric: Fabric = GENERIC, main_memory: str = "bram",
                  reader: FlashReader | None = None) -> None:
         if bool(array.flash) != (reader is not None):
             raise ValueError("an array with flash has a reader, and no other")
         self.array, self.reader = array, reader
         self.memory = _memory(array, main_memory)
-        self.clusters = [Cluster(array, mac, number) for number in range(array.clusters)]
-        self.fill, self.control = FillEngine(array, mac), self.clusters[0].control
+        self.clusters = [Cluster(array, fabric, number) for number in range(array.clusters)]
+        self.fill, self.control = FillEngine(array, fabric), self.clusters[0].control
         of_flash = {} if reader is None else {
             "flash": Out(reader.pins.signature), "image": Out(Image())}
         super().__init__({

@@ -11,6 +11,7 @@ from celosia_hw.host.serial_port import SerialPort
 from celosia_hw.hosted_machine import HostedMachine
 from celosia_hw.signatures import HOST_BUS, connect_members
 from celosia_spec.isa.array import Array
+from celosia_spec.isa.fabric import GENERIC, Fabric
 
 
 class SerialMachine(wiring.Component):
@@ -18,7 +19,7 @@ class SerialMachine(wiring.Component):
 
     Parameters
     ----------
-    array, mac, main_memory, reader
+    array, fabric, main_memory, reader
         See ``HostedMachine``.
     clock_hz, baud
         See ``SerialPort``.
@@ -37,9 +38,9 @@ class SerialMachine(wiring.Component):
     Domain ``sync``, of ``clock_hz``.
     """
 
-    def __init__(self, array: Array, *, mac: str = "generic", main_memory: str = "bram",
+    def __init__(self, array: Array, *, fabric: Fabric = GENERIC, main_memory: str = "bram",
                  reader: FlashReader | None = None, clock_hz: float, baud: float) -> None:
-        self.machine = HostedMachine(array, mac=mac, main_memory=main_memory, reader=reader)
+        self.machine = HostedMachine(array, fabric=fabric, main_memory=main_memory, reader=reader)
         self.host = SerialPort(clock_hz=clock_hz, baud=baud)
         self.pins = {name: member for name, member in self.machine.signature.members.items()
                      if name.startswith("flash_")}

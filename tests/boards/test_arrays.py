@@ -15,7 +15,6 @@ from celosia_boards.legality import block_memories
 from celosia_boards.targets import target, targets
 from celosia_hw.machine import Machine
 from celosia_hw.parts.multiplier import Multipliers
-from celosia_spec.isa.memories import has_lut_memory
 
 NAMES = list(targets())
 BITS = range(4, 10)
@@ -35,7 +34,7 @@ def _grid():
 
 def _blocks(entry, array):
     return sum(use.count * entry.family.blocks(use.depth, use.width)
-               for use in block_memories(array, entry.main_memory, entry.mac))
+               for use in block_memories(array, entry.main_memory, entry.fabric))
 
 
 def _like(entry):
@@ -48,7 +47,7 @@ def _like(entry):
 def _elaborates(entry, array):
     """Whether the blocks that have limits of their own can be made; all check on creation."""
     return array.weight_bits <= 8 and _made(          # what an entry of the stream has of a weight
-        Multipliers, array.lanes, array.weight_bits, array.activation_bits, entry.mac)
+        Multipliers, array.lanes, array.weight_bits, array.activation_bits, entry.fabric.multiplier)
 
 
 @functools.cache
@@ -72,19 +71,14 @@ def test_whatever_is_allowed_elaborates():
                 replace(entry.array, **changes)
             continue
         blocks = _blocks(entry, array)
-        dsps = {"mac16": -(-array.lanes_all // 2), "mult18": array.lanes_all}.get(entry.mac, 0)
+        dsps = {"mac16": -(-array.lanes_all // 2), "mult18": array.lanes_all}.get(
+            entry.fabric.multiplier, 0)
         has = entry.resources
         fits = blocks <= has.brams and dsps <= has.dsps
         assert (not entry.check(array)) == (_elaborates(entry, array) and fits), (
             name, changes)
         allowed += fits and _elaborates(entry, array)
     assert allowed > 450
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_gateware_and_family_agree_on_memories_in_look_up_tables(name):
-    entry = target(name)
-    assert has_lut_memory(entry.mac) == bool(entry.family.lut_memory)
 
 
 @pytest.mark.parametrize(("name", "changes"), [
@@ -105,12 +99,12 @@ def test_memories_are_those_of_the_gateware(name):
     """Every block memory of the elaborated machine is counted, with its depth and width."""
     entry = target(name)
     array = replace(entry.array, weight_bits=7, activation_bits=5)
-    machine = Machine(replace(array, flash=0), mac=entry.mac, main_memory=entry.main_memory)
+    machine = Machine(replace(array, flash=0), fabric=entry.fabric, main_memory=entry.main_memory)
     text = rtlil.convert(machine, name="machine")
     made = sorted((int(size), int(width)) for width, size in re.findall(
         r'attribute \\ram_style "block"\n(?: *attribute .*\n)* *memory width (\d+) size (\d+)',
         text))
-    counted = block_memories(array, entry.main_memory, entry.mac)
+    counted = block_memories(array, entry.main_memory, entry.fabric)
     assert made == sorted((use.depth, use.width) for use in counted for _ in range(use.count))
 
 

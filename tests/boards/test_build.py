@@ -40,15 +40,15 @@ DATA = Path(__file__).parent / "data"
 class Chain(wiring.Component):
     """A shift register from rx feeds multipliers and memories; their parity leaves at tx."""
 
-    def __init__(self, mac, main_memory):
-        self.mac, self.main_memory = mac, main_memory
+    def __init__(self, multiplier, main_memory):
+        self.multiplier, self.main_memory = multiplier, main_memory
         super().__init__({"rx": In(1, init=1), "tx": Out(1), "busy": Out(1), "error": Out(1),
                           "saturated": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
         bits, out = Signal(160), Signal(64)
-        m.submodules.mult = mult = Multipliers(4, 8, 8, self.mac)
+        m.submodules.mult = mult = Multipliers(4, 8, 8, self.multiplier)
         m.submodules.main = main = MainMemory(256, self.main_memory)
         m.submodules.table = table = TableMemory(256, 16)
         m.d.comb += [
@@ -108,7 +108,7 @@ class Elements(wiring.Component):
 def _design(entry):
     """A function that makes the small design of a target, for any clock."""
     def design(clock_mhz):
-        core = Chain(entry.mac, entry.main_memory)
+        core = Chain(entry.fabric.multiplier, entry.main_memory)
         return core if entry.platform is None else BoardTop(core, entry, clock_mhz)
     return design
 

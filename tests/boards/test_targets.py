@@ -50,8 +50,9 @@ def test_unknown_target_lists_the_names():
 @pytest.mark.parametrize("name", NAMES)
 def test_kinds(name):
     entry = target(name)
-    assert entry.mac in KINDS
-    assert entry.mac == "generic" or entry.mac in entry.family.multipliers
+    assert entry.fabric.multiplier in KINDS
+    assert (entry.fabric.multiplier == "generic") == (entry.fabric.served == 0)
+    assert bool(entry.fabric.served) == bool(entry.resources.dsps)
     assert entry.main_memory in MAIN_KINDS
     assert possible_clock(entry, entry.clock_mhz) == entry.clock_mhz
     assert entry.clock_mhz % entry.clock_step_mhz == 0

@@ -11,16 +11,19 @@ from pathlib import Path
 import pytest
 from amaranth.back import rtlil
 
+from celosia_boards.families.ecp5 import ECP5_FABRIC
+from celosia_boards.families.ice40 import ULTRA_PLUS_FABRIC
 from celosia_hw.flash.reader import FlashReader
 from celosia_hw.serial_machine import SerialMachine
 from celosia_sim.simulators.rtl import FLASH, FLASH_HZ
+from celosia_spec.isa.fabric import GENERIC
 from fingerprints.test_images import ARRAYS
 
 FOLDER = Path(__file__).with_name("cells")
-MACHINES = {"8 lanes, 6 bits": ("generic", "bram"), "icebreaker": ("mac16", "spram"),
-            "hx8k": ("generic", "bram"), "ulx3s-25f": ("mult18", "bram"),
-            "ulx3s-85f": ("mult18", "bram")}
-"""Of each array the kinds of its multipliers and of its main memory."""
+MACHINES = {"8 lanes, 6 bits": (GENERIC, "bram"),
+            "icebreaker": (ULTRA_PLUS_FABRIC, "spram"), "hx8k": (GENERIC, "bram"),
+            "ulx3s-25f": (ECP5_FABRIC, "bram"), "ulx3s-85f": (ECP5_FABRIC, "bram")}
+"""Of each array what it is built of, and the kind of its main memory."""
 
 _LINE = re.compile(
     r"^ *(?:module (?P<module>\S+)|cell (?P<cell>\S+)|(?P<case>case)\b"
@@ -31,11 +34,12 @@ _LINE = re.compile(
 
 def machine_text(name: str) -> str:
     """The RTLIL of the machine of an array, every block of it apart."""
-    array, (mac, main_memory) = ARRAYS[name], MACHINES[name]
+    array, (fabric, main_memory) = ARRAYS[name], MACHINES[name]
     reader = FlashReader(array, clock_hz=FLASH_HZ, base=FLASH.base,
                          script=FLASH.script) if array.flash else None
-    return rtlil.convert(SerialMachine(array, mac=mac, main_memory=main_memory, reader=reader,
-                                       clock_hz=FLASH_HZ, baud=1e6), name="core", emit_src=False)
+    machine = SerialMachine(array, fabric=fabric, main_memory=main_memory, reader=reader,
+                            clock_hz=FLASH_HZ, baud=1e6)
+    return rtlil.convert(machine, name="core", emit_src=False)
 
 
 def cells(text: str) -> str:

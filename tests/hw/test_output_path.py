@@ -14,11 +14,12 @@ from blocks.models.output import Output, Pass, Row
 from blocks.players import verilog_of
 from blocks.vectors import pack
 from blocks.verilated_block import Block
-from celosia_boards.families.ice40 import ICE40
+from celosia_boards.families.ice40 import ICE40, ULTRA_PLUS_FABRIC
 from celosia_hw.output.operand import Align
 from celosia_hw.output.path import OUTPUT_PATHS
 from celosia_spec.isa.array import ENTRY_WORDS, Array
 from celosia_spec.isa.controls import LAYER, head_words
+from celosia_spec.isa.fabric import GENERIC
 from celosia_spec.isa.heads import pack as pack_head
 from celosia_spec.isa.numbers import EXPONENT_MIN, UNIT_MARGIN
 from celosia_spec.isa.passes import code_weight, pass_cycles, row_cycles
@@ -246,8 +247,9 @@ class Bench:
 
 @pytest.mark.parametrize("name", ARRAYS)
 def test_layers(name):
-    array, mac = ARRAYS[name], "mac16" if name == PACKED else "generic"
-    with Block(verilog_of(OUTPUT_PATHS[array.drain](array, mac)), [cells.models(ICE40)]) as block:
+    array, fabric = ARRAYS[name], ULTRA_PLUS_FABRIC if name == PACKED else GENERIC
+    path = OUTPUT_PATHS[array.drain](array, fabric)
+    with Block(verilog_of(path), [cells.models(ICE40)]) as block:
         bench = Bench(array, block, name)
         for _ in range(50):
             bench.layer()

@@ -12,11 +12,12 @@ from blocks.models.dot_products import Tap, Tile, dot_product
 from blocks.players import verilog_of
 from blocks.vectors import pack
 from blocks.verilated_block import Block
-from celosia_boards.families.ice40 import ICE40
+from celosia_boards.families.ice40 import ICE40, ULTRA_PLUS_FABRIC
 from celosia_hw.lanes.reading import STEP, ReadingPath
 from celosia_hw.layouts import LAYER_LAYOUT
 from celosia_hw.output.path import OutputPath
 from celosia_spec.isa.array import PIECE, QUAD, Array
+from celosia_spec.isa.fabric import GENERIC
 from celosia_spec.isa.passes import pass_cycles
 from celosia_spec.isa.timing import BANK, MANTISSA, SUMS, WRITTEN
 from celosia_spec.isa.words import TILE_WORDS, tap_word, tile_words
@@ -188,18 +189,18 @@ class Play:
         return found
 
 
-@pytest.mark.parametrize(("name", "mac"), [("8", "generic"), ("16", "generic"), ("16", "mac16"),
-                                           ("16-wide", "generic")])
-def test_sums(name, mac):
+@pytest.mark.parametrize(("name", "fabric"), [
+    ("8", GENERIC), ("16", GENERIC), ("16", ULTRA_PLUS_FABRIC), ("16-wide", GENERIC)])
+def test_sums(name, fabric):
     """Random layers of all group counts: taps, tiles, masks, phases and bands, with and without
     signs; passes of one step and more, back to back and with gaps. Sums leave at any rate."""
     array = ARRAYS[name]
     play = Play(array, name)
     for log2_groups in [*range(array.groups_max.bit_length())] * 6:
         play.layer(log2_groups)
-    dut = ReadingPath(array, mac)
+    dut = ReadingPath(array, fabric)
     inputs = play.given(dut)
-    with Block(verilog_of(dut), [cells.models(ICE40)] * (mac == "mac16")) as block:
+    with Block(verilog_of(dut), [cells.models(ICE40)] * fabric.adds) as block:
         found = block.stream(inputs, ["shadow__sums", "shadow__written", "late"])
     shift, shown = inputs["shadow__shift"], found["shadow__written"]
     assert len(play.passes) > 150

@@ -7,25 +7,26 @@ from harness import cells
 
 from blocks.players import verilog_of
 from blocks.verilated_block import Block
-from celosia_boards.families.ice40 import ICE40
+from celosia_boards.families.ice40 import ICE40, ULTRA_PLUS_FABRIC
 from celosia_hw.machine import Machine
 from celosia_spec.isa.array import ENTRY_WORDS, Array
 from celosia_spec.isa.entries import elements_of
+from celosia_spec.isa.fabric import GENERIC, Fabric
 from celosia_spec.isa.numbers import EXPONENT_MIN
 
 MACHINES = {
-    "16": (Array(main_words=4096, clamp=True), "generic"),
+    "16": (Array(main_words=4096, clamp=True), GENERIC),
     # Where one lane leaves a cycle, sums can be inside multiplier blocks.
     "16, one lane, two elements": (Array(main_words=4096, clamp=True, bank_rows=128, drain=1,
-                                         fill=2), "mac16"),
+                                         fill=2), ULTRA_PLUS_FABRIC),
     "8 without residual": (Array(lanes=8, main_words=4096, bank_rows=256, ring=64, clamp=True,
-                                 residual=False), "generic"),
+                                 residual=False), GENERIC),
     "8, codes of 5 bits, sums of 32": (Array(
         lanes=8, main_words=4096, bank_rows=128, controls=128, taps=128, clamp=True, fill=2,
-        acc_bits=32, activation_bits=5), "generic"),
+        acc_bits=32, activation_bits=5), GENERIC),
     "four clusters of 8": (Array(lanes=8, main_words=4096, bank_rows=256, ring=64, clamp=True,
-                                 clusters=4), "generic")}
-"""Arrays, and their multipliers."""
+                                 clusters=4), GENERIC)}
+"""Arrays, and what they are built of."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,9 +43,10 @@ class Ran:
     saturated: bool
 
 
-def machine(array: Array, mac: str = "generic") -> Block:
-    """Return the verilated machine of an array without flash, with multipliers of a kind."""
-    return Block(verilog_of(Machine(array, mac=mac)), [cells.models(ICE40)] * (mac == "mac16"))
+def machine(array: Array, fabric: Fabric = GENERIC) -> Block:
+    """Return the verilated machine of an array without flash."""
+    return Block(verilog_of(Machine(array, fabric=fabric)),
+                 [cells.models(ICE40)] * (fabric == ULTRA_PLUS_FABRIC))
 
 
 def _write(block: Block, places: np.ndarray, elements: np.ndarray) -> None:

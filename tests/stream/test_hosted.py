@@ -11,11 +11,13 @@ from amaranth.back import rtlil
 from celosia.bands.entries import controls
 from celosia.bands.host import output, prepare
 from celosia.bands.program import stream_program
+from celosia_boards.families.ice40 import ULTRA_PLUS_FABRIC
 from celosia_hw.machine import Machine
 from celosia_sim import golden
 from celosia_spec.isa.array import ENTRY_WORDS, Array
 from celosia_spec.isa.controls import CHUNK, COMMAND, Op
 from celosia_spec.isa.entries import elements_of
+from celosia_spec.isa.fabric import GENERIC
 from celosia_spec.isa.frames import Kind, Reason, encode_abort
 from celosia_spec.isa.memories import Space, blocks, main_blocks
 from celosia_spec.isa.numbers import EXPONENT_MIN, EXPONENT_SLOTS
@@ -162,13 +164,15 @@ def test_a_word_that_is_no_command(host, program, images, word):
     check(host, program, wanted)
 
 
-@pytest.mark.parametrize(("array", "mac"), [
-    (ARRAY, "generic"), (Array(lanes=8, main_words=256, residual=False), "mac16"),
-    *((Array(main_words=256, residual=False, drain=1), mac) for mac in ("generic", "mac16"))])
-def test_the_table_of_memories_is_what_is_built(array, mac):
+@pytest.mark.parametrize(("array", "fabric"), [
+    (ARRAY, GENERIC), (Array(lanes=8, main_words=256, residual=False), ULTRA_PLUS_FABRIC),
+    *((Array(main_words=256, residual=False, drain=1), fabric)
+      for fabric in (GENERIC, ULTRA_PLUS_FABRIC))])
+def test_the_table_of_memories_is_what_is_built(array, fabric):
+    text = rtlil.convert(Machine(array, fabric=fabric), emit_src=False)
     built = Counter((int(depth), int(width)) for width, depth in re.findall(
-        r"memory width (\d+) size (\d+)", rtlil.convert(Machine(array, mac=mac), emit_src=False)))
+        r"memory width (\d+) size (\d+)", text))
     told = Counter()
-    for memory in (*blocks(array, mac), main_blocks(array)):
+    for memory in (*blocks(array, fabric), main_blocks(array)):
         told[memory.depth, memory.width] += memory.count
     assert built == told

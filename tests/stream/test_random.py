@@ -49,8 +49,8 @@ def many(request):
 
 @pytest.fixture(scope="module")
 def machine(request):
-    array, mac = rtl.MACHINES[request.param]
-    with rtl.machine(array, mac) as block:
+    array, fabric = rtl.MACHINES[request.param]
+    with rtl.machine(array, fabric) as block:
         yield array, block
 
 

@@ -16,8 +16,8 @@ from stream.compared import compare, same
 
 @pytest.fixture(scope="module", params=list(rtl.MACHINES)[:3])
 def machine(request):
-    array, mac = rtl.MACHINES[request.param]
-    with rtl.machine(array, mac) as block:
+    array, fabric = rtl.MACHINES[request.param]
+    with rtl.machine(array, fabric) as block:
         yield array, block
 
 

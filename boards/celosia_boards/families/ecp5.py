@@ -9,11 +9,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from celosia_boards.families.family import Device, Resources, counted, fewest, nearest
+from celosia_spec.isa.fabric import Fabric
 
 if TYPE_CHECKING:
     from amaranth.hdl import Module, Signal
 
-__all__ = ["ECP5", "Ecp5Pll"]
+__all__ = ["ECP5", "ECP5_FABRIC", "Ecp5Pll"]
+
+ECP5_FABRIC = Fabric(multiplier="mult18", served=1, lut_memory=(16, 4, 6))
+"""What gateware of the ECP5 is built of."""
 
 _SHAPES = ((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1))
 """Depth and width that one block memory can have with one read and one write port."""
@@ -73,8 +77,6 @@ class _Ecp5:
 
     name = "ecp5"
     title = "ECP5"
-    multipliers: Mapping[str, int] = {"mult18": 1}
-    lut_memory: tuple[int, int, int] | None = 16, 4, 6
     constraints = "lpf"
     placed, placed_option = "config", "--textcfg"
     packer, bitstream = "ecppack", "bit"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from celosia_spec.errors import CelosiaError
 from celosia_spec.isa.array import Array
+from celosia_spec.isa.fabric import Fabric
 
 if TYPE_CHECKING:
     from amaranth.hdl import Module, Signal
@@ -58,10 +59,6 @@ class Family(Protocol):
     """All that differs between families of devices, in one file each.
 
     name        : of its placer, ``nextpnr-<name>``.   title : as people write it.
-    multipliers : kind of `celosia_hw.parts.multiplier.Multipliers` to lanes that a block serves;
-                  a kind that is not here is made of logic.
-    lut_memory  : words and bits of the smallest memory that stands in look-up tables, and how many
-                  of them it takes; None where they are no memories.
     constraints : suffix of the file of pins; nextpnr's option has its name.
     placed      : suffix of the placed design.   placed_option : nextpnr's option for it.
     packer      : the tool that makes a bitstream of it.   bitstream : suffix of that.
@@ -74,8 +71,6 @@ class Family(Protocol):
 
     name: str
     title: str
-    multipliers: Mapping[str, int]
-    lut_memory: tuple[int, int, int] | None
     constraints: str
     placed: str
     placed_option: str
@@ -118,7 +113,7 @@ class Device:
 
     name        : "up5k", "lfe5u-25f", ...
     array       : parameters of the array that its targets carry.
-    multiplier  : kind of `celosia_hw.parts.multiplier.Multipliers`.
+    fabric      : what gateware is built of there.
     placement   : nextpnr's options: the chip, and what makes the placement of arrays on it better.
     synthesis   : options of Yosys's ``synth_<family>``.
     ceiling_mhz : what the hard blocks stand, whatever nextpnr prints (it has only placeholders for
@@ -130,7 +125,7 @@ class Device:
     family: Family
     resources: Resources
     array: Array
-    multiplier: str
+    fabric: Fabric
     placement: tuple[str, ...]
     synthesis: str
     ceiling_mhz: float | None = None

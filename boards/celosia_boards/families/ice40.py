@@ -11,11 +11,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from celosia_boards.families.family import Device, Resources, counted, fewest, nearest
+from celosia_spec.isa.fabric import Fabric
 
 if TYPE_CHECKING:
     from amaranth.hdl import Module, Signal
 
-__all__ = ["ICE40", "Ice40Pll"]
+__all__ = ["ICE40", "ULTRA_PLUS_FABRIC", "Ice40Pll"]
+
+ULTRA_PLUS_FABRIC = Fabric(multiplier="mac16", served=2, adds=True, carries=True)
+"""What gateware of the iCE40 UltraPlus is built of; other iCE40 have no multipliers."""
 
 _SHAPES = ((256, 16), (512, 8), (1024, 4), (2048, 2))
 """Depth and width that one block memory can have with one read and one write port."""
@@ -67,8 +71,6 @@ class _Ice40:
 
     name = "ice40"
     title = "iCE40"
-    multipliers: Mapping[str, int] = {"mac16": 2}
-    lut_memory: tuple[int, int, int] | None = None
     constraints = "pcf"
     placed, placed_option = "asc", "--asc"
     packer, bitstream = "icepack", "bin"

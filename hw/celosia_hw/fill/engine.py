@@ -21,8 +21,9 @@ from celosia_hw.parts.table_memory import TableMemory
 from celosia_hw.signatures import Codes
 from celosia_spec.isa.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS, Array
 from celosia_spec.isa.controls import FILL
+from celosia_spec.isa.fabric import GENERIC, Fabric
 from celosia_spec.isa.fills import QUEUED
-from celosia_spec.isa.memories import FILL_RECORDS, FILL_WORDS, has_lut_memory
+from celosia_spec.isa.memories import FILL_RECORDS, FILL_WORDS
 from celosia_spec.isa.numbers import EXPONENT_BITS
 
 _WORDS = {next(iter(word.fields)).name: place for place, word in enumerate(FILL.words, 1)}
@@ -68,8 +69,8 @@ class FillEngine(wiring.Component):
     Parameters
     ----------
     array : Array
-    mac : str
-        Kind of `Multipliers` of its machine.
+    fabric : Fabric
+        What it is built of.
 
     Members
     -------
@@ -107,8 +108,8 @@ class FillEngine(wiring.Component):
 
     QUEUED = QUEUED
 
-    def __init__(self, array: Array, mac: str = "generic") -> None:
-        self.array, self.mac = array, mac
+    def __init__(self, array: Array, fabric: Fabric = GENERIC) -> None:
+        self.array, self.fabric = array, fabric
         # Block memories are late, and far apart; where half a word is taken, cells count more.
         self.registered = array.fill == ENTRY_WORDS
         self.latency = MainMemory.LATENCY + self.registered + Finisher.LATENCY
@@ -162,7 +163,7 @@ class FillEngine(wiring.Component):
     def _queue(self, m: Module, at: dict[str, Signal], kind: Value) -> tuple[Signal, Signal]:
         """Return the word that was asked for in the cycle before, and whether there is a record."""
         m.submodules.words = words = TableMemory(
-            FILL_RECORDS * FILL_WORDS, CONTROL_BITS, block=not has_lut_memory(self.mac))
+            FILL_RECORDS * FILL_WORDS, CONTROL_BITS, block=self.fabric.lut_memory is None)
         into, out = (Signal(range(FILL_RECORDS), name=name) for name in ("into", "out"))
         queued = Signal()
         place = Signal(_PLACE_BITS, init=1)

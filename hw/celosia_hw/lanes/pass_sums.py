@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 from celosia_hw.parts.delay import chain
 from celosia_hw.parts.multiplier import Multipliers
 from celosia_spec.isa.array import QUAD, Array
+from celosia_spec.isa.fabric import GENERIC, Fabric
 from celosia_spec.isa.timing import MANTISSA, MULTIPLY, SUMS
 
 
@@ -36,9 +37,10 @@ class PassSums(wiring.Component):
 
     LATENCY = SUMS - MANTISSA
 
-    def __init__(self, array: Array, mac: str = "generic") -> None:
+    def __init__(self, array: Array, fabric: Fabric = GENERIC) -> None:
         self.array = array
-        self.multipliers = Multipliers(array.lanes, array.weight_bits, array.activation_bits, mac)
+        self.multipliers = Multipliers(array.lanes, array.weight_bits, array.activation_bits,
+                                       fabric.multiplier)
         super().__init__({
             "valid": In(1), "first": In(1), "last": In(1),
             "mantissas": In(data.ArrayLayout(signed(array.weight_bits), array.groups_max)),

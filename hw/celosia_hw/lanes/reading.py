@@ -18,6 +18,7 @@ from celosia_hw.parts.delay import chain
 from celosia_hw.parts.table_memory import TableMemory
 from celosia_hw.signatures import Codes, Shadow
 from celosia_spec.isa.array import CONTROL_BITS, PIECE_BITS, Array
+from celosia_spec.isa.fabric import GENERIC, Fabric
 from celosia_spec.isa.memories import block_banks
 from celosia_spec.isa.numbers import DELTA_BITS
 from celosia_spec.isa.timing import MANTISSA, SUMS
@@ -96,8 +97,8 @@ class ReadingPath(wiring.Component):
     Parameters
     ----------
     array : Array
-    mac : str
-        Kind of `Multipliers`.
+    fabric : Fabric
+        What it is built of.
 
     Members
     -------
@@ -110,7 +111,7 @@ class ReadingPath(wiring.Component):
         Flags of the step whose mantissas come in the next cycle; all 0 in reset.
     codes : In(Codes)
     shadow : Out(Shadow)
-        Sums: see `PassSums`; `BlockSums`, where ``mac`` is "mac16" and one lane leaves a cycle.
+        Sums: see `PassSums`; `BlockSums`, where multipliers add and one lane leaves a cycle.
         Lanes that are written: of a tile from `WRITTEN` cycles behind ``tile`` on, until as late
         behind the next one. So they are right for four cycles behind a pass's last step.
 
@@ -127,11 +128,11 @@ class ReadingPath(wiring.Component):
 
     LATENCY = SUMS
 
-    def __init__(self, array: Array, mac: str = "generic") -> None:
-        self.array, self.mac = array, mac
+    def __init__(self, array: Array, fabric: Fabric = GENERIC) -> None:
+        self.array, self.fabric = array, fabric
         self.taps, self.tiles = Taps(array), Tiles(array)
-        self.pass_sums = (BlockSums(array) if mac == "mac16" and array.drain == 1
-                          else PassSums(array, mac))
+        self.pass_sums = (BlockSums(array) if fabric.adds and array.drain == 1
+                          else PassSums(array, fabric))
         super().__init__({
             "layer": In(LAYER_LAYOUT), "control": In(ReadingControl(array)), "late": Out(STEP),
             "codes": In(Codes(array)), "shadow": Out(Shadow(array))})
@@ -173,7 +174,7 @@ class ReadingPath(wiring.Component):
                 turn.rotation[q].eq(tap.rotation), masks.masks[q].eq(tap.mask)]
         for b in range(array.lanes):
             m.submodules[f"bank{b}"] = bank = TableMemory(
-                array.bank_rows, array.activation_bits, block=b < block_banks(array, self.mac))
+                array.bank_rows, array.activation_bits, block=b < block_banks(array, self.fabric))
             m.d.comb += [
                 bank.write.en.eq(codes.enable[b]), bank.write.addr.eq(codes.row[b % array.fill]),
                 bank.write.data.eq(codes.code[b % array.fill]),

@@ -20,14 +20,14 @@ from celosia_hw.parts.table_memory import TableMemory
 from celosia_hw.signatures import Shadow
 from celosia_spec.isa.array import CONTROL_BITS, Array
 from celosia_spec.isa.controls import HEAD
-from celosia_spec.isa.memories import has_lut_memory
+from celosia_spec.isa.fabric import GENERIC, Fabric
 from celosia_spec.isa.numbers import EXPONENT_BITS, EXPONENT_SLOTS, SIGNIFICAND_BITS
 
 
 class LanePath(wiring.Component):
     """As `OutputPath`, of arrays whose `Array.drain` is 1.
 
-    mac : kind of the machine's multipliers, see `LanePool`.
+    fabric : what it is built of.
 
     Members
     -------
@@ -50,8 +50,8 @@ class LanePath(wiring.Component):
     On the UP5K: 687 cells (776 with residual operands) and 2 block memories.
     """
 
-    def __init__(self, array: Array, mac: str = "generic") -> None:
-        self.array, self.mac = array, mac
+    def __init__(self, array: Array, fabric: Fabric = GENERIC) -> None:
+        self.array, self.fabric = array, fabric
         self.latency = 2 + Normalise.LATENCY + array.clamp
         super().__init__({
             "layer": In(LAYER_LAYOUT), "exponents": In(LayerExponents()),
@@ -79,7 +79,7 @@ class LanePath(wiring.Component):
         if self.array.residual:         # no register: rows of codes and of sums follow each other
             wide = wide & ~self._residual(m, heads, drained, over)
         m.submodules.pool, m.submodules.writer = pool, writer = (
-            LanePool(self.array, self.mac), LaneWriter(self.array))
+            LanePool(self.array, self.fabric), LaneWriter(self.array))
         total, element = self._sums(m, heads, drained)
         # From three cycles before a row's first lane reaches the writer, to that.
         rows = chain(m, Mux(wide, heads.drained[0], heads.drained[-1]), 3, "late",
@@ -157,7 +157,7 @@ class LanePath(wiring.Component):
         # Behind the queue's words lie the exponents, for those who use them between passes.
         slots, busy = self.control.slots, self.state.busy
         m.submodules.queue = queue = TableMemory(2 * EXPONENT_SLOTS, CONTROL_BITS,
-                                                 block=not has_lut_memory(self.mac))
+                                                 block=self.fabric.lut_memory is None)
         puts, gets = heads.at[1] | begun | heads.at[Heads.WORD], rows[0] | first | rows[2]
         m.d.comb += [
             queue.write.en.eq(puts | (slots.keep & ~busy)),

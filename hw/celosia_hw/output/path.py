@@ -20,7 +20,7 @@ from celosia_hw.parts.delay import chain, delayed
 from celosia_hw.parts.table_memory import TableMemory
 from celosia_hw.signatures import Shadow
 from celosia_spec.isa.array import CONTROL_BITS, Array
-from celosia_spec.isa.memories import has_lut_memory
+from celosia_spec.isa.fabric import GENERIC, Fabric
 from celosia_spec.isa.numbers import EXPONENT_SLOTS, SIGNIFICAND_BITS
 from celosia_spec.isa.passes import WIDE_GAP
 
@@ -60,8 +60,8 @@ class OutputPath(wiring.Component):
     # Cycle of a row in which its first lane's code of a residual operand is there.
     _CODE = 3
 
-    def __init__(self, array: Array, mac: str = "generic") -> None:
-        self.array, self.mac = array, mac
+    def __init__(self, array: Array, fabric: Fabric = GENERIC) -> None:
+        self.array, self.fabric = array, fabric
         self.latency = 2 + Normalise.LATENCY + array.clamp
         super().__init__({
             "layer": In(LAYER_LAYOUT), "exponents": In(LayerExponents()),
@@ -76,7 +76,7 @@ class OutputPath(wiring.Component):
         m = Module()
         passes = self.control.passes
         sums, late = self.lead() - 1, self.lead() - 1 + self.latency
-        m.submodules.pool = pool = Pool(self.array, self.mac)
+        m.submodules.pool = pool = Pool(self.array, self.fabric)
         m.submodules.heads = heads = Heads(self.array, late + 1)
         connect(m, heads.reads, flipped(self.control.heads))
         m.d.comb += [
@@ -272,7 +272,7 @@ class OutputPath(wiring.Component):
         first = chain(m, heads.first, 2, "pass", reset_less=False)
         # Behind the queue's words lie the exponents, for those who use them between passes.
         queue = TableMemory(2 * EXPONENT_SLOTS, max(self.array.lanes, CONTROL_BITS),
-                            block=not has_lut_memory(self.mac))
+                            block=self.fabric.lut_memory is None)
         m.submodules.queue = queue
         write, read, slots, busy = queue.write, queue.read, self.control.slots, self.state.busy
         passes = self.control.passes

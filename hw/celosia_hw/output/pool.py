@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 
 from celosia_hw.parts.table_memory import TableMemory
 from celosia_spec.isa.array import Array
-from celosia_spec.isa.memories import has_lut_memory
+from celosia_spec.isa.fabric import GENERIC, Fabric
 from celosia_spec.isa.numbers import ELEMENT_BITS, EXPONENT_BITS, SIGNIFICAND_BITS
 
 BEAT = data.ArrayLayout(ELEMENT_BITS, 2)
@@ -81,8 +81,8 @@ class Pool(wiring.Component):
     same ones in the same order; from a beat to the same one of the next pass it takes 4 cycles.
     """
 
-    def __init__(self, array: Array, mac: str = "generic") -> None:
-        self.array, self.mac = array, mac
+    def __init__(self, array: Array, fabric: Fabric = GENERIC) -> None:
+        self.array, self.fabric = array, fabric
         super().__init__({
             "signed": In(1), "wide": In(1), "ahead": In(1), "elements": In(BEAT), "first": In(1),
             "sums": In(2 * ELEMENT_BITS), "clear": In(1), "keep": In(2), "done": In(1),
@@ -96,7 +96,7 @@ class Pool(wiring.Component):
         m.d.sync += [read.eq(read + self.ahead), write.eq(write + self.done)]
         for e in range(2):
             m.submodules[f"lane{e}"] = lane = TableMemory(
-                beats, ELEMENT_BITS, block=not has_lut_memory(self.mac))
+                beats, ELEMENT_BITS, block=self.fabric.lut_memory is None)
             so_far = Signal(ELEMENT_BITS, name=f"so_far{e}")    # inverted
             largest = Signal(ELEMENT_BITS, name=f"largest{e}", reset_less=True)
             m.d.comb += [
@@ -152,7 +152,7 @@ class Largest(wiring.Component):
 class LanePool(wiring.Component):
     """Largest elements of a tile so far, where one lane leaves a cycle, in a block memory.
 
-    mac : kind of the machine's multipliers; with "mac16" it is an iCE40.
+    fabric : what it is built of; where that has carries, of SB_LUT4 and SB_CARRY.
 
     Members
     -------
@@ -170,8 +170,8 @@ class LanePool(wiring.Component):
     A lane a cycle; from a lane to the same one of the next pass it takes 4 cycles.
     """
 
-    def __init__(self, array: Array, mac: str = "generic") -> None:
-        self.array, self.mac = array, mac
+    def __init__(self, array: Array, fabric: Fabric = GENERIC) -> None:
+        self.array, self.fabric = array, fabric
         lane = In(range(array.lanes))
         super().__init__({
             "signed": In(1), "lane": lane, "read": Out(ELEMENT_BITS),
@@ -181,7 +181,7 @@ class LanePool(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         m.submodules.memory = memory = TableMemory(
-            self.array.lanes, ELEMENT_BITS, block=not has_lut_memory(self.mac))
+            self.array.lanes, ELEMENT_BITS, block=self.fabric.lut_memory is None)
         so_far = Signal(ELEMENT_BITS, reset_less=True)      # inverted
         m.d.comb += [
             memory.read.addr.eq(self.lane), memory.read.en.eq(1), memory.write.addr.eq(self.place),
@@ -191,7 +191,7 @@ class LanePool(wiring.Component):
         given: dict[str, Value] = {"signed": self.signed, "first": self.first,
                                    "second": Const(0, 1)}
         m.d.comb += self.largest.eq(_packed(m, self.element, so_far, **given)
-                                    if self.mac == "mac16" else
+                                    if self.fabric.carries else
                                     larger(self.element, so_far, **given))
         m.d.sync += so_far.eq(~memory.read.data)
         return m

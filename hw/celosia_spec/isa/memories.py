@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from celosia_spec.isa.array import CONTROL_BITS, ENTRY_BITS, ENTRY_WORDS, Array
 from celosia_spec.isa.controls import FILL
+from celosia_spec.isa.fabric import GENERIC, Fabric
 from celosia_spec.isa.fields import Field, Value, Word
 from celosia_spec.isa.numbers import ELEMENT_BITS, EXPONENT_BITS, EXPONENT_SLOTS
 from celosia_spec.isa.registers import Register
@@ -123,33 +124,26 @@ LUT_BANKS = 5
 """Banks of each of several clusters that do: all of them would take most of the look-up tables."""
 
 
-def has_lut_memory(mac: str) -> bool:
-    """Whether look-up tables are memories, too, where multipliers are of this kind: the ECP5's."""
-    return mac == "mult18"
-
-
-def block_banks(array: Array, mac: str) -> int:
+def block_banks(array: Array, fabric: Fabric) -> int:
     """Return how many banks of a cluster, the first ones, stand in block memory."""
-    if not has_lut_memory(mac) or array.bank_rows > LUT_ROWS:
+    if fabric.lut_memory is None or array.bank_rows > LUT_ROWS:
         return array.lanes
     return 0 if array.clusters == 1 else array.lanes - LUT_BANKS
 
 
-def lut_banks(array: Array, mac: str) -> Blocks:
+def lut_banks(array: Array, fabric: Fabric) -> Blocks:
     """Return the banks of all clusters that stand in look-up tables."""
-    return Blocks("banks", (array.lanes - block_banks(array, mac)) * array.clusters,
+    return Blocks("banks", (array.lanes - block_banks(array, fabric)) * array.clusters,
                   array.bank_rows, array.activation_bits)
 
 
-def blocks(array: Array, mac: str = "generic") -> tuple[Blocks, ...]:
+def blocks(array: Array, fabric: Fabric = GENERIC) -> tuple[Blocks, ...]:
     """Return all other memories of an array that stand in block memory. Where look-up tables are
     memories, small tables and some banks stand in them.
-
-    mac : kind of its multipliers.
     """
-    inside, small = array.drain == 1 and mac == "mac16", not has_lut_memory(mac)
+    inside, small = array.drain == 1 and fabric.adds, fabric.lut_memory is None
     of_cluster = [
-        Blocks("banks", block_banks(array, mac), array.bank_rows, array.activation_bits),
+        Blocks("banks", block_banks(array, fabric), array.bank_rows, array.activation_bits),
         Blocks("taps", array.groups_max, array.taps, tap_word(array).bits),
         Blocks("tiles", 1, array.tiles, CONTROL_BITS),
         Blocks("weights' ring", 2, array.ring, ENTRY_BITS // 2),

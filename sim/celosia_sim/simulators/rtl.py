@@ -13,6 +13,7 @@ from celosia_boards.cache import Stages, cached, digest, unseen
 from celosia_boards.description import Flash
 from celosia_spec import isa
 from celosia_spec.isa.array import Array
+from celosia_spec.isa.fabric import GENERIC, Fabric
 
 __all__ = ["Design", "design_of", "hosted_machine", "machine_design", "verilog_of"]
 
@@ -93,15 +94,15 @@ def machine_design(array: Array, stages: Stages = unseen, flash: Flash | None = 
 
 
 def hosted_machine(array: Array, flash: Flash | None = FLASH, clock_hz: float = FLASH_HZ, *,
-                   mac: str = "generic", main_memory: str = "bram") -> Any:
-    """Return what `machine_design` is of; mac, main_memory : see ``celosia_hw.machine.Machine``."""
+                   fabric: Fabric = GENERIC, main_memory: str = "bram") -> Any:
+    """Return what `machine_design` is of.   fabric, main_memory : as `Machine` has them."""
     from celosia_hw.flash.reader import FlashReader
     from celosia_hw.hosted_machine import HostedMachine
     from celosia_sim.simulators.unreset import Unreset
 
     reader = FlashReader(array, clock_hz=clock_hz, base=flash.base,
                          script=flash.script) if array.flash and flash else None
-    return Unreset(HostedMachine(array, mac=mac, main_memory=main_memory, reader=reader))
+    return Unreset(HostedMachine(array, fabric=fabric, main_memory=main_memory, reader=reader))
 
 
 def design_of(make: Callable[[], Any], *key: str, stages: Stages = unseen) -> Design:
