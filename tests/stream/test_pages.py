@@ -21,8 +21,10 @@ from celosia.graph import Conv, Graph
 from celosia.program import program_of
 from celosia.quantise import quantise
 from celosia.serialise import load
+from celosia_boards.families.ice40 import ULTRA_PLUS_FABRIC
 from celosia_spec.epilogue import Epilogue, Relu
 from celosia_spec.isa.array import Array
+from celosia_spec.isa.fabric import GENERIC
 from celosia_spec.isa.fills import places
 from celosia_spec.isa.words import BLOCK
 from registered import carrying
@@ -43,7 +45,7 @@ UP5K = Array(drain=1, fill=2, clamp=True, flash=8)
 @pytest.fixture(scope="module", params=ARRAYS)
 def machine(request):
     array = ARRAYS[request.param]
-    with rtl.machine(array, "mac16" if array.drain == 1 else "generic") as block:
+    with rtl.machine(array, ULTRA_PLUS_FABRIC if array.drain == 1 else GENERIC) as block:
         yield array, block
 
 
